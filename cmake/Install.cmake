@@ -1,0 +1,2 @@
+install(TARGETS nanochat_dist RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})
+install(DIRECTORY configs/ DESTINATION ${CMAKE_INSTALL_DATADIR}/nanochat_dist/configs)

@@ -1,0 +1,59 @@
+# Warnings, sanitizers and coverage for the project's own files.
+add_library(nd_warnings INTERFACE)
+target_compile_options(nd_warnings INTERFACE
+    $<$<COMPILE_LANGUAGE:C>:-Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wstrict-prototypes
+    -Wmissing-prototypes -Wno-sign-conversion -fno-math-errno>
+    $<$<COMPILE_LANGUAGE:CXX>:-Wall -Wextra>)
+if(ND_WERROR)
+    target_compile_options(nd_warnings INTERFACE -Werror)
+endif()
+target_compile_definitions(nd_warnings INTERFACE _GNU_SOURCE ND_HAVE_CUDA=0
+    ND_VERSION="${PROJECT_VERSION}")
+
+if(ND_SANITIZE)
+    add_compile_options(-fsanitize=${ND_SANITIZE} -fno-omit-frame-pointer -fno-sanitize-recover=all)
+    add_link_options(-fsanitize=${ND_SANITIZE})
+endif()
+if(ND_COVERAGE)
+    add_compile_options(--coverage -O1)
+    add_link_options(--coverage)
+endif()
+
+# Generated code and the C++ shim keep their own, laxer flags.
+set(ND_GENERATED ${CMAKE_BINARY_DIR}/generated)
+file(MAKE_DIRECTORY ${ND_GENERATED})
+add_custom_command(
+    OUTPUT ${ND_GENERATED}/event.pb-c.c ${ND_GENERATED}/event.pb-c.h
+    COMMAND ${PROTOC_C} --c_out=${ND_GENERATED} --proto_path=${CMAKE_SOURCE_DIR}/src/train
+            ${CMAKE_SOURCE_DIR}/src/train/event.proto
+    DEPENDS ${CMAKE_SOURCE_DIR}/src/train/event.proto
+    VERBATIM)
+add_library(nd_events STATIC ${ND_GENERATED}/event.pb-c.c)
+target_include_directories(nd_events SYSTEM PUBLIC ${ND_GENERATED})
+target_link_libraries(nd_events PUBLIC PkgConfig::PROTOBUF_C)
+
+add_library(nd_sentencepiece STATIC src/data/sentencepiece_shim.cc)
+target_include_directories(nd_sentencepiece PRIVATE src)
+target_link_libraries(nd_sentencepiece PRIVATE PkgConfig::SENTENCEPIECE sentencepiece_train)
+
+# nd_add_room(name USES targets...): the static library nd_<name> of src/<name>/**.c. A file named
+# *_avx2.c or *_avx512.c is compiled for that instruction set and only entered after asking the CPU.
+function(nd_add_room name)
+    cmake_parse_arguments(ROOM "" "" "USES" ${ARGN})
+    file(GLOB_RECURSE sources CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/src/${name}/*.c)
+    list(FILTER sources EXCLUDE REGEX "/main\\.c$")
+    add_library(nd_${name} STATIC ${sources})
+    target_include_directories(nd_${name} PUBLIC ${CMAKE_SOURCE_DIR}/src)
+    target_link_libraries(nd_${name} PUBLIC ${ROOM_USES} PRIVATE nd_warnings)
+    if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
+        foreach(source ${sources})
+            if(source MATCHES "_avx512\\.c$")
+                set_source_files_properties(${source} PROPERTIES COMPILE_OPTIONS
+                    "-mavx512f;-mavx512bw;-mavx512vl;-mavx512dq;-mfma;-mf16c;-mprefer-vector-width=512")
+            elseif(source MATCHES "_avx2\\.c$")
+                set_source_files_properties(${source} PROPERTIES COMPILE_OPTIONS
+                    "-mavx2;-mfma;-mf16c")
+            endif()
+        endforeach()
+    endif()
+endfunction()

@@ -1,0 +1,244 @@
+/* The backend contract: what a device can compute.
+ *
+ * A backend is a table of ops and a context. Every slot is filled: the CPU backend starts from a
+ * plain reference with double accumulation (cpu/reference_*.c) and fast versions replace slots of
+ * it; the framework never asks which one it got.
+ *
+ * Memory. Views passed to ops point to memory of this backend. Ops may run asynchronously in the
+ * order of their calls; `synchronize` and `download` wait. What ops need beyond their arguments is
+ * the backend's workspace: it grows while the first step meets each shape, then stays.
+ *
+ * Types. "float" below is f32 or bf16 (the CPU reference also takes f64, for gradient checks in
+ * double); dtypes may differ between the arguments of one op unless it says otherwise. Accumulation
+ * is in f32 or wider. Shapes are [rows, cols]; t counts tokens. Outputs never alias inputs unless
+ * the slot says "in place".
+ *
+ * Determinism. The result of an op is the same to the bit for the same inputs, whatever the number
+ * of threads.
+ *
+ * Errors. ND_EINTERNAL for shapes or dtypes that break the contract; ND_ENOMEM when the workspace
+ * cannot grow. */
+#ifndef ND_CORE_BACKEND_H
+#define ND_CORE_BACKEND_H
+
+#include "core/error.h"
+#include "core/view.h"
+
+#include <stdbool.h>
+
+typedef struct nd_backend nd_backend;
+
+/* The head layout of one attention call. Tokens are sequences of `query_len` rows one after another;
+ * each attends to `key_len` keys of its sequence. Query i of a sequence stands at position
+ * key_len - query_len + i and sees keys 0..position (causal). */
+typedef struct nd_attention_shape {
+    int64_t sequences;
+    int64_t query_len;
+    int64_t key_len;
+    int64_t heads;    /* query heads */
+    int64_t kv_heads; /* divides heads; query head h reads key/value head h / (heads / kv_heads) */
+    int64_t head_dim;
+} nd_attention_shape;
+
+typedef enum nd_rope_style {
+    ND_ROPE_HALVES, /* pairs (i, i + head_dim/2), as GPT-NeoX */
+    ND_ROPE_PAIRS   /* pairs (2i, 2i + 1) */
+} nd_rope_style;
+
+typedef struct nd_rope_params {
+    nd_rope_style style;
+    int64_t head_dim;
+    int64_t seq_len;  /* row t stands at position start + t % seq_len */
+    int64_t start;
+    double base;      /* angle of pair i at position p: p * base^(-2i/head_dim) */
+    bool inverse;     /* rotate by the negative angle: the backward of rope */
+} nd_rope_params;
+
+typedef struct nd_cross_entropy_params {
+    float label_smoothing; /* target distribution (1 - e) onehot + e/V */
+    float z_loss_weight;   /* adds z * logsumexp^2 */
+    float entropy_weight;  /* subtracts w * entropy of the predicted distribution */
+    float gradient_scale;  /* dlogits are multiplied by this */
+} nd_cross_entropy_params;
+
+typedef struct nd_adamw_params {
+    float learning_rate, beta1, beta2, epsilon, weight_decay;
+    float gradient_scale;        /* g is multiplied by this first (clipping) */
+    float correction1, correction2; /* 1 - beta^step */
+    bool cautious_decay;         /* decay only where update * w >= 0 */
+    uint64_t rounding_key;       /* stochastic rounding of bf16 w: philox(key, element) */
+} nd_adamw_params;
+
+typedef struct nd_update_params {
+    float step_size;     /* learning rate times the shape's scale */
+    float decay;         /* learning rate times weight decay */
+    bool cautious_decay; /* decay only where update * w >= 0 */
+    uint64_t rounding_key;
+} nd_update_params;
+
+typedef struct nd_backend_ops {
+    const char *name;
+    void (*destroy)(nd_backend *b);
+    /* Bytes the backend holds beyond what `allocate` gave out, for the memory report. */
+    size_t (*workspace_bytes)(const nd_backend *b);
+
+    /* -- memory and order ------------------------------------------------------------------- */
+
+    /* `bytes` of memory aligned to 64 bytes, zero, resident. Errors: ND_ENOMEM. */
+    nd_status (*allocate)(nd_backend *b, size_t bytes, void **memory);
+    void (*release)(nd_backend *b, void *memory, size_t bytes);
+    nd_status (*upload)(nd_backend *b, void *device, const void *host, size_t bytes);
+    nd_status (*download)(nd_backend *b, void *host, const void *device, size_t bytes);
+    nd_status (*copy)(nd_backend *b, void *destination, const void *source, size_t bytes);
+    nd_status (*zero)(nd_backend *b, void *memory, size_t bytes);
+    nd_status (*synchronize)(nd_backend *b);
+
+    /* -- ternary ----------------------------------------------------------------------------- */
+
+    /* s = fp16(max(mean|w|, 1e-5)); c = clip(rint(w/s), -1, 1), ties to even.
+     * w: float [out, in]; c: i8 [out, in]; s: f32 [1, 1], or [out, in/g] with one mean for each
+     * group of g consecutive inputs of a row. */
+    nd_status (*ternarize)(nd_backend *b, nd_view c, nd_view s, nd_cview w);
+
+    /* Four codes to a byte, code + 1 in two bits, first code in the low bits.
+     * packed: u8 [1, ceil(out*in / 4)]; c: i8 [out, in]. */
+    nd_status (*pack_codes)(nd_backend *b, nd_view packed, nd_cview c);
+    nd_status (*unpack_codes)(nd_backend *b, nd_view c, nd_cview packed);
+
+    /* w[o,i] = s * c[o,i].  w: float [out, in]. */
+    nd_status (*dequantize_codes)(nd_backend *b, nd_view w, nd_cview c, nd_cview s);
+
+    /* a[t] = max(max_i |x[t,i]|, 1e-5); q[t,i] = clip(rint(127 x[t,i] / a[t]), -128, 127).
+     * x: float [t, in]; q: i8 [t, in]; a: f32 [t, 1]. */
+    nd_status (*quantize_rows)(nd_backend *b, nd_view q, nd_view a, nd_cview x);
+
+    /* y[t,o] = s * (sum_i q[t,i] c[o,i]) * a[t]/127, the sum exact in int32; with group scales
+     * y[t,o] = sum_g s[o,g] (sum_{i in g} q[t,i] c[o,i]) * a[t]/127.   y: float [t, out]. */
+    nd_status (*ternary_gemm)(nd_backend *b, nd_view y, nd_cview q, nd_cview a, nd_cview c,
+                              nd_cview s);
+
+    /* dx[t,i] = beta dx[t,i] + sum_o dy[t,o] s c[o,i].   dx, dy: float; beta: 0 or 1. */
+    nd_status (*ternary_gemm_dx)(nd_backend *b, nd_view dx, nd_cview dy, nd_cview c, nd_cview s,
+                                 float beta);
+
+    /* dw[o,i] = beta dw[o,i] + sum_t dy[t,o] q[t,i] a[t]/127.   dw: f32 or f64 [out, in]. */
+    nd_status (*ternary_gemm_dw)(nd_backend *b, nd_view dw, nd_cview dy, nd_cview q, nd_cview a,
+                                 float beta);
+
+    /* -- dense products ---------------------------------------------------------------------- */
+
+    /* c = alpha op(a) op(b) + beta c, op(x) = x or xᵀ.   c: float [m, n]; beta 0 reads nothing. */
+    nd_status (*gemm)(nd_backend *b, nd_view c, nd_cview a, bool transpose_a, nd_cview bb,
+                      bool transpose_b, float alpha, float beta);
+
+    /* -- rows -------------------------------------------------------------------------------- */
+
+    /* r[t] = 1/sqrt(mean_i x[t,i]^2 + 1e-5); y[t,i] = x[t,i] r[t] w[i].
+     * x, y: float [t, n]; w: float [1, n]; r: f32 or f64 [t, 1]. */
+    nd_status (*rmsnorm)(nd_backend *b, nd_view y, nd_view r, nd_cview x, nd_cview w);
+
+    /* quantize_rows(rmsnorm(x, w)) in one pass, the normalised row never rounded below f32. */
+    nd_status (*rmsnorm_quantize)(nd_backend *b, nd_view q, nd_view a, nd_view r, nd_cview x,
+                                  nd_cview w);
+
+    /* With g = dy*w: dx[t,i] = beta dx[t,i] + r (g_i - x_i r^2 mean_j(g_j x_j));
+     * dw[i] += sum_t dy[t,i] x[t,i] r[t].   dw: f32 or f64 [1, n]. */
+    nd_status (*rmsnorm_backward)(nd_backend *b, nd_view dx, nd_view dw, nd_cview dy, nd_cview x,
+                                  nd_cview w, nd_cview r, float beta);
+
+    /* h = silu(gate) * up, silu(z) = z / (1 + exp(-z)).   all float [t, f]. */
+    nd_status (*swiglu)(nd_backend *b, nd_view h, nd_cview gate, nd_cview up);
+
+    /* quantize_rows(rmsnorm(swiglu(gate, up), w)) in one pass. */
+    nd_status (*swiglu_rmsnorm_quantize)(nd_backend *b, nd_view q, nd_view a, nd_view r,
+                                         nd_cview gate, nd_cview up, nd_cview w);
+
+    /* dgate = dh up silu'(gate); dup = dh silu(gate).   In place allowed: dgate over gate and dup
+     * over up. */
+    nd_status (*swiglu_backward)(nd_backend *b, nd_view dgate, nd_view dup, nd_cview dh,
+                                 nd_cview gate, nd_cview up);
+
+    /* rmsnorm_backward of h = swiglu(gate, up), then swiglu_backward, h recomputed and dh never
+     * stored; dw[i] += ... as rmsnorm_backward.   In place allowed as in swiglu_backward. */
+    nd_status (*swiglu_rmsnorm_backward)(nd_backend *b, nd_view dgate, nd_view dup, nd_view dw,
+                                         nd_cview dy, nd_cview gate, nd_cview up, nd_cview w,
+                                         nd_cview r);
+
+    /* Rotates each head of x in place.   x: float [t, heads*head_dim]. */
+    nd_status (*rope)(nd_backend *b, nd_view x, const nd_rope_params *params);
+
+    /* y = x + z.   all float [t, n]; in place allowed: y over x. */
+    nd_status (*add)(nd_backend *b, nd_view y, nd_cview x, nd_cview z);
+
+    /* -- attention --------------------------------------------------------------------------- */
+
+    /* p = softmax over visible keys of q·k/sqrt(head_dim); o = p v; lse = log of the softmax's sum.
+     * q, o: float [sequences*query_len, heads*head_dim]; k, v: float [sequences*key_len,
+     * kv_heads*head_dim]; lse: f32 or f64 [sequences*query_len, heads]. Memory linear in key_len. */
+    nd_status (*attention)(nd_backend *b, nd_view o, nd_view lse, nd_cview q, nd_cview k,
+                           nd_cview v, const nd_attention_shape *shape);
+
+    /* dq, dk, dv of the above from dout (all overwritten), probabilities recomputed from lse. */
+    nd_status (*attention_backward)(nd_backend *b, nd_view dq, nd_view dk, nd_view dv,
+                                    nd_cview dout, nd_cview o, nd_cview lse, nd_cview q,
+                                    nd_cview k, nd_cview v, const nd_attention_shape *shape);
+
+    /* -- embedding and loss ------------------------------------------------------------------ */
+
+    /* x[t] = table[tokens[t]].   x: float [t, n]; table: float [vocab, n]; tokens: i32 [1, t]. */
+    nd_status (*embedding)(nd_backend *b, nd_view x, nd_cview table, nd_cview tokens);
+
+    /* dtable[tokens[t]] += dx[t], in the order of t.   dtable: f32 or f64 [vocab, n]. */
+    nd_status (*embedding_backward)(nd_backend *b, nd_view dtable, nd_cview dx, nd_cview tokens);
+
+    /* Softmax cross-entropy of rows of logits against targets, and its gradient in place of the
+     * logits. nll[t] = -log p[target] (nats, no auxiliary term); total[t] = smoothed nll
+     * + z lse^2 - w H(p), H the entropy of p; logits := gradient_scale * d total[t] / d logits.
+     * A target of -1 gives nll = total = 0 and a zero gradient row.
+     * logits: float [t, vocab]; nll, total: f32 or f64 [t, 1]; targets: i32 [1, t]. */
+    nd_status (*cross_entropy)(nd_backend *b, nd_view nll, nd_view total, nd_view logits,
+                               nd_cview targets, const nd_cross_entropy_params *params);
+
+    /* -- reductions and elementwise ---------------------------------------------------------- */
+
+    /* out[0] = sum x^2 and out[0] = sum x, in double, in a fixed order.   out: f64 [1, 1]. */
+    nd_status (*sum_squares)(nd_backend *b, nd_view out, nd_cview x);
+    nd_status (*sum)(nd_backend *b, nd_view out, nd_cview x);
+
+    /* y = alpha x + beta y, elementwise, converting dtypes; beta 0 reads no y. */
+    nd_status (*axpby)(nd_backend *b, nd_view y, float alpha, nd_cview x, float beta);
+
+    /* -- optimizers -------------------------------------------------------------------------- */
+
+    /* m = beta m + scale g; u = nesterov ? scale g + beta m : m.   m: f32; g, u: float. */
+    nd_status (*momentum)(nd_backend *b, nd_view u, nd_view m, nd_cview g, float beta, float scale,
+                          bool nesterov);
+
+    /* w = w - decay w (where cautious_decay allows) - step_size u.   w: f32, f64, or bf16 with
+     * stochastic rounding from rounding_key; u: float. */
+    nd_status (*apply_update)(nd_backend *b, nd_view w, nd_cview u, const nd_update_params *params);
+
+    /* AdamW (Loshchilov & Hutter 2019), decoupled decay.   m, v: f32; w as in apply_update. */
+    nd_status (*adamw)(nd_backend *b, nd_view w, nd_view m, nd_view v, nd_cview g,
+                       const nd_adamw_params *params);
+} nd_backend_ops;
+
+struct nd_backend {
+    nd_backend_ops ops;
+    void *context; /* of the implementation */
+};
+
+/* The CPU backend. `threads` per rank, 0 for OpenMP's own choice; `reference_only` leaves every
+ * slot at the double-accumulation reference. Close releases what it owns. */
+typedef struct nd_cpu_backend_options {
+    int threads;
+    bool reference_only;
+    const char *isa; /* "auto", "avx512", "avx2", "generic": the row ops' instruction set */
+} nd_cpu_backend_options;
+
+nd_status nd_cpu_backend_create(const nd_cpu_backend_options *options, nd_backend **backend);
+
+/* Releases the backend; memory it allocated must have been released before. NULL is allowed. */
+void nd_backend_destroy(nd_backend *backend);
+
+#endif

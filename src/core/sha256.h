@@ -1,0 +1,13 @@
+/* SHA-256 as lower-case hex, through OpenSSL's libcrypto. */
+#ifndef ND_CORE_SHA256_H
+#define ND_CORE_SHA256_H
+
+#include "core/error.h"
+
+#include <stddef.h>
+
+enum { ND_SHA256_HEX_SIZE = 65 }; /* 64 digits and the terminator */
+
+nd_status nd_sha256_hex(const void *bytes, size_t size, char hex[ND_SHA256_HEX_SIZE]);
+
+#endif

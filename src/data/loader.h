@@ -1,0 +1,45 @@
+/* The loader: which windows a rank reads at a step, read ahead by worker threads.
+ *
+ * Sample g of the run (g = step * batch_size + position in the global batch) is window
+ * permutation_e(g mod n) of epoch e = g / n, where n is the number of windows and permutation_e a
+ * keyed permutation of 0..n-1 (sample_order.h). So sample g is the same on any number of ranks, and
+ * the loader's whole state is the next g. */
+#ifndef ND_DATA_LOADER_H
+#define ND_DATA_LOADER_H
+
+#include "core/error.h"
+#include "data/dataset.h"
+
+typedef struct nd_loader nd_loader;
+
+typedef struct nd_loader_options {
+    const nd_dataset *dataset; /* not owned; outlives the loader */
+    uint64_t seed;
+    bool shuffle;         /* false: windows in order (evaluation) */
+    int64_t batch_size;   /* global, in samples */
+    int64_t first;        /* this rank's samples of a batch: [first, first + count) */
+    int64_t count;
+    int64_t start_sample; /* global sample where the run (re)starts: step * batch_size */
+    bool async;           /* false: read in nd_loader_next itself */
+    int workers;          /* threads; async only */
+    int prefetch_batches; /* batches read ahead at most; async only */
+} nd_loader_options;
+
+/* Starts the worker threads. Errors: ND_ENOMEM, ND_ECONFIG. */
+nd_status nd_loader_open(const nd_loader_options *options, nd_loader **loader);
+
+/* Stops and joins the workers. */
+void nd_loader_close(nd_loader *loader);
+
+/* The rank's samples of the next batch: tokens[i * (seq_length + 1) + j], i < count. The memory is
+ * the loader's and valid until the next call. `wait_ms` (may be NULL) is the time spent blocked.
+ * An error met by a worker is returned here, with the worker's message. */
+nd_status nd_loader_next(nd_loader *loader, const int32_t **tokens, double *wait_ms);
+
+/* Global index of the first sample of the batch that nd_loader_next will return next. */
+int64_t nd_loader_position(const nd_loader *loader);
+
+/* Bytes held in prefetch buffers, for the memory report. */
+size_t nd_loader_bytes(const nd_loader *loader);
+
+#endif

@@ -1,0 +1,53 @@
+/* The tokenizer: SentencePiece BPE with byte fallback behind a C interface.
+ *
+ * encode followed by decode gives back the same bytes for any input, NUL and invalid UTF-8
+ * included: identity normalisation, no dummy prefix, no whitespace folding; bytes that SentencePiece
+ * would replace are emitted as byte pieces. */
+#ifndef ND_DATA_TOKENIZER_H
+#define ND_DATA_TOKENIZER_H
+
+#include "core/error.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+typedef struct nd_tokenizer nd_tokenizer;
+
+typedef struct nd_tokenizer_train_options {
+    const char *const *inputs; /* files or directories */
+    int input_count;
+    const char *glob;          /* for directories, e.g. "*.rs"; NULL takes every file */
+    const char *output;        /* the model file to write */
+    int vocab_size;
+    int64_t max_bytes;         /* of text sampled evenly from the inputs; 0 takes all */
+    int threads;
+    uint64_t seed;
+} nd_tokenizer_train_options;
+
+/* Trains and writes the model file (temporary name, then rename). Errors: ND_EDATA, ND_EIO. */
+nd_status nd_tokenizer_train(const nd_tokenizer_train_options *options);
+
+nd_status nd_tokenizer_open(const char *path, nd_tokenizer **tokenizer);
+/* From the bytes of a model file, e.g. the copy inside a checkpoint; `name` is for messages. */
+nd_status nd_tokenizer_open_memory(const void *bytes, size_t size, const char *name,
+                                   nd_tokenizer **tokenizer);
+void nd_tokenizer_close(nd_tokenizer *tokenizer);
+
+int nd_tokenizer_vocab_size(const nd_tokenizer *tokenizer);
+int nd_tokenizer_bos(const nd_tokenizer *tokenizer); /* -1 when the model has none */
+int nd_tokenizer_eos(const nd_tokenizer *tokenizer);
+const char *nd_tokenizer_sha256(const nd_tokenizer *tokenizer); /* hex digits of the model file */
+const void *nd_tokenizer_model(const nd_tokenizer *tokenizer, size_t *size); /* the file's bytes */
+
+/* Tokens of `text`, without BOS or EOS. The caller frees *ids with free(). Thread-safe.
+ * Errors: ND_EDATA naming the byte offset. */
+nd_status nd_tokenizer_encode(const nd_tokenizer *tokenizer, const char *text, size_t bytes,
+                              int32_t **ids, size_t *count);
+
+/* The bytes of `ids`; control pieces give none. The caller frees *text, which is also
+ * NUL-terminated beyond *bytes. Errors: ND_EDATA naming the index of an id out of range. */
+nd_status nd_tokenizer_decode(const nd_tokenizer *tokenizer, const int32_t *ids, size_t count,
+                              char **text, size_t *bytes);
+
+#endif

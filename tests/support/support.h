@@ -1,0 +1,42 @@
+/* What tests share. */
+#ifndef ND_TESTS_SUPPORT_H
+#define ND_TESTS_SUPPORT_H
+
+#include "core/error.h"
+
+#include <criterion/criterion.h>
+#include <criterion/new/assert.h>
+
+/* Asserts that a call succeeds and shows the error's message when it does not. */
+#define ND_ASSERT_OK(expression)                                                                   \
+    do {                                                                                           \
+        nd_error_clear();                                                                          \
+        const nd_status nd_assert_status_ = (expression);                                          \
+        cr_assert(nd_assert_status_ == ND_OK, "%s: %s", #expression, nd_error_get()->message);     \
+    } while (0)
+
+/* Asserts that a call fails with `expected` and a message that contains `text`. */
+#define ND_ASSERT_FAILS(expression, expected, text)                                                \
+    do {                                                                                           \
+        nd_error_clear();                                                                          \
+        const nd_status nd_assert_status_ = (expression);                                          \
+        cr_assert(nd_assert_status_ == (expected), "%s: status %d, expected %d (%s)",              \
+                  #expression, (int)nd_assert_status_, (int)(expected), nd_error_get()->message);  \
+        cr_assert(strstr(nd_error_get()->message, (text)) != NULL, "%s: \"%s\" lacks \"%s\"",      \
+                  #expression, nd_error_get()->message, (text));                                   \
+    } while (0)
+
+/* A fresh directory for one test, removed by nd_test_remove_directory. The result is static. */
+const char *nd_test_directory(void);
+void nd_test_remove_directory(const char *path);
+
+/* Runs a shell command; returns its exit code (128 + signal when killed) and up to `size` bytes of
+ * what it printed on both outputs. */
+int nd_test_shell(char *output, size_t size, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+
+/* A whole file, NUL-terminated; the caller frees it. NULL when it cannot be read. */
+char *nd_test_read_file(const char *path, size_t *bytes);
+void nd_test_write_file(const char *path, const void *bytes, size_t size);
+
+#endif
