@@ -1,0 +1,67 @@
+#include "cli/cli.h"
+
+#include <stdio.h>
+#include <string.h>
+
+typedef struct subcommand {
+    const char *name;
+    nd_status (*run)(int argc, char **argv);
+    const char *help;
+} subcommand;
+
+static const subcommand subcommands[] = {
+    {"train", nd_cli_train, "train a model (the default)"},
+    {"tokenizer", nd_cli_tokenizer, "train a tokenizer, encode or decode with it"},
+    {"pack", nd_cli_pack, "turn text into HDF5 shards of tokens"},
+    {"eval", nd_cli_eval, "held-out loss and bits per byte of a checkpoint"},
+    {"sample", nd_cli_sample, "generate text from a checkpoint"},
+    {"grad", nd_cli_grad, "loss and every gradient of one batch, for cross-checks"},
+    {"info", nd_cli_info, "what a shard or a checkpoint holds"},
+};
+
+enum { SUBCOMMAND_COUNT = sizeof subcommands / sizeof subcommands[0] };
+
+static void print_usage(FILE *out)
+{
+    fprintf(out, "nanochat_dist %s: pretrains ternary language models on any number of processes\n\n"
+                 "usage: nanochat_dist [train] --config FILE [options]\n"
+                 "       nanochat_dist SUBCOMMAND --help\n\nsubcommands:\n",
+            ND_VERSION);
+    for (int i = 0; i < SUBCOMMAND_COUNT; i++)
+        fprintf(out, "  %-10s %s\n", subcommands[i].name, subcommands[i].help);
+    fputs("\nexit codes: 0 done, 2 usage or config, 3 data, 4 checkpoint, 5 a peer or the network "
+          "failed,\n            6 the numbers failed, 75 stopped on a signal after saving\n",
+          out);
+}
+
+static int finish(nd_status status)
+{
+    if (status != ND_OK && status != ND_ESTOPPED)
+        fprintf(stderr, "nanochat_dist: error: %s\n", nd_error_get()->message);
+    return nd_error_exit_code(status);
+}
+
+int main(int argc, char **argv)
+{
+    if (argc < 2) {
+        print_usage(stderr);
+        return ND_ECONFIG;
+    }
+    if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "help") == 0) {
+        print_usage(stdout);
+        return 0;
+    }
+    if (strcmp(argv[1], "--version") == 0) {
+        printf("nanochat_dist %s\n", ND_VERSION);
+        return 0;
+    }
+    for (int i = 0; i < SUBCOMMAND_COUNT; i++) {
+        if (strcmp(argv[1], subcommands[i].name) == 0)
+            return finish(subcommands[i].run(argc - 1, argv + 1));
+    }
+    if (argv[1][0] == '-')
+        return finish(nd_cli_train(argc, argv));
+    fprintf(stderr, "nanochat_dist: error: no subcommand '%s'\n\n", argv[1]);
+    print_usage(stderr);
+    return ND_ECONFIG;
+}

@@ -1,0 +1,60 @@
+/* The comm contract: what ranks can exchange. `rank` and `size` mean MPI rank and size.
+ *
+ * Every function is collective over all ranks, which must call the same functions in the same order
+ * with matching arguments. Memory is host memory. Implementations: solo (one process, no MPI calls)
+ * and mpi. After ND_EPEER only nd_comm_abort and nd_comm_destroy are legal. */
+#ifndef ND_DIST_COMM_H
+#define ND_DIST_COMM_H
+
+#include "core/error.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+typedef struct nd_comm nd_comm;
+
+/* One buffer of a reduction: summed over ranks into the buffer of rank `owner`. */
+typedef struct nd_comm_piece {
+    float *values; /* this rank's summand; on the owner the sum afterwards, elsewhere undefined */
+    int64_t count;
+    int owner;
+} nd_comm_piece;
+
+typedef struct nd_comm_ops {
+    const char *name;
+    void (*destroy)(nd_comm *comm);
+    nd_status (*barrier)(nd_comm *comm);
+
+    /* `bytes` from `root` to everyone, in place. */
+    nd_status (*broadcast)(nd_comm *comm, void *data, size_t bytes, int root);
+
+    /* all[r*bytes ...] = what rank r passed in `mine`, on every rank. */
+    nd_status (*allgather)(nd_comm *comm, void *all, const void *mine, size_t bytes);
+
+    /* Sums every piece to its owner in f32, adding ranks pairwise in a fixed tree over rank numbers
+     * (the tree of core/sum_tree.h), so that the bits do not depend on who owns what. */
+    nd_status (*reduce_to_owners)(nd_comm *comm, const nd_comm_piece *pieces, int64_t count);
+
+    /* Ends the whole job at once with this exit code; does not return under mpi. Not collective. */
+    void (*abort)(nd_comm *comm, int exit_code);
+} nd_comm_ops;
+
+struct nd_comm {
+    nd_comm_ops ops;
+    int rank;
+    int size;
+    int local_rank;       /* rank among those on the same machine */
+    int local_size;       /* how many those are */
+    uint64_t bytes_sent;  /* payload bytes this rank has sent since creation */
+    double wait_seconds;  /* time this rank has spent inside collectives */
+    void *context;        /* of the implementation */
+};
+
+/* Solo when the process was started alone, mpi when it was started under mpirun or srun. */
+nd_status nd_comm_create(nd_comm **comm);
+nd_status nd_comm_create_solo(nd_comm **comm);
+nd_status nd_comm_create_mpi(nd_comm **comm);
+void nd_comm_destroy(nd_comm *comm);
+
+#endif
