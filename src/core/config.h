@@ -1,0 +1,129 @@
+/* The configuration of a run.
+ *
+ * One table (config_keys.c) declares every key: section, name, type, range, default and one line of
+ * help. Reading INI files, --set, --help, docs/config.md and the saved effective config all come
+ * from that table. */
+#ifndef ND_CORE_CONFIG_H
+#define ND_CORE_CONFIG_H
+
+#include "core/error.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+
+enum { ND_CONFIG_TEXT_MAX = 1024 };
+typedef char nd_config_text[ND_CONFIG_TEXT_MAX];
+
+typedef enum nd_arch { ND_ARCH_BITNET, ND_ARCH_LLAMA } nd_arch;
+typedef enum nd_optimizer_type { ND_OPTIMIZER_MUON, ND_OPTIMIZER_ADAMW } nd_optimizer_type;
+typedef enum nd_schedule_choice {
+    ND_SCHEDULE_CHOICE_WSD,
+    ND_SCHEDULE_CHOICE_COSINE,
+    ND_SCHEDULE_CHOICE_CONSTANT
+} nd_schedule_choice;
+typedef enum nd_orthogonalization {
+    ND_ORTHOGONALIZATION_NEWTON_SCHULZ,
+    ND_ORTHOGONALIZATION_POLAR_EXPRESS
+} nd_orthogonalization;
+typedef enum nd_precision { ND_PRECISION_FP32, ND_PRECISION_BF16 } nd_precision;
+typedef enum nd_dataset_choice { ND_DATASET_SHARDS, ND_DATASET_SYNTHETIC } nd_dataset_choice;
+typedef enum nd_target { ND_TARGET_AUTO, ND_TARGET_CPU, ND_TARGET_CUDA } nd_target;
+typedef enum nd_deterministic { ND_DETERMINISTIC_OFF, ND_DETERMINISTIC_WORLD } nd_deterministic;
+
+typedef struct nd_config {
+    struct {
+        int arch; /* nd_arch; enumerations are stored as int, for the table */
+        int64_t hidden_dim, num_layers, num_heads, num_kv_heads;
+        double ffn_mult;
+        int64_t max_seq_len, vocab_size, group_size;
+        bool tie_embeddings;
+        double rope_base;
+    } model;
+    struct {
+        int64_t total_steps, batch_size, micro_batch_size, seq_length;
+        double learning_rate;
+        int64_t warmup_steps;
+        double weight_decay, grad_clip, entropy_weight, label_smoothing, z_loss_weight;
+        int optimizer_type;
+        double muon_momentum;
+        int schedule_type;
+        double stable_ratio, min_lr_ratio;
+        bool use_mtp;
+        int64_t mtp_n_tokens;
+        double mtp_weight;
+        bool use_collider;
+        double collider_threshold, collider_sparsity;
+        bool use_async_loader;
+        int64_t num_workers, prefetch_batches;
+        bool use_8bit_optim, use_galore;
+        int64_t galore_rank, galore_update_freq;
+        int64_t seed;
+    } training;
+    struct {
+        double embedding_lr, head_lr, norm_lr; /* AdamW groups */
+        double adam_beta1, adam_beta2, adam_epsilon;
+        int orthogonalization;
+        int64_t orthogonalization_steps;
+        bool nesterov, cautious_weight_decay;
+        int master_precision;
+    } optimizer;
+    struct {
+        int dataset;
+        nd_config_text data_path;
+        int64_t n_samples, epochs;
+    } data;
+    struct {
+        int target;
+        bool gradient_checkpointing;
+        int precision;
+        int64_t threads;
+        nd_config_text cpu_isa;
+    } hardware;
+    struct {
+        int deterministic;
+    } dist;
+    struct {
+        nd_config_text run_dir, checkpoint_dir;
+        int64_t log_interval, eval_interval, eval_samples, checkpoint_interval, checkpoint_keep;
+        bool tensorboard;
+    } logging;
+} nd_config;
+
+/* Every key at its default. */
+void nd_config_defaults(nd_config *config);
+
+/* Reads an INI file over `config`. Errors: ND_ECONFIG naming file, line, key, value, what is allowed
+ * and the nearest known key; duplicates, unknown sections and over-long lines are errors. */
+nd_status nd_config_read_file(nd_config *config, const char *path);
+
+/* One assignment "section.key=value"; `origin` names where it came from ("--set") in messages. */
+nd_status nd_config_set(nd_config *config, const char *assignment, const char *origin);
+nd_status nd_config_set_key(nd_config *config, const char *section, const char *key,
+                            const char *value, const char *origin);
+
+/* Checks that the keys agree with each other and that every one set is read by this version.
+ * Errors: ND_ECONFIG naming the keys, their values, and what would agree. */
+nd_status nd_config_check(const nd_config *config);
+
+/* The whole effective configuration as INI text that nd_config_read_file reads back. */
+nd_status nd_config_write(const nd_config *config, FILE *out);
+
+/* docs/config.md: a table of all keys, generated. */
+void nd_config_write_markdown(FILE *out);
+
+/* One line a key for --help. */
+void nd_config_write_help(FILE *out);
+
+/* `name` itself when it is a readable path, else the installed config of that name; the result is
+ * written to `path`. Errors: ND_ECONFIG naming the places that were tried. */
+nd_status nd_config_find(const char *name, char *path, size_t size);
+
+/* Width of the feed-forward layer: ffn_mult * hidden_dim, rounded to the nearest integer. */
+int64_t nd_config_ffn_dim(const nd_config *config);
+
+/* Sequences computed at once: micro_batch_size, or when it is 0 the largest power of two that leaves
+ * at least eight micro-batches (or divides batch_size at all). The same on any number of ranks. */
+int64_t nd_config_micro_batch(const nd_config *config);
+
+#endif

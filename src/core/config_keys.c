@@ -1,0 +1,163 @@
+#include "core/config_keys.h"
+
+#include <stddef.h>
+#include <string.h>
+#include <strings.h>
+
+#define AT(member) offsetof(nd_config, member)
+
+#define INT(section, name, low, high, def, help)                                                   \
+    {#section, #name, ND_KEY_INT, AT(section.name), low, high, def, NULL, false, help}
+#define DOUBLE(section, name, low, high, def, help)                                                \
+    {#section, #name, ND_KEY_DOUBLE, AT(section.name), low, high, def, NULL, false, help}
+#define BOOL(section, name, def, help)                                                             \
+    {#section, #name, ND_KEY_BOOL, AT(section.name), 0, 1, def, NULL, false, help}
+#define CHOICE(section, name, choices, def, help)                                                  \
+    {#section, #name, ND_KEY_CHOICE, AT(section.name), 0, 0, def, choices, false, help}
+#define TEXT(section, name, def, help)                                                             \
+    {#section, #name, ND_KEY_TEXT, AT(section.name), 0, 0, def, NULL, false, help}
+#define UNREAD_INT(section, name, low, high, def, help)                                            \
+    {#section, #name, ND_KEY_INT, AT(section.name), low, high, def, NULL, true, help}
+#define UNREAD_DOUBLE(section, name, low, high, def, help)                                         \
+    {#section, #name, ND_KEY_DOUBLE, AT(section.name), low, high, def, NULL, true, help}
+#define UNREAD_BOOL(section, name, def, help)                                                      \
+    {#section, #name, ND_KEY_BOOL, AT(section.name), 0, 1, def, NULL, true, help}
+
+#define MAX_COUNT 9007199254740992.0
+
+const nd_config_key nd_config_keys[] = {
+    CHOICE(model, arch, "bitnet|llama", "bitnet",
+           "graph: bitnet (sub-norms, rope on halves, tied head) or llama"),
+    INT(model, hidden_dim, 1, 65536, "512", "width of the residual stream"),
+    INT(model, num_layers, 1, 1024, "6", "transformer layers"),
+    INT(model, num_heads, 1, 1024, "8", "query heads; divides hidden_dim"),
+    INT(model, num_kv_heads, 1, 1024, "4", "key and value heads; divides num_heads"),
+    DOUBLE(model, ffn_mult, 0.01, 64, "3.5", "feed-forward width as a multiple of hidden_dim"),
+    INT(model, max_seq_len, 1, 1048576, "2048", "longest context the model is meant for"),
+    INT(model, vocab_size, 2, 16777216, "32000", "tokens in the vocabulary"),
+    INT(model, group_size, 0, 65536, "0",
+        "inputs that share one ternary scale; 0 is one scale a matrix"),
+    BOOL(model, tie_embeddings, "true", "the head is the token embedding; bitnet needs it"),
+    DOUBLE(model, rope_base, 1, 1e9, "10000", "base of the rotary angles"),
+
+    INT(training, total_steps, 1, MAX_COUNT, "10000", "optimizer steps of the run"),
+    INT(training, batch_size, 1, 1048576, "16", "sequences a step, over all ranks"),
+    INT(training, micro_batch_size, 0, 1048576, "0",
+        "sequences computed at once; 0 chooses from batch_size alone"),
+    INT(training, seq_length, 1, 1048576, "2048", "tokens a sequence"),
+    DOUBLE(training, learning_rate, 0, 100, "0.02", "peak rate of the ternary matrices"),
+    INT(training, warmup_steps, 0, MAX_COUNT, "1000", "steps of linear warm-up, from step 0"),
+    DOUBLE(training, weight_decay, 0, 10, "0.01", "decoupled weight decay of the matrices"),
+    DOUBLE(training, grad_clip, 0, 1e9, "1.0", "largest global gradient norm; 0 is no clipping"),
+    DOUBLE(training, entropy_weight, 0, 10, "0.0",
+           "weight of the entropy of the predicted distribution, subtracted from the loss"),
+    DOUBLE(training, label_smoothing, 0, 0.999, "0.0", "part of the target spread over all tokens"),
+    DOUBLE(training, z_loss_weight, 0, 10, "0.0", "weight of the squared log-partition function"),
+    CHOICE(training, optimizer_type, "muon|adamw", "muon", "optimizer of the ternary matrices"),
+    DOUBLE(training, muon_momentum, 0, 0.99999, "0.95", "momentum of Muon"),
+    CHOICE(training, schedule_type, "wsd|cosine|constant", "wsd", "learning-rate schedule"),
+    DOUBLE(training, stable_ratio, 0, 1, "0.8", "wsd: part of the run before the decay"),
+    DOUBLE(training, min_lr_ratio, 0, 1, "0.1", "rate at the end as a part of the peak"),
+    UNREAD_BOOL(training, use_mtp, "false", "predict several tokens ahead"),
+    UNREAD_INT(training, mtp_n_tokens, 1, 64, "4", "tokens predicted ahead"),
+    UNREAD_DOUBLE(training, mtp_weight, 0, 100, "0.2", "weight of the extra predictions"),
+    UNREAD_BOOL(training, use_collider, "false", "skip the backward of easy tokens"),
+    UNREAD_DOUBLE(training, collider_threshold, 0, 1, "0.3", "importance below which to skip"),
+    UNREAD_DOUBLE(training, collider_sparsity, 0, 0.999, "0.35", "largest part skipped"),
+    BOOL(training, use_async_loader, "true", "read batches ahead in worker threads"),
+    INT(training, num_workers, 1, 256, "2", "reading threads a rank"),
+    INT(training, prefetch_batches, 1, 4096, "8", "batches read ahead at most"),
+    UNREAD_BOOL(training, use_8bit_optim, "false", "optimizer state in 8 bits"),
+    UNREAD_BOOL(training, use_galore, "false", "low-rank projection of gradients"),
+    UNREAD_INT(training, galore_rank, 1, 65536, "256", "rank of the projection"),
+    UNREAD_INT(training, galore_update_freq, 1, MAX_COUNT, "200", "steps between new subspaces"),
+    INT(training, seed, 0, MAX_COUNT, "1234", "of the initial weights and the order of samples"),
+
+    DOUBLE(optimizer, embedding_lr, 0, 100, "0.003", "peak AdamW rate of the token embedding"),
+    DOUBLE(optimizer, head_lr, 0, 100, "0.003", "peak AdamW rate of an untied head"),
+    DOUBLE(optimizer, norm_lr, 0, 100, "0.003", "peak AdamW rate of the norms"),
+    DOUBLE(optimizer, adam_beta1, 0, 0.99999, "0.9", "AdamW first moment"),
+    DOUBLE(optimizer, adam_beta2, 0, 0.999999, "0.95", "AdamW second moment"),
+    DOUBLE(optimizer, adam_epsilon, 1e-30, 1, "1e-8", "AdamW epsilon"),
+    CHOICE(optimizer, orthogonalization, "newton_schulz|polar_express", "newton_schulz",
+           "Muon's iteration"),
+    INT(optimizer, orthogonalization_steps, 1, 20, "5", "iterations of it"),
+    BOOL(optimizer, nesterov, "true", "Muon looks one momentum step ahead"),
+    BOOL(optimizer, cautious_weight_decay, "true",
+         "decay a weight only where the update also shrinks it"),
+    CHOICE(optimizer, master_precision, "fp32|bf16", "fp32",
+           "type of the master weights; bf16 rounds stochastically"),
+
+    CHOICE(data, dataset, "shards|synthetic", "shards", "where tokens come from"),
+    TEXT(data, data_path, "", "directory of packed shards"),
+    INT(data, n_samples, 1, MAX_COUNT, "4096", "synthetic: sequences in the data set"),
+    INT(data, epochs, 0, MAX_COUNT, "0",
+        "stop after so many passes when that comes before total_steps; 0 is no limit"),
+
+    CHOICE(hardware, target, "auto|cpu|cuda", "auto", "where to compute"),
+    BOOL(hardware, gradient_checkpointing, "false",
+         "keep one activation a layer and recompute the rest in the backward pass"),
+    CHOICE(hardware, precision, "fp32|bf16", "bf16", "type of activations and backward products"),
+    INT(hardware, threads, 0, 4096, "0", "threads a rank; 0 shares the machine's cores evenly"),
+    TEXT(hardware, cpu_isa, "auto", "instruction set of the row ops: auto, avx512, avx2, generic"),
+
+    CHOICE(dist, deterministic, "off|world", "world",
+           "world: sum micro-batches in a fixed tree, the same bits on any number of ranks"),
+
+    TEXT(logging, run_dir, "runs/default", "where the run leaves its files"),
+    TEXT(logging, checkpoint_dir, "", "checkpoints; empty is <run_dir>/checkpoints"),
+    INT(logging, log_interval, 1, MAX_COUNT, "10", "steps between progress lines"),
+    INT(logging, eval_interval, 0, MAX_COUNT, "250", "steps between evaluations; 0 is only the end"),
+    INT(logging, eval_samples, 0, MAX_COUNT, "64", "held-out sequences an evaluation; 0 is all"),
+    INT(logging, checkpoint_interval, 0, MAX_COUNT, "500", "steps between checkpoints; 0 is only the end"),
+    INT(logging, checkpoint_keep, 0, MAX_COUNT, "3", "newest checkpoints kept; 0 keeps all"),
+    BOOL(logging, tensorboard, "true", "write TensorBoard event files"),
+};
+const int nd_config_key_count = sizeof nd_config_keys / sizeof nd_config_keys[0];
+
+const nd_config_key *nd_config_key_find(const char *section, const char *name)
+{
+    for (int i = 0; i < nd_config_key_count; i++)
+        if (strcasecmp(nd_config_keys[i].section, section) == 0 &&
+            strcasecmp(nd_config_keys[i].name, name) == 0)
+            return &nd_config_keys[i];
+    return NULL;
+}
+
+/* Levenshtein distance without regard to case. */
+static int edit_distance(const char *a, const char *b)
+{
+    enum { LONGEST = 63 };
+    const int m = (int)strnlen(a, LONGEST), n = (int)strnlen(b, LONGEST);
+    int row[LONGEST + 1];
+    for (int j = 0; j <= n; j++)
+        row[j] = j;
+    for (int i = 1; i <= m; i++) {
+        int diagonal = row[0];
+        row[0] = i;
+        for (int j = 1; j <= n; j++) {
+            const int above = row[j];
+            const int substitution = diagonal + (strncasecmp(a + i - 1, b + j - 1, 1) != 0);
+            const int gap = (above < row[j - 1] ? above : row[j - 1]) + 1;
+            row[j] = substitution < gap ? substitution : gap;
+            diagonal = above;
+        }
+    }
+    return row[n];
+}
+
+const nd_config_key *nd_config_key_nearest(const char *section, const char *name)
+{
+    const nd_config_key *best = NULL;
+    int best_distance = 0;
+    for (int i = 0; i < nd_config_key_count; i++) {
+        const nd_config_key *key = &nd_config_keys[i];
+        const int distance = 2 * edit_distance(name, key->name) +
+                             (strcasecmp(section, key->section) != 0);
+        if (!best || distance < best_distance) {
+            best = key;
+            best_distance = distance;
+        }
+    }
+    return best;
+}

@@ -1,0 +1,34 @@
+#include "core/linear.h"
+
+nd_status nd_linear_forward(nd_backend *b, nd_view y, const nd_linear_input *x, const nd_weight *w,
+                            nd_view scratch)
+{
+    if (w->ternary && x->quantized)
+        return b->ops.ternary_gemm(b, y, nd_read(x->q), nd_read(x->a), nd_read(w->codes),
+                                   nd_read(w->scales));
+    if (!w->ternary)
+        return b->ops.gemm(b, y, nd_read(x->dense), false, nd_read(w->dense), true, 1.0f, 0.0f);
+    if (scratch.rows * scratch.cols < w->codes.rows * w->codes.cols)
+        return ND_FAIL(ND_EINTERNAL, "no room to dequantise a weight of %lld x %lld",
+                       (long long)w->codes.rows, (long long)w->codes.cols);
+    const nd_view dense =
+        nd_view_of(scratch.data, scratch.dtype, w->codes.rows, w->codes.cols);
+    ND_TRY(b->ops.dequantize_codes(b, dense, nd_read(w->codes), nd_read(w->scales)));
+    return b->ops.gemm(b, y, nd_read(x->dense), false, nd_read(dense), true, 1.0f, 0.0f);
+}
+
+nd_status nd_linear_backward_input(nd_backend *b, nd_view dx, nd_cview dy, const nd_weight *w,
+                                   float beta)
+{
+    if (w->ternary)
+        return b->ops.ternary_gemm_dx(b, dx, dy, nd_read(w->codes), nd_read(w->scales), beta);
+    return b->ops.gemm(b, dx, dy, false, nd_read(w->dense), false, 1.0f, beta);
+}
+
+nd_status nd_linear_backward_weight(nd_backend *b, nd_view dw, nd_cview dy,
+                                    const nd_linear_input *x, float beta)
+{
+    if (x->quantized)
+        return b->ops.ternary_gemm_dw(b, dw, dy, nd_read(x->q), nd_read(x->a), beta);
+    return b->ops.gemm(b, dw, dy, true, nd_read(x->dense), false, 1.0f, beta);
+}

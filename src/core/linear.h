@@ -1,0 +1,38 @@
+/* The linear layer in its forms: ternary codes against quantised activations (the model's own), and
+ * the unquantised forms that checks and evaluation need. */
+#ifndef ND_CORE_LINEAR_H
+#define ND_CORE_LINEAR_H
+
+#include "core/backend.h"
+
+/* A parameter as the replica holds it. */
+typedef struct nd_weight {
+    bool ternary;
+    nd_view codes;  /* i8 [out, in] */
+    nd_view scales; /* f32 [1, 1] or [out, groups] */
+    nd_view dense;  /* float [rows, cols], of parameters that are not ternary */
+} nd_weight;
+
+/* What a projection reads, kept for the backward pass: q and a, or `dense` when activations are not
+ * quantised. */
+typedef struct nd_linear_input {
+    bool quantized;
+    nd_view q;     /* i8 [t, in] */
+    nd_view a;     /* f32 [t, 1] */
+    nd_view dense; /* float [t, in] */
+} nd_linear_input;
+
+/* y = x Wᵀ. `scratch` holds the dequantised weight where ternary codes meet dense activations: a
+ * float view of at least out*in elements, else unused. */
+nd_status nd_linear_forward(nd_backend *b, nd_view y, const nd_linear_input *x, const nd_weight *w,
+                            nd_view scratch);
+
+/* dx = beta dx + dy W (straight-through: the codes' W). */
+nd_status nd_linear_backward_input(nd_backend *b, nd_view dx, nd_cview dy, const nd_weight *w,
+                                   float beta);
+
+/* dw = beta dw + dyᵀ x (x as the product saw it). */
+nd_status nd_linear_backward_weight(nd_backend *b, nd_view dw, nd_cview dy,
+                                    const nd_linear_input *x, float beta);
+
+#endif

@@ -1,0 +1,276 @@
+#include "core/model.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+nd_status nd_model_create(const nd_model_config *config, nd_backend *backend, nd_model **model)
+{
+    nd_status status = ND_OK;
+    nd_model *m = calloc(1, sizeof *m);
+    if (!m)
+        return ND_FAIL(ND_ENOMEM, "no memory for the model's tables");
+    m->config = *config;
+    m->backend = backend;
+    m->tokens = config->micro_batch * config->seq_length;
+    ND_TRY_GOTO(nd_params_create(config, &m->params), fail);
+    m->weights = calloc((size_t)m->params.count, sizeof *m->weights);
+    m->layers = calloc((size_t)config->num_layers, sizeof *m->layers);
+    if (!m->weights || !m->layers) {
+        status = ND_FAIL(ND_ENOMEM, "no memory for the tables of %lld layers",
+                         (long long)config->num_layers);
+        goto fail;
+    }
+    *model = m;
+    return ND_OK;
+fail:
+    nd_model_destroy(m);
+    return status;
+}
+
+void nd_model_destroy(nd_model *m)
+{
+    if (!m)
+        return;
+    nd_params_destroy(&m->params);
+    free(m->weights);
+    free(m->layers);
+    free(m);
+}
+
+nd_status nd_model_take_weights(nd_model *m, nd_arena *arena)
+{
+    const nd_model_config *c = &m->config;
+    const nd_dtype norm_type = c->compute == ND_F64 ? ND_F64 : ND_F32;
+    for (int64_t i = 0; i < m->params.count; i++) {
+        const nd_param *p = &m->params.list[i];
+        nd_weight *w = &m->weights[i];
+        w->ternary = p->role == ND_ROLE_TERNARY && c->ternary;
+        if (!w->ternary) {
+            const nd_dtype type = p->role == ND_ROLE_NORM ? norm_type : c->compute;
+            ND_TRY(nd_arena_take(arena, type, p->rows, p->cols, &w->dense));
+            continue;
+        }
+        const int64_t groups = nd_model_scale_groups(c, p->cols);
+        ND_TRY(nd_arena_take(arena, ND_I8, p->rows, p->cols, &w->codes));
+        ND_TRY(nd_arena_take(arena, ND_F32, groups ? p->rows : 1, groups ? groups : 1, &w->scales));
+    }
+    return ND_OK;
+}
+
+int64_t nd_model_logit_rows(const nd_model_config *config)
+{
+    const int64_t tokens = config->micro_batch * config->seq_length;
+    int64_t rows = (int64_t)(4 << 20) / config->vocab_size / 32 * 32;
+    if (rows < 32)
+        rows = 32;
+    return rows < tokens ? rows : tokens;
+}
+
+/* With checkpointing every layer keeps its input alone and they share the rest, recomputed layer by
+ * layer in the backward pass; an evaluation shares everything. */
+static nd_status take_layers(nd_model *m, nd_arena *arena, bool training)
+{
+    const nd_model_config *c = &m->config;
+    nd_layer_activations *first = &m->layers[0];
+    ND_TRY(nd_layer_activations_take(arena, c, m->tokens, false, first));
+    for (int64_t l = 1; l < c->num_layers; l++) {
+        nd_layer_activations *acts = &m->layers[l];
+        if (training && !c->checkpointing) {
+            ND_TRY(nd_layer_activations_take(arena, c, m->tokens, false, acts));
+            continue;
+        }
+        *acts = *first;
+        if (training)
+            ND_TRY(nd_layer_activations_take(arena, c, m->tokens, true, acts));
+    }
+    return ND_OK;
+}
+
+nd_status nd_model_take_activations(nd_model *m, nd_arena *arena, bool training)
+{
+    const nd_model_config *c = &m->config;
+    const nd_dtype wide = c->compute == ND_F64 ? ND_F64 : ND_F32;
+    ND_TRY(take_layers(m, arena, training));
+    ND_TRY(nd_layer_scratch_take(arena, c, m->tokens, training, &m->scratch));
+    ND_TRY(nd_arena_take(arena, ND_I32, 1, m->tokens, &m->inputs));
+    ND_TRY(nd_arena_take(arena, ND_I32, 1, m->tokens, &m->targets));
+    if (training || c->num_layers == 0)
+        ND_TRY(nd_arena_take(arena, c->compute, m->tokens, c->hidden_dim, &m->x_last));
+    else
+        m->x_last = m->layers[0].x;
+    ND_TRY(nd_arena_take(arena, c->compute, m->tokens, c->hidden_dim, &m->x_final));
+    ND_TRY(nd_arena_take(arena, wide, m->tokens, 1, &m->final_r));
+    if (training)
+        ND_TRY(nd_arena_take(arena, c->compute, m->tokens, c->hidden_dim, &m->dx));
+    ND_TRY(nd_arena_take(arena, wide, nd_model_logit_rows(c), c->vocab_size, &m->logits));
+    ND_TRY(nd_arena_take(arena, wide, m->tokens, 1, &m->nll));
+    ND_TRY(nd_arena_take(arena, wide, m->tokens, 1, &m->total));
+    return nd_arena_take(arena, ND_F64, 1, 2, &m->sums);
+}
+
+nd_status nd_model_load_weight(nd_model *m, int64_t index, nd_cview master)
+{
+    nd_backend *b = m->backend;
+    nd_weight *w = &m->weights[index];
+    if (w->ternary)
+        return b->ops.ternarize(b, w->codes, w->scales, master);
+    return b->ops.axpby(b, w->dense, 1.0f, master, 0.0f);
+}
+
+static nd_layer_weights layer_weights(const nd_model *m, int64_t layer)
+{
+    nd_layer_weights out = {{NULL}};
+    for (int which = 0; which < ND_LAYER_PARAM_COUNT; which++) {
+        const int64_t index = nd_params_layer_index(&m->params, layer, (nd_layer_param)which);
+        if (index >= 0)
+            out.w[which] = &m->weights[index];
+    }
+    return out;
+}
+
+static nd_layer_span training_span(const nd_model *m, const nd_layer_activations *acts)
+{
+    return (nd_layer_span){.sequences = m->config.micro_batch,
+                           .query_len = m->config.seq_length,
+                           .keys = acts->k,
+                           .values = acts->v};
+}
+
+/* Splits sequences of seq_length + 1 tokens into inputs and the targets one further on. */
+static nd_status upload_tokens(nd_model *m, const int32_t *tokens)
+{
+    const int64_t length = m->config.seq_length;
+    for (int64_t s = 0; s < m->config.micro_batch; s++) {
+        const int32_t *sequence = tokens + s * (length + 1);
+        const size_t bytes = (size_t)length * sizeof *sequence;
+        int32_t *inputs = (int32_t *)m->inputs.data + s * length;
+        int32_t *targets = (int32_t *)m->targets.data + s * length;
+        ND_TRY(m->backend->ops.upload(m->backend, inputs, sequence, bytes));
+        ND_TRY(m->backend->ops.upload(m->backend, targets, sequence + 1, bytes));
+    }
+    return ND_OK;
+}
+
+static nd_status forward(nd_model *m, const int32_t *tokens)
+{
+    nd_backend *b = m->backend;
+    ND_TRY(upload_tokens(m, tokens));
+    ND_TRY(b->ops.embedding(b, m->layers[0].x,
+                            nd_read(m->weights[nd_params_embedding(&m->params)].dense),
+                            nd_read(m->inputs)));
+    for (int64_t l = 0; l < m->config.num_layers; l++) {
+        const nd_layer_activations *acts = &m->layers[l];
+        const nd_layer_weights weights = layer_weights(m, l);
+        const nd_layer_span span = training_span(m, acts);
+        const nd_view next = l + 1 < m->config.num_layers ? m->layers[l + 1].x : m->x_last;
+        ND_TRY(nd_layer_forward(b, &m->config, &weights, acts, &m->scratch, &span, next));
+    }
+    return b->ops.rmsnorm(b, m->x_final, m->final_r, nd_read(m->x_last),
+                          nd_read(m->weights[nd_params_output_norm(&m->params)].dense));
+}
+
+/* The head and the loss, chunk by chunk. With `dhead` also dx_final (into scratch.hidden) and the
+ * head's gradient. */
+static nd_status head_and_loss(nd_model *m, float gradient_scale, const nd_view *dhead, float beta)
+{
+    nd_backend *b = m->backend;
+    const nd_cview head = nd_read(m->weights[nd_params_head(&m->params)].dense);
+    nd_cross_entropy_params params = m->config.loss;
+    params.gradient_scale = gradient_scale;
+    for (int64_t first = 0; first < m->tokens; first += m->logits.rows) {
+        const int64_t left = m->tokens - first;
+        const int64_t rows = left < m->logits.rows ? left : m->logits.rows;
+        const nd_view logits = nd_view_rows(m->logits, 0, rows);
+        const nd_cview x = nd_cview_rows(nd_read(m->x_final), first, rows);
+        const nd_cview targets =
+            nd_cview_of((const int32_t *)m->targets.data + first, ND_I32, 1, rows);
+        ND_TRY(b->ops.gemm(b, logits, x, false, head, true, 1.0f, 0.0f));
+        ND_TRY(b->ops.cross_entropy(b, nd_view_rows(m->nll, first, rows),
+                                    nd_view_rows(m->total, first, rows), logits, targets, &params));
+        if (!dhead)
+            continue;
+        ND_TRY(b->ops.gemm(b, nd_view_rows(m->scratch.hidden, first, rows), nd_read(logits), false,
+                           head, false, 1.0f, 0.0f));
+        ND_TRY(b->ops.gemm(b, *dhead, nd_read(logits), true, x, false, 1.0f,
+                           first == 0 ? beta : 1.0f));
+    }
+    return ND_OK;
+}
+
+static nd_status read_loss(nd_model *m, nd_loss *loss)
+{
+    nd_backend *b = m->backend;
+    double sums[2];
+    double *device = m->sums.data;
+    ND_TRY(b->ops.sum(b, nd_view_of(device, ND_F64, 1, 1), nd_read(m->nll)));
+    ND_TRY(b->ops.sum(b, nd_view_of(device + 1, ND_F64, 1, 1), nd_read(m->total)));
+    ND_TRY(b->ops.download(b, sums, device, sizeof sums));
+    *loss = (nd_loss){.nll = sums[0], .total = sums[1], .tokens = m->tokens};
+    return ND_OK;
+}
+
+nd_status nd_model_evaluate(nd_model *m, const int32_t *tokens, nd_loss *loss)
+{
+    ND_TRY(forward(m, tokens));
+    ND_TRY(head_and_loss(m, 0.0f, NULL, 0.0f));
+    return read_loss(m, loss);
+}
+
+static nd_status zero_gradient(nd_model *m, nd_view gradient)
+{
+    return m->backend->ops.zero(m->backend, gradient.data, nd_view_bytes(nd_read(gradient)));
+}
+
+static nd_status backward_layer(nd_model *m, int64_t layer, const nd_view *gradients,
+                                bool accumulate)
+{
+    const nd_layer_activations *acts = &m->layers[layer];
+    const nd_layer_weights weights = layer_weights(m, layer);
+    const nd_layer_span span = training_span(m, acts);
+    nd_layer_gradients g = {{{0}}};
+    for (int which = 0; which < ND_LAYER_PARAM_COUNT; which++) {
+        const int64_t index = nd_params_layer_index(&m->params, layer, (nd_layer_param)which);
+        if (index < 0)
+            continue;
+        g.dw[which] = gradients[index];
+        if (!accumulate && m->params.list[index].role == ND_ROLE_NORM)
+            ND_TRY(zero_gradient(m, gradients[index]));
+    }
+    if (m->config.checkpointing)
+        ND_TRY(nd_layer_forward(m->backend, &m->config, &weights, acts, &m->scratch, &span,
+                                (nd_view){0}));
+    return nd_layer_backward(m->backend, &m->config, &weights, acts, &m->scratch, &span, m->dx, &g,
+                             accumulate ? 1.0f : 0.0f);
+}
+
+static nd_status announce(nd_gradients_ready ready, int64_t first, int64_t count)
+{
+    return ready.call ? ready.call(ready.context, first, count) : ND_OK;
+}
+
+nd_status nd_model_train(nd_model *m, const int32_t *tokens, float gradient_scale,
+                         const nd_view *gradients, bool accumulate, nd_gradients_ready ready,
+                         nd_loss *loss)
+{
+    nd_backend *b = m->backend;
+    const int64_t norm = nd_params_output_norm(&m->params), head = nd_params_head(&m->params);
+    const int64_t embedding = nd_params_embedding(&m->params);
+    ND_TRY(forward(m, tokens));
+    ND_TRY(head_and_loss(m, gradient_scale, &gradients[head], accumulate ? 1.0f : 0.0f));
+    if (!accumulate)
+        ND_TRY(zero_gradient(m, gradients[norm]));
+    ND_TRY(b->ops.rmsnorm_backward(b, m->dx, gradients[norm], nd_read(m->scratch.hidden),
+                                   nd_read(m->x_last), nd_read(m->weights[norm].dense),
+                                   nd_read(m->final_r), 0.0f));
+    ND_TRY(announce(ready, norm, m->params.count - norm));
+    for (int64_t l = m->config.num_layers - 1; l >= 0; l--) {
+        ND_TRY(backward_layer(m, l, gradients, accumulate));
+        ND_TRY(announce(ready, nd_params_layer_index(&m->params, l, ND_ATTN_NORM),
+                        m->params.per_layer));
+    }
+    if (head != embedding && !accumulate)
+        ND_TRY(zero_gradient(m, gradients[embedding]));
+    ND_TRY(b->ops.embedding_backward(b, gradients[embedding], nd_read(m->dx), nd_read(m->inputs)));
+    ND_TRY(announce(ready, embedding, 1));
+    return read_loss(m, loss);
+}

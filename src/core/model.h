@@ -1,0 +1,68 @@
+/* The model as a replica holds it: codes, scales and dense weights, and one micro-batch's forward and
+ * backward pass. Masters and optimizer state live elsewhere, with their owners. */
+#ifndef ND_CORE_MODEL_H
+#define ND_CORE_MODEL_H
+
+#include "core/arena.h"
+#include "core/layer.h"
+#include "core/params.h"
+
+typedef struct nd_model {
+    nd_model_config config;
+    nd_params params;
+    nd_backend *backend;   /* not owned */
+    nd_weight *weights;    /* [params.count], in the arena of nd_model_take_weights */
+
+    /* Activations of one micro-batch, in the arena of nd_model_take_activations. */
+    int64_t tokens;             /* micro_batch * seq_length */
+    nd_layer_activations *layers; /* [num_layers] */
+    nd_layer_scratch scratch;
+    nd_view inputs, targets;    /* i32 [1, tokens] */
+    nd_view x_last;             /* [tokens, d] output of the last layer */
+    nd_view x_final, final_r;   /* [tokens, d] after the final norm, [tokens, 1] */
+    nd_view dx;                 /* [tokens, d] */
+    nd_view logits;             /* [chunk, vocab] */
+    nd_view nll, total;         /* [tokens, 1] */
+    nd_view sums;               /* f64 [1, 2] */
+} nd_model;
+
+/* Loss of one micro-batch, summed over its tokens (nats). */
+typedef struct nd_loss {
+    double nll;   /* next-token cross-entropy */
+    double total; /* with smoothing, z-loss and entropy terms */
+    int64_t tokens;
+} nd_loss;
+
+/* Called during the backward pass when the gradients of parameters [first, first + count) are
+ * complete; their views may be reused for later layers' gradients afterwards. */
+typedef struct nd_gradients_ready {
+    nd_status (*call)(void *context, int64_t first, int64_t count);
+    void *context;
+} nd_gradients_ready;
+
+/* Builds the parameter table. Takes no memory for weights or activations. */
+nd_status nd_model_create(const nd_model_config *config, nd_backend *backend, nd_model **model);
+void nd_model_destroy(nd_model *model);
+
+/* Lay out weights (category "codes") and activations in arenas; run measuring, commit, run again. */
+nd_status nd_model_take_weights(nd_model *model, nd_arena *arena);
+nd_status nd_model_take_activations(nd_model *model, nd_arena *arena, bool training);
+
+/* Sets weight i from its master [rows, cols] (f32, bf16 or f64, backend memory): ternarises
+ * projections, converts the rest. */
+nd_status nd_model_load_weight(nd_model *model, int64_t index, nd_cview master);
+
+/* Loss of micro_batch sequences of seq_length + 1 tokens (host memory). The forward pass of eval. */
+nd_status nd_model_evaluate(nd_model *model, const int32_t *tokens, nd_loss *loss);
+
+/* Loss and gradients. gradients[i]: f32 (f64 in checks) [rows, cols] of parameter i; written, or added
+ * to when `accumulate`. The gradient is that of gradient_scale * total. Views of different layers may
+ * share memory when `ready` takes the values away. */
+nd_status nd_model_train(nd_model *model, const int32_t *tokens, float gradient_scale,
+                         const nd_view *gradients, bool accumulate, nd_gradients_ready ready,
+                         nd_loss *loss);
+
+/* Rows of logits computed at once: full logits never exist. */
+int64_t nd_model_logit_rows(const nd_model_config *config);
+
+#endif

@@ -1,0 +1,27 @@
+#include "core/model_config.h"
+
+nd_model_config nd_model_config_from(const nd_config *config)
+{
+    return (nd_model_config){
+        .arch = (nd_arch)config->model.arch,
+        .hidden_dim = config->model.hidden_dim,
+        .num_layers = config->model.num_layers,
+        .num_heads = config->model.num_heads,
+        .num_kv_heads = config->model.num_kv_heads,
+        .head_dim = config->model.hidden_dim / config->model.num_heads,
+        .ffn_dim = nd_config_ffn_dim(config),
+        .vocab_size = config->model.vocab_size,
+        .group_size = config->model.group_size,
+        .tied = config->model.tie_embeddings,
+        .rope_base = config->model.rope_base,
+        .compute = config->hardware.precision == ND_PRECISION_BF16 ? ND_BF16 : ND_F32,
+        .ternary = true,
+        .activation_quant = true,
+        .checkpointing = config->hardware.gradient_checkpointing,
+        .micro_batch = nd_config_micro_batch(config),
+        .seq_length = config->training.seq_length,
+        .loss = {.label_smoothing = (float)config->training.label_smoothing,
+                 .z_loss_weight = (float)config->training.z_loss_weight,
+                 .entropy_weight = (float)config->training.entropy_weight},
+    };
+}

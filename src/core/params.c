@@ -1,0 +1,146 @@
+#include "core/params.h"
+
+#include "core/rng.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const char *const layer_names[ND_LAYER_PARAM_COUNT] = {
+    "attn_norm", "attn_q",   "attn_k", "attn_v",       "attn_sub_norm", "attn_output",
+    "ffn_norm",  "ffn_gate", "ffn_up", "ffn_sub_norm", "ffn_down"};
+
+static bool is_sub_norm(nd_layer_param which)
+{
+    return which == ND_ATTN_SUB_NORM || which == ND_FFN_SUB_NORM;
+}
+
+/* Shape and initial spread of a layer's parameter. Projections start at 1/sqrt(inputs), those that
+ * write into the residual stream smaller by sqrt(2 layers) (GPT-2). */
+static nd_param layer_param(const nd_model_config *c, int64_t layer, nd_layer_param which)
+{
+    const int64_t d = c->hidden_dim, f = c->ffn_dim, kv = c->num_kv_heads * c->head_dim;
+    nd_param p = {.role = ND_ROLE_TERNARY, .layer = layer, .rows = d, .cols = d};
+    const float residual = 1.0f / sqrtf(2.0f * (float)c->num_layers);
+    float spread = 1.0f;
+    switch (which) {
+    case ND_ATTN_NORM:
+    case ND_ATTN_SUB_NORM:
+    case ND_FFN_NORM:
+        p.role = ND_ROLE_NORM;
+        p.rows = 1;
+        break;
+    case ND_FFN_SUB_NORM:
+        p.role = ND_ROLE_NORM;
+        p.rows = 1;
+        p.cols = f;
+        break;
+    case ND_ATTN_K:
+    case ND_ATTN_V:
+        p.rows = kv;
+        break;
+    case ND_ATTN_OUTPUT:
+        spread = residual;
+        break;
+    case ND_FFN_GATE:
+    case ND_FFN_UP:
+        p.rows = f;
+        break;
+    case ND_FFN_DOWN:
+        p.cols = f;
+        spread = residual;
+        break;
+    case ND_ATTN_Q:
+    case ND_LAYER_PARAM_COUNT:
+        break;
+    }
+    p.init_std = p.role == ND_ROLE_NORM ? 0.0f : spread / sqrtf((float)p.cols);
+    snprintf(p.name, sizeof p.name, "blk.%lld.%s.weight", (long long)layer, layer_names[which]);
+    return p;
+}
+
+nd_status nd_params_create(const nd_model_config *c, nd_params *params)
+{
+    memset(params, 0, sizeof *params);
+    params->has_sub_norms = c->arch == ND_ARCH_BITNET;
+    params->has_head = !c->tied;
+    params->layers = c->num_layers;
+    params->per_layer = ND_LAYER_PARAM_COUNT - (params->has_sub_norms ? 0 : 2);
+    params->count = 2 + (params->has_head ? 1 : 0) + params->per_layer * c->num_layers;
+    params->list = calloc((size_t)params->count, sizeof *params->list);
+    if (!params->list)
+        return ND_FAIL(ND_ENOMEM, "no memory for the table of %lld parameters",
+                       (long long)params->count);
+    nd_param *next = params->list;
+    *next++ = (nd_param){"token_embd.weight", ND_ROLE_EMBEDDING, -1, c->vocab_size, c->hidden_dim,
+                         0.02f};
+    for (int64_t layer = 0; layer < c->num_layers; layer++)
+        for (int which = 0; which < ND_LAYER_PARAM_COUNT; which++)
+            if (params->has_sub_norms || !is_sub_norm((nd_layer_param)which))
+                *next++ = layer_param(c, layer, (nd_layer_param)which);
+    *next++ = (nd_param){"output_norm.weight", ND_ROLE_NORM, -1, 1, c->hidden_dim, 0.0f};
+    if (params->has_head)
+        *next++ = (nd_param){"output.weight", ND_ROLE_HEAD, -1, c->vocab_size, c->hidden_dim, 0.02f};
+    return ND_OK;
+}
+
+void nd_params_destroy(nd_params *params)
+{
+    free(params->list);
+    memset(params, 0, sizeof *params);
+}
+
+int64_t nd_params_layer_index(const nd_params *params, int64_t layer, nd_layer_param which)
+{
+    int64_t place = which;
+    if (!params->has_sub_norms) {
+        if (is_sub_norm(which))
+            return -1;
+        place -= (which > ND_ATTN_SUB_NORM) + (which > ND_FFN_SUB_NORM);
+    }
+    return 1 + layer * params->per_layer + place;
+}
+
+int64_t nd_params_embedding(const nd_params *params)
+{
+    (void)params;
+    return 0;
+}
+
+int64_t nd_params_output_norm(const nd_params *params)
+{
+    return 1 + params->layers * params->per_layer;
+}
+
+int64_t nd_params_head(const nd_params *params)
+{
+    return params->has_head ? params->count - 1 : nd_params_embedding(params);
+}
+
+int64_t nd_params_find(const nd_params *params, const char *name)
+{
+    for (int64_t i = 0; i < params->count; i++)
+        if (strcmp(params->list[i].name, name) == 0)
+            return i;
+    return -1;
+}
+
+int64_t nd_params_total(const nd_params *params)
+{
+    int64_t total = 0;
+    for (int64_t i = 0; i < params->count; i++)
+        total += params->list[i].rows * params->list[i].cols;
+    return total;
+}
+
+void nd_param_initialize(const nd_param *param, uint64_t seed, float *values)
+{
+    const int64_t count = param->rows * param->cols;
+    if (param->role == ND_ROLE_NORM) {
+        for (int64_t i = 0; i < count; i++)
+            values[i] = 1.0f;
+        return;
+    }
+    nd_rng_normal_fill(nd_rng_key(seed, param->name), 0, param->init_std, values, count);
+}
