@@ -10,8 +10,6 @@
 
 typedef struct nd_dataset nd_dataset;
 
-
-
 typedef struct nd_dataset_options {
     bool synthetic;
     const char *path;             /* directory of shards; unused when synthetic */

@@ -15,9 +15,9 @@ typedef struct nd_loader nd_loader;
 typedef struct nd_loader_options {
     const nd_dataset *dataset; /* not owned; outlives the loader */
     uint64_t seed;
-    bool shuffle;         /* false: windows in order (evaluation) */
-    int64_t batch_size;   /* global, in samples */
-    int64_t first;        /* this rank's samples of a batch: [first, first + count) */
+    bool shuffle;       /* false: windows in order (evaluation) */
+    int64_t batch_size; /* global, in samples */
+    int64_t first;      /* this rank's samples of a batch: [first, first + count) */
     int64_t count;
     int64_t start_sample; /* global sample where the run (re)starts: step * batch_size */
     bool async;           /* false: read in nd_loader_next itself */

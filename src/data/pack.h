@@ -17,12 +17,12 @@ typedef struct nd_pack_options {
     const char *out;           /* directory; train_00000.h5, val_00000.h5, ... are written to it */
     const char *const *inputs; /* files, directories, or "-" for standard input */
     int input_count;
-    const char *glob;          /* for directories; NULL takes every regular file */
-    const char *jsonl_field;   /* NULL: a file is one document; else each line is a JSON object and
+    const char *glob;        /* for directories; NULL takes every regular file */
+    const char *jsonl_field; /* NULL: a file is one document; else each line is a JSON object and
                                   this field is the document */
-    int64_t shard_tokens;      /* a shard is closed at the first document end past this */
-    double val_fraction;       /* of documents, chosen by a hash of the document's bytes */
-    bool progress;             /* draw a progress bar on standard error */
+    int64_t shard_tokens;    /* a shard is closed at the first document end past this */
+    double val_fraction;     /* of documents, chosen by a hash of the document's bytes */
+    bool progress;           /* draw a progress bar on standard error */
 } nd_pack_options;
 
 typedef struct nd_pack_result {

@@ -17,10 +17,10 @@ typedef struct nd_tokenizer nd_tokenizer;
 typedef struct nd_tokenizer_train_options {
     const char *const *inputs; /* files or directories */
     int input_count;
-    const char *glob;          /* for directories, e.g. "*.rs"; NULL takes every file */
-    const char *output;        /* the model file to write */
+    const char *glob;   /* for directories, e.g. "*.rs"; NULL takes every file */
+    const char *output; /* the model file to write */
     int vocab_size;
-    int64_t max_bytes;         /* of text sampled evenly from the inputs; 0 takes all */
+    int64_t max_bytes; /* of text sampled evenly from the inputs; 0 takes all */
     int threads;
     uint64_t seed;
 } nd_tokenizer_train_options;
@@ -44,6 +44,10 @@ const void *nd_tokenizer_model(const nd_tokenizer *tokenizer, size_t *size); /* 
  * Errors: ND_EDATA naming the byte offset. */
 nd_status nd_tokenizer_encode(const nd_tokenizer *tokenizer, const char *text, size_t bytes,
                               int32_t **ids, size_t *count);
+
+/* The greatest n <= bytes at which a longer text that begins with `text` may be cut, so that the
+ * tokens of the two parts are the tokens of the whole; 0 when there is no such place. */
+size_t nd_tokenizer_safe_cut(const nd_tokenizer *tokenizer, const char *text, size_t bytes);
 
 /* The bytes of `ids`; control pieces give none. The caller frees *text, which is also
  * NUL-terminated beyond *bytes. Errors: ND_EDATA naming the index of an id out of range. */

@@ -1,0 +1,32 @@
+/* The one door to SentencePiece, which has a C++ interface only. No exception and no log line
+ * leaves it. Everything else about tokenizers is C (tokenizer.h). */
+#ifndef ND_DATA_SENTENCEPIECE_SHIM_H
+#define ND_DATA_SENTENCEPIECE_SHIM_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* Gives the next sentence, valid until the next call. Returns 1, or 0 at the end of the text, or a
+ * negative number on an error, which ends the training. */
+typedef int (*nd_sentencepiece_next)(void *context, const char **text, size_t *bytes);
+
+/* Trains a BPE model: <unk> 0, <s> 1, </s> 2, the 256 byte pieces, then what is learned. The caller
+ * frees *model with free(). Returns 0, or a negative number with a reason in `message`. */
+int nd_sentencepiece_train(int vocab_size, int threads, uint32_t seed, nd_sentencepiece_next next,
+                           void *context, void **model, size_t *model_bytes, char *message,
+                           size_t message_size);
+
+/* SentencePiece's own encoding of `text`: the oracle of bpe.c in the tests. The caller frees *ids
+ * with free(). Returns 0, or a negative number with a reason in `message`. */
+int nd_sentencepiece_encode(const void *model, size_t model_bytes, const char *text, size_t bytes,
+                            int32_t **ids, size_t *count, char *message, size_t message_size);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif
