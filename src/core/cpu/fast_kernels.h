@@ -1,0 +1,100 @@
+/* The vector loops of the fast layer, one table for each instruction set. They work on rows of f32
+ * in cache; what touches views, dtypes, threads and memory lives in fast_*.c and is compiled once.
+ *
+ * Each table comes from fast_kernels_body.h, compiled by fast_kernels_<isa>.c. For one table a result
+ * depends on the arguments alone; between tables it may differ in the last bits, because sums run
+ * over a different number of lanes. Outputs may be the same array as an input of the same type. */
+#ifndef ND_CORE_CPU_FAST_KERNELS_H
+#define ND_CORE_CPU_FAST_KERNELS_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+typedef struct nd_decay_rule {
+    float decay;     /* fraction of w removed */
+    bool cautious;   /* only where update * w >= 0 */
+    float step_size; /* of the update */
+} nd_decay_rule;
+
+typedef struct nd_adamw_rule {
+    float beta1, beta2, epsilon;
+    float gradient_scale;
+    float inverse_correction1, inverse_correction2;
+    nd_decay_rule decay;
+} nd_adamw_rule;
+
+/* The gradient row of the cross-entropy: scale * (p (base + slope log p) - floor). */
+typedef struct nd_softmax_gradient {
+    float lse, base, slope, floor, scale;
+} nd_softmax_gradient;
+
+typedef struct nd_fast_kernels {
+    const char *name;
+
+    /* -- conversions ------------------------------------------------------------------------- */
+    void (*load_bf16)(float *y, const uint16_t *x, int64_t n);
+    void (*store_bf16)(uint16_t *y, const float *x, int64_t n);
+    /* Element i rounds with word i % 4 of philox(key, 2, i / 4); `first` is a multiple of 4. */
+    void (*store_bf16_stochastic)(uint16_t *y, const float *x, uint64_t key, int64_t first,
+                                  int64_t n);
+    void (*load_i8)(float *y, const int8_t *x, float scale, int64_t n); /* y = scale x */
+    void (*i8_to_bf16)(uint16_t *y, const int8_t *x, int64_t n);
+    void (*load_i32)(float *y, const int32_t *x, float scale, int64_t n);       /* y = scale x */
+    void (*add_i32)(float *y, const int32_t *x, const float *scale, int64_t n); /* y += scale x */
+    void (*quantize)(int8_t *q, const float *x, float factor, int64_t n);
+    void (*ternarize)(int8_t *c, const float *w, float half_scale, int64_t n);
+    void (*pack)(uint8_t *packed, const int8_t *c, int64_t bytes);
+    void (*unpack)(int8_t *c, const uint8_t *packed, int64_t bytes);
+
+    /* -- reductions -------------------------------------------------------------------------- */
+    double (*sum)(const float *x, int64_t n);
+    double (*sum_abs)(const float *x, int64_t n);
+    double (*sum_squares)(const float *x, int64_t n);
+    double (*dot)(const float *x, const float *y, int64_t n);
+    double (*dot3)(const float *x, const float *y, const float *z, int64_t n);
+    float (*max_abs)(const float *x, int64_t n);
+    float (*max)(const float *x, int64_t n);
+
+    /* -- rows -------------------------------------------------------------------------------- */
+    void (*scale)(float *y, const float *x, float s, int64_t n);      /* y = s x */
+    void (*add)(float *y, const float *x, const float *z, int64_t n); /* y = x + z */
+    void (*axpby)(float *y, float alpha, const float *x, float beta, int64_t n);
+    void (*norm)(float *y, const float *x, const float *w, float r, int64_t n); /* y = x r w */
+    /* dx = r dy w - c x */
+    void (*norm_backward)(float *dx, const float *dy, const float *x, const float *w, float r,
+                          float c, int64_t n);
+    void (*multiply_add)(float *y, const float *a, const float *b, float s,
+                         int64_t n); /* += s a b */
+    void (*swiglu)(float *h, const float *gate, const float *up, int64_t n);
+    void (*swiglu_backward)(float *dgate, float *dup, const float *dh, const float *gate,
+                            const float *up, int64_t n);
+    void (*rotate_halves)(float *x, const float *cosine, const float *sine, int64_t half);
+    void (*rotate_pairs)(float *x, const float *cosine, const float *sine, int64_t half);
+
+    /* -- softmax ----------------------------------------------------------------------------- */
+    /* y = exp(s x - shift); returns the sum of y. */
+    double (*exp_sum)(float *y, const float *x, float s, float shift, int64_t n);
+    /* With log p = x - lse: *entropy += -sum p log p, *mean += sum log p. */
+    void (*entropy)(const float *x, float lse, double *entropy, double *sum, int64_t n);
+    void (*softmax_gradient)(float *x, const nd_softmax_gradient *g, int64_t n);
+    /* p = exp(s x - lse[i]) and d = p (d - delta[i]) s, of one key against many queries. */
+    void (*attention_gradient)(float *p, float *d, const float *lse, const float *delta, float s,
+                               int64_t n);
+
+    /* -- optimizers -------------------------------------------------------------------------- */
+    void (*momentum)(float *u, float *m, const float *g, float beta, float scale, bool nesterov,
+                     int64_t n);
+    void (*update)(float *w, const float *u, const nd_decay_rule *rule, int64_t n);
+    void (*adamw)(float *w, float *m, float *v, const float *g, const nd_adamw_rule *rule,
+                  int64_t n);
+} nd_fast_kernels;
+
+/* NULL where the compiler's target lacks the instruction set. */
+const nd_fast_kernels *nd_fast_kernels_avx512(void);
+const nd_fast_kernels *nd_fast_kernels_avx2(void);
+const nd_fast_kernels *nd_fast_kernels_generic(void);
+
+/* The table for `isa` ("auto" or NULL: the best this CPU has); NULL when the CPU lacks it. */
+const nd_fast_kernels *nd_fast_kernels_for(const char *isa);
+
+#endif

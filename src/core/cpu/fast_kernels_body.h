@@ -1,0 +1,435 @@
+/* The kernels of fast_kernels.h, included once by each fast_kernels_<isa>.c, which names the
+ * instruction set in ND_KERNEL_ISA. Plain loops that the compiler turns into vectors. */
+#include "core/cpu/fast_kernels.h"
+#include "core/float_formats.h"
+
+#include <math.h>
+
+/* exp(x) for x <= 88, within 2 ulp; 0 below -87.3. Cephes' polynomial on [-ln2/2, ln2/2]. */
+static inline float exp_fast(float x)
+{
+    const float clamped = x < -87.3f ? -87.3f : x > 88.0f ? 88.0f : x;
+    const float magic = 12582912.0f; /* 1.5 * 2^23: adding it rounds to an integer */
+    const float shifted = clamped * 1.44269504f + magic;
+    const float k = shifted - magic;
+    const float r = (clamped - k * 0.693359375f) + k * 2.12194440e-4f;
+    float p = 1.9875691500e-4f;
+    p = p * r + 1.3981999507e-3f;
+    p = p * r + 8.3334519073e-3f;
+    p = p * r + 4.1665795894e-2f;
+    p = p * r + 1.6666665459e-1f;
+    p = p * r + 5.0000001201e-1f;
+    p = p * r * r + r + 1.0f;
+    const uint32_t power = (nd_float_bits(shifted) - nd_float_bits(magic)) << 23;
+    const float result = nd_float_from_bits(nd_float_bits(p) + power);
+    return x < -87.3f ? 0.0f : x != x ? x : result;
+}
+
+static inline float sigmoid(float z)
+{
+    return 1.0f / (1.0f + exp_fast(-z));
+}
+
+/* nd_bf16_from_float without a branch. */
+static inline uint16_t round_bf16(float x)
+{
+    const uint32_t bits = nd_float_bits(x);
+    const uint32_t rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
+    const uint32_t quiet = (bits >> 16) | 0x40u;
+    return (uint16_t)((bits & 0x7fffffffu) > 0x7f800000u ? quiet : rounded);
+}
+
+static void load_bf16(float *y, const uint16_t *x, int64_t n)
+{
+#pragma omp simd
+    for (int64_t i = 0; i < n; i++)
+        y[i] = nd_float_from_bits((uint32_t)x[i] << 16);
+}
+
+static void store_bf16(uint16_t *y, const float *x, int64_t n)
+{
+#pragma omp simd
+    for (int64_t i = 0; i < n; i++)
+        y[i] = round_bf16(x[i]);
+}
+
+/* The high and low words of 32 x 32 bit products are what Philox is made of; see core/rng.c. Lane j
+ * of the loop is one block, whose four words round four neighbours. */
+static void store_bf16_stochastic(uint16_t *y, const float *x, uint64_t key, int64_t first,
+                                  int64_t n)
+{
+    enum { LANES = 16 };
+    for (int64_t at = 0; at < n; at += 4 * LANES) {
+        uint32_t word[4][LANES];
+        uint64_t block = (uint64_t)(first + at) / 4;
+#pragma omp simd
+        for (int j = 0; j < LANES; j++) {
+            uint32_t k0 = (uint32_t)key, k1 = (uint32_t)(key >> 32);
+            const uint64_t counter = block + (uint64_t)j;
+            uint32_t c0 = (uint32_t)counter, c1 = (uint32_t)(counter >> 32), c2 = 2, c3 = 0;
+            for (int round = 0; round < 10; round++) {
+                const uint64_t product0 = (uint64_t)0xD2511F53u * c0;
+                const uint64_t product1 = (uint64_t)0xCD9E8D57u * c2;
+                c0 = (uint32_t)(product1 >> 32) ^ c1 ^ k0;
+                c2 = (uint32_t)(product0 >> 32) ^ c3 ^ k1;
+                c1 = (uint32_t)product1;
+                c3 = (uint32_t)product0;
+                k0 += 0x9E3779B9u;
+                k1 += 0xBB67AE85u;
+            }
+            word[0][j] = c0;
+            word[1][j] = c1;
+            word[2][j] = c2;
+            word[3][j] = c3;
+        }
+        const int64_t count = n - at < 4 * LANES ? n - at : 4 * LANES;
+        for (int64_t i = 0; i < count; i++)
+            y[at + i] = nd_bf16_from_float_stochastic(x[at + i], word[i % 4][i / 4]);
+    }
+}
+
+static void load_i8(float *y, const int8_t *x, float scale, int64_t n)
+{
+#pragma omp simd
+    for (int64_t i = 0; i < n; i++)
+        y[i] = scale * (float)x[i];
+}
+
+static void i8_to_bf16(uint16_t *y, const int8_t *x, int64_t n)
+{
+#pragma omp simd
+    for (int64_t i = 0; i < n; i++)
+        y[i] = (uint16_t)(nd_float_bits((float)x[i]) >> 16); /* 8 bits fit: exact */
+}
+
+static void load_i32(float *y, const int32_t *x, float scale, int64_t n)
+{
+#pragma omp simd
+    for (int64_t i = 0; i < n; i++)
+        y[i] = scale * (float)x[i];
+}
+
+static void add_i32(float *y, const int32_t *x, const float *scale, int64_t n)
+{
+#pragma omp simd
+    for (int64_t i = 0; i < n; i++)
+        y[i] += scale[i] * (float)x[i];
+}
+
+static void quantize(int8_t *q, const float *x, float factor, int64_t n)
+{
+    const float magic = 12582912.0f;
+#pragma omp simd
+    for (int64_t i = 0; i < n; i++) {
+        const float scaled = x[i] * factor;
+        const float clipped = scaled < -128.0f ? -128.0f : scaled > 127.0f ? 127.0f : scaled;
+        q[i] = (int8_t)(int32_t)(nd_float_bits(clipped + magic) - nd_float_bits(magic));
+    }
+}
+
+/* rint(w / s) is 0 up to and including |w| = s/2, since ties go to even. */
+static void ternarize(int8_t *c, const float *w, float half_scale, int64_t n)
+{
+#pragma omp simd
+    for (int64_t i = 0; i < n; i++)
+        c[i] = (int8_t)((w[i] > half_scale) - (w[i] < -half_scale));
+}
+
+static void pack(uint8_t *packed, const int8_t *c, int64_t bytes)
+{
+#pragma omp simd
+    for (int64_t i = 0; i < bytes; i++)
+        packed[i] = (uint8_t)((c[4 * i] + 1) | (c[4 * i + 1] + 1) << 2 | (c[4 * i + 2] + 1) << 4 |
+                              (c[4 * i + 3] + 1) << 6);
+}
+
+static void unpack(int8_t *c, const uint8_t *packed, int64_t bytes)
+{
+#pragma omp simd
+    for (int64_t i = 0; i < bytes; i++) {
+        c[4 * i] = (int8_t)((packed[i] & 3) - 1);
+        c[4 * i + 1] = (int8_t)((packed[i] >> 2 & 3) - 1);
+        c[4 * i + 2] = (int8_t)((packed[i] >> 4 & 3) - 1);
+        c[4 * i + 3] = (int8_t)((packed[i] >> 6) - 1);
+    }
+}
+
+static double sum_of(const float *x, int64_t n)
+{
+    double sum = 0.0;
+#pragma omp simd reduction(+ : sum)
+    for (int64_t i = 0; i < n; i++)
+        sum += (double)x[i];
+    return sum;
+}
+
+static double sum_abs(const float *x, int64_t n)
+{
+    double sum = 0.0;
+#pragma omp simd reduction(+ : sum)
+    for (int64_t i = 0; i < n; i++)
+        sum += (double)fabsf(x[i]);
+    return sum;
+}
+
+static double sum_squares(const float *x, int64_t n)
+{
+    double sum = 0.0;
+#pragma omp simd reduction(+ : sum)
+    for (int64_t i = 0; i < n; i++)
+        sum += (double)x[i] * (double)x[i];
+    return sum;
+}
+
+static double dot(const float *x, const float *y, int64_t n)
+{
+    double sum = 0.0;
+#pragma omp simd reduction(+ : sum)
+    for (int64_t i = 0; i < n; i++)
+        sum += (double)x[i] * (double)y[i];
+    return sum;
+}
+
+static double dot3(const float *x, const float *y, const float *z, int64_t n)
+{
+    double sum = 0.0;
+#pragma omp simd reduction(+ : sum)
+    for (int64_t i = 0; i < n; i++)
+        sum += (double)(x[i] * y[i]) * (double)z[i];
+    return sum;
+}
+
+static float max_abs(const float *x, int64_t n)
+{
+    float largest = 0.0f;
+#pragma omp simd reduction(max : largest)
+    for (int64_t i = 0; i < n; i++) {
+        const float magnitude = fabsf(x[i]);
+        largest = magnitude > largest ? magnitude : largest;
+    }
+    return largest;
+}
+
+static float max_of(const float *x, int64_t n)
+{
+    float largest = -INFINITY;
+#pragma omp simd reduction(max : largest)
+    for (int64_t i = 0; i < n; i++)
+        largest = x[i] > largest ? x[i] : largest;
+    return largest;
+}
+
+static void scale(float *y, const float *x, float s, int64_t n)
+{
+#pragma omp simd
+    for (int64_t i = 0; i < n; i++)
+        y[i] = s * x[i];
+}
+
+static void add(float *y, const float *x, const float *z, int64_t n)
+{
+#pragma omp simd
+    for (int64_t i = 0; i < n; i++)
+        y[i] = x[i] + z[i];
+}
+
+static void axpby(float *y, float alpha, const float *x, float beta, int64_t n)
+{
+#pragma omp simd
+    for (int64_t i = 0; i < n; i++)
+        y[i] = alpha * x[i] + beta * y[i];
+}
+
+static void norm(float *y, const float *x, const float *w, float r, int64_t n)
+{
+#pragma omp simd
+    for (int64_t i = 0; i < n; i++)
+        y[i] = x[i] * r * w[i];
+}
+
+static void norm_backward(float *dx, const float *dy, const float *x, const float *w, float r,
+                          float c, int64_t n)
+{
+#pragma omp simd
+    for (int64_t i = 0; i < n; i++)
+        dx[i] = r * dy[i] * w[i] - c * x[i];
+}
+
+static void multiply_add(float *y, const float *a, const float *b, float s, int64_t n)
+{
+#pragma omp simd
+    for (int64_t i = 0; i < n; i++)
+        y[i] += s * a[i] * b[i];
+}
+
+static void swiglu(float *h, const float *gate, const float *up, int64_t n)
+{
+#pragma omp simd
+    for (int64_t i = 0; i < n; i++)
+        h[i] = gate[i] * sigmoid(gate[i]) * up[i];
+}
+
+static void swiglu_backward(float *dgate, float *dup, const float *dh, const float *gate,
+                            const float *up, int64_t n)
+{
+#pragma omp simd
+    for (int64_t i = 0; i < n; i++) {
+        const float s = sigmoid(gate[i]), d = dh[i], z = gate[i];
+        dgate[i] = d * up[i] * (s * (1.0f + z * (1.0f - s)));
+        dup[i] = d * (z * s);
+    }
+}
+
+static void rotate_halves(float *x, const float *cosine, const float *sine, int64_t half)
+{
+    float *second = x + half;
+#pragma omp simd
+    for (int64_t i = 0; i < half; i++) {
+        const float u = x[i], v = second[i];
+        x[i] = u * cosine[i] - v * sine[i];
+        second[i] = u * sine[i] + v * cosine[i];
+    }
+}
+
+static void rotate_pairs(float *x, const float *cosine, const float *sine, int64_t half)
+{
+#pragma omp simd
+    for (int64_t i = 0; i < half; i++) {
+        const float u = x[2 * i], v = x[2 * i + 1];
+        x[2 * i] = u * cosine[i] - v * sine[i];
+        x[2 * i + 1] = u * sine[i] + v * cosine[i];
+    }
+}
+
+static double exp_sum(float *y, const float *x, float s, float shift, int64_t n)
+{
+    double total = 0.0;
+    for (int64_t start = 0; start < n; start += 4096) {
+        const int64_t end = n - start < 4096 ? n : start + 4096;
+        float sum = 0.0f;
+#pragma omp simd reduction(+ : sum)
+        for (int64_t i = start; i < end; i++) {
+            y[i] = exp_fast(s * x[i] - shift);
+            sum += y[i];
+        }
+        total += (double)sum;
+    }
+    return total;
+}
+
+static void entropy_of(const float *x, float lse, double *entropy, double *sum, int64_t n)
+{
+    double h = 0.0, logs = 0.0;
+#pragma omp simd reduction(+ : h, logs)
+    for (int64_t i = 0; i < n; i++) {
+        const float log_p = x[i] - lse;
+        h -= (double)(exp_fast(log_p) * log_p);
+        logs += (double)log_p;
+    }
+    *entropy += h;
+    *sum += logs;
+}
+
+static void softmax_gradient(float *x, const nd_softmax_gradient *g, int64_t n)
+{
+    const nd_softmax_gradient c = *g;
+#pragma omp simd
+    for (int64_t i = 0; i < n; i++) {
+        const float log_p = x[i] - c.lse;
+        x[i] = c.scale * (exp_fast(log_p) * (c.base + c.slope * log_p) - c.floor);
+    }
+}
+
+static void attention_gradient(float *p, float *d, const float *lse, const float *delta, float s,
+                               int64_t n)
+{
+#pragma omp simd
+    for (int64_t i = 0; i < n; i++) {
+        const float probability = exp_fast(s * p[i] - lse[i]);
+        p[i] = probability;
+        d[i] = probability * (d[i] - delta[i]) * s;
+    }
+}
+
+static void momentum(float *u, float *m, const float *g, float beta, float scale_g, bool nesterov,
+                     int64_t n)
+{
+    const float ahead = nesterov ? beta : 1.0f, direct = nesterov ? scale_g : 0.0f;
+#pragma omp simd
+    for (int64_t i = 0; i < n; i++) {
+        m[i] = beta * m[i] + scale_g * g[i];
+        u[i] = direct * g[i] + ahead * m[i];
+    }
+}
+
+static inline float decayed(float w, float update, float decay, bool cautious)
+{
+    const float factor = !cautious || update * w >= 0.0f ? decay : 0.0f;
+    return w - factor * w;
+}
+
+static void update(float *w, const float *u, const nd_decay_rule *rule, int64_t n)
+{
+    const float decay = rule->decay, step = rule->step_size;
+    const bool cautious = rule->cautious;
+#pragma omp simd
+    for (int64_t i = 0; i < n; i++)
+        w[i] = decayed(w[i], u[i], decay, cautious) - step * u[i];
+}
+
+static void adamw(float *w, float *m, float *v, const float *g, const nd_adamw_rule *rule,
+                  int64_t n)
+{
+    const nd_adamw_rule c = *rule;
+    const float rest1 = 1.0f - c.beta1, rest2 = 1.0f - c.beta2;
+#pragma omp simd
+    for (int64_t i = 0; i < n; i++) {
+        const float gradient = c.gradient_scale * g[i];
+        const float m1 = c.beta1 * m[i] + rest1 * gradient;
+        const float m2 = c.beta2 * v[i] + rest2 * gradient * gradient;
+        m[i] = m1;
+        v[i] = m2;
+        const float u =
+            m1 * c.inverse_correction1 / (sqrtf(m2 * c.inverse_correction2) + c.epsilon);
+        w[i] = decayed(w[i], u, c.decay.decay, c.decay.cautious) - c.decay.step_size * u;
+    }
+}
+
+static const nd_fast_kernels table = {
+    .name = ND_KERNEL_ISA,
+    .load_bf16 = load_bf16,
+    .store_bf16 = store_bf16,
+    .store_bf16_stochastic = store_bf16_stochastic,
+    .load_i8 = load_i8,
+    .i8_to_bf16 = i8_to_bf16,
+    .load_i32 = load_i32,
+    .add_i32 = add_i32,
+    .quantize = quantize,
+    .ternarize = ternarize,
+    .pack = pack,
+    .unpack = unpack,
+    .sum = sum_of,
+    .sum_abs = sum_abs,
+    .sum_squares = sum_squares,
+    .dot = dot,
+    .dot3 = dot3,
+    .max_abs = max_abs,
+    .max = max_of,
+    .scale = scale,
+    .add = add,
+    .axpby = axpby,
+    .norm = norm,
+    .norm_backward = norm_backward,
+    .multiply_add = multiply_add,
+    .swiglu = swiglu,
+    .swiglu_backward = swiglu_backward,
+    .rotate_halves = rotate_halves,
+    .rotate_pairs = rotate_pairs,
+    .exp_sum = exp_sum,
+    .entropy = entropy_of,
+    .softmax_gradient = softmax_gradient,
+    .attention_gradient = attention_gradient,
+    .momentum = momentum,
+    .update = update,
+    .adamw = adamw,
+};

@@ -1,0 +1,195 @@
+#include "core/sum_tree.h"
+#include "dist/comm.h"
+
+#include <limits.h>
+#include <mpi.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Reductions and broadcasts move in parts of this size: small enough to stay in cache while they are
+ * added, large enough that latency does not count. */
+enum { PART_BYTES = 1 << 20, PART_FLOATS = PART_BYTES / 4 };
+
+typedef struct mpi_context {
+    bool owns_mpi;  /* this object called MPI_Init and will call MPI_Finalize */
+    float *part;    /* [PART_FLOATS] what another rank sent */
+} mpi_context;
+
+static nd_status check(const nd_comm *comm, int code, const char *what)
+{
+    if (code == MPI_SUCCESS)
+        return ND_OK;
+    char text[MPI_MAX_ERROR_STRING] = "";
+    int length = 0;
+    MPI_Error_string(code, text, &length);
+    return ND_FAIL(ND_EPEER, "rank %d of %d: %s failed: %s", comm->rank, comm->size, what, text);
+}
+
+static void mpi_destroy(nd_comm *comm)
+{
+    mpi_context *context = comm->context;
+    if (context->owns_mpi)
+        MPI_Finalize();
+    free(context->part);
+    free(context);
+    free(comm);
+}
+
+static nd_status mpi_barrier(nd_comm *comm)
+{
+    const double start = MPI_Wtime();
+    const int code = MPI_Barrier(MPI_COMM_WORLD);
+    comm->wait_seconds += MPI_Wtime() - start;
+    return check(comm, code, "barrier");
+}
+
+static nd_status mpi_broadcast(nd_comm *comm, void *data, size_t bytes, int root)
+{
+    const double start = MPI_Wtime();
+    char *at = data;
+    int code = MPI_SUCCESS;
+    if (comm->rank == root)
+        comm->bytes_sent += bytes * (size_t)(comm->size - 1);
+    for (size_t left = bytes; left > 0 && code == MPI_SUCCESS;) {
+        const size_t part = left < INT_MAX / 2 ? left : INT_MAX / 2;
+        code = MPI_Bcast(at, (int)part, MPI_BYTE, root, MPI_COMM_WORLD);
+        at += part;
+        left -= part;
+    }
+    comm->wait_seconds += MPI_Wtime() - start;
+    return check(comm, code, "broadcast");
+}
+
+static nd_status mpi_allgather(nd_comm *comm, void *all, const void *mine, size_t bytes)
+{
+    if (bytes > INT_MAX)
+        return ND_FAIL(ND_EINTERNAL, "allgather of %zu bytes a rank", bytes);
+    const double start = MPI_Wtime();
+    comm->bytes_sent += bytes * (size_t)(comm->size - 1);
+    const int code = MPI_Allgather(mine, (int)bytes, MPI_BYTE, all, (int)bytes, MPI_BYTE,
+                                   MPI_COMM_WORLD);
+    comm->wait_seconds += MPI_Wtime() - start;
+    return check(comm, code, "allgather");
+}
+
+/* The rank that holds the sum of ranks lo..hi-1: the owner where it is one of them, so that the whole
+ * sum ends up there, else the first. */
+static int holder_of(int lo, int hi, int owner) { return owner >= lo && owner < hi ? owner : lo; }
+
+static nd_status receive_and_add(nd_comm *comm, float *values, int64_t count, int from)
+{
+    const mpi_context *context = comm->context;
+    for (int64_t first = 0; first < count; first += PART_FLOATS) {
+        const int64_t left = count - first;
+        const int part = (int)(left < PART_FLOATS ? left : PART_FLOATS);
+        ND_TRY(check(comm,
+                     MPI_Recv(context->part, part, MPI_FLOAT, from, 0, MPI_COMM_WORLD,
+                              MPI_STATUS_IGNORE),
+                     "receiving gradients"));
+        float *restrict into = values + first;
+        const float *restrict theirs = context->part;
+        for (int i = 0; i < part; i++)
+            into[i] += theirs[i];
+    }
+    return ND_OK;
+}
+
+static nd_status send_all(nd_comm *comm, const float *values, int64_t count, int to)
+{
+    comm->bytes_sent += (uint64_t)count * sizeof *values;
+    for (int64_t first = 0; first < count; first += PART_FLOATS) {
+        const int64_t left = count - first;
+        const int part = (int)(left < PART_FLOATS ? left : PART_FLOATS);
+        ND_TRY(check(comm, MPI_Send(values + first, part, MPI_FLOAT, to, 0, MPI_COMM_WORLD),
+                     "sending gradients"));
+    }
+    return ND_OK;
+}
+
+/* Sums ranks lo..hi-1 to their holder. Addition is commutative to the bit, so it does not matter
+ * which child's holder does it. */
+static nd_status reduce_node(nd_comm *comm, const nd_comm_piece *piece, int lo, int hi)
+{
+    if (hi - lo == 1)
+        return ND_OK;
+    const int middle = lo + (int)nd_sum_tree_left(hi - lo);
+    if (comm->rank < middle)
+        ND_TRY(reduce_node(comm, piece, lo, middle));
+    else
+        ND_TRY(reduce_node(comm, piece, middle, hi));
+    const int left = holder_of(lo, middle, piece->owner);
+    const int right = holder_of(middle, hi, piece->owner);
+    const int holder = holder_of(lo, hi, piece->owner);
+    const int other = holder == left ? right : left;
+    if (comm->rank == holder)
+        return receive_and_add(comm, piece->values, piece->count, other);
+    if (comm->rank == other)
+        return send_all(comm, piece->values, piece->count, holder);
+    return ND_OK;
+}
+
+static nd_status mpi_reduce_to_owners(nd_comm *comm, const nd_comm_piece *pieces, int64_t count)
+{
+    const double start = MPI_Wtime();
+    nd_status status = ND_OK;
+    for (int64_t i = 0; i < count && status == ND_OK; i++)
+        status = reduce_node(comm, &pieces[i], 0, comm->size);
+    comm->wait_seconds += MPI_Wtime() - start;
+    return status;
+}
+
+static void mpi_abort(nd_comm *comm, int exit_code)
+{
+    (void)comm;
+    MPI_Abort(MPI_COMM_WORLD, exit_code);
+}
+
+static nd_status find_local_ranks(nd_comm *comm)
+{
+    MPI_Comm local;
+    ND_TRY(check(comm,
+                 MPI_Comm_split_type(MPI_COMM_WORLD, MPI_COMM_TYPE_SHARED, comm->rank,
+                                     MPI_INFO_NULL, &local),
+                 "finding the ranks of this machine"));
+    MPI_Comm_rank(local, &comm->local_rank);
+    MPI_Comm_size(local, &comm->local_size);
+    return check(comm, MPI_Comm_free(&local), "freeing a communicator");
+}
+
+nd_status nd_comm_create_mpi(nd_comm **comm)
+{
+    nd_comm *made = calloc(1, sizeof *made);
+    mpi_context *context = calloc(1, sizeof *context);
+    float *part = malloc(PART_BYTES);
+    if (!made || !context || !part) {
+        free(made);
+        free(context);
+        free(part);
+        return ND_FAIL(ND_ENOMEM, "no memory for the communicator");
+    }
+    made->context = context;
+    context->part = part;
+    made->ops = (nd_comm_ops){.name = "mpi",
+                              .destroy = mpi_destroy,
+                              .barrier = mpi_barrier,
+                              .broadcast = mpi_broadcast,
+                              .allgather = mpi_allgather,
+                              .reduce_to_owners = mpi_reduce_to_owners,
+                              .abort = mpi_abort};
+    int initialized = 0, provided = 0;
+    MPI_Initialized(&initialized);
+    if (!initialized) {
+        MPI_Init_thread(NULL, NULL, MPI_THREAD_FUNNELED, &provided);
+        context->owns_mpi = true;
+    }
+    MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_RETURN);
+    MPI_Comm_rank(MPI_COMM_WORLD, &made->rank);
+    MPI_Comm_size(MPI_COMM_WORLD, &made->size);
+    const nd_status status = find_local_ranks(made);
+    if (status != ND_OK) {
+        mpi_destroy(made);
+        return status;
+    }
+    *comm = made;
+    return ND_OK;
+}

@@ -1,0 +1,96 @@
+#include "optim/muon.h"
+
+#include <math.h>
+
+/* X <- a X + b (XXᵀ)X + c (XXᵀ)²X */
+typedef struct quintic {
+    float a, b, c;
+} quintic;
+
+/* Newton-Schulz: one polynomial, repeated (Jordan et al. 2024). */
+static const quintic newton_schulz = {3.4445f, -4.7750f, 2.0315f};
+
+/* Polar Express: the best polynomial for each iteration in turn (arXiv:2505.16932), for singular
+ * values in [1e-3, 1]; the last repeats. */
+static const quintic polar_express[] = {{8.15655f, -22.48329f, 15.87877f},
+                                        {4.04293f, -2.80892f, 0.50002f},
+                                        {3.89167f, -2.77248f, 0.50606f},
+                                        {3.28575f, -2.36813f, 0.46449f},
+                                        {2.34654f, -1.70978f, 0.42324f}};
+enum { POLAR_EXPRESS_COUNT = sizeof polar_express / sizeof polar_express[0] };
+
+/* Room above 1 that bf16 rounding of the norm may need. */
+static const double polar_express_margin = 1.01;
+
+static quintic polynomial(nd_orthogonalization method, int iteration)
+{
+    if (method == ND_ORTHOGONALIZATION_NEWTON_SCHULZ)
+        return newton_schulz;
+    return polar_express[iteration < POLAR_EXPRESS_COUNT ? iteration : POLAR_EXPRESS_COUNT - 1];
+}
+
+/* One iteration from x into y. A = XXᵀ or XᵀX; B = bA + cA²; Y = aX + BX or aX + XB. */
+static nd_status iterate(nd_backend *b, quintic p, nd_view x, nd_view y, const nd_view gram[2])
+{
+    const bool wide = x.rows <= x.cols;
+    const int64_t side = wide ? x.rows : x.cols;
+    const nd_view a = nd_view_of(gram[0].data, gram[0].dtype, side, side);
+    const nd_view squared = nd_view_of(gram[1].data, gram[1].dtype, side, side);
+    ND_TRY(b->ops.gemm(b, a, nd_read(x), !wide, nd_read(x), wide, 1.0f, 0.0f));
+    ND_TRY(b->ops.gemm(b, squared, nd_read(a), false, nd_read(a), true, p.c, 0.0f));
+    ND_TRY(b->ops.axpby(b, squared, p.b, nd_read(a), 1.0f));
+    ND_TRY(b->ops.axpby(b, y, p.a, nd_read(x), 0.0f));
+    if (wide)
+        return b->ops.gemm(b, y, nd_read(squared), false, nd_read(x), false, 1.0f, 1.0f);
+    return b->ops.gemm(b, y, nd_read(x), false, nd_read(squared), false, 1.0f, 1.0f);
+}
+
+nd_status nd_muon_orthogonalize(nd_backend *b, nd_orthogonalization method, int iterations,
+                                const nd_muon_scratch *s, nd_view *o)
+{
+    double squares = 0.0;
+    ND_TRY(b->ops.sum_squares(b, s->norm, nd_read(s->update)));
+    ND_TRY(b->ops.download(b, &squares, s->norm.data, sizeof squares));
+    double norm = sqrt(squares) + 1e-30;
+    if (method == ND_ORTHOGONALIZATION_POLAR_EXPRESS)
+        norm *= polar_express_margin;
+    ND_TRY(b->ops.axpby(b, s->x[0], (float)(1.0 / norm), nd_read(s->update), 0.0f));
+    int at = 0;
+    for (int i = 0; i < iterations; i++, at ^= 1)
+        ND_TRY(iterate(b, polynomial(method, i), s->x[at], s->x[at ^ 1], s->gram));
+    *o = s->x[at];
+    return ND_OK;
+}
+
+/* The scratch of the largest matrix, seen with this matrix's shape. */
+static nd_muon_scratch shaped(const nd_muon_scratch *s, int64_t rows, int64_t cols)
+{
+    nd_muon_scratch out = *s;
+    out.update = nd_view_of(s->update.data, s->update.dtype, rows, cols);
+    for (int i = 0; i < 2; i++)
+        out.x[i] = nd_view_of(s->x[i].data, s->x[i].dtype, rows, cols);
+    return out;
+}
+
+nd_status nd_muon_update(nd_backend *b, nd_view w, nd_view m, nd_cview g,
+                         const nd_muon_params *p, const nd_muon_scratch *scratch)
+{
+    const nd_muon_scratch s = shaped(scratch, w.rows, w.cols);
+    nd_view o;
+    ND_TRY(b->ops.momentum(b, s.update, m, g, p->momentum, p->gradient_scale, p->nesterov));
+    ND_TRY(nd_muon_orthogonalize(b, p->method, p->iterations, &s, &o));
+    const int64_t side = w.rows > w.cols ? w.rows : w.cols;
+    const nd_update_params update = {
+        .step_size = p->learning_rate * 0.2f * sqrtf((float)side),
+        .decay = p->learning_rate * p->weight_decay,
+        .cautious_decay = p->cautious_decay,
+        .rounding_key = p->rounding_key,
+    };
+    return b->ops.apply_update(b, w, nd_read(o), &update);
+}
+
+double nd_muon_flops(int64_t rows, int64_t cols, int iterations)
+{
+    const double m = (double)(rows < cols ? rows : cols), n = (double)(rows < cols ? cols : rows);
+    return iterations * (4.0 * m * m * n + 2.0 * m * m * m);
+}

@@ -1,0 +1,43 @@
+/* Muon: momentum, orthogonalised (Jordan et al. 2024; scale of arXiv:2502.16982). */
+#ifndef ND_OPTIM_MUON_H
+#define ND_OPTIM_MUON_H
+
+#include "core/backend.h"
+#include "core/config.h"
+
+typedef struct nd_muon_params {
+    float momentum; /* beta */
+    bool nesterov;
+    nd_orthogonalization method;
+    int iterations;
+    float learning_rate;
+    float weight_decay;
+    bool cautious_decay;
+    float gradient_scale; /* clipping */
+    uint64_t rounding_key;
+} nd_muon_params;
+
+/* Room for one update of a [rows, cols] matrix; shared by all matrices of a rank. The iteration runs
+ * in `compute` (f32 or bf16). */
+typedef struct nd_muon_scratch {
+    nd_view update;     /* f32 [rows, cols] */
+    nd_view x[2];       /* compute [rows, cols] */
+    nd_view gram[2];    /* compute [min, min] */
+    nd_view norm;       /* f64 [1, 1] */
+} nd_muon_scratch;
+
+/* o := the nearest semi-orthogonal matrix to `update`, approximately: singular values into about
+ * [0.7, 1.2]. Works on XXᵀ or XᵀX, whichever is smaller. Returns where the result lies in *o (one of
+ * scratch->x). A zero update gives zero. */
+nd_status nd_muon_orthogonalize(nd_backend *b, nd_orthogonalization method, int iterations,
+                                const nd_muon_scratch *scratch, nd_view *o);
+
+/* m = beta m + g; u = g + beta m (Nesterov); o = orthogonalize(u);
+ * w = w - lr wd w - lr 0.2 sqrt(max(rows, cols)) o.   w: f32 or bf16; m: f32; g: f32. */
+nd_status nd_muon_update(nd_backend *b, nd_view w, nd_view m, nd_cview g,
+                         const nd_muon_params *params, const nd_muon_scratch *scratch);
+
+/* FLOPs of one orthogonalisation: iterations * (4 m^2 n + 2 m^3), m = min(rows, cols). */
+double nd_muon_flops(int64_t rows, int64_t cols, int iterations);
+
+#endif

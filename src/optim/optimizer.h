@@ -1,0 +1,44 @@
+/* The optimizer of the parameters that this rank owns: which algorithm each gets, their state, and
+ * their update. */
+#ifndef ND_OPTIM_OPTIMIZER_H
+#define ND_OPTIM_OPTIMIZER_H
+
+#include "core/arena.h"
+#include "core/config.h"
+#include "core/params.h"
+#include "optim/schedule.h"
+
+typedef struct nd_optimizer nd_optimizer;
+
+/* One tensor of a parameter's state, for checkpoints and the memory report. */
+typedef struct nd_optimizer_state {
+    const char *name; /* "momentum", "moment1", "moment2" */
+    nd_view view;
+} nd_optimizer_state;
+
+enum { ND_OPTIMIZER_STATES_MAX = 4 };
+
+/* `owned[i]` says whether parameter i is updated here; params and backend outlive the optimizer. */
+nd_status nd_optimizer_create(const nd_config *config, const nd_params *params, const bool *owned,
+                              nd_backend *backend, nd_optimizer **optimizer);
+void nd_optimizer_destroy(nd_optimizer *optimizer);
+
+/* Lays out state and working room; run measuring, commit, run again. */
+nd_status nd_optimizer_take(nd_optimizer *optimizer, nd_arena *arena);
+
+/* The states of parameter `index`, at most ND_OPTIMIZER_STATES_MAX; 0 when it is not owned here. */
+int nd_optimizer_states(const nd_optimizer *optimizer, int64_t index, nd_optimizer_state *states);
+
+/* One step of an owned parameter. `step` counts from 0; `gradient` f32 is multiplied by
+ * gradient_scale first. */
+nd_status nd_optimizer_update(nd_optimizer *optimizer, int64_t index, nd_view master,
+                              nd_cview gradient, float gradient_scale, int64_t step);
+
+/* The schedule's factor times learning_rate at `step`: what the log calls lr. */
+double nd_optimizer_learning_rate(const nd_optimizer *optimizer, int64_t step);
+
+/* Relative cost of a parameter's update, to balance owners: FLOPs, elementwise work counted by what
+ * its memory traffic costs. */
+double nd_optimizer_cost(const nd_config *config, const nd_param *param);
+
+#endif
