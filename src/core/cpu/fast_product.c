@@ -21,7 +21,7 @@ static nd_matmul_shape tile_shape(const nd_product *p, int64_t rows, int64_t col
 {
     const bool blocked = p->blocked_a > 0;
     nd_matmul_shape s = {.m = rows, .n = cols, .k = p->k};
-    s.lda = blocked ? p->blocked_a : p->a.cols;
+    s.lda = blocked ? rows : p->a.cols;
     s.ldb = p->b.cols;
     s.ldc = p->c.data ? p->n : cols;
     s.a = p->a.dtype;
