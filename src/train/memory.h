@@ -1,0 +1,23 @@
+/* The memory of a run by category: one arena each, and what the process holds beside them. */
+#ifndef ND_TRAIN_MEMORY_H
+#define ND_TRAIN_MEMORY_H
+
+#include "core/arena.h"
+
+typedef enum nd_memory_category {
+    ND_MEMORY_CODES,       /* what replicas compute with: codes, scales, embedding, norms */
+    ND_MEMORY_MASTERS,     /* owned full-precision weights */
+    ND_MEMORY_GRADIENTS,
+    ND_MEMORY_OPTIMIZER,   /* owned state and the room of an update */
+    ND_MEMORY_ACTIVATIONS, /* of one micro-batch, with the backend's workspace */
+    ND_MEMORY_WIRE,        /* buffers of exchanges */
+    ND_MEMORY_COUNT
+} nd_memory_category;
+
+const char *nd_memory_category_name(nd_memory_category category);
+
+/* Resident set size of this process in bytes (/proc/self/statm), and its peak (VmHWM). */
+size_t nd_memory_resident(void);
+size_t nd_memory_resident_peak(void);
+
+#endif

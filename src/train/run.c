@@ -1,0 +1,272 @@
+#include "train/run.h"
+
+#include "core/sum_tree.h"
+
+#include <omp.h>
+#include <sched.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+nd_status nd_run_agree(nd_comm *comm, nd_status mine)
+{
+    int all[comm->size];
+    const int code = (int)mine;
+    memset(all, 0, sizeof all);
+    ND_TRY(comm->ops.allgather(comm, all, &code, sizeof code));
+    for (int r = 0; r < comm->size; r++)
+        if (all[r] != ND_OK)
+            return mine != ND_OK ? mine
+                                 : ND_FAIL((nd_status)all[r], "rank %d failed; its own message says "
+                                                              "why",
+                                           r);
+    return ND_OK;
+}
+
+/* threads = key, else OMP_NUM_THREADS, else an even share of the cores among the machine's ranks,
+ * within those this process may run on. */
+static int choose_threads(const nd_config *config, const nd_comm *comm)
+{
+    if (config->hardware.threads > 0)
+        return (int)config->hardware.threads;
+    if (getenv("OMP_NUM_THREADS"))
+        return omp_get_max_threads();
+    cpu_set_t allowed;
+    CPU_ZERO(&allowed);
+    const long online = sysconf(_SC_NPROCESSORS_ONLN);
+    int share = (int)(online / comm->local_size);
+    if (sched_getaffinity(0, sizeof allowed, &allowed) == 0 && share > CPU_COUNT(&allowed))
+        share = CPU_COUNT(&allowed);
+    return share > 1 ? share : 1;
+}
+
+nd_status nd_run_create_backend(const nd_config *config, const nd_comm *comm, nd_backend **backend)
+{
+    const nd_cpu_backend_options options = {
+        .threads = choose_threads(config, comm),
+        .isa = config->hardware.cpu_isa,
+    };
+    return nd_cpu_backend_create(&options, backend);
+}
+
+static nd_status open_split(const nd_run *run, const char *split, nd_dataset **dataset)
+{
+    const nd_config *c = &run->config;
+    const nd_dataset_options options = {
+        .synthetic = c->data.dataset == ND_DATASET_SYNTHETIC,
+        .path = c->data.data_path,
+        .split = split,
+        .seq_length = c->training.seq_length,
+        .vocab_size = c->model.vocab_size,
+        .n_samples = c->data.n_samples,
+        .seed = (uint64_t)c->training.seed,
+    };
+    return nd_dataset_open(&options, dataset);
+}
+
+static nd_status open_data(nd_run *run)
+{
+    ND_TRY(open_split(run, "train", &run->train));
+    return open_split(run, "val", &run->val);
+}
+
+/* Splits the step's micro-batches among the ranks. */
+static nd_status split_batch(nd_run *run)
+{
+    const nd_config *c = &run->config;
+    const int64_t micro = nd_config_micro_batch(c);
+    run->micro_batches = c->training.batch_size / micro;
+    if (run->micro_batches % run->comm->size != 0)
+        return ND_FAIL(ND_ECONFIG,
+                       "[training] batch_size = %lld in micro-batches of %lld sequences makes %lld "
+                       "of them, which %d ranks cannot share evenly; choose batch_size and "
+                       "micro_batch_size so that batch_size / micro_batch_size is a multiple of %d",
+                       (long long)c->training.batch_size, (long long)micro,
+                       (long long)run->micro_batches, run->comm->size, run->comm->size);
+    run->local_micro_batches = run->micro_batches / run->comm->size;
+    run->gradient_levels = c->dist.deterministic == ND_DETERMINISTIC_WORLD
+                               ? nd_sum_tree_levels(run->local_micro_batches)
+                               : 1;
+    return ND_OK;
+}
+
+static nd_status assign_owners(nd_run *run)
+{
+    const nd_params *params = &run->model->params;
+    double *cost = calloc((size_t)params->count, sizeof *cost);
+    bool *owned = calloc((size_t)params->count, sizeof *owned);
+    nd_status status = ND_OK;
+    if (!cost || !owned) {
+        status = ND_FAIL(ND_ENOMEM, "no memory for the table of owners");
+        goto done;
+    }
+    for (int64_t i = 0; i < params->count; i++)
+        cost[i] = nd_optimizer_cost(&run->config, &params->list[i]);
+    ND_TRY_GOTO(nd_ownership_create(cost, params->count, run->comm->size, &run->own), done);
+    for (int64_t i = 0; i < params->count; i++)
+        owned[i] = run->own.owner[i] == run->comm->rank;
+    ND_TRY_GOTO(nd_optimizer_create(&run->config, params, owned, run->backend, &run->optimizer),
+                done);
+done:
+    free(cost);
+    free(owned);
+    return status;
+}
+
+static nd_status take_masters(nd_run *run, nd_arena *arena)
+{
+    const nd_params *params = &run->model->params;
+    const nd_dtype type =
+        run->config.optimizer.master_precision == ND_PRECISION_BF16 ? ND_BF16 : ND_F32;
+    for (int64_t i = 0; i < params->count; i++)
+        if (run->own.owner[i] == run->comm->rank)
+            ND_TRY(nd_arena_take(arena, type, params->list[i].rows, params->list[i].cols,
+                                 &run->masters[i]));
+    return ND_OK;
+}
+
+static nd_status take_gradients(nd_run *run, nd_arena *arena)
+{
+    const nd_params *params = &run->model->params;
+    for (int level = 0; level < run->gradient_levels; level++)
+        for (int64_t i = 0; i < params->count; i++)
+            ND_TRY(nd_arena_take(arena, ND_F32, params->list[i].rows, params->list[i].cols,
+                                 &run->gradients[level][i]));
+    return nd_arena_take(arena, ND_F64, 1, 1, &run->scalar);
+}
+
+static nd_status take_category(nd_run *run, nd_memory_category category)
+{
+    nd_arena *arena = &run->arenas[category];
+    switch (category) {
+    case ND_MEMORY_CODES:
+        return nd_model_take_weights(run->model, arena);
+    case ND_MEMORY_MASTERS:
+        return take_masters(run, arena);
+    case ND_MEMORY_GRADIENTS:
+        return take_gradients(run, arena);
+    case ND_MEMORY_OPTIMIZER:
+        return nd_optimizer_take(run->optimizer, arena);
+    case ND_MEMORY_ACTIVATIONS:
+        return nd_model_take_activations(run->model, arena, true);
+    case ND_MEMORY_WIRE:
+        return nd_weight_gather_take(&run->gather, run->model, &run->own, arena);
+    case ND_MEMORY_COUNT:
+        break;
+    }
+    return ND_FAIL(ND_EINTERNAL, "no memory category %d", (int)category);
+}
+
+static nd_status take_memory(nd_run *run)
+{
+    const size_t count = (size_t)run->model->params.count;
+    run->masters = calloc(count, sizeof *run->masters);
+    if (!run->masters)
+        return ND_FAIL(ND_ENOMEM, "no memory for the table of masters");
+    for (int level = 0; level < run->gradient_levels; level++) {
+        run->gradients[level] = calloc(count, sizeof(nd_view));
+        if (!run->gradients[level])
+            return ND_FAIL(ND_ENOMEM, "no memory for the table of gradients");
+    }
+    run->resident_at_start = nd_memory_resident();
+    for (int category = 0; category < ND_MEMORY_COUNT; category++) {
+        nd_arena *arena = &run->arenas[category];
+        nd_arena_start_measuring(arena, nd_memory_category_name((nd_memory_category)category),
+                                 run->backend);
+        ND_TRY(take_category(run, (nd_memory_category)category));
+        ND_TRY(nd_arena_commit(arena));
+        ND_TRY(take_category(run, (nd_memory_category)category));
+    }
+    return ND_OK;
+}
+
+static nd_status initialize_masters(nd_run *run)
+{
+    nd_backend *b = run->backend;
+    const nd_params *params = &run->model->params;
+    for (int64_t i = 0; i < params->count; i++) {
+        const nd_param *param = &params->list[i];
+        if (!run->masters[i].data)
+            continue;
+        float *values = malloc((size_t)(param->rows * param->cols) * sizeof *values);
+        if (!values)
+            return ND_FAIL(ND_ENOMEM, "no memory to initialise %s", param->name);
+        nd_param_initialize(param, (uint64_t)run->config.training.seed, values);
+        const nd_cview initial = nd_cview_of(values, ND_F32, param->rows, param->cols);
+        nd_status status = ND_OK;
+        if (run->masters[i].dtype == ND_F32)
+            status = b->ops.upload(b, run->masters[i].data, values, nd_view_bytes(initial));
+        else
+            status = b->ops.axpby(b, run->masters[i], 1.0f, initial, 0.0f);
+        free(values);
+        ND_TRY(status);
+    }
+    return ND_OK;
+}
+
+nd_status nd_run_publish_weights(nd_run *run)
+{
+    for (int64_t i = 0; i < run->model->params.count; i++)
+        if (run->masters[i].data)
+            ND_TRY(nd_model_load_weight(run->model, i, nd_read(run->masters[i])));
+    return nd_weight_gather_run(&run->gather, run->model, run->comm);
+}
+
+static nd_status create(nd_run *run)
+{
+    ND_TRY(split_batch(run));
+    ND_TRY(open_data(run));
+    ND_TRY(nd_run_create_backend(&run->config, run->comm, &run->backend));
+    const nd_model_config model_config = nd_model_config_from(&run->config);
+    ND_TRY(nd_model_create(&model_config, run->backend, &run->model));
+    ND_TRY(assign_owners(run));
+    ND_TRY(take_memory(run));
+    return initialize_masters(run);
+}
+
+nd_status nd_run_create(const nd_config *config, nd_comm *comm, nd_run *run)
+{
+    run->config = *config;
+    run->comm = comm;
+    ND_TRY(nd_run_agree(comm, create(run)));
+    return nd_run_publish_weights(run);
+}
+
+nd_status nd_run_start_loader(nd_run *run)
+{
+    const nd_config *c = &run->config;
+    const int64_t local = run->local_micro_batches * run->model->config.micro_batch;
+    const nd_loader_options options = {
+        .dataset = run->train,
+        .seed = (uint64_t)c->training.seed,
+        .shuffle = true,
+        .batch_size = c->training.batch_size,
+        .first = local * run->comm->rank,
+        .count = local,
+        .start_sample = run->step * c->training.batch_size,
+        .async = c->training.use_async_loader,
+        .workers = (int)c->training.num_workers,
+        .prefetch_batches = (int)c->training.prefetch_batches,
+    };
+    return nd_loader_open(&options, &run->loader);
+}
+
+void nd_run_destroy(nd_run *run)
+{
+    nd_loader_close(run->loader);
+    nd_dataset_close(run->train);
+    nd_dataset_close(run->val);
+    nd_weight_gather_destroy(&run->gather);
+    nd_optimizer_destroy(run->optimizer);
+    nd_ownership_destroy(&run->own);
+    nd_model_destroy(run->model);
+    for (int level = 0; level < run->gradient_levels; level++)
+        free(run->gradients[level]);
+    free(run->masters);
+    for (int category = 0; category < ND_MEMORY_COUNT; category++)
+        if (run->arenas[category].backend)
+            nd_arena_release(&run->arenas[category]);
+    nd_backend_destroy(run->backend);
+    memset(run, 0, sizeof *run);
+}

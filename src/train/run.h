@@ -1,0 +1,67 @@
+/* A run: everything a training process holds, passed down to whoever needs it. */
+#ifndef ND_TRAIN_RUN_H
+#define ND_TRAIN_RUN_H
+
+#include "core/config.h"
+#include "core/log.h"
+#include "core/model.h"
+#include "data/dataset.h"
+#include "data/loader.h"
+#include "dist/comm.h"
+#include "dist/ownership.h"
+#include "dist/weight_gather.h"
+#include "optim/optimizer.h"
+#include "train/memory.h"
+
+enum { ND_GRADIENT_LEVELS_MAX = 40 };
+
+typedef struct nd_run {
+    nd_config config;
+    nd_comm *comm; /* not owned */
+    nd_log log;
+    nd_backend *backend;
+    nd_arena arenas[ND_MEMORY_COUNT];
+    size_t resident_at_start; /* before the first arena: program and libraries */
+
+    nd_model *model;
+    nd_ownership own;
+    nd_optimizer *optimizer;
+    nd_weight_gather gather;
+    nd_view *masters; /* [params.count]; data NULL where this rank is not the owner */
+
+    /* Gradient buffers by level of the summation tree (core/sum_tree.h); [level][param]. */
+    nd_view *gradients[ND_GRADIENT_LEVELS_MAX];
+    int gradient_levels;
+    nd_view scalar; /* f64 [1, 1] in backend memory */
+
+    nd_dataset *train, *val;  /* val NULL when there is no held-out split */
+    nd_loader *loader;
+    int64_t micro_batches;       /* of a step, over all ranks */
+    int64_t local_micro_batches; /* of this rank: a contiguous part */
+
+    int64_t step;   /* completed steps */
+    int64_t tokens; /* trained on so far */
+    int64_t restarts;
+    double peak_flops; /* of one rank's dense products, measured at start; 0 unknown */
+} nd_run;
+
+/* Builds everything but the loader, from a checked configuration: opens the data, takes all memory,
+ * initialises masters from the seed and gathers weights. Collective. */
+nd_status nd_run_create(const nd_config *config, nd_comm *comm, nd_run *run);
+
+/* Starts the loader at the run's step. */
+nd_status nd_run_start_loader(nd_run *run);
+
+void nd_run_destroy(nd_run *run);
+
+/* The CPU backend with this rank's share of the machine's cores. */
+nd_status nd_run_create_backend(const nd_config *config, const nd_comm *comm, nd_backend **backend);
+
+/* Sends owners' weights to all replicas. Collective. */
+nd_status nd_run_publish_weights(nd_run *run);
+
+/* Agrees on a status: ND_OK when all ranks pass ND_OK, else the lowest failing rank's. A rank that
+ * did not fail gets an error that names the one that did. Collective. */
+nd_status nd_run_agree(nd_comm *comm, nd_status mine);
+
+#endif

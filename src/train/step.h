@@ -1,0 +1,22 @@
+/* One optimizer step, over all ranks: tokens -> activations -> loss -> gradients -> owners -> masters
+ * -> codes. */
+#ifndef ND_TRAIN_STEP_H
+#define ND_TRAIN_STEP_H
+
+#include "train/run.h"
+
+typedef struct nd_step_result {
+    double loss;       /* mean next-token cross-entropy of the batch, nats */
+    double total_loss; /* with auxiliary terms */
+    double grad_norm;  /* before clipping */
+    double lr;
+    double data_wait_ms, comm_wait_ms, step_ms;
+    uint64_t comm_bytes; /* sent by all ranks */
+    bool stop_requested; /* by a signal, on any rank */
+} nd_step_result;
+
+/* Collective. `stop_requested` is this rank's own wish to stop. Errors: ND_ENUMERIC when the gradient
+ * norm is not finite, with the masters untouched. */
+nd_status nd_step_run(nd_run *run, bool stop_requested, nd_step_result *result);
+
+#endif
