@@ -1,4 +1,5 @@
-/* Packing: text in, HDF5 shards of tokens out, in constant memory.
+/* Packing: text in, HDF5 shards of tokens out, in constant memory: a document is tokenized a piece
+ * at a time, cut where that does not change its tokens.
  *
  * A shard is one HDF5 file (docs/formats.md): /tokens (uint16 when the vocabulary fits, else uint32;
  * 1-D, chunked, fletcher32), /doc_offsets (uint64, start of each document in /tokens, then the
@@ -21,8 +22,9 @@ typedef struct nd_pack_options {
     const char *jsonl_field; /* NULL: a file is one document; else each line is a JSON object and
                                   this field is the document */
     int64_t shard_tokens;    /* a shard is closed at the first document end past this */
-    double val_fraction;     /* of documents, chosen by a hash of the document's bytes */
-    bool progress;           /* draw a progress bar on standard error */
+    double val_fraction;     /* of documents, chosen by a hash of the document's first MiB */
+    bool overwrite;          /* replace the shards that `out` already holds */
+    bool progress;           /* on standard error: a bar on a terminal, plain lines elsewhere */
 } nd_pack_options;
 
 typedef struct nd_pack_result {
@@ -32,7 +34,9 @@ typedef struct nd_pack_result {
     int shards;
 } nd_pack_result;
 
-/* Errors: ND_EDATA naming file, line and byte offset of text that cannot be packed; ND_EIO. Shards
+/* Also copies the tokenizer to out/tokenizer.model. Empty documents are left out. Errors: ND_EDATA
+ * naming file, line and byte offset of text that cannot be packed, or when `out` holds shards of
+ * another tokenizer; ND_ECONFIG when it holds shards and overwrite is not set; ND_EIO. Shards
  * finished before an error stay; the unfinished one is removed. */
 nd_status nd_pack(const nd_pack_options *options, nd_pack_result *result);
 

@@ -1,0 +1,196 @@
+#include "data/dataset.h"
+
+#include "data/shard.h"
+#include "data/synthetic.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fnmatch.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Held-out synthetic windows are windows of the same chain that training never reaches. */
+#define HELD_OUT_WINDOWS ((int64_t)1 << 62)
+
+struct nd_dataset {
+    int64_t seq_length, window_count, token_count, text_bytes;
+    nd_shard *shards;
+    int64_t *first_window; /* [shard_count + 1] */
+    int shard_count;
+    nd_synthetic *synthetic; /* NULL: shards */
+    int64_t synthetic_first; /* the split's first window of the chain */
+};
+
+static nd_status open_synthetic(const nd_dataset_options *options, nd_dataset *d)
+{
+    if (options->n_samples < 1)
+        return ND_FAIL(ND_ECONFIG, "n_samples is %lld; synthetic data needs 1 or more",
+                       (long long)options->n_samples);
+    d->synthetic = calloc(1, sizeof *d->synthetic);
+    if (!d->synthetic)
+        return ND_FAIL(ND_ENOMEM, "no memory for synthetic data");
+    ND_TRY(nd_synthetic_open(d->synthetic, options->seed, options->vocab_size));
+    d->window_count = options->n_samples;
+    d->synthetic_first = strcmp(options->split, "train") == 0 ? 0 : HELD_OUT_WINDOWS;
+    d->token_count = options->n_samples * options->seq_length;
+    return ND_OK;
+}
+
+static _Thread_local const char *wanted_pattern;
+
+static int is_wanted(const struct dirent *entry)
+{
+    return fnmatch(wanted_pattern, entry->d_name, 0) == 0;
+}
+
+static nd_status check_shard(const nd_dataset_options *options, const nd_shard *shard,
+                             const nd_shard *first)
+{
+    const char *sha =
+        options->tokenizer_sha256 ? options->tokenizer_sha256 : first->tokenizer_sha256;
+    if (strcmp(shard->split, options->split) != 0)
+        return ND_FAIL(ND_EDATA, "%s: attribute split is '%s'; expected '%s'", shard->path,
+                       shard->split, options->split);
+    if (strcmp(shard->tokenizer_sha256, sha) != 0)
+        return ND_FAIL(ND_EDATA,
+                       "%s: packed with the tokenizer of SHA-256 %s; expected %s, the tokenizer of "
+                       "%s",
+                       shard->path, shard->tokenizer_sha256, sha,
+                       options->tokenizer_sha256 ? "the model" : first->path);
+    if (shard->vocab_size != options->vocab_size)
+        return ND_FAIL(ND_EDATA, "%s: packed for a vocabulary of %lld; expected vocab_size %lld",
+                       shard->path, (long long)shard->vocab_size, (long long)options->vocab_size);
+    return ND_OK;
+}
+
+static nd_status add_shard(const nd_dataset_options *options, nd_dataset *d, const char *name)
+{
+    char path[PATH_MAX];
+    if ((size_t)snprintf(path, sizeof path, "%s/%s", options->path, name) >= sizeof path)
+        return ND_FAIL(ND_EDATA, "%s/%s: this path is too long", options->path, name);
+    nd_shard *shard = &d->shards[d->shard_count];
+    ND_TRY(nd_shard_open(path, shard));
+    const int at = d->shard_count++;
+    ND_TRY(check_shard(options, shard, &d->shards[0]));
+    d->token_count += shard->n_tokens;
+    d->text_bytes += shard->n_bytes;
+    if (shard->n_tokens > 0)
+        d->window_count += (shard->n_tokens - 1) / options->seq_length;
+    d->first_window[at + 1] = d->window_count;
+    return ND_OK;
+}
+
+static nd_status open_shards(const nd_dataset_options *options, nd_dataset *d)
+{
+    char pattern[64];
+    struct dirent **names = NULL;
+    snprintf(pattern, sizeof pattern, "%.48s_*.h5", options->split);
+    wanted_pattern = pattern;
+    const int count = scandir(options->path, &names, is_wanted, alphasort);
+    if (count < 0)
+        return ND_FAIL(ND_EDATA, "%s: cannot read this directory of shards: %s", options->path,
+                       strerror(errno));
+    nd_status status = ND_OK;
+    d->shards = calloc((size_t)count + 1, sizeof *d->shards);
+    d->first_window = calloc((size_t)count + 1, sizeof *d->first_window);
+    if (!d->shards || !d->first_window)
+        status = ND_FAIL(ND_ENOMEM, "%s: no memory for %d shards", options->path, count);
+    else if (count == 0)
+        status = ND_FAIL(ND_EDATA,
+                         "%s: no shard of split '%s' here (files named %s); make some "
+                         "with `nanochat_dist pack`",
+                         options->path, options->split, pattern);
+    for (int i = 0; i < count; i++) {
+        if (status == ND_OK)
+            status = add_shard(options, d, names[i]->d_name);
+        free(names[i]);
+    }
+    free(names);
+    if (status == ND_OK && d->window_count == 0)
+        status = ND_FAIL(ND_EDATA,
+                         "%s: split '%s' has %lld tokens in %d shards; expected at least one shard "
+                         "with seq_length + 1 = %lld",
+                         options->path, options->split, (long long)d->token_count, count,
+                         (long long)options->seq_length + 1);
+    return status;
+}
+
+nd_status nd_dataset_open(const nd_dataset_options *options, nd_dataset **dataset)
+{
+    nd_status status;
+    *dataset = NULL;
+    if (options->seq_length < 1)
+        return ND_FAIL(ND_ECONFIG, "seq_length is %lld; expected 1 or more",
+                       (long long)options->seq_length);
+    nd_dataset *d = calloc(1, sizeof *d);
+    if (!d)
+        return ND_FAIL(ND_ENOMEM, "no memory for a dataset");
+    d->seq_length = options->seq_length;
+    ND_TRY_GOTO(options->synthetic ? open_synthetic(options, d) : open_shards(options, d), failed);
+    *dataset = d;
+    return ND_OK;
+failed:
+    nd_dataset_close(d);
+    return status;
+}
+
+void nd_dataset_close(nd_dataset *dataset)
+{
+    if (!dataset)
+        return;
+    for (int i = 0; i < dataset->shard_count; i++)
+        nd_shard_close(&dataset->shards[i]);
+    free(dataset->shards);
+    free(dataset->first_window);
+    free(dataset->synthetic);
+    free(dataset);
+}
+
+int64_t nd_dataset_window_count(const nd_dataset *dataset)
+{
+    return dataset->window_count;
+}
+
+int64_t nd_dataset_token_count(const nd_dataset *dataset)
+{
+    return dataset->token_count;
+}
+
+int64_t nd_dataset_seq_length(const nd_dataset *dataset)
+{
+    return dataset->seq_length;
+}
+
+const char *nd_dataset_tokenizer_sha256(const nd_dataset *dataset)
+{
+    return dataset->synthetic ? "" : dataset->shards[0].tokenizer_sha256;
+}
+
+int64_t nd_dataset_text_bytes(const nd_dataset *dataset)
+{
+    return dataset->text_bytes;
+}
+
+nd_status nd_dataset_read_window(const nd_dataset *dataset, int64_t index, int32_t *tokens)
+{
+    if (index < 0 || index >= dataset->window_count)
+        return ND_FAIL(ND_EINTERNAL, "window %lld asked for; the dataset has %lld",
+                       (long long)index, (long long)dataset->window_count);
+    if (dataset->synthetic) {
+        nd_synthetic_window(dataset->synthetic, dataset->synthetic_first + index,
+                            dataset->seq_length + 1, tokens);
+        return ND_OK;
+    }
+    int low = 0, high = dataset->shard_count; /* first_window[low] <= index < first_window[high] */
+    while (high - low > 1) {
+        const int middle = (low + high) / 2;
+        if (dataset->first_window[middle] <= index)
+            low = middle;
+        else
+            high = middle;
+    }
+    const int64_t first = (index - dataset->first_window[low]) * dataset->seq_length;
+    return nd_shard_read(&dataset->shards[low], first, dataset->seq_length + 1, tokens);
+}

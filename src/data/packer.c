@@ -1,0 +1,148 @@
+#include "data/packer.h"
+
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const char *const split_names[ND_SPLIT_COUNT] = {"train", "val"};
+
+nd_status nd_packer_open(const nd_pack_options *options, const nd_tokenizer *tokenizer,
+                         nd_packer *packer)
+{
+    *packer = (nd_packer){.options = options, .tokenizer = tokenizer};
+    packer->held = malloc(2 * (size_t)ND_PACK_PART_BYTES);
+    return packer->held ? ND_OK : ND_FAIL(ND_ENOMEM, "no memory to pack with");
+}
+
+/* FNV-1a and the finaliser of splitmix64, as a number in [0, 1). */
+static double hash_of(const char *text, size_t bytes)
+{
+    uint64_t hash = 0xcbf29ce484222325u;
+    for (size_t i = 0; i < bytes; i++)
+        hash = (hash ^ (unsigned char)text[i]) * 0x100000001b3u;
+    hash = (hash ^ hash >> 30) * 0xbf58476d1ce4e5b9u;
+    hash = (hash ^ hash >> 27) * 0x94d049bb133111ebu;
+    return (double)((hash ^ hash >> 31) >> 11) * 0x1p-53;
+}
+
+static nd_status writer_of_document(nd_packer *p, nd_shard_writer **writer)
+{
+    if (!p->split_known) {
+        const size_t bytes =
+            p->held_bytes < ND_PACK_PART_BYTES ? p->held_bytes : ND_PACK_PART_BYTES;
+        p->split =
+            hash_of(p->held, bytes) < p->options->val_fraction ? ND_SPLIT_VAL : ND_SPLIT_TRAIN;
+        p->split_known = true;
+    }
+    if (!p->writers[p->split]) {
+        char path[PATH_MAX];
+        const int length = snprintf(path, sizeof path, "%s/%s_%05d.h5", p->options->out,
+                                    split_names[p->split], p->next_shard[p->split]++);
+        if (length >= (int)sizeof path)
+            return ND_FAIL(ND_EIO, "%s: this path is too long", p->options->out);
+        ND_TRY(nd_shard_writer_open(path, nd_tokenizer_vocab_size(p->tokenizer),
+                                    nd_tokenizer_sha256(p->tokenizer), split_names[p->split],
+                                    &p->writers[p->split]));
+    }
+    *writer = p->writers[p->split];
+    return ND_OK;
+}
+
+static void count_tokens(nd_packer *p, size_t count)
+{
+    p->result.tokens += (int64_t)count;
+    if (p->split == ND_SPLIT_VAL)
+        p->result.val_tokens += (int64_t)count;
+}
+
+/* Tokenizes the first `bytes` of what is held. */
+static nd_status tokenize(nd_packer *p, size_t bytes)
+{
+    nd_shard_writer *writer;
+    int32_t *ids;
+    size_t count;
+    ND_TRY(writer_of_document(p, &writer));
+    ND_TRY(nd_tokenizer_encode(p->tokenizer, p->held, bytes, &ids, &count));
+    const nd_status status = nd_shard_writer_add(writer, ids, count);
+    free(ids);
+    ND_TRY(status);
+    count_tokens(p, count);
+    p->document_bytes += (int64_t)bytes;
+    p->held_bytes -= bytes;
+    memmove(p->held, p->held + bytes, p->held_bytes);
+    return ND_OK;
+}
+
+/* Where to cut a text in which no place is safe: before the character that begins last. */
+static size_t forced_cut(const char *text, size_t bytes)
+{
+    size_t cut = bytes - 1;
+    while (cut > bytes - 4 && ((unsigned char)text[cut] & 0xc0) == 0x80)
+        cut--;
+    return cut;
+}
+
+nd_status nd_packer_text(nd_packer *packer, const char *text, size_t bytes)
+{
+    const size_t room = 2 * (size_t)ND_PACK_PART_BYTES;
+    while (bytes > 0) {
+        const size_t free_bytes = room - packer->held_bytes;
+        const size_t part = bytes < free_bytes ? bytes : free_bytes;
+        memcpy(packer->held + packer->held_bytes, text, part);
+        packer->held_bytes += part;
+        text += part;
+        bytes -= part;
+        if (packer->held_bytes == room) {
+            const size_t safe = nd_tokenizer_safe_cut(packer->tokenizer, packer->held, room);
+            ND_TRY(tokenize(packer, safe > 0 ? safe : forced_cut(packer->held, room)));
+        }
+    }
+    return ND_OK;
+}
+
+nd_status nd_packer_end_document(nd_packer *packer)
+{
+    if (packer->held_bytes == 0 && packer->document_bytes == 0)
+        return ND_OK;
+    const int32_t eos = nd_tokenizer_eos(packer->tokenizer);
+    nd_shard_writer *writer;
+    if (packer->held_bytes > 0)
+        ND_TRY(tokenize(packer, packer->held_bytes));
+    ND_TRY(writer_of_document(packer, &writer));
+    ND_TRY(nd_shard_writer_add(writer, &eos, 1));
+    ND_TRY(nd_shard_writer_end_document(writer, packer->document_bytes));
+    count_tokens(packer, 1);
+    packer->result.documents++;
+    packer->result.val_documents += packer->split == ND_SPLIT_VAL;
+    packer->result.bytes += packer->document_bytes;
+    packer->document_bytes = 0;
+    packer->split_known = false;
+    if (nd_shard_writer_tokens(writer) >= packer->options->shard_tokens) {
+        packer->writers[packer->split] = NULL;
+        ND_TRY(nd_shard_writer_finish(writer));
+        packer->result.shards++;
+    }
+    return ND_OK;
+}
+
+nd_status nd_packer_finish(nd_packer *packer)
+{
+    for (int split = 0; split < ND_SPLIT_COUNT; split++) {
+        nd_shard_writer *writer = packer->writers[split];
+        packer->writers[split] = NULL;
+        if (writer) {
+            ND_TRY(nd_shard_writer_finish(writer));
+            packer->result.shards++;
+        }
+    }
+    return ND_OK;
+}
+
+void nd_packer_close(nd_packer *packer)
+{
+    for (int split = 0; split < ND_SPLIT_COUNT; split++)
+        nd_shard_writer_discard(packer->writers[split]);
+    free(packer->held);
+    *packer = (nd_packer){0};
+}

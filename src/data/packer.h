@@ -1,0 +1,38 @@
+/* Documents in, shards out: the part of packing that does not know where text comes from. */
+#ifndef ND_DATA_PACKER_H
+#define ND_DATA_PACKER_H
+
+#include "data/pack.h"
+#include "data/shard_writer.h"
+#include "data/tokenizer.h"
+
+/* Text is tokenized in parts of about this many bytes, and a document's split is decided by a hash
+ * of its first this many bytes. */
+enum { ND_PACK_PART_BYTES = 1 << 20 };
+
+typedef enum nd_split { ND_SPLIT_TRAIN, ND_SPLIT_VAL, ND_SPLIT_COUNT } nd_split;
+
+typedef struct nd_packer {
+    const nd_pack_options *options;
+    const nd_tokenizer *tokenizer;
+    nd_shard_writer *writers[ND_SPLIT_COUNT]; /* NULL between shards */
+    int next_shard[ND_SPLIT_COUNT];
+    nd_split split; /* of the open document, once known */
+    bool split_known;
+    int64_t document_bytes; /* of the open document that are tokenized */
+    char *held;             /* [2 * ND_PACK_PART_BYTES] text not tokenized yet */
+    size_t held_bytes;
+    nd_pack_result result;
+} nd_packer;
+
+nd_status nd_packer_open(const nd_pack_options *options, const nd_tokenizer *tokenizer,
+                         nd_packer *packer);
+/* Adds text to the open document. */
+nd_status nd_packer_text(nd_packer *packer, const char *text, size_t bytes);
+nd_status nd_packer_end_document(nd_packer *packer);
+/* Finishes the open shards. */
+nd_status nd_packer_finish(nd_packer *packer);
+/* Removes shards that are not finished and frees all. */
+void nd_packer_close(nd_packer *packer);
+
+#endif

@@ -1,0 +1,19 @@
+/* A progress bar on standard error; where that is no terminal, a plain line every ten seconds. */
+#ifndef ND_DATA_PROGRESS_H
+#define ND_DATA_PROGRESS_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+typedef struct nd_progress {
+    bool shown, terminal;
+    int64_t total; /* bytes, -1 when unknown */
+    double start, last;
+} nd_progress;
+
+nd_progress nd_progress_start(bool shown, int64_t total);
+void nd_progress_show(nd_progress *progress, int64_t done, int64_t tokens);
+/* Leaves the last state on screen. */
+void nd_progress_end(nd_progress *progress, int64_t done, int64_t tokens);
+
+#endif

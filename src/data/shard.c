@@ -1,0 +1,380 @@
+#include "data/shard.h"
+
+#include "data/fletcher32.h"
+#include "data/hdf5_errors.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <hdf5.h>
+#include <stdbool.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+enum { READ_TOKENS = 4096 }; /* copied through the stack at once */
+
+static nd_status damaged(const char *path, const char *part)
+{
+    return ND_FAIL(ND_EDATA, "%s: cannot read %s: %s; the shard is damaged or is none", path, part,
+                   nd_hdf5_reason());
+}
+
+static nd_status read_integer(hid_t file, const char *path, const char *name, int64_t *value)
+{
+    if (H5Aexists(file, name) <= 0)
+        return ND_FAIL(ND_EDATA, "%s: attribute %s is missing; this HDF5 file is no shard", path,
+                       name);
+    nd_status status = ND_OK;
+    const hid_t attribute = H5Aopen(file, name, H5P_DEFAULT);
+    const hid_t space = H5Aget_space(attribute), type = H5Aget_type(attribute);
+    if (H5Sget_simple_extent_npoints(space) != 1 || H5Tget_class(type) != H5T_INTEGER)
+        status = ND_FAIL(ND_EDATA, "%s: attribute %s is not one integer", path, name);
+    else if (H5Aread(attribute, H5T_NATIVE_INT64, value) < 0)
+        status = damaged(path, name);
+    H5Tclose(type);
+    H5Sclose(space);
+    H5Aclose(attribute);
+    return status;
+}
+
+/* Fixed-length or variable-length strings, as C and h5py write them. */
+static nd_status read_string(hid_t file, const char *path, const char *name, char *value,
+                             size_t size)
+{
+    if (H5Aexists(file, name) <= 0)
+        return ND_FAIL(ND_EDATA, "%s: attribute %s is missing; this HDF5 file is no shard", path,
+                       name);
+    nd_status status = ND_OK;
+    const hid_t attribute = H5Aopen(file, name, H5P_DEFAULT);
+    const hid_t type = H5Aget_type(attribute), space = H5Aget_space(attribute);
+    const hid_t memory = H5Tcopy(H5T_C_S1);
+    memset(value, 0, size);
+    if (H5Tget_class(type) != H5T_STRING || H5Sget_simple_extent_npoints(space) != 1) {
+        status = ND_FAIL(ND_EDATA, "%s: attribute %s is not one string", path, name);
+    } else if (H5Tis_variable_str(type) > 0) {
+        char *text = NULL;
+        H5Tset_size(memory, H5T_VARIABLE);
+        H5Tset_cset(memory, H5Tget_cset(type));
+        if (H5Aread(attribute, memory, &text) < 0 || !text)
+            status = damaged(path, name);
+        else
+            strncpy(value, text, size - 1);
+        H5free_memory(text);
+    } else {
+        H5Tset_size(memory, size);
+        H5Tset_cset(memory, H5Tget_cset(type));
+        if (H5Aread(attribute, memory, value) < 0)
+            status = damaged(path, name);
+    }
+    H5Tclose(memory);
+    H5Sclose(space);
+    H5Tclose(type);
+    H5Aclose(attribute);
+    return status;
+}
+
+static nd_status read_attributes(hid_t file, nd_shard *shard)
+{
+    int64_t version;
+    ND_TRY(read_integer(file, shard->path, "format_version", &version));
+    if (version != ND_SHARD_FORMAT_VERSION)
+        return ND_FAIL(ND_EDATA, "%s: format_version is %lld; this program reads version %d",
+                       shard->path, (long long)version, ND_SHARD_FORMAT_VERSION);
+    ND_TRY(read_integer(file, shard->path, "vocab_size", &shard->vocab_size));
+    ND_TRY(read_integer(file, shard->path, "n_tokens", &shard->n_tokens));
+    ND_TRY(read_integer(file, shard->path, "n_bytes", &shard->n_bytes));
+    ND_TRY(read_string(file, shard->path, "tokenizer_sha256", shard->tokenizer_sha256,
+                       sizeof shard->tokenizer_sha256));
+    ND_TRY(read_string(file, shard->path, "split", shard->split, sizeof shard->split));
+    if (shard->vocab_size < 1 || shard->vocab_size > INT32_MAX || shard->n_tokens < 0 ||
+        shard->n_bytes < 0)
+        return ND_FAIL(ND_EDATA,
+                       "%s: vocab_size %lld, n_tokens %lld, n_bytes %lld; expected a positive "
+                       "vocabulary and no negative number",
+                       shard->path, (long long)shard->vocab_size, (long long)shard->n_tokens,
+                       (long long)shard->n_bytes);
+    if (strlen(shard->tokenizer_sha256) != ND_SHA256_HEX_SIZE - 1)
+        return ND_FAIL(ND_EDATA, "%s: tokenizer_sha256 is '%s'; expected 64 hex digits",
+                       shard->path, shard->tokenizer_sha256);
+    return ND_OK;
+}
+
+/* The layout that chunks can be read from without HDF5. */
+static nd_status check_layout(hid_t dataset, nd_shard *shard)
+{
+    const hid_t properties = H5Dget_create_plist(dataset);
+    nd_status status = ND_OK;
+    hsize_t chunk = 0;
+    unsigned flags = 0;
+    size_t values = 0;
+    if (H5Pget_layout(properties) != H5D_CHUNKED || H5Pget_chunk(properties, 1, &chunk) != 1 ||
+        chunk == 0 || chunk > 1u << 28)
+        status = ND_FAIL(ND_EDATA, "%s: /tokens is not chunked; expected chunks with fletcher32",
+                         shard->path);
+    else if (H5Pget_nfilters(properties) != 1 ||
+             H5Pget_filter2(properties, 0, &flags, &values, NULL, 0, NULL, NULL) !=
+                 H5Z_FILTER_FLETCHER32)
+        status = ND_FAIL(ND_EDATA,
+                         "%s: /tokens has %d filters; expected fletcher32 alone, without "
+                         "compression",
+                         shard->path, H5Pget_nfilters(properties));
+    shard->chunk_tokens = (int64_t)chunk;
+    H5Pclose(properties);
+    return status;
+}
+
+static nd_status locate_chunks(hid_t dataset, nd_shard *shard)
+{
+    struct stat info;
+    shard->fd = open(shard->path, O_RDONLY | O_CLOEXEC);
+    if (shard->fd < 0 || fstat(shard->fd, &info) != 0)
+        return ND_FAIL(ND_EDATA, "%s: cannot open this file: %s", shard->path, strerror(errno));
+    shard->chunk_count = (shard->n_tokens + shard->chunk_tokens - 1) / shard->chunk_tokens;
+    shard->chunk_offsets = calloc((size_t)shard->chunk_count + 1, sizeof *shard->chunk_offsets);
+    shard->verified = calloc((size_t)shard->chunk_count + 1, sizeof *shard->verified);
+    if (!shard->chunk_offsets || !shard->verified)
+        return ND_FAIL(ND_ENOMEM, "%s: no memory for its %lld chunks", shard->path,
+                       (long long)shard->chunk_count);
+    const hsize_t expected =
+        (hsize_t)(shard->chunk_tokens * shard->token_bytes) + ND_FLETCHER32_BYTES;
+    for (int64_t i = 0; i < shard->chunk_count; i++) {
+        const hsize_t first = (hsize_t)(i * shard->chunk_tokens);
+        unsigned skipped = 0;
+        haddr_t offset = HADDR_UNDEF;
+        hsize_t bytes = 0;
+        if (H5Dget_chunk_info_by_coord(dataset, &first, &skipped, &offset, &bytes) < 0)
+            return damaged(shard->path, "the index of /tokens");
+        if (offset == HADDR_UNDEF || bytes != expected || skipped != 0 ||
+            offset + bytes > (hsize_t)info.st_size)
+            return ND_FAIL(ND_EDATA,
+                           "%s: chunk %lld of /tokens has %llu bytes at offset %lld; expected %llu "
+                           "checksummed bytes inside the file's %lld",
+                           shard->path, (long long)i, (unsigned long long)bytes, (long long)offset,
+                           (unsigned long long)expected, (long long)info.st_size);
+        shard->chunk_offsets[i] = offset;
+    }
+    return ND_OK;
+}
+
+static nd_status extent_of(hid_t dataset, const char *path, const char *name, hsize_t *extent)
+{
+    const hid_t space = H5Dget_space(dataset);
+    const int rank = H5Sget_simple_extent_ndims(space);
+    if (rank == 1)
+        H5Sget_simple_extent_dims(space, extent, NULL);
+    H5Sclose(space);
+    if (rank != 1)
+        return ND_FAIL(ND_EDATA, "%s: /%s has %d dimensions; expected 1", path, name, rank);
+    return ND_OK;
+}
+
+static nd_status open_tokens(hid_t dataset, nd_shard *shard)
+{
+    hsize_t extent = 0;
+    ND_TRY(extent_of(dataset, shard->path, ND_SHARD_TOKENS, &extent));
+    if (extent != (hsize_t)shard->n_tokens)
+        return ND_FAIL(ND_EDATA, "%s: /tokens has %llu tokens; attribute n_tokens says %lld",
+                       shard->path, (unsigned long long)extent, (long long)shard->n_tokens);
+    const hid_t type = H5Dget_type(dataset);
+    shard->token_bytes = H5Tequal(type, H5T_STD_U16LE) > 0   ? 2
+                         : H5Tequal(type, H5T_STD_U32LE) > 0 ? 4
+                                                             : 0;
+    H5Tclose(type);
+    if (shard->token_bytes == 0)
+        return ND_FAIL(ND_EDATA, "%s: /tokens is not little-endian uint16 or uint32", shard->path);
+    ND_TRY(check_layout(dataset, shard));
+    return locate_chunks(dataset, shard);
+}
+
+static nd_status read_offset(hid_t dataset, const char *path, hsize_t index, uint64_t *value)
+{
+    const hsize_t one = 1;
+    const hid_t memory = H5Screate_simple(1, &one, NULL), file = H5Dget_space(dataset);
+    const bool ok = H5Sselect_hyperslab(file, H5S_SELECT_SET, &index, NULL, &one, NULL) >= 0 &&
+                    H5Dread(dataset, H5T_NATIVE_UINT64, memory, file, H5P_DEFAULT, value) >= 0;
+    H5Sclose(file);
+    H5Sclose(memory);
+    return ok ? ND_OK : damaged(path, "/doc_offsets");
+}
+
+static nd_status check_documents(hid_t dataset, nd_shard *shard)
+{
+    hsize_t extent = 0;
+    uint64_t first = 0, last = 0;
+    ND_TRY(extent_of(dataset, shard->path, ND_SHARD_DOC_OFFSETS, &extent));
+    if (extent > 0) {
+        ND_TRY(read_offset(dataset, shard->path, 0, &first));
+        ND_TRY(read_offset(dataset, shard->path, extent - 1, &last));
+    }
+    if (extent == 0 || first != 0 || last != (uint64_t)shard->n_tokens)
+        return ND_FAIL(ND_EDATA,
+                       "%s: /doc_offsets holds %llu numbers from %llu to %llu; expected 0 to %lld, "
+                       "the number of tokens",
+                       shard->path, (unsigned long long)extent, (unsigned long long)first,
+                       (unsigned long long)last, (long long)shard->n_tokens);
+    shard->n_documents = (int64_t)extent - 1;
+    return ND_OK;
+}
+
+static nd_status with_dataset(hid_t file, nd_shard *shard, const char *name,
+                              nd_status (*use)(hid_t, nd_shard *))
+{
+    if (H5Lexists(file, name, H5P_DEFAULT) <= 0)
+        return ND_FAIL(ND_EDATA, "%s: dataset /%s is missing; this HDF5 file is no shard",
+                       shard->path, name);
+    const hid_t dataset = H5Dopen2(file, name, H5P_DEFAULT);
+    if (dataset < 0)
+        return damaged(shard->path, name);
+    const nd_status status = use(dataset, shard);
+    H5Dclose(dataset);
+    return status;
+}
+
+static nd_status open_file(const char *path, hid_t *file)
+{
+    if (access(path, R_OK) != 0)
+        return ND_FAIL(ND_EDATA, "%s: cannot open this file: %s", path, strerror(errno));
+    if (H5Fis_hdf5(path) <= 0)
+        return ND_FAIL(ND_EDATA, "%s: not an HDF5 file; expected a shard", path);
+    *file = H5Fopen(path, H5F_ACC_RDONLY, H5P_DEFAULT);
+    if (*file < 0)
+        return damaged(path, "this HDF5 file");
+    const hid_t properties = H5Fget_create_plist(*file);
+    hsize_t userblock = 0;
+    H5Pget_userblock(properties, &userblock);
+    H5Pclose(properties);
+    if (userblock != 0) {
+        H5Fclose(*file);
+        return ND_FAIL(ND_EDATA, "%s: has a user block of %llu bytes; expected none", path,
+                       (unsigned long long)userblock);
+    }
+    return ND_OK;
+}
+
+nd_status nd_shard_open(const char *path, nd_shard *shard)
+{
+    nd_status status;
+    hid_t file = H5I_INVALID_HID;
+    *shard = (nd_shard){.fd = -1};
+    nd_hdf5_quiet();
+    ND_TRY(open_file(path, &file));
+    shard->path = strdup(path);
+    if (!shard->path) {
+        status = ND_FAIL(ND_ENOMEM, "%s: no memory for its name", path);
+        goto done;
+    }
+    ND_TRY_GOTO(read_attributes(file, shard), done);
+    ND_TRY_GOTO(with_dataset(file, shard, ND_SHARD_TOKENS, open_tokens), done);
+    ND_TRY_GOTO(with_dataset(file, shard, ND_SHARD_DOC_OFFSETS, check_documents), done);
+done:
+    H5Fclose(file);
+    if (status != ND_OK)
+        nd_shard_close(shard);
+    return status;
+}
+
+void nd_shard_close(nd_shard *shard)
+{
+    if (shard->fd >= 0)
+        close(shard->fd);
+    free(shard->path);
+    free(shard->chunk_offsets);
+    free((void *)shard->verified);
+    *shard = (nd_shard){.fd = -1};
+}
+
+static nd_status read_bytes(const nd_shard *shard, void *buffer, size_t bytes, uint64_t offset)
+{
+    size_t done = 0;
+    while (done < bytes) {
+        const ssize_t got =
+            pread(shard->fd, (char *)buffer + done, bytes - done, (off_t)(offset + done));
+        if (got < 0 && errno == EINTR)
+            continue;
+        if (got <= 0)
+            return ND_FAIL(ND_EDATA, "%s: cannot read %zu bytes at offset %llu: %s", shard->path,
+                           bytes, (unsigned long long)offset,
+                           got < 0 ? strerror(errno) : "the file has become shorter");
+        done += (size_t)got;
+    }
+    return ND_OK;
+}
+
+static nd_status verify_chunk(const nd_shard *shard, int64_t chunk)
+{
+    const size_t bytes = (size_t)(shard->chunk_tokens * shard->token_bytes);
+    uint8_t *data = malloc(bytes + ND_FLETCHER32_BYTES);
+    if (!data)
+        return ND_FAIL(ND_ENOMEM, "%s: no memory for a chunk of %zu bytes", shard->path, bytes);
+    nd_status status =
+        read_bytes(shard, data, bytes + ND_FLETCHER32_BYTES, shard->chunk_offsets[chunk]);
+    if (status == ND_OK) {
+        const uint8_t *tail = data + bytes;
+        const uint32_t stored = (uint32_t)tail[0] | (uint32_t)tail[1] << 8 |
+                                (uint32_t)tail[2] << 16 | (uint32_t)tail[3] << 24;
+        const uint32_t found = nd_fletcher32(data, bytes);
+        if (stored != found)
+            status =
+                ND_FAIL(ND_EDATA,
+                        "%s: chunk %lld (tokens %lld and on) is damaged: its checksum is %08x; "
+                        "expected %08x",
+                        shard->path, (long long)chunk, (long long)(chunk * shard->chunk_tokens),
+                        found, stored);
+    }
+    free(data);
+    if (status == ND_OK)
+        atomic_store_explicit(&shard->verified[chunk], 1, memory_order_release);
+    return status;
+}
+
+static nd_status bad_token(const nd_shard *shard, int64_t first, const int32_t *tokens)
+{
+    int64_t at = 0;
+    while ((uint32_t)tokens[at] < (uint32_t)shard->vocab_size)
+        at++;
+    return ND_FAIL(ND_EDATA, "%s: token %lld is %u; expected a value below vocab_size %lld",
+                   shard->path, (long long)(first + at), (uint32_t)tokens[at],
+                   (long long)shard->vocab_size);
+}
+
+/* `count` tokens that lie in one chunk. */
+static nd_status read_piece(const nd_shard *shard, int64_t first, int64_t count, int32_t *tokens)
+{
+    const int64_t chunk = first / shard->chunk_tokens, inside = first % shard->chunk_tokens;
+    const uint64_t offset = shard->chunk_offsets[chunk] + (uint64_t)(inside * shard->token_bytes);
+    uint32_t largest = 0;
+    if (shard->token_bytes == 2) {
+        uint16_t narrow[READ_TOKENS];
+        ND_TRY(read_bytes(shard, narrow, (size_t)count * sizeof *narrow, offset));
+        for (int64_t i = 0; i < count; i++) {
+            largest = narrow[i] > largest ? narrow[i] : largest;
+            tokens[i] = narrow[i];
+        }
+    } else {
+        ND_TRY(read_bytes(shard, tokens, (size_t)count * sizeof *tokens, offset));
+        for (int64_t i = 0; i < count; i++)
+            largest = (uint32_t)tokens[i] > largest ? (uint32_t)tokens[i] : largest;
+    }
+    return (int64_t)largest < shard->vocab_size ? ND_OK : bad_token(shard, first, tokens);
+}
+
+nd_status nd_shard_read(const nd_shard *shard, int64_t first, int64_t count, int32_t *tokens)
+{
+    if (first < 0 || count < 0 || first > shard->n_tokens - count)
+        return ND_FAIL(ND_EINTERNAL, "%s: tokens %lld to %lld asked for; it has %lld", shard->path,
+                       (long long)first, (long long)(first + count), (long long)shard->n_tokens);
+    while (count > 0) {
+        const int64_t chunk = first / shard->chunk_tokens;
+        const int64_t left = (chunk + 1) * shard->chunk_tokens - first;
+        int64_t piece = count < left ? count : left;
+        piece = piece < READ_TOKENS ? piece : READ_TOKENS;
+        if (!atomic_load_explicit(&shard->verified[chunk], memory_order_acquire))
+            ND_TRY(verify_chunk(shard, chunk));
+        ND_TRY(read_piece(shard, first, piece, tokens));
+        first += piece;
+        tokens += piece;
+        count -= piece;
+    }
+    return ND_OK;
+}

@@ -1,0 +1,50 @@
+/* A shard: one HDF5 file of tokens (docs/formats_shards.md).
+ *
+ * Reading goes past HDF5: its calls stand behind one global lock and copy through filters, so a
+ * shard is opened with HDF5 once, the file offsets of its chunks are kept, and tokens are read with
+ * pread(). A chunk's checksum is verified when it is first touched. */
+#ifndef ND_DATA_SHARD_H
+#define ND_DATA_SHARD_H
+
+#include "core/error.h"
+#include "core/sha256.h"
+
+#include <stdatomic.h>
+#include <stdint.h>
+
+#define ND_SHARD_TOKENS "tokens"
+#define ND_SHARD_DOC_OFFSETS "doc_offsets"
+
+enum {
+    ND_SHARD_FORMAT_VERSION = 1,
+    ND_SHARD_CHUNK_TOKENS = 1 << 16,
+    ND_SHARD_SPLIT_SIZE = 16, /* room for "train" or "val" */
+    ND_SHARD_UINT16_VOCAB = 1 << 16
+};
+
+typedef struct nd_shard {
+    char *path;
+    int64_t vocab_size;
+    int64_t n_tokens;
+    int64_t n_bytes; /* of text */
+    int64_t n_documents;
+    char tokenizer_sha256[ND_SHA256_HEX_SIZE];
+    char split[ND_SHARD_SPLIT_SIZE];
+    int token_bytes; /* 2 or 4 */
+    int64_t chunk_tokens;
+    int64_t chunk_count;
+    uint64_t *chunk_offsets;   /* [chunk_count], in the file */
+    _Atomic uint8_t *verified; /* [chunk_count] */
+    int fd;
+} nd_shard;
+
+/* Opens a shard and checks everything but the tokens themselves. Errors: ND_EDATA naming the file,
+ * what was expected and found; `shard` then needs no close. */
+nd_status nd_shard_open(const char *path, nd_shard *shard);
+void nd_shard_close(nd_shard *shard);
+
+/* Tokens [first, first + count) as int32. Thread-safe. Errors: ND_EDATA naming the file and the
+ * chunk with a wrong checksum, or the position of a token that is not below vocab_size. */
+nd_status nd_shard_read(const nd_shard *shard, int64_t first, int64_t count, int32_t *tokens);
+
+#endif

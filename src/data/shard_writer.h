@@ -1,0 +1,28 @@
+/* Writes one shard (shard.h) under a temporary name; finishing makes it appear under its own. Holds
+ * one chunk of tokens and one of document offsets in memory, whatever the shard's size. */
+#ifndef ND_DATA_SHARD_WRITER_H
+#define ND_DATA_SHARD_WRITER_H
+
+#include "core/error.h"
+
+#include <stddef.h>
+#include <stdint.h>
+
+typedef struct nd_shard_writer nd_shard_writer;
+
+/* Errors: ND_EIO, ND_ENOMEM. */
+nd_status nd_shard_writer_open(const char *path, int64_t vocab_size, const char *tokenizer_sha256,
+                               const char *split, nd_shard_writer **writer);
+
+nd_status nd_shard_writer_add(nd_shard_writer *writer, const int32_t *ids, size_t count);
+/* Closes a document of `bytes` bytes of text. */
+nd_status nd_shard_writer_end_document(nd_shard_writer *writer, int64_t bytes);
+int64_t nd_shard_writer_tokens(const nd_shard_writer *writer);
+
+/* Writes what is buffered and the attributes, closes, fsyncs, renames. Frees the writer, also when
+ * it fails. */
+nd_status nd_shard_writer_finish(nd_shard_writer *writer);
+/* Removes the unfinished file. */
+void nd_shard_writer_discard(nd_shard_writer *writer);
+
+#endif

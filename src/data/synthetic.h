@@ -1,0 +1,34 @@
+/* Synthetic text: a chain whose next token depends on the two before it, so that a model can learn
+ * it and the loss it can reach is known.
+ *
+ * Of the vocabulary, A = min(vocab_size, 256) tokens are used. Each has four successors; they follow
+ * with probabilities 1/2, 1/4, 1/8, 1/8, and the token before decides which successor takes which
+ * probability. Every token is equally frequent. So in nats a token: log(A) for a model that has
+ * learned which tokens exist, about 1.39 with the last token alone, and 1.213 (1.75 bits), the floor,
+ * with the last two. Token t of a window is a pure function of (seed, window, tokens before). */
+#ifndef ND_DATA_SYNTHETIC_H
+#define ND_DATA_SYNTHETIC_H
+
+#include "core/error.h"
+
+#include <stdint.h>
+
+enum { ND_SYNTHETIC_ALPHABET = 256, ND_SYNTHETIC_SUCCESSORS = 4 };
+
+/* Entropy of a token given all before it, in nats: 1.75 log 2. */
+#define ND_SYNTHETIC_ENTROPY 1.2130075659799042
+
+typedef struct nd_synthetic {
+    uint64_t key;
+    int32_t alphabet;
+    int32_t tokens[ND_SYNTHETIC_ALPHABET];                              /* the tokens used */
+    uint8_t successors[ND_SYNTHETIC_ALPHABET][ND_SYNTHETIC_SUCCESSORS]; /* indices into tokens */
+    uint8_t rotation[ND_SYNTHETIC_ALPHABET]; /* how the token before last shifts the successors */
+} nd_synthetic;
+
+/* Errors: ND_ECONFIG when the vocabulary is below the number of successors. */
+nd_status nd_synthetic_open(nd_synthetic *chain, uint64_t seed, int64_t vocab_size);
+
+void nd_synthetic_window(const nd_synthetic *chain, int64_t index, int64_t count, int32_t *tokens);
+
+#endif
