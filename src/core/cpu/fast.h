@@ -91,5 +91,6 @@ static inline void nd_fast_store(const nd_fast_kernels *k, nd_view v, int64_t fi
 
 /* Each replaces the slots of one op family. */
 void nd_fast_fill_products(nd_backend_ops *ops);
+void nd_fast_fill_attention(nd_backend_ops *ops);
 
 #endif

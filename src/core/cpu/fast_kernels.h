@@ -77,9 +77,16 @@ typedef struct nd_fast_kernels {
     /* With log p = x - lse: *entropy += -sum p log p, *mean += sum log p. */
     void (*entropy)(const float *x, float lse, double *entropy, double *sum, int64_t n);
     void (*softmax_gradient)(float *x, const nd_softmax_gradient *g, int64_t n);
-    /* p = exp(s x - lse[i]) and d = p (d - delta[i]) s, of one key against many queries. */
+    /* One row of scores in tiles of `width` columns, `stride` elements apart, `total` columns in
+     * all: the first `visible` become exp(s x - shift), shift = s max x, the others 0. Returns the
+     * sum. */
+    double (*softmax_tiles)(float *x, int64_t stride, int64_t width, int64_t visible, int64_t total,
+                            float s, float *shift);
+    /* Rows of scores p and of d = dout v, one row a key and one column a query, turn into the
+     * probabilities exp(s p - lse[i]) and their gradients p (d - delta[i]) s. */
     void (*attention_gradient)(float *p, float *d, const float *lse, const float *delta, float s,
-                               int64_t n);
+                               int64_t rows, int64_t n);
+    float (*dot_short)(const float *x, const float *y, int64_t n); /* f32 sum, for head_dim */
 
     /* -- optimizers -------------------------------------------------------------------------- */
     void (*momentum)(float *u, float *m, const float *g, float beta, float scale, bool nesterov,

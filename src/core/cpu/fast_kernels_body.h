@@ -340,15 +340,49 @@ static void softmax_gradient(float *x, const nd_softmax_gradient *g, int64_t n)
     }
 }
 
-static void attention_gradient(float *p, float *d, const float *lse, const float *delta, float s,
-                               int64_t n)
+static double softmax_tiles(float *x, int64_t stride, int64_t width, int64_t visible, int64_t total,
+                            float s, float *shift)
 {
-#pragma omp simd
-    for (int64_t i = 0; i < n; i++) {
-        const float probability = exp_fast(s * p[i] - lse[i]);
-        p[i] = probability;
-        d[i] = probability * (d[i] - delta[i]) * s;
+    float largest = -INFINITY;
+    for (int64_t at = 0; at < visible; at += width) {
+        const float *tile = x + at / width * stride;
+        const int64_t n = visible - at < width ? visible - at : width;
+        const float found = max_of(tile, n);
+        largest = found > largest ? found : largest;
     }
+    *shift = s * largest;
+    double sum = 0.0;
+    for (int64_t at = 0; at < total; at += width) {
+        float *tile = x + at / width * stride;
+        const int64_t left = visible - at;
+        const int64_t n = left < 0 ? 0 : left < width ? left : width;
+        sum += exp_sum(tile, tile, s, *shift, n);
+        for (int64_t i = n; i < width; i++)
+            tile[i] = 0.0f;
+    }
+    return sum;
+}
+
+static void attention_gradient(float *p, float *d, const float *lse, const float *delta, float s,
+                               int64_t rows, int64_t n)
+{
+    for (int64_t row = 0; row < rows; row++, p += n, d += n) {
+#pragma omp simd
+        for (int64_t i = 0; i < n; i++) {
+            const float probability = exp_fast(s * p[i] - lse[i]);
+            p[i] = probability;
+            d[i] = probability * (d[i] - delta[i]) * s;
+        }
+    }
+}
+
+static float dot_short(const float *x, const float *y, int64_t n)
+{
+    float sum = 0.0f;
+#pragma omp simd reduction(+ : sum)
+    for (int64_t i = 0; i < n; i++)
+        sum += x[i] * y[i];
+    return sum;
 }
 
 static void momentum(float *u, float *m, const float *g, float beta, float scale_g, bool nesterov,
@@ -428,7 +462,9 @@ static const nd_fast_kernels table = {
     .exp_sum = exp_sum,
     .entropy = entropy_of,
     .softmax_gradient = softmax_gradient,
+    .softmax_tiles = softmax_tiles,
     .attention_gradient = attention_gradient,
+    .dot_short = dot_short,
     .momentum = momentum,
     .update = update,
     .adamw = adamw,

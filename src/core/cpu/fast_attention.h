@@ -1,0 +1,54 @@
+/* What the forward and the backward of attention share.
+ *
+ * Work is done for one key/value head at a time, with all query heads of its group stacked: a block
+ * is group * queries rows, head after head, against tiles of ND_KEY_TILE keys. Everything a thread
+ * holds is linear in key_len. */
+#ifndef ND_CORE_CPU_FAST_ATTENTION_H
+#define ND_CORE_CPU_FAST_ATTENTION_H
+
+#include "core/cpu/fast_matmul.h"
+
+enum { ND_KEY_TILE = 128, ND_BLOCK_ROWS = 64 };
+
+typedef struct nd_attention_plan {
+    nd_attention_shape shape;
+    nd_dtype dtype;  /* of the products: bf16 when all inputs are, else f32 */
+    size_t element;  /* its size */
+    int64_t group;   /* query heads of one key/value head */
+    int64_t queries; /* of one head in a block */
+    int64_t rows;    /* of a block: group * queries */
+    int64_t blocks;  /* of one sequence */
+    int64_t tiles;   /* of one sequence's keys */
+    float scale;     /* 1/sqrt(head_dim) */
+} nd_attention_plan;
+
+nd_attention_plan nd_attention_plan_of(const nd_cpu_fast *fast, const nd_attention_shape *shape,
+                                       bool all_bf16);
+
+/* Keys that the last query of a block sees. */
+static inline int64_t nd_attention_visible(const nd_attention_plan *p, int64_t block)
+{
+    const int64_t last = nd_fast_min((block + 1) * p->queries, p->shape.query_len);
+    return p->shape.key_len - p->shape.query_len + last;
+}
+
+/* Rows of one block, stacked by head and padded with zeros, in the products' dtype: [rows, d].
+ * `x` is q, o or dout. */
+void nd_attention_gather_block(const nd_fast_kernels *k, const nd_attention_plan *p, nd_cview x,
+                               int64_t sequence, int64_t kv_head, int64_t block, void *out);
+
+/* The reverse, for f32 rows: writes the block's rows of `x` (o or dq). */
+void nd_attention_scatter_block(const nd_fast_kernels *k, const nd_attention_plan *p, nd_view x,
+                                int64_t sequence, int64_t kv_head, int64_t block, const float *in);
+
+/* One tile of keys or values of one head, padded with zeros: [ND_KEY_TILE, d]. */
+void nd_attention_gather_tile(const nd_fast_kernels *k, const nd_attention_plan *p, nd_cview x,
+                              int64_t sequence, int64_t kv_head, int64_t tile, void *out);
+
+nd_status nd_attention_check(nd_cview q, nd_cview k, nd_cview v, const nd_attention_shape *shape);
+
+nd_status nd_attention_backward_blocked(nd_backend *b, nd_view dq, nd_view dk, nd_view dv,
+                                        nd_cview dout, nd_cview o, nd_cview lse, nd_cview q,
+                                        nd_cview k, nd_cview v, const nd_attention_shape *shape);
+
+#endif
