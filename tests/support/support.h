@@ -7,6 +7,9 @@
 #include <criterion/criterion.h>
 #include <criterion/new/assert.h>
 
+/* Criterion's assertions store an int in a one-bit field. */
+#pragma GCC diagnostic ignored "-Wconversion"
+
 /* Asserts that a call succeeds and shows the error's message when it does not. */
 #define ND_ASSERT_OK(expression)                                                                   \
     do {                                                                                           \
