@@ -222,9 +222,12 @@ static nd_status scan(wire message, const char *name, int *pieces)
         else if (f.number == 3)
             normalizer = f.bytes;
     }
-    if (*pieces == 0 || !trainer.at)
-        return ND_FAIL(ND_EDATA, "%s: not a SentencePiece model: it holds %s", name,
-                       *pieces == 0 ? "no pieces" : "no trainer_spec");
+    if (*pieces == 0 || !trainer.at || !normalizer.at)
+        return ND_FAIL(ND_EDATA,
+                       "%s: not a SentencePiece model, or a truncated one: it holds no %s", name,
+                       *pieces == 0  ? "pieces"
+                       : !trainer.at ? "trainer_spec"
+                                     : "normalizer_spec");
     ND_TRY(check_trainer(trainer, name));
     return check_normalizer(normalizer, name);
 }

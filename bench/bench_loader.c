@@ -1,0 +1,152 @@
+/* How fast the loader turns shards into batches, beside a plain copy of the same memory and a
+ * sequential read through HDF5. Every way reads the same number of tokens; the page cache is warm.
+ *
+ *     bench_loader DIR [SEQ_LENGTH [BATCH_SIZE [WORKERS]]]
+ */
+#include "data/dataset.h"
+#include "data/loader.h"
+#include "data/shard.h"
+
+#include <hdf5.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+enum { EPOCHS = 4, PREFETCH = 8 };
+
+typedef struct setting {
+    const char *directory;
+    nd_shard first; /* train_00000.h5 */
+    int64_t seq_length, batch_size;
+    int workers;
+} setting;
+
+static double now(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
+}
+
+static void print_row(const char *name, int64_t tokens, double seconds)
+{
+    printf("%-44s %10.1f M tokens/s\n", name, (double)tokens / seconds * 1e-6);
+}
+
+static nd_status time_memcpy(const setting *s)
+{
+    const size_t count = (size_t)s->first.n_tokens;
+    int32_t *from = calloc(count, sizeof *from), *to = calloc(count, sizeof *to);
+    if (!from || !to)
+        return ND_FAIL(ND_ENOMEM, "no memory for %zu tokens", count);
+    memset(from, 1, count * sizeof *from);
+    memset(to, 2, count * sizeof *to);
+    const double start = now();
+    for (int epoch = 0; epoch < EPOCHS; epoch++) {
+        from[epoch] = epoch; /* the copies differ, so that none is left out */
+        memcpy(to, from, count * sizeof *to);
+    }
+    print_row("memcpy of int32 tokens", EPOCHS * (int64_t)count, now() - start + 1e-9 * to[0]);
+    free(from);
+    free(to);
+    return ND_OK;
+}
+
+static nd_status time_hdf5(const setting *s)
+{
+    int32_t *tokens = malloc(ND_SHARD_CHUNK_TOKENS * sizeof *tokens);
+    const hid_t file = H5Fopen(s->first.path, H5F_ACC_RDONLY, H5P_DEFAULT);
+    const hid_t dataset = H5Dopen2(file, ND_SHARD_TOKENS, H5P_DEFAULT);
+    const hid_t space = H5Dget_space(dataset);
+    int64_t done = 0;
+    const double start = now();
+    for (hsize_t first = 0; tokens && first < (hsize_t)s->first.n_tokens;) {
+        const hsize_t left = (hsize_t)s->first.n_tokens - first;
+        const hsize_t count = left < ND_SHARD_CHUNK_TOKENS ? left : ND_SHARD_CHUNK_TOKENS;
+        const hid_t memory = H5Screate_simple(1, &count, NULL);
+        H5Sselect_hyperslab(space, H5S_SELECT_SET, &first, NULL, &count, NULL);
+        if (H5Dread(dataset, H5T_NATIVE_INT32, memory, space, H5P_DEFAULT, tokens) < 0)
+            break;
+        H5Sclose(memory);
+        first += count;
+        done += (int64_t)count;
+    }
+    print_row("H5Dread in sequence, chunk by chunk", done, now() - start);
+    H5Sclose(space);
+    H5Dclose(dataset);
+    H5Fclose(file);
+    free(tokens);
+    return done == s->first.n_tokens ? ND_OK : ND_FAIL(ND_EDATA, "%s: H5Dread", s->first.path);
+}
+
+/* The dataset is opened anew, so that every chunk's checksum is verified within the time. */
+static nd_status time_loader(const setting *s, bool async, int workers, const char *name)
+{
+    nd_dataset *dataset;
+    nd_loader *loader;
+    const nd_dataset_options options = {.path = s->directory,
+                                        .split = "train",
+                                        .seq_length = s->seq_length,
+                                        .vocab_size = s->first.vocab_size};
+    ND_TRY(nd_dataset_open(&options, &dataset));
+    const nd_loader_options how = {.dataset = dataset,
+                                   .seed = 1,
+                                   .shuffle = true,
+                                   .batch_size = s->batch_size,
+                                   .count = s->batch_size,
+                                   .async = async,
+                                   .workers = workers,
+                                   .prefetch_batches = PREFETCH};
+    nd_status status;
+    ND_TRY_GOTO(nd_loader_open(&how, &loader), done);
+    const int64_t batches = EPOCHS * nd_dataset_window_count(dataset) / s->batch_size;
+    const int32_t *tokens;
+    const double start = now();
+    for (int64_t i = 0; status == ND_OK && i < batches; i++)
+        status = nd_loader_next(loader, &tokens, NULL);
+    print_row(name, batches * s->batch_size * s->seq_length, now() - start);
+    nd_loader_close(loader);
+done:
+    nd_dataset_close(dataset);
+    return status;
+}
+
+static nd_status run(setting *s)
+{
+    char name[64];
+    ND_TRY(time_memcpy(s));
+    ND_TRY(time_hdf5(s));
+    ND_TRY(time_hdf5(s)); /* again: the first may have met a cold page cache */
+    ND_TRY(time_loader(s, false, 0, "loader, synchronous"));
+    for (int workers = 1; workers <= s->workers; workers++) {
+        snprintf(name, sizeof name, "loader, %d worker%s", workers, workers > 1 ? "s" : "");
+        ND_TRY(time_loader(s, true, workers, name));
+    }
+    return ND_OK;
+}
+
+int main(int argc, char **argv)
+{
+    char path[4096];
+    if (argc < 2) {
+        fprintf(stderr, "usage: bench_loader DIR [SEQ_LENGTH [BATCH_SIZE [WORKERS]]]\n");
+        return ND_ECONFIG;
+    }
+    setting s = {.directory = argv[1],
+                 .seq_length = argc > 2 ? atoll(argv[2]) : 2048,
+                 .batch_size = argc > 3 ? atoll(argv[3]) : 16,
+                 .workers = argc > 4 ? atoi(argv[4]) : 4};
+    snprintf(path, sizeof path, "%s/train_00000.h5", argv[1]);
+    nd_status status = nd_shard_open(path, &s.first);
+    if (status == ND_OK) {
+        printf("%s: %lld tokens; windows of %lld, batches of %lld, %d epochs, shuffled\n", path,
+               (long long)s.first.n_tokens, (long long)s.seq_length, (long long)s.batch_size,
+               EPOCHS);
+        status = run(&s);
+        nd_shard_close(&s.first);
+    }
+    if (status != ND_OK)
+        fprintf(stderr, "bench_loader: error: %s\n", nd_error_get()->message);
+    return nd_error_exit_code(status);
+}
