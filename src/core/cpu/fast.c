@@ -59,6 +59,13 @@ nd_status nd_cpu_fast_create(const nd_cpu_backend_options *options, nd_backend_o
     }
     nd_fast_fill_products(ops);
     nd_fast_fill_attention(ops);
+    nd_fast_fill_codes(ops);
+    nd_fast_fill_norms(ops);
+    nd_fast_fill_swiglu(ops);
+    nd_fast_fill_rope(ops);
+    nd_fast_fill_loss(ops);
+    nd_fast_fill_elementwise(ops);
+    nd_fast_fill_updates(ops);
     *fast = made;
     return ND_OK;
 }

@@ -27,8 +27,8 @@ struct nd_cpu_fast {
     nd_fast_arena shared;   /* operands of one op, converted */
     nd_fast_arena *private; /* [threads]: rows and blocks of one thread */
     nd_fast_arena rope;     /* cosines and sines, kept between calls */
-    nd_rope_params rope_of;
-    int64_t rope_positions;
+    int64_t rope_head_dim, rope_positions;
+    double rope_base;
 };
 
 /* At least `bytes`, aligned to 64; what was there before is lost. Errors: ND_ENOMEM. */
@@ -58,6 +58,12 @@ static inline int64_t nd_fast_max(int64_t a, int64_t b)
 static inline int64_t nd_fast_ceil(int64_t a, int64_t b)
 {
     return (a + b - 1) / b;
+}
+
+/* Threads worth waking for `elements` of elementwise work. */
+static inline int nd_fast_team(const nd_cpu_fast *fast, int64_t elements)
+{
+    return elements < 16384 ? 1 : fast->threads;
 }
 
 static inline bool nd_fast_covers(nd_dtype dtype)
@@ -92,5 +98,12 @@ static inline void nd_fast_store(const nd_fast_kernels *k, nd_view v, int64_t fi
 /* Each replaces the slots of one op family. */
 void nd_fast_fill_products(nd_backend_ops *ops);
 void nd_fast_fill_attention(nd_backend_ops *ops);
+void nd_fast_fill_codes(nd_backend_ops *ops);
+void nd_fast_fill_norms(nd_backend_ops *ops);
+void nd_fast_fill_swiglu(nd_backend_ops *ops);
+void nd_fast_fill_rope(nd_backend_ops *ops);
+void nd_fast_fill_loss(nd_backend_ops *ops);
+void nd_fast_fill_elementwise(nd_backend_ops *ops);
+void nd_fast_fill_updates(nd_backend_ops *ops);
 
 #endif

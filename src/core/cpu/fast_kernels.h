@@ -68,8 +68,11 @@ typedef struct nd_fast_kernels {
     void (*swiglu)(float *h, const float *gate, const float *up, int64_t n);
     void (*swiglu_backward)(float *dgate, float *dup, const float *dh, const float *gate,
                             const float *up, int64_t n);
-    void (*rotate_halves)(float *x, const float *cosine, const float *sine, int64_t half);
-    void (*rotate_pairs)(float *x, const float *cosine, const float *sine, int64_t half);
+    /* One head by the angles of one position; sign -1 turns back. */
+    void (*rotate_halves)(float *x, const float *cosine, const float *sine, float sign,
+                          int64_t half);
+    void (*rotate_pairs)(float *x, const float *cosine, const float *sine, float sign,
+                         int64_t half);
 
     /* -- softmax ----------------------------------------------------------------------------- */
     /* y = exp(s x - shift); returns the sum of y. */

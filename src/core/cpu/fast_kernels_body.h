@@ -280,24 +280,25 @@ static void swiglu_backward(float *dgate, float *dup, const float *dh, const flo
     }
 }
 
-static void rotate_halves(float *x, const float *cosine, const float *sine, int64_t half)
+static void rotate_halves(float *x, const float *cosine, const float *sine, float sign,
+                          int64_t half)
 {
     float *second = x + half;
 #pragma omp simd
     for (int64_t i = 0; i < half; i++) {
-        const float u = x[i], v = second[i];
-        x[i] = u * cosine[i] - v * sine[i];
-        second[i] = u * sine[i] + v * cosine[i];
+        const float u = x[i], v = second[i], c = cosine[i], s = sign * sine[i];
+        x[i] = u * c - v * s;
+        second[i] = u * s + v * c;
     }
 }
 
-static void rotate_pairs(float *x, const float *cosine, const float *sine, int64_t half)
+static void rotate_pairs(float *x, const float *cosine, const float *sine, float sign, int64_t half)
 {
 #pragma omp simd
     for (int64_t i = 0; i < half; i++) {
-        const float u = x[2 * i], v = x[2 * i + 1];
-        x[2 * i] = u * cosine[i] - v * sine[i];
-        x[2 * i + 1] = u * sine[i] + v * cosine[i];
+        const float u = x[2 * i], v = x[2 * i + 1], c = cosine[i], s = sign * sine[i];
+        x[2 * i] = u * c - v * s;
+        x[2 * i + 1] = u * s + v * c;
     }
 }
 

@@ -1,0 +1,127 @@
+/* Fast layer: embedding and softmax cross-entropy. */
+#include "core/cpu/fast_rows.h"
+
+#include <string.h>
+
+static nd_status check_tokens(nd_cview tokens, int64_t rows, int64_t vocab, int32_t lowest)
+{
+    ND_REQUIRE(tokens.dtype == ND_I32 && nd_view_count(tokens) == rows);
+    const int32_t *ids = tokens.data;
+    for (int64_t t = 0; t < rows; t++)
+        if (ids[t] < lowest || ids[t] >= vocab)
+            return ND_FAIL(ND_EINTERNAL, "token %d at position %lld is outside [%d, %lld)", ids[t],
+                           (long long)t, lowest, (long long)vocab);
+    return ND_OK;
+}
+
+static nd_status embedding_fast(nd_backend *b, nd_view x, nd_cview table, nd_cview tokens)
+{
+    nd_cpu_fast *fast = nd_cpu_fast_of(b);
+    if (!nd_fast_covers(x.dtype) || !nd_fast_covers(table.dtype))
+        return fast->reference.embedding(b, x, table, tokens);
+    ND_REQUIRE(x.cols == table.cols);
+    ND_TRY(check_tokens(tokens, x.rows, table.rows, 0));
+    const nd_fast_kernels *k = fast->kernels;
+    const int64_t n = x.cols;
+    const int32_t *ids = tokens.data;
+    ND_TRY(nd_fast_grow_private(fast, nd_fast_bytes(n, sizeof(float))));
+#pragma omp parallel for num_threads(nd_fast_team(fast, x.rows *n))
+    for (int64_t t = 0; t < x.rows; t++) {
+        float *buffer = fast->private[nd_fast_thread()].memory;
+        const float *row = nd_fast_load(k, table, ids[t] * n, n, buffer);
+        if (x.dtype == ND_F32)
+            memcpy((float *)x.data + t * n, row, (size_t)n * sizeof *row);
+        else
+            nd_fast_store(k, x, t * n, n, row);
+    }
+    return ND_OK;
+}
+
+/* Threads take slices of columns, so that each row of the table gathers its tokens in order. */
+static nd_status embedding_backward_fast(nd_backend *b, nd_view dtable, nd_cview dx,
+                                         nd_cview tokens)
+{
+    enum { SLICE = 64 };
+    nd_cpu_fast *fast = nd_cpu_fast_of(b);
+    if (dtable.dtype != ND_F32 || !nd_fast_covers(dx.dtype))
+        return fast->reference.embedding_backward(b, dtable, dx, tokens);
+    ND_REQUIRE(dx.cols == dtable.cols);
+    ND_TRY(check_tokens(tokens, dx.rows, dtable.rows, 0));
+    const nd_fast_kernels *k = fast->kernels;
+    const int64_t n = dx.cols;
+    const int32_t *ids = tokens.data;
+#pragma omp parallel for num_threads(nd_fast_team(fast, dx.rows *n)) schedule(dynamic, 1)
+    for (int64_t first = 0; first < n; first += SLICE) {
+        const int64_t count = nd_fast_min(SLICE, n - first);
+        float buffer[SLICE];
+        for (int64_t t = 0; t < dx.rows; t++) {
+            float *row = (float *)dtable.data + ids[t] * n + first;
+            k->add(row, row, nd_fast_load(k, dx, t * n + first, count, buffer), count);
+        }
+    }
+    return ND_OK;
+}
+
+/* One row of logits, f32; see the reference for the formulas. `exponentials` is scratch. */
+static void cross_entropy_row(const nd_fast_kernels *k, float *logits, int64_t vocab,
+                              int32_t target, const nd_cross_entropy_params *p, float *exponentials,
+                              double *nll, double *total)
+{
+    const float largest = k->max(logits, vocab);
+    const double sum = k->exp_sum(exponentials, logits, 1.0f, largest, vocab);
+    const double lse = (double)largest + log(sum), smooth = (double)p->label_smoothing;
+    double entropy = 0.0, log_sum = 0.0;
+    if (p->entropy_weight != 0.0f || p->label_smoothing != 0.0f)
+        k->entropy(logits, (float)lse, &entropy, &log_sum, vocab);
+    *nll = lse - (double)logits[target];
+    *total = (1.0 - smooth) * *nll - smooth * log_sum / (double)vocab +
+             (double)p->z_loss_weight * lse * lse - (double)p->entropy_weight * entropy;
+    const nd_softmax_gradient gradient = {.lse = (float)lse,
+                                          .base =
+                                              (float)(1.0 + 2.0 * (double)p->z_loss_weight * lse +
+                                                      (double)p->entropy_weight * entropy),
+                                          .slope = p->entropy_weight,
+                                          .floor = (float)(smooth / (double)vocab),
+                                          .scale = p->gradient_scale};
+    k->softmax_gradient(logits, &gradient, vocab);
+    logits[target] -= p->gradient_scale * (1.0f - p->label_smoothing);
+}
+
+static nd_status cross_entropy_fast(nd_backend *b, nd_view nll, nd_view total, nd_view logits,
+                                    nd_cview targets, const nd_cross_entropy_params *p)
+{
+    nd_cpu_fast *fast = nd_cpu_fast_of(b);
+    if (!nd_fast_covers(logits.dtype))
+        return fast->reference.cross_entropy(b, nll, total, logits, targets, p);
+    ND_REQUIRE(nll.rows == logits.rows && total.rows == logits.rows);
+    ND_REQUIRE(nd_is_float(nll.dtype) && nd_is_float(total.dtype));
+    ND_TRY(check_tokens(targets, logits.rows, logits.cols, -1));
+    const nd_fast_kernels *k = fast->kernels;
+    const int64_t vocab = logits.cols;
+    const int32_t *ids = targets.data;
+    ND_TRY(nd_fast_grow_private(fast, 2 * nd_fast_bytes(vocab, sizeof(float))));
+#pragma omp parallel for num_threads(nd_fast_team(fast, nd_view_count(nd_read(logits))))
+    for (int64_t t = 0; t < logits.rows; t++) {
+        const int thread = nd_fast_thread();
+        float *row = nd_fast_target(logits, t * vocab, nd_fast_buffer(fast, thread, 0, vocab));
+        double row_nll = 0.0, row_total = 0.0;
+        if (ids[t] >= 0) {
+            nd_fast_load(k, nd_read(logits), t * vocab, vocab, row);
+            cross_entropy_row(k, row, vocab, ids[t], p, nd_fast_buffer(fast, thread, 1, vocab),
+                              &row_nll, &row_total);
+        } else {
+            memset(row, 0, (size_t)vocab * sizeof *row);
+        }
+        nd_fast_store(k, logits, t * vocab, vocab, row);
+        nd_store(nll, t, row_nll);
+        nd_store(total, t, row_total);
+    }
+    return ND_OK;
+}
+
+void nd_fast_fill_loss(nd_backend_ops *ops)
+{
+    ops->embedding = embedding_fast;
+    ops->embedding_backward = embedding_backward_fast;
+    ops->cross_entropy = cross_entropy_fast;
+}

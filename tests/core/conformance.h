@@ -1,0 +1,235 @@
+/* Running one op on the reference and on the fast layer side by side.
+ *
+ * A harness holds the reference and fast backends with 1, 2 and 3 threads, all of one instruction
+ * set. Inputs are shared; each backend has its own outputs, poisoned with NaN patterns before the
+ * op. The reference writes f64 wherever an op takes it, so that its rounding does not count. */
+#ifndef ND_TESTS_CORE_CONFORMANCE_H
+#define ND_TESTS_CORE_CONFORMANCE_H
+
+#include "support/support.h"
+
+#include "core/backend.h"
+#include "core/float_formats.h"
+#include "core/rng.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { BACKENDS = 4, HARNESS_BLOCKS = 256 };
+
+typedef struct harness {
+    nd_backend *backend[BACKENDS]; /* 0 is the reference, i > 0 fast with i threads */
+    const char *isa;
+    uint64_t seed, drawn;
+    void *blocks[HARNESS_BLOCKS]; /* freed by harness_reset and harness_close */
+    int block_count;
+} harness;
+
+/* One output or in-place argument: a view for each backend. */
+typedef struct outputs {
+    nd_view view[BACKENDS];
+} outputs;
+
+/* False when this machine lacks the instruction set. ND_TEST_SEED changes all random inputs. */
+static inline bool harness_open(harness *h, const char *isa)
+{
+    const char *wanted = getenv("ND_TEST_SEED");
+    *h = (harness){.isa = isa, .seed = wanted ? strtoull(wanted, NULL, 0) : 20240229};
+    for (int i = 0; i < BACKENDS; i++) {
+        const nd_cpu_backend_options options = {
+            .threads = i > 0 ? i : 1, .reference_only = i == 0, .isa = isa};
+        if (nd_cpu_backend_create(&options, &h->backend[i]) != ND_OK) {
+            cr_log_info("%s: not on this machine\n", isa);
+            nd_error_clear();
+            for (int made = 0; made < i; made++)
+                nd_backend_destroy(h->backend[made]);
+            return false;
+        }
+    }
+    cr_log_info("%s, seed %" PRIu64 "\n", isa, h->seed);
+    return true;
+}
+
+static inline void harness_reset(harness *h)
+{
+    for (int i = 0; i < h->block_count; i++)
+        free(h->blocks[i]);
+    h->block_count = 0;
+}
+
+static inline void harness_close(harness *h)
+{
+    harness_reset(h);
+    for (int i = 0; i < BACKENDS; i++)
+        nd_backend_destroy(h->backend[i]);
+}
+
+/* Memory ends at its last byte, so that a sanitizer sees any access behind it. */
+static inline nd_view poisoned(harness *h, nd_dtype dtype, int64_t rows, int64_t cols)
+{
+    const size_t bytes = (size_t)(rows * cols) * nd_dtype_size(dtype);
+    void *memory = malloc(bytes + 1);
+    cr_assert(memory != NULL && h->block_count < HARNESS_BLOCKS);
+    memset(memory, 0xff, bytes);
+    h->blocks[h->block_count++] = memory;
+    return nd_view_of(memory, dtype, rows, cols);
+}
+
+static inline double element(nd_cview v, int64_t i)
+{
+    switch (v.dtype) {
+    case ND_F64:
+        return ((const double *)v.data)[i];
+    case ND_F32:
+        return ((const float *)v.data)[i];
+    case ND_BF16:
+        return nd_bf16_to_float(((const uint16_t *)v.data)[i]);
+    case ND_I32:
+        return ((const int32_t *)v.data)[i];
+    case ND_I8:
+        return ((const int8_t *)v.data)[i];
+    case ND_U8:
+        break;
+    }
+    return ((const uint8_t *)v.data)[i];
+}
+
+static inline void set_element(nd_view v, int64_t i, double x)
+{
+    switch (v.dtype) {
+    case ND_F64:
+        ((double *)v.data)[i] = x;
+        break;
+    case ND_F32:
+        ((float *)v.data)[i] = (float)x;
+        break;
+    case ND_BF16:
+        ((uint16_t *)v.data)[i] = nd_bf16_from_float((float)x);
+        break;
+    case ND_I32:
+        ((int32_t *)v.data)[i] = (int32_t)x;
+        break;
+    case ND_I8:
+        ((int8_t *)v.data)[i] = (int8_t)x;
+        break;
+    case ND_U8:
+        ((uint8_t *)v.data)[i] = (uint8_t)x;
+        break;
+    }
+}
+
+/* Normal(0, std) floats. */
+static inline nd_view random_floats(harness *h, nd_dtype dtype, int64_t rows, int64_t cols,
+                                    float std)
+{
+    const nd_view v = poisoned(h, dtype, rows, cols);
+    const uint64_t key = nd_rng_key(h->seed + h->drawn++, "conformance");
+    for (int64_t i = 0; i < rows * cols; i++) {
+        float x;
+        nd_rng_normal_fill(key, (uint64_t)i, std, &x, 1);
+        set_element(v, i, x);
+    }
+    return v;
+}
+
+/* Uniform integers in [low, high], of any dtype. */
+static inline nd_view random_integers(harness *h, nd_dtype dtype, int64_t rows, int64_t cols,
+                                      int low, int high)
+{
+    const nd_view v = poisoned(h, dtype, rows, cols);
+    const uint64_t key = nd_rng_key(h->seed + h->drawn++, "conformance");
+    for (int64_t i = 0; i < rows * cols; i++)
+        set_element(v, i, low + floor(nd_rng_uniform(key, (uint64_t)i) * (high - low + 1)));
+    return v;
+}
+
+/* Activation maxima or scales: positive f32. */
+static inline nd_view random_scales(harness *h, int64_t rows, int64_t cols)
+{
+    const nd_view v = random_floats(h, ND_F32, rows, cols, 1.0f);
+    for (int64_t i = 0; i < rows * cols; i++)
+        set_element(v, i, 0.05 + fabs(element(nd_read(v), i)));
+    return v;
+}
+
+static inline outputs poisoned_outputs(harness *h, nd_dtype reference, nd_dtype dtype, int64_t rows,
+                                       int64_t cols)
+{
+    outputs out;
+    for (int i = 0; i < BACKENDS; i++)
+        out.view[i] = poisoned(h, i == 0 ? reference : dtype, rows, cols);
+    return out;
+}
+
+/* In-place arguments that start from the same values. */
+static inline outputs copied_outputs(harness *h, nd_dtype reference, nd_cview start)
+{
+    outputs out = poisoned_outputs(h, reference, start.dtype, start.rows, start.cols);
+    for (int i = 0; i < BACKENDS; i++)
+        for (int64_t j = 0; j < nd_view_count(start); j++)
+            set_element(out.view[i], j, element(start, j));
+    return out;
+}
+
+/* |x - y| / |y| in the Euclidean norm; infinite where x holds a NaN. */
+static inline double relative_error(nd_cview x, nd_cview y)
+{
+    double difference = 0.0, norm = 0.0;
+    for (int64_t i = 0; i < nd_view_count(x); i++) {
+        const double d = element(x, i) - element(y, i);
+        difference += d * d;
+        norm += element(y, i) * element(y, i);
+    }
+    if (isnan(difference))
+        return INFINITY;
+    return difference == 0.0 ? 0.0 : sqrt(difference / (norm > 0.0 ? norm : 1e-30));
+}
+
+static inline void check_same_bits(const harness *h, const char *what, const outputs *out)
+{
+    for (int i = 2; i < BACKENDS; i++)
+        cr_assert(
+            memcmp(out->view[1].data, out->view[i].data, nd_view_bytes(nd_read(out->view[1]))) == 0,
+            "%s [%lld, %lld] (%s, seed %" PRIu64 "): 1 and %d threads differ", what,
+            (long long)out->view[1].rows, (long long)out->view[1].cols, h->isa, h->seed, i);
+}
+
+static inline void check_close(const harness *h, const char *what, const outputs *out,
+                               double tolerance)
+{
+    const nd_view fast = out->view[1];
+    const double error = relative_error(nd_read(fast), nd_read(out->view[0]));
+    cr_assert(error <= tolerance, "%s %s [%lld, %lld] (%s, seed %" PRIu64 "): error %.3g > %.3g",
+              what, nd_dtype_name(fast.dtype), (long long)fast.rows, (long long)fast.cols, h->isa,
+              h->seed, error, tolerance);
+    check_same_bits(h, what, out);
+}
+
+static inline void check_equal(const harness *h, const char *what, const outputs *out)
+{
+    for (int64_t i = 0; i < nd_view_count(nd_read(out->view[0])); i++)
+        cr_assert(element(nd_read(out->view[0]), i) == element(nd_read(out->view[1]), i),
+                  "%s (%s, seed %" PRIu64 "): element %lld of [%lld, %lld] is %g, expected %g",
+                  what, h->isa, h->seed, (long long)i, (long long)out->view[0].rows,
+                  (long long)out->view[0].cols, element(nd_read(out->view[1]), i),
+                  element(nd_read(out->view[0]), i));
+    check_same_bits(h, what, out);
+}
+
+/* Calls `op` of every backend: RUN(h, rmsnorm, y.view[i], ...) with i the backend's number. */
+#define RUN(h, op, ...)                                                                            \
+    for (int i = 0; i < BACKENDS; i++)                                                             \
+    ND_ASSERT_OK((h)->backend[i]->ops.op((h)->backend[i], __VA_ARGS__))
+
+/* Each instruction set of this machine in turn, with a fresh harness `h`. */
+static const char *const all_isas[] = {"avx512", "avx2", "generic"};
+#define FOR_EACH_ISA(h)                                                                            \
+    for (size_t isa_ = 0; isa_ < sizeof all_isas / sizeof *all_isas; isa_++)                       \
+        if (harness_open(&(h), all_isas[isa_]))                                                    \
+            for (bool once_ = true; once_; once_ = false, harness_close(&(h)))
+
+static const nd_dtype float_dtypes[] = {ND_F32, ND_BF16};
+
+#endif

@@ -1,0 +1,395 @@
+/* Every slot of the fast CPU layer against the reference: rows, codes, loss and updates. The
+ * products and attention are in test_backend_products.c. */
+#include "core/conformance.h"
+
+/* Normalised errors. An f32 result differs from the double reference by f32 rounding of a few
+ * operations; a bf16 result by the last rounding, at most 2^-8 of an element. */
+static const double TOLERANCE_F32 = 1e-6, TOLERANCE_BF16 = 4e-3;
+static double tolerance(nd_dtype dtype)
+{
+    return dtype == ND_BF16 ? TOLERANCE_BF16 : TOLERANCE_F32;
+}
+
+/* Sums over many rows in f32. */
+static const double TOLERANCE_SUM = 5e-6;
+
+/* Quantised after a norm in f32: one step on values that lie at a rounding tie. */
+static const double TIE_FRACTION = 1e-3;
+
+static const int64_t shapes[][2] = {{1, 1},   {1, 37},   {37, 1},    {5, 16},   {3, 100},
+                                    {17, 65}, {64, 256}, {130, 129}, {40, 1000}};
+enum { SHAPES = sizeof shapes / sizeof *shapes };
+
+typedef void (*shape_test)(harness *h, int64_t rows, int64_t cols, nd_dtype x, nd_dtype y);
+
+static void over_shapes_and_dtypes(shape_test test)
+{
+    harness h;
+    FOR_EACH_ISA(h)
+    {
+        for (int s = 0; s < SHAPES; s++)
+            for (int mix = 0; mix < 4; mix++) {
+                test(&h, shapes[s][0], shapes[s][1], float_dtypes[mix & 1], float_dtypes[mix >> 1]);
+                harness_reset(&h);
+            }
+    }
+}
+
+static void check_quantised(const harness *h, const char *what, const outputs *q)
+{
+    int64_t off = 0;
+    const int64_t count = nd_view_count(nd_read(q->view[0]));
+    for (int64_t i = 0; i < count; i++) {
+        const double d = element(nd_read(q->view[1]), i) - element(nd_read(q->view[0]), i);
+        cr_assert(fabs(d) <= 1.0, "%s (%s): element %lld is off by %g", what, h->isa, (long long)i,
+                  d);
+        off += d != 0.0;
+    }
+    const bool rare = (double)off <= 1.0 + TIE_FRACTION * (double)count;
+    cr_assert(rare, "%s (%s): %lld of %lld differ", what, h->isa, (long long)off, (long long)count);
+    check_same_bits(h, what, q);
+}
+
+static void rmsnorm_case(harness *h, int64_t rows, int64_t n, nd_dtype x_type, nd_dtype y_type)
+{
+    const nd_cview x = nd_read(random_floats(h, x_type, rows, n, 2.0f));
+    const nd_cview w = nd_read(random_floats(h, y_type, 1, n, 1.0f));
+    const outputs y = poisoned_outputs(h, ND_F64, y_type, rows, n);
+    const outputs r = poisoned_outputs(h, ND_F64, ND_F32, rows, 1);
+    RUN(h, rmsnorm, y.view[i], r.view[i], x, w);
+    check_close(h, "rmsnorm y", &y, tolerance(y_type));
+    check_close(h, "rmsnorm r", &r, TOLERANCE_F32);
+    const outputs q = poisoned_outputs(h, ND_I8, ND_I8, rows, n);
+    const outputs a = poisoned_outputs(h, ND_F32, ND_F32, rows, 1);
+    RUN(h, rmsnorm_quantize, q.view[i], a.view[i], r.view[i], x, w);
+    check_quantised(h, "rmsnorm_quantize q", &q);
+    check_close(h, "rmsnorm_quantize a", &a, TOLERANCE_F32);
+    check_close(h, "rmsnorm_quantize r", &r, TOLERANCE_F32);
+}
+
+Test(backend, rmsnorm_agrees_with_the_reference)
+{
+    over_shapes_and_dtypes(rmsnorm_case);
+}
+
+static void rmsnorm_backward_case(harness *h, int64_t rows, int64_t n, nd_dtype x_type,
+                                  nd_dtype dx_type)
+{
+    const nd_cview x = nd_read(random_floats(h, x_type, rows, n, 2.0f));
+    const nd_cview w = nd_read(random_floats(h, ND_F32, 1, n, 1.0f));
+    const nd_cview dy = nd_read(random_floats(h, dx_type, rows, n, 1.0f));
+    const nd_cview r = nd_read(random_scales(h, rows, 1));
+    const outputs dx = poisoned_outputs(h, ND_F64, dx_type, rows, n);
+    const nd_cview start = nd_read(random_floats(h, ND_F32, 1, n, 1.0f));
+    const outputs dw = copied_outputs(h, ND_F64, start);
+    RUN(h, rmsnorm_backward, dx.view[i], dw.view[i], dy, x, w, r, 0.0f);
+    check_close(h, "rmsnorm_backward dx", &dx, tolerance(dx_type));
+    check_close(h, "rmsnorm_backward dw", &dw, TOLERANCE_SUM);
+    const outputs sum =
+        copied_outputs(h, ND_F64, nd_read(random_floats(h, dx_type, rows, n, 1.0f)));
+    RUN(h, rmsnorm_backward, sum.view[i], dw.view[i], dy, x, w, r, 1.0f);
+    check_close(h, "rmsnorm_backward dx += ", &sum, tolerance(dx_type));
+}
+
+Test(backend, rmsnorm_backward_agrees_with_the_reference)
+{
+    over_shapes_and_dtypes(rmsnorm_backward_case);
+}
+
+static void swiglu_case(harness *h, int64_t rows, int64_t n, nd_dtype x_type, nd_dtype y_type)
+{
+    const nd_cview gate = nd_read(random_floats(h, x_type, rows, n, 4.0f));
+    const nd_cview up = nd_read(random_floats(h, y_type, rows, n, 1.0f));
+    const nd_cview w = nd_read(random_floats(h, ND_F32, 1, n, 1.0f));
+    const outputs hidden = poisoned_outputs(h, ND_F64, y_type, rows, n);
+    RUN(h, swiglu, hidden.view[i], gate, up);
+    check_close(h, "swiglu", &hidden, tolerance(y_type));
+    const outputs q = poisoned_outputs(h, ND_I8, ND_I8, rows, n);
+    const outputs a = poisoned_outputs(h, ND_F32, ND_F32, rows, 1);
+    const outputs r = poisoned_outputs(h, ND_F64, ND_F32, rows, 1);
+    RUN(h, swiglu_rmsnorm_quantize, q.view[i], a.view[i], r.view[i], gate, up, w);
+    check_quantised(h, "swiglu_rmsnorm_quantize q", &q);
+    check_close(h, "swiglu_rmsnorm_quantize a", &a, TOLERANCE_F32);
+    check_close(h, "swiglu_rmsnorm_quantize r", &r, TOLERANCE_F32);
+}
+
+Test(backend, swiglu_agrees_with_the_reference)
+{
+    over_shapes_and_dtypes(swiglu_case);
+}
+
+static void swiglu_backward_case(harness *h, int64_t rows, int64_t n, nd_dtype x_type,
+                                 nd_dtype y_type)
+{
+    const nd_cview gate = nd_read(random_floats(h, x_type, rows, n, 4.0f));
+    const nd_cview up = nd_read(random_floats(h, x_type, rows, n, 1.0f));
+    const nd_cview dh = nd_read(random_floats(h, y_type, rows, n, 1.0f));
+    const nd_cview w = nd_read(random_floats(h, ND_F32, 1, n, 1.0f));
+    const nd_cview r = nd_read(random_scales(h, rows, 1));
+    outputs dgate = poisoned_outputs(h, ND_F64, y_type, rows, n);
+    outputs dup = poisoned_outputs(h, ND_F64, y_type, rows, n);
+    RUN(h, swiglu_backward, dgate.view[i], dup.view[i], dh, gate, up);
+    check_close(h, "swiglu_backward dgate", &dgate, tolerance(y_type));
+    check_close(h, "swiglu_backward dup", &dup, tolerance(y_type));
+    const outputs dw = copied_outputs(h, ND_F64, nd_read(random_floats(h, ND_F32, 1, n, 1.0f)));
+    RUN(h, swiglu_rmsnorm_backward, dgate.view[i], dup.view[i], dw.view[i], dh, gate, up, w, r);
+    check_close(h, "swiglu_rmsnorm_backward dgate", &dgate, tolerance(y_type));
+    check_close(h, "swiglu_rmsnorm_backward dup", &dup, tolerance(y_type));
+    check_close(h, "swiglu_rmsnorm_backward dw", &dw, TOLERANCE_SUM);
+    /* In place: the gradients lie over gate and up. */
+    dgate = copied_outputs(h, ND_F64, gate);
+    dup = copied_outputs(h, ND_F64, up);
+    RUN(h, swiglu_rmsnorm_backward, dgate.view[i], dup.view[i], dw.view[i], dh,
+        nd_read(dgate.view[i]), nd_read(dup.view[i]), w, r);
+    check_close(h, "swiglu_rmsnorm_backward in place", &dgate, tolerance(x_type));
+    check_close(h, "swiglu_rmsnorm_backward in place", &dup, tolerance(x_type));
+}
+
+Test(backend, swiglu_backward_agrees_with_the_reference)
+{
+    over_shapes_and_dtypes(swiglu_backward_case);
+}
+
+static void elementwise_case(harness *h, int64_t rows, int64_t n, nd_dtype x_type, nd_dtype y_type)
+{
+    const nd_cview x = nd_read(random_floats(h, x_type, rows, n, 1.0f));
+    const nd_cview z = nd_read(random_floats(h, y_type, rows, n, 1.0f));
+    const outputs y = poisoned_outputs(h, ND_F64, y_type, rows, n);
+    RUN(h, add, y.view[i], x, z);
+    check_close(h, "add", &y, tolerance(y_type));
+    const outputs over = copied_outputs(h, ND_F64, x);
+    RUN(h, add, over.view[i], nd_read(over.view[i]), z);
+    check_close(h, "add in place", &over, tolerance(x_type));
+    const outputs scaled = poisoned_outputs(h, ND_F64, y_type, rows, n);
+    RUN(h, axpby, scaled.view[i], -1.5f, x, 0.0f);
+    check_close(h, "axpby, beta 0", &scaled, tolerance(y_type));
+    const outputs blend = copied_outputs(h, ND_F64, z);
+    RUN(h, axpby, blend.view[i], 0.3f, x, 0.7f);
+    check_close(h, "axpby", &blend, tolerance(y_type));
+    const outputs sum = poisoned_outputs(h, ND_F64, ND_F64, 1, 1);
+    RUN(h, sum_squares, sum.view[i], x);
+    check_close(h, "sum_squares", &sum, 1e-12);
+    RUN(h, sum, sum.view[i], x);
+    cr_assert(fabs(*(double *)sum.view[0].data - *(double *)sum.view[1].data) < 1e-9);
+    check_same_bits(h, "sum", &sum);
+}
+
+Test(backend, elementwise_ops_agree_with_the_reference)
+{
+    over_shapes_and_dtypes(elementwise_case);
+}
+
+Test(backend, sums_of_many_elements_do_not_depend_on_threads)
+{
+    harness h;
+    FOR_EACH_ISA(h)
+    {
+        const nd_cview x = nd_read(random_floats(&h, ND_F32, 300, 1001, 1.0f));
+        const outputs sum = poisoned_outputs(&h, ND_F64, ND_F64, 1, 1);
+        RUN(&h, sum_squares, sum.view[i], x);
+        check_close(&h, "sum_squares", &sum, 1e-12);
+    }
+}
+
+Test(backend, rope_agrees_with_the_reference_in_both_styles_and_directions)
+{
+    harness h;
+    FOR_EACH_ISA(h)
+    {
+        for (int mix = 0; mix < 16; mix++) {
+            const nd_rope_params params = {.style = mix & 1 ? ND_ROPE_PAIRS : ND_ROPE_HALVES,
+                                           .head_dim = mix & 2 ? 64 : 6,
+                                           .seq_len = 11,
+                                           .start = mix & 4 ? 300 : 0,
+                                           .base = 10000.0,
+                                           .inverse = (mix & 8) != 0};
+            for (int d = 0; d < 2; d++) {
+                const nd_view start =
+                    random_floats(&h, float_dtypes[d], 33, 3 * params.head_dim, 1.0f);
+                const outputs x = copied_outputs(&h, ND_F64, nd_read(start));
+                RUN(&h, rope, x.view[i], &params);
+                check_close(&h, "rope", &x, tolerance(float_dtypes[d]));
+            }
+            harness_reset(&h);
+        }
+    }
+}
+
+/* -- codes ------------------------------------------------------------------------------------- */
+
+static void codes_case(harness *h, int64_t rows, int64_t n, nd_dtype x_type, nd_dtype y_type)
+{
+    const nd_cview w = nd_read(random_floats(h, x_type, rows, n, 0.02f));
+    const int64_t groups[] = {0, 1, n % 5 == 0 ? 5 : n};
+    for (int g = 0; g < 3; g++) {
+        const outputs c = poisoned_outputs(h, ND_I8, ND_I8, rows, n);
+        const outputs s =
+            poisoned_outputs(h, ND_F32, ND_F32, groups[g] ? rows : 1, groups[g] ? groups[g] : 1);
+        RUN(h, ternarize, c.view[i], s.view[i], w);
+        check_equal(h, "ternarize c", &c);
+        check_equal(h, "ternarize s", &s);
+        const outputs back = poisoned_outputs(h, ND_F64, y_type, rows, n);
+        RUN(h, dequantize_codes, back.view[i], nd_read(c.view[i]), nd_read(s.view[i]));
+        check_close(h, "dequantize_codes", &back, tolerance(y_type));
+        const outputs packed = poisoned_outputs(h, ND_U8, ND_U8, 1, (rows * n + 3) / 4);
+        RUN(h, pack_codes, packed.view[i], nd_read(c.view[i]));
+        check_equal(h, "pack_codes", &packed);
+        const outputs unpacked = poisoned_outputs(h, ND_I8, ND_I8, rows, n);
+        RUN(h, unpack_codes, unpacked.view[i], nd_read(packed.view[i]));
+        check_equal(h, "unpack_codes", &unpacked);
+        cr_assert(memcmp(unpacked.view[1].data, c.view[1].data, (size_t)(rows * n)) == 0);
+    }
+    const nd_view x = random_floats(h, x_type, rows, n, 3.0f);
+    for (int64_t i = 0; i < n; i++)
+        set_element(x, i, 0.0); /* a row of zeros */
+    const outputs q = poisoned_outputs(h, ND_I8, ND_I8, rows, n);
+    const outputs a = poisoned_outputs(h, ND_F32, ND_F32, rows, 1);
+    RUN(h, quantize_rows, q.view[i], a.view[i], nd_read(x));
+    check_equal(h, "quantize_rows q", &q);
+    check_equal(h, "quantize_rows a", &a);
+}
+
+Test(backend, codes_equal_the_reference)
+{
+    over_shapes_and_dtypes(codes_case);
+}
+
+/* -- embedding and loss ------------------------------------------------------------------------ */
+
+Test(backend, embedding_and_its_gradient_agree_with_the_reference)
+{
+    harness h;
+    FOR_EACH_ISA(h)
+    {
+        for (int mix = 0; mix < 4; mix++) {
+            const nd_dtype table_type = float_dtypes[mix & 1], x_type = float_dtypes[mix >> 1];
+            const int64_t vocab = 50, tokens = 333, n = mix & 1 ? 129 : 64;
+            const nd_cview table = nd_read(random_floats(&h, table_type, vocab, n, 1.0f));
+            const nd_cview ids = nd_read(random_integers(&h, ND_I32, 1, tokens, 0, 49));
+            const outputs x = poisoned_outputs(&h, ND_F64, x_type, tokens, n);
+            RUN(&h, embedding, x.view[i], table, ids);
+            check_close(&h, "embedding", &x, tolerance(x_type));
+            const nd_cview dx = nd_read(random_floats(&h, x_type, tokens, n, 1.0f));
+            const nd_cview start = nd_read(random_floats(&h, ND_F32, vocab, n, 1.0f));
+            const outputs dtable = copied_outputs(&h, ND_F64, start);
+            RUN(&h, embedding_backward, dtable.view[i], dx, ids);
+            check_close(&h, "embedding_backward", &dtable, TOLERANCE_F32);
+            harness_reset(&h);
+        }
+    }
+}
+
+Test(backend, tokens_outside_the_vocabulary_are_refused)
+{
+    harness h;
+    cr_assert(harness_open(&h, "generic"));
+    const nd_cview table = nd_read(random_floats(&h, ND_F32, 10, 4, 1.0f));
+    const nd_cview ids = nd_read(random_integers(&h, ND_I32, 1, 3, 10, 10));
+    const nd_view x = poisoned(&h, ND_F32, 3, 4);
+    for (int i = 0; i < BACKENDS; i++)
+        ND_ASSERT_FAILS(h.backend[i]->ops.embedding(h.backend[i], x, table, ids), ND_EINTERNAL,
+                        "token 10 at position 0");
+    harness_close(&h);
+}
+
+static void cross_entropy_case(harness *h, int64_t rows, int64_t vocab, nd_dtype type,
+                               nd_dtype ignored)
+{
+    const nd_cross_entropy_params params[] = {{.gradient_scale = 1.0f},
+                                              {.label_smoothing = 0.1f,
+                                               .z_loss_weight = 1e-3f,
+                                               .entropy_weight = 0.05f,
+                                               .gradient_scale = 0.25f}};
+    for (int p = 0; p < 2; p++) {
+        const nd_cview start = nd_read(random_floats(h, type, rows, vocab, 5.0f));
+        const outputs logits = copied_outputs(h, ND_F64, start);
+        const nd_cview ids = nd_read(random_integers(h, ND_I32, 1, rows, -1, (int)vocab - 1));
+        const outputs nll =
+            poisoned_outputs(h, ND_F64, ignored == ND_F32 ? ND_F32 : ND_F64, rows, 1);
+        const outputs total = poisoned_outputs(h, ND_F64, ND_F32, rows, 1);
+        RUN(h, cross_entropy, nll.view[i], total.view[i], logits.view[i], ids, &params[p]);
+        if (vocab == 1)
+            continue; /* every result is zero up to rounding */
+        check_close(h, "cross_entropy nll", &nll, TOLERANCE_F32);
+        check_close(h, "cross_entropy total", &total, TOLERANCE_F32);
+        check_close(h, "cross_entropy dlogits", &logits, type == ND_BF16 ? TOLERANCE_BF16 : 3e-6);
+    }
+}
+
+Test(backend, cross_entropy_agrees_with_the_reference)
+{
+    over_shapes_and_dtypes(cross_entropy_case);
+}
+
+/* -- optimizers -------------------------------------------------------------------------------- */
+
+static void momentum_case(harness *h, int64_t rows, int64_t n, nd_dtype g_type, nd_dtype u_type)
+{
+    const nd_cview g = nd_read(random_floats(h, g_type, rows, n, 1.0f));
+    const nd_cview start = nd_read(random_floats(h, ND_F32, rows, n, 1.0f));
+    for (int nesterov = 0; nesterov < 2; nesterov++) {
+        const outputs m = copied_outputs(h, ND_F64, start);
+        const outputs u = poisoned_outputs(h, ND_F64, u_type, rows, n);
+        RUN(h, momentum, u.view[i], m.view[i], g, 0.95f, 0.5f, nesterov != 0);
+        check_close(h, "momentum m", &m, TOLERANCE_F32);
+        check_close(h, "momentum u", &u, tolerance(u_type));
+    }
+}
+
+Test(backend, momentum_agrees_with_the_reference)
+{
+    over_shapes_and_dtypes(momentum_case);
+}
+
+/* Stochastic rounding uses the same random words, so that bf16 weights differ only where the f32
+ * value falls on the other side of the draw. */
+static void check_masters(const harness *h, const char *what, const outputs *w)
+{
+    if (w->view[1].dtype != ND_BF16) {
+        check_close(h, what, w, TOLERANCE_F32);
+        return;
+    }
+    int64_t off = 0;
+    const int64_t count = nd_view_count(nd_read(w->view[0]));
+    for (int64_t i = 0; i < count; i++)
+        off += element(nd_read(w->view[0]), i) != element(nd_read(w->view[1]), i);
+    const bool rare = (double)off <= 1.0 + TIE_FRACTION * (double)count;
+    cr_assert(rare, "%s (%s): %lld of %lld differ", what, h->isa, (long long)off, (long long)count);
+    check_close(h, what, w, 2.0 * TOLERANCE_BF16);
+}
+
+static void update_case(harness *h, int64_t rows, int64_t n, nd_dtype u_type, nd_dtype w_type)
+{
+    const nd_cview u = nd_read(random_floats(h, u_type, rows, n, 1.0f));
+    const nd_cview start = nd_read(random_floats(h, w_type, rows, n, 1.0f));
+    const nd_dtype reference = w_type == ND_BF16 ? ND_BF16 : ND_F64;
+    for (int cautious = 0; cautious < 2; cautious++) {
+        const nd_update_params update = {0.02f, 0.01f, cautious != 0, 0x1234567890abcdefu};
+        const outputs w = copied_outputs(h, reference, start);
+        RUN(h, apply_update, w.view[i], u, &update);
+        check_masters(h, "apply_update", &w);
+        const nd_adamw_params adamw = {.learning_rate = 0.01f,
+                                       .beta1 = 0.9f,
+                                       .beta2 = 0.95f,
+                                       .epsilon = 1e-8f,
+                                       .weight_decay = 0.1f,
+                                       .gradient_scale = 0.5f,
+                                       .correction1 = 0.19f,
+                                       .correction2 = 0.0975f,
+                                       .cautious_decay = cautious != 0,
+                                       .rounding_key = 99};
+        const outputs weights = copied_outputs(h, reference, start);
+        const nd_cview m0 = nd_read(random_floats(h, ND_F32, rows, n, 0.1f));
+        const outputs m = copied_outputs(h, ND_F64, m0);
+        const outputs v = copied_outputs(h, ND_F64, nd_read(random_scales(h, rows, n)));
+        RUN(h, adamw, weights.view[i], m.view[i], v.view[i], u, &adamw);
+        check_masters(h, "adamw w", &weights);
+        check_close(h, "adamw m", &m, TOLERANCE_F32);
+        check_close(h, "adamw v", &v, TOLERANCE_F32);
+    }
+}
+
+Test(backend, updates_agree_with_the_reference)
+{
+    over_shapes_and_dtypes(update_case);
+}
