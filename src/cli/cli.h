@@ -4,6 +4,7 @@
 #define ND_CLI_CLI_H
 
 #include "core/error.h"
+#include "dist/comm.h"
 
 nd_status nd_cli_train(int argc, char **argv);
 nd_status nd_cli_tokenizer(int argc, char **argv);
@@ -12,5 +13,12 @@ nd_status nd_cli_eval(int argc, char **argv);
 nd_status nd_cli_sample(int argc, char **argv);
 nd_status nd_cli_grad(int argc, char **argv);
 nd_status nd_cli_info(int argc, char **argv);
+
+/* The end of a command that ran over ranks: on an error prints it with the rank and takes the whole
+ * job down with the error's exit code; otherwise releases `comm`. Returns `status`. */
+nd_status nd_cli_leave(nd_comm *comm, nd_status status);
+
+/* Prints this thread's error to standard error. `rank` < 0 outside a job of ranks. */
+void nd_cli_print_error(int rank);
 
 #endif

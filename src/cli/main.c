@@ -37,7 +37,7 @@ static void print_usage(FILE *out)
 static int finish(nd_status status)
 {
     if (status != ND_OK && status != ND_ESTOPPED)
-        fprintf(stderr, "nanochat_dist: error: %s\n", nd_error_get()->message);
+        nd_cli_print_error(-1);
     return nd_error_exit_code(status);
 }
 

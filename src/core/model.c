@@ -197,23 +197,23 @@ static nd_status head_and_loss(nd_model *m, float gradient_scale, const nd_view 
     return ND_OK;
 }
 
-static nd_status read_loss(nd_model *m, nd_loss *loss)
+static nd_status read_loss(nd_model *m, int64_t rows, nd_loss *loss)
 {
     nd_backend *b = m->backend;
     double sums[2];
     double *device = m->sums.data;
-    ND_TRY(b->ops.sum(b, nd_view_of(device, ND_F64, 1, 1), nd_read(m->nll)));
-    ND_TRY(b->ops.sum(b, nd_view_of(device + 1, ND_F64, 1, 1), nd_read(m->total)));
+    ND_TRY(b->ops.sum(b, nd_view_of(device, ND_F64, 1, 1), nd_cview_rows(nd_read(m->nll), 0, rows)));
+    ND_TRY(b->ops.sum(b, nd_view_of(device + 1, ND_F64, 1, 1), nd_cview_rows(nd_read(m->total), 0, rows)));
     ND_TRY(b->ops.download(b, sums, device, sizeof sums));
-    *loss = (nd_loss){.nll = sums[0], .total = sums[1], .tokens = m->tokens};
+    *loss = (nd_loss){.nll = sums[0], .total = sums[1], .tokens = rows};
     return ND_OK;
 }
 
-nd_status nd_model_evaluate(nd_model *m, const int32_t *tokens, nd_loss *loss)
+nd_status nd_model_evaluate(nd_model *m, const int32_t *tokens, int64_t sequences, nd_loss *loss)
 {
     ND_TRY(forward(m, tokens));
     ND_TRY(head_and_loss(m, 0.0f, NULL, 0.0f));
-    return read_loss(m, loss);
+    return read_loss(m, sequences * m->config.seq_length, loss);
 }
 
 static nd_status zero_gradient(nd_model *m, nd_view gradient)
@@ -272,5 +272,5 @@ nd_status nd_model_train(nd_model *m, const int32_t *tokens, float gradient_scal
         ND_TRY(zero_gradient(m, gradients[embedding]));
     ND_TRY(b->ops.embedding_backward(b, gradients[embedding], nd_read(m->dx), nd_read(m->inputs)));
     ND_TRY(announce(ready, embedding, 1));
-    return read_loss(m, loss);
+    return read_loss(m, m->tokens, loss);
 }

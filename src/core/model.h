@@ -52,8 +52,10 @@ nd_status nd_model_take_activations(nd_model *model, nd_arena *arena, bool train
  * projections, converts the rest. */
 nd_status nd_model_load_weight(nd_model *model, int64_t index, nd_cview master);
 
-/* Loss of micro_batch sequences of seq_length + 1 tokens (host memory). The forward pass of eval. */
-nd_status nd_model_evaluate(nd_model *model, const int32_t *tokens, nd_loss *loss);
+/* Loss of the first `sequences` of micro_batch sequences of seq_length + 1 tokens (host memory). The
+ * forward pass of eval. */
+nd_status nd_model_evaluate(nd_model *model, const int32_t *tokens, int64_t sequences,
+                            nd_loss *loss);
 
 /* Loss and gradients. gradients[i]: f32 (f64 in checks) [rows, cols] of parameter i; written, or added
  * to when `accumulate`. The gradient is that of gradient_scale * total. Views of different layers may

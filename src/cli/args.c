@@ -1,0 +1,117 @@
+#include "cli/args.h"
+
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+void nd_args_print_help(const nd_command *command, FILE *out)
+{
+    fprintf(out, "usage: %s\n\n%s\n\n", command->usage, command->about);
+    for (int i = 0; i < command->arg_count; i++) {
+        const nd_arg *arg = &command->args[i];
+        char left[64];
+        snprintf(left, sizeof left, "%s %s", arg->name, arg->metavar ? arg->metavar : "");
+        fprintf(out, "  %-30s %s\n", left, arg->help);
+    }
+    fprintf(out, "  %-30s %s\n", "--help", "this text");
+}
+
+/* Characters that two names share from the start, the simplest measure that finds typos at the end
+ * and missing letters. */
+static int shared_letters(const char *a, const char *b)
+{
+    int count = 0;
+    for (; *a; a++)
+        if (strchr(b, *a))
+            count++;
+    return count * 4 - abs((int)strlen(a) - (int)strlen(b));
+}
+
+static const nd_arg *nearest(const nd_command *command, const char *name)
+{
+    const nd_arg *best = &command->args[0];
+    for (int i = 1; i < command->arg_count; i++)
+        if (shared_letters(command->args[i].name, name) > shared_letters(best->name, name))
+            best = &command->args[i];
+    return best;
+}
+
+static nd_status assign(const nd_arg *arg, const char *text)
+{
+    char *end;
+    switch (arg->type) {
+    case ND_ARG_TEXT:
+        *(const char **)arg->value = text;
+        return ND_OK;
+    case ND_ARG_INT: {
+        const long long value = strtoll(text, &end, 10);
+        if (end == text || *end)
+            return ND_FAIL(ND_ECONFIG, "%s: '%.80s' is not a whole number", arg->name, text);
+        *(int64_t *)arg->value = value;
+        return ND_OK;
+    }
+    case ND_ARG_DOUBLE: {
+        const double value = strtod(text, &end);
+        if (end == text || *end)
+            return ND_FAIL(ND_ECONFIG, "%s: '%.80s' is not a number", arg->name, text);
+        *(double *)arg->value = value;
+        return ND_OK;
+    }
+    case ND_ARG_APPEND: {
+        nd_arg_list *list = arg->value;
+        if (list->count == ND_ARG_LIST_MAX)
+            return ND_FAIL(ND_ECONFIG, "%s: given more than %d times", arg->name, ND_ARG_LIST_MAX);
+        list->items[list->count++] = text;
+        return ND_OK;
+    }
+    case ND_ARG_FLAG:
+        break;
+    }
+    return ND_FAIL(ND_ECONFIG, "%s takes no value", arg->name);
+}
+
+static nd_status parse_option(const nd_command *command, int argc, char **argv, int *at)
+{
+    const char *text = argv[*at], *equals = strchr(text, '=');
+    const size_t length = equals ? (size_t)(equals - text) : strlen(text);
+    const nd_arg *arg = NULL;
+    for (int i = 0; i < command->arg_count; i++)
+        if (strlen(command->args[i].name) == length &&
+            strncmp(command->args[i].name, text, length) == 0)
+            arg = &command->args[i];
+    if (!arg)
+        return ND_FAIL(ND_ECONFIG, "unknown option '%.*s'; the nearest is %s (see --help)",
+                       (int)length, text, nearest(command, text)->name);
+    if (arg->type == ND_ARG_FLAG && !equals) {
+        *(bool *)arg->value = true;
+        return ND_OK;
+    }
+    if (equals)
+        return assign(arg, equals + 1);
+    if (*at + 1 >= argc)
+        return ND_FAIL(ND_ECONFIG, "%s needs a value: %s %s", arg->name, arg->name, arg->metavar);
+    return assign(arg, argv[++*at]);
+}
+
+nd_status nd_args_parse(const nd_command *command, int argc, char **argv, nd_arg_list *rest,
+                        bool *helped)
+{
+    *helped = false;
+    for (int i = 1; i < argc; i++) {
+        if (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0) {
+            nd_args_print_help(command, stdout);
+            *helped = true;
+            return ND_OK;
+        }
+        if (argv[i][0] == '-' && argv[i][1] != '\0') {
+            ND_TRY(parse_option(command, argc, argv, &i));
+            continue;
+        }
+        if (!rest)
+            return ND_FAIL(ND_ECONFIG, "unexpected argument '%.80s' (see --help)", argv[i]);
+        if (rest->count == ND_ARG_LIST_MAX)
+            return ND_FAIL(ND_ECONFIG, "more than %d arguments", ND_ARG_LIST_MAX);
+        rest->items[rest->count++] = argv[i];
+    }
+    return ND_OK;
+}

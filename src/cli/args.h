@@ -1,0 +1,48 @@
+/* Command-line options: a table a subcommand, so that parsing, --help and the completion of the shell
+ * agree. */
+#ifndef ND_CLI_ARGS_H
+#define ND_CLI_ARGS_H
+
+#include "core/error.h"
+
+#include <stdbool.h>
+#include <stdio.h>
+
+typedef enum nd_arg_type {
+    ND_ARG_FLAG,   /* bool * */
+    ND_ARG_TEXT,   /* const char ** */
+    ND_ARG_INT,    /* int64_t * */
+    ND_ARG_DOUBLE, /* double * */
+    ND_ARG_APPEND  /* nd_arg_list *: may be given more than once */
+} nd_arg_type;
+
+enum { ND_ARG_LIST_MAX = 64 };
+
+typedef struct nd_arg_list {
+    const char *items[ND_ARG_LIST_MAX];
+    int count;
+} nd_arg_list;
+
+typedef struct nd_arg {
+    const char *name;    /* "--config" */
+    nd_arg_type type;
+    void *value;
+    const char *metavar; /* "FILE" */
+    const char *help;
+} nd_arg;
+
+typedef struct nd_command {
+    const char *usage; /* first line of --help */
+    const char *about;
+    const nd_arg *args;
+    int arg_count;
+} nd_command;
+
+/* Parses argv[1..]. Positional arguments go to `rest` (NULL: none are allowed). --help prints and sets
+ * *helped; the caller then returns ND_OK. Errors: ND_ECONFIG naming the option and the nearest one. */
+nd_status nd_args_parse(const nd_command *command, int argc, char **argv, nd_arg_list *rest,
+                        bool *helped);
+
+void nd_args_print_help(const nd_command *command, FILE *out);
+
+#endif

@@ -1,0 +1,98 @@
+#include "cli/args.h"
+#include "cli/cli.h"
+#include "train/train.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+typedef struct train_arguments {
+    const char *config, *run_dir, *resume, *dataset, *data_path, *checkpoint_dir;
+    const char *n_samples, *epochs, *total_steps, *checkpoint_interval, *log_interval;
+    nd_arg_list set;
+    bool list_keys, config_docs;
+} train_arguments;
+
+/* Flags that stand for a key, applied after the file and --set. */
+static nd_status apply_flag(nd_config *config, const char *section, const char *key,
+                            const char *value, const char *flag)
+{
+    return value ? nd_config_set_key(config, section, key, value, flag) : ND_OK;
+}
+
+static nd_status apply_flags(nd_config *config, const train_arguments *a)
+{
+    for (int i = 0; i < a->set.count; i++)
+        ND_TRY(nd_config_set(config, a->set.items[i], "--set"));
+    ND_TRY(apply_flag(config, "logging", "run_dir", a->run_dir, "--run-dir"));
+    ND_TRY(apply_flag(config, "data", "dataset", a->dataset, "--dataset"));
+    ND_TRY(apply_flag(config, "data", "data_path", a->data_path, "--data-path"));
+    ND_TRY(apply_flag(config, "data", "n_samples", a->n_samples, "--n-samples"));
+    ND_TRY(apply_flag(config, "data", "epochs", a->epochs, "--epochs"));
+    ND_TRY(apply_flag(config, "training", "total_steps", a->total_steps, "--total-steps"));
+    ND_TRY(apply_flag(config, "logging", "checkpoint_dir", a->checkpoint_dir, "--checkpoint-dir"));
+    ND_TRY(apply_flag(config, "logging", "log_interval", a->log_interval, "--log-interval"));
+    return apply_flag(config, "logging", "checkpoint_interval", a->checkpoint_interval,
+                      "--checkpoint-interval");
+}
+
+static nd_status load_config(const train_arguments *a, nd_config *config)
+{
+    char path[ND_CONFIG_TEXT_MAX];
+    nd_config_defaults(config);
+    if (!a->config)
+        return ND_FAIL(ND_ECONFIG, "no configuration; give --config FILE (see --help)");
+    ND_TRY(nd_config_find(a->config, path, sizeof path));
+    ND_TRY(nd_config_read_file(config, path));
+    ND_TRY(apply_flags(config, a));
+    return nd_config_check(config);
+}
+
+nd_status nd_cli_train(int argc, char **argv)
+{
+    train_arguments a = {.resume = "none"};
+    const nd_arg args[] = {
+        {"--config", ND_ARG_TEXT, &a.config, "FILE", "a path, or the name of an installed config"},
+        {"--set", ND_ARG_APPEND, &a.set, "SECTION.KEY=VALUE", "sets one key; may be repeated"},
+        {"--run-dir", ND_ARG_TEXT, &a.run_dir, "DIR", "where the run leaves its files"},
+        {"--resume", ND_ARG_TEXT, &a.resume, "auto|none|DIR",
+         "continue from the newest whole checkpoint, start anew, or from DIR"},
+        {"--dataset", ND_ARG_TEXT, &a.dataset, "synthetic|shards", "where tokens come from"},
+        {"--data-path", ND_ARG_TEXT, &a.data_path, "DIR", "packed shards"},
+        {"--n-samples", ND_ARG_TEXT, &a.n_samples, "N", "synthetic: sequences in the data set"},
+        {"--epochs", ND_ARG_TEXT, &a.epochs, "N", "stop after N passes over the data"},
+        {"--total-steps", ND_ARG_TEXT, &a.total_steps, "N", "optimizer steps"},
+        {"--checkpoint-interval", ND_ARG_TEXT, &a.checkpoint_interval, "N",
+         "steps between checkpoints"},
+        {"--log-interval", ND_ARG_TEXT, &a.log_interval, "N", "steps between progress lines"},
+        {"--checkpoint-dir", ND_ARG_TEXT, &a.checkpoint_dir, "DIR", "where checkpoints go"},
+        {"--list-keys", ND_ARG_FLAG, &a.list_keys, NULL, "print every configuration key and exit"},
+        {"--print-config-docs", ND_ARG_FLAG, &a.config_docs, NULL,
+         "print docs/config.md and exit"},
+    };
+    const nd_command command = {
+        "nanochat_dist [train] --config FILE [options]",
+        "Trains a model. Under mpirun or srun every process is a data-parallel replica.", args,
+        sizeof args / sizeof args[0]};
+    bool helped;
+    ND_TRY(nd_args_parse(&command, argc, argv, NULL, &helped));
+    if (a.list_keys)
+        nd_config_write_help(stdout);
+    if (a.config_docs)
+        nd_config_write_markdown(stdout);
+    if (helped || a.list_keys || a.config_docs)
+        return ND_OK;
+    nd_train_options *options = calloc(1, sizeof *options);
+    if (!options)
+        return ND_FAIL(ND_ENOMEM, "no memory for the configuration");
+    options->resume = a.resume;
+    nd_comm *comm = NULL;
+    nd_status status = ND_OK;
+    ND_TRY_GOTO(nd_comm_create(&comm), done);
+    status = load_config(&a, &options->config);
+    if (status == ND_OK)
+        status = nd_train(options, comm);
+    status = nd_cli_leave(comm, status);
+done:
+    free(options);
+    return status;
+}

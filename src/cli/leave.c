@@ -1,0 +1,29 @@
+#include "cli/cli.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+void nd_cli_print_error(int rank)
+{
+    const nd_error *error = nd_error_get();
+    if (error->status == ND_OK || error->message[0] == '\0')
+        return;
+    if (rank >= 0)
+        fprintf(stderr, "nanochat_dist: rank %d: error: %s\n", rank, error->message);
+    else
+        fprintf(stderr, "nanochat_dist: error: %s\n", error->message);
+    if (getenv("ND_TRACE"))
+        fputs(error->trace, stderr);
+    fflush(stderr);
+}
+
+nd_status nd_cli_leave(nd_comm *comm, nd_status status)
+{
+    if (status != ND_OK && status != ND_ESTOPPED && comm->size > 1) {
+        nd_cli_print_error(comm->rank);
+        comm->ops.abort(comm, nd_error_exit_code(status));
+    }
+    nd_comm_destroy(comm);
+    return status;
+}

@@ -1,0 +1,240 @@
+#include "train/checkpoint.h"
+#include "train/checkpoint_hdf5.h"
+#include "train/durable_file.h"
+#include "train/manifest.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+void nd_checkpoint_close(nd_checkpoint *c)
+{
+    free(c->tensors);
+    free(c->files);
+    memset(c, 0, sizeof *c);
+}
+
+static nd_status check_file(const nd_checkpoint *c, const nd_checkpoint_file *f, bool deep)
+{
+    char path[ND_CHECKPOINT_PATH_MAX + 40], hex[ND_SHA256_HEX_SIZE];
+    struct stat info;
+    snprintf(path, sizeof path, "%s/%s", c->directory, f->name);
+    if (stat(path, &info) != 0)
+        return ND_FAIL(ND_ECHECKPOINT, "%s: %s, but the manifest lists it", path, strerror(errno));
+    if (info.st_size != f->bytes)
+        return ND_FAIL(ND_ECHECKPOINT, "%s: damaged: %lld bytes, expected %lld", path,
+                       (long long)info.st_size, (long long)f->bytes);
+    int64_t bytes;
+    if (!deep)
+        return ND_OK;
+    if (nd_file_digest(path, &bytes, hex) != ND_OK)
+        return ND_ECHECKPOINT;
+    if (strcmp(hex, f->sha256) != 0)
+        return ND_FAIL(ND_ECHECKPOINT, "%s: damaged: its SHA-256 is %.12s..., expected %.12s...",
+                       path, hex, f->sha256);
+    return ND_OK;
+}
+
+static bool lists_file(const nd_checkpoint *c, const char *name)
+{
+    for (int64_t i = 0; i < c->file_count; i++)
+        if (strcmp(c->files[i].name, name) == 0)
+            return true;
+    return false;
+}
+
+static nd_status open_manifest(const char *directory, bool deep, nd_checkpoint *c)
+{
+    char path[ND_CHECKPOINT_PATH_MAX + 40], *text = NULL;
+    size_t size = 0;
+    if (strlen(directory) >= sizeof c->directory)
+        return ND_FAIL(ND_ECHECKPOINT, "%.80s...: the path is too long", directory);
+    strcpy(c->directory, directory);
+    snprintf(path, sizeof path, "%s/manifest.json", directory);
+    if (nd_file_read(path, &text, &size) != ND_OK) {
+        nd_error_clear();
+        return ND_FAIL(ND_ECHECKPOINT, "%s: not a checkpoint: it has no readable manifest.json",
+                       directory);
+    }
+    const nd_status status = nd_manifest_parse(text, size, path, c);
+    free(text);
+    ND_TRY(status);
+    for (int64_t i = 0; i < c->file_count; i++)
+        ND_TRY(check_file(c, &c->files[i], deep));
+    if (!lists_file(c, "config.ini"))
+        return ND_FAIL(ND_ECHECKPOINT, "%s: lists no config.ini", path);
+    for (int64_t i = 0; i < c->tensor_count; i++)
+        if (!lists_file(c, c->tensors[i].file))
+            return ND_FAIL(ND_ECHECKPOINT, "%s: tensor %s lies in %s, which is not listed", path,
+                           c->tensors[i].param, c->tensors[i].file);
+    return ND_OK;
+}
+
+nd_status nd_checkpoint_open(const char *directory, bool deep, nd_checkpoint *c)
+{
+    memset(c, 0, sizeof *c);
+    const nd_status status = open_manifest(directory, deep, c);
+    if (status != ND_OK)
+        nd_checkpoint_close(c);
+    return status;
+}
+
+int64_t nd_checkpoint_find(const nd_checkpoint *c, const char *param, const char *part)
+{
+    for (int64_t i = 0; i < c->tensor_count; i++)
+        if (strcmp(c->tensors[i].param, param) == 0 && strcmp(c->tensors[i].part, part) == 0)
+            return i;
+    return -1;
+}
+
+nd_status nd_checkpoint_read(const nd_checkpoint *c, int64_t index, void *values)
+{
+    const nd_checkpoint_tensor *t = &c->tensors[index];
+    char path[ND_CHECKPOINT_PATH_MAX + 40], name[2 * ND_PARAM_NAME_MAX + 48];
+    char hex[ND_SHA256_HEX_SIZE];
+    snprintf(path, sizeof path, "%s/%s", c->directory, t->file);
+    if (strcmp(t->part, "master") == 0)
+        snprintf(name, sizeof name, "/masters/%s", t->param);
+    else
+        snprintf(name, sizeof name, "/optimizer/%s/%s", t->param, t->part);
+    const nd_view view = nd_view_of(values, t->dtype, t->rows, t->cols);
+    nd_checkpoint_h5 *file = NULL;
+    ND_TRY(nd_checkpoint_h5_open(path, &file));
+    const nd_status status = nd_checkpoint_h5_read(file, name, view);
+    nd_checkpoint_h5_close(file);
+    ND_TRY(status);
+    ND_TRY(nd_sha256_hex(values, nd_view_bytes(nd_read(view)), hex));
+    if (strcmp(hex, t->sha256) != 0)
+        return ND_FAIL(ND_ECHECKPOINT, "%s: tensor %s (%s) is damaged: SHA-256 %.12s..., expected "
+                                       "%.12s...",
+                       path, t->param, t->part, hex, t->sha256);
+    return ND_OK;
+}
+
+static int is_step(const struct dirent *entry)
+{
+    return strncmp(entry->d_name, "step_", 5) == 0 && strlen(entry->d_name) >= 13;
+}
+
+nd_status nd_checkpoint_newest(const char *directory, nd_log *log,
+                               char path[ND_CHECKPOINT_PATH_MAX])
+{
+    struct dirent **entries;
+    path[0] = '\0';
+    const int count = scandir(directory, &entries, is_step, alphasort);
+    for (int i = count - 1; i >= 0; i--) {
+        nd_checkpoint c;
+        char candidate[ND_CHECKPOINT_PATH_MAX];
+        const int length =
+            snprintf(candidate, sizeof candidate, "%s/%s", directory, entries[i]->d_name);
+        free(entries[i]);
+        if (path[0] || length >= (int)sizeof candidate)
+            continue;
+        if (nd_checkpoint_open(candidate, true, &c) == ND_OK) {
+            strcpy(path, candidate);
+            nd_checkpoint_close(&c);
+            continue;
+        }
+        nd_log_line(log, "warning: passing over a damaged checkpoint: %s",
+                    nd_error_get()->message);
+        nd_error_clear();
+    }
+    if (count >= 0)
+        free(entries);
+    return ND_OK;
+}
+
+static nd_status restore_tensor(nd_run *run, const nd_checkpoint *c, const nd_param *param,
+                                const char *part, nd_view into)
+{
+    nd_backend *b = run->backend;
+    const int64_t index = nd_checkpoint_find(c, param->name, part);
+    if (index < 0)
+        return ND_FAIL(ND_ECHECKPOINT, "%s: holds no %s of %s, which this configuration needs "
+                                       "(another optimizer or model?)",
+                       c->directory, part, param->name);
+    const nd_checkpoint_tensor *t = &c->tensors[index];
+    if (t->rows != into.rows || t->cols != into.cols || t->dtype != into.dtype)
+        return ND_FAIL(ND_ECHECKPOINT, "%s: %s of %s is %s [%lld, %lld], this configuration needs "
+                                       "%s [%lld, %lld]",
+                       c->directory, part, param->name, nd_dtype_name(t->dtype),
+                       (long long)t->rows, (long long)t->cols, nd_dtype_name(into.dtype),
+                       (long long)into.rows, (long long)into.cols);
+    const size_t bytes = nd_view_bytes(nd_read(into));
+    void *host = malloc(bytes);
+    if (!host)
+        return ND_FAIL(ND_ENOMEM, "no memory to read %s (%zu bytes)", param->name, bytes);
+    nd_status status = nd_checkpoint_read(c, index, host);
+    if (status == ND_OK)
+        status = b->ops.upload(b, into.data, host, bytes);
+    free(host);
+    return status;
+}
+
+static nd_status restore_own(nd_run *run, const nd_checkpoint *c)
+{
+    int64_t masters = 0;
+    for (int64_t i = 0; i < c->tensor_count; i++)
+        masters += strcmp(c->tensors[i].part, "master") == 0;
+    if (masters != run->model->params.count)
+        return ND_FAIL(ND_ECHECKPOINT, "%s: holds %lld parameters, this configuration has %lld",
+                       c->directory, (long long)masters, (long long)run->model->params.count);
+    for (int64_t i = 0; i < run->model->params.count; i++) {
+        const nd_param *param = &run->model->params.list[i];
+        nd_optimizer_state states[ND_OPTIMIZER_STATES_MAX];
+        if (!run->masters[i].data)
+            continue;
+        ND_TRY(restore_tensor(run, c, param, "master", run->masters[i]));
+        const int count = nd_optimizer_states(run->optimizer, i, states);
+        for (int s = 0; s < count; s++)
+            ND_TRY(restore_tensor(run, c, param, states[s].name, states[s].view));
+    }
+    return ND_OK;
+}
+
+nd_status nd_checkpoint_restore(nd_run *run, const char *directory)
+{
+    nd_checkpoint c;
+    nd_status status = nd_checkpoint_open(directory, false, &c);
+    if (status == ND_OK) {
+        status = restore_own(run, &c);
+        run->step = c.step;
+        run->tokens = c.tokens;
+        run->restarts = c.restarts + 1;
+        nd_checkpoint_close(&c);
+    }
+    ND_TRY(nd_run_agree(run->comm, status));
+    return nd_run_publish_weights(run);
+}
+
+nd_status nd_checkpoint_print(const char *directory, bool verify, FILE *out)
+{
+    nd_checkpoint c;
+    ND_TRY(nd_checkpoint_open(directory, verify, &c));
+    fprintf(out, "checkpoint %s\n  step %lld, %lld tokens, %lld restarts\n  state %s\n", directory,
+            (long long)c.step, (long long)c.tokens, (long long)c.restarts, c.state_sha256);
+    for (int64_t i = 0; i < c.file_count; i++)
+        fprintf(out, "  file   %-18s %12lld bytes\n", c.files[i].name, (long long)c.files[i].bytes);
+    nd_status status = ND_OK;
+    for (int64_t i = 0; i < c.tensor_count && status == ND_OK; i++) {
+        const nd_checkpoint_tensor *t = &c.tensors[i];
+        if (verify) {
+            const size_t bytes = (size_t)(t->rows * t->cols) * nd_dtype_size(t->dtype);
+            void *values = malloc(bytes);
+            status = values ? nd_checkpoint_read(&c, i, values)
+                            : ND_FAIL(ND_ENOMEM, "no memory to verify %s", t->param);
+            free(values);
+        }
+        if (status == ND_OK)
+            fprintf(out, "  tensor %-28s %-9s %-4s [%lld, %lld]%s\n", t->param, t->part,
+                    nd_dtype_name(t->dtype), (long long)t->rows, (long long)t->cols,
+                    verify ? "  ok" : "");
+    }
+    if (status == ND_OK && verify)
+        fprintf(out, "  all %lld tensors and %lld files have their checksums\n",
+                (long long)c.tensor_count, (long long)c.file_count);
+    nd_checkpoint_close(&c);
+    return status;
+}

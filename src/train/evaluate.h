@@ -1,0 +1,22 @@
+/* Held-out loss. */
+#ifndef ND_TRAIN_EVALUATE_H
+#define ND_TRAIN_EVALUATE_H
+
+#include "core/model.h"
+#include "data/dataset.h"
+#include "dist/comm.h"
+
+typedef struct nd_evaluation {
+    double loss;          /* mean next-token cross-entropy, nats a token */
+    double bits_per_byte; /* of the text the tokens stand for; 0 when unknown (synthetic data) */
+    int64_t tokens;
+    int64_t sequences;
+} nd_evaluation;
+
+/* Mean loss over the first `samples` windows of a data set (0: all), shared among the ranks; the
+ * result is the same to the bit on any number of ranks. Collective. Errors: ND_EDATA when the set has
+ * no window. */
+nd_status nd_evaluate(nd_model *model, const nd_dataset *dataset, nd_comm *comm, int64_t samples,
+                      nd_evaluation *evaluation);
+
+#endif

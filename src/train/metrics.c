@@ -1,0 +1,139 @@
+#include "train/metrics.h"
+
+#include <errno.h>
+#include <jansson.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+double nd_metrics_flops_per_token(const nd_model_config *c)
+{
+    const double d = (double)c->hidden_dim, f = (double)c->ffn_dim;
+    const double kv = (double)(c->num_kv_heads * c->head_dim);
+    const double wide = (double)(c->num_heads * c->head_dim);
+    const double projections = (double)c->num_layers * (d * wide * 2.0 + d * kv * 2.0 + 3.0 * d * f);
+    const double head = d * (double)c->vocab_size;
+    /* scores and values, causal: half of 2 * 2 * T * width, and twice that backward */
+    const double attention = (double)c->num_layers * 6.0 * (double)c->seq_length * wide;
+    return 6.0 * (projections + head) + attention;
+}
+
+/* Copies the lines of steps up to `last` into a new file that replaces the old one. */
+static nd_status drop_later_steps(const char *path, int64_t last)
+{
+    char temporary[ND_CONFIG_TEXT_MAX + 64];
+    snprintf(temporary, sizeof temporary, "%s.tmp", path);
+    FILE *in = fopen(path, "r");
+    if (!in)
+        return ND_OK;
+    FILE *out = fopen(temporary, "w");
+    if (!out) {
+        fclose(in);
+        return ND_FAIL(ND_EIO, "cannot write %s: %s", temporary, strerror(errno));
+    }
+    char *line = NULL;
+    size_t room = 0;
+    while (getline(&line, &room, in) > 0) {
+        json_t *object = json_loads(line, 0, NULL);
+        const json_t *step = json_object_get(object, "step");
+        if (json_is_integer(step) && json_integer_value(step) <= last)
+            fputs(line, out);
+        json_decref(object);
+    }
+    free(line);
+    fclose(in);
+    if (fclose(out) != 0 || rename(temporary, path) != 0)
+        return ND_FAIL(ND_EIO, "cannot replace %s: %s", path, strerror(errno));
+    return ND_OK;
+}
+
+nd_status nd_metrics_open(const nd_run *run, nd_metrics *metrics)
+{
+    char path[ND_CONFIG_TEXT_MAX + 32];
+    memset(metrics, 0, sizeof *metrics);
+    snprintf(path, sizeof path, "%s/metrics.jsonl", run->config.logging.run_dir);
+    if (run->step > 0)
+        ND_TRY(drop_later_steps(path, run->step));
+    metrics->jsonl = fopen(path, run->step > 0 ? "a" : "w");
+    if (!metrics->jsonl)
+        return ND_FAIL(ND_EIO, "cannot write %s: %s", path, strerror(errno));
+    if (!run->config.logging.tensorboard)
+        return ND_OK;
+    snprintf(path, sizeof path, "%s/tensorboard", run->config.logging.run_dir);
+    return nd_tensorboard_open(path, &metrics->tensorboard);
+}
+
+void nd_metrics_close(nd_metrics *metrics)
+{
+    if (metrics->jsonl)
+        fclose(metrics->jsonl);
+    nd_tensorboard_close(metrics->tensorboard);
+    memset(metrics, 0, sizeof *metrics);
+}
+
+static json_t *memory_json(const nd_run *run)
+{
+    json_t *mem = json_object();
+    for (int i = 0; i < ND_MEMORY_COUNT; i++) {
+        size_t bytes = run->arenas[i].size;
+        if (i == ND_MEMORY_ACTIVATIONS)
+            bytes += run->backend->ops.workspace_bytes(run->backend);
+        json_object_set_new(mem, nd_memory_category_name((nd_memory_category)i),
+                            json_integer((json_int_t)bytes));
+    }
+    json_object_set_new(mem, "loader", json_integer((json_int_t)nd_loader_bytes(run->loader)));
+    json_object_set_new(mem, "program", json_integer((json_int_t)run->resident_at_start));
+    json_object_set_new(mem, "rss", json_integer((json_int_t)nd_memory_resident()));
+    return mem;
+}
+
+static nd_status write_tensorboard(nd_metrics *metrics, const nd_run *run,
+                                   const nd_step_result *step, const nd_evaluation *evaluation,
+                                   double tokens_per_second)
+{
+    if (!metrics->tensorboard)
+        return ND_OK;
+    nd_scalar scalars[12];
+    int count = 0;
+    scalars[count++] = (nd_scalar){"train/loss", step->loss};
+    scalars[count++] = (nd_scalar){"train/total_loss", step->total_loss};
+    scalars[count++] = (nd_scalar){"train/grad_norm", step->grad_norm};
+    scalars[count++] = (nd_scalar){"train/lr", step->lr};
+    scalars[count++] = (nd_scalar){"speed/tokens_per_sec", tokens_per_second};
+    scalars[count++] = (nd_scalar){"speed/step_ms", step->step_ms};
+    scalars[count++] = (nd_scalar){"speed/data_wait_ms", step->data_wait_ms};
+    scalars[count++] = (nd_scalar){"speed/comm_wait_ms", step->comm_wait_ms};
+    if (evaluation) {
+        scalars[count++] = (nd_scalar){"val/loss", evaluation->loss};
+        scalars[count++] = (nd_scalar){"val/bpb", evaluation->bits_per_byte};
+    }
+    return nd_tensorboard_write(metrics->tensorboard, run->step, scalars, count);
+}
+
+nd_status nd_metrics_write(nd_metrics *metrics, const nd_run *run, const nd_step_result *step,
+                           const nd_evaluation *evaluation, double tokens_per_second)
+{
+    const double flops = nd_metrics_flops_per_token(&run->model->config) * tokens_per_second;
+    const double peak = run->peak_flops * run->comm->size;
+    json_t *o = json_pack(
+        "{s:I,s:I,s:f,s:f,s:f,s:f,s:f,s:f,s:f,s:f,s:I,s:f,s:f,s:o,s:I}", "step",
+        (json_int_t)run->step, "tokens", (json_int_t)run->tokens, "loss", step->loss, "total_loss",
+        step->total_loss, "lr", step->lr, "grad_norm", step->grad_norm, "tokens_per_sec",
+        tokens_per_second, "step_ms", step->step_ms, "data_wait_ms", step->data_wait_ms,
+        "comm_wait_ms", step->comm_wait_ms, "comm_bytes", (json_int_t)step->comm_bytes,
+        "kept_fraction", 1.0, "mfu", peak > 0.0 ? flops / peak : 0.0, "mem", memory_json(run),
+        "restarts", (json_int_t)run->restarts);
+    if (!o)
+        return ND_FAIL(ND_ENUMERIC, "step %lld: a metric is not finite", (long long)run->step);
+    if (evaluation) {
+        json_object_set_new(o, "val_loss", json_real(evaluation->loss));
+        json_object_set_new(o, "val_bpb", json_real(evaluation->bits_per_byte));
+    }
+    const int failed = json_dumpf(o, metrics->jsonl, JSON_COMPACT | JSON_REAL_PRECISION(17));
+    json_decref(o);
+    fputc('\n', metrics->jsonl);
+    if (failed || fflush(metrics->jsonl) != 0)
+        return ND_FAIL(ND_EIO, "cannot write %s/metrics.jsonl: %s", run->config.logging.run_dir,
+                       strerror(errno));
+    return write_tensorboard(metrics, run, step, evaluation, tokens_per_second);
+}

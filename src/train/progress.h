@@ -1,0 +1,27 @@
+/* The progress line: what a person watches. */
+#ifndef ND_TRAIN_PROGRESS_H
+#define ND_TRAIN_PROGRESS_H
+
+#include "train/run.h"
+#include "train/step.h"
+
+/* Smoothed speed and what the line shows. */
+typedef struct nd_progress_state {
+    double started_ms;   /* monotonic time of the first step of this process */
+    int64_t first_step;  /* completed steps then */
+    double tokens_per_second; /* smoothed over recent steps */
+    double val_bpb, val_loss; /* of the last evaluation; negative before the first */
+    int64_t last_step;
+} nd_progress_state;
+
+void nd_progress_begin(nd_progress_state *progress, const nd_run *run, int64_t last_step);
+
+/* Takes a step's duration into the smoothed speed. */
+void nd_progress_advance(nd_progress_state *progress, const nd_run *run,
+                         const nd_step_result *step);
+
+/* "step 120/2000  loss 3.412  val 1.204 bpb  lr 0.0200  |g| 0.81  12.3k tok/s  eta 3m12s ..." */
+void nd_progress_line(const nd_progress_state *progress, const nd_run *run,
+                      const nd_step_result *step, char *text, size_t size);
+
+#endif

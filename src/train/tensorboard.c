@@ -1,0 +1,104 @@
+#include "train/tensorboard.h"
+
+#include "train/crc32c.h"
+#include "train/durable_file.h"
+
+#include <errno.h>
+#include <event.pb-c.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+struct nd_tensorboard {
+    FILE *file;
+    char path[4096];
+};
+
+static double wall_time(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_REALTIME, &t);
+    return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
+}
+
+static nd_status write_event(nd_tensorboard *t, const Nd__Event *event)
+{
+    const size_t size = nd__event__get_packed_size(event);
+    const uint64_t length = size;
+    uint8_t *bytes = malloc(size ? size : 1);
+    if (!bytes)
+        return ND_FAIL(ND_ENOMEM, "no memory for an event of %zu bytes", size);
+    nd__event__pack(event, bytes);
+    const uint32_t length_crc = nd_crc32c_masked(&length, sizeof length);
+    const uint32_t data_crc = nd_crc32c_masked(bytes, size);
+    fwrite(&length, sizeof length, 1, t->file);
+    fwrite(&length_crc, sizeof length_crc, 1, t->file);
+    fwrite(bytes, 1, size, t->file);
+    fwrite(&data_crc, sizeof data_crc, 1, t->file);
+    free(bytes);
+    if (fflush(t->file) != 0 || ferror(t->file))
+        return ND_FAIL(ND_EIO, "cannot write %s: %s", t->path, strerror(errno));
+    return ND_OK;
+}
+
+nd_status nd_tensorboard_open(const char *directory, nd_tensorboard **tensorboard)
+{
+    char host[256] = "host";
+    ND_TRY(nd_directory_create(directory));
+    nd_tensorboard *t = calloc(1, sizeof *t);
+    if (!t)
+        return ND_FAIL(ND_ENOMEM, "no memory for an event file");
+    gethostname(host, sizeof host - 1);
+    snprintf(t->path, sizeof t->path, "%s/events.out.tfevents.%lld.%s.%ld.0", directory,
+             (long long)time(NULL), host, (long)getpid());
+    t->file = fopen(t->path, "wb");
+    if (!t->file) {
+        const nd_status status = ND_FAIL(ND_EIO, "cannot write %s: %s", t->path, strerror(errno));
+        free(t);
+        return status;
+    }
+    char version[] = "brain.Event:2";
+    Nd__Event event = ND__EVENT__INIT;
+    event.wall_time = wall_time();
+    event.file_version = version;
+    const nd_status status = write_event(t, &event);
+    if (status != ND_OK) {
+        nd_tensorboard_close(t);
+        return status;
+    }
+    *tensorboard = t;
+    return ND_OK;
+}
+
+void nd_tensorboard_close(nd_tensorboard *t)
+{
+    if (!t)
+        return;
+    fclose(t->file);
+    free(t);
+}
+
+nd_status nd_tensorboard_write(nd_tensorboard *t, int64_t step, const nd_scalar *scalars, int count)
+{
+    Nd__SummaryValue values[count];
+    Nd__SummaryValue *pointers[count];
+    char tags[count][64];
+    for (int i = 0; i < count; i++) {
+        nd__summary_value__init(&values[i]);
+        snprintf(tags[i], sizeof tags[i], "%s", scalars[i].tag);
+        values[i].tag = tags[i];
+        values[i].value_case = ND__SUMMARY_VALUE__VALUE_SIMPLE_VALUE;
+        values[i].simple_value = (float)scalars[i].value;
+        pointers[i] = &values[i];
+    }
+    Nd__Summary summary = ND__SUMMARY__INIT;
+    summary.n_value = (size_t)count;
+    summary.value = pointers;
+    Nd__Event event = ND__EVENT__INIT;
+    event.wall_time = wall_time();
+    event.step = step;
+    event.summary = &summary;
+    return write_event(t, &event);
+}

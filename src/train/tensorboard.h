@@ -1,0 +1,25 @@
+/* TensorBoard event files: records of length, masked CRC-32C of the length, a protobuf Event, masked
+ * CRC-32C of the event. */
+#ifndef ND_TRAIN_TENSORBOARD_H
+#define ND_TRAIN_TENSORBOARD_H
+
+#include "core/error.h"
+
+#include <stdint.h>
+
+typedef struct nd_tensorboard nd_tensorboard;
+
+typedef struct nd_scalar {
+    const char *tag;
+    double value;
+} nd_scalar;
+
+/* Starts a new event file in `directory`, made when absent. Errors: ND_EIO naming the file. */
+nd_status nd_tensorboard_open(const char *directory, nd_tensorboard **tensorboard);
+void nd_tensorboard_close(nd_tensorboard *tensorboard);
+
+/* One event with these scalars, flushed. */
+nd_status nd_tensorboard_write(nd_tensorboard *tensorboard, int64_t step, const nd_scalar *scalars,
+                               int count);
+
+#endif

@@ -1,0 +1,241 @@
+#include "train/train.h"
+
+#include "train/checkpoint.h"
+#include "train/durable_file.h"
+#include "train/evaluate.h"
+#include "train/metrics.h"
+#include "train/progress.h"
+#include "train/run.h"
+#include "train/signals.h"
+#include "train/step.h"
+
+#include <errno.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+static nd_status open_log(nd_run *run, bool appending)
+{
+    char path[ND_CONFIG_TEXT_MAX + 32];
+    run->log.terminal = stdout;
+    run->log.animated = isatty(STDOUT_FILENO);
+    ND_TRY(nd_directory_create(run->config.logging.run_dir));
+    snprintf(path, sizeof path, "%s/training.log", run->config.logging.run_dir);
+    run->log.file = fopen(path, appending ? "a" : "w");
+    if (!run->log.file)
+        return ND_FAIL(ND_EIO, "cannot write %s: %s", path, strerror(errno));
+    return ND_OK;
+}
+
+static nd_status save_config(const nd_run *run)
+{
+    char path[ND_CONFIG_TEXT_MAX + 32];
+    snprintf(path, sizeof path, "%s/config.ini", run->config.logging.run_dir);
+    FILE *file = fopen(path, "w");
+    if (!file)
+        return ND_FAIL(ND_EIO, "cannot write %s: %s", path, strerror(errno));
+    const nd_status status = nd_config_write(&run->config, file);
+    if (fclose(file) != 0 && status == ND_OK)
+        return ND_FAIL(ND_EIO, "cannot write %s: %s", path, strerror(errno));
+    return status;
+}
+
+/* FLOP/s of one rank's dense product in the compute type, the yardstick of mfu. */
+static nd_status measure_peak(nd_run *run)
+{
+    enum { SIDE = 1024, ROUNDS = 4 };
+    nd_backend *b = run->backend;
+    const nd_dtype type = run->model->config.compute;
+    const size_t bytes = (size_t)SIDE * SIDE * nd_dtype_size(type);
+    void *memory[3] = {NULL};
+    nd_status status = ND_OK;
+    double best = 0.0;
+    for (int i = 0; i < 3; i++)
+        ND_TRY_GOTO(b->ops.allocate(b, bytes, &memory[i]), done);
+    for (int round = 0; round < ROUNDS; round++) {
+        struct timespec start, end;
+        clock_gettime(CLOCK_MONOTONIC, &start);
+        ND_TRY_GOTO(b->ops.gemm(b, nd_view_of(memory[0], type, SIDE, SIDE),
+                                nd_cview_of(memory[1], type, SIDE, SIDE), false,
+                                nd_cview_of(memory[2], type, SIDE, SIDE), false, 1.0f, 0.0f),
+                    done);
+        ND_TRY_GOTO(b->ops.synchronize(b), done);
+        clock_gettime(CLOCK_MONOTONIC, &end);
+        const double seconds =
+            (double)(end.tv_sec - start.tv_sec) + (double)(end.tv_nsec - start.tv_nsec) * 1e-9;
+        const double rate = 2.0 * SIDE * SIDE * SIDE / seconds;
+        best = rate > best ? rate : best;
+    }
+    run->peak_flops = best;
+done:
+    for (int i = 0; i < 3; i++)
+        b->ops.release(b, memory[i], bytes);
+    return status;
+}
+
+/* Rank 0 chooses, everyone hears. `path` is empty for a fresh start. */
+static nd_status choose_checkpoint(nd_run *run, const char *resume,
+                                   char path[ND_CHECKPOINT_PATH_MAX])
+{
+    char directory[ND_CHECKPOINT_PATH_MAX];
+    nd_status status = ND_OK;
+    path[0] = '\0';
+    if (strcmp(resume, "none") == 0)
+        return ND_OK;
+    if (run->comm->rank == 0) {
+        nd_checkpoint_directory(&run->config, directory, sizeof directory);
+        if (strcmp(resume, "auto") == 0) {
+            status = nd_checkpoint_newest(directory, &run->log, path);
+        } else {
+            nd_checkpoint c;
+            snprintf(path, ND_CHECKPOINT_PATH_MAX, "%s", resume);
+            status = nd_checkpoint_open(path, true, &c);
+            if (status == ND_OK)
+                nd_checkpoint_close(&c);
+        }
+    }
+    ND_TRY(nd_run_agree(run->comm, status));
+    return run->comm->ops.broadcast(run->comm, path, ND_CHECKPOINT_PATH_MAX, 0);
+}
+
+static void describe(nd_run *run)
+{
+    const nd_model_config *c = &run->model->config;
+    const double mib = 1024.0 * 1024.0;
+    nd_log_line(&run->log,
+                "model   %s, %lld layers x %lld, %lld heads (%lld kv), ffn %lld, vocabulary %lld: "
+                "%.2fM parameters",
+                c->arch == ND_ARCH_BITNET ? "bitnet" : "llama", (long long)c->num_layers,
+                (long long)c->hidden_dim, (long long)c->num_heads, (long long)c->num_kv_heads,
+                (long long)c->ffn_dim, (long long)c->vocab_size,
+                (double)nd_params_total(&run->model->params) * 1e-6);
+    nd_log_line(&run->log,
+                "batch   %lld sequences x %lld tokens in %lld micro-batches, over %d rank%s (%s)",
+                (long long)run->config.training.batch_size, (long long)c->seq_length,
+                (long long)run->micro_batches, run->comm->size, run->comm->size == 1 ? "" : "s",
+                run->comm->ops.name);
+    if (run->config.data.dataset == ND_DATASET_SYNTHETIC)
+        nd_log_line(&run->log, "data    synthetic, %lld sequences",
+                    (long long)nd_dataset_window_count(run->train));
+    else
+        nd_log_line(&run->log, "data    %s: %.2fM tokens to train on, %.2fM held out",
+                    run->config.data.data_path,
+                    (double)nd_dataset_token_count(run->train) * 1e-6,
+                    run->val ? (double)nd_dataset_token_count(run->val) * 1e-6 : 0.0);
+    char memory[512] = "";
+    size_t used = 0, total = run->resident_at_start;
+    for (int i = 0; i < ND_MEMORY_COUNT; i++) {
+        used += (size_t)snprintf(memory + used, sizeof memory - used, "%s %.1f, ",
+                                 nd_memory_category_name((nd_memory_category)i),
+                                 (double)run->arenas[i].size / mib);
+        total += run->arenas[i].size;
+    }
+    nd_log_line(&run->log, "memory  %sprogram %.1f; %.1f MiB on rank 0 before the first step",
+                memory, (double)run->resident_at_start / mib, (double)total / mib);
+    if (run->config.training.warmup_steps > run->config.training.total_steps)
+        nd_log_line(&run->log, "warning: warmup_steps = %lld is more than total_steps = %lld: the "
+                               "peak learning rate is never reached",
+                    (long long)run->config.training.warmup_steps,
+                    (long long)run->config.training.total_steps);
+}
+
+/* total_steps, or fewer when `epochs` passes over the data end sooner. */
+static int64_t last_step_of(const nd_run *run)
+{
+    const nd_config *c = &run->config;
+    if (c->data.epochs == 0)
+        return c->training.total_steps;
+    const int64_t samples = nd_dataset_window_count(run->train) * c->data.epochs;
+    const int64_t steps = (samples + c->training.batch_size - 1) / c->training.batch_size;
+    return steps < c->training.total_steps ? steps : c->training.total_steps;
+}
+
+static bool due(int64_t step, int64_t interval, int64_t last)
+{
+    return step == last || (interval > 0 && step % interval == 0);
+}
+
+static nd_status save(nd_run *run)
+{
+    char path[ND_CHECKPOINT_PATH_MAX];
+    ND_TRY(nd_checkpoint_write(run, path));
+    nd_log_line(&run->log, "saved   %s", path);
+    return ND_OK;
+}
+
+static nd_status step_loop(nd_run *run, nd_metrics *metrics)
+{
+    const nd_config *c = &run->config;
+    const int64_t last = last_step_of(run);
+    nd_progress_state progress;
+    nd_progress_begin(&progress, run, last);
+    while (run->step < last) {
+        nd_step_result step;
+        nd_evaluation evaluation, *evaluated = NULL;
+        ND_TRY(nd_step_run(run, nd_signals_stop_requested(), &step));
+        nd_progress_advance(&progress, run, &step);
+        if (run->val && due(run->step, c->logging.eval_interval, last)) {
+            ND_TRY(nd_evaluate(run->model, run->val, run->comm, c->logging.eval_samples,
+                               &evaluation));
+            evaluated = &evaluation;
+            progress.val_bpb = evaluation.bits_per_byte;
+            progress.val_loss = evaluation.loss;
+        }
+        if (run->comm->rank == 0) {
+            char line[512];
+            ND_TRY(nd_metrics_write(metrics, run, &step, evaluated, progress.tokens_per_second));
+            nd_progress_line(&progress, run, &step, line, sizeof line);
+            if (evaluated || due(run->step, c->logging.log_interval, last))
+                nd_log_progress(&run->log, line);
+        }
+        if (step.stop_requested && run->step < last) {
+            ND_TRY(save(run));
+            nd_log_line(&run->log, "stopped on a signal after step %lld; start again with --resume "
+                                   "auto",
+                        (long long)run->step);
+            return ND_ESTOPPED;
+        }
+        if (due(run->step, c->logging.checkpoint_interval, last))
+            ND_TRY(save(run));
+    }
+    nd_log_line(&run->log, "done    %lld steps, %.2fM tokens", (long long)run->step,
+                (double)run->tokens * 1e-6);
+    return ND_OK;
+}
+
+static nd_status prepare(nd_run *run, const char *resume, nd_metrics *metrics)
+{
+    char checkpoint[ND_CHECKPOINT_PATH_MAX];
+    ND_TRY(choose_checkpoint(run, resume, checkpoint));
+    if (checkpoint[0]) {
+        ND_TRY(nd_checkpoint_restore(run, checkpoint));
+        nd_log_line(&run->log, "resumed %s at step %lld", checkpoint, (long long)run->step);
+    }
+    ND_TRY(measure_peak(run));
+    ND_TRY(nd_run_start_loader(run));
+    if (run->comm->rank != 0)
+        return ND_OK;
+    describe(run);
+    ND_TRY(save_config(run));
+    return nd_metrics_open(run, metrics);
+}
+
+nd_status nd_train(const nd_train_options *options, nd_comm *comm)
+{
+    nd_run run = {.config = options->config};
+    nd_metrics metrics = {0};
+    nd_status status = ND_OK;
+    nd_signals_install();
+    if (comm->rank == 0)
+        status = open_log(&run, strcmp(options->resume, "none") != 0);
+    ND_TRY_GOTO(nd_run_agree(comm, status), done);
+    ND_TRY_GOTO(nd_run_create(&options->config, comm, &run), done);
+    ND_TRY_GOTO(nd_run_agree(comm, prepare(&run, options->resume, &metrics)), done);
+    ND_TRY_GOTO(step_loop(&run, &metrics), done);
+done:
+    nd_metrics_close(&metrics);
+    if (run.log.file)
+        fclose(run.log.file);
+    nd_run_destroy(&run);
+    return status;
+}

@@ -1,0 +1,16 @@
+/* A whole training run: from a checked configuration to the last checkpoint. */
+#ifndef ND_TRAIN_TRAIN_H
+#define ND_TRAIN_TRAIN_H
+
+#include "core/config.h"
+#include "dist/comm.h"
+
+typedef struct nd_train_options {
+    nd_config config;   /* checked */
+    const char *resume; /* "auto", "none" or a checkpoint's directory */
+} nd_train_options;
+
+/* Collective. ND_OK when the last step is done; ND_ESTOPPED after saving on a signal. */
+nd_status nd_train(const nd_train_options *options, nd_comm *comm);
+
+#endif
