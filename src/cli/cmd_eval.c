@@ -1,0 +1,114 @@
+#include "cli/args.h"
+#include "cli/cli.h"
+#include "train/evaluate.h"
+#include "train/load_model.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+typedef struct eval_arguments {
+    const char *checkpoint, *data_path, *split, *precision;
+    int64_t samples, threads;
+    bool no_activation_quant, json;
+} eval_arguments;
+
+static nd_status open_dataset(const eval_arguments *a, const nd_loaded_model *l, nd_dataset **data)
+{
+    const bool synthetic = !a->data_path && l->config.data.dataset == ND_DATASET_SYNTHETIC;
+    const nd_dataset_options options = {
+        .synthetic = synthetic,
+        .path = a->data_path ? a->data_path : l->config.data.data_path,
+        .split = a->split,
+        .seq_length = l->config.training.seq_length,
+        .vocab_size = l->config.model.vocab_size,
+        .tokenizer_sha256 = l->tokenizer ? nd_tokenizer_sha256(l->tokenizer) : NULL,
+        .n_samples = l->config.data.n_samples,
+        .seed = (uint64_t)l->config.training.seed,
+    };
+    return nd_dataset_open(&options, data);
+}
+
+static nd_status evaluate(const eval_arguments *a, nd_comm *comm, nd_loaded_model *l,
+                          nd_evaluation *result)
+{
+    nd_arena activations = {0};
+    nd_dataset *data = NULL;
+    nd_status status = ND_OK;
+    ND_TRY_GOTO(open_dataset(a, l, &data), done);
+    nd_arena_start_measuring(&activations, "activations", l->backend);
+    ND_TRY_GOTO(nd_model_take_activations(l->model, &activations, false), done);
+    ND_TRY_GOTO(nd_arena_commit(&activations), done);
+    ND_TRY_GOTO(nd_model_take_activations(l->model, &activations, false), done);
+    ND_TRY_GOTO(nd_evaluate(l->model, data, comm, a->samples, result), done);
+done:
+    if (activations.backend)
+        nd_arena_release(&activations);
+    nd_dataset_close(data);
+    return status;
+}
+
+static void print(const eval_arguments *a, const nd_loaded_model *l, const nd_evaluation *e)
+{
+    if (a->json) {
+        printf("{\"checkpoint\":\"%s\",\"step\":%lld,\"split\":\"%s\",\"val_loss\":%.17g,"
+               "\"val_bpb\":%.17g,\"tokens\":%lld,\"sequences\":%lld}\n",
+               l->directory, (long long)l->step, a->split, e->loss, e->bits_per_byte,
+               (long long)e->tokens, (long long)e->sequences);
+        return;
+    }
+    printf("checkpoint  %s (step %lld)\n", l->directory, (long long)l->step);
+    printf("split       %s: %lld sequences, %lld tokens\n", a->split, (long long)e->sequences,
+           (long long)e->tokens);
+    printf("loss        %.6f nats a token\n", e->loss);
+    if (e->bits_per_byte > 0.0)
+        printf("bits/byte   %.6f\n", e->bits_per_byte);
+}
+
+nd_status nd_cli_eval(int argc, char **argv)
+{
+    eval_arguments a = {.split = "val"};
+    const nd_arg args[] = {
+        {"--checkpoint", ND_ARG_TEXT, &a.checkpoint, "DIR", "a checkpoint, or a run's directory"},
+        {"--data-path", ND_ARG_TEXT, &a.data_path, "DIR", "packed shards (the run's own)"},
+        {"--split", ND_ARG_TEXT, &a.split, "val|train", "which split (val)"},
+        {"--samples", ND_ARG_INT, &a.samples, "N", "first N sequences (0: all)"},
+        {"--precision", ND_ARG_TEXT, &a.precision, "fp32|bf16", "of activations (the run's)"},
+        {"--threads", ND_ARG_INT, &a.threads, "N", "threads (a share of the cores)"},
+        {"--no-activation-quant", ND_ARG_FLAG, &a.no_activation_quant, NULL,
+         "leave activations unquantised"},
+        {"--json", ND_ARG_FLAG, &a.json, NULL, "print one JSON object"},
+    };
+    const nd_command command = {"nanochat_dist eval --checkpoint DIR [--data-path DIR] [options]",
+                                "Held-out loss and bits per byte of a checkpoint.", args,
+                                sizeof args / sizeof args[0]};
+    bool helped;
+    ND_TRY(nd_args_parse(&command, argc, argv, NULL, &helped));
+    if (helped)
+        return ND_OK;
+    if (!a.checkpoint)
+        return ND_FAIL(ND_ECONFIG, "eval needs --checkpoint DIR (see --help)");
+    if (strcmp(a.split, "val") != 0 && strcmp(a.split, "train") != 0)
+        return ND_FAIL(ND_ECONFIG, "--split: '%.40s' is neither val nor train", a.split);
+    nd_comm *comm = NULL;
+    nd_loaded_model *loaded = calloc(1, sizeof *loaded);
+    nd_evaluation result = {0};
+    nd_status status = ND_OK;
+    if (!loaded)
+        return ND_FAIL(ND_ENOMEM, "no memory for a model");
+    ND_TRY_GOTO(nd_comm_create(&comm), done);
+    const nd_load_options options = {.checkpoint = a.checkpoint,
+                                     .precision = a.precision,
+                                     .threads = a.threads,
+                                     .activation_quant = !a.no_activation_quant};
+    status = nd_load_model(&options, comm, loaded);
+    if (status == ND_OK) {
+        status = evaluate(&a, comm, loaded, &result);
+        if (status == ND_OK && comm->rank == 0)
+            print(&a, loaded, &result);
+        nd_loaded_model_release(loaded);
+    }
+    status = nd_cli_leave(comm, status);
+done:
+    free(loaded);
+    return status;
+}

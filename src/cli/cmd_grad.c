@@ -1,0 +1,133 @@
+#include "cli/args.h"
+#include "cli/cli.h"
+#include "data/hdf5_arrays.h"
+#include "train/load_model.h"
+
+#include <stdlib.h>
+
+typedef struct grad_arguments {
+    const char *checkpoint, *tokens, *out, *precision;
+    bool reference;
+} grad_arguments;
+
+/* Gradients of a whole model, one view a parameter. */
+typedef struct gradient_room {
+    nd_arena arena;
+    nd_view *views;
+} gradient_room;
+
+static nd_status take(nd_loaded_model *l, gradient_room *room)
+{
+    const nd_params *params = &l->model->params;
+    ND_TRY(nd_model_take_activations(l->model, &room->arena, true));
+    for (int64_t i = 0; i < params->count; i++)
+        ND_TRY(nd_arena_take(&room->arena, ND_F32, params->list[i].rows, params->list[i].cols,
+                             &room->views[i]));
+    return ND_OK;
+}
+
+static nd_status check_tokens(const nd_loaded_model *l, const char *path, const int32_t *tokens,
+                              int64_t count)
+{
+    for (int64_t i = 0; i < count; i++)
+        if (tokens[i] < 0 || tokens[i] >= l->config.model.vocab_size)
+            return ND_FAIL(ND_EDATA, "%s: token %d at element %lld; the vocabulary has %lld", path,
+                           tokens[i], (long long)i, (long long)l->config.model.vocab_size);
+    return ND_OK;
+}
+
+static nd_status write_results(nd_loaded_model *l, const gradient_room *room, const char *path,
+                               const nd_loss *loss, nd_cview tokens)
+{
+    const double mean = loss->nll / (double)loss->tokens;
+    const double total = loss->total / (double)loss->tokens;
+    nd_hdf5_out *out = NULL;
+    nd_status status = ND_OK;
+    ND_TRY(nd_hdf5_out_create(path, &out));
+    ND_TRY_GOTO(nd_hdf5_out_write(out, "/loss", nd_cview_of(&mean, ND_F64, 0, 0)), done);
+    ND_TRY_GOTO(nd_hdf5_out_write(out, "/total_loss", nd_cview_of(&total, ND_F64, 0, 0)), done);
+    ND_TRY_GOTO(nd_hdf5_out_write(out, "/tokens", tokens), done);
+    for (int64_t i = 0; i < l->model->params.count; i++) {
+        char name[ND_PARAM_NAME_MAX + 16];
+        snprintf(name, sizeof name, "/gradients/%s", l->model->params.list[i].name);
+        ND_TRY_GOTO(nd_hdf5_out_write(out, name, nd_read(room->views[i])), done);
+    }
+done:;
+    const nd_status closed = nd_hdf5_out_close(out, status == ND_OK);
+    return status != ND_OK ? status : closed;
+}
+
+static nd_status compute(const grad_arguments *a, nd_loaded_model *l, const int32_t *tokens,
+                         int64_t rows, int64_t cols)
+{
+    nd_status status = ND_OK;
+    nd_loss loss;
+    gradient_room room = {.views = calloc((size_t)l->model->params.count, sizeof(nd_view))};
+    if (!room.views)
+        return ND_FAIL(ND_ENOMEM, "no memory for the table of gradients");
+    ND_TRY_GOTO(check_tokens(l, a->tokens, tokens, rows * cols), done);
+    nd_arena_start_measuring(&room.arena, "gradients", l->backend);
+    ND_TRY_GOTO(take(l, &room), done);
+    ND_TRY_GOTO(nd_arena_commit(&room.arena), done);
+    ND_TRY_GOTO(take(l, &room), done);
+    const float scale = (float)(1.0 / (double)(rows * (cols - 1)));
+    ND_TRY_GOTO(nd_model_train(l->model, tokens, scale, room.views, false,
+                               (nd_gradients_ready){NULL, NULL}, &loss),
+                done);
+    ND_TRY_GOTO(write_results(l, &room, a->out, &loss, nd_cview_of(tokens, ND_I32, rows, cols)),
+                done);
+    printf("loss %.9f over %lld tokens; %lld gradients in %s\n", loss.nll / (double)loss.tokens,
+           (long long)loss.tokens, (long long)l->model->params.count, a->out);
+done:
+    if (room.arena.backend)
+        nd_arena_release(&room.arena);
+    free(room.views);
+    return status;
+}
+
+nd_status nd_cli_grad(int argc, char **argv)
+{
+    grad_arguments a = {.precision = "fp32"};
+    const nd_arg args[] = {
+        {"--checkpoint", ND_ARG_TEXT, &a.checkpoint, "DIR", "a checkpoint, or a run's directory"},
+        {"--tokens", ND_ARG_TEXT, &a.tokens, "FILE.h5", "/tokens: integers [batch, seq_length + 1]"},
+        {"--out", ND_ARG_TEXT, &a.out, "FILE.h5", "/loss, /gradients/<tensor>, /tokens"},
+        {"--precision", ND_ARG_TEXT, &a.precision, "fp32|bf16", "of activations (fp32)"},
+        {"--reference", ND_ARG_FLAG, &a.reference, NULL, "use the double-accumulating reference ops"},
+    };
+    const nd_command command = {
+        "nanochat_dist grad --checkpoint DIR --tokens FILE.h5 --out FILE.h5 [options]",
+        "Loss and every gradient of one batch, for cross-checks with other programs.", args,
+        sizeof args / sizeof args[0]};
+    bool helped;
+    ND_TRY(nd_args_parse(&command, argc, argv, NULL, &helped));
+    if (helped)
+        return ND_OK;
+    if (!a.checkpoint || !a.tokens || !a.out)
+        return ND_FAIL(ND_ECONFIG, "grad needs --checkpoint, --tokens and --out (see --help)");
+    int32_t *tokens = NULL;
+    int64_t rows = 0, cols = 0;
+    ND_TRY(nd_hdf5_read_tokens(a.tokens, "/tokens", &tokens, &rows, &cols));
+    nd_comm *comm = NULL;
+    nd_loaded_model *loaded = calloc(1, sizeof *loaded);
+    nd_status status = ND_OK;
+    if (!loaded) {
+        free(tokens);
+        return ND_FAIL(ND_ENOMEM, "no memory for a model");
+    }
+    ND_TRY_GOTO(nd_comm_create_solo(&comm), done);
+    const nd_load_options options = {.checkpoint = a.checkpoint,
+                                     .precision = a.precision,
+                                     .reference_only = a.reference,
+                                     .activation_quant = true,
+                                     .micro_batch = rows,
+                                     .seq_length = cols - 1};
+    ND_TRY_GOTO(nd_load_model(&options, comm, loaded), done);
+    status = compute(&a, loaded, tokens, rows, cols);
+    nd_loaded_model_release(loaded);
+done:
+    nd_comm_destroy(comm);
+    free(loaded);
+    free(tokens);
+    return status;
+}

@@ -1,0 +1,52 @@
+#include "cli/args.h"
+#include "cli/cli.h"
+#include "data/shard_info.h"
+#include "train/checkpoint.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+static nd_status print_directory(const char *path, bool verify)
+{
+    static const char *const places[] = {"", "/latest", "/checkpoints/latest"};
+    for (size_t i = 0; i < sizeof places / sizeof places[0]; i++) {
+        char manifest[ND_CHECKPOINT_PATH_MAX], directory[ND_CHECKPOINT_PATH_MAX];
+        if (snprintf(directory, sizeof directory, "%s%s", path, places[i]) >=
+                (int)sizeof directory ||
+            snprintf(manifest, sizeof manifest, "%s%s/manifest.json", path, places[i]) >=
+                (int)sizeof manifest)
+            break;
+        if (access(manifest, F_OK) == 0)
+            return nd_checkpoint_print(directory, verify, stdout);
+    }
+    return ND_FAIL(ND_ECHECKPOINT, "%.200s: holds no checkpoint (no manifest.json); name a .h5 file "
+                                   "to look at a shard",
+                   path);
+}
+
+nd_status nd_cli_info(int argc, char **argv)
+{
+    bool verify = false, helped;
+    nd_arg_list paths = {.count = 0};
+    const nd_arg args[] = {
+        {"--verify", ND_ARG_FLAG, &verify, NULL, "read everything and check every checksum"}};
+    const nd_command command = {"nanochat_dist info FILE.h5|DIR [--verify]",
+                                "What a shard or a checkpoint holds.", args, 1};
+    ND_TRY(nd_args_parse(&command, argc, argv, &paths, &helped));
+    if (helped)
+        return ND_OK;
+    if (paths.count == 0)
+        return ND_FAIL(ND_ECONFIG, "info needs a shard or a checkpoint's directory (see --help)");
+    for (int i = 0; i < paths.count; i++) {
+        struct stat info;
+        if (stat(paths.items[i], &info) != 0)
+            return ND_FAIL(ND_EDATA, "%s: %s", paths.items[i], strerror(errno));
+        if (S_ISDIR(info.st_mode))
+            ND_TRY(print_directory(paths.items[i], verify));
+        else
+            ND_TRY(nd_shard_info_print(paths.items[i], verify, stdout));
+    }
+    return ND_OK;
+}

@@ -1,0 +1,137 @@
+#include "data/hdf5_arrays.h"
+
+#include "data/durable_file.h"
+
+#include <hdf5.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+enum { PATH_LONGEST = 4096 };
+
+struct nd_hdf5_out {
+    hid_t file;
+    char path[PATH_LONGEST], temporary[PATH_LONGEST + 8];
+};
+
+static nd_status narrow(const char *path, const char *name, const int64_t *wide, int64_t count,
+                        int32_t *values)
+{
+    for (int64_t i = 0; i < count; i++) {
+        if (wide[i] < 0 || wide[i] > INT32_MAX)
+            return ND_FAIL(ND_EDATA, "%s: %s holds %lld at element %lld; expected tokens from 0 to "
+                                     "%d",
+                           path, name, (long long)wide[i], (long long)i, INT32_MAX);
+        values[i] = (int32_t)wide[i];
+    }
+    return ND_OK;
+}
+
+static nd_status read_matrix(hid_t dataset, const char *path, const char *name, int32_t **values,
+                             int64_t *rows, int64_t *cols)
+{
+    hsize_t shape[2] = {0, 0};
+    const hid_t space = H5Dget_space(dataset), type = H5Dget_type(dataset);
+    const bool integer = H5Tget_class(type) == H5T_INTEGER;
+    const bool matrix = H5Sget_simple_extent_ndims(space) == 2 &&
+                        H5Sget_simple_extent_dims(space, shape, NULL) == 2;
+    H5Sclose(space);
+    H5Tclose(type);
+    if (!integer || !matrix || shape[0] == 0 || shape[1] < 2 || shape[0] > INT32_MAX ||
+        shape[1] > INT32_MAX)
+        return ND_FAIL(ND_EDATA, "%s: %s is not a matrix of integers [batch, seq_length + 1]", path,
+                       name);
+    *rows = (int64_t)shape[0];
+    *cols = (int64_t)shape[1];
+    const int64_t count = *rows * *cols;
+    int64_t *wide = malloc((size_t)count * sizeof *wide);
+    *values = malloc((size_t)count * sizeof **values);
+    nd_status status = ND_OK;
+    if (!wide || !*values)
+        status = ND_FAIL(ND_ENOMEM, "no memory for %lld tokens of %s", (long long)count, path);
+    else if (H5Dread(dataset, H5T_NATIVE_INT64, H5S_ALL, H5S_ALL, H5P_DEFAULT, wide) < 0)
+        status = ND_FAIL(ND_EDATA, "%s: HDF5 cannot read %s", path, name);
+    else
+        status = narrow(path, name, wide, count, *values);
+    free(wide);
+    if (status != ND_OK) {
+        free(*values);
+        *values = NULL;
+    }
+    return status;
+}
+
+nd_status nd_hdf5_read_tokens(const char *path, const char *name, int32_t **values, int64_t *rows,
+                              int64_t *cols)
+{
+    H5Eset_auto2(H5E_DEFAULT, NULL, NULL);
+    const hid_t file = H5Fopen(path, H5F_ACC_RDONLY, H5P_DEFAULT);
+    if (file < 0)
+        return ND_FAIL(ND_EDATA, "%s: not an HDF5 file that can be opened", path);
+    const hid_t dataset = H5Dopen2(file, name, H5P_DEFAULT);
+    nd_status status = ND_OK;
+    if (dataset < 0)
+        status = ND_FAIL(ND_EDATA, "%s: holds no dataset %s", path, name);
+    else
+        status = read_matrix(dataset, path, name, values, rows, cols);
+    if (dataset >= 0)
+        H5Dclose(dataset);
+    H5Fclose(file);
+    return status;
+}
+
+nd_status nd_hdf5_out_create(const char *path, nd_hdf5_out **out)
+{
+    H5Eset_auto2(H5E_DEFAULT, NULL, NULL);
+    if (strlen(path) >= PATH_LONGEST)
+        return ND_FAIL(ND_EIO, "%.80s...: the path is too long", path);
+    nd_hdf5_out *o = calloc(1, sizeof *o);
+    if (!o)
+        return ND_FAIL(ND_ENOMEM, "no memory to write %s", path);
+    strcpy(o->path, path);
+    snprintf(o->temporary, sizeof o->temporary, "%s%s", path, ND_TEMPORARY_SUFFIX);
+    o->file = H5Fcreate(o->temporary, H5F_ACC_TRUNC, H5P_DEFAULT, H5P_DEFAULT);
+    if (o->file < 0) {
+        const nd_status status = ND_FAIL(ND_EIO, "%s: cannot be written", o->temporary);
+        free(o);
+        return status;
+    }
+    *out = o;
+    return ND_OK;
+}
+
+nd_status nd_hdf5_out_write(nd_hdf5_out *o, const char *name, nd_cview values)
+{
+    const hsize_t shape[2] = {(hsize_t)values.rows, (hsize_t)values.cols};
+    const hid_t space = values.rows == 0 ? H5Screate(H5S_SCALAR) : H5Screate_simple(2, shape, NULL);
+    const hid_t type = values.dtype == ND_F64   ? H5T_NATIVE_DOUBLE
+                       : values.dtype == ND_F32 ? H5T_NATIVE_FLOAT
+                                                : H5T_NATIVE_INT32;
+    const hid_t links = H5Pcreate(H5P_LINK_CREATE);
+    H5Pset_create_intermediate_group(links, 1);
+    const hid_t dataset = H5Dcreate2(o->file, name, type, space, links, H5P_DEFAULT, H5P_DEFAULT);
+    const herr_t failed =
+        dataset < 0 ? -1 : H5Dwrite(dataset, type, H5S_ALL, H5S_ALL, H5P_DEFAULT, values.data);
+    if (dataset >= 0)
+        H5Dclose(dataset);
+    H5Pclose(links);
+    H5Sclose(space);
+    return failed < 0 ? ND_FAIL(ND_EIO, "%s: HDF5 cannot write %s", o->path, name) : ND_OK;
+}
+
+nd_status nd_hdf5_out_close(nd_hdf5_out *o, bool keep)
+{
+    nd_status status = ND_OK;
+    if (!o)
+        return ND_OK;
+    if (H5Fclose(o->file) < 0 && keep)
+        status = ND_FAIL(ND_EIO, "%s: HDF5 cannot finish writing", o->temporary);
+    if (keep && status == ND_OK)
+        status = nd_durable_rename(o->temporary, o->path);
+    else
+        unlink(o->temporary);
+    free(o);
+    return status;
+}
