@@ -107,8 +107,14 @@ static nd_status parse(int argc, char **argv, const char *action, arguments *a)
 {
     optind = 0;
     opterr = 0;
-    for (int flag; (flag = getopt_long(argc, argv, ":", flags, NULL)) != -1;)
-        ND_TRY(parse_flag(a, flag, action, argv[optind - 1]));
+    char word[32];
+    for (int flag, at; (flag = getopt_long(argc, argv, ":", flags, &at)) != -1;) {
+        if (flag == ':' || flag == '?')
+            snprintf(word, sizeof word, "%s", argv[optind - 1]);
+        else
+            snprintf(word, sizeof word, "--%s", flags[at].name);
+        ND_TRY(parse_flag(a, flag, action, word));
+    }
     const bool takes_file = strcmp(action, "train") != 0;
     if (argc - optind > (takes_file ? 1 : 0))
         return ND_FAIL(ND_ECONFIG,
