@@ -281,6 +281,18 @@ static bool point(dnnl_memory_t memory, const void *data, dnnl_stream_t stream)
     return dnnl_memory_set_data_handle_v2(memory, handle, stream) == dnnl_success;
 }
 
+/* Some of oneDNN's products take the threads that OpenMP offers when they run, whatever they were
+ * planned for, unless a team of several is already at work. */
+static bool execute_alone(dnnl_primitive_t primitive, dnnl_stream_t stream, int count,
+                          const dnnl_exec_arg_t *arguments)
+{
+    const int offered = omp_get_max_threads();
+    omp_set_num_threads(1);
+    const dnnl_status_t status = dnnl_primitive_execute(primitive, stream, count, arguments);
+    omp_set_num_threads(offered);
+    return status == dnnl_success;
+}
+
 bool nd_matmul_run(const nd_matmul *matmul, int thread, const void *a, const void *b, void *c)
 {
     nd_matmul_cache *cache = matmul->cache;
@@ -293,7 +305,7 @@ bool nd_matmul_run(const nd_matmul *matmul, int thread, const void *a, const voi
                                          {DNNL_ARG_WEIGHTS, m->b},
                                          {DNNL_ARG_DST, m->c},
                                          {DNNL_ARG_SCRATCHPAD, m->scratchpad}};
-    return dnnl_primitive_execute(matmul->product, stream, 4, arguments) == dnnl_success;
+    return execute_alone(matmul->product, stream, 4, arguments);
 }
 
 size_t nd_matmul_packed_bytes(const nd_matmul *matmul)
@@ -308,7 +320,7 @@ bool nd_matmul_pack(const nd_matmul *matmul, int thread, const void *b, void *pa
     if (!point(m->plain_b, b, stream) || !point(m->packed_b, packed, stream))
         return false;
     const dnnl_exec_arg_t arguments[] = {{DNNL_ARG_FROM, m->plain_b}, {DNNL_ARG_TO, m->packed_b}};
-    return dnnl_primitive_execute(matmul->packing, stream, 2, arguments) == dnnl_success;
+    return execute_alone(matmul->packing, stream, 2, arguments);
 }
 
 /* oneDNN also emulates bf16 on older AVX-512, at a fraction of the speed of f32. */

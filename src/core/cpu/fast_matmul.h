@@ -14,6 +14,7 @@ typedef struct nd_matmul_shape {
     int32_t transpose_a, transpose_b;
     int32_t accumulate; /* 1: adds to c */
     int32_t packed_b;   /* 1: b is what nd_matmul_pack made; ldb is of the unpacked b */
+    int32_t zero;       /* fills the struct, which as a key must have no padding */
 } nd_matmul_shape;
 
 typedef struct nd_matmul nd_matmul;

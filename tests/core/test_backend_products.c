@@ -1,0 +1,267 @@
+/* The fast products and attention against the reference. */
+#include "core/conformance.h"
+
+/* f32 products of f32; bf16 outputs or operands that are rounded once (2^-9 in the mean); attention
+ * in bf16 also rounds the probabilities and their gradients. */
+static const double PRODUCT_F32 = 2e-6, PRODUCT_BF16 = 4e-3, ATTENTION_F32 = 2e-6,
+                    ATTENTION_BF16 = 8e-3;
+
+/* tokens, outputs, inputs */
+static const int64_t shapes[][3] = {{1, 1, 1},     {1, 300, 64}, {70, 65, 33},
+                                    {5, 7, 160},   {64, 1, 96},  {130, 257, 32},
+                                    {300, 64, 65}, {2, 5, 1000}, {1100, 70, 35}};
+enum { SHAPES = sizeof shapes / sizeof *shapes };
+
+typedef struct ternary_inputs {
+    nd_cview q, a, c, s;
+} ternary_inputs;
+
+/* groups 0: one scale for the matrix. */
+static ternary_inputs random_ternary(harness *h, int64_t tokens, int64_t out, int64_t in,
+                                     int64_t groups)
+{
+    return (ternary_inputs){
+        nd_read(random_integers(h, ND_I8, tokens, in, -128, 127)),
+        nd_read(random_scales(h, tokens, 1)),
+        nd_read(random_integers(h, ND_I8, out, in, -1, 1)),
+        nd_read(random_scales(h, groups ? out : 1, groups ? groups : 1)),
+    };
+}
+
+Test(products, the_ternary_forward_is_the_exact_integer_product)
+{
+    harness h;
+    FOR_EACH_ISA(h)
+    {
+        const int64_t sizes[][3] = {{3, 5, 7}, {65, 129, 512}, {2, 70, 4096}};
+        for (int s = 0; s < 3; s++) {
+            const int64_t tokens = sizes[s][0], out = sizes[s][1], in = sizes[s][2];
+            ternary_inputs t = random_ternary(&h, tokens, out, in, 0);
+            const nd_view q = random_integers(&h, ND_I8, tokens, in, -128, 127);
+            const nd_view c = random_integers(&h, ND_I8, out, in, -1, 1);
+            for (int64_t i = 0; i < in; i++) { /* the largest sums of both signs */
+                set_element(q, i, -128);
+                set_element(q, in + i, i % 2 ? -128 : 127);
+                set_element(c, i, 1);
+                set_element(c, in + i, i % 2 ? -1 : 1);
+            }
+            const nd_view a = poisoned(&h, ND_F32, tokens, 1), one = poisoned(&h, ND_F32, 1, 1);
+            for (int64_t i = 0; i < tokens; i++)
+                set_element(a, i, 127.0);
+            set_element(one, 0, 1.0);
+            t = (ternary_inputs){nd_read(q), nd_read(a), nd_read(c), nd_read(one)};
+            const outputs y = poisoned_outputs(&h, ND_F64, ND_F32, tokens, out);
+            RUN(&h, ternary_gemm, y.view[i], t.q, t.a, t.c, t.s);
+            check_equal(&h, "ternary_gemm", &y);
+            for (int64_t i = 0; i < tokens; i++)
+                for (int64_t o = 0; o < out; o++) {
+                    int32_t sum = 0;
+                    for (int64_t j = 0; j < in; j++)
+                        sum += ((const int8_t *)q.data)[i * in + j] *
+                               ((const int8_t *)c.data)[o * in + j];
+                    const double got = element(nd_read(y.view[1]), i * out + o);
+                    cr_assert(got == sum, "got %g, expected %d", got, sum);
+                }
+            harness_reset(&h);
+        }
+    }
+}
+
+static void check_ternary(harness *h, const ternary_inputs *t, nd_dtype dy_type, nd_dtype out_type)
+{
+    const int64_t tokens = t->q.rows, out = t->c.rows, in = t->c.cols;
+    const double tolerance = out_type == ND_BF16 ? PRODUCT_BF16 : PRODUCT_F32;
+    const outputs y = poisoned_outputs(h, ND_F64, out_type, tokens, out);
+    RUN(h, ternary_gemm, y.view[i], t->q, t->a, t->c, t->s);
+    check_close(h, "ternary_gemm", &y, tolerance);
+    const nd_cview dy = nd_read(random_floats(h, dy_type, tokens, out, 1.0f));
+    const outputs dx = poisoned_outputs(h, ND_F64, out_type, tokens, in);
+    RUN(h, ternary_gemm_dx, dx.view[i], dy, t->c, t->s, 0.0f);
+    check_close(h, "ternary_gemm_dx", &dx, tolerance);
+    const nd_cview start = nd_read(random_floats(h, out_type, tokens, in, 1.0f));
+    const outputs dx_sum = copied_outputs(h, ND_F64, start);
+    RUN(h, ternary_gemm_dx, dx_sum.view[i], dy, t->c, t->s, 1.0f);
+    check_close(h, "ternary_gemm_dx +=", &dx_sum, tolerance);
+    const outputs dw = poisoned_outputs(h, ND_F64, ND_F32, out, in);
+    const double dw_tolerance = dy_type == ND_BF16 ? PRODUCT_BF16 : PRODUCT_F32;
+    RUN(h, ternary_gemm_dw, dw.view[i], dy, t->q, t->a, 0.0f);
+    check_close(h, "ternary_gemm_dw", &dw, dw_tolerance);
+    RUN(h, ternary_gemm_dw, dw.view[i], dy, t->q, t->a, 1.0f);
+    check_close(h, "ternary_gemm_dw +=", &dw, dw_tolerance);
+}
+
+Test(products, ternary_products_agree_with_the_reference)
+{
+    harness h;
+    FOR_EACH_ISA(h)
+    {
+        for (int s = 0; s < SHAPES; s++)
+            for (int mix = 0; mix < 4; mix++) {
+                const ternary_inputs t =
+                    random_ternary(&h, shapes[s][0], shapes[s][1], shapes[s][2], 0);
+                check_ternary(&h, &t, float_dtypes[mix & 1], float_dtypes[mix >> 1]);
+                harness_reset(&h);
+            }
+    }
+}
+
+Test(products, ternary_products_with_group_scales_agree_with_the_reference)
+{
+    harness h;
+    FOR_EACH_ISA(h)
+    {
+        const int64_t grouped[][4] = {{1, 3, 4, 1}, {70, 65, 96, 3}, {33, 130, 256, 2}};
+        for (int s = 0; s < 3; s++)
+            for (int mix = 0; mix < 4; mix++) {
+                const ternary_inputs t =
+                    random_ternary(&h, grouped[s][0], grouped[s][1], grouped[s][2], grouped[s][3]);
+                check_ternary(&h, &t, float_dtypes[mix & 1], float_dtypes[mix >> 1]);
+                harness_reset(&h);
+            }
+    }
+}
+
+static void check_gemm(harness *h, const int64_t *size, int mix, float alpha, float beta)
+{
+    const int64_t m = size[0], n = size[1], k = size[2];
+    const bool ta = mix & 1, tb = mix & 2;
+    const nd_dtype a_type = float_dtypes[mix >> 2 & 1], b_type = float_dtypes[mix >> 3 & 1];
+    const nd_dtype c_type = float_dtypes[mix >> 4 & 1];
+    const nd_cview a = nd_read(random_floats(h, a_type, ta ? k : m, ta ? m : k, 1.0f));
+    const nd_cview b = nd_read(random_floats(h, b_type, tb ? n : k, tb ? k : n, 1.0f));
+    const nd_cview start = nd_read(random_floats(h, c_type, m, n, 1.0f));
+    const outputs c =
+        beta == 0.0f ? poisoned_outputs(h, ND_F64, c_type, m, n) : copied_outputs(h, ND_F64, start);
+    RUN(h, gemm, c.view[i], a, ta, b, tb, alpha, beta);
+    check_close(h, "gemm", &c, c_type == ND_BF16 ? PRODUCT_BF16 : PRODUCT_F32);
+}
+
+Test(products, dense_products_agree_with_the_reference)
+{
+    harness h;
+    cr_assert(harness_open(&h, "auto"));
+    for (int s = 0; s < SHAPES; s++)
+        for (int mix = 0; mix < 32; mix++) {
+            check_gemm(&h, shapes[s], mix, 1.0f, 0.0f);
+            check_gemm(&h, shapes[s], mix, 1.0f, 1.0f);
+            check_gemm(&h, shapes[s], mix, -0.5f, 0.25f);
+            harness_reset(&h);
+        }
+    harness_close(&h);
+}
+
+/* Sizes at which a library would share the inner dimension between threads. */
+Test(products, long_sums_do_not_depend_on_threads)
+{
+    harness h;
+    cr_assert(harness_open(&h, "auto"));
+    nd_backend_destroy(h.backend[0]); /* the reference would take long and is not compared */
+    ND_ASSERT_OK(nd_cpu_backend_create(&(nd_cpu_backend_options){.threads = 1}, &h.backend[0]));
+    for (int mix = 0; mix < 16; mix++) {
+        const nd_dtype type = float_dtypes[mix & 1];
+        const bool ta = mix & 2, tb = mix & 4;
+        const int64_t m = mix & 8 ? 1 : 96, n = mix & 8 ? 1000 : 48, k = mix & 8 ? 512 : 6000;
+        const nd_cview a = nd_read(random_floats(&h, type, ta ? k : m, ta ? m : k, 1.0f));
+        const nd_cview b = nd_read(random_floats(&h, type, tb ? n : k, tb ? k : n, 1.0f));
+        const outputs c = poisoned_outputs(&h, ND_F32, ND_F32, m, n);
+        RUN(&h, gemm, c.view[i], a, ta, b, tb, 1.0f, 0.0f);
+        check_equal(&h, "gemm", &c);
+        harness_reset(&h);
+    }
+    harness_close(&h);
+}
+
+/* -- attention --------------------------------------------------------------------------------- */
+
+static const nd_attention_shape attentions[] = {{1, 1, 1, 1, 1, 1},      {2, 17, 17, 4, 2, 16},
+                                                {1, 130, 200, 6, 2, 64}, {2, 1, 37, 4, 4, 8},
+                                                {1, 3, 150, 8, 2, 64},   {1, 300, 300, 2, 2, 64},
+                                                {1, 70, 70, 12, 4, 80},  {1, 129, 129, 3, 1, 7},
+                                                {2, 5, 128, 66, 1, 32},  {1, 256, 256, 4, 1, 64}};
+enum { ATTENTIONS = sizeof attentions / sizeof *attentions };
+
+static void check_attention(harness *h, const nd_attention_shape *s, nd_dtype in_type,
+                            nd_dtype out_type, float std)
+{
+    const int64_t queries = s->sequences * s->query_len, keys = s->sequences * s->key_len;
+    const int64_t width = s->heads * s->head_dim, kv_width = s->kv_heads * s->head_dim;
+    const nd_cview q = nd_read(random_floats(h, in_type, queries, width, std));
+    const nd_cview k = nd_read(random_floats(h, in_type, keys, kv_width, std));
+    const nd_cview v = nd_read(random_floats(h, in_type, keys, kv_width, 1.0f));
+    const nd_cview dout = nd_read(random_floats(h, out_type, queries, width, 1.0f));
+    const outputs o = poisoned_outputs(h, ND_F64, out_type, queries, width);
+    const outputs lse = poisoned_outputs(h, ND_F64, ND_F32, queries, s->heads);
+    const bool narrow = in_type == ND_BF16 || out_type == ND_BF16;
+    const double tolerance =
+        narrow ? ATTENTION_BF16 : ATTENTION_F32 * (double)fmaxf(1.0f, std * std);
+    RUN(h, attention, o.view[i], lse.view[i], q, k, v, s);
+    check_close(h, "attention o", &o, tolerance);
+    check_close(h, "attention lse", &lse, PRODUCT_F32);
+    const outputs dq = poisoned_outputs(h, ND_F64, out_type, queries, width);
+    const outputs dk = poisoned_outputs(h, ND_F64, out_type, keys, kv_width);
+    const outputs dv = poisoned_outputs(h, ND_F64, out_type, keys, kv_width);
+    const nd_view lse_in = poisoned(h, ND_F32, queries, s->heads);
+    const nd_view o_in = poisoned(h, ND_F32, queries, width);
+    for (int64_t i = 0; i < queries * s->heads; i++)
+        set_element(lse_in, i, element(nd_read(lse.view[0]), i));
+    for (int64_t i = 0; i < queries * width; i++)
+        set_element(o_in, i, element(nd_read(o.view[0]), i));
+    RUN(h, attention_backward, dq.view[i], dk.view[i], dv.view[i], dout, nd_read(o_in),
+        nd_read(lse_in), q, k, v, s);
+    if (s->key_len == 1) {
+        check_same_bits(h, "attention dq", &dq); /* zero up to rounding */
+        return;
+    }
+    check_close(h, "attention dq", &dq, tolerance);
+    check_close(h, "attention dk", &dk, tolerance);
+    check_close(h, "attention dv", &dv, tolerance);
+}
+
+Test(products, attention_agrees_with_the_reference)
+{
+    harness h;
+    FOR_EACH_ISA(h)
+    {
+        for (int s = 0; s < ATTENTIONS; s++)
+            for (int mix = 0; mix < 4; mix++) {
+                check_attention(&h, &attentions[s], float_dtypes[mix & 1], float_dtypes[mix >> 1],
+                                1.0f);
+                harness_reset(&h);
+            }
+    }
+}
+
+/* Scores in the hundreds: one key takes all, nothing overflows. */
+Test(products, attention_with_large_scores_is_finite)
+{
+    harness h;
+    cr_assert(harness_open(&h, "auto"));
+    for (int s = 1; s < 4; s++)
+        check_attention(&h, &attentions[s], ND_F32, ND_F32, 8.0f);
+    harness_close(&h);
+}
+
+/* -- workspace --------------------------------------------------------------------------------- */
+
+Test(products, the_workspace_grows_with_new_shapes_only)
+{
+    harness h;
+    cr_assert(harness_open(&h, "auto"));
+    nd_backend *b = h.backend[2];
+    size_t bytes[3];
+    for (int repeat = 0; repeat < 3; repeat++) {
+        const ternary_inputs t = random_ternary(&h, 70, 65, 33, 0);
+        const nd_view y = poisoned(&h, ND_F32, 70, 65), dw = poisoned(&h, ND_F32, 65, 33);
+        ND_ASSERT_OK(b->ops.ternary_gemm(b, y, t.q, t.a, t.c, t.s));
+        ND_ASSERT_OK(b->ops.ternary_gemm_dw(b, dw, nd_read(y), t.q, t.a, 0.0f));
+        const nd_attention_shape s = attentions[1];
+        const nd_view q = random_floats(&h, ND_F32, 34, 64, 1.0f), o = poisoned(&h, ND_F32, 34, 64);
+        const nd_view k = random_floats(&h, ND_F32, 34, 32, 1.0f);
+        const nd_view lse = poisoned(&h, ND_F32, 34, 4);
+        ND_ASSERT_OK(b->ops.attention(b, o, lse, nd_read(q), nd_read(k), nd_read(k), &s));
+        bytes[repeat] = b->ops.workspace_bytes(b);
+    }
+    cr_assert(bytes[0] > 0);
+    cr_assert(bytes[1] == bytes[0] && bytes[2] == bytes[0]);
+    harness_close(&h);
+}
