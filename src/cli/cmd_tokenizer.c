@@ -23,7 +23,7 @@ static const char train_help[] =
     "  --output FILE     the model to write\n"
     "  --glob PATTERN    which files of a directory, e.g. '*.rs' (all)\n"
     "  --vocab-size N    number of pieces, 259 of them bytes and marks (32000)\n"
-    "  --max-bytes N     train on so much text, taken evenly from the inputs (100M; 0: all)\n"
+    "  --max-bytes N     train on so much text, taken evenly from the inputs (32M; 0: all)\n"
     "  --threads N       threads for the parts that can use them (2)\n"
     "  --seed N          which parts of the inputs are taken (1)\n";
 
@@ -255,7 +255,7 @@ nd_status nd_cli_tokenizer(int argc, char **argv)
         return ND_FAIL(ND_ECONFIG, "tokenizer: '%s' is no action; expected train, encode or decode",
                        action);
     arguments a = {
-        .train = {.vocab_size = DEFAULT_VOCAB, .max_bytes = 100000000, .threads = 2, .seed = 1}};
+        .train = {.vocab_size = DEFAULT_VOCAB, .max_bytes = 32000000, .threads = 2, .seed = 1}};
     ND_TRY(parse(argc - 1, argv + 1, action, &a));
     if (a.help) {
         fputs(help, stdout);

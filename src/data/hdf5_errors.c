@@ -2,16 +2,30 @@
 
 #include <hdf5.h>
 #include <stdio.h>
+#include <string.h>
 
 void nd_hdf5_quiet(void)
 {
     H5Eset_auto2(H5E_DEFAULT, NULL, NULL);
 }
 
+/* Of a failed system call HDF5 tells a paragraph with a time stamp and addresses; the system's
+ * reason in it is what matters. */
+static void keep_reason(const char *description, char *text, size_t size)
+{
+    static const char mark[] = "error message = '";
+    const char *reason = strstr(description, mark);
+    if (reason)
+        snprintf(text, size, "%.*s", (int)strcspn(reason + strlen(mark), "'"),
+                 reason + strlen(mark));
+    else
+        snprintf(text, size, "%.*s", (int)strcspn(description, "\n"), description);
+}
+
 static herr_t keep_description(unsigned position, const H5E_error2_t *error, void *text)
 {
     if (position == 0 && error->desc)
-        snprintf(text, 256, "%s", error->desc);
+        keep_reason(error->desc, text, 256);
     return 0;
 }
 

@@ -1,8 +1,8 @@
 /* The SentencePiece model file: a protobuf message ModelProto, read here without SentencePiece so
  * that a damaged or foreign file is refused with a reason.
  *
- * Used fields (sentencepiece_model.proto): ModelProto {1 pieces, 2 trainer_spec, 3 normalizer_spec};
- * SentencePiece {1 piece, 2 score, 3 type}; TrainerSpec {3 model_type}; NormalizerSpec
+ * Used fields (sentencepiece_model.proto): ModelProto {1 pieces, 2 trainer_spec,
+ * 3 normalizer_spec}; SentencePiece {1 piece, 2 score, 3 type}; TrainerSpec {3 model_type}; NormalizerSpec
  * {2 precompiled_charsmap}. */
 #ifndef ND_DATA_MODEL_FILE_H
 #define ND_DATA_MODEL_FILE_H

@@ -14,7 +14,7 @@ namespace
 {
 
 // Pulls sentences from C. SentencePiece asks for value() before the first Next().
-class callback_iterator : public sentencepiece::SentenceIterator
+class callback_iterator final : public sentencepiece::SentenceIterator
 {
   public:
     callback_iterator(nd_sentencepiece_next next, void *context) : next_(next), context_(context)

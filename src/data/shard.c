@@ -193,9 +193,10 @@ static nd_status read_offset(hid_t dataset, const char *path, hsize_t index, uin
     const hid_t memory = H5Screate_simple(1, &one, NULL), file = H5Dget_space(dataset);
     const bool ok = H5Sselect_hyperslab(file, H5S_SELECT_SET, &index, NULL, &one, NULL) >= 0 &&
                     H5Dread(dataset, H5T_NATIVE_UINT64, memory, file, H5P_DEFAULT, value) >= 0;
+    const nd_status status = ok ? ND_OK : damaged(path, "/doc_offsets");
     H5Sclose(file);
     H5Sclose(memory);
-    return ok ? ND_OK : damaged(path, "/doc_offsets");
+    return status;
 }
 
 static nd_status check_documents(hid_t dataset, nd_shard *shard)

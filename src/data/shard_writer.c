@@ -69,11 +69,12 @@ static nd_status column_flush(nd_shard_writer *w, column *c)
     const bool ok =
         H5Sselect_hyperslab(file, H5S_SELECT_SET, &c->written, NULL, &count, NULL) >= 0 &&
         H5Dwrite(c->dataset, c->type, memory, file, H5P_DEFAULT, c->buffer) >= 0;
+    const nd_status status = ok ? ND_OK : failed(w, "tokens"); /* before HDF5 forgets the reason */
     H5Sclose(memory);
     H5Sclose(file);
     c->written = extent;
     c->held = 0;
-    return ok ? ND_OK : failed(w, "tokens");
+    return status;
 }
 
 static nd_status add_offset(nd_shard_writer *w, int64_t offset)
@@ -194,25 +195,27 @@ static nd_status write_rest(nd_shard_writer *w)
     return ND_OK;
 }
 
-/* False when HDF5 could not write all it held back. */
-static bool close_handles(nd_shard_writer *w)
+/* Fails when HDF5 could not write all it held back. */
+static nd_status close_handles(nd_shard_writer *w)
 {
-    bool ok = true;
-    if (w->tokens.dataset >= 0)
-        ok = H5Dclose(w->tokens.dataset) >= 0 && ok;
-    if (w->offsets.dataset >= 0)
-        ok = H5Dclose(w->offsets.dataset) >= 0 && ok;
-    if (w->file >= 0)
-        ok = H5Fclose(w->file) >= 0 && ok;
+    nd_status status = ND_OK;
+    const hid_t datasets[] = {w->tokens.dataset, w->offsets.dataset};
+    for (int i = 0; i < 2; i++) {
+        if (datasets[i] >= 0 && H5Dclose(datasets[i]) < 0 && status == ND_OK)
+            status = failed(w, "its last chunks");
+    }
+    if (w->file >= 0 && H5Fclose(w->file) < 0 && status == ND_OK)
+        status = failed(w, "its last part");
     w->tokens.dataset = w->offsets.dataset = w->file = H5I_INVALID_HID;
-    return ok;
+    return status;
 }
 
 nd_status nd_shard_writer_finish(nd_shard_writer *writer)
 {
     nd_status status = write_rest(writer);
-    if (!close_handles(writer) && status == ND_OK)
-        status = failed(writer, "its last part");
+    const nd_status closed = close_handles(writer);
+    if (status == ND_OK)
+        status = closed;
     if (status == ND_OK)
         status = nd_durable_rename(writer->temporary, writer->path);
     nd_shard_writer_discard(writer);

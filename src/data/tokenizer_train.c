@@ -1,9 +1,9 @@
 /* Training a tokenizer: sentences out of files, a model out of SentencePiece.
  *
- * A sentence is a line with its newlines, so that pieces such as ";\n" and "}\n\n" can be learned; indentation
- * comes from the runs of spaces at a line's beginning. Text that no piece can stand for (invalid
- * UTF-8, NUL, and the two characters that SentencePiece keeps for itself) ends a sentence and is
- * left out. */
+ * A sentence is a line with its newlines, so that pieces such as ";\n" and "}\n\n" can be learned;
+ * indentation comes from the runs of spaces at a line's beginning. Text that no piece can stand for
+ * (invalid UTF-8, NUL, and the two characters that SentencePiece keeps for itself) ends a sentence
+ * and is left out. */
 #include "data/durable_file.h"
 #include "data/sentencepiece_shim.h"
 #include "data/text_sources.h"
@@ -36,8 +36,8 @@ typedef struct corpus {
 static bool takes(corpus *c, size_t chunk)
 {
     c->seen += (int64_t)chunk;
-    if (c->wanted >= c->total)
-        return true;
+    if (c->wanted >= c->total) /* also when the total is unknown, as that of a pipe */
+        return (int64_t)(c->bytes + chunk) <= c->wanted;
     const double due = (double)c->seen * (double)c->wanted / (double)c->total;
     return (double)c->bytes + (double)chunk * c->phase <= due &&
            (int64_t)(c->bytes + chunk) <= c->wanted;
