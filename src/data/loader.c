@@ -1,8 +1,8 @@
 /* Read-ahead: a ring of batches that worker threads fill in order and the caller empties in order.
  *
  * Work is handed out in blocks of rows, batch after batch. Batch b lives in slot b % slot_count,
- * and a worker starts on it only when the caller has left batch b - slot_count. One mutex guards the
- * counters; reading is done outside it. */
+ * and a worker starts on it only when the caller has left batch b - slot_count. One mutex guards
+ * the counters; reading is done outside it. */
 #include "data/loader.h"
 
 #include "data/sample_order.h"

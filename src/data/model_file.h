@@ -2,8 +2,8 @@
  * that a damaged or foreign file is refused with a reason.
  *
  * Used fields (sentencepiece_model.proto): ModelProto {1 pieces, 2 trainer_spec,
- * 3 normalizer_spec}; SentencePiece {1 piece, 2 score, 3 type}; TrainerSpec {3 model_type}; NormalizerSpec
- * {2 precompiled_charsmap}. */
+ * 3 normalizer_spec}; SentencePiece {1 piece, 2 score, 3 type}; TrainerSpec {3 model_type};
+ * NormalizerSpec {2 precompiled_charsmap}. */
 #ifndef ND_DATA_MODEL_FILE_H
 #define ND_DATA_MODEL_FILE_H
 

@@ -2,8 +2,8 @@
  * at a time, cut where that does not change its tokens.
  *
  * A shard is one HDF5 file (docs/formats.md): /tokens (uint16 when the vocabulary fits, else
- * uint32; 1-D, chunked, fletcher32), /doc_offsets (uint64, start of each document in /tokens, then the
- * length), attributes format_version, vocab_size, tokenizer_sha256, n_tokens, n_bytes, split.
+ * uint32; 1-D, chunked, fletcher32), /doc_offsets (uint64, start of each document in /tokens, then
+ * the length), attributes format_version, vocab_size, tokenizer_sha256, n_tokens, n_bytes, split.
  * Each document is followed by EOS. Shards are written under a temporary name and renamed. */
 #ifndef ND_DATA_PACK_H
 #define ND_DATA_PACK_H
