@@ -1,0 +1,258 @@
+/* The whole model: gradients against finite differences in double, and the ways of computing it
+ * against each other. */
+#include "core/cpu/reference.h"
+#include "core/generate.h"
+#include "core/rng.h"
+#include "support/model_fixture.h"
+#include "support/support.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const uint64_t seed = 20;
+
+/* Summed total loss at the fixture's masters. */
+static double loss_at(nd_model_fixture *f)
+{
+    nd_loss loss;
+    nd_model_fixture_load(f);
+    ND_ASSERT_OK(nd_model_evaluate(f->model, f->tokens, f->model->config.micro_batch, &loss));
+    return loss.total;
+}
+
+/* Central difference with Richardson's extrapolation: error of order h^4. */
+static double numeric_derivative(nd_model_fixture *f, nd_view master, int64_t at)
+{
+    const double original = nd_load(nd_read(master), at), h = 1e-3;
+    double slope[2];
+    for (int i = 0; i < 2; i++) {
+        const double step = h / (1 << i);
+        nd_store(master, at, original + step);
+        const double above = loss_at(f);
+        nd_store(master, at, original - step);
+        slope[i] = (above - loss_at(f)) / (2.0 * step);
+    }
+    nd_store(master, at, original);
+    return (4.0 * slope[1] - slope[0]) / 3.0;
+}
+
+/* Largest error of any parameter's gradient, relative to that gradient's size. Twelve elements of
+ * each are differentiated numerically. */
+static void check_gradients(nd_arch arch, bool tied)
+{
+    nd_model_config config = nd_model_fixture_config(arch, ND_F64);
+    config.ternary = config.activation_quant = false;
+    config.tied = tied;
+    config.loss = (nd_cross_entropy_params){
+        .label_smoothing = 0.1f, .z_loss_weight = 0.01f, .entropy_weight = 0.02f};
+    nd_model_fixture f = nd_model_fixture_create(&config, true, seed);
+    nd_model_fixture_train(&f, false);
+    for (int64_t i = 0; i < f.model->params.count; i++) {
+        const nd_param *p = &f.model->params.list[i];
+        const int64_t count = p->rows * p->cols, stride = count / 12 + 1;
+        double difference = 0.0, size = 0.0;
+        for (int64_t j = 0; j < count; j += stride) {
+            const double exact = nd_load(nd_read(f.gradients[i]), j);
+            const double numeric = numeric_derivative(&f, f.masters[i], j);
+            difference += (exact - numeric) * (exact - numeric);
+            size += exact * exact;
+        }
+        cr_assert(size > 0.0, "%s: the gradient is zero", p->name);
+        cr_assert(sqrt(difference / size) <= 1e-6, "%s: relative error %g", p->name,
+                  sqrt(difference / size));
+    }
+    nd_model_fixture_destroy(&f);
+}
+
+Test(model, gradients_of_bitnet_match_finite_differences) { check_gradients(ND_ARCH_BITNET, true); }
+
+Test(model, gradients_of_llama_match_finite_differences) { check_gradients(ND_ARCH_LLAMA, false); }
+
+Test(model, gradients_of_tied_llama_match_finite_differences)
+{
+    check_gradients(ND_ARCH_LLAMA, true);
+}
+
+static void assert_same_bits(nd_model_fixture *a, nd_model_fixture *b)
+{
+    for (int64_t i = 0; i < a->model->params.count; i++)
+        cr_assert_eq(memcmp(a->gradients[i].data, b->gradients[i].data,
+                            nd_view_bytes(nd_read(a->gradients[i]))),
+                     0, "%s differs", a->model->params.list[i].name);
+}
+
+Test(model, checkpointing_gives_the_same_gradients_to_the_bit)
+{
+    for (int arch = 0; arch < 2; arch++) {
+        nd_model_config config = nd_model_fixture_config((nd_arch)arch, ND_BF16);
+        nd_model_fixture plain = nd_model_fixture_create(&config, false, seed);
+        config.checkpointing = true;
+        nd_model_fixture lean = nd_model_fixture_create(&config, false, seed);
+        cr_assert_eq(nd_model_fixture_train(&plain, false), nd_model_fixture_train(&lean, false));
+        assert_same_bits(&plain, &lean);
+        cr_assert_lt(lean.activations.size, plain.activations.size);
+        nd_model_fixture_destroy(&plain);
+        nd_model_fixture_destroy(&lean);
+    }
+}
+
+/* The straight-through gradient is that of the dense model at the dequantised weights. */
+Test(model, ternary_gradients_are_those_of_the_dequantized_model)
+{
+    nd_model_config config = nd_model_fixture_config(ND_ARCH_BITNET, ND_F64);
+    config.activation_quant = false;
+    nd_model_fixture ternary = nd_model_fixture_create(&config, true, seed);
+    config.ternary = false;
+    nd_model_fixture dense = nd_model_fixture_create(&config, true, seed);
+    for (int64_t i = 0; i < ternary.model->params.count; i++) {
+        const nd_weight *w = &ternary.model->weights[i];
+        if (w->ternary)
+            ND_ASSERT_OK(ternary.backend->ops.dequantize_codes(
+                ternary.backend, dense.masters[i], nd_read(w->codes), nd_read(w->scales)));
+    }
+    nd_model_fixture_load(&dense);
+    cr_assert_float_eq(nd_model_fixture_train(&ternary, false),
+                       nd_model_fixture_train(&dense, false), 1e-10);
+    for (int64_t i = 0; i < ternary.model->params.count; i++)
+        cr_assert_lt(nd_normalized_error(nd_read(ternary.gradients[i]), nd_read(dense.gradients[i])),
+                     1e-10, "%s", ternary.model->params.list[i].name);
+    nd_model_fixture_destroy(&ternary);
+    nd_model_fixture_destroy(&dense);
+}
+
+/* A group of inputs has its own scale; with one group the two forms are the same model. */
+Test(model, one_group_as_wide_as_the_matrix_has_the_scale_of_each_row)
+{
+    nd_model_config config = nd_model_fixture_config(ND_ARCH_BITNET, ND_F32);
+    config.group_size = 8;
+    nd_model_fixture f = nd_model_fixture_create(&config, true, seed);
+    const int64_t q = nd_params_layer_index(&f.model->params, 0, ND_ATTN_Q);
+    cr_assert_eq(f.model->weights[q].scales.rows, 16);
+    cr_assert_eq(f.model->weights[q].scales.cols, 2);
+    nd_model_fixture fast = nd_model_fixture_create(&config, false, seed);
+    const double reference_loss = nd_model_fixture_train(&f, false);
+    cr_assert_float_eq(nd_model_fixture_train(&fast, false), reference_loss, 1e-3 * reference_loss);
+    nd_model_fixture_destroy(&f);
+    nd_model_fixture_destroy(&fast);
+}
+
+/* Fast against reference at a size where every fast path is taken. */
+static void check_fast(nd_arch arch, nd_dtype compute, double loss_tolerance, double tolerance)
+{
+    nd_model_config config = nd_model_fixture_config(arch, compute);
+    config.hidden_dim = 64;
+    config.head_dim = 16;
+    config.ffn_dim = 96;
+    config.vocab_size = 50;
+    config.seq_length = 33;
+    nd_model_fixture reference = nd_model_fixture_create(&config, true, seed);
+    nd_model_fixture fast = nd_model_fixture_create(&config, false, seed);
+    const double expected = nd_model_fixture_train(&reference, false);
+    const double found = nd_model_fixture_train(&fast, false);
+    cr_assert_float_eq(found, expected, loss_tolerance * expected, "loss %g, expected %g", found,
+                       expected);
+    for (int64_t i = 0; i < fast.model->params.count; i++) {
+        const double error =
+            nd_normalized_error(nd_read(fast.gradients[i]), nd_read(reference.gradients[i]));
+        cr_assert_lt(error, tolerance, "%s: %g", fast.model->params.list[i].name, error);
+    }
+    nd_model_fixture_destroy(&reference);
+    nd_model_fixture_destroy(&fast);
+}
+
+/* An activation that lies on a rounding tie may fall the other way in f32: hence not 1e-6. */
+Test(model, fast_layer_matches_the_reference_in_fp32)
+{
+    check_fast(ND_ARCH_BITNET, ND_F32, 1e-3, 3e-2);
+    check_fast(ND_ARCH_LLAMA, ND_F32, 1e-3, 3e-2);
+}
+
+Test(model, fast_layer_matches_the_reference_in_bf16)
+{
+    check_fast(ND_ARCH_BITNET, ND_BF16, 5e-3, 1e-1);
+    check_fast(ND_ARCH_LLAMA, ND_BF16, 5e-3, 1e-1);
+}
+
+Test(model, accumulating_twice_doubles_the_gradient)
+{
+    const nd_model_config config = nd_model_fixture_config(ND_ARCH_LLAMA, ND_F32);
+    nd_model_fixture once = nd_model_fixture_create(&config, false, seed);
+    nd_model_fixture twice = nd_model_fixture_create(&config, false, seed);
+    nd_model_fixture_train(&once, false);
+    nd_model_fixture_train(&twice, false);
+    nd_model_fixture_train(&twice, true);
+    for (int64_t i = 0; i < once.model->params.count; i++)
+        for (int64_t j = 0; j < nd_view_count(nd_read(once.gradients[i])); j++) {
+            const double g = nd_load(nd_read(once.gradients[i]), j);
+            cr_assert_float_eq(nd_load(nd_read(twice.gradients[i]), j), 2.0 * g,
+                               1e-5 * (1.0 + fabs(g)));
+        }
+    nd_model_fixture_destroy(&once);
+    nd_model_fixture_destroy(&twice);
+}
+
+Test(model, evaluation_of_some_sequences_counts_only_those)
+{
+    const nd_model_config config = nd_model_fixture_config(ND_ARCH_BITNET, ND_F32);
+    nd_model_fixture f = nd_model_fixture_create(&config, false, seed);
+    nd_loss one, both, trained;
+    ND_ASSERT_OK(nd_model_evaluate(f.model, f.tokens, 1, &one));
+    ND_ASSERT_OK(nd_model_evaluate(f.model, f.tokens, 2, &both));
+    ND_ASSERT_OK(nd_model_train(f.model, f.tokens, 1.0f, f.gradients, false,
+                                (nd_gradients_ready){NULL, NULL}, &trained));
+    cr_assert_eq(one.tokens, 5);
+    cr_assert_eq(both.tokens, 10);
+    cr_assert_lt(one.nll, both.nll);
+    cr_assert_eq(both.nll, trained.nll);
+    nd_model_fixture_destroy(&f);
+}
+
+/* Feeding tokens one by one or at once gives the loss of the whole sequence. */
+Test(model, generation_with_a_cache_predicts_what_the_whole_sequence_does)
+{
+    for (int arch = 0; arch < 2; arch++) {
+        nd_model_config config = nd_model_fixture_config((nd_arch)arch, ND_F32);
+        config.micro_batch = 1;
+        nd_model_fixture f = nd_model_fixture_create(&config, false, seed);
+        nd_loss loss;
+        ND_ASSERT_OK(nd_model_evaluate(f.model, f.tokens, 1, &loss));
+        nd_arena arena;
+        nd_generator g = {0};
+        nd_arena_start_measuring(&arena, "test", f.backend);
+        ND_ASSERT_OK(nd_generator_take(&g, f.model, 8, &arena));
+        ND_ASSERT_OK(nd_arena_commit(&arena));
+        ND_ASSERT_OK(nd_generator_take(&g, f.model, 8, &arena));
+        double nll = 0.0;
+        for (int64_t i = 0; i < config.seq_length; i++) {
+            float logits[11];
+            double sum = 0.0;
+            ND_ASSERT_OK(nd_generator_feed(&g, f.tokens + i, 1, logits));
+            for (int v = 0; v < 11; v++)
+                sum += exp((double)logits[v]);
+            nll += log(sum) - (double)logits[f.tokens[i + 1]];
+        }
+        cr_assert_float_eq(nll, loss.nll, 1e-3 * loss.nll, "%g, expected %g", nll, loss.nll);
+        float logits[11];
+        ND_ASSERT_FAILS(nd_generator_feed(&g, f.tokens, 5, logits), ND_EDATA, "do not fit");
+        nd_generator_destroy(&g);
+        nd_arena_release(&arena);
+        nd_model_fixture_destroy(&f);
+    }
+}
+
+Test(model, sampling_at_temperature_zero_takes_the_likeliest_and_top_k_bounds_the_rest)
+{
+    const nd_sampling greedy = {0.0, 0, 1}, two = {1.0, 2, 1};
+    float logits[] = {0.0f, 3.0f, 1.0f, 2.0f};
+    cr_assert_eq(nd_sample_token(&greedy, 0, logits, 4), 1);
+    int seen[4] = {0};
+    for (int64_t i = 0; i < 200; i++) {
+        float copy[4];
+        memcpy(copy, logits, sizeof copy);
+        seen[nd_sample_token(&two, i, copy, 4)]++;
+    }
+    cr_assert_eq(seen[0] + seen[2], 0);
+    cr_assert_gt(seen[1], seen[3]);
+    cr_assert_gt(seen[3], 20);
+}
