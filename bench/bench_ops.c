@@ -1,0 +1,355 @@
+/* Times every op of the CPU backend at the shapes of two models, beside what the machine gives: the
+ * bandwidth of memcpy, and oneDNN's own products of the same shapes. Medians of a few runs; the
+ * ratio in the last column compares within this run, since other work on the machine shifts both.
+ *
+ * bench_ops [threads [isa]] */
+#include "core/backend.h"
+#include "core/float_formats.h"
+#include "core/rng.h"
+
+#include <omp.h>
+#include <oneapi/dnnl/dnnl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { REPEATS = 5, MAX_BLOCKS = 64 };
+
+typedef struct bench {
+    nd_backend *b;
+    dnnl_engine_t engine;
+    dnnl_stream_t stream;
+    double memcpy_rate; /* GB/s, read plus written */
+    void *blocks[MAX_BLOCKS];
+    size_t sizes[MAX_BLOCKS];
+    int count;
+} bench;
+
+static void stop_on(nd_status status)
+{
+    if (status == ND_OK)
+        return;
+    fprintf(stderr, "bench_ops: %s\n", nd_error_get()->message);
+    abort();
+}
+
+static nd_view tensor(bench *w, nd_dtype dtype, int64_t rows, int64_t cols)
+{
+    nd_view v = nd_view_of(NULL, dtype, rows, cols);
+    const size_t bytes = nd_view_bytes(nd_read(v));
+    if (w->count == MAX_BLOCKS)
+        abort();
+    stop_on(w->b->ops.allocate(w->b, bytes, &v.data));
+    w->blocks[w->count] = v.data;
+    w->sizes[w->count++] = bytes;
+    return v;
+}
+
+static nd_view filled(bench *w, nd_dtype dtype, int64_t rows, int64_t cols)
+{
+    const nd_view v = tensor(w, dtype, rows, cols);
+    for (int64_t i = 0; i < rows * cols; i++) {
+        const uint32_t noise = (uint32_t)i * 2654435761u;
+        const float x = (float)(noise >> 8) * 0x1p-23f - 1.0f;
+        if (dtype == ND_F32)
+            ((float *)v.data)[i] = x;
+        else if (dtype == ND_BF16)
+            ((uint16_t *)v.data)[i] = nd_bf16_from_float(x);
+        else
+            ((int8_t *)v.data)[i] = (int8_t)(100.0f * x);
+    }
+    return v;
+}
+
+static void release_all(bench *w)
+{
+    while (w->count > 0) {
+        w->count--;
+        w->b->ops.release(w->b, w->blocks[w->count], w->sizes[w->count]);
+    }
+}
+
+static int ascending(const void *a, const void *b)
+{
+    const double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+/* Median seconds of a call, after one to warm up. */
+#define TIME(seconds, call)                                                                        \
+    do {                                                                                           \
+        double times_[REPEATS];                                                                    \
+        call;                                                                                      \
+        for (int repeat_ = 0; repeat_ < REPEATS; repeat_++) {                                      \
+            const double start_ = omp_get_wtime();                                                 \
+            call;                                                                                  \
+            times_[repeat_] = omp_get_wtime() - start_;                                            \
+        }                                                                                          \
+        qsort(times_, REPEATS, sizeof *times_, ascending);                                         \
+        (seconds) = times_[REPEATS / 2];                                                           \
+    } while (0)
+
+static void print_moved(const bench *w, const char *name, nd_dtype dtype, double seconds,
+                        double bytes)
+{
+    const double rate = bytes / seconds * 1e-9;
+    printf("  %-26s %-5s %9.3f ms %8.1f GB/s    %5.2f of memcpy\n", name, nd_dtype_name(dtype),
+           seconds * 1e3, rate, rate / w->memcpy_rate);
+}
+
+static void print_computed(const char *name, nd_dtype dtype, double seconds, double operations,
+                           double limit)
+{
+    const double rate = operations / seconds * 1e-9;
+    printf("  %-26s %-5s %9.3f ms %8.1f GFLOP/s", name, nd_dtype_name(dtype), seconds * 1e3, rate);
+    if (limit > 0.0)
+        printf(" %5.2f of oneDNN's %.0f", rate / limit, limit);
+    printf("\n");
+}
+
+static void stop_on_dnnl(dnnl_status_t status)
+{
+    if (status != dnnl_success) {
+        fprintf(stderr, "bench_ops: oneDNN status %d\n", (int)status);
+        abort();
+    }
+}
+
+/* GFLOP/s of oneDNN's own product [m,k] x [k,n] of one dtype, all threads, layouts of its choice. */
+static double onednn_rate(bench *w, int64_t m, int64_t n, int64_t k, dnnl_data_type_t in,
+                          dnnl_data_type_t out)
+{
+    dnnl_memory_desc_t a, b, c;
+    dnnl_matmul_desc_t desc;
+    dnnl_primitive_desc_t pd;
+    dnnl_primitive_t product;
+    stop_on_dnnl(dnnl_memory_desc_init_by_tag(&a, 2, (dnnl_dims_t){m, k}, in, dnnl_ab));
+    stop_on_dnnl(dnnl_memory_desc_init_by_tag(&b, 2, (dnnl_dims_t){k, n}, in, dnnl_format_tag_any));
+    stop_on_dnnl(dnnl_memory_desc_init_by_tag(&c, 2, (dnnl_dims_t){m, n}, out, dnnl_ab));
+    stop_on_dnnl(dnnl_matmul_desc_init(&desc, &a, &b, NULL, &c));
+    const dnnl_status_t status = dnnl_primitive_desc_create(&pd, &desc, NULL, w->engine, NULL);
+    if (status == dnnl_unimplemented)
+        return 0.0;
+    stop_on_dnnl(status);
+    stop_on_dnnl(dnnl_primitive_create(&product, pd));
+    const dnnl_memory_desc_t *mds[] = {
+        &a, dnnl_primitive_desc_query_md(pd, dnnl_query_weights_md, 0), &c};
+    dnnl_exec_arg_t arguments[3] = {{DNNL_ARG_SRC, 0}, {DNNL_ARG_WEIGHTS, 0}, {DNNL_ARG_DST, 0}};
+    void *memories[3];
+    for (int i = 0; i < 3; i++) {
+        const size_t bytes = dnnl_memory_desc_get_size(mds[i]);
+        memories[i] = aligned_alloc(64, (bytes + 63) / 64 * 64);
+        if (!memories[i])
+            abort();
+        memset(memories[i], 1, bytes);
+        stop_on_dnnl(dnnl_memory_create(&arguments[i].memory, mds[i], w->engine, memories[i]));
+    }
+    double seconds;
+    TIME(seconds, stop_on_dnnl(dnnl_primitive_execute(product, w->stream, 3, arguments)));
+    for (int i = 0; i < 3; i++) {
+        dnnl_memory_destroy(arguments[i].memory);
+        free(memories[i]);
+    }
+    dnnl_primitive_destroy(product);
+    dnnl_primitive_desc_destroy(pd);
+    return 2e-9 * (double)(m * n * k) / seconds;
+}
+
+typedef struct model_shape {
+    const char *name;
+    int64_t tokens, dim, ffn, heads, kv_heads, seq_len, vocab;
+} model_shape;
+
+#define OP(op, ...) stop_on(w->b->ops.op(w->b, __VA_ARGS__))
+
+static void bench_products(bench *w, const model_shape *s, nd_dtype t)
+{
+    const int64_t sizes[][2] = {{s->dim, s->dim}, {s->ffn, s->dim}, {s->dim, s->ffn}};
+    const dnnl_data_type_t type = t == ND_BF16 ? dnnl_bf16 : dnnl_f32;
+    for (int i = 0; i < 3; i++) {
+        const int64_t out = sizes[i][0], in = sizes[i][1], n = s->tokens;
+        const double operations = 2.0 * (double)(n * out * in);
+        const nd_view q = filled(w, ND_I8, n, in), c = filled(w, ND_I8, out, in);
+        const nd_view a = filled(w, ND_F32, n, 1), scale = filled(w, ND_F32, 1, 1);
+        const nd_view y = filled(w, t, n, out), dx = tensor(w, t, n, in);
+        const nd_view dw = tensor(w, ND_F32, out, in), weight = filled(w, t, out, in);
+        for (int64_t j = 0; j < out * in; j++)
+            ((int8_t *)c.data)[j] = (int8_t)(((int8_t *)c.data)[j] % 2);
+        printf(" [%lld tokens] x [%lld, %lld]\n", (long long)n, (long long)out, (long long)in);
+        double seconds;
+        TIME(seconds, OP(ternary_gemm, y, nd_read(q), nd_read(a), nd_read(c), nd_read(scale)));
+        print_computed("ternary_gemm", t, seconds, operations,
+                       onednn_rate(w, n, out, in, dnnl_s8, dnnl_s32));
+        TIME(seconds, OP(ternary_gemm_dx, dx, nd_read(y), nd_read(c), nd_read(scale), 0.0f));
+        print_computed("ternary_gemm_dx", t, seconds, operations,
+                       onednn_rate(w, n, in, out, type, type));
+        TIME(seconds, OP(ternary_gemm_dw, dw, nd_read(y), nd_read(q), nd_read(a), 1.0f));
+        print_computed("ternary_gemm_dw", t, seconds, operations,
+                       onednn_rate(w, out, in, n, type, dnnl_f32));
+        TIME(seconds, OP(gemm, y, nd_read(dx), false, nd_read(weight), true, 1.0f, 0.0f));
+        print_computed("gemm", t, seconds, operations, onednn_rate(w, n, out, in, type, type));
+        release_all(w);
+    }
+}
+
+static void bench_attention(bench *w, const model_shape *s, nd_dtype t)
+{
+    const nd_attention_shape shape = {
+        s->tokens / s->seq_len, s->seq_len, s->seq_len, s->heads, s->kv_heads, s->dim / s->heads};
+    const int64_t kv_width = shape.kv_heads * shape.head_dim;
+    const nd_view q = filled(w, t, s->tokens, s->dim), k = filled(w, t, s->tokens, kv_width);
+    const nd_view v = filled(w, t, s->tokens, kv_width), o = tensor(w, t, s->tokens, s->dim);
+    const nd_view lse = tensor(w, ND_F32, s->tokens, s->heads),
+                  dq = tensor(w, t, s->tokens, s->dim);
+    const nd_view dk = tensor(w, t, s->tokens, kv_width), dv = tensor(w, t, s->tokens, kv_width);
+    /* Two products of the visible half forward, five backward. */
+    const double product = (double)(s->tokens * s->seq_len * s->dim);
+    double seconds;
+    TIME(seconds, OP(attention, o, lse, nd_read(q), nd_read(k), nd_read(v), &shape));
+    print_computed("attention", t, seconds, 2.0 * product, 0.0);
+    TIME(seconds, OP(attention_backward, dq, dk, dv, nd_read(o), nd_read(o), nd_read(lse),
+                     nd_read(q), nd_read(k), nd_read(v), &shape));
+    print_computed("attention_backward", t, seconds, 5.0 * product, 0.0);
+    const nd_attention_shape decode = {1, 1, s->seq_len, s->heads, s->kv_heads, s->dim / s->heads};
+    const nd_cview keys = nd_cview_rows(nd_read(k), 0, s->seq_len);
+    const nd_cview values = nd_cview_rows(nd_read(v), 0, s->seq_len);
+    TIME(seconds, OP(attention, nd_view_rows(o, 0, 1), nd_view_rows(lse, 0, 1),
+                     nd_cview_rows(nd_read(q), 0, 1), keys, values, &decode));
+    print_moved(w, "attention, one query", t, seconds, (double)(nd_view_bytes(keys) * 2));
+    release_all(w);
+}
+
+static void bench_rows(bench *w, const model_shape *s, nd_dtype t)
+{
+    const int64_t n = s->tokens, d = s->dim, f = s->ffn;
+    const double size = (double)nd_dtype_size(t), row = (double)(n * d), wide = (double)(n * f);
+    const nd_view x = filled(w, t, n, d), y = filled(w, t, n, d), dx = tensor(w, t, n, d);
+    const nd_view weight = filled(w, ND_F32, 1, d), dweight = tensor(w, ND_F32, 1, d);
+    const nd_view r = filled(w, ND_F32, n, 1), a = tensor(w, ND_F32, n, 1);
+    const nd_view q = tensor(w, ND_I8, n, f), gate = filled(w, t, n, f), up = filled(w, t, n, f);
+    const nd_view h = filled(w, t, n, f), dgate = tensor(w, t, n, f), dup = tensor(w, t, n, f);
+    const nd_view wide_weight = filled(w, ND_F32, 1, f), dwide = tensor(w, ND_F32, 1, f);
+    const nd_view narrow_q = nd_view_of(q.data, ND_I8, n, d);
+    const nd_rope_params rope = {.head_dim = d / s->heads, .seq_len = s->seq_len, .base = 10000.0};
+    double seconds;
+    TIME(seconds, OP(rmsnorm, y, r, nd_read(x), nd_read(weight)));
+    print_moved(w, "rmsnorm", t, seconds, 2.0 * size * row);
+    TIME(seconds, OP(rmsnorm_quantize, narrow_q, a, r, nd_read(x), nd_read(weight)));
+    print_moved(w, "rmsnorm_quantize", t, seconds, (size + 1.0) * row);
+    TIME(seconds, OP(rmsnorm_backward, dx, dweight, nd_read(y), nd_read(x), nd_read(weight),
+                     nd_read(r), 0.0f));
+    print_moved(w, "rmsnorm_backward", t, seconds, 3.0 * size * row);
+    TIME(seconds, OP(quantize_rows, narrow_q, a, nd_read(x)));
+    print_moved(w, "quantize_rows", t, seconds, (size + 1.0) * row);
+    TIME(seconds, OP(swiglu, h, nd_read(gate), nd_read(up)));
+    print_moved(w, "swiglu", t, seconds, 3.0 * size * wide);
+    TIME(seconds,
+         OP(swiglu_rmsnorm_quantize, q, a, r, nd_read(gate), nd_read(up), nd_read(wide_weight)));
+    print_moved(w, "swiglu_rmsnorm_quantize", t, seconds, (2.0 * size + 1.0) * wide);
+    TIME(seconds, OP(swiglu_backward, dgate, dup, nd_read(h), nd_read(gate), nd_read(up)));
+    print_moved(w, "swiglu_backward", t, seconds, 5.0 * size * wide);
+    TIME(seconds, OP(swiglu_rmsnorm_backward, dgate, dup, dwide, nd_read(h), nd_read(gate),
+                     nd_read(up), nd_read(wide_weight), nd_read(r)));
+    print_moved(w, "swiglu_rmsnorm_backward", t, seconds, 5.0 * size * wide);
+    TIME(seconds, OP(rope, y, &rope));
+    print_moved(w, "rope", t, seconds, 2.0 * size * row);
+    TIME(seconds, OP(add, dx, nd_read(x), nd_read(y)));
+    print_moved(w, "add", t, seconds, 3.0 * size * row);
+    release_all(w);
+}
+
+static void bench_loss(bench *w, const model_shape *s, nd_dtype t)
+{
+    const int64_t rows = 512;
+    const nd_view logits = filled(w, t, rows, s->vocab), nll = tensor(w, ND_F32, rows, 1);
+    const nd_view total = tensor(w, ND_F32, rows, 1), ids = tensor(w, ND_I32, 1, s->tokens);
+    const nd_view table = filled(w, t, s->vocab, s->dim), x = filled(w, t, s->tokens, s->dim);
+    const nd_view dtable = tensor(w, ND_F32, s->vocab, s->dim);
+    for (int64_t i = 0; i < s->tokens; i++)
+        ((int32_t *)ids.data)[i] = (int32_t)(i * 7919 % s->vocab);
+    const nd_cview some = nd_cview_of(ids.data, ND_I32, 1, rows);
+    const nd_cross_entropy_params params = {.gradient_scale = 1.0f, .entropy_weight = 0.01f};
+    const double size = (double)nd_dtype_size(t), row = (double)(s->tokens * s->dim);
+    double seconds;
+    TIME(seconds, OP(cross_entropy, nll, total, logits, some, &params));
+    print_moved(w, "cross_entropy", t, seconds, 2.0 * size * (double)(rows * s->vocab));
+    TIME(seconds, OP(embedding, x, nd_read(table), nd_read(ids)));
+    print_moved(w, "embedding", t, seconds, 2.0 * size * row);
+    TIME(seconds, OP(embedding_backward, dtable, nd_read(x), nd_read(ids)));
+    print_moved(w, "embedding_backward", t, seconds, (size + 8.0) * row);
+    release_all(w);
+}
+
+static void bench_updates(bench *w, const model_shape *s, nd_dtype t)
+{
+    const nd_view weight = filled(w, t, s->ffn, s->dim), m = filled(w, ND_F32, s->ffn, s->dim);
+    const nd_view v = tensor(w, ND_F32, s->ffn, s->dim), g = filled(w, ND_F32, s->ffn, s->dim);
+    const nd_view u = tensor(w, t, s->ffn, s->dim), c = tensor(w, ND_I8, s->ffn, s->dim);
+    const nd_view packed = tensor(w, ND_U8, 1, (s->ffn * s->dim + 3) / 4);
+    const nd_view scale = tensor(w, ND_F32, 1, 1), sum = tensor(w, ND_F64, 1, 1);
+    const nd_update_params update = {.step_size = 1e-3f, .decay = 1e-5f, .rounding_key = 1};
+    const nd_adamw_params adamw = {1e-3f, 0.9f, 0.95f, 1e-8f, 0.1f, 1.0f, 0.1f, 0.05f, true, 1};
+    const double size = (double)nd_dtype_size(t), count = (double)(s->ffn * s->dim);
+    double seconds;
+    TIME(seconds, OP(ternarize, c, scale, nd_read(weight)));
+    print_moved(w, "ternarize", t, seconds, (2.0 * size + 1.0) * count);
+    TIME(seconds, OP(pack_codes, packed, nd_read(c)));
+    print_moved(w, "pack_codes", ND_I8, seconds, 1.25 * count);
+    TIME(seconds, OP(unpack_codes, c, nd_read(packed)));
+    print_moved(w, "unpack_codes", ND_I8, seconds, 1.25 * count);
+    TIME(seconds, OP(momentum, u, m, nd_read(g), 0.95f, 1.0f, true));
+    print_moved(w, "momentum", t, seconds, (12.0 + size) * count);
+    TIME(seconds, OP(apply_update, weight, nd_read(u), &update));
+    print_moved(w, "apply_update", t, seconds, 3.0 * size * count);
+    TIME(seconds, OP(adamw, weight, m, v, nd_read(g), &adamw));
+    print_moved(w, "adamw", t, seconds, (20.0 + 2.0 * size) * count);
+    TIME(seconds, OP(sum_squares, sum, nd_read(g)));
+    print_moved(w, "sum_squares", ND_F32, seconds, 4.0 * count);
+    release_all(w);
+}
+
+static double memcpy_rate(bench *w)
+{
+    const int64_t bytes = 64 << 20, part = 1 << 20;
+    const nd_view from = tensor(w, ND_U8, 1, bytes), to = tensor(w, ND_U8, 1, bytes);
+    char *out = to.data;
+    const char *in = from.data;
+    double seconds;
+#define COPY_ALL                                                                                   \
+    _Pragma("omp parallel for") for (int64_t at = 0; at < bytes; at += part)                       \
+        memcpy(out + at, in + at, (size_t)part)
+    TIME(seconds, COPY_ALL);
+#undef COPY_ALL
+    release_all(w);
+    return 2e-9 * (double)bytes / seconds;
+}
+
+int main(int argc, char **argv)
+{
+    const nd_cpu_backend_options options = {.threads = argc > 1 ? atoi(argv[1]) : 0,
+                                            .isa = argc > 2 ? argv[2] : "auto"};
+    bench w = {0};
+    stop_on(nd_cpu_backend_create(&options, &w.b));
+    stop_on_dnnl(dnnl_engine_create(&w.engine, dnnl_cpu, 0));
+    stop_on_dnnl(dnnl_stream_create(&w.stream, w.engine, dnnl_stream_default_flags));
+    w.memcpy_rate = memcpy_rate(&w);
+    printf("%d threads, row ops %s, memcpy %.1f GB/s\n", omp_get_max_threads(), options.isa,
+           w.memcpy_rate);
+    const model_shape models[] = {{"512 wide", 4096, 512, 1792, 8, 8, 512, 8192},
+                                  {"1024 wide", 2048, 1024, 3584, 16, 4, 1024, 32000}};
+    for (int i = 0; i < 2; i++)
+        for (int type = 0; type < 2; type++) {
+            const nd_dtype t = type ? ND_BF16 : ND_F32;
+            printf("%s, %s\n", models[i].name, nd_dtype_name(t));
+            bench_products(&w, &models[i], t);
+            bench_attention(&w, &models[i], t);
+            bench_rows(&w, &models[i], t);
+            bench_loss(&w, &models[i], t);
+            bench_updates(&w, &models[i], t);
+        }
+    printf("workspace %.1f MB\n", (double)w.b->ops.workspace_bytes(w.b) * 1e-6);
+    nd_backend_destroy(w.b);
+    dnnl_stream_destroy(w.stream);
+    dnnl_engine_destroy(w.engine);
+    return 0;
+}
