@@ -45,6 +45,19 @@ int nd_test_shell(char *output, size_t size, const char *format, ...)
     return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
 }
 
+int nd_test_mpirun(char *output, size_t size, int ranks, const char *format, ...)
+{
+    char command[4096];
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(command, sizeof command, format, arguments);
+    va_end(arguments);
+    return nd_test_shell(output, size,
+                         "OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 "
+                         "OMP_NUM_THREADS=1 mpirun --oversubscribe -np %d %s",
+                         ranks, command);
+}
+
 char *nd_test_read_file(const char *path, size_t *bytes)
 {
     FILE *file = fopen(path, "rb");

@@ -38,6 +38,10 @@ void nd_test_remove_directory(const char *path);
 int nd_test_shell(char *output, size_t size, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 
+/* The same under mpirun with this many ranks, on one machine whatever its number of cores. */
+int nd_test_mpirun(char *output, size_t size, int ranks, const char *format, ...)
+    __attribute__((format(printf, 4, 5)));
+
 /* A whole file, NUL-terminated; the caller frees it. NULL when it cannot be read. */
 char *nd_test_read_file(const char *path, size_t *bytes);
 void nd_test_write_file(const char *path, const void *bytes, size_t size);

@@ -1,0 +1,167 @@
+/* Muon against singular values computed in double and against its own formulas. */
+#include "core/rng.h"
+#include "optim/muon.h"
+#include "support/support.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { ROWS_MAX = 48, COLS_MAX = 48, SIZE_MAX_ = ROWS_MAX * COLS_MAX };
+
+typedef struct muon_room {
+    nd_backend *backend;
+    float update[SIZE_MAX_], x[2][SIZE_MAX_], gram[2][SIZE_MAX_];
+    double norm;
+    nd_muon_scratch scratch;
+} muon_room;
+
+static muon_room *room_create(int64_t rows, int64_t cols, bool reference)
+{
+    muon_room *r = calloc(1, sizeof *r);
+    const nd_cpu_backend_options options = {
+        .threads = 1, .reference_only = reference, .isa = "auto"};
+    ND_ASSERT_OK(nd_cpu_backend_create(&options, &r->backend));
+    const int64_t side = rows < cols ? rows : cols;
+    r->scratch.update = nd_view_of(r->update, ND_F32, rows, cols);
+    for (int i = 0; i < 2; i++) {
+        r->scratch.x[i] = nd_view_of(r->x[i], ND_F32, rows, cols);
+        r->scratch.gram[i] = nd_view_of(r->gram[i], ND_F32, side, side);
+    }
+    r->scratch.norm = nd_view_of(&r->norm, ND_F64, 1, 1);
+    return r;
+}
+
+static void room_destroy(muon_room *r)
+{
+    nd_backend_destroy(r->backend);
+    free(r);
+}
+
+/* Singular values by one-sided Jacobi rotations of the columns of a (or of its transpose). */
+static void singular_values(const float *a, int64_t rows, int64_t cols, double *values)
+{
+    const int64_t n = rows < cols ? rows : cols, m = rows < cols ? cols : rows;
+    double *u = malloc((size_t)(m * n) * sizeof *u);
+    for (int64_t i = 0; i < m; i++)
+        for (int64_t j = 0; j < n; j++)
+            u[i * n + j] = rows < cols ? (double)a[j * cols + i] : (double)a[i * cols + j];
+    for (int sweep = 0; sweep < 30; sweep++)
+        for (int64_t p = 0; p < n; p++)
+            for (int64_t q = p + 1; q < n; q++) {
+                double pp = 0, qq = 0, pq = 0;
+                for (int64_t i = 0; i < m; i++) {
+                    pp += u[i * n + p] * u[i * n + p];
+                    qq += u[i * n + q] * u[i * n + q];
+                    pq += u[i * n + p] * u[i * n + q];
+                }
+                if (fabs(pq) < 1e-15)
+                    continue;
+                const double zeta = (qq - pp) / (2.0 * pq);
+                const double t = (zeta < 0 ? -1.0 : 1.0) / (fabs(zeta) + sqrt(1.0 + zeta * zeta));
+                const double c = 1.0 / sqrt(1.0 + t * t), s = c * t;
+                for (int64_t i = 0; i < m; i++) {
+                    const double left = u[i * n + p], right = u[i * n + q];
+                    u[i * n + p] = c * left - s * right;
+                    u[i * n + q] = s * left + c * right;
+                }
+            }
+    for (int64_t j = 0; j < n; j++) {
+        values[j] = 0.0;
+        for (int64_t i = 0; i < m; i++)
+            values[j] += u[i * n + j] * u[i * n + j];
+        values[j] = sqrt(values[j]);
+    }
+    free(u);
+}
+
+static void check_orthogonal(nd_orthogonalization method, int iterations, int64_t rows,
+                             int64_t cols, double low, double high)
+{
+    muon_room *r = room_create(rows, cols, false);
+    nd_rng_normal_fill(7, 0, 1.0f, r->update, rows * cols);
+    nd_view o;
+    ND_ASSERT_OK(nd_muon_orthogonalize(r->backend, method, iterations, &r->scratch, &o));
+    double values[COLS_MAX];
+    const int64_t count = rows < cols ? rows : cols;
+    singular_values(o.data, rows, cols, values);
+    for (int64_t i = 0; i < count; i++)
+        cr_assert(values[i] > low && values[i] < high, "%lld x %lld: singular value %g",
+                  (long long)rows, (long long)cols, values[i]);
+    room_destroy(r);
+}
+
+Test(muon, newton_schulz_brings_singular_values_near_1_for_every_shape)
+{
+    check_orthogonal(ND_ORTHOGONALIZATION_NEWTON_SCHULZ, 5, 16, 48, 0.6, 1.3);
+    check_orthogonal(ND_ORTHOGONALIZATION_NEWTON_SCHULZ, 5, 48, 16, 0.6, 1.3);
+    check_orthogonal(ND_ORTHOGONALIZATION_NEWTON_SCHULZ, 7, 1, 9, 0.6, 1.3);
+}
+
+Test(muon, polar_express_comes_closer_to_1)
+{
+    check_orthogonal(ND_ORTHOGONALIZATION_POLAR_EXPRESS, 6, 16, 48, 0.9, 1.1);
+    check_orthogonal(ND_ORTHOGONALIZATION_POLAR_EXPRESS, 6, 48, 16, 0.9, 1.1);
+}
+
+Test(muon, a_zero_gradient_moves_nothing_but_by_decay)
+{
+    muon_room *r = room_create(8, 12, false);
+    float w[96], m[96] = {0}, g[96] = {0};
+    for (int i = 0; i < 96; i++)
+        w[i] = (float)(i - 40);
+    const nd_muon_params p = {.momentum = 0.95f,
+                              .nesterov = true,
+                              .method = ND_ORTHOGONALIZATION_NEWTON_SCHULZ,
+                              .iterations = 5,
+                              .learning_rate = 0.1f,
+                              .weight_decay = 0.5f,
+                              .gradient_scale = 1.0f};
+    ND_ASSERT_OK(nd_muon_update(r->backend, nd_view_of(w, ND_F32, 8, 12),
+                                nd_view_of(m, ND_F32, 8, 12), nd_cview_of(g, ND_F32, 8, 12), &p,
+                                &r->scratch));
+    for (int i = 0; i < 96; i++)
+        cr_assert_float_eq(w[i], 0.95f * (float)(i - 40), 1e-4);
+    room_destroy(r);
+}
+
+/* The update's root mean square is 0.2 for any shape, AdamW's usual size. */
+Test(muon, the_update_has_the_root_mean_square_of_adamw)
+{
+    static const int64_t shapes[][2] = {{48, 16}, {16, 48}, {32, 32}};
+    for (int s = 0; s < 3; s++) {
+        const int64_t rows = shapes[s][0], cols = shapes[s][1];
+        muon_room *r = room_create(rows, cols, false);
+        float w[SIZE_MAX_] = {0}, m[SIZE_MAX_] = {0}, g[SIZE_MAX_];
+        nd_rng_normal_fill(9, 0, 1e-3f, g, rows * cols);
+        const nd_muon_params p = {.momentum = 0.95f,
+                                  .method = ND_ORTHOGONALIZATION_POLAR_EXPRESS,
+                                  .iterations = 6,
+                                  .learning_rate = 1.0f,
+                                  .gradient_scale = 1.0f};
+        ND_ASSERT_OK(nd_muon_update(r->backend, nd_view_of(w, ND_F32, rows, cols),
+                                    nd_view_of(m, ND_F32, rows, cols),
+                                    nd_cview_of(g, ND_F32, rows, cols), &p, &r->scratch));
+        double squares = 0.0;
+        for (int64_t i = 0; i < rows * cols; i++)
+            squares += (double)w[i] * (double)w[i];
+        cr_assert_float_eq(sqrt(squares / (double)(rows * cols)), 0.2, 0.02);
+        room_destroy(r);
+    }
+}
+
+Test(muon, fast_and_reference_backends_agree)
+{
+    muon_room *fast = room_create(24, 40, false), *reference = room_create(24, 40, true);
+    nd_rng_normal_fill(11, 0, 1.0f, fast->update, 24 * 40);
+    memcpy(reference->update, fast->update, sizeof fast->update);
+    nd_view a, b;
+    ND_ASSERT_OK(nd_muon_orthogonalize(fast->backend, ND_ORTHOGONALIZATION_NEWTON_SCHULZ, 5,
+                                       &fast->scratch, &a));
+    ND_ASSERT_OK(nd_muon_orthogonalize(reference->backend, ND_ORTHOGONALIZATION_NEWTON_SCHULZ, 5,
+                                       &reference->scratch, &b));
+    for (int i = 0; i < 24 * 40; i++)
+        cr_assert_float_eq(((float *)a.data)[i], ((float *)b.data)[i], 1e-4);
+    room_destroy(fast);
+    room_destroy(reference);
+}
