@@ -24,7 +24,7 @@ typedef struct nd_arg_list {
 } nd_arg_list;
 
 typedef struct nd_arg {
-    const char *name;    /* "--config" */
+    const char *name; /* "--config" */
     nd_arg_type type;
     void *value;
     const char *metavar; /* "FILE" */

@@ -90,10 +90,12 @@ nd_status nd_cli_grad(int argc, char **argv)
     grad_arguments a = {.precision = "fp32"};
     const nd_arg args[] = {
         {"--checkpoint", ND_ARG_TEXT, &a.checkpoint, "DIR", "a checkpoint, or a run's directory"},
-        {"--tokens", ND_ARG_TEXT, &a.tokens, "FILE.h5", "/tokens: integers [batch, seq_length + 1]"},
+        {"--tokens", ND_ARG_TEXT, &a.tokens, "FILE.h5",
+         "/tokens: integers [batch, seq_length + 1]"},
         {"--out", ND_ARG_TEXT, &a.out, "FILE.h5", "/loss, /gradients/<tensor>, /tokens"},
         {"--precision", ND_ARG_TEXT, &a.precision, "fp32|bf16", "of activations (fp32)"},
-        {"--reference", ND_ARG_FLAG, &a.reference, NULL, "use the double-accumulating reference ops"},
+        {"--reference", ND_ARG_FLAG, &a.reference, NULL,
+         "use the double-accumulating reference ops"},
     };
     const nd_command command = {
         "nanochat_dist grad --checkpoint DIR --tokens FILE.h5 --out FILE.h5 [options]",

@@ -21,8 +21,9 @@ static nd_status print_directory(const char *path, bool verify)
         if (access(manifest, F_OK) == 0)
             return nd_checkpoint_print(directory, verify, stdout);
     }
-    return ND_FAIL(ND_ECHECKPOINT, "%.200s: holds no checkpoint (no manifest.json); name a .h5 file "
-                                   "to look at a shard",
+    return ND_FAIL(ND_ECHECKPOINT,
+                   "%.200s: holds no checkpoint (no manifest.json); name a .h5 file "
+                   "to look at a shard",
                    path);
 }
 

@@ -29,8 +29,8 @@ static nd_status print_token(const sample_arguments *a, const nd_loaded_model *l
 }
 
 /* The prompt's tokens, after the mark that documents are separated by. */
-static nd_status encode_prompt(const sample_arguments *a, const nd_loaded_model *l, int32_t **tokens,
-                               size_t *count)
+static nd_status encode_prompt(const sample_arguments *a, const nd_loaded_model *l,
+                               int32_t **tokens, size_t *count)
 {
     int32_t *encoded = NULL;
     size_t length = 0;
@@ -52,7 +52,8 @@ static nd_status encode_prompt(const sample_arguments *a, const nd_loaded_model 
     free(encoded);
     *tokens = all;
     *count = length + offset;
-    return *count > 0 ? ND_OK : ND_FAIL(ND_EDATA, "the prompt is empty and the tokenizer has no EOS");
+    return *count > 0 ? ND_OK
+                      : ND_FAIL(ND_EDATA, "the prompt is empty and the tokenizer has no EOS");
 }
 
 static nd_status generate(const sample_arguments *a, const nd_loaded_model *l, nd_generator *g,
@@ -68,8 +69,7 @@ static nd_status generate(const sample_arguments *a, const nd_loaded_model *l, n
     if (l->tokenizer && !a->ids)
         fputs(a->prompt, stdout);
     for (int64_t i = 0; status == ND_OK && i < a->max_tokens; i++) {
-        const int32_t next =
-            nd_sample_token(&sampling, i, logits, l->model->config.vocab_size);
+        const int32_t next = nd_sample_token(&sampling, i, logits, l->model->config.vocab_size);
         if (next == end)
             break;
         status = print_token(a, l, next);
@@ -127,8 +127,9 @@ nd_status nd_cli_sample(int argc, char **argv)
     if (!a.checkpoint)
         return ND_FAIL(ND_ECONFIG, "sample needs --checkpoint DIR (see --help)");
     if (a.temperature < 0.0 || a.top_k < 0 || a.max_tokens < 1)
-        return ND_FAIL(ND_ECONFIG, "--temperature and --top-k are not negative, --max-tokens is 1 or "
-                                   "more; found %g, %lld, %lld",
+        return ND_FAIL(ND_ECONFIG,
+                       "--temperature and --top-k are not negative, --max-tokens is 1 or "
+                       "more; found %g, %lld, %lld",
                        a.temperature, (long long)a.top_k, (long long)a.max_tokens);
     nd_comm *comm = NULL;
     nd_loaded_model *loaded = calloc(1, sizeof *loaded);

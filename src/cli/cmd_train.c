@@ -66,8 +66,7 @@ nd_status nd_cli_train(int argc, char **argv)
         {"--log-interval", ND_ARG_TEXT, &a.log_interval, "N", "steps between progress lines"},
         {"--checkpoint-dir", ND_ARG_TEXT, &a.checkpoint_dir, "DIR", "where checkpoints go"},
         {"--list-keys", ND_ARG_FLAG, &a.list_keys, NULL, "print every configuration key and exit"},
-        {"--print-config-docs", ND_ARG_FLAG, &a.config_docs, NULL,
-         "print docs/config.md and exit"},
+        {"--print-config-docs", ND_ARG_FLAG, &a.config_docs, NULL, "print docs/config.md and exit"},
     };
     const nd_command command = {
         "nanochat_dist [train] --config FILE [options]",

@@ -23,9 +23,10 @@ enum { SUBCOMMAND_COUNT = sizeof subcommands / sizeof subcommands[0] };
 
 static void print_usage(FILE *out)
 {
-    fprintf(out, "nanochat_dist %s: pretrains ternary language models on any number of processes\n\n"
-                 "usage: nanochat_dist [train] --config FILE [options]\n"
-                 "       nanochat_dist SUBCOMMAND --help\n\nsubcommands:\n",
+    fprintf(out,
+            "nanochat_dist %s: pretrains ternary language models on any number of processes\n\n"
+            "usage: nanochat_dist [train] --config FILE [options]\n"
+            "       nanochat_dist SUBCOMMAND --help\n\nsubcommands:\n",
             ND_VERSION);
     for (int i = 0; i < SUBCOMMAND_COUNT; i++)
         fprintf(out, "  %-10s %s\n", subcommands[i].name, subcommands[i].help);

@@ -48,10 +48,10 @@ typedef enum nd_rope_style {
 typedef struct nd_rope_params {
     nd_rope_style style;
     int64_t head_dim;
-    int64_t seq_len;  /* row t stands at position start + t % seq_len */
+    int64_t seq_len; /* row t stands at position start + t % seq_len */
     int64_t start;
-    double base;      /* angle of pair i at position p: p * base^(-2i/head_dim) */
-    bool inverse;     /* rotate by the negative angle: the backward of rope */
+    double base;  /* angle of pair i at position p: p * base^(-2i/head_dim) */
+    bool inverse; /* rotate by the negative angle: the backward of rope */
 } nd_rope_params;
 
 typedef struct nd_cross_entropy_params {
@@ -63,10 +63,10 @@ typedef struct nd_cross_entropy_params {
 
 typedef struct nd_adamw_params {
     float learning_rate, beta1, beta2, epsilon, weight_decay;
-    float gradient_scale;        /* g is multiplied by this first (clipping) */
+    float gradient_scale;           /* g is multiplied by this first (clipping) */
     float correction1, correction2; /* 1 - beta^step */
-    bool cautious_decay;         /* decay only where update * w >= 0 */
-    uint64_t rounding_key;       /* stochastic rounding of bf16 w: philox(key, element) */
+    bool cautious_decay;            /* decay only where update * w >= 0 */
+    uint64_t rounding_key;          /* stochastic rounding of bf16 w: philox(key, element) */
 } nd_adamw_params;
 
 typedef struct nd_update_params {
@@ -180,8 +180,8 @@ typedef struct nd_backend_ops {
 
     /* dq, dk, dv of the above from dout (all overwritten), probabilities recomputed from lse. */
     nd_status (*attention_backward)(nd_backend *b, nd_view dq, nd_view dk, nd_view dv,
-                                    nd_cview dout, nd_cview o, nd_cview lse, nd_cview q,
-                                    nd_cview k, nd_cview v, const nd_attention_shape *shape);
+                                    nd_cview dout, nd_cview o, nd_cview lse, nd_cview q, nd_cview k,
+                                    nd_cview v, const nd_attention_shape *shape);
 
     /* -- embedding and loss ------------------------------------------------------------------ */
 

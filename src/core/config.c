@@ -185,8 +185,9 @@ nd_status nd_config_set_key(nd_config *config, const char *section, const char *
     const nd_config_key *key = nd_config_key_find(section, name);
     if (!key) {
         const nd_config_key *nearest = nd_config_key_nearest(section, name);
-        return ND_FAIL(ND_ECONFIG, "%s: unknown key '%s' in section [%s]; the nearest known key is "
-                                   "'%s' in [%s]",
+        return ND_FAIL(ND_ECONFIG,
+                       "%s: unknown key '%s' in section [%s]; the nearest known key is "
+                       "'%s' in [%s]",
                        origin, name, section, nearest->name, nearest->section);
     }
     char allowed[256];
@@ -201,8 +202,9 @@ nd_status nd_config_set_key(nd_config *config, const char *section, const char *
         nd_config_key_format(config, key, given, sizeof given);
         nd_config_key_format(&defaults, key, usual, sizeof usual);
         if (strcmp(given, usual) != 0)
-            return ND_FAIL(ND_ECONFIG, "%s: [%s] %s = %s: this version does not act on this key yet; "
-                                       "only its default, %s, is accepted",
+            return ND_FAIL(ND_ECONFIG,
+                           "%s: [%s] %s = %s: this version does not act on this key yet; "
+                           "only its default, %s, is accepted",
                            origin, key->section, key->name, given, usual);
     }
     return ND_OK;
@@ -250,10 +252,10 @@ nd_status nd_config_find(const char *name, char *path, size_t size)
     if (slash)
         *slash = '\0';
     for (int i = 0; i < 3; i++) {
-        const int used = i == 0 ? snprintf(path, size, "%s", name)
-                       : i == 1 ? snprintf(path, size, "%s/../share/nanochat_dist/configs/%s",
-                                           program, name)
-                                : snprintf(path, size, "%s/../../configs/%s", program, name);
+        const int used =
+            i == 0   ? snprintf(path, size, "%s", name)
+            : i == 1 ? snprintf(path, size, "%s/../share/nanochat_dist/configs/%s", program, name)
+                     : snprintf(path, size, "%s/../../configs/%s", program, name);
         if (used > 0 && (size_t)used < size && access(path, R_OK) == 0)
             return ND_OK;
         const size_t at = strlen(tried);

@@ -10,19 +10,22 @@ static nd_status check_model(const nd_config *c)
         return ND_FAIL(ND_ECONFIG, "[model] num_kv_heads = %lld does not divide num_heads = %lld",
                        (long long)c->model.num_kv_heads, (long long)c->model.num_heads);
     if (c->model.hidden_dim / c->model.num_heads % 2 != 0)
-        return ND_FAIL(ND_ECONFIG, "[model] hidden_dim / num_heads = %lld is odd; rotary positions "
-                                   "turn pairs",
+        return ND_FAIL(ND_ECONFIG,
+                       "[model] hidden_dim / num_heads = %lld is odd; rotary positions "
+                       "turn pairs",
                        (long long)(c->model.hidden_dim / c->model.num_heads));
     if (nd_config_ffn_dim(c) < 1)
         return ND_FAIL(ND_ECONFIG, "[model] ffn_mult * hidden_dim = %g rounds to no width at all",
                        c->model.ffn_mult * (double)c->model.hidden_dim);
     if (c->model.arch == ND_ARCH_BITNET && !c->model.tie_embeddings)
-        return ND_FAIL(ND_ECONFIG, "[model] tie_embeddings = false contradicts arch = bitnet, whose "
-                                   "graph has no head of its own; use arch = llama");
+        return ND_FAIL(ND_ECONFIG,
+                       "[model] tie_embeddings = false contradicts arch = bitnet, whose "
+                       "graph has no head of its own; use arch = llama");
     const int64_t group = c->model.group_size;
     if (group > 0 && (c->model.hidden_dim % group != 0 || nd_config_ffn_dim(c) % group != 0))
-        return ND_FAIL(ND_ECONFIG, "[model] group_size = %lld must divide hidden_dim = %lld and the "
-                                   "feed-forward width %lld",
+        return ND_FAIL(ND_ECONFIG,
+                       "[model] group_size = %lld must divide hidden_dim = %lld and the "
+                       "feed-forward width %lld",
                        (long long)group, (long long)c->model.hidden_dim,
                        (long long)nd_config_ffn_dim(c));
     return ND_OK;
@@ -31,13 +34,15 @@ static nd_status check_model(const nd_config *c)
 static nd_status check_training(const nd_config *c)
 {
     if (c->training.seq_length > c->model.max_seq_len)
-        return ND_FAIL(ND_ECONFIG, "[training] seq_length = %lld is longer than [model] max_seq_len "
-                                   "= %lld",
+        return ND_FAIL(ND_ECONFIG,
+                       "[training] seq_length = %lld is longer than [model] max_seq_len "
+                       "= %lld",
                        (long long)c->training.seq_length, (long long)c->model.max_seq_len);
     const int64_t micro = c->training.micro_batch_size;
     if (micro > 0 && c->training.batch_size % micro != 0)
-        return ND_FAIL(ND_ECONFIG, "[training] micro_batch_size = %lld does not divide batch_size = "
-                                   "%lld",
+        return ND_FAIL(ND_ECONFIG,
+                       "[training] micro_batch_size = %lld does not divide batch_size = "
+                       "%lld",
                        (long long)micro, (long long)c->training.batch_size);
     return ND_OK;
 }
@@ -47,8 +52,9 @@ nd_status nd_config_check(const nd_config *c)
     ND_TRY(check_model(c));
     ND_TRY(check_training(c));
     if (c->data.dataset == ND_DATASET_SHARDS && c->data.data_path[0] == '\0')
-        return ND_FAIL(ND_ECONFIG, "[data] data_path is empty; name a directory of packed shards, or "
-                                   "use dataset = synthetic");
+        return ND_FAIL(ND_ECONFIG,
+                       "[data] data_path is empty; name a directory of packed shards, or "
+                       "use dataset = synthetic");
     if (c->hardware.target == ND_TARGET_CUDA)
         return ND_FAIL(ND_ECONFIG, "[hardware] target = cuda: this build has no CUDA backend; use "
                                    "target = cpu or auto");

@@ -66,8 +66,9 @@ static nd_status scan_section(const scan *s, int number, char *text, char *secti
                        rest);
     const char *name = trim(text + 1);
     if (!known_section(name))
-        return ND_FAIL(ND_ECONFIG, "%s:%d: unknown section [%.60s]; sections are [model], "
-                                   "[training], [optimizer], [data], [hardware], [dist], [logging]",
+        return ND_FAIL(ND_ECONFIG,
+                       "%s:%d: unknown section [%.60s]; sections are [model], "
+                       "[training], [optimizer], [data], [hardware], [dist], [logging]",
                        s->path, number, name);
     snprintf(section, size, "%s", name);
     return ND_OK;
@@ -197,8 +198,9 @@ void nd_config_write_markdown(FILE *out)
     for (int i = 0; i < nd_config_key_count; i++) {
         const nd_config_key *key = &nd_config_keys[i];
         if (strcmp(section, key->section) != 0) {
-            fprintf(out, "\n## [%s]\n\n| key | default | allowed | what it does |\n"
-                         "|---|---|---|---|\n",
+            fprintf(out,
+                    "\n## [%s]\n\n| key | default | allowed | what it does |\n"
+                    "|---|---|---|---|\n",
                     key->section);
             section = key->section;
         }

@@ -7,21 +7,37 @@
 #define AT(member) offsetof(nd_config, member)
 
 #define INT(section, name, low, high, def, help)                                                   \
-    {#section, #name, ND_KEY_INT, AT(section.name), low, high, def, NULL, false, help}
+    {                                                                                              \
+#section, #name, ND_KEY_INT, AT(section.name), low, high, def, NULL, false, help           \
+    }
 #define DOUBLE(section, name, low, high, def, help)                                                \
-    {#section, #name, ND_KEY_DOUBLE, AT(section.name), low, high, def, NULL, false, help}
+    {                                                                                              \
+#section, #name, ND_KEY_DOUBLE, AT(section.name), low, high, def, NULL, false, help        \
+    }
 #define BOOL(section, name, def, help)                                                             \
-    {#section, #name, ND_KEY_BOOL, AT(section.name), 0, 1, def, NULL, false, help}
+    {                                                                                              \
+#section, #name, ND_KEY_BOOL, AT(section.name), 0, 1, def, NULL, false, help               \
+    }
 #define CHOICE(section, name, choices, def, help)                                                  \
-    {#section, #name, ND_KEY_CHOICE, AT(section.name), 0, 0, def, choices, false, help}
+    {                                                                                              \
+#section, #name, ND_KEY_CHOICE, AT(section.name), 0, 0, def, choices, false, help          \
+    }
 #define TEXT(section, name, def, help)                                                             \
-    {#section, #name, ND_KEY_TEXT, AT(section.name), 0, 0, def, NULL, false, help}
+    {                                                                                              \
+#section, #name, ND_KEY_TEXT, AT(section.name), 0, 0, def, NULL, false, help               \
+    }
 #define UNREAD_INT(section, name, low, high, def, help)                                            \
-    {#section, #name, ND_KEY_INT, AT(section.name), low, high, def, NULL, true, help}
+    {                                                                                              \
+#section, #name, ND_KEY_INT, AT(section.name), low, high, def, NULL, true, help            \
+    }
 #define UNREAD_DOUBLE(section, name, low, high, def, help)                                         \
-    {#section, #name, ND_KEY_DOUBLE, AT(section.name), low, high, def, NULL, true, help}
+    {                                                                                              \
+#section, #name, ND_KEY_DOUBLE, AT(section.name), low, high, def, NULL, true, help         \
+    }
 #define UNREAD_BOOL(section, name, def, help)                                                      \
-    {#section, #name, ND_KEY_BOOL, AT(section.name), 0, 1, def, NULL, true, help}
+    {                                                                                              \
+#section, #name, ND_KEY_BOOL, AT(section.name), 0, 1, def, NULL, true, help                \
+    }
 
 #define MAX_COUNT 9007199254740992.0
 
@@ -107,9 +123,11 @@ const nd_config_key nd_config_keys[] = {
     TEXT(logging, run_dir, "runs/default", "where the run leaves its files"),
     TEXT(logging, checkpoint_dir, "", "checkpoints; empty is <run_dir>/checkpoints"),
     INT(logging, log_interval, 1, MAX_COUNT, "10", "steps between progress lines"),
-    INT(logging, eval_interval, 0, MAX_COUNT, "250", "steps between evaluations; 0 is only the end"),
+    INT(logging, eval_interval, 0, MAX_COUNT, "250",
+        "steps between evaluations; 0 is only the end"),
     INT(logging, eval_samples, 0, MAX_COUNT, "64", "held-out sequences an evaluation; 0 is all"),
-    INT(logging, checkpoint_interval, 0, MAX_COUNT, "500", "steps between checkpoints; 0 is only the end"),
+    INT(logging, checkpoint_interval, 0, MAX_COUNT, "500",
+        "steps between checkpoints; 0 is only the end"),
     INT(logging, checkpoint_keep, 0, MAX_COUNT, "3", "newest checkpoints kept; 0 keeps all"),
     BOOL(logging, tensorboard, "true", "write TensorBoard event files"),
 };
@@ -152,8 +170,8 @@ const nd_config_key *nd_config_key_nearest(const char *section, const char *name
     int best_distance = 0;
     for (int i = 0; i < nd_config_key_count; i++) {
         const nd_config_key *key = &nd_config_keys[i];
-        const int distance = 2 * edit_distance(name, key->name) +
-                             (strcasecmp(section, key->section) != 0);
+        const int distance =
+            2 * edit_distance(name, key->name) + (strcasecmp(section, key->section) != 0);
         if (!best || distance < best_distance) {
             best = key;
             best_distance = distance;

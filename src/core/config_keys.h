@@ -16,11 +16,11 @@ typedef struct nd_config_key {
     const char *section;
     const char *name;
     nd_key_type type;
-    size_t offset;          /* of the value in nd_config */
-    double low, high;       /* allowed range of numbers, inclusive */
+    size_t offset;    /* of the value in nd_config */
+    double low, high; /* allowed range of numbers, inclusive */
     const char *default_text;
-    const char *choices;    /* of ND_KEY_CHOICE: "a|b|c", in the order of the enumeration */
-    bool unread;            /* declared, but nothing reads it yet: only its default is accepted */
+    const char *choices; /* of ND_KEY_CHOICE: "a|b|c", in the order of the enumeration */
+    bool unread;         /* declared, but nothing reads it yet: only its default is accepted */
     const char *help;
 } nd_config_key;
 

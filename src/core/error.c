@@ -26,11 +26,20 @@ void nd_error_add_trace(const char *file, int line, const char *expression)
              line, expression);
 }
 
-const nd_error *nd_error_get(void) { return &last_error; }
+const nd_error *nd_error_get(void)
+{
+    return &last_error;
+}
 
-void nd_error_set(const nd_error *error) { last_error = *error; }
+void nd_error_set(const nd_error *error)
+{
+    last_error = *error;
+}
 
-void nd_error_clear(void) { memset(&last_error, 0, sizeof last_error); }
+void nd_error_clear(void)
+{
+    memset(&last_error, 0, sizeof last_error);
+}
 
 int nd_error_exit_code(nd_status status)
 {

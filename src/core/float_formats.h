@@ -19,7 +19,10 @@ static inline float nd_float_from_bits(uint32_t bits)
     return x;
 }
 
-static inline float nd_bf16_to_float(uint16_t h) { return nd_float_from_bits((uint32_t)h << 16); }
+static inline float nd_bf16_to_float(uint16_t h)
+{
+    return nd_float_from_bits((uint32_t)h << 16);
+}
 
 static inline uint16_t nd_bf16_from_float(float x)
 {
@@ -44,6 +47,9 @@ float nd_f16_to_float(uint16_t h);
 uint16_t nd_f16_from_float(float x);
 
 /* x rounded to the nearest value of binary16, ties to even. */
-static inline float nd_f16_round(float x) { return nd_f16_to_float(nd_f16_from_float(x)); }
+static inline float nd_f16_round(float x)
+{
+    return nd_f16_to_float(nd_f16_from_float(x));
+}
 
 #endif

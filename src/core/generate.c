@@ -46,9 +46,9 @@ void nd_generator_destroy(nd_generator *g)
 static nd_layer_activations narrowed(const nd_generator *g, int64_t layer, int64_t rows)
 {
     nd_layer_activations a = g->acts;
-    nd_view *const views[] = {&a.x,    &a.attn_norm_r, &a.q,          &a.o,
-                              &a.lse,  &a.x_mid,       &a.ffn_norm_r, &a.attn_sub_norm_r,
-                              &a.gate, &a.up,          &a.ffn_sub_norm_r};
+    nd_view *const views[] = {
+        &a.x,          &a.attn_norm_r,     &a.q,    &a.o,  &a.lse,           &a.x_mid,
+        &a.ffn_norm_r, &a.attn_sub_norm_r, &a.gate, &a.up, &a.ffn_sub_norm_r};
     for (size_t i = 0; i < sizeof views / sizeof views[0]; i++)
         views[i]->rows = rows;
     nd_linear_input *const inputs[] = {&a.attn_in, &a.attn_out_in, &a.ffn_in, &a.ffn_out_in};

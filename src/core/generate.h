@@ -5,11 +5,11 @@
 #include "core/model.h"
 
 typedef struct nd_generator {
-    nd_model *model;      /* weights taken and loaded; its activations are not used */
-    int64_t max_tokens;   /* longest sequence: prompt and continuation */
-    int64_t chunk;        /* tokens of a prompt computed at once */
-    int64_t length;       /* tokens in the cache */
-    nd_view *keys, *values; /* [num_layers][max_tokens, kv_heads*head_dim] */
+    nd_model *model;           /* weights taken and loaded; its activations are not used */
+    int64_t max_tokens;        /* longest sequence: prompt and continuation */
+    int64_t chunk;             /* tokens of a prompt computed at once */
+    int64_t length;            /* tokens in the cache */
+    nd_view *keys, *values;    /* [num_layers][max_tokens, kv_heads*head_dim] */
     nd_layer_activations acts; /* of `chunk` tokens, shared by all layers */
     nd_layer_scratch scratch;
     nd_view tokens, x_last, x_final, final_r, logits;

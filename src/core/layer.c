@@ -127,8 +127,8 @@ static nd_status attention_forward(nd_backend *b, const nd_model_config *c,
                          w[ND_ATTN_SUB_NORM]));
     else
         ND_TRY(pass_into(b, &acts->attn_out_in, nd_read(acts->o)));
-    ND_TRY(nd_linear_forward(b, scratch->hidden, &acts->attn_out_in, w[ND_ATTN_OUTPUT],
-                             weight_room));
+    ND_TRY(
+        nd_linear_forward(b, scratch->hidden, &acts->attn_out_in, w[ND_ATTN_OUTPUT], weight_room));
     return b->ops.add(b, acts->x_mid, nd_read(acts->x), nd_read(scratch->hidden));
 }
 
@@ -159,10 +159,9 @@ static nd_status ffn_forward(nd_backend *b, const nd_model_config *c,
     return b->ops.add(b, x_next, nd_read(acts->x_mid), nd_read(scratch->hidden));
 }
 
-nd_status nd_layer_forward(nd_backend *b, const nd_model_config *c,
-                           const nd_layer_weights *weights, const nd_layer_activations *acts,
-                           const nd_layer_scratch *scratch, const nd_layer_span *span,
-                           nd_view x_next)
+nd_status nd_layer_forward(nd_backend *b, const nd_model_config *c, const nd_layer_weights *weights,
+                           const nd_layer_activations *acts, const nd_layer_scratch *scratch,
+                           const nd_layer_span *span, nd_view x_next)
 {
     ND_TRY(attention_forward(b, c, weights, acts, scratch, span));
     return ffn_forward(b, c, weights, acts, scratch, x_next);
@@ -194,15 +193,15 @@ static nd_status ffn_backward(nd_backend *b, const nd_model_config *c,
 
 static nd_status attention_backward(nd_backend *b, const nd_model_config *c,
                                     const nd_layer_weights *weights,
-                                    const nd_layer_activations *acts,
-                                    const nd_layer_scratch *s, const nd_layer_span *span,
-                                    nd_view dx, const nd_layer_gradients *g, float beta)
+                                    const nd_layer_activations *acts, const nd_layer_scratch *s,
+                                    const nd_layer_span *span, nd_view dx,
+                                    const nd_layer_gradients *g, float beta)
 {
     const nd_weight *const *w = weights->w;
     nd_view dout = s->heads;
     const nd_view dn = s->hidden;
-    ND_TRY(nd_linear_backward_weight(b, g->dw[ND_ATTN_OUTPUT], nd_read(dx), &acts->attn_out_in,
-                                     beta));
+    ND_TRY(
+        nd_linear_backward_weight(b, g->dw[ND_ATTN_OUTPUT], nd_read(dx), &acts->attn_out_in, beta));
     ND_TRY(nd_linear_backward_input(b, s->dq, nd_read(dx), w[ND_ATTN_OUTPUT], 0.0f));
     if (c->arch == ND_ARCH_BITNET)
         ND_TRY(b->ops.rmsnorm_backward(b, dout, g->dw[ND_ATTN_SUB_NORM], nd_read(s->dq),

@@ -18,10 +18,10 @@ typedef struct nd_layer_activations {
     nd_linear_input attn_out_in; /* [t, h*head_dim] */
     nd_view x_mid;               /* [t, d] after attention */
     nd_view ffn_norm_r;
-    nd_linear_input ffn_in;      /* [t, d] */
-    nd_view gate, up;            /* [t, f]; the backward pass overwrites them */
-    nd_view ffn_sub_norm_r;      /* bitnet */
-    nd_linear_input ffn_out_in;  /* [t, f] */
+    nd_linear_input ffn_in;     /* [t, d] */
+    nd_view gate, up;           /* [t, f]; the backward pass overwrites them */
+    nd_view ffn_sub_norm_r;     /* bitnet */
+    nd_linear_input ffn_out_in; /* [t, f] */
 } nd_layer_activations;
 
 /* Room shared by all layers. */

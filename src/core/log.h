@@ -6,9 +6,9 @@
 #include <stdio.h>
 
 typedef struct nd_log {
-    FILE *terminal; /* standard output of rank 0, else NULL */
-    FILE *file;     /* RUN/training.log of rank 0, else NULL */
-    bool animated;  /* the terminal is one: the progress line redraws itself */
+    FILE *terminal;     /* standard output of rank 0, else NULL */
+    FILE *file;         /* RUN/training.log of rank 0, else NULL */
+    bool animated;      /* the terminal is one: the progress line redraws itself */
     int progress_width; /* columns of the progress line now on screen, 0 for none */
 } nd_log;
 

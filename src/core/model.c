@@ -202,8 +202,10 @@ static nd_status read_loss(nd_model *m, int64_t rows, nd_loss *loss)
     nd_backend *b = m->backend;
     double sums[2];
     double *device = m->sums.data;
-    ND_TRY(b->ops.sum(b, nd_view_of(device, ND_F64, 1, 1), nd_cview_rows(nd_read(m->nll), 0, rows)));
-    ND_TRY(b->ops.sum(b, nd_view_of(device + 1, ND_F64, 1, 1), nd_cview_rows(nd_read(m->total), 0, rows)));
+    ND_TRY(
+        b->ops.sum(b, nd_view_of(device, ND_F64, 1, 1), nd_cview_rows(nd_read(m->nll), 0, rows)));
+    ND_TRY(b->ops.sum(b, nd_view_of(device + 1, ND_F64, 1, 1),
+                      nd_cview_rows(nd_read(m->total), 0, rows)));
     ND_TRY(b->ops.download(b, sums, device, sizeof sums));
     *loss = (nd_loss){.nll = sums[0], .total = sums[1], .tokens = rows};
     return ND_OK;

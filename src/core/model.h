@@ -10,20 +10,20 @@
 typedef struct nd_model {
     nd_model_config config;
     nd_params params;
-    nd_backend *backend;   /* not owned */
-    nd_weight *weights;    /* [params.count], in the arena of nd_model_take_weights */
+    nd_backend *backend; /* not owned */
+    nd_weight *weights;  /* [params.count], in the arena of nd_model_take_weights */
 
     /* Activations of one micro-batch, in the arena of nd_model_take_activations. */
-    int64_t tokens;             /* micro_batch * seq_length */
+    int64_t tokens;               /* micro_batch * seq_length */
     nd_layer_activations *layers; /* [num_layers] */
     nd_layer_scratch scratch;
-    nd_view inputs, targets;    /* i32 [1, tokens] */
-    nd_view x_last;             /* [tokens, d] output of the last layer */
-    nd_view x_final, final_r;   /* [tokens, d] after the final norm, [tokens, 1] */
-    nd_view dx;                 /* [tokens, d] */
-    nd_view logits;             /* [chunk, vocab] */
-    nd_view nll, total;         /* [tokens, 1] */
-    nd_view sums;               /* f64 [1, 2] */
+    nd_view inputs, targets;  /* i32 [1, tokens] */
+    nd_view x_last;           /* [tokens, d] output of the last layer */
+    nd_view x_final, final_r; /* [tokens, d] after the final norm, [tokens, 1] */
+    nd_view dx;               /* [tokens, d] */
+    nd_view logits;           /* [chunk, vocab] */
+    nd_view nll, total;       /* [tokens, 1] */
+    nd_view sums;             /* f64 [1, 2] */
 } nd_model;
 
 /* Loss of one micro-batch, summed over its tokens (nats). */

@@ -73,15 +73,16 @@ nd_status nd_params_create(const nd_model_config *c, nd_params *params)
         return ND_FAIL(ND_ENOMEM, "no memory for the table of %lld parameters",
                        (long long)params->count);
     nd_param *next = params->list;
-    *next++ = (nd_param){"token_embd.weight", ND_ROLE_EMBEDDING, -1, c->vocab_size, c->hidden_dim,
-                         0.02f};
+    *next++ =
+        (nd_param){"token_embd.weight", ND_ROLE_EMBEDDING, -1, c->vocab_size, c->hidden_dim, 0.02f};
     for (int64_t layer = 0; layer < c->num_layers; layer++)
         for (int which = 0; which < ND_LAYER_PARAM_COUNT; which++)
             if (params->has_sub_norms || !is_sub_norm((nd_layer_param)which))
                 *next++ = layer_param(c, layer, (nd_layer_param)which);
     *next++ = (nd_param){"output_norm.weight", ND_ROLE_NORM, -1, 1, c->hidden_dim, 0.0f};
     if (params->has_head)
-        *next++ = (nd_param){"output.weight", ND_ROLE_HEAD, -1, c->vocab_size, c->hidden_dim, 0.02f};
+        *next++ =
+            (nd_param){"output.weight", ND_ROLE_HEAD, -1, c->vocab_size, c->hidden_dim, 0.02f};
     return ND_OK;
 }
 

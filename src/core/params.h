@@ -42,7 +42,7 @@ typedef struct nd_params {
     nd_param *list;
     int64_t count;
     int64_t layers;
-    int64_t per_layer;   /* parameters of a layer: 11, or 9 without sub-norms */
+    int64_t per_layer; /* parameters of a layer: 11, or 9 without sub-norms */
     bool has_sub_norms;
     bool has_head;
 } nd_params;

@@ -33,7 +33,10 @@ static inline int nd_sum_tree_levels(int64_t count)
 
 /* Whether level `level` is full after `count` leaves; the final sum folds the full levels from the
  * lowest up into the highest. */
-static inline bool nd_sum_tree_full(int64_t count, int level) { return (count >> level) & 1; }
+static inline bool nd_sum_tree_full(int64_t count, int level)
+{
+    return (count >> level) & 1;
+}
 
 /* Leaves in the left child of a node of `count` leaves, count >= 2. */
 static inline int64_t nd_sum_tree_left(int64_t count)

@@ -63,9 +63,15 @@ static inline nd_cview nd_cview_of(const void *data, nd_dtype dtype, int64_t row
 }
 
 /* The same memory, read-only. */
-static inline nd_cview nd_read(nd_view v) { return (nd_cview){v.data, v.dtype, v.rows, v.cols}; }
+static inline nd_cview nd_read(nd_view v)
+{
+    return (nd_cview){v.data, v.dtype, v.rows, v.cols};
+}
 
-static inline int64_t nd_view_count(nd_cview v) { return v.rows * v.cols; }
+static inline int64_t nd_view_count(nd_cview v)
+{
+    return v.rows * v.cols;
+}
 
 static inline size_t nd_view_bytes(nd_cview v)
 {

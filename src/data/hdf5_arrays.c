@@ -21,8 +21,9 @@ static nd_status narrow(const char *path, const char *name, const int64_t *wide,
 {
     for (int64_t i = 0; i < count; i++) {
         if (wide[i] < 0 || wide[i] > INT32_MAX)
-            return ND_FAIL(ND_EDATA, "%s: %s holds %lld at element %lld; expected tokens from 0 to "
-                                     "%d",
+            return ND_FAIL(ND_EDATA,
+                           "%s: %s holds %lld at element %lld; expected tokens from 0 to "
+                           "%d",
                            path, name, (long long)wide[i], (long long)i, INT32_MAX);
         values[i] = (int32_t)wide[i];
     }

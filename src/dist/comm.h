@@ -44,11 +44,11 @@ struct nd_comm {
     nd_comm_ops ops;
     int rank;
     int size;
-    int local_rank;       /* rank among those on the same machine */
-    int local_size;       /* how many those are */
-    uint64_t bytes_sent;  /* payload bytes this rank has sent since creation */
-    double wait_seconds;  /* time this rank has spent inside collectives */
-    void *context;        /* of the implementation */
+    int local_rank;      /* rank among those on the same machine */
+    int local_size;      /* how many those are */
+    uint64_t bytes_sent; /* payload bytes this rank has sent since creation */
+    double wait_seconds; /* time this rank has spent inside collectives */
+    void *context;       /* of the implementation */
 };
 
 /* Solo when the process was started alone, mpi when it was started under mpirun or srun. */

@@ -11,8 +11,8 @@
 enum { PART_BYTES = 1 << 20, PART_FLOATS = PART_BYTES / 4 };
 
 typedef struct mpi_context {
-    bool owns_mpi;  /* this object called MPI_Init and will call MPI_Finalize */
-    float *part;    /* [PART_FLOATS] what another rank sent */
+    bool owns_mpi; /* this object called MPI_Init and will call MPI_Finalize */
+    float *part;   /* [PART_FLOATS] what another rank sent */
 } mpi_context;
 
 static nd_status check(const nd_comm *comm, int code, const char *what)
@@ -66,15 +66,18 @@ static nd_status mpi_allgather(nd_comm *comm, void *all, const void *mine, size_
         return ND_FAIL(ND_EINTERNAL, "allgather of %zu bytes a rank", bytes);
     const double start = MPI_Wtime();
     comm->bytes_sent += bytes * (size_t)(comm->size - 1);
-    const int code = MPI_Allgather(mine, (int)bytes, MPI_BYTE, all, (int)bytes, MPI_BYTE,
-                                   MPI_COMM_WORLD);
+    const int code =
+        MPI_Allgather(mine, (int)bytes, MPI_BYTE, all, (int)bytes, MPI_BYTE, MPI_COMM_WORLD);
     comm->wait_seconds += MPI_Wtime() - start;
     return check(comm, code, "allgather");
 }
 
 /* The rank that holds the sum of ranks lo..hi-1: the owner where it is one of them, so that the whole
  * sum ends up there, else the first. */
-static int holder_of(int lo, int hi, int owner) { return owner >= lo && owner < hi ? owner : lo; }
+static int holder_of(int lo, int hi, int owner)
+{
+    return owner >= lo && owner < hi ? owner : lo;
+}
 
 static nd_status receive_and_add(nd_comm *comm, float *values, int64_t count, int from)
 {
@@ -82,10 +85,10 @@ static nd_status receive_and_add(nd_comm *comm, float *values, int64_t count, in
     for (int64_t first = 0; first < count; first += PART_FLOATS) {
         const int64_t left = count - first;
         const int part = (int)(left < PART_FLOATS ? left : PART_FLOATS);
-        ND_TRY(check(comm,
-                     MPI_Recv(context->part, part, MPI_FLOAT, from, 0, MPI_COMM_WORLD,
-                              MPI_STATUS_IGNORE),
-                     "receiving gradients"));
+        ND_TRY(check(
+            comm,
+            MPI_Recv(context->part, part, MPI_FLOAT, from, 0, MPI_COMM_WORLD, MPI_STATUS_IGNORE),
+            "receiving gradients"));
         float *restrict into = values + first;
         const float *restrict theirs = context->part;
         for (int i = 0; i < part; i++)

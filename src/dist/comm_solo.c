@@ -3,7 +3,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-static void solo_destroy(nd_comm *comm) { free(comm); }
+static void solo_destroy(nd_comm *comm)
+{
+    free(comm);
+}
 
 static nd_status solo_barrier(nd_comm *comm)
 {
@@ -31,7 +34,10 @@ static nd_status solo_reduce_to_owners(nd_comm *comm, const nd_comm_piece *piece
     return ND_OK;
 }
 
-static void solo_abort(nd_comm *comm, int exit_code) { (void)comm, (void)exit_code; }
+static void solo_abort(nd_comm *comm, int exit_code)
+{
+    (void)comm, (void)exit_code;
+}
 
 nd_status nd_comm_create_solo(nd_comm **comm)
 {

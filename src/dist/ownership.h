@@ -14,8 +14,8 @@
 typedef struct nd_ownership {
     int64_t count;
     int ranks;
-    int *owner;      /* [count] rank that owns parameter i */
-    double *load;    /* [ranks] summed cost */
+    int *owner;   /* [count] rank that owns parameter i */
+    double *load; /* [ranks] summed cost */
 } nd_ownership;
 
 /* cost[i] >= 0 of parameter i's update. */

@@ -13,12 +13,10 @@ static const quintic newton_schulz = {3.4445f, -4.7750f, 2.0315f};
 /* Polar Express: the best polynomial for each iteration in turn (arXiv:2505.16932), for singular
  * values in [1e-3, 1]. The last is the one the sequence tends to, which has a fixed point at 1; it
  * repeats. */
-static const quintic polar_express[] = {{8.15655f, -22.48329f, 15.87877f},
-                                        {4.04293f, -2.80892f, 0.50002f},
-                                        {3.89167f, -2.77248f, 0.50606f},
-                                        {3.28575f, -2.36813f, 0.46449f},
-                                        {2.34654f, -1.70978f, 0.42324f},
-                                        {1.875f, -1.25f, 0.375f}};
+static const quintic polar_express[] = {
+    {8.15655f, -22.48329f, 15.87877f}, {4.04293f, -2.80892f, 0.50002f},
+    {3.89167f, -2.77248f, 0.50606f},   {3.28575f, -2.36813f, 0.46449f},
+    {2.34654f, -1.70978f, 0.42324f},   {1.875f, -1.25f, 0.375f}};
 enum { POLAR_EXPRESS_COUNT = sizeof polar_express / sizeof polar_express[0] };
 
 /* Room above 1 that bf16 rounding of the norm may need. */
@@ -74,8 +72,8 @@ static nd_muon_scratch shaped(const nd_muon_scratch *s, int64_t rows, int64_t co
     return out;
 }
 
-nd_status nd_muon_update(nd_backend *b, nd_view w, nd_view m, nd_cview g,
-                         const nd_muon_params *p, const nd_muon_scratch *scratch)
+nd_status nd_muon_update(nd_backend *b, nd_view w, nd_view m, nd_cview g, const nd_muon_params *p,
+                         const nd_muon_scratch *scratch)
 {
     const nd_muon_scratch s = shaped(scratch, w.rows, w.cols);
     nd_view o;

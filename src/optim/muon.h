@@ -20,10 +20,10 @@ typedef struct nd_muon_params {
 /* Room for one update of a [rows, cols] matrix; shared by all matrices of a rank. The iteration runs
  * in `compute` (f32 or bf16). */
 typedef struct nd_muon_scratch {
-    nd_view update;     /* f32 [rows, cols] */
-    nd_view x[2];       /* compute [rows, cols] */
-    nd_view gram[2];    /* compute [min, min] */
-    nd_view norm;       /* f64 [1, 1] */
+    nd_view update;  /* f32 [rows, cols] */
+    nd_view x[2];    /* compute [rows, cols] */
+    nd_view gram[2]; /* compute [min, min] */
+    nd_view norm;    /* f64 [1, 1] */
 } nd_muon_scratch;
 
 /* o := the nearest semi-orthogonal matrix to `update`, approximately: singular values into about

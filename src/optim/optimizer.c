@@ -70,8 +70,7 @@ void nd_optimizer_destroy(nd_optimizer *o)
 
 static nd_status take_scratch(nd_optimizer *o, nd_arena *arena)
 {
-    const nd_dtype compute =
-        o->config->hardware.precision == ND_PRECISION_BF16 ? ND_BF16 : ND_F32;
+    const nd_dtype compute = o->config->hardware.precision == ND_PRECISION_BF16 ? ND_BF16 : ND_F32;
     int64_t largest = 0, side = 0;
     for (int64_t i = 0; i < o->params->count; i++) {
         const nd_param *p = &o->params->list[i];
@@ -146,9 +145,8 @@ nd_status nd_optimizer_update(nd_optimizer *o, int64_t index, nd_view master, nd
     const double rate = peak_rate(c, param->role) * nd_schedule_factor(&o->schedule, step);
     /* Norms and embeddings are not decayed: shrinking them only moves scale elsewhere. */
     const double decay = param->role == ND_ROLE_TERNARY ? c->training.weight_decay : 0.0;
-    const uint64_t rounding_key =
-        nd_rng_key((uint64_t)c->training.seed + 0x9e3779b97f4a7c15u * (uint64_t)(step + 1),
-                   param->name);
+    const uint64_t rounding_key = nd_rng_key(
+        (uint64_t)c->training.seed + 0x9e3779b97f4a7c15u * (uint64_t)(step + 1), param->name);
     if (state->muon) {
         const nd_muon_params params = {
             .momentum = (float)c->training.muon_momentum,
@@ -184,6 +182,6 @@ double nd_optimizer_cost(const nd_config *config, const nd_param *param)
     const double elementwise = elementwise_flops * (double)(param->rows * param->cols);
     if (!uses_muon(config, param))
         return elementwise;
-    return elementwise + nd_muon_flops(param->rows, param->cols,
-                                       (int)config->optimizer.orthogonalization_steps);
+    return elementwise +
+           nd_muon_flops(param->rows, param->cols, (int)config->optimizer.orthogonalization_steps);
 }

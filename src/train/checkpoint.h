@@ -42,7 +42,8 @@ typedef struct nd_checkpoint {
     int64_t tensor_count;
     nd_checkpoint_file *files;
     int64_t file_count;
-    char state_sha256[ND_SHA256_HEX_SIZE]; /* of all tensors' checksums in order: the canonical state */
+    char state_sha256
+        [ND_SHA256_HEX_SIZE]; /* of all tensors' checksums in order: the canonical state */
 } nd_checkpoint;
 
 /* The run's directory of checkpoints: [logging] checkpoint_dir, else <run_dir>/checkpoints. */

@@ -10,9 +10,15 @@ struct nd_checkpoint_h5 {
     char path[4096];
 };
 
-static hid_t stored_type(nd_dtype dtype) { return dtype == ND_F32 ? H5T_IEEE_F32LE : H5T_STD_U16LE; }
+static hid_t stored_type(nd_dtype dtype)
+{
+    return dtype == ND_F32 ? H5T_IEEE_F32LE : H5T_STD_U16LE;
+}
 
-static hid_t memory_type(nd_dtype dtype) { return dtype == ND_F32 ? H5T_NATIVE_FLOAT : H5T_NATIVE_UINT16; }
+static hid_t memory_type(nd_dtype dtype)
+{
+    return dtype == ND_F32 ? H5T_NATIVE_FLOAT : H5T_NATIVE_UINT16;
+}
 
 static nd_status wrap(hid_t id, const char *path, const char *verb, nd_checkpoint_h5 **file)
 {
@@ -99,12 +105,13 @@ nd_status nd_checkpoint_h5_read(nd_checkpoint_h5 *file, const char *name, nd_vie
     const hid_t space = H5Dget_space(dataset);
     hsize_t shape[2] = {0, 0};
     nd_status status = ND_OK;
-    if (H5Sget_simple_extent_ndims(space) != 2 || H5Sget_simple_extent_dims(space, shape, NULL) != 2 ||
-        shape[0] != (hsize_t)values.rows || shape[1] != (hsize_t)values.cols)
-        status = ND_FAIL(ND_ECHECKPOINT, "%s: %s has shape [%llu, %llu], expected [%lld, %lld]",
-                         file->path, name, (unsigned long long)shape[0],
-                         (unsigned long long)shape[1], (long long)values.rows,
-                         (long long)values.cols);
+    if (H5Sget_simple_extent_ndims(space) != 2 ||
+        H5Sget_simple_extent_dims(space, shape, NULL) != 2 || shape[0] != (hsize_t)values.rows ||
+        shape[1] != (hsize_t)values.cols)
+        status =
+            ND_FAIL(ND_ECHECKPOINT, "%s: %s has shape [%llu, %llu], expected [%lld, %lld]",
+                    file->path, name, (unsigned long long)shape[0], (unsigned long long)shape[1],
+                    (long long)values.rows, (long long)values.cols);
     else if (H5Dread(dataset, memory_type(values.dtype), H5S_ALL, H5S_ALL, H5P_DEFAULT,
                      values.data) < 0)
         status = ND_FAIL(ND_ECHECKPOINT, "%s: HDF5 cannot read %s", file->path, name);

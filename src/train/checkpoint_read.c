@@ -107,8 +107,9 @@ nd_status nd_checkpoint_read(const nd_checkpoint *c, int64_t index, void *values
     ND_TRY(status);
     ND_TRY(nd_sha256_hex(values, nd_view_bytes(nd_read(view)), hex));
     if (strcmp(hex, t->sha256) != 0)
-        return ND_FAIL(ND_ECHECKPOINT, "%s: tensor %s (%s) is damaged: SHA-256 %.12s..., expected "
-                                       "%.12s...",
+        return ND_FAIL(ND_ECHECKPOINT,
+                       "%s: tensor %s (%s) is damaged: SHA-256 %.12s..., expected "
+                       "%.12s...",
                        path, t->param, t->part, hex, t->sha256);
     return ND_OK;
 }
@@ -137,8 +138,7 @@ nd_status nd_checkpoint_newest(const char *directory, nd_log *log,
             nd_checkpoint_close(&c);
             continue;
         }
-        nd_log_line(log, "warning: passing over a damaged checkpoint: %s",
-                    nd_error_get()->message);
+        nd_log_line(log, "warning: passing over a damaged checkpoint: %s", nd_error_get()->message);
         nd_error_clear();
     }
     if (count >= 0)
@@ -152,16 +152,18 @@ static nd_status restore_tensor(nd_run *run, const nd_checkpoint *c, const nd_pa
     nd_backend *b = run->backend;
     const int64_t index = nd_checkpoint_find(c, param->name, part);
     if (index < 0)
-        return ND_FAIL(ND_ECHECKPOINT, "%s: holds no %s of %s, which this configuration needs "
-                                       "(another optimizer or model?)",
+        return ND_FAIL(ND_ECHECKPOINT,
+                       "%s: holds no %s of %s, which this configuration needs "
+                       "(another optimizer or model?)",
                        c->directory, part, param->name);
     const nd_checkpoint_tensor *t = &c->tensors[index];
     if (t->rows != into.rows || t->cols != into.cols || t->dtype != into.dtype)
-        return ND_FAIL(ND_ECHECKPOINT, "%s: %s of %s is %s [%lld, %lld], this configuration needs "
-                                       "%s [%lld, %lld]",
-                       c->directory, part, param->name, nd_dtype_name(t->dtype),
-                       (long long)t->rows, (long long)t->cols, nd_dtype_name(into.dtype),
-                       (long long)into.rows, (long long)into.cols);
+        return ND_FAIL(ND_ECHECKPOINT,
+                       "%s: %s of %s is %s [%lld, %lld], this configuration needs "
+                       "%s [%lld, %lld]",
+                       c->directory, part, param->name, nd_dtype_name(t->dtype), (long long)t->rows,
+                       (long long)t->cols, nd_dtype_name(into.dtype), (long long)into.rows,
+                       (long long)into.cols);
     const size_t bytes = nd_view_bytes(nd_read(into));
     void *host = malloc(bytes);
     if (!host)

@@ -61,9 +61,8 @@ static nd_status write_tensor(nd_run *run, nd_checkpoint_h5 *file, const char *p
         snprintf(name, sizeof name, "/optimizer/%s/%s", param, part.name);
     ND_TRY_GOTO(b->ops.download(b, host, part.view.data, bytes), done);
     ND_TRY_GOTO(nd_sha256_hex(host, bytes, written->sha256), done);
-    ND_TRY_GOTO(nd_checkpoint_h5_write(file, name,
-                                       nd_cview_of(host, part.view.dtype, part.view.rows,
-                                                   part.view.cols)),
+    ND_TRY_GOTO(nd_checkpoint_h5_write(
+                    file, name, nd_cview_of(host, part.view.dtype, part.view.rows, part.view.cols)),
                 done);
     snprintf(written->part, sizeof written->part, "%s", part.name);
     written->dtype = (int)part.view.dtype;

@@ -17,8 +17,9 @@ static nd_status resolve(const char *path, char out[ND_CHECKPOINT_PATH_MAX])
         if (access(manifest, F_OK) == 0)
             return ND_OK;
     }
-    return ND_FAIL(ND_ECHECKPOINT, "%.200s: no checkpoint: neither it nor its latest or "
-                                   "checkpoints/latest holds a manifest.json",
+    return ND_FAIL(ND_ECHECKPOINT,
+                   "%.200s: no checkpoint: neither it nor its latest or "
+                   "checkpoints/latest holds a manifest.json",
                    path);
 }
 
@@ -31,8 +32,9 @@ static nd_status load_weights(nd_loaded_model *l, const nd_checkpoint *c)
             return ND_FAIL(ND_ECHECKPOINT, "%s: holds no tensor %s", c->directory, p->name);
         const nd_checkpoint_tensor *t = &c->tensors[index];
         if (t->rows != p->rows || t->cols != p->cols)
-            return ND_FAIL(ND_ECHECKPOINT, "%s: %s is [%lld, %lld], its configuration says [%lld, "
-                                           "%lld]",
+            return ND_FAIL(ND_ECHECKPOINT,
+                           "%s: %s is [%lld, %lld], its configuration says [%lld, "
+                           "%lld]",
                            c->directory, p->name, (long long)t->rows, (long long)t->cols,
                            (long long)p->rows, (long long)p->cols);
         const nd_view shape = nd_view_of(NULL, t->dtype, t->rows, t->cols);
@@ -48,8 +50,8 @@ static nd_status load_weights(nd_loaded_model *l, const nd_checkpoint *c)
         if (status == ND_OK)
             status = b->ops.upload(b, device, host, bytes);
         if (status == ND_OK)
-            status = nd_model_load_weight(l->model, i,
-                                          nd_cview_of(device, t->dtype, t->rows, t->cols));
+            status =
+                nd_model_load_weight(l->model, i, nd_cview_of(device, t->dtype, t->rows, t->cols));
         b->ops.release(b, device, bytes);
         free(host);
         ND_TRY(status);

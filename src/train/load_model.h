@@ -8,13 +8,14 @@
 #include "train/checkpoint.h"
 
 typedef struct nd_load_options {
-    const char *checkpoint; /* a checkpoint, or a run or directory of checkpoints with a latest one */
-    const char *precision;  /* "fp32", "bf16"; NULL: the configuration's */
-    int64_t threads;        /* 0: the configuration's */
-    bool reference_only;    /* every op in the double-accumulating reference */
-    bool activation_quant;  /* false: activations are not quantised */
-    int64_t micro_batch;    /* 0: the configuration's */
-    int64_t seq_length;     /* 0: the configuration's */
+    const char
+        *checkpoint; /* a checkpoint, or a run or directory of checkpoints with a latest one */
+    const char *precision; /* "fp32", "bf16"; NULL: the configuration's */
+    int64_t threads;       /* 0: the configuration's */
+    bool reference_only;   /* every op in the double-accumulating reference */
+    bool activation_quant; /* false: activations are not quantised */
+    int64_t micro_batch;   /* 0: the configuration's */
+    int64_t seq_length;    /* 0: the configuration's */
 } nd_load_options;
 
 typedef struct nd_loaded_model {
@@ -23,7 +24,7 @@ typedef struct nd_loaded_model {
     int64_t step;
     nd_backend *backend;
     nd_arena weights;
-    nd_model *model; /* weights loaded; activations not taken */
+    nd_model *model;         /* weights loaded; activations not taken */
     nd_tokenizer *tokenizer; /* NULL when the checkpoint has none */
 } nd_loaded_model;
 

@@ -40,11 +40,11 @@ static json_t *files_json(const nd_checkpoint *c)
 nd_status nd_manifest_format(const nd_checkpoint *c, char **text)
 {
     char checksum[ND_SHA256_HEX_SIZE];
-    json_t *root = json_pack("{s:i,s:I,s:I,s:I,s:s,s:o,s:o}", "format_version",
-                             (int)ND_CHECKPOINT_FORMAT_VERSION, "step", (json_int_t)c->step,
-                             "tokens", (json_int_t)c->tokens, "restarts", (json_int_t)c->restarts,
-                             "state_sha256", c->state_sha256, "tensors", tensors_json(c), "files",
-                             files_json(c));
+    json_t *root =
+        json_pack("{s:i,s:I,s:I,s:I,s:s,s:o,s:o}", "format_version",
+                  (int)ND_CHECKPOINT_FORMAT_VERSION, "step", (json_int_t)c->step, "tokens",
+                  (json_int_t)c->tokens, "restarts", (json_int_t)c->restarts, "state_sha256",
+                  c->state_sha256, "tensors", tensors_json(c), "files", files_json(c));
     if (!root)
         return ND_FAIL(ND_ENOMEM, "no memory for a manifest");
     nd_status status = checksum_of(root, checksum);
@@ -139,8 +139,9 @@ static nd_status verify_checksum(json_t *root, const char *path)
     json_object_del(root, "checksum");
     ND_TRY(checksum_of(root, actual));
     if (strcmp(stated, actual) != 0)
-        return ND_FAIL(ND_ECHECKPOINT, "%s: damaged: its checksum is %.12s..., its text has %.12s...",
-                       path, stated, actual);
+        return ND_FAIL(ND_ECHECKPOINT,
+                       "%s: damaged: its checksum is %.12s..., its text has %.12s...", path, stated,
+                       actual);
     return ND_OK;
 }
 

@@ -11,7 +11,8 @@ double nd_metrics_flops_per_token(const nd_model_config *c)
     const double d = (double)c->hidden_dim, f = (double)c->ffn_dim;
     const double kv = (double)(c->num_kv_heads * c->head_dim);
     const double wide = (double)(c->num_heads * c->head_dim);
-    const double projections = (double)c->num_layers * (d * wide * 2.0 + d * kv * 2.0 + 3.0 * d * f);
+    const double projections =
+        (double)c->num_layers * (d * wide * 2.0 + d * kv * 2.0 + 3.0 * d * f);
     const double head = d * (double)c->vocab_size;
     /* scores and values, causal: half of 2 * 2 * T * width, and twice that backward */
     const double attention = (double)c->num_layers * 6.0 * (double)c->seq_length * wide;
@@ -115,14 +116,14 @@ nd_status nd_metrics_write(nd_metrics *metrics, const nd_run *run, const nd_step
 {
     const double flops = nd_metrics_flops_per_token(&run->model->config) * tokens_per_second;
     const double peak = run->peak_flops * run->comm->size;
-    json_t *o = json_pack(
-        "{s:I,s:I,s:f,s:f,s:f,s:f,s:f,s:f,s:f,s:f,s:I,s:f,s:f,s:o,s:I}", "step",
-        (json_int_t)run->step, "tokens", (json_int_t)run->tokens, "loss", step->loss, "total_loss",
-        step->total_loss, "lr", step->lr, "grad_norm", step->grad_norm, "tokens_per_sec",
-        tokens_per_second, "step_ms", step->step_ms, "data_wait_ms", step->data_wait_ms,
-        "comm_wait_ms", step->comm_wait_ms, "comm_bytes", (json_int_t)step->comm_bytes,
-        "kept_fraction", 1.0, "mfu", peak > 0.0 ? flops / peak : 0.0, "mem", memory_json(run),
-        "restarts", (json_int_t)run->restarts);
+    json_t *o = json_pack("{s:I,s:I,s:f,s:f,s:f,s:f,s:f,s:f,s:f,s:f,s:I,s:f,s:f,s:o,s:I}", "step",
+                          (json_int_t)run->step, "tokens", (json_int_t)run->tokens, "loss",
+                          step->loss, "total_loss", step->total_loss, "lr", step->lr, "grad_norm",
+                          step->grad_norm, "tokens_per_sec", tokens_per_second, "step_ms",
+                          step->step_ms, "data_wait_ms", step->data_wait_ms, "comm_wait_ms",
+                          step->comm_wait_ms, "comm_bytes", (json_int_t)step->comm_bytes,
+                          "kept_fraction", 1.0, "mfu", peak > 0.0 ? flops / peak : 0.0, "mem",
+                          memory_json(run), "restarts", (json_int_t)run->restarts);
     if (!o)
         return ND_FAIL(ND_ENUMERIC, "step %lld: a metric is not finite", (long long)run->step);
     if (evaluation) {

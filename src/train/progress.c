@@ -18,8 +18,7 @@ void nd_progress_begin(nd_progress_state *progress, const nd_run *run, int64_t l
                                     .last_step = last_step};
 }
 
-void nd_progress_advance(nd_progress_state *progress, const nd_run *run,
-                         const nd_step_result *step)
+void nd_progress_advance(nd_progress_state *progress, const nd_run *run, const nd_step_result *step)
 {
     const double tokens =
         (double)(run->config.training.batch_size * run->config.training.seq_length);

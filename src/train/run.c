@@ -18,8 +18,9 @@ nd_status nd_run_agree(nd_comm *comm, nd_status mine)
     for (int r = 0; r < comm->size; r++)
         if (all[r] != ND_OK)
             return mine != ND_OK ? mine
-                                 : ND_FAIL((nd_status)all[r], "rank %d failed; its own message says "
-                                                              "why",
+                                 : ND_FAIL((nd_status)all[r],
+                                           "rank %d failed; its own message says "
+                                           "why",
                                            r);
     return ND_OK;
 }

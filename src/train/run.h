@@ -34,7 +34,7 @@ typedef struct nd_run {
     int gradient_levels;
     nd_view scalar; /* f64 [1, 1] in backend memory */
 
-    nd_dataset *train, *val;  /* val NULL when there is no held-out split */
+    nd_dataset *train, *val; /* val NULL when there is no held-out split */
     nd_loader *loader;
     int64_t micro_batches;       /* of a step, over all ranks */
     int64_t local_micro_batches; /* of this rank: a contiguous part */

@@ -24,4 +24,7 @@ void nd_signals_install(void)
     sigaction(SIGUSR1, &action, NULL);
 }
 
-bool nd_signals_stop_requested(void) { return stop_requested != 0; }
+bool nd_signals_stop_requested(void)
+{
+    return stop_requested != 0;
+}

@@ -106,9 +106,10 @@ static nd_status global_norm(nd_run *run, const nd_view *gradients, double *norm
     for (int64_t i = 0; i < count; i++) {
         const double value = all[run->own.owner[i] * count + i];
         if (!isfinite(value)) {
-            status = ND_FAIL(ND_ENUMERIC, "step %lld: the gradient of %s is not finite; nothing was "
-                                          "updated; a lower learning_rate (0.01) or a longer "
-                                          "warm-up usually helps",
+            status = ND_FAIL(ND_ENUMERIC,
+                             "step %lld: the gradient of %s is not finite; nothing was "
+                             "updated; a lower learning_rate (0.01) or a longer "
+                             "warm-up usually helps",
                              (long long)run->step + 1, run->model->params.list[i].name);
             goto done;
         }
@@ -151,7 +152,8 @@ static nd_status share_losses(nd_run *run, const leaf_loss *mine, nd_step_result
         total += all[j].total;
     }
     free(all);
-    const double tokens = (double)(run->config.training.batch_size * run->config.training.seq_length);
+    const double tokens =
+        (double)(run->config.training.batch_size * run->config.training.seq_length);
     result->loss = nll / tokens;
     result->total_loss = total / tokens;
     return status;

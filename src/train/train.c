@@ -119,8 +119,7 @@ static void describe(nd_run *run)
                     (long long)nd_dataset_window_count(run->train));
     else
         nd_log_line(&run->log, "data    %s: %.2fM tokens to train on, %.2fM held out",
-                    run->config.data.data_path,
-                    (double)nd_dataset_token_count(run->train) * 1e-6,
+                    run->config.data.data_path, (double)nd_dataset_token_count(run->train) * 1e-6,
                     run->val ? (double)nd_dataset_token_count(run->val) * 1e-6 : 0.0);
     char memory[512] = "";
     size_t used = 0, total = run->resident_at_start;
@@ -133,8 +132,9 @@ static void describe(nd_run *run)
     nd_log_line(&run->log, "memory  %sprogram %.1f; %.1f MiB on rank 0 before the first step",
                 memory, (double)run->resident_at_start / mib, (double)total / mib);
     if (run->config.training.warmup_steps > run->config.training.total_steps)
-        nd_log_line(&run->log, "warning: warmup_steps = %lld is more than total_steps = %lld: the "
-                               "peak learning rate is never reached",
+        nd_log_line(&run->log,
+                    "warning: warmup_steps = %lld is more than total_steps = %lld: the "
+                    "peak learning rate is never reached",
                     (long long)run->config.training.warmup_steps,
                     (long long)run->config.training.total_steps);
 }
@@ -175,8 +175,8 @@ static nd_status step_loop(nd_run *run, nd_metrics *metrics)
         ND_TRY(nd_step_run(run, nd_signals_stop_requested(), &step));
         nd_progress_advance(&progress, run, &step);
         if (run->val && due(run->step, c->logging.eval_interval, last)) {
-            ND_TRY(nd_evaluate(run->model, run->val, run->comm, c->logging.eval_samples,
-                               &evaluation));
+            ND_TRY(
+                nd_evaluate(run->model, run->val, run->comm, c->logging.eval_samples, &evaluation));
             evaluated = &evaluation;
             progress.val_bpb = evaluation.bits_per_byte;
             progress.val_loss = evaluation.loss;
@@ -190,8 +190,9 @@ static nd_status step_loop(nd_run *run, nd_metrics *metrics)
         }
         if (step.stop_requested && run->step < last) {
             ND_TRY(save(run));
-            nd_log_line(&run->log, "stopped on a signal after step %lld; start again with --resume "
-                                   "auto",
+            nd_log_line(&run->log,
+                        "stopped on a signal after step %lld; start again with --resume "
+                        "auto",
                         (long long)run->step);
             return ND_ESTOPPED;
         }

@@ -65,9 +65,15 @@ static void check_gradients(nd_arch arch, bool tied)
     nd_model_fixture_destroy(&f);
 }
 
-Test(model, gradients_of_bitnet_match_finite_differences) { check_gradients(ND_ARCH_BITNET, true); }
+Test(model, gradients_of_bitnet_match_finite_differences)
+{
+    check_gradients(ND_ARCH_BITNET, true);
+}
 
-Test(model, gradients_of_llama_match_finite_differences) { check_gradients(ND_ARCH_LLAMA, false); }
+Test(model, gradients_of_llama_match_finite_differences)
+{
+    check_gradients(ND_ARCH_LLAMA, false);
+}
 
 Test(model, gradients_of_tied_llama_match_finite_differences)
 {
@@ -115,8 +121,9 @@ Test(model, ternary_gradients_are_those_of_the_dequantized_model)
     cr_assert_float_eq(nd_model_fixture_train(&ternary, false),
                        nd_model_fixture_train(&dense, false), 1e-10);
     for (int64_t i = 0; i < ternary.model->params.count; i++)
-        cr_assert_lt(nd_normalized_error(nd_read(ternary.gradients[i]), nd_read(dense.gradients[i])),
-                     1e-10, "%s", ternary.model->params.list[i].name);
+        cr_assert_lt(
+            nd_normalized_error(nd_read(ternary.gradients[i]), nd_read(dense.gradients[i])), 1e-10,
+            "%s", ternary.model->params.list[i].name);
     nd_model_fixture_destroy(&ternary);
     nd_model_fixture_destroy(&dense);
 }

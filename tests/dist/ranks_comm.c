@@ -15,7 +15,10 @@
         }                                                                                          \
     } while (0)
 
-static float summand(int rank, int64_t i) { return 1.0f / (float)(1 + rank * 7 + i % 1013); }
+static float summand(int rank, int64_t i)
+{
+    return 1.0f / (float)(1 + rank * 7 + i % 1013);
+}
 
 /* The tree's sum of ranks lo..hi-1, as the contract says it is formed. */
 static float tree_sum(int lo, int hi, int64_t i)

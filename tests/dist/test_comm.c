@@ -4,7 +4,8 @@
 static void run_ranks(int ranks)
 {
     char output[4096];
-    const int code = nd_test_mpirun(output, sizeof output, ranks, "%s/ranks_comm", ND_TEST_PROGRAMS);
+    const int code =
+        nd_test_mpirun(output, sizeof output, ranks, "%s/ranks_comm", ND_TEST_PROGRAMS);
     cr_assert_eq(code, 0, "%d ranks: exit %d: %s", ranks, code, output);
 }
 

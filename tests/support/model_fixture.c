@@ -71,8 +71,7 @@ nd_model_fixture nd_model_fixture_create(const nd_model_config *config, bool ref
     const size_t count = (size_t)f.model->params.count;
     f.gradients = calloc(count, sizeof *f.gradients);
     f.masters = calloc(count, sizeof *f.masters);
-    f.tokens =
-        calloc((size_t)(config->micro_batch * (config->seq_length + 1)), sizeof *f.tokens);
+    f.tokens = calloc((size_t)(config->micro_batch * (config->seq_length + 1)), sizeof *f.tokens);
     nd_arena *const arenas[] = {&f.weights, &f.activations, &f.gradient_arena, &f.master_arena};
     for (int i = 0; i < 4; i++) {
         nd_arena_start_measuring(arenas[i], "test", f.backend);

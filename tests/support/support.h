@@ -23,8 +23,8 @@
     do {                                                                                           \
         nd_error_clear();                                                                          \
         const nd_status nd_assert_status_ = (expression);                                          \
-        cr_assert(nd_assert_status_ == (expected), "%s: status %d, expected %d (%s)",              \
-                  #expression, (int)nd_assert_status_, (int)(expected), nd_error_get()->message);  \
+        cr_assert(nd_assert_status_ == (expected), "%s: status %d, expected %d (%s)", #expression, \
+                  (int)nd_assert_status_, (int)(expected), nd_error_get()->message);               \
         cr_assert(strstr(nd_error_get()->message, (text)) != NULL, "%s: \"%s\" lacks \"%s\"",      \
                   #expression, nd_error_get()->message, (text));                                   \
     } while (0)

@@ -64,7 +64,10 @@ static void cpu_destroy(nd_backend *b)
     free(b);
 }
 
-nd_cpu_fast *nd_cpu_fast_of(const nd_backend *backend) { return backend->context; }
+nd_cpu_fast *nd_cpu_fast_of(const nd_backend *backend)
+{
+    return backend->context;
+}
 
 nd_status nd_cpu_backend_create(const nd_cpu_backend_options *options, nd_backend **backend)
 {

@@ -27,8 +27,8 @@ static nd_status rmsnorm_quantize_reference(nd_backend *b, nd_view q, nd_view a,
     for (int64_t t = 0; t < x.rows; t++) {
         const nd_view normed = nd_view_of(row, ND_F32, 1, x.cols);
         ND_TRY(rmsnorm_reference(b, normed, nd_view_rows(r, t, 1), nd_cview_rows(x, t, 1), w));
-        ND_TRY(b->ops.quantize_rows(b, nd_view_rows(q, t, 1), nd_view_rows(a, t, 1),
-                                    nd_read(normed)));
+        ND_TRY(
+            b->ops.quantize_rows(b, nd_view_rows(q, t, 1), nd_view_rows(a, t, 1), nd_read(normed)));
     }
     return ND_OK;
 }

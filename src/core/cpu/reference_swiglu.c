@@ -4,7 +4,10 @@
 #include <math.h>
 #include <stdlib.h>
 
-static double silu(double z) { return z / (1.0 + exp(-z)); }
+static double silu(double z)
+{
+    return z / (1.0 + exp(-z));
+}
 
 static double silu_derivative(double z)
 {

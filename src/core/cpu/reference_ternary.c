@@ -3,7 +3,10 @@
 
 #include <math.h>
 
-static double clip(double x, double low, double high) { return x < low ? low : x > high ? high : x; }
+static double clip(double x, double low, double high)
+{
+    return x < low ? low : x > high ? high : x;
+}
 
 /* Inputs that share one scale, for scales [1, 1] or [out, in/g]. */
 static int64_t group_width(nd_cview codes, nd_cview scales)
