@@ -23,9 +23,9 @@ typedef struct nd_adamw_rule {
     nd_decay_rule decay;
 } nd_adamw_rule;
 
-/* The gradient row of the cross-entropy: scale * (p (base + slope log p) - floor). */
+/* The gradient row of the cross-entropy: e (base + slope (x - lse)) - floor. */
 typedef struct nd_softmax_gradient {
-    float lse, base, slope, floor, scale;
+    float lse, base, slope, floor;
 } nd_softmax_gradient;
 
 typedef struct nd_fast_kernels {
@@ -75,11 +75,10 @@ typedef struct nd_fast_kernels {
                          int64_t half);
 
     /* -- softmax ----------------------------------------------------------------------------- */
-    /* y = exp(s x - shift); returns the sum of y. */
-    double (*exp_sum)(float *y, const float *x, float s, float shift, int64_t n);
-    /* With log p = x - lse: *entropy += -sum p log p, *mean += sum log p. */
-    void (*entropy)(const float *x, float lse, double *entropy, double *sum, int64_t n);
-    void (*softmax_gradient)(float *x, const nd_softmax_gradient *g, int64_t n);
+    /* e = exp(x - largest); *sum = sum e; *tilt = sum e (x - largest). */
+    void (*softmax_moments)(float *e, const float *x, float largest, double *sum, double *tilt,
+                            int64_t n);
+    void (*softmax_gradient)(float *x, const float *e, const nd_softmax_gradient *g, int64_t n);
     /* One row of scores in tiles of `width` columns, `stride` elements apart, `total` columns in
      * all: the first `visible` become exp(s x - shift), shift = s max x, the others 0. Returns the
      * sum. */

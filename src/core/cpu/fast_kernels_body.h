@@ -4,11 +4,22 @@
 #include "core/float_formats.h"
 
 #include <math.h>
+#include <string.h>
 
-/* exp(x) for x <= 88, within 2 ulp; 0 below -87.3. Cephes' polynomial on [-ln2/2, ln2/2]. */
+/* condition ? x : y through bits: GCC does not turn a conditional of floats into a vector select
+ * while comparisons may trap. */
+static inline float pick(bool condition, float x, float y)
+{
+    const uint32_t mask = 0u - (uint32_t)condition;
+    return nd_float_from_bits((nd_float_bits(x) & mask) | (nd_float_bits(y) & ~mask));
+}
+
+/* exp(x) within 2 ulp for |x| <= 87, where neither it nor its inverse is subnormal; beyond, the
+ * value at the end. Cephes' polynomial on [-ln2/2, ln2/2]. */
 static inline float exp_fast(float x)
 {
-    const float clamped = x < -87.3f ? -87.3f : x > 88.0f ? 88.0f : x;
+    const float above = pick(x < -87.0f, -87.0f, x);
+    const float clamped = pick(above > 87.0f, 87.0f, above);
     const float magic = 12582912.0f; /* 1.5 * 2^23: adding it rounds to an integer */
     const float shifted = clamped * 1.44269504f + magic;
     const float k = shifted - magic;
@@ -20,9 +31,7 @@ static inline float exp_fast(float x)
     p = p * r + 1.6666665459e-1f;
     p = p * r + 5.0000001201e-1f;
     p = p * r * r + r + 1.0f;
-    const uint32_t power = (nd_float_bits(shifted) - nd_float_bits(magic)) << 23;
-    const float result = nd_float_from_bits(nd_float_bits(p) + power);
-    return x < -87.3f ? 0.0f : x != x ? x : result;
+    return p * nd_float_from_bits((nd_float_bits(shifted) - nd_float_bits(magic) + 127u) << 23);
 }
 
 static inline float sigmoid(float z)
@@ -53,15 +62,15 @@ static void store_bf16(uint16_t *y, const float *x, int64_t n)
         y[i] = round_bf16(x[i]);
 }
 
-/* The high and low words of 32 x 32 bit products are what Philox is made of; see core/rng.c. Lane j
- * of the loop is one block, whose four words round four neighbours. */
+/* Lane j of the loop is one block of Philox4x32-10 (see core/rng.c), whose four words round four
+ * neighbours. */
 static void store_bf16_stochastic(uint16_t *y, const float *x, uint64_t key, int64_t first,
                                   int64_t n)
 {
-    enum { LANES = 16 };
+    enum { LANES = 64 };
+    uint32_t words[4 * LANES];
     for (int64_t at = 0; at < n; at += 4 * LANES) {
-        uint32_t word[4][LANES];
-        uint64_t block = (uint64_t)(first + at) / 4;
+        const uint64_t block = (uint64_t)(first + at) / 4;
 #pragma omp simd
         for (int j = 0; j < LANES; j++) {
             uint32_t k0 = (uint32_t)key, k1 = (uint32_t)(key >> 32);
@@ -77,14 +86,19 @@ static void store_bf16_stochastic(uint16_t *y, const float *x, uint64_t key, int
                 k0 += 0x9E3779B9u;
                 k1 += 0xBB67AE85u;
             }
-            word[0][j] = c0;
-            word[1][j] = c1;
-            word[2][j] = c2;
-            word[3][j] = c3;
+            words[4 * j] = c0;
+            words[4 * j + 1] = c1;
+            words[4 * j + 2] = c2;
+            words[4 * j + 3] = c3;
         }
         const int64_t count = n - at < 4 * LANES ? n - at : 4 * LANES;
-        for (int64_t i = 0; i < count; i++)
-            y[at + i] = nd_bf16_from_float_stochastic(x[at + i], word[i % 4][i / 4]);
+#pragma omp simd
+        for (int64_t i = 0; i < count; i++) {
+            const uint32_t bits = nd_float_bits(x[at + i]);
+            const uint32_t finite = 0u - (uint32_t)((bits & 0x7f800000u) != 0x7f800000u);
+            const uint32_t moved = (bits + (words[i] & 0xffffu)) >> 16;
+            y[at + i] = (uint16_t)((moved & finite) | (round_bf16(x[at + i]) & ~finite));
+        }
     }
 }
 
@@ -122,7 +136,8 @@ static void quantize(int8_t *q, const float *x, float factor, int64_t n)
 #pragma omp simd
     for (int64_t i = 0; i < n; i++) {
         const float scaled = x[i] * factor;
-        const float clipped = scaled < -128.0f ? -128.0f : scaled > 127.0f ? 127.0f : scaled;
+        const float above = pick(scaled < -128.0f, -128.0f, scaled);
+        const float clipped = pick(above > 127.0f, 127.0f, above);
         q[i] = (int8_t)(int32_t)(nd_float_bits(clipped + magic) - nd_float_bits(magic));
     }
 }
@@ -143,14 +158,22 @@ static void pack(uint8_t *packed, const int8_t *c, int64_t bytes)
                               (c[4 * i + 3] + 1) << 6);
 }
 
+/* A byte's four fields are spread over the bytes of a word, then 1 is taken from each byte; the high
+ * bits keep the borrows apart. */
 static void unpack(int8_t *c, const uint8_t *packed, int64_t bytes)
 {
+    enum { LANES = 64 };
+    uint32_t words[LANES];
+    for (int64_t at = 0; at < bytes; at += LANES) {
+        const int64_t n = bytes - at < LANES ? bytes - at : LANES;
 #pragma omp simd
-    for (int64_t i = 0; i < bytes; i++) {
-        c[4 * i] = (int8_t)((packed[i] & 3) - 1);
-        c[4 * i + 1] = (int8_t)((packed[i] >> 2 & 3) - 1);
-        c[4 * i + 2] = (int8_t)((packed[i] >> 4 & 3) - 1);
-        c[4 * i + 3] = (int8_t)((packed[i] >> 6) - 1);
+        for (int64_t i = 0; i < n; i++) {
+            const uint32_t b = packed[at + i];
+            const uint32_t fields = (b | b << 6 | b << 12 | b << 18) & 0x03030303u;
+            words[i] = ((fields | 0x80808080u) - 0x01010101u) ^ 0x80808080u;
+        }
+        memcpy(c + 4 * at, words,
+               (size_t)n * sizeof *words); /* little-endian, as x86 and ARM are */
     }
 }
 
@@ -318,27 +341,33 @@ static double exp_sum(float *y, const float *x, float s, float shift, int64_t n)
     return total;
 }
 
-static void entropy_of(const float *x, float lse, double *entropy, double *sum, int64_t n)
+static void softmax_moments(float *e, const float *x, float largest, double *sum, double *tilt,
+                            int64_t n)
 {
-    double h = 0.0, logs = 0.0;
-#pragma omp simd reduction(+ : h, logs)
-    for (int64_t i = 0; i < n; i++) {
-        const float log_p = x[i] - lse;
-        h -= (double)(exp_fast(log_p) * log_p);
-        logs += (double)log_p;
+    double total = 0.0, tilted = 0.0;
+    for (int64_t start = 0; start < n; start += 1024) {
+        const int64_t end = n - start < 1024 ? n : start + 1024;
+        float s0 = 0.0f, s1 = 0.0f;
+#pragma omp simd reduction(+ : s0, s1)
+        for (int64_t i = start; i < end; i++) {
+            const float below = x[i] - largest;
+            e[i] = exp_fast(below);
+            s0 += e[i];
+            s1 += e[i] * below;
+        }
+        total += (double)s0;
+        tilted += (double)s1;
     }
-    *entropy += h;
-    *sum += logs;
+    *sum = total;
+    *tilt = tilted;
 }
 
-static void softmax_gradient(float *x, const nd_softmax_gradient *g, int64_t n)
+static void softmax_gradient(float *x, const float *e, const nd_softmax_gradient *g, int64_t n)
 {
     const nd_softmax_gradient c = *g;
 #pragma omp simd
-    for (int64_t i = 0; i < n; i++) {
-        const float log_p = x[i] - c.lse;
-        x[i] = c.scale * (exp_fast(log_p) * (c.base + c.slope * log_p) - c.floor);
-    }
+    for (int64_t i = 0; i < n; i++)
+        x[i] = e[i] * (c.base + c.slope * (x[i] - c.lse)) - c.floor;
 }
 
 static double softmax_tiles(float *x, int64_t stride, int64_t width, int64_t visible, int64_t total,
@@ -399,7 +428,7 @@ static void momentum(float *u, float *m, const float *g, float beta, float scale
 
 static inline float decayed(float w, float update, float decay, bool cautious)
 {
-    const float factor = !cautious || update * w >= 0.0f ? decay : 0.0f;
+    const float factor = pick(!cautious | (update * w >= 0.0f), decay, 0.0f);
     return w - factor * w;
 }
 
@@ -460,8 +489,7 @@ static const nd_fast_kernels table = {
     .swiglu_backward = swiglu_backward,
     .rotate_halves = rotate_halves,
     .rotate_pairs = rotate_pairs,
-    .exp_sum = exp_sum,
-    .entropy = entropy_of,
+    .softmax_moments = softmax_moments,
     .softmax_gradient = softmax_gradient,
     .softmax_tiles = softmax_tiles,
     .attention_gradient = attention_gradient,

@@ -62,28 +62,28 @@ static nd_status embedding_backward_fast(nd_backend *b, nd_view dtable, nd_cview
     return ND_OK;
 }
 
-/* One row of logits, f32; see the reference for the formulas. `exponentials` is scratch. */
+/* One row of logits, f32; see the reference for the formulas. With e_i = exp(z_i - max) and S their
+ * sum, p = e/S and H = log S - sum_i e_i (z_i - max) / S. `e` is scratch. */
 static void cross_entropy_row(const nd_fast_kernels *k, float *logits, int64_t vocab,
-                              int32_t target, const nd_cross_entropy_params *p, float *exponentials,
+                              int32_t target, const nd_cross_entropy_params *p, float *e,
                               double *nll, double *total)
 {
+    const double count = (double)vocab, smooth = (double)p->label_smoothing;
+    const double z = (double)p->z_loss_weight, w = (double)p->entropy_weight;
+    const double scale = (double)p->gradient_scale;
     const float largest = k->max(logits, vocab);
-    const double sum = k->exp_sum(exponentials, logits, 1.0f, largest, vocab);
-    const double lse = (double)largest + log(sum), smooth = (double)p->label_smoothing;
-    double entropy = 0.0, log_sum = 0.0;
-    if (p->entropy_weight != 0.0f || p->label_smoothing != 0.0f)
-        k->entropy(logits, (float)lse, &entropy, &log_sum, vocab);
+    double sum, tilt;
+    k->softmax_moments(e, logits, largest, &sum, &tilt, vocab);
+    const double lse = (double)largest + log(sum), entropy = log(sum) - tilt / sum;
+    const double mean = smooth > 0.0 ? k->sum(logits, vocab) / count - lse : 0.0;
     *nll = lse - (double)logits[target];
-    *total = (1.0 - smooth) * *nll - smooth * log_sum / (double)vocab +
-             (double)p->z_loss_weight * lse * lse - (double)p->entropy_weight * entropy;
-    const nd_softmax_gradient gradient = {.lse = (float)lse,
-                                          .base =
-                                              (float)(1.0 + 2.0 * (double)p->z_loss_weight * lse +
-                                                      (double)p->entropy_weight * entropy),
-                                          .slope = p->entropy_weight,
-                                          .floor = (float)(smooth / (double)vocab),
-                                          .scale = p->gradient_scale};
-    k->softmax_gradient(logits, &gradient, vocab);
+    *total = (1.0 - smooth) * *nll - smooth * mean + z * lse * lse - w * entropy;
+    const nd_softmax_gradient gradient = {
+        .lse = (float)lse,
+        .base = (float)(scale / sum * (1.0 + 2.0 * z * lse + w * entropy)),
+        .slope = (float)(scale / sum * w),
+        .floor = (float)(scale * smooth / count)};
+    k->softmax_gradient(logits, e, &gradient, vocab);
     logits[target] -= p->gradient_scale * (1.0f - p->label_smoothing);
 }
 
