@@ -79,13 +79,15 @@ void nd_cpu_fast_destroy(nd_cpu_fast *fast)
         free(fast->private[i].memory);
     free(fast->private);
     free(fast->shared.memory);
+    free(fast->packed.memory);
     free(fast->rope.memory);
     free(fast);
 }
 
 size_t nd_cpu_fast_workspace_bytes(const nd_cpu_fast *fast)
 {
-    size_t bytes = fast->shared.bytes + fast->rope.bytes + nd_matmul_cache_bytes(fast->matmuls);
+    size_t bytes = fast->shared.bytes + fast->packed.bytes + fast->rope.bytes +
+                   nd_matmul_cache_bytes(fast->matmuls);
     for (int i = 0; i < fast->threads; i++)
         bytes += fast->private[i].bytes;
     return bytes;

@@ -25,6 +25,7 @@ struct nd_cpu_fast {
     int threads;
     nd_matmul_cache *matmuls;
     nd_fast_arena shared;   /* operands of one op, converted */
+    nd_fast_arena packed;   /* the right operand of one product */
     nd_fast_arena *private; /* [threads]: rows and blocks of one thread */
     nd_fast_arena rope;     /* cosines and sines, kept between calls */
     int64_t rope_head_dim, rope_positions;

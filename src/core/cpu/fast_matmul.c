@@ -16,6 +16,7 @@ struct nd_matmul {
     nd_matmul_cache *cache;
     dnnl_primitive_t product;
     dnnl_primitive_t packing; /* NULL unless packed_b */
+    dnnl_memory_desc_t packed;
     size_t packed_bytes;
     thread_memories *memories; /* [threads] */
 };
@@ -143,11 +144,16 @@ static nd_status make_packing(nd_matmul *made, dnnl_primitive_desc_t desc,
     const nd_matmul_shape *s = &made->shape;
     const dnnl_memory_desc_t *packed = md_of(desc, dnnl_query_weights_md, 0);
     dnnl_engine_t engine = made->cache->engine;
+    made->packed = *packed;
     made->packed_bytes = dnnl_memory_desc_get_size(packed);
     TRY_DNNL(describe(plain_b, s->k, s->n, s->b, s->ldb, s->transpose_b));
     dnnl_primitive_desc_t reorder = NULL;
-    TRY_DNNL(dnnl_reorder_primitive_desc_create(&reorder, plain_b, engine, packed, engine, NULL));
-    const dnnl_status_t status = dnnl_primitive_create(&made->packing, reorder);
+    omp_set_num_threads(made->cache->threads); /* copies may be shared: they sum nothing */
+    dnnl_status_t status =
+        dnnl_reorder_primitive_desc_create(&reorder, plain_b, engine, packed, engine, NULL);
+    if (status == dnnl_success)
+        status = dnnl_primitive_create(&made->packing, reorder);
+    omp_set_num_threads(1);
     dnnl_primitive_desc_destroy(reorder);
     TRY_DNNL(status);
     return ND_OK;
@@ -283,11 +289,11 @@ static bool point(dnnl_memory_t memory, const void *data, dnnl_stream_t stream)
 
 /* Some of oneDNN's products take the threads that OpenMP offers when they run, whatever they were
  * planned for, unless a team of several is already at work. */
-static bool execute_alone(dnnl_primitive_t primitive, dnnl_stream_t stream, int count,
-                          const dnnl_exec_arg_t *arguments)
+static bool execute_on(int threads, dnnl_primitive_t primitive, dnnl_stream_t stream, int count,
+                       const dnnl_exec_arg_t *arguments)
 {
     const int offered = omp_get_max_threads();
-    omp_set_num_threads(1);
+    omp_set_num_threads(threads);
     const dnnl_status_t status = dnnl_primitive_execute(primitive, stream, count, arguments);
     omp_set_num_threads(offered);
     return status == dnnl_success;
@@ -305,7 +311,7 @@ bool nd_matmul_run(const nd_matmul *matmul, int thread, const void *a, const voi
                                          {DNNL_ARG_WEIGHTS, m->b},
                                          {DNNL_ARG_DST, m->c},
                                          {DNNL_ARG_SCRATCHPAD, m->scratchpad}};
-    return execute_alone(matmul->product, stream, 4, arguments);
+    return execute_on(1, matmul->product, stream, 4, arguments);
 }
 
 size_t nd_matmul_packed_bytes(const nd_matmul *matmul)
@@ -313,14 +319,29 @@ size_t nd_matmul_packed_bytes(const nd_matmul *matmul)
     return matmul->packed_bytes;
 }
 
-bool nd_matmul_pack(const nd_matmul *matmul, int thread, const void *b, void *packed)
+static bool pack_on(const nd_matmul *matmul, int threads, int thread, const void *b, void *packed)
 {
     const thread_memories *m = &matmul->memories[thread];
     dnnl_stream_t stream = matmul->cache->streams[thread];
     if (!point(m->plain_b, b, stream) || !point(m->packed_b, packed, stream))
         return false;
     const dnnl_exec_arg_t arguments[] = {{DNNL_ARG_FROM, m->plain_b}, {DNNL_ARG_TO, m->packed_b}};
-    return execute_alone(matmul->packing, stream, 2, arguments);
+    return execute_on(threads, matmul->packing, stream, 2, arguments);
+}
+
+bool nd_matmul_pack(const nd_matmul *matmul, int thread, const void *b, void *packed)
+{
+    return pack_on(matmul, 1, thread, b, packed);
+}
+
+bool nd_matmul_pack_by_all(const nd_matmul *matmul, const void *b, void *packed)
+{
+    return pack_on(matmul, matmul->cache->threads, 0, b, packed);
+}
+
+bool nd_matmul_same_packing(const nd_matmul *x, const nd_matmul *y)
+{
+    return dnnl_memory_desc_equal(&x->packed, &y->packed) != 0;
 }
 
 /* oneDNN also emulates bf16 on older AVX-512, at a fraction of the speed of f32. */

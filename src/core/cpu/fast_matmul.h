@@ -33,8 +33,11 @@ nd_status nd_matmul_find(nd_matmul_cache *cache, const nd_matmul_shape *shape,
 /* Runs it as `thread`; false when oneDNN refuses. */
 bool nd_matmul_run(const nd_matmul *matmul, int thread, const void *a, const void *b, void *c);
 
-/* Bytes of a packed b, and the packing, by the calling thread. Only for packed_b shapes. */
+/* For packed_b shapes: bytes of a packed b, the packing by the calling thread, or, in serial code, by
+ * all threads, and whether what is packed for one serves the other. */
 size_t nd_matmul_packed_bytes(const nd_matmul *matmul);
 bool nd_matmul_pack(const nd_matmul *matmul, int thread, const void *b, void *packed);
+bool nd_matmul_pack_by_all(const nd_matmul *matmul, const void *b, void *packed);
+bool nd_matmul_same_packing(const nd_matmul *x, const nd_matmul *y);
 
 #endif
