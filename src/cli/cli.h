@@ -14,8 +14,9 @@ nd_status nd_cli_sample(int argc, char **argv);
 nd_status nd_cli_grad(int argc, char **argv);
 nd_status nd_cli_info(int argc, char **argv);
 
-/* The end of a command that ran over ranks: on an error prints it with the rank and takes the whole
- * job down with the error's exit code; otherwise releases `comm`. Returns `status`. */
+/* The end of a command that ran over ranks: an error that only this rank knows is printed with the rank
+ * and takes the whole job down with its exit code; one that all share is left to rank 0. Releases
+ * `comm`. Returns `status`. */
 nd_status nd_cli_leave(nd_comm *comm, nd_status status);
 
 /* Prints this thread's error to standard error. `rank` < 0 outside a job of ranks. */

@@ -2,6 +2,7 @@
 #include "cli/cli.h"
 #include "train/evaluate.h"
 #include "train/load_model.h"
+#include "train/run.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -100,9 +101,9 @@ nd_status nd_cli_eval(int argc, char **argv)
                                      .precision = a.precision,
                                      .threads = a.threads,
                                      .activation_quant = !a.no_activation_quant};
-    status = nd_load_model(&options, comm, loaded);
+    status = nd_run_agree(comm, nd_load_model(&options, comm, loaded));
     if (status == ND_OK) {
-        status = evaluate(&a, comm, loaded, &result);
+        status = nd_run_agree(comm, evaluate(&a, comm, loaded, &result));
         if (status == ND_OK && comm->rank == 0)
             print(&a, loaded, &result);
         nd_loaded_model_release(loaded);

@@ -1,5 +1,6 @@
 #include "cli/args.h"
 #include "cli/cli.h"
+#include "train/run.h"
 #include "train/train.h"
 
 #include <stdlib.h>
@@ -87,7 +88,7 @@ nd_status nd_cli_train(int argc, char **argv)
     nd_comm *comm = NULL;
     nd_status status = ND_OK;
     ND_TRY_GOTO(nd_comm_create(&comm), done);
-    status = load_config(&a, &options->config);
+    status = nd_run_agree(comm, load_config(&a, &options->config));
     if (status == ND_OK)
         status = nd_train(options, comm);
     status = nd_cli_leave(comm, status);

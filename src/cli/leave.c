@@ -20,10 +20,13 @@ void nd_cli_print_error(int rank)
 
 nd_status nd_cli_leave(nd_comm *comm, nd_status status)
 {
-    if (status != ND_OK && status != ND_ESTOPPED && comm->size > 1) {
+    const bool failed = status != ND_OK && status != ND_ESTOPPED;
+    if (failed && comm->size > 1 && !nd_error_get()->shared) {
         nd_cli_print_error(comm->rank);
         comm->ops.abort(comm, nd_error_exit_code(status));
     }
+    if (failed && comm->rank != 0)
+        nd_error_clear(); /* rank 0 prints what all of them hold */
     nd_comm_destroy(comm);
     return status;
 }

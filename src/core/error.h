@@ -28,6 +28,7 @@ enum { ND_ERROR_TEXT_MAX = 2048 };
  * error to the thread that joins it. */
 typedef struct nd_error {
     nd_status status;
+    int shared; /* 1: every rank of the job holds this same error */
     char message[ND_ERROR_TEXT_MAX];
     char trace[ND_ERROR_TEXT_MAX]; /* one "file:line: expression" a line, innermost first */
 } nd_error;

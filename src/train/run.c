@@ -4,6 +4,7 @@
 
 #include <omp.h>
 #include <sched.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -15,14 +16,21 @@ nd_status nd_run_agree(nd_comm *comm, nd_status mine)
     const int code = (int)mine;
     memset(all, 0, sizeof all);
     ND_TRY(comm->ops.allgather(comm, all, &code, sizeof code));
-    for (int r = 0; r < comm->size; r++)
-        if (all[r] != ND_OK)
-            return mine != ND_OK ? mine
-                                 : ND_FAIL((nd_status)all[r],
-                                           "rank %d failed; its own message says "
-                                           "why",
-                                           r);
-    return ND_OK;
+    int failed = 0;
+    while (failed < comm->size && all[failed] == ND_OK)
+        failed++;
+    if (failed == comm->size)
+        return ND_OK;
+    nd_error error = *nd_error_get();
+    ND_TRY(comm->ops.broadcast(comm, &error, sizeof error, failed));
+    if (comm->size > 1 && !error.shared) {
+        nd_error named = error;
+        snprintf(named.message, sizeof named.message, "rank %d: %.1900s", failed, error.message);
+        error = named;
+    }
+    error.shared = 1;
+    nd_error_set(&error);
+    return (nd_status)all[failed];
 }
 
 /* threads = key, else OMP_NUM_THREADS, else an even share of the cores among the machine's ranks,

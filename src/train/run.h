@@ -60,8 +60,8 @@ nd_status nd_run_create_backend(const nd_config *config, const nd_comm *comm, nd
 /* Sends owners' weights to all replicas. Collective. */
 nd_status nd_run_publish_weights(nd_run *run);
 
-/* Agrees on a status: ND_OK when all ranks pass ND_OK, else the lowest failing rank's. A rank that
- * did not fail gets an error that names the one that did. Collective. */
+/* Agrees on a status: ND_OK when all ranks pass ND_OK; else every rank gets the error of the lowest
+ * failing rank, marked as shared and naming that rank when there are several. Collective. */
 nd_status nd_run_agree(nd_comm *comm, nd_status mine);
 
 #endif

@@ -1,44 +1,16 @@
 #include "train/train.h"
 
 #include "train/checkpoint.h"
-#include "train/durable_file.h"
 #include "train/evaluate.h"
 #include "train/metrics.h"
 #include "train/progress.h"
 #include "train/run.h"
+#include "train/run_directory.h"
 #include "train/signals.h"
 #include "train/step.h"
 
-#include <errno.h>
 #include <string.h>
 #include <time.h>
-#include <unistd.h>
-
-static nd_status open_log(nd_run *run, bool appending)
-{
-    char path[ND_CONFIG_TEXT_MAX + 32];
-    run->log.terminal = stdout;
-    run->log.animated = isatty(STDOUT_FILENO);
-    ND_TRY(nd_directory_create(run->config.logging.run_dir));
-    snprintf(path, sizeof path, "%s/training.log", run->config.logging.run_dir);
-    run->log.file = fopen(path, appending ? "a" : "w");
-    if (!run->log.file)
-        return ND_FAIL(ND_EIO, "cannot write %s: %s", path, strerror(errno));
-    return ND_OK;
-}
-
-static nd_status save_config(const nd_run *run)
-{
-    char path[ND_CONFIG_TEXT_MAX + 32];
-    snprintf(path, sizeof path, "%s/config.ini", run->config.logging.run_dir);
-    FILE *file = fopen(path, "w");
-    if (!file)
-        return ND_FAIL(ND_EIO, "cannot write %s: %s", path, strerror(errno));
-    const nd_status status = nd_config_write(&run->config, file);
-    if (fclose(file) != 0 && status == ND_OK)
-        return ND_FAIL(ND_EIO, "cannot write %s: %s", path, strerror(errno));
-    return status;
-}
 
 /* FLOP/s of one rank's dense product in the compute type, the yardstick of mfu. */
 static nd_status measure_peak(nd_run *run)
@@ -217,7 +189,7 @@ static nd_status prepare(nd_run *run, const char *resume, nd_metrics *metrics)
     if (run->comm->rank != 0)
         return ND_OK;
     describe(run);
-    ND_TRY(save_config(run));
+    ND_TRY(nd_run_directory_save_config(run));
     return nd_metrics_open(run, metrics);
 }
 
@@ -227,8 +199,9 @@ nd_status nd_train(const nd_train_options *options, nd_comm *comm)
     nd_metrics metrics = {0};
     nd_status status = ND_OK;
     nd_signals_install();
+    run.comm = comm;
     if (comm->rank == 0)
-        status = open_log(&run, strcmp(options->resume, "none") != 0);
+        status = nd_run_directory_open(&run, strcmp(options->resume, "none") == 0);
     ND_TRY_GOTO(nd_run_agree(comm, status), done);
     ND_TRY_GOTO(nd_run_create(&options->config, comm, &run), done);
     ND_TRY_GOTO(nd_run_agree(comm, prepare(&run, options->resume, &metrics)), done);

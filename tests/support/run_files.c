@@ -1,0 +1,71 @@
+#include "support/run_files.h"
+
+#include "support/support.h"
+
+#include <jansson.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+int nd_test_metric(const char *run, const char *key, double values[ND_TEST_STEPS_MAX])
+{
+    char path[4096], *line = NULL;
+    size_t room = 0;
+    int count = 0;
+    snprintf(path, sizeof path, "%s/metrics.jsonl", run);
+    FILE *file = fopen(path, "r");
+    cr_assert(file != NULL, "%s cannot be read", path);
+    while (count < ND_TEST_STEPS_MAX && getline(&line, &room, file) > 0) {
+        json_t *object = json_loads(line, 0, NULL);
+        cr_assert(object != NULL, "%s: not JSON: %s", path, line);
+        const json_t *value = json_object_get(object, key);
+        values[count++] = json_is_number(value) ? json_number_value(value) : NAN;
+        json_decref(object);
+    }
+    free(line);
+    fclose(file);
+    return count;
+}
+
+const char *nd_test_state(const char *run)
+{
+    static char state[65];
+    char path[4096];
+    state[0] = '\0';
+    snprintf(path, sizeof path, "%s/checkpoints/latest/manifest.json", run);
+    json_t *object = json_load_file(path, 0, NULL);
+    const char *text = json_string_value(json_object_get(object, "state_sha256"));
+    if (text)
+        snprintf(state, sizeof state, "%s", text);
+    json_decref(object);
+    return state;
+}
+
+void nd_test_write_config(const char *path)
+{
+    static const char text[] = "[model]\nhidden_dim = 32\nnum_layers = 2\nnum_heads = 4\n"
+                               "num_kv_heads = 2\nffn_mult = 3\nmax_seq_len = 64\n"
+                               "vocab_size = 64\n"
+                               "[training]\ntotal_steps = 12\nbatch_size = 8\n"
+                               "micro_batch_size = 1\nseq_length = 16\nlearning_rate = 0.02\n"
+                               "warmup_steps = 4\n"
+                               "[data]\ndataset = synthetic\nn_samples = 64\n"
+                               "[logging]\neval_interval = 6\neval_samples = 6\n"
+                               "checkpoint_interval = 4\n";
+    nd_test_write_file(path, text, sizeof text - 1);
+}
+
+void nd_test_train(int ranks, int expected, const char *config, const char *run, const char *extra)
+{
+    char output[8192];
+    int code;
+    if (ranks > 0)
+        code = nd_test_mpirun(output, sizeof output, ranks, "%s --config %s --run-dir %s %s",
+                              ND_BINARY, config, run, extra);
+    else
+        code = nd_test_shell(output, sizeof output, "%s --config %s --run-dir %s %s", ND_BINARY,
+                             config, run, extra);
+    cr_assert_eq(code, expected, "%d ranks, %s: exit %d, expected %d:\n%s", ranks, extra, code,
+                 expected, output);
+}

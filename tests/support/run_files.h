@@ -1,0 +1,25 @@
+/* What tests read out of a run's directory. */
+#ifndef ND_TESTS_RUN_FILES_H
+#define ND_TESTS_RUN_FILES_H
+
+#include <stdint.h>
+
+enum { ND_TEST_STEPS_MAX = 512 };
+
+/* The value of a number at `key` for each line of RUN/metrics.jsonl, in order; returns how many lines.
+ * Missing values are NaN. */
+int nd_test_metric(const char *run, const char *key, double values[ND_TEST_STEPS_MAX]);
+
+/* state_sha256 of RUN/checkpoints/latest; "" when there is none. The result is static. */
+const char *nd_test_state(const char *run);
+
+/* Writes a small configuration over synthetic data that every training test starts from: 2 layers of
+ * 32, vocabulary 64, 8 sequences of 16 tokens a step. */
+void nd_test_write_config(const char *path);
+
+/* Trains with extra arguments under `ranks` ranks (0: alone), and fails the test when the exit code is
+ * not `expected`. */
+void nd_test_train(int ranks, int expected, const char *config, const char *run,
+                   const char *extra);
+
+#endif

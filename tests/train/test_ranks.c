@@ -1,0 +1,124 @@
+/* The same run on any number of ranks. */
+#include "support/run_files.h"
+#include "support/support.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+static char directory[64], config[128];
+
+static void setup(void)
+{
+    strcpy(directory, nd_test_directory());
+    snprintf(config, sizeof config, "%s/config.ini", directory);
+    nd_test_write_config(config);
+}
+
+static void teardown(void) { nd_test_remove_directory(directory); }
+
+TestSuite(ranks, .init = setup, .fini = teardown);
+
+/* Trains on each number of ranks and compares all losses, held-out losses and the checkpointed state
+ * with those of the first. */
+static void compare(const int *sizes, int count, const char *extra, bool to_the_bit)
+{
+    double expected[ND_TEST_STEPS_MAX], expected_val[ND_TEST_STEPS_MAX];
+    char expected_state[65] = "", run[128];
+    for (int i = 0; i < count; i++) {
+        double losses[ND_TEST_STEPS_MAX], val[ND_TEST_STEPS_MAX];
+        snprintf(run, sizeof run, "%s/ranks%d", directory, sizes[i]);
+        nd_test_train(sizes[i], 0, config, run, extra);
+        const int steps = nd_test_metric(run, "loss", losses);
+        nd_test_metric(run, "val_loss", val);
+        cr_assert_eq(steps, 12);
+        if (i == 0) {
+            memcpy(expected, losses, sizeof losses);
+            memcpy(expected_val, val, sizeof val);
+            strcpy(expected_state, nd_test_state(run));
+            cr_assert_eq(strlen(expected_state), 64);
+            continue;
+        }
+        for (int s = 0; s < steps; s++) {
+            const double tolerance = to_the_bit ? 0.0 : 1e-5 * expected[s];
+            cr_assert(fabs(losses[s] - expected[s]) <= tolerance,
+                      "%d ranks, step %d: loss %.17g, %d ranks had %.17g", sizes[i], s + 1,
+                      losses[s], sizes[0], expected[s]);
+        }
+        if (!to_the_bit)
+            continue;
+        cr_assert_eq(val[11], expected_val[11], "%d ranks: held-out loss %.17g, expected %.17g",
+                     sizes[i], val[11], expected_val[11]);
+        cr_assert_str_eq(nd_test_state(run), expected_state, "%d ranks: another state", sizes[i]);
+    }
+}
+
+Test(ranks, alone_and_1_2_4_and_8_ranks_train_the_same_to_the_bit)
+{
+    static const int sizes[] = {0, 1, 2, 4, 8};
+    compare(sizes, 5, "--set hardware.precision=bf16", true);
+}
+
+Test(ranks, so_they_do_in_fp32_with_the_llama_graph_and_an_untied_head)
+{
+    static const int sizes[] = {0, 2, 4};
+    compare(sizes, 3,
+            "--set hardware.precision=fp32 --set model.arch=llama --set model.tie_embeddings=false",
+            true);
+}
+
+Test(ranks, three_ranks_train_the_same_to_the_bit_where_the_tree_splits)
+{
+    static const int sizes[] = {0, 3};
+    compare(sizes, 2, "--set training.batch_size=12", true);
+}
+
+/* Six micro-batches a rank are no node of the tree: the sums associate differently. */
+Test(ranks, other_splits_differ_by_rounding_only)
+{
+    static const int sizes[] = {0, 2};
+    compare(sizes, 2, "--set training.batch_size=12 --set hardware.precision=fp32", false);
+}
+
+Test(ranks, bf16_masters_round_the_same_on_any_number_of_ranks)
+{
+    static const int sizes[] = {0, 2, 4};
+    compare(sizes, 3, "--set optimizer.master_precision=bf16", true);
+}
+
+Test(ranks, the_number_of_threads_does_not_change_a_bit)
+{
+    double one[ND_TEST_STEPS_MAX], two[ND_TEST_STEPS_MAX];
+    char run[128];
+    snprintf(run, sizeof run, "%s/one", directory);
+    nd_test_train(0, 0, config, run, "--set hardware.threads=1");
+    const int steps = nd_test_metric(run, "loss", one);
+    snprintf(run, sizeof run, "%s/two", directory);
+    nd_test_train(0, 0, config, run, "--set hardware.threads=2");
+    cr_assert_eq(nd_test_metric(run, "loss", two), steps);
+    cr_assert_eq(memcmp(one, two, (size_t)steps * sizeof *one), 0);
+}
+
+Test(ranks, gradient_checkpointing_and_the_synchronous_loader_change_nothing)
+{
+    double plain[ND_TEST_STEPS_MAX], other[ND_TEST_STEPS_MAX];
+    char run[128];
+    snprintf(run, sizeof run, "%s/plain", directory);
+    nd_test_train(0, 0, config, run, "");
+    const int steps = nd_test_metric(run, "loss", plain);
+    snprintf(run, sizeof run, "%s/other", directory);
+    nd_test_train(0, 0, config, run,
+                  "--set hardware.gradient_checkpointing=true --set training.use_async_loader=off");
+    cr_assert_eq(nd_test_metric(run, "loss", other), steps);
+    cr_assert_eq(memcmp(plain, other, (size_t)steps * sizeof *plain), 0);
+}
+
+Test(ranks, a_batch_that_ranks_cannot_share_is_refused_with_the_reason)
+{
+    char output[8192], run[128];
+    snprintf(run, sizeof run, "%s/refused", directory);
+    const int code = nd_test_mpirun(output, sizeof output, 3, "%s --config %s --run-dir %s",
+                                    ND_BINARY, config, run);
+    cr_assert_eq(code, 2, "exit %d: %s", code, output);
+    cr_assert(strstr(output, "3 ranks cannot share evenly") != NULL, "%s", output);
+}
