@@ -1,0 +1,111 @@
+#!/usr/bin/env bash
+# From a fresh checkout to a language model that writes Rust, in under ten minutes on two cores:
+# installs, builds, trains a tokenizer, packs text, trains, evaluates, samples. A second start reuses
+# the tokenizer and the shards and continues from the newest checkpoint.
+#
+#   launch/quickstart.sh [--steps N] [--ranks N] [--dir DIR]
+#
+#   --steps N   optimizer steps (total_steps of configs/quickstart.ini)
+#   --ranks N   processes that train together (2)
+#   --dir DIR   keep tokenizer, shards and run in DIR (data/quickstart and runs/quickstart)
+set -euo pipefail
+
+fail() {
+    printf 'quickstart: %s\n' "$*" >&2
+    exit 1
+}
+
+steps='' ranks=2 dir=''
+while [ $# -gt 0 ]; do
+    case $1 in
+    --help | -h)
+        sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//;p}' "$0"
+        exit 0
+        ;;
+    --steps | --ranks | --dir)
+        [ $# -gt 1 ] || fail "$1 needs a value (see --help)"
+        [ "$1" = --dir ] || [[ $2 =~ ^[1-9][0-9]*$ ]] || fail "$1 is '$2'; expected a whole number from 1"
+        printf -v "${1#--}" %s "$2"
+        shift 2
+        ;;
+    *) fail "unknown option '$1' (see --help)" ;;
+    esac
+done
+if [ -n "$dir" ]; then
+    mkdir -p "$dir"
+    dir=$(cd "$dir" && pwd)
+fi
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+data=${dir:-data/quickstart}
+run=${dir:+$dir/run}
+run=${run:-runs/quickstart}
+program=build/release/nanochat_dist
+cores=$(nproc)
+
+summary='' stage='' stage_start=0 stages=0
+begin() {
+    end
+    stage=$1 stage_start=$SECONDS stages=$((stages + 1))
+    printf '\n== %d/7 %s\n' "$stages" "$2"
+}
+end() {
+    [ -z "$stage" ] && return
+    summary+=$(printf '  %-10s %4d s' "$stage" $((SECONDS - stage_start)))$'\n'
+}
+
+begin install 'Debian packages that are missing'
+launch/install_deps.sh --build --quickstart
+
+begin build "the release build, in build/release"
+cmake --preset release -DBUILD_TESTING=OFF
+cmake --build --preset release --parallel "$cores" --target nanochat_dist
+
+begin tokenizer '4096 pieces of text, learned from 12 MB of the Rust sources'
+corpus=$(find /usr/src -maxdepth 1 -name 'rustc-*' | sort | tail -n 1)
+[ -n "$corpus" ] || fail 'no /usr/src/rustc-*: the package rust-src did not leave its sources there'
+mkdir -p "$data"
+if [ -e "$data/tokenizer.model" ]; then
+    echo "reusing $data/tokenizer.model"
+else
+    "$program" tokenizer train --input "$corpus" --glob '*.rs' --vocab-size 4096 --max-bytes 12M \
+        --threads "$cores" --output "$data/tokenizer.model"
+fi
+
+begin pack 'all of the Rust sources as shards of tokens; 1 % of the documents is held out'
+if [ -e "$data/shards" ]; then
+    echo "reusing $data/shards"
+else # under another name until whole, so that an interrupted start leaves no half of it
+    "$program" pack --tokenizer "$data/tokenizer.model" --out "$data/shards.unfinished" \
+        --glob '*.rs' --overwrite "$corpus"
+    mv "$data/shards.unfinished" "$data/shards"
+fi
+
+begin train "configs/quickstart.ini on $ranks rank(s) and $cores core(s); after a Ctrl-C, start again to go on"
+# Containers often run as root, which Open MPI wants said; --oversubscribe lets ranks share a core,
+# and --bind-to none lets every rank use its share of many.
+[ "$(id -u)" -ne 0 ] || export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
+mpirun --oversubscribe --bind-to none -np "$ranks" "$program" --config configs/quickstart.ini \
+    --data-path "$data/shards" --run-dir "$run" --resume auto ${steps:+--total-steps "$steps"}
+
+begin evaluate 'the held-out documents'
+"$program" eval --checkpoint "$run" --data-path "$data/shards"
+echo 'on the way there, bits per byte of a part of them:'
+sed -n 's/.*"step": *\([0-9]*\).*"val_bpb": *\([0-9.]*\).*/  step \1  \2/p' "$run/metrics.jsonl"
+
+begin sample 'what the model writes after "impl Iterator for "'
+"$program" sample --checkpoint "$run" --prompt 'impl Iterator for ' --max-tokens 120 --seed 1
+end
+
+cat <<END
+
+== Done in $SECONDS s
+$summary
+  $run/training.log        what you saw above
+  $run/metrics.jsonl       every step as one JSON object
+  $run/tensorboard         for: tensorboard --logdir $run/tensorboard
+  $run/checkpoints/latest  the model; info, eval, sample and grad read it
+
+Ask it for more:   $program sample --checkpoint $run --prompt 'pub fn '
+Train it longer:   launch/quickstart.sh --steps 2000
+All commands:      $program --help
+END
