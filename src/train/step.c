@@ -67,6 +67,7 @@ static nd_status fold_levels(nd_run *run, const nd_view **sum)
                                     nd_read(run->gradients[at][i]), 1.0f));
         at = level;
     }
+    /* cppcheck-suppress negativeIndex ; a count of one or more has a full level */
     *sum = run->gradients[at];
     return ND_OK;
 }

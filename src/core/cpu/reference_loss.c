@@ -55,6 +55,7 @@ static void cross_entropy_row(nd_view logits, int64_t row, int32_t target, doubl
         largest = fmax(largest, nd_load(z, row + i));
     for (int64_t i = 0; i < vocab; i++)
         sum += exp(nd_load(z, row + i) - largest);
+    /* cppcheck-suppress invalidFunctionArg ; a row has logits, so sum > 0 */
     const double lse = largest + log(sum);
     for (int64_t i = 0; i < vocab; i++) {
         const double log_p = nd_load(z, row + i) - lse;
