@@ -1,0 +1,33 @@
+#include "core/float_formats.h"
+#include "core/rng.h"
+#include "support/support.h"
+
+#include <math.h>
+
+Test(float_formats, f16_rounds_to_nearest_even_and_keeps_every_value)
+{
+    for (uint32_t h = 0; h < 0x7c00; h++)
+        cr_assert_eq(nd_f16_from_float(nd_f16_to_float((uint16_t)h)), h);
+    cr_assert_eq(nd_f16_from_float(65520.0f), 0x7c00);
+    cr_assert_eq(nd_f16_from_float(1.0f + 0x1p-11f), 0x3c00);         /* a tie, down to even */
+    cr_assert_eq(nd_f16_from_float(1.0f + 3.0f * 0x1p-11f), 0x3c02); /* a tie, up to even */
+}
+
+Test(float_formats, bf16_rounds_to_nearest_even_and_keeps_nan)
+{
+    cr_assert_eq(nd_bf16_from_float(1.0f + 0x1p-8f), 0x3f80);        /* a tie, down to even */
+    cr_assert_eq(nd_bf16_from_float(1.0f + 3.0f * 0x1p-8f), 0x3f82); /* a tie, up to even */
+    cr_assert(isnan(nd_bf16_to_float(nd_bf16_from_float(NAN))));
+    cr_assert(isinf(nd_bf16_to_float(nd_bf16_from_float(INFINITY))));
+}
+
+/* Mean of many stochastic roundings of 1 + 2^-9, which lies a quarter of the way up. */
+Test(float_formats, stochastic_rounding_is_unbiased)
+{
+    double sum = 0.0;
+    for (uint64_t i = 0; i < 40000; i++) {
+        const nd_rng_block block = nd_rng_philox(5, 0, i);
+        sum += (double)nd_bf16_to_float(nd_bf16_from_float_stochastic(1.0f + 0x1p-9f, block.word[0]));
+    }
+    cr_assert_float_eq(sum / 40000.0, 1.0 + 0x1p-9, 5e-5);
+}
