@@ -14,7 +14,8 @@ nd_status nd_fast_grow(nd_fast_arena *arena, size_t bytes)
     if (!memory)
         return ND_FAIL(ND_ENOMEM, "the workspace cannot grow to %zu bytes", rounded);
     free(arena->memory);
-    *arena = (nd_fast_arena){memory, rounded};
+    arena->memory = memory;
+    arena->bytes = rounded;
     return ND_OK;
 }
 
