@@ -163,7 +163,7 @@ static void pack(uint8_t *packed, const int8_t *c, int64_t bytes)
 static void unpack(int8_t *c, const uint8_t *packed, int64_t bytes)
 {
     enum { LANES = 64 };
-    uint32_t words[LANES];
+    uint32_t words[LANES] = {0};
     for (int64_t at = 0; at < bytes; at += LANES) {
         const int64_t n = bytes - at < LANES ? bytes - at : LANES;
 #pragma omp simd
