@@ -9,7 +9,7 @@ Test(float_formats, f16_rounds_to_nearest_even_and_keeps_every_value)
     for (uint32_t h = 0; h < 0x7c00; h++)
         cr_assert_eq(nd_f16_from_float(nd_f16_to_float((uint16_t)h)), h);
     cr_assert_eq(nd_f16_from_float(65520.0f), 0x7c00);
-    cr_assert_eq(nd_f16_from_float(1.0f + 0x1p-11f), 0x3c00);         /* a tie, down to even */
+    cr_assert_eq(nd_f16_from_float(1.0f + 0x1p-11f), 0x3c00);        /* a tie, down to even */
     cr_assert_eq(nd_f16_from_float(1.0f + 3.0f * 0x1p-11f), 0x3c02); /* a tie, up to even */
 }
 
@@ -27,7 +27,8 @@ Test(float_formats, stochastic_rounding_is_unbiased)
     double sum = 0.0;
     for (uint64_t i = 0; i < 40000; i++) {
         const nd_rng_block block = nd_rng_philox(5, 0, i);
-        sum += (double)nd_bf16_to_float(nd_bf16_from_float_stochastic(1.0f + 0x1p-9f, block.word[0]));
+        sum +=
+            (double)nd_bf16_to_float(nd_bf16_from_float_stochastic(1.0f + 0x1p-9f, block.word[0]));
     }
     cr_assert_float_eq(sum / 40000.0, 1.0 + 0x1p-9, 5e-5);
 }

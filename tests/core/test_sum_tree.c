@@ -2,7 +2,10 @@
 #include "core/sum_tree.h"
 #include "support/support.h"
 
-static float leaf(int64_t i) { return 1.0f / (float)(3 + i * 17 % 29); }
+static float leaf(int64_t i)
+{
+    return 1.0f / (float)(3 + i * 17 % 29);
+}
 
 static float tree(int64_t lo, int64_t hi)
 {

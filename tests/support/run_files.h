@@ -19,7 +19,6 @@ void nd_test_write_config(const char *path);
 
 /* Trains with extra arguments under `ranks` ranks (0: alone), and fails the test when the exit code is
  * not `expected`. */
-void nd_test_train(int ranks, int expected, const char *config, const char *run,
-                   const char *extra);
+void nd_test_train(int ranks, int expected, const char *config, const char *run, const char *extra);
 
 #endif

@@ -15,7 +15,10 @@ static void setup(void)
     nd_test_write_config(config);
 }
 
-static void teardown(void) { nd_test_remove_directory(directory); }
+static void teardown(void)
+{
+    nd_test_remove_directory(directory);
+}
 
 TestSuite(ranks, .init = setup, .fini = teardown);
 

@@ -23,7 +23,10 @@ static void setup(void)
     nd_test_write_config(config);
 }
 
-static void teardown(void) { nd_test_remove_directory(directory); }
+static void teardown(void)
+{
+    nd_test_remove_directory(directory);
+}
 
 TestSuite(resume, .init = setup, .fini = teardown);
 
@@ -149,8 +152,8 @@ static int wait_for_end(pid_t child, double *took)
 /* kill -9 of the highest rank: the last started process of this run. */
 static void kill_a_rank(const char *run)
 {
-    const int code = nd_test_shell(NULL, 0, "kill -9 $(pgrep -n -f '^[^ ]*nanochat_dist .*%s ')",
-                                   run);
+    const int code =
+        nd_test_shell(NULL, 0, "kill -9 $(pgrep -n -f '^[^ ]*nanochat_dist .*%s ')", run);
     cr_assert_eq(code, 0, "no rank to kill");
 }
 

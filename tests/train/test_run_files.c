@@ -18,17 +18,19 @@ static void setup(void)
     nd_test_write_config(config);
 }
 
-static void teardown(void) { nd_test_remove_directory(directory); }
+static void teardown(void)
+{
+    nd_test_remove_directory(directory);
+}
 
 TestSuite(run_files, .init = setup, .fini = teardown);
 
 Test(run_files, every_line_of_the_metrics_has_every_key)
 {
-    static const char *const keys[] = {"step",         "tokens",       "loss",
-                                       "total_loss",   "lr",           "grad_norm",
-                                       "tokens_per_sec", "step_ms",    "data_wait_ms",
-                                       "comm_wait_ms", "comm_bytes",   "kept_fraction",
-                                       "mfu",          "restarts"};
+    static const char *const keys[] = {
+        "step",       "tokens",         "loss",    "total_loss",   "lr",
+        "grad_norm",  "tokens_per_sec", "step_ms", "data_wait_ms", "comm_wait_ms",
+        "comm_bytes", "kept_fraction",  "mfu",     "restarts"};
     nd_test_train(2, 0, config, run, "");
     for (size_t k = 0; k < sizeof keys / sizeof keys[0]; k++) {
         double values[ND_TEST_STEPS_MAX];
@@ -53,9 +55,9 @@ Test(run_files, memory_categories_stand_in_the_metrics)
     nd_test_train(0, 0, config, run, "");
     snprintf(path, sizeof path, "%s/metrics.jsonl", run);
     char *text = nd_test_read_file(path, NULL);
-    static const char *const names[] = {"\"codes\":",       "\"masters\":", "\"gradients\":",
-                                        "\"optimizer\":",   "\"wire\":",    "\"loader\":",
-                                        "\"activations\":", "\"rss\":"};
+    static const char *const names[] = {
+        "\"codes\":", "\"masters\":", "\"gradients\":",   "\"optimizer\":",
+        "\"wire\":",  "\"loader\":",  "\"activations\":", "\"rss\":"};
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
         cr_assert(strstr(text, names[i]) != NULL, "no %s", names[i]);
     free(text);
@@ -118,8 +120,7 @@ Test(run_files, info_verify_checks_every_tensor_of_a_checkpoint)
 {
     char output[16384];
     nd_test_train(2, 0, config, run, "");
-    const int code =
-        nd_test_shell(output, sizeof output, "%s info --verify %s", ND_BINARY, run);
+    const int code = nd_test_shell(output, sizeof output, "%s info --verify %s", ND_BINARY, run);
     cr_assert_eq(code, 0, "%s", output);
     cr_assert(strstr(output, "step 12") != NULL);
     cr_assert(strstr(output, "have their checksums") != NULL);

@@ -1,0 +1,98 @@
+#!/usr/bin/env bash
+# Builds and runs every test, and checks the sources. The last line says how many tests passed and
+# failed; the exit code is 0 only when all passed and every check held.
+#
+#   launch/test.sh [--preset NAME] [--only REGEX]
+#
+#   --preset NAME  release (the default), debug, asan (address and undefined behaviour), tsan (data
+#                  races) or coverage; layout, cppcheck and docs are checked with release only
+#   --only REGEX   only the test programs whose name (room/test_thing) matches, and no checks
+set -euo pipefail
+
+preset=release only=''
+while [ $# -gt 0 ]; do
+    case $1 in
+    --help | -h)
+        sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//;p}' "$0"
+        exit 0
+        ;;
+    --preset | --only)
+        [ $# -gt 1 ] || { echo "test: $1 needs a value (see --help)" >&2; exit 2; }
+        printf -v "${1#--}" %s "$2"
+        shift 2
+        ;;
+    *)
+        echo "test: unknown option '$1' (see --help)" >&2
+        exit 2
+        ;;
+    esac
+done
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+build=build/$preset
+jobs=$(nproc)
+
+say() { printf '\n== [%d s] %s\n' "$SECONDS" "$*"; }
+broken=()
+check() { # name, command...
+    say "$1"
+    local name=$1 started=$SECONDS
+    shift
+    if "$@"; then
+        echo "ok, $((SECONDS - started)) s"
+    else
+        broken+=("$name")
+        echo "FAILED"
+    fi
+}
+
+sources() { find src tests bench -name '*.[ch]' -o -name '*.cc' | sort; }
+layout() { sources | xargs clang-format --dry-run -Werror; }
+# Every buffer is cut from an arena of bytes, so that casts from char * are how floats are made here;
+# the arenas align them.
+mistakes() {
+    cppcheck --project="$build/compile_commands.json" --file-filter='src/*' -j "$jobs" \
+        --enable=warning,performance,portability --inline-suppr --error-exitcode=1 --quiet \
+        --suppress=missingIncludeSystem --suppress=invalidPointerCast
+}
+config_docs() {
+    diff -u docs/config.md <("$build/nanochat_dist" train --print-config-docs) ||
+        { echo "docs/config.md is out of date: $build/nanochat_dist train --print-config-docs"; false; }
+}
+
+say 'dependencies'
+launch/install_deps.sh --build --test
+say "build, preset $preset"
+cmake --preset "$preset" --log-level=WARNING
+cmake --build --preset "$preset" --parallel "$jobs"
+
+if [ "$preset" = release ] && [ -z "$only" ]; then
+    check 'layout (clang-format)' layout
+    check 'mistakes (cppcheck)' mistakes
+    check 'docs/config.md' config_docs
+fi
+
+say "tests, preset $preset"
+export CRITERION_VERBOSITY_LEVEL=1 # a line and a time for every test
+# Containers often run as root, which Open MPI wants said.
+[ "$(id -u)" -ne 0 ] || export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
+started=$SECONDS
+report=$build/Testing/test_report.log
+mkdir -p "$build/Testing"
+ctest --preset "$preset" --parallel "$jobs" ${only:+--tests-regex "$only"} --output-log "$report" \
+    --no-tests=error || broken+=('ctest')
+echo "$((SECONDS - started)) s"
+
+# CTest keeps what each program printed; a program that died says nothing at its end, and counts as
+# one failure.
+log=$build/Testing/Temporary/LastTest.log
+say 'the slowest ten tests'
+sed -n 's/^\[\(PASS\|FAIL\)\] \(.*\): (\([0-9.]*\)s)$/\3 s  \2/p' "$log" | sort -rn | head -n 10
+read -r passed failed < <(awk '
+    /^----------------------------------------------------------$/ { next }
+    /Testing: / { if (open) failed++; open = 1 }
+    /Synthesis: Tested:/ { passed += $7; failed += $10 + $13; open = 0 }
+    END { print passed + 0, failed + open }' "$log")
+
+[ ${#broken[@]} -eq 0 ] || printf '\nnot in order: %s\n' "$(IFS=';'; echo "${broken[*]}")"
+printf '\n%d passed, %d failed\n' "$passed" "$failed"
+[ ${#broken[@]} -eq 0 ] && [ "$failed" -eq 0 ]
