@@ -1,6 +1,6 @@
 #include "data/hdf5_arrays.h"
 
-#include "data/durable_file.h"
+#include "core/durable_file.h"
 
 #include <hdf5.h>
 #include <stdbool.h>

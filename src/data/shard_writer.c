@@ -1,6 +1,6 @@
 #include "data/shard_writer.h"
 
-#include "data/durable_file.h"
+#include "core/durable_file.h"
 #include "data/hdf5_errors.h"
 #include "data/shard.h"
 

@@ -2,7 +2,7 @@
 
 #include "core/sha256.h"
 #include "data/bpe.h"
-#include "data/durable_file.h"
+#include "core/durable_file.h"
 #include "data/model_file.h"
 
 #include <stdlib.h>

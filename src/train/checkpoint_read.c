@@ -1,6 +1,6 @@
+#include "core/durable_file.h"
 #include "train/checkpoint.h"
 #include "train/checkpoint_hdf5.h"
-#include "train/durable_file.h"
 #include "train/manifest.h"
 
 #include <dirent.h>
@@ -8,6 +8,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+
+enum { MANIFEST_BYTES_MAX = 1 << 28 };
 
 void nd_checkpoint_close(nd_checkpoint *c)
 {
@@ -47,13 +49,14 @@ static bool lists_file(const nd_checkpoint *c, const char *name)
 
 static nd_status open_manifest(const char *directory, bool deep, nd_checkpoint *c)
 {
-    char path[ND_CHECKPOINT_PATH_MAX + 40], *text = NULL;
+    char path[ND_CHECKPOINT_PATH_MAX + 40];
+    void *text = NULL;
     size_t size = 0;
     if (strlen(directory) >= sizeof c->directory)
         return ND_FAIL(ND_ECHECKPOINT, "%.80s...: the path is too long", directory);
     strcpy(c->directory, directory);
     snprintf(path, sizeof path, "%s/manifest.json", directory);
-    if (nd_file_read(path, &text, &size) != ND_OK) {
+    if (nd_read_whole_file(path, MANIFEST_BYTES_MAX, ND_ECHECKPOINT, &text, &size) != ND_OK) {
         nd_error_clear();
         return ND_FAIL(ND_ECHECKPOINT, "%s: not a checkpoint: it has no readable manifest.json",
                        directory);

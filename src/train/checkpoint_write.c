@@ -1,6 +1,6 @@
+#include "core/durable_file.h"
 #include "train/checkpoint.h"
 #include "train/checkpoint_hdf5.h"
-#include "train/durable_file.h"
 #include "train/manifest.h"
 
 #include <dirent.h>
@@ -10,7 +10,7 @@
 #include <unistd.h>
 
 /* A parameter's tensors: the master and the optimizer's states. */
-enum { PARTS_MAX = 1 + ND_OPTIMIZER_STATES_MAX };
+enum { PARTS_MAX = 1 + ND_OPTIMIZER_STATES_MAX, TOKENIZER_BYTES_MAX = 1 << 28 };
 
 /* What an owner tells everyone about a tensor it wrote. */
 typedef struct written_tensor {
@@ -162,14 +162,15 @@ static nd_status add_config(nd_run *run, nd_checkpoint *c, const char *directory
 
 static nd_status add_tokenizer(nd_run *run, nd_checkpoint *c, const char *directory)
 {
-    char path[ND_CHECKPOINT_PATH_MAX], *bytes = NULL;
+    char path[ND_CHECKPOINT_PATH_MAX];
+    void *bytes = NULL;
     size_t size = 0;
     if (run->config.data.dataset == ND_DATASET_SYNTHETIC)
         return ND_OK;
     ND_TRY(join(path, sizeof path, run->config.data.data_path, "tokenizer.model"));
     if (access(path, R_OK) != 0)
         return ND_OK;
-    ND_TRY(nd_file_read(path, &bytes, &size));
+    ND_TRY(nd_read_whole_file(path, TOKENIZER_BYTES_MAX, ND_ECHECKPOINT, &bytes, &size));
     const nd_status status = add_file(c, directory, "tokenizer.model", bytes, size);
     free(bytes);
     return status;
@@ -218,7 +219,7 @@ static nd_status publish(nd_run *run, nd_checkpoint *c, const char *parent, cons
         return ND_FAIL(ND_ECHECKPOINT, "cannot rename %s to %s: %s", temporary, final,
                        strerror(errno));
     ND_TRY(nd_path_sync(parent));
-    ND_TRY(nd_link_replace(parent, "latest", name));
+    ND_TRY(nd_durable_link(parent, "latest", name));
     remove_old(parent, run->config.logging.checkpoint_keep, &run->log);
     return ND_OK;
 }

@@ -1,7 +1,7 @@
 #include "train/run_directory.h"
 
+#include "core/durable_file.h"
 #include "train/checkpoint.h"
-#include "train/durable_file.h"
 
 #include <errno.h>
 #include <fcntl.h>

@@ -1,7 +1,7 @@
 #include "train/tensorboard.h"
 
+#include "core/durable_file.h"
 #include "train/crc32c.h"
-#include "train/durable_file.h"
 
 #include <errno.h>
 #include <event.pb-c.h>

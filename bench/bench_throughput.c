@@ -1,0 +1,242 @@
+/* Tokens a second of whole training steps, beside the roofline measured in the same run: the time the
+ * step's products would take at the speed oneDNN reaches on large int8 and bf16 (or f32) products.
+ *
+ *   bench_throughput [--config FILE] [--steps N] [--set SECTION.KEY=VALUE]...
+ *
+ * Peaks and steps alternate, and medians are compared, because machines are shared. Also prints the
+ * memory of every category beside the resident set. */
+#include "cli/args.h"
+#include "train/metrics.h"
+#include "train/run.h"
+#include "train/step.h"
+
+#include <omp.h>
+#include <oneapi/dnnl/dnnl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+enum { PEAK_SIDE = 2048, SAMPLES_MAX = 256 };
+
+static double seconds(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
+}
+
+static int ascending(const void *a, const void *b)
+{
+    const double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+static double median(double *values, int count)
+{
+    qsort(values, (size_t)count, sizeof *values, ascending);
+    return values[count / 2];
+}
+
+/* A square product of oneDNN's own, operands in the layouts it likes best. */
+typedef struct peak_product {
+    dnnl_engine_t engine;
+    dnnl_stream_t stream;
+    dnnl_primitive_t primitive;
+    dnnl_memory_t memory[3];
+} peak_product;
+
+static bool peak_create(peak_product *p, dnnl_data_type_t in, dnnl_data_type_t out)
+{
+    const dnnl_dims_t dims = {PEAK_SIDE, PEAK_SIDE};
+    dnnl_memory_desc_t any[3];
+    dnnl_matmul_desc_t desc;
+    dnnl_primitive_desc_t primitive_desc;
+    const dnnl_data_type_t types[3] = {in, in, out};
+    for (int i = 0; i < 3; i++)
+        if (dnnl_memory_desc_init_by_tag(&any[i], 2, dims, types[i], dnnl_format_tag_any))
+            return false;
+    if (dnnl_engine_create(&p->engine, dnnl_cpu, 0) ||
+        dnnl_stream_create(&p->stream, p->engine, dnnl_stream_default_flags) ||
+        dnnl_matmul_desc_init(&desc, &any[0], &any[1], NULL, &any[2]) ||
+        dnnl_primitive_desc_create(&primitive_desc, &desc, NULL, p->engine, NULL) ||
+        dnnl_primitive_create(&p->primitive, primitive_desc))
+        return false;
+    static const dnnl_query_t which[3] = {dnnl_query_src_md, dnnl_query_weights_md,
+                                          dnnl_query_dst_md};
+    for (int i = 0; i < 3; i++) {
+        const dnnl_memory_desc_t *md = dnnl_primitive_desc_query_md(primitive_desc, which[i], 0);
+        void *data;
+        if (dnnl_memory_create(&p->memory[i], md, p->engine, DNNL_MEMORY_ALLOCATE) ||
+            dnnl_memory_get_data_handle(p->memory[i], &data))
+            return false;
+        memset(data, 0, dnnl_memory_desc_get_size(md));
+    }
+    dnnl_primitive_desc_destroy(primitive_desc);
+    return true;
+}
+
+static void peak_destroy(peak_product *p)
+{
+    for (int i = 0; i < 3; i++)
+        dnnl_memory_destroy(p->memory[i]);
+    dnnl_primitive_destroy(p->primitive);
+    dnnl_stream_destroy(p->stream);
+    dnnl_engine_destroy(p->engine);
+}
+
+/* FLOP/s of one execution. */
+static double peak_measure(const peak_product *p)
+{
+    const dnnl_exec_arg_t arguments[] = {{DNNL_ARG_SRC, p->memory[0]},
+                                         {DNNL_ARG_WEIGHTS, p->memory[1]},
+                                         {DNNL_ARG_DST, p->memory[2]}};
+    const double start = seconds();
+    dnnl_primitive_execute(p->primitive, p->stream, 3, arguments);
+    dnnl_stream_wait(p->stream);
+    return 2.0 * PEAK_SIDE * (double)PEAK_SIDE * PEAK_SIDE / (seconds() - start);
+}
+
+/* FLOPs of one step: ternary products forward (int8), and everything else that multiplies: both
+ * backward products of each projection, the head three times, attention. */
+static void step_flops(const nd_run *run, double *forward, double *rest)
+{
+    const nd_model_config *c = &run->model->config;
+    const double tokens = (double)(run->config.training.batch_size * c->seq_length);
+    double projections = 0.0;
+    for (int64_t i = 0; i < run->model->params.count; i++) {
+        const nd_param *p = &run->model->params.list[i];
+        if (p->role == ND_ROLE_TERNARY)
+            projections += (double)(p->rows * p->cols);
+    }
+    *forward = 2.0 * projections * tokens;
+    *rest = nd_metrics_flops_per_token(c) * tokens - *forward;
+}
+
+static void print_memory(const nd_run *run)
+{
+    const double mib = 1024.0 * 1024.0;
+    double total = (double)run->resident_at_start;
+    printf("\n| memory | MiB |\n|---|---|\n| program and libraries | %.1f |\n", total / mib);
+    for (int i = 0; i < ND_MEMORY_COUNT; i++) {
+        double bytes = (double)run->arenas[i].size;
+        if (i == ND_MEMORY_ACTIVATIONS)
+            bytes += (double)run->backend->ops.workspace_bytes(run->backend);
+        printf("| %s | %.1f |\n", nd_memory_category_name((nd_memory_category)i), bytes / mib);
+        total += bytes;
+    }
+    const double loader = (double)nd_loader_bytes(run->loader);
+    total += loader;
+    printf("| loader | %.1f |\n| **sum** | **%.1f** |\n", loader / mib, total / mib);
+    const double rss = (double)nd_memory_resident(), peak = (double)nd_memory_resident_peak();
+    printf("| resident set | %.1f (sum is %+.1f %%) |\n| its peak | %.1f (sum is %+.1f %%) |\n",
+           rss / mib, 100.0 * (total / rss - 1.0), peak / mib, 100.0 * (total / peak - 1.0));
+}
+
+static nd_status measure(nd_run *run, int64_t steps)
+{
+    const bool bf16 = run->model->config.compute == ND_BF16;
+    peak_product int8 = {0}, dense = {0};
+    double step_s[SAMPLES_MAX], int8_rate[SAMPLES_MAX], dense_rate[SAMPLES_MAX], forward, rest;
+    nd_step_result result;
+    ND_TRY(nd_step_run(run, false, &result));
+    ND_TRY(nd_step_run(run, false, &result));
+    print_memory(run);
+    if (!peak_create(&int8, dnnl_s8, dnnl_s32) ||
+        !peak_create(&dense, bf16 ? dnnl_bf16 : dnnl_f32, bf16 ? dnnl_bf16 : dnnl_f32))
+        return ND_FAIL(ND_EINTERNAL, "oneDNN cannot make the products of the roofline");
+    peak_measure(&int8);
+    peak_measure(&dense);
+    for (int64_t i = 0; i < steps; i++) {
+        int8_rate[i] = peak_measure(&int8);
+        dense_rate[i] = peak_measure(&dense);
+        ND_TRY(nd_step_run(run, false, &result));
+        step_s[i] = result.step_ms * 1e-3;
+    }
+    step_flops(run, &forward, &rest);
+    const double int8_peak = median(int8_rate, (int)steps);
+    const double dense_peak = median(dense_rate, (int)steps);
+    const double actual = median(step_s, (int)steps);
+    const double ideal = forward / int8_peak + rest / dense_peak;
+    const double tokens =
+        (double)(run->config.training.batch_size * run->config.training.seq_length);
+    printf("\n| median of %lld | |\n|---|---|\n", (long long)steps);
+    printf("| oneDNN int8 peak | %.0f GFLOP/s |\n", int8_peak * 1e-9);
+    printf("| oneDNN %s peak | %.0f GFLOP/s |\n", bf16 ? "bf16" : "f32", dense_peak * 1e-9);
+    printf("| step | %.1f ms, %.0f tokens/s |\n", actual * 1e3, tokens / actual);
+    printf("| at the roofline | %.1f ms, %.0f tokens/s |\n", ideal * 1e3, tokens / ideal);
+    printf("| **ratio to the roofline** | **%.2f** |\n", ideal / actual);
+    printf("| of the dense peak alone (mfu) | %.2f |\n", (forward + rest) / actual / dense_peak);
+    peak_destroy(&int8);
+    peak_destroy(&dense);
+    return ND_OK;
+}
+
+static nd_status configure(nd_config *config, const char *file, const nd_arg_list *set)
+{
+    nd_config_defaults(config);
+    if (file)
+        ND_TRY(nd_config_read_file(config, file));
+    else /* six layers of 512 on 512 tokens, 8 sequences */
+        for (int i = 0; i < 6; i++) {
+            static const char *const shape[] = {
+                "model.vocab_size=4096",       "training.seq_length=512", "training.batch_size=8",
+                "training.micro_batch_size=8", "data.dataset=synthetic",  "model.num_layers=6"};
+            ND_TRY(nd_config_set(config, shape[i], "bench"));
+        }
+    for (int i = 0; i < set->count; i++)
+        ND_TRY(nd_config_set(config, set->items[i], "--set"));
+    return nd_config_check(config);
+}
+
+static nd_status bench(int argc, char **argv)
+{
+    const char *file = NULL;
+    int64_t steps = 15;
+    nd_arg_list set = {.count = 0};
+    bool helped;
+    const nd_arg args[] = {
+        {"--config", ND_ARG_TEXT, &file, "FILE", "a configuration (6 layers of 512, T 512, B 8)"},
+        {"--steps", ND_ARG_INT, &steps, "N", "steps measured (15)"},
+        {"--set", ND_ARG_APPEND, &set, "SECTION.KEY=VALUE", "sets one key"},
+    };
+    const nd_command command = {"bench_throughput [options]",
+                                "Training speed beside the roofline of the same run.", args, 3};
+    ND_TRY(nd_args_parse(&command, argc, argv, NULL, &helped));
+    if (helped)
+        return ND_OK;
+    if (steps < 1 || steps > SAMPLES_MAX)
+        return ND_FAIL(ND_ECONFIG, "--steps is from 1 to %d", SAMPLES_MAX);
+    nd_run *run = calloc(1, sizeof *run);
+    nd_config *config = calloc(1, sizeof *config);
+    nd_comm *comm = NULL;
+    nd_status status = ND_OK;
+    if (!run || !config) {
+        status = ND_FAIL(ND_ENOMEM, "no memory for a run");
+        goto done;
+    }
+    ND_TRY_GOTO(configure(config, file, &set), done);
+    ND_TRY_GOTO(nd_comm_create_solo(&comm), done);
+    ND_TRY_GOTO(nd_run_create(config, comm, run), done);
+    ND_TRY_GOTO(nd_run_start_loader(run), done);
+    printf("%.2fM parameters, %lld x %lld tokens a step, %d threads\n",
+           (double)nd_params_total(&run->model->params) * 1e-6,
+           (long long)config->training.batch_size, (long long)config->training.seq_length,
+           omp_get_max_threads());
+    ND_TRY_GOTO(measure(run, steps), done);
+done:
+    if (run)
+        nd_run_destroy(run);
+    nd_comm_destroy(comm);
+    free(run);
+    free(config);
+    return status;
+}
+
+int main(int argc, char **argv)
+{
+    const nd_status status = bench(argc, argv);
+    if (status != ND_OK)
+        fprintf(stderr, "bench_throughput: %s\n", nd_error_get()->message);
+    return nd_error_exit_code(status);
+}
