@@ -109,6 +109,10 @@ nd_status nd_config_check(const nd_config *config);
 /* The whole effective configuration as INI text that nd_config_read_file reads back. */
 nd_status nd_config_write(const nd_config *config, FILE *out);
 
+/* One line for each key of [model], [training], [optimizer] and [data] that differs:
+ * "training.batch_size was 16, is 32". Returns how many. */
+int nd_config_write_differences(const nd_config *before, const nd_config *now, FILE *out);
+
 /* docs/config.md: a table of all keys, generated. */
 void nd_config_write_markdown(FILE *out);
 

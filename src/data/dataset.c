@@ -194,3 +194,17 @@ nd_status nd_dataset_read_window(const nd_dataset *dataset, int64_t index, int32
     const int64_t first = (index - dataset->first_window[low]) * dataset->seq_length;
     return nd_shard_read(&dataset->shards[low], first, dataset->seq_length + 1, tokens);
 }
+
+bool nd_dataset_has_split(const char *path, const char *split)
+{
+    char pattern[64];
+    struct dirent **names;
+    snprintf(pattern, sizeof pattern, "%s_*.h5", split);
+    wanted_pattern = pattern;
+    const int count = scandir(path, &names, is_wanted, NULL);
+    for (int i = 0; i < count; i++)
+        free(names[i]);
+    if (count >= 0)
+        free(names);
+    return count > 0;
+}

@@ -1,4 +1,4 @@
-/* A shard: one HDF5 file of tokens (docs/formats_shards.md).
+/* A shard: one HDF5 file of tokens (docs/formats.md).
  *
  * Reading goes past HDF5: its calls stand behind one global lock and copy through filters, so a
  * shard is opened with HDF5 once, the file offsets of its chunks are kept, and tokens are read with

@@ -36,7 +36,7 @@ typedef struct nd_checkpoint_file {
 
 typedef struct nd_checkpoint {
     char directory[ND_CHECKPOINT_PATH_MAX];
-    int64_t step, tokens, restarts;
+    int64_t step, tokens, restarts, next_sample;
     bool has_tokenizer;
     nd_checkpoint_tensor *tensors;
     int64_t tensor_count;
@@ -66,13 +66,19 @@ int64_t nd_checkpoint_find(const nd_checkpoint *checkpoint, const char *param, c
 nd_status nd_checkpoint_read(const nd_checkpoint *checkpoint, int64_t index, void *values);
 
 /* The newest whole checkpoint under `directory`, checked deeply; damaged ones on the way are named in
- * the log. `path` is empty when there is none. Not collective. */
+ * the log. `path` is empty when there is none at all. Not collective. Errors: ND_ECHECKPOINT when
+ * there are checkpoints and every one is damaged. */
 nd_status nd_checkpoint_newest(const char *directory, nd_log *log,
                                char path[ND_CHECKPOINT_PATH_MAX]);
 
+/* Renames checkpoints of steps after `step`, damaged or of a branch that is given up, to
+ * superseded_step_*, so that they are neither resumed nor counted. Not collective. */
+nd_status nd_checkpoint_supersede(const char *directory, int64_t step, nd_log *log);
+
 /* Fills masters, optimizer state, step and tokens of a run from a checkpoint of the same model, on any
  * number of ranks, and publishes the weights. Collective. Errors: ND_ECHECKPOINT naming the tensor,
- * its shape there and the shape expected. */
+ * its shape there and the shape expected; ND_EDATA when the data's tokenizer is another. Keys that
+ * changed since are named in the log. */
 nd_status nd_checkpoint_restore(nd_run *run, const char *directory);
 
 /* What `info DIR` prints. */

@@ -146,7 +146,37 @@ nd_status nd_checkpoint_newest(const char *directory, nd_log *log,
     }
     if (count >= 0)
         free(entries);
+    if (count > 0 && !path[0])
+        return ND_FAIL(ND_ECHECKPOINT,
+                       "%s: all %d checkpoints are damaged; --resume none starts anew", directory,
+                       count);
     return ND_OK;
+}
+
+nd_status nd_checkpoint_supersede(const char *directory, int64_t step, nd_log *log)
+{
+    struct dirent **entries;
+    nd_status status = ND_OK;
+    const int count = scandir(directory, &entries, is_step, alphasort);
+    for (int i = 0; i < count; i++) {
+        char from[ND_CHECKPOINT_PATH_MAX], to[ND_CHECKPOINT_PATH_MAX];
+        const char *name = entries[i]->d_name;
+        if (status == ND_OK && strtoll(name + 5, NULL, 10) > step &&
+            snprintf(from, sizeof from, "%s/%s", directory, name) < (int)sizeof from &&
+            snprintf(to, sizeof to, "%s/superseded_%s", directory, name) < (int)sizeof to) {
+            status = nd_directory_remove(to);
+            if (status == ND_OK && rename(from, to) != 0)
+                status = ND_FAIL(ND_ECHECKPOINT, "cannot rename %s to %s: %s", from, to,
+                                 strerror(errno));
+            else if (status == ND_OK)
+                nd_log_line(log, "moved   %s, which is after step %lld, to %s", from,
+                            (long long)step, to);
+        }
+        free(entries[i]);
+    }
+    if (count >= 0)
+        free(entries);
+    return status;
 }
 
 static nd_status restore_tensor(nd_run *run, const nd_checkpoint *c, const nd_param *param,
@@ -178,6 +208,46 @@ static nd_status restore_tensor(nd_run *run, const nd_checkpoint *c, const nd_pa
     return status;
 }
 
+static nd_status check_tokenizer(const nd_run *run, const nd_checkpoint *c)
+{
+    const char *data = nd_dataset_tokenizer_sha256(run->train);
+    for (int64_t i = 0; i < c->file_count; i++)
+        if (strcmp(c->files[i].name, "tokenizer.model") == 0 && data[0] &&
+            strcmp(c->files[i].sha256, data) != 0)
+            return ND_FAIL(
+                ND_EDATA,
+                "%s: packed with the tokenizer of SHA-256 %.12s...; the checkpoint %s was "
+                "trained with %.12s...",
+                run->config.data.data_path, data, c->directory, c->files[i].sha256);
+    return ND_OK;
+}
+
+/* Names keys that are not what they were: some of them change what the rest of the run computes. */
+static nd_status log_differences(nd_run *run, const nd_checkpoint *c)
+{
+    char path[ND_CHECKPOINT_PATH_MAX + 40], *text = NULL;
+    size_t size = 0;
+    nd_config *before = malloc(sizeof *before);
+    FILE *memory = open_memstream(&text, &size);
+    nd_status status = before && memory ? ND_OK : ND_FAIL(ND_ENOMEM, "no memory for a config");
+    if (status == ND_OK) {
+        snprintf(path, sizeof path, "%s/config.ini", c->directory);
+        nd_config_defaults(before);
+        status = nd_config_read_file(before, path);
+    }
+    if (status == ND_OK)
+        nd_config_write_differences(before, &run->config, memory);
+    if (memory)
+        fclose(memory);
+    char *rest = text;
+    for (char *line; status == ND_OK && rest && (line = strsep(&rest, "\n")) != NULL;)
+        if (*line)
+            nd_log_line(&run->log, "changed %s", line);
+    free(before);
+    free(text);
+    return status;
+}
+
 static nd_status restore_own(nd_run *run, const nd_checkpoint *c)
 {
     int64_t masters = 0;
@@ -204,9 +274,14 @@ nd_status nd_checkpoint_restore(nd_run *run, const char *directory)
     nd_checkpoint c;
     nd_status status = nd_checkpoint_open(directory, false, &c);
     if (status == ND_OK) {
-        status = restore_own(run, &c);
+        status = check_tokenizer(run, &c);
+        if (status == ND_OK)
+            status = restore_own(run, &c);
+        if (status == ND_OK)
+            status = log_differences(run, &c);
         run->step = c.step;
         run->tokens = c.tokens;
+        run->next_sample = c.next_sample;
         run->restarts = c.restarts + 1;
         nd_checkpoint_close(&c);
     }

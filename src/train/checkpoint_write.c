@@ -5,6 +5,7 @@
 
 #include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -200,6 +201,18 @@ static void remove_old(const char *directory, int64_t keep, nd_log *log)
         free(entries);
 }
 
+/* Makes the directory `temporary` appear as `final`. Where `final` exists (the same step saved before a
+ * restart) the two are exchanged in one call, so that a whole one stands there at any moment. */
+static nd_status take_place(const char *temporary, const char *final)
+{
+    if (renameat2(AT_FDCWD, temporary, AT_FDCWD, final, RENAME_EXCHANGE) == 0)
+        return nd_directory_remove(temporary);
+    if (rename(temporary, final) != 0)
+        return ND_FAIL(ND_ECHECKPOINT, "cannot rename %s to %s: %s", temporary, final,
+                       strerror(errno));
+    return ND_OK;
+}
+
 /* Rank 0, after every rank's file is on disk. */
 static nd_status publish(nd_run *run, nd_checkpoint *c, const char *parent, const char *temporary)
 {
@@ -214,10 +227,7 @@ static nd_status publish(nd_run *run, nd_checkpoint *c, const char *parent, cons
     ND_TRY(nd_path_sync(temporary));
     snprintf(name, sizeof name, "step_%08lld", (long long)run->step);
     ND_TRY(join(final, sizeof final, parent, name));
-    ND_TRY(nd_directory_remove(final)); /* the same step, saved before a restart */
-    if (rename(temporary, final) != 0)
-        return ND_FAIL(ND_ECHECKPOINT, "cannot rename %s to %s: %s", temporary, final,
-                       strerror(errno));
+    ND_TRY(take_place(temporary, final));
     ND_TRY(nd_path_sync(parent));
     ND_TRY(nd_durable_link(parent, "latest", name));
     remove_old(parent, run->config.logging.checkpoint_keep, &run->log);
@@ -243,7 +253,10 @@ nd_status nd_checkpoint_write(nd_run *run, char out[ND_CHECKPOINT_PATH_MAX])
     const size_t entries = (size_t)run->model->params.count * PARTS_MAX;
     char parent[ND_CHECKPOINT_PATH_MAX], temporary[ND_CHECKPOINT_PATH_MAX + 64];
     char path[ND_CHECKPOINT_PATH_MAX], name[64];
-    nd_checkpoint c = {.step = run->step, .tokens = run->tokens, .restarts = run->restarts};
+    nd_checkpoint c = {.step = run->step,
+                       .tokens = run->tokens,
+                       .restarts = run->restarts,
+                       .next_sample = run->next_sample};
     written_file summary = {0}, *summaries = calloc((size_t)comm->size, sizeof *summaries);
     written_tensor *mine = calloc(entries, sizeof *mine);
     written_tensor *all = calloc(entries * (size_t)comm->size, sizeof *all);

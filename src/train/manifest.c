@@ -40,11 +40,11 @@ static json_t *files_json(const nd_checkpoint *c)
 nd_status nd_manifest_format(const nd_checkpoint *c, char **text)
 {
     char checksum[ND_SHA256_HEX_SIZE];
-    json_t *root =
-        json_pack("{s:i,s:I,s:I,s:I,s:s,s:o,s:o}", "format_version",
-                  (int)ND_CHECKPOINT_FORMAT_VERSION, "step", (json_int_t)c->step, "tokens",
-                  (json_int_t)c->tokens, "restarts", (json_int_t)c->restarts, "state_sha256",
-                  c->state_sha256, "tensors", tensors_json(c), "files", files_json(c));
+    json_t *root = json_pack("{s:i,s:I,s:I,s:I,s:I,s:s,s:o,s:o}", "format_version",
+                             (int)ND_CHECKPOINT_FORMAT_VERSION, "step", (json_int_t)c->step,
+                             "tokens", (json_int_t)c->tokens, "restarts", (json_int_t)c->restarts,
+                             "next_sample", (json_int_t)c->next_sample, "state_sha256",
+                             c->state_sha256, "tensors", tensors_json(c), "files", files_json(c));
     if (!root)
         return ND_FAIL(ND_ENOMEM, "no memory for a manifest");
     nd_status status = checksum_of(root, checksum);
@@ -153,13 +153,14 @@ nd_status nd_manifest_parse(const char *text, size_t size, const char *path, nd_
         return ND_FAIL(ND_ECHECKPOINT, "%s:%d: not JSON: %s", path, error.line, error.text);
     nd_status status = ND_OK;
     int version = 0;
-    json_int_t step, tokens, restarts;
+    json_int_t step, tokens, restarts, next_sample;
     const char *state;
     json_t *tensors, *files;
     ND_TRY_GOTO(verify_checksum(root, path), done);
-    if (json_unpack_ex(root, &error, 0, "{s:i,s:I,s:I,s:I,s:s,s:o,s:o}", "format_version", &version,
-                       "step", &step, "tokens", &tokens, "restarts", &restarts, "state_sha256",
-                       &state, "tensors", &tensors, "files", &files) != 0) {
+    if (json_unpack_ex(root, &error, 0, "{s:i,s:I,s:I,s:I,s:I,s:s,s:o,s:o}", "format_version",
+                       &version, "step", &step, "tokens", &tokens, "restarts", &restarts,
+                       "next_sample", &next_sample, "state_sha256", &state, "tensors", &tensors,
+                       "files", &files) != 0) {
         status = ND_FAIL(ND_ECHECKPOINT, "%s: %s", path, error.text);
         goto done;
     }
@@ -171,6 +172,7 @@ nd_status nd_manifest_parse(const char *text, size_t size, const char *path, nd_
     c->step = step;
     c->tokens = tokens;
     c->restarts = restarts;
+    c->next_sample = next_sample;
     snprintf(c->state_sha256, sizeof c->state_sha256, "%.64s", state);
     status = parse_lists(tensors, files, path, c);
 done:

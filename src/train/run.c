@@ -59,7 +59,8 @@ nd_status nd_run_create_backend(const nd_config *config, const nd_comm *comm, nd
     return nd_cpu_backend_create(&options, backend);
 }
 
-static nd_status open_split(const nd_run *run, const char *split, nd_dataset **dataset)
+static nd_status open_split(const nd_run *run, const char *split, const char *tokenizer,
+                            nd_dataset **dataset)
 {
     const nd_config *c = &run->config;
     const nd_dataset_options options = {
@@ -68,16 +69,22 @@ static nd_status open_split(const nd_run *run, const char *split, nd_dataset **d
         .split = split,
         .seq_length = c->training.seq_length,
         .vocab_size = c->model.vocab_size,
+        .tokenizer_sha256 = tokenizer,
         .n_samples = c->data.n_samples,
         .seed = (uint64_t)c->training.seed,
     };
     return nd_dataset_open(&options, dataset);
 }
 
+/* Both splits must stand for the same tokens. A data set without held-out shards has no `val`. */
 static nd_status open_data(nd_run *run)
 {
-    ND_TRY(open_split(run, "train", &run->train));
-    return open_split(run, "val", &run->val);
+    const bool synthetic = run->config.data.dataset == ND_DATASET_SYNTHETIC;
+    ND_TRY(open_split(run, "train", NULL, &run->train));
+    if (!synthetic && !nd_dataset_has_split(run->config.data.data_path, "val"))
+        return ND_OK;
+    return open_split(run, "val", synthetic ? NULL : nd_dataset_tokenizer_sha256(run->train),
+                      &run->val);
 }
 
 /* Splits the step's micro-batches among the ranks. */
@@ -253,7 +260,7 @@ nd_status nd_run_start_loader(nd_run *run)
         .batch_size = c->training.batch_size,
         .first = local * run->comm->rank,
         .count = local,
-        .start_sample = run->step * c->training.batch_size,
+        .start_sample = run->next_sample,
         .async = c->training.use_async_loader,
         .workers = (int)c->training.num_workers,
         .prefetch_batches = (int)c->training.prefetch_batches,

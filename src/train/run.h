@@ -39,8 +39,9 @@ typedef struct nd_run {
     int64_t micro_batches;       /* of a step, over all ranks */
     int64_t local_micro_batches; /* of this rank: a contiguous part */
 
-    int64_t step;   /* completed steps */
-    int64_t tokens; /* trained on so far */
+    int64_t step;        /* completed steps */
+    int64_t tokens;      /* trained on so far */
+    int64_t next_sample; /* the loader's whole state: first sample of the next step */
     int64_t restarts;
     double peak_flops; /* of one rank's dense products, measured at start; 0 unknown */
 } nd_run;

@@ -197,6 +197,7 @@ nd_status nd_step_run(nd_run *run, bool stop_requested, nd_step_result *result)
     ND_TRY(nd_run_publish_weights(run));
 
     run->step++;
+    run->next_sample += run->config.training.batch_size;
     run->tokens += run->config.training.batch_size * run->config.training.seq_length;
     report.bytes_sent = run->comm->bytes_sent - bytes_before;
     report.comm_wait_ms = (run->comm->wait_seconds - wait_before) * 1e3;

@@ -250,6 +250,50 @@ Test(resume, a_fresh_start_sets_an_earlier_run_aside)
     cr_assert_str_eq(output, "step_00000008\nstep_00000012\n8\n12\n");
 }
 
+/* Going back to an earlier step gives up what came after it. */
+Test(resume, from_an_earlier_step_sets_later_checkpoints_aside)
+{
+    char run[128], output[4096], arguments[256];
+    snprintf(run, sizeof run, "%s/back", directory);
+    nd_test_train(0, 0, config, run, "");
+    snprintf(arguments, sizeof arguments,
+             "--resume %s/checkpoints/step_00000004 --checkpoint-interval 2 --total-steps 6 "
+             "--set logging.checkpoint_keep=1",
+             run);
+    nd_test_train(0, 0, config, run, arguments);
+    nd_test_shell(output, sizeof output, "cd %s/checkpoints && echo $(ls) $(readlink latest)", run);
+    cr_assert_str_eq(output, "latest step_00000006 superseded_step_00000008 "
+                             "superseded_step_00000012 step_00000006\n");
+}
+
+Test(resume, auto_refuses_when_every_checkpoint_is_damaged)
+{
+    char run[128], output[8192];
+    snprintf(run, sizeof run, "%s/damaged", directory);
+    nd_test_train(0, 0, config, run, "");
+    nd_test_shell(NULL, 0,
+                  "for f in %s/checkpoints/step_*/rank_0000.h5; do truncate -s 100 $f; done", run);
+    const int code = nd_test_shell(
+        output, sizeof output, "%s --config %s --run-dir %s --resume auto", ND_BINARY, config, run);
+    cr_assert_eq(code, 4, "exit %d: %s", code, output);
+    cr_assert(strstr(output, "all 3 checkpoints are damaged") != NULL, "%s", output);
+    cr_assert(strstr(output, "rank_0000.h5: damaged: 100 bytes, expected") != NULL, "%s", output);
+}
+
+Test(resume, changed_keys_are_named)
+{
+    char run[128], output[8192];
+    snprintf(run, sizeof run, "%s/changed", directory);
+    nd_test_train(0, 0, config, run, "--epochs 1");
+    const int code =
+        nd_test_shell(output, sizeof output,
+                      "%s --config %s --run-dir %s --resume auto --set training.learning_rate=0.01",
+                      ND_BINARY, config, run);
+    cr_assert_eq(code, 0, "exit %d: %s", code, output);
+    cr_assert(strstr(output, "changed training.learning_rate was 0.02, is 0.01") != NULL, "%s",
+              output);
+}
+
 Test(resume, auto_starts_anew_where_there_is_nothing)
 {
     char run[128];
