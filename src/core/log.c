@@ -26,22 +26,25 @@ void nd_log_line(nd_log *log, const char *format, ...)
     }
 }
 
-void nd_log_progress(nd_log *log, const char *text)
+void nd_log_redraw(nd_log *log, const char *text)
 {
-    if (log->file) {
-        fprintf(log->file, "%s\n", text);
-        fflush(log->file);
-    }
-    if (!log->terminal)
+    if (!log->terminal || !log->animated)
         return;
-    if (!log->animated) {
-        fprintf(log->terminal, "%s\n", text);
-        fflush(log->terminal);
-        return;
-    }
     const int width = (int)strlen(text);
     const int padding = log->progress_width > width ? log->progress_width - width : 0;
     fprintf(log->terminal, "\r%s%*s", text, padding, "");
     fflush(log->terminal);
     log->progress_width = width;
+}
+
+void nd_log_progress(nd_log *log, const char *text)
+{
+    FILE *const plain[] = {log->file, log->animated ? NULL : log->terminal};
+    for (int i = 0; i < 2; i++) {
+        if (!plain[i])
+            continue;
+        fprintf(plain[i], "%s\n", text);
+        fflush(plain[i]);
+    }
+    nd_log_redraw(log, text);
 }

@@ -18,4 +18,7 @@ void nd_log_line(nd_log *log, const char *format, ...) __attribute__((format(pri
 /* Redraws the progress line on a terminal; elsewhere, and in the file, a plain line. */
 void nd_log_progress(nd_log *log, const char *text);
 
+/* Redraws the progress line on a terminal and writes nothing elsewhere: between the lines of a log. */
+void nd_log_redraw(nd_log *log, const char *text);
+
 #endif

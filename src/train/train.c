@@ -165,6 +165,8 @@ static nd_status step_loop(nd_run *run, nd_metrics *metrics)
             nd_progress_line(&progress, run, &step, line, sizeof line);
             if (evaluated || due(run->step, c->logging.log_interval, last))
                 nd_log_progress(&run->log, line);
+            else
+                nd_log_redraw(&run->log, line);
         }
         if (step.stop_requested && run->step < last) {
             ND_TRY(save(run));
