@@ -1,5 +1,6 @@
 #include "cli/args.h"
 #include "cli/cli.h"
+#include "cli/config_arguments.h"
 #include "train/run.h"
 #include "train/train.h"
 
@@ -7,9 +8,9 @@
 #include <string.h>
 
 typedef struct train_arguments {
-    const char *config, *run_dir, *resume, *dataset, *data_path, *checkpoint_dir;
+    nd_config_arguments source;
+    const char *run_dir, *resume, *dataset, *data_path, *checkpoint_dir;
     const char *n_samples, *epochs, *total_steps, *checkpoint_interval, *log_interval;
-    nd_arg_list set;
     bool list_keys, config_docs;
 } train_arguments;
 
@@ -22,8 +23,6 @@ static nd_status apply_flag(nd_config *config, const char *section, const char *
 
 static nd_status apply_flags(nd_config *config, const train_arguments *a)
 {
-    for (int i = 0; i < a->set.count; i++)
-        ND_TRY(nd_config_set(config, a->set.items[i], "--set"));
     ND_TRY(apply_flag(config, "logging", "run_dir", a->run_dir, "--run-dir"));
     ND_TRY(apply_flag(config, "data", "dataset", a->dataset, "--dataset"));
     ND_TRY(apply_flag(config, "data", "data_path", a->data_path, "--data-path"));
@@ -38,12 +37,7 @@ static nd_status apply_flags(nd_config *config, const train_arguments *a)
 
 static nd_status load_config(const train_arguments *a, nd_config *config)
 {
-    char path[ND_CONFIG_TEXT_MAX];
-    nd_config_defaults(config);
-    if (!a->config)
-        return ND_FAIL(ND_ECONFIG, "no configuration; give --config FILE (see --help)");
-    ND_TRY(nd_config_find(a->config, path, sizeof path));
-    ND_TRY(nd_config_read_file(config, path));
+    ND_TRY(nd_config_arguments_load(&a->source, config));
     ND_TRY(apply_flags(config, a));
     return nd_config_check(config);
 }
@@ -52,8 +46,10 @@ nd_status nd_cli_train(int argc, char **argv)
 {
     train_arguments a = {.resume = "none"};
     const nd_arg args[] = {
-        {"--config", ND_ARG_TEXT, &a.config, "FILE", "a path, or the name of an installed config"},
-        {"--set", ND_ARG_APPEND, &a.set, "SECTION.KEY=VALUE", "sets one key; may be repeated"},
+        {"--config", ND_ARG_TEXT, &a.source.config, "FILE",
+         "a path, or the name of an installed config"},
+        {"--set", ND_ARG_APPEND, &a.source.set, "SECTION.KEY=VALUE",
+         "sets one key; may be repeated"},
         {"--run-dir", ND_ARG_TEXT, &a.run_dir, "DIR", "where the run leaves its files"},
         {"--resume", ND_ARG_TEXT, &a.resume, "auto|none|DIR",
          "continue from the newest whole checkpoint, start anew, or from DIR"},

@@ -16,6 +16,7 @@ static const subcommand subcommands[] = {
     {"eval", nd_cli_eval, "held-out loss and bits per byte of a checkpoint"},
     {"sample", nd_cli_sample, "generate text from a checkpoint"},
     {"grad", nd_cli_grad, "loss and every gradient of one batch, for cross-checks"},
+    {"plan", nd_cli_plan, "memory, wire bytes and FLOPs of a run, before it starts"},
     {"info", nd_cli_info, "what a shard or a checkpoint holds"},
 };
 

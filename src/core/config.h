@@ -106,6 +106,9 @@ nd_status nd_config_set_key(nd_config *config, const char *section, const char *
  * Errors: ND_ECONFIG naming the keys, their values, and what would agree. */
 nd_status nd_config_check(const nd_config *config);
 
+/* The part of it that needs no data and no device: what `plan` asks for. */
+nd_status nd_config_check_model(const nd_config *config);
+
 /* The whole effective configuration as INI text that nd_config_read_file reads back. */
 nd_status nd_config_write(const nd_config *config, FILE *out);
 

@@ -1,7 +1,7 @@
 /* What keys must agree on. */
 #include "core/config.h"
 
-static nd_status check_model(const nd_config *c)
+static nd_status check_shape(const nd_config *c)
 {
     if (c->model.hidden_dim % c->model.num_heads != 0)
         return ND_FAIL(ND_ECONFIG, "[model] num_heads = %lld does not divide hidden_dim = %lld",
@@ -47,10 +47,15 @@ static nd_status check_training(const nd_config *c)
     return ND_OK;
 }
 
+nd_status nd_config_check_model(const nd_config *c)
+{
+    ND_TRY(check_shape(c));
+    return check_training(c);
+}
+
 nd_status nd_config_check(const nd_config *c)
 {
-    ND_TRY(check_model(c));
-    ND_TRY(check_training(c));
+    ND_TRY(nd_config_check_model(c));
     if (c->data.dataset == ND_DATASET_SHARDS && c->data.data_path[0] == '\0')
         return ND_FAIL(ND_ECONFIG,
                        "[data] data_path is empty; name a directory of packed shards, or "

@@ -8,7 +8,7 @@ static size_t packed_bytes(const nd_weight *w)
     return (size_t)(w->codes.rows * w->codes.cols + 3) / 4;
 }
 
-static size_t wire_bytes(const nd_weight *w)
+size_t nd_weight_gather_bytes(const nd_weight *w)
 {
     if (!w->ternary)
         return nd_view_bytes(nd_read(w->dense));
@@ -29,7 +29,7 @@ nd_status nd_weight_gather_take(nd_weight_gather *gather, const nd_model *model,
         size_t bytes = 0;
         for (int64_t i = 0; i < own->count; i++)
             if (own->owner[i] == r)
-                bytes += wire_bytes(&model->weights[i]);
+                bytes += nd_weight_gather_bytes(&model->weights[i]);
         ND_TRY(nd_arena_take(arena, ND_U8, 1, (int64_t)bytes, &gather->buffers[r]));
     }
     return ND_OK;
@@ -71,7 +71,7 @@ nd_status nd_weight_gather_run(nd_weight_gather *gather, nd_model *model, nd_com
     for (int64_t i = 0; i < own->count; i++)
         if (own->owner[i] == comm->rank) {
             ND_TRY(pack_weight(b, &model->weights[i], at));
-            at += wire_bytes(&model->weights[i]);
+            at += nd_weight_gather_bytes(&model->weights[i]);
         }
     for (int r = 0; r < own->ranks; r++) {
         nd_view buffer = gather->buffers[r];
@@ -82,7 +82,7 @@ nd_status nd_weight_gather_run(nd_weight_gather *gather, nd_model *model, nd_com
         for (int64_t i = 0; i < own->count; i++)
             if (own->owner[i] == r) {
                 ND_TRY(unpack_weight(b, &model->weights[i], at));
-                at += wire_bytes(&model->weights[i]);
+                at += nd_weight_gather_bytes(&model->weights[i]);
             }
     }
     return ND_OK;

@@ -13,6 +13,9 @@ typedef struct nd_weight_gather {
     nd_view *buffers;        /* [ranks] u8: what each rank sends */
 } nd_weight_gather;
 
+/* Bytes of one weight on the wire. */
+size_t nd_weight_gather_bytes(const nd_weight *weight);
+
 /* Lays out the wire buffers; run measuring, commit, run again. One rank needs none. */
 nd_status nd_weight_gather_take(nd_weight_gather *gather, const nd_model *model,
                                 const nd_ownership *own, nd_arena *arena);

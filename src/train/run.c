@@ -1,6 +1,7 @@
 #include "train/run.h"
 
 #include "core/sum_tree.h"
+#include "train/run_memory.h"
 
 #include <omp.h>
 #include <sched.h>
@@ -130,73 +131,6 @@ done:
     return status;
 }
 
-static nd_status take_masters(nd_run *run, nd_arena *arena)
-{
-    const nd_params *params = &run->model->params;
-    const nd_dtype type =
-        run->config.optimizer.master_precision == ND_PRECISION_BF16 ? ND_BF16 : ND_F32;
-    for (int64_t i = 0; i < params->count; i++)
-        if (run->own.owner[i] == run->comm->rank)
-            ND_TRY(nd_arena_take(arena, type, params->list[i].rows, params->list[i].cols,
-                                 &run->masters[i]));
-    return ND_OK;
-}
-
-static nd_status take_gradients(nd_run *run, nd_arena *arena)
-{
-    const nd_params *params = &run->model->params;
-    for (int level = 0; level < run->gradient_levels; level++)
-        for (int64_t i = 0; i < params->count; i++)
-            ND_TRY(nd_arena_take(arena, ND_F32, params->list[i].rows, params->list[i].cols,
-                                 &run->gradients[level][i]));
-    return nd_arena_take(arena, ND_F64, 1, 1, &run->scalar);
-}
-
-static nd_status take_category(nd_run *run, nd_memory_category category)
-{
-    nd_arena *arena = &run->arenas[category];
-    switch (category) {
-    case ND_MEMORY_CODES:
-        return nd_model_take_weights(run->model, arena);
-    case ND_MEMORY_MASTERS:
-        return take_masters(run, arena);
-    case ND_MEMORY_GRADIENTS:
-        return take_gradients(run, arena);
-    case ND_MEMORY_OPTIMIZER:
-        return nd_optimizer_take(run->optimizer, arena);
-    case ND_MEMORY_ACTIVATIONS:
-        return nd_model_take_activations(run->model, arena, true);
-    case ND_MEMORY_WIRE:
-        return nd_weight_gather_take(&run->gather, run->model, &run->own, arena);
-    case ND_MEMORY_COUNT:
-        break;
-    }
-    return ND_FAIL(ND_EINTERNAL, "no memory category %d", (int)category);
-}
-
-static nd_status take_memory(nd_run *run)
-{
-    const size_t count = (size_t)run->model->params.count;
-    run->masters = calloc(count, sizeof *run->masters);
-    if (!run->masters)
-        return ND_FAIL(ND_ENOMEM, "no memory for the table of masters");
-    for (int level = 0; level < run->gradient_levels; level++) {
-        run->gradients[level] = calloc(count, sizeof(nd_view));
-        if (!run->gradients[level])
-            return ND_FAIL(ND_ENOMEM, "no memory for the table of gradients");
-    }
-    run->resident_at_start = nd_memory_resident();
-    for (int category = 0; category < ND_MEMORY_COUNT; category++) {
-        nd_arena *arena = &run->arenas[category];
-        nd_arena_start_measuring(arena, nd_memory_category_name((nd_memory_category)category),
-                                 run->backend);
-        ND_TRY(take_category(run, (nd_memory_category)category));
-        ND_TRY(nd_arena_commit(arena));
-        ND_TRY(take_category(run, (nd_memory_category)category));
-    }
-    return ND_OK;
-}
-
 static nd_status initialize_masters(nd_run *run)
 {
     nd_backend *b = run->backend;
@@ -229,15 +163,30 @@ nd_status nd_run_publish_weights(nd_run *run)
     return nd_weight_gather_run(&run->gather, run->model, run->comm);
 }
 
-static nd_status create(nd_run *run)
+nd_status nd_run_prepare(nd_run *run)
 {
-    ND_TRY(split_batch(run));
-    ND_TRY(open_data(run));
-    ND_TRY(nd_run_create_backend(&run->config, run->comm, &run->backend));
     const nd_model_config model_config = nd_model_config_from(&run->config);
+    const size_t table = sizeof(nd_view);
+    ND_TRY(split_batch(run));
+    ND_TRY(nd_run_create_backend(&run->config, run->comm, &run->backend));
     ND_TRY(nd_model_create(&model_config, run->backend, &run->model));
     ND_TRY(assign_owners(run));
-    ND_TRY(take_memory(run));
+    run->masters = calloc((size_t)run->model->params.count, table);
+    if (!run->masters)
+        return ND_FAIL(ND_ENOMEM, "no memory for the table of masters");
+    for (int level = 0; level < run->gradient_levels; level++) {
+        run->gradients[level] = calloc((size_t)run->model->params.count, table);
+        if (!run->gradients[level])
+            return ND_FAIL(ND_ENOMEM, "no memory for the table of gradients");
+    }
+    return ND_OK;
+}
+
+static nd_status create(nd_run *run)
+{
+    ND_TRY(nd_run_prepare(run));
+    ND_TRY(open_data(run));
+    ND_TRY(nd_run_memory_take(run));
     return initialize_masters(run);
 }
 

@@ -50,6 +50,11 @@ typedef struct nd_run {
  * initialises masters from the seed and gathers weights. Collective. */
 nd_status nd_run_create(const nd_config *config, nd_comm *comm, nd_run *run);
 
+/* The part of nd_run_create that needs neither data nor memory: backend, parameter table, owners. From
+ * run->config and run->comm, of which only rank and size are used: `plan` passes ranks that do not
+ * exist. */
+nd_status nd_run_prepare(nd_run *run);
+
 /* Starts the loader at the run's step. */
 nd_status nd_run_start_loader(nd_run *run);
 

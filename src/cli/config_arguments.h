@@ -1,0 +1,16 @@
+/* --config and --set, as every command that takes a configuration has them. */
+#ifndef ND_CLI_CONFIG_ARGUMENTS_H
+#define ND_CLI_CONFIG_ARGUMENTS_H
+
+#include "cli/args.h"
+#include "core/config.h"
+
+typedef struct nd_config_arguments {
+    const char *config; /* a path or an installed name */
+    nd_arg_list set;
+} nd_config_arguments;
+
+/* Defaults, then the file, then every --set. Not checked. */
+nd_status nd_config_arguments_load(const nd_config_arguments *arguments, nd_config *config);
+
+#endif

@@ -1,0 +1,134 @@
+#include "train/plan.h"
+
+#include "train/metrics.h"
+#include "train/run_memory.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+static const double gib = 1024.0 * 1024.0 * 1024.0;
+
+/* Floats move once for each rank but the owner in a tree; codes go to each rank but the owner. */
+static void count_wire(const nd_run *run, nd_plan *plan)
+{
+    const double others = plan->ranks - 1;
+    for (int64_t i = 0; i < run->model->params.count; i++) {
+        const nd_param *p = &run->model->params.list[i];
+        const nd_weight *w = &run->model->weights[i];
+        plan->reduce_bytes += others * 4.0 * (double)(p->rows * p->cols);
+        plan->gather_bytes += others * (double)nd_weight_gather_bytes(w);
+    }
+}
+
+static nd_status plan_rank(const nd_config *config, int rank, nd_plan *plan)
+{
+    nd_comm comm = {.rank = rank, .size = plan->ranks, .local_size = 1};
+    nd_run *run = calloc(1, sizeof *run);
+    nd_status status = ND_OK;
+    if (!run)
+        return ND_FAIL(ND_ENOMEM, "no memory for a plan");
+    run->config = *config;
+    run->comm = &comm;
+    ND_TRY_GOTO(nd_run_prepare(run), done);
+    ND_TRY_GOTO(nd_run_memory_measure(run), done);
+    for (int i = 0; i < ND_MEMORY_COUNT; i++)
+        plan->bytes[rank][i] = run->arenas[i].used;
+    if (nd_plan_rank_bytes(plan, rank) > nd_plan_rank_bytes(plan, plan->fullest))
+        plan->fullest = rank;
+    if (rank > 0)
+        goto done;
+    const nd_params *params = &run->model->params;
+    plan->parameters = nd_params_total(params);
+    for (int64_t i = 0; i < params->count; i++)
+        if (params->list[i].role == ND_ROLE_TERNARY)
+            plan->parameters_ternary += params->list[i].rows * params->list[i].cols;
+    plan->tokens_per_step = config->training.batch_size * config->training.seq_length;
+    plan->flops_per_step =
+        nd_metrics_flops_per_token(&run->model->config) * (double)plan->tokens_per_step;
+    count_wire(run, plan);
+done:
+    nd_run_destroy(run);
+    free(run);
+    return status;
+}
+
+nd_status nd_plan_create(const nd_config *config, int ranks, nd_plan *plan)
+{
+    memset(plan, 0, sizeof *plan);
+    plan->ranks = ranks;
+    plan->bytes = calloc((size_t)ranks, sizeof *plan->bytes);
+    if (!plan->bytes)
+        return ND_FAIL(ND_ENOMEM, "no memory for a plan of %d ranks", ranks);
+    for (int rank = 0; rank < ranks; rank++)
+        ND_TRY(plan_rank(config, rank, plan));
+    return ND_OK;
+}
+
+void nd_plan_destroy(nd_plan *plan)
+{
+    free(plan->bytes);
+    memset(plan, 0, sizeof *plan);
+}
+
+size_t nd_plan_rank_bytes(const nd_plan *plan, int rank)
+{
+    size_t total = 0;
+    for (int i = 0; i < ND_MEMORY_COUNT; i++)
+        total += plan->bytes[rank][i];
+    return total;
+}
+
+/* What would help most, from the largest category down. */
+static void print_advice(const nd_plan *plan, const nd_config *config, FILE *out)
+{
+    const size_t *bytes = plan->bytes[plan->fullest];
+    if (!config->hardware.gradient_checkpointing)
+        fprintf(out,
+                "  hardware.gradient_checkpointing = true keeps one activation a layer "
+                "(activations are %.2f GiB)\n",
+                (double)bytes[ND_MEMORY_ACTIVATIONS] / gib);
+    if (nd_config_micro_batch(config) > 1)
+        fprintf(out, "  training.micro_batch_size = %lld halves them\n",
+                (long long)(nd_config_micro_batch(config) / 2));
+    if (config->optimizer.master_precision == ND_PRECISION_FP32)
+        fprintf(out, "  optimizer.master_precision = bf16 halves the masters (%.2f GiB)\n",
+                (double)bytes[ND_MEMORY_MASTERS] / gib);
+    if (config->dist.deterministic == ND_DETERMINISTIC_WORLD)
+        fprintf(out,
+                "  dist.deterministic = off, or fewer micro-batches a rank, needs one gradient "
+                "buffer (gradients are %.2f GiB)\n",
+                (double)bytes[ND_MEMORY_GRADIENTS] / gib);
+    fprintf(out, "  more ranks share masters and optimizer state (%.2f GiB here)\n",
+            (double)(bytes[ND_MEMORY_MASTERS] + bytes[ND_MEMORY_OPTIMIZER]) / gib);
+}
+
+void nd_plan_print(const nd_plan *plan, const nd_config *config, size_t device_memory, FILE *out)
+{
+    const double mib = 1024.0 * 1024.0;
+    const double parameters = (double)plan->parameters;
+    fprintf(out, "%.2fM parameters, %.2fM of them ternary; %lld tokens a step on %d rank%s\n\n",
+            parameters * 1e-6, (double)plan->parameters_ternary * 1e-6,
+            (long long)plan->tokens_per_step, plan->ranks, plan->ranks == 1 ? "" : "s");
+    fprintf(out, "memory (MiB)     rank 0   fullest (rank %d)\n", plan->fullest);
+    for (int i = 0; i < ND_MEMORY_COUNT; i++)
+        fprintf(out, "  %-12s %9.1f %9.1f\n", nd_memory_category_name((nd_memory_category)i),
+                (double)plan->bytes[0][i] / mib, (double)plan->bytes[plan->fullest][i] / mib);
+    fprintf(out, "  %-12s %9.1f %9.1f\n", "sum", (double)nd_plan_rank_bytes(plan, 0) / mib,
+            (double)nd_plan_rank_bytes(plan, plan->fullest) / mib);
+    fprintf(out, "  beside these: the program with its libraries, and the backend's workspace\n\n");
+    fprintf(out,
+            "wire a step      %.1f MiB of gradients to owners, %.1f MiB of codes from them: "
+            "%.2f bytes a parameter and rank\n",
+            plan->reduce_bytes / mib, plan->gather_bytes / mib,
+            (plan->reduce_bytes + plan->gather_bytes) / parameters / plan->ranks);
+    fprintf(out, "arithmetic       %.3g FLOP a step, %.3g over the run\n", plan->flops_per_step,
+            plan->flops_per_step * (double)config->training.total_steps);
+    if (device_memory == 0)
+        return;
+    const double need = (double)nd_plan_rank_bytes(plan, plan->fullest);
+    const bool fits = need <= (double)device_memory;
+    fprintf(out, "\n%.2f GiB of %.2f GiB: %s\n", need / gib, (double)device_memory / gib,
+            fits ? "fits" : "does not fit; what would help:");
+    if (!fits)
+        print_advice(plan, config, out);
+}

@@ -1,0 +1,13 @@
+/* What a run takes from its arenas: one layout, measured or taken. */
+#ifndef ND_TRAIN_RUN_MEMORY_H
+#define ND_TRAIN_RUN_MEMORY_H
+
+#include "train/run.h"
+
+/* Counts every category into run->arenas[].used; nothing is allocated. */
+nd_status nd_run_memory_measure(nd_run *run);
+
+/* Measures, allocates and lays out every category. Errors: ND_ENOMEM naming the category. */
+nd_status nd_run_memory_take(nd_run *run);
+
+#endif

@@ -1,0 +1,82 @@
+/* What `plan` says and what runs take. */
+#include "support/run_files.h"
+#include "support/support.h"
+#include "train/plan.h"
+
+#include <jansson.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static char directory[64], config_path[128];
+
+static void setup(void)
+{
+    strcpy(directory, nd_test_directory());
+    snprintf(config_path, sizeof config_path, "%s/config.ini", directory);
+    nd_test_write_config(config_path);
+}
+
+static void teardown(void)
+{
+    nd_test_remove_directory(directory);
+}
+
+TestSuite(plan, .init = setup, .fini = teardown);
+
+/* The memory categories of the last line of the metrics, which rank 0 writes. */
+static void check_against_run(int ranks, const char *set, const char *run_set)
+{
+    char run[128], path[160];
+    static nd_config config;
+    nd_plan plan;
+    nd_config_defaults(&config);
+    ND_ASSERT_OK(nd_config_read_file(&config, config_path));
+    ND_ASSERT_OK(nd_config_set(&config, set, "test"));
+    ND_ASSERT_OK(nd_plan_create(&config, ranks, &plan));
+    snprintf(run, sizeof run, "%s/run%d", directory, ranks);
+    nd_test_train(ranks, 0, config_path, run, run_set);
+    snprintf(path, sizeof path, "%s/metrics.jsonl", run);
+    char *text = nd_test_read_file(path, NULL);
+    *strchr(text, '\n') = '\0';
+    json_t *line = json_loads(text, 0, NULL);
+    const json_t *mem = json_object_get(line, "mem");
+    for (int i = 0; i < ND_MEMORY_COUNT; i++) {
+        const char *name = nd_memory_category_name((nd_memory_category)i);
+        const double measured = json_number_value(json_object_get(mem, name));
+        if (i == ND_MEMORY_ACTIVATIONS) /* the metrics add the backend's workspace */
+            cr_assert_geq(measured, (double)plan.bytes[0][i]);
+        else
+            cr_assert_eq(measured, (double)plan.bytes[0][i], "%s: %g, planned %zu", name, measured,
+                         plan.bytes[0][i]);
+    }
+    json_decref(line);
+    free(text);
+    nd_plan_destroy(&plan);
+}
+
+Test(plan, names_the_bytes_that_a_run_of_as_many_ranks_takes)
+{
+    check_against_run(1, "training.batch_size=8", "");
+    check_against_run(4, "training.batch_size=16", "--set training.batch_size=16");
+}
+
+Test(plan, says_what_does_not_fit_and_what_would_help)
+{
+    char output[8192];
+    const int code =
+        nd_test_shell(output, sizeof output, "%s plan --config %s --ranks 2 --device-memory 100K",
+                      ND_BINARY, config_path);
+    cr_assert_eq(code, 0, "%s", output);
+    cr_assert(strstr(output, "does not fit") != NULL, "%s", output);
+    cr_assert(strstr(output, "gradient_checkpointing") != NULL, "%s", output);
+}
+
+Test(plan, refuses_a_batch_that_the_ranks_cannot_share)
+{
+    char output[8192];
+    const int code = nd_test_shell(output, sizeof output, "%s plan --config %s --ranks 3",
+                                   ND_BINARY, config_path);
+    cr_assert_eq(code, 2, "%s", output);
+    cr_assert(strstr(output, "3 ranks cannot share evenly") != NULL, "%s", output);
+}
