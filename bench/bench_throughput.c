@@ -116,12 +116,13 @@ static void step_flops(const nd_run *run, double *forward, double *rest)
 static void print_memory(const nd_run *run)
 {
     const double mib = 1024.0 * 1024.0;
-    double total = (double)run->resident_at_start;
+    const size_t workspace = run->backend->ops.workspace_bytes(run->backend);
+    double total = (double)nd_memory_program(workspace + nd_loader_bytes(run->loader));
     printf("\n| memory | MiB |\n|---|---|\n| program and libraries | %.1f |\n", total / mib);
     for (int i = 0; i < ND_MEMORY_COUNT; i++) {
         double bytes = (double)run->arenas[i].size;
         if (i == ND_MEMORY_ACTIVATIONS)
-            bytes += (double)run->backend->ops.workspace_bytes(run->backend);
+            bytes += (double)workspace;
         printf("| %s | %.1f |\n", nd_memory_category_name((nd_memory_category)i), bytes / mib);
         total += bytes;
     }

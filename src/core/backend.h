@@ -131,6 +131,10 @@ typedef struct nd_backend_ops {
     nd_status (*gemm)(nd_backend *b, nd_view c, nd_cview a, bool transpose_a, nd_cview bb,
                       bool transpose_b, float alpha, float beta);
 
+    /* c = alpha a aᵀ, or alpha aᵀ a with transpose_a; symmetric to the bit.   c: float [m, m]. */
+    nd_status (*gemm_symmetric)(nd_backend *b, nd_view c, nd_cview a, bool transpose_a,
+                                float alpha);
+
     /* -- rows -------------------------------------------------------------------------------- */
 
     /* r[t] = 1/sqrt(mean_i x[t,i]^2 + 1e-5); y[t,i] = x[t,i] r[t] w[i].

@@ -36,8 +36,8 @@ static nd_status iterate(nd_backend *b, quintic p, nd_view x, nd_view y, const n
     const int64_t side = wide ? x.rows : x.cols;
     const nd_view a = nd_view_of(gram[0].data, gram[0].dtype, side, side);
     const nd_view squared = nd_view_of(gram[1].data, gram[1].dtype, side, side);
-    ND_TRY(b->ops.gemm(b, a, nd_read(x), !wide, nd_read(x), wide, 1.0f, 0.0f));
-    ND_TRY(b->ops.gemm(b, squared, nd_read(a), false, nd_read(a), true, p.c, 0.0f));
+    ND_TRY(b->ops.gemm_symmetric(b, a, nd_read(x), !wide, 1.0f));
+    ND_TRY(b->ops.gemm_symmetric(b, squared, nd_read(a), false, p.c));
     ND_TRY(b->ops.axpby(b, squared, p.b, nd_read(a), 1.0f));
     ND_TRY(b->ops.axpby(b, y, p.a, nd_read(x), 0.0f));
     if (wide)

@@ -1,5 +1,6 @@
 #include "train/memory.h"
 
+#include <malloc.h>
 #include <stdio.h>
 #include <unistd.h>
 
@@ -10,16 +11,35 @@ const char *nd_memory_category_name(nd_memory_category category)
     return names[category];
 }
 
+/* Pages of /proc/self/statm: all that are resident, and those of files and shared memory. */
+static void read_statm(size_t *resident, size_t *shared)
+{
+    unsigned long total = 0, resident_pages = 0, shared_pages = 0;
+    FILE *file = fopen("/proc/self/statm", "r");
+    *resident = *shared = 0;
+    if (!file)
+        return;
+    if (fscanf(file, "%lu %lu %lu", &total, &resident_pages, &shared_pages) == 3) {
+        *resident = (size_t)resident_pages * (size_t)sysconf(_SC_PAGESIZE);
+        *shared = (size_t)shared_pages * (size_t)sysconf(_SC_PAGESIZE);
+    }
+    fclose(file);
+}
+
 size_t nd_memory_resident(void)
 {
-    unsigned long pages = 0, resident = 0;
-    FILE *file = fopen("/proc/self/statm", "r");
-    if (!file)
-        return 0;
-    if (fscanf(file, "%lu %lu", &pages, &resident) != 2)
-        resident = 0;
-    fclose(file);
-    return (size_t)resident * (size_t)sysconf(_SC_PAGESIZE);
+    size_t resident, shared;
+    read_statm(&resident, &shared);
+    return resident;
+}
+
+size_t nd_memory_program(size_t counted)
+{
+    size_t resident, shared;
+    read_statm(&resident, &shared);
+    const struct mallinfo2 heap = mallinfo2();
+    const size_t held = heap.uordblks + heap.hblkhd;
+    return shared + (held > counted ? held - counted : 0);
 }
 
 size_t nd_memory_resident_peak(void)

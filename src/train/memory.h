@@ -16,6 +16,10 @@ typedef enum nd_memory_category {
 
 const char *nd_memory_category_name(nd_memory_category category);
 
+/* Bytes of the program and its libraries: resident pages of files and shared memory, and what the heap
+ * holds beyond the `counted` bytes that other categories already name (workspace, loader). */
+size_t nd_memory_program(size_t counted);
+
 /* Resident set size of this process in bytes (/proc/self/statm), and its peak (VmHWM). */
 size_t nd_memory_resident(void);
 size_t nd_memory_resident_peak(void);

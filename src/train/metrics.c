@@ -75,15 +75,18 @@ void nd_metrics_close(nd_metrics *metrics)
 static json_t *memory_json(const nd_run *run)
 {
     json_t *mem = json_object();
+    const size_t workspace = run->backend->ops.workspace_bytes(run->backend);
+    const size_t loader = nd_loader_bytes(run->loader);
     for (int i = 0; i < ND_MEMORY_COUNT; i++) {
         size_t bytes = run->arenas[i].size;
         if (i == ND_MEMORY_ACTIVATIONS)
-            bytes += run->backend->ops.workspace_bytes(run->backend);
+            bytes += workspace;
         json_object_set_new(mem, nd_memory_category_name((nd_memory_category)i),
                             json_integer((json_int_t)bytes));
     }
-    json_object_set_new(mem, "loader", json_integer((json_int_t)nd_loader_bytes(run->loader)));
-    json_object_set_new(mem, "program", json_integer((json_int_t)run->resident_at_start));
+    json_object_set_new(mem, "loader", json_integer((json_int_t)loader));
+    json_object_set_new(mem, "program",
+                        json_integer((json_int_t)nd_memory_program(workspace + loader)));
     json_object_set_new(mem, "rss", json_integer((json_int_t)nd_memory_resident()));
     return mem;
 }

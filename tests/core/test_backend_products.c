@@ -1,5 +1,6 @@
 /* The fast products and attention against the reference. */
 #include "core/conformance.h"
+#include "core/cpu/reference.h"
 
 /* f32 products of f32; bf16 outputs or operands that are rounded once (2^-9 in the mean); attention
  * in bf16 also rounds the probabilities and their gradients. */
@@ -145,6 +146,29 @@ Test(products, dense_products_agree_with_the_reference)
             check_gemm(&h, shapes[s], mix, 1.0f, 0.0f);
             check_gemm(&h, shapes[s], mix, 1.0f, 1.0f);
             check_gemm(&h, shapes[s], mix, -0.5f, 0.25f);
+            harness_reset(&h);
+        }
+    harness_close(&h);
+}
+
+Test(products, symmetric_products_agree_with_the_reference)
+{
+    static const int64_t sides[][2] = {{1, 1}, {3, 70}, {64, 5}, {257, 40}, {300, 300}, {520, 33}};
+    harness h;
+    cr_assert(harness_open(&h, "auto"));
+    for (int s = 0; s < 6; s++)
+        for (int mix = 0; mix < 8; mix++) {
+            const int64_t m = sides[s][0], k = sides[s][1];
+            const nd_dtype c_type = float_dtypes[mix >> 1 & 1];
+            const bool ta = mix & 4;
+            const nd_cview a =
+                nd_read(random_floats(&h, float_dtypes[mix & 1], ta ? k : m, ta ? m : k, 1.0f));
+            const outputs c = poisoned_outputs(&h, ND_F64, c_type, m, m);
+            RUN(&h, gemm_symmetric, c.view[i], a, ta, -0.5f);
+            check_close(&h, "gemm_symmetric", &c, c_type == ND_BF16 ? PRODUCT_BF16 : PRODUCT_F32);
+            for (int64_t at = 0; at < m * m; at++) /* symmetric to the bit */
+                cr_assert_eq(nd_load(nd_read(c.view[1]), at),
+                             nd_load(nd_read(c.view[1]), at % m * m + at / m));
             harness_reset(&h);
         }
     harness_close(&h);

@@ -98,6 +98,7 @@ static inline void nd_fast_store(const nd_fast_kernels *k, nd_view v, int64_t fi
 
 /* Each replaces the slots of one op family. */
 void nd_fast_fill_products(nd_backend_ops *ops);
+void nd_fast_fill_symmetric(nd_backend_ops *ops);
 void nd_fast_fill_attention(nd_backend_ops *ops);
 void nd_fast_fill_codes(nd_backend_ops *ops);
 void nd_fast_fill_norms(nd_backend_ops *ops);

@@ -204,6 +204,12 @@ static nd_status gemm_reference(nd_backend *b, nd_view c, nd_cview a, bool trans
     return ND_OK;
 }
 
+static nd_status gemm_symmetric_reference(nd_backend *b, nd_view c, nd_cview a, bool transpose_a,
+                                          float alpha)
+{
+    return gemm_reference(b, c, a, transpose_a, a, !transpose_a, alpha, 0.0f);
+}
+
 void nd_reference_fill_ternary(nd_backend_ops *ops)
 {
     ops->ternarize = ternarize_reference;
@@ -215,4 +221,5 @@ void nd_reference_fill_ternary(nd_backend_ops *ops)
     ops->ternary_gemm_dx = ternary_gemm_dx_reference;
     ops->ternary_gemm_dw = ternary_gemm_dw_reference;
     ops->gemm = gemm_reference;
+    ops->gemm_symmetric = gemm_symmetric_reference;
 }
