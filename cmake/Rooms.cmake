@@ -13,6 +13,10 @@ target_compile_definitions(nd_warnings INTERFACE _GNU_SOURCE ND_HAVE_CUDA=0
 if(ND_SANITIZE)
     add_compile_options(-fsanitize=${ND_SANITIZE} -fno-omit-frame-pointer -fno-sanitize-recover=all)
     add_link_options(-fsanitize=${ND_SANITIZE})
+    # What they are told; -u takes it from its archive into every program.
+    add_library(nd_sanitizer STATIC ${CMAKE_SOURCE_DIR}/tests/sanitizers/defaults.c)
+    add_link_options(-Wl,-u,nd_sanitizer_defaults)
+    link_libraries(nd_sanitizer)
 endif()
 if(ND_COVERAGE)
     add_compile_options(--coverage -O1)

@@ -8,13 +8,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* HDF5 1.10 loses memory when it refuses a damaged file; that is not ours to find. */
-const char *__lsan_default_suppressions(void);
-const char *__lsan_default_suppressions(void)
-{
-    return "leak:libhdf5";
-}
-
 uint32_t nd_test_random(uint64_t seed, uint64_t index, uint32_t below)
 {
     return nd_rng_philox(seed, 0, index).word[0] % below;
