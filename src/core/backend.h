@@ -54,12 +54,21 @@ typedef struct nd_rope_params {
     bool inverse; /* rotate by the negative angle: the backward of rope */
 } nd_rope_params;
 
+enum { ND_OFFSETS_MAX = 8 };
+
 typedef struct nd_cross_entropy_params {
     float label_smoothing; /* target distribution (1 - e) onehot + e/V */
     float z_loss_weight;   /* adds z * logsumexp^2 */
     float entropy_weight;  /* subtracts w * entropy of the predicted distribution */
     float gradient_scale;  /* dlogits are multiplied by this */
+    int offsets;           /* targets a row: the next token, the one after, ...; 0 means 1 */
+    float offset_weight[ND_OFFSETS_MAX]; /* [0] is not read: the next token weighs 1 */
 } nd_cross_entropy_params;
+
+static inline int nd_cross_entropy_offsets(const nd_cross_entropy_params *params)
+{
+    return params->offsets > 0 ? params->offsets : 1;
+}
 
 typedef struct nd_adamw_params {
     float learning_rate, beta1, beta2, epsilon, weight_decay;
@@ -196,10 +205,11 @@ typedef struct nd_backend_ops {
     nd_status (*embedding_backward)(nd_backend *b, nd_view dtable, nd_cview dx, nd_cview tokens);
 
     /* Softmax cross-entropy of rows of logits against targets, and its gradient in place of the
-     * logits. nll[t] = -log p[target] (nats, no auxiliary term); total[t] = smoothed nll
-     * + z lse^2 - w H(p), H the entropy of p; logits := gradient_scale * d total[t] / d logits.
-     * A target of -1 gives nll = total = 0 and a zero gradient row.
-     * logits: float [t, vocab]; nll, total: f32 or f64 [t, 1]; targets: i32 [1, t]. */
+     * logits. nll[t] = -log p[target 0] (nats, no auxiliary term); total[t] = sum over offsets j of
+     * offset_weight[j] * smoothed nll of target j, + z lse^2 - w H(p), H the entropy of p;
+     * logits := gradient_scale * d total[t] / d logits. A target 0 of -1 gives nll = total = 0 and a
+     * zero gradient row; another target of -1 leaves its term out.
+     * logits: float [t, vocab]; nll, total: f32 or f64 [t, 1]; targets: i32 [t, offsets]. */
     nd_status (*cross_entropy)(nd_backend *b, nd_view nll, nd_view total, nd_view logits,
                                nd_cview targets, const nd_cross_entropy_params *params);
 

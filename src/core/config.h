@@ -26,6 +26,7 @@ typedef enum nd_orthogonalization {
     ND_ORTHOGONALIZATION_NEWTON_SCHULZ,
     ND_ORTHOGONALIZATION_POLAR_EXPRESS
 } nd_orthogonalization;
+typedef enum nd_mtp_schedule { ND_MTP_CONSTANT, ND_MTP_LINEAR, ND_MTP_THIRDS } nd_mtp_schedule;
 typedef enum nd_precision { ND_PRECISION_FP32, ND_PRECISION_BF16 } nd_precision;
 typedef enum nd_dataset_choice { ND_DATASET_SHARDS, ND_DATASET_SYNTHETIC } nd_dataset_choice;
 typedef enum nd_target { ND_TARGET_AUTO, ND_TARGET_CPU, ND_TARGET_CUDA } nd_target;
@@ -52,6 +53,7 @@ typedef struct nd_config {
         bool use_mtp;
         int64_t mtp_n_tokens;
         double mtp_weight;
+        int mtp_schedule;
         bool use_collider;
         double collider_threshold, collider_sparsity;
         bool use_async_loader;

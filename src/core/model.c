@@ -15,7 +15,9 @@ nd_status nd_model_create(const nd_model_config *config, nd_backend *backend, nd
     ND_TRY_GOTO(nd_params_create(config, &m->params), fail);
     m->weights = calloc((size_t)m->params.count, sizeof *m->weights);
     m->layers = calloc((size_t)config->num_layers, sizeof *m->layers);
-    if (!m->weights || !m->layers) {
+    const int64_t targets = m->tokens * nd_cross_entropy_offsets(&config->loss);
+    m->host_targets = calloc((size_t)targets, sizeof *m->host_targets);
+    if (!m->weights || !m->layers || !m->host_targets) {
         status = ND_FAIL(ND_ENOMEM, "no memory for the tables of %lld layers",
                          (long long)config->num_layers);
         goto fail;
@@ -34,6 +36,7 @@ void nd_model_destroy(nd_model *m)
     nd_params_destroy(&m->params);
     free(m->weights);
     free(m->layers);
+    free(m->host_targets);
     free(m);
 }
 
@@ -93,7 +96,8 @@ nd_status nd_model_take_activations(nd_model *m, nd_arena *arena, bool training)
     ND_TRY(take_layers(m, arena, training));
     ND_TRY(nd_layer_scratch_take(arena, c, m->tokens, training, &m->scratch));
     ND_TRY(nd_arena_take(arena, ND_I32, 1, m->tokens, &m->inputs));
-    ND_TRY(nd_arena_take(arena, ND_I32, 1, m->tokens, &m->targets));
+    ND_TRY(
+        nd_arena_take(arena, ND_I32, m->tokens, nd_cross_entropy_offsets(&c->loss), &m->targets));
     if (training || c->num_layers == 0)
         ND_TRY(nd_arena_take(arena, c->compute, m->tokens, c->hidden_dim, &m->x_last));
     else
@@ -136,19 +140,29 @@ static nd_layer_span training_span(const nd_model *m, const nd_layer_activations
                            .values = acts->v};
 }
 
-/* Splits sequences of seq_length + 1 tokens into inputs and the targets one further on. */
+void nd_model_set_offset_weights(nd_model *m, const float *weights)
+{
+    for (int j = 1; j < nd_cross_entropy_offsets(&m->config.loss); j++)
+        m->config.loss.offset_weight[j] = weights[j];
+}
+
+/* Splits sequences of seq_length + 1 tokens into inputs and the targets one and more further on; a
+ * target beyond the sequence is -1. */
 static nd_status upload_tokens(nd_model *m, const int32_t *tokens)
 {
     const int64_t length = m->config.seq_length;
+    const int offsets = nd_cross_entropy_offsets(&m->config.loss);
+    nd_backend *b = m->backend;
     for (int64_t s = 0; s < m->config.micro_batch; s++) {
         const int32_t *sequence = tokens + s * (length + 1);
-        const size_t bytes = (size_t)length * sizeof *sequence;
-        int32_t *inputs = (int32_t *)m->inputs.data + s * length;
-        int32_t *targets = (int32_t *)m->targets.data + s * length;
-        ND_TRY(m->backend->ops.upload(m->backend, inputs, sequence, bytes));
-        ND_TRY(m->backend->ops.upload(m->backend, targets, sequence + 1, bytes));
+        for (int64_t i = 0; i < length; i++)
+            for (int j = 0; j < offsets; j++)
+                m->host_targets[(s * length + i) * offsets + j] =
+                    i + 1 + j <= length ? sequence[i + 1 + j] : -1;
+        ND_TRY(b->ops.upload(b, (int32_t *)m->inputs.data + s * length, sequence,
+                             (size_t)length * sizeof *sequence));
     }
-    return ND_OK;
+    return b->ops.upload(b, m->targets.data, m->host_targets, nd_view_bytes(nd_read(m->targets)));
 }
 
 static nd_status forward(nd_model *m, const int32_t *tokens)
@@ -182,8 +196,7 @@ static nd_status head_and_loss(nd_model *m, float gradient_scale, const nd_view 
         const int64_t rows = left < m->logits.rows ? left : m->logits.rows;
         const nd_view logits = nd_view_rows(m->logits, 0, rows);
         const nd_cview x = nd_cview_rows(nd_read(m->x_final), first, rows);
-        const nd_cview targets =
-            nd_cview_of((const int32_t *)m->targets.data + first, ND_I32, 1, rows);
+        const nd_cview targets = nd_cview_rows(nd_read(m->targets), first, rows);
         ND_TRY(b->ops.gemm(b, logits, x, false, head, true, 1.0f, 0.0f));
         ND_TRY(b->ops.cross_entropy(b, nd_view_rows(m->nll, first, rows),
                                     nd_view_rows(m->total, first, rows), logits, targets, &params));

@@ -17,7 +17,8 @@ typedef struct nd_model {
     int64_t tokens;               /* micro_batch * seq_length */
     nd_layer_activations *layers; /* [num_layers] */
     nd_layer_scratch scratch;
-    nd_view inputs, targets;  /* i32 [1, tokens] */
+    nd_view inputs, targets;  /* i32 [1, tokens], [tokens, offsets] */
+    int32_t *host_targets;    /* [tokens, offsets] */
     nd_view x_last;           /* [tokens, d] output of the last layer */
     nd_view x_final, final_r; /* [tokens, d] after the final norm, [tokens, 1] */
     nd_view dx;               /* [tokens, d] */
@@ -63,6 +64,10 @@ nd_status nd_model_evaluate(nd_model *model, const int32_t *tokens, int64_t sequ
 nd_status nd_model_train(nd_model *model, const int32_t *tokens, float gradient_scale,
                          const nd_view *gradients, bool accumulate, nd_gradients_ready ready,
                          nd_loss *loss);
+
+/* The weights of the tokens predicted after the next one, for the steps that follow: offset j of
+ * nd_cross_entropy_params, 1 <= j < offsets. All zero until set. */
+void nd_model_set_offset_weights(nd_model *model, const float *weights);
 
 /* Rows of logits computed at once: full logits never exist. */
 int64_t nd_model_logit_rows(const nd_model_config *config);

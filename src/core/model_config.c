@@ -22,6 +22,7 @@ nd_model_config nd_model_config_from(const nd_config *config)
         .seq_length = config->training.seq_length,
         .loss = {.label_smoothing = (float)config->training.label_smoothing,
                  .z_loss_weight = (float)config->training.z_loss_weight,
-                 .entropy_weight = (float)config->training.entropy_weight},
+                 .entropy_weight = (float)config->training.entropy_weight,
+                 .offsets = config->training.use_mtp ? (int)config->training.mtp_n_tokens : 1},
     };
 }

@@ -18,7 +18,7 @@ typedef struct nd_model_config {
     bool checkpointing;           /* keep one activation a layer, recompute the rest */
     int64_t micro_batch;          /* sequences computed at once */
     int64_t seq_length;           /* tokens of each */
-    nd_cross_entropy_params loss; /* gradient_scale is set per call */
+    nd_cross_entropy_params loss; /* gradient_scale and offset weights are set per call */
 } nd_model_config;
 
 /* From a checked configuration: ternary, activations quantised, loss keys taken over. */

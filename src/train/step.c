@@ -1,6 +1,7 @@
 #include "train/step.h"
 
 #include "core/sum_tree.h"
+#include "optim/mtp_schedule.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -186,6 +187,9 @@ nd_status nd_step_run(nd_run *run, bool stop_requested, nd_step_result *result)
     leaf_loss losses[run->local_micro_batches];
     step_report report = {.stop_requested = stop_requested};
 
+    float offset_weights[ND_OFFSETS_MAX];
+    nd_mtp_weights(&run->config, run->step, offset_weights);
+    nd_model_set_offset_weights(run->model, offset_weights);
     ND_TRY(nd_loader_next(run->loader, &tokens, &report.data_wait_ms));
     ND_TRY(compute_gradients(run, tokens, losses));
     ND_TRY(fold_levels(run, &gradients));

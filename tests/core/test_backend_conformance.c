@@ -299,11 +299,16 @@ static void cross_entropy_case(harness *h, int64_t rows, int64_t vocab, nd_dtype
                                               {.label_smoothing = 0.1f,
                                                .z_loss_weight = 1e-3f,
                                                .entropy_weight = 0.05f,
-                                               .gradient_scale = 0.25f}};
-    for (int p = 0; p < 2; p++) {
+                                               .gradient_scale = 0.25f},
+                                              {.label_smoothing = 0.1f,
+                                               .gradient_scale = 1.0f,
+                                               .offsets = 3,
+                                               .offset_weight = {1.0f, 0.5f, 0.25f}}};
+    for (int p = 0; p < 3; p++) {
+        const int offsets = nd_cross_entropy_offsets(&params[p]);
         const nd_cview start = nd_read(random_floats(h, type, rows, vocab, 5.0f));
         const outputs logits = copied_outputs(h, ND_F64, start);
-        const nd_cview ids = nd_read(random_integers(h, ND_I32, 1, rows, -1, (int)vocab - 1));
+        const nd_cview ids = nd_read(random_integers(h, ND_I32, rows, offsets, -1, (int)vocab - 1));
         const outputs nll =
             poisoned_outputs(h, ND_F64, ignored == ND_F32 ? ND_F32 : ND_F64, rows, 1);
         const outputs total = poisoned_outputs(h, ND_F64, ND_F32, rows, 1);

@@ -39,13 +39,18 @@ static double numeric_derivative(nd_model_fixture *f, nd_view master, int64_t at
 
 /* Largest error of any parameter's gradient, relative to that gradient's size. Twelve elements of
  * each are differentiated numerically. */
-static void check_gradients(nd_arch arch, bool tied)
+static void check_gradients(nd_arch arch, bool tied, int offsets)
 {
     nd_model_config config = nd_model_fixture_config(arch, ND_F64);
     config.ternary = config.activation_quant = false;
     config.tied = tied;
     config.loss = (nd_cross_entropy_params){
         .label_smoothing = 0.1f, .z_loss_weight = 0.01f, .entropy_weight = 0.02f};
+    if (offsets > 1) {
+        config.loss.offsets = offsets;
+        config.loss.offset_weight[1] = 0.5f;
+        config.loss.offset_weight[2] = 0.25f;
+    }
     nd_model_fixture f = nd_model_fixture_create(&config, true, seed);
     nd_model_fixture_train(&f, false);
     for (int64_t i = 0; i < f.model->params.count; i++) {
@@ -67,17 +72,22 @@ static void check_gradients(nd_arch arch, bool tied)
 
 Test(model, gradients_of_bitnet_match_finite_differences)
 {
-    check_gradients(ND_ARCH_BITNET, true);
+    check_gradients(ND_ARCH_BITNET, true, 1);
 }
 
 Test(model, gradients_of_llama_match_finite_differences)
 {
-    check_gradients(ND_ARCH_LLAMA, false);
+    check_gradients(ND_ARCH_LLAMA, false, 1);
 }
 
 Test(model, gradients_of_tied_llama_match_finite_differences)
 {
-    check_gradients(ND_ARCH_LLAMA, true);
+    check_gradients(ND_ARCH_LLAMA, true, 1);
+}
+
+Test(model, gradients_with_several_tokens_ahead_match_finite_differences)
+{
+    check_gradients(ND_ARCH_BITNET, true, 3);
 }
 
 static void assert_same_bits(nd_model_fixture *a, nd_model_fixture *b)
@@ -179,6 +189,26 @@ Test(model, fast_layer_matches_the_reference_in_bf16)
 {
     check_fast(ND_ARCH_BITNET, ND_BF16, 5e-3, 1e-1);
     check_fast(ND_ARCH_LLAMA, ND_BF16, 5e-3, 1e-1);
+}
+
+/* The next-token loss is the same whatever else is predicted; the total adds the weighted rest. */
+Test(model, tokens_further_ahead_add_to_the_total_alone)
+{
+    nd_model_config config = nd_model_fixture_config(ND_ARCH_BITNET, ND_F32);
+    nd_model_fixture one = nd_model_fixture_create(&config, false, seed);
+    config.loss.offsets = 4;
+    nd_model_fixture four = nd_model_fixture_create(&config, false, seed);
+    nd_loss single, unweighted, weighted;
+    ND_ASSERT_OK(nd_model_evaluate(one.model, one.tokens, 2, &single));
+    ND_ASSERT_OK(nd_model_evaluate(four.model, four.tokens, 2, &unweighted));
+    nd_model_set_offset_weights(four.model, (const float[]){1.0f, 0.5f, 0.25f, 0.125f});
+    ND_ASSERT_OK(nd_model_evaluate(four.model, four.tokens, 2, &weighted));
+    cr_assert_eq(unweighted.nll, single.nll);
+    cr_assert_eq(weighted.nll, single.nll);
+    cr_assert_float_eq(unweighted.total, single.total, 1e-6 * single.total);
+    cr_assert_gt(weighted.total, single.total * 1.4);
+    nd_model_fixture_destroy(&one);
+    nd_model_fixture_destroy(&four);
 }
 
 Test(model, accumulating_twice_doubles_the_gradient)

@@ -83,6 +83,12 @@ Test(ranks, other_splits_differ_by_rounding_only)
     compare(sizes, 2, "--set training.batch_size=12 --set hardware.precision=fp32", false);
 }
 
+Test(ranks, several_tokens_ahead_train_the_same_on_any_number_of_ranks)
+{
+    static const int sizes[] = {0, 2, 4};
+    compare(sizes, 3, "--set training.use_mtp=true --set training.mtp_n_tokens=3", true);
+}
+
 Test(ranks, bf16_masters_round_the_same_on_any_number_of_ranks)
 {
     static const int sizes[] = {0, 2, 4};

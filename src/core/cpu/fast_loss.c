@@ -65,26 +65,36 @@ static nd_status embedding_backward_fast(nd_backend *b, nd_view dtable, nd_cview
 /* One row of logits, f32; see the reference for the formulas. With e_i = exp(z_i - max) and S their
  * sum, p = e/S and H = log S - sum_i e_i (z_i - max) / S. `e` is scratch. */
 static void cross_entropy_row(const nd_fast_kernels *k, float *logits, int64_t vocab,
-                              int32_t target, const nd_cross_entropy_params *p, float *e,
+                              const int32_t *targets, const nd_cross_entropy_params *p, float *e,
                               double *nll, double *total)
 {
     const double count = (double)vocab, smooth = (double)p->label_smoothing;
     const double z = (double)p->z_loss_weight, w = (double)p->entropy_weight;
     const double scale = (double)p->gradient_scale;
     const float largest = k->max(logits, vocab);
-    double sum, tilt;
+    double sum, tilt, weights = 0.0, targeted = 0.0;
     k->softmax_moments(e, logits, largest, &sum, &tilt, vocab);
     const double lse = (double)largest + log(sum), entropy = log(sum) - tilt / sum;
     const double mean = smooth > 0.0 ? k->sum(logits, vocab) / count - lse : 0.0;
-    *nll = lse - (double)logits[target];
-    *total = (1.0 - smooth) * *nll - smooth * mean + z * lse * lse - w * entropy;
+    for (int j = 0; j < nd_cross_entropy_offsets(p); j++) {
+        if (targets[j] < 0)
+            continue;
+        const double weight = j == 0 ? 1.0 : (double)p->offset_weight[j];
+        weights += weight;
+        targeted += weight * (lse - (double)logits[targets[j]]);
+    }
+    *nll = lse - (double)logits[targets[0]];
+    *total = (1.0 - smooth) * targeted - smooth * weights * mean + z * lse * lse - w * entropy;
     const nd_softmax_gradient gradient = {
         .lse = (float)lse,
-        .base = (float)(scale / sum * (1.0 + 2.0 * z * lse + w * entropy)),
+        .base = (float)(scale / sum * (weights + 2.0 * z * lse + w * entropy)),
         .slope = (float)(scale / sum * w),
-        .floor = (float)(scale * smooth / count)};
+        .floor = (float)(scale * smooth * weights / count)};
     k->softmax_gradient(logits, e, &gradient, vocab);
-    logits[target] -= p->gradient_scale * (1.0f - p->label_smoothing);
+    for (int j = 0; j < nd_cross_entropy_offsets(p); j++)
+        if (targets[j] >= 0)
+            logits[targets[j]] -= p->gradient_scale * (1.0f - p->label_smoothing) *
+                                  (j == 0 ? 1.0f : p->offset_weight[j]);
 }
 
 static nd_status cross_entropy_fast(nd_backend *b, nd_view nll, nd_view total, nd_view logits,
@@ -95,7 +105,9 @@ static nd_status cross_entropy_fast(nd_backend *b, nd_view nll, nd_view total, n
         return fast->reference.cross_entropy(b, nll, total, logits, targets, p);
     ND_REQUIRE(nll.rows == logits.rows && total.rows == logits.rows);
     ND_REQUIRE(nd_is_float(nll.dtype) && nd_is_float(total.dtype));
-    ND_TRY(check_tokens(targets, logits.rows, logits.cols, -1));
+    const int offsets = nd_cross_entropy_offsets(p);
+    ND_REQUIRE(offsets <= ND_OFFSETS_MAX);
+    ND_TRY(check_tokens(targets, logits.rows * offsets, logits.cols, -1));
     const nd_fast_kernels *k = fast->kernels;
     const int64_t vocab = logits.cols;
     const int32_t *ids = targets.data;
@@ -105,10 +117,10 @@ static nd_status cross_entropy_fast(nd_backend *b, nd_view nll, nd_view total, n
         const int thread = nd_fast_thread();
         float *row = nd_fast_target(logits, t * vocab, nd_fast_buffer(fast, thread, 0, vocab));
         double row_nll = 0.0, row_total = 0.0;
-        if (ids[t] >= 0) {
+        if (ids[t * offsets] >= 0) {
             nd_fast_load(k, nd_read(logits), t * vocab, vocab, row);
-            cross_entropy_row(k, row, vocab, ids[t], p, nd_fast_buffer(fast, thread, 1, vocab),
-                              &row_nll, &row_total);
+            cross_entropy_row(k, row, vocab, ids + t * offsets, p,
+                              nd_fast_buffer(fast, thread, 1, vocab), &row_nll, &row_total);
         } else {
             memset(row, 0, (size_t)vocab * sizeof *row);
         }

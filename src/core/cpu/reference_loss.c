@@ -42,10 +42,15 @@ static nd_status embedding_backward_reference(nd_backend *b, nd_view dtable, nd_
 }
 
 /* One row: with p = softmax(z), H = -sum p log p,
- *   d nll_smooth / dz_i = p_i - (1-e)[i = target] - e/V
+ *   d nll_smooth / dz_i = p_i - (1-e)[i = target] - e/V   (each offset's, times its weight)
  *   d lse^2 / dz_i      = 2 lse p_i
  *   d (-H) / dz_i       = p_i (log p_i + H) */
-static void cross_entropy_row(nd_view logits, int64_t row, int32_t target, double *nll,
+static double offset_weight(const nd_cross_entropy_params *p, const int32_t *targets, int offset)
+{
+    return targets[offset] < 0 ? 0.0 : offset == 0 ? 1.0 : (double)p->offset_weight[offset];
+}
+
+static void cross_entropy_row(nd_view logits, int64_t row, const int32_t *targets, double *nll,
                               double *total, const nd_cross_entropy_params *p)
 {
     const int64_t vocab = logits.cols;
@@ -63,13 +68,24 @@ static void cross_entropy_row(nd_view logits, int64_t row, int32_t target, doubl
         mean += log_p / (double)vocab;
     }
     const double smooth = p->label_smoothing;
-    *nll = lse - nd_load(z, row + target);
-    *total = (1.0 - smooth) * *nll - smooth * mean + p->z_loss_weight * lse * lse -
-             p->entropy_weight * entropy;
+    double weights = 0.0;
+    *nll = lse - nd_load(z, row + targets[0]);
+    *total = p->z_loss_weight * lse * lse - p->entropy_weight * entropy;
+    for (int j = 0; j < nd_cross_entropy_offsets(p); j++) {
+        const double weight = offset_weight(p, targets, j);
+        if (weight == 0.0)
+            continue;
+        const double offset_nll = lse - nd_load(z, row + targets[j]);
+        *total += weight * ((1.0 - smooth) * offset_nll - smooth * mean);
+        weights += weight;
+    }
     for (int64_t i = 0; i < vocab; i++) {
         const double log_p = nd_load(z, row + i) - lse;
         const double prob = exp(log_p);
-        double d = prob - smooth / (double)vocab - (i == target ? 1.0 - smooth : 0.0);
+        double d = weights * (prob - smooth / (double)vocab);
+        for (int j = 0; j < nd_cross_entropy_offsets(p); j++)
+            if (i == targets[j])
+                d -= (1.0 - smooth) * offset_weight(p, targets, j);
         d += p->z_loss_weight * 2.0 * lse * prob;
         d += p->entropy_weight * prob * (log_p + entropy);
         nd_store(logits, row + i, p->gradient_scale * d);
@@ -81,12 +97,14 @@ static nd_status cross_entropy_reference(nd_backend *b, nd_view nll, nd_view tot
 {
     (void)b;
     ND_REQUIRE(nd_is_float(logits.dtype) && nll.rows == logits.rows && total.rows == logits.rows);
-    ND_TRY(check_tokens(targets, logits.rows, logits.cols, -1));
+    const int offsets = nd_cross_entropy_offsets(p);
+    ND_REQUIRE(offsets <= ND_OFFSETS_MAX);
+    ND_TRY(check_tokens(targets, logits.rows * offsets, logits.cols, -1));
     const int32_t *ids = targets.data;
     for (int64_t t = 0; t < logits.rows; t++) {
         double row_nll = 0.0, row_total = 0.0;
-        if (ids[t] >= 0)
-            cross_entropy_row(logits, t * logits.cols, ids[t], &row_nll, &row_total, p);
+        if (ids[t * offsets] >= 0)
+            cross_entropy_row(logits, t * logits.cols, ids + t * offsets, &row_nll, &row_total, p);
         else
             for (int64_t i = 0; i < logits.cols; i++)
                 nd_store(logits, t * logits.cols + i, 0.0);
