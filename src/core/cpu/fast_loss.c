@@ -3,24 +3,13 @@
 
 #include <string.h>
 
-static nd_status check_tokens(nd_cview tokens, int64_t rows, int64_t vocab, int32_t lowest)
-{
-    ND_REQUIRE(tokens.dtype == ND_I32 && nd_view_count(tokens) == rows);
-    const int32_t *ids = tokens.data;
-    for (int64_t t = 0; t < rows; t++)
-        if (ids[t] < lowest || ids[t] >= vocab)
-            return ND_FAIL(ND_EINTERNAL, "token %d at position %lld is outside [%d, %lld)", ids[t],
-                           (long long)t, lowest, (long long)vocab);
-    return ND_OK;
-}
-
 static nd_status embedding_fast(nd_backend *b, nd_view x, nd_cview table, nd_cview tokens)
 {
     nd_cpu_fast *fast = nd_cpu_fast_of(b);
     if (!nd_fast_covers(x.dtype) || !nd_fast_covers(table.dtype))
         return fast->reference.embedding(b, x, table, tokens);
     ND_REQUIRE(x.cols == table.cols);
-    ND_TRY(check_tokens(tokens, x.rows, table.rows, 0));
+    ND_TRY(nd_check_tokens(tokens, x.rows, table.rows, 0));
     const nd_fast_kernels *k = fast->kernels;
     const int64_t n = x.cols;
     const int32_t *ids = tokens.data;
@@ -46,7 +35,7 @@ static nd_status embedding_backward_fast(nd_backend *b, nd_view dtable, nd_cview
     if (dtable.dtype != ND_F32 || !nd_fast_covers(dx.dtype))
         return fast->reference.embedding_backward(b, dtable, dx, tokens);
     ND_REQUIRE(dx.cols == dtable.cols);
-    ND_TRY(check_tokens(tokens, dx.rows, dtable.rows, 0));
+    ND_TRY(nd_check_tokens(tokens, dx.rows, dtable.rows, 0));
     const nd_fast_kernels *k = fast->kernels;
     const int64_t n = dx.cols;
     const int32_t *ids = tokens.data;
@@ -107,7 +96,7 @@ static nd_status cross_entropy_fast(nd_backend *b, nd_view nll, nd_view total, n
     ND_REQUIRE(nd_is_float(nll.dtype) && nd_is_float(total.dtype));
     const int offsets = nd_cross_entropy_offsets(p);
     ND_REQUIRE(offsets <= ND_OFFSETS_MAX);
-    ND_TRY(check_tokens(targets, logits.rows * offsets, logits.cols, -1));
+    ND_TRY(nd_check_tokens(targets, logits.rows * offsets, logits.cols, -1));
     const nd_fast_kernels *k = fast->kernels;
     const int64_t vocab = logits.cols;
     const int32_t *ids = targets.data;

@@ -52,6 +52,9 @@ static inline void nd_store(nd_view v, int64_t i, double x)
         ((uint16_t *)v.data)[i] = nd_bf16_from_float((float)x);
 }
 
+/* That `tokens` are `rows` values in [lowest, vocab). Errors: ND_EINTERNAL naming the position. */
+nd_status nd_check_tokens(nd_cview tokens, int64_t rows, int64_t vocab, int32_t lowest);
+
 /* Each fills the slots of one op family. */
 void nd_reference_fill_ternary(nd_backend_ops *ops);
 void nd_reference_fill_rows(nd_backend_ops *ops);

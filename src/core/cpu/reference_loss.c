@@ -3,7 +3,7 @@
 
 #include <math.h>
 
-static nd_status check_tokens(nd_cview tokens, int64_t rows, int64_t vocab, int32_t lowest)
+nd_status nd_check_tokens(nd_cview tokens, int64_t rows, int64_t vocab, int32_t lowest)
 {
     ND_REQUIRE(tokens.dtype == ND_I32 && nd_view_count(tokens) == rows);
     const int32_t *ids = tokens.data;
@@ -18,7 +18,7 @@ static nd_status embedding_reference(nd_backend *b, nd_view x, nd_cview table, n
 {
     (void)b;
     ND_REQUIRE(nd_is_float(x.dtype) && nd_is_float(table.dtype) && x.cols == table.cols);
-    ND_TRY(check_tokens(tokens, x.rows, table.rows, 0));
+    ND_TRY(nd_check_tokens(tokens, x.rows, table.rows, 0));
     const int32_t *ids = tokens.data;
     for (int64_t t = 0; t < x.rows; t++)
         for (int64_t i = 0; i < x.cols; i++)
@@ -31,7 +31,7 @@ static nd_status embedding_backward_reference(nd_backend *b, nd_view dtable, nd_
 {
     (void)b;
     ND_REQUIRE((dtable.dtype == ND_F32 || dtable.dtype == ND_F64) && dx.cols == dtable.cols);
-    ND_TRY(check_tokens(tokens, dx.rows, dtable.rows, 0));
+    ND_TRY(nd_check_tokens(tokens, dx.rows, dtable.rows, 0));
     const int32_t *ids = tokens.data;
     for (int64_t t = 0; t < dx.rows; t++)
         for (int64_t i = 0; i < dx.cols; i++) {
@@ -99,7 +99,7 @@ static nd_status cross_entropy_reference(nd_backend *b, nd_view nll, nd_view tot
     ND_REQUIRE(nd_is_float(logits.dtype) && nll.rows == logits.rows && total.rows == logits.rows);
     const int offsets = nd_cross_entropy_offsets(p);
     ND_REQUIRE(offsets <= ND_OFFSETS_MAX);
-    ND_TRY(check_tokens(targets, logits.rows * offsets, logits.cols, -1));
+    ND_TRY(nd_check_tokens(targets, logits.rows * offsets, logits.cols, -1));
     const int32_t *ids = targets.data;
     for (int64_t t = 0; t < logits.rows; t++) {
         double row_nll = 0.0, row_total = 0.0;
