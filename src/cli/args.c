@@ -1,5 +1,7 @@
 #include "cli/args.h"
 
+#include "core/edit_distance.h"
+
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
@@ -16,22 +18,11 @@ void nd_args_print_help(const nd_command *command, FILE *out)
     fprintf(out, "  %-30s %s\n", "--help", "this text");
 }
 
-/* Characters that two names share from the start, the simplest measure that finds typos at the end
- * and missing letters. */
-static int shared_letters(const char *a, const char *b)
-{
-    int count = 0;
-    for (; *a; a++)
-        if (strchr(b, *a))
-            count++;
-    return count * 4 - abs((int)strlen(a) - (int)strlen(b));
-}
-
 static const nd_arg *nearest(const nd_command *command, const char *name)
 {
     const nd_arg *best = &command->args[0];
     for (int i = 1; i < command->arg_count; i++)
-        if (shared_letters(command->args[i].name, name) > shared_letters(best->name, name))
+        if (nd_edit_distance(command->args[i].name, name) < nd_edit_distance(best->name, name))
             best = &command->args[i];
     return best;
 }

@@ -1,5 +1,7 @@
 #include "core/config_keys.h"
 
+#include "core/edit_distance.h"
+
 #include <stddef.h>
 #include <string.h>
 #include <strings.h>
@@ -146,28 +148,6 @@ const nd_config_key *nd_config_key_find(const char *section, const char *name)
     return NULL;
 }
 
-/* Levenshtein distance without regard to case. */
-static int edit_distance(const char *a, const char *b)
-{
-    enum { LONGEST = 63 };
-    const int m = (int)strnlen(a, LONGEST), n = (int)strnlen(b, LONGEST);
-    int row[LONGEST + 1];
-    for (int j = 0; j <= n; j++)
-        row[j] = j;
-    for (int i = 1; i <= m; i++) {
-        int diagonal = row[0];
-        row[0] = i;
-        for (int j = 1; j <= n; j++) {
-            const int above = row[j];
-            const int substitution = diagonal + (strncasecmp(a + i - 1, b + j - 1, 1) != 0);
-            const int gap = (above < row[j - 1] ? above : row[j - 1]) + 1;
-            row[j] = substitution < gap ? substitution : gap;
-            diagonal = above;
-        }
-    }
-    return row[n];
-}
-
 const nd_config_key *nd_config_key_nearest(const char *section, const char *name)
 {
     const nd_config_key *best = NULL;
@@ -175,7 +155,7 @@ const nd_config_key *nd_config_key_nearest(const char *section, const char *name
     for (int i = 0; i < nd_config_key_count; i++) {
         const nd_config_key *key = &nd_config_keys[i];
         const int distance =
-            2 * edit_distance(name, key->name) + (strcasecmp(section, key->section) != 0);
+            2 * nd_edit_distance(name, key->name) + (strcasecmp(section, key->section) != 0);
         if (!best || distance < best_distance) {
             best = key;
             best_distance = distance;

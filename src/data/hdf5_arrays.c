@@ -1,6 +1,7 @@
 #include "data/hdf5_arrays.h"
 
 #include "core/durable_file.h"
+#include "data/hdf5_errors.h"
 
 #include <hdf5.h>
 #include <stdbool.h>
@@ -67,7 +68,7 @@ static nd_status read_matrix(hid_t dataset, const char *path, const char *name, 
 nd_status nd_hdf5_read_tokens(const char *path, const char *name, int32_t **values, int64_t *rows,
                               int64_t *cols)
 {
-    H5Eset_auto2(H5E_DEFAULT, NULL, NULL);
+    nd_hdf5_start();
     const hid_t file = H5Fopen(path, H5F_ACC_RDONLY, H5P_DEFAULT);
     if (file < 0)
         return ND_FAIL(ND_EDATA, "%s: not an HDF5 file that can be opened", path);
@@ -85,7 +86,7 @@ nd_status nd_hdf5_read_tokens(const char *path, const char *name, int32_t **valu
 
 nd_status nd_hdf5_out_create(const char *path, nd_hdf5_out **out)
 {
-    H5Eset_auto2(H5E_DEFAULT, NULL, NULL);
+    nd_hdf5_start();
     if (strlen(path) >= PATH_LONGEST)
         return ND_FAIL(ND_EIO, "%.80s...: the path is too long", path);
     nd_hdf5_out *o = calloc(1, sizeof *o);

@@ -1,11 +1,19 @@
 #include "data/hdf5_errors.h"
 
 #include <hdf5.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <string.h>
 
-void nd_hdf5_quiet(void)
+static void leave_at_exit(void)
 {
+    H5dont_atexit();
+}
+
+void nd_hdf5_start(void)
+{
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    pthread_once(&once, leave_at_exit);
     H5Eset_auto2(H5E_DEFAULT, NULL, NULL);
 }
 

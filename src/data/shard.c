@@ -258,7 +258,7 @@ nd_status nd_shard_open(const char *path, nd_shard *shard)
     nd_status status;
     hid_t file = H5I_INVALID_HID;
     *shard = (nd_shard){.fd = -1};
-    nd_hdf5_quiet();
+    nd_hdf5_start();
     ND_TRY(open_file(path, &file));
     shard->path = strdup(path);
     if (!shard->path) {

@@ -56,7 +56,7 @@ static nd_status check_offsets(const nd_shard *shard, const uint64_t *offsets)
 static nd_status verify_documents(const nd_shard *shard)
 {
     nd_status status = ND_OK;
-    nd_hdf5_quiet();
+    nd_hdf5_start();
     uint64_t *offsets = malloc((size_t)(shard->n_documents + 1) * sizeof *offsets);
     if (!offsets)
         return ND_FAIL(ND_ENOMEM, "%s: no memory for %lld document offsets", shard->path,

@@ -89,7 +89,7 @@ nd_status nd_shard_writer_open(const char *path, int64_t vocab_size, const char 
 {
     nd_status status;
     *writer = NULL;
-    nd_hdf5_quiet();
+    nd_hdf5_start();
     nd_shard_writer *w = calloc(1, sizeof *w);
     if (!w)
         return ND_FAIL(ND_ENOMEM, "%s: no memory for a shard", path);

@@ -1,5 +1,7 @@
 #include "train/checkpoint_hdf5.h"
 
+#include "data/hdf5_errors.h"
+
 #include <hdf5.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -23,7 +25,8 @@ static hid_t memory_type(nd_dtype dtype)
 static nd_status wrap(hid_t id, const char *path, const char *verb, nd_checkpoint_h5 **file)
 {
     if (id < 0)
-        return ND_FAIL(ND_ECHECKPOINT, "%s: HDF5 cannot %s this file", path, verb);
+        return ND_FAIL(ND_ECHECKPOINT, "%s: HDF5 cannot %s this file: %s", path, verb,
+                       nd_hdf5_reason());
     nd_checkpoint_h5 *made = calloc(1, sizeof *made);
     if (!made) {
         H5Fclose(id);
@@ -37,13 +40,13 @@ static nd_status wrap(hid_t id, const char *path, const char *verb, nd_checkpoin
 
 nd_status nd_checkpoint_h5_create(const char *path, nd_checkpoint_h5 **file)
 {
-    H5Eset_auto2(H5E_DEFAULT, NULL, NULL); /* HDF5 prints its own stack otherwise */
+    nd_hdf5_start();
     return wrap(H5Fcreate(path, H5F_ACC_TRUNC, H5P_DEFAULT, H5P_DEFAULT), path, "create", file);
 }
 
 nd_status nd_checkpoint_h5_open(const char *path, nd_checkpoint_h5 **file)
 {
-    H5Eset_auto2(H5E_DEFAULT, NULL, NULL);
+    nd_hdf5_start();
     return wrap(H5Fopen(path, H5F_ACC_RDONLY, H5P_DEFAULT), path, "open", file);
 }
 
@@ -51,12 +54,13 @@ nd_status nd_checkpoint_h5_close(nd_checkpoint_h5 *file)
 {
     if (!file)
         return ND_OK;
-    const herr_t flushed = H5Fflush(file->file, H5F_SCOPE_GLOBAL);
-    const herr_t closed = H5Fclose(file->file);
     nd_status status = ND_OK;
-    if (flushed < 0 || closed < 0)
-        status = ND_FAIL(ND_ECHECKPOINT, "%s: HDF5 cannot finish writing this file (disk full?)",
-                         file->path);
+    if (H5Fflush(file->file, H5F_SCOPE_GLOBAL) < 0)
+        status = ND_FAIL(ND_ECHECKPOINT, "%s: HDF5 cannot finish writing this file: %s", file->path,
+                         nd_hdf5_reason());
+    if (H5Fclose(file->file) < 0 && status == ND_OK)
+        status = ND_FAIL(ND_ECHECKPOINT, "%s: HDF5 cannot close this file: %s", file->path,
+                         nd_hdf5_reason());
     free(file);
     return status;
 }
@@ -88,13 +92,15 @@ nd_status nd_checkpoint_h5_write(nd_checkpoint_h5 *file, const char *name, nd_cv
                           values.data);
     if (failed >= 0)
         failed = write_dtype(dataset, values.dtype);
+    nd_status status = ND_OK;
+    if (failed < 0)
+        status = ND_FAIL(ND_ECHECKPOINT, "%s: HDF5 cannot write %s: %s", file->path, name,
+                         nd_hdf5_reason());
     if (dataset >= 0)
         H5Dclose(dataset);
     H5Pclose(links);
     H5Sclose(space);
-    if (failed < 0)
-        return ND_FAIL(ND_ECHECKPOINT, "%s: HDF5 cannot write %s (disk full?)", file->path, name);
-    return ND_OK;
+    return status;
 }
 
 nd_status nd_checkpoint_h5_read(nd_checkpoint_h5 *file, const char *name, nd_view values)

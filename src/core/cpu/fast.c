@@ -41,7 +41,10 @@ nd_status nd_cpu_fast_create(const nd_cpu_backend_options *options, nd_backend_o
 {
     const nd_fast_kernels *kernels = nd_fast_kernels_for(options->isa);
     if (!kernels)
-        return ND_FAIL(ND_ECONFIG, "this CPU cannot run instruction set \"%s\"", options->isa);
+        return ND_FAIL(ND_ECONFIG,
+                       "[hardware] cpu_isa = %s: this CPU cannot run it; expected auto, avx512, "
+                       "avx2 or generic",
+                       options->isa);
     nd_cpu_fast *made = calloc(1, sizeof *made);
     if (!made)
         return ND_FAIL(ND_ENOMEM, "no memory for the CPU backend");

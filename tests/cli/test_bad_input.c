@@ -1,0 +1,127 @@
+/* Everything a user can get wrong that we thought of, and what the program says. With ND_WRITE_DOCS
+ * set to a path, the table with the real messages is written there (docs/bad_input.md). */
+#include "cli/bad_input_rows.h"
+#include "support/support.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static char shared[64];
+
+/* Sets the variables that rows see. */
+static void variables(char *text, size_t size, const char *own)
+{
+    snprintf(text, size,
+             "export B=%s S=%s D=%s W=%s OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 "
+             "OMP_NUM_THREADS=1",
+             ND_BINARY, ND_SOURCE_DIR, shared, own);
+}
+
+static const char *const make_shared =
+    "cat > $D/ok.ini <<'X'\n[model]\nhidden_dim = 32\nnum_layers = 2\nnum_heads = 4\n"
+    "num_kv_heads = 2\nmax_seq_len = 64\nvocab_size = 512\n[training]\ntotal_steps = 6\n"
+    "batch_size = 8\nmicro_batch_size = 1\nseq_length = 16\nwarmup_steps = 2\n[data]\n"
+    "dataset = synthetic\nn_samples = 64\nX\n"
+    "sed 's/synthetic/shards/' $D/ok.ini > $D/shards.ini && echo data_path = $D/shards >> "
+    "$D/shards.ini &&\n"
+    "$B tokenizer train --input $S/src --glob '*.c' --vocab-size 512 --output $D/tok.model &&\n"
+    "$B tokenizer train --input $S/src --glob '*.h' --vocab-size 512 --output $D/other.model &&\n"
+    "$B pack --tokenizer $D/tok.model --out $D/shards --glob '*.c' --val-fraction 0.1 $S/src &&\n"
+    "$B pack --tokenizer $D/other.model --out $D/other --glob '*.c' --val-fraction 0.1 $S/src &&\n"
+    "$B --config $D/shards.ini --run-dir $D/run --checkpoint-interval 2";
+
+static void setup(void)
+{
+    char output[8192], names[512];
+    strcpy(shared, nd_test_directory());
+    variables(names, sizeof names, shared);
+    const int code = nd_test_shell(output, sizeof output, "{ %s; %s; }", names, make_shared);
+    cr_assert_eq(code, 0, "exit %d: %s", code, output);
+}
+
+static void teardown(void)
+{
+    nd_test_remove_directory(shared);
+}
+
+/* Copies text, one line of it, with `from` wherever it stands written as `to`. */
+static void write_replaced(FILE *docs, const char *text, size_t length, const char *const from[2],
+                           const char *const to[2])
+{
+    for (size_t i = 0; i < length; i++) {
+        int found = -1;
+        for (int r = 0; r < 2; r++)
+            if (strncmp(text + i, from[r], strlen(from[r])) == 0)
+                found = r;
+        if (found < 0) {
+            fputc(text[i] == '|' ? '/' : text[i], docs);
+        } else {
+            fputs(to[found], docs);
+            i += strlen(from[found]) - 1;
+        }
+    }
+}
+
+/* The line that carries the message, without the directories of this run of the test. */
+static void write_row(FILE *docs, const bad_input *row, const char *output)
+{
+    char build[512];
+    snprintf(build, sizeof build, "%s", ND_BINARY);
+    *strrchr(build, '/') = '\0';
+    const char *line = strstr(output, "error: ");
+    if (!line)
+        line = strstr(output, "warning: ");
+    fprintf(docs, "| %s | `%d` | ", row->tried, row->code);
+    if (line)
+        write_replaced(docs, line, strcspn(line, "\n"), (const char *const[]){shared, build},
+                       (const char *const[]){"DIR", "BIN"});
+    fputs(" |\n", docs);
+}
+
+static FILE *open_docs(void)
+{
+    const char *path = getenv("ND_WRITE_DOCS");
+    FILE *docs = path ? fopen(path, "w") : NULL;
+    if (docs)
+        fputs(
+            "# What was tried, and what the program says\n\nWritten by tests/cli/test_bad_input.c, "
+            "which checks every row: the exit code, that nothing crashes, and that the message "
+            "names what is wrong.\n",
+            docs);
+    return docs;
+}
+
+Test(bad_input, every_mistake_is_named_with_its_exit_code, .init = setup, .fini = teardown)
+{
+    static char output[65536];
+    FILE *docs = open_docs();
+    const char *room = "";
+    int failures = 0;
+    for (int i = 0; i < BAD_INPUTS; i++) {
+        const bad_input *row = &bad_inputs[i];
+        char own[96], names[512];
+        snprintf(own, sizeof own, "%s/row%d", shared, i);
+        variables(names, sizeof names, own);
+        cr_assert_eq(nd_test_shell(output, sizeof output, "{ %s; mkdir $W && { %s; }; }", names,
+                                   *row->prepare ? row->prepare : ":"),
+                     0, "%s: cannot be prepared: %s", row->tried, output);
+        const int code = nd_test_shell(output, sizeof output, "{ %s; %s; }", names, row->run);
+        bool right = code == row->code;
+        for (int s = 0; s < 3 && row->says[s]; s++)
+            right &= strstr(output, row->says[s]) != NULL;
+        if (!right) {
+            cr_log_error("%s: exit %d, expected %d with \"%s\":\n%s", row->tried, code, row->code,
+                         row->says[0], output);
+            failures++;
+        }
+        if (docs && strcmp(room, row->room) != 0)
+            fprintf(docs, "\n## %s\n\n| tried | exit | message |\n|---|---|---|\n", row->room);
+        if (docs)
+            write_row(docs, row, output);
+        room = row->room;
+    }
+    if (docs)
+        fclose(docs);
+    cr_assert_eq(failures, 0, "%d of %d rows", failures, (int)BAD_INPUTS);
+}
