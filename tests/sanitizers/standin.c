@@ -86,7 +86,13 @@ static void finish(running *slot, int status, tally *t)
     clock_gettime(CLOCK_MONOTONIC, &now);
     const double seconds = (double)(now.tv_sec - slot->started.tv_sec) +
                            (double)(now.tv_nsec - slot->started.tv_nsec) * 1e-9;
+    const bool skipped = WIFEXITED(status) && WEXITSTATUS(status) == ND_STANDIN_SKIPPED;
     const bool passed = WIFEXITED(status) && WEXITSTATUS(status) == 0;
+    slot->pid = 0;
+    if (skipped) {
+        printf("[SKIP] %s::%s\n", slot->test->suite, slot->test->name);
+        return;
+    }
     t->tested++;
     t->passing += passed;
     t->failing += !passed && WIFEXITED(status);
@@ -96,7 +102,6 @@ static void finish(running *slot, int status, tally *t)
                WTERMSIG(status));
     printf("[%s] %s::%s: (%.2fs)\n", passed ? "PASS" : "FAIL", slot->test->suite, slot->test->name,
            seconds);
-    slot->pid = 0;
 }
 
 static void finish_one(running *slots, tally *t)

@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 typedef struct nd_standin_options {
     void (*init)(void);
@@ -39,7 +40,9 @@ void nd_standin_fail(const char *file, int line, const char *what, const char *f
     static void suite##_##name##_run(void);                                                        \
     ND_STANDIN_ADD(suite##_##name##_test, #suite, #name, suite##_##name##_run, __VA_ARGS__)        \
     static void suite##_##name##_run(void)
-#define ND_STANDIN_SUITE(suite, ...) ND_STANDIN_ADD(suite##_suite, #suite, NULL, NULL, __VA_ARGS__)
+#define ND_STANDIN_SUITE(suite, ...)                                                               \
+    ND_STANDIN_ADD(suite##_suite, #suite, NULL, NULL, __VA_ARGS__)                                 \
+    _Static_assert(1, "takes the semicolon")
 
 #define Test(...) ND_STANDIN_TEST(__VA_ARGS__, .sentinel = 0)
 #define TestSuite(...) ND_STANDIN_SUITE(__VA_ARGS__, .sentinel = 0)
@@ -90,6 +93,14 @@ void nd_standin_fail(const char *file, int line, const char *what, const char *f
 #define cr_assert_float_eq(a, b, ...)                                                              \
     ND_STANDIN_CHECK(fabs((double)((a) - (b))) <= (double)(ND_FIRST(__VA_ARGS__)),                 \
                      #a " is near " #b, ND_REST(__VA_ARGS__))
+
+enum { ND_STANDIN_SKIPPED = 77 }; /* exit code of a test that cannot run here */
+#define cr_skip_test(...)                                                                          \
+    do {                                                                                           \
+        ND_STANDIN_LOG("skipped: " __VA_ARGS__);                                                   \
+        fflush(NULL);                                                                              \
+        _exit(ND_STANDIN_SKIPPED);                                                                 \
+    } while (0)
 
 #define ND_STANDIN_LOG(...)                                                                        \
     do {                                                                                           \
