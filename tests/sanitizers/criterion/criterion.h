@@ -42,7 +42,7 @@ void nd_standin_fail(const char *file, int line, const char *what, const char *f
     static void suite##_##name##_run(void)
 #define ND_STANDIN_SUITE(suite, ...)                                                               \
     ND_STANDIN_ADD(suite##_suite, #suite, NULL, NULL, __VA_ARGS__)                                 \
-    _Static_assert(1, "takes the semicolon")
+    struct nd_standin_takes_the_semicolon
 
 #define Test(...) ND_STANDIN_TEST(__VA_ARGS__, .sentinel = 0)
 #define TestSuite(...) ND_STANDIN_SUITE(__VA_ARGS__, .sentinel = 0)
