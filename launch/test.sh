@@ -86,7 +86,7 @@ echo "$((SECONDS - started)) s"
 # one failure.
 log=$build/Testing/Temporary/LastTest.log
 say 'the slowest ten tests'
-sed -n 's/^\[\(PASS\|FAIL\)\] \(.*\): (\([0-9.]*\)s)$/\3 s  \2/p' "$log" | sort -rn | head -n 10
+sed -n 's/^\[\(PASS\|FAIL\)\] \(.*\): (\([0-9.]*\)s)$/\3 s  \2/p' "$log" | sort -rn | sed -n 1,10p
 read -r passed failed < <(awk '
     /^----------------------------------------------------------$/ { next }
     /Testing: / { if (open) failed++; open = 1 }
