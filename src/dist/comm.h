@@ -14,11 +14,18 @@
 
 typedef struct nd_comm nd_comm;
 
-/* One buffer of a reduction: summed over ranks into the buffer of rank `owner`. */
+/* How the leaves of a sum are shared: rank r holds leaves [r*n, (r+1)*n), n = leaves / size. */
+typedef struct nd_comm_split {
+    int64_t leaves; /* a multiple of the number of ranks */
+} nd_comm_split;
+
+/* One buffer of a reduction: summed over the leaves of all ranks to rank `owner`. */
 typedef struct nd_comm_piece {
-    float *values; /* this rank's summand; on the owner the sum afterwards, elsewhere undefined */
-    int64_t count;
+    float *const
+        *slots;    /* this rank's partial sums, one a maximal block of its leaves; overwritten */
+    int64_t count; /* floats of each */
     int owner;
+    float *result; /* out: on the owner the slot that holds the sum, elsewhere NULL */
 } nd_comm_piece;
 
 typedef struct nd_comm_ops {
@@ -32,9 +39,10 @@ typedef struct nd_comm_ops {
     /* all[r*bytes ...] = what rank r passed in `mine`, on every rank. */
     nd_status (*allgather)(nd_comm *comm, void *all, const void *mine, size_t bytes);
 
-    /* Sums every piece to its owner in f32, adding ranks pairwise in a fixed tree over rank numbers
-     * (the tree of core/sum_tree.h), so that the bits do not depend on who owns what. */
-    nd_status (*reduce_to_owners)(nd_comm *comm, const nd_comm_piece *pieces, int64_t count);
+    /* Sums every piece to its owner in f32, along the tree over leaves of core/sum_tree.h, so that the
+     * bits depend neither on the number of ranks nor on who owns what. */
+    nd_status (*reduce_to_owners)(nd_comm *comm, nd_comm_split split, nd_comm_piece *pieces,
+                                  int64_t count);
 
     /* Ends the whole job at once with this exit code; does not return under mpi. Not collective. */
     void (*abort)(nd_comm *comm, int exit_code);

@@ -1,5 +1,5 @@
-#include "core/sum_tree.h"
 #include "dist/comm.h"
+#include "dist/tree_reduction.h"
 
 #include <limits.h>
 #include <mpi.h>
@@ -72,13 +72,6 @@ static nd_status mpi_allgather(nd_comm *comm, void *all, const void *mine, size_
     return check(comm, code, "allgather");
 }
 
-/* The rank that holds the sum of ranks lo..hi-1: the owner where it is one of them, so that the whole
- * sum ends up there, else the first. */
-static int holder_of(int lo, int hi, int owner)
-{
-    return owner >= lo && owner < hi ? owner : lo;
-}
-
 static nd_status receive_and_add(nd_comm *comm, float *values, int64_t count, int from)
 {
     const mpi_context *context = comm->context;
@@ -109,34 +102,14 @@ static nd_status send_all(nd_comm *comm, const float *values, int64_t count, int
     return ND_OK;
 }
 
-/* Sums ranks lo..hi-1 to their holder. Addition is commutative to the bit, so it does not matter
- * which child's holder does it. */
-static nd_status reduce_node(nd_comm *comm, const nd_comm_piece *piece, int lo, int hi)
+static nd_status mpi_reduce_to_owners(nd_comm *comm, nd_comm_split split, nd_comm_piece *pieces,
+                                      int64_t count)
 {
-    if (hi - lo == 1)
-        return ND_OK;
-    const int middle = lo + (int)nd_sum_tree_left(hi - lo);
-    if (comm->rank < middle)
-        ND_TRY(reduce_node(comm, piece, lo, middle));
-    else
-        ND_TRY(reduce_node(comm, piece, middle, hi));
-    const int left = holder_of(lo, middle, piece->owner);
-    const int right = holder_of(middle, hi, piece->owner);
-    const int holder = holder_of(lo, hi, piece->owner);
-    const int other = holder == left ? right : left;
-    if (comm->rank == holder)
-        return receive_and_add(comm, piece->values, piece->count, other);
-    if (comm->rank == other)
-        return send_all(comm, piece->values, piece->count, holder);
-    return ND_OK;
-}
-
-static nd_status mpi_reduce_to_owners(nd_comm *comm, const nd_comm_piece *pieces, int64_t count)
-{
+    const nd_tree_transfer transfer = {send_all, receive_and_add};
     const double start = MPI_Wtime();
     nd_status status = ND_OK;
     for (int64_t i = 0; i < count && status == ND_OK; i++)
-        status = reduce_node(comm, &pieces[i], 0, comm->size);
+        status = nd_tree_reduce(comm, &transfer, split, &pieces[i]);
     comm->wait_seconds += MPI_Wtime() - start;
     return status;
 }

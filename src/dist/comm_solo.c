@@ -1,4 +1,5 @@
 #include "dist/comm.h"
+#include "dist/tree_reduction.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -28,9 +29,12 @@ static nd_status solo_allgather(nd_comm *comm, void *all, const void *mine, size
     return ND_OK;
 }
 
-static nd_status solo_reduce_to_owners(nd_comm *comm, const nd_comm_piece *pieces, int64_t count)
+static nd_status solo_reduce_to_owners(nd_comm *comm, nd_comm_split split, nd_comm_piece *pieces,
+                                       int64_t count)
 {
-    (void)comm, (void)pieces, (void)count;
+    const nd_tree_transfer none = {NULL, NULL}; /* all leaves are here */
+    for (int64_t i = 0; i < count; i++)
+        ND_TRY(nd_tree_reduce(comm, &none, split, &pieces[i]));
     return ND_OK;
 }
 

@@ -102,9 +102,10 @@ static nd_status split_batch(nd_run *run)
                        (long long)c->training.batch_size, (long long)micro,
                        (long long)run->micro_batches, run->comm->size, run->comm->size);
     run->local_micro_batches = run->micro_batches / run->comm->size;
-    run->gradient_levels = c->dist.deterministic == ND_DETERMINISTIC_WORLD
-                               ? nd_sum_tree_levels(run->local_micro_batches)
-                               : 1;
+    const int64_t first = run->local_micro_batches * run->comm->rank;
+    run->gradient_slots = c->dist.deterministic == ND_DETERMINISTIC_WORLD
+                              ? nd_sum_tree_slots(first, first + run->local_micro_batches)
+                              : 1;
     return ND_OK;
 }
 
@@ -172,11 +173,12 @@ nd_status nd_run_prepare(nd_run *run)
     ND_TRY(nd_model_create(&model_config, run->backend, &run->model));
     ND_TRY(assign_owners(run));
     run->masters = calloc((size_t)run->model->params.count, table);
-    if (!run->masters)
+    run->sums = calloc((size_t)run->model->params.count, table);
+    if (!run->masters || !run->sums)
         return ND_FAIL(ND_ENOMEM, "no memory for the table of masters");
-    for (int level = 0; level < run->gradient_levels; level++) {
-        run->gradients[level] = calloc((size_t)run->model->params.count, table);
-        if (!run->gradients[level])
+    for (int slot = 0; slot < run->gradient_slots; slot++) {
+        run->gradients[slot] = calloc((size_t)run->model->params.count, table);
+        if (!run->gradients[slot])
             return ND_FAIL(ND_ENOMEM, "no memory for the table of gradients");
     }
     return ND_OK;
@@ -226,9 +228,10 @@ void nd_run_destroy(nd_run *run)
     nd_optimizer_destroy(run->optimizer);
     nd_ownership_destroy(&run->own);
     nd_model_destroy(run->model);
-    for (int level = 0; level < run->gradient_levels; level++)
-        free(run->gradients[level]);
+    for (int slot = 0; slot < run->gradient_slots; slot++)
+        free(run->gradients[slot]);
     free(run->masters);
+    free(run->sums);
     for (int category = 0; category < ND_MEMORY_COUNT; category++)
         if (run->arenas[category].backend)
             nd_arena_release(&run->arenas[category]);

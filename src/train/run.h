@@ -13,7 +13,7 @@
 #include "optim/optimizer.h"
 #include "train/memory.h"
 
-enum { ND_GRADIENT_LEVELS_MAX = 40 };
+enum { ND_GRADIENT_SLOTS_MAX = 128 };
 
 typedef struct nd_run {
     nd_config config;
@@ -29,9 +29,11 @@ typedef struct nd_run {
     nd_weight_gather gather;
     nd_view *masters; /* [params.count]; data NULL where this rank is not the owner */
 
-    /* Gradient buffers by level of the summation tree (core/sum_tree.h); [level][param]. */
-    nd_view *gradients[ND_GRADIENT_LEVELS_MAX];
-    int gradient_levels;
+    /* Gradient buffers by slot of the summation tree (core/sum_tree.h); [slot][param]. */
+    nd_view *gradients[ND_GRADIENT_SLOTS_MAX];
+    int gradient_slots;
+    nd_view
+        *sums; /* [params.count] the reduced gradient of owned parameters, in one of the slots */
     nd_view scalar; /* f64 [1, 1] in backend memory */
 
     nd_dataset *train, *val; /* val NULL when there is no held-out split */

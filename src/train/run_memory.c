@@ -15,10 +15,10 @@ static nd_status take_masters(nd_run *run, nd_arena *arena)
 static nd_status take_gradients(nd_run *run, nd_arena *arena)
 {
     const nd_params *params = &run->model->params;
-    for (int level = 0; level < run->gradient_levels; level++)
+    for (int slot = 0; slot < run->gradient_slots; slot++)
         for (int64_t i = 0; i < params->count; i++)
             ND_TRY(nd_arena_take(arena, ND_F32, params->list[i].rows, params->list[i].cols,
-                                 &run->gradients[level][i]));
+                                 &run->gradients[slot][i]));
     return nd_arena_take(arena, ND_F64, 1, 1, &run->scalar);
 }
 

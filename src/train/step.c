@@ -14,21 +14,22 @@ static double now_ms(void)
     return (double)t.tv_sec * 1e3 + (double)t.tv_nsec * 1e-6;
 }
 
-/* Adds the finished parts of a micro-batch's gradient to the tree: leaf `index` was written into
- * level `level`; all lower levels are full and are added to it. */
+/* A micro-batch's gradient goes to the slot on top of the stack; the blocks it completes are merged,
+ * parameter by parameter as the backward pass finishes them. */
 typedef struct leaf {
     nd_run *run;
-    int level;
+    int slot;
+    int merges;
 } leaf;
 
-static nd_status add_lower_levels(void *context, int64_t first, int64_t count)
+static nd_status merge_blocks(void *context, int64_t first, int64_t count)
 {
     const leaf *l = context;
     nd_backend *b = l->run->backend;
-    for (int lower = 0; lower < l->level; lower++)
+    for (int upper = l->slot; upper > l->slot - l->merges; upper--)
         for (int64_t i = first; i < first + count; i++)
-            ND_TRY(b->ops.axpby(b, l->run->gradients[l->level][i], 1.0f,
-                                nd_read(l->run->gradients[lower][i]), 1.0f));
+            ND_TRY(b->ops.axpby(b, l->run->gradients[upper - 1][i], 1.0f,
+                                nd_read(l->run->gradients[upper][i]), 1.0f));
     return ND_OK;
 }
 
@@ -43,47 +44,50 @@ static nd_status compute_gradients(nd_run *run, const int32_t *tokens, leaf_loss
     const bool tree = run->config.dist.deterministic == ND_DETERMINISTIC_WORLD;
     const int64_t stride = c->micro_batch * (c->seq_length + 1);
     const double batch_tokens = (double)(run->config.training.batch_size * c->seq_length);
+    const int64_t first = run->local_micro_batches * run->comm->rank;
+    int depth = 0;
     for (int64_t j = 0; j < run->local_micro_batches; j++) {
-        leaf at = {run, tree ? nd_sum_tree_level(j) : 0};
-        const nd_gradients_ready ready = {tree ? add_lower_levels : NULL, &at};
+        leaf at = {run, depth, tree ? nd_sum_tree_merges(first, first + j) : 0};
+        const nd_gradients_ready ready = {tree ? merge_blocks : NULL, &at};
         nd_loss loss;
         ND_TRY(nd_model_train(run->model, tokens + j * stride, (float)(1.0 / batch_tokens),
-                              run->gradients[at.level], !tree && j > 0, ready, &loss));
+                              run->gradients[at.slot], !tree && j > 0, ready, &loss));
         losses[j] = (leaf_loss){loss.nll, loss.total};
+        if (tree)
+            depth += 1 - at.merges;
     }
     return ND_OK;
 }
 
-/* The buffers that hold this rank's whole sum, after folding the levels that are still apart. */
-static nd_status fold_levels(nd_run *run, const nd_view **sum)
-{
-    nd_backend *b = run->backend;
-    int at = -1;
-    for (int level = 0; level < run->gradient_levels; level++) {
-        if (run->gradient_levels > 1 && !nd_sum_tree_full(run->local_micro_batches, level))
-            continue;
-        if (at >= 0)
-            for (int64_t i = 0; i < run->model->params.count; i++)
-                ND_TRY(b->ops.axpby(b, run->gradients[level][i], 1.0f,
-                                    nd_read(run->gradients[at][i]), 1.0f));
-        at = level;
-    }
-    /* cppcheck-suppress negativeIndex ; a count of one or more has a full level */
-    *sum = run->gradients[at];
-    return ND_OK;
-}
-
-static nd_status reduce_gradients(nd_run *run, const nd_view *gradients)
+/* Sums every parameter's slots to its owner; `sums` [params.count] receives the owned ones. */
+static nd_status reduce_gradients(nd_run *run, nd_view *sums)
 {
     const int64_t count = run->model->params.count;
+    const bool tree = run->config.dist.deterministic == ND_DETERMINISTIC_WORLD;
+    const nd_comm_split split = {tree ? run->micro_batches : run->comm->size};
     nd_comm_piece *pieces = malloc((size_t)count * sizeof *pieces);
-    if (!pieces)
-        return ND_FAIL(ND_ENOMEM, "no memory for the table of %lld pieces", (long long)count);
-    for (int64_t i = 0; i < count; i++)
-        pieces[i] = (nd_comm_piece){gradients[i].data, nd_view_count(nd_read(gradients[i])),
-                                    run->own.owner[i]};
-    const nd_status status = run->comm->ops.reduce_to_owners(run->comm, pieces, count);
+    float **slots = malloc((size_t)(count * run->gradient_slots) * sizeof *slots);
+    nd_status status = ND_OK;
+    if (!pieces || !slots) {
+        status = ND_FAIL(ND_ENOMEM, "no memory for the table of %lld pieces", (long long)count);
+        goto done;
+    }
+    for (int64_t i = 0; i < count; i++) {
+        float **own = slots + i * run->gradient_slots;
+        for (int slot = 0; slot < run->gradient_slots; slot++)
+            own[slot] = run->gradients[slot][i].data;
+        pieces[i] = (nd_comm_piece){.slots = own,
+                                    .count = nd_view_count(nd_read(run->gradients[0][i])),
+                                    .owner = run->own.owner[i]};
+    }
+    ND_TRY_GOTO(run->comm->ops.reduce_to_owners(run->comm, split, pieces, count), done);
+    for (int64_t i = 0; i < count; i++) {
+        sums[i] = run->gradients[0][i];
+        sums[i].data = pieces[i].result;
+    }
+done:
     free(pieces);
+    free(slots);
     return status;
 }
 
@@ -183,7 +187,6 @@ nd_status nd_step_run(nd_run *run, bool stop_requested, nd_step_result *result)
     const uint64_t bytes_before = run->comm->bytes_sent;
     const double wait_before = run->comm->wait_seconds;
     const int32_t *tokens = NULL;
-    const nd_view *gradients = NULL;
     leaf_loss losses[run->local_micro_batches];
     step_report report = {.stop_requested = stop_requested};
 
@@ -192,12 +195,11 @@ nd_status nd_step_run(nd_run *run, bool stop_requested, nd_step_result *result)
     nd_model_set_offset_weights(run->model, offset_weights);
     ND_TRY(nd_loader_next(run->loader, &tokens, &report.data_wait_ms));
     ND_TRY(compute_gradients(run, tokens, losses));
-    ND_TRY(fold_levels(run, &gradients));
     ND_TRY(share_losses(run, losses, result));
-    ND_TRY(reduce_gradients(run, gradients));
-    ND_TRY(global_norm(run, gradients, &result->grad_norm));
+    ND_TRY(reduce_gradients(run, run->sums));
+    ND_TRY(global_norm(run, run->sums, &result->grad_norm));
     result->lr = nd_optimizer_learning_rate(run->optimizer, run->step);
-    ND_TRY(update_masters(run, gradients, result->grad_norm));
+    ND_TRY(update_masters(run, run->sums, result->grad_norm));
     ND_TRY(nd_run_publish_weights(run));
 
     run->step++;

@@ -1,6 +1,5 @@
 #include "train/train.h"
 
-#include "core/sum_tree.h"
 #include "train/checkpoint.h"
 #include "train/evaluate.h"
 #include "train/metrics.h"
@@ -104,11 +103,6 @@ static void describe(nd_run *run)
     }
     nd_log_line(&run->log, "memory  %sprogram %.1f; %.1f MiB on rank 0 before the first step",
                 memory, (double)run->resident_at_start / mib, (double)total / mib);
-    if (!nd_sum_tree_splits(run->micro_batches, run->comm->size))
-        nd_log_line(&run->log,
-                    "note    %lld micro-batches over %d ranks are added in an order of their own: "
-                    "other numbers of ranks agree up to rounding, not to the bit",
-                    (long long)run->micro_batches, run->comm->size);
     if (run->config.training.warmup_steps > run->config.training.total_steps)
         nd_log_line(&run->log,
                     "warning: warmup_steps = %lld is more than total_steps = %lld: the "

@@ -1,4 +1,4 @@
-/* The binary counter of levels gives the sum of the tree, for every count and split. */
+/* Parts of leaves, added up block by block, give the sum of the tree for every count and split. */
 #include "core/sum_tree.h"
 #include "support/support.h"
 
@@ -7,57 +7,52 @@ static float leaf(int64_t i)
     return 1.0f / (float)(3 + i * 17 % 29);
 }
 
-static float tree(int64_t lo, int64_t hi)
+static float tree(int64_t a, int64_t b)
 {
-    if (hi - lo == 1)
-        return leaf(lo);
-    const int64_t middle = lo + nd_sum_tree_left(hi - lo);
-    return tree(lo, middle) + tree(middle, hi);
+    if (b - a == 1)
+        return leaf(a);
+    const int64_t middle = a + nd_sum_tree_left(b - a);
+    return tree(a, middle) + tree(middle, b);
 }
 
-/* As the training step does it: leaf j goes to its level, lower levels are added, full levels are
- * folded at the end. */
-static float counted(int64_t lo, int64_t count)
+/* Adds the leaves of a part as the training step does; returns how many slots are in use. */
+static int add_part(int64_t first, int64_t end, float slots[64])
 {
-    float levels[40] = {0};
-    for (int64_t j = 0; j < count; j++) {
-        const int level = nd_sum_tree_level(j);
-        levels[level] = leaf(lo + j);
-        for (int lower = 0; lower < level; lower++)
-            levels[level] += levels[lower];
+    int depth = 0;
+    for (int64_t at = first; at < end; at++) {
+        slots[depth] = leaf(at);
+        const int merges = nd_sum_tree_merges(first, at);
+        for (int upper = depth; upper > depth - merges; upper--)
+            slots[upper - 1] += slots[upper];
+        depth += 1 - merges;
     }
-    float sum = 0.0f;
-    bool started = false;
-    for (int level = 0; level < nd_sum_tree_levels(count); level++) {
-        if (!nd_sum_tree_full(count, level))
-            continue;
-        sum = started ? levels[level] + sum : levels[level];
-        started = true;
-    }
-    return sum;
+    return depth;
 }
 
-Test(sum_tree, the_counter_of_levels_gives_the_tree_for_every_count)
+Test(sum_tree, a_part_holds_the_sums_of_its_maximal_blocks)
 {
-    for (int64_t count = 1; count <= 70; count++)
-        cr_assert_eq(counted(0, count), tree(0, count), "%d leaves", (int)count);
+    for (int64_t first = 0; first < 40; first++)
+        for (int64_t end = first + 1; end < 70; end++) {
+            float slots[64];
+            const int used = add_part(first, end, slots);
+            int64_t at = first;
+            for (int slot = 0; slot < used; slot++) {
+                int64_t size = 1;
+                while (at % (2 * size) == 0 && at + 2 * size <= end)
+                    size *= 2;
+                cr_assert(nd_sum_tree_is_block(at, at + size));
+                cr_assert_eq(nd_sum_tree_slot(first, end, at), slot);
+                cr_assert_eq(slots[slot], tree(at, at + size));
+                at += size;
+            }
+            cr_assert_eq(at, end);
+            cr_assert_leq(used, nd_sum_tree_slots(first, end));
+        }
 }
 
-static float over_ranks(int64_t part, int64_t lo, int64_t hi)
+Test(sum_tree, a_part_of_a_power_of_two_needs_one_slot_more_than_its_levels)
 {
-    if (hi - lo == 1)
-        return counted(lo * part, part);
-    const int64_t middle = lo + nd_sum_tree_left(hi - lo);
-    return over_ranks(part, lo, middle) + over_ranks(part, middle, hi);
-}
-
-Test(sum_tree, every_split_it_allows_gives_the_same_bits)
-{
-    for (int64_t leaves = 1; leaves <= 64; leaves++)
-        for (int64_t ranks = 1; ranks <= leaves; ranks++)
-            if (nd_sum_tree_splits(leaves, ranks))
-                cr_assert_eq(over_ranks(leaves / ranks, 0, ranks), tree(0, leaves),
-                             "%d leaves over %d ranks", (int)leaves, (int)ranks);
-    cr_assert(nd_sum_tree_splits(12, 3));
-    cr_assert_eq(nd_sum_tree_splits(12, 2), false);
+    cr_assert_eq(nd_sum_tree_slots(0, 1), 1);
+    cr_assert_eq(nd_sum_tree_slots(8, 16), 4);
+    cr_assert_eq(nd_sum_tree_slot(0, 8, 4), -1);
 }

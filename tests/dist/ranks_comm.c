@@ -1,5 +1,6 @@
 /* Started under mpirun by test_comm.c: exercises every function of the contract and exits 0 when all
  * results are right on this rank. */
+#include "core/sum_tree.h"
 #include "dist/comm.h"
 
 #include <stdio.h>
@@ -15,38 +16,54 @@
         }                                                                                          \
     } while (0)
 
-static float summand(int rank, int64_t i)
+static float summand(int64_t leaf, int64_t i)
 {
-    return 1.0f / (float)(1 + rank * 7 + i % 1013);
+    return 1.0f / (float)(1 + leaf * 7 + i % 1013);
 }
 
-/* The tree's sum of ranks lo..hi-1, as the contract says it is formed. */
-static float tree_sum(int lo, int hi, int64_t i)
+/* The tree's sum of leaves a..b-1, as the contract says it is formed. */
+static float tree_sum(int64_t a, int64_t b, int64_t i)
 {
-    if (hi - lo == 1)
-        return summand(lo, i);
-    int left = 1;
-    while (2 * left < hi - lo)
-        left *= 2;
-    return tree_sum(lo, lo + left, i) + tree_sum(lo + left, hi, i);
+    if (b - a == 1)
+        return summand(a, i);
+    const int64_t middle = a + nd_sum_tree_left(b - a);
+    return tree_sum(a, middle, i) + tree_sum(middle, b, i);
 }
 
-static void check_reduction(nd_comm *comm, int64_t count)
+/* Each rank holds `part` leaves, adds them up as a training step does, and the ranks reduce. */
+static void check_reduction(nd_comm *comm, int64_t part, int64_t count)
 {
-    const int pieces = comm->size + 2;
-    float *values = malloc((size_t)(pieces * count) * sizeof *values);
+    const int64_t first = part * comm->rank;
+    const int slot_count = nd_sum_tree_slots(first, first + part), pieces = comm->size + 1;
+    float **slots = calloc((size_t)(pieces * slot_count), sizeof *slots);
     nd_comm_piece *list = calloc((size_t)pieces, sizeof *list);
-    CHECK(values && list);
+    CHECK(slots && list);
     for (int p = 0; p < pieces; p++) {
-        list[p] = (nd_comm_piece){values + p * count, count, p % comm->size};
-        for (int64_t i = 0; i < count; i++)
-            values[p * count + i] = summand(comm->rank, i + p);
+        float **own = slots + p * slot_count;
+        for (int s = 0; s < slot_count; s++)
+            own[s] = malloc((size_t)count * sizeof **own);
+        int depth = 0;
+        for (int64_t leaf = first; leaf < first + part; leaf++) {
+            for (int64_t i = 0; i < count; i++)
+                own[depth][i] = summand(leaf, i + p);
+            const int merges = nd_sum_tree_merges(first, leaf);
+            for (int upper = depth; upper > depth - merges; upper--)
+                for (int64_t i = 0; i < count; i++)
+                    own[upper - 1][i] += own[upper][i];
+            depth += 1 - merges;
+        }
+        list[p] = (nd_comm_piece){.slots = own, .count = count, .owner = p % comm->size};
     }
-    CHECK(comm->ops.reduce_to_owners(comm, list, pieces) == ND_OK);
-    for (int p = 0; p < pieces; p++)
-        for (int64_t i = 0; list[p].owner == comm->rank && i < count; i++)
-            CHECK(list[p].values[i] == tree_sum(0, comm->size, i + p));
-    free(values);
+    CHECK(comm->ops.reduce_to_owners(comm, (nd_comm_split){part * comm->size}, list, pieces) ==
+          ND_OK);
+    for (int p = 0; p < pieces; p++) {
+        CHECK((list[p].owner == comm->rank) == (list[p].result != NULL));
+        for (int64_t i = 0; list[p].result && i < count; i++)
+            CHECK(list[p].result[i] == tree_sum(0, part * comm->size, i + p));
+    }
+    for (int i = 0; i < pieces * slot_count; i++)
+        free(slots[i]);
+    free(slots);
     free(list);
 }
 
@@ -72,9 +89,9 @@ int main(void)
     CHECK(comm->ops.allgather(comm, all, &mine, sizeof mine) == ND_OK);
     for (int r = 0; r < comm->size; r++)
         CHECK(all[r] == r * r);
-    check_reduction(comm, 1);
-    check_reduction(comm, 1000);
-    check_reduction(comm, 300007); /* more than one part */
+    for (int64_t part = 1; part <= 13; part++)
+        check_reduction(comm, part, 100);
+    check_reduction(comm, 3, 300007); /* more than one message */
     CHECK(comm->size == 1 || comm->bytes_sent > 0);
     nd_comm_destroy(comm);
     return 0;

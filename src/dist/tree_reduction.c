@@ -1,0 +1,72 @@
+#include "dist/tree_reduction.h"
+
+#include "core/sum_tree.h"
+
+/* Where the sum of a node is. */
+typedef struct place {
+    int rank;
+    int slot;
+} place;
+
+typedef struct reduction {
+    nd_comm *comm;
+    const nd_tree_transfer *transfer;
+    int64_t part; /* leaves of a rank */
+    const nd_comm_piece *piece;
+} reduction;
+
+static void add(float *restrict into, const float *restrict from, int64_t count)
+{
+    for (int64_t i = 0; i < count; i++)
+        into[i] += from[i];
+}
+
+static nd_status meet(const reduction *r, place left, place right, place *sum)
+{
+    const nd_comm_piece *p = r->piece;
+    const int rank = r->comm->rank;
+    if (left.rank == right.rank) {
+        if (rank == left.rank)
+            add(p->slots[left.slot], p->slots[right.slot], p->count);
+        *sum = left;
+        return ND_OK;
+    }
+    const bool to_right = right.rank == p->owner;
+    const place from = to_right ? left : right;
+    *sum = to_right ? right : left;
+    if (rank == sum->rank)
+        return r->transfer->receive_and_add(r->comm, p->slots[sum->slot], p->count, from.rank);
+    if (rank == from.rank)
+        return r->transfer->send(r->comm, p->slots[from.slot], p->count, sum->rank);
+    return ND_OK;
+}
+
+/* Sums the leaves a..b-1. All ranks walk the same tree; those not concerned only keep the books. */
+static nd_status reduce_node(const reduction *r, int64_t a, int64_t b, place *sum)
+{
+    const int first_rank = (int)(a / r->part), last_rank = (int)((b - 1) / r->part);
+    if (first_rank == last_rank && nd_sum_tree_is_block(a, b)) {
+        const int64_t first = first_rank * r->part;
+        *sum = (place){first_rank, nd_sum_tree_slot(first, first + r->part, a)};
+        return sum->slot >= 0 ? ND_OK
+                              : ND_FAIL(ND_EINTERNAL,
+                                        "leaves %lld to %lld are no whole block of rank "
+                                        "%d",
+                                        (long long)a, (long long)b - 1, first_rank);
+    }
+    const int64_t middle = a + nd_sum_tree_left(b - a);
+    place left, right;
+    ND_TRY(reduce_node(r, a, middle, &left));
+    ND_TRY(reduce_node(r, middle, b, &right));
+    return meet(r, left, right, sum);
+}
+
+nd_status nd_tree_reduce(nd_comm *comm, const nd_tree_transfer *transfer, nd_comm_split split,
+                         nd_comm_piece *piece)
+{
+    const reduction r = {comm, transfer, split.leaves / comm->size, piece};
+    place sum;
+    ND_TRY(reduce_node(&r, 0, split.leaves, &sum));
+    piece->result = comm->rank == sum.rank ? piece->slots[sum.slot] : NULL;
+    return ND_OK;
+}

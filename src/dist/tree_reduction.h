@@ -1,0 +1,20 @@
+/* Summing one piece over all ranks along the tree of core/sum_tree.h. */
+#ifndef ND_DIST_TREE_REDUCTION_H
+#define ND_DIST_TREE_REDUCTION_H
+
+#include "dist/comm.h"
+
+/* How an implementation moves floats between two ranks. */
+typedef struct nd_tree_transfer {
+    nd_status (*send)(nd_comm *comm, const float *values, int64_t count, int to);
+    /* values += what rank `from` sends. */
+    nd_status (*receive_and_add)(nd_comm *comm, float *values, int64_t count, int from);
+} nd_tree_transfer;
+
+/* Collective. Adds the piece's slots of all ranks; sets piece->result on the owner. Of the two ranks
+ * that meet at a node the owner receives, else the one of the left child: addition is commutative to
+ * the bit, so it does not matter which. */
+nd_status nd_tree_reduce(nd_comm *comm, const nd_tree_transfer *transfer, nd_comm_split split,
+                         nd_comm_piece *piece);
+
+#endif
