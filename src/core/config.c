@@ -106,7 +106,8 @@ static bool assign(nd_config *config, const nd_config_key *key, const char *text
     case ND_KEY_TEXT:
         break;
     }
-    if (strlen(text) >= ND_CONFIG_TEXT_MAX || strpbrk(text, "\n\r") != NULL)
+    /* An INI file has no way to write the rest. */
+    if (strlen(text) >= ND_CONFIG_TEXT_MAX || strpbrk(text, "\n\r\"") != NULL)
         return false;
     strcpy(slot(config, key), text);
     return true;
@@ -176,7 +177,7 @@ void nd_config_key_allowed(const nd_config_key *key, char *text, size_t size)
     case ND_KEY_TEXT:
         break;
     }
-    snprintf(text, size, "a line of text up to %d bytes", ND_CONFIG_TEXT_MAX - 1);
+    snprintf(text, size, "a line of text up to %d bytes, without \"", ND_CONFIG_TEXT_MAX - 1);
 }
 
 nd_status nd_config_set_key(nd_config *config, const char *section, const char *name,

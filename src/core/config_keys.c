@@ -154,8 +154,11 @@ const nd_config_key *nd_config_key_nearest(const char *section, const char *name
     int best_distance = 0;
     for (int i = 0; i < nd_config_key_count; i++) {
         const nd_config_key *key = &nd_config_keys[i];
-        const int distance =
-            2 * nd_edit_distance(name, key->name) + (strcasecmp(section, key->section) != 0);
+        /* A part of a key's name, such as "warmup", is as good as one letter wrong. */
+        const bool part = strlen(name) > 2 && strcasestr(key->name, name) != NULL;
+        const int whole = nd_edit_distance(name, key->name);
+        const int edits = part && whole > 1 ? 1 : whole;
+        const int distance = 2 * edits + (strcasecmp(section, key->section) != 0);
         if (!best || distance < best_distance) {
             best = key;
             best_distance = distance;
