@@ -1,8 +1,8 @@
 #include "data/tokenizer.h"
 
+#include "core/durable_file.h"
 #include "core/sha256.h"
 #include "data/bpe.h"
-#include "core/durable_file.h"
 #include "data/model_file.h"
 
 #include <stdlib.h>
