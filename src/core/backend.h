@@ -94,7 +94,7 @@ typedef struct nd_blocks {
 enum { ND_TILE = 128, ND_ADAMW_BLOCK_MAX = 2048 };
 
 /* A matrix in 4 bits with the scales of tiles of ND_TILE x ND_TILE. With T(i) = i / ND_TILE:
- * codes: u8 [rows, ceil(cols/2)], two's complement, even columns in the low half;
+ * codes: u8 [rows, ceil(cols/2)] of core/nibble_code.h, even columns in the low half;
  * row_max: bf16 [rows, T(cols-1)+1], column_max: bf16 [T(rows-1)+1, cols]. */
 typedef struct nd_tiles {
     nd_view codes, row_max, column_max;
@@ -263,11 +263,11 @@ typedef struct nd_backend_ops {
                               nd_cview g, const nd_adamw_params *params);
 
     /* row_max[i,J] = max_j |x[i,j]| over the columns of tile column J, rounded to bf16; column_max
-     * likewise; q = clip(rint(7 x / min(row_max[i,T(j)], column_max[T(i),j])), -7, 7), 0 where the
+     * likewise; q = the code nearest to x / min(row_max[i,T(j)], column_max[T(i),j]), of 0 where the
      * minimum is below 2^-100.   x: f32, finite. */
     nd_status (*quantize_tiles)(nd_backend *b, const nd_tiles *q, nd_cview x);
 
-    /* x = beta x + q/7 min(row_max, column_max).   x: f32; beta: 0 or 1. */
+    /* x = beta x + min(row_max, column_max) times the code's value.   x: f32; beta: 0 or 1. */
     nd_status (*dequantize_tiles)(nd_backend *b, nd_view x, const nd_tiles *q, float beta);
 } nd_backend_ops;
 

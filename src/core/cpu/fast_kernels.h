@@ -109,8 +109,8 @@ typedef struct nd_fast_kernels {
                            int64_t n);
     void (*decode_dynamic)(float *y, const uint8_t *q, float scale, const nd_dynamic_code *code,
                            int64_t n);
-    /* A row of a tile: 4 bits of x max(factor, factors[i]), and y = beta y + q min(scale,
-     * scales[i]). The last half byte of an odd n is 0. */
+    /* A row of a tile: core/nibble_code.h of x max(factor, factors[i]), and y = beta y + its
+     * value times min(scale, scales[i]). The last half byte of an odd n is 0. */
     void (*encode_nibbles)(uint8_t *q, const float *x, float factor, const float *factors,
                            int64_t n);
     void (*decode_nibbles)(float *y, const uint8_t *q, float scale, const float *scales, float beta,

@@ -2,6 +2,7 @@
  * instruction set in ND_KERNEL_ISA. Plain loops that the compiler turns into vectors. */
 #include "core/cpu/fast_kernels.h"
 #include "core/float_formats.h"
+#include "core/nibble_code.h"
 
 #include <math.h>
 #include <string.h>

@@ -63,11 +63,11 @@ static void decode_dynamic(float *y, const uint8_t *q, float scale_y, const nd_d
 
 static inline uint32_t nibble(float x, float factor, float column_factor)
 {
-    const float magic = 12582912.0f;
-    const float scaled = x * pick(factor > column_factor, factor, column_factor);
-    const float above = pick(scaled < -7.0f, -7.0f, scaled);
-    const float clipped = pick(above > 7.0f, 7.0f, above);
-    return (nd_float_bits(clipped + magic) - nd_float_bits(magic)) & 15u;
+    const float scaled = fabsf(x * pick(factor > column_factor, factor, column_factor));
+    uint32_t index = (nd_float_bits(x) >> 31) * ND_NIBBLE_SIGN;
+    for (int k = 0; k < ND_NIBBLE_LEVELS - 1; k++)
+        index += (uint32_t)(scaled > nd_nibble_limits[k]);
+    return index;
 }
 
 static void encode_nibbles(uint8_t *q, const float *x, float factor, const float *factors,
@@ -85,12 +85,17 @@ static void decode_nibbles(float *y, const uint8_t *q, float scale_y, const floa
                            float beta, int64_t n)
 {
     float values[ND_NIBBLES_MAX];
+    float signed_levels[2 * ND_NIBBLE_LEVELS];
+    for (int k = 0; k < ND_NIBBLE_LEVELS; k++) {
+        signed_levels[k] = nd_nibble_levels[k];
+        signed_levels[k + ND_NIBBLE_SIGN] = -nd_nibble_levels[k];
+    }
     for (int64_t i = 0; i < n / 2; i++) {
-        values[2 * i] = (float)((int32_t)((q[i] & 15u) ^ 8u) - 8);
-        values[2 * i + 1] = (float)((int32_t)((q[i] >> 4) ^ 8u) - 8);
+        values[2 * i] = signed_levels[q[i] & 15u];
+        values[2 * i + 1] = signed_levels[q[i] >> 4];
     }
     if (n & 1)
-        values[n - 1] = (float)((int32_t)((q[n / 2] & 15u) ^ 8u) - 8);
+        values[n - 1] = signed_levels[q[n / 2] & 15u];
     const bool keep = beta != 0.0f;
 #pragma omp simd
     for (int64_t i = 0; i < n; i++) {

@@ -138,11 +138,11 @@ static nd_status quantize_tiles_fast(nd_backend *b, const nd_tiles *q, nd_cview 
         }
         k->store_bf16(t.column_max, columns, t.cols);
         for (int64_t j = 0; j < t.cols; j++)
-            factors[j] = nd_state_factor(7.0f, nd_bf16_to_float(t.column_max[j]));
+            factors[j] = nd_state_factor(1.0f, nd_bf16_to_float(t.column_max[j]));
         for (int64_t i = 0; i < t.rows; i++) {
             const float largest = nd_bf16_to_float(t.row_max[i * q->row_max.cols]);
             k->encode_nibbles(t.codes + i * q->codes.cols, values + i * t.stride,
-                              nd_state_factor(7.0f, largest), factors, t.cols);
+                              nd_state_factor(1.0f, largest), factors, t.cols);
         }
     }
     return ND_OK;
@@ -160,9 +160,9 @@ static nd_status dequantize_tiles_fast(nd_backend *b, nd_view x, const nd_tiles 
         float *values = (float *)x.data + t.at;
         float scales[ND_TILE];
         for (int64_t j = 0; j < t.cols; j++)
-            scales[j] = nd_bf16_to_float(t.column_max[j]) / 7.0f;
+            scales[j] = nd_bf16_to_float(t.column_max[j]);
         for (int64_t i = 0; i < t.rows; i++) {
-            const float scale = nd_bf16_to_float(t.row_max[i * q->row_max.cols]) / 7.0f;
+            const float scale = nd_bf16_to_float(t.row_max[i * q->row_max.cols]);
             k->decode_nibbles(values + i * t.stride, t.codes + i * q->codes.cols, scale, scales,
                               beta, t.cols);
         }

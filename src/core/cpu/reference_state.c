@@ -2,6 +2,7 @@
  * layers can find the same ones. */
 #include "core/cpu/reference.h"
 #include "core/dynamic_code.h"
+#include "core/nibble_code.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -169,9 +170,11 @@ static nd_status quantize_tiles_reference(nd_backend *b, const nd_tiles *q, nd_c
                 line_max(x, i * x.cols + j, x.cols, tile_length(i, x.rows));
     for (int64_t i = 0; i < x.rows; i++)
         for (int64_t j = 0; j < x.cols; j++) {
-            const float factor = nd_state_factor(7.0f, tile_scale(q, i, j));
-            const float scaled = rintf((float)nd_load(x, i * x.cols + j) * factor);
-            const int code = (int)fmaxf(-7.0f, fminf(scaled, 7.0f)) & 15;
+            const float value = (float)nd_load(x, i * x.cols + j);
+            const float scaled = fabsf(value * nd_state_factor(1.0f, tile_scale(q, i, j)));
+            int code = signbit(value) ? ND_NIBBLE_SIGN : 0;
+            for (int k = 0; k < ND_NIBBLE_LEVELS - 1; k++)
+                code += scaled > nd_nibble_limits[k];
             uint8_t *byte = &codes[i * q->codes.cols + j / 2];
             *byte = (uint8_t)(j % 2 == 0 ? code : *byte | code << 4);
         }
@@ -186,7 +189,9 @@ static nd_status dequantize_tiles_reference(nd_backend *b, nd_view x, const nd_t
     for (int64_t i = 0; i < x.rows; i++)
         for (int64_t j = 0; j < x.cols; j++) {
             const int bits = codes[i * q->codes.cols + j / 2] >> (j % 2 * 4) & 15;
-            const double value = ((bits ^ 8) - 8) * (double)(tile_scale(q, i, j) / 7.0f);
+            const double level = (double)nd_nibble_levels[bits % ND_NIBBLE_LEVELS];
+            const double value =
+                (double)tile_scale(q, i, j) * (bits & ND_NIBBLE_SIGN ? -level : level);
             const int64_t at = i * x.cols + j;
             nd_store(x, at, (beta == 0.0f ? 0.0 : nd_load(nd_read(x), at)) + value);
         }
