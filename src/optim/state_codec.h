@@ -25,12 +25,12 @@ typedef struct nd_state {
     nd_view parts[ND_STATE_PARTS_MAX];
 } nd_state;
 
-/* What codecs work in beyond the matrix itself. Sized by nd_state_room_take for the largest of the
- * states that share it. */
+/* What the low-rank codec works in beyond the matrix itself; others use none of it. Each view has room
+ * for the largest of the states that share it. */
 typedef struct nd_state_room {
     nd_view left;    /* f32 [rank, rows] */
     nd_view right;   /* f32 [rank, cols] */
-    nd_view product; /* f32 [rank, max(rows, cols)] */
+    nd_view product; /* f32 [rank, rows] */
     nd_view gram;    /* f32 [rank, rank] */
     double *host;    /* 2 rank^2, host memory */
 } nd_state_room;

@@ -12,13 +12,14 @@
 
 enum { LEFT, LEFT_SCALES, RIGHT, RIGHT_SCALES, REST, REST_ROWS, REST_COLUMNS, PARTS };
 
-/* One direction for so many of the smaller side, which costs 1/32 byte an element of a square
- * matrix; at least four for small matrices. */
-enum { SIDE_PER_RANK = 64, RANK_MIN = 4 };
+/* As many directions as cost a byte for so many elements of the matrix, so that all of it stays below
+ * 0.57 bytes an element; at least four for small matrices. */
+enum { ELEMENTS_PER_BYTE = 28, RANK_MIN = 4 };
 
 int64_t nd_state_low_rank(int64_t rows, int64_t cols)
 {
-    const int64_t side = rows < cols ? rows : cols, rank = side / SIDE_PER_RANK;
+    const int64_t side = rows < cols ? rows : cols;
+    const int64_t rank = rows * cols / (ELEMENTS_PER_BYTE * (rows + cols));
     const int64_t least = side < RANK_MIN ? side : RANK_MIN;
     return rank > least ? rank : least;
 }

@@ -201,8 +201,9 @@ static double bytes_per_element(const nd_state_codec *codec, int64_t rows, int64
 
 Test(state_codec, matrices_weigh_at_most_1_02_bytes_in_8_bits_and_0_57_in_4)
 {
-    static const int64_t sizes[][2] = {{512, 512},   {256, 512},   {1536, 512}, {512, 1792},
-                                       {1024, 1024}, {1024, 3584}, {256, 1024}, {3200, 8640}};
+    static const int64_t sizes[][2] = {{512, 512},  {256, 512},  {256, 256},   {768, 256},
+                                       {1536, 512}, {512, 1792}, {1024, 1024}, {1024, 3584},
+                                       {256, 1024}, {3200, 8640}};
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
         const int64_t rows = sizes[i][0], cols = sizes[i][1];
         const double eight = bytes_per_element(&nd_state_linear8, rows, cols);
