@@ -308,6 +308,37 @@ static void bench_updates(bench *w, const model_shape *s, nd_dtype t)
     release_all(w);
 }
 
+/* Optimizer state in 8 and 4 bits. */
+static void bench_state(bench *w, const model_shape *s)
+{
+    const int64_t m = s->ffn, n = s->dim, count = m * n;
+    const nd_view x = filled(w, ND_F32, m, n), g = filled(w, ND_F32, m, n);
+    const nd_view weight = filled(w, ND_F32, m, n);
+    const nd_blocks linear = {tensor(w, ND_I8, m, n), tensor(w, ND_F32, 1, (count + 2047) / 2048),
+                              2048, ND_BLOCK_LINEAR};
+    const int64_t blocks = (count + 255) / 256;
+    const nd_blocks first = {tensor(w, ND_U8, m, n), tensor(w, ND_F32, 1, blocks), 256,
+                             ND_BLOCK_DYNAMIC};
+    const nd_blocks second = {tensor(w, ND_U8, m, n), tensor(w, ND_F32, 1, blocks), 256,
+                              ND_BLOCK_DYNAMIC_UNSIGNED};
+    const nd_tiles tiles = {tensor(w, ND_U8, m, (n + 1) / 2),
+                            tensor(w, ND_BF16, m, (n + ND_TILE - 1) / ND_TILE),
+                            tensor(w, ND_BF16, (m + ND_TILE - 1) / ND_TILE, n)};
+    const nd_adamw_params adamw = {1e-3f, 0.9f, 0.95f, 1e-8f, 0.1f, 1.0f, 0.1f, 0.05f, true, 1};
+    double seconds;
+    TIME(seconds, OP(quantize_blocks, &linear, nd_read(x)));
+    print_moved(w, "quantize_blocks", ND_I8, seconds, 5.0 * (double)count);
+    TIME(seconds, OP(dequantize_blocks, x, &linear));
+    print_moved(w, "dequantize_blocks", ND_I8, seconds, 5.0 * (double)count);
+    TIME(seconds, OP(adamw_blocks, weight, &first, &second, nd_read(g), &adamw));
+    print_moved(w, "adamw_blocks", ND_U8, seconds, 16.0 * (double)count);
+    TIME(seconds, OP(quantize_tiles, &tiles, nd_read(x)));
+    print_moved(w, "quantize_tiles", ND_U8, seconds, 4.5 * (double)count);
+    TIME(seconds, OP(dequantize_tiles, x, &tiles, 1.0f));
+    print_moved(w, "dequantize_tiles", ND_U8, seconds, 8.5 * (double)count);
+    release_all(w);
+}
+
 static double memcpy_rate(bench *w)
 {
     const int64_t bytes = 64 << 20, part = 1 << 20;
@@ -346,6 +377,8 @@ int main(int argc, char **argv)
             bench_rows(&w, &models[i], t);
             bench_loss(&w, &models[i], t);
             bench_updates(&w, &models[i], t);
+            if (type == 0)
+                bench_state(&w, &models[i]);
         }
     printf("workspace %.1f MB\n", (double)w.b->ops.workspace_bytes(w.b) * 1e-6);
     nd_backend_destroy(w.b);

@@ -85,6 +85,30 @@ typedef struct nd_update_params {
     uint64_t rounding_key;
 } nd_update_params;
 
+/* Values in 8 bits: consecutive elements in blocks, each with its own scale. */
+typedef enum nd_block_code {
+    ND_BLOCK_LINEAR,          /* i8: rint(127 x / s) */
+    ND_BLOCK_DYNAMIC,         /* u8: core/dynamic_code.h with a sign */
+    ND_BLOCK_DYNAMIC_UNSIGNED /* u8: the same for x >= 0 */
+} nd_block_code;
+
+/* codes: i8 or u8, as many as the tensor has elements; scales: f32, one for each `block` consecutive
+ * elements of them, the last block being short. */
+typedef struct nd_blocks {
+    nd_view codes, scales;
+    int64_t block;
+    nd_block_code code;
+} nd_blocks;
+
+enum { ND_TILE = 128, ND_ADAMW_BLOCK_MAX = 2048 };
+
+/* A matrix in 4 bits with the scales of tiles of ND_TILE x ND_TILE. With T(i) = i / ND_TILE:
+ * codes: u8 [rows, ceil(cols/2)] of core/nibble_code.h, even columns in the low half;
+ * row_max: bf16 [rows, T(cols-1)+1], column_max: bf16 [T(rows-1)+1, cols]. */
+typedef struct nd_tiles {
+    nd_view codes, row_max, column_max;
+} nd_tiles;
+
 typedef struct nd_backend_ops {
     const char *name;
     void (*destroy)(nd_backend *b);
@@ -235,6 +259,30 @@ typedef struct nd_backend_ops {
     /* AdamW (Loshchilov & Hutter 2019), decoupled decay.   m, v: f32; w as in apply_update. */
     nd_status (*adamw)(nd_backend *b, nd_view w, nd_view m, nd_view v, nd_cview g,
                        const nd_adamw_params *params);
+
+    /* -- quantised state --------------------------------------------------------------------- */
+
+    /* s[k] = max |x| over block k, or 0 when that is below 2^-100; q = the code nearest to x/s.
+     * x: f32. A block that holds a NaN or an infinity gets that as its scale, so that it decodes to
+     * nothing finite but zeros. */
+    nd_status (*quantize_blocks)(nd_backend *b, const nd_blocks *q, nd_cview x);
+
+    /* x = s[k] q/127, or s[k] times the value of the dynamic code.   x: f32. */
+    nd_status (*dequantize_blocks)(nd_backend *b, nd_view x, const nd_blocks *q);
+
+    /* adamw with the moments in blocks: decoded, updated and encoded block by block, the weights
+     * updated from the moments before they are encoded. m: signed dynamic code; v: unsigned; the
+     * same block, a multiple of 4 up to ND_ADAMW_BLOCK_MAX. */
+    nd_status (*adamw_blocks)(nd_backend *b, nd_view w, const nd_blocks *m, const nd_blocks *v,
+                              nd_cview g, const nd_adamw_params *params);
+
+    /* row_max[i,J] = max_j |x[i,j]| over the columns of tile column J, rounded to bf16; column_max
+     * likewise; q = the code nearest to x / min(row_max[i,T(j)], column_max[T(i),j]), of 0 where the
+     * minimum is below 2^-100.   x: f32, finite. */
+    nd_status (*quantize_tiles)(nd_backend *b, const nd_tiles *q, nd_cview x);
+
+    /* x = beta x + min(row_max, column_max) times the code's value.   x: f32; beta: 0 or 1. */
+    nd_status (*dequantize_tiles)(nd_backend *b, nd_view x, const nd_tiles *q, float beta);
 } nd_backend_ops;
 
 struct nd_backend {

@@ -232,6 +232,21 @@ int64_t nd_config_ffn_dim(const nd_config *config)
     return llround(config->model.ffn_mult * (double)config->model.hidden_dim);
 }
 
+int nd_config_state_bits(const nd_config *config)
+{
+    switch ((nd_state_bits_choice)config->optimizer.state_bits) {
+    case ND_STATE_BITS_32:
+        return 32;
+    case ND_STATE_BITS_8:
+        return 8;
+    case ND_STATE_BITS_4:
+        return 4;
+    case ND_STATE_BITS_AUTO:
+        break;
+    }
+    return config->training.use_8bit_optim ? 8 : 32;
+}
+
 int64_t nd_config_micro_batch(const nd_config *config)
 {
     if (config->training.micro_batch_size > 0)

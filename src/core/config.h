@@ -27,6 +27,12 @@ typedef enum nd_orthogonalization {
     ND_ORTHOGONALIZATION_POLAR_EXPRESS
 } nd_orthogonalization;
 typedef enum nd_mtp_schedule { ND_MTP_CONSTANT, ND_MTP_LINEAR, ND_MTP_THIRDS } nd_mtp_schedule;
+typedef enum nd_state_bits_choice {
+    ND_STATE_BITS_AUTO,
+    ND_STATE_BITS_32,
+    ND_STATE_BITS_8,
+    ND_STATE_BITS_4
+} nd_state_bits_choice;
 typedef enum nd_precision { ND_PRECISION_FP32, ND_PRECISION_BF16 } nd_precision;
 typedef enum nd_dataset_choice { ND_DATASET_SHARDS, ND_DATASET_SYNTHETIC } nd_dataset_choice;
 typedef enum nd_target { ND_TARGET_AUTO, ND_TARGET_CPU, ND_TARGET_CUDA } nd_target;
@@ -69,6 +75,7 @@ typedef struct nd_config {
         int64_t orthogonalization_steps;
         bool nesterov, cautious_weight_decay;
         int master_precision;
+        int state_bits; /* nd_state_bits_choice */
     } optimizer;
     struct {
         int dataset;
@@ -134,5 +141,9 @@ int64_t nd_config_ffn_dim(const nd_config *config);
 /* Sequences computed at once: micro_batch_size, or when it is 0 the largest power of two that leaves
  * at least eight micro-batches (or divides batch_size at all). The same on any number of ranks. */
 int64_t nd_config_micro_batch(const nd_config *config);
+
+/* Bits of an element of optimizer state, 32, 8 or 4: state_bits, which `auto` leaves to
+ * use_8bit_optim. */
+int nd_config_state_bits(const nd_config *config);
 
 #endif

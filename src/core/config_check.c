@@ -47,10 +47,25 @@ static nd_status check_training(const nd_config *c)
     return ND_OK;
 }
 
+static nd_status check_optimizer(const nd_config *c)
+{
+    const int bits = nd_config_state_bits(c);
+    if (c->training.use_8bit_optim && bits != 8)
+        return ND_FAIL(ND_ECONFIG,
+                       "[training] use_8bit_optim = true contradicts [optimizer] state_bits = %d; "
+                       "leave one of them at its default",
+                       bits);
+    if (bits == 4 && c->training.optimizer_type != ND_OPTIMIZER_MUON)
+        return ND_FAIL(ND_ECONFIG, "[optimizer] state_bits = 4 is made for the momentum of Muon, "
+                                   "but [training] optimizer_type = adamw; use state_bits = 8");
+    return ND_OK;
+}
+
 nd_status nd_config_check_model(const nd_config *c)
 {
     ND_TRY(check_shape(c));
-    return check_training(c);
+    ND_TRY(check_training(c));
+    return check_optimizer(c);
 }
 
 nd_status nd_config_check(const nd_config *c)

@@ -89,7 +89,7 @@ const nd_config_key nd_config_keys[] = {
     BOOL(training, use_async_loader, "true", "read batches ahead in worker threads"),
     INT(training, num_workers, 1, 256, "2", "reading threads a rank"),
     INT(training, prefetch_batches, 1, 4096, "8", "batches read ahead at most"),
-    UNREAD_BOOL(training, use_8bit_optim, "false", "optimizer state in 8 bits"),
+    BOOL(training, use_8bit_optim, "false", "optimizer state in 8 bits"),
     UNREAD_BOOL(training, use_galore, "false", "low-rank projection of gradients"),
     UNREAD_INT(training, galore_rank, 1, 65536, "256", "rank of the projection"),
     UNREAD_INT(training, galore_update_freq, 1, MAX_COUNT, "200", "steps between new subspaces"),
@@ -109,6 +109,9 @@ const nd_config_key nd_config_keys[] = {
          "decay a weight only where the update also shrinks it"),
     CHOICE(optimizer, master_precision, "fp32|bf16", "fp32",
            "type of the master weights; bf16 rounds stochastically"),
+    CHOICE(optimizer, state_bits, "auto|32|8|4", "auto",
+           "bits of optimizer state: auto is 8 with use_8bit_optim, else 32; 4 is for the momentum "
+           "of Muon, beside AdamW moments in 8"),
 
     CHOICE(data, dataset, "shards|synthetic", "shards", "where tokens come from"),
     TEXT(data, data_path, "", "directory of packed shards"),

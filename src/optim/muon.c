@@ -72,12 +72,14 @@ static nd_muon_scratch shaped(const nd_muon_scratch *s, int64_t rows, int64_t co
     return out;
 }
 
-nd_status nd_muon_update(nd_backend *b, nd_view w, nd_view m, nd_cview g, const nd_muon_params *p,
-                         const nd_muon_scratch *scratch)
+nd_status nd_muon_update(nd_backend *b, nd_view w, const nd_state *state, nd_cview g,
+                         const nd_muon_params *p, const nd_muon_scratch *scratch)
 {
     const nd_muon_scratch s = shaped(scratch, w.rows, w.cols);
-    nd_view o;
+    nd_view m, o;
+    ND_TRY(state->codec->load(b, state, &s.state, s.momentum, &m));
     ND_TRY(b->ops.momentum(b, s.update, m, g, p->momentum, p->gradient_scale, p->nesterov));
+    ND_TRY(state->codec->store(b, state, &s.state, m));
     ND_TRY(nd_muon_orthogonalize(b, p->method, p->iterations, &s, &o));
     const int64_t side = w.rows > w.cols ? w.rows : w.cols;
     const nd_update_params update = {

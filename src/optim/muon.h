@@ -4,6 +4,7 @@
 
 #include "core/backend.h"
 #include "core/config.h"
+#include "optim/state_codec.h"
 
 typedef struct nd_muon_params {
     float momentum; /* beta */
@@ -20,10 +21,12 @@ typedef struct nd_muon_params {
 /* Room for one update of a [rows, cols] matrix; shared by all matrices of a rank. The iteration runs
  * in `compute` (f32 or bf16). */
 typedef struct nd_muon_scratch {
-    nd_view update;  /* f32 [rows, cols] */
-    nd_view x[2];    /* compute [rows, cols] */
-    nd_view gram[2]; /* compute [min, min] */
-    nd_view norm;    /* f64 [1, 1] */
+    nd_view update;      /* f32 [rows, cols] */
+    nd_view x[2];        /* compute [rows, cols] */
+    nd_view gram[2];     /* compute [min, min] */
+    nd_view norm;        /* f64 [1, 1] */
+    nd_view momentum;    /* f32 [rows, cols] over the memory of x, which is needed only later */
+    nd_state_room state; /* of the momentum's codec */
 } nd_muon_scratch;
 
 /* o := the nearest semi-orthogonal matrix to `update`, approximately: singular values into about
@@ -33,8 +36,8 @@ nd_status nd_muon_orthogonalize(nd_backend *b, nd_orthogonalization method, int 
                                 const nd_muon_scratch *scratch, nd_view *o);
 
 /* m = beta m + g; u = g + beta m (Nesterov); o = orthogonalize(u);
- * w = w - lr wd w - lr 0.2 sqrt(max(rows, cols)) o.   w: f32 or bf16; m: f32; g: f32. */
-nd_status nd_muon_update(nd_backend *b, nd_view w, nd_view m, nd_cview g,
+ * w = w - lr wd w - lr 0.2 sqrt(max(rows, cols)) o.   w: f32 or bf16; g: f32. */
+nd_status nd_muon_update(nd_backend *b, nd_view w, const nd_state *m, nd_cview g,
                          const nd_muon_params *params, const nd_muon_scratch *scratch);
 
 /* FLOPs of one orthogonalisation: iterations * (4 m^2 n + 2 m^3), m = min(rows, cols). */

@@ -4,6 +4,7 @@
 #include "optim/muon.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 /* FLOPs that an elementwise update of one weight is worth in time: its bytes over the ratio of
@@ -13,8 +14,8 @@ static const double elementwise_flops = 400.0;
 typedef struct param_state {
     bool owned;
     bool muon;
-    nd_view first;  /* momentum or first moment, f32 */
-    nd_view second; /* second moment, AdamW only */
+    nd_state first;  /* momentum or first moment */
+    nd_state second; /* second moment, AdamW only */
 } param_state;
 
 struct nd_optimizer {
@@ -64,42 +65,102 @@ void nd_optimizer_destroy(nd_optimizer *o)
 {
     if (!o)
         return;
+    free(o->scratch.state.host);
     free(o->states);
     free(o);
+}
+
+/* The smallest room that serves every matrix updated here. */
+typedef struct room_size {
+    int64_t largest, side;     /* elements of a matrix; the smaller of its sides */
+    int64_t rank, left, right; /* of the low-rank codec's matrices */
+} room_size;
+
+static int64_t larger(int64_t a, int64_t b)
+{
+    return a > b ? a : b;
+}
+
+static room_size measure_room(const nd_optimizer *o)
+{
+    room_size size = {0};
+    for (int64_t i = 0; i < o->params->count; i++) {
+        const nd_param *p = &o->params->list[i];
+        if (!o->states[i].owned || !o->states[i].muon)
+            continue;
+        size.largest = larger(size.largest, p->rows * p->cols);
+        size.side = larger(size.side, p->rows < p->cols ? p->rows : p->cols);
+        if (o->states[i].first.codec != &nd_state_low_rank4)
+            continue;
+        const int64_t rank = nd_state_low_rank(p->rows, p->cols);
+        size.rank = larger(size.rank, rank);
+        size.left = larger(size.left, rank * p->rows);
+        size.right = larger(size.right, rank * p->cols);
+    }
+    return size;
+}
+
+static nd_status take_state_room(nd_state_room *room, const room_size *size, nd_arena *arena)
+{
+    ND_TRY(nd_arena_take(arena, ND_F32, 1, size->left, &room->left));
+    ND_TRY(nd_arena_take(arena, ND_F32, 1, size->right, &room->right));
+    ND_TRY(nd_arena_take(arena, ND_F32, 1, size->left, &room->product));
+    ND_TRY(nd_arena_take(arena, ND_F32, size->rank, size->rank, &room->gram));
+    if (size->rank > 0 && !room->host) {
+        room->host = calloc((size_t)(2 * size->rank * size->rank), sizeof *room->host);
+        if (!room->host)
+            return ND_FAIL(ND_ENOMEM, "no memory for factors of rank %lld", (long long)size->rank);
+    }
+    return ND_OK;
 }
 
 static nd_status take_scratch(nd_optimizer *o, nd_arena *arena)
 {
     const nd_dtype compute = o->config->hardware.precision == ND_PRECISION_BF16 ? ND_BF16 : ND_F32;
-    int64_t largest = 0, side = 0;
-    for (int64_t i = 0; i < o->params->count; i++) {
-        const nd_param *p = &o->params->list[i];
-        if (!o->states[i].owned || !o->states[i].muon)
-            continue;
-        const int64_t smaller = p->rows < p->cols ? p->rows : p->cols;
-        largest = p->rows * p->cols > largest ? p->rows * p->cols : largest;
-        side = smaller > side ? smaller : side;
-    }
-    ND_TRY(nd_arena_take(arena, ND_F32, 1, largest, &o->scratch.update));
-    for (int i = 0; i < 2; i++) {
-        ND_TRY(nd_arena_take(arena, compute, 1, largest, &o->scratch.x[i]));
-        ND_TRY(nd_arena_take(arena, compute, side, side, &o->scratch.gram[i]));
-    }
-    return nd_arena_take(arena, ND_F64, 1, 1, &o->scratch.norm);
+    const room_size size = measure_room(o);
+    const size_t x_bytes = ((size_t)size.largest * nd_dtype_size(compute) + 63) / 64 * 64;
+    nd_muon_scratch *s = &o->scratch;
+    nd_view x;
+    ND_TRY(nd_arena_take(arena, ND_F32, 1, size.largest, &s->update));
+    ND_TRY(nd_arena_take(arena, ND_U8, 2, (int64_t)x_bytes, &x));
+    s->x[0] = nd_view_of(x.data, compute, 1, size.largest);
+    s->x[1] = nd_view_of(x.data ? (char *)x.data + x_bytes : NULL, compute, 1, size.largest);
+    s->momentum = nd_view_of(x.data, ND_F32, 1, size.largest);
+    for (int i = 0; i < 2; i++)
+        ND_TRY(nd_arena_take(arena, compute, size.side, size.side, &s->gram[i]));
+    ND_TRY(nd_arena_take(arena, ND_F64, 1, 1, &s->norm));
+    return take_state_room(&s->state, &size, arena);
 }
 
 nd_status nd_optimizer_take(nd_optimizer *o, nd_arena *arena)
 {
+    const int bits = nd_config_state_bits(o->config);
     for (int64_t i = 0; i < o->params->count; i++) {
         const nd_param *p = &o->params->list[i];
         param_state *state = &o->states[i];
+        const int64_t m = p->rows, n = p->cols;
         if (!state->owned)
             continue;
-        ND_TRY(nd_arena_take(arena, ND_F32, p->rows, p->cols, &state->first));
-        if (!state->muon)
-            ND_TRY(nd_arena_take(arena, ND_F32, p->rows, p->cols, &state->second));
+        if (state->muon) {
+            ND_TRY(nd_state_take(&state->first, nd_state_codec_momentum(bits, m, n), m, n, arena));
+            continue;
+        }
+        const nd_state_codec *first = nd_state_codec_moment(bits, m, n, false);
+        const nd_state_codec *second = nd_state_codec_moment(bits, m, n, true);
+        ND_TRY(nd_state_take(&state->first, first, m, n, arena));
+        ND_TRY(nd_state_take(&state->second, second, m, n, arena));
     }
     return take_scratch(o, arena);
+}
+
+/* Appends the tensors of one state, named after what it is of. */
+static int list_parts(const nd_state *state, const char *name, nd_optimizer_state *out)
+{
+    for (int i = 0; i < state->codec->parts; i++) {
+        snprintf(out[i].name, sizeof out[i].name, "%s%s", name, state->codec->suffixes[i]);
+        out[i].view = state->parts[i];
+    }
+    return state->codec->parts;
 }
 
 int nd_optimizer_states(const nd_optimizer *o, int64_t index, nd_optimizer_state *states)
@@ -107,13 +168,10 @@ int nd_optimizer_states(const nd_optimizer *o, int64_t index, nd_optimizer_state
     const param_state *state = &o->states[index];
     if (!state->owned)
         return 0;
-    if (state->muon) {
-        states[0] = (nd_optimizer_state){"momentum", state->first};
-        return 1;
-    }
-    states[0] = (nd_optimizer_state){"moment1", state->first};
-    states[1] = (nd_optimizer_state){"moment2", state->second};
-    return 2;
+    if (state->muon)
+        return list_parts(&state->first, "momentum", states);
+    const int count = list_parts(&state->first, "moment1", states);
+    return count + list_parts(&state->second, "moment2", states + count);
 }
 
 double nd_optimizer_learning_rate(const nd_optimizer *o, int64_t step)
@@ -159,7 +217,7 @@ nd_status nd_optimizer_update(nd_optimizer *o, int64_t index, nd_view master, nd
             .gradient_scale = gradient_scale,
             .rounding_key = rounding_key,
         };
-        return nd_muon_update(o->backend, master, state->first, gradient, &params, &o->scratch);
+        return nd_muon_update(o->backend, master, &state->first, gradient, &params, &o->scratch);
     }
     const nd_adamw_params params = {
         .learning_rate = (float)rate,
@@ -173,8 +231,11 @@ nd_status nd_optimizer_update(nd_optimizer *o, int64_t index, nd_view master, nd
         .cautious_decay = c->optimizer.cautious_weight_decay,
         .rounding_key = rounding_key,
     };
-    return o->backend->ops.adamw(o->backend, master, state->first, state->second, gradient,
-                                 &params);
+    if (state->first.codec == &nd_state_fp32)
+        return o->backend->ops.adamw(o->backend, master, state->first.parts[0],
+                                     state->second.parts[0], gradient, &params);
+    const nd_blocks m = nd_state_blocks(&state->first), v = nd_state_blocks(&state->second);
+    return o->backend->ops.adamw_blocks(o->backend, master, &m, &v, gradient, &params);
 }
 
 double nd_optimizer_cost(const nd_config *config, const nd_param *param)

@@ -12,11 +12,11 @@ typedef struct nd_optimizer nd_optimizer;
 
 /* One tensor of a parameter's state, for checkpoints and the memory report. */
 typedef struct nd_optimizer_state {
-    const char *name; /* "momentum", "moment1", "moment2" */
+    char name[32]; /* "momentum", "moment1", "moment2", or parts of them: "momentum_codes" */
     nd_view view;
 } nd_optimizer_state;
 
-enum { ND_OPTIMIZER_STATES_MAX = 4 };
+enum { ND_OPTIMIZER_STATES_MAX = 8 };
 
 /* `owned[i]` says whether parameter i is updated here; params and backend outlive the optimizer. */
 nd_status nd_optimizer_create(const nd_config *config, const nd_params *params, const bool *owned,

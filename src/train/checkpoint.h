@@ -21,8 +21,8 @@ enum { ND_CHECKPOINT_FORMAT_VERSION = 1, ND_CHECKPOINT_PATH_MAX = 4096 };
 
 typedef struct nd_checkpoint_tensor {
     char param[ND_PARAM_NAME_MAX]; /* "blk.0.attn_q.weight" */
-    char part[32];                 /* "master", "momentum", "moment1", "moment2" */
-    char file[32];                 /* "rank_0000.h5" */
+    char part[32]; /* "master", or of the optimizer: "momentum", "moment1_codes" ... */
+    char file[32]; /* "rank_0000.h5" */
     nd_dtype dtype;
     int64_t rows, cols;
     char sha256[ND_SHA256_HEX_SIZE]; /* of the raw little-endian values */

@@ -14,12 +14,30 @@ struct nd_checkpoint_h5 {
 
 static hid_t stored_type(nd_dtype dtype)
 {
-    return dtype == ND_F32 ? H5T_IEEE_F32LE : H5T_STD_U16LE;
+    switch (dtype) {
+    case ND_F32:
+        return H5T_IEEE_F32LE;
+    case ND_I8:
+        return H5T_STD_I8LE;
+    case ND_U8:
+        return H5T_STD_U8LE;
+    default:
+        return H5T_STD_U16LE;
+    }
 }
 
 static hid_t memory_type(nd_dtype dtype)
 {
-    return dtype == ND_F32 ? H5T_NATIVE_FLOAT : H5T_NATIVE_UINT16;
+    switch (dtype) {
+    case ND_F32:
+        return H5T_NATIVE_FLOAT;
+    case ND_I8:
+        return H5T_NATIVE_INT8;
+    case ND_U8:
+        return H5T_NATIVE_UINT8;
+    default:
+        return H5T_NATIVE_UINT16;
+    }
 }
 
 static nd_status wrap(hid_t id, const char *path, const char *verb, nd_checkpoint_h5 **file)

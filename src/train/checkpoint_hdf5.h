@@ -15,7 +15,7 @@ nd_status nd_checkpoint_h5_open(const char *path, nd_checkpoint_h5 **file);
 nd_status nd_checkpoint_h5_close(nd_checkpoint_h5 *file);
 
 /* Writes values (host memory) as the dataset `name`, groups made as needed. f32 is stored as float,
- * bf16 as uint16 bit patterns, with the attribute dtype. */
+ * i8 and u8 as integers, bf16 as uint16 bit patterns, with the attribute dtype. */
 nd_status nd_checkpoint_h5_write(nd_checkpoint_h5 *file, const char *name, nd_cview values);
 
 /* Reads the dataset `name`, which must have the dtype and shape of `values`. */

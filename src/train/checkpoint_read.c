@@ -187,7 +187,7 @@ static nd_status restore_tensor(nd_run *run, const nd_checkpoint *c, const nd_pa
     if (index < 0)
         return ND_FAIL(ND_ECHECKPOINT,
                        "%s: holds no %s of %s, which this configuration needs "
-                       "(another optimizer or model?)",
+                       "(another optimizer, state_bits or model?)",
                        c->directory, part, param->name);
     const nd_checkpoint_tensor *t = &c->tensors[index];
     if (t->rows != into.rows || t->cols != into.cols || t->dtype != into.dtype)
@@ -308,7 +308,7 @@ nd_status nd_checkpoint_print(const char *directory, bool verify, FILE *out)
             free(values);
         }
         if (status == ND_OK)
-            fprintf(out, "  tensor %-28s %-9s %-4s [%lld, %lld]%s\n", t->param, t->part,
+            fprintf(out, "  tensor %-28s %-22s %-4s [%lld, %lld]%s\n", t->param, t->part,
                     nd_dtype_name(t->dtype), (long long)t->rows, (long long)t->cols,
                     verify ? "  ok" : "");
     }

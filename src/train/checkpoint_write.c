@@ -17,6 +17,7 @@ enum { PARTS_MAX = 1 + ND_OPTIMIZER_STATES_MAX, TOKENIZER_BYTES_MAX = 1 << 28 };
 typedef struct written_tensor {
     char part[32]; /* empty: no such tensor */
     int dtype;
+    int64_t rows, cols;
     char sha256[ND_SHA256_HEX_SIZE];
 } written_tensor;
 
@@ -67,6 +68,8 @@ static nd_status write_tensor(nd_run *run, nd_checkpoint_h5 *file, const char *p
                 done);
     snprintf(written->part, sizeof written->part, "%s", part.name);
     written->dtype = (int)part.view.dtype;
+    written->rows = part.view.rows;
+    written->cols = part.view.cols;
 done:
     free(host);
     return status;
@@ -115,7 +118,7 @@ static nd_status collect(nd_run *run, const written_tensor *all, const written_f
                 continue;
             nd_checkpoint_tensor *t = &c->tensors[c->tensor_count];
             *t = (nd_checkpoint_tensor){
-                .dtype = (nd_dtype)w->dtype, .rows = param->rows, .cols = param->cols};
+                .dtype = (nd_dtype)w->dtype, .rows = w->rows, .cols = w->cols};
             strcpy(t->param, param->name);
             strcpy(t->part, w->part);
             strcpy(t->sha256, w->sha256);

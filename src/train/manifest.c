@@ -68,10 +68,10 @@ static bool copy_text(char *out, size_t size, const char *text)
 
 static bool parse_dtype(const char *name, nd_dtype *dtype)
 {
-    if (strcmp(name, nd_dtype_name(ND_F32)) == 0)
-        return *dtype = ND_F32, true;
-    if (strcmp(name, nd_dtype_name(ND_BF16)) == 0)
-        return *dtype = ND_BF16, true;
+    static const nd_dtype stored[] = {ND_F32, ND_BF16, ND_I8, ND_U8};
+    for (size_t i = 0; i < sizeof stored / sizeof *stored; i++)
+        if (strcmp(name, nd_dtype_name(stored[i])) == 0)
+            return *dtype = stored[i], true;
     return false;
 }
 

@@ -117,9 +117,9 @@ Test(muon, a_zero_gradient_moves_nothing_but_by_decay)
                               .learning_rate = 0.1f,
                               .weight_decay = 0.5f,
                               .gradient_scale = 1.0f};
-    ND_ASSERT_OK(nd_muon_update(r->backend, nd_view_of(w, ND_F32, 8, 12),
-                                nd_view_of(m, ND_F32, 8, 12), nd_cview_of(g, ND_F32, 8, 12), &p,
-                                &r->scratch));
+    const nd_state state = {&nd_state_fp32, 8, 12, {nd_view_of(m, ND_F32, 8, 12)}};
+    ND_ASSERT_OK(nd_muon_update(r->backend, nd_view_of(w, ND_F32, 8, 12), &state,
+                                nd_cview_of(g, ND_F32, 8, 12), &p, &r->scratch));
     for (int i = 0; i < 96; i++)
         cr_assert_float_eq(w[i], 0.95f * (float)(i - 40), 1e-4);
     room_destroy(r);
@@ -139,8 +139,8 @@ Test(muon, the_update_has_the_root_mean_square_of_adamw)
                                   .iterations = 6,
                                   .learning_rate = 1.0f,
                                   .gradient_scale = 1.0f};
-        ND_ASSERT_OK(nd_muon_update(r->backend, nd_view_of(w, ND_F32, rows, cols),
-                                    nd_view_of(m, ND_F32, rows, cols),
+        const nd_state state = {&nd_state_fp32, rows, cols, {nd_view_of(m, ND_F32, rows, cols)}};
+        ND_ASSERT_OK(nd_muon_update(r->backend, nd_view_of(w, ND_F32, rows, cols), &state,
                                     nd_cview_of(g, ND_F32, rows, cols), &p, &r->scratch));
         double squares = 0.0;
         for (int64_t i = 0; i < rows * cols; i++)

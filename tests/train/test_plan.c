@@ -58,6 +58,7 @@ static void check_against_run(int ranks, const char *set, const char *run_set)
 Test(plan, names_the_bytes_that_a_run_of_as_many_ranks_takes)
 {
     check_against_run(1, "training.batch_size=8", "");
+    check_against_run(1, "optimizer.state_bits=8", "--set optimizer.state_bits=8 --resume none");
     check_against_run(4, "training.batch_size=16", "--set training.batch_size=16");
 }
 

@@ -59,6 +59,16 @@ Test(ranks, alone_and_1_2_4_and_8_ranks_train_the_same_to_the_bit)
     compare(sizes, 5, "--set hardware.precision=bf16");
 }
 
+Test(ranks, so_they_do_with_optimizer_state_in_8_and_4_bits)
+{
+    static const int sizes[] = {0, 1, 2, 4};
+    compare(sizes, 4, "--set training.use_8bit_optim=true --set model.vocab_size=256");
+    compare(sizes, 4, "--set optimizer.state_bits=4 --set model.hidden_dim=64");
+    compare(sizes, 4,
+            "--set optimizer.state_bits=8 --set training.optimizer_type=adamw "
+            "--set model.hidden_dim=64");
+}
+
 Test(ranks, so_they_do_in_fp32_with_the_llama_graph_and_an_untied_head)
 {
     static const int sizes[] = {0, 2, 4};

@@ -78,6 +78,26 @@ Test(resume, on_another_number_of_ranks_equals_it_too)
     cut_and_continue(2, 8, "--set training.optimizer_type=adamw");
 }
 
+Test(resume, with_quantised_optimizer_state_equals_it_too)
+{
+    cut_and_continue(0, 2, "--set training.use_8bit_optim=true --set model.hidden_dim=64");
+    cut_and_continue(2, 4, "--set optimizer.state_bits=4 --set model.hidden_dim=64");
+}
+
+Test(resume, into_another_format_of_optimizer_state_is_refused)
+{
+    char run[128], output[8192];
+    train_whole(0, "--set training.use_8bit_optim=true --set model.hidden_dim=64");
+    snprintf(run, sizeof run, "%s/whole", directory);
+    const int code = nd_test_shell(output, sizeof output,
+                                   "%s --config %s --run-dir %s --resume auto --set "
+                                   "model.hidden_dim=64 --set optimizer.state_bits=4",
+                                   ND_BINARY, config, run);
+    cr_assert_eq(code, 4, "exit %d: %s", code, output);
+    cr_assert(strstr(output, "momentum_left of blk.") != NULL, "%s", output);
+    cr_assert(strstr(output, "state_bits") != NULL, "%s", output);
+}
+
 Test(resume, from_a_named_checkpoint_goes_on_from_there)
 {
     char run[128], arguments[256];

@@ -96,6 +96,18 @@ static inline void nd_fast_store(const nd_fast_kernels *k, nd_view v, int64_t fi
         k->store_bf16((uint16_t *)v.data + first, computed, n);
 }
 
+static inline nd_adamw_rule nd_fast_adamw_rule(const nd_adamw_params *p)
+{
+    return (nd_adamw_rule){
+        .beta1 = p->beta1,
+        .beta2 = p->beta2,
+        .epsilon = p->epsilon,
+        .gradient_scale = p->gradient_scale,
+        .inverse_correction1 = 1.0f / p->correction1,
+        .inverse_correction2 = 1.0f / p->correction2,
+        .decay = {p->learning_rate * p->weight_decay, p->cautious_decay, p->learning_rate}};
+}
+
 /* Each replaces the slots of one op family. */
 void nd_fast_fill_products(nd_backend_ops *ops);
 void nd_fast_fill_symmetric(nd_backend_ops *ops);
@@ -107,5 +119,6 @@ void nd_fast_fill_rope(nd_backend_ops *ops);
 void nd_fast_fill_loss(nd_backend_ops *ops);
 void nd_fast_fill_elementwise(nd_backend_ops *ops);
 void nd_fast_fill_updates(nd_backend_ops *ops);
+void nd_fast_fill_state(nd_backend_ops *ops);
 
 #endif

@@ -7,8 +7,12 @@
 #ifndef ND_CORE_CPU_FAST_KERNELS_H
 #define ND_CORE_CPU_FAST_KERNELS_H
 
+#include "core/dynamic_code.h"
+
 #include <stdbool.h>
 #include <stdint.h>
+
+enum { ND_NIBBLES_MAX = 128 /* in one call of decode_nibbles */ };
 
 typedef struct nd_decay_rule {
     float decay;     /* fraction of w removed */
@@ -96,6 +100,21 @@ typedef struct nd_fast_kernels {
     void (*update)(float *w, const float *u, const nd_decay_rule *rule, int64_t n);
     void (*adamw)(float *w, float *m, float *v, const float *g, const nd_adamw_rule *rule,
                   int64_t n);
+
+    /* -- quantised state --------------------------------------------------------------------- */
+    float (*max_magnitude)(const float *x, int64_t n); /* max |x|; NaN when there is one */
+    void (*max_columns)(float *largest, const float *x, int64_t n); /* = max(largest, |x|) */
+    /* Codes of x factor, and y = scale times their values. */
+    void (*encode_dynamic)(uint8_t *q, const float *x, float factor, const nd_dynamic_code *code,
+                           int64_t n);
+    void (*decode_dynamic)(float *y, const uint8_t *q, float scale, const nd_dynamic_code *code,
+                           int64_t n);
+    /* A row of a tile: core/nibble_code.h of x max(factor, factors[i]), and y = beta y + its
+     * value times min(scale, scales[i]). The last half byte of an odd n is 0. */
+    void (*encode_nibbles)(uint8_t *q, const float *x, float factor, const float *factors,
+                           int64_t n);
+    void (*decode_nibbles)(float *y, const uint8_t *q, float scale, const float *scales, float beta,
+                           int64_t n);
 } nd_fast_kernels;
 
 /* NULL where the compiler's target lacks the instruction set. */

@@ -2,6 +2,7 @@
  * instruction set in ND_KERNEL_ISA. Plain loops that the compiler turns into vectors. */
 #include "core/cpu/fast_kernels.h"
 #include "core/float_formats.h"
+#include "core/nibble_code.h"
 
 #include <math.h>
 #include <string.h>
@@ -460,6 +461,8 @@ static void adamw(float *w, float *m, float *v, const float *g, const nd_adamw_r
     }
 }
 
+#include "core/cpu/fast_kernels_state.h"
+
 static const nd_fast_kernels table = {
     .name = ND_KERNEL_ISA,
     .load_bf16 = load_bf16,
@@ -498,4 +501,10 @@ static const nd_fast_kernels table = {
     .momentum = momentum,
     .update = update,
     .adamw = adamw,
+    .max_magnitude = max_magnitude,
+    .max_columns = max_columns,
+    .encode_dynamic = encode_dynamic,
+    .decode_dynamic = decode_dynamic,
+    .encode_nibbles = encode_nibbles,
+    .decode_nibbles = decode_nibbles,
 };

@@ -69,14 +69,7 @@ static nd_status adamw_fast(nd_backend *b, nd_view w, nd_view m, nd_view v, nd_c
     ND_REQUIRE(nd_same_shape(nd_read(w), g));
     ND_REQUIRE(nd_same_shape(nd_read(m), g) && nd_same_shape(nd_read(v), g));
     const nd_fast_kernels *k = fast->kernels;
-    const nd_adamw_rule rule = {
-        .beta1 = p->beta1,
-        .beta2 = p->beta2,
-        .epsilon = p->epsilon,
-        .gradient_scale = p->gradient_scale,
-        .inverse_correction1 = 1.0f / p->correction1,
-        .inverse_correction2 = 1.0f / p->correction2,
-        .decay = {p->learning_rate * p->weight_decay, p->cautious_decay, p->learning_rate}};
+    const nd_adamw_rule rule = nd_fast_adamw_rule(p);
     const int64_t count = nd_view_count(g);
 #pragma omp parallel for num_threads(nd_fast_team(fast, count))
     for (int64_t at = 0; at < count; at += CHUNK) {

@@ -10,4 +10,5 @@ void nd_cpu_fill_reference(nd_backend_ops *ops)
     nd_reference_fill_attention(ops);
     nd_reference_fill_loss(ops);
     nd_reference_fill_updates(ops);
+    nd_reference_fill_state(ops);
 }

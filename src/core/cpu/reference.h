@@ -55,6 +55,48 @@ static inline void nd_store(nd_view v, int64_t i, double x)
 /* That `tokens` are `rows` values in [lowest, vocab). Errors: ND_EINTERNAL naming the position. */
 nd_status nd_check_tokens(nd_cview tokens, int64_t rows, int64_t vocab, int32_t lowest);
 
+static inline nd_dtype nd_block_dtype(nd_block_code code)
+{
+    return code == ND_BLOCK_LINEAR ? ND_I8 : ND_U8;
+}
+
+/* Whether codes and scales have room for `count` elements. */
+static inline bool nd_blocks_hold(const nd_blocks *q, int64_t count)
+{
+    return q->block > 0 && q->codes.dtype == nd_block_dtype(q->code) && q->scales.dtype == ND_F32 &&
+           nd_view_count(nd_read(q->codes)) == count &&
+           nd_view_count(nd_read(q->scales)) == (count + q->block - 1) / q->block;
+}
+
+static inline bool nd_adamw_blocks_fit(const nd_blocks *m, const nd_blocks *v, int64_t count)
+{
+    return nd_blocks_hold(m, count) && nd_blocks_hold(v, count) && m->block == v->block &&
+           m->block % 4 == 0 && m->block <= ND_ADAMW_BLOCK_MAX && m->code == ND_BLOCK_DYNAMIC &&
+           v->code == ND_BLOCK_DYNAMIC_UNSIGNED;
+}
+
+static inline bool nd_tiles_hold(const nd_tiles *q, nd_cview x)
+{
+    const int64_t tile_rows = (x.rows + ND_TILE - 1) / ND_TILE;
+    const int64_t tile_cols = (x.cols + ND_TILE - 1) / ND_TILE;
+    return q->codes.dtype == ND_U8 && q->row_max.dtype == ND_BF16 &&
+           q->column_max.dtype == ND_BF16 && q->codes.rows == x.rows &&
+           q->codes.cols == (x.cols + 1) / 2 && q->row_max.rows == x.rows &&
+           q->row_max.cols == tile_cols && q->column_max.rows == tile_rows &&
+           q->column_max.cols == x.cols;
+}
+
+/* numerator / scale; 0 for a scale that is not finite or below 2^-100, where it could overflow. */
+static inline float nd_state_factor(float numerator, float scale)
+{
+    const bool usable = scale >= 0x1p-100f && scale <= 3.402823466e38f;
+    return usable ? numerator / scale : 0.0f;
+}
+
+/* AdamW of elements [first, first + n) of w and g; m and v, in double, are those elements only. */
+void nd_reference_adamw(nd_view w, int64_t first, int64_t n, double *m, double *v, nd_cview g,
+                        const nd_adamw_params *params);
+
 /* Each fills the slots of one op family. */
 void nd_reference_fill_ternary(nd_backend_ops *ops);
 void nd_reference_fill_rows(nd_backend_ops *ops);
@@ -62,5 +104,6 @@ void nd_reference_fill_swiglu(nd_backend_ops *ops);
 void nd_reference_fill_attention(nd_backend_ops *ops);
 void nd_reference_fill_loss(nd_backend_ops *ops);
 void nd_reference_fill_updates(nd_backend_ops *ops);
+void nd_reference_fill_state(nd_backend_ops *ops);
 
 #endif

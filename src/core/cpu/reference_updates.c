@@ -49,6 +49,22 @@ static nd_status apply_update_reference(nd_backend *b, nd_view w, nd_cview u,
     return ND_OK;
 }
 
+void nd_reference_adamw(nd_view w, int64_t first, int64_t n, double *m, double *v, nd_cview g,
+                        const nd_adamw_params *p)
+{
+    const double decay = (double)p->learning_rate * (double)p->weight_decay;
+    for (int64_t i = 0; i < n; i++) {
+        const double gradient = (double)p->gradient_scale * nd_load(g, first + i);
+        m[i] = (double)p->beta1 * m[i] + (1.0 - (double)p->beta1) * gradient;
+        v[i] = (double)p->beta2 * v[i] + (1.0 - (double)p->beta2) * gradient * gradient;
+        const double update = m[i] / (double)p->correction1 /
+                              (sqrt(v[i] / (double)p->correction2) + (double)p->epsilon);
+        const double weight = nd_load(nd_read(w), first + i);
+        const double kept = decayed(weight, update, decay, p->cautious_decay);
+        store_master(w, first + i, kept - (double)p->learning_rate * update, p->rounding_key);
+    }
+}
+
 static nd_status adamw_reference(nd_backend *b, nd_view w, nd_view m, nd_view v, nd_cview g,
                                  const nd_adamw_params *p)
 {
@@ -56,19 +72,10 @@ static nd_status adamw_reference(nd_backend *b, nd_view w, nd_view m, nd_view v,
     ND_REQUIRE(nd_is_float(w.dtype) && nd_same_shape(nd_read(w), g));
     ND_REQUIRE(nd_same_shape(nd_read(m), g) && nd_same_shape(nd_read(v), g));
     for (int64_t i = 0; i < nd_view_count(g); i++) {
-        const double gradient = (double)p->gradient_scale * nd_load(g, i);
-        const double moment1 =
-            (double)p->beta1 * nd_load(nd_read(m), i) + (1.0 - (double)p->beta1) * gradient;
-        const double moment2 = (double)p->beta2 * nd_load(nd_read(v), i) +
-                               (1.0 - (double)p->beta2) * gradient * gradient;
+        double moment1 = nd_load(nd_read(m), i), moment2 = nd_load(nd_read(v), i);
+        nd_reference_adamw(w, i, 1, &moment1, &moment2, g, p);
         nd_store(m, i, moment1);
         nd_store(v, i, moment2);
-        const double update = moment1 / (double)p->correction1 /
-                              (sqrt(moment2 / (double)p->correction2) + (double)p->epsilon);
-        const double weight = nd_load(nd_read(w), i);
-        const double decay = (double)p->learning_rate * (double)p->weight_decay;
-        const double kept = decayed(weight, update, decay, p->cautious_decay);
-        store_master(w, i, kept - (double)p->learning_rate * update, p->rounding_key);
     }
     return ND_OK;
 }

@@ -1,0 +1,95 @@
+#include "optim/state_codec.h"
+
+/* -- f32 ------------------------------------------------------------------------------------------ */
+
+static nd_status take_fp32(nd_state *s, nd_arena *arena)
+{
+    return nd_arena_take(arena, ND_F32, s->rows, s->cols, &s->parts[0]);
+}
+
+static nd_status load_fp32(nd_backend *b, const nd_state *s, const nd_state_room *room,
+                           nd_view into, nd_view *m)
+{
+    (void)b, (void)room, (void)into;
+    *m = s->parts[0];
+    return ND_OK;
+}
+
+static nd_status store_fp32(nd_backend *b, const nd_state *s, const nd_state_room *room, nd_view m)
+{
+    (void)b, (void)room, (void)s, (void)m; /* the caller changed it in place */
+    return ND_OK;
+}
+
+const nd_state_codec nd_state_fp32 = {"fp32", 1, {""}, take_fp32, load_fp32, store_fp32};
+
+/* -- 8 bits in blocks ----------------------------------------------------------------------------- */
+
+nd_blocks nd_state_blocks(const nd_state *s)
+{
+    const bool linear = s->codec == &nd_state_linear8;
+    return (nd_blocks){.codes = s->parts[0],
+                       .scales = s->parts[1],
+                       .block = linear ? ND_STATE_LINEAR_BLOCK : ND_STATE_DYNAMIC_BLOCK,
+                       .code = linear                           ? ND_BLOCK_LINEAR
+                               : s->codec == &nd_state_dynamic8 ? ND_BLOCK_DYNAMIC
+                                                                : ND_BLOCK_DYNAMIC_UNSIGNED};
+}
+
+static nd_status take_blocks(nd_state *s, nd_arena *arena)
+{
+    const nd_blocks q = nd_state_blocks(s);
+    const int64_t blocks = (s->rows * s->cols + q.block - 1) / q.block;
+    const nd_dtype codes = q.code == ND_BLOCK_LINEAR ? ND_I8 : ND_U8;
+    ND_TRY(nd_arena_take(arena, codes, s->rows, s->cols, &s->parts[0]));
+    return nd_arena_take(arena, ND_F32, 1, blocks, &s->parts[1]);
+}
+
+static nd_status load_blocks(nd_backend *b, const nd_state *s, const nd_state_room *room,
+                             nd_view into, nd_view *m)
+{
+    (void)room;
+    const nd_blocks q = nd_state_blocks(s);
+    *m = nd_view_of(into.data, ND_F32, s->rows, s->cols);
+    return b->ops.dequantize_blocks(b, *m, &q);
+}
+
+static nd_status store_blocks(nd_backend *b, const nd_state *s, const nd_state_room *room,
+                              nd_view m)
+{
+    (void)room;
+    const nd_blocks q = nd_state_blocks(s);
+    return b->ops.quantize_blocks(b, &q, nd_read(m));
+}
+
+const nd_state_codec nd_state_linear8 = {"8-bit linear", 2,           {"_codes", "_scales"},
+                                         take_blocks,    load_blocks, store_blocks};
+const nd_state_codec nd_state_dynamic8 = {"8-bit dynamic", 2,           {"_codes", "_scales"},
+                                          take_blocks,     load_blocks, store_blocks};
+const nd_state_codec nd_state_dynamic8_unsigned = {
+    "8-bit dynamic, unsigned", 2, {"_codes", "_scales"}, take_blocks, load_blocks, store_blocks};
+
+/* -- choice --------------------------------------------------------------------------------------- */
+
+const nd_state_codec *nd_state_codec_momentum(int bits, int64_t rows, int64_t cols)
+{
+    if (bits == 32 || rows * cols < ND_STATE_QUANTIZED_MIN)
+        return &nd_state_fp32;
+    return bits == 4 ? &nd_state_low_rank4 : &nd_state_linear8;
+}
+
+const nd_state_codec *nd_state_codec_moment(int bits, int64_t rows, int64_t cols, bool second)
+{
+    if (bits == 32 || rows * cols < ND_STATE_QUANTIZED_MIN)
+        return &nd_state_fp32;
+    return second ? &nd_state_dynamic8_unsigned : &nd_state_dynamic8;
+}
+
+nd_status nd_state_take(nd_state *s, const nd_state_codec *codec, int64_t rows, int64_t cols,
+                        nd_arena *arena)
+{
+    s->codec = codec;
+    s->rows = rows;
+    s->cols = cols;
+    return codec->take(s, arena);
+}

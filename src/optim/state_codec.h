@@ -1,0 +1,72 @@
+/* How an optimizer keeps a matrix between steps: in f32, or in fewer bits.
+ *
+ * A codec is a row of one table: which tensors it keeps, and how they become the matrix and are made
+ * of it. No more than one matrix at a time is in full precision, in room that all share. */
+#ifndef ND_OPTIM_STATE_CODEC_H
+#define ND_OPTIM_STATE_CODEC_H
+
+#include "core/arena.h"
+#include "core/config.h"
+
+/* Consecutive elements that share a scale. Linear codes: arXiv:2509.23106; dynamic codes need
+ * shorter blocks, since AdamW divides by small second moments. */
+enum { ND_STATE_LINEAR_BLOCK = 2048, ND_STATE_DYNAMIC_BLOCK = 256 };
+
+/* Smaller tensors (norms) stay in f32: they weigh nothing. */
+enum { ND_STATE_QUANTIZED_MIN = 4096 };
+
+enum { ND_STATE_PARTS_MAX = 7 };
+
+typedef struct nd_state_codec nd_state_codec;
+
+typedef struct nd_state {
+    const nd_state_codec *codec;
+    int64_t rows, cols;
+    nd_view parts[ND_STATE_PARTS_MAX];
+} nd_state;
+
+/* What the low-rank codec works in beyond the matrix itself; others use none of it. Each view has room
+ * for the largest of the states that share it. */
+typedef struct nd_state_room {
+    nd_view left;    /* f32 [rank, rows] */
+    nd_view right;   /* f32 [rank, cols] */
+    nd_view product; /* f32 [rank, rows] */
+    nd_view gram;    /* f32 [rank, rank] */
+    double *host;    /* 2 rank^2, host memory */
+} nd_state_room;
+
+struct nd_state_codec {
+    const char *name;
+    int parts;
+    const char *suffixes[ND_STATE_PARTS_MAX]; /* of the parts' names in a checkpoint */
+    nd_status (*take)(nd_state *state, nd_arena *arena);
+    /* *m: the matrix; `into` (f32, at least as large) is overwritten where the codec needs it. */
+    nd_status (*load)(nd_backend *b, const nd_state *state, const nd_state_room *room, nd_view into,
+                      nd_view *m);
+    /* Keeps m, which load gave and the caller changed; m is lost. */
+    nd_status (*store)(nd_backend *b, const nd_state *state, const nd_state_room *room, nd_view m);
+};
+
+extern const nd_state_codec nd_state_fp32;    /* 4 bytes */
+extern const nd_state_codec nd_state_linear8; /* 1 + 4/2048 bytes: Muon's momentum */
+/* AdamW's moments: 1 + 4/256 bytes. Read and written by the op adamw_blocks; load and store serve
+ * everything else. */
+extern const nd_state_codec nd_state_dynamic8;
+extern const nd_state_codec nd_state_dynamic8_unsigned;
+extern const nd_state_codec nd_state_low_rank4; /* state_low_rank4.c */
+
+/* Chooses the codec of Muon's momentum and of AdamW's moments at [optimizer] state_bits. */
+const nd_state_codec *nd_state_codec_momentum(int bits, int64_t rows, int64_t cols);
+const nd_state_codec *nd_state_codec_moment(int bits, int64_t rows, int64_t cols, bool second);
+
+/* Lays out the parts; zeroed memory is a matrix of zeros in every codec. */
+nd_status nd_state_take(nd_state *state, const nd_state_codec *codec, int64_t rows, int64_t cols,
+                        nd_arena *arena);
+
+/* The state of a codec with blocks, as ops take it. */
+nd_blocks nd_state_blocks(const nd_state *state);
+
+/* Rank of what the low-rank codec keeps apart of a [rows, cols] matrix. */
+int64_t nd_state_low_rank(int64_t rows, int64_t cols);
+
+#endif
