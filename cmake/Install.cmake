@@ -1,2 +1,6 @@
 install(TARGETS nanochat_dist RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})
 install(DIRECTORY configs/ DESTINATION ${CMAKE_INSTALL_DATADIR}/nanochat_dist/configs)
+install(FILES docs/nanochat_dist.1 DESTINATION ${CMAKE_INSTALL_MANDIR}/man1)
+# bash-completion loads the file that is named like the command.
+install(FILES launch/completion/nanochat_dist.bash
+    DESTINATION ${CMAKE_INSTALL_DATADIR}/bash-completion/completions RENAME nanochat_dist)
