@@ -1,0 +1,88 @@
+/* Help, man page and completion tell the same; an installed program finds its configs. */
+#include "support/support.h"
+
+/* Shell functions: `subcommands` and `flags SUBCOMMAND...` as --help tells them. */
+static const char *const helpers =
+    "subcommands() { $B --help | awk '/^subcommands:/ { on = 1; next } !NF { on = 0 } on { print "
+    "$1 }'; }; "
+    "commands() { subcommands | grep -v tokenizer; printf 'tokenizer %s\\n' train encode decode; "
+    "}; "
+    "flags() { $B $1 --help | awk '$1 ~ /^--/ { print $1 }'; }; ";
+
+static void check(const char *script)
+{
+    char output[8192];
+    const int code = nd_test_shell(output, sizeof output, "{ B=%s S=%s; %s %s; }", ND_BINARY,
+                                   ND_SOURCE_DIR, helpers, script);
+    cr_assert_eq(code, 0, "exit %d: %s", code, output);
+    cr_assert_str_eq(output, "");
+}
+
+Test(help, the_man_page_names_every_subcommand_and_every_flag)
+{
+    check("sed 's/\\\\-/-/g' $S/docs/nanochat_dist.1 > /tmp/nd_man_$$; "
+          "commands | while read -r command; do "
+          "  for word in \"$command\" $(flags \"$command\"); do "
+          "    grep -qwF -e \"$word\" /tmp/nd_man_$$ || echo \"$command: no $word\"; "
+          "  done; done; rm /tmp/nd_man_$$");
+}
+
+/* What the completion offers for a line; the cursor is at its end. */
+static void completes(const char *line, const char *expected)
+{
+    char output[8192];
+    nd_test_shell(
+        output, sizeof output,
+        "bash -c 'PATH=$(dirname %s):$PATH; cd %s; source launch/completion/nanochat_dist.bash; "
+        "compopt() { :; }; read -ra COMP_WORDS <<<\"%s\"; [[ \"%s\" == *\" \" ]] && "
+        "COMP_WORDS+=(\"\"); COMP_CWORD=$((${#COMP_WORDS[@]} - 1)); "
+        "_nanochat_dist nanochat_dist \"${COMP_WORDS[COMP_CWORD]}\" "
+        "\"${COMP_WORDS[COMP_CWORD - 1]}\"; echo \"${COMPREPLY[*]}\"'",
+        ND_BINARY, ND_SOURCE_DIR, line, line);
+    cr_assert_str_eq(output, expected, "%s", line);
+}
+
+Test(help, completion_offers_subcommands_flags_configs_keys_and_choices)
+{
+    completes("nanochat_dist to", "tokenizer\n");
+    completes("nanochat_dist tokenizer de", "decode\n");
+    completes("nanochat_dist tokenizer train --voc", "--vocab-size\n");
+    completes("nanochat_dist --total", "--total-steps\n");
+    completes("nanochat_dist train --resume no", "none\n");
+    completes("nanochat_dist eval --split ", "val train\n");
+    completes("nanochat_dist --config quickst", "quickstart.ini\n");
+    completes("nanochat_dist --config quickstart.ini --set model.hid", "model.hidden_dim=\n");
+    completes("nanochat_dist sample --max-tokens ", "\n");
+}
+
+Test(help, every_subcommand_prints_help_and_exits_with_0)
+{
+    check("commands | while read -r command; do "
+          "  $B $command --help | grep -q '^usage: nanochat_dist ' || echo \"$command\"; done");
+}
+
+Test(help, an_installed_program_finds_its_config_by_name_from_anywhere)
+{
+    char output[8192];
+    const char *directory = nd_test_directory();
+    const int installed =
+        nd_test_shell(output, sizeof output, "cmake --install $(dirname %s) --prefix %s/prefix",
+                      ND_BINARY, directory);
+    cr_assert_eq(installed, 0, "%s", output);
+    const int code = nd_test_mpirun(output, sizeof output, 2,
+                                    "--wdir %s prefix/bin/nanochat_dist --config quickstart.ini "
+                                    "--dataset synthetic --total-steps 1 --run-dir run "
+                                    "--set model.hidden_dim=32 --set model.num_layers=1 "
+                                    "--set model.vocab_size=32 --set training.seq_length=8 "
+                                    "--set logging.eval_samples=4",
+                                    directory);
+    cr_assert_eq(code, 0, "%s", output);
+    nd_test_shell(output, sizeof output,
+                  "cd %s && ls prefix/share/man/man1 "
+                  "prefix/share/bash-completion/completions run/checkpoints/latest/manifest.json",
+                  directory);
+    cr_assert(strstr(output, "nanochat_dist.1") != NULL, "%s", output);
+    cr_assert(strstr(output, "completions:\nnanochat_dist\n") != NULL, "%s", output);
+    cr_assert(strstr(output, "No such file") == NULL, "%s", output);
+    nd_test_remove_directory(directory);
+}
