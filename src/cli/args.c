@@ -2,6 +2,7 @@
 
 #include "core/edit_distance.h"
 
+#include <math.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
@@ -36,14 +37,15 @@ static nd_status assign(const nd_arg *arg, const char *text)
         return ND_OK;
     case ND_ARG_INT: {
         const long long value = strtoll(text, &end, 10);
-        if (end == text || *end)
-            return ND_FAIL(ND_ECONFIG, "%s: '%.80s' is not a whole number", arg->name, text);
+        if (end == text || *end || value < 0)
+            return ND_FAIL(ND_ECONFIG, "%s: '%.80s' is not a whole number of 0 or more", arg->name,
+                           text);
         *(int64_t *)arg->value = value;
         return ND_OK;
     }
     case ND_ARG_DOUBLE: {
         const double value = strtod(text, &end);
-        if (end == text || *end)
+        if (end == text || *end || !isfinite(value))
             return ND_FAIL(ND_ECONFIG, "%s: '%.80s' is not a number", arg->name, text);
         *(double *)arg->value = value;
         return ND_OK;

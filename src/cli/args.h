@@ -11,7 +11,7 @@
 typedef enum nd_arg_type {
     ND_ARG_FLAG,   /* bool * */
     ND_ARG_TEXT,   /* const char ** */
-    ND_ARG_INT,    /* int64_t * */
+    ND_ARG_INT,    /* int64_t *, 0 or more */
     ND_ARG_DOUBLE, /* double * */
     ND_ARG_APPEND  /* nd_arg_list *: may be given more than once */
 } nd_arg_type;

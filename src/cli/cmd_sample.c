@@ -66,6 +66,8 @@ static nd_status generate(const sample_arguments *a, const nd_loaded_model *l, n
     ND_TRY(encode_prompt(a, l, &tokens, &count));
     nd_status status = nd_generator_feed(g, tokens, (int64_t)count, logits);
     free(tokens);
+    if (status != ND_OK)
+        return status;
     if (l->tokenizer && !a->ids)
         fputs(a->prompt, stdout);
     for (int64_t i = 0; status == ND_OK && i < a->max_tokens; i++) {

@@ -75,6 +75,9 @@ nd_status nd_config_check(const nd_config *c)
         return ND_FAIL(ND_ECONFIG,
                        "[data] data_path is empty; name a directory of packed shards, or "
                        "use dataset = synthetic");
+    if (c->logging.run_dir[0] == '\0')
+        return ND_FAIL(ND_ECONFIG, "[logging] run_dir is empty; name a directory for what the run "
+                                   "leaves");
     if (c->hardware.target == ND_TARGET_CUDA)
         return ND_FAIL(ND_ECONFIG, "[hardware] target = cuda: this build has no CUDA backend; use "
                                    "target = cpu or auto");

@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
+#include <sys/stat.h>
 
 enum { LINE_LONGEST = 1000, LINES_MOST = 4096 };
 
@@ -149,8 +150,13 @@ nd_status nd_config_read_file(nd_config *config, const char *path)
     dictionary *values = NULL;
     scan s = {path, calloc(LINES_MOST, sizeof(key_place)), 0};
     FILE *file = fopen(path, "r");
-    if (!file || !s.places) {
+    struct stat info;
+    if (!file || !s.places || fstat(fileno(file), &info) != 0) {
         status = ND_FAIL(ND_ECONFIG, "%s: %s", path, strerror(errno));
+        goto done;
+    }
+    if (!S_ISREG(info.st_mode)) { /* it is read twice */
+        status = ND_FAIL(ND_ECONFIG, "%s: not a regular file", path);
         goto done;
     }
     ND_TRY_GOTO(scan_lines(&s, file), done);

@@ -68,8 +68,11 @@ static nd_status load(const nd_load_options *o, const nd_comm *comm, nd_checkpoi
     ND_TRY(nd_config_read_file(&l->config, path));
     if (o->precision)
         ND_TRY(nd_config_set_key(&l->config, "hardware", "precision", o->precision, "--precision"));
-    if (o->threads > 0)
-        l->config.hardware.threads = o->threads;
+    if (o->threads > 0) {
+        char threads[32];
+        snprintf(threads, sizeof threads, "%lld", (long long)o->threads);
+        ND_TRY(nd_config_set_key(&l->config, "hardware", "threads", threads, "--threads"));
+    }
     ND_TRY(nd_config_check(&l->config));
     l->step = c->step;
     if (o->reference_only) {
