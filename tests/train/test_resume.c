@@ -270,6 +270,21 @@ Test(resume, a_fresh_start_sets_an_earlier_run_aside)
     cr_assert_str_eq(output, "step_00000008\nstep_00000012\n8\n12\n");
 }
 
+Test(resume, a_fresh_start_leaves_what_else_lies_in_the_checkpoint_directory)
+{
+    char run[128], output[4096], arguments[256];
+    snprintf(run, sizeof run, "%s/elsewhere", directory);
+    snprintf(arguments, sizeof arguments, "--total-steps 2 --checkpoint-dir %s/kept_here",
+             directory);
+    nd_test_shell(NULL, 0, "mkdir %s/kept_here && echo mine > %s/kept_here/notes", directory,
+                  directory);
+    nd_test_train(0, 0, config, run, arguments);
+    nd_test_train(0, 0, config, run, arguments);
+    nd_test_shell(output, sizeof output, "cd %s/kept_here && echo $(ls . previous_001)", directory);
+    cr_assert_str_eq(output, ".: latest notes previous_001 step_00000002 previous_001: latest "
+                             "step_00000002\n");
+}
+
 /* Going back to an earlier step gives up what came after it. */
 Test(resume, from_an_earlier_step_sets_later_checkpoints_aside)
 {
