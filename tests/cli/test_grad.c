@@ -1,0 +1,94 @@
+/* The grad subcommand: one batch in, its loss and gradients out. */
+#include "data/hdf5_arrays.h"
+#include "support/run_files.h"
+#include "support/support.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+enum { ROWS = 2, COLS = 9, VOCABULARY = 64 }; /* the vocabulary of nd_test_write_config */
+
+static const char *directory;
+
+static void setup(void)
+{
+    char config[128], run[128];
+    directory = nd_test_directory();
+    snprintf(config, sizeof config, "%s/c.ini", directory);
+    snprintf(run, sizeof run, "%s/run", directory);
+    nd_test_write_config(config);
+    nd_test_train(0, 0, config, run, "--total-steps 2");
+}
+
+static void teardown(void)
+{
+    nd_test_remove_directory(directory);
+}
+
+TestSuite(grad, .init = setup, .fini = teardown);
+
+static void write_tokens(const char *name, int32_t last)
+{
+    char path[128];
+    int32_t tokens[ROWS * COLS];
+    nd_hdf5_out *out;
+    for (int i = 0; i < ROWS * COLS; i++)
+        tokens[i] = (7 * i + 3) % VOCABULARY;
+    tokens[ROWS * COLS - 1] = last;
+    snprintf(path, sizeof path, "%s/%s", directory, name);
+    ND_ASSERT_OK(nd_hdf5_out_create(path, &out));
+    ND_ASSERT_OK(nd_hdf5_out_write(out, "/tokens", nd_cview_of(tokens, ND_I32, ROWS, COLS)));
+    ND_ASSERT_OK(nd_hdf5_out_close(out, true));
+}
+
+/* The loss grad prints. */
+static double loss_of(const char *tokens, const char *out, const char *flags)
+{
+    char output[4096];
+    const int code = nd_test_shell(output, sizeof output,
+                                   "cd %s && %s grad --checkpoint run --tokens %s --out %s %s",
+                                   directory, ND_BINARY, tokens, out, flags);
+    cr_assert_eq(code, 0, "%s", output);
+    const char *loss = strstr(output, "loss ");
+    cr_assert(loss != NULL, "%s", output);
+    return strtod(loss + 5, NULL);
+}
+
+Test(grad, agrees_between_the_fast_and_the_reference_ops)
+{
+    write_tokens("t.h5", 5);
+    const double fast = loss_of("t.h5", "fast.h5", "");
+    const double reference = loss_of("t.h5", "reference.h5", "--reference");
+    cr_assert(fabs(fast - reference) < 1e-5 * reference, "%.9f and %.9f", fast, reference);
+    cr_assert(reference > 0.5 * log(VOCABULARY) && reference < 2.0 * log(VOCABULARY), "%.9f",
+              reference);
+}
+
+Test(grad, keeps_the_batch_beside_the_gradients)
+{
+    char path[128];
+    int32_t *tokens;
+    int64_t rows, cols;
+    write_tokens("t.h5", 5);
+    const double first = loss_of("t.h5", "out.h5", "");
+    snprintf(path, sizeof path, "%s/out.h5", directory);
+    ND_ASSERT_OK(nd_hdf5_read_tokens(path, "/tokens", &tokens, &rows, &cols));
+    cr_assert_eq(rows, ROWS);
+    cr_assert_eq(cols, COLS);
+    cr_assert_eq(tokens[1], 10);
+    free(tokens);
+    cr_assert_eq(loss_of("out.h5", "again.h5", ""), first);
+}
+
+Test(grad, a_token_beyond_the_vocabulary_is_named_with_its_place)
+{
+    char output[4096];
+    write_tokens("t.h5", VOCABULARY);
+    const int code = nd_test_shell(output, sizeof output,
+                                   "cd %s && %s grad --checkpoint run --tokens t.h5 --out o.h5",
+                                   directory, ND_BINARY);
+    cr_assert_eq(code, 3, "%s", output);
+    cr_assert(strstr(output, "t.h5: token 64 at element 17; the vocabulary has 64") != NULL, "%s",
+              output);
+}
