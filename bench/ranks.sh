@@ -48,5 +48,4 @@ PY
     done
 }
 table 8 1 2 4 8
-table 12 1 3
-table 12 2 4
+table 24 1 2 3 4 8
