@@ -25,8 +25,14 @@ nd_status nd_cli_leave(nd_comm *comm, nd_status status)
         nd_cli_print_error(comm->rank);
         comm->ops.abort(comm, nd_error_exit_code(status));
     }
-    if (failed && comm->rank != 0)
-        nd_error_clear(); /* rank 0 prints what all of them hold */
+    if (failed && comm->size > 1) {
+        /* All ranks hold this error. mpirun ends the job when the first of them exits, so nobody goes
+         * before rank 0 has spoken. */
+        if (comm->rank == 0)
+            nd_cli_print_error(-1);
+        comm->ops.barrier(comm);
+        nd_error_clear(); /* printed: main need not */
+    }
     nd_comm_destroy(comm);
     return status;
 }
