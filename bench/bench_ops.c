@@ -195,7 +195,8 @@ static void bench_products(bench *w, const model_shape *s, nd_dtype t)
 static void bench_attention(bench *w, const model_shape *s, nd_dtype t)
 {
     const nd_attention_shape shape = {
-        s->tokens / s->seq_len, s->seq_len, s->seq_len, s->heads, s->kv_heads, s->dim / s->heads};
+        s->tokens / s->seq_len, s->seq_len, s->seq_len, s->heads, s->kv_heads,
+        s->dim / s->heads,      {0}};
     const int64_t kv_width = shape.kv_heads * shape.head_dim;
     const nd_view q = filled(w, t, s->tokens, s->dim), k = filled(w, t, s->tokens, kv_width);
     const nd_view v = filled(w, t, s->tokens, kv_width), o = tensor(w, t, s->tokens, s->dim);
@@ -210,7 +211,8 @@ static void bench_attention(bench *w, const model_shape *s, nd_dtype t)
     TIME(seconds, OP(attention_backward, dq, dk, dv, nd_read(o), nd_read(o), nd_read(lse),
                      nd_read(q), nd_read(k), nd_read(v), &shape));
     print_computed("attention_backward", t, seconds, 5.0 * product, 0.0);
-    const nd_attention_shape decode = {1, 1, s->seq_len, s->heads, s->kv_heads, s->dim / s->heads};
+    const nd_attention_shape decode = {1,  1, s->seq_len, s->heads, s->kv_heads, s->dim / s->heads,
+                                       {0}};
     const nd_cview keys = nd_cview_rows(nd_read(k), 0, s->seq_len);
     const nd_cview values = nd_cview_rows(nd_read(v), 0, s->seq_len);
     TIME(seconds, OP(attention, nd_view_rows(o, 0, 1), nd_view_rows(lse, 0, 1),

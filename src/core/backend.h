@@ -38,6 +38,7 @@ typedef struct nd_attention_shape {
     int64_t heads;    /* query heads */
     int64_t kv_heads; /* divides heads; query head h reads key/value head h / (heads / kv_heads) */
     int64_t head_dim;
+    nd_cview rows; /* the backward of a part of the tokens; data NULL is all (attention_backward) */
 } nd_attention_shape;
 
 typedef enum nd_rope_style {
@@ -50,8 +51,10 @@ typedef struct nd_rope_params {
     int64_t head_dim;
     int64_t seq_len; /* row t stands at position start + t % seq_len */
     int64_t start;
-    double base;  /* angle of pair i at position p: p * base^(-2i/head_dim) */
-    bool inverse; /* rotate by the negative angle: the backward of rope */
+    double base;   /* angle of pair i at position p: p * base^(-2i/head_dim) */
+    bool inverse;  /* rotate by the negative angle: the backward of rope */
+    nd_cview rows; /* i32 [1, t]: row i stands where row rows[i] would, or, at -1, stays as it is;
+                    * data NULL: 0, 1, ... */
 } nd_rope_params;
 
 enum { ND_OFFSETS_MAX = 8 };
@@ -215,7 +218,15 @@ typedef struct nd_backend_ops {
     nd_status (*attention)(nd_backend *b, nd_view o, nd_view lse, nd_cview q, nd_cview k,
                            nd_cview v, const nd_attention_shape *shape);
 
-    /* dq, dk, dv of the above from dout (all overwritten), probabilities recomputed from lse. */
+    /* y[i] = x[rows[i]], and a row of zeros where rows[i] is -1.   x, y: any one dtype, as many
+     * columns; rows: i32 [1, t], below x.rows, ascending up to the first -1, which only -1 follow. In
+     * place allowed: y over x, as rows[i] >= i. */
+    nd_status (*gather_rows)(nd_backend *b, nd_view y, nd_cview x, nd_cview rows);
+
+    /* dq, dk, dv of the above from dout (all overwritten), probabilities recomputed from lse.
+     * With shape.rows (i32 [1, t], as gather_rows takes them; query_len = key_len) only these tokens
+     * take part: dq, dk, dv, dout, o, lse and q hold their rows, k and v hold all. Queries of other
+     * tokens add nothing to dk and dv; keys of other tokens are constants. Rows at -1 become zero. */
     nd_status (*attention_backward)(nd_backend *b, nd_view dq, nd_view dk, nd_view dv,
                                     nd_cview dout, nd_cview o, nd_cview lse, nd_cview q, nd_cview k,
                                     nd_cview v, const nd_attention_shape *shape);

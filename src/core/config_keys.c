@@ -32,10 +32,6 @@
     {                                                                                              \
 #section, #name, ND_KEY_INT, AT(section.name), low, high, def, NULL, true, help            \
     }
-#define UNREAD_DOUBLE(section, name, low, high, def, help)                                         \
-    {                                                                                              \
-#section, #name, ND_KEY_DOUBLE, AT(section.name), low, high, def, NULL, true, help         \
-    }
 #define UNREAD_BOOL(section, name, def, help)                                                      \
     {                                                                                              \
 #section, #name, ND_KEY_BOOL, AT(section.name), 0, 1, def, NULL, true, help                \
@@ -83,9 +79,12 @@ const nd_config_key nd_config_keys[] = {
     CHOICE(
         training, mtp_schedule, "constant|linear|thirds", "thirds",
         "weights over the run: constant; falling to 0; all, half and none of the tokens by thirds"),
-    UNREAD_BOOL(training, use_collider, "false", "skip the backward of easy tokens"),
-    UNREAD_DOUBLE(training, collider_threshold, 0, 1, "0.3", "importance below which to skip"),
-    UNREAD_DOUBLE(training, collider_sparsity, 0, 0.999, "0.35", "largest part skipped"),
+    BOOL(training, use_collider, "false", "filter easy tokens out of the backward pass"),
+    DOUBLE(
+        training, collider_threshold, 0, 1, "0.3",
+        "importance, the loss normalised over a micro-batch, below which a token may be filtered"),
+    DOUBLE(training, collider_sparsity, 0, 0.999, "0.35",
+           "largest part of a micro-batch that is filtered"),
     BOOL(training, use_async_loader, "true", "read batches ahead in worker threads"),
     INT(training, num_workers, 1, 256, "2", "reading threads a rank"),
     INT(training, prefetch_batches, 1, 4096, "8", "batches read ahead at most"),

@@ -1,5 +1,7 @@
 #include "core/layer.h"
 
+#include "core/collider.h"
+
 static nd_dtype statistic_dtype(const nd_model_config *c)
 {
     return c->compute == ND_F64 ? ND_F64 : ND_F32;
@@ -194,7 +196,7 @@ static nd_status ffn_backward(nd_backend *b, const nd_model_config *c,
 static nd_status attention_backward(nd_backend *b, const nd_model_config *c,
                                     const nd_layer_weights *weights,
                                     const nd_layer_activations *acts, const nd_layer_scratch *s,
-                                    const nd_layer_span *span, nd_view dx,
+                                    const nd_layer_span *span, nd_cview rows, nd_view dx,
                                     const nd_layer_gradients *g, float beta)
 {
     const nd_weight *const *w = weights->w;
@@ -209,11 +211,13 @@ static nd_status attention_backward(nd_backend *b, const nd_model_config *c,
                                        nd_read(acts->attn_sub_norm_r), 0.0f));
     else
         ND_TRY(b->ops.axpby(b, dout, 1.0f, nd_read(s->dq), 0.0f));
-    const nd_attention_shape shape = attention_shape(c, span);
+    nd_attention_shape shape = attention_shape(c, span);
+    shape.rows = rows;
     ND_TRY(b->ops.attention_backward(b, s->dq, s->dk, s->dv, nd_read(dout), nd_read(acts->o),
                                      nd_read(acts->lse), nd_read(acts->q), nd_read(acts->k),
                                      nd_read(acts->v), &shape));
-    const nd_rope_params rope = rope_params(c, span, true);
+    nd_rope_params rope = rope_params(c, span, true);
+    rope.rows = rows;
     ND_TRY(b->ops.rope(b, s->dq, &rope));
     ND_TRY(b->ops.rope(b, s->dk, &rope));
     ND_TRY(nd_linear_backward_weight(b, g->dw[ND_ATTN_Q], nd_read(s->dq), &acts->attn_in, beta));
@@ -227,11 +231,25 @@ static nd_status attention_backward(nd_backend *b, const nd_model_config *c,
                                    1.0f);
 }
 
+/* The scratch of `rows` tokens. */
+static nd_layer_scratch scratch_rows(const nd_layer_scratch *scratch, int64_t rows)
+{
+    nd_layer_scratch out = *scratch;
+    nd_view *const views[] = {&out.hidden, &out.heads, &out.dq, &out.dk, &out.dv, &out.wide};
+    for (size_t i = 0; i < sizeof views / sizeof *views; i++)
+        *views[i] = nd_view_rows(*views[i], 0, rows);
+    return out;
+}
+
 nd_status nd_layer_backward(nd_backend *b, const nd_model_config *c,
                             const nd_layer_weights *weights, const nd_layer_activations *acts,
-                            const nd_layer_scratch *scratch, const nd_layer_span *span, nd_view dx,
-                            const nd_layer_gradients *g, float beta)
+                            const nd_layer_scratch *scratch, const nd_layer_span *span,
+                            nd_cview rows, nd_view dx, const nd_layer_gradients *g, float beta)
 {
-    ND_TRY(ffn_backward(b, c, weights, acts, scratch, dx, g, beta));
-    return attention_backward(b, c, weights, acts, scratch, span, dx, g, beta);
+    nd_layer_activations compact = *acts;
+    if (rows.data)
+        ND_TRY(nd_collider_compact(b, acts, rows, &compact));
+    const nd_layer_scratch room = scratch_rows(scratch, dx.rows);
+    ND_TRY(ffn_backward(b, c, weights, &compact, &room, dx, g, beta));
+    return attention_backward(b, c, weights, &compact, &room, span, rows, dx, g, beta);
 }

@@ -65,10 +65,13 @@ nd_status nd_layer_forward(nd_backend *b, const nd_model_config *config,
                            nd_view x_next);
 
 /* dx [t, d] holds d loss / d x_next and becomes d loss / d x. Matrix gradients are
- * beta dw + ..., norm gradients are added to. Overwrites acts->gate and acts->up. */
+ * beta dw + ..., norm gradients are added to. Overwrites acts->gate and acts->up.
+ * With `rows` (i32 [1, t'], as gather_rows takes them; data NULL is all) only these tokens take part
+ * (core/collider.h): dx is [t', d], and everything in acts but keys and values is compacted first. */
 nd_status nd_layer_backward(nd_backend *b, const nd_model_config *config,
                             const nd_layer_weights *weights, const nd_layer_activations *acts,
-                            const nd_layer_scratch *scratch, const nd_layer_span *span, nd_view dx,
-                            const nd_layer_gradients *gradients, float beta);
+                            const nd_layer_scratch *scratch, const nd_layer_span *span,
+                            nd_cview rows, nd_view dx, const nd_layer_gradients *gradients,
+                            float beta);
 
 #endif

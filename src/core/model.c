@@ -22,6 +22,10 @@ nd_status nd_model_create(const nd_model_config *config, nd_backend *backend, nd
                          (long long)config->num_layers);
         goto fail;
     }
+    if (config->collider) {
+        const nd_collider_params params = {config->collider_threshold, config->collider_sparsity};
+        ND_TRY_GOTO(nd_collider_create(&m->collider, params, m->tokens), fail);
+    }
     *model = m;
     return ND_OK;
 fail:
@@ -37,6 +41,7 @@ void nd_model_destroy(nd_model *m)
     free(m->weights);
     free(m->layers);
     free(m->host_targets);
+    nd_collider_destroy(&m->collider);
     free(m);
 }
 
@@ -104,8 +109,11 @@ nd_status nd_model_take_activations(nd_model *m, nd_arena *arena, bool training)
         m->x_last = m->layers[0].x;
     ND_TRY(nd_arena_take(arena, c->compute, m->tokens, c->hidden_dim, &m->x_final));
     ND_TRY(nd_arena_take(arena, wide, m->tokens, 1, &m->final_r));
-    if (training)
+    if (training) {
         ND_TRY(nd_arena_take(arena, c->compute, m->tokens, c->hidden_dim, &m->dx));
+        if (c->collider)
+            ND_TRY(nd_collider_take(&m->collider, arena));
+    }
     ND_TRY(nd_arena_take(arena, wide, nd_model_logit_rows(c), c->vocab_size, &m->logits));
     ND_TRY(nd_arena_take(arena, wide, m->tokens, 1, &m->nll));
     ND_TRY(nd_arena_take(arena, wide, m->tokens, 1, &m->total));
@@ -183,16 +191,17 @@ static nd_status forward(nd_model *m, const int32_t *tokens)
                           nd_read(m->weights[nd_params_output_norm(&m->params)].dense));
 }
 
-/* The head and the loss, chunk by chunk. With `dhead` also dx_final (into scratch.hidden) and the
- * head's gradient. */
-static nd_status head_and_loss(nd_model *m, float gradient_scale, const nd_view *dhead, float beta)
+/* The head and the loss of the first `tokens` rows of x_final, chunk by chunk. With `dhead` also
+ * dx_final (into scratch.hidden) and the head's gradient. */
+static nd_status head_and_loss(nd_model *m, int64_t tokens, float gradient_scale,
+                               const nd_view *dhead, float beta)
 {
     nd_backend *b = m->backend;
     const nd_cview head = nd_read(m->weights[nd_params_head(&m->params)].dense);
     nd_cross_entropy_params params = m->config.loss;
     params.gradient_scale = gradient_scale;
-    for (int64_t first = 0; first < m->tokens; first += m->logits.rows) {
-        const int64_t left = m->tokens - first;
+    for (int64_t first = 0; first < tokens; first += m->logits.rows) {
+        const int64_t left = tokens - first;
         const int64_t rows = left < m->logits.rows ? left : m->logits.rows;
         const nd_view logits = nd_view_rows(m->logits, 0, rows);
         const nd_cview x = nd_cview_rows(nd_read(m->x_final), first, rows);
@@ -220,14 +229,14 @@ static nd_status read_loss(nd_model *m, int64_t rows, nd_loss *loss)
     ND_TRY(b->ops.sum(b, nd_view_of(device + 1, ND_F64, 1, 1),
                       nd_cview_rows(nd_read(m->total), 0, rows)));
     ND_TRY(b->ops.download(b, sums, device, sizeof sums));
-    *loss = (nd_loss){.nll = sums[0], .total = sums[1], .tokens = rows};
+    *loss = (nd_loss){.nll = sums[0], .total = sums[1], .tokens = rows, .kept = rows};
     return ND_OK;
 }
 
 nd_status nd_model_evaluate(nd_model *m, const int32_t *tokens, int64_t sequences, nd_loss *loss)
 {
     ND_TRY(forward(m, tokens));
-    ND_TRY(head_and_loss(m, 0.0f, NULL, 0.0f));
+    ND_TRY(head_and_loss(m, m->tokens, 0.0f, NULL, 0.0f));
     return read_loss(m, sequences * m->config.seq_length, loss);
 }
 
@@ -236,8 +245,52 @@ static nd_status zero_gradient(nd_model *m, nd_view gradient)
     return m->backend->ops.zero(m->backend, gradient.data, nd_view_bytes(nd_read(gradient)));
 }
 
-static nd_status backward_layer(nd_model *m, int64_t layer, const nd_view *gradients,
-                                bool accumulate)
+/* What the backward pass works on: all rows, or those of the tokens that take part. */
+typedef struct backward_rows {
+    nd_cview rows; /* data NULL: all */
+    int64_t count;
+    nd_view inputs, x_last, final_r;
+    nd_view dx_final, dx;
+} backward_rows;
+
+static backward_rows all_rows(const nd_model *m)
+{
+    return (backward_rows){.count = m->tokens,
+                           .inputs = m->inputs,
+                           .x_last = m->x_last,
+                           .final_r = m->final_r,
+                           .dx_final = m->scratch.hidden,
+                           .dx = m->dx};
+}
+
+/* Learns the losses of all tokens first, then compacts what the head reads to those that matter. */
+static nd_status filter_tokens(nd_model *m, backward_rows *part, nd_loss *loss)
+{
+    nd_backend *b = m->backend;
+    nd_view x_final = m->x_final, inputs = nd_view_of(m->inputs.data, ND_I32, m->tokens, 1);
+    ND_TRY(head_and_loss(m, m->tokens, 0.0f, NULL, 0.0f));
+    ND_TRY(read_loss(m, m->tokens, loss));
+    ND_TRY(nd_collider_choose(&m->collider, b, nd_read(m->nll), &part->rows, &loss->kept));
+    if (!part->rows.data)
+        return ND_OK;
+    const int offsets = nd_cross_entropy_offsets(&m->config.loss);
+    part->count = part->rows.cols;
+    nd_collider_compact_targets(&m->collider, part->rows, m->config.seq_length, offsets,
+                                m->host_targets);
+    const nd_view targets = nd_view_rows(m->targets, 0, part->count);
+    ND_TRY(b->ops.upload(b, targets.data, m->host_targets, nd_view_bytes(nd_read(targets))));
+    ND_TRY(nd_collider_compact_rows(b, &x_final, part->rows));
+    ND_TRY(nd_collider_compact_rows(b, &part->x_last, part->rows));
+    ND_TRY(nd_collider_compact_rows(b, &part->final_r, part->rows));
+    ND_TRY(nd_collider_compact_rows(b, &inputs, part->rows));
+    part->inputs = nd_view_of(inputs.data, ND_I32, 1, part->count);
+    part->dx_final = nd_view_rows(part->dx_final, 0, part->count);
+    part->dx = nd_view_rows(part->dx, 0, part->count);
+    return ND_OK;
+}
+
+static nd_status backward_layer(nd_model *m, int64_t layer, const backward_rows *part,
+                                const nd_view *gradients, bool accumulate)
 {
     const nd_layer_activations *acts = &m->layers[layer];
     const nd_layer_weights weights = layer_weights(m, layer);
@@ -254,8 +307,8 @@ static nd_status backward_layer(nd_model *m, int64_t layer, const nd_view *gradi
     if (m->config.checkpointing)
         ND_TRY(nd_layer_forward(m->backend, &m->config, &weights, acts, &m->scratch, &span,
                                 (nd_view){0}));
-    return nd_layer_backward(m->backend, &m->config, &weights, acts, &m->scratch, &span, m->dx, &g,
-                             accumulate ? 1.0f : 0.0f);
+    return nd_layer_backward(m->backend, &m->config, &weights, acts, &m->scratch, &span, part->rows,
+                             part->dx, &g, accumulate ? 1.0f : 0.0f);
 }
 
 static nd_status announce(nd_gradients_ready ready, int64_t first, int64_t count)
@@ -270,22 +323,28 @@ nd_status nd_model_train(nd_model *m, const int32_t *tokens, float gradient_scal
     nd_backend *b = m->backend;
     const int64_t norm = nd_params_output_norm(&m->params), head = nd_params_head(&m->params);
     const int64_t embedding = nd_params_embedding(&m->params);
+    backward_rows part = all_rows(m);
     ND_TRY(forward(m, tokens));
-    ND_TRY(head_and_loss(m, gradient_scale, &gradients[head], accumulate ? 1.0f : 0.0f));
+    if (m->config.collider)
+        ND_TRY(filter_tokens(m, &part, loss));
+    ND_TRY(
+        head_and_loss(m, part.count, gradient_scale, &gradients[head], accumulate ? 1.0f : 0.0f));
+    if (!m->config.collider)
+        ND_TRY(read_loss(m, m->tokens, loss));
     if (!accumulate)
         ND_TRY(zero_gradient(m, gradients[norm]));
-    ND_TRY(b->ops.rmsnorm_backward(b, m->dx, gradients[norm], nd_read(m->scratch.hidden),
-                                   nd_read(m->x_last), nd_read(m->weights[norm].dense),
-                                   nd_read(m->final_r), 0.0f));
+    ND_TRY(b->ops.rmsnorm_backward(b, part.dx, gradients[norm], nd_read(part.dx_final),
+                                   nd_read(part.x_last), nd_read(m->weights[norm].dense),
+                                   nd_read(part.final_r), 0.0f));
     ND_TRY(announce(ready, norm, m->params.count - norm));
     for (int64_t l = m->config.num_layers - 1; l >= 0; l--) {
-        ND_TRY(backward_layer(m, l, gradients, accumulate));
+        ND_TRY(backward_layer(m, l, &part, gradients, accumulate));
         ND_TRY(announce(ready, nd_params_layer_index(&m->params, l, ND_ATTN_NORM),
                         m->params.per_layer));
     }
     if (head != embedding && !accumulate)
         ND_TRY(zero_gradient(m, gradients[embedding]));
-    ND_TRY(b->ops.embedding_backward(b, gradients[embedding], nd_read(m->dx), nd_read(m->inputs)));
-    ND_TRY(announce(ready, embedding, 1));
-    return read_loss(m, m->tokens, loss);
+    ND_TRY(
+        b->ops.embedding_backward(b, gradients[embedding], nd_read(part.dx), nd_read(part.inputs)));
+    return announce(ready, embedding, 1);
 }

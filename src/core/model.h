@@ -4,6 +4,7 @@
 #define ND_CORE_MODEL_H
 
 #include "core/arena.h"
+#include "core/collider.h"
 #include "core/layer.h"
 #include "core/params.h"
 
@@ -25,6 +26,7 @@ typedef struct nd_model {
     nd_view logits;           /* [chunk, vocab] */
     nd_view nll, total;       /* [tokens, 1] */
     nd_view sums;             /* f64 [1, 2] */
+    nd_collider collider;     /* with config.collider */
 } nd_model;
 
 /* Loss of one micro-batch, summed over its tokens (nats). */
@@ -32,6 +34,7 @@ typedef struct nd_loss {
     double nll;   /* next-token cross-entropy */
     double total; /* with smoothing, z-loss and entropy terms */
     int64_t tokens;
+    int64_t kept; /* tokens that took part in the backward pass */
 } nd_loss;
 
 /* Called during the backward pass when the gradients of parameters [first, first + count) are

@@ -12,10 +12,12 @@ typedef struct nd_model_config {
     bool tied;          /* the head is the token embedding */
     double rope_base;
 
-    nd_dtype compute;             /* of activations and dense weights: f32 or bf16; f64 in checks */
-    bool ternary;                 /* false: projections are dense, for gradient checks */
-    bool activation_quant;        /* false: projections see unquantised activations */
-    bool checkpointing;           /* keep one activation a layer, recompute the rest */
+    nd_dtype compute;      /* of activations and dense weights: f32 or bf16; f64 in checks */
+    bool ternary;          /* false: projections are dense, for gradient checks */
+    bool activation_quant; /* false: projections see unquantised activations */
+    bool checkpointing;    /* keep one activation a layer, recompute the rest */
+    bool collider;         /* the backward pass skips easy tokens (core/collider.h) */
+    double collider_threshold, collider_sparsity;
     int64_t micro_batch;          /* sequences computed at once */
     int64_t seq_length;           /* tokens of each */
     nd_cross_entropy_params loss; /* gradient_scale and offset weights are set per call */

@@ -103,6 +103,7 @@ static nd_status write_tensorboard(nd_metrics *metrics, const nd_run *run,
     scalars[count++] = (nd_scalar){"train/total_loss", step->total_loss};
     scalars[count++] = (nd_scalar){"train/grad_norm", step->grad_norm};
     scalars[count++] = (nd_scalar){"train/lr", step->lr};
+    scalars[count++] = (nd_scalar){"train/kept_fraction", step->kept_fraction};
     scalars[count++] = (nd_scalar){"speed/tokens_per_sec", tokens_per_second};
     scalars[count++] = (nd_scalar){"speed/step_ms", step->step_ms};
     scalars[count++] = (nd_scalar){"speed/data_wait_ms", step->data_wait_ms};
@@ -117,16 +118,18 @@ static nd_status write_tensorboard(nd_metrics *metrics, const nd_run *run,
 nd_status nd_metrics_write(nd_metrics *metrics, const nd_run *run, const nd_step_result *step,
                            const nd_evaluation *evaluation, double tokens_per_second)
 {
-    const double flops = nd_metrics_flops_per_token(&run->model->config) * tokens_per_second;
+    /* The backward pass is two thirds, of the tokens that took part in it. */
+    const double part = (1.0 + 2.0 * step->kept_fraction) / 3.0;
+    const double flops = part * nd_metrics_flops_per_token(&run->model->config) * tokens_per_second;
     const double peak = run->peak_flops * run->comm->size;
-    json_t *o = json_pack("{s:I,s:I,s:f,s:f,s:f,s:f,s:f,s:f,s:f,s:f,s:I,s:f,s:f,s:o,s:I}", "step",
-                          (json_int_t)run->step, "tokens", (json_int_t)run->tokens, "loss",
-                          step->loss, "total_loss", step->total_loss, "lr", step->lr, "grad_norm",
-                          step->grad_norm, "tokens_per_sec", tokens_per_second, "step_ms",
-                          step->step_ms, "data_wait_ms", step->data_wait_ms, "comm_wait_ms",
-                          step->comm_wait_ms, "comm_bytes", (json_int_t)step->comm_bytes,
-                          "kept_fraction", 1.0, "mfu", peak > 0.0 ? flops / peak : 0.0, "mem",
-                          memory_json(run), "restarts", (json_int_t)run->restarts);
+    json_t *o = json_pack(
+        "{s:I,s:I,s:f,s:f,s:f,s:f,s:f,s:f,s:f,s:f,s:I,s:f,s:f,s:o,s:I}", "step",
+        (json_int_t)run->step, "tokens", (json_int_t)run->tokens, "loss", step->loss, "total_loss",
+        step->total_loss, "lr", step->lr, "grad_norm", step->grad_norm, "tokens_per_sec",
+        tokens_per_second, "step_ms", step->step_ms, "data_wait_ms", step->data_wait_ms,
+        "comm_wait_ms", step->comm_wait_ms, "comm_bytes", (json_int_t)step->comm_bytes,
+        "kept_fraction", step->kept_fraction, "mfu", peak > 0.0 ? flops / peak : 0.0, "mem",
+        memory_json(run), "restarts", (json_int_t)run->restarts);
     if (!o)
         return ND_FAIL(ND_ENUMERIC, "step %lld: a metric is not finite", (long long)run->step);
     if (evaluation) {

@@ -35,7 +35,7 @@ static nd_status merge_blocks(void *context, int64_t first, int64_t count)
 
 /* Sums of one micro-batch, as every rank gets to know them. */
 typedef struct leaf_loss {
-    double nll, total;
+    double nll, total, kept;
 } leaf_loss;
 
 static nd_status compute_gradients(nd_run *run, const int32_t *tokens, leaf_loss *losses)
@@ -52,7 +52,7 @@ static nd_status compute_gradients(nd_run *run, const int32_t *tokens, leaf_loss
         nd_loss loss;
         ND_TRY(nd_model_train(run->model, tokens + j * stride, (float)(1.0 / batch_tokens),
                               run->gradients[at.slot], !tree && j > 0, ready, &loss));
-        losses[j] = (leaf_loss){loss.nll, loss.total};
+        losses[j] = (leaf_loss){loss.nll, loss.total, (double)loss.kept};
         if (tree)
             depth += 1 - at.merges;
     }
@@ -152,16 +152,18 @@ static nd_status share_losses(nd_run *run, const leaf_loss *mine, nd_step_result
         return ND_FAIL(ND_ENOMEM, "no memory for %lld losses", (long long)run->micro_batches);
     const nd_status status = run->comm->ops.allgather(
         run->comm, all, mine, (size_t)run->local_micro_batches * sizeof *all);
-    double nll = 0.0, total = 0.0;
+    double nll = 0.0, total = 0.0, kept = 0.0;
     for (int64_t j = 0; status == ND_OK && j < run->micro_batches; j++) {
         nll += all[j].nll;
         total += all[j].total;
+        kept += all[j].kept;
     }
     free(all);
     const double tokens =
         (double)(run->config.training.batch_size * run->config.training.seq_length);
     result->loss = nll / tokens;
     result->total_loss = total / tokens;
+    result->kept_fraction = kept / tokens;
     return status;
 }
 

@@ -10,6 +10,7 @@ typedef struct nd_step_result {
     double total_loss; /* with auxiliary terms */
     double grad_norm;  /* before clipping */
     double lr;
+    double kept_fraction; /* of the tokens, in the backward pass */
     double data_wait_ms, comm_wait_ms, step_ms;
     uint64_t comm_bytes; /* sent by all ranks */
     bool stop_requested; /* by a signal, on any rank */

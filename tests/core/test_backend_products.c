@@ -197,11 +197,11 @@ Test(products, long_sums_do_not_depend_on_threads)
 
 /* -- attention --------------------------------------------------------------------------------- */
 
-static const nd_attention_shape attentions[] = {{1, 1, 1, 1, 1, 1},      {2, 17, 17, 4, 2, 16},
-                                                {1, 130, 200, 6, 2, 64}, {2, 1, 37, 4, 4, 8},
-                                                {1, 3, 150, 8, 2, 64},   {1, 300, 300, 2, 2, 64},
-                                                {1, 70, 70, 12, 4, 80},  {1, 129, 129, 3, 1, 7},
-                                                {2, 5, 128, 66, 1, 32},  {1, 256, 256, 4, 1, 64}};
+static const nd_attention_shape attentions[] = {
+    {1, 1, 1, 1, 1, 1, {0}},     {2, 17, 17, 4, 2, 16, {0}},  {1, 130, 200, 6, 2, 64, {0}},
+    {2, 1, 37, 4, 4, 8, {0}},    {1, 3, 150, 8, 2, 64, {0}},  {1, 300, 300, 2, 2, 64, {0}},
+    {1, 70, 70, 12, 4, 80, {0}}, {1, 129, 129, 3, 1, 7, {0}}, {2, 5, 128, 66, 1, 32, {0}},
+    {1, 256, 256, 4, 1, 64, {0}}};
 enum { ATTENTIONS = sizeof attentions / sizeof *attentions };
 
 static void check_attention(harness *h, const nd_attention_shape *s, nd_dtype in_type,

@@ -147,7 +147,7 @@ Test(gradients, attention_backward_is_the_gradient)
     harness h;
     cr_assert(harness_open(&h, "auto"));
     nd_backend *b = h.backend[0];
-    const nd_attention_shape shapes[] = {{2, 4, 4, 4, 2, 3}, {1, 2, 6, 3, 1, 4}};
+    const nd_attention_shape shapes[] = {{2, 4, 4, 4, 2, 3, {0}}, {1, 2, 6, 3, 1, 4, {0}}};
     for (int i = 0; i < 2; i++) {
         const nd_attention_shape s = shapes[i];
         const int64_t queries = s.sequences * s.query_len, keys = s.sequences * s.key_len;

@@ -87,7 +87,9 @@ static bool attend_block(const nd_cpu_fast *fast, const forward_call *c, forward
     const size_t value_bytes = nd_matmul_packed_bytes(c->sums);
     float inverse_sum[p->rows];
     bool ok = true;
-    nd_attention_gather_block(k, p, c->q, sequence, kv_head, block, s.tile);
+    const nd_attention_rows rows =
+        nd_attention_block(p, sequence * p->shape.query_len, p->shape.query_len, block);
+    nd_attention_gather_block(k, p, c->q, rows, kv_head, s.tile);
     for (int64_t j = 0; j < tiles; j++)
         ok = ok && nd_matmul_run(c->scores, thread, s.tile, s.keys + (size_t)j * key_bytes,
                                  s.scores + j * stride);
@@ -99,7 +101,7 @@ static bool attend_block(const nd_cpu_fast *fast, const forward_call *c, forward
                            s.values + (size_t)j * value_bytes, s.out);
     for (int64_t row = 0; row < p->rows; row++)
         k->scale(s.out + row * d, s.out + row * d, inverse_sum[row], d);
-    nd_attention_scatter_block(k, p, c->o, sequence, kv_head, block, s.out);
+    nd_attention_scatter_block(k, p, c->o, rows, kv_head, s.out);
     return ok;
 }
 

@@ -32,18 +32,35 @@ static inline int64_t nd_attention_visible(const nd_attention_plan *p, int64_t b
     return p->shape.key_len - p->shape.query_len + last;
 }
 
+/* The rows of q, o, dout and dq that one block of queries stands for. */
+typedef struct nd_attention_rows {
+    int64_t first, count; /* count <= queries */
+} nd_attention_rows;
+
+/* Block `block` of `count` rows from `first`. */
+static inline nd_attention_rows nd_attention_block(const nd_attention_plan *p, int64_t first,
+                                                   int64_t count, int64_t block)
+{
+    const int64_t start = block * p->queries;
+    return (nd_attention_rows){first + start, nd_fast_min(p->queries, count - start)};
+}
+
 /* Rows of one block, stacked by head and padded with zeros, in the products' dtype: [rows, d].
  * `x` is q, o or dout. */
 void nd_attention_gather_block(const nd_fast_kernels *k, const nd_attention_plan *p, nd_cview x,
-                               int64_t sequence, int64_t kv_head, int64_t block, void *out);
+                               nd_attention_rows rows, int64_t kv_head, void *out);
 
 /* The reverse, for f32 rows: writes the block's rows of `x` (o or dq). */
 void nd_attention_scatter_block(const nd_fast_kernels *k, const nd_attention_plan *p, nd_view x,
-                                int64_t sequence, int64_t kv_head, int64_t block, const float *in);
+                                nd_attention_rows rows, int64_t kv_head, const float *in);
 
 /* One tile of keys or values of one head, padded with zeros: [ND_KEY_TILE, d]. */
 void nd_attention_gather_tile(const nd_fast_kernels *k, const nd_attention_plan *p, nd_cview x,
                               int64_t sequence, int64_t kv_head, int64_t tile, void *out);
+
+/* Keys or values of one head in any order: row j is token tokens[j], zeros where that is -1. */
+void nd_attention_gather_keys(const nd_fast_kernels *k, const nd_attention_plan *p, nd_cview x,
+                              int64_t kv_head, const int64_t *tokens, int64_t count, void *out);
 
 nd_status nd_attention_check(nd_cview q, nd_cview k, nd_cview v, const nd_attention_shape *shape);
 

@@ -3,7 +3,10 @@
  * One item is one key/value head of one sequence: blocks of queries run over the tiles of keys they
  * see, and dk, dv of the head gather in f32. Scores are computed transposed, one row a key, so that
  * they are the left operands of dv += pᵀ dout and dk += dsᵀ q as they stand; only dq = ds k reads
- * them transposed. */
+ * them transposed.
+ *
+ * When only some tokens take part, keys stand in slots: first those that do, then the others, whose
+ * tiles need dq alone. In both lists a query sees a first part, so that the mask stays a triangle. */
 #include "core/cpu/fast_attention.h"
 
 #include <math.h>
@@ -13,6 +16,8 @@ typedef struct backward_call {
     nd_attention_plan plan;
     nd_view dq, dk, dv;
     nd_cview dout, o, lse, q, k, v;
+    int64_t tiles;               /* of key slots at most */
+    int64_t rows;                /* of q that take part, without those at -1 */
     const nd_matmul *scores;     /* [keys, rows] = k qᵀ, and v doutᵀ */
     const nd_matmul *sums;       /* [keys, d] += pᵀ dout, and dsᵀ q */
     const nd_matmul *query_sums; /* [rows, d] += ds k */
@@ -37,6 +42,8 @@ enum {
     PART_DQ,  /* f32 [rows, d] */
     PART_LSE, /* f32 [rows] */
     PART_DELTA,
+    PART_TOKENS, /* int64 [slots] the token of a key slot, -1 for padding */
+    PART_SEEN,   /* int64 [slots] the first query of the sequence that sees it */
     PARTS
 };
 
@@ -44,15 +51,24 @@ typedef struct backward_space {
     char *part[PARTS];
 } backward_space;
 
+/* The sequence and head of an item. */
+typedef struct backward_item {
+    int64_t sequence, kv_head;
+    int64_t first, count; /* rows of q that are the sequence's */
+    int64_t own_tiles;    /* tiles of keys that get dk and dv */
+    int64_t tiles;
+    const int64_t *tokens, *seen; /* by key slot */
+} backward_item;
+
 static size_t lay_out(const backward_call *c, char *memory, backward_space *space)
 {
     const nd_attention_plan *p = &c->plan;
-    const int64_t d = p->shape.head_dim, keys = p->tiles * ND_KEY_TILE;
+    const int64_t d = p->shape.head_dim, keys = c->tiles * ND_KEY_TILE;
     const size_t narrow = p->dtype == ND_F32 ? 0 : nd_fast_bytes(ND_KEY_TILE * p->rows, p->element);
     const size_t sizes[PARTS] = {
         [PART_KEYS] = nd_fast_bytes(keys * d, p->element),
         [PART_VALUES] = nd_fast_bytes(keys * d, p->element),
-        [PART_PACKED_KEYS] = (size_t)p->tiles * nd_matmul_packed_bytes(c->query_sums),
+        [PART_PACKED_KEYS] = (size_t)c->tiles * nd_matmul_packed_bytes(c->query_sums),
         [PART_DK] = nd_fast_bytes(keys * d, sizeof(float)),
         [PART_DV] = nd_fast_bytes(keys * d, sizeof(float)),
         [PART_QUERY] = nd_fast_bytes(p->rows * d, p->element),
@@ -68,6 +84,8 @@ static size_t lay_out(const backward_call *c, char *memory, backward_space *spac
         [PART_DQ] = nd_fast_bytes(p->rows * d, sizeof(float)),
         [PART_LSE] = nd_fast_bytes(p->rows, sizeof(float)),
         [PART_DELTA] = nd_fast_bytes(p->rows, sizeof(float)),
+        [PART_TOKENS] = nd_fast_bytes(keys, sizeof(int64_t)),
+        [PART_SEEN] = nd_fast_bytes(keys, sizeof(int64_t)),
     };
     size_t total = 0;
     for (int i = 0; i < PARTS; i++) {
@@ -82,36 +100,87 @@ static size_t lay_out(const backward_call *c, char *memory, backward_space *spac
     return total;
 }
 
+/* Rows of q that belong to a sequence: all of them, or the part of `rows` in its range. */
+static void find_rows(const backward_call *c, backward_item *item)
+{
+    const int64_t length = c->plan.shape.query_len;
+    const int32_t *rows = c->plan.shape.rows.data;
+    item->first = item->sequence * length;
+    item->count = length;
+    if (!rows)
+        return;
+    int64_t first = 0;
+    while (first < c->rows && rows[first] < item->sequence * length)
+        first++;
+    int64_t end = first;
+    while (end < c->rows && rows[end] < (item->sequence + 1) * length)
+        end++;
+    item->first = first;
+    item->count = end - first;
+}
+
+/* Puts the sequence's keys into slots. */
+static void place_keys(const backward_call *c, backward_space s, backward_item *item)
+{
+    const nd_attention_shape *shape = &c->plan.shape;
+    const int32_t *rows = shape->rows.data;
+    const int64_t before = shape->key_len - shape->query_len; /* keys before the first query */
+    const int64_t own = rows ? item->count : shape->key_len;
+    const int64_t base = item->sequence * shape->key_len;
+    int64_t *tokens = (int64_t *)s.part[PART_TOKENS], *seen = (int64_t *)s.part[PART_SEEN];
+    item->own_tiles = nd_fast_ceil(own, ND_KEY_TILE);
+    item->tiles = item->own_tiles + (rows ? nd_fast_ceil(shape->key_len - own, ND_KEY_TILE) : 0);
+    for (int64_t slot = 0; slot < item->tiles * ND_KEY_TILE; slot++) {
+        tokens[slot] = -1;
+        seen[slot] = INT64_MAX;
+    }
+    for (int64_t j = 0; j < own; j++) {
+        tokens[j] = rows ? rows[item->first + j] : base + j;
+        seen[j] = j - before;
+    }
+    int64_t slot = item->own_tiles * ND_KEY_TILE;
+    for (int64_t j = 0, row = 0; rows && j < shape->key_len; j++) {
+        if (row < item->count && rows[item->first + row] == base + j) {
+            row++;
+            continue;
+        }
+        tokens[slot] = base + j;
+        seen[slot++] = row;
+    }
+    item->tokens = tokens;
+    item->seen = seen;
+}
+
 /* Per row of the block: lse, and delta = dout · o. Padding rows have zero dout, so that whatever
  * probability they get adds nothing. */
 static void load_row_terms(const nd_fast_kernels *k, const backward_call *c, backward_space s,
-                           int64_t sequence, int64_t kv_head, int64_t block)
+                           const backward_item *item, nd_attention_rows rows)
 {
     const nd_attention_plan *p = &c->plan;
     const int64_t d = p->shape.head_dim;
     float *lse = (float *)s.part[PART_LSE], *delta = (float *)s.part[PART_DELTA];
     float buffers[2][d];
     for (int64_t row = 0; row < p->rows; row++) {
-        const int64_t i = block * p->queries + row % p->queries;
+        const int64_t i = row % p->queries;
         lse[row] = delta[row] = 0.0f;
-        if (i >= p->shape.query_len)
+        if (i >= rows.count)
             continue;
-        const int64_t head = kv_head * p->group + row / p->queries;
-        const int64_t index = (sequence * p->shape.query_len + i) * p->shape.heads + head;
+        const int64_t head = item->kv_head * p->group + row / p->queries;
+        const int64_t index = (rows.first + i) * p->shape.heads + head;
         lse[row] = ((const float *)c->lse.data)[index];
         delta[row] = (float)k->dot(nd_fast_load(k, c->dout, index * d, d, buffers[0]),
                                    nd_fast_load(k, c->o, index * d, d, buffers[1]), d);
     }
 }
 
-/* Zeroes what the causal mask hides: for key j, the queries that stand before it. */
-static void mask_tile(const backward_call *c, backward_space s, int64_t block, int64_t tile)
+/* Zeroes what the causal mask hides: for a key, the queries that stand before it. */
+static void mask_tile(const backward_call *c, backward_space s, const backward_item *item,
+                      int64_t block, int64_t tile)
 {
     const nd_attention_plan *p = &c->plan;
-    const int64_t first_position =
-        p->shape.key_len - p->shape.query_len + block * p->queries; /* of query 0 of the block */
     for (int64_t j = 0; j < ND_KEY_TILE; j++) {
-        const int64_t hidden = nd_fast_min(tile * ND_KEY_TILE + j - first_position, p->queries);
+        const int64_t seen = item->seen[tile * ND_KEY_TILE + j];
+        const int64_t hidden = nd_fast_min(seen - block * p->queries, p->queries);
         if (hidden <= 0)
             continue;
         for (int64_t h = 0; h < p->group; h++) {
@@ -123,7 +192,7 @@ static void mask_tile(const backward_call *c, backward_space s, int64_t block, i
 }
 
 static bool run_tile(const nd_fast_kernels *k, const backward_call *c, backward_space s,
-                     int64_t block, int64_t tile, int thread)
+                     const backward_item *item, int64_t block, int64_t tile, int thread)
 {
     const nd_attention_plan *p = &c->plan;
     const int64_t first = tile * ND_KEY_TILE * p->shape.head_dim, count = ND_KEY_TILE * p->rows;
@@ -132,50 +201,57 @@ static bool run_tile(const nd_fast_kernels *k, const backward_call *c, backward_
     const char *values = s.part[PART_VALUES] + (size_t)first * p->element;
     const char *packed_keys =
         s.part[PART_PACKED_KEYS] + (size_t)tile * nd_matmul_packed_bytes(c->query_sums);
+    const bool own = tile < item->own_tiles;
     if (!nd_matmul_run(c->scores, thread, keys, s.part[PART_QUERY_COLUMNS], scores) ||
         !nd_matmul_run(c->scores, thread, values, s.part[PART_DOUT_COLUMNS], ds))
         return false;
     k->attention_gradient(scores, ds, (const float *)s.part[PART_LSE],
                           (const float *)s.part[PART_DELTA], p->scale, ND_KEY_TILE, p->rows);
-    mask_tile(c, s, block, tile);
+    mask_tile(c, s, item, block, tile);
     if (p->dtype == ND_BF16) {
-        k->store_bf16((uint16_t *)s.part[PART_P_NARROW], scores, count);
+        if (own)
+            k->store_bf16((uint16_t *)s.part[PART_P_NARROW], scores, count);
         k->store_bf16((uint16_t *)s.part[PART_DS_NARROW], ds, count);
     }
-    return nd_matmul_run(c->sums, thread, s.part[PART_P_NARROW], s.part[PART_DOUT_ROWS],
-                         (float *)s.part[PART_DV] + first) &&
-           nd_matmul_run(c->sums, thread, s.part[PART_DS_NARROW], s.part[PART_QUERY_ROWS],
-                         (float *)s.part[PART_DK] + first) &&
-           nd_matmul_run(c->query_sums, thread, s.part[PART_DS_NARROW], packed_keys,
+    if (own && (!nd_matmul_run(c->sums, thread, s.part[PART_P_NARROW], s.part[PART_DOUT_ROWS],
+                               (float *)s.part[PART_DV] + first) ||
+                !nd_matmul_run(c->sums, thread, s.part[PART_DS_NARROW], s.part[PART_QUERY_ROWS],
+                               (float *)s.part[PART_DK] + first)))
+        return false;
+    return nd_matmul_run(c->query_sums, thread, s.part[PART_DS_NARROW], packed_keys,
                          s.part[PART_DQ]);
 }
 
 static bool run_block(const nd_fast_kernels *k, const backward_call *c, backward_space s,
-                      int64_t sequence, int64_t kv_head, int64_t block, int thread)
+                      const backward_item *item, int64_t block, int thread)
 {
     const nd_attention_plan *p = &c->plan;
-    nd_attention_gather_block(k, p, c->q, sequence, kv_head, block, s.part[PART_QUERY]);
-    nd_attention_gather_block(k, p, c->dout, sequence, kv_head, block, s.part[PART_DOUT]);
-    load_row_terms(k, c, s, sequence, kv_head, block);
+    const nd_attention_rows rows = nd_attention_block(p, item->first, item->count, block);
+    nd_attention_gather_block(k, p, c->q, rows, item->kv_head, s.part[PART_QUERY]);
+    nd_attention_gather_block(k, p, c->dout, rows, item->kv_head, s.part[PART_DOUT]);
+    load_row_terms(k, c, s, item, rows);
     bool ok = nd_matmul_pack(c->scores, thread, s.part[PART_QUERY], s.part[PART_QUERY_COLUMNS]) &&
               nd_matmul_pack(c->scores, thread, s.part[PART_DOUT], s.part[PART_DOUT_COLUMNS]) &&
               nd_matmul_pack(c->sums, thread, s.part[PART_QUERY], s.part[PART_QUERY_ROWS]) &&
               nd_matmul_pack(c->sums, thread, s.part[PART_DOUT], s.part[PART_DOUT_ROWS]);
-    const int64_t tiles = nd_fast_ceil(nd_attention_visible(p, block), ND_KEY_TILE);
+    const int64_t end = block * p->queries + rows.count;
     memset(s.part[PART_DQ], 0, (size_t)(p->rows * p->shape.head_dim) * sizeof(float));
-    for (int64_t tile = 0; ok && tile < tiles; tile++)
-        ok = run_tile(k, c, s, block, tile, thread);
-    nd_attention_scatter_block(k, p, c->dq, sequence, kv_head, block, (float *)s.part[PART_DQ]);
+    for (int64_t tile = 0; ok && tile < item->tiles; tile++)
+        if (item->seen[tile * ND_KEY_TILE] < end)
+            ok = run_tile(k, c, s, item, block, tile, thread);
+    nd_attention_scatter_block(k, p, c->dq, rows, item->kv_head, (float *)s.part[PART_DQ]);
     return ok;
 }
 
 static void store_head(const nd_fast_kernels *k, const nd_attention_plan *p, nd_view out,
-                       int64_t sequence, int64_t kv_head, const float *sums)
+                       const backward_item *item, const float *sums)
 {
     const int64_t d = p->shape.head_dim;
-    for (int64_t j = 0; j < p->shape.key_len; j++) {
-        const int64_t token = sequence * p->shape.key_len + j;
-        const int64_t at = (token * p->shape.kv_heads + kv_head) * d;
+    const bool all = !p->shape.rows.data;
+    const int64_t first = all ? item->sequence * p->shape.key_len : item->first;
+    const int64_t count = all ? p->shape.key_len : item->count;
+    for (int64_t j = 0; j < count; j++) {
+        const int64_t at = ((first + j) * p->shape.kv_heads + item->kv_head) * d;
         if (out.dtype == ND_F32)
             memcpy((float *)out.data + at, sums + j * d, (size_t)d * sizeof *sums);
         else
@@ -183,31 +259,35 @@ static void store_head(const nd_fast_kernels *k, const nd_attention_plan *p, nd_
     }
 }
 
-static bool run_head(const nd_cpu_fast *fast, const backward_call *c, int64_t item, int thread)
+static bool run_head(const nd_cpu_fast *fast, const backward_call *c, int64_t index, int thread)
 {
     const nd_fast_kernels *k = fast->kernels;
     const nd_attention_plan *p = &c->plan;
-    const int64_t sequence = item / p->shape.kv_heads, kv_head = item % p->shape.kv_heads;
     const int64_t tile_count = ND_KEY_TILE * p->shape.head_dim;
+    backward_item item = {.sequence = index / p->shape.kv_heads,
+                          .kv_head = index % p->shape.kv_heads};
     backward_space s;
     lay_out(c, fast->private[thread].memory, &s);
-    const size_t sum_bytes = (size_t)(p->tiles * tile_count) * sizeof(float);
+    find_rows(c, &item);
+    place_keys(c, s, &item);
+    const size_t sum_bytes = (size_t)(item.own_tiles * tile_count) * sizeof(float);
     memset(s.part[PART_DK], 0, sum_bytes);
     memset(s.part[PART_DV], 0, sum_bytes);
     bool ok = true;
-    for (int64_t tile = 0; ok && tile < p->tiles; tile++) {
+    for (int64_t tile = 0; ok && tile < item.tiles; tile++) {
         char *keys = s.part[PART_KEYS] + (size_t)(tile * tile_count) * p->element;
-        nd_attention_gather_tile(k, p, c->k, sequence, kv_head, tile, keys);
-        nd_attention_gather_tile(k, p, c->v, sequence, kv_head, tile,
-                                 s.part[PART_VALUES] + (size_t)(tile * tile_count) * p->element);
+        char *values = s.part[PART_VALUES] + (size_t)(tile * tile_count) * p->element;
+        const int64_t *tokens = item.tokens + tile * ND_KEY_TILE;
+        nd_attention_gather_keys(k, p, c->k, item.kv_head, tokens, ND_KEY_TILE, keys);
+        nd_attention_gather_keys(k, p, c->v, item.kv_head, tokens, ND_KEY_TILE, values);
         ok = nd_matmul_pack(c->query_sums, thread, keys,
                             s.part[PART_PACKED_KEYS] +
                                 (size_t)tile * nd_matmul_packed_bytes(c->query_sums));
     }
-    for (int64_t block = 0; ok && block < p->blocks; block++)
-        ok = run_block(k, c, s, sequence, kv_head, block, thread);
-    store_head(k, p, c->dk, sequence, kv_head, (const float *)s.part[PART_DK]);
-    store_head(k, p, c->dv, sequence, kv_head, (const float *)s.part[PART_DV]);
+    for (int64_t block = 0; ok && block * p->queries < item.count; block++)
+        ok = run_block(k, c, s, &item, block, thread);
+    store_head(k, p, c->dk, &item, (const float *)s.part[PART_DK]);
+    store_head(k, p, c->dv, &item, (const float *)s.part[PART_DV]);
     return ok;
 }
 
@@ -246,7 +326,9 @@ nd_status nd_attention_backward_blocked(nd_backend *b, nd_view dq, nd_view dk, n
     nd_cpu_fast *fast = nd_cpu_fast_of(b);
     ND_TRY(nd_attention_check(q, k, v, shape));
     ND_REQUIRE(nd_same_shape(nd_read(dq), q) && nd_same_shape(dout, q) && nd_same_shape(o, q));
-    ND_REQUIRE(nd_same_shape(nd_read(dk), k) && nd_same_shape(nd_read(dv), k));
+    ND_REQUIRE(dk.rows == (shape->rows.data ? q.rows : k.rows) && dk.cols == k.cols);
+    ND_REQUIRE(nd_same_shape(nd_read(dv), nd_read(dk)));
+    ND_REQUIRE(!shape->rows.data || shape->query_len == shape->key_len);
     if (!nd_fast_covers(dq.dtype) || !nd_fast_covers(dk.dtype) || !nd_fast_covers(dv.dtype) ||
         !nd_fast_covers(dout.dtype) || !nd_fast_covers(o.dtype) || !nd_fast_covers(q.dtype) ||
         !nd_fast_covers(k.dtype) || !nd_fast_covers(v.dtype) || lse.dtype != ND_F32)
@@ -265,11 +347,21 @@ nd_status nd_attention_backward_blocked(nd_backend *b, nd_view dq, nd_view dk, n
                           .v = v};
     if (shape->query_len == 0)
         return fast->reference.attention_backward(b, dq, dk, dv, dout, o, lse, q, k, v, shape);
+    const int32_t *kept = shape->rows.data;
+    call.rows = q.rows;
+    while (kept && call.rows > 0 && kept[call.rows - 1] < 0)
+        call.rows--;
+    call.tiles = call.plan.tiles + (kept ? 1 : 0);
     ND_TRY(find_products(fast, &call));
     ND_TRY(nd_fast_grow_private(fast, lay_out(&call, NULL, NULL)));
     bool ok = true;
 #pragma omp parallel for num_threads(fast->threads) schedule(dynamic, 1) reduction(&& : ok)
     for (int64_t item = 0; item < shape->sequences * shape->kv_heads; item++)
         ok = run_head(fast, &call, item, nd_fast_thread()) && ok;
+    const nd_view padded[] = {dq, dk, dv};
+    for (int i = 0; kept && i < 3; i++) {
+        const nd_view rest = nd_view_rows(padded[i], call.rows, q.rows - call.rows);
+        memset(rest.data, 0, nd_view_bytes(nd_read(rest)));
+    }
     return ok ? ND_OK : ND_FAIL(ND_EINTERNAL, "oneDNN refused a product of attention");
 }

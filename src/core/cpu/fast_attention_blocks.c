@@ -21,8 +21,9 @@ nd_attention_plan nd_attention_plan_of(const nd_cpu_fast *fast, const nd_attenti
 
 nd_status nd_attention_check(nd_cview q, nd_cview k, nd_cview v, const nd_attention_shape *s)
 {
+    const int64_t rows = s->rows.data ? s->rows.cols : s->sequences * s->query_len;
     ND_REQUIRE(s->kv_heads > 0 && s->heads % s->kv_heads == 0 && s->query_len <= s->key_len);
-    ND_REQUIRE(q.rows == s->sequences * s->query_len && q.cols == s->heads * s->head_dim);
+    ND_REQUIRE(q.rows == rows && q.cols == s->heads * s->head_dim);
     ND_REQUIRE(k.rows == s->sequences * s->key_len && k.cols == s->kv_heads * s->head_dim);
     ND_REQUIRE(nd_same_shape(k, v));
     return ND_OK;
@@ -40,38 +41,48 @@ static void copy_elements(const nd_fast_kernels *k, nd_cview x, int64_t first, i
 }
 
 void nd_attention_gather_block(const nd_fast_kernels *k, const nd_attention_plan *p, nd_cview x,
-                               int64_t sequence, int64_t kv_head, int64_t block, void *out)
+                               nd_attention_rows rows, int64_t kv_head, void *out)
 {
-    const int64_t d = p->shape.head_dim, first = block * p->queries;
-    const int64_t count = nd_fast_min(p->queries, p->shape.query_len - first);
+    const int64_t d = p->shape.head_dim;
     const size_t row_bytes = (size_t)d * p->element;
     char *row = out;
     for (int64_t h = 0; h < p->group; h++) {
-        for (int64_t i = 0; i < count; i++, row += row_bytes) {
-            const int64_t token = sequence * p->shape.query_len + first + i;
+        for (int64_t i = 0; i < rows.count; i++, row += row_bytes) {
             const int64_t head = kv_head * p->group + h;
-            copy_elements(k, x, (token * p->shape.heads + head) * d, d, p->dtype, row);
+            copy_elements(k, x, ((rows.first + i) * p->shape.heads + head) * d, d, p->dtype, row);
         }
-        memset(row, 0, (size_t)(p->queries - count) * row_bytes);
-        row += (size_t)(p->queries - count) * row_bytes;
+        memset(row, 0, (size_t)(p->queries - rows.count) * row_bytes);
+        row += (size_t)(p->queries - rows.count) * row_bytes;
     }
 }
 
 void nd_attention_scatter_block(const nd_fast_kernels *k, const nd_attention_plan *p, nd_view x,
-                                int64_t sequence, int64_t kv_head, int64_t block, const float *in)
+                                nd_attention_rows rows, int64_t kv_head, const float *in)
 {
-    const int64_t d = p->shape.head_dim, first = block * p->queries;
-    const int64_t count = nd_fast_min(p->queries, p->shape.query_len - first);
+    const int64_t d = p->shape.head_dim;
     for (int64_t h = 0; h < p->group; h++)
-        for (int64_t i = 0; i < count; i++) {
-            const int64_t token = sequence * p->shape.query_len + first + i;
-            const int64_t at = (token * p->shape.heads + kv_head * p->group + h) * d;
+        for (int64_t i = 0; i < rows.count; i++) {
+            const int64_t at = ((rows.first + i) * p->shape.heads + kv_head * p->group + h) * d;
             const float *row = in + (h * p->queries + i) * d;
             if (x.dtype == ND_F32)
                 memcpy((float *)x.data + at, row, (size_t)d * sizeof *row);
             else
                 nd_fast_store(k, x, at, d, row);
         }
+}
+
+void nd_attention_gather_keys(const nd_fast_kernels *k, const nd_attention_plan *p, nd_cview x,
+                              int64_t kv_head, const int64_t *tokens, int64_t count, void *out)
+{
+    const int64_t d = p->shape.head_dim;
+    const size_t row_bytes = (size_t)d * p->element;
+    char *row = out;
+    for (int64_t j = 0; j < count; j++, row += row_bytes) {
+        if (tokens[j] < 0)
+            memset(row, 0, row_bytes);
+        else
+            copy_elements(k, x, (tokens[j] * p->shape.kv_heads + kv_head) * d, d, p->dtype, row);
+    }
 }
 
 void nd_attention_gather_tile(const nd_fast_kernels *k, const nd_attention_plan *p, nd_cview x,

@@ -37,6 +37,8 @@ static nd_status rope_fast(nd_backend *b, nd_view x, const nd_rope_params *p)
         return fast->reference.rope(b, x, p);
     ND_REQUIRE(p->head_dim > 0 && p->head_dim % 2 == 0 && x.cols % p->head_dim == 0);
     ND_REQUIRE(p->seq_len > 0);
+    const int32_t *rows = p->rows.data;
+    ND_REQUIRE(!rows || p->rows.cols == x.rows);
     const nd_fast_kernels *k = fast->kernels;
     const int64_t n = x.cols, half = p->head_dim / 2;
     const float sign = p->inverse ? -1.0f : 1.0f;
@@ -44,7 +46,10 @@ static nd_status rope_fast(nd_backend *b, nd_view x, const nd_rope_params *p)
     ND_TRY(nd_fast_grow_private(fast, nd_fast_bytes(n, sizeof(float))));
 #pragma omp parallel for num_threads(nd_fast_team(fast, x.rows *n))
     for (int64_t t = 0; t < x.rows; t++) {
-        const int64_t position = p->start + t % p->seq_len;
+        const int64_t place = rows ? rows[t] : t;
+        if (place < 0)
+            continue;
+        const int64_t position = p->start + place % p->seq_len;
         const float *cosine = (const float *)fast->rope.memory + position * p->head_dim;
         float *row = nd_fast_target(x, t * n, fast->private[nd_fast_thread()].memory);
         nd_fast_load(k, nd_read(x), t * n, n, row);

@@ -34,8 +34,9 @@ static double dot(nd_cview a, int64_t at, nd_cview b, int64_t bt, int64_t n)
 
 static nd_status check_shapes(nd_cview q, nd_cview k, nd_cview v, const nd_attention_shape *s)
 {
+    const int64_t rows = s->rows.data ? s->rows.cols : s->sequences * s->query_len;
     ND_REQUIRE(s->kv_heads > 0 && s->heads % s->kv_heads == 0 && s->query_len <= s->key_len);
-    ND_REQUIRE(q.rows == s->sequences * s->query_len && q.cols == s->heads * s->head_dim);
+    ND_REQUIRE(q.rows == rows && q.cols == s->heads * s->head_dim);
     ND_REQUIRE(k.rows == s->sequences * s->key_len && k.cols == s->kv_heads * s->head_dim);
     ND_REQUIRE(nd_same_shape(k, v));
     return ND_OK;
@@ -82,7 +83,8 @@ static nd_status attention_reference(nd_backend *b, nd_view o, nd_view lse, nd_c
     return ND_OK;
 }
 
-/* Buffers in double for dk and dv, so that sums over queries are not rounded on the way. */
+/* Buffers in double for dk and dv of all tokens, so that sums over queries are not rounded on the
+ * way. */
 typedef struct backward_sums {
     double *dk, *dv;
 } backward_sums;
@@ -120,20 +122,33 @@ static nd_status attention_backward_reference(nd_backend *b, nd_view dq, nd_view
     (void)b;
     ND_TRY(check_shapes(q, k, v, s));
     ND_REQUIRE(nd_same_shape(nd_read(dq), q) && nd_same_shape(dout, q) && nd_same_shape(o, q));
-    ND_REQUIRE(nd_same_shape(nd_read(dk), k) && nd_same_shape(nd_read(dv), k));
-    const int64_t count = nd_view_count(k);
+    const int32_t *rows = s->rows.data;
+    const int64_t count = nd_view_count(k), width = k.cols;
+    const int64_t key_rows = rows ? q.rows : k.rows;
+    ND_REQUIRE(dk.rows == key_rows && dv.rows == key_rows && dk.cols == width && dv.cols == width);
+    ND_REQUIRE(!rows || s->query_len == s->key_len);
     double *memory = calloc((size_t)(2 * count) + 1, sizeof *memory);
     if (!memory)
         return ND_FAIL(ND_ENOMEM, "no memory for 2 x %lld sums", (long long)count);
     const backward_sums sums = {memory, memory + count};
-    for (int64_t sequence = 0; sequence < s->sequences; sequence++)
-        for (int64_t head = 0; head < s->heads; head++)
-            for (int64_t i = 0; i < s->query_len; i++)
-                attend_backward(dq, sums, dout, o, lse, q, k, v, s, place_of(s, sequence, head, i));
-    for (int64_t i = 0; i < count; i++) {
-        nd_store(dk, i, sums.dk[i]);
-        nd_store(dv, i, sums.dv[i]);
-    }
+    for (int64_t row = 0; row < q.rows; row++)
+        for (int64_t head = 0; head < s->heads; head++) {
+            const int64_t token = rows ? rows[row] : row;
+            query_place at = place_of(s, token / s->query_len, head, token % s->query_len);
+            at.q = (row * s->heads + head) * s->head_dim;
+            at.lse = row * s->heads + head;
+            if (token >= 0)
+                attend_backward(dq, sums, dout, o, lse, q, k, v, s, at);
+            else
+                for (int64_t i = 0; i < s->head_dim; i++)
+                    nd_store(dq, at.q + i, 0.0);
+        }
+    for (int64_t row = 0; row < key_rows; row++)
+        for (int64_t i = 0; i < width; i++) {
+            const int64_t token = rows ? rows[row] : row;
+            nd_store(dk, row * width + i, token < 0 ? 0.0 : sums.dk[token * width + i]);
+            nd_store(dv, row * width + i, token < 0 ? 0.0 : sums.dv[token * width + i]);
+        }
     free(memory);
     return ND_OK;
 }

@@ -2,6 +2,7 @@
 #include "core/cpu/reference.h"
 
 #include <math.h>
+#include <string.h>
 
 static nd_status rmsnorm_reference(nd_backend *b, nd_view y, nd_view r, nd_cview x, nd_cview w)
 {
@@ -67,8 +68,12 @@ static nd_status rope_reference(nd_backend *b, nd_view x, const nd_rope_params *
     ND_REQUIRE(nd_is_float(x.dtype) && p->head_dim % 2 == 0 && x.cols % p->head_dim == 0);
     ND_REQUIRE(p->seq_len > 0);
     const int64_t half = p->head_dim / 2;
+    const int32_t *rows = p->rows.data;
+    ND_REQUIRE(!rows || p->rows.cols == x.rows);
     for (int64_t t = 0; t < x.rows; t++) {
-        const double position = (double)(p->start + t % p->seq_len);
+        if (rows && rows[t] < 0)
+            continue;
+        const double position = (double)(p->start + (rows ? rows[t] : t) % p->seq_len);
         for (int64_t head = 0; head < x.cols / p->head_dim; head++)
             for (int64_t i = 0; i < half; i++) {
                 const double exponent = -2.0 * (double)i / (double)p->head_dim;
@@ -83,6 +88,28 @@ static nd_status rope_reference(nd_backend *b, nd_view x, const nd_rope_params *
                 nd_store(x, second, u * s + v * c);
             }
     }
+    return ND_OK;
+}
+
+void nd_gather_row_bytes(nd_view y, nd_cview x, nd_cview rows, size_t first, size_t count)
+{
+    const size_t stride = (size_t)x.cols * nd_dtype_size(x.dtype);
+    const int32_t *from = rows.data;
+    for (int64_t i = 0; i < y.rows; i++) {
+        char *to = (char *)y.data + (size_t)i * stride + first;
+        if (from[i] < 0)
+            memset(to, 0, count);
+        else
+            memmove(to, (const char *)x.data + (size_t)from[i] * stride + first, count);
+    }
+}
+
+static nd_status gather_rows_reference(nd_backend *b, nd_view y, nd_cview x, nd_cview rows)
+{
+    (void)b;
+    ND_REQUIRE(y.dtype == x.dtype && y.cols == x.cols && rows.dtype == ND_I32);
+    ND_REQUIRE(rows.cols == y.rows);
+    nd_gather_row_bytes(y, x, rows, 0, (size_t)x.cols * nd_dtype_size(x.dtype));
     return ND_OK;
 }
 
@@ -134,6 +161,7 @@ void nd_reference_fill_rows(nd_backend_ops *ops)
     ops->rmsnorm_quantize = rmsnorm_quantize_reference;
     ops->rmsnorm_backward = rmsnorm_backward_reference;
     ops->rope = rope_reference;
+    ops->gather_rows = gather_rows_reference;
     ops->add = add_reference;
     ops->axpby = axpby_reference;
     ops->sum_squares = sum_squares_reference;
