@@ -74,6 +74,8 @@ static void cross_entropy_row(const nd_fast_kernels *k, float *logits, int64_t v
     }
     *nll = lse - (double)logits[targets[0]];
     *total = (1.0 - smooth) * targeted - smooth * weights * mean + z * lse * lse - w * entropy;
+    if (p->gradient_scale == 0.0f)
+        return;
     const nd_softmax_gradient gradient = {
         .lse = (float)lse,
         .base = (float)(scale / sum * (weights + 2.0 * z * lse + w * entropy)),
@@ -113,7 +115,8 @@ static nd_status cross_entropy_fast(nd_backend *b, nd_view nll, nd_view total, n
         } else {
             memset(row, 0, (size_t)vocab * sizeof *row);
         }
-        nd_fast_store(k, logits, t * vocab, vocab, row);
+        if (p->gradient_scale != 0.0f)
+            nd_fast_store(k, logits, t * vocab, vocab, row);
         nd_store(nll, t, row_nll);
         nd_store(total, t, row_total);
     }

@@ -1,0 +1,28 @@
+/* What benchmarks share: a clock and medians, since machines are shared and noisy. */
+#ifndef ND_BENCH_TIMING_H
+#define ND_BENCH_TIMING_H
+
+#include <stdlib.h>
+#include <time.h>
+
+static inline double seconds(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
+}
+
+static inline int ascending(const void *a, const void *b)
+{
+    const double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+/* Sorts `values`. */
+static inline double median(double *values, int count)
+{
+    qsort(values, (size_t)count, sizeof *values, ascending);
+    return values[count / 2];
+}
+
+#endif
