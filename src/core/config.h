@@ -84,7 +84,7 @@ typedef struct nd_config {
     } data;
     struct {
         int target;
-        bool gradient_checkpointing;
+        bool gradient_checkpointing, packed_codes;
         int precision;
         int64_t threads;
         nd_config_text cpu_isa;

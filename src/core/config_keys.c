@@ -121,6 +121,8 @@ const nd_config_key nd_config_keys[] = {
     CHOICE(hardware, target, "auto|cpu|cuda", "auto", "where to compute"),
     BOOL(hardware, gradient_checkpointing, "false",
          "keep one activation a layer and recompute the rest in the backward pass"),
+    BOOL(hardware, packed_codes, "false",
+         "keep ternary codes in 2 bits and unpack a matrix for each product"),
     CHOICE(hardware, precision, "fp32|bf16", "bf16", "type of activations and backward products"),
     INT(hardware, threads, 0, 4096, "0", "threads a rank; 0 shares the machine's cores evenly"),
     TEXT(hardware, cpu_isa, "auto", "instruction set of the row ops: auto, avx512, avx2, generic"),

@@ -1,8 +1,15 @@
 #include "core/linear.h"
 
+static nd_status unpack(nd_backend *b, const nd_weight *w)
+{
+    return w->packed.data ? b->ops.unpack_codes(b, w->codes, nd_read(w->packed)) : ND_OK;
+}
+
 nd_status nd_linear_forward(nd_backend *b, nd_view y, const nd_linear_input *x, const nd_weight *w,
                             nd_view scratch)
 {
+    if (w->ternary)
+        ND_TRY(unpack(b, w));
     if (w->ternary && x->quantized)
         return b->ops.ternary_gemm(b, y, nd_read(x->q), nd_read(x->a), nd_read(w->codes),
                                    nd_read(w->scales));
@@ -19,8 +26,10 @@ nd_status nd_linear_forward(nd_backend *b, nd_view y, const nd_linear_input *x, 
 nd_status nd_linear_backward_input(nd_backend *b, nd_view dx, nd_cview dy, const nd_weight *w,
                                    float beta)
 {
-    if (w->ternary)
+    if (w->ternary) {
+        ND_TRY(unpack(b, w));
         return b->ops.ternary_gemm_dx(b, dx, dy, nd_read(w->codes), nd_read(w->scales), beta);
+    }
     return b->ops.gemm(b, dx, dy, false, nd_read(w->dense), false, 1.0f, beta);
 }
 

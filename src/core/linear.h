@@ -5,10 +5,12 @@
 
 #include "core/backend.h"
 
-/* A parameter as the replica holds it. */
+/* A parameter as the replica holds it. Codes rest as bytes, or packed: then `codes` is a room that all
+ * weights share, filled for each product. */
 typedef struct nd_weight {
     bool ternary;
     nd_view codes;  /* i8 [out, in] */
+    nd_view packed; /* u8 [1, ceil(out*in / 4)] as pack_codes makes them; data NULL: not packed */
     nd_view scales; /* f32 [1, 1] or [out, groups] */
     nd_view dense;  /* float [rows, cols], of parameters that are not ternary */
 } nd_weight;

@@ -45,10 +45,23 @@ void nd_model_destroy(nd_model *m)
     free(m);
 }
 
+/* Codes as bytes, or packed beside a view of the room that all of them share. */
+static nd_status take_codes(nd_arena *arena, const nd_param *p, nd_view room, nd_weight *w)
+{
+    if (room.cols == 0)
+        return nd_arena_take(arena, ND_I8, p->rows, p->cols, &w->codes);
+    w->codes = nd_view_of(room.data, ND_I8, p->rows, p->cols);
+    return nd_arena_take(arena, ND_U8, 1, (p->rows * p->cols + 3) / 4, &w->packed);
+}
+
 nd_status nd_model_take_weights(nd_model *m, nd_arena *arena)
 {
     const nd_model_config *c = &m->config;
     const nd_dtype norm_type = c->compute == ND_F64 ? ND_F64 : ND_F32;
+    nd_view room = {0};
+    if (c->packed_codes && c->ternary)
+        ND_TRY(
+            nd_arena_take(arena, ND_I8, 1, nd_params_largest(&m->params, ND_ROLE_TERNARY), &room));
     for (int64_t i = 0; i < m->params.count; i++) {
         const nd_param *p = &m->params.list[i];
         nd_weight *w = &m->weights[i];
@@ -59,7 +72,7 @@ nd_status nd_model_take_weights(nd_model *m, nd_arena *arena)
             continue;
         }
         const int64_t groups = nd_model_scale_groups(c, p->cols);
-        ND_TRY(nd_arena_take(arena, ND_I8, p->rows, p->cols, &w->codes));
+        ND_TRY(take_codes(arena, p, room, w));
         ND_TRY(nd_arena_take(arena, ND_F32, groups ? p->rows : 1, groups ? groups : 1, &w->scales));
     }
     return ND_OK;
@@ -124,8 +137,10 @@ nd_status nd_model_load_weight(nd_model *m, int64_t index, nd_cview master)
 {
     nd_backend *b = m->backend;
     nd_weight *w = &m->weights[index];
-    if (w->ternary)
-        return b->ops.ternarize(b, w->codes, w->scales, master);
+    if (w->ternary) {
+        ND_TRY(b->ops.ternarize(b, w->codes, w->scales, master));
+        return w->packed.data ? b->ops.pack_codes(b, w->packed, nd_read(w->codes)) : ND_OK;
+    }
     return b->ops.axpby(b, w->dense, 1.0f, master, 0.0f);
 }
 

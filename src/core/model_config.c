@@ -18,6 +18,7 @@ nd_model_config nd_model_config_from(const nd_config *config)
         .ternary = true,
         .activation_quant = true,
         .checkpointing = config->hardware.gradient_checkpointing,
+        .packed_codes = config->hardware.packed_codes,
         .collider = config->training.use_collider && config->training.collider_sparsity > 0.0,
         .collider_threshold = config->training.collider_threshold,
         .collider_sparsity = config->training.collider_sparsity,

@@ -16,6 +16,7 @@ typedef struct nd_model_config {
     bool ternary;          /* false: projections are dense, for gradient checks */
     bool activation_quant; /* false: projections see unquantised activations */
     bool checkpointing;    /* keep one activation a layer, recompute the rest */
+    bool packed_codes;     /* codes rest in 2 bits and are unpacked for each product */
     bool collider;         /* the backward pass skips easy tokens (core/collider.h) */
     double collider_threshold, collider_sparsity;
     int64_t micro_batch;          /* sequences computed at once */

@@ -127,6 +127,17 @@ int64_t nd_params_find(const nd_params *params, const char *name)
     return -1;
 }
 
+int64_t nd_params_largest(const nd_params *params, nd_param_role role)
+{
+    int64_t largest = 0;
+    for (int64_t i = 0; i < params->count; i++) {
+        const nd_param *p = &params->list[i];
+        if (p->role == role && p->rows * p->cols > largest)
+            largest = p->rows * p->cols;
+    }
+    return largest;
+}
+
 int64_t nd_params_total(const nd_params *params)
 {
     int64_t total = 0;

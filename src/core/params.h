@@ -57,6 +57,9 @@ int64_t nd_params_output_norm(const nd_params *params); /* index of output_norm.
 int64_t nd_params_head(const nd_params *params);        /* output.weight, or the tied embedding */
 int64_t nd_params_find(const nd_params *params, const char *name); /* -1 when there is none */
 
+/* Elements of the largest parameter of a role; 0 when there is none. */
+int64_t nd_params_largest(const nd_params *params, nd_param_role role);
+
 /* Total number of weights. */
 int64_t nd_params_total(const nd_params *params);
 

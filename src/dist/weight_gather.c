@@ -47,6 +47,8 @@ static nd_status pack_weight(nd_backend *b, const nd_weight *w, char *at)
         return b->ops.download(b, at, w->dense.data, nd_view_bytes(nd_read(w->dense)));
     const size_t scales = nd_view_bytes(nd_read(w->scales));
     ND_TRY(b->ops.download(b, at, w->scales.data, scales));
+    if (w->packed.data)
+        return b->ops.download(b, at + scales, w->packed.data, packed_bytes(w));
     const nd_view packed = nd_view_of(at + scales, ND_U8, 1, (int64_t)packed_bytes(w));
     return b->ops.pack_codes(b, packed, nd_read(w->codes));
 }
@@ -57,6 +59,8 @@ static nd_status unpack_weight(nd_backend *b, const nd_weight *w, const char *at
         return b->ops.upload(b, w->dense.data, at, nd_view_bytes(nd_read(w->dense)));
     const size_t scales = nd_view_bytes(nd_read(w->scales));
     ND_TRY(b->ops.upload(b, w->scales.data, at, scales));
+    if (w->packed.data)
+        return b->ops.upload(b, w->packed.data, at + scales, packed_bytes(w));
     const nd_cview packed = nd_cview_of(at + scales, ND_U8, 1, (int64_t)packed_bytes(w));
     return b->ops.unpack_codes(b, w->codes, packed);
 }
