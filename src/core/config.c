@@ -260,23 +260,27 @@ int64_t nd_config_micro_batch(const nd_config *config)
 
 nd_status nd_config_find(const char *name, char *path, size_t size)
 {
-    char tried[3 * ND_CONFIG_TEXT_MAX] = "";
+    char tried[4 * ND_CONFIG_TEXT_MAX] = "";
     char program[ND_CONFIG_TEXT_MAX];
     const ssize_t length = readlink("/proc/self/exe", program, sizeof program - 1);
     program[length > 0 ? length : 0] = '\0';
     char *slash = strrchr(program, '/');
     if (slash)
         *slash = '\0';
-    for (int i = 0; i < 3; i++) {
-        const int used =
-            i == 0   ? snprintf(path, size, "%s", name)
-            : i == 1 ? snprintf(path, size, "%s/../share/nanochat_dist/configs/%s", program, name)
-                     : snprintf(path, size, "%s/../../configs/%s", program, name);
+    static const char *const places[] = {"",
+                                         "/../share/nanochat_dist/configs/",
+                                         "/../share/nanochat_dist/configs/e3/",
+                                         "/../share/nanochat_dist/configs/models/",
+                                         "/../../configs/",
+                                         "/../../configs/e3/",
+                                         "/../../configs/models/"};
+    for (size_t i = 0; i < sizeof places / sizeof *places; i++) {
+        const int used = snprintf(path, size, "%s%s%s", i == 0 ? "" : program, places[i], name);
         if (used > 0 && (size_t)used < size && access(path, R_OK) == 0)
             return ND_OK;
         const size_t at = strlen(tried);
         snprintf(tried + at, sizeof tried - at, "%s%s", i ? ", " : "", path);
-        if (strchr(name, '/'))
+        if (name[0] == '/')
             break;
     }
     return ND_FAIL(ND_ECONFIG, "config '%.200s': no readable file; tried %s", name, tried);
