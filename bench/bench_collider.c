@@ -33,6 +33,7 @@ static void choose_variant(nd_run *run, int variant)
 static nd_status time_round(nd_run *run, const int32_t *tokens, int64_t round, timings *t)
 {
     const nd_gradients_ready silent = {NULL, NULL};
+    const nd_model_gradients into = {run->gradients[0], false, false};
     nd_loss loss;
     nd_step_result result;
     double start = seconds();
@@ -41,7 +42,7 @@ static nd_status time_round(nd_run *run, const int32_t *tokens, int64_t round, t
     for (int v = 0; v < VARIANTS; v++) {
         choose_variant(run, v);
         start = seconds();
-        ND_TRY(nd_model_train(run->model, tokens, 1e-6f, run->gradients[0], false, silent, &loss));
+        ND_TRY(nd_model_train(run->model, tokens, 1e-6f, into, silent, &loss));
         t->backward[v][round] = seconds() - start - t->forward[round];
         t->kept[v] = (double)loss.kept / (double)loss.tokens;
         ND_TRY(nd_step_run(run, false, &result));

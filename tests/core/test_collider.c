@@ -177,7 +177,8 @@ static void check_against_masks(nd_arch arch, bool further, bool ternary)
         predict_further(&config);
     nd_model_fixture f = nd_model_fixture_create(&config, true, seed);
     nd_loss loss;
-    ND_ASSERT_OK(nd_model_train(f.model, f.tokens, 1.0f, f.gradients, false,
+    ND_ASSERT_OK(nd_model_train(f.model, f.tokens, 1.0f,
+                                (nd_model_gradients){f.gradients, false, false},
                                 (nd_gradients_ready){NULL, NULL}, &loss));
     cr_assert(loss.kept < loss.tokens, "the test filters nothing");
     bool filtered[loss.tokens];
