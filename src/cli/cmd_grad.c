@@ -122,6 +122,7 @@ nd_status nd_cli_grad(int argc, char **argv)
                                      .precision = a.precision,
                                      .reference_only = a.reference,
                                      .activation_quant = true,
+                                     .extra_heads = true,
                                      .micro_batch = rows,
                                      .seq_length = cols - 1};
     ND_TRY_GOTO(nd_load_model(&options, comm, loaded), done);

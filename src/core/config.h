@@ -27,6 +27,7 @@ typedef enum nd_orthogonalization {
     ND_ORTHOGONALIZATION_POLAR_EXPRESS
 } nd_orthogonalization;
 typedef enum nd_mtp_schedule { ND_MTP_CONSTANT, ND_MTP_LINEAR, ND_MTP_THIRDS } nd_mtp_schedule;
+typedef enum nd_mtp_form { ND_MTP_SHARED, ND_MTP_SEQUENTIAL, ND_MTP_SEPARATE } nd_mtp_form;
 typedef enum nd_state_bits_choice {
     ND_STATE_BITS_AUTO,
     ND_STATE_BITS_32,
@@ -59,7 +60,7 @@ typedef struct nd_config {
         bool use_mtp;
         int64_t mtp_n_tokens;
         double mtp_weight;
-        int mtp_schedule;
+        int mtp_schedule, mtp_form;
         bool use_collider;
         double collider_threshold, collider_sparsity;
         bool use_async_loader;

@@ -72,7 +72,10 @@ const nd_config_key nd_config_keys[] = {
     CHOICE(training, schedule_type, "wsd|cosine|constant", "wsd", "learning-rate schedule"),
     DOUBLE(training, stable_ratio, 0, 1, "0.8", "wsd: part of the run before the decay"),
     DOUBLE(training, min_lr_ratio, 0, 1, "0.1", "rate at the end as a part of the peak"),
-    BOOL(training, use_mtp, "false", "predict several tokens ahead, through the same head"),
+    BOOL(training, use_mtp, "false", "predict several tokens ahead"),
+    CHOICE(training, mtp_form, "shared|sequential|separate", "shared",
+           "the further tokens are predicted by the same logits; by one more layer each, after one "
+           "another; or by a head of their own each"),
     INT(training, mtp_n_tokens, 2, 8, "4", "tokens predicted ahead, the next one included"),
     DOUBLE(training, mtp_weight, 0, 100, "0.2",
            "weight of the second token; each further one weighs half of the one before"),

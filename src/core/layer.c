@@ -7,39 +7,30 @@ static nd_dtype statistic_dtype(const nd_model_config *c)
     return c->compute == ND_F64 ? ND_F64 : ND_F32;
 }
 
-static nd_status take_linear_input(nd_arena *arena, const nd_model_config *c, int64_t tokens,
-                                   int64_t width, nd_linear_input *x)
-{
-    x->quantized = c->ternary && c->activation_quant;
-    if (!x->quantized)
-        return nd_arena_take(arena, c->compute, tokens, width, &x->dense);
-    ND_TRY(nd_arena_take(arena, ND_I8, tokens, width, &x->q));
-    return nd_arena_take(arena, ND_F32, tokens, 1, &x->a);
-}
-
 nd_status nd_layer_activations_take(nd_arena *arena, const nd_model_config *c, int64_t tokens,
                                     bool input_only, nd_layer_activations *acts)
 {
     const nd_dtype type = c->compute, statistic = statistic_dtype(c);
+    const bool quantized = c->ternary && c->activation_quant;
     const int64_t d = c->hidden_dim, wide = c->num_heads * c->head_dim;
     const int64_t kv = c->num_kv_heads * c->head_dim, f = c->ffn_dim;
     ND_TRY(nd_arena_take(arena, type, tokens, d, &acts->x));
     if (input_only)
         return ND_OK;
     ND_TRY(nd_arena_take(arena, statistic, tokens, 1, &acts->attn_norm_r));
-    ND_TRY(take_linear_input(arena, c, tokens, d, &acts->attn_in));
+    ND_TRY(nd_linear_input_take(arena, quantized, type, tokens, d, &acts->attn_in));
     ND_TRY(nd_arena_take(arena, type, tokens, wide, &acts->q));
     ND_TRY(nd_arena_take(arena, type, tokens, kv, &acts->k));
     ND_TRY(nd_arena_take(arena, type, tokens, kv, &acts->v));
     ND_TRY(nd_arena_take(arena, type, tokens, wide, &acts->o));
     ND_TRY(nd_arena_take(arena, statistic, tokens, c->num_heads, &acts->lse));
-    ND_TRY(take_linear_input(arena, c, tokens, wide, &acts->attn_out_in));
+    ND_TRY(nd_linear_input_take(arena, quantized, type, tokens, wide, &acts->attn_out_in));
     ND_TRY(nd_arena_take(arena, type, tokens, d, &acts->x_mid));
     ND_TRY(nd_arena_take(arena, statistic, tokens, 1, &acts->ffn_norm_r));
-    ND_TRY(take_linear_input(arena, c, tokens, d, &acts->ffn_in));
+    ND_TRY(nd_linear_input_take(arena, quantized, type, tokens, d, &acts->ffn_in));
     ND_TRY(nd_arena_take(arena, type, tokens, f, &acts->gate));
     ND_TRY(nd_arena_take(arena, type, tokens, f, &acts->up));
-    ND_TRY(take_linear_input(arena, c, tokens, f, &acts->ffn_out_in));
+    ND_TRY(nd_linear_input_take(arena, quantized, type, tokens, f, &acts->ffn_out_in));
     if (c->arch == ND_ARCH_BITNET) {
         ND_TRY(nd_arena_take(arena, statistic, tokens, 1, &acts->attn_sub_norm_r));
         ND_TRY(nd_arena_take(arena, statistic, tokens, 1, &acts->ffn_sub_norm_r));
@@ -64,15 +55,6 @@ nd_status nd_layer_scratch_take(nd_arena *arena, const nd_model_config *c, int64
         ND_TRY(nd_arena_take(arena, c->compute, largest, c->hidden_dim, &scratch->weight));
     }
     return ND_OK;
-}
-
-/* x := quantised or plain rmsnorm(input, w). */
-static nd_status norm_into(nd_backend *b, const nd_linear_input *x, nd_view r, nd_cview input,
-                           const nd_weight *w)
-{
-    if (x->quantized)
-        return b->ops.rmsnorm_quantize(b, x->q, x->a, r, input, nd_read(w->dense));
-    return b->ops.rmsnorm(b, x->dense, r, input, nd_read(w->dense));
 }
 
 /* x := quantised or plain copy of the input (graphs without sub-norms). */
@@ -114,7 +96,8 @@ static nd_status attention_forward(nd_backend *b, const nd_model_config *c,
 {
     const nd_weight *const *w = weights->w;
     const nd_view weight_room = scratch->weight;
-    ND_TRY(norm_into(b, &acts->attn_in, acts->attn_norm_r, nd_read(acts->x), w[ND_ATTN_NORM]));
+    ND_TRY(nd_linear_input_norm(b, &acts->attn_in, acts->attn_norm_r, nd_read(acts->x),
+                                w[ND_ATTN_NORM]));
     ND_TRY(nd_linear_forward(b, acts->q, &acts->attn_in, w[ND_ATTN_Q], weight_room));
     ND_TRY(nd_linear_forward(b, acts->k, &acts->attn_in, w[ND_ATTN_K], weight_room));
     ND_TRY(nd_linear_forward(b, acts->v, &acts->attn_in, w[ND_ATTN_V], weight_room));
@@ -125,8 +108,8 @@ static nd_status attention_forward(nd_backend *b, const nd_model_config *c,
     ND_TRY(b->ops.attention(b, acts->o, acts->lse, nd_read(acts->q), nd_read(span->keys),
                             nd_read(span->values), &shape));
     if (c->arch == ND_ARCH_BITNET)
-        ND_TRY(norm_into(b, &acts->attn_out_in, acts->attn_sub_norm_r, nd_read(acts->o),
-                         w[ND_ATTN_SUB_NORM]));
+        ND_TRY(nd_linear_input_norm(b, &acts->attn_out_in, acts->attn_sub_norm_r, nd_read(acts->o),
+                                    w[ND_ATTN_SUB_NORM]));
     else
         ND_TRY(pass_into(b, &acts->attn_out_in, nd_read(acts->o)));
     ND_TRY(
@@ -139,7 +122,8 @@ static nd_status ffn_forward(nd_backend *b, const nd_model_config *c,
                              const nd_layer_scratch *scratch, nd_view x_next)
 {
     const nd_weight *const *w = weights->w;
-    ND_TRY(norm_into(b, &acts->ffn_in, acts->ffn_norm_r, nd_read(acts->x_mid), w[ND_FFN_NORM]));
+    ND_TRY(nd_linear_input_norm(b, &acts->ffn_in, acts->ffn_norm_r, nd_read(acts->x_mid),
+                                w[ND_FFN_NORM]));
     ND_TRY(nd_linear_forward(b, acts->gate, &acts->ffn_in, w[ND_FFN_GATE], scratch->weight));
     ND_TRY(nd_linear_forward(b, acts->up, &acts->ffn_in, w[ND_FFN_UP], scratch->weight));
     const nd_linear_input *out = &acts->ffn_out_in;
@@ -150,8 +134,8 @@ static nd_status ffn_forward(nd_backend *b, const nd_model_config *c,
     } else {
         ND_TRY(b->ops.swiglu(b, scratch->wide, nd_read(acts->gate), nd_read(acts->up)));
         if (c->arch == ND_ARCH_BITNET)
-            ND_TRY(norm_into(b, out, acts->ffn_sub_norm_r, nd_read(scratch->wide),
-                             w[ND_FFN_SUB_NORM]));
+            ND_TRY(nd_linear_input_norm(b, out, acts->ffn_sub_norm_r, nd_read(scratch->wide),
+                                        w[ND_FFN_SUB_NORM]));
         else
             ND_TRY(pass_into(b, out, nd_read(scratch->wide)));
     }

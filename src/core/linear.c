@@ -1,5 +1,23 @@
 #include "core/linear.h"
 
+nd_status nd_linear_input_take(nd_arena *arena, bool quantized, nd_dtype compute, int64_t tokens,
+                               int64_t width, nd_linear_input *x)
+{
+    x->quantized = quantized;
+    if (!quantized)
+        return nd_arena_take(arena, compute, tokens, width, &x->dense);
+    ND_TRY(nd_arena_take(arena, ND_I8, tokens, width, &x->q));
+    return nd_arena_take(arena, ND_F32, tokens, 1, &x->a);
+}
+
+nd_status nd_linear_input_norm(nd_backend *b, const nd_linear_input *x, nd_view r, nd_cview input,
+                               const nd_weight *w)
+{
+    if (x->quantized)
+        return b->ops.rmsnorm_quantize(b, x->q, x->a, r, input, nd_read(w->dense));
+    return b->ops.rmsnorm(b, x->dense, r, input, nd_read(w->dense));
+}
+
 static nd_status unpack(nd_backend *b, const nd_weight *w)
 {
     return w->packed.data ? b->ops.unpack_codes(b, w->codes, nd_read(w->packed)) : ND_OK;

@@ -3,7 +3,7 @@
 #ifndef ND_CORE_LINEAR_H
 #define ND_CORE_LINEAR_H
 
-#include "core/backend.h"
+#include "core/arena.h"
 
 /* A parameter as the replica holds it. Codes rest as bytes, or packed: then `codes` is a room that all
  * weights share, filled for each product. */
@@ -23,6 +23,14 @@ typedef struct nd_linear_input {
     nd_view a;     /* f32 [t, 1] */
     nd_view dense; /* float [t, in] */
 } nd_linear_input;
+
+/* Lays out an input of `tokens` rows; `compute` is the type of one that is not quantised. */
+nd_status nd_linear_input_take(nd_arena *arena, bool quantized, nd_dtype compute, int64_t tokens,
+                               int64_t width, nd_linear_input *x);
+
+/* x := rmsnorm(input, w), quantised if x is; r as in the op rmsnorm. */
+nd_status nd_linear_input_norm(nd_backend *b, const nd_linear_input *x, nd_view r, nd_cview input,
+                               const nd_weight *w);
 
 /* y = x Wᵀ. `scratch` holds the dequantised weight where ternary codes meet dense activations: a
  * float view of at least out*in elements, else unused. */

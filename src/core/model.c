@@ -1,7 +1,16 @@
 #include "core/model.h"
 
+#include "core/head.h"
+
 #include <stdlib.h>
 #include <string.h>
+
+/* Tokens predicted ahead of each position. */
+static int predicted(const nd_model_config *config)
+{
+    const int offsets = nd_cross_entropy_offsets(&config->loss);
+    return config->mtp_tokens > offsets ? config->mtp_tokens : offsets;
+}
 
 nd_status nd_model_create(const nd_model_config *config, nd_backend *backend, nd_model **model)
 {
@@ -15,7 +24,7 @@ nd_status nd_model_create(const nd_model_config *config, nd_backend *backend, nd
     ND_TRY_GOTO(nd_params_create(config, &m->params), fail);
     m->weights = calloc((size_t)m->params.count, sizeof *m->weights);
     m->layers = calloc((size_t)config->num_layers, sizeof *m->layers);
-    const int64_t targets = m->tokens * nd_cross_entropy_offsets(&config->loss);
+    const int64_t targets = m->tokens * predicted(config);
     m->host_targets = calloc((size_t)targets, sizeof *m->host_targets);
     if (!m->weights || !m->layers || !m->host_targets) {
         status = ND_FAIL(ND_ENOMEM, "no memory for the tables of %lld layers",
@@ -26,6 +35,7 @@ nd_status nd_model_create(const nd_model_config *config, nd_backend *backend, nd
         const nd_collider_params params = {config->collider_threshold, config->collider_sparsity};
         ND_TRY_GOTO(nd_collider_create(&m->collider, params, m->tokens), fail);
     }
+    ND_TRY_GOTO(nd_mtp_create(m), fail);
     *model = m;
     return ND_OK;
 fail:
@@ -42,6 +52,7 @@ void nd_model_destroy(nd_model *m)
     free(m->layers);
     free(m->host_targets);
     nd_collider_destroy(&m->collider);
+    nd_mtp_destroy(m);
     free(m);
 }
 
@@ -126,6 +137,7 @@ nd_status nd_model_take_activations(nd_model *m, nd_arena *arena, bool training)
         ND_TRY(nd_arena_take(arena, c->compute, m->tokens, c->hidden_dim, &m->dx));
         if (c->collider)
             ND_TRY(nd_collider_take(&m->collider, arena));
+        ND_TRY(nd_mtp_take(m, arena));
     }
     ND_TRY(nd_arena_take(arena, wide, nd_model_logit_rows(c), c->vocab_size, &m->logits));
     ND_TRY(nd_arena_take(arena, wide, m->tokens, 1, &m->nll));
@@ -165,8 +177,17 @@ static nd_layer_span training_span(const nd_model *m, const nd_layer_activations
 
 void nd_model_set_offset_weights(nd_model *m, const float *weights)
 {
-    for (int j = 1; j < nd_cross_entropy_offsets(&m->config.loss); j++)
+    for (int j = 1; j < predicted(&m->config); j++)
         m->config.loss.offset_weight[j] = weights[j];
+}
+
+/* The first `count` positions of host_targets, as the next token's loss reads them. */
+static nd_status upload_targets(nd_model *m, int64_t count)
+{
+    if (m->params.extra_heads > 0)
+        return nd_mtp_upload_targets(m, count, 0);
+    const size_t bytes = nd_view_bytes(nd_cview_rows(nd_read(m->targets), 0, count));
+    return m->backend->ops.upload(m->backend, m->targets.data, m->host_targets, bytes);
 }
 
 /* Splits sequences of seq_length + 1 tokens into inputs and the targets one and more further on; a
@@ -174,18 +195,18 @@ void nd_model_set_offset_weights(nd_model *m, const float *weights)
 static nd_status upload_tokens(nd_model *m, const int32_t *tokens)
 {
     const int64_t length = m->config.seq_length;
-    const int offsets = nd_cross_entropy_offsets(&m->config.loss);
+    const int ahead = predicted(&m->config);
     nd_backend *b = m->backend;
     for (int64_t s = 0; s < m->config.micro_batch; s++) {
         const int32_t *sequence = tokens + s * (length + 1);
         for (int64_t i = 0; i < length; i++)
-            for (int j = 0; j < offsets; j++)
-                m->host_targets[(s * length + i) * offsets + j] =
+            for (int j = 0; j < ahead; j++)
+                m->host_targets[(s * length + i) * ahead + j] =
                     i + 1 + j <= length ? sequence[i + 1 + j] : -1;
         ND_TRY(b->ops.upload(b, (int32_t *)m->inputs.data + s * length, sequence,
                              (size_t)length * sizeof *sequence));
     }
-    return b->ops.upload(b, m->targets.data, m->host_targets, nd_view_bytes(nd_read(m->targets)));
+    return upload_targets(m, m->tokens);
 }
 
 static nd_status forward(nd_model *m, const int32_t *tokens)
@@ -206,32 +227,34 @@ static nd_status forward(nd_model *m, const int32_t *tokens)
                           nd_read(m->weights[nd_params_output_norm(&m->params)].dense));
 }
 
-/* The head and the loss of the first `tokens` rows of x_final, chunk by chunk. With `dhead` also
- * dx_final (into scratch.hidden) and the head's gradient. */
-static nd_status head_and_loss(nd_model *m, int64_t tokens, float gradient_scale,
-                               const nd_view *dhead, float beta)
+/* The next token's loss of all positions, without gradients. */
+static nd_status loss_alone(nd_model *m)
 {
-    nd_backend *b = m->backend;
-    const nd_cview head = nd_read(m->weights[nd_params_head(&m->params)].dense);
-    nd_cross_entropy_params params = m->config.loss;
-    params.gradient_scale = gradient_scale;
-    for (int64_t first = 0; first < tokens; first += m->logits.rows) {
-        const int64_t left = tokens - first;
-        const int64_t rows = left < m->logits.rows ? left : m->logits.rows;
-        const nd_view logits = nd_view_rows(m->logits, 0, rows);
-        const nd_cview x = nd_cview_rows(nd_read(m->x_final), first, rows);
-        const nd_cview targets = nd_cview_rows(nd_read(m->targets), first, rows);
-        ND_TRY(b->ops.gemm(b, logits, x, false, head, true, 1.0f, 0.0f));
-        ND_TRY(b->ops.cross_entropy(b, nd_view_rows(m->nll, first, rows),
-                                    nd_view_rows(m->total, first, rows), logits, targets, &params));
-        if (!dhead)
-            continue;
-        ND_TRY(b->ops.gemm(b, nd_view_rows(m->scratch.hidden, first, rows), nd_read(logits), false,
-                           head, false, 1.0f, 0.0f));
-        ND_TRY(b->ops.gemm(b, *dhead, nd_read(logits), true, x, false, 1.0f,
-                           first == 0 ? beta : 1.0f));
-    }
-    return ND_OK;
+    const nd_head_pass pass = {.x = nd_read(m->x_final),
+                               .head = nd_read(m->weights[nd_params_head(&m->params)].dense),
+                               .targets = nd_read(m->targets),
+                               .loss = m->config.loss,
+                               .nll = m->nll,
+                               .total = m->total};
+    return nd_head_run(m->backend, m->logits, &pass);
+}
+
+/* The same with dx_final and the head's gradient, of the rows that take part. */
+static nd_status loss_and_gradients(nd_model *m, const nd_backward_rows *part, float gradient_scale,
+                                    const nd_model_gradients *into)
+{
+    const int64_t head = nd_params_head(&m->params);
+    nd_head_pass pass = {.x = nd_read(part->x_final),
+                         .head = nd_read(m->weights[head].dense),
+                         .targets = nd_cview_rows(nd_read(m->targets), 0, part->count),
+                         .loss = m->config.loss,
+                         .nll = nd_view_rows(m->nll, 0, part->count),
+                         .total = nd_view_rows(m->total, 0, part->count),
+                         .dx = part->dx_final,
+                         .dhead = into->views[head],
+                         .dhead_beta = into->accumulate_others ? 1.0f : 0.0f};
+    pass.loss.gradient_scale = gradient_scale;
+    return nd_head_run(m->backend, m->logits, &pass);
 }
 
 static nd_status read_loss(nd_model *m, int64_t rows, nd_loss *loss)
@@ -251,7 +274,7 @@ static nd_status read_loss(nd_model *m, int64_t rows, nd_loss *loss)
 nd_status nd_model_evaluate(nd_model *m, const int32_t *tokens, int64_t sequences, nd_loss *loss)
 {
     ND_TRY(forward(m, tokens));
-    ND_TRY(head_and_loss(m, m->tokens, 0.0f, NULL, 0.0f));
+    ND_TRY(loss_alone(m));
     return read_loss(m, sequences * m->config.seq_length, loss);
 }
 
@@ -260,41 +283,32 @@ static nd_status zero_gradient(nd_model *m, nd_view gradient)
     return m->backend->ops.zero(m->backend, gradient.data, nd_view_bytes(nd_read(gradient)));
 }
 
-/* What the backward pass works on: all rows, or those of the tokens that take part. */
-typedef struct backward_rows {
-    nd_cview rows; /* data NULL: all */
-    int64_t count;
-    nd_view inputs, x_last, final_r;
-    nd_view dx_final, dx;
-} backward_rows;
-
-static backward_rows all_rows(const nd_model *m)
+static nd_backward_rows all_rows(const nd_model *m)
 {
-    return (backward_rows){.count = m->tokens,
-                           .inputs = m->inputs,
-                           .x_last = m->x_last,
-                           .final_r = m->final_r,
-                           .dx_final = m->scratch.hidden,
-                           .dx = m->dx};
+    return (nd_backward_rows){.count = m->tokens,
+                              .inputs = m->inputs,
+                              .x_last = m->x_last,
+                              .final_r = m->final_r,
+                              .x_final = m->x_final,
+                              .dx_final = m->scratch.hidden,
+                              .dx = m->dx};
 }
 
 /* Learns the losses of all tokens first, then compacts what the head reads to those that matter. */
-static nd_status filter_tokens(nd_model *m, backward_rows *part, nd_loss *loss)
+static nd_status filter_tokens(nd_model *m, nd_backward_rows *part, nd_loss *loss)
 {
     nd_backend *b = m->backend;
-    nd_view x_final = m->x_final, inputs = nd_view_of(m->inputs.data, ND_I32, m->tokens, 1);
-    ND_TRY(head_and_loss(m, m->tokens, 0.0f, NULL, 0.0f));
+    nd_view inputs = nd_view_of(m->inputs.data, ND_I32, m->tokens, 1);
+    ND_TRY(loss_alone(m));
     ND_TRY(read_loss(m, m->tokens, loss));
     ND_TRY(nd_collider_choose(&m->collider, b, nd_read(m->nll), &part->rows, &loss->kept));
     if (!part->rows.data)
         return ND_OK;
-    const int offsets = nd_cross_entropy_offsets(&m->config.loss);
     part->count = part->rows.cols;
-    nd_collider_compact_targets(&m->collider, part->rows, m->config.seq_length, offsets,
-                                m->host_targets);
-    const nd_view targets = nd_view_rows(m->targets, 0, part->count);
-    ND_TRY(b->ops.upload(b, targets.data, m->host_targets, nd_view_bytes(nd_read(targets))));
-    ND_TRY(nd_collider_compact_rows(b, &x_final, part->rows));
+    nd_collider_compact_targets(&m->collider, part->rows, m->config.seq_length,
+                                predicted(&m->config), m->host_targets);
+    ND_TRY(upload_targets(m, part->count));
+    ND_TRY(nd_collider_compact_rows(b, &part->x_final, part->rows));
     ND_TRY(nd_collider_compact_rows(b, &part->x_last, part->rows));
     ND_TRY(nd_collider_compact_rows(b, &part->final_r, part->rows));
     ND_TRY(nd_collider_compact_rows(b, &inputs, part->rows));
@@ -304,7 +318,7 @@ static nd_status filter_tokens(nd_model *m, backward_rows *part, nd_loss *loss)
     return ND_OK;
 }
 
-static nd_status backward_layer(nd_model *m, int64_t layer, const backward_rows *part,
+static nd_status backward_layer(nd_model *m, int64_t layer, const nd_backward_rows *part,
                                 const nd_view *gradients, bool accumulate)
 {
     const nd_layer_activations *acts = &m->layers[layer];
@@ -339,27 +353,29 @@ nd_status nd_model_train(nd_model *m, const int32_t *tokens, float gradient_scal
     const bool accumulate = into.accumulate_others;
     const int64_t norm = nd_params_output_norm(&m->params), head = nd_params_head(&m->params);
     const int64_t embedding = nd_params_embedding(&m->params);
-    backward_rows part = all_rows(m);
+    nd_backward_rows part = all_rows(m);
     ND_TRY(forward(m, tokens));
+    ND_TRY(nd_mtp_forward(m));
     if (m->config.collider)
         ND_TRY(filter_tokens(m, &part, loss));
-    ND_TRY(
-        head_and_loss(m, part.count, gradient_scale, &gradients[head], accumulate ? 1.0f : 0.0f));
+    ND_TRY(loss_and_gradients(m, &part, gradient_scale, &into));
     if (!m->config.collider)
         ND_TRY(read_loss(m, m->tokens, loss));
+    ND_TRY(nd_mtp_train_heads(m, &part, gradient_scale, &into, loss));
     if (!accumulate)
         ND_TRY(zero_gradient(m, gradients[norm]));
     ND_TRY(b->ops.rmsnorm_backward(b, part.dx, gradients[norm], nd_read(part.dx_final),
                                    nd_read(part.x_last), nd_read(m->weights[norm].dense),
                                    nd_read(part.final_r), 0.0f));
+    if (head != embedding && !accumulate)
+        ND_TRY(zero_gradient(m, gradients[embedding]));
+    ND_TRY(nd_mtp_train_blocks(m, &part, gradient_scale, &into, loss));
     ND_TRY(announce(ready, norm, m->params.count - norm));
     for (int64_t l = m->config.num_layers - 1; l >= 0; l--) {
         ND_TRY(backward_layer(m, l, &part, gradients, into.accumulate_layers));
         ND_TRY(announce(ready, nd_params_layer_index(&m->params, l, ND_ATTN_NORM),
                         m->params.per_layer));
     }
-    if (head != embedding && !accumulate)
-        ND_TRY(zero_gradient(m, gradients[embedding]));
     ND_TRY(
         b->ops.embedding_backward(b, gradients[embedding], nd_read(part.dx), nd_read(part.inputs)));
     return announce(ready, embedding, 1);

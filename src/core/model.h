@@ -6,6 +6,7 @@
 #include "core/arena.h"
 #include "core/collider.h"
 #include "core/layer.h"
+#include "core/mtp.h"
 #include "core/params.h"
 
 typedef struct nd_model {
@@ -19,7 +20,7 @@ typedef struct nd_model {
     nd_layer_activations *layers; /* [num_layers] */
     nd_layer_scratch scratch;
     nd_view inputs, targets;  /* i32 [1, tokens], [tokens, offsets] */
-    int32_t *host_targets;    /* [tokens, offsets] */
+    int32_t *host_targets;    /* [tokens, tokens predicted ahead] */
     nd_view x_last;           /* [tokens, d] output of the last layer */
     nd_view x_final, final_r; /* [tokens, d] after the final norm, [tokens, 1] */
     nd_view dx;               /* [tokens, d] */
@@ -27,6 +28,7 @@ typedef struct nd_model {
     nd_view nll, total;       /* [tokens, 1] */
     nd_view sums;             /* f64 [1, 2] */
     nd_collider collider;     /* with config.collider */
+    nd_mtp mtp;               /* with extra heads */
 } nd_model;
 
 /* Loss of one micro-batch, summed over its tokens (nats). */
@@ -75,7 +77,7 @@ nd_status nd_model_train(nd_model *model, const int32_t *tokens, float gradient_
                          nd_model_gradients gradients, nd_gradients_ready ready, nd_loss *loss);
 
 /* The weights of the tokens predicted after the next one, for the steps that follow: offset j of
- * nd_cross_entropy_params, 1 <= j < offsets. All zero until set. */
+ * nd_cross_entropy_params, 1 <= j < tokens predicted ahead. All zero until set. */
 void nd_model_set_offset_weights(nd_model *model, const float *weights);
 
 /* Rows of logits computed at once: full logits never exist. */

@@ -22,11 +22,24 @@ nd_model_config nd_model_config_from(const nd_config *config)
         .collider = config->training.use_collider && config->training.collider_sparsity > 0.0,
         .collider_threshold = config->training.collider_threshold,
         .collider_sparsity = config->training.collider_sparsity,
+        .mtp_form = (nd_mtp_form)config->training.mtp_form,
+        .mtp_tokens = config->training.use_mtp ? (int)config->training.mtp_n_tokens : 1,
         .micro_batch = nd_config_micro_batch(config),
         .seq_length = config->training.seq_length,
         .loss = {.label_smoothing = (float)config->training.label_smoothing,
                  .z_loss_weight = (float)config->training.z_loss_weight,
                  .entropy_weight = (float)config->training.entropy_weight,
-                 .offsets = config->training.use_mtp ? (int)config->training.mtp_n_tokens : 1},
+                 .offsets = config->training.use_mtp && config->training.mtp_form == ND_MTP_SHARED
+                                ? (int)config->training.mtp_n_tokens
+                                : 1},
     };
+}
+
+nd_model_config nd_model_config_without_extra_heads(nd_model_config config)
+{
+    if (nd_model_extra_heads(&config) > 0) {
+        config.mtp_form = ND_MTP_SHARED;
+        config.mtp_tokens = 1;
+    }
+    return config;
 }

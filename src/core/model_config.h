@@ -19,6 +19,8 @@ typedef struct nd_model_config {
     bool packed_codes;     /* codes rest in 2 bits and are unpacked for each product */
     bool collider;         /* the backward pass skips easy tokens (core/collider.h) */
     double collider_threshold, collider_sparsity;
+    nd_mtp_form mtp_form;         /* of the tokens predicted after the next one */
+    int mtp_tokens;               /* predicted ahead, the next one included; 0 is 1 */
     int64_t micro_batch;          /* sequences computed at once */
     int64_t seq_length;           /* tokens of each */
     nd_cross_entropy_params loss; /* gradient_scale and offset weights are set per call */
@@ -26,6 +28,16 @@ typedef struct nd_model_config {
 
 /* From a checked configuration: ternary, activations quantised, loss keys taken over. */
 nd_model_config nd_model_config_from(const nd_config *config);
+
+/* Further tokens that need parameters of their own: blocks or heads of the sequential and separate
+ * forms. */
+static inline int nd_model_extra_heads(const nd_model_config *config)
+{
+    return config->mtp_form == ND_MTP_SHARED || config->mtp_tokens < 2 ? 0 : config->mtp_tokens - 1;
+}
+
+/* The configuration of the model that remains after training: extra heads are left behind. */
+nd_model_config nd_model_config_without_extra_heads(nd_model_config config);
 
 /* Scales of a ternary matrix with `inputs` columns: columns of its [out, groups] scales, or 0 for the
  * single scale. */

@@ -60,6 +60,43 @@ static nd_param layer_param(const nd_model_config *c, int64_t layer, nd_layer_pa
     return p;
 }
 
+/* A block predicts token t+2+head from the state that predicted the one before and the embedding of
+ * that. */
+static nd_param *add_block(const nd_model_config *c, const nd_params *params, int64_t head,
+                           nd_param *next)
+{
+    static const char *const names[ND_MTP_PARAM_COUNT] = {"hidden_norm", "hidden_proj", "embd_norm",
+                                                          "embd_proj", "output_norm"};
+    const int64_t d = c->hidden_dim, number = head + 1;
+    for (int which = 0; which < ND_MTP_PARAM_COUNT; which++) {
+        if (which == ND_MTP_OUTPUT_NORM)
+            for (int l = 0; l < ND_LAYER_PARAM_COUNT; l++)
+                if (params->has_sub_norms || !is_sub_norm((nd_layer_param)l)) {
+                    *next = layer_param(c, -1, (nd_layer_param)l);
+                    snprintf(next->name, sizeof next->name, "mtp.%lld.blk.%s.weight",
+                             (long long)number, layer_names[l]);
+                    next++;
+                }
+        const bool norm = which != ND_MTP_HIDDEN_PROJ && which != ND_MTP_EMBEDDING_PROJ;
+        *next = (nd_param){.role = norm ? ND_ROLE_NORM : ND_ROLE_TERNARY,
+                           .layer = -1,
+                           .rows = norm ? 1 : d,
+                           .cols = d,
+                           .init_std = norm ? 0.0f : 1.0f / sqrtf((float)d)};
+        snprintf(next->name, sizeof next->name, "mtp.%lld.%s.weight", (long long)number,
+                 names[which]);
+        next++;
+    }
+    return next;
+}
+
+static nd_param *add_separate_head(const nd_model_config *c, int64_t head, nd_param *next)
+{
+    *next = (nd_param){"", ND_ROLE_HEAD, -1, c->vocab_size, c->hidden_dim, 0.02f};
+    snprintf(next->name, sizeof next->name, "mtp.%lld.output.weight", (long long)(head + 1));
+    return next + 1;
+}
+
 nd_status nd_params_create(const nd_model_config *c, nd_params *params)
 {
     memset(params, 0, sizeof *params);
@@ -67,7 +104,11 @@ nd_status nd_params_create(const nd_model_config *c, nd_params *params)
     params->has_head = !c->tied;
     params->layers = c->num_layers;
     params->per_layer = ND_LAYER_PARAM_COUNT - (params->has_sub_norms ? 0 : 2);
-    params->count = 2 + (params->has_head ? 1 : 0) + params->per_layer * c->num_layers;
+    params->extra_heads = nd_model_extra_heads(c);
+    params->per_extra_head =
+        c->mtp_form == ND_MTP_SEQUENTIAL ? ND_MTP_PARAM_COUNT + params->per_layer : 1;
+    params->count = 2 + (params->has_head ? 1 : 0) + params->per_layer * c->num_layers +
+                    params->extra_heads * params->per_extra_head;
     params->list = calloc((size_t)params->count, sizeof *params->list);
     if (!params->list)
         return ND_FAIL(ND_ENOMEM, "no memory for the table of %lld parameters",
@@ -83,6 +124,9 @@ nd_status nd_params_create(const nd_model_config *c, nd_params *params)
     if (params->has_head)
         *next++ =
             (nd_param){"output.weight", ND_ROLE_HEAD, -1, c->vocab_size, c->hidden_dim, 0.02f};
+    for (int64_t head = 0; head < params->extra_heads; head++)
+        next = c->mtp_form == ND_MTP_SEQUENTIAL ? add_block(c, params, head, next)
+                                                : add_separate_head(c, head, next);
     return ND_OK;
 }
 
@@ -92,15 +136,37 @@ void nd_params_destroy(nd_params *params)
     memset(params, 0, sizeof *params);
 }
 
+/* Place among a layer's parameters, -1 for one the graph does not have. */
+static int64_t place_in_layer(const nd_params *params, nd_layer_param which)
+{
+    if (params->has_sub_norms)
+        return which;
+    if (is_sub_norm(which))
+        return -1;
+    return (int64_t)which - (which > ND_ATTN_SUB_NORM) - (which > ND_FFN_SUB_NORM);
+}
+
 int64_t nd_params_layer_index(const nd_params *params, int64_t layer, nd_layer_param which)
 {
-    int64_t place = which;
-    if (!params->has_sub_norms) {
-        if (is_sub_norm(which))
-            return -1;
-        place -= (which > ND_ATTN_SUB_NORM) + (which > ND_FFN_SUB_NORM);
-    }
-    return 1 + layer * params->per_layer + place;
+    const int64_t place = place_in_layer(params, which);
+    return place < 0 ? -1 : 1 + layer * params->per_layer + place;
+}
+
+int64_t nd_params_mtp_first(const nd_params *params, int64_t head)
+{
+    return params->count - (params->extra_heads - head) * params->per_extra_head;
+}
+
+int64_t nd_params_mtp_index(const nd_params *params, int64_t head, nd_mtp_param which)
+{
+    return nd_params_mtp_first(params, head) + which +
+           (which == ND_MTP_OUTPUT_NORM ? params->per_layer : 0);
+}
+
+int64_t nd_params_mtp_layer_index(const nd_params *params, int64_t head, nd_layer_param which)
+{
+    const int64_t place = place_in_layer(params, which);
+    return place < 0 ? -1 : nd_params_mtp_first(params, head) + ND_MTP_OUTPUT_NORM + place;
 }
 
 int64_t nd_params_embedding(const nd_params *params)
@@ -116,7 +182,7 @@ int64_t nd_params_output_norm(const nd_params *params)
 
 int64_t nd_params_head(const nd_params *params)
 {
-    return params->has_head ? params->count - 1 : nd_params_embedding(params);
+    return params->has_head ? nd_params_output_norm(params) + 1 : nd_params_embedding(params);
 }
 
 int64_t nd_params_find(const nd_params *params, const char *name)

@@ -30,6 +30,17 @@ typedef enum nd_layer_param {
     ND_LAYER_PARAM_COUNT
 } nd_layer_param;
 
+/* A block of the sequential form of multi-token prediction (core/mtp.h): these, then a layer's
+ * parameters, then ND_MTP_OUTPUT_NORM. */
+typedef enum nd_mtp_param {
+    ND_MTP_HIDDEN_NORM,
+    ND_MTP_HIDDEN_PROJ,
+    ND_MTP_EMBEDDING_NORM,
+    ND_MTP_EMBEDDING_PROJ,
+    ND_MTP_OUTPUT_NORM,
+    ND_MTP_PARAM_COUNT
+} nd_mtp_param;
+
 typedef struct nd_param {
     char name[ND_PARAM_NAME_MAX]; /* llama.cpp's GGUF name */
     nd_param_role role;
@@ -45,6 +56,8 @@ typedef struct nd_params {
     int64_t per_layer; /* parameters of a layer: 11, or 9 without sub-norms */
     bool has_sub_norms;
     bool has_head;
+    int64_t extra_heads;    /* of multi-token prediction, after all others */
+    int64_t per_extra_head; /* parameters of one: a block's, or 1 */
 } nd_params;
 
 nd_status nd_params_create(const nd_model_config *config, nd_params *params);
@@ -52,6 +65,11 @@ void nd_params_destroy(nd_params *params);
 
 /* Index of a layer's parameter; -1 for a sub-norm the graph does not have. */
 int64_t nd_params_layer_index(const nd_params *params, int64_t layer, nd_layer_param which);
+/* Of extra head `head`, from 0: a parameter of its block, one of its block's layer (-1 for a sub-norm
+ * the graph does not have), and the first of its parameters (a separate head's only one). */
+int64_t nd_params_mtp_index(const nd_params *params, int64_t head, nd_mtp_param which);
+int64_t nd_params_mtp_layer_index(const nd_params *params, int64_t head, nd_layer_param which);
+int64_t nd_params_mtp_first(const nd_params *params, int64_t head);
 int64_t nd_params_embedding(const nd_params *params);   /* index of token_embd.weight */
 int64_t nd_params_output_norm(const nd_params *params); /* index of output_norm.weight */
 int64_t nd_params_head(const nd_params *params);        /* output.weight, or the tied embedding */

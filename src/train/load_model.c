@@ -82,6 +82,8 @@ static nd_status load(const nd_load_options *o, const nd_comm *comm, nd_checkpoi
         ND_TRY(nd_run_create_backend(&l->config, comm, &l->backend));
     }
     nd_model_config model_config = nd_model_config_from(&l->config);
+    if (!o->extra_heads)
+        model_config = nd_model_config_without_extra_heads(model_config);
     model_config.activation_quant = o->activation_quant;
     if (o->micro_batch > 0)
         model_config.micro_batch = o->micro_batch;

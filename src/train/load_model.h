@@ -14,6 +14,7 @@ typedef struct nd_load_options {
     int64_t threads;       /* 0: the configuration's */
     bool reference_only;   /* every op in the double-accumulating reference */
     bool activation_quant; /* false: activations are not quantised */
+    bool extra_heads;      /* those of multi-token prediction too */
     int64_t micro_batch;   /* 0: the configuration's */
     int64_t seq_length;    /* 0: the configuration's */
 } nd_load_options;

@@ -22,19 +22,27 @@ static double loss_at(nd_model_fixture *f)
 }
 
 /* Central difference with Richardson's extrapolation: error of order h^4. */
-static double numeric_derivative(nd_model_fixture *f, nd_view master, int64_t at)
+static double numeric_derivative(nd_model_fixture *f, nd_view master, int64_t at,
+                                 double (*loss)(nd_model_fixture *f))
 {
     const double original = nd_load(nd_read(master), at), h = 1e-3;
     double slope[2];
     for (int i = 0; i < 2; i++) {
         const double step = h / (1 << i);
         nd_store(master, at, original + step);
-        const double above = loss_at(f);
+        const double above = loss(f);
         nd_store(master, at, original - step);
-        slope[i] = (above - loss_at(f)) / (2.0 * step);
+        slope[i] = (above - loss(f)) / (2.0 * step);
     }
     nd_store(master, at, original);
     return (4.0 * slope[1] - slope[0]) / 3.0;
+}
+
+/* The numeric derivative of total loss where extra heads take part: they run in training alone. */
+static double training_loss_at(nd_model_fixture *f)
+{
+    nd_model_fixture_load(f);
+    return nd_model_fixture_train(f, false);
 }
 
 /* Largest error of any parameter's gradient, relative to that gradient's size. Twelve elements of
@@ -59,7 +67,7 @@ static void check_gradients(nd_arch arch, bool tied, int offsets)
         double difference = 0.0, size = 0.0;
         for (int64_t j = 0; j < count; j += stride) {
             const double exact = nd_load(nd_read(f.gradients[i]), j);
-            const double numeric = numeric_derivative(&f, f.masters[i], j);
+            const double numeric = numeric_derivative(&f, f.masters[i], j, loss_at);
             difference += (exact - numeric) * (exact - numeric);
             size += exact * exact;
         }
@@ -88,6 +96,73 @@ Test(model, gradients_of_tied_llama_match_finite_differences)
 Test(model, gradients_with_several_tokens_ahead_match_finite_differences)
 {
     check_gradients(ND_ARCH_BITNET, true, 3);
+}
+
+/* Training overwrites gradients, so those at the masters are kept aside. */
+static void check_extra_heads(nd_mtp_form form, nd_arch arch, int ahead)
+{
+    nd_model_config config = nd_model_fixture_config(arch, ND_F64);
+    config.ternary = config.activation_quant = false;
+    config.mtp_form = form;
+    config.mtp_tokens = ahead;
+    config.loss = (nd_cross_entropy_params){
+        .label_smoothing = 0.1f, .z_loss_weight = 0.01f, .offset_weight = {0, 0.5f, 0.25f}};
+    nd_model_fixture f = nd_model_fixture_create(&config, true, seed);
+    nd_model_fixture_train(&f, false);
+    for (int64_t i = 0; i < f.model->params.count; i++) {
+        const nd_param *p = &f.model->params.list[i];
+        const int64_t count = p->rows * p->cols, stride = count / 5 + 1;
+        double exact[count], difference = 0.0, size = 0.0;
+        for (int64_t j = 0; j < count; j++)
+            exact[j] = nd_load(nd_read(f.gradients[i]), j);
+        for (int64_t j = 0; j < count; j += stride) {
+            const double numeric = numeric_derivative(&f, f.masters[i], j, training_loss_at);
+            difference += (exact[j] - numeric) * (exact[j] - numeric);
+            size += exact[j] * exact[j];
+        }
+        training_loss_at(&f);
+        cr_assert(size > 0.0, "%s: the gradient is zero", p->name);
+        cr_assert(sqrt(difference / size) <= 1e-6, "%s: relative error %g", p->name,
+                  sqrt(difference / size));
+    }
+    nd_model_fixture_destroy(&f);
+}
+
+Test(model, gradients_of_separate_heads_match_finite_differences)
+{
+    check_extra_heads(ND_MTP_SEPARATE, ND_ARCH_BITNET, 3);
+    check_extra_heads(ND_MTP_SEPARATE, ND_ARCH_LLAMA, 2);
+}
+
+Test(model, gradients_of_sequential_blocks_match_finite_differences)
+{
+    check_extra_heads(ND_MTP_SEQUENTIAL, ND_ARCH_BITNET, 3);
+    check_extra_heads(ND_MTP_SEQUENTIAL, ND_ARCH_LLAMA, 2);
+}
+
+Test(model, extra_heads_add_up_over_micro_batches)
+{
+    for (int form = ND_MTP_SEQUENTIAL; form <= ND_MTP_SEPARATE; form++) {
+        nd_model_config config = nd_model_fixture_config(ND_ARCH_BITNET, ND_F64);
+        config.mtp_form = (nd_mtp_form)form;
+        config.mtp_tokens = 3;
+        config.loss.offset_weight[1] = 0.5f; /* the second extra head is off */
+        nd_model_fixture once = nd_model_fixture_create(&config, true, seed);
+        nd_model_fixture twice = nd_model_fixture_create(&config, true, seed);
+        nd_model_fixture_train(&once, false);
+        nd_model_fixture_train(&twice, false);
+        nd_model_fixture_train(&twice, true);
+        for (int64_t i = 0; i < once.model->params.count; i++)
+            for (int64_t j = 0; j < nd_view_count(nd_read(once.gradients[i])); j++) {
+                const double one = nd_load(nd_read(once.gradients[i]), j);
+                cr_assert_float_eq(nd_load(nd_read(twice.gradients[i]), j), 2.0 * one,
+                                   1e-9 * (fabs(one) + 1e-3));
+                if (i >= nd_params_mtp_first(&once.model->params, 1))
+                    cr_assert_eq(one, 0.0, "a head without weight has a gradient");
+            }
+        nd_model_fixture_destroy(&once);
+        nd_model_fixture_destroy(&twice);
+    }
 }
 
 static void assert_same_bits(nd_model_fixture *a, nd_model_fixture *b)
