@@ -264,10 +264,11 @@ static nd_status announce(nd_gradients_ready ready, int64_t first, int64_t count
 }
 
 nd_status nd_model_train(nd_model *m, const int32_t *tokens, float gradient_scale,
-                         const nd_view *gradients, bool accumulate, nd_gradients_ready ready,
-                         nd_loss *loss)
+                         nd_model_gradients into, nd_gradients_ready ready, nd_loss *loss)
 {
     nd_backend *b = m->backend;
+    const nd_view *gradients = into.views;
+    const bool accumulate = into.accumulate_others;
     const int64_t norm = nd_params_output_norm(&m->params), head = nd_params_head(&m->params);
     const int64_t embedding = nd_params_embedding(&m->params);
     ND_TRY(forward(m, tokens));
@@ -279,7 +280,7 @@ nd_status nd_model_train(nd_model *m, const int32_t *tokens, float gradient_scal
                                    nd_read(m->final_r), 0.0f));
     ND_TRY(announce(ready, norm, m->params.count - norm));
     for (int64_t l = m->config.num_layers - 1; l >= 0; l--) {
-        ND_TRY(backward_layer(m, l, gradients, accumulate));
+        ND_TRY(backward_layer(m, l, gradients, into.accumulate_layers));
         ND_TRY(announce(ready, nd_params_layer_index(&m->params, l, ND_ATTN_NORM),
                         m->params.per_layer));
     }

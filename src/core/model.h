@@ -41,6 +41,15 @@ typedef struct nd_gradients_ready {
     void *context;
 } nd_gradients_ready;
 
+/* Where gradients go. views[i]: f32 (f64 in checks) [rows, cols] of parameter i, written, or added to
+ * when the flag of its kind says so. Views of different layers may share memory when the layers' are
+ * written and nd_gradients_ready takes the values away. */
+typedef struct nd_model_gradients {
+    const nd_view *views;   /* [params.count] */
+    bool accumulate_layers; /* parameters of layers */
+    bool accumulate_others; /* embedding, final norm, head */
+} nd_model_gradients;
+
 /* Builds the parameter table. Takes no memory for weights or activations. */
 nd_status nd_model_create(const nd_model_config *config, nd_backend *backend, nd_model **model);
 void nd_model_destroy(nd_model *model);
@@ -58,12 +67,9 @@ nd_status nd_model_load_weight(nd_model *model, int64_t index, nd_cview master);
 nd_status nd_model_evaluate(nd_model *model, const int32_t *tokens, int64_t sequences,
                             nd_loss *loss);
 
-/* Loss and gradients. gradients[i]: f32 (f64 in checks) [rows, cols] of parameter i; written, or added
- * to when `accumulate`. The gradient is that of gradient_scale * total. Views of different layers may
- * share memory when `ready` takes the values away. */
+/* Loss and gradients. The gradient is that of gradient_scale * total. */
 nd_status nd_model_train(nd_model *model, const int32_t *tokens, float gradient_scale,
-                         const nd_view *gradients, bool accumulate, nd_gradients_ready ready,
-                         nd_loss *loss);
+                         nd_model_gradients gradients, nd_gradients_ready ready, nd_loss *loss);
 
 /* The weights of the tokens predicted after the next one, for the steps that follow: offset j of
  * nd_cross_entropy_params, 1 <= j < offsets. All zero until set. */

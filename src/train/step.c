@@ -49,9 +49,11 @@ static nd_status compute_gradients(nd_run *run, const int32_t *tokens, leaf_loss
     for (int64_t j = 0; j < run->local_micro_batches; j++) {
         leaf at = {run, depth, tree ? nd_sum_tree_merges(first, first + j) : 0};
         const nd_gradients_ready ready = {tree ? merge_blocks : NULL, &at};
+        const bool accumulate = !tree && j > 0;
+        const nd_model_gradients into = {run->gradients[at.slot], accumulate, accumulate};
         nd_loss loss;
-        ND_TRY(nd_model_train(run->model, tokens + j * stride, (float)(1.0 / batch_tokens),
-                              run->gradients[at.slot], !tree && j > 0, ready, &loss));
+        ND_TRY(nd_model_train(run->model, tokens + j * stride, (float)(1.0 / batch_tokens), into,
+                              ready, &loss));
         losses[j] = (leaf_loss){loss.nll, loss.total};
         if (tree)
             depth += 1 - at.merges;

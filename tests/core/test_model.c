@@ -229,6 +229,52 @@ Test(model, accumulating_twice_doubles_the_gradient)
     nd_model_fixture_destroy(&twice);
 }
 
+/* Compares what stands in the one layer's memory with a pass that has memory for all. */
+typedef struct shared_layers {
+    const nd_model_fixture *apart;
+    const nd_view *views;
+    int64_t seen;
+} shared_layers;
+
+static nd_status compare_ready(void *context, int64_t first, int64_t count)
+{
+    shared_layers *s = context;
+    const int64_t per_layer = s->apart->model->params.per_layer;
+    for (int64_t i = first; i < first + count; i++) {
+        const bool layers = s->apart->model->params.list[i].layer >= 0;
+        for (int64_t j = 0; j < nd_view_count(nd_read(s->views[i])); j++) {
+            const double g = nd_load(nd_read(s->apart->gradients[i]), j);
+            cr_assert_float_eq(nd_load(nd_read(s->views[i]), j), layers ? g : 2.0 * g,
+                               1e-5 * (1.0 + fabs(g)));
+        }
+        s->seen += layers;
+    }
+    cr_assert_leq(count, per_layer);
+    return ND_OK;
+}
+
+Test(model, layers_may_share_memory_while_the_rest_accumulates)
+{
+    const nd_model_config config = nd_model_fixture_config(ND_ARCH_BITNET, ND_F32);
+    nd_model_fixture apart = nd_model_fixture_create(&config, false, seed);
+    nd_model_fixture f = nd_model_fixture_create(&config, false, seed);
+    const nd_params *params = &f.model->params;
+    nd_view views[params->count];
+    nd_loss loss;
+    nd_model_fixture_train(&apart, false);
+    nd_model_fixture_train(&f, false);
+    for (int64_t i = 0; i < params->count; i++)
+        views[i] =
+            f.gradients[params->list[i].layer > 0 ? i - params->list[i].layer * params->per_layer
+                                                  : i];
+    shared_layers shared = {&apart, views, 0};
+    ND_ASSERT_OK(nd_model_train(f.model, f.tokens, 1.0f, (nd_model_gradients){views, false, true},
+                                (nd_gradients_ready){compare_ready, &shared}, &loss));
+    cr_assert_eq(shared.seen, params->layers * params->per_layer);
+    nd_model_fixture_destroy(&apart);
+    nd_model_fixture_destroy(&f);
+}
+
 Test(model, evaluation_of_some_sequences_counts_only_those)
 {
     const nd_model_config config = nd_model_fixture_config(ND_ARCH_BITNET, ND_F32);
@@ -236,7 +282,7 @@ Test(model, evaluation_of_some_sequences_counts_only_those)
     nd_loss one, both, trained;
     ND_ASSERT_OK(nd_model_evaluate(f.model, f.tokens, 1, &one));
     ND_ASSERT_OK(nd_model_evaluate(f.model, f.tokens, 2, &both));
-    ND_ASSERT_OK(nd_model_train(f.model, f.tokens, 1.0f, f.gradients, false,
+    ND_ASSERT_OK(nd_model_train(f.model, f.tokens, 1.0f, (nd_model_gradients){.views = f.gradients},
                                 (nd_gradients_ready){NULL, NULL}, &trained));
     cr_assert_eq(one.tokens, 5);
     cr_assert_eq(both.tokens, 10);

@@ -106,7 +106,8 @@ void nd_model_fixture_load(nd_model_fixture *f)
 double nd_model_fixture_train(nd_model_fixture *f, bool accumulate)
 {
     nd_loss loss;
-    ND_ASSERT_OK(nd_model_train(f->model, f->tokens, 1.0f, f->gradients, accumulate,
+    ND_ASSERT_OK(nd_model_train(f->model, f->tokens, 1.0f,
+                                (nd_model_gradients){f->gradients, accumulate, accumulate},
                                 (nd_gradients_ready){NULL, NULL}, &loss));
     return loss.total;
 }
