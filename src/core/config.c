@@ -247,6 +247,13 @@ int nd_config_state_bits(const nd_config *config)
     return config->training.use_8bit_optim ? 8 : 32;
 }
 
+int nd_config_projector_bits(const nd_config *c)
+{
+    if (c->optimizer.galore_projector_bits == ND_PROJECTOR_BITS_AUTO)
+        return nd_config_state_bits(c) == 32 ? 32 : 8;
+    return c->optimizer.galore_projector_bits == ND_PROJECTOR_BITS_32 ? 32 : 8;
+}
+
 int64_t nd_config_micro_batch(const nd_config *config)
 {
     if (config->training.micro_batch_size > 0)
