@@ -20,6 +20,7 @@ function(nd_find_plain_library target header library)
 endfunction()
 nd_find_plain_library(INIPARSER iniparser.h iniparser)
 nd_find_plain_library(DNNL oneapi/dnnl/dnnl.h dnnl)
+nd_find_plain_library(LAPACKE lapacke.h lapacke)
 
 find_package(CUDAToolkit QUIET)
 if(CUDAToolkit_FOUND)

@@ -24,6 +24,8 @@ build libiniparser-dev     configuration files
 build libjansson-dev       JSON Lines in, manifests out
 build libssl-dev           SHA-256 of shards and checkpoints
 build libdnnl-dev          int8, bf16 and fp32 matrix products
+build liblapacke-dev       eigenvectors of small matrices for the subspaces of GaLore
+build libopenblas-serial-dev  LAPACK itself, without threads of its own
 build libsentencepiece-dev training and reading tokenizers
 build libprotobuf-c-dev    TensorBoard event files
 build protobuf-c-compiler  generates their encoder

@@ -196,18 +196,6 @@ nd_status nd_config_set_key(nd_config *config, const char *section, const char *
     if (!assign(config, key, value))
         return ND_FAIL(ND_ECONFIG, "%s: [%s] %s = '%.200s' is not allowed; expected %s", origin,
                        key->section, key->name, value, allowed);
-    if (key->unread) {
-        nd_config defaults;
-        nd_config_defaults(&defaults);
-        char given[ND_CONFIG_TEXT_MAX], usual[ND_CONFIG_TEXT_MAX];
-        nd_config_key_format(config, key, given, sizeof given);
-        nd_config_key_format(&defaults, key, usual, sizeof usual);
-        if (strcmp(given, usual) != 0)
-            return ND_FAIL(ND_ECONFIG,
-                           "%s: [%s] %s = %s: this version does not act on this key yet; "
-                           "only its default, %s, is accepted",
-                           origin, key->section, key->name, given, usual);
-    }
     return ND_OK;
 }
 
@@ -245,6 +233,13 @@ int nd_config_state_bits(const nd_config *config)
         break;
     }
     return config->training.use_8bit_optim ? 8 : 32;
+}
+
+int nd_config_projector_bits(const nd_config *c)
+{
+    if (c->optimizer.galore_projector_bits == ND_PROJECTOR_BITS_AUTO)
+        return nd_config_state_bits(c) == 32 ? 32 : 8;
+    return c->optimizer.galore_projector_bits == ND_PROJECTOR_BITS_32 ? 32 : 8;
 }
 
 int64_t nd_config_micro_batch(const nd_config *config)

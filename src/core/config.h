@@ -34,6 +34,11 @@ typedef enum nd_state_bits_choice {
     ND_STATE_BITS_8,
     ND_STATE_BITS_4
 } nd_state_bits_choice;
+typedef enum nd_projector_bits_choice {
+    ND_PROJECTOR_BITS_AUTO,
+    ND_PROJECTOR_BITS_32,
+    ND_PROJECTOR_BITS_8
+} nd_projector_bits_choice;
 typedef enum nd_precision { ND_PRECISION_FP32, ND_PRECISION_BF16 } nd_precision;
 typedef enum nd_dataset_choice { ND_DATASET_SHARDS, ND_DATASET_SYNTHETIC } nd_dataset_choice;
 typedef enum nd_target { ND_TARGET_AUTO, ND_TARGET_CPU, ND_TARGET_CUDA } nd_target;
@@ -76,7 +81,9 @@ typedef struct nd_config {
         int64_t orthogonalization_steps;
         bool nesterov, cautious_weight_decay;
         int master_precision;
-        int state_bits; /* nd_state_bits_choice */
+        int state_bits;            /* nd_state_bits_choice */
+        int galore_projector_bits; /* nd_projector_bits_choice */
+        double galore_scale;       /* 0 is chosen by shape */
     } optimizer;
     struct {
         int dataset;
@@ -146,5 +153,8 @@ int64_t nd_config_micro_batch(const nd_config *config);
 /* Bits of an element of optimizer state, 32, 8 or 4: state_bits, which `auto` leaves to
  * use_8bit_optim. */
 int nd_config_state_bits(const nd_config *config);
+
+/* Bits of an element of GaLore's projectors, 32 or 8. */
+int nd_config_projector_bits(const nd_config *config);
 
 #endif

@@ -232,9 +232,8 @@ void nd_config_write_markdown(FILE *out)
         }
         char allowed[256];
         nd_config_key_allowed(key, allowed, sizeof allowed);
-        fprintf(out, "| `%s` | `%s` | %s | %s%s |\n", key->name,
-                *key->default_text ? key->default_text : "(empty)", allowed, key->help,
-                key->unread ? " (not acted on yet: only the default is accepted)" : "");
+        fprintf(out, "| `%s` | `%s` | %s | %s |\n", key->name,
+                *key->default_text ? key->default_text : "(empty)", allowed, key->help);
     }
 }
 
@@ -247,8 +246,7 @@ void nd_config_write_help(FILE *out)
             fprintf(out, "\n[%s]\n", key->section);
             section = key->section;
         }
-        fprintf(out, "  %-24s %s (default %s)%s\n", key->name, key->help,
-                *key->default_text ? key->default_text : "empty",
-                key->unread ? " [not acted on yet]" : "");
+        fprintf(out, "  %-24s %s (default %s)\n", key->name, key->help,
+                *key->default_text ? key->default_text : "empty");
     }
 }

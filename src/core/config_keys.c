@@ -10,31 +10,23 @@
 
 #define INT(section, name, low, high, def, help)                                                   \
     {                                                                                              \
-#section, #name, ND_KEY_INT, AT(section.name), low, high, def, NULL, false, help           \
+#section, #name, ND_KEY_INT, AT(section.name), low, high, def, NULL, help                  \
     }
 #define DOUBLE(section, name, low, high, def, help)                                                \
     {                                                                                              \
-#section, #name, ND_KEY_DOUBLE, AT(section.name), low, high, def, NULL, false, help        \
+#section, #name, ND_KEY_DOUBLE, AT(section.name), low, high, def, NULL, help               \
     }
 #define BOOL(section, name, def, help)                                                             \
     {                                                                                              \
-#section, #name, ND_KEY_BOOL, AT(section.name), 0, 1, def, NULL, false, help               \
+#section, #name, ND_KEY_BOOL, AT(section.name), 0, 1, def, NULL, help                      \
     }
 #define CHOICE(section, name, choices, def, help)                                                  \
     {                                                                                              \
-#section, #name, ND_KEY_CHOICE, AT(section.name), 0, 0, def, choices, false, help          \
+#section, #name, ND_KEY_CHOICE, AT(section.name), 0, 0, def, choices, help                 \
     }
 #define TEXT(section, name, def, help)                                                             \
     {                                                                                              \
-#section, #name, ND_KEY_TEXT, AT(section.name), 0, 0, def, NULL, false, help               \
-    }
-#define UNREAD_INT(section, name, low, high, def, help)                                            \
-    {                                                                                              \
-#section, #name, ND_KEY_INT, AT(section.name), low, high, def, NULL, true, help            \
-    }
-#define UNREAD_BOOL(section, name, def, help)                                                      \
-    {                                                                                              \
-#section, #name, ND_KEY_BOOL, AT(section.name), 0, 1, def, NULL, true, help                \
+#section, #name, ND_KEY_TEXT, AT(section.name), 0, 0, def, NULL, help                      \
     }
 
 #define MAX_COUNT 9007199254740992.0
@@ -92,9 +84,11 @@ const nd_config_key nd_config_keys[] = {
     INT(training, num_workers, 1, 256, "2", "reading threads a rank"),
     INT(training, prefetch_batches, 1, 4096, "8", "batches read ahead at most"),
     BOOL(training, use_8bit_optim, "false", "optimizer state in 8 bits"),
-    UNREAD_BOOL(training, use_galore, "false", "low-rank projection of gradients"),
-    UNREAD_INT(training, galore_rank, 1, 65536, "256", "rank of the projection"),
-    UNREAD_INT(training, galore_update_freq, 1, MAX_COUNT, "200", "steps between new subspaces"),
+    BOOL(training, use_galore, "false",
+         "project the gradients of matrices into a subspace and keep optimizer state there"),
+    INT(training, galore_rank, 1, 65536, "256",
+        "rank of the projection; matrices with a side up to it stay full rank"),
+    INT(training, galore_update_freq, 1, MAX_COUNT, "200", "steps between new subspaces"),
     INT(training, seed, 0, MAX_COUNT, "1234", "of the initial weights and the order of samples"),
 
     DOUBLE(optimizer, embedding_lr, 0, 100, "0.003", "peak AdamW rate of the token embedding"),
@@ -114,6 +108,10 @@ const nd_config_key nd_config_keys[] = {
     CHOICE(optimizer, state_bits, "auto|32|8|4", "auto",
            "bits of optimizer state: auto is 8 with use_8bit_optim, else 32; 4 is for the momentum "
            "of Muon, beside AdamW moments in 8"),
+    CHOICE(optimizer, galore_projector_bits, "auto|32|8", "auto",
+           "bits of GaLore's projectors: auto is 32 where optimizer state is, else 8"),
+    DOUBLE(optimizer, galore_scale, 0, 100, "0",
+           "factor of GaLore's updates; 0 makes them as large as those of full rank"),
 
     CHOICE(data, dataset, "shards|synthetic", "shards", "where tokens come from"),
     TEXT(data, data_path, "", "directory of packed shards"),

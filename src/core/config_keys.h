@@ -20,7 +20,6 @@ typedef struct nd_config_key {
     double low, high; /* allowed range of numbers, inclusive */
     const char *default_text;
     const char *choices; /* of ND_KEY_CHOICE: "a|b|c", in the order of the enumeration */
-    bool unread;         /* declared, but nothing reads it yet: only its default is accepted */
     const char *help;
 } nd_config_key;
 

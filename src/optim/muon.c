@@ -72,18 +72,29 @@ static nd_muon_scratch shaped(const nd_muon_scratch *s, int64_t rows, int64_t co
     return out;
 }
 
-nd_status nd_muon_update(nd_backend *b, nd_view w, const nd_state *state, nd_cview g,
-                         const nd_muon_params *p, const nd_muon_scratch *scratch)
+nd_status nd_muon_direction(nd_backend *b, const nd_state *state, nd_cview g,
+                            const nd_muon_params *p, const nd_muon_scratch *scratch, nd_view *o)
 {
-    const nd_muon_scratch s = shaped(scratch, w.rows, w.cols);
-    nd_view m, o;
+    const nd_muon_scratch s = shaped(scratch, state->rows, state->cols);
+    nd_view m;
     ND_TRY(state->codec->load(b, state, &s.state, s.momentum, &m));
     ND_TRY(b->ops.momentum(b, s.update, m, g, p->momentum, p->gradient_scale, p->nesterov));
     ND_TRY(state->codec->store(b, state, &s.state, m));
-    ND_TRY(nd_muon_orthogonalize(b, p->method, p->iterations, &s, &o));
-    const int64_t side = w.rows > w.cols ? w.rows : w.cols;
+    return nd_muon_orthogonalize(b, p->method, p->iterations, &s, o);
+}
+
+float nd_muon_scale(int64_t rows, int64_t cols)
+{
+    return 0.2f * sqrtf((float)(rows > cols ? rows : cols));
+}
+
+nd_status nd_muon_update(nd_backend *b, nd_view w, const nd_state *state, nd_cview g,
+                         const nd_muon_params *p, const nd_muon_scratch *scratch)
+{
+    nd_view o;
+    ND_TRY(nd_muon_direction(b, state, g, p, scratch, &o));
     const nd_update_params update = {
-        .step_size = p->learning_rate * 0.2f * sqrtf((float)side),
+        .step_size = p->learning_rate * nd_muon_scale(w.rows, w.cols),
         .decay = p->learning_rate * p->weight_decay,
         .cautious_decay = p->cautious_decay,
         .rounding_key = p->rounding_key,

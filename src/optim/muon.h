@@ -35,6 +35,15 @@ typedef struct nd_muon_scratch {
 nd_status nd_muon_orthogonalize(nd_backend *b, nd_orthogonalization method, int iterations,
                                 const nd_muon_scratch *scratch, nd_view *o);
 
+/* m = beta m + g; u = g + beta m (Nesterov); *o = orthogonalize(u), of the state's shape, in one of
+ * scratch->x.   g: f32. */
+nd_status nd_muon_direction(nd_backend *b, const nd_state *m, nd_cview g,
+                            const nd_muon_params *params, const nd_muon_scratch *scratch,
+                            nd_view *o);
+
+/* The update's size relative to the rate, of a matrix [rows, cols]: 0.2 sqrt(max(rows, cols)). */
+float nd_muon_scale(int64_t rows, int64_t cols);
+
 /* m = beta m + g; u = g + beta m (Nesterov); o = orthogonalize(u);
  * w = w - lr wd w - lr 0.2 sqrt(max(rows, cols)) o.   w: f32 or bf16; g: f32. */
 nd_status nd_muon_update(nd_backend *b, nd_view w, const nd_state *m, nd_cview g,

@@ -14,8 +14,9 @@ static const double elementwise_flops = 400.0;
 typedef struct param_state {
     bool owned;
     bool muon;
-    nd_state first;  /* momentum or first moment */
-    nd_state second; /* second moment, AdamW only */
+    const nd_galore *galore; /* NULL: full rank */
+    nd_state first;          /* momentum or first moment */
+    nd_state second;         /* second moment, AdamW only */
 } param_state;
 
 struct nd_optimizer {
@@ -24,7 +25,9 @@ struct nd_optimizer {
     nd_backend *backend;
     nd_schedule schedule;
     param_state *states;
+    nd_projectors *projectors;
     nd_muon_scratch scratch;
+    nd_view lifted; /* compute type: a projected update in full, of the largest such matrix */
 };
 
 static bool uses_muon(const nd_config *config, const nd_param *param)
@@ -53,9 +56,15 @@ nd_status nd_optimizer_create(const nd_config *config, const nd_params *params, 
         .stable_ratio = config->training.stable_ratio,
         .min_lr_ratio = config->training.min_lr_ratio,
     };
+    const nd_status status = nd_projectors_create(config, params, backend, &o->projectors);
+    if (status != ND_OK) {
+        nd_optimizer_destroy(o);
+        return status;
+    }
     for (int64_t i = 0; i < params->count; i++) {
         states[i].owned = owned[i];
         states[i].muon = uses_muon(config, &params->list[i]);
+        states[i].galore = nd_projectors_shape(o->projectors, i);
     }
     *optimizer = o;
     return ND_OK;
@@ -65,14 +74,29 @@ void nd_optimizer_destroy(nd_optimizer *o)
 {
     if (!o)
         return;
+    nd_projectors_destroy(o->projectors);
     free(o->scratch.state.host);
     free(o->states);
     free(o);
 }
 
+nd_projectors *nd_optimizer_projectors(nd_optimizer *o)
+{
+    return o->projectors;
+}
+
+void nd_optimizer_gradient_shape(const nd_optimizer *o, int64_t index, int64_t *rows, int64_t *cols)
+{
+    const nd_galore *g = o->states[index].galore;
+    const nd_param *p = &o->params->list[index];
+    *rows = g ? nd_galore_reduced_rows(g) : p->rows;
+    *cols = g ? nd_galore_reduced_cols(g) : p->cols;
+}
+
 /* The smallest room that serves every matrix updated here. */
 typedef struct room_size {
-    int64_t largest, side;     /* elements of a matrix; the smaller of its sides */
+    int64_t largest, side;     /* elements of a state; the smaller of its sides */
+    int64_t lifted;            /* elements of a projected matrix */
     int64_t rank, left, right; /* of the low-rank codec's matrices */
 } room_size;
 
@@ -85,17 +109,22 @@ static room_size measure_room(const nd_optimizer *o)
 {
     room_size size = {0};
     for (int64_t i = 0; i < o->params->count; i++) {
-        const nd_param *p = &o->params->list[i];
-        if (!o->states[i].owned || !o->states[i].muon)
+        const param_state *state = &o->states[i];
+        int64_t rows, cols;
+        if (!state->owned || (!state->muon && !state->galore))
             continue;
-        size.largest = larger(size.largest, p->rows * p->cols);
-        size.side = larger(size.side, p->rows < p->cols ? p->rows : p->cols);
-        if (o->states[i].first.codec != &nd_state_low_rank4)
+        nd_optimizer_gradient_shape(o, i, &rows, &cols);
+        size.largest = larger(size.largest, rows * cols);
+        if (state->galore)
+            size.lifted = larger(size.lifted, state->galore->rows * state->galore->cols);
+        if (state->muon)
+            size.side = larger(size.side, rows < cols ? rows : cols);
+        if (state->first.codec != &nd_state_low_rank4)
             continue;
-        const int64_t rank = nd_state_low_rank(p->rows, p->cols);
+        const int64_t rank = nd_state_low_rank(rows, cols);
         size.rank = larger(size.rank, rank);
-        size.left = larger(size.left, rank * p->rows);
-        size.right = larger(size.right, rank * p->cols);
+        size.left = larger(size.left, rank * rows);
+        size.right = larger(size.right, rank * cols);
     }
     return size;
 }
@@ -129,6 +158,7 @@ static nd_status take_scratch(nd_optimizer *o, nd_arena *arena)
     for (int i = 0; i < 2; i++)
         ND_TRY(nd_arena_take(arena, compute, size.side, size.side, &s->gram[i]));
     ND_TRY(nd_arena_take(arena, ND_F64, 1, 1, &s->norm));
+    ND_TRY(nd_arena_take(arena, compute, 1, size.lifted, &o->lifted));
     return take_state_room(&s->state, &size, arena);
 }
 
@@ -136,11 +166,11 @@ nd_status nd_optimizer_take(nd_optimizer *o, nd_arena *arena)
 {
     const int bits = nd_config_state_bits(o->config);
     for (int64_t i = 0; i < o->params->count; i++) {
-        const nd_param *p = &o->params->list[i];
         param_state *state = &o->states[i];
-        const int64_t m = p->rows, n = p->cols;
+        int64_t m, n;
         if (!state->owned)
             continue;
+        nd_optimizer_gradient_shape(o, i, &m, &n);
         if (state->muon) {
             ND_TRY(nd_state_take(&state->first, nd_state_codec_momentum(bits, m, n), m, n, arena));
             continue;
@@ -150,7 +180,8 @@ nd_status nd_optimizer_take(nd_optimizer *o, nd_arena *arena)
         ND_TRY(nd_state_take(&state->first, first, m, n, arena));
         ND_TRY(nd_state_take(&state->second, second, m, n, arena));
     }
-    return take_scratch(o, arena);
+    ND_TRY(take_scratch(o, arena));
+    return nd_projectors_take(o->projectors, arena);
 }
 
 /* Appends the tensors of one state, named after what it is of. */
@@ -168,9 +199,12 @@ int nd_optimizer_states(const nd_optimizer *o, int64_t index, nd_optimizer_state
     const param_state *state = &o->states[index];
     if (!state->owned)
         return 0;
+    int count = 0;
+    if (state->galore)
+        count += list_parts(nd_projectors_state(o->projectors, index), "projector", states);
     if (state->muon)
-        return list_parts(&state->first, "momentum", states);
-    const int count = list_parts(&state->first, "moment1", states);
+        return count + list_parts(&state->first, "momentum", states + count);
+    count += list_parts(&state->first, "moment1", states + count);
     return count + list_parts(&state->second, "moment2", states + count);
 }
 
@@ -192,6 +226,78 @@ static double peak_rate(const nd_config *config, nd_param_role role)
         break;
     }
     return config->training.learning_rate;
+}
+
+/* A projected update has so many singular values of the full one's; this makes its root mean square
+ * the same. */
+static float galore_scale(const nd_config *config, const nd_galore *g)
+{
+    if (config->optimizer.galore_scale > 0.0)
+        return (float)config->optimizer.galore_scale;
+    return sqrtf((float)nd_galore_small(g) / (float)g->rank);
+}
+
+/* w -= decay w + step_size times what `direction` stands for. */
+static nd_status apply_lifted(nd_optimizer *o, int64_t index, nd_view master, nd_cview direction,
+                              float sign, const nd_update_params *params)
+{
+    const nd_galore *g = o->states[index].galore;
+    const nd_view lifted = nd_view_of(o->lifted.data, o->lifted.dtype, g->rows, g->cols);
+    nd_view projector;
+    ND_TRY(nd_projectors_load(o->projectors, index, &projector));
+    ND_TRY(nd_galore_lift(o->backend, g, lifted, nd_read(projector), direction, sign));
+    return o->backend->ops.apply_update(o->backend, master, nd_read(lifted), params);
+}
+
+static nd_status update_muon(nd_optimizer *o, int64_t index, nd_view master, nd_cview gradient,
+                             const nd_muon_params *p)
+{
+    const param_state *state = &o->states[index];
+    if (!state->galore)
+        return nd_muon_update(o->backend, master, &state->first, gradient, p, &o->scratch);
+    const nd_update_params update = {
+        .step_size = p->learning_rate * nd_muon_scale(master.rows, master.cols) *
+                     galore_scale(o->config, state->galore),
+        .decay = p->learning_rate * p->weight_decay,
+        .cautious_decay = p->cautious_decay,
+        .rounding_key = p->rounding_key,
+    };
+    nd_view direction;
+    ND_TRY(nd_muon_direction(o->backend, &state->first, gradient, p, &o->scratch, &direction));
+    return apply_lifted(o, index, master, nd_read(direction), 1.0f, &update);
+}
+
+static nd_status adamw(nd_optimizer *o, const param_state *state, nd_view w, nd_cview gradient,
+                       const nd_adamw_params *params)
+{
+    nd_backend *b = o->backend;
+    if (state->first.codec == &nd_state_fp32)
+        return b->ops.adamw(b, w, state->first.parts[0], state->second.parts[0], gradient, params);
+    const nd_blocks m = nd_state_blocks(&state->first), v = nd_state_blocks(&state->second);
+    return b->ops.adamw_blocks(b, w, &m, &v, gradient, params);
+}
+
+static nd_status update_adamw(nd_optimizer *o, int64_t index, nd_view master, nd_cview gradient,
+                              const nd_adamw_params *p)
+{
+    const param_state *state = &o->states[index];
+    nd_backend *b = o->backend;
+    if (!state->galore)
+        return adamw(o, state, master, gradient, p);
+    const nd_update_params update = {
+        .step_size = p->learning_rate * galore_scale(o->config, state->galore),
+        .decay = p->learning_rate * p->weight_decay,
+        .cautious_decay = p->cautious_decay,
+        .rounding_key = p->rounding_key,
+    };
+    /* The direction is what a step of rate 1 takes from weights of zero. */
+    const nd_view w = nd_view_of(o->scratch.update.data, ND_F32, gradient.rows, gradient.cols);
+    nd_adamw_params unit = *p;
+    unit.learning_rate = 1.0f;
+    unit.weight_decay = 0.0f;
+    ND_TRY(b->ops.zero(b, w.data, nd_view_bytes(nd_read(w))));
+    ND_TRY(adamw(o, state, w, gradient, &unit));
+    return apply_lifted(o, index, master, nd_read(w), -1.0f, &update);
 }
 
 nd_status nd_optimizer_update(nd_optimizer *o, int64_t index, nd_view master, nd_cview gradient,
@@ -217,7 +323,7 @@ nd_status nd_optimizer_update(nd_optimizer *o, int64_t index, nd_view master, nd
             .gradient_scale = gradient_scale,
             .rounding_key = rounding_key,
         };
-        return nd_muon_update(o->backend, master, &state->first, gradient, &params, &o->scratch);
+        return update_muon(o, index, master, gradient, &params);
     }
     const nd_adamw_params params = {
         .learning_rate = (float)rate,
@@ -231,18 +337,62 @@ nd_status nd_optimizer_update(nd_optimizer *o, int64_t index, nd_view master, nd
         .cautious_decay = c->optimizer.cautious_weight_decay,
         .rounding_key = rounding_key,
     };
-    if (state->first.codec == &nd_state_fp32)
-        return o->backend->ops.adamw(o->backend, master, state->first.parts[0],
-                                     state->second.parts[0], gradient, &params);
-    const nd_blocks m = nd_state_blocks(&state->first), v = nd_state_blocks(&state->second);
-    return o->backend->ops.adamw_blocks(o->backend, master, &m, &v, gradient, &params);
+    return update_adamw(o, index, master, gradient, &params);
+}
+
+static nd_status move_state(nd_optimizer *o, const nd_galore *g, const nd_state *state,
+                            nd_cview rotation)
+{
+    nd_backend *b = o->backend;
+    const nd_view into = nd_view_of(o->scratch.momentum.data, ND_F32, state->rows, state->cols);
+    const nd_view moved = nd_view_of(o->scratch.update.data, ND_F32, state->rows, state->cols);
+    nd_view m;
+    ND_TRY(state->codec->load(b, state, &o->scratch.state, into, &m));
+    ND_TRY(nd_galore_rotate(b, g, moved, rotation, nd_read(m)));
+    if (state->codec == &nd_state_fp32)
+        return b->ops.copy(b, m.data, moved.data, nd_view_bytes(nd_read(moved)));
+    return state->codec->store(b, state, &o->scratch.state, moved);
+}
+
+static nd_status square(nd_backend *b, nd_view c)
+{
+    const size_t bytes = nd_view_bytes(nd_read(c));
+    float *host = malloc(bytes);
+    if (!host)
+        return ND_FAIL(ND_ENOMEM, "no memory for a rotation of %zu bytes", bytes);
+    nd_status status = b->ops.download(b, host, c.data, bytes);
+    for (int64_t i = 0; status == ND_OK && i < c.rows * c.cols; i++)
+        host[i] *= host[i];
+    if (status == ND_OK)
+        status = b->ops.upload(b, c.data, host, bytes);
+    free(host);
+    return status;
+}
+
+nd_status nd_optimizer_replace_subspace(nd_optimizer *o, int64_t index, int64_t step, nd_cview y)
+{
+    const param_state *state = &o->states[index];
+    nd_view rotation;
+    ND_TRY(nd_projectors_replace(o->projectors, index, step, y, &rotation));
+    ND_TRY(move_state(o, state->galore, &state->first, nd_read(rotation)));
+    if (state->muon)
+        return ND_OK;
+    ND_TRY(square(o->backend, rotation));
+    return move_state(o, state->galore, &state->second, nd_read(rotation));
 }
 
 double nd_optimizer_cost(const nd_config *config, const nd_param *param)
 {
+    const int iterations = (int)config->optimizer.orthogonalization_steps;
     const double elementwise = elementwise_flops * (double)(param->rows * param->cols);
+    nd_galore g;
+    if (nd_projectors_apply(config, param, &g)) {
+        const double lift = 2.0 * (double)g.rank * (double)(g.rows * g.cols);
+        const double direction =
+            nd_muon_flops(nd_galore_reduced_rows(&g), nd_galore_reduced_cols(&g), iterations);
+        return elementwise + lift + (uses_muon(config, param) ? direction : 0.0);
+    }
     if (!uses_muon(config, param))
         return elementwise;
-    return elementwise +
-           nd_muon_flops(param->rows, param->cols, (int)config->optimizer.orthogonalization_steps);
+    return elementwise + nd_muon_flops(param->rows, param->cols, iterations);
 }

@@ -1,11 +1,12 @@
 /* The optimizer of the parameters that this rank owns: which algorithm each gets, their state, and
- * their update. */
+ * their update. The projectors of GaLore, of all parameters, belong to it too. */
 #ifndef ND_OPTIM_OPTIMIZER_H
 #define ND_OPTIM_OPTIMIZER_H
 
 #include "core/arena.h"
 #include "core/config.h"
 #include "core/params.h"
+#include "optim/projectors.h"
 #include "optim/schedule.h"
 
 typedef struct nd_optimizer nd_optimizer;
@@ -16,7 +17,7 @@ typedef struct nd_optimizer_state {
     nd_view view;
 } nd_optimizer_state;
 
-enum { ND_OPTIMIZER_STATES_MAX = 8 };
+enum { ND_OPTIMIZER_STATES_MAX = 10 };
 
 /* `owned[i]` says whether parameter i is updated here; params and backend outlive the optimizer. */
 nd_status nd_optimizer_create(const nd_config *config, const nd_params *params, const bool *owned,
@@ -26,6 +27,13 @@ void nd_optimizer_destroy(nd_optimizer *optimizer);
 /* Lays out state and working room; run measuring, commit, run again. */
 nd_status nd_optimizer_take(nd_optimizer *optimizer, nd_arena *arena);
 
+/* The projectors, which every rank holds. */
+nd_projectors *nd_optimizer_projectors(nd_optimizer *optimizer);
+
+/* Shape of the gradient that nd_optimizer_update takes: the parameter's own, or the projected one. */
+void nd_optimizer_gradient_shape(const nd_optimizer *optimizer, int64_t index, int64_t *rows,
+                                 int64_t *cols);
+
 /* The states of parameter `index`, at most ND_OPTIMIZER_STATES_MAX; 0 when it is not owned here. */
 int nd_optimizer_states(const nd_optimizer *optimizer, int64_t index, nd_optimizer_state *states);
 
@@ -33,6 +41,11 @@ int nd_optimizer_states(const nd_optimizer *optimizer, int64_t index, nd_optimiz
  * gradient_scale first. */
 nd_status nd_optimizer_update(nd_optimizer *optimizer, int64_t index, nd_view master,
                               nd_cview gradient, float gradient_scale, int64_t step);
+
+/* Gives an owned, projected parameter the subspace of the summed sketch `y` of `step`, and moves its
+ * state there: M into C M, AdamW's second moment v into (C∘C) v, C the rotation between the two. */
+nd_status nd_optimizer_replace_subspace(nd_optimizer *optimizer, int64_t index, int64_t step,
+                                        nd_cview y);
 
 /* The schedule's factor times learning_rate at `step`: what the log calls lr. */
 double nd_optimizer_learning_rate(const nd_optimizer *optimizer, int64_t step);

@@ -1,6 +1,7 @@
 #include "core/durable_file.h"
 #include "train/checkpoint.h"
 #include "train/checkpoint_hdf5.h"
+#include "train/gradient_path.h"
 #include "train/manifest.h"
 
 #include <dirent.h>
@@ -187,7 +188,7 @@ static nd_status restore_tensor(nd_run *run, const nd_checkpoint *c, const nd_pa
     if (index < 0)
         return ND_FAIL(ND_ECHECKPOINT,
                        "%s: holds no %s of %s, which this configuration needs "
-                       "(another optimizer, state_bits or model?)",
+                       "(another optimizer, state_bits, galore_rank or model?)",
                        c->directory, part, param->name);
     const nd_checkpoint_tensor *t = &c->tensors[index];
     if (t->rows != into.rows || t->cols != into.cols || t->dtype != into.dtype)
@@ -286,6 +287,7 @@ nd_status nd_checkpoint_restore(nd_run *run, const char *directory)
         nd_checkpoint_close(&c);
     }
     ND_TRY(nd_run_agree(run->comm, status));
+    ND_TRY(nd_gradient_path_publish_projectors(run));
     return nd_run_publish_weights(run);
 }
 

@@ -8,15 +8,26 @@
 
 static const double gib = 1024.0 * 1024.0 * 1024.0;
 
-/* Floats move once for each rank but the owner in a tree; codes go to each rank but the owner. */
+/* Floats move once for each rank but the owner in a tree; codes go to each rank but the owner. Sketches
+ * and new projectors count by how often they move. */
 static void count_wire(const nd_run *run, nd_plan *plan)
 {
     const double others = plan->ranks - 1;
+    const double every = (double)run->config.training.galore_update_freq;
     for (int64_t i = 0; i < run->model->params.count; i++) {
-        const nd_param *p = &run->model->params.list[i];
         const nd_weight *w = &run->model->weights[i];
-        plan->reduce_bytes += others * 4.0 * (double)(p->rows * p->cols);
+        const nd_galore *g = nd_projectors_shape(run->projectors, i);
+        int64_t rows, cols;
+        nd_optimizer_gradient_shape(run->optimizer, i, &rows, &cols);
+        plan->reduce_bytes += others * 4.0 * (double)(rows * cols);
         plan->gather_bytes += others * (double)nd_weight_gather_bytes(w);
+        if (!g)
+            continue;
+        const nd_state *state = nd_projectors_state(run->projectors, i);
+        plan->reduce_bytes += others * 4.0 * (double)(g->sketch * nd_galore_small(g)) / every;
+        for (int part = 0; part < state->codec->parts; part++)
+            plan->gather_bytes +=
+                others * (double)nd_view_bytes(nd_read(state->parts[part])) / every;
     }
 }
 
@@ -98,6 +109,15 @@ static void print_advice(const nd_plan *plan, const nd_config *config, FILE *out
                 "  dist.deterministic = off, or fewer micro-batches a rank, needs one gradient "
                 "buffer (gradients are %.2f GiB)\n",
                 (double)bytes[ND_MEMORY_GRADIENTS] / gib);
+    if (config->training.grad_clip > 0.0)
+        fprintf(out,
+                "  training.grad_clip = 0 with one micro-batch a rank updates layer by layer and "
+                "keeps one layer's gradients\n");
+    if (!config->training.use_galore)
+        fprintf(out,
+                "  training.use_galore = true keeps gradients and optimizer state (%.2f GiB) in "
+                "galore_rank dimensions\n",
+                (double)bytes[ND_MEMORY_OPTIMIZER] / gib);
     fprintf(out, "  more ranks share masters and optimizer state (%.2f GiB here)\n",
             (double)(bytes[ND_MEMORY_MASTERS] + bytes[ND_MEMORY_OPTIMIZER]) / gib);
 }

@@ -1,6 +1,7 @@
 #include "train/run.h"
 
 #include "core/sum_tree.h"
+#include "train/gradient_path.h"
 #include "train/run_memory.h"
 
 #include <omp.h>
@@ -172,9 +173,16 @@ nd_status nd_run_prepare(nd_run *run)
     ND_TRY(nd_run_create_backend(&run->config, run->comm, &run->backend));
     ND_TRY(nd_model_create(&model_config, run->backend, &run->model));
     ND_TRY(assign_owners(run));
+    run->projectors = nd_optimizer_projectors(run->optimizer);
+    for (int64_t i = 0; i < run->model->params.count; i++)
+        run->projected += nd_projectors_shape(run->projectors, i) != NULL;
+    run->immediate = nd_gradient_path_immediate(run);
     run->masters = calloc((size_t)run->model->params.count, table);
     run->sums = calloc((size_t)run->model->params.count, table);
-    if (!run->masters || !run->sums)
+    run->sketch_sums = calloc((size_t)run->model->params.count, table);
+    run->written = calloc((size_t)run->model->params.count, table);
+    run->squares = calloc((size_t)run->model->params.count, sizeof *run->squares);
+    if (!run->masters || !run->sums || !run->sketch_sums || !run->written || !run->squares)
         return ND_FAIL(ND_ENOMEM, "no memory for the table of masters");
     for (int slot = 0; slot < run->gradient_slots; slot++) {
         run->gradients[slot] = calloc((size_t)run->model->params.count, table);
@@ -189,6 +197,9 @@ static nd_status create(nd_run *run)
     ND_TRY(nd_run_prepare(run));
     ND_TRY(open_data(run));
     ND_TRY(nd_run_memory_take(run));
+    for (int64_t i = 0; i < run->model->params.count; i++)
+        if (run->own.owner[i] == run->comm->rank && nd_projectors_shape(run->projectors, i))
+            ND_TRY(nd_projectors_initialize(run->projectors, i));
     return initialize_masters(run);
 }
 
@@ -197,6 +208,7 @@ nd_status nd_run_create(const nd_config *config, nd_comm *comm, nd_run *run)
     run->config = *config;
     run->comm = comm;
     ND_TRY(nd_run_agree(comm, create(run)));
+    ND_TRY(nd_gradient_path_publish_projectors(run));
     return nd_run_publish_weights(run);
 }
 
@@ -232,6 +244,9 @@ void nd_run_destroy(nd_run *run)
         free(run->gradients[slot]);
     free(run->masters);
     free(run->sums);
+    free(run->sketch_sums);
+    free(run->written);
+    free(run->squares);
     for (int category = 0; category < ND_MEMORY_COUNT; category++)
         if (run->arenas[category].backend)
             nd_arena_release(&run->arenas[category]);

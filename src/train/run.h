@@ -29,12 +29,21 @@ typedef struct nd_run {
     nd_weight_gather gather;
     nd_view *masters; /* [params.count]; data NULL where this rank is not the owner */
 
-    /* Gradient buffers by slot of the summation tree (core/sum_tree.h); [slot][param]. */
+    /* The way of gradients (train/gradient_path.h). Buffers by slot of the summation tree
+     * (core/sum_tree.h): [slot][param], projected where GaLore projects; sketches [slot], a row for
+     * each matrix that gets a new subspace in a step. */
+    nd_projectors *projectors; /* the optimizer's */
+    int64_t projected;         /* how many parameters are projected */
+    bool immediate;            /* layers are updated during the backward pass */
     nd_view *gradients[ND_GRADIENT_SLOTS_MAX];
+    nd_view sketches[ND_GRADIENT_SLOTS_MAX];
     int gradient_slots;
+    nd_view *written; /* [params.count] where the backward pass writes, if not into a slot */
     nd_view
         *sums; /* [params.count] the reduced gradient of owned parameters, in one of the slots */
-    nd_view scalar; /* f64 [1, 1] in backend memory */
+    nd_view *sketch_sums; /* [params.count] as sums; data NULL where there is no sketch */
+    double *squares;      /* [params.count] squared norms of this step's gradients */
+    nd_view scalar;       /* f64 [1, 1] in backend memory */
 
     nd_dataset *train, *val; /* val NULL when there is no held-out split */
     nd_loader *loader;

@@ -1,5 +1,7 @@
 #include "train/run_memory.h"
 
+#include "train/gradient_path.h"
+
 static nd_status take_masters(nd_run *run, nd_arena *arena)
 {
     const nd_params *params = &run->model->params;
@@ -12,16 +14,6 @@ static nd_status take_masters(nd_run *run, nd_arena *arena)
     return ND_OK;
 }
 
-static nd_status take_gradients(nd_run *run, nd_arena *arena)
-{
-    const nd_params *params = &run->model->params;
-    for (int slot = 0; slot < run->gradient_slots; slot++)
-        for (int64_t i = 0; i < params->count; i++)
-            ND_TRY(nd_arena_take(arena, ND_F32, params->list[i].rows, params->list[i].cols,
-                                 &run->gradients[slot][i]));
-    return nd_arena_take(arena, ND_F64, 1, 1, &run->scalar);
-}
-
 static nd_status take_category(nd_run *run, nd_memory_category category)
 {
     nd_arena *arena = &run->arenas[category];
@@ -31,7 +23,7 @@ static nd_status take_category(nd_run *run, nd_memory_category category)
     case ND_MEMORY_MASTERS:
         return take_masters(run, arena);
     case ND_MEMORY_GRADIENTS:
-        return take_gradients(run, arena);
+        return nd_gradient_path_take(run, arena);
     case ND_MEMORY_OPTIMIZER:
         return nd_optimizer_take(run->optimizer, arena);
     case ND_MEMORY_ACTIVATIONS:

@@ -70,6 +70,45 @@ static nd_status choose_checkpoint(nd_run *run, const char *resume,
     return run->comm->ops.broadcast(run->comm, path, ND_CHECKPOINT_PATH_MAX, 0);
 }
 
+/* "attn_k" of "blk.0.attn_k.weight". */
+static void short_name(const nd_param *param, char name[ND_PARAM_NAME_MAX])
+{
+    snprintf(name, ND_PARAM_NAME_MAX, "%s", strchr(strchr(param->name, '.') + 1, '.') + 1);
+    *strchr(name, '.') = '\0';
+}
+
+static void describe_galore(nd_run *run)
+{
+    const nd_params *params = &run->model->params;
+    const nd_config *c = &run->config;
+    char stay[512] = "", name[ND_PARAM_NAME_MAX];
+    size_t used = 0;
+    int64_t matrices = 0;
+    for (int64_t i = 0; i < params->count; i++) {
+        const nd_param *p = &params->list[i];
+        if (p->role != ND_ROLE_TERNARY)
+            continue;
+        matrices++;
+        if (p->layer > 0 || nd_projectors_shape(run->projectors, i))
+            continue;
+        short_name(p, name);
+        used +=
+            (size_t)snprintf(stay + used, sizeof stay - used, "%sblk.*.%s (%lld)", used ? ", " : "",
+                             name, (long long)(p->rows < p->cols ? p->rows : p->cols));
+    }
+    nd_log_line(&run->log,
+                "galore  rank %lld in %lld of %lld matrices, a new subspace every %lld steps, at "
+                "most %lld of them a step; projectors in %d bits",
+                (long long)c->training.galore_rank, (long long)run->projected, (long long)matrices,
+                (long long)c->training.galore_update_freq,
+                (long long)nd_projectors_per_step(run->projectors), nd_config_projector_bits(c));
+    if (used)
+        nd_log_line(&run->log,
+                    "galore  galore_rank %lld is not below the smaller side of %s: these stay full "
+                    "rank",
+                    (long long)c->training.galore_rank, stay);
+}
+
 static void describe(nd_run *run)
 {
     const nd_model_config *c = &run->model->config;
@@ -93,6 +132,11 @@ static void describe(nd_run *run)
         nd_log_line(&run->log, "data    %s: %.2fM tokens to train on, %.2fM held out",
                     run->config.data.data_path, (double)nd_dataset_token_count(run->train) * 1e-6,
                     run->val ? (double)nd_dataset_token_count(run->val) * 1e-6 : 0.0);
+    if (run->config.training.use_galore)
+        describe_galore(run);
+    if (run->immediate)
+        nd_log_line(&run->log, "update  each layer as its gradient is ready (grad_clip = 0 and one "
+                               "micro-batch a rank)");
     char memory[512] = "";
     size_t used = 0, total = run->resident_at_start;
     for (int i = 0; i < ND_MEMORY_COUNT; i++) {

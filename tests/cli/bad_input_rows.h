@@ -117,13 +117,6 @@ static const bad_input bad_inputs[] = {
      2,
      {"c.ini:18", "seed"}},
     {"configuration",
-     "a key that nothing acts on yet",
-     "",
-     "$B --config $D/ok.ini --set "
-     "training.use_collider=true",
-     2,
-     {"use_collider = true", "does not act on this key yet"}},
-    {"configuration",
      "heads that do not divide",
      "",
      "$B --config $D/ok.ini --set model.num_heads=3",

@@ -62,6 +62,19 @@ Test(plan, names_the_bytes_that_a_run_of_as_many_ranks_takes)
     check_against_run(4, "training.batch_size=16", "--set training.batch_size=16");
 }
 
+Test(plan, names_them_with_projected_gradients_and_updates_during_the_backward_pass)
+{
+    nd_test_shell(NULL, 0,
+                  "printf '[training]\\nuse_galore = true\\ngalore_rank = 12\\ngrad_clip = "
+                  "0\\n' | sed -i '/^.training.$/{r /dev/stdin\nd}' %s",
+                  config_path);
+    check_against_run(1, "training.batch_size=8", "");
+    check_against_run(4, "training.galore_update_freq=3",
+                      "--set training.galore_update_freq=3 --resume none");
+    check_against_run(8, "training.use_8bit_optim=true",
+                      "--set training.use_8bit_optim=true --resume none");
+}
+
 Test(plan, says_what_does_not_fit_and_what_would_help)
 {
     char output[8192];

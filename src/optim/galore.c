@@ -1,0 +1,163 @@
+#include "optim/galore.h"
+
+#include "core/rng.h"
+#include "optim/orthonormal.h"
+
+#include <lapacke.h>
+#include <math.h>
+
+nd_galore nd_galore_create(int64_t rows, int64_t cols, int64_t rank)
+{
+    const int64_t small = rows < cols ? rows : cols;
+    const int64_t sketch = rank + ND_GALORE_OVERSAMPLING;
+    return (nd_galore){rows, cols, rank, sketch < small ? sketch : small};
+}
+
+nd_status nd_galore_project(nd_backend *b, const nd_galore *g, nd_view r, nd_cview p,
+                            nd_cview gradient, float beta)
+{
+    if (nd_galore_left(g))
+        return b->ops.gemm(b, r, p, false, gradient, false, 1.0f, beta);
+    return b->ops.gemm(b, r, gradient, false, p, true, 1.0f, beta);
+}
+
+nd_status nd_galore_lift(nd_backend *b, const nd_galore *g, nd_view u, nd_cview p, nd_cview n,
+                         float alpha)
+{
+    if (nd_galore_left(g))
+        return b->ops.gemm(b, u, p, true, n, false, alpha, 0.0f);
+    return b->ops.gemm(b, u, n, false, p, false, alpha, 0.0f);
+}
+
+nd_status nd_galore_sketch(nd_backend *b, const nd_galore *g, nd_view y, nd_cview omega,
+                           nd_cview gradient, float beta)
+{
+    return b->ops.gemm(b, y, omega, false, gradient, nd_galore_left(g), 1.0f, beta);
+}
+
+nd_status nd_galore_random(nd_backend *b, uint64_t key, nd_view x, float *row)
+{
+    for (int64_t i = 0; i < x.rows; i++) {
+        nd_rng_normal_fill(key, (uint64_t)(i * x.cols), 1.0f, row, x.cols);
+        ND_TRY(b->ops.upload(b, nd_view_rows(x, i, 1).data, row, (size_t)x.cols * sizeof *row));
+    }
+    return ND_OK;
+}
+
+/* A matrix, its eigenvalues, and what LAPACK's dsyevd asks for to find them with the vectors. */
+static int64_t work_doubles(int64_t n)
+{
+    return 1 + 6 * n + 2 * n * n;
+}
+
+int64_t nd_galore_host_doubles(int64_t sketch)
+{
+    return sketch * sketch + sketch + work_doubles(sketch);
+}
+
+int64_t nd_galore_host_integers(int64_t sketch)
+{
+    return 3 + 5 * sketch;
+}
+
+/* OpenBLAS in the variant with threads would add its own to those of the backend, and make results
+ * depend on their number. Absent from other LAPACKs. */
+__attribute__((weak)) void openblas_set_num_threads(int threads);
+
+/* a [n, n] := its eigenvectors in rows, w: eigenvalues, ascending. */
+static nd_status eigenvectors(double *a, double *w, double *work, int *integers, int64_t n)
+{
+    if (openblas_set_num_threads)
+        openblas_set_num_threads(1);
+    const lapack_int side = (lapack_int)n;
+    /* A symmetric matrix is the same in rows and columns; column-major vectors are rows here. */
+    const lapack_int failed = LAPACKE_dsyevd_work(LAPACK_COL_MAJOR, 'V', 'U', side, a, side, w,
+                                                  work, (lapack_int)work_doubles(n), integers,
+                                                  (lapack_int)nd_galore_host_integers(n));
+    if (failed != 0)
+        return ND_FAIL(ND_ENUMERIC, "dsyevd of a Gram matrix of %lld rows failed with %d",
+                       (long long)n, (int)failed);
+    return ND_OK;
+}
+
+/* The room, seen with this sketch's shape. */
+static nd_galore_room shaped(const nd_galore_room *room, const nd_galore *g)
+{
+    nd_galore_room out = *room;
+    out.basis = nd_view_of(room->basis.data, ND_F32, g->rank, nd_galore_small(g));
+    out.gram = nd_view_of(room->gram.data, ND_F32, g->sketch, g->sketch);
+    out.coefficients = nd_view_of(room->coefficients.data, ND_F32, g->rank, g->sketch);
+    return out;
+}
+
+/* Twice, so that the Gram matrix of the second time is nearly the identity and its factor exact. */
+static nd_status orthonormalize(nd_backend *b, nd_view p, const nd_galore_room *r)
+{
+    const nd_view gram = nd_view_of(r->gram.data, ND_F32, p.rows, p.rows);
+    const nd_view basis = nd_view_of(r->basis.data, ND_F32, p.rows, p.cols);
+    ND_TRY(nd_orthonormal_rows(b, basis, nd_read(p), gram, r->host, NULL));
+    return nd_orthonormal_rows(b, p, nd_read(basis), gram, r->host, NULL);
+}
+
+nd_status nd_galore_random_subspace(nd_backend *b, const nd_galore *g, nd_view p, uint64_t key,
+                                    const nd_galore_room *room)
+{
+    (void)g;
+    ND_TRY(nd_galore_random(b, key, p, room->row));
+    return orthonormalize(b, p, room);
+}
+
+/* Eigenvalues of YYᵀ below this part of the largest are rounding in f32. */
+static const double negligible = 1e-6;
+
+/* The coefficients of unit vectors Λ^(-1/2) V Y, largest first; returns how many there are. */
+static int64_t leading(const double *vectors, const double *values, const nd_galore *g, float *out)
+{
+    const int64_t n = g->sketch;
+    const double top = values[n - 1];
+    int64_t count = 0;
+    for (; count < g->rank; count++) {
+        const int64_t from = n - 1 - count;
+        if (!(values[from] > negligible * top))
+            break;
+        const double scale = 1.0 / sqrt(values[from]);
+        for (int64_t j = 0; j < n; j++)
+            out[count * n + j] = (float)(scale * vectors[from * n + j]);
+    }
+    return count;
+}
+
+nd_status nd_galore_subspace(nd_backend *b, const nd_galore *g, nd_view p, nd_cview y, uint64_t key,
+                             const nd_galore_room *room)
+{
+    const nd_galore_room r = shaped(room, g);
+    const int64_t n = g->sketch;
+    double *a = r.host, *values = a + n * n, *work = values + n;
+    float *transfer = (float *)work; /* not both at once */
+    ND_TRY(b->ops.gemm(b, r.gram, y, false, y, true, 1.0f, 0.0f));
+    ND_TRY(b->ops.download(b, transfer, r.gram.data, nd_view_bytes(nd_read(r.gram))));
+    for (int64_t i = 0; i < n * n; i++)
+        a[i] = (double)transfer[i];
+    ND_TRY(eigenvectors(a, values, work, r.host_integers, n));
+    const int64_t found = leading(a, values, g, transfer);
+    if (found > 0) {
+        const nd_view coefficients = nd_view_rows(r.coefficients, 0, found);
+        ND_TRY(b->ops.upload(b, coefficients.data, transfer, nd_view_bytes(nd_read(coefficients))));
+        ND_TRY(b->ops.gemm(b, nd_view_rows(p, 0, found), nd_read(coefficients), false, y, false,
+                           1.0f, 0.0f));
+    }
+    ND_TRY(nd_galore_random(b, key, nd_view_rows(p, found, g->rank - found), r.row));
+    return orthonormalize(b, p, &r);
+}
+
+nd_status nd_galore_rotation(nd_backend *b, nd_view c, nd_cview next, nd_cview previous)
+{
+    return b->ops.gemm(b, c, next, false, previous, true, 1.0f, 0.0f);
+}
+
+nd_status nd_galore_rotate(nd_backend *b, const nd_galore *g, nd_view out, nd_cview c, nd_cview m)
+{
+    if (nd_galore_left(g))
+        return b->ops.gemm(b, out, c, false, m, false, 1.0f, 0.0f);
+    return b->ops.gemm(b, out, m, false, c, true, 1.0f, 0.0f);
+}

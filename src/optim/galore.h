@@ -1,0 +1,95 @@
+/* GaLore: a matrix's gradient in a subspace of its smaller side (arXiv:2403.03507), found from a random
+ * sketch (GaLore 2, arXiv:2504.20437).
+ *
+ * G is [m, n]. P is [r, min(m, n)] with orthonormal rows: the papers' P, transposed, for either side.
+ * m <= n: R = P G [r, n], and an update N of that shape stands for Pᵀ N.
+ * m >  n: R = G Pᵀ [m, r], and N stands for N P. */
+#ifndef ND_OPTIM_GALORE_H
+#define ND_OPTIM_GALORE_H
+
+#include "core/backend.h"
+
+/* Rows of a sketch beyond the rank: what makes the subspace of a random sketch nearly the best. */
+enum { ND_GALORE_OVERSAMPLING = 16 };
+
+typedef struct nd_galore {
+    int64_t rows, cols; /* m, n */
+    int64_t rank;       /* r, below both */
+    int64_t sketch;     /* rows of a sketch: the rank and what is sampled beyond it */
+} nd_galore;
+
+nd_galore nd_galore_create(int64_t rows, int64_t cols, int64_t rank);
+
+static inline bool nd_galore_left(const nd_galore *g)
+{
+    return g->rows <= g->cols;
+}
+
+/* The smaller side, which P projects, and the other. */
+static inline int64_t nd_galore_small(const nd_galore *g)
+{
+    return nd_galore_left(g) ? g->rows : g->cols;
+}
+
+static inline int64_t nd_galore_large(const nd_galore *g)
+{
+    return nd_galore_left(g) ? g->cols : g->rows;
+}
+
+/* Shape of R. */
+static inline int64_t nd_galore_reduced_rows(const nd_galore *g)
+{
+    return nd_galore_left(g) ? g->rank : g->rows;
+}
+
+static inline int64_t nd_galore_reduced_cols(const nd_galore *g)
+{
+    return nd_galore_left(g) ? g->cols : g->rank;
+}
+
+/* r = beta r + the projection of `gradient`.   p: f32 [rank, small]; r: f32. */
+nd_status nd_galore_project(nd_backend *b, const nd_galore *g, nd_view r, nd_cview p,
+                            nd_cview gradient, float beta);
+
+/* u = alpha times the matrix [m, n] that n stands for.   u, n: float. */
+nd_status nd_galore_lift(nd_backend *b, const nd_galore *g, nd_view u, nd_cview p, nd_cview n,
+                         float alpha);
+
+/* y = beta y + the sketch of `gradient`: Omega Gᵀ, or Omega G when m > n.
+ * y: f32 [sketch, small]; omega: f32 [sketch, large]. Linear in the gradient. */
+nd_status nd_galore_sketch(nd_backend *b, const nd_galore *g, nd_view y, nd_cview omega,
+                           nd_cview gradient, float beta);
+
+/* Fills x row by row with normal(0, 1) from the key; `row`: x.cols floats of host memory. */
+nd_status nd_galore_random(nd_backend *b, uint64_t key, nd_view x, float *row);
+
+/* Room to find a subspace in, for sketches of up to `sketch` rows. */
+typedef struct nd_galore_room {
+    nd_view basis;        /* f32 [rank, small] */
+    nd_view gram;         /* f32 [sketch, sketch] */
+    nd_view coefficients; /* f32 [rank, sketch] */
+    double *host;         /* nd_galore_host_doubles(sketch) */
+    int *host_integers;   /* nd_galore_host_integers(sketch) */
+    float *row;           /* the larger side */
+} nd_galore_room;
+
+int64_t nd_galore_host_doubles(int64_t sketch);
+int64_t nd_galore_host_integers(int64_t sketch);
+
+/* p := orthonormal rows that span the sketch's `rank` largest left singular vectors (of Yᵀ). Directions
+ * that the sketch lacks are filled from the random stream of `key`. y is read only. */
+nd_status nd_galore_subspace(nd_backend *b, const nd_galore *g, nd_view p, nd_cview y, uint64_t key,
+                             const nd_galore_room *room);
+
+/* p := random orthonormal rows. */
+nd_status nd_galore_random_subspace(nd_backend *b, const nd_galore *g, nd_view p, uint64_t key,
+                                    const nd_galore_room *room);
+
+/* c = next previousᵀ [rank, rank]: what turns coordinates of the previous subspace into those of the
+ * next. */
+nd_status nd_galore_rotation(nd_backend *b, nd_view c, nd_cview next, nd_cview previous);
+
+/* out = c R, or R cᵀ when m > n.   m, out: f32 of R's shape. */
+nd_status nd_galore_rotate(nd_backend *b, const nd_galore *g, nd_view out, nd_cview c, nd_cview m);
+
+#endif

@@ -1,0 +1,247 @@
+#include "optim/projectors.h"
+
+#include "core/rng.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+typedef struct projector {
+    bool used;
+    nd_galore shape;
+    int64_t order; /* among those used */
+    nd_state state;
+} projector;
+
+struct nd_projectors {
+    const nd_config *config;
+    const nd_params *params;
+    nd_backend *backend;
+    projector *list; /* [params.count] */
+    int64_t count;   /* of those used */
+    nd_view loaded;  /* f32 [rank, small] of the largest */
+    nd_view next;    /* f32, as loaded */
+    nd_view omega;   /* f32 [sketch, large] */
+    nd_view rotation;
+    nd_galore_room room;
+    int64_t omega_of, omega_step; /* what stands in omega; -1 nothing */
+};
+
+bool nd_projectors_apply(const nd_config *config, const nd_param *param, nd_galore *g)
+{
+    const int64_t small = param->rows < param->cols ? param->rows : param->cols;
+    if (!config->training.use_galore || param->role != ND_ROLE_TERNARY ||
+        config->training.galore_rank >= small)
+        return false;
+    if (g)
+        *g = nd_galore_create(param->rows, param->cols, config->training.galore_rank);
+    return true;
+}
+
+nd_status nd_projectors_create(const nd_config *config, const nd_params *params,
+                               nd_backend *backend, nd_projectors **projectors)
+{
+    nd_projectors *p = calloc(1, sizeof *p);
+    projector *list = calloc((size_t)params->count, sizeof *list);
+    if (!p || !list) {
+        free(p);
+        free(list);
+        return ND_FAIL(ND_ENOMEM, "no memory for the table of projectors");
+    }
+    *p = (nd_projectors){
+        .config = config, .params = params, .backend = backend, .list = list, .omega_of = -1};
+    for (int64_t i = 0; i < params->count; i++) {
+        list[i].used = nd_projectors_apply(config, &params->list[i], &list[i].shape);
+        if (list[i].used)
+            list[i].order = p->count++;
+    }
+    *projectors = p;
+    return ND_OK;
+}
+
+void nd_projectors_destroy(nd_projectors *p)
+{
+    if (!p)
+        return;
+    free(p->room.host);
+    free(p->room.host_integers);
+    free(p->room.row);
+    free(p->list);
+    free(p);
+}
+
+static int64_t larger(int64_t a, int64_t b)
+{
+    return a > b ? a : b;
+}
+
+typedef struct room_size {
+    int64_t projector, omega, large, rank, sketch;
+} room_size;
+
+static room_size measure_room(const nd_projectors *p)
+{
+    room_size size = {0};
+    for (int64_t i = 0; i < p->params->count; i++) {
+        const nd_galore *g = &p->list[i].shape;
+        if (!p->list[i].used)
+            continue;
+        size.projector = larger(size.projector, g->rank * nd_galore_small(g));
+        size.omega = larger(size.omega, g->sketch * nd_galore_large(g));
+        size.large = larger(size.large, nd_galore_large(g));
+        size.rank = larger(size.rank, g->rank);
+        size.sketch = larger(size.sketch, g->sketch);
+    }
+    return size;
+}
+
+static nd_status take_host(nd_galore_room *room, const room_size *size)
+{
+    if (room->host)
+        return ND_OK;
+    room->host = calloc((size_t)nd_galore_host_doubles(size->sketch), sizeof *room->host);
+    room->host_integers =
+        calloc((size_t)nd_galore_host_integers(size->sketch), sizeof *room->host_integers);
+    room->row = calloc((size_t)size->large, sizeof *room->row);
+    if (!room->host || !room->host_integers || !room->row)
+        return ND_FAIL(ND_ENOMEM, "no memory to find subspaces of rank %lld",
+                       (long long)size->rank);
+    return ND_OK;
+}
+
+nd_status nd_projectors_take(nd_projectors *p, nd_arena *arena)
+{
+    const int bits = nd_config_projector_bits(p->config);
+    if (p->count == 0)
+        return ND_OK;
+    for (int64_t i = 0; i < p->params->count; i++) {
+        projector *one = &p->list[i];
+        const int64_t rank = one->shape.rank, small = nd_galore_small(&one->shape);
+        if (one->used)
+            ND_TRY(nd_state_take(&one->state, nd_state_codec_momentum(bits, rank, small), rank,
+                                 small, arena));
+    }
+    const room_size size = measure_room(p);
+    ND_TRY(nd_arena_take(arena, ND_F32, 1, size.projector, &p->loaded));
+    ND_TRY(nd_arena_take(arena, ND_F32, 1, size.projector, &p->next));
+    ND_TRY(nd_arena_take(arena, ND_F32, 1, size.projector, &p->room.basis));
+    ND_TRY(nd_arena_take(arena, ND_F32, 1, size.omega, &p->omega));
+    ND_TRY(nd_arena_take(arena, ND_F32, size.rank, size.rank, &p->rotation));
+    ND_TRY(nd_arena_take(arena, ND_F32, size.sketch, size.sketch, &p->room.gram));
+    ND_TRY(nd_arena_take(arena, ND_F32, size.rank, size.sketch, &p->room.coefficients));
+    return take_host(&p->room, &size);
+}
+
+const nd_galore *nd_projectors_shape(const nd_projectors *p, int64_t index)
+{
+    return p->list[index].used ? &p->list[index].shape : NULL;
+}
+
+const nd_state *nd_projectors_state(const nd_projectors *p, int64_t index)
+{
+    return &p->list[index].state;
+}
+
+int64_t nd_projectors_per_step(const nd_projectors *p)
+{
+    const int64_t every = p->config->training.galore_update_freq;
+    return (p->count + every - 1) / every;
+}
+
+bool nd_projectors_due(const nd_projectors *p, int64_t index, int64_t step, int64_t *place)
+{
+    const projector *one = &p->list[index];
+    if (!one->used)
+        return false;
+    const int64_t per_step = nd_projectors_per_step(p);
+    if (place)
+        *place = one->order % per_step;
+    return step % p->config->training.galore_update_freq == one->order / per_step;
+}
+
+int64_t nd_projectors_sketch_count(const nd_projectors *p)
+{
+    int64_t count = 0;
+    for (int64_t i = 0; i < p->params->count; i++)
+        if (p->list[i].used)
+            count = larger(count, p->list[i].shape.sketch * nd_galore_small(&p->list[i].shape));
+    return count;
+}
+
+/* A stream of random numbers for a parameter and a step; step -1 is the first subspace. */
+static uint64_t stream(const nd_projectors *p, int64_t index, int64_t step, const char *purpose)
+{
+    char name[ND_PARAM_NAME_MAX + 32];
+    snprintf(name, sizeof name, "%s.%s", purpose, p->params->list[index].name);
+    return nd_rng_key(
+        (uint64_t)p->config->training.seed + 0x9e3779b97f4a7c15u * (uint64_t)(step + 1), name);
+}
+
+static nd_view shaped(nd_view v, int64_t rows, int64_t cols)
+{
+    return nd_view_of(v.data, v.dtype, rows, cols);
+}
+
+nd_status nd_projectors_load(nd_projectors *p, int64_t index, nd_view *view)
+{
+    const nd_state *state = &p->list[index].state;
+    return state->codec->load(p->backend, state, NULL, shaped(p->loaded, state->rows, state->cols),
+                              view);
+}
+
+static nd_status store(nd_projectors *p, int64_t index, nd_view values)
+{
+    const nd_state *state = &p->list[index].state;
+    nd_backend *b = p->backend;
+    if (state->codec == &nd_state_fp32)
+        return b->ops.copy(b, state->parts[0].data, values.data, nd_view_bytes(nd_read(values)));
+    return state->codec->store(b, state, NULL, values);
+}
+
+nd_status nd_projectors_initialize(nd_projectors *p, int64_t index)
+{
+    const nd_galore *g = &p->list[index].shape;
+    const nd_view next = shaped(p->next, g->rank, nd_galore_small(g));
+    ND_TRY(
+        nd_galore_random_subspace(p->backend, g, next, stream(p, index, -1, "galore"), &p->room));
+    return store(p, index, next);
+}
+
+nd_status nd_projectors_project(nd_projectors *p, int64_t index, nd_view reduced, nd_cview gradient,
+                                float beta)
+{
+    nd_view projection;
+    ND_TRY(nd_projectors_load(p, index, &projection));
+    return nd_galore_project(p->backend, &p->list[index].shape, reduced, nd_read(projection),
+                             gradient, beta);
+}
+
+nd_status nd_projectors_sketch(nd_projectors *p, int64_t index, int64_t step, nd_view y,
+                               nd_cview gradient, float beta)
+{
+    const nd_galore *g = &p->list[index].shape;
+    const nd_view omega = shaped(p->omega, g->sketch, nd_galore_large(g));
+    if (p->omega_of != index || p->omega_step != step) {
+        ND_TRY(nd_galore_random(p->backend, stream(p, index, step, "galore_sketch"), omega,
+                                p->room.row));
+        p->omega_of = index;
+        p->omega_step = step;
+    }
+    return nd_galore_sketch(p->backend, g, y, nd_read(omega), gradient, beta);
+}
+
+nd_status nd_projectors_replace(nd_projectors *p, int64_t index, int64_t step, nd_cview y,
+                                nd_view *rotation)
+{
+    const nd_galore *g = &p->list[index].shape;
+    nd_backend *b = p->backend;
+    const nd_view next = shaped(p->next, g->rank, nd_galore_small(g));
+    const nd_view before = shaped(p->room.basis, g->rank, nd_galore_small(g));
+    nd_view now, old;
+    ND_TRY(nd_galore_subspace(b, g, next, y, stream(p, index, step, "galore"), &p->room));
+    ND_TRY(nd_projectors_load(p, index, &old));
+    ND_TRY(b->ops.copy(b, before.data, old.data, nd_view_bytes(nd_read(old))));
+    ND_TRY(store(p, index, next));
+    ND_TRY(nd_projectors_load(p, index, &now));
+    *rotation = shaped(p->rotation, g->rank, g->rank);
+    return nd_galore_rotation(b, *rotation, nd_read(now), nd_read(before));
+}

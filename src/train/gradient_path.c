@@ -1,0 +1,315 @@
+#include "train/gradient_path.h"
+
+#include "core/sum_tree.h"
+
+#include <math.h>
+#include <stdlib.h>
+
+/* -- memory ----------------------------------------------------------------------------------- */
+
+bool nd_gradient_path_immediate(const nd_run *run)
+{
+    return run->config.training.grad_clip == 0.0 && run->local_micro_batches == 1;
+}
+
+static bool in_layer(const nd_run *run, int64_t index)
+{
+    return run->model->params.list[index].layer >= 0;
+}
+
+/* The same parameter of the first layer. */
+static int64_t in_first_layer(const nd_run *run, int64_t index)
+{
+    const nd_params *params = &run->model->params;
+    return index - params->list[index].layer * params->per_layer;
+}
+
+/* With projected matrices all parameters of layers are written into one layer's memory. */
+static bool writes_apart(const nd_run *run, int64_t index)
+{
+    return run->projected > 0 && in_layer(run, index);
+}
+
+static nd_status take_written(nd_run *run, nd_arena *arena)
+{
+    const nd_params *params = &run->model->params;
+    for (int64_t i = 0; i < params->count; i++) {
+        if (!writes_apart(run, i))
+            continue;
+        if (params->list[i].layer > 0)
+            run->written[i] = run->written[in_first_layer(run, i)];
+        else
+            ND_TRY(nd_arena_take(arena, ND_F32, params->list[i].rows, params->list[i].cols,
+                                 &run->written[i]));
+    }
+    return ND_OK;
+}
+
+static nd_status take_slot(nd_run *run, nd_view *slot, nd_arena *arena)
+{
+    const nd_params *params = &run->model->params;
+    for (int64_t i = 0; i < params->count; i++) {
+        int64_t rows, cols;
+        nd_optimizer_gradient_shape(run->optimizer, i, &rows, &cols);
+        const bool projected = nd_projectors_shape(run->projectors, i) != NULL;
+        if (run->immediate && params->list[i].layer > 0)
+            slot[i] = slot[in_first_layer(run, i)];
+        else if (run->immediate && writes_apart(run, i) && !projected)
+            slot[i] = run->written[i];
+        else
+            ND_TRY(nd_arena_take(arena, ND_F32, rows, cols, &slot[i]));
+    }
+    return ND_OK;
+}
+
+nd_status nd_gradient_path_take(nd_run *run, nd_arena *arena)
+{
+    const int64_t sketch = nd_projectors_sketch_count(run->projectors);
+    const int64_t sketches = nd_projectors_per_step(run->projectors);
+    ND_TRY(take_written(run, arena));
+    for (int slot = 0; slot < run->gradient_slots; slot++) {
+        ND_TRY(take_slot(run, run->gradients[slot], arena));
+        ND_TRY(nd_arena_take(arena, ND_F32, sketches, sketch, &run->sketches[slot]));
+    }
+    return nd_arena_take(arena, ND_F64, 1, 1, &run->scalar);
+}
+
+/* -- from the backward pass into slots -------------------------------------------------------- */
+
+/* The sketch of parameter `index` in a slot; data NULL in steps in which it keeps its subspace. */
+static nd_view sketch_of(const nd_run *run, int slot, int64_t index)
+{
+    int64_t place;
+    if (!nd_projectors_due(run->projectors, index, run->step, &place))
+        return (nd_view){0};
+    const nd_galore *g = nd_projectors_shape(run->projectors, index);
+    const nd_view row = nd_view_rows(run->sketches[slot], place, 1);
+    return nd_view_of(row.data, ND_F32, g->sketch, nd_galore_small(g));
+}
+
+static nd_status settle(nd_run *run, int64_t first, int64_t count);
+static nd_status update(nd_run *run, int64_t first, int64_t count, float scale);
+
+/* A micro-batch's gradient goes to the slot on top of the stack; the blocks it completes are merged,
+ * parameter by parameter as the backward pass finishes them. */
+typedef struct leaf {
+    nd_run *run;
+    int slot;
+    int merges;
+    bool accumulate;
+} leaf;
+
+static nd_status fill_slot(const leaf *l, int64_t index)
+{
+    nd_run *run = l->run;
+    nd_backend *b = run->backend;
+    const nd_view into = run->gradients[l->slot][index], written = run->written[index];
+    const float beta = l->accumulate ? 1.0f : 0.0f;
+    if (!writes_apart(run, index) || written.data == into.data)
+        return ND_OK;
+    if (!nd_projectors_shape(run->projectors, index))
+        return b->ops.axpby(b, into, 1.0f, nd_read(written), beta);
+    ND_TRY(nd_projectors_project(run->projectors, index, into, nd_read(written), beta));
+    const nd_view sketch = sketch_of(run, l->slot, index);
+    if (!sketch.data)
+        return ND_OK;
+    return nd_projectors_sketch(run->projectors, index, run->step, sketch, nd_read(written), beta);
+}
+
+static nd_status merge(nd_backend *b, nd_view lower, nd_view upper)
+{
+    return lower.data ? b->ops.axpby(b, lower, 1.0f, nd_read(upper), 1.0f) : ND_OK;
+}
+
+static nd_status gradients_ready(void *context, int64_t first, int64_t count)
+{
+    const leaf *l = context;
+    nd_run *run = l->run;
+    for (int64_t i = first; i < first + count; i++) {
+        ND_TRY(fill_slot(l, i));
+        for (int upper = l->slot; upper > l->slot - l->merges; upper--) {
+            ND_TRY(merge(run->backend, run->gradients[upper - 1][i], run->gradients[upper][i]));
+            ND_TRY(merge(run->backend, sketch_of(run, upper - 1, i), sketch_of(run, upper, i)));
+        }
+    }
+    if (!run->immediate)
+        return ND_OK;
+    ND_TRY(settle(run, first, count));
+    return update(run, first, count, 1.0f);
+}
+
+nd_status nd_gradient_path_run(nd_run *run, const int32_t *tokens, nd_loss *losses)
+{
+    const nd_model_config *c = &run->model->config;
+    const bool tree = run->config.dist.deterministic == ND_DETERMINISTIC_WORLD;
+    const int64_t stride = c->micro_batch * (c->seq_length + 1);
+    const double batch_tokens = (double)(run->config.training.batch_size * c->seq_length);
+    const int64_t first = run->local_micro_batches * run->comm->rank;
+    nd_view views[run->model->params.count];
+    int depth = 0;
+    for (int64_t j = 0; j < run->local_micro_batches; j++) {
+        leaf at = {run, depth, tree ? nd_sum_tree_merges(first, first + j) : 0, !tree && j > 0};
+        for (int64_t i = 0; i < run->model->params.count; i++)
+            views[i] = writes_apart(run, i) ? run->written[i] : run->gradients[at.slot][i];
+        const nd_model_gradients into = {views, at.accumulate && run->projected == 0,
+                                         at.accumulate};
+        const nd_gradients_ready ready = {gradients_ready, &at};
+        ND_TRY(nd_model_train(run->model, tokens + j * stride, (float)(1.0 / batch_tokens), into,
+                              ready, &losses[j]));
+        if (tree)
+            depth += 1 - at.merges;
+    }
+    return ND_OK;
+}
+
+/* -- from slots to owners --------------------------------------------------------------------- */
+
+typedef struct reduction {
+    nd_comm_piece *pieces;
+    float **slots;
+    int64_t count;
+} reduction;
+
+static void add_piece(const nd_run *run, reduction *r, const nd_view *views, int64_t index)
+{
+    float **own = r->slots + r->count * run->gradient_slots;
+    for (int slot = 0; slot < run->gradient_slots; slot++)
+        own[slot] = views[slot].data;
+    r->pieces[r->count++] = (nd_comm_piece){
+        .slots = own, .count = nd_view_count(nd_read(views[0])), .owner = run->own.owner[index]};
+}
+
+/* The gradients of parameters [first, first + count), then the sketches among them. */
+static void list_pieces(const nd_run *run, int64_t first, int64_t count, reduction *r)
+{
+    nd_view views[ND_GRADIENT_SLOTS_MAX];
+    for (int64_t i = first; i < first + count; i++) {
+        for (int slot = 0; slot < run->gradient_slots; slot++)
+            views[slot] = run->gradients[slot][i];
+        add_piece(run, r, views, i);
+    }
+    for (int64_t i = first; i < first + count; i++) {
+        for (int slot = 0; slot < run->gradient_slots; slot++)
+            views[slot] = sketch_of(run, slot, i);
+        if (views[0].data)
+            add_piece(run, r, views, i);
+    }
+}
+
+/* Sums slots to their owners; run->sums and run->sketch_sums receive the owned ones. */
+static nd_status reduce(nd_run *run, int64_t first, int64_t count)
+{
+    const bool tree = run->config.dist.deterministic == ND_DETERMINISTIC_WORLD;
+    const nd_comm_split split = {tree ? run->micro_batches : run->comm->size};
+    const int64_t most = count + nd_projectors_per_step(run->projectors);
+    reduction r = {malloc((size_t)most * sizeof *r.pieces),
+                   malloc((size_t)(most * run->gradient_slots) * sizeof *r.slots), 0};
+    nd_status status = ND_OK;
+    if (!r.pieces || !r.slots) {
+        status = ND_FAIL(ND_ENOMEM, "no memory for the table of %lld pieces", (long long)most);
+        goto done;
+    }
+    list_pieces(run, first, count, &r);
+    ND_TRY_GOTO(run->comm->ops.reduce_to_owners(run->comm, split, r.pieces, r.count), done);
+    int64_t sketch = count;
+    for (int64_t i = first; i < first + count; i++) {
+        run->sums[i] = run->gradients[0][i];
+        run->sums[i].data = r.pieces[i - first].result;
+        run->sketch_sums[i] = sketch_of(run, 0, i);
+        if (run->sketch_sums[i].data)
+            run->sketch_sums[i].data = r.pieces[sketch++].result;
+    }
+done:
+    free(r.pieces);
+    free(r.slots);
+    return status;
+}
+
+/* run->squares[i] = sum of squares of parameter i, in double by its owner, on every rank. */
+static nd_status share_squares(nd_run *run, int64_t first, int64_t count)
+{
+    nd_backend *b = run->backend;
+    nd_status status = ND_OK;
+    double *mine = calloc((size_t)count * (size_t)(run->comm->size + 1), sizeof *mine);
+    if (!mine)
+        return ND_FAIL(ND_ENOMEM, "no memory for the table of norms");
+    double *all = mine + count;
+    for (int64_t i = 0; i < count; i++)
+        if (run->own.owner[first + i] == run->comm->rank) {
+            ND_TRY_GOTO(b->ops.sum_squares(b, run->scalar, nd_read(run->sums[first + i])), done);
+            ND_TRY_GOTO(b->ops.download(b, &mine[i], run->scalar.data, sizeof *mine), done);
+        }
+    ND_TRY_GOTO(run->comm->ops.allgather(run->comm, all, mine, (size_t)count * sizeof *mine), done);
+    for (int64_t i = 0; i < count && status == ND_OK; i++) {
+        const double value = all[run->own.owner[first + i] * count + i];
+        run->squares[first + i] = value;
+        if (!isfinite(value))
+            status = ND_FAIL(ND_ENUMERIC,
+                             "step %lld: the gradient of %s is not finite; %s; a lower "
+                             "learning_rate (0.01) or a longer warm-up usually helps",
+                             (long long)run->step + 1, run->model->params.list[first + i].name,
+                             run->immediate ? "what comes after it was updated before"
+                                            : "nothing was updated");
+    }
+done:
+    free(mine);
+    return status;
+}
+
+static nd_status settle(nd_run *run, int64_t first, int64_t count)
+{
+    ND_TRY(reduce(run, first, count));
+    return share_squares(run, first, count);
+}
+
+/* -- updates ---------------------------------------------------------------------------------- */
+
+static nd_status broadcast_projector(nd_run *run, int64_t index)
+{
+    const nd_state *state = nd_projectors_state(run->projectors, index);
+    for (int part = 0; part < state->codec->parts; part++)
+        ND_TRY(run->comm->ops.broadcast(run->comm, state->parts[part].data,
+                                        nd_view_bytes(nd_read(state->parts[part])),
+                                        run->own.owner[index]));
+    return ND_OK;
+}
+
+static nd_status update(nd_run *run, int64_t first, int64_t count, float scale)
+{
+    for (int64_t i = first; i < first + count; i++)
+        if (run->masters[i].data)
+            ND_TRY(nd_optimizer_update(run->optimizer, i, run->masters[i], nd_read(run->sums[i]),
+                                       scale, run->step));
+    for (int64_t i = first; i < first + count; i++) {
+        if (!nd_projectors_due(run->projectors, i, run->step, NULL))
+            continue;
+        if (run->masters[i].data)
+            ND_TRY(nd_optimizer_replace_subspace(run->optimizer, i, run->step,
+                                                 nd_read(run->sketch_sums[i])));
+        ND_TRY(broadcast_projector(run, i));
+    }
+    return ND_OK;
+}
+
+nd_status nd_gradient_path_finish(nd_run *run, double *norm)
+{
+    const int64_t count = run->model->params.count;
+    const double clip = run->config.training.grad_clip;
+    double squares = 0.0;
+    if (!run->immediate)
+        ND_TRY(settle(run, 0, count));
+    for (int64_t i = 0; i < count; i++)
+        squares += run->squares[i];
+    *norm = sqrt(squares);
+    if (run->immediate)
+        return ND_OK;
+    return update(run, 0, count, clip > 0.0 && *norm > clip ? (float)(clip / *norm) : 1.0f);
+}
+
+nd_status nd_gradient_path_publish_projectors(nd_run *run)
+{
+    for (int64_t i = 0; i < run->model->params.count; i++)
+        if (nd_projectors_shape(run->projectors, i))
+            ND_TRY(broadcast_projector(run, i));
+    return ND_OK;
+}

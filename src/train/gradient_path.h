@@ -1,0 +1,36 @@
+/* The way of gradients from the backward pass to their owners.
+ *
+ * A micro-batch's gradients go to a slot of the summation tree (core/sum_tree.h). Those of matrices
+ * that GaLore projects are written into memory that all layers share and are projected from there as
+ * soon as their layer is done, so that the tree, the wire and the norm have the projected gradient
+ * only, and the full one of no more than a layer exists. Projection is linear: the sum of projections
+ * is the projection of the sum. In steps that find a matrix a new subspace its sketch goes the same
+ * way.
+ *
+ * Immediate: without clipping and with one micro-batch a rank, nothing forbids to update a layer as
+ * soon as its gradients are ready. Then slots of layers share one layer's memory too. */
+#ifndef ND_TRAIN_GRADIENT_PATH_H
+#define ND_TRAIN_GRADIENT_PATH_H
+
+#include "train/run.h"
+
+/* Whether this configuration updates layers during the backward pass. */
+bool nd_gradient_path_immediate(const nd_run *run);
+
+/* Lays out the category "gradients"; run measuring, commit, run again. */
+nd_status nd_gradient_path_take(nd_run *run, nd_arena *arena);
+
+/* Forward and backward pass of this rank's micro-batches (`tokens`: host memory), up to the sums at the
+ * owners, or in immediate mode up to updated masters; losses[j] of micro-batch j. Collective.
+ * Errors: ND_ENUMERIC as nd_gradient_path_finish. */
+nd_status nd_gradient_path_run(nd_run *run, const int32_t *tokens, nd_loss *losses);
+
+/* The rest of the step: sums to owners, *norm of all gradients before clipping (of projected ones where
+ * there are such), update of masters, new subspaces. Collective. Errors: ND_ENUMERIC naming the
+ * parameter whose gradient is not finite. */
+nd_status nd_gradient_path_finish(nd_run *run, double *norm);
+
+/* Sends every projector from its owner to all ranks. Collective. */
+nd_status nd_gradient_path_publish_projectors(nd_run *run);
+
+#endif
