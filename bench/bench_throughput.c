@@ -101,14 +101,13 @@ static void print_memory(const nd_run *run)
     double total = (double)nd_memory_program(workspace + nd_loader_bytes(run->loader));
     printf("\n| memory | MiB |\n|---|---|\n| program and libraries | %.1f |\n", total / mib);
     for (int i = 0; i < ND_MEMORY_COUNT; i++) {
-        double bytes = (double)run->arenas[i].size;
-        if (i == ND_MEMORY_ACTIVATIONS)
-            bytes += (double)workspace;
+        const double bytes = (double)run->arenas[i].size;
         printf("| %s | %.1f |\n", nd_memory_category_name((nd_memory_category)i), bytes / mib);
         total += bytes;
     }
     const double loader = (double)nd_loader_bytes(run->loader);
-    total += loader;
+    total += loader + (double)workspace;
+    printf("| workspace of the backend | %.1f |\n", (double)workspace / mib);
     printf("| loader | %.1f |\n| **sum** | **%.1f** |\n", loader / mib, total / mib);
     const double rss = (double)nd_memory_resident(), peak = (double)nd_memory_resident_peak();
     printf("| resident set | %.1f (sum is %+.1f %%) |\n| its peak | %.1f (sum is %+.1f %%) |\n",

@@ -30,12 +30,15 @@ nd_status nd_cli_plan(int argc, char **argv)
 {
     nd_config_arguments source = {0};
     const char *memory = NULL;
+    bool workspace = false;
     int64_t ranks = 1;
     const nd_arg args[] = {
         {"--config", ND_ARG_TEXT, &source.config, "FILE",
          "a path, or the name of an installed config"},
         {"--set", ND_ARG_APPEND, &source.set, "SECTION.KEY=VALUE", "sets one key; may be repeated"},
         {"--ranks", ND_ARG_INT, &ranks, "N", "number of ranks (1)"},
+        {"--workspace", ND_ARG_FLAG, &workspace, NULL,
+         "also measure the backend's workspace, by a step of one layer on this machine"},
         {"--device-memory", ND_ARG_TEXT, &memory, "SIZE", "say whether it fits, e.g. 24GiB"},
     };
     const nd_command command = {"nanochat_dist plan --config FILE --ranks N [options]",
@@ -58,6 +61,8 @@ nd_status nd_cli_plan(int argc, char **argv)
     ND_TRY_GOTO(nd_config_arguments_load(&source, config), done);
     ND_TRY_GOTO(nd_config_check_model(config), done);
     ND_TRY_GOTO(nd_plan_create(config, (int)ranks, &plan), done);
+    if (workspace)
+        ND_TRY_GOTO(nd_plan_measure_workspace(config, &plan), done);
     nd_plan_print(&plan, config, bytes, stdout);
 done:
     nd_plan_destroy(&plan);

@@ -139,6 +139,7 @@ const nd_config_key nd_config_keys[] = {
     INT(logging, eval_samples, 0, MAX_COUNT, "64", "held-out sequences an evaluation; 0 is all"),
     INT(logging, checkpoint_interval, 0, MAX_COUNT, "500",
         "steps between checkpoints; 0 is only the end"),
+    BOOL(logging, checkpoint_at_end, "true", "write a checkpoint after the last step"),
     INT(logging, checkpoint_keep, 0, MAX_COUNT, "3", "newest checkpoints kept; 0 keeps all"),
     BOOL(logging, tensorboard, "true", "write TensorBoard event files"),
 };

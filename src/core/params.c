@@ -212,13 +212,17 @@ int64_t nd_params_total(const nd_params *params)
     return total;
 }
 
-void nd_param_initialize(const nd_param *param, uint64_t seed, float *values)
+void nd_param_initialize(const nd_param *param, uint64_t seed, int64_t first, int64_t count,
+                         float *values)
 {
-    const int64_t count = param->rows * param->cols;
-    if (param->role == ND_ROLE_NORM) {
-        for (int64_t i = 0; i < count; i++)
+    enum { PART = 1 << 16 };
+    const uint64_t key = nd_rng_key(seed, param->name);
+#pragma omp parallel for if (count > PART)
+    for (int64_t at = 0; at < count; at += PART) {
+        const int64_t end = at + PART < count ? at + PART : count;
+        if (param->role != ND_ROLE_NORM)
+            nd_rng_normal_fill(key, (uint64_t)(first + at), param->init_std, values + at, end - at);
+        for (int64_t i = at; param->role == ND_ROLE_NORM && i < end; i++)
             values[i] = 1.0f;
-        return;
     }
-    nd_rng_normal_fill(nd_rng_key(seed, param->name), 0, param->init_std, values, count);
 }

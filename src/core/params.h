@@ -81,8 +81,8 @@ int64_t nd_params_largest(const nd_params *params, nd_param_role role);
 /* Total number of weights. */
 int64_t nd_params_total(const nd_params *params);
 
-/* Fills `values` (rows*cols floats) with a parameter's initial values, from the seed and its name
- * alone. */
-void nd_param_initialize(const nd_param *param, uint64_t seed, float *values);
+/* Initial values of elements [first, first + count), from the seed and the parameter's name alone. */
+void nd_param_initialize(const nd_param *param, uint64_t seed, int64_t first, int64_t count,
+                         float *values);
 
 #endif

@@ -151,6 +151,11 @@ static nd_status start_workers(nd_loader *l)
     return ND_OK;
 }
 
+static int slots_of(const nd_loader_options *options)
+{
+    return options->async ? options->prefetch_batches + 1 : 1;
+}
+
 nd_status nd_loader_open(const nd_loader_options *options, nd_loader **loader)
 {
     nd_status status;
@@ -163,7 +168,7 @@ nd_status nd_loader_open(const nd_loader_options *options, nd_loader **loader)
     l->windows = nd_dataset_window_count(options->dataset);
     l->row = nd_dataset_seq_length(options->dataset) + 1;
     /* The caller holds one batch while prefetch_batches are read ahead. */
-    l->slot_count = options->async ? options->prefetch_batches + 1 : 1;
+    l->slot_count = slots_of(options);
     pthread_mutex_init(&l->mutex, NULL);
     pthread_cond_init(&l->work, NULL);
     pthread_cond_init(&l->ready, NULL);
@@ -238,6 +243,12 @@ nd_status nd_loader_next(nd_loader *loader, const int32_t **tokens, double *wait
 int64_t nd_loader_position(const nd_loader *loader)
 {
     return loader->options.start_sample + loader->batches_returned * loader->options.batch_size;
+}
+
+size_t nd_loader_planned_bytes(const nd_loader_options *options, int64_t seq_length)
+{
+    return (size_t)slots_of(options) * (size_t)(options->count * (seq_length + 1)) *
+           sizeof(int32_t);
 }
 
 size_t nd_loader_bytes(const nd_loader *loader)

@@ -39,7 +39,9 @@ nd_status nd_loader_next(nd_loader *loader, const int32_t **tokens, double *wait
 /* Global index of the first sample of the batch that nd_loader_next will return next. */
 int64_t nd_loader_position(const nd_loader *loader);
 
-/* Bytes held in prefetch buffers, for the memory report. */
+/* Bytes held in prefetch buffers, for the memory report; and those a loader of these options will hold,
+ * from sequences of `seq_length` tokens. */
 size_t nd_loader_bytes(const nd_loader *loader);
+size_t nd_loader_planned_bytes(const nd_loader_options *options, int64_t seq_length);
 
 #endif

@@ -77,17 +77,15 @@ static json_t *memory_json(const nd_run *run)
     json_t *mem = json_object();
     const size_t workspace = run->backend->ops.workspace_bytes(run->backend);
     const size_t loader = nd_loader_bytes(run->loader);
-    for (int i = 0; i < ND_MEMORY_COUNT; i++) {
-        size_t bytes = run->arenas[i].size;
-        if (i == ND_MEMORY_ACTIVATIONS)
-            bytes += workspace;
+    for (int i = 0; i < ND_MEMORY_COUNT; i++)
         json_object_set_new(mem, nd_memory_category_name((nd_memory_category)i),
-                            json_integer((json_int_t)bytes));
-    }
+                            json_integer((json_int_t)run->arenas[i].size));
+    json_object_set_new(mem, "workspace", json_integer((json_int_t)workspace));
     json_object_set_new(mem, "loader", json_integer((json_int_t)loader));
     json_object_set_new(mem, "program",
                         json_integer((json_int_t)nd_memory_program(workspace + loader)));
     json_object_set_new(mem, "rss", json_integer((json_int_t)nd_memory_resident()));
+    json_object_set_new(mem, "peak", json_integer((json_int_t)nd_memory_resident_peak()));
     return mem;
 }
 

@@ -48,6 +48,8 @@ static nd_status plan_rank(const nd_config *config, int rank, nd_plan *plan)
         plan->fullest = rank;
     if (rank > 0)
         goto done;
+    const nd_loader_options loader = nd_run_loader_options(run);
+    plan->loader = nd_loader_planned_bytes(&loader, config->training.seq_length);
     const nd_params *params = &run->model->params;
     plan->parameters = nd_params_total(params);
     for (int64_t i = 0; i < params->count; i++)
@@ -83,7 +85,7 @@ void nd_plan_destroy(nd_plan *plan)
 
 size_t nd_plan_rank_bytes(const nd_plan *plan, int rank)
 {
-    size_t total = 0;
+    size_t total = plan->loader + plan->workspace;
     for (int i = 0; i < ND_MEMORY_COUNT; i++)
         total += plan->bytes[rank][i];
     return total;
@@ -122,6 +124,37 @@ static void print_advice(const nd_plan *plan, const nd_config *config, FILE *out
             (double)(bytes[ND_MEMORY_MASTERS] + bytes[ND_MEMORY_OPTIMIZER]) / gib);
 }
 
+/* The E3 suite's table for 3B parameters, beside plans of that size. Optimizer and total depend on the
+ * systems that are on; the suite has no total for other combinations. */
+static void print_suite(const nd_plan *plan, const nd_config *config, FILE *out)
+{
+    const double gb = 1e9;
+    const bool eight = nd_config_state_bits(config) <= 8, galore = config->training.use_galore;
+    const bool checkpointing = config->hardware.gradient_checkpointing;
+    const size_t *bytes = plan->bytes[plan->fullest];
+    if (plan->parameters < 2500000000 || plan->parameters > 3500000000)
+        return;
+    fprintf(out, "beside the E3 suite's table for 3B (GB)   planned   the suite\n");
+    fprintf(out, "  weights: codes and masters            %9.1f   6\n",
+            (double)(bytes[ND_MEMORY_CODES] + bytes[ND_MEMORY_MASTERS]) / gb);
+    fprintf(out, "  optimizer                             %9.1f   %s\n",
+            (double)bytes[ND_MEMORY_OPTIMIZER] / gb,
+            eight && galore ? "0.6"
+            : eight         ? "1.7"
+            : galore        ? "4 to 6"
+                            : "12");
+    fprintf(out, "  activations                           %9.1f   %s\n",
+            (double)bytes[ND_MEMORY_ACTIVATIONS] / gb, checkpointing ? "6" : "8");
+    fprintf(out, "  total                                 %9.1f   %s\n\n",
+            (double)nd_plan_rank_bytes(plan, plan->fullest) / gb,
+            eight && galore && checkpointing ? "12.6"
+            : checkpointing                  ? "(none)"
+            : eight && galore                ? "(none)"
+            : eight                          ? "15.7"
+            : galore                         ? "18 to 20"
+                                             : "26");
+}
+
 void nd_plan_print(const nd_plan *plan, const nd_config *config, size_t device_memory, FILE *out)
 {
     const double mib = 1024.0 * 1024.0;
@@ -133,9 +166,16 @@ void nd_plan_print(const nd_plan *plan, const nd_config *config, size_t device_m
     for (int i = 0; i < ND_MEMORY_COUNT; i++)
         fprintf(out, "  %-12s %9.1f %9.1f\n", nd_memory_category_name((nd_memory_category)i),
                 (double)plan->bytes[0][i] / mib, (double)plan->bytes[plan->fullest][i] / mib);
+    fprintf(out, "  %-12s %9.1f %9.1f\n", "loader", (double)plan->loader / mib,
+            (double)plan->loader / mib);
+    if (plan->workspace > 0)
+        fprintf(out, "  %-12s %9.1f %9.1f\n", "workspace", (double)plan->workspace / mib,
+                (double)plan->workspace / mib);
     fprintf(out, "  %-12s %9.1f %9.1f\n", "sum", (double)nd_plan_rank_bytes(plan, 0) / mib,
             (double)nd_plan_rank_bytes(plan, plan->fullest) / mib);
-    fprintf(out, "  beside these: the program with its libraries, and the backend's workspace\n\n");
+    fprintf(out, "  beside these: the program with its libraries%s\n\n",
+            plan->workspace > 0 ? "" : ", and the backend's workspace (--workspace measures it)");
+    print_suite(plan, config, out);
     fprintf(out,
             "wire a step      %.1f MiB of gradients to owners, %.1f MiB of codes from them: "
             "%.2f bytes a parameter and rank\n",

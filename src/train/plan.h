@@ -9,6 +9,8 @@ typedef struct nd_plan {
     int ranks;
     size_t (*bytes)[ND_MEMORY_COUNT]; /* [ranks] */
     int fullest;                      /* rank with the largest sum */
+    size_t loader;                    /* prefetched batches of a rank */
+    size_t workspace;                 /* of the backend; 0 until measured */
     int64_t parameters, parameters_ternary;
     int64_t tokens_per_step;
     double flops_per_step;
@@ -19,6 +21,11 @@ typedef struct nd_plan {
 nd_status nd_plan_create(const nd_config *config, int ranks, nd_plan *plan);
 void nd_plan_destroy(nd_plan *plan);
 
+/* Fills plan->workspace: trains one step of a model of one layer with these widths, since workspace
+ * depends on shapes and not on how many layers have them. Takes the memory and time of that. */
+nd_status nd_plan_measure_workspace(const nd_config *config, nd_plan *plan);
+
+/* All of a rank: its categories, loader, and workspace where that was measured. */
 size_t nd_plan_rank_bytes(const nd_plan *plan, int rank);
 
 /* Tables of memory by category, wire and arithmetic; with `device_memory` > 0 whether it fits, and what

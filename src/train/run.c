@@ -133,28 +133,43 @@ done:
     return status;
 }
 
-static nd_status initialize_masters(nd_run *run)
+/* Some rows at a time, so that a large matrix needs no second copy of itself. */
+static nd_status initialize_master(nd_run *run, const nd_param *param, nd_view master,
+                                   float *values, nd_view device)
 {
     nd_backend *b = run->backend;
-    const nd_params *params = &run->model->params;
-    for (int64_t i = 0; i < params->count; i++) {
-        const nd_param *param = &params->list[i];
-        if (!run->masters[i].data)
-            continue;
-        float *values = malloc((size_t)(param->rows * param->cols) * sizeof *values);
-        if (!values)
-            return ND_FAIL(ND_ENOMEM, "no memory to initialise %s", param->name);
-        nd_param_initialize(param, (uint64_t)run->config.training.seed, values);
-        const nd_cview initial = nd_cview_of(values, ND_F32, param->rows, param->cols);
-        nd_status status = ND_OK;
-        if (run->masters[i].dtype == ND_F32)
-            status = b->ops.upload(b, run->masters[i].data, values, nd_view_bytes(initial));
-        else
-            status = b->ops.axpby(b, run->masters[i], 1.0f, initial, 0.0f);
-        free(values);
-        ND_TRY(status);
+    const int64_t chunk = device.cols, total = param->rows * param->cols;
+    for (int64_t first = 0; first < total; first += chunk) {
+        const int64_t count = total - first < chunk ? total - first : chunk;
+        char *at = (char *)master.data + (size_t)first * nd_dtype_size(master.dtype);
+        nd_param_initialize(param, (uint64_t)run->config.training.seed, first, count, values);
+        ND_TRY(b->ops.upload(b, device.data, values, (size_t)count * sizeof *values));
+        ND_TRY(b->ops.axpby(b, nd_view_of(at, master.dtype, 1, count), 1.0f,
+                            nd_cview_of(device.data, ND_F32, 1, count), 0.0f));
     }
     return ND_OK;
+}
+
+static nd_status initialize_masters(nd_run *run)
+{
+    enum { CHUNK = 1 << 22 };
+    nd_backend *b = run->backend;
+    const nd_params *params = &run->model->params;
+    const size_t bytes = CHUNK * sizeof(float);
+    void *memory = NULL;
+    float *values = malloc(bytes);
+    nd_status status =
+        values ? ND_OK
+               : ND_FAIL(ND_ENOMEM, "no memory to initialise parameters (%zu bytes)", bytes);
+    if (status == ND_OK)
+        status = b->ops.allocate(b, bytes, &memory);
+    for (int64_t i = 0; status == ND_OK && i < params->count; i++)
+        if (run->masters[i].data)
+            status = initialize_master(run, &params->list[i], run->masters[i], values,
+                                       nd_view_of(memory, ND_F32, 1, CHUNK));
+    b->ops.release(b, memory, bytes);
+    free(values);
+    return status;
 }
 
 nd_status nd_run_publish_weights(nd_run *run)
@@ -212,11 +227,11 @@ nd_status nd_run_create(const nd_config *config, nd_comm *comm, nd_run *run)
     return nd_run_publish_weights(run);
 }
 
-nd_status nd_run_start_loader(nd_run *run)
+nd_loader_options nd_run_loader_options(const nd_run *run)
 {
     const nd_config *c = &run->config;
     const int64_t local = run->local_micro_batches * run->model->config.micro_batch;
-    const nd_loader_options options = {
+    return (nd_loader_options){
         .dataset = run->train,
         .seed = (uint64_t)c->training.seed,
         .shuffle = true,
@@ -228,6 +243,11 @@ nd_status nd_run_start_loader(nd_run *run)
         .workers = (int)c->training.num_workers,
         .prefetch_batches = (int)c->training.prefetch_batches,
     };
+}
+
+nd_status nd_run_start_loader(nd_run *run)
+{
+    const nd_loader_options options = nd_run_loader_options(run);
     return nd_loader_open(&options, &run->loader);
 }
 

@@ -66,6 +66,9 @@ nd_status nd_run_create(const nd_config *config, nd_comm *comm, nd_run *run);
  * exist. */
 nd_status nd_run_prepare(nd_run *run);
 
+/* What the run's loader is started with. */
+nd_loader_options nd_run_loader_options(const nd_run *run);
+
 /* Starts the loader at the run's step. */
 nd_status nd_run_start_loader(nd_run *run);
 

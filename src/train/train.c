@@ -12,16 +12,18 @@
 #include <string.h>
 #include <time.h>
 
-/* FLOP/s of one rank's dense product in the compute type, the yardstick of mfu. */
+/* FLOP/s of one rank's dense product in the compute type, the yardstick of mfu. On a backend of its
+ * own, so that the run's workspace holds what steps need and nothing else. */
 static nd_status measure_peak(nd_run *run)
 {
     enum { SIDE = 1024, ROUNDS = 4 };
-    nd_backend *b = run->backend;
+    nd_backend *b;
     const nd_dtype type = run->model->config.compute;
     const size_t bytes = (size_t)SIDE * SIDE * nd_dtype_size(type);
     void *memory[3] = {NULL};
     nd_status status = ND_OK;
     double best = 0.0;
+    ND_TRY(nd_run_create_backend(&run->config, run->comm, &b));
     for (int i = 0; i < 3; i++)
         ND_TRY_GOTO(b->ops.allocate(b, bytes, &memory[i]), done);
     for (int round = 0; round < ROUNDS; round++) {
@@ -42,6 +44,7 @@ static nd_status measure_peak(nd_run *run)
 done:
     for (int i = 0; i < 3; i++)
         b->ops.release(b, memory[i], bytes);
+    nd_backend_destroy(b);
     return status;
 }
 
@@ -214,7 +217,8 @@ static nd_status step_loop(nd_run *run, nd_metrics *metrics)
                         (long long)run->step);
             return ND_ESTOPPED;
         }
-        if (due(run->step, c->logging.checkpoint_interval, last))
+        const int64_t end = c->logging.checkpoint_at_end ? last : -1;
+        if (due(run->step, c->logging.checkpoint_interval, end))
             ND_TRY(save(run));
     }
     nd_log_line(&run->log, "done    %lld steps, %.2fM tokens", (long long)run->step,
