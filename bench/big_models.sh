@@ -57,7 +57,7 @@ for model in "${models[@]}"; do
     printf 'in all %d s, initial weights included\n\n' $((SECONDS - started))
     printf '| MiB | planned | measured |\n|---|---|---|\n'
     for name in codes masters gradients optimizer activations workspace wire loader; do
-        planned=$(awk -v name="$name" '$1 == name { printf "%.0f", $2 }' "$directory/plan")
+        planned=$(awk -v name="$name" '$1 == name { printf "%.0f", $2; exit }' "$directory/plan")
         printf '| %s | %s | %s |\n' "$name" "${planned:--}" "$(category "$run/metrics.jsonl" "$name")"
     done
     awk -v peak="$(category "$run/metrics.jsonl" peak)" -v limit="$limit" -v of="$limit_of" 'BEGIN {

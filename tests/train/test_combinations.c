@@ -1,0 +1,118 @@
+/* Every combination of the systems: multi-token prediction, Collider, the asynchronous loader, 8-bit
+ * state, GaLore and gradient checkpointing. Each trains three steps with accumulation and clipping, and
+ * again with a break after the second, partly on other numbers of ranks; both end in the same state. */
+#include "support/run_files.h"
+#include "support/support.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+enum { MTP = 1, COLLIDER = 2, ASYNC = 4, EIGHT_BIT = 8, GALORE = 16, CHECKPOINTING = 32, ALL = 64 };
+
+static char directory[64], config[128];
+
+static void setup(void)
+{
+    strcpy(directory, nd_test_directory());
+    snprintf(config, sizeof config, "%s/config.ini", directory);
+    nd_test_write_config(config);
+}
+
+static void teardown(void)
+{
+    nd_test_remove_directory(directory);
+}
+
+TestSuite(combinations, .init = setup, .fini = teardown);
+
+static const char *text(int systems, int system)
+{
+    return systems & system ? "true" : "false";
+}
+
+/* The keys of a combination. 64 wide, so that matrices are large enough for states in 8 bits; projected
+ * matrices meet a new subspace in every other step. */
+static void write_arguments(int systems, char *arguments, size_t size)
+{
+    snprintf(arguments, size,
+             "--total-steps 3 --n-samples 16 --checkpoint-interval 0 --set model.hidden_dim=64 "
+             "--set training.micro_batch_size=2 --set training.warmup_steps=1 "
+             "--set training.grad_clip=0.5 --set logging.eval_interval=0 "
+             "--set logging.tensorboard=false --set training.mtp_schedule=linear "
+             "--set training.galore_rank=16 --set training.galore_update_freq=2 "
+             "--set training.collider_threshold=0.9 "
+             "--set training.use_mtp=%s --set training.use_collider=%s "
+             "--set training.use_async_loader=%s --set training.use_8bit_optim=%s "
+             "--set training.use_galore=%s --set hardware.gradient_checkpointing=%s",
+             text(systems, MTP), text(systems, COLLIDER), text(systems, ASYNC),
+             text(systems, EIGHT_BIT), text(systems, GALORE), text(systems, CHECKPOINTING));
+}
+
+/* Ranks of the run before and after the break. Starting several takes long, so that most combinations
+ * run alone, and each system does meet ranks. */
+static void choose_ranks(int systems, int *before, int *after)
+{
+    const int kind = (systems * 7 + systems / 8) % 16;
+    *before = kind == 3 ? 4 : 0;
+    *after = kind == 5 ? 2 : 0;
+}
+
+static void check_combination(int systems)
+{
+    char whole[128], cut[128], arguments[1024], more[1200], state[65];
+    double losses[2][ND_TEST_STEPS_MAX], kept[ND_TEST_STEPS_MAX], total[ND_TEST_STEPS_MAX];
+    int before, after;
+    snprintf(whole, sizeof whole, "%s/whole", directory);
+    snprintf(cut, sizeof cut, "%s/cut", directory);
+    write_arguments(systems, arguments, sizeof arguments);
+    choose_ranks(systems, &before, &after);
+    snprintf(more, sizeof more, "%s --resume none", arguments);
+    nd_test_train(0, 0, config, whole, more);
+    snprintf(more, sizeof more, "%s --resume none --epochs 1", arguments);
+    nd_test_train(before, 0, config, cut, more);
+    snprintf(more, sizeof more, "%s --resume auto", arguments);
+    nd_test_train(after, 0, config, cut, more);
+    cr_assert_eq(nd_test_metric(whole, "loss", losses[0]), 3);
+    cr_assert_eq(nd_test_metric(cut, "loss", losses[1]), 3);
+    for (int step = 0; step < 3; step++)
+        cr_assert(isfinite(losses[0][step]) && losses[0][step] == losses[1][step],
+                  "systems %d: step %d: %.17g, with a break %.17g", systems, step + 1,
+                  losses[0][step], losses[1][step]);
+    snprintf(state, sizeof state, "%s", nd_test_state(whole));
+    cr_assert_eq(strlen(state), 64);
+    cr_assert_str_eq(state, nd_test_state(cut), "systems %d", systems);
+    nd_test_metric(whole, "kept_fraction", kept);
+    nd_test_metric(whole, "total_loss", total);
+    cr_assert_eq(kept[0] < 1.0, (systems & COLLIDER) != 0, "systems %d: Collider keeps %g", systems,
+                 kept[0]);
+    cr_assert_eq(total[0] > losses[0][0], (systems & MTP) != 0, "systems %d: losses %g and %g",
+                 systems, losses[0][0], total[0]);
+}
+
+/* A quarter of them, so that tests can run beside each other. */
+static void check_quarter(int first)
+{
+    for (int systems = first; systems < ALL; systems += 4)
+        check_combination(systems);
+}
+
+Test(combinations, without_mtp_and_collider_train_and_resume_to_the_same_state)
+{
+    check_quarter(0);
+}
+
+Test(combinations, with_mtp_train_and_resume_to_the_same_state)
+{
+    check_quarter(MTP);
+}
+
+Test(combinations, with_collider_train_and_resume_to_the_same_state)
+{
+    check_quarter(COLLIDER);
+}
+
+Test(combinations, with_mtp_and_collider_train_and_resume_to_the_same_state)
+{
+    check_quarter(MTP | COLLIDER);
+}
