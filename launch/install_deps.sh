@@ -2,11 +2,12 @@
 # Installs the Debian packages that building, testing and the quickstart need, and only those that are
 # missing. Asks nothing. Without arguments: all of them.
 #
-#   launch/install_deps.sh [--build] [--test] [--quickstart] [--check]
+#   launch/install_deps.sh [--build] [--test] [--quickstart] [--report] [--check]
 #
 #   --build        what compiling and running nanochat_dist needs
 #   --test         what launch/test.sh and launch/coverage.sh need besides
 #   --quickstart   the text that launch/quickstart.sh trains on
+#   --report       what `nanochat_dist report` draws with; without it a report has no pictures
 #   --check        install nothing; name what is missing and exit 1 when something is
 set -euo pipefail
 
@@ -34,6 +35,7 @@ test  clang-format         checks the layout of the sources
 test  cppcheck             looks for mistakes without running anything
 test  gcovr                adds up line coverage
 quickstart rust-src        65 MB of Rust to learn from (/usr/src/rustc-*)
+report gnuplot-nox         pictures of loss curves and memory
 '
 
 fail() {
@@ -44,7 +46,7 @@ fail() {
 groups=' ' check=false
 for argument in "$@"; do
     case $argument in
-    --build | --test | --quickstart) groups+="${argument#--} " ;;
+    --build | --test | --quickstart | --report) groups+="${argument#--} " ;;
     --check) check=true ;;
     --help | -h)
         sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//;p}' "$0"
@@ -53,7 +55,7 @@ for argument in "$@"; do
     *) fail "unknown option '$argument' (see --help)" ;;
     esac
 done
-[ "$groups" = ' ' ] && groups=' build test quickstart '
+[ "$groups" = ' ' ] && groups=' build test quickstart report '
 
 wanted() { awk -v groups="$groups" 'NF && index(groups, " " $1 " ") { print $2 }' <<<"$packages"; }
 

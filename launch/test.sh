@@ -60,7 +60,7 @@ config_docs() {
 }
 
 say 'dependencies'
-launch/install_deps.sh --build --test
+launch/install_deps.sh --build --test --report
 say "build, preset $preset"
 cmake --preset "$preset" --log-level=WARNING
 cmake --build --preset "$preset" --parallel "$jobs"
