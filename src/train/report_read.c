@@ -77,13 +77,13 @@ static void read_memory(nd_report *report, nd_report_run *run, json_t *mem, nd_r
         if (!json_is_number(value))
             continue;
         const double bytes = json_number_value(value);
-        if (strcmp(key, "rss") == 0) {
-            step->rss = bytes;
+        if (strcmp(key, "rss") == 0 || strcmp(key, "peak") == 0) {
+            step->rss = fmax(step->rss, bytes); /* of NaN and a number, the number */
             continue;
         }
         const int at = category_index(report, key);
         if (at >= 0)
-            run->memory[at] = fmax(run->memory[at], bytes); /* of NaN and a number, the number */
+            run->memory[at] = fmax(run->memory[at], bytes);
     }
 }
 

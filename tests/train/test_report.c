@@ -77,7 +77,8 @@ static void write_metrics(const char *run, const curve *c)
             "17g,"
             "\"step_ms\":%.17g,\"data_wait_ms\":%.17g,\"comm_wait_ms\":0,\"comm_bytes\":10,"
             "\"kept_fraction\":1,\"mem\":{\"codes\":1000000,\"masters\":4000000,\"optimizer\":%.0f,"
-            "\"activations\":3000000,\"loader\":5,\"rss\":%d},\"restarts\":0,\"val_loss\":%.17g,"
+            "\"activations\":3000000,\"loader\":5,\"rss\":%d,\"peak\":25000000},\"restarts\":0,"
+            "\"val_loss\":%.17g,"
             "\"val_bpb\":1.5}\n",
             i + 1, 100 * (i + 1), c->val_loss[i] + 0.1, c->grad_norm[i], c->tokens_per_sec,
             c->step_ms, c->data_wait_ms, c->optimizer, 20000000 + i, c->val_loss[i]);
@@ -234,6 +235,7 @@ Test(report, optimizer_memory_is_compared_with_the_baseline_and_with_two_fp32_mo
     cr_assert_float_eq(claim->value, 1.0 - 1.0e6 / (8.0 * share), 1e-12);
     claim = claim_of(&report, "total memory", ND_REPORT_MUON_8BIT);
     cr_assert_float_eq(claim->value, 1.0 - 9.0 / 16.0, 1e-12); /* the loader is no part of it */
+    cr_assert_eq(nd_report_largest(&report.runs[0], ND_REPORT_FIELD(rss)), 25000000.0);
     claim = claim_of(&report, "activation memory", ND_REPORT_FULL);
     cr_assert_eq(claim->verdict, ND_VERDICT_NOT_MEASURABLE);
     ASSERT_HAS(claim->details, "no run of `full`");
