@@ -1,12 +1,15 @@
 #!/usr/bin/env bash
 # Installs the Debian packages that building, testing and the quickstart need, and only those that are
-# missing. Asks nothing. Without arguments: all of them.
+# missing. Asks nothing. Without arguments: all but those of --cluster.
 #
-#   launch/install_deps.sh [--build] [--test] [--quickstart] [--check]
+#   launch/install_deps.sh [--build] [--test] [--quickstart] [--report] [--cluster]
+#                          [--check]
 #
 #   --build        what compiling and running nanochat_dist needs
 #   --test         what launch/test.sh and launch/coverage.sh need besides
 #   --quickstart   the text that launch/quickstart.sh trains on
+#   --report       what `nanochat_dist report` draws with; without it a report has no pictures
+#   --cluster      a Slurm of two nodes on this machine, for tests/cluster
 #   --check        install nothing; name what is missing and exit 1 when something is
 set -euo pipefail
 
@@ -34,6 +37,12 @@ test  clang-format         checks the layout of the sources
 test  cppcheck             looks for mistakes without running anything
 test  gcovr                adds up line coverage
 quickstart rust-src        65 MB of Rust to learn from (/usr/src/rustc-*)
+report gnuplot-nox         pictures of loss curves and memory
+cluster slurmctld          the scheduler
+cluster slurmd             what runs on its nodes
+cluster slurm-client       sbatch, srun, scontrol
+cluster munge              lets them trust each other
+cluster iproute2           networks of namespaces
 '
 
 fail() {
@@ -44,7 +53,7 @@ fail() {
 groups=' ' check=false
 for argument in "$@"; do
     case $argument in
-    --build | --test | --quickstart) groups+="${argument#--} " ;;
+    --build | --test | --quickstart | --report | --cluster) groups+="${argument#--} " ;;
     --check) check=true ;;
     --help | -h)
         sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//;p}' "$0"
@@ -53,7 +62,7 @@ for argument in "$@"; do
     *) fail "unknown option '$argument' (see --help)" ;;
     esac
 done
-[ "$groups" = ' ' ] && groups=' build test quickstart '
+[ "$groups" = ' ' ] && groups=' build test quickstart report '
 
 wanted() { awk -v groups="$groups" 'NF && index(groups, " " $1 " ") { print $2 }' <<<"$packages"; }
 

@@ -10,10 +10,8 @@
 #   --dir DIR   keep tokenizer, shards and run in DIR (data/quickstart and runs/quickstart)
 set -euo pipefail
 
-fail() {
-    printf 'quickstart: %s\n' "$*" >&2
-    exit 1
-}
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+. "$root/launch/shared.sh"
 
 steps='' ranks=2 dir=''
 while [ $# -gt 0 ]; do
@@ -35,12 +33,10 @@ if [ -n "$dir" ]; then
     mkdir -p "$dir"
     dir=$(cd "$dir" && pwd)
 fi
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
+cd "$root"
 data=${dir:-data/quickstart}
 run=${dir:+$dir/run}
 run=${run:-runs/quickstart}
-program=build/release/nanochat_dist
-cores=$(nproc)
 
 summary='' stage='' stage_start=0 stages=0
 begin() {
@@ -57,34 +53,17 @@ begin install 'Debian packages that are missing'
 launch/install_deps.sh --build --quickstart
 
 begin build "the release build, in build/release"
-cmake --preset release -DBUILD_TESTING=OFF
-cmake --build --preset release --parallel "$cores" --target nanochat_dist
+build_program
 
 begin tokenizer '4096 pieces of text, learned from 12 MB of the Rust sources'
-corpus=$(find /usr/src -maxdepth 1 -name 'rustc-*' | sort | tail -n 1)
-[ -n "$corpus" ] || fail 'no /usr/src/rustc-*: the package rust-src did not leave its sources there'
-mkdir -p "$data"
-if [ -e "$data/tokenizer.model" ]; then
-    echo "reusing $data/tokenizer.model"
-else
-    "$program" tokenizer train --input "$corpus" --glob '*.rs' --vocab-size 4096 --max-bytes 12M \
-        --threads "$cores" --output "$data/tokenizer.model"
-fi
+rust_tokenizer "$data"
 
 begin pack 'all of the Rust sources as shards of tokens; 1 % of the documents is held out'
-if [ -e "$data/shards" ]; then
-    echo "reusing $data/shards"
-else # under another name until whole, so that an interrupted start leaves no half of it
-    "$program" pack --tokenizer "$data/tokenizer.model" --out "$data/shards.unfinished" \
-        --glob '*.rs' --overwrite "$corpus"
-    mv "$data/shards.unfinished" "$data/shards"
-fi
+rust_shards "$data"
 
 begin train "configs/quickstart.ini on $ranks rank(s) and $cores core(s); after a Ctrl-C, start again to go on"
-# Containers often run as root, which Open MPI wants said; --oversubscribe lets ranks share a core,
-# and --bind-to none lets every rank use its share of many.
-[ "$(id -u)" -ne 0 ] || export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
-mpirun --oversubscribe --bind-to none -np "$ranks" "$program" --config configs/quickstart.ini \
+launcher "$ranks"
+"${launch[@]}" "$program" --config configs/quickstart.ini \
     --data-path "$data/shards" --run-dir "$run" --resume auto ${steps:+--total-steps "$steps"}
 
 begin evaluate 'the held-out documents'

@@ -14,6 +14,7 @@ nd_status nd_cli_sample(int argc, char **argv);
 nd_status nd_cli_grad(int argc, char **argv);
 nd_status nd_cli_info(int argc, char **argv);
 nd_status nd_cli_plan(int argc, char **argv);
+nd_status nd_cli_report(int argc, char **argv);
 
 /* The end of a command that ran over ranks: an error that only this rank knows is printed with the rank
  * and takes the whole job down with its exit code; one that all share is left to rank 0. Releases

@@ -17,6 +17,7 @@ static const subcommand subcommands[] = {
     {"sample", nd_cli_sample, "generate text from a checkpoint"},
     {"grad", nd_cli_grad, "loss and every gradient of one batch, for cross-checks"},
     {"plan", nd_cli_plan, "memory, wire bytes and FLOPs of a run, before it starts"},
+    {"report", nd_cli_report, "tables and pictures of runs, claims beside measurements"},
     {"info", nd_cli_info, "what a shard or a checkpoint holds"},
 };
 

@@ -1,0 +1,108 @@
+#!/usr/bin/env bash
+# The five configurations of the E3 suite on the same text, one after another, and a report of them:
+# each claim beside what was measured, tables, loss curves and memory as pictures. By default the small
+# ones (configs/e3/small), 25 minutes at most on two cores.
+#
+#   launch/benchmark_e3.sh [--full] [--out DIR] [--seeds N] [--ranks N] [--steps N] [--data-path DIR]
+#
+#   --full           configs/e3, the real sizes: for a GPU
+#   --out DIR        leave everything in DIR (benchmark_results_<time>)
+#   --seeds N        every configuration with N seeds, 1234 and on (1)
+#   --ranks N        processes that train together (1)
+#   --steps N        optimizer steps instead of the configurations' own, to try it out
+#   --data-path DIR  packed shards to train on instead of the Rust sources
+set -euo pipefail
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+. "$root/launch/shared.sh"
+
+configs=configs/e3/small full='' out='' seeds=1 ranks=1 steps='' data_path=''
+while [ $# -gt 0 ]; do
+    case $1 in
+    --help | -h)
+        sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//;p}' "$0"
+        exit 0
+        ;;
+    --full)
+        full=yes configs=configs/e3
+        shift
+        ;;
+    --out | --data-path | --seeds | --ranks | --steps)
+        [ $# -gt 1 ] || fail "$1 needs a value (see --help)"
+        [[ $1 == --out || $1 == --data-path || $2 =~ ^[1-9][0-9]*$ ]] ||
+            fail "$1 is '$2'; expected a whole number from 1"
+        name=${1#--}
+        printf -v "${name//-/_}" %s "$2"
+        shift 2
+        ;;
+    *) fail "unknown option '$1' (see --help)" ;;
+    esac
+done
+# The report tells the commands as they are typed in the checkout.
+from_root() { (cd "$1" && pwd | sed "s|^$root/||"); }
+if [ -n "$data_path" ]; then
+    [ -d "$data_path" ] || fail "--data-path: no directory '$data_path'"
+    data_path=$(from_root "$data_path")
+fi
+out=${out:-$root/benchmark_results_$(date +%Y%m%d_%H%M%S)}
+mkdir -p "$out"
+out=$(from_root "$out")
+cd "$root"
+names=(baseline mtp_only muon_8bit galore2 full)
+
+say() { printf '\n== [%d s] %s\n' "$SECONDS" "$*"; }
+
+say 'Debian packages that are missing'
+launch/install_deps.sh --build --quickstart --report
+say 'the release build, in build/release'
+build_program
+if [ -z "$data_path" ]; then
+    pieces=$(sed -n 's/^vocab_size *= *\([0-9]*\).*/\1/p' "$configs/baseline.ini")
+    data=data/rust_$pieces
+    [ "$pieces" = 4096 ] && data=data/quickstart # the same text, packed alike
+    say "the Rust sources as shards of $pieces different tokens, in $data"
+    rust_tokenizer "$data" "$pieces"
+    rust_shards "$data"
+    data_path=$data/shards
+    [ -z "$full" ] || echo 'Twenty-two million tokens are seen many times over at this size; --data-path names more.'
+fi
+
+# Leaves RUN/ of the program, and beside it RUN/command.txt (what was run, how it ended) and
+# RUN/output.txt (what the terminal showed, with the errors that training.log does not hold).
+runs=()
+train() { # configuration, seed, directory
+    local run=$3 code=0 started=$SECONDS command=()
+    launcher "$ranks"
+    [ "$ranks" -eq 1 ] || command=("${launch[@]}")
+    command+=("$program" --config "$configs/$1.ini" --data-path "$data_path" --run-dir "$run"
+        --checkpoint-interval 0 --set training.seed="$2" ${steps:+--total-steps "$steps"})
+    mkdir -p "$run"
+    runs+=("$run")
+    echo "${command[*]}"
+    "${command[@]}" 2>&1 </dev/null | tee -i "$run/output.txt" || code=${PIPESTATUS[0]}
+    {
+        echo "${command[*]}"
+        echo "# ended with $code after $((SECONDS - started)) s"
+        [ "$code" -eq 0 ] || sed -n 's/^.*error: /# error: /p' "$run/output.txt"
+    } >"$run/command.txt"
+    [ "$code" -eq 0 ] || echo "benchmark_e3: $1 ended with $code; the others go on" >&2
+    # 75: stopped on a signal, which was meant for all of it.
+    [ "$code" -ne 75 ] && [ "$code" -ne 130 ]
+}
+
+failed=''
+for ((seed = 1234; seed < 1234 + seeds; seed++)); do
+    for name in "${names[@]}"; do
+        run=$out/$name
+        [ "$seed" -eq 1234 ] || run+=_seed_$seed
+        say "$name, seed $seed"
+        train "$name" "$seed" "$run" || break 2
+    done
+done
+for run in "${runs[@]}"; do
+    grep -q '^# ended with 0 ' "$run/command.txt" || failed+=" $(basename "$run")"
+done
+
+say 'the report'
+"$program" report "${runs[@]}" --out "$out"
+printf '\n== %d s for %d runs\n' "$SECONDS" ${#runs[@]}
+[ -z "$failed" ] || fail "did not finish:$failed (each one's output.txt says why)"

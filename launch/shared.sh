@@ -1,0 +1,58 @@
+# What scripts in launch/ share; to be sourced from the root of the checkout.
+
+fail() {
+    printf '%s: %s\n' "$(basename "$0" .sh)" "$*" >&2
+    exit 1
+}
+
+program=build/release/nanochat_dist
+cores=$(nproc)
+
+# Threads that spin while they wait take the cores from whoever else wants them.
+export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-passive}
+
+build_program() {
+    cmake --preset release -DBUILD_TESTING=OFF
+    cmake --build --preset release --parallel "$cores" --target nanochat_dist
+}
+
+# rust_tokenizer DIR [PIECES]: DIR/tokenizer.model, learned from the Rust sources of the package rust-src.
+rust_tokenizer() {
+    local corpus
+    corpus=$(rust_sources) || exit 1
+    mkdir -p "$1"
+    if [ -e "$1/tokenizer.model" ]; then
+        echo "reusing $1/tokenizer.model"
+    else
+        "$program" tokenizer train --input "$corpus" --glob '*.rs' --vocab-size "${2:-4096}" \
+            --max-bytes 12M --threads "$cores" --output "$1/tokenizer.model"
+    fi
+}
+
+# rust_shards DIR: DIR/shards, all of them packed with that tokenizer; 1 % of the documents is held out.
+rust_shards() {
+    local corpus
+    corpus=$(rust_sources) || exit 1
+    if [ -e "$1/shards" ]; then
+        echo "reusing $1/shards"
+    else # under another name until whole, so that an interrupted start leaves no half of it
+        "$program" pack --tokenizer "$1/tokenizer.model" --out "$1/shards.unfinished" \
+            --glob '*.rs' --overwrite "$corpus"
+        mv "$1/shards.unfinished" "$1/shards"
+    fi
+}
+
+rust_sources() {
+    local corpus
+    corpus=$(find /usr/src -maxdepth 1 -name 'rustc-*' | sort | tail -n 1)
+    [ -n "$corpus" ] || fail 'no /usr/src/rustc-*: the package rust-src did not leave its sources there'
+    echo "$corpus"
+}
+
+# launcher RANKS: sets `launch` to what starts the program on so many ranks of this machine.
+# Containers often run as root, which Open MPI wants said; --oversubscribe lets ranks share a core, and
+# --bind-to none lets every rank use its share of many.
+launcher() {
+    [ "$(id -u)" -ne 0 ] || export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
+    launch=(mpirun --oversubscribe --bind-to none -np "$1")
+}

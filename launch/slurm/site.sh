@@ -1,0 +1,29 @@
+# What differs from site to site, in one place. Read twice: by you before sbatch, for where jobs go,
+#
+#   . launch/slurm/site.sh && sbatch launch/slurm/cpu.sbatch --config full.ini --run-dir runs/full
+#
+# and by every job, for how ranks are started. What is set already stays as it is.
+
+# Where these files lie; a job finds them there again.
+export ND_SLURM=${ND_SLURM:-$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)}
+
+# Account, partition and whatever else sbatch must be told; see INPUT ENVIRONMENT VARIABLES in sbatch(1).
+# export SBATCH_ACCOUNT=...
+# export SBATCH_PARTITION=...
+# export SBATCH_QOS=...
+
+# The program, and what it needs to be found.
+# module load openmpi hdf5
+export ND_PROGRAM=${ND_PROGRAM:-$ND_SLURM/../../build/release/nanochat_dist}
+
+# How ranks are started: srun (with PMIx, which `srun --mpi=list` must name) or mpirun.
+export ND_LAUNCHER=${ND_LAUNCHER:-srun}
+export ND_SRUN_OPTIONS=${ND_SRUN_OPTIONS:---mpi=pmix}
+export ND_MPIRUN_OPTIONS=${ND_MPIRUN_OPTIONS:---bind-to none}
+
+# The network between nodes, for Open MPI: all interfaces unless some are named.
+# export OMPI_MCA_btl_tcp_if_include=ib0
+
+# Threads that spin while they wait take cores from others on shared nodes; on whole nodes `active` may be
+# a little faster.
+export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-passive}
