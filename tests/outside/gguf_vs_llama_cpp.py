@@ -174,7 +174,7 @@ def main():
     check(different == 0, f"tokens: {len(texts) - different} of {len(texts)} texts equal, {total} tokens")
     check(model.token_bos() == end, "llama.cpp begins with the mark between documents")
 
-    prompts = ["fn main() {", "use std::collections::HashMap;\n\nimpl", "/// Returns"]
+    prompts = ["pub fn new(", "use std::collections::HashMap;\n\nimpl", "/// Returns"]
     worst, scale = 0.0, 0.0
     for i, prompt in enumerate(prompts):
         path = f"{directory}/logits.f32"
