@@ -7,19 +7,34 @@
 
 enum { TEXT_SHOWN_MAX = 64, ELEMENTS_SHOWN = 4 };
 
-/* A text of the file, on one line and without what a terminal would obey. */
-static void print_text(nd_gguf_span text, FILE *out)
+/* The beginning of a text of the file, on one line and without what a terminal would obey. Returns the
+ * columns it takes, characters beyond ASCII counted by their bytes. */
+static int print_bytes(nd_gguf_span text, FILE *out)
 {
-    const size_t shown = text.bytes < TEXT_SHOWN_MAX ? text.bytes : TEXT_SHOWN_MAX;
-    fputc('"', out);
-    for (size_t i = 0; i < shown; i++) {
+    int columns = 0;
+    for (size_t i = 0; i < text.bytes && i < TEXT_SHOWN_MAX; i++) {
         const uint8_t byte = text.at[i];
         if (byte < ' ' || byte == 0x7f || byte == '"' || byte == '\\')
-            fprintf(out, "\\x%02x", byte);
+            columns += fprintf(out, "\\x%02x", byte);
         else
-            fputc(byte, out);
+            columns += fputc(byte, out) != EOF;
     }
-    fputs(shown < text.bytes ? "...\"" : "\"", out);
+    if (text.bytes > TEXT_SHOWN_MAX)
+        columns += fprintf(out, "...");
+    return columns;
+}
+
+static void print_name(nd_gguf_span name, int width, FILE *out)
+{
+    const int columns = print_bytes(name, out);
+    fprintf(out, "%*s ", columns < width ? width - columns : 0, "");
+}
+
+static void print_text(nd_gguf_span text, FILE *out)
+{
+    fputc('"', out);
+    print_bytes(text, out);
+    fputc('"', out);
 }
 
 static void print_element(const nd_gguf_pair *pair, const uint8_t **at, FILE *out)
@@ -41,7 +56,8 @@ static void print_element(const nd_gguf_pair *pair, const uint8_t **at, FILE *ou
 static void print_pair(const nd_gguf_pair *pair, FILE *out)
 {
     const uint8_t *at = pair->value;
-    fprintf(out, "  %-40.*s ", (int)pair->key.bytes, (const char *)pair->key.at);
+    fputs("  ", out);
+    print_name(pair->key, 40, out);
     if (!pair->array) {
         print_element(pair, &at, out);
     } else {
@@ -58,8 +74,9 @@ static void print_pair(const nd_gguf_pair *pair, FILE *out)
 
 static void print_tensor(const nd_gguf_tensor *t, FILE *out)
 {
-    fprintf(out, "  tensor %-28.*s %-7s [", (int)t->name.bytes, (const char *)t->name.at,
-            t->type->name);
+    fputs("  tensor ", out);
+    print_name(t->name, 28, out);
+    fprintf(out, "%-7s [", t->type->name);
     for (uint32_t d = t->dimensions; d-- > 0;)
         fprintf(out, "%" PRIu64 "%s", t->lengths[d], d > 0 ? ", " : "");
     fprintf(out, "] %" PRIu64 " bytes\n", t->bytes);
@@ -84,6 +101,23 @@ static nd_status verify_data(const nd_gguf *g, const char *path, FILE *out)
     return ND_OK;
 }
 
+void nd_gguf_describe(const nd_gguf *g, const char *path, size_t bytes, FILE *out)
+{
+    uint64_t weights = 0;
+    for (size_t i = 0; i < g->tensor_count; i++) {
+        const uint64_t *n = g->tensors[i].lengths;
+        weights += n[0] * n[1] * n[2] * n[3];
+    }
+    fprintf(out,
+            "GGUF %s\n  version %" PRIu32 ", %zu pairs, %zu tensors of %" PRIu64
+            " weights, %zu bytes\n",
+            path, g->version, g->pair_count, g->tensor_count, weights, bytes);
+    for (size_t i = 0; i < g->pair_count; i++)
+        print_pair(&g->pairs[i], out);
+    for (size_t i = 0; i < g->tensor_count; i++)
+        print_tensor(&g->tensors[i], out);
+}
+
 nd_status nd_gguf_print(const char *path, bool verify, FILE *out)
 {
     nd_mapped_file file;
@@ -91,19 +125,7 @@ nd_status nd_gguf_print(const char *path, bool verify, FILE *out)
     ND_TRY(nd_mapped_file_open(path, &file));
     nd_status status = nd_gguf_parse(file.bytes, file.size, path, &g);
     if (status == ND_OK) {
-        uint64_t weights = 0;
-        for (size_t i = 0; i < g.tensor_count; i++) {
-            const uint64_t *n = g.tensors[i].lengths;
-            weights += n[0] * n[1] * n[2] * n[3];
-        }
-        fprintf(out,
-                "GGUF %s\n  version %" PRIu32 ", %zu pairs, %zu tensors of %" PRIu64
-                " weights, %zu bytes\n",
-                path, g.version, g.pair_count, g.tensor_count, weights, file.size);
-        for (size_t i = 0; i < g.pair_count; i++)
-            print_pair(&g.pairs[i], out);
-        for (size_t i = 0; i < g.tensor_count; i++)
-            print_tensor(&g.tensors[i], out);
+        nd_gguf_describe(&g, path, file.size, out);
         if (verify)
             status = verify_data(&g, path, out);
         nd_gguf_free(&g);

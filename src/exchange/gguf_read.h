@@ -59,6 +59,9 @@ double nd_gguf_number(const nd_gguf_pair *pair);
 /* The text at `*at`, which moves behind it. */
 nd_gguf_span nd_gguf_next_text(const uint8_t **at);
 
+/* Prints pairs and tensors of a file of `bytes` bytes. */
+void nd_gguf_describe(const nd_gguf *gguf, const char *path, size_t bytes, FILE *out);
+
 /* What `info FILE.gguf` prints. With `verify` the data's digest is checked where the file has one.
  * Errors: ND_EDATA. */
 nd_status nd_gguf_print(const char *path, bool verify, FILE *out);

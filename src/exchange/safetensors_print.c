@@ -21,11 +21,11 @@ static void print_text(const char *text, FILE *out)
         fputs("...", out);
 }
 
-static void print_all(const nd_safetensors *f, const char *path, size_t size, FILE *out)
+void nd_safetensors_describe(const nd_safetensors *f, const char *path, size_t bytes, FILE *out)
 {
     const char *key;
     json_t *value;
-    fprintf(out, "safetensors %s\n  %zu tensors, %zu bytes\n", path, f->count, size);
+    fprintf(out, "safetensors %s\n  %zu tensors, %zu bytes\n", path, f->count, bytes);
     json_object_foreach(json_object_get(f->header, "__metadata__"), key, value)
     {
         fputs("  ", out);
@@ -53,7 +53,7 @@ nd_status nd_safetensors_print(const char *path, bool verify, FILE *out)
     ND_TRY(nd_mapped_file_open(path, &file));
     nd_status status = nd_safetensors_parse(file.bytes, file.size, path, &f);
     if (status == ND_OK) {
-        print_all(&f, path, file.size, out);
+        nd_safetensors_describe(&f, path, file.size, out);
         if (verify)
             status = nd_safetensors_verify(&f, path, &has_digest);
         if (status == ND_OK && verify)
