@@ -48,7 +48,7 @@ for reader in "${readers[@]}"; do
         $(pkg-config --cflags --libs jansson libcrypto) -o "$out/fuzz_$reader"
     mkdir -p "$out/found_$reader"
     echo "== $reader: $seconds s"
-    "$out/fuzz_$reader" -max_total_time="$seconds" -timeout=10 -rss_limit_mb=2048 -max_len=16384 \
+    "$out/fuzz_$reader" -max_total_time="$seconds" -timeout=60 -rss_limit_mb=2048 -max_len=16384 \
         -dict="tests/fuzz/$reader.dict" -artifact_prefix="$out/${reader}_" -print_final_stats=1 -verbosity=1 \
         "$out/found_$reader" "tests/fuzz/corpus/$reader" >"$out/$reader.log" 2>&1 ||
         { tail -40 "$out/$reader.log"; exit 1; }

@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
 # Installs the Debian packages that building, testing and the quickstart need, and only those that are
-# missing. Asks nothing. Without arguments: all of them.
+# missing. Asks nothing. Without arguments: all but those of --fuzz.
 #
-#   launch/install_deps.sh [--build] [--test] [--quickstart] [--check]
+#   launch/install_deps.sh [--build] [--test] [--quickstart] [--fuzz] [--check]
 #
 #   --build        what compiling and running nanochat_dist needs
 #   --test         what launch/test.sh and launch/coverage.sh need besides
 #   --quickstart   the text that launch/quickstart.sh trains on
+#   --fuzz         what launch/fuzz.sh needs
 #   --check        install nothing; name what is missing and exit 1 when something is
 set -euo pipefail
 
@@ -31,6 +32,7 @@ test  libcriterion-dev     the test framework
 test  clang-format         checks the layout of the sources
 test  cppcheck             looks for mistakes without running anything
 test  gcovr                adds up line coverage
+fuzz clang                 libFuzzer and its sanitizers
 quickstart rust-src        65 MB of Rust to learn from (/usr/src/rustc-*)
 '
 
@@ -42,7 +44,7 @@ fail() {
 groups=' ' check=false
 for argument in "$@"; do
     case $argument in
-    --build | --test | --quickstart) groups+="${argument#--} " ;;
+    --build | --test | --quickstart | --fuzz) groups+="${argument#--} " ;;
     --check) check=true ;;
     --help | -h)
         sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//;p}' "$0"
