@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Installs the Debian packages that building, testing and the quickstart need, and only those that are
-# missing. Asks nothing. Without arguments: all but those of --cluster.
+# missing. Asks nothing. Without arguments: all but those of --cluster and --fuzz.
 #
-#   launch/install_deps.sh [--build] [--test] [--quickstart] [--report] [--cluster]
+#   launch/install_deps.sh [--build] [--test] [--quickstart] [--report] [--cluster] [--fuzz]
 #                          [--check]
 #
 #   --build        what compiling and running nanochat_dist needs
@@ -10,6 +10,7 @@
 #   --quickstart   the text that launch/quickstart.sh trains on
 #   --report       what `nanochat_dist report` draws with; without it a report has no pictures
 #   --cluster      a Slurm of two nodes on this machine, for tests/cluster
+#   --fuzz         what launch/fuzz.sh needs
 #   --check        install nothing; name what is missing and exit 1 when something is
 set -euo pipefail
 
@@ -36,6 +37,7 @@ test  libcriterion-dev     the test framework
 test  clang-format         checks the layout of the sources
 test  cppcheck             looks for mistakes without running anything
 test  gcovr                adds up line coverage
+fuzz clang                 libFuzzer and its sanitizers
 quickstart rust-src        65 MB of Rust to learn from (/usr/src/rustc-*)
 report gnuplot-nox         pictures of loss curves and memory
 cluster slurmctld          the scheduler
@@ -53,7 +55,7 @@ fail() {
 groups=' ' check=false
 for argument in "$@"; do
     case $argument in
-    --build | --test | --quickstart | --report | --cluster) groups+="${argument#--} " ;;
+    --build | --test | --quickstart | --report | --cluster | --fuzz) groups+="${argument#--} " ;;
     --check) check=true ;;
     --help | -h)
         sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//;p}' "$0"

@@ -13,6 +13,8 @@ nd_status nd_cli_eval(int argc, char **argv);
 nd_status nd_cli_sample(int argc, char **argv);
 nd_status nd_cli_grad(int argc, char **argv);
 nd_status nd_cli_info(int argc, char **argv);
+nd_status nd_cli_export(int argc, char **argv);
+nd_status nd_cli_import(int argc, char **argv);
 nd_status nd_cli_plan(int argc, char **argv);
 nd_status nd_cli_report(int argc, char **argv);
 

@@ -1,9 +1,13 @@
 #include "cli/args.h"
 #include "cli/cli.h"
 #include "data/shard_info.h"
+#include "exchange/gguf_read.h"
+#include "exchange/safetensors_read.h"
 #include "train/checkpoint.h"
 
 #include <errno.h>
+#include <limits.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -21,10 +25,32 @@ static nd_status print_directory(const char *path, bool verify)
         if (access(manifest, F_OK) == 0)
             return nd_checkpoint_print(directory, verify, stdout);
     }
+    char model[PATH_MAX];
+    if (snprintf(model, sizeof model, "%s/model.safetensors", path) < PATH_MAX &&
+        access(model, F_OK) == 0)
+        return nd_safetensors_print(model, verify, stdout);
     return ND_FAIL(ND_ECHECKPOINT,
-                   "%.200s: holds no checkpoint (no manifest.json); name a .h5 file "
-                   "to look at a shard",
+                   "%.200s: holds no checkpoint (no manifest.json) and no model.safetensors; "
+                   "name a .h5 file to look at a shard",
                    path);
+}
+
+/* By its name's ending, else by its first bytes; a shard where neither tells. */
+static nd_status print_file(const char *path, bool verify)
+{
+    char first[9] = "";
+    const char *ending = strrchr(path, '.');
+    FILE *file = fopen(path, "rbe");
+    if (file) {
+        if (fread(first, 1, 9, file) != 9)
+            first[8] = '\0';
+        fclose(file);
+    }
+    if ((ending && strcmp(ending, ".gguf") == 0) || memcmp(first, "GGUF", 4) == 0)
+        return nd_gguf_print(path, verify, stdout);
+    if ((ending && strcmp(ending, ".safetensors") == 0) || first[8] == '{')
+        return nd_safetensors_print(path, verify, stdout);
+    return nd_shard_info_print(path, verify, stdout);
 }
 
 nd_status nd_cli_info(int argc, char **argv)
@@ -33,13 +59,14 @@ nd_status nd_cli_info(int argc, char **argv)
     nd_arg_list paths = {.count = 0};
     const nd_arg args[] = {
         {"--verify", ND_ARG_FLAG, &verify, NULL, "read everything and check every checksum"}};
-    const nd_command command = {"nanochat_dist info FILE.h5|DIR [--verify]",
-                                "What a shard or a checkpoint holds.", args, 1};
+    const nd_command command = {"nanochat_dist info FILE|DIR [--verify]",
+                                "What a shard, a checkpoint, a GGUF file or safetensors hold.",
+                                args, 1};
     ND_TRY(nd_args_parse(&command, argc, argv, &paths, &helped));
     if (helped)
         return ND_OK;
     if (paths.count == 0)
-        return ND_FAIL(ND_ECONFIG, "info needs a shard or a checkpoint's directory (see --help)");
+        return ND_FAIL(ND_ECONFIG, "info needs a file or a directory (see --help)");
     for (int i = 0; i < paths.count; i++) {
         struct stat info;
         if (stat(paths.items[i], &info) != 0)
@@ -47,7 +74,7 @@ nd_status nd_cli_info(int argc, char **argv)
         if (S_ISDIR(info.st_mode))
             ND_TRY(print_directory(paths.items[i], verify));
         else
-            ND_TRY(nd_shard_info_print(paths.items[i], verify, stdout));
+            ND_TRY(print_file(paths.items[i], verify));
     }
     return ND_OK;
 }

@@ -1,32 +1,18 @@
 #include "cli/args.h"
+#include "cli/chat.h"
 #include "cli/cli.h"
-#include "core/generate.h"
-#include "train/load_model.h"
+#include "cli/sampler.h"
 
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
 typedef struct sample_arguments {
-    const char *checkpoint, *prompt, *precision;
+    const char *checkpoint, *prompt, *precision, *stop, *user_prefix, *reply_prefix, *logits;
     int64_t max_tokens, top_k, seed, threads;
     double temperature;
-    bool ids;
+    bool ids, chat, no_activation_quant;
 } sample_arguments;
-
-static nd_status print_token(const sample_arguments *a, const nd_loaded_model *l, int32_t token)
-{
-    char *text = NULL;
-    size_t bytes = 0;
-    if (a->ids || !l->tokenizer) {
-        printf("%d ", token);
-    } else {
-        ND_TRY(nd_tokenizer_decode(l->tokenizer, &token, 1, &text, &bytes));
-        fwrite(text, 1, bytes, stdout);
-        free(text);
-    }
-    fflush(stdout);
-    return ND_OK;
-}
 
 /* The prompt's tokens, after the mark that documents are separated by. */
 static nd_status encode_prompt(const sample_arguments *a, const nd_loaded_model *l,
@@ -56,58 +42,74 @@ static nd_status encode_prompt(const sample_arguments *a, const nd_loaded_model 
                       : ND_FAIL(ND_EDATA, "the prompt is empty and the tokenizer has no EOS");
 }
 
-static nd_status generate(const sample_arguments *a, const nd_loaded_model *l, nd_generator *g,
-                          float *logits)
+static nd_status generate(const sample_arguments *a, nd_sampler *s)
 {
-    const nd_sampling sampling = {a->temperature, a->top_k, (uint64_t)a->seed};
-    const int end = l->tokenizer ? nd_tokenizer_eos(l->tokenizer) : -1;
     int32_t *tokens = NULL;
     size_t count = 0;
-    ND_TRY(encode_prompt(a, l, &tokens, &count));
-    nd_status status = nd_generator_feed(g, tokens, (int64_t)count, logits);
+    nd_reply_end end;
+    char *rest = NULL;
+    ND_TRY(encode_prompt(a, s->loaded, &tokens, &count));
+    const nd_status status = nd_sampler_feed(s, tokens, count);
     free(tokens);
-    if (status != ND_OK)
-        return status;
-    if (l->tokenizer && !a->ids)
+    ND_TRY(status);
+    if (s->loaded->tokenizer && !a->ids)
         fputs(a->prompt, stdout);
-    for (int64_t i = 0; status == ND_OK && i < a->max_tokens; i++) {
-        const int32_t next = nd_sample_token(&sampling, i, logits, l->model->config.vocab_size);
-        if (next == end)
-            break;
-        status = print_token(a, l, next);
-        if (status == ND_OK && i + 1 < a->max_tokens && g->length < g->max_tokens)
-            status = nd_generator_feed(g, &next, 1, logits);
-        else
-            break;
-    }
+    const nd_status replied = nd_sampler_reply(s, a->max_tokens, &end, &rest);
+    free(rest);
     fputc('\n', stdout);
+    return replied;
+}
+
+/* A reply ends where the model begins the next turn itself. */
+static nd_status converse(const sample_arguments *a, nd_sampler *s)
+{
+    const nd_chat_options options = {a->prompt, a->user_prefix, a->reply_prefix, a->max_tokens};
+    char *stop = NULL;
+    if (!s->loaded->tokenizer || a->ids)
+        return ND_FAIL(ND_ECONFIG, "--chat needs text: %s",
+                       a->ids ? "leave --ids out" : "the checkpoint holds no tokenizer");
+    if (!s->stop) {
+        size_t bytes = strlen(a->user_prefix);
+        while (bytes > 0 && a->user_prefix[bytes - 1] == ' ')
+            bytes--;
+        if (bytes > 0 && asprintf(&stop, "\n%.*s", (int)bytes, a->user_prefix) < 0)
+            return ND_FAIL(ND_ENOMEM, "no memory for the text that ends a reply");
+        s->stop = stop;
+    }
+    const nd_status status = nd_chat(s, &options);
+    free(stop);
     return status;
 }
 
-static nd_status sample(const sample_arguments *a, nd_loaded_model *l)
+static nd_status sample(const sample_arguments *a, const nd_loaded_model *l)
 {
-    nd_arena arena = {0};
-    nd_generator g = {0};
-    nd_status status = ND_OK;
-    const int64_t context = l->config.model.max_seq_len;
-    float *logits = malloc((size_t)l->config.model.vocab_size * sizeof *logits);
-    if (!logits)
-        return ND_FAIL(ND_ENOMEM, "no memory for logits");
-    nd_arena_start_measuring(&arena, "activations", l->backend);
-    ND_TRY_GOTO(nd_generator_take(&g, l->model, context, &arena), done);
-    ND_TRY_GOTO(nd_arena_commit(&arena), done);
-    ND_TRY_GOTO(nd_generator_take(&g, l->model, context, &arena), done);
-    ND_TRY_GOTO(generate(a, l, &g, logits), done);
-done:
-    nd_generator_destroy(&g);
-    nd_arena_release(&arena);
-    free(logits);
+    nd_sampler s = {.loaded = l,
+                    .sampling = {a->temperature, a->top_k, (uint64_t)a->seed},
+                    .ids = a->ids,
+                    .stop = a->stop};
+    if (a->logits) {
+        s.logits_out = fopen(a->logits, "wbe");
+        if (!s.logits_out)
+            return ND_FAIL(ND_EIO, "cannot write %s: %s", a->logits, strerror(errno));
+    }
+    nd_status status = nd_sampler_open(&s);
+    if (status == ND_OK) {
+        status = a->chat ? converse(a, &s) : generate(a, &s);
+        nd_sampler_close(&s);
+    }
+    if (s.logits_out && fclose(s.logits_out) != 0 && status == ND_OK)
+        status = ND_FAIL(ND_EIO, "cannot write %s: %s", a->logits, strerror(errno));
     return status;
 }
 
 nd_status nd_cli_sample(int argc, char **argv)
 {
-    sample_arguments a = {.prompt = "", .max_tokens = 128, .temperature = 0.8, .top_k = 40};
+    sample_arguments a = {.prompt = "",
+                          .user_prefix = "User: ",
+                          .reply_prefix = "\nAssistant:",
+                          .max_tokens = 128,
+                          .temperature = 0.8,
+                          .top_k = 40};
     const nd_arg args[] = {
         {"--checkpoint", ND_ARG_TEXT, &a.checkpoint, "DIR", "a checkpoint, or a run's directory"},
         {"--prompt", ND_ARG_TEXT, &a.prompt, "TEXT", "what to continue"},
@@ -117,6 +119,20 @@ nd_status nd_cli_sample(int argc, char **argv)
         {"--seed", ND_ARG_INT, &a.seed, "S", "of the draws (0)"},
         {"--precision", ND_ARG_TEXT, &a.precision, "fp32|bf16", "of activations (the run's)"},
         {"--threads", ND_ARG_INT, &a.threads, "N", "threads (all cores)"},
+        {"--stop", ND_ARG_TEXT, &a.stop, "TEXT",
+         "end where this text is generated, which is not printed (--chat: a new line and the "
+         "user's "
+         "prefix)"},
+        {"--chat", ND_ARG_FLAG, &a.chat, NULL,
+         "a conversation: a line of standard input, a reply, and so on; --prompt stands before it"},
+        {"--user-prefix", ND_ARG_TEXT, &a.user_prefix, "TEXT",
+         "--chat: what stands before your line ('User: ')"},
+        {"--reply-prefix", ND_ARG_TEXT, &a.reply_prefix, "TEXT",
+         "--chat: what stands before the reply (a new line and 'Assistant:')"},
+        {"--no-activation-quant", ND_ARG_FLAG, &a.no_activation_quant, NULL,
+         "leave activations unquantised"},
+        {"--logits", ND_ARG_TEXT, &a.logits, "FILE",
+         "write the logits after each token, the prompt's too: float32 [tokens, vocab_size]"},
         {"--ids", ND_ARG_FLAG, &a.ids, NULL, "print token numbers instead of text"},
     };
     const nd_command command = {"nanochat_dist sample --checkpoint DIR --prompt TEXT [options]",
@@ -141,7 +157,7 @@ nd_status nd_cli_sample(int argc, char **argv)
     const nd_load_options options = {.checkpoint = a.checkpoint,
                                      .precision = a.precision,
                                      .threads = a.threads,
-                                     .activation_quant = true};
+                                     .activation_quant = !a.no_activation_quant};
     if (status == ND_OK)
         status = nd_load_model(&options, comm, loaded);
     if (status == ND_OK) {

@@ -18,7 +18,9 @@ static const subcommand subcommands[] = {
     {"grad", nd_cli_grad, "loss and every gradient of one batch, for cross-checks"},
     {"plan", nd_cli_plan, "memory, wire bytes and FLOPs of a run, before it starts"},
     {"report", nd_cli_report, "tables and pictures of runs, claims beside measurements"},
-    {"info", nd_cli_info, "what a shard or a checkpoint holds"},
+    {"export", nd_cli_export, "write a checkpoint's model for llama.cpp or transformers"},
+    {"import", nd_cli_import, "make a checkpoint of a llama model in safetensors"},
+    {"info", nd_cli_info, "what a shard, a checkpoint or an exported model holds"},
 };
 
 enum { SUBCOMMAND_COUNT = sizeof subcommands / sizeof subcommands[0] };

@@ -170,8 +170,12 @@ static nd_status parse_piece(wire message, const char *name, nd_model_file *mode
         return ND_FAIL(ND_EDATA, "%s: piece %d has %s; the file is damaged", name, token,
                        isnan(score) ? "a score that is no number" : "no text");
     nd_piece *piece = &model->pieces[token];
-    *piece = (nd_piece){*storage, 0, score, (nd_piece_type)type};
     const size_t length = (size_t)(text.end - text.at);
+    *piece = (nd_piece){.text = *storage,
+                        .name = (const char *)text.at,
+                        .name_bytes = (uint32_t)length,
+                        .score = score,
+                        .type = (nd_piece_type)type};
     switch (type) {
     case ND_PIECE_BYTE: {
         const int byte = byte_of_name(text.at, length);

@@ -22,6 +22,8 @@ typedef enum nd_piece_type {
 typedef struct nd_piece {
     char *text; /* what the piece stands for: U+2581 is a space here; a byte piece is its byte */
     uint32_t bytes;
+    const char *name; /* as the file writes it, in the bytes that were parsed; not terminated */
+    uint32_t name_bytes;
     float score;
     nd_piece_type type;
 } nd_piece;
@@ -35,7 +37,8 @@ typedef struct nd_model_file {
 } nd_model_file;
 
 /* Accepts BPE models with byte fallback and identity normalisation. `name` is for messages. Errors:
- * ND_EDATA with what was expected and found; ND_ENOMEM. Nothing is to be freed after an error. */
+ * ND_EDATA with what was expected and found; ND_ENOMEM. Nothing is to be freed after an error. The names
+ * of pieces point into `bytes`. */
 nd_status nd_model_file_parse(const void *bytes, size_t size, const char *name,
                               nd_model_file *model);
 void nd_model_file_free(nd_model_file *model);

@@ -54,6 +54,10 @@ void nd_checkpoint_directory(const nd_config *config, char *path, size_t size);
  * checkpoints are untouched then. `path` (may be NULL) receives the directory. */
 nd_status nd_checkpoint_write(nd_run *run, char path[ND_CHECKPOINT_PATH_MAX]);
 
+/* The checkpoint that `path` means: itself, or its latest or checkpoints/latest. Errors: ND_ECHECKPOINT
+ * when none of them holds a manifest.json. */
+nd_status nd_checkpoint_resolve(const char *path, char out[ND_CHECKPOINT_PATH_MAX]);
+
 /* Opens the manifest and checks that every file is there with its size and, with `deep`, that every
  * byte of every file has its checksum. Errors: ND_ECHECKPOINT naming what is damaged. */
 nd_status nd_checkpoint_open(const char *directory, bool deep, nd_checkpoint *checkpoint);

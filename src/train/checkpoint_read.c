@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 enum { MANIFEST_BYTES_MAX = 1 << 28 };
 
@@ -83,6 +84,24 @@ nd_status nd_checkpoint_open(const char *directory, bool deep, nd_checkpoint *c)
     if (status != ND_OK)
         nd_checkpoint_close(c);
     return status;
+}
+
+nd_status nd_checkpoint_resolve(const char *path, char out[ND_CHECKPOINT_PATH_MAX])
+{
+    static const char *const places[] = {"", "/latest", "/checkpoints/latest"};
+    for (size_t i = 0; i < sizeof places / sizeof places[0]; i++) {
+        char manifest[ND_CHECKPOINT_PATH_MAX + 32];
+        if (snprintf(out, ND_CHECKPOINT_PATH_MAX, "%s%s", path, places[i]) >=
+            ND_CHECKPOINT_PATH_MAX)
+            break;
+        snprintf(manifest, sizeof manifest, "%s/manifest.json", out);
+        if (access(manifest, F_OK) == 0)
+            return ND_OK;
+    }
+    return ND_FAIL(ND_ECHECKPOINT,
+                   "%.200s: no checkpoint: neither it nor its latest or "
+                   "checkpoints/latest holds a manifest.json",
+                   path);
 }
 
 int64_t nd_checkpoint_find(const nd_checkpoint *c, const char *param, const char *part)
@@ -180,6 +199,30 @@ nd_status nd_checkpoint_supersede(const char *directory, int64_t step, nd_log *l
     return status;
 }
 
+/* Whether there is anything of an optimizer. An imported model has masters alone: its optimizer starts as
+ * that of a new run, and the masters may become another type. */
+static bool has_state(const nd_checkpoint *c)
+{
+    for (int64_t i = 0; i < c->tensor_count; i++)
+        if (strcmp(c->tensors[i].part, "master") != 0)
+            return true;
+    return c->step > 0;
+}
+
+static nd_status upload_converted(nd_backend *b, nd_view into, const void *host, size_t bytes)
+{
+    void *device = NULL;
+    nd_status status = ND_OK;
+    ND_TRY_GOTO(b->ops.allocate(b, bytes, &device), done);
+    ND_TRY_GOTO(b->ops.upload(b, device, host, bytes), done);
+    ND_TRY_GOTO(
+        b->ops.axpby(b, into, 1.0f, nd_cview_of(device, ND_F32, into.rows, into.cols), 0.0f), done);
+    ND_TRY_GOTO(b->ops.synchronize(b), done);
+done:
+    b->ops.release(b, device, bytes);
+    return status;
+}
+
 static nd_status restore_tensor(nd_run *run, const nd_checkpoint *c, const nd_param *param,
                                 const char *part, nd_view into)
 {
@@ -191,20 +234,23 @@ static nd_status restore_tensor(nd_run *run, const nd_checkpoint *c, const nd_pa
                        "(another optimizer, state_bits, galore_rank or model?)",
                        c->directory, part, param->name);
     const nd_checkpoint_tensor *t = &c->tensors[index];
-    if (t->rows != into.rows || t->cols != into.cols || t->dtype != into.dtype)
+    const bool convert = !has_state(c) && t->dtype == ND_F32;
+    if (t->rows != into.rows || t->cols != into.cols || (t->dtype != into.dtype && !convert))
         return ND_FAIL(ND_ECHECKPOINT,
                        "%s: %s of %s is %s [%lld, %lld], this configuration needs "
                        "%s [%lld, %lld]",
                        c->directory, part, param->name, nd_dtype_name(t->dtype), (long long)t->rows,
                        (long long)t->cols, nd_dtype_name(into.dtype), (long long)into.rows,
                        (long long)into.cols);
-    const size_t bytes = nd_view_bytes(nd_read(into));
+    const size_t bytes = (size_t)nd_view_count(nd_read(into)) * nd_dtype_size(t->dtype);
     void *host = malloc(bytes);
     if (!host)
         return ND_FAIL(ND_ENOMEM, "no memory to read %s (%zu bytes)", param->name, bytes);
     nd_status status = nd_checkpoint_read(c, index, host);
-    if (status == ND_OK)
+    if (status == ND_OK && t->dtype == into.dtype)
         status = b->ops.upload(b, into.data, host, bytes);
+    else if (status == ND_OK)
+        status = upload_converted(b, into, host, bytes);
     free(host);
     return status;
 }
@@ -263,7 +309,7 @@ static nd_status restore_own(nd_run *run, const nd_checkpoint *c)
         if (!run->masters[i].data)
             continue;
         ND_TRY(restore_tensor(run, c, param, "master", run->masters[i]));
-        const int count = nd_optimizer_states(run->optimizer, i, states);
+        const int count = has_state(c) ? nd_optimizer_states(run->optimizer, i, states) : 0;
         for (int s = 0; s < count; s++)
             ND_TRY(restore_tensor(run, c, param, states[s].name, states[s].view));
     }
@@ -278,12 +324,12 @@ nd_status nd_checkpoint_restore(nd_run *run, const char *directory)
         status = check_tokenizer(run, &c);
         if (status == ND_OK)
             status = restore_own(run, &c);
-        if (status == ND_OK)
+        if (status == ND_OK && has_state(&c))
             status = log_differences(run, &c);
         run->step = c.step;
         run->tokens = c.tokens;
         run->next_sample = c.next_sample;
-        run->restarts = c.restarts + 1;
+        run->restarts = c.restarts + has_state(&c);
         nd_checkpoint_close(&c);
     }
     ND_TRY(nd_run_agree(run->comm, status));

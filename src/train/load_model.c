@@ -2,26 +2,6 @@
 
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
-
-/* The checkpoint a path means. */
-static nd_status resolve(const char *path, char out[ND_CHECKPOINT_PATH_MAX])
-{
-    static const char *const places[] = {"", "/latest", "/checkpoints/latest"};
-    for (size_t i = 0; i < sizeof places / sizeof places[0]; i++) {
-        char manifest[ND_CHECKPOINT_PATH_MAX + 32];
-        if (snprintf(out, ND_CHECKPOINT_PATH_MAX, "%s%s", path, places[i]) >=
-            ND_CHECKPOINT_PATH_MAX)
-            break;
-        snprintf(manifest, sizeof manifest, "%s/manifest.json", out);
-        if (access(manifest, F_OK) == 0)
-            return ND_OK;
-    }
-    return ND_FAIL(ND_ECHECKPOINT,
-                   "%.200s: no checkpoint: neither it nor its latest or "
-                   "checkpoints/latest holds a manifest.json",
-                   path);
-}
 
 static nd_status load_weights(nd_loaded_model *l, const nd_checkpoint *c)
 {
@@ -105,7 +85,7 @@ nd_status nd_load_model(const nd_load_options *options, const nd_comm *comm, nd_
 {
     nd_checkpoint c;
     memset(l, 0, sizeof *l);
-    ND_TRY(resolve(options->checkpoint, l->directory));
+    ND_TRY(nd_checkpoint_resolve(options->checkpoint, l->directory));
     ND_TRY(nd_checkpoint_open(l->directory, true, &c));
     const nd_status status = load(options, comm, &c, l);
     nd_checkpoint_close(&c);

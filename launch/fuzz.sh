@@ -1,0 +1,63 @@
+#!/usr/bin/env bash
+# Fuzzes the readers of foreign files with libFuzzer, under the address and undefined-behaviour sanitizers.
+# Needs clang with its runtime libraries (Debian: clang). Without it, tests/exchange/test_fuzz_corpus.c
+# replays the corpus and mutates it blindly.
+#
+#   launch/fuzz.sh [--seconds N] [--keep] [gguf|safetensors]...
+#
+#   --seconds N  how long each reader is fuzzed (60); readers run one after another
+#   --keep       add what reached new code to tests/fuzz/corpus, minimised
+#
+# A file that breaks a reader is left in build/fuzz, and the exit code is 1.
+set -euo pipefail
+
+seconds=60 keep=false readers=()
+while [ $# -gt 0 ]; do
+    case $1 in
+    --help | -h)
+        sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//;p}' "$0"
+        exit 0
+        ;;
+    --seconds)
+        [ $# -gt 1 ] || { echo "fuzz: --seconds needs a value (see --help)" >&2; exit 2; }
+        seconds=$2
+        shift
+        ;;
+    --keep) keep=true ;;
+    gguf | safetensors) readers+=("$1") ;;
+    *)
+        echo "fuzz: unknown argument '$1' (see --help)" >&2
+        exit 2
+        ;;
+    esac
+    shift
+done
+[ ${#readers[@]} -gt 0 ] || readers=(gguf safetensors)
+command -v clang >/dev/null || { echo "fuzz: clang is missing (Debian: apt-get install clang)" >&2; exit 1; }
+
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+out=build/fuzz
+mkdir -p $out
+sources=(tests/support/fuzz_readers.c src/exchange/{gguf_read,gguf_print,ggml_types,mapped_file}.c
+    src/exchange/{safetensors_read,safetensors_print}.c src/core/{error,sha256,float_formats}.c)
+for reader in "${readers[@]}"; do
+    echo "== $reader: building"
+    # shellcheck disable=SC2046
+    clang -std=gnu11 -g -O1 -D_GNU_SOURCE -fsanitize=fuzzer,address,undefined \
+        -fno-sanitize-recover=undefined -Isrc -Itests "tests/fuzz/fuzz_$reader.c" "${sources[@]}" \
+        $(pkg-config --cflags --libs jansson libcrypto) -o "$out/fuzz_$reader"
+    mkdir -p "$out/found_$reader"
+    echo "== $reader: $seconds s"
+    "$out/fuzz_$reader" -max_total_time="$seconds" -timeout=60 -rss_limit_mb=2048 -max_len=16384 \
+        -dict="tests/fuzz/$reader.dict" -artifact_prefix="$out/${reader}_" -print_final_stats=1 -verbosity=1 \
+        "$out/found_$reader" "tests/fuzz/corpus/$reader" >"$out/$reader.log" 2>&1 ||
+        { tail -40 "$out/$reader.log"; exit 1; }
+    grep -E '^(Done|stat::)|INITED' "$out/$reader.log"
+    grep -oE 'cov: [0-9]+ ft: [0-9]+ corp: [0-9]+' "$out/$reader.log" | tail -1
+    if $keep; then
+        mkdir -p "$out/merged_$reader"
+        "$out/fuzz_$reader" -merge=1 -max_len=4096 "$out/merged_$reader" "tests/fuzz/corpus/$reader" \
+            "$out/found_$reader" >>"$out/$reader.log" 2>&1
+        cp -n "$out/merged_$reader"/* "tests/fuzz/corpus/$reader/"
+    fi
+done

@@ -1,0 +1,113 @@
+#include "cli/chat.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+typedef struct chat {
+    nd_sampler *sampler;
+    const nd_chat_options *options;
+    bool terminal;
+    bool started;
+    char *rest; /* of the last reply: printed, but not in the cache */
+} chat;
+
+/* What the model sees of a turn before its reply. */
+static nd_status turn_text(const chat *c, const char *line, char **text)
+{
+    const char *parts[] = {c->rest ? c->rest : "", c->started ? "\n" : c->options->prompt,
+                           c->options->user_prefix, line, c->options->reply_prefix};
+    size_t bytes = 1;
+    for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++)
+        bytes += strlen(parts[i]);
+    char *at = *text = malloc(bytes);
+    if (!at)
+        return ND_FAIL(ND_ENOMEM, "no memory for a turn of %zu bytes", bytes);
+    for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++)
+        at = stpcpy(at, parts[i]);
+    return ND_OK;
+}
+
+static bool is_full(const chat *c, size_t needed)
+{
+    const int64_t room = nd_sampler_room(c->sampler);
+    if ((int64_t)needed < room)
+        return false;
+    fprintf(
+        stderr,
+        "the context of %lld tokens is full (%lld free, %zu needed): the conversation ends here\n",
+        (long long)c->sampler->generator.max_tokens, (long long)room, needed);
+    return true;
+}
+
+static nd_status feed_turn(chat *c, const char *line, bool *full)
+{
+    const nd_tokenizer *tokenizer = c->sampler->loaded->tokenizer;
+    const int32_t mark = nd_sampler_mark(c->sampler);
+    char *text = NULL;
+    int32_t *tokens = NULL;
+    size_t count = 0;
+    nd_status status = turn_text(c, line, &text);
+    if (status == ND_OK)
+        status = nd_tokenizer_encode(tokenizer, text, strlen(text), &tokens, &count);
+    free(text);
+    if (status == ND_OK && !c->started && mark >= 0)
+        status = nd_sampler_feed(c->sampler, &mark, 1);
+    if (status == ND_OK) {
+        *full = is_full(c, count);
+        if (!*full && count > 0)
+            status = nd_sampler_feed(c->sampler, tokens, count);
+    }
+    free(tokens);
+    free(c->rest);
+    c->rest = NULL;
+    c->started = true;
+    return status;
+}
+
+/* The reply's prefix without what a terminal has already done: the line's end was typed. */
+static void show_reply_prefix(const chat *c)
+{
+    const char *prefix = c->options->reply_prefix;
+    if (c->terminal)
+        fputs(prefix + (prefix[0] == '\n'), stdout);
+}
+
+static nd_status one_turn(chat *c, const char *line, bool *ended)
+{
+    nd_reply_end end;
+    ND_TRY(feed_turn(c, line, ended));
+    if (*ended)
+        return ND_OK;
+    show_reply_prefix(c);
+    ND_TRY(nd_sampler_reply(c->sampler, c->options->max_tokens, &end, &c->rest));
+    fputc('\n', stdout);
+    fflush(stdout);
+    *ended = end == ND_REPLY_FULL && is_full(c, 1);
+    return ND_OK;
+}
+
+nd_status nd_chat(nd_sampler *sampler, const nd_chat_options *options)
+{
+    chat c = {.sampler = sampler, .options = options, .terminal = isatty(STDIN_FILENO)};
+    char *line = NULL;
+    size_t room = 0;
+    bool ended = false;
+    nd_status status = ND_OK;
+    while (status == ND_OK && !ended) {
+        if (c.terminal)
+            fputs(options->user_prefix, stdout);
+        fflush(stdout);
+        const ssize_t bytes = getline(&line, &room, stdin);
+        if (bytes < 0)
+            break;
+        if (bytes > 0 && line[bytes - 1] == '\n')
+            line[bytes - 1] = '\0';
+        status = one_turn(&c, line, &ended);
+    }
+    if (c.terminal && !ended)
+        fputc('\n', stdout);
+    free(line);
+    free(c.rest);
+    return status;
+}

@@ -1,0 +1,25 @@
+/* A conversation: lines of the standard input and the model's replies, in one context whose keys and values
+ * are kept from turn to turn.
+ *
+ * Models trained here know no roles, so a turn is plain text:
+ *
+ *   USER_PREFIX line REPLY_PREFIX reply
+ *
+ * with a line's end between two turns, the mark between documents and the prompt, if any, before the
+ * first. A reply ends at the stop text, at the model's own mark, or after max_tokens. */
+#ifndef ND_CLI_CHAT_H
+#define ND_CLI_CHAT_H
+
+#include "cli/sampler.h"
+
+typedef struct nd_chat_options {
+    const char *prompt; /* what stands before the first turn */
+    const char *user_prefix, *reply_prefix;
+    int64_t max_tokens; /* of one reply */
+} nd_chat_options;
+
+/* Until the input ends or the context is full, which is said on standard error. Prefixes are shown when the
+ * input is a terminal; else only replies are printed, each with a line's end. */
+nd_status nd_chat(nd_sampler *sampler, const nd_chat_options *options);
+
+#endif

@@ -1,0 +1,83 @@
+#include "cli/args.h"
+#include "cli/cli.h"
+#include "exchange/export.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+typedef struct export_arguments {
+    const char *checkpoint, *format, *type, *out;
+} export_arguments;
+
+/* Index of `type` among the format's types, the first when it is NULL. */
+static nd_status choose(const char *format, const char *type, const char *const *types,
+                        size_t count, size_t *chosen)
+{
+    *chosen = 0;
+    for (size_t i = 0; type && i < count; i++) {
+        if (strcmp(type, types[i]) == 0) {
+            *chosen = i;
+            return ND_OK;
+        }
+    }
+    if (!type)
+        return ND_OK;
+    char list[128] = "";
+    for (size_t i = 0; i < count; i++) {
+        strcat(list, i ? ", " : "");
+        strcat(list, types[i]);
+    }
+    return ND_FAIL(ND_ECONFIG, "--type '%.40s': --format %s takes %s", type, format, list);
+}
+
+static nd_status export(const export_arguments *a, nd_source *s)
+{
+    static const char *const gguf_types[] = {"tq2_0", "tq1_0", "q2_0", "f16", "f32"};
+    static const char *const tensor_types[] = {"bf16", "f32"};
+    const bool gguf = strcmp(a->format, "gguf") == 0;
+    size_t type;
+    if (!gguf && strcmp(a->format, "safetensors") != 0)
+        return ND_FAIL(ND_ECONFIG, "--format '%.40s' is neither gguf nor safetensors", a->format);
+    if (gguf)
+        ND_TRY(choose("gguf", a->type, gguf_types, 5, &type));
+    else
+        ND_TRY(choose("safetensors", a->type, tensor_types, 2, &type));
+    ND_TRY(nd_source_open(a->checkpoint, s));
+    const nd_status status = gguf ? nd_export_gguf(s, (nd_gguf_export_type)type, a->out)
+                                  : nd_export_safetensors(s, type == 0, a->out);
+    if (status == ND_OK)
+        printf("exported %s to %s (%s, %s)\n", s->directory, a->out, a->format,
+               gguf ? gguf_types[type] : tensor_types[type]);
+    nd_source_close(s);
+    return status;
+}
+
+nd_status nd_cli_export(int argc, char **argv)
+{
+    export_arguments a = {.format = "gguf"};
+    const nd_arg args[] = {
+        {"--checkpoint", ND_ARG_TEXT, &a.checkpoint, "DIR", "a checkpoint, or a run's directory"},
+        {"--format", ND_ARG_TEXT, &a.format, "gguf|safetensors",
+         "a file for llama.cpp (the default) or a directory for transformers"},
+        {"--type", ND_ARG_TEXT, &a.type, "TYPE",
+         "of the projections; gguf: tq2_0 (the default), tq1_0, q2_0, f16, f32; safetensors: bf16 "
+         "(the default), f32"},
+        {"--out", ND_ARG_TEXT, &a.out, "PATH", "the file or directory to write"},
+    };
+    const nd_command command = {
+        "nanochat_dist export --checkpoint DIR --out PATH [--format FORMAT] [--type TYPE]",
+        "Writes a checkpoint's model for llama.cpp or transformers.", args,
+        sizeof args / sizeof args[0]};
+    bool helped;
+    ND_TRY(nd_args_parse(&command, argc, argv, NULL, &helped));
+    if (helped)
+        return ND_OK;
+    if (!a.checkpoint || !a.out)
+        return ND_FAIL(ND_ECONFIG, "export needs --checkpoint DIR and --out PATH (see --help)");
+    nd_source *source = malloc(sizeof *source);
+    if (!source)
+        return ND_FAIL(ND_ENOMEM, "no memory for an export");
+    const nd_status status = export(&a, source);
+    free(source);
+    return status;
+}

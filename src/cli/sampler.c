@@ -1,0 +1,154 @@
+#include "cli/sampler.h"
+
+#include "cli/text_stream.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+nd_status nd_sampler_open(nd_sampler *s)
+{
+    const nd_loaded_model *l = s->loaded;
+    const int64_t context = l->config.model.max_seq_len;
+    nd_status status = ND_OK;
+    s->logits = malloc((size_t)l->config.model.vocab_size * sizeof *s->logits);
+    if (!s->logits)
+        return ND_FAIL(ND_ENOMEM, "no memory for logits");
+    nd_arena_start_measuring(&s->arena, "activations", l->backend);
+    ND_TRY_GOTO(nd_generator_take(&s->generator, l->model, context, &s->arena), failed);
+    ND_TRY_GOTO(nd_arena_commit(&s->arena), failed);
+    ND_TRY_GOTO(nd_generator_take(&s->generator, l->model, context, &s->arena), failed);
+    return ND_OK;
+failed:
+    nd_sampler_close(s);
+    return status;
+}
+
+void nd_sampler_close(nd_sampler *s)
+{
+    nd_generator_destroy(&s->generator);
+    if (s->arena.backend)
+        nd_arena_release(&s->arena);
+    free(s->logits);
+    s->logits = NULL;
+}
+
+int32_t nd_sampler_mark(const nd_sampler *s)
+{
+    return s->loaded->tokenizer ? nd_tokenizer_eos(s->loaded->tokenizer) : -1;
+}
+
+int64_t nd_sampler_room(const nd_sampler *s)
+{
+    return s->generator.max_tokens - s->generator.length;
+}
+
+nd_status nd_sampler_feed(nd_sampler *s, const int32_t *tokens, size_t count)
+{
+    if (!s->logits_out)
+        return nd_generator_feed(&s->generator, tokens, (int64_t)count, s->logits);
+    const size_t row = (size_t)s->loaded->config.model.vocab_size;
+    for (size_t i = 0; i < count; i++) {
+        ND_TRY(nd_generator_feed(&s->generator, &tokens[i], 1, s->logits));
+        if (fwrite(s->logits, sizeof *s->logits, row, s->logits_out) != row)
+            return ND_FAIL(ND_EIO, "cannot write the logits: %s", strerror(errno));
+    }
+    return ND_OK;
+}
+
+/* Where the tokens of a reply end: byte ends[i] of its text, token i being fed `before` + i + 1. */
+typedef struct reply {
+    nd_text_stream stream;
+    int64_t before; /* tokens in the cache before the reply */
+    size_t *ends;
+    char *text;
+    size_t bytes, capacity;
+} reply;
+
+static nd_status print_token(const nd_sampler *s, reply *r, int64_t index, int32_t token,
+                             bool *stopped)
+{
+    char *text = NULL;
+    size_t bytes = 0;
+    *stopped = false;
+    if (s->ids || !s->loaded->tokenizer) {
+        fprintf(r->stream.out, "%d ", token);
+        fflush(r->stream.out);
+        r->ends[index] = 0;
+        return ND_OK;
+    }
+    ND_TRY(nd_tokenizer_decode(s->loaded->tokenizer, &token, 1, &text, &bytes));
+    nd_status status = nd_text_stream_put(&r->stream, text, bytes, stopped);
+    if (status == ND_OK && r->bytes + bytes > r->capacity) {
+        char *grown = realloc(r->text, 2 * (r->bytes + bytes));
+        if (grown) {
+            r->text = grown;
+            r->capacity = 2 * (r->bytes + bytes);
+        } else {
+            status = ND_FAIL(ND_ENOMEM, "no memory for generated text");
+        }
+    }
+    if (status == ND_OK) {
+        if (bytes > 0)
+            memcpy(r->text + r->bytes, text, bytes);
+        r->ends[index] = r->bytes += bytes;
+    }
+    free(text);
+    return status;
+}
+
+/* Takes the stop text and what follows it out of the cache again. */
+static nd_status rewind_to_stop(nd_sampler *s, const reply *r, int64_t count, char **rest)
+{
+    int64_t kept = 0;
+    while (kept < count && r->ends[kept] <= r->stream.printed)
+        kept++;
+    const size_t from = kept > 0 ? r->ends[kept - 1] : 0;
+    s->generator.length = r->before + kept;
+    if (from == r->stream.printed)
+        return ND_OK;
+    *rest = strndup(r->text + from, r->stream.printed - from);
+    return *rest ? ND_OK : ND_FAIL(ND_ENOMEM, "no memory for generated text");
+}
+
+static nd_status draw_tokens(nd_sampler *s, reply *r, int64_t max_tokens, nd_reply_end *end,
+                             char **rest)
+{
+    const int32_t mark = nd_sampler_mark(s);
+    *end = ND_REPLY_LENGTH;
+    for (int64_t i = 0; i < max_tokens; i++) {
+        bool stopped = false;
+        if (nd_sampler_room(s) == 0) {
+            *end = ND_REPLY_FULL;
+            return ND_OK;
+        }
+        const int32_t next = nd_sample_token(&s->sampling, s->draws++, s->logits,
+                                             s->loaded->model->config.vocab_size);
+        if (next == mark) {
+            *end = ND_REPLY_MARK;
+            return ND_OK;
+        }
+        ND_TRY(print_token(s, r, i, next, &stopped));
+        if (stopped) {
+            *end = ND_REPLY_STOP;
+            return rewind_to_stop(s, r, i + 1, rest);
+        }
+        ND_TRY(nd_sampler_feed(s, &next, 1));
+    }
+    return ND_OK;
+}
+
+nd_status nd_sampler_reply(nd_sampler *s, int64_t max_tokens, nd_reply_end *end, char **rest)
+{
+    const int64_t most = max_tokens < nd_sampler_room(s) ? max_tokens : nd_sampler_room(s);
+    reply r = {.stream = {.out = stdout, .stop = s->stop}, .before = s->generator.length};
+    *rest = NULL;
+    r.ends = calloc((size_t)most + 1, sizeof *r.ends);
+    if (!r.ends)
+        return ND_FAIL(ND_ENOMEM, "no memory for a reply of %lld tokens", (long long)most);
+    const nd_status status = draw_tokens(s, &r, max_tokens, end, rest);
+    nd_text_stream_end(&r.stream);
+    free(r.ends);
+    free(r.text);
+    return status;
+}

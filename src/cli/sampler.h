@@ -1,0 +1,48 @@
+/* Text out of a model, token by token: what `sample` and its conversation share. */
+#ifndef ND_CLI_SAMPLER_H
+#define ND_CLI_SAMPLER_H
+
+#include "core/generate.h"
+#include "train/load_model.h"
+
+#include <stdio.h>
+
+typedef struct nd_sampler {
+    const nd_loaded_model *loaded;
+    nd_sampling sampling;
+    int64_t draws;    /* so far; numbers the next one */
+    bool ids;         /* print numbers of tokens instead of text */
+    const char *stop; /* text that ends a reply; NULL: none */
+    FILE *logits_out; /* f32 [fed tokens, vocab_size]; NULL: not written */
+
+    nd_generator generator;
+    nd_arena arena;
+    float *logits; /* after the last token fed */
+} nd_sampler;
+
+typedef enum nd_reply_end {
+    ND_REPLY_MARK,   /* the model ended the document */
+    ND_REPLY_STOP,   /* the text to stop at came */
+    ND_REPLY_LENGTH, /* max_tokens */
+    ND_REPLY_FULL    /* the context is full */
+} nd_reply_end;
+
+/* Takes memory for a context of max_seq_len; the settings above `generator` stand already. */
+nd_status nd_sampler_open(nd_sampler *sampler);
+void nd_sampler_close(nd_sampler *sampler);
+
+/* The mark that documents begin with; -1 when the tokenizer has none. */
+int32_t nd_sampler_mark(const nd_sampler *sampler);
+
+/* Tokens that still fit the context. */
+int64_t nd_sampler_room(const nd_sampler *sampler);
+
+/* Runs tokens through the model. Errors: ND_EDATA when they do not fit. */
+nd_status nd_sampler_feed(nd_sampler *sampler, const int32_t *tokens, size_t count);
+
+/* Draws and prints at most `max_tokens` tokens. What was printed stands in the cache afterwards, but for
+ * `*rest` (at most that many bytes of text, freed by the caller; NULL when there is none): the end of a
+ * token that the stop text cut in two. */
+nd_status nd_sampler_reply(nd_sampler *sampler, int64_t max_tokens, nd_reply_end *end, char **rest);
+
+#endif

@@ -1,0 +1,77 @@
+#include "cli/text_stream.h"
+
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Bytes at the end of `text` that begin a UTF-8 character and lack its rest. */
+static size_t incomplete_character(const char *text, size_t bytes)
+{
+    for (size_t back = 1; back <= 3 && back <= bytes; back++) {
+        const uint8_t byte = (uint8_t)text[bytes - back];
+        if ((byte & 0xc0) == 0x80)
+            continue;
+        const size_t whole = byte >= 0xf0 ? 4 : byte >= 0xe0 ? 3 : byte >= 0xc0 ? 2 : 1;
+        return whole > back ? back : 0;
+    }
+    return 0;
+}
+
+/* Bytes at the end of `text` that are the beginning of `stop`. */
+static size_t beginning_of(const char *stop, const char *text, size_t bytes)
+{
+    const size_t whole = strlen(stop);
+    for (size_t part = whole - 1 < bytes ? whole - 1 : bytes; part > 0; part--)
+        if (memcmp(text + bytes - part, stop, part) == 0)
+            return part;
+    return 0;
+}
+
+static nd_status print_first(nd_text_stream *s, size_t bytes)
+{
+    if (bytes > 0 && fwrite(s->held, 1, bytes, s->out) != bytes)
+        return ND_FAIL(ND_EIO, "cannot print what was generated");
+    fflush(s->out);
+    memmove(s->held, s->held + bytes, s->held_bytes - bytes);
+    s->held_bytes -= bytes;
+    s->printed += bytes;
+    return ND_OK;
+}
+
+nd_status nd_text_stream_put(nd_text_stream *s, const char *text, size_t bytes, bool *stopped)
+{
+    const bool stops = s->stop && s->stop[0];
+    *stopped = false;
+    if (s->held_bytes + bytes + 1 > s->capacity) {
+        const size_t capacity = 2 * (s->held_bytes + bytes + 1);
+        char *grown = realloc(s->held, capacity);
+        if (!grown)
+            return ND_FAIL(ND_ENOMEM, "no memory for generated text");
+        s->held = grown;
+        s->capacity = capacity;
+    }
+    memcpy(s->held + s->held_bytes, text, bytes);
+    s->held_bytes += bytes;
+    if (stops) {
+        const char *found = memmem(s->held, s->held_bytes, s->stop, strlen(s->stop));
+        if (found) {
+            *stopped = true;
+            ND_TRY(print_first(s, (size_t)(found - s->held)));
+            s->held_bytes = 0;
+            return ND_OK;
+        }
+    }
+    size_t uncertain = stops ? beginning_of(s->stop, s->held, s->held_bytes) : 0;
+    const size_t cut = incomplete_character(s->held, s->held_bytes);
+    uncertain = cut > uncertain ? cut : uncertain;
+    return print_first(s, s->held_bytes - uncertain);
+}
+
+void nd_text_stream_end(nd_text_stream *s)
+{
+    if (s->held_bytes > 0)
+        fwrite(s->held, 1, s->held_bytes, s->out);
+    fflush(s->out);
+    free(s->held);
+    *s = (nd_text_stream){.out = s->out, .stop = s->stop};
+}

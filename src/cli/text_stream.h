@@ -1,0 +1,27 @@
+/* Generated text on its way to the terminal: printed as soon as it is certain. A character whose bytes are
+ * not all there is held back, and so is what may be the beginning of the text to stop at. */
+#ifndef ND_CLI_TEXT_STREAM_H
+#define ND_CLI_TEXT_STREAM_H
+
+#include "core/error.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdio.h>
+
+typedef struct nd_text_stream {
+    FILE *out;
+    const char *stop; /* NULL or empty: nothing stops it */
+    char *held;       /* put, not yet printed */
+    size_t held_bytes, capacity;
+    size_t printed; /* bytes so far */
+} nd_text_stream;
+
+/* Adds text and prints what is certain. *stopped: the text to stop at has come; all before it is printed,
+ * and the stream is at its end. Errors: ND_ENOMEM, ND_EIO. */
+nd_status nd_text_stream_put(nd_text_stream *stream, const char *text, size_t bytes, bool *stopped);
+
+/* Prints what is still held back and frees the stream's memory. */
+void nd_text_stream_end(nd_text_stream *stream);
+
+#endif

@@ -1,0 +1,157 @@
+#include "exchange/checkpoint_of_masters.h"
+
+#include "core/durable_file.h"
+#include "train/checkpoint_hdf5.h"
+#include "train/manifest.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <limits.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const char step_name[] = "step_00000000", tensors_name[] = "rank_0000.h5";
+
+static int is_step(const struct dirent *entry)
+{
+    return strncmp(entry->d_name, "step_", 5) == 0;
+}
+
+static nd_status check_free(const char *directory)
+{
+    struct dirent **entries;
+    const int count = scandir(directory, &entries, is_step, NULL);
+    for (int i = 0; i < count; i++)
+        free(entries[i]);
+    if (count >= 0)
+        free(entries);
+    return count > 0 ? ND_FAIL(ND_ECONFIG, "%s: holds %d checkpoints already; name a new run",
+                               directory, count)
+                     : ND_OK;
+}
+
+static nd_status write_tensor(const nd_param *p, const nd_masters *masters, int64_t index,
+                              nd_checkpoint_h5 *file, nd_checkpoint_tensor *t)
+{
+    const size_t bytes = (size_t)(p->rows * p->cols) * sizeof(float);
+    char name[ND_PARAM_NAME_MAX + 16];
+    float *values = malloc(bytes);
+    *t =
+        (nd_checkpoint_tensor){.part = "master", .dtype = ND_F32, .rows = p->rows, .cols = p->cols};
+    snprintf(t->param, sizeof t->param, "%s", p->name);
+    snprintf(t->file, sizeof t->file, "%s", tensors_name);
+    snprintf(name, sizeof name, "/masters/%s", p->name);
+    nd_status status = values ? masters->read(masters->context, index, values)
+                              : ND_FAIL(ND_ENOMEM, "no memory for %s (%zu bytes)", p->name, bytes);
+    if (status == ND_OK)
+        status = nd_checkpoint_h5_write(file, name, nd_cview_of(values, ND_F32, p->rows, p->cols));
+    if (status == ND_OK)
+        status = nd_sha256_hex(values, bytes, t->sha256);
+    free(values);
+    return status;
+}
+
+static nd_status write_tensors(const char *path, const nd_params *params, const nd_masters *masters,
+                               nd_checkpoint *c)
+{
+    nd_checkpoint_h5 *file = NULL;
+    ND_TRY(nd_checkpoint_h5_create(path, &file));
+    nd_status status = ND_OK;
+    for (; status == ND_OK && c->tensor_count < params->count; c->tensor_count++)
+        status = write_tensor(&params->list[c->tensor_count], masters, c->tensor_count, file,
+                              &c->tensors[c->tensor_count]);
+    const nd_status closed = nd_checkpoint_h5_close(file);
+    ND_TRY(status != ND_OK ? status : closed);
+    return nd_path_sync(path);
+}
+
+static nd_status list_file(const char *directory, const char *name, nd_checkpoint *c)
+{
+    char path[PATH_MAX];
+    nd_checkpoint_file *f = &c->files[c->file_count++];
+    snprintf(path, sizeof path, "%s/%s", directory, name);
+    snprintf(f->name, sizeof f->name, "%s", name);
+    return nd_file_digest(path, &f->bytes, f->sha256);
+}
+
+static nd_status write_config(const char *path, const nd_config *config)
+{
+    char *text = NULL;
+    size_t size = 0;
+    FILE *memory = open_memstream(&text, &size);
+    if (!memory)
+        return ND_FAIL(ND_ENOMEM, "no memory for the configuration's text");
+    nd_status status = nd_config_write(config, memory);
+    fclose(memory);
+    if (status == ND_OK)
+        status = nd_file_write_synced(path, text, size);
+    free(text);
+    return status;
+}
+
+static nd_status state_digest(nd_checkpoint *c)
+{
+    char *hashes = malloc(64 * (size_t)c->tensor_count);
+    if (!hashes)
+        return ND_FAIL(ND_ENOMEM, "no memory for %lld checksums", (long long)c->tensor_count);
+    for (int64_t i = 0; i < c->tensor_count; i++)
+        memcpy(hashes + 64 * i, c->tensors[i].sha256, 64);
+    const nd_status status = nd_sha256_hex(hashes, 64 * (size_t)c->tensor_count, c->state_sha256);
+    free(hashes);
+    return status;
+}
+
+static nd_status write_files(const char *directory, const nd_config *config,
+                             const nd_params *params, const nd_masters *masters,
+                             const void *tokenizer, size_t tokenizer_bytes, nd_checkpoint *c)
+{
+    char path[PATH_MAX], *text = NULL;
+    c->tensors = calloc((size_t)params->count, sizeof *c->tensors);
+    c->files = calloc(3, sizeof *c->files);
+    if (!c->tensors || !c->files)
+        return ND_FAIL(ND_ENOMEM, "no memory for a manifest");
+    snprintf(path, sizeof path, "%s/%s", directory, tensors_name);
+    ND_TRY(write_tensors(path, params, masters, c));
+    ND_TRY(list_file(directory, tensors_name, c));
+    snprintf(path, sizeof path, "%s/config.ini", directory);
+    ND_TRY(write_config(path, config));
+    ND_TRY(list_file(directory, "config.ini", c));
+    if (tokenizer) {
+        snprintf(path, sizeof path, "%s/tokenizer.model", directory);
+        ND_TRY(nd_file_write_synced(path, tokenizer, tokenizer_bytes));
+        ND_TRY(list_file(directory, "tokenizer.model", c));
+    }
+    ND_TRY(state_digest(c));
+    ND_TRY(nd_manifest_format(c, &text));
+    snprintf(path, sizeof path, "%s/manifest.json", directory);
+    const nd_status status = nd_file_write_synced(path, text, strlen(text));
+    free(text);
+    ND_TRY(status);
+    return nd_path_sync(directory);
+}
+
+nd_status nd_checkpoint_of_masters(const char *directory, const nd_config *config,
+                                   const nd_params *params, const nd_masters *masters,
+                                   const void *tokenizer, size_t tokenizer_bytes)
+{
+    char temporary[PATH_MAX - 64], final[PATH_MAX];
+    nd_checkpoint c = {.step = 0};
+    nd_status status = ND_OK;
+    ND_TRY(check_free(directory));
+    if ((size_t)snprintf(temporary, sizeof temporary, "%s/.tmp_%s", directory, step_name) >=
+        sizeof temporary)
+        return ND_FAIL(ND_EIO, "%.80s...: the path is too long", directory);
+    snprintf(final, sizeof final, "%s/%s", directory, step_name);
+    ND_TRY(nd_directory_create(directory));
+    ND_TRY(nd_directory_remove(temporary));
+    ND_TRY(nd_directory_create(temporary));
+    status = write_files(temporary, config, params, masters, tokenizer, tokenizer_bytes, &c);
+    nd_checkpoint_close(&c);
+    if (status == ND_OK)
+        status = nd_durable_rename(temporary, final);
+    if (status != ND_OK) {
+        nd_directory_remove(temporary);
+        return status;
+    }
+    return nd_durable_link(directory, "latest", step_name);
+}

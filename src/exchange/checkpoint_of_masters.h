@@ -1,0 +1,21 @@
+/* A checkpoint of step 0 that holds masters and no optimizer state: what an import leaves. */
+#ifndef ND_EXCHANGE_CHECKPOINT_OF_MASTERS_H
+#define ND_EXCHANGE_CHECKPOINT_OF_MASTERS_H
+
+#include "core/params.h"
+#include "train/checkpoint.h"
+
+/* Gives the values of parameter `index`, f32 [rows, cols]. */
+typedef struct nd_masters {
+    nd_status (*read)(void *context, int64_t index, float *values);
+    void *context;
+} nd_masters;
+
+/* Writes DIRECTORY/step_00000000 with one file of tensors, the configuration and, unless `tokenizer` is
+ * NULL, the tokenizer; then makes `latest` point to it, all as train/checkpoint.h promises. Errors:
+ * ND_ECONFIG when there are checkpoints in DIRECTORY; ND_ECHECKPOINT, ND_EIO, and those of `masters`. */
+nd_status nd_checkpoint_of_masters(const char *directory, const nd_config *config,
+                                   const nd_params *params, const nd_masters *masters,
+                                   const void *tokenizer, size_t tokenizer_bytes);
+
+#endif

@@ -1,0 +1,193 @@
+#include "core/float_formats.h"
+#include "exchange/export.h"
+#include "exchange/ggml_types.h"
+#include "exchange/gguf_vocabulary.h"
+#include "exchange/gguf_write.h"
+#include "exchange/ternary_blocks.h"
+
+#include <math.h>
+#include <stdlib.h>
+
+enum { BLOCK_BYTES_MAX = 66 };
+
+static const float norm_epsilon = 1e-5f; /* inside the root of every RMSNorm */
+
+/* What llama.cpp calls the file as a whole: llama.h, enum llama_ftype. */
+typedef struct file_type {
+    const char *name;
+    uint32_t number;
+    uint32_t projections, rest; /* types of tensors; norms are f32 */
+} file_type;
+
+static const file_type file_types[] = {
+    [ND_EXPORT_TQ2_0] = {"tq2_0", 37, ND_GGML_TQ2_0, ND_GGML_F16},
+    [ND_EXPORT_TQ1_0] = {"tq1_0", 36, ND_GGML_TQ1_0, ND_GGML_F16},
+    [ND_EXPORT_Q2_0] = {"q2_0", 41, ND_GGML_Q2_0, ND_GGML_F16},
+    [ND_EXPORT_F16] = {"f16", 1, ND_GGML_F16, ND_GGML_F16},
+    [ND_EXPORT_F32] = {"f32", 0, ND_GGML_F32, ND_GGML_F32},
+};
+
+static uint32_t tensor_type(const file_type *f, const nd_param *p)
+{
+    if (p->role == ND_ROLE_NORM)
+        return ND_GGML_F32;
+    return p->role == ND_ROLE_TERNARY ? f->projections : f->rest;
+}
+
+/* A block has one scale, so it must lie within one group of inputs. */
+static nd_status check_blocks(const nd_source *s, const file_type *f)
+{
+    const nd_ggml_type *t = nd_ggml_type_find(f->projections);
+    const int64_t block = t->block_weights, group = s->model.group_size;
+    for (int64_t i = 0; i < s->params.count; i++) {
+        const nd_param *p = &s->params.list[i];
+        if (p->role == ND_ROLE_TERNARY && p->cols % block != 0)
+            return ND_FAIL(
+                ND_ECONFIG,
+                "--type %s: %s has rows of %lld weights; blocks of %s hold %lld (hidden_dim "
+                "and the feed-forward width must be multiples; f16 and f32 take any)",
+                f->name, p->name, (long long)p->cols, t->name, (long long)block);
+    }
+    if (group > 0 && group % block != 0)
+        return ND_FAIL(
+            ND_ECONFIG,
+            "--type %s: blocks of %s hold %lld weights with one scale, the model's groups "
+            "%lld (group_size must be a multiple; f16 and f32 take any)",
+            f->name, t->name, (long long)block, (long long)group);
+    return ND_OK;
+}
+
+static void put_number(nd_gguf_writer *w, const char *arch, const char *key, int64_t value)
+{
+    char name[96];
+    snprintf(name, sizeof name, "%s.%s", arch, key);
+    nd_gguf_put_u32(w, name, (uint32_t)value);
+}
+
+static void put_float(nd_gguf_writer *w, const char *arch, const char *key, double value)
+{
+    char name[96];
+    snprintf(name, sizeof name, "%s.%s", arch, key);
+    nd_gguf_put_f32(w, name, (float)value);
+}
+
+static nd_status put_metadata(const nd_source *s, const file_type *f, nd_gguf_writer *w)
+{
+    const nd_model_config *m = &s->model;
+    const char *arch = m->arch == ND_ARCH_BITNET ? "bitnet" : "llama";
+    nd_gguf_put_text(w, "general.architecture", arch);
+    nd_gguf_put_text(w, "general.type", "model");
+    nd_gguf_put_u32(w, "general.file_type", f->number);
+    nd_gguf_put_u32(w, "general.quantization_version", 2);
+    put_number(w, arch, "vocab_size", m->vocab_size);
+    put_number(w, arch, "context_length", s->config.model.max_seq_len);
+    put_number(w, arch, "embedding_length", m->hidden_dim);
+    put_number(w, arch, "block_count", m->num_layers);
+    put_number(w, arch, "feed_forward_length", m->ffn_dim);
+    put_number(w, arch, "attention.head_count", m->num_heads);
+    put_number(w, arch, "attention.head_count_kv", m->num_kv_heads);
+    put_float(w, arch, "attention.layer_norm_rms_epsilon", (double)norm_epsilon);
+    put_number(w, arch, "rope.dimension_count", m->head_dim);
+    put_float(w, arch, "rope.freq_base", m->rope_base);
+    if (s->has_tokenizer)
+        return nd_gguf_put_vocabulary(w, &s->vocabulary, m->vocab_size);
+    nd_gguf_put_text(w, "tokenizer.ggml.model", "none");
+    return ND_OK;
+}
+
+/* Row `row` as floats. */
+static void row_values(const nd_source_tensor *t, int64_t row, float *values)
+{
+    for (int64_t i = 0; i < t->param->cols; i++) {
+        const int64_t at = row * t->param->cols + i;
+        values[i] = t->values ? t->values[at] : (float)t->codes[at] * nd_source_scale(t, row, i);
+    }
+}
+
+static nd_status write_f32(nd_gguf_writer *w, const nd_source_tensor *t, float *row)
+{
+    for (int64_t r = 0; r < t->param->rows; r++) {
+        row_values(t, r, row);
+        ND_TRY(nd_gguf_write(w, row, (size_t)t->param->cols * sizeof *row));
+    }
+    return ND_OK;
+}
+
+static nd_status write_f16(nd_gguf_writer *w, const nd_source_tensor *t, float *row)
+{
+    uint16_t *halves = (uint16_t *)(row + t->param->cols);
+    for (int64_t r = 0; r < t->param->rows; r++) {
+        row_values(t, r, row);
+        for (int64_t i = 0; i < t->param->cols; i++) {
+            halves[i] = nd_f16_from_float(row[i]);
+            if ((halves[i] & 0x7c00u) == 0x7c00u)
+                return ND_FAIL(ND_ECONFIG,
+                               "%s holds %g at [%lld, %lld], which f16 cannot; use --type f32",
+                               t->param->name, (double)row[i], (long long)r, (long long)i);
+        }
+        ND_TRY(nd_gguf_write(w, halves, (size_t)t->param->cols * sizeof *halves));
+    }
+    return ND_OK;
+}
+
+static nd_status write_blocks(nd_gguf_writer *w, const nd_source_tensor *t, uint32_t type)
+{
+    const nd_ggml_type *g = nd_ggml_type_find(type);
+    uint8_t block[BLOCK_BYTES_MAX];
+    for (int64_t r = 0; r < t->param->rows; r++) {
+        for (int64_t i = 0; i < t->param->cols; i += g->block_weights) {
+            const uint16_t scale = nd_f16_from_float(nd_source_scale(t, r, i));
+            nd_ternary_block_encode(type, t->codes + r * t->param->cols + i, scale, block);
+            ND_TRY(nd_gguf_write(w, block, g->block_bytes));
+        }
+    }
+    return ND_OK;
+}
+
+static nd_status write_tensor(nd_gguf_writer *w, const nd_source *s, int64_t index,
+                              const file_type *f)
+{
+    nd_source_tensor t;
+    ND_TRY(nd_source_read(s, index, &t));
+    const uint32_t type = tensor_type(f, t.param);
+    nd_status status = ND_OK;
+    float *row = malloc((size_t)t.param->cols * (sizeof(float) + sizeof(uint16_t)));
+    if (!row)
+        status = ND_FAIL(ND_ENOMEM, "no memory for a row of %s", t.param->name);
+    else if (type == ND_GGML_F32)
+        status = write_f32(w, &t, row);
+    else if (type == ND_GGML_F16)
+        status = write_f16(w, &t, row);
+    else
+        status = write_blocks(w, &t, type);
+    free(row);
+    nd_source_tensor_free(&t);
+    ND_TRY(status);
+    return nd_gguf_writer_end_tensor(w);
+}
+
+static nd_status write_file(const nd_source *s, const file_type *f, const char *path,
+                            nd_gguf_writer *w)
+{
+    ND_TRY(put_metadata(s, f, w));
+    for (int64_t i = 0; i < s->params.count; i++) {
+        const nd_param *p = &s->params.list[i];
+        nd_gguf_put_tensor(w, p->name, tensor_type(f, p), p->rows, p->cols,
+                           p->role == ND_ROLE_NORM);
+    }
+    ND_TRY(nd_gguf_writer_start(w, path));
+    for (int64_t i = 0; i < s->params.count; i++)
+        ND_TRY(write_tensor(w, s, i, f));
+    return nd_gguf_writer_finish(w);
+}
+
+nd_status nd_export_gguf(const nd_source *s, nd_gguf_export_type type, const char *path)
+{
+    const file_type *f = &file_types[type];
+    nd_gguf_writer *w = NULL;
+    ND_TRY(check_blocks(s, f));
+    ND_TRY(nd_gguf_writer_create(&w));
+    const nd_status status = write_file(s, f, path, w);
+    nd_gguf_writer_close(w);
+    return status;
+}

@@ -1,0 +1,199 @@
+#include "core/durable_file.h"
+#include "core/float_formats.h"
+#include "exchange/export.h"
+#include "exchange/hf_layout.h"
+#include "exchange/hf_metadata.h"
+#include "exchange/safetensors_write.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <jansson.h>
+#include <limits.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+static bool is_vector(const nd_param *p)
+{
+    return p->role == ND_ROLE_NORM;
+}
+
+/* The scales as JSON text, for ND_HF_SCALES_KEY. */
+static nd_status scales_text(const nd_source *s, char **text)
+{
+    json_t *scales = json_object();
+    nd_status status = ND_OK;
+    *text = NULL;
+    for (int64_t i = 0; status == ND_OK && i < s->params.count; i++) {
+        nd_source_tensor t;
+        char name[ND_HF_NAME_MAX];
+        if (s->params.list[i].role != ND_ROLE_TERNARY)
+            continue;
+        status = nd_source_read(s, i, &t);
+        if (status != ND_OK)
+            break;
+        nd_hf_name(t.param, name);
+        json_object_set_new(scales, name, json_real((double)t.scales[0]));
+        nd_source_tensor_free(&t);
+    }
+    if (status == ND_OK)
+        *text = json_dumps(scales, JSON_COMPACT);
+    json_decref(scales);
+    if (status == ND_OK && !*text)
+        status = ND_FAIL(ND_ENOMEM, "no memory for the scales' text");
+    return status;
+}
+
+static nd_status put_metadata(const nd_source *s, nd_safetensors_writer *w)
+{
+    char group[32], *scales = NULL;
+    ND_TRY(nd_safetensors_put_text(w, "format", "pt"));
+    ND_TRY(nd_safetensors_put_text(w, ND_HF_ACTIVATIONS_KEY, ND_HF_ACTIVATIONS_TEXT));
+    ND_TRY(nd_safetensors_put_text(w, ND_HF_TERNARY_KEY, "true"));
+    snprintf(group, sizeof group, "%lld", (long long)s->model.group_size);
+    ND_TRY(nd_safetensors_put_text(w, ND_HF_GROUP_KEY, group));
+    if (s->model.group_size > 0)
+        return ND_OK;
+    ND_TRY(scales_text(s, &scales));
+    const nd_status status = nd_safetensors_put_text(w, ND_HF_SCALES_KEY, scales);
+    free(scales);
+    return status;
+}
+
+static nd_status write_rows(const nd_source *s, const nd_source_tensor *t, bool bf16, float *row,
+                            nd_safetensors_writer *w)
+{
+    const nd_param *p = t->param;
+    uint16_t *halves = (uint16_t *)(row + p->cols);
+    for (int64_t r = 0; r < p->rows; r++) {
+        const int64_t ours = nd_hf_row(&s->model, p, r);
+        for (int64_t i = 0; i < p->cols; i++) {
+            const int64_t at = ours * p->cols + i;
+            row[i] = t->values ? t->values[at] : (float)t->codes[at] * nd_source_scale(t, ours, i);
+            halves[i] = nd_bf16_from_float(row[i]);
+        }
+        ND_TRY(bf16 ? nd_safetensors_write(w, halves, (size_t)p->cols * sizeof *halves)
+                    : nd_safetensors_write(w, row, (size_t)p->cols * sizeof *row));
+    }
+    return ND_OK;
+}
+
+static nd_status write_tensor(const nd_source *s, int64_t index, bool bf16,
+                              nd_safetensors_writer *w)
+{
+    nd_source_tensor t;
+    ND_TRY(nd_source_read(s, index, &t));
+    float *row = malloc((size_t)t.param->cols * (sizeof(float) + sizeof(uint16_t)));
+    const nd_status status = row ? write_rows(s, &t, bf16, row, w)
+                                 : ND_FAIL(ND_ENOMEM, "no memory for a row of %s", t.param->name);
+    free(row);
+    nd_source_tensor_free(&t);
+    return status;
+}
+
+static nd_status write_model(const nd_source *s, bool bf16, const char *path,
+                             nd_safetensors_writer *w)
+{
+    ND_TRY(put_metadata(s, w));
+    for (int64_t i = 0; i < s->params.count; i++) {
+        const nd_param *p = &s->params.list[i];
+        char name[ND_HF_NAME_MAX];
+        nd_hf_name(p, name);
+        ND_TRY(nd_safetensors_put_tensor(w, name, bf16, p->rows, p->cols, is_vector(p)));
+    }
+    ND_TRY(nd_safetensors_writer_start(w, path));
+    for (int64_t i = 0; i < s->params.count; i++)
+        ND_TRY(write_tensor(s, i, bf16, w));
+    return nd_safetensors_writer_finish(w);
+}
+
+/* Frees `text`. */
+static nd_status write_text(const char *directory, const char *name, char *text)
+{
+    char path[PATH_MAX];
+    snprintf(path, sizeof path, "%s/%s", directory, name);
+    const nd_status status = nd_file_write_synced(path, text, strlen(text));
+    free(text);
+    return status;
+}
+
+/* How transformers makes its tokenizer out of tokenizer.model: text as it is, the mark before it. */
+static nd_status write_tokenizer(const nd_source *s, const char *directory)
+{
+    char path[PATH_MAX];
+    const nd_model_file *v = &s->vocabulary;
+    snprintf(path, sizeof path, "%s/tokenizer.model", directory);
+    ND_TRY(nd_file_write_synced(path, s->tokenizer, s->tokenizer_bytes));
+    json_t *root = json_pack("{s:s,s:b,s:b,s:b,s:b,s:b,s:I}", "tokenizer_class", "LlamaTokenizer",
+                             "add_bos_token", v->eos >= 0, "add_eos_token", 0, "add_prefix_space",
+                             0, "legacy", 0, "clean_up_tokenization_spaces", 0, "model_max_length",
+                             (json_int_t)s->config.model.max_seq_len);
+    if (root && v->eos >= 0) {
+        json_object_set_new(root, "bos_token", json_string("</s>"));
+        json_object_set_new(root, "eos_token", json_string("</s>"));
+    }
+    for (int i = 0; root && i < v->count; i++)
+        if (v->pieces[i].type == ND_PIECE_UNKNOWN)
+            json_object_set_new(root, "unk_token",
+                                json_stringn(v->pieces[i].name, v->pieces[i].name_bytes));
+    char *text = root ? json_dumps(root, JSON_INDENT(2)) : NULL;
+    json_decref(root);
+    if (!text)
+        return ND_FAIL(ND_ENOMEM, "no memory for the tokenizer's configuration");
+    return write_text(directory, "tokenizer_config.json", text);
+}
+
+static nd_status write_files(const nd_source *s, bool bf16, const char *directory)
+{
+    char path[PATH_MAX], *text = NULL;
+    const int mark = s->has_tokenizer ? s->vocabulary.eos : -1;
+    nd_safetensors_writer *w = NULL;
+    snprintf(path, sizeof path, "%s/model.safetensors", directory);
+    ND_TRY(nd_safetensors_writer_create(&w));
+    const nd_status status = write_model(s, bf16, path, w);
+    nd_safetensors_writer_close(w);
+    ND_TRY(status);
+    ND_TRY(nd_hf_config_text(&s->config, bf16, mark, &text));
+    ND_TRY(write_text(directory, "config.json", text));
+    ND_TRY(nd_hf_generation_text(mark, &text));
+    ND_TRY(write_text(directory, "generation_config.json", text));
+    if (s->has_tokenizer)
+        ND_TRY(write_tokenizer(s, directory));
+    return nd_path_sync(directory);
+}
+
+/* Nothing is overwritten: rename() puts a directory over an empty one only. */
+static nd_status check_free(const char *path)
+{
+    struct dirent **entries;
+    const int count = scandir(path, &entries, NULL, NULL);
+    for (int i = 0; i < count; i++)
+        free(entries[i]);
+    if (count >= 0)
+        free(entries);
+    if (count > 2)
+        return ND_FAIL(ND_ECONFIG, "--out %s: the directory is not empty; name a new one", path);
+    if (count < 0 && errno != ENOENT)
+        return ND_FAIL(ND_EIO, "--out %s: %s", path, strerror(errno));
+    return ND_OK;
+}
+
+nd_status nd_export_safetensors(const nd_source *s, bool bf16, const char *path)
+{
+    char temporary[PATH_MAX - 64];
+    nd_status status = ND_OK;
+    size_t bytes = strlen(path);
+    while (bytes > 1 && path[bytes - 1] == '/')
+        bytes--;
+    if ((size_t)snprintf(temporary, sizeof temporary, "%.*s%s", (int)bytes, path,
+                         ND_TEMPORARY_SUFFIX) >= sizeof temporary)
+        return ND_FAIL(ND_EIO, "%.80s...: the path is too long", path);
+    ND_TRY(check_free(path));
+    ND_TRY(nd_directory_remove(temporary));
+    ND_TRY(nd_directory_create(temporary));
+    ND_TRY_GOTO(write_files(s, bf16, temporary), failed);
+    return nd_durable_rename(temporary, path);
+failed:
+    nd_directory_remove(temporary);
+    return status;
+}

@@ -1,0 +1,356 @@
+#include "exchange/gguf_read.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum {
+    HEADER_BYTES = 24,
+    PAIR_BYTES_MIN = 8 + 4 + 1,
+    TENSOR_BYTES_MIN = 8 + 4 + 8 + 4 + 8,
+    NAME_MAX_BYTES = 63 /* ggml's limit for tensors */
+};
+
+/* What is left of the file. */
+typedef struct cursor {
+    const uint8_t *at, *start, *end;
+    const char *name;
+} cursor;
+
+static size_t left(const cursor *c)
+{
+    return (size_t)(c->end - c->at);
+}
+
+static nd_status cut_short(const cursor *c, const char *what)
+{
+    return ND_FAIL(ND_EDATA,
+                   "%s: damaged or cut short: the file ends in %s, which starts at byte %zu",
+                   c->name, what, (size_t)(c->at - c->start));
+}
+
+static nd_status take(cursor *c, void *value, size_t bytes, const char *what)
+{
+    if (left(c) < bytes)
+        return cut_short(c, what);
+    memcpy(value, c->at, bytes);
+    c->at += bytes;
+    return ND_OK;
+}
+
+static nd_status take_text(cursor *c, nd_gguf_span *text, const char *what)
+{
+    uint64_t bytes = 0;
+    ND_TRY(take(c, &bytes, sizeof bytes, what));
+    if (bytes > left(c))
+        return cut_short(c, what);
+    *text = (nd_gguf_span){c->at, (size_t)bytes};
+    c->at += bytes;
+    return ND_OK;
+}
+
+static size_t size_of(nd_gguf_kind kind)
+{
+    static const uint8_t sizes[ND_GGUF_KIND_COUNT] = {1, 1, 2, 2, 4, 4, 4, 1, 0, 0, 8, 8, 8};
+    return sizes[kind];
+}
+
+static nd_status take_kind(cursor *c, nd_gguf_kind *kind)
+{
+    uint32_t number = 0;
+    ND_TRY(take(c, &number, sizeof number, "a value's type"));
+    if (number >= ND_GGUF_KIND_COUNT)
+        return ND_FAIL(ND_EDATA,
+                       "%s: damaged: a value's type is %" PRIu32 " at byte %zu; expected 0 to 12",
+                       c->name, number, (size_t)(c->at - c->start) - sizeof number);
+    *kind = (nd_gguf_kind)number;
+    return ND_OK;
+}
+
+static nd_status take_values(cursor *c, nd_gguf_pair *pair)
+{
+    pair->value = c->at;
+    if (pair->kind == ND_GGUF_ARRAY)
+        return ND_FAIL(ND_EDATA, "%s: '%.*s' is an array of arrays, which GGUF does not have",
+                       c->name, (int)pair->key.bytes, (const char *)pair->key.at);
+    if (pair->kind != ND_GGUF_TEXT) {
+        if (pair->count > left(c) / size_of(pair->kind))
+            return cut_short(c, "a value");
+        c->at += pair->count * size_of(pair->kind);
+        return ND_OK;
+    }
+    if (pair->count > left(c) / sizeof(uint64_t))
+        return cut_short(c, "an array of texts");
+    for (uint64_t i = 0; i < pair->count; i++) {
+        nd_gguf_span text;
+        ND_TRY(take_text(c, &text, "a text"));
+    }
+    return ND_OK;
+}
+
+static nd_status take_pair(cursor *c, nd_gguf_pair *pair)
+{
+    ND_TRY(take_text(c, &pair->key, "a key"));
+    if (pair->key.bytes == 0 || pair->key.bytes > UINT16_MAX)
+        return ND_FAIL(ND_EDATA,
+                       "%s: damaged: a key of %zu bytes before byte %zu; expected 1 to 65535",
+                       c->name, pair->key.bytes, (size_t)(c->at - c->start));
+    ND_TRY(take_kind(c, &pair->kind));
+    pair->count = 1;
+    pair->array = pair->kind == ND_GGUF_ARRAY;
+    if (pair->array) {
+        ND_TRY(take_kind(c, &pair->kind));
+        ND_TRY(take(c, &pair->count, sizeof pair->count, "the length of an array"));
+    }
+    return take_values(c, pair);
+}
+
+/* The bytes of a tensor of these lengths; false when they overflow or its rows are no whole blocks. */
+static bool tensor_bytes(nd_gguf_tensor *t)
+{
+    uint64_t rows = 1, bytes;
+    if (t->lengths[0] % t->type->block_weights != 0)
+        return false;
+    for (uint32_t d = 1; d < t->dimensions; d++)
+        if (__builtin_mul_overflow(rows, t->lengths[d], &rows))
+            return false;
+    if (__builtin_mul_overflow(t->lengths[0] / t->type->block_weights, t->type->block_bytes,
+                               &bytes) ||
+        __builtin_mul_overflow(bytes, rows, &bytes) || bytes > INT64_MAX)
+        return false;
+    t->bytes = bytes;
+    return true;
+}
+
+/* `*offset` is where the tensor should start; moved behind it and its padding. */
+static nd_status take_tensor(cursor *c, uint64_t alignment, uint64_t *offset, nd_gguf_tensor *t)
+{
+    uint32_t type = 0;
+    uint64_t stated = 0;
+    ND_TRY(take_text(c, &t->name, "a tensor's name"));
+    if (t->name.bytes == 0 || t->name.bytes > NAME_MAX_BYTES)
+        return ND_FAIL(ND_EDATA, "%s: damaged: a tensor's name has %zu bytes; expected 1 to %d",
+                       c->name, t->name.bytes, (int)NAME_MAX_BYTES);
+    const int width = (int)t->name.bytes;
+    const char *text = (const char *)t->name.at;
+    ND_TRY(take(c, &t->dimensions, sizeof t->dimensions, "a tensor's dimensions"));
+    if (t->dimensions == 0 || t->dimensions > ND_GGUF_DIMENSIONS_MAX)
+        return ND_FAIL(ND_EDATA,
+                       "%s: damaged: tensor %.*s has %" PRIu32 " dimensions; expected 1 to %d",
+                       c->name, width, text, t->dimensions, (int)ND_GGUF_DIMENSIONS_MAX);
+    for (uint32_t d = 0; d < ND_GGUF_DIMENSIONS_MAX; d++)
+        t->lengths[d] = 1;
+    ND_TRY(take(c, t->lengths, t->dimensions * sizeof *t->lengths, "a tensor's shape"));
+    ND_TRY(take(c, &type, sizeof type, "a tensor's type"));
+    ND_TRY(take(c, &stated, sizeof stated, "a tensor's offset"));
+    t->type = nd_ggml_type_find(type);
+    if (!t->type)
+        return ND_FAIL(ND_EDATA, "%s: tensor %.*s has type %" PRIu32 ", which ggml does not know",
+                       c->name, width, text, type);
+    if (!tensor_bytes(t))
+        return ND_FAIL(ND_EDATA,
+                       "%s: damaged: tensor %.*s has rows of %" PRIu64
+                       " weights, which are no whole "
+                       "blocks of %s (%" PRIu32 "), or more bytes than there can be",
+                       c->name, width, text, t->lengths[0], t->type->name, t->type->block_weights);
+    if (stated != *offset)
+        return ND_FAIL(ND_EDATA,
+                       "%s: damaged: tensor %.*s starts at offset %" PRIu64 ", expected %" PRIu64,
+                       c->name, width, text, stated, *offset);
+    if (t->bytes > INT64_MAX - *offset - alignment)
+        return ND_FAIL(ND_EDATA, "%s: damaged: tensor %.*s has more bytes than there can be",
+                       c->name, width, text);
+    *offset += (t->bytes + alignment - 1) / alignment * alignment;
+    return ND_OK;
+}
+
+static int compare_spans(nd_gguf_span a, nd_gguf_span b)
+{
+    const size_t shared = a.bytes < b.bytes ? a.bytes : b.bytes;
+    const int order = memcmp(a.at, b.at, shared);
+    return order != 0 ? order : (a.bytes > b.bytes) - (a.bytes < b.bytes);
+}
+
+static int compare_span_pointers(const void *a, const void *b)
+{
+    return compare_spans(*(const nd_gguf_span *)a, *(const nd_gguf_span *)b);
+}
+
+/* Sorts `names` and refuses two equal ones. */
+static nd_status check_unique(nd_gguf_span *names, size_t count, const char *name, const char *what)
+{
+    qsort(names, count, sizeof *names, compare_span_pointers);
+    for (size_t i = 1; i < count; i++)
+        if (compare_spans(names[i - 1], names[i]) == 0)
+            return ND_FAIL(ND_EDATA, "%s: damaged: %s '%.*s' stands there twice", name, what,
+                           (int)names[i].bytes, (const char *)names[i].at);
+    return ND_OK;
+}
+
+static nd_status check_names(const nd_gguf *g, const char *name)
+{
+    const size_t most = g->pair_count > g->tensor_count ? g->pair_count : g->tensor_count;
+    nd_gguf_span *names = malloc((most + 1) * sizeof *names);
+    if (!names)
+        return ND_FAIL(ND_ENOMEM, "%s: no memory for %zu names", name, most);
+    for (size_t i = 0; i < g->pair_count; i++)
+        names[i] = g->pairs[i].key;
+    nd_status status = check_unique(names, g->pair_count, name, "key");
+    for (size_t i = 0; i < g->tensor_count; i++)
+        names[i] = g->tensors[i].name;
+    if (status == ND_OK)
+        status = check_unique(names, g->tensor_count, name, "tensor");
+    free(names);
+    return status;
+}
+
+static nd_status find_alignment(nd_gguf *g, const char *name)
+{
+    const nd_gguf_pair *pair = nd_gguf_find(g, "general.alignment");
+    uint32_t alignment = ND_GGUF_ALIGNMENT;
+    if (pair && (pair->kind != ND_GGUF_U32 || pair->array))
+        return ND_FAIL(ND_EDATA, "%s: damaged: general.alignment is not a number of 32 bits", name);
+    if (pair)
+        memcpy(&alignment, pair->value, sizeof alignment);
+    if (alignment == 0 || (alignment & (alignment - 1)) != 0)
+        return ND_FAIL(ND_EDATA,
+                       "%s: damaged: general.alignment is %" PRIu32 "; expected a power of two",
+                       name, alignment);
+    g->alignment = alignment;
+    return ND_OK;
+}
+
+static nd_status take_header(cursor *c, nd_gguf *g)
+{
+    uint64_t counts[2] = {0, 0};
+    char magic[4];
+    if (left(c) < HEADER_BYTES || memcmp(c->at, "GGUF", 4) != 0)
+        return ND_FAIL(ND_EDATA, "%s: not a GGUF file: it does not begin with GGUF and a header",
+                       c->name);
+    ND_TRY(take(c, magic, 4, "the header"));
+    ND_TRY(take(c, &g->version, sizeof g->version, "the header"));
+    if (g->version != 2 && g->version != ND_GGUF_VERSION)
+        return ND_FAIL(ND_EDATA, "%s: GGUF version %" PRIu32 "%s; this program reads 2 and 3",
+                       c->name, g->version,
+                       (g->version & 0xffff) == 0 ? " (a big-endian file?)" : "");
+    ND_TRY(take(c, counts, sizeof counts, "the header"));
+    if (counts[0] > left(c) / TENSOR_BYTES_MIN || counts[1] > left(c) / PAIR_BYTES_MIN)
+        return ND_FAIL(ND_EDATA,
+                       "%s: damaged or cut short: it announces %" PRIu64 " tensors and %" PRIu64
+                       " pairs, more than its %zu bytes can hold",
+                       c->name, counts[0], counts[1], (size_t)(c->end - c->start));
+    g->tensor_count = (size_t)counts[0];
+    g->pair_count = (size_t)counts[1];
+    g->pairs = calloc(g->pair_count + 1, sizeof *g->pairs);
+    g->tensors = calloc(g->tensor_count + 1, sizeof *g->tensors);
+    if (!g->pairs || !g->tensors)
+        return ND_FAIL(ND_ENOMEM, "%s: no memory for %zu pairs and %zu tensors", c->name,
+                       g->pair_count, g->tensor_count);
+    return ND_OK;
+}
+
+/* Sets where each tensor's data lies, after the header up to c->at. */
+static nd_status place_data(const cursor *c, uint64_t end, nd_gguf *g)
+{
+    const size_t header = (size_t)(c->at - c->start), size = (size_t)(c->end - c->start);
+    const uint64_t start = (header + g->alignment - 1) / g->alignment * g->alignment;
+    const uint64_t last = g->tensor_count ? g->tensors[g->tensor_count - 1].bytes : 0;
+    /* The padding behind the last tensor may be missing. */
+    const uint64_t least =
+        start + end - (last ? (g->alignment - last % g->alignment) % g->alignment : 0);
+    if (g->tensor_count > 0 && (start > size || size < least || size > start + end))
+        return ND_FAIL(ND_EDATA, "%s: damaged or cut short: %zu bytes, expected %" PRIu64, c->name,
+                       size, start + end);
+    g->data = c->start + (start < size ? start : size);
+    g->data_bytes = (size_t)(c->end - g->data);
+    uint64_t offset = 0;
+    for (size_t i = 0; i < g->tensor_count; i++) {
+        g->tensors[i].data = g->data + offset;
+        offset += (g->tensors[i].bytes + g->alignment - 1) / g->alignment * g->alignment;
+    }
+    return ND_OK;
+}
+
+static nd_status parse(cursor *c, nd_gguf *g)
+{
+    uint64_t end = 0;
+    ND_TRY(take_header(c, g));
+    for (size_t i = 0; i < g->pair_count; i++)
+        ND_TRY(take_pair(c, &g->pairs[i]));
+    ND_TRY(find_alignment(g, c->name));
+    for (size_t i = 0; i < g->tensor_count; i++)
+        ND_TRY(take_tensor(c, g->alignment, &end, &g->tensors[i]));
+    ND_TRY(check_names(g, c->name));
+    return place_data(c, end, g);
+}
+
+nd_status nd_gguf_parse(const void *bytes, size_t size, const char *name, nd_gguf *g)
+{
+    cursor c = {bytes, bytes, (const uint8_t *)bytes + size, name};
+    memset(g, 0, sizeof *g);
+    const nd_status status = parse(&c, g);
+    if (status != ND_OK)
+        nd_gguf_free(g);
+    return status;
+}
+
+void nd_gguf_free(nd_gguf *g)
+{
+    free(g->pairs);
+    free(g->tensors);
+    memset(g, 0, sizeof *g);
+}
+
+const nd_gguf_pair *nd_gguf_find(const nd_gguf *g, const char *key)
+{
+    const size_t bytes = strlen(key);
+    for (size_t i = 0; i < g->pair_count; i++)
+        if (g->pairs[i].key.bytes == bytes && memcmp(g->pairs[i].key.at, key, bytes) == 0)
+            return &g->pairs[i];
+    return NULL;
+}
+
+#define ND_READ(type)                                                                              \
+    do {                                                                                           \
+        type number;                                                                               \
+        memcpy(&number, pair->value, sizeof number);                                               \
+        return (double)number;                                                                     \
+    } while (0)
+
+double nd_gguf_number(const nd_gguf_pair *pair)
+{
+    switch (pair->count > 0 ? pair->kind : ND_GGUF_ARRAY) {
+    case ND_GGUF_U8:
+    case ND_GGUF_BOOL:
+        return pair->value[0];
+    case ND_GGUF_I8:
+        ND_READ(int8_t);
+    case ND_GGUF_U16:
+        ND_READ(uint16_t);
+    case ND_GGUF_I16:
+        ND_READ(int16_t);
+    case ND_GGUF_U32:
+        ND_READ(uint32_t);
+    case ND_GGUF_I32:
+        ND_READ(int32_t);
+    case ND_GGUF_F32:
+        ND_READ(float);
+    case ND_GGUF_U64:
+        ND_READ(uint64_t);
+    case ND_GGUF_I64:
+        ND_READ(int64_t);
+    case ND_GGUF_F64:
+        ND_READ(double);
+    default:
+        return 0.0;
+    }
+}
+
+nd_gguf_span nd_gguf_next_text(const uint8_t **at)
+{
+    uint64_t bytes;
+    memcpy(&bytes, *at, sizeof bytes);
+    const nd_gguf_span text = {*at + sizeof bytes, (size_t)bytes};
+    *at += sizeof bytes + bytes;
+    return text;
+}

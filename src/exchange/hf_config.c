@@ -1,0 +1,203 @@
+#include "core/durable_file.h"
+#include "exchange/hf_layout.h"
+
+#include <jansson.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { CONFIG_BYTES_MAX = 1 << 24 };
+
+static nd_status finish(json_t *root, char **text)
+{
+    *text = root ? json_dumps(root, JSON_INDENT(2)) : NULL;
+    json_decref(root);
+    return *text ? ND_OK : ND_FAIL(ND_ENOMEM, "no memory for a configuration's text");
+}
+
+static void set_mark(json_t *root, int mark)
+{
+    json_object_set_new(root, "bos_token_id", mark >= 0 ? json_integer(mark) : json_null());
+    json_object_set_new(root, "eos_token_id", mark >= 0 ? json_integer(mark) : json_null());
+}
+
+nd_status nd_hf_config_text(const nd_config *c, bool bf16, int mark, char **text)
+{
+    const bool llama = c->model.arch == ND_ARCH_LLAMA;
+    json_t *root = json_pack(
+        "{s:[s],s:s,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:s,s:I,s:f,s:b,s:b,s:f,s:{s:s,s:f},s:s,s:s}",
+        "architectures", llama ? "LlamaForCausalLM" : "BitNetForCausalLM", "model_type",
+        llama ? "llama" : "bitnet", "vocab_size", (json_int_t)c->model.vocab_size, "hidden_size",
+        (json_int_t)c->model.hidden_dim, "intermediate_size", (json_int_t)nd_config_ffn_dim(c),
+        "num_hidden_layers", (json_int_t)c->model.num_layers, "num_attention_heads",
+        (json_int_t)c->model.num_heads, "num_key_value_heads", (json_int_t)c->model.num_kv_heads,
+        "head_dim", (json_int_t)(c->model.hidden_dim / c->model.num_heads), "hidden_act", "silu",
+        "max_position_embeddings", (json_int_t)c->model.max_seq_len, "rms_norm_eps", 1e-5,
+        "tie_word_embeddings", (int)c->model.tie_embeddings, "attention_bias", 0, "rope_theta",
+        c->model.rope_base, "rope_parameters", "rope_type", "default", "rope_theta",
+        c->model.rope_base, "dtype", bf16 ? "bfloat16" : "float32", "torch_dtype",
+        bf16 ? "bfloat16" : "float32");
+    if (root) {
+        if (llama)
+            json_object_set_new(root, "mlp_bias", json_false());
+        json_object_set_new(root, "pad_token_id", json_null());
+        set_mark(root, mark);
+    }
+    return finish(root, text);
+}
+
+nd_status nd_hf_generation_text(int mark, char **text)
+{
+    json_t *root = json_object();
+    if (root)
+        set_mark(root, mark);
+    return finish(root, text);
+}
+
+/* A config.json being read. */
+typedef struct reading {
+    const char *path;
+    json_t *root;
+    nd_config *config;
+} reading;
+
+static nd_status set_integer(const reading *r, const char *theirs, const char *ours,
+                             const char *fallback)
+{
+    const json_t *value = json_object_get(r->root, theirs);
+    char text[32];
+    if (json_is_integer(value))
+        snprintf(text, sizeof text, "%" JSON_INTEGER_FORMAT, json_integer_value(value));
+    else if ((!value || json_is_null(value)) && fallback)
+        snprintf(text, sizeof text, "%s", fallback);
+    else
+        return ND_FAIL(ND_EDATA, "%s: %s is %s; expected a whole number", r->path, theirs,
+                       value ? "no whole number" : "missing");
+    return nd_config_set_key(r->config, "model", ours, text, r->path);
+}
+
+/* Keys that must have one value, or be missing, for the graph to be ours. */
+static nd_status check_word(const reading *r, const char *key, const char *expected,
+                            const char *why)
+{
+    const json_t *value = json_object_get(r->root, key);
+    const char *word = json_string_value(value);
+    if (!value || json_is_null(value) || (word && strcmp(word, expected) == 0))
+        return ND_OK;
+    return ND_FAIL(ND_EDATA, "%s: %s is '%.40s'; expected '%s': %s", r->path, key,
+                   word ? word : "no text", expected, why);
+}
+
+static nd_status check_false(const reading *r, const char *key)
+{
+    const json_t *value = json_object_get(r->root, key);
+    if (!value || json_is_null(value) || json_is_false(value))
+        return ND_OK;
+    return ND_FAIL(ND_EDATA, "%s: %s is set; this program's graphs have no biases", r->path, key);
+}
+
+static nd_status set_arch(const reading *r)
+{
+    const char *type = json_string_value(json_object_get(r->root, "model_type"));
+    if (!type || (strcmp(type, "llama") != 0 && strcmp(type, "bitnet") != 0))
+        return ND_FAIL(ND_EDATA,
+                       "%s: model_type is '%.40s'; this program knows the graphs llama and bitnet",
+                       r->path, type ? type : "missing");
+    if (strcmp(type, "bitnet") == 0 && !json_object_get(r->root, "hidden_act"))
+        return ND_FAIL(ND_EDATA,
+                       "%s: hidden_act is missing, which means relu2 for bitnet; this program's "
+                       "graph uses silu",
+                       r->path);
+    ND_TRY(check_word(r, "hidden_act", "silu", "the feed-forward layers here are SwiGLU"));
+    const json_t *quantised = json_object_get(r->root, "quantization_config");
+    if (quantised && !json_is_null(quantised))
+        return ND_FAIL(ND_EDATA,
+                       "%s: the weights are quantised (quantization_config); expected plain ones",
+                       r->path);
+    return nd_config_set_key(r->config, "model", "arch", type, r->path);
+}
+
+static nd_status set_number(const reading *r, const char *ours, double value)
+{
+    char text[40];
+    snprintf(text, sizeof text, "%.17g", value);
+    return nd_config_set_key(r->config, "model", ours, text, r->path);
+}
+
+static nd_status set_rope(const reading *r)
+{
+    const json_t *scaling = json_object_get(r->root, "rope_scaling");
+    const json_t *rope = json_object_get(r->root, "rope_parameters");
+    const json_t *base = json_object_get(rope, "rope_theta");
+    const char *type = json_string_value(json_object_get(rope, "rope_type"));
+    if (!json_is_object(rope) && json_is_object(scaling))
+        type = json_string_value(json_object_get(scaling, "rope_type"))
+                   ? json_string_value(json_object_get(scaling, "rope_type"))
+                   : json_string_value(json_object_get(scaling, "type"));
+    if (type && strcmp(type, "default") != 0)
+        return ND_FAIL(ND_EDATA, "%s: rotary positions are scaled (%.40s); this program's are not",
+                       r->path, type);
+    if (!json_is_number(base))
+        base = json_object_get(r->root, "rope_theta");
+    return set_number(r, "rope_base", json_is_number(base) ? json_number_value(base) : 10000.0);
+}
+
+static nd_status set_shape(const reading *r)
+{
+    char heads[32];
+    ND_TRY(set_integer(r, "hidden_size", "hidden_dim", NULL));
+    ND_TRY(set_integer(r, "num_hidden_layers", "num_layers", NULL));
+    ND_TRY(set_integer(r, "num_attention_heads", "num_heads", NULL));
+    snprintf(heads, sizeof heads, "%lld", (long long)r->config->model.num_heads);
+    ND_TRY(set_integer(r, "num_key_value_heads", "num_kv_heads", heads));
+    ND_TRY(set_integer(r, "vocab_size", "vocab_size", NULL));
+    ND_TRY(set_integer(r, "max_position_embeddings", "max_seq_len", "2048"));
+    const json_t *wide = json_object_get(r->root, "intermediate_size");
+    if (!json_is_integer(wide))
+        return ND_FAIL(ND_EDATA, "%s: intermediate_size is no whole number", r->path);
+    const double hidden = (double)r->config->model.hidden_dim;
+    ND_TRY(set_number(r, "ffn_mult", (double)json_integer_value(wide) / hidden));
+    const json_t *head_dim = json_object_get(r->root, "head_dim");
+    if (json_is_integer(head_dim) &&
+        json_integer_value(head_dim) * r->config->model.num_heads != r->config->model.hidden_dim)
+        return ND_FAIL(ND_EDATA,
+                       "%s: head_dim = %" JSON_INTEGER_FORMAT
+                       " times %lld heads is not hidden_size = "
+                       "%lld, which this program's graphs need",
+                       r->path, json_integer_value(head_dim), (long long)r->config->model.num_heads,
+                       (long long)r->config->model.hidden_dim);
+    return ND_OK;
+}
+
+static nd_status read_keys(const reading *r, double *epsilon)
+{
+    ND_TRY(set_arch(r));
+    ND_TRY(check_false(r, "attention_bias"));
+    ND_TRY(check_false(r, "mlp_bias"));
+    ND_TRY(set_shape(r));
+    ND_TRY(set_rope(r));
+    const bool tied = json_is_true(json_object_get(r->root, "tie_word_embeddings"));
+    ND_TRY(
+        nd_config_set_key(r->config, "model", "tie_embeddings", tied ? "true" : "false", r->path));
+    const json_t *eps = json_object_get(r->root, "rms_norm_eps");
+    *epsilon = json_is_number(eps) ? json_number_value(eps) : 1e-6;
+    if (r->config->training.seq_length > r->config->model.max_seq_len)
+        r->config->training.seq_length = r->config->model.max_seq_len;
+    return nd_config_check_model(r->config);
+}
+
+nd_status nd_hf_config_read(const char *path, nd_config *config, double *epsilon)
+{
+    void *text = NULL;
+    size_t size = 0;
+    json_error_t error;
+    ND_TRY(nd_read_whole_file(path, CONFIG_BYTES_MAX, ND_EDATA, &text, &size));
+    reading r = {path, json_loadb(text, size, 0, &error), config};
+    free(text);
+    if (!json_is_object(r.root)) {
+        json_decref(r.root);
+        return ND_FAIL(ND_EDATA, "%s:%d: not a JSON object: %s", path, error.line, error.text);
+    }
+    const nd_status status = read_keys(&r, epsilon);
+    json_decref(r.root);
+    return status;
+}

@@ -1,0 +1,30 @@
+/* Where transformers keeps what: names of tensors, the order of rows, and config.json of its llama and
+ * bitnet models.
+ *
+ * Its rotary positions turn elements (i, i + D/2) of a head in both models (rotate_half). Our bitnet does
+ * too; our llama turns (2i, 2i + 1), so the rows of its q and k are stored in another order there: row i of
+ * a head is our row 2i, row D/2 + i our row 2i + 1. */
+#ifndef ND_EXCHANGE_HF_LAYOUT_H
+#define ND_EXCHANGE_HF_LAYOUT_H
+
+#include "core/config.h"
+#include "core/params.h"
+
+enum { ND_HF_NAME_MAX = 96 };
+
+/* Their name of a parameter. */
+void nd_hf_name(const nd_param *param, char name[ND_HF_NAME_MAX]);
+
+/* Our row of the parameter that is their row `row`. */
+int64_t nd_hf_row(const nd_model_config *model, const nd_param *param, int64_t row);
+
+/* The text of config.json and of generation_config.json; `mark` is the token between documents, -1 for none.
+ * The caller frees it. Errors: ND_ENOMEM. */
+nd_status nd_hf_config_text(const nd_config *config, bool bf16, int mark, char **text);
+nd_status nd_hf_generation_text(int mark, char **text);
+
+/* Fills [model] of `config` from the file config.json at `path`. *epsilon is its norms' epsilon. Errors:
+ * ND_EDATA naming what this program's graphs do not have; ND_ECONFIG for sizes out of range. */
+nd_status nd_hf_config_read(const char *path, nd_config *config, double *epsilon);
+
+#endif

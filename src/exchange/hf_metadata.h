@@ -1,0 +1,17 @@
+/* What our own .safetensors files say beyond the tensors, so that an import finds back to the codes. */
+#ifndef ND_EXCHANGE_HF_METADATA_H
+#define ND_EXCHANGE_HF_METADATA_H
+
+/* "true": every projection is codes times scales. */
+#define ND_HF_TERNARY_KEY "nanochat_dist.ternary"
+/* [model] group_size. */
+#define ND_HF_GROUP_KEY "nanochat_dist.group_size"
+/* A JSON object, name of the tensor -> its scale; only with one scale a matrix. bf16 rounds scales. */
+#define ND_HF_SCALES_KEY "nanochat_dist.scales"
+/* For people. */
+#define ND_HF_ACTIVATIONS_KEY "nanochat_dist.activations"
+#define ND_HF_ACTIVATIONS_TEXT                                                                     \
+    "The model was trained with the inputs of every projection quantised to int8 for each token. " \
+    "That quantisation is absent here: the weights are dequantised, activations are not rounded."
+
+#endif

@@ -1,0 +1,239 @@
+#include "exchange/hf_model.h"
+
+#include "core/durable_file.h"
+#include "exchange/hf_layout.h"
+#include "exchange/hf_metadata.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+enum { INDEX_BYTES_MAX = 1 << 28, FILES_MAX = 4096 };
+
+static nd_status join(char path[PATH_MAX], const char *directory, const char *name)
+{
+    if (snprintf(path, PATH_MAX, "%s/%s", directory, name) >= PATH_MAX)
+        return ND_FAIL(ND_EDATA, "%.80s...: the path is too long", directory);
+    return ND_OK;
+}
+
+static nd_status open_file(nd_hf_model *m, const char *directory, const char *name)
+{
+    nd_hf_file *grown = realloc(m->files, (size_t)(m->file_count + 1) * sizeof *grown);
+    if (!grown)
+        return ND_FAIL(ND_ENOMEM, "no memory for %s", name);
+    m->files = grown;
+    nd_hf_file *f = &m->files[m->file_count];
+    memset(f, 0, sizeof *f);
+    ND_TRY(join(f->path, directory, name));
+    ND_TRY(nd_mapped_file_open(f->path, &f->mapped));
+    const nd_status status =
+        nd_safetensors_parse(f->mapped.bytes, f->mapped.size, f->path, &f->tensors);
+    if (status != ND_OK)
+        nd_mapped_file_close(&f->mapped);
+    else
+        m->file_count++;
+    return status;
+}
+
+static bool is_open(const nd_hf_model *m, const char *name)
+{
+    for (int i = 0; i < m->file_count; i++)
+        if (strcmp(strrchr(m->files[i].path, '/') + 1, name) == 0)
+            return true;
+    return false;
+}
+
+/* Opens every file that the index names. */
+static nd_status open_shards(nd_hf_model *m, const char *directory, const char *index_path)
+{
+    void *text = NULL;
+    size_t size = 0;
+    json_error_t error;
+    const char *tensor;
+    json_t *value;
+    nd_status status = ND_OK;
+    ND_TRY(nd_read_whole_file(index_path, INDEX_BYTES_MAX, ND_EDATA, &text, &size));
+    json_t *root = json_loadb(text, size, JSON_REJECT_DUPLICATES, &error);
+    json_t *map = json_object_get(root, "weight_map");
+    free(text);
+    if (!json_is_object(map))
+        status = ND_FAIL(ND_EDATA, "%s: no JSON object with a weight_map%s%s", index_path,
+                         root ? "" : ": ", root ? "" : error.text);
+    json_object_foreach(map, tensor, value)
+    {
+        const char *name = json_string_value(value);
+        if (status != ND_OK)
+            break;
+        if (!name || !*name || *name == '.' || strchr(name, '/') || m->file_count == FILES_MAX)
+            status = ND_FAIL(ND_EDATA, "%s: the file of %.80s is '%.80s'; expected a plain name",
+                             index_path, tensor, name ? name : "no text");
+        else if (!is_open(m, name))
+            status = open_file(m, directory, name);
+    }
+    json_decref(root);
+    return status;
+}
+
+static nd_status open_files(nd_hf_model *m, const char *directory)
+{
+    char path[PATH_MAX];
+    ND_TRY(join(path, directory, "model.safetensors.index.json"));
+    if (access(path, F_OK) == 0)
+        return open_shards(m, directory, path);
+    return open_file(m, directory, "model.safetensors");
+}
+
+/* What our own exports say of themselves. */
+static nd_status read_metadata(nd_hf_model *m)
+{
+    const nd_hf_file *f = &m->files[0];
+    const char *ternary = nd_safetensors_text(&f->tensors, ND_HF_TERNARY_KEY);
+    const char *group = nd_safetensors_text(&f->tensors, ND_HF_GROUP_KEY);
+    const char *scales = nd_safetensors_text(&f->tensors, ND_HF_SCALES_KEY);
+    bool has_digest;
+    ND_TRY(nd_safetensors_verify(&f->tensors, f->path, &has_digest));
+    m->ternary = ternary && strcmp(ternary, "true") == 0;
+    if (!m->ternary)
+        return ND_OK;
+    if (group)
+        ND_TRY(nd_config_set_key(&m->config, "model", "group_size", group, f->path));
+    if (scales) {
+        m->scales = json_loads(scales, 0, NULL);
+        if (!json_is_object(m->scales))
+            return ND_FAIL(ND_EDATA, "%s: damaged: %s is no object", f->path, ND_HF_SCALES_KEY);
+    }
+    return nd_config_check_model(&m->config);
+}
+
+static const nd_safetensors_tensor *find(const nd_hf_model *m, const char *name,
+                                         const nd_hf_file **file)
+{
+    for (int i = 0; i < m->file_count; i++) {
+        const nd_safetensors_tensor *t = nd_safetensors_find(&m->files[i].tensors, name);
+        if (t) {
+            *file = &m->files[i];
+            return t;
+        }
+    }
+    return NULL;
+}
+
+static nd_status check_parameter(const nd_hf_model *m, const nd_param *p)
+{
+    char name[ND_HF_NAME_MAX];
+    const nd_hf_file *file = NULL;
+    nd_hf_name(p, name);
+    const nd_safetensors_tensor *t = find(m, name, &file);
+    if (!t)
+        return ND_FAIL(ND_EDATA, "%s: holds no tensor %s, which its config.json asks for",
+                       m->files[0].path, name);
+    const bool vector = p->role == ND_ROLE_NORM;
+    const int dimensions = vector ? 1 : 2;
+    if (t->dimensions != dimensions || t->shape[dimensions - 1] != p->cols ||
+        (!vector && t->shape[0] != p->rows))
+        return ND_FAIL(
+            ND_EDATA, "%s: %s has %d dimensions, the first %lld; expected %s[%lld, %lld]",
+            file->path, name, t->dimensions, (long long)(t->dimensions > 0 ? t->shape[0] : 0),
+            vector ? "the vector " : "", (long long)p->rows, (long long)p->cols);
+    return ND_OK;
+}
+
+/* Tensors that old files hold though they follow from the configuration, or twice. */
+static bool is_redundant(const nd_hf_model *m, const char *name)
+{
+    const char *rope = ".rotary_emb.inv_freq";
+    const size_t bytes = strlen(name), end = strlen(rope);
+    return (bytes > end && strcmp(name + bytes - end, rope) == 0) ||
+           (m->model.tied && strcmp(name, "lm_head.weight") == 0);
+}
+
+static bool is_parameter(const nd_hf_model *m, const char *name)
+{
+    char theirs[ND_HF_NAME_MAX];
+    for (int64_t i = 0; i < m->params.count; i++) {
+        nd_hf_name(&m->params.list[i], theirs);
+        if (strcmp(theirs, name) == 0)
+            return true;
+    }
+    return false;
+}
+
+static nd_status check_tensors(const nd_hf_model *m)
+{
+    for (int64_t i = 0; i < m->params.count; i++)
+        ND_TRY(check_parameter(m, &m->params.list[i]));
+    for (int f = 0; f < m->file_count; f++)
+        for (size_t i = 0; i < m->files[f].tensors.count; i++) {
+            const char *name = m->files[f].tensors.tensors[i].name;
+            if (!is_parameter(m, name) && !is_redundant(m, name))
+                return ND_FAIL(
+                    ND_EDATA,
+                    "%s: holds %.80s, which the graph that config.json describes does not "
+                    "have here",
+                    m->files[f].path, name);
+        }
+    return ND_OK;
+}
+
+static nd_status open_parts(const char *directory, nd_hf_model *m)
+{
+    char path[PATH_MAX];
+    ND_TRY(join(path, directory, "config.json"));
+    ND_TRY(nd_hf_config_read(path, &m->config, &m->epsilon));
+    ND_TRY(open_files(m, directory));
+    if (m->file_count == 0)
+        return ND_FAIL(ND_EDATA, "%s: its index names no file", directory);
+    ND_TRY(read_metadata(m));
+    m->model = nd_model_config_from(&m->config);
+    ND_TRY(nd_params_create(&m->model, &m->params));
+    return check_tensors(m);
+}
+
+nd_status nd_hf_model_open(const char *directory, const nd_config *defaults, nd_hf_model *m)
+{
+    memset(m, 0, sizeof *m);
+    m->config = *defaults;
+    const nd_status status = open_parts(directory, m);
+    if (status != ND_OK)
+        nd_hf_model_close(m);
+    return status;
+}
+
+void nd_hf_model_close(nd_hf_model *m)
+{
+    for (int i = 0; i < m->file_count; i++) {
+        nd_safetensors_free(&m->files[i].tensors);
+        nd_mapped_file_close(&m->files[i].mapped);
+    }
+    free(m->files);
+    nd_params_destroy(&m->params);
+    json_decref(m->scales);
+    memset(m, 0, sizeof *m);
+}
+
+nd_status nd_hf_model_read(const nd_hf_model *m, int64_t index, float *values)
+{
+    const nd_param *p = &m->params.list[index];
+    char name[ND_HF_NAME_MAX];
+    const nd_hf_file *file = NULL;
+    nd_hf_name(p, name);
+    const nd_safetensors_tensor *t = find(m, name, &file);
+    for (int64_t r = 0; r < p->rows; r++) {
+        float *row = values + nd_hf_row(&m->model, p, r) * p->cols;
+        ND_TRY(nd_safetensors_floats(t, r * p->cols, p->cols, row));
+        for (int64_t i = 0; i < p->cols; i++)
+            if (!isfinite(row[i]))
+                return ND_FAIL(ND_EDATA, "%s: %s holds %g at [%lld, %lld]", file->path, name,
+                               (double)row[i], (long long)r, (long long)i);
+    }
+    return ND_OK;
+}
+
+float nd_hf_model_scale(const nd_hf_model *m, int64_t index)
+{
+    char name[ND_HF_NAME_MAX];
+    nd_hf_name(&m->params.list[index], name);
+    return (float)json_number_value(json_object_get(m->scales, name));
+}

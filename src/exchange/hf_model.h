@@ -1,0 +1,42 @@
+/* A model as transformers stores it: a directory with config.json and model.safetensors, or shards of it
+ * and model.safetensors.index.json. */
+#ifndef ND_EXCHANGE_HF_MODEL_H
+#define ND_EXCHANGE_HF_MODEL_H
+
+#include "core/config.h"
+#include "core/params.h"
+#include "exchange/mapped_file.h"
+#include "exchange/safetensors_read.h"
+
+#include <limits.h>
+
+typedef struct nd_hf_file {
+    char path[PATH_MAX];
+    nd_mapped_file mapped;
+    nd_safetensors tensors;
+} nd_hf_file;
+
+typedef struct nd_hf_model {
+    nd_config config; /* [model] from config.json */
+    double epsilon;   /* of its norms */
+    nd_model_config model;
+    nd_params params;
+    nd_hf_file *files;
+    int file_count;
+    bool ternary;   /* our own export: projections are codes times scales */
+    json_t *scales; /* with it: name -> exact scale; NULL when not stated */
+} nd_hf_model;
+
+/* Opens all files and checks that every parameter is there with its shape, and nothing else. Errors:
+ * ND_EDATA, ND_ECONFIG. */
+nd_status nd_hf_model_open(const char *directory, const nd_config *defaults, nd_hf_model *model);
+void nd_hf_model_close(nd_hf_model *model);
+
+/* Parameter `index` as stored, [rows, cols] in our order of rows. Errors: ND_EDATA, also when a value is
+ * not finite. */
+nd_status nd_hf_model_read(const nd_hf_model *model, int64_t index, float *values);
+
+/* The exact scale of a projection; 0 when it is not stated. */
+float nd_hf_model_scale(const nd_hf_model *model, int64_t index);
+
+#endif

@@ -1,0 +1,21 @@
+/* A model of another program as a checkpoint of step 0. */
+#ifndef ND_EXCHANGE_IMPORT_H
+#define ND_EXCHANGE_IMPORT_H
+
+#include "core/error.h"
+
+#include <stdio.h>
+
+typedef struct nd_import_options {
+    const char *from; /* a directory with config.json and safetensors, in one file or in shards */
+    const char *run;  /* the run's directory: the checkpoint is RUN/checkpoints/step_00000000 */
+    const char *data_path; /* goes into the checkpoint's configuration */
+} nd_import_options;
+
+/* Files of nd_export_safetensors give the codes and scales back that were exported. Of any other the weights
+ * become the masters, which the first step makes ternary. What there is to know is said on `out`. Errors:
+ * ND_EDATA naming file and tensor; ND_ECONFIG when the run has checkpoints already; ND_ECHECKPOINT, ND_EIO
+ * when it cannot be written. */
+nd_status nd_import_safetensors(const nd_import_options *options, FILE *out);
+
+#endif

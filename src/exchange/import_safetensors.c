@@ -1,0 +1,112 @@
+#include "data/tokenizer.h"
+#include "exchange/checkpoint_of_masters.h"
+#include "exchange/hf_model.h"
+#include "exchange/import.h"
+#include "exchange/ternary_masters.h"
+
+#include <limits.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+typedef struct import {
+    nd_hf_model model;
+    nd_backend *backend;
+    nd_tokenizer *tokenizer;
+} import;
+
+static nd_status read_masters(void *context, int64_t index, float *values)
+{
+    const import *in = context;
+    const nd_param *p = &in->model.params.list[index];
+    ND_TRY(nd_hf_model_read(&in->model, index, values));
+    if (!in->model.ternary || p->role != ND_ROLE_TERNARY)
+        return ND_OK;
+    return nd_ternary_masters(in->backend, p->name, values, p->rows, p->cols,
+                              nd_model_scale_groups(&in->model.model, p->cols),
+                              nd_hf_model_scale(&in->model, index));
+}
+
+/* A tokenizer this program cannot use is said and left out: the weights are worth having without. */
+static nd_status open_tokenizer(import *in, const char *directory, FILE *out)
+{
+    char path[PATH_MAX];
+    if (snprintf(path, sizeof path, "%s/tokenizer.model", directory) >= PATH_MAX ||
+        access(path, F_OK) != 0) {
+        fprintf(out, "note      no tokenizer.model: the checkpoint works on token numbers only\n");
+        return ND_OK;
+    }
+    if (nd_tokenizer_open(path, &in->tokenizer) != ND_OK) {
+        fprintf(out, "note      the tokenizer is left out: %s\n", nd_error_get()->message);
+        nd_error_clear();
+        return ND_OK;
+    }
+    const int pieces = nd_tokenizer_vocab_size(in->tokenizer);
+    if (pieces > in->model.config.model.vocab_size)
+        return ND_FAIL(ND_EDATA, "%s: %d pieces, but config.json says vocab_size = %lld", path,
+                       pieces, (long long)in->model.config.model.vocab_size);
+    return ND_OK;
+}
+
+static void describe(const import *in, const nd_import_options *options, FILE *out)
+{
+    const nd_model_config *m = &in->model.model;
+    fprintf(out, "imported  %s: %s, %lld layers x %lld, %.2fM parameters\n", options->from,
+            m->arch == ND_ARCH_BITNET ? "bitnet" : "llama", (long long)m->num_layers,
+            (long long)m->hidden_dim, (double)nd_params_total(&in->model.params) * 1e-6);
+    fprintf(out, "weights   %s\n",
+            in->model.ternary
+                ? "ternary: codes and scales are those of the export"
+                : "full precision: they are the masters, and the first step makes them ternary");
+    if (fabs(in->model.epsilon - 1e-5) > 1e-12)
+        fprintf(out, "note      its norms add %g under the root; here it is 1e-05\n",
+                in->model.epsilon);
+    fprintf(
+        out,
+        "saved     %s/checkpoints/step_00000000\n"
+        "next      nanochat_dist train --config %s/checkpoints/latest/config.ini --data-path DIR "
+        "--run-dir %s --resume auto\n",
+        options->run, options->run, options->run);
+}
+
+static nd_status convert(import *in, const nd_import_options *options, FILE *out)
+{
+    char directory[PATH_MAX];
+    size_t bytes = 0;
+    const nd_cpu_backend_options cpu = {.threads = 0};
+    const nd_masters masters = {read_masters, in};
+    ND_TRY(nd_cpu_backend_create(&cpu, &in->backend));
+    ND_TRY(open_tokenizer(in, options->from, out));
+    if (snprintf(directory, sizeof directory, "%s/checkpoints", options->run) >= PATH_MAX)
+        return ND_FAIL(ND_EIO, "%.80s...: the path is too long", options->run);
+    const void *tokenizer = in->tokenizer ? nd_tokenizer_model(in->tokenizer, &bytes) : NULL;
+    return nd_checkpoint_of_masters(directory, &in->model.config, &in->model.params, &masters,
+                                    tokenizer, bytes);
+}
+
+nd_status nd_import_safetensors(const nd_import_options *options, FILE *out)
+{
+    nd_config *defaults = malloc(sizeof *defaults);
+    import *in = calloc(1, sizeof *in);
+    nd_status status = ND_OK;
+    if (!defaults || !in) {
+        status = ND_FAIL(ND_ENOMEM, "no memory for an import");
+        goto done;
+    }
+    nd_config_defaults(defaults);
+    ND_TRY_GOTO(nd_config_set_key(defaults, "data", "data_path", options->data_path, "--data-path"),
+                done);
+    ND_TRY_GOTO(nd_config_set_key(defaults, "logging", "run_dir", options->run, "--out"), done);
+    ND_TRY_GOTO(nd_hf_model_open(options->from, defaults, &in->model), done);
+    status = convert(in, options, out);
+    if (status == ND_OK)
+        describe(in, options, out);
+    nd_tokenizer_close(in->tokenizer);
+    nd_backend_destroy(in->backend);
+    nd_hf_model_close(&in->model);
+done:
+    free(defaults);
+    free(in);
+    return status;
+}

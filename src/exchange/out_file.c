@@ -1,0 +1,106 @@
+#include "exchange/out_file.h"
+
+#include "core/durable_file.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <openssl/evp.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+struct nd_out_file {
+    FILE *file;
+    EVP_MD_CTX *digest; /* NULL before nd_out_file_start_digest */
+    int64_t written;
+    char path[PATH_MAX], temporary[PATH_MAX];
+};
+
+nd_status nd_out_file_create(const char *path, nd_out_file **out)
+{
+    nd_out_file *f = calloc(1, sizeof *f);
+    *out = NULL;
+    if (!f)
+        return ND_FAIL(ND_ENOMEM, "no memory to write %s", path);
+    if (snprintf(f->temporary, PATH_MAX, "%s%s", path, ND_TEMPORARY_SUFFIX) >= PATH_MAX) {
+        free(f);
+        return ND_FAIL(ND_EIO, "%.80s...: the path is too long", path);
+    }
+    strcpy(f->path, path);
+    f->file = fopen(f->temporary, "wbe");
+    if (!f->file) {
+        const int reason = errno;
+        free(f);
+        return ND_FAIL(ND_EIO, "cannot write %s: %s", path, strerror(reason));
+    }
+    *out = f;
+    return ND_OK;
+}
+
+nd_status nd_out_file_write(nd_out_file *f, const void *bytes, size_t size)
+{
+    if (size > 0 && fwrite(bytes, 1, size, f->file) != size)
+        return ND_FAIL(ND_EIO, "cannot write %s: %s", f->path, strerror(errno));
+    if (f->digest && EVP_DigestUpdate(f->digest, bytes, size) != 1)
+        return ND_FAIL(ND_EINTERNAL, "%s: SHA-256 failed in libcrypto", f->path);
+    f->written += (int64_t)size;
+    return ND_OK;
+}
+
+nd_status nd_out_file_pad(nd_out_file *f, size_t alignment)
+{
+    static const char zeros[64] = {0};
+    size_t missing = (alignment - (size_t)f->written % alignment) % alignment;
+    for (; missing > 0;) {
+        const size_t part = missing < sizeof zeros ? missing : sizeof zeros;
+        ND_TRY(nd_out_file_write(f, zeros, part));
+        missing -= part;
+    }
+    return ND_OK;
+}
+
+nd_status nd_out_file_start_digest(nd_out_file *f)
+{
+    f->digest = EVP_MD_CTX_new();
+    if (!f->digest || EVP_DigestInit_ex(f->digest, EVP_sha256(), NULL) != 1)
+        return ND_FAIL(ND_EINTERNAL, "%s: SHA-256 failed in libcrypto", f->path);
+    return ND_OK;
+}
+
+static nd_status write_digest(nd_out_file *f, int64_t offset)
+{
+    unsigned char digest[EVP_MAX_MD_SIZE];
+    char hex[ND_SHA256_HEX_SIZE];
+    if (EVP_DigestFinal_ex(f->digest, digest, NULL) != 1)
+        return ND_FAIL(ND_EINTERNAL, "%s: SHA-256 failed in libcrypto", f->path);
+    for (int i = 0; i < 32; i++)
+        snprintf(hex + 2 * i, 3, "%02x", digest[i]);
+    if (fseeko(f->file, offset, SEEK_SET) != 0 || fwrite(hex, 1, 64, f->file) != 64)
+        return ND_FAIL(ND_EIO, "cannot write %s: %s", f->path, strerror(errno));
+    return ND_OK;
+}
+
+nd_status nd_out_file_finish(nd_out_file *f, int64_t digest_offset)
+{
+    nd_status status = write_digest(f, digest_offset);
+    FILE *file = f->file;
+    f->file = NULL;
+    if (fclose(file) != 0 && status == ND_OK)
+        status = ND_FAIL(ND_EIO, "cannot write %s: %s", f->path, strerror(errno));
+    if (status == ND_OK)
+        status = nd_durable_rename(f->temporary, f->path);
+    nd_out_file_discard(f);
+    return status;
+}
+
+void nd_out_file_discard(nd_out_file *f)
+{
+    if (!f)
+        return;
+    if (f->file)
+        fclose(f->file);
+    unlink(f->temporary);
+    EVP_MD_CTX_free(f->digest);
+    free(f);
+}

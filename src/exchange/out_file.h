@@ -1,0 +1,30 @@
+/* A file being written in one go: under a temporary name, with the SHA-256 of its latter part, then
+ * fsynced and renamed. */
+#ifndef ND_EXCHANGE_OUT_FILE_H
+#define ND_EXCHANGE_OUT_FILE_H
+
+#include "core/sha256.h"
+
+#include <stdint.h>
+
+typedef struct nd_out_file nd_out_file;
+
+/* Starts PATH.tmp. Errors: ND_EIO naming the file. */
+nd_status nd_out_file_create(const char *path, nd_out_file **file);
+
+nd_status nd_out_file_write(nd_out_file *file, const void *bytes, size_t size);
+
+/* Zeros up to the next multiple of `alignment`. */
+nd_status nd_out_file_pad(nd_out_file *file, size_t alignment);
+
+/* What is written from here on is digested. */
+nd_status nd_out_file_start_digest(nd_out_file *file);
+
+/* Writes the digest, 64 hex digits, over what stands at `offset`; then makes the file appear under its
+ * name. Frees `file`, whatever happens. */
+nd_status nd_out_file_finish(nd_out_file *file, int64_t digest_offset);
+
+/* Removes the temporary file and frees `file`. NULL is allowed. */
+void nd_out_file_discard(nd_out_file *file);
+
+#endif

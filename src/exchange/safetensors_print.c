@@ -1,0 +1,67 @@
+#include "exchange/mapped_file.h"
+#include "exchange/safetensors_read.h"
+
+#include <string.h>
+
+enum { TEXT_SHOWN_MAX = 64 };
+
+/* JSON's own escapes keep what a terminal would obey out of the way. */
+static void print_text(const char *text, FILE *out)
+{
+    char shown[TEXT_SHOWN_MAX + 1];
+    size_t bytes = strlen(text) < TEXT_SHOWN_MAX ? strlen(text) : TEXT_SHOWN_MAX;
+    while (bytes > 0 && bytes < strlen(text) && ((unsigned char)text[bytes] & 0xc0) == 0x80)
+        bytes--;
+    memcpy(shown, text, bytes);
+    shown[bytes] = '\0';
+    json_t *string = json_string(shown);
+    json_dumpf(string, out, JSON_ENCODE_ANY | JSON_ENSURE_ASCII);
+    json_decref(string);
+    if (bytes < strlen(text))
+        fputs("...", out);
+}
+
+void nd_safetensors_describe(const nd_safetensors *f, const char *path, size_t bytes, FILE *out)
+{
+    const char *key;
+    json_t *value;
+    fprintf(out, "safetensors %s\n  %zu tensors, %zu bytes\n", path, f->count, bytes);
+    json_object_foreach(json_object_get(f->header, "__metadata__"), key, value)
+    {
+        fputs("  ", out);
+        print_text(key, out);
+        fputc(' ', out);
+        print_text(json_string_value(value), out);
+        fputc('\n', out);
+    }
+    for (size_t i = 0; i < f->count; i++) {
+        const nd_safetensors_tensor *t = &f->tensors[i];
+        fputs("  tensor ", out);
+        print_text(t->name, out);
+        fprintf(out, " %s [", t->dtype);
+        for (int d = 0; d < t->dimensions; d++)
+            fprintf(out, "%s%lld", d ? ", " : "", (long long)t->shape[d]);
+        fprintf(out, "] %zu bytes\n", t->bytes);
+    }
+}
+
+nd_status nd_safetensors_print(const char *path, bool verify, FILE *out)
+{
+    nd_mapped_file file;
+    nd_safetensors f;
+    bool has_digest;
+    ND_TRY(nd_mapped_file_open(path, &file));
+    nd_status status = nd_safetensors_parse(file.bytes, file.size, path, &f);
+    if (status == ND_OK) {
+        nd_safetensors_describe(&f, path, file.size, out);
+        if (verify)
+            status = nd_safetensors_verify(&f, path, &has_digest);
+        if (status == ND_OK && verify)
+            fputs(has_digest ? "  the data has the checksum the file states\n"
+                             : "  its shape is sound; the file has no checksum of its data\n",
+                  out);
+        nd_safetensors_free(&f);
+    }
+    nd_mapped_file_close(&file);
+    return status;
+}

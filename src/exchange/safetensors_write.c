@@ -1,0 +1,124 @@
+#include "exchange/safetensors_write.h"
+
+#include "exchange/out_file.h"
+
+#include <jansson.h>
+#include <stdlib.h>
+#include <string.h>
+
+_Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "safetensors files are little-endian");
+
+struct nd_safetensors_writer {
+    json_t *metadata, *tensors;
+    int64_t declared, written; /* bytes of tensors */
+    int64_t digest_offset;
+    nd_out_file *out;
+};
+
+nd_status nd_safetensors_writer_create(nd_safetensors_writer **writer)
+{
+    nd_safetensors_writer *w = calloc(1, sizeof *w);
+    if (w) {
+        w->metadata = json_object();
+        w->tensors = json_object();
+    }
+    *writer = w;
+    if (w && w->metadata && w->tensors)
+        return ND_OK;
+    nd_safetensors_writer_close(w);
+    *writer = NULL;
+    return ND_FAIL(ND_ENOMEM, "no memory for a safetensors header");
+}
+
+nd_status nd_safetensors_put_text(nd_safetensors_writer *w, const char *key, const char *value)
+{
+    return json_object_set_new(w->metadata, key, json_string(value)) == 0
+               ? ND_OK
+               : ND_FAIL(ND_ENOMEM, "no memory for the metadata %s", key);
+}
+
+nd_status nd_safetensors_put_tensor(nd_safetensors_writer *w, const char *name, bool bf16,
+                                    int64_t rows, int64_t cols, bool vector)
+{
+    const json_int_t start = w->declared, end = start + rows * cols * (bf16 ? 2 : 4);
+    json_t *shape = vector ? json_pack("[I]", (json_int_t)cols)
+                           : json_pack("[I,I]", (json_int_t)rows, (json_int_t)cols);
+    json_t *entry = json_pack("{s:s,s:o,s:[I,I]}", "dtype", bf16 ? "BF16" : "F32", "shape", shape,
+                              "data_offsets", start, end);
+    w->declared = end;
+    return json_object_set_new(w->tensors, name, entry) == 0
+               ? ND_OK
+               : ND_FAIL(ND_ENOMEM, "no memory for the entry of %s", name);
+}
+
+/* The header's text, blanks after it so that the tensors start at a multiple of 8. */
+static nd_status header_text(const nd_safetensors_writer *w, char **text, size_t *bytes)
+{
+    json_t *header = json_object();
+    char *compact = NULL;
+    *text = NULL;
+    if (header && json_object_set(header, "__metadata__", w->metadata) == 0 &&
+        json_object_update(header, w->tensors) == 0)
+        compact = json_dumps(header, JSON_COMPACT);
+    json_decref(header);
+    const size_t length = compact ? strlen(compact) : 0;
+    *bytes = (length + 7) / 8 * 8;
+    if (compact)
+        *text = malloc(*bytes + 1);
+    if (*text) {
+        memset(*text, ' ', *bytes);
+        memcpy(*text, compact, length);
+        (*text)[*bytes] = '\0';
+    }
+    free(compact);
+    return *text ? ND_OK : ND_FAIL(ND_ENOMEM, "no memory for a safetensors header");
+}
+
+nd_status nd_safetensors_writer_start(nd_safetensors_writer *w, const char *path)
+{
+    char digits[65], *text = NULL;
+    size_t bytes = 0;
+    memset(digits, '0', 64);
+    digits[64] = '\0';
+    ND_TRY(nd_safetensors_put_text(w, ND_SAFETENSORS_DIGEST_KEY, digits));
+    ND_TRY(header_text(w, &text, &bytes));
+    const uint64_t length = bytes;
+    /* The key stands in the metadata only: names of tensors begin otherwise. */
+    const char *key = strstr(text, "\"" ND_SAFETENSORS_DIGEST_KEY "\":\"");
+    w->digest_offset = (int64_t)(sizeof length + (size_t)(strstr(key, digits) - text));
+    nd_status status = nd_out_file_create(path, &w->out);
+    if (status == ND_OK)
+        status = nd_out_file_write(w->out, &length, sizeof length);
+    if (status == ND_OK)
+        status = nd_out_file_write(w->out, text, bytes);
+    if (status == ND_OK)
+        status = nd_out_file_start_digest(w->out);
+    free(text);
+    return status;
+}
+
+nd_status nd_safetensors_write(nd_safetensors_writer *w, const void *bytes, size_t size)
+{
+    w->written += (int64_t)size;
+    return nd_out_file_write(w->out, bytes, size);
+}
+
+nd_status nd_safetensors_writer_finish(nd_safetensors_writer *w)
+{
+    if (w->written != w->declared)
+        return ND_FAIL(ND_EINTERNAL, "a safetensors file got %lld of %lld bytes",
+                       (long long)w->written, (long long)w->declared);
+    nd_out_file *out = w->out;
+    w->out = NULL;
+    return nd_out_file_finish(out, w->digest_offset);
+}
+
+void nd_safetensors_writer_close(nd_safetensors_writer *w)
+{
+    if (!w)
+        return;
+    nd_out_file_discard(w->out);
+    json_decref(w->metadata);
+    json_decref(w->tensors);
+    free(w);
+}

@@ -1,0 +1,87 @@
+#include "exchange/ternary_masters.h"
+
+#include "core/float_formats.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* One part with one scale: `count` values. Its scale goes to *scale, its codes to `codes`. */
+static nd_status make_part(const char *name, float *values, int64_t count, float stated,
+                           float *scale, int8_t *codes)
+{
+    float largest = 0.0f;
+    int64_t nonzero = 0;
+    for (int64_t i = 0; i < count; i++)
+        largest = fabsf(values[i]) > largest ? fabsf(values[i]) : largest;
+    for (int64_t i = 0; i < count; i++) {
+        if (values[i] != 0.0f && fabsf(values[i]) != largest)
+            return ND_FAIL(
+                ND_EDATA,
+                "%s: said to be ternary, but holds %.9g beside 0 and %.9g; was it changed "
+                "after its export?",
+                name, (double)values[i], (double)largest);
+        codes[i] = (int8_t)((values[i] > 0.0f) - (values[i] < 0.0f));
+        nonzero += codes[i] != 0;
+    }
+    *scale = stated > 0.0f ? stated : largest;
+    if (nonzero == 0) {
+        *scale = nd_f16_round(1e-5f);
+        return ND_OK;
+    }
+    if (nd_f16_round(*scale) != *scale || fabsf(*scale - largest) > largest / 128.0f)
+        return ND_FAIL(ND_EDATA,
+                       "%s: its scale is %.9g beside weights of %.9g; expected an fp16 value", name,
+                       (double)*scale, (double)largest);
+    const float t = (float)((double)*scale * (double)count / (double)nonzero);
+    for (int64_t i = 0; i < count; i++)
+        values[i] = (float)codes[i] * t;
+    return ND_OK;
+}
+
+/* Codes and scales that ternarising gives, against those wanted. */
+static nd_status check(nd_backend *b, const char *name, nd_cview values, const int8_t *codes,
+                       const float *scales, int64_t groups)
+{
+    const int64_t parts = groups ? values.rows * groups : 1;
+    const size_t count = (size_t)nd_view_count(values);
+    int8_t *got_codes = malloc(count);
+    float *got_scales = malloc((size_t)parts * sizeof *got_scales);
+    nd_status status = ND_OK;
+    if (!got_codes || !got_scales) {
+        status = ND_FAIL(ND_ENOMEM, "no memory to check %s", name);
+        goto done;
+    }
+    ND_TRY_GOTO(b->ops.ternarize(
+                    b, nd_view_of(got_codes, ND_I8, values.rows, values.cols),
+                    nd_view_of(got_scales, ND_F32, groups ? values.rows : 1, groups ? groups : 1),
+                    values),
+                done);
+    ND_TRY_GOTO(b->ops.synchronize(b), done);
+    if (memcmp(got_codes, codes, count) != 0 ||
+        memcmp(got_scales, scales, (size_t)parts * sizeof *scales) != 0)
+        status =
+            ND_FAIL(ND_EINTERNAL, "%s: its masters do not give its codes and scale back", name);
+done:
+    free(got_codes);
+    free(got_scales);
+    return status;
+}
+
+nd_status nd_ternary_masters(nd_backend *backend, const char *name, float *values, int64_t rows,
+                             int64_t cols, int64_t groups, float scale)
+{
+    const int64_t parts = groups ? rows * groups : 1, each = rows * cols / parts;
+    int8_t *codes = malloc((size_t)(rows * cols));
+    float *scales = malloc((size_t)parts * sizeof *scales);
+    nd_status status =
+        codes && scales ? ND_OK : ND_FAIL(ND_ENOMEM, "no memory for the codes of %s", name);
+    for (int64_t i = 0; status == ND_OK && i < parts; i++)
+        status = make_part(name, values + i * each, each, scale, &scales[i], codes + i * each);
+    if (status == ND_OK)
+        status =
+            check(backend, name, nd_cview_of(values, ND_F32, rows, cols), codes, scales, groups);
+    free(codes);
+    free(scales);
+    return status;
+}

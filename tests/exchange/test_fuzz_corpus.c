@@ -1,0 +1,129 @@
+/* Readers of foreign files over the fuzzers' corpus, and over blind mutations of it: what launch/fuzz.sh does
+ * with libFuzzer, for any compiler. Nothing may crash, hang, or (in the asan build) read beyond a file. */
+#include "core/rng.h"
+#include "support/fuzz_readers.h"
+#include "support/support.h"
+
+#include <dirent.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+enum { FILES_MAX = 1024, MUTATIONS_MAX = 8, SECONDS = 1 };
+
+typedef struct corpus {
+    uint8_t *files[FILES_MAX];
+    size_t sizes[FILES_MAX];
+    int count;
+} corpus;
+
+typedef void (*reader)(const uint8_t *bytes, size_t size);
+
+static corpus load(const char *name)
+{
+    char directory[4096], path[8192];
+    corpus c = {.count = 0};
+    struct dirent **entries;
+    snprintf(directory, sizeof directory, "%s/tests/fuzz/corpus/%s", ND_SOURCE_DIR, name);
+    const int count = scandir(directory, &entries, NULL, alphasort);
+    cr_assert(count > 2, "%s holds no files", directory);
+    for (int i = 0; i < count; i++) {
+        if (entries[i]->d_name[0] != '.' && c.count < FILES_MAX) {
+            snprintf(path, sizeof path, "%s/%s", directory, entries[i]->d_name);
+            c.files[c.count] = (uint8_t *)nd_test_read_file(path, &c.sizes[c.count]);
+            cr_assert(c.files[c.count] != NULL, "%s cannot be read", path);
+            c.count++;
+        }
+        free(entries[i]);
+    }
+    free(entries);
+    return c;
+}
+
+static void release(corpus *c)
+{
+    for (int i = 0; i < c->count; i++)
+        free(c->files[i]);
+}
+
+/* Reads a copy of exactly `size` bytes, so that asan sees the first byte beyond. */
+static void read_exactly(reader read, const uint8_t *bytes, size_t size)
+{
+    uint8_t *copy = malloc(size ? size : 1);
+    cr_assert(copy != NULL);
+    memcpy(copy, bytes, size);
+    read(copy, size);
+    free(copy);
+}
+
+static uint64_t draw(uint64_t *position, uint64_t below)
+{
+    return (uint64_t)(nd_rng_uniform(nd_rng_key(42, "mutations"), (*position)++) * (double)below);
+}
+
+/* One change: a byte, a number at the ends of its range, a cut, or a piece of another file. */
+static size_t mutate(uint8_t *bytes, size_t size, size_t room, const corpus *c, uint64_t *position)
+{
+    static const uint64_t ends[] = {0,         1,          0x7f,      0xff,       0xffff,
+                                    INT32_MAX, UINT32_MAX, INT64_MAX, UINT64_MAX, 1ull << 62};
+    if (size == 0)
+        return 0;
+    const size_t at = draw(position, size);
+    switch (draw(position, 5)) {
+    case 0:
+        bytes[at] = (uint8_t)draw(position, 256);
+        return size;
+    case 1:
+        bytes[at] = (uint8_t)(bytes[at] ^ 1u << draw(position, 8));
+        return size;
+    case 2:
+        if (size - at >= 8)
+            memcpy(bytes + at, &ends[draw(position, 10)], draw(position, 2) ? 8 : 4);
+        return size;
+    case 3:
+        return at;
+    default: {
+        const int other = (int)draw(position, (uint64_t)c->count);
+        const size_t most = c->sizes[other] < room - at ? c->sizes[other] : room - at;
+        const size_t bytes_taken = draw(position, most + 1);
+        memcpy(bytes + at, c->files[other] + c->sizes[other] - bytes_taken, bytes_taken);
+        return at + bytes_taken > size ? at + bytes_taken : size;
+    }
+    }
+}
+
+static void replay_and_mutate(reader read, const char *name)
+{
+    corpus c = load(name);
+    size_t room = 0;
+    uint64_t position = 0, tried = 0;
+    for (int i = 0; i < c.count; i++) {
+        read_exactly(read, c.files[i], c.sizes[i]);
+        room = c.sizes[i] > room ? c.sizes[i] : room;
+    }
+    uint8_t *bytes = malloc(2 * room);
+    cr_assert(bytes != NULL);
+    for (const time_t end = time(NULL) + SECONDS; time(NULL) <= end; tried++) {
+        const int file = (int)draw(&position, (uint64_t)c.count);
+        size_t size = c.sizes[file];
+        memcpy(bytes, c.files[file], size);
+        for (uint64_t left = 1 + draw(&position, MUTATIONS_MAX); left > 0; left--)
+            size = mutate(bytes, size, 2 * room, &c, &position);
+        read_exactly(read, bytes, size);
+    }
+    printf("%s: %d files and %llu mutations of them, seed 42\n", name, c.count,
+           (unsigned long long)tried);
+    free(bytes);
+    release(&c);
+}
+
+Test(fuzz_corpus, the_gguf_reader_survives_the_corpus_and_mutations_of_it)
+{
+    replay_and_mutate(nd_fuzz_gguf, "gguf");
+}
+
+Test(fuzz_corpus, the_safetensors_reader_survives_the_corpus_and_mutations_of_it)
+{
+    replay_and_mutate(nd_fuzz_safetensors, "safetensors");
+}

@@ -1,0 +1,156 @@
+/* The way out and back: safetensors exported, imported, exported again, and trained on. */
+#include "support/run_files.h"
+#include "support/support.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static char directory[64], config[128], output[16384];
+
+static void setup(void)
+{
+    strcpy(directory, nd_test_directory());
+    snprintf(config, sizeof config, "%s/config.ini", directory);
+    nd_test_write_config(config);
+}
+
+static void teardown(void)
+{
+    nd_test_remove_directory(directory);
+}
+
+TestSuite(import, .init = setup, .fini = teardown);
+
+/* Runs `nanochat_dist ...` in the test's directory. */
+static int run(const char *arguments)
+{
+    return nd_test_shell(output, sizeof output, "cd %s && B=%s && %s", directory, ND_BINARY,
+                         arguments);
+}
+
+#define ASSERT_RUNS(arguments) cr_assert_eq(run(arguments), 0, "%s: %s", arguments, output)
+
+static void train(const char *extra)
+{
+    char path[128];
+    snprintf(path, sizeof path, "%s/run", directory);
+    nd_test_train(0, 0, config, path, extra);
+}
+
+static void check_round_trip(const char *extra)
+{
+    train(extra);
+    ASSERT_RUNS("for t in bf16 f32; do rm -rf a b r && "
+                "$B export --checkpoint run --format safetensors --type $t --out a && "
+                "$B import --from a --out r && "
+                "$B export --checkpoint r --format safetensors --type $t --out b && "
+                "diff -r a b && $B info --verify a && $B info --verify r || exit 1; done");
+    /* f32 loses nothing, so that GGUF files of both are the same as well. */
+    ASSERT_RUNS("for t in f32 f16; do $B export --checkpoint run --type $t --out a.gguf && "
+                "$B export --checkpoint r --type $t --out b.gguf && cmp a.gguf b.gguf || exit 1; "
+                "done");
+}
+
+Test(import, export_import_export_gives_the_same_bytes)
+{
+    check_round_trip("--set training.total_steps=2");
+}
+
+Test(import, and_so_with_the_other_graph_an_untied_head_and_groups)
+{
+    check_round_trip("--set training.total_steps=2 --set model.arch=llama "
+                     "--set model.tie_embeddings=false --set model.group_size=16 "
+                     "--set model.rope_base=12345.678 --set model.ffn_mult=2.5");
+}
+
+Test(import, bf16_keeps_the_exact_scales_beside_the_rounded_weights)
+{
+    train("--set training.total_steps=2 --set model.hidden_dim=64 --set model.ffn_mult=2");
+    ASSERT_RUNS("$B export --checkpoint run --format safetensors --type bf16 --out a && "
+                "$B import --from a --out r && "
+                "$B export --checkpoint run --type q2_0 --out a.gguf && "
+                "$B export --checkpoint r --type q2_0 --out b.gguf && "
+                "$B info a.gguf | grep tensor > a.txt && $B info b.gguf | grep tensor > b.txt && "
+                "cmp a.txt b.txt");
+    /* Embedding and norms were rounded; the projections' blocks are those of the first export. */
+    char path[128];
+    size_t size;
+    snprintf(path, sizeof path, "%s/a.gguf", directory);
+    char *a = nd_test_read_file(path, &size);
+    snprintf(path, sizeof path, "%s/b.gguf", directory);
+    char *b = nd_test_read_file(path, &size);
+    const size_t last = 64 * 4 + 64 * 2 * 18; /* output_norm, and ffn_down before it */
+    cr_assert_eq(memcmp(a + size - last, b + size - last, 64 * 2 * 18), 0);
+    free(a);
+    free(b);
+}
+
+Test(import, an_imported_model_evaluates_as_the_one_exported)
+{
+    char first[512];
+    train("");
+    ASSERT_RUNS(
+        "$B eval --checkpoint run --samples 6 --precision fp32 --json | sed 's/.*val_loss//'");
+    snprintf(first, sizeof first, "%.500s", output);
+    ASSERT_RUNS("$B export --checkpoint run --format safetensors --type f32 --out a && "
+                "$B import --from a --out r");
+    /* A step that moves nothing gives it the data that the test's configuration names. */
+    ASSERT_RUNS(
+        "$B --config config.ini --run-dir r --resume auto --set training.learning_rate=0 "
+        "--set optimizer.embedding_lr=0 --set optimizer.norm_lr=0 --total-steps 1 && "
+        "$B eval --checkpoint r --samples 6 --precision fp32 --json | sed 's/.*val_loss//'");
+    cr_assert(strstr(output, first) != NULL, "%s, expected %s", output, first);
+}
+
+Test(import, training_goes_on_from_step_0_with_any_optimizer)
+{
+    static const char *const options[] = {"", "--set training.optimizer_type=adamw",
+                                          "--set training.use_8bit_optim=true",
+                                          "--set optimizer.master_precision=bf16"};
+    train("");
+    ASSERT_RUNS("$B export --checkpoint run --format safetensors --out a");
+    for (size_t i = 0; i < sizeof options / sizeof options[0]; i++) {
+        char path[128], command[1024];
+        double losses[ND_TEST_STEPS_MAX], before[ND_TEST_STEPS_MAX];
+        snprintf(command, sizeof command,
+                 "rm -rf r && $B import --from a --out r && "
+                 "$B --config config.ini --run-dir r --resume auto %s",
+                 options[i]);
+        ASSERT_RUNS(command);
+        cr_assert(strstr(output, "resumed") != NULL && strstr(output, "at step 0") != NULL, "%s",
+                  output);
+        snprintf(path, sizeof path, "%s/r", directory);
+        cr_assert_eq(nd_test_metric(path, "loss", losses), 12);
+        snprintf(path, sizeof path, "%s/run", directory);
+        nd_test_metric(path, "loss", before);
+        /* It begins where the exported run ended, not where a new one does. */
+        cr_assert_lt(fabs(losses[0] - before[11]), 0.5 * fabs(before[0] - before[11]) + 0.2,
+                     "first loss %g; the run went from %g to %g", losses[0], before[0], before[11]);
+    }
+}
+
+Test(import, a_second_import_into_the_same_run_is_refused)
+{
+    train("--set training.total_steps=1");
+    ASSERT_RUNS(
+        "$B export --checkpoint run --format safetensors --out a && $B import --from a --out r");
+    cr_assert_eq(run("$B import --from a --out r"), 2);
+    cr_assert(strstr(output, "holds 1 checkpoints already") != NULL, "%s", output);
+}
+
+Test(import, a_model_in_shards_is_the_model_in_one_file)
+{
+    train("--set training.total_steps=1");
+    ASSERT_RUNS("$B export --checkpoint run --format safetensors --type f32 --out a && "
+                "mkdir s && cp a/config.json s/ && cp a/model.safetensors s/one.safetensors && "
+                "printf '{\"weight_map\":{\"model.norm.weight\":\"one.safetensors\","
+                "\"model.embed_tokens.weight\":\"one.safetensors\"}}' "
+                "> s/model.safetensors.index.json && "
+                "$B import --from a --out r && $B import --from s --out q && "
+                "cmp r/checkpoints/latest/rank_0000.h5 q/checkpoints/latest/rank_0000.h5");
+    ASSERT_RUNS("sed -i 's|one.safetensors|../a/one.safetensors|' s/model.safetensors.index.json");
+    cr_assert_eq(run("$B import --from s --out p"), 3);
+    cr_assert(strstr(output, "expected a plain name") != NULL, "%s", output);
+}

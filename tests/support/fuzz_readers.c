@@ -1,0 +1,72 @@
+#include "support/fuzz_readers.h"
+
+#include "exchange/gguf_read.h"
+#include "exchange/safetensors_read.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* Reads every byte; the result is used so that no compiler leaves it out. */
+static void touch(const uint8_t *at, size_t bytes)
+{
+    static volatile uint8_t sum;
+    uint8_t local = 0;
+    for (size_t i = 0; i < bytes; i++)
+        local = (uint8_t)(local ^ at[i]);
+    sum = (uint8_t)(sum ^ local);
+}
+
+/* Where descriptions go: printed, then forgotten. */
+static FILE *nowhere(void)
+{
+    static FILE *file;
+    if (!file)
+        file = fopen("/dev/null", "w");
+    return file;
+}
+
+void nd_fuzz_gguf(const uint8_t *bytes, size_t size)
+{
+    nd_gguf g;
+    nd_error_clear();
+    if (nd_gguf_parse(bytes, size, "fuzz.gguf", &g) != ND_OK)
+        return;
+    for (size_t i = 0; i < g.tensor_count; i++)
+        touch(g.tensors[i].data, g.tensors[i].bytes);
+    for (size_t i = 0; i < g.pair_count; i++) {
+        const uint8_t *at = g.pairs[i].value;
+        for (uint64_t e = 0; g.pairs[i].kind == ND_GGUF_TEXT && e < g.pairs[i].count; e++) {
+            const nd_gguf_span text = nd_gguf_next_text(&at);
+            touch(text.at, text.bytes);
+        }
+    }
+    touch(g.data, g.data_bytes);
+    nd_gguf_find(&g, "general.architecture");
+    nd_gguf_describe(&g, "fuzz.gguf", size, nowhere());
+    nd_gguf_free(&g);
+}
+
+void nd_fuzz_safetensors(const uint8_t *bytes, size_t size)
+{
+    nd_safetensors f;
+    bool has_digest;
+    nd_error_clear();
+    if (nd_safetensors_parse(bytes, size, "fuzz.safetensors", &f) != ND_OK)
+        return;
+    for (size_t i = 0; i < f.count; i++) {
+        const nd_safetensors_tensor *t = &f.tensors[i];
+        int64_t weights = 1;
+        touch(t->data, t->bytes);
+        for (int d = 0; d < t->dimensions; d++)
+            weights *= t->shape[d];
+        float *values = malloc(((size_t)weights + 1) * sizeof *values);
+        if (values && nd_safetensors_floats(t, 0, weights, values) != ND_OK)
+            nd_error_clear();
+        free(values);
+    }
+    nd_safetensors_find(&f, "model.norm.weight");
+    nd_safetensors_text(&f, "format");
+    nd_safetensors_describe(&f, "fuzz.safetensors", size, nowhere());
+    nd_safetensors_verify(&f, "fuzz.safetensors", &has_digest);
+    nd_safetensors_free(&f);
+}

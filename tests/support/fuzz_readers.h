@@ -1,0 +1,13 @@
+/* What a file of unknown origin meets, as functions that fuzzers call: launch/fuzz.sh, and
+ * tests/exchange/test_fuzz_corpus.c, which works with any compiler. They look at everything a reader gives
+ * out, so that a sanitizer sees what lies outside. */
+#ifndef ND_TESTS_FUZZ_READERS_H
+#define ND_TESTS_FUZZ_READERS_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+void nd_fuzz_gguf(const uint8_t *bytes, size_t size);
+void nd_fuzz_safetensors(const uint8_t *bytes, size_t size);
+
+#endif
