@@ -1,7 +1,9 @@
 #include "cli/cli.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 typedef struct subcommand {
     const char *name;
@@ -46,8 +48,21 @@ static int finish(nd_status status)
     return nd_error_exit_code(status);
 }
 
+/* OpenMP's threads spin for milliseconds at each barrier before they sleep, which stalls everything when
+ * other ranks or programs want the same cores (an evaluation beside other load took ten times as long).
+ * The library reads its environment before main, so the program starts itself again. Whoever sets one
+ * of these variables chooses for himself. */
+static void spin_briefly(char **argv)
+{
+    if (getenv("OMP_WAIT_POLICY") || getenv("GOMP_SPINCOUNT"))
+        return;
+    if (setenv("GOMP_SPINCOUNT", "10000", 1) == 0)
+        execv("/proc/self/exe", argv); /* returns only where there is no /proc: spinning then */
+}
+
 int main(int argc, char **argv)
 {
+    spin_briefly(argv);
     if (argc < 2) {
         print_usage(stderr);
         return ND_ECONFIG;
