@@ -1,0 +1,96 @@
+#!/usr/bin/env bash
+# Which recipe of multi-token prediction needs the fewest tokens to the held-out loss of the baseline:
+# trains the baseline and each recipe with the same seeds at the small size and prints a table.
+#
+#   bench/mtp_search.sh [--seeds N] [--steps N] [--out DIR] [--jobs N] [--data-path DIR] [RECIPE...]
+#
+#   --seeds N        seeds 1..N (3)
+#   --steps N        optimizer steps of each run (400)
+#   --out DIR        where the runs go (mtp_search); finished ones are not run again
+#   --jobs N         runs beside each other, each with one thread (the number of cores)
+#   --data-path DIR  packed shards (data/quickstart/shards)
+#   RECIPE           names from the list in this script (all)
+set -euo pipefail
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+program=$root/build/release/nanochat_dist
+seeds=3 steps=400 out=mtp_search jobs=$(nproc) data_path=$root/data/quickstart/shards wanted=()
+
+# name, form, tokens ahead, weight, schedule
+recipes='
+suite        shared     4 0.2 constant
+thirds       shared     4 0.2 thirds
+thirds_half  shared     3 0.5 thirds
+linear       shared     2 0.3 linear
+thirds_light shared     4 0.1 thirds
+sequential   sequential 2 0.3 linear
+separate     separate   2 0.3 linear
+'
+while [ $# -gt 0 ]; do
+    case $1 in
+    --help | -h)
+        sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//;p}' "$0"
+        exit 0
+        ;;
+    --seeds | --steps | --out | --jobs | --data-path)
+        [ $# -gt 1 ] || { echo "mtp_search: $1 needs a value" >&2; exit 2; }
+        name=${1#--}
+        printf -v "${name//-/_}" %s "$2"
+        shift 2
+        ;;
+    *)
+        grep -q "^$1 " <<<"$recipes" || { echo "mtp_search: no recipe '$1' (see --help)" >&2; exit 2; }
+        wanted+=("$1")
+        shift
+        ;;
+    esac
+done
+mapfile -t all < <(awk 'NF { print $1 }' <<<"$recipes")
+[ ${#wanted[@]} -gt 0 ] || wanted=("${all[@]}")
+mkdir -p "$out"
+
+train() { # name, seed, keys...
+    local run=$out/$1_$2 keys=() key
+    shift 2
+    [ -e "$run/done" ] && return
+    for key in "$@"; do keys+=(--set "training.$key"); done
+    OMP_NUM_THREADS=1 "$program" --config "$root/configs/e3/small/baseline.ini" --data-path "$data_path" \
+        --run-dir "$run" --resume none --total-steps "$steps" --checkpoint-interval 0 \
+        --set hardware.threads=1 --set training.warmup_steps=$((steps / 10)) \
+        --set logging.eval_interval=20 --set logging.eval_samples=256 --set logging.tensorboard=false \
+        --set logging.checkpoint_at_end=false "${keys[@]}" >"$run.log" 2>&1 && touch "$run/done"
+}
+beside() { # waits until fewer than --jobs runs are under way
+    while [ "$(jobs -rp | wc -l)" -ge "$jobs" ]; do wait -n || true; done
+}
+for ((seed = 1; seed <= seeds; seed++)); do
+    beside
+    train baseline "$seed" seed="$seed" &
+    for recipe in "${wanted[@]}"; do
+        read -r _ form ahead weight schedule < <(grep "^$recipe " <<<"$recipes")
+        beside
+        train "$recipe" "$seed" seed="$seed" use_mtp=true mtp_form="$form" mtp_n_tokens="$ahead" \
+            mtp_weight="$weight" mtp_schedule="$schedule" &
+    done
+done
+wait
+
+curve() { # tokens and val_loss of a run
+    sed -n 's/.*"tokens":\([0-9]*\),.*"val_loss":\([0-9.]*\).*/\1 \2/p' "$1/metrics.jsonl"
+}
+compare() { # run, baseline: final loss, its change, tokens to the baseline's final loss
+    awk 'NR == FNR { target = $2; tokens = $1; next }
+        !reached && $2 <= target { reached = FNR == 1 ? $1 : last + ($1 - last) * (before - target) / (before - $2) }
+        { last = $1; before = $2 }
+        END { printf "%.4f %+.2f%% %s", before, 100 * (before / target - 1),
+              reached ? sprintf("%+.1f%%", 100 * (reached / tokens - 1)) : "never" }' <(curve "$2") <(curve "$1")
+}
+printf '\n| recipe | form | ahead | weight | schedule | seed | held-out loss | change | tokens to the loss of the baseline |\n|---|---|---|---|---|---|---|---|---|\n'
+for ((seed = 1; seed <= seeds; seed++)); do
+    printf '| baseline | | | | | %d | %s | | |\n' "$seed" "$(curve "$out/baseline_$seed" | awk '{ v = $2 } END { printf "%.4f", v }')"
+    for recipe in "${wanted[@]}"; do
+        [ -e "$out/${recipe}_$seed/done" ] || { printf '| %s | | | | | %d | failed: %s | | |\n' "$recipe" "$seed" "$out/${recipe}_$seed.log"; continue; }
+        read -r _ form ahead weight schedule < <(grep "^$recipe " <<<"$recipes")
+        read -r loss change tokens < <(compare "$out/${recipe}_$seed" "$out/baseline_$seed"; echo)
+        printf '| %s | %s | %s | %s | %s | %d | %s | %s | %s |\n' "$recipe" "$form" "$ahead" "$weight" "$schedule" "$seed" "$loss" "$change" "$tokens"
+    done
+done
