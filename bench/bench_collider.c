@@ -7,12 +7,10 @@
  * ratios are taken within a round and their medians compared, because machines are shared. The backward
  * pass is what a training pass takes beyond the forward pass with its loss; with Collider it holds the
  * choice of tokens, the compaction and the head's second product. */
-#include "cli/args.h"
+#include "bench_run.h"
 #include "timing.h"
-#include "train/run.h"
 #include "train/step.h"
 
-#include <omp.h>
 #include <stdio.h>
 
 enum { ROUNDS_MAX = 256, VARIANTS = 4 };
@@ -59,8 +57,9 @@ static double median_ratio(const double *values, const double *whole, int rounds
     return median(ratios, rounds);
 }
 
-static nd_status measure(nd_run *run, int rounds)
+static nd_status measure(nd_run *run, int64_t count)
 {
+    const int rounds = (int)count;
     static timings t, warm;
     const int32_t *tokens;
     double wait;
@@ -87,72 +86,15 @@ static nd_status measure(nd_run *run, int rounds)
     return ND_OK;
 }
 
-static nd_status configure(nd_config *config, const char *file, const nd_arg_list *set)
-{
-    static const char *const shape[] = {"model.vocab_size=4096",  "training.seq_length=512",
-                                        "training.batch_size=8",  "training.micro_batch_size=8",
-                                        "data.dataset=synthetic", "model.num_layers=6"};
-    nd_config_defaults(config);
-    if (file)
-        ND_TRY(nd_config_read_file(config, file));
-    for (int i = 0; !file && i < 6; i++)
-        ND_TRY(nd_config_set(config, shape[i], "bench"));
-    for (int i = 0; i < set->count; i++)
-        ND_TRY(nd_config_set(config, set->items[i], "--set"));
-    ND_TRY(nd_config_set(config, "training.use_collider=true", "bench"));
-    ND_TRY(nd_config_set(config, "training.collider_threshold=1", "bench"));
-    ND_TRY(nd_config_set(config, "training.collider_sparsity=0.5", "bench"));
-    return nd_config_check(config);
-}
-
-static nd_status bench(int argc, char **argv)
-{
-    const char *file = NULL;
-    int64_t rounds = 15;
-    nd_arg_list set = {.count = 0};
-    bool helped;
-    const nd_arg args[] = {
-        {"--config", ND_ARG_TEXT, &file, "FILE", "a configuration (6 layers of 512, T 512, B 8)"},
-        {"--rounds", ND_ARG_INT, &rounds, "N", "rounds measured (15)"},
-        {"--set", ND_ARG_APPEND, &set, "SECTION.KEY=VALUE", "sets one key"},
-    };
-    const nd_command command = {"bench_collider [options]",
-                                "Time of the backward pass on a part of the tokens.", args, 3};
-    ND_TRY(nd_args_parse(&command, argc, argv, NULL, &helped));
-    if (helped)
-        return ND_OK;
-    if (rounds < 1 || rounds > ROUNDS_MAX)
-        return ND_FAIL(ND_ECONFIG, "--rounds is from 1 to %d", ROUNDS_MAX);
-    nd_run *run = calloc(1, sizeof *run);
-    nd_config *config = calloc(1, sizeof *config);
-    nd_comm *comm = NULL;
-    nd_status status = ND_OK;
-    if (!run || !config) {
-        status = ND_FAIL(ND_ENOMEM, "no memory for a run");
-        goto done;
-    }
-    ND_TRY_GOTO(configure(config, file, &set), done);
-    ND_TRY_GOTO(nd_comm_create_solo(&comm), done);
-    ND_TRY_GOTO(nd_run_create(config, comm, run), done);
-    ND_TRY_GOTO(nd_run_start_loader(run), done);
-    printf("%.2fM parameters, %lld x %lld tokens a micro-batch, checkpointing %s, %d threads\n",
-           (double)nd_params_total(&run->model->params) * 1e-6,
-           (long long)run->model->config.micro_batch, (long long)config->training.seq_length,
-           config->hardware.gradient_checkpointing ? "on" : "off", omp_get_max_threads());
-    ND_TRY_GOTO(measure(run, (int)rounds), done);
-done:
-    if (run)
-        nd_run_destroy(run);
-    nd_comm_destroy(comm);
-    free(run);
-    free(config);
-    return status;
-}
-
 int main(int argc, char **argv)
 {
-    const nd_status status = bench(argc, argv);
-    if (status != ND_OK)
-        fprintf(stderr, "bench_collider: %s\n", nd_error_get()->message);
-    return nd_error_exit_code(status);
+    static const char *forced[] = {"training.use_collider=true", "training.collider_threshold=1",
+                                   "training.collider_sparsity=0.5", NULL};
+    const bench_program program = {.name = "bench_collider",
+                                   .summary = "Time of the backward pass on a part of the tokens.",
+                                   .count = "--rounds",
+                                   .count_most = ROUNDS_MAX,
+                                   .forced = forced,
+                                   .measure = measure};
+    return bench_main(&program, argc, argv);
 }

@@ -5,13 +5,11 @@
  *
  * Peaks and steps alternate, and medians are compared, because machines are shared. Also prints the
  * memory of every category beside the resident set. */
-#include "cli/args.h"
+#include "bench_run.h"
 #include "timing.h"
 #include "train/metrics.h"
-#include "train/run.h"
 #include "train/step.h"
 
-#include <omp.h>
 #include <oneapi/dnnl/dnnl.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -153,71 +151,12 @@ static nd_status measure(nd_run *run, int64_t steps)
     return ND_OK;
 }
 
-static nd_status configure(nd_config *config, const char *file, const nd_arg_list *set)
-{
-    nd_config_defaults(config);
-    if (file)
-        ND_TRY(nd_config_read_file(config, file));
-    else /* six layers of 512 on 512 tokens, 8 sequences */
-        for (int i = 0; i < 6; i++) {
-            static const char *const shape[] = {
-                "model.vocab_size=4096",       "training.seq_length=512", "training.batch_size=8",
-                "training.micro_batch_size=8", "data.dataset=synthetic",  "model.num_layers=6"};
-            ND_TRY(nd_config_set(config, shape[i], "bench"));
-        }
-    for (int i = 0; i < set->count; i++)
-        ND_TRY(nd_config_set(config, set->items[i], "--set"));
-    return nd_config_check(config);
-}
-
-static nd_status bench(int argc, char **argv)
-{
-    const char *file = NULL;
-    int64_t steps = 15;
-    nd_arg_list set = {.count = 0};
-    bool helped;
-    const nd_arg args[] = {
-        {"--config", ND_ARG_TEXT, &file, "FILE", "a configuration (6 layers of 512, T 512, B 8)"},
-        {"--steps", ND_ARG_INT, &steps, "N", "steps measured (15)"},
-        {"--set", ND_ARG_APPEND, &set, "SECTION.KEY=VALUE", "sets one key"},
-    };
-    const nd_command command = {"bench_throughput [options]",
-                                "Training speed beside the roofline of the same run.", args, 3};
-    ND_TRY(nd_args_parse(&command, argc, argv, NULL, &helped));
-    if (helped)
-        return ND_OK;
-    if (steps < 1 || steps > SAMPLES_MAX)
-        return ND_FAIL(ND_ECONFIG, "--steps is from 1 to %d", SAMPLES_MAX);
-    nd_run *run = calloc(1, sizeof *run);
-    nd_config *config = calloc(1, sizeof *config);
-    nd_comm *comm = NULL;
-    nd_status status = ND_OK;
-    if (!run || !config) {
-        status = ND_FAIL(ND_ENOMEM, "no memory for a run");
-        goto done;
-    }
-    ND_TRY_GOTO(configure(config, file, &set), done);
-    ND_TRY_GOTO(nd_comm_create_solo(&comm), done);
-    ND_TRY_GOTO(nd_run_create(config, comm, run), done);
-    ND_TRY_GOTO(nd_run_start_loader(run), done);
-    printf("%.2fM parameters, %lld x %lld tokens a step, %d threads\n",
-           (double)nd_params_total(&run->model->params) * 1e-6,
-           (long long)config->training.batch_size, (long long)config->training.seq_length,
-           omp_get_max_threads());
-    ND_TRY_GOTO(measure(run, steps), done);
-done:
-    if (run)
-        nd_run_destroy(run);
-    nd_comm_destroy(comm);
-    free(run);
-    free(config);
-    return status;
-}
-
 int main(int argc, char **argv)
 {
-    const nd_status status = bench(argc, argv);
-    if (status != ND_OK)
-        fprintf(stderr, "bench_throughput: %s\n", nd_error_get()->message);
-    return nd_error_exit_code(status);
+    const bench_program program = {.name = "bench_throughput",
+                                   .summary = "Training speed beside the roofline of the same run.",
+                                   .count = "--steps",
+                                   .count_most = SAMPLES_MAX,
+                                   .measure = measure};
+    return bench_main(&program, argc, argv);
 }

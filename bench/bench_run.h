@@ -1,0 +1,23 @@
+/* A benchmark over a whole run: its arguments, and the run they describe. */
+#ifndef ND_BENCH_RUN_H
+#define ND_BENCH_RUN_H
+
+#include "train/run.h"
+
+#include <stdint.h>
+
+typedef struct bench_program {
+    const char *name;    /* "bench_throughput" */
+    const char *summary; /* for --help */
+    const char *count;   /* the flag that says how often to measure: "--steps" */
+    int64_t count_most;  /* its largest value */
+    const char *
+        *forced; /* "section.key=value" that nothing overrides; NULL-terminated, may be NULL */
+    nd_status (*measure)(nd_run *run, int64_t count);
+} bench_program;
+
+/* Reads --config, --set and the count, opens the run (without a configuration: 6 layers of 512, 8
+ * sequences of 512 tokens, synthetic), measures, and returns the exit code after printing any error. */
+int bench_main(const bench_program *program, int argc, char **argv);
+
+#endif

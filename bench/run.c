@@ -1,0 +1,84 @@
+#include "bench_run.h"
+
+#include "cli/args.h"
+
+#include <omp.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+static nd_status configure(nd_config *config, const char *file, const nd_arg_list *set,
+                           const char **forced)
+{
+    static const char *const shape[] = {"model.vocab_size=4096",  "training.seq_length=512",
+                                        "training.batch_size=8",  "training.micro_batch_size=8",
+                                        "data.dataset=synthetic", "model.num_layers=6"};
+    nd_config_defaults(config);
+    if (file)
+        ND_TRY(nd_config_read_file(config, file));
+    for (size_t i = 0; !file && i < sizeof shape / sizeof *shape; i++)
+        ND_TRY(nd_config_set(config, shape[i], "bench"));
+    for (int i = 0; i < set->count; i++)
+        ND_TRY(nd_config_set(config, set->items[i], "--set"));
+    for (; forced && *forced; forced++)
+        ND_TRY(nd_config_set(config, *forced, "bench"));
+    return nd_config_check(config);
+}
+
+static nd_status run_once(const bench_program *p, const nd_config *config, int64_t count)
+{
+    nd_run *run = calloc(1, sizeof *run);
+    nd_comm *comm = NULL;
+    nd_status status = run ? ND_OK : ND_FAIL(ND_ENOMEM, "no memory for a run");
+    ND_TRY_GOTO(status, done);
+    ND_TRY_GOTO(nd_comm_create_solo(&comm), done);
+    ND_TRY_GOTO(nd_run_create(config, comm, run), done);
+    ND_TRY_GOTO(nd_run_start_loader(run), done);
+    printf(
+        "%.2fM parameters, %lld x %lld tokens a step in %lld micro-batches, checkpointing %s, %d "
+        "threads\n",
+        (double)nd_params_total(&run->model->params) * 1e-6, (long long)config->training.batch_size,
+        (long long)config->training.seq_length, (long long)run->micro_batches,
+        config->hardware.gradient_checkpointing ? "on" : "off", omp_get_max_threads());
+    ND_TRY_GOTO(p->measure(run, count), done);
+done:
+    if (run)
+        nd_run_destroy(run);
+    nd_comm_destroy(comm);
+    free(run);
+    return status;
+}
+
+static nd_status bench(const bench_program *p, int argc, char **argv)
+{
+    const char *file = NULL;
+    int64_t count = 15;
+    nd_arg_list set = {.count = 0};
+    bool helped;
+    const nd_arg args[] = {
+        {"--config", ND_ARG_TEXT, &file, "FILE", "a configuration (6 layers of 512, T 512, B 8)"},
+        {p->count, ND_ARG_INT, &count, "N", "how often to measure (15)"},
+        {"--set", ND_ARG_APPEND, &set, "SECTION.KEY=VALUE", "sets one key"},
+    };
+    const nd_command command = {p->name, p->summary, args, sizeof args / sizeof *args};
+    ND_TRY(nd_args_parse(&command, argc, argv, NULL, &helped));
+    if (helped)
+        return ND_OK;
+    if (count < 1 || count > p->count_most)
+        return ND_FAIL(ND_ECONFIG, "%s is from 1 to %lld", p->count, (long long)p->count_most);
+    nd_config *config = calloc(1, sizeof *config);
+    if (!config)
+        return ND_FAIL(ND_ENOMEM, "no memory for a configuration");
+    nd_status status = configure(config, file, &set, p->forced);
+    if (status == ND_OK)
+        status = run_once(p, config, count);
+    free(config);
+    return status;
+}
+
+int bench_main(const bench_program *program, int argc, char **argv)
+{
+    const nd_status status = bench(program, argc, argv);
+    if (status != ND_OK)
+        fprintf(stderr, "%s: %s\n", program->name, nd_error_get()->message);
+    return nd_error_exit_code(status);
+}
