@@ -206,17 +206,15 @@ static double throughput(const nd_report *report, const nd_report_run *run,
                          const nd_report_run *peer)
 {
     (void)report;
-    return nd_report_median(run, FIELD(tokens_per_sec)) /
-           nd_report_median(peer, FIELD(tokens_per_sec));
+    return nd_report_tokens_per_second(run) / nd_report_tokens_per_second(peer);
 }
 
 static void explain_throughput(const nd_report *report, const nd_report_run *run,
                                const nd_report_run *peer, char *text, size_t size)
 {
     (void)report;
-    snprintf(text, size, "median %.0f → %.0f tokens/s",
-             nd_report_median(peer, FIELD(tokens_per_sec)),
-             nd_report_median(run, FIELD(tokens_per_sec)));
+    snprintf(text, size, "median %.0f → %.0f tokens/s", nd_report_tokens_per_second(peer),
+             nd_report_tokens_per_second(run));
 }
 
 static double computing(const nd_report *report, const nd_report_run *run,
@@ -331,7 +329,7 @@ static const claim_rule rules[] = {
      "the metrics time whole steps, which 8-bit state changes too; `bench_collider` times the "
      "backward pass alone"},
     {"throughput", "maintained", BUT_BASELINE, ND_REPORT_BASELINE, false, RATIO, throughput, 0.95,
-     INFINITY, explain_throughput, "no tokens_per_sec in the metrics of one of the runs", NULL},
+     INFINITY, explain_throughput, "no step times in the metrics of one of the runs", NULL},
     {"GPU utilisation", "> 90 % with the async loader", WITH_LOADER, ND_REPORT_OTHER, false, SHARE,
      NULL, 0.9, 1.0, NULL, "the metrics hold no utilisation of a device", NULL},
     {"computing, not waiting for data", "> 90 % with the async loader", WITH_LOADER,
@@ -350,15 +348,18 @@ void nd_report_write_rules(FILE *out)
     fputs(
         "A claim holds when the median over the runs of its configuration does, each against the "
         "baseline of the\nsame seed (the first baseline where none has it). Claims in whole "
-        "percent hold from half a percent below. "
-        "*Maintained* is at least 95 % of the\nbaseline's tokens/s, and a held-out loss at most "
-        "1 % above the baseline's. The gradient norm holds when 95 %\nof the steps after warm-up "
-        "lie within. Tokens to equal loss are read off the curve of held-out loss over\ntokens, "
-        "linear between evaluations, at the first crossing, the baseline's own included. "
-        "With a schedule\nthat decays at the end of the run, the loss falls most there, for "
-        "every run at the same tokens: two runs\nof equal length can hardly be far apart in "
-        "tokens at the baseline's last loss, and the table of other\nlosses tells more. Memory is "
-        "that of rank 0, the largest of every category over the run.\n",
+        "percent "
+        "hold from half a percent below.\n*Maintained* is at least 95 % of the baseline's "
+        "tokens/s, "
+        "and a held-out loss at most 1 % above the\nbaseline's. The gradient norm holds when 95 % "
+        "of "
+        "the steps after warm-up lie within. Tokens to equal loss\nare read off the curve of "
+        "held-out loss over tokens, linear between evaluations, at the first crossing, the\n"
+        "baseline's own included. With a schedule that decays at the end of the run, the loss "
+        "falls "
+        "most there, for\nevery run at the same tokens: two runs of equal length can hardly be far "
+        "apart in tokens at the baseline's\nlast loss, and the table of other losses tells more. "
+        "Memory is that of rank 0, the largest of every category\nover the run.\n",
         out);
 }
 

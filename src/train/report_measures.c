@@ -38,6 +38,24 @@ double nd_report_median(const nd_report_run *run, size_t field)
     return median;
 }
 
+double nd_report_tokens_per_second(const nd_report_run *run)
+{
+    double *values = malloc((run->count + 1) * sizeof *values);
+    size_t count = 0;
+    if (!values)
+        return NAN;
+    for (size_t i = 0; i < run->count; i++) {
+        const nd_report_step *step = &run->steps[i];
+        const double steps = i > 0 ? step->step - run->steps[i - 1].step : step->step;
+        const double tokens = i > 0 ? step->tokens - run->steps[i - 1].tokens : step->tokens;
+        if (steps == 1.0 && isfinite(tokens) && step->step_ms > 0.0)
+            values[count++] = tokens / (step->step_ms * 1e-3);
+    }
+    const double median = nd_report_median_of(values, count);
+    free(values);
+    return median;
+}
+
 double nd_report_mean(const nd_report_run *run, size_t field)
 {
     double sum = 0.0;

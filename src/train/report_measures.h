@@ -16,6 +16,10 @@ double nd_report_largest(const nd_report_run *run, size_t field);
 double nd_report_smallest(const nd_report_run *run, size_t field);
 double nd_report_last(const nd_report_run *run, size_t field); /* the last finite one */
 
+/* Median over the steps of their tokens by their time; tokens_per_sec in the metrics is smoothed, and its
+ * median is that of the past. */
+double nd_report_tokens_per_second(const nd_report_run *run);
+
 /* Sum of one field over the sum of another, over steps that have both: a share of time. */
 double nd_report_share(const nd_report_run *run, size_t part, size_t whole);
 

@@ -22,7 +22,6 @@ static const struct {
     {"tokens", offsetof(nd_report_step, tokens)},
     {"loss", offsetof(nd_report_step, loss)},
     {"grad_norm", offsetof(nd_report_step, grad_norm)},
-    {"tokens_per_sec", offsetof(nd_report_step, tokens_per_sec)},
     {"step_ms", offsetof(nd_report_step, step_ms)},
     {"data_wait_ms", offsetof(nd_report_step, data_wait_ms)},
     {"comm_wait_ms", offsetof(nd_report_step, comm_wait_ms)},

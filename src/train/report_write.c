@@ -83,7 +83,7 @@ static void write_speed(FILE *out, const nd_report *report)
         start_row(out, run);
         fprintf(out, " %s | %s | %s ms | %s %% | %s %% | %s B |\n",
                 number(0, run->ranks > 0 ? (double)run->ranks : NAN),
-                number(0, nd_report_median(run, FIELD(tokens_per_sec))),
+                number(0, nd_report_tokens_per_second(run)),
                 number(1, nd_report_median(run, FIELD(step_ms))),
                 number(3, 100.0 * nd_report_share(run, FIELD(data_wait_ms), FIELD(step_ms))),
                 number(2, 100.0 * nd_report_share(run, FIELD(comm_wait_ms), FIELD(step_ms))),

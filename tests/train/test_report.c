@@ -61,10 +61,10 @@ static void write_log(const char *run)
 }
 
 typedef struct curve {
-    double val_loss[4], optimizer, tokens_per_sec, step_ms, data_wait_ms, grad_norm[4];
+    double val_loss[4], optimizer, step_ms, data_wait_ms, grad_norm[4];
 } curve;
 
-static const curve plain = {{5.0, 4.0, 3.0, 2.5}, 8.0e6, 1000.0, 100.0, 1.0, {9.0, 1.0, 2.0, 3.0}};
+static const curve plain = {{5.0, 4.0, 3.0, 2.5}, 8.0e6, 100.0, 1.0, {9.0, 1.0, 2.0, 3.0}};
 
 static void write_metrics(const char *run, const curve *c)
 {
@@ -73,15 +73,14 @@ static void write_metrics(const char *run, const curve *c)
     for (int i = 0; i < 4; i++)
         used += (size_t)snprintf(
             text + used, sizeof text - used,
-            "{\"step\":%d,\"tokens\":%d,\"loss\":%.17g,\"grad_norm\":%.17g,\"tokens_per_sec\":%."
-            "17g,"
+            "{\"step\":%d,\"tokens\":%d,\"loss\":%.17g,\"grad_norm\":%.17g,\"tokens_per_sec\":1,"
             "\"step_ms\":%.17g,\"data_wait_ms\":%.17g,\"comm_wait_ms\":0,\"comm_bytes\":10,"
             "\"kept_fraction\":1,\"mem\":{\"codes\":1000000,\"masters\":4000000,\"optimizer\":%.0f,"
             "\"activations\":3000000,\"loader\":5,\"rss\":%d,\"peak\":25000000},\"restarts\":0,"
             "\"val_loss\":%.17g,"
             "\"val_bpb\":1.5}\n",
-            i + 1, 100 * (i + 1), c->val_loss[i] + 0.1, c->grad_norm[i], c->tokens_per_sec,
-            c->step_ms, c->data_wait_ms, c->optimizer, 20000000 + i, c->val_loss[i]);
+            i + 1, 100 * (i + 1), c->val_loss[i] + 0.1, c->grad_norm[i], c->step_ms,
+            c->data_wait_ms, c->optimizer, 20000000 + i, c->val_loss[i]);
     write_text(run, "metrics.jsonl", text);
 }
 
@@ -152,7 +151,7 @@ Test(report, tokens_to_a_loss_are_read_off_the_line_between_evaluations)
 Test(report, a_curve_that_rises_again_counts_from_its_first_crossing)
 {
     double tokens;
-    const curve bumpy = {{5.0, 3.0, 4.0, 3.0}, 8e6, 1000, 100, 1, {1, 1, 1, 1}};
+    const curve bumpy = {{5.0, 3.0, 4.0, 3.0}, 8e6, 100, 1, {1, 1, 1, 1}};
     write_run("run", 1, "", &bumpy);
     nd_report report = read_runs("run", NULL, NULL);
     nd_report_tokens_to_loss(&report.runs[0], 3.0, &tokens);
@@ -163,8 +162,8 @@ Test(report, a_curve_that_rises_again_counts_from_its_first_crossing)
 Test(report, data_efficiency_passes_from_fifteen_percent)
 {
     /* 2.5 lies half way between 3.0 at 300 and 2.0 at 400 tokens: 350 of 400 */
-    const curve less = {{5.0, 4.0, 3.0, 2.0}, 8e6, 1000, 100, 1, {1, 1, 1, 1}};
-    const curve enough = {{4.0, 3.5, 2.5, 2.0}, 8e6, 1000, 100, 1, {1, 1, 1, 1}};
+    const curve less = {{5.0, 4.0, 3.0, 2.0}, 8e6, 100, 1, {1, 1, 1, 1}};
+    const curve enough = {{4.0, 3.5, 2.5, 2.0}, 8e6, 100, 1, {1, 1, 1, 1}};
     write_run("baseline", 1, "", &plain);
     write_run("mtp", 1, "use_mtp = true", &less);
     nd_report report = read_runs("baseline", "mtp", NULL);
@@ -183,7 +182,7 @@ Test(report, data_efficiency_passes_from_fifteen_percent)
 
 Test(report, a_loss_that_is_never_reached_fails_the_claim)
 {
-    const curve worse = {{5.0, 4.0, 3.0, 2.6}, 8e6, 1000, 100, 1, {1, 1, 1, 1}};
+    const curve worse = {{5.0, 4.0, 3.0, 2.6}, 8e6, 100, 1, {1, 1, 1, 1}};
     write_run("baseline", 1, "", &plain);
     write_run("mtp", 1, "use_mtp = true", &worse);
     nd_report report = read_runs("baseline", "mtp", NULL);
@@ -198,8 +197,8 @@ Test(report, a_loss_that_is_never_reached_fails_the_claim)
 
 Test(report, seeds_are_paired_and_their_median_decides)
 {
-    const curve other_base = {{5.0, 4.0, 3.0, 2.0}, 8e6, 1000, 100, 1, {1, 1, 1, 1}};
-    const curve faster = {{5.0, 4.0, 2.0, 1.0}, 8e6, 500, 100, 1, {1, 1, 1, 1}};
+    const curve other_base = {{5.0, 4.0, 3.0, 2.0}, 8e6, 100, 1, {1, 1, 1, 1}};
+    const curve faster = {{5.0, 4.0, 2.0, 1.0}, 8e6, 200, 1, {1, 1, 1, 1}};
     const char *paths[4] = {"baseline", "baseline_seed_2", "mtp_only", "mtp_only_seed_2"};
     write_run(paths[0], 1, "", &plain);
     write_run(paths[1], 2, "", &other_base);
