@@ -105,6 +105,20 @@ Test(galore_runs, so_they_do_beside_full_rank_blocks_of_multi_token_prediction_a
                                        "--set training.grad_clip=0");
 }
 
+Test(galore_runs, so_they_do_with_the_residual_that_is_whole_gradients)
+{
+    static const int sizes[] = {0, 2};
+    assert_same_on_ranks(sizes, 2,
+                         GALORE "--set optimizer.galore_residual=1 --set optimizer.state_bits=8");
+    const outcome after = train("after", 2,
+                                GALORE HALVES "--set optimizer.galore_residual=1 "
+                                              "--set training.grad_clip=1e9");
+    const outcome during = train("during", 2,
+                                 GALORE HALVES "--set optimizer.galore_residual=1 "
+                                               "--set training.grad_clip=0");
+    assert_same(&after, &during);
+}
+
 Test(galore_runs, so_they_do_with_state_in_4_bits)
 {
     static const int sizes[] = {0, 2};
