@@ -83,7 +83,7 @@ typedef struct nd_config {
         int master_precision;
         int state_bits;            /* nd_state_bits_choice */
         int galore_projector_bits; /* nd_projector_bits_choice */
-        double galore_scale;       /* 0 is chosen by shape */
+        double galore_scale, galore_residual;
     } optimizer;
     struct {
         int dataset;

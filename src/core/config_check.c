@@ -58,6 +58,12 @@ static nd_status check_optimizer(const nd_config *c)
     if (bits == 4 && c->training.optimizer_type != ND_OPTIMIZER_MUON)
         return ND_FAIL(ND_ECONFIG, "[optimizer] state_bits = 4 is made for the momentum of Muon, "
                                    "but [training] optimizer_type = adamw; use state_bits = 8");
+    if (c->training.use_galore && c->optimizer.galore_residual > 0.0 &&
+        c->training.optimizer_type != ND_OPTIMIZER_MUON)
+        return ND_FAIL(ND_ECONFIG,
+                       "[optimizer] galore_residual = %g is made for Muon, but [training] "
+                       "optimizer_type = adamw; use galore_residual = 0",
+                       c->optimizer.galore_residual);
     return ND_OK;
 }
 

@@ -110,8 +110,10 @@ const nd_config_key nd_config_keys[] = {
            "of Muon, beside AdamW moments in 8"),
     CHOICE(optimizer, galore_projector_bits, "auto|32|8", "auto",
            "bits of GaLore's projectors: auto is 32 where optimizer state is, else 8"),
-    DOUBLE(optimizer, galore_scale, 0, 100, "0",
-           "factor of GaLore's updates; 0 makes them as large as those of full rank"),
+    DOUBLE(optimizer, galore_scale, 0, 100, "1.0", "factor of GaLore's updates"),
+    DOUBLE(optimizer, galore_residual, 0, 100, "0.0",
+           "factor of the rest of the gradient, orthogonalised without momentum, beside GaLore's "
+           "update; above 0 whole gradients travel to their owners"),
 
     CHOICE(data, dataset, "shards|synthetic", "shards", "where tokens come from"),
     TEXT(data, data_path, "", "directory of packed shards"),

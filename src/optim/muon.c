@@ -62,8 +62,7 @@ nd_status nd_muon_orthogonalize(nd_backend *b, nd_orthogonalization method, int 
     return ND_OK;
 }
 
-/* The scratch of the largest matrix, seen with this matrix's shape. */
-static nd_muon_scratch shaped(const nd_muon_scratch *s, int64_t rows, int64_t cols)
+nd_muon_scratch nd_muon_scratch_shaped(const nd_muon_scratch *s, int64_t rows, int64_t cols)
 {
     nd_muon_scratch out = *s;
     out.update = nd_view_of(s->update.data, s->update.dtype, rows, cols);
@@ -75,7 +74,7 @@ static nd_muon_scratch shaped(const nd_muon_scratch *s, int64_t rows, int64_t co
 nd_status nd_muon_direction(nd_backend *b, const nd_state *state, nd_cview g,
                             const nd_muon_params *p, const nd_muon_scratch *scratch, nd_view *o)
 {
-    const nd_muon_scratch s = shaped(scratch, state->rows, state->cols);
+    const nd_muon_scratch s = nd_muon_scratch_shaped(scratch, state->rows, state->cols);
     nd_view m;
     ND_TRY(state->codec->load(b, state, &s.state, s.momentum, &m));
     ND_TRY(b->ops.momentum(b, s.update, m, g, p->momentum, p->gradient_scale, p->nesterov));

@@ -29,6 +29,9 @@ typedef struct nd_muon_scratch {
     nd_state_room state; /* of the momentum's codec */
 } nd_muon_scratch;
 
+/* Room for the largest matrix, seen with the shape of this one. */
+nd_muon_scratch nd_muon_scratch_shaped(const nd_muon_scratch *scratch, int64_t rows, int64_t cols);
+
 /* o := the nearest semi-orthogonal matrix to `update`, approximately: singular values into about
  * [0.7, 1.2]. Works on XXᵀ or XᵀX, whichever is smaller. Returns where the result lies in *o (one of
  * scratch->x). A zero update gives zero. */

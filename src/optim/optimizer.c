@@ -27,7 +27,8 @@ struct nd_optimizer {
     param_state *states;
     nd_projectors *projectors;
     nd_muon_scratch scratch;
-    nd_view lifted; /* compute type: a projected update in full, of the largest such matrix */
+    nd_view lifted;  /* compute type: a projected update in full, of the largest such matrix */
+    nd_view reduced; /* f32: R of a gradient that comes whole */
 };
 
 static bool uses_muon(const nd_config *config, const nd_param *param)
@@ -85,7 +86,12 @@ nd_projectors *nd_optimizer_projectors(nd_optimizer *o)
     return o->projectors;
 }
 
-void nd_optimizer_gradient_shape(const nd_optimizer *o, int64_t index, int64_t *rows, int64_t *cols)
+bool nd_optimizer_takes_projected(const nd_optimizer *o, int64_t index)
+{
+    return o->states[index].galore && o->config->optimizer.galore_residual == 0.0;
+}
+
+static void state_shape(const nd_optimizer *o, int64_t index, int64_t *rows, int64_t *cols)
 {
     const nd_galore *g = o->states[index].galore;
     const nd_param *p = &o->params->list[index];
@@ -93,10 +99,18 @@ void nd_optimizer_gradient_shape(const nd_optimizer *o, int64_t index, int64_t *
     *cols = g ? nd_galore_reduced_cols(g) : p->cols;
 }
 
+void nd_optimizer_gradient_shape(const nd_optimizer *o, int64_t index, int64_t *rows, int64_t *cols)
+{
+    *rows = o->params->list[index].rows;
+    *cols = o->params->list[index].cols;
+    if (nd_optimizer_takes_projected(o, index))
+        state_shape(o, index, rows, cols);
+}
+
 /* The smallest room that serves every matrix updated here. */
 typedef struct room_size {
-    int64_t largest, side;     /* elements of a state; the smaller of its sides */
-    int64_t lifted;            /* elements of a projected matrix */
+    int64_t largest, side;     /* elements of what is orthogonalised; the smaller of its sides */
+    int64_t lifted, reduced;   /* elements of a projected matrix; of R where G comes whole */
     int64_t rank, left, right; /* of the low-rank codec's matrices */
 } room_size;
 
@@ -113,12 +127,15 @@ static room_size measure_room(const nd_optimizer *o)
         int64_t rows, cols;
         if (!state->owned || (!state->muon && !state->galore))
             continue;
-        nd_optimizer_gradient_shape(o, i, &rows, &cols);
-        size.largest = larger(size.largest, rows * cols);
         if (state->galore)
             size.lifted = larger(size.lifted, state->galore->rows * state->galore->cols);
+        nd_optimizer_gradient_shape(o, i, &rows, &cols);
+        size.largest = larger(size.largest, rows * cols);
         if (state->muon)
             size.side = larger(size.side, rows < cols ? rows : cols);
+        state_shape(o, i, &rows, &cols);
+        if (state->galore && !nd_optimizer_takes_projected(o, i))
+            size.reduced = larger(size.reduced, rows * cols);
         if (state->first.codec != &nd_state_low_rank4)
             continue;
         const int64_t rank = nd_state_low_rank(rows, cols);
@@ -159,6 +176,7 @@ static nd_status take_scratch(nd_optimizer *o, nd_arena *arena)
         ND_TRY(nd_arena_take(arena, compute, size.side, size.side, &s->gram[i]));
     ND_TRY(nd_arena_take(arena, ND_F64, 1, 1, &s->norm));
     ND_TRY(nd_arena_take(arena, compute, 1, size.lifted, &o->lifted));
+    ND_TRY(nd_arena_take(arena, ND_F32, 1, size.reduced, &o->reduced));
     return take_state_room(&s->state, &size, arena);
 }
 
@@ -170,7 +188,7 @@ nd_status nd_optimizer_take(nd_optimizer *o, nd_arena *arena)
         int64_t m, n;
         if (!state->owned)
             continue;
-        nd_optimizer_gradient_shape(o, i, &m, &n);
+        state_shape(o, i, &m, &n);
         if (state->muon) {
             ND_TRY(nd_state_take(&state->first, nd_state_codec_momentum(bits, m, n), m, n, arena));
             continue;
@@ -228,43 +246,59 @@ static double peak_rate(const nd_config *config, nd_param_role role)
     return config->training.learning_rate;
 }
 
-/* A projected update has so many singular values of the full one's; this makes its root mean square
- * the same. */
-static float galore_scale(const nd_config *config, const nd_galore *g)
-{
-    if (config->optimizer.galore_scale > 0.0)
-        return (float)config->optimizer.galore_scale;
-    return sqrtf((float)nd_galore_small(g) / (float)g->rank);
-}
-
-/* w -= decay w + step_size times what `direction` stands for. */
-static nd_status apply_lifted(nd_optimizer *o, int64_t index, nd_view master, nd_cview direction,
-                              float sign, const nd_update_params *params)
+/* *lifted = factor times what `direction` stands for, in the compute type. */
+static nd_status lift(nd_optimizer *o, int64_t index, nd_cview direction, double factor,
+                      nd_view *lifted)
 {
     const nd_galore *g = o->states[index].galore;
-    const nd_view lifted = nd_view_of(o->lifted.data, o->lifted.dtype, g->rows, g->cols);
     nd_view projector;
+    *lifted = nd_view_of(o->lifted.data, o->lifted.dtype, g->rows, g->cols);
     ND_TRY(nd_projectors_load(o->projectors, index, &projector));
-    ND_TRY(nd_galore_lift(o->backend, g, lifted, nd_read(projector), direction, sign));
-    return o->backend->ops.apply_update(o->backend, master, nd_read(lifted), params);
+    return nd_galore_lift(o->backend, g, *lifted, nd_read(projector), direction, (float)factor);
+}
+
+/* lifted += galore_residual times the orthogonalised rest of the gradient beside `reduced`. */
+static nd_status add_residual(nd_optimizer *o, int64_t index, nd_view lifted, nd_cview gradient,
+                              nd_cview reduced, const nd_muon_params *p)
+{
+    const nd_muon_scratch s = nd_muon_scratch_shaped(&o->scratch, gradient.rows, gradient.cols);
+    const float residual = (float)o->config->optimizer.galore_residual;
+    nd_backend *b = o->backend;
+    nd_view projector, orthogonal;
+    ND_TRY(nd_projectors_load(o->projectors, index, &projector));
+    ND_TRY(
+        nd_galore_lift(b, o->states[index].galore, s.update, nd_read(projector), reduced, -1.0f));
+    ND_TRY(b->ops.axpby(b, s.update, 1.0f, gradient, 1.0f));
+    ND_TRY(nd_muon_orthogonalize(b, p->method, p->iterations, &s, &orthogonal));
+    return b->ops.axpby(b, lifted, residual, nd_read(orthogonal), 1.0f);
 }
 
 static nd_status update_muon(nd_optimizer *o, int64_t index, nd_view master, nd_cview gradient,
                              const nd_muon_params *p)
 {
     const param_state *state = &o->states[index];
+    const bool whole = !nd_optimizer_takes_projected(o, index);
     if (!state->galore)
         return nd_muon_update(o->backend, master, &state->first, gradient, p, &o->scratch);
     const nd_update_params update = {
-        .step_size = p->learning_rate * nd_muon_scale(master.rows, master.cols) *
-                     galore_scale(o->config, state->galore),
+        .step_size = p->learning_rate * nd_muon_scale(master.rows, master.cols),
         .decay = p->learning_rate * p->weight_decay,
         .cautious_decay = p->cautious_decay,
         .rounding_key = p->rounding_key,
     };
-    nd_view direction;
-    ND_TRY(nd_muon_direction(o->backend, &state->first, gradient, p, &o->scratch, &direction));
-    return apply_lifted(o, index, master, nd_read(direction), 1.0f, &update);
+    nd_view direction, lifted;
+    nd_cview reduced = gradient;
+    if (whole) {
+        const nd_view into =
+            nd_view_of(o->reduced.data, ND_F32, state->first.rows, state->first.cols);
+        ND_TRY(nd_projectors_project(o->projectors, index, into, gradient, 0.0f));
+        reduced = nd_read(into);
+    }
+    ND_TRY(nd_muon_direction(o->backend, &state->first, reduced, p, &o->scratch, &direction));
+    ND_TRY(lift(o, index, nd_read(direction), o->config->optimizer.galore_scale, &lifted));
+    if (whole)
+        ND_TRY(add_residual(o, index, lifted, gradient, reduced, p));
+    return o->backend->ops.apply_update(o->backend, master, nd_read(lifted), &update);
 }
 
 static nd_status adamw(nd_optimizer *o, const param_state *state, nd_view w, nd_cview gradient,
@@ -285,7 +319,7 @@ static nd_status update_adamw(nd_optimizer *o, int64_t index, nd_view master, nd
     if (!state->galore)
         return adamw(o, state, master, gradient, p);
     const nd_update_params update = {
-        .step_size = p->learning_rate * galore_scale(o->config, state->galore),
+        .step_size = p->learning_rate,
         .decay = p->learning_rate * p->weight_decay,
         .cautious_decay = p->cautious_decay,
         .rounding_key = p->rounding_key,
@@ -296,8 +330,10 @@ static nd_status update_adamw(nd_optimizer *o, int64_t index, nd_view master, nd
     unit.learning_rate = 1.0f;
     unit.weight_decay = 0.0f;
     ND_TRY(b->ops.zero(b, w.data, nd_view_bytes(nd_read(w))));
+    nd_view lifted;
     ND_TRY(adamw(o, state, w, gradient, &unit));
-    return apply_lifted(o, index, master, nd_read(w), -1.0f, &update);
+    ND_TRY(lift(o, index, nd_read(w), -o->config->optimizer.galore_scale, &lifted));
+    return b->ops.apply_update(b, master, nd_read(lifted), &update);
 }
 
 nd_status nd_optimizer_update(nd_optimizer *o, int64_t index, nd_view master, nd_cview gradient,
@@ -387,10 +423,13 @@ double nd_optimizer_cost(const nd_config *config, const nd_param *param)
     const double elementwise = elementwise_flops * (double)(param->rows * param->cols);
     nd_galore g;
     if (nd_projectors_apply(config, param, &g)) {
-        const double lift = 2.0 * (double)g.rank * (double)(g.rows * g.cols);
+        const double lifting = 2.0 * (double)g.rank * (double)(g.rows * g.cols);
+        const double rest = config->optimizer.galore_residual > 0.0
+                                ? 2.0 * lifting + nd_muon_flops(g.rows, g.cols, iterations)
+                                : 0.0;
         const double direction =
             nd_muon_flops(nd_galore_reduced_rows(&g), nd_galore_reduced_cols(&g), iterations);
-        return elementwise + lift + (uses_muon(config, param) ? direction : 0.0);
+        return elementwise + lifting + rest + (uses_muon(config, param) ? direction : 0.0);
     }
     if (!uses_muon(config, param))
         return elementwise;

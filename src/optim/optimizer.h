@@ -30,6 +30,10 @@ nd_status nd_optimizer_take(nd_optimizer *optimizer, nd_arena *arena);
 /* The projectors, which every rank holds. */
 nd_projectors *nd_optimizer_projectors(nd_optimizer *optimizer);
 
+/* Whether nd_optimizer_update takes the gradient projected: GaLore's, unless galore_residual needs the
+ * whole of it. */
+bool nd_optimizer_takes_projected(const nd_optimizer *optimizer, int64_t index);
+
 /* Shape of the gradient that nd_optimizer_update takes: the parameter's own, or the projected one. */
 void nd_optimizer_gradient_shape(const nd_optimizer *optimizer, int64_t index, int64_t *rows,
                                  int64_t *cols);
@@ -38,7 +42,8 @@ void nd_optimizer_gradient_shape(const nd_optimizer *optimizer, int64_t index, i
 int nd_optimizer_states(const nd_optimizer *optimizer, int64_t index, nd_optimizer_state *states);
 
 /* One step of an owned parameter. `step` counts from 0; `gradient` f32 is multiplied by
- * gradient_scale first. */
+ * gradient_scale first. With GaLore, N the direction of R in the subspace: w -= lr (galore_scale U +
+ * galore_residual O), U what N stands for and O the orthogonalised rest, G less what R stands for. */
 nd_status nd_optimizer_update(nd_optimizer *optimizer, int64_t index, nd_view master,
                               nd_cview gradient, float gradient_scale, int64_t step);
 

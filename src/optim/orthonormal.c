@@ -19,16 +19,19 @@ static void cholesky(double *a, int64_t n)
         }
 }
 
-/* t := the inverse of the lower triangular l. */
+/* t := the inverse of the lower triangular l, row by row along rows of t. */
 static void invert_lower(double *t, const double *l, int64_t n)
 {
-    for (int64_t j = 0; j < n; j++)
-        for (int64_t i = 0; i < n; i++) {
-            double sum = i == j ? 1.0 : 0.0;
-            for (int64_t k = j; k < i; k++)
-                sum -= l[i * n + k] * t[k * n + j];
-            t[i * n + j] = i < j ? 0.0 : sum / l[i * n + i];
-        }
+    for (int64_t i = 0; i < n; i++) {
+        double *row = t + i * n;
+        for (int64_t j = 0; j < n; j++)
+            row[j] = i == j ? 1.0 : 0.0;
+        for (int64_t k = 0; k < i; k++)
+            for (int64_t j = 0; j <= k; j++)
+                row[j] -= l[i * n + k] * t[k * n + j];
+        for (int64_t j = 0; j <= i; j++)
+            row[j] /= l[i * n + i];
+    }
 }
 
 nd_status nd_orthonormal_rows(nd_backend *b, nd_view y, nd_cview x, nd_view gram, double *host,

@@ -29,7 +29,7 @@ struct nd_projectors {
 bool nd_projectors_apply(const nd_config *config, const nd_param *param, nd_galore *g)
 {
     const int64_t small = param->rows < param->cols ? param->rows : param->cols;
-    if (!config->training.use_galore || param->role != ND_ROLE_TERNARY ||
+    if (!config->training.use_galore || param->role != ND_ROLE_TERNARY || param->layer < 0 ||
         config->training.galore_rank >= small)
         return false;
     if (g)

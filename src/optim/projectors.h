@@ -11,8 +11,9 @@
 
 typedef struct nd_projectors nd_projectors;
 
-/* Whether a parameter is projected under this configuration: a ternary matrix whose smaller side is
- * above galore_rank. *g (may be NULL) receives its shape. */
+/* Whether a parameter is projected under this configuration: a ternary matrix of a layer (blocks of
+ * multi-token prediction stay full rank) whose smaller side is above galore_rank. *g (may be NULL)
+ * receives its shape. */
 bool nd_projectors_apply(const nd_config *config, const nd_param *param, nd_galore *g);
 
 /* config, params and backend outlive it. */

@@ -24,10 +24,10 @@ static int64_t in_first_layer(const nd_run *run, int64_t index)
     return index - params->list[index].layer * params->per_layer;
 }
 
-/* With projected matrices all parameters of layers are written into one layer's memory. */
+/* With gradients that travel projected all parameters of layers are written into one layer's memory. */
 static bool writes_apart(const nd_run *run, int64_t index)
 {
-    return run->projected > 0 && in_layer(run, index);
+    return run->travel_projected && in_layer(run, index);
 }
 
 static nd_status take_written(nd_run *run, nd_arena *arena)
@@ -51,7 +51,7 @@ static nd_status take_slot(nd_run *run, nd_view *slot, nd_arena *arena)
     for (int64_t i = 0; i < params->count; i++) {
         int64_t rows, cols;
         nd_optimizer_gradient_shape(run->optimizer, i, &rows, &cols);
-        const bool projected = nd_projectors_shape(run->projectors, i) != NULL;
+        const bool projected = nd_optimizer_takes_projected(run->optimizer, i);
         if (run->immediate && params->list[i].layer > 0)
             slot[i] = slot[in_first_layer(run, i)];
         else if (run->immediate && writes_apart(run, i) && !projected)
@@ -67,20 +67,23 @@ nd_status nd_gradient_path_take(nd_run *run, nd_arena *arena)
     const int64_t sketch = nd_projectors_sketch_count(run->projectors);
     const int64_t sketches = nd_projectors_per_step(run->projectors);
     ND_TRY(take_written(run, arena));
-    for (int slot = 0; slot < run->gradient_slots; slot++) {
+    for (int slot = 0; slot < run->gradient_slots; slot++)
         ND_TRY(take_slot(run, run->gradients[slot], arena));
+    if (!run->travel_projected) /* an owner's, one after another */
+        ND_TRY(nd_arena_take(arena, ND_F32, 1, sketch, &run->sketches[0]));
+    for (int slot = 0; run->travel_projected && slot < run->gradient_slots; slot++)
         ND_TRY(nd_arena_take(arena, ND_F32, sketches, sketch, &run->sketches[slot]));
-    }
     return nd_arena_take(arena, ND_F64, 1, 1, &run->scalar);
 }
 
 /* -- from the backward pass into slots -------------------------------------------------------- */
 
-/* The sketch of parameter `index` in a slot; data NULL in steps in which it keeps its subspace. */
+/* The sketch of parameter `index` in a slot; data NULL in steps in which it keeps its subspace, and
+ * where the owner has the whole gradient to sketch. */
 static nd_view sketch_of(const nd_run *run, int slot, int64_t index)
 {
     int64_t place;
-    if (!nd_projectors_due(run->projectors, index, run->step, &place))
+    if (!run->travel_projected || !nd_projectors_due(run->projectors, index, run->step, &place))
         return (nd_view){0};
     const nd_galore *g = nd_projectors_shape(run->projectors, index);
     const nd_view row = nd_view_rows(run->sketches[slot], place, 1);
@@ -107,7 +110,7 @@ static nd_status fill_slot(const leaf *l, int64_t index)
     const float beta = l->accumulate ? 1.0f : 0.0f;
     if (!writes_apart(run, index) || written.data == into.data)
         return ND_OK;
-    if (!nd_projectors_shape(run->projectors, index))
+    if (!nd_optimizer_takes_projected(run->optimizer, index))
         return b->ops.axpby(b, into, 1.0f, nd_read(written), beta);
     ND_TRY(nd_projectors_project(run->projectors, index, into, nd_read(written), beta));
     const nd_view sketch = sketch_of(run, l->slot, index);
@@ -151,7 +154,7 @@ nd_status nd_gradient_path_run(nd_run *run, const int32_t *tokens, nd_loss *loss
         leaf at = {run, depth, tree ? nd_sum_tree_merges(first, first + j) : 0, !tree && j > 0};
         for (int64_t i = 0; i < run->model->params.count; i++)
             views[i] = writes_apart(run, i) ? run->written[i] : run->gradients[at.slot][i];
-        const nd_model_gradients into = {views, at.accumulate && run->projected == 0,
+        const nd_model_gradients into = {views, at.accumulate && !run->travel_projected,
                                          at.accumulate};
         const nd_gradients_ready ready = {gradients_ready, &at};
         ND_TRY(nd_model_train(run->model, tokens + j * stride, (float)(1.0 / batch_tokens), into,
@@ -274,6 +277,18 @@ static nd_status broadcast_projector(nd_run *run, int64_t index)
     return ND_OK;
 }
 
+static nd_status replace_subspace(nd_run *run, int64_t index)
+{
+    nd_view sketch = run->sketch_sums[index];
+    if (!run->travel_projected) {
+        const nd_galore *g = nd_projectors_shape(run->projectors, index);
+        sketch = nd_view_of(run->sketches[0].data, ND_F32, g->sketch, nd_galore_small(g));
+        ND_TRY(nd_projectors_sketch(run->projectors, index, run->step, sketch,
+                                    nd_read(run->sums[index]), 0.0f));
+    }
+    return nd_optimizer_replace_subspace(run->optimizer, index, run->step, nd_read(sketch));
+}
+
 static nd_status update(nd_run *run, int64_t first, int64_t count, float scale)
 {
     for (int64_t i = first; i < first + count; i++)
@@ -284,8 +299,7 @@ static nd_status update(nd_run *run, int64_t first, int64_t count, float scale)
         if (!nd_projectors_due(run->projectors, i, run->step, NULL))
             continue;
         if (run->masters[i].data)
-            ND_TRY(nd_optimizer_replace_subspace(run->optimizer, i, run->step,
-                                                 nd_read(run->sketch_sums[i])));
+            ND_TRY(replace_subspace(run, i));
         ND_TRY(broadcast_projector(run, i));
     }
     return ND_OK;

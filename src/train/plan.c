@@ -24,7 +24,8 @@ static void count_wire(const nd_run *run, nd_plan *plan)
         if (!g)
             continue;
         const nd_state *state = nd_projectors_state(run->projectors, i);
-        plan->reduce_bytes += others * 4.0 * (double)(g->sketch * nd_galore_small(g)) / every;
+        if (run->travel_projected)
+            plan->reduce_bytes += others * 4.0 * (double)(g->sketch * nd_galore_small(g)) / every;
         for (int part = 0; part < state->codec->parts; part++)
             plan->gather_bytes +=
                 others * (double)nd_view_bytes(nd_read(state->parts[part])) / every;
@@ -115,6 +116,8 @@ static void print_advice(const nd_plan *plan, const nd_config *config, FILE *out
         fprintf(out,
                 "  training.grad_clip = 0 with one micro-batch a rank updates layer by layer and "
                 "keeps one layer's gradients\n");
+    if (config->training.use_galore && config->optimizer.galore_residual > 0.0)
+        fprintf(out, "  optimizer.galore_residual = 0 keeps gradients in galore_rank dimensions\n");
     if (!config->training.use_galore)
         fprintf(out,
                 "  training.use_galore = true keeps gradients and optimizer state (%.2f GiB) in "

@@ -191,6 +191,7 @@ nd_status nd_run_prepare(nd_run *run)
     run->projectors = nd_optimizer_projectors(run->optimizer);
     for (int64_t i = 0; i < run->model->params.count; i++)
         run->projected += nd_projectors_shape(run->projectors, i) != NULL;
+    run->travel_projected = run->projected > 0 && run->config.optimizer.galore_residual == 0.0;
     run->immediate = nd_gradient_path_immediate(run);
     run->masters = calloc((size_t)run->model->params.count, table);
     run->sums = calloc((size_t)run->model->params.count, table);

@@ -34,6 +34,7 @@ typedef struct nd_run {
      * each matrix that gets a new subspace in a step. */
     nd_projectors *projectors; /* the optimizer's */
     int64_t projected;         /* how many parameters are projected */
+    bool travel_projected;     /* and their gradients are so on their way to owners */
     bool immediate;            /* layers are updated during the backward pass */
     nd_view *gradients[ND_GRADIENT_SLOTS_MAX];
     nd_view sketches[ND_GRADIENT_SLOTS_MAX];

@@ -89,7 +89,7 @@ static void describe_galore(nd_run *run)
     int64_t matrices = 0;
     for (int64_t i = 0; i < params->count; i++) {
         const nd_param *p = &params->list[i];
-        if (p->role != ND_ROLE_TERNARY)
+        if (p->role != ND_ROLE_TERNARY || p->layer < 0)
             continue;
         matrices++;
         if (p->layer > 0 || nd_projectors_shape(run->projectors, i))

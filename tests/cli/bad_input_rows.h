@@ -156,6 +156,13 @@ static const bad_input bad_inputs[] = {
      2,
      {"group_size = 5 must divide"}},
     {"configuration",
+     "GaLore's residual with AdamW",
+     "",
+     "$B --config $D/ok.ini --set training.use_galore=true --set optimizer.galore_residual=1 --set "
+     "training.optimizer_type=adamw",
+     2,
+     {"galore_residual = 1 is made for Muon", "optimizer_type = adamw"}},
+    {"configuration",
      "CUDA in a build without",
      "",
      "$B --config $D/ok.ini --set hardware.target=cuda",

@@ -335,7 +335,7 @@ static nd_view state_of(owner *o, const char *name)
 
 static const char *const no_decay[] = {"training.weight_decay=0", NULL};
 
-/* What is subtracted lies in the subspace, and has the root mean square of a full-rank update. */
+/* What is subtracted lies in the subspace, and has the root mean square `size`. */
 static void check_update(const char *name, const char *const *sets, double size)
 {
     owner o;
@@ -371,18 +371,53 @@ static void check_update(const char *name, const char *const *sets, double size)
     destroy_owner(&o);
 }
 
-Test(galore, updates_of_muon_lie_in_the_subspace_and_are_as_large_as_full_ones)
+/* A quarter of the singular values of a full-rank update, as large as those. */
+Test(galore, updates_of_muon_lie_in_the_subspace)
 {
-    check_update("blk.1.ffn_gate.weight", no_decay, 0.02 * 0.2 * 0.9);
-    check_update("blk.1.ffn_down.weight", no_decay, 0.02 * 0.2 * 0.9);
+    check_update("blk.1.ffn_gate.weight", no_decay, 0.02 * 0.2 * 0.9 / 2);
+    check_update("blk.1.ffn_down.weight", no_decay, 0.02 * 0.2 * 0.9 / 2);
 }
 
 Test(galore, so_do_those_of_adamw)
 {
     static const char *const adamw[] = {"training.weight_decay=0", "training.optimizer_type=adamw",
-                                        NULL};
+                                        "optimizer.galore_scale=2", NULL};
     check_update("blk.1.ffn_gate.weight", adamw, 0.02);
     check_update("blk.1.ffn_down.weight", adamw, 0.02);
+}
+
+/* The two parts have orthogonal columns (rows) and as many singular values near 1 as a full update. */
+Test(galore, with_the_residual_an_update_is_as_large_as_a_full_one)
+{
+    static const char *const residual[] = {"training.weight_decay=0", "optimizer.galore_residual=1",
+                                           NULL};
+    static const char *const names[] = {"blk.1.ffn_gate.weight", "blk.1.ffn_down.weight"};
+    for (int side = 0; side < 2; side++) {
+        owner o;
+        create_owner(&o, names[side], residual);
+        const int64_t m = o.master.rows, n = o.master.cols, small = m < n ? m : n;
+        const size_t bytes = (size_t)(m * n) * sizeof(float);
+        float *gradient = malloc(bytes), *before = malloc(bytes);
+        cr_assert_eq(nd_optimizer_takes_projected(o.optimizer, o.index), false);
+        nd_rng_normal_fill(seed + 5, 0, 0.01f, gradient, m * n);
+        memcpy(before, o.master.data, bytes);
+        ND_ASSERT_OK(nd_optimizer_update(o.optimizer, o.index, o.master,
+                                         nd_cview_of(gradient, ND_F32, m, n), 1.0f, 0));
+        for (int64_t i = 0; i < m * n; i++)
+            before[i] -= ((const float *)o.master.data)[i];
+        const nd_view update = nd_view_of(before, ND_F32, m, n);
+        const double step = 0.02 * 0.2 * sqrt((double)(m > n ? m : n));
+        const double all = best(update, small);
+        cr_assert_float_eq(sqrt(all / (double)small), step, 0.2 * step);
+        const nd_view p = state_of(&o, "projector");
+        fixture f = create(m, n, 32);
+        const double inside = captured(&f, p, update);
+        cr_assert_float_eq(inside / all, 32.0 / (double)small, 0.03, "%g of %g", inside, all);
+        destroy(&f);
+        free(gradient);
+        free(before);
+        destroy_owner(&o);
+    }
 }
 
 /* The momentum in full before and after: its part in the new subspace stays, the rest goes. */

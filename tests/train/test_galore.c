@@ -11,6 +11,9 @@
     "--set training.use_galore=true --set training.galore_rank=40 "                                \
     "--set training.galore_update_freq=5 --set model.hidden_dim=64 "
 
+/* Two micro-batches of 4: two ranks have one each. */
+#define HALVES "--set training.micro_batch_size=4 "
+
 static char directory[64], config[128];
 
 static void setup(void)
@@ -92,6 +95,30 @@ Test(galore_runs, so_they_do_with_state_and_projectors_in_8_bits_bf16_masters_an
                                 "--set hardware.gradient_checkpointing=true");
 }
 
+Test(galore_runs, so_they_do_beside_full_rank_blocks_of_multi_token_prediction_and_collider)
+{
+    static const int sizes[] = {0, 2};
+    assert_same_on_ranks(sizes, 2,
+                         GALORE HALVES "--set training.use_mtp=true --set training.mtp_n_tokens=2 "
+                                       "--set training.mtp_form=sequential "
+                                       "--set training.use_collider=true "
+                                       "--set training.grad_clip=0");
+}
+
+Test(galore_runs, so_they_do_with_the_residual_that_is_whole_gradients)
+{
+    static const int sizes[] = {0, 2};
+    assert_same_on_ranks(sizes, 2,
+                         GALORE "--set optimizer.galore_residual=1 --set optimizer.state_bits=8");
+    const outcome after = train("after", 2,
+                                GALORE HALVES "--set optimizer.galore_residual=1 "
+                                              "--set training.grad_clip=1e9");
+    const outcome during = train("during", 2,
+                                 GALORE HALVES "--set optimizer.galore_residual=1 "
+                                               "--set training.grad_clip=0");
+    assert_same(&after, &during);
+}
+
 Test(galore_runs, so_they_do_with_state_in_4_bits)
 {
     static const int sizes[] = {0, 2};
@@ -129,9 +156,6 @@ Test(galore_runs, cut_between_two_subspaces_they_go_on_to_the_bit_on_other_ranks
     const outcome cut = train("cut", 4, GALORE "--set training.use_8bit_optim=true --resume auto");
     assert_same(&whole, &cut);
 }
-
-/* Two micro-batches of 4: two ranks have one each. */
-#define HALVES "--set training.micro_batch_size=4 "
 
 Test(galore_runs, updates_during_the_backward_pass_change_no_bit)
 {

@@ -77,6 +77,8 @@ Test(plan, names_them_with_projected_gradients_and_updates_during_the_backward_p
                       "--set training.galore_update_freq=3 --resume none");
     check_against_run(8, "training.use_8bit_optim=true",
                       "--set training.use_8bit_optim=true --resume none");
+    check_against_run(2, "optimizer.galore_residual=1",
+                      "--set optimizer.galore_residual=1 --resume none");
 }
 
 Test(plan, says_what_does_not_fit_and_what_would_help)
