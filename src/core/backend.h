@@ -38,7 +38,8 @@ typedef struct nd_attention_shape {
     int64_t heads;    /* query heads */
     int64_t kv_heads; /* divides heads; query head h reads key/value head h / (heads / kv_heads) */
     int64_t head_dim;
-    nd_cview rows; /* the backward of a part of the tokens; data NULL is all (attention_backward) */
+    nd_cview rows; /* i32 [1, t], as gather_rows takes them: only these tokens are queries
+                    * (query_len = key_len); data NULL is all */
 } nd_attention_shape;
 
 typedef enum nd_rope_style {
@@ -214,7 +215,9 @@ typedef struct nd_backend_ops {
 
     /* p = softmax over visible keys of q·k/sqrt(head_dim); o = p v; lse = log of the softmax's sum.
      * q, o: float [sequences*query_len, heads*head_dim]; k, v: float [sequences*key_len,
-     * kv_heads*head_dim]; lse: f32 or f64 [sequences*query_len, heads]. Memory linear in key_len. */
+     * kv_heads*head_dim]; lse: f32 or f64 [sequences*query_len, heads]. Memory linear in key_len.
+     * With shape.rows q, o and lse hold these rows only, the same to the bit as without, and rows at
+     * -1 become zero. */
     nd_status (*attention)(nd_backend *b, nd_view o, nd_view lse, nd_cview q, nd_cview k,
                            nd_cview v, const nd_attention_shape *shape);
 
@@ -224,8 +227,7 @@ typedef struct nd_backend_ops {
     nd_status (*gather_rows)(nd_backend *b, nd_view y, nd_cview x, nd_cview rows);
 
     /* dq, dk, dv of the above from dout (all overwritten), probabilities recomputed from lse.
-     * With shape.rows (i32 [1, t], as gather_rows takes them; query_len = key_len) only these tokens
-     * take part: dq, dk, dv, dout, o, lse and q hold their rows, k and v hold all. Queries of other
+     * With shape.rows only these tokens take part: dq, dk, dv, dout, o, lse and q hold their rows, k and v hold all. Queries of other
      * tokens add nothing to dk and dv; keys of other tokens are constants. Rows at -1 become zero. */
     nd_status (*attention_backward)(nd_backend *b, nd_view dq, nd_view dk, nd_view dv,
                                     nd_cview dout, nd_cview o, nd_cview lse, nd_cview q, nd_cview k,

@@ -142,21 +142,31 @@ nd_status nd_collider_compact_rows(nd_backend *b, nd_view *view, nd_cview rows)
 }
 
 nd_status nd_collider_compact(nd_backend *b, const nd_layer_activations *acts, nd_cview rows,
-                              nd_layer_activations *compact)
+                              nd_collider_extent extent, nd_layer_activations *part)
 {
-    *compact = *acts;
-    nd_linear_input *const inputs[] = {&compact->attn_in, &compact->attn_out_in, &compact->ffn_in,
-                                       &compact->ffn_out_in};
-    nd_view *const views[] = {&compact->x,     &compact->attn_norm_r,   &compact->q,
-                              &compact->o,     &compact->lse,           &compact->attn_sub_norm_r,
-                              &compact->x_mid, &compact->ffn_norm_r,    &compact->gate,
-                              &compact->up,    &compact->ffn_sub_norm_r};
-    for (size_t i = 0; i < sizeof views / sizeof *views; i++)
-        ND_TRY(nd_collider_compact_rows(b, views[i], rows));
+    *part = *acts;
+    nd_linear_input *const inputs[] = {&part->attn_in, &part->attn_out_in, &part->ffn_in,
+                                       &part->ffn_out_in};
+    nd_view *views[24] = {&part->x, &part->attn_norm_r};
+    size_t count = 2, compacted = 0;
     for (size_t i = 0; i < sizeof inputs / sizeof *inputs; i++) {
-        ND_TRY(nd_collider_compact_rows(b, &inputs[i]->q, rows));
-        ND_TRY(nd_collider_compact_rows(b, &inputs[i]->a, rows));
-        ND_TRY(nd_collider_compact_rows(b, &inputs[i]->dense, rows));
+        views[count++] = &inputs[i]->q;
+        views[count++] = &inputs[i]->a;
+        views[count++] = &inputs[i]->dense;
+        if (i == 0 && extent == ND_COLLIDER_INPUTS)
+            compacted = count;
     }
+    nd_view *const others[] = {&part->q,         &part->o,    &part->lse, &part->attn_sub_norm_r,
+                               &part->x_mid,     &part->gate, &part->up,  &part->ffn_sub_norm_r,
+                               &part->ffn_norm_r};
+    for (size_t i = 0; i < sizeof others / sizeof *others; i++)
+        views[count++] = others[i];
+    if (extent == ND_COLLIDER_ALL)
+        compacted = count;
+    for (size_t i = 0; i < count; i++)
+        if (i < compacted)
+            ND_TRY(nd_collider_compact_rows(b, views[i], rows));
+        else if (views[i]->data)
+            *views[i] = nd_view_rows(*views[i], 0, rows.cols);
     return ND_OK;
 }

@@ -89,22 +89,34 @@ static nd_attention_shape attention_shape(const nd_model_config *c, const nd_lay
     };
 }
 
-static nd_status attention_forward(nd_backend *b, const nd_model_config *c,
+static nd_status keys_and_values(nd_backend *b, const nd_model_config *c,
+                                 const nd_layer_weights *weights, const nd_layer_activations *acts,
+                                 const nd_layer_scratch *scratch, const nd_layer_span *span)
+{
+    const nd_weight *const *w = weights->w;
+    ND_TRY(nd_linear_input_norm(b, &acts->attn_in, acts->attn_norm_r, nd_read(acts->x),
+                                w[ND_ATTN_NORM]));
+    ND_TRY(nd_linear_forward(b, acts->k, &acts->attn_in, w[ND_ATTN_K], scratch->weight));
+    ND_TRY(nd_linear_forward(b, acts->v, &acts->attn_in, w[ND_ATTN_V], scratch->weight));
+    const nd_rope_params rope = rope_params(c, span, false);
+    return b->ops.rope(b, acts->k, &rope);
+}
+
+/* What follows keys and values, up to x_mid; with `rows` acts holds these rows. */
+static nd_status queries_to_middle(nd_backend *b, const nd_model_config *c,
                                    const nd_layer_weights *weights,
                                    const nd_layer_activations *acts,
-                                   const nd_layer_scratch *scratch, const nd_layer_span *span)
+                                   const nd_layer_scratch *scratch, const nd_layer_span *span,
+                                   nd_cview rows)
 {
     const nd_weight *const *w = weights->w;
     const nd_view weight_room = scratch->weight;
-    ND_TRY(nd_linear_input_norm(b, &acts->attn_in, acts->attn_norm_r, nd_read(acts->x),
-                                w[ND_ATTN_NORM]));
     ND_TRY(nd_linear_forward(b, acts->q, &acts->attn_in, w[ND_ATTN_Q], weight_room));
-    ND_TRY(nd_linear_forward(b, acts->k, &acts->attn_in, w[ND_ATTN_K], weight_room));
-    ND_TRY(nd_linear_forward(b, acts->v, &acts->attn_in, w[ND_ATTN_V], weight_room));
-    const nd_rope_params rope = rope_params(c, span, false);
+    nd_rope_params rope = rope_params(c, span, false);
+    rope.rows = rows;
     ND_TRY(b->ops.rope(b, acts->q, &rope));
-    ND_TRY(b->ops.rope(b, acts->k, &rope));
-    const nd_attention_shape shape = attention_shape(c, span);
+    nd_attention_shape shape = attention_shape(c, span);
+    shape.rows = rows;
     ND_TRY(b->ops.attention(b, acts->o, acts->lse, nd_read(acts->q), nd_read(span->keys),
                             nd_read(span->values), &shape));
     if (c->arch == ND_ARCH_BITNET)
@@ -149,8 +161,33 @@ nd_status nd_layer_forward(nd_backend *b, const nd_model_config *c, const nd_lay
                            const nd_layer_activations *acts, const nd_layer_scratch *scratch,
                            const nd_layer_span *span, nd_view x_next)
 {
-    ND_TRY(attention_forward(b, c, weights, acts, scratch, span));
+    ND_TRY(keys_and_values(b, c, weights, acts, scratch, span));
+    ND_TRY(queries_to_middle(b, c, weights, acts, scratch, span, (nd_cview){0}));
     return ffn_forward(b, c, weights, acts, scratch, x_next);
+}
+
+/* The scratch of `rows` tokens. */
+static nd_layer_scratch scratch_rows(const nd_layer_scratch *scratch, int64_t rows)
+{
+    nd_layer_scratch out = *scratch;
+    nd_view *const views[] = {&out.hidden, &out.heads, &out.dq, &out.dk, &out.dv, &out.wide};
+    for (size_t i = 0; i < sizeof views / sizeof *views; i++)
+        *views[i] = nd_view_rows(*views[i], 0, rows);
+    return out;
+}
+
+nd_status nd_layer_recompute(nd_backend *b, const nd_model_config *c,
+                             const nd_layer_weights *weights, const nd_layer_activations *acts,
+                             const nd_layer_scratch *scratch, const nd_layer_span *span,
+                             nd_cview rows, nd_layer_activations *part)
+{
+    *part = *acts;
+    ND_TRY(keys_and_values(b, c, weights, acts, scratch, span));
+    if (rows.data)
+        ND_TRY(nd_collider_compact(b, acts, rows, ND_COLLIDER_INPUTS, part));
+    const nd_layer_scratch room = scratch_rows(scratch, part->x.rows);
+    ND_TRY(queries_to_middle(b, c, weights, part, &room, span, rows));
+    return ffn_forward(b, c, weights, part, &room, (nd_view){0});
 }
 
 static nd_status ffn_backward(nd_backend *b, const nd_model_config *c,
@@ -215,25 +252,12 @@ static nd_status attention_backward(nd_backend *b, const nd_model_config *c,
                                    1.0f);
 }
 
-/* The scratch of `rows` tokens. */
-static nd_layer_scratch scratch_rows(const nd_layer_scratch *scratch, int64_t rows)
-{
-    nd_layer_scratch out = *scratch;
-    nd_view *const views[] = {&out.hidden, &out.heads, &out.dq, &out.dk, &out.dv, &out.wide};
-    for (size_t i = 0; i < sizeof views / sizeof *views; i++)
-        *views[i] = nd_view_rows(*views[i], 0, rows);
-    return out;
-}
-
 nd_status nd_layer_backward(nd_backend *b, const nd_model_config *c,
                             const nd_layer_weights *weights, const nd_layer_activations *acts,
                             const nd_layer_scratch *scratch, const nd_layer_span *span,
                             nd_cview rows, nd_view dx, const nd_layer_gradients *g, float beta)
 {
-    nd_layer_activations compact = *acts;
-    if (rows.data)
-        ND_TRY(nd_collider_compact(b, acts, rows, &compact));
     const nd_layer_scratch room = scratch_rows(scratch, dx.rows);
-    ND_TRY(ffn_backward(b, c, weights, &compact, &room, dx, g, beta));
-    return attention_backward(b, c, weights, &compact, &room, span, rows, dx, g, beta);
+    ND_TRY(ffn_backward(b, c, weights, acts, &room, dx, g, beta));
+    return attention_backward(b, c, weights, acts, &room, span, rows, dx, g, beta);
 }

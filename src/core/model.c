@@ -321,6 +321,7 @@ static nd_status filter_tokens(nd_model *m, nd_backward_rows *part, nd_loss *los
 static nd_status backward_layer(nd_model *m, int64_t layer, const nd_backward_rows *part,
                                 const nd_view *gradients, bool accumulate)
 {
+    nd_backend *b = m->backend;
     const nd_layer_activations *acts = &m->layers[layer];
     const nd_layer_weights weights = layer_weights(m, layer);
     const nd_layer_span span = training_span(m, acts);
@@ -333,10 +334,13 @@ static nd_status backward_layer(nd_model *m, int64_t layer, const nd_backward_ro
         if (!accumulate && m->params.list[index].role == ND_ROLE_NORM)
             ND_TRY(zero_gradient(m, gradients[index]));
     }
+    nd_layer_activations kept = *acts;
     if (m->config.checkpointing)
-        ND_TRY(nd_layer_forward(m->backend, &m->config, &weights, acts, &m->scratch, &span,
-                                (nd_view){0}));
-    return nd_layer_backward(m->backend, &m->config, &weights, acts, &m->scratch, &span, part->rows,
+        ND_TRY(nd_layer_recompute(b, &m->config, &weights, acts, &m->scratch, &span, part->rows,
+                                  &kept));
+    else if (part->rows.data)
+        ND_TRY(nd_collider_compact(b, acts, part->rows, ND_COLLIDER_ALL, &kept));
+    return nd_layer_backward(b, &m->config, &weights, &kept, &m->scratch, &span, part->rows,
                              part->dx, &g, accumulate ? 1.0f : 0.0f);
 }
 

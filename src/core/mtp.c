@@ -203,8 +203,7 @@ nd_status nd_mtp_forward(nd_model *m)
     return ND_OK;
 }
 
-/* A block as the backward pass sees it: its rows, compacted in place where not all take part. The
- * layer compacts its own. */
+/* A block as the backward pass sees it: its rows, compacted in place where not all take part. */
 static nd_status narrow_block(nd_model *m, const nd_backward_rows *part, int64_t k,
                               nd_mtp_block *block)
 {
@@ -226,7 +225,8 @@ static nd_status narrow_block(nd_model *m, const nd_backward_rows *part, int64_t
     for (size_t i = 0; i < sizeof views / sizeof *views; i++)
         ND_TRY(nd_collider_compact_rows(m->backend, views[i], part->rows));
     block->inputs = nd_view_of(inputs.data, ND_I32, 1, part->count);
-    return ND_OK;
+    return nd_collider_compact(m->backend, &m->mtp.blocks[k].acts, part->rows, ND_COLLIDER_ALL,
+                               &block->acts);
 }
 
 /* dx = beta dx + the gradient of the block's own loss with respect to its output. */

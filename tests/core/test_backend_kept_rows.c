@@ -13,7 +13,8 @@ typedef struct kept_case {
 static const kept_case cases[] = {
     {1, 1, 1, 1, 4, 1.0, 0},      {2, 17, 4, 2, 16, 0.5, 3},  {1, 130, 6, 2, 64, 0.65, 31},
     {3, 70, 4, 4, 8, 0.1, 0},     {2, 300, 2, 1, 32, 0.6, 5}, {1, 140, 3, 1, 7, 0.0, 4},
-    {2, 129, 12, 4, 32, 0.99, 1}, {4, 33, 4, 1, 64, 0.0, 0},
+    {2, 129, 12, 4, 32, 0.99, 1}, {4, 33, 4, 1, 64, 0.0, 0},  {2, 3, 2, 2, 8, 0.6, 2},
+    {1, 1100, 2, 1, 8, 0.6, 3},
 };
 enum { CASES = sizeof cases / sizeof *cases };
 
@@ -191,6 +192,45 @@ static void check_kept_attention(harness *h, const kept_case *c, nd_dtype type)
     for (int i = 0; i < 3; i++)
         for (int64_t j = 0; j < nd_view_count(expected[i]); j++)
             cr_assert_float_eq(element(nd_read(got[i]), j), element(expected[i], j), 1e-12);
+}
+
+/* Attention over `rows` against the rows of `whole`, to the bit. */
+static void check_rows_of_attention(harness *h, const attention_case *a, nd_cview rows,
+                                    const outputs *whole_o, const outputs *whole_lse)
+{
+    nd_attention_shape part = a->shape;
+    part.rows = rows;
+    const nd_cview q = nd_read(gathered(h, a->q, rows));
+    const outputs o = poisoned_outputs(h, a->o.dtype, a->o.dtype, rows.cols, q.cols);
+    const outputs lse = poisoned_outputs(h, ND_F32, ND_F32, rows.cols, a->lse.cols);
+    RUN(h, attention, o.view[i], lse.view[i], q, a->k, a->v, &part);
+    for (int i = 0; i < BACKENDS; i++) {
+        const nd_view got[] = {o.view[i], lse.view[i]};
+        const nd_view expected[] = {gathered(h, nd_read(whole_o->view[i]), rows),
+                                    gathered(h, nd_read(whole_lse->view[i]), rows)};
+        for (int j = 0; j < 2; j++)
+            cr_assert_eq(memcmp(got[j].data, expected[j].data, nd_view_bytes(nd_read(expected[j]))),
+                         0, "%s of %lld rows of %lld differ", j == 0 ? "o" : "lse",
+                         (long long)rows.cols, (long long)a->q.rows);
+    }
+}
+
+Test(kept_rows, attention_over_a_part_gives_the_rows_of_the_whole_to_the_bit)
+{
+    harness h;
+    FOR_EACH_ISA(h)
+    {
+        for (int c = 0; c < CASES; c++)
+            for (int type = 0; type < 2; type++) {
+                const nd_dtype t = float_dtypes[type];
+                const attention_case a = attend(&h, &cases[c], t);
+                const outputs o = poisoned_outputs(&h, t, t, a.q.rows, a.q.cols);
+                const outputs lse = poisoned_outputs(&h, ND_F32, ND_F32, a.q.rows, a.lse.cols);
+                RUN(&h, attention, o.view[i], lse.view[i], a.q, a.k, a.v, &a.shape);
+                check_rows_of_attention(&h, &a, choose(&h, &cases[c]), &o, &lse);
+                harness_reset(&h);
+            }
+    }
 }
 
 Test(kept_rows, attention_backward_agrees_with_the_reference_and_with_masks)

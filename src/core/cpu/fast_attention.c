@@ -10,6 +10,7 @@ typedef struct forward_call {
     nd_attention_plan plan;
     nd_view o, lse;
     nd_cview q, k, v;
+    int64_t kept;                   /* rows of q without those at -1 */
     int64_t chunk, chunks;          /* blocks of one work item; items of one head */
     const nd_matmul *scores, *sums; /* q kᵀ of one tile; out += p v */
 } forward_call;
@@ -52,48 +53,50 @@ static size_t lay_out(const forward_call *c, char *memory, forward_space *space)
 
 /* exp(scores - max) over what each row sees, and what normalises it. */
 static void softmax_block(const nd_fast_kernels *k, const forward_call *c, forward_space s,
-                          int64_t sequence, int64_t kv_head, int64_t block, int64_t tiles,
+                          nd_attention_rows rows, int64_t kv_head, int64_t tiles,
                           float *inverse_sum)
 {
     const nd_attention_plan *p = &c->plan;
-    const int64_t seen_before = p->shape.key_len - p->shape.query_len;
     const int64_t stride = p->rows * ND_KEY_TILE;
     for (int64_t row = 0; row < p->rows; row++) {
-        const int64_t i = block * p->queries + row % p->queries;
-        const bool padding = i >= p->shape.query_len;
-        const int64_t visible = padding ? 1 : seen_before + i + 1;
+        const bool padding = row % p->queries >= rows.count;
+        const int64_t index = rows.first + row % p->queries;
+        const int64_t visible = padding ? 1 : nd_attention_visible(&p->shape, index);
         float shift;
         const double sum = k->softmax_tiles(s.scores + row * ND_KEY_TILE, stride, ND_KEY_TILE,
                                             visible, tiles * ND_KEY_TILE, p->scale, &shift);
         inverse_sum[row] = (float)(1.0 / sum);
         if (padding)
             continue;
-        const int64_t token = sequence * p->shape.query_len + i;
         const int64_t head = kv_head * p->group + row / p->queries;
-        ((float *)c->lse.data)[token * p->shape.heads + head] = (float)((double)shift + log(sum));
+        ((float *)c->lse.data)[index * p->shape.heads + head] = (float)((double)shift + log(sum));
     }
     if (p->dtype == ND_BF16)
         k->store_bf16((uint16_t *)s.probabilities, s.scores, tiles * stride);
 }
 
+/* Tiles of keys that the last of some rows sees. */
+static int64_t visible_tiles(const nd_attention_plan *p, nd_attention_rows rows)
+{
+    return nd_fast_ceil(nd_attention_visible(&p->shape, rows.first + rows.count - 1), ND_KEY_TILE);
+}
+
 static bool attend_block(const nd_cpu_fast *fast, const forward_call *c, forward_space s,
-                         int64_t sequence, int64_t kv_head, int64_t block, int thread)
+                         nd_attention_rows rows, int64_t kv_head, int thread)
 {
     const nd_fast_kernels *k = fast->kernels;
     const nd_attention_plan *p = &c->plan;
     const int64_t d = p->shape.head_dim, stride = p->rows * ND_KEY_TILE;
-    const int64_t tiles = nd_fast_ceil(nd_attention_visible(p, block), ND_KEY_TILE);
+    const int64_t tiles = visible_tiles(p, rows);
     const size_t key_bytes = nd_matmul_packed_bytes(c->scores);
     const size_t value_bytes = nd_matmul_packed_bytes(c->sums);
     float inverse_sum[p->rows];
     bool ok = true;
-    const nd_attention_rows rows =
-        nd_attention_block(p, sequence * p->shape.query_len, p->shape.query_len, block);
     nd_attention_gather_block(k, p, c->q, rows, kv_head, s.tile);
     for (int64_t j = 0; j < tiles; j++)
         ok = ok && nd_matmul_run(c->scores, thread, s.tile, s.keys + (size_t)j * key_bytes,
                                  s.scores + j * stride);
-    softmax_block(k, c, s, sequence, kv_head, block, tiles, inverse_sum);
+    softmax_block(k, c, s, rows, kv_head, tiles, inverse_sum);
     memset(s.out, 0, (size_t)(p->rows * d) * sizeof *s.out);
     for (int64_t j = 0; j < tiles; j++)
         ok = ok &&
@@ -112,8 +115,12 @@ static bool attend_item(const nd_cpu_fast *fast, const forward_call *c, int64_t 
     const int64_t heads = p->shape.sequences * p->shape.kv_heads;
     const int64_t head = item % heads, chunk = c->chunks - 1 - item / heads; /* long ones first */
     const int64_t sequence = head / p->shape.kv_heads, kv_head = head % p->shape.kv_heads;
-    const int64_t first = chunk * c->chunk, last = nd_fast_min(first + c->chunk, p->blocks);
-    const int64_t tiles = nd_fast_ceil(nd_attention_visible(p, last - 1), ND_KEY_TILE);
+    const nd_attention_rows rows = nd_attention_sequence(&p->shape, c->kept, sequence);
+    const int64_t first = chunk * c->chunk;
+    const int64_t last = nd_fast_min(first + c->chunk, nd_fast_ceil(rows.count, p->queries));
+    if (first >= last)
+        return true;
+    const int64_t tiles = visible_tiles(p, nd_attention_block(p, rows, last - 1));
     forward_space s;
     lay_out(c, fast->private[thread].memory, &s);
     bool ok = true;
@@ -126,7 +133,7 @@ static bool attend_item(const nd_cpu_fast *fast, const forward_call *c, int64_t 
                                   s.values + (size_t)j * nd_matmul_packed_bytes(c->sums));
     }
     for (int64_t block = first; ok && block < last; block++)
-        ok = attend_block(fast, c, s, sequence, kv_head, block, thread);
+        ok = attend_block(fast, c, s, nd_attention_block(p, rows, block), kv_head, thread);
     return ok;
 }
 
@@ -169,9 +176,9 @@ static void attend_query(const nd_fast_kernels *k, const forward_call *c, int64_
                          float *space)
 {
     const nd_attention_shape *s = &c->plan.shape;
-    const int64_t d = s->head_dim, head = index % s->heads, token = index / s->heads;
-    const int64_t sequence = token / s->query_len, kv_head = head / c->plan.group;
-    const int64_t visible = s->key_len - s->query_len + token % s->query_len + 1;
+    const int64_t d = s->head_dim, head = index % s->heads, row_of_q = index / s->heads;
+    const int64_t sequence = nd_attention_token(s, row_of_q) / s->query_len;
+    const int64_t kv_head = head / c->plan.group, visible = nd_attention_visible(s, row_of_q);
     float *scores = space, *row = space + s->key_len, *sum_of_values = row + d,
           *query = row + 2 * d;
     const float *loaded = nd_fast_load(k, c->q, index * d, d, query);
@@ -198,7 +205,7 @@ static nd_status attention_rows(nd_cpu_fast *fast, const forward_call *c)
     const nd_attention_shape *s = &c->plan.shape;
     ND_TRY(nd_fast_grow_private(fast, nd_fast_bytes(s->key_len + 3 * s->head_dim, sizeof(float))));
 #pragma omp parallel for num_threads(fast->threads) schedule(dynamic, 1)
-    for (int64_t index = 0; index < s->sequences * s->query_len * s->heads; index++)
+    for (int64_t index = 0; index < c->kept * s->heads; index++)
         attend_query(fast->kernels, c, index, fast->private[nd_fast_thread()].memory);
     return ND_OK;
 }
@@ -220,10 +227,13 @@ static nd_status attention_fast(nd_backend *b, nd_view o, nd_view lse, nd_cview 
                          .lse = lse,
                          .q = q,
                          .k = k,
-                         .v = v};
-    if (shape->query_len <= FEW_QUERIES)
-        return attention_rows(fast, &call);
-    return attention_blocked(fast, &call);
+                         .v = v,
+                         .kept = nd_attention_kept(shape, q.rows)};
+    ND_TRY(shape->query_len <= FEW_QUERIES ? attention_rows(fast, &call)
+                                           : attention_blocked(fast, &call));
+    nd_attention_zero_rows(o, call.kept);
+    nd_attention_zero_rows(lse, call.kept);
+    return ND_OK;
 }
 
 void nd_fast_fill_attention(nd_backend_ops *ops)

@@ -25,24 +25,40 @@ typedef struct nd_attention_plan {
 nd_attention_plan nd_attention_plan_of(const nd_cpu_fast *fast, const nd_attention_shape *shape,
                                        bool all_bf16);
 
-/* Keys that the last query of a block sees. */
-static inline int64_t nd_attention_visible(const nd_attention_plan *p, int64_t block)
-{
-    const int64_t last = nd_fast_min((block + 1) * p->queries, p->shape.query_len);
-    return p->shape.key_len - p->shape.query_len + last;
-}
-
-/* The rows of q, o, dout and dq that one block of queries stands for. */
+/* Some rows of q, o, dout and dq: of a sequence, or of one block of queries. */
 typedef struct nd_attention_rows {
-    int64_t first, count; /* count <= queries */
+    int64_t first, count;
 } nd_attention_rows;
 
-/* Block `block` of `count` rows from `first`. */
-static inline nd_attention_rows nd_attention_block(const nd_attention_plan *p, int64_t first,
-                                                   int64_t count, int64_t block)
+/* Rows of q that take part: `rows`, without those at -1 that end shape.rows. */
+int64_t nd_attention_kept(const nd_attention_shape *shape, int64_t rows);
+
+/* Those of them that are one sequence's. */
+nd_attention_rows nd_attention_sequence(const nd_attention_shape *shape, int64_t kept,
+                                        int64_t sequence);
+
+/* Zeroes the rows of x from `first` on: those at -1. */
+void nd_attention_zero_rows(nd_view x, int64_t first);
+
+/* The token that row `row` of q stands for. */
+static inline int64_t nd_attention_token(const nd_attention_shape *s, int64_t row)
+{
+    return s->rows.data ? ((const int32_t *)s->rows.data)[row] : row;
+}
+
+/* Keys that it sees. */
+static inline int64_t nd_attention_visible(const nd_attention_shape *s, int64_t row)
+{
+    return s->key_len - s->query_len + nd_attention_token(s, row) % s->query_len + 1;
+}
+
+/* Block `block` of a sequence's rows. */
+static inline nd_attention_rows nd_attention_block(const nd_attention_plan *p,
+                                                   nd_attention_rows sequence, int64_t block)
 {
     const int64_t start = block * p->queries;
-    return (nd_attention_rows){first + start, nd_fast_min(p->queries, count - start)};
+    return (nd_attention_rows){sequence.first + start,
+                               nd_fast_min(p->queries, sequence.count - start)};
 }
 
 /* Rows of one block, stacked by head and padded with zeros, in the products' dtype: [rows, d].

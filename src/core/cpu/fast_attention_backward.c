@@ -5,8 +5,10 @@
  * they are the left operands of dv += pᵀ dout and dk += dsᵀ q as they stand; only dq = ds k reads
  * them transposed.
  *
- * When only some tokens take part, keys stand in slots: first those that do, then the others, whose
- * tiles need dq alone. In both lists a query sees a first part, so that the mask stays a triangle. */
+ * Keys stand in slots. When only some tokens take part, long sequences have their keys sorted: first
+ * those that do, then the others, whose tiles need dq alone. In both lists a query sees a first part,
+ * so that the mask stays a triangle. In short ones the two part-filled tiles would cost more than dk
+ * and dv that nobody reads. */
 #include "core/cpu/fast_attention.h"
 
 #include <math.h>
@@ -16,12 +18,15 @@ typedef struct backward_call {
     nd_attention_plan plan;
     nd_view dq, dk, dv;
     nd_cview dout, o, lse, q, k, v;
+    bool sorted;                 /* keys that take part stand before the others */
     int64_t tiles;               /* of key slots at most */
-    int64_t rows;                /* of q that take part, without those at -1 */
+    int64_t kept;                /* rows of q without those at -1 */
     const nd_matmul *scores;     /* [keys, rows] = k qᵀ, and v doutᵀ */
     const nd_matmul *sums;       /* [keys, d] += pᵀ dout, and dsᵀ q */
     const nd_matmul *query_sums; /* [rows, d] += ds k */
 } backward_call;
+
+enum { SORTED_KEYS = 1024 /* keys from which sorting them pays */ };
 
 enum {
     PART_KEYS, /* [tiles * ND_KEY_TILE, d], dense */
@@ -54,8 +59,8 @@ typedef struct backward_space {
 /* The sequence and head of an item. */
 typedef struct backward_item {
     int64_t sequence, kv_head;
-    int64_t first, count; /* rows of q that are the sequence's */
-    int64_t own_tiles;    /* tiles of keys that get dk and dv */
+    nd_attention_rows rows; /* of q that are the sequence's */
+    int64_t own_tiles;      /* tiles of keys that get dk and dv */
     int64_t tiles;
     const int64_t *tokens, *seen; /* by key slot */
 } backward_item;
@@ -100,52 +105,29 @@ static size_t lay_out(const backward_call *c, char *memory, backward_space *spac
     return total;
 }
 
-/* Rows of q that belong to a sequence: all of them, or the part of `rows` in its range. */
-static void find_rows(const backward_call *c, backward_item *item)
-{
-    const int64_t length = c->plan.shape.query_len;
-    const int32_t *rows = c->plan.shape.rows.data;
-    item->first = item->sequence * length;
-    item->count = length;
-    if (!rows)
-        return;
-    int64_t first = 0;
-    while (first < c->rows && rows[first] < item->sequence * length)
-        first++;
-    int64_t end = first;
-    while (end < c->rows && rows[end] < (item->sequence + 1) * length)
-        end++;
-    item->first = first;
-    item->count = end - first;
-}
-
 /* Puts the sequence's keys into slots. */
 static void place_keys(const backward_call *c, backward_space s, backward_item *item)
 {
     const nd_attention_shape *shape = &c->plan.shape;
     const int32_t *rows = shape->rows.data;
     const int64_t before = shape->key_len - shape->query_len; /* keys before the first query */
-    const int64_t own = rows ? item->count : shape->key_len;
+    const int64_t own = c->sorted ? item->rows.count : shape->key_len;
     const int64_t base = item->sequence * shape->key_len;
     int64_t *tokens = (int64_t *)s.part[PART_TOKENS], *seen = (int64_t *)s.part[PART_SEEN];
     item->own_tiles = nd_fast_ceil(own, ND_KEY_TILE);
-    item->tiles = item->own_tiles + (rows ? nd_fast_ceil(shape->key_len - own, ND_KEY_TILE) : 0);
+    item->tiles = item->own_tiles + nd_fast_ceil(shape->key_len - own, ND_KEY_TILE);
     for (int64_t slot = 0; slot < item->tiles * ND_KEY_TILE; slot++) {
         tokens[slot] = -1;
         seen[slot] = INT64_MAX;
     }
-    for (int64_t j = 0; j < own; j++) {
-        tokens[j] = rows ? rows[item->first + j] : base + j;
-        seen[j] = j - before;
-    }
     int64_t slot = item->own_tiles * ND_KEY_TILE;
-    for (int64_t j = 0, row = 0; rows && j < shape->key_len; j++) {
-        if (row < item->count && rows[item->first + row] == base + j) {
-            row++;
-            continue;
-        }
-        tokens[slot] = base + j;
-        seen[slot++] = row;
+    for (int64_t j = 0, row = 0; j < shape->key_len; j++) {
+        const bool takes_part =
+            rows && row < item->rows.count && rows[item->rows.first + row] == base + j;
+        const int64_t at = !c->sorted ? j : takes_part ? row : slot++;
+        tokens[at] = base + j;
+        seen[at] = rows ? row : j - before;
+        row += takes_part;
     }
     item->tokens = tokens;
     item->seen = seen;
@@ -226,7 +208,7 @@ static bool run_block(const nd_fast_kernels *k, const backward_call *c, backward
                       const backward_item *item, int64_t block, int thread)
 {
     const nd_attention_plan *p = &c->plan;
-    const nd_attention_rows rows = nd_attention_block(p, item->first, item->count, block);
+    const nd_attention_rows rows = nd_attention_block(p, item->rows, block);
     nd_attention_gather_block(k, p, c->q, rows, item->kv_head, s.part[PART_QUERY]);
     nd_attention_gather_block(k, p, c->dout, rows, item->kv_head, s.part[PART_DOUT]);
     load_row_terms(k, c, s, item, rows);
@@ -243,19 +225,22 @@ static bool run_block(const nd_fast_kernels *k, const backward_call *c, backward
     return ok;
 }
 
-static void store_head(const nd_fast_kernels *k, const nd_attention_plan *p, nd_view out,
+static void store_head(const nd_fast_kernels *k, const backward_call *c, nd_view out,
                        const backward_item *item, const float *sums)
 {
+    const nd_attention_plan *p = &c->plan;
     const int64_t d = p->shape.head_dim;
-    const bool all = !p->shape.rows.data;
-    const int64_t first = all ? item->sequence * p->shape.key_len : item->first;
-    const int64_t count = all ? p->shape.key_len : item->count;
+    const int32_t *rows = p->shape.rows.data;
+    const bool all = !rows;
+    const int64_t first = all ? item->sequence * p->shape.key_len : item->rows.first;
+    const int64_t count = all ? p->shape.key_len : item->rows.count;
     for (int64_t j = 0; j < count; j++) {
         const int64_t at = ((first + j) * p->shape.kv_heads + item->kv_head) * d;
+        const int64_t slot = c->sorted || all ? j : rows[first + j] % p->shape.key_len;
         if (out.dtype == ND_F32)
-            memcpy((float *)out.data + at, sums + j * d, (size_t)d * sizeof *sums);
+            memcpy((float *)out.data + at, sums + slot * d, (size_t)d * sizeof *sums);
         else
-            nd_fast_store(k, out, at, d, sums + j * d);
+            nd_fast_store(k, out, at, d, sums + slot * d);
     }
 }
 
@@ -268,7 +253,7 @@ static bool run_head(const nd_cpu_fast *fast, const backward_call *c, int64_t in
                           .kv_head = index % p->shape.kv_heads};
     backward_space s;
     lay_out(c, fast->private[thread].memory, &s);
-    find_rows(c, &item);
+    item.rows = nd_attention_sequence(&p->shape, c->kept, item.sequence);
     place_keys(c, s, &item);
     const size_t sum_bytes = (size_t)(item.own_tiles * tile_count) * sizeof(float);
     memset(s.part[PART_DK], 0, sum_bytes);
@@ -284,10 +269,10 @@ static bool run_head(const nd_cpu_fast *fast, const backward_call *c, int64_t in
                             s.part[PART_PACKED_KEYS] +
                                 (size_t)tile * nd_matmul_packed_bytes(c->query_sums));
     }
-    for (int64_t block = 0; ok && block * p->queries < item.count; block++)
+    for (int64_t block = 0; ok && block * p->queries < item.rows.count; block++)
         ok = run_block(k, c, s, &item, block, thread);
-    store_head(k, p, c->dk, &item, (const float *)s.part[PART_DK]);
-    store_head(k, p, c->dv, &item, (const float *)s.part[PART_DV]);
+    store_head(k, c, c->dk, &item, (const float *)s.part[PART_DK]);
+    store_head(k, c, c->dv, &item, (const float *)s.part[PART_DV]);
     return ok;
 }
 
@@ -328,7 +313,6 @@ nd_status nd_attention_backward_blocked(nd_backend *b, nd_view dq, nd_view dk, n
     ND_REQUIRE(nd_same_shape(nd_read(dq), q) && nd_same_shape(dout, q) && nd_same_shape(o, q));
     ND_REQUIRE(dk.rows == (shape->rows.data ? q.rows : k.rows) && dk.cols == k.cols);
     ND_REQUIRE(nd_same_shape(nd_read(dv), nd_read(dk)));
-    ND_REQUIRE(!shape->rows.data || shape->query_len == shape->key_len);
     if (!nd_fast_covers(dq.dtype) || !nd_fast_covers(dk.dtype) || !nd_fast_covers(dv.dtype) ||
         !nd_fast_covers(dout.dtype) || !nd_fast_covers(o.dtype) || !nd_fast_covers(q.dtype) ||
         !nd_fast_covers(k.dtype) || !nd_fast_covers(v.dtype) || lse.dtype != ND_F32)
@@ -347,21 +331,20 @@ nd_status nd_attention_backward_blocked(nd_backend *b, nd_view dq, nd_view dk, n
                           .v = v};
     if (shape->query_len == 0)
         return fast->reference.attention_backward(b, dq, dk, dv, dout, o, lse, q, k, v, shape);
-    const int32_t *kept = shape->rows.data;
-    call.rows = q.rows;
-    while (kept && call.rows > 0 && kept[call.rows - 1] < 0)
-        call.rows--;
-    call.tiles = call.plan.tiles + (kept ? 1 : 0);
+    const bool part = shape->rows.data != NULL;
+    call.kept = nd_attention_kept(shape, q.rows);
+    call.sorted = part && shape->key_len >= SORTED_KEYS;
+    call.tiles = call.plan.tiles + (call.sorted ? 1 : 0);
     ND_TRY(find_products(fast, &call));
     ND_TRY(nd_fast_grow_private(fast, lay_out(&call, NULL, NULL)));
     bool ok = true;
 #pragma omp parallel for num_threads(fast->threads) schedule(dynamic, 1) reduction(&& : ok)
     for (int64_t item = 0; item < shape->sequences * shape->kv_heads; item++)
         ok = run_head(fast, &call, item, nd_fast_thread()) && ok;
-    const nd_view padded[] = {dq, dk, dv};
-    for (int i = 0; kept && i < 3; i++) {
-        const nd_view rest = nd_view_rows(padded[i], call.rows, q.rows - call.rows);
-        memset(rest.data, 0, nd_view_bytes(nd_read(rest)));
+    nd_attention_zero_rows(dq, call.kept);
+    if (part) {
+        nd_attention_zero_rows(dk, call.kept);
+        nd_attention_zero_rows(dv, call.kept);
     }
     return ok ? ND_OK : ND_FAIL(ND_EINTERNAL, "oneDNN refused a product of attention");
 }

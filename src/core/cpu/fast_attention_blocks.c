@@ -25,8 +25,39 @@ nd_status nd_attention_check(nd_cview q, nd_cview k, nd_cview v, const nd_attent
     ND_REQUIRE(s->kv_heads > 0 && s->heads % s->kv_heads == 0 && s->query_len <= s->key_len);
     ND_REQUIRE(q.rows == rows && q.cols == s->heads * s->head_dim);
     ND_REQUIRE(k.rows == s->sequences * s->key_len && k.cols == s->kv_heads * s->head_dim);
-    ND_REQUIRE(nd_same_shape(k, v));
+    ND_REQUIRE(nd_same_shape(k, v) && (!s->rows.data || s->query_len == s->key_len));
     return ND_OK;
+}
+
+int64_t nd_attention_kept(const nd_attention_shape *shape, int64_t rows)
+{
+    const int32_t *kept = shape->rows.data;
+    while (kept && rows > 0 && kept[rows - 1] < 0)
+        rows--;
+    return rows;
+}
+
+void nd_attention_zero_rows(nd_view x, int64_t first)
+{
+    const nd_view rest = nd_view_rows(x, first, x.rows - first);
+    if (rest.rows > 0)
+        memset(rest.data, 0, nd_view_bytes(nd_read(rest)));
+}
+
+nd_attention_rows nd_attention_sequence(const nd_attention_shape *shape, int64_t kept,
+                                        int64_t sequence)
+{
+    const int64_t start = sequence * shape->query_len, stop = start + shape->query_len;
+    const int32_t *rows = shape->rows.data;
+    if (!rows)
+        return (nd_attention_rows){start, shape->query_len};
+    int64_t first = 0;
+    while (first < kept && rows[first] < start)
+        first++;
+    int64_t end = first;
+    while (end < kept && rows[end] < stop)
+        end++;
+    return (nd_attention_rows){first, end - first};
 }
 
 /* Elements [first, first + n) of x as `dtype`, which is f32, or bf16 like x itself. */

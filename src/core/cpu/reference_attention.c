@@ -9,19 +9,20 @@ typedef struct query_place {
     int64_t q;       /* first element of the query, of o and of dq */
     int64_t lse;     /* element of lse */
     int64_t k;       /* first element of key 0, of v, dk and dv; keys are key_stride apart */
-    int64_t visible; /* number of keys the query sees */
+    int64_t visible; /* number of keys the query sees; 0 for a row of padding */
 } query_place;
 
-static query_place place_of(const nd_attention_shape *s, int64_t sequence, int64_t head, int64_t i)
+/* The place of row `row` of q. */
+static query_place place_of(const nd_attention_shape *s, int64_t row, int64_t head)
 {
-    const int64_t token = sequence * s->query_len + i;
+    const int64_t token = s->rows.data ? ((const int32_t *)s->rows.data)[row] : row;
     const int64_t kv_head = head / (s->heads / s->kv_heads);
-    return (query_place){
-        .q = (token * s->heads + head) * s->head_dim,
-        .lse = token * s->heads + head,
-        .k = (sequence * s->key_len * s->kv_heads + kv_head) * s->head_dim,
-        .visible = s->key_len - s->query_len + i + 1,
-    };
+    query_place at = {.q = (row * s->heads + head) * s->head_dim, .lse = row * s->heads + head};
+    if (token < 0)
+        return at;
+    at.k = (token / s->query_len * s->key_len * s->kv_heads + kv_head) * s->head_dim;
+    at.visible = s->key_len - s->query_len + token % s->query_len + 1;
+    return at;
 }
 
 static double dot(nd_cview a, int64_t at, nd_cview b, int64_t bt, int64_t n)
@@ -38,7 +39,7 @@ static nd_status check_shapes(nd_cview q, nd_cview k, nd_cview v, const nd_atten
     ND_REQUIRE(s->kv_heads > 0 && s->heads % s->kv_heads == 0 && s->query_len <= s->key_len);
     ND_REQUIRE(q.rows == rows && q.cols == s->heads * s->head_dim);
     ND_REQUIRE(k.rows == s->sequences * s->key_len && k.cols == s->kv_heads * s->head_dim);
-    ND_REQUIRE(nd_same_shape(k, v));
+    ND_REQUIRE(nd_same_shape(k, v) && (!s->rows.data || s->query_len == s->key_len));
     return ND_OK;
 }
 
@@ -75,10 +76,17 @@ static nd_status attention_reference(nd_backend *b, nd_view o, nd_view lse, nd_c
     double *scores = malloc((size_t)s->key_len * sizeof *scores);
     if (!scores)
         return ND_FAIL(ND_ENOMEM, "no memory for %lld scores", (long long)s->key_len);
-    for (int64_t sequence = 0; sequence < s->sequences; sequence++)
-        for (int64_t head = 0; head < s->heads; head++)
-            for (int64_t i = 0; i < s->query_len; i++)
-                attend(o, lse, q, k, v, s, place_of(s, sequence, head, i), scores);
+    for (int64_t row = 0; row < q.rows; row++)
+        for (int64_t head = 0; head < s->heads; head++) {
+            const query_place at = place_of(s, row, head);
+            if (at.visible > 0) {
+                attend(o, lse, q, k, v, s, at, scores);
+                continue;
+            }
+            nd_store(lse, at.lse, 0.0);
+            for (int64_t i = 0; i < s->head_dim; i++)
+                nd_store(o, at.q + i, 0.0);
+        }
     free(scores);
     return ND_OK;
 }
@@ -126,18 +134,14 @@ static nd_status attention_backward_reference(nd_backend *b, nd_view dq, nd_view
     const int64_t count = nd_view_count(k), width = k.cols;
     const int64_t key_rows = rows ? q.rows : k.rows;
     ND_REQUIRE(dk.rows == key_rows && dv.rows == key_rows && dk.cols == width && dv.cols == width);
-    ND_REQUIRE(!rows || s->query_len == s->key_len);
     double *memory = calloc((size_t)(2 * count) + 1, sizeof *memory);
     if (!memory)
         return ND_FAIL(ND_ENOMEM, "no memory for 2 x %lld sums", (long long)count);
     const backward_sums sums = {memory, memory + count};
     for (int64_t row = 0; row < q.rows; row++)
         for (int64_t head = 0; head < s->heads; head++) {
-            const int64_t token = rows ? rows[row] : row;
-            query_place at = place_of(s, token / s->query_len, head, token % s->query_len);
-            at.q = (row * s->heads + head) * s->head_dim;
-            at.lse = row * s->heads + head;
-            if (token >= 0)
+            const query_place at = place_of(s, row, head);
+            if (at.visible > 0)
                 attend_backward(dq, sums, dout, o, lse, q, k, v, s, at);
             else
                 for (int64_t i = 0; i < s->head_dim; i++)
