@@ -7,27 +7,15 @@
 #include <stdlib.h>
 #include <string.h>
 
-static char directory[64], config[128], output[16384];
+static char output[16384];
 
-static void setup(void)
-{
-    strcpy(directory, nd_test_directory());
-    snprintf(config, sizeof config, "%s/config.ini", directory);
-    nd_test_write_config(config);
-}
-
-static void teardown(void)
-{
-    nd_test_remove_directory(directory);
-}
-
-TestSuite(import, .init = setup, .fini = teardown);
+TestSuite(import, .init = nd_test_run_setup, .fini = nd_test_run_teardown);
 
 /* Runs `nanochat_dist ...` in the test's directory. */
 static int run(const char *arguments)
 {
-    return nd_test_shell(output, sizeof output, "cd %s && B=%s && %s", directory, ND_BINARY,
-                         arguments);
+    return nd_test_shell(output, sizeof output, "cd %s && B=%s && %s", nd_test_here.directory,
+                         ND_BINARY, arguments);
 }
 
 #define ASSERT_RUNS(arguments) cr_assert_eq(run(arguments), 0, "%s: %s", arguments, output)
@@ -35,8 +23,8 @@ static int run(const char *arguments)
 static void train(const char *extra)
 {
     char path[128];
-    snprintf(path, sizeof path, "%s/run", directory);
-    nd_test_train(0, 0, config, path, extra);
+    snprintf(path, sizeof path, "%s/run", nd_test_here.directory);
+    nd_test_train(0, 0, nd_test_here.config, path, extra);
 }
 
 static void check_round_trip(const char *extra)
@@ -77,9 +65,9 @@ Test(import, bf16_keeps_the_exact_scales_beside_the_rounded_weights)
     /* Embedding and norms were rounded; the projections' blocks are those of the first export. */
     char path[128];
     size_t size;
-    snprintf(path, sizeof path, "%s/a.gguf", directory);
+    snprintf(path, sizeof path, "%s/a.gguf", nd_test_here.directory);
     char *a = nd_test_read_file(path, &size);
-    snprintf(path, sizeof path, "%s/b.gguf", directory);
+    snprintf(path, sizeof path, "%s/b.gguf", nd_test_here.directory);
     char *b = nd_test_read_file(path, &size);
     const size_t last = 64 * 4 + 64 * 2 * 18; /* output_norm, and ffn_down before it */
     cr_assert_eq(memcmp(a + size - last, b + size - last, 64 * 2 * 18), 0);
@@ -121,9 +109,9 @@ Test(import, training_goes_on_from_step_0_with_any_optimizer)
         ASSERT_RUNS(command);
         cr_assert(strstr(output, "resumed") != NULL && strstr(output, "at step 0") != NULL, "%s",
                   output);
-        snprintf(path, sizeof path, "%s/r", directory);
+        snprintf(path, sizeof path, "%s/r", nd_test_here.directory);
         cr_assert_eq(nd_test_metric(path, "loss", losses), 12);
-        snprintf(path, sizeof path, "%s/run", directory);
+        snprintf(path, sizeof path, "%s/run", nd_test_here.directory);
         nd_test_metric(path, "loss", before);
         /* It begins where the exported run ended, not where a new one does. */
         cr_assert_lt(fabs(losses[0] - before[11]), 0.5 * fabs(before[0] - before[11]) + 0.2,

@@ -8,6 +8,21 @@
 #include <stdlib.h>
 #include <string.h>
 
+nd_test_place nd_test_here;
+
+void nd_test_run_setup(void)
+{
+    snprintf(nd_test_here.directory, sizeof nd_test_here.directory, "%s", nd_test_directory());
+    snprintf(nd_test_here.config, sizeof nd_test_here.config, "%s/config.ini",
+             nd_test_here.directory);
+    nd_test_write_config(nd_test_here.config);
+}
+
+void nd_test_run_teardown(void)
+{
+    nd_test_remove_directory(nd_test_here.directory);
+}
+
 int nd_test_metric(const char *run, const char *key, double values[ND_TEST_STEPS_MAX])
 {
     char path[4096], *line = NULL;

@@ -13,6 +13,14 @@ int nd_test_metric(const char *run, const char *key, double values[ND_TEST_STEPS
 /* state_sha256 of RUN/checkpoints/latest; "" when there is none. The result is static. */
 const char *nd_test_state(const char *run);
 
+/* A directory for the test at hand with the configuration below in it: a TestSuite's .init and .fini. */
+typedef struct nd_test_place {
+    char directory[64], config[128];
+} nd_test_place;
+extern nd_test_place nd_test_here;
+void nd_test_run_setup(void);
+void nd_test_run_teardown(void);
+
 /* Writes a small configuration over synthetic data that every training test starts from: 2 layers of
  * 32, vocabulary 64, 8 sequences of 16 tokens a step. */
 void nd_test_write_config(const char *path);

@@ -10,21 +10,7 @@
 
 enum { MTP = 1, COLLIDER = 2, ASYNC = 4, EIGHT_BIT = 8, GALORE = 16, CHECKPOINTING = 32, ALL = 64 };
 
-static char directory[64], config[128];
-
-static void setup(void)
-{
-    strcpy(directory, nd_test_directory());
-    snprintf(config, sizeof config, "%s/config.ini", directory);
-    nd_test_write_config(config);
-}
-
-static void teardown(void)
-{
-    nd_test_remove_directory(directory);
-}
-
-TestSuite(combinations, .init = setup, .fini = teardown);
+TestSuite(combinations, .init = nd_test_run_setup, .fini = nd_test_run_teardown);
 
 static const char *text(int systems, int system)
 {
@@ -63,16 +49,16 @@ static void check_combination(int systems)
     char whole[128], cut[128], arguments[1024], more[1200], state[65];
     double losses[2][ND_TEST_STEPS_MAX], kept[ND_TEST_STEPS_MAX], total[ND_TEST_STEPS_MAX];
     int before, after;
-    snprintf(whole, sizeof whole, "%s/whole", directory);
-    snprintf(cut, sizeof cut, "%s/cut", directory);
+    snprintf(whole, sizeof whole, "%s/whole", nd_test_here.directory);
+    snprintf(cut, sizeof cut, "%s/cut", nd_test_here.directory);
     write_arguments(systems, arguments, sizeof arguments);
     choose_ranks(systems, &before, &after);
     snprintf(more, sizeof more, "%s --resume none", arguments);
-    nd_test_train(0, 0, config, whole, more);
+    nd_test_train(0, 0, nd_test_here.config, whole, more);
     snprintf(more, sizeof more, "%s --resume none --epochs 1", arguments);
-    nd_test_train(before, 0, config, cut, more);
+    nd_test_train(before, 0, nd_test_here.config, cut, more);
     snprintf(more, sizeof more, "%s --resume auto", arguments);
-    nd_test_train(after, 0, config, cut, more);
+    nd_test_train(after, 0, nd_test_here.config, cut, more);
     cr_assert_eq(nd_test_metric(whole, "loss", losses[0]), 3);
     cr_assert_eq(nd_test_metric(cut, "loss", losses[1]), 3);
     for (int step = 0; step < 3; step++)

@@ -6,21 +6,7 @@
 #include <stdio.h>
 #include <string.h>
 
-static char directory[64], config[128];
-
-static void setup(void)
-{
-    strcpy(directory, nd_test_directory());
-    snprintf(config, sizeof config, "%s/config.ini", directory);
-    nd_test_write_config(config);
-}
-
-static void teardown(void)
-{
-    nd_test_remove_directory(directory);
-}
-
-TestSuite(ranks, .init = setup, .fini = teardown);
+TestSuite(ranks, .init = nd_test_run_setup, .fini = nd_test_run_teardown);
 
 /* Trains on each number of ranks and compares all losses, held-out losses and the checkpointed state
  * with those of the first. */
@@ -30,8 +16,8 @@ static void compare(const int *sizes, int count, const char *extra)
     char expected_state[65] = "", run[128];
     for (int i = 0; i < count; i++) {
         double losses[ND_TEST_STEPS_MAX], val[ND_TEST_STEPS_MAX];
-        snprintf(run, sizeof run, "%s/ranks%d", directory, sizes[i]);
-        nd_test_train(sizes[i], 0, config, run, extra);
+        snprintf(run, sizeof run, "%s/ranks%d", nd_test_here.directory, sizes[i]);
+        nd_test_train(sizes[i], 0, nd_test_here.config, run, extra);
         const int steps = nd_test_metric(run, "loss", losses);
         nd_test_metric(run, "val_loss", val);
         cr_assert_eq(steps, 12);
@@ -100,11 +86,11 @@ Test(ranks, the_number_of_threads_does_not_change_a_bit)
 {
     double one[ND_TEST_STEPS_MAX], two[ND_TEST_STEPS_MAX];
     char run[128];
-    snprintf(run, sizeof run, "%s/one", directory);
-    nd_test_train(0, 0, config, run, "--set hardware.threads=1");
+    snprintf(run, sizeof run, "%s/one", nd_test_here.directory);
+    nd_test_train(0, 0, nd_test_here.config, run, "--set hardware.threads=1");
     const int steps = nd_test_metric(run, "loss", one);
-    snprintf(run, sizeof run, "%s/two", directory);
-    nd_test_train(0, 0, config, run, "--set hardware.threads=2");
+    snprintf(run, sizeof run, "%s/two", nd_test_here.directory);
+    nd_test_train(0, 0, nd_test_here.config, run, "--set hardware.threads=2");
     cr_assert_eq(nd_test_metric(run, "loss", two), steps);
     cr_assert_eq(memcmp(one, two, (size_t)steps * sizeof *one), 0);
 }
@@ -113,11 +99,11 @@ Test(ranks, gradient_checkpointing_and_the_synchronous_loader_change_nothing)
 {
     double plain[ND_TEST_STEPS_MAX], other[ND_TEST_STEPS_MAX];
     char run[128];
-    snprintf(run, sizeof run, "%s/plain", directory);
-    nd_test_train(0, 0, config, run, "");
+    snprintf(run, sizeof run, "%s/plain", nd_test_here.directory);
+    nd_test_train(0, 0, nd_test_here.config, run, "");
     const int steps = nd_test_metric(run, "loss", plain);
-    snprintf(run, sizeof run, "%s/other", directory);
-    nd_test_train(0, 0, config, run,
+    snprintf(run, sizeof run, "%s/other", nd_test_here.directory);
+    nd_test_train(0, 0, nd_test_here.config, run,
                   "--set hardware.gradient_checkpointing=true --set training.use_async_loader=off");
     cr_assert_eq(nd_test_metric(run, "loss", other), steps);
     cr_assert_eq(memcmp(plain, other, (size_t)steps * sizeof *plain), 0);
@@ -126,9 +112,9 @@ Test(ranks, gradient_checkpointing_and_the_synchronous_loader_change_nothing)
 Test(ranks, a_batch_that_ranks_cannot_share_is_refused_with_the_reason)
 {
     char output[8192], run[128];
-    snprintf(run, sizeof run, "%s/refused", directory);
+    snprintf(run, sizeof run, "%s/refused", nd_test_here.directory);
     const int code = nd_test_mpirun(output, sizeof output, 3, "%s --config %s --run-dir %s",
-                                    ND_BINARY, config, run);
+                                    ND_BINARY, nd_test_here.config, run);
     cr_assert_eq(code, 2, "exit %d: %s", code, output);
     cr_assert(strstr(output, "3 ranks cannot share evenly") != NULL, "%s", output);
 }

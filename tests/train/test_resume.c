@@ -12,30 +12,17 @@
 #include <time.h>
 #include <unistd.h>
 
-static char directory[64], config[128];
 static double whole[ND_TEST_STEPS_MAX];
 static char whole_state[65];
 
-static void setup(void)
-{
-    strcpy(directory, nd_test_directory());
-    snprintf(config, sizeof config, "%s/config.ini", directory);
-    nd_test_write_config(config);
-}
-
-static void teardown(void)
-{
-    nd_test_remove_directory(directory);
-}
-
-TestSuite(resume, .init = setup, .fini = teardown);
+TestSuite(resume, .init = nd_test_run_setup, .fini = nd_test_run_teardown);
 
 /* The uninterrupted run that others are compared with. */
 static int train_whole(int ranks, const char *extra)
 {
     char run[128];
-    snprintf(run, sizeof run, "%s/whole", directory);
-    nd_test_train(ranks, 0, config, run, extra);
+    snprintf(run, sizeof run, "%s/whole", nd_test_here.directory);
+    nd_test_train(ranks, 0, nd_test_here.config, run, extra);
     strcpy(whole_state, nd_test_state(run));
     return nd_test_metric(run, "loss", whole);
 }
@@ -58,11 +45,11 @@ static void cut_and_continue(int before, int after, const char *extra)
 {
     char run[128], arguments[512];
     const int steps = train_whole(before, extra);
-    snprintf(run, sizeof run, "%s/cut", directory);
+    snprintf(run, sizeof run, "%s/cut", nd_test_here.directory);
     snprintf(arguments, sizeof arguments, "%s --epochs 1", extra);
-    nd_test_train(before, 0, config, run, arguments);
+    nd_test_train(before, 0, nd_test_here.config, run, arguments);
     snprintf(arguments, sizeof arguments, "%s --resume auto", extra);
-    nd_test_train(after, 0, config, run, arguments);
+    nd_test_train(after, 0, nd_test_here.config, run, arguments);
     assert_same_as_whole(run, steps);
 }
 
@@ -88,11 +75,11 @@ Test(resume, into_another_format_of_optimizer_state_is_refused)
 {
     char run[128], output[8192];
     train_whole(0, "--set training.use_8bit_optim=true --set model.hidden_dim=64");
-    snprintf(run, sizeof run, "%s/whole", directory);
+    snprintf(run, sizeof run, "%s/whole", nd_test_here.directory);
     const int code = nd_test_shell(output, sizeof output,
                                    "%s --config %s --run-dir %s --resume auto --set "
                                    "model.hidden_dim=64 --set optimizer.state_bits=4",
-                                   ND_BINARY, config, run);
+                                   ND_BINARY, nd_test_here.config, run);
     cr_assert_eq(code, 4, "exit %d: %s", code, output);
     cr_assert(strstr(output, "momentum_left of blk.") != NULL, "%s", output);
     cr_assert(strstr(output, "state_bits") != NULL, "%s", output);
@@ -102,9 +89,10 @@ Test(resume, from_a_named_checkpoint_goes_on_from_there)
 {
     char run[128], arguments[256];
     const int steps = train_whole(0, "");
-    snprintf(run, sizeof run, "%s/branch", directory);
-    snprintf(arguments, sizeof arguments, "--resume %s/whole/checkpoints/step_00000004", directory);
-    nd_test_train(0, 0, config, run, arguments);
+    snprintf(run, sizeof run, "%s/branch", nd_test_here.directory);
+    snprintf(arguments, sizeof arguments, "--resume %s/whole/checkpoints/step_00000004",
+             nd_test_here.directory);
+    nd_test_train(0, 0, nd_test_here.config, run, arguments);
     double losses[ND_TEST_STEPS_MAX];
     cr_assert_eq(nd_test_metric(run, "loss", losses), steps - 4);
     cr_assert_eq(memcmp(losses, whole + 4, (size_t)(steps - 4) * sizeof *losses), 0);
@@ -117,7 +105,7 @@ static pid_t start(int ranks, const char *run, const char *extra)
     snprintf(command, sizeof command,
              "OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMP_NUM_THREADS=1 exec "
              "mpirun --oversubscribe -np %d %s --config %s --run-dir %s %s >%s.out 2>&1",
-             ranks, ND_BINARY, config, run, extra, run);
+             ranks, ND_BINARY, nd_test_here.config, run, extra, run);
     const pid_t child = fork();
     if (child == 0) {
         execl("/bin/sh", "sh", "-c", command, (char *)NULL);
@@ -192,7 +180,7 @@ static void continue_after_kill(pid_t child, const char *run)
     const int reached = nd_test_metric(run, "loss", losses);
     snprintf(arguments, sizeof arguments, "%s --resume auto --total-steps %d", long_run,
              reached + 20);
-    nd_test_train(2, 0, config, run, arguments);
+    nd_test_train(2, 0, nd_test_here.config, run, arguments);
     snprintf(arguments, sizeof arguments, "%s --total-steps %d", long_run, reached + 20);
     const int steps = train_whole(2, arguments);
     assert_same_as_whole(run, steps);
@@ -201,7 +189,7 @@ static void continue_after_kill(pid_t child, const char *run)
 Test(resume, after_kill_9_of_a_rank_during_a_step)
 {
     char run[128];
-    snprintf(run, sizeof run, "%s/killed", directory);
+    snprintf(run, sizeof run, "%s/killed", nd_test_here.directory);
     const pid_t child = start(2, run, long_run);
     wait_for_steps(run, 8);
     kill_a_rank(run);
@@ -213,7 +201,7 @@ Test(resume, after_kill_9_of_a_rank_during_a_save)
 {
     char run[128], pattern[256];
     struct stat info;
-    snprintf(run, sizeof run, "%s/killed", directory);
+    snprintf(run, sizeof run, "%s/killed", nd_test_here.directory);
     const pid_t child = start(2, run, long_run);
     wait_for_steps(run, 12);
     const double start_time = seconds();
@@ -232,7 +220,7 @@ Test(resume, after_kill_9_of_a_rank_during_a_save)
 Test(resume, sigterm_saves_and_exits_75_and_the_run_goes_on)
 {
     char run[128], arguments[512];
-    snprintf(run, sizeof run, "%s/stopped", directory);
+    snprintf(run, sizeof run, "%s/stopped", nd_test_here.directory);
     const pid_t child = start(2, run, long_run);
     wait_for_steps(run, 7);
     nd_test_shell(NULL, 0, "pkill -TERM -f '^[^ ]*nanochat_dist .*%s '", run);
@@ -242,7 +230,7 @@ Test(resume, sigterm_saves_and_exits_75_and_the_run_goes_on)
     const int reached = nd_test_metric(run, "loss", losses);
     snprintf(arguments, sizeof arguments, "%s --resume auto --total-steps %d", long_run,
              reached + 5);
-    nd_test_train(2, 0, config, run, arguments);
+    nd_test_train(2, 0, nd_test_here.config, run, arguments);
     snprintf(arguments, sizeof arguments, "%s --total-steps %d", long_run, reached + 5);
     assert_same_as_whole(run, train_whole(2, arguments));
 }
@@ -250,8 +238,9 @@ Test(resume, sigterm_saves_and_exits_75_and_the_run_goes_on)
 Test(resume, only_the_newest_checkpoints_are_kept_and_latest_names_the_last)
 {
     char run[128], output[4096];
-    snprintf(run, sizeof run, "%s/kept", directory);
-    nd_test_train(0, 0, config, run, "--checkpoint-interval 2 --set logging.checkpoint_keep=2");
+    snprintf(run, sizeof run, "%s/kept", nd_test_here.directory);
+    nd_test_train(0, 0, nd_test_here.config, run,
+                  "--checkpoint-interval 2 --set logging.checkpoint_keep=2");
     nd_test_shell(output, sizeof output, "cd %s/checkpoints && echo $(ls -A) $(readlink latest)",
                   run);
     cr_assert_str_eq(output, "latest step_00000010 step_00000012 step_00000012\n");
@@ -260,9 +249,9 @@ Test(resume, only_the_newest_checkpoints_are_kept_and_latest_names_the_last)
 Test(resume, a_fresh_start_sets_an_earlier_run_aside)
 {
     char run[128], output[4096];
-    snprintf(run, sizeof run, "%s/again", directory);
-    nd_test_train(0, 0, config, run, "");
-    nd_test_train(0, 0, config, run, "--epochs 1");
+    snprintf(run, sizeof run, "%s/again", nd_test_here.directory);
+    nd_test_train(0, 0, nd_test_here.config, run, "");
+    nd_test_train(0, 0, nd_test_here.config, run, "--epochs 1");
     nd_test_shell(output, sizeof output,
                   "cd %s && readlink checkpoints/latest previous_001/checkpoints/latest && cat "
                   "metrics.jsonl | wc -l && cat previous_001/metrics.jsonl | wc -l",
@@ -273,14 +262,15 @@ Test(resume, a_fresh_start_sets_an_earlier_run_aside)
 Test(resume, a_fresh_start_leaves_what_else_lies_in_the_checkpoint_directory)
 {
     char run[128], output[4096], arguments[256];
-    snprintf(run, sizeof run, "%s/elsewhere", directory);
+    snprintf(run, sizeof run, "%s/elsewhere", nd_test_here.directory);
     snprintf(arguments, sizeof arguments, "--total-steps 2 --checkpoint-dir %s/kept_here",
-             directory);
-    nd_test_shell(NULL, 0, "mkdir %s/kept_here && echo mine > %s/kept_here/notes", directory,
-                  directory);
-    nd_test_train(0, 0, config, run, arguments);
-    nd_test_train(0, 0, config, run, arguments);
-    nd_test_shell(output, sizeof output, "cd %s/kept_here && echo $(ls . previous_001)", directory);
+             nd_test_here.directory);
+    nd_test_shell(NULL, 0, "mkdir %s/kept_here && echo mine > %s/kept_here/notes",
+                  nd_test_here.directory, nd_test_here.directory);
+    nd_test_train(0, 0, nd_test_here.config, run, arguments);
+    nd_test_train(0, 0, nd_test_here.config, run, arguments);
+    nd_test_shell(output, sizeof output, "cd %s/kept_here && echo $(ls . previous_001)",
+                  nd_test_here.directory);
     cr_assert_str_eq(output, ".: latest notes previous_001 step_00000002 previous_001: latest "
                              "step_00000002\n");
 }
@@ -289,13 +279,13 @@ Test(resume, a_fresh_start_leaves_what_else_lies_in_the_checkpoint_directory)
 Test(resume, from_an_earlier_step_sets_later_checkpoints_aside)
 {
     char run[128], output[4096], arguments[256];
-    snprintf(run, sizeof run, "%s/back", directory);
-    nd_test_train(0, 0, config, run, "");
+    snprintf(run, sizeof run, "%s/back", nd_test_here.directory);
+    nd_test_train(0, 0, nd_test_here.config, run, "");
     snprintf(arguments, sizeof arguments,
              "--resume %s/checkpoints/step_00000004 --checkpoint-interval 2 --total-steps 6 "
              "--set logging.checkpoint_keep=1",
              run);
-    nd_test_train(0, 0, config, run, arguments);
+    nd_test_train(0, 0, nd_test_here.config, run, arguments);
     nd_test_shell(output, sizeof output, "cd %s/checkpoints && echo $(ls) $(readlink latest)", run);
     cr_assert_str_eq(output, "latest step_00000006 superseded_step_00000008 "
                              "superseded_step_00000012 step_00000006\n");
@@ -304,12 +294,13 @@ Test(resume, from_an_earlier_step_sets_later_checkpoints_aside)
 Test(resume, auto_refuses_when_every_checkpoint_is_damaged)
 {
     char run[128], output[8192];
-    snprintf(run, sizeof run, "%s/damaged", directory);
-    nd_test_train(0, 0, config, run, "");
+    snprintf(run, sizeof run, "%s/damaged", nd_test_here.directory);
+    nd_test_train(0, 0, nd_test_here.config, run, "");
     nd_test_shell(NULL, 0,
                   "for f in %s/checkpoints/step_*/rank_0000.h5; do truncate -s 100 $f; done", run);
-    const int code = nd_test_shell(
-        output, sizeof output, "%s --config %s --run-dir %s --resume auto", ND_BINARY, config, run);
+    const int code =
+        nd_test_shell(output, sizeof output, "%s --config %s --run-dir %s --resume auto", ND_BINARY,
+                      nd_test_here.config, run);
     cr_assert_eq(code, 4, "exit %d: %s", code, output);
     cr_assert(strstr(output, "all 3 checkpoints are damaged") != NULL, "%s", output);
     cr_assert(strstr(output, "rank_0000.h5: damaged: 100 bytes, expected") != NULL, "%s", output);
@@ -318,12 +309,12 @@ Test(resume, auto_refuses_when_every_checkpoint_is_damaged)
 Test(resume, changed_keys_are_named)
 {
     char run[128], output[8192];
-    snprintf(run, sizeof run, "%s/changed", directory);
-    nd_test_train(0, 0, config, run, "--epochs 1");
+    snprintf(run, sizeof run, "%s/changed", nd_test_here.directory);
+    nd_test_train(0, 0, nd_test_here.config, run, "--epochs 1");
     const int code =
         nd_test_shell(output, sizeof output,
                       "%s --config %s --run-dir %s --resume auto --set training.learning_rate=0.01",
-                      ND_BINARY, config, run);
+                      ND_BINARY, nd_test_here.config, run);
     cr_assert_eq(code, 0, "exit %d: %s", code, output);
     cr_assert(strstr(output, "changed training.learning_rate was 0.02, is 0.01") != NULL, "%s",
               output);
@@ -332,8 +323,8 @@ Test(resume, changed_keys_are_named)
 Test(resume, auto_starts_anew_where_there_is_nothing)
 {
     char run[128];
-    snprintf(run, sizeof run, "%s/fresh", directory);
-    nd_test_train(0, 0, config, run, "--resume auto");
+    snprintf(run, sizeof run, "%s/fresh", nd_test_here.directory);
+    nd_test_train(0, 0, nd_test_here.config, run, "--resume auto");
     double losses[ND_TEST_STEPS_MAX];
     cr_assert_eq(nd_test_metric(run, "loss", losses), 12);
 }
