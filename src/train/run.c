@@ -185,7 +185,8 @@ nd_status nd_run_prepare(nd_run *run)
     const nd_model_config model_config = nd_model_config_from(&run->config);
     const size_t table = sizeof(nd_view);
     ND_TRY(split_batch(run));
-    ND_TRY(nd_run_create_backend(&run->config, run->comm, &run->backend));
+    if (!run->backend)
+        ND_TRY(nd_run_create_backend(&run->config, run->comm, &run->backend));
     ND_TRY(nd_model_create(&model_config, run->backend, &run->model));
     ND_TRY(assign_owners(run));
     run->projectors = nd_optimizer_projectors(run->optimizer);
@@ -210,6 +211,7 @@ nd_status nd_run_prepare(nd_run *run)
 static nd_status create(nd_run *run)
 {
     ND_TRY(nd_run_prepare(run));
+    nd_comm_set_device(run->comm, run->backend);
     ND_TRY(open_data(run));
     ND_TRY(nd_run_memory_take(run));
     for (int64_t i = 0; i < run->model->params.count; i++)
@@ -270,6 +272,8 @@ void nd_run_destroy(nd_run *run)
     for (int category = 0; category < ND_MEMORY_COUNT; category++)
         if (run->arenas[category].backend)
             nd_arena_release(&run->arenas[category]);
+    if (run->comm)
+        nd_comm_set_device(run->comm, NULL);
     nd_backend_destroy(run->backend);
     memset(run, 0, sizeof *run);
 }

@@ -58,7 +58,8 @@ typedef struct nd_run {
 } nd_run;
 
 /* Builds everything but the loader, from a checked configuration: opens the data, takes all memory,
- * initialises masters from the seed and gathers weights. Collective. */
+ * initialises masters from the seed and gathers weights. A backend that stands in `run` already is
+ * used, and owned from here on. Collective. */
 nd_status nd_run_create(const nd_config *config, nd_comm *comm, nd_run *run);
 
 /* The part of nd_run_create that needs neither data nor memory: backend, parameter table, owners. From
