@@ -10,9 +10,9 @@ __device__ __forceinline__ float dot(nd_floats a, int64_t at, nd_floats b, int64
     float sums[4] = {0.0f, 0.0f, 0.0f, 0.0f};
     for (int i = 0; i < n; i += 4)
         ND_UNROLL
-        for (int j = 0; j < 4; j++)
-            if (i + j < n)
-                sums[j] += nd_load_one(a, at + i + j) * nd_load_one(b, bt + i + j);
+    for (int j = 0; j < 4; j++)
+        if (i + j < n)
+            sums[j] += nd_load_one(a, at + i + j) * nd_load_one(b, bt + i + j);
     return (sums[0] + sums[1]) + (sums[2] + sums[3]);
 }
 
@@ -179,7 +179,8 @@ static nd_attention_layout layout_of(nd_cview q, nd_cview k, const nd_attention_
 
 static bool suits_tensor_cores(nd_cview v, int64_t head_dim)
 {
-    return v.dtype == ND_BF16 && head_dim % 8 == 0 && head_dim <= 128 && (uintptr_t)v.data % 16 == 0;
+    return v.dtype == ND_BF16 && head_dim % 8 == 0 && head_dim <= 128 &&
+           (uintptr_t)v.data % 16 == 0;
 }
 
 static nd_status attention_cuda(nd_backend *b, nd_view o, nd_view lse, nd_cview q, nd_cview k,

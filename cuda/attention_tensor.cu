@@ -74,8 +74,8 @@ template <int N> __device__ __forceinline__ void clear(float x[N][4])
     ND_UNROLL
     for (int i = 0; i < N; i++)
         ND_UNROLL
-        for (int e = 0; e < 4; e++)
-            x[i][e] = 0.0f;
+    for (int e = 0; e < 4; e++)
+        x[i][e] = 0.0f;
 }
 
 /* Stores a warp's 16 x D results, rows r and r + 8 of this thread, times a factor each. */
@@ -139,21 +139,25 @@ __device__ __forceinline__ int last_sequence(const tile_places *places)
     return last;
 }
 
-/* S = Q Kᵀ for a warp's 16 queries and 64 keys, times nothing; keys outside a row's sight are -inf. */
+/* S = Q Kᵀ for the 16 queries from `row` on and the tile's 64 keys. The queries are read again for every
+ * tile: held in registers they would leave too few for the results. */
 template <int D>
-__device__ __forceinline__ void scores_of(float s[ROWS / 8][4], const uint32_t q[D / 16][4],
+__device__ __forceinline__ void scores_of(float s[ROWS / 8][4], uint16_t *queries, int row,
                                           uint16_t *keys)
 {
     clear<ROWS / 8>(s);
     ND_UNROLL
-    for (int at = 0; at < D / 16; at++)
+    for (int at = 0; at < D / 16; at++) {
+        uint32_t q[4];
+        load_left<D>(q, queries, row, at);
         ND_UNROLL
         for (int j = 0; j < ROWS / 16; j++) {
             uint32_t k[4];
             load_right<D>(k, keys, 16 * j, at);
-            nd_mma_bf16(s[2 * j], q[at], k[0], k[1]);
-            nd_mma_bf16(s[2 * j + 1], q[at], k[2], k[3]);
+            nd_mma_bf16(s[2 * j], q, k[0], k[1]);
+            nd_mma_bf16(s[2 * j + 1], q, k[2], k[3]);
         }
+    }
 }
 
 template <int D>
@@ -176,10 +180,6 @@ __global__ void __launch_bounds__(THREADS)
     place_queries(&places, s, first);
     nd_copy_wait<0>();
     __syncthreads();
-    uint32_t left[D / 16][4];
-    ND_UNROLL
-    for (int at = 0; at < D / 16; at++)
-        load_left<D>(left[at], queries, 16 * warp, at);
     float acc[D / 8][4], largest[2] = {-INFINITY, -INFINITY}, sum[2] = {0.0f, 0.0f};
     clear<D / 8>(acc);
     const float scale = s.scale * LOG2_E;
@@ -213,14 +213,14 @@ __global__ void __launch_bounds__(THREADS)
             nd_copy_wait<1>();
             __syncthreads();
             float p[ROWS / 8][4];
-            scores_of<D>(p, left, keys);
+            scores_of<D>(p, queries, 16 * warp, keys);
             if (key0 + ROWS > least) {
                 ND_UNROLL
                 for (int j = 0; j < ROWS / 8; j++)
                     ND_UNROLL
-                    for (int e = 0; e < 4; e++)
-                        if (key0 + 8 * j + lane % 4 * 2 + e % 2 >= sight[e / 2])
-                            p[j][e] = -INFINITY;
+                for (int e = 0; e < 4; e++)
+                    if (key0 + 8 * j + lane % 4 * 2 + e % 2 >= sight[e / 2])
+                        p[j][e] = -INFINITY;
             }
             ND_UNROLL
             for (int half = 0; half < 2; half++) {
@@ -237,10 +237,10 @@ __global__ void __launch_bounds__(THREADS)
                 ND_UNROLL
                 for (int j = 0; j < ROWS / 8; j++)
                     ND_UNROLL
-                    for (int e = 2 * half; e < 2 * half + 2; e++) {
-                        p[j][e] = exp2f(p[j][e] * scale - zero);
-                        sum[half] += p[j][e];
-                    }
+                for (int e = 2 * half; e < 2 * half + 2; e++) {
+                    p[j][e] = exp2f(p[j][e] * scale - zero);
+                    sum[half] += p[j][e];
+                }
                 ND_UNROLL
                 for (int i = 0; i < D / 8; i++) {
                     acc[i][2 * half] *= kept;
@@ -362,11 +362,11 @@ __global__ void __launch_bounds__(THREADS)
             ND_UNROLL
             for (int j = 0; j < ROWS / 8; j++)
                 ND_UNROLL
-                for (int e = 0; e < 4; e++) {
-                    const bool seen = key0 + 8 * j + lane % 4 * 2 + e % 2 < sight[e / 2];
-                    const float weight = exp2f(p[j][e] * scale - total[e / 2]);
-                    p[j][e] = seen ? weight * (dp[j][e] - pull[e / 2]) : 0.0f;
-                }
+            for (int e = 0; e < 4; e++) {
+                const bool seen = key0 + 8 * j + lane % 4 * 2 + e % 2 < sight[e / 2];
+                const float weight = exp2f(p[j][e] * scale - total[e / 2]);
+                p[j][e] = seen ? weight * (dp[j][e] - pull[e / 2]) : 0.0f;
+            }
             ND_UNROLL
             for (int j = 0; j < ROWS / 16; j++) {
                 uint32_t change[4];
@@ -495,14 +495,14 @@ __global__ void __launch_bounds__(THREADS)
         ND_UNROLL
         for (int j = 0; j < QUERY_TILE / 8; j++)
             ND_UNROLL
-            for (int e = 0; e < 4; e++) {
-                const int column = 8 * j + lane % 4 * 2 + e % 2;
-                const bool seen = with->sequence[column] == place[e / 2].sequence &&
-                                  place[e / 2].position < with->visible[column];
-                const float weight = seen ? exp2f(p[j][e] * scale - with->total[column]) : 0.0f;
-                dp[j][e] = seen ? weight * (dp[j][e] - with->pull[column]) : 0.0f;
-                p[j][e] = weight;
-            }
+        for (int e = 0; e < 4; e++) {
+            const int column = 8 * j + lane % 4 * 2 + e % 2;
+            const bool seen = with->sequence[column] == place[e / 2].sequence &&
+                              place[e / 2].position < with->visible[column];
+            const float weight = seen ? exp2f(p[j][e] * scale - with->total[column]) : 0.0f;
+            dp[j][e] = seen ? weight * (dp[j][e] - with->pull[column]) : 0.0f;
+            p[j][e] = weight;
+        }
         ND_UNROLL
         for (int j = 0; j < QUERY_TILE / 16; j++) {
             uint32_t weights[4], change[4];

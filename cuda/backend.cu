@@ -196,8 +196,7 @@ static nd_status open_device(nd_backend *b, const nd_cuda_options *options)
     ND_CUDA_TRY(cudaHostAlloc(&staging, (size_t)ND_STAGING_SLOTS * ND_STAGING_BYTES, 0));
     cuda->staging = static_cast<unsigned char *>(staging);
     for (int slot = 0; slot < ND_STAGING_SLOTS; slot++)
-        ND_CUDA_TRY(
-            cudaEventCreateWithFlags(&cuda->staging_free[slot], cudaEventDisableTiming));
+        ND_CUDA_TRY(cudaEventCreateWithFlags(&cuda->staging_free[slot], cudaEventDisableTiming));
     ND_TRY(upload_tables(b));
     return nd_cuda_matmuls_create(cuda);
 }

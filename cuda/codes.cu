@@ -99,8 +99,8 @@ __global__ void pack_kernel(uint8_t *packed, const int8_t *c, int64_t count, boo
         ND_UNROLL
         for (int word = 0; word < 4; word++)
             ND_UNROLL
-            for (int j = 0; j < 4; j++)
-                out |= (((words[word] >> (8 * j)) + 1u) & 3u) << (8 * word + 2 * j);
+        for (int j = 0; j < 4; j++)
+            out |= (((words[word] >> (8 * j)) + 1u) & 3u) << (8 * word + 2 * j);
         *reinterpret_cast<uint32_t *>(packed + first / 4) = out;
         return;
     }
@@ -123,8 +123,8 @@ __global__ void unpack_kernel(int8_t *c, const uint8_t *packed, int64_t count, b
         ND_UNROLL
         for (int word = 0; word < 4; word++)
             ND_UNROLL
-            for (int j = 0; j < 4; j++)
-                words[word] |= (((in >> (8 * word + 2 * j) & 3u) - 1u) & 0xffu) << (8 * j);
+        for (int j = 0; j < 4; j++)
+            words[word] |= (((in >> (8 * word + 2 * j) & 3u) - 1u) & 0xffu) << (8 * j);
         *reinterpret_cast<uint4 *>(c + first) = make_uint4(words[0], words[1], words[2], words[3]);
         return;
     }
@@ -255,11 +255,10 @@ static nd_status dequantize_codes_cuda(nd_backend *b, nd_view w, nd_cview c, nd_
     if (count == 0)
         return ND_OK;
     const int64_t width = count / nd_view_count(s);
-    ND_CUDA_TRY(ND_LAUNCH(dequantize_kernel,
-                          dim3(nd_blocks_for(nd_ceil(count, ND_WIDE), 256, 1 << 16)), dim3(256), 0,
-                          cuda->stream, nd_floats_of(w), static_cast<const int8_t *>(c.data),
-                          static_cast<const float *>(s.data), count, width,
-                          nd_aligned(count, w.data, c.data)));
+    ND_CUDA_TRY(ND_LAUNCH(
+        dequantize_kernel, dim3(nd_blocks_for(nd_ceil(count, ND_WIDE), 256, 1 << 16)), dim3(256), 0,
+        cuda->stream, nd_floats_of(w), static_cast<const int8_t *>(c.data),
+        static_cast<const float *>(s.data), count, width, nd_aligned(count, w.data, c.data)));
     return ND_OK;
 }
 

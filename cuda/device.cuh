@@ -12,8 +12,10 @@
 #include <cuda_bf16.h>
 #include <cuda_runtime.h>
 
+/* clang-format off */
 #define ND_LAUNCH(kernel, grid, block, shared, stream, ...)                                        \
     ((kernel)<<<(grid), (block), (shared), (stream)>>>(__VA_ARGS__), cudaGetLastError())
+/* clang-format on */
 #define ND_DYNAMIC_SHARED(name) extern __shared__ __align__(128) unsigned char name[]
 #define ND_UNROLL _Pragma("unroll")
 

@@ -161,8 +161,9 @@ static nd_status gather_rows_cuda(nd_backend *b, nd_view y, nd_cview x, nd_cview
         ND_TRY(nd_cuda_room(cuda, bytes, &target));
     if (row % 16 == 0 && ((uintptr_t)x.data | (uintptr_t)target) % 16 == 0) {
         const int64_t width = (int64_t)row / 16;
-        ND_CUDA_TRY(ND_LAUNCH(gather_kernel<uint4>, dim3(nd_blocks_for(y.rows * width, 256, 1 << 16)),
-                              dim3(256), 0, cuda->stream, static_cast<uint4 *>(target),
+        ND_CUDA_TRY(ND_LAUNCH(gather_kernel<uint4>,
+                              dim3(nd_blocks_for(y.rows * width, 256, 1 << 16)), dim3(256), 0,
+                              cuda->stream, static_cast<uint4 *>(target),
                               static_cast<const uint4 *>(x.data), from, y.rows, width));
     } else {
         const int64_t width = (int64_t)row;
@@ -172,8 +173,7 @@ static nd_status gather_rows_cuda(nd_backend *b, nd_view y, nd_cview x, nd_cview
                               static_cast<const uint8_t *>(x.data), from, y.rows, width));
     }
     if (overlaps)
-        ND_CUDA_TRY(
-            cudaMemcpyAsync(y.data, target, bytes, cudaMemcpyDeviceToDevice, cuda->stream));
+        ND_CUDA_TRY(cudaMemcpyAsync(y.data, target, bytes, cudaMemcpyDeviceToDevice, cuda->stream));
     return ND_OK;
 }
 

@@ -65,7 +65,8 @@ __device__ __forceinline__ void nd_load_wide(nd_floats v, int64_t i, int64_t lef
         for (int j = 0; j < ND_WIDE; j++)
             x[j] = j < left ? nd_load_one(v, i + j) : 0.0f;
     } else if (v.dtype == ND_F32) {
-        const float4 *from = reinterpret_cast<const float4 *>(static_cast<const float *>(v.data) + i);
+        const float4 *from =
+            reinterpret_cast<const float4 *>(static_cast<const float *>(v.data) + i);
         const float4 low = from[0], high = from[1];
         x[0] = low.x, x[1] = low.y, x[2] = low.z, x[3] = low.w;
         x[4] = high.x, x[5] = high.y, x[6] = high.z, x[7] = high.w;

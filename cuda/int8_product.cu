@@ -57,12 +57,12 @@ __global__ void __launch_bounds__(THREADS)
     ND_UNROLL
     for (int i = 0; i < 4; i++)
         ND_UNROLL
-        for (int j = 0; j < 4; j++)
-            ND_UNROLL
-            for (int e = 0; e < 4; e++) {
-                sums[i][j][e] = 0;
-                scaled[i][j][e] = 0.0f;
-            }
+    for (int j = 0; j < 4; j++)
+        ND_UNROLL
+    for (int e = 0; e < 4; e++) {
+        sums[i][j][e] = 0;
+        scaled[i][j][e] = 0.0f;
+    }
     for (int stage = 0; stage < STAGES - 1; stage++) {
         if (stage < slices) {
             int8_t *tile = stages + stage * STAGE_BYTES;
@@ -87,33 +87,33 @@ __global__ void __launch_bounds__(THREADS)
             uint32_t x[4][4], w[2][4];
             ND_UNROLL
             for (int i = 0; i < 4; i++) /* rows 0-7, 8-15 of inputs 0-15, then of 16-31 */
-                nd_load_matrices(x[i], piece_of(left, warp_row + 16 * i + lane % 16,
-                                                2 * part + lane / 16));
+                nd_load_matrices(
+                    x[i], piece_of(left, warp_row + 16 * i + lane % 16, 2 * part + lane / 16));
             ND_UNROLL
             for (int j = 0; j < 2; j++) /* outputs 0-7: inputs 0-15, 16-31; outputs 8-15 */
-                nd_load_matrices(w[j], piece_of(right,
-                                                warp_column + 16 * j + lane / 16 * 8 + lane % 8,
-                                                2 * part + lane / 8 % 2));
+                nd_load_matrices(w[j],
+                                 piece_of(right, warp_column + 16 * j + lane / 16 * 8 + lane % 8,
+                                          2 * part + lane / 8 % 2));
             ND_UNROLL
             for (int i = 0; i < 4; i++)
                 ND_UNROLL
-                for (int j = 0; j < 4; j++)
-                    nd_mma_int8(sums[i][j], x[i], w[j / 2][j % 2 * 2], w[j / 2][j % 2 * 2 + 1]);
+            for (int j = 0; j < 4; j++)
+                nd_mma_int8(sums[i][j], x[i], w[j / 2][j % 2 * 2], w[j / 2][j % 2 * 2 + 1]);
             const int64_t done = (int64_t)slice * SLICE + part * 32 + 32;
             if (GROUPED && done <= k && done % width == 0) {
                 const int64_t group = done / width - 1;
                 ND_UNROLL
                 for (int j = 0; j < 4; j++)
                     ND_UNROLL
-                    for (int e = 0; e < 4; e++) {
-                        const int64_t o = output0 + warp_column + 8 * j + lane % 4 * 2 + e % 2;
-                        const float scale = o < outputs ? s[o * groups + group] : 0.0f;
-                        ND_UNROLL
-                        for (int i = 0; i < 4; i++) {
-                            scaled[i][j][e] += scale * (float)sums[i][j][e];
-                            sums[i][j][e] = 0;
-                        }
+                for (int e = 0; e < 4; e++) {
+                    const int64_t o = output0 + warp_column + 8 * j + lane % 4 * 2 + e % 2;
+                    const float scale = o < outputs ? s[o * groups + group] : 0.0f;
+                    ND_UNROLL
+                    for (int i = 0; i < 4; i++) {
+                        scaled[i][j][e] += scale * (float)sums[i][j][e];
+                        sums[i][j][e] = 0;
                     }
+                }
             }
         }
     }
@@ -122,29 +122,29 @@ __global__ void __launch_bounds__(THREADS)
     ND_UNROLL
     for (int i = 0; i < 4; i++)
         ND_UNROLL
-        for (int half = 0; half < 2; half++) {
-            const int64_t t = token0 + warp_row + 16 * i + lane / 4 + 8 * half;
-            if (t >= tokens)
+    for (int half = 0; half < 2; half++) {
+        const int64_t t = token0 + warp_row + 16 * i + lane / 4 + 8 * half;
+        if (t >= tokens)
+            continue;
+        const float factor = one * (a[t] / 127.0f);
+        ND_UNROLL
+        for (int j = 0; j < 4; j++) {
+            const int64_t o = output0 + warp_column + 8 * j + lane % 4 * 2;
+            const float first =
+                (GROUPED ? scaled[i][j][2 * half] : (float)sums[i][j][2 * half]) * factor;
+            const float second =
+                (GROUPED ? scaled[i][j][2 * half + 1] : (float)sums[i][j][2 * half + 1]) * factor;
+            const int64_t at = t * outputs + o;
+            if (o + 1 < outputs && at % 2 == 0 && y.dtype == ND_BF16) {
+                reinterpret_cast<uint32_t *>(y.data)[at / 2] = nd_pack_bf16(first, second);
                 continue;
-            const float factor = one * (a[t] / 127.0f);
-            ND_UNROLL
-            for (int j = 0; j < 4; j++) {
-                const int64_t o = output0 + warp_column + 8 * j + lane % 4 * 2;
-                const float first = (GROUPED ? scaled[i][j][2 * half]
-                                             : (float)sums[i][j][2 * half]) * factor;
-                const float second = (GROUPED ? scaled[i][j][2 * half + 1]
-                                              : (float)sums[i][j][2 * half + 1]) * factor;
-                const int64_t at = t * outputs + o;
-                if (o + 1 < outputs && at % 2 == 0 && y.dtype == ND_BF16) {
-                    reinterpret_cast<uint32_t *>(y.data)[at / 2] = nd_pack_bf16(first, second);
-                    continue;
-                }
-                if (o < outputs)
-                    nd_store_one(y, at, first);
-                if (o + 1 < outputs)
-                    nd_store_one(y, at + 1, second);
             }
+            if (o < outputs)
+                nd_store_one(y, at, first);
+            if (o + 1 < outputs)
+                nd_store_one(y, at + 1, second);
         }
+    }
 }
 
 /* A thread a result: for groups that no slice boundary divides. */

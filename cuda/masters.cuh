@@ -5,7 +5,8 @@
 #include "floats.cuh"
 
 /* nd_rng_philox. */
-__device__ __forceinline__ uint4 nd_philox(uint64_t key, uint64_t counter_high, uint64_t counter_low)
+__device__ __forceinline__ uint4 nd_philox(uint64_t key, uint64_t counter_high,
+                                           uint64_t counter_low)
 {
     uint32_t k0 = (uint32_t)key, k1 = (uint32_t)(key >> 32);
     uint32_t c0 = (uint32_t)counter_low, c1 = (uint32_t)(counter_low >> 32);

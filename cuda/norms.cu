@@ -165,11 +165,10 @@ static nd_status rmsnorm_quantize_cuda(nd_backend *b, nd_view q, nd_view a, nd_v
     ND_REQUIRE(w.rows == 1 && w.cols == x.cols);
     if (nd_view_count(x) == 0)
         return ND_OK;
-    ND_CUDA_TRY(ND_LAUNCH(rmsnorm_quantize_kernel, dim3((unsigned)x.rows),
-                          dim3(nd_row_threads(x.cols)), 0, cuda->stream,
-                          static_cast<int8_t *>(q.data), static_cast<float *>(a.data),
-                          nd_floats_of(r), nd_floats_of(x), nd_floats_of(w), x.cols,
-                          nd_aligned(x.cols, q.data, x.data, w.data)));
+    ND_CUDA_TRY(ND_LAUNCH(
+        rmsnorm_quantize_kernel, dim3((unsigned)x.rows), dim3(nd_row_threads(x.cols)), 0,
+        cuda->stream, static_cast<int8_t *>(q.data), static_cast<float *>(a.data), nd_floats_of(r),
+        nd_floats_of(x), nd_floats_of(w), x.cols, nd_aligned(x.cols, q.data, x.data, w.data)));
     return ND_OK;
 }
 

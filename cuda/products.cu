@@ -28,8 +28,8 @@ __global__ void plain_product_kernel(nd_matmul p)
             left[ty][tx] = plain_element(p.a, (int)p.type,
                                          p.transpose_a ? a_at * p.m + row : row * p.k + a_at);
         if (column < p.n && b_at < p.k)
-            right[ty][tx] = plain_element(p.b, (int)p.type,
-                                          p.transpose_b ? column * p.k + b_at : b_at * p.n + column);
+            right[ty][tx] = plain_element(
+                p.b, (int)p.type, p.transpose_b ? column * p.k + b_at : b_at * p.n + column);
         __syncthreads();
         for (int i = 0; i < PLAIN_TILE; i++)
             sum += left[ty][i] * right[i][tx];

@@ -47,8 +47,8 @@ static nd_status grow_table(nd_cuda *cuda, int64_t positions, int64_t head_dim, 
     ND_CUDA_TRY(cudaFree(cuda->rope));
     cuda->rope = NULL;
     const int64_t rounded = nd_ceil(positions, 256) * 256, count = rounded * half;
-    ND_CUDA_TRY(cudaMalloc(reinterpret_cast<void **>(&cuda->rope),
-                           2 * (size_t)count * sizeof(float)));
+    ND_CUDA_TRY(
+        cudaMalloc(reinterpret_cast<void **>(&cuda->rope), 2 * (size_t)count * sizeof(float)));
     cuda->rope_positions = rounded;
     cuda->rope_head_dim = head_dim;
     cuda->rope_base = base;

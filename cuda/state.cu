@@ -123,10 +123,9 @@ __global__ void adamw_blocks_kernel(nd_floats w, uint8_t *m, float *m_scales, ui
                 continue;
             float first_moment = decoded(&codes[0], m[i + j], m_scale);
             float second_moment = decoded(&codes[1], v[i + j], v_scale);
-            const float x = nd_adamw_element(rule, nd_load_one(w, i + j), &first_moment, &second_moment,
-                                    nd_load_one(g, i + j));
-            nd_store_one(w, i + j,
-                         w.dtype == ND_BF16 ? nd_round_stochastic(x, words[j]) : x);
+            const float x = nd_adamw_element(rule, nd_load_one(w, i + j), &first_moment,
+                                             &second_moment, nd_load_one(g, i + j));
+            nd_store_one(w, i + j, w.dtype == ND_BF16 ? nd_round_stochastic(x, words[j]) : x);
             moment1[i - first + j] = first_moment;
             moment2[i - first + j] = second_moment;
             const uint32_t m_one = nd_bits_of(first_moment) & 0x7fffffffu;
@@ -231,11 +230,10 @@ static nd_status quantize_blocks_cuda(nd_backend *b, const nd_blocks *q, nd_cvie
     ND_REQUIRE(x.dtype == ND_F32 && nd_blocks_hold(q, count));
     if (count == 0)
         return ND_OK;
-    ND_CUDA_TRY(ND_LAUNCH(quantize_blocks_kernel, dim3((unsigned)nd_ceil(count, q->block)),
-                          dim3(BLOCK_THREADS), 0, cuda->stream,
-                          static_cast<uint8_t *>(q->codes.data),
-                          static_cast<float *>(q->scales.data), static_cast<const float *>(x.data),
-                          count, q->block, code_for(cuda, q->code)));
+    ND_CUDA_TRY(ND_LAUNCH(
+        quantize_blocks_kernel, dim3((unsigned)nd_ceil(count, q->block)), dim3(BLOCK_THREADS), 0,
+        cuda->stream, static_cast<uint8_t *>(q->codes.data), static_cast<float *>(q->scales.data),
+        static_cast<const float *>(x.data), count, q->block, code_for(cuda, q->code)));
     return ND_OK;
 }
 
@@ -246,11 +244,10 @@ static nd_status dequantize_blocks_cuda(nd_backend *b, nd_view x, const nd_block
     ND_REQUIRE(x.dtype == ND_F32 && nd_blocks_hold(q, count));
     if (count == 0)
         return ND_OK;
-    ND_CUDA_TRY(ND_LAUNCH(dequantize_blocks_kernel, dim3(nd_blocks_for(count, 256, 1 << 16)),
-                          dim3(256), 0, cuda->stream, static_cast<float *>(x.data),
-                          static_cast<const uint8_t *>(q->codes.data),
-                          static_cast<const float *>(q->scales.data), count, q->block,
-                          code_for(cuda, q->code)));
+    ND_CUDA_TRY(ND_LAUNCH(
+        dequantize_blocks_kernel, dim3(nd_blocks_for(count, 256, 1 << 16)), dim3(256), 0,
+        cuda->stream, static_cast<float *>(x.data), static_cast<const uint8_t *>(q->codes.data),
+        static_cast<const float *>(q->scales.data), count, q->block, code_for(cuda, q->code)));
     return ND_OK;
 }
 
@@ -279,13 +276,11 @@ static nd_status quantize_tiles_cuda(nd_backend *b, const nd_tiles *q, nd_cview 
     ND_REQUIRE(x.dtype == ND_F32 && nd_tiles_hold(q, x) && down <= 65535);
     if (nd_view_count(x) == 0)
         return ND_OK;
-    ND_CUDA_TRY(ND_LAUNCH(quantize_tiles_kernel,
-                          dim3((unsigned)nd_ceil(x.cols, ND_TILE), (unsigned)down),
-                          dim3(TILE_THREADS), 0, cuda->stream,
-                          static_cast<uint8_t *>(q->codes.data),
-                          static_cast<uint16_t *>(q->row_max.data),
-                          static_cast<uint16_t *>(q->column_max.data),
-                          static_cast<const float *>(x.data), x.rows, x.cols));
+    ND_CUDA_TRY(ND_LAUNCH(
+        quantize_tiles_kernel, dim3((unsigned)nd_ceil(x.cols, ND_TILE), (unsigned)down),
+        dim3(TILE_THREADS), 0, cuda->stream, static_cast<uint8_t *>(q->codes.data),
+        static_cast<uint16_t *>(q->row_max.data), static_cast<uint16_t *>(q->column_max.data),
+        static_cast<const float *>(x.data), x.rows, x.cols));
     return ND_OK;
 }
 
@@ -295,11 +290,11 @@ static nd_status dequantize_tiles_cuda(nd_backend *b, nd_view x, const nd_tiles 
     ND_REQUIRE(x.dtype == ND_F32 && nd_tiles_hold(q, nd_read(x)));
     if (x.rows * x.cols == 0)
         return ND_OK;
-    ND_CUDA_TRY(ND_LAUNCH(dequantize_tiles_kernel, dim3(nd_blocks_for(x.rows * x.cols, 256, 1 << 16)),
-                          dim3(256), 0, cuda->stream, static_cast<float *>(x.data),
-                          static_cast<const uint8_t *>(q->codes.data),
-                          static_cast<const uint16_t *>(q->row_max.data),
-                          static_cast<const uint16_t *>(q->column_max.data), x.rows, x.cols, beta));
+    ND_CUDA_TRY(ND_LAUNCH(
+        dequantize_tiles_kernel, dim3(nd_blocks_for(x.rows * x.cols, 256, 1 << 16)), dim3(256), 0,
+        cuda->stream, static_cast<float *>(x.data), static_cast<const uint8_t *>(q->codes.data),
+        static_cast<const uint16_t *>(q->row_max.data),
+        static_cast<const uint16_t *>(q->column_max.data), x.rows, x.cols, beta));
     return ND_OK;
 }
 

@@ -139,14 +139,14 @@ static nd_status swiglu_cuda(nd_backend *b, nd_view h, nd_cview gate, nd_cview u
 {
     nd_cuda *cuda = nd_cuda_of(b);
     const int64_t count = nd_view_count(gate);
-    ND_REQUIRE(nd_is_wide_type(h.dtype) && nd_is_wide_type(gate.dtype) && nd_is_wide_type(up.dtype));
+    ND_REQUIRE(nd_is_wide_type(h.dtype) && nd_is_wide_type(gate.dtype) &&
+               nd_is_wide_type(up.dtype));
     ND_REQUIRE(nd_same_shape(nd_read(h), gate) && nd_same_shape(gate, up));
     if (count == 0)
         return ND_OK;
     ND_CUDA_TRY(ND_LAUNCH(swiglu_kernel, dim3(nd_blocks_for(nd_ceil(count, ND_WIDE), 256, 1 << 16)),
                           dim3(256), 0, cuda->stream, nd_floats_of(h), nd_floats_of(gate),
-                          nd_floats_of(up), count,
-                          nd_aligned(count, h.data, gate.data, up.data)));
+                          nd_floats_of(up), count, nd_aligned(count, h.data, gate.data, up.data)));
     return ND_OK;
 }
 
@@ -158,11 +158,12 @@ static nd_status swiglu_backward_cuda(nd_backend *b, nd_view dgate, nd_view dup,
     ND_REQUIRE(nd_same_shape(dh, gate) && nd_same_shape(gate, up));
     ND_REQUIRE(nd_same_shape(nd_read(dgate), gate) && nd_same_shape(nd_read(dup), gate));
     ND_REQUIRE(nd_is_wide_type(dgate.dtype) && nd_is_wide_type(dup.dtype));
-    ND_REQUIRE(nd_is_wide_type(dh.dtype) && nd_is_wide_type(gate.dtype) && nd_is_wide_type(up.dtype));
+    ND_REQUIRE(nd_is_wide_type(dh.dtype) && nd_is_wide_type(gate.dtype) &&
+               nd_is_wide_type(up.dtype));
     if (count == 0)
         return ND_OK;
-    const bool wide = nd_aligned(count, dgate.data, dup.data, dh.data, gate.data) &&
-                      nd_aligned(count, up.data);
+    const bool wide =
+        nd_aligned(count, dgate.data, dup.data, dh.data, gate.data) && nd_aligned(count, up.data);
     ND_CUDA_TRY(ND_LAUNCH(swiglu_backward_kernel,
                           dim3(nd_blocks_for(nd_ceil(count, ND_WIDE), 256, 1 << 16)), dim3(256), 0,
                           cuda->stream, nd_floats_of(dgate), nd_floats_of(dup), nd_floats_of(dh),
@@ -176,7 +177,8 @@ static nd_status swiglu_rmsnorm_quantize_cuda(nd_backend *b, nd_view q, nd_view 
     nd_cuda *cuda = nd_cuda_of(b);
     const int64_t n = gate.cols;
     ND_REQUIRE(q.dtype == ND_I8 && a.dtype == ND_F32 && nd_is_float(r.dtype));
-    ND_REQUIRE(nd_is_wide_type(gate.dtype) && nd_is_wide_type(up.dtype) && nd_is_wide_type(w.dtype));
+    ND_REQUIRE(nd_is_wide_type(gate.dtype) && nd_is_wide_type(up.dtype) &&
+               nd_is_wide_type(w.dtype));
     ND_REQUIRE(nd_same_shape(gate, up) && nd_same_shape(nd_read(q), gate) && w.cols == n);
     ND_REQUIRE(a.rows == gate.rows && r.rows == gate.rows);
     if (nd_view_count(gate) == 0)
@@ -207,8 +209,8 @@ static nd_status swiglu_rmsnorm_backward_cuda(nd_backend *b, nd_view dgate, nd_v
         return ND_OK;
     const int64_t blocks = nd_min(rows, ND_ROW_BLOCKS);
     const size_t shared = (size_t)n * sizeof(float);
-    const bool wide = nd_aligned(n, dgate.data, dup.data, dy.data, gate.data) &&
-                      nd_aligned(n, up.data, w.data);
+    const bool wide =
+        nd_aligned(n, dgate.data, dup.data, dy.data, gate.data) && nd_aligned(n, up.data, w.data);
     void *partial;
     ND_TRY(nd_cuda_allow_shared(cuda, swiglu_rmsnorm_backward_kernel, shared));
     ND_TRY(nd_cuda_room(cuda, (size_t)(blocks * n) * sizeof(float), &partial));

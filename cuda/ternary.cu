@@ -26,8 +26,8 @@ __global__ void scale_rows_kernel(nd_floats y, const int32_t *sums, const float 
             x[6] = (float)(int32_t)high.z * factor, x[7] = (float)(int32_t)high.w * factor;
         } else {
             for (int j = 0; j < ND_WIDE; j++)
-                x[j] = i + j < count ? (float)sums[i + j] * (scale * (a[(i + j) / n] / 127.0f))
-                                     : 0.0f;
+                x[j] =
+                    i + j < count ? (float)sums[i + j] * (scale * (a[(i + j) / n] / 127.0f)) : 0.0f;
         }
         nd_store_wide(y, i, count - i, wide, x);
     }

@@ -66,11 +66,10 @@ static nd_status momentum_cuda(nd_backend *b, nd_view u, nd_view m, nd_cview g, 
     ND_REQUIRE(nd_same_shape(nd_read(u), g) && nd_same_shape(nd_read(m), g));
     if (count == 0)
         return ND_OK;
-    ND_CUDA_TRY(ND_LAUNCH(momentum_kernel,
-                          dim3(nd_blocks_for(nd_ceil(count, ND_WIDE), 256, 1 << 16)), dim3(256), 0,
-                          cuda->stream, nd_floats_of(u), static_cast<float *>(m.data),
-                          nd_floats_of(g), beta, scale, nesterov, count,
-                          nd_aligned(count, u.data, m.data, g.data)));
+    ND_CUDA_TRY(ND_LAUNCH(
+        momentum_kernel, dim3(nd_blocks_for(nd_ceil(count, ND_WIDE), 256, 1 << 16)), dim3(256), 0,
+        cuda->stream, nd_floats_of(u), static_cast<float *>(m.data), nd_floats_of(g), beta, scale,
+        nesterov, count, nd_aligned(count, u.data, m.data, g.data)));
     return ND_OK;
 }
 

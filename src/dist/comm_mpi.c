@@ -148,7 +148,7 @@ static nd_status send_all(nd_comm *comm, const float *values, int64_t count, int
 static nd_status mpi_reduce_to_owners(nd_comm *comm, nd_comm_split split, nd_comm_piece *pieces,
                                       int64_t count)
 {
-    const nd_tree_transfer transfer = {send_all, receive_and_add};
+    const nd_tree_transfer transfer = {send_all, receive_and_add, NULL};
     const double start = MPI_Wtime();
     nd_status status = ND_OK;
     for (int64_t i = 0; i < count && status == ND_OK; i++)

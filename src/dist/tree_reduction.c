@@ -15,9 +15,12 @@ typedef struct reduction {
     const nd_comm_piece *piece;
 } reduction;
 
-static nd_status add(nd_backend *device, float *restrict into, const float *restrict from,
+static nd_status add(const reduction *r, float *restrict into, const float *restrict from,
                      int64_t count)
 {
+    nd_backend *device = r->comm->device;
+    if (r->transfer->add)
+        return r->transfer->add(r->comm, into, from, count);
     if (device)
         return device->ops.axpby(device, nd_view_of(into, ND_F32, 1, count), 1.0f,
                                  nd_cview_of(from, ND_F32, 1, count), 1.0f);
@@ -33,7 +36,7 @@ static nd_status meet(const reduction *r, place left, place right, place *sum)
     if (left.rank == right.rank) {
         *sum = left;
         if (rank == left.rank)
-            return add(r->comm->device, p->slots[left.slot], p->slots[right.slot], p->count);
+            return add(r, p->slots[left.slot], p->slots[right.slot], p->count);
         return ND_OK;
     }
     const bool to_right = right.rank == p->owner;

@@ -200,7 +200,8 @@ static void run_block(dim3 block, dim3 at, dim3 grid, dim3 size)
                 const int first = w * LANES, last = std::min(threads, first + LANES);
                 for (int t = first; t < last; t++)
                     if (runnable(fibers[(size_t)t])) {
-                        fibers[(size_t)t].waits_for_block = fibers[(size_t)t].waits_for_warp = false;
+                        fibers[(size_t)t].waits_for_block = fibers[(size_t)t].waits_for_warp =
+                            false;
                         enter_fiber(&fibers[(size_t)t]);
                         moved = again = true;
                     }
@@ -219,7 +220,8 @@ void nd_emulated_run(dim3 grid, dim3 block, size_t shared, void (*body)(void *),
     context_of_launch = context;
     if (grid.x == 0 || grid.y == 0 || grid.z == 0 || block.x * block.y * block.z > 1024 ||
         grid.y > 65535 || grid.z > 65535 || shared > (size_t)(227 << 10)) {
-        fprintf(stderr, "emulation: a grid of %u x %u x %u blocks of %u threads, %zu bytes shared\n",
+        fprintf(stderr,
+                "emulation: a grid of %u x %u x %u blocks of %u threads, %zu bytes shared\n",
                 grid.x, grid.y, grid.z, block.x * block.y * block.z, shared);
         abort();
     }

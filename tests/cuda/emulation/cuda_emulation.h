@@ -25,13 +25,16 @@ struct dim3 {
     unsigned x, y, z;
     dim3(unsigned a = 1, unsigned b = 1, unsigned c = 1) : x(a), y(b), z(c) {}
 };
-struct __align__(16) float4 {
+struct __align__(16) float4
+{
     float x, y, z, w;
 };
-struct __align__(16) uint4 {
+struct __align__(16) uint4
+{
     uint32_t x, y, z, w;
 };
-struct __align__(8) uint2 {
+struct __align__(8) uint2
+{
     uint32_t x, y;
 };
 static inline float4 make_float4(float x, float y, float z, float w)

@@ -52,8 +52,8 @@ static double at(const void *data, nd_dtype type, int64_t i)
 nd_status nd_cuda_matmul(nd_cuda *cuda, const nd_matmul *p, bool *done)
 {
     (void)cuda;
-    *done = (p->m + p->n + p->k) % 3 != 0 &&
-            (p->type != ND_I8 || (p->k % 16 == 0 && p->n % 4 == 0));
+    *done =
+        (p->m + p->n + p->k) % 3 != 0 && (p->type != ND_I8 || (p->k % 16 == 0 && p->n % 4 == 0));
     if (!*done)
         return ND_OK;
     const double alpha = p->alpha_device ? *p->alpha_device : p->alpha;
