@@ -18,7 +18,7 @@
 #include <string.h>
 
 #ifdef ND_CONFORMANCE_DEVICE
-enum { BACKENDS = 3, HARNESS_BLOCKS = 256 };
+enum { BACKENDS = 1 + ND_CONFORMANCE_DEVICE, HARNESS_BLOCKS = 256 };
 #else
 enum { BACKENDS = 4, HARNESS_BLOCKS = 256 };
 #endif
@@ -37,7 +37,8 @@ typedef struct outputs {
 } outputs;
 
 #ifdef ND_CONFORMANCE_DEVICE
-/* A device in the place of the fast layer: nd_conformance_device makes it, tests/cuda says which. */
+/* So many times a device in the place of the fast layer: nd_conformance_device makes it, tests/cuda says
+ * which. */
 #include "support/wrapped_backend.h"
 
 nd_status nd_conformance_device(nd_backend **backend);

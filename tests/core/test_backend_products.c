@@ -281,7 +281,7 @@ Test(products, the_workspace_grows_with_new_shapes_only)
 {
     harness h;
     cr_assert(harness_open(&h, "auto"));
-    nd_backend *b = h.backend[2];
+    nd_backend *b = h.backend[BACKENDS - 1];
     size_t bytes[3];
     for (int repeat = 0; repeat < 3; repeat++) {
         const ternary_inputs t = random_ternary(&h, 70, 65, 33, 0);
