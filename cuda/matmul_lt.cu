@@ -226,7 +226,7 @@ static nd_status choose(nd_cuda_matmuls *m, const nd_matmul *p, const plan_key *
     return status;
 }
 
-static nd_status plan_for(nd_cuda_matmuls *m, const nd_matmul *p, const plan **out)
+static nd_status plan_for(nd_cuda_matmuls *m, const nd_matmul *p, plan **out)
 {
     plan_key key;
     memset(&key, 0, sizeof key);
@@ -258,7 +258,7 @@ static nd_status plan_for(nd_cuda_matmuls *m, const nd_matmul *p, const plan **o
 nd_status nd_cuda_matmul(nd_cuda *cuda, const nd_matmul *p, bool *done)
 {
     nd_cuda_matmuls *m = cuda->matmuls;
-    const plan *use;
+    plan *use;
     /* Integer products need rows of whole words. */
     *done = p->type != ND_I8 || (p->k % 16 == 0 && p->n % 16 == 0);
     if (!*done)
@@ -276,9 +276,12 @@ nd_status nd_cuda_matmul(nd_cuda *cuda, const nd_matmul *p, bool *done)
         alpha = p->alpha_device;
         beta = cuda->constants + (p->beta != 0.0f ? 1 : 0);
     }
-    LT_TRY(m->lt.matmul(m->handle, use->desc, alpha, p->b, use->left, p->a, use->right, beta, p->c,
-                        use->result, p->c, use->result, &use->algorithm, m->workspace,
-                        WORKSPACE_BYTES, cuda->stream),
-           p);
-    return ND_OK;
+    const cublasStatus_t code = m->lt.matmul(
+        m->handle, use->desc, alpha, p->b, use->left, p->a, use->right, beta, p->c, use->result,
+        p->c, use->result, &use->algorithm, m->workspace, WORKSPACE_BYTES, cuda->stream);
+    if (code == CUBLAS_STATUS_NOT_SUPPORTED) { /* the advice was wrong: never again */
+        use->found = *done = false;
+        return ND_OK;
+    }
+    return check(code, "cublasLtMatmul", p);
 }

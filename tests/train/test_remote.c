@@ -81,4 +81,6 @@ Test(remote, ranks_exchange_gradients_and_codes_through_the_host)
     train(2, "");
     train(4, "training.batch_size=24 optimizer.master_precision=bf16");
     train(3, "training.batch_size=12 dist.deterministic=off");
+    train(2, "training.use_galore=true training.galore_rank=8 training.galore_update_freq=2 "
+             "training.use_8bit_optim=true hardware.packed_codes=true");
 }
