@@ -5,13 +5,14 @@ target_compile_options(nd_warnings INTERFACE
     -Wmissing-prototypes -Wno-sign-conversion -fno-math-errno>
     $<$<COMPILE_LANGUAGE:CXX>:-Wall -Wextra>)
 if(ND_WERROR)
-    target_compile_options(nd_warnings INTERFACE -Werror)
+    target_compile_options(nd_warnings INTERFACE $<$<COMPILE_LANGUAGE:C,CXX>:-Werror>)
 endif()
-target_compile_definitions(nd_warnings INTERFACE _GNU_SOURCE ND_HAVE_CUDA=0
+target_compile_definitions(nd_warnings INTERFACE _GNU_SOURCE ND_HAVE_CUDA=${ND_HAVE_CUDA}
+    ND_HAVE_NCCL=${ND_HAVE_NCCL}
     ND_VERSION="${PROJECT_VERSION}")
 
 if(ND_SANITIZE)
-    add_compile_options(-fsanitize=${ND_SANITIZE} -fno-omit-frame-pointer -fno-sanitize-recover=all)
+    add_compile_options("$<$<COMPILE_LANGUAGE:C,CXX>:-fsanitize=${ND_SANITIZE};-fno-omit-frame-pointer;-fno-sanitize-recover=all>")
     add_link_options(-fsanitize=${ND_SANITIZE})
     # What they are told; -u takes it from its archive into every program.
     add_library(nd_sanitizer STATIC ${CMAKE_SOURCE_DIR}/tests/sanitizers/defaults.c)

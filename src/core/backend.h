@@ -115,6 +115,8 @@ typedef struct nd_tiles {
 
 typedef struct nd_backend_ops {
     const char *name;
+    /* Whether the host may read and write what `allocate` gave out, between ops. */
+    bool host_memory;
     void (*destroy)(nd_backend *b);
     /* Bytes the backend holds beyond what `allocate` gave out, for the memory report. */
     size_t (*workspace_bytes)(const nd_backend *b);

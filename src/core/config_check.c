@@ -84,7 +84,7 @@ nd_status nd_config_check(const nd_config *c)
     if (c->logging.run_dir[0] == '\0')
         return ND_FAIL(ND_ECONFIG, "[logging] run_dir is empty; name a directory for what the run "
                                    "leaves");
-    if (c->hardware.target == ND_TARGET_CUDA)
+    if (c->hardware.target == ND_TARGET_CUDA && !ND_HAVE_CUDA)
         return ND_FAIL(ND_ECONFIG, "[hardware] target = cuda: this build has no CUDA backend; use "
                                    "target = cpu or auto");
     return ND_OK;

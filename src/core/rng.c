@@ -41,6 +41,7 @@ double nd_rng_uniform(uint64_t key, uint64_t index)
 void nd_rng_normal_fill(uint64_t key, uint64_t first, float std, float *x, int64_t count)
 {
     const double two_pi = 6.283185307179586476925;
+#pragma omp parallel for if (count > 65536)
     for (int64_t i = 0; i < count; i++) {
         const nd_rng_block block = nd_rng_philox(key, 1, first + (uint64_t)i);
         const double u = ((double)block.word[0] + 1.0) * 0x1p-32; /* (0, 1]: Box-Muller's log */

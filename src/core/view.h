@@ -81,14 +81,14 @@ static inline size_t nd_view_bytes(nd_cview v)
 /* Rows [first, first + count) of a view. */
 static inline nd_view nd_view_rows(nd_view v, int64_t first, int64_t count)
 {
-    char *base = v.data;
+    char *base = (char *)v.data;
     return (nd_view){base + (size_t)(first * v.cols) * nd_dtype_size(v.dtype), v.dtype, count,
                      v.cols};
 }
 
 static inline nd_cview nd_cview_rows(nd_cview v, int64_t first, int64_t count)
 {
-    const char *base = v.data;
+    const char *base = (const char *)v.data;
     return (nd_cview){base + (size_t)(first * v.cols) * nd_dtype_size(v.dtype), v.dtype, count,
                       v.cols};
 }

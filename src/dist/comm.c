@@ -18,6 +18,11 @@ nd_status nd_comm_create(nd_comm **comm)
     return started_by_launcher() ? nd_comm_create_mpi(comm) : nd_comm_create_solo(comm);
 }
 
+void nd_comm_set_device(nd_comm *comm, nd_backend *backend)
+{
+    comm->device = backend && !backend->ops.host_memory ? backend : NULL;
+}
+
 void nd_comm_destroy(nd_comm *comm)
 {
     if (comm)

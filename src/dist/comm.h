@@ -1,12 +1,15 @@
 /* The comm contract: what ranks can exchange. `rank` and `size` mean MPI rank and size.
  *
  * Every function is collective over all ranks, which must call the same functions in the same order
- * with matching arguments. Memory is host memory. Implementations: solo (one process, no MPI calls)
- * and mpi. After ND_EPEER only nd_comm_abort and nd_comm_destroy are legal. */
+ * with matching arguments. Implementations: solo (one process, no MPI calls), mpi, and mpi with nccl
+ * for what lies on GPUs (cuda/nccl_comm.h). After ND_EPEER only abort and nd_comm_destroy are legal.
+ *
+ * Memory is host memory, except for gradients and weights on the wire (reduce_to_owners,
+ * broadcast_device): these lie where the backend of the run keeps them, comm->device. */
 #ifndef ND_DIST_COMM_H
 #define ND_DIST_COMM_H
 
-#include "core/error.h"
+#include "core/backend.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -36,6 +39,9 @@ typedef struct nd_comm_ops {
     /* `bytes` from `root` to everyone, in place. */
     nd_status (*broadcast)(nd_comm *comm, void *data, size_t bytes, int root);
 
+    /* The same for memory of comm->device. */
+    nd_status (*broadcast_device)(nd_comm *comm, void *data, size_t bytes, int root);
+
     /* all[r*bytes ...] = what rank r passed in `mine`, on every rank. */
     nd_status (*allgather)(nd_comm *comm, void *all, const void *mine, size_t bytes);
 
@@ -56,6 +62,7 @@ struct nd_comm {
     int local_size;      /* how many those are */
     uint64_t bytes_sent; /* payload bytes this rank has sent since creation */
     double wait_seconds; /* time this rank has spent inside collectives */
+    nd_backend *device;  /* not owned; NULL: the host may read what lies there */
     void *context;       /* of the implementation */
 };
 
@@ -64,5 +71,9 @@ nd_status nd_comm_create(nd_comm **comm);
 nd_status nd_comm_create_solo(nd_comm **comm);
 nd_status nd_comm_create_mpi(nd_comm **comm);
 void nd_comm_destroy(nd_comm *comm);
+
+/* From here on the pieces of reduce_to_owners and what broadcast_device sends lie in memory of this
+ * backend; NULL: in host memory again. */
+void nd_comm_set_device(nd_comm *comm, nd_backend *backend);
 
 #endif

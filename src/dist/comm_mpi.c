@@ -13,6 +13,7 @@ enum { PART_BYTES = 1 << 20, PART_FLOATS = PART_BYTES / 4 };
 typedef struct mpi_context {
     bool owns_mpi; /* this object called MPI_Init and will call MPI_Finalize */
     float *part;   /* [PART_FLOATS] what another rank sent */
+    float *staged; /* [PART_FLOATS] what lies in memory of comm->device */
 } mpi_context;
 
 static nd_status check(const nd_comm *comm, int code, const char *what)
@@ -31,6 +32,7 @@ static void mpi_destroy(nd_comm *comm)
     if (context->owns_mpi)
         MPI_Finalize();
     free(context->part);
+    free(context->staged);
     free(context);
     free(comm);
 }
@@ -72,6 +74,35 @@ static nd_status mpi_allgather(nd_comm *comm, void *all, const void *mine, size_
     return check(comm, code, "allgather");
 }
 
+static nd_status fetch(const nd_comm *comm, void *host, const void *device, size_t bytes)
+{
+    return comm->device->ops.download(comm->device, host, device, bytes);
+}
+
+static nd_status deliver(const nd_comm *comm, void *device, const void *host, size_t bytes)
+{
+    return comm->device->ops.upload(comm->device, device, host, bytes);
+}
+
+/* Part by part through the host. */
+static nd_status mpi_broadcast_device(nd_comm *comm, void *data, size_t bytes, int root)
+{
+    char *staged = (char *)((mpi_context *)comm->context)->staged, *at = data;
+    if (!comm->device)
+        return mpi_broadcast(comm, data, bytes, root);
+    for (size_t left = bytes; left > 0;) {
+        const size_t part = left < PART_BYTES ? left : PART_BYTES;
+        if (comm->rank == root)
+            ND_TRY(fetch(comm, staged, at, part));
+        ND_TRY(mpi_broadcast(comm, staged, part, root));
+        if (comm->rank != root)
+            ND_TRY(deliver(comm, at, staged, part));
+        at += part;
+        left -= part;
+    }
+    return ND_OK;
+}
+
 static nd_status receive_and_add(nd_comm *comm, float *values, int64_t count, int from)
 {
     const mpi_context *context = comm->context;
@@ -84,19 +115,31 @@ static nd_status receive_and_add(nd_comm *comm, float *values, int64_t count, in
             "receiving gradients"));
         float *restrict into = values + first;
         const float *restrict theirs = context->part;
+        if (comm->device) {
+            ND_TRY(fetch(comm, context->staged, into, (size_t)part * sizeof *into));
+            into = context->staged;
+        }
         for (int i = 0; i < part; i++)
             into[i] += theirs[i];
+        if (comm->device)
+            ND_TRY(deliver(comm, values + first, into, (size_t)part * sizeof *into));
     }
     return ND_OK;
 }
 
 static nd_status send_all(nd_comm *comm, const float *values, int64_t count, int to)
 {
+    const mpi_context *context = comm->context;
     comm->bytes_sent += (uint64_t)count * sizeof *values;
     for (int64_t first = 0; first < count; first += PART_FLOATS) {
         const int64_t left = count - first;
         const int part = (int)(left < PART_FLOATS ? left : PART_FLOATS);
-        ND_TRY(check(comm, MPI_Send(values + first, part, MPI_FLOAT, to, 0, MPI_COMM_WORLD),
+        const float *from = values + first;
+        if (comm->device) {
+            ND_TRY(fetch(comm, context->staged, from, (size_t)part * sizeof *from));
+            from = context->staged;
+        }
+        ND_TRY(check(comm, MPI_Send(from, part, MPI_FLOAT, to, 0, MPI_COMM_WORLD),
                      "sending gradients"));
     }
     return ND_OK;
@@ -105,7 +148,7 @@ static nd_status send_all(nd_comm *comm, const float *values, int64_t count, int
 static nd_status mpi_reduce_to_owners(nd_comm *comm, nd_comm_split split, nd_comm_piece *pieces,
                                       int64_t count)
 {
-    const nd_tree_transfer transfer = {send_all, receive_and_add};
+    const nd_tree_transfer transfer = {send_all, receive_and_add, NULL};
     const double start = MPI_Wtime();
     nd_status status = ND_OK;
     for (int64_t i = 0; i < count && status == ND_OK; i++)
@@ -136,19 +179,22 @@ nd_status nd_comm_create_mpi(nd_comm **comm)
 {
     nd_comm *made = calloc(1, sizeof *made);
     mpi_context *context = calloc(1, sizeof *context);
-    float *part = malloc(PART_BYTES);
-    if (!made || !context || !part) {
+    float *part = malloc(PART_BYTES), *staged = malloc(PART_BYTES);
+    if (!made || !context || !part || !staged) {
         free(made);
         free(context);
         free(part);
+        free(staged);
         return ND_FAIL(ND_ENOMEM, "no memory for the communicator");
     }
     made->context = context;
     context->part = part;
+    context->staged = staged;
     made->ops = (nd_comm_ops){.name = "mpi",
                               .destroy = mpi_destroy,
                               .barrier = mpi_barrier,
                               .broadcast = mpi_broadcast,
+                              .broadcast_device = mpi_broadcast_device,
                               .allgather = mpi_allgather,
                               .reduce_to_owners = mpi_reduce_to_owners,
                               .abort = mpi_abort};

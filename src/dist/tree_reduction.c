@@ -15,10 +15,18 @@ typedef struct reduction {
     const nd_comm_piece *piece;
 } reduction;
 
-static void add(float *restrict into, const float *restrict from, int64_t count)
+static nd_status add(const reduction *r, float *restrict into, const float *restrict from,
+                     int64_t count)
 {
+    nd_backend *device = r->comm->device;
+    if (r->transfer->add)
+        return r->transfer->add(r->comm, into, from, count);
+    if (device)
+        return device->ops.axpby(device, nd_view_of(into, ND_F32, 1, count), 1.0f,
+                                 nd_cview_of(from, ND_F32, 1, count), 1.0f);
     for (int64_t i = 0; i < count; i++)
         into[i] += from[i];
+    return ND_OK;
 }
 
 static nd_status meet(const reduction *r, place left, place right, place *sum)
@@ -26,9 +34,9 @@ static nd_status meet(const reduction *r, place left, place right, place *sum)
     const nd_comm_piece *p = r->piece;
     const int rank = r->comm->rank;
     if (left.rank == right.rank) {
-        if (rank == left.rank)
-            add(p->slots[left.slot], p->slots[right.slot], p->count);
         *sum = left;
+        if (rank == left.rank)
+            return add(r, p->slots[left.slot], p->slots[right.slot], p->count);
         return ND_OK;
     }
     const bool to_right = right.rank == p->owner;

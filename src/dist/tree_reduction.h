@@ -9,6 +9,8 @@ typedef struct nd_tree_transfer {
     nd_status (*send)(nd_comm *comm, const float *values, int64_t count, int to);
     /* values += what rank `from` sends. */
     nd_status (*receive_and_add)(nd_comm *comm, float *values, int64_t count, int from);
+    /* into += from, both of this rank; NULL: by the host, or by comm->device. */
+    nd_status (*add)(nd_comm *comm, float *into, const float *from, int64_t count);
 } nd_tree_transfer;
 
 /* Collective. Adds the piece's slots of all ranks; sets piece->result on the owner. Of the two ranks

@@ -44,11 +44,11 @@ void nd_weight_gather_destroy(nd_weight_gather *gather)
 static nd_status pack_weight(nd_backend *b, const nd_weight *w, char *at)
 {
     if (!w->ternary)
-        return b->ops.download(b, at, w->dense.data, nd_view_bytes(nd_read(w->dense)));
+        return b->ops.copy(b, at, w->dense.data, nd_view_bytes(nd_read(w->dense)));
     const size_t scales = nd_view_bytes(nd_read(w->scales));
-    ND_TRY(b->ops.download(b, at, w->scales.data, scales));
+    ND_TRY(b->ops.copy(b, at, w->scales.data, scales));
     if (w->packed.data)
-        return b->ops.download(b, at + scales, w->packed.data, packed_bytes(w));
+        return b->ops.copy(b, at + scales, w->packed.data, packed_bytes(w));
     const nd_view packed = nd_view_of(at + scales, ND_U8, 1, (int64_t)packed_bytes(w));
     return b->ops.pack_codes(b, packed, nd_read(w->codes));
 }
@@ -56,11 +56,11 @@ static nd_status pack_weight(nd_backend *b, const nd_weight *w, char *at)
 static nd_status unpack_weight(nd_backend *b, const nd_weight *w, const char *at)
 {
     if (!w->ternary)
-        return b->ops.upload(b, w->dense.data, at, nd_view_bytes(nd_read(w->dense)));
+        return b->ops.copy(b, w->dense.data, at, nd_view_bytes(nd_read(w->dense)));
     const size_t scales = nd_view_bytes(nd_read(w->scales));
-    ND_TRY(b->ops.upload(b, w->scales.data, at, scales));
+    ND_TRY(b->ops.copy(b, w->scales.data, at, scales));
     if (w->packed.data)
-        return b->ops.upload(b, w->packed.data, at + scales, packed_bytes(w));
+        return b->ops.copy(b, w->packed.data, at + scales, packed_bytes(w));
     const nd_cview packed = nd_cview_of(at + scales, ND_U8, 1, (int64_t)packed_bytes(w));
     return b->ops.unpack_codes(b, w->codes, packed);
 }
@@ -79,7 +79,7 @@ nd_status nd_weight_gather_run(nd_weight_gather *gather, nd_model *model, nd_com
         }
     for (int r = 0; r < own->ranks; r++) {
         nd_view buffer = gather->buffers[r];
-        ND_TRY(comm->ops.broadcast(comm, buffer.data, nd_view_bytes(nd_read(buffer)), r));
+        ND_TRY(comm->ops.broadcast_device(comm, buffer.data, nd_view_bytes(nd_read(buffer)), r));
         if (r == comm->rank)
             continue;
         at = buffer.data;

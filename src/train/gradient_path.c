@@ -271,9 +271,9 @@ static nd_status broadcast_projector(nd_run *run, int64_t index)
 {
     const nd_state *state = nd_projectors_state(run->projectors, index);
     for (int part = 0; part < state->codec->parts; part++)
-        ND_TRY(run->comm->ops.broadcast(run->comm, state->parts[part].data,
-                                        nd_view_bytes(nd_read(state->parts[part])),
-                                        run->own.owner[index]));
+        ND_TRY(run->comm->ops.broadcast_device(run->comm, state->parts[part].data,
+                                               nd_view_bytes(nd_read(state->parts[part])),
+                                               run->own.owner[index]));
     return ND_OK;
 }
 

@@ -4,6 +4,14 @@
 #include "train/gradient_path.h"
 #include "train/run_memory.h"
 
+#if ND_HAVE_CUDA
+#include "cuda_backend.h"
+#include "device_choice.h"
+#endif
+#if ND_HAVE_NCCL
+#include "nccl_comm.h"
+#endif
+
 #include <omp.h>
 #include <sched.h>
 #include <stdio.h>
@@ -52,8 +60,30 @@ static int choose_threads(const nd_config *config, const nd_comm *comm)
     return share > 1 ? share : 1;
 }
 
+#if ND_HAVE_CUDA
+/* *backend stays NULL where `auto` finds no GPU. */
+static nd_status create_cuda_backend(const nd_config *config, const nd_comm *comm,
+                                     nd_backend **backend)
+{
+    char reason[256] = "";
+    nd_cuda_options options = {.own_int8 = false};
+    if (config->hardware.target == ND_TARGET_CPU)
+        return ND_OK;
+    ND_TRY(nd_choose_device(config->hardware.target == ND_TARGET_CUDA,
+                            nd_cuda_device_count(reason, sizeof reason), comm->local_rank,
+                            comm->local_size, reason, &options.device));
+    return options.device < 0 ? ND_OK : nd_cuda_backend_create(&options, backend);
+}
+#endif
+
 nd_status nd_run_create_backend(const nd_config *config, const nd_comm *comm, nd_backend **backend)
 {
+#if ND_HAVE_CUDA
+    *backend = NULL;
+    ND_TRY(create_cuda_backend(config, comm, backend));
+    if (*backend)
+        return ND_OK;
+#endif
     const nd_cpu_backend_options options = {
         .threads = choose_threads(config, comm),
         .isa = config->hardware.cpu_isa,
@@ -185,7 +215,8 @@ nd_status nd_run_prepare(nd_run *run)
     const nd_model_config model_config = nd_model_config_from(&run->config);
     const size_t table = sizeof(nd_view);
     ND_TRY(split_batch(run));
-    ND_TRY(nd_run_create_backend(&run->config, run->comm, &run->backend));
+    if (!run->backend)
+        ND_TRY(nd_run_create_backend(&run->config, run->comm, &run->backend));
     ND_TRY(nd_model_create(&model_config, run->backend, &run->model));
     ND_TRY(assign_owners(run));
     run->projectors = nd_optimizer_projectors(run->optimizer);
@@ -208,9 +239,31 @@ nd_status nd_run_prepare(nd_run *run)
     return ND_OK;
 }
 
+/* What lies on GPUs goes from GPU to GPU; all ranks must have chosen the same kind. */
+static nd_status attach_device(nd_run *run)
+{
+    nd_comm *comm = run->comm;
+    const char mine = run->backend->ops.host_memory ? 'h' : 'd';
+    char all[comm->size];
+    memset(all, 0, sizeof all);
+    ND_TRY(comm->ops.allgather(comm, all, &mine, sizeof mine));
+    for (int r = 0; r < comm->size; r++)
+        if (all[r] != mine)
+            return ND_FAIL(ND_ECONFIG,
+                           "rank %d computes on a %s and rank %d on a %s; set [hardware] target to "
+                           "cpu or cuda",
+                           comm->rank, mine == 'd' ? "GPU" : "CPU", r,
+                           all[r] == 'd' ? "GPU" : "CPU");
+    nd_comm_set_device(comm, run->backend);
+#if ND_HAVE_NCCL
+    if (comm->size > 1 && strcmp(run->backend->ops.name, "cuda") == 0)
+        return nd_nccl_attach(comm, run->backend);
+#endif
+    return ND_OK;
+}
+
 static nd_status create(nd_run *run)
 {
-    ND_TRY(nd_run_prepare(run));
     ND_TRY(open_data(run));
     ND_TRY(nd_run_memory_take(run));
     for (int64_t i = 0; i < run->model->params.count; i++)
@@ -223,6 +276,8 @@ nd_status nd_run_create(const nd_config *config, nd_comm *comm, nd_run *run)
 {
     run->config = *config;
     run->comm = comm;
+    ND_TRY(nd_run_agree(comm, nd_run_prepare(run)));
+    ND_TRY(nd_run_agree(comm, attach_device(run)));
     ND_TRY(nd_run_agree(comm, create(run)));
     ND_TRY(nd_gradient_path_publish_projectors(run));
     return nd_run_publish_weights(run);
@@ -271,6 +326,12 @@ void nd_run_destroy(nd_run *run)
     for (int category = 0; category < ND_MEMORY_COUNT; category++)
         if (run->arenas[category].backend)
             nd_arena_release(&run->arenas[category]);
+    if (run->comm) {
+#if ND_HAVE_NCCL
+        nd_nccl_detach(run->comm);
+#endif
+        nd_comm_set_device(run->comm, NULL);
+    }
     nd_backend_destroy(run->backend);
     memset(run, 0, sizeof *run);
 }

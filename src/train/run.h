@@ -59,7 +59,8 @@ typedef struct nd_run {
 } nd_run;
 
 /* Builds everything but the loader, from a checked configuration: opens the data, takes all memory,
- * initialises masters from the seed and gathers weights. Collective. */
+ * initialises masters from the seed and gathers weights. A backend that stands in `run` already is
+ * used, and owned from here on. Collective. */
 nd_status nd_run_create(const nd_config *config, nd_comm *comm, nd_run *run);
 
 /* The part of nd_run_create that needs neither data nor memory: backend, parameter table, owners. From
@@ -75,7 +76,9 @@ nd_status nd_run_start_loader(nd_run *run);
 
 void nd_run_destroy(nd_run *run);
 
-/* The CPU backend with this rank's share of the machine's cores. */
+/* The backend of [hardware] target: a GPU of this rank's own where there is one, else the CPU with this
+ * rank's share of the machine's cores. Errors: ND_ECONFIG when a GPU is asked for and there is none, or
+ * fewer than ranks on this machine. */
 nd_status nd_run_create_backend(const nd_config *config, const nd_comm *comm, nd_backend **backend);
 
 /* Sends owners' weights to all replicas. Collective. */

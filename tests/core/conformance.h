@@ -17,7 +17,11 @@
 #include <stdlib.h>
 #include <string.h>
 
+#ifdef ND_CONFORMANCE_DEVICE
+enum { BACKENDS = 1 + ND_CONFORMANCE_DEVICE, HARNESS_BLOCKS = 256 };
+#else
 enum { BACKENDS = 4, HARNESS_BLOCKS = 256 };
+#endif
 
 typedef struct harness {
     nd_backend *backend[BACKENDS]; /* 0 is the reference, i > 0 fast with i threads */
@@ -32,15 +36,42 @@ typedef struct outputs {
     nd_view view[BACKENDS];
 } outputs;
 
+#ifdef ND_CONFORMANCE_DEVICE
+/* So many times a device in the place of the fast layer: nd_conformance_device makes it, tests/cuda says
+ * which. */
+#include "support/wrapped_backend.h"
+
+nd_status nd_conformance_device(nd_backend **backend);
+
+static const bool on_device = true;
+#else
+static const bool on_device = false;
+#endif
+
+static inline nd_status fast_backend(const char *isa, int threads, nd_backend **backend)
+{
+#ifdef ND_CONFORMANCE_DEVICE
+    (void)isa, (void)threads;
+    ND_TRY(nd_conformance_device(backend));
+    return nd_mirror_backend_create(*backend, backend);
+#else
+    const nd_cpu_backend_options options = {.threads = threads, .isa = isa};
+    return nd_cpu_backend_create(&options, backend);
+#endif
+}
+
 /* False when this machine lacks the instruction set. ND_TEST_SEED changes all random inputs. */
 static inline bool harness_open(harness *h, const char *isa)
 {
     const char *wanted = getenv("ND_TEST_SEED");
     *h = (harness){.isa = isa, .seed = wanted ? strtoull(wanted, NULL, 0) : 20240229};
     for (int i = 0; i < BACKENDS; i++) {
-        const nd_cpu_backend_options options = {
-            .threads = i > 0 ? i : 1, .reference_only = i == 0, .isa = isa};
-        if (nd_cpu_backend_create(&options, &h->backend[i]) != ND_OK) {
+        const nd_cpu_backend_options reference = {.threads = 1, .reference_only = true};
+        const nd_status status = i == 0 ? nd_cpu_backend_create(&reference, &h->backend[0])
+                                        : fast_backend(isa, i, &h->backend[i]);
+        if (status != ND_OK && on_device)
+            cr_assert(false, "%s", nd_error_get()->message);
+        if (status != ND_OK) {
             cr_log_info("%s: not on this machine\n", isa);
             nd_error_clear();
             for (int made = 0; made < i; made++)
@@ -224,7 +255,11 @@ static inline void check_equal(const harness *h, const char *what, const outputs
     ND_ASSERT_OK((h)->backend[i]->ops.op((h)->backend[i], __VA_ARGS__))
 
 /* Each instruction set of this machine in turn, with a fresh harness `h`. */
+#ifdef ND_CONFORMANCE_DEVICE
+static const char *const all_isas[] = {"device"};
+#else
 static const char *const all_isas[] = {"avx512", "avx2", "generic"};
+#endif
 #define FOR_EACH_ISA(h)                                                                            \
     for (size_t isa_ = 0; isa_ < sizeof all_isas / sizeof *all_isas; isa_++)                       \
         if (harness_open(&(h), all_isas[isa_]))                                                    \

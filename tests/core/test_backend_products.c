@@ -72,17 +72,20 @@ static void check_ternary(harness *h, const ternary_inputs *t, nd_dtype dy_type,
 {
     const int64_t tokens = t->q.rows, out = t->c.rows, in = t->c.cols;
     const double tolerance = out_type == ND_BF16 ? PRODUCT_BF16 : PRODUCT_F32;
+    /* A device multiplies bf16 gradients by weights in bf16, which group scales round. */
+    const bool rounds = on_device && dy_type == ND_BF16 && nd_view_count(t->s) > 1;
+    const double dx_tolerance = rounds ? PRODUCT_BF16 : tolerance;
     const outputs y = poisoned_outputs(h, ND_F64, out_type, tokens, out);
     RUN(h, ternary_gemm, y.view[i], t->q, t->a, t->c, t->s);
     check_close(h, "ternary_gemm", &y, tolerance);
     const nd_cview dy = nd_read(random_floats(h, dy_type, tokens, out, 1.0f));
     const outputs dx = poisoned_outputs(h, ND_F64, out_type, tokens, in);
     RUN(h, ternary_gemm_dx, dx.view[i], dy, t->c, t->s, 0.0f);
-    check_close(h, "ternary_gemm_dx", &dx, tolerance);
+    check_close(h, "ternary_gemm_dx", &dx, dx_tolerance);
     const nd_cview start = nd_read(random_floats(h, out_type, tokens, in, 1.0f));
     const outputs dx_sum = copied_outputs(h, ND_F64, start);
     RUN(h, ternary_gemm_dx, dx_sum.view[i], dy, t->c, t->s, 1.0f);
-    check_close(h, "ternary_gemm_dx +=", &dx_sum, tolerance);
+    check_close(h, "ternary_gemm_dx +=", &dx_sum, dx_tolerance);
     const outputs dw = poisoned_outputs(h, ND_F64, ND_F32, out, in);
     const double dw_tolerance = dy_type == ND_BF16 ? PRODUCT_BF16 : PRODUCT_F32;
     RUN(h, ternary_gemm_dw, dw.view[i], dy, t->q, t->a, 0.0f);
@@ -134,7 +137,11 @@ static void check_gemm(harness *h, const int64_t *size, int mix, float alpha, fl
     const outputs c =
         beta == 0.0f ? poisoned_outputs(h, ND_F64, c_type, m, n) : copied_outputs(h, ND_F64, start);
     RUN(h, gemm, c.view[i], a, ta, b, tb, alpha, beta);
-    check_close(h, "gemm", &c, c_type == ND_BF16 ? PRODUCT_BF16 : PRODUCT_F32);
+    /* A device rounds the f32 operand of a mixed pair to bf16: 2^-9 of a product in the mean, which may
+     * be more of a sum when there are few. */
+    const bool rounds = on_device && a_type != b_type;
+    const double tolerance = c_type == ND_BF16 || rounds ? PRODUCT_BF16 : PRODUCT_F32;
+    check_close(h, "gemm", &c, rounds && m * n < 64 ? 5.0 * tolerance : tolerance);
 }
 
 Test(products, dense_products_agree_with_the_reference)
@@ -189,7 +196,10 @@ Test(products, long_sums_do_not_depend_on_threads)
         const nd_cview b = nd_read(random_floats(&h, type, tb ? n : k, tb ? k : n, 1.0f));
         const outputs c = poisoned_outputs(&h, ND_F32, ND_F32, m, n);
         RUN(&h, gemm, c.view[i], a, ta, b, tb, 1.0f, 0.0f);
-        check_equal(&h, "gemm", &c);
+        if (on_device) /* which adds in another order */
+            check_same_bits(&h, "gemm", &c);
+        else
+            check_equal(&h, "gemm", &c);
         harness_reset(&h);
     }
     harness_close(&h);
@@ -271,7 +281,7 @@ Test(products, the_workspace_grows_with_new_shapes_only)
 {
     harness h;
     cr_assert(harness_open(&h, "auto"));
-    nd_backend *b = h.backend[2];
+    nd_backend *b = h.backend[BACKENDS - 1];
     size_t bytes[3];
     for (int repeat = 0; repeat < 3; repeat++) {
         const ternary_inputs t = random_ternary(&h, 70, 65, 33, 0);

@@ -75,6 +75,7 @@ nd_status nd_cpu_backend_create(const nd_cpu_backend_options *options, nd_backen
     if (!made)
         return ND_FAIL(ND_ENOMEM, "no memory for the CPU backend");
     made->ops = (nd_backend_ops){.name = "cpu",
+                                 .host_memory = true,
                                  .destroy = cpu_destroy,
                                  .workspace_bytes = cpu_workspace_bytes,
                                  .allocate = cpu_allocate,

@@ -1,0 +1,78 @@
+# The CUDA backend and the NCCL comm: ND_CUDA = AUTO (when nvcc is found), ON or OFF. NVIDIA's libraries
+# are opened at run time; only the CUDA runtime is linked, statically.
+set(ND_CUDA AUTO CACHE STRING "Build the CUDA backend: AUTO, ON or OFF")
+set_property(CACHE ND_CUDA PROPERTY STRINGS AUTO ON OFF)
+set(ND_CUDA_INCLUDE_DIRS "" CACHE STRING "Directories of cublasLt.h and nccl.h when CUDA's lacks them")
+
+set(ND_HAVE_CUDA 0)
+set(ND_HAVE_NCCL 0)
+# nvcc has no sanitizers for the host's part; the kernels run under them emulated (tests/cuda).
+if(ND_CUDA STREQUAL "ON" OR (ND_CUDA STREQUAL "AUTO" AND NOT ND_SANITIZE AND NOT ND_COVERAGE))
+    if(NOT CMAKE_CUDA_COMPILER)
+        find_program(ND_NVCC nvcc HINTS ENV CUDA_HOME PATHS /usr/local/cuda PATH_SUFFIXES bin)
+        if(ND_NVCC)
+            set(CMAKE_CUDA_COMPILER ${ND_NVCC})
+        endif()
+    endif()
+    if(CMAKE_CUDA_COMPILER)
+        set(ND_HAVE_CUDA 1)
+    elseif(ND_CUDA STREQUAL "ON")
+        message(FATAL_ERROR "ND_CUDA=ON, but there is no nvcc on the path or in /usr/local/cuda/bin")
+    endif()
+endif()
+if(NOT ND_HAVE_CUDA)
+    message(STATUS "building for the CPU only")
+    return()
+endif()
+
+# Machine code for these, and PTX of the last for what comes later.
+if(NOT CMAKE_CUDA_ARCHITECTURES)
+    set(CMAKE_CUDA_ARCHITECTURES 80-real 89-real 90)
+endif()
+enable_language(CUDA)
+find_package(CUDAToolkit REQUIRED)
+set(CMAKE_CUDA_STANDARD 17)
+find_path(ND_CUBLASLT_INCLUDE_DIR cublasLt.h HINTS ${ND_CUDA_INCLUDE_DIRS} ${CUDAToolkit_INCLUDE_DIRS}
+    REQUIRED)
+find_path(ND_NCCL_INCLUDE_DIR nccl.h HINTS ${ND_CUDA_INCLUDE_DIRS} ${CUDAToolkit_INCLUDE_DIRS})
+
+set(cuda_flags --Werror all-warnings "SHELL:-Xcompiler -Wall,-Wextra")
+if(NOT ND_WERROR)
+    set(cuda_flags "SHELL:-Xcompiler -Wall,-Wextra")
+endif()
+
+# nd_add_cuda_library(name USES targets... SOURCES files...)
+function(nd_add_cuda_library name)
+    cmake_parse_arguments(CUDA "" "" "USES;SOURCES" ${ARGN})
+    add_library(${name} STATIC ${CUDA_SOURCES})
+    target_include_directories(${name} PUBLIC ${CMAKE_SOURCE_DIR}/cuda)
+    target_include_directories(${name} SYSTEM PRIVATE ${ND_CUBLASLT_INCLUDE_DIR})
+    target_compile_options(${name} PRIVATE $<$<COMPILE_LANGUAGE:CUDA>:${cuda_flags}>)
+    target_compile_definitions(${name}
+        PRIVATE ND_CUDA_LIBRARY_DIR="${CUDAToolkit_LIBRARY_DIR}")
+    target_link_libraries(${name} PUBLIC ${CUDA_USES} CUDA::cudart_static ${CMAKE_DL_LIBS}
+        PRIVATE nd_warnings)
+    set_target_properties(${name} PROPERTIES LINKER_LANGUAGE CXX CUDA_RUNTIME_LIBRARY Static)
+endfunction()
+
+# After the rooms that they know.
+macro(nd_add_cuda_rooms)
+    file(GLOB cuda_sources CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/cuda/*.cu ${CMAKE_SOURCE_DIR}/cuda/*.c)
+    set(nccl_sources ${cuda_sources})
+    list(FILTER cuda_sources EXCLUDE REGEX "/nccl_")
+    list(FILTER nccl_sources INCLUDE REGEX "/nccl_")
+    nd_add_cuda_library(nd_cuda USES nd_core SOURCES ${cuda_sources})
+    set(ND_CUDA_LIBRARIES nd_cuda)
+    if(ND_HAVE_NCCL)
+        nd_add_cuda_library(nd_nccl USES nd_cuda nd_dist SOURCES ${nccl_sources})
+        target_include_directories(nd_nccl SYSTEM PRIVATE ${ND_NCCL_INCLUDE_DIR})
+        list(APPEND ND_CUDA_LIBRARIES nd_nccl)
+    endif()
+endmacro()
+
+if(ND_NCCL_INCLUDE_DIR)
+    set(ND_HAVE_NCCL 1)
+else()
+    message(STATUS "no nccl.h: ranks exchange what lies on GPUs through the host")
+endif()
+message(STATUS "CUDA ${CUDAToolkit_VERSION}: building for ${CMAKE_CUDA_ARCHITECTURES}")

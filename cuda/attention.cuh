@@ -1,0 +1,92 @@
+/* What the kernels of attention share: where a query and a key stand. */
+#ifndef ND_CUDA_ATTENTION_CUH
+#define ND_CUDA_ATTENTION_CUH
+
+#include "floats.cuh"
+
+/* nd_attention_shape for kernels. Rows of q (and o, lse, dq, dout) are query_rows; rows of dk and dv
+ * are key_rows. With `rows` both are the tokens named there. */
+struct nd_attention_layout {
+    int64_t query_len, key_len, query_rows, key_rows;
+    int heads, kv_heads, head_dim;
+    const int32_t *rows;
+    float scale; /* 1/sqrt(head_dim) */
+};
+
+/* A row's sequence, -1 for a row of padding, and its keys 0 .. visible-1. */
+struct nd_query_place {
+    int sequence, visible;
+};
+
+/* A row's sequence (-2 for padding), position, and row of k and v. */
+struct nd_key_place {
+    int sequence, position;
+    int64_t token;
+};
+
+__device__ __forceinline__ nd_query_place nd_query_of(const nd_attention_layout &s, int64_t row)
+{
+    nd_query_place place = {-1, 0};
+    if (row >= s.query_rows)
+        return place;
+    const int64_t token = s.rows ? s.rows[row] : row;
+    if (token < 0)
+        return place;
+    place.sequence = (int)(token / s.query_len);
+    place.visible = (int)(s.key_len - s.query_len + token % s.query_len + 1);
+    return place;
+}
+
+__device__ __forceinline__ nd_key_place nd_key_of(const nd_attention_layout &s, int64_t row)
+{
+    nd_key_place place = {-2, 0, -1};
+    if (row >= s.key_rows)
+        return place;
+    const int64_t token = s.rows ? s.rows[row] : row;
+    if (token < 0)
+        return place;
+    place.sequence = (int)(token / s.key_len);
+    place.position = (int)(token % s.key_len);
+    place.token = token;
+    return place;
+}
+
+/* First row of q that sees the key of `row`, of those in its sequence. */
+__device__ __forceinline__ int64_t nd_first_query(const nd_attention_layout &s, int64_t row,
+                                                  const nd_key_place &key)
+{
+    if (s.rows)
+        return row;
+    const int64_t i = key.position - (s.key_len - s.query_len);
+    return key.sequence * s.query_len + (i > 0 ? i : 0);
+}
+
+/* One behind the last row of q in the key's sequence. */
+__device__ __forceinline__ int64_t nd_end_of_queries(const nd_attention_layout &s, int64_t row,
+                                                     const nd_key_place &key)
+{
+    const int64_t end = (key.sequence + 1) * s.query_len;
+    if (!s.rows)
+        return end;
+    int64_t low = row, high = s.query_rows; /* rows ascend, then are -1 */
+    while (low < high) {
+        const int64_t middle = (low + high) / 2;
+        if (s.rows[middle] >= 0 && s.rows[middle] < end)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low;
+}
+
+/* bf16 throughout, heads of up to 128 in multiples of 8, on tensor cores. */
+nd_status nd_cuda_attention_tensor(nd_cuda *cuda, nd_view o, nd_view lse, nd_cview q, nd_cview k,
+                                   nd_cview v, const nd_attention_layout *s);
+
+/* delta [query_rows, heads]: sum of dout * o over a head. */
+nd_status nd_cuda_attention_backward_tensor(nd_cuda *cuda, nd_view dq, nd_view dk, nd_view dv,
+                                            nd_cview dout, nd_cview lse, nd_cview q, nd_cview k,
+                                            nd_cview v, const float *delta,
+                                            const nd_attention_layout *s);
+
+#endif

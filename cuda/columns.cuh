@@ -1,0 +1,27 @@
+/* Sums over rows for a norm's weights: blocks of a row kernel each write their own, and these are added
+ * in the order of the blocks, so that the result depends on nothing but the shape. */
+#ifndef ND_CUDA_COLUMNS_CUH
+#define ND_CUDA_COLUMNS_CUH
+
+#include "floats.cuh"
+
+/* Blocks that share the rows of a backward norm. */
+enum { ND_ROW_BLOCKS = 528 };
+
+/* dw[i] += sum over `parts` rows of partial [parts, n]. */
+nd_status nd_cuda_add_columns(nd_cuda *cuda, nd_view dw, const float *partial, int64_t parts,
+                              int64_t n);
+
+/* Raises the kernel's limit of shared memory when a row needs more than the default. */
+template <typename F> nd_status nd_cuda_allow_shared(const nd_cuda *cuda, F kernel, size_t bytes)
+{
+    if (bytes > cuda->shared_limit)
+        return ND_FAIL(ND_EINTERNAL, "cuda: a row needs %zu bytes of shared memory, %zu are there",
+                       bytes, cuda->shared_limit);
+    if (bytes > 48 * 1024)
+        ND_CUDA_TRY(
+            cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes));
+    return ND_OK;
+}
+
+#endif

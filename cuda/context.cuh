@@ -1,0 +1,129 @@
+/* What the files of the CUDA backend share: its state, its workspace, and how errors pass.
+ *
+ * One compute stream: ops are enqueued in the order of their calls and return at once. `download` and
+ * `synchronize` wait. What an op needs beyond its arguments it takes from the room, device memory that
+ * grows when an op needs more than any before it and then stays; ops share it because they run one
+ * after another. */
+#ifndef ND_CUDA_CONTEXT_CUH
+#define ND_CUDA_CONTEXT_CUH
+
+#include "device.cuh"
+
+extern "C" {
+#include "core/cpu/reference.h"
+}
+
+/* What a kernel found wrong with its arguments; host memory that the device writes. */
+struct nd_cuda_fault {
+    int32_t kind; /* 0: nothing */
+    int32_t value;
+    int64_t position, limit;
+    int32_t lowest;
+};
+
+enum { ND_STAGING_SLOTS = 8, ND_STAGING_BYTES = 1 << 20 };
+
+struct nd_cuda_matmuls;
+
+struct nd_cuda {
+    int device, multiprocessors;
+    size_t shared_limit; /* dynamic shared memory a block may ask for */
+    cudaStream_t stream;
+    void *room;
+    size_t room_bytes;
+    nd_cuda_matmuls *matmuls;
+    nd_cuda_fault *fault;
+    /* Pinned memory that small uploads pass through, so that they need not wait. */
+    unsigned char *staging;
+    cudaEvent_t staging_free[ND_STAGING_SLOTS];
+    int staging_next;
+    float *rope; /* cosines, then sines, [positions, head_dim/2] each */
+    int64_t rope_positions, rope_head_dim;
+    double rope_base;
+    void *dynamic_codes; /* two nd_dynamic_code: signed, unsigned */
+    float *constants;    /* {0, 1} */
+    bool own_int8;       /* the project's own kernel instead of cuBLASLt for int8 products */
+};
+
+static inline nd_cuda *nd_cuda_of(const nd_backend *b)
+{
+    return static_cast<nd_cuda *>(b->context);
+}
+
+/* The status of a CUDA call, recorded as an error when it failed. */
+nd_status nd_cuda_check(cudaError_t code, const char *what, const char *file, int line);
+#define ND_CUDA_TRY(expression)                                                                    \
+    do {                                                                                           \
+        const nd_status nd_cuda_status_ =                                                          \
+            nd_cuda_check((expression), #expression, __FILE__, __LINE__);                          \
+        if (nd_cuda_status_ != ND_OK)                                                              \
+            return nd_cuda_status_;                                                                \
+    } while (0)
+
+/* `bytes` of device memory for one op, aligned to 256; what was there before is lost. */
+nd_status nd_cuda_room(nd_cuda *cuda, size_t bytes, void **room);
+
+/* `count` elements of `size` bytes, rounded up so that the next piece is aligned too. */
+static inline size_t nd_room_bytes(int64_t count, size_t size)
+{
+    return ((size_t)count * size + 255) / 256 * 256;
+}
+
+static inline int64_t nd_ceil(int64_t a, int64_t b)
+{
+    return (a + b - 1) / b;
+}
+
+static inline int64_t nd_min(int64_t a, int64_t b)
+{
+    return a < b ? a : b;
+}
+
+/* Blocks of `threads` for `work` items, at most `most`: kernels stride over what is left. */
+static inline unsigned nd_blocks_for(int64_t work, int64_t threads, int64_t most)
+{
+    const int64_t blocks = nd_min(nd_ceil(work, threads), most);
+    return (unsigned)(blocks > 0 ? blocks : 1);
+}
+
+/* c [m, n] = alpha op(a) op(b) + beta c, row-major, through cuBLASLt. a and b of one type: bf16 or f32
+ * with c f32 or bf16 (bf16 only of bf16), or i8 with c i32, where a is [m, k] and b [n, k] and alpha and
+ * beta are 1 and 0. alpha_device (f32, may be NULL) replaces alpha. *done is false when the library
+ * has no kernel for it: nothing has been enqueued then. */
+struct nd_matmul {
+    nd_dtype type, c_type;
+    bool transpose_a, transpose_b;
+    int64_t m, n, k;
+    const void *a, *b;
+    void *c;
+    float alpha, beta;
+    const float *alpha_device;
+};
+nd_status nd_cuda_matmuls_create(nd_cuda *cuda);
+void nd_cuda_matmuls_destroy(nd_cuda *cuda);
+size_t nd_cuda_matmuls_bytes(const nd_cuda *cuda);
+nd_status nd_cuda_matmul(nd_cuda *cuda, const nd_matmul *call, bool *done);
+
+/* The same by kernels of our own, for what the library refuses: correct and slow. */
+nd_status nd_cuda_matmul_plain(nd_cuda *cuda, const nd_matmul *call);
+
+/* One or the other. */
+nd_status nd_cuda_product(nd_cuda *cuda, const nd_matmul *call);
+
+/* y = alpha x + beta y over `count` elements; beta 0 reads no y. */
+nd_status nd_cuda_axpby(nd_cuda *cuda, nd_view y, float alpha, nd_cview x, float beta);
+
+/* Each fills the slots of one op family. */
+void nd_cuda_fill_codes(nd_backend_ops *ops);
+void nd_cuda_fill_ternary(nd_backend_ops *ops);
+void nd_cuda_fill_products(nd_backend_ops *ops);
+void nd_cuda_fill_norms(nd_backend_ops *ops);
+void nd_cuda_fill_swiglu(nd_backend_ops *ops);
+void nd_cuda_fill_rope(nd_backend_ops *ops);
+void nd_cuda_fill_elementwise(nd_backend_ops *ops);
+void nd_cuda_fill_attention(nd_backend_ops *ops);
+void nd_cuda_fill_loss(nd_backend_ops *ops);
+void nd_cuda_fill_updates(nd_backend_ops *ops);
+void nd_cuda_fill_state(nd_backend_ops *ops);
+
+#endif

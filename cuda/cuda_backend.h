@@ -1,0 +1,37 @@
+/* The CUDA backend: every slot of core/backend.h on one NVIDIA GPU (compute capability 8.0 and later).
+ * No type of the vendor's appears here. docs/gpu.md says what was run on which device. */
+#ifndef ND_CUDA_BACKEND_H
+#define ND_CUDA_BACKEND_H
+
+#include "core/backend.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct nd_cuda_options {
+    int device;    /* number of the GPU, as the runtime counts them */
+    bool own_int8; /* int8 products by the project's own kernel, with its scaling fused, instead of
+                      cuBLASLt and a pass that scales */
+} nd_cuda_options;
+
+/* GPUs this process may use; 0 where there is no driver. `reason` (of `size` bytes, may be NULL) says
+ * why when there are none. */
+int nd_cuda_device_count(char *reason, size_t size);
+
+/* Takes device `options->device`. f32 and bf16 only: other float types are ND_EINTERNAL, except f64
+ * where a slot asks for it. Errors: ND_ECONFIG when there is no such device, ND_EINTERNAL when a
+ * library (cuBLASLt) is missing, ND_ENOMEM. */
+nd_status nd_cuda_backend_create(const nd_cuda_options *options, nd_backend **backend);
+
+/* "NVIDIA H100 80GB HBM3, 79.1 GiB": what a run's log calls the device. */
+void nd_cuda_describe(const nd_backend *backend, char *text, size_t size);
+
+/* Bytes of device memory that are free and that there are. */
+nd_status nd_cuda_memory(const nd_backend *backend, size_t *available, size_t *total);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

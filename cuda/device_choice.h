@@ -1,0 +1,17 @@
+/* Which GPU a rank takes. No vendor types, no GPU needed. */
+#ifndef ND_CUDA_DEVICE_CHOICE_H
+#define ND_CUDA_DEVICE_CHOICE_H
+
+#include "core/error.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+
+/* The GPU of a rank: that of its number among the ranks of this machine. `wanted`: the configuration
+ * asks for a GPU; else *device is -1 where there is none. `reason`: why there is none. Errors:
+ * ND_ECONFIG when one is wanted and there is none, and when ranks outnumber GPUs: NCCL refuses two
+ * ranks on one, and a mixture of GPUs and CPUs would not give the same numbers. */
+nd_status nd_choose_device(bool wanted, int devices, int local_rank, int local_size,
+                           const char *reason, int *device);
+
+#endif

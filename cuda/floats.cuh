@@ -1,0 +1,207 @@
+/* Floats of any type as f32 in registers, eight at a time. */
+#ifndef ND_CUDA_FLOATS_CUH
+#define ND_CUDA_FLOATS_CUH
+
+#include "context.cuh"
+
+enum { ND_WIDE = 8 }; /* elements of one access: 16 bytes of bf16 */
+
+/* Memory and type of a view, as kernels take them. f64 is read and written one by one only. */
+struct nd_floats {
+    void *data;
+    int dtype;
+};
+
+static inline nd_floats nd_floats_of(nd_view v)
+{
+    nd_floats f = {v.data, (int)v.dtype};
+    return f;
+}
+
+static inline nd_floats nd_floats_of(nd_cview v)
+{
+    nd_floats f = {const_cast<void *>(v.data), (int)v.dtype};
+    return f;
+}
+
+static inline bool nd_is_wide_type(nd_dtype dtype)
+{
+    return dtype == ND_F32 || dtype == ND_BF16;
+}
+
+/* Whether rows of `n` elements that start at these addresses can be read 16 bytes at a time. */
+static inline bool nd_aligned(int64_t n, const void *a, const void *b = NULL, const void *c = NULL,
+                              const void *d = NULL)
+{
+    const uintptr_t all = (uintptr_t)a | (uintptr_t)b | (uintptr_t)c | (uintptr_t)d;
+    return n % ND_WIDE == 0 && all % 16 == 0;
+}
+
+__device__ __forceinline__ float nd_load_one(nd_floats v, int64_t i)
+{
+    if (v.dtype == ND_F32)
+        return static_cast<const float *>(v.data)[i];
+    if (v.dtype == ND_BF16)
+        return nd_float_of_bf16(static_cast<const uint16_t *>(v.data)[i]);
+    return (float)static_cast<const double *>(v.data)[i];
+}
+
+__device__ __forceinline__ void nd_store_one(nd_floats v, int64_t i, float x)
+{
+    if (v.dtype == ND_F32)
+        static_cast<float *>(v.data)[i] = x;
+    else if (v.dtype == ND_BF16)
+        static_cast<uint16_t *>(v.data)[i] = nd_bf16_of(x);
+    else
+        static_cast<double *>(v.data)[i] = (double)x;
+}
+
+/* Elements i .. i+7; of these `left` exist and the rest are 0. `wide`: nd_aligned, so all exist. */
+__device__ __forceinline__ void nd_load_wide(nd_floats v, int64_t i, int64_t left, bool wide,
+                                             float x[ND_WIDE])
+{
+    if (!wide) {
+        ND_UNROLL
+        for (int j = 0; j < ND_WIDE; j++)
+            x[j] = j < left ? nd_load_one(v, i + j) : 0.0f;
+    } else if (v.dtype == ND_F32) {
+        const float4 *from =
+            reinterpret_cast<const float4 *>(static_cast<const float *>(v.data) + i);
+        const float4 low = from[0], high = from[1];
+        x[0] = low.x, x[1] = low.y, x[2] = low.z, x[3] = low.w;
+        x[4] = high.x, x[5] = high.y, x[6] = high.z, x[7] = high.w;
+    } else {
+        const uint4 all =
+            *reinterpret_cast<const uint4 *>(static_cast<const uint16_t *>(v.data) + i);
+        const uint32_t words[4] = {all.x, all.y, all.z, all.w};
+        ND_UNROLL
+        for (int j = 0; j < 4; j++) {
+            x[2 * j] = nd_float_of(words[j] << 16);
+            x[2 * j + 1] = nd_float_of(words[j] & 0xffff0000u);
+        }
+    }
+}
+
+__device__ __forceinline__ void nd_store_wide(nd_floats v, int64_t i, int64_t left, bool wide,
+                                              const float x[ND_WIDE])
+{
+    if (!wide) {
+        ND_UNROLL
+        for (int j = 0; j < ND_WIDE; j++)
+            if (j < left)
+                nd_store_one(v, i + j, x[j]);
+    } else if (v.dtype == ND_F32) {
+        float4 *to = reinterpret_cast<float4 *>(static_cast<float *>(v.data) + i);
+        to[0] = make_float4(x[0], x[1], x[2], x[3]);
+        to[1] = make_float4(x[4], x[5], x[6], x[7]);
+    } else {
+        *reinterpret_cast<uint4 *>(static_cast<uint16_t *>(v.data) + i) =
+            make_uint4(nd_pack_bf16(x[0], x[1]), nd_pack_bf16(x[2], x[3]), nd_pack_bf16(x[4], x[5]),
+                       nd_pack_bf16(x[6], x[7]));
+    }
+}
+
+__device__ __forceinline__ void nd_store_codes(int8_t *q, int64_t left, bool wide,
+                                               const int code[ND_WIDE])
+{
+    if (!wide) {
+        ND_UNROLL
+        for (int j = 0; j < ND_WIDE; j++)
+            if (j < left)
+                q[j] = (int8_t)code[j];
+        return;
+    }
+    uint32_t words[2] = {0, 0};
+    ND_UNROLL
+    for (int j = 0; j < ND_WIDE; j++)
+        words[j / 4] |= (uint32_t)(code[j] & 0xff) << (8 * (j % 4));
+    *reinterpret_cast<uint2 *>(q) = make_uint2(words[0], words[1]);
+}
+
+__device__ __forceinline__ void nd_load_codes(const int8_t *q, int64_t left, bool wide,
+                                              int code[ND_WIDE])
+{
+    if (!wide) {
+        ND_UNROLL
+        for (int j = 0; j < ND_WIDE; j++)
+            code[j] = j < left ? q[j] : 0;
+        return;
+    }
+    const uint2 all = *reinterpret_cast<const uint2 *>(q);
+    const uint32_t words[2] = {all.x, all.y};
+    ND_UNROLL
+    for (int j = 0; j < ND_WIDE; j++)
+        code[j] = (int)(int8_t)(words[j / 4] >> (8 * (j % 4)));
+}
+
+/* q = clip(rint(127 x / a), -128, 127) with factor = 127 / a. */
+__device__ __forceinline__ int nd_quantized(float x, float factor)
+{
+    return (int)fminf(fmaxf(rintf(x * factor), -128.0f), 127.0f);
+}
+
+/* -- reductions over a block of whole warps; every thread gets the result ------------------------- */
+
+__device__ __forceinline__ float nd_warp_sum(float x)
+{
+    ND_UNROLL
+    for (int offset = 16; offset > 0; offset >>= 1)
+        x += __shfl_xor_sync(0xffffffffu, x, offset);
+    return x;
+}
+
+__device__ __forceinline__ float nd_warp_max(float x)
+{
+    ND_UNROLL
+    for (int offset = 16; offset > 0; offset >>= 1)
+        x = fmaxf(x, __shfl_xor_sync(0xffffffffu, x, offset));
+    return x;
+}
+
+__device__ __forceinline__ double nd_warp_sum(double x)
+{
+    ND_UNROLL
+    for (int offset = 16; offset > 0; offset >>= 1)
+        x += __shfl_xor_sync(0xffffffffu, x, offset);
+    return x;
+}
+
+/* `shared`: room for 32 values, used by nothing else. */
+template <typename T> __device__ __forceinline__ T nd_block_sum(T x, T *shared)
+{
+    const int lane = (int)threadIdx.x % 32, warp = (int)threadIdx.x / 32;
+    const int warps = (int)blockDim.x / 32;
+    x = nd_warp_sum(x);
+    __syncthreads(); /* the last use of `shared` is over */
+    if (lane == 0)
+        shared[warp] = x;
+    __syncthreads();
+    T sum = 0;
+    for (int i = 0; i < warps; i++)
+        sum += shared[i];
+    return sum;
+}
+
+__device__ __forceinline__ float nd_block_max(float x, float *shared)
+{
+    const int lane = (int)threadIdx.x % 32, warp = (int)threadIdx.x / 32;
+    const int warps = (int)blockDim.x / 32;
+    x = nd_warp_max(x);
+    __syncthreads();
+    if (lane == 0)
+        shared[warp] = x;
+    __syncthreads();
+    float largest = shared[0];
+    for (int i = 1; i < warps; i++)
+        largest = fmaxf(largest, shared[i]);
+    return largest;
+}
+
+/* Threads for a row of n elements: whole warps, each thread a few wide accesses. */
+static inline unsigned nd_row_threads(int64_t n)
+{
+    const int64_t wanted = nd_ceil(nd_ceil(n, ND_WIDE), 32) * 32;
+    return (unsigned)(wanted < 32 ? 32 : wanted > 512 ? 512 : wanted);
+}
+
+#endif

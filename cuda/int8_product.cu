@@ -1,0 +1,201 @@
+/* int8 x int8 -> int32 on tensor cores. A block computes 128 tokens x 128 outputs; slices of 64 inputs
+ * come through shared memory, several on their way at once. Rows of a slice are 64 bytes, four pieces of
+ * 16; a piece's place is permuted by its row so that eight rows read together meet no bank twice. */
+#include "floats.cuh"
+
+#include "int8_product.cuh"
+
+enum {
+    TILE = 128,
+    SLICE = 64,
+    STAGES = 4,
+    THREADS = 256,
+    STAGE_BYTES = 2 * TILE * SLICE,
+    WARP_ROWS = 64, /* of a warp's part of the tile: 2 x 4 warps */
+    WARP_COLUMNS = 32
+};
+
+__device__ __forceinline__ int8_t *piece_of(int8_t *tile, int row, int piece)
+{
+    return tile + row * SLICE + ((piece ^ (row / 2 % 4)) * 16);
+}
+
+/* Rows first .. first + 127 of x [rows, k], columns at .. at + 63, zeros outside. */
+__device__ __forceinline__ void fetch(int8_t *tile, const int8_t *x, int64_t first, int64_t rows,
+                                      int64_t at, int64_t k, bool aligned)
+{
+    for (int i = (int)threadIdx.x; i < TILE * 4; i += THREADS) {
+        const int row = i / 4, piece = i % 4;
+        const int64_t column = at + piece * 16;
+        const bool inside = first + row < rows && column < k;
+        int8_t *to = piece_of(tile, row, piece);
+        const int8_t *from = inside ? x + (first + row) * k + column : x;
+        if (aligned) {
+            nd_copy_async(to, from, inside);
+            continue;
+        }
+        for (int j = 0; j < 16; j++)
+            to[j] = inside && column + j < k ? from[j] : (int8_t)0;
+    }
+}
+
+template <bool GROUPED>
+__global__ void __launch_bounds__(THREADS)
+    int8_product_kernel(nd_floats y, const int8_t *q, const float *a, const int8_t *c,
+                        const float *s, int64_t tokens, int64_t outputs, int64_t k, int64_t groups,
+                        bool aligned)
+{
+    ND_DYNAMIC_SHARED(memory);
+    int8_t *stages = reinterpret_cast<int8_t *>(memory);
+    const int lane = (int)threadIdx.x % 32, warp = (int)threadIdx.x / 32;
+    const int warp_row = warp / 4 * WARP_ROWS, warp_column = warp % 4 * WARP_COLUMNS;
+    const int64_t token0 = (int64_t)blockIdx.y * TILE, output0 = (int64_t)blockIdx.x * TILE;
+    const int slices = (int)((k + SLICE - 1) / SLICE);
+    const int64_t width = GROUPED ? k / groups : k;
+    int32_t sums[4][4][4];
+    float scaled[4][4][4];
+    ND_UNROLL
+    for (int i = 0; i < 4; i++)
+        ND_UNROLL
+    for (int j = 0; j < 4; j++)
+        ND_UNROLL
+    for (int e = 0; e < 4; e++) {
+        sums[i][j][e] = 0;
+        scaled[i][j][e] = 0.0f;
+    }
+    for (int stage = 0; stage < STAGES - 1; stage++) {
+        if (stage < slices) {
+            int8_t *tile = stages + stage * STAGE_BYTES;
+            fetch(tile, q, token0, tokens, (int64_t)stage * SLICE, k, aligned);
+            fetch(tile + TILE * SLICE, c, output0, outputs, (int64_t)stage * SLICE, k, aligned);
+        }
+        nd_copy_commit();
+    }
+    for (int slice = 0; slice < slices; slice++) {
+        nd_copy_wait<STAGES - 2>();
+        __syncthreads(); /* this slice is there, and the one before it has been used by all */
+        const int ahead = slice + STAGES - 1;
+        if (ahead < slices) {
+            int8_t *tile = stages + ahead % STAGES * STAGE_BYTES;
+            fetch(tile, q, token0, tokens, (int64_t)ahead * SLICE, k, aligned);
+            fetch(tile + TILE * SLICE, c, output0, outputs, (int64_t)ahead * SLICE, k, aligned);
+        }
+        nd_copy_commit();
+        int8_t *left = stages + slice % STAGES * STAGE_BYTES, *right = left + TILE * SLICE;
+        ND_UNROLL
+        for (int part = 0; part < SLICE / 32; part++) {
+            uint32_t x[4][4], w[2][4];
+            ND_UNROLL
+            for (int i = 0; i < 4; i++) /* rows 0-7, 8-15 of inputs 0-15, then of 16-31 */
+                nd_load_matrices(
+                    x[i], piece_of(left, warp_row + 16 * i + lane % 16, 2 * part + lane / 16));
+            ND_UNROLL
+            for (int j = 0; j < 2; j++) /* outputs 0-7: inputs 0-15, 16-31; outputs 8-15 */
+                nd_load_matrices(w[j],
+                                 piece_of(right, warp_column + 16 * j + lane / 16 * 8 + lane % 8,
+                                          2 * part + lane / 8 % 2));
+            ND_UNROLL
+            for (int i = 0; i < 4; i++)
+                ND_UNROLL
+            for (int j = 0; j < 4; j++)
+                nd_mma_int8(sums[i][j], x[i], w[j / 2][j % 2 * 2], w[j / 2][j % 2 * 2 + 1]);
+            const int64_t done = (int64_t)slice * SLICE + part * 32 + 32;
+            if (GROUPED && done <= k && done % width == 0) {
+                const int64_t group = done / width - 1;
+                ND_UNROLL
+                for (int j = 0; j < 4; j++)
+                    ND_UNROLL
+                for (int e = 0; e < 4; e++) {
+                    const int64_t o = output0 + warp_column + 8 * j + lane % 4 * 2 + e % 2;
+                    const float scale = o < outputs ? s[o * groups + group] : 0.0f;
+                    ND_UNROLL
+                    for (int i = 0; i < 4; i++) {
+                        scaled[i][j][e] += scale * (float)sums[i][j][e];
+                        sums[i][j][e] = 0;
+                    }
+                }
+            }
+        }
+    }
+    nd_copy_wait<0>();
+    const float one = GROUPED ? 1.0f : *s;
+    ND_UNROLL
+    for (int i = 0; i < 4; i++)
+        ND_UNROLL
+    for (int half = 0; half < 2; half++) {
+        const int64_t t = token0 + warp_row + 16 * i + lane / 4 + 8 * half;
+        if (t >= tokens)
+            continue;
+        const float factor = one * (a[t] / 127.0f);
+        ND_UNROLL
+        for (int j = 0; j < 4; j++) {
+            const int64_t o = output0 + warp_column + 8 * j + lane % 4 * 2;
+            const float first =
+                (GROUPED ? scaled[i][j][2 * half] : (float)sums[i][j][2 * half]) * factor;
+            const float second =
+                (GROUPED ? scaled[i][j][2 * half + 1] : (float)sums[i][j][2 * half + 1]) * factor;
+            const int64_t at = t * outputs + o;
+            if (o + 1 < outputs && at % 2 == 0 && y.dtype == ND_BF16) {
+                reinterpret_cast<uint32_t *>(y.data)[at / 2] = nd_pack_bf16(first, second);
+                continue;
+            }
+            if (o < outputs)
+                nd_store_one(y, at, first);
+            if (o + 1 < outputs)
+                nd_store_one(y, at + 1, second);
+        }
+    }
+}
+
+/* A thread a result: for groups that no slice boundary divides. */
+__global__ void int8_product_plain_kernel(nd_floats y, const int8_t *q, const float *a,
+                                          const int8_t *c, const float *s, int64_t tokens,
+                                          int64_t outputs, int64_t k, int64_t groups)
+{
+    const int64_t width = k / groups, step = (int64_t)gridDim.x * blockDim.x;
+    int64_t at = (int64_t)blockIdx.x * blockDim.x + threadIdx.x;
+    for (; at < tokens * outputs; at += step) {
+        const int64_t t = at / outputs, o = at % outputs;
+        float total = 0.0f;
+        for (int64_t g = 0; g < groups; g++) {
+            int32_t sum = 0;
+            for (int64_t i = g * width; i < (g + 1) * width; i++)
+                sum += (int32_t)q[t * k + i] * (int32_t)c[o * k + i];
+            total += s[o * groups + g] * (float)sum;
+        }
+        nd_store_one(y, at, total * (a[t] / 127.0f));
+    }
+}
+
+template <bool GROUPED>
+static nd_status launch(nd_cuda *cuda, nd_view y, nd_cview q, const float *a, nd_cview c,
+                        const float *s, int64_t groups)
+{
+    const int8_t *left = static_cast<const int8_t *>(q.data);
+    const int8_t *right = static_cast<const int8_t *>(c.data);
+    const size_t shared = (size_t)STAGES * STAGE_BYTES;
+    const bool aligned = q.cols % 16 == 0 && ((uintptr_t)left | (uintptr_t)right) % 16 == 0;
+    const int64_t rows = nd_ceil(y.rows, TILE);
+    ND_REQUIRE(rows <= 65535);
+    ND_CUDA_TRY(cudaFuncSetAttribute(int8_product_kernel<GROUPED>,
+                                     cudaFuncAttributeMaxDynamicSharedMemorySize, (int)shared));
+    ND_CUDA_TRY(ND_LAUNCH(int8_product_kernel<GROUPED>,
+                          dim3((unsigned)nd_ceil(y.cols, TILE), (unsigned)rows), dim3(THREADS),
+                          shared, cuda->stream, nd_floats_of(y), left, a, right, s, y.rows, y.cols,
+                          q.cols, groups, aligned));
+    return ND_OK;
+}
+
+nd_status nd_cuda_int8_product(nd_cuda *cuda, nd_view y, nd_cview q, const float *a, nd_cview c,
+                               const float *s, int64_t groups)
+{
+    if (groups == 0)
+        return launch<false>(cuda, y, q, a, c, s, 1);
+    if (q.cols / groups % 32 == 0)
+        return launch<true>(cuda, y, q, a, c, s, groups);
+    ND_CUDA_TRY(ND_LAUNCH(int8_product_plain_kernel,
+                          dim3(nd_blocks_for(y.rows * y.cols, 128, 1 << 16)), dim3(128), 0,
+                          cuda->stream, nd_floats_of(y), static_cast<const int8_t *>(q.data), a,
+                          static_cast<const int8_t *>(c.data), s, y.rows, y.cols, q.cols, groups));
+    return ND_OK;
+}

@@ -1,0 +1,31 @@
+#include "nccl_bootstrap.h"
+
+#include <string.h>
+
+/* Every rank learns whether all are well. */
+static nd_status agree(nd_comm *comm, nd_status mine, const char *what)
+{
+    int all[comm->size];
+    const int code = (int)mine;
+    memset(all, 0, sizeof all);
+    ND_TRY(comm->ops.allgather(comm, all, &code, sizeof code));
+    if (mine != ND_OK)
+        return mine;
+    for (int r = 0; r < comm->size; r++)
+        if (all[r] != ND_OK)
+            return ND_FAIL(ND_EPEER, "rank %d of %d: rank %d could not %s", comm->rank, comm->size,
+                           r, what);
+    return ND_OK;
+}
+
+nd_status nd_nccl_bootstrap(nd_comm *comm, const nd_nccl_steps *steps)
+{
+    char id[ND_NCCL_ID_BYTES] = {0};
+    nd_status status = steps->open_library(steps->context);
+    if (status == ND_OK && comm->rank == 0)
+        status = steps->make_id(steps->context, id);
+    ND_TRY(agree(comm, status, "prepare NCCL"));
+    ND_TRY(comm->ops.broadcast(comm, id, sizeof id, 0));
+    status = steps->join(steps->context, id, comm->size, comm->rank);
+    return agree(comm, status, "join the NCCL communicator");
+}

@@ -1,0 +1,31 @@
+/* How ranks meet before NCCL can speak: rank 0 makes the id, everyone hears it through the host's comm
+ * or hears that rank 0 failed, and all open the communicator together. Over a table of functions, so that
+ * the order is tested without a GPU. */
+#ifndef ND_CUDA_NCCL_BOOTSTRAP_H
+#define ND_CUDA_NCCL_BOOTSTRAP_H
+
+#include "dist/comm.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+enum { ND_NCCL_ID_BYTES = 128 };
+
+typedef struct nd_nccl_steps {
+    nd_status (*open_library)(void *context);                             /* every rank */
+    nd_status (*make_id)(void *context, void *id);                        /* rank 0 */
+    nd_status (*join)(void *context, const void *id, int size, int rank); /* every rank, together */
+    void *context;
+} nd_nccl_steps;
+
+/* Collective. No rank joins unless every rank has the library and rank 0 an id: a rank that joined alone
+ * would wait for ever. Errors: those of the steps, on the rank they happened; ND_EPEER on the others,
+ * naming the first rank that failed. */
+nd_status nd_nccl_bootstrap(nd_comm *comm, const nd_nccl_steps *steps);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

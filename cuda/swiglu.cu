@@ -1,0 +1,231 @@
+/* The gated activation, alone and fused with the sub-norm that follows it. */
+#include "columns.cuh"
+
+__device__ __forceinline__ float sigmoid(float z)
+{
+    return 1.0f / (1.0f + expf(-z));
+}
+
+__global__ void swiglu_kernel(nd_floats h, nd_floats gate, nd_floats up, int64_t count, bool wide)
+{
+    const int64_t step = (int64_t)gridDim.x * blockDim.x * ND_WIDE;
+    int64_t i = ((int64_t)blockIdx.x * blockDim.x + threadIdx.x) * ND_WIDE;
+    for (; i < count; i += step) {
+        float z[ND_WIDE], u[ND_WIDE];
+        nd_load_wide(gate, i, count - i, wide, z);
+        nd_load_wide(up, i, count - i, wide, u);
+        for (int j = 0; j < ND_WIDE; j++)
+            z[j] = z[j] * sigmoid(z[j]) * u[j];
+        nd_store_wide(h, i, count - i, wide, z);
+    }
+}
+
+__global__ void swiglu_backward_kernel(nd_floats dgate, nd_floats dup, nd_floats dh, nd_floats gate,
+                                       nd_floats up, int64_t count, bool wide)
+{
+    const int64_t step = (int64_t)gridDim.x * blockDim.x * ND_WIDE;
+    int64_t i = ((int64_t)blockIdx.x * blockDim.x + threadIdx.x) * ND_WIDE;
+    for (; i < count; i += step) {
+        float z[ND_WIDE], u[ND_WIDE], d[ND_WIDE];
+        nd_load_wide(gate, i, count - i, wide, z);
+        nd_load_wide(up, i, count - i, wide, u);
+        nd_load_wide(dh, i, count - i, wide, d);
+        for (int j = 0; j < ND_WIDE; j++) {
+            const float s = sigmoid(z[j]);
+            u[j] = d[j] * u[j] * s * (1.0f + z[j] * (1.0f - s));
+            d[j] = d[j] * z[j] * s;
+        }
+        nd_store_wide(dgate, i, count - i, wide, u);
+        nd_store_wide(dup, i, count - i, wide, d);
+    }
+}
+
+/* The activation of a row stands in shared memory between its three uses; each element is read by the
+ * thread that wrote it. */
+__global__ void swiglu_rmsnorm_quantize_kernel(int8_t *q, float *maxima, nd_floats r,
+                                               nd_floats gate, nd_floats up, nd_floats w, int64_t n,
+                                               bool wide)
+{
+    ND_DYNAMIC_SHARED(memory);
+    __shared__ float shared[32];
+    float *h = reinterpret_cast<float *>(memory);
+    const int64_t t = blockIdx.x, row = t * n;
+    const int64_t step = (int64_t)blockDim.x * ND_WIDE, first = (int64_t)threadIdx.x * ND_WIDE;
+    float sum = 0.0f, largest = 0.0f, z[ND_WIDE], u[ND_WIDE];
+    for (int64_t i = first; i < n; i += step) {
+        nd_load_wide(gate, row + i, n - i, wide, z);
+        nd_load_wide(up, row + i, n - i, wide, u);
+        for (int j = 0; j < ND_WIDE; j++) {
+            const float value = z[j] * sigmoid(z[j]) * u[j];
+            sum += value * value;
+            h[i + j] = value; /* zeros up to the next multiple of 8 */
+        }
+    }
+    sum = nd_block_sum(sum, shared);
+    const float scale = 1.0f / sqrtf(sum / (float)n + 1e-5f);
+    for (int64_t i = first; i < n; i += step) {
+        nd_load_wide(w, i, n - i, wide, u);
+        for (int j = 0; j < ND_WIDE; j++) {
+            h[i + j] = h[i + j] * scale * u[j];
+            largest = fmaxf(largest, fabsf(h[i + j]));
+        }
+    }
+    largest = fmaxf(nd_block_max(largest, shared), 1e-5f);
+    if (threadIdx.x == 0) {
+        nd_store_one(r, t, scale);
+        maxima[t] = largest;
+    }
+    const float factor = 127.0f / largest;
+    for (int64_t i = first; i < n; i += step) {
+        int code[ND_WIDE];
+        for (int j = 0; j < ND_WIDE; j++)
+            code[j] = nd_quantized(h[i + j], factor);
+        nd_store_codes(q + row + i, n - i, wide, code);
+    }
+}
+
+/* Rows t, t + blocks, ... of a block; dw in shared memory as in rmsnorm_backward_kernel. */
+__global__ void swiglu_rmsnorm_backward_kernel(nd_floats dgate, nd_floats dup, float *partial,
+                                               nd_floats dy, nd_floats gate, nd_floats up,
+                                               nd_floats w, nd_floats r, int64_t rows, int64_t n,
+                                               bool wide)
+{
+    ND_DYNAMIC_SHARED(memory);
+    __shared__ float shared[32];
+    float *dw = reinterpret_cast<float *>(memory);
+    const int64_t step = (int64_t)blockDim.x * ND_WIDE, first = (int64_t)threadIdx.x * ND_WIDE;
+    for (int64_t i = first; i < n; i += step)
+        for (int j = 0; j < ND_WIDE; j++)
+            if (i + j < n)
+                dw[i + j] = 0.0f;
+    for (int64_t t = blockIdx.x; t < rows; t += gridDim.x) {
+        const int64_t row = t * n;
+        const float scale = nd_load_one(r, t);
+        float dot = 0.0f, z[ND_WIDE], u[ND_WIDE], d[ND_WIDE], b[ND_WIDE];
+        for (int64_t i = first; i < n; i += step) {
+            nd_load_wide(gate, row + i, n - i, wide, z);
+            nd_load_wide(up, row + i, n - i, wide, u);
+            nd_load_wide(dy, row + i, n - i, wide, d);
+            nd_load_wide(w, i, n - i, wide, b);
+            for (int j = 0; j < ND_WIDE; j++)
+                dot += d[j] * b[j] * z[j] * sigmoid(z[j]) * u[j];
+        }
+        const float mean = nd_block_sum(dot, shared) / (float)n;
+        const float pull = scale * scale * mean;
+        for (int64_t i = first; i < n; i += step) {
+            nd_load_wide(gate, row + i, n - i, wide, z);
+            nd_load_wide(up, row + i, n - i, wide, u);
+            nd_load_wide(dy, row + i, n - i, wide, d);
+            nd_load_wide(w, i, n - i, wide, b);
+            for (int j = 0; j < ND_WIDE; j++) {
+                const float s = sigmoid(z[j]), activated = z[j] * s, h = activated * u[j];
+                const float dh = scale * (d[j] * b[j] - h * pull);
+                if (i + j < n)
+                    dw[i + j] += d[j] * h * scale;
+                u[j] = dh * u[j] * s * (1.0f + z[j] * (1.0f - s));
+                d[j] = dh * activated;
+            }
+            nd_store_wide(dgate, row + i, n - i, wide, u);
+            nd_store_wide(dup, row + i, n - i, wide, d);
+        }
+    }
+    for (int64_t i = first; i < n; i += step)
+        for (int j = 0; j < ND_WIDE; j++)
+            if (i + j < n)
+                partial[(int64_t)blockIdx.x * n + i + j] = dw[i + j];
+}
+
+static nd_status swiglu_cuda(nd_backend *b, nd_view h, nd_cview gate, nd_cview up)
+{
+    nd_cuda *cuda = nd_cuda_of(b);
+    const int64_t count = nd_view_count(gate);
+    ND_REQUIRE(nd_is_wide_type(h.dtype) && nd_is_wide_type(gate.dtype) &&
+               nd_is_wide_type(up.dtype));
+    ND_REQUIRE(nd_same_shape(nd_read(h), gate) && nd_same_shape(gate, up));
+    if (count == 0)
+        return ND_OK;
+    ND_CUDA_TRY(ND_LAUNCH(swiglu_kernel, dim3(nd_blocks_for(nd_ceil(count, ND_WIDE), 256, 1 << 16)),
+                          dim3(256), 0, cuda->stream, nd_floats_of(h), nd_floats_of(gate),
+                          nd_floats_of(up), count, nd_aligned(count, h.data, gate.data, up.data)));
+    return ND_OK;
+}
+
+static nd_status swiglu_backward_cuda(nd_backend *b, nd_view dgate, nd_view dup, nd_cview dh,
+                                      nd_cview gate, nd_cview up)
+{
+    nd_cuda *cuda = nd_cuda_of(b);
+    const int64_t count = nd_view_count(gate);
+    ND_REQUIRE(nd_same_shape(dh, gate) && nd_same_shape(gate, up));
+    ND_REQUIRE(nd_same_shape(nd_read(dgate), gate) && nd_same_shape(nd_read(dup), gate));
+    ND_REQUIRE(nd_is_wide_type(dgate.dtype) && nd_is_wide_type(dup.dtype));
+    ND_REQUIRE(nd_is_wide_type(dh.dtype) && nd_is_wide_type(gate.dtype) &&
+               nd_is_wide_type(up.dtype));
+    if (count == 0)
+        return ND_OK;
+    const bool wide =
+        nd_aligned(count, dgate.data, dup.data, dh.data, gate.data) && nd_aligned(count, up.data);
+    ND_CUDA_TRY(ND_LAUNCH(swiglu_backward_kernel,
+                          dim3(nd_blocks_for(nd_ceil(count, ND_WIDE), 256, 1 << 16)), dim3(256), 0,
+                          cuda->stream, nd_floats_of(dgate), nd_floats_of(dup), nd_floats_of(dh),
+                          nd_floats_of(gate), nd_floats_of(up), count, wide));
+    return ND_OK;
+}
+
+static nd_status swiglu_rmsnorm_quantize_cuda(nd_backend *b, nd_view q, nd_view a, nd_view r,
+                                              nd_cview gate, nd_cview up, nd_cview w)
+{
+    nd_cuda *cuda = nd_cuda_of(b);
+    const int64_t n = gate.cols;
+    ND_REQUIRE(q.dtype == ND_I8 && a.dtype == ND_F32 && nd_is_float(r.dtype));
+    ND_REQUIRE(nd_is_wide_type(gate.dtype) && nd_is_wide_type(up.dtype) &&
+               nd_is_wide_type(w.dtype));
+    ND_REQUIRE(nd_same_shape(gate, up) && nd_same_shape(nd_read(q), gate) && w.cols == n);
+    ND_REQUIRE(a.rows == gate.rows && r.rows == gate.rows);
+    if (nd_view_count(gate) == 0)
+        return ND_OK;
+    const size_t shared = (size_t)(nd_ceil(n, ND_WIDE) * ND_WIDE) * sizeof(float);
+    ND_TRY(nd_cuda_allow_shared(cuda, swiglu_rmsnorm_quantize_kernel, shared));
+    ND_CUDA_TRY(ND_LAUNCH(swiglu_rmsnorm_quantize_kernel, dim3((unsigned)gate.rows),
+                          dim3(nd_row_threads(n)), shared, cuda->stream,
+                          static_cast<int8_t *>(q.data), static_cast<float *>(a.data),
+                          nd_floats_of(r), nd_floats_of(gate), nd_floats_of(up), nd_floats_of(w), n,
+                          nd_aligned(n, q.data, gate.data, up.data, w.data)));
+    return ND_OK;
+}
+
+static nd_status swiglu_rmsnorm_backward_cuda(nd_backend *b, nd_view dgate, nd_view dup, nd_view dw,
+                                              nd_cview dy, nd_cview gate, nd_cview up, nd_cview w,
+                                              nd_cview r)
+{
+    nd_cuda *cuda = nd_cuda_of(b);
+    const int64_t n = gate.cols, rows = gate.rows;
+    ND_REQUIRE(nd_same_shape(dy, gate) && nd_same_shape(gate, up) && r.rows == rows);
+    ND_REQUIRE(nd_same_shape(nd_read(dgate), gate) && nd_same_shape(nd_read(dup), gate));
+    ND_REQUIRE(nd_is_wide_type(dgate.dtype) && nd_is_wide_type(dup.dtype));
+    ND_REQUIRE(nd_is_wide_type(dy.dtype) && nd_is_wide_type(gate.dtype));
+    ND_REQUIRE(nd_is_wide_type(up.dtype) && nd_is_wide_type(w.dtype) && w.cols == n);
+    ND_REQUIRE((dw.dtype == ND_F32 || dw.dtype == ND_F64) && dw.cols == n && nd_is_float(r.dtype));
+    if (nd_view_count(gate) == 0)
+        return ND_OK;
+    const int64_t blocks = nd_min(rows, ND_ROW_BLOCKS);
+    const size_t shared = (size_t)n * sizeof(float);
+    const bool wide =
+        nd_aligned(n, dgate.data, dup.data, dy.data, gate.data) && nd_aligned(n, up.data, w.data);
+    void *partial;
+    ND_TRY(nd_cuda_allow_shared(cuda, swiglu_rmsnorm_backward_kernel, shared));
+    ND_TRY(nd_cuda_room(cuda, (size_t)(blocks * n) * sizeof(float), &partial));
+    ND_CUDA_TRY(ND_LAUNCH(swiglu_rmsnorm_backward_kernel, dim3((unsigned)blocks),
+                          dim3(nd_row_threads(n)), shared, cuda->stream, nd_floats_of(dgate),
+                          nd_floats_of(dup), static_cast<float *>(partial), nd_floats_of(dy),
+                          nd_floats_of(gate), nd_floats_of(up), nd_floats_of(w), nd_floats_of(r),
+                          rows, n, wide));
+    return nd_cuda_add_columns(cuda, dw, static_cast<float *>(partial), blocks, n);
+}
+
+void nd_cuda_fill_swiglu(nd_backend_ops *ops)
+{
+    ops->swiglu = swiglu_cuda;
+    ops->swiglu_rmsnorm_quantize = swiglu_rmsnorm_quantize_cuda;
+    ops->swiglu_backward = swiglu_backward_cuda;
+    ops->swiglu_rmsnorm_backward = swiglu_rmsnorm_backward_cuda;
+}

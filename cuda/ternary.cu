@@ -1,0 +1,196 @@
+/* Products of ternary weights.
+ *
+ * Forward: int8 codes on tensor cores, by cuBLASLt into int32 and a pass that scales, or by the kernel
+ * of int8_product.cu, which scales as it stores. Backward: codes and quantised activations are exact in
+ * bf16 (integers up to 256), so that with bf16 gradients dX = s (dY C) rounds nothing but the result;
+ * dW rounds x̂ = q a/127 once. With f32 gradients both are f32 products. */
+#include "floats.cuh"
+#include "int8_product.cuh"
+
+/* y = sum * s * a/127 */
+__global__ void scale_rows_kernel(nd_floats y, const int32_t *sums, const float *a, const float *s,
+                                  int64_t rows, int64_t n, bool wide)
+{
+    const float scale = *s;
+    const int64_t count = rows * n, step = (int64_t)gridDim.x * blockDim.x * ND_WIDE;
+    int64_t i = ((int64_t)blockIdx.x * blockDim.x + threadIdx.x) * ND_WIDE;
+    for (; i < count; i += step) {
+        float x[ND_WIDE];
+        if (wide) { /* n is a multiple of 8: one row */
+            const uint4 *from = reinterpret_cast<const uint4 *>(sums + i);
+            const uint4 low = from[0], high = from[1];
+            const float factor = scale * (a[i / n] / 127.0f);
+            x[0] = (float)(int32_t)low.x * factor, x[1] = (float)(int32_t)low.y * factor;
+            x[2] = (float)(int32_t)low.z * factor, x[3] = (float)(int32_t)low.w * factor;
+            x[4] = (float)(int32_t)high.x * factor, x[5] = (float)(int32_t)high.y * factor;
+            x[6] = (float)(int32_t)high.z * factor, x[7] = (float)(int32_t)high.w * factor;
+        } else {
+            for (int j = 0; j < ND_WIDE; j++)
+                x[j] =
+                    i + j < count ? (float)sums[i + j] * (scale * (a[(i + j) / n] / 127.0f)) : 0.0f;
+        }
+        nd_store_wide(y, i, count - i, wide, x);
+    }
+}
+
+/* x = q a/127, or the codes themselves with a NULL. */
+__global__ void expand_kernel(nd_floats x, const int8_t *q, const float *a, int64_t rows, int64_t n,
+                              bool wide)
+{
+    const int64_t count = rows * n, step = (int64_t)gridDim.x * blockDim.x * ND_WIDE;
+    int64_t i = ((int64_t)blockIdx.x * blockDim.x + threadIdx.x) * ND_WIDE;
+    for (; i < count; i += step) {
+        int code[ND_WIDE];
+        float out[ND_WIDE];
+        nd_load_codes(q + i, count - i, wide, code);
+        for (int j = 0; j < ND_WIDE; j++)
+            out[j] = (float)code[j];
+        if (a && wide) {
+            const float factor = a[i / n] / 127.0f;
+            for (int j = 0; j < ND_WIDE; j++)
+                out[j] *= factor;
+        } else if (a) {
+            for (int j = 0; j < ND_WIDE; j++)
+                out[j] *= i + j < count ? a[(i + j) / n] / 127.0f : 0.0f;
+        }
+        nd_store_wide(x, i, count - i, wide, out);
+    }
+}
+
+static nd_status expand(nd_cuda *cuda, nd_view x, nd_cview q, const float *a)
+{
+    const int64_t count = nd_view_count(q);
+    const bool wide = nd_aligned(q.cols, x.data, q.data);
+    ND_CUDA_TRY(ND_LAUNCH(expand_kernel, dim3(nd_blocks_for(nd_ceil(count, ND_WIDE), 256, 1 << 16)),
+                          dim3(256), 0, cuda->stream, nd_floats_of(x),
+                          static_cast<const int8_t *>(q.data), a, q.rows, q.cols, wide));
+    return ND_OK;
+}
+
+static bool scales_fit(nd_cview c, nd_cview s)
+{
+    return s.dtype == ND_F32 && ((s.rows == 1 && s.cols == 1) ||
+                                 (s.rows == c.rows && s.cols > 0 && c.cols % s.cols == 0));
+}
+
+static bool is_single(nd_cview s)
+{
+    return s.rows == 1 && s.cols == 1;
+}
+
+static nd_status ternary_gemm_cuda(nd_backend *b, nd_view y, nd_cview q, nd_cview a, nd_cview c,
+                                   nd_cview s)
+{
+    nd_cuda *cuda = nd_cuda_of(b);
+    ND_REQUIRE(nd_is_wide_type(y.dtype) && q.dtype == ND_I8 && a.dtype == ND_F32);
+    ND_REQUIRE(c.dtype == ND_I8 && y.rows == q.rows && a.rows == q.rows);
+    ND_REQUIRE(y.cols == c.rows && q.cols == c.cols && scales_fit(c, s));
+    if (y.rows * y.cols == 0)
+        return ND_OK;
+    const float *scales = static_cast<const float *>(s.data);
+    const float *maxima = static_cast<const float *>(a.data);
+    const bool grouped = !is_single(s);
+    if (!grouped && !cuda->own_int8) {
+        void *sums;
+        bool done = false;
+        ND_TRY(nd_cuda_room(cuda, (size_t)(y.rows * y.cols) * sizeof(int32_t), &sums));
+        nd_matmul product;
+        memset(&product, 0, sizeof product);
+        product.type = ND_I8;
+        product.c_type = ND_I32;
+        product.transpose_b = true;
+        product.m = y.rows;
+        product.n = y.cols;
+        product.k = q.cols;
+        product.a = q.data;
+        product.b = c.data;
+        product.c = sums;
+        product.alpha = 1.0f;
+        ND_TRY(nd_cuda_matmul(cuda, &product, &done));
+        if (done) {
+            const bool wide = nd_aligned(y.cols, y.data);
+            ND_CUDA_TRY(ND_LAUNCH(
+                scale_rows_kernel,
+                dim3(nd_blocks_for(nd_ceil(y.rows * y.cols, ND_WIDE), 256, 1 << 16)), dim3(256), 0,
+                cuda->stream, nd_floats_of(y), static_cast<const int32_t *>(sums), maxima, scales,
+                y.rows, y.cols, wide));
+            return ND_OK;
+        }
+    }
+    return nd_cuda_int8_product(cuda, y, q, maxima, c, scales, grouped ? s.cols : 0);
+}
+
+static nd_status ternary_gemm_dx_cuda(nd_backend *b, nd_view dx, nd_cview dy, nd_cview c,
+                                      nd_cview s, float beta)
+{
+    nd_cuda *cuda = nd_cuda_of(b);
+    ND_REQUIRE(nd_is_wide_type(dx.dtype) && nd_is_wide_type(dy.dtype) && c.dtype == ND_I8);
+    ND_REQUIRE(dx.rows == dy.rows && dx.cols == c.cols && dy.cols == c.rows && scales_fit(c, s));
+    if (dx.rows * dx.cols == 0)
+        return ND_OK;
+    const bool narrow_result = dy.dtype == ND_F32 && dx.dtype == ND_BF16;
+    const size_t weight = nd_room_bytes(nd_view_count(c), nd_dtype_size(dy.dtype));
+    const size_t result = narrow_result ? nd_room_bytes(dx.rows * dx.cols, sizeof(float)) : 0;
+    void *room;
+    ND_TRY(nd_cuda_room(cuda, weight + result, &room));
+    const nd_view w = nd_view_of(room, dy.dtype, c.rows, c.cols);
+    if (is_single(s))
+        ND_TRY(expand(cuda, w, c, NULL));
+    else
+        ND_TRY(b->ops.dequantize_codes(b, w, c, s));
+    nd_matmul product;
+    memset(&product, 0, sizeof product);
+    product.type = dy.dtype;
+    product.c_type = narrow_result ? ND_F32 : dx.dtype;
+    product.m = dx.rows;
+    product.n = dx.cols;
+    product.k = dy.cols;
+    product.a = dy.data;
+    product.b = w.data;
+    product.c = narrow_result ? static_cast<char *>(room) + weight : dx.data;
+    product.alpha = 1.0f;
+    product.alpha_device = is_single(s) ? static_cast<const float *>(s.data) : NULL;
+    product.beta = narrow_result ? 0.0f : beta;
+    ND_TRY(nd_cuda_product(cuda, &product));
+    if (!narrow_result)
+        return ND_OK;
+    return nd_cuda_axpby(cuda, dx, 1.0f, nd_cview_of(product.c, ND_F32, dx.rows, dx.cols), beta);
+}
+
+static nd_status ternary_gemm_dw_cuda(nd_backend *b, nd_view dw, nd_cview dy, nd_cview q,
+                                      nd_cview a, float beta)
+{
+    nd_cuda *cuda = nd_cuda_of(b);
+    ND_REQUIRE(dw.dtype == ND_F32 && nd_is_wide_type(dy.dtype));
+    ND_REQUIRE(q.dtype == ND_I8 && a.dtype == ND_F32 && a.rows == q.rows && dy.rows == q.rows);
+    ND_REQUIRE(dw.rows == dy.cols && dw.cols == q.cols);
+    if (dw.rows * dw.cols == 0)
+        return ND_OK;
+    if (q.rows == 0) /* no token: nothing but beta */
+        return beta != 0.0f ? ND_OK : b->ops.zero(b, dw.data, nd_view_bytes(nd_read(dw)));
+    void *room;
+    ND_TRY(nd_cuda_room(cuda, nd_room_bytes(nd_view_count(q), nd_dtype_size(dy.dtype)), &room));
+    const nd_view x = nd_view_of(room, dy.dtype, q.rows, q.cols);
+    ND_TRY(expand(cuda, x, q, static_cast<const float *>(a.data)));
+    nd_matmul product;
+    memset(&product, 0, sizeof product);
+    product.type = dy.dtype;
+    product.c_type = ND_F32;
+    product.transpose_a = true;
+    product.m = dw.rows;
+    product.n = dw.cols;
+    product.k = dy.rows;
+    product.a = dy.data;
+    product.b = x.data;
+    product.c = dw.data;
+    product.alpha = 1.0f;
+    product.beta = beta;
+    return nd_cuda_product(cuda, &product);
+}
+
+void nd_cuda_fill_ternary(nd_backend_ops *ops)
+{
+    ops->ternary_gemm = ternary_gemm_cuda;
+    ops->ternary_gemm_dx = ternary_gemm_dx_cuda;
+    ops->ternary_gemm_dw = ternary_gemm_dw_cuda;
+}

@@ -1,0 +1,20 @@
+/* The table that a backend starts from: every op says that it is missing. */
+#ifndef ND_CUDA_UNFILLED_H
+#define ND_CUDA_UNFILLED_H
+
+#include "core/backend.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+void nd_unfilled_ops(nd_backend_ops *ops);
+
+/* How many ops are still missing, or empty. */
+int nd_unfilled_count(const nd_backend_ops *ops);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

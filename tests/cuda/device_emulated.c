@@ -1,0 +1,11 @@
+/* The device of the conformance suites: the kernels of cuda/ on the host. */
+#include "core/conformance.h"
+#include "cuda/emulated_backend.h"
+
+nd_status nd_conformance_device(nd_backend **backend)
+{
+    /* Every other one uses the project's own int8 product. */
+    static int made;
+    const nd_cuda_options options = {.own_int8 = made++ % 2 == 1};
+    return nd_emulated_backend_create(&options, backend);
+}

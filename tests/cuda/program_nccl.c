@@ -1,0 +1,89 @@
+/* NCCL with the ranks it was started with (one GPU each; one rank alone will do): sums along the tree and
+ * flat, and a broadcast, on device memory. Exits 0 when all is right, 77 without a GPU. */
+#include "cuda_backend.h"
+#include "device_choice.h"
+#include "nccl_comm.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+#define DO(expression)                                                                             \
+    do {                                                                                           \
+        if ((expression) != ND_OK) {                                                               \
+            fprintf(stderr, "%s: %s\n", #expression, nd_error_get()->message);                     \
+            return 1;                                                                              \
+        }                                                                                          \
+    } while (0)
+
+enum { COUNT = 100003 };
+
+/* Leaf `rank` of piece p holds rank + p + 1 everywhere. */
+static int reduce(nd_comm *comm, nd_backend *b, int64_t leaves_a_rank)
+{
+    static float host[COUNT];
+    const int pieces = comm->size;
+    const int slots = leaves_a_rank > 1 ? 2 : 1; /* of three leaves: a pair and one */
+    nd_comm_piece list[pieces];
+    float *memory[pieces][2];
+    for (int p = 0; p < pieces; p++) {
+        for (int slot = 0; slot < slots; slot++) {
+            void *at = NULL;
+            for (int i = 0; i < COUNT; i++)
+                host[i] = (float)((comm->rank + p + 1) * (leaves_a_rank > 1 && slot == 0 ? 2 : 1));
+            DO(b->ops.allocate(b, sizeof host, &at));
+            DO(b->ops.upload(b, at, host, sizeof host));
+            memory[p][slot] = at;
+        }
+        list[p] = (nd_comm_piece){.slots = memory[p], .count = COUNT, .owner = p};
+    }
+    DO(comm->ops.reduce_to_owners(comm, (nd_comm_split){leaves_a_rank * comm->size}, list, pieces));
+    double expected = 0.0;
+    for (int r = 0; r < comm->size; r++)
+        expected += (double)leaves_a_rank * (r + comm->rank + 1);
+    DO(b->ops.download(b, host, list[comm->rank].result, sizeof host));
+    for (int i = 0; i < COUNT; i++)
+        if ((double)host[i] != expected) {
+            fprintf(stderr, "rank %d: %g, expected %g\n", comm->rank, (double)host[i], expected);
+            return 1;
+        }
+    for (int p = 0; p < pieces; p++)
+        for (int slot = 0; slot < slots; slot++)
+            b->ops.release(b, memory[p][slot], sizeof host);
+    return 0;
+}
+
+int main(void)
+{
+    char reason[256];
+    nd_cuda_options options = {0};
+    nd_comm *comm = NULL;
+    nd_backend *b = NULL;
+    const int devices = nd_cuda_device_count(reason, sizeof reason);
+    if (devices == 0) {
+        printf("SKIPPED: no CUDA device: %s\n", reason);
+        return 77;
+    }
+    DO(nd_comm_create(&comm));
+    DO(nd_choose_device(true, devices, comm->local_rank, comm->local_size, reason,
+                        &options.device));
+    DO(nd_cuda_backend_create(&options, &b));
+    nd_comm_set_device(comm, b);
+    DO(nd_nccl_attach(comm, b));
+    if (reduce(comm, b, 1) || (comm->size == 1 ? 0 : reduce(comm, b, 3)))
+        return 1;
+    int value = 1000 + comm->rank;
+    void *memory = NULL;
+    DO(b->ops.allocate(b, sizeof value, &memory));
+    DO(b->ops.upload(b, memory, &value, sizeof value));
+    DO(comm->ops.broadcast_device(comm, memory, sizeof value, comm->size - 1));
+    DO(b->ops.download(b, &value, memory, sizeof value));
+    if (value != 999 + comm->size)
+        return 1;
+    b->ops.release(b, memory, sizeof value);
+    nd_nccl_detach(comm);
+    nd_comm_set_device(comm, NULL);
+    nd_backend_destroy(b);
+    nd_comm_destroy(comm);
+    printf("NCCL: right\n");
+    return 0;
+}

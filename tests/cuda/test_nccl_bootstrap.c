@@ -1,0 +1,106 @@
+/* How ranks meet for NCCL, with other ranks played by a fake comm. */
+#include "nccl_bootstrap.h"
+#include "support/support.h"
+
+#include <string.h>
+
+/* What the other ranks say in each allgather, and what happened here. */
+typedef struct meeting {
+    nd_comm comm;
+    int others[4]; /* the status every other rank reports in the n-th agreement */
+    int agreements;
+    int failing_rank;
+    char trace[128];
+    char id[ND_NCCL_ID_BYTES];
+    nd_status library, made, joined;
+} meeting;
+
+static meeting m;
+
+static nd_status fake_allgather(nd_comm *comm, void *all, const void *mine, size_t bytes)
+{
+    int *codes = all;
+    cr_assert_eq(bytes, sizeof(int));
+    for (int r = 0; r < comm->size; r++)
+        codes[r] = r == m.failing_rank ? m.others[m.agreements] : ND_OK;
+    memcpy(&codes[comm->rank], mine, sizeof(int));
+    m.agreements++;
+    strcat(m.trace, "agree ");
+    return ND_OK;
+}
+
+static nd_status fake_broadcast(nd_comm *comm, void *data, size_t bytes, int root)
+{
+    cr_assert(root == 0 && bytes == ND_NCCL_ID_BYTES);
+    if (comm->rank != 0)
+        memset(data, 'x', bytes);
+    strcat(m.trace, "broadcast ");
+    return ND_OK;
+}
+
+static nd_status open_library(void *context)
+{
+    (void)context;
+    strcat(m.trace, "open ");
+    return m.library == ND_OK ? ND_OK : ND_FAIL(m.library, "no libnccl.so.2");
+}
+
+static nd_status make_id(void *context, void *id)
+{
+    (void)context;
+    memset(id, 'i', ND_NCCL_ID_BYTES);
+    strcat(m.trace, "id ");
+    return m.made == ND_OK ? ND_OK : ND_FAIL(m.made, "no id");
+}
+
+static nd_status join(void *context, const void *id, int size, int rank)
+{
+    (void)context;
+    cr_assert(size == m.comm.size && rank == m.comm.rank);
+    memcpy(m.id, id, sizeof m.id);
+    strcat(m.trace, "join ");
+    return m.joined == ND_OK ? ND_OK : ND_FAIL(m.joined, "cannot join");
+}
+
+static nd_status meet(int rank)
+{
+    static const nd_nccl_steps steps = {open_library, make_id, join, NULL};
+    m.comm = (nd_comm){.rank = rank, .size = 4, .local_rank = rank, .local_size = 4};
+    m.comm.ops.allgather = fake_allgather;
+    m.comm.ops.broadcast = fake_broadcast;
+    return nd_nccl_bootstrap(&m.comm, &steps);
+}
+
+Test(nccl, rank_0_makes_the_id_and_all_join_with_it)
+{
+    m = (meeting){.failing_rank = -1};
+    ND_ASSERT_OK(meet(0));
+    cr_assert_str_eq(m.trace, "open id agree broadcast join agree ");
+    cr_assert_eq(m.id[100], 'i');
+    m = (meeting){.failing_rank = -1};
+    ND_ASSERT_OK(meet(3));
+    cr_assert_str_eq(m.trace, "open agree broadcast join agree ");
+    cr_assert_eq(m.id[100], 'x');
+}
+
+Test(nccl, nobody_joins_when_a_library_or_the_id_is_missing)
+{
+    m = (meeting){.failing_rank = 2, .others = {ND_EINTERNAL}};
+    ND_ASSERT_FAILS(meet(0), ND_EPEER, "rank 0 of 4: rank 2 could not prepare NCCL");
+    cr_assert_str_eq(m.trace, "open id agree ");
+    m = (meeting){.failing_rank = -1, .library = ND_EINTERNAL};
+    ND_ASSERT_FAILS(meet(1), ND_EINTERNAL, "no libnccl.so.2");
+    cr_assert_str_eq(m.trace, "open agree ");
+    m = (meeting){.failing_rank = -1, .made = ND_EPEER};
+    ND_ASSERT_FAILS(meet(0), ND_EPEER, "no id");
+    cr_assert_str_eq(m.trace, "open id agree ");
+}
+
+Test(nccl, all_hear_that_one_could_not_join)
+{
+    m = (meeting){.failing_rank = 3, .others = {ND_OK, ND_EPEER}};
+    ND_ASSERT_FAILS(meet(1), ND_EPEER, "rank 1 of 4: rank 3 could not join the NCCL communicator");
+    m = (meeting){.failing_rank = -1, .joined = ND_EPEER};
+    ND_ASSERT_FAILS(meet(1), ND_EPEER, "cannot join");
+    cr_assert_str_eq(m.trace, "open agree broadcast join agree ");
+}

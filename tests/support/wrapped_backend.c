@@ -1,0 +1,580 @@
+#include "support/wrapped_backend.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+/* One argument of an op. */
+typedef struct argument {
+    void **data; /* where the op's copy of the pointer stands: replaced for the inner op */
+    size_t bytes;
+    bool written;
+} argument;
+
+enum { REGIONS_MAX = 4096, MARGIN = 256, MARGIN_BYTE = 0xa5 };
+
+/* remote: an untouchable range and the memory it stands for. mirror: a range of host memory and the
+ * device memory that holds it during one op. */
+typedef struct region {
+    char *outside;
+    char *inside;
+    size_t bytes;
+    bool written;
+} region;
+
+typedef struct wrapper {
+    nd_backend *inner;
+    nd_status (*enter)(struct wrapper *w, const char *op, argument *list, int count);
+    nd_status (*leave)(struct wrapper *w, const char *op);
+    region regions[REGIONS_MAX];
+    int count;
+} wrapper;
+
+static wrapper *wrapper_of(const nd_backend *b)
+{
+    return b->context;
+}
+
+static nd_backend *inner_of(const nd_backend *b)
+{
+    return wrapper_of(b)->inner;
+}
+
+/* -- remote ------------------------------------------------------------------------------------- */
+
+static char *translate(const wrapper *w, const void *outside, size_t bytes)
+{
+    const char *at = outside;
+    for (int i = 0; i < w->count; i++) {
+        const region *r = &w->regions[i];
+        if (at >= r->outside && at + bytes <= r->outside + r->bytes)
+            return r->inside + (at - r->outside);
+    }
+    return NULL;
+}
+
+static nd_status remote_enter(wrapper *w, const char *op, argument *list, int count)
+{
+    for (int i = 0; i < count; i++) {
+        if (!*list[i].data || list[i].bytes == 0)
+            continue;
+        char *inside = translate(w, *list[i].data, list[i].bytes);
+        if (!inside)
+            return ND_FAIL(ND_EINTERNAL, "%s: argument %d (%zu bytes) is not the backend's memory",
+                           op, i, list[i].bytes);
+        *list[i].data = inside;
+    }
+    return ND_OK;
+}
+
+static nd_status remote_leave(wrapper *w, const char *op)
+{
+    (void)w, (void)op;
+    return ND_OK;
+}
+
+static nd_status remote_allocate(nd_backend *b, size_t bytes, void **memory)
+{
+    wrapper *w = wrapper_of(b);
+    void *inside = NULL;
+    *memory = NULL;
+    if (bytes == 0)
+        return ND_OK;
+    if (w->count == REGIONS_MAX)
+        return ND_FAIL(ND_ENOMEM, "remote: too many allocations");
+    ND_TRY(w->inner->ops.allocate(w->inner, bytes, &inside));
+    void *outside =
+        mmap(NULL, bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (outside == MAP_FAILED) {
+        w->inner->ops.release(w->inner, inside, bytes);
+        return ND_FAIL(ND_ENOMEM, "remote: no addresses for %zu bytes", bytes);
+    }
+    w->regions[w->count++] = (region){outside, inside, bytes, false};
+    *memory = outside;
+    return ND_OK;
+}
+
+static void remote_release(nd_backend *b, void *memory, size_t bytes)
+{
+    wrapper *w = wrapper_of(b);
+    for (int i = 0; i < w->count; i++)
+        if (memory && w->regions[i].outside == memory) {
+            w->inner->ops.release(w->inner, w->regions[i].inside, bytes);
+            munmap(memory, bytes);
+            w->regions[i] = w->regions[--w->count];
+            return;
+        }
+}
+
+static nd_status remote_upload(nd_backend *b, void *device, const void *host, size_t bytes)
+{
+    wrapper *w = wrapper_of(b);
+    argument to = {&device, bytes, true};
+    if (translate(w, host, 1))
+        return ND_FAIL(ND_EINTERNAL, "upload: the source is the backend's memory");
+    ND_TRY(remote_enter(w, "upload", &to, 1));
+    return w->inner->ops.upload(w->inner, device, host, bytes);
+}
+
+static nd_status remote_download(nd_backend *b, void *host, const void *device, size_t bytes)
+{
+    wrapper *w = wrapper_of(b);
+    void *from = (void *)(uintptr_t)device;
+    argument source = {&from, bytes, false};
+    if (translate(w, host, 1))
+        return ND_FAIL(ND_EINTERNAL, "download: the destination is the backend's memory");
+    ND_TRY(remote_enter(w, "download", &source, 1));
+    return w->inner->ops.download(w->inner, host, from, bytes);
+}
+
+/* -- mirror ------------------------------------------------------------------------------------- */
+
+static bool overlap(const region *r, const char *at, size_t bytes)
+{
+    return at < r->outside + r->bytes && r->outside < at + bytes;
+}
+
+static void add_range(wrapper *w, char *at, size_t bytes, bool written)
+{
+    region grown = {at, NULL, bytes, written};
+    for (int i = 0; i < w->count;) {
+        region *r = &w->regions[i];
+        if (!overlap(r, grown.outside, grown.bytes)) {
+            i++;
+            continue;
+        }
+        char *first = r->outside < grown.outside ? r->outside : grown.outside;
+        char *last = r->outside + r->bytes, *end = grown.outside + grown.bytes;
+        last = last > end ? last : end;
+        grown = (region){first, NULL, (size_t)(last - first), grown.written || r->written};
+        *r = w->regions[--w->count];
+        i = 0;
+    }
+    w->regions[w->count++] = grown;
+}
+
+static nd_status mirror_enter(wrapper *w, const char *op, argument *list, int count)
+{
+    nd_backend *b = w->inner;
+    unsigned char margin[MARGIN];
+    (void)op;
+    memset(margin, MARGIN_BYTE, sizeof margin);
+    w->count = 0;
+    for (int i = 0; i < count; i++)
+        if (*list[i].data && list[i].bytes > 0)
+            add_range(w, *list[i].data, list[i].bytes, list[i].written);
+    for (int i = 0; i < w->count; i++) {
+        region *r = &w->regions[i];
+        void *memory = NULL;
+        ND_TRY(b->ops.allocate(b, r->bytes + MARGIN, &memory));
+        r->inside = memory;
+        ND_TRY(b->ops.upload(b, r->inside, r->outside, r->bytes));
+        ND_TRY(b->ops.upload(b, r->inside + r->bytes, margin, sizeof margin));
+    }
+    for (int i = 0; i < count; i++)
+        if (*list[i].data && list[i].bytes > 0)
+            *list[i].data = translate(w, *list[i].data, list[i].bytes);
+    return ND_OK;
+}
+
+static nd_status mirror_leave(wrapper *w, const char *op)
+{
+    nd_backend *b = w->inner;
+    nd_status status = b->ops.synchronize(b);
+    for (int i = 0; i < w->count; i++) {
+        region *r = &w->regions[i];
+        unsigned char margin[MARGIN];
+        if (status == ND_OK && r->written)
+            status = b->ops.download(b, r->outside, r->inside, r->bytes);
+        if (status == ND_OK)
+            status = b->ops.download(b, margin, r->inside + r->bytes, sizeof margin);
+        for (int j = 0; status == ND_OK && j < MARGIN; j++)
+            if (margin[j] != MARGIN_BYTE)
+                status = ND_FAIL(ND_EINTERNAL, "%s wrote %d bytes behind an argument of %zu", op, j,
+                                 r->bytes);
+        b->ops.release(b, r->inside, r->bytes + MARGIN);
+    }
+    w->count = 0;
+    return status;
+}
+
+static nd_status mirror_allocate(nd_backend *b, size_t bytes, void **memory)
+{
+    (void)b;
+    *memory = bytes > 0 ? calloc(1, (bytes + 63) / 64 * 64) : NULL;
+    return bytes == 0 || *memory ? ND_OK : ND_FAIL(ND_ENOMEM, "mirror: no %zu bytes", bytes);
+}
+
+static void mirror_release(nd_backend *b, void *memory, size_t bytes)
+{
+    (void)b, (void)bytes;
+    free(memory);
+}
+
+static nd_status mirror_move(nd_backend *b, void *to, const void *from, size_t bytes)
+{
+    (void)b;
+    if (bytes > 0)
+        memcpy(to, from, bytes);
+    return ND_OK;
+}
+
+/* -- ops ---------------------------------------------------------------------------------------- */
+
+#define VIEW(v, is_written)                                                                        \
+    (argument)                                                                                     \
+    {                                                                                              \
+        (void **)(uintptr_t) & (v).data, (size_t)((v).rows * (v).cols) * nd_dtype_size((v).dtype), \
+            is_written                                                                             \
+    }
+#define IN(v) VIEW(v, false)
+#define OUT(v) VIEW(v, true)
+#define BYTES(pointer, count, is_written)                                                          \
+    (argument)                                                                                     \
+    {                                                                                              \
+        (void **)(uintptr_t) & (pointer), count, is_written                                        \
+    }
+
+/* Runs `call` of the backend `i` with the arguments translated. */
+#define WRAP(op, call, ...)                                                                        \
+    wrapper *w = wrapper_of(b);                                                                    \
+    nd_backend *i = w->inner;                                                                      \
+    argument list[] = {__VA_ARGS__};                                                               \
+    nd_status status = w->enter(w, #op, list, (int)(sizeof list / sizeof *list));                  \
+    if (status == ND_OK)                                                                           \
+        status = i->ops.op call;                                                                   \
+    const nd_status left = w->leave(w, #op);                                                       \
+    return status != ND_OK ? status : left
+
+static nd_status wrapped_copy(nd_backend *b, void *to, const void *from, size_t bytes)
+{
+    WRAP(copy, (i, to, from, bytes), BYTES(to, bytes, true), BYTES(from, bytes, false));
+}
+
+static nd_status wrapped_zero(nd_backend *b, void *memory, size_t bytes)
+{
+    WRAP(zero, (i, memory, bytes), BYTES(memory, bytes, true));
+}
+
+static nd_status wrapped_ternarize(nd_backend *b, nd_view c, nd_view s, nd_cview x)
+{
+    WRAP(ternarize, (i, c, s, x), OUT(c), OUT(s), IN(x));
+}
+
+static nd_status wrapped_pack_codes(nd_backend *b, nd_view packed, nd_cview c)
+{
+    WRAP(pack_codes, (i, packed, c), OUT(packed), IN(c));
+}
+
+static nd_status wrapped_unpack_codes(nd_backend *b, nd_view c, nd_cview packed)
+{
+    WRAP(unpack_codes, (i, c, packed), OUT(c), IN(packed));
+}
+
+static nd_status wrapped_dequantize_codes(nd_backend *b, nd_view x, nd_cview c, nd_cview s)
+{
+    WRAP(dequantize_codes, (i, x, c, s), OUT(x), IN(c), IN(s));
+}
+
+static nd_status wrapped_quantize_rows(nd_backend *b, nd_view q, nd_view a, nd_cview x)
+{
+    WRAP(quantize_rows, (i, q, a, x), OUT(q), OUT(a), IN(x));
+}
+
+static nd_status wrapped_ternary_gemm(nd_backend *b, nd_view y, nd_cview q, nd_cview a, nd_cview c,
+                                      nd_cview s)
+{
+    WRAP(ternary_gemm, (i, y, q, a, c, s), OUT(y), IN(q), IN(a), IN(c), IN(s));
+}
+
+static nd_status wrapped_ternary_gemm_dx(nd_backend *b, nd_view dx, nd_cview dy, nd_cview c,
+                                         nd_cview s, float beta)
+{
+    WRAP(ternary_gemm_dx, (i, dx, dy, c, s, beta), OUT(dx), IN(dy), IN(c), IN(s));
+}
+
+static nd_status wrapped_ternary_gemm_dw(nd_backend *b, nd_view dw, nd_cview dy, nd_cview q,
+                                         nd_cview a, float beta)
+{
+    WRAP(ternary_gemm_dw, (i, dw, dy, q, a, beta), OUT(dw), IN(dy), IN(q), IN(a));
+}
+
+static nd_status wrapped_gemm(nd_backend *b, nd_view c, nd_cview a, bool transpose_a, nd_cview bb,
+                              bool transpose_b, float alpha, float beta)
+{
+    WRAP(gemm, (i, c, a, transpose_a, bb, transpose_b, alpha, beta), OUT(c), IN(a), IN(bb));
+}
+
+static nd_status wrapped_gemm_symmetric(nd_backend *b, nd_view c, nd_cview a, bool transpose_a,
+                                        float alpha)
+{
+    WRAP(gemm_symmetric, (i, c, a, transpose_a, alpha), OUT(c), IN(a));
+}
+
+static nd_status wrapped_rmsnorm(nd_backend *b, nd_view y, nd_view r, nd_cview x, nd_cview g)
+{
+    WRAP(rmsnorm, (i, y, r, x, g), OUT(y), OUT(r), IN(x), IN(g));
+}
+
+static nd_status wrapped_rmsnorm_quantize(nd_backend *b, nd_view q, nd_view a, nd_view r,
+                                          nd_cview x, nd_cview g)
+{
+    WRAP(rmsnorm_quantize, (i, q, a, r, x, g), OUT(q), OUT(a), OUT(r), IN(x), IN(g));
+}
+
+static nd_status wrapped_rmsnorm_backward(nd_backend *b, nd_view dx, nd_view dw, nd_cview dy,
+                                          nd_cview x, nd_cview g, nd_cview r, float beta)
+{
+    WRAP(rmsnorm_backward, (i, dx, dw, dy, x, g, r, beta), OUT(dx), OUT(dw), IN(dy), IN(x), IN(g),
+         IN(r));
+}
+
+static nd_status wrapped_swiglu(nd_backend *b, nd_view h, nd_cview gate, nd_cview up)
+{
+    WRAP(swiglu, (i, h, gate, up), OUT(h), IN(gate), IN(up));
+}
+
+static nd_status wrapped_swiglu_rmsnorm_quantize(nd_backend *b, nd_view q, nd_view a, nd_view r,
+                                                 nd_cview gate, nd_cview up, nd_cview g)
+{
+    WRAP(swiglu_rmsnorm_quantize, (i, q, a, r, gate, up, g), OUT(q), OUT(a), OUT(r), IN(gate),
+         IN(up), IN(g));
+}
+
+static nd_status wrapped_swiglu_backward(nd_backend *b, nd_view dgate, nd_view dup, nd_cview dh,
+                                         nd_cview gate, nd_cview up)
+{
+    WRAP(swiglu_backward, (i, dgate, dup, dh, gate, up), OUT(dgate), OUT(dup), IN(dh), IN(gate),
+         IN(up));
+}
+
+static nd_status wrapped_swiglu_rmsnorm_backward(nd_backend *b, nd_view dgate, nd_view dup,
+                                                 nd_view dw, nd_cview dy, nd_cview gate,
+                                                 nd_cview up, nd_cview g, nd_cview r)
+{
+    WRAP(swiglu_rmsnorm_backward, (i, dgate, dup, dw, dy, gate, up, g, r), OUT(dgate), OUT(dup),
+         OUT(dw), IN(dy), IN(gate), IN(up), IN(g), IN(r));
+}
+
+static nd_status wrapped_rope(nd_backend *b, nd_view x, const nd_rope_params *params)
+{
+    nd_rope_params p = *params;
+    WRAP(rope, (i, x, &p), OUT(x), IN(p.rows));
+}
+
+static nd_status wrapped_add(nd_backend *b, nd_view y, nd_cview x, nd_cview z)
+{
+    WRAP(add, (i, y, x, z), OUT(y), IN(x), IN(z));
+}
+
+static nd_status wrapped_attention(nd_backend *b, nd_view o, nd_view lse, nd_cview q, nd_cview k,
+                                   nd_cview v, const nd_attention_shape *shape)
+{
+    nd_attention_shape s = *shape;
+    WRAP(attention, (i, o, lse, q, k, v, &s), OUT(o), OUT(lse), IN(q), IN(k), IN(v), IN(s.rows));
+}
+
+static nd_status wrapped_gather_rows(nd_backend *b, nd_view y, nd_cview x, nd_cview rows)
+{
+    WRAP(gather_rows, (i, y, x, rows), OUT(y), IN(x), IN(rows));
+}
+
+static nd_status wrapped_attention_backward(nd_backend *b, nd_view dq, nd_view dk, nd_view dv,
+                                            nd_cview dout, nd_cview o, nd_cview lse, nd_cview q,
+                                            nd_cview k, nd_cview v, const nd_attention_shape *shape)
+{
+    nd_attention_shape s = *shape;
+    WRAP(attention_backward, (i, dq, dk, dv, dout, o, lse, q, k, v, &s), OUT(dq), OUT(dk), OUT(dv),
+         IN(dout), IN(o), IN(lse), IN(q), IN(k), IN(v), IN(s.rows));
+}
+
+static nd_status wrapped_embedding(nd_backend *b, nd_view x, nd_cview table, nd_cview tokens)
+{
+    WRAP(embedding, (i, x, table, tokens), OUT(x), IN(table), IN(tokens));
+}
+
+static nd_status wrapped_embedding_backward(nd_backend *b, nd_view dtable, nd_cview dx,
+                                            nd_cview tokens)
+{
+    WRAP(embedding_backward, (i, dtable, dx, tokens), OUT(dtable), IN(dx), IN(tokens));
+}
+
+static nd_status wrapped_cross_entropy(nd_backend *b, nd_view nll, nd_view total, nd_view logits,
+                                       nd_cview targets, const nd_cross_entropy_params *params)
+{
+    WRAP(cross_entropy, (i, nll, total, logits, targets, params), OUT(nll), OUT(total), OUT(logits),
+         IN(targets));
+}
+
+static nd_status wrapped_sum_squares(nd_backend *b, nd_view out, nd_cview x)
+{
+    WRAP(sum_squares, (i, out, x), OUT(out), IN(x));
+}
+
+static nd_status wrapped_sum(nd_backend *b, nd_view out, nd_cview x)
+{
+    WRAP(sum, (i, out, x), OUT(out), IN(x));
+}
+
+static nd_status wrapped_axpby(nd_backend *b, nd_view y, float alpha, nd_cview x, float beta)
+{
+    WRAP(axpby, (i, y, alpha, x, beta), OUT(y), IN(x));
+}
+
+static nd_status wrapped_momentum(nd_backend *b, nd_view u, nd_view m, nd_cview g, float beta,
+                                  float scale, bool nesterov)
+{
+    WRAP(momentum, (i, u, m, g, beta, scale, nesterov), OUT(u), OUT(m), IN(g));
+}
+
+static nd_status wrapped_apply_update(nd_backend *b, nd_view x, nd_cview u,
+                                      const nd_update_params *params)
+{
+    WRAP(apply_update, (i, x, u, params), OUT(x), IN(u));
+}
+
+static nd_status wrapped_adamw(nd_backend *b, nd_view x, nd_view m, nd_view v, nd_cview g,
+                               const nd_adamw_params *params)
+{
+    WRAP(adamw, (i, x, m, v, g, params), OUT(x), OUT(m), OUT(v), IN(g));
+}
+
+static nd_status wrapped_quantize_blocks(nd_backend *b, const nd_blocks *blocks, nd_cview x)
+{
+    nd_blocks q = *blocks;
+    WRAP(quantize_blocks, (i, &q, x), OUT(q.codes), OUT(q.scales), IN(x));
+}
+
+static nd_status wrapped_dequantize_blocks(nd_backend *b, nd_view x, const nd_blocks *blocks)
+{
+    nd_blocks q = *blocks;
+    WRAP(dequantize_blocks, (i, x, &q), OUT(x), IN(q.codes), IN(q.scales));
+}
+
+static nd_status wrapped_adamw_blocks(nd_backend *b, nd_view x, const nd_blocks *first,
+                                      const nd_blocks *second, nd_cview g,
+                                      const nd_adamw_params *params)
+{
+    nd_blocks m = *first, v = *second;
+    WRAP(adamw_blocks, (i, x, &m, &v, g, params), OUT(x), OUT(m.codes), OUT(m.scales), OUT(v.codes),
+         OUT(v.scales), IN(g));
+}
+
+static nd_status wrapped_quantize_tiles(nd_backend *b, const nd_tiles *tiles, nd_cview x)
+{
+    nd_tiles q = *tiles;
+    WRAP(quantize_tiles, (i, &q, x), OUT(q.codes), OUT(q.row_max), OUT(q.column_max), IN(x));
+}
+
+static nd_status wrapped_dequantize_tiles(nd_backend *b, nd_view x, const nd_tiles *tiles,
+                                          float beta)
+{
+    nd_tiles q = *tiles;
+    WRAP(dequantize_tiles, (i, x, &q, beta), OUT(x), IN(q.codes), IN(q.row_max), IN(q.column_max));
+}
+
+static nd_status wrapped_synchronize(nd_backend *b)
+{
+    return inner_of(b)->ops.synchronize(inner_of(b));
+}
+
+static size_t wrapped_workspace_bytes(const nd_backend *b)
+{
+    return inner_of(b)->ops.workspace_bytes(inner_of(b));
+}
+
+static void wrapped_destroy(nd_backend *b)
+{
+    nd_backend_destroy(inner_of(b));
+    free(b->context);
+    free(b);
+}
+
+static const nd_backend_ops wrapped_ops = {
+    .destroy = wrapped_destroy,
+    .workspace_bytes = wrapped_workspace_bytes,
+    .copy = wrapped_copy,
+    .zero = wrapped_zero,
+    .synchronize = wrapped_synchronize,
+    .ternarize = wrapped_ternarize,
+    .pack_codes = wrapped_pack_codes,
+    .unpack_codes = wrapped_unpack_codes,
+    .dequantize_codes = wrapped_dequantize_codes,
+    .quantize_rows = wrapped_quantize_rows,
+    .ternary_gemm = wrapped_ternary_gemm,
+    .ternary_gemm_dx = wrapped_ternary_gemm_dx,
+    .ternary_gemm_dw = wrapped_ternary_gemm_dw,
+    .gemm = wrapped_gemm,
+    .gemm_symmetric = wrapped_gemm_symmetric,
+    .rmsnorm = wrapped_rmsnorm,
+    .rmsnorm_quantize = wrapped_rmsnorm_quantize,
+    .rmsnorm_backward = wrapped_rmsnorm_backward,
+    .swiglu = wrapped_swiglu,
+    .swiglu_rmsnorm_quantize = wrapped_swiglu_rmsnorm_quantize,
+    .swiglu_backward = wrapped_swiglu_backward,
+    .swiglu_rmsnorm_backward = wrapped_swiglu_rmsnorm_backward,
+    .rope = wrapped_rope,
+    .add = wrapped_add,
+    .attention = wrapped_attention,
+    .gather_rows = wrapped_gather_rows,
+    .attention_backward = wrapped_attention_backward,
+    .embedding = wrapped_embedding,
+    .embedding_backward = wrapped_embedding_backward,
+    .cross_entropy = wrapped_cross_entropy,
+    .sum_squares = wrapped_sum_squares,
+    .sum = wrapped_sum,
+    .axpby = wrapped_axpby,
+    .momentum = wrapped_momentum,
+    .apply_update = wrapped_apply_update,
+    .adamw = wrapped_adamw,
+    .quantize_blocks = wrapped_quantize_blocks,
+    .dequantize_blocks = wrapped_dequantize_blocks,
+    .adamw_blocks = wrapped_adamw_blocks,
+    .quantize_tiles = wrapped_quantize_tiles,
+    .dequantize_tiles = wrapped_dequantize_tiles,
+};
+
+static nd_status create(nd_backend *inner, const wrapper *like, nd_backend_ops ops,
+                        nd_backend **backend)
+{
+    nd_backend *made = calloc(1, sizeof *made);
+    wrapper *w = calloc(1, sizeof *w);
+    if (!made || !w) {
+        free(made);
+        free(w);
+        nd_backend_destroy(inner);
+        return ND_FAIL(ND_ENOMEM, "no memory for a wrapped backend");
+    }
+    w->inner = inner;
+    w->enter = like->enter;
+    w->leave = like->leave;
+    made->ops = ops;
+    made->context = w;
+    *backend = made;
+    return ND_OK;
+}
+
+nd_status nd_remote_backend_create(nd_backend *inner, nd_backend **backend)
+{
+    static const wrapper like = {.enter = remote_enter, .leave = remote_leave};
+    nd_backend_ops ops = wrapped_ops;
+    ops.name = "remote";
+    ops.allocate = remote_allocate;
+    ops.release = remote_release;
+    ops.upload = remote_upload;
+    ops.download = remote_download;
+    return create(inner, &like, ops, backend);
+}
+
+nd_status nd_mirror_backend_create(nd_backend *inner, nd_backend **backend)
+{
+    static const wrapper like = {.enter = mirror_enter, .leave = mirror_leave};
+    nd_backend_ops ops = wrapped_ops;
+    ops.name = "mirror";
+    ops.host_memory = true;
+    ops.allocate = mirror_allocate;
+    ops.release = mirror_release;
+    ops.upload = mirror_move;
+    ops.download = mirror_move;
+    return create(inner, &like, ops, backend);
+}
