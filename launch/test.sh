@@ -94,6 +94,7 @@ sed -n 's/^\[\(PASS\|FAIL\)\] \(.*\): (\([0-9.]*\)s)$/\3 s  \2/p' "$log" | sort 
 read -r passed failed < <(awk '
     /^----------------------------------------------------------$/ { next }
     /Testing: / { if (open) failed++; open = 1 }
+    /^SKIPPED: / { open = 0 } # neither passed nor failed
     /Synthesis: Tested:/ { passed += $7; failed += $10 + $13; open = 0 }
     END { print passed + 0, failed + open }' "$log")
 
