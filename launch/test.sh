@@ -98,7 +98,7 @@ read -r passed failed < <(awk '
     /Synthesis: Tested:/ { passed += $7; failed += $10 + $13; open = 0 }
     END { print passed + 0, failed + open }' "$log")
 
-skipped=$(sed -n 's/^\[SKIP\] //p' "$log")
+skipped=$(sed -n 's/^\[SKIP\] //p; s/^SKIPPED: //p' "$log" | uniq -c | sed 's/^ *1 //; s/^ *\([0-9]*\) /\1 x /')
 [ -z "$skipped" ] || printf '\nskipped:\n%s\n' "$skipped"
 [ ${#broken[@]} -eq 0 ] || printf '\nnot in order: %s\n' "$(IFS=';'; echo "${broken[*]}")"
 printf '\n%d passed, %d failed\n' "$passed" "$failed"
