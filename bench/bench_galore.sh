@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Held-out loss and bytes of optimizer state with projected gradients against full-rank Muon at equal
-# tokens: the tables of docs/galore.md, on standard output. About a minute a run and core of this size.
+# tokens: the table of docs/galore.md, on standard output. About a minute a run and core of this size.
 #
 #   bench/bench_galore.sh --data-path DIR [--out DIR] [--binary FILE] [--seeds 'N N ...']
 #                         [--width N] [-- MORE ARGUMENTS OF nanochat_dist train]
@@ -45,7 +45,7 @@ num_layers = 4
 num_heads = 4
 num_kv_heads = 2
 ffn_mult = 3.5
-max_seq_len = 128
+max_seq_len = 256
 vocab_size = $vocab
 [training]
 total_steps = 300
@@ -54,6 +54,7 @@ micro_batch_size = 8
 seq_length = 128
 learning_rate = 0.02
 warmup_steps = 30
+entropy_weight = 0.01
 stable_ratio = 0.8
 min_lr_ratio = 0.1
 galore_rank = $((width / 4))
@@ -61,18 +62,21 @@ galore_update_freq = 10
 [logging]
 log_interval = 100
 eval_interval = 0
-eval_samples = 512
+eval_samples = 256
 checkpoint_interval = 0
 tensorboard = false
 END
 
-variants='full full8 galore galore8'
+variants='full galore rest rest8'
 keys() {
     case $1 in
     full) ;;
-    full8) echo --set training.use_8bit_optim=true ;;
     galore) echo --set training.use_galore=true ;;
-    galore8) echo --set training.use_galore=true --set training.use_8bit_optim=true ;;
+    rest) echo --set training.use_galore=true --set optimizer.galore_residual=1 ;;
+    rest8)
+        echo --set training.use_galore=true --set optimizer.galore_residual=1 \
+            --set training.use_8bit_optim=true
+        ;;
     esac
 }
 
