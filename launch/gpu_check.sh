@@ -66,8 +66,9 @@ unpack() {
         "-DCMAKE_C_FLAGS=-isystem $root/usr/include -isystem $root/usr/include/x86_64-linux-gnu"
         "-DCMAKE_CXX_FLAGS=-isystem $root/usr/include"
         "-DCMAKE_EXE_LINKER_FLAGS=-Wl,--allow-shlib-undefined -L$lib"
-        "-DOPENSSL_ROOT_DIR=$root/usr" "-DHDF5_ROOT=$root/usr"
-        -DHDF5_C_COMPILER_EXECUTABLE=HDF5_C_COMPILER_EXECUTABLE-NOTFOUND
+        "-DOPENSSL_ROOT_DIR=$root/usr"
+        -DHDF5_C_COMPILER_EXECUTABLE= "-DHDF5_hdf5_LIBRARY_RELEASE=$lib/hdf5/serial/libhdf5.so"
+        "-DHDF5_C_INCLUDE_DIR=$root/usr/include/hdf5/serial"
         -DMPI_SKIP_COMPILER_WRAPPER=ON -DMPI_C_LIB_NAMES=mpi
         "-DMPI_mpi_LIBRARY=$lib/openmpi/lib/libmpi.so"
         "-DMPI_C_HEADER_DIR=$lib/openmpi/include" "-DMPI_C_ADDITIONAL_INCLUDE_DIRS="
