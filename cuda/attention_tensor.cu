@@ -2,104 +2,11 @@
  * arXiv:2205.14135, 2307.08691). A block holds 64 queries (forward, dq) or 64 keys (dk and dv), four
  * warps of 16 each; the other side comes through shared memory in tiles, the next one on its way while
  * one is used. dq and (dk, dv) are separate kernels: each output has one owner, in a fixed order.
- *
- * A row of a tile is D elements in pieces of 8 (16 bytes), whose places are permuted by the row so that
- * eight rows read together meet no bank twice. Heads narrower than D are padded with zeros. */
-#include "attention.cuh"
+ */
+#include "attention_tiles.cuh"
 
 namespace
 {
-
-enum { ROWS = 64, THREADS = 128, QUERY_TILE = 32 };
-
-#define LOG2_E 1.44269504088896f
-
-template <int D> __device__ __forceinline__ uint16_t *piece_of(uint16_t *tile, int row, int piece)
-{
-    return tile + row * D + ((piece ^ (row & 7)) * 8);
-}
-
-/* Fragment of 16 rows x 16 columns as the left operand: columns 16 at .. 16 at + 15. */
-template <int D>
-__device__ __forceinline__ void load_left(uint32_t out[4], uint16_t *tile, int row, int at)
-{
-    const int lane = (int)threadIdx.x % 32;
-    nd_load_matrices(out, piece_of<D>(tile, row + lane % 16, 2 * at + lane / 16));
-}
-
-/* Right operands of two 8-column products whose columns are rows `row` .. row+15 of the tile and whose
- * inner dimension is the tile's columns 16 at .. 16 at + 15: {b0, b1} of the first, then the second. */
-template <int D>
-__device__ __forceinline__ void load_right(uint32_t out[4], uint16_t *tile, int row, int at)
-{
-    const int lane = (int)threadIdx.x % 32;
-    nd_load_matrices(out, piece_of<D>(tile, row + lane / 16 * 8 + lane % 8, 2 * at + lane / 8 % 2));
-}
-
-/* The same with the tile's rows as the inner dimension and its columns 16 at .. as columns. */
-template <int D>
-__device__ __forceinline__ void load_right_transposed(uint32_t out[4], uint16_t *tile, int row,
-                                                      int at)
-{
-    const int lane = (int)threadIdx.x % 32;
-    nd_load_matrices_transposed(
-        out, piece_of<D>(tile, row + lane / 8 % 2 * 8 + lane % 8, 2 * at + lane / 16));
-}
-
-/* Sums as a left operand: columns 16 at .. of 8-column results c. */
-__device__ __forceinline__ void as_left(uint32_t out[4], const float low[4], const float high[4])
-{
-    out[0] = nd_pack_bf16(low[0], low[1]);
-    out[1] = nd_pack_bf16(low[2], low[3]);
-    out[2] = nd_pack_bf16(high[0], high[1]);
-    out[3] = nd_pack_bf16(high[2], high[3]);
-}
-
-/* Starts copying COUNT rows of heads of d elements: row r of the tile from x + first + r * stride where
- * r < length, else zeros. */
-template <int D, int COUNT>
-__device__ __forceinline__ void fetch(uint16_t *tile, const uint16_t *x, int64_t first,
-                                      int64_t stride, int64_t length, int d)
-{
-    for (int i = (int)threadIdx.x; i < COUNT * (D / 8); i += THREADS) {
-        const int row = i / (D / 8), piece = i % (D / 8);
-        const bool inside = row < length && piece * 8 < d;
-        nd_copy_async(piece_of<D>(tile, row, piece),
-                      inside ? x + first + row * stride + piece * 8 : x, inside);
-    }
-}
-
-template <int N> __device__ __forceinline__ void clear(float x[N][4])
-{
-    ND_UNROLL
-    for (int i = 0; i < N; i++)
-        ND_UNROLL
-    for (int e = 0; e < 4; e++)
-        x[i][e] = 0.0f;
-}
-
-/* Stores a warp's 16 x D results, rows r and r + 8 of this thread, times a factor each. */
-template <int D>
-__device__ __forceinline__ void store_rows(uint16_t *out, int64_t stride, int64_t row, int64_t rows,
-                                           int d, const float acc[D / 8][4], float factor0,
-                                           float factor1)
-{
-    const int lane = (int)threadIdx.x % 32;
-    ND_UNROLL
-    for (int half = 0; half < 2; half++) {
-        const int64_t r = row + lane / 4 + 8 * half;
-        if (r >= rows)
-            continue;
-        const float factor = half ? factor1 : factor0;
-        ND_UNROLL
-        for (int i = 0; i < D / 8; i++) {
-            const int column = 8 * i + lane % 4 * 2;
-            if (column < d)
-                *reinterpret_cast<uint32_t *>(out + r * stride + column) =
-                    nd_pack_bf16(acc[i][2 * half] * factor, acc[i][2 * half + 1] * factor);
-        }
-    }
-}
 
 /* The sequences that a tile's rows belong to, and how far each sees. */
 struct tile_places {
@@ -338,45 +245,49 @@ __global__ void __launch_bounds__(THREADS)
             nd_copy_commit();
             nd_copy_wait<1>();
             __syncthreads();
-            float p[ROWS / 8][4], dp[ROWS / 8][4];
-            clear<ROWS / 8>(p);
-            clear<ROWS / 8>(dp);
-            ND_UNROLL
-            for (int at = 0; at < D / 16; at++) {
-                uint32_t left[4], right[4];
-                load_left<D>(left, queries, 16 * warp, at);
-                ND_UNROLL
-                for (int j = 0; j < ROWS / 16; j++) {
-                    load_right<D>(right, keys, 16 * j, at);
-                    nd_mma_bf16(p[2 * j], left, right[0], right[1]);
-                    nd_mma_bf16(p[2 * j + 1], left, right[2], right[3]);
+            /* Half a tile at a time: with all of it the results would not fit the registers. */
+            ND_NO_UNROLL
+            for (int key = 0; key < ROWS; key += QUERY_TILE) {
+                float p[QUERY_TILE / 8][4], dp[QUERY_TILE / 8][4];
+                clear<QUERY_TILE / 8>(p);
+                clear<QUERY_TILE / 8>(dp);
+                ND_UNROLL_TWO
+                for (int at = 0; at < D / 16; at++) {
+                    uint32_t left[4], right[4];
+                    load_left<D>(left, queries, 16 * warp, at);
+                    ND_UNROLL
+                    for (int j = 0; j < QUERY_TILE / 16; j++) {
+                        load_right<D>(right, keys, key + 16 * j, at);
+                        nd_mma_bf16(p[2 * j], left, right[0], right[1]);
+                        nd_mma_bf16(p[2 * j + 1], left, right[2], right[3]);
+                    }
+                    load_left<D>(left, douts, 16 * warp, at);
+                    ND_UNROLL
+                    for (int j = 0; j < QUERY_TILE / 16; j++) {
+                        load_right<D>(right, values, key + 16 * j, at);
+                        nd_mma_bf16(dp[2 * j], left, right[0], right[1]);
+                        nd_mma_bf16(dp[2 * j + 1], left, right[2], right[3]);
+                    }
                 }
-                load_left<D>(left, douts, 16 * warp, at);
                 ND_UNROLL
-                for (int j = 0; j < ROWS / 16; j++) {
-                    load_right<D>(right, values, 16 * j, at);
-                    nd_mma_bf16(dp[2 * j], left, right[0], right[1]);
-                    nd_mma_bf16(dp[2 * j + 1], left, right[2], right[3]);
+                for (int j = 0; j < QUERY_TILE / 8; j++)
+                    ND_UNROLL
+                for (int e = 0; e < 4; e++) {
+                    const int at = key0 + key + 8 * j + lane % 4 * 2 + e % 2;
+                    const float weight = exp2f(p[j][e] * scale - total[e / 2]);
+                    p[j][e] = at < sight[e / 2] ? weight * (dp[j][e] - pull[e / 2]) : 0.0f;
                 }
-            }
-            ND_UNROLL
-            for (int j = 0; j < ROWS / 8; j++)
                 ND_UNROLL
-            for (int e = 0; e < 4; e++) {
-                const bool seen = key0 + 8 * j + lane % 4 * 2 + e % 2 < sight[e / 2];
-                const float weight = exp2f(p[j][e] * scale - total[e / 2]);
-                p[j][e] = seen ? weight * (dp[j][e] - pull[e / 2]) : 0.0f;
-            }
-            ND_UNROLL
-            for (int j = 0; j < ROWS / 16; j++) {
-                uint32_t change[4];
-                as_left(change, p[2 * j], p[2 * j + 1]);
-                ND_UNROLL
-                for (int i = 0; i < D / 16; i++) {
-                    uint32_t key[4];
-                    load_right_transposed<D>(key, keys, 16 * j, i);
-                    nd_mma_bf16(acc[2 * i], change, key[0], key[1]);
-                    nd_mma_bf16(acc[2 * i + 1], change, key[2], key[3]);
+                for (int j = 0; j < QUERY_TILE / 16; j++) {
+                    uint32_t change[4];
+                    as_left(change, p[2 * j], p[2 * j + 1]);
+                    ND_UNROLL
+                    for (int i = 0; i < D / 16; i++) {
+                        uint32_t right[4];
+                        load_right_transposed<D>(right, keys, key + 16 * j, i);
+                        nd_mma_bf16(acc[2 * i], change, right[0], right[1]);
+                        nd_mma_bf16(acc[2 * i + 1], change, right[2], right[3]);
+                    }
                 }
             }
             __syncthreads();
@@ -474,7 +385,7 @@ __global__ void __launch_bounds__(THREADS)
         float p[QUERY_TILE / 8][4], dp[QUERY_TILE / 8][4];
         clear<QUERY_TILE / 8>(p);
         clear<QUERY_TILE / 8>(dp);
-        ND_UNROLL
+        ND_UNROLL_TWO
         for (int at = 0; at < D / 16; at++) {
             uint32_t left[4], right[4];
             load_left<D>(left, keys, 16 * warp, at);

@@ -18,6 +18,8 @@
 /* clang-format on */
 #define ND_DYNAMIC_SHARED(name) extern __shared__ __align__(128) unsigned char name[]
 #define ND_UNROLL _Pragma("unroll")
+#define ND_NO_UNROLL _Pragma("unroll 1")
+#define ND_UNROLL_TWO _Pragma("unroll 2")
 
 __device__ __forceinline__ uint32_t nd_shared_address(const void *pointer)
 {

@@ -6,7 +6,7 @@
 #include <stdlib.h>
 
 typedef struct grad_arguments {
-    const char *checkpoint, *tokens, *out, *precision;
+    const char *checkpoint, *tokens, *out, *precision, *target;
     bool reference;
 } grad_arguments;
 
@@ -36,6 +36,21 @@ static nd_status check_tokens(const nd_loaded_model *l, const char *path, const 
     return ND_OK;
 }
 
+/* The gradient may lie where the host cannot read it. */
+static nd_status write_gradient(nd_hdf5_out *out, nd_backend *b, const char *name, nd_cview gradient)
+{
+    const size_t bytes = nd_view_bytes(gradient);
+    void *host = malloc(bytes);
+    if (!host)
+        return ND_FAIL(ND_ENOMEM, "no memory for %s (%zu bytes)", name, bytes);
+    nd_status status = b->ops.download(b, host, gradient.data, bytes);
+    if (status == ND_OK)
+        status = nd_hdf5_out_write(
+            out, name, nd_cview_of(host, gradient.dtype, gradient.rows, gradient.cols));
+    free(host);
+    return status;
+}
+
 static nd_status write_results(nd_loaded_model *l, const gradient_room *room, const char *path,
                                const nd_loss *loss, nd_cview tokens)
 {
@@ -50,7 +65,7 @@ static nd_status write_results(nd_loaded_model *l, const gradient_room *room, co
     for (int64_t i = 0; i < l->model->params.count; i++) {
         char name[ND_PARAM_NAME_MAX + 16];
         snprintf(name, sizeof name, "/gradients/%s", l->model->params.list[i].name);
-        ND_TRY_GOTO(nd_hdf5_out_write(out, name, nd_read(room->views[i])), done);
+        ND_TRY_GOTO(write_gradient(out, l->backend, name, nd_read(room->views[i])), done);
     }
 done:;
     const nd_status closed = nd_hdf5_out_close(out, status == ND_OK);
@@ -94,6 +109,7 @@ nd_status nd_cli_grad(int argc, char **argv)
          "/tokens: integers [batch, seq_length + 1]"},
         {"--out", ND_ARG_TEXT, &a.out, "FILE.h5", "/loss, /gradients/<tensor>, /tokens"},
         {"--precision", ND_ARG_TEXT, &a.precision, "fp32|bf16", "of activations (fp32)"},
+        {"--target", ND_ARG_TEXT, &a.target, "auto|cpu|cuda", "where to compute"},
         {"--reference", ND_ARG_FLAG, &a.reference, NULL,
          "use the double-accumulating reference ops"},
     };
@@ -120,6 +136,7 @@ nd_status nd_cli_grad(int argc, char **argv)
     ND_TRY_GOTO(nd_comm_create_solo(&comm), done);
     const nd_load_options options = {.checkpoint = a.checkpoint,
                                      .precision = a.precision,
+                                     .target = a.target,
                                      .reference_only = a.reference,
                                      .activation_quant = true,
                                      .extra_heads = true,

@@ -48,6 +48,10 @@ static nd_status load(const nd_load_options *o, const nd_comm *comm, nd_checkpoi
     ND_TRY(nd_config_read_file(&l->config, path));
     if (o->precision)
         ND_TRY(nd_config_set_key(&l->config, "hardware", "precision", o->precision, "--precision"));
+    if (o->target)
+        ND_TRY(nd_config_set_key(&l->config, "hardware", "target", o->target, "--target"));
+    else if (l->config.hardware.target == ND_TARGET_CUDA)
+        l->config.hardware.target = ND_TARGET_AUTO;
     if (o->threads > 0) {
         char threads[32];
         snprintf(threads, sizeof threads, "%lld", (long long)o->threads);

@@ -19,6 +19,8 @@
 #define __launch_bounds__(...)
 #define __shared__ static
 #define ND_UNROLL
+#define ND_NO_UNROLL
+#define ND_UNROLL_TWO
 #define __align__(n) __attribute__((aligned(n)))
 
 struct dim3 {

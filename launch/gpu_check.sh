@@ -1,0 +1,273 @@
+#!/usr/bin/env bash
+# Builds on a machine with a GPU, nvcc and CMake, checks the CUDA backend there, measures it, and writes
+# one report. Needs no network. Ends inside ten minutes.
+#
+#   launch/gpu_check.sh [--deps DIR] [--sections LIST] [--build DIR] [--report FILE] [--arch N]
+#
+#   --deps DIR       the packages that launch/gpu_deps.sh collected; without it the system's are used
+#   --sections LIST  of build, conformance, sanitizer, gradients, losses, e3, nccl, ops, models; all
+#   --build DIR      the build directory (build/gpu); `build` brings it up to date
+#   --report FILE    the report (build/gpu_report.md)
+#   --arch N         CUDA architecture to build for (what nvidia-smi says the GPU is)
+#
+# Exits 0 when every section passed.
+set -uo pipefail
+
+deps='' build=build/gpu report=build/gpu_report.md arch=''
+sections='build conformance sanitizer gradients losses e3 nccl ops models'
+while [ $# -gt 0 ]; do
+    case $1 in
+    --help | -h)
+        sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//;p}' "$0"
+        exit 0
+        ;;
+    --deps | --sections | --build | --report | --arch)
+        [ $# -gt 1 ] || { echo "gpu_check: $1 needs a value (see --help)" >&2; exit 2; }
+        printf -v "${1#--}" %s "${2//,/ }"
+        shift 2
+        ;;
+    *)
+        echo "gpu_check: unknown option '$1' (see --help)" >&2
+        exit 2
+        ;;
+    esac
+done
+for section in $sections; do
+    case " build conformance sanitizer gradients losses e3 nccl ops models " in
+    *" $section "*) ;;
+    *) echo "gpu_check: no section '$section' (see --help)" >&2; exit 2 ;;
+    esac
+done
+[ -z "$deps" ] || deps=$(cd "$deps" && pwd) || exit 2
+cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
+mkdir -p "$build" "$(dirname "$report")"
+build=$(cd "$build" && pwd)
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+cmake_arguments=(-G Ninja -DCMAKE_BUILD_TYPE=Release -DND_CUDA=ON -DND_WERROR=OFF)
+
+# The packages, unpacked where nothing of the system is touched, and what finds them there.
+unpack() {
+    local root=$build/deps lib
+    if [ ! -e "$root/complete" ]; then
+        for package in "$deps"/*.deb; do
+            dpkg -x "$package" "$root" || return 1
+        done
+        touch "$root/complete"
+    fi
+    lib=$root/usr/lib/x86_64-linux-gnu
+    export PATH=$root/usr/bin:$PATH OPAL_PREFIX=$root/usr PMIX_INSTALL_PREFIX=$root/usr
+    export LD_LIBRARY_PATH=$lib:$lib/openmpi/lib:$lib/hdf5/serial:$lib/openblas-serial${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
+    export PKG_CONFIG_PATH=$lib/pkgconfig:$root/usr/share/pkgconfig PKG_CONFIG_SYSROOT_DIR=$root
+    cmake_arguments+=(
+        "-DCMAKE_PREFIX_PATH=$root/usr"
+        "-DCMAKE_LIBRARY_PATH=$lib;$lib/hdf5/serial;$lib/openblas-serial"
+        "-DCMAKE_INCLUDE_PATH=$root/usr/include;$root/usr/include/hdf5/serial;$root/usr/include/x86_64-linux-gnu"
+        "-DCMAKE_C_FLAGS=-isystem $root/usr/include -isystem $root/usr/include/x86_64-linux-gnu"
+        "-DCMAKE_CXX_FLAGS=-isystem $root/usr/include"
+        "-DCMAKE_EXE_LINKER_FLAGS=-Wl,--allow-shlib-undefined -L$lib"
+        "-DOPENSSL_ROOT_DIR=$root/usr"
+        -DHDF5_C_COMPILER_EXECUTABLE= "-DHDF5_hdf5_LIBRARY_RELEASE=$lib/hdf5/serial/libhdf5.so"
+        "-DHDF5_C_INCLUDE_DIR=$root/usr/include/hdf5/serial"
+        -DMPI_SKIP_COMPILER_WRAPPER=ON -DMPI_C_LIB_NAMES=mpi
+        "-DMPI_mpi_LIBRARY=$lib/openmpi/lib/libmpi.so"
+        "-DMPI_C_HEADER_DIR=$lib/openmpi/include" "-DMPI_C_ADDITIONAL_INCLUDE_DIRS="
+        -DBUILD_TESTING=OFF)
+}
+
+# cuBLASLt's and NCCL's headers and libraries may lie in Python packages.
+find_nvidia() {
+    local place
+    place=$(python3 - 2>/dev/null <<'P'
+import glob, os, site, sys
+for base in site.getsitepackages() + sys.path:
+    for header in glob.glob(os.path.join(base, "nvidia", "**", "nccl.h"), recursive=True):
+        print(os.path.dirname(header)); sys.exit()
+P
+    )
+    [ -z "$place" ] || cmake_arguments+=("-DND_CUDA_INCLUDE_DIRS=$place")
+    [ -e /usr/local/cuda/lib64/libcublasLt.so.13 ] || [ -e /usr/local/cuda/lib64/libcublasLt.so ] || {
+        place=$(python3 -c 'import glob,site;print(next(iter(sum((glob.glob(b+"/nvidia/**/libcublasLt.so.*",recursive=True) for b in site.getsitepackages()),[])),""))' 2>/dev/null)
+        [ -z "$place" ] || ND_CUDA_LIBRARIES=$(dirname "$place") && export ND_CUDA_LIBRARIES
+    }
+}
+
+say() { printf '%s\n' "$*" | tee -a "$report"; }
+failed=()
+# run SECTION SECONDS command...: its output goes into the report, its last lines to the terminal.
+run() {
+    local name=$1 limit=$2 started=$SECONDS code
+    shift 2
+    say '' "## $name" ''
+    say '```'
+    set -m # a process group of its own, which the watchdog can end whole
+    "$@" >"$work/log" 2>&1 </dev/null &
+    local child=$!
+    set +m
+    (sleep "$limit" && echo "stopped after $limit s" >>"$work/log" && kill -TERM -- -$child) \
+        2>/dev/null &
+    local watchdog=$!
+    wait $child
+    code=$?
+    kill $watchdog 2>/dev/null
+    tail -n 60 "$work/log" | tee -a "$report"
+    say '```'
+    if [ $code -eq 0 ]; then
+        say "$name: passed, $((SECONDS - started)) s"
+    else
+        say "$name: FAILED (exit $code), $((SECONDS - started)) s"
+        failed+=("$name")
+    fi
+}
+wanted() { [[ " $sections " == *" $1 "* ]]; }
+
+build_all() {
+    cmake -S . -B "$build" "${cmake_arguments[@]}" &&
+        cmake --build "$build" --parallel "$(nproc)" --target nanochat_dist bench_gpu \
+            bench_gpu_ops device_tests
+}
+conformance() {
+    local code=0 suite
+    for suite in conformance products kept_rows state; do
+        "$build/tests/cuda/device/cuda_device_$suite" 2>&1 | grep -v ', seed' || code=1
+    done
+    return $code
+}
+# Some tests of each suite: under the sanitizer a kernel takes a hundred times as long.
+sanitizer() {
+    local code=0 tool
+    command -v compute-sanitizer >/dev/null || { echo 'no compute-sanitizer here'; return 1; }
+    for tool in memcheck racecheck; do
+        for only in conformance:rmsnorm conformance:swiglu conformance:codes conformance:cross \
+            products:group_scales products:large_scores kept_rows:agrees state:tiles state:adamw; do
+            echo "== $tool, ${only#*:}"
+            compute-sanitizer --tool "$tool" --error-exitcode 3 --print-limit 5 \
+                "$build/tests/cuda/device/cuda_device_${only%%:*}" --only "${only#*:}" 2>&1 |
+                grep -vE 'seed|^=+ *$' | tail -n 8
+            [ "${PIPESTATUS[0]}" -eq 0 ] || code=1
+        done
+    done
+    return $code
+}
+# One run: NAME TARGET CONFIG STEPS [SETTING]...
+train() {
+    local name=$1 target=$2 config=$3 steps=$4 settings=()
+    shift 4
+    for setting in "$@"; do settings+=(--set "$setting"); done
+    "$build/nanochat_dist" --config "$config" --run-dir "$work/$name" --dataset synthetic \
+        --n-samples 4096 --total-steps "$steps" --set "hardware.target=$target" \
+        --set logging.checkpoint_at_end=false --set logging.eval_interval=0 "${settings[@]}" \
+        >"$work/$name.txt" 2>&1 || { tail -n 5 "$work/$name.txt"; return 1; }
+}
+# Losses of two runs: the largest difference over the steps and that of the last twenty in the mean.
+compare() { # NAME A B TOLERANCE
+    python3 - "$1" "$work/$2/metrics.jsonl" "$work/$3/metrics.jsonl" "$4" <<'P'
+import json, sys
+a, b = ([json.loads(l)["loss"] for l in open(f)] for f in sys.argv[2:4])
+worst = max(abs(x - y) for x, y in zip(a, b))
+n = min(20, len(a))
+end = abs(sum(a[-n:]) - sum(b[-n:])) / n
+ok = len(a) == len(b) and end <= float(sys.argv[4])
+print(f"{sys.argv[1]}: {len(a)} steps, {a[0]:.4f} -> {a[-1]:.4f} and {b[-1]:.4f}, "
+      f"largest difference {worst:.2g}, of the last {n} in the mean {end:.2g}", "" if ok else "TOO FAR")
+sys.exit(not ok)
+P
+}
+# Gradients of one batch on both, in f32.
+gradients() {
+    train seed cpu configs/e3/small/baseline.ini 3 hardware.precision=fp32 \
+        logging.checkpoint_at_end=true || return 1
+    python3 - "$work/tokens.h5" <<'P' || return 1
+import h5py, numpy, sys
+h5py.File(sys.argv[1], "w")["tokens"] = numpy.random.default_rng(5).integers(0, 4096, (2, 65)).astype("int32")
+P
+    # grad computes in f32 where the checkpoint's target says; reference_only = the CPU's reference.
+    "$build/nanochat_dist" grad --checkpoint "$work/seed" --precision fp32 --tokens "$work/tokens.h5" \
+        --out "$work/cpu.h5" --target cpu || return 1
+    "$build/nanochat_dist" grad --checkpoint "$work/seed" --precision fp32 --tokens "$work/tokens.h5" \
+        --out "$work/cuda.h5" --target cuda || return 1
+    python3 - "$work/cpu.h5" "$work/cuda.h5" <<'P'
+import h5py, numpy, sys
+a, b = (h5py.File(f)["gradients"] for f in sys.argv[1:3])
+worst = max((numpy.linalg.norm(a[k][()] - b[k][()]) / numpy.linalg.norm(a[k][()]), k) for k in a)
+print("largest relative difference of a gradient: %.2g (%s)" % worst)
+sys.exit(worst[0] > 1e-3)
+P
+}
+losses() {
+    local code=0 name
+    for name in baseline full; do
+        train "$name.cpu" cpu "configs/e3/small/$name.ini" 200 &
+        train "$name.gpu" cuda "configs/e3/small/$name.ini" 200 || code=1
+        wait || code=1
+        compare "$name" "$name.cpu" "$name.gpu" 0.05 || code=1
+    done
+    return $code
+}
+e3() {
+    local code=0 name
+    for name in baseline mtp_only muon_8bit galore2 full; do
+        train "e3.$name" cuda "configs/e3/$name.ini" 6 || { code=1; echo "$name: failed"; continue; }
+        python3 - "$name" "$work/e3.$name/metrics.jsonl" <<'P' || code=1
+import json, math, sys
+rows = [json.loads(l) for l in open(sys.argv[2])]
+losses = [r["loss"] for r in rows]
+print(f"{sys.argv[1]}: {len(rows)} steps, loss {losses[0]:.3f} -> {losses[-1]:.3f}, "
+      f"{rows[-1]['step_ms']:.0f} ms a step")
+sys.exit(not all(map(math.isfinite, losses)))
+P
+    done
+    return $code
+}
+model() { # NAME STEPS SETTING...
+    local name=$1 steps=$2 settings=()
+    shift 2
+    for setting in "$@"; do settings+=(--set "$setting"); done
+    echo "== $name"
+    "$build/bench/bench_gpu" --steps "$steps" --set hardware.target=cuda \
+        --set data.dataset=synthetic --set model.vocab_size=32000 "${settings[@]}"
+}
+models() {
+    local code=0
+    model 125M 6 model.hidden_dim=768 model.num_layers=12 model.num_heads=12 model.num_kv_heads=4 \
+        model.ffn_mult=4 training.seq_length=1024 training.batch_size=64 \
+        training.micro_batch_size=16 || code=1
+    model 1.5B 5 model.hidden_dim=2048 model.num_layers=28 model.num_heads=16 model.num_kv_heads=4 \
+        model.ffn_mult=3.5 model.max_seq_len=2048 training.seq_length=2048 training.batch_size=16 \
+        training.micro_batch_size=8 dist.deterministic=off || code=1
+    model '7B, every system' 3 model.hidden_dim=4096 model.num_layers=32 model.num_heads=32 \
+        model.num_kv_heads=8 model.ffn_mult=3.5 model.max_seq_len=2048 training.seq_length=2048 \
+        training.batch_size=4 training.micro_batch_size=4 training.use_8bit_optim=true \
+        training.use_galore=true training.galore_rank=256 training.use_collider=true \
+        hardware.gradient_checkpointing=true hardware.packed_codes=true \
+        optimizer.master_precision=bf16 dist.deterministic=off || code=1
+    return $code
+}
+: >"$report"
+gpu=$(nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader 2>/dev/null | head -n 1)
+say "# GPU check: ${gpu:-no GPU}"
+say '' "$(nvcc --version 2>/dev/null | grep release), $(uname -r), $(nproc) cores, sections: $sections"
+if [ -z "$arch" ]; then
+    arch=$(nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2>/dev/null | head -n 1 | tr -d .)
+fi
+cmake_arguments+=("-DCMAKE_CUDA_ARCHITECTURES=${arch:-90}-real")
+[ -z "$deps" ] || unpack || { say 'the packages could not be unpacked'; exit 1; }
+find_nvidia
+
+wanted build && run build 300 build_all
+wanted conformance && run conformance 120 conformance
+wanted nccl && run nccl 60 "$build/tests/cuda/device/cuda_program_nccl"
+wanted gradients && run gradients 60 gradients
+wanted losses && run losses 150 losses
+wanted e3 && run e3 90 e3
+wanted ops && run ops 60 "$build/bench/bench_gpu_ops" --target cuda
+wanted models && run models 200 models
+wanted sanitizer && run sanitizer 150 sanitizer
+
+say ''
+if [ ${#failed[@]} -eq 0 ]; then
+    say "all sections passed, $SECONDS s"
+else
+    say "failed: ${failed[*]}; $SECONDS s"
+fi
+[ ${#failed[@]} -eq 0 ]

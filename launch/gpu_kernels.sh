@@ -1,0 +1,45 @@
+#!/usr/bin/env bash
+# Writes the table of docs/gpu.md: registers, stack frame, spills and shared memory of every kernel, as
+# ptxas reports them for one architecture. Needs nvcc, no GPU.
+#
+#   launch/gpu_kernels.sh [ARCH]     ARCH: 90 (the default), 80, 89 ...
+set -euo pipefail
+
+case ${1:-90} in
+--help | -h)
+    sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//;p}' "$0"
+    exit 0
+    ;;
+*[!0-9]*)
+    echo "gpu_kernels: '$1' is no architecture (see --help)" >&2
+    exit 2
+    ;;
+esac
+arch=${1:-90}
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+nvcc=$(command -v nvcc || echo /usr/local/cuda/bin/nvcc)
+[ -x "$nvcc" ] || { echo 'gpu_kernels: there is no nvcc on the path or in /usr/local/cuda/bin' >&2; exit 1; }
+
+echo '| kernel | file | registers | stack | spill stores | spill loads | static shared |'
+echo '|---|---|---|---|---|---|---|'
+for file in cuda/*.cu; do
+    case $file in */matmul_lt.cu | */device_info.cu | */backend.cu) continue ;; esac
+    "$nvcc" -std=c++17 -O3 "-arch=sm_$arch" -Xptxas -v -Isrc -Icuda -c "$file" -o /dev/null 2>&1 |
+        c++filt | awk -v file="$(basename "$file")" '
+        /Compiling entry function/ {
+            name = $0
+            sub(/.*entry function ./, "", name); sub(/. for .sm_.*/, "", name)
+            sub(/^void /, "", name); gsub(/\(anonymous namespace\)::/, "", name)
+            sub(/\(.*/, "", name); gsub(/\(int\)/, "", name)
+        }
+        /bytes stack frame/ { stack = $1; stores = $5; loads = $9 }
+        /Used [0-9]+ registers/ {
+            shared = 0
+            for (i = 1; i <= NF; i++) {
+                if ($i == "Used") registers = $(i + 1)
+                if ($i ~ /^smem/) shared = $(i - 2)
+            }
+            printf "| `%s` | %s | %s | %s | %s | %s | %s |\n", name, file, registers, stack,
+                stores, loads, shared
+        }'
+done
