@@ -99,6 +99,7 @@ typedef struct nd_config {
     } hardware;
     struct {
         int deterministic;
+        double timeout_seconds;
     } dist;
     struct {
         nd_config_text run_dir, checkpoint_dir;

@@ -2,7 +2,8 @@
  *
  * Every function is collective over all ranks, which must call the same functions in the same order
  * with matching arguments. Memory is host memory. Implementations: solo (one process, no MPI calls)
- * and mpi. After ND_EPEER only nd_comm_abort and nd_comm_destroy are legal. */
+ * and mpi. A wait for a rank that lasts longer than timeout_seconds, and a rank that is in another
+ * collective, are ND_EPEER; from then on every function fails and only abort is of use. */
 #ifndef ND_DIST_COMM_H
 #define ND_DIST_COMM_H
 
@@ -13,6 +14,8 @@
 #include <stdint.h>
 
 typedef struct nd_comm nd_comm;
+
+enum { ND_COMM_TIMEOUT_DEFAULT = 600 };
 
 /* How the leaves of a sum are shared: rank r holds leaves [r*n, (r+1)*n), n = leaves / size. */
 typedef struct nd_comm_split {
@@ -25,7 +28,8 @@ typedef struct nd_comm_piece {
         *slots;    /* this rank's partial sums, one a maximal block of its leaves; overwritten */
     int64_t count; /* floats of each */
     int owner;
-    float *result; /* out: on the owner the slot that holds the sum, elsewhere NULL */
+    float *result;    /* out: on the owner the slot that holds the sum, elsewhere NULL */
+    const char *name; /* of the tensor, for errors; may be NULL */
 } nd_comm_piece;
 
 typedef struct nd_comm_ops {
@@ -56,13 +60,26 @@ struct nd_comm {
     int local_size;      /* how many those are */
     uint64_t bytes_sent; /* payload bytes this rank has sent since creation */
     double wait_seconds; /* time this rank has spent inside collectives */
-    void *context;       /* of the implementation */
+
+    /* For errors: where in the run this rank is. `phase` has static storage. */
+    int64_t step;
+    const char *phase;
+    double timeout_seconds; /* how long a rank may wait for another; a rank that stops answering for
+                               longer fails the job with ND_EPEER */
+    bool (*stop_requested)(void); /* whether a signal asked to stop; may be NULL */
+
+    void *context; /* of the implementation */
 };
 
 /* Solo when the process was started alone, mpi when it was started under mpirun or srun. */
 nd_status nd_comm_create(nd_comm **comm);
 nd_status nd_comm_create_solo(nd_comm **comm);
 nd_status nd_comm_create_mpi(nd_comm **comm);
+
+/* Collective unless a function of `comm` has failed: the ranks meet before they part. */
 void nd_comm_destroy(nd_comm *comm);
+
+/* Where in the run this rank is, for messages. `phase` has static storage. Not collective. */
+void nd_comm_set_phase(nd_comm *comm, int64_t step, const char *phase);
 
 #endif

@@ -175,8 +175,10 @@ static void add_piece(const nd_run *run, reduction *r, const nd_view *views, int
     float **own = r->slots + r->count * run->gradient_slots;
     for (int slot = 0; slot < run->gradient_slots; slot++)
         own[slot] = views[slot].data;
-    r->pieces[r->count++] = (nd_comm_piece){
-        .slots = own, .count = nd_view_count(nd_read(views[0])), .owner = run->own.owner[index]};
+    r->pieces[r->count++] = (nd_comm_piece){.slots = own,
+                                            .count = nd_view_count(nd_read(views[0])),
+                                            .owner = run->own.owner[index],
+                                            .name = run->model->params.list[index].name};
 }
 
 /* The gradients of parameters [first, first + count), then the sketches among them. */
@@ -258,7 +260,9 @@ done:
 
 static nd_status settle(nd_run *run, int64_t first, int64_t count)
 {
+    nd_comm_set_phase(run->comm, run->step + 1, "reduce");
     ND_TRY(reduce(run, first, count));
+    nd_comm_set_phase(run->comm, run->step + 1, "norms");
     return share_squares(run, first, count);
 }
 
@@ -276,6 +280,7 @@ static nd_status broadcast_projector(nd_run *run, int64_t index)
 
 static nd_status update(nd_run *run, int64_t first, int64_t count, float scale)
 {
+    nd_comm_set_phase(run->comm, run->step + 1, "update");
     for (int64_t i = first; i < first + count; i++)
         if (run->masters[i].data)
             ND_TRY(nd_optimizer_update(run->optimizer, i, run->masters[i], nd_read(run->sums[i]),

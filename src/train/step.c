@@ -85,11 +85,14 @@ nd_status nd_step_run(nd_run *run, bool stop_requested, nd_step_result *result)
     float offset_weights[ND_OFFSETS_MAX];
     nd_mtp_weights(&run->config, run->step, offset_weights);
     nd_model_set_offset_weights(run->model, offset_weights);
+    nd_comm_set_phase(run->comm, run->step + 1, "backward"); /* when layers are updated in it */
     ND_TRY(nd_loader_next(run->loader, &tokens, &report.data_wait_ms));
     ND_TRY(compute_gradients(run, tokens, losses));
+    nd_comm_set_phase(run->comm, run->step + 1, "losses");
     ND_TRY(share_losses(run, losses, result));
     ND_TRY(nd_gradient_path_finish(run, &result->grad_norm));
     result->lr = nd_optimizer_learning_rate(run->optimizer, run->step);
+    nd_comm_set_phase(run->comm, run->step + 1, "weights");
     ND_TRY(nd_run_publish_weights(run));
 
     run->step++;
@@ -97,6 +100,7 @@ nd_status nd_step_run(nd_run *run, bool stop_requested, nd_step_result *result)
     run->tokens += run->config.training.batch_size * run->config.training.seq_length;
     report.bytes_sent = run->comm->bytes_sent - bytes_before;
     report.comm_wait_ms = (run->comm->wait_seconds - wait_before) * 1e3;
+    nd_comm_set_phase(run->comm, run->step, "report");
     ND_TRY(share_report(run, &report, result));
     result->step_ms = now_ms() - start;
     return ND_OK;

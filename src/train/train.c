@@ -177,6 +177,7 @@ static bool due(int64_t step, int64_t interval, int64_t last)
 static nd_status save(nd_run *run)
 {
     char path[ND_CHECKPOINT_PATH_MAX];
+    nd_comm_set_phase(run->comm, run->step, "save");
     ND_TRY(nd_checkpoint_write(run, path));
     nd_log_line(&run->log, "saved   %s", path);
     return ND_OK;
@@ -194,6 +195,7 @@ static nd_status step_loop(nd_run *run, nd_metrics *metrics)
         ND_TRY(nd_step_run(run, nd_signals_stop_requested(), &step));
         nd_progress_advance(&progress, run, &step);
         if (run->val && due(run->step, c->logging.eval_interval, last)) {
+            nd_comm_set_phase(run->comm, run->step, "evaluate");
             ND_TRY(
                 nd_evaluate(run->model, run->val, run->comm, c->logging.eval_samples, &evaluation));
             evaluated = &evaluation;
@@ -229,6 +231,7 @@ static nd_status step_loop(nd_run *run, nd_metrics *metrics)
 static nd_status prepare(nd_run *run, const char *resume, nd_metrics *metrics)
 {
     char checkpoint[ND_CHECKPOINT_PATH_MAX];
+    nd_comm_set_phase(run->comm, 0, "resume");
     ND_TRY(choose_checkpoint(run, resume, checkpoint));
     if (checkpoint[0]) {
         ND_TRY(nd_checkpoint_restore(run, checkpoint));
@@ -252,6 +255,8 @@ nd_status nd_train(const nd_train_options *options, nd_comm *comm)
     nd_status status = ND_OK;
     nd_signals_install();
     run.comm = comm;
+    comm->timeout_seconds = options->config.dist.timeout_seconds;
+    comm->stop_requested = nd_signals_stop_requested;
     if (comm->rank == 0)
         status = nd_run_directory_open(&run, strcmp(options->resume, "none") == 0);
     ND_TRY_GOTO(nd_run_agree(comm, status), done);
