@@ -259,7 +259,8 @@ nd_status nd_checkpoint_write(nd_run *run, char out[ND_CHECKPOINT_PATH_MAX])
     nd_checkpoint c = {.step = run->step,
                        .tokens = run->tokens,
                        .restarts = run->restarts,
-                       .next_sample = run->next_sample};
+                       .next_sample = run->next_sample,
+                       .health = run->health};
     written_file summary = {0}, *summaries = calloc((size_t)comm->size, sizeof *summaries);
     written_tensor *mine = calloc(entries, sizeof *mine);
     written_tensor *all = calloc(entries * (size_t)comm->size, sizeof *all);

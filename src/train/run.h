@@ -11,6 +11,7 @@
 #include "dist/ownership.h"
 #include "dist/weight_gather.h"
 #include "optim/optimizer.h"
+#include "train/health.h"
 #include "train/memory.h"
 
 enum { ND_GRADIENT_SLOTS_MAX = 128 };
@@ -54,6 +55,7 @@ typedef struct nd_run {
     int64_t tokens;      /* trained on so far */
     int64_t next_sample; /* the loader's whole state: first sample of the next step */
     int64_t restarts;
+    nd_health health;
     double peak_flops; /* of one rank's dense products, measured at start; 0 unknown */
 } nd_run;
 

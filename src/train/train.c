@@ -183,6 +183,62 @@ static nd_status save(nd_run *run)
     return ND_OK;
 }
 
+/* Every rank raises this same error. */
+static nd_status give_up(const nd_run *run, const nd_step_result *step, const char *why)
+{
+    const nd_config *c = &run->config;
+    const nd_status status = ND_FAIL(
+        ND_ENUMERIC,
+        "%s; %lld steps in a row were skipped ([training] max_skipped_steps = %lld) and the "
+        "run went back %lld times (max_rollbacks = %lld), %s; a lower learning_rate (0.01) "
+        "or a longer warm-up usually helps",
+        step->skipped_because, (long long)run->health.in_row,
+        (long long)c->training.max_skipped_steps, (long long)run->health.rollbacks,
+        (long long)c->training.max_rollbacks, why);
+    nd_error error = *nd_error_get();
+    error.shared = 1;
+    nd_error_set(&error);
+    return status;
+}
+
+/* Back to the newest checkpoint, with the data of the skipped steps, and what came before them since,
+ * left out. The counts go on. */
+static nd_status roll_back(nd_run *run, const nd_step_result *step, nd_metrics *metrics)
+{
+    char path[ND_CHECKPOINT_PATH_MAX];
+    const int64_t next = run->next_sample, restarts = run->restarts;
+    const nd_health before = run->health;
+    if (before.rollbacks >= run->config.training.max_rollbacks)
+        return give_up(run, step, "no more are allowed");
+    nd_comm_set_phase(run->comm, run->step, "roll back");
+    ND_TRY(choose_checkpoint(run, "auto", path));
+    if (!path[0])
+        return give_up(run, step, "and there is no checkpoint to go back to");
+    ND_TRY(nd_checkpoint_restore(run, path));
+    run->next_sample = next;
+    run->restarts = restarts;
+    run->health.skipped = before.skipped;
+    run->health.rollbacks = before.rollbacks + 1;
+    run->health.in_row = 0;
+    nd_log_line(&run->log, "back    to %s at step %lld, with the data from sample %lld on", path,
+                (long long)run->step, (long long)next);
+    nd_loader_close(run->loader);
+    run->loader = NULL;
+    nd_status status = nd_run_start_loader(run);
+    if (status == ND_OK && run->comm->rank == 0) {
+        nd_metrics_close(metrics);
+        status = nd_metrics_open(run, metrics);
+    }
+    return nd_run_agree(run->comm, status);
+}
+
+static bool must_roll_back(const nd_run *run)
+{
+    const nd_health *h = &run->health;
+    return h->in_row > run->config.training.max_skipped_steps ||
+           (h->verdict != ND_VERDICT_GOOD && h->touched);
+}
+
 static nd_status step_loop(nd_run *run, nd_metrics *metrics)
 {
     const nd_config *c = &run->config;
@@ -190,10 +246,18 @@ static nd_status step_loop(nd_run *run, nd_metrics *metrics)
     nd_progress_state progress;
     nd_progress_begin(&progress, run, last);
     while (run->step < last) {
-        nd_step_result step;
+        nd_step_result step = {0};
         nd_evaluation evaluation, *evaluated = NULL;
         ND_TRY(nd_step_run(run, nd_signals_stop_requested(), &step));
         nd_progress_advance(&progress, run, &step);
+        if (step.skipped)
+            nd_log_line(&run->log, "skipped %s; %lld in a row, %lld in all", step.skipped_because,
+                        (long long)run->health.in_row, (long long)run->health.skipped);
+        if (step.skipped && must_roll_back(run)) {
+            ND_TRY(roll_back(run, &step, metrics));
+            nd_progress_begin(&progress, run, last);
+            continue;
+        }
         if (run->val && due(run->step, c->logging.eval_interval, last)) {
             nd_comm_set_phase(run->comm, run->step, "evaluate");
             ND_TRY(
