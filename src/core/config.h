@@ -102,6 +102,7 @@ typedef struct nd_config {
     struct {
         int deterministic;
         double timeout_seconds;
+        int64_t check_interval;
     } dist;
     struct {
         nd_config_text run_dir, checkpoint_dir;

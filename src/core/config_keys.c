@@ -140,6 +140,9 @@ const nd_config_key nd_config_keys[] = {
            "world: sum micro-batches in a fixed tree, the same bits on any number of ranks"),
     DOUBLE(dist, timeout_seconds, 1, 86400, "600",
            "how long a rank waits for another before the job fails (exit code 5)"),
+    INT(dist, check_interval, 0, MAX_COUNT, "100",
+        "steps between comparisons of the ranks' weights, besides one before each checkpoint; 0 is "
+        "off"),
 
     TEXT(logging, run_dir, "runs/default", "where the run leaves its files"),
     TEXT(logging, checkpoint_dir, "", "checkpoints; empty is <run_dir>/checkpoints"),

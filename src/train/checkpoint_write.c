@@ -285,6 +285,7 @@ nd_status nd_checkpoint_write(nd_run *run, char out[ND_CHECKPOINT_PATH_MAX])
         status = collect(run, all, summaries, &c);
         if (status == ND_OK)
             status = publish(run, &c, parent, temporary);
+        strcpy(run->state_sha256, c.state_sha256);
     }
     ND_TRY_GOTO(nd_run_agree(comm, as_checkpoint_error(status)), done);
     snprintf(name, sizeof name, "step_%08lld", (long long)run->step);

@@ -18,16 +18,26 @@ static bool next_fault(const char **at, char fault[128])
     return true;
 }
 
-void nd_fault_point(const nd_comm *comm, const char *point)
+bool nd_fault_here(const nd_comm *comm, const char *kind, const char *point)
 {
     const char *at = getenv("ND_FAULT");
-    char fault[128], kind[16], name[32];
+    char fault[128], what[16], where[32];
     long long step, rank;
     while (next_fault(&at, fault))
-        if (sscanf(fault, "%15[a-z]@%31[a-z_]:step=%lld:rank=%lld", kind, name, &step, &rank) ==
+        if (sscanf(fault, "%15[a-z]@%31[a-z_]:step=%lld:rank=%lld", what, where, &step, &rank) ==
                 4 &&
-            strcmp(name, point) == 0 && step == comm->step && rank == comm->rank)
-            raise(strcmp(kind, "kill") == 0 ? SIGKILL : SIGSTOP);
+            strcmp(what, kind) == 0 && strcmp(where, point) == 0 && step == comm->step &&
+            rank == comm->rank)
+            return true;
+    return false;
+}
+
+void nd_fault_point(const nd_comm *comm, const char *point)
+{
+    if (nd_fault_here(comm, "kill", point))
+        raise(SIGKILL);
+    if (nd_fault_here(comm, "stop", point))
+        raise(SIGSTOP);
 }
 
 double nd_fault_value(const char *name, int64_t first_sample, int64_t samples, double value,

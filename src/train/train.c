@@ -4,6 +4,7 @@
 #include "train/evaluate.h"
 #include "train/metrics.h"
 #include "train/progress.h"
+#include "train/replica_check.h"
 #include "train/run.h"
 #include "train/run_directory.h"
 #include "train/signals.h"
@@ -179,7 +180,7 @@ static nd_status save(nd_run *run)
     char path[ND_CHECKPOINT_PATH_MAX];
     nd_comm_set_phase(run->comm, run->step, "save");
     ND_TRY(nd_checkpoint_write(run, path));
-    nd_log_line(&run->log, "saved   %s", path);
+    nd_log_line(&run->log, "saved   %s, state %s", path, run->state_sha256);
     return ND_OK;
 }
 
@@ -187,18 +188,14 @@ static nd_status save(nd_run *run)
 static nd_status give_up(const nd_run *run, const nd_step_result *step, const char *why)
 {
     const nd_config *c = &run->config;
-    const nd_status status = ND_FAIL(
+    return nd_run_same_error(ND_FAIL(
         ND_ENUMERIC,
         "%s; %lld steps in a row were skipped ([training] max_skipped_steps = %lld) and the "
         "run went back %lld times (max_rollbacks = %lld), %s; a lower learning_rate (0.01) "
         "or a longer warm-up usually helps",
         step->skipped_because, (long long)run->health.in_row,
         (long long)c->training.max_skipped_steps, (long long)run->health.rollbacks,
-        (long long)c->training.max_rollbacks, why);
-    nd_error error = *nd_error_get();
-    error.shared = 1;
-    nd_error_set(&error);
-    return status;
+        (long long)c->training.max_rollbacks, why));
 }
 
 /* Back to the newest checkpoint, with the data of the skipped steps, and what came before them since,
@@ -239,6 +236,15 @@ static bool must_roll_back(const nd_run *run)
            (h->verdict != ND_VERDICT_GOOD && h->touched);
 }
 
+/* Every check_interval steps, and before each checkpoint that is due. */
+static bool must_check(const nd_run *run, int64_t last)
+{
+    const nd_config *c = &run->config;
+    const int64_t end = c->logging.checkpoint_at_end ? last : -1;
+    return c->dist.check_interval > 0 && (run->step % c->dist.check_interval == 0 ||
+                                          due(run->step, c->logging.checkpoint_interval, end));
+}
+
 static nd_status step_loop(nd_run *run, nd_metrics *metrics)
 {
     const nd_config *c = &run->config;
@@ -258,6 +264,8 @@ static nd_status step_loop(nd_run *run, nd_metrics *metrics)
             nd_progress_begin(&progress, run, last);
             continue;
         }
+        if (must_check(run, last))
+            ND_TRY(nd_replica_check(run));
         if (run->val && due(run->step, c->logging.eval_interval, last)) {
             nd_comm_set_phase(run->comm, run->step, "evaluate");
             ND_TRY(

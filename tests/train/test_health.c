@@ -89,6 +89,9 @@ Test(health, a_step_with_a_nan_loss_on_one_rank_changes_nothing_and_is_skipped_b
     train(4, 0, "nan@loss:samples=38-38", "four", extra);
     says("step 5: the loss of samples 38 to 38 on rank 3 is not finite; batch of samples 32 to 39");
     assert_same("alone", "four");
+    char newest[128];
+    snprintf(newest, sizeof newest, "%s/four", directory);
+    says(nd_test_state(newest)); /* the log names the state of each checkpoint */
     state_at("four", 4, before);
     state_at("four", 5, after);
     cr_assert_str_eq(before, after);
@@ -183,6 +186,19 @@ Test(health, a_loss_spike_is_skipped_when_asked_for_also_after_a_resume)
     cr_assert_eq(metric("off", "skipped", skipped), 24);
     metric("off", "loss", losses);
     cr_assert(skipped[23] == 0 && losses[20] > 10.0);
+}
+
+/* The check also passes in steps 4 and 8 before the bit flips. */
+Test(health, weights_that_differ_between_ranks_end_the_run_with_the_tensor_and_the_ranks_named)
+{
+    double steps[ND_TEST_STEPS_MAX];
+    train(4, 5, "flip@codes:step=12:rank=2", "run",
+          "--total-steps 16 --set dist.check_interval=4 --set training.use_galore=true "
+          "--set training.galore_rank=8");
+    says("step 12: blk.0.attn_q.weight is not the same on all ranks (rank 0, 1, 3: ");
+    says("; rank 2: ");
+    says("; 1 tensors differ");
+    cr_assert_eq(metric("run", "step", steps), 11);
 }
 
 Test(health, a_score_is_the_distance_from_the_mean_in_standard_deviations)
