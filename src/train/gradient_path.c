@@ -322,6 +322,7 @@ static nd_status update(nd_run *run, int64_t first, int64_t count, float scale)
         if (run->masters[i].data)
             ND_TRY(nd_optimizer_update(run->optimizer, i, run->masters[i], nd_read(run->sums[i]),
                                        scale, run->step));
+    nd_fault_point(run->comm, "updated");
     for (int64_t i = first; i < first + count; i++) {
         if (!nd_projectors_due(run->projectors, i, run->step, NULL))
             continue;

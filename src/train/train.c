@@ -2,6 +2,7 @@
 
 #include "train/checkpoint.h"
 #include "train/evaluate.h"
+#include "train/fault_points.h"
 #include "train/metrics.h"
 #include "train/progress.h"
 #include "train/replica_check.h"
@@ -268,6 +269,7 @@ static nd_status step_loop(nd_run *run, nd_metrics *metrics)
             ND_TRY(nd_replica_check(run));
         if (run->val && due(run->step, c->logging.eval_interval, last)) {
             nd_comm_set_phase(run->comm, run->step, "evaluate");
+            nd_fault_point(run->comm, "evaluate");
             ND_TRY(
                 nd_evaluate(run->model, run->val, run->comm, c->logging.eval_samples, &evaluation));
             evaluated = &evaluation;
