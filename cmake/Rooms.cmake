@@ -8,7 +8,7 @@ if(ND_WERROR)
     target_compile_options(nd_warnings INTERFACE $<$<COMPILE_LANGUAGE:C,CXX>:-Werror>)
 endif()
 target_compile_definitions(nd_warnings INTERFACE _GNU_SOURCE ND_HAVE_CUDA=${ND_HAVE_CUDA}
-    ND_HAVE_NCCL=${ND_HAVE_NCCL}
+    ND_HAVE_NCCL=${ND_HAVE_NCCL} ND_FAULT_POINTS=$<BOOL:$<TARGET_PROPERTY:ND_FAULT_POINTS>>
     ND_VERSION="${PROJECT_VERSION}")
 
 if(ND_SANITIZE)

@@ -34,6 +34,7 @@ build libsentencepiece-dev training and reading tokenizers
 build libprotobuf-c-dev    TensorBoard event files
 build protobuf-c-compiler  generates their encoder
 test  libcriterion-dev     the test framework
+test  procps               finds the processes that tests stop and kill
 test  clang-format         checks the layout of the sources
 test  cppcheck             looks for mistakes without running anything
 test  gcovr                adds up line coverage

@@ -72,6 +72,8 @@ typedef struct nd_config {
         int64_t num_workers, prefetch_batches;
         bool use_8bit_optim, use_galore;
         int64_t galore_rank, galore_update_freq;
+        int64_t max_skipped_steps, max_rollbacks;
+        double loss_spike_zscore;
         int64_t seed;
     } training;
     struct {
@@ -99,6 +101,8 @@ typedef struct nd_config {
     } hardware;
     struct {
         int deterministic;
+        double timeout_seconds;
+        int64_t check_interval;
     } dist;
     struct {
         nd_config_text run_dir, checkpoint_dir;

@@ -64,6 +64,14 @@ const nd_config_key nd_config_keys[] = {
     CHOICE(training, schedule_type, "wsd|cosine|constant", "wsd", "learning-rate schedule"),
     DOUBLE(training, stable_ratio, 0, 1, "0.8", "wsd: part of the run before the decay"),
     DOUBLE(training, min_lr_ratio, 0, 1, "0.1", "rate at the end as a part of the peak"),
+    INT(training, max_skipped_steps, 0, MAX_COUNT, "3",
+        "steps in a row that may be skipped (NaN, infinity, a loss spike) before the run goes back "
+        "to "
+        "its newest checkpoint and past their data"),
+    INT(training, max_rollbacks, 0, MAX_COUNT, "2",
+        "times a run may go back so before it ends with exit code 6"),
+    DOUBLE(training, loss_spike_zscore, 0, 1e6, "0",
+           "skip a step whose loss lies so many standard deviations above the last 64; 0 is off"),
     BOOL(training, use_mtp, "false", "predict several tokens ahead"),
     CHOICE(training, mtp_form, "shared|sequential|separate", "shared",
            "the further tokens are predicted by the same logits; by one more layer each, after one "
@@ -132,6 +140,11 @@ const nd_config_key nd_config_keys[] = {
 
     CHOICE(dist, deterministic, "off|world", "world",
            "world: sum micro-batches in a fixed tree, the same bits on any number of ranks"),
+    DOUBLE(dist, timeout_seconds, 1, 86400, "600",
+           "how long a rank waits for another before the job fails (exit code 5)"),
+    INT(dist, check_interval, 0, MAX_COUNT, "100",
+        "steps between comparisons of the ranks' weights, besides one before each checkpoint; 0 is "
+        "off"),
 
     TEXT(logging, run_dir, "runs/default", "where the run leaves its files"),
     TEXT(logging, checkpoint_dir, "", "checkpoints; empty is <run_dir>/checkpoints"),

@@ -28,3 +28,9 @@ void nd_comm_destroy(nd_comm *comm)
     if (comm)
         comm->ops.destroy(comm);
 }
+
+void nd_comm_set_phase(nd_comm *comm, int64_t step, const char *phase)
+{
+    comm->step = step;
+    comm->phase = phase;
+}

@@ -2,7 +2,9 @@
  *
  * Every function is collective over all ranks, which must call the same functions in the same order
  * with matching arguments. Implementations: solo (one process, no MPI calls), mpi, and mpi with nccl
- * for what lies on GPUs (cuda/nccl_comm.h). After ND_EPEER only abort and nd_comm_destroy are legal.
+ * for what lies on GPUs (cuda/nccl_comm.h). A wait for a rank that lasts longer than timeout_seconds,
+ * and a rank that is in another collective, are ND_EPEER; from then on every function fails and only
+ * abort is of use.
  *
  * Memory is host memory, except for gradients and weights on the wire (reduce_to_owners,
  * broadcast_device): these lie where the backend of the run keeps them, comm->device. */
@@ -17,6 +19,8 @@
 
 typedef struct nd_comm nd_comm;
 
+enum { ND_COMM_TIMEOUT_DEFAULT = 600 };
+
 /* How the leaves of a sum are shared: rank r holds leaves [r*n, (r+1)*n), n = leaves / size. */
 typedef struct nd_comm_split {
     int64_t leaves; /* a multiple of the number of ranks */
@@ -28,7 +32,8 @@ typedef struct nd_comm_piece {
         *slots;    /* this rank's partial sums, one a maximal block of its leaves; overwritten */
     int64_t count; /* floats of each */
     int owner;
-    float *result; /* out: on the owner the slot that holds the sum, elsewhere NULL */
+    float *result;    /* out: on the owner the slot that holds the sum, elsewhere NULL */
+    const char *name; /* of the tensor, for errors; may be NULL */
 } nd_comm_piece;
 
 typedef struct nd_comm_ops {
@@ -63,17 +68,30 @@ struct nd_comm {
     uint64_t bytes_sent; /* payload bytes this rank has sent since creation */
     double wait_seconds; /* time this rank has spent inside collectives */
     nd_backend *device;  /* not owned; NULL: the host may read what lies there */
-    void *context;       /* of the implementation */
+
+    /* For errors: where in the run this rank is. `phase` has static storage. */
+    int64_t step;
+    const char *phase;
+    double timeout_seconds; /* how long a rank may wait for another; a rank that stops answering for
+                               longer fails the job with ND_EPEER */
+    bool (*stop_requested)(void); /* whether a signal asked to stop; may be NULL */
+
+    void *context; /* of the implementation */
 };
 
 /* Solo when the process was started alone, mpi when it was started under mpirun or srun. */
 nd_status nd_comm_create(nd_comm **comm);
 nd_status nd_comm_create_solo(nd_comm **comm);
 nd_status nd_comm_create_mpi(nd_comm **comm);
+
+/* Collective unless a function of `comm` has failed: the ranks meet before they part. */
 void nd_comm_destroy(nd_comm *comm);
 
 /* From here on the pieces of reduce_to_owners and what broadcast_device sends lie in memory of this
  * backend; NULL: in host memory again. */
 void nd_comm_set_device(nd_comm *comm, nd_backend *backend);
+
+/* Where in the run this rank is, for messages. `phase` has static storage. Not collective. */
+void nd_comm_set_phase(nd_comm *comm, int64_t step, const char *phase);
 
 #endif

@@ -1,19 +1,23 @@
 #include "dist/comm.h"
+#include "dist/mpi_wire.h"
 #include "dist/tree_reduction.h"
 
-#include <limits.h>
 #include <mpi.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 /* Reductions and broadcasts move in parts of this size: small enough to stay in cache while they are
  * added, large enough that latency does not count. */
-enum { PART_BYTES = 1 << 20, PART_FLOATS = PART_BYTES / 4 };
+enum { PART_BYTES = ND_WIRE_PART_BYTES, PART_FLOATS = PART_BYTES / 4 };
 
 typedef struct mpi_context {
     bool owns_mpi; /* this object called MPI_Init and will call MPI_Finalize */
-    float *part;   /* [PART_FLOATS] what another rank sent */
-    float *staged; /* [PART_FLOATS] what lies in memory of comm->device */
+    nd_wire *wire;
+    float *part;    /* [PART_FLOATS] what another rank sent */
+    float *staged;  /* [PART_FLOATS] what lies in memory of comm->device */
+    char *gathered; /* what an allgather has so far */
+    size_t gathered_bytes;
 } mpi_context;
 
 static nd_status check(const nd_comm *comm, int code, const char *what)
@@ -26,52 +30,100 @@ static nd_status check(const nd_comm *comm, int code, const char *what)
     return ND_FAIL(ND_EPEER, "rank %d of %d: %s failed: %s", comm->rank, comm->size, what, text);
 }
 
-static void mpi_destroy(nd_comm *comm)
+static nd_wire *wire_of(const nd_comm *comm)
 {
-    mpi_context *context = comm->context;
-    if (context->owns_mpi)
-        MPI_Finalize();
-    free(context->part);
-    free(context->staged);
-    free(context);
-    free(comm);
+    return ((mpi_context *)comm->context)->wire;
 }
 
+/* Dissemination: after round k a rank has heard, through others, of the 2^k before it. */
 static nd_status mpi_barrier(nd_comm *comm)
 {
     const double start = MPI_Wtime();
-    const int code = MPI_Barrier(MPI_COMM_WORLD);
+    nd_status status = nd_wire_begin(wire_of(comm), ND_COLLECTIVE_BARRIER);
+    const uint64_t sent = comm->bytes_sent;
+    for (int reach = 1; reach < comm->size && status == ND_OK; reach *= 2) {
+        const char out = 0;
+        char in;
+        status = nd_wire_exchange(wire_of(comm), &out, 1, (comm->rank + reach) % comm->size, &in, 1,
+                                  (comm->rank + comm->size - reach) % comm->size);
+    }
+    comm->bytes_sent = sent; /* no payload */
     comm->wait_seconds += MPI_Wtime() - start;
-    return check(comm, code, "barrier");
+    return status;
+}
+
+/* One part down a binomial tree. `place` is the rank's distance from the root: its parent's has the
+ * lowest bit cleared, its children's have one lower bit set. */
+static nd_status broadcast_part(nd_comm *comm, char *data, size_t bytes, int root)
+{
+    const int size = comm->size, place = (comm->rank - root + size) % size;
+    if (place > 0)
+        ND_TRY(nd_wire_receive(wire_of(comm), data, bytes, ((place & (place - 1)) + root) % size));
+    int bit = 1;
+    while (bit < size && !(place & bit))
+        bit *= 2;
+    for (bit /= 2; bit > 0; bit /= 2)
+        if (place + bit < size)
+            ND_TRY(nd_wire_send(wire_of(comm), data, bytes, (place + bit + root) % size));
+    return ND_OK;
 }
 
 static nd_status mpi_broadcast(nd_comm *comm, void *data, size_t bytes, int root)
 {
     const double start = MPI_Wtime();
+    nd_status status = nd_wire_begin(wire_of(comm), ND_COLLECTIVE_BROADCAST);
     char *at = data;
-    int code = MPI_SUCCESS;
-    if (comm->rank == root)
-        comm->bytes_sent += bytes * (size_t)(comm->size - 1);
-    for (size_t left = bytes; left > 0 && code == MPI_SUCCESS;) {
-        const size_t part = left < INT_MAX / 2 ? left : INT_MAX / 2;
-        code = MPI_Bcast(at, (int)part, MPI_BYTE, root, MPI_COMM_WORLD);
+    for (size_t left = bytes; left > 0 && status == ND_OK;) {
+        const size_t part = left < PART_BYTES ? left : PART_BYTES;
+        status = broadcast_part(comm, at, part, root);
         at += part;
         left -= part;
     }
     comm->wait_seconds += MPI_Wtime() - start;
-    return check(comm, code, "broadcast");
+    return status;
+}
+
+static nd_status grow(mpi_context *context, size_t bytes)
+{
+    if (bytes <= context->gathered_bytes)
+        return ND_OK;
+    char *larger = realloc(context->gathered, bytes);
+    if (!larger)
+        return ND_FAIL(ND_ENOMEM, "no memory for an allgather of %zu bytes", bytes);
+    context->gathered = larger;
+    context->gathered_bytes = bytes;
+    return ND_OK;
+}
+
+/* Bruck's: rank r has the parts of ranks r, r+1, ...; in each round it takes as many again. */
+static nd_status gather(nd_comm *comm, const void *mine, size_t bytes)
+{
+    mpi_context *context = comm->context;
+    const int size = comm->size;
+    ND_TRY(nd_wire_begin(context->wire, ND_COLLECTIVE_ALLGATHER));
+    ND_TRY(grow(context, bytes * (size_t)size));
+    memcpy(context->gathered, mine, bytes);
+    for (int have = 1; have < size; have *= 2) {
+        const size_t more = bytes * (size_t)(have < size - have ? have : size - have);
+        ND_TRY(nd_wire_exchange(
+            context->wire, context->gathered, more, (comm->rank + size - have) % size,
+            context->gathered + bytes * (size_t)have, more, (comm->rank + have) % size));
+    }
+    return ND_OK;
 }
 
 static nd_status mpi_allgather(nd_comm *comm, void *all, const void *mine, size_t bytes)
 {
-    if (bytes > INT_MAX)
-        return ND_FAIL(ND_EINTERNAL, "allgather of %zu bytes a rank", bytes);
     const double start = MPI_Wtime();
-    comm->bytes_sent += bytes * (size_t)(comm->size - 1);
-    const int code =
-        MPI_Allgather(mine, (int)bytes, MPI_BYTE, all, (int)bytes, MPI_BYTE, MPI_COMM_WORLD);
+    const mpi_context *context = comm->context;
+    const size_t behind = bytes * (size_t)(comm->size - comm->rank);
+    const nd_status status = gather(comm, mine, bytes);
+    if (status == ND_OK) {
+        memcpy((char *)all + bytes * (size_t)comm->rank, context->gathered, behind);
+        memcpy(all, context->gathered + behind, bytes * (size_t)comm->rank);
+    }
     comm->wait_seconds += MPI_Wtime() - start;
-    return check(comm, code, "allgather");
+    return status;
 }
 
 static nd_status fetch(const nd_comm *comm, void *host, const void *device, size_t bytes)
@@ -109,10 +161,7 @@ static nd_status receive_and_add(nd_comm *comm, float *values, int64_t count, in
     for (int64_t first = 0; first < count; first += PART_FLOATS) {
         const int64_t left = count - first;
         const int part = (int)(left < PART_FLOATS ? left : PART_FLOATS);
-        ND_TRY(check(
-            comm,
-            MPI_Recv(context->part, part, MPI_FLOAT, from, 0, MPI_COMM_WORLD, MPI_STATUS_IGNORE),
-            "receiving gradients"));
+        ND_TRY(nd_wire_receive(context->wire, context->part, (size_t)part * sizeof *values, from));
         float *restrict into = values + first;
         const float *restrict theirs = context->part;
         if (comm->device) {
@@ -130,17 +179,13 @@ static nd_status receive_and_add(nd_comm *comm, float *values, int64_t count, in
 static nd_status send_all(nd_comm *comm, const float *values, int64_t count, int to)
 {
     const mpi_context *context = comm->context;
-    comm->bytes_sent += (uint64_t)count * sizeof *values;
+    if (!comm->device)
+        return nd_wire_send(context->wire, values, (size_t)count * sizeof *values, to);
     for (int64_t first = 0; first < count; first += PART_FLOATS) {
         const int64_t left = count - first;
-        const int part = (int)(left < PART_FLOATS ? left : PART_FLOATS);
-        const float *from = values + first;
-        if (comm->device) {
-            ND_TRY(fetch(comm, context->staged, from, (size_t)part * sizeof *from));
-            from = context->staged;
-        }
-        ND_TRY(check(comm, MPI_Send(from, part, MPI_FLOAT, to, 0, MPI_COMM_WORLD),
-                     "sending gradients"));
+        const size_t bytes = (size_t)(left < PART_FLOATS ? left : PART_FLOATS) * sizeof *values;
+        ND_TRY(fetch(comm, context->staged, values + first, bytes));
+        ND_TRY(nd_wire_send(context->wire, context->staged, bytes, to));
     }
     return ND_OK;
 }
@@ -150,9 +195,11 @@ static nd_status mpi_reduce_to_owners(nd_comm *comm, nd_comm_split split, nd_com
 {
     const nd_tree_transfer transfer = {send_all, receive_and_add, NULL};
     const double start = MPI_Wtime();
-    nd_status status = ND_OK;
-    for (int64_t i = 0; i < count && status == ND_OK; i++)
+    nd_status status = nd_wire_begin(wire_of(comm), ND_COLLECTIVE_REDUCTION);
+    for (int64_t i = 0; i < count && status == ND_OK; i++) {
+        nd_wire_subject(wire_of(comm), pieces[i].name);
         status = nd_tree_reduce(comm, &transfer, split, &pieces[i]);
+    }
     comm->wait_seconds += MPI_Wtime() - start;
     return status;
 }
@@ -161,6 +208,25 @@ static void mpi_abort(nd_comm *comm, int exit_code)
 {
     (void)comm;
     MPI_Abort(MPI_COMM_WORLD, exit_code);
+}
+
+/* MPI_Finalize waits for everyone without end, so the ranks meet before it, where waiting has one. */
+static void mpi_destroy(nd_comm *comm)
+{
+    mpi_context *context = comm->context;
+    if (context->owns_mpi && context->wire &&
+        (nd_wire_failed(context->wire) || mpi_barrier(comm) != ND_OK)) {
+        fprintf(stderr, "nanochat_dist: rank %d: error: %s\n", comm->rank, nd_error_get()->message);
+        mpi_abort(comm, nd_error_exit_code(ND_EPEER));
+    }
+    if (context->owns_mpi)
+        MPI_Finalize();
+    nd_wire_destroy(context->wire);
+    free(context->part);
+    free(context->staged);
+    free(context->gathered);
+    free(context);
+    free(comm);
 }
 
 static nd_status find_local_ranks(nd_comm *comm)
@@ -207,7 +273,10 @@ nd_status nd_comm_create_mpi(nd_comm **comm)
     MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_RETURN);
     MPI_Comm_rank(MPI_COMM_WORLD, &made->rank);
     MPI_Comm_size(MPI_COMM_WORLD, &made->size);
-    const nd_status status = find_local_ranks(made);
+    made->timeout_seconds = ND_COMM_TIMEOUT_DEFAULT;
+    nd_status status = find_local_ranks(made);
+    if (status == ND_OK)
+        status = nd_wire_create(made, &context->wire);
     if (status != ND_OK) {
         mpi_destroy(made);
         return status;

@@ -37,6 +37,7 @@ typedef struct nd_checkpoint_file {
 typedef struct nd_checkpoint {
     char directory[ND_CHECKPOINT_PATH_MAX];
     int64_t step, tokens, restarts, next_sample;
+    nd_health health; /* what of it a run remembers */
     bool has_tokenizer;
     nd_checkpoint_tensor *tensors;
     int64_t tensor_count;

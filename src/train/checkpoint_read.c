@@ -329,6 +329,7 @@ nd_status nd_checkpoint_restore(nd_run *run, const char *directory)
         run->step = c.step;
         run->tokens = c.tokens;
         run->next_sample = c.next_sample;
+        run->health = c.health;
         run->restarts = c.restarts + has_state(&c);
         nd_checkpoint_close(&c);
     }

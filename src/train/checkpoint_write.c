@@ -1,6 +1,7 @@
 #include "core/durable_file.h"
 #include "train/checkpoint.h"
 #include "train/checkpoint_hdf5.h"
+#include "train/fault_points.h"
 #include "train/manifest.h"
 
 #include <dirent.h>
@@ -91,6 +92,7 @@ static nd_status write_own_file(nd_run *run, const char *path, written_tensor *t
             status = write_tensor(run, file, run->model->params.list[i].name, parts[p],
                                   &table[i * PARTS_MAX + p]);
     }
+    nd_fault_point(run->comm, "save_close");
     const nd_status closed = nd_checkpoint_h5_close(file);
     ND_TRY(status);
     ND_TRY(closed);
@@ -220,6 +222,7 @@ static nd_status take_place(const char *temporary, const char *final)
 static nd_status publish(nd_run *run, nd_checkpoint *c, const char *parent, const char *temporary)
 {
     char name[64], final[ND_CHECKPOINT_PATH_MAX], path[ND_CHECKPOINT_PATH_MAX], *text = NULL;
+    nd_fault_point(run->comm, "save_config");
     ND_TRY(add_config(run, c, temporary));
     ND_TRY(add_tokenizer(run, c, temporary));
     ND_TRY(join(path, sizeof path, temporary, "manifest.json"));
@@ -228,11 +231,14 @@ static nd_status publish(nd_run *run, nd_checkpoint *c, const char *parent, cons
     free(text);
     ND_TRY(wrote);
     ND_TRY(nd_path_sync(temporary));
+    nd_fault_point(run->comm, "save_rename");
     snprintf(name, sizeof name, "step_%08lld", (long long)run->step);
     ND_TRY(join(final, sizeof final, parent, name));
     ND_TRY(take_place(temporary, final));
     ND_TRY(nd_path_sync(parent));
+    nd_fault_point(run->comm, "save_link");
     ND_TRY(nd_durable_link(parent, "latest", name));
+    nd_fault_point(run->comm, "save_remove");
     remove_old(parent, run->config.logging.checkpoint_keep, &run->log);
     return ND_OK;
 }
@@ -259,7 +265,8 @@ nd_status nd_checkpoint_write(nd_run *run, char out[ND_CHECKPOINT_PATH_MAX])
     nd_checkpoint c = {.step = run->step,
                        .tokens = run->tokens,
                        .restarts = run->restarts,
-                       .next_sample = run->next_sample};
+                       .next_sample = run->next_sample,
+                       .health = run->health};
     written_file summary = {0}, *summaries = calloc((size_t)comm->size, sizeof *summaries);
     written_tensor *mine = calloc(entries, sizeof *mine);
     written_tensor *all = calloc(entries * (size_t)comm->size, sizeof *all);
@@ -273,10 +280,12 @@ nd_status nd_checkpoint_write(nd_run *run, char out[ND_CHECKPOINT_PATH_MAX])
         status = start_directory(parent, temporary);
     ND_TRY_GOTO(nd_run_agree(comm, as_checkpoint_error(status)), done);
 
+    nd_fault_point(comm, "save_files");
     status = join(path, sizeof path, temporary, name);
     if (status == ND_OK)
         status = write_own_file(run, path, mine, &summary);
     ND_TRY_GOTO(nd_run_agree(comm, as_checkpoint_error(status)), done);
+    nd_fault_point(comm, "save_gather");
     ND_TRY_GOTO(comm->ops.allgather(comm, all, mine, entries * sizeof *mine), done);
     ND_TRY_GOTO(comm->ops.allgather(comm, summaries, &summary, sizeof summary), done);
 
@@ -284,6 +293,7 @@ nd_status nd_checkpoint_write(nd_run *run, char out[ND_CHECKPOINT_PATH_MAX])
         status = collect(run, all, summaries, &c);
         if (status == ND_OK)
             status = publish(run, &c, parent, temporary);
+        strcpy(run->state_sha256, c.state_sha256);
     }
     ND_TRY_GOTO(nd_run_agree(comm, as_checkpoint_error(status)), done);
     snprintf(name, sizeof name, "step_%08lld", (long long)run->step);

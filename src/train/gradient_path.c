@@ -1,6 +1,7 @@
 #include "train/gradient_path.h"
 
 #include "core/sum_tree.h"
+#include "train/fault_points.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -100,7 +101,26 @@ typedef struct leaf {
     int slot;
     int merges;
     bool accumulate;
+    int64_t sample; /* its first */
+    nd_losses_known known;
 } leaf;
+
+static bool given_up(const nd_run *run)
+{
+    return run->health.verdict != ND_VERDICT_GOOD;
+}
+
+/* A test's NaN. */
+static nd_status spoil(const leaf *l, int64_t index)
+{
+    nd_backend *b = l->run->backend;
+    const nd_param *param = &l->run->model->params.list[index];
+    const float value =
+        (float)nd_fault_value("gradient", l->sample, l->run->model->config.micro_batch, 0.0, 0.0);
+    if (value == 0.0f || param->layer != 0 || param->role != ND_ROLE_TERNARY)
+        return ND_OK;
+    return b->ops.upload(b, l->run->gradients[l->slot][index].data, &value, sizeof value);
+}
 
 static nd_status fill_slot(const leaf *l, int64_t index)
 {
@@ -126,10 +146,18 @@ static nd_status merge(nd_backend *b, nd_view lower, nd_view upper)
 
 static nd_status gradients_ready(void *context, int64_t first, int64_t count)
 {
-    const leaf *l = context;
+    leaf *l = context;
     nd_run *run = l->run;
+    if (run->immediate && l->known.call) {
+        const nd_losses_known known = l->known;
+        l->known.call = NULL;
+        ND_TRY(known.call(known.context));
+    }
+    if (run->immediate && given_up(run))
+        return ND_OK;
     for (int64_t i = first; i < first + count; i++) {
         ND_TRY(fill_slot(l, i));
+        ND_TRY(spoil(l, i));
         for (int upper = l->slot; upper > l->slot - l->merges; upper--) {
             ND_TRY(merge(run->backend, run->gradients[upper - 1][i], run->gradients[upper][i]));
             ND_TRY(merge(run->backend, sketch_of(run, upper - 1, i), sketch_of(run, upper, i)));
@@ -138,10 +166,14 @@ static nd_status gradients_ready(void *context, int64_t first, int64_t count)
     if (!run->immediate)
         return ND_OK;
     ND_TRY(settle(run, first, count));
+    if (given_up(run))
+        return ND_OK;
+    run->health.touched = true;
     return update(run, first, count, 1.0f);
 }
 
-nd_status nd_gradient_path_run(nd_run *run, const int32_t *tokens, nd_loss *losses)
+nd_status nd_gradient_path_run(nd_run *run, const int32_t *tokens, nd_loss *losses,
+                               nd_losses_known known)
 {
     const nd_model_config *c = &run->model->config;
     const bool tree = run->config.dist.deterministic == ND_DETERMINISTIC_WORLD;
@@ -151,7 +183,12 @@ nd_status nd_gradient_path_run(nd_run *run, const int32_t *tokens, nd_loss *loss
     nd_view views[run->model->params.count];
     int depth = 0;
     for (int64_t j = 0; j < run->local_micro_batches; j++) {
-        leaf at = {run, depth, tree ? nd_sum_tree_merges(first, first + j) : 0, !tree && j > 0};
+        leaf at = {.run = run,
+                   .slot = depth,
+                   .merges = tree ? nd_sum_tree_merges(first, first + j) : 0,
+                   .accumulate = !tree && j > 0,
+                   .sample = run->next_sample + (first + j) * c->micro_batch,
+                   .known = known};
         for (int64_t i = 0; i < run->model->params.count; i++)
             views[i] = writes_apart(run, i) ? run->written[i] : run->gradients[at.slot][i];
         const nd_model_gradients into = {views, at.accumulate && !run->travel_projected,
@@ -162,7 +199,7 @@ nd_status nd_gradient_path_run(nd_run *run, const int32_t *tokens, nd_loss *loss
         if (tree)
             depth += 1 - at.merges;
     }
-    return ND_OK;
+    return run->immediate ? ND_OK : known.call(known.context);
 }
 
 /* -- from slots to owners --------------------------------------------------------------------- */
@@ -178,8 +215,10 @@ static void add_piece(const nd_run *run, reduction *r, const nd_view *views, int
     float **own = r->slots + r->count * run->gradient_slots;
     for (int slot = 0; slot < run->gradient_slots; slot++)
         own[slot] = views[slot].data;
-    r->pieces[r->count++] = (nd_comm_piece){
-        .slots = own, .count = nd_view_count(nd_read(views[0])), .owner = run->own.owner[index]};
+    r->pieces[r->count++] = (nd_comm_piece){.slots = own,
+                                            .count = nd_view_count(nd_read(views[0])),
+                                            .owner = run->own.owner[index],
+                                            .name = run->model->params.list[index].name};
 }
 
 /* The gradients of parameters [first, first + count), then the sketches among them. */
@@ -243,16 +282,13 @@ static nd_status share_squares(nd_run *run, int64_t first, int64_t count)
             ND_TRY_GOTO(b->ops.download(b, &mine[i], run->scalar.data, sizeof *mine), done);
         }
     ND_TRY_GOTO(run->comm->ops.allgather(run->comm, all, mine, (size_t)count * sizeof *mine), done);
-    for (int64_t i = 0; i < count && status == ND_OK; i++) {
+    for (int64_t i = 0; i < count; i++) {
         const double value = all[run->own.owner[first + i] * count + i];
         run->squares[first + i] = value;
-        if (!isfinite(value))
-            status = ND_FAIL(ND_ENUMERIC,
-                             "step %lld: the gradient of %s is not finite; %s; a lower "
-                             "learning_rate (0.01) or a longer warm-up usually helps",
-                             (long long)run->step + 1, run->model->params.list[first + i].name,
-                             run->immediate ? "what comes after it was updated before"
-                                            : "nothing was updated");
+        if (!isfinite(value) && !given_up(run)) {
+            run->health.verdict = ND_VERDICT_GRADIENT;
+            run->health.culprit = first + i;
+        }
     }
 done:
     free(mine);
@@ -261,7 +297,11 @@ done:
 
 static nd_status settle(nd_run *run, int64_t first, int64_t count)
 {
+    nd_comm_set_phase(run->comm, run->step + 1, "reduce");
+    nd_fault_point(run->comm, "reduce");
     ND_TRY(reduce(run, first, count));
+    nd_comm_set_phase(run->comm, run->step + 1, "norms");
+    nd_fault_point(run->comm, "norms");
     return share_squares(run, first, count);
 }
 
@@ -291,10 +331,13 @@ static nd_status replace_subspace(nd_run *run, int64_t index)
 
 static nd_status update(nd_run *run, int64_t first, int64_t count, float scale)
 {
+    nd_comm_set_phase(run->comm, run->step + 1, "update");
+    nd_fault_point(run->comm, "update");
     for (int64_t i = first; i < first + count; i++)
         if (run->masters[i].data)
             ND_TRY(nd_optimizer_update(run->optimizer, i, run->masters[i], nd_read(run->sums[i]),
                                        scale, run->step));
+    nd_fault_point(run->comm, "updated");
     for (int64_t i = first; i < first + count; i++) {
         if (!nd_projectors_due(run->projectors, i, run->step, NULL))
             continue;
@@ -310,8 +353,11 @@ nd_status nd_gradient_path_finish(nd_run *run, double *norm)
     const int64_t count = run->model->params.count;
     const double clip = run->config.training.grad_clip;
     double squares = 0.0;
-    if (!run->immediate)
+    *norm = (double)NAN;
+    if (!run->immediate && !given_up(run))
         ND_TRY(settle(run, 0, count));
+    if (given_up(run))
+        return ND_OK;
     for (int64_t i = 0; i < count; i++)
         squares += run->squares[i];
     *norm = sqrt(squares);

@@ -20,14 +20,21 @@ bool nd_gradient_path_immediate(const nd_run *run);
 /* Lays out the category "gradients"; run measuring, commit, run again. */
 nd_status nd_gradient_path_take(nd_run *run, nd_arena *arena);
 
-/* Forward and backward pass of this rank's micro-batches (`tokens`: host memory), up to the sums at the
- * owners, or in immediate mode up to updated masters; losses[j] of micro-batch j. Collective.
- * Errors: ND_ENUMERIC as nd_gradient_path_finish. */
-nd_status nd_gradient_path_run(nd_run *run, const int32_t *tokens, nd_loss *losses);
+/* Called once a step when this rank's losses are all known and before anything is updated. It may set
+ * run->health.verdict, the same on all ranks; what is not good is not updated from. */
+typedef struct nd_losses_known {
+    nd_status (*call)(void *context);
+    void *context;
+} nd_losses_known;
+
+/* Forward and backward pass of this rank's micro-batches (`tokens`: host memory), up to gradients in
+ * slots, or in immediate mode up to updated masters; losses[j] of micro-batch j. Collective. */
+nd_status nd_gradient_path_run(nd_run *run, const int32_t *tokens, nd_loss *losses,
+                               nd_losses_known known);
 
 /* The rest of the step: sums to owners, *norm of all gradients before clipping (of projected ones where
- * there are such), update of masters, new subspaces. Collective. Errors: ND_ENUMERIC naming the
- * parameter whose gradient is not finite. */
+ * there are such), update of masters, new subspaces. A gradient that is not finite sets
+ * run->health.verdict and updates nothing; *norm is then NaN. Collective. */
 nd_status nd_gradient_path_finish(nd_run *run, double *norm);
 
 /* Sends every projector from its owner to all ranks. Collective. */

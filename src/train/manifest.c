@@ -37,6 +37,23 @@ static json_t *files_json(const nd_checkpoint *c)
     return list;
 }
 
+/* Losses as text, exact to the bit and the same in every program that writes JSON again. */
+static void add_health(json_t *root, const nd_health *h)
+{
+    char text[32];
+    if (h->skipped == 0 && h->recent_count == 0)
+        return;
+    json_t *recent = json_array();
+    for (int64_t i = 0; i < h->recent_count; i++) {
+        snprintf(text, sizeof text, "%.17g", h->recent[i]);
+        json_array_append_new(recent, json_string(text));
+    }
+    json_object_set_new(root, "health",
+                        json_pack("{s:I,s:I,s:I,s:o}", "skipped", (json_int_t)h->skipped, "in_row",
+                                  (json_int_t)h->in_row, "rollbacks", (json_int_t)h->rollbacks,
+                                  "recent_losses", recent));
+}
+
 nd_status nd_manifest_format(const nd_checkpoint *c, char **text)
 {
     char checksum[ND_SHA256_HEX_SIZE];
@@ -47,6 +64,7 @@ nd_status nd_manifest_format(const nd_checkpoint *c, char **text)
                              c->state_sha256, "tensors", tensors_json(c), "files", files_json(c));
     if (!root)
         return ND_FAIL(ND_ENOMEM, "no memory for a manifest");
+    add_health(root, &c->health);
     nd_status status = checksum_of(root, checksum);
     if (status == ND_OK) {
         json_object_set_new(root, "checksum", json_string(checksum));
@@ -56,6 +74,29 @@ nd_status nd_manifest_format(const nd_checkpoint *c, char **text)
     }
     json_decref(root);
     return status;
+}
+
+/* Absent in checkpoints of models that were never trained. */
+static nd_status parse_health(json_t *root, const char *path, nd_health *h)
+{
+    json_t *json = json_object_get(root, "health"), *recent, *item;
+    json_int_t skipped, in_row, rollbacks;
+    size_t i;
+    if (!json)
+        return ND_OK;
+    if (json_unpack(json, "{s:I,s:I,s:I,s:o}", "skipped", &skipped, "in_row", &in_row, "rollbacks",
+                    &rollbacks, "recent_losses", &recent) != 0 ||
+        json_array_size(recent) > ND_HEALTH_WINDOW)
+        return ND_FAIL(ND_ECHECKPOINT, "%s: \"health\" is malformed", path);
+    h->skipped = skipped;
+    h->in_row = in_row;
+    h->rollbacks = rollbacks;
+    json_array_foreach(recent, i, item)
+    {
+        const char *text = json_string_value(item);
+        h->recent[h->recent_count++] = text ? strtod(text, NULL) : 0.0;
+    }
+    return ND_OK;
 }
 
 static bool copy_text(char *out, size_t size, const char *text)
@@ -174,6 +215,7 @@ nd_status nd_manifest_parse(const char *text, size_t size, const char *path, nd_
     c->restarts = restarts;
     c->next_sample = next_sample;
     snprintf(c->state_sha256, sizeof c->state_sha256, "%.64s", state);
+    ND_TRY_GOTO(parse_health(root, path, &c->health), done);
     status = parse_lists(tensors, files, path, c);
 done:
     json_decref(root);

@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <jansson.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -89,6 +90,12 @@ static json_t *memory_json(const nd_run *run)
     return mem;
 }
 
+/* null where a skipped step has no number */
+static json_t *number(double value)
+{
+    return isfinite(value) ? json_real(value) : json_null();
+}
+
 static nd_status write_tensorboard(nd_metrics *metrics, const nd_run *run,
                                    const nd_step_result *step, const nd_evaluation *evaluation,
                                    double tokens_per_second)
@@ -120,14 +127,15 @@ nd_status nd_metrics_write(nd_metrics *metrics, const nd_run *run, const nd_step
     const double part = (1.0 + 2.0 * step->kept_fraction) / 3.0;
     const double flops = part * nd_metrics_flops_per_token(&run->model->config) * tokens_per_second;
     const double peak = run->peak_flops * run->comm->size;
-    json_t *o = json_pack(
-        "{s:I,s:I,s:f,s:f,s:f,s:f,s:f,s:f,s:f,s:f,s:I,s:f,s:f,s:o,s:I}", "step",
-        (json_int_t)run->step, "tokens", (json_int_t)run->tokens, "loss", step->loss, "total_loss",
-        step->total_loss, "lr", step->lr, "grad_norm", step->grad_norm, "tokens_per_sec",
-        tokens_per_second, "step_ms", step->step_ms, "data_wait_ms", step->data_wait_ms,
-        "comm_wait_ms", step->comm_wait_ms, "comm_bytes", (json_int_t)step->comm_bytes,
-        "kept_fraction", step->kept_fraction, "mfu", peak > 0.0 ? flops / peak : 0.0, "mem",
-        memory_json(run), "restarts", (json_int_t)run->restarts);
+    json_t *o = json_pack("{s:I,s:I,s:o,s:o,s:f,s:o,s:f,s:f,s:f,s:f,s:I,s:f,s:f,s:o,s:I,s:I}",
+                          "step", (json_int_t)run->step, "tokens", (json_int_t)run->tokens, "loss",
+                          number(step->loss), "total_loss", number(step->total_loss), "lr",
+                          step->lr, "grad_norm", number(step->grad_norm), "tokens_per_sec",
+                          tokens_per_second, "step_ms", step->step_ms, "data_wait_ms",
+                          step->data_wait_ms, "comm_wait_ms", step->comm_wait_ms, "comm_bytes",
+                          (json_int_t)step->comm_bytes, "kept_fraction", step->kept_fraction, "mfu",
+                          peak > 0.0 ? flops / peak : 0.0, "mem", memory_json(run), "restarts",
+                          (json_int_t)run->restarts, "skipped", (json_int_t)run->health.skipped);
     if (!o)
         return ND_FAIL(ND_ENUMERIC, "step %lld: a metric is not finite", (long long)run->step);
     if (evaluation) {

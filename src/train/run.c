@@ -43,6 +43,14 @@ nd_status nd_run_agree(nd_comm *comm, nd_status mine)
     return (nd_status)all[failed];
 }
 
+nd_status nd_run_same_error(nd_status status)
+{
+    nd_error error = *nd_error_get();
+    error.shared = 1;
+    nd_error_set(&error);
+    return status;
+}
+
 /* threads = key, else OMP_NUM_THREADS, else an even share of the cores among the machine's ranks,
  * within those this process may run on. */
 static int choose_threads(const nd_config *config, const nd_comm *comm)

@@ -11,6 +11,7 @@
 #include "dist/ownership.h"
 #include "dist/weight_gather.h"
 #include "optim/optimizer.h"
+#include "train/health.h"
 #include "train/memory.h"
 
 enum { ND_GRADIENT_SLOTS_MAX = 128 };
@@ -55,7 +56,9 @@ typedef struct nd_run {
     int64_t tokens;      /* trained on so far */
     int64_t next_sample; /* the loader's whole state: first sample of the next step */
     int64_t restarts;
-    double peak_flops; /* of one rank's dense products, measured at start; 0 unknown */
+    nd_health health;
+    char state_sha256[65]; /* of the checkpoint written last; rank 0 */
+    double peak_flops;     /* of one rank's dense products, measured at start; 0 unknown */
 } nd_run;
 
 /* Builds everything but the loader, from a checked configuration: opens the data, takes all memory,
@@ -87,5 +90,9 @@ nd_status nd_run_publish_weights(nd_run *run);
 /* Agrees on a status: ND_OK when all ranks pass ND_OK; else every rank gets the error of the lowest
  * failing rank, marked as shared and naming that rank when there are several. Collective. */
 nd_status nd_run_agree(nd_comm *comm, nd_status mine);
+
+/* Marks the error just raised as one that every rank holds without having been told, because all raised
+ * it from the same numbers. Returns `status`. Not collective. */
+nd_status nd_run_same_error(nd_status status);
 
 #endif

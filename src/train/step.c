@@ -1,9 +1,11 @@
 #include "train/step.h"
 
 #include "optim/mtp_schedule.h"
+#include "train/fault_points.h"
 #include "train/gradient_path.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <time.h>
 
@@ -19,15 +21,6 @@ typedef struct leaf_loss {
     double nll, total, kept;
 } leaf_loss;
 
-static nd_status compute_gradients(nd_run *run, const int32_t *tokens, leaf_loss *losses)
-{
-    nd_loss computed[run->local_micro_batches];
-    ND_TRY(nd_gradient_path_run(run, tokens, computed));
-    for (int64_t j = 0; j < run->local_micro_batches; j++)
-        losses[j] = (leaf_loss){computed[j].nll, computed[j].total, (double)computed[j].kept};
-    return ND_OK;
-}
-
 /* What ranks tell each other at the end of a step. */
 typedef struct step_report {
     uint64_t bytes_sent;
@@ -35,26 +28,86 @@ typedef struct step_report {
     int stop_requested;
 } step_report;
 
-static nd_status share_losses(nd_run *run, const leaf_loss *mine, nd_step_result *result)
+/* What the judgement of a step's losses needs. */
+typedef struct judgement {
+    nd_run *run;
+    const nd_loss *computed; /* [local_micro_batches] */
+    nd_step_result *result;
+} judgement;
+
+/* Adds the losses of all micro-batches in their order and finds the first that is not finite. */
+static void add_losses(nd_run *run, const leaf_loss *all, nd_step_result *result)
 {
-    leaf_loss *all = malloc((size_t)run->micro_batches * sizeof *all);
-    if (!all)
-        return ND_FAIL(ND_ENOMEM, "no memory for %lld losses", (long long)run->micro_batches);
-    const nd_status status = run->comm->ops.allgather(
-        run->comm, all, mine, (size_t)run->local_micro_batches * sizeof *all);
+    const double tokens =
+        (double)(run->config.training.batch_size * run->config.training.seq_length);
     double nll = 0.0, total = 0.0, kept = 0.0;
-    for (int64_t j = 0; status == ND_OK && j < run->micro_batches; j++) {
+    for (int64_t j = 0; j < run->micro_batches; j++) {
         nll += all[j].nll;
         total += all[j].total;
         kept += all[j].kept;
+        if (run->health.verdict == ND_VERDICT_GOOD && !isfinite(nll + total)) {
+            run->health.verdict = ND_VERDICT_LOSS;
+            run->health.culprit = j;
+        }
     }
-    free(all);
-    const double tokens =
-        (double)(run->config.training.batch_size * run->config.training.seq_length);
     result->loss = nll / tokens;
     result->total_loss = total / tokens;
     result->kept_fraction = kept / tokens;
-    return status;
+}
+
+static nd_status judge_losses(void *context)
+{
+    const judgement *j = context;
+    nd_run *run = j->run;
+    const int64_t count = run->local_micro_batches, micro = run->model->config.micro_batch;
+    const double limit = run->config.training.loss_spike_zscore;
+    leaf_loss mine[count], *all = malloc((size_t)run->micro_batches * sizeof *all);
+    if (!all)
+        return ND_FAIL(ND_ENOMEM, "no memory for %lld losses", (long long)run->micro_batches);
+    for (int64_t i = 0; i < count; i++) {
+        const nd_loss *l = &j->computed[i];
+        const int64_t sample = run->next_sample + (count * run->comm->rank + i) * micro;
+        const double nll = nd_fault_value("loss", sample, micro, l->nll, 100.0 * (double)l->tokens);
+        mine[i] = (leaf_loss){nll, l->total, (double)l->kept};
+    }
+    nd_comm_set_phase(run->comm, run->step + 1, "losses");
+    nd_fault_point(run->comm, "losses");
+    const nd_status status =
+        run->comm->ops.allgather(run->comm, all, mine, (size_t)count * sizeof *all);
+    if (status == ND_OK)
+        add_losses(run, all, j->result);
+    free(all);
+    ND_TRY(status);
+    if (run->health.verdict != ND_VERDICT_GOOD || limit == 0.0)
+        return ND_OK;
+    run->health.score = nd_health_score(&run->health, j->result->loss);
+    if (run->health.score > limit)
+        run->health.verdict = ND_VERDICT_SPIKE;
+    return ND_OK;
+}
+
+/* Why a step was skipped, and the samples of its batch. */
+static void describe_skip(const nd_run *run, nd_step_result *result)
+{
+    const nd_health *h = &run->health;
+    const int64_t micro = run->model->config.micro_batch;
+    const int64_t first = run->next_sample;
+    char why[192] = "";
+    if (h->verdict == ND_VERDICT_LOSS)
+        snprintf(why, sizeof why, "the loss of samples %lld to %lld on rank %d is not finite",
+                 (long long)(first + h->culprit * micro),
+                 (long long)(first + (h->culprit + 1) * micro - 1),
+                 (int)(h->culprit / run->local_micro_batches));
+    else if (h->verdict == ND_VERDICT_SPIKE)
+        snprintf(why, sizeof why,
+                 "the loss %.4f lies %.1f standard deviations above those of the last %lld steps",
+                 result->loss, h->score, (long long)h->recent_count);
+    else
+        snprintf(why, sizeof why, "the gradient of %s is not finite",
+                 run->model->params.list[h->culprit].name);
+    snprintf(result->skipped_because, sizeof result->skipped_because,
+             "step %lld: %s; batch of samples %lld to %lld", (long long)run->step + 1, why,
+             (long long)first, (long long)(first + run->config.training.batch_size - 1));
 }
 
 static nd_status share_report(nd_run *run, const step_report *mine, nd_step_result *result)
@@ -79,24 +132,37 @@ nd_status nd_step_run(nd_run *run, bool stop_requested, nd_step_result *result)
     const uint64_t bytes_before = run->comm->bytes_sent;
     const double wait_before = run->comm->wait_seconds;
     const int32_t *tokens = NULL;
-    leaf_loss losses[run->local_micro_batches];
+    nd_loss losses[run->local_micro_batches];
+    judgement judged = {run, losses, result};
     step_report report = {.stop_requested = stop_requested};
 
     float offset_weights[ND_OFFSETS_MAX];
     nd_mtp_weights(&run->config, run->step, offset_weights);
     nd_model_set_offset_weights(run->model, offset_weights);
+    nd_comm_set_phase(run->comm, run->step + 1, "backward"); /* when layers are updated in it */
     ND_TRY(nd_loader_next(run->loader, &tokens, &report.data_wait_ms));
-    ND_TRY(compute_gradients(run, tokens, losses));
-    ND_TRY(share_losses(run, losses, result));
+    nd_health_begin_step(&run->health);
+    nd_fault_point(run->comm, "backward");
+    ND_TRY(nd_gradient_path_run(run, tokens, losses, (nd_losses_known){judge_losses, &judged}));
     ND_TRY(nd_gradient_path_finish(run, &result->grad_norm));
     result->lr = nd_optimizer_learning_rate(run->optimizer, run->step);
-    ND_TRY(nd_run_publish_weights(run));
+    result->skipped = run->health.verdict != ND_VERDICT_GOOD;
+    if (result->skipped) {
+        describe_skip(run, result);
+    } else {
+        nd_comm_set_phase(run->comm, run->step + 1, "weights");
+        nd_fault_point(run->comm, "weights");
+        ND_TRY(nd_run_publish_weights(run));
+    }
+    nd_health_end_step(&run->health, result->loss);
 
     run->step++;
     run->next_sample += run->config.training.batch_size;
     run->tokens += run->config.training.batch_size * run->config.training.seq_length;
     report.bytes_sent = run->comm->bytes_sent - bytes_before;
     report.comm_wait_ms = (run->comm->wait_seconds - wait_before) * 1e3;
+    nd_comm_set_phase(run->comm, run->step, "report");
+    nd_fault_point(run->comm, "report");
     ND_TRY(share_report(run, &report, result));
     result->step_ms = now_ms() - start;
     return ND_OK;

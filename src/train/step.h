@@ -14,10 +14,14 @@ typedef struct nd_step_result {
     double data_wait_ms, comm_wait_ms, step_ms;
     uint64_t comm_bytes; /* sent by all ranks */
     bool stop_requested; /* by a signal, on any rank */
+    bool skipped;        /* nothing was updated: run->health says why, skipped_because in words */
+    char skipped_because[320];
 } nd_step_result;
 
-/* Collective. `stop_requested` is this rank's own wish to stop. Errors: ND_ENUMERIC when the gradient
- * norm is not finite, with the masters untouched. */
+/* Collective. `stop_requested` is this rank's own wish to stop. A step whose
+ * loss or gradient is not finite, or whose loss is a spike, counts and moves the data on, but updates
+ * nothing; only in immediate mode may a bad gradient come after the layers above it were updated
+ * (run->health.touched), and then the run must go back to a checkpoint. */
 nd_status nd_step_run(nd_run *run, bool stop_requested, nd_step_result *result);
 
 #endif

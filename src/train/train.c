@@ -2,8 +2,10 @@
 
 #include "train/checkpoint.h"
 #include "train/evaluate.h"
+#include "train/fault_points.h"
 #include "train/metrics.h"
 #include "train/progress.h"
+#include "train/replica_check.h"
 #include "train/run.h"
 #include "train/run_directory.h"
 #include "train/signals.h"
@@ -177,9 +179,71 @@ static bool due(int64_t step, int64_t interval, int64_t last)
 static nd_status save(nd_run *run)
 {
     char path[ND_CHECKPOINT_PATH_MAX];
+    nd_comm_set_phase(run->comm, run->step, "save");
     ND_TRY(nd_checkpoint_write(run, path));
-    nd_log_line(&run->log, "saved   %s", path);
+    nd_log_line(&run->log, "saved   %s, state %s", path, run->state_sha256);
     return ND_OK;
+}
+
+/* Every rank raises this same error. */
+static nd_status give_up(const nd_run *run, const nd_step_result *step, const char *why)
+{
+    const nd_config *c = &run->config;
+    return nd_run_same_error(ND_FAIL(
+        ND_ENUMERIC,
+        "%s; %lld steps in a row were skipped ([training] max_skipped_steps = %lld) and the "
+        "run went back %lld times (max_rollbacks = %lld), %s; a lower learning_rate (0.01) "
+        "or a longer warm-up usually helps",
+        step->skipped_because, (long long)run->health.in_row,
+        (long long)c->training.max_skipped_steps, (long long)run->health.rollbacks,
+        (long long)c->training.max_rollbacks, why));
+}
+
+/* Back to the newest checkpoint, with the data of the skipped steps, and what came before them since,
+ * left out. The counts go on. */
+static nd_status roll_back(nd_run *run, const nd_step_result *step, nd_metrics *metrics)
+{
+    char path[ND_CHECKPOINT_PATH_MAX];
+    const int64_t next = run->next_sample, restarts = run->restarts;
+    const nd_health before = run->health;
+    if (before.rollbacks >= run->config.training.max_rollbacks)
+        return give_up(run, step, "no more are allowed");
+    nd_comm_set_phase(run->comm, run->step, "roll back");
+    ND_TRY(choose_checkpoint(run, "auto", path));
+    if (!path[0])
+        return give_up(run, step, "and there is no checkpoint to go back to");
+    ND_TRY(nd_checkpoint_restore(run, path));
+    run->next_sample = next;
+    run->restarts = restarts;
+    run->health.skipped = before.skipped;
+    run->health.rollbacks = before.rollbacks + 1;
+    run->health.in_row = 0;
+    nd_log_line(&run->log, "back    to %s at step %lld, with the data from sample %lld on", path,
+                (long long)run->step, (long long)next);
+    nd_loader_close(run->loader);
+    run->loader = NULL;
+    nd_status status = nd_run_start_loader(run);
+    if (status == ND_OK && run->comm->rank == 0) {
+        nd_metrics_close(metrics);
+        status = nd_metrics_open(run, metrics);
+    }
+    return nd_run_agree(run->comm, status);
+}
+
+static bool must_roll_back(const nd_run *run)
+{
+    const nd_health *h = &run->health;
+    return h->in_row > run->config.training.max_skipped_steps ||
+           (h->verdict != ND_VERDICT_GOOD && h->touched);
+}
+
+/* Every check_interval steps, and before each checkpoint that is due. */
+static bool must_check(const nd_run *run, int64_t last)
+{
+    const nd_config *c = &run->config;
+    const int64_t end = c->logging.checkpoint_at_end ? last : -1;
+    return c->dist.check_interval > 0 && (run->step % c->dist.check_interval == 0 ||
+                                          due(run->step, c->logging.checkpoint_interval, end));
 }
 
 static nd_status step_loop(nd_run *run, nd_metrics *metrics)
@@ -189,11 +253,23 @@ static nd_status step_loop(nd_run *run, nd_metrics *metrics)
     nd_progress_state progress;
     nd_progress_begin(&progress, run, last);
     while (run->step < last) {
-        nd_step_result step;
+        nd_step_result step = {0};
         nd_evaluation evaluation, *evaluated = NULL;
         ND_TRY(nd_step_run(run, nd_signals_stop_requested(), &step));
         nd_progress_advance(&progress, run, &step);
+        if (step.skipped)
+            nd_log_line(&run->log, "skipped %s; %lld in a row, %lld in all", step.skipped_because,
+                        (long long)run->health.in_row, (long long)run->health.skipped);
+        if (step.skipped && must_roll_back(run)) {
+            ND_TRY(roll_back(run, &step, metrics));
+            nd_progress_begin(&progress, run, last);
+            continue;
+        }
+        if (must_check(run, last))
+            ND_TRY(nd_replica_check(run));
         if (run->val && due(run->step, c->logging.eval_interval, last)) {
+            nd_comm_set_phase(run->comm, run->step, "evaluate");
+            nd_fault_point(run->comm, "evaluate");
             ND_TRY(
                 nd_evaluate(run->model, run->val, run->comm, c->logging.eval_samples, &evaluation));
             evaluated = &evaluation;
@@ -229,6 +305,7 @@ static nd_status step_loop(nd_run *run, nd_metrics *metrics)
 static nd_status prepare(nd_run *run, const char *resume, nd_metrics *metrics)
 {
     char checkpoint[ND_CHECKPOINT_PATH_MAX];
+    nd_comm_set_phase(run->comm, 0, "resume");
     ND_TRY(choose_checkpoint(run, resume, checkpoint));
     if (checkpoint[0]) {
         ND_TRY(nd_checkpoint_restore(run, checkpoint));
@@ -252,6 +329,8 @@ nd_status nd_train(const nd_train_options *options, nd_comm *comm)
     nd_status status = ND_OK;
     nd_signals_install();
     run.comm = comm;
+    comm->timeout_seconds = options->config.dist.timeout_seconds;
+    comm->stop_requested = nd_signals_stop_requested;
     if (comm->rank == 0)
         status = nd_run_directory_open(&run, strcmp(options->resume, "none") == 0);
     ND_TRY_GOTO(nd_run_agree(comm, status), done);

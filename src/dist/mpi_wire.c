@@ -1,0 +1,322 @@
+#include "dist/mpi_wire.h"
+
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+enum { SUBJECT_MAX = 96, PHASE_MAX = 32, TAG_QUESTION = 1, TAG_ANSWER = 2 };
+
+static const double spin_seconds = 1e-3; /* before the first sleep of a wait */
+static const double nap_first = 20e-6, nap_longest = 1e-3;
+static const double answer_seconds = 0.4; /* how long an answer may take */
+static const double notice_seconds = 0.2; /* from a signal to the notice of a stuck wait */
+
+/* What a rank tells of itself while it waits. */
+typedef struct situation {
+    int32_t rank, waits_for;
+    int32_t kind;
+    int32_t receives;
+    int64_t sequence, step;
+    char phase[PHASE_MAX], subject[SUBJECT_MAX];
+} situation;
+
+struct nd_wire {
+    nd_comm *comm;
+    MPI_Comm control; /* questions and answers */
+    situation now;
+    situation *answers; /* [size] being sent; a rank has one question open at a time */
+    MPI_Request *sends; /* [size] of those */
+    int64_t tags;       /* sequence numbers before tags repeat */
+    situation theirs;   /* the last answer; one that comes late is written here too */
+    bool failed, noticed;
+};
+
+static const char *const kind_names[ND_COLLECTIVE_COUNT] = {"nothing", "a barrier", "a broadcast",
+                                                            "an allgather", "a tree reduction"};
+
+nd_status nd_wire_create(nd_comm *comm, nd_wire **wire)
+{
+    nd_wire *made = calloc(1, sizeof *made);
+    situation *answers = calloc((size_t)comm->size, sizeof *answers);
+    MPI_Request *sends = calloc((size_t)comm->size, sizeof *sends);
+    if (!made || !answers || !sends) {
+        free(made);
+        free(answers);
+        free(sends);
+        return ND_FAIL(ND_ENOMEM, "no memory for the wire of %d ranks", comm->size);
+    }
+    int *limit = NULL, found = 0;
+    MPI_Comm_get_attr(MPI_COMM_WORLD, MPI_TAG_UB, &limit, &found);
+    made->comm = comm;
+    made->answers = answers;
+    made->sends = sends;
+    for (int r = 0; r < comm->size; r++)
+        sends[r] = MPI_REQUEST_NULL;
+    made->tags = (found ? *limit : 32767) / ND_COLLECTIVE_COUNT;
+    if (MPI_Comm_dup(MPI_COMM_WORLD, &made->control) != MPI_SUCCESS) {
+        nd_wire_destroy(made);
+        return ND_FAIL(ND_EPEER, "rank %d: MPI gives no second communicator", comm->rank);
+    }
+    *wire = made;
+    return ND_OK;
+}
+
+void nd_wire_destroy(nd_wire *wire)
+{
+    if (!wire)
+        return;
+    free(wire->answers);
+    free(wire->sends);
+    free(wire);
+}
+
+bool nd_wire_failed(const nd_wire *wire)
+{
+    return wire->failed;
+}
+
+nd_status nd_wire_begin(nd_wire *wire, nd_collective kind)
+{
+    if (wire->failed)
+        return ND_FAIL(ND_EPEER, "rank %d: the wire has failed before", wire->comm->rank);
+    wire->now.kind = (int32_t)kind;
+    wire->now.sequence++;
+    wire->now.step = wire->comm->step;
+    snprintf(wire->now.phase, sizeof wire->now.phase, "%s",
+             wire->comm->phase ? wire->comm->phase : "start");
+    nd_wire_subject(wire, NULL);
+    return ND_OK;
+}
+
+void nd_wire_subject(nd_wire *wire, const char *subject)
+{
+    snprintf(wire->now.subject, sizeof wire->now.subject, "%s", subject ? subject : "");
+}
+
+static int tag_of(const nd_wire *wire)
+{
+    return (int)(wire->now.sequence % wire->tags) * ND_COLLECTIVE_COUNT + wire->now.kind;
+}
+
+/* -- telling what happened -------------------------------------------------------------------- */
+
+/* "rank 1 in step 12, phase reduce, waits for rank 3 in a tree reduction of X (collective 57)" */
+static int describe(char *text, size_t size, const situation *s, const char *waits)
+{
+    return snprintf(text, size,
+                    "rank %d in step %lld, phase %s, %s rank %d in %s%s%s (collective %lld)",
+                    s->rank, (long long)s->step, s->phase, waits, s->waits_for, kind_names[s->kind],
+                    s->subject[0] ? " of " : "", s->subject, (long long)s->sequence);
+}
+
+/* Answers whoever asks. */
+static void answer(nd_wire *wire)
+{
+    for (;;) {
+        int there = 0, sent = 0;
+        MPI_Status s;
+        if (MPI_Iprobe(MPI_ANY_SOURCE, TAG_QUESTION, wire->control, &there, &s) != MPI_SUCCESS ||
+            !there)
+            return;
+        const int who = s.MPI_SOURCE;
+        MPI_Recv(NULL, 0, MPI_BYTE, who, TAG_QUESTION, wire->control, MPI_STATUS_IGNORE);
+        MPI_Test(&wire->sends[who], &sent, MPI_STATUS_IGNORE);
+        if (!sent)
+            continue;
+        wire->answers[who] = wire->now;
+        MPI_Isend(&wire->answers[who], sizeof wire->answers[who], MPI_BYTE, who, TAG_ANSWER,
+                  wire->control, &wire->sends[who]);
+    }
+}
+
+static void nap(double seconds)
+{
+    const struct timespec t = {.tv_nsec = (long)(seconds * 1e9)};
+    nanosleep(&t, NULL);
+}
+
+static bool ask(nd_wire *wire, int rank)
+{
+    MPI_Request question, reply;
+    int done = 0;
+    if (MPI_Isend(NULL, 0, MPI_BYTE, rank, TAG_QUESTION, wire->control, &question) != MPI_SUCCESS ||
+        MPI_Irecv(&wire->theirs, sizeof wire->theirs, MPI_BYTE, rank, TAG_ANSWER, wire->control,
+                  &reply) != MPI_SUCCESS)
+        return false;
+    const double start = MPI_Wtime();
+    while (!done && MPI_Wtime() - start < answer_seconds) {
+        answer(wire);
+        if (MPI_Test(&reply, &done, MPI_STATUS_IGNORE) != MPI_SUCCESS)
+            return false;
+        if (!done)
+            nap(nap_longest);
+    }
+    MPI_Request_free(&question);
+    if (!done) {
+        MPI_Cancel(&reply);
+        MPI_Request_free(&reply);
+    }
+    return done;
+}
+
+static void append(char *text, size_t size, const char *more)
+{
+    const size_t used = strlen(text);
+    snprintf(text + used, size - used, "%s", more);
+}
+
+/* Follows who waits for whom from `suspect` on. */
+static void follow(nd_wire *wire, int suspect, char *text, size_t size)
+{
+    const situation *theirs = &wire->theirs;
+    char line[512], told[320];
+    for (int hops = 0; hops < wire->comm->size; hops++) {
+        if (!ask(wire, suspect)) {
+            snprintf(line, sizeof line,
+                     "; rank %d does not answer: it is dead, stopped, or busy for longer than the "
+                     "timeout",
+                     suspect);
+            append(text, size, line);
+            return;
+        }
+        describe(told, sizeof told, theirs, "waits for");
+        snprintf(line, sizeof line, "; %s", told);
+        append(text, size, line);
+        if (theirs->sequence == wire->now.sequence && theirs->kind != wire->now.kind) {
+            append(text, size, ": unmatched");
+            return;
+        }
+        if (theirs->waits_for == wire->comm->rank) {
+            append(text, size, "; they wait for each other");
+            return;
+        }
+        suspect = theirs->waits_for;
+    }
+}
+
+static nd_status timed_out(nd_wire *wire, int peer)
+{
+    char text[1536], waited[64];
+    snprintf(waited, sizeof waited, "waited %g s for", wire->comm->timeout_seconds);
+    describe(text, sizeof text, &wire->now, waited);
+    follow(wire, peer, text, sizeof text);
+    wire->failed = true;
+    return ND_FAIL(ND_EPEER, "%s", text);
+}
+
+/* An error of MPI, or a message of another collective. */
+static nd_status refused(nd_wire *wire, int peer, int code, int tag, int64_t bytes,
+                         int64_t expected)
+{
+    char text[512], reason[MPI_MAX_ERROR_STRING + 64] = "";
+    int length = 0;
+    describe(text, sizeof text, &wire->now, wire->now.receives ? "received from" : "sent to");
+    wire->failed = true;
+    if (wire->now.receives && tag >= 0 && tag != tag_of(wire))
+        return ND_FAIL(ND_EPEER, "%s: unmatched: rank %d is in %s (collective %lld)", text, peer,
+                       kind_names[tag % ND_COLLECTIVE_COUNT],
+                       (long long)(tag / ND_COLLECTIVE_COUNT));
+    if (code == MPI_SUCCESS)
+        return ND_FAIL(ND_EPEER, "%s: %lld bytes came, %lld were expected", text, (long long)bytes,
+                       (long long)expected);
+    MPI_Error_string(code, reason, &length);
+    return ND_FAIL(ND_EPEER, "%s: %s", text, reason);
+}
+
+/* A launcher that lost a rank tells the others to stop, and kills them soon after. */
+static void notice(nd_wire *wire, double since_signal)
+{
+    char text[512];
+    if (wire->noticed || since_signal < notice_seconds)
+        return;
+    wire->noticed = true;
+    describe(text, sizeof text, &wire->now, "still waits for");
+    fprintf(stderr, "nanochat_dist: asked to stop: %s\n", text);
+    fflush(stderr);
+}
+
+/* -- messages --------------------------------------------------------------------------------- */
+
+/* `bytes` is what a receive expects. */
+static nd_status wait_for(nd_wire *wire, MPI_Request *request, int peer, bool receives, int bytes)
+{
+    const nd_comm *comm = wire->comm;
+    MPI_Status s = {.MPI_TAG = -1};
+    double waited = 0.0, signalled = 0.0, sleep = nap_first, last = MPI_Wtime();
+    int done = 0, count = bytes;
+    wire->now.rank = comm->rank;
+    wire->now.waits_for = peer;
+    wire->now.receives = receives;
+    for (;;) {
+        const int code = MPI_Test(request, &done, &s);
+        if (code != MPI_SUCCESS)
+            return refused(wire, peer, code, s.MPI_TAG, -1, bytes);
+        if (done)
+            break;
+        const double at = MPI_Wtime(), past = at - last < 1.0 ? at - last : 1.0;
+        last = at;
+        waited += past;
+        if (waited < spin_seconds) {
+            sched_yield();
+            continue;
+        }
+        answer(wire);
+        if (comm->stop_requested && comm->stop_requested())
+            notice(wire, signalled += past);
+        if (waited > comm->timeout_seconds)
+            return timed_out(wire, peer);
+        nap(sleep);
+        sleep = sleep < nap_longest / 2 ? sleep * 2 : nap_longest;
+    }
+    if (!receives)
+        return ND_OK;
+    MPI_Get_count(&s, MPI_BYTE, &count);
+    if (s.MPI_TAG != tag_of(wire) || count != bytes)
+        return refused(wire, peer, MPI_SUCCESS, s.MPI_TAG, count, bytes);
+    return ND_OK;
+}
+
+static int part_of(size_t bytes)
+{
+    return (int)(bytes < ND_WIRE_PART_BYTES ? bytes : ND_WIRE_PART_BYTES);
+}
+
+nd_status nd_wire_exchange(nd_wire *wire, const void *out, size_t out_bytes, int to, void *in,
+                           size_t in_bytes, int from)
+{
+    const char *read = out;
+    char *write = in;
+    while (out_bytes > 0 || in_bytes > 0) {
+        const int sent = part_of(out_bytes), got = part_of(in_bytes);
+        MPI_Request sending = MPI_REQUEST_NULL, receiving = MPI_REQUEST_NULL;
+        int code = MPI_SUCCESS;
+        if (got > 0) /* any tag: messages of a rank come in order, and its tag says where it is */
+            code = MPI_Irecv(write, got, MPI_BYTE, from, MPI_ANY_TAG, MPI_COMM_WORLD, &receiving);
+        if (code == MPI_SUCCESS && sent > 0)
+            code = MPI_Isend(read, sent, MPI_BYTE, to, tag_of(wire), MPI_COMM_WORLD, &sending);
+        if (code != MPI_SUCCESS)
+            return refused(wire, sent > 0 ? to : from, code, -1, -1, got);
+        if (got > 0)
+            ND_TRY(wait_for(wire, &receiving, from, true, got));
+        if (sent > 0)
+            ND_TRY(wait_for(wire, &sending, to, false, sent));
+        read += sent;
+        write += got;
+        out_bytes -= (size_t)sent;
+        in_bytes -= (size_t)got;
+        wire->comm->bytes_sent += (uint64_t)sent;
+    }
+    return ND_OK;
+}
+
+nd_status nd_wire_send(nd_wire *wire, const void *data, size_t bytes, int to)
+{
+    return nd_wire_exchange(wire, data, bytes, to, NULL, 0, to);
+}
+
+nd_status nd_wire_receive(nd_wire *wire, void *data, size_t bytes, int from)
+{
+    return nd_wire_exchange(wire, NULL, 0, from, data, bytes, from);
+}

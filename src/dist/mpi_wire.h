@@ -1,0 +1,50 @@
+/* Messages between two ranks under MPI, with a deadline. All that ranks exchange goes through here, so
+ * that whoever waits knows for whom.
+ *
+ * A message carries the number and the kind of the collective it belongs to, in its tag: a rank that
+ * is in another collective is found out by its first message. A rank that has waited comm->
+ * timeout_seconds asks whom it waits for whom that one waits for, and so on, until one does not answer
+ * or the chain closes; the error tells the chain. Ranks answer while they wait, so one that does not
+ * is dead, stopped, or busy outside the wire. Time in which the waiting process itself was stopped
+ * does not count. */
+#ifndef ND_DIST_MPI_WIRE_H
+#define ND_DIST_MPI_WIRE_H
+
+#include "dist/comm.h"
+
+#include <mpi.h>
+
+typedef enum nd_collective {
+    ND_COLLECTIVE_NONE,
+    ND_COLLECTIVE_BARRIER,
+    ND_COLLECTIVE_BROADCAST,
+    ND_COLLECTIVE_ALLGATHER,
+    ND_COLLECTIVE_REDUCTION,
+    ND_COLLECTIVE_COUNT
+} nd_collective;
+
+enum { ND_WIRE_PART_BYTES = 1 << 20 }; /* longer messages move in parts of this size */
+
+typedef struct nd_wire nd_wire;
+
+/* Collective. Errors: ND_ENOMEM, ND_EPEER. */
+nd_status nd_wire_create(nd_comm *comm, nd_wire **wire);
+void nd_wire_destroy(nd_wire *wire);
+
+/* Every collective begins with this. Errors: ND_EPEER when one has failed before. */
+nd_status nd_wire_begin(nd_wire *wire, nd_collective kind);
+
+/* What the messages that follow are about, for errors: "blk.0.attn_q.weight"; NULL: nothing to say. */
+void nd_wire_subject(nd_wire *wire, const char *subject);
+
+/* Errors: ND_EPEER naming this rank, its step and phase, the peer and what it does. */
+nd_status nd_wire_send(nd_wire *wire, const void *data, size_t bytes, int to);
+nd_status nd_wire_receive(nd_wire *wire, void *data, size_t bytes, int from);
+
+/* Both at once; data[0..out_bytes) is sent in parts while the other is received in parts. */
+nd_status nd_wire_exchange(nd_wire *wire, const void *out, size_t out_bytes, int to, void *in,
+                           size_t in_bytes, int from);
+
+bool nd_wire_failed(const nd_wire *wire);
+
+#endif

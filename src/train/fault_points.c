@@ -1,0 +1,59 @@
+#include "train/fault_points.h"
+
+#if ND_FAULT_POINTS
+#include <math.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* The next fault of ND_FAULT from *at on. */
+static bool next_fault(const char **at, char fault[128])
+{
+    if (!*at || !**at)
+        return false;
+    const size_t length = strcspn(*at, ",");
+    snprintf(fault, 128, "%.*s", (int)length, *at);
+    *at += length + ((*at)[length] == ',');
+    return true;
+}
+
+bool nd_fault_here(const nd_comm *comm, const char *kind, const char *point)
+{
+    const char *at = getenv("ND_FAULT");
+    char fault[128], what[16], where[32];
+    long long step, rank;
+    while (next_fault(&at, fault))
+        if (sscanf(fault, "%15[a-z]@%31[a-z_]:step=%lld:rank=%lld", what, where, &step, &rank) ==
+                4 &&
+            strcmp(what, kind) == 0 && strcmp(where, point) == 0 && step == comm->step &&
+            rank == comm->rank)
+            return true;
+    return false;
+}
+
+void nd_fault_point(const nd_comm *comm, const char *point)
+{
+    if (nd_fault_here(comm, "kill", point))
+        raise(SIGKILL);
+    if (nd_fault_here(comm, "stop", point))
+        raise(SIGSTOP);
+}
+
+double nd_fault_value(const char *name, int64_t first_sample, int64_t samples, double value,
+                      double spike)
+{
+    const char *at = getenv("ND_FAULT");
+    char fault[128], kind[16], wanted[32];
+    long long first, last;
+    while (next_fault(&at, fault))
+        if (sscanf(fault, "%15[a-z]@%31[a-z_]:samples=%lld-%lld", kind, wanted, &first, &last) ==
+                4 &&
+            strcmp(wanted, name) == 0 && first_sample <= last && first_sample + samples > first)
+            return strcmp(kind, "nan") == 0 ? (double)NAN : value + spike;
+    return value;
+}
+#else
+/* ISO C forbids an empty file. */
+typedef int nd_fault_points_are_off;
+#endif

@@ -1,0 +1,38 @@
+/* Named points at which a test makes a run fail. Only the program nanochat_dist_faulty, which the tests
+ * build, has them (ND_FAULT_POINTS); elsewhere they are nothing.
+ *
+ * The environment variable ND_FAULT says what happens, several separated by commas:
+ *   kill@POINT:step=S:rank=R      SIGKILL when rank R passes POINT in step S; also stop@ (SIGSTOP)
+ *   flip@POINT:step=S:rank=R      what POINT is about changes in one bit
+ *   nan@VALUE:samples=A-B         VALUE of micro-batches that hold a sample of A..B is NaN
+ *   spike@VALUE:samples=A-B       ... is larger by 100 a token */
+#ifndef ND_TRAIN_FAULT_POINTS_H
+#define ND_TRAIN_FAULT_POINTS_H
+
+#include "dist/comm.h"
+
+#if ND_FAULT_POINTS
+/* The step is the one comm->step says. */
+void nd_fault_point(const nd_comm *comm, const char *point);
+bool nd_fault_here(const nd_comm *comm, const char *kind, const char *point);
+double nd_fault_value(const char *name, int64_t first_sample, int64_t samples, double value,
+                      double spike);
+#else
+static inline void nd_fault_point(const nd_comm *comm, const char *point)
+{
+    (void)comm, (void)point;
+}
+static inline bool nd_fault_here(const nd_comm *comm, const char *kind, const char *point)
+{
+    (void)comm, (void)kind, (void)point;
+    return false;
+}
+static inline double nd_fault_value(const char *name, int64_t first_sample, int64_t samples,
+                                    double value, double spike)
+{
+    (void)name, (void)first_sample, (void)samples, (void)spike;
+    return value;
+}
+#endif
+
+#endif

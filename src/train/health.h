@@ -1,0 +1,42 @@
+/* Whether a step's numbers may be used, and what a run remembers of those that could not.
+ *
+ * All ranks judge the same shared numbers, so they agree without saying so. */
+#ifndef ND_TRAIN_HEALTH_H
+#define ND_TRAIN_HEALTH_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+enum { ND_HEALTH_WINDOW = 64, ND_HEALTH_ENOUGH = 16 };
+
+typedef enum nd_verdict {
+    ND_VERDICT_GOOD,
+    ND_VERDICT_LOSS,    /* a loss is not finite; `culprit` is its micro-batch */
+    ND_VERDICT_SPIKE,   /* the loss is `score` standard deviations above the recent ones */
+    ND_VERDICT_GRADIENT /* a gradient is not finite; `culprit` is its parameter */
+} nd_verdict;
+
+typedef struct nd_health {
+    /* Of the step at hand. */
+    nd_verdict verdict;
+    int64_t culprit;
+    double score;
+    bool touched; /* masters were updated before the verdict fell: immediate updates only */
+
+    /* Of the run; saved in checkpoints. */
+    int64_t skipped;                 /* steps without an update so far */
+    int64_t in_row;                  /* of them since the last update */
+    int64_t rollbacks;               /* times the run went back to a checkpoint */
+    double recent[ND_HEALTH_WINDOW]; /* losses of the newest steps that were used, oldest first */
+    int64_t recent_count;
+} nd_health;
+
+void nd_health_begin_step(nd_health *health);
+
+/* Standard deviations of `loss` above the mean of recent ones; 0 with fewer than ND_HEALTH_ENOUGH. */
+double nd_health_score(const nd_health *health, double loss);
+
+/* Counts the step and, when it was good, remembers its loss. */
+void nd_health_end_step(nd_health *health, double loss);
+
+#endif

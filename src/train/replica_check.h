@@ -1,0 +1,12 @@
+/* Whether all ranks still compute with the same weights. */
+#ifndef ND_TRAIN_REPLICA_CHECK_H
+#define ND_TRAIN_REPLICA_CHECK_H
+
+#include "train/run.h"
+
+/* Collective. Each rank takes a 64-bit hash of every weight as it computes with it (codes and scales,
+ * dense values) and of every projector; the ranks compare them. Errors: ND_EPEER on every rank, naming
+ * the first tensor that differs and which ranks hold what. */
+nd_status nd_replica_check(nd_run *run);
+
+#endif

@@ -1,0 +1,218 @@
+/* Steps whose numbers cannot be used: skipped, gone back from, given up. The numbers are spoilt by
+ * nanochat_dist_faulty (src/train/fault_points.h). Step s of these runs reads samples 8s-8 to 8s-1. */
+#include "train/health.h"
+
+#include "support/run_files.h"
+#include "support/support.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static char directory[64], config[128], output[16384];
+
+static void setup(void)
+{
+    strcpy(directory, nd_test_directory());
+    snprintf(config, sizeof config, "%s/config.ini", directory);
+    nd_test_write_config(config);
+}
+
+static void teardown(void)
+{
+    nd_test_remove_directory(directory);
+}
+
+TestSuite(health, .init = setup, .fini = teardown);
+
+static void train(int ranks, int expected, const char *fault, const char *run, const char *extra)
+{
+    static const char launcher[] = "OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 "
+                                   "OMP_NUM_THREADS=1 mpirun --oversubscribe -np";
+    char launch[256] = "";
+    if (ranks > 0)
+        snprintf(launch, sizeof launch, "%s %d", launcher, ranks);
+    const int code =
+        nd_test_shell(output, sizeof output,
+                      "ND_FAULT='%s' %s %s/nanochat_dist_faulty --config %s --run-dir %s/%s %s",
+                      fault, launch, ND_TEST_PROGRAMS, config, directory, run, extra);
+    cr_assert_eq(code, expected, "%s, %d ranks: exit %d, expected %d:\n%s", fault, ranks, code,
+                 expected, output);
+}
+
+static void says(const char *text)
+{
+    cr_assert(strstr(output, text) != NULL, "\"%s\" is not in:\n%s", text, output);
+}
+
+static int metric(const char *run, const char *key, double values[ND_TEST_STEPS_MAX])
+{
+    char path[128];
+    snprintf(path, sizeof path, "%s/%s", directory, run);
+    return nd_test_metric(path, key, values);
+}
+
+static void assert_same(const char *run, const char *other)
+{
+    char a[128], b[128], state[65];
+    double losses[ND_TEST_STEPS_MAX], others[ND_TEST_STEPS_MAX];
+    snprintf(a, sizeof a, "%s/%s", directory, run);
+    snprintf(b, sizeof b, "%s/%s", directory, other);
+    const int count = nd_test_metric(a, "loss", losses);
+    cr_assert_eq(nd_test_metric(b, "loss", others), count);
+    for (int i = 0; i < count; i++)
+        cr_assert(losses[i] == others[i] || (isnan(losses[i]) && isnan(others[i])),
+                  "line %d: %.17g and %.17g", i + 1, losses[i], others[i]);
+    strcpy(state, nd_test_state(a));
+    cr_assert_eq(strlen(state), 64);
+    cr_assert_str_eq(nd_test_state(b), state);
+}
+
+/* state_sha256 of one checkpoint of a run. */
+static void state_at(const char *run, int step, char state[65])
+{
+    state[64] = '\0';
+    nd_test_shell(state, 65,
+                  "sed -n 's/.*\"state_sha256\": \"\\(.*\\)\".*/\\1/p' "
+                  "%s/%s/checkpoints/step_%08d/manifest.json | tr -d '\\n'",
+                  directory, run, step);
+    cr_assert_eq(strlen(state), 64, "%s", state);
+}
+
+Test(health, a_step_with_a_nan_loss_on_one_rank_changes_nothing_and_is_skipped_by_all)
+{
+    static const char extra[] = "--checkpoint-interval 1 --set logging.checkpoint_keep=0";
+    char before[65], after[65];
+    double skipped[ND_TEST_STEPS_MAX], losses[ND_TEST_STEPS_MAX];
+    train(0, 0, "nan@loss:samples=38-38", "alone", extra);
+    train(4, 0, "nan@loss:samples=38-38", "four", extra);
+    says("step 5: the loss of samples 38 to 38 on rank 3 is not finite; batch of samples 32 to 39");
+    assert_same("alone", "four");
+    char newest[128];
+    snprintf(newest, sizeof newest, "%s/four", directory);
+    says(nd_test_state(newest)); /* the log names the state of each checkpoint */
+    state_at("four", 4, before);
+    state_at("four", 5, after);
+    cr_assert_str_eq(before, after);
+    cr_assert_eq(metric("four", "skipped", skipped), 12);
+    metric("four", "loss", losses);
+    cr_assert(skipped[3] == 0 && skipped[4] == 1 && skipped[11] == 1);
+    cr_assert(isnan(losses[4]) && isfinite(losses[5]));
+}
+
+Test(health, a_step_with_a_nan_gradient_is_skipped_too_and_the_tensor_is_named)
+{
+    static const char extra[] = "--checkpoint-interval 1 --set logging.checkpoint_keep=0";
+    char before[65], after[65];
+    train(0, 0, "nan@gradient:samples=33-33", "alone", extra);
+    train(2, 0, "nan@gradient:samples=33-33", "two", extra);
+    says("step 5: the gradient of blk.0.attn_q.weight is not finite; batch of samples 32 to 39");
+    assert_same("alone", "two");
+    state_at("two", 4, before);
+    state_at("two", 5, after);
+    cr_assert_str_eq(before, after);
+}
+
+/* Steps 6 to 9 are bad, one more than may be skipped; the newest checkpoint is of step 8. */
+Test(health, too_many_bad_steps_take_the_run_back_and_past_their_data)
+{
+    static const char fault[] = "nan@loss:samples=40-71";
+    double losses[ND_TEST_STEPS_MAX], numbers[ND_TEST_STEPS_MAX], skipped[ND_TEST_STEPS_MAX];
+    train(0, 0, fault, "alone", "");
+    says("step_00000008 at step 8, with the data from sample 72 on");
+    train(2, 0, fault, "two", "");
+    assert_same("alone", "two");
+    cr_assert_eq(metric("two", "step", numbers), 12);
+    metric("two", "loss", losses);
+    metric("two", "skipped", skipped);
+    for (int i = 0; i < 12; i++) {
+        cr_assert_eq(numbers[i], i + 1);
+        cr_assert_eq(isnan(losses[i]), i >= 5 && i < 8, "step %d: loss %g", i + 1, losses[i]);
+    }
+    cr_assert_eq(skipped[11], 4);
+}
+
+/* Cut off after step 8, with three bad steps behind it. */
+Test(health, a_run_cut_off_among_bad_steps_goes_on_as_if_it_had_not_been)
+{
+    static const char fault[] = "nan@loss:samples=40-71";
+    train(0, 0, fault, "whole", "");
+    train(2, 0, fault, "cut", "--epochs 1");
+    train(4, 0, fault, "cut", "--resume auto");
+    assert_same("whole", "cut");
+}
+
+Test(health, a_run_that_never_gets_better_ends_with_exit_code_6)
+{
+    train(2, 6, "nan@loss:samples=40-9999", "run", "");
+    says("4 steps in a row were skipped ([training] max_skipped_steps = 3)");
+    says("the run went back 2 times (max_rollbacks = 2)");
+}
+
+Test(health, without_a_checkpoint_there_is_nothing_to_go_back_to)
+{
+    train(0, 6, "nan@loss:samples=0-9999", "run", "");
+    says("there is no checkpoint to go back to");
+}
+
+Test(health, immediate_updates_skip_a_bad_loss_and_go_back_from_a_bad_gradient)
+{
+    static const char extra[] = "--set training.grad_clip=0 --set training.micro_batch_size=4 "
+                                "--checkpoint-interval 1 --set logging.checkpoint_keep=0";
+    char before[65], after[65];
+    train(2, 0, "nan@loss:samples=38-38", "loss", extra);
+    says("update  each layer as its gradient is ready");
+    state_at("loss", 4, before);
+    state_at("loss", 5, after);
+    cr_assert_str_eq(before, after);
+    train(2, 0, "nan@gradient:samples=38-38", "gradient", extra);
+    says("step_00000004 at step 4, with the data from sample 40 on");
+    state_at("gradient", 4, after);
+    cr_assert_str_eq(before, after);
+}
+
+Test(health, a_loss_spike_is_skipped_when_asked_for_also_after_a_resume)
+{
+    static const char fault[] = "spike@loss:samples=160-160";
+    double losses[ND_TEST_STEPS_MAX], skipped[ND_TEST_STEPS_MAX];
+    train(2, 0, fault, "spike", "--total-steps 24 --set training.loss_spike_zscore=8");
+    says("step 21: the loss ");
+    says("standard deviations above those of the last 20 steps; batch of samples 160 to 167");
+    train(0, 0, fault, "cut", "--total-steps 24 --set training.loss_spike_zscore=8 --epochs 2");
+    train(0, 0, fault, "cut", "--total-steps 24 --set training.loss_spike_zscore=8 --resume auto");
+    assert_same("spike", "cut");
+    train(0, 0, fault, "off", "--total-steps 24");
+    cr_assert_eq(metric("off", "skipped", skipped), 24);
+    metric("off", "loss", losses);
+    cr_assert(skipped[23] == 0 && losses[20] > 10.0);
+}
+
+/* The check also passes in steps 4 and 8 before the bit flips. */
+Test(health, weights_that_differ_between_ranks_end_the_run_with_the_tensor_and_the_ranks_named)
+{
+    double steps[ND_TEST_STEPS_MAX];
+    train(4, 5, "flip@codes:step=12:rank=2", "run",
+          "--total-steps 16 --set dist.check_interval=4 --set training.use_galore=true "
+          "--set training.galore_rank=8");
+    says("step 12: blk.0.attn_q.weight is not the same on all ranks (rank 0, 1, 3: ");
+    says("; rank 2: ");
+    says("; 1 tensors differ");
+    cr_assert_eq(metric("run", "step", steps), 11);
+}
+
+Test(health, a_score_is_the_distance_from_the_mean_in_standard_deviations)
+{
+    nd_health h = {0};
+    for (int i = 0; i < ND_HEALTH_ENOUGH; i++) {
+        cr_assert_eq(nd_health_score(&h, 100.0), 0.0);
+        nd_health_end_step(&h, i % 2 ? 3.0 : 1.0);
+    }
+    const double deviation = sqrt((double)ND_HEALTH_ENOUGH / (ND_HEALTH_ENOUGH - 1));
+    cr_assert_float_eq(nd_health_score(&h, 6.0), 4.0 / deviation, 1e-12);
+    cr_assert_float_eq(nd_health_score(&h, 0.0), -2.0 / deviation, 1e-12);
+    for (int i = 0; i < 2 * ND_HEALTH_WINDOW; i++)
+        nd_health_end_step(&h, 5.0 + i);
+    cr_assert_eq(h.recent_count, ND_HEALTH_WINDOW);
+    cr_assert_eq(h.recent[ND_HEALTH_WINDOW - 1], 5.0 + 2 * ND_HEALTH_WINDOW - 1);
+}

@@ -1,0 +1,89 @@
+/* A run killed at every point of a step and of a save, and resumed on another number of ranks, ends as
+ * the one that was not. Checkpoints are written after steps 4, 8 and 12. */
+#include "support/run_files.h"
+#include "support/support.h"
+
+#include <stdio.h>
+#include <string.h>
+
+static char directory[64], config[128], output[16384], whole_state[65];
+static double whole[ND_TEST_STEPS_MAX];
+
+static int start(int ranks, const char *fault, const char *run, const char *extra)
+{
+    char launch[192] = "";
+    if (ranks > 0)
+        snprintf(launch, sizeof launch,
+                 "OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMP_NUM_THREADS=1 "
+                 "OMPI_MCA_odls_base_sigkill_timeout=0 "
+                 "mpirun --oversubscribe -np %d",
+                 ranks);
+    return nd_test_shell(output, sizeof output,
+                         "ND_FAULT='%s' %s %s/nanochat_dist_faulty --config %s --run-dir %s %s",
+                         fault, launch, ND_TEST_PROGRAMS, config, run, extra);
+}
+
+static void setup(void)
+{
+    char run[128];
+    strcpy(directory, nd_test_directory());
+    snprintf(config, sizeof config, "%s/config.ini", directory);
+    snprintf(run, sizeof run, "%s/whole", directory);
+    nd_test_write_config(config);
+    cr_assert_eq(start(0, "", run, ""), 0, "%s", output);
+    cr_assert_eq(nd_test_metric(run, "loss", whole), 12);
+    strcpy(whole_state, nd_test_state(run));
+    cr_assert_eq(strlen(whole_state), 64);
+}
+
+static void teardown(void)
+{
+    nd_test_remove_directory(directory);
+}
+
+TestSuite(kill_points, .init = setup, .fini = teardown);
+
+/* Kills rank `rank` of 2 at the point in `step`; the run must go on from checkpoint `from`. */
+static void kill_and_resume(const char *point, int step, int rank, int from)
+{
+    char run[128], fault[128], resumed[64];
+    double losses[ND_TEST_STEPS_MAX];
+    snprintf(run, sizeof run, "%s/%s", directory, point);
+    snprintf(fault, sizeof fault, "kill@%s:step=%d:rank=%d", point, step, rank);
+    const int killed = start(2, fault, run, "");
+    cr_assert_eq(killed, 137, "%s: exit %d: %s", fault, killed, output);
+    const int code = start(0, "", run, "--resume auto");
+    cr_assert_eq(code, 0, "%s: the resumed run: exit %d: %s", fault, code, output);
+    snprintf(resumed, sizeof resumed, "step_%08d at step %d\n", from, from);
+    cr_assert(strstr(output, resumed) != NULL, "%s: not from step %d: %s", fault, from, output);
+    cr_assert_eq(nd_test_metric(run, "loss", losses), 12);
+    for (int i = 0; i < 12; i++)
+        cr_assert(losses[i] == whole[i], "%s: step %d: %.17g, uninterrupted %.17g", fault, i + 1,
+                  losses[i], whole[i]);
+    cr_assert_str_eq(nd_test_state(run), whole_state, "%s: another state", fault);
+}
+
+Test(kill_points, of_a_step_all_lead_to_the_same_end)
+{
+    static const char *const points[] = {"backward", "losses",  "reduce", "norms",
+                                         "update",   "updated", "weights"};
+    for (int i = 0; i < (int)(sizeof points / sizeof *points); i++)
+        kill_and_resume(points[i], 7, i % 2, 4);
+}
+
+Test(kill_points, between_steps_they_do_too)
+{
+    kill_and_resume("report", 7, 1, 4);
+    kill_and_resume("evaluate", 6, 0, 4);
+}
+
+Test(kill_points, of_a_save_leave_the_old_or_the_new_checkpoint_and_the_same_end)
+{
+    kill_and_resume("save_files", 8, 0, 4);
+    kill_and_resume("save_close", 8, 1, 4);
+    kill_and_resume("save_gather", 8, 0, 4);
+    kill_and_resume("save_config", 8, 0, 4);
+    kill_and_resume("save_rename", 8, 0, 4);
+    kill_and_resume("save_link", 8, 0, 8);
+    kill_and_resume("save_remove", 8, 0, 8);
+}
