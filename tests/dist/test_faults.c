@@ -70,7 +70,8 @@ Test(faults, a_dead_rank_ends_the_job_at_once_through_the_launcher)
 Test(faults, a_dead_rank_that_the_launcher_ignores_is_found_by_the_others)
 {
     char output[8192];
-    run_fault(output, sizeof output, "--enable-recovery", "kill", 1, -1);
+    run_fault(output, sizeof output, "--enable-recovery --mca odls_base_sigkill_timeout 0", "kill",
+              1, -1);
     says(output, "in step 12, phase reduce, waited 2");
     says(output, "rank 1 does not answer");
 }
