@@ -23,7 +23,7 @@ void nd_arena_start_measuring(nd_arena *arena, const char *name, nd_backend *bac
 nd_status nd_arena_commit(nd_arena *arena);
 void nd_arena_release(nd_arena *arena);
 
-/* A zeroed view, aligned to 64 bytes; data is NULL while measuring. Errors: ND_ENOMEM when more is
+/* A zeroed view, aligned to 64 bytes and after the one taken before; data is NULL while measuring. Errors: ND_ENOMEM when more is
  * taken than was measured or the product of dimensions overflows. */
 nd_status nd_arena_take(nd_arena *arena, nd_dtype dtype, int64_t rows, int64_t cols, nd_view *view);
 

@@ -248,7 +248,7 @@ typedef struct nd_backend_ops {
      * offset_weight[j] * smoothed nll of target j, + z lse^2 - w H(p), H the entropy of p;
      * logits := gradient_scale * d total[t] / d logits. A target 0 of -1 gives nll = total = 0 and a
      * zero gradient row; another target of -1 leaves its term out. With gradient_scale 0 the loss
-     * alone is computed and logits are left undefined.
+     * alone is computed and logits stay as they are.
      * logits: float [t, vocab]; nll, total: f32 or f64 [t, 1]; targets: i32 [t, offsets]. */
     nd_status (*cross_entropy)(nd_backend *b, nd_view nll, nd_view total, nd_view logits,
                                nd_cview targets, const nd_cross_entropy_params *params);

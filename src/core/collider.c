@@ -93,7 +93,8 @@ void nd_collider_destroy(nd_collider *c)
 
 nd_status nd_collider_take(nd_collider *c, nd_arena *arena)
 {
-    return nd_arena_take(arena, ND_I32, 1, c->tokens, &c->rows);
+    ND_TRY(nd_arena_take(arena, ND_I32, 1, c->tokens, &c->rows));
+    return nd_arena_take(arena, ND_I32, 1, c->tokens, &c->late);
 }
 
 nd_status nd_collider_choose(nd_collider *c, nd_backend *b, nd_cview nll, nd_cview *rows,
@@ -110,6 +111,19 @@ nd_status nd_collider_choose(nd_collider *c, nd_backend *b, nd_cview nll, nd_cvi
         return ND_OK;
     *rows = nd_cview_of(c->rows.data, ND_I32, 1, used);
     return b->ops.upload(b, c->rows.data, c->kept, nd_view_bytes(*rows));
+}
+
+nd_status nd_collider_late(nd_collider *c, nd_backend *b, nd_cview chosen, int64_t first,
+                           int64_t *before, nd_cview *rows)
+{
+    int64_t early = 0;
+    while (early < chosen.cols && c->kept[early] >= 0 && c->kept[early] < first)
+        early++;
+    for (int64_t i = early; i < chosen.cols; i++)
+        c->order[i] = c->kept[i] < 0 ? -1 : c->kept[i] - (int32_t)first;
+    *before = early;
+    *rows = nd_cview_of(c->late.data, ND_I32, 1, chosen.cols - early);
+    return b->ops.upload(b, c->late.data, c->order + early, nd_view_bytes(*rows));
 }
 
 void nd_collider_compact_targets(const nd_collider *c, nd_cview rows, int64_t length, int offsets,

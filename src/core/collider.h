@@ -22,6 +22,7 @@ typedef struct nd_collider {
     nd_collider_params params;
     int64_t tokens;
     nd_view rows;   /* i32 [1, tokens], backend memory */
+    nd_view late;   /* the same of nd_collider_late */
     int32_t *kept;  /* [tokens], host memory, as the rest */
     int32_t *order; /* [tokens] */
     double *losses; /* [tokens] */
@@ -37,6 +38,11 @@ nd_status nd_collider_take(nd_collider *collider, nd_arena *arena);
  * stay. */
 nd_status nd_collider_choose(nd_collider *collider, nd_backend *b, nd_cview nll, nd_cview *rows,
                              int64_t *count);
+
+/* The chosen tokens from `first` on, counted from it: *rows as gather_rows takes them, padding
+ * included, valid until the next call; *before is how many chosen tokens stand before them. */
+nd_status nd_collider_late(nd_collider *collider, nd_backend *b, nd_cview chosen, int64_t first,
+                           int64_t *before, nd_cview *rows);
 
 /* Targets [tokens, offsets] of the chosen tokens, compacted in place. A kept position does not predict
  * a filtered token: its target becomes -1, as in rows of padding. `length` is that of a sequence. */

@@ -9,10 +9,12 @@ typedef struct nd_head_pass {
     nd_cview head;                /* [vocab, d] */
     nd_cview targets;             /* i32 [t, offsets] */
     nd_cross_entropy_params loss; /* gradient_scale is not read without dx */
-    nd_view nll, total;           /* [t, 1] */
-    nd_view dx;                   /* [t, d]; data NULL: the loss alone */
-    float dx_beta;                /* dx = dx_beta dx + ... */
-    nd_view dhead;                /* [vocab, d] */
+    nd_view kept;                 /* [t, vocab]: where logits are left when there is no dx, or */
+    bool computed;      /* stand, to be overwritten; data NULL: in a chunk that all share */
+    nd_view nll, total; /* [t, 1] */
+    nd_view dx;         /* [t, d]; data NULL: the loss alone */
+    float dx_beta;      /* dx = dx_beta dx + ... */
+    nd_view dhead;      /* [vocab, d] */
     float dhead_beta;
 } nd_head_pass;
 

@@ -124,6 +124,9 @@ nd_status nd_model_take_activations(nd_model *m, nd_arena *arena, bool training)
     const nd_dtype wide = c->compute == ND_F64 ? ND_F64 : ND_F32;
     ND_TRY(take_layers(m, arena, training));
     ND_TRY(nd_layer_scratch_take(arena, c, m->tokens, training, &m->scratch));
+    if (training)
+        ND_TRY(nd_arena_take(arena, c->compute, m->tokens, c->hidden_dim, &m->dx));
+    ND_TRY(nd_arena_take(arena, wide, nd_model_logit_rows(c), c->vocab_size, &m->logits));
     ND_TRY(nd_arena_take(arena, ND_I32, 1, m->tokens, &m->inputs));
     ND_TRY(
         nd_arena_take(arena, ND_I32, m->tokens, nd_cross_entropy_offsets(&c->loss), &m->targets));
@@ -133,13 +136,10 @@ nd_status nd_model_take_activations(nd_model *m, nd_arena *arena, bool training)
         m->x_last = m->layers[0].x;
     ND_TRY(nd_arena_take(arena, c->compute, m->tokens, c->hidden_dim, &m->x_final));
     ND_TRY(nd_arena_take(arena, wide, m->tokens, 1, &m->final_r));
-    if (training) {
-        ND_TRY(nd_arena_take(arena, c->compute, m->tokens, c->hidden_dim, &m->dx));
-        if (c->collider)
-            ND_TRY(nd_collider_take(&m->collider, arena));
+    if (training && c->collider)
+        ND_TRY(nd_collider_take(&m->collider, arena));
+    if (training)
         ND_TRY(nd_mtp_take(m, arena));
-    }
-    ND_TRY(nd_arena_take(arena, wide, nd_model_logit_rows(c), c->vocab_size, &m->logits));
     ND_TRY(nd_arena_take(arena, wide, m->tokens, 1, &m->nll));
     ND_TRY(nd_arena_take(arena, wide, m->tokens, 1, &m->total));
     return nd_arena_take(arena, ND_F64, 1, 2, &m->sums);
@@ -227,34 +227,54 @@ static nd_status forward(nd_model *m, const int32_t *tokens)
                           nd_read(m->weights[nd_params_output_norm(&m->params)].dense));
 }
 
-/* The next token's loss of all positions, without gradients. */
-static nd_status loss_alone(nd_model *m)
+/* The next token's loss of positions [first, end), without gradients. Their logits are left in `kept`
+ * unless its data is NULL. */
+static nd_status loss_alone(nd_model *m, int64_t first, int64_t end, nd_view kept)
 {
-    const nd_head_pass pass = {.x = nd_read(m->x_final),
+    const int64_t rows = end - first;
+    const nd_head_pass pass = {.x = nd_cview_rows(nd_read(m->x_final), first, rows),
                                .head = nd_read(m->weights[nd_params_head(&m->params)].dense),
-                               .targets = nd_read(m->targets),
+                               .targets = nd_cview_rows(nd_read(m->targets), first, rows),
                                .loss = m->config.loss,
-                               .nll = m->nll,
-                               .total = m->total};
+                               .kept = kept,
+                               .nll = nd_view_rows(m->nll, first, rows),
+                               .total = nd_view_rows(m->total, first, rows)};
     return nd_head_run(m->backend, m->logits, &pass);
 }
 
-/* The same with dx_final and the head's gradient, of the rows that take part. */
-static nd_status loss_and_gradients(nd_model *m, const nd_backward_rows *part, float gradient_scale,
-                                    const nd_model_gradients *into)
+/* The same with dx_final and dhead = beta dhead + ..., of some of the rows that take part. */
+static nd_status loss_and_gradients(nd_model *m, const nd_backward_rows *part, int64_t first,
+                                    int64_t end, nd_view kept, float gradient_scale, nd_view dhead,
+                                    float beta)
 {
-    const int64_t head = nd_params_head(&m->params);
-    nd_head_pass pass = {.x = nd_read(part->x_final),
-                         .head = nd_read(m->weights[head].dense),
-                         .targets = nd_cview_rows(nd_read(m->targets), 0, part->count),
+    const int64_t rows = end - first;
+    nd_head_pass pass = {.x = nd_cview_rows(nd_read(part->x_final), first, rows),
+                         .head = nd_read(m->weights[nd_params_head(&m->params)].dense),
+                         .targets = nd_cview_rows(nd_read(m->targets), first, rows),
                          .loss = m->config.loss,
-                         .nll = nd_view_rows(m->nll, 0, part->count),
-                         .total = nd_view_rows(m->total, 0, part->count),
-                         .dx = part->dx_final,
-                         .dhead = into->views[head],
-                         .dhead_beta = into->accumulate_others ? 1.0f : 0.0f};
+                         .kept = kept,
+                         .computed = kept.data != NULL,
+                         .nll = nd_view_rows(m->nll, first, rows),
+                         .total = nd_view_rows(m->total, first, rows),
+                         .dx = nd_view_rows(part->dx_final, first, rows),
+                         .dhead = dhead,
+                         .dhead_beta = beta};
     pass.loss.gradient_scale = gradient_scale;
     return nd_head_run(m->backend, m->logits, &pass);
+}
+
+/* Those of all rows that take part, first the ones whose logits were kept. */
+static nd_status head_gradients(nd_model *m, const nd_backward_rows *part, float gradient_scale,
+                                const nd_model_gradients *into)
+{
+    const nd_view dhead = into->views[nd_params_head(&m->params)];
+    const float beta = into->accumulate_others ? 1.0f : 0.0f;
+    const bool late = part->early < part->count;
+    if (late)
+        ND_TRY(loss_and_gradients(m, part, part->early, part->count, part->logits, gradient_scale,
+                                  dhead, beta));
+    return loss_and_gradients(m, part, 0, part->early, (nd_view){0}, gradient_scale, dhead,
+                              late ? 1.0f : beta);
 }
 
 static nd_status read_loss(nd_model *m, int64_t rows, nd_loss *loss)
@@ -274,7 +294,7 @@ static nd_status read_loss(nd_model *m, int64_t rows, nd_loss *loss)
 nd_status nd_model_evaluate(nd_model *m, const int32_t *tokens, int64_t sequences, nd_loss *loss)
 {
     ND_TRY(forward(m, tokens));
-    ND_TRY(loss_alone(m));
+    ND_TRY(loss_alone(m, 0, m->tokens, (nd_view){0}));
     return read_loss(m, sequences * m->config.seq_length, loss);
 }
 
@@ -286,6 +306,7 @@ static nd_status zero_gradient(nd_model *m, nd_view gradient)
 static nd_backward_rows all_rows(const nd_model *m)
 {
     return (nd_backward_rows){.count = m->tokens,
+                              .early = m->tokens,
                               .inputs = m->inputs,
                               .x_last = m->x_last,
                               .final_r = m->final_r,
@@ -294,12 +315,26 @@ static nd_backward_rows all_rows(const nd_model *m)
                               .dx = m->dx};
 }
 
+/* Room for the logits of the last tokens, whose number its rows are: the layers' scratch but `hidden`,
+ * dx and the logits, which lie one after the other and are free while the head runs. */
+static nd_view late_logits(const nd_model *m)
+{
+    const nd_view one = nd_view_rows(m->logits, 0, 1);
+    char *start = m->scratch.wide.data;
+    const char *end = (const char *)m->logits.data + nd_view_bytes(nd_read(m->logits));
+    const int64_t rows = (end - start) / (int64_t)nd_view_bytes(nd_read(one));
+    return nd_view_of(start, one.dtype, rows < m->tokens ? rows : m->tokens, one.cols);
+}
+
 /* Learns the losses of all tokens first, then compacts what the head reads to those that matter. */
 static nd_status filter_tokens(nd_model *m, nd_backward_rows *part, nd_loss *loss)
 {
     nd_backend *b = m->backend;
     nd_view inputs = nd_view_of(m->inputs.data, ND_I32, m->tokens, 1);
-    ND_TRY(loss_alone(m));
+    const nd_view late = late_logits(m);
+    const int64_t first = m->tokens - late.rows;
+    ND_TRY(loss_alone(m, 0, first, (nd_view){0}));
+    ND_TRY(loss_alone(m, first, m->tokens, late));
     ND_TRY(read_loss(m, m->tokens, loss));
     ND_TRY(nd_collider_choose(&m->collider, b, nd_read(m->nll), &part->rows, &loss->kept));
     if (!part->rows.data)
@@ -308,6 +343,10 @@ static nd_status filter_tokens(nd_model *m, nd_backward_rows *part, nd_loss *los
     nd_collider_compact_targets(&m->collider, part->rows, m->config.seq_length,
                                 predicted(&m->config), m->host_targets);
     ND_TRY(upload_targets(m, part->count));
+    nd_cview late_rows;
+    ND_TRY(nd_collider_late(&m->collider, b, part->rows, first, &part->early, &late_rows));
+    part->logits = nd_view_rows(late, 0, late_rows.cols);
+    ND_TRY(b->ops.gather_rows(b, part->logits, nd_read(late), late_rows));
     ND_TRY(nd_collider_compact_rows(b, &part->x_final, part->rows));
     ND_TRY(nd_collider_compact_rows(b, &part->x_last, part->rows));
     ND_TRY(nd_collider_compact_rows(b, &part->final_r, part->rows));
@@ -362,7 +401,7 @@ nd_status nd_model_train(nd_model *m, const int32_t *tokens, float gradient_scal
     ND_TRY(nd_mtp_forward(m));
     if (m->config.collider)
         ND_TRY(filter_tokens(m, &part, loss));
-    ND_TRY(loss_and_gradients(m, &part, gradient_scale, &into));
+    ND_TRY(head_gradients(m, &part, gradient_scale, &into));
     if (!m->config.collider)
         ND_TRY(read_loss(m, m->tokens, loss));
     ND_TRY(nd_mtp_train_heads(m, &part, gradient_scale, &into, loss));

@@ -36,6 +36,8 @@ typedef struct nd_mtp {
 typedef struct nd_backward_rows {
     nd_cview rows; /* data NULL: all */
     int64_t count;
+    int64_t early;  /* the first rows, whose logits are to be computed again */
+    nd_view logits; /* of the others: [count - early, vocab] */
     nd_view inputs, x_last, final_r, x_final;
     nd_view dx_final, dx;
 } nd_backward_rows;

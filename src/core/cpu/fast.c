@@ -70,6 +70,7 @@ nd_status nd_cpu_fast_create(const nd_cpu_backend_options *options, nd_backend_o
     nd_fast_fill_rope(ops);
     nd_fast_fill_loss(ops);
     nd_fast_fill_elementwise(ops);
+    nd_fast_fill_gather(ops);
     nd_fast_fill_updates(ops);
     nd_fast_fill_state(ops);
     *fast = made;

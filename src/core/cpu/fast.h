@@ -118,6 +118,7 @@ void nd_fast_fill_swiglu(nd_backend_ops *ops);
 void nd_fast_fill_rope(nd_backend_ops *ops);
 void nd_fast_fill_loss(nd_backend_ops *ops);
 void nd_fast_fill_elementwise(nd_backend_ops *ops);
+void nd_fast_fill_gather(nd_backend_ops *ops);
 void nd_fast_fill_updates(nd_backend_ops *ops);
 void nd_fast_fill_state(nd_backend_ops *ops);
 

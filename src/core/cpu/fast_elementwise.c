@@ -25,24 +25,6 @@ static nd_status add_fast(nd_backend *b, nd_view y, nd_cview x, nd_cview z)
     return ND_OK;
 }
 
-/* Threads share a row's bytes, not the rows: in place, a row may only be overwritten by one before
- * it. */
-static nd_status gather_rows_fast(nd_backend *b, nd_view y, nd_cview x, nd_cview rows)
-{
-    nd_cpu_fast *fast = nd_cpu_fast_of(b);
-    enum { LINE = 64 };
-    ND_REQUIRE(y.dtype == x.dtype && y.cols == x.cols && rows.dtype == ND_I32);
-    ND_REQUIRE(rows.cols == y.rows);
-    const int64_t stride = x.cols * (int64_t)nd_dtype_size(x.dtype);
-    const int64_t lines = nd_fast_ceil(stride, LINE);
-    const int64_t team = nd_fast_min(nd_fast_team(fast, y.rows * lines * 16), lines);
-    const int64_t part = nd_fast_ceil(lines, nd_fast_max(team, 1)) * LINE;
-#pragma omp parallel for num_threads((int)nd_fast_max(team, 1))
-    for (int64_t first = 0; first < stride; first += part)
-        nd_gather_row_bytes(y, x, rows, (size_t)first, (size_t)nd_fast_min(part, stride - first));
-    return ND_OK;
-}
-
 static nd_status axpby_fast(nd_backend *b, nd_view y, float alpha, nd_cview x, float beta)
 {
     nd_cpu_fast *fast = nd_cpu_fast_of(b);
@@ -114,7 +96,6 @@ static nd_status sum_fast(nd_backend *b, nd_view out, nd_cview x)
 void nd_fast_fill_elementwise(nd_backend_ops *ops)
 {
     ops->add = add_fast;
-    ops->gather_rows = gather_rows_fast;
     ops->axpby = axpby_fast;
     ops->sum_squares = sum_squares_fast;
     ops->sum = sum_fast;

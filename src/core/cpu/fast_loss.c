@@ -112,7 +112,7 @@ static nd_status cross_entropy_fast(nd_backend *b, nd_view nll, nd_view total, n
             nd_fast_load(k, nd_read(logits), t * vocab, vocab, row);
             cross_entropy_row(k, row, vocab, ids + t * offsets, p,
                               nd_fast_buffer(fast, thread, 1, vocab), &row_nll, &row_total);
-        } else {
+        } else if (p->gradient_scale != 0.0f) {
             memset(row, 0, (size_t)vocab * sizeof *row);
         }
         if (p->gradient_scale != 0.0f)

@@ -97,8 +97,13 @@ static inline float nd_state_factor(float numerator, float scale)
 void nd_reference_adamw(nd_view w, int64_t first, int64_t n, double *m, double *v, nd_cview g,
                         const nd_adamw_params *params);
 
-/* Bytes [first, first + count) of every row of gather_rows. */
-void nd_gather_row_bytes(nd_view y, nd_cview x, nd_cview rows, size_t first, size_t count);
+/* A part of gather_rows: rows [first, end) of y, of each the bytes [from, from + count). */
+typedef struct nd_gather_part {
+    int64_t first, end;
+    size_t from, count;
+} nd_gather_part;
+
+void nd_gather_rows_part(nd_view y, nd_cview x, nd_cview rows, nd_gather_part part);
 
 /* Each fills the slots of one op family. */
 void nd_reference_fill_ternary(nd_backend_ops *ops);

@@ -79,7 +79,7 @@ static void cross_entropy_row(nd_view logits, int64_t row, const int32_t *target
         *total += weight * ((1.0 - smooth) * offset_nll - smooth * mean);
         weights += weight;
     }
-    for (int64_t i = 0; i < vocab; i++) {
+    for (int64_t i = 0; p->gradient_scale != 0.0f && i < vocab; i++) {
         const double log_p = nd_load(z, row + i) - lse;
         const double prob = exp(log_p);
         double d = weights * (prob - smooth / (double)vocab);
@@ -106,7 +106,7 @@ static nd_status cross_entropy_reference(nd_backend *b, nd_view nll, nd_view tot
         if (ids[t * offsets] >= 0)
             cross_entropy_row(logits, t * logits.cols, ids + t * offsets, &row_nll, &row_total, p);
         else
-            for (int64_t i = 0; i < logits.cols; i++)
+            for (int64_t i = 0; p->gradient_scale != 0.0f && i < logits.cols; i++)
                 nd_store(logits, t * logits.cols + i, 0.0);
         nd_store(nll, t, row_nll);
         nd_store(total, t, row_total);

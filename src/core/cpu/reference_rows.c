@@ -91,16 +91,16 @@ static nd_status rope_reference(nd_backend *b, nd_view x, const nd_rope_params *
     return ND_OK;
 }
 
-void nd_gather_row_bytes(nd_view y, nd_cview x, nd_cview rows, size_t first, size_t count)
+void nd_gather_rows_part(nd_view y, nd_cview x, nd_cview rows, nd_gather_part part)
 {
     const size_t stride = (size_t)x.cols * nd_dtype_size(x.dtype);
-    const int32_t *from = rows.data;
-    for (int64_t i = 0; i < y.rows; i++) {
-        char *to = (char *)y.data + (size_t)i * stride + first;
-        if (from[i] < 0)
-            memset(to, 0, count);
+    const int32_t *source = rows.data;
+    for (int64_t i = part.first; i < part.end; i++) {
+        char *to = (char *)y.data + (size_t)i * stride + part.from;
+        if (source[i] < 0)
+            memset(to, 0, part.count);
         else
-            memmove(to, (const char *)x.data + (size_t)from[i] * stride + first, count);
+            memmove(to, (const char *)x.data + (size_t)source[i] * stride + part.from, part.count);
     }
 }
 
@@ -109,7 +109,8 @@ static nd_status gather_rows_reference(nd_backend *b, nd_view y, nd_cview x, nd_
     (void)b;
     ND_REQUIRE(y.dtype == x.dtype && y.cols == x.cols && rows.dtype == ND_I32);
     ND_REQUIRE(rows.cols == y.rows);
-    nd_gather_row_bytes(y, x, rows, 0, (size_t)x.cols * nd_dtype_size(x.dtype));
+    const size_t stride = (size_t)x.cols * nd_dtype_size(x.dtype);
+    nd_gather_rows_part(y, x, rows, (nd_gather_part){0, y.rows, 0, stride});
     return ND_OK;
 }
 
