@@ -37,7 +37,8 @@ static nd_status check_tokens(const nd_loaded_model *l, const char *path, const 
 }
 
 /* The gradient may lie where the host cannot read it. */
-static nd_status write_gradient(nd_hdf5_out *out, nd_backend *b, const char *name, nd_cview gradient)
+static nd_status write_gradient(nd_hdf5_out *out, nd_backend *b, const char *name,
+                                nd_cview gradient)
 {
     const size_t bytes = nd_view_bytes(gradient);
     void *host = malloc(bytes);
@@ -45,8 +46,8 @@ static nd_status write_gradient(nd_hdf5_out *out, nd_backend *b, const char *nam
         return ND_FAIL(ND_ENOMEM, "no memory for %s (%zu bytes)", name, bytes);
     nd_status status = b->ops.download(b, host, gradient.data, bytes);
     if (status == ND_OK)
-        status = nd_hdf5_out_write(
-            out, name, nd_cview_of(host, gradient.dtype, gradient.rows, gradient.cols));
+        status = nd_hdf5_out_write(out, name,
+                                   nd_cview_of(host, gradient.dtype, gradient.rows, gradient.cols));
     free(host);
     return status;
 }
