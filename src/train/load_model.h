@@ -11,9 +11,9 @@ typedef struct nd_load_options {
     const char
         *checkpoint; /* a checkpoint, or a run or directory of checkpoints with a latest one */
     const char *precision; /* "fp32", "bf16"; NULL: the configuration's */
-    const char *target;    /* "auto", "cpu", "cuda"; NULL: the configuration's, with cuda as auto: what
+    const char *target; /* "auto", "cpu", "cuda"; NULL: the configuration's, with cuda as auto: what
                               was trained on a GPU is read without one */
-    int64_t threads;       /* 0: the configuration's */
+    int64_t threads;    /* 0: the configuration's */
     bool reference_only;   /* every op in the double-accumulating reference */
     bool activation_quant; /* false: activations are not quantised */
     bool extra_heads;      /* those of multi-token prediction too */
