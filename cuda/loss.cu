@@ -173,12 +173,14 @@ __global__ void cross_entropy_kernel(nd_floats nll, nd_floats total, nd_floats l
     if (threadIdx.x == 0) {
         float row_nll = 0.0f, row_total = 0.0f;
         if (present) {
-            row_nll = lse - nd_load_one(logits, row + targets[0]);
+            /* Not lse - z: for a likely target that would cancel. */
+            row_nll = (r.largest - nd_load_one(logits, row + targets[0])) + log_sum;
             row_total = p.z_loss_weight * lse * lse - p.entropy_weight * entropy;
             ND_UNROLL
             for (int j = 0; j < ND_OFFSETS_MAX; j++)
                 if (offset_weight[j] != 0.0f) {
-                    const float offset_nll = lse - nd_load_one(logits, row + targets[j]);
+                    const float offset_nll =
+                        (r.largest - nd_load_one(logits, row + targets[j])) + log_sum;
                     row_total += offset_weight[j] * ((1.0f - smooth) * offset_nll - smooth * mean);
                 }
         }
