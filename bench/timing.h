@@ -1,4 +1,4 @@
-/* What benchmarks share: a clock and medians, since machines are shared and noisy. */
+/* What benchmarks share: clocks and medians, since machines are shared and noisy. */
 #ifndef ND_BENCH_TIMING_H
 #define ND_BENCH_TIMING_H
 
@@ -9,6 +9,14 @@ static inline double seconds(void)
 {
     struct timespec t;
     clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
+}
+
+/* What this process has used, by all its threads. */
+static inline double cpu_seconds(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
     return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
 }
 

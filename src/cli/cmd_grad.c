@@ -52,6 +52,22 @@ static nd_status write_gradient(nd_hdf5_out *out, nd_backend *b, const char *nam
     return status;
 }
 
+/* With Collider: 1 for each position that took part in the backward pass, else 0. */
+static nd_status write_kept(nd_hdf5_out *out, const nd_model *m, int64_t count)
+{
+    if (!m->config.collider)
+        return ND_OK;
+    int32_t *kept = calloc((size_t)m->tokens, sizeof *kept);
+    if (!kept)
+        return ND_FAIL(ND_ENOMEM, "no memory to mark %lld tokens", (long long)m->tokens);
+    for (int64_t i = 0; i < count; i++)
+        kept[m->collider.kept[i]] = 1;
+    const nd_cview marks = nd_cview_of(kept, ND_I32, m->config.micro_batch, m->config.seq_length);
+    const nd_status status = nd_hdf5_out_write(out, "/kept", marks);
+    free(kept);
+    return status;
+}
+
 static nd_status write_results(nd_loaded_model *l, const gradient_room *room, const char *path,
                                const nd_loss *loss, nd_cview tokens)
 {
@@ -63,6 +79,7 @@ static nd_status write_results(nd_loaded_model *l, const gradient_room *room, co
     ND_TRY_GOTO(nd_hdf5_out_write(out, "/loss", nd_cview_of(&mean, ND_F64, 0, 0)), done);
     ND_TRY_GOTO(nd_hdf5_out_write(out, "/total_loss", nd_cview_of(&total, ND_F64, 0, 0)), done);
     ND_TRY_GOTO(nd_hdf5_out_write(out, "/tokens", tokens), done);
+    ND_TRY_GOTO(write_kept(out, l->model, loss->kept), done);
     for (int64_t i = 0; i < l->model->params.count; i++) {
         char name[ND_PARAM_NAME_MAX + 16];
         snprintf(name, sizeof name, "/gradients/%s", l->model->params.list[i].name);
@@ -108,7 +125,7 @@ nd_status nd_cli_grad(int argc, char **argv)
         {"--checkpoint", ND_ARG_TEXT, &a.checkpoint, "DIR", "a checkpoint, or a run's directory"},
         {"--tokens", ND_ARG_TEXT, &a.tokens, "FILE.h5",
          "/tokens: integers [batch, seq_length + 1]"},
-        {"--out", ND_ARG_TEXT, &a.out, "FILE.h5", "/loss, /gradients/<tensor>, /tokens"},
+        {"--out", ND_ARG_TEXT, &a.out, "FILE.h5", "/loss, /gradients/<tensor>, /tokens, /kept"},
         {"--precision", ND_ARG_TEXT, &a.precision, "fp32|bf16", "of activations (fp32)"},
         {"--target", ND_ARG_TEXT, &a.target, "auto|cpu|cuda", "where to compute"},
         {"--reference", ND_ARG_FLAG, &a.reference, NULL,

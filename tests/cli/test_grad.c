@@ -81,6 +81,28 @@ Test(grad, keeps_the_batch_beside_the_gradients)
     cr_assert_eq(loss_of("out.h5", "again.h5", ""), first);
 }
 
+Test(grad, marks_the_tokens_that_collider_keeps)
+{
+    char path[128], run[128];
+    int32_t *kept;
+    int64_t rows, cols, count = 0;
+    snprintf(path, sizeof path, "%s/c.ini", directory);
+    snprintf(run, sizeof run, "%s/run", directory);
+    nd_test_train(0, 0, path, run,
+                  "--resume none --total-steps 1 --set training.use_collider=true "
+                  "--set training.collider_threshold=1 --set training.collider_sparsity=0.25");
+    write_tokens("t.h5", 5);
+    loss_of("t.h5", "part.h5", "");
+    snprintf(path, sizeof path, "%s/part.h5", directory);
+    ND_ASSERT_OK(nd_hdf5_read_tokens(path, "/kept", &kept, &rows, &cols));
+    cr_assert_eq(rows, ROWS);
+    cr_assert_eq(cols, COLS - 1);
+    for (int64_t i = 0; i < rows * cols; i++)
+        count += kept[i];
+    cr_assert_eq(count, 12, "a quarter of 16 tokens is filtered");
+    free(kept);
+}
+
 Test(grad, a_token_beyond_the_vocabulary_is_named_with_its_place)
 {
     char output[4096];

@@ -142,6 +142,8 @@ static struct {
 static int offset_of_call(int call)
 {
     const int heads = (int)masked.model->params.extra_heads;
+    if (masked.model->config.mtp_form == ND_MTP_SHARED)
+        return 0;
     return call == 0 || masked.model->config.mtp_form == ND_MTP_SEPARATE ? call : heads + 1 - call;
 }
 

@@ -7,7 +7,10 @@ Builds the model of docs/model.md from the checkpoint's config.ini and HDF5 mast
 gradients by autograd with straight-through quantisers, runs the program on the same tokens, and prints
 the normalised error of every gradient. Exits 1 when the loss differs by more than 1e-4 (relative) or
 a gradient by more than 2 % (one activation on a rounding tie moves a gradient by about 1 %; with
---reference and no ties the errors are of order 1e-6). Needs numpy, h5py and torch."""
+--reference and no ties the errors are of order 1e-6). With use_collider in the checkpoint's config, the
+choice of tokens (/kept) is made again from the losses of the model here, filtered tokens are masked in
+the loss, and their keys and values are detached; no gradient may then reach their rows of the residual
+stream. Needs numpy, h5py and torch."""
 import configparser
 import glob
 import json
@@ -65,7 +68,19 @@ def rope(x, base, halves):
     return torch.stack([u * c - v * s, u * s + v * c], -1).flatten(-2)
 
 
-def model(p, cfg, tokens):
+def chosen(nll, training):
+    """Which tokens take part, by docs/model.md."""
+    loss = nll.detach().flatten().numpy()
+    importance = (loss - loss.min()) / (loss.max() - loss.min())
+    lowest = np.argsort(loss, kind="stable")
+    lowest = lowest[: int(float(training["collider_sparsity"]) * loss.size)]
+    kept = np.ones(loss.size, bool)
+    kept[lowest[importance[lowest] < float(training["collider_threshold"])]] = False
+    return kept.reshape(nll.shape)
+
+
+def model(p, cfg, tokens, kept=None):
+    """Loss of each token, and the residual stream before each layer."""
     m = cfg["model"]
     bitnet = m["arch"].strip('"') == "bitnet"
     heads, kv = int(m["num_heads"]), int(m["num_kv_heads"])
@@ -75,13 +90,20 @@ def model(p, cfg, tokens):
     inputs, targets = tokens[:, :-1], tokens[:, 1:]
     batch, length = inputs.shape
     x = p["token_embd.weight"][inputs]
+    stream = []
     for layer in range(int(m["num_layers"])):
         w = lambda name: p[f"blk.{layer}.{name}.weight"]
         lin = lambda value, name: quantized(value) @ ternary(w(name)).T
+        if kept is not None:
+            x.retain_grad()
+            stream.append(x)
         h = norm(x, w("attn_norm"))
         q = rope(lin(h, "attn_q").view(batch, length, heads, hd), base, bitnet)
         k = rope(lin(h, "attn_k").view(batch, length, kv, hd), base, bitnet)
         v = lin(h, "attn_v").view(batch, length, kv, hd)
+        if kept is not None:
+            mask = torch.tensor(kept)[:, :, None, None]
+            k, v = (torch.where(mask, t, t.detach()) for t in (k, v))
         k, v = (t.repeat_interleave(heads // kv, dim=2) for t in (k, v))
         o = F.scaled_dot_product_attention(*(t.transpose(1, 2) for t in (q, k, v)), is_causal=True)
         o = o.transpose(1, 2).reshape(batch, length, d)
@@ -95,7 +117,8 @@ def model(p, cfg, tokens):
         x = x + lin(h, "ffn_down")
     head = p.get("output.weight", p["token_embd.weight"])
     logits = norm(x, p["output_norm.weight"]) @ head.T
-    return F.cross_entropy(logits.flatten(0, 1), targets.flatten())
+    nll = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none")
+    return nll.view(batch, length), stream
 
 
 def load(directory):
@@ -128,16 +151,24 @@ def main():
         with h5py.File(f"{tmp}/grad.h5") as f:
             found_loss = float(f["loss"][()])
             found = {k: v[()] for k, v in f["gradients"].items()}
-    loss = model(params, cfg, torch.tensor(tokens))
-    loss.backward()
+            kept = f["kept"][()].astype(bool) if "kept" in f else None
+    nll, stream = model(params, cfg, torch.tensor(tokens), kept)
+    loss = nll.mean()
+    (nll if kept is None else nll * torch.tensor(kept)).sum().div(nll.numel()).backward()
     bad = abs(found_loss / loss.item() - 1) > 1e-4
     print(f"loss {found_loss:.9f}, PyTorch {loss.item():.9f}")
+    if kept is not None:
+        others = int((chosen(nll, cfg["training"]) != kept).sum())
+        reached = max(float(np.abs(x.grad.numpy()[~kept]).max(initial=0.0)) for x in stream)
+        bad |= others > 0 or reached > 0.0 or bool(kept.all())
+        print(f"{kept.sum()} of {kept.size} tokens take part, {others} differ from the choice here; "
+              f"largest gradient of a filtered row {reached}")
     for name, p in params.items():
         g = p.grad.numpy()
         error = np.linalg.norm(found[name].reshape(g.shape) - g) / max(np.linalg.norm(g), 1e-30)
         bad |= not error < 2e-2
         print(f"{name:30s} {error:.3e}")
-    sys.exit(bad)
+    sys.exit(int(bad))
 
 
 if __name__ == "__main__":
