@@ -24,7 +24,7 @@ typedef struct timings {
 
 static void choose_variant(nd_run *run, int variant)
 {
-    run->model->config.collider = sparsities[variant] > 0.0;
+    nd_model_set_filtering(run->model, sparsities[variant] > 0.0);
     run->model->collider.params.sparsity = sparsities[variant];
 }
 

@@ -33,7 +33,9 @@ nd_status nd_arena_take(nd_arena *arena, nd_dtype dtype, int64_t rows, int64_t c
     size_t count, bytes, end;
     if (rows < 0 || cols < 0 || __builtin_mul_overflow((size_t)rows, (size_t)cols, &count) ||
         __builtin_mul_overflow(count, nd_dtype_size(dtype), &bytes) ||
-        __builtin_add_overflow(arena->used, (bytes + 63) / 64 * 64, &end) || end > INT64_MAX)
+        __builtin_add_overflow(
+            arena->used, (bytes + ND_ARENA_ALIGN - 1) / ND_ARENA_ALIGN * ND_ARENA_ALIGN, &end) ||
+        end > INT64_MAX)
         return ND_FAIL(ND_ENOMEM, "%s: a tensor of %lld x %lld %s is too large to count",
                        arena->name, (long long)rows, (long long)cols, nd_dtype_name(dtype));
     if (arena->size > 0 && end > arena->size)

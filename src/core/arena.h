@@ -8,6 +8,8 @@
 
 #include "core/backend.h"
 
+enum { ND_ARENA_ALIGN = 64 }; /* bytes */
+
 typedef struct nd_arena {
     const char *name;    /* "activations", ... */
     nd_backend *backend; /* whose memory it is */
@@ -23,8 +25,9 @@ void nd_arena_start_measuring(nd_arena *arena, const char *name, nd_backend *bac
 nd_status nd_arena_commit(nd_arena *arena);
 void nd_arena_release(nd_arena *arena);
 
-/* A zeroed view, aligned to 64 bytes and after the one taken before; data is NULL while measuring. Errors: ND_ENOMEM when more is
- * taken than was measured or the product of dimensions overflows. */
+/* A zeroed view, aligned to ND_ARENA_ALIGN and next after the one taken before; data is NULL while
+ * measuring. Errors: ND_ENOMEM when more is taken than was measured or the product of dimensions
+ * overflows. */
 nd_status nd_arena_take(nd_arena *arena, nd_dtype dtype, int64_t rows, int64_t cols, nd_view *view);
 
 #endif

@@ -67,7 +67,7 @@ typedef struct nd_config {
         double mtp_weight;
         int mtp_schedule, mtp_form;
         bool use_collider;
-        double collider_threshold, collider_sparsity;
+        double collider_threshold, collider_sparsity, collider_until;
         bool use_async_loader;
         int64_t num_workers, prefetch_batches;
         bool use_8bit_optim, use_galore;

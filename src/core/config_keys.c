@@ -88,6 +88,8 @@ const nd_config_key nd_config_keys[] = {
         "importance, the loss normalised over a micro-batch, below which a token may be filtered"),
     DOUBLE(training, collider_sparsity, 0, 0.999, "0.35",
            "largest part of a micro-batch that is filtered"),
+    DOUBLE(training, collider_until, 0, 1, "1",
+           "part of the run in which tokens are filtered; all take part in the steps after it"),
     BOOL(training, use_async_loader, "true", "read batches ahead in worker threads"),
     INT(training, num_workers, 1, 256, "2", "reading threads a rank"),
     INT(training, prefetch_batches, 1, 4096, "8", "batches read ahead at most"),

@@ -20,6 +20,7 @@ nd_status nd_model_create(const nd_model_config *config, nd_backend *backend, nd
         return ND_FAIL(ND_ENOMEM, "no memory for the model's tables");
     m->config = *config;
     m->backend = backend;
+    m->filtering = config->collider;
     m->tokens = config->micro_batch * config->seq_length;
     ND_TRY_GOTO(nd_params_create(config, &m->params), fail);
     m->weights = calloc((size_t)m->params.count, sizeof *m->weights);
@@ -181,6 +182,11 @@ void nd_model_set_offset_weights(nd_model *m, const float *weights)
         m->config.loss.offset_weight[j] = weights[j];
 }
 
+void nd_model_set_filtering(nd_model *m, bool filtering)
+{
+    m->filtering = filtering && m->config.collider;
+}
+
 /* The first `count` positions of host_targets, as the next token's loss reads them. */
 static nd_status upload_targets(nd_model *m, int64_t count)
 {
@@ -315,23 +321,56 @@ static nd_backward_rows all_rows(const nd_model *m)
                               .dx = m->dx};
 }
 
-/* Room for the logits of the last tokens, whose number its rows are: the layers' scratch but `hidden`,
- * dx and the logits, which lie one after the other and are free while the head runs. */
-static nd_view late_logits(const nd_model *m)
+/* As many rows of logits as lie between two addresses, at most all tokens'. Where it is fewer, rows of
+ * padding have room behind them. */
+static nd_view logits_between(const nd_model *m, char *start, const char *end)
 {
     const nd_view one = nd_view_rows(m->logits, 0, 1);
-    char *start = m->scratch.wide.data;
-    const char *end = (const char *)m->logits.data + nd_view_bytes(nd_read(m->logits));
-    const int64_t rows = (end - start) / (int64_t)nd_view_bytes(nd_read(one));
+    int64_t rows = (end - start) / (int64_t)nd_view_bytes(nd_read(one));
+    if (rows < m->tokens)
+        rows = rows >= ND_KEPT_ROUND ? rows - (ND_KEPT_ROUND - 1) : 0;
     return nd_view_of(start, one.dtype, rows < m->tokens ? rows : m->tokens, one.cols);
 }
 
+/* The layers' scratch but `hidden`, dx and the logits lie one after the other and are free while the
+ * head runs. */
+static nd_view room_in_scratch(const nd_model *m)
+{
+    return logits_between(m, m->scratch.wide.data,
+                          (const char *)m->logits.data + nd_view_bytes(nd_read(m->logits)));
+}
+
+/* The layers' gradients that are not written yet, as far as they lie one after the other. */
+static nd_view room_in_gradients(const nd_model *m, const nd_model_gradients *into)
+{
+    const int64_t first = nd_params_layer_index(&m->params, 0, ND_ATTN_NORM);
+    const int64_t behind = first + m->config.num_layers * m->params.per_layer;
+    char *start = m->config.num_layers > 0 ? into->views[first].data : NULL, *end = start;
+    if (into->accumulate_layers)
+        return (nd_view){0};
+    for (int64_t i = first; i < behind; i++) {
+        char *at = into->views[i].data;
+        if (at < end || at - end >= ND_ARENA_ALIGN)
+            break;
+        end = at + nd_view_bytes(nd_read(into->views[i]));
+    }
+    return logits_between(m, start, end);
+}
+
+/* Room for the logits of the last tokens, whose number its rows are. */
+static nd_view late_logits(const nd_model *m, const nd_model_gradients *into)
+{
+    const nd_view scratch = room_in_scratch(m), gradients = room_in_gradients(m, into);
+    return gradients.rows > scratch.rows ? gradients : scratch;
+}
+
 /* Learns the losses of all tokens first, then compacts what the head reads to those that matter. */
-static nd_status filter_tokens(nd_model *m, nd_backward_rows *part, nd_loss *loss)
+static nd_status filter_tokens(nd_model *m, const nd_model_gradients *into, nd_backward_rows *part,
+                               nd_loss *loss)
 {
     nd_backend *b = m->backend;
     nd_view inputs = nd_view_of(m->inputs.data, ND_I32, m->tokens, 1);
-    const nd_view late = late_logits(m);
+    const nd_view late = late_logits(m, into);
     const int64_t first = m->tokens - late.rows;
     ND_TRY(loss_alone(m, 0, first, (nd_view){0}));
     ND_TRY(loss_alone(m, first, m->tokens, late));
@@ -345,7 +384,7 @@ static nd_status filter_tokens(nd_model *m, nd_backward_rows *part, nd_loss *los
     ND_TRY(upload_targets(m, part->count));
     nd_cview late_rows;
     ND_TRY(nd_collider_late(&m->collider, b, part->rows, first, &part->early, &late_rows));
-    part->logits = nd_view_rows(late, 0, late_rows.cols);
+    part->logits = nd_view_of(late.data, late.dtype, late_rows.cols, late.cols);
     ND_TRY(b->ops.gather_rows(b, part->logits, nd_read(late), late_rows));
     ND_TRY(nd_collider_compact_rows(b, &part->x_final, part->rows));
     ND_TRY(nd_collider_compact_rows(b, &part->x_last, part->rows));
@@ -399,10 +438,10 @@ nd_status nd_model_train(nd_model *m, const int32_t *tokens, float gradient_scal
     nd_backward_rows part = all_rows(m);
     ND_TRY(forward(m, tokens));
     ND_TRY(nd_mtp_forward(m));
-    if (m->config.collider)
-        ND_TRY(filter_tokens(m, &part, loss));
+    if (m->filtering)
+        ND_TRY(filter_tokens(m, &into, &part, loss));
     ND_TRY(head_gradients(m, &part, gradient_scale, &into));
-    if (!m->config.collider)
+    if (!m->filtering)
         ND_TRY(read_loss(m, m->tokens, loss));
     ND_TRY(nd_mtp_train_heads(m, &part, gradient_scale, &into, loss));
     if (!accumulate)

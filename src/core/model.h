@@ -28,7 +28,8 @@ typedef struct nd_model {
     nd_view nll, total;       /* [tokens, 1] */
     nd_view sums;             /* f64 [1, 2] */
     nd_collider collider;     /* with config.collider */
-    nd_mtp mtp;               /* with extra heads */
+    bool filtering;
+    nd_mtp mtp; /* with extra heads */
 } nd_model;
 
 /* Loss of one micro-batch, summed over its tokens (nats). */
@@ -79,6 +80,9 @@ nd_status nd_model_train(nd_model *model, const int32_t *tokens, float gradient_
 /* The weights of the tokens predicted after the next one, for the steps that follow: offset j of
  * nd_cross_entropy_params, 1 <= j < tokens predicted ahead. All zero until set. */
 void nd_model_set_offset_weights(nd_model *model, const float *weights);
+
+/* Whether Collider filters tokens from here on; a model that has it begins with it. */
+void nd_model_set_filtering(nd_model *model, bool filtering);
 
 /* Rows of logits computed at once: full logits never exist. */
 int64_t nd_model_logit_rows(const nd_model_config *config);

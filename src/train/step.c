@@ -126,6 +126,12 @@ static nd_status share_report(nd_run *run, const step_report *mine, nd_step_resu
     return ND_OK;
 }
 
+static bool filters_tokens(const nd_run *run)
+{
+    const nd_config *c = &run->config;
+    return (double)run->step < c->training.collider_until * (double)c->training.total_steps;
+}
+
 nd_status nd_step_run(nd_run *run, bool stop_requested, nd_step_result *result)
 {
     const double start = now_ms();
@@ -139,6 +145,7 @@ nd_status nd_step_run(nd_run *run, bool stop_requested, nd_step_result *result)
     float offset_weights[ND_OFFSETS_MAX];
     nd_mtp_weights(&run->config, run->step, offset_weights);
     nd_model_set_offset_weights(run->model, offset_weights);
+    nd_model_set_filtering(run->model, filters_tokens(run));
     nd_comm_set_phase(run->comm, run->step + 1, "backward"); /* when layers are updated in it */
     ND_TRY(nd_loader_next(run->loader, &tokens, &report.data_wait_ms));
     nd_health_begin_step(&run->health);

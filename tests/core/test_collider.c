@@ -259,14 +259,24 @@ Test(collider, gradients_with_extra_heads_match_masks_in_double)
     }
 }
 
-Test(collider, gradients_match_masks_when_only_the_last_logits_are_kept)
+static void compare_where_logits_of_some_are_kept(double sparsity)
 {
-    nd_model_config config = collider_config(ND_ARCH_BITNET, ND_F32, 0.6, 0.4);
+    nd_model_config config = collider_config(ND_ARCH_BITNET, ND_F32, 0.6, sparsity);
     config.ternary = config.activation_quant = false;
     config.vocab_size = 34000;
     predict_further(&config);
     cr_assert_lt(nd_model_logit_rows(&config), config.micro_batch * config.seq_length - 10);
     compare_with_masks(config, false, 1e-5);
+}
+
+Test(collider, gradients_match_masks_when_only_the_last_logits_are_kept)
+{
+    compare_where_logits_of_some_are_kept(0.4);
+}
+
+Test(collider, gradients_match_masks_when_padding_follows_last_logits_that_are_all_kept)
+{
+    compare_where_logits_of_some_are_kept(0.135);
 }
 
 Test(collider, fast_gradients_match_those_in_double)
