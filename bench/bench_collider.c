@@ -8,6 +8,7 @@
  * pass is what a training pass takes beyond the forward pass with its loss; with Collider it holds the
  * choice of tokens, the compaction and the head's second product. */
 #include "bench_run.h"
+#include "timed_ops.h"
 #include "timing.h"
 #include "train/step.h"
 
@@ -57,6 +58,41 @@ static double median_ratio(const double *values, const double *whole, int rounds
     return median(ratios, rounds);
 }
 
+/* Where a backward pass without Collider and one with 35 % filtered spend their time. */
+static nd_status time_operations(nd_run *run, const int32_t *tokens, int rounds)
+{
+    const nd_gradients_ready silent = {NULL, NULL};
+    const nd_model_gradients into = {run->gradients[0], false, false};
+    double sums[3][TIMED_OPS] = {{0.0}}, wall[3] = {0.0};
+    for (int round = 0; round < rounds; round++)
+        for (int pass = 0; pass < 3; pass++) {
+            double times[TIMED_OPS];
+            nd_loss loss;
+            choose_variant(run, pass == 2);
+            timed_ops_start(run->backend);
+            const double start = seconds();
+            if (pass == 0)
+                ND_TRY(
+                    nd_model_evaluate(run->model, tokens, run->model->config.micro_batch, &loss));
+            else
+                ND_TRY(nd_model_train(run->model, tokens, 1e-6f, into, silent, &loss));
+            wall[pass] += seconds() - start;
+            timed_ops_stop(run->backend, times);
+            for (int i = 0; i < TIMED_OPS; i++)
+                sums[pass][i] += times[i];
+        }
+    printf("\nbackward passes by operation, means of %d\n\n", rounds);
+    printf("| operation | all tokens | 35 %% filtered | ratio |\n|---|---|---|---|\n");
+    for (int i = 0; i <= TIMED_OPS; i++) {
+        const double *forward = i < TIMED_OPS ? &sums[0][i] : &wall[0];
+        const double all = (i < TIMED_OPS ? sums[1][i] : wall[1]) - *forward;
+        const double part = (i < TIMED_OPS ? sums[2][i] : wall[2]) - *forward;
+        printf("| %s | %.1f ms | %.1f ms | %.3f |\n", i < TIMED_OPS ? timed_op_names[i] : "all",
+               all / rounds * 1e3, part / rounds * 1e3, part / all);
+    }
+    return ND_OK;
+}
+
 static nd_status measure(nd_run *run, int64_t count)
 {
     const int rounds = (int)count;
@@ -83,7 +119,7 @@ static nd_status measure(nd_run *run, int64_t count)
                sparsities[v] * 100.0, t.kept[v], median(values[0], rounds) * 1e3, backward,
                median(values[1], rounds) * 1e3, step);
     }
-    return ND_OK;
+    return time_operations(run, tokens, rounds);
 }
 
 int main(int argc, char **argv)

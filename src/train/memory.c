@@ -1,6 +1,8 @@
 #include "train/memory.h"
 
 #include <malloc.h>
+#include <stdbool.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <unistd.h>
 
@@ -40,6 +42,37 @@ size_t nd_memory_program(size_t counted)
     const struct mallinfo2 heap = mallinfo2();
     const size_t held = heap.uordblks + heap.hblkhd;
     return shared + (held > counted ? held - counted : 0);
+}
+
+/* The number in a file of the control group; SIZE_MAX for "max" and where there is none. */
+static size_t read_limit(const char *path)
+{
+    unsigned long long value = 0;
+    FILE *file = fopen(path, "r");
+    const bool found = file && fscanf(file, "%llu", &value) == 1;
+    if (file)
+        fclose(file);
+    return found ? (size_t)value : SIZE_MAX;
+}
+
+size_t nd_memory_available(void)
+{
+    char line[256];
+    unsigned long kilobytes = 0;
+    size_t machine = 0;
+    FILE *file = fopen("/proc/meminfo", "r");
+    while (file && fgets(line, sizeof line, file))
+        if (sscanf(line, "MemAvailable: %lu kB", &kilobytes) == 1 ||
+            sscanf(line, "SwapFree: %lu kB", &kilobytes) == 1)
+            machine += (size_t)kilobytes * 1024;
+    if (file)
+        fclose(file);
+    const size_t limit = read_limit("/sys/fs/cgroup/memory.max");
+    const size_t used = read_limit("/sys/fs/cgroup/memory.current");
+    const size_t group = limit < SIZE_MAX && used < limit ? limit - used : SIZE_MAX;
+    if (machine == 0)
+        return group;
+    return machine < group ? machine : group;
 }
 
 size_t nd_memory_resident_peak(void)

@@ -24,4 +24,8 @@ size_t nd_memory_program(size_t counted);
 size_t nd_memory_resident(void);
 size_t nd_memory_resident_peak(void);
 
+/* Bytes that processes of this machine can still take before it has to kill one: MemAvailable and free
+ * swap, or what the control group leaves, whichever is less. SIZE_MAX when the system does not say. */
+size_t nd_memory_available(void);
+
 #endif

@@ -1,5 +1,6 @@
 #include "train/plan.h"
 
+#include "train/memory_advice.h"
 #include "train/metrics.h"
 #include "train/run_memory.h"
 
@@ -95,41 +96,6 @@ size_t nd_plan_rank_bytes(const nd_plan *plan, int rank)
     return total;
 }
 
-/* What would help most, from the largest category down. */
-static void print_advice(const nd_plan *plan, const nd_config *config, FILE *out)
-{
-    const size_t *bytes = plan->bytes[plan->fullest];
-    if (!config->hardware.gradient_checkpointing)
-        fprintf(out,
-                "  hardware.gradient_checkpointing = true keeps one activation a layer "
-                "(activations are %.2f GiB)\n",
-                (double)bytes[ND_MEMORY_ACTIVATIONS] / gib);
-    if (nd_config_micro_batch(config) > 1)
-        fprintf(out, "  training.micro_batch_size = %lld halves them\n",
-                (long long)(nd_config_micro_batch(config) / 2));
-    if (config->optimizer.master_precision == ND_PRECISION_FP32)
-        fprintf(out, "  optimizer.master_precision = bf16 halves the masters (%.2f GiB)\n",
-                (double)bytes[ND_MEMORY_MASTERS] / gib);
-    if (config->dist.deterministic == ND_DETERMINISTIC_WORLD)
-        fprintf(out,
-                "  dist.deterministic = off, or fewer micro-batches a rank, needs one gradient "
-                "buffer (gradients are %.2f GiB)\n",
-                (double)bytes[ND_MEMORY_GRADIENTS] / gib);
-    if (config->training.grad_clip > 0.0)
-        fprintf(out,
-                "  training.grad_clip = 0 with one micro-batch a rank updates layer by layer and "
-                "keeps one layer's gradients\n");
-    if (config->training.use_galore && config->optimizer.galore_residual > 0.0)
-        fprintf(out, "  optimizer.galore_residual = 0 keeps gradients in galore_rank dimensions\n");
-    if (!config->training.use_galore)
-        fprintf(out,
-                "  training.use_galore = true keeps gradients and optimizer state (%.2f GiB) in "
-                "galore_rank dimensions\n",
-                (double)bytes[ND_MEMORY_OPTIMIZER] / gib);
-    fprintf(out, "  more ranks share masters and optimizer state (%.2f GiB here)\n",
-            (double)(bytes[ND_MEMORY_MASTERS] + bytes[ND_MEMORY_OPTIMIZER]) / gib);
-}
-
 /* The E3 suite's table for 3B parameters, beside plans of that size. Optimizer and total depend on the
  * systems that are on; the suite has no total for other combinations. */
 static void print_suite(const nd_plan *plan, const nd_config *config, FILE *out)
@@ -196,5 +162,5 @@ void nd_plan_print(const nd_plan *plan, const nd_config *config, size_t device_m
     fprintf(out, "\n%.2f GiB of %.2f GiB: %s\n", need / gib, (double)device_memory / gib,
             fits ? "fits" : "does not fit; what would help:");
     if (!fits)
-        print_advice(plan, config, out);
+        nd_memory_advise(config, plan->bytes[plan->fullest], out);
 }

@@ -1,6 +1,10 @@
 #include "train/run_memory.h"
 
 #include "train/gradient_path.h"
+#include "train/memory_advice.h"
+
+#include <stdio.h>
+#include <stdlib.h>
 
 static nd_status take_masters(nd_run *run, nd_arena *arena)
 {
@@ -47,12 +51,60 @@ nd_status nd_run_memory_measure(nd_run *run)
     return ND_OK;
 }
 
+/* What was asked for, beside all that the rank needs, and what would take less. `need`: bytes of every
+ * category. */
+static nd_status out_of_memory(const nd_run *run, int category, const size_t *need)
+{
+    const double gib = 1024.0 * 1024.0 * 1024.0;
+    char *text = NULL;
+    size_t size = 0, total = 0;
+    FILE *out = open_memstream(&text, &size);
+    if (!out)
+        return ND_ENOMEM; /* the arena's error stands */
+    for (int i = 0; i < ND_MEMORY_COUNT; i++)
+        total += need[i];
+    fprintf(out, "of %.2f GiB in all (", (double)total / gib);
+    for (int i = 0; i < ND_MEMORY_COUNT; i++)
+        fprintf(out, "%s%s %.2f", i ? ", " : "", nd_memory_category_name((nd_memory_category)i),
+                (double)need[i] / gib);
+    fprintf(out, "); what would help, as `plan --device-memory` says too:\n");
+    nd_memory_advise(&run->config, need, out);
+    fclose(out);
+    nd_error_clear();
+    const nd_status status = ND_FAIL(ND_ENOMEM, "no memory for %s: %.2f GiB wanted (%zu bytes), %s",
+                                     nd_memory_category_name((nd_memory_category)category),
+                                     (double)need[category] / gib, need[category], text);
+    free(text);
+    return status;
+}
+
+/* Memory of the host is handed out whether it is there or not, and processes are killed later. */
+static void warn_when_scarce(nd_run *run, const size_t *need)
+{
+    const double gib = 1024.0 * 1024.0 * 1024.0;
+    const size_t available = nd_memory_available();
+    size_t total = 0;
+    for (int i = 0; i < ND_MEMORY_COUNT; i++)
+        total += need[i];
+    if (run->backend->ops.host_memory && total * (size_t)run->comm->local_size > available)
+        nd_log_line(&run->log,
+                    "warning: this machine has %.1f GiB left and its %d rank%s will take %.1f GiB "
+                    "each: it may end them without a word; `plan --device-memory` says what helps",
+                    (double)available / gib, run->comm->local_size,
+                    run->comm->local_size == 1 ? "" : "s", (double)total / gib);
+}
+
 nd_status nd_run_memory_take(nd_run *run)
 {
+    size_t need[ND_MEMORY_COUNT];
     run->resident_at_start = nd_memory_resident();
     ND_TRY(nd_run_memory_measure(run));
+    for (int category = 0; category < ND_MEMORY_COUNT; category++)
+        need[category] = run->arenas[category].used;
+    warn_when_scarce(run, need);
     for (int category = 0; category < ND_MEMORY_COUNT; category++) {
-        ND_TRY(nd_arena_commit(&run->arenas[category]));
+        if (nd_arena_commit(&run->arenas[category]) != ND_OK)
+            return out_of_memory(run, category, need);
         ND_TRY(take_category(run, (nd_memory_category)category));
     }
     return ND_OK;

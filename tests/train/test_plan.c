@@ -100,3 +100,48 @@ Test(plan, refuses_a_batch_that_the_ranks_cannot_share)
     cr_assert_eq(code, 2, "%s", output);
     cr_assert(strstr(output, "3 ranks cannot share evenly") != NULL, "%s", output);
 }
+
+/* -- a device that is too small ------------------------------------------------------------------ */
+
+static struct {
+    nd_status (*allocate)(nd_backend *b, size_t bytes, void **memory);
+    size_t left;
+} small;
+
+static nd_status allocate_while_it_lasts(nd_backend *b, size_t bytes, void **memory)
+{
+    if (bytes > small.left)
+        return ND_FAIL(ND_ENOMEM, "full");
+    small.left -= bytes;
+    return small.allocate(b, bytes, memory);
+}
+
+Test(plan, is_quoted_by_a_run_for_which_memory_does_not_suffice)
+{
+    static nd_config config;
+    static nd_run run;
+    nd_plan plan;
+    nd_comm *comm;
+    nd_config_defaults(&config);
+    ND_ASSERT_OK(nd_config_read_file(&config, config_path));
+    ND_ASSERT_OK(nd_plan_create(&config, 1, &plan));
+    ND_ASSERT_OK(nd_comm_create_solo(&comm));
+    ND_ASSERT_OK(nd_cpu_backend_create(&(nd_cpu_backend_options){.threads = 1, .isa = "auto"},
+                                       &run.backend));
+    small.allocate = run.backend->ops.allocate;
+    small.left = plan.bytes[0][ND_MEMORY_CODES] + plan.bytes[0][ND_MEMORY_MASTERS];
+    run.backend->ops.allocate = allocate_while_it_lasts;
+    const nd_status status = nd_run_create(&config, comm, &run);
+    char wanted[64];
+    snprintf(wanted, sizeof wanted, "(%zu bytes)", plan.bytes[0][ND_MEMORY_GRADIENTS]);
+    cr_assert_eq(status, ND_ENOMEM);
+    const char *message = nd_error_get()->message;
+    cr_assert(strstr(message, "no memory for gradients: ") != NULL, "%s", message);
+    cr_assert(strstr(message, wanted) != NULL, "%s", message);
+    cr_assert(strstr(message, "hardware.gradient_checkpointing = true") != NULL, "%s", message);
+    cr_assert(strstr(message, "more ranks share masters") != NULL, "%s", message);
+    run.backend->ops.allocate = small.allocate;
+    nd_run_destroy(&run);
+    nd_plan_destroy(&plan);
+    nd_comm_destroy(comm);
+}

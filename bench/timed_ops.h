@@ -1,0 +1,16 @@
+/* Where the time of a backend goes: its larger operations wrapped in clocks. One backend at a time. */
+#ifndef ND_BENCH_TIMED_OPS_H
+#define ND_BENCH_TIMED_OPS_H
+
+#include "core/backend.h"
+
+/* From here on calls are timed; times so far are forgotten. */
+void timed_ops_start(nd_backend *backend);
+
+/* Writes seconds by operation since the start, and stops timing. */
+enum { TIMED_OPS = 13 };
+void timed_ops_stop(nd_backend *backend, double seconds[TIMED_OPS]);
+
+extern const char *const timed_op_names[TIMED_OPS];
+
+#endif
