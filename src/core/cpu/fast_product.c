@@ -2,10 +2,15 @@
 
 #include "core/cpu/fast_matmul.h"
 
-/* Wide tiles pay for the packing of b inside oneDNN; several of them must remain per thread. */
+/* Wide tiles pay for the packing of b inside oneDNN; several of them must remain per thread. Tall
+ * products get a number of tiles that two or four threads share evenly, whatever m is. */
 int64_t nd_fast_tile_rows(int64_t m)
 {
-    return m >= 4096 ? 256 : m >= 512 ? 128 : 64;
+    enum { WIDEST = 256, SHARERS = 4, STEP = 16 };
+    if (m < 2048)
+        return m >= 512 ? 128 : 64;
+    const int64_t tiles = nd_fast_ceil(nd_fast_ceil(m, WIDEST), SHARERS) * SHARERS;
+    return nd_fast_ceil(nd_fast_ceil(m, tiles), STEP) * STEP;
 }
 
 /* Columns of c in one tile: all, unless there is one row of tiles only, or a staged tile would not
