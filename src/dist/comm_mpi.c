@@ -1,4 +1,5 @@
 #include "dist/comm.h"
+#include "dist/gradient_transfer.h"
 #include "dist/mpi_wire.h"
 #include "dist/tree_reduction.h"
 
@@ -7,15 +8,12 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Reductions and broadcasts move in parts of this size: small enough to stay in cache while they are
- * added, large enough that latency does not count. */
-enum { PART_BYTES = ND_WIRE_PART_BYTES, PART_FLOATS = PART_BYTES / 4 };
+enum { PART_BYTES = ND_TRANSFER_PART_BYTES };
 
 typedef struct mpi_context {
     bool owns_mpi; /* this object called MPI_Init and will call MPI_Finalize */
     nd_wire *wire;
-    float *part;    /* [PART_FLOATS] what another rank sent */
-    float *staged;  /* [PART_FLOATS] what lies in memory of comm->device */
+    nd_gradient_transfer transfer;
     char *gathered; /* what an allgather has so far */
     size_t gathered_bytes;
 } mpi_context;
@@ -126,66 +124,21 @@ static nd_status mpi_allgather(nd_comm *comm, void *all, const void *mine, size_
     return status;
 }
 
-static nd_status fetch(const nd_comm *comm, void *host, const void *device, size_t bytes)
-{
-    return comm->device->ops.download(comm->device, host, device, bytes);
-}
-
-static nd_status deliver(const nd_comm *comm, void *device, const void *host, size_t bytes)
-{
-    return comm->device->ops.upload(comm->device, device, host, bytes);
-}
-
 /* Part by part through the host. */
 static nd_status mpi_broadcast_device(nd_comm *comm, void *data, size_t bytes, int root)
 {
-    char *staged = (char *)((mpi_context *)comm->context)->staged, *at = data;
+    char *staged = (char *)((mpi_context *)comm->context)->transfer.staged, *at = data;
     if (!comm->device)
         return mpi_broadcast(comm, data, bytes, root);
     for (size_t left = bytes; left > 0;) {
         const size_t part = left < PART_BYTES ? left : PART_BYTES;
         if (comm->rank == root)
-            ND_TRY(fetch(comm, staged, at, part));
+            ND_TRY(nd_transfer_fetch(comm, staged, at, part));
         ND_TRY(mpi_broadcast(comm, staged, part, root));
         if (comm->rank != root)
-            ND_TRY(deliver(comm, at, staged, part));
+            ND_TRY(nd_transfer_deliver(comm, at, staged, part));
         at += part;
         left -= part;
-    }
-    return ND_OK;
-}
-
-static nd_status receive_and_add(nd_comm *comm, float *values, int64_t count, int from)
-{
-    const mpi_context *context = comm->context;
-    for (int64_t first = 0; first < count; first += PART_FLOATS) {
-        const int64_t left = count - first;
-        const int part = (int)(left < PART_FLOATS ? left : PART_FLOATS);
-        ND_TRY(nd_wire_receive(context->wire, context->part, (size_t)part * sizeof *values, from));
-        float *restrict into = values + first;
-        const float *restrict theirs = context->part;
-        if (comm->device) {
-            ND_TRY(fetch(comm, context->staged, into, (size_t)part * sizeof *into));
-            into = context->staged;
-        }
-        for (int i = 0; i < part; i++)
-            into[i] += theirs[i];
-        if (comm->device)
-            ND_TRY(deliver(comm, values + first, into, (size_t)part * sizeof *into));
-    }
-    return ND_OK;
-}
-
-static nd_status send_all(nd_comm *comm, const float *values, int64_t count, int to)
-{
-    const mpi_context *context = comm->context;
-    if (!comm->device)
-        return nd_wire_send(context->wire, values, (size_t)count * sizeof *values, to);
-    for (int64_t first = 0; first < count; first += PART_FLOATS) {
-        const int64_t left = count - first;
-        const size_t bytes = (size_t)(left < PART_FLOATS ? left : PART_FLOATS) * sizeof *values;
-        ND_TRY(fetch(comm, context->staged, values + first, bytes));
-        ND_TRY(nd_wire_send(context->wire, context->staged, bytes, to));
     }
     return ND_OK;
 }
@@ -193,7 +146,8 @@ static nd_status send_all(nd_comm *comm, const float *values, int64_t count, int
 static nd_status mpi_reduce_to_owners(nd_comm *comm, nd_comm_split split, nd_comm_piece *pieces,
                                       int64_t count)
 {
-    const nd_tree_transfer transfer = {send_all, receive_and_add, NULL};
+    const nd_tree_transfer transfer =
+        nd_gradient_transfer_of_tree(&((mpi_context *)comm->context)->transfer);
     const double start = MPI_Wtime();
     nd_status status = nd_wire_begin(wire_of(comm), ND_COLLECTIVE_REDUCTION);
     for (int64_t i = 0; i < count && status == ND_OK; i++) {
@@ -222,8 +176,7 @@ static void mpi_destroy(nd_comm *comm)
     if (context->owns_mpi)
         MPI_Finalize();
     nd_wire_destroy(context->wire);
-    free(context->part);
-    free(context->staged);
+    nd_gradient_transfer_destroy(&context->transfer);
     free(context->gathered);
     free(context);
     free(comm);
@@ -245,17 +198,12 @@ nd_status nd_comm_create_mpi(nd_comm **comm)
 {
     nd_comm *made = calloc(1, sizeof *made);
     mpi_context *context = calloc(1, sizeof *context);
-    float *part = malloc(PART_BYTES), *staged = malloc(PART_BYTES);
-    if (!made || !context || !part || !staged) {
+    if (!made || !context) {
         free(made);
         free(context);
-        free(part);
-        free(staged);
         return ND_FAIL(ND_ENOMEM, "no memory for the communicator");
     }
     made->context = context;
-    context->part = part;
-    context->staged = staged;
     made->ops = (nd_comm_ops){.name = "mpi",
                               .destroy = mpi_destroy,
                               .barrier = mpi_barrier,
@@ -277,6 +225,8 @@ nd_status nd_comm_create_mpi(nd_comm **comm)
     nd_status status = find_local_ranks(made);
     if (status == ND_OK)
         status = nd_wire_create(made, &context->wire);
+    if (status == ND_OK)
+        status = nd_gradient_transfer_create(made, context->wire, &context->transfer);
     if (status != ND_OK) {
         mpi_destroy(made);
         return status;
