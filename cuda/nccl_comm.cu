@@ -62,6 +62,14 @@ double now()
     return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
 }
 
+/* Whoever waits is whoever exchanges. */
+void count_time(nd_comm *comm, double start)
+{
+    const double seconds = now() - start;
+    comm->wait_seconds += seconds;
+    comm->busy_seconds += seconds;
+}
+
 nd_cuda *cuda_of(const nccl_context *c)
 {
     return nd_cuda_of(c->backend);
@@ -205,7 +213,7 @@ nd_status reduce_to_owners(nd_comm *comm, nd_comm_split split, nd_comm_piece *pi
     nd_status status = reduce_pieces(comm, split, pieces, count);
     if (status == ND_OK)
         status = end(c, "reducing gradients");
-    comm->wait_seconds += now() - start;
+    count_time(comm, start);
     return status;
 }
 
@@ -221,7 +229,7 @@ nd_status broadcast_device(nd_comm *comm, void *data, size_t bytes, int root)
     NCCL_TRY(c, c->nccl.broadcast(data, data, bytes, ncclChar, root, c->comm, c->stream),
              "sending weights");
     const nd_status status = end(c, "sending weights");
-    comm->wait_seconds += now() - start;
+    count_time(comm, start);
     return status;
 }
 
@@ -323,6 +331,8 @@ extern "C" nd_status nd_nccl_attach(nd_comm *comm, nd_backend *backend)
     comm->ops.name = "mpi, nccl";
     comm->ops.reduce_to_owners = reduce_to_owners;
     comm->ops.broadcast_device = broadcast_device;
+    comm->ops.begin_reduction = reduce_to_owners;
+    comm->ops.begin_broadcast = broadcast_device;
     comm->ops.abort = abort_job;
     return ND_OK;
 }

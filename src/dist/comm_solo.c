@@ -55,6 +55,9 @@ nd_status nd_comm_create_solo(nd_comm **comm)
                               .broadcast_device = solo_broadcast,
                               .allgather = solo_allgather,
                               .reduce_to_owners = solo_reduce_to_owners,
+                              .begin_reduction = solo_reduce_to_owners,
+                              .begin_broadcast = solo_broadcast,
+                              .finish = solo_barrier,
                               .abort = solo_abort};
     made->size = 1;
     made->local_size = 1;

@@ -13,7 +13,6 @@ enum { ND_TRANSFER_PART_BYTES = ND_WIRE_PART_BYTES };
 typedef struct nd_gradient_transfer {
     nd_comm *comm; /* not owned, nor is the wire */
     nd_wire *wire;
-    float *part;   /* [ND_TRANSFER_PART_BYTES] what another rank sent */
     float *staged; /* [ND_TRANSFER_PART_BYTES] what lies in memory of comm->device */
 } nd_gradient_transfer;
 
