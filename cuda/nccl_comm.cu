@@ -62,6 +62,14 @@ double now()
     return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
 }
 
+/* Whoever waits is whoever exchanges. */
+void count_time(nd_comm *comm, double start)
+{
+    const double seconds = now() - start;
+    comm->wait_seconds += seconds;
+    comm->busy_seconds += seconds;
+}
+
 nd_cuda *cuda_of(const nccl_context *c)
 {
     return nd_cuda_of(c->backend);
@@ -138,24 +146,25 @@ __global__ void add_part_kernel(float *into, const float *from, int64_t count)
         into[i] += from[i];
 }
 
-nd_status send_values(nd_comm *comm, const float *values, int64_t count, int to)
+nd_status send_slot(void *context, const nd_comm_piece *piece, int slot, int to)
 {
-    nccl_context *c = attached;
-    comm->bytes_sent += (uint64_t)count * sizeof *values;
-    for (int64_t first = 0; first < count; first += PART_FLOATS)
+    nccl_context *c = static_cast<nccl_context *>(context);
+    const float *values = piece->slots[slot];
+    c->host->bytes_sent += (uint64_t)piece->count * sizeof *values;
+    for (int64_t first = 0; first < piece->count; first += PART_FLOATS)
         NCCL_TRY(c,
-                 c->nccl.send(values + first, (size_t)nd_min(count - first, PART_FLOATS), ncclFloat,
-                              to, c->comm, c->stream),
+                 c->nccl.send(values + first, (size_t)nd_min(piece->count - first, PART_FLOATS),
+                              ncclFloat, to, c->comm, c->stream),
                  "sending gradients");
     return ND_OK;
 }
 
-nd_status receive_and_add(nd_comm *comm, float *values, int64_t count, int from)
+nd_status receive_and_add(void *context, const nd_comm_piece *piece, int slot, int from)
 {
-    nccl_context *c = attached;
-    (void)comm;
-    for (int64_t first = 0; first < count; first += PART_FLOATS) {
-        const int64_t length = nd_min(count - first, PART_FLOATS);
+    nccl_context *c = static_cast<nccl_context *>(context);
+    float *values = piece->slots[slot];
+    for (int64_t first = 0; first < piece->count; first += PART_FLOATS) {
+        const int64_t length = nd_min(piece->count - first, PART_FLOATS);
         NCCL_TRY(c, c->nccl.receive(c->part, (size_t)length, ncclFloat, from, c->comm, c->stream),
                  "receiving gradients");
         ND_CUDA_TRY(ND_LAUNCH(add_part_kernel, dim3(nd_blocks_for(length, 256, 4096)), dim3(256), 0,
@@ -165,10 +174,9 @@ nd_status receive_and_add(nd_comm *comm, float *values, int64_t count, int from)
 }
 
 /* Two slots of this rank, on the exchange stream so that the order holds. */
-nd_status add_slots(nd_comm *comm, float *into, const float *from, int64_t count)
+nd_status add_slots(void *context, float *into, const float *from, int64_t count)
 {
-    nccl_context *c = attached;
-    (void)comm;
+    nccl_context *c = static_cast<nccl_context *>(context);
     ND_CUDA_TRY(ND_LAUNCH(add_part_kernel, dim3(nd_blocks_for(count, 256, 4096)), dim3(256), 0,
                           c->stream, into, from, count));
     return ND_OK;
@@ -177,7 +185,7 @@ nd_status add_slots(nd_comm *comm, float *into, const float *from, int64_t count
 nd_status reduce_pieces(nd_comm *comm, nd_comm_split split, nd_comm_piece *pieces, int64_t count)
 {
     nccl_context *c = attached;
-    const nd_tree_transfer transfer = {send_values, receive_and_add, add_slots};
+    const nd_tree_transfer transfer = {c, send_slot, receive_and_add, add_slots};
     const bool flat = split.leaves == comm->size;
     for (int64_t i = 0; i < count; i++) {
         nd_comm_piece *p = &pieces[i];
@@ -205,7 +213,7 @@ nd_status reduce_to_owners(nd_comm *comm, nd_comm_split split, nd_comm_piece *pi
     nd_status status = reduce_pieces(comm, split, pieces, count);
     if (status == ND_OK)
         status = end(c, "reducing gradients");
-    comm->wait_seconds += now() - start;
+    count_time(comm, start);
     return status;
 }
 
@@ -221,7 +229,7 @@ nd_status broadcast_device(nd_comm *comm, void *data, size_t bytes, int root)
     NCCL_TRY(c, c->nccl.broadcast(data, data, bytes, ncclChar, root, c->comm, c->stream),
              "sending weights");
     const nd_status status = end(c, "sending weights");
-    comm->wait_seconds += now() - start;
+    count_time(comm, start);
     return status;
 }
 
@@ -323,6 +331,8 @@ extern "C" nd_status nd_nccl_attach(nd_comm *comm, nd_backend *backend)
     comm->ops.name = "mpi, nccl";
     comm->ops.reduce_to_owners = reduce_to_owners;
     comm->ops.broadcast_device = broadcast_device;
+    comm->ops.begin_reduction = reduce_to_owners;
+    comm->ops.begin_broadcast = broadcast_device;
     comm->ops.abort = abort_job;
     return ND_OK;
 }

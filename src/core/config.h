@@ -101,6 +101,7 @@ typedef struct nd_config {
     } hardware;
     struct {
         int deterministic;
+        bool overlap;
         double timeout_seconds;
         int64_t check_interval;
     } dist;

@@ -142,6 +142,9 @@ const nd_config_key nd_config_keys[] = {
 
     CHOICE(dist, deterministic, "off|world", "world",
            "world: sum micro-batches in a fixed tree, the same bits on any number of ranks"),
+    BOOL(dist, overlap, "true",
+         "gradients travel to their owners while the backward pass goes on; the same bits as "
+         "without"),
     DOUBLE(dist, timeout_seconds, 1, 86400, "600",
            "how long a rank waits for another before the job fails (exit code 5)"),
     INT(dist, check_interval, 0, MAX_COUNT, "100",

@@ -23,6 +23,11 @@ void nd_comm_set_device(nd_comm *comm, nd_backend *backend)
     comm->device = backend && !backend->ops.host_memory ? backend : NULL;
 }
 
+bool nd_comm_overlaps(const nd_comm *comm)
+{
+    return comm->overlap && comm->threaded && comm->size > 1 && !comm->device;
+}
+
 void nd_comm_destroy(nd_comm *comm)
 {
     if (comm)

@@ -1,4 +1,5 @@
-/* The comm contract: what ranks can exchange. `rank` and `size` mean MPI rank and size.
+/* The comm contract: what ranks can exchange. `rank` and `size` mean MPI rank and size. One thread calls
+ * it.
  *
  * Every function is collective over all ranks, which must call the same functions in the same order
  * with matching arguments. Implementations: solo (one process, no MPI calls), mpi, and mpi with nccl
@@ -55,6 +56,14 @@ typedef struct nd_comm_ops {
     nd_status (*reduce_to_owners)(nd_comm *comm, nd_comm_split split, nd_comm_piece *pieces,
                                   int64_t count);
 
+    /* The same, begun: where nd_comm_overlaps they return at once, and what they name belongs to the
+     * comm until `finish`; elsewhere they are done when they return. Several may be begun; all other
+     * collectives finish them first. Errors: also those of what was begun before. */
+    nd_status (*begin_reduction)(nd_comm *comm, nd_comm_split split, nd_comm_piece *pieces,
+                                 int64_t count);
+    nd_status (*begin_broadcast)(nd_comm *comm, void *data, size_t bytes, int root);
+    nd_status (*finish)(nd_comm *comm);
+
     /* Ends the whole job at once with this exit code; does not return under mpi. Not collective. */
     void (*abort)(nd_comm *comm, int exit_code);
 } nd_comm_ops;
@@ -66,8 +75,13 @@ struct nd_comm {
     int local_rank;      /* rank among those on the same machine */
     int local_size;      /* how many those are */
     uint64_t bytes_sent; /* payload bytes this rank has sent since creation */
-    double wait_seconds; /* time this rank has spent inside collectives */
-    nd_backend *device;  /* not owned; NULL: the host may read what lies there */
+    double wait_seconds; /* time the caller's thread has spent inside collectives */
+    double
+        busy_seconds; /* time the wire was at work, in whichever thread; up to date when nothing is
+                            begun and not finished */
+    bool overlap;     /* in: what is begun may be worked off by a thread beside the caller's */
+    bool threaded;    /* the implementation can do that */
+    nd_backend *device; /* not owned; NULL: the host may read what lies there */
 
     /* For errors: where in the run this rank is. `phase` has static storage. */
     int64_t step;
@@ -90,6 +104,10 @@ void nd_comm_destroy(nd_comm *comm);
 /* From here on the pieces of reduce_to_owners and what broadcast_device sends lie in memory of this
  * backend; NULL: in host memory again. */
 void nd_comm_set_device(nd_comm *comm, nd_backend *backend);
+
+/* Whether begin_reduction and begin_broadcast return before they are done: wanted, several ranks, and
+ * host memory. The same on all ranks. */
+bool nd_comm_overlaps(const nd_comm *comm);
 
 /* Where in the run this rank is, for messages. `phase` has static storage. Not collective. */
 void nd_comm_set_phase(nd_comm *comm, int64_t step, const char *phase);

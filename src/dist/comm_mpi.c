@@ -1,4 +1,6 @@
 #include "dist/comm.h"
+#include "dist/comm_queue.h"
+#include "dist/gradient_transfer.h"
 #include "dist/mpi_wire.h"
 #include "dist/tree_reduction.h"
 
@@ -6,17 +8,17 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
-/* Reductions and broadcasts move in parts of this size: small enough to stay in cache while they are
- * added, large enough that latency does not count. */
-enum { PART_BYTES = ND_WIRE_PART_BYTES, PART_FLOATS = PART_BYTES / 4 };
+enum { PART_BYTES = ND_TRANSFER_PART_BYTES };
+enum { RING_BYTES = 32768 }; /* of each rank: from here on bandwidth counts, not rounds */
 
 typedef struct mpi_context {
     bool owns_mpi; /* this object called MPI_Init and will call MPI_Finalize */
     nd_wire *wire;
-    float *part;    /* [PART_FLOATS] what another rank sent */
-    float *staged;  /* [PART_FLOATS] what lies in memory of comm->device */
-    char *gathered; /* what an allgather has so far */
+    nd_gradient_transfer transfer;
+    nd_comm_queue *queue; /* NULL until something is begun that is worked off beside the caller */
+    char *gathered;       /* what an allgather has so far */
     size_t gathered_bytes;
 } mpi_context;
 
@@ -35,11 +37,45 @@ static nd_wire *wire_of(const nd_comm *comm)
     return ((mpi_context *)comm->context)->wire;
 }
 
+static double now(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
+}
+
+/* The caller waits from `asked` on, the wire is at work for this collective from `began` on. */
+typedef struct span {
+    double asked, began;
+} span;
+
+static nd_status finish_begun(const nd_comm *comm)
+{
+    nd_comm_queue *queue = ((mpi_context *)comm->context)->queue;
+    return queue ? nd_comm_queue_finish(queue) : ND_OK;
+}
+
+/* Every collective of the caller's thread stands between these two. */
+static nd_status enter(nd_comm *comm, nd_collective kind, span *s)
+{
+    s->asked = s->began = now();
+    ND_TRY(finish_begun(comm));
+    s->began = now();
+    return nd_wire_begin(wire_of(comm), kind, comm->step, comm->phase);
+}
+
+static void leave(nd_comm *comm, const span *s)
+{
+    const double end = now();
+    comm->wait_seconds += end - s->asked;
+    comm->busy_seconds += end - s->began;
+}
+
 /* Dissemination: after round k a rank has heard, through others, of the 2^k before it. */
 static nd_status mpi_barrier(nd_comm *comm)
 {
-    const double start = MPI_Wtime();
-    nd_status status = nd_wire_begin(wire_of(comm), ND_COLLECTIVE_BARRIER);
+    span s;
+    nd_status status = enter(comm, ND_COLLECTIVE_BARRIER, &s);
     const uint64_t sent = comm->bytes_sent;
     for (int reach = 1; reach < comm->size && status == ND_OK; reach *= 2) {
         const char out = 0;
@@ -48,38 +84,32 @@ static nd_status mpi_barrier(nd_comm *comm)
                                   (comm->rank + comm->size - reach) % comm->size);
     }
     comm->bytes_sent = sent; /* no payload */
-    comm->wait_seconds += MPI_Wtime() - start;
+    leave(comm, &s);
     return status;
 }
 
-/* One part down a binomial tree. `place` is the rank's distance from the root: its parent's has the
+/* Down a binomial tree, part by part. `place` is the rank's distance from the root: its parent's has the
  * lowest bit cleared, its children's have one lower bit set. */
-static nd_status broadcast_part(nd_comm *comm, char *data, size_t bytes, int root)
+static nd_status broadcast(nd_comm *comm, void *data, size_t bytes, int root)
 {
     const int size = comm->size, place = (comm->rank - root + size) % size;
-    if (place > 0)
-        ND_TRY(nd_wire_receive(wire_of(comm), data, bytes, ((place & (place - 1)) + root) % size));
-    int bit = 1;
+    const int from = place > 0 ? ((place & (place - 1)) + root) % size : -1;
+    int to[ND_WIRE_FAN], children = 0, bit = 1;
     while (bit < size && !(place & bit))
         bit *= 2;
     for (bit /= 2; bit > 0; bit /= 2)
         if (place + bit < size)
-            ND_TRY(nd_wire_send(wire_of(comm), data, bytes, (place + bit + root) % size));
-    return ND_OK;
+            to[children++] = (place + bit + root) % size;
+    return nd_wire_relay(wire_of(comm), data, bytes, from, to, children);
 }
 
 static nd_status mpi_broadcast(nd_comm *comm, void *data, size_t bytes, int root)
 {
-    const double start = MPI_Wtime();
-    nd_status status = nd_wire_begin(wire_of(comm), ND_COLLECTIVE_BROADCAST);
-    char *at = data;
-    for (size_t left = bytes; left > 0 && status == ND_OK;) {
-        const size_t part = left < PART_BYTES ? left : PART_BYTES;
-        status = broadcast_part(comm, at, part, root);
-        at += part;
-        left -= part;
-    }
-    comm->wait_seconds += MPI_Wtime() - start;
+    span s;
+    nd_status status = enter(comm, ND_COLLECTIVE_BROADCAST, &s);
+    if (status == ND_OK)
+        status = broadcast(comm, data, bytes, root);
+    leave(comm, &s);
     return status;
 }
 
@@ -95,12 +125,13 @@ static nd_status grow(mpi_context *context, size_t bytes)
     return ND_OK;
 }
 
-/* Bruck's: rank r has the parts of ranks r, r+1, ...; in each round it takes as many again. */
-static nd_status gather(nd_comm *comm, const void *mine, size_t bytes)
+/* Bruck's: rank r has the parts of ranks r, r+1, ...; in each round it takes as many again. Few rounds,
+ * and two copies of everything. */
+static nd_status gather_short(nd_comm *comm, char *all, const void *mine, size_t bytes)
 {
     mpi_context *context = comm->context;
     const int size = comm->size;
-    ND_TRY(nd_wire_begin(context->wire, ND_COLLECTIVE_ALLGATHER));
+    const size_t behind = bytes * (size_t)(size - comm->rank);
     ND_TRY(grow(context, bytes * (size_t)size));
     memcpy(context->gathered, mine, bytes);
     for (int have = 1; have < size; have *= 2) {
@@ -109,83 +140,63 @@ static nd_status gather(nd_comm *comm, const void *mine, size_t bytes)
             context->wire, context->gathered, more, (comm->rank + size - have) % size,
             context->gathered + bytes * (size_t)have, more, (comm->rank + have) % size));
     }
+    memcpy(all + bytes * (size_t)comm->rank, context->gathered, behind);
+    memcpy(all, context->gathered + behind, bytes * (size_t)comm->rank);
+    return ND_OK;
+}
+
+/* A ring: in each round a rank takes one more part from its left neighbour and hands the one it took
+ * before on to its right one. */
+static nd_status gather_long(nd_comm *comm, char *all, const void *mine, size_t bytes)
+{
+    const int size = comm->size, rank = comm->rank;
+    if (mine != all + bytes * (size_t)rank)
+        memcpy(all + bytes * (size_t)rank, mine, bytes);
+    for (int round = 1; round < size; round++) {
+        const size_t out = (size_t)((rank + size - round + 1) % size);
+        const size_t in = (size_t)((rank + size - round) % size);
+        ND_TRY(nd_wire_exchange(wire_of(comm), all + bytes * out, bytes, (rank + 1) % size,
+                                all + bytes * in, bytes, (rank + size - 1) % size));
+    }
     return ND_OK;
 }
 
 static nd_status mpi_allgather(nd_comm *comm, void *all, const void *mine, size_t bytes)
 {
-    const double start = MPI_Wtime();
-    const mpi_context *context = comm->context;
-    const size_t behind = bytes * (size_t)(comm->size - comm->rank);
-    const nd_status status = gather(comm, mine, bytes);
-    if (status == ND_OK) {
-        memcpy((char *)all + bytes * (size_t)comm->rank, context->gathered, behind);
-        memcpy(all, context->gathered + behind, bytes * (size_t)comm->rank);
-    }
-    comm->wait_seconds += MPI_Wtime() - start;
+    span s;
+    nd_status status = enter(comm, ND_COLLECTIVE_ALLGATHER, &s);
+    if (status == ND_OK)
+        status = (bytes < RING_BYTES ? gather_short : gather_long)(comm, all, mine, bytes);
+    leave(comm, &s);
     return status;
-}
-
-static nd_status fetch(const nd_comm *comm, void *host, const void *device, size_t bytes)
-{
-    return comm->device->ops.download(comm->device, host, device, bytes);
-}
-
-static nd_status deliver(const nd_comm *comm, void *device, const void *host, size_t bytes)
-{
-    return comm->device->ops.upload(comm->device, device, host, bytes);
 }
 
 /* Part by part through the host. */
 static nd_status mpi_broadcast_device(nd_comm *comm, void *data, size_t bytes, int root)
 {
-    char *staged = (char *)((mpi_context *)comm->context)->staged, *at = data;
+    char *staged = (char *)((mpi_context *)comm->context)->transfer.staged, *at = data;
     if (!comm->device)
         return mpi_broadcast(comm, data, bytes, root);
     for (size_t left = bytes; left > 0;) {
         const size_t part = left < PART_BYTES ? left : PART_BYTES;
         if (comm->rank == root)
-            ND_TRY(fetch(comm, staged, at, part));
+            ND_TRY(nd_transfer_fetch(comm, staged, at, part));
         ND_TRY(mpi_broadcast(comm, staged, part, root));
         if (comm->rank != root)
-            ND_TRY(deliver(comm, at, staged, part));
+            ND_TRY(nd_transfer_deliver(comm, at, staged, part));
         at += part;
         left -= part;
     }
     return ND_OK;
 }
 
-static nd_status receive_and_add(nd_comm *comm, float *values, int64_t count, int from)
+static nd_status reduce(nd_comm *comm, nd_comm_split split, nd_comm_piece *pieces, int64_t count)
 {
-    const mpi_context *context = comm->context;
-    for (int64_t first = 0; first < count; first += PART_FLOATS) {
-        const int64_t left = count - first;
-        const int part = (int)(left < PART_FLOATS ? left : PART_FLOATS);
-        ND_TRY(nd_wire_receive(context->wire, context->part, (size_t)part * sizeof *values, from));
-        float *restrict into = values + first;
-        const float *restrict theirs = context->part;
-        if (comm->device) {
-            ND_TRY(fetch(comm, context->staged, into, (size_t)part * sizeof *into));
-            into = context->staged;
-        }
-        for (int i = 0; i < part; i++)
-            into[i] += theirs[i];
-        if (comm->device)
-            ND_TRY(deliver(comm, values + first, into, (size_t)part * sizeof *into));
-    }
-    return ND_OK;
-}
-
-static nd_status send_all(nd_comm *comm, const float *values, int64_t count, int to)
-{
-    const mpi_context *context = comm->context;
-    if (!comm->device)
-        return nd_wire_send(context->wire, values, (size_t)count * sizeof *values, to);
-    for (int64_t first = 0; first < count; first += PART_FLOATS) {
-        const int64_t left = count - first;
-        const size_t bytes = (size_t)(left < PART_FLOATS ? left : PART_FLOATS) * sizeof *values;
-        ND_TRY(fetch(comm, context->staged, values + first, bytes));
-        ND_TRY(nd_wire_send(context->wire, context->staged, bytes, to));
+    const nd_tree_transfer transfer =
+        nd_gradient_transfer_of_tree(&((mpi_context *)comm->context)->transfer);
+    for (int64_t i = 0; i < count; i++) {
+        nd_wire_subject(wire_of(comm), pieces[i].name);
+        ND_TRY(nd_tree_reduce(comm, &transfer, split, &pieces[i]));
     }
     return ND_OK;
 }
@@ -193,27 +204,101 @@ static nd_status send_all(nd_comm *comm, const float *values, int64_t count, int
 static nd_status mpi_reduce_to_owners(nd_comm *comm, nd_comm_split split, nd_comm_piece *pieces,
                                       int64_t count)
 {
-    const nd_tree_transfer transfer = {send_all, receive_and_add, NULL};
-    const double start = MPI_Wtime();
-    nd_status status = nd_wire_begin(wire_of(comm), ND_COLLECTIVE_REDUCTION);
-    for (int64_t i = 0; i < count && status == ND_OK; i++) {
-        nd_wire_subject(wire_of(comm), pieces[i].name);
-        status = nd_tree_reduce(comm, &transfer, split, &pieces[i]);
-    }
-    comm->wait_seconds += MPI_Wtime() - start;
+    span s;
+    nd_status status = enter(comm, ND_COLLECTIVE_REDUCTION, &s);
+    if (status == ND_OK)
+        status = reduce(comm, split, pieces, count);
+    leave(comm, &s);
     return status;
 }
 
-static void mpi_abort(nd_comm *comm, int exit_code)
+/* -- collectives beside the caller ------------------------------------------------------------ */
+
+static nd_status work_on_wire(nd_comm *comm, const nd_comm_job *job)
+{
+    if (job->kind == ND_COMM_JOB_BROADCAST) {
+        ND_TRY(nd_wire_begin(wire_of(comm), ND_COLLECTIVE_BROADCAST, job->step, job->phase));
+        return broadcast(comm, job->data, job->bytes, job->root);
+    }
+    ND_TRY(nd_wire_begin(wire_of(comm), ND_COLLECTIVE_REDUCTION, job->step, job->phase));
+    return reduce(comm, job->split, job->pieces, job->count);
+}
+
+/* In the queue's thread. */
+static nd_status work_beside(nd_comm *comm, const nd_comm_job *job)
+{
+    nd_wire_stand_back(wire_of(comm), true);
+    const nd_status status = work_on_wire(comm, job);
+    nd_wire_stand_back(wire_of(comm), false);
+    return status;
+}
+
+static void interrupt(nd_comm *comm)
+{
+    nd_wire_interrupt(wire_of(comm));
+}
+
+static void abort_all(nd_comm *comm, int exit_code)
 {
     (void)comm;
     MPI_Abort(MPI_COMM_WORLD, exit_code);
+}
+
+static nd_status begin(nd_comm *comm, nd_comm_job job)
+{
+    static const nd_comm_worker worker = {work_beside, interrupt, abort_all};
+    mpi_context *context = comm->context;
+    if (!context->queue)
+        ND_TRY(nd_comm_queue_create(comm, &worker, &context->queue));
+    job.step = comm->step;
+    job.phase = comm->phase;
+    return nd_comm_queue_begin(context->queue, &job);
+}
+
+static nd_status mpi_begin_reduction(nd_comm *comm, nd_comm_split split, nd_comm_piece *pieces,
+                                     int64_t count)
+{
+    if (!nd_comm_overlaps(comm))
+        return mpi_reduce_to_owners(comm, split, pieces, count);
+    return begin(
+        comm, (nd_comm_job){
+                  .kind = ND_COMM_JOB_REDUCTION, .split = split, .pieces = pieces, .count = count});
+}
+
+static nd_status mpi_begin_broadcast(nd_comm *comm, void *data, size_t bytes, int root)
+{
+    if (!nd_comm_overlaps(comm))
+        return mpi_broadcast_device(comm, data, bytes, root);
+    return begin(
+        comm,
+        (nd_comm_job){.kind = ND_COMM_JOB_BROADCAST, .data = data, .bytes = bytes, .root = root});
+}
+
+static nd_status mpi_finish(nd_comm *comm)
+{
+    const double start = now();
+    const nd_status status = finish_begun(comm);
+    comm->wait_seconds += now() - start;
+    return status;
+}
+
+/* -- begin and end ---------------------------------------------------------------------------- */
+
+static void mpi_abort(nd_comm *comm, int exit_code)
+{
+    nd_comm_queue *queue = ((mpi_context *)comm->context)->queue;
+    if (queue)
+        nd_comm_queue_interrupt(queue);
+    abort_all(comm, exit_code);
 }
 
 /* MPI_Finalize waits for everyone without end, so the ranks meet before it, where waiting has one. */
 static void mpi_destroy(nd_comm *comm)
 {
     mpi_context *context = comm->context;
+    finish_begun(comm); /* an error of it is the wire's */
+    nd_comm_queue_destroy(context->queue);
+    context->queue = NULL;
     if (context->owns_mpi && context->wire &&
         (nd_wire_failed(context->wire) || mpi_barrier(comm) != ND_OK)) {
         fprintf(stderr, "nanochat_dist: rank %d: error: %s\n", comm->rank, nd_error_get()->message);
@@ -222,8 +307,7 @@ static void mpi_destroy(nd_comm *comm)
     if (context->owns_mpi)
         MPI_Finalize();
     nd_wire_destroy(context->wire);
-    free(context->part);
-    free(context->staged);
+    nd_gradient_transfer_destroy(&context->transfer);
     free(context->gathered);
     free(context);
     free(comm);
@@ -245,17 +329,12 @@ nd_status nd_comm_create_mpi(nd_comm **comm)
 {
     nd_comm *made = calloc(1, sizeof *made);
     mpi_context *context = calloc(1, sizeof *context);
-    float *part = malloc(PART_BYTES), *staged = malloc(PART_BYTES);
-    if (!made || !context || !part || !staged) {
+    if (!made || !context) {
         free(made);
         free(context);
-        free(part);
-        free(staged);
         return ND_FAIL(ND_ENOMEM, "no memory for the communicator");
     }
     made->context = context;
-    context->part = part;
-    context->staged = staged;
     made->ops = (nd_comm_ops){.name = "mpi",
                               .destroy = mpi_destroy,
                               .barrier = mpi_barrier,
@@ -263,13 +342,18 @@ nd_status nd_comm_create_mpi(nd_comm **comm)
                               .broadcast_device = mpi_broadcast_device,
                               .allgather = mpi_allgather,
                               .reduce_to_owners = mpi_reduce_to_owners,
+                              .begin_reduction = mpi_begin_reduction,
+                              .begin_broadcast = mpi_begin_broadcast,
+                              .finish = mpi_finish,
                               .abort = mpi_abort};
     int initialized = 0, provided = 0;
     MPI_Initialized(&initialized);
     if (!initialized) {
-        MPI_Init_thread(NULL, NULL, MPI_THREAD_FUNNELED, &provided);
+        MPI_Init_thread(NULL, NULL, MPI_THREAD_SERIALIZED, &provided);
         context->owns_mpi = true;
     }
+    MPI_Query_thread(&provided);
+    made->threaded = provided >= MPI_THREAD_SERIALIZED;
     MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_RETURN);
     MPI_Comm_rank(MPI_COMM_WORLD, &made->rank);
     MPI_Comm_size(MPI_COMM_WORLD, &made->size);
@@ -277,6 +361,8 @@ nd_status nd_comm_create_mpi(nd_comm **comm)
     nd_status status = find_local_ranks(made);
     if (status == ND_OK)
         status = nd_wire_create(made, &context->wire);
+    if (status == ND_OK)
+        status = nd_gradient_transfer_create(made, context->wire, &context->transfer);
     if (status != ND_OK) {
         mpi_destroy(made);
         return status;

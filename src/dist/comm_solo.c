@@ -32,7 +32,7 @@ static nd_status solo_allgather(nd_comm *comm, void *all, const void *mine, size
 static nd_status solo_reduce_to_owners(nd_comm *comm, nd_comm_split split, nd_comm_piece *pieces,
                                        int64_t count)
 {
-    const nd_tree_transfer none = {NULL, NULL, NULL}; /* all leaves are here */
+    const nd_tree_transfer none = {0}; /* all leaves are here */
     for (int64_t i = 0; i < count; i++)
         ND_TRY(nd_tree_reduce(comm, &none, split, &pieces[i]));
     return ND_OK;
@@ -55,6 +55,9 @@ nd_status nd_comm_create_solo(nd_comm **comm)
                               .broadcast_device = solo_broadcast,
                               .allgather = solo_allgather,
                               .reduce_to_owners = solo_reduce_to_owners,
+                              .begin_reduction = solo_reduce_to_owners,
+                              .begin_broadcast = solo_broadcast,
+                              .finish = solo_barrier,
                               .abort = solo_abort};
     made->size = 1;
     made->local_size = 1;

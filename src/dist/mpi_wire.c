@@ -1,5 +1,6 @@
 #include "dist/mpi_wire.h"
 
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -8,6 +9,7 @@
 enum { SUBJECT_MAX = 96, PHASE_MAX = 32, TAG_QUESTION = 1, TAG_ANSWER = 2 };
 
 static const double spin_seconds = 2e-3; /* before the first sleep of a wait */
+static const double spin_standing_back = 10e-6;
 static const double nap_first = 20e-6, nap_longest = 1e-3;
 static const double answer_seconds = 0.4; /* how long an answer may take */
 static const double notice_seconds = 0.2; /* from a signal to the notice of a stuck wait */
@@ -29,7 +31,14 @@ struct nd_wire {
     MPI_Request *sends; /* [size] of those */
     int64_t tags;       /* sequence numbers before tags repeat */
     situation theirs;   /* the last answer; one that comes late is written here too */
-    bool failed, noticed;
+    bool failed, noticed, stands_back;
+    atomic_bool interrupted;
+
+    /* Part i of a message uses place i % ND_WIRE_DEPTH. */
+    MPI_Request receiving[ND_WIRE_DEPTH];
+    MPI_Request sending[ND_WIRE_DEPTH][ND_WIRE_FAN];
+    char *taken; /* [ND_WIRE_DEPTH][ND_WIRE_PART_BYTES] parts to be taken */
+    char *made;  /* the same of parts that were made */
 };
 
 static const char *const kind_names[ND_COLLECTIVE_COUNT] = {"nothing", "a barrier", "a broadcast",
@@ -40,10 +49,12 @@ nd_status nd_wire_create(nd_comm *comm, nd_wire **wire)
     nd_wire *made = calloc(1, sizeof *made);
     situation *answers = calloc((size_t)comm->size, sizeof *answers);
     MPI_Request *sends = calloc((size_t)comm->size, sizeof *sends);
-    if (!made || !answers || !sends) {
+    char *parts = malloc((size_t)2 * ND_WIRE_DEPTH * ND_WIRE_PART_BYTES);
+    if (!made || !answers || !sends || !parts) {
         free(made);
         free(answers);
         free(sends);
+        free(parts);
         return ND_FAIL(ND_ENOMEM, "no memory for the wire of %d ranks", comm->size);
     }
     int *limit = NULL, found = 0;
@@ -51,8 +62,15 @@ nd_status nd_wire_create(nd_comm *comm, nd_wire **wire)
     made->comm = comm;
     made->answers = answers;
     made->sends = sends;
+    made->taken = parts;
+    made->made = parts + (size_t)ND_WIRE_DEPTH * ND_WIRE_PART_BYTES;
     for (int r = 0; r < comm->size; r++)
         sends[r] = MPI_REQUEST_NULL;
+    for (int place = 0; place < ND_WIRE_DEPTH; place++) {
+        made->receiving[place] = MPI_REQUEST_NULL;
+        for (int i = 0; i < ND_WIRE_FAN; i++)
+            made->sending[place][i] = MPI_REQUEST_NULL;
+    }
     made->tags = (found ? *limit : 32767) / ND_COLLECTIVE_COUNT;
     if (MPI_Comm_dup(MPI_COMM_WORLD, &made->control) != MPI_SUCCESS) {
         nd_wire_destroy(made);
@@ -68,6 +86,7 @@ void nd_wire_destroy(nd_wire *wire)
         return;
     free(wire->answers);
     free(wire->sends);
+    free(wire->taken);
     free(wire);
 }
 
@@ -76,15 +95,24 @@ bool nd_wire_failed(const nd_wire *wire)
     return wire->failed;
 }
 
-nd_status nd_wire_begin(nd_wire *wire, nd_collective kind)
+void nd_wire_stand_back(nd_wire *wire, bool stand_back)
+{
+    wire->stands_back = stand_back;
+}
+
+void nd_wire_interrupt(nd_wire *wire)
+{
+    atomic_store(&wire->interrupted, true);
+}
+
+nd_status nd_wire_begin(nd_wire *wire, nd_collective kind, int64_t step, const char *phase)
 {
     if (wire->failed)
         return ND_FAIL(ND_EPEER, "rank %d: the wire has failed before", wire->comm->rank);
     wire->now.kind = (int32_t)kind;
     wire->now.sequence++;
-    wire->now.step = wire->comm->step;
-    snprintf(wire->now.phase, sizeof wire->now.phase, "%s",
-             wire->comm->phase ? wire->comm->phase : "start");
+    wire->now.step = step;
+    snprintf(wire->now.phase, sizeof wire->now.phase, "%s", phase ? phase : "start");
     nd_wire_subject(wire, NULL);
     return ND_OK;
 }
@@ -242,6 +270,7 @@ static void notice(nd_wire *wire, double since_signal)
 static nd_status wait_for(nd_wire *wire, MPI_Request *request, int peer, bool receives, int bytes)
 {
     const nd_comm *comm = wire->comm;
+    const double spin = wire->stands_back ? spin_standing_back : spin_seconds;
     MPI_Status s = {.MPI_TAG = -1};
     double waited = 0.0, signalled = 0.0, sleep = nap_first, last = MPI_Wtime();
     int done = 0, count = bytes;
@@ -257,7 +286,11 @@ static nd_status wait_for(nd_wire *wire, MPI_Request *request, int peer, bool re
         const double at = MPI_Wtime(), past = at - last < 1.0 ? at - last : 1.0;
         last = at;
         waited += past;
-        if (waited < spin_seconds) /* MPI itself yields where ranks outnumber cores */
+        if (atomic_load_explicit(&wire->interrupted, memory_order_relaxed)) {
+            wire->failed = true;
+            return ND_FAIL(ND_EPEER, "rank %d: interrupted", comm->rank);
+        }
+        if (waited < spin) /* MPI itself yields where ranks outnumber cores */
             continue;
         answer(wire);
         if (comm->stop_requested && comm->stop_requested())
@@ -275,37 +308,143 @@ static nd_status wait_for(nd_wire *wire, MPI_Request *request, int peer, bool re
     return ND_OK;
 }
 
-static int part_of(size_t bytes)
+/* One movement of parts: a message in, a message out, or both. */
+typedef struct movement {
+    size_t in_bytes, out_bytes;
+    int from;
+    char *in;          /* where it goes, or NULL: `take` has it */
+    nd_wire_part take; /* with in_context */
+    void *in_context;
+    const int *to;
+    int to_count;
+    const char *out;   /* where it is, or NULL: `make` has it */
+    nd_wire_part make; /* with out_context */
+    void *out_context;
+    bool relays; /* what comes in goes out */
+} movement;
+
+static int64_t parts_of(size_t bytes)
 {
-    return (int)(bytes < ND_WIRE_PART_BYTES ? bytes : ND_WIRE_PART_BYTES);
+    return (int64_t)((bytes + ND_WIRE_PART_BYTES - 1) / ND_WIRE_PART_BYTES);
+}
+
+static size_t start_of(int64_t part)
+{
+    return (size_t)part * ND_WIRE_PART_BYTES;
+}
+
+static int length_of(size_t bytes, int64_t part)
+{
+    const size_t left = bytes - start_of(part);
+    return (int)(left < ND_WIRE_PART_BYTES ? left : ND_WIRE_PART_BYTES);
+}
+
+static char *memory_of(char *parts, int64_t part)
+{
+    return parts + start_of(part % ND_WIRE_DEPTH);
+}
+
+static nd_status start_receive(nd_wire *wire, const movement *m, int64_t part)
+{
+    char *into = m->in ? m->in + start_of(part) : memory_of(wire->taken, part);
+    const int length = length_of(m->in_bytes, part);
+    /* Any tag: messages of a rank come in order, and its tag says where it is. */
+    const int code = MPI_Irecv(into, length, MPI_BYTE, m->from, MPI_ANY_TAG, MPI_COMM_WORLD,
+                               &wire->receiving[part % ND_WIRE_DEPTH]);
+    return code == MPI_SUCCESS ? ND_OK : refused(wire, m->from, code, -1, -1, length);
+}
+
+static nd_status finish_receive(nd_wire *wire, const movement *m, int64_t part)
+{
+    const int length = length_of(m->in_bytes, part);
+    ND_TRY(wait_for(wire, &wire->receiving[part % ND_WIRE_DEPTH], m->from, true, length));
+    return m->in ? ND_OK
+                 : m->take(m->in_context, memory_of(wire->taken, part), start_of(part),
+                           (size_t)length);
+}
+
+static nd_status finish_sends(nd_wire *wire, const movement *m, int64_t part)
+{
+    for (int i = 0; i < m->to_count; i++)
+        ND_TRY(wait_for(wire, &wire->sending[part % ND_WIRE_DEPTH][i], m->to[i], false, 0));
+    return ND_OK;
+}
+
+static nd_status start_sends(nd_wire *wire, const movement *m, int64_t part)
+{
+    const int length = length_of(m->out_bytes, part);
+    const char *from = m->out ? m->out + start_of(part) : memory_of(wire->made, part);
+    if (part >= ND_WIRE_DEPTH)
+        ND_TRY(finish_sends(wire, m, part - ND_WIRE_DEPTH));
+    if (!m->out)
+        ND_TRY(
+            m->make(m->out_context, memory_of(wire->made, part), start_of(part), (size_t)length));
+    for (int i = 0; i < m->to_count; i++) {
+        const int code = MPI_Isend(from, length, MPI_BYTE, m->to[i], tag_of(wire), MPI_COMM_WORLD,
+                                   &wire->sending[part % ND_WIRE_DEPTH][i]);
+        if (code != MPI_SUCCESS)
+            return refused(wire, m->to[i], code, -1, -1, length);
+        wire->comm->bytes_sent += (uint64_t)length;
+    }
+    return ND_OK;
+}
+
+/* Round i waits for part i and sees to it that parts up to i + ND_WIRE_DEPTH - 1 are on their way, or with
+ * a relay that part i goes on. No rank waits for a part that another sends only in a later round than
+ * its own, so whoever is in the earliest round goes on. */
+static nd_status move_parts(nd_wire *wire, const movement *m)
+{
+    const int64_t in = parts_of(m->in_bytes), out = parts_of(m->out_bytes);
+    int64_t receives = 0, sends = 0;
+    for (int64_t i = 0; i < in || i < out; i++) {
+        for (; receives < in && receives < i + ND_WIRE_DEPTH; receives++)
+            ND_TRY(start_receive(wire, m, receives));
+        for (; !m->relays && sends < out && sends < i + ND_WIRE_DEPTH; sends++)
+            ND_TRY(start_sends(wire, m, sends));
+        if (i < in)
+            ND_TRY(finish_receive(wire, m, i));
+        if (m->relays)
+            ND_TRY(start_sends(wire, m, i));
+    }
+    for (int64_t i = out > ND_WIRE_DEPTH ? out - ND_WIRE_DEPTH : 0; i < out; i++)
+        ND_TRY(finish_sends(wire, m, i));
+    return ND_OK;
+}
+
+/* After an error nothing may arrive in memory that its owner will free. */
+static void let_go(nd_wire *wire)
+{
+    for (int place = 0; place < ND_WIRE_DEPTH; place++) {
+        if (wire->receiving[place] != MPI_REQUEST_NULL) {
+            MPI_Cancel(&wire->receiving[place]);
+            MPI_Request_free(&wire->receiving[place]);
+        }
+        for (int i = 0; i < ND_WIRE_FAN; i++)
+            if (wire->sending[place][i] != MPI_REQUEST_NULL)
+                MPI_Request_free(&wire->sending[place][i]);
+    }
+}
+
+static nd_status move(nd_wire *wire, const movement *m)
+{
+    const nd_status status = move_parts(wire, m);
+    if (status != ND_OK) {
+        wire->failed = true;
+        let_go(wire);
+    }
+    return status;
 }
 
 nd_status nd_wire_exchange(nd_wire *wire, const void *out, size_t out_bytes, int to, void *in,
                            size_t in_bytes, int from)
 {
-    const char *read = out;
-    char *write = in;
-    while (out_bytes > 0 || in_bytes > 0) {
-        const int sent = part_of(out_bytes), got = part_of(in_bytes);
-        MPI_Request sending = MPI_REQUEST_NULL, receiving = MPI_REQUEST_NULL;
-        int code = MPI_SUCCESS;
-        if (got > 0) /* any tag: messages of a rank come in order, and its tag says where it is */
-            code = MPI_Irecv(write, got, MPI_BYTE, from, MPI_ANY_TAG, MPI_COMM_WORLD, &receiving);
-        if (code == MPI_SUCCESS && sent > 0)
-            code = MPI_Isend(read, sent, MPI_BYTE, to, tag_of(wire), MPI_COMM_WORLD, &sending);
-        if (code != MPI_SUCCESS)
-            return refused(wire, sent > 0 ? to : from, code, -1, -1, got);
-        if (got > 0)
-            ND_TRY(wait_for(wire, &receiving, from, true, got));
-        if (sent > 0)
-            ND_TRY(wait_for(wire, &sending, to, false, sent));
-        read += sent;
-        write += got;
-        out_bytes -= (size_t)sent;
-        in_bytes -= (size_t)got;
-        wire->comm->bytes_sent += (uint64_t)sent;
-    }
-    return ND_OK;
+    return move(wire, &(movement){.in_bytes = in_bytes,
+                                  .in = in,
+                                  .from = from,
+                                  .out_bytes = out_bytes,
+                                  .out = out,
+                                  .to = &to,
+                                  .to_count = 1});
 }
 
 nd_status nd_wire_send(nd_wire *wire, const void *data, size_t bytes, int to)
@@ -316,4 +455,32 @@ nd_status nd_wire_send(nd_wire *wire, const void *data, size_t bytes, int to)
 nd_status nd_wire_receive(nd_wire *wire, void *data, size_t bytes, int from)
 {
     return nd_wire_exchange(wire, NULL, 0, from, data, bytes, from);
+}
+
+nd_status nd_wire_relay(nd_wire *wire, void *data, size_t bytes, int from, const int *to,
+                        int to_count)
+{
+    return move(wire, &(movement){.in_bytes = from < 0 ? 0 : bytes,
+                                  .in = data,
+                                  .from = from,
+                                  .out_bytes = to_count > 0 ? bytes : 0,
+                                  .out = data,
+                                  .to = to,
+                                  .to_count = to_count,
+                                  .relays = from >= 0 && to_count > 0});
+}
+
+nd_status nd_wire_send_parts(nd_wire *wire, nd_wire_part make, void *context, size_t bytes, int to)
+{
+    return move(
+        wire,
+        &(movement){
+            .out_bytes = bytes, .make = make, .out_context = context, .to = &to, .to_count = 1});
+}
+
+nd_status nd_wire_receive_parts(nd_wire *wire, nd_wire_part take, void *context, size_t bytes,
+                                int from)
+{
+    return move(wire,
+                &(movement){.in_bytes = bytes, .take = take, .in_context = context, .from = from});
 }

@@ -20,7 +20,7 @@ static nd_status add(const reduction *r, float *restrict into, const float *rest
 {
     nd_backend *device = r->comm->device;
     if (r->transfer->add)
-        return r->transfer->add(r->comm, into, from, count);
+        return r->transfer->add(r->transfer->context, into, from, count);
     if (device)
         return device->ops.axpby(device, nd_view_of(into, ND_F32, 1, count), 1.0f,
                                  nd_cview_of(from, ND_F32, 1, count), 1.0f);
@@ -43,9 +43,9 @@ static nd_status meet(const reduction *r, place left, place right, place *sum)
     const place from = to_right ? left : right;
     *sum = to_right ? right : left;
     if (rank == sum->rank)
-        return r->transfer->receive_and_add(r->comm, p->slots[sum->slot], p->count, from.rank);
+        return r->transfer->receive_and_add(r->transfer->context, p, sum->slot, from.rank);
     if (rank == from.rank)
-        return r->transfer->send(r->comm, p->slots[from.slot], p->count, sum->rank);
+        return r->transfer->send(r->transfer->context, p, from.slot, sum->rank);
     return ND_OK;
 }
 

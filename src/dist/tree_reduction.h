@@ -4,13 +4,14 @@
 
 #include "dist/comm.h"
 
-/* How an implementation moves floats between two ranks. */
+/* How an implementation moves a slot of a piece between two ranks. */
 typedef struct nd_tree_transfer {
-    nd_status (*send)(nd_comm *comm, const float *values, int64_t count, int to);
-    /* values += what rank `from` sends. */
-    nd_status (*receive_and_add)(nd_comm *comm, float *values, int64_t count, int from);
+    void *context;
+    nd_status (*send)(void *context, const nd_comm_piece *piece, int slot, int to);
+    /* the slot += what rank `from` sends. */
+    nd_status (*receive_and_add)(void *context, const nd_comm_piece *piece, int slot, int from);
     /* into += from, both of this rank; NULL: by the host, or by comm->device. */
-    nd_status (*add)(nd_comm *comm, float *into, const float *from, int64_t count);
+    nd_status (*add)(void *context, float *into, const float *from, int64_t count);
 } nd_tree_transfer;
 
 /* Collective. Adds the piece's slots of all ranks; sets piece->result on the owner. Of the two ranks

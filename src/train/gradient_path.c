@@ -91,6 +91,7 @@ static nd_view sketch_of(const nd_run *run, int slot, int64_t index)
     return nd_view_of(row.data, ND_F32, g->sketch, nd_galore_small(g));
 }
 
+static nd_status send_off(nd_run *run, int64_t first, int64_t count);
 static nd_status settle(nd_run *run, int64_t first, int64_t count);
 static nd_status update(nd_run *run, int64_t first, int64_t count, float scale);
 
@@ -101,6 +102,7 @@ typedef struct leaf {
     int slot;
     int merges;
     bool accumulate;
+    bool last;      /* of this rank: slots are then complete */
     int64_t sample; /* its first */
     nd_losses_known known;
 } leaf;
@@ -163,6 +165,8 @@ static nd_status gradients_ready(void *context, int64_t first, int64_t count)
             ND_TRY(merge(run->backend, sketch_of(run, upper - 1, i), sketch_of(run, upper, i)));
         }
     }
+    if (run->overlapped && l->last)
+        return send_off(run, first, count);
     if (!run->immediate)
         return ND_OK;
     ND_TRY(settle(run, first, count));
@@ -187,6 +191,7 @@ nd_status nd_gradient_path_run(nd_run *run, const int32_t *tokens, nd_loss *loss
                    .slot = depth,
                    .merges = tree ? nd_sum_tree_merges(first, first + j) : 0,
                    .accumulate = !tree && j > 0,
+                   .last = j == run->local_micro_batches - 1,
                    .sample = run->next_sample + (first + j) * c->micro_batch,
                    .known = known};
         for (int64_t i = 0; i < run->model->params.count; i++)
@@ -204,67 +209,73 @@ nd_status nd_gradient_path_run(nd_run *run, const int32_t *tokens, nd_loss *loss
 
 /* -- from slots to owners --------------------------------------------------------------------- */
 
-typedef struct reduction {
-    nd_comm_piece *pieces;
-    float **slots;
-    int64_t count;
-} reduction;
-
-static void add_piece(const nd_run *run, reduction *r, const nd_view *views, int64_t index)
+/* Where the sketch of a parameter that has one travels in run->pieces. */
+static int64_t sketch_piece(const nd_run *run, int64_t index)
 {
-    float **own = r->slots + r->count * run->gradient_slots;
-    for (int slot = 0; slot < run->gradient_slots; slot++)
-        own[slot] = views[slot].data;
-    r->pieces[r->count++] = (nd_comm_piece){.slots = own,
-                                            .count = nd_view_count(nd_read(views[0])),
-                                            .owner = run->own.owner[index],
-                                            .name = run->model->params.list[index].name};
+    int64_t place = 0;
+    nd_projectors_due(run->projectors, index, run->step, &place);
+    return run->model->params.count + place;
 }
 
-/* The gradients of parameters [first, first + count), then the sketches among them. */
-static void list_pieces(const nd_run *run, int64_t first, int64_t count, reduction *r)
+/* run->pieces[place]: views[slot], which belong to parameter `index`. */
+static void set_piece(nd_run *run, int64_t place, int64_t index, const nd_view *views)
 {
+    float **slots = run->piece_slots + place * run->gradient_slots;
+    for (int slot = 0; slot < run->gradient_slots; slot++)
+        slots[slot] = views[slot].data;
+    run->pieces[place] = (nd_comm_piece){.slots = slots,
+                                         .count = nd_view_count(nd_read(views[0])),
+                                         .owner = run->own.owner[index],
+                                         .name = run->model->params.list[index].name};
+}
+
+typedef nd_status (*reduce_function)(nd_comm *comm, nd_comm_split split, nd_comm_piece *pieces,
+                                     int64_t count);
+
+/* Sums the slots of parameters [first, first + count) to their owners, then the sketches among them. */
+static nd_status reduce_with(reduce_function reduce, nd_run *run, int64_t first, int64_t count)
+{
+    const bool tree = run->config.dist.deterministic == ND_DETERMINISTIC_WORLD;
+    const nd_comm_split split = {tree ? run->micro_batches : run->comm->size};
     nd_view views[ND_GRADIENT_SLOTS_MAX];
     for (int64_t i = first; i < first + count; i++) {
         for (int slot = 0; slot < run->gradient_slots; slot++)
             views[slot] = run->gradients[slot][i];
-        add_piece(run, r, views, i);
+        set_piece(run, i, i, views);
     }
+    ND_TRY(reduce(run->comm, split, run->pieces + first, count));
     for (int64_t i = first; i < first + count; i++) {
         for (int slot = 0; slot < run->gradient_slots; slot++)
             views[slot] = sketch_of(run, slot, i);
-        if (views[0].data)
-            add_piece(run, r, views, i);
+        if (!views[0].data)
+            continue;
+        const int64_t place = sketch_piece(run, i);
+        set_piece(run, place, i, views);
+        ND_TRY(reduce(run->comm, split, run->pieces + place, 1));
     }
+    return ND_OK;
 }
 
-/* Sums slots to their owners; run->sums and run->sketch_sums receive the owned ones. */
-static nd_status reduce(nd_run *run, int64_t first, int64_t count)
+/* Begins the way of these parameters' gradients, which are complete on this rank. */
+static nd_status send_off(nd_run *run, int64_t first, int64_t count)
 {
-    const bool tree = run->config.dist.deterministic == ND_DETERMINISTIC_WORLD;
-    const nd_comm_split split = {tree ? run->micro_batches : run->comm->size};
-    const int64_t most = count + nd_projectors_per_step(run->projectors);
-    reduction r = {malloc((size_t)most * sizeof *r.pieces),
-                   malloc((size_t)(most * run->gradient_slots) * sizeof *r.slots), 0};
-    nd_status status = ND_OK;
-    if (!r.pieces || !r.slots) {
-        status = ND_FAIL(ND_ENOMEM, "no memory for the table of %lld pieces", (long long)most);
-        goto done;
-    }
-    list_pieces(run, first, count, &r);
-    ND_TRY_GOTO(run->comm->ops.reduce_to_owners(run->comm, split, r.pieces, r.count), done);
-    int64_t sketch = count;
+    nd_comm_set_phase(run->comm, run->step + 1, "reduce"); /* what is begun belongs to it */
+    ND_TRY(reduce_with(run->comm->ops.begin_reduction, run, first, count));
+    nd_comm_set_phase(run->comm, run->step + 1, "backward");
+    nd_fault_point(run->comm, "sent_off");
+    return ND_OK;
+}
+
+/* run->sums and run->sketch_sums receive the owned ones of what has been reduced. */
+static void take_sums(nd_run *run, int64_t first, int64_t count)
+{
     for (int64_t i = first; i < first + count; i++) {
         run->sums[i] = run->gradients[0][i];
-        run->sums[i].data = r.pieces[i - first].result;
+        run->sums[i].data = run->pieces[i].result;
         run->sketch_sums[i] = sketch_of(run, 0, i);
         if (run->sketch_sums[i].data)
-            run->sketch_sums[i].data = r.pieces[sketch++].result;
+            run->sketch_sums[i].data = run->pieces[sketch_piece(run, i)].result;
     }
-done:
-    free(r.pieces);
-    free(r.slots);
-    return status;
 }
 
 /* run->squares[i] = sum of squares of parameter i, in double by its owner, on every rank. */
@@ -299,7 +310,11 @@ static nd_status settle(nd_run *run, int64_t first, int64_t count)
 {
     nd_comm_set_phase(run->comm, run->step + 1, "reduce");
     nd_fault_point(run->comm, "reduce");
-    ND_TRY(reduce(run, first, count));
+    if (run->overlapped)
+        ND_TRY(run->comm->ops.finish(run->comm));
+    else
+        ND_TRY(reduce_with(run->comm->ops.reduce_to_owners, run, first, count));
+    take_sums(run, first, count);
     nd_comm_set_phase(run->comm, run->step + 1, "norms");
     nd_fault_point(run->comm, "norms");
     return share_squares(run, first, count);

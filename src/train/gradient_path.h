@@ -7,6 +7,10 @@
  * is the projection of the sum. In steps that find a matrix a new subspace its sketch goes the same
  * way.
  *
+ * Overlapped ([dist] overlap, several ranks): the backward pass of a rank's last micro-batch completes its
+ * slots a layer at a time, and each layer's begin their way to the owners there, beside the layers that
+ * are still computed.
+ *
  * Immediate: without clipping and with one micro-batch a rank, nothing forbids to update a layer as
  * soon as its gradients are ready. Then slots of layers share one layer's memory too. */
 #ifndef ND_TRAIN_GRADIENT_PATH_H

@@ -102,7 +102,7 @@ static nd_status write_tensorboard(nd_metrics *metrics, const nd_run *run,
 {
     if (!metrics->tensorboard)
         return ND_OK;
-    nd_scalar scalars[12];
+    nd_scalar scalars[13];
     int count = 0;
     scalars[count++] = (nd_scalar){"train/loss", step->loss};
     scalars[count++] = (nd_scalar){"train/total_loss", step->total_loss};
@@ -113,6 +113,7 @@ static nd_status write_tensorboard(nd_metrics *metrics, const nd_run *run,
     scalars[count++] = (nd_scalar){"speed/step_ms", step->step_ms};
     scalars[count++] = (nd_scalar){"speed/data_wait_ms", step->data_wait_ms};
     scalars[count++] = (nd_scalar){"speed/comm_wait_ms", step->comm_wait_ms};
+    scalars[count++] = (nd_scalar){"speed/comm_busy_ms", step->comm_busy_ms};
     if (evaluation) {
         scalars[count++] = (nd_scalar){"val/loss", evaluation->loss};
         scalars[count++] = (nd_scalar){"val/bpb", evaluation->bits_per_byte};
@@ -127,15 +128,15 @@ nd_status nd_metrics_write(nd_metrics *metrics, const nd_run *run, const nd_step
     const double part = (1.0 + 2.0 * step->kept_fraction) / 3.0;
     const double flops = part * nd_metrics_flops_per_token(&run->model->config) * tokens_per_second;
     const double peak = run->peak_flops * run->comm->size;
-    json_t *o = json_pack("{s:I,s:I,s:o,s:o,s:f,s:o,s:f,s:f,s:f,s:f,s:I,s:f,s:f,s:o,s:I,s:I}",
-                          "step", (json_int_t)run->step, "tokens", (json_int_t)run->tokens, "loss",
-                          number(step->loss), "total_loss", number(step->total_loss), "lr",
-                          step->lr, "grad_norm", number(step->grad_norm), "tokens_per_sec",
-                          tokens_per_second, "step_ms", step->step_ms, "data_wait_ms",
-                          step->data_wait_ms, "comm_wait_ms", step->comm_wait_ms, "comm_bytes",
-                          (json_int_t)step->comm_bytes, "kept_fraction", step->kept_fraction, "mfu",
-                          peak > 0.0 ? flops / peak : 0.0, "mem", memory_json(run), "restarts",
-                          (json_int_t)run->restarts, "skipped", (json_int_t)run->health.skipped);
+    json_t *o = json_pack(
+        "{s:I,s:I,s:o,s:o,s:f,s:o,s:f,s:f,s:f,s:f,s:f,s:I,s:f,s:f,s:o,s:I,s:I}", "step",
+        (json_int_t)run->step, "tokens", (json_int_t)run->tokens, "loss", number(step->loss),
+        "total_loss", number(step->total_loss), "lr", step->lr, "grad_norm",
+        number(step->grad_norm), "tokens_per_sec", tokens_per_second, "step_ms", step->step_ms,
+        "data_wait_ms", step->data_wait_ms, "comm_wait_ms", step->comm_wait_ms, "comm_busy_ms",
+        step->comm_busy_ms, "comm_bytes", (json_int_t)step->comm_bytes, "kept_fraction",
+        step->kept_fraction, "mfu", peak > 0.0 ? flops / peak : 0.0, "mem", memory_json(run),
+        "restarts", (json_int_t)run->restarts, "skipped", (json_int_t)run->health.skipped);
     if (!o)
         return ND_FAIL(ND_ENUMERIC, "step %lld: a metric is not finite", (long long)run->step);
     if (evaluation) {

@@ -30,8 +30,9 @@ static const struct {
     {"restarts", offsetof(nd_report_step, restarts)},
     {"val_loss", offsetof(nd_report_step, val_loss)},
     {"val_bpb", offsetof(nd_report_step, val_bpb)},
+    {"comm_busy_ms", offsetof(nd_report_step, comm_busy_ms)}, /* runs of older versions lack it */
 };
-enum { FIELDS = sizeof fields / sizeof fields[0], EVERY_STEP = FIELDS - 2 };
+enum { FIELDS = sizeof fields / sizeof fields[0], EVERY_STEP = FIELDS - 3 };
 
 static double *field_of(nd_report_step *step, int field)
 {

@@ -72,25 +72,35 @@ static void write_losses(FILE *out, const nd_report *report)
         out);
 }
 
+/* The part of the wire's work beside which computations went on. */
+static double hidden(const nd_report_run *run)
+{
+    const double shown = nd_report_share(run, FIELD(comm_wait_ms), FIELD(comm_busy_ms));
+    return shown > 1.0 ? 0.0 : 1.0 - shown;
+}
+
 static void write_speed(FILE *out, const nd_report *report)
 {
-    fputs("\n## Speed\n\n"
-          "| run | ranks | tokens/s, median | step, median | data wait | collectives | sent a step "
-          "|\n|---|--:|--:|--:|--:|--:|--:|\n",
-          out);
+    fputs(
+        "\n## Speed\n\n"
+        "| run | ranks | tokens/s, median | step, median | data wait | collectives | hidden | sent "
+        "a step |\n|---|--:|--:|--:|--:|--:|--:|--:|\n",
+        out);
     for (int i = 0; i < report->count; i++) {
         const nd_report_run *run = &report->runs[i];
         start_row(out, run);
-        fprintf(out, " %s | %s | %s ms | %s %% | %s %% | %s B |\n",
+        fprintf(out, " %s | %s | %s ms | %s %% | %s %% | %s %% | %s B |\n",
                 number(0, run->ranks > 0 ? (double)run->ranks : NAN),
                 number(0, nd_report_tokens_per_second(run)),
                 number(1, nd_report_median(run, FIELD(step_ms))),
                 number(3, 100.0 * nd_report_share(run, FIELD(data_wait_ms), FIELD(step_ms))),
                 number(2, 100.0 * nd_report_share(run, FIELD(comm_wait_ms), FIELD(step_ms))),
+                number(0, 100.0 * hidden(run)),
                 number(0, nd_report_median(run, FIELD(comm_bytes))));
     }
     fputs("\nData wait and collectives are parts of the time of all steps; evaluations and saving "
-          "are in no step.\nSent: median, all ranks together.\n",
+          "are in no step.\nHidden: the part of the wire's work that computations went on beside; "
+          "sent: median, all ranks together.\n",
           out);
 }
 

@@ -237,7 +237,12 @@ nd_status nd_run_prepare(nd_run *run)
     run->sketch_sums = calloc((size_t)run->model->params.count, table);
     run->written = calloc((size_t)run->model->params.count, table);
     run->squares = calloc((size_t)run->model->params.count, sizeof *run->squares);
-    if (!run->masters || !run->sums || !run->sketch_sums || !run->written || !run->squares)
+    const size_t pieces =
+        (size_t)(run->model->params.count + nd_projectors_per_step(run->projectors));
+    run->pieces = calloc(pieces, sizeof *run->pieces);
+    run->piece_slots = calloc(pieces * (size_t)run->gradient_slots, sizeof *run->piece_slots);
+    if (!run->masters || !run->sums || !run->sketch_sums || !run->written || !run->squares ||
+        !run->pieces || !run->piece_slots)
         return ND_FAIL(ND_ENOMEM, "no memory for the table of masters");
     for (int slot = 0; slot < run->gradient_slots; slot++) {
         run->gradients[slot] = calloc((size_t)run->model->params.count, table);
@@ -286,6 +291,7 @@ nd_status nd_run_create(const nd_config *config, nd_comm *comm, nd_run *run)
     run->comm = comm;
     ND_TRY(nd_run_agree(comm, nd_run_prepare(run)));
     ND_TRY(nd_run_agree(comm, attach_device(run)));
+    run->overlapped = nd_comm_overlaps(comm) && !run->immediate;
     ND_TRY(nd_run_agree(comm, create(run)));
     ND_TRY(nd_gradient_path_publish_projectors(run));
     return nd_run_publish_weights(run);
@@ -331,6 +337,8 @@ void nd_run_destroy(nd_run *run)
     free(run->sketch_sums);
     free(run->written);
     free(run->squares);
+    free(run->pieces);
+    free(run->piece_slots);
     for (int category = 0; category < ND_MEMORY_COUNT; category++)
         if (run->arenas[category].backend)
             nd_arena_release(&run->arenas[category]);

@@ -37,10 +37,13 @@ typedef struct nd_run {
     int64_t projected;         /* how many parameters are projected */
     bool travel_projected;     /* and their gradients are so on their way to owners */
     bool immediate;            /* layers are updated during the backward pass */
+    bool overlapped; /* gradients travel during the backward pass of the last micro-batch */
     nd_view *gradients[ND_GRADIENT_SLOTS_MAX];
     nd_view sketches[ND_GRADIENT_SLOTS_MAX];
     int gradient_slots;
-    nd_view *written; /* [params.count] where the backward pass writes, if not into a slot */
+    nd_comm_piece *pieces; /* [params.count] what travels, then a place for each sketch of a step */
+    float **piece_slots;   /* [of pieces][gradient_slots] */
+    nd_view *written;      /* [params.count] where the backward pass writes, if not into a slot */
     nd_view
         *sums; /* [params.count] the reduced gradient of owned parameters, in one of the slots */
     nd_view *sketch_sums; /* [params.count] as sums; data NULL where there is no sketch */

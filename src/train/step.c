@@ -24,7 +24,7 @@ typedef struct leaf_loss {
 /* What ranks tell each other at the end of a step. */
 typedef struct step_report {
     uint64_t bytes_sent;
-    double data_wait_ms, comm_wait_ms;
+    double data_wait_ms, comm_wait_ms, comm_busy_ms;
     int stop_requested;
 } step_report;
 
@@ -116,12 +116,13 @@ static nd_status share_report(nd_run *run, const step_report *mine, nd_step_resu
     ND_TRY(run->comm->ops.allgather(run->comm, all, mine, sizeof *mine));
     result->comm_bytes = 0;
     result->stop_requested = false;
-    result->data_wait_ms = result->comm_wait_ms = 0.0;
+    result->data_wait_ms = result->comm_wait_ms = result->comm_busy_ms = 0.0;
     for (int r = 0; r < run->comm->size; r++) {
         result->comm_bytes += all[r].bytes_sent;
         result->stop_requested |= all[r].stop_requested != 0;
         result->data_wait_ms = fmax(result->data_wait_ms, all[r].data_wait_ms);
         result->comm_wait_ms = fmax(result->comm_wait_ms, all[r].comm_wait_ms);
+        result->comm_busy_ms = fmax(result->comm_busy_ms, all[r].comm_busy_ms);
     }
     return ND_OK;
 }
@@ -136,7 +137,7 @@ nd_status nd_step_run(nd_run *run, bool stop_requested, nd_step_result *result)
 {
     const double start = now_ms();
     const uint64_t bytes_before = run->comm->bytes_sent;
-    const double wait_before = run->comm->wait_seconds;
+    const double wait_before = run->comm->wait_seconds, busy_before = run->comm->busy_seconds;
     const int32_t *tokens = NULL;
     nd_loss losses[run->local_micro_batches];
     judgement judged = {run, losses, result};
@@ -168,6 +169,7 @@ nd_status nd_step_run(nd_run *run, bool stop_requested, nd_step_result *result)
     run->tokens += run->config.training.batch_size * run->config.training.seq_length;
     report.bytes_sent = run->comm->bytes_sent - bytes_before;
     report.comm_wait_ms = (run->comm->wait_seconds - wait_before) * 1e3;
+    report.comm_busy_ms = (run->comm->busy_seconds - busy_before) * 1e3;
     nd_comm_set_phase(run->comm, run->step, "report");
     nd_fault_point(run->comm, "report");
     ND_TRY(share_report(run, &report, result));

@@ -11,7 +11,7 @@ typedef struct nd_step_result {
     double grad_norm;  /* before clipping */
     double lr;
     double kept_fraction; /* of the tokens, in the backward pass */
-    double data_wait_ms, comm_wait_ms, step_ms;
+    double data_wait_ms, comm_wait_ms, comm_busy_ms, step_ms;
     uint64_t comm_bytes; /* sent by all ranks */
     bool stop_requested; /* by a signal, on any rank */
     bool skipped;        /* nothing was updated: run->health says why, skipped_because in words */

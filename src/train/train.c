@@ -331,6 +331,7 @@ nd_status nd_train(const nd_train_options *options, nd_comm *comm)
     run.comm = comm;
     comm->timeout_seconds = options->config.dist.timeout_seconds;
     comm->stop_requested = nd_signals_stop_requested;
+    comm->overlap = options->config.dist.overlap;
     if (comm->rank == 0)
         status = nd_run_directory_open(&run, strcmp(options->resume, "none") == 0);
     ND_TRY_GOTO(nd_run_agree(comm, status), done);

@@ -2,6 +2,7 @@
  * results are right on this rank. */
 #include "core/sum_tree.h"
 #include "dist/comm.h"
+#include "dist/mpi_wire.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -67,6 +68,88 @@ static void check_reduction(nd_comm *comm, int64_t part, int64_t count)
     free(list);
 }
 
+static char byte_at(size_t i, int root)
+{
+    return (char)(i * 31 + i / 4096 + (size_t)root);
+}
+
+/* From every root, in several parts with a short one at the end, in one, and in none. */
+static void check_broadcasts(nd_comm *comm)
+{
+    static const size_t sizes[] = {0, 1, 5000, (size_t)9 * ND_WIRE_PART_BYTES + 77};
+    for (size_t s = 0; s < sizeof sizes / sizeof *sizes; s++)
+        for (int root = 0; root < comm->size; root++) {
+            char *data = calloc(1, sizes[s] + 1);
+            CHECK(data);
+            for (size_t i = 0; comm->rank == root && i < sizes[s]; i++)
+                data[i] = byte_at(i, root);
+            CHECK(comm->ops.broadcast(comm, data, sizes[s], root) == ND_OK);
+            for (size_t i = 0; i < sizes[s]; i++)
+                CHECK(data[i] == byte_at(i, root));
+            CHECK(data[sizes[s]] == 0);
+            free(data);
+        }
+}
+
+static void check_long_allgather(nd_comm *comm)
+{
+    const size_t bytes = (size_t)5 * ND_WIRE_PART_BYTES + 3;
+    char *mine = malloc(bytes), *all = malloc(bytes * (size_t)comm->size);
+    CHECK(mine && all);
+    for (size_t i = 0; i < bytes; i++)
+        mine[i] = byte_at(i, comm->rank);
+    CHECK(comm->ops.allgather(comm, all, mine, bytes) == ND_OK);
+    for (int r = 0; r < comm->size; r++)
+        for (size_t i = 0; i < bytes; i++)
+            CHECK(all[(size_t)r * bytes + i] == byte_at(i, r));
+    free(mine);
+    free(all);
+}
+
+enum { BEGUN = 40, BEGUN_FLOATS = 150001, BEGUN_BYTES = 700001 };
+
+/* Many reductions and broadcasts are begun; other collectives among them take their turn. */
+static void check_what_is_begun(nd_comm *comm)
+{
+    static float sums[BEGUN][BEGUN_FLOATS];
+    static char texts[8][BEGUN_BYTES];
+    float *slots[BEGUN];
+    nd_comm_piece pieces[BEGUN];
+    for (int p = 0; p < BEGUN; p++) {
+        for (int64_t i = 0; i < BEGUN_FLOATS; i++)
+            sums[p][i] = summand(comm->rank, i + p);
+        slots[p] = sums[p];
+        pieces[p] = (nd_comm_piece){
+            .slots = &slots[p], .count = BEGUN_FLOATS, .owner = (p * 7) % comm->size};
+    }
+    for (int t = 0; t < 8; t++)
+        for (size_t i = 0; t % comm->size == comm->rank && i < BEGUN_BYTES; i++)
+            texts[t][i] = byte_at(i, t);
+    for (int p = 0; p < BEGUN; p++) {
+        CHECK(comm->ops.begin_reduction(comm, (nd_comm_split){comm->size}, &pieces[p], 1) == ND_OK);
+        if (p % 5 == 0)
+            CHECK(comm->ops.begin_broadcast(comm, texts[p / 5], BEGUN_BYTES, p / 5 % comm->size) ==
+                  ND_OK);
+        if (p == 11 || p == 30) {
+            int all[comm->size];
+            const int mine = comm->rank + p;
+            memset(all, 0, sizeof all);
+            CHECK(comm->ops.allgather(comm, all, &mine, sizeof mine) == ND_OK);
+            for (int r = 0; r < comm->size; r++)
+                CHECK(all[r] == r + p);
+            CHECK(!pieces[p].result == (pieces[p].owner != comm->rank)); /* and p is done */
+        }
+    }
+    CHECK(comm->ops.finish(comm) == ND_OK);
+    CHECK(comm->ops.finish(comm) == ND_OK); /* of nothing */
+    for (int p = 0; p < BEGUN; p++)
+        for (int64_t i = 0; pieces[p].result && i < BEGUN_FLOATS; i++)
+            CHECK(pieces[p].result[i] == tree_sum(0, comm->size, i + p));
+    for (int t = 0; t < 8; t++)
+        for (size_t i = 0; i < BEGUN_BYTES; i++)
+            CHECK(texts[t][i] == byte_at(i, t));
+}
+
 int main(void)
 {
     nd_comm *comm = NULL;
@@ -91,7 +174,15 @@ int main(void)
         CHECK(all[r] == r * r);
     for (int64_t part = 1; part <= 13; part++)
         check_reduction(comm, part, 100);
-    check_reduction(comm, 3, 300007); /* more than one message */
+    check_reduction(comm, 3, 1300007); /* more parts than are on their way at once */
+    check_broadcasts(comm);
+    check_long_allgather(comm);
+    check_what_is_begun(comm);
+    comm->overlap = true;
+    CHECK(nd_comm_overlaps(comm) == (comm->size > 1));
+    const double waited = comm->wait_seconds, busy = comm->busy_seconds;
+    check_what_is_begun(comm);
+    CHECK(comm->size == 1 || (comm->wait_seconds > waited && comm->busy_seconds > busy));
     CHECK(comm->size == 1 || comm->bytes_sent > 0);
     nd_comm_destroy(comm);
     return 0;

@@ -18,14 +18,14 @@ static double now(void)
 
 /* Runs the fault on rank `culprit` of 4, and checks how and when the job ends and that nothing of it
  * is left. `expected` < 0: the launcher keeps the exit code to itself. `output` receives what was
- * said. */
-static void run_fault(char *output, size_t size, const char *options, const char *fault,
-                      int culprit, int expected)
+ * said. `beside`: what ranks do while the last reduction goes on, see ranks_faults.c. */
+static void run_fault_beside(char *output, size_t size, const char *options, const char *fault,
+                             int culprit, int expected, const char *beside)
 {
     char mark[32], left[64];
     snprintf(mark, sizeof mark, "%.1f00%07d", timeout, (int)getpid());
-    const int code = nd_test_mpirun(output, size, 4, "%s %s/ranks_faults %s %d %s", options,
-                                    ND_TEST_PROGRAMS, fault, culprit, mark);
+    const int code = nd_test_mpirun(output, size, 4, "%s %s/ranks_faults %s %d %s %s", options,
+                                    ND_TEST_PROGRAMS, fault, culprit, mark, beside);
     const double ended = now();
     cr_assert(expected < 0 || code == expected, "%s: exit %d, expected %d:\n%s", fault, code,
               expected, output);
@@ -34,8 +34,14 @@ static void run_fault(char *output, size_t size, const char *options, const char
     cr_assert_leq(ended - atof(at + 9), timeout + allowance, "%s: %.1f s after the fault", fault,
                   ended - atof(at + 9));
     nd_test_shell(left, sizeof left,
-                  "ps -eo stat,comm,args | grep '^[^Z].* ranks_faults .*%s$' || true", mark);
+                  "ps -eo stat,comm,args | grep '^[^Z].* ranks_faults .*%s[ a-z]*$' || true", mark);
     cr_assert_str_eq(left, "", "%s: still there: %s", fault, left);
+}
+
+static void run_fault(char *output, size_t size, const char *options, const char *fault,
+                      int culprit, int expected)
+{
+    run_fault_beside(output, size, options, fault, culprit, expected, "");
 }
 
 static void says(const char *output, const char *text)
@@ -90,4 +96,29 @@ Test(faults, a_message_of_another_length_than_expected_is_refused)
     char output[8192];
     run_fault(output, sizeof output, "", "short", 2, 5);
     says(output, "rank 2 in step 12, phase reduce, received from rank 1 in a broadcast");
+}
+
+Test(faults, a_stopped_rank_is_found_beside_ranks_that_compute)
+{
+    char output[8192];
+    run_fault_beside(output, sizeof output, "", "stop", 1, 5, "computing");
+    says(output, "error: rank ");
+    says(output, "in step 12, phase reduce, waited 2");
+    says(output, "tree reduction of blk.0.attn_q.weight");
+    says(output, "rank 1 does not answer");
+}
+
+Test(faults, and_by_ranks_that_wait_for_what_they_began)
+{
+    char output[8192];
+    run_fault_beside(output, sizeof output, "", "stop", 3, 5, "finishing");
+    says(output, "in step 12, phase reduce, waited 2");
+    says(output, "rank 3 does not answer");
+}
+
+Test(faults, ranks_that_begin_different_collectives_find_out_while_they_compute)
+{
+    char output[8192];
+    run_fault_beside(output, sizeof output, "", "skip", 2, 5, "computing");
+    says(output, "unmatched: rank 2 is in a barrier (collective 7)");
 }

@@ -1,0 +1,207 @@
+#include "dist/comm_queue.h"
+
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <time.h>
+
+/* How long an error waits for the thread that computes, and that one for the wire to be left. */
+static const double error_seconds = 0.5, leave_seconds = 0.2;
+
+struct nd_comm_queue {
+    nd_comm *comm;
+    nd_comm_worker worker;
+    pthread_t thread;
+    pthread_mutex_t lock;
+    pthread_cond_t changed;
+
+    /* Under the lock. */
+    nd_comm_job *jobs; /* those begun since all were done; [done, begun) are still to be done */
+    int64_t begun, done, room;
+    double busy_seconds;
+    bool working, closing, reported;
+    nd_error error; /* of the first job that failed; from then on none is run */
+};
+
+static struct timespec in_seconds(double seconds)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    const long nanoseconds = t.tv_nsec + (long)(seconds * 1e9);
+    t.tv_sec += nanoseconds / 1000000000;
+    t.tv_nsec = nanoseconds % 1000000000;
+    return t;
+}
+
+static double now(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
+}
+
+/* The caller may be in a long computation, and the other ranks wait for an end. Called and left with the
+ * lock held. */
+static void see_to_it_that_the_error_is_heard(nd_comm_queue *q)
+{
+    const struct timespec until = in_seconds(error_seconds);
+    int waited = 0;
+    while (!q->reported && !q->closing && waited == 0)
+        waited = pthread_cond_timedwait(&q->changed, &q->lock, &until);
+    if (q->reported || q->closing)
+        return;
+    fprintf(stderr, "nanochat_dist: rank %d: error: %s\n", q->comm->rank, q->error.message);
+    fflush(stderr);
+    q->worker.abort(q->comm, nd_error_exit_code(q->error.status));
+}
+
+/* Called and left with the lock held. */
+static void work_off(nd_comm_queue *q)
+{
+    const nd_comm_job job = q->jobs[q->done];
+    q->working = true;
+    pthread_mutex_unlock(&q->lock);
+    const double start = now();
+    const nd_status status = q->worker.run(q->comm, &job);
+    const double end = now();
+    pthread_mutex_lock(&q->lock);
+    q->working = false;
+    q->done++;
+    q->busy_seconds += end - start;
+    if (status != ND_OK)
+        q->error = *nd_error_get();
+    pthread_cond_broadcast(&q->changed);
+    if (status != ND_OK)
+        see_to_it_that_the_error_is_heard(q);
+}
+
+static void *thread_main(void *context)
+{
+    nd_comm_queue *q = context;
+    pthread_mutex_lock(&q->lock);
+    while (!q->closing) {
+        if (q->done < q->begun && q->error.status == ND_OK)
+            work_off(q);
+        else
+            pthread_cond_wait(&q->changed, &q->lock);
+    }
+    pthread_mutex_unlock(&q->lock);
+    return NULL;
+}
+
+/* Signals are for the other threads. */
+static int start_thread(nd_comm_queue *q)
+{
+    sigset_t all, before;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    const int failed = pthread_create(&q->thread, NULL, thread_main, q);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    return failed;
+}
+
+nd_status nd_comm_queue_create(nd_comm *comm, const nd_comm_worker *worker, nd_comm_queue **queue)
+{
+    nd_comm_queue *q = calloc(1, sizeof *q);
+    if (!q)
+        return ND_FAIL(ND_ENOMEM, "no memory for the queue of collectives");
+    q->comm = comm;
+    q->worker = *worker;
+    pthread_condattr_t monotonic;
+    pthread_condattr_init(&monotonic);
+    pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
+    pthread_mutex_init(&q->lock, NULL);
+    pthread_cond_init(&q->changed, &monotonic);
+    pthread_condattr_destroy(&monotonic);
+    if (start_thread(q) != 0) {
+        pthread_cond_destroy(&q->changed);
+        pthread_mutex_destroy(&q->lock);
+        free(q);
+        return ND_FAIL(ND_EINTERNAL, "rank %d: the system gives no thread for the wire",
+                       comm->rank);
+    }
+    *queue = q;
+    return ND_OK;
+}
+
+void nd_comm_queue_destroy(nd_comm_queue *q)
+{
+    if (!q)
+        return;
+    pthread_mutex_lock(&q->lock);
+    q->closing = true;
+    if (q->working)
+        q->worker.interrupt(q->comm);
+    pthread_cond_broadcast(&q->changed);
+    pthread_mutex_unlock(&q->lock);
+    pthread_join(q->thread, NULL);
+    pthread_cond_destroy(&q->changed);
+    pthread_mutex_destroy(&q->lock);
+    free(q->jobs);
+    free(q);
+}
+
+/* The thread's error becomes the caller's. With the lock held. */
+static nd_status report(nd_comm_queue *q)
+{
+    if (q->error.status == ND_OK)
+        return ND_OK;
+    q->reported = true;
+    pthread_cond_broadcast(&q->changed);
+    if (nd_error_get()->status == ND_OK)
+        nd_error_set(&q->error);
+    return q->error.status;
+}
+
+static nd_status append(nd_comm_queue *q, const nd_comm_job *job)
+{
+    ND_TRY(report(q));
+    if (q->begun == q->room) {
+        const int64_t room = q->room > 0 ? 2 * q->room : 64;
+        nd_comm_job *jobs = realloc(q->jobs, (size_t)room * sizeof *jobs);
+        if (!jobs)
+            return ND_FAIL(ND_ENOMEM, "no memory for a queue of %lld collectives", (long long)room);
+        q->jobs = jobs;
+        q->room = room;
+    }
+    q->jobs[q->begun++] = *job;
+    pthread_cond_broadcast(&q->changed);
+    return ND_OK;
+}
+
+nd_status nd_comm_queue_begin(nd_comm_queue *q, const nd_comm_job *job)
+{
+    pthread_mutex_lock(&q->lock);
+    const nd_status status = append(q, job);
+    pthread_mutex_unlock(&q->lock);
+    return status;
+}
+
+nd_status nd_comm_queue_finish(nd_comm_queue *q)
+{
+    pthread_mutex_lock(&q->lock);
+    while (q->done < q->begun && q->error.status == ND_OK)
+        pthread_cond_wait(&q->changed, &q->lock);
+    q->comm->busy_seconds += q->busy_seconds;
+    q->busy_seconds = 0.0;
+    if (q->done == q->begun)
+        q->begun = q->done = 0;
+    const nd_status status = report(q);
+    pthread_mutex_unlock(&q->lock);
+    return status;
+}
+
+void nd_comm_queue_interrupt(nd_comm_queue *q)
+{
+    const struct timespec until = in_seconds(leave_seconds);
+    int waited = 0;
+    pthread_mutex_lock(&q->lock);
+    q->closing = true;
+    if (q->working)
+        q->worker.interrupt(q->comm);
+    pthread_cond_broadcast(&q->changed);
+    while (q->working && waited == 0)
+        waited = pthread_cond_timedwait(&q->changed, &q->lock, &until);
+    pthread_mutex_unlock(&q->lock);
+}

@@ -1,0 +1,30 @@
+/* What a gradient is between two ranks: how partial sums of the tree go out, and how they are added
+ * where they arrive. Part by part, through the host where they lie on a device. */
+#ifndef ND_DIST_GRADIENT_TRANSFER_H
+#define ND_DIST_GRADIENT_TRANSFER_H
+
+#include "dist/mpi_wire.h"
+#include "dist/tree_reduction.h"
+
+/* Reductions and broadcasts move in parts of this size: small enough to stay in cache while they are
+ * added, large enough that latency does not count. */
+enum { ND_TRANSFER_PART_BYTES = ND_WIRE_PART_BYTES };
+
+typedef struct nd_gradient_transfer {
+    nd_comm *comm; /* not owned, nor is the wire */
+    nd_wire *wire;
+    float *staged; /* [ND_TRANSFER_PART_BYTES] what lies in memory of comm->device */
+} nd_gradient_transfer;
+
+/* Errors: ND_ENOMEM. */
+nd_status nd_gradient_transfer_create(nd_comm *comm, nd_wire *wire, nd_gradient_transfer *transfer);
+void nd_gradient_transfer_destroy(nd_gradient_transfer *transfer);
+
+/* How nd_tree_reduce moves floats over this wire. */
+nd_tree_transfer nd_gradient_transfer_of_tree(nd_gradient_transfer *transfer);
+
+/* Between the host and comm->device, which there must be. */
+nd_status nd_transfer_fetch(const nd_comm *comm, void *host, const void *device, size_t bytes);
+nd_status nd_transfer_deliver(const nd_comm *comm, void *device, const void *host, size_t bytes);
+
+#endif
