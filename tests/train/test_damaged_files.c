@@ -40,11 +40,12 @@ static void setup(void)
     snprintf(path, sizeof path, "%s/text", here);
     nd_test_write_file(path, code, 40000);
     free(code);
-    const int packed = nd_test_shell(output, sizeof output,
-                                     "cd %s && split -b 4000 text part_ && %s pack --tokenizer "
-                                     "tok.model --out data --shard-tokens 5000 --val-fraction 0.2 "
-                                     "part_*",
-                                     here, ND_BINARY);
+    const int packed =
+        nd_test_shell(output, sizeof output,
+                      "cd %s && split -a 3 -b 1000 text part_ && %s pack --tokenizer "
+                      "tok.model --out data --shard-tokens 5000 --val-fraction 0.3 "
+                      "part_*",
+                      here, ND_BINARY);
     cr_assert_eq(packed, 0, "%s", output);
     snprintf(output, sizeof output,
              "--dataset shards --data-path %s/data --total-steps 2 --set model.vocab_size=%d "
