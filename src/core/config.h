@@ -108,7 +108,7 @@ typedef struct nd_config {
     struct {
         nd_config_text run_dir, checkpoint_dir;
         int64_t log_interval, eval_interval, eval_samples, checkpoint_interval, checkpoint_keep;
-        bool checkpoint_at_end, tensorboard;
+        bool checkpoint_at_end, checkpoint_async, tensorboard;
     } logging;
 } nd_config;
 

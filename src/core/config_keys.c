@@ -160,6 +160,7 @@ const nd_config_key nd_config_keys[] = {
     INT(logging, checkpoint_interval, 0, MAX_COUNT, "500",
         "steps between checkpoints; 0 is only the end"),
     BOOL(logging, checkpoint_at_end, "true", "write a checkpoint after the last step"),
+    BOOL(logging, checkpoint_async, "true", "write checkpoints while training goes on"),
     INT(logging, checkpoint_keep, 0, MAX_COUNT, "3", "newest checkpoints kept; 0 keeps all"),
     BOOL(logging, tensorboard, "true", "write TensorBoard event files"),
 };

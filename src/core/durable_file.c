@@ -140,23 +140,30 @@ nd_status nd_read_whole_file(const char *path, size_t limit, nd_status status, v
 
 nd_status nd_file_digest(const char *path, int64_t *bytes, char hex[ND_SHA256_HEX_SIZE])
 {
-    FILE *file = fopen(path, "rb");
-    if (!file)
+    const int file = open(path, O_RDONLY | O_CLOEXEC);
+    if (file < 0)
         return ND_FAIL(ND_EIO, "cannot read %s: %s", path, strerror(errno));
     EVP_MD_CTX *context = EVP_MD_CTX_new();
     unsigned char *part = malloc(PART_BYTES), digest[EVP_MAX_MD_SIZE];
     bool ok = context && part && EVP_DigestInit_ex(context, EVP_sha256(), NULL) == 1;
+    ssize_t got = 1;
+    int reason = ENOMEM; /* of libcrypto's failures */
     *bytes = 0;
-    for (size_t got; ok && (got = fread(part, 1, PART_BYTES, file)) > 0;) {
-        ok = EVP_DigestUpdate(context, part, got) == 1;
-        *bytes += (int64_t)got;
+    while (ok && got != 0) {
+        got = read(file, part, PART_BYTES);
+        if (got < 0 && errno == EINTR)
+            continue;
+        if (got < 0)
+            reason = errno;
+        ok = got >= 0 && EVP_DigestUpdate(context, part, (size_t)got) == 1;
+        *bytes += ok ? got : 0;
     }
-    ok = ok && !ferror(file) && EVP_DigestFinal_ex(context, digest, NULL) == 1;
+    ok = ok && EVP_DigestFinal_ex(context, digest, NULL) == 1;
     free(part);
     EVP_MD_CTX_free(context);
-    fclose(file);
+    close(file);
     if (!ok)
-        return ND_FAIL(ND_EIO, "cannot read %s to its end", path);
+        return ND_FAIL(ND_EIO, "cannot read %s to its end: %s", path, strerror(reason));
     for (int i = 0; i < 32; i++)
         snprintf(hex + 2 * i, 3, "%02x", digest[i]);
     return ND_OK;

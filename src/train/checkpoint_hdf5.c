@@ -102,8 +102,10 @@ nd_status nd_checkpoint_h5_write(nd_checkpoint_h5 *file, const char *name, nd_cv
     const hid_t space = H5Screate_simple(2, shape, NULL);
     const hid_t links = H5Pcreate(H5P_LINK_CREATE);
     H5Pset_create_intermediate_group(links, 1);
+    const hid_t properties = H5Pcreate(H5P_DATASET_CREATE);
+    H5Pset_obj_track_times(properties, false); /* equal states make equal files */
     const hid_t dataset = H5Dcreate2(file->file, name, stored_type(values.dtype), space, links,
-                                     H5P_DEFAULT, H5P_DEFAULT);
+                                     properties, H5P_DEFAULT);
     herr_t failed = dataset < 0 ? -1 : 0;
     if (!failed)
         failed = H5Dwrite(dataset, memory_type(values.dtype), H5S_ALL, H5S_ALL, H5P_DEFAULT,
@@ -114,8 +116,11 @@ nd_status nd_checkpoint_h5_write(nd_checkpoint_h5 *file, const char *name, nd_cv
     if (failed < 0)
         status = ND_FAIL(ND_ECHECKPOINT, "%s: HDF5 cannot write %s: %s", file->path, name,
                          nd_hdf5_reason());
-    if (dataset >= 0)
-        H5Dclose(dataset);
+    /* Values of small tensors are held back until here, and an error is not repeated by H5Fclose. */
+    if (dataset >= 0 && H5Dclose(dataset) < 0 && status == ND_OK)
+        status = ND_FAIL(ND_ECHECKPOINT, "%s: HDF5 cannot finish %s: %s", file->path, name,
+                         nd_hdf5_reason());
+    H5Pclose(properties);
     H5Pclose(links);
     H5Sclose(space);
     return status;

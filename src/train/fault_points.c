@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 /* The next fault of ND_FAULT from *at on. */
 static bool next_fault(const char **at, char fault[128])
@@ -18,7 +19,7 @@ static bool next_fault(const char **at, char fault[128])
     return true;
 }
 
-bool nd_fault_here(const nd_comm *comm, const char *kind, const char *point)
+static bool fault_of(int at_rank, int64_t at_step, const char *kind, const char *point)
 {
     const char *at = getenv("ND_FAULT");
     char fault[128], what[16], where[32];
@@ -26,18 +27,30 @@ bool nd_fault_here(const nd_comm *comm, const char *kind, const char *point)
     while (next_fault(&at, fault))
         if (sscanf(fault, "%15[a-z]@%31[a-z_]:step=%lld:rank=%lld", what, where, &step, &rank) ==
                 4 &&
-            strcmp(what, kind) == 0 && strcmp(where, point) == 0 && step == comm->step &&
-            rank == comm->rank)
+            strcmp(what, kind) == 0 && strcmp(where, point) == 0 && step == at_step &&
+            rank == at_rank)
             return true;
     return false;
 }
 
+bool nd_fault_here(const nd_comm *comm, const char *kind, const char *point)
+{
+    return fault_of(comm->rank, comm->step, kind, point);
+}
+
+void nd_fault_point_of(int rank, int64_t step, const char *point)
+{
+    if (fault_of(rank, step, "kill", point))
+        kill(getpid(), SIGKILL);
+    if (fault_of(rank, step, "stop", point))
+        kill(getpid(), SIGSTOP);
+    if (fault_of(rank, step, "slow", point))
+        usleep(50000);
+}
+
 void nd_fault_point(const nd_comm *comm, const char *point)
 {
-    if (nd_fault_here(comm, "kill", point))
-        raise(SIGKILL);
-    if (nd_fault_here(comm, "stop", point))
-        raise(SIGSTOP);
+    nd_fault_point_of(comm->rank, comm->step, point);
 }
 
 double nd_fault_value(const char *name, int64_t first_sample, int64_t samples, double value,

@@ -2,7 +2,8 @@
  * build, has them (ND_FAULT_POINTS); elsewhere they are nothing.
  *
  * The environment variable ND_FAULT says what happens, several separated by commas:
- *   kill@POINT:step=S:rank=R      SIGKILL when rank R passes POINT in step S; also stop@ (SIGSTOP)
+ *   kill@POINT:step=S:rank=R      SIGKILL when rank R passes POINT in step S; also stop@ (SIGSTOP),
+ *                                 and slow@ (50 ms of sleep)
  *   flip@POINT:step=S:rank=R      what POINT is about changes in one bit
  *   nan@VALUE:samples=A-B         VALUE of micro-batches that hold a sample of A..B is NaN
  *   spike@VALUE:samples=A-B       ... is larger by 100 a token */
@@ -14,6 +15,8 @@
 #if ND_FAULT_POINTS
 /* The step is the one comm->step says. */
 void nd_fault_point(const nd_comm *comm, const char *point);
+/* For points of a save, which lasts longer than the step it is of. */
+void nd_fault_point_of(int rank, int64_t step, const char *point);
 bool nd_fault_here(const nd_comm *comm, const char *kind, const char *point);
 double nd_fault_value(const char *name, int64_t first_sample, int64_t samples, double value,
                       double spike);
@@ -21,6 +24,10 @@ double nd_fault_value(const char *name, int64_t first_sample, int64_t samples, d
 static inline void nd_fault_point(const nd_comm *comm, const char *point)
 {
     (void)comm, (void)point;
+}
+static inline void nd_fault_point_of(int rank, int64_t step, const char *point)
+{
+    (void)rank, (void)step, (void)point;
 }
 static inline bool nd_fault_here(const nd_comm *comm, const char *kind, const char *point)
 {

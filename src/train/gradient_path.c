@@ -1,6 +1,7 @@
 #include "train/gradient_path.h"
 
 #include "core/sum_tree.h"
+#include "train/checkpoint_save.h"
 #include "train/fault_points.h"
 
 #include <math.h>
@@ -349,9 +350,11 @@ static nd_status update(nd_run *run, int64_t first, int64_t count, float scale)
     nd_comm_set_phase(run->comm, run->step + 1, "update");
     nd_fault_point(run->comm, "update");
     for (int64_t i = first; i < first + count; i++)
-        if (run->masters[i].data)
+        if (run->masters[i].data) {
+            nd_save_leave(run, i);
             ND_TRY(nd_optimizer_update(run->optimizer, i, run->masters[i], nd_read(run->sums[i]),
                                        scale, run->step));
+        }
     nd_fault_point(run->comm, "updated");
     for (int64_t i = first; i < first + count; i++) {
         if (!nd_projectors_due(run->projectors, i, run->step, NULL))

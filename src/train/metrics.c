@@ -44,7 +44,8 @@ static nd_status drop_later_steps(const char *path, int64_t last)
     }
     free(line);
     fclose(in);
-    if (fclose(out) != 0 || rename(temporary, path) != 0)
+    const bool failed = ferror(out) != 0;
+    if (fclose(out) != 0 || failed || rename(temporary, path) != 0)
         return ND_FAIL(ND_EIO, "cannot replace %s: %s", path, strerror(errno));
     return ND_OK;
 }
@@ -83,8 +84,11 @@ static json_t *memory_json(const nd_run *run)
                             json_integer((json_int_t)run->arenas[i].size));
     json_object_set_new(mem, "workspace", json_integer((json_int_t)workspace));
     json_object_set_new(mem, "loader", json_integer((json_int_t)loader));
-    json_object_set_new(mem, "program",
-                        json_integer((json_int_t)nd_memory_program(workspace + loader)));
+    if (run->saved_copy)
+        json_object_set_new(mem, "saved_copy", json_integer((json_int_t)run->saved_copy_bytes));
+    json_object_set_new(
+        mem, "program",
+        json_integer((json_int_t)nd_memory_program(workspace + loader + run->saved_copy_bytes)));
     json_object_set_new(mem, "rss", json_integer((json_int_t)nd_memory_resident()));
     json_object_set_new(mem, "peak", json_integer((json_int_t)nd_memory_resident_peak()));
     return mem;
@@ -128,15 +132,16 @@ nd_status nd_metrics_write(nd_metrics *metrics, const nd_run *run, const nd_step
     const double part = (1.0 + 2.0 * step->kept_fraction) / 3.0;
     const double flops = part * nd_metrics_flops_per_token(&run->model->config) * tokens_per_second;
     const double peak = run->peak_flops * run->comm->size;
-    json_t *o = json_pack(
-        "{s:I,s:I,s:o,s:o,s:f,s:o,s:f,s:f,s:f,s:f,s:f,s:I,s:f,s:f,s:o,s:I,s:I}", "step",
-        (json_int_t)run->step, "tokens", (json_int_t)run->tokens, "loss", number(step->loss),
-        "total_loss", number(step->total_loss), "lr", step->lr, "grad_norm",
-        number(step->grad_norm), "tokens_per_sec", tokens_per_second, "step_ms", step->step_ms,
-        "data_wait_ms", step->data_wait_ms, "comm_wait_ms", step->comm_wait_ms, "comm_busy_ms",
-        step->comm_busy_ms, "comm_bytes", (json_int_t)step->comm_bytes, "kept_fraction",
-        step->kept_fraction, "mfu", peak > 0.0 ? flops / peak : 0.0, "mem", memory_json(run),
-        "restarts", (json_int_t)run->restarts, "skipped", (json_int_t)run->health.skipped);
+    json_t *o =
+        json_pack("{s:I,s:I,s:o,s:o,s:f,s:o,s:f,s:f,s:f,s:f,s:f,s:f,s:I,s:f,s:f,s:o,s:I,s:I}",
+                  "step", (json_int_t)run->step, "tokens", (json_int_t)run->tokens, "loss",
+                  number(step->loss), "total_loss", number(step->total_loss), "lr", step->lr,
+                  "grad_norm", number(step->grad_norm), "tokens_per_sec", tokens_per_second,
+                  "step_ms", step->step_ms, "data_wait_ms", step->data_wait_ms, "comm_wait_ms",
+                  step->comm_wait_ms, "comm_busy_ms", step->comm_busy_ms, "save_ms", run->save_ms,
+                  "comm_bytes", (json_int_t)step->comm_bytes, "kept_fraction", step->kept_fraction,
+                  "mfu", peak > 0.0 ? flops / peak : 0.0, "mem", memory_json(run), "restarts",
+                  (json_int_t)run->restarts, "skipped", (json_int_t)run->health.skipped);
     if (!o)
         return ND_FAIL(ND_ENUMERIC, "step %lld: a metric is not finite", (long long)run->step);
     if (evaluation) {

@@ -1,5 +1,6 @@
 #include "train/plan.h"
 
+#include "train/checkpoint_save.h"
 #include "train/memory_advice.h"
 #include "train/metrics.h"
 #include "train/run_memory.h"
@@ -51,6 +52,8 @@ static nd_status plan_rank(const nd_config *config, int rank, nd_plan *plan)
         plan->bytes[rank][i] = run->arenas[i].used;
     if (nd_plan_rank_bytes(plan, rank) > nd_plan_rank_bytes(plan, plan->fullest))
         plan->fullest = rank;
+    const size_t copy = nd_save_copy_bytes(run);
+    plan->saved_copy = copy > plan->saved_copy ? copy : plan->saved_copy;
     if (rank > 0)
         goto done;
     const nd_loader_options loader = nd_run_loader_options(run);
@@ -145,8 +148,15 @@ void nd_plan_print(const nd_plan *plan, const nd_config *config, size_t device_m
                 (double)plan->workspace / mib);
     fprintf(out, "  %-12s %9.1f %9.1f\n", "sum", (double)nd_plan_rank_bytes(plan, 0) / mib,
             (double)nd_plan_rank_bytes(plan, plan->fullest) / mib);
-    fprintf(out, "  beside these: the program with its libraries%s\n\n",
+    fprintf(out, "  beside these: the program with its libraries%s\n",
             plan->workspace > 0 ? "" : ", and the backend's workspace (--workspace measures it)");
+    if (config->logging.checkpoint_async)
+        fprintf(
+            out,
+            "  on a GPU also %.1f MiB of the host's memory, a copy of masters and state while a "
+            "checkpoint is written\n",
+            (double)plan->saved_copy / mib);
+    fprintf(out, "\n");
     print_suite(plan, config, out);
     fprintf(out,
             "wire a step      %.1f MiB of gradients to owners, %.1f MiB of codes from them: "

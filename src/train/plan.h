@@ -11,6 +11,7 @@ typedef struct nd_plan {
     int fullest;                      /* rank with the largest sum */
     size_t loader;                    /* prefetched batches of a rank */
     size_t workspace;                 /* of the backend; 0 until measured */
+    size_t saved_copy; /* of the rank that owns most: host memory of a save beside GPU memory */
     int64_t parameters, parameters_ternary;
     int64_t tokens_per_step;
     double flops_per_step;

@@ -1,6 +1,8 @@
 #include "train/run.h"
 
+#include "core/durable_file.h"
 #include "core/sum_tree.h"
+#include "train/checkpoint_save.h"
 #include "train/gradient_path.h"
 #include "train/run_memory.h"
 
@@ -19,6 +21,8 @@
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
+
+enum { TOKENIZER_BYTES_MAX = 1 << 28 };
 
 nd_status nd_run_agree(nd_comm *comm, nd_status mine)
 {
@@ -125,6 +129,27 @@ static nd_status open_data(nd_run *run)
         return ND_OK;
     return open_split(run, "val", synthetic ? NULL : nd_dataset_tokenizer_sha256(run->train),
                       &run->val);
+}
+
+/* What checkpoints carry. Read once, so that a file that is damaged or replaced later is in none. */
+static nd_status read_tokenizer(nd_run *run)
+{
+    char path[ND_CONFIG_TEXT_MAX + 32], hex[ND_SHA256_HEX_SIZE];
+    const char *expected = nd_dataset_tokenizer_sha256(run->train);
+    if (run->comm->rank != 0 || run->config.data.dataset == ND_DATASET_SYNTHETIC)
+        return ND_OK;
+    snprintf(path, sizeof path, "%s/tokenizer.model", run->config.data.data_path);
+    if (access(path, F_OK) != 0)
+        return ND_OK;
+    ND_TRY(nd_read_whole_file(path, TOKENIZER_BYTES_MAX, ND_EDATA, &run->tokenizer,
+                              &run->tokenizer_bytes));
+    ND_TRY(nd_sha256_hex(run->tokenizer, run->tokenizer_bytes, hex));
+    if (strcmp(hex, expected) != 0)
+        return ND_FAIL(ND_EDATA,
+                       "%s: damaged, or of other data: its SHA-256 is %.12s..., that of the "
+                       "shards' tokenizer is %.12s...",
+                       path, hex, expected);
+    return ND_OK;
 }
 
 /* Splits the step's micro-batches among the ranks. */
@@ -278,6 +303,7 @@ static nd_status attach_device(nd_run *run)
 static nd_status create(nd_run *run)
 {
     ND_TRY(open_data(run));
+    ND_TRY(read_tokenizer(run));
     ND_TRY(nd_run_memory_take(run));
     for (int64_t i = 0; i < run->model->params.count; i++)
         if (run->own.owner[i] == run->comm->rank && nd_projectors_shape(run->projectors, i))
@@ -323,6 +349,9 @@ nd_status nd_run_start_loader(nd_run *run)
 
 void nd_run_destroy(nd_run *run)
 {
+    nd_save_abandon(run);
+    free(run->saved_copy);
+    free(run->tokenizer);
     nd_loader_close(run->loader);
     nd_dataset_close(run->train);
     nd_dataset_close(run->val);

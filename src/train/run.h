@@ -51,6 +51,8 @@ typedef struct nd_run {
     nd_view scalar;       /* f64 [1, 1] in backend memory */
 
     nd_dataset *train, *val; /* val NULL when there is no held-out split */
+    void *tokenizer;         /* of the data, for checkpoints; rank 0; NULL when it has none */
+    size_t tokenizer_bytes;
     nd_loader *loader;
     int64_t micro_batches;       /* of a step, over all ranks */
     int64_t local_micro_batches; /* of this rank: a contiguous part */
@@ -61,7 +63,11 @@ typedef struct nd_run {
     int64_t restarts;
     nd_health health;
     char state_sha256[65]; /* of the checkpoint written last; rank 0 */
-    double peak_flops;     /* of one rank's dense products, measured at start; 0 unknown */
+    struct nd_save *save;  /* the one under way, or NULL (train/checkpoint_save.h) */
+    double save_ms;        /* spent on saving since the last line of the metrics */
+    void *saved_copy;      /* host memory that background saves read, where they need a copy */
+    size_t saved_copy_bytes;
+    double peak_flops; /* of one rank's dense products, measured at start; 0 unknown */
 } nd_run;
 
 /* Builds everything but the loader, from a checked configuration: opens the data, takes all memory,

@@ -1,6 +1,7 @@
 #include "train/step.h"
 
 #include "optim/mtp_schedule.h"
+#include "train/checkpoint_save.h"
 #include "train/fault_points.h"
 #include "train/gradient_path.h"
 
@@ -25,7 +26,7 @@ typedef struct leaf_loss {
 typedef struct step_report {
     uint64_t bytes_sent;
     double data_wait_ms, comm_wait_ms, comm_busy_ms;
-    int stop_requested;
+    int stop_requested, save_ready;
 } step_report;
 
 /* What the judgement of a step's losses needs. */
@@ -116,10 +117,12 @@ static nd_status share_report(nd_run *run, const step_report *mine, nd_step_resu
     ND_TRY(run->comm->ops.allgather(run->comm, all, mine, sizeof *mine));
     result->comm_bytes = 0;
     result->stop_requested = false;
+    result->save_ready = true;
     result->data_wait_ms = result->comm_wait_ms = result->comm_busy_ms = 0.0;
     for (int r = 0; r < run->comm->size; r++) {
         result->comm_bytes += all[r].bytes_sent;
         result->stop_requested |= all[r].stop_requested != 0;
+        result->save_ready &= all[r].save_ready != 0;
         result->data_wait_ms = fmax(result->data_wait_ms, all[r].data_wait_ms);
         result->comm_wait_ms = fmax(result->comm_wait_ms, all[r].comm_wait_ms);
         result->comm_busy_ms = fmax(result->comm_busy_ms, all[r].comm_busy_ms);
@@ -170,6 +173,7 @@ nd_status nd_step_run(nd_run *run, bool stop_requested, nd_step_result *result)
     report.bytes_sent = run->comm->bytes_sent - bytes_before;
     report.comm_wait_ms = (run->comm->wait_seconds - wait_before) * 1e3;
     report.comm_busy_ms = (run->comm->busy_seconds - busy_before) * 1e3;
+    report.save_ready = nd_save_ready(run);
     nd_comm_set_phase(run->comm, run->step, "report");
     nd_fault_point(run->comm, "report");
     ND_TRY(share_report(run, &report, result));

@@ -14,6 +14,7 @@ typedef struct nd_step_result {
     double data_wait_ms, comm_wait_ms, comm_busy_ms, step_ms;
     uint64_t comm_bytes; /* sent by all ranks */
     bool stop_requested; /* by a signal, on any rank */
+    bool save_ready;     /* a save is under way, and every rank has done its part of its stage */
     bool skipped;        /* nothing was updated: run->health says why, skipped_because in words */
     char skipped_because[320];
 } nd_step_result;

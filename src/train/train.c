@@ -1,6 +1,7 @@
 #include "train/train.h"
 
 #include "train/checkpoint.h"
+#include "train/checkpoint_save.h"
 #include "train/evaluate.h"
 #include "train/fault_points.h"
 #include "train/metrics.h"
@@ -176,15 +177,6 @@ static bool due(int64_t step, int64_t interval, int64_t last)
     return step == last || (interval > 0 && step % interval == 0);
 }
 
-static nd_status save(nd_run *run)
-{
-    char path[ND_CHECKPOINT_PATH_MAX];
-    nd_comm_set_phase(run->comm, run->step, "save");
-    ND_TRY(nd_checkpoint_write(run, path));
-    nd_log_line(&run->log, "saved   %s, state %s", path, run->state_sha256);
-    return ND_OK;
-}
-
 /* Every rank raises this same error. */
 static nd_status give_up(const nd_run *run, const nd_step_result *step, const char *why)
 {
@@ -206,6 +198,7 @@ static nd_status roll_back(nd_run *run, const nd_step_result *step, nd_metrics *
     char path[ND_CHECKPOINT_PATH_MAX];
     const int64_t next = run->next_sample, restarts = run->restarts;
     const nd_health before = run->health;
+    ND_TRY(nd_save_finish(run));
     if (before.rollbacks >= run->config.training.max_rollbacks)
         return give_up(run, step, "no more are allowed");
     nd_comm_set_phase(run->comm, run->step, "roll back");
@@ -257,6 +250,8 @@ static nd_status step_loop(nd_run *run, nd_metrics *metrics)
         nd_evaluation evaluation, *evaluated = NULL;
         ND_TRY(nd_step_run(run, nd_signals_stop_requested(), &step));
         nd_progress_advance(&progress, run, &step);
+        if (step.save_ready)
+            ND_TRY(nd_save_advance(run));
         if (step.skipped)
             nd_log_line(&run->log, "skipped %s; %lld in a row, %lld in all", step.skipped_because,
                         (long long)run->health.in_row, (long long)run->health.skipped);
@@ -285,8 +280,9 @@ static nd_status step_loop(nd_run *run, nd_metrics *metrics)
             else
                 nd_log_redraw(&run->log, line);
         }
+        run->save_ms = 0.0;
         if (step.stop_requested && run->step < last) {
-            ND_TRY(save(run));
+            ND_TRY(nd_save_begin(run, false));
             nd_log_line(&run->log,
                         "stopped on a signal after step %lld; start again with --resume "
                         "auto",
@@ -295,8 +291,9 @@ static nd_status step_loop(nd_run *run, nd_metrics *metrics)
         }
         const int64_t end = c->logging.checkpoint_at_end ? last : -1;
         if (due(run->step, c->logging.checkpoint_interval, end))
-            ND_TRY(save(run));
+            ND_TRY(nd_save_begin(run, c->logging.checkpoint_async && run->step < last));
     }
+    ND_TRY(nd_save_finish(run));
     nd_log_line(&run->log, "done    %lld steps, %.2fM tokens", (long long)run->step,
                 (double)run->tokens * 1e-6);
     return ND_OK;

@@ -6,6 +6,7 @@
 #include "support/wrapped_backend.h"
 
 #include "train/checkpoint.h"
+#include "train/checkpoint_save.h"
 #include "train/evaluate.h"
 #include "train/step.h"
 
@@ -53,6 +54,7 @@ static void train(const nd_config *config, nd_comm *comm, bool remote, const cha
 {
     char path[ND_CHECKPOINT_PATH_MAX];
     nd_config c = *config;
+    nd_step_result ahead;
     memset(out, 0, sizeof *out);
     snprintf(c.logging.run_dir, sizeof c.logging.run_dir, "%s/%s", directory,
              remote ? "remote" : "cpu");
@@ -61,12 +63,20 @@ static void train(const nd_config *config, nd_comm *comm, bool remote, const cha
     for (int i = 0; i < SAVED_AT; i++)
         DO(nd_step_run(run, false, &out->steps[i]));
     DO(nd_checkpoint_write(run, path));
+    DO(nd_save_begin(run, true)); /* the same step again, from a copy where memory is remote */
+    DO(nd_step_run(run, false, &ahead));
+    DO(nd_save_finish(run));
     end(run);
     run = start(&c, comm, remote);
     DO(nd_checkpoint_restore(run, path));
     DO(nd_run_start_loader(run));
     for (int i = SAVED_AT; i < STEPS; i++)
         DO(nd_step_run(run, false, &out->steps[i]));
+    if (out->steps[SAVED_AT].loss != ahead.loss) {
+        fprintf(stderr, "resumed: loss %.17g, before %.17g\n", out->steps[SAVED_AT].loss,
+                ahead.loss);
+        exit(1);
+    }
     DO(nd_evaluate(run->model, run->val, comm, 0, &out->evaluation));
     end(run);
 }

@@ -1,5 +1,6 @@
 /* A run killed at every point of a step and of a save, and resumed on another number of ranks, ends as
- * the one that was not. Checkpoints are written after steps 4, 8 and 12. */
+ * the one that was not. Checkpoints are written after steps 4, 8 and 12, beside the steps that follow, and
+ * in the last test by saves that are waited for. */
 #include "support/run_files.h"
 #include "support/support.h"
 
@@ -43,19 +44,27 @@ static void teardown(void)
 
 TestSuite(kill_points, .init = setup, .fini = teardown);
 
-/* Kills rank `rank` of 2 at the point in `step`; the run must go on from checkpoint `from`. */
-static void kill_and_resume(const char *point, int step, int rank, int from)
+static bool resumed_from(int step)
 {
-    char run[128], fault[128], resumed[64];
+    char resumed[64];
+    snprintf(resumed, sizeof resumed, "step_%08d at step %d\n", step, step);
+    return step == 0 ? strstr(output, "resumed ") == NULL : strstr(output, resumed) != NULL;
+}
+
+/* Two ranks, of which the fault kills one; the run must go on from checkpoint `from`, or from `before` where
+ * that may not have been finished (0: from the start). */
+static void fail_and_resume(const char *name, const char *fault, int from, int before,
+                            const char *extra)
+{
+    char run[128];
     double losses[ND_TEST_STEPS_MAX];
-    snprintf(run, sizeof run, "%s/%s", directory, point);
-    snprintf(fault, sizeof fault, "kill@%s:step=%d:rank=%d", point, step, rank);
-    const int killed = start(2, fault, run, "");
+    snprintf(run, sizeof run, "%s/%s", directory, name);
+    const int killed = start(2, fault, run, extra);
     cr_assert_eq(killed, 137, "%s: exit %d: %s", fault, killed, output);
     const int code = start(0, "", run, "--resume auto");
     cr_assert_eq(code, 0, "%s: the resumed run: exit %d: %s", fault, code, output);
-    snprintf(resumed, sizeof resumed, "step_%08d at step %d\n", from, from);
-    cr_assert(strstr(output, resumed) != NULL, "%s: not from step %d: %s", fault, from, output);
+    cr_assert(resumed_from(from) || resumed_from(before), "%s: not from step %d: %s", fault, from,
+              output);
     cr_assert_eq(nd_test_metric(run, "loss", losses), 12);
     for (int i = 0; i < 12; i++)
         cr_assert(losses[i] == whole[i], "%s: step %d: %.17g, uninterrupted %.17g", fault, i + 1,
@@ -63,27 +72,57 @@ static void kill_and_resume(const char *point, int step, int rank, int from)
     cr_assert_str_eq(nd_test_state(run), whole_state, "%s: another state", fault);
 }
 
+/* Kills rank `rank` at the point in `step`. */
+static void kill_and_resume(const char *point, int step, int rank, int from, int before,
+                            const char *extra)
+{
+    char fault[128];
+    snprintf(fault, sizeof fault, "kill@%s:step=%d:rank=%d", point, step, rank);
+    fail_and_resume(point, fault, from, before, extra);
+}
+
 Test(kill_points, of_a_step_all_lead_to_the_same_end)
 {
     static const char *const points[] = {"backward", "sent_off", "losses",  "reduce",
                                          "norms",    "update",   "updated", "weights"};
     for (int i = 0; i < (int)(sizeof points / sizeof *points); i++)
-        kill_and_resume(points[i], 7, i % 2, 4);
+        kill_and_resume(points[i], 7, i % 2, 4, 0, "");
 }
 
 Test(kill_points, between_steps_they_do_too)
 {
-    kill_and_resume("report", 7, 1, 4);
-    kill_and_resume("evaluate", 6, 0, 4);
+    kill_and_resume("report", 7, 1, 4, 0, "");
+    kill_and_resume("evaluate", 6, 0, 4, 0, "");
 }
 
 Test(kill_points, of_a_save_leave_the_old_or_the_new_checkpoint_and_the_same_end)
 {
-    kill_and_resume("save_files", 8, 0, 4);
-    kill_and_resume("save_close", 8, 1, 4);
-    kill_and_resume("save_gather", 8, 0, 4);
-    kill_and_resume("save_config", 8, 0, 4);
-    kill_and_resume("save_rename", 8, 0, 4);
-    kill_and_resume("save_link", 8, 0, 8);
-    kill_and_resume("save_remove", 8, 0, 8);
+    kill_and_resume("save_start", 8, 1, 4, 4, "");
+    kill_and_resume("save_files", 8, 0, 4, 4, "");
+    kill_and_resume("save_tensor", 8, 1, 4, 4, "");
+    kill_and_resume("save_close", 8, 1, 4, 4, "");
+    kill_and_resume("save_sync", 8, 0, 4, 4, "");
+    kill_and_resume("save_digest", 8, 1, 4, 4, "");
+    kill_and_resume("save_gather", 8, 0, 4, 4, "");
+    kill_and_resume("save_config", 8, 0, 4, 4, "");
+    kill_and_resume("save_rename", 8, 0, 4, 4, "");
+    kill_and_resume("save_link", 8, 0, 8, 8, "");
+    kill_and_resume("save_remove", 8, 0, 8, 8, "");
+}
+
+/* One rank writes for a second or so while the other goes on into the next step. */
+Test(kill_points, of_a_step_beside_a_save_do_too)
+{
+    fail_and_resume("update", "slow@save_tensor:step=8:rank=1,kill@update:step=9:rank=0", 4, 4, "");
+    fail_and_resume("reduce", "slow@save_tensor:step=8:rank=0,kill@reduce:step=9:rank=1", 4, 4, "");
+    fail_and_resume("weights", "slow@save_sync:step=8:rank=0,kill@weights:step=9:rank=0", 4, 8, "");
+}
+
+Test(kill_points, of_a_save_that_is_waited_for_do_so_too)
+{
+    static const char waiting[] = "--set logging.checkpoint_async=false";
+    kill_and_resume("save_close", 8, 1, 4, 4, waiting);
+    kill_and_resume("save_gather", 8, 0, 4, 4, waiting);
+    kill_and_resume("save_rename", 8, 0, 4, 4, waiting);
+    kill_and_resume("save_link", 8, 0, 8, 8, waiting);
 }

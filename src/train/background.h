@@ -1,0 +1,33 @@
+/* A piece of work on a thread of its own: at most one at a time for each nd_background, with its
+ * status and error kept for whoever waits for it. It must not call MPI. */
+#ifndef ND_TRAIN_BACKGROUND_H
+#define ND_TRAIN_BACKGROUND_H
+
+#include "core/error.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+
+/* Zeroed memory is one that has nothing to do. */
+typedef struct nd_background {
+    nd_status (*work)(void *context);
+    void *context;
+    bool threaded; /* there is a thread to join */
+    pthread_t thread;
+    atomic_bool done;
+    nd_error error; /* of the work; status ND_OK when it succeeded */
+} nd_background;
+
+/* Starts the work; or does it here and now when `threaded` is false or no thread can be had. */
+void nd_background_start(nd_background *b, nd_status (*work)(void *context), void *context,
+                         bool threaded);
+
+/* Whether there is nothing left to wait for. */
+bool nd_background_done(nd_background *b);
+
+/* Waits for the end of the work and returns its status, with its error as the calling thread's. ND_OK
+ * when there was none. */
+nd_status nd_background_wait(nd_background *b);
+
+#endif
