@@ -30,7 +30,8 @@ static nd_status parse_bytes(const char *text, size_t *bytes)
 /* What describes the machine of a prediction, as it is typed; 0: not given. */
 typedef struct machine_arguments {
     int64_t hosts;
-    double bandwidth, latency, local_bandwidth, local_latency, add_rate; /* Gbit/s, us, GB/s */
+    double bandwidth, latency, local_bandwidth, local_latency; /* Gbit/s, us */
+    double add_rate, core_cost;                                /* GB/s, ns a byte */
     const char *flops;
     double step_ms, optimizer_ms;
 } machine_arguments;
@@ -52,9 +53,11 @@ static nd_status check_machine(const machine_arguments *a, int64_t ranks)
         if (!(positive[i].value > 0.0 && positive[i].value <= 1e6))
             return ND_FAIL(ND_ECONFIG, "%s: %g is not above 0 and at most 1e6", positive[i].flag,
                            positive[i].value);
-    if (!(a->latency >= 0.0 && a->local_latency >= 0.0))
-        return ND_FAIL(ND_ECONFIG, "--latency and --local-latency: %g and %g are not 0 or more",
-                       a->latency, a->local_latency);
+    if (!(a->latency >= 0.0 && a->local_latency >= 0.0 && a->core_cost >= 0.0))
+        return ND_FAIL(
+            ND_ECONFIG,
+            "--latency, --local-latency and --core-cost: %g, %g and %g are not 0 or more",
+            a->latency, a->local_latency, a->core_cost);
     if (a->hosts < 1 || a->hosts > ranks)
         return ND_FAIL(ND_ECONFIG, "--hosts: %lld is not from 1 to the number of ranks, %lld",
                        (long long)a->hosts, (long long)ranks);
@@ -90,6 +93,7 @@ static nd_status predict_time(const nd_config *config, const machine_arguments *
     nd_plan_machine machine = {.between = {a->latency * 1e-6, 8e-9 / a->bandwidth},
                                .within = {a->local_latency * 1e-6, 8e-9 / a->local_bandwidth},
                                .add_per_byte = 1e-9 / a->add_rate,
+                               .core_per_byte = 1e-9 * a->core_cost,
                                .hosts = (int)a->hosts,
                                .step = a->step_ms * 1e-3,
                                .optimizer = a->optimizer_ms * 1e-3};
@@ -129,6 +133,8 @@ nd_status nd_cli_plan(int argc, char **argv)
          "of a message between them, microseconds (2)"},
         {"--add-rate", ND_ARG_DOUBLE, &machine.add_rate, "GBYTE",
          "gradients that a rank adds a second, GB (5)"},
+        {"--core-cost", ND_ARG_DOUBLE, &machine.core_cost, "NS",
+         "that a byte on its way beside the backward pass takes from it, nanoseconds (0)"},
         {"--flops", ND_ARG_TEXT, &machine.flops, "F",
          "operations a second of a rank in training, e.g. 2e14, or `measured` here"},
         {"--step-ms", ND_ARG_DOUBLE, &machine.step_ms, "MS",

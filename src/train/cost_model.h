@@ -2,19 +2,23 @@
  * which ranks exchange them, on one clock a rank and two a host (what its link sends and receives).
  *
  * The links are those of Hockney's model (Parallel Computing 20, 1994): a message of n bytes between two
- * ranks takes alpha + n beta seconds once both are ready for it and the links between are free. With f the
- * time of the forward and backward passes of a rank's micro-batches and N ranks:
+ * ranks takes alpha + n beta seconds once both are ready for it and the links between are free. Messages
+ * move in parts of p bytes. With f the time of the forward and backward passes of a rank's micro-batches
+ * and N ranks:
  *
  *   reduction of a tensor     along the tree of core/sum_tree.h, ceil(log2 N) hops from the farthest rank
- *                             to its owner, each alpha + n (beta + gamma); gamma: adding a byte
- *   allgather of n bytes      Bruck's: sum over k < ceil(log2 N) of alpha + min(2^k, N - 2^k) n beta
+ *                             to its owner; what arrives is added (gamma seconds a byte) while the next
+ *                             part is on its way: alpha + n max(beta, gamma) + min(n, p) min(beta, gamma)
+ *   allgather of n bytes      short: Bruck's, sum over k < ceil(log2 N) of
+ *                             alpha + min(2^k, N - 2^k) n beta; long: a ring, (N - 1) (alpha + n beta)
  *   update                    each owner, what its parameters take: a matrix is not shared
- *   codes of an owner         a binomial tree in parts: ceil(log2 N) hops for the last rank, and the next
- *                             owner's follow on its heels
+ *   codes of an owner         down a binomial tree, each part handed on as it comes: a rank with c
+ *                             children sends c n bytes, the last of ceil(log2 N) hops is a part behind
  *
  * A reduction may begin when the gradient it sums is ready: at f, or within the backward pass where the
- * exchange overlaps it. Where layers are updated during the backward pass, the step is a sequence of such
- * parts. Nothing here is collective or touches a device. */
+ * exchange overlaps it; then each byte takes delta seconds of the computing core. Where layers are updated
+ * during the backward pass, the step is a sequence of such parts. Nothing here is collective or touches a
+ * device. */
 #ifndef ND_TRAIN_COST_MODEL_H
 #define ND_TRAIN_COST_MODEL_H
 
@@ -34,7 +38,10 @@ typedef struct nd_cost_machine {
     nd_cost_link between; /* of a host to all others, each way; its ranks share it */
     nd_cost_link within;  /* of a rank to another of its host */
     double add_per_byte;  /* gamma: seconds to add a byte that arrived */
-    double part_bytes;    /* broadcasts and reductions move in parts of this size */
+    double
+        core_per_byte; /* delta: seconds that a byte, sent or received, takes from computing beside */
+    double part_bytes; /* p */
+    double ring_bytes; /* allgathers of so many bytes a rank are long */
 } nd_cost_machine;
 
 /* One tensor on its way to its owner. */

@@ -2,11 +2,12 @@
 
 #include "train/metrics.h"
 #include "train/run_memory.h"
+#include "train/step.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-enum { PART_BYTES = 1 << 20 }; /* of dist/mpi_wire.h */
+enum { PART_BYTES = 1 << 18, RING_BYTES = 1 << 15 }; /* of dist/mpi_wire.h and dist/comm_mpi.c */
 
 /* Parameters whose gradients become ready together, in the order of the backward pass, and how much of a
  * micro-batch's passes is done by then. */
@@ -146,9 +147,17 @@ static void list_pieces(table *t, const group *g, double ready, double seconds_p
                 .bytes = sketch_bytes(run, i), .ready = ready, .owner = run->own.owner[i]};
 }
 
-static nd_status list_parts(table *t, nd_cost_work *work, bool overlap)
+/* As nd_run_create decides for ranks that compute on CPUs (dist/comm.h). */
+static bool overlaps(const nd_run *run)
+{
+    return run->config.dist.overlap && run->comm->size > 1 && !run->immediate &&
+           run->config.hardware.target != ND_TARGET_CUDA;
+}
+
+static nd_status list_parts(table *t, nd_cost_work *work)
 {
     const nd_run *run = t->run;
+    const bool overlap = overlaps(run);
     const nd_params *params = &run->model->params;
     const double local = (double)run->local_micro_batches;
     const double seconds_per_flop = t->optimizer / update_flops(run);
@@ -180,7 +189,7 @@ static nd_status list_parts(table *t, nd_cost_work *work, bool overlap)
                            .count = run->immediate ? t->groups_count : 1,
                            .codes = t->codes,
                            .losses = 24.0 * local, /* three doubles a micro-batch */
-                           .report = 32.0};
+                           .report = ND_STEP_REPORT_BYTES};
     return ND_OK;
 }
 
@@ -195,11 +204,13 @@ static nd_status predict(table *t, nd_plan_cost *plan)
                                      .between = m->between,
                                      .within = m->within,
                                      .add_per_byte = m->add_per_byte,
-                                     .part_bytes = PART_BYTES};
+                                     .core_per_byte = m->core_per_byte,
+                                     .part_bytes = PART_BYTES,
+                                     .ring_bytes = RING_BYTES};
     nd_cost_work work;
     share_time(t);
     ND_TRY(list_groups(t));
-    ND_TRY(list_parts(t, &work, plan->passes_overlap));
+    ND_TRY(list_parts(t, &work));
     ND_TRY(nd_cost_predict(&machine, &work, &plan->cost));
     plan->ranks = machine.ranks;
     plan->hosts = machine.hosts;

@@ -10,8 +10,8 @@
 #include <stdio.h>
 
 typedef struct nd_plan_machine {
-    nd_cost_link between, within; /* of hosts; of ranks of a host */
-    double add_per_byte;          /* seconds */
+    nd_cost_link between, within;       /* of hosts; of ranks of a host */
+    double add_per_byte, core_per_byte; /* seconds */
     int hosts;
     /* One of these is 0. Of one rank: operations a second in whole steps, or the seconds it needs for a
      * step of the configured batch. */
@@ -22,12 +22,11 @@ typedef struct nd_plan_machine {
 typedef struct nd_plan_cost {
     nd_cost cost;
     int ranks, hosts;
-    double tokens;       /* of a step */
-    double alone;        /* seconds of the same step on one rank */
-    double alone_share;  /* and of a step of a rank's share of the batch, updating everything */
-    double update_even;  /* seconds of an update that is shared evenly */
-    int idle;            /* ranks that own no parameter */
-    bool passes_overlap; /* reductions begin within the backward pass */
+    double tokens;      /* of a step */
+    double alone;       /* seconds of the same step on one rank */
+    double alone_share; /* and of a step of a rank's share of the batch, updating everything */
+    double update_even; /* seconds of an update that is shared evenly */
+    int idle;           /* ranks that own no parameter */
 } nd_plan_cost;
 
 /* From a checked configuration. Errors: those of nd_plan_create. */
