@@ -2,6 +2,7 @@
 #include "cli/cli.h"
 #include "cli/config_arguments.h"
 #include "train/plan.h"
+#include "train/plan_cost.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -26,12 +27,93 @@ static nd_status parse_bytes(const char *text, size_t *bytes)
     return ND_FAIL(ND_ECONFIG, "--device-memory: '%.40s' is not a size such as 24GiB", text);
 }
 
+/* What describes the machine of a prediction, as it is typed; 0: not given. */
+typedef struct machine_arguments {
+    int64_t hosts;
+    double bandwidth, latency, local_bandwidth, local_latency; /* Gbit/s, us */
+    double add_rate, core_cost;                                /* GB/s, ns a byte */
+    const char *flops;
+    double step_ms, optimizer_ms;
+} machine_arguments;
+
+static bool wants_time(const machine_arguments *a)
+{
+    return a->bandwidth != 0.0 || a->step_ms != 0.0 || a->flops;
+}
+
+static nd_status check_machine(const machine_arguments *a, int64_t ranks)
+{
+    const struct {
+        const char *flag;
+        double value;
+    } positive[] = {{"--bandwidth", a->bandwidth},
+                    {"--local-bandwidth", a->local_bandwidth},
+                    {"--add-rate", a->add_rate}};
+    for (size_t i = 0; i < sizeof positive / sizeof positive[0]; i++)
+        if (!(positive[i].value > 0.0 && positive[i].value <= 1e6))
+            return ND_FAIL(ND_ECONFIG, "%s: %g is not above 0 and at most 1e6", positive[i].flag,
+                           positive[i].value);
+    if (!(a->latency >= 0.0 && a->local_latency >= 0.0 && a->core_cost >= 0.0))
+        return ND_FAIL(
+            ND_ECONFIG,
+            "--latency, --local-latency and --core-cost: %g, %g and %g are not 0 or more",
+            a->latency, a->local_latency, a->core_cost);
+    if (a->hosts < 1 || a->hosts > ranks)
+        return ND_FAIL(ND_ECONFIG, "--hosts: %lld is not from 1 to the number of ranks, %lld",
+                       (long long)a->hosts, (long long)ranks);
+    if ((a->flops != NULL) == (a->step_ms > 0.0))
+        return ND_FAIL(ND_ECONFIG, "the time of a step needs --bandwidth and what a rank computes: "
+                                   "either --flops or --step-ms");
+    if (a->step_ms < 0.0 || a->optimizer_ms < 0.0 ||
+        (a->optimizer_ms > 0.0 && a->optimizer_ms >= a->step_ms))
+        return ND_FAIL(ND_ECONFIG, "--optimizer-ms: %g is not a part of --step-ms, %g",
+                       a->optimizer_ms, a->step_ms);
+    return ND_OK;
+}
+
+static nd_status parse_flops(const nd_config *config, const machine_arguments *a, int ranks,
+                             double *flops)
+{
+    char *end;
+    if (!a->flops)
+        return ND_OK;
+    if (strcmp(a->flops, "measured") == 0)
+        return nd_plan_measure_flops(config, (ranks + (int)a->hosts - 1) / (int)a->hosts, flops);
+    *flops = strtod(a->flops, &end);
+    if (end == a->flops || *end != '\0' || !(*flops >= 1e6 && *flops <= 1e18))
+        return ND_FAIL(ND_ECONFIG,
+                       "--flops: '%.40s' is neither `measured` nor operations a second such as "
+                       "2e14",
+                       a->flops);
+    return ND_OK;
+}
+
+static nd_status predict_time(const nd_config *config, const machine_arguments *a, int ranks)
+{
+    nd_plan_machine machine = {.between = {a->latency * 1e-6, 8e-9 / a->bandwidth},
+                               .within = {a->local_latency * 1e-6, 8e-9 / a->local_bandwidth},
+                               .add_per_byte = 1e-9 / a->add_rate,
+                               .core_per_byte = 1e-9 * a->core_cost,
+                               .hosts = (int)a->hosts,
+                               .step = a->step_ms * 1e-3,
+                               .optimizer = a->optimizer_ms * 1e-3};
+    nd_plan_cost cost;
+    ND_TRY(parse_flops(config, a, ranks, &machine.flops));
+    ND_TRY(nd_plan_cost_predict(config, ranks, &machine, &cost));
+    if (machine.flops > 0.0)
+        printf("rate a rank      %.3g FLOP/s\n", machine.flops);
+    nd_plan_cost_print(&cost, stdout);
+    return ND_OK;
+}
+
 nd_status nd_cli_plan(int argc, char **argv)
 {
     nd_config_arguments source = {0};
     const char *memory = NULL;
     bool workspace = false;
     int64_t ranks = 1;
+    machine_arguments machine = {
+        .latency = 50.0, .local_bandwidth = 64.0, .local_latency = 2.0, .add_rate = 5.0};
     const nd_arg args[] = {
         {"--config", ND_ARG_TEXT, &source.config, "FILE",
          "a path, or the name of an installed config"},
@@ -40,10 +122,29 @@ nd_status nd_cli_plan(int argc, char **argv)
         {"--workspace", ND_ARG_FLAG, &workspace, NULL,
          "also measure the backend's workspace, by a step of one layer on this machine"},
         {"--device-memory", ND_ARG_TEXT, &memory, "SIZE", "say whether it fits, e.g. 24GiB"},
+        {"--bandwidth", ND_ARG_DOUBLE, &machine.bandwidth, "GBIT",
+         "predict the time of a step; what a host's link carries each way, Gbit/s"},
+        {"--latency", ND_ARG_DOUBLE, &machine.latency, "US",
+         "of a message between hosts, microseconds (50)"},
+        {"--hosts", ND_ARG_INT, &machine.hosts, "H", "the ranks are spread over (one each)"},
+        {"--local-bandwidth", ND_ARG_DOUBLE, &machine.local_bandwidth, "GBIT",
+         "between two ranks of a host, Gbit/s (64)"},
+        {"--local-latency", ND_ARG_DOUBLE, &machine.local_latency, "US",
+         "of a message between them, microseconds (2)"},
+        {"--add-rate", ND_ARG_DOUBLE, &machine.add_rate, "GBYTE",
+         "gradients that a rank adds a second, GB (5)"},
+        {"--core-cost", ND_ARG_DOUBLE, &machine.core_cost, "NS",
+         "that a byte on its way beside the backward pass takes from it, nanoseconds (0)"},
+        {"--flops", ND_ARG_TEXT, &machine.flops, "F",
+         "operations a second of a rank in training, e.g. 2e14, or `measured` here"},
+        {"--step-ms", ND_ARG_DOUBLE, &machine.step_ms, "MS",
+         "instead: a step of this batch on one rank, measured"},
+        {"--optimizer-ms", ND_ARG_DOUBLE, &machine.optimizer_ms, "MS",
+         "the part of --step-ms that does not grow with the batch (by operations)"},
     };
     const nd_command command = {"nanochat_dist plan --config FILE --ranks N [options]",
-                                "Memory by category, wire bytes and FLOPs of a run, before it "
-                                "starts.",
+                                "Memory by category, wire bytes, FLOPs and the time of a step, "
+                                "before a run starts.",
                                 args, sizeof args / sizeof args[0]};
     bool helped;
     size_t bytes = 0;
@@ -54,6 +155,10 @@ nd_status nd_cli_plan(int argc, char **argv)
         return ND_FAIL(ND_ECONFIG, "--ranks: %lld is not from 1 to 1000000", (long long)ranks);
     if (memory)
         ND_TRY(parse_bytes(memory, &bytes));
+    if (machine.hosts == 0)
+        machine.hosts = ranks;
+    if (wants_time(&machine))
+        ND_TRY(check_machine(&machine, ranks));
     nd_config *config = calloc(1, sizeof *config);
     nd_plan plan = {0};
     nd_status status = config ? ND_OK : ND_FAIL(ND_ENOMEM, "no memory for the configuration");
@@ -64,6 +169,8 @@ nd_status nd_cli_plan(int argc, char **argv)
     if (workspace)
         ND_TRY_GOTO(nd_plan_measure_workspace(config, &plan), done);
     nd_plan_print(&plan, config, bytes, stdout);
+    if (wants_time(&machine))
+        ND_TRY_GOTO(predict_time(config, &machine, (int)ranks), done);
 done:
     nd_plan_destroy(&plan);
     free(config);

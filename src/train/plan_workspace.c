@@ -1,4 +1,5 @@
 #include "train/plan.h"
+#include "train/plan_cost.h"
 #include "train/step.h"
 
 #include <stdlib.h>
@@ -14,7 +15,10 @@ static void narrow(nd_config *config)
     config->data.n_samples = config->training.batch_size;
 }
 
-nd_status nd_plan_measure_workspace(const nd_config *config, nd_plan *plan)
+/* Trains `steps` steps of a narrowed model with a rank's share of this machine; the last one's time and
+ * the workspace at the end. */
+static nd_status train_narrowed(const nd_config *config, int ranks, int steps, double *seconds,
+                                double *operations, size_t *workspace)
 {
     nd_config *narrowed = malloc(sizeof *narrowed);
     nd_run *run = calloc(1, sizeof *run);
@@ -22,17 +26,20 @@ nd_status nd_plan_measure_workspace(const nd_config *config, nd_plan *plan)
     nd_step_result result;
     nd_status status = ND_OK;
     if (!narrowed || !run) {
-        status = ND_FAIL(ND_ENOMEM, "no memory to measure the workspace");
+        status = ND_FAIL(ND_ENOMEM, "no memory to measure a step");
         goto done;
     }
     *narrowed = *config;
     narrow(narrowed);
     ND_TRY_GOTO(nd_comm_create_solo(&comm), done);
-    comm->local_size = plan->ranks; /* which share the cores of this machine */
+    comm->local_size = ranks; /* which share the cores of this machine */
     ND_TRY_GOTO(nd_run_create(narrowed, comm, run), done);
     ND_TRY_GOTO(nd_run_start_loader(run), done);
-    ND_TRY_GOTO(nd_step_run(run, false, &result), done);
-    plan->workspace = run->backend->ops.workspace_bytes(run->backend);
+    for (int i = 0; i < steps; i++)
+        ND_TRY_GOTO(nd_step_run(run, false, &result), done);
+    *seconds = result.step_ms * 1e-3;
+    *operations = nd_plan_step_flops(run);
+    *workspace = run->backend->ops.workspace_bytes(run->backend);
 done:
     if (run)
         nd_run_destroy(run);
@@ -40,4 +47,20 @@ done:
     free(run);
     free(narrowed);
     return status;
+}
+
+nd_status nd_plan_measure_workspace(const nd_config *config, nd_plan *plan)
+{
+    double seconds, operations;
+    return train_narrowed(config, plan->ranks, 1, &seconds, &operations, &plan->workspace);
+}
+
+/* The first step meets every shape for the first time; the second is like all others. */
+nd_status nd_plan_measure_flops(const nd_config *config, int ranks, double *flops)
+{
+    double seconds, operations;
+    size_t workspace;
+    ND_TRY(train_narrowed(config, ranks, 2, &seconds, &operations, &workspace));
+    *flops = operations / seconds;
+    return ND_OK;
 }

@@ -28,6 +28,7 @@ typedef struct step_report {
     double data_wait_ms, comm_wait_ms, comm_busy_ms;
     int stop_requested, save_ready;
 } step_report;
+_Static_assert(sizeof(step_report) == ND_STEP_REPORT_BYTES, "the plan counts it");
 
 /* What the judgement of a step's losses needs. */
 typedef struct judgement {

@@ -5,6 +5,9 @@
 
 #include "train/run.h"
 
+/* What a rank tells all others at the end of a step. */
+enum { ND_STEP_REPORT_BYTES = 40 };
+
 typedef struct nd_step_result {
     double loss;       /* mean next-token cross-entropy of the batch, nats */
     double total_loss; /* with auxiliary terms */

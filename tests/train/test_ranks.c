@@ -45,6 +45,15 @@ Test(ranks, alone_and_1_2_4_and_8_ranks_train_the_same_to_the_bit)
     compare(sizes, 5, "--set hardware.precision=bf16");
 }
 
+/* One layer of the llama graph has 11 parameters: 9, embedding and last norm. */
+Test(ranks, so_do_more_ranks_than_there_are_matrices_to_own)
+{
+    static const int sizes[] = {0, 12};
+    compare(sizes, 2,
+            "--set model.arch=llama --set model.num_layers=1 --set training.batch_size=12 "
+            "--set logging.eval_samples=12");
+}
+
 Test(ranks, so_they_do_with_optimizer_state_in_8_and_4_bits)
 {
     static const int sizes[] = {0, 1, 2, 4};

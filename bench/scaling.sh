@@ -1,0 +1,94 @@
+#!/usr/bin/env bash
+# How training scales: 1, 2, 4 and 8 ranks on this host, then two hosts (network namespaces) with one core
+# each and a cable of 10, 1 and 0.1 Gbit/s between them; the same batch over all ranks (strong scaling) and
+# the same batch a rank (weak); beside plain data parallelism, which all-reduces all gradients in fp32 or
+# bf16; and the times that `plan` predicts. About ten minutes on two cores that nothing else uses.
+#
+#   bench/scaling.sh --data-path DIR --out DIR [options]
+#
+#   --data-path DIR    packed shards with a vocabulary of 4096, as launch/quickstart.sh leaves them
+#   --out DIR          where scaling.md, CSV files and pictures go
+#   --steps N          of each run; the median of all but the first few counts (15)
+#   --quick            six steps: shows that everything works, measures little
+#   --only PART        one-host or two-hosts
+#   --configs 'A B'    of configs/e3/small ('baseline full')
+#   --rates 'G G ...'  of the cable, Gbit/s ('10 1 0.1')
+#   --latency US       added to the cable, microseconds; needs netem in the kernel (0)
+#   --work DIR         keep the runs here (a temporary directory)
+#
+# Ranks have one thread each; up to the number of cores they are bound to one each, beyond it they share.
+set -euo pipefail
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+cd "$root"
+. launch/shared.sh
+
+data='' out='' steps=15 only='' configs='baseline full' rates='10 1 0.1' latency=0 work=''
+while [ $# -gt 0 ]; do
+    case $1 in
+    --help | -h)
+        sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//;p}' "$0"
+        exit 0
+        ;;
+    --quick) steps=6 && shift ;;
+    --data-path | --out | --steps | --only | --configs | --rates | --latency | --work)
+        [ $# -gt 1 ] || fail "$1 needs a value (see --help)"
+        case $1 in --data-path) data=$2 ;; *) printf -v "${1#--}" %s "$2" ;; esac
+        shift 2
+        ;;
+    *) fail "unknown option '$1' (see --help)" ;;
+    esac
+done
+[ -n "$data" ] && [ -n "$out" ] || fail '--data-path and --out are needed (see --help)'
+[ -d "$data" ] || fail "--data-path: no directory '$data'"
+[[ $steps =~ ^[1-9][0-9]*$ && $steps -ge 4 ]] || fail "--steps is '$steps'; expected a whole number from 4"
+case $only in '' | one-host | two-hosts) ;; *) fail "--only is '$only'; expected one-host or two-hosts" ;; esac
+for config in $configs; do
+    [ -e "configs/e3/small/$config.ini" ] || fail "--configs: no configs/e3/small/$config.ini"
+done
+data=$(cd "$data" && pwd)
+mkdir -p "$out"
+if [ -z "$work" ]; then
+    work=$(mktemp -d)
+    trap 'rm -rf "$work"' EXIT
+fi
+mkdir -p "$work"
+work=$(cd "$work" && pwd)
+rm -f "$work/runs.jsonl"
+
+[ -e build/release/build.ninja ] || cmake --preset release -DBUILD_TESTING=OFF
+cmake --build build/release --target nanochat_dist bench_link bench_ddp
+program=$root/build/release/nanochat_dist
+micro_batch=2 # eight of them in the batch of sixteen, so that eight ranks have one each
+. bench/scaling_runs.sh
+launcher 1 # Open MPI's variables for root
+record part='"machine"' cores="$(nproc)" steps="$steps" load="$(cut -d' ' -f1 /proc/loadavg)" \
+    model="\"$(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -n 1)\""
+
+if [ "$only" != two-hosts ]; then
+    for config in $configs; do
+        for ranks in 1 2 4 8; do
+            launch=(mpirun --bind-to core -np $ranks)
+            [ $ranks -le "$cores" ] || launcher $ranks
+            say "one host: $config on $ranks ranks"
+            batches="16 $((2 * ranks))"
+            [ $ranks -ne 8 ] || batches=16 # both are the same run
+            for batch in $batches; do
+                run=${config}_${ranks}_$batch
+                train "$run" "$config" "$batch" "$steps"
+                record part='"one host"' config="\"$config\"" ranks=$ranks batch="$batch" \
+                    run="\"$run\""
+            done
+        done
+    done
+fi
+if [ "$only" != one-host ]; then
+    if reason=$(bench/two_hosts.sh --check); then
+        bench/two_hosts.sh "$work/hosts" bench/scaling_hosts.sh "$root" "$program" "$data" "$work" \
+            "$configs" "$steps" "$micro_batch" "$rates" "$latency"
+    else
+        echo "two hosts: $reason"
+        record part='"skipped"' reason="\"$reason\""
+    fi
+fi
+python3 bench/scaling_tables.py "$work" "$out" "$program" "$root"
+say "done: $out/scaling.md"

@@ -1,0 +1,54 @@
+# What the two halves of bench/scaling.sh share; to be sourced with program, data, work, configs, steps and
+# micro_batch set. Every run is a line of $work/runs.jsonl.
+
+say() { printf '[%d s] %s\n' "$SECONDS" "$*"; }
+
+# Configurations to run: NAME CONFIG MORE ARGUMENTS. Beside those asked for, the first of them with what it
+# sends made smaller, where this build has the keys.
+variants() {
+    local name first=''
+    for name in $configs; do
+        echo "$name $name"
+        first=${first:-$name}
+    done
+    ! has_key gradient_wire || echo "${first}_bf16 $first --set dist.deterministic=off" \
+        "--set dist.gradient_wire=bf16"
+    ! has_key weight_wire || echo "${first}_int8 $first --set dist.deterministic=off" \
+        "--set dist.gradient_wire=int8 --set dist.weight_wire=trits --set dist.embedding_wire=int8_delta"
+}
+has_key() { "$program" train --list-keys | grep -w "$1" >/dev/null; }
+
+# settings CONFIG BATCH: sets `arguments` to what a run of this size is given. One thread a rank; nothing
+# but steps is in it.
+settings() {
+    arguments=(--config "$root/configs/e3/small/$1.ini" --set "training.batch_size=$2")
+    local set
+    for set in "training.micro_batch_size=$micro_batch" training.warmup_steps=1 hardware.target=cpu \
+        hardware.threads=1 "data.data_path=$data" logging.eval_interval=0 \
+        logging.checkpoint_interval=0 logging.checkpoint_at_end=false logging.tensorboard=false \
+        dist.check_interval=0; do
+        arguments+=(--set "$set")
+    done
+}
+
+# train RUN CONFIG BATCH STEPS MORE...: trains in $work/RUN, started by `launch`.
+train() {
+    local run=$1 config=$2 batch=$3 count=$4
+    shift 4
+    settings "$config" "$batch"
+    "${launch[@]}" "$program" "${arguments[@]}" --set training.total_steps="$count" \
+        --run-dir "$work/$run" --resume none "$@" </dev/null >"$work/$run.log" 2>&1 || {
+        tail -n 20 "$work/$run.log" >&2
+        echo "scaling: $run ended with an error; $work/$run.log" >&2
+        return 1
+    }
+}
+
+# record KEY=VALUE...: a line of runs.jsonl; values are JSON.
+record() {
+    local pair line=''
+    for pair in "$@"; do
+        line+="${line:+, }\"${pair%%=*}\": ${pair#*=}"
+    done
+    echo "{$line}" >>"$work/runs.jsonl"
+}

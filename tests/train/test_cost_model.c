@@ -1,0 +1,284 @@
+/* The predicted time of a step, beside times worked out by hand and bytes that runs sent. */
+#include "support/run_files.h"
+#include "support/support.h"
+#include "train/plan_cost.h"
+#include "train/step.h"
+
+#include <stdio.h>
+#include <string.h>
+
+/* alpha 1 s, beta 1 ms a byte, gamma 0.5 ms a byte; links within a host are ten times as fast. */
+static nd_cost_machine machine_of(int ranks, int hosts)
+{
+    return (nd_cost_machine){.ranks = ranks,
+                             .hosts = hosts,
+                             .between = {1.0, 1e-3},
+                             .within = {0.1, 1e-4},
+                             .add_per_byte = 5e-4,
+                             .part_bytes = 1e6,
+                             .ring_bytes = 1e9};
+}
+
+static nd_cost predict(const nd_cost_machine *machine, const nd_cost_work *work)
+{
+    nd_cost cost;
+    ND_ASSERT_OK(nd_cost_predict(machine, work, &cost));
+    return cost;
+}
+
+static void near(double value, double expected, const char *what)
+{
+    cr_assert_float_eq(value, expected, 1e-9, "%s: %.12g, by hand %.12g", what, value, expected);
+}
+
+Test(cost_model, one_rank_computes_and_updates_and_sends_nothing)
+{
+    const nd_cost_machine machine = machine_of(1, 1);
+    const nd_cost_piece pieces[] = {{1000, 4, 10, 0}, {500, 3, 10, 0}};
+    const nd_cost_part part = {10, pieces, 2, 16};
+    const double codes[] = {700};
+    const nd_cost_work work = {1, &part, 1, codes, 24, 32};
+    const nd_cost cost = predict(&machine, &work);
+    near(cost.step, 17, "step");
+    near(cost.updated, 7, "updates");
+    near(cost.busy, 0, "in messages");
+    near(cost.bytes, 0, "bytes");
+}
+
+/* 0 sends 1000 bytes in one part: 1 + 1000 (1 + 0.5) ms = 2.5 s, of which it is held for 2; 1 updates for
+ * 4 s; 500 bytes of codes back: 1.5 s. */
+Test(cost_model, two_ranks_send_a_gradient_and_codes_one_after_another)
+{
+    const nd_cost_machine machine = machine_of(2, 2);
+    const nd_cost_piece piece = {1000, 4, 10, 1};
+    const nd_cost_part part = {10, &piece, 1, 0};
+    const double codes[] = {0, 500};
+    const nd_cost_work work = {2, &part, 1, codes, 0, 0};
+    const nd_cost cost = predict(&machine, &work);
+    near(cost.passes, 10, "passes");
+    near(cost.reduced, 2.5, "reduction");
+    near(cost.updated, 4, "update");
+    near(cost.codes, 1.5, "codes");
+    near(cost.step, 18, "step");
+    near(cost.busy, 3.5, "in messages");
+    near(cost.bytes, 1500, "bytes");
+    near(cost.idlest, 0, "the other's update");
+}
+
+/* 1 -> 0 and 3 -> 2 at once, then 2 -> 0: ceil(log2 4) = 2 hops of 2.5 s. Codes go 0 -> 2, then 0 -> 1 and
+ * 2 -> 3: two hops of 1.5 s. */
+Test(cost_model, a_reduction_and_a_broadcast_take_as_many_hops_as_ranks_have_doublings)
+{
+    const nd_cost_piece piece = {1000, 0, 0, 0};
+    const nd_cost_part part = {0, &piece, 1, 0};
+    const double codes[8] = {500};
+    const nd_cost_machine four = machine_of(4, 4), eight = machine_of(8, 8);
+    const nd_cost_work work4 = {4, &part, 1, codes, 0, 0}, work8 = {8, &part, 1, codes, 0, 0};
+    const nd_cost cost4 = predict(&four, &work4), cost8 = predict(&eight, &work8);
+    near(cost4.reduced, 5, "reduction over 4");
+    near(cost4.codes, 3, "codes to 4");
+    near(cost8.reduced, 7.5, "reduction over 8");
+    near(cost8.codes, 4.5, "codes to 8");
+    near(cost8.bytes, 7 * 1500, "bytes of 8");
+}
+
+/* Three ranks split as 2 + 1; the last one's only hop follows the first pair's. Codes need one hop each, the
+ * second 0.5 s after the first. */
+Test(cost_model, ranks_that_are_no_power_of_two_take_the_next_one_s_hops)
+{
+    const nd_cost_piece piece = {1000, 0, 0, 0};
+    const nd_cost_part part = {0, &piece, 1, 0};
+    const double codes[3] = {500};
+    const nd_cost_machine machine = machine_of(3, 3);
+    const nd_cost_work work = {3, &part, 1, codes, 0, 0};
+    const nd_cost cost = predict(&machine, &work);
+    near(cost.reduced, 5, "reduction");
+    near(cost.codes, 2, "codes");
+}
+
+/* Adding 250 bytes hides behind the next ones' way, but for the last: 1 + 1 + 0.125 s. The root of eight
+ * sends three copies of 1000 bytes, 1 s each; the last part of the longest way is sent after 2.5 s, handed
+ * on at 2.75 and 3, each 1 s later. */
+Test(cost_model, long_messages_move_in_parts)
+{
+    const nd_cost_piece piece = {1000, 0, 0, 0};
+    const nd_cost_part part = {0, &piece, 1, 0};
+    const double nothing[2] = {0}, codes[8] = {1000};
+    nd_cost_machine two = machine_of(2, 2), eight = machine_of(8, 8);
+    two.part_bytes = eight.part_bytes = 250;
+    const nd_cost_part none = {0, NULL, 0, 0};
+    const nd_cost_work reduction = {2, &part, 1, nothing, 0, 0};
+    const nd_cost_work broadcast = {8, &none, 1, codes, 0, 0};
+    near(predict(&two, &reduction).reduced, 2.125, "reduction");
+    near(predict(&eight, &broadcast).codes, 6, "codes");
+}
+
+/* Three rounds of 1 + 0.1 s, where doublings took two of 1 + 0.1 and 1 + 0.2 s. */
+Test(cost_model, a_long_allgather_goes_round_a_ring)
+{
+    nd_cost_machine machine = machine_of(4, 4);
+    const double codes[4] = {0};
+    const nd_cost_part part = {0, NULL, 0, 100};
+    const nd_cost_work work = {4, &part, 1, codes, 0, 0};
+    near(predict(&machine, &work).step, 2.3, "doublings");
+    machine.ring_bytes = 100;
+    near(predict(&machine, &work).step, 3.3, "ring");
+}
+
+/* Ranks meet in the nodes (4,8), (0,8), (8,16), (16,20), (16,24) and (0,24) of 24 leaves, 6 a rank. */
+Test(cost_model, parts_that_are_several_blocks_are_sent_block_by_block)
+{
+    const nd_cost_piece piece = {1000, 0, 0, 0};
+    const nd_cost_part part = {0, &piece, 1, 0};
+    const double codes[4] = {0};
+    const nd_cost_machine machine = machine_of(4, 4);
+    const nd_cost_work whole = {4, &part, 1, codes, 0, 0}, split = {24, &part, 1, codes, 0, 0};
+    near(predict(&machine, &whole).bytes, 3000, "one block a rank");
+    near(predict(&machine, &split).bytes, 6000, "two blocks a rank");
+}
+
+/* Round 1: one rank of each host sends 100 bytes over the link: 1.1 s; round 2: both send 200: 1.4 s. */
+Test(cost_model, ranks_of_a_host_share_its_link)
+{
+    const nd_cost_machine machine = machine_of(4, 2);
+    const nd_cost_part part = {0, NULL, 0, 100};
+    const double codes[4] = {0};
+    const nd_cost_work work = {4, &part, 1, codes, 0, 0};
+    near(predict(&machine, &work).step, 2.5, "allgather");
+    /* 1 -> 0 within a host: 0.1 + 1000 (0.1 + 0.5) ms = 0.7 s, 3 -> 2 alike; then 2 -> 0: 2.5 s */
+    const nd_cost_piece piece = {1000, 0, 0, 0};
+    const nd_cost_part reduced = {0, &piece, 1, 0};
+    const nd_cost_work work2 = {4, &reduced, 1, codes, 0, 0};
+    near(predict(&machine, &work2).step, 3.2, "reduction");
+}
+
+/* Ready at 6 of 10 s: 2.5 s are hidden; of 7.5 s (5000 bytes, 1 + 7.5 s) 4.5 s stick out. */
+Test(cost_model, a_reduction_within_the_backward_pass_is_exposed_only_where_it_outlasts_it)
+{
+    const nd_cost_machine machine = machine_of(2, 2);
+    const double codes[2] = {0};
+    nd_cost_piece piece = {1000, 0, 6, 0};
+    const nd_cost_part part = {10, &piece, 1, 0};
+    const nd_cost_work work = {2, &part, 1, codes, 0, 0};
+    near(predict(&machine, &work).reduced, 0, "hidden");
+    piece.bytes = 5000;
+    near(predict(&machine, &work).reduced, 4.5, "exposed");
+    piece.ready = 10;
+    near(predict(&machine, &work).reduced, 8.5, "after the passes");
+}
+
+/* 1000 bytes, all of them on their way before second 10, take 1 ms each from either rank's passes. */
+Test(cost_model, a_message_beside_the_backward_pass_slows_it_down)
+{
+    nd_cost_machine machine = machine_of(2, 2);
+    machine.core_per_byte = 1e-3;
+    const double codes[2] = {0};
+    nd_cost_piece piece = {1000, 0, 6, 0};
+    const nd_cost_part part = {10, &piece, 1, 0};
+    const nd_cost_work work = {2, &part, 1, codes, 0, 0};
+    near(predict(&machine, &work).step, 11, "beside");
+    piece.ready = 10;
+    near(predict(&machine, &work).step, 12.5, "after");
+}
+
+/* Each part waits for its owner: 3 + 5 s in sequence, where one part has 5 s. */
+Test(cost_model, updates_during_the_backward_pass_wait_for_each_owner_in_turn)
+{
+    const nd_cost_machine machine = machine_of(2, 2);
+    const double codes[2] = {0};
+    const nd_cost_piece pieces[] = {{1000, 3, 5, 0}, {1000, 5, 5, 1}};
+    const nd_cost_part parts[] = {{5, &pieces[0], 1, 10}, {5, &pieces[1], 1, 10}};
+    const nd_cost_part together = {10, pieces, 2, 20};
+    const nd_cost_work layers = {2, parts, 2, codes, 0, 0}, whole = {2, &together, 1, codes, 0, 0};
+    near(predict(&machine, &layers).updated, 8, "layer by layer");
+    near(predict(&machine, &whole).updated, 5, "together");
+    /* 5 + 2.5 + 1.01 norms; rank 0 updates 3, rank 1 goes on: 5 + 2.5 (0 is ready for its message at
+     * 8.51 + 3 + 5) + 1.01, + 5 */
+    near(predict(&machine, &layers).step, 8.51 + 3 + 5 + 2.5 + 1.01 + 5, "step");
+}
+
+Test(cost_model, refuses_ranks_that_cannot_share_the_sum)
+{
+    const nd_cost_machine machine = machine_of(3, 3);
+    const double codes[3] = {0};
+    const nd_cost_work work = {4, NULL, 0, codes, 0, 0};
+    nd_cost cost;
+    cr_assert_neq(nd_cost_predict(&machine, &work, &cost), ND_OK);
+}
+
+/* -- applied to configurations ------------------------------------------------------------------ */
+
+TestSuite(plan_cost, .init = nd_test_run_setup, .fini = nd_test_run_teardown);
+
+static nd_plan_cost predict_run(int ranks, const char *set)
+{
+    static nd_config config;
+    const nd_plan_machine machine = {.between = {50e-6, 8e-9},
+                                     .within = {2e-6, 1e-9},
+                                     .add_per_byte = 1e-9,
+                                     .hosts = ranks,
+                                     .flops = 1e9};
+    nd_plan_cost cost;
+    nd_config_defaults(&config);
+    ND_ASSERT_OK(nd_config_read_file(&config, nd_test_here.config));
+    ND_ASSERT_OK(nd_config_set(&config, set, "test"));
+    ND_ASSERT_OK(nd_plan_cost_predict(&config, ranks, &machine, &cost));
+    return cost;
+}
+
+/* The prediction counts what ranks tell each other at the end of a step too, which a run's metrics do
+ * not. */
+static void check_bytes(int ranks, const char *set)
+{
+    char run[128], extra[160];
+    double bytes[ND_TEST_STEPS_MAX];
+    snprintf(run, sizeof run, "%s/run%d", nd_test_here.directory, ranks);
+    snprintf(extra, sizeof extra, "--resume none --set %s", set);
+    nd_test_train(ranks, 0, nd_test_here.config, run, extra);
+    const int steps = nd_test_metric(run, "comm_bytes", bytes);
+    const double reports = ND_STEP_REPORT_BYTES * ranks * (ranks - 1);
+    const double predicted = predict_run(ranks, set).cost.bytes - reports;
+    cr_assert_eq(bytes[steps - 1], predicted, "%d ranks, %s: sent %.0f, predicted %.0f", ranks, set,
+                 bytes[steps - 1], predicted);
+}
+
+Test(plan_cost, sends_the_bytes_that_runs_send)
+{
+    check_bytes(2, "training.batch_size=8");
+    check_bytes(4, "training.batch_size=8");
+    check_bytes(8, "training.batch_size=16");
+    check_bytes(8, "training.grad_clip=0"); /* layer by layer */
+    check_bytes(4, "dist.deterministic=off");
+}
+
+Test(plan_cost, more_ranks_take_less_time_until_messages_outweigh_what_they_save)
+{
+    const double two = predict_run(2, "training.batch_size=8").cost.step;
+    const double four = predict_run(4, "training.batch_size=8").cost.step;
+    cr_assert_lt(four, two);
+    const nd_plan_cost alone = predict_run(1, "training.batch_size=8");
+    cr_assert_float_eq(nd_plan_cost_strong(&alone), 1.0, 1e-9);
+    cr_assert_float_eq(nd_plan_cost_weak(&alone), 1.0, 1e-9);
+    const nd_plan_cost shared = predict_run(4, "training.batch_size=8");
+    cr_assert_lt(nd_plan_cost_strong(&shared), 1.0);
+}
+
+Test(plan_cost, plan_tells_the_time_of_a_step_and_refuses_half_a_machine)
+{
+    char output[8192];
+    int code =
+        nd_test_shell(output, sizeof output,
+                      "%s plan --config %s --ranks 2 --bandwidth 1 --step-ms 100 --optimizer-ms 20",
+                      ND_BINARY, nd_test_here.config);
+    cr_assert_eq(code, 0, "%s", output);
+    cr_assert(strstr(output, "forward and backward              40 ms") != NULL, "%s", output);
+    cr_assert(strstr(output, "alone                            100 ms") != NULL, "%s", output);
+    code = nd_test_shell(output, sizeof output,
+                         "%s plan --config %s --ranks 2 --bandwidth 1 --flops measured", ND_BINARY,
+                         nd_test_here.config);
+    cr_assert_eq(code, 0, "%s", output);
+    code = nd_test_shell(output, sizeof output, "%s plan --config %s --ranks 2 --bandwidth 1",
+                         ND_BINARY, nd_test_here.config);
+    cr_assert_eq(code, 2, "%s", output);
+    cr_assert(strstr(output, "either --flops or --step-ms") != NULL, "%s", output);
+}
