@@ -4,6 +4,7 @@
 #include "train/evaluate.h"
 #include "train/fault_points.h"
 #include "train/metrics.h"
+#include "train/plan_wire.h"
 #include "train/progress.h"
 #include "train/replica_check.h"
 #include "train/run.h"
@@ -139,6 +140,10 @@ static void describe(nd_run *run)
                     run->val ? (double)nd_dataset_token_count(run->val) * 1e-6 : 0.0);
     if (run->config.training.use_galore)
         describe_galore(run);
+    char approximate[128];
+    nd_wire_approximations(&run->config, run->comm->size, approximate, sizeof approximate);
+    if (approximate[0])
+        nd_log_line(&run->log, "wire    approximate: %s", approximate);
     if (run->immediate)
         nd_log_line(&run->log, "update  each layer as its gradient is ready (grad_clip = 0 and one "
                                "micro-batch a rank)");
@@ -182,7 +187,7 @@ static nd_status save(nd_run *run)
     nd_comm_set_phase(run->comm, run->step, "save");
     ND_TRY(nd_checkpoint_write(run, path));
     nd_log_line(&run->log, "saved   %s, state %s", path, run->state_sha256);
-    return ND_OK;
+    return nd_run_forget_rounding(run);
 }
 
 /* Every rank raises this same error. */
