@@ -299,6 +299,11 @@ static void bench_updates(bench *w, const model_shape *s, nd_dtype t)
     print_moved(w, "pack_codes", ND_I8, seconds, 1.25 * count);
     TIME(seconds, OP(unpack_codes, c, nd_read(packed)));
     print_moved(w, "unpack_codes", ND_I8, seconds, 1.25 * count);
+    const nd_view trits = tensor(w, ND_U8, 1, (s->ffn * s->dim + 4) / 5);
+    TIME(seconds, OP(pack_trits, trits, nd_read(c)));
+    print_moved(w, "pack_trits", ND_I8, seconds, 1.2 * count);
+    TIME(seconds, OP(unpack_trits, c, nd_read(trits)));
+    print_moved(w, "unpack_trits", ND_I8, seconds, 1.2 * count);
     TIME(seconds, OP(momentum, u, m, nd_read(g), 0.95f, 1.0f, true));
     print_moved(w, "momentum", t, seconds, (12.0 + size) * count);
     TIME(seconds, OP(apply_update, weight, nd_read(u), &update));

@@ -132,6 +132,28 @@ __global__ void unpack_kernel(int8_t *c, const uint8_t *packed, int64_t count, b
         c[i] = (int8_t)((int)(packed[i / 4] >> (2 * (i % 4)) & 3) - 1);
 }
 
+/* One byte a thread; its codes lie `bytes` apart, so that neighbours read neighbours. */
+__global__ void pack_trits_kernel(uint8_t *packed, const int8_t *c, int64_t count, int64_t bytes)
+{
+    const int64_t j = (int64_t)blockIdx.x * blockDim.x + threadIdx.x;
+    if (j >= bytes)
+        return;
+    int value = 0, power = 1;
+    for (int64_t i = j; i < count; i += bytes, power *= 3)
+        value += power * (c[i] + 1);
+    packed[j] = (uint8_t)value;
+}
+
+__global__ void unpack_trits_kernel(int8_t *c, const uint8_t *packed, int64_t count, int64_t bytes)
+{
+    const int64_t j = (int64_t)blockIdx.x * blockDim.x + threadIdx.x;
+    if (j >= bytes)
+        return;
+    int value = packed[j];
+    for (int64_t i = j; i < count; i += bytes, value /= 3)
+        c[i] = (int8_t)(value % 3 - 1);
+}
+
 /* width: inputs that share a scale. */
 __global__ void dequantize_kernel(nd_floats w, const int8_t *c, const float *s, int64_t count,
                                   int64_t width, bool wide)
@@ -246,6 +268,34 @@ static nd_status unpack_codes_cuda(nd_backend *b, nd_view c, nd_cview packed)
     return ND_OK;
 }
 
+static nd_status pack_trits_cuda(nd_backend *b, nd_view packed, nd_cview c)
+{
+    nd_cuda *cuda = nd_cuda_of(b);
+    const int64_t count = nd_view_count(c), bytes = nd_ceil(count, 5);
+    ND_REQUIRE(packed.dtype == ND_U8 && c.dtype == ND_I8);
+    ND_REQUIRE(nd_view_count(nd_read(packed)) == bytes);
+    if (count == 0)
+        return ND_OK;
+    ND_CUDA_TRY(ND_LAUNCH(pack_trits_kernel, dim3((unsigned)nd_ceil(bytes, 256)), dim3(256), 0,
+                          cuda->stream, static_cast<uint8_t *>(packed.data),
+                          static_cast<const int8_t *>(c.data), count, bytes));
+    return ND_OK;
+}
+
+static nd_status unpack_trits_cuda(nd_backend *b, nd_view c, nd_cview packed)
+{
+    nd_cuda *cuda = nd_cuda_of(b);
+    const int64_t count = nd_view_count(nd_read(c)), bytes = nd_ceil(count, 5);
+    ND_REQUIRE(packed.dtype == ND_U8 && c.dtype == ND_I8);
+    ND_REQUIRE(nd_view_count(packed) == bytes);
+    if (count == 0)
+        return ND_OK;
+    ND_CUDA_TRY(ND_LAUNCH(unpack_trits_kernel, dim3((unsigned)nd_ceil(bytes, 256)), dim3(256), 0,
+                          cuda->stream, static_cast<int8_t *>(c.data),
+                          static_cast<const uint8_t *>(packed.data), count, bytes));
+    return ND_OK;
+}
+
 static nd_status dequantize_codes_cuda(nd_backend *b, nd_view w, nd_cview c, nd_cview s)
 {
     nd_cuda *cuda = nd_cuda_of(b);
@@ -281,6 +331,8 @@ void nd_cuda_fill_codes(nd_backend_ops *ops)
     ops->ternarize = ternarize_cuda;
     ops->pack_codes = pack_codes_cuda;
     ops->unpack_codes = unpack_codes_cuda;
+    ops->pack_trits = pack_trits_cuda;
+    ops->unpack_trits = unpack_trits_cuda;
     ops->dequantize_codes = dequantize_codes_cuda;
     ops->quantize_rows = quantize_rows_cuda;
 }

@@ -205,10 +205,21 @@ nd_status reduce_pieces(nd_comm *comm, nd_comm_split split, nd_comm_piece *piece
     return ND_OK;
 }
 
+bool all_exact(const nd_comm_piece *pieces, int64_t count)
+{
+    for (int64_t i = 0; i < count; i++)
+        if (pieces[i].format != ND_GRADIENT_WIRE_FP32)
+            return false;
+    return true;
+}
+
+/* Formats that round are made and read on the host. */
 nd_status reduce_to_owners(nd_comm *comm, nd_comm_split split, nd_comm_piece *pieces, int64_t count)
 {
     nccl_context *c = attached;
     const double start = now();
+    if (!all_exact(pieces, count))
+        return c->base.reduce_to_owners(comm, split, pieces, count);
     ND_TRY(begin(c));
     nd_status status = reduce_pieces(comm, split, pieces, count);
     if (status == ND_OK)

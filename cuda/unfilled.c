@@ -55,6 +55,18 @@ static nd_status unpack_codes_unfilled(nd_backend *b, nd_view c, nd_cview packed
     return ND_FAIL(ND_EINTERNAL, "cuda: op unpack_codes is not implemented");
 }
 
+static nd_status pack_trits_unfilled(nd_backend *b, nd_view packed, nd_cview c)
+{
+    (void)b, (void)packed, (void)c;
+    return ND_FAIL(ND_EINTERNAL, "cuda: op pack_trits is not implemented");
+}
+
+static nd_status unpack_trits_unfilled(nd_backend *b, nd_view c, nd_cview packed)
+{
+    (void)b, (void)c, (void)packed;
+    return ND_FAIL(ND_EINTERNAL, "cuda: op unpack_trits is not implemented");
+}
+
 static nd_status dequantize_codes_unfilled(nd_backend *b, nd_view w, nd_cview c, nd_cview s)
 {
     (void)b, (void)w, (void)c, (void)s;
@@ -288,6 +300,8 @@ void nd_unfilled_ops(nd_backend_ops *ops)
     ops->ternarize = ternarize_unfilled;
     ops->pack_codes = pack_codes_unfilled;
     ops->unpack_codes = unpack_codes_unfilled;
+    ops->pack_trits = pack_trits_unfilled;
+    ops->unpack_trits = unpack_trits_unfilled;
     ops->dequantize_codes = dequantize_codes_unfilled;
     ops->quantize_rows = quantize_rows_unfilled;
     ops->ternary_gemm = ternary_gemm_unfilled;
@@ -335,6 +349,8 @@ int nd_unfilled_count(const nd_backend_ops *ops)
     count += !ops->ternarize || ops->ternarize == ternarize_unfilled;
     count += !ops->pack_codes || ops->pack_codes == pack_codes_unfilled;
     count += !ops->unpack_codes || ops->unpack_codes == unpack_codes_unfilled;
+    count += !ops->pack_trits || ops->pack_trits == pack_trits_unfilled;
+    count += !ops->unpack_trits || ops->unpack_trits == unpack_trits_unfilled;
     count += !ops->dequantize_codes || ops->dequantize_codes == dequantize_codes_unfilled;
     count += !ops->quantize_rows || ops->quantize_rows == quantize_rows_unfilled;
     count += !ops->ternary_gemm || ops->ternary_gemm == ternary_gemm_unfilled;

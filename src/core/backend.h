@@ -144,6 +144,10 @@ typedef struct nd_backend_ops {
     nd_status (*pack_codes)(nd_backend *b, nd_view packed, nd_cview c);
     nd_status (*unpack_codes)(nd_backend *b, nd_view c, nd_cview packed);
 
+    /* Five codes to a byte (core/trits.h).   packed: u8 [1, ceil(out*in / 5)]; c: i8 [out, in]. */
+    nd_status (*pack_trits)(nd_backend *b, nd_view packed, nd_cview c);
+    nd_status (*unpack_trits)(nd_backend *b, nd_view c, nd_cview packed);
+
     /* w[o,i] = s * c[o,i].  w: float [out, in]. */
     nd_status (*dequantize_codes)(nd_backend *b, nd_view w, nd_cview c, nd_cview s);
 

@@ -43,6 +43,20 @@ typedef enum nd_precision { ND_PRECISION_FP32, ND_PRECISION_BF16 } nd_precision;
 typedef enum nd_dataset_choice { ND_DATASET_SHARDS, ND_DATASET_SYNTHETIC } nd_dataset_choice;
 typedef enum nd_target { ND_TARGET_AUTO, ND_TARGET_CPU, ND_TARGET_CUDA } nd_target;
 typedef enum nd_deterministic { ND_DETERMINISTIC_OFF, ND_DETERMINISTIC_WORLD } nd_deterministic;
+typedef enum nd_gradient_wire {
+    ND_GRADIENT_WIRE_FP32,
+    ND_GRADIENT_WIRE_BF16,
+    ND_GRADIENT_WIRE_INT8
+} nd_gradient_wire;
+typedef enum nd_weight_wire {
+    ND_WEIGHT_WIRE_PACKED,
+    ND_WEIGHT_WIRE_TRITS,
+    ND_WEIGHT_WIRE_CHANGED
+} nd_weight_wire;
+typedef enum nd_embedding_wire {
+    ND_EMBEDDING_WIRE_DENSE,
+    ND_EMBEDDING_WIRE_INT8_DELTA
+} nd_embedding_wire;
 
 typedef struct nd_config {
     struct {
@@ -102,6 +116,7 @@ typedef struct nd_config {
     struct {
         int deterministic;
         bool overlap;
+        int gradient_wire, weight_wire, embedding_wire;
         double timeout_seconds;
         int64_t check_interval;
     } dist;

@@ -67,10 +67,24 @@ static nd_status check_optimizer(const nd_config *c)
     return ND_OK;
 }
 
+static nd_status check_wire(const nd_config *c)
+{
+    if (c->dist.gradient_wire != ND_GRADIENT_WIRE_FP32 &&
+        c->dist.deterministic == ND_DETERMINISTIC_WORLD)
+        return ND_FAIL(
+            ND_ECONFIG,
+            "[dist] gradient_wire = %s contradicts deterministic = world: what is rounded "
+            "between ranks depends on how many there are, so the bits do too; use "
+            "deterministic = off, or gradient_wire = fp32",
+            c->dist.gradient_wire == ND_GRADIENT_WIRE_BF16 ? "bf16" : "int8");
+    return ND_OK;
+}
+
 nd_status nd_config_check_model(const nd_config *c)
 {
     ND_TRY(check_shape(c));
     ND_TRY(check_training(c));
+    ND_TRY(check_wire(c));
     return check_optimizer(c);
 }
 

@@ -145,6 +145,15 @@ const nd_config_key nd_config_keys[] = {
     BOOL(dist, overlap, "true",
          "gradients travel to their owners while the backward pass goes on; the same bits as "
          "without"),
+    CHOICE(dist, gradient_wire, "fp32|bf16|int8", "fp32",
+           "gradients between ranks: fp32 is exact; bf16 and int8 (blocks of 256) are approximate, "
+           "with error feedback, and need deterministic = off"),
+    CHOICE(
+        dist, weight_wire, "packed|trits|changed", "packed",
+        "ternary codes between ranks, exact: 2 bits each, five to a byte, or those that changed"),
+    CHOICE(dist, embedding_wire, "dense|int8_delta", "dense",
+           "embedding and head between ranks: dense sends them whole in the type of activations; "
+           "int8_delta is approximate: their change in blocks of 8 bits, with error feedback"),
     DOUBLE(dist, timeout_seconds, 1, 86400, "600",
            "how long a rank waits for another before the job fails (exit code 5)"),
     INT(dist, check_interval, 0, MAX_COUNT, "100",

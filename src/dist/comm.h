@@ -13,6 +13,7 @@
 #define ND_DIST_COMM_H
 
 #include "core/backend.h"
+#include "core/config.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -35,6 +36,10 @@ typedef struct nd_comm_piece {
     int owner;
     float *result;    /* out: on the owner the slot that holds the sum, elsewhere NULL */
     const char *name; /* of the tensor, for errors; may be NULL */
+    /* What travels; the same on all ranks. The residual (dist/gradient_wire.h) of what this rank sends,
+     * in the same memory as the slots; NULL: rounding is not made up for. */
+    nd_gradient_wire format;
+    void *residual;
 } nd_comm_piece;
 
 typedef struct nd_comm_ops {
@@ -52,7 +57,8 @@ typedef struct nd_comm_ops {
     nd_status (*allgather)(nd_comm *comm, void *all, const void *mine, size_t bytes);
 
     /* Sums every piece to its owner in f32, along the tree over leaves of core/sum_tree.h, so that the
-     * bits depend neither on the number of ranks nor on who owns what. */
+     * bits depend neither on the number of ranks nor on who owns what, unless a piece's format rounds
+     * what travels. */
     nd_status (*reduce_to_owners)(nd_comm *comm, nd_comm_split split, nd_comm_piece *pieces,
                                   int64_t count);
 

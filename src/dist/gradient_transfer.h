@@ -1,5 +1,6 @@
-/* What a gradient is between two ranks: how partial sums of the tree go out, and how they are added
- * where they arrive. Part by part, through the host where they lie on a device. */
+/* What a gradient is between two ranks: how partial sums of the tree go out in the format of their
+ * piece, and how they are added where they arrive. Part by part, through the host where they lie on a
+ * device. */
 #ifndef ND_DIST_GRADIENT_TRANSFER_H
 #define ND_DIST_GRADIENT_TRANSFER_H
 
@@ -13,7 +14,8 @@ enum { ND_TRANSFER_PART_BYTES = ND_WIRE_PART_BYTES };
 typedef struct nd_gradient_transfer {
     nd_comm *comm; /* not owned, nor is the wire */
     nd_wire *wire;
-    float *staged; /* [ND_TRANSFER_PART_BYTES] what lies in memory of comm->device */
+    float *staged;  /* [4 ND_TRANSFER_PART_BYTES] values of a part, where they lie on a device */
+    void *residual; /* [ND_TRANSFER_PART_BYTES] likewise */
 } nd_gradient_transfer;
 
 /* Errors: ND_ENOMEM. */

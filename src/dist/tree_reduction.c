@@ -78,3 +78,25 @@ nd_status nd_tree_reduce(nd_comm *comm, const nd_tree_transfer *transfer, nd_com
     piece->result = comm->rank == sum.rank ? piece->slots[sum.slot] : NULL;
     return ND_OK;
 }
+
+/* *rank: where the sum of leaves a..b-1 ends up. */
+static int64_t node_sends(int64_t part, int owner, int64_t a, int64_t b, int *rank)
+{
+    const int first = (int)(a / part), last = (int)((b - 1) / part);
+    if (first == last && nd_sum_tree_is_block(a, b)) {
+        *rank = first;
+        return 0;
+    }
+    const int64_t middle = a + nd_sum_tree_left(b - a);
+    int left, right;
+    const int64_t below =
+        node_sends(part, owner, a, middle, &left) + node_sends(part, owner, middle, b, &right);
+    *rank = right == owner ? right : left;
+    return below + (left != right);
+}
+
+int64_t nd_tree_sends(int ranks, nd_comm_split split, int owner)
+{
+    int rank;
+    return node_sends(split.leaves / ranks, owner, 0, split.leaves, &rank);
+}

@@ -20,4 +20,8 @@ typedef struct nd_tree_transfer {
 nd_status nd_tree_reduce(nd_comm *comm, const nd_tree_transfer *transfer, nd_comm_split split,
                          nd_comm_piece *piece);
 
+/* How many messages, each a whole slot, that takes between `ranks` ranks for a piece of this owner. Not
+ * collective. */
+int64_t nd_tree_sends(int ranks, nd_comm_split split, int owner);
+
 #endif

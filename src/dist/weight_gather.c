@@ -1,35 +1,65 @@
 #include "dist/weight_gather.h"
 
+#include "dist/weight_wire.h"
+
 #include <stdlib.h>
 
-/* The parts of one weight on the wire. */
-static size_t packed_bytes(const nd_weight *w)
+enum { ROOM = 4096 * ND_DELTA_BLOCK };
+
+bool nd_weight_gather_changes(const nd_weight_gather *gather, const nd_model *model, int64_t index)
 {
-    return (size_t)(w->codes.rows * w->codes.cols + 3) / 4;
+    const nd_param_role role = model->params.list[index].role;
+    return gather->embedding == ND_EMBEDDING_WIRE_INT8_DELTA &&
+           (role == ND_ROLE_EMBEDDING || role == ND_ROLE_HEAD);
 }
 
-size_t nd_weight_gather_bytes(const nd_weight *w)
+/* Whether it travels in the stream instead of a buffer. */
+static bool streams(const nd_weight_gather *gather, const nd_weight *w)
 {
-    if (!w->ternary)
-        return nd_view_bytes(nd_read(w->dense));
-    return nd_view_bytes(nd_read(w->scales)) + packed_bytes(w);
+    return w->ternary && gather->codes == ND_WEIGHT_WIRE_CHANGED;
+}
+
+size_t nd_weight_gather_bytes(const nd_weight_gather *gather, const nd_model *model, int64_t index,
+                              bool whole)
+{
+    const nd_weight *w = &model->weights[index];
+    if (streams(gather, w) && !whole)
+        return nd_view_bytes(nd_read(w->scales)) + sizeof(uint32_t) +
+               (size_t)(ND_CHANGED_TYPICAL * (double)nd_view_count(nd_read(w->codes)));
+    return !whole && nd_weight_gather_changes(gather, model, index)
+               ? nd_weight_delta_bytes(w)
+               : nd_weight_wire_bytes(w, gather->codes);
+}
+
+/* What rank r sends. */
+static size_t rank_bytes(const nd_weight_gather *gather, const nd_model *model, int r, bool whole)
+{
+    size_t bytes = 0;
+    for (int64_t i = 0; i < gather->own->count; i++)
+        if (gather->own->owner[i] == r && !streams(gather, &model->weights[i]))
+            bytes += nd_weight_gather_bytes(gather, model, i, whole);
+    return bytes;
 }
 
 nd_status nd_weight_gather_take(nd_weight_gather *gather, const nd_model *model,
-                                const nd_ownership *own, nd_arena *arena)
+                                const nd_ownership *own, int rank, nd_arena *arena)
 {
+    bool changes = false;
     gather->own = own;
-    if (own->ranks == 1)
+    if (gather->codes == ND_WEIGHT_WIRE_CHANGED)
+        ND_TRY(nd_code_stream_take(&gather->stream, model, own, rank, arena));
+    for (int64_t i = 0; i < own->count; i++)
+        changes |= nd_weight_gather_changes(gather, model, i);
+    if (changes)
+        ND_TRY(nd_arena_take(arena, ND_F32, 1, ROOM, &gather->room));
+    if (own->ranks == 1 && !changes)
         return ND_OK;
     if (!gather->buffers)
         gather->buffers = calloc((size_t)own->ranks, sizeof *gather->buffers);
     if (!gather->buffers)
         return ND_FAIL(ND_ENOMEM, "no memory for the table of %d wire buffers", own->ranks);
     for (int r = 0; r < own->ranks; r++) {
-        size_t bytes = 0;
-        for (int64_t i = 0; i < own->count; i++)
-            if (own->owner[i] == r)
-                bytes += nd_weight_gather_bytes(&model->weights[i]);
+        const size_t bytes = rank_bytes(gather, model, r, true);
         ND_TRY(nd_arena_take(arena, ND_U8, 1, (int64_t)bytes, &gather->buffers[r]));
     }
     return ND_OK;
@@ -37,57 +67,64 @@ nd_status nd_weight_gather_take(nd_weight_gather *gather, const nd_model *model,
 
 void nd_weight_gather_destroy(nd_weight_gather *gather)
 {
+    nd_code_stream_destroy(&gather->stream);
     free(gather->buffers);
     gather->buffers = NULL;
 }
 
-static nd_status pack_weight(nd_backend *b, const nd_weight *w, char *at)
+/* What this rank owns, into its buffer where others need it. */
+static nd_status make(nd_weight_gather *gather, nd_model *model, const nd_view *masters, bool whole,
+                      int rank)
 {
-    if (!w->ternary)
-        return b->ops.copy(b, at, w->dense.data, nd_view_bytes(nd_read(w->dense)));
-    const size_t scales = nd_view_bytes(nd_read(w->scales));
-    ND_TRY(b->ops.copy(b, at, w->scales.data, scales));
-    if (w->packed.data)
-        return b->ops.copy(b, at + scales, w->packed.data, packed_bytes(w));
-    const nd_view packed = nd_view_of(at + scales, ND_U8, 1, (int64_t)packed_bytes(w));
-    return b->ops.pack_codes(b, packed, nd_read(w->codes));
-}
-
-static nd_status unpack_weight(nd_backend *b, const nd_weight *w, const char *at)
-{
-    if (!w->ternary)
-        return b->ops.copy(b, w->dense.data, at, nd_view_bytes(nd_read(w->dense)));
-    const size_t scales = nd_view_bytes(nd_read(w->scales));
-    ND_TRY(b->ops.copy(b, w->scales.data, at, scales));
-    if (w->packed.data)
-        return b->ops.copy(b, w->packed.data, at + scales, packed_bytes(w));
-    const nd_cview packed = nd_cview_of(at + scales, ND_U8, 1, (int64_t)packed_bytes(w));
-    return b->ops.unpack_codes(b, w->codes, packed);
-}
-
-nd_status nd_weight_gather_run(nd_weight_gather *gather, nd_model *model, nd_comm *comm)
-{
-    const nd_ownership *own = gather->own;
     nd_backend *b = model->backend;
-    if (own->ranks == 1)
-        return ND_OK;
-    char *at = gather->buffers[comm->rank].data;
-    for (int64_t i = 0; i < own->count; i++)
-        if (own->owner[i] == comm->rank) {
-            ND_TRY(pack_weight(b, &model->weights[i], at));
-            at += nd_weight_gather_bytes(&model->weights[i]);
-        }
-    for (int r = 0; r < own->ranks; r++) {
-        nd_view buffer = gather->buffers[r];
-        ND_TRY(comm->ops.broadcast_device(comm, buffer.data, nd_view_bytes(nd_read(buffer)), r));
-        if (r == comm->rank)
+    char *at = gather->buffers ? gather->buffers[rank].data : NULL;
+    for (int64_t i = 0; i < gather->own->count; i++) {
+        const nd_weight *w = &model->weights[i];
+        if (gather->own->owner[i] != rank || (streams(gather, w) && gather->own->ranks > 1))
             continue;
-        at = buffer.data;
-        for (int64_t i = 0; i < own->count; i++)
-            if (own->owner[i] == r) {
-                ND_TRY(unpack_weight(b, &model->weights[i], at));
-                at += nd_weight_gather_bytes(&model->weights[i]);
-            }
+        if (!whole && nd_weight_gather_changes(gather, model, i)) {
+            ND_TRY(nd_weight_delta_make(b, w, nd_read(masters[i]), gather->room, at));
+            ND_TRY(nd_weight_delta_apply(b, w, gather->room, at));
+        } else {
+            ND_TRY(nd_model_load_weight(model, i, nd_read(masters[i])));
+            if (gather->own->ranks > 1)
+                ND_TRY(nd_weight_wire_pack(b, w, gather->codes, at));
+        }
+        if (at && !streams(gather, w))
+            at += nd_weight_gather_bytes(gather, model, i, whole);
     }
     return ND_OK;
+}
+
+/* What rank r sent. */
+static nd_status take(nd_weight_gather *gather, nd_model *model, bool whole, int r)
+{
+    nd_backend *b = model->backend;
+    char *at = gather->buffers[r].data;
+    for (int64_t i = 0; i < gather->own->count; i++) {
+        const nd_weight *w = &model->weights[i];
+        if (gather->own->owner[i] != r || streams(gather, w))
+            continue;
+        if (!whole && nd_weight_gather_changes(gather, model, i))
+            ND_TRY(nd_weight_delta_apply(b, w, gather->room, at));
+        else
+            ND_TRY(nd_weight_wire_unpack(b, w, gather->codes, at));
+        at += nd_weight_gather_bytes(gather, model, i, whole);
+    }
+    return ND_OK;
+}
+
+nd_status nd_weight_gather_run(nd_weight_gather *gather, nd_model *model, const nd_view *masters,
+                               bool whole, nd_comm *comm)
+{
+    ND_TRY(make(gather, model, masters, whole, comm->rank));
+    for (int r = 0; gather->own->ranks > 1 && r < gather->own->ranks; r++) {
+        ND_TRY(comm->ops.broadcast_device(comm, gather->buffers[r].data,
+                                          rank_bytes(gather, model, r, whole), r));
+        if (r != comm->rank)
+            ND_TRY(take(gather, model, whole, r));
+    }
+    return gather->own->ranks > 1 && gather->codes == ND_WEIGHT_WIRE_CHANGED
+               ? nd_code_stream_run(&gather->stream, model, masters, whole, comm)
+               : ND_OK;
 }

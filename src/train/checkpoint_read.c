@@ -335,7 +335,7 @@ nd_status nd_checkpoint_restore(nd_run *run, const char *directory)
     }
     ND_TRY(nd_run_agree(run->comm, status));
     ND_TRY(nd_gradient_path_publish_projectors(run));
-    return nd_run_publish_weights(run);
+    return nd_run_publish_weights(run, true);
 }
 
 nd_status nd_checkpoint_print(const char *directory, bool verify, FILE *out)

@@ -3,6 +3,7 @@
 #include "core/sum_tree.h"
 #include "train/checkpoint_save.h"
 #include "train/fault_points.h"
+#include "train/gradient_feedback.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -219,15 +220,19 @@ static int64_t sketch_piece(const nd_run *run, int64_t index)
 }
 
 /* run->pieces[place]: views[slot], which belong to parameter `index`. */
-static void set_piece(nd_run *run, int64_t place, int64_t index, const nd_view *views)
+static void set_piece(nd_run *run, int64_t place, int64_t index, const nd_view *views,
+                      void *residual)
 {
+    const int64_t count = nd_view_count(nd_read(views[0]));
     float **slots = run->piece_slots + place * run->gradient_slots;
     for (int slot = 0; slot < run->gradient_slots; slot++)
         slots[slot] = views[slot].data;
     run->pieces[place] = (nd_comm_piece){.slots = slots,
-                                         .count = nd_view_count(nd_read(views[0])),
+                                         .count = count,
                                          .owner = run->own.owner[index],
-                                         .name = run->model->params.list[index].name};
+                                         .name = run->model->params.list[index].name,
+                                         .format = nd_gradient_feedback_format(run, count),
+                                         .residual = residual};
 }
 
 typedef nd_status (*reduce_function)(nd_comm *comm, nd_comm_split split, nd_comm_piece *pieces,
@@ -242,7 +247,7 @@ static nd_status reduce_with(reduce_function reduce, nd_run *run, int64_t first,
     for (int64_t i = first; i < first + count; i++) {
         for (int slot = 0; slot < run->gradient_slots; slot++)
             views[slot] = run->gradients[slot][i];
-        set_piece(run, i, i, views);
+        set_piece(run, i, i, views, run->residuals[i].data);
     }
     ND_TRY(reduce(run->comm, split, run->pieces + first, count));
     for (int64_t i = first; i < first + count; i++) {
@@ -251,7 +256,7 @@ static nd_status reduce_with(reduce_function reduce, nd_run *run, int64_t first,
         if (!views[0].data)
             continue;
         const int64_t place = sketch_piece(run, i);
-        set_piece(run, place, i, views);
+        set_piece(run, place, i, views, NULL);
         ND_TRY(reduce(run->comm, split, run->pieces + place, 1));
     }
     return ND_OK;
@@ -362,6 +367,8 @@ static nd_status update(nd_run *run, int64_t first, int64_t count, float scale)
         if (run->masters[i].data)
             ND_TRY(replace_subspace(run, i));
         ND_TRY(broadcast_projector(run, i));
+        if (run->travel_projected)
+            ND_TRY(nd_gradient_feedback_drop(run, i));
     }
     return ND_OK;
 }

@@ -1,5 +1,6 @@
 #include "train/plan.h"
 
+#include "dist/gradient_wire.h"
 #include "train/checkpoint_save.h"
 #include "train/memory_advice.h"
 #include "train/metrics.h"
@@ -9,30 +10,6 @@
 #include <string.h>
 
 static const double gib = 1024.0 * 1024.0 * 1024.0;
-
-/* Floats move once for each rank but the owner in a tree; codes go to each rank but the owner. Sketches
- * and new projectors count by how often they move. */
-static void count_wire(const nd_run *run, nd_plan *plan)
-{
-    const double others = plan->ranks - 1;
-    const double every = (double)run->config.training.galore_update_freq;
-    for (int64_t i = 0; i < run->model->params.count; i++) {
-        const nd_weight *w = &run->model->weights[i];
-        const nd_galore *g = nd_projectors_shape(run->projectors, i);
-        int64_t rows, cols;
-        nd_optimizer_gradient_shape(run->optimizer, i, &rows, &cols);
-        plan->reduce_bytes += others * 4.0 * (double)(rows * cols);
-        plan->gather_bytes += others * (double)nd_weight_gather_bytes(w);
-        if (!g)
-            continue;
-        const nd_state *state = nd_projectors_state(run->projectors, i);
-        if (run->travel_projected)
-            plan->reduce_bytes += others * 4.0 * (double)(g->sketch * nd_galore_small(g)) / every;
-        for (int part = 0; part < state->codec->parts; part++)
-            plan->gather_bytes +=
-                others * (double)nd_view_bytes(nd_read(state->parts[part])) / every;
-    }
-}
 
 static nd_status plan_rank(const nd_config *config, int rank, nd_plan *plan)
 {
@@ -66,7 +43,7 @@ static nd_status plan_rank(const nd_config *config, int rank, nd_plan *plan)
     plan->tokens_per_step = config->training.batch_size * config->training.seq_length;
     plan->flops_per_step =
         nd_metrics_flops_per_token(&run->model->config) * (double)plan->tokens_per_step;
-    count_wire(run, plan);
+    plan->wire = nd_wire_bytes_of(run);
 done:
     nd_run_destroy(run);
     free(run);
@@ -130,6 +107,32 @@ static void print_suite(const nd_plan *plan, const nd_config *config, FILE *out)
                                              : "26");
 }
 
+static void print_wire(const nd_plan *plan, const nd_config *config, FILE *out)
+{
+    static const char *const weights[] = {"packed", "trits", "changed (about)"}, *const dense[] = {
+                                                                                     "dense",
+                                                                                     "int8_delta"};
+    const nd_wire_bytes *w = &plan->wire;
+    const double mb = 1e6, parameters = (double)plan->parameters, all = nd_wire_bytes_sum(w);
+    char approximate[128];
+    nd_wire_approximations(config, plan->ranks, approximate, sizeof approximate);
+    fprintf(out, "wire a step (MB)  sent by all ranks\n");
+    fprintf(out, "  gradients    %10.3f  %s\n", w->gradients / mb,
+            nd_gradient_wire_name((nd_gradient_wire)config->dist.gradient_wire));
+    fprintf(out, "  sketches     %10.3f\n", w->sketches / mb);
+    fprintf(out, "  codes        %10.3f  %s\n", w->codes / mb, weights[config->dist.weight_wire]);
+    fprintf(out, "  dense        %10.3f  %s\n", w->dense / mb, dense[config->dist.embedding_wire]);
+    fprintf(out, "  projectors   %10.3f\n", w->projectors / mb);
+    fprintf(out, "  reports      %10.3f\n", w->reports / mb);
+    fprintf(out,
+            "  sum          %10.3f  %.3f bytes a parameter, %.3f of them a rank (an all-reduce of "
+            "bf16 gradients in a ring: %.3f a rank)\n",
+            all / mb, all / parameters, all / parameters / plan->ranks,
+            4.0 * (plan->ranks - 1) / plan->ranks);
+    if (approximate[0])
+        fprintf(out, "  approximate: %s\n", approximate);
+}
+
 void nd_plan_print(const nd_plan *plan, const nd_config *config, size_t device_memory, FILE *out)
 {
     const double mib = 1024.0 * 1024.0;
@@ -158,11 +161,7 @@ void nd_plan_print(const nd_plan *plan, const nd_config *config, size_t device_m
             (double)plan->saved_copy / mib);
     fprintf(out, "\n");
     print_suite(plan, config, out);
-    fprintf(out,
-            "wire a step      %.1f MiB of gradients to owners, %.1f MiB of codes from them: "
-            "%.2f bytes a parameter and rank\n",
-            plan->reduce_bytes / mib, plan->gather_bytes / mib,
-            (plan->reduce_bytes + plan->gather_bytes) / parameters / plan->ranks);
+    print_wire(plan, config, out);
     fprintf(out, "arithmetic       %.3g FLOP a step, %.3g over the run\n", plan->flops_per_step,
             plan->flops_per_step * (double)config->training.total_steps);
     if (device_memory == 0)

@@ -3,7 +3,7 @@
 #ifndef ND_TRAIN_PLAN_H
 #define ND_TRAIN_PLAN_H
 
-#include "train/run.h"
+#include "train/plan_wire.h"
 
 typedef struct nd_plan {
     int ranks;
@@ -15,7 +15,7 @@ typedef struct nd_plan {
     int64_t parameters, parameters_ternary;
     int64_t tokens_per_step;
     double flops_per_step;
-    double reduce_bytes, gather_bytes; /* of a step, sent by all ranks together */
+    nd_wire_bytes wire;
 } nd_plan;
 
 /* From a checked configuration. Errors: ND_ECONFIG when the batch cannot be shared by `ranks`. */

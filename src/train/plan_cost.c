@@ -1,6 +1,7 @@
 #include "train/plan_cost.h"
 
 #include "train/metrics.h"
+#include "train/plan_wire.h"
 #include "train/run_memory.h"
 #include "train/step.h"
 
@@ -106,28 +107,10 @@ static bool usually_due(const nd_run *run, int64_t index)
            nd_projectors_due(run->projectors, index, 0, NULL);
 }
 
-static double gradient_bytes(const nd_run *run, int64_t index)
-{
-    int64_t rows, cols;
-    nd_optimizer_gradient_shape(run->optimizer, index, &rows, &cols);
-    return 4.0 * (double)(rows * cols);
-}
-
-static double sketch_bytes(const nd_run *run, int64_t index)
-{
-    const nd_galore *g = nd_projectors_shape(run->projectors, index);
-    return 4.0 * (double)(g->sketch * nd_galore_small(g));
-}
-
 static double code_bytes(const nd_run *run, int64_t index)
 {
-    double bytes = (double)nd_weight_gather_bytes(&run->model->weights[index]);
-    if (usually_due(run, index)) {
-        const nd_state *state = nd_projectors_state(run->projectors, index);
-        for (int part = 0; part < state->codec->parts; part++)
-            bytes += (double)nd_view_bytes(nd_read(state->parts[part]));
-    }
-    return bytes;
+    return (double)nd_wire_weight_bytes(run, index) +
+           (usually_due(run, index) ? (double)nd_wire_projector_bytes(run, index) : 0.0);
 }
 
 /* The gradients of a group, then the sketches among them. */
@@ -136,15 +119,17 @@ static void list_pieces(table *t, const group *g, double ready, double seconds_p
     const nd_run *run = t->run;
     for (int64_t i = g->first; i < g->first + g->count; i++)
         t->pieces[t->pieces_count++] =
-            (nd_cost_piece){.bytes = gradient_bytes(run, i),
+            (nd_cost_piece){.bytes = (double)nd_wire_gradient_bytes(run, i),
                             .update = nd_optimizer_cost(&run->config, &run->model->params.list[i]) *
                                       seconds_per_flop,
                             .ready = ready,
                             .owner = run->own.owner[i]};
     for (int64_t i = g->first; run->travel_projected && i < g->first + g->count; i++)
         if (usually_due(run, i))
-            t->pieces[t->pieces_count++] = (nd_cost_piece){
-                .bytes = sketch_bytes(run, i), .ready = ready, .owner = run->own.owner[i]};
+            t->pieces[t->pieces_count++] =
+                (nd_cost_piece){.bytes = (double)nd_wire_sketch_bytes(run, i),
+                                .ready = ready,
+                                .owner = run->own.owner[i]};
 }
 
 /* As nd_run_create decides for ranks that compute on CPUs (dist/comm.h). */

@@ -3,6 +3,7 @@
 #include "core/durable_file.h"
 #include "core/sum_tree.h"
 #include "train/checkpoint_save.h"
+#include "train/gradient_feedback.h"
 #include "train/gradient_path.h"
 #include "train/run_memory.h"
 
@@ -235,12 +236,16 @@ static nd_status initialize_masters(nd_run *run)
     return status;
 }
 
-nd_status nd_run_publish_weights(nd_run *run)
+nd_status nd_run_publish_weights(nd_run *run, bool whole)
 {
-    for (int64_t i = 0; i < run->model->params.count; i++)
-        if (run->masters[i].data)
-            ND_TRY(nd_model_load_weight(run->model, i, nd_read(run->masters[i])));
-    return nd_weight_gather_run(&run->gather, run->model, run->comm);
+    return nd_weight_gather_run(&run->gather, run->model, run->masters, whole, run->comm);
+}
+
+nd_status nd_run_forget_rounding(nd_run *run)
+{
+    ND_TRY(nd_gradient_feedback_drop_all(run));
+    return run->gather.embedding == ND_EMBEDDING_WIRE_DENSE ? ND_OK
+                                                            : nd_run_publish_weights(run, true);
 }
 
 nd_status nd_run_prepare(nd_run *run)
@@ -257,17 +262,20 @@ nd_status nd_run_prepare(nd_run *run)
         run->projected += nd_projectors_shape(run->projectors, i) != NULL;
     run->travel_projected = run->projected > 0 && run->config.optimizer.galore_residual == 0.0;
     run->immediate = nd_gradient_path_immediate(run);
+    run->gather.codes = (nd_weight_wire)run->config.dist.weight_wire;
+    run->gather.embedding = (nd_embedding_wire)run->config.dist.embedding_wire;
     run->masters = calloc((size_t)run->model->params.count, table);
     run->sums = calloc((size_t)run->model->params.count, table);
     run->sketch_sums = calloc((size_t)run->model->params.count, table);
     run->written = calloc((size_t)run->model->params.count, table);
+    run->residuals = calloc((size_t)run->model->params.count, table);
     run->squares = calloc((size_t)run->model->params.count, sizeof *run->squares);
     const size_t pieces =
         (size_t)(run->model->params.count + nd_projectors_per_step(run->projectors));
     run->pieces = calloc(pieces, sizeof *run->pieces);
     run->piece_slots = calloc(pieces * (size_t)run->gradient_slots, sizeof *run->piece_slots);
-    if (!run->masters || !run->sums || !run->sketch_sums || !run->written || !run->squares ||
-        !run->pieces || !run->piece_slots)
+    if (!run->masters || !run->sums || !run->sketch_sums || !run->written || !run->residuals ||
+        !run->squares || !run->pieces || !run->piece_slots)
         return ND_FAIL(ND_ENOMEM, "no memory for the table of masters");
     for (int slot = 0; slot < run->gradient_slots; slot++) {
         run->gradients[slot] = calloc((size_t)run->model->params.count, table);
@@ -320,7 +328,7 @@ nd_status nd_run_create(const nd_config *config, nd_comm *comm, nd_run *run)
     run->overlapped = nd_comm_overlaps(comm) && !run->immediate;
     ND_TRY(nd_run_agree(comm, create(run)));
     ND_TRY(nd_gradient_path_publish_projectors(run));
-    return nd_run_publish_weights(run);
+    return nd_run_publish_weights(run, true);
 }
 
 nd_loader_options nd_run_loader_options(const nd_run *run)
@@ -365,6 +373,7 @@ void nd_run_destroy(nd_run *run)
     free(run->sums);
     free(run->sketch_sums);
     free(run->written);
+    free(run->residuals);
     free(run->squares);
     free(run->pieces);
     free(run->piece_slots);

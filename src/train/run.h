@@ -47,6 +47,7 @@ typedef struct nd_run {
     nd_view
         *sums; /* [params.count] the reduced gradient of owned parameters, in one of the slots */
     nd_view *sketch_sums; /* [params.count] as sums; data NULL where there is no sketch */
+    nd_view *residuals;   /* [params.count] of train/gradient_feedback.h; data NULL: none */
     double *squares;      /* [params.count] squared norms of this step's gradients */
     nd_view scalar;       /* f64 [1, 1] in backend memory */
 
@@ -93,8 +94,12 @@ void nd_run_destroy(nd_run *run);
  * fewer than ranks on this machine. */
 nd_status nd_run_create_backend(const nd_config *config, const nd_comm *comm, nd_backend **backend);
 
-/* Sends owners' weights to all replicas. Collective. */
-nd_status nd_run_publish_weights(nd_run *run);
+/* Sends owners' weights to all replicas; `whole`: not as changes of what replicas have. Collective. */
+nd_status nd_run_publish_weights(nd_run *run, bool whole);
+
+/* What rounding on the wire left with this rank or in replicas is dropped, so that the run goes on as one
+ * does that is restored from a checkpoint of this moment. Collective. */
+nd_status nd_run_forget_rounding(nd_run *run);
 
 /* Agrees on a status: ND_OK when all ranks pass ND_OK; else every rank gets the error of the lowest
  * failing rank, marked as shared and naming that rank when there are several. Collective. */

@@ -1,5 +1,6 @@
 #include "train/run_memory.h"
 
+#include "train/gradient_feedback.h"
 #include "train/gradient_path.h"
 #include "train/memory_advice.h"
 
@@ -33,7 +34,8 @@ static nd_status take_category(nd_run *run, nd_memory_category category)
     case ND_MEMORY_ACTIVATIONS:
         return nd_model_take_activations(run->model, arena, true);
     case ND_MEMORY_WIRE:
-        return nd_weight_gather_take(&run->gather, run->model, &run->own, arena);
+        ND_TRY(nd_gradient_feedback_take(run, arena));
+        return nd_weight_gather_take(&run->gather, run->model, &run->own, run->comm->rank, arena);
     case ND_MEMORY_COUNT:
         break;
     }

@@ -3,6 +3,7 @@
 #include "optim/mtp_schedule.h"
 #include "train/checkpoint_save.h"
 #include "train/fault_points.h"
+#include "train/gradient_feedback.h"
 #include "train/gradient_path.h"
 
 #include <math.h>
@@ -161,10 +162,11 @@ nd_status nd_step_run(nd_run *run, bool stop_requested, nd_step_result *result)
     result->skipped = run->health.verdict != ND_VERDICT_GOOD;
     if (result->skipped) {
         describe_skip(run, result);
+        ND_TRY(nd_gradient_feedback_drop_all(run));
     } else {
         nd_comm_set_phase(run->comm, run->step + 1, "weights");
         nd_fault_point(run->comm, "weights");
-        ND_TRY(nd_run_publish_weights(run));
+        ND_TRY(nd_run_publish_weights(run, false));
     }
     nd_health_end_step(&run->health, result->loss);
 

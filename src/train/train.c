@@ -5,6 +5,7 @@
 #include "train/evaluate.h"
 #include "train/fault_points.h"
 #include "train/metrics.h"
+#include "train/plan_wire.h"
 #include "train/progress.h"
 #include "train/replica_check.h"
 #include "train/run.h"
@@ -140,6 +141,10 @@ static void describe(nd_run *run)
                     run->val ? (double)nd_dataset_token_count(run->val) * 1e-6 : 0.0);
     if (run->config.training.use_galore)
         describe_galore(run);
+    char approximate[128];
+    nd_wire_approximations(&run->config, run->comm->size, approximate, sizeof approximate);
+    if (approximate[0])
+        nd_log_line(&run->log, "wire    approximate: %s", approximate);
     if (run->immediate)
         nd_log_line(&run->log, "update  each layer as its gradient is ready (grad_clip = 0 and one "
                                "micro-batch a rank)");
@@ -290,8 +295,10 @@ static nd_status step_loop(nd_run *run, nd_metrics *metrics)
             return ND_ESTOPPED;
         }
         const int64_t end = c->logging.checkpoint_at_end ? last : -1;
-        if (due(run->step, c->logging.checkpoint_interval, end))
-            ND_TRY(nd_save_begin(run, c->logging.checkpoint_async && run->step < last));
+        if (!due(run->step, c->logging.checkpoint_interval, end))
+            continue;
+        ND_TRY(nd_save_begin(run, c->logging.checkpoint_async && run->step < last));
+        ND_TRY(nd_run_forget_rounding(run));
     }
     ND_TRY(nd_save_finish(run));
     nd_log_line(&run->log, "done    %lld steps, %.2fM tokens", (long long)run->step,

@@ -238,6 +238,13 @@ static void codes_case(harness *h, int64_t rows, int64_t n, nd_dtype x_type, nd_
         RUN(h, unpack_codes, unpacked.view[i], nd_read(packed.view[i]));
         check_equal(h, "unpack_codes", &unpacked);
         cr_assert(memcmp(unpacked.view[1].data, c.view[1].data, (size_t)(rows * n)) == 0);
+        const outputs trits = poisoned_outputs(h, ND_U8, ND_U8, 1, (rows * n + 4) / 5);
+        RUN(h, pack_trits, trits.view[i], nd_read(c.view[i]));
+        check_equal(h, "pack_trits", &trits);
+        const outputs told = poisoned_outputs(h, ND_I8, ND_I8, rows, n);
+        RUN(h, unpack_trits, told.view[i], nd_read(trits.view[i]));
+        check_equal(h, "unpack_trits", &told);
+        cr_assert(memcmp(told.view[1].data, c.view[1].data, (size_t)(rows * n)) == 0);
     }
     const nd_view x = random_floats(h, x_type, rows, n, 3.0f);
     for (int64_t i = 0; i < n; i++)

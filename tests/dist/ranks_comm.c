@@ -2,8 +2,11 @@
  * results are right on this rank. */
 #include "core/sum_tree.h"
 #include "dist/comm.h"
+#include "dist/gradient_wire.h"
 #include "dist/mpi_wire.h"
+#include "dist/tree_reduction.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -150,6 +153,73 @@ static void check_what_is_begun(nd_comm *comm)
             CHECK(texts[t][i] == byte_at(i, t));
 }
 
+/* The same sum again and again, rounded on its way: each time it is near, and with what rounding took
+ * added to the next, the mean is nearer by as much as there are rounds. */
+static void check_rounded(nd_comm *comm, nd_gradient_wire format, int64_t count, int rounds)
+{
+    const nd_comm_split split = {comm->size};
+    const double unit = format == ND_GRADIENT_WIRE_INT8 ? 1.0 / 127.0 : 0x1p-8;
+    float *values = malloc((size_t)count * sizeof *values), *slots[] = {values};
+    void *residual = calloc(1, nd_gradient_residual_bytes(format, count));
+    double *mean = calloc((size_t)count, sizeof *mean);
+    CHECK(values && residual && mean);
+    for (int owner = 0; owner < comm->size; owner++) {
+        const uint64_t before = comm->bytes_sent;
+        memset(mean, 0, (size_t)count * sizeof *mean);
+        memset(residual, 0, nd_gradient_residual_bytes(format, count));
+        for (int round = 0; round < rounds; round++) {
+            nd_comm_piece piece = {.slots = slots,
+                                   .count = count,
+                                   .owner = owner,
+                                   .format = format,
+                                   .residual = residual};
+            for (int64_t i = 0; i < count; i++)
+                values[i] = summand(comm->rank, i);
+            CHECK(comm->ops.reduce_to_owners(comm, split, &piece, 1) == ND_OK);
+            CHECK((owner == comm->rank) == (piece.result != NULL));
+            for (int64_t i = 0; piece.result && i < count; i++) {
+                CHECK(fabsf(piece.result[i] - tree_sum(0, comm->size, i)) <
+                      2.0 * unit * comm->size);
+                mean[i] += (double)piece.result[i] / rounds;
+            }
+        }
+        for (int64_t i = 0; comm->rank == owner && i < count; i++)
+            CHECK(fabs(mean[i] - (double)tree_sum(0, comm->size, i)) <
+                  unit * comm->size / rounds + 1e-5);
+        CHECK(comm->rank == owner || comm->bytes_sent - before ==
+                                         rounds * (uint64_t)nd_gradient_wire_bytes(format, count));
+    }
+    free(values);
+    free(residual);
+    free(mean);
+}
+
+/* Messages of all ranks, counted, against nd_tree_sends. */
+static void check_sends(nd_comm *comm, int64_t part)
+{
+    const nd_comm_split split = {part * comm->size};
+    const int64_t first = part * comm->rank;
+    const int slot_count = nd_sum_tree_slots(first, first + part);
+    float values[slot_count], *slots[slot_count];
+    uint64_t all[comm->size];
+    memset(all, 0, sizeof all);
+    for (int owner = 0; owner < comm->size; owner++) {
+        for (int s = 0; s < slot_count; s++) {
+            values[s] = 1.0f;
+            slots[s] = &values[s];
+        }
+        nd_comm_piece piece = {.slots = slots, .count = 1, .owner = owner};
+        const uint64_t before = comm->bytes_sent;
+        CHECK(comm->ops.reduce_to_owners(comm, split, &piece, 1) == ND_OK);
+        const uint64_t mine = comm->bytes_sent - before;
+        CHECK(comm->ops.allgather(comm, all, &mine, sizeof mine) == ND_OK);
+        uint64_t sent = 0;
+        for (int r = 0; r < comm->size; r++)
+            sent += all[r];
+        CHECK(sent == 4 * (uint64_t)nd_tree_sends(comm->size, split, owner));
+    }
+}
+
 int main(void)
 {
     nd_comm *comm = NULL;
@@ -184,6 +254,11 @@ int main(void)
     check_what_is_begun(comm);
     CHECK(comm->size == 1 || (comm->wait_seconds > waited && comm->busy_seconds > busy));
     CHECK(comm->size == 1 || comm->bytes_sent > 0);
+    for (int64_t part = 1; part <= 6; part++)
+        check_sends(comm, part);
+    check_rounded(comm, ND_GRADIENT_WIRE_BF16, 5000, 50);
+    check_rounded(comm, ND_GRADIENT_WIRE_INT8, 5000, 50);
+    check_rounded(comm, ND_GRADIENT_WIRE_INT8, 1300007, 1); /* more than one message */
     nd_comm_destroy(comm);
     return 0;
 }

@@ -271,6 +271,16 @@ static nd_status wrapped_unpack_codes(nd_backend *b, nd_view c, nd_cview packed)
     WRAP(unpack_codes, (i, c, packed), OUT(c), IN(packed));
 }
 
+static nd_status wrapped_pack_trits(nd_backend *b, nd_view packed, nd_cview c)
+{
+    WRAP(pack_trits, (i, packed, c), OUT(packed), IN(c));
+}
+
+static nd_status wrapped_unpack_trits(nd_backend *b, nd_view c, nd_cview packed)
+{
+    WRAP(unpack_trits, (i, c, packed), OUT(c), IN(packed));
+}
+
 static nd_status wrapped_dequantize_codes(nd_backend *b, nd_view x, nd_cview c, nd_cview s)
 {
     WRAP(dequantize_codes, (i, x, c, s), OUT(x), IN(c), IN(s));
@@ -499,6 +509,8 @@ static const nd_backend_ops wrapped_ops = {
     .ternarize = wrapped_ternarize,
     .pack_codes = wrapped_pack_codes,
     .unpack_codes = wrapped_unpack_codes,
+    .pack_trits = wrapped_pack_trits,
+    .unpack_trits = wrapped_unpack_trits,
     .dequantize_codes = wrapped_dequantize_codes,
     .quantize_rows = wrapped_quantize_rows,
     .ternary_gemm = wrapped_ternary_gemm,

@@ -83,4 +83,8 @@ Test(remote, ranks_exchange_gradients_and_codes_through_the_host)
     train(3, "training.batch_size=12 dist.deterministic=off");
     train(2, "training.use_galore=true training.galore_rank=8 training.galore_update_freq=2 "
              "training.use_8bit_optim=true hardware.packed_codes=true");
+    train(3, "training.batch_size=12 dist.deterministic=off model.hidden_dim=64 "
+             "dist.gradient_wire=int8 dist.weight_wire=trits");
+    train(2, "dist.deterministic=off model.hidden_dim=64 dist.gradient_wire=bf16 "
+             "dist.weight_wire=changed dist.embedding_wire=int8_delta hardware.packed_codes=true");
 }

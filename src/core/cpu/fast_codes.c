@@ -1,5 +1,6 @@
 /* Fast layer: ternary codes and the quantisation of activations. */
 #include "core/cpu/fast_rows.h"
+#include "core/trits.h"
 
 #include <string.h>
 
@@ -122,6 +123,38 @@ static nd_status unpack_codes_fast(nd_backend *b, nd_view c, nd_cview packed)
     return ND_OK;
 }
 
+static nd_status pack_trits_fast(nd_backend *b, nd_view packed, nd_cview c)
+{
+    nd_cpu_fast *fast = nd_cpu_fast_of(b);
+    const int64_t count = nd_view_count(c), bytes = nd_trits_bytes(count);
+    const int64_t whole = count - 4 * bytes; /* bytes of five codes */
+    ND_REQUIRE(packed.dtype == ND_U8 && c.dtype == ND_I8);
+    ND_REQUIRE(nd_view_count(nd_read(packed)) == bytes);
+    const int8_t *codes = c.data;
+    uint8_t *out = packed.data;
+#pragma omp parallel for num_threads(nd_fast_team(fast, count))
+    for (int64_t at = 0; at < whole; at += CHUNK)
+        fast->kernels->pack_trits(out + at, codes + at, bytes, nd_fast_min(CHUNK, whole - at));
+    nd_trits_pack(out, codes, count, whole > 0 ? whole : 0, bytes);
+    return ND_OK;
+}
+
+static nd_status unpack_trits_fast(nd_backend *b, nd_view c, nd_cview packed)
+{
+    nd_cpu_fast *fast = nd_cpu_fast_of(b);
+    const int64_t count = nd_view_count(nd_read(c)), bytes = nd_trits_bytes(count);
+    const int64_t whole = count - 4 * bytes;
+    ND_REQUIRE(packed.dtype == ND_U8 && c.dtype == ND_I8);
+    ND_REQUIRE(nd_view_count(packed) == bytes);
+    int8_t *codes = c.data;
+    const uint8_t *in = packed.data;
+#pragma omp parallel for num_threads(nd_fast_team(fast, count))
+    for (int64_t at = 0; at < whole; at += CHUNK)
+        fast->kernels->unpack_trits(codes + at, in + at, bytes, nd_fast_min(CHUNK, whole - at));
+    nd_trits_unpack(codes, in, count, whole > 0 ? whole : 0, bytes);
+    return ND_OK;
+}
+
 static nd_status dequantize_codes_fast(nd_backend *b, nd_view w, nd_cview c, nd_cview s)
 {
     nd_cpu_fast *fast = nd_cpu_fast_of(b);
@@ -168,6 +201,8 @@ void nd_fast_fill_codes(nd_backend_ops *ops)
     ops->ternarize = ternarize_fast;
     ops->pack_codes = pack_codes_fast;
     ops->unpack_codes = unpack_codes_fast;
+    ops->pack_trits = pack_trits_fast;
+    ops->unpack_trits = unpack_trits_fast;
     ops->dequantize_codes = dequantize_codes_fast;
     ops->quantize_rows = quantize_rows_fast;
 }

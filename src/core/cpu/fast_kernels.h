@@ -49,6 +49,9 @@ typedef struct nd_fast_kernels {
     void (*ternarize)(int8_t *c, const float *w, float half_scale, int64_t n);
     void (*pack)(uint8_t *packed, const int8_t *c, int64_t bytes);
     void (*unpack)(int8_t *c, const uint8_t *packed, int64_t bytes);
+    /* Byte i: codes i + k stride, k < 5, in base 3. */
+    void (*pack_trits)(uint8_t *packed, const int8_t *c, int64_t stride, int64_t bytes);
+    void (*unpack_trits)(int8_t *c, const uint8_t *packed, int64_t stride, int64_t bytes);
 
     /* -- reductions -------------------------------------------------------------------------- */
     double (*sum)(const float *x, int64_t n);

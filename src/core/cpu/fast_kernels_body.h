@@ -179,6 +179,31 @@ static void unpack(int8_t *c, const uint8_t *packed, int64_t bytes)
     }
 }
 
+static void pack_trits(uint8_t *packed, const int8_t *c, int64_t stride, int64_t bytes)
+{
+    const int8_t *c1 = c + stride, *c2 = c1 + stride, *c3 = c2 + stride, *c4 = c3 + stride;
+#pragma omp simd
+    for (int64_t i = 0; i < bytes; i++)
+        packed[i] = (uint8_t)(c[i] + 3 * c1[i] + 9 * c2[i] + 27 * c3[i] + 81 * c4[i] + 121);
+}
+
+/* 171 x / 512 is x / 3, rounded down, for x < 256. */
+static void unpack_trits(int8_t *c, const uint8_t *packed, int64_t stride, int64_t bytes)
+{
+    int8_t *c1 = c + stride, *c2 = c1 + stride, *c3 = c2 + stride, *c4 = c3 + stride;
+#pragma omp simd
+    for (int64_t i = 0; i < bytes; i++) {
+        const uint16_t x0 = packed[i], x1 = (uint16_t)(x0 * 171u >> 9);
+        const uint16_t x2 = (uint16_t)(x1 * 171u >> 9), x3 = (uint16_t)(x2 * 171u >> 9);
+        const uint16_t x4 = (uint16_t)(x3 * 171u >> 9);
+        c[i] = (int8_t)(x0 - 3 * x1 - 1);
+        c1[i] = (int8_t)(x1 - 3 * x2 - 1);
+        c2[i] = (int8_t)(x2 - 3 * x3 - 1);
+        c3[i] = (int8_t)(x3 - 3 * x4 - 1);
+        c4[i] = (int8_t)(x4 - 1);
+    }
+}
+
 static double sum_of(const float *x, int64_t n)
 {
     double sum = 0.0;
@@ -476,6 +501,8 @@ static const nd_fast_kernels table = {
     .ternarize = ternarize,
     .pack = pack,
     .unpack = unpack,
+    .pack_trits = pack_trits,
+    .unpack_trits = unpack_trits,
     .sum = sum_of,
     .sum_abs = sum_abs,
     .sum_squares = sum_squares,

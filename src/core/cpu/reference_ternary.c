@@ -1,5 +1,6 @@
 /* Reference: ternary codes, activation quantisation, and the products. */
 #include "core/cpu/reference.h"
+#include "core/trits.h"
 
 #include <math.h>
 
@@ -85,6 +86,26 @@ static nd_status unpack_codes_reference(nd_backend *b, nd_view c, nd_cview packe
     int8_t *codes = c.data;
     for (int64_t i = 0; i < count; i++)
         codes[i] = (int8_t)((int)((in[i / 4] >> (2 * (i % 4))) & 3u) - 1);
+    return ND_OK;
+}
+
+static nd_status pack_trits_reference(nd_backend *b, nd_view packed, nd_cview c)
+{
+    (void)b;
+    const int64_t count = nd_view_count(c), bytes = nd_trits_bytes(count);
+    ND_REQUIRE(packed.dtype == ND_U8 && c.dtype == ND_I8);
+    ND_REQUIRE(nd_view_count(nd_read(packed)) == bytes);
+    nd_trits_pack(packed.data, c.data, count, 0, bytes);
+    return ND_OK;
+}
+
+static nd_status unpack_trits_reference(nd_backend *b, nd_view c, nd_cview packed)
+{
+    (void)b;
+    const int64_t count = nd_view_count(nd_read(c)), bytes = nd_trits_bytes(count);
+    ND_REQUIRE(packed.dtype == ND_U8 && c.dtype == ND_I8);
+    ND_REQUIRE(nd_view_count(packed) == bytes);
+    nd_trits_unpack(c.data, packed.data, count, 0, bytes);
     return ND_OK;
 }
 
@@ -215,6 +236,8 @@ void nd_reference_fill_ternary(nd_backend_ops *ops)
     ops->ternarize = ternarize_reference;
     ops->pack_codes = pack_codes_reference;
     ops->unpack_codes = unpack_codes_reference;
+    ops->pack_trits = pack_trits_reference;
+    ops->unpack_trits = unpack_trits_reference;
     ops->dequantize_codes = dequantize_codes_reference;
     ops->quantize_rows = quantize_rows_reference;
     ops->ternary_gemm = ternary_gemm_reference;

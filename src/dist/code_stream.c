@@ -1,0 +1,154 @@
+#include "dist/code_stream.h"
+
+#include "core/trits.h"
+#include "dist/changed_codes.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* Before the codes of each matrix: its scales, and how many bytes of changes follow, or this: all. */
+static const uint32_t all_codes = UINT32_MAX;
+
+static size_t all_bytes(const nd_weight *w)
+{
+    return (size_t)nd_trits_bytes(nd_view_count(nd_read(w->codes)));
+}
+
+static size_t stream_bytes(const nd_model *model, const nd_ownership *own, int rank)
+{
+    size_t bytes = 0;
+    for (int64_t i = 0; i < own->count; i++) {
+        const nd_weight *w = &model->weights[i];
+        if (own->owner[i] == rank && w->ternary)
+            bytes += nd_view_bytes(nd_read(w->scales)) + sizeof all_codes + all_bytes(w);
+    }
+    return bytes;
+}
+
+nd_status nd_code_stream_take(nd_code_stream *s, const nd_model *model, const nd_ownership *own,
+                              int rank, nd_arena *arena)
+{
+    const int64_t largest = nd_params_largest(&model->params, ND_ROLE_TERNARY);
+    const size_t mine = stream_bytes(model, own, rank);
+    size_t theirs = 0;
+    s->own = own;
+    if (own->ranks == 1)
+        return ND_OK;
+    for (int r = 0; r < own->ranks; r++) {
+        const size_t bytes = r == rank ? 0 : stream_bytes(model, own, r);
+        theirs = bytes > theirs ? bytes : theirs;
+    }
+    if (arena->backend->ops.host_memory) {
+        ND_TRY(nd_arena_take(arena, ND_U8, 1, (int64_t)mine, &s->mine));
+        ND_TRY(nd_arena_take(arena, ND_U8, 1, (int64_t)theirs, &s->theirs));
+        return nd_arena_take(arena, ND_I8, 1, largest, &s->before);
+    }
+    if (!arena->memory || s->host)
+        return ND_OK;
+    char *host = malloc(mine + theirs + 2 * (size_t)largest);
+    if (!host)
+        return ND_FAIL(ND_ENOMEM, "no memory for streams of codes");
+    s->host = host;
+    s->mine = nd_view_of(host, ND_U8, 1, (int64_t)mine);
+    s->theirs = nd_view_of(host + mine, ND_U8, 1, (int64_t)theirs);
+    s->before = nd_view_of(host + mine + theirs, ND_I8, 1, largest);
+    s->now = nd_view_of(host + mine + theirs + largest, ND_I8, 1, largest);
+    return ND_OK;
+}
+
+void nd_code_stream_destroy(nd_code_stream *s)
+{
+    free(s->host);
+    s->host = NULL;
+}
+
+/* The codes of a weight in host memory: their own, or a copy in `room`. */
+static nd_status read_codes(nd_backend *b, const nd_weight *w, nd_view room, int8_t **codes)
+{
+    *codes = w->codes.data;
+    if (b->ops.host_memory)
+        return ND_OK;
+    *codes = room.data;
+    return b->ops.download(b, room.data, w->codes.data, nd_view_bytes(nd_read(w->codes)));
+}
+
+static nd_status unpack(nd_backend *b, const nd_weight *w)
+{
+    return w->packed.data ? b->ops.unpack_codes(b, w->codes, nd_read(w->packed)) : ND_OK;
+}
+
+static nd_status make_entry(const nd_code_stream *s, nd_model *model, int64_t index,
+                            nd_cview master, bool whole, char **at)
+{
+    nd_backend *b = model->backend;
+    const nd_weight *w = &model->weights[index];
+    const size_t scales = nd_view_bytes(nd_read(w->scales)), room = all_bytes(w);
+    const int64_t count = nd_view_count(nd_read(w->codes));
+    int8_t *now;
+    size_t used = room + 1;
+    ND_TRY(unpack(b, w));
+    ND_TRY(b->ops.download(b, s->before.data, w->codes.data, (size_t)count));
+    ND_TRY(nd_model_load_weight(model, index, master));
+    ND_TRY(read_codes(b, w, s->now, &now));
+    ND_TRY(b->ops.download(b, *at, w->scales.data, scales));
+    uint8_t *codes = (uint8_t *)*at + scales + sizeof all_codes;
+    if (!whole)
+        used = nd_changed_codes_make(s->before.data, now, count, codes, room);
+    const uint32_t length = used > room ? all_codes : (uint32_t)used;
+    memcpy(*at + scales, &length, sizeof length);
+    if (length == all_codes)
+        nd_trits_pack(codes, now, count, 0, (int64_t)room);
+    *at += scales + sizeof length + (length == all_codes ? room : used);
+    return ND_OK;
+}
+
+static nd_status take_entry(const nd_code_stream *s, nd_model *model, int64_t index, char **at,
+                            const char *end)
+{
+    nd_backend *b = model->backend;
+    const nd_weight *w = &model->weights[index];
+    const size_t scales = nd_view_bytes(nd_read(w->scales));
+    const int64_t count = nd_view_count(nd_read(w->codes));
+    int8_t *codes;
+    uint32_t length = 0;
+    if ((size_t)(end - *at) >= scales + sizeof length)
+        memcpy(&length, *at + scales, sizeof length);
+    const size_t bytes = length == all_codes ? all_bytes(w) : length;
+    if ((size_t)(end - *at) < scales + sizeof length + bytes)
+        return ND_FAIL(ND_EPEER, "the codes of %s are cut short", model->params.list[index].name);
+    const uint8_t *in = (const uint8_t *)*at + scales + sizeof length;
+    ND_TRY(b->ops.upload(b, w->scales.data, *at, scales));
+    ND_TRY(unpack(b, w));
+    ND_TRY(read_codes(b, w, s->before, &codes));
+    if (length == all_codes)
+        nd_trits_unpack(codes, in, count, 0, (int64_t)bytes);
+    else
+        ND_TRY(nd_changed_codes_apply(codes, count, in, bytes));
+    if (!b->ops.host_memory)
+        ND_TRY(b->ops.upload(b, w->codes.data, codes, (size_t)count));
+    *at += scales + sizeof length + bytes;
+    return w->packed.data ? b->ops.pack_codes(b, w->packed, nd_read(w->codes)) : ND_OK;
+}
+
+nd_status nd_code_stream_run(nd_code_stream *s, nd_model *model, const nd_view *masters, bool whole,
+                             nd_comm *comm)
+{
+    char *at = s->mine.data;
+    for (int64_t i = 0; i < s->own->count; i++)
+        if (s->own->owner[i] == comm->rank && model->weights[i].ternary)
+            ND_TRY(make_entry(s, model, i, nd_read(masters[i]), whole, &at));
+    for (int r = 0; r < comm->size; r++) {
+        char *stream = r == comm->rank ? s->mine.data : s->theirs.data;
+        uint64_t bytes = r == comm->rank ? (uint64_t)(at - stream) : 0;
+        ND_TRY(comm->ops.broadcast(comm, &bytes, sizeof bytes, r));
+        if (bytes > (uint64_t)(r == comm->rank ? s->mine.cols : s->theirs.cols))
+            return ND_FAIL(ND_EPEER, "rank %d announces %llu bytes of codes", r,
+                           (unsigned long long)bytes);
+        ND_TRY(comm->ops.broadcast(comm, stream, bytes, r));
+        char *from = stream;
+        for (int64_t i = 0; r != comm->rank && i < s->own->count; i++)
+            if (s->own->owner[i] == r && model->weights[i].ternary)
+                ND_TRY(take_entry(s, model, i, &from, stream + bytes));
+    }
+    return ND_OK;
+}
