@@ -108,7 +108,7 @@ static nd_status flush(const ddp *d, const nd_comm_piece *pieces, const span *sp
     return ND_OK;
 }
 
-/* Pieces are the gradients in the order of parameters, then sketches, which stay at home. */
+/* Pieces are the gradients in the order of parameters. */
 static nd_status exchange_all(const ddp *d, const nd_comm_piece *pieces)
 {
     const int64_t room = BUCKET_BYTES / (d->how == EXCHANGE_FP32 ? 4 : 2);
@@ -136,7 +136,7 @@ static nd_status reduce_over_all(nd_comm *comm, nd_comm_split split, nd_comm_pie
     ddp *d = comm->context;
     ND_TRY(d->alone(comm, split, pieces, count));
     const double start = MPI_Wtime();
-    if (d->how != EXCHANGE_NONE)
+    if (d->how != EXCHANGE_NONE && count == d->params->count) /* else a sketch: it stays at home */
         ND_TRY(exchange_all(d, pieces));
     d->seconds += MPI_Wtime() - start;
     return ND_OK;
@@ -193,6 +193,11 @@ static nd_status measure(nd_run *run, int64_t steps)
              .bucket = malloc(BUCKET_BYTES)};
     if (!d.bucket)
         return ND_FAIL(ND_ENOMEM, "no memory for a bucket of gradients");
+    if (run->immediate) {
+        free(d.bucket);
+        return ND_FAIL(ND_ECONFIG, "layers are updated during the backward pass; set "
+                                   "training.grad_clip above 0");
+    }
     MPI_Init(NULL, NULL);
     MPI_Comm_size(MPI_COMM_WORLD, &d.size);
     MPI_Op_create(sum_bf16, 1, &d.sum_bf16);

@@ -14,7 +14,8 @@ variants() {
     ! has_key gradient_wire || echo "${first}_bf16 $first --set dist.deterministic=off" \
         "--set dist.gradient_wire=bf16"
     ! has_key weight_wire || echo "${first}_int8 $first --set dist.deterministic=off" \
-        "--set dist.gradient_wire=int8 --set dist.weight_wire=trits --set dist.embedding_wire=int8_delta"
+        "--set dist.gradient_wire=int8 --set dist.weight_wire=changed" \
+        "--set dist.embedding_wire=int8_delta"
 }
 has_key() { "$program" train --list-keys | grep -w "$1" >/dev/null; }
 
