@@ -34,7 +34,7 @@ while [ $# -gt 0 ]; do
 done
 mkdir -p "$out"
 
-# 33 million parameters: 131 MB of masters and as much momentum, moments of the embedding
+# 30 million parameters: 120 MB of masters, 240 MB of moments, and steps that are as short as may be
 cat >"$out/config.ini" <<END
 [model]
 hidden_dim = 512
@@ -45,9 +45,11 @@ ffn_mult = 3.5
 max_seq_len = 128
 vocab_size = 8192
 [training]
-batch_size = 8
+batch_size = 4
 micro_batch_size = 2
 seq_length = 128
+optimizer_type = adamw
+learning_rate = 0.001
 [data]
 dataset = synthetic
 n_samples = 512

@@ -53,14 +53,16 @@ static int compare(const char *a, const char *b, int ranks)
     int wrong = 0, files = 0;
     const int count = scandir(a, &entries, NULL, alphasort);
     for (int i = 0; i < count; i++) {
-        if (entries[i]->d_name[0] == '.')
-            continue;
-        files++;
-        if (!same_file(a, b, entries[i]->d_name)) {
+        const bool file = entries[i]->d_name[0] != '.';
+        files += file;
+        if (file && !same_file(a, b, entries[i]->d_name)) {
             fprintf(stderr, "%s is not the same in %s and %s\n", entries[i]->d_name, a, b);
             wrong++;
         }
+        free(entries[i]);
     }
+    if (count >= 0)
+        free(entries);
     if (files < ranks + 2) {
         fprintf(stderr, "%s has %d files\n", a, files);
         wrong++;
