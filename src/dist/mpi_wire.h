@@ -26,7 +26,7 @@ typedef enum nd_collective {
     ND_COLLECTIVE_COUNT
 } nd_collective;
 
-enum { ND_WIRE_PART_BYTES = 1 << 19, ND_WIRE_DEPTH = 4 };
+enum { ND_WIRE_PART_BYTES = 1 << 18, ND_WIRE_DEPTH = 4 };
 
 typedef struct nd_wire nd_wire;
 
