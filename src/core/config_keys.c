@@ -146,7 +146,7 @@ const nd_config_key nd_config_keys[] = {
          "gradients travel to their owners while the backward pass goes on; the same bits as "
          "without"),
     CHOICE(dist, gradient_wire, "fp32|bf16|int8", "fp32",
-           "gradients between ranks: fp32 is exact; bf16 and int8 (blocks of 256) are approximate, "
+           "gradients between ranks: fp32 is exact; bf16 and int8 (in blocks) are approximate, "
            "with error feedback, and need deterministic = off"),
     CHOICE(
         dist, weight_wire, "packed|trits|changed", "packed",

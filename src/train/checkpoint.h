@@ -39,6 +39,7 @@ typedef struct nd_checkpoint {
     int64_t step, tokens, restarts, next_sample;
     nd_health health; /* what of it a run remembers */
     bool has_tokenizer;
+    char approximate[128]; /* formats of the wire that rounded (train/approximations.h); "": none */
     nd_checkpoint_tensor *tensors;
     int64_t tensor_count;
     nd_checkpoint_file *files;

@@ -344,6 +344,8 @@ nd_status nd_checkpoint_print(const char *directory, bool verify, FILE *out)
     ND_TRY(nd_checkpoint_open(directory, verify, &c));
     fprintf(out, "checkpoint %s\n  step %lld, %lld tokens, %lld restarts\n  state %s\n", directory,
             (long long)c.step, (long long)c.tokens, (long long)c.restarts, c.state_sha256);
+    if (c.approximate[0])
+        fprintf(out, "  approximate: %s\n", c.approximate);
     for (int64_t i = 0; i < c.file_count; i++)
         fprintf(out, "  file   %-18s %12lld bytes\n", c.files[i].name, (long long)c.files[i].bytes);
     nd_status status = ND_OK;

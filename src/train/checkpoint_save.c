@@ -1,6 +1,7 @@
 #include "train/checkpoint_save.h"
 
 #include "core/durable_file.h"
+#include "train/approximations.h"
 #include "train/checkpoint_parts.h"
 #include "train/fault_points.h"
 
@@ -186,6 +187,8 @@ static nd_save *create(nd_run *run, bool background)
                            .restarts = run->restarts,
                            .next_sample = run->next_sample,
                            .health = run->health};
+    nd_wire_approximations(&run->config, run->comm->size, s->c.approximate,
+                           sizeof s->c.approximate);
     pthread_mutex_init(&s->mutex, NULL);
     pthread_cond_init(&s->moved, NULL);
     return s;

@@ -65,6 +65,8 @@ nd_status nd_manifest_format(const nd_checkpoint *c, char **text)
     if (!root)
         return ND_FAIL(ND_ENOMEM, "no memory for a manifest");
     add_health(root, &c->health);
+    if (c->approximate[0])
+        json_object_set_new(root, "approximate", json_string(c->approximate));
     nd_status status = checksum_of(root, checksum);
     if (status == ND_OK) {
         json_object_set_new(root, "checksum", json_string(checksum));
@@ -195,7 +197,7 @@ nd_status nd_manifest_parse(const char *text, size_t size, const char *path, nd_
     nd_status status = ND_OK;
     int version = 0;
     json_int_t step, tokens, restarts, next_sample;
-    const char *state;
+    const char *state, *approximate;
     json_t *tensors, *files;
     ND_TRY_GOTO(verify_checksum(root, path), done);
     if (json_unpack_ex(root, &error, 0, "{s:i,s:I,s:I,s:I,s:I,s:s,s:o,s:o}", "format_version",
@@ -216,6 +218,8 @@ nd_status nd_manifest_parse(const char *text, size_t size, const char *path, nd_
     c->next_sample = next_sample;
     snprintf(c->state_sha256, sizeof c->state_sha256, "%.64s", state);
     ND_TRY_GOTO(parse_health(root, path, &c->health), done);
+    approximate = json_string_value(json_object_get(root, "approximate"));
+    snprintf(c->approximate, sizeof c->approximate, "%s", approximate ? approximate : "");
     status = parse_lists(tensors, files, path, c);
 done:
     json_decref(root);

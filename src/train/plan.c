@@ -1,6 +1,7 @@
 #include "train/plan.h"
 
 #include "dist/gradient_wire.h"
+#include "train/approximations.h"
 #include "train/checkpoint_save.h"
 #include "train/memory_advice.h"
 #include "train/metrics.h"

@@ -26,8 +26,4 @@ typedef struct nd_wire_bytes {
 nd_wire_bytes nd_wire_bytes_of(const nd_run *run);
 double nd_wire_bytes_sum(const nd_wire_bytes *bytes);
 
-/* The chosen formats that are approximate: "gradient_wire = int8, embedding_wire = int8_delta"; "" when
- * all are exact. Where one rank sends nothing, gradients are exact in any format. */
-void nd_wire_approximations(const nd_config *config, int ranks, char *text, size_t size);
-
 #endif

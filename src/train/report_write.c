@@ -1,5 +1,6 @@
 /* REPORT.md: tables, claims, pictures. */
 #include "core/durable_file.h"
+#include "train/approximations.h"
 #include "train/report_claims.h"
 #include "train/report_measures.h"
 #include "train/report_plots.h"
@@ -102,6 +103,14 @@ static void write_speed(FILE *out, const nd_report *report)
           "are in no step.\nHidden: the part of the wire's work that computations went on beside; "
           "sent: median, all ranks together.\n",
           out);
+    for (int i = 0; i < report->count; i++) {
+        const nd_report_run *run = &report->runs[i];
+        char approximate[128] = "";
+        if (run->config)
+            nd_wire_approximations(run->config, (int)run->ranks, approximate, sizeof approximate);
+        if (approximate[0])
+            fprintf(out, "\nApproximate between the ranks of `%s`: %s.\n", run->name, approximate);
+    }
 }
 
 static void write_memory(FILE *out, const nd_report *report)

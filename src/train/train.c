@@ -1,11 +1,11 @@
 #include "train/train.h"
 
+#include "train/approximations.h"
 #include "train/checkpoint.h"
 #include "train/checkpoint_save.h"
 #include "train/evaluate.h"
 #include "train/fault_points.h"
 #include "train/metrics.h"
-#include "train/plan_wire.h"
 #include "train/progress.h"
 #include "train/replica_check.h"
 #include "train/run.h"

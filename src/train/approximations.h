@@ -1,0 +1,13 @@
+/* Which of a run's choices are approximate, by name: for the log, plans, checkpoints and reports. */
+#ifndef ND_TRAIN_APPROXIMATIONS_H
+#define ND_TRAIN_APPROXIMATIONS_H
+
+#include "core/config.h"
+
+#include <stddef.h>
+
+/* The chosen formats that are approximate: "gradient_wire = int8, embedding_wire = int8_delta"; "" when
+ * all are exact. Where one rank sends nothing, gradients are exact in any format. */
+void nd_wire_approximations(const nd_config *config, int ranks, char *text, size_t size);
+
+#endif
