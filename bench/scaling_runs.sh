@@ -3,19 +3,18 @@
 
 say() { printf '[%d s] %s\n' "$SECONDS" "$*"; }
 
-# Configurations to run: NAME CONFIG MORE ARGUMENTS. Beside those asked for, the first of them with what it
+# Configurations to run: NAME CONFIG MORE ARGUMENTS. Beside each of those asked for, the same with what it
 # sends made smaller, where this build has the keys.
 variants() {
-    local name first=''
+    local name
     for name in $configs; do
         echo "$name $name"
-        first=${first:-$name}
+        ! has_key gradient_wire || echo "${name}_bf16 $name --set dist.deterministic=off" \
+            "--set dist.gradient_wire=bf16"
+        ! has_key weight_wire || echo "${name}_int8 $name --set dist.deterministic=off" \
+            "--set dist.gradient_wire=int8 --set dist.weight_wire=changed" \
+            "--set dist.embedding_wire=int8_delta"
     done
-    ! has_key gradient_wire || echo "${first}_bf16 $first --set dist.deterministic=off" \
-        "--set dist.gradient_wire=bf16"
-    ! has_key weight_wire || echo "${first}_int8 $first --set dist.deterministic=off" \
-        "--set dist.gradient_wire=int8 --set dist.weight_wire=changed" \
-        "--set dist.embedding_wire=int8_delta"
 }
 has_key() { "$program" train --list-keys | grep -w "$1" >/dev/null; }
 
