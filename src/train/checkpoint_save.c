@@ -260,7 +260,9 @@ static nd_status begin(nd_run *run, bool background)
 nd_status nd_save_begin(nd_run *run, bool background)
 {
     const double start = now_ms();
-    const nd_status status = begin(run, background);
+    nd_status status = begin(run, background);
+    if (status == ND_OK)
+        status = nd_run_forget_rounding(run);
     run->save_ms += now_ms() - start;
     return status;
 }

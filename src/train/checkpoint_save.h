@@ -15,7 +15,8 @@
 
 typedef struct nd_save nd_save;
 
-/* Begins to save the run as it is now, after the end of the save before. With `background` it goes on
+/* Begins to save the run as it is now, after the end of the save before, and drops what a checkpoint does
+ * not hold (nd_run_forget_rounding), so that a run that resumes here goes on like this one. With `background` it goes on
  * beside the steps that follow; otherwise it is finished on return. Collective. Errors: ND_ECHECKPOINT
  * naming the file and the system's reason; older checkpoints are untouched then. */
 nd_status nd_save_begin(nd_run *run, bool background);

@@ -295,10 +295,8 @@ static nd_status step_loop(nd_run *run, nd_metrics *metrics)
             return ND_ESTOPPED;
         }
         const int64_t end = c->logging.checkpoint_at_end ? last : -1;
-        if (!due(run->step, c->logging.checkpoint_interval, end))
-            continue;
-        ND_TRY(nd_save_begin(run, c->logging.checkpoint_async && run->step < last));
-        ND_TRY(nd_run_forget_rounding(run));
+        if (due(run->step, c->logging.checkpoint_interval, end))
+            ND_TRY(nd_save_begin(run, c->logging.checkpoint_async && run->step < last));
     }
     ND_TRY(nd_save_finish(run));
     nd_log_line(&run->log, "done    %lld steps, %.2fM tokens", (long long)run->step,

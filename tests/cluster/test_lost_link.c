@@ -37,8 +37,10 @@ static void cut_the_link(const char *overlap)
     cr_assert_leq(number_after(output, "took "), 1e3 * (timeout + allowance), "%s", output);
     cr_assert_leq(number_after(output, "ranks ended "), 1e3 * (timeout + allowance), "%s", output);
     cr_assert_eq(number_after(output, "left "), 0.0, "%s", output);
-    const char *said = strstr(output, "nanochat_dist: rank 0: error: rank 0 in step ");
-    cr_assert(said && strstr(said, "phase ") && strstr(said, "waited 3 s for rank 1"), "%s",
+    /* Rank 0 gives up waiting, or mpirun misses the other host first and asks rank 0 to stop. */
+    const char *said = strstr(output, "nanochat_dist: ");
+    cr_assert(said && strstr(said, "rank 0 in step ") && strstr(said, "phase "), "%s", output);
+    cr_assert(strstr(said, "waited 3 s for rank 1") || strstr(said, "still waits for rank 1"), "%s",
               output);
     nd_test_remove_directory(directory);
 }

@@ -38,6 +38,9 @@ two_hosts_up() {
     local n
     two_hosts_dir=$1
     mount --make-rprivate /
+    # MPI names its files by host and process, which are the same in every such namespace.
+    export TMPDIR=$two_hosts_dir/tmp
+    mkdir -p "$TMPDIR"
     mount -t tmpfs tmpfs /run
     mkdir -p /run/netns
     for n in 1 2; do
