@@ -2,21 +2,22 @@
 # Builds and runs every test, and checks the sources. The last line says how many tests passed and
 # failed; the exit code is 0 only when all passed and every check held.
 #
-#   launch/test.sh [--preset NAME] [--only REGEX]
+#   launch/test.sh [--preset NAME] [--only REGEX] [--skip REGEX]
 #
 #   --preset NAME  release (the default), debug, asan (address and undefined behaviour), tsan (data
 #                  races) or coverage; layout, cppcheck and docs are checked with release only
 #   --only REGEX   only the test programs whose name (room/test_thing) matches, and no checks
+#   --skip REGEX   not those whose name matches
 set -euo pipefail
 
-preset=release only=''
+preset=release only='' skip=''
 while [ $# -gt 0 ]; do
     case $1 in
     --help | -h)
         sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//;p}' "$0"
         exit 0
         ;;
-    --preset | --only)
+    --preset | --only | --skip)
         [ $# -gt 1 ] || { echo "test: $1 needs a value (see --help)" >&2; exit 2; }
         printf -v "${1#--}" %s "$2"
         shift 2
@@ -82,7 +83,8 @@ export CRITERION_VERBOSITY_LEVEL=1 # a line and a time for every test
 started=$SECONDS
 report=$build/Testing/test_report.log
 mkdir -p "$build/Testing"
-ctest --preset "$preset" --parallel "$jobs" ${only:+--tests-regex "$only"} --output-log "$report" \
+ctest --preset "$preset" --parallel "$jobs" ${only:+--tests-regex "$only"} \
+    ${skip:+--exclude-regex "$skip"} --output-log "$report" \
     --no-tests=error || broken+=('ctest')
 echo "$((SECONDS - started)) s"
 
