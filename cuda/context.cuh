@@ -29,6 +29,10 @@ struct nd_cuda {
     int device, multiprocessors;
     size_t shared_limit; /* dynamic shared memory a block may ask for */
     cudaStream_t stream;
+    /* Called before the host waits for the stream; NULL: there is nothing to see to. A stream that waits
+     * for other GPUs may never come to rest (nccl_exchanges.h). */
+    nd_status (*before_wait)(void *context);
+    void *before_wait_context;
     void *room;
     size_t room_bytes;
     nd_cuda_matmuls *matmuls;
@@ -59,6 +63,9 @@ nd_status nd_cuda_check(cudaError_t code, const char *what, const char *file, in
         if (nd_cuda_status_ != ND_OK)                                                              \
             return nd_cuda_status_;                                                                \
     } while (0)
+
+/* Returns when everything enqueued so far is done. */
+nd_status nd_cuda_wait(nd_cuda *cuda);
 
 /* `bytes` of device memory for one op, aligned to 256; what was there before is lost. */
 nd_status nd_cuda_room(nd_cuda *cuda, size_t bytes, void **room);

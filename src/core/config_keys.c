@@ -145,6 +145,11 @@ const nd_config_key nd_config_keys[] = {
     BOOL(dist, overlap, "true",
          "gradients travel to their owners while the backward pass goes on; the same bits as "
          "without"),
+    CHOICE(
+        dist, reduction, "owners|allreduce", "owners",
+        "how gradients are summed: each to the rank that owns it, or by NCCL's all-reduce, of "
+        "which "
+        "the owner uses the result (on GPUs, with deterministic = off and gradient_wire = fp32)"),
     CHOICE(dist, gradient_wire, "fp32|bf16|int8", "fp32",
            "gradients between ranks: fp32 is exact; bf16 and int8 (blocks of 256) are approximate, "
            "with error feedback, and need deterministic = off"),

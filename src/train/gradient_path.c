@@ -242,7 +242,7 @@ typedef nd_status (*reduce_function)(nd_comm *comm, nd_comm_split split, nd_comm
 static nd_status reduce_with(reduce_function reduce, nd_run *run, int64_t first, int64_t count)
 {
     const bool tree = run->config.dist.deterministic == ND_DETERMINISTIC_WORLD;
-    const nd_comm_split split = {tree ? run->micro_batches : run->comm->size};
+    const nd_comm_split split = {tree ? run->micro_batches : run->comm->size, !tree};
     nd_view views[ND_GRADIENT_SLOTS_MAX];
     for (int64_t i = first; i < first + count; i++) {
         for (int slot = 0; slot < run->gradient_slots; slot++)
@@ -381,8 +381,8 @@ nd_status nd_gradient_path_finish(nd_run *run, double *norm)
     *norm = (double)NAN;
     if (!run->immediate && !given_up(run))
         ND_TRY(settle(run, 0, count));
-    if (given_up(run))
-        return ND_OK;
+    if (given_up(run)) /* slots are written again in the next step */
+        return run->overlapped ? run->comm->ops.finish(run->comm) : ND_OK;
     for (int64_t i = 0; i < count; i++)
         squares += run->squares[i];
     *norm = sqrt(squares);
