@@ -16,12 +16,14 @@ nd_status nd_cuda_check(cudaError_t code, const char *what, const char *file, in
 {
     if (code == cudaSuccess)
         return ND_OK;
+    cudaGetLastError(); /* told here, it is not an error of the next call */
     return nd_error_raise(code == cudaErrorMemoryAllocation ? ND_ENOMEM : ND_EINTERNAL, file, line,
                           "cuda: %.200s: %s", what, cudaGetErrorString(code));
 }
 
 static nd_status before_wait(nd_cuda *cuda)
 {
+    ND_TRY(nd_cuda_not_recording(cuda));
     return cuda->before_wait ? cuda->before_wait(cuda->before_wait_context) : ND_OK;
 }
 
@@ -40,6 +42,7 @@ nd_status nd_cuda_room(nd_cuda *cuda, size_t bytes, void **room)
         ND_CUDA_TRY(cudaFree(cuda->room));
         cuda->room = NULL;
         cuda->room_bytes = 0;
+        cuda->epoch++;
         const cudaError_t code = cudaMalloc(&cuda->room, bytes);
         if (code != cudaSuccess) {
             cudaGetLastError();
@@ -77,6 +80,7 @@ static nd_status cuda_allocate(nd_backend *b, size_t bytes, void **memory)
     *memory = NULL;
     if (bytes == 0)
         return ND_OK;
+    ND_TRY(nd_cuda_not_recording(cuda));
     const cudaError_t code = cudaMalloc(memory, bytes);
     if (code != cudaSuccess) {
         cudaGetLastError(); /* an allocation that failed is not an error of the next call */
@@ -100,6 +104,7 @@ static nd_status cuda_upload(nd_backend *b, void *device, const void *host, size
     nd_cuda *cuda = nd_cuda_of(b);
     if (bytes == 0)
         return ND_OK;
+    ND_TRY(nd_cuda_not_recording(cuda));
     if (bytes > ND_STAGING_BYTES) {
         ND_TRY(before_wait(cuda));
         ND_CUDA_TRY(cudaMemcpyAsync(device, host, bytes, cudaMemcpyHostToDevice, cuda->stream));
@@ -256,6 +261,7 @@ extern "C" nd_status nd_cuda_backend_create(const nd_cuda_options *options, nd_b
     nd_cuda_fill_loss(&made->ops);
     nd_cuda_fill_updates(&made->ops);
     nd_cuda_fill_state(&made->ops);
+    nd_cuda_fill_recording(&made->ops);
     const nd_status status = open_device(made, options);
     if (status != ND_OK) {
         cuda_destroy(made);

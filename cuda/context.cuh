@@ -46,6 +46,8 @@ struct nd_cuda {
     double rope_base;
     void *dynamic_codes; /* two nd_dynamic_code: signed, unsigned */
     float *constants;    /* {0, 1} */
+    bool recording;      /* the stream's work is not run but recorded (recording.cu) */
+    int64_t epoch;       /* how often memory that recordings know has moved */
     bool own_int8;       /* the project's own kernel instead of cuBLASLt for int8 products */
 };
 
@@ -63,6 +65,9 @@ nd_status nd_cuda_check(cudaError_t code, const char *what, const char *file, in
         if (nd_cuda_status_ != ND_OK)                                                              \
             return nd_cuda_status_;                                                                \
     } while (0)
+
+/* Fails while ops are recorded. */
+nd_status nd_cuda_not_recording(const nd_cuda *cuda);
 
 /* Returns when everything enqueued so far is done. */
 nd_status nd_cuda_wait(nd_cuda *cuda);
@@ -132,5 +137,6 @@ void nd_cuda_fill_attention(nd_backend_ops *ops);
 void nd_cuda_fill_loss(nd_backend_ops *ops);
 void nd_cuda_fill_updates(nd_backend_ops *ops);
 void nd_cuda_fill_state(nd_backend_ops *ops);
+void nd_cuda_fill_recording(nd_backend_ops *ops);
 
 #endif

@@ -109,7 +109,7 @@ typedef struct nd_config {
     } data;
     struct {
         int target;
-        bool gradient_checkpointing, packed_codes;
+        bool gradient_checkpointing, packed_codes, cuda_graphs;
         int precision;
         int64_t threads;
         nd_config_text cpu_isa;

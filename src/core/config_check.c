@@ -106,12 +106,22 @@ static nd_status check_reduction(const nd_config *c)
     return ND_OK;
 }
 
+static nd_status check_hardware(const nd_config *c)
+{
+    if (c->hardware.cuda_graphs && c->hardware.target == ND_TARGET_CPU)
+        return ND_FAIL(ND_ECONFIG,
+                       "[hardware] cuda_graphs = true contradicts target = cpu, where ops are run "
+                       "as they are called; use cuda_graphs = false");
+    return ND_OK;
+}
+
 nd_status nd_config_check_model(const nd_config *c)
 {
     ND_TRY(check_shape(c));
     ND_TRY(check_training(c));
     ND_TRY(check_wire(c));
     ND_TRY(check_reduction(c));
+    ND_TRY(check_hardware(c));
     return check_optimizer(c);
 }
 

@@ -319,6 +319,8 @@ static nd_status create(nd_run *run)
     ND_TRY(open_data(run));
     ND_TRY(read_tokenizer(run));
     ND_TRY(nd_run_memory_take(run));
+    if (run->config.hardware.cuda_graphs)
+        ND_TRY(nd_replay_create(run->backend, &run->log, &run->replay));
     for (int64_t i = 0; i < run->model->params.count; i++)
         if (run->own.owner[i] == run->comm->rank && nd_projectors_shape(run->projectors, i))
             ND_TRY(nd_projectors_initialize(run->projectors, i));
@@ -383,6 +385,7 @@ void nd_run_destroy(nd_run *run)
     free(run->squares);
     free(run->pieces);
     free(run->piece_slots);
+    nd_replay_destroy(run->replay);
 #if ND_HAVE_NCCL
     if (run->comm)
         nd_nccl_detach(run->comm);
