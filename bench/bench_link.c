@@ -59,7 +59,7 @@ static nd_status reduce_both_ways(const link *l, int64_t floats, int rounds, dou
         nd_comm_piece pieces[] = {{.slots = slots, .count = floats, .owner = 1},
                                   {.slots = slots, .count = floats, .owner = 0}};
         const double start = now();
-        ND_TRY(l->comm->ops.reduce_to_owners(l->comm, (nd_comm_split){2}, pieces, 2));
+        ND_TRY(l->comm->ops.reduce_to_owners(l->comm, (nd_comm_split){.leaves = 2}, pieces, 2));
         times[i] = (now() - start) / 2.0;
     }
     qsort(times, (size_t)rounds, sizeof *times, ascending);

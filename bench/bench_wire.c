@@ -51,7 +51,8 @@ static nd_status our_reduction(buffers *b)
 {
     float *slot = (float *)(void *)b->mine;
     nd_comm_piece piece = {.slots = &slot, .count = (int64_t)(b->bytes / sizeof *slot)};
-    return b->comm->ops.reduce_to_owners(b->comm, (nd_comm_split){b->comm->size}, &piece, 1);
+    return b->comm->ops.reduce_to_owners(b->comm, (nd_comm_split){.leaves = b->comm->size}, &piece,
+                                         1);
 }
 
 static nd_status their_reduction(buffers *b)

@@ -16,18 +16,33 @@ nd_status nd_cuda_check(cudaError_t code, const char *what, const char *file, in
 {
     if (code == cudaSuccess)
         return ND_OK;
+    cudaGetLastError(); /* told here, it is not an error of the next call */
     return nd_error_raise(code == cudaErrorMemoryAllocation ? ND_ENOMEM : ND_EINTERNAL, file, line,
                           "cuda: %.200s: %s", what, cudaGetErrorString(code));
+}
+
+static nd_status before_wait(nd_cuda *cuda)
+{
+    ND_TRY(nd_cuda_not_recording(cuda));
+    return cuda->before_wait ? cuda->before_wait(cuda->before_wait_context) : ND_OK;
+}
+
+nd_status nd_cuda_wait(nd_cuda *cuda)
+{
+    ND_TRY(before_wait(cuda));
+    ND_CUDA_TRY(cudaStreamSynchronize(cuda->stream));
+    return ND_OK;
 }
 
 nd_status nd_cuda_room(nd_cuda *cuda, size_t bytes, void **room)
 {
     if (bytes > cuda->room_bytes) {
         /* What runs may still use the old room. */
-        ND_CUDA_TRY(cudaStreamSynchronize(cuda->stream));
+        ND_TRY(nd_cuda_wait(cuda));
         ND_CUDA_TRY(cudaFree(cuda->room));
         cuda->room = NULL;
         cuda->room_bytes = 0;
+        cuda->epoch++;
         const cudaError_t code = cudaMalloc(&cuda->room, bytes);
         if (code != cudaSuccess) {
             cudaGetLastError();
@@ -55,7 +70,7 @@ static nd_status report_fault(nd_cuda *cuda)
 static nd_status cuda_synchronize(nd_backend *b)
 {
     nd_cuda *cuda = nd_cuda_of(b);
-    ND_CUDA_TRY(cudaStreamSynchronize(cuda->stream));
+    ND_TRY(nd_cuda_wait(cuda));
     return report_fault(cuda);
 }
 
@@ -65,6 +80,7 @@ static nd_status cuda_allocate(nd_backend *b, size_t bytes, void **memory)
     *memory = NULL;
     if (bytes == 0)
         return ND_OK;
+    ND_TRY(nd_cuda_not_recording(cuda));
     const cudaError_t code = cudaMalloc(memory, bytes);
     if (code != cudaSuccess) {
         cudaGetLastError(); /* an allocation that failed is not an error of the next call */
@@ -88,14 +104,19 @@ static nd_status cuda_upload(nd_backend *b, void *device, const void *host, size
     nd_cuda *cuda = nd_cuda_of(b);
     if (bytes == 0)
         return ND_OK;
+    ND_TRY(nd_cuda_not_recording(cuda));
     if (bytes > ND_STAGING_BYTES) {
+        ND_TRY(before_wait(cuda));
         ND_CUDA_TRY(cudaMemcpyAsync(device, host, bytes, cudaMemcpyHostToDevice, cuda->stream));
-        ND_CUDA_TRY(cudaStreamSynchronize(cuda->stream));
-        return ND_OK;
+        return nd_cuda_wait(cuda);
     }
     const int slot = cuda->staging_next;
     unsigned char *staged = cuda->staging + (size_t)slot * ND_STAGING_BYTES;
     cuda->staging_next = (slot + 1) % ND_STAGING_SLOTS;
+    if (cudaEventQuery(cuda->staging_free[slot]) != cudaSuccess) {
+        cudaGetLastError(); /* "not ready" is remembered too, and a launch would report it */
+        ND_TRY(before_wait(cuda));
+    }
     ND_CUDA_TRY(cudaEventSynchronize(cuda->staging_free[slot]));
     memcpy(staged, host, bytes);
     ND_CUDA_TRY(cudaMemcpyAsync(device, staged, bytes, cudaMemcpyHostToDevice, cuda->stream));
@@ -106,6 +127,7 @@ static nd_status cuda_upload(nd_backend *b, void *device, const void *host, size
 static nd_status cuda_download(nd_backend *b, void *host, const void *device, size_t bytes)
 {
     nd_cuda *cuda = nd_cuda_of(b);
+    ND_TRY(before_wait(cuda)); /* the copy itself waits when the host's memory is pageable */
     if (bytes > 0)
         ND_CUDA_TRY(cudaMemcpyAsync(host, device, bytes, cudaMemcpyDeviceToHost, cuda->stream));
     return cuda_synchronize(b);
@@ -239,6 +261,7 @@ extern "C" nd_status nd_cuda_backend_create(const nd_cuda_options *options, nd_b
     nd_cuda_fill_loss(&made->ops);
     nd_cuda_fill_updates(&made->ops);
     nd_cuda_fill_state(&made->ops);
+    nd_cuda_fill_recording(&made->ops);
     const nd_status status = open_device(made, options);
     if (status != ND_OK) {
         cuda_destroy(made);

@@ -29,6 +29,10 @@ struct nd_cuda {
     int device, multiprocessors;
     size_t shared_limit; /* dynamic shared memory a block may ask for */
     cudaStream_t stream;
+    /* Called before the host waits for the stream; NULL: there is nothing to see to. A stream that waits
+     * for other GPUs may never come to rest (nccl_exchanges.h). */
+    nd_status (*before_wait)(void *context);
+    void *before_wait_context;
     void *room;
     size_t room_bytes;
     nd_cuda_matmuls *matmuls;
@@ -42,6 +46,8 @@ struct nd_cuda {
     double rope_base;
     void *dynamic_codes; /* two nd_dynamic_code: signed, unsigned */
     float *constants;    /* {0, 1} */
+    bool recording;      /* the stream's work is not run but recorded (recording.cu) */
+    int64_t epoch;       /* how often memory that recordings know has moved */
     bool own_int8;       /* the project's own kernel instead of cuBLASLt for int8 products */
 };
 
@@ -59,6 +65,12 @@ nd_status nd_cuda_check(cudaError_t code, const char *what, const char *file, in
         if (nd_cuda_status_ != ND_OK)                                                              \
             return nd_cuda_status_;                                                                \
     } while (0)
+
+/* Fails while ops are recorded. */
+nd_status nd_cuda_not_recording(const nd_cuda *cuda);
+
+/* Returns when everything enqueued so far is done. */
+nd_status nd_cuda_wait(nd_cuda *cuda);
 
 /* `bytes` of device memory for one op, aligned to 256; what was there before is lost. */
 nd_status nd_cuda_room(nd_cuda *cuda, size_t bytes, void **room);
@@ -125,5 +137,6 @@ void nd_cuda_fill_attention(nd_backend_ops *ops);
 void nd_cuda_fill_loss(nd_backend_ops *ops);
 void nd_cuda_fill_updates(nd_backend_ops *ops);
 void nd_cuda_fill_state(nd_backend_ops *ops);
+void nd_cuda_fill_recording(nd_backend_ops *ops);
 
 #endif

@@ -31,6 +31,21 @@ __global__ void axpby_kernel(nd_floats y, float alpha, nd_floats x, float beta, 
     }
 }
 
+__global__ void divide_by_norm_kernel(nd_floats y, nd_floats x, const double *squares,
+                                      double factor, int64_t count, bool wide)
+{
+    const int64_t step = (int64_t)gridDim.x * blockDim.x * ND_WIDE;
+    int64_t i = ((int64_t)blockIdx.x * blockDim.x + threadIdx.x) * ND_WIDE;
+    const float scale = (float)(1.0 / ((sqrt(*squares) + 1e-30) * factor));
+    for (; i < count; i += step) {
+        float a[ND_WIDE];
+        nd_load_wide(x, i, count - i, wide, a);
+        for (int j = 0; j < ND_WIDE; j++)
+            a[j] *= scale;
+        nd_store_wide(y, i, count - i, wide, a);
+    }
+}
+
 /* 16 bytes, or one, of a row a thread; in place when `staged` is the room. */
 template <typename T>
 __global__ void gather_kernel(T *y, const T *x, const int32_t *rows, int64_t count, int64_t width)
@@ -144,6 +159,23 @@ static nd_status axpby_cuda(nd_backend *b, nd_view y, float alpha, nd_cview x, f
     return nd_cuda_axpby(nd_cuda_of(b), y, alpha, x, beta);
 }
 
+static nd_status divide_by_norm_cuda(nd_backend *b, nd_view y, nd_cview x, nd_cview squares,
+                                     double factor)
+{
+    nd_cuda *cuda = nd_cuda_of(b);
+    const int64_t count = nd_view_count(x);
+    ND_REQUIRE(nd_is_wide_type(y.dtype) && nd_is_wide_type(x.dtype));
+    ND_REQUIRE(nd_view_count(nd_read(y)) == count && squares.dtype == ND_F64);
+    if (count == 0)
+        return ND_OK;
+    ND_CUDA_TRY(ND_LAUNCH(divide_by_norm_kernel,
+                          dim3(nd_blocks_for(nd_ceil(count, ND_WIDE), 256, 1 << 16)), dim3(256), 0,
+                          cuda->stream, nd_floats_of(y), nd_floats_of(x),
+                          static_cast<const double *>(squares.data), factor, count,
+                          nd_aligned(count, y.data, x.data)));
+    return ND_OK;
+}
+
 /* In place a row may be written before another thread has read it: then through the room. */
 static nd_status gather_rows_cuda(nd_backend *b, nd_view y, nd_cview x, nd_cview rows)
 {
@@ -183,5 +215,6 @@ void nd_cuda_fill_elementwise(nd_backend_ops *ops)
     ops->sum = sum_cuda;
     ops->add = add_cuda;
     ops->axpby = axpby_cuda;
+    ops->divide_by_norm = divide_by_norm_cuda;
     ops->gather_rows = gather_rows_cuda;
 }

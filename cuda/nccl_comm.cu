@@ -4,6 +4,7 @@
 
 #include "nccl_bootstrap.h"
 #include "nccl_comm.h"
+#include "nccl_exchanges.h"
 
 extern "C" {
 #include "dist/tree_reduction.h"
@@ -34,6 +35,7 @@ struct nccl_functions {
     decltype(&ncclCommDestroy) destroy;
     decltype(&ncclGetErrorString) error_string;
     decltype(&ncclReduce) reduce;
+    decltype(&ncclAllReduce) all_reduce;
     decltype(&ncclBroadcast) broadcast;
     decltype(&ncclSend) send;
     decltype(&ncclRecv) receive;
@@ -46,9 +48,10 @@ struct nccl_context {
     void *base_context;
     nd_backend *backend;
     cudaStream_t stream;
-    cudaEvent_t ready, done; /* compute -> exchange, exchange -> compute */
-    float *part;             /* [PART_FLOATS] */
-    bool failed;
+    cudaEvent_t ready; /* compute -> exchange, of the one that is being begun */
+    cudaEvent_t starts[ND_NCCL_EXCHANGES], ends[ND_NCCL_EXCHANGES];
+    nd_nccl_exchanges exchanges;
+    float *part; /* [PART_FLOATS] */
     nd_comm *host;
 };
 
@@ -62,14 +65,6 @@ double now()
     return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
 }
 
-/* Whoever waits is whoever exchanges. */
-void count_time(nd_comm *comm, double start)
-{
-    const double seconds = now() - start;
-    comm->wait_seconds += seconds;
-    comm->busy_seconds += seconds;
-}
-
 nd_cuda *cuda_of(const nccl_context *c)
 {
     return nd_cuda_of(c->backend);
@@ -77,12 +72,7 @@ nd_cuda *cuda_of(const nccl_context *c)
 
 nd_status give_up(nccl_context *c, const char *what, ncclResult_t code)
 {
-    if (c->comm && !c->failed)
-        c->nccl.abort(c->comm);
-    c->failed = true;
-    c->comm = NULL;
-    return ND_FAIL(ND_EPEER, "rank %d of %d: %s failed: %s", c->host->rank, c->host->size, what,
-                   c->nccl.error_string(code));
+    return nd_nccl_exchanges_fail(&c->exchanges, what, c->nccl.error_string(code));
 }
 
 /* A non-blocking communicator answers "in progress"; waits until it is done, with errors polled. */
@@ -95,48 +85,103 @@ nd_status settle(nccl_context *c, ncclResult_t code, const char *what, double se
         if (code == ncclInProgress && now() > deadline)
             return give_up(c, what, ncclInProgress);
         if (code == ncclInProgress) {
-            const struct timespec nap = {0, 200000};
-            nanosleep(&nap, NULL);
+            const struct timespec pause = {0, 200000};
+            nanosleep(&pause, NULL);
         }
     }
     return code == ncclSuccess ? ND_OK : give_up(c, what, code);
 }
 
-#define NCCL_TRY(c, expression, what) ND_TRY(settle((c), (expression), (what), JOIN_SECONDS))
+/* The first call between two ranks opens their connection, for which it waits. */
+#define NCCL_TRY(c, expression, what)                                                              \
+    ND_TRY(settle((c), (expression), (what), (c)->host->timeout_seconds))
 
-/* Waits for the exchange stream; a peer that is gone shows as an error of the communicator. */
-nd_status wait_for_exchange(nccl_context *c, const char *what)
-{
-    for (;;) {
-        const cudaError_t query = cudaStreamQuery(c->stream);
-        if (query == cudaSuccess)
-            return ND_OK;
-        if (query != cudaErrorNotReady)
-            ND_CUDA_TRY(query);
-        ncclResult_t code = ncclSuccess;
-        c->nccl.async_error(c->comm, &code);
-        if (code != ncclSuccess && code != ncclInProgress)
-            return give_up(c, what, code);
-        const struct timespec nap = {0, 20000};
-        nanosleep(&nap, NULL);
-    }
-}
+/* -- what exchanges.h asks for ---------------------------------------------------------------- */
 
-/* What the compute stream has enqueued comes before the exchange. */
-nd_status begin(nccl_context *c)
+nd_status reached(void *context, int slot, bool end, bool *passed)
 {
-    if (c->failed)
-        return ND_FAIL(ND_EPEER, "rank %d of %d: NCCL failed before", c->host->rank, c->host->size);
-    ND_CUDA_TRY(cudaEventRecord(c->ready, cuda_of(c)->stream));
-    ND_CUDA_TRY(cudaStreamWaitEvent(c->stream, c->ready, 0));
+    const nccl_context *c = static_cast<nccl_context *>(context);
+    const cudaError_t query = cudaEventQuery(end ? c->ends[slot] : c->starts[slot]);
+    *passed = query == cudaSuccess;
+    if (query == cudaSuccess)
+        return ND_OK;
+    cudaGetLastError(); /* "not ready" is remembered too, and a launch would report it */
+    if (query != cudaErrorNotReady)
+        ND_CUDA_TRY(query);
     return ND_OK;
 }
 
-nd_status end(nccl_context *c, const char *what)
+double seconds_of(void *context, int slot)
 {
-    ND_CUDA_TRY(cudaEventRecord(c->done, c->stream));
-    ND_CUDA_TRY(cudaStreamWaitEvent(cuda_of(c)->stream, c->done, 0));
-    return wait_for_exchange(c, what);
+    const nccl_context *c = static_cast<nccl_context *>(context);
+    float milliseconds = 0.0f;
+    return cudaEventElapsedTime(&milliseconds, c->starts[slot], c->ends[slot]) == cudaSuccess
+               ? milliseconds * 1e-3
+               : 0.0;
+}
+
+const char *trouble(void *context)
+{
+    nccl_context *c = static_cast<nccl_context *>(context);
+    ncclResult_t code = ncclSuccess;
+    const ncclResult_t asked = c->nccl.async_error(c->comm, &code);
+    if (asked != ncclSuccess)
+        return c->nccl.error_string(asked);
+    return code == ncclSuccess || code == ncclInProgress ? NULL : c->nccl.error_string(code);
+}
+
+void abort_communicator(void *context)
+{
+    nccl_context *c = static_cast<nccl_context *>(context);
+    if (c->comm)
+        c->nccl.abort(c->comm);
+    c->comm = NULL;
+}
+
+double clock_of(void *)
+{
+    return now();
+}
+
+void nap(void *)
+{
+    const struct timespec pause = {0, 20000};
+    nanosleep(&pause, NULL);
+}
+
+/* Before the host waits for the stream of computation (context.cuh). */
+nd_status before_wait(void *context)
+{
+    return nd_nccl_exchanges_wait(&static_cast<nccl_context *>(context)->exchanges);
+}
+
+/* -- beside the computation ------------------------------------------------------------------- */
+
+/* What the compute stream has enqueued so far comes before this exchange. */
+nd_status begin(nccl_context *c, const char *what, const char *first, int64_t more, int *slot)
+{
+    ND_TRY(nd_nccl_exchanges_begin(&c->exchanges, what, first, more, slot));
+    ND_CUDA_TRY(cudaEventRecord(c->ready, cuda_of(c)->stream));
+    ND_CUDA_TRY(cudaStreamWaitEvent(c->stream, c->ready, 0));
+    ND_CUDA_TRY(cudaEventRecord(c->starts[*slot], c->stream));
+    return ND_OK;
+}
+
+nd_status end(nccl_context *c, int slot)
+{
+    ND_CUDA_TRY(cudaEventRecord(c->ends[slot], c->stream));
+    return ND_OK;
+}
+
+/* What the compute stream is given from here on comes after everything begun. */
+nd_status fence(nccl_context *c)
+{
+    const nd_nccl_exchanges *e = &c->exchanges;
+    if (e->begun > e->fenced) {
+        const int last = (int)((e->begun - 1) % ND_NCCL_EXCHANGES);
+        ND_CUDA_TRY(cudaStreamWaitEvent(cuda_of(c)->stream, c->ends[last], 0));
+    }
+    return nd_nccl_exchanges_fence(&c->exchanges);
 }
 
 __global__ void add_part_kernel(float *into, const float *from, int64_t count)
@@ -182,26 +227,37 @@ nd_status add_slots(void *context, float *into, const float *from, int64_t count
     return ND_OK;
 }
 
-nd_status reduce_pieces(nd_comm *comm, nd_comm_split split, nd_comm_piece *pieces, int64_t count)
+/* In NCCL's own order of additions: to the owner, or to all. */
+nd_status reduce_in_any_order(nccl_context *c, nd_comm_piece *p)
 {
-    nccl_context *c = attached;
-    const nd_tree_transfer transfer = {c, send_slot, receive_and_add, add_slots};
-    const bool flat = split.leaves == comm->size;
-    for (int64_t i = 0; i < count; i++) {
-        nd_comm_piece *p = &pieces[i];
-        if (!flat) {
-            ND_TRY(nd_tree_reduce(comm, &transfer, split, p));
-            continue;
-        }
-        float *values = p->slots[0];
-        if (comm->rank != p->owner)
-            comm->bytes_sent += (uint64_t)p->count * sizeof *values;
+    nd_comm *comm = c->host;
+    float *values = p->slots[0];
+    const size_t count = (size_t)p->count;
+    const uint64_t bytes = (uint64_t)p->count * sizeof *values;
+    if (comm->reduction == ND_REDUCTION_ALLREDUCE) {
+        /* What a ring sends: every rank all parts but one, twice. */
+        comm->bytes_sent += 2 * bytes * (uint64_t)(comm->size - 1) / (uint64_t)comm->size;
         NCCL_TRY(c,
-                 c->nccl.reduce(values, values, (size_t)p->count, ncclFloat, ncclSum, p->owner,
-                                c->comm, c->stream),
+                 c->nccl.all_reduce(values, values, count, ncclFloat, ncclSum, c->comm, c->stream),
                  "reducing gradients");
-        p->result = comm->rank == p->owner ? values : NULL;
+    } else {
+        if (comm->rank != p->owner)
+            comm->bytes_sent += bytes;
+        NCCL_TRY(
+            c,
+            c->nccl.reduce(values, values, count, ncclFloat, ncclSum, p->owner, c->comm, c->stream),
+            "reducing gradients");
     }
+    p->result = comm->rank == p->owner ? values : NULL;
+    return ND_OK;
+}
+
+nd_status reduce_pieces(nccl_context *c, nd_comm_split split, nd_comm_piece *pieces, int64_t count)
+{
+    const nd_tree_transfer transfer = {c, send_slot, receive_and_add, add_slots};
+    for (int64_t i = 0; i < count; i++)
+        ND_TRY(split.any_order ? reduce_in_any_order(c, &pieces[i])
+                               : nd_tree_reduce(c->host, &transfer, split, &pieces[i]));
     return ND_OK;
 }
 
@@ -213,48 +269,85 @@ bool all_exact(const nd_comm_piece *pieces, int64_t count)
     return true;
 }
 
+nd_status enqueue_reduction(nccl_context *c, nd_comm_split split, nd_comm_piece *pieces,
+                            int64_t count)
+{
+    int slot;
+    ND_TRY(begin(c, "the reduction of", count > 0 ? pieces[0].name : NULL, count - 1, &slot));
+    ND_TRY(reduce_pieces(c, split, pieces, count));
+    return end(c, slot);
+}
+
 /* Formats that round are made and read on the host. */
-nd_status reduce_to_owners(nd_comm *comm, nd_comm_split split, nd_comm_piece *pieces, int64_t count)
+nd_status begin_reduction(nd_comm *comm, nd_comm_split split, nd_comm_piece *pieces, int64_t count)
 {
     nccl_context *c = attached;
-    const double start = now();
+    const double start = now(), before = comm->wait_seconds;
     if (!all_exact(pieces, count))
         return c->base.reduce_to_owners(comm, split, pieces, count);
-    ND_TRY(begin(c));
-    nd_status status = reduce_pieces(comm, split, pieces, count);
-    if (status == ND_OK)
-        status = end(c, "reducing gradients");
-    count_time(comm, start);
+    const nd_status status = enqueue_reduction(c, split, pieces, count);
+    comm->wait_seconds = before + now() - start;
+    return status;
+}
+
+nd_status reduce_to_owners(nd_comm *comm, nd_comm_split split, nd_comm_piece *pieces, int64_t count)
+{
+    ND_TRY(begin_reduction(comm, split, pieces, count));
+    return fence(attached);
+}
+
+nd_status enqueue_broadcast(nccl_context *c, void *data, size_t bytes, int root)
+{
+    int slot;
+    ND_TRY(begin(c, "the broadcast of weights", NULL, 0, &slot));
+    NCCL_TRY(c, c->nccl.broadcast(data, data, bytes, ncclChar, root, c->comm, c->stream),
+             "sending weights");
+    return end(c, slot);
+}
+
+nd_status begin_broadcast(nd_comm *comm, void *data, size_t bytes, int root)
+{
+    const double start = now(), before = comm->wait_seconds;
+    if (bytes == 0)
+        return ND_OK;
+    if (comm->rank == root)
+        comm->bytes_sent += bytes * (size_t)(comm->size - 1);
+    const nd_status status = enqueue_broadcast(attached, data, bytes, root);
+    comm->wait_seconds = before + now() - start;
     return status;
 }
 
 nd_status broadcast_device(nd_comm *comm, void *data, size_t bytes, int root)
 {
-    nccl_context *c = attached;
-    const double start = now();
-    if (bytes == 0)
-        return ND_OK;
-    ND_TRY(begin(c));
-    if (comm->rank == root)
-        comm->bytes_sent += bytes * (size_t)(comm->size - 1);
-    NCCL_TRY(c, c->nccl.broadcast(data, data, bytes, ncclChar, root, c->comm, c->stream),
-             "sending weights");
-    const nd_status status = end(c, "sending weights");
-    count_time(comm, start);
-    return status;
+    ND_TRY(begin_broadcast(comm, data, bytes, root));
+    return fence(attached);
+}
+
+nd_status finish(nd_comm *comm)
+{
+    (void)comm;
+    return fence(attached);
 }
 
 /* A rank that fails must not leave others in a collective. */
 void abort_job(nd_comm *comm, int exit_code)
 {
     nccl_context *c = attached;
-    if (c && c->comm && !c->failed)
-        c->nccl.abort(c->comm);
-    if (c) {
-        c->comm = NULL;
-        c->failed = true;
-        c->base.abort(comm, exit_code);
+    if (!c)
+        return;
+    abort_communicator(c);
+    c->exchanges.failed = true;
+    c->base.abort(comm, exit_code);
+}
+
+nd_status make_events(nccl_context *c)
+{
+    ND_CUDA_TRY(cudaEventCreateWithFlags(&c->ready, cudaEventDisableTiming));
+    for (int slot = 0; slot < ND_NCCL_EXCHANGES; slot++) {
+        ND_CUDA_TRY(cudaEventCreate(&c->starts[slot]));
+        ND_CUDA_TRY(cudaEventCreate(&c->ends[slot]));
     }
+    return ND_OK;
 }
 
 nd_status open_library(void *context)
@@ -275,6 +368,7 @@ nd_status open_library(void *context)
         {"ncclCommDestroy", reinterpret_cast<void **>(&n->destroy)},
         {"ncclGetErrorString", reinterpret_cast<void **>(&n->error_string)},
         {"ncclReduce", reinterpret_cast<void **>(&n->reduce)},
+        {"ncclAllReduce", reinterpret_cast<void **>(&n->all_reduce)},
         {"ncclBroadcast", reinterpret_cast<void **>(&n->broadcast)},
         {"ncclSend", reinterpret_cast<void **>(&n->send)},
         {"ncclRecv", reinterpret_cast<void **>(&n->receive)},
@@ -282,8 +376,7 @@ nd_status open_library(void *context)
     for (size_t i = 0; i < sizeof wanted / sizeof *wanted; i++)
         ND_TRY(nd_library_function(library, wanted[i].name, wanted[i].function));
     ND_CUDA_TRY(cudaStreamCreateWithFlags(&c->stream, cudaStreamNonBlocking));
-    ND_CUDA_TRY(cudaEventCreateWithFlags(&c->ready, cudaEventDisableTiming));
-    ND_CUDA_TRY(cudaEventCreateWithFlags(&c->done, cudaEventDisableTiming));
+    ND_TRY(make_events(c));
     ND_CUDA_TRY(
         cudaMalloc(reinterpret_cast<void **>(&c->part), (size_t)PART_FLOATS * sizeof *c->part));
     return ND_OK;
@@ -313,8 +406,12 @@ void free_context(nccl_context *c)
         cudaFree(c->part);
     if (c->ready)
         cudaEventDestroy(c->ready);
-    if (c->done)
-        cudaEventDestroy(c->done);
+    for (int slot = 0; slot < ND_NCCL_EXCHANGES; slot++) {
+        if (c->starts[slot])
+            cudaEventDestroy(c->starts[slot]);
+        if (c->ends[slot])
+            cudaEventDestroy(c->ends[slot]);
+    }
     if (c->stream)
         cudaStreamDestroy(c->stream);
     free(c);
@@ -330,22 +427,36 @@ extern "C" nd_status nd_nccl_attach(nd_comm *comm, nd_backend *backend)
     c->backend = backend;
     c->host = comm;
     c->base = comm->ops;
+    c->exchanges.comm = comm;
+    c->exchanges.device = {reached, seconds_of, trouble, abort_communicator, clock_of, nap, c};
     const nd_nccl_steps steps = {open_library, make_id, join, c};
     const nd_status status = nd_nccl_bootstrap(comm, &steps);
     if (status != ND_OK) {
-        if (c->comm && !c->failed)
-            c->nccl.abort(c->comm);
+        abort_communicator(c);
         free_context(c);
         return status;
     }
     attached = c;
+    cuda_of(c)->before_wait = before_wait;
+    cuda_of(c)->before_wait_context = c;
     comm->ops.name = "mpi, nccl";
     comm->ops.reduce_to_owners = reduce_to_owners;
     comm->ops.broadcast_device = broadcast_device;
-    comm->ops.begin_reduction = reduce_to_owners;
-    comm->ops.begin_broadcast = broadcast_device;
+    comm->ops.begin_reduction = begin_reduction;
+    comm->ops.begin_broadcast = begin_broadcast;
+    comm->ops.finish = finish;
     comm->ops.abort = abort_job;
+    comm->streamed = true;
     return ND_OK;
+}
+
+/* Whether ranks part in peace: then all have begun the same exchanges, and each of them ends. */
+static bool all_is_well(nccl_context *c)
+{
+    const nd_status error = nd_error_get()->status;
+    if (!c->comm || (error != ND_OK && error != ND_ESTOPPED))
+        return false;
+    return fence(c) == ND_OK && nd_nccl_exchanges_wait(&c->exchanges) == ND_OK;
 }
 
 extern "C" void nd_nccl_detach(nd_comm *comm)
@@ -353,13 +464,17 @@ extern "C" void nd_nccl_detach(nd_comm *comm)
     nccl_context *c = attached;
     if (!c || c->host != comm)
         return;
-    attached = NULL;
-    comm->ops = c->base;
-    if (c->comm && !c->failed) {
+    if (all_is_well(c)) {
         const ncclResult_t code = c->nccl.finalize(c->comm);
         /* Peers that are gone are no reason to hang: after the time is over the rest is aborted. */
         if (settle(c, code, "closing the NCCL communicator", 30.0) == ND_OK)
             c->nccl.destroy(c->comm);
+    } else {
+        abort_communicator(c);
     }
+    attached = NULL;
+    comm->ops = c->base;
+    comm->streamed = false;
+    cuda_of(c)->before_wait = NULL;
     free_context(c);
 }

@@ -236,6 +236,13 @@ static nd_status axpby_unfilled(nd_backend *b, nd_view y, float alpha, nd_cview 
     return ND_FAIL(ND_EINTERNAL, "cuda: op axpby is not implemented");
 }
 
+static nd_status divide_by_norm_unfilled(nd_backend *b, nd_view y, nd_cview x, nd_cview squares,
+                                         double factor)
+{
+    (void)b, (void)y, (void)x, (void)squares, (void)factor;
+    return ND_FAIL(ND_EINTERNAL, "cuda: op divide_by_norm is not implemented");
+}
+
 static nd_status momentum_unfilled(nd_backend *b, nd_view u, nd_view m, nd_cview g, float beta,
                                    float scale, bool nesterov)
 {
@@ -327,6 +334,7 @@ void nd_unfilled_ops(nd_backend_ops *ops)
     ops->sum_squares = sum_squares_unfilled;
     ops->sum = sum_unfilled;
     ops->axpby = axpby_unfilled;
+    ops->divide_by_norm = divide_by_norm_unfilled;
     ops->momentum = momentum_unfilled;
     ops->apply_update = apply_update_unfilled;
     ops->adamw = adamw_unfilled;
@@ -378,6 +386,7 @@ int nd_unfilled_count(const nd_backend_ops *ops)
     count += !ops->sum_squares || ops->sum_squares == sum_squares_unfilled;
     count += !ops->sum || ops->sum == sum_unfilled;
     count += !ops->axpby || ops->axpby == axpby_unfilled;
+    count += !ops->divide_by_norm || ops->divide_by_norm == divide_by_norm_unfilled;
     count += !ops->momentum || ops->momentum == momentum_unfilled;
     count += !ops->apply_update || ops->apply_update == apply_update_unfilled;
     count += !ops->adamw || ops->adamw == adamw_unfilled;

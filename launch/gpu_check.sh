@@ -5,7 +5,8 @@
 #   launch/gpu_check.sh [--deps DIR] [--sections LIST] [--build DIR] [--report FILE] [--arch N]
 #
 #   --deps DIR       the packages that launch/gpu_deps.sh collected; without it the system's are used
-#   --sections LIST  of build, conformance, sanitizer, gradients, losses, e3, nccl, ops, models; all
+#   --sections LIST  of build, conformance, sanitizer, gradients, losses, graphs, e3, nccl,
+#                    overlap, ops, models; all
 #   --build DIR      the build directory (build/gpu); `build` brings it up to date
 #   --report FILE    the report (build/gpu_report.md)
 #   --arch N         CUDA architecture to build for (what nvidia-smi says the GPU is)
@@ -14,7 +15,7 @@
 set -uo pipefail
 
 deps='' build=build/gpu report=build/gpu_report.md arch=''
-sections='build conformance sanitizer gradients losses e3 nccl ops models'
+sections='build conformance sanitizer gradients losses graphs e3 nccl overlap ops models'
 while [ $# -gt 0 ]; do
     case $1 in
     --help | -h)
@@ -33,7 +34,7 @@ while [ $# -gt 0 ]; do
     esac
 done
 for section in $sections; do
-    case " build conformance sanitizer gradients losses e3 nccl ops models " in
+    case " build conformance sanitizer gradients losses graphs e3 nccl overlap ops models " in
     *" $section "*) ;;
     *) echo "gpu_check: no section '$section' (see --help)" >&2; exit 2 ;;
     esac
@@ -149,12 +150,13 @@ sanitizer() {
     done
     return $code
 }
-# One run: NAME TARGET CONFIG STEPS [SETTING]...
+# One run, under $launcher: NAME TARGET CONFIG STEPS [SETTING]...
+launcher=()
 train() {
     local name=$1 target=$2 config=$3 steps=$4 settings=()
     shift 4
     for setting in "$@"; do settings+=(--set "$setting"); done
-    "$build/nanochat_dist" --config "$config" --run-dir "$work/$name" --dataset synthetic \
+    "${launcher[@]}" "$build/nanochat_dist" --config "$config" --run-dir "$work/$name" --dataset synthetic \
         --n-samples 4096 --total-steps "$steps" --set "hardware.target=$target" \
         --set logging.checkpoint_at_end=false --set logging.eval_interval=0 "${settings[@]}" \
         >"$work/$name.txt" 2>&1 || { tail -n 5 "$work/$name.txt"; return 1; }
@@ -170,6 +172,20 @@ end = abs(sum(a[-n:]) - sum(b[-n:])) / n
 ok = len(a) == len(b) and end <= float(sys.argv[4])
 print(f"{sys.argv[1]}: {len(a)} steps, {a[0]:.4f} -> {a[-1]:.4f} and {b[-1]:.4f}, "
       f"largest difference {worst:.2g}, of the last {n} in the mean {end:.2g}", "" if ok else "TOO FAR")
+sys.exit(not ok)
+P
+}
+# Losses and norms of two runs: the same bits; and how long a step took in each.
+same() { # NAME A B
+    python3 - "$1" "$work/$2/metrics.jsonl" "$work/$3/metrics.jsonl" <<'P'
+import json, statistics, sys
+a, b = ([json.loads(l) for l in open(f)] for f in sys.argv[2:4])
+ok = len(a) == len(b) > 0 and all(
+    x[k] == y[k] for x, y in zip(a, b) for k in ("loss", "total_loss", "grad_norm"))
+ms, wait = ([statistics.median(r[k] for r in rows[len(rows) // 2:]) for rows in (a, b)]
+            for k in ("step_ms", "comm_wait_ms"))
+print(f"{sys.argv[1]}: {len(a)} steps, {ms[0]:.1f} and {ms[1]:.1f} ms a step, of which the host waited "
+      f"for the wire {wait[0]:.1f} and {wait[1]:.1f}", "" if ok else "NOT THE SAME")
 sys.exit(not ok)
 P
 }
@@ -202,6 +218,42 @@ losses() {
         wait || code=1
         compare "$name" "$name.cpu" "$name.gpu" 0.05 || code=1
     done
+    return $code
+}
+# A micro-batch's ops one by one, and as a CUDA graph.
+graphs() {
+    local code=0 name
+    for name in baseline mtp_only; do
+        train "$name.ops" cuda "configs/e3/small/$name.ini" 60 training.micro_batch_size=1 || code=1
+        train "$name.graphs" cuda "configs/e3/small/$name.ini" 60 training.micro_batch_size=1 \
+            hardware.cuda_graphs=true || code=1
+        grep 'nothing is recorded' "$work/$name.graphs.txt" && code=1
+        same "$name, ops and graphs" "$name.ops" "$name.graphs" || code=1
+    done
+    return $code
+}
+# Gradients that travel beside the backward pass and after it, and NCCL's all-reduce.
+overlap() {
+    local code=0 gpus name
+    gpus=$(nvidia-smi -L 2>/dev/null | grep -c '^GPU')
+    [ "$gpus" -ge 2 ] || { echo "skipped: $gpus GPU, and this takes two"; return 0; }
+    command -v mpirun >/dev/null || { echo 'skipped: no mpirun'; return 0; }
+    launcher=(mpirun --allow-run-as-root --oversubscribe -np 2)
+    for name in baseline galore2; do
+        for on in true false; do
+            train "$name.tree.$on" cuda "configs/e3/small/$name.ini" 40 "dist.overlap=$on" || code=1
+            train "$name.any.$on" cuda "configs/e3/small/$name.ini" 40 "dist.overlap=$on" \
+                dist.deterministic=off || code=1
+        done
+        same "$name, in the tree's order, beside and after" "$name.tree.true" "$name.tree.false" ||
+            code=1
+        same "$name, in any order, beside and after" "$name.any.true" "$name.any.false" || code=1
+        train "$name.all" cuda "configs/e3/small/$name.ini" 40 dist.deterministic=off \
+            dist.reduction=allreduce || code=1
+        compare "$name, to owners and to all" "$name.any.true" "$name.all" 0.05 || code=1
+    done
+    "${launcher[@]}" "$build/tests/cuda/device/cuda_program_nccl" || code=1
+    launcher=()
     return $code
 }
 e3() {
@@ -259,6 +311,8 @@ wanted conformance && run conformance 120 conformance
 wanted nccl && run nccl 60 "$build/tests/cuda/device/cuda_program_nccl"
 wanted gradients && run gradients 60 gradients
 wanted losses && run losses 150 losses
+wanted graphs && run graphs 60 graphs
+wanted overlap && run overlap 150 overlap
 wanted e3 && run e3 90 e3
 wanted ops && run ops 60 "$build/bench/bench_gpu_ops" --target cuda
 wanted models && run models 200 models

@@ -27,6 +27,7 @@
 #include <stdbool.h>
 
 typedef struct nd_backend nd_backend;
+typedef struct nd_recording nd_recording;
 
 /* The head layout of one attention call. Tokens are sequences of `query_len` rows one after another;
  * each attends to `key_len` keys of its sequence. Query i of a sequence stands at position
@@ -131,6 +132,18 @@ typedef struct nd_backend_ops {
     nd_status (*copy)(nd_backend *b, void *destination, const void *source, size_t bytes);
     nd_status (*zero)(nd_backend *b, void *memory, size_t bytes);
     nd_status (*synchronize)(nd_backend *b);
+
+    /* -- recordings -------------------------------------------------------------------------- */
+
+    /* From here to record_end ops are not run but recorded, with their arguments. Upload, download,
+     * allocate and synchronize fail meanwhile, and so does an op that needs more workspace than any
+     * before it. *can: false, and nothing happens, for a backend that makes no recordings. */
+    nd_status (*record)(nd_backend *b, bool *can);
+    /* recording NULL: what was recorded is dropped, whatever had failed. */
+    nd_status (*record_end)(nd_backend *b, nd_recording **recording);
+    /* Runs the ops again. *stale: workspace has moved since; nothing was run then. */
+    nd_status (*replay)(nd_backend *b, nd_recording *recording, bool *stale);
+    void (*forget)(nd_backend *b, nd_recording *recording);
 
     /* -- ternary ----------------------------------------------------------------------------- */
 
@@ -265,6 +278,11 @@ typedef struct nd_backend_ops {
 
     /* y = alpha x + beta y, elementwise, converting dtypes; beta 0 reads no y. */
     nd_status (*axpby)(nd_backend *b, nd_view y, float alpha, nd_cview x, float beta);
+
+    /* y = x f, f = 1 / (factor (sqrt(squares) + 1e-30)) computed in double and rounded to f32: x over
+     * its norm, which the host need not know.   x, y: float; squares: f64 [1, 1], of sum_squares. */
+    nd_status (*divide_by_norm)(nd_backend *b, nd_view y, nd_cview x, nd_cview squares,
+                                double factor);
 
     /* -- optimizers -------------------------------------------------------------------------- */
 

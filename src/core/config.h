@@ -43,6 +43,7 @@ typedef enum nd_precision { ND_PRECISION_FP32, ND_PRECISION_BF16 } nd_precision;
 typedef enum nd_dataset_choice { ND_DATASET_SHARDS, ND_DATASET_SYNTHETIC } nd_dataset_choice;
 typedef enum nd_target { ND_TARGET_AUTO, ND_TARGET_CPU, ND_TARGET_CUDA } nd_target;
 typedef enum nd_deterministic { ND_DETERMINISTIC_OFF, ND_DETERMINISTIC_WORLD } nd_deterministic;
+typedef enum nd_reduction { ND_REDUCTION_OWNERS, ND_REDUCTION_ALLREDUCE } nd_reduction;
 typedef enum nd_gradient_wire {
     ND_GRADIENT_WIRE_FP32,
     ND_GRADIENT_WIRE_BF16,
@@ -108,7 +109,7 @@ typedef struct nd_config {
     } data;
     struct {
         int target;
-        bool gradient_checkpointing, packed_codes;
+        bool gradient_checkpointing, packed_codes, cuda_graphs;
         int precision;
         int64_t threads;
         nd_config_text cpu_isa;
@@ -116,7 +117,7 @@ typedef struct nd_config {
     struct {
         int deterministic;
         bool overlap;
-        int gradient_wire, weight_wire, embedding_wire;
+        int reduction, gradient_wire, weight_wire, embedding_wire;
         double timeout_seconds;
         int64_t check_interval;
     } dist;

@@ -80,11 +80,48 @@ static nd_status check_wire(const nd_config *c)
     return ND_OK;
 }
 
+/* The owner's sum is the result everywhere; what differs is who adds. */
+static nd_status check_reduction(const nd_config *c)
+{
+    if (c->dist.reduction == ND_REDUCTION_OWNERS)
+        return ND_OK;
+    if (c->dist.deterministic == ND_DETERMINISTIC_WORLD)
+        return ND_FAIL(ND_ECONFIG,
+                       "[dist] reduction = allreduce contradicts deterministic = world: NCCL adds "
+                       "in an order that depends on how many ranks there are; use "
+                       "deterministic = off, or reduction = owners");
+    if (c->dist.gradient_wire != ND_GRADIENT_WIRE_FP32)
+        return ND_FAIL(ND_ECONFIG,
+                       "[dist] reduction = allreduce contradicts gradient_wire = %s: NCCL adds "
+                       "fp32 and keeps no residuals; use gradient_wire = fp32, or "
+                       "reduction = owners",
+                       c->dist.gradient_wire == ND_GRADIENT_WIRE_BF16 ? "bf16" : "int8");
+    if (c->hardware.target == ND_TARGET_CPU || !ND_HAVE_NCCL)
+        return ND_FAIL(
+            ND_ECONFIG,
+            "[dist] reduction = allreduce is NCCL's and needs GPUs, but %s: between CPUs "
+            "every rank would send and receive each gradient twice for a sum that only "
+            "its owner needs; use reduction = owners",
+            ND_HAVE_NCCL ? "[hardware] target = cpu" : "this build has no NCCL");
+    return ND_OK;
+}
+
+static nd_status check_hardware(const nd_config *c)
+{
+    if (c->hardware.cuda_graphs && c->hardware.target == ND_TARGET_CPU)
+        return ND_FAIL(ND_ECONFIG,
+                       "[hardware] cuda_graphs = true contradicts target = cpu, where ops are run "
+                       "as they are called; use cuda_graphs = false");
+    return ND_OK;
+}
+
 nd_status nd_config_check_model(const nd_config *c)
 {
     ND_TRY(check_shape(c));
     ND_TRY(check_training(c));
     ND_TRY(check_wire(c));
+    ND_TRY(check_reduction(c));
+    ND_TRY(check_hardware(c));
     return check_optimizer(c);
 }
 

@@ -136,6 +136,10 @@ const nd_config_key nd_config_keys[] = {
          "keep one activation a layer and recompute the rest in the backward pass"),
     BOOL(hardware, packed_codes, "false",
          "keep ternary codes in 2 bits and unpack a matrix for each product"),
+    BOOL(hardware, cuda_graphs, "false",
+         "on a GPU: record a micro-batch's ops once and replay them as one (where no token is "
+         "filtered "
+         "and no head of its own predicts further tokens)"),
     CHOICE(hardware, precision, "fp32|bf16", "bf16", "type of activations and backward products"),
     INT(hardware, threads, 0, 4096, "0", "threads a rank; 0 shares the machine's cores evenly"),
     TEXT(hardware, cpu_isa, "auto", "instruction set of the row ops: auto, avx512, avx2, generic"),
@@ -145,6 +149,11 @@ const nd_config_key nd_config_keys[] = {
     BOOL(dist, overlap, "true",
          "gradients travel to their owners while the backward pass goes on; the same bits as "
          "without"),
+    CHOICE(
+        dist, reduction, "owners|allreduce", "owners",
+        "how gradients are summed: each to the rank that owns it, or by NCCL's all-reduce, of "
+        "which "
+        "the owner uses the result (on GPUs, with deterministic = off and gradient_wire = fp32)"),
     CHOICE(dist, gradient_wire, "fp32|bf16|int8", "fp32",
            "gradients between ranks: fp32 is exact; bf16 and int8 (in blocks) are approximate, "
            "with error feedback, and need deterministic = off"),

@@ -26,8 +26,9 @@ nd_status nd_model_create(const nd_model_config *config, nd_backend *backend, nd
     m->weights = calloc((size_t)m->params.count, sizeof *m->weights);
     m->layers = calloc((size_t)config->num_layers, sizeof *m->layers);
     const int64_t targets = m->tokens * predicted(config);
+    m->host_inputs = calloc((size_t)m->tokens, sizeof *m->host_inputs);
     m->host_targets = calloc((size_t)targets, sizeof *m->host_targets);
-    if (!m->weights || !m->layers || !m->host_targets) {
+    if (!m->weights || !m->layers || !m->host_inputs || !m->host_targets) {
         status = ND_FAIL(ND_ENOMEM, "no memory for the tables of %lld layers",
                          (long long)config->num_layers);
         goto fail;
@@ -51,6 +52,7 @@ void nd_model_destroy(nd_model *m)
     nd_params_destroy(&m->params);
     free(m->weights);
     free(m->layers);
+    free(m->host_inputs);
     free(m->host_targets);
     nd_collider_destroy(&m->collider);
     nd_mtp_destroy(m);
@@ -119,6 +121,11 @@ static nd_status take_layers(nd_model *m, nd_arena *arena, bool training)
     return ND_OK;
 }
 
+int64_t nd_model_loss_sums(const nd_model *m)
+{
+    return 2 + m->params.extra_heads;
+}
+
 nd_status nd_model_take_activations(nd_model *m, nd_arena *arena, bool training)
 {
     const nd_model_config *c = &m->config;
@@ -143,7 +150,7 @@ nd_status nd_model_take_activations(nd_model *m, nd_arena *arena, bool training)
         ND_TRY(nd_mtp_take(m, arena));
     ND_TRY(nd_arena_take(arena, wide, m->tokens, 1, &m->nll));
     ND_TRY(nd_arena_take(arena, wide, m->tokens, 1, &m->total));
-    return nd_arena_take(arena, ND_F64, 1, 2, &m->sums);
+    return nd_arena_take(arena, ND_F64, 1, nd_model_loss_sums(m), &m->sums);
 }
 
 nd_status nd_model_load_weight(nd_model *m, int64_t index, nd_cview master)
@@ -198,27 +205,27 @@ static nd_status upload_targets(nd_model *m, int64_t count)
 
 /* Splits sequences of seq_length + 1 tokens into inputs and the targets one and more further on; a
  * target beyond the sequence is -1. */
-static nd_status upload_tokens(nd_model *m, const int32_t *tokens)
+nd_status nd_model_upload(nd_model *m, const int32_t *tokens)
 {
     const int64_t length = m->config.seq_length;
     const int ahead = predicted(&m->config);
     nd_backend *b = m->backend;
     for (int64_t s = 0; s < m->config.micro_batch; s++) {
         const int32_t *sequence = tokens + s * (length + 1);
-        for (int64_t i = 0; i < length; i++)
+        for (int64_t i = 0; i < length; i++) {
+            m->host_inputs[s * length + i] = sequence[i];
             for (int j = 0; j < ahead; j++)
                 m->host_targets[(s * length + i) * ahead + j] =
                     i + 1 + j <= length ? sequence[i + 1 + j] : -1;
-        ND_TRY(b->ops.upload(b, (int32_t *)m->inputs.data + s * length, sequence,
-                             (size_t)length * sizeof *sequence));
+        }
     }
+    ND_TRY(b->ops.upload(b, m->inputs.data, m->host_inputs, nd_view_bytes(nd_read(m->inputs))));
     return upload_targets(m, m->tokens);
 }
 
-static nd_status forward(nd_model *m, const int32_t *tokens)
+static nd_status forward(nd_model *m)
 {
     nd_backend *b = m->backend;
-    ND_TRY(upload_tokens(m, tokens));
     ND_TRY(b->ops.embedding(b, m->layers[0].x,
                             nd_read(m->weights[nd_params_embedding(&m->params)].dense),
                             nd_read(m->inputs)));
@@ -283,25 +290,40 @@ static nd_status head_gradients(nd_model *m, const nd_backward_rows *part, float
                               late ? 1.0f : beta);
 }
 
-static nd_status read_loss(nd_model *m, int64_t rows, nd_loss *loss)
+static nd_status sum_losses(nd_model *m, int64_t rows)
 {
     nd_backend *b = m->backend;
-    double sums[2];
     double *device = m->sums.data;
     ND_TRY(
         b->ops.sum(b, nd_view_of(device, ND_F64, 1, 1), nd_cview_rows(nd_read(m->nll), 0, rows)));
-    ND_TRY(b->ops.sum(b, nd_view_of(device + 1, ND_F64, 1, 1),
-                      nd_cview_rows(nd_read(m->total), 0, rows)));
-    ND_TRY(b->ops.download(b, sums, device, sizeof sums));
-    *loss = (nd_loss){.nll = sums[0], .total = sums[1], .tokens = rows, .kept = rows};
+    return b->ops.sum(b, nd_view_of(device + 1, ND_F64, 1, 1),
+                      nd_cview_rows(nd_read(m->total), 0, rows));
+}
+
+nd_status nd_model_read_losses(nd_model *m, nd_cview sums, nd_loss *losses)
+{
+    double host[sums.rows * sums.cols];
+    ND_TRY(m->backend->ops.download(m->backend, host, sums.data, sizeof host));
+    for (int64_t j = 0; j < sums.rows; j++) {
+        const double *row = host + j * sums.cols;
+        losses[j].nll = row[0];
+        losses[j].total = row[1];
+        nd_mtp_add_losses(m, row + 2, &losses[j].total);
+    }
     return ND_OK;
 }
 
 nd_status nd_model_evaluate(nd_model *m, const int32_t *tokens, int64_t sequences, nd_loss *loss)
 {
-    ND_TRY(forward(m, tokens));
+    const int64_t rows = sequences * m->config.seq_length;
+    double sums[2];
+    ND_TRY(nd_model_upload(m, tokens));
+    ND_TRY(forward(m));
     ND_TRY(loss_alone(m, 0, m->tokens, (nd_view){0}));
-    return read_loss(m, sequences * m->config.seq_length, loss);
+    ND_TRY(sum_losses(m, rows));
+    ND_TRY(m->backend->ops.download(m->backend, sums, m->sums.data, sizeof sums));
+    *loss = (nd_loss){.nll = sums[0], .total = sums[1], .tokens = rows, .kept = rows};
+    return ND_OK;
 }
 
 static nd_status zero_gradient(nd_model *m, nd_view gradient)
@@ -366,7 +388,7 @@ static nd_view late_logits(const nd_model *m, const nd_model_gradients *into)
 
 /* Learns the losses of all tokens first, then compacts what the head reads to those that matter. */
 static nd_status filter_tokens(nd_model *m, const nd_model_gradients *into, nd_backward_rows *part,
-                               nd_loss *loss)
+                               int64_t *kept)
 {
     nd_backend *b = m->backend;
     nd_view inputs = nd_view_of(m->inputs.data, ND_I32, m->tokens, 1);
@@ -374,8 +396,8 @@ static nd_status filter_tokens(nd_model *m, const nd_model_gradients *into, nd_b
     const int64_t first = m->tokens - late.rows;
     ND_TRY(loss_alone(m, 0, first, (nd_view){0}));
     ND_TRY(loss_alone(m, first, m->tokens, late));
-    ND_TRY(read_loss(m, m->tokens, loss));
-    ND_TRY(nd_collider_choose(&m->collider, b, nd_read(m->nll), &part->rows, &loss->kept));
+    ND_TRY(sum_losses(m, m->tokens));
+    ND_TRY(nd_collider_choose(&m->collider, b, nd_read(m->nll), &part->rows, kept));
     if (!part->rows.data)
         return ND_OK;
     part->count = part->rows.cols;
@@ -427,8 +449,8 @@ static nd_status announce(nd_gradients_ready ready, int64_t first, int64_t count
     return ready.call ? ready.call(ready.context, first, count) : ND_OK;
 }
 
-nd_status nd_model_train(nd_model *m, const int32_t *tokens, float gradient_scale,
-                         nd_model_gradients into, nd_gradients_ready ready, nd_loss *loss)
+nd_status nd_model_pass(nd_model *m, float gradient_scale, nd_model_gradients into,
+                        nd_gradients_ready ready, int64_t *kept)
 {
     nd_backend *b = m->backend;
     const nd_view *gradients = into.views;
@@ -436,14 +458,15 @@ nd_status nd_model_train(nd_model *m, const int32_t *tokens, float gradient_scal
     const int64_t norm = nd_params_output_norm(&m->params), head = nd_params_head(&m->params);
     const int64_t embedding = nd_params_embedding(&m->params);
     nd_backward_rows part = all_rows(m);
-    ND_TRY(forward(m, tokens));
+    *kept = m->tokens;
+    ND_TRY(forward(m));
     ND_TRY(nd_mtp_forward(m));
     if (m->filtering)
-        ND_TRY(filter_tokens(m, &into, &part, loss));
+        ND_TRY(filter_tokens(m, &into, &part, kept));
     ND_TRY(head_gradients(m, &part, gradient_scale, &into));
     if (!m->filtering)
-        ND_TRY(read_loss(m, m->tokens, loss));
-    ND_TRY(nd_mtp_train_heads(m, &part, gradient_scale, &into, loss));
+        ND_TRY(sum_losses(m, m->tokens));
+    ND_TRY(nd_mtp_train_heads(m, &part, gradient_scale, &into));
     if (!accumulate)
         ND_TRY(zero_gradient(m, gradients[norm]));
     ND_TRY(b->ops.rmsnorm_backward(b, part.dx, gradients[norm], nd_read(part.dx_final),
@@ -451,7 +474,7 @@ nd_status nd_model_train(nd_model *m, const int32_t *tokens, float gradient_scal
                                    nd_read(part.final_r), 0.0f));
     if (head != embedding && !accumulate)
         ND_TRY(zero_gradient(m, gradients[embedding]));
-    ND_TRY(nd_mtp_train_blocks(m, &part, gradient_scale, &into, loss));
+    ND_TRY(nd_mtp_train_blocks(m, &part, gradient_scale, &into));
     ND_TRY(announce(ready, norm, m->params.count - norm));
     for (int64_t l = m->config.num_layers - 1; l >= 0; l--) {
         ND_TRY(backward_layer(m, l, &part, gradients, into.accumulate_layers));
@@ -461,4 +484,13 @@ nd_status nd_model_train(nd_model *m, const int32_t *tokens, float gradient_scal
     ND_TRY(
         b->ops.embedding_backward(b, gradients[embedding], nd_read(part.dx), nd_read(part.inputs)));
     return announce(ready, embedding, 1);
+}
+
+nd_status nd_model_train(nd_model *m, const int32_t *tokens, float gradient_scale,
+                         nd_model_gradients into, nd_gradients_ready ready, nd_loss *loss)
+{
+    *loss = (nd_loss){.tokens = m->tokens};
+    ND_TRY(nd_model_upload(m, tokens));
+    ND_TRY(nd_model_pass(m, gradient_scale, into, ready, &loss->kept));
+    return nd_model_read_losses(m, nd_read(m->sums), loss);
 }

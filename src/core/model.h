@@ -20,14 +20,15 @@ typedef struct nd_model {
     nd_layer_activations *layers; /* [num_layers] */
     nd_layer_scratch scratch;
     nd_view inputs, targets;  /* i32 [1, tokens], [tokens, offsets] */
+    int32_t *host_inputs;     /* [tokens] */
     int32_t *host_targets;    /* [tokens, tokens predicted ahead] */
     nd_view x_last;           /* [tokens, d] output of the last layer */
     nd_view x_final, final_r; /* [tokens, d] after the final norm, [tokens, 1] */
     nd_view dx;               /* [tokens, d] */
     nd_view logits;           /* [chunk, vocab] */
     nd_view nll, total;       /* [tokens, 1] */
-    nd_view sums;             /* f64 [1, 2] */
-    nd_collider collider;     /* with config.collider */
+    nd_view sums; /* f64 [1, nd_model_loss_sums]: of nll, of total, of the totals of extra heads */
+    nd_collider collider; /* with config.collider */
     bool filtering;
     nd_mtp mtp; /* with extra heads */
 } nd_model;
@@ -73,9 +74,24 @@ nd_status nd_model_load_weight(nd_model *model, int64_t index, nd_cview master);
 nd_status nd_model_evaluate(nd_model *model, const int32_t *tokens, int64_t sequences,
                             nd_loss *loss);
 
-/* Loss and gradients. The gradient is that of gradient_scale * total. */
+/* Loss and gradients. The gradient is that of gradient_scale * total. Consists of the three below. */
 nd_status nd_model_train(nd_model *model, const int32_t *tokens, float gradient_scale,
                          nd_model_gradients gradients, nd_gradients_ready ready, nd_loss *loss);
+
+/* The tokens of the next pass, which may be overwritten when this returns. */
+nd_status nd_model_upload(nd_model *model, const int32_t *tokens);
+
+/* Forward and backward pass. Losses are left in model->sums, so that the host waits for nothing, except
+ * with filtering, which chooses tokens by their losses. *kept: as in nd_loss. */
+nd_status nd_model_pass(nd_model *model, float gradient_scale, nd_model_gradients gradients,
+                        nd_gradients_ready ready, int64_t *kept);
+
+/* losses[j].nll and .total from row j of `sums`: copies of model->sums after passes with the same weights
+ * of offsets. One download. */
+nd_status nd_model_read_losses(nd_model *model, nd_cview sums, nd_loss *losses);
+
+/* Columns of model->sums. */
+int64_t nd_model_loss_sums(const nd_model *model);
 
 /* The weights of the tokens predicted after the next one, for the steps that follow: offset j of
  * nd_cross_entropy_params, 1 <= j < tokens predicted ahead. All zero until set. */

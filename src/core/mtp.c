@@ -91,10 +91,9 @@ nd_status nd_mtp_upload_targets(nd_model *m, int64_t count, int offset)
 
 /* The loss of one further token and its gradients. Smoothing applies as for the next token; z-loss and
  * entropy are the next token's alone. */
-static nd_status run_head(nd_model *m, int64_t index, nd_cview x, nd_head_pass *pass, nd_loss *loss)
+static nd_status run_head(nd_model *m, int64_t index, nd_cview x, nd_head_pass *pass)
 {
     nd_backend *b = m->backend;
-    double sum;
     ND_TRY(nd_mtp_upload_targets(m, x.rows, (int)index + 1));
     pass->x = x;
     pass->targets = nd_cview_rows(nd_read(m->targets), 0, x.rows);
@@ -104,15 +103,23 @@ static nd_status run_head(nd_model *m, int64_t index, nd_cview x, nd_head_pass *
                                            .gradient_scale =
                                                pass->loss.gradient_scale * head_weight(m, index)};
     ND_TRY(nd_head_run(b, m->logits, pass));
-    const nd_view device = nd_view_of(m->sums.data, ND_F64, 1, 1);
-    ND_TRY(b->ops.sum(b, device, nd_read(pass->total)));
-    ND_TRY(b->ops.download(b, &sum, device.data, sizeof sum));
-    loss->total += (double)head_weight(m, index) * sum;
-    return ND_OK;
+    return b->ops.sum(b, nd_view_of((double *)m->sums.data + 2 + index, ND_F64, 1, 1),
+                      nd_read(pass->total));
+}
+
+/* In the order in which heads run. */
+void nd_mtp_add_losses(const nd_model *m, const double *sums, double *total)
+{
+    const int64_t active = active_heads(m);
+    const bool backwards = m->config.mtp_form == ND_MTP_SEQUENTIAL;
+    for (int64_t i = 0; i < active; i++) {
+        const int64_t head = backwards ? active - 1 - i : i;
+        *total += (double)head_weight(m, head) * sums[head];
+    }
 }
 
 nd_status nd_mtp_train_heads(nd_model *m, const nd_backward_rows *part, float gradient_scale,
-                             const nd_model_gradients *into, nd_loss *loss)
+                             const nd_model_gradients *into)
 {
     if (m->config.mtp_form != ND_MTP_SEPARATE)
         return ND_OK;
@@ -125,7 +132,7 @@ nd_status nd_mtp_train_heads(nd_model *m, const nd_backward_rows *part, float gr
                              .dx_beta = 1.0f,
                              .dhead = into->views[index],
                              .dhead_beta = into->accumulate_others ? 1.0f : 0.0f};
-        ND_TRY(run_head(m, head, nd_read(part->x_final), &pass, loss));
+        ND_TRY(run_head(m, head, nd_read(part->x_final), &pass));
     }
     return zero_heads(m, active, into);
 }
@@ -232,7 +239,7 @@ static nd_status narrow_block(nd_model *m, const nd_backward_rows *part, int64_t
 /* dx = beta dx + the gradient of the block's own loss with respect to its output. */
 static nd_status block_head(nd_model *m, const nd_backward_rows *part, int64_t k,
                             const nd_mtp_block *block, float gradient_scale, nd_view dx, float beta,
-                            const nd_model_gradients *into, nd_loss *loss)
+                            const nd_model_gradients *into)
 {
     nd_backend *b = m->backend;
     const int64_t norm = nd_params_mtp_index(&m->params, k, ND_MTP_OUTPUT_NORM);
@@ -246,7 +253,7 @@ static nd_status block_head(nd_model *m, const nd_backward_rows *part, int64_t k
                          .dhead = into->views[head],
                          .dhead_beta = 1.0f};
     ND_TRY(b->ops.rmsnorm(b, x, r, nd_read(block->out), w));
-    ND_TRY(run_head(m, k, nd_read(x), &pass, loss));
+    ND_TRY(run_head(m, k, nd_read(x), &pass));
     return b->ops.rmsnorm_backward(b, dx, into->views[norm], nd_read(part->dx_final),
                                    nd_read(block->out), w, nd_read(r), beta);
 }
@@ -300,7 +307,7 @@ static nd_status zero_norms(nd_model *m, int64_t k, const nd_model_gradients *in
 }
 
 nd_status nd_mtp_train_blocks(nd_model *m, const nd_backward_rows *part, float gradient_scale,
-                              const nd_model_gradients *into, nd_loss *loss)
+                              const nd_model_gradients *into)
 {
     if (m->config.mtp_form != ND_MTP_SEQUENTIAL)
         return ND_OK;
@@ -313,8 +320,7 @@ nd_status nd_mtp_train_blocks(nd_model *m, const nd_backward_rows *part, float g
         const nd_view below = nd_view_rows(m->mtp.dx[(k + 1) % 2], 0, part->count);
         const bool last = k == active - 1, first = k == 0;
         ND_TRY(zero_norms(m, k, into));
-        ND_TRY(
-            block_head(m, part, k, &blocks[k], gradient_scale, dx, last ? 0.0f : 1.0f, into, loss));
+        ND_TRY(block_head(m, part, k, &blocks[k], gradient_scale, dx, last ? 0.0f : 1.0f, into));
         ND_TRY(block_backward(m, part, k, &blocks[k],
                               nd_read(first ? part->x_last : blocks[k - 1].out), dx,
                               first ? part->dx : below, first ? 1.0f : 0.0f, into));

@@ -14,7 +14,6 @@
 #include "core/layer.h"
 
 struct nd_model;
-struct nd_loss;
 struct nd_model_gradients;
 
 typedef struct nd_mtp_block {
@@ -52,15 +51,17 @@ nd_status nd_mtp_upload_targets(struct nd_model *model, int64_t count, int offse
 /* sequential: computes the blocks from the model's forward pass. */
 nd_status nd_mtp_forward(struct nd_model *model);
 
-/* separate: adds the heads' part to part->dx_final, their gradients, and their loss to loss->total. */
+/* separate: adds the heads' part to part->dx_final and their gradients; the sum of head k's losses goes to
+ * model->sums[2 + k]. */
 nd_status nd_mtp_train_heads(struct nd_model *model, const nd_backward_rows *part,
-                             float gradient_scale, const struct nd_model_gradients *gradients,
-                             struct nd_loss *loss);
+                             float gradient_scale, const struct nd_model_gradients *gradients);
 
-/* sequential: adds the blocks' part to part->dx, their gradients, those of the head and the embedding,
- * and their loss to loss->total. */
+/* sequential: adds the blocks' part to part->dx, their gradients and those of the head and the embedding;
+ * losses as above. */
 nd_status nd_mtp_train_blocks(struct nd_model *model, const nd_backward_rows *part,
-                              float gradient_scale, const struct nd_model_gradients *gradients,
-                              struct nd_loss *loss);
+                              float gradient_scale, const struct nd_model_gradients *gradients);
+
+/* *total += the weighted losses of the heads that run, from those sums. */
+void nd_mtp_add_losses(const struct nd_model *model, const double *sums, double *total);
 
 #endif

@@ -25,7 +25,7 @@ void nd_comm_set_device(nd_comm *comm, nd_backend *backend)
 
 bool nd_comm_overlaps(const nd_comm *comm)
 {
-    return comm->overlap && comm->threaded && comm->size > 1 && !comm->device;
+    return comm->overlap && comm->size > 1 && (comm->device ? comm->streamed : comm->threaded);
 }
 
 void nd_comm_destroy(nd_comm *comm)

@@ -8,7 +8,9 @@
  * abort is of use.
  *
  * Memory is host memory, except for gradients and weights on the wire (reduce_to_owners,
- * broadcast_device): these lie where the backend of the run keeps them, comm->device. */
+ * broadcast_device): these lie where the backend of the run keeps them, comm->device. With `streamed`
+ * they are exchanged in the order of that backend's ops, as if they were ops: the calls return before,
+ * and an error may be that of a later call, or of the backend's next download. */
 #ifndef ND_DIST_COMM_H
 #define ND_DIST_COMM_H
 
@@ -26,6 +28,7 @@ enum { ND_COMM_TIMEOUT_DEFAULT = 600 };
 /* How the leaves of a sum are shared: rank r holds leaves [r*n, (r+1)*n), n = leaves / size. */
 typedef struct nd_comm_split {
     int64_t leaves; /* a multiple of the number of ranks */
+    bool any_order; /* one leaf a rank, and an implementation may add them in its own order */
 } nd_comm_split;
 
 /* One buffer of a reduction: summed over the leaves of all ranks to rank `owner`. */
@@ -63,8 +66,9 @@ typedef struct nd_comm_ops {
                                   int64_t count);
 
     /* The same, begun: where nd_comm_overlaps they return at once, and what they name belongs to the
-     * comm until `finish`; elsewhere they are done when they return. Several may be begun; all other
-     * collectives finish them first. Errors: also those of what was begun before. */
+     * comm until `finish`; elsewhere they are done when they return. Several may be begun. They are done
+     * in their order, and before a reduction or broadcast of the same memory that is called later.
+     * Errors: also those of what was begun before. */
     nd_status (*begin_reduction)(nd_comm *comm, nd_comm_split split, nd_comm_piece *pieces,
                                  int64_t count);
     nd_status (*begin_broadcast)(nd_comm *comm, void *data, size_t bytes, int root);
@@ -85,8 +89,11 @@ struct nd_comm {
     double
         busy_seconds; /* time the wire was at work, in whichever thread; up to date when nothing is
                             begun and not finished */
-    bool overlap;     /* in: what is begun may be worked off by a thread beside the caller's */
-    bool threaded;    /* the implementation can do that */
+    bool overlap;     /* in: what is begun may be worked off beside the caller's computation */
+    bool threaded;    /* the implementation can do that in host memory, by a thread */
+    bool streamed;    /* it can in memory of `device`, in the device's own order */
+    nd_reduction
+        reduction; /* in: who adds, where the implementation has a choice and any order will do */
     nd_backend *device; /* not owned; NULL: the host may read what lies there */
 
     /* For errors: where in the run this rank is. `phase` has static storage. */
@@ -111,8 +118,8 @@ void nd_comm_destroy(nd_comm *comm);
  * backend; NULL: in host memory again. */
 void nd_comm_set_device(nd_comm *comm, nd_backend *backend);
 
-/* Whether begin_reduction and begin_broadcast return before they are done: wanted, several ranks, and
- * host memory. The same on all ranks. */
+/* Whether begin_reduction and begin_broadcast return before they are done: wanted, several ranks, and an
+ * implementation that can where the memory lies. The same on all ranks. */
 bool nd_comm_overlaps(const nd_comm *comm);
 
 /* Where in the run this rank is, for messages. `phase` has static storage. Not collective. */

@@ -48,13 +48,9 @@ static nd_status iterate(nd_backend *b, quintic p, nd_view x, nd_view y, const n
 nd_status nd_muon_orthogonalize(nd_backend *b, nd_orthogonalization method, int iterations,
                                 const nd_muon_scratch *s, nd_view *o)
 {
-    double squares = 0.0;
+    const double margin = method == ND_ORTHOGONALIZATION_POLAR_EXPRESS ? polar_express_margin : 1.0;
     ND_TRY(b->ops.sum_squares(b, s->norm, nd_read(s->update)));
-    ND_TRY(b->ops.download(b, &squares, s->norm.data, sizeof squares));
-    double norm = sqrt(squares) + 1e-30;
-    if (method == ND_ORTHOGONALIZATION_POLAR_EXPRESS)
-        norm *= polar_express_margin;
-    ND_TRY(b->ops.axpby(b, s->x[0], (float)(1.0 / norm), nd_read(s->update), 0.0f));
+    ND_TRY(b->ops.divide_by_norm(b, s->x[0], nd_read(s->update), nd_read(s->norm), margin));
     int at = 0;
     for (int i = 0; i < iterations; i++, at ^= 1)
         ND_TRY(iterate(b, polynomial(method, i), s->x[at], s->x[at ^ 1], s->gram));

@@ -7,6 +7,7 @@
 
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
 /* -- memory ----------------------------------------------------------------------------------- */
 
@@ -76,7 +77,9 @@ nd_status nd_gradient_path_take(nd_run *run, nd_arena *arena)
         ND_TRY(nd_arena_take(arena, ND_F32, 1, sketch, &run->sketches[0]));
     for (int slot = 0; run->travel_projected && slot < run->gradient_slots; slot++)
         ND_TRY(nd_arena_take(arena, ND_F32, sketches, sketch, &run->sketches[slot]));
-    return nd_arena_take(arena, ND_F64, 1, 1, &run->scalar);
+    ND_TRY(nd_arena_take(arena, ND_F64, run->local_micro_batches, nd_model_loss_sums(run->model),
+                         &run->loss_sums));
+    return nd_arena_take(arena, ND_F64, 1, run->model->params.count, &run->norms);
 }
 
 /* -- from the backward pass into slots -------------------------------------------------------- */
@@ -106,6 +109,7 @@ typedef struct leaf {
     bool accumulate;
     bool last;      /* of this rank: slots are then complete */
     int64_t sample; /* its first */
+    nd_loss *loss;
     nd_losses_known known;
 } leaf;
 
@@ -155,6 +159,7 @@ static nd_status gradients_ready(void *context, int64_t first, int64_t count)
     if (run->immediate && l->known.call) {
         const nd_losses_known known = l->known;
         l->known.call = NULL;
+        ND_TRY(nd_model_read_losses(run->model, nd_read(run->model->sums), l->loss));
         ND_TRY(known.call(known.context));
     }
     if (run->immediate && given_up(run))
@@ -178,6 +183,65 @@ static nd_status gradients_ready(void *context, int64_t first, int64_t count)
     return update(run, first, count, 1.0f);
 }
 
+/* -- one micro-batch -------------------------------------------------------------------------- */
+
+typedef struct pass {
+    leaf *leaf;
+    float gradient_scale;
+    nd_model_gradients into;
+} pass;
+
+/* What the arguments of its ops follow from, beside the run's configuration. */
+typedef struct pass_key {
+    int32_t slot, merges, accumulate;
+    float gradient_scale, offset_weight[ND_OFFSETS_MAX];
+} pass_key;
+
+static nd_status run_pass(void *context)
+{
+    pass *p = context;
+    leaf *l = p->leaf;
+    const nd_gradients_ready ready = {gradients_ready, l};
+    return nd_model_pass(l->run->model, p->gradient_scale, p->into, ready, &l->loss->kept);
+}
+
+/* Whether it consists of ops alone, with the same arguments every time. */
+static bool repeats(const leaf *l)
+{
+    const nd_run *run = l->run;
+    const nd_params *params = &run->model->params;
+    if (!run->replay || run->immediate || run->model->filtering || params->extra_heads > 0 ||
+        (run->overlapped && l->last))
+        return false;
+    if (run->config.training.use_mtp && run->config.training.mtp_schedule == ND_MTP_LINEAR)
+        return false; /* other weights in every step */
+    for (int64_t i = 0; run->travel_projected && i < params->count; i++)
+        if (nd_projectors_due(run->projectors, i, run->step, NULL))
+            return false;
+    return true;
+}
+
+/* Its losses go to a row of their own: nobody waits for them before the last. */
+static nd_status run_leaf(pass *p, const int32_t *tokens, int64_t j)
+{
+    nd_run *run = p->leaf->run;
+    nd_model *model = run->model;
+    const nd_view row = nd_view_rows(run->loss_sums, j, 1);
+    pass_key key;
+    memset(&key, 0, sizeof key);
+    key.slot = p->leaf->slot;
+    key.merges = p->leaf->merges;
+    key.accumulate = p->leaf->accumulate;
+    key.gradient_scale = p->gradient_scale;
+    memcpy(key.offset_weight, model->config.loss.offset_weight, sizeof key.offset_weight);
+    *p->leaf->loss = (nd_loss){.tokens = model->tokens, .kept = model->tokens};
+    ND_TRY(nd_model_upload(model, tokens));
+    ND_TRY(repeats(p->leaf) ? nd_replay_run(run->replay, &key, sizeof key, run_pass, p)
+                            : run_pass(p));
+    return run->backend->ops.copy(run->backend, row.data, model->sums.data,
+                                  nd_view_bytes(nd_read(row)));
+}
+
 nd_status nd_gradient_path_run(nd_run *run, const int32_t *tokens, nd_loss *losses,
                                nd_losses_known known)
 {
@@ -195,18 +259,21 @@ nd_status nd_gradient_path_run(nd_run *run, const int32_t *tokens, nd_loss *loss
                    .accumulate = !tree && j > 0,
                    .last = j == run->local_micro_batches - 1,
                    .sample = run->next_sample + (first + j) * c->micro_batch,
+                   .loss = &losses[j],
                    .known = known};
         for (int64_t i = 0; i < run->model->params.count; i++)
             views[i] = writes_apart(run, i) ? run->written[i] : run->gradients[at.slot][i];
         const nd_model_gradients into = {views, at.accumulate && !run->travel_projected,
                                          at.accumulate};
-        const nd_gradients_ready ready = {gradients_ready, &at};
-        ND_TRY(nd_model_train(run->model, tokens + j * stride, (float)(1.0 / batch_tokens), into,
-                              ready, &losses[j]));
+        pass p = {&at, (float)(1.0 / batch_tokens), into};
+        ND_TRY(run_leaf(&p, tokens + j * stride, j));
         if (tree)
             depth += 1 - at.merges;
     }
-    return run->immediate ? ND_OK : known.call(known.context);
+    if (run->immediate)
+        return ND_OK;
+    ND_TRY(nd_model_read_losses(run->model, nd_read(run->loss_sums), losses));
+    return known.call(known.context);
 }
 
 /* -- from slots to owners --------------------------------------------------------------------- */
@@ -242,7 +309,7 @@ typedef nd_status (*reduce_function)(nd_comm *comm, nd_comm_split split, nd_comm
 static nd_status reduce_with(reduce_function reduce, nd_run *run, int64_t first, int64_t count)
 {
     const bool tree = run->config.dist.deterministic == ND_DETERMINISTIC_WORLD;
-    const nd_comm_split split = {tree ? run->micro_batches : run->comm->size};
+    const nd_comm_split split = {tree ? run->micro_batches : run->comm->size, !tree};
     nd_view views[ND_GRADIENT_SLOTS_MAX];
     for (int64_t i = first; i < first + count; i++) {
         for (int slot = 0; slot < run->gradient_slots; slot++)
@@ -284,20 +351,33 @@ static void take_sums(nd_run *run, int64_t first, int64_t count)
     }
 }
 
+/* mine[i] = sum of squares of parameter first + i where this rank owns it. One download for all. */
+static nd_status own_squares(nd_run *run, int64_t first, int64_t count, double *mine)
+{
+    nd_backend *b = run->backend;
+    double host[count], *device = run->norms.data;
+    int64_t owned = 0, at = 0;
+    for (int64_t i = first; i < first + count; i++)
+        if (run->own.owner[i] == run->comm->rank)
+            ND_TRY(b->ops.sum_squares(b, nd_view_of(device + owned++, ND_F64, 1, 1),
+                                      nd_read(run->sums[i])));
+    if (owned > 0)
+        ND_TRY(b->ops.download(b, host, device, (size_t)owned * sizeof *host));
+    for (int64_t i = first; i < first + count; i++)
+        if (run->own.owner[i] == run->comm->rank)
+            mine[i - first] = host[at++];
+    return ND_OK;
+}
+
 /* run->squares[i] = sum of squares of parameter i, in double by its owner, on every rank. */
 static nd_status share_squares(nd_run *run, int64_t first, int64_t count)
 {
-    nd_backend *b = run->backend;
     nd_status status = ND_OK;
     double *mine = calloc((size_t)count * (size_t)(run->comm->size + 1), sizeof *mine);
     if (!mine)
         return ND_FAIL(ND_ENOMEM, "no memory for the table of norms");
     double *all = mine + count;
-    for (int64_t i = 0; i < count; i++)
-        if (run->own.owner[first + i] == run->comm->rank) {
-            ND_TRY_GOTO(b->ops.sum_squares(b, run->scalar, nd_read(run->sums[first + i])), done);
-            ND_TRY_GOTO(b->ops.download(b, &mine[i], run->scalar.data, sizeof *mine), done);
-        }
+    ND_TRY_GOTO(own_squares(run, first, count, mine), done);
     ND_TRY_GOTO(run->comm->ops.allgather(run->comm, all, mine, (size_t)count * sizeof *mine), done);
     for (int64_t i = 0; i < count; i++) {
         const double value = all[run->own.owner[first + i] * count + i];
@@ -381,8 +461,8 @@ nd_status nd_gradient_path_finish(nd_run *run, double *norm)
     *norm = (double)NAN;
     if (!run->immediate && !given_up(run))
         ND_TRY(settle(run, 0, count));
-    if (given_up(run))
-        return ND_OK;
+    if (given_up(run)) /* slots are written again in the next step */
+        return run->overlapped ? run->comm->ops.finish(run->comm) : ND_OK;
     for (int64_t i = 0; i < count; i++)
         squares += run->squares[i];
     *norm = sqrt(squares);

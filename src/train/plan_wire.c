@@ -40,13 +40,16 @@ nd_wire_bytes nd_wire_bytes_of(const nd_run *run)
     const int ranks = run->comm->size;
     const double others = ranks - 1, every = (double)run->config.training.galore_update_freq;
     const bool tree = run->config.dist.deterministic == ND_DETERMINISTIC_WORLD;
-    const nd_comm_split split = {tree ? run->micro_batches : ranks};
+    const nd_comm_split split = {tree ? run->micro_batches : ranks, !tree};
     /* A rank tells all others 8 bytes a parameter, and 24 for each of its micro-batches. */
     nd_wire_bytes b = {.reports =
                            ranks * others *
                            (8.0 * (double)params->count + 24.0 * (double)run->local_micro_batches)};
+    const bool all = run->config.dist.reduction == ND_REDUCTION_ALLREDUCE;
     for (int64_t i = 0; i < params->count; i++) {
-        const double sends = (double)nd_tree_sends(ranks, split, run->own.owner[i]);
+        /* A ring's all-reduce takes every part but one round twice. */
+        const double sends =
+            all ? 2.0 * others : (double)nd_tree_sends(ranks, split, run->own.owner[i]);
         const double weight = others * (double)nd_wire_weight_bytes(run, i);
         b.gradients += sends * (double)nd_wire_gradient_bytes(run, i);
         b.sketches += sends * (double)nd_wire_sketch_bytes(run, i) / every;

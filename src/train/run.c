@@ -301,6 +301,12 @@ static nd_status attach_device(nd_run *run)
                            comm->rank, mine == 'd' ? "GPU" : "CPU", r,
                            all[r] == 'd' ? "GPU" : "CPU");
     nd_comm_set_device(comm, run->backend);
+    comm->reduction = (nd_reduction)run->config.dist.reduction;
+    if (comm->reduction == ND_REDUCTION_ALLREDUCE && strcmp(run->backend->ops.name, "cuda") != 0)
+        return ND_FAIL(ND_ECONFIG,
+                       "[dist] reduction = allreduce is NCCL's and needs GPUs, but this run "
+                       "computes on %s; use reduction = owners",
+                       run->backend->ops.host_memory ? "CPUs" : run->backend->ops.name);
 #if ND_HAVE_NCCL
     if (comm->size > 1 && strcmp(run->backend->ops.name, "cuda") == 0)
         return nd_nccl_attach(comm, run->backend);
@@ -313,6 +319,8 @@ static nd_status create(nd_run *run)
     ND_TRY(open_data(run));
     ND_TRY(read_tokenizer(run));
     ND_TRY(nd_run_memory_take(run));
+    if (run->config.hardware.cuda_graphs)
+        ND_TRY(nd_replay_create(run->backend, &run->log, &run->replay));
     for (int64_t i = 0; i < run->model->params.count; i++)
         if (run->own.owner[i] == run->comm->rank && nd_projectors_shape(run->projectors, i))
             ND_TRY(nd_projectors_initialize(run->projectors, i));
@@ -377,15 +385,16 @@ void nd_run_destroy(nd_run *run)
     free(run->squares);
     free(run->pieces);
     free(run->piece_slots);
+    nd_replay_destroy(run->replay);
+#if ND_HAVE_NCCL
+    if (run->comm)
+        nd_nccl_detach(run->comm);
+#endif
     for (int category = 0; category < ND_MEMORY_COUNT; category++)
         if (run->arenas[category].backend)
             nd_arena_release(&run->arenas[category]);
-    if (run->comm) {
-#if ND_HAVE_NCCL
-        nd_nccl_detach(run->comm);
-#endif
+    if (run->comm)
         nd_comm_set_device(run->comm, NULL);
-    }
     nd_backend_destroy(run->backend);
     memset(run, 0, sizeof *run);
 }

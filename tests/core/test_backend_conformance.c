@@ -169,6 +169,9 @@ static void elementwise_case(harness *h, int64_t rows, int64_t n, nd_dtype x_typ
     const outputs sum = poisoned_outputs(h, ND_F64, ND_F64, 1, 1);
     RUN(h, sum_squares, sum.view[i], x);
     check_close(h, "sum_squares", &sum, 1e-12);
+    const outputs unit = poisoned_outputs(h, ND_F64, y_type, rows, n);
+    RUN(h, divide_by_norm, unit.view[i], x, nd_read(sum.view[i]), 1.01);
+    check_close(h, "divide_by_norm", &unit, tolerance(y_type));
     RUN(h, sum, sum.view[i], x);
     cr_assert(fabs(*(double *)sum.view[0].data - *(double *)sum.view[1].data) < 1e-9);
     check_same_bits(h, "sum", &sum);

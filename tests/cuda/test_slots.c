@@ -40,3 +40,60 @@ Test(cuda, float_types_that_the_device_lacks_are_refused)
     ND_ASSERT_FAILS(b->ops.add(b, v, nd_read(v), nd_read(v)), ND_EINTERNAL, "add_cuda: needs");
     nd_backend_destroy(b);
 }
+
+Test(cuda, memory_that_is_not_there_is_an_error_of_that_call_alone)
+{
+    nd_backend *b = NULL;
+    void *memory = NULL;
+    ND_ASSERT_OK(nd_emulated_backend_create(&(nd_cuda_options){0}, &b));
+    ND_ASSERT_FAILS(b->ops.allocate(b, (size_t)1 << 50, &memory), ND_ENOMEM,
+                    "cuda: no 1125899906842624 bytes of device memory (1048576.00 GiB)");
+    nd_error_clear();
+    cr_assert(memory == NULL);
+    ND_ASSERT_OK(b->ops.allocate(b, 64, &memory));
+    const nd_view x = nd_view_of(memory, ND_F32, 1, 16);
+    ND_ASSERT_OK(b->ops.add(b, x, nd_read(x), nd_read(x)));
+    b->ops.release(b, memory, 64);
+    nd_backend_destroy(b);
+}
+
+/* Between record and record_end: recorded, not run; and what cannot be recorded says so. */
+Test(cuda, ops_are_recorded_and_replayed_with_their_arguments)
+{
+    nd_backend *b = NULL;
+    nd_recording *recording = NULL;
+    void *memory = NULL;
+    bool can = false, stale = true;
+    float host[16] = {1.0f}, back[16];
+    ND_ASSERT_OK(nd_emulated_backend_create(&(nd_cuda_options){0}, &b));
+    ND_ASSERT_OK(b->ops.allocate(b, sizeof host, &memory));
+    ND_ASSERT_OK(b->ops.upload(b, memory, host, sizeof host));
+    const nd_view x = nd_view_of(memory, ND_F32, 1, 16);
+    ND_ASSERT_OK(b->ops.record(b, &can));
+    cr_assert(can);
+    ND_ASSERT_OK(b->ops.add(b, x, nd_read(x), nd_read(x)));
+    ND_ASSERT_OK(b->ops.record_end(b, &recording));
+    ND_ASSERT_OK(b->ops.download(b, back, memory, sizeof back));
+    cr_assert_eq(back[0], 1.0f);
+    for (int i = 0; i < 2; i++) {
+        ND_ASSERT_OK(b->ops.replay(b, recording, &stale));
+        cr_assert_not(stale);
+    }
+    ND_ASSERT_OK(b->ops.download(b, back, memory, sizeof back));
+    cr_assert_eq(back[0], 4.0f);
+    ND_ASSERT_OK(b->ops.record(b, &can));
+    ND_ASSERT_FAILS(b->ops.upload(b, memory, host, sizeof host), ND_EINTERNAL,
+                    "an op that is recorded waits, uploads");
+    ND_ASSERT_FAILS(b->ops.download(b, back, memory, sizeof back), ND_EINTERNAL, "recorded waits");
+    ND_ASSERT_FAILS(b->ops.sum(b, nd_view_of(memory, ND_F64, 1, 1), nd_read(x)), ND_EINTERNAL,
+                    "needs more memory than there is");
+    nd_error_clear();
+    ND_ASSERT_OK(b->ops.record_end(b, NULL));
+    /* The workspace grows: what stood in a recording may not be there any more. */
+    ND_ASSERT_OK(b->ops.sum(b, nd_view_of(memory, ND_F64, 1, 1), nd_read(x)));
+    ND_ASSERT_OK(b->ops.replay(b, recording, &stale));
+    cr_assert(stale == true);
+    b->ops.forget(b, recording);
+    b->ops.release(b, memory, sizeof host);
+    nd_backend_destroy(b);
+}

@@ -13,7 +13,9 @@
 
 enum { STEPS = 2 };
 
-static void train(const char *config, const char *extra, bool device, double losses[STEPS + 1])
+/* counts: of recordings; may be NULL. */
+static void train(const char *config, const char *extra, bool device, double losses[STEPS + 1],
+                  nd_replay_counts *counts)
 {
     nd_comm *comm = NULL;
     nd_config *c = calloc(1, sizeof *c);
@@ -43,6 +45,8 @@ static void train(const char *config, const char *extra, bool device, double los
     nd_evaluation evaluation;
     ND_ASSERT_OK(nd_evaluate(run->model, run->val, comm, 0, &evaluation));
     losses[STEPS] = evaluation.loss;
+    if (counts)
+        *counts = nd_replay_counted(run->replay);
     nd_run_destroy(run);
     nd_comm_destroy(comm);
     free(run);
@@ -56,8 +60,8 @@ static void compare(const char *extra, double tolerance)
     strcpy(directory, nd_test_directory());
     snprintf(config, sizeof config, "%s/config.ini", directory);
     nd_test_write_config(config);
-    train(config, extra, false, cpu);
-    train(config, extra, true, gpu);
+    train(config, extra, false, cpu, NULL);
+    train(config, extra, true, gpu, NULL);
     for (int i = 0; i <= STEPS; i++)
         cr_assert(fabs(cpu[i] - gpu[i]) <= tolerance * cpu[i],
                   "%s: loss %d is %.9g, %.9g on the CPU", extra, i, gpu[i], cpu[i]);
@@ -82,4 +86,48 @@ Test(cuda_training, so_do_collider_several_tokens_ahead_and_quantised_state)
     compare("training.batch_size=2 data.n_samples=8 logging.eval_samples=2 optimizer.state_bits=4 "
             "model.group_size=16 model.arch=llama model.tie_embeddings=false",
             2e-3);
+}
+
+/* Ops one by one, and from recordings: the same bits. */
+static void replay(const char *extra, int64_t recorded, int64_t replayed)
+{
+    char directory[64], config[128], settings[512];
+    double alone[STEPS + 1], together[STEPS + 1];
+    nd_replay_counts counts = {0};
+    strcpy(directory, nd_test_directory());
+    snprintf(config, sizeof config, "%s/config.ini", directory);
+    nd_test_write_config(config);
+    for (int on = 0; on < 2; on++) {
+        snprintf(settings, sizeof settings,
+                 "data.n_samples=16 logging.eval_samples=2 training.micro_batch_size=1 "
+                 "hardware.cuda_graphs=%s %s",
+                 on ? "true" : "false", extra);
+        train(config, settings, true, on ? together : alone, on ? &counts : NULL);
+    }
+    cr_assert_eq(memcmp(alone, together, sizeof alone), 0, "%s: %.17g and %.17g", extra, alone[1],
+                 together[1]);
+    cr_assert(counts.recorded == recorded && counts.replayed == replayed,
+              "%s: %lld recorded, %lld replayed", extra, (long long)counts.recorded,
+              (long long)counts.replayed);
+    nd_test_remove_directory(directory);
+}
+
+/* Four micro-batches a step in the places 0, 1, 1 and 2 of the stack, with 0, 1, 0 and 2 merges: four
+ * works, each recorded in the second step. */
+Test(cuda_training, a_micro_batch_that_is_replayed_gives_the_same_bits)
+{
+    replay("training.batch_size=4", 4, 4);
+}
+
+/* One work: the first micro-batch writes and the others add to it, so two; the evaluation comes last. */
+Test(cuda_training, so_does_one_that_adds_to_the_sum_of_those_before)
+{
+    replay("training.batch_size=4 dist.deterministic=off", 2, 6);
+}
+
+Test(cuda_training, what_waits_for_the_device_is_not_recorded)
+{
+    replay("training.batch_size=4 training.use_collider=true", 0, 0);
+    replay("training.batch_size=4 training.use_mtp=true training.mtp_form=separate", 0, 0);
+    replay("training.batch_size=1 training.grad_clip=0", 0, 0);
 }

@@ -58,8 +58,8 @@ static void check_reduction(nd_comm *comm, int64_t part, int64_t count)
         }
         list[p] = (nd_comm_piece){.slots = own, .count = count, .owner = p % comm->size};
     }
-    CHECK(comm->ops.reduce_to_owners(comm, (nd_comm_split){part * comm->size}, list, pieces) ==
-          ND_OK);
+    CHECK(comm->ops.reduce_to_owners(comm, (nd_comm_split){.leaves = part * comm->size}, list,
+                                     pieces) == ND_OK);
     for (int p = 0; p < pieces; p++) {
         CHECK((list[p].owner == comm->rank) == (list[p].result != NULL));
         for (int64_t i = 0; list[p].result && i < count; i++)
@@ -129,7 +129,8 @@ static void check_what_is_begun(nd_comm *comm)
         for (size_t i = 0; t % comm->size == comm->rank && i < BEGUN_BYTES; i++)
             texts[t][i] = byte_at(i, t);
     for (int p = 0; p < BEGUN; p++) {
-        CHECK(comm->ops.begin_reduction(comm, (nd_comm_split){comm->size}, &pieces[p], 1) == ND_OK);
+        CHECK(comm->ops.begin_reduction(comm, (nd_comm_split){.leaves = comm->size}, &pieces[p],
+                                        1) == ND_OK);
         if (p % 5 == 0)
             CHECK(comm->ops.begin_broadcast(comm, texts[p / 5], BEGUN_BYTES, p / 5 % comm->size) ==
                   ND_OK);
@@ -157,7 +158,7 @@ static void check_what_is_begun(nd_comm *comm)
  * added to the next, the mean is nearer by as much as there are rounds. */
 static void check_rounded(nd_comm *comm, nd_gradient_wire format, int64_t count, int rounds)
 {
-    const nd_comm_split split = {comm->size};
+    const nd_comm_split split = {.leaves = comm->size};
     const double unit = format == ND_GRADIENT_WIRE_INT8 ? 1.0 / 127.0 : 0x1p-8;
     float *values = malloc((size_t)count * sizeof *values), *slots[] = {values};
     void *residual = calloc(1, nd_gradient_residual_bytes(format, count));
@@ -197,7 +198,7 @@ static void check_rounded(nd_comm *comm, nd_gradient_wire format, int64_t count,
 /* Messages of all ranks, counted, against nd_tree_sends. */
 static void check_sends(nd_comm *comm, int64_t part)
 {
-    const nd_comm_split split = {part * comm->size};
+    const nd_comm_split split = {.leaves = part * comm->size};
     const int64_t first = part * comm->rank;
     const int slot_count = nd_sum_tree_slots(first, first + part);
     float values[slot_count], *slots[slot_count];

@@ -24,9 +24,9 @@ static void compute(double seconds)
 static nd_status reduce(nd_comm *comm, nd_comm_piece *piece, const char *beside)
 {
     if (!beside)
-        return comm->ops.reduce_to_owners(comm, (nd_comm_split){comm->size}, piece, 1);
+        return comm->ops.reduce_to_owners(comm, (nd_comm_split){.leaves = comm->size}, piece, 1);
     comm->overlap = true;
-    ND_TRY(comm->ops.begin_reduction(comm, (nd_comm_split){comm->size}, piece, 1));
+    ND_TRY(comm->ops.begin_reduction(comm, (nd_comm_split){.leaves = comm->size}, piece, 1));
     nd_comm_set_phase(comm, 12, "backward");
     if (strcmp(beside, "computing") == 0)
         compute(30.0);

@@ -1,5 +1,7 @@
 #include "support/wrapped_backend.h"
 
+#include "core/no_recording.h"
+
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -28,6 +30,7 @@ typedef struct wrapper {
     nd_status (*leave)(struct wrapper *w, const char *op);
     region regions[REGIONS_MAX];
     int count;
+    int64_t waits; /* calls that wait for a device */
 } wrapper;
 
 static wrapper *wrapper_of(const nd_backend *b)
@@ -124,6 +127,7 @@ static nd_status remote_download(nd_backend *b, void *host, const void *device, 
     if (translate(w, host, 1))
         return ND_FAIL(ND_EINTERNAL, "download: the destination is the backend's memory");
     ND_TRY(remote_enter(w, "download", &source, 1));
+    w->waits++;
     return w->inner->ops.download(w->inner, host, from, bytes);
 }
 
@@ -431,6 +435,12 @@ static nd_status wrapped_axpby(nd_backend *b, nd_view y, float alpha, nd_cview x
     WRAP(axpby, (i, y, alpha, x, beta), OUT(y), IN(x));
 }
 
+static nd_status wrapped_divide_by_norm(nd_backend *b, nd_view y, nd_cview x, nd_cview squares,
+                                        double factor)
+{
+    WRAP(divide_by_norm, (i, y, x, squares, factor), OUT(y), IN(x), IN(squares));
+}
+
 static nd_status wrapped_momentum(nd_backend *b, nd_view u, nd_view m, nd_cview g, float beta,
                                   float scale, bool nesterov)
 {
@@ -485,6 +495,7 @@ static nd_status wrapped_dequantize_tiles(nd_backend *b, nd_view x, const nd_til
 
 static nd_status wrapped_synchronize(nd_backend *b)
 {
+    wrapper_of(b)->waits++;
     return inner_of(b)->ops.synchronize(inner_of(b));
 }
 
@@ -536,6 +547,7 @@ static const nd_backend_ops wrapped_ops = {
     .sum_squares = wrapped_sum_squares,
     .sum = wrapped_sum,
     .axpby = wrapped_axpby,
+    .divide_by_norm = wrapped_divide_by_norm,
     .momentum = wrapped_momentum,
     .apply_update = wrapped_apply_update,
     .adamw = wrapped_adamw,
@@ -561,6 +573,7 @@ static nd_status create(nd_backend *inner, const wrapper *like, nd_backend_ops o
     w->enter = like->enter;
     w->leave = like->leave;
     made->ops = ops;
+    nd_no_recording_fill(&made->ops);
     made->context = w;
     *backend = made;
     return ND_OK;
@@ -576,6 +589,11 @@ nd_status nd_remote_backend_create(nd_backend *inner, nd_backend **backend)
     ops.upload = remote_upload;
     ops.download = remote_download;
     return create(inner, &like, ops, backend);
+}
+
+int64_t nd_remote_backend_waits(const nd_backend *b)
+{
+    return wrapper_of(b)->waits;
 }
 
 nd_status nd_mirror_backend_create(nd_backend *inner, nd_backend **backend)

@@ -17,4 +17,7 @@
 nd_status nd_remote_backend_create(nd_backend *inner, nd_backend **backend);
 nd_status nd_mirror_backend_create(nd_backend *inner, nd_backend **backend);
 
+/* How often the user of a remote backend has waited for it so far, by download or synchronize. */
+int64_t nd_remote_backend_waits(const nd_backend *backend);
+
 #endif

@@ -3,7 +3,10 @@
 #include "support/support.h"
 #include "support/wrapped_backend.h"
 
+#include "train/step.h"
+
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 static char directory[64], config[128];
@@ -87,4 +90,75 @@ Test(remote, ranks_exchange_gradients_and_codes_through_the_host)
              "dist.gradient_wire=int8 dist.weight_wire=trits");
     train(2, "dist.deterministic=off model.hidden_dim=64 dist.gradient_wire=bf16 "
              "dist.weight_wire=changed dist.embedding_wire=int8_delta hardware.packed_codes=true");
+}
+
+/* How often the host waits for the backend in the last of these steps: what a GPU stands still for. */
+static int64_t waits_of_step(int steps, const char *extra)
+{
+    const nd_cpu_backend_options options = {.threads = 1, .isa = "auto"};
+    nd_comm *comm = NULL;
+    nd_step_result step;
+    int64_t before = 0, after = 0;
+    char settings[512], *rest = settings;
+    nd_config *c = calloc(1, sizeof *c);
+    nd_run *run = calloc(1, sizeof *run);
+    cr_assert(c != NULL && run != NULL);
+    nd_config_defaults(c);
+    ND_ASSERT_OK(nd_config_read_file(c, config));
+    snprintf(settings, sizeof settings, "%s", extra);
+    for (char *one; (one = strsep(&rest, " ")) != NULL;)
+        if (one[0])
+            ND_ASSERT_OK(nd_config_set(c, one, "test"));
+    ND_ASSERT_OK(nd_config_check(c));
+    ND_ASSERT_OK(nd_comm_create_solo(&comm));
+    ND_ASSERT_OK(nd_cpu_backend_create(&options, &run->backend));
+    ND_ASSERT_OK(nd_remote_backend_create(run->backend, &run->backend));
+    ND_ASSERT_OK(nd_run_create(c, comm, run));
+    ND_ASSERT_OK(nd_run_start_loader(run));
+    for (int i = 0; i < steps; i++) {
+        before = nd_remote_backend_waits(run->backend);
+        ND_ASSERT_OK(nd_step_run(run, false, &step));
+        after = nd_remote_backend_waits(run->backend);
+    }
+    nd_run_destroy(run);
+    nd_comm_destroy(comm);
+    free(run);
+    free(c);
+    return after - before;
+}
+
+/* Losses of all micro-batches at once, norms of all gradients at once. */
+Test(remote, a_step_waits_twice_for_the_device)
+{
+    cr_assert_eq(waits_of_step(2, ""), 2);
+    cr_assert_eq(waits_of_step(2, "training.optimizer_type=adamw training.micro_batch_size=1"), 2);
+    cr_assert_eq(waits_of_step(2, "training.use_mtp=true training.mtp_form=separate "
+                                  "training.use_8bit_optim=true hardware.packed_codes=true "
+                                  "hardware.gradient_checkpointing=true"),
+                 2);
+    cr_assert_eq(waits_of_step(2, "training.use_mtp=true training.mtp_form=sequential"), 2);
+}
+
+/* A new subspace waits for three small matrices. 14 of 20 steps find one of the 14 matrices' each. */
+Test(remote, so_does_one_with_galore_but_for_new_subspaces)
+{
+    const char *settings = "training.use_galore=true training.galore_rank=8 "
+                           "training.galore_update_freq=20";
+    cr_assert_eq(waits_of_step(3, settings), 2 + 3);
+    cr_assert_eq(waits_of_step(16, settings), 2);
+}
+
+/* 8 micro-batches: each chooses its tokens by their losses, on the host. */
+Test(remote, collider_waits_once_more_for_each_micro_batch)
+{
+    cr_assert_eq(waits_of_step(2, "training.use_collider=true training.micro_batch_size=1 "
+                                  "training.batch_size=8"),
+                 2 + 8);
+}
+
+/* Losses, then the norms of each layer, of the embedding, and of what stands behind the layers. */
+Test(remote, layers_that_are_updated_in_the_backward_pass_wait_once_each)
+{
+    cr_assert_eq(waits_of_step(2, "training.grad_clip=0 training.batch_size=1 model.num_layers=3"),
+                 1 + 3 + 2);
 }

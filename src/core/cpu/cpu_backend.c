@@ -1,5 +1,7 @@
 #include "core/cpu/cpu_backend.h"
 
+#include "core/no_recording.h"
+
 #include <omp.h>
 #include <stdlib.h>
 #include <string.h>
@@ -86,6 +88,7 @@ nd_status nd_cpu_backend_create(const nd_cpu_backend_options *options, nd_backen
                                  .zero = cpu_zero,
                                  .synchronize = cpu_synchronize};
     nd_cpu_fill_reference(&made->ops);
+    nd_no_recording_fill(&made->ops);
     if (options->threads > 0)
         omp_set_num_threads(options->threads);
     if (!options->reference_only) {

@@ -134,6 +134,15 @@ static nd_status axpby_reference(nd_backend *b, nd_view y, float alpha, nd_cview
     return ND_OK;
 }
 
+/* Of this backend's own axpby, whichever that is. */
+static nd_status divide_by_norm_reference(nd_backend *b, nd_view y, nd_cview x, nd_cview squares,
+                                          double factor)
+{
+    ND_REQUIRE(squares.dtype == ND_F64);
+    const double norm = (sqrt(nd_load(squares, 0)) + 1e-30) * factor;
+    return b->ops.axpby(b, y, (float)(1.0 / norm), x, 0.0f);
+}
+
 static nd_status sum_squares_reference(nd_backend *b, nd_view out, nd_cview x)
 {
     (void)b;
@@ -165,6 +174,7 @@ void nd_reference_fill_rows(nd_backend_ops *ops)
     ops->gather_rows = gather_rows_reference;
     ops->add = add_reference;
     ops->axpby = axpby_reference;
+    ops->divide_by_norm = divide_by_norm_reference;
     ops->sum_squares = sum_squares_reference;
     ops->sum = sum_reference;
 }

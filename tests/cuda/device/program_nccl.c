@@ -1,5 +1,5 @@
 /* NCCL with the ranks it was started with (one GPU each; one rank alone will do): sums along the tree and
- * flat, and a broadcast, on device memory. Exits 0 when all is right, 77 without a GPU. */
+ * in any order, at once and begun, and a broadcast, on device memory. Exits 0 when all is right, 77 without a GPU. */
 #include "cuda_backend.h"
 #include "device_choice.h"
 #include "nccl_comm.h"
@@ -17,9 +17,10 @@
 
 enum { COUNT = 100003 };
 
-/* Leaf `rank` of piece p holds rank + p + 1 everywhere. */
-static int reduce(nd_comm *comm, nd_backend *b, int64_t leaves_a_rank)
+/* Leaf `rank` of piece p holds rank + p + 1 everywhere. One leaf a rank: added in any order. */
+static int reduce(nd_comm *comm, nd_backend *b, int64_t leaves_a_rank, bool begin)
 {
+    const nd_comm_split split = {leaves_a_rank * comm->size, leaves_a_rank == 1};
     static float host[COUNT];
     const int pieces = comm->size;
     const int slots = leaves_a_rank > 1 ? 2 : 1; /* of three leaves: a pair and one */
@@ -36,7 +37,12 @@ static int reduce(nd_comm *comm, nd_backend *b, int64_t leaves_a_rank)
         }
         list[p] = (nd_comm_piece){.slots = memory[p], .count = COUNT, .owner = p};
     }
-    DO(comm->ops.reduce_to_owners(comm, (nd_comm_split){leaves_a_rank * comm->size}, list, pieces));
+    if (!begin)
+        DO(comm->ops.reduce_to_owners(comm, split, list, pieces));
+    for (int p = 0; begin && p < pieces; p++)
+        DO(comm->ops.begin_reduction(comm, split, &list[p], 1));
+    if (begin)
+        DO(comm->ops.finish(comm));
     double expected = 0.0;
     for (int r = 0; r < comm->size; r++)
         expected += (double)leaves_a_rank * (r + comm->rank + 1);
@@ -69,8 +75,18 @@ int main(void)
     DO(nd_cuda_backend_create(&options, &b));
     nd_comm_set_device(comm, b);
     DO(nd_nccl_attach(comm, b));
-    if (reduce(comm, b, 1) || (comm->size == 1 ? 0 : reduce(comm, b, 3)))
+    comm->overlap = true;
+    for (int begin = 0; begin < 2; begin++)
+        if (reduce(comm, b, 1, begin) || (comm->size == 1 ? 0 : reduce(comm, b, 3, begin)))
+            return 1;
+    comm->reduction = ND_REDUCTION_ALLREDUCE;
+    if (reduce(comm, b, 1, true))
         return 1;
+    if (nd_comm_overlaps(comm) != (comm->size > 1) ||
+        (comm->size > 1 && !(comm->busy_seconds > 0.0))) {
+        fprintf(stderr, "overlaps: %d, %g s at work\n", nd_comm_overlaps(comm), comm->busy_seconds);
+        return 1;
+    }
     int value = 1000 + comm->rank;
     void *memory = NULL;
     DO(b->ops.allocate(b, sizeof value, &memory));

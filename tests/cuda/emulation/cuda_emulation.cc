@@ -389,12 +389,31 @@ uint16_t nd_bf16_of(float x)
 
 /* -- the runtime -------------------------------------------------------------------------------- */
 
+static cudaError_t last_error;
+
+cudaError_t cudaGetLastError()
+{
+    const cudaError_t error = last_error;
+    last_error = cudaSuccess;
+    return error;
+}
+
+static cudaError_t fail(cudaError_t error)
+{
+    last_error = error;
+    return error;
+}
+
+/* No device has so much. */
+static const size_t most_bytes = (size_t)1 << 40;
+
 cudaError_t cudaMalloc(void **memory, size_t bytes)
 {
-    *memory = aligned_alloc(256, (bytes + 255) / 256 * 256);
-    if (*memory)
-        memset(*memory, 0xff, bytes);
-    return *memory ? cudaSuccess : cudaErrorMemoryAllocation;
+    *memory = bytes <= most_bytes ? aligned_alloc(256, (bytes + 255) / 256 * 256) : NULL;
+    if (!*memory)
+        return fail(cudaErrorMemoryAllocation);
+    memset(*memory, 0xff, bytes);
+    return cudaSuccess;
 }
 
 cudaError_t cudaFree(void *memory)
@@ -416,17 +435,82 @@ cudaError_t cudaFreeHost(void *memory)
 
 cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, cudaMemcpyKind, cudaStream_t)
 {
-    memcpy(to, from, bytes);
+    nd_emulated_do([=] { memcpy(to, from, bytes); });
     return cudaSuccess;
 }
 
 cudaError_t cudaMemsetAsync(void *memory, int value, size_t bytes, cudaStream_t)
 {
-    memset(memory, value, bytes);
+    nd_emulated_do([=] { memset(memory, value, bytes); });
     return cudaSuccess;
 }
 
 const char *cudaGetErrorString(cudaError_t code)
 {
+    if (code == cudaErrorStreamCaptureUnsupported)
+        return "not while the stream is captured";
     return code == cudaErrorMemoryAllocation ? "out of memory" : "no error";
+}
+
+/* -- graphs ------------------------------------------------------------------------------------- */
+
+struct nd_emulated_graph {
+    std::vector<std::function<void()>> work;
+};
+
+static nd_emulated_graph *capturing;
+
+void nd_emulated_do(std::function<void()> work)
+{
+    if (capturing)
+        capturing->work.push_back(std::move(work));
+    else
+        work();
+}
+
+cudaError_t cudaStreamSynchronize(cudaStream_t)
+{
+    return capturing ? fail(cudaErrorStreamCaptureUnsupported) : cudaSuccess;
+}
+
+cudaError_t cudaStreamBeginCapture(cudaStream_t, cudaStreamCaptureMode)
+{
+    if (capturing)
+        return fail(cudaErrorStreamCaptureUnsupported);
+    capturing = new nd_emulated_graph();
+    return cudaSuccess;
+}
+
+cudaError_t cudaStreamEndCapture(cudaStream_t, cudaGraph_t *graph)
+{
+    *graph = capturing;
+    capturing = NULL;
+    return *graph ? cudaSuccess : fail(cudaErrorStreamCaptureUnsupported);
+}
+
+cudaError_t cudaGraphInstantiate(cudaGraphExec_t *made, cudaGraph_t graph, unsigned long long)
+{
+    *made = new nd_emulated_graph(*graph);
+    return cudaSuccess;
+}
+
+cudaError_t cudaGraphLaunch(cudaGraphExec_t graph, cudaStream_t)
+{
+    if (capturing)
+        return fail(cudaErrorStreamCaptureUnsupported);
+    for (const std::function<void()> &work : graph->work)
+        work();
+    return cudaSuccess;
+}
+
+cudaError_t cudaGraphDestroy(cudaGraph_t graph)
+{
+    delete graph;
+    return cudaSuccess;
+}
+
+cudaError_t cudaGraphExecDestroy(cudaGraphExec_t graph)
+{
+    delete graph;
+    return cudaSuccess;
 }

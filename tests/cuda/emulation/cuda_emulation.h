@@ -11,6 +11,9 @@
 #include <stdint.h>
 #include <string.h>
 
+#include <functional>
+#include <tuple>
+
 #define __global__
 #define __device__
 #define __host__
@@ -96,19 +99,30 @@ template <typename F> void nd_emulated_call(void *f)
 {
     (*static_cast<F *>(f))();
 }
-template <typename F> int nd_emulated_launch(dim3 grid, dim3 block, size_t shared, F f)
+/* Runs it, or keeps it while the stream is captured. */
+void nd_emulated_do(std::function<void()> work);
+
+/* Arguments are evaluated now, whenever the kernel runs. */
+template <typename... P, typename... A>
+void nd_emulated_launch(dim3 grid, dim3 block, size_t shared, void (*kernel)(P...), A... arguments)
 {
-    nd_emulated_run(grid, block, shared, nd_emulated_call<F>, &f);
-    return 0;
+    const std::tuple<P...> values(arguments...);
+    nd_emulated_do([=] {
+        auto body = [&] { std::apply(kernel, values); };
+        nd_emulated_run(grid, block, shared, nd_emulated_call<decltype(body)>, &body);
+    });
 }
 
 typedef int cudaError_t;
 enum {
     cudaSuccess = 0,
     cudaErrorMemoryAllocation = 2,
+    cudaErrorStreamCaptureUnsupported = 900,
 };
+cudaError_t cudaGetLastError(); /* of any call before; then it is forgotten */
 #define ND_LAUNCH(kernel, grid, block, shared, stream, ...)                                        \
-    ((void)(stream), nd_emulated_launch(grid, block, shared, [&] { kernel(__VA_ARGS__); }))
+    ((void)(stream), nd_emulated_launch(grid, block, shared, kernel, __VA_ARGS__),                 \
+     cudaGetLastError())
 #define ND_DYNAMIC_SHARED(name) unsigned char *const name = nd_emulated_shared()
 
 /* -- instructions ------------------------------------------------------------------------------- */
@@ -184,10 +198,19 @@ static inline cudaError_t cudaStreamDestroy(cudaStream_t)
 {
     return cudaSuccess;
 }
-static inline cudaError_t cudaStreamSynchronize(cudaStream_t)
-{
-    return cudaSuccess;
-}
+cudaError_t cudaStreamSynchronize(cudaStream_t);
+
+/* A graph is what was enqueued while it was captured. */
+typedef struct nd_emulated_graph *cudaGraph_t, *cudaGraphExec_t;
+enum cudaStreamCaptureMode { cudaStreamCaptureModeRelaxed = 2 };
+cudaError_t cudaStreamBeginCapture(cudaStream_t, cudaStreamCaptureMode);
+cudaError_t cudaStreamEndCapture(cudaStream_t, cudaGraph_t *graph);
+cudaError_t cudaGraphInstantiate(cudaGraphExec_t *made, cudaGraph_t graph,
+                                 unsigned long long flags);
+cudaError_t cudaGraphLaunch(cudaGraphExec_t graph, cudaStream_t);
+cudaError_t cudaGraphDestroy(cudaGraph_t graph);
+cudaError_t cudaGraphExecDestroy(cudaGraphExec_t graph);
+
 static inline cudaError_t cudaEventCreateWithFlags(cudaEvent_t *event, unsigned)
 {
     *event = NULL;
@@ -201,15 +224,15 @@ static inline cudaError_t cudaEventRecord(cudaEvent_t, cudaStream_t)
 {
     return cudaSuccess;
 }
+static inline cudaError_t cudaEventQuery(cudaEvent_t)
+{
+    return cudaSuccess;
+}
 static inline cudaError_t cudaEventSynchronize(cudaEvent_t)
 {
     return cudaSuccess;
 }
 template <typename F> cudaError_t cudaFuncSetAttribute(F, int, int)
-{
-    return cudaSuccess;
-}
-static inline cudaError_t cudaGetLastError()
 {
     return cudaSuccess;
 }

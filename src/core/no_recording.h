@@ -1,0 +1,9 @@
+/* The slots of a backend that makes no recordings. */
+#ifndef ND_CORE_NO_RECORDING_H
+#define ND_CORE_NO_RECORDING_H
+
+#include "core/backend.h"
+
+void nd_no_recording_fill(nd_backend_ops *ops);
+
+#endif

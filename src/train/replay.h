@@ -1,0 +1,34 @@
+/* Work that is the same every time, recorded once and replayed (nd_backend_ops.record).
+ *
+ * A piece of work is known by its key: whatever its ops have as arguments follows from it. The first time
+ * it runs op by op, so that the backend's workspace grows to what it needs; the second time it is
+ * recorded; from then on its recording is replayed, and made anew when the backend's memory has moved. A
+ * recording that fails has run nothing: the work then runs op by op, and so does all work after it. */
+#ifndef ND_TRAIN_REPLAY_H
+#define ND_TRAIN_REPLAY_H
+
+#include "core/backend.h"
+#include "core/log.h"
+
+enum { ND_REPLAY_KEY_MAX = 128, ND_REPLAY_KEPT = 32 };
+
+typedef struct nd_replay nd_replay;
+
+/* The ops of one piece of work, nothing else that has an effect: it may be called twice for one run. */
+typedef nd_status (*nd_replay_work)(void *context);
+
+/* `log` hears when recording is given up. Errors: ND_ENOMEM. */
+nd_status nd_replay_create(nd_backend *backend, nd_log *log, nd_replay **replay);
+void nd_replay_destroy(nd_replay *replay);
+
+/* Runs the work. key: `size` bytes, at most ND_REPLAY_KEY_MAX. Errors: those of the work run op by op. */
+nd_status nd_replay_run(nd_replay *replay, const void *key, size_t size, nd_replay_work work,
+                        void *context);
+
+/* How often work was recorded, and how often a recording was run. */
+typedef struct nd_replay_counts {
+    int64_t recorded, replayed;
+} nd_replay_counts;
+nd_replay_counts nd_replay_counted(const nd_replay *replay);
+
+#endif
