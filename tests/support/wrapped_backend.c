@@ -27,7 +27,7 @@ typedef struct region {
 typedef struct wrapper {
     nd_backend *inner;
     nd_status (*enter)(struct wrapper *w, const char *op, argument *list, int count);
-    nd_status (*leave)(struct wrapper *w, const char *op);
+    nd_status (*leave)(struct wrapper *w, const char *op); /* may be NULL */
     region regions[REGIONS_MAX];
     int count;
     int64_t waits; /* calls that wait for a device */
@@ -67,12 +67,6 @@ static nd_status remote_enter(wrapper *w, const char *op, argument *list, int co
                            op, i, list[i].bytes);
         *list[i].data = inside;
     }
-    return ND_OK;
-}
-
-static nd_status remote_leave(wrapper *w, const char *op)
-{
-    (void)w, (void)op;
     return ND_OK;
 }
 
@@ -225,19 +219,15 @@ static nd_status mirror_move(nd_backend *b, void *to, const void *from, size_t b
 
 /* -- ops ---------------------------------------------------------------------------------------- */
 
-#define VIEW(v, is_written)                                                                        \
-    (argument)                                                                                     \
-    {                                                                                              \
-        (void **)(uintptr_t) & (v).data, (size_t)((v).rows * (v).cols) * nd_dtype_size((v).dtype), \
-            is_written                                                                             \
-    }
-#define IN(v) VIEW(v, false)
-#define OUT(v) VIEW(v, true)
 #define BYTES(pointer, count, is_written)                                                          \
     (argument)                                                                                     \
     {                                                                                              \
         (void **)(uintptr_t) & (pointer), count, is_written                                        \
     }
+#define VIEW(v, is_written)                                                                        \
+    BYTES((v).data, (size_t)((v).rows * (v).cols) * nd_dtype_size((v).dtype), is_written)
+#define IN(v) VIEW(v, false)
+#define OUT(v) VIEW(v, true)
 
 /* Runs `call` of the backend `i` with the arguments translated. */
 #define WRAP(op, call, ...)                                                                        \
@@ -247,7 +237,7 @@ static nd_status mirror_move(nd_backend *b, void *to, const void *from, size_t b
     nd_status status = w->enter(w, #op, list, (int)(sizeof list / sizeof *list));                  \
     if (status == ND_OK)                                                                           \
         status = i->ops.op call;                                                                   \
-    const nd_status left = w->leave(w, #op);                                                       \
+    const nd_status left = w->leave ? w->leave(w, #op) : ND_OK;                                    \
     return status != ND_OK ? status : left
 
 static nd_status wrapped_copy(nd_backend *b, void *to, const void *from, size_t bytes)
@@ -581,7 +571,7 @@ static nd_status create(nd_backend *inner, const wrapper *like, nd_backend_ops o
 
 nd_status nd_remote_backend_create(nd_backend *inner, nd_backend **backend)
 {
-    static const wrapper like = {.enter = remote_enter, .leave = remote_leave};
+    static const wrapper like = {.enter = remote_enter};
     nd_backend_ops ops = wrapped_ops;
     ops.name = "remote";
     ops.allocate = remote_allocate;
