@@ -1,11 +1,14 @@
 /* Everything a user can get wrong that we thought of, and what the program says. With ND_WRITE_DOCS
  * set to a path, the table with the real messages is written there (docs/bad_input.md). */
 #include "cli/bad_input_rows.h"
+#include "cli/bad_model_rows.h"
 #include "support/support.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+
+enum { ROWS = BAD_INPUTS + BAD_MODELS };
 
 static char shared[64];
 
@@ -98,8 +101,8 @@ Test(bad_input, every_mistake_is_named_with_its_exit_code, .init = setup, .fini 
     FILE *docs = open_docs();
     const char *room = "";
     int failures = 0;
-    for (int i = 0; i < BAD_INPUTS; i++) {
-        const bad_input *row = &bad_inputs[i];
+    for (int i = 0; i < ROWS; i++) {
+        const bad_input *row = i < BAD_INPUTS ? &bad_inputs[i] : &bad_models[i - BAD_INPUTS];
         char own[96], names[512];
         snprintf(own, sizeof own, "%s/row%d", shared, i);
         variables(names, sizeof names, own);
@@ -123,5 +126,5 @@ Test(bad_input, every_mistake_is_named_with_its_exit_code, .init = setup, .fini 
     }
     if (docs)
         fclose(docs);
-    cr_assert_eq(failures, 0, "%d of %d rows", failures, (int)BAD_INPUTS);
+    cr_assert_eq(failures, 0, "%d of %d rows", failures, (int)ROWS);
 }
