@@ -5,6 +5,7 @@
  *   kill@POINT:step=S:rank=R      SIGKILL when rank R passes POINT in step S; also stop@ (SIGSTOP),
  *                                 and slow@ (50 ms of sleep)
  *   flip@POINT:step=S:rank=R      what POINT is about changes in one bit
+ *   nan@POINT:step=S:rank=R       one value of what POINT is about is NaN
  *   nan@VALUE:samples=A-B         VALUE of micro-batches that hold a sample of A..B is NaN
  *   spike@VALUE:samples=A-B       ... is larger by 100 a token */
 #ifndef ND_TRAIN_FAULT_POINTS_H

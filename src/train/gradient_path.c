@@ -79,7 +79,7 @@ nd_status nd_gradient_path_take(nd_run *run, nd_arena *arena)
         ND_TRY(nd_arena_take(arena, ND_F32, sketches, sketch, &run->sketches[slot]));
     ND_TRY(nd_arena_take(arena, ND_F64, run->local_micro_batches, nd_model_loss_sums(run->model),
                          &run->loss_sums));
-    return nd_arena_take(arena, ND_F64, 1, run->model->params.count, &run->norms);
+    return nd_arena_take(arena, ND_F64, 1, 2 * run->model->params.count, &run->norms);
 }
 
 /* -- from the backward pass into slots -------------------------------------------------------- */
@@ -339,8 +339,21 @@ static nd_status send_off(nd_run *run, int64_t first, int64_t count)
     return ND_OK;
 }
 
+/* A test's NaN in what a rank's first reduction of `point` gave. */
+static nd_status spoil_sum(nd_run *run, const char *point, const nd_view *sums, int64_t first,
+                           int64_t count)
+{
+    const float value = (float)NAN;
+    if (!nd_fault_here(run->comm, "nan", point))
+        return ND_OK;
+    for (int64_t i = first; i < first + count; i++)
+        if (sums[i].data && run->own.owner[i] == run->comm->rank)
+            return run->backend->ops.upload(run->backend, sums[i].data, &value, sizeof value);
+    return ND_OK;
+}
+
 /* run->sums and run->sketch_sums receive the owned ones of what has been reduced. */
-static void take_sums(nd_run *run, int64_t first, int64_t count)
+static nd_status take_sums(nd_run *run, int64_t first, int64_t count)
 {
     for (int64_t i = first; i < first + count; i++) {
         run->sums[i] = run->gradients[0][i];
@@ -349,23 +362,35 @@ static void take_sums(nd_run *run, int64_t first, int64_t count)
         if (run->sketch_sums[i].data)
             run->sketch_sums[i].data = run->pieces[sketch_piece(run, i)].result;
     }
+    ND_TRY(spoil_sum(run, "sum", run->sums, first, count));
+    return spoil_sum(run, "sketch", run->sketch_sums, first, count);
 }
 
-/* mine[i] = sum of squares of parameter first + i where this rank owns it. One download for all. */
+/* mine[i] = sum of squares of parameter first + i where this rank owns it; NaN where its sketch, which has
+ * travelled by itself, is not finite. One download for all. */
 static nd_status own_squares(nd_run *run, int64_t first, int64_t count, double *mine)
 {
     nd_backend *b = run->backend;
-    double host[count], *device = run->norms.data;
-    int64_t owned = 0, at = 0;
-    for (int64_t i = first; i < first + count; i++)
-        if (run->own.owner[i] == run->comm->rank)
-            ND_TRY(b->ops.sum_squares(b, nd_view_of(device + owned++, ND_F64, 1, 1),
-                                      nd_read(run->sums[i])));
-    if (owned > 0)
-        ND_TRY(b->ops.download(b, host, device, (size_t)owned * sizeof *host));
-    for (int64_t i = first; i < first + count; i++)
-        if (run->own.owner[i] == run->comm->rank)
-            mine[i - first] = host[at++];
+    double host[2 * count], *device = run->norms.data;
+    int64_t taken = 0, at = 0;
+    for (int64_t i = first; i < first + count; i++) {
+        if (run->own.owner[i] != run->comm->rank)
+            continue;
+        const nd_view parts[2] = {run->sums[i], run->sketch_sums[i]};
+        for (int p = 0; p < 2; p++)
+            if (parts[p].data)
+                ND_TRY(b->ops.sum_squares(b, nd_view_of(device + taken++, ND_F64, 1, 1),
+                                          nd_read(parts[p])));
+    }
+    if (taken > 0)
+        ND_TRY(b->ops.download(b, host, device, (size_t)taken * sizeof *host));
+    for (int64_t i = first; i < first + count; i++) {
+        if (run->own.owner[i] != run->comm->rank)
+            continue;
+        mine[i - first] = host[at++];
+        if (run->sketch_sums[i].data && !isfinite(host[at++]))
+            mine[i - first] = (double)NAN;
+    }
     return ND_OK;
 }
 
@@ -400,7 +425,7 @@ static nd_status settle(nd_run *run, int64_t first, int64_t count)
         ND_TRY(run->comm->ops.finish(run->comm));
     else
         ND_TRY(reduce_with(run->comm->ops.reduce_to_owners, run, first, count));
-    take_sums(run, first, count);
+    ND_TRY(take_sums(run, first, count));
     nd_comm_set_phase(run->comm, run->step + 1, "norms");
     nd_fault_point(run->comm, "norms");
     return share_squares(run, first, count);

@@ -50,7 +50,7 @@ typedef struct nd_run {
     nd_view *sketch_sums; /* [params.count] as sums; data NULL where there is no sketch */
     nd_view *residuals;   /* [params.count] of train/gradient_feedback.h; data NULL: none */
     double *squares;      /* [params.count] squared norms of this step's gradients */
-    nd_view norms;        /* f64 [1, params.count] in backend memory: those this rank computes */
+    nd_view norms;        /* f64 [1, 2 params.count] in backend memory: those this rank computes */
     nd_replay *replay;    /* of micro-batches; NULL: their ops run one by one */
     nd_view loss_sums;    /* f64 [local_micro_batches, nd_model_loss_sums] in backend memory */
 

@@ -114,6 +114,48 @@ Test(health, a_step_with_a_nan_gradient_is_skipped_too_and_the_tensor_is_named)
     cr_assert_str_eq(before, after);
 }
 
+/* A NaN that is in no rank's gradient comes out of the wire, at one owner. */
+Test(health, a_step_with_a_nan_from_a_reduction_is_skipped_like_one_with_a_nan_gradient)
+{
+    static const char *const variants[] = {"", "--set dist.overlap=false",
+                                           "--set dist.deterministic=off"};
+    char before[65], after[65];
+    for (int v = 0; v < 3; v++) {
+        char extra[256], spoilt[16], wire[16];
+        snprintf(extra, sizeof extra, "--checkpoint-interval 1 --set logging.checkpoint_keep=0 %s",
+                 variants[v]);
+        snprintf(spoilt, sizeof spoilt, "gradient%d", v);
+        snprintf(wire, sizeof wire, "wire%d", v);
+        train(2, 0, "nan@gradient:samples=33-33", spoilt, extra);
+        train(2, 0, "nan@sum:step=5:rank=1", wire, extra);
+        says("step 5: the gradient of ");
+        says(" is not finite; batch of samples 32 to 39; 1 in a row, 1 in all");
+        assert_same(spoilt, wire);
+        state_at(wire, 4, before);
+        state_at(wire, 5, after);
+        cr_assert_str_eq(before, after);
+    }
+}
+
+/* Every matrix gets a new subspace in step 5, and sketches travel beside the gradients. */
+Test(health, a_nan_in_a_reduced_sketch_does_not_get_into_the_subspace)
+{
+    static const char extra[] =
+        "--checkpoint-interval 1 --set logging.checkpoint_keep=0 "
+        "--set training.use_galore=true --set training.galore_rank=8 "
+        "--set training.galore_update_freq=1 --set training.optimizer_type=muon";
+    char before[65], after[65];
+    double losses[ND_TEST_STEPS_MAX], skipped[ND_TEST_STEPS_MAX];
+    train(2, 0, "nan@sketch:step=5:rank=1", "sketch", extra);
+    says("step 5: the gradient of blk.");
+    state_at("sketch", 4, before);
+    state_at("sketch", 5, after);
+    cr_assert_str_eq(before, after);
+    cr_assert_eq(metric("sketch", "loss", losses), 12);
+    metric("sketch", "skipped", skipped);
+    cr_assert(skipped[11] == 1 && isfinite(losses[11]));
+}
+
 /* Steps 6 to 9 are bad, one more than may be skipped; the newest checkpoint is of step 8. */
 Test(health, too_many_bad_steps_take_the_run_back_and_past_their_data)
 {

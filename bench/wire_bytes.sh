@@ -1,0 +1,71 @@
+#!/usr/bin/env bash
+# Bytes that ranks send a step, by format: those that runs counted (comm_bytes of metrics.jsonl, mean of
+# the last half of the steps) beside those of `plan`. A Markdown table on standard output.
+#
+#   bench/wire_bytes.sh --config FILE [--data-path DIR] [--out DIR] [--binary FILE] [--ranks 'N N ...']
+#                       [--steps N] [-- MORE ARGUMENTS OF nanochat_dist train]
+#
+#   --data-path DIR  packed shards (default: synthetic tokens)
+#   --out DIR        where runs go (default: runs/wire_bytes); a finished run is not repeated
+#   --ranks          default: '2 4'
+#   --steps N        default: 64; for configurations with GaLore twice a multiple of galore_update_freq
+set -euo pipefail
+
+config='' data='' out=runs/wire_bytes binary=build/release/nanochat_dist ranks='2 4' steps=64
+while [ $# -gt 0 ]; do
+    case $1 in
+    --help | -h)
+        sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//;p}' "$0"
+        exit 0
+        ;;
+    --)
+        shift
+        break
+        ;;
+    --config) config=$2 && shift 2 ;;
+    --data-path) data=$2 && shift 2 ;;
+    --out) out=$2 && shift 2 ;;
+    --binary) binary=$2 && shift 2 ;;
+    --ranks) ranks=$2 && shift 2 ;;
+    --steps) steps=$2 && shift 2 ;;
+    *)
+        echo "wire_bytes: unknown option '$1' (see --help)" >&2
+        exit 2
+        ;;
+    esac
+done
+[ -n "$config" ] || { echo "wire_bytes: --config is needed (see --help)" >&2; exit 2; }
+[ "$(id -u)" -ne 0 ] || export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
+mkdir -p "$out"
+source=(--set data.dataset=synthetic --set data.n_samples=4096)
+[ -z "$data" ] || source=(--data-path "$data")
+
+formats='fp32,packed,dense fp32,trits,dense fp32,changed,dense bf16,changed,dense int8,changed,dense
+    int8,trits,int8_delta int8,changed,int8_delta'
+
+echo "| gradients, codes, embedding | $(for n in $ranks; do printf '%d ranks: MB | bytes a parameter | a rank | by plan | ' "$n"; done)"
+echo "|---|$(for _ in $ranks; do printf -- '--:|--:|--:|--:|'; done)"
+for format in $formats; do
+    IFS=, read -r gradients codes embedding <<<"$format"
+    printf '| `%s`, `%s`, `%s` |' "$gradients" "$codes" "$embedding"
+    for n in $ranks; do
+        run=$out/$(basename "$config" .ini)_${n}_${gradients}_${codes}_${embedding}
+        set=(--set dist.deterministic=off --set "dist.gradient_wire=$gradients"
+            --set "dist.weight_wire=$codes" --set "dist.embedding_wire=$embedding"
+            --set logging.eval_interval=0 --set logging.checkpoint_interval=0 "$@")
+        if [ ! -f "$run/done" ]; then
+            mpirun --oversubscribe -np "$n" "$binary" --config "$config" "${source[@]}" "${set[@]}" \
+                --total-steps "$steps" --run-dir "$run" --resume none >&2
+            touch "$run/done"
+        fi
+        plan=$("$binary" plan --config "$config" --ranks "$n" "${source[@]}" "${set[@]}")
+        counted=$(sed -n 's/.*"comm_bytes":\([0-9]*\).*/\1/p' "$run/metrics.jsonl" |
+            tail -n "$((steps / 2))" | awk '{ sum += $1 } END { printf "%.0f", sum / NR }')
+        awk -v counted="$counted" -v ranks="$n" '
+            /^wire a step/ { wire = 1 }
+            wire && $1 == "sum" { planned = $2; parameters = $2 * 1e6 / $3 }
+            END { printf " %.3f | %.3f | %.3f | %.3f |", counted / 1e6, counted / parameters,
+                  counted / parameters / ranks, planned * 1e6 / parameters }' <<<"$plan"
+    done
+    echo
+done
