@@ -3,15 +3,18 @@
 # the last half of the steps) beside those of `plan`. A Markdown table on standard output.
 #
 #   bench/wire_bytes.sh --config FILE [--data-path DIR] [--out DIR] [--binary FILE] [--ranks 'N N ...']
-#                       [--steps N] [-- MORE ARGUMENTS OF nanochat_dist train]
+#                       [--formats 'G,C,E ...'] [--steps N] [-- MORE ARGUMENTS OF nanochat_dist train]
 #
 #   --data-path DIR  packed shards (default: synthetic tokens)
 #   --out DIR        where runs go (default: runs/wire_bytes); a finished run is not repeated
 #   --ranks          default: '2 4'
+#   --formats        gradient_wire,weight_wire,embedding_wire of each row (default: seven of them)
 #   --steps N        default: 64; for configurations with GaLore twice a multiple of galore_update_freq
 set -euo pipefail
 
 config='' data='' out=runs/wire_bytes binary=build/release/nanochat_dist ranks='2 4' steps=64
+formats='fp32,packed,dense fp32,trits,dense fp32,changed,dense bf16,changed,dense int8,changed,dense
+    int8,trits,int8_delta int8,changed,int8_delta'
 while [ $# -gt 0 ]; do
     case $1 in
     --help | -h)
@@ -27,6 +30,7 @@ while [ $# -gt 0 ]; do
     --out) out=$2 && shift 2 ;;
     --binary) binary=$2 && shift 2 ;;
     --ranks) ranks=$2 && shift 2 ;;
+    --formats) formats=$2 && shift 2 ;;
     --steps) steps=$2 && shift 2 ;;
     *)
         echo "wire_bytes: unknown option '$1' (see --help)" >&2
@@ -38,10 +42,7 @@ done
 [ "$(id -u)" -ne 0 ] || export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
 mkdir -p "$out"
 source=(--set data.dataset=synthetic --set data.n_samples=4096)
-[ -z "$data" ] || source=(--data-path "$data")
-
-formats='fp32,packed,dense fp32,trits,dense fp32,changed,dense bf16,changed,dense int8,changed,dense
-    int8,trits,int8_delta int8,changed,int8_delta'
+[ -z "$data" ] || source=(--set "data.data_path=$data")
 
 echo "| gradients, codes, embedding | $(for n in $ranks; do printf '%d ranks: MB | bytes a parameter | a rank | by plan | ' "$n"; done)"
 echo "|---|$(for _ in $ranks; do printf -- '--:|--:|--:|--:|'; done)"
