@@ -46,7 +46,7 @@ target_link_libraries(nd_sentencepiece PRIVATE PkgConfig::SENTENCEPIECE sentence
 function(nd_add_room name)
     cmake_parse_arguments(ROOM "" "" "USES" ${ARGN})
     file(GLOB_RECURSE sources CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/src/${name}/*.c)
-    list(FILTER sources EXCLUDE REGEX "/main\\.c$")
+    list(FILTER sources EXCLUDE REGEX "/(main|device_none)\\.c$")
     add_library(nd_${name} STATIC ${sources})
     target_include_directories(nd_${name} PUBLIC ${CMAKE_SOURCE_DIR}/src)
     target_link_libraries(nd_${name} PUBLIC ${ROOM_USES} PRIVATE nd_warnings)

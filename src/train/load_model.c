@@ -1,5 +1,7 @@
 #include "train/load_model.h"
 
+#include "train/run_backend.h"
+
 #include <stdlib.h>
 #include <string.h>
 

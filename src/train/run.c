@@ -2,25 +2,16 @@
 
 #include "core/durable_file.h"
 #include "core/sum_tree.h"
+#include "dist/device.h"
 #include "train/checkpoint_save.h"
 #include "train/gradient_feedback.h"
 #include "train/gradient_path.h"
+#include "train/run_backend.h"
 #include "train/run_memory.h"
 
-#if ND_HAVE_CUDA
-#include "cuda_backend.h"
-#include "device_choice.h"
-#endif
-#if ND_HAVE_NCCL
-#include "nccl_comm.h"
-#endif
-
-#include <omp.h>
-#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 enum { TOKENIZER_BYTES_MAX = 1 << 28 };
@@ -54,54 +45,6 @@ nd_status nd_run_same_error(nd_status status)
     error.shared = 1;
     nd_error_set(&error);
     return status;
-}
-
-/* threads = key, else OMP_NUM_THREADS, else an even share of the cores among the machine's ranks,
- * within those this process may run on. */
-static int choose_threads(const nd_config *config, const nd_comm *comm)
-{
-    if (config->hardware.threads > 0)
-        return (int)config->hardware.threads;
-    if (getenv("OMP_NUM_THREADS"))
-        return omp_get_max_threads();
-    cpu_set_t allowed;
-    CPU_ZERO(&allowed);
-    const long online = sysconf(_SC_NPROCESSORS_ONLN);
-    int share = (int)(online / comm->local_size);
-    if (sched_getaffinity(0, sizeof allowed, &allowed) == 0 && share > CPU_COUNT(&allowed))
-        share = CPU_COUNT(&allowed);
-    return share > 1 ? share : 1;
-}
-
-#if ND_HAVE_CUDA
-/* *backend stays NULL where `auto` finds no GPU. */
-static nd_status create_cuda_backend(const nd_config *config, const nd_comm *comm,
-                                     nd_backend **backend)
-{
-    char reason[256] = "";
-    nd_cuda_options options = {.own_int8 = false};
-    if (config->hardware.target == ND_TARGET_CPU)
-        return ND_OK;
-    ND_TRY(nd_choose_device(config->hardware.target == ND_TARGET_CUDA,
-                            nd_cuda_device_count(reason, sizeof reason), comm->local_rank,
-                            comm->local_size, reason, &options.device));
-    return options.device < 0 ? ND_OK : nd_cuda_backend_create(&options, backend);
-}
-#endif
-
-nd_status nd_run_create_backend(const nd_config *config, const nd_comm *comm, nd_backend **backend)
-{
-#if ND_HAVE_CUDA
-    *backend = NULL;
-    ND_TRY(create_cuda_backend(config, comm, backend));
-    if (*backend)
-        return ND_OK;
-#endif
-    const nd_cpu_backend_options options = {
-        .threads = choose_threads(config, comm),
-        .isa = config->hardware.cpu_isa,
-    };
-    return nd_cpu_backend_create(&options, backend);
 }
 
 static nd_status open_split(const nd_run *run, const char *split, const char *tokenizer,
@@ -285,35 +228,6 @@ nd_status nd_run_prepare(nd_run *run)
     return ND_OK;
 }
 
-/* What lies on GPUs goes from GPU to GPU; all ranks must have chosen the same kind. */
-static nd_status attach_device(nd_run *run)
-{
-    nd_comm *comm = run->comm;
-    const char mine = run->backend->ops.host_memory ? 'h' : 'd';
-    char all[comm->size];
-    memset(all, 0, sizeof all);
-    ND_TRY(comm->ops.allgather(comm, all, &mine, sizeof mine));
-    for (int r = 0; r < comm->size; r++)
-        if (all[r] != mine)
-            return ND_FAIL(ND_ECONFIG,
-                           "rank %d computes on a %s and rank %d on a %s; set [hardware] target to "
-                           "cpu or cuda",
-                           comm->rank, mine == 'd' ? "GPU" : "CPU", r,
-                           all[r] == 'd' ? "GPU" : "CPU");
-    nd_comm_set_device(comm, run->backend);
-    comm->reduction = (nd_reduction)run->config.dist.reduction;
-    if (comm->reduction == ND_REDUCTION_ALLREDUCE && strcmp(run->backend->ops.name, "cuda") != 0)
-        return ND_FAIL(ND_ECONFIG,
-                       "[dist] reduction = allreduce is NCCL's and needs GPUs, but this run "
-                       "computes on %s; use reduction = owners",
-                       run->backend->ops.host_memory ? "CPUs" : run->backend->ops.name);
-#if ND_HAVE_NCCL
-    if (comm->size > 1 && strcmp(run->backend->ops.name, "cuda") == 0)
-        return nd_nccl_attach(comm, run->backend);
-#endif
-    return ND_OK;
-}
-
 static nd_status create(nd_run *run)
 {
     ND_TRY(open_data(run));
@@ -332,7 +246,7 @@ nd_status nd_run_create(const nd_config *config, nd_comm *comm, nd_run *run)
     run->config = *config;
     run->comm = comm;
     ND_TRY(nd_run_agree(comm, nd_run_prepare(run)));
-    ND_TRY(nd_run_agree(comm, attach_device(run)));
+    ND_TRY(nd_run_agree(comm, nd_run_attach_backend(run)));
     run->overlapped = nd_comm_overlaps(comm) && !run->immediate;
     ND_TRY(nd_run_agree(comm, create(run)));
     ND_TRY(nd_gradient_path_publish_projectors(run));
@@ -386,10 +300,8 @@ void nd_run_destroy(nd_run *run)
     free(run->pieces);
     free(run->piece_slots);
     nd_replay_destroy(run->replay);
-#if ND_HAVE_NCCL
     if (run->comm)
-        nd_nccl_detach(run->comm);
-#endif
+        nd_device_detach(run->comm);
     for (int category = 0; category < ND_MEMORY_COUNT; category++)
         if (run->arenas[category].backend)
             nd_arena_release(&run->arenas[category]);

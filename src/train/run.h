@@ -92,11 +92,6 @@ nd_status nd_run_start_loader(nd_run *run);
 
 void nd_run_destroy(nd_run *run);
 
-/* The backend of [hardware] target: a GPU of this rank's own where there is one, else the CPU with this
- * rank's share of the machine's cores. Errors: ND_ECONFIG when a GPU is asked for and there is none, or
- * fewer than ranks on this machine. */
-nd_status nd_run_create_backend(const nd_config *config, const nd_comm *comm, nd_backend **backend);
-
 /* Sends owners' weights to all replicas; `whole`: not as changes of what replicas have. Collective. */
 nd_status nd_run_publish_weights(nd_run *run, bool whole);
 

@@ -9,6 +9,7 @@
 #include "train/progress.h"
 #include "train/replica_check.h"
 #include "train/run.h"
+#include "train/run_backend.h"
 #include "train/run_directory.h"
 #include "train/signals.h"
 #include "train/step.h"

@@ -1,0 +1,72 @@
+#!/usr/bin/env bash
+# Checks who includes whom. A room of src/ includes its own headers and those of the rooms that its line
+# in CMakeLists.txt names, with what these name; cuda/ those of core and dist and its own; nobody
+# includes cuda/. Libraries that are called in one place are included there only.
+#
+#   launch/rooms.sh [DIR]     DIR: the tree to check, this one without it
+#
+# Prints every include that breaks a rule; exits 1 when there is one.
+set -euo pipefail
+
+case ${1:-} in
+--help | -h)
+    sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//;p}' "$0"
+    exit 0
+    ;;
+-*)
+    echo "rooms: unknown option '$1' (see --help)" >&2
+    exit 2
+    ;;
+esac
+cd "${1:-$(dirname "${BASH_SOURCE[0]}")/..}"
+
+# "room known known ..." a line, in the order of CMakeLists.txt: below before above.
+known=$(awk -F '[ ()]+' '/^nd_add_room\(/ {
+    line = $2
+    for (i = 4; i <= NF; i++)
+        if (substr($i, 4) in all) line = line " " substr($i, 4) all[substr($i, 4)]
+    all[$2] = substr(line, length($2) + 1)
+    print line
+}' CMakeLists.txt)
+[ "$(wc -l <<<"$known")" -ge 7 ] || { echo 'rooms: CMakeLists.txt names fewer than 7 rooms' >&2; exit 2; }
+
+# header: the only places that include it.
+places='mpi\.h: src/dist/
+hdf5\.h: src/data/ src/train/checkpoint_hdf5\.c
+lapacke\.h: src/optim/galore\.c
+oneapi/.*: src/core/cpu/
+sentencepiece_.*: src/data/sentencepiece_shim\.cc
+(cuda|cublas|cudnn|nccl|nvml)[^/]*\.h: cuda/'
+
+grep -rnE '^[[:space:]]*#[[:space:]]*include' src cuda --include='*.[ch]' --include='*.cc' \
+    --include='*.cu' --include='*.cuh' | awk -v known="$known" -v places="$places" '
+BEGIN {
+    n = split(known, lines, "\n")
+    for (i = 1; i <= n; i++) {
+        k = split(lines[i], word, " ")
+        room[word[1]]
+        for (j = 1; j <= k; j++) may[word[1], word[j]]
+    }
+    may["cuda", "core"]; may["cuda", "dist"]
+    n_places = split(places, place, "\n")
+}
+function broken(why) { print file ":" number ": " $0 ": " why; bad = 1 }
+{
+    split($0, part, ":"); file = part[1]; number = part[2]
+    sub(/^[^:]*:[^:]*:/, "")
+    header = $0; sub(/^[^<"]*[<"]/, "", header); sub(/[>"].*$/, "", header)
+    split(file, path, "/")
+    from = path[1] == "cuda" ? "cuda" : path[2]
+    for (i = 1; i <= n_places; i++) {
+        k = split(place[i], word, /: | /)
+        if (header !~ "^" word[1] "$") continue
+        for (j = 2; j <= k && file !~ "^" word[j]; j++) continue
+        if (j > k) { broken("that is for " substr(place[i], index(place[i], ": ") + 2)); next }
+    }
+    split(header, path, "/")
+    if ($0 ~ /"/ && header !~ /\// && from != "cuda")
+        broken("headers are named with their room, and cuda/ is not for src/")
+    else if (path[1] in room && !((from, path[1]) in may))
+        broken(from " does not know " path[1])
+}
+END { exit bad }'

@@ -1,0 +1,63 @@
+#include "train/run_backend.h"
+
+#include "dist/device.h"
+
+#include <omp.h>
+#include <sched.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+/* threads = key, else OMP_NUM_THREADS, else an even share of the cores among the machine's ranks,
+ * within those this process may run on. */
+static int choose_threads(const nd_config *config, const nd_comm *comm)
+{
+    if (config->hardware.threads > 0)
+        return (int)config->hardware.threads;
+    if (getenv("OMP_NUM_THREADS"))
+        return omp_get_max_threads();
+    cpu_set_t allowed;
+    CPU_ZERO(&allowed);
+    const long online = sysconf(_SC_NPROCESSORS_ONLN);
+    int share = (int)(online / comm->local_size);
+    if (sched_getaffinity(0, sizeof allowed, &allowed) == 0 && share > CPU_COUNT(&allowed))
+        share = CPU_COUNT(&allowed);
+    return share > 1 ? share : 1;
+}
+
+nd_status nd_run_create_backend(const nd_config *config, const nd_comm *comm, nd_backend **backend)
+{
+    ND_TRY(nd_device_backend_create(config->hardware.target, comm, backend));
+    if (*backend)
+        return ND_OK;
+    const nd_cpu_backend_options options = {
+        .threads = choose_threads(config, comm),
+        .isa = config->hardware.cpu_isa,
+    };
+    return nd_cpu_backend_create(&options, backend);
+}
+
+nd_status nd_run_attach_backend(nd_run *run)
+{
+    nd_comm *comm = run->comm;
+    const nd_backend *b = run->backend;
+    const char mine = b->ops.host_memory ? 'h' : 'd';
+    char all[comm->size];
+    memset(all, 0, sizeof all);
+    ND_TRY(comm->ops.allgather(comm, all, &mine, sizeof mine));
+    for (int r = 0; r < comm->size; r++)
+        if (all[r] != mine)
+            return ND_FAIL(ND_ECONFIG,
+                           "rank %d computes on a %s and rank %d on a %s; set [hardware] target to "
+                           "cpu or cuda",
+                           comm->rank, mine == 'd' ? "GPU" : "CPU", r,
+                           all[r] == 'd' ? "GPU" : "CPU");
+    nd_comm_set_device(comm, run->backend);
+    comm->reduction = (nd_reduction)run->config.dist.reduction;
+    if (comm->reduction == ND_REDUCTION_ALLREDUCE && !nd_device_owns(b))
+        return ND_FAIL(ND_ECONFIG,
+                       "[dist] reduction = allreduce is NCCL's and needs GPUs, but this run "
+                       "computes on %s; use reduction = owners",
+                       b->ops.host_memory ? "CPUs" : b->ops.name);
+    return nd_device_attach(comm);
+}
