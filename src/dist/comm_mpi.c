@@ -10,9 +10,6 @@
 #include <string.h>
 #include <time.h>
 
-enum { PART_BYTES = ND_TRANSFER_PART_BYTES };
-enum { RING_BYTES = 32768 }; /* of each rank: from here on bandwidth counts, not rounds */
-
 typedef struct mpi_context {
     bool owns_mpi; /* this object called MPI_Init and will call MPI_Finalize */
     nd_wire *wire;
@@ -166,7 +163,7 @@ static nd_status mpi_allgather(nd_comm *comm, void *all, const void *mine, size_
     span s;
     nd_status status = enter(comm, ND_COLLECTIVE_ALLGATHER, &s);
     if (status == ND_OK)
-        status = (bytes < RING_BYTES ? gather_short : gather_long)(comm, all, mine, bytes);
+        status = (bytes < ND_WIRE_RING_BYTES ? gather_short : gather_long)(comm, all, mine, bytes);
     leave(comm, &s);
     return status;
 }
@@ -178,7 +175,7 @@ static nd_status mpi_broadcast_device(nd_comm *comm, void *data, size_t bytes, i
     if (!comm->device)
         return mpi_broadcast(comm, data, bytes, root);
     for (size_t left = bytes; left > 0;) {
-        const size_t part = left < PART_BYTES ? left : PART_BYTES;
+        const size_t part = left < ND_WIRE_PART_BYTES ? left : ND_WIRE_PART_BYTES;
         if (comm->rank == root)
             ND_TRY(nd_transfer_fetch(comm, staged, at, part));
         ND_TRY(mpi_broadcast(comm, staged, part, root));

@@ -7,14 +7,14 @@
 #include <string.h>
 
 /* A format takes at least a byte a value. */
-enum { STAGED_BYTES = ND_TRANSFER_PART_BYTES * sizeof(float) };
+enum { STAGED_BYTES = ND_WIRE_PART_BYTES * sizeof(float) };
 
-static_assert(ND_TRANSFER_PART_BYTES % ND_WIRE_BLOCK_BYTES == 0, "parts are cut between blocks");
+static_assert(ND_WIRE_PART_BYTES % ND_WIRE_BLOCK_BYTES == 0, "parts are cut between blocks");
 
 nd_status nd_gradient_transfer_create(nd_comm *comm, nd_wire *wire, nd_gradient_transfer *transfer)
 {
     *transfer =
-        (nd_gradient_transfer){comm, wire, malloc(STAGED_BYTES), malloc(ND_TRANSFER_PART_BYTES)};
+        (nd_gradient_transfer){comm, wire, malloc(STAGED_BYTES), malloc(ND_WIRE_PART_BYTES)};
     if (transfer->staged && transfer->residual)
         return ND_OK;
     nd_gradient_transfer_destroy(transfer);

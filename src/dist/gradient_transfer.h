@@ -7,15 +7,11 @@
 #include "dist/mpi_wire.h"
 #include "dist/tree_reduction.h"
 
-/* Reductions and broadcasts move in parts of this size: small enough to stay in cache while they are
- * added, large enough that latency does not count. */
-enum { ND_TRANSFER_PART_BYTES = ND_WIRE_PART_BYTES };
-
 typedef struct nd_gradient_transfer {
     nd_comm *comm; /* not owned, nor is the wire */
     nd_wire *wire;
-    float *staged;  /* [4 ND_TRANSFER_PART_BYTES] values of a part, where they lie on a device */
-    void *residual; /* [ND_TRANSFER_PART_BYTES] likewise */
+    float *staged;  /* [4 ND_WIRE_PART_BYTES] values of a part, where they lie on a device */
+    void *residual; /* [ND_WIRE_PART_BYTES] likewise */
 } nd_gradient_transfer;
 
 /* Errors: ND_ENOMEM. */

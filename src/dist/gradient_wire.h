@@ -26,6 +26,7 @@ enum { ND_WIRE_ROUNDED_MIN = 4096 };
 /* The format in which a tensor of so many values travels where `chosen` is the run's. */
 nd_gradient_wire nd_gradient_wire_for(nd_gradient_wire chosen, int64_t count);
 
+/* "fp32", "bf16", "int8". */
 const char *nd_gradient_wire_name(nd_gradient_wire format);
 
 /* Bytes of `count` values on the wire, and values in so many bytes of it. */

@@ -14,6 +14,7 @@
 #define ND_DIST_MPI_WIRE_H
 
 #include "dist/comm.h"
+#include "dist/wire_sizes.h"
 
 #include <mpi.h>
 
@@ -25,8 +26,6 @@ typedef enum nd_collective {
     ND_COLLECTIVE_REDUCTION,
     ND_COLLECTIVE_COUNT
 } nd_collective;
-
-enum { ND_WIRE_PART_BYTES = 1 << 18, ND_WIRE_DEPTH = 4 };
 
 typedef struct nd_wire nd_wire;
 

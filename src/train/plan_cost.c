@@ -1,5 +1,6 @@
 #include "train/plan_cost.h"
 
+#include "dist/wire_sizes.h"
 #include "train/metrics.h"
 #include "train/plan_wire.h"
 #include "train/run_memory.h"
@@ -7,8 +8,6 @@
 
 #include <stdlib.h>
 #include <string.h>
-
-enum { PART_BYTES = 1 << 18, RING_BYTES = 1 << 15 }; /* of dist/mpi_wire.h and dist/comm_mpi.c */
 
 /* Parameters whose gradients become ready together, in the order of the backward pass, and how much of a
  * micro-batch's passes is done by then. */
@@ -191,8 +190,8 @@ static nd_status predict(table *t, nd_plan_cost *plan)
                                      .within = m->within,
                                      .add_per_byte = m->add_per_byte,
                                      .core_per_byte = m->core_per_byte,
-                                     .part_bytes = PART_BYTES,
-                                     .ring_bytes = RING_BYTES};
+                                     .part_bytes = ND_WIRE_PART_BYTES,
+                                     .ring_bytes = ND_WIRE_RING_BYTES};
     nd_cost_work work;
     share_time(t);
     ND_TRY(list_groups(t));
