@@ -1,11 +1,9 @@
 /* Runs the tests of a program for the tsan preset: see criterion/criterion.h. */
-#include <criterion/criterion.h>
+#include "standin_tests.h"
 
 #include <errno.h>
 #include <signal.h>
-#include <stdarg.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
 enum { JOBS_MAX = 64 };
@@ -13,40 +11,26 @@ enum { JOBS_MAX = 64 };
 typedef struct running {
     pid_t pid;
     nd_standin_test *test;
-    struct timespec started;
+    double started;
 } running;
 
 typedef struct tally {
     int tested, passing, failing, crashing;
 } tally;
 
-static nd_standin_test *first_test, **last_test = &first_test;
-
-void nd_standin_add(nd_standin_test *test)
-{
-    *last_test = test;
-    last_test = &test->next;
-}
-
 void nd_standin_fail(const char *file, int line, const char *what, const char *format, ...)
 {
-    fprintf(stderr, "[----] %s:%d: Assertion Failed\n[----]   %s\n", file, line, what);
-    if (format) {
-        va_list arguments;
-        va_start(arguments, format);
-        fprintf(stderr, "[----]   ");
-        vfprintf(stderr, format, arguments);
-        fputc('\n', stderr);
-        va_end(arguments);
-    }
-    fflush(NULL);
+    va_list arguments;
+    va_start(arguments, format);
+    nd_standin_report(file, line, what, format, arguments);
+    va_end(arguments);
     _exit(1);
 }
 
 static const nd_standin_options *options_of_suite(const char *suite)
 {
     static const nd_standin_options none;
-    for (const nd_standin_test *t = first_test; t; t = t->next)
+    for (const nd_standin_test *t = nd_standin_tests; t; t = t->next)
         if (!t->run && strcmp(t->suite, suite) == 0)
             return &t->options;
     return &none;
@@ -74,7 +58,7 @@ static void start(nd_standin_test *test, running *slot)
     printf("[RUN ] %s::%s\n", test->suite, test->name);
     fflush(NULL);
     slot->test = test;
-    clock_gettime(CLOCK_MONOTONIC, &slot->started);
+    slot->started = nd_standin_now();
     slot->pid = fork();
     if (slot->pid == 0)
         run(test);
@@ -82,10 +66,7 @@ static void start(nd_standin_test *test, running *slot)
 
 static void finish(running *slot, int status, tally *t)
 {
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    const double seconds = (double)(now.tv_sec - slot->started.tv_sec) +
-                           (double)(now.tv_nsec - slot->started.tv_nsec) * 1e-9;
+    const double seconds = nd_standin_now() - slot->started;
     const bool skipped = WIFEXITED(status) && WEXITSTATUS(status) == ND_STANDIN_SKIPPED;
     const bool passed = WIFEXITED(status) && WEXITSTATUS(status) == 0;
     slot->pid = 0;
@@ -122,7 +103,7 @@ int main(int argc, char **argv)
         if (strcmp(argv[i], "--jobs") == 0)
             jobs = atoi(argv[i + 1]);
     jobs = jobs < 1 ? 1 : jobs > JOBS_MAX ? JOBS_MAX : jobs;
-    for (nd_standin_test *test = first_test; test; test = test->next) {
+    for (nd_standin_test *test = nd_standin_tests; test; test = test->next) {
         if (!test->run)
             continue;
         if (busy == jobs)

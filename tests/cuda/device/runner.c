@@ -4,40 +4,19 @@
  *   PROGRAM [--only TEXT]   only the tests whose suite::name contains TEXT */
 #include "cuda_backend.h"
 
-#include <criterion/criterion.h>
+#include "sanitizers/standin_tests.h"
 
 #include <setjmp.h>
-#include <stdarg.h>
-#include <time.h>
 
-static nd_standin_test *first_test, **last_test = &first_test;
 static jmp_buf next_test;
-
-void nd_standin_add(nd_standin_test *test)
-{
-    *last_test = test;
-    last_test = &test->next;
-}
 
 void nd_standin_fail(const char *file, int line, const char *what, const char *format, ...)
 {
-    fprintf(stderr, "[----] %s:%d: Assertion Failed\n[----]   %s\n", file, line, what);
-    if (format) {
-        va_list arguments;
-        va_start(arguments, format);
-        fprintf(stderr, "[----]   ");
-        vfprintf(stderr, format, arguments);
-        fputc('\n', stderr);
-        va_end(arguments);
-    }
+    va_list arguments;
+    va_start(arguments, format);
+    nd_standin_report(file, line, what, format, arguments);
+    va_end(arguments);
     longjmp(next_test, 1);
-}
-
-static double now(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
 }
 
 static bool passes(const nd_standin_test *test)
@@ -57,17 +36,17 @@ int main(int argc, char **argv)
         printf("SKIPPED: no CUDA device: %s\n", reason);
         return 77;
     }
-    for (const nd_standin_test *test = first_test; test; test = test->next) {
+    for (const nd_standin_test *test = nd_standin_tests; test; test = test->next) {
         if (!test->run)
             continue;
         snprintf(name, sizeof name, "%s::%s", test->suite, test->name);
         if (!strstr(name, only))
             continue;
-        const double start = now();
+        const double start = nd_standin_now();
         const bool passed = passes(test);
         tested++;
         passing += passed;
-        printf("[%s] %s: (%.2fs)\n", passed ? "PASS" : "FAIL", name, now() - start);
+        printf("[%s] %s: (%.2fs)\n", passed ? "PASS" : "FAIL", name, nd_standin_now() - start);
         fflush(NULL);
     }
     printf("[====] Synthesis: Tested: %d | Passing: %d | Failing: %d | Crashing: 0 \n", tested,
