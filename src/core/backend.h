@@ -336,6 +336,8 @@ typedef struct nd_cpu_backend_options {
     const char *isa; /* "auto", "avx512", "avx2", "generic": the row ops' instruction set */
 } nd_cpu_backend_options;
 
+/* The CPU backend: the reference, and unless `reference_only` the fast layer over it. The caller owns it.
+ * Errors: ND_ECONFIG when this machine lacks the instruction set, ND_ENOMEM. */
 nd_status nd_cpu_backend_create(const nd_cpu_backend_options *options, nd_backend **backend);
 
 /* Releases the backend; memory it allocated must have been released before. NULL is allowed. */

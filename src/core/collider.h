@@ -29,8 +29,11 @@ typedef struct nd_collider {
     void *transfer; /* [tokens] of nll's dtype */
 } nd_collider;
 
+/* Takes host memory for micro-batches of `tokens` tokens. Errors: ND_ENOMEM. */
 nd_status nd_collider_create(nd_collider *collider, nd_collider_params params, int64_t tokens);
 void nd_collider_destroy(nd_collider *collider);
+
+/* Takes its views in backend memory: run measuring, commit, run again. Errors: nd_arena_take's. */
 nd_status nd_collider_take(nd_collider *collider, nd_arena *arena);
 
 /* Chooses by nll [tokens, 1] (waits for the backend). *count receives how many tokens stay and *rows

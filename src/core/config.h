@@ -135,7 +135,8 @@ void nd_config_defaults(nd_config *config);
  * and the nearest known key; duplicates, unknown sections and over-long lines are errors. */
 nd_status nd_config_read_file(nd_config *config, const char *path);
 
-/* One assignment "section.key=value"; `origin` names where it came from ("--set") in messages. */
+/* One assignment "section.key=value"; `origin` names where it came from ("--set") in messages; then
+ * the same in parts. Errors: ND_ECONFIG as above. */
 nd_status nd_config_set(nd_config *config, const char *assignment, const char *origin);
 nd_status nd_config_set_key(nd_config *config, const char *section, const char *key,
                             const char *value, const char *origin);

@@ -41,8 +41,11 @@ typedef struct nd_backward_rows {
     nd_view dx_final, dx;
 } nd_backward_rows;
 
+/* Makes model->mtp from model->config, for forms that have heads of their own. Errors: ND_ENOMEM. */
 nd_status nd_mtp_create(struct nd_model *model);
 void nd_mtp_destroy(struct nd_model *model);
+
+/* Takes its activations: run measuring, commit, run again. Errors: nd_arena_take's. */
 nd_status nd_mtp_take(struct nd_model *model, nd_arena *arena);
 
 /* Uploads target `offset` of the first `count` positions to model->targets. */

@@ -4,6 +4,7 @@
 
 #include "core/backend.h"
 
+/* Fills the slots of recordings (core/backend.h): none can be made, and nothing moves. */
 void nd_no_recording_fill(nd_backend_ops *ops);
 
 #endif

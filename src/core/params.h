@@ -60,6 +60,7 @@ typedef struct nd_params {
     int64_t per_extra_head; /* parameters of one: a block's, or 1 */
 } nd_params;
 
+/* Lists the parameters of a checked configuration. Errors: ND_ENOMEM. */
 nd_status nd_params_create(const nd_model_config *config, nd_params *params);
 void nd_params_destroy(nd_params *params);
 

@@ -31,6 +31,7 @@ bool nd_dataset_has_split(const char *path, const char *split);
 
 /* Windows start every seq_length tokens; a shard's tail shorter than a window is not used. */
 int64_t nd_dataset_window_count(const nd_dataset *dataset);
+/* Tokens of the split, tails included, and what the options said. */
 int64_t nd_dataset_token_count(const nd_dataset *dataset);
 int64_t nd_dataset_seq_length(const nd_dataset *dataset);
 

@@ -11,7 +11,9 @@ typedef struct nd_progress {
     double start, last;
 } nd_progress;
 
+/* `shown`: false shows nothing. `total`: bytes of the whole work, -1 when unknown. */
 nd_progress nd_progress_start(bool shown, int64_t total);
+/* `done` bytes, which made `tokens` tokens, since the start; drawn ten times a second at most. */
 void nd_progress_show(nd_progress *progress, int64_t done, int64_t tokens);
 /* Leaves the last state on screen. */
 void nd_progress_end(nd_progress *progress, int64_t done, int64_t tokens);

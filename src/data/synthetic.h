@@ -29,6 +29,7 @@ typedef struct nd_synthetic {
 /* Errors: ND_ECONFIG when the vocabulary is below the number of successors. */
 nd_status nd_synthetic_open(nd_synthetic *chain, uint64_t seed, int64_t vocab_size);
 
+/* The first `count` tokens of window `index`. Thread-safe. */
 void nd_synthetic_window(const nd_synthetic *chain, int64_t index, int64_t count, int32_t *tokens);
 
 #endif

@@ -28,6 +28,7 @@ typedef struct nd_tokenizer_train_options {
 /* Trains and writes the model file (temporary name, then rename). Errors: ND_EDATA, ND_EIO. */
 nd_status nd_tokenizer_train(const nd_tokenizer_train_options *options);
 
+/* Reads a model file. The caller owns the tokenizer. Errors: ND_EDATA naming the file. */
 nd_status nd_tokenizer_open(const char *path, nd_tokenizer **tokenizer);
 /* From the bytes of a model file, e.g. the copy inside a checkpoint; `name` is for messages. */
 nd_status nd_tokenizer_open_memory(const void *bytes, size_t size, const char *name,

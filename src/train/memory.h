@@ -14,6 +14,7 @@ typedef enum nd_memory_category {
     ND_MEMORY_COUNT
 } nd_memory_category;
 
+/* As in metrics.jsonl: "codes", "masters", ... */
 const char *nd_memory_category_name(nd_memory_category category);
 
 /* Bytes of the program and its libraries: resident pages of files and shared memory, and what the heap

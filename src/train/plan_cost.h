@@ -38,6 +38,7 @@ nd_status nd_plan_cost_predict(const nd_config *config, int ranks, const nd_plan
 double nd_plan_cost_strong(const nd_plan_cost *plan);
 double nd_plan_cost_weak(const nd_plan_cost *plan);
 
+/* A table of what a step spends on what, and both efficiencies. */
 void nd_plan_cost_print(const nd_plan_cost *plan, FILE *out);
 
 /* Operations of a step as they are done, over all ranks: passes and updates, what is done element by

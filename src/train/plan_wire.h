@@ -24,6 +24,8 @@ typedef struct nd_wire_bytes {
 
 /* From a run that is prepared and measured. */
 nd_wire_bytes nd_wire_bytes_of(const nd_run *run);
+
+/* Of all kinds. */
 double nd_wire_bytes_sum(const nd_wire_bytes *bytes);
 
 #endif

@@ -14,6 +14,7 @@ typedef struct nd_progress_state {
     int64_t last_step;
 } nd_progress_state;
 
+/* Starts the clock at the run's step; `last_step` is the one it is to reach. */
 void nd_progress_begin(nd_progress_state *progress, const nd_run *run, int64_t last_step);
 
 /* Takes a step's duration into the smoothed speed. */

@@ -10,6 +10,7 @@ double nd_report_median_of(double *values, size_t count);
 /* Offset of a member of nd_report_step, for the functions below. */
 #define ND_REPORT_FIELD(member) offsetof(nd_report_step, member)
 
+/* Over the run's steps, of the finite values of one field. */
 double nd_report_median(const nd_report_run *run, size_t field);
 double nd_report_mean(const nd_report_run *run, size_t field);
 double nd_report_largest(const nd_report_run *run, size_t field);

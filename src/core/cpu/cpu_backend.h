@@ -15,6 +15,8 @@ typedef struct nd_cpu_fast nd_cpu_fast;
 nd_status nd_cpu_fast_create(const nd_cpu_backend_options *options, nd_backend_ops *ops,
                              nd_cpu_fast **fast);
 void nd_cpu_fast_destroy(nd_cpu_fast *fast);
+
+/* Bytes that its ops have taken beyond their arguments so far. */
 size_t nd_cpu_fast_workspace_bytes(const nd_cpu_fast *fast);
 
 /* The fast state behind a CPU backend. */

@@ -22,6 +22,7 @@ typedef struct nd_attention_plan {
     float scale;     /* 1/sqrt(head_dim) */
 } nd_attention_plan;
 
+/* How this shape is cut into blocks and tiles, with the threads and the bf16 products that `fast` has. */
 nd_attention_plan nd_attention_plan_of(const nd_cpu_fast *fast, const nd_attention_shape *shape,
                                        bool all_bf16);
 
@@ -78,8 +79,10 @@ void nd_attention_gather_tile(const nd_fast_kernels *k, const nd_attention_plan 
 void nd_attention_gather_keys(const nd_fast_kernels *k, const nd_attention_plan *p, nd_cview x,
                               int64_t kv_head, const int64_t *tokens, int64_t count, void *out);
 
+/* Errors: ND_EINTERNAL when the views do not have the shape. */
 nd_status nd_attention_check(nd_cview q, nd_cview k, nd_cview v, const nd_attention_shape *shape);
 
+/* attention_backward of core/backend.h, a block of queries at a time. */
 nd_status nd_attention_backward_blocked(nd_backend *b, nd_view dq, nd_view dk, nd_view dv,
                                         nd_cview dout, nd_cview o, nd_cview lse, nd_cview q,
                                         nd_cview k, nd_cview v, const nd_attention_shape *shape);

@@ -19,6 +19,8 @@ typedef struct nd_matmul_shape {
 
 typedef struct nd_matmul nd_matmul;
 
+/* The products met so far, for `threads` threads, and the bytes that it holds for them. Errors: ND_ENOMEM,
+ * ND_EINTERNAL with oneDNN's status. */
 nd_status nd_matmul_cache_create(int threads, nd_matmul_cache **cache);
 void nd_matmul_cache_destroy(nd_matmul_cache *cache);
 size_t nd_matmul_cache_bytes(const nd_matmul_cache *cache);

@@ -27,6 +27,7 @@ typedef struct nd_product {
     const void *context;
 } nd_product;
 
+/* The same bits for any number of threads. Errors: ND_ENOMEM, ND_EINTERNAL when oneDNN refuses. */
 nd_status nd_fast_multiply(nd_cpu_fast *fast, const nd_product *product);
 
 /* Rows of c in one tile, a function of the shape alone. */

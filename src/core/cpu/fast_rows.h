@@ -12,6 +12,7 @@ typedef struct nd_fast_weights {
     void *extra;
 } nd_fast_weights;
 
+/* w: [1, n] in any float type. Valid until the shared workspace is used again. Errors: ND_ENOMEM. */
 nd_status nd_fast_load_weights(nd_cpu_fast *fast, nd_cview w, size_t extra,
                                nd_fast_weights *weights);
 
@@ -22,6 +23,7 @@ static inline float *nd_fast_buffer(const nd_cpu_fast *fast, int thread, int ind
                      (size_t)index * nd_fast_bytes(n, sizeof(float)));
 }
 
+/* 1 / sqrt(mean(x^2) + 1e-5) over n values. */
 static inline float nd_fast_norm_scale(const nd_fast_kernels *k, const float *x, int64_t n)
 {
     return (float)(1.0 / sqrt(k->sum_squares(x, n) / (double)n + 1e-5));
