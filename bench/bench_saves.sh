@@ -8,30 +8,10 @@
 #   bench/bench_saves.sh [--out DIR] [--binary FILE] [--ranks N] [--rounds N] [--interval N] [--saves N]
 #                        [-- MORE ARGUMENTS OF nanochat_dist train]
 set -euo pipefail
+. "$(dirname "${BASH_SOURCE[0]}")/shared.sh"
 
 out=runs/bench_saves binary=build/release/nanochat_dist ranks=1 rounds=3 interval=8 saves=4
-while [ $# -gt 0 ]; do
-    case $1 in
-    --help | -h)
-        sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//;p}' "$0"
-        exit 0
-        ;;
-    --)
-        shift
-        break
-        ;;
-    --out) out=$2 && shift 2 ;;
-    --binary) binary=$2 && shift 2 ;;
-    --ranks) ranks=$2 && shift 2 ;;
-    --rounds) rounds=$2 && shift 2 ;;
-    --interval) interval=$2 && shift 2 ;;
-    --saves) saves=$2 && shift 2 ;;
-    *)
-        echo "bench_saves: unknown option '$1' (see --help)" >&2
-        exit 2
-        ;;
-    esac
-done
+options 'out binary ranks rounds interval saves' "$@"
 mkdir -p "$out"
 
 # 30 million parameters: 120 MB of masters, 240 MB of moments, and steps that are as short as may be
@@ -64,8 +44,9 @@ run() { # run NAME ASYNC ARGUMENTS...
     local launch=()
     [ "$ranks" -gt 1 ] && launch=(mpirun --oversubscribe -np "$ranks")
     "${launch[@]}" "$binary" --config "$out/config.ini" --run-dir "$out/$1" --resume none \
-        --total-steps $(((saves + 1) * interval)) --checkpoint-interval "$interval" \
-        --set logging.checkpoint_async="$2" "${@:3}" >"$out/$1.log" 2>&1
+        --set training.total_steps=$(((saves + 1) * interval)) \
+        --set logging.checkpoint_interval="$interval" --set logging.checkpoint_async="$2" \
+        "${@:3}" >"$out/$1.log" 2>&1
 }
 
 # prints: median step ms without saving, ms that a checkpoint costs, the part of it the loop waited for
@@ -101,7 +82,7 @@ median_of() { sort -n | awk '{v[NR] = $1} END {print NR % 2 ? v[(NR + 1) / 2] : 
 for mode in false true; do : >"$out/$mode.costs"; done
 for round in $(seq "$rounds"); do
     for mode in false true; do
-        run "$mode" "$mode" "$@"
+        run "$mode" "$mode" "${more[@]}"
         costs "$out/$mode" >>"$out/$mode.costs"
     done
 done

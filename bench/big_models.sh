@@ -11,23 +11,13 @@
 # The batch is small because a step of a real one takes a CPU an hour; memory hardly depends on it with
 # gradient checkpointing. 24 GiB are needed for 7b, and several minutes a model on two cores.
 set -euo pipefail
-root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+. "$(dirname "${BASH_SOURCE[0]}")/shared.sh"
 program=$root/build/release/nanochat_dist
-steps=1 tokens=256 models=()
-while [ $# -gt 0 ]; do
-    case $1 in
-    --help | -h)
-        sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//;p}' "$0"
-        exit 0
-        ;;
-    --steps | --tokens)
-        [ $# -gt 1 ] || { echo "big_models: $1 needs a value" >&2; exit 2; }
-        printf -v "${1#--}" %s "$2"
-        shift 2
-        ;;
-    medium_3b | 7b) models+=("$1"); shift ;;
-    *) echo "big_models: unknown argument '$1' (see --help)" >&2; exit 2 ;;
-    esac
+steps=1 tokens=256
+options 'steps tokens MODEL...' "$@"
+models=("${operands[@]}")
+for model in "${models[@]}"; do
+    case $model in medium_3b | 7b) ;; *) fail "unknown argument '$model' (see --help)" ;; esac
 done
 [ ${#models[@]} -gt 0 ] || models=(medium_3b 7b)
 [ -x "$program" ] || { echo "big_models: build first: cmake --preset release && cmake --build --preset release" >&2; exit 1; }
@@ -41,13 +31,13 @@ category() { # file, category: MiB in the last step of metrics.jsonl
 for model in "${models[@]}"; do
     limit=20.0 limit_of='20 GiB'
     [ "$model" = 7b ] || { limit=11.73; limit_of='12.6 GB, the claim of the E3 suite'; }
-    keys=(--set training.seq_length="$tokens" --set training.batch_size=1
-        --set training.micro_batch_size=1 --set training.grad_clip=0)
+    keys training.seq_length="$tokens" training.batch_size=1 training.micro_batch_size=1 \
+        training.grad_clip=0
     run=$directory/$model
-    "$program" plan --config "$model.ini" --ranks 1 "${keys[@]}" >"$directory/plan"
+    "$program" plan --config "$model.ini" --ranks 1 "${set[@]}" >"$directory/plan"
     started=$SECONDS
     "$program" --config "$model.ini" --dataset synthetic --n-samples 8 --total-steps "$steps" \
-        --run-dir "$run" --resume none "${keys[@]}" --set training.num_workers=1 \
+        --run-dir "$run" --resume none "${set[@]}" --set training.num_workers=1 \
         --set logging.checkpoint_at_end=false --set logging.checkpoint_interval=0 \
         --set logging.eval_samples=1 --set logging.tensorboard=false >"$directory/output" ||
         { cat "$directory/output"; exit 1; }

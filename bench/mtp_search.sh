@@ -3,6 +3,7 @@
 # trains the baseline and each recipe with the same seeds at the small size and prints a table.
 #
 #   bench/mtp_search.sh [--seeds N] [--steps N] [--out DIR] [--jobs N] [--data-path DIR] [RECIPE...]
+#                       [-- MORE ARGUMENTS OF nanochat_dist train]
 #
 #   --seeds N        seeds 1..N (3)
 #   --steps N        optimizer steps of each run (400)
@@ -10,10 +11,12 @@
 #   --jobs N         runs beside each other, each with one thread (the number of cores)
 #   --data-path DIR  packed shards (data/quickstart/shards)
 #   RECIPE           names from the list in this script (all)
+#
+# What follows -- comes after the script's own keys, and so wins.
 set -euo pipefail
-root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+. "$(dirname "${BASH_SOURCE[0]}")/shared.sh"
 program=$root/build/release/nanochat_dist
-seeds=3 steps=400 out=mtp_search jobs=$(nproc) data_path=$root/data/quickstart/shards wanted=()
+seeds=3 steps=400 out=mtp_search jobs=$(nproc) data_path=$root/data/quickstart/shards
 
 # name, form, tokens ahead, weight, schedule
 recipes='
@@ -25,39 +28,24 @@ thirds_light shared     4 0.1 thirds
 sequential   sequential 2 0.3 linear
 separate     separate   2 0.3 linear
 '
-while [ $# -gt 0 ]; do
-    case $1 in
-    --help | -h)
-        sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//;p}' "$0"
-        exit 0
-        ;;
-    --seeds | --steps | --out | --jobs | --data-path)
-        [ $# -gt 1 ] || { echo "mtp_search: $1 needs a value" >&2; exit 2; }
-        name=${1#--}
-        printf -v "${name//-/_}" %s "$2"
-        shift 2
-        ;;
-    *)
-        grep -q "^$1 " <<<"$recipes" || { echo "mtp_search: no recipe '$1' (see --help)" >&2; exit 2; }
-        wanted+=("$1")
-        shift
-        ;;
-    esac
+options 'seeds steps out jobs data-path RECIPE...' "$@"
+for recipe in "${operands[@]}"; do
+    grep -q "^$recipe " <<<"$recipes" || fail "no recipe '$recipe' (see --help)"
 done
 mapfile -t all < <(awk 'NF { print $1 }' <<<"$recipes")
+wanted=("${operands[@]}")
 [ ${#wanted[@]} -gt 0 ] || wanted=("${all[@]}")
 mkdir -p "$out"
 
 train() { # name, seed, keys...
-    local run=$out/$1_$2 keys=() key
+    local run=$out/$1_$2
     shift 2
     [ -e "$run/done" ] && return
-    for key in "$@"; do keys+=(--set "training.$key"); done
+    keys "training.total_steps=$steps" "training.warmup_steps=$((steps / 10))" "${@/#/training.}"
     OMP_NUM_THREADS=1 "$program" --config "$root/configs/e3/small/baseline.ini" --data-path "$data_path" \
-        --run-dir "$run" --resume none --total-steps "$steps" --checkpoint-interval 0 \
-        --set hardware.threads=1 --set training.warmup_steps=$((steps / 10)) \
+        --run-dir "$run" --resume none --set hardware.threads=1 --set logging.checkpoint_interval=0 \
         --set logging.eval_interval=20 --set logging.eval_samples=256 --set logging.tensorboard=false \
-        --set logging.checkpoint_at_end=false "${keys[@]}" >"$run.log" 2>&1 && touch "$run/done"
+        --set logging.checkpoint_at_end=false "${set[@]}" "${more[@]}" >"$run.log" 2>&1 && touch "$run/done"
 }
 beside() { # waits until fewer than --jobs runs are under way
     while [ "$(jobs -rp | wc -l)" -ge "$jobs" ]; do wait -n || true; done
