@@ -157,10 +157,13 @@ static inline nd_view random_floats(harness *h, nd_dtype dtype, int64_t rows, in
 {
     const nd_view v = poisoned(h, dtype, rows, cols);
     const uint64_t key = nd_rng_key(h->seed + h->drawn++, "conformance");
-    for (int64_t i = 0; i < rows * cols; i++) {
-        float x;
-        nd_rng_normal_fill(key, (uint64_t)i, std, &x, 1);
-        set_element(v, i, x);
+    float x[256];
+    const int64_t room = sizeof x / sizeof *x, count = rows * cols;
+    for (int64_t first = 0; first < count; first += room) {
+        const int64_t some = count - first < room ? count - first : room;
+        nd_rng_normal_fill(key, (uint64_t)first, std, x, some);
+        for (int64_t i = 0; i < some; i++)
+            set_element(v, first + i, x[i]);
     }
     return v;
 }
