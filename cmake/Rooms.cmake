@@ -12,7 +12,8 @@ target_compile_definitions(nd_warnings INTERFACE _GNU_SOURCE ND_HAVE_CUDA=${ND_H
     ND_VERSION="${PROJECT_VERSION}")
 
 if(ND_SANITIZE)
-    add_compile_options("$<$<COMPILE_LANGUAGE:C,CXX>:-fsanitize=${ND_SANITIZE};-fno-omit-frame-pointer;-fno-sanitize-recover=all>")
+    # -g1: functions and lines, which is what a report names; more only makes compiling longer.
+    add_compile_options("$<$<COMPILE_LANGUAGE:C,CXX>:-fsanitize=${ND_SANITIZE};-fno-omit-frame-pointer;-fno-sanitize-recover=all;-g1>")
     add_link_options(-fsanitize=${ND_SANITIZE})
     # What they are told; -u takes it from its archive into every program.
     add_library(nd_sanitizer STATIC ${CMAKE_SOURCE_DIR}/tests/sanitizers/defaults.c)
