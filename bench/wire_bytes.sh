@@ -11,38 +11,17 @@
 #   --formats        gradient_wire,weight_wire,embedding_wire of each row (default: seven of them)
 #   --steps N        default: 64; for configurations with GaLore twice a multiple of galore_update_freq
 set -euo pipefail
+. "$(dirname "${BASH_SOURCE[0]}")/shared.sh"
 
-config='' data='' out=runs/wire_bytes binary=build/release/nanochat_dist ranks='2 4' steps=64
+config='' data_path='' out=runs/wire_bytes binary=build/release/nanochat_dist ranks='2 4' steps=64
 formats='fp32,packed,dense fp32,trits,dense fp32,changed,dense bf16,changed,dense int8,changed,dense
     int8,trits,int8_delta int8,changed,int8_delta'
-while [ $# -gt 0 ]; do
-    case $1 in
-    --help | -h)
-        sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//;p}' "$0"
-        exit 0
-        ;;
-    --)
-        shift
-        break
-        ;;
-    --config) config=$2 && shift 2 ;;
-    --data-path) data=$2 && shift 2 ;;
-    --out) out=$2 && shift 2 ;;
-    --binary) binary=$2 && shift 2 ;;
-    --ranks) ranks=$2 && shift 2 ;;
-    --formats) formats=$2 && shift 2 ;;
-    --steps) steps=$2 && shift 2 ;;
-    *)
-        echo "wire_bytes: unknown option '$1' (see --help)" >&2
-        exit 2
-        ;;
-    esac
-done
-[ -n "$config" ] || { echo "wire_bytes: --config is needed (see --help)" >&2; exit 2; }
+options 'config data-path out binary ranks formats steps' "$@"
+[ -n "$config" ] || fail '--config is needed (see --help)'
 [ "$(id -u)" -ne 0 ] || export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
 mkdir -p "$out"
 source=(--set data.dataset=synthetic --set data.n_samples=4096)
-[ -z "$data" ] || source=(--set "data.data_path=$data")
+[ -z "$data_path" ] || source=(--set "data.data_path=$data_path")
 
 echo "| gradients, codes, embedding | $(for n in $ranks; do printf '%d ranks: MB | bytes a parameter | a rank | by plan | ' "$n"; done)"
 echo "|---|$(for _ in $ranks; do printf -- '--:|--:|--:|--:|'; done)"
@@ -53,7 +32,7 @@ for format in $formats; do
         run=$out/$(basename "$config" .ini)_${n}_${gradients}_${codes}_${embedding}
         set=(--set dist.deterministic=off --set "dist.gradient_wire=$gradients"
             --set "dist.weight_wire=$codes" --set "dist.embedding_wire=$embedding"
-            --set logging.eval_interval=0 --set logging.checkpoint_interval=0 "$@")
+            --set logging.eval_interval=0 --set logging.checkpoint_interval=0 "${more[@]}")
         if [ ! -f "$run/done" ]; then
             mpirun --oversubscribe -np "$n" "$binary" --config "$config" "${source[@]}" "${set[@]}" \
                 --total-steps "$steps" --run-dir "$run" --resume none >&2
