@@ -295,14 +295,39 @@ static nd_status log_differences(nd_run *run, const nd_checkpoint *c)
     return status;
 }
 
+/* The first parameter that only one of the two has, and which that is. */
+static const char *first_apart(const nd_run *run, const nd_checkpoint *c, const char **only_in)
+{
+    const nd_params *params = &run->model->params;
+    *only_in = "the configuration";
+    for (int64_t i = 0; i < params->count; i++) {
+        int64_t at = 0;
+        while (at < c->tensor_count && (strcmp(c->tensors[at].part, "master") != 0 ||
+                                        strcmp(c->tensors[at].param, params->list[i].name) != 0))
+            at++;
+        if (at == c->tensor_count)
+            return params->list[i].name;
+    }
+    *only_in = "the checkpoint";
+    for (int64_t at = 0; at < c->tensor_count; at++)
+        if (nd_params_find(params, c->tensors[at].param) < 0)
+            return c->tensors[at].param;
+    return "none";
+}
+
 static nd_status restore_own(nd_run *run, const nd_checkpoint *c)
 {
     int64_t masters = 0;
+    const char *only_in;
     for (int64_t i = 0; i < c->tensor_count; i++)
         masters += strcmp(c->tensors[i].part, "master") == 0;
-    if (masters != run->model->params.count)
-        return ND_FAIL(ND_ECHECKPOINT, "%s: holds %lld parameters, this configuration has %lld",
-                       c->directory, (long long)masters, (long long)run->model->params.count);
+    if (masters != run->model->params.count) {
+        const char *apart = first_apart(run, c, &only_in);
+        return ND_FAIL(ND_ECHECKPOINT,
+                       "%s: holds %lld parameters, this configuration has %lld; %s is in %s alone",
+                       c->directory, (long long)masters, (long long)run->model->params.count, apart,
+                       only_in);
+    }
     for (int64_t i = 0; i < run->model->params.count; i++) {
         const nd_param *param = &run->model->params.list[i];
         nd_optimizer_state states[ND_OPTIMIZER_STATES_MAX];

@@ -94,6 +94,27 @@ static json_t *memory_json(const nd_run *run)
     return mem;
 }
 
+/* Bytes of optimizer state of the ternary matrices this rank owns, and their weights: what lies in
+ * memory, projectors included and the room of an update not. */
+static void add_matrix_state(json_t *object, const nd_run *run)
+{
+    const nd_params *params = &run->model->params;
+    nd_optimizer_state states[ND_OPTIMIZER_STATES_MAX];
+    size_t bytes = 0;
+    int64_t weights = 0;
+    for (int64_t i = 0; i < params->count; i++) {
+        const nd_param *p = &params->list[i];
+        const int count = nd_optimizer_states(run->optimizer, i, states);
+        if (p->role != ND_ROLE_TERNARY || count == 0)
+            continue;
+        weights += p->rows * p->cols;
+        for (int s = 0; s < count; s++)
+            bytes += nd_view_bytes(nd_read(states[s].view));
+    }
+    json_object_set_new(object, "matrix_state_bytes", json_integer((json_int_t)bytes));
+    json_object_set_new(object, "matrix_weights", json_integer(weights));
+}
+
 /* null where a skipped step has no number */
 static json_t *number(double value)
 {
@@ -144,6 +165,7 @@ nd_status nd_metrics_write(nd_metrics *metrics, const nd_run *run, const nd_step
                   (json_int_t)run->restarts, "skipped", (json_int_t)run->health.skipped);
     if (!o)
         return ND_FAIL(ND_ENUMERIC, "step %lld: a metric is not finite", (long long)run->step);
+    add_matrix_state(o, run);
     if (evaluation) {
         json_object_set_new(o, "val_loss", json_real(evaluation->loss));
         json_object_set_new(o, "val_bpb", json_real(evaluation->bits_per_byte));

@@ -25,7 +25,7 @@ typedef enum nd_report_role {
 /* One line of metrics.jsonl; what it lacks is NaN. `rss` is the peak so far where that is told. */
 typedef struct nd_report_step {
     double step, tokens, loss, val_loss, val_bpb, grad_norm, step_ms, data_wait_ms, comm_wait_ms,
-        comm_busy_ms, comm_bytes, kept_fraction, restarts, rss;
+        comm_busy_ms, comm_bytes, kept_fraction, restarts, rss, matrix_state_bytes, matrix_weights;
 } nd_report_step;
 
 typedef struct nd_report_run {

@@ -30,9 +30,12 @@ static const struct {
     {"restarts", offsetof(nd_report_step, restarts)},
     {"val_loss", offsetof(nd_report_step, val_loss)},
     {"val_bpb", offsetof(nd_report_step, val_bpb)},
-    {"comm_busy_ms", offsetof(nd_report_step, comm_busy_ms)}, /* runs of older versions lack it */
+    /* runs of older versions lack these */
+    {"comm_busy_ms", offsetof(nd_report_step, comm_busy_ms)},
+    {"matrix_state_bytes", offsetof(nd_report_step, matrix_state_bytes)},
+    {"matrix_weights", offsetof(nd_report_step, matrix_weights)},
 };
-enum { FIELDS = sizeof fields / sizeof fields[0], EVERY_STEP = FIELDS - 3 };
+enum { FIELDS = sizeof fields / sizeof fields[0], EVERY_STEP = FIELDS - 5 };
 
 static double *field_of(nd_report_step *step, int field)
 {
@@ -201,22 +204,23 @@ static nd_status read_config(nd_report_run *run)
     return ND_OK;
 }
 
-static void count_parameters(nd_report_run *run)
+/* The run's parameters; none when its configuration does not tell them. */
+static void read_parameters(nd_report_run *run, nd_params *params)
 {
-    nd_params params;
+    memset(params, 0, sizeof *params);
     if (!run->config)
         return;
     const nd_model_config model = nd_model_config_from(run->config);
-    if (nd_config_check_model(run->config) != ND_OK || nd_params_create(&model, &params) != ND_OK) {
+    if (nd_config_check_model(run->config) != ND_OK || nd_params_create(&model, params) != ND_OK) {
+        memset(params, 0, sizeof *params);
         note(run, "no number of parameters: %s", nd_error_get()->message);
         nd_error_clear();
         return;
     }
-    run->parameters = nd_params_total(&params);
-    for (int64_t i = 0; i < params.count; i++)
-        if (params.list[i].role == ND_ROLE_TERNARY)
-            run->matrix_parameters += params.list[i].rows * params.list[i].cols;
-    nd_params_destroy(&params);
+    run->parameters = nd_params_total(params);
+    for (int64_t i = 0; i < params->count; i++)
+        if (params->list[i].role == ND_ROLE_TERNARY)
+            run->matrix_parameters += params->list[i].rows * params->list[i].cols;
 }
 
 /* The number of ranks, and how the run ended. */
@@ -269,9 +273,15 @@ static double tensor_bytes(const nd_checkpoint_tensor *tensor)
     return (double)tensor->rows * (double)tensor->cols * (double)nd_dtype_size(tensor->dtype);
 }
 
+static bool is_matrix(const nd_params *params, const char *name)
+{
+    const int64_t index = nd_params_find(params, name);
+    return index >= 0 && params->list[index].role == ND_ROLE_TERNARY;
+}
+
 /* Optimizer state as it lies in the newest checkpoint: without the room of an update, and of all
  * ranks. The checkpoint may be gone; then these are not known. */
-static void read_state(nd_report_run *run)
+static void read_state(nd_report_run *run, const nd_params *params)
 {
     char directory[ND_CHECKPOINT_PATH_MAX + 32];
     nd_checkpoint checkpoint = {0};
@@ -289,10 +299,8 @@ static void read_state(nd_report_run *run)
         const nd_checkpoint_tensor *tensor = &checkpoint.tensors[i];
         if (strcmp(tensor->part, "master") == 0)
             continue;
-        const bool projection =
-            strncmp(tensor->param, "blk.", 4) == 0 && strstr(tensor->param, "_norm.") == NULL;
         run->state_bytes += tensor_bytes(tensor);
-        run->matrix_state_bytes += projection ? tensor_bytes(tensor) : 0.0;
+        run->matrix_state_bytes += is_matrix(params, tensor->param) ? tensor_bytes(tensor) : 0.0;
     }
     nd_checkpoint_close(&checkpoint);
 }
@@ -370,16 +378,19 @@ static void assign_role(nd_report_run *run)
 
 static nd_status read_run(nd_report *report, const char *path, nd_report_run *run)
 {
+    nd_params params;
     for (int i = 0; i < ND_REPORT_CATEGORIES_MAX; i++)
         run->memory[i] = NAN;
     ND_TRY(check_directory(path, run));
     name_run(run, 1);
     ND_TRY(read_config(run));
-    count_parameters(run);
-    ND_TRY(read_metrics(report, run));
+    read_parameters(run, &params);
+    const nd_status status = read_metrics(report, run);
     read_log(run);
     note_ending(run);
-    read_state(run);
+    read_state(run, &params);
+    nd_params_destroy(&params);
+    ND_TRY(status);
     read_command(run);
     assign_role(run);
     return ND_OK;

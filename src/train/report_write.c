@@ -145,15 +145,20 @@ static void write_state(FILE *out, const nd_report *report)
 {
     fputs(
         "\nOptimizer state alone, as it lies in the newest checkpoint, of all ranks (the category "
-        "`optimizer` also\nholds the room of one update):\n\n"
-        "| run | MiB | B a parameter | of the ternary matrices, B a weight |\n|---|--:|--:|--:|\n",
+        "`optimizer` also\nholds the room of one update); and of the matrices that rank 0 owns, as "
+        "the last step's metrics count its\nmemory:\n\n"
+        "| run | MiB | B a parameter | of the ternary matrices, B a weight | in rank 0's metrics "
+        "|\n"
+        "|---|--:|--:|--:|--:|\n",
         out);
     for (int i = 0; i < report->count; i++) {
         const nd_report_run *run = &report->runs[i];
         start_row(out, run);
-        fprintf(out, " %s | %s | %s |\n", number(3, run->state_bytes / mib),
+        fprintf(out, " %s | %s | %s | %s |\n", number(3, run->state_bytes / mib),
                 number(4, run->state_bytes / (double)run->parameters),
-                number(4, run->matrix_state_bytes / (double)run->matrix_parameters));
+                number(4, run->matrix_state_bytes / (double)run->matrix_parameters),
+                number(4, nd_report_last(run, FIELD(matrix_state_bytes)) /
+                              nd_report_last(run, FIELD(matrix_weights))));
     }
 }
 

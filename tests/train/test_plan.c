@@ -81,6 +81,21 @@ Test(plan, names_them_with_projected_gradients_and_updates_during_the_backward_p
                       "--set optimizer.galore_residual=1 --resume none");
 }
 
+/* Each form of multi-token prediction, with Collider, and layers that are recomputed. */
+Test(plan, names_them_with_further_tokens_filtered_tokens_checkpointing_and_packed_codes)
+{
+    nd_test_shell(NULL, 0,
+                  "printf '[training]\\nuse_mtp = true\\nuse_collider = true\\n' | sed -i "
+                  "'/^.training.$/{r /dev/stdin\nd}' %s && printf '[hardware]\\n"
+                  "gradient_checkpointing = true\\npacked_codes = true\\n' >>%s",
+                  config_path, config_path);
+    check_against_run(1, "training.mtp_form=shared", "--set training.mtp_form=shared");
+    check_against_run(2, "training.mtp_form=sequential",
+                      "--set training.mtp_form=sequential --resume none");
+    check_against_run(4, "training.mtp_form=separate",
+                      "--set training.mtp_form=separate --resume none");
+}
+
 Test(plan, says_what_does_not_fit_and_what_would_help)
 {
     char output[8192];

@@ -391,6 +391,24 @@ Test(report, a_real_run_is_read_whole)
     cr_assert(run->finished);
     cr_assert(run->notes == NULL, "%s", run->notes);
     cr_assert_eq(run->matrix_state_bytes, 4.0 * (double)run->matrix_parameters);
+    cr_assert_eq(nd_report_last(run, ND_REPORT_FIELD(matrix_state_bytes)), run->matrix_state_bytes);
+    cr_assert_eq(nd_report_last(run, ND_REPORT_FIELD(matrix_weights)),
+                 (double)run->matrix_parameters);
     cr_assert_gt(nd_report_memory(&report, run, "optimizer"), run->state_bytes - 1.0);
+    nd_report_destroy(&report);
+}
+
+Test(report, matrices_of_blocks_that_predict_further_tokens_count_with_their_state)
+{
+    char output[8192];
+    write_config(".", 1,
+                 "batch_size = 4\nmicro_batch_size = 1\nuse_mtp = true\nmtp_form = sequential",
+                 "[data]\ndataset = synthetic\nn_samples = 64\n");
+    cr_assert_eq(nd_test_shell(output, sizeof output, "%s --config %s --run-dir %s", ND_BINARY,
+                               path_of(".", "config.ini"), path_of("run", NULL)),
+                 0, "%s", output);
+    nd_report report = read_runs("run", NULL, NULL);
+    const nd_report_run *run = &report.runs[0];
+    cr_assert_eq(run->matrix_state_bytes, 4.0 * (double)run->matrix_parameters);
     nd_report_destroy(&report);
 }

@@ -27,10 +27,23 @@ TestSuite(run_files, .init = setup, .fini = teardown);
 
 Test(run_files, every_line_of_the_metrics_has_every_key)
 {
-    static const char *const keys[] = {
-        "step",         "tokens",         "loss",          "total_loss",   "lr",
-        "grad_norm",    "tokens_per_sec", "step_ms",       "data_wait_ms", "comm_wait_ms",
-        "comm_busy_ms", "comm_bytes",     "kept_fraction", "mfu",          "restarts"};
+    static const char *const keys[] = {"step",
+                                       "tokens",
+                                       "loss",
+                                       "total_loss",
+                                       "lr",
+                                       "grad_norm",
+                                       "tokens_per_sec",
+                                       "step_ms",
+                                       "data_wait_ms",
+                                       "comm_wait_ms",
+                                       "comm_busy_ms",
+                                       "comm_bytes",
+                                       "kept_fraction",
+                                       "mfu",
+                                       "restarts",
+                                       "matrix_state_bytes",
+                                       "matrix_weights"};
     nd_test_train(2, 0, config, run, "");
     for (size_t k = 0; k < sizeof keys / sizeof keys[0]; k++) {
         double values[ND_TEST_STEPS_MAX];

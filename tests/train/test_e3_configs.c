@@ -1,0 +1,120 @@
+/* The five configurations of the E3 suite: their values, their small editions, and that what the suite
+ * advises to change does change training. */
+#include "core/config.h"
+#include "support/run_files.h"
+#include "support/support.h"
+#include "train/report.h"
+
+#include <stdio.h>
+#include <string.h>
+
+static const char *const names[] = {"baseline", "mtp_only", "muon_8bit", "galore2", "full"};
+enum { CONFIGS = sizeof names / sizeof *names };
+
+static nd_config *read(const char *directory, const char *name)
+{
+    static nd_config config;
+    char path[512];
+    nd_config_defaults(&config);
+    snprintf(path, sizeof path, "%s/configs/%s/%s.ini", ND_SOURCE_DIR, directory, name);
+    ND_ASSERT_OK(nd_config_read_file(&config, path));
+    ND_ASSERT_OK(nd_config_check(&config));
+    return &config;
+}
+
+static void assert_common_values(const nd_config *c)
+{
+    cr_assert_eq(c->training.batch_size, 16);
+    cr_assert_eq(c->training.learning_rate, 0.02);
+    cr_assert_eq(c->training.weight_decay, 0.01);
+    cr_assert_eq(c->training.grad_clip, 1.0);
+    cr_assert_eq(c->training.entropy_weight, 0.01);
+    cr_assert_eq(c->training.optimizer_type, ND_OPTIMIZER_MUON);
+    cr_assert_eq(c->training.muon_momentum, 0.95);
+    cr_assert_eq(c->training.schedule_type, 0); /* wsd */
+    cr_assert_eq(c->training.stable_ratio, 0.8);
+    cr_assert_eq(c->training.min_lr_ratio, 0.1);
+    cr_assert_eq(c->model.ffn_mult, 3.5);
+    if (c->training.use_mtp) {
+        cr_assert_eq(c->training.mtp_n_tokens, 4);
+        cr_assert_eq(c->training.mtp_weight, 0.2);
+    }
+    if (c->training.use_collider) {
+        cr_assert_eq(c->training.collider_threshold, 0.3);
+        cr_assert_eq(c->training.collider_sparsity, 0.35);
+    }
+}
+
+static void assert_systems(const nd_config *c, int config)
+{
+    static const bool systems[CONFIGS][6] = {
+        /* mtp, collider, asynchronous loader, 8 bits, GaLore, checkpointing */
+        {false, false, false, false, false, false},
+        {true, false, false, false, false, false},
+        {true, true, true, true, false, false},
+        {true, true, true, false, true, false},
+        {true, true, true, true, true, true}};
+    const bool found[6] = {c->training.use_mtp,          c->training.use_collider,
+                           c->training.use_async_loader, c->training.use_8bit_optim,
+                           c->training.use_galore,       c->hardware.gradient_checkpointing};
+    cr_assert_arr_eq(found, systems[config], sizeof found, "%s", names[config]);
+    cr_assert_eq(nd_report_role_of_config(c), ND_REPORT_BASELINE + config, "%s", names[config]);
+}
+
+Test(e3_configs, have_the_suites_values)
+{
+    for (int i = 0; i < CONFIGS; i++) {
+        const nd_config *c = read("e3", names[i]);
+        assert_common_values(c);
+        assert_systems(c, i);
+        cr_assert(c->model.vocab_size == 32000 && c->model.hidden_dim == 1024 &&
+                  c->model.num_layers == 12 && c->model.num_heads == 16 &&
+                  c->model.num_kv_heads == 4 && c->model.max_seq_len == 2048);
+        cr_assert(c->training.total_steps == 10000 && c->training.seq_length == 2048 &&
+                  c->training.warmup_steps == 1000);
+        if (c->training.use_galore)
+            cr_assert(c->training.galore_rank == 256 && c->training.galore_update_freq == 200);
+        if (c->training.use_async_loader) {
+            cr_assert_eq(c->training.num_workers, i == CONFIGS - 1 ? 6 : 4);
+            cr_assert_eq(c->training.prefetch_batches, i == CONFIGS - 1 ? 12 : 8);
+        }
+    }
+}
+
+Test(e3_configs, the_small_ones_have_the_same_systems)
+{
+    for (int i = 0; i < CONFIGS; i++) {
+        const nd_config *c = read("e3/small", names[i]);
+        assert_common_values(c);
+        assert_systems(c, i);
+        if (c->training.use_galore)
+            cr_assert_eq(c->training.galore_rank, c->model.hidden_dim / 4);
+    }
+}
+
+Test(e3_configs, what_the_suite_advises_to_change_changes_training, .init = nd_test_run_setup,
+     .fini = nd_test_run_teardown)
+{
+    static const char *const full =
+        "--resume none --set model.hidden_dim=64 --set training.use_mtp=true "
+        "--set training.use_collider=true --set training.use_async_loader=true "
+        "--set training.use_8bit_optim=true --set training.use_galore=true "
+        "--set hardware.gradient_checkpointing=true --set training.entropy_weight=0.01 "
+        "--set training.galore_rank=16 --set training.galore_update_freq=4 --total-steps 6";
+    static const char *const changes[] = {"learning_rate=0.01", "warmup_steps=2",
+                                          "entropy_weight=0.05", "galore_rank=24",
+                                          "galore_update_freq=2"};
+    char run[128], arguments[1024], before[65], after[65];
+    snprintf(run, sizeof run, "%s/run", nd_test_here.directory);
+    nd_test_train(0, 0, nd_test_here.config, run, full);
+    snprintf(before, sizeof before, "%s", nd_test_state(run));
+    nd_test_train(0, 0, nd_test_here.config, run, full);
+    cr_assert_str_eq(nd_test_state(run), before);
+    for (size_t i = 0; i < sizeof changes / sizeof *changes; i++) {
+        snprintf(arguments, sizeof arguments, "%s --set training.%s", full, changes[i]);
+        nd_test_train(0, 0, nd_test_here.config, run, arguments);
+        snprintf(after, sizeof after, "%s", nd_test_state(run));
+        cr_assert_eq(strlen(after), 64);
+        cr_assert_str_neq(after, before, "%s changes nothing", changes[i]);
+    }
+}
