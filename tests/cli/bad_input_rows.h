@@ -191,7 +191,7 @@ static const bad_input bad_inputs[] = {
      "",
      "$B --config $D/ok.ini --set training.use_collider=true --set training.collider_sparsity=1",
      2,
-     {"collider_sparsity = 1", "0.999"}},
+     {"collider_sparsity = '1' is not allowed", "from 0 to 0.999"}},
     {"configuration",
      "GaLore's residual with AdamW",
      "",
