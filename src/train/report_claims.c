@@ -425,6 +425,14 @@ static void undecided(nd_report_claim *claim, const char *format, const char *wh
     snprintf(claim->details, sizeof claim->details, format, what);
 }
 
+/* To one percent. */
+static bool equally_long(const nd_report_run *run, const nd_report_run *peer)
+{
+    const double mine = nd_report_last(run, FIELD(tokens));
+    const double theirs = nd_report_last(peer, FIELD(tokens));
+    return !(fabs(mine - theirs) > 0.01 * theirs);
+}
+
 /* Why this pair of runs cannot be used; NULL when it can. */
 static const char *unusable(const claim_rule *rule, const nd_report_run *run,
                             const nd_report_run *peer)
@@ -439,6 +447,8 @@ static const char *unusable(const claim_rule *rule, const nd_report_run *run,
         return "its run did not finish";
     if (rule->to_the_end && peer && !peer->finished)
         return "the run to compare with did not finish";
+    if (rule->measure == loss_excess && peer && !equally_long(run, peer))
+        return "it and the run to compare with trained on different numbers of tokens";
     return NULL;
 }
 

@@ -195,6 +195,18 @@ Test(report, a_loss_that_is_never_reached_fails_the_claim)
     nd_report_destroy(&report);
 }
 
+Test(report, held_out_losses_after_different_numbers_of_tokens_are_not_compared)
+{
+    write_run("baseline", 1, "", &plain);
+    write_run("mtp", 1, "use_mtp = true", &plain);
+    write_text("mtp", "metrics.jsonl", "{\"step\":4,\"tokens\":800,\"loss\":2,\"val_loss\":2}\n");
+    nd_report report = read_runs("baseline", "mtp", NULL);
+    const nd_report_claim *claim = claim_of(&report, "held-out loss", ND_REPORT_MTP_ONLY);
+    cr_assert_eq(claim->verdict, ND_VERDICT_NOT_MEASURABLE);
+    ASSERT_HAS(claim->details, "different numbers of tokens");
+    nd_report_destroy(&report);
+}
+
 Test(report, seeds_are_paired_and_their_median_decides)
 {
     const curve other_base = {{5.0, 4.0, 3.0, 2.0}, 8e6, 100, 1, {1, 1, 1, 1}};
