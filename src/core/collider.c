@@ -44,6 +44,12 @@ static bool all_finite(const double *losses, int64_t tokens)
     return true;
 }
 
+static int64_t round_up(int64_t rows, int64_t most)
+{
+    const int64_t rounded = (rows + ND_KEPT_ROUND - 1) / ND_KEPT_ROUND * ND_KEPT_ROUND;
+    return rounded < most ? rounded : most;
+}
+
 int64_t nd_collider_select(nd_collider_params params, const double *losses, int64_t tokens,
                            int32_t *order, int32_t *kept, int64_t *rows)
 {
@@ -62,8 +68,7 @@ int64_t nd_collider_select(nd_collider_params params, const double *losses, int6
     for (int64_t t = 0; t < tokens; t++)
         if (!kept[t])
             kept[count++] = (int32_t)t;
-    const int64_t rounded = (count + ND_KEPT_ROUND - 1) / ND_KEPT_ROUND * ND_KEPT_ROUND;
-    *rows = rounded < tokens ? rounded : tokens;
+    *rows = round_up(count, tokens);
     for (int64_t i = count; i < *rows; i++)
         kept[i] = -1;
     return count;
@@ -119,6 +124,7 @@ nd_status nd_collider_late(nd_collider *c, nd_backend *b, nd_cview chosen, int64
     int64_t early = 0;
     while (early < chosen.cols && c->kept[early] >= 0 && c->kept[early] < first)
         early++;
+    early = round_up(early, chosen.cols);
     for (int64_t i = early; i < chosen.cols; i++)
         c->order[i] = c->kept[i] < 0 ? -1 : c->kept[i] - (int32_t)first;
     *before = early;

@@ -42,8 +42,10 @@ nd_status nd_collider_take(nd_collider *collider, nd_arena *arena);
 nd_status nd_collider_choose(nd_collider *collider, nd_backend *b, nd_cview nll, nd_cview *rows,
                              int64_t *count);
 
-/* The chosen tokens from `first` on, counted from it: *rows as gather_rows takes them, padding
- * included, valid until the next call; *before is how many chosen tokens stand before them. */
+/* The chosen tokens from about `first` on, counted from it: *rows as gather_rows takes them, padding
+ * included, valid until the next call; *before is how many chosen tokens stand before them. That is
+ * rounded up to a multiple of ND_KEPT_ROUND where there are as many, so that the products of both parts
+ * have few different numbers of rows: backends keep what they planned for each. */
 nd_status nd_collider_late(nd_collider *collider, nd_backend *b, nd_cview chosen, int64_t first,
                            int64_t *before, nd_cview *rows);
 

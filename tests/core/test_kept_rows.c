@@ -307,6 +307,24 @@ Test(kept_rows, extra_heads_and_blocks_have_the_kept_tokens_alone)
     }
 }
 
+/* The backend plans a product for each number of rows it meets and keeps it: were they any number, memory
+ * would grow for as long as a run goes on. */
+Test(kept_rows, products_of_the_head_have_few_different_numbers_of_rows)
+{
+    nd_model_config config = filtering_config(ND_ARCH_BITNET);
+    config.vocab_size = 34000;
+    nd_model_fixture f = nd_model_fixture_create(&config, false, seed);
+    watch(f.backend);
+    nd_model_fixture_train(&f, false);
+    cr_assert_gt(f.model->collider.kept[0], -1);
+    cr_assert_geq(calls_of("cross_entropy", -1), 2, "all logits were kept");
+    for (int i = 0; i < seen.count; i++)
+        if (of_the_head(&seen.list[i]))
+            cr_assert_eq(seen.list[i].rows % ND_KEPT_ROUND, 0, "%s of %lld rows", seen.list[i].op,
+                         (long long)seen.list[i].rows);
+    nd_model_fixture_destroy(&f);
+}
+
 /* -- heads one after another ----------------------------------------------------------------------- */
 
 /* The products of one head: logits, their gradient's way back to the state, and to the head. */

@@ -6,6 +6,7 @@
 
 #include <lapacke.h>
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -449,6 +450,55 @@ Test(galore, the_momentum_moves_into_the_new_subspace)
 {
     check_move("blk.0.ffn_up.weight");
     check_move("blk.0.ffn_down.weight");
+}
+
+/* A state in 8 bits as it stands for: blocks of `ND_STATE_LINEAR_BLOCK`. */
+static nd_view decoded(owner *o, fixture *f, const char *name, int64_t rows, int64_t cols)
+{
+    char codes_name[64], scales_name[64];
+    snprintf(codes_name, sizeof codes_name, "%s_codes", name);
+    snprintf(scales_name, sizeof scales_name, "%s_scales", name);
+    const int8_t *codes = state_of(o, codes_name).data;
+    const float *scales = state_of(o, scales_name).data;
+    const nd_view out = take(f, rows, cols);
+    for (int64_t i = 0; i < rows * cols; i++)
+        ((float *)out.data)[i] = scales[i / ND_STATE_LINEAR_BLOCK] * (float)codes[i] / 127.0f;
+    return out;
+}
+
+Test(galore, momentum_in_8_bits_moves_into_a_subspace_in_8_bits)
+{
+    static const char *const eight[] = {"training.weight_decay=0", "training.use_8bit_optim=true",
+                                        NULL};
+    static const char *const names[] = {"blk.0.ffn_up.weight", "blk.0.ffn_down.weight"};
+    for (int side = 0; side < 2; side++) {
+        owner o;
+        create_owner(&o, names[side], eight);
+        fixture f = create(o.master.rows, o.master.cols, 32);
+        const nd_galore *g = nd_projectors_shape(nd_optimizer_projectors(o.optimizer), o.index);
+        const int64_t rows = o.reduced.rows, cols = o.reduced.cols;
+        const nd_view full = take(&f, g->rows, g->cols), expected = take(&f, rows, cols);
+        ND_ASSERT_OK(
+            nd_optimizer_update(o.optimizer, o.index, o.master, nd_read(o.reduced), 1.0f, 0));
+        const nd_view before = decoded(&o, &f, "momentum", rows, cols);
+        const nd_view old = decoded(&o, &f, "projector", 32, nd_galore_small(g));
+        ND_ASSERT_OK(nd_galore_lift(o.backend, g, full, nd_read(old), nd_read(before), 1.0f));
+        ND_ASSERT_OK(nd_optimizer_replace_subspace(o.optimizer, o.index, 0, nd_read(o.y)));
+        const nd_view p = decoded(&o, &f, "projector", 32, nd_galore_small(g));
+        ND_ASSERT_OK(nd_galore_project(o.backend, g, expected, nd_read(p), nd_read(full), 0.0f));
+        const nd_view moved = decoded(&o, &f, "momentum", rows, cols);
+        double difference = 0.0, size = 0.0, change = 0.0;
+        for (int64_t i = 0; i < rows; i++)
+            for (int64_t j = 0; j < cols; j++) {
+                difference += pow((double)(at(moved, i, j) - at(expected, i, j)), 2.0);
+                change += pow((double)(at(moved, i, j) - at(before, i, j)), 2.0);
+                size += pow((double)at(expected, i, j), 2.0);
+            }
+        cr_assert_gt(change, 0.5 * size, "the momentum stayed where it was");
+        cr_assert_lt(sqrt(difference / size), 0.02, "%g", sqrt(difference / size));
+        destroy(&f);
+        destroy_owner(&o);
+    }
 }
 
 Test(galore, adamws_second_moment_stays_positive_when_it_moves)
