@@ -112,12 +112,13 @@ static void assert_same_gradients(const nd_model_fixture *a, const nd_model_fixt
                      0, "%s differs", a->model->params.list[i].name);
 }
 
-Test(collider, without_a_token_below_the_threshold_gives_the_same_gradients_to_the_bit)
+static void check_that_nothing_changes(double threshold, double sparsity)
 {
     for (int arch = 0; arch < 2; arch++) {
         nd_model_config config = collider_config((nd_arch)arch, ND_BF16, 0.0, 0.0);
         nd_model_fixture plain = nd_model_fixture_create(&config, false, seed);
-        config = collider_config((nd_arch)arch, ND_BF16, 0.0, 0.5);
+        config = collider_config((nd_arch)arch, ND_BF16, threshold, sparsity);
+        config.collider = true;
         nd_model_fixture filtered = nd_model_fixture_create(&config, false, seed);
         for (int pass = 0; pass < 2; pass++)
             cr_assert_eq(nd_model_fixture_train(&plain, pass > 0),
@@ -126,6 +127,16 @@ Test(collider, without_a_token_below_the_threshold_gives_the_same_gradients_to_t
         nd_model_fixture_destroy(&plain);
         nd_model_fixture_destroy(&filtered);
     }
+}
+
+Test(collider, without_a_token_below_the_threshold_gives_the_same_gradients_to_the_bit)
+{
+    check_that_nothing_changes(0.0, 0.5);
+}
+
+Test(collider, at_sparsity_0_gives_the_same_gradients_to_the_bit)
+{
+    check_that_nothing_changes(1.0, 0.0);
 }
 
 /* The same definition with masks: a model without Collider on a reference backend whose
