@@ -3,28 +3,35 @@
 # thread each, joined by a link of a given speed. Runs with and without alternate; prints the medians of
 # their steps, ms.
 #
-#   bench/overlap.sh PROGRAM CONFIG RATE ROUNDS [SECTION.KEY=VALUE...]     e.g. build/release/... 1gbit 3
+#   bench/overlap.sh --config FILE [--binary FILE] [--gbit RATE] [--rounds N] [-- MORE ARGUMENTS OF train]
+#
+#   --binary FILE    default: build/release/nanochat_dist
+#   --gbit RATE      of the link, each way (1)
+#   --rounds N       runs with and without (3)
 set -euo pipefail
-export TWO_HOSTS_SECONDS=1200
-. "$(dirname "$0")/../tests/cluster/two_hosts.sh"
-two_hosts_enter "$0" "$@"
-program=$(realpath "$1") config=$(realpath "$2") rate=$3 rounds=$4
-shift 4
-sets=()
-for pair in "$@"; do sets+=(--set "$pair"); done
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
-two_hosts_up "$work"
-two_hosts_rate "$rate"
+. "$(dirname "${BASH_SOURCE[0]}")/shared.sh"
+
+config='' binary=build/release/nanochat_dist gbit=1 rounds=3
+options 'config binary gbit rounds' "$@"
+[ -n "$config" ] || fail '--config is needed (see --help)'
+if ! declare -F mpirun_hosts >/dev/null; then
+    work=$(mktemp -d)
+    trap 'rm -rf "$work"' EXIT
+    "$root/bench/two_hosts.sh" "$work" "$(realpath "$0")" "$@"
+    exit
+fi
+[ "$(id -u)" -ne 0 ] || export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
+work=$dir
+set_link "$gbit"
 export OMP_NUM_THREADS=1
 for ((round = 1; round <= rounds; round++)); do
     for overlap in true false; do
-        (two_hosts_mpirun "$program" --config "$config" --run-dir "$work/$overlap-$round" \
-            --set "dist.overlap=$overlap" "${sets[@]}") >"$work/out" 2>&1 ||
+        mpirun_hosts "$(realpath "$binary")" --config "$config" --run-dir "$work/$overlap-$round" \
+            --set "dist.overlap=$overlap" "${more[@]}" >"$work/out" 2>&1 ||
             { cat "$work/out"; exit 1; }
     done
 done
-python3 - "$work" "$rate" <<'PY'
+python3 - "$work" "$gbit Gbit/s" <<'PY'
 import glob, json, statistics, sys
 print("| link | overlap | step | comm_wait | comm_busy | sent, MB |\n|---|---|---|---|---|---|")
 for overlap in ("false", "true"):

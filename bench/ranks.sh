@@ -4,7 +4,10 @@
 #
 #   bench/ranks.sh [PROGRAM]
 set -euo pipefail
-program=$(realpath "${1:-build/release/nanochat_dist}")
+. "$(dirname "${BASH_SOURCE[0]}")/shared.sh"
+
+options '[PROGRAM]...' "$@"
+program=$(realpath "${operands[0]:-build/release/nanochat_dist}")
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 [ "$(id -u)" -ne 0 ] || export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1

@@ -4,10 +4,12 @@
 # that nothing of it is seen outside and all of it ends with the script.
 #
 #   bench/two_hosts.sh --check           exit 0 when this machine allows it, else 77 and the reason
-#   bench/two_hosts.sh DIR SCRIPT ...    sources SCRIPT with the hosts up; DIR holds their state
+#   bench/two_hosts.sh DIR SCRIPT ...    sources SCRIPT with the hosts up; DIR holds their state; what follows
+#                                        SCRIPT are its arguments
 #
 # SCRIPT can call:
 #   set_link GBIT [LATENCY_US]   throttles the cable, each way; a latency is added where the kernel has netem
+#   cut_link                     the cable is gone
 #   link_bytes                   prints what has gone over the cable so far, both ways, headers included
 #   on_host N COMMAND...         runs a command on host 1 or 2, on core N - 1
 #   mpirun_hosts COMMAND...      one rank on each host, one core each, over TCP on the cable
@@ -34,8 +36,15 @@ check() {
 }
 
 if [ "${1:-}" != --inside ]; then
+    case ${1:-} in
+    --help | -h)
+        sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//;p}' "$0"
+        exit 0
+        ;;
+    esac
     check
     [ "${1:-}" != --check ] || exit 0
+    [ $# -ge 2 ] || { echo "two_hosts: expected a directory and a script (see --help)" >&2; exit 2; }
     exec "${own_namespaces[@]}" "$0" --inside "$@"
 fi
 mkdir -p "$2"
@@ -43,6 +52,9 @@ dir=$(cd "$2" && pwd)
 script=$3
 shift 3
 
+# MPI names its files by host and process, which are the same in every such namespace.
+export TMPDIR=$dir/tmp
+mkdir -p "$TMPDIR"
 mount --make-rprivate /
 mount -t tmpfs tmpfs /run
 mkdir -p /run/netns
@@ -70,6 +82,10 @@ set_link() {
             netem delay "${latency}us" 2>/dev/null ||
             { echo "this kernel has no netem: the latency stays what it is"; latency=0; }
     done
+}
+
+cut_link() {
+    ip -n host1 link set eth0 down
 }
 
 link_bytes() {

@@ -7,26 +7,31 @@
 # Prints how mpirun ended; the milliseconds from the link's end to that, to the end of the last rank, and to
 # that of mpirun's daemon on the other host; what of the job is left after 20 s more; what the ranks said.
 set -euo pipefail
-. "$(dirname "$0")/two_hosts.sh"
-two_hosts_enter "$0" "$@"
+if ! declare -F cut_link >/dev/null; then
+    hosts=$(dirname "$0")/../../bench/two_hosts.sh
+    [ "${1:-}" != --check ] || exec "$hosts" --check
+    exec timeout 120 "$hosts" "$1" "$(realpath "$0")" "$@"
+fi
 dir=$(realpath "$1") program=$2 config=$3 timeout=$4
 shift 4
 sets=()
 for pair in "$@"; do sets+=(--set "$pair"); done
-two_hosts_up "$dir"
+[ "$(id -u)" -ne 0 ] || export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
+# By default mpirun misses a host that is gone only after minutes (docs/distributed.md).
+keepalive=(--mca oob_tcp_keepalive_time 1 --mca oob_tcp_keepalive_intvl 1 --mca oob_tcp_keepalive_probes 1)
 
 ranks() { pgrep -fc "^$program .*run-dir $dir/run" || true; }
 now() { echo "${EPOCHREALTIME/./}"; }
 export OMP_NUM_THREADS=1
-(two_hosts_mpirun "$program" --config "$config" --run-dir "$dir/run" \
-    --set "dist.timeout_seconds=$timeout" "${sets[@]}") >"$dir/out" 2>&1 &
+mpirun_hosts "${keepalive[@]}" "$program" --config "$config" --run-dir "$dir/run" \
+    --set "dist.timeout_seconds=$timeout" "${sets[@]}" >"$dir/out" 2>&1 &
 job=$!
 for ((i = 0; i < 600; i++)); do
     [ "$(wc -l 2>/dev/null <"$dir/run/metrics.jsonl" || echo 0)" -lt 10 ] || break
     sleep 0.05
 done
 echo "ranks $(ranks)"
-two_hosts_cut
+cut_link
 start=$(now)
 last_rank=
 for ((i = 0; i < 600; i++)); do
