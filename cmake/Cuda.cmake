@@ -1,11 +1,21 @@
 # The CUDA backend and the NCCL comm: ND_CUDA = AUTO (when nvcc is found), ON or OFF. NVIDIA's libraries
-# are opened at run time; only the CUDA runtime is linked, statically.
+# are opened at run time; only the CUDA runtime is linked, statically. cuDNN is taken where its header is.
 set(ND_CUDA AUTO CACHE STRING "Build the CUDA backend: AUTO, ON or OFF")
 set_property(CACHE ND_CUDA PROPERTY STRINGS AUTO ON OFF)
 set(ND_CUDA_INCLUDE_DIRS "" CACHE STRING "Directories of cublasLt.h and nccl.h when CUDA's lacks them")
 
 set(ND_HAVE_CUDA 0)
 set(ND_HAVE_NCCL 0)
+set(ND_HAVE_CUDNN 0)
+# cuDNN's header and CUDA's, which it includes: tests on the host use them where there is no nvcc.
+find_path(ND_CUDNN_INCLUDE_DIR cudnn_graph.h HINTS ${ND_CUDA_INCLUDE_DIRS} ENV CUDA_HOME
+    PATHS /usr/local/cuda PATH_SUFFIXES include targets/x86_64-linux/include)
+find_path(ND_CUDNN_CUDA_INCLUDE_DIR cuda_runtime_api.h HINTS ${ND_CUDA_INCLUDE_DIRS} ENV CUDA_HOME
+    PATHS /usr/local/cuda PATH_SUFFIXES include targets/x86_64-linux/include)
+if(ND_CUDNN_INCLUDE_DIR AND ND_CUDNN_CUDA_INCLUDE_DIR)
+    set(ND_CUDNN_INCLUDE_DIRS ${ND_CUDNN_INCLUDE_DIR} ${ND_CUDNN_CUDA_INCLUDE_DIR})
+endif()
+
 # nvcc has no sanitizers for the host's part; the kernels run under them emulated (tests/cuda).
 if(ND_CUDA STREQUAL "ON" OR (ND_CUDA STREQUAL "AUTO" AND NOT ND_SANITIZE AND NOT ND_COVERAGE))
     if(NOT CMAKE_CUDA_COMPILER)
@@ -60,8 +70,16 @@ macro(nd_add_cuda_rooms)
     file(GLOB cuda_sources CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/cuda/*.cu ${CMAKE_SOURCE_DIR}/cuda/*.c)
     set(nccl_sources ${cuda_sources})
     list(FILTER cuda_sources EXCLUDE REGEX "/(nccl_[^/]*|device\\.c)$")
+    if(ND_HAVE_CUDNN)
+        list(FILTER cuda_sources EXCLUDE REGEX "/attention_without_cudnn")
+    else()
+        list(FILTER cuda_sources EXCLUDE REGEX "/(cudnn_|attention_cudnn)")
+    endif()
     list(FILTER nccl_sources INCLUDE REGEX "/nccl_")
     nd_add_cuda_library(nd_cuda USES nd_core SOURCES ${cuda_sources})
+    if(ND_HAVE_CUDNN)
+        target_include_directories(nd_cuda SYSTEM PRIVATE ${ND_CUDNN_INCLUDE_DIRS})
+    endif()
     nd_add_cuda_library(nd_device USES nd_cuda nd_dist SOURCES ${CMAKE_SOURCE_DIR}/cuda/device.c)
     if(ND_HAVE_NCCL)
         nd_add_cuda_library(nd_nccl USES nd_cuda nd_dist SOURCES ${nccl_sources})
@@ -74,5 +92,11 @@ if(ND_NCCL_INCLUDE_DIR)
     set(ND_HAVE_NCCL 1)
 else()
     message(STATUS "no nccl.h: ranks exchange what lies on GPUs through the host")
+endif()
+if(ND_CUDNN_INCLUDE_DIRS)
+    set(ND_HAVE_CUDNN 1)
+    message(STATUS "cuDNN: ${ND_CUDNN_INCLUDE_DIR}; its library is opened at run time")
+else()
+    message(STATUS "no cudnn_graph.h: attention is computed by the project's own kernels")
 endif()
 message(STATUS "CUDA ${CUDAToolkit_VERSION}: building for ${CMAKE_CUDA_ARCHITECTURES}")

@@ -1,5 +1,5 @@
 /* Attention of any float type and heads of up to 256, in f32: a warp a row and head. And the choice
- * between these kernels and those of attention_tensor.cu. Nothing is added by two threads: dq is summed
+ * between cuDNN (attention_cudnn.cu), these kernels and those of attention_tensor.cu. Nothing is added by two threads: dq is summed
  * over keys by the warp of its query, dk and dv over queries by the warp of their key. */
 #include "attention.cuh"
 
@@ -192,6 +192,10 @@ static nd_status attention_cuda(nd_backend *b, nd_view o, nd_view lse, nd_cview 
     ND_REQUIRE(nd_is_wide_type(o.dtype) && nd_is_float(lse.dtype));
     if (q.rows == 0)
         return ND_OK;
+    bool done;
+    ND_TRY(nd_cuda_attention_library(b, o, lse, q, k, v, s, &done));
+    if (done)
+        return ND_OK;
     const nd_attention_layout layout = layout_of(q, k, s);
     if (suits_tensor_cores(q, s->head_dim) && suits_tensor_cores(k, s->head_dim) &&
         suits_tensor_cores(v, s->head_dim) && suits_tensor_cores(nd_read(o), s->head_dim))
@@ -215,6 +219,10 @@ static nd_status attention_backward_cuda(nd_backend *b, nd_view dq, nd_view dk, 
     ND_REQUIRE(dk.rows == l.key_rows && dv.rows == l.key_rows);
     ND_REQUIRE(dk.cols == k.cols && dv.cols == k.cols);
     if (l.key_rows == 0)
+        return ND_OK;
+    bool done;
+    ND_TRY(nd_cuda_attention_backward_library(b, dq, dk, dv, dout, o, lse, q, k, v, s, &done));
+    if (done)
         return ND_OK;
     const int64_t items = q.rows * s->heads, keys = l.key_rows * s->kv_heads;
     void *room;

@@ -89,4 +89,13 @@ nd_status nd_cuda_attention_backward_tensor(nd_cuda *cuda, nd_view dq, nd_view d
                                             nd_cview v, const float *delta,
                                             const nd_attention_layout *s);
 
+/* cuDNN, where it is wanted and fits; *done is false, and nothing enqueued, where the project's own
+ * kernels must do it. Errors: ND_ECONFIG when cuDNN is insisted on and refuses. */
+nd_status nd_cuda_attention_library(nd_backend *b, nd_view o, nd_view lse, nd_cview q, nd_cview k,
+                                    nd_cview v, const nd_attention_shape *s, bool *done);
+nd_status nd_cuda_attention_backward_library(nd_backend *b, nd_view dq, nd_view dk, nd_view dv,
+                                             nd_cview dout, nd_cview o, nd_cview lse, nd_cview q,
+                                             nd_cview k, nd_cview v, const nd_attention_shape *s,
+                                             bool *done);
+
 #endif

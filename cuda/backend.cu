@@ -163,6 +163,7 @@ static void cuda_destroy(nd_backend *b)
     nd_cuda *cuda = nd_cuda_of(b);
     if (cuda->stream)
         cudaStreamSynchronize(cuda->stream);
+    nd_cuda_library_attention_destroy(cuda);
     nd_cuda_matmuls_destroy(cuda);
     for (int slot = 0; slot < ND_STAGING_SLOTS; slot++)
         if (cuda->staging_free[slot])
@@ -205,6 +206,7 @@ static nd_status open_device(nd_backend *b, const nd_cuda_options *options)
         return ND_FAIL(ND_ECONFIG, "no CUDA device %d: this host has %d", options->device, devices);
     cuda->device = options->device;
     cuda->own_int8 = options->own_int8;
+    cuda->attention = options->attention;
     ND_CUDA_TRY(cudaSetDevice(cuda->device));
     ND_CUDA_TRY(cudaDeviceGetAttribute(&cuda->multiprocessors, cudaDevAttrMultiProcessorCount,
                                        cuda->device));
@@ -220,7 +222,8 @@ static nd_status open_device(nd_backend *b, const nd_cuda_options *options)
     for (int slot = 0; slot < ND_STAGING_SLOTS; slot++)
         ND_CUDA_TRY(cudaEventCreateWithFlags(&cuda->staging_free[slot], cudaEventDisableTiming));
     ND_TRY(upload_tables(b));
-    return nd_cuda_matmuls_create(cuda);
+    ND_TRY(nd_cuda_matmuls_create(cuda));
+    return nd_cuda_library_attention_create(cuda);
 }
 
 static void fill_memory(nd_backend_ops *ops)

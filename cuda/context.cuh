@@ -24,6 +24,7 @@ struct nd_cuda_fault {
 enum { ND_STAGING_SLOTS = 8, ND_STAGING_BYTES = 1 << 20 };
 
 struct nd_cuda_matmuls;
+struct nd_cuda_library_attention;
 
 struct nd_cuda {
     int device, multiprocessors;
@@ -48,6 +49,8 @@ struct nd_cuda {
     float *constants;    /* {0, 1} */
     bool recording;      /* the stream's work is not run but recorded (recording.cu) */
     int64_t epoch;       /* how often memory that recordings know has moved */
+    int attention;       /* nd_cuda_attention */
+    nd_cuda_library_attention *library_attention; /* NULL where cuDNN is not wanted or not built in */
     bool own_int8;       /* the project's own kernel instead of cuBLASLt for int8 products */
 };
 
@@ -121,6 +124,10 @@ nd_status nd_cuda_matmul_plain(nd_cuda *cuda, const nd_matmul *call);
 
 /* One or the other. */
 nd_status nd_cuda_product(nd_cuda *cuda, const nd_matmul *call);
+
+/* Errors of the first: ND_ECONFIG, ND_EINTERNAL when cuDNN is insisted on and is not there. */
+nd_status nd_cuda_library_attention_create(nd_cuda *cuda);
+void nd_cuda_library_attention_destroy(nd_cuda *cuda);
 
 /* y = alpha x + beta y over `count` elements; beta 0 reads no y. */
 nd_status nd_cuda_axpby(nd_cuda *cuda, nd_view y, float alpha, nd_cview x, float beta);

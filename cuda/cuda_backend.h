@@ -9,10 +9,18 @@
 extern "C" {
 #endif
 
+/* Who computes attention in bf16 over all tokens; everything else is the project's own. */
+typedef enum nd_cuda_attention {
+    ND_CUDA_ATTENTION_AUTO,  /* cuDNN where it is there and fits */
+    ND_CUDA_ATTENTION_CUDNN, /* cuDNN; what it refuses is an error */
+    ND_CUDA_ATTENTION_OWN    /* the project's kernels */
+} nd_cuda_attention;
+
 typedef struct nd_cuda_options {
     int device;    /* number of the GPU, as the runtime counts them */
     bool own_int8; /* int8 products by the project's own kernel, with its scaling fused, instead of
                       cuBLASLt and a pass that scales */
+    nd_cuda_attention attention;
 } nd_cuda_options;
 
 /* GPUs this process may use; 0 where there is no driver. `reason` (of `size` bytes, may be NULL) says
@@ -21,7 +29,7 @@ int nd_cuda_device_count(char *reason, size_t size);
 
 /* Takes device `options->device`. f32 and bf16 only: other float types are ND_EINTERNAL, except f64
  * where a slot asks for it. Errors: ND_ECONFIG when there is no such device, ND_EINTERNAL when a
- * library (cuBLASLt) is missing, ND_ENOMEM. */
+ * library (cuBLASLt, or cuDNN when it is insisted on) is missing, ND_ENOMEM. */
 nd_status nd_cuda_backend_create(const nd_cuda_options *options, nd_backend **backend);
 
 /* "NVIDIA H100 80GB HBM3, 79.1 GiB": what a run's log calls the device. */

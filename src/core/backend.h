@@ -22,6 +22,7 @@
 #define ND_CORE_BACKEND_H
 
 #include "core/error.h"
+#include "core/log.h"
 #include "core/view.h"
 
 #include <stdbool.h>
@@ -235,8 +236,8 @@ typedef struct nd_backend_ops {
     /* p = softmax over visible keys of q·k/sqrt(head_dim); o = p v; lse = log of the softmax's sum.
      * q, o: float [sequences*query_len, heads*head_dim]; k, v: float [sequences*key_len,
      * kv_heads*head_dim]; lse: f32 or f64 [sequences*query_len, heads]. Memory linear in key_len.
-     * With shape.rows q, o and lse hold these rows only, the same to the bit as without, and rows at
-     * -1 become zero. */
+     * With shape.rows q, o and lse hold these rows only, and rows at -1 become zero: the same to the bit
+     * as without, or, where a library computes what has no rows, up to the type's rounding. */
     nd_status (*attention)(nd_backend *b, nd_view o, nd_view lse, nd_cview q, nd_cview k,
                            nd_cview v, const nd_attention_shape *shape);
 
@@ -326,6 +327,7 @@ typedef struct nd_backend_ops {
 struct nd_backend {
     nd_backend_ops ops;
     void *context; /* of the implementation */
+    nd_log *log;   /* told what the backend chose for a shape; NULL, as it is made: nobody */
 };
 
 /* The CPU backend. `threads` per rank, 0 for OpenMP's own choice; `reference_only` leaves every

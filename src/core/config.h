@@ -39,6 +39,12 @@ typedef enum nd_projector_bits_choice {
     ND_PROJECTOR_BITS_32,
     ND_PROJECTOR_BITS_8
 } nd_projector_bits_choice;
+/* As nd_cuda_attention counts them. */
+typedef enum nd_attention_choice {
+    ND_ATTENTION_AUTO,
+    ND_ATTENTION_CUDNN,
+    ND_ATTENTION_OWN
+} nd_attention_choice;
 typedef enum nd_precision { ND_PRECISION_FP32, ND_PRECISION_BF16 } nd_precision;
 typedef enum nd_dataset_choice { ND_DATASET_SHARDS, ND_DATASET_SYNTHETIC } nd_dataset_choice;
 typedef enum nd_target { ND_TARGET_AUTO, ND_TARGET_CPU, ND_TARGET_CUDA } nd_target;
@@ -110,6 +116,7 @@ typedef struct nd_config {
     struct {
         int target;
         bool gradient_checkpointing, packed_codes, cuda_graphs;
+        int attention; /* nd_attention_choice */
         int precision;
         int64_t threads;
         nd_config_text cpu_isa;

@@ -112,6 +112,18 @@ static nd_status check_hardware(const nd_config *c)
         return ND_FAIL(ND_ECONFIG,
                        "[hardware] cuda_graphs = true contradicts target = cpu, where ops are run "
                        "as they are called; use cuda_graphs = false");
+    if (c->hardware.attention != ND_ATTENTION_CUDNN)
+        return ND_OK;
+    if (c->hardware.target == ND_TARGET_CPU || !ND_HAVE_CUDNN)
+        return ND_FAIL(ND_ECONFIG,
+                       "[hardware] attention = cudnn needs a GPU and a build with cuDNN, but %s; "
+                       "use attention = auto",
+                       c->hardware.target == ND_TARGET_CPU ? "[hardware] target = cpu"
+                                                           : "this build has no cuDNN");
+    if (c->hardware.precision == ND_PRECISION_FP32)
+        return ND_FAIL(ND_ECONFIG,
+                       "[hardware] attention = cudnn contradicts precision = fp32: cuDNN's "
+                       "attention computes in bf16; use attention = auto or precision = bf16");
     return ND_OK;
 }
 

@@ -140,6 +140,9 @@ const nd_config_key nd_config_keys[] = {
          "on a GPU: record a micro-batch's ops once and replay them as one (where no token is "
          "filtered "
          "and no head of its own predicts further tokens)"),
+    CHOICE(hardware, attention, "auto|cudnn|own", "auto",
+           "on a GPU, in bf16: cuDNN's attention where it is there and fits, cuDNN's or an error, "
+           "the program's own"),
     CHOICE(hardware, precision, "fp32|bf16", "bf16", "type of activations and backward products"),
     INT(hardware, threads, 0, 4096, "0", "threads a rank; 0 shares the machine's cores evenly"),
     TEXT(hardware, cpu_isa, "auto", "instruction set of the row ops: auto, avx512, avx2, generic"),

@@ -198,6 +198,7 @@ nd_status nd_run_prepare(nd_run *run)
     ND_TRY(split_batch(run));
     if (!run->backend)
         ND_TRY(nd_run_create_backend(&run->config, run->comm, &run->backend));
+    run->backend->log = &run->log;
     ND_TRY(nd_model_create(&model_config, run->backend, &run->model));
     ND_TRY(assign_owners(run));
     run->projectors = nd_optimizer_projectors(run->optimizer);

@@ -163,6 +163,8 @@ typedef struct nd_emulated_event *cudaEvent_t;
 enum cudaMemcpyKind { cudaMemcpyHostToDevice, cudaMemcpyDeviceToHost, cudaMemcpyDeviceToDevice };
 enum cudaDeviceAttr {
     cudaDevAttrMultiProcessorCount,
+    cudaDevAttrComputeCapabilityMajor,
+    cudaDevAttrComputeCapabilityMinor,
     cudaDevAttrMaxSharedMemoryPerBlockOptin,
 };
 enum { cudaFuncAttributeMaxDynamicSharedMemorySize };
@@ -186,7 +188,10 @@ static inline cudaError_t cudaSetDevice(int)
 }
 static inline cudaError_t cudaDeviceGetAttribute(int *value, cudaDeviceAttr attribute, int)
 {
-    *value = attribute == cudaDevAttrMultiProcessorCount ? 3 : 227 << 10;
+    *value = attribute == cudaDevAttrMultiProcessorCount           ? 3
+             : attribute == cudaDevAttrComputeCapabilityMajor      ? 9
+             : attribute == cudaDevAttrComputeCapabilityMinor      ? 0
+                                                                   : 227 << 10;
     return cudaSuccess;
 }
 static inline cudaError_t cudaStreamCreateWithFlags(cudaStream_t *stream, unsigned)

@@ -1,0 +1,181 @@
+/* Which attention goes through cuDNN: what it fits and nobody wants otherwise. Decided once for each
+ * shape, and told to the log with the reason. */
+#include "attention.cuh"
+
+#include "cuda_backend.h"
+#include "cudnn_attention.h"
+
+extern "C" {
+#include "core/log.h"
+}
+
+#include <stdio.h>
+#include <string.h>
+
+struct nd_cuda_library_attention {
+    nd_cudnn *cudnn;  /* NULL until it is asked for, and when there is none */
+    bool tried, told; /* to open it; that kept tokens go to the project's kernels */
+};
+
+static nd_status open_library(nd_cuda *cuda)
+{
+    int major = 0, minor = 0;
+    cuda->library_attention->tried = true;
+    ND_CUDA_TRY(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, cuda->device));
+    ND_CUDA_TRY(cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, cuda->device));
+    return nd_cudnn_create(cuda->stream, 10 * major + minor, &cuda->library_attention->cudnn);
+}
+
+nd_status nd_cuda_library_attention_create(nd_cuda *cuda)
+{
+    if (cuda->attention == ND_CUDA_ATTENTION_OWN)
+        return ND_OK;
+    cuda->library_attention = new nd_cuda_library_attention();
+    return cuda->attention == ND_CUDA_ATTENTION_CUDNN ? open_library(cuda) : ND_OK;
+}
+
+void nd_cuda_library_attention_destroy(nd_cuda *cuda)
+{
+    if (cuda->library_attention)
+        nd_cudnn_destroy(cuda->library_attention->cudnn);
+    delete cuda->library_attention;
+    cuda->library_attention = NULL;
+}
+
+static bool suits(nd_cview v)
+{
+    return v.dtype == ND_BF16 && (uintptr_t)v.data % 16 == 0;
+}
+
+static bool suits_all(const nd_cview *views, size_t count, nd_cview lse)
+{
+    bool all = lse.dtype == ND_F32;
+    for (size_t i = 0; i < count; i++)
+        all = all && suits(views[i]);
+    return all;
+}
+
+static void tell(nd_backend *b, const nd_cudnn_shape *s, const nd_cudnn_plan *plan)
+{
+    char shape[160];
+    const char *reason = nd_cudnn_plan_reason(plan);
+    if (!b->log)
+        return;
+    snprintf(shape, sizeof shape, "attention%s of %lld x %lld tokens, %lld heads over %lld of %lld",
+             s->backward ? "_backward" : "", (long long)s->sequences, (long long)s->length,
+             (long long)s->heads, (long long)s->kv_heads, (long long)s->head_dim);
+    if (reason)
+        nd_log_line(b->log, "device  %s: own kernels; cuDNN: %s", shape, reason);
+    else
+        nd_log_line(b->log, "device  %s: cuDNN engine %lld, workspace %.1f MiB", shape,
+                    (long long)nd_cudnn_plan_engine(plan),
+                    (double)nd_cudnn_plan_workspace(plan) / 1048576.0);
+}
+
+/* Opens the library when `auto` needs it first. What is missing is told and not an error. */
+static bool is_open(nd_backend *b)
+{
+    nd_cuda *cuda = nd_cuda_of(b);
+    nd_cuda_library_attention *l = cuda->library_attention;
+    if (l->cudnn || l->tried)
+        return l->cudnn != NULL;
+    if (open_library(cuda) == ND_OK)
+        return true;
+    if (b->log)
+        nd_log_line(b->log, "device  attention: own kernels; %s", nd_error_get()->message);
+    nd_error_clear();
+    return false;
+}
+
+/* *plan: NULL when the project's own kernels are to do it. `all` and lse: what it reads and writes. */
+static nd_status choose(nd_backend *b, const nd_attention_shape *s, bool backward,
+                        const nd_cview *all, size_t count, nd_cview lse, nd_cudnn_plan **plan)
+{
+    nd_cuda *cuda = nd_cuda_of(b);
+    nd_cuda_library_attention *l = cuda->library_attention;
+    *plan = NULL;
+    if (!l || s->query_len != s->key_len || !suits_all(all, count, lse))
+        return ND_OK;
+    if (s->rows.data) {
+        if (b->log && !l->told)
+            nd_log_line(b->log, "device  attention of kept tokens: own kernels");
+        l->told = true;
+        return ND_OK;
+    }
+    if (!l->cudnn && !l->tried)
+        ND_TRY(nd_cuda_not_recording(cuda));
+    if (!is_open(b))
+        return ND_OK;
+    const nd_cudnn_shape shape = {s->sequences, s->key_len,  s->heads,
+                                  s->kv_heads,  s->head_dim, backward};
+    *plan = nd_cudnn_plan_known(l->cudnn, &shape);
+    if (!*plan) {
+        ND_TRY(nd_cuda_not_recording(cuda));
+        ND_TRY(nd_cudnn_plan_for(l->cudnn, &shape, plan));
+        tell(b, &shape, *plan);
+    }
+    const char *reason = nd_cudnn_plan_reason(*plan);
+    if (!reason)
+        return ND_OK;
+    *plan = NULL;
+    if (cuda->attention == ND_CUDA_ATTENTION_CUDNN)
+        return ND_FAIL(ND_ECONFIG,
+                       "[hardware] attention = cudnn, but cuDNN refuses attention%s of %lld x %lld "
+                       "tokens, %lld heads over %lld of %lld: %s; use attention = auto, which "
+                       "takes the program's own kernels for it",
+                       backward ? "_backward" : "", (long long)s->sequences, (long long)s->key_len,
+                       (long long)s->heads, (long long)s->kv_heads, (long long)s->head_dim, reason);
+    return ND_OK;
+}
+
+static nd_status run(nd_cuda *cuda, const nd_cudnn_plan *plan, nd_cudnn_arguments *arguments)
+{
+    const size_t bytes = nd_cudnn_plan_workspace(plan);
+    if (bytes > 0)
+        ND_TRY(nd_cuda_room(cuda, bytes, &arguments->workspace));
+    return nd_cudnn_run(cuda->library_attention->cudnn, plan, arguments);
+}
+
+nd_status nd_cuda_attention_library(nd_backend *b, nd_view o, nd_view lse, nd_cview q, nd_cview k,
+                                    nd_cview v, const nd_attention_shape *s, bool *done)
+{
+    const nd_cview all[] = {q, k, v, nd_read(o)};
+    nd_cudnn_plan *plan;
+    ND_TRY(choose(b, s, false, all, sizeof all / sizeof *all, nd_read(lse), &plan));
+    *done = plan != NULL;
+    if (!plan)
+        return ND_OK;
+    nd_cudnn_arguments a;
+    memset(&a, 0, sizeof a);
+    a.q = q.data;
+    a.k = k.data;
+    a.v = v.data;
+    a.o = o.data;
+    a.lse = lse.data;
+    return run(nd_cuda_of(b), plan, &a);
+}
+
+nd_status nd_cuda_attention_backward_library(nd_backend *b, nd_view dq, nd_view dk, nd_view dv,
+                                             nd_cview dout, nd_cview o, nd_cview lse, nd_cview q,
+                                             nd_cview k, nd_cview v, const nd_attention_shape *s,
+                                             bool *done)
+{
+    const nd_cview all[] = {q, k, v, o, dout, nd_read(dq), nd_read(dk), nd_read(dv)};
+    nd_cudnn_plan *plan;
+    ND_TRY(choose(b, s, true, all, sizeof all / sizeof *all, lse, &plan));
+    *done = plan != NULL;
+    if (!plan)
+        return ND_OK;
+    nd_cudnn_arguments a;
+    memset(&a, 0, sizeof a);
+    a.q = q.data;
+    a.k = k.data;
+    a.v = v.data;
+    a.o = const_cast<void *>(o.data);
+    a.lse = const_cast<void *>(lse.data);
+    a.dout = dout.data;
+    a.dq = dq.data;
+    a.dk = dk.data;
+    a.dv = dv.data;
+    return run(nd_cuda_of(b), plan, &a);
+}

@@ -1,0 +1,415 @@
+/* The graphs are written as cuDNN's fused attention expects them (NVIDIA, cuDNN documentation, "Attention";
+ * Dao, arXiv:2307.08691): the library recognises their form, so operations that look superfluous are
+ * not. dq is one product written once; the form in which parts of dq are added in f32 is never asked for,
+ * because it adds them in the order in which they arrive. */
+#include "cudnn_attention.h"
+
+#include "cudnn_engine.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* The arguments of a plan. */
+enum { Q = 1, K, V, O, LSE, DOUT, DQ, DK, DV, DELTA, SCALE, MASKED, ONE, ARGUMENTS };
+
+/* The oldest version that is used, and the newest that needs whole tiles of keys in the backward pass. */
+enum { OLDEST = 91100, WHOLE_TILES = 91500, TILE = 128 };
+
+/* Attention is linear in memory; an engine that keeps probabilities is not taken. */
+static const int64_t WORKSPACE_LIMIT = (int64_t)1 << 31;
+
+struct nd_cudnn_plan {
+    nd_cudnn_shape shape;
+    nd_cudnn_graph graph;
+    nd_cudnn_choice choice;
+    float numbers[3]; /* the scale, what a masked score is, one */
+    char reason[ND_CUDNN_REASON];
+    nd_cudnn_plan *next;
+};
+
+struct nd_cudnn {
+    nd_cudnn_library library;
+    nd_cudnn_target target;
+    nd_cudnn_graph described; /* holds target.properties */
+    int64_t version;
+    int capability;
+    nd_cudnn_plan *plans;
+};
+
+static nd_status open_library(int capability, nd_cudnn **cudnn)
+{
+    nd_cudnn *made = calloc(1, sizeof *made);
+    if (!made)
+        return ND_FAIL(ND_ENOMEM, "no memory for cuDNN's plans");
+    const nd_status status = nd_cudnn_library_open(&made->library);
+    if (status != ND_OK) {
+        free(made);
+        return status;
+    }
+    made->version = (int64_t)made->library.version();
+    made->capability = capability;
+    if (made->version < OLDEST) {
+        const int64_t version = made->version;
+        free(made);
+        return ND_FAIL(ND_EINTERNAL,
+                       "cuDNN %lld.%lld.%lld is too old for attention, which takes %d.%d",
+                       (long long)(version / 10000), (long long)(version / 100 % 100),
+                       (long long)(version % 100), OLDEST / 10000, OLDEST / 100 % 100);
+    }
+    nd_cudnn_graph_open(&made->described, &made->library);
+    *cudnn = made;
+    return ND_OK;
+}
+
+static nd_status failed(nd_cudnn *cudnn, cudnnStatus_t code, const char *what)
+{
+    char reason[ND_CUDNN_REASON];
+    nd_cudnn_describe(&cudnn->library, code, reason, sizeof reason);
+    return ND_FAIL(ND_EINTERNAL, "cuDNN: %s: %s", what, reason);
+}
+
+nd_status nd_cudnn_create(void *stream, int capability, nd_cudnn **cudnn)
+{
+    nd_cudnn *made;
+    ND_TRY(open_library(capability, &made));
+    const char *what = "cudnnCreate";
+    cudnnStatus_t code = made->library.create(&made->target.handle);
+    if (code == CUDNN_STATUS_SUCCESS) {
+        what = "cudnnSetStream";
+        code = made->library.set_stream(made->target.handle, stream);
+    }
+    const nd_status status = code == CUDNN_STATUS_SUCCESS ? ND_OK : failed(made, code, what);
+    if (status != ND_OK) {
+        nd_cudnn_destroy(made);
+        return status;
+    }
+    *cudnn = made;
+    return ND_OK;
+}
+
+nd_status nd_cudnn_create_described(const char *json, int capability, nd_cudnn **cudnn)
+{
+    nd_cudnn *made;
+    ND_TRY(open_library(capability, &made));
+    nd_cudnn_graph *g = &made->described;
+    made->target.properties = nd_cudnn_make(g, CUDNN_BACKEND_DEVICEPROP_DESCRIPTOR);
+    nd_cudnn_set(g, made->target.properties, CUDNN_ATTR_DEVICEPROP_JSON_REPRESENTATION,
+                 CUDNN_TYPE_CHAR, (int64_t)strlen(json), json);
+    nd_cudnn_finish(g, made->target.properties, "description of a device");
+    if (g->failed[0]) {
+        const nd_status status = ND_FAIL(ND_EINTERNAL, "cuDNN: %s", g->failed);
+        nd_cudnn_destroy(made);
+        return status;
+    }
+    *cudnn = made;
+    return ND_OK;
+}
+
+void nd_cudnn_destroy(nd_cudnn *cudnn)
+{
+    if (!cudnn)
+        return;
+    while (cudnn->plans) {
+        nd_cudnn_plan *next = cudnn->plans->next;
+        nd_cudnn_graph_close(&cudnn->plans->graph);
+        free(cudnn->plans);
+        cudnn->plans = next;
+    }
+    nd_cudnn_graph_close(&cudnn->described);
+    if (cudnn->target.handle)
+        cudnn->library.destroy(cudnn->target.handle);
+    free(cudnn);
+}
+
+int64_t nd_cudnn_version(const nd_cudnn *cudnn)
+{
+    return cudnn->version;
+}
+
+/* From the support tables of cuDNN's release notes for fused attention. */
+const char *nd_cudnn_refuses(int64_t version, int capability, const nd_cudnn_shape *s)
+{
+    if (capability < 80)
+        return "the device has no tensor cores for bf16";
+    if (s->head_dim % 8 != 0)
+        return "head_dim is not a multiple of 8";
+    if (s->head_dim > (capability / 10 == 9 ? 256 : 128))
+        return "head_dim is too large for this device";
+    if (s->length < 2)
+        return "sequences of one token";
+    if (s->backward && capability >= 100)
+        return "its backward pass for this device gives the same bits only with settings that are "
+               "not used here";
+    if (s->backward && version <= WHOLE_TILES && s->length % TILE != 0)
+        return "this version's backward pass needs lengths in multiples of 128";
+    return NULL;
+}
+
+static nd_cudnn_tensor pointwise_with(nd_cudnn_graph *g, cudnnPointwiseMode_t mode,
+                                      nd_cudnn_tensor x, nd_cudnn_tensor b)
+{
+    return nd_cudnn_pointwise(g, mode, x, &b);
+}
+
+static nd_cudnn_tensor with_type(nd_cudnn_graph *g, cudnnPointwiseMode_t mode,
+                                 cudnnDataType_t compute, cudnnDataType_t type, int64_t axis,
+                                 nd_cudnn_tensor x, const nd_cudnn_tensor *b)
+{
+    const nd_cudnn_tensor y = nd_cudnn_between(g, type, x.dim, NULL);
+    nd_cudnn_pointwise_into(g, mode, compute, axis, &x, b, NULL, &y);
+    return y;
+}
+
+/* Scores of keys that stand behind their query become -inf. */
+static nd_cudnn_tensor mask(nd_cudnn_graph *g, nd_cudnn_tensor s, nd_cudnn_tensor masked)
+{
+    const nd_cudnn_tensor row = with_type(g, CUDNN_POINTWISE_GEN_INDEX, CUDNN_DATA_FLOAT,
+                                          CUDNN_DATA_INT32, 2, s, NULL);
+    const nd_cudnn_tensor col = with_type(g, CUDNN_POINTWISE_GEN_INDEX, CUDNN_DATA_FLOAT,
+                                          CUDNN_DATA_INT32, 3, s, NULL);
+    const nd_cudnn_tensor seen = with_type(g, CUDNN_POINTWISE_CMP_GE, CUDNN_DATA_BOOLEAN,
+                                           CUDNN_DATA_BOOLEAN, 0, row, &col);
+    const nd_cudnn_tensor y = nd_cudnn_between(g, CUDNN_DATA_FLOAT, s.dim, NULL);
+    nd_cudnn_pointwise_into(g, CUDNN_POINTWISE_BINARY_SELECT, CUDNN_DATA_FLOAT, 0, &s, &masked,
+                            &seen, &y);
+    return y;
+}
+
+/* Dimensions b, h, s, d of what lies in memory as [tokens, heads*head_dim]. */
+static nd_cudnn_tensor tokens(nd_cudnn_graph *g, int64_t id, const nd_cudnn_shape *s, int64_t heads)
+{
+    const int64_t width = heads * s->head_dim;
+    const int64_t dim[4] = {s->sequences, heads, s->length, s->head_dim};
+    const int64_t stride[4] = {s->length * width, s->head_dim, width, 1};
+    return nd_cudnn_argument(g, id, CUDNN_DATA_BFLOAT16, dim, stride);
+}
+
+/* The same with the last two exchanged: kᵀ, vᵀ. */
+static nd_cudnn_tensor transposed_tokens(nd_cudnn_graph *g, int64_t id, const nd_cudnn_shape *s)
+{
+    const int64_t width = s->kv_heads * s->head_dim;
+    const int64_t dim[4] = {s->sequences, s->kv_heads, s->head_dim, s->length};
+    const int64_t stride[4] = {s->length * width, s->head_dim, 1, width};
+    return nd_cudnn_argument(g, id, CUDNN_DATA_BFLOAT16, dim, stride);
+}
+
+/* One f32 a token and head, as lse lies in memory. */
+static nd_cudnn_tensor statistics(nd_cudnn_graph *g, const nd_cudnn_shape *s)
+{
+    const int64_t dim[4] = {s->sequences, s->heads, s->length, 1};
+    const int64_t stride[4] = {s->length * s->heads, 1, s->heads, 1};
+    return nd_cudnn_argument(g, LSE, CUDNN_DATA_FLOAT, dim, stride);
+}
+
+/* s = scale q kᵀ. */
+static nd_cudnn_tensor scores(nd_cudnn_graph *g, nd_cudnn_tensor q, nd_cudnn_tensor kt,
+                              nd_cudnn_tensor scale)
+{
+    const int64_t dim[4] = {q.dim[0], q.dim[1], q.dim[2], kt.dim[3]};
+    const nd_cudnn_tensor s = nd_cudnn_between(g, CUDNN_DATA_FLOAT, dim, NULL);
+    nd_cudnn_product(g, q, kt, s);
+    return pointwise_with(g, CUDNN_POINTWISE_MUL, s, scale);
+}
+
+/* p = softmax(mask(s)); o = p v; lse = log of the softmax's sum. */
+static void forward_graph(nd_cudnn_graph *g, const nd_cudnn_shape *s)
+{
+    const int64_t row[4] = {s->sequences, s->heads, s->length, 1};
+    const nd_cudnn_tensor q = tokens(g, Q, s, s->heads), kt = transposed_tokens(g, K, s);
+    const nd_cudnn_tensor v = tokens(g, V, s, s->kv_heads), o = tokens(g, O, s, s->heads);
+    const nd_cudnn_tensor lse = statistics(g, s);
+    const nd_cudnn_tensor scale = nd_cudnn_number(g, SCALE), masked = nd_cudnn_number(g, MASKED);
+    const nd_cudnn_tensor x = mask(g, scores(g, q, kt, scale), masked);
+    const nd_cudnn_tensor top = nd_cudnn_between(g, CUDNN_DATA_FLOAT, row, NULL);
+    nd_cudnn_reduce(g, CUDNN_REDUCE_TENSOR_MAX, x, top);
+    const nd_cudnn_tensor below = pointwise_with(g, CUDNN_POINTWISE_SUB, x, top);
+    const nd_cudnn_tensor e = nd_cudnn_pointwise(g, CUDNN_POINTWISE_EXP, below, NULL);
+    const nd_cudnn_tensor sum = nd_cudnn_between(g, CUDNN_DATA_FLOAT, row, NULL);
+    nd_cudnn_reduce(g, CUDNN_REDUCE_TENSOR_ADD, e, sum);
+    const nd_cudnn_tensor log_sum = nd_cudnn_pointwise(g, CUDNN_POINTWISE_LOG, sum, NULL);
+    nd_cudnn_pointwise_into(g, CUDNN_POINTWISE_ADD, CUDNN_DATA_FLOAT, 0, &top, &log_sum, NULL,
+                            &lse);
+    const nd_cudnn_tensor p = with_type(g, CUDNN_POINTWISE_DIV, CUDNN_DATA_FLOAT,
+                                        CUDNN_DATA_BFLOAT16, 0, e, &sum);
+    nd_cudnn_product(g, p, v, o);
+}
+
+static nd_cudnn_tensor exchanged(nd_cudnn_graph *g, nd_cudnn_tensor x)
+{
+    const int64_t rows = x.dim[2], cols = x.dim[3];
+    const int64_t dim[4] = {x.dim[0], x.dim[1], cols, rows};
+    const int64_t stride[4] = {x.dim[1] * rows * cols, rows * cols, 1, cols};
+    const nd_cudnn_tensor y = nd_cudnn_between(g, CUDNN_DATA_BFLOAT16, dim, stride);
+    nd_cudnn_reshape(g, x, y);
+    return y;
+}
+
+/* y = xᵀ z, summed over the query heads that share a head of y. */
+static void gather_heads(nd_cudnn_graph *g, nd_cudnn_tensor xt, nd_cudnn_tensor z,
+                         nd_cudnn_tensor y)
+{
+    if (y.dim[1] == z.dim[1]) {
+        nd_cudnn_product(g, xt, z, y);
+        return;
+    }
+    const int64_t dim[4] = {y.dim[0], z.dim[1], y.dim[2], y.dim[3]};
+    const nd_cudnn_tensor each = nd_cudnn_between(g, CUDNN_DATA_BFLOAT16, dim, NULL);
+    nd_cudnn_product(g, xt, z, each);
+    nd_cudnn_reduce(g, CUDNN_REDUCE_TENSOR_ADD, each, y);
+}
+
+/* p = exp(mask(s) - lse); delta = dout . o; dv = pᵀ dout; ds = scale p (dout vᵀ - delta); dk = dsᵀ q;
+ * dq = ds k. */
+static void backward_graph(nd_cudnn_graph *g, const nd_cudnn_shape *s)
+{
+    const int64_t row[4] = {s->sequences, s->heads, s->length, 1};
+    const int64_t packed[4] = {s->heads * s->length, s->length, 1, 1};
+    const nd_cudnn_tensor q = tokens(g, Q, s, s->heads), o = tokens(g, O, s, s->heads);
+    const nd_cudnn_tensor kt = transposed_tokens(g, K, s), vt = transposed_tokens(g, V, s);
+    const nd_cudnn_tensor dout = tokens(g, DOUT, s, s->heads), dq = tokens(g, DQ, s, s->heads);
+    const nd_cudnn_tensor dk = tokens(g, DK, s, s->kv_heads), dv = tokens(g, DV, s, s->kv_heads);
+    const nd_cudnn_tensor lse = statistics(g, s);
+    const nd_cudnn_tensor scale = nd_cudnn_number(g, SCALE), masked = nd_cudnn_number(g, MASKED);
+    const nd_cudnn_tensor one = nd_cudnn_number(g, ONE);
+    const nd_cudnn_tensor delta = nd_cudnn_argument(g, DELTA, CUDNN_DATA_FLOAT, row, packed);
+
+    const nd_cudnn_tensor both = pointwise_with(g, CUDNN_POINTWISE_MUL, dout, o);
+    const nd_cudnn_tensor inner = nd_cudnn_between(g, CUDNN_DATA_FLOAT, row, NULL);
+    nd_cudnn_reduce(g, CUDNN_REDUCE_TENSOR_ADD, both, inner);
+    nd_cudnn_pointwise_into(g, CUDNN_POINTWISE_MUL, CUDNN_DATA_FLOAT, 0, &inner, &one, NULL,
+                            &delta);
+
+    const nd_cudnn_tensor below =
+        pointwise_with(g, CUDNN_POINTWISE_SUB, scores(g, q, kt, scale), lse);
+    const nd_cudnn_tensor p =
+        nd_cudnn_pointwise(g, CUDNN_POINTWISE_EXP, mask(g, below, masked), NULL);
+    gather_heads(g, exchanged(g, p), dout, dv);
+
+    const nd_cudnn_tensor dp = nd_cudnn_between(g, CUDNN_DATA_FLOAT, p.dim, NULL);
+    nd_cudnn_product(g, dout, vt, dp);
+    const nd_cudnn_tensor around = pointwise_with(g, CUDNN_POINTWISE_SUB, dp, delta);
+    const nd_cudnn_tensor change = pointwise_with(g, CUDNN_POINTWISE_MUL, around, p);
+    const nd_cudnn_tensor ds = pointwise_with(g, CUDNN_POINTWISE_MUL, change, scale);
+    gather_heads(g, exchanged(g, ds), q, dk);
+
+    const int64_t width = s->kv_heads * s->head_dim;
+    const int64_t dim[4] = {s->sequences, s->kv_heads, s->length, s->head_dim};
+    const int64_t stride[4] = {s->length * width, s->head_dim, width, 1};
+    const nd_cudnn_tensor k = nd_cudnn_between(g, CUDNN_DATA_BFLOAT16, dim, stride);
+    nd_cudnn_reshape(g, kt, k);
+    nd_cudnn_product(g, ds, k, dq);
+}
+
+nd_cudnn_plan *nd_cudnn_plan_known(const nd_cudnn *cudnn, const nd_cudnn_shape *s)
+{
+    for (nd_cudnn_plan *p = cudnn->plans; p; p = p->next)
+        if (p->shape.sequences == s->sequences && p->shape.length == s->length &&
+            p->shape.heads == s->heads && p->shape.kv_heads == s->kv_heads &&
+            p->shape.head_dim == s->head_dim && p->shape.backward == s->backward)
+            return p;
+    return NULL;
+}
+
+nd_status nd_cudnn_plan_for(nd_cudnn *cudnn, const nd_cudnn_shape *s, nd_cudnn_plan **plan)
+{
+    *plan = nd_cudnn_plan_known(cudnn, s);
+    if (*plan)
+        return ND_OK;
+    nd_cudnn_plan *made = calloc(1, sizeof *made);
+    if (!made)
+        return ND_FAIL(ND_ENOMEM, "no memory for a plan of cuDNN's");
+    made->shape = *s;
+    made->numbers[0] = (float)(1.0 / sqrt((double)s->head_dim));
+    made->numbers[1] = -INFINITY;
+    made->numbers[2] = 1.0f;
+    made->next = cudnn->plans;
+    cudnn->plans = *plan = made;
+    nd_cudnn_graph_open(&made->graph, &cudnn->library);
+    const char *refused = nd_cudnn_refuses(cudnn->version, cudnn->capability, s);
+    if (refused) {
+        snprintf(made->reason, sizeof made->reason, "%s", refused);
+        return ND_OK;
+    }
+    if (s->backward)
+        backward_graph(&made->graph, s);
+    else
+        forward_graph(&made->graph, s);
+    if (!nd_cudnn_choose_engine(&made->graph, cudnn->target, WORKSPACE_LIMIT, &made->choice)) {
+        snprintf(made->reason, sizeof made->reason, "%s", made->graph.failed);
+        nd_cudnn_graph_close(&made->graph);
+    }
+    return ND_OK;
+}
+
+const char *nd_cudnn_plan_reason(const nd_cudnn_plan *plan)
+{
+    return plan->reason[0] ? plan->reason : NULL;
+}
+
+static size_t own_workspace(const nd_cudnn_plan *plan)
+{
+    return ((size_t)plan->choice.workspace + 255) / 256 * 256;
+}
+
+size_t nd_cudnn_plan_workspace(const nd_cudnn_plan *plan)
+{
+    const nd_cudnn_shape *s = &plan->shape;
+    const size_t delta = (size_t)(s->sequences * s->heads * s->length) * sizeof(float);
+    return own_workspace(plan) + (s->backward ? delta : 0);
+}
+
+int64_t nd_cudnn_plan_engine(const nd_cudnn_plan *plan)
+{
+    return plan->choice.engine;
+}
+
+nd_status nd_cudnn_run(nd_cudnn *cudnn, const nd_cudnn_plan *plan,
+                       const nd_cudnn_arguments *arguments)
+{
+    const nd_cudnn_arguments *a = arguments;
+    unsigned char *workspace = a->workspace;
+    const void *const all[ARGUMENTS] = {
+        [Q] = a->q,
+        [K] = a->k,
+        [V] = a->v,
+        [O] = a->o,
+        [LSE] = a->lse,
+        [DOUT] = a->dout,
+        [DQ] = a->dq,
+        [DK] = a->dk,
+        [DV] = a->dv,
+        [DELTA] = workspace + own_workspace(plan),
+        [SCALE] = &plan->numbers[0],
+        [MASKED] = &plan->numbers[1],
+        [ONE] = &plan->numbers[2],
+    };
+    const void *pointers[ARGUMENTS];
+    int64_t ids[ARGUMENTS], count = 0;
+    for (int64_t id = Q; id < ARGUMENTS; id++)
+        if (plan->shape.backward || id <= LSE || id == SCALE || id == MASKED) {
+            ids[count] = id;
+            pointers[count++] = all[id];
+        }
+    nd_cudnn_graph pack;
+    nd_cudnn_graph_open(&pack, &cudnn->library);
+    const cudnnBackendDescriptor_t d = nd_cudnn_make(&pack, CUDNN_BACKEND_VARIANT_PACK_DESCRIPTOR);
+    nd_cudnn_set(&pack, d, CUDNN_ATTR_VARIANT_PACK_DATA_POINTERS, CUDNN_TYPE_VOID_PTR, count,
+                 pointers);
+    nd_cudnn_set(&pack, d, CUDNN_ATTR_VARIANT_PACK_UNIQUE_IDS, CUDNN_TYPE_INT64, count, ids);
+    nd_cudnn_set(&pack, d, CUDNN_ATTR_VARIANT_PACK_WORKSPACE, CUDNN_TYPE_VOID_PTR, 1, &workspace);
+    nd_cudnn_finish(&pack, d, "arguments");
+    nd_status status = ND_OK;
+    if (pack.failed[0]) {
+        status = ND_FAIL(ND_EINTERNAL, "cuDNN: attention: %s", pack.failed);
+    } else {
+        const cudnnStatus_t code =
+            cudnn->library.execute(cudnn->target.handle, plan->choice.plan, d);
+        if (code != CUDNN_STATUS_SUCCESS)
+            status = failed(cudnn, code,
+                            plan->shape.backward ? "attention_backward" : "attention");
+    }
+    nd_cudnn_graph_close(&pack);
+    return status;
+}

@@ -1,0 +1,35 @@
+/* The functions of cuDNN's graph interface that are used, opened when attention first asks for them. */
+#ifndef ND_CUDNN_LIBRARY_H
+#define ND_CUDNN_LIBRARY_H
+
+#include "core/error.h"
+
+#include <cudnn_graph.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct nd_cudnn_library {
+    __typeof__(&cudnnGetVersion) version;
+    __typeof__(&cudnnGetErrorString) error_string;
+    __typeof__(&cudnnGetLastErrorString) last_error;
+    __typeof__(&cudnnCreate) create;
+    __typeof__(&cudnnDestroy) destroy;
+    __typeof__(&cudnnSetStream) set_stream;
+    __typeof__(&cudnnBackendCreateDescriptor) create_descriptor;
+    __typeof__(&cudnnBackendDestroyDescriptor) destroy_descriptor;
+    __typeof__(&cudnnBackendSetAttribute) set;
+    __typeof__(&cudnnBackendGetAttribute) get;
+    __typeof__(&cudnnBackendFinalize) finalize;
+    __typeof__(&cudnnBackendExecute) execute;
+} nd_cudnn_library;
+
+/* Errors: ND_EINTERNAL when it is missing or lacks a function. */
+nd_status nd_cudnn_library_open(nd_cudnn_library *cudnn);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

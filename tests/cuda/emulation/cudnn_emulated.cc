@@ -1,0 +1,483 @@
+/* In the place of cuda/cudnn_library.c: cuDNN's graph interface, with plans that are executed operation by
+ * operation on the host. Two engines are proposed for every graph, and the better one does not repeat its
+ * bits. The environment variable ND_EMULATED_CUDNN names what goes wrong. */
+#include "cudnn_library.h"
+
+#include "core/float_formats.h"
+
+#include <cmath>
+#include <functional>
+#include <map>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <vector>
+
+void nd_emulated_do(std::function<void()> work);
+
+struct cudnnContext {
+    int executions;
+};
+
+namespace
+{
+
+const int64_t WORKSPACE = 1000;
+
+struct descriptor {
+    cudnnBackendDescriptorType_t type;
+    std::map<int, std::vector<unsigned char>> attributes;
+    bool finished;
+};
+
+bool goes_wrong(const char *what)
+{
+    const char *wrong = getenv("ND_EMULATED_CUDNN");
+    return wrong && strcmp(wrong, what) == 0;
+}
+
+descriptor *of(cudnnBackendDescriptor_t d)
+{
+    return static_cast<descriptor *>(d);
+}
+
+bool has(const descriptor *d, int name)
+{
+    return d->attributes.count(name) > 0;
+}
+
+template <typename T> T value(const descriptor *d, int name, size_t at = 0)
+{
+    T out = T();
+    const auto found = d->attributes.find(name);
+    if (found != d->attributes.end() && (at + 1) * sizeof(T) <= found->second.size())
+        memcpy(&out, found->second.data() + at * sizeof(T), sizeof(T));
+    return out;
+}
+
+descriptor *part(const descriptor *d, int name, size_t at = 0)
+{
+    return of(value<cudnnBackendDescriptor_t>(d, name, at));
+}
+
+size_t size_of(cudnnBackendAttributeType_t type)
+{
+    switch (type) {
+    case CUDNN_TYPE_BOOLEAN:
+    case CUDNN_TYPE_CHAR:
+        return 1;
+    case CUDNN_TYPE_INT64:
+    case CUDNN_TYPE_DOUBLE:
+    case CUDNN_TYPE_HANDLE:
+    case CUDNN_TYPE_VOID_PTR:
+    case CUDNN_TYPE_BACKEND_DESCRIPTOR:
+        return 8;
+    default:
+        return 4;
+    }
+}
+
+/* -- execution ---------------------------------------------------------------------------------- */
+
+struct place {
+    int64_t at[4];
+};
+
+/* The element of a tensor that stands against `i` of one of shape `dim`: it may be smaller. */
+place against(const descriptor *tensor, const place &i, const int64_t dim[4])
+{
+    place p;
+    for (int n = 0; n < 4; n++)
+        p.at[n] = i.at[n] * value<int64_t>(tensor, CUDNN_ATTR_TENSOR_DIMENSIONS, n) / dim[n];
+    return p;
+}
+
+struct execution {
+    std::map<int64_t, void *> memory;
+    std::map<const descriptor *, std::vector<float>> values; /* row-major */
+
+    static void dims(const descriptor *tensor, int64_t dim[4])
+    {
+        for (int n = 0; n < 4; n++)
+            dim[n] = value<int64_t>(tensor, CUDNN_ATTR_TENSOR_DIMENSIONS, n);
+    }
+
+    static int64_t row_major(const int64_t dim[4], const place &p)
+    {
+        return ((p.at[0] * dim[1] + p.at[1]) * dim[2] + p.at[2]) * dim[3] + p.at[3];
+    }
+
+    static int64_t strided(const descriptor *tensor, const place &p)
+    {
+        int64_t at = 0;
+        for (int n = 0; n < 4; n++)
+            at += p.at[n] * value<int64_t>(tensor, CUDNN_ATTR_TENSOR_STRIDES, n);
+        return at;
+    }
+
+    static void each(const int64_t dim[4], const std::function<void(const place &)> &visit)
+    {
+        place p;
+        for (p.at[0] = 0; p.at[0] < dim[0]; p.at[0]++)
+            for (p.at[1] = 0; p.at[1] < dim[1]; p.at[1]++)
+                for (p.at[2] = 0; p.at[2] < dim[2]; p.at[2]++)
+                    for (p.at[3] = 0; p.at[3] < dim[3]; p.at[3]++)
+                        visit(p);
+    }
+
+    static cudnnDataType_t type_of(const descriptor *tensor)
+    {
+        return value<cudnnDataType_t>(tensor, CUDNN_ATTR_TENSOR_DATA_TYPE);
+    }
+
+    static bool is_virtual(const descriptor *tensor)
+    {
+        return value<bool>(tensor, CUDNN_ATTR_TENSOR_IS_VIRTUAL);
+    }
+
+    const std::vector<float> &load(const descriptor *tensor)
+    {
+        std::vector<float> &v = values[tensor];
+        if (is_virtual(tensor) || !v.empty())
+            return v;
+        int64_t dim[4];
+        dims(tensor, dim);
+        v.resize((size_t)(dim[0] * dim[1] * dim[2] * dim[3]));
+        const void *from = memory.at(value<int64_t>(tensor, CUDNN_ATTR_TENSOR_UNIQUE_ID));
+        each(dim, [&](const place &p) {
+            const int64_t at = strided(tensor, p);
+            v[(size_t)row_major(dim, p)] =
+                type_of(tensor) == CUDNN_DATA_BFLOAT16
+                    ? nd_bf16_to_float(static_cast<const uint16_t *>(from)[at])
+                    : static_cast<const float *>(from)[at];
+        });
+        return v;
+    }
+
+    void store(const descriptor *tensor, std::vector<float> v)
+    {
+        int64_t dim[4];
+        dims(tensor, dim);
+        const bool narrow = type_of(tensor) == CUDNN_DATA_BFLOAT16;
+        for (float &x : v)
+            x = narrow ? nd_bf16_to_float(nd_bf16_from_float(x)) : x;
+        if (!is_virtual(tensor)) {
+            void *to = memory.at(value<int64_t>(tensor, CUDNN_ATTR_TENSOR_UNIQUE_ID));
+            each(dim, [&](const place &p) {
+                const int64_t at = strided(tensor, p);
+                const float x = v[(size_t)row_major(dim, p)];
+                if (narrow)
+                    static_cast<uint16_t *>(to)[at] = nd_bf16_from_float(x);
+                else
+                    static_cast<float *>(to)[at] = x;
+            });
+        }
+        values[tensor] = std::move(v);
+    }
+
+    float element(const descriptor *tensor, const place &i, const int64_t dim[4])
+    {
+        int64_t own[4];
+        dims(tensor, own);
+        return load(tensor)[(size_t)row_major(own, against(tensor, i, dim))];
+    }
+
+    static float computed(cudnnPointwiseMode_t mode, float x, float b, float t)
+    {
+        switch (mode) {
+        case CUDNN_POINTWISE_MUL:
+            return x * b;
+        case CUDNN_POINTWISE_ADD:
+            return x + b;
+        case CUDNN_POINTWISE_SUB:
+            return x - b;
+        case CUDNN_POINTWISE_DIV:
+            return x / b;
+        case CUDNN_POINTWISE_EXP:
+            return std::exp(x);
+        case CUDNN_POINTWISE_LOG:
+            return std::log(x);
+        case CUDNN_POINTWISE_CMP_GE:
+            return x >= b ? 1.0f : 0.0f;
+        case CUDNN_POINTWISE_BINARY_SELECT:
+            return t != 0.0f ? x : b;
+        default:
+            return NAN;
+        }
+    }
+
+    void pointwise(const descriptor *op)
+    {
+        const descriptor *how = part(op, CUDNN_ATTR_OPERATION_POINTWISE_PW_DESCRIPTOR);
+        const descriptor *x = part(op, CUDNN_ATTR_OPERATION_POINTWISE_XDESC);
+        const descriptor *b = part(op, CUDNN_ATTR_OPERATION_POINTWISE_BDESC);
+        const descriptor *t = part(op, CUDNN_ATTR_OPERATION_POINTWISE_TDESC);
+        const descriptor *y = part(op, CUDNN_ATTR_OPERATION_POINTWISE_YDESC);
+        const auto mode = value<cudnnPointwiseMode_t>(how, CUDNN_ATTR_POINTWISE_MODE);
+        const int64_t axis = value<int64_t>(how, CUDNN_ATTR_POINTWISE_AXIS);
+        int64_t dim[4];
+        std::vector<float> out;
+        dims(y, dim);
+        each(dim, [&](const place &p) {
+            out.push_back(mode == CUDNN_POINTWISE_GEN_INDEX
+                              ? (float)p.at[axis]
+                              : computed(mode, element(x, p, dim), b ? element(b, p, dim) : 0.0f,
+                                         t ? element(t, p, dim) : 0.0f));
+        });
+        store(y, out);
+    }
+
+    void product(const descriptor *op)
+    {
+        const descriptor *a = part(op, CUDNN_ATTR_OPERATION_MATMUL_ADESC);
+        const descriptor *b = part(op, CUDNN_ATTR_OPERATION_MATMUL_BDESC);
+        const descriptor *c = part(op, CUDNN_ATTR_OPERATION_MATMUL_CDESC);
+        int64_t left[4], right[4], dim[4];
+        dims(a, left);
+        dims(b, right);
+        dims(c, dim);
+        const std::vector<float> &x = load(a), &y = load(b);
+        std::vector<float> out;
+        each(dim, [&](const place &p) {
+            double sum = 0.0;
+            for (int64_t k = 0; k < left[3]; k++) {
+                const place i = {{p.at[0], p.at[1], p.at[2], k}};
+                const place j = {{p.at[0], p.at[1] * right[1] / dim[1], k, p.at[3]}};
+                sum += (double)x[(size_t)row_major(left, i)] * y[(size_t)row_major(right, j)];
+            }
+            out.push_back((float)sum);
+        });
+        store(c, out);
+    }
+
+    void reduction(const descriptor *op)
+    {
+        const descriptor *how = part(op, CUDNN_ATTR_OPERATION_REDUCTION_DESC);
+        const descriptor *x = part(op, CUDNN_ATTR_OPERATION_REDUCTION_XDESC);
+        const descriptor *y = part(op, CUDNN_ATTR_OPERATION_REDUCTION_YDESC);
+        const bool sums = value<cudnnReduceTensorOp_t>(how, CUDNN_ATTR_REDUCTION_OPERATOR) ==
+                          CUDNN_REDUCE_TENSOR_ADD;
+        int64_t from[4], to[4];
+        dims(x, from);
+        dims(y, to);
+        const std::vector<float> &v = load(x);
+        std::vector<double> out((size_t)(to[0] * to[1] * to[2] * to[3]), sums ? 0.0 : -INFINITY);
+        each(from, [&](const place &p) {
+            double &sum = out[(size_t)row_major(to, against(y, p, from))];
+            const double one = v[(size_t)row_major(from, p)];
+            sum = sums ? sum + one : std::fmax(sum, one);
+        });
+        store(y, std::vector<float>(out.begin(), out.end()));
+    }
+
+    /* Only what stands transposed. */
+    void reshape(const descriptor *op)
+    {
+        const descriptor *x = part(op, CUDNN_ATTR_OPERATION_RESHAPE_XDESC);
+        const descriptor *y = part(op, CUDNN_ATTR_OPERATION_RESHAPE_YDESC);
+        int64_t from[4], to[4];
+        dims(x, from);
+        dims(y, to);
+        const std::vector<float> &v = load(x);
+        std::vector<float> out;
+        each(to, [&](const place &p) {
+            const place i = {{p.at[0], p.at[1], p.at[3], p.at[2]}};
+            out.push_back(v[(size_t)row_major(from, i)]);
+        });
+        store(y, out);
+    }
+
+    void run(const descriptor *graph, size_t count)
+    {
+        for (size_t i = 0; i < count; i++) {
+            const descriptor *op = part(graph, CUDNN_ATTR_OPERATIONGRAPH_OPS, i);
+            if (op->type == CUDNN_BACKEND_OPERATION_POINTWISE_DESCRIPTOR)
+                pointwise(op);
+            else if (op->type == CUDNN_BACKEND_OPERATION_MATMUL_DESCRIPTOR)
+                product(op);
+            else if (op->type == CUDNN_BACKEND_OPERATION_REDUCTION_DESCRIPTOR)
+                reduction(op);
+            else
+                reshape(op);
+        }
+    }
+};
+
+/* -- the interface ------------------------------------------------------------------------------ */
+
+size_t get_version(void)
+{
+    return goes_wrong("old") ? 90100 : 91900;
+}
+
+const char *error_string(cudnnStatus_t code)
+{
+    return code == CUDNN_STATUS_NOT_SUPPORTED ? "NOT_SUPPORTED" : "BAD_PARAM";
+}
+
+void last_error(char *text, size_t size)
+{
+    snprintf(text, size, "as the test wants");
+}
+
+cudnnStatus_t create(cudnnHandle_t *handle)
+{
+    if (goes_wrong("create"))
+        return CUDNN_STATUS_NOT_INITIALIZED;
+    *handle = new cudnnContext();
+    return CUDNN_STATUS_SUCCESS;
+}
+
+cudnnStatus_t destroy(cudnnHandle_t handle)
+{
+    delete handle;
+    return CUDNN_STATUS_SUCCESS;
+}
+
+cudnnStatus_t set_stream(cudnnHandle_t, cudaStream_t)
+{
+    return CUDNN_STATUS_SUCCESS;
+}
+
+cudnnStatus_t create_descriptor(cudnnBackendDescriptorType_t type, cudnnBackendDescriptor_t *d)
+{
+    descriptor *made = new descriptor();
+    made->type = type;
+    *d = made;
+    return CUDNN_STATUS_SUCCESS;
+}
+
+cudnnStatus_t destroy_descriptor(cudnnBackendDescriptor_t d)
+{
+    delete of(d);
+    return CUDNN_STATUS_SUCCESS;
+}
+
+cudnnStatus_t set(cudnnBackendDescriptor_t d, cudnnBackendAttributeName_t name,
+                  cudnnBackendAttributeType_t type, int64_t count, const void *values)
+{
+    const unsigned char *from = static_cast<const unsigned char *>(values);
+    if (of(d)->finished)
+        return CUDNN_STATUS_BAD_PARAM;
+    if (type == CUDNN_TYPE_BACKEND_DESCRIPTOR)
+        for (int64_t i = 0; i < count; i++)
+            if (!of(static_cast<const cudnnBackendDescriptor_t *>(values)[i])->finished)
+                return CUDNN_STATUS_BAD_PARAM_NOT_FINALIZED;
+    of(d)->attributes[name].assign(from, from + (size_t)count * size_of(type));
+    return CUDNN_STATUS_SUCCESS;
+}
+
+cudnnStatus_t finalize(cudnnBackendDescriptor_t d)
+{
+    const descriptor *made = of(d);
+    const int tensor[] = {CUDNN_ATTR_TENSOR_DATA_TYPE, CUDNN_ATTR_TENSOR_DIMENSIONS,
+                          CUDNN_ATTR_TENSOR_STRIDES, CUDNN_ATTR_TENSOR_UNIQUE_ID};
+    if (made->type == CUDNN_BACKEND_TENSOR_DESCRIPTOR)
+        for (const int name : tensor)
+            if (!has(made, name))
+                return CUDNN_STATUS_BAD_PARAM;
+    if ((made->type == CUDNN_BACKEND_ENGINEHEUR_DESCRIPTOR && goes_wrong("heuristics")) ||
+        (made->type == CUDNN_BACKEND_EXECUTION_PLAN_DESCRIPTOR && goes_wrong("plan")))
+        return CUDNN_STATUS_NOT_SUPPORTED;
+    of(d)->finished = true;
+    return CUDNN_STATUS_SUCCESS;
+}
+
+template <typename T> void put(descriptor *d, int name, T one)
+{
+    const unsigned char *from = reinterpret_cast<const unsigned char *>(&one);
+    d->attributes[name].assign(from, from + sizeof one);
+}
+
+cudnnStatus_t get(cudnnBackendDescriptor_t const d, cudnnBackendAttributeName_t name,
+                  cudnnBackendAttributeType_t, int64_t, int64_t *count, void *values)
+{
+    const descriptor *from = of(d);
+    *count = 1;
+    if (!from->finished)
+        return CUDNN_STATUS_BAD_PARAM_NOT_FINALIZED;
+    if (name == CUDNN_ATTR_ENGINEHEUR_RESULTS) {
+        *count = goes_wrong("no engines") ? 0 : 2;
+        for (int64_t i = 0; i < *count; i++) {
+            descriptor *config = of(static_cast<cudnnBackendDescriptor_t *>(values)[i]);
+            put(config, CUDNN_ATTR_ENGINE_GLOBAL_INDEX, i);
+            put(config, CUDNN_ATTR_ENGINE_OPERATION_GRAPH,
+                value<cudnnBackendDescriptor_t>(from, CUDNN_ATTR_ENGINEHEUR_OPERATION_GRAPH));
+            config->finished = true;
+        }
+    } else if (name == CUDNN_ATTR_ENGINECFG_ENGINE) {
+        descriptor *engine = of(*static_cast<cudnnBackendDescriptor_t *>(values));
+        engine->attributes = from->attributes;
+        engine->finished = true;
+    } else if (name == CUDNN_ATTR_ENGINE_GLOBAL_INDEX) {
+        *static_cast<int64_t *>(values) = value<int64_t>(from, name);
+    } else if (name == CUDNN_ATTR_ENGINE_NUMERICAL_NOTE) {
+        cudnnBackendNumericalNote_t *notes = static_cast<cudnnBackendNumericalNote_t *>(values);
+        const bool repeats =
+            value<int64_t>(from, CUDNN_ATTR_ENGINE_GLOBAL_INDEX) > 0 && !goes_wrong("bits");
+        *count = repeats ? 1 : 2;
+        notes[0] = CUDNN_NUMERICAL_NOTE_TENSOR_CORE;
+        if (!repeats)
+            notes[1] = CUDNN_NUMERICAL_NOTE_NONDETERMINISTIC;
+    } else if (name == CUDNN_ATTR_EXECUTION_PLAN_WORKSPACE_SIZE) {
+        *static_cast<int64_t *>(values) = goes_wrong("workspace") ? (int64_t)1 << 40 : WORKSPACE;
+    } else {
+        return CUDNN_STATUS_NOT_SUPPORTED;
+    }
+    return CUDNN_STATUS_SUCCESS;
+}
+
+/* Numbers of the host are read now, memory of the device when it is this call's turn. */
+cudnnStatus_t execute(cudnnHandle_t handle, cudnnBackendDescriptor_t plan,
+                      cudnnBackendDescriptor_t pack)
+{
+    const descriptor *config = part(of(plan), CUDNN_ATTR_EXECUTION_PLAN_ENGINE_CONFIG);
+    const descriptor *graph = part(config, CUDNN_ATTR_ENGINE_OPERATION_GRAPH);
+    if (goes_wrong("execute") || !of(pack)->finished)
+        return CUDNN_STATUS_EXECUTION_FAILED;
+    execution all;
+    const size_t count = of(pack)->attributes[CUDNN_ATTR_VARIANT_PACK_UNIQUE_IDS].size() / 8;
+    for (size_t i = 0; i < count; i++)
+        all.memory[value<int64_t>(of(pack), CUDNN_ATTR_VARIANT_PACK_UNIQUE_IDS, i)] =
+            value<void *>(of(pack), CUDNN_ATTR_VARIANT_PACK_DATA_POINTERS, i);
+    const size_t operations = graph->attributes.at(CUDNN_ATTR_OPERATIONGRAPH_OPS).size() / 8;
+    const int inputs[] = {CUDNN_ATTR_OPERATION_POINTWISE_XDESC,
+                          CUDNN_ATTR_OPERATION_POINTWISE_BDESC};
+    for (size_t i = 0; i < operations; i++)
+        for (const int input : inputs) {
+            const descriptor *op = part(graph, CUDNN_ATTR_OPERATIONGRAPH_OPS, i);
+            const descriptor *tensor = has(op, input) ? part(op, input) : NULL;
+            if (tensor && value<bool>(tensor, CUDNN_ATTR_TENSOR_IS_BY_VALUE))
+                all.load(tensor);
+        }
+    void *workspace = value<void *>(of(pack), CUDNN_ATTR_VARIANT_PACK_WORKSPACE);
+    handle->executions++;
+    nd_emulated_do([=] {
+        execution now = all;
+        memset(workspace, 0xa5, (size_t)WORKSPACE);
+        now.run(graph, operations);
+    });
+    return CUDNN_STATUS_SUCCESS;
+}
+
+} // namespace
+
+extern "C" nd_status nd_cudnn_library_open(nd_cudnn_library *cudnn)
+{
+    if (goes_wrong("missing"))
+        return ND_FAIL(ND_EINTERNAL, "attention through cuDNN needs libcudnn.so.9, which cannot be "
+                                     "opened: as the test wants");
+    cudnn->version = get_version;
+    cudnn->error_string = error_string;
+    cudnn->last_error = last_error;
+    cudnn->create = create;
+    cudnn->destroy = destroy;
+    cudnn->set_stream = set_stream;
+    cudnn->create_descriptor = create_descriptor;
+    cudnn->destroy_descriptor = destroy_descriptor;
+    cudnn->set = set;
+    cudnn->get = get;
+    cudnn->finalize = finalize;
+    cudnn->execute = execute;
+    return ND_OK;
+}
