@@ -10,9 +10,7 @@ nd_status nd_cuda_library_attention_create(nd_cuda *cuda)
                : ND_OK;
 }
 
-void nd_cuda_library_attention_destroy(nd_cuda *)
-{
-}
+void nd_cuda_library_attention_destroy(nd_cuda *) {}
 
 nd_status nd_cuda_attention_library(nd_backend *, nd_view, nd_view, nd_cview, nd_cview, nd_cview,
                                     const nd_attention_shape *, bool *done)

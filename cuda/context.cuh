@@ -50,8 +50,9 @@ struct nd_cuda {
     bool recording;      /* the stream's work is not run but recorded (recording.cu) */
     int64_t epoch;       /* how often memory that recordings know has moved */
     int attention;       /* nd_cuda_attention */
-    nd_cuda_library_attention *library_attention; /* NULL where cuDNN is not wanted or not built in */
-    bool own_int8;       /* the project's own kernel instead of cuBLASLt for int8 products */
+    nd_cuda_library_attention
+        *library_attention; /* NULL where cuDNN is not wanted or not built in */
+    bool own_int8;          /* the project's own kernel instead of cuBLASLt for int8 products */
 };
 
 static inline nd_cuda *nd_cuda_of(const nd_backend *b)

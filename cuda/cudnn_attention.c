@@ -1,7 +1,12 @@
 /* The graphs are written as cuDNN's fused attention expects them (NVIDIA, cuDNN documentation, "Attention";
  * Dao, arXiv:2307.08691): the library recognises their form, so operations that look superfluous are
- * not. dq is one product written once; the form in which parts of dq are added in f32 is never asked for,
- * because it adds them in the order in which they arrive. */
+ * not.
+ *
+ * Backward, cuDNN knows two forms. In one, parts of dq are added to f32 memory in the order in which they
+ * arrive (and none of its engines says that its bits do not repeat). In the other, which is the one
+ * asked for here, ds stands in the workspace and dq is one product of it, written once. That workspace
+ * is quadratic in the length, so a batch is passed over in parts: some sequences at once, or some heads
+ * of one, as many as a fixed workspace holds. */
 #include "cudnn_attention.h"
 
 #include "cudnn_engine.h"
@@ -17,11 +22,11 @@ enum { Q = 1, K, V, O, LSE, DOUT, DQ, DK, DV, DELTA, SCALE, MASKED, ONE, ARGUMEN
 /* The oldest version that is used, and the newest that needs whole tiles of keys in the backward pass. */
 enum { OLDEST = 91100, WHOLE_TILES = 91500, TILE = 128 };
 
-/* Attention is linear in memory; an engine that keeps probabilities is not taken. */
-static const int64_t WORKSPACE_LIMIT = (int64_t)1 << 31;
+/* Bytes of workspace that an engine may take for a part in all. */
+static const int64_t WORKSPACE_LIMIT = (int64_t)512 << 20;
 
 struct nd_cudnn_plan {
-    nd_cudnn_shape shape;
+    nd_cudnn_shape shape, part; /* the graph is of a part */
     nd_cudnn_graph graph;
     nd_cudnn_choice choice;
     float numbers[3]; /* the scale, what a masked score is, one */
@@ -165,42 +170,45 @@ static nd_cudnn_tensor with_type(nd_cudnn_graph *g, cudnnPointwiseMode_t mode,
 /* Scores of keys that stand behind their query become -inf. */
 static nd_cudnn_tensor mask(nd_cudnn_graph *g, nd_cudnn_tensor s, nd_cudnn_tensor masked)
 {
-    const nd_cudnn_tensor row = with_type(g, CUDNN_POINTWISE_GEN_INDEX, CUDNN_DATA_FLOAT,
-                                          CUDNN_DATA_INT32, 2, s, NULL);
-    const nd_cudnn_tensor col = with_type(g, CUDNN_POINTWISE_GEN_INDEX, CUDNN_DATA_FLOAT,
-                                          CUDNN_DATA_INT32, 3, s, NULL);
-    const nd_cudnn_tensor seen = with_type(g, CUDNN_POINTWISE_CMP_GE, CUDNN_DATA_BOOLEAN,
-                                           CUDNN_DATA_BOOLEAN, 0, row, &col);
+    const nd_cudnn_tensor row =
+        with_type(g, CUDNN_POINTWISE_GEN_INDEX, CUDNN_DATA_FLOAT, CUDNN_DATA_INT32, 2, s, NULL);
+    const nd_cudnn_tensor col =
+        with_type(g, CUDNN_POINTWISE_GEN_INDEX, CUDNN_DATA_FLOAT, CUDNN_DATA_INT32, 3, s, NULL);
+    const nd_cudnn_tensor seen =
+        with_type(g, CUDNN_POINTWISE_CMP_GE, CUDNN_DATA_BOOLEAN, CUDNN_DATA_BOOLEAN, 0, row, &col);
     const nd_cudnn_tensor y = nd_cudnn_between(g, CUDNN_DATA_FLOAT, s.dim, NULL);
     nd_cudnn_pointwise_into(g, CUDNN_POINTWISE_BINARY_SELECT, CUDNN_DATA_FLOAT, 0, &s, &masked,
                             &seen, &y);
     return y;
 }
 
-/* Dimensions b, h, s, d of what lies in memory as [tokens, heads*head_dim]. */
-static nd_cudnn_tensor tokens(nd_cudnn_graph *g, int64_t id, const nd_cudnn_shape *s, int64_t heads)
+/* Dimensions b, h, s, d of what lies in memory as [tokens, heads*head_dim]: `heads` of a part, `all` of
+ * them in memory. */
+static nd_cudnn_tensor tokens(nd_cudnn_graph *g, int64_t id, const nd_cudnn_shape *s, int64_t heads,
+                              int64_t all)
 {
-    const int64_t width = heads * s->head_dim;
+    const int64_t width = all * s->head_dim;
     const int64_t dim[4] = {s->sequences, heads, s->length, s->head_dim};
     const int64_t stride[4] = {s->length * width, s->head_dim, width, 1};
-    return nd_cudnn_argument(g, id, CUDNN_DATA_BFLOAT16, dim, stride);
+    return nd_cudnn_argument(g, id, CUDNN_DATA_BFLOAT16, ND_CUDNN_ALIGNMENT, dim, stride);
 }
 
 /* The same with the last two exchanged: kᵀ, vᵀ. */
-static nd_cudnn_tensor transposed_tokens(nd_cudnn_graph *g, int64_t id, const nd_cudnn_shape *s)
+static nd_cudnn_tensor transposed_tokens(nd_cudnn_graph *g, int64_t id, const nd_cudnn_shape *s,
+                                         int64_t all)
 {
-    const int64_t width = s->kv_heads * s->head_dim;
+    const int64_t width = all * s->head_dim;
     const int64_t dim[4] = {s->sequences, s->kv_heads, s->head_dim, s->length};
     const int64_t stride[4] = {s->length * width, s->head_dim, 1, width};
-    return nd_cudnn_argument(g, id, CUDNN_DATA_BFLOAT16, dim, stride);
+    return nd_cudnn_argument(g, id, CUDNN_DATA_BFLOAT16, ND_CUDNN_ALIGNMENT, dim, stride);
 }
 
 /* One f32 a token and head, as lse lies in memory. */
-static nd_cudnn_tensor statistics(nd_cudnn_graph *g, const nd_cudnn_shape *s)
+static nd_cudnn_tensor statistics(nd_cudnn_graph *g, const nd_cudnn_shape *s, int64_t all)
 {
     const int64_t dim[4] = {s->sequences, s->heads, s->length, 1};
-    const int64_t stride[4] = {s->length * s->heads, 1, s->heads, 1};
-    return nd_cudnn_argument(g, LSE, CUDNN_DATA_FLOAT, dim, stride);
+    const int64_t stride[4] = {s->length * all, 1, all, 1};
+    return nd_cudnn_argument(g, LSE, CUDNN_DATA_FLOAT, sizeof(float), dim, stride);
 }
 
 /* s = scale q kᵀ. */
@@ -214,12 +222,15 @@ static nd_cudnn_tensor scores(nd_cudnn_graph *g, nd_cudnn_tensor q, nd_cudnn_ten
 }
 
 /* p = softmax(mask(s)); o = p v; lse = log of the softmax's sum. */
-static void forward_graph(nd_cudnn_graph *g, const nd_cudnn_shape *s)
+static void forward_graph(nd_cudnn_graph *g, const nd_cudnn_shape *s, const nd_cudnn_shape *whole)
 {
+    const int64_t heads = whole->heads, kv_heads = whole->kv_heads;
     const int64_t row[4] = {s->sequences, s->heads, s->length, 1};
-    const nd_cudnn_tensor q = tokens(g, Q, s, s->heads), kt = transposed_tokens(g, K, s);
-    const nd_cudnn_tensor v = tokens(g, V, s, s->kv_heads), o = tokens(g, O, s, s->heads);
-    const nd_cudnn_tensor lse = statistics(g, s);
+    const nd_cudnn_tensor q = tokens(g, Q, s, s->heads, heads);
+    const nd_cudnn_tensor o = tokens(g, O, s, s->heads, heads);
+    const nd_cudnn_tensor kt = transposed_tokens(g, K, s, kv_heads);
+    const nd_cudnn_tensor v = tokens(g, V, s, s->kv_heads, kv_heads);
+    const nd_cudnn_tensor lse = statistics(g, s, heads);
     const nd_cudnn_tensor scale = nd_cudnn_number(g, SCALE), masked = nd_cudnn_number(g, MASKED);
     const nd_cudnn_tensor x = mask(g, scores(g, q, kt, scale), masked);
     const nd_cudnn_tensor top = nd_cudnn_between(g, CUDNN_DATA_FLOAT, row, NULL);
@@ -231,8 +242,8 @@ static void forward_graph(nd_cudnn_graph *g, const nd_cudnn_shape *s)
     const nd_cudnn_tensor log_sum = nd_cudnn_pointwise(g, CUDNN_POINTWISE_LOG, sum, NULL);
     nd_cudnn_pointwise_into(g, CUDNN_POINTWISE_ADD, CUDNN_DATA_FLOAT, 0, &top, &log_sum, NULL,
                             &lse);
-    const nd_cudnn_tensor p = with_type(g, CUDNN_POINTWISE_DIV, CUDNN_DATA_FLOAT,
-                                        CUDNN_DATA_BFLOAT16, 0, e, &sum);
+    const nd_cudnn_tensor p =
+        with_type(g, CUDNN_POINTWISE_DIV, CUDNN_DATA_FLOAT, CUDNN_DATA_BFLOAT16, 0, e, &sum);
     nd_cudnn_product(g, p, v, o);
 }
 
@@ -262,18 +273,24 @@ static void gather_heads(nd_cudnn_graph *g, nd_cudnn_tensor xt, nd_cudnn_tensor 
 
 /* p = exp(mask(s) - lse); delta = dout . o; dv = pᵀ dout; ds = scale p (dout vᵀ - delta); dk = dsᵀ q;
  * dq = ds k. */
-static void backward_graph(nd_cudnn_graph *g, const nd_cudnn_shape *s)
+static void backward_graph(nd_cudnn_graph *g, const nd_cudnn_shape *s, const nd_cudnn_shape *whole)
 {
+    const int64_t heads = whole->heads, kv_heads = whole->kv_heads;
     const int64_t row[4] = {s->sequences, s->heads, s->length, 1};
     const int64_t packed[4] = {s->heads * s->length, s->length, 1, 1};
-    const nd_cudnn_tensor q = tokens(g, Q, s, s->heads), o = tokens(g, O, s, s->heads);
-    const nd_cudnn_tensor kt = transposed_tokens(g, K, s), vt = transposed_tokens(g, V, s);
-    const nd_cudnn_tensor dout = tokens(g, DOUT, s, s->heads), dq = tokens(g, DQ, s, s->heads);
-    const nd_cudnn_tensor dk = tokens(g, DK, s, s->kv_heads), dv = tokens(g, DV, s, s->kv_heads);
-    const nd_cudnn_tensor lse = statistics(g, s);
+    const nd_cudnn_tensor q = tokens(g, Q, s, s->heads, heads);
+    const nd_cudnn_tensor o = tokens(g, O, s, s->heads, heads);
+    const nd_cudnn_tensor kt = transposed_tokens(g, K, s, kv_heads);
+    const nd_cudnn_tensor vt = transposed_tokens(g, V, s, kv_heads);
+    const nd_cudnn_tensor dout = tokens(g, DOUT, s, s->heads, heads);
+    const nd_cudnn_tensor dq = tokens(g, DQ, s, s->heads, heads);
+    const nd_cudnn_tensor dk = tokens(g, DK, s, s->kv_heads, kv_heads);
+    const nd_cudnn_tensor dv = tokens(g, DV, s, s->kv_heads, kv_heads);
+    const nd_cudnn_tensor lse = statistics(g, s, heads);
     const nd_cudnn_tensor scale = nd_cudnn_number(g, SCALE), masked = nd_cudnn_number(g, MASKED);
     const nd_cudnn_tensor one = nd_cudnn_number(g, ONE);
-    const nd_cudnn_tensor delta = nd_cudnn_argument(g, DELTA, CUDNN_DATA_FLOAT, row, packed);
+    const nd_cudnn_tensor delta =
+        nd_cudnn_argument(g, DELTA, CUDNN_DATA_FLOAT, ND_CUDNN_ALIGNMENT, row, packed);
 
     const nd_cudnn_tensor both = pointwise_with(g, CUDNN_POINTWISE_MUL, dout, o);
     const nd_cudnn_tensor inner = nd_cudnn_between(g, CUDNN_DATA_FLOAT, row, NULL);
@@ -294,12 +311,32 @@ static void backward_graph(nd_cudnn_graph *g, const nd_cudnn_shape *s)
     const nd_cudnn_tensor ds = pointwise_with(g, CUDNN_POINTWISE_MUL, change, scale);
     gather_heads(g, exchanged(g, ds), q, dk);
 
-    const int64_t width = s->kv_heads * s->head_dim;
+    const int64_t width = kv_heads * s->head_dim;
     const int64_t dim[4] = {s->sequences, s->kv_heads, s->length, s->head_dim};
     const int64_t stride[4] = {s->length * width, s->head_dim, width, 1};
     const nd_cudnn_tensor k = nd_cudnn_between(g, CUDNN_DATA_BFLOAT16, dim, stride);
     nd_cudnn_reshape(g, kt, k);
     nd_cudnn_product(g, ds, k, dq);
+}
+
+bool nd_cudnn_part(const nd_cudnn_shape *shape, int64_t bytes, nd_cudnn_shape *part)
+{
+    const int64_t group = shape->heads / shape->kv_heads;
+    const int64_t head = 2 * shape->length * shape->length;
+    *part = *shape;
+    if (!shape->backward)
+        return true;
+    while (part->sequences > 1 && part->sequences * part->heads * head > bytes)
+        do
+            part->sequences--;
+        while (shape->sequences % part->sequences != 0);
+    while (part->kv_heads > 1 && part->sequences * part->heads * head > bytes) {
+        do
+            part->kv_heads--;
+        while (shape->kv_heads % part->kv_heads != 0);
+        part->heads = part->kv_heads * group;
+    }
+    return part->sequences * part->heads * head <= bytes;
 }
 
 nd_cudnn_plan *nd_cudnn_plan_known(const nd_cudnn *cudnn, const nd_cudnn_shape *s)
@@ -332,10 +369,16 @@ nd_status nd_cudnn_plan_for(nd_cudnn *cudnn, const nd_cudnn_shape *s, nd_cudnn_p
         snprintf(made->reason, sizeof made->reason, "%s", refused);
         return ND_OK;
     }
+    if (!nd_cudnn_part(s, cudnn->library.part_bytes, &made->part)) {
+        snprintf(made->reason, sizeof made->reason,
+                 "so long a sequence takes more workspace than the %lld MiB allowed",
+                 (long long)(cudnn->library.part_bytes >> 20));
+        return ND_OK;
+    }
     if (s->backward)
-        backward_graph(&made->graph, s);
+        backward_graph(&made->graph, &made->part, s);
     else
-        forward_graph(&made->graph, s);
+        forward_graph(&made->graph, &made->part, s);
     if (!nd_cudnn_choose_engine(&made->graph, cudnn->target, WORKSPACE_LIMIT, &made->choice)) {
         snprintf(made->reason, sizeof made->reason, "%s", made->graph.failed);
         nd_cudnn_graph_close(&made->graph);
@@ -355,7 +398,7 @@ static size_t own_workspace(const nd_cudnn_plan *plan)
 
 size_t nd_cudnn_plan_workspace(const nd_cudnn_plan *plan)
 {
-    const nd_cudnn_shape *s = &plan->shape;
+    const nd_cudnn_shape *s = &plan->part;
     const size_t delta = (size_t)(s->sequences * s->heads * s->length) * sizeof(float);
     return own_workspace(plan) + (s->backward ? delta : 0);
 }
@@ -365,11 +408,37 @@ int64_t nd_cudnn_plan_engine(const nd_cudnn_plan *plan)
     return plan->choice.engine;
 }
 
-nd_status nd_cudnn_run(nd_cudnn *cudnn, const nd_cudnn_plan *plan,
-                       const nd_cudnn_arguments *arguments)
+/* `count` elements of `size` bytes behind `at`; NULL stays NULL. */
+static void *behind(const void *at, int64_t count, size_t size)
 {
-    const nd_cudnn_arguments *a = arguments;
-    unsigned char *workspace = a->workspace;
+    return at ? (unsigned char *)(uintptr_t)at + (size_t)count * size : NULL;
+}
+
+/* The arguments of the part that begins at a sequence and a head of k and v. */
+static nd_cudnn_arguments part_of(const nd_cudnn_plan *plan, const nd_cudnn_arguments *a,
+                                  int64_t sequence, int64_t kv_head)
+{
+    const nd_cudnn_shape *s = &plan->shape;
+    const int64_t row = sequence * s->length, head = kv_head * (s->heads / s->kv_heads);
+    const int64_t q = (row * s->heads + head) * s->head_dim;
+    const int64_t k = (row * s->kv_heads + kv_head) * s->head_dim;
+    return (nd_cudnn_arguments){
+        .q = behind(a->q, q, sizeof(uint16_t)),
+        .k = behind(a->k, k, sizeof(uint16_t)),
+        .v = behind(a->v, k, sizeof(uint16_t)),
+        .o = behind(a->o, q, sizeof(uint16_t)),
+        .lse = behind(a->lse, row * s->heads + head, sizeof(float)),
+        .dout = behind(a->dout, q, sizeof(uint16_t)),
+        .dq = behind(a->dq, q, sizeof(uint16_t)),
+        .dk = behind(a->dk, k, sizeof(uint16_t)),
+        .dv = behind(a->dv, k, sizeof(uint16_t)),
+        .workspace = a->workspace,
+    };
+}
+
+static nd_status run_part(nd_cudnn *cudnn, const nd_cudnn_plan *plan, const nd_cudnn_arguments *a)
+{
+    void *const delta = behind(a->workspace, (int64_t)own_workspace(plan), 1);
     const void *const all[ARGUMENTS] = {
         [Q] = a->q,
         [K] = a->k,
@@ -380,7 +449,7 @@ nd_status nd_cudnn_run(nd_cudnn *cudnn, const nd_cudnn_plan *plan,
         [DQ] = a->dq,
         [DK] = a->dk,
         [DV] = a->dv,
-        [DELTA] = workspace + own_workspace(plan),
+        [DELTA] = delta,
         [SCALE] = &plan->numbers[0],
         [MASKED] = &plan->numbers[1],
         [ONE] = &plan->numbers[2],
@@ -398,8 +467,9 @@ nd_status nd_cudnn_run(nd_cudnn *cudnn, const nd_cudnn_plan *plan,
     nd_cudnn_set(&pack, d, CUDNN_ATTR_VARIANT_PACK_DATA_POINTERS, CUDNN_TYPE_VOID_PTR, count,
                  pointers);
     nd_cudnn_set(&pack, d, CUDNN_ATTR_VARIANT_PACK_UNIQUE_IDS, CUDNN_TYPE_INT64, count, ids);
-    nd_cudnn_set(&pack, d, CUDNN_ATTR_VARIANT_PACK_WORKSPACE, CUDNN_TYPE_VOID_PTR, 1, &workspace);
-    nd_cudnn_finish(&pack, d, "arguments");
+    nd_cudnn_set(&pack, d, CUDNN_ATTR_VARIANT_PACK_WORKSPACE, CUDNN_TYPE_VOID_PTR, 1,
+                 &a->workspace);
+    nd_cudnn_finish(&pack, d, "arguments before operation");
     nd_status status = ND_OK;
     if (pack.failed[0]) {
         status = ND_FAIL(ND_EINTERNAL, "cuDNN: attention: %s", pack.failed);
@@ -407,9 +477,20 @@ nd_status nd_cudnn_run(nd_cudnn *cudnn, const nd_cudnn_plan *plan,
         const cudnnStatus_t code =
             cudnn->library.execute(cudnn->target.handle, plan->choice.plan, d);
         if (code != CUDNN_STATUS_SUCCESS)
-            status = failed(cudnn, code,
-                            plan->shape.backward ? "attention_backward" : "attention");
+            status = failed(cudnn, code, plan->shape.backward ? "attention_backward" : "attention");
     }
     nd_cudnn_graph_close(&pack);
     return status;
+}
+
+nd_status nd_cudnn_run(nd_cudnn *cudnn, const nd_cudnn_plan *plan,
+                       const nd_cudnn_arguments *arguments)
+{
+    const nd_cudnn_shape *whole = &plan->shape, *part = &plan->part;
+    for (int64_t sequence = 0; sequence < whole->sequences; sequence += part->sequences)
+        for (int64_t head = 0; head < whole->kv_heads; head += part->kv_heads) {
+            const nd_cudnn_arguments a = part_of(plan, arguments, sequence, head);
+            ND_TRY(run_part(cudnn, plan, &a));
+        }
+    return ND_OK;
 }

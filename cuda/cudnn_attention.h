@@ -41,6 +41,10 @@ int64_t nd_cudnn_version(const nd_cudnn *cudnn);
 /* Why a version refuses a shape on a device whatever its engines say; NULL when it does not. */
 const char *nd_cudnn_refuses(int64_t version, int capability, const nd_cudnn_shape *shape);
 
+/* What a plan computes at once: all of it forward; backward as many sequences, or heads of one, as have
+ * their ds [length, length] in `bytes`. False when one head of k and v is too much. */
+bool nd_cudnn_part(const nd_cudnn_shape *shape, int64_t bytes, nd_cudnn_shape *part);
+
 /* The plan of a shape, known or made now. A shape that is refused has a plan too, with
  * nd_cudnn_plan_reason. Errors: ND_ENOMEM. */
 nd_status nd_cudnn_plan_for(nd_cudnn *cudnn, const nd_cudnn_shape *shape, nd_cudnn_plan **plan);

@@ -114,17 +114,15 @@ bool nd_cudnn_choose_engine(nd_cudnn_graph *graph, nd_cudnn_target target, int64
                             nd_cudnn_choice *choice)
 {
     cudnnBackendDescriptor_t configs[MOST_ENGINES];
-    char first[ND_CUDNN_REASON] = "", why[ND_CUDNN_REASON] = "";
+    char why[ND_CUDNN_REASON] = "";
     const int64_t count = proposals(graph, target, configs);
     for (int64_t i = 0; i < count; i++) {
         if (plan_of(graph, target, configs[i], limit, choice, why))
             return true;
         if (graph->failed[0])
             return false;
-        if (!first[0])
-            snprintf(first, sizeof first, "%s", why);
     }
     if (!graph->failed[0])
-        snprintf(graph->failed, sizeof graph->failed, "%s", first);
+        snprintf(graph->failed, sizeof graph->failed, "%s", why);
     return false;
 }

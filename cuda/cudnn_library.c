@@ -29,5 +29,6 @@ nd_status nd_cudnn_library_open(nd_cudnn_library *cudnn)
     };
     for (size_t i = 0; i < sizeof wanted / sizeof *wanted; i++)
         ND_TRY(nd_library_function(library, wanted[i].name, wanted[i].function));
+    cudnn->part_bytes = (int64_t)256 << 20;
     return ND_OK;
 }

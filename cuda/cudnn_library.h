@@ -23,6 +23,7 @@ typedef struct nd_cudnn_library {
     __typeof__(&cudnnBackendGetAttribute) get;
     __typeof__(&cudnnBackendFinalize) finalize;
     __typeof__(&cudnnBackendExecute) execute;
+    int64_t part_bytes; /* of workspace that a backward pass may keep ds in (cudnn_attention.c) */
 } nd_cudnn_library;
 
 /* Errors: ND_EINTERNAL when it is missing or lacks a function. */

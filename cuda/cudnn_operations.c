@@ -85,10 +85,9 @@ static void set_tensor(nd_cudnn_graph *graph, cudnnBackendDescriptor_t d,
 }
 
 static nd_cudnn_tensor make_tensor(nd_cudnn_graph *graph, int64_t id, cudnnDataType_t type,
-                                   const int64_t dim[4], const int64_t stride[4], bool is_virtual,
-                                   bool is_number)
+                                   int64_t alignment, const int64_t dim[4], const int64_t stride[4],
+                                   bool is_virtual, bool is_number)
 {
-    const int64_t alignment = 16;
     nd_cudnn_tensor tensor = {nd_cudnn_make(graph, CUDNN_BACKEND_TENSOR_DESCRIPTOR), {0}};
     const cudnnBackendDescriptor_t d = tensor.descriptor;
     memcpy(tensor.dim, dim, sizeof tensor.dim);
@@ -106,22 +105,22 @@ static nd_cudnn_tensor make_tensor(nd_cudnn_graph *graph, int64_t id, cudnnDataT
 }
 
 nd_cudnn_tensor nd_cudnn_argument(nd_cudnn_graph *graph, int64_t id, cudnnDataType_t type,
-                                  const int64_t dim[4], const int64_t stride[4])
+                                  int64_t alignment, const int64_t dim[4], const int64_t stride[4])
 {
-    return make_tensor(graph, id, type, dim, stride, false, false);
+    return make_tensor(graph, id, type, alignment, dim, stride, false, false);
 }
 
 nd_cudnn_tensor nd_cudnn_number(nd_cudnn_graph *graph, int64_t id)
 {
     const int64_t ones[4] = {1, 1, 1, 1};
-    return make_tensor(graph, id, CUDNN_DATA_FLOAT, ones, ones, false, true);
+    return make_tensor(graph, id, CUDNN_DATA_FLOAT, ND_CUDNN_ALIGNMENT, ones, ones, false, true);
 }
 
 nd_cudnn_tensor nd_cudnn_between(nd_cudnn_graph *graph, cudnnDataType_t type, const int64_t dim[4],
                                  const int64_t stride[4])
 {
     const int64_t packed[4] = {dim[1] * dim[2] * dim[3], dim[2] * dim[3], dim[3], 1};
-    return make_tensor(graph, FIRST_VIRTUAL + graph->virtual_count++, type, dim,
+    return make_tensor(graph, FIRST_VIRTUAL + graph->virtual_count++, type, ND_CUDNN_ALIGNMENT, dim,
                        stride ? stride : packed, true, false);
 }
 

@@ -10,7 +10,12 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { ND_CUDNN_DESCRIPTORS = 160, ND_CUDNN_OPERATIONS = 40, ND_CUDNN_REASON = 256 };
+enum {
+    ND_CUDNN_DESCRIPTORS = 160,
+    ND_CUDNN_OPERATIONS = 40,
+    ND_CUDNN_REASON = 256,
+    ND_CUDNN_ALIGNMENT = 16
+};
 
 typedef struct nd_cudnn_tensor {
     cudnnBackendDescriptor_t descriptor;
@@ -19,7 +24,8 @@ typedef struct nd_cudnn_tensor {
 
 typedef struct nd_cudnn_graph {
     const nd_cudnn_library *cudnn;
-    cudnnBackendDescriptor_t made[ND_CUDNN_DESCRIPTORS]; /* every descriptor; they live with the graph */
+    cudnnBackendDescriptor_t
+        made[ND_CUDNN_DESCRIPTORS]; /* every descriptor; they live with the graph */
     cudnnBackendDescriptor_t operations[ND_CUDNN_OPERATIONS];
     int made_count, operation_count;
     int64_t virtual_count;
@@ -39,9 +45,10 @@ void nd_cudnn_set(nd_cudnn_graph *graph, cudnnBackendDescriptor_t descriptor,
                   const void *values);
 void nd_cudnn_finish(nd_cudnn_graph *graph, cudnnBackendDescriptor_t descriptor, const char *what);
 
-/* An argument of the graph at execution, known by `id` (1 and up). */
+/* An argument of the graph at execution, known by `id` (1 and up), at addresses that are multiples of
+ * `alignment` bytes. */
 nd_cudnn_tensor nd_cudnn_argument(nd_cudnn_graph *graph, int64_t id, cudnnDataType_t type,
-                                  const int64_t dim[4], const int64_t stride[4]);
+                                  int64_t alignment, const int64_t dim[4], const int64_t stride[4]);
 
 /* One f32 of host memory, read when the graph is executed. */
 nd_cudnn_tensor nd_cudnn_number(nd_cudnn_graph *graph, int64_t id);

@@ -2,11 +2,19 @@
 #include "cuda_backend.h"
 
 nd_status nd_conformance_device(nd_backend **backend);
+nd_status nd_conformance_cudnn_device(nd_backend **backend);
 
 nd_status nd_conformance_device(nd_backend **backend)
 {
     /* Every other one uses the project's own int8 product: the bits are the same. */
     static int made;
-    const nd_cuda_options options = {.own_int8 = made++ % 2 == 1};
+    const nd_cuda_options options = {.own_int8 = made++ % 2 == 1,
+                                     .attention = ND_CUDA_ATTENTION_OWN};
+    return nd_cuda_backend_create(&options, backend);
+}
+
+nd_status nd_conformance_cudnn_device(nd_backend **backend)
+{
+    const nd_cuda_options options = {.attention = ND_CUDA_ATTENTION_CUDNN};
     return nd_cuda_backend_create(&options, backend);
 }

@@ -188,10 +188,10 @@ static inline cudaError_t cudaSetDevice(int)
 }
 static inline cudaError_t cudaDeviceGetAttribute(int *value, cudaDeviceAttr attribute, int)
 {
-    *value = attribute == cudaDevAttrMultiProcessorCount           ? 3
-             : attribute == cudaDevAttrComputeCapabilityMajor      ? 9
-             : attribute == cudaDevAttrComputeCapabilityMinor      ? 0
-                                                                   : 227 << 10;
+    *value = attribute == cudaDevAttrMultiProcessorCount      ? 3
+             : attribute == cudaDevAttrComputeCapabilityMajor ? 9
+             : attribute == cudaDevAttrComputeCapabilityMinor ? 0
+                                                              : 227 << 10;
     return cudaSuccess;
 }
 static inline cudaError_t cudaStreamCreateWithFlags(cudaStream_t *stream, unsigned)

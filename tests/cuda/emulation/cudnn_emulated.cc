@@ -1,9 +1,12 @@
 /* In the place of cuda/cudnn_library.c: cuDNN's graph interface, with plans that are executed operation by
  * operation on the host. Two engines are proposed for every graph, and the better one does not repeat its
  * bits. The environment variable ND_EMULATED_CUDNN names what goes wrong. */
-#include "cudnn_library.h"
-
+extern "C" {
+#include "core/error.h"
 #include "core/float_formats.h"
+}
+
+#include "cudnn_library.h"
 
 #include <cmath>
 #include <functional>
@@ -479,5 +482,6 @@ extern "C" nd_status nd_cudnn_library_open(nd_cudnn_library *cudnn)
     cudnn->get = get;
     cudnn->finalize = finalize;
     cudnn->execute = execute;
+    cudnn->part_bytes = 170000; /* so that small shapes are passed over in parts */
     return ND_OK;
 }

@@ -1,0 +1,226 @@
+/* Attention through cuDNN against the reference: on a GPU, or with cuDNN's calls emulated. What cuDNN
+ * refuses is an error of this device, so that nothing here is computed by other kernels unseen. */
+#define nd_conformance_device nd_conformance_cudnn_device
+#include "core/conformance.h"
+
+/* bf16 in and out; p, ds and, with grouped heads, each head's dk and dv are rounded to bf16 as well. lse is
+ * f32 of products of bf16, with the device's exponential. */
+static const double OUTPUT = 8e-3, GRADIENT = 1.2e-2, LSE = 2e-5;
+
+/* Sequences, length, heads, heads of k and v, head_dim. */
+static const int64_t shapes[][5] = {
+    {2, 64, 4, 4, 64},    {1, 128, 4, 2, 64},    {3, 17, 4, 1, 16},   {2, 130, 6, 2, 32},
+    {1, 200, 2, 1, 128},  {2, 33, 2, 2, 40},     {1, 2, 4, 2, 8},     {6, 64, 4, 4, 32},
+#if ND_CONFORMANCE_DEVICE > 1
+    {2, 1024, 12, 4, 64}, {1, 2048, 16, 4, 128}, {2, 1000, 8, 8, 96},
+#endif
+};
+enum { SHAPES = sizeof shapes / sizeof *shapes };
+
+typedef struct example {
+    nd_attention_shape shape;
+    nd_cview q, k, v, dout;
+    outputs o, lse, dq, dk, dv;
+} example;
+
+static example example_of(harness *h, const int64_t s[5], float std)
+{
+    const int64_t rows = s[0] * s[1], width = s[2] * s[4], kv_width = s[3] * s[4];
+    return (example){
+        .shape = {s[0], s[1], s[1], s[2], s[3], s[4], {0}},
+        .q = nd_read(random_floats(h, ND_BF16, rows, width, std)),
+        .k = nd_read(random_floats(h, ND_BF16, rows, kv_width, std)),
+        .v = nd_read(random_floats(h, ND_BF16, rows, kv_width, 1.0f)),
+        .dout = nd_read(random_floats(h, ND_BF16, rows, width, 1.0f)),
+        .o = poisoned_outputs(h, ND_F64, ND_BF16, rows, width),
+        .lse = poisoned_outputs(h, ND_F64, ND_F32, rows, s[2]),
+        .dq = poisoned_outputs(h, ND_F64, ND_BF16, rows, width),
+        .dk = poisoned_outputs(h, ND_F64, ND_BF16, rows, kv_width),
+        .dv = poisoned_outputs(h, ND_F64, ND_BF16, rows, kv_width),
+    };
+}
+
+/* Forward, then backward from what each backend's own forward pass left. */
+static void compute(harness *h, example *e)
+{
+    RUN(h, attention, e->o.view[i], e->lse.view[i], e->q, e->k, e->v, &e->shape);
+    RUN(h, attention_backward, e->dq.view[i], e->dk.view[i], e->dv.view[i], e->dout,
+        nd_read(e->o.view[i]), nd_read(e->lse.view[i]), e->q, e->k, e->v, &e->shape);
+}
+
+Test(cudnn, attention_agrees_with_the_reference)
+{
+    harness h;
+    cr_assert(harness_open(&h, "device"));
+    for (int s = 0; s < SHAPES; s++) {
+        example e = example_of(&h, shapes[s], 1.0f);
+        compute(&h, &e);
+        check_close(&h, "o", &e.o, OUTPUT);
+        check_close(&h, "lse", &e.lse, LSE);
+        check_close(&h, "dq", &e.dq, GRADIENT);
+        check_close(&h, "dk", &e.dk, GRADIENT);
+        check_close(&h, "dv", &e.dv, GRADIENT);
+        harness_reset(&h);
+    }
+    harness_close(&h);
+}
+
+/* Scores in the hundreds: one key takes all, nothing overflows. */
+Test(cudnn, attention_with_large_scores_agrees)
+{
+    harness h;
+    cr_assert(harness_open(&h, "device"));
+    example e = example_of(&h, shapes[1], 6.0f);
+    compute(&h, &e);
+    check_close(&h, "o", &e.o, OUTPUT);
+    check_close(&h, "lse", &e.lse, LSE);
+    check_close(&h, "dv", &e.dv, GRADIENT);
+    harness_close(&h);
+}
+
+/* lse of cuDNN's forward pass is what the project's own kernels take. */
+Test(cudnn, kept_tokens_go_backward_from_what_cudnn_went_forward)
+{
+    harness h;
+    cr_assert(harness_open(&h, "device"));
+    for (int s = 0; s < 4; s++) {
+        example e = example_of(&h, shapes[s], 1.0f);
+        RUN(&h, attention, e.o.view[i], e.lse.view[i], e.q, e.k, e.v, &e.shape);
+        const int64_t tokens = e.q.rows, kept = (tokens + 1) / 2;
+        const nd_view rows = poisoned(&h, ND_I32, 1, kept);
+        for (int64_t i = 0; i < kept; i++)
+            ((int32_t *)rows.data)[i] = (int32_t)(2 * i);
+        e.shape.rows = nd_read(rows);
+        nd_cview q[BACKENDS], dout[BACKENDS], o[BACKENDS], lse[BACKENDS];
+        for (int i = 0; i < BACKENDS; i++) {
+            const nd_cview from[] = {e.q, e.dout, nd_read(e.o.view[i]), nd_read(e.lse.view[i])};
+            nd_cview *const to[] = {&q[i], &dout[i], &o[i], &lse[i]};
+            for (int j = 0; j < 4; j++) {
+                const nd_view y = poisoned(&h, from[j].dtype, kept, from[j].cols);
+                ND_ASSERT_OK(
+                    h.backend[0]->ops.gather_rows(h.backend[0], y, from[j], nd_read(rows)));
+                *to[j] = nd_read(y);
+            }
+        }
+        const outputs dq = poisoned_outputs(&h, ND_F64, ND_BF16, kept, e.q.cols);
+        const outputs dk = poisoned_outputs(&h, ND_F64, ND_BF16, kept, e.k.cols);
+        const outputs dv = poisoned_outputs(&h, ND_F64, ND_BF16, kept, e.k.cols);
+        RUN(&h, attention_backward, dq.view[i], dk.view[i], dv.view[i], dout[i], o[i], lse[i], q[i],
+            e.k, e.v, &e.shape);
+        check_close(&h, "dq", &dq, GRADIENT);
+        check_close(&h, "dk", &dk, GRADIENT);
+        check_close(&h, "dv", &dv, GRADIENT);
+        harness_reset(&h);
+    }
+    harness_close(&h);
+}
+
+/* -- on memory of the device -------------------------------------------------------------------- */
+
+enum { BUFFERS = 9, REPEATS = 5 }; /* q, k, v, dout; o, lse, dq, dk, dv */
+
+typedef struct room {
+    nd_backend *b;
+    nd_view v[BUFFERS];
+    nd_attention_shape shape;
+} room;
+
+static room room_of(harness *h, const int64_t s[5])
+{
+    const int64_t rows = s[0] * s[1], width = s[2] * s[4], kv_width = s[3] * s[4];
+    const int64_t cols[BUFFERS] = {width, kv_width, kv_width, width,   width,
+                                   s[2],  width,    kv_width, kv_width};
+    room r = {.shape = {s[0], s[1], s[1], s[2], s[3], s[4], {0}}};
+    ND_ASSERT_OK(nd_conformance_cudnn_device(&r.b));
+    for (int i = 0; i < BUFFERS; i++) {
+        void *memory = NULL;
+        const nd_view host = random_floats(h, i == 5 ? ND_F32 : ND_BF16, rows, cols[i], 1.0f);
+        const size_t bytes = nd_view_bytes(nd_read(host));
+        ND_ASSERT_OK(r.b->ops.allocate(r.b, bytes, &memory));
+        ND_ASSERT_OK(r.b->ops.upload(r.b, memory, host.data, bytes));
+        r.v[i] = nd_view_of(memory, host.dtype, rows, cols[i]);
+    }
+    return r;
+}
+
+static void close_room(room *r)
+{
+    for (int i = 0; i < BUFFERS; i++)
+        r->b->ops.release(r->b, r->v[i].data, nd_view_bytes(nd_read(r->v[i])));
+    nd_backend_destroy(r->b);
+}
+
+static nd_status pass(room *r)
+{
+    const nd_view *v = r->v;
+    ND_TRY(r->b->ops.attention(r->b, v[4], v[5], nd_read(v[0]), nd_read(v[1]), nd_read(v[2]),
+                               &r->shape));
+    return r->b->ops.attention_backward(r->b, v[6], v[7], v[8], nd_read(v[3]), nd_read(v[4]),
+                                        nd_read(v[5]), nd_read(v[0]), nd_read(v[1]), nd_read(v[2]),
+                                        &r->shape);
+}
+
+/* All outputs one after another, in host memory; what is in them on the device is spoilt. */
+static nd_view taken(harness *h, room *r)
+{
+    size_t bytes = 0, at = 0;
+    for (int i = 4; i < BUFFERS; i++)
+        bytes += nd_view_bytes(nd_read(r->v[i]));
+    const nd_view all = poisoned(h, ND_U8, 1, (int64_t)bytes);
+    for (int i = 4; i < BUFFERS; i++) {
+        const size_t size = nd_view_bytes(nd_read(r->v[i]));
+        ND_ASSERT_OK(r->b->ops.download(r->b, (char *)all.data + at, r->v[i].data, size));
+        ND_ASSERT_OK(r->b->ops.zero(r->b, r->v[i].data, size));
+        at += size;
+    }
+    return all;
+}
+
+Test(cudnn, the_same_call_gives_the_same_bits)
+{
+    harness h;
+    cr_assert(harness_open(&h, "device"));
+    for (int s = 0; s < SHAPES; s++) {
+        room r = room_of(&h, shapes[s]);
+        ND_ASSERT_OK(pass(&r));
+        const nd_view first = taken(&h, &r);
+        for (int i = 0; i < REPEATS; i++) {
+            ND_ASSERT_OK(pass(&r));
+            const nd_view again = taken(&h, &r);
+            cr_assert(memcmp(first.data, again.data, nd_view_bytes(nd_read(first))) == 0,
+                      "shape %d, repeat %d", s, i);
+        }
+        close_room(&r);
+        harness_reset(&h);
+    }
+    harness_close(&h);
+}
+
+/* The first call makes the plans and is not recorded; what is recorded runs when it is replayed. */
+Test(cudnn, attention_is_recorded_and_replayed)
+{
+    harness h;
+    nd_recording *recording = NULL;
+    bool can = false, stale = true;
+    cr_assert(harness_open(&h, "device"));
+    room r = room_of(&h, shapes[1]);
+    ND_ASSERT_OK(r.b->ops.record(r.b, &can));
+    cr_assert(can);
+    ND_ASSERT_FAILS(pass(&r), ND_EINTERNAL, "an op that is recorded waits");
+    ND_ASSERT_OK(r.b->ops.record_end(r.b, NULL));
+    ND_ASSERT_OK(pass(&r));
+    const nd_view first = taken(&h, &r);
+    ND_ASSERT_OK(r.b->ops.record(r.b, &can));
+    ND_ASSERT_OK(pass(&r));
+    ND_ASSERT_OK(r.b->ops.record_end(r.b, &recording));
+    for (int i = 0; i < 2; i++) {
+        ND_ASSERT_OK(r.b->ops.replay(r.b, recording, &stale));
+        cr_assert_not(stale);
+        const nd_view again = taken(&h, &r);
+        cr_assert(memcmp(first.data, again.data, nd_view_bytes(nd_read(first))) == 0, "replay %d",
+                  i);
+    }
+    r.b->ops.forget(r.b, recording);
+    close_room(&r);
+    harness_close(&h);
+}
