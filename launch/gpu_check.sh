@@ -5,7 +5,7 @@
 #   launch/gpu_check.sh [--deps DIR] [--sections LIST] [--build DIR] [--report FILE] [--arch N]
 #
 #   --deps DIR       the packages that launch/gpu_deps.sh collected; without it the system's are used
-#   --sections LIST  of build, conformance, sanitizer, gradients, losses, graphs, e3, nccl,
+#   --sections LIST  of build, conformance, attention, sanitizer, gradients, losses, graphs, e3, nccl,
 #                    overlap, ops, models; all
 #   --build DIR      the build directory (build/gpu); `build` brings it up to date
 #   --report FILE    the report (build/gpu_report.md)
@@ -15,7 +15,7 @@
 set -uo pipefail
 
 deps='' build=build/gpu report=build/gpu_report.md arch=''
-sections='build conformance sanitizer gradients losses graphs e3 nccl overlap ops models'
+sections='build conformance attention sanitizer gradients losses graphs e3 nccl overlap ops models'
 while [ $# -gt 0 ]; do
     case $1 in
     --help | -h)
@@ -34,7 +34,7 @@ while [ $# -gt 0 ]; do
     esac
 done
 for section in $sections; do
-    case " build conformance sanitizer gradients losses graphs e3 nccl overlap ops models " in
+    case " build conformance attention sanitizer gradients losses graphs e3 nccl overlap ops models " in
     *" $section "*) ;;
     *) echo "gpu_check: no section '$section' (see --help)" >&2; exit 2 ;;
     esac
@@ -76,9 +76,9 @@ unpack() {
         -DBUILD_TESTING=OFF)
 }
 
-# cuBLASLt's and NCCL's headers and libraries may lie in Python packages.
+# cuBLASLt's, NCCL's and cuDNN's headers and libraries may lie in Python packages.
 find_nvidia() {
-    local place
+    local place includes
     place=$(python3 - 2>/dev/null <<'P'
 import glob, os, site, sys
 for base in site.getsitepackages() + sys.path:
@@ -86,11 +86,20 @@ for base in site.getsitepackages() + sys.path:
         print(os.path.dirname(header)); sys.exit()
 P
     )
-    [ -z "$place" ] || cmake_arguments+=("-DND_CUDA_INCLUDE_DIRS=$place")
+    includes=$place
     [ -e /usr/local/cuda/lib64/libcublasLt.so.13 ] || [ -e /usr/local/cuda/lib64/libcublasLt.so ] || {
         place=$(python3 -c 'import glob,site;print(next(iter(sum((glob.glob(b+"/nvidia/**/libcublasLt.so.*",recursive=True) for b in site.getsitepackages()),[])),""))' 2>/dev/null)
         [ -z "$place" ] || ND_CUDA_LIBRARIES=$(dirname "$place") && export ND_CUDA_LIBRARIES
     }
+    # cuDNN is the machine's own (it is larger than --deps may be); without it the project's kernels
+    # compute attention.
+    place=$(python3 -c 'import glob,site;print(next(iter(sum((glob.glob(b+"/nvidia/cudnn/lib/libcudnn.so.9") for b in site.getsitepackages()),[])),""))' 2>/dev/null)
+    if [ -n "$place" ]; then
+        place=$(dirname "$(dirname "$place")")
+        includes=${includes:+$includes;}$place/include
+        export LD_LIBRARY_PATH=${LD_LIBRARY_PATH:+$LD_LIBRARY_PATH:}$place/lib
+    fi
+    [ -z "$includes" ] || cmake_arguments+=("-DND_CUDA_INCLUDE_DIRS=$includes")
 }
 
 say() { printf '%s\n' "$*" | tee -a "$report"; }
@@ -125,13 +134,39 @@ wanted() { [[ " $sections " == *" $1 "* ]]; }
 build_all() {
     cmake -S . -B "$build" "${cmake_arguments[@]}" &&
         cmake --build "$build" --parallel "$(nproc)" --target nanochat_dist bench_gpu \
-            bench_gpu_ops device_tests
+            bench_gpu_ops bench_gpu_attention device_tests
 }
 conformance() {
     local code=0 suite
     for suite in conformance products kept_rows state; do
         "$build/tests/cuda/device/cuda_device_$suite" 2>&1 | grep -v ', seed' || code=1
     done
+    return $code
+}
+# cuDNN's attention: against the reference, the losses of a run beside those of the project's kernels, the
+# same bits twice and as a graph, and both kernels' times.
+attention() {
+    local code=0 kind
+    if [ -x "$build/tests/cuda/device/cuda_device_cudnn" ]; then
+        "$build/tests/cuda/device/cuda_device_cudnn" 2>&1 | grep -v ', seed'
+        [ "${PIPESTATUS[0]}" -eq 0 ] || code=1
+    else
+        echo 'built without cuDNN: only the kernels of the project'
+    fi
+    for kind in own auto; do
+        train "attention.$kind" cuda configs/e3/small/baseline.ini 60 "hardware.attention=$kind" ||
+            code=1
+    done
+    grep '^device ' "$work/attention.auto.txt"
+    compare 'own kernels and cuDNN' attention.own attention.auto 0.05 || code=1
+    train attention.again cuda configs/e3/small/baseline.ini 60 hardware.attention=auto || code=1
+    same 'cuDNN twice' attention.auto attention.again || code=1
+    train attention.graphs cuda configs/e3/small/baseline.ini 60 hardware.attention=auto \
+        training.micro_batch_size=1 hardware.cuda_graphs=true || code=1
+    train attention.ops cuda configs/e3/small/baseline.ini 60 hardware.attention=auto \
+        training.micro_batch_size=1 || code=1
+    same 'cuDNN, ops and graphs' attention.ops attention.graphs || code=1
+    "$build/bench/bench_gpu_attention" --target cuda || code=1
     return $code
 }
 # Some tests of each suite: under the sanitizer a kernel takes a hundred times as long.
@@ -308,6 +343,7 @@ find_nvidia
 
 wanted build && run build 300 build_all
 wanted conformance && run conformance 120 conformance
+wanted attention && run attention 120 attention
 wanted nccl && run nccl 60 "$build/tests/cuda/device/cuda_program_nccl"
 wanted gradients && run gradients 60 gradients
 wanted losses && run losses 150 losses
