@@ -161,7 +161,7 @@ static const bad_input bad_inputs[] = {
      "",
      "$B --config $D/ok.ini --set hardware.attention=flash",
      2,
-     {"hardware", "attention", "flash", "auto"}},
+     {"attention", "flash", "auto"}},
     {"configuration",
      "bitnet with a head of its own",
      "",
