@@ -86,13 +86,19 @@ struct place {
     int64_t at[4];
 };
 
-/* The element of a tensor that stands against `i` of one of shape `dim`: it may be smaller. */
-place against(const descriptor *tensor, const place &i, const int64_t dim[4])
+int64_t row_major(const int64_t dim[4], const place &p)
+{
+    return ((p.at[0] * dim[1] + p.at[1]) * dim[2] + p.at[2]) * dim[3] + p.at[3];
+}
+
+/* Where the element of a tensor of shape `own` lies that stands against `i` of one of shape `dim`: `own`
+ * may be smaller. */
+int64_t against(const int64_t own[4], const place &i, const int64_t dim[4])
 {
     place p;
     for (int n = 0; n < 4; n++)
-        p.at[n] = i.at[n] * value<int64_t>(tensor, CUDNN_ATTR_TENSOR_DIMENSIONS, n) / dim[n];
-    return p;
+        p.at[n] = own[n] == dim[n] ? i.at[n] : i.at[n] * own[n] / dim[n];
+    return row_major(own, p);
 }
 
 struct execution {
@@ -105,20 +111,21 @@ struct execution {
             dim[n] = value<int64_t>(tensor, CUDNN_ATTR_TENSOR_DIMENSIONS, n);
     }
 
-    static int64_t row_major(const int64_t dim[4], const place &p)
+    static void strides(const descriptor *tensor, int64_t stride[4])
     {
-        return ((p.at[0] * dim[1] + p.at[1]) * dim[2] + p.at[2]) * dim[3] + p.at[3];
+        for (int n = 0; n < 4; n++)
+            stride[n] = value<int64_t>(tensor, CUDNN_ATTR_TENSOR_STRIDES, n);
     }
 
-    static int64_t strided(const descriptor *tensor, const place &p)
+    static int64_t strided(const int64_t stride[4], const place &p)
     {
         int64_t at = 0;
         for (int n = 0; n < 4; n++)
-            at += p.at[n] * value<int64_t>(tensor, CUDNN_ATTR_TENSOR_STRIDES, n);
+            at += p.at[n] * stride[n];
         return at;
     }
 
-    static void each(const int64_t dim[4], const std::function<void(const place &)> &visit)
+    template <typename F> static void each(const int64_t dim[4], const F &visit)
     {
         place p;
         for (p.at[0] = 0; p.at[0] < dim[0]; p.at[0]++)
@@ -143,31 +150,33 @@ struct execution {
         std::vector<float> &v = values[tensor];
         if (is_virtual(tensor) || !v.empty())
             return v;
-        int64_t dim[4];
+        int64_t dim[4], stride[4];
         dims(tensor, dim);
+        strides(tensor, stride);
+        const bool narrow = type_of(tensor) == CUDNN_DATA_BFLOAT16;
         v.resize((size_t)(dim[0] * dim[1] * dim[2] * dim[3]));
         const void *from = memory.at(value<int64_t>(tensor, CUDNN_ATTR_TENSOR_UNIQUE_ID));
         each(dim, [&](const place &p) {
-            const int64_t at = strided(tensor, p);
+            const int64_t at = strided(stride, p);
             v[(size_t)row_major(dim, p)] =
-                type_of(tensor) == CUDNN_DATA_BFLOAT16
-                    ? nd_bf16_to_float(static_cast<const uint16_t *>(from)[at])
-                    : static_cast<const float *>(from)[at];
+                narrow ? nd_bf16_to_float(static_cast<const uint16_t *>(from)[at])
+                       : static_cast<const float *>(from)[at];
         });
         return v;
     }
 
     void store(const descriptor *tensor, std::vector<float> v)
     {
-        int64_t dim[4];
+        int64_t dim[4], stride[4];
         dims(tensor, dim);
+        strides(tensor, stride);
         const bool narrow = type_of(tensor) == CUDNN_DATA_BFLOAT16;
         for (float &x : v)
             x = narrow ? nd_bf16_to_float(nd_bf16_from_float(x)) : x;
         if (!is_virtual(tensor)) {
             void *to = memory.at(value<int64_t>(tensor, CUDNN_ATTR_TENSOR_UNIQUE_ID));
             each(dim, [&](const place &p) {
-                const int64_t at = strided(tensor, p);
+                const int64_t at = strided(stride, p);
                 const float x = v[(size_t)row_major(dim, p)];
                 if (narrow)
                     static_cast<uint16_t *>(to)[at] = nd_bf16_from_float(x);
@@ -178,11 +187,25 @@ struct execution {
         values[tensor] = std::move(v);
     }
 
-    float element(const descriptor *tensor, const place &i, const int64_t dim[4])
+    /* An operand of an operation element by element; of nothing it is 0. */
+    struct operand {
+        const std::vector<float> *values;
+        int64_t dim[4];
+
+        float at(const place &i, const int64_t of[4]) const
+        {
+            return values ? (*values)[(size_t)against(dim, i, of)] : 0.0f;
+        }
+    };
+
+    operand operand_of(const descriptor *op, int name)
     {
-        int64_t own[4];
-        dims(tensor, own);
-        return load(tensor)[(size_t)row_major(own, against(tensor, i, dim))];
+        operand made = {NULL, {1, 1, 1, 1}};
+        if (has(op, name)) {
+            dims(part(op, name), made.dim);
+            made.values = &load(part(op, name));
+        }
+        return made;
     }
 
     static float computed(cudnnPointwiseMode_t mode, float x, float b, float t)
@@ -212,9 +235,9 @@ struct execution {
     void pointwise(const descriptor *op)
     {
         const descriptor *how = part(op, CUDNN_ATTR_OPERATION_POINTWISE_PW_DESCRIPTOR);
-        const descriptor *x = part(op, CUDNN_ATTR_OPERATION_POINTWISE_XDESC);
-        const descriptor *b = part(op, CUDNN_ATTR_OPERATION_POINTWISE_BDESC);
-        const descriptor *t = part(op, CUDNN_ATTR_OPERATION_POINTWISE_TDESC);
+        const operand x = operand_of(op, CUDNN_ATTR_OPERATION_POINTWISE_XDESC);
+        const operand b = operand_of(op, CUDNN_ATTR_OPERATION_POINTWISE_BDESC);
+        const operand t = operand_of(op, CUDNN_ATTR_OPERATION_POINTWISE_TDESC);
         const descriptor *y = part(op, CUDNN_ATTR_OPERATION_POINTWISE_YDESC);
         const auto mode = value<cudnnPointwiseMode_t>(how, CUDNN_ATTR_POINTWISE_MODE);
         const int64_t axis = value<int64_t>(how, CUDNN_ATTR_POINTWISE_AXIS);
@@ -224,8 +247,7 @@ struct execution {
         each(dim, [&](const place &p) {
             out.push_back(mode == CUDNN_POINTWISE_GEN_INDEX
                               ? (float)p.at[axis]
-                              : computed(mode, element(x, p, dim), b ? element(b, p, dim) : 0.0f,
-                                         t ? element(t, p, dim) : 0.0f));
+                              : computed(mode, x.at(p, dim), b.at(p, dim), t.at(p, dim)));
         });
         store(y, out);
     }
@@ -243,11 +265,12 @@ struct execution {
         std::vector<float> out;
         each(dim, [&](const place &p) {
             double sum = 0.0;
-            for (int64_t k = 0; k < left[3]; k++) {
-                const place i = {{p.at[0], p.at[1], p.at[2], k}};
-                const place j = {{p.at[0], p.at[1] * right[1] / dim[1], k, p.at[3]}};
-                sum += (double)x[(size_t)row_major(left, i)] * y[(size_t)row_major(right, j)];
-            }
+            const place i = {{p.at[0], p.at[1], p.at[2], 0}};
+            const place j = {{p.at[0], p.at[1] * right[1] / dim[1], 0, p.at[3]}};
+            const float *row = &x[(size_t)row_major(left, i)];
+            const float *col = &y[(size_t)row_major(right, j)];
+            for (int64_t k = 0; k < left[3]; k++)
+                sum += (double)row[k] * col[k * right[3]];
             out.push_back((float)sum);
         });
         store(c, out);
@@ -266,7 +289,7 @@ struct execution {
         const std::vector<float> &v = load(x);
         std::vector<double> out((size_t)(to[0] * to[1] * to[2] * to[3]), sums ? 0.0 : -INFINITY);
         each(from, [&](const place &p) {
-            double &sum = out[(size_t)row_major(to, against(y, p, from))];
+            double &sum = out[(size_t)against(to, p, from)];
             const double one = v[(size_t)row_major(from, p)];
             sum = sums ? sum + one : std::fmax(sum, one);
         });
