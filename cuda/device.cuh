@@ -108,6 +108,12 @@ __device__ __forceinline__ float nd_float_of(uint32_t bits)
     return __uint_as_float(bits);
 }
 
+/* x y, rounded before anything is added to it. */
+__device__ __forceinline__ float nd_product(float x, float y)
+{
+    return __fmul_rn(x, y);
+}
+
 #endif
 
 __device__ __forceinline__ float nd_float_of_bf16(uint16_t h)

@@ -1,5 +1,6 @@
 #include "context.cuh"
 
+#include "gradient_wire.h"
 #include "library.h"
 
 #include "nccl_bootstrap.h"
@@ -7,6 +8,7 @@
 #include "nccl_exchanges.h"
 
 extern "C" {
+#include "dist/gradient_wire.h"
 #include "dist/tree_reduction.h"
 }
 
@@ -51,7 +53,7 @@ struct nccl_context {
     cudaEvent_t ready; /* compute -> exchange, of the one that is being begun */
     cudaEvent_t starts[ND_NCCL_EXCHANGES], ends[ND_NCCL_EXCHANGES];
     nd_nccl_exchanges exchanges;
-    float *part; /* [PART_FLOATS] */
+    float *part; /* [PART_FLOATS] what arrives, or what a format made of values that leave */
     nd_comm *host;
 };
 
@@ -191,29 +193,60 @@ __global__ void add_part_kernel(float *into, const float *from, int64_t count)
         into[i] += from[i];
 }
 
+/* Values of a part: whole blocks of the format, and with them of its residual. */
+int64_t part_values(nd_gradient_wire format)
+{
+    switch (format) {
+    case ND_GRADIENT_WIRE_FP32:
+        break;
+    case ND_GRADIENT_WIRE_BF16:
+    case ND_GRADIENT_WIRE_INT8:
+        return nd_gradient_wire_values(format, (size_t)PART_FLOATS);
+    }
+    return PART_FLOATS;
+}
+
+/* In the exchange stream's order, so that one room serves all parts, in both directions. */
 nd_status send_slot(void *context, const nd_comm_piece *piece, int slot, int to)
 {
     nccl_context *c = static_cast<nccl_context *>(context);
+    const nd_gradient_wire format = piece->format;
     const float *values = piece->slots[slot];
-    c->host->bytes_sent += (uint64_t)piece->count * sizeof *values;
-    for (int64_t first = 0; first < piece->count; first += PART_FLOATS)
+    char *residual = static_cast<char *>(piece->residual);
+    c->host->bytes_sent += nd_gradient_wire_bytes(format, piece->count);
+    for (int64_t first = 0; first < piece->count; first += part_values(format)) {
+        const int64_t length = nd_min(piece->count - first, part_values(format));
+        const void *out = values + first;
+        if (format != ND_GRADIENT_WIRE_FP32) {
+            void *kept = residual ? residual + nd_gradient_residual_bytes(format, first) : NULL;
+            out = c->part;
+            ND_TRY(
+                nd_cuda_gradient_encode(c->stream, format, c->part, values + first, kept, length));
+        }
         NCCL_TRY(c,
-                 c->nccl.send(values + first, (size_t)nd_min(piece->count - first, PART_FLOATS),
-                              ncclFloat, to, c->comm, c->stream),
+                 c->nccl.send(out, nd_gradient_wire_bytes(format, length), ncclChar, to, c->comm,
+                              c->stream),
                  "sending gradients");
+    }
     return ND_OK;
 }
 
 nd_status receive_and_add(void *context, const nd_comm_piece *piece, int slot, int from)
 {
     nccl_context *c = static_cast<nccl_context *>(context);
+    const nd_gradient_wire format = piece->format;
     float *values = piece->slots[slot];
-    for (int64_t first = 0; first < piece->count; first += PART_FLOATS) {
-        const int64_t length = nd_min(piece->count - first, PART_FLOATS);
-        NCCL_TRY(c, c->nccl.receive(c->part, (size_t)length, ncclFloat, from, c->comm, c->stream),
+    for (int64_t first = 0; first < piece->count; first += part_values(format)) {
+        const int64_t length = nd_min(piece->count - first, part_values(format));
+        NCCL_TRY(c,
+                 c->nccl.receive(c->part, nd_gradient_wire_bytes(format, length), ncclChar, from,
+                                 c->comm, c->stream),
                  "receiving gradients");
-        ND_CUDA_TRY(ND_LAUNCH(add_part_kernel, dim3(nd_blocks_for(length, 256, 4096)), dim3(256), 0,
-                              c->stream, values + first, c->part, length));
+        if (format != ND_GRADIENT_WIRE_FP32)
+            ND_TRY(nd_cuda_gradient_add(c->stream, format, values + first, c->part, length));
+        else
+            ND_CUDA_TRY(ND_LAUNCH(add_part_kernel, dim3(nd_blocks_for(length, 256, 4096)),
+                                  dim3(256), 0, c->stream, values + first, c->part, length));
     }
     return ND_OK;
 }
@@ -255,18 +288,12 @@ nd_status reduce_in_any_order(nccl_context *c, nd_comm_piece *p)
 nd_status reduce_pieces(nccl_context *c, nd_comm_split split, nd_comm_piece *pieces, int64_t count)
 {
     const nd_tree_transfer transfer = {c, send_slot, receive_and_add, add_slots};
-    for (int64_t i = 0; i < count; i++)
-        ND_TRY(split.any_order ? reduce_in_any_order(c, &pieces[i])
-                               : nd_tree_reduce(c->host, &transfer, split, &pieces[i]));
+    for (int64_t i = 0; i < count; i++) {
+        const bool exact = pieces[i].format == ND_GRADIENT_WIRE_FP32; /* NCCL adds nothing else */
+        ND_TRY(split.any_order && exact ? reduce_in_any_order(c, &pieces[i])
+                                        : nd_tree_reduce(c->host, &transfer, split, &pieces[i]));
+    }
     return ND_OK;
-}
-
-bool all_exact(const nd_comm_piece *pieces, int64_t count)
-{
-    for (int64_t i = 0; i < count; i++)
-        if (pieces[i].format != ND_GRADIENT_WIRE_FP32)
-            return false;
-    return true;
 }
 
 nd_status enqueue_reduction(nccl_context *c, nd_comm_split split, nd_comm_piece *pieces,
@@ -278,13 +305,10 @@ nd_status enqueue_reduction(nccl_context *c, nd_comm_split split, nd_comm_piece 
     return end(c, slot);
 }
 
-/* Formats that round are made and read on the host. */
 nd_status begin_reduction(nd_comm *comm, nd_comm_split split, nd_comm_piece *pieces, int64_t count)
 {
     nccl_context *c = attached;
     const double start = now(), before = comm->wait_seconds;
-    if (!all_exact(pieces, count))
-        return c->base.reduce_to_owners(comm, split, pieces, count);
     const nd_status status = enqueue_reduction(c, split, pieces, count);
     comm->wait_seconds = before + now() - start;
     return status;

@@ -131,12 +131,10 @@ static void list_pieces(table *t, const group *g, double ready, double seconds_p
                                 .owner = run->own.owner[i]};
 }
 
-/* As nd_run_create decides. On GPUs formats that round go through the host, which waits for them. */
+/* As nd_run_create decides. */
 static bool overlaps(const nd_run *run)
 {
-    return run->config.dist.overlap && run->comm->size > 1 && !run->immediate &&
-           (run->config.hardware.target != ND_TARGET_CUDA ||
-            run->config.dist.gradient_wire == ND_GRADIENT_WIRE_FP32);
+    return run->config.dist.overlap && run->comm->size > 1 && !run->immediate;
 }
 
 static nd_status list_parts(table *t, nd_cost_work *work)

@@ -1,9 +1,12 @@
 /* NCCL with the ranks it was started with (one GPU each; one rank alone will do): sums along the tree and
- * in any order, at once and begun, and a broadcast, on device memory. Exits 0 when all is right, 77 without a GPU. */
+ * in any order, at once and begun, exact and rounded, and a broadcast, on device memory. Exits 0 when all is right, 77 without a GPU. */
 #include "cuda_backend.h"
 #include "device_choice.h"
 #include "nccl_comm.h"
 
+#include "dist/gradient_wire.h"
+
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -18,7 +21,8 @@
 enum { COUNT = 100003 };
 
 /* Leaf `rank` of piece p holds rank + p + 1 everywhere. One leaf a rank: added in any order. */
-static int reduce(nd_comm *comm, nd_backend *b, int64_t leaves_a_rank, bool begin)
+static int reduce_in(nd_comm *comm, nd_backend *b, int64_t leaves_a_rank, bool begin,
+                     nd_gradient_wire format)
 {
     const nd_comm_split split = {leaves_a_rank * comm->size, leaves_a_rank == 1};
     static float host[COUNT];
@@ -35,7 +39,11 @@ static int reduce(nd_comm *comm, nd_backend *b, int64_t leaves_a_rank, bool begi
             DO(b->ops.upload(b, at, host, sizeof host));
             memory[p][slot] = at;
         }
-        list[p] = (nd_comm_piece){.slots = memory[p], .count = COUNT, .owner = p};
+        void *residual = NULL;
+        const size_t kept = nd_gradient_residual_bytes(format, COUNT);
+        DO(b->ops.allocate(b, kept, &residual));
+        list[p] = (nd_comm_piece){
+            .slots = memory[p], .count = COUNT, .owner = p, .format = format, .residual = residual};
     }
     if (!begin)
         DO(comm->ops.reduce_to_owners(comm, split, list, pieces));
@@ -47,15 +55,24 @@ static int reduce(nd_comm *comm, nd_backend *b, int64_t leaves_a_rank, bool begi
     for (int r = 0; r < comm->size; r++)
         expected += (double)leaves_a_rank * (r + comm->rank + 1);
     DO(b->ops.download(b, host, list[comm->rank].result, sizeof host));
+    /* Each of a few roundings takes at most 1/254 of what it rounds. */
+    const double tolerance = format == ND_GRADIENT_WIRE_FP32 ? 0.0 : 0.02 * expected;
     for (int i = 0; i < COUNT; i++)
-        if ((double)host[i] != expected) {
+        if (!(fabs((double)host[i] - expected) <= tolerance)) {
             fprintf(stderr, "rank %d: %g, expected %g\n", comm->rank, (double)host[i], expected);
             return 1;
         }
-    for (int p = 0; p < pieces; p++)
+    for (int p = 0; p < pieces; p++) {
         for (int slot = 0; slot < slots; slot++)
             b->ops.release(b, memory[p][slot], sizeof host);
+        b->ops.release(b, list[p].residual, nd_gradient_residual_bytes(format, COUNT));
+    }
     return 0;
+}
+
+static int reduce(nd_comm *comm, nd_backend *b, int64_t leaves_a_rank, bool begin)
+{
+    return reduce_in(comm, b, leaves_a_rank, begin, ND_GRADIENT_WIRE_FP32);
 }
 
 int main(void)
@@ -78,6 +95,9 @@ int main(void)
     comm->overlap = true;
     for (int begin = 0; begin < 2; begin++)
         if (reduce(comm, b, 1, begin) || (comm->size == 1 ? 0 : reduce(comm, b, 3, begin)))
+            return 1;
+    for (int format = ND_GRADIENT_WIRE_BF16; format <= ND_GRADIENT_WIRE_INT8; format++)
+        if (reduce_in(comm, b, 1, true, (nd_gradient_wire)format))
             return 1;
     comm->reduction = ND_REDUCTION_ALLREDUCE;
     if (reduce(comm, b, 1, true))

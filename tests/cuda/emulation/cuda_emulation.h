@@ -149,6 +149,10 @@ static inline uint32_t nd_bits_of(float x)
     memcpy(&bits, &x, sizeof bits);
     return bits;
 }
+static inline float nd_product(float x, float y)
+{
+    return x * y;
+}
 static inline float nd_float_of(uint32_t bits)
 {
     float x;
