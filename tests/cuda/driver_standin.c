@@ -38,6 +38,7 @@ static int token;
 GIVES(cuCtxGetCurrent)
 GIVES(cuCtxPopCurrent)
 GIVES(cuDevicePrimaryCtxRetain)
+GIVES(cuKernelGetFunction)
 GIVES(cuLibraryGetKernel)
 GIVES(cuLibraryLoadData)
 GIVES(cuLibraryLoadFromFile)
