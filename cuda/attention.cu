@@ -183,19 +183,10 @@ static bool suits_tensor_cores(nd_cview v, int64_t head_dim)
            (uintptr_t)v.data % 16 == 0;
 }
 
-static nd_status attention_cuda(nd_backend *b, nd_view o, nd_view lse, nd_cview q, nd_cview k,
+nd_status nd_cuda_attention_own(nd_backend *b, nd_view o, nd_view lse, nd_cview q, nd_cview k,
                                 nd_cview v, const nd_attention_shape *s)
 {
     nd_cuda *cuda = nd_cuda_of(b);
-    ND_TRY(check_shapes(q, k, v, s));
-    ND_REQUIRE(nd_same_shape(nd_read(o), q) && lse.rows == q.rows && lse.cols == s->heads);
-    ND_REQUIRE(nd_is_wide_type(o.dtype) && nd_is_float(lse.dtype));
-    if (q.rows == 0)
-        return ND_OK;
-    bool done;
-    ND_TRY(nd_cuda_attention_library(b, o, lse, q, k, v, s, &done));
-    if (done)
-        return ND_OK;
     const nd_attention_layout layout = layout_of(q, k, s);
     if (suits_tensor_cores(q, s->head_dim) && suits_tensor_cores(k, s->head_dim) &&
         suits_tensor_cores(v, s->head_dim) && suits_tensor_cores(nd_read(o), s->head_dim))
@@ -206,24 +197,25 @@ static nd_status attention_cuda(nd_backend *b, nd_view o, nd_view lse, nd_cview 
     return ND_OK;
 }
 
-static nd_status attention_backward_cuda(nd_backend *b, nd_view dq, nd_view dk, nd_view dv,
+static nd_status attention_cuda(nd_backend *b, nd_view o, nd_view lse, nd_cview q, nd_cview k,
+                                nd_cview v, const nd_attention_shape *s)
+{
+    ND_TRY(check_shapes(q, k, v, s));
+    ND_REQUIRE(nd_same_shape(nd_read(o), q) && lse.rows == q.rows && lse.cols == s->heads);
+    ND_REQUIRE(nd_is_wide_type(o.dtype) && nd_is_float(lse.dtype));
+    if (q.rows == 0)
+        return ND_OK;
+    bool done;
+    ND_TRY(nd_cuda_attention_library(b, o, lse, q, k, v, s, &done));
+    return done ? ND_OK : nd_cuda_attention_own(b, o, lse, q, k, v, s);
+}
+
+nd_status nd_cuda_attention_backward_own(nd_backend *b, nd_view dq, nd_view dk, nd_view dv,
                                          nd_cview dout, nd_cview o, nd_cview lse, nd_cview q,
                                          nd_cview k, nd_cview v, const nd_attention_shape *s)
 {
     nd_cuda *cuda = nd_cuda_of(b);
-    ND_TRY(check_shapes(q, k, v, s));
-    ND_REQUIRE(nd_same_shape(nd_read(dq), q) && nd_same_shape(dout, q) && nd_same_shape(o, q));
-    ND_REQUIRE(nd_is_wide_type(dq.dtype) && nd_is_wide_type(dk.dtype) && nd_is_wide_type(dv.dtype));
-    ND_REQUIRE(nd_is_wide_type(dout.dtype) && nd_is_wide_type(o.dtype) && nd_is_float(lse.dtype));
     const nd_attention_layout l = layout_of(q, k, s);
-    ND_REQUIRE(dk.rows == l.key_rows && dv.rows == l.key_rows);
-    ND_REQUIRE(dk.cols == k.cols && dv.cols == k.cols);
-    if (l.key_rows == 0)
-        return ND_OK;
-    bool done;
-    ND_TRY(nd_cuda_attention_backward_library(b, dq, dk, dv, dout, o, lse, q, k, v, s, &done));
-    if (done)
-        return ND_OK;
     const int64_t items = q.rows * s->heads, keys = l.key_rows * s->kv_heads;
     void *room;
     ND_TRY(nd_cuda_room(cuda, (size_t)(items > 0 ? items : 1) * sizeof(float), &room));
@@ -248,6 +240,24 @@ static nd_status attention_backward_cuda(nd_backend *b, nd_view dq, nd_view dk, 
                           nd_floats_of(lse), delta, nd_floats_of(q), nd_floats_of(k),
                           nd_floats_of(v), l));
     return ND_OK;
+}
+
+static nd_status attention_backward_cuda(nd_backend *b, nd_view dq, nd_view dk, nd_view dv,
+                                         nd_cview dout, nd_cview o, nd_cview lse, nd_cview q,
+                                         nd_cview k, nd_cview v, const nd_attention_shape *s)
+{
+    ND_TRY(check_shapes(q, k, v, s));
+    ND_REQUIRE(nd_same_shape(nd_read(dq), q) && nd_same_shape(dout, q) && nd_same_shape(o, q));
+    ND_REQUIRE(nd_is_wide_type(dq.dtype) && nd_is_wide_type(dk.dtype) && nd_is_wide_type(dv.dtype));
+    ND_REQUIRE(nd_is_wide_type(dout.dtype) && nd_is_wide_type(o.dtype) && nd_is_float(lse.dtype));
+    const nd_attention_layout l = layout_of(q, k, s);
+    ND_REQUIRE(dk.rows == l.key_rows && dv.rows == l.key_rows);
+    ND_REQUIRE(dk.cols == k.cols && dv.cols == k.cols);
+    if (l.key_rows == 0)
+        return ND_OK;
+    bool done;
+    ND_TRY(nd_cuda_attention_backward_library(b, dq, dk, dv, dout, o, lse, q, k, v, s, &done));
+    return done ? ND_OK : nd_cuda_attention_backward_own(b, dq, dk, dv, dout, o, lse, q, k, v, s);
 }
 
 void nd_cuda_fill_attention(nd_backend_ops *ops)

@@ -89,6 +89,27 @@ nd_status nd_cuda_attention_backward_tensor(nd_cuda *cuda, nd_view dq, nd_view d
                                             nd_cview v, const float *delta,
                                             const nd_attention_layout *s);
 
+/* The project's own kernels; shapes have been checked. */
+nd_status nd_cuda_attention_own(nd_backend *b, nd_view o, nd_view lse, nd_cview q, nd_cview k,
+                                nd_cview v, const nd_attention_shape *s);
+nd_status nd_cuda_attention_backward_own(nd_backend *b, nd_view dq, nd_view dk, nd_view dv,
+                                         nd_cview dout, nd_cview o, nd_cview lse, nd_cview q,
+                                         nd_cview k, nd_cview v, const nd_attention_shape *s);
+
+/* How a library computes one shape. */
+struct nd_attention_library_pass {
+    void *context;
+    nd_status (*forward)(void *context, nd_view o, nd_view lse, nd_cview q, nd_cview k, nd_cview v);
+    nd_status (*backward)(void *context, nd_view dq, nd_view dk, nd_view dv, nd_cview dout,
+                          nd_cview o, nd_cview lse, nd_cview q, nd_cview k, nd_cview v);
+};
+
+/* Compares it with the own kernels, and waits: in `reason` (of `size` bytes) what differs, "" when nothing
+ * does. *looked is false when there is no memory for that. Errors: those of the passes. */
+nd_status nd_cuda_attention_check(nd_backend *b, const nd_attention_shape *s, bool backward,
+                                  const nd_attention_library_pass *library, bool *looked,
+                                  char *reason, size_t size);
+
 /* cuDNN, where it is wanted and fits; *done is false, and nothing enqueued, where the project's own
  * kernels must do it. Errors: ND_ECONFIG when cuDNN is insisted on and refuses. */
 nd_status nd_cuda_attention_library(nd_backend *b, nd_view o, nd_view lse, nd_cview q, nd_cview k,

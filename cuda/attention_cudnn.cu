@@ -87,8 +87,75 @@ static bool is_open(nd_backend *b)
     return false;
 }
 
+struct planned {
+    nd_cuda *cuda;
+    const nd_cudnn_plan *plan;
+};
+
+static nd_status run(nd_cuda *cuda, const nd_cudnn_plan *plan, nd_cudnn_arguments *arguments)
+{
+    const size_t bytes = nd_cudnn_plan_workspace(plan);
+    if (bytes > 0)
+        ND_TRY(nd_cuda_room(cuda, bytes, &arguments->workspace));
+    return nd_cudnn_run(cuda->library_attention->cudnn, plan, arguments);
+}
+
+static nd_status forward(void *context, nd_view o, nd_view lse, nd_cview q, nd_cview k, nd_cview v)
+{
+    const planned *p = static_cast<const planned *>(context);
+    nd_cudnn_arguments a;
+    memset(&a, 0, sizeof a);
+    a.q = q.data;
+    a.k = k.data;
+    a.v = v.data;
+    a.o = o.data;
+    a.lse = lse.data;
+    return run(p->cuda, p->plan, &a);
+}
+
+static nd_status backward(void *context, nd_view dq, nd_view dk, nd_view dv, nd_cview dout,
+                          nd_cview o, nd_cview lse, nd_cview q, nd_cview k, nd_cview v)
+{
+    const planned *p = static_cast<const planned *>(context);
+    nd_cudnn_arguments a;
+    memset(&a, 0, sizeof a);
+    a.q = q.data;
+    a.k = k.data;
+    a.v = v.data;
+    a.o = const_cast<void *>(o.data);
+    a.lse = const_cast<void *>(lse.data);
+    a.dout = dout.data;
+    a.dq = dq.data;
+    a.dk = dk.data;
+    a.dv = dv.data;
+    return run(p->cuda, p->plan, &a);
+}
+
+/* A plan whose first run fails or gives something else than the own kernels is refused from then on. */
+static nd_status check_plan(nd_backend *b, const nd_attention_shape *s, bool is_backward,
+                            nd_cudnn_plan *plan)
+{
+    char reason[256];
+    bool looked;
+    planned p = {nd_cuda_of(b), plan};
+    const nd_attention_library_pass library = {&p, forward, backward};
+    const nd_status status =
+        nd_cuda_attention_check(b, s, is_backward, &library, &looked, reason, sizeof reason);
+    if (status == ND_ENOMEM)
+        return status; /* of its workspace: the run has no room for it */
+    if (status != ND_OK) {
+        snprintf(reason, sizeof reason, "%.200s", nd_error_get()->message);
+        nd_error_clear();
+    }
+    if (reason[0])
+        nd_cudnn_plan_reject(plan, reason);
+    else if (!looked && b->log)
+        nd_log_line(b->log, "device  attention: no memory to compare cuDNN with the own kernels");
+    return ND_OK;
+}
+
 /* *plan: NULL when the project's own kernels are to do it. `all` and lse: what it reads and writes. */
-static nd_status choose(nd_backend *b, const nd_attention_shape *s, bool backward,
+static nd_status choose(nd_backend *b, const nd_attention_shape *s, bool backward_pass,
                         const nd_cview *all, size_t count, nd_cview lse, nd_cudnn_plan **plan)
 {
     nd_cuda *cuda = nd_cuda_of(b);
@@ -107,11 +174,13 @@ static nd_status choose(nd_backend *b, const nd_attention_shape *s, bool backwar
     if (!is_open(b))
         return ND_OK;
     const nd_cudnn_shape shape = {s->sequences, s->key_len,  s->heads,
-                                  s->kv_heads,  s->head_dim, backward};
+                                  s->kv_heads,  s->head_dim, backward_pass};
     *plan = nd_cudnn_plan_known(l->cudnn, &shape);
     if (!*plan) {
         ND_TRY(nd_cuda_not_recording(cuda));
         ND_TRY(nd_cudnn_plan_for(l->cudnn, &shape, plan));
+        if (!nd_cudnn_plan_reason(*plan))
+            ND_TRY(check_plan(b, s, backward_pass, *plan));
         tell(b, &shape, *plan);
     }
     const char *reason = nd_cudnn_plan_reason(*plan);
@@ -123,17 +192,10 @@ static nd_status choose(nd_backend *b, const nd_attention_shape *s, bool backwar
                        "[hardware] attention = cudnn, but cuDNN refuses attention%s of %lld x %lld "
                        "tokens, %lld heads over %lld of %lld: %s; use attention = auto, which "
                        "takes the program's own kernels for it",
-                       backward ? "_backward" : "", (long long)s->sequences, (long long)s->key_len,
-                       (long long)s->heads, (long long)s->kv_heads, (long long)s->head_dim, reason);
+                       backward_pass ? "_backward" : "", (long long)s->sequences,
+                       (long long)s->key_len, (long long)s->heads, (long long)s->kv_heads,
+                       (long long)s->head_dim, reason);
     return ND_OK;
-}
-
-static nd_status run(nd_cuda *cuda, const nd_cudnn_plan *plan, nd_cudnn_arguments *arguments)
-{
-    const size_t bytes = nd_cudnn_plan_workspace(plan);
-    if (bytes > 0)
-        ND_TRY(nd_cuda_room(cuda, bytes, &arguments->workspace));
-    return nd_cudnn_run(cuda->library_attention->cudnn, plan, arguments);
 }
 
 nd_status nd_cuda_attention_library(nd_backend *b, nd_view o, nd_view lse, nd_cview q, nd_cview k,
@@ -142,17 +204,9 @@ nd_status nd_cuda_attention_library(nd_backend *b, nd_view o, nd_view lse, nd_cv
     const nd_cview all[] = {q, k, v, nd_read(o)};
     nd_cudnn_plan *plan;
     ND_TRY(choose(b, s, false, all, sizeof all / sizeof *all, nd_read(lse), &plan));
+    planned p = {nd_cuda_of(b), plan};
     *done = plan != NULL;
-    if (!plan)
-        return ND_OK;
-    nd_cudnn_arguments a;
-    memset(&a, 0, sizeof a);
-    a.q = q.data;
-    a.k = k.data;
-    a.v = v.data;
-    a.o = o.data;
-    a.lse = lse.data;
-    return run(nd_cuda_of(b), plan, &a);
+    return plan ? forward(&p, o, lse, q, k, v) : ND_OK;
 }
 
 nd_status nd_cuda_attention_backward_library(nd_backend *b, nd_view dq, nd_view dk, nd_view dv,
@@ -163,19 +217,7 @@ nd_status nd_cuda_attention_backward_library(nd_backend *b, nd_view dq, nd_view 
     const nd_cview all[] = {q, k, v, o, dout, nd_read(dq), nd_read(dk), nd_read(dv)};
     nd_cudnn_plan *plan;
     ND_TRY(choose(b, s, true, all, sizeof all / sizeof *all, lse, &plan));
+    planned p = {nd_cuda_of(b), plan};
     *done = plan != NULL;
-    if (!plan)
-        return ND_OK;
-    nd_cudnn_arguments a;
-    memset(&a, 0, sizeof a);
-    a.q = q.data;
-    a.k = k.data;
-    a.v = v.data;
-    a.o = const_cast<void *>(o.data);
-    a.lse = const_cast<void *>(lse.data);
-    a.dout = dout.data;
-    a.dq = dq.data;
-    a.dk = dk.data;
-    a.dv = dv.data;
-    return run(nd_cuda_of(b), plan, &a);
+    return plan ? backward(&p, dq, dk, dv, dout, o, lse, q, k, v) : ND_OK;
 }

@@ -391,6 +391,12 @@ const char *nd_cudnn_plan_reason(const nd_cudnn_plan *plan)
     return plan->reason[0] ? plan->reason : NULL;
 }
 
+void nd_cudnn_plan_reject(nd_cudnn_plan *plan, const char *reason)
+{
+    snprintf(plan->reason, sizeof plan->reason, "%s", reason);
+    nd_cudnn_graph_close(&plan->graph);
+}
+
 static size_t own_workspace(const nd_cudnn_plan *plan)
 {
     return ((size_t)plan->choice.workspace + 255) / 256 * 256;

@@ -55,6 +55,9 @@ nd_cudnn_plan *nd_cudnn_plan_known(const nd_cudnn *cudnn, const nd_cudnn_shape *
 /* Why the shape is refused; NULL when the plan can be run. */
 const char *nd_cudnn_plan_reason(const nd_cudnn_plan *plan);
 
+/* From here on the shape is refused, for this reason. */
+void nd_cudnn_plan_reject(nd_cudnn_plan *plan, const char *reason);
+
 /* Device memory that running it takes, in bytes, aligned to 256; and the number of the engine. */
 size_t nd_cudnn_plan_workspace(const nd_cudnn_plan *plan);
 int64_t nd_cudnn_plan_engine(const nd_cudnn_plan *plan);
