@@ -7,7 +7,7 @@
 #include "cli/args.h"
 #include "core/float_formats.h"
 #include "core/rng.h"
-#include "train/run.h"
+#include "train/run_backend.h"
 
 #include "timing.h"
 

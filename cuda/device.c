@@ -8,16 +8,25 @@
 
 #include <string.h>
 
-nd_status nd_device_backend_create(nd_target target, const nd_comm *comm, nd_backend **backend)
+nd_status nd_device_backend_create(nd_device_choice choice, const nd_comm *comm,
+                                   nd_backend **backend)
 {
     char reason[256] = "";
-    nd_cuda_options options = {.own_int8 = false};
+    nd_cuda_options options = {.attention = (nd_cuda_attention)choice.attention};
     *backend = NULL;
-    if (target == ND_TARGET_CPU)
+    if (choice.target == ND_TARGET_CPU)
         return ND_OK;
-    ND_TRY(nd_choose_device(target == ND_TARGET_CUDA, nd_cuda_device_count(reason, sizeof reason),
-                            comm->local_rank, comm->local_size, reason, &options.device));
-    return options.device < 0 ? ND_OK : nd_cuda_backend_create(&options, backend);
+    ND_TRY(nd_choose_device(choice.target == ND_TARGET_CUDA,
+                            nd_cuda_device_count(reason, sizeof reason), comm->local_rank,
+                            comm->local_size, reason, &options.device));
+    if (options.device >= 0)
+        return nd_cuda_backend_create(&options, backend);
+    if (choice.attention == ND_ATTENTION_CUDNN)
+        return ND_FAIL(ND_ECONFIG,
+                       "[hardware] attention = cudnn needs a GPU, and there is none: %s; use "
+                       "attention = auto",
+                       reason);
+    return ND_OK;
 }
 
 bool nd_device_owns(const nd_backend *backend)

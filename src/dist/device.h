@@ -8,13 +8,20 @@
 
 #include <stdbool.h>
 
+/* What is asked of a device: the keys of [hardware] that bear on it. */
+typedef struct nd_device_choice {
+    nd_target target;
+    nd_attention_choice attention;
+} nd_device_choice;
+
 /* A backend on the device of this rank's own, that of its number among the ranks of its machine
  * (comm->local_rank of comm->local_size); of `comm` nothing else is used. *backend stays NULL where the
  * CPU is what is left: with ND_TARGET_CPU, with ND_TARGET_AUTO where there is no device, and in a build
  * that knows none, where nd_config_check has refused what asks for one. The caller owns the backend
- * (nd_backend_destroy). Not collective. Errors: ND_ECONFIG when a device is asked for and there is none,
- * or ranks outnumber devices; ND_EINTERNAL when a library is missing; ND_ENOMEM. */
-nd_status nd_device_backend_create(nd_target target, const nd_comm *comm, nd_backend **backend);
+ * (nd_backend_destroy). Not collective. Errors: ND_ECONFIG when a device, or what only one has, is asked for
+ * and there is none, or ranks outnumber devices; ND_EINTERNAL when a library is missing; ND_ENOMEM. */
+nd_status nd_device_backend_create(nd_device_choice choice, const nd_comm *comm,
+                                   nd_backend **backend);
 
 /* Whether `backend` is of a kind that nd_device_backend_create makes: one whose memory nd_device_attach
  * can let travel without the host. Not collective. */

@@ -1,8 +1,9 @@
 #include "dist/device.h"
 
-nd_status nd_device_backend_create(nd_target target, const nd_comm *comm, nd_backend **backend)
+nd_status nd_device_backend_create(nd_device_choice choice, const nd_comm *comm,
+                                   nd_backend **backend)
 {
-    (void)target, (void)comm;
+    (void)choice, (void)comm;
     *backend = NULL;
     return ND_OK;
 }

@@ -27,7 +27,9 @@ static int choose_threads(const nd_config *config, const nd_comm *comm)
 
 nd_status nd_run_create_backend(const nd_config *config, const nd_comm *comm, nd_backend **backend)
 {
-    ND_TRY(nd_device_backend_create(config->hardware.target, comm, backend));
+    const nd_device_choice choice = {(nd_target)config->hardware.target,
+                                     (nd_attention_choice)config->hardware.attention};
+    ND_TRY(nd_device_backend_create(choice, comm, backend));
     if (*backend)
         return ND_OK;
     const nd_cpu_backend_options options = {

@@ -12,7 +12,8 @@ Test(device, a_rank_that_is_to_use_the_cpu_gets_no_device)
 {
     nd_comm *comm = solo();
     nd_backend *backend = (nd_backend *)comm; /* anything but NULL */
-    ND_ASSERT_OK(nd_device_backend_create(ND_TARGET_CPU, comm, &backend));
+    ND_ASSERT_OK(
+        nd_device_backend_create((nd_device_choice){.target = ND_TARGET_CPU}, comm, &backend));
     cr_assert(backend == NULL);
     nd_comm_destroy(comm);
 }
