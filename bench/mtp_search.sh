@@ -2,11 +2,13 @@
 # Which recipe of multi-token prediction needs the fewest tokens to the held-out loss of the baseline:
 # trains the baseline and each recipe with the same seeds at the small size and prints a table.
 #
-#   bench/mtp_search.sh [--seeds N] [--steps N] [--out DIR] [--jobs N] [--data-path DIR] [RECIPE...]
+#   bench/mtp_search.sh [--seeds N] [--steps N] [--fewer P] [--out DIR] [--jobs N] [--data-path DIR] [RECIPE...]
 #                       [-- MORE ARGUMENTS OF nanochat_dist train]
 #
 #   --seeds N        seeds 1..N (3)
 #   --steps N        optimizer steps of each run (400)
+#   --fewer P        the recipes, not the baseline, train P percent fewer steps, with a decay of their own: where
+#                    the change of the loss is then not above 0, P percent of the tokens are saved (0)
 #   --out DIR        where the runs go (mtp_search); finished ones are not run again
 #   --jobs N         runs beside each other, each with one thread (the number of cores)
 #   --data-path DIR  packed shards (data/quickstart/shards)
@@ -16,7 +18,7 @@
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/shared.sh"
 program=$root/build/release/nanochat_dist
-seeds=3 steps=400 out=mtp_search jobs=$(nproc) data_path=$root/data/quickstart/shards
+seeds=3 steps=400 fewer=0 out=mtp_search jobs=$(nproc) data_path=$root/data/quickstart/shards
 
 # name, form, tokens ahead, weight, schedule
 recipes='
@@ -25,10 +27,15 @@ thirds       shared     4 0.2 thirds
 thirds_half  shared     3 0.5 thirds
 linear       shared     2 0.3 linear
 thirds_light shared     4 0.1 thirds
-sequential   sequential 2 0.3 linear
+blocks       sequential 4 0.5 thirds
+blocks_heavy sequential 4 1.0 thirds
+block        sequential 2 0.3 thirds
+block_heavy  sequential 2 1.0 thirds
+block_linear sequential 2 0.3 linear
+heads        separate   4 0.5 thirds
 separate     separate   2 0.3 linear
 '
-options 'seeds steps out jobs data-path RECIPE...' "$@"
+options 'seeds steps fewer out jobs data-path RECIPE...' "$@"
 for recipe in "${operands[@]}"; do
     grep -q "^$recipe " <<<"$recipes" || fail "no recipe '$recipe' (see --help)"
 done
@@ -37,11 +44,15 @@ wanted=("${operands[@]}")
 [ ${#wanted[@]} -gt 0 ] || wanted=("${all[@]}")
 mkdir -p "$out"
 
-train() { # name, seed, keys...
-    local run=$out/$1_$2
-    shift 2
+# A recipe's runs of another length have another name.
+suffix=''
+[ "$fewer" = 0 ] || suffix=_$fewer
+
+train() { # name, seed, its steps, keys...
+    local run=$out/$1_$2 length=$3
+    shift 3
     [ -e "$run/done" ] && return
-    keys "training.total_steps=$steps" "training.warmup_steps=$((steps / 10))" "${@/#/training.}"
+    keys "training.total_steps=$length" "training.warmup_steps=$((steps / 10))" "${@/#/training.}"
     OMP_NUM_THREADS=1 "$program" --config "$root/configs/e3/small/baseline.ini" --data-path "$data_path" \
         --run-dir "$run" --resume none --set hardware.threads=1 --set logging.checkpoint_interval=0 \
         --set logging.eval_interval=20 --set logging.eval_samples=256 --set logging.tensorboard=false \
@@ -52,12 +63,12 @@ beside() { # waits until fewer than --jobs runs are under way
 }
 for ((seed = 1; seed <= seeds; seed++)); do
     beside
-    train baseline "$seed" seed="$seed" &
+    train baseline "$seed" "$steps" seed="$seed" &
     for recipe in "${wanted[@]}"; do
         read -r _ form ahead weight schedule < <(grep "^$recipe " <<<"$recipes")
         beside
-        train "$recipe" "$seed" seed="$seed" use_mtp=true mtp_form="$form" mtp_n_tokens="$ahead" \
-            mtp_weight="$weight" mtp_schedule="$schedule" &
+        train "$recipe$suffix" "$seed" $((steps * (100 - fewer) / 100)) seed="$seed" use_mtp=true \
+            mtp_form="$form" mtp_n_tokens="$ahead" mtp_weight="$weight" mtp_schedule="$schedule" &
     done
 done
 wait
@@ -76,9 +87,9 @@ printf '\n| recipe | form | ahead | weight | schedule | seed | held-out loss | c
 for ((seed = 1; seed <= seeds; seed++)); do
     printf '| baseline | | | | | %d | %s | | |\n' "$seed" "$(curve "$out/baseline_$seed" | awk '{ v = $2 } END { printf "%.4f", v }')"
     for recipe in "${wanted[@]}"; do
-        [ -e "$out/${recipe}_$seed/done" ] || { printf '| %s | | | | | %d | failed: %s | | |\n' "$recipe" "$seed" "$out/${recipe}_$seed.log"; continue; }
+        [ -e "$out/$recipe${suffix}_$seed/done" ] || { printf '| %s | | | | | %d | failed: %s | | |\n' "$recipe" "$seed" "$out/$recipe${suffix}_$seed.log"; continue; }
         read -r _ form ahead weight schedule < <(grep "^$recipe " <<<"$recipes")
-        read -r loss change tokens < <(compare "$out/${recipe}_$seed" "$out/baseline_$seed"; echo)
+        read -r loss change tokens < <(compare "$out/$recipe${suffix}_$seed" "$out/baseline_$seed"; echo)
         printf '| %s | %s | %s | %s | %s | %d | %s | %s | %s |\n' "$recipe" "$form" "$ahead" "$weight" "$schedule" "$seed" "$loss" "$change" "$tokens"
     done
 done

@@ -121,7 +121,7 @@ Test(health, a_step_with_a_nan_from_a_reduction_is_skipped_like_one_with_a_nan_g
                                            "--set dist.deterministic=off"};
     char before[65], after[65];
     for (int v = 0; v < 3; v++) {
-        char extra[256], spoilt[16], wire[16];
+        char extra[256], spoilt[32], wire[32];
         snprintf(extra, sizeof extra, "--checkpoint-interval 1 --set logging.checkpoint_keep=0 %s",
                  variants[v]);
         snprintf(spoilt, sizeof spoilt, "gradient%d", v);
