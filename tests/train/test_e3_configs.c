@@ -92,6 +92,29 @@ Test(e3_configs, the_small_ones_have_the_same_systems)
     }
 }
 
+/* Beside the suite's: full.ini with thin messages, mtp_only.ini with blocks for the further tokens. */
+Test(e3_configs, have_variants_that_differ_in_what_they_say)
+{
+    static const char *const sizes[] = {"e3", "e3/small"};
+    for (int i = 0; i < 2; i++) {
+        nd_config thin = *read(sizes[i], "full_thin"), blocks = *read(sizes[i], "mtp_blocks");
+        const nd_config *full = read(sizes[i], "full");
+        cr_assert(thin.dist.gradient_wire != full->dist.gradient_wire &&
+                  thin.dist.weight_wire != full->dist.weight_wire &&
+                  thin.dist.embedding_wire != full->dist.embedding_wire);
+        thin.dist = full->dist;
+        thin.logging = full->logging;
+        cr_assert_arr_eq(&thin, full, sizeof thin);
+        const nd_config *shared = read(sizes[i], "mtp_only");
+        cr_assert_eq(blocks.training.mtp_form, ND_MTP_SEQUENTIAL);
+        cr_assert_eq(blocks.training.mtp_weight, 0.5);
+        blocks.training.mtp_form = shared->training.mtp_form;
+        blocks.training.mtp_weight = shared->training.mtp_weight;
+        blocks.logging = shared->logging;
+        cr_assert_arr_eq(&blocks, shared, sizeof blocks);
+    }
+}
+
 Test(e3_configs, what_the_suite_advises_to_change_changes_training, .init = nd_test_run_setup,
      .fini = nd_test_run_teardown)
 {
