@@ -11,7 +11,7 @@
 static const char *const names[] = {"baseline", "mtp_only", "muon_8bit", "galore2", "full"};
 enum { CONFIGS = sizeof names / sizeof *names };
 
-static nd_config *read(const char *directory, const char *name)
+static nd_config *read_config(const char *directory, const char *name)
 {
     static nd_config config;
     char path[512];
@@ -64,7 +64,7 @@ static void assert_systems(const nd_config *c, int config)
 Test(e3_configs, have_the_suites_values)
 {
     for (int i = 0; i < CONFIGS; i++) {
-        const nd_config *c = read("e3", names[i]);
+        const nd_config *c = read_config("e3", names[i]);
         assert_common_values(c);
         assert_systems(c, i);
         cr_assert(c->model.vocab_size == 32000 && c->model.hidden_dim == 1024 &&
@@ -84,7 +84,7 @@ Test(e3_configs, have_the_suites_values)
 Test(e3_configs, the_small_ones_have_the_same_systems)
 {
     for (int i = 0; i < CONFIGS; i++) {
-        const nd_config *c = read("e3/small", names[i]);
+        const nd_config *c = read_config("e3/small", names[i]);
         assert_common_values(c);
         assert_systems(c, i);
         if (c->training.use_galore)
@@ -97,15 +97,16 @@ Test(e3_configs, have_variants_that_differ_in_what_they_say)
 {
     static const char *const sizes[] = {"e3", "e3/small"};
     for (int i = 0; i < 2; i++) {
-        nd_config thin = *read(sizes[i], "full_thin"), blocks = *read(sizes[i], "mtp_blocks");
-        const nd_config *full = read(sizes[i], "full");
+        nd_config thin = *read_config(sizes[i], "full_thin"),
+                  blocks = *read_config(sizes[i], "mtp_blocks");
+        const nd_config *full = read_config(sizes[i], "full");
         cr_assert(thin.dist.gradient_wire != full->dist.gradient_wire &&
                   thin.dist.weight_wire != full->dist.weight_wire &&
                   thin.dist.embedding_wire != full->dist.embedding_wire);
         thin.dist = full->dist;
         thin.logging = full->logging;
         cr_assert_arr_eq(&thin, full, sizeof thin);
-        const nd_config *shared = read(sizes[i], "mtp_only");
+        const nd_config *shared = read_config(sizes[i], "mtp_only");
         cr_assert_eq(blocks.training.mtp_form, ND_MTP_SEQUENTIAL);
         cr_assert_eq(blocks.training.mtp_weight, 0.5);
         blocks.training.mtp_form = shared->training.mtp_form;

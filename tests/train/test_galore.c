@@ -65,6 +65,8 @@ static void assert_same_on_ranks(const int *sizes, int count, const char *extra)
     char name[32];
     const outcome first = train("first", sizes[0], extra);
     for (int i = 1; i < count; i++) {
+        if (i > 1 && sizes[i] > ND_TEST_RANKS_MAX)
+            continue;
         snprintf(name, sizeof name, "ranks%d", sizes[i]);
         const outcome other = train(name, sizes[i], extra);
         assert_same(&first, &other);
