@@ -10,7 +10,7 @@
 
 #include "core/float_formats.h"
 #include "core/rng.h"
-#include "train/metrics.h"
+#include "train/operations.h"
 #include "train/step.h"
 
 #include <stdio.h>
@@ -79,8 +79,8 @@ static nd_status measure(nd_run *run, int64_t count)
     const double tokens =
         (double)(run->config.training.batch_size * run->config.training.seq_length);
     const double rate = tokens / median(times, (int)count);
-    const double flops =
-        rate * nd_metrics_flops_per_token(&run->model->config) * (1.0 + 2.0 * kept) / 3.0;
+    const double flops = rate * nd_model_operations(run->model->config,
+                                                    nd_mtp_active_heads(&run->model->config), kept);
     printf("backend %s, bf16 product of %lld^3: %.1f TFLOP/s\n", run->backend->ops.name,
            (long long)side, peak * 1e-12);
     printf("%.0f tokens/s, %.1f TFLOP/s of the model, MFU %.1f %%, median step %.1f ms (%.1f to "

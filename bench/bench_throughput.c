@@ -7,7 +7,7 @@
  * memory of every category beside the resident set. */
 #include "bench_run.h"
 #include "timing.h"
-#include "train/metrics.h"
+#include "train/operations.h"
 #include "train/step.h"
 
 #include <oneapi/dnnl/dnnl.h>
@@ -89,7 +89,8 @@ static void step_flops(const nd_run *run, double *forward, double *rest)
             projections += (double)(p->rows * p->cols);
     }
     *forward = 2.0 * projections * tokens;
-    *rest = nd_metrics_flops_per_token(c) * tokens - *forward;
+    *rest =
+        nd_model_operations(*c, nd_mtp_active_heads(&run->model->config), 1.0) * tokens - *forward;
 }
 
 static void print_memory(const nd_run *run)

@@ -56,11 +56,10 @@ static float head_weight(const nd_model *m, int64_t head)
     return m->config.loss.offset_weight[head + 1];
 }
 
-/* Heads from the first on that the schedule still wants. */
-static int64_t active_heads(const nd_model *m)
+int64_t nd_mtp_active_heads(const nd_model_config *c)
 {
-    int64_t active = m->params.extra_heads;
-    while (active > 0 && head_weight(m, active - 1) == 0.0f)
+    int64_t active = nd_model_extra_heads(c);
+    while (active > 0 && c->loss.offset_weight[active] == 0.0f)
         active--;
     return active;
 }
@@ -110,7 +109,7 @@ static nd_status run_head(nd_model *m, int64_t index, nd_cview x, nd_head_pass *
 /* In the order in which heads run. */
 void nd_mtp_add_losses(const nd_model *m, const double *sums, double *total)
 {
-    const int64_t active = active_heads(m);
+    const int64_t active = nd_mtp_active_heads(&m->config);
     const bool backwards = m->config.mtp_form == ND_MTP_SEQUENTIAL;
     for (int64_t i = 0; i < active; i++) {
         const int64_t head = backwards ? active - 1 - i : i;
@@ -123,7 +122,7 @@ nd_status nd_mtp_train_heads(nd_model *m, const nd_backward_rows *part, float gr
 {
     if (m->config.mtp_form != ND_MTP_SEPARATE)
         return ND_OK;
-    const int64_t active = active_heads(m);
+    const int64_t active = nd_mtp_active_heads(&m->config);
     for (int64_t head = 0; head < active; head++) {
         const int64_t index = nd_params_mtp_first(&m->params, head);
         nd_head_pass pass = {.head = nd_read(m->weights[index].dense),
@@ -204,7 +203,7 @@ nd_status nd_mtp_forward(nd_model *m)
 {
     if (m->config.mtp_form != ND_MTP_SEQUENTIAL)
         return ND_OK;
-    const int64_t active = active_heads(m);
+    const int64_t active = nd_mtp_active_heads(&m->config);
     for (int64_t k = 0; k < active; k++)
         ND_TRY(block_forward(m, k, nd_read(k > 0 ? m->mtp.blocks[k - 1].out : m->x_last)));
     return ND_OK;
@@ -311,7 +310,7 @@ nd_status nd_mtp_train_blocks(nd_model *m, const nd_backward_rows *part, float g
 {
     if (m->config.mtp_form != ND_MTP_SEQUENTIAL)
         return ND_OK;
-    const int64_t active = active_heads(m);
+    const int64_t active = nd_mtp_active_heads(&m->config);
     nd_mtp_block blocks[ND_OFFSETS_MAX];
     for (int64_t k = 0; k < active; k++)
         ND_TRY(narrow_block(m, part, k, &blocks[k]));

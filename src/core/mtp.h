@@ -64,6 +64,9 @@ nd_status nd_mtp_train_heads(struct nd_model *model, const nd_backward_rows *par
 nd_status nd_mtp_train_blocks(struct nd_model *model, const nd_backward_rows *part,
                               float gradient_scale, const struct nd_model_gradients *gradients);
 
+/* Extra heads that run: those from the first on which config->loss.offset_weight still wants. */
+int64_t nd_mtp_active_heads(const nd_model_config *config);
+
 /* *total += the weighted losses of the heads that run, from those sums. */
 void nd_mtp_add_losses(const struct nd_model *model, const double *sums, double *total);
 

@@ -1,24 +1,14 @@
 #include "train/metrics.h"
 
+#include "core/mtp.h"
+#include "train/operations.h"
+
 #include <errno.h>
 #include <jansson.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
-
-double nd_metrics_flops_per_token(const nd_model_config *c)
-{
-    const double d = (double)c->hidden_dim, f = (double)c->ffn_dim;
-    const double kv = (double)(c->num_kv_heads * c->head_dim);
-    const double wide = (double)(c->num_heads * c->head_dim);
-    const double projections =
-        (double)c->num_layers * (d * wide * 2.0 + d * kv * 2.0 + 3.0 * d * f);
-    const double head = d * (double)c->vocab_size;
-    /* scores and values, causal: half of 2 * 2 * T * width, and twice that backward */
-    const double attention = (double)c->num_layers * 6.0 * (double)c->seq_length * wide;
-    return 6.0 * (projections + head) + attention;
-}
 
 /* Copies the lines of steps up to `last` into a new file that replaces the old one. */
 static nd_status drop_later_steps(const char *path, int64_t last)
@@ -149,9 +139,10 @@ static nd_status write_tensorboard(nd_metrics *metrics, const nd_run *run,
 nd_status nd_metrics_write(nd_metrics *metrics, const nd_run *run, const nd_step_result *step,
                            const nd_evaluation *evaluation, double tokens_per_second)
 {
-    /* The backward pass is two thirds, of the tokens that took part in it. */
-    const double part = (1.0 + 2.0 * step->kept_fraction) / 3.0;
-    const double flops = part * nd_metrics_flops_per_token(&run->model->config) * tokens_per_second;
+    const double flops =
+        tokens_per_second * nd_model_operations(run->model->config,
+                                                nd_mtp_active_heads(&run->model->config),
+                                                step->kept_fraction);
     const double peak = run->peak_flops * run->comm->size;
     json_t *o =
         json_pack("{s:I,s:I,s:o,s:o,s:f,s:o,s:f,s:f,s:f,s:f,s:f,s:f,s:I,s:f,s:f,s:o,s:I,s:I}",

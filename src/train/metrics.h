@@ -21,7 +21,4 @@ void nd_metrics_close(nd_metrics *metrics);
 nd_status nd_metrics_write(nd_metrics *metrics, const nd_run *run, const nd_step_result *step,
                            const nd_evaluation *evaluation, double tokens_per_second);
 
-/* FLOPs of training on one token, forward and backward: 6 a weight of a product, and attention. */
-double nd_metrics_flops_per_token(const nd_model_config *config);
-
 #endif

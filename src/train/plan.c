@@ -1,16 +1,29 @@
 #include "train/plan.h"
 
+#include "core/mtp.h"
 #include "dist/gradient_wire.h"
+#include "optim/mtp_schedule.h"
 #include "train/approximations.h"
 #include "train/checkpoint_save.h"
 #include "train/memory_advice.h"
-#include "train/metrics.h"
+#include "train/operations.h"
 #include "train/run_memory.h"
 
 #include <stdlib.h>
 #include <string.h>
 
 static const double gib = 1024.0 * 1024.0 * 1024.0;
+
+static void count_operations(const nd_config *config, nd_model_config model, nd_plan *plan)
+{
+    const double tokens = (double)plan->tokens_per_step;
+    plan->flops_per_step = tokens * nd_model_operations(model, nd_model_extra_heads(&model), 1.0);
+    for (int64_t step = 0; step < config->training.total_steps; step++) {
+        nd_mtp_weights(config, step, model.loss.offset_weight);
+        plan->flops_per_run +=
+            tokens * nd_model_operations(model, nd_mtp_active_heads(&model), 1.0);
+    }
+}
 
 static nd_status plan_rank(const nd_config *config, int rank, nd_plan *plan)
 {
@@ -42,8 +55,7 @@ static nd_status plan_rank(const nd_config *config, int rank, nd_plan *plan)
         if (params->list[i].role == ND_ROLE_TERNARY)
             plan->parameters_ternary += params->list[i].rows * params->list[i].cols;
     plan->tokens_per_step = config->training.batch_size * config->training.seq_length;
-    plan->flops_per_step =
-        nd_metrics_flops_per_token(&run->model->config) * (double)plan->tokens_per_step;
+    count_operations(config, run->model->config, plan);
     plan->wire = nd_wire_bytes_of(run);
 done:
     nd_run_destroy(run);
@@ -164,7 +176,7 @@ void nd_plan_print(const nd_plan *plan, const nd_config *config, size_t device_m
     print_suite(plan, config, out);
     print_wire(plan, config, out);
     fprintf(out, "arithmetic       %.3g FLOP a step, %.3g over the run\n", plan->flops_per_step,
-            plan->flops_per_step * (double)config->training.total_steps);
+            plan->flops_per_run);
     if (device_memory == 0)
         return;
     const double need = (double)nd_plan_rank_bytes(plan, plan->fullest);

@@ -14,7 +14,7 @@ typedef struct nd_plan {
     size_t saved_copy; /* of the rank that owns most: host memory of a save beside GPU memory */
     int64_t parameters, parameters_ternary;
     int64_t tokens_per_step;
-    double flops_per_step;
+    double flops_per_step, flops_per_run; /* of the model; a step's: while all heads run */
     nd_wire_bytes wire;
 } nd_plan;
 

@@ -1,7 +1,7 @@
 #include "train/plan_cost.h"
 
 #include "dist/wire_sizes.h"
-#include "train/metrics.h"
+#include "train/operations.h"
 #include "train/plan_wire.h"
 #include "train/run_memory.h"
 #include "train/step.h"
@@ -29,14 +29,16 @@ typedef struct table {
 
 /* -- what is computed ------------------------------------------------------------------------- */
 
-/* Operations of the passes of a step as they are done: a layer is computed again with checkpointing, and
- * Collider's backward pass leaves tokens out. */
+/* Operations of the passes of a token as they are done while all heads run. */
+static nd_pass_operations token_operations(const nd_config *c, const nd_model_config *m)
+{
+    const double kept = c->training.use_collider ? 1.0 - c->training.collider_sparsity : 1.0;
+    return nd_pass_operations_of(m, nd_model_extra_heads(m), kept);
+}
+
 static double pass_flops(const nd_config *c, const nd_model_config *m)
 {
-    const double tokens = (double)(c->training.batch_size * c->training.seq_length);
-    const double again = c->hardware.gradient_checkpointing ? 1.0 : 0.0;
-    const double kept = c->training.use_collider ? 1.0 - c->training.collider_sparsity : 1.0;
-    return tokens * nd_metrics_flops_per_token(m) * (1.0 + again + 2.0 * kept) / 3.0;
+    return (double)(c->training.batch_size * c->training.seq_length) * token_operations(c, m).all;
 }
 
 static double update_flops(const nd_run *run)
@@ -67,29 +69,22 @@ static void share_time(table *t)
     t->passes = (m->step - t->optimizer) / ranks;
 }
 
-/* Groups as nd_model_train announces them. The passes of a micro-batch are the layers' forward, the head's
- * both, the layers' backward; a product costs twice as much backward, and once more where its input is
- * computed again. */
+/* Groups as nd_model_train announces them. */
 static nd_status list_groups(table *t)
 {
     const nd_params *params = &t->run->model->params;
     const nd_model_config *c = &t->run->model->config;
     const int64_t layers = c->num_layers, norm = nd_params_output_norm(params);
-    const double backward = t->run->config.hardware.gradient_checkpointing ? 3.0 : 2.0;
-    nd_model_config headless = *c;
-    headless.vocab_size = 0;
-    const double layer = nd_metrics_flops_per_token(&headless) / (double)layers;
-    const double head = nd_metrics_flops_per_token(c) - layer * (double)layers;
-    const double all = layer * (double)layers * (1.0 + backward) + 3.0 * head;
+    const nd_pass_operations o = token_operations(&t->run->config, c);
     t->groups = calloc((size_t)layers + 2, sizeof *t->groups);
     if (!t->groups)
         return ND_FAIL(ND_ENOMEM, "no memory for the layers of a plan");
-    double done = layer * (double)layers + 3.0 * head;
-    t->groups[t->groups_count++] = (group){norm, params->count - norm, done / all};
+    double done = o.start;
+    t->groups[t->groups_count++] = (group){norm, params->count - norm, done / o.all};
     for (int64_t l = layers - 1; l >= 0; l--) {
-        done += backward * layer;
-        t->groups[t->groups_count++] =
-            (group){nd_params_layer_index(params, l, ND_ATTN_NORM), params->per_layer, done / all};
+        done += o.layer;
+        t->groups[t->groups_count++] = (group){nd_params_layer_index(params, l, ND_ATTN_NORM),
+                                               params->per_layer, done / o.all};
     }
     t->groups[t->groups_count++] = (group){nd_params_embedding(params), 1, 1.0};
     return ND_OK;
