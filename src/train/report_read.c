@@ -285,8 +285,12 @@ static void read_state(nd_report_run *run, const nd_params *params)
 {
     char directory[ND_CHECKPOINT_PATH_MAX + 32];
     nd_checkpoint checkpoint = {0};
+    const bool elsewhere = run->config && run->config->logging.checkpoint_dir[0] != '\0';
     run->state_bytes = run->matrix_state_bytes = NAN;
-    snprintf(directory, sizeof directory, "%s/checkpoints/latest", run->path);
+    if (elsewhere)
+        snprintf(directory, sizeof directory, "%s/latest", run->config->logging.checkpoint_dir);
+    else
+        snprintf(directory, sizeof directory, "%s/checkpoints/latest", run->path);
     if (access(directory, F_OK) != 0)
         return;
     if (nd_checkpoint_open(directory, false, &checkpoint) != ND_OK) {

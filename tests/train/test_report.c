@@ -424,3 +424,19 @@ Test(report, matrices_of_blocks_that_predict_further_tokens_count_with_their_sta
     cr_assert_eq(run->matrix_state_bytes, 4.0 * (double)run->matrix_parameters);
     nd_report_destroy(&report);
 }
+
+Test(report, finds_the_checkpoints_where_the_run_was_told_to_put_them)
+{
+    char output[8192];
+    write_config(".", 1, "batch_size = 4\nmicro_batch_size = 1",
+                 "[data]\ndataset = synthetic\nn_samples = 64\n");
+    cr_assert_eq(nd_test_shell(output, sizeof output,
+                               "%s --config %s --run-dir %s --checkpoint-dir %s", ND_BINARY,
+                               path_of(".", "config.ini"), path_of("run", NULL),
+                               path_of("elsewhere", NULL)),
+                 0, "%s", output);
+    nd_report report = read_runs("run", NULL, NULL);
+    const nd_report_run *run = &report.runs[0];
+    cr_assert_eq(run->matrix_state_bytes, 4.0 * (double)run->matrix_parameters);
+    nd_report_destroy(&report);
+}
