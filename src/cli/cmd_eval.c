@@ -4,6 +4,7 @@
 #include "train/load_model.h"
 #include "train/run.h"
 
+#include <jansson.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -48,21 +49,34 @@ done:
     return status;
 }
 
-static void print(const eval_arguments *a, const nd_loaded_model *l, const nd_evaluation *e)
+static nd_status print_json(const eval_arguments *a, const nd_loaded_model *l,
+                            const nd_evaluation *e)
 {
-    if (a->json) {
-        printf("{\"checkpoint\":\"%s\",\"step\":%lld,\"split\":\"%s\",\"val_loss\":%.17g,"
-               "\"val_bpb\":%.17g,\"tokens\":%lld,\"sequences\":%lld}\n",
-               l->directory, (long long)l->step, a->split, e->loss, e->bits_per_byte,
-               (long long)e->tokens, (long long)e->sequences);
-        return;
-    }
+    json_t *o = json_pack("{s:s%,s:I,s:s,s:f,s:f,s:I,s:I}", "checkpoint", l->directory,
+                          strlen(l->directory), "step", (json_int_t)l->step, "split", a->split,
+                          "val_loss", e->loss, "val_bpb", e->bits_per_byte, "tokens",
+                          (json_int_t)e->tokens, "sequences", (json_int_t)e->sequences);
+    if (!o)
+        return ND_FAIL(ND_ENUMERIC,
+                       "%s has no JSON: the loss %g is not finite, or the name is not UTF-8",
+                       l->directory, e->loss);
+    json_dumpf(o, stdout, JSON_COMPACT | JSON_REAL_PRECISION(17));
+    putchar('\n');
+    json_decref(o);
+    return ND_OK;
+}
+
+static nd_status print(const eval_arguments *a, const nd_loaded_model *l, const nd_evaluation *e)
+{
+    if (a->json)
+        return print_json(a, l, e);
     printf("checkpoint  %s (step %lld)\n", l->directory, (long long)l->step);
     printf("split       %s: %lld sequences, %lld tokens\n", a->split, (long long)e->sequences,
            (long long)e->tokens);
     printf("loss        %.6f nats a token\n", e->loss);
     if (e->bits_per_byte > 0.0)
         printf("bits/byte   %.6f\n", e->bits_per_byte);
+    return ND_OK;
 }
 
 nd_status nd_cli_eval(int argc, char **argv)
@@ -105,7 +119,7 @@ nd_status nd_cli_eval(int argc, char **argv)
     if (status == ND_OK) {
         status = nd_run_agree(comm, evaluate(&a, comm, loaded, &result));
         if (status == ND_OK && comm->rank == 0)
-            print(&a, loaded, &result);
+            status = print(&a, loaded, &result);
         nd_loaded_model_release(loaded);
     }
     status = nd_cli_leave(comm, status);

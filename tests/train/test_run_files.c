@@ -3,6 +3,7 @@
 #include "support/support.h"
 #include "train/crc32c.h"
 
+#include <jansson.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -104,6 +105,24 @@ Test(run_files, eval_gives_the_loss_the_run_measured_last)
                           ND_BINARY, run);
     cr_assert_eq(code, 0, "%s", output);
     cr_assert(strstr(output, expected) != NULL, "3 ranks: %s lacks %s", output, expected);
+}
+
+Test(run_files, eval_prints_json_whatever_the_directory_is_called)
+{
+    char output[4096];
+    nd_test_train(0, 0, config, run, "");
+    const int code = nd_test_shell(output, sizeof output,
+                                   "cd %s && mv %s 'a \"run\\' && %s eval --checkpoint 'a \"run\\' "
+                                   "--samples 6 --json",
+                                   directory, run, ND_BINARY);
+    cr_assert_eq(code, 0, "%s", output);
+    json_t *object = json_loads(output, 0, NULL);
+    cr_assert(object != NULL, "not JSON: %s", output);
+    cr_assert(strstr(json_string_value(json_object_get(object, "checkpoint")), "a \"run\\/") !=
+                  NULL,
+              "%s", output);
+    cr_assert_eq(json_integer_value(json_object_get(object, "sequences")), 6);
+    json_decref(object);
 }
 
 Test(run_files, training_lowers_the_loss_of_the_synthetic_chain)
