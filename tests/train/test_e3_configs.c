@@ -92,13 +92,13 @@ Test(e3_configs, the_small_ones_have_the_same_systems)
     }
 }
 
-/* Beside the suite's: full.ini with thin messages, mtp_only.ini with blocks for the further tokens. */
+/* Beside the suite's: full.ini with thin messages, mtp_only.ini with a block for one further token. */
 Test(e3_configs, have_variants_that_differ_in_what_they_say)
 {
     static const char *const sizes[] = {"e3", "e3/small"};
     for (int i = 0; i < 2; i++) {
         nd_config thin = *read_config(sizes[i], "full_thin"),
-                  blocks = *read_config(sizes[i], "mtp_blocks");
+                  block = *read_config(sizes[i], "mtp_block");
         const nd_config *full = read_config(sizes[i], "full");
         cr_assert(thin.dist.gradient_wire != full->dist.gradient_wire &&
                   thin.dist.weight_wire != full->dist.weight_wire &&
@@ -107,12 +107,14 @@ Test(e3_configs, have_variants_that_differ_in_what_they_say)
         thin.logging = full->logging;
         cr_assert_arr_eq(&thin, full, sizeof thin);
         const nd_config *shared = read_config(sizes[i], "mtp_only");
-        cr_assert_eq(blocks.training.mtp_form, ND_MTP_SEQUENTIAL);
-        cr_assert_eq(blocks.training.mtp_weight, 0.5);
-        blocks.training.mtp_form = shared->training.mtp_form;
-        blocks.training.mtp_weight = shared->training.mtp_weight;
-        blocks.logging = shared->logging;
-        cr_assert_arr_eq(&blocks, shared, sizeof blocks);
+        cr_assert_eq(block.training.mtp_form, ND_MTP_SEQUENTIAL);
+        cr_assert_eq(block.training.mtp_weight, 1.0);
+        cr_assert_eq(block.training.mtp_n_tokens, 2);
+        block.training.mtp_form = shared->training.mtp_form;
+        block.training.mtp_n_tokens = shared->training.mtp_n_tokens;
+        block.training.mtp_weight = shared->training.mtp_weight;
+        block.logging = shared->logging;
+        cr_assert_arr_eq(&block, shared, sizeof block);
     }
 }
 
