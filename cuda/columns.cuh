@@ -12,13 +12,15 @@ enum { ND_ROW_BLOCKS = 528 };
 nd_status nd_cuda_add_columns(nd_cuda *cuda, nd_view dw, const float *partial, int64_t parts,
                               int64_t n);
 
-/* Raises the kernel's limit of shared memory when a row needs more than the default. */
+/* Raises the kernel's limit of shared memory when a row needs more than the default. What the kernel
+ * has of its own, room for nd_block_sum, counts against both limits. */
 template <typename F> nd_status nd_cuda_allow_shared(const nd_cuda *cuda, F kernel, size_t bytes)
 {
-    if (bytes > cuda->shared_limit)
+    const size_t own = 32 * sizeof(float);
+    if (bytes + own > cuda->shared_limit)
         return ND_FAIL(ND_EINTERNAL, "cuda: a row needs %zu bytes of shared memory, %zu are there",
-                       bytes, cuda->shared_limit);
-    if (bytes > 48 * 1024)
+                       bytes + own, cuda->shared_limit);
+    if (bytes + own > 48 * 1024)
         ND_CUDA_TRY(
             cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes));
     return ND_OK;

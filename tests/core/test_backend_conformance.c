@@ -150,6 +150,23 @@ Test(backend, swiglu_backward_agrees_with_the_reference)
     over_shapes_and_dtypes(swiglu_backward_case);
 }
 
+/* A GPU gives a block 48 KiB of shared memory, of which a reduction takes 128 bytes, unless it is asked for
+ * more: 12256 floats and more of a row. */
+Test(backend, norms_of_rows_that_just_fill_shared_memory_agree_with_the_reference)
+{
+    static const int64_t widths[] = {12256, 12257, 12288, 12289};
+    harness h;
+    FOR_EACH_ISA(h)
+    {
+        for (size_t i = 0; i < sizeof widths / sizeof *widths; i++) {
+            rmsnorm_backward_case(&h, 2, widths[i], ND_F32, ND_F32);
+            swiglu_case(&h, 2, widths[i], ND_F32, ND_F32);
+            swiglu_backward_case(&h, 2, widths[i], ND_F32, ND_F32);
+            harness_reset(&h);
+        }
+    }
+}
+
 static void elementwise_case(harness *h, int64_t rows, int64_t n, nd_dtype x_type, nd_dtype y_type)
 {
     const nd_cview x = nd_read(random_floats(h, x_type, rows, n, 1.0f));

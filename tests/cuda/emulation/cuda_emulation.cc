@@ -7,6 +7,7 @@ extern "C" {
 #include <algorithm>
 #include <stdio.h>
 #include <stdlib.h>
+#include <unordered_map>
 #include <vector>
 #if !defined(__x86_64__)
 #include <ucontext.h>
@@ -404,6 +405,27 @@ static cudaError_t fail(cudaError_t error)
     return error;
 }
 
+/* Of kernels that raise no limit: room for a reduction over a block, as each that takes shared memory at its
+ * launch has of its own. */
+static const size_t default_shared = (48 << 10) - LANES * sizeof(float);
+
+static std::unordered_map<const void *, size_t> shared_of_kernels;
+
+void nd_emulated_allow_shared(const void *kernel, size_t bytes)
+{
+    shared_of_kernels[kernel] = bytes;
+}
+
+bool nd_emulated_may_launch(const void *kernel, size_t shared)
+{
+    const auto raised = shared_of_kernels.find(kernel);
+    const size_t most = raised == shared_of_kernels.end() ? default_shared : raised->second;
+    if (shared <= most)
+        return true;
+    fail(cudaErrorInvalidValue);
+    return false;
+}
+
 /* No device has so much. */
 static const size_t most_bytes = (size_t)1 << 40;
 
@@ -449,6 +471,8 @@ const char *cudaGetErrorString(cudaError_t code)
 {
     if (code == cudaErrorStreamCaptureUnsupported)
         return "not while the stream is captured";
+    if (code == cudaErrorInvalidValue)
+        return "invalid argument";
     return code == cudaErrorMemoryAllocation ? "out of memory" : "no error";
 }
 

@@ -102,11 +102,18 @@ template <typename F> void nd_emulated_call(void *f)
 /* Runs it, or keeps it while the stream is captured. */
 void nd_emulated_do(std::function<void()> work);
 
+/* What a kernel may ask for at a launch: the default, or what cudaFuncSetAttribute gave it. When it asks for
+ * more the launch fails. */
+void nd_emulated_allow_shared(const void *kernel, size_t bytes);
+bool nd_emulated_may_launch(const void *kernel, size_t shared);
+
 /* Arguments are evaluated now, whenever the kernel runs. */
 template <typename... P, typename... A>
 void nd_emulated_launch(dim3 grid, dim3 block, size_t shared, void (*kernel)(P...), A... arguments)
 {
     const std::tuple<P...> values(arguments...);
+    if (!nd_emulated_may_launch(reinterpret_cast<const void *>(kernel), shared))
+        return;
     nd_emulated_do([=] {
         auto body = [&] { std::apply(kernel, values); };
         nd_emulated_run(grid, block, shared, nd_emulated_call<decltype(body)>, &body);
@@ -116,6 +123,7 @@ void nd_emulated_launch(dim3 grid, dim3 block, size_t shared, void (*kernel)(P..
 typedef int cudaError_t;
 enum {
     cudaSuccess = 0,
+    cudaErrorInvalidValue = 1,
     cudaErrorMemoryAllocation = 2,
     cudaErrorStreamCaptureUnsupported = 900,
 };
@@ -241,8 +249,9 @@ static inline cudaError_t cudaEventSynchronize(cudaEvent_t)
 {
     return cudaSuccess;
 }
-template <typename F> cudaError_t cudaFuncSetAttribute(F, int, int)
+template <typename F> cudaError_t cudaFuncSetAttribute(F kernel, int, int bytes)
 {
+    nd_emulated_allow_shared(reinterpret_cast<const void *>(kernel), (size_t)bytes);
     return cudaSuccess;
 }
 
