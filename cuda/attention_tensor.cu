@@ -138,7 +138,10 @@ __global__ void __launch_bounds__(THREADS)
                 top = fmaxf(top, __shfl_xor_sync(0xffffffffu, top, 1));
                 top = fmaxf(top, __shfl_xor_sync(0xffffffffu, top, 2));
                 const float zero = top > -INFINITY ? top * scale : 0.0f; /* nothing seen yet */
-                const float kept = exp2f(largest[half] * scale - zero);
+                /* Exactly 1 where the maximum stays: how many tiles of keys that it does not see a
+                 * row meets depends on its neighbours. */
+                const float kept =
+                    top == largest[half] ? 1.0f : exp2f((largest[half] - top) * scale);
                 largest[half] = top;
                 sum[half] *= kept;
                 ND_UNROLL
