@@ -191,9 +191,10 @@ static nd_status choose(nd_cuda_matmuls *m, const nd_matmul *p, const plan_key *
     cublasLtMatmulPreference_t preference;
     cublasLtMatmulHeuristicResult_t best;
     const uint64_t workspace = WORKSPACE_BYTES;
+    /* Parts of a sum are added in f32, also where the result is bf16. */
     const uint32_t reductions = CUBLASLT_REDUCTION_SCHEME_NONE |
                                 CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE |
-                                CUBLASLT_REDUCTION_SCHEME_OUTPUT_TYPE;
+                                (p->c_type == ND_BF16 ? 0 : CUBLASLT_REDUCTION_SCHEME_OUTPUT_TYPE);
     const struct {
         cublasLtMatmulPreferenceAttributes_t name;
         const void *value;
