@@ -135,8 +135,9 @@ __global__ void __launch_bounds__(THREADS)
             const float second =
                 (GROUPED ? scaled[i][j][2 * half + 1] : (float)sums[i][j][2 * half + 1]) * factor;
             const int64_t at = t * outputs + o;
-            if (o + 1 < outputs && at % 2 == 0 && y.dtype == ND_BF16) {
-                reinterpret_cast<uint32_t *>(y.data)[at / 2] = nd_pack_bf16(first, second);
+            uint16_t *pair = static_cast<uint16_t *>(y.data) + at;
+            if (o + 1 < outputs && y.dtype == ND_BF16 && (uintptr_t)pair % 4 == 0) {
+                *reinterpret_cast<uint32_t *>(pair) = nd_pack_bf16(first, second);
                 continue;
             }
             if (o < outputs)
