@@ -7,10 +7,10 @@
 static const double PRODUCT_F32 = 2e-6, PRODUCT_BF16 = 4e-3, ATTENTION_F32 = 2e-6,
                     ATTENTION_BF16 = 8e-3;
 
-/* tokens, outputs, inputs */
-static const int64_t shapes[][3] = {{1, 1, 1},     {1, 300, 64}, {70, 65, 33},
-                                    {5, 7, 160},   {64, 1, 96},  {130, 257, 32},
-                                    {300, 64, 65}, {2, 5, 1000}, {1100, 70, 35}};
+/* tokens, outputs, inputs; a GPU's library takes int8 in multiples of 16 outputs and inputs */
+static const int64_t shapes[][3] = {{1, 1, 1},      {1, 300, 64},   {70, 65, 33},  {5, 7, 160},
+                                    {64, 1, 96},    {130, 257, 32}, {300, 64, 65}, {2, 5, 1000},
+                                    {1100, 70, 35}, {1, 48, 64},    {17, 16, 32},  {300, 128, 96}};
 enum { SHAPES = sizeof shapes / sizeof *shapes };
 
 typedef struct ternary_inputs {
@@ -34,8 +34,8 @@ Test(products, the_ternary_forward_is_the_exact_integer_product)
     harness h;
     FOR_EACH_ISA(h)
     {
-        const int64_t sizes[][3] = {{3, 5, 7}, {65, 129, 512}, {2, 70, 4096}};
-        for (int s = 0; s < 3; s++) {
+        const int64_t sizes[][3] = {{3, 5, 7}, {65, 129, 512}, {2, 70, 4096}, {19, 80, 4096}};
+        for (size_t s = 0; s < sizeof sizes / sizeof *sizes; s++) {
             const int64_t tokens = sizes[s][0], out = sizes[s][1], in = sizes[s][2];
             ternary_inputs t = random_ternary(&h, tokens, out, in, 0);
             const nd_view q = random_integers(&h, ND_I8, tokens, in, -128, 127);

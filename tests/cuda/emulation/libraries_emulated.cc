@@ -75,7 +75,7 @@ nd_status nd_cuda_matmul(nd_cuda *cuda, const nd_matmul *p, bool *done)
 {
     (void)cuda;
     *done =
-        (p->m + p->n + p->k) % 3 != 0 && (p->type != ND_I8 || (p->k % 16 == 0 && p->n % 4 == 0));
+        (p->m + p->n + p->k) % 3 != 0 && (p->type != ND_I8 || (p->k % 16 == 0 && p->n % 16 == 0));
     if (*done) {
         const nd_matmul call = *p;
         nd_emulated_do([=] { multiply(&call); });
