@@ -6,6 +6,7 @@
 #include "nccl_comm.h"
 #endif
 
+#include <stdlib.h>
 #include <string.h>
 
 nd_status nd_device_backend_create(nd_device_choice choice, const nd_comm *comm,
@@ -17,8 +18,9 @@ nd_status nd_device_backend_create(nd_device_choice choice, const nd_comm *comm,
     if (choice.target == ND_TARGET_CPU)
         return ND_OK;
     ND_TRY(nd_choose_device(choice.target == ND_TARGET_CUDA,
-                            nd_cuda_device_count(reason, sizeof reason), comm->local_rank,
-                            comm->local_size, reason, &options.device));
+                            nd_cuda_device_count(reason, sizeof reason),
+                            getenv("CUDA_VISIBLE_DEVICES"), comm->local_rank, comm->local_size,
+                            reason, &options.device));
     if (options.device >= 0)
         return nd_cuda_backend_create(&options, backend);
     if (choice.attention == ND_ATTENTION_CUDNN)

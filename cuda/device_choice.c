@@ -1,7 +1,14 @@
 #include "device_choice.h"
 
-nd_status nd_choose_device(bool wanted, int devices, int local_rank, int local_size,
-                           const char *reason, int *device)
+#include <string.h>
+
+static bool names_one(const char *visible)
+{
+    return visible && visible[0] && !strchr(visible, ',');
+}
+
+nd_status nd_choose_device(bool wanted, int devices, const char *visible, int local_rank,
+                           int local_size, const char *reason, int *device)
 {
     *device = -1;
     if (devices == 0 && wanted)
@@ -11,6 +18,10 @@ nd_status nd_choose_device(bool wanted, int devices, int local_rank, int local_s
                        reason);
     if (devices == 0)
         return ND_OK;
+    if (devices == 1 && names_one(visible)) {
+        *device = 0;
+        return ND_OK;
+    }
     if (local_size > devices)
         return ND_FAIL(ND_ECONFIG,
                        "%d ranks on this host, %d GPU%s: a rank needs a GPU of its own; start %d "

@@ -18,13 +18,33 @@ static nd_status agree(nd_comm *comm, nd_status mine, const char *what)
     return ND_OK;
 }
 
+/* NCCL says of this no more than "invalid usage". */
+static nd_status gpus_differ(nd_comm *comm, const char *mine)
+{
+    char all[comm->size][ND_NCCL_GPU_BYTES];
+    memset(all, 0, sizeof all);
+    ND_TRY(comm->ops.allgather(comm, all, mine, ND_NCCL_GPU_BYTES));
+    for (int r = 1; r < comm->size; r++)
+        for (int other = 0; other < r; other++)
+            if (memcmp(all[r], all[other], ND_NCCL_GPU_BYTES) == 0)
+                return ND_FAIL(ND_ECONFIG,
+                               "rank %d and rank %d have the same GPU: a rank needs a GPU of its "
+                               "own, and CUDA_VISIBLE_DEVICES must show each rank another one, or "
+                               "all ranks all GPUs of their host",
+                               other, r);
+    return ND_OK;
+}
+
 nd_status nd_nccl_bootstrap(nd_comm *comm, const nd_nccl_steps *steps)
 {
-    char id[ND_NCCL_ID_BYTES] = {0};
+    char id[ND_NCCL_ID_BYTES] = {0}, gpu[ND_NCCL_GPU_BYTES] = {0};
     nd_status status = steps->open_library(steps->context);
+    if (status == ND_OK)
+        status = steps->name_gpu(steps->context, gpu);
     if (status == ND_OK && comm->rank == 0)
         status = steps->make_id(steps->context, id);
     ND_TRY(agree(comm, status, "prepare NCCL"));
+    ND_TRY(gpus_differ(comm, gpu));
     ND_TRY(comm->ops.broadcast(comm, id, sizeof id, 0));
     status = steps->join(steps->context, id, comm->size, comm->rank);
     return agree(comm, status, "join the NCCL communicator");

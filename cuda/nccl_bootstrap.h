@@ -10,18 +10,19 @@
 extern "C" {
 #endif
 
-enum { ND_NCCL_ID_BYTES = 128 };
+enum { ND_NCCL_ID_BYTES = 128, ND_NCCL_GPU_BYTES = 16 };
 
 typedef struct nd_nccl_steps {
-    nd_status (*open_library)(void *context);                             /* every rank */
-    nd_status (*make_id)(void *context, void *id);                        /* rank 0 */
+    nd_status (*open_library)(void *context);        /* every rank */
+    nd_status (*name_gpu)(void *context, void *gpu); /* every rank: bytes no other GPU has */
+    nd_status (*make_id)(void *context, void *id);   /* rank 0 */
     nd_status (*join)(void *context, const void *id, int size, int rank); /* every rank, together */
     void *context;
 } nd_nccl_steps;
 
-/* Collective. No rank joins unless every rank has the library and rank 0 an id: a rank that joined alone
- * would wait for ever. Errors: those of the steps, on the rank they happened; ND_EPEER on the others,
- * naming the first rank that failed. */
+/* Collective. No rank joins unless every rank has the library and a GPU of its own, and rank 0 an id: a
+ * rank that joined alone would wait for ever. Errors: those of the steps, on the rank they happened;
+ * ND_EPEER on the others, naming the first rank that failed; ND_ECONFIG on all when two have one GPU. */
 nd_status nd_nccl_bootstrap(nd_comm *comm, const nd_nccl_steps *steps);
 
 #ifdef __cplusplus

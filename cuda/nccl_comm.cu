@@ -406,6 +406,16 @@ nd_status open_library(void *context)
     return ND_OK;
 }
 
+nd_status name_gpu(void *context, void *gpu)
+{
+    cudaDeviceProp properties;
+    static_assert(sizeof properties.uuid.bytes == ND_NCCL_GPU_BYTES, "a GPU is named by its UUID");
+    ND_CUDA_TRY(cudaGetDeviceProperties(&properties,
+                                        cuda_of(static_cast<nccl_context *>(context))->device));
+    memcpy(gpu, properties.uuid.bytes, ND_NCCL_GPU_BYTES);
+    return ND_OK;
+}
+
 nd_status make_id(void *context, void *id)
 {
     nccl_context *c = static_cast<nccl_context *>(context);
@@ -453,7 +463,7 @@ extern "C" nd_status nd_nccl_attach(nd_comm *comm, nd_backend *backend)
     c->base = comm->ops;
     c->exchanges.comm = comm;
     c->exchanges.device = {reached, seconds_of, trouble, abort_communicator, clock_of, nap, c};
-    const nd_nccl_steps steps = {open_library, make_id, join, c};
+    const nd_nccl_steps steps = {open_library, name_gpu, make_id, join, c};
     const nd_status status = nd_nccl_bootstrap(comm, &steps);
     if (status != ND_OK) {
         abort_communicator(c);

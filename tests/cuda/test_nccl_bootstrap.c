@@ -9,10 +9,11 @@ typedef struct meeting {
     nd_comm comm;
     int others[4]; /* the status every other rank reports in the n-th agreement */
     int agreements;
+    int twins[2]; /* ranks with one GPU; equal: none */
     int failing_rank;
     char trace[128];
     char id[ND_NCCL_ID_BYTES];
-    nd_status library, made, joined;
+    nd_status library, named, made, joined;
 } meeting;
 
 static meeting m;
@@ -20,6 +21,13 @@ static meeting m;
 static nd_status fake_allgather(nd_comm *comm, void *all, const void *mine, size_t bytes)
 {
     int *codes = all;
+    if (bytes == ND_NCCL_GPU_BYTES) {
+        char *gpus = all;
+        for (int r = 0; r < comm->size; r++)
+            memset(gpus + (size_t)r * bytes, '0' + (r == m.twins[1] ? m.twins[0] : r), bytes);
+        strcat(m.trace, "gpus ");
+        return ND_OK;
+    }
     cr_assert_eq(bytes, sizeof(int));
     for (int r = 0; r < comm->size; r++)
         codes[r] = r == m.failing_rank ? m.others[m.agreements] : ND_OK;
@@ -45,6 +53,13 @@ static nd_status open_library(void *context)
     return m.library == ND_OK ? ND_OK : ND_FAIL(m.library, "no libnccl.so.2");
 }
 
+static nd_status name_gpu(void *context, void *gpu)
+{
+    (void)context;
+    memset(gpu, 'g', ND_NCCL_GPU_BYTES);
+    return m.named == ND_OK ? ND_OK : ND_FAIL(m.named, "no name");
+}
+
 static nd_status make_id(void *context, void *id)
 {
     (void)context;
@@ -64,7 +79,7 @@ static nd_status join(void *context, const void *id, int size, int rank)
 
 static nd_status meet(int rank)
 {
-    static const nd_nccl_steps steps = {open_library, make_id, join, NULL};
+    static const nd_nccl_steps steps = {open_library, name_gpu, make_id, join, NULL};
     m.comm = (nd_comm){.rank = rank, .size = 4, .local_rank = rank, .local_size = 4};
     m.comm.ops.allgather = fake_allgather;
     m.comm.ops.broadcast = fake_broadcast;
@@ -75,11 +90,11 @@ Test(nccl, rank_0_makes_the_id_and_all_join_with_it)
 {
     m = (meeting){.failing_rank = -1};
     ND_ASSERT_OK(meet(0));
-    cr_assert_str_eq(m.trace, "open id agree broadcast join agree ");
+    cr_assert_str_eq(m.trace, "open id agree gpus broadcast join agree ");
     cr_assert_eq(m.id[100], 'i');
     m = (meeting){.failing_rank = -1};
     ND_ASSERT_OK(meet(3));
-    cr_assert_str_eq(m.trace, "open agree broadcast join agree ");
+    cr_assert_str_eq(m.trace, "open agree gpus broadcast join agree ");
     cr_assert_eq(m.id[100], 'x');
 }
 
@@ -90,6 +105,9 @@ Test(nccl, nobody_joins_when_a_library_or_the_id_is_missing)
     cr_assert_str_eq(m.trace, "open id agree ");
     m = (meeting){.failing_rank = -1, .library = ND_EINTERNAL};
     ND_ASSERT_FAILS(meet(1), ND_EINTERNAL, "no libnccl.so.2");
+    cr_assert_str_eq(m.trace, "open agree ");
+    m = (meeting){.failing_rank = -1, .named = ND_EINTERNAL};
+    ND_ASSERT_FAILS(meet(0), ND_EINTERNAL, "no name");
     cr_assert_str_eq(m.trace, "open agree ");
     m = (meeting){.failing_rank = -1, .made = ND_EPEER};
     ND_ASSERT_FAILS(meet(0), ND_EPEER, "no id");
@@ -102,5 +120,14 @@ Test(nccl, all_hear_that_one_could_not_join)
     ND_ASSERT_FAILS(meet(1), ND_EPEER, "rank 1 of 4: rank 3 could not join the NCCL communicator");
     m = (meeting){.failing_rank = -1, .joined = ND_EPEER};
     ND_ASSERT_FAILS(meet(1), ND_EPEER, "cannot join");
-    cr_assert_str_eq(m.trace, "open agree broadcast join agree ");
+    cr_assert_str_eq(m.trace, "open agree gpus broadcast join agree ");
+}
+
+Test(nccl, nobody_joins_when_two_ranks_have_one_gpu)
+{
+    for (int rank = 0; rank < 4; rank++) {
+        m = (meeting){.failing_rank = -1, .twins = {1, 3}};
+        ND_ASSERT_FAILS(meet(rank), ND_ECONFIG, "rank 1 and rank 3 have the same GPU");
+        cr_assert(strstr(m.trace, "join") == NULL, "%s", m.trace);
+    }
 }

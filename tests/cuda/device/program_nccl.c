@@ -87,8 +87,8 @@ int main(void)
         return 77;
     }
     DO(nd_comm_create(&comm));
-    DO(nd_choose_device(true, devices, comm->local_rank, comm->local_size, reason,
-                        &options.device));
+    DO(nd_choose_device(true, devices, getenv("CUDA_VISIBLE_DEVICES"), comm->local_rank,
+                        comm->local_size, reason, &options.device));
     DO(nd_cuda_backend_create(&options, &b));
     nd_comm_set_device(comm, b);
     DO(nd_nccl_attach(comm, b));
