@@ -1,8 +1,10 @@
 #!/usr/bin/env bash
 # Builds on a machine with a GPU, nvcc and CMake, checks the CUDA backend there, measures it, and writes
-# one report. Needs no network. Ends inside ten minutes.
+# one report. Needs no network. Ends inside ten minutes: what hangs is killed, and sections for which no
+# time is left are not run.
 #
 #   launch/gpu_check.sh [--deps DIR] [--sections LIST] [--build DIR] [--report FILE] [--arch N]
+#                       [--seconds N]
 #
 #   --deps DIR       the packages that launch/gpu_deps.sh collected; without it the system's are used
 #   --sections LIST  of build, conformance, attention, sanitizer, gradients, losses, graphs, e3, nccl,
@@ -10,11 +12,12 @@
 #   --build DIR      the build directory (build/gpu); `build` brings it up to date
 #   --report FILE    the report (build/gpu_report.md)
 #   --arch N         CUDA architecture to build for (what nvidia-smi says the GPU is)
+#   --seconds N      the time of everything together (570)
 #
-# Exits 0 when every section passed.
+# Exits 0 when every section passed, 1 when one failed, 3 when none failed and some were not run.
 set -uo pipefail
 
-deps='' build=build/gpu report=build/gpu_report.md arch=''
+deps='' build=build/gpu report=build/gpu_report.md arch='' seconds=570
 sections='build conformance attention sanitizer gradients losses graphs e3 nccl overlap ops models'
 while [ $# -gt 0 ]; do
     case $1 in
@@ -22,7 +25,7 @@ while [ $# -gt 0 ]; do
         sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//;p}' "$0"
         exit 0
         ;;
-    --deps | --sections | --build | --report | --arch)
+    --deps | --sections | --build | --report | --arch | --seconds)
         [ $# -gt 1 ] || { echo "gpu_check: $1 needs a value (see --help)" >&2; exit 2; }
         printf -v "${1#--}" %s "${2//,/ }"
         shift 2
@@ -43,22 +46,28 @@ done
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
 mkdir -p "$build" "$(dirname "$report")"
 build=$(cd "$build" && pwd)
-work=$(mktemp -d)
+work=$(mktemp -d) || exit 1
 trap 'rm -rf "$work"' EXIT
 cmake_arguments=(-G Ninja -DCMAKE_BUILD_TYPE=Release -DND_CUDA=ON -DND_WERROR=OFF)
 
 # The packages, unpacked where nothing of the system is touched, and what finds them there.
 unpack() {
-    local root=$build/deps lib
+    local root=$build/deps lib mpi
     if [ ! -e "$root/complete" ]; then
         for package in "$deps"/*.deb; do
             dpkg -x "$package" "$root" || return 1
         done
+        # Only the installation of a package makes this name.
+        ln -sf orterun "$root/usr/bin/mpirun"
         touch "$root/complete"
     fi
     lib=$root/usr/lib/x86_64-linux-gnu
+    mpi=$lib/openmpi/lib
     export PATH=$root/usr/bin:$PATH OPAL_PREFIX=$root/usr PMIX_INSTALL_PREFIX=$root/usr
-    export LD_LIBRARY_PATH=$lib:$lib/openmpi/lib:$lib/hdf5/serial:$lib/openblas-serial${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
+    # Some packages have their libraries in /lib.
+    export LD_LIBRARY_PATH=$lib:$mpi:$lib/hdf5/serial:$lib/openblas-serial:$root/lib/x86_64-linux-gnu${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
+    # Plugins for networks that the machine has no libraries for.
+    export OMPI_MCA_mca_base_component_show_load_errors=0 PMIX_MCA_pcompress_base_silence_warning=1
     export PKG_CONFIG_PATH=$lib/pkgconfig:$root/usr/share/pkgconfig PKG_CONFIG_SYSROOT_DIR=$root
     cmake_arguments+=(
         "-DCMAKE_PREFIX_PATH=$root/usr"
@@ -71,59 +80,96 @@ unpack() {
         -DHDF5_C_COMPILER_EXECUTABLE= "-DHDF5_hdf5_LIBRARY_RELEASE=$lib/hdf5/serial/libhdf5.so"
         "-DHDF5_C_INCLUDE_DIR=$root/usr/include/hdf5/serial"
         -DMPI_SKIP_COMPILER_WRAPPER=ON -DMPI_C_LIB_NAMES=mpi
-        "-DMPI_mpi_LIBRARY=$lib/openmpi/lib/libmpi.so"
+        "-DMPI_mpi_LIBRARY=$mpi/libmpi.so"
         "-DMPI_C_HEADER_DIR=$lib/openmpi/include" "-DMPI_C_ADDITIONAL_INCLUDE_DIRS="
         -DBUILD_TESTING=OFF)
+    mpirun --version # fails most often because libc is older than the packages'
 }
 
-# cuBLASLt's, NCCL's and cuDNN's headers and libraries may lie in Python packages.
-find_nvidia() {
-    local place includes
-    place=$(python3 - 2>/dev/null <<'P'
+# The first files of NVIDIA's Python packages that are like each of the patterns below nvidia/.
+in_python() {
+    python3 - "$@" 2>/dev/null <<'P'
 import glob, os, site, sys
-for base in site.getsitepackages() + sys.path:
-    for header in glob.glob(os.path.join(base, "nvidia", "**", "nccl.h"), recursive=True):
-        print(os.path.dirname(header)); sys.exit()
+bases = site.getsitepackages() + [site.getusersitepackages()] + sys.path
+for pattern in sys.argv[1:]:
+    found = (f for b in bases for f in glob.glob(os.path.join(b, "nvidia", pattern), recursive=True))
+    print(next(found, ""))
 P
-    )
-    includes=$place
-    [ -e /usr/local/cuda/lib64/libcublasLt.so.13 ] || [ -e /usr/local/cuda/lib64/libcublasLt.so ] || {
-        place=$(python3 -c 'import glob,site;print(next(iter(sum((glob.glob(b+"/nvidia/**/libcublasLt.so.*",recursive=True) for b in site.getsitepackages()),[])),""))' 2>/dev/null)
-        [ -z "$place" ] || ND_CUDA_LIBRARIES=$(dirname "$place") && export ND_CUDA_LIBRARIES
-    }
-    # cuDNN is the machine's own (it is larger than --deps may be); without it the project's kernels
-    # compute attention.
-    place=$(python3 -c 'import glob,site;print(next(iter(sum((glob.glob(b+"/nvidia/cudnn/lib/libcudnn.so.9") for b in site.getsitepackages()),[])),""))' 2>/dev/null)
-    if [ -n "$place" ]; then
-        place=$(dirname "$(dirname "$place")")
-        includes=${includes:+$includes;}$place/include
-        export LD_LIBRARY_PATH=${LD_LIBRARY_PATH:+$LD_LIBRARY_PATH:}$place/lib
-    fi
+}
+# cuBLASLt, NCCL and cuDNN (which is larger than --deps may be) are the machine's own. They may lie in
+# Python packages.
+find_nvidia() {
+    local header includes='' headers cublas
+    { read -r cublas; mapfile -t headers; } < <(
+        in_python '**/libcublasLt.so.*' '**/nccl.h' '**/cudnn_graph.h')
+    for header in "${headers[@]}"; do
+        [ -n "$header" ] || continue
+        includes=${includes:+$includes;}${header%/*}
+        export LD_LIBRARY_PATH=${LD_LIBRARY_PATH:+$LD_LIBRARY_PATH:}${header%/include/*}/lib
+    done
+    [ -z "$cublas" ] || [ -e /usr/local/cuda/lib64/libcublasLt.so ] ||
+        [ -e /usr/local/cuda/lib64/libcublasLt.so.13 ] || export ND_CUDA_LIBRARIES=${cublas%/*}
     [ -z "$includes" ] || cmake_arguments+=("-DND_CUDA_INCLUDE_DIRS=$includes")
+    export PATH=$PATH:/usr/local/cuda/bin
 }
 
 say() { printf '%s\n' "$*" | tee -a "$report"; }
-failed=()
-# run SECTION SECONDS command...: its output goes into the report, its last lines to the terminal.
+failed=() not_run=()
+not_run() { # SECTION REASON
+    say '' "## $1" '' "$1: not run: $2"
+    not_run+=("$1")
+}
+# Ends what is left of a process group. Programs of ours leave in good order when they are asked to, and
+# not at all when the GPU does not answer.
+end_group() {
+    local i
+    kill -TERM -- "-$1" 2>/dev/null || return
+    for ((i = 0; i < 50; i++)); do
+        kill -0 -- "-$1" 2>/dev/null || return
+        sleep 0.1
+    done
+    kill -KILL -- "-$1" 2>/dev/null
+}
+# run SECTION SECONDS command...: its output goes into the report, its last lines to the terminal. A
+# command that exits with 77 says that there was nothing to run.
 run() {
-    local name=$1 limit=$2 started=$SECONDS code
+    local name=$1 limit=$2 started=$SECONDS code child watchdog
     shift 2
+    # Of the time of everything some is kept for ending what hangs.
+    [ "$limit" -le $((seconds - 10 - SECONDS)) ] || limit=$((seconds - 10 - SECONDS))
+    if [ "$name" != build ] && [ "$gpus" -eq 0 ]; then
+        not_run "$name" 'no GPU'
+        return
+    elif [ "$name" != build ] && [[ " ${failed[*]} " == *' build '* ]]; then
+        not_run "$name" 'no build'
+        return
+    elif [ "$limit" -le 0 ]; then
+        not_run "$name" 'no time left'
+        return
+    fi
     say '' "## $name" ''
     say '```'
-    set -m # a process group of its own, which the watchdog can end whole
-    "$@" >"$work/log" 2>&1 </dev/null &
-    local child=$!
+    : >"$work/log"
+    set -m # process groups of their own, which can be ended whole
+    "$@" >>"$work/log" 2>&1 </dev/null & # at its end, where the watchdog writes too
+    child=$!
+    # Holds no output of the script's open: who reads that waits for its end.
+    (sleep "$limit"; echo "stopped after $limit s" >>"$work/log"; kill -TERM -- "-$child") \
+        >/dev/null 2>&1 &
+    watchdog=$!
     set +m
-    (sleep "$limit" && echo "stopped after $limit s" >>"$work/log" && kill -TERM -- -$child) \
-        2>/dev/null &
-    local watchdog=$!
     wait $child
     code=$?
-    kill $watchdog 2>/dev/null
+    kill -KILL -- "-$watchdog" 2>/dev/null
+    wait $watchdog 2>/dev/null
+    end_group $child
     tail -n 60 "$work/log" | tee -a "$report"
     say '```'
     if [ $code -eq 0 ]; then
         say "$name: passed, $((SECONDS - started)) s"
+    elif [ $code -eq 77 ]; then
+        say "$name: not run, $((SECONDS - started)) s"
+        not_run+=("$name")
     else
         say "$name: FAILED (exit $code), $((SECONDS - started)) s"
         failed+=("$name")
@@ -147,12 +193,12 @@ conformance() {
 # same bits twice and as a graph, and both kernels' times.
 attention() {
     local code=0 kind
-    if [ -x "$build/tests/cuda/device/cuda_device_cudnn" ]; then
-        "$build/tests/cuda/device/cuda_device_cudnn" 2>&1 | grep -v ', seed'
-        [ "${PIPESTATUS[0]}" -eq 0 ] || code=1
-    else
-        echo 'built without cuDNN: only the kernels of the project'
-    fi
+    grep -q '^ND_CUDNN_INCLUDE_DIR:.*NOTFOUND' "$build/CMakeCache.txt" && {
+        echo 'built without cuDNN: there are only the kernels of the project'
+        return 77
+    }
+    "$build/tests/cuda/device/cuda_device_cudnn" 2>&1 | grep -v ', seed'
+    [ "${PIPESTATUS[0]}" -eq 0 ] || code=1
     for kind in own auto; do
         train "attention.$kind" cuda configs/e3/small/baseline.ini 60 "hardware.attention=$kind" ||
             code=1
@@ -172,7 +218,7 @@ attention() {
 # Some tests of each suite: under the sanitizer a kernel takes a hundred times as long.
 sanitizer() {
     local code=0 tool
-    command -v compute-sanitizer >/dev/null || { echo 'no compute-sanitizer here'; return 1; }
+    command -v compute-sanitizer >/dev/null || { echo 'no compute-sanitizer here'; return 77; }
     for tool in memcheck racecheck; do
         for only in conformance:rmsnorm conformance:swiglu conformance:codes conformance:cross \
             products:group_scales products:large_scores kept_rows:agrees state:tiles state:adamw; do
@@ -267,12 +313,21 @@ graphs() {
     done
     return $code
 }
+has_nccl() {
+    grep -q '^ND_NCCL_INCLUDE_DIR:.*NOTFOUND' "$build/CMakeCache.txt" || return 0
+    echo 'built without NCCL'
+    return 1
+}
+nccl() {
+    has_nccl || return 77
+    "$build/tests/cuda/device/cuda_program_nccl"
+}
 # Gradients that travel beside the backward pass and after it, and NCCL's all-reduce.
 overlap() {
-    local code=0 gpus name
-    gpus=$(nvidia-smi -L 2>/dev/null | grep -c '^GPU')
-    [ "$gpus" -ge 2 ] || { echo "skipped: $gpus GPU, and this takes two"; return 0; }
-    command -v mpirun >/dev/null || { echo 'skipped: no mpirun'; return 0; }
+    local code=0 name on
+    [ "$gpus" -ge 2 ] || { echo "$gpus GPU, and this takes two"; return 77; }
+    command -v mpirun >/dev/null || { echo 'no mpirun'; return 77; }
+    has_nccl || return 77
     launcher=(mpirun --allow-run-as-root --oversubscribe -np 2)
     for name in baseline galore2; do
         for on in true false; do
@@ -331,6 +386,7 @@ models() {
     return $code
 }
 : >"$report"
+gpus=$(nvidia-smi -L 2>/dev/null | grep -c '^GPU')
 gpu=$(nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader 2>/dev/null | head -n 1)
 say "# GPU check: ${gpu:-no GPU}"
 say '' "$(nvcc --version 2>/dev/null | grep release), $(uname -r), $(nproc) cores, sections: $sections"
@@ -338,13 +394,16 @@ if [ -z "$arch" ]; then
     arch=$(nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2>/dev/null | head -n 1 | tr -d .)
 fi
 cmake_arguments+=("-DCMAKE_CUDA_ARCHITECTURES=${arch:-90}-real")
-[ -z "$deps" ] || unpack || { say 'the packages could not be unpacked'; exit 1; }
+[ -z "$deps" ] || unpack >"$work/unpacking" 2>&1 || {
+    say "$(cat "$work/unpacking")" 'the packages could not be unpacked, or do not run on this system'
+    exit 1
+}
 find_nvidia
 
 wanted build && run build 300 build_all
 wanted conformance && run conformance 120 conformance
 wanted attention && run attention 120 attention
-wanted nccl && run nccl 60 "$build/tests/cuda/device/cuda_program_nccl"
+wanted nccl && run nccl 60 nccl
 wanted gradients && run gradients 60 gradients
 wanted losses && run losses 150 losses
 wanted graphs && run graphs 60 graphs
@@ -355,9 +414,11 @@ wanted models && run models 200 models
 wanted sanitizer && run sanitizer 150 sanitizer
 
 say ''
-if [ ${#failed[@]} -eq 0 ]; then
-    say "all sections passed, $SECONDS s"
-else
-    say "failed: ${failed[*]}; $SECONDS s"
+if [ ${#failed[@]} -gt 0 ]; then
+    say "failed: ${failed[*]}${not_run[*]:+; not run: ${not_run[*]}}; $SECONDS s"
+    exit 1
+elif [ ${#not_run[@]} -gt 0 ]; then
+    say "nothing failed, but not run: ${not_run[*]}; $SECONDS s"
+    exit 3
 fi
-[ ${#failed[@]} -eq 0 ]
+say "all sections passed, $SECONDS s"

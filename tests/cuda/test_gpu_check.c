@@ -1,0 +1,75 @@
+/* launch/gpu_check.sh with a GPU and a program that are played by scripts: what it calls passed. */
+#include "support/support.h"
+
+#include <string.h>
+#include <time.h>
+
+/* Runs the section `nccl` on a machine of `gpus` GPUs with `program` (of the shell) in the place of what it
+ * starts. `output`: all that is written until nobody holds the script's output open. Returns the code. */
+static int check(char output[8192], int gpus, const char *program, const char *options)
+{
+    return nd_test_shell(
+        output, 8192,
+        "{ F=$(mktemp -d); mkdir -p $F/bin $F/build/tests/cuda/device; touch "
+        "$F/build/CMakeCache.txt; "
+        "printf '#!/bin/sh\\n[ %d -eq 0 ] || echo GPU 0: a script\\n' >$F/bin/nvidia-smi; "
+        "printf '#!/bin/sh\\n%s\\n' >$F/build/tests/cuda/device/cuda_program_nccl; "
+        "printf '#!/bin/sh\nexit 1\n' >$F/bin/python3; " /* has no packages, quickly */
+        "chmod +x $F/bin/* $F/build/tests/cuda/device/cuda_program_nccl; "
+        "PATH=$F/bin:$PATH bash %s/launch/gpu_check.sh --sections nccl --build $F/build "
+        "--report $F/report.md %s >/dev/null; code=$?; cat $F/report.md; rm -rf $F; exit $code; }",
+        gpus, program, ND_SOURCE_DIR, options);
+}
+
+static double now(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
+}
+
+Test(gpu_check, a_section_that_passes_is_called_passed_and_nothing_is_left_running)
+{
+    char output[8192];
+    const double start = now();
+    cr_assert_eq(check(output, 1, "echo right", ""), 0, "%s", output);
+    cr_assert(strstr(output, "right\n") != NULL, "%s", output);
+    cr_assert(strstr(output, "nccl: passed") != NULL, "%s", output);
+    cr_assert(strstr(output, "all sections passed") != NULL, "%s", output);
+    cr_assert_lt(now() - start, 30.0, "somebody held the output open"); /* a section has 60 s */
+}
+
+Test(gpu_check, what_fails_fails)
+{
+    char output[8192];
+    cr_assert_eq(check(output, 1, "exit 5", ""), 1, "%s", output);
+    cr_assert(strstr(output, "nccl: FAILED (exit 5)") != NULL, "%s", output);
+    cr_assert(strstr(output, "failed: nccl") != NULL, "%s", output);
+}
+
+Test(gpu_check, what_has_nothing_to_run_is_not_called_passed)
+{
+    char output[8192];
+    cr_assert_eq(check(output, 1, "exit 77", ""), 3, "%s", output);
+    cr_assert(strstr(output, "nccl: not run") != NULL, "%s", output);
+    cr_assert(strstr(output, "passed") == NULL, "%s", output);
+}
+
+Test(gpu_check, without_a_gpu_nothing_is_run)
+{
+    char output[8192];
+    cr_assert_eq(check(output, 0, "echo right", ""), 3, "%s", output);
+    cr_assert(strstr(output, "nccl: not run: no GPU") != NULL, "%s", output);
+    cr_assert(strstr(output, "passed") == NULL, "%s", output);
+}
+
+Test(gpu_check, what_hangs_is_killed_though_it_does_not_leave_when_asked_to)
+{
+    char output[8192];
+    const double start = now();
+    const int code = check(output, 1, "trap : TERM; while :; do sleep 600; done", "--seconds 14");
+    cr_assert_eq(code, 1, "%s", output);
+    cr_assert(strstr(output, "stopped after") != NULL, "%s", output);
+    cr_assert(strstr(output, "nccl: FAILED") != NULL, "%s", output);
+    cr_assert_lt(now() - start, 30.0);
+}
