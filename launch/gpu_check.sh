@@ -48,6 +48,7 @@ mkdir -p "$build" "$(dirname "$report")"
 build=$(cd "$build" && pwd)
 work=$(mktemp -d) || exit 1
 trap 'rm -rf "$work"' EXIT
+export PATH=$PATH:/usr/local/cuda/bin # nvcc and compute-sanitizer
 cmake_arguments=(-G Ninja -DCMAKE_BUILD_TYPE=Release -DND_CUDA=ON -DND_WERROR=OFF)
 
 # The packages, unpacked where nothing of the system is touched, and what finds them there.
@@ -110,7 +111,6 @@ find_nvidia() {
     [ -z "$cublas" ] || [ -e /usr/local/cuda/lib64/libcublasLt.so ] ||
         [ -e /usr/local/cuda/lib64/libcublasLt.so.13 ] || export ND_CUDA_LIBRARIES=${cublas%/*}
     [ -z "$includes" ] || cmake_arguments+=("-DND_CUDA_INCLUDE_DIRS=$includes")
-    export PATH=$PATH:/usr/local/cuda/bin
 }
 
 say() { printf '%s\n' "$*" | tee -a "$report"; }
@@ -272,24 +272,15 @@ P
 }
 # Gradients of one batch on both, in f32.
 gradients() {
+    local program=$build/tests/cuda/device/cuda_program_gradients target
     train seed cpu configs/e3/small/baseline.ini 3 hardware.precision=fp32 \
         logging.checkpoint_at_end=true || return 1
-    python3 - "$work/tokens.h5" <<'P' || return 1
-import h5py, numpy, sys
-h5py.File(sys.argv[1], "w")["tokens"] = numpy.random.default_rng(5).integers(0, 4096, (2, 65)).astype("int32")
-P
-    # grad computes in f32 where the checkpoint's target says; reference_only = the CPU's reference.
-    "$build/nanochat_dist" grad --checkpoint "$work/seed" --precision fp32 --tokens "$work/tokens.h5" \
-        --out "$work/cpu.h5" --target cpu || return 1
-    "$build/nanochat_dist" grad --checkpoint "$work/seed" --precision fp32 --tokens "$work/tokens.h5" \
-        --out "$work/cuda.h5" --target cuda || return 1
-    python3 - "$work/cpu.h5" "$work/cuda.h5" <<'P'
-import h5py, numpy, sys
-a, b = (h5py.File(f)["gradients"] for f in sys.argv[1:3])
-worst = max((numpy.linalg.norm(a[k][()] - b[k][()]) / numpy.linalg.norm(a[k][()]), k) for k in a)
-print("largest relative difference of a gradient: %.2g (%s)" % worst)
-sys.exit(worst[0] > 1e-3)
-P
+    "$program" tokens "$work/tokens.h5" || return 1
+    for target in cpu cuda; do
+        "$build/nanochat_dist" grad --checkpoint "$work/seed" --precision fp32 --target $target \
+            --tokens "$work/tokens.h5" --out "$work/$target.h5" || return 1
+    done
+    "$program" compare "$work/cpu.h5" "$work/cuda.h5" 1e-3
 }
 losses() {
     local code=0 name
