@@ -186,6 +186,12 @@ static void bench_products(bench *w, const model_shape *s, nd_dtype t)
         TIME(seconds, OP(ternary_gemm_dw, dw, nd_read(y), nd_read(q), nd_read(a), 1.0f));
         print_computed("ternary_gemm_dw", t, seconds, operations,
                        onednn_rate(w, out, in, n, type, dnnl_f32));
+        TIME(seconds, OP(ternary_gemm_dx_int8, dx, nd_read(y), nd_read(c), nd_read(scale), 0.0f));
+        print_computed("ternary_gemm_dx_int8", t, seconds, operations,
+                       onednn_rate(w, n, in, out, dnnl_s8, dnnl_s32));
+        TIME(seconds, OP(ternary_gemm_dw_int8, dw, nd_read(y), nd_read(q), nd_read(a), 1.0f));
+        print_computed("ternary_gemm_dw_int8", t, seconds, operations,
+                       onednn_rate(w, out, in, n, dnnl_s8, dnnl_s32));
         TIME(seconds, OP(gemm, y, nd_read(dx), false, nd_read(weight), true, 1.0f, 0.0f));
         print_computed("gemm", t, seconds, operations, onednn_rate(w, n, out, in, type, type));
         release_all(w);

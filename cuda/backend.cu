@@ -164,6 +164,7 @@ static void cuda_destroy(nd_backend *b)
     if (cuda->stream)
         cudaStreamSynchronize(cuda->stream);
     nd_cuda_library_attention_destroy(cuda);
+    nd_cuda_int8_choices_destroy(cuda);
     nd_cuda_matmuls_destroy(cuda);
     for (int slot = 0; slot < ND_STAGING_SLOTS; slot++)
         if (cuda->staging_free[slot])
@@ -205,7 +206,7 @@ static nd_status open_device(nd_backend *b, const nd_cuda_options *options)
     if (options->device < 0 || options->device >= devices)
         return ND_FAIL(ND_ECONFIG, "no CUDA device %d: this host has %d", options->device, devices);
     cuda->device = options->device;
-    cuda->own_int8 = options->own_int8;
+    cuda->int8 = options->int8;
     cuda->attention = options->attention;
     ND_CUDA_TRY(cudaSetDevice(cuda->device));
     ND_CUDA_TRY(cudaDeviceGetAttribute(&cuda->multiprocessors, cudaDevAttrMultiProcessorCount,
@@ -223,6 +224,7 @@ static nd_status open_device(nd_backend *b, const nd_cuda_options *options)
         ND_CUDA_TRY(cudaEventCreateWithFlags(&cuda->staging_free[slot], cudaEventDisableTiming));
     ND_TRY(upload_tables(b));
     ND_TRY(nd_cuda_matmuls_create(cuda));
+    ND_TRY(nd_cuda_int8_choices_create(cuda));
     return nd_cuda_library_attention_create(cuda);
 }
 
@@ -255,6 +257,7 @@ extern "C" nd_status nd_cuda_backend_create(const nd_cuda_options *options, nd_b
     fill_memory(&made->ops);
     nd_cuda_fill_codes(&made->ops);
     nd_cuda_fill_ternary(&made->ops);
+    nd_cuda_fill_int8(&made->ops);
     nd_cuda_fill_products(&made->ops);
     nd_cuda_fill_norms(&made->ops);
     nd_cuda_fill_swiglu(&made->ops);

@@ -23,6 +23,7 @@ struct nd_cuda_fault {
 
 enum { ND_STAGING_SLOTS = 8, ND_STAGING_BYTES = 1 << 20 };
 
+struct nd_cuda_int8_choices;
 struct nd_cuda_matmuls;
 struct nd_cuda_library_attention;
 
@@ -52,7 +53,8 @@ struct nd_cuda {
     int attention;       /* nd_cuda_attention */
     nd_cuda_library_attention
         *library_attention; /* NULL where cuDNN is not wanted or not built in */
-    bool own_int8;          /* the project's own kernel instead of cuBLASLt for int8 products */
+    int int8;               /* nd_cuda_int8 */
+    nd_cuda_int8_choices *int8_choices;
 };
 
 static inline nd_cuda *nd_cuda_of(const nd_backend *b)
@@ -120,6 +122,10 @@ void nd_cuda_matmuls_destroy(nd_cuda *cuda);
 size_t nd_cuda_matmuls_bytes(const nd_cuda *cuda);
 nd_status nd_cuda_matmul(nd_cuda *cuda, const nd_matmul *call, bool *done);
 
+/* What was measured of int8 products (int8_product.cuh). */
+nd_status nd_cuda_int8_choices_create(nd_cuda *cuda);
+void nd_cuda_int8_choices_destroy(nd_cuda *cuda);
+
 /* The same by kernels of our own, for what the library refuses: correct and slow. */
 nd_status nd_cuda_matmul_plain(nd_cuda *cuda, const nd_matmul *call);
 
@@ -136,6 +142,7 @@ nd_status nd_cuda_axpby(nd_cuda *cuda, nd_view y, float alpha, nd_cview x, float
 /* Each fills the slots of one op family. */
 void nd_cuda_fill_codes(nd_backend_ops *ops);
 void nd_cuda_fill_ternary(nd_backend_ops *ops);
+void nd_cuda_fill_int8(nd_backend_ops *ops);
 void nd_cuda_fill_products(nd_backend_ops *ops);
 void nd_cuda_fill_norms(nd_backend_ops *ops);
 void nd_cuda_fill_swiglu(nd_backend_ops *ops);

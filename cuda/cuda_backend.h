@@ -16,10 +16,16 @@ typedef enum nd_cuda_attention {
     ND_CUDA_ATTENTION_OWN    /* the project's kernels */
 } nd_cuda_attention;
 
+/* Who multiplies in int8; the bits are the same. */
+typedef enum nd_cuda_int8 {
+    ND_CUDA_INT8_FASTEST, /* whichever is, as measured when a shape is first met */
+    ND_CUDA_INT8_LIBRARY, /* cuBLASLt and a pass that scales, where it takes the shape */
+    ND_CUDA_INT8_OWN      /* the project's own kernel, with its scaling fused */
+} nd_cuda_int8;
+
 typedef struct nd_cuda_options {
-    int device;    /* number of the GPU, as the runtime counts them */
-    bool own_int8; /* int8 products by the project's own kernel, with its scaling fused, instead of
-                      cuBLASLt and a pass that scales */
+    int device; /* number of the GPU, as the runtime counts them */
+    nd_cuda_int8 int8;
     nd_cuda_attention attention;
 } nd_cuda_options;
 

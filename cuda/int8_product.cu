@@ -39,11 +39,14 @@ __device__ __forceinline__ void fetch(int8_t *tile, const int8_t *x, int64_t fir
     }
 }
 
-template <bool GROUPED>
+/* Where sums of groups of inputs are scaled one by one: by scales of outputs, or of rows. */
+enum { NO_GROUPS, OUTPUT_GROUPS, ROW_GROUPS };
+
+template <int GROUPS>
 __global__ void __launch_bounds__(THREADS)
     int8_product_kernel(nd_floats y, const int8_t *q, const float *a, const int8_t *c,
-                        const float *s, int64_t tokens, int64_t outputs, int64_t k, int64_t groups,
-                        bool aligned)
+                        const float *s, int64_t tokens, int64_t outputs, int64_t k, int64_t width,
+                        bool add, bool aligned)
 {
     ND_DYNAMIC_SHARED(memory);
     int8_t *stages = reinterpret_cast<int8_t *>(memory);
@@ -51,7 +54,7 @@ __global__ void __launch_bounds__(THREADS)
     const int warp_row = warp / 4 * WARP_ROWS, warp_column = warp % 4 * WARP_COLUMNS;
     const int64_t token0 = (int64_t)blockIdx.y * TILE, output0 = (int64_t)blockIdx.x * TILE;
     const int slices = (int)((k + SLICE - 1) / SLICE);
-    const int64_t width = GROUPED ? k / groups : k;
+    const int64_t groups = (k + width - 1) / width;
     int32_t sums[4][4][4];
     float scaled[4][4][4];
     ND_UNROLL
@@ -99,26 +102,33 @@ __global__ void __launch_bounds__(THREADS)
                 ND_UNROLL
             for (int j = 0; j < 4; j++)
                 nd_mma_int8(sums[i][j], x[i], w[j / 2][j % 2 * 2], w[j / 2][j % 2 * 2 + 1]);
-            const int64_t done = (int64_t)slice * SLICE + part * 32 + 32;
-            if (GROUPED && done <= k && done % width == 0) {
-                const int64_t group = done / width - 1;
+            const int64_t from = (int64_t)slice * SLICE + part * 32, done = from + 32;
+            if (GROUPS == NO_GROUPS || from >= k || (done % width != 0 && done < k))
+                continue;
+            const int64_t group = from / width; /* ends here */
+            ND_UNROLL
+            for (int major = 0; major < 4; major++)
                 ND_UNROLL
-                for (int j = 0; j < 4; j++)
-                    ND_UNROLL
-                for (int e = 0; e < 4; e++) {
-                    const int64_t o = output0 + warp_column + 8 * j + lane % 4 * 2 + e % 2;
-                    const float scale = o < outputs ? s[o * groups + group] : 0.0f;
-                    ND_UNROLL
-                    for (int i = 0; i < 4; i++) {
-                        scaled[i][j][e] += scale * (float)sums[i][j][e];
-                        sums[i][j][e] = 0;
-                    }
+            for (int e = 0; e < 4; e++) {
+                const int64_t o = output0 + warp_column + 8 * major + lane % 4 * 2 + e % 2;
+                const int64_t t = token0 + warp_row + 16 * major + lane / 4 + 8 * (e / 2);
+                float scale = 0.0f;
+                if (GROUPS == OUTPUT_GROUPS && o < outputs)
+                    scale = s[o * groups + group];
+                if (GROUPS == ROW_GROUPS && t < tokens)
+                    scale = s[group * tokens + t];
+                ND_UNROLL
+                for (int minor = 0; minor < 4; minor++) {
+                    const int i = GROUPS == ROW_GROUPS ? major : minor;
+                    const int j = GROUPS == ROW_GROUPS ? minor : major;
+                    scaled[i][j][e] += scale * (float)sums[i][j][e];
+                    sums[i][j][e] = 0;
                 }
             }
         }
     }
     nd_copy_wait<0>();
-    const float one = GROUPED ? 1.0f : *s;
+    const float one = GROUPS == NO_GROUPS ? *s : 1.0f;
     ND_UNROLL
     for (int i = 0; i < 4; i++)
         ND_UNROLL
@@ -126,24 +136,28 @@ __global__ void __launch_bounds__(THREADS)
         const int64_t t = token0 + warp_row + 16 * i + lane / 4 + 8 * half;
         if (t >= tokens)
             continue;
-        const float factor = one * (a[t] / 127.0f);
+        const float factor = GROUPS == ROW_GROUPS ? 1.0f / 127.0f : one * (a[t] / 127.0f);
         ND_UNROLL
         for (int j = 0; j < 4; j++) {
             const int64_t o = output0 + warp_column + 8 * j + lane % 4 * 2;
-            const float first =
-                (GROUPED ? scaled[i][j][2 * half] : (float)sums[i][j][2 * half]) * factor;
-            const float second =
-                (GROUPED ? scaled[i][j][2 * half + 1] : (float)sums[i][j][2 * half + 1]) * factor;
             const int64_t at = t * outputs + o;
-            uint16_t *pair = static_cast<uint16_t *>(y.data) + at;
-            if (o + 1 < outputs && y.dtype == ND_BF16 && (uintptr_t)pair % 4 == 0) {
-                *reinterpret_cast<uint32_t *>(pair) = nd_pack_bf16(first, second);
+            float value[2];
+            ND_UNROLL
+            for (int e = 0; e < 2; e++) {
+                const int from = 2 * half + e;
+                value[e] = nd_product(
+                    GROUPS == NO_GROUPS ? (float)sums[i][j][from] : scaled[i][j][from], factor);
+                if (add && o + e < outputs)
+                    value[e] += nd_load_one(y, at + e);
+            }
+            if (o + 1 < outputs && at % 2 == 0 && y.dtype == ND_BF16) {
+                reinterpret_cast<uint32_t *>(y.data)[at / 2] = nd_pack_bf16(value[0], value[1]);
                 continue;
             }
             if (o < outputs)
-                nd_store_one(y, at, first);
+                nd_store_one(y, at, value[0]);
             if (o + 1 < outputs)
-                nd_store_one(y, at + 1, second);
+                nd_store_one(y, at + 1, value[1]);
         }
     }
 }
@@ -168,35 +182,36 @@ __global__ void int8_product_plain_kernel(nd_floats y, const int8_t *q, const fl
     }
 }
 
-template <bool GROUPED>
-static nd_status launch(nd_cuda *cuda, nd_view y, nd_cview q, const float *a, nd_cview c,
-                        const float *s, int64_t groups)
+template <int GROUPS>
+static nd_status launch(nd_cuda *cuda, const nd_int8_product *p, int64_t width)
 {
-    const int8_t *left = static_cast<const int8_t *>(q.data);
-    const int8_t *right = static_cast<const int8_t *>(c.data);
     const size_t shared = (size_t)STAGES * STAGE_BYTES;
-    const bool aligned = q.cols % 16 == 0 && ((uintptr_t)left | (uintptr_t)right) % 16 == 0;
-    const int64_t rows = nd_ceil(y.rows, TILE);
+    const bool aligned = p->k % 16 == 0 && ((uintptr_t)p->left | (uintptr_t)p->right) % 16 == 0;
+    const int64_t rows = nd_ceil(p->y.rows, TILE);
     ND_REQUIRE(rows <= 65535);
-    ND_CUDA_TRY(cudaFuncSetAttribute(int8_product_kernel<GROUPED>,
+    ND_CUDA_TRY(cudaFuncSetAttribute(int8_product_kernel<GROUPS>,
                                      cudaFuncAttributeMaxDynamicSharedMemorySize, (int)shared));
-    ND_CUDA_TRY(ND_LAUNCH(int8_product_kernel<GROUPED>,
-                          dim3((unsigned)nd_ceil(y.cols, TILE), (unsigned)rows), dim3(THREADS),
-                          shared, cuda->stream, nd_floats_of(y), left, a, right, s, y.rows, y.cols,
-                          q.cols, groups, aligned));
+    ND_CUDA_TRY(ND_LAUNCH(int8_product_kernel<GROUPS>,
+                          dim3((unsigned)nd_ceil(p->y.cols, TILE), (unsigned)rows), dim3(THREADS),
+                          shared, cuda->stream, nd_floats_of(p->y), p->left, p->a, p->right, p->s,
+                          p->y.rows, p->y.cols, p->k, width, p->add, aligned));
     return ND_OK;
 }
 
-nd_status nd_cuda_int8_product(nd_cuda *cuda, nd_view y, nd_cview q, const float *a, nd_cview c,
-                               const float *s, int64_t groups)
+nd_status nd_cuda_int8_product(nd_cuda *cuda, const nd_int8_product *p)
 {
-    if (groups == 0)
-        return launch<false>(cuda, y, q, a, c, s, 1);
-    if (q.cols / groups % 32 == 0)
-        return launch<true>(cuda, y, q, a, c, s, groups);
+    if (p->row_width > 0) {
+        ND_REQUIRE(p->row_width % 32 == 0);
+        return launch<ROW_GROUPS>(cuda, p, p->row_width);
+    }
+    if (p->groups == 0)
+        return launch<NO_GROUPS>(cuda, p, p->k);
+    if (p->k / p->groups % 32 == 0)
+        return launch<OUTPUT_GROUPS>(cuda, p, p->k / p->groups);
+    ND_REQUIRE(!p->add);
     ND_CUDA_TRY(ND_LAUNCH(int8_product_plain_kernel,
-                          dim3(nd_blocks_for(y.rows * y.cols, 128, 1 << 16)), dim3(128), 0,
-                          cuda->stream, nd_floats_of(y), static_cast<const int8_t *>(q.data), a,
-                          static_cast<const int8_t *>(c.data), s, y.rows, y.cols, q.cols, groups));
+                          dim3(nd_blocks_for(p->y.rows * p->y.cols, 128, 1 << 16)), dim3(128), 0,
+                          cuda->stream, nd_floats_of(p->y), p->left, p->a, p->right, p->s,
+                          p->y.rows, p->y.cols, p->k, p->groups));
     return ND_OK;
 }

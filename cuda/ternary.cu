@@ -1,37 +1,11 @@
 /* Products of ternary weights.
  *
- * Forward: int8 codes on tensor cores, by cuBLASLt into int32 and a pass that scales, or by the kernel
- * of int8_product.cu, which scales as it stores. Backward: codes and quantised activations are exact in
- * bf16 (integers up to 256), so that with bf16 gradients dX = s (dY C) rounds nothing but the result;
- * dW rounds x̂ = q a/127 once. With f32 gradients both are f32 products. */
+ * Forward: int8 codes on tensor cores (int8_scaled.cu, int8_product.cu). Backward: codes and quantised
+ * activations are exact in bf16 (integers up to 256), so that with bf16 gradients dX = s (dY C) rounds
+ * nothing but the result; dW rounds x̂ = q a/127 once. With f32 gradients both are f32 products. With
+ * gradients in 8 bits: int8_backward.cu. */
 #include "floats.cuh"
 #include "int8_product.cuh"
-
-/* y = sum * s * a/127 */
-__global__ void scale_rows_kernel(nd_floats y, const int32_t *sums, const float *a, const float *s,
-                                  int64_t rows, int64_t n, bool wide)
-{
-    const float scale = *s;
-    const int64_t count = rows * n, step = (int64_t)gridDim.x * blockDim.x * ND_WIDE;
-    int64_t i = ((int64_t)blockIdx.x * blockDim.x + threadIdx.x) * ND_WIDE;
-    for (; i < count; i += step) {
-        float x[ND_WIDE];
-        if (wide) { /* n is a multiple of 8: one row */
-            const uint4 *from = reinterpret_cast<const uint4 *>(sums + i);
-            const uint4 low = from[0], high = from[1];
-            const float factor = scale * (a[i / n] / 127.0f);
-            x[0] = (float)(int32_t)low.x * factor, x[1] = (float)(int32_t)low.y * factor;
-            x[2] = (float)(int32_t)low.z * factor, x[3] = (float)(int32_t)low.w * factor;
-            x[4] = (float)(int32_t)high.x * factor, x[5] = (float)(int32_t)high.y * factor;
-            x[6] = (float)(int32_t)high.z * factor, x[7] = (float)(int32_t)high.w * factor;
-        } else {
-            for (int j = 0; j < ND_WIDE; j++)
-                x[j] =
-                    i + j < count ? (float)sums[i + j] * (scale * (a[(i + j) / n] / 127.0f)) : 0.0f;
-        }
-        nd_store_wide(y, i, count - i, wide, x);
-    }
-}
 
 /* x = q a/127, or the codes themselves with a NULL. */
 __global__ void expand_kernel(nd_floats x, const int8_t *q, const float *a, int64_t rows, int64_t n,
@@ -87,37 +61,20 @@ static nd_status ternary_gemm_cuda(nd_backend *b, nd_view y, nd_cview q, nd_cvie
     ND_REQUIRE(y.cols == c.rows && q.cols == c.cols && scales_fit(c, s));
     if (y.rows * y.cols == 0)
         return ND_OK;
-    const float *scales = static_cast<const float *>(s.data);
-    const float *maxima = static_cast<const float *>(a.data);
-    const bool grouped = !is_single(s);
-    if (!grouped && !cuda->own_int8) {
-        void *sums;
-        bool done = false;
-        ND_TRY(nd_cuda_room(cuda, (size_t)(y.rows * y.cols) * sizeof(int32_t), &sums));
-        nd_matmul product;
-        memset(&product, 0, sizeof product);
-        product.type = ND_I8;
-        product.c_type = ND_I32;
-        product.transpose_b = true;
-        product.m = y.rows;
-        product.n = y.cols;
-        product.k = q.cols;
-        product.a = q.data;
-        product.b = c.data;
-        product.c = sums;
-        product.alpha = 1.0f;
-        ND_TRY(nd_cuda_matmul(cuda, &product, &done));
-        if (done) {
-            const bool wide = nd_aligned(y.cols, y.data);
-            ND_CUDA_TRY(ND_LAUNCH(
-                scale_rows_kernel,
-                dim3(nd_blocks_for(nd_ceil(y.rows * y.cols, ND_WIDE), 256, 1 << 16)), dim3(256), 0,
-                cuda->stream, nd_floats_of(y), static_cast<const int32_t *>(sums), maxima, scales,
-                y.rows, y.cols, wide));
-            return ND_OK;
-        }
-    }
-    return nd_cuda_int8_product(cuda, y, q, maxima, c, scales, grouped ? s.cols : 0);
+    nd_int8_product product;
+    memset(&product, 0, sizeof product);
+    product.y = y;
+    product.left = static_cast<const int8_t *>(q.data);
+    product.right = static_cast<const int8_t *>(c.data);
+    product.k = q.cols;
+    product.a = static_cast<const float *>(a.data);
+    product.s = static_cast<const float *>(s.data);
+    product.groups = is_single(s) ? 0 : s.cols;
+    if (product.groups > 0)
+        return nd_cuda_int8_product(cuda, &product);
+    void *sums;
+    ND_TRY(nd_cuda_room(cuda, nd_cuda_int8_room(cuda, y.rows, y.cols), &sums));
+    return nd_cuda_int8_scaled(b, &product, sums);
 }
 
 static nd_status ternary_gemm_dx_cuda(nd_backend *b, nd_view dx, nd_cview dy, nd_cview c,

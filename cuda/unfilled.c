@@ -100,6 +100,20 @@ static nd_status ternary_gemm_dw_unfilled(nd_backend *b, nd_view dw, nd_cview dy
     return ND_FAIL(ND_EINTERNAL, "cuda: op ternary_gemm_dw is not implemented");
 }
 
+static nd_status ternary_gemm_dx_int8_unfilled(nd_backend *b, nd_view dx, nd_cview dy, nd_cview c,
+                                               nd_cview s, float beta)
+{
+    (void)b, (void)dx, (void)dy, (void)c, (void)s, (void)beta;
+    return ND_FAIL(ND_EINTERNAL, "cuda: op ternary_gemm_dx_int8 is not implemented");
+}
+
+static nd_status ternary_gemm_dw_int8_unfilled(nd_backend *b, nd_view dw, nd_cview dy, nd_cview q,
+                                               nd_cview a, float beta)
+{
+    (void)b, (void)dw, (void)dy, (void)q, (void)a, (void)beta;
+    return ND_FAIL(ND_EINTERNAL, "cuda: op ternary_gemm_dw_int8 is not implemented");
+}
+
 static nd_status gemm_unfilled(nd_backend *b, nd_view c, nd_cview a, bool transpose_a, nd_cview bb,
                                bool transpose_b, float alpha, float beta)
 {
@@ -314,6 +328,8 @@ void nd_unfilled_ops(nd_backend_ops *ops)
     ops->ternary_gemm = ternary_gemm_unfilled;
     ops->ternary_gemm_dx = ternary_gemm_dx_unfilled;
     ops->ternary_gemm_dw = ternary_gemm_dw_unfilled;
+    ops->ternary_gemm_dx_int8 = ternary_gemm_dx_int8_unfilled;
+    ops->ternary_gemm_dw_int8 = ternary_gemm_dw_int8_unfilled;
     ops->gemm = gemm_unfilled;
     ops->gemm_symmetric = gemm_symmetric_unfilled;
     ops->rmsnorm = rmsnorm_unfilled;
@@ -364,6 +380,10 @@ int nd_unfilled_count(const nd_backend_ops *ops)
     count += !ops->ternary_gemm || ops->ternary_gemm == ternary_gemm_unfilled;
     count += !ops->ternary_gemm_dx || ops->ternary_gemm_dx == ternary_gemm_dx_unfilled;
     count += !ops->ternary_gemm_dw || ops->ternary_gemm_dw == ternary_gemm_dw_unfilled;
+    count +=
+        !ops->ternary_gemm_dx_int8 || ops->ternary_gemm_dx_int8 == ternary_gemm_dx_int8_unfilled;
+    count +=
+        !ops->ternary_gemm_dw_int8 || ops->ternary_gemm_dw_int8 == ternary_gemm_dw_int8_unfilled;
     count += !ops->gemm || ops->gemm == gemm_unfilled;
     count += !ops->gemm_symmetric || ops->gemm_symmetric == gemm_symmetric_unfilled;
     count += !ops->rmsnorm || ops->rmsnorm == rmsnorm_unfilled;

@@ -108,6 +108,9 @@ typedef struct nd_blocks {
 
 enum { ND_TILE = 128, ND_ADAMW_BLOCK_MAX = 2048 };
 
+/* Tokens of a backward product that share the scales of its 8-bit gradients. */
+enum { ND_INT8_TOKENS = 1024 };
+
 /* A matrix in 4 bits with the scales of tiles of ND_TILE x ND_TILE. With T(i) = i / ND_TILE:
  * codes: u8 [rows, ceil(cols/2)] of core/nibble_code.h, even columns in the low half;
  * row_max: bf16 [rows, T(cols-1)+1], column_max: bf16 [T(rows-1)+1, cols]. */
@@ -181,6 +184,20 @@ typedef struct nd_backend_ops {
     /* dw[o,i] = beta dw[o,i] + sum_t dy[t,o] q[t,i] a[t]/127.   dw: f32 or f64 [out, in]. */
     nd_status (*ternary_gemm_dw)(nd_backend *b, nd_view dw, nd_cview dy, nd_cview q, nd_cview a,
                                  float beta);
+
+    /* The same two with dy in 8 bits: code(x, m) = rint(x (127/m)) in f32, 0 where m < 2^-100, and
+     * sums of codes exact in int32. Where dy is not finite, neither is the result. beta: 0 or 1.
+     *
+     * m[t] = max_o |dy[t,o]|, e[t,o] = code(dy[t,o], m[t]);
+     * dx[t,i] = beta dx[t,i] + s (sum_o e[t,o] c[o,i]) m[t]/127.   s: f32 [1, 1]. */
+    nd_status (*ternary_gemm_dx_int8)(nd_backend *b, nd_view dx, nd_cview dy, nd_cview c,
+                                      nd_cview s, float beta);
+
+    /* h[t,o] = dy[t,o] (a[t]/127) in f32; for each block of ND_INT8_TOKENS tokens, the first from token 0,
+     * m[o] = max_t |h[t,o]|, e[t,o] = code(h[t,o], m[o]);
+     * dw[o,i] = beta dw[o,i] + sum_blocks (m[o]/127) sum_t e[t,o] q[t,i].   dw: f32 or f64. */
+    nd_status (*ternary_gemm_dw_int8)(nd_backend *b, nd_view dw, nd_cview dy, nd_cview q,
+                                      nd_cview a, float beta);
 
     /* -- dense products ---------------------------------------------------------------------- */
 

@@ -46,6 +46,7 @@ typedef enum nd_attention_choice {
     ND_ATTENTION_OWN
 } nd_attention_choice;
 typedef enum nd_precision { ND_PRECISION_FP32, ND_PRECISION_BF16 } nd_precision;
+typedef enum nd_backward_precision { ND_BACKWARD_SAME, ND_BACKWARD_INT8 } nd_backward_precision;
 typedef enum nd_dataset_choice { ND_DATASET_SHARDS, ND_DATASET_SYNTHETIC } nd_dataset_choice;
 typedef enum nd_target { ND_TARGET_AUTO, ND_TARGET_CPU, ND_TARGET_CUDA } nd_target;
 typedef enum nd_deterministic { ND_DETERMINISTIC_OFF, ND_DETERMINISTIC_WORLD } nd_deterministic;
@@ -117,7 +118,7 @@ typedef struct nd_config {
         int target;
         bool gradient_checkpointing, packed_codes, cuda_graphs;
         int attention; /* nd_attention_choice */
-        int precision;
+        int precision, backward_precision;
         int64_t threads;
         nd_config_text cpu_isa;
     } hardware;

@@ -108,6 +108,13 @@ static nd_status check_reduction(const nd_config *c)
 
 static nd_status check_hardware(const nd_config *c)
 {
+    if (c->hardware.backward_precision == ND_BACKWARD_INT8 && c->model.group_size > 0)
+        return ND_FAIL(
+            ND_ECONFIG,
+            "[hardware] backward_precision = int8 contradicts [model] group_size = %lld: "
+            "its exact sums need one scale a matrix; use group_size = 0 or "
+            "backward_precision = same",
+            (long long)c->model.group_size);
     if (c->hardware.cuda_graphs && c->hardware.target == ND_TARGET_CPU)
         return ND_FAIL(ND_ECONFIG,
                        "[hardware] cuda_graphs = true contradicts target = cpu, where ops are run "

@@ -144,6 +144,10 @@ const nd_config_key nd_config_keys[] = {
            "on a GPU, in bf16: cuDNN's attention where it is there and fits, cuDNN's or an error, "
            "the program's own"),
     CHOICE(hardware, precision, "fp32|bf16", "bf16", "type of activations and backward products"),
+    CHOICE(
+        hardware, backward_precision, "same|int8", "same",
+        "of the backward products of ternary weights: that of precision, or int8, with scales of "
+        "tokens (towards the inputs) and of outputs in 1024 tokens (towards the weights)"),
     INT(hardware, threads, 0, 4096, "0", "threads a rank; 0 shares the machine's cores evenly"),
     TEXT(hardware, cpu_isa, "auto", "instruction set of the row ops: auto, avx512, avx2, generic"),
 

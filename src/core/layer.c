@@ -197,8 +197,9 @@ static nd_status ffn_backward(nd_backend *b, const nd_model_config *c,
 {
     const nd_weight *const *w = weights->w;
     const nd_view dh = scratch->wide, dgate = acts->gate, dup = acts->up, dn = scratch->hidden;
-    ND_TRY(nd_linear_backward_weight(b, g->dw[ND_FFN_DOWN], nd_read(dx), &acts->ffn_out_in, beta));
-    ND_TRY(nd_linear_backward_input(b, dh, nd_read(dx), w[ND_FFN_DOWN], 0.0f));
+    ND_TRY(nd_linear_backward_weight(b, g->dw[ND_FFN_DOWN], nd_read(dx), &acts->ffn_out_in,
+                                     c->int8_gradients, beta));
+    ND_TRY(nd_linear_backward_input(b, dh, nd_read(dx), w[ND_FFN_DOWN], c->int8_gradients, 0.0f));
     if (c->arch == ND_ARCH_BITNET)
         ND_TRY(b->ops.swiglu_rmsnorm_backward(
             b, dgate, dup, g->dw[ND_FFN_SUB_NORM], nd_read(dh), nd_read(acts->gate),
@@ -206,10 +207,13 @@ static nd_status ffn_backward(nd_backend *b, const nd_model_config *c,
     else
         ND_TRY(b->ops.swiglu_backward(b, dgate, dup, nd_read(dh), nd_read(acts->gate),
                                       nd_read(acts->up)));
-    ND_TRY(nd_linear_backward_weight(b, g->dw[ND_FFN_GATE], nd_read(dgate), &acts->ffn_in, beta));
-    ND_TRY(nd_linear_backward_weight(b, g->dw[ND_FFN_UP], nd_read(dup), &acts->ffn_in, beta));
-    ND_TRY(nd_linear_backward_input(b, dn, nd_read(dgate), w[ND_FFN_GATE], 0.0f));
-    ND_TRY(nd_linear_backward_input(b, dn, nd_read(dup), w[ND_FFN_UP], 1.0f));
+    ND_TRY(nd_linear_backward_weight(b, g->dw[ND_FFN_GATE], nd_read(dgate), &acts->ffn_in,
+                                     c->int8_gradients, beta));
+    ND_TRY(nd_linear_backward_weight(b, g->dw[ND_FFN_UP], nd_read(dup), &acts->ffn_in,
+                                     c->int8_gradients, beta));
+    ND_TRY(
+        nd_linear_backward_input(b, dn, nd_read(dgate), w[ND_FFN_GATE], c->int8_gradients, 0.0f));
+    ND_TRY(nd_linear_backward_input(b, dn, nd_read(dup), w[ND_FFN_UP], c->int8_gradients, 1.0f));
     return b->ops.rmsnorm_backward(b, dx, g->dw[ND_FFN_NORM], nd_read(dn), nd_read(acts->x_mid),
                                    nd_read(w[ND_FFN_NORM]->dense), nd_read(acts->ffn_norm_r), 1.0f);
 }
@@ -223,9 +227,10 @@ static nd_status attention_backward(nd_backend *b, const nd_model_config *c,
     const nd_weight *const *w = weights->w;
     nd_view dout = s->heads;
     const nd_view dn = s->hidden;
-    ND_TRY(
-        nd_linear_backward_weight(b, g->dw[ND_ATTN_OUTPUT], nd_read(dx), &acts->attn_out_in, beta));
-    ND_TRY(nd_linear_backward_input(b, s->dq, nd_read(dx), w[ND_ATTN_OUTPUT], 0.0f));
+    ND_TRY(nd_linear_backward_weight(b, g->dw[ND_ATTN_OUTPUT], nd_read(dx), &acts->attn_out_in,
+                                     c->int8_gradients, beta));
+    ND_TRY(nd_linear_backward_input(b, s->dq, nd_read(dx), w[ND_ATTN_OUTPUT], c->int8_gradients,
+                                    0.0f));
     if (c->arch == ND_ARCH_BITNET)
         ND_TRY(b->ops.rmsnorm_backward(b, dout, g->dw[ND_ATTN_SUB_NORM], nd_read(s->dq),
                                        nd_read(acts->o), nd_read(w[ND_ATTN_SUB_NORM]->dense),
@@ -241,12 +246,15 @@ static nd_status attention_backward(nd_backend *b, const nd_model_config *c,
     rope.rows = rows;
     ND_TRY(b->ops.rope(b, s->dq, &rope));
     ND_TRY(b->ops.rope(b, s->dk, &rope));
-    ND_TRY(nd_linear_backward_weight(b, g->dw[ND_ATTN_Q], nd_read(s->dq), &acts->attn_in, beta));
-    ND_TRY(nd_linear_backward_weight(b, g->dw[ND_ATTN_K], nd_read(s->dk), &acts->attn_in, beta));
-    ND_TRY(nd_linear_backward_weight(b, g->dw[ND_ATTN_V], nd_read(s->dv), &acts->attn_in, beta));
-    ND_TRY(nd_linear_backward_input(b, dn, nd_read(s->dq), w[ND_ATTN_Q], 0.0f));
-    ND_TRY(nd_linear_backward_input(b, dn, nd_read(s->dk), w[ND_ATTN_K], 1.0f));
-    ND_TRY(nd_linear_backward_input(b, dn, nd_read(s->dv), w[ND_ATTN_V], 1.0f));
+    ND_TRY(nd_linear_backward_weight(b, g->dw[ND_ATTN_Q], nd_read(s->dq), &acts->attn_in,
+                                     c->int8_gradients, beta));
+    ND_TRY(nd_linear_backward_weight(b, g->dw[ND_ATTN_K], nd_read(s->dk), &acts->attn_in,
+                                     c->int8_gradients, beta));
+    ND_TRY(nd_linear_backward_weight(b, g->dw[ND_ATTN_V], nd_read(s->dv), &acts->attn_in,
+                                     c->int8_gradients, beta));
+    ND_TRY(nd_linear_backward_input(b, dn, nd_read(s->dq), w[ND_ATTN_Q], c->int8_gradients, 0.0f));
+    ND_TRY(nd_linear_backward_input(b, dn, nd_read(s->dk), w[ND_ATTN_K], c->int8_gradients, 1.0f));
+    ND_TRY(nd_linear_backward_input(b, dn, nd_read(s->dv), w[ND_ATTN_V], c->int8_gradients, 1.0f));
     return b->ops.rmsnorm_backward(b, dx, g->dw[ND_ATTN_NORM], nd_read(dn), nd_read(acts->x),
                                    nd_read(w[ND_ATTN_NORM]->dense), nd_read(acts->attn_norm_r),
                                    1.0f);

@@ -42,18 +42,23 @@ nd_status nd_linear_forward(nd_backend *b, nd_view y, const nd_linear_input *x, 
 }
 
 nd_status nd_linear_backward_input(nd_backend *b, nd_view dx, nd_cview dy, const nd_weight *w,
-                                   float beta)
+                                   bool int8, float beta)
 {
     if (w->ternary) {
         ND_TRY(unpack(b, w));
+        if (int8)
+            return b->ops.ternary_gemm_dx_int8(b, dx, dy, nd_read(w->codes), nd_read(w->scales),
+                                               beta);
         return b->ops.ternary_gemm_dx(b, dx, dy, nd_read(w->codes), nd_read(w->scales), beta);
     }
     return b->ops.gemm(b, dx, dy, false, nd_read(w->dense), false, 1.0f, beta);
 }
 
 nd_status nd_linear_backward_weight(nd_backend *b, nd_view dw, nd_cview dy,
-                                    const nd_linear_input *x, float beta)
+                                    const nd_linear_input *x, bool int8, float beta)
 {
+    if (x->quantized && int8)
+        return b->ops.ternary_gemm_dw_int8(b, dw, dy, nd_read(x->q), nd_read(x->a), beta);
     if (x->quantized)
         return b->ops.ternary_gemm_dw(b, dw, dy, nd_read(x->q), nd_read(x->a), beta);
     return b->ops.gemm(b, dw, dy, true, nd_read(x->dense), false, 1.0f, beta);

@@ -37,12 +37,13 @@ nd_status nd_linear_input_norm(nd_backend *b, const nd_linear_input *x, nd_view 
 nd_status nd_linear_forward(nd_backend *b, nd_view y, const nd_linear_input *x, const nd_weight *w,
                             nd_view scratch);
 
-/* dx = beta dx + dy W (straight-through: the codes' W). */
+/* dx = beta dx + dy W (straight-through: the codes' W). int8: with dy in 8 bits, where W is ternary with
+ * one scale. */
 nd_status nd_linear_backward_input(nd_backend *b, nd_view dx, nd_cview dy, const nd_weight *w,
-                                   float beta);
+                                   bool int8, float beta);
 
-/* dw = beta dw + dyᵀ x (x as the product saw it). */
+/* dw = beta dw + dyᵀ x (x as the product saw it). int8: with dy in 8 bits, where x is quantised. */
 nd_status nd_linear_backward_weight(nd_backend *b, nd_view dw, nd_cview dy,
-                                    const nd_linear_input *x, float beta);
+                                    const nd_linear_input *x, bool int8, float beta);
 
 #endif

@@ -17,6 +17,7 @@ nd_model_config nd_model_config_from(const nd_config *config)
         .compute = config->hardware.precision == ND_PRECISION_BF16 ? ND_BF16 : ND_F32,
         .ternary = true,
         .activation_quant = true,
+        .int8_gradients = config->hardware.backward_precision == ND_BACKWARD_INT8,
         .checkpointing = config->hardware.gradient_checkpointing,
         .packed_codes = config->hardware.packed_codes,
         .collider = config->training.use_collider && config->training.collider_sparsity > 0.0,

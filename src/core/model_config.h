@@ -15,6 +15,7 @@ typedef struct nd_model_config {
     nd_dtype compute;      /* of activations and dense weights: f32 or bf16; f64 in checks */
     bool ternary;          /* false: projections are dense, for gradient checks */
     bool activation_quant; /* false: projections see unquantised activations */
+    bool int8_gradients;   /* ternary backward products with gradients in 8 bits */
     bool checkpointing;    /* keep one activation a layer, recompute the rest */
     bool packed_codes;     /* codes rest in 2 bits and are unpacked for each product */
     bool collider;         /* the backward pass skips easy tokens (core/collider.h) */

@@ -279,18 +279,20 @@ static nd_status block_backward(nd_model *m, const nd_backward_rows *part, int64
                              dx, &g, matrix_beta));
     const nd_cview dy = nd_read(dx);
     ND_TRY(nd_linear_backward_weight(b, into->views[nd_params_mtp_index(p, k, ND_MTP_HIDDEN_PROJ)],
-                                     dy, &block->hidden_in, matrix_beta));
-    ND_TRY(nd_linear_backward_weight(b,
-                                     into->views[nd_params_mtp_index(p, k, ND_MTP_EMBEDDING_PROJ)],
-                                     dy, &block->embedding_in, matrix_beta));
-    ND_TRY(nd_linear_backward_input(b, dn, dy, block_weight(m, k, ND_MTP_EMBEDDING_PROJ), 0.0f));
+                                     dy, &block->hidden_in, m->config.int8_gradients, matrix_beta));
+    ND_TRY(
+        nd_linear_backward_weight(b, into->views[nd_params_mtp_index(p, k, ND_MTP_EMBEDDING_PROJ)],
+                                  dy, &block->embedding_in, m->config.int8_gradients, matrix_beta));
+    ND_TRY(nd_linear_backward_input(b, dn, dy, block_weight(m, k, ND_MTP_EMBEDDING_PROJ),
+                                    m->config.int8_gradients, 0.0f));
     ND_TRY(b->ops.rmsnorm_backward(
         b, de, into->views[nd_params_mtp_index(p, k, ND_MTP_EMBEDDING_NORM)], nd_read(dn),
         nd_read(block->embedding), nd_read(block_weight(m, k, ND_MTP_EMBEDDING_NORM)->dense),
         nd_read(block->embedding_r), 0.0f));
     ND_TRY(b->ops.embedding_backward(b, into->views[nd_params_embedding(p)], nd_read(de),
                                      nd_read(block->inputs)));
-    ND_TRY(nd_linear_backward_input(b, dn, dy, block_weight(m, k, ND_MTP_HIDDEN_PROJ), 0.0f));
+    ND_TRY(nd_linear_backward_input(b, dn, dy, block_weight(m, k, ND_MTP_HIDDEN_PROJ),
+                                    m->config.int8_gradients, 0.0f));
     return b->ops.rmsnorm_backward(
         b, dhidden, into->views[nd_params_mtp_index(p, k, ND_MTP_HIDDEN_NORM)], nd_read(dn), hidden,
         nd_read(block_weight(m, k, ND_MTP_HIDDEN_NORM)->dense), nd_read(block->hidden_r), beta);

@@ -189,6 +189,32 @@ Test(model, packed_codes_give_the_same_gradients_to_the_bit_in_less_memory)
     }
 }
 
+/* Rounding to 8 bits moves a gradient by about a hundredth; the head's and what does not pass a ternary
+ * product stay what they were. */
+Test(model, gradients_in_8_bits_are_near_whole_ones)
+{
+    for (int arch = 0; arch < 2; arch++) {
+        nd_model_config config = nd_model_fixture_config((nd_arch)arch, ND_F32);
+        config.mtp_form = ND_MTP_SEQUENTIAL;
+        config.mtp_tokens = 2;
+        config.loss.offset_weight[1] = 1.0f;
+        nd_model_fixture whole = nd_model_fixture_create(&config, false, seed);
+        config.int8_gradients = true;
+        nd_model_fixture rounded = nd_model_fixture_create(&config, false, seed);
+        cr_assert_eq(nd_model_fixture_train(&whole, false),
+                     nd_model_fixture_train(&rounded, false));
+        for (int64_t i = 0; i < whole.model->params.count; i++) {
+            const double error =
+                nd_normalized_error(nd_read(rounded.gradients[i]), nd_read(whole.gradients[i]));
+            cr_assert(error > 1e-4 || whole.model->params.list[i].role != ND_ROLE_TERNARY,
+                      "%s has not moved", whole.model->params.list[i].name);
+            cr_assert_lt(error, 0.03, "%s is off by %.3g", whole.model->params.list[i].name, error);
+        }
+        nd_model_fixture_destroy(&whole);
+        nd_model_fixture_destroy(&rounded);
+    }
+}
+
 Test(model, checkpointing_gives_the_same_gradients_to_the_bit)
 {
     for (int arch = 0; arch < 2; arch++) {

@@ -8,7 +8,7 @@ nd_status nd_conformance_device(nd_backend **backend)
 {
     /* Every other one uses the project's own int8 product. */
     static int made;
-    const nd_cuda_options options = {.own_int8 = made++ % 2 == 1,
+    const nd_cuda_options options = {.int8 = (nd_cuda_int8)(made++ % 3),
                                      .attention = ND_CUDA_ATTENTION_OWN};
     return nd_emulated_backend_create(&options, backend);
 }

@@ -1,9 +1,10 @@
-/* The project's own int8 product where only the address of its result is unusual; what it computes is in
- * tests/core/test_backend_products.c. */
+/* Int8 products: the project's own where the address of its result is unusual, and the choice between it and
+ * the library's. What they compute is in tests/core/test_backend_{products,int8}.c. */
 #include "cuda/emulated_backend.h"
 #include "support/support.h"
 
 #include "core/float_formats.h"
+#include "core/rng.h"
 
 enum { TOKENS = 3, OUTPUTS = 18, INPUTS = 32 };
 
@@ -27,7 +28,7 @@ Test(int8_product, stores_a_result_that_begins_at_an_odd_element)
 {
     _Alignas(16) static uint16_t memory[1 + TOKENS * OUTPUTS + 1];
     nd_backend *b = NULL;
-    ND_ASSERT_OK(nd_emulated_backend_create(&(nd_cuda_options){.own_int8 = true}, &b));
+    ND_ASSERT_OK(nd_emulated_backend_create(&(nd_cuda_options){.int8 = ND_CUDA_INT8_OWN}, &b));
     for (int first = 0; first < 2; first++) {
         memset(memory, 0, sizeof memory);
         multiply(b, memory + first);
@@ -38,4 +39,43 @@ Test(int8_product, stores_a_result_that_begins_at_an_odd_element)
         }
     }
     nd_backend_destroy(b);
+}
+
+/* dx and dx += of random gradients, of shapes that cuBLASLt takes. */
+static void backward(nd_backend *b, float dx[2][48 * 32])
+{
+    for (int shape = 0; shape < 2; shape++) {
+        const int64_t tokens = shape ? 48 : 40, out = 64, in = 32;
+        float dy[48 * 64], s[1] = {0.7f};
+        int8_t c[64 * 32];
+        nd_rng_normal_fill(nd_rng_key((uint64_t)shape, "dy"), 0, 1e-5f, dy, tokens * out);
+        for (int i = 0; i < out * in; i++)
+            c[i] = (int8_t)(i * 7 % 3 - 1);
+        for (int call = 0; call < 3; call++) /* measured, known, and where it cannot be measured */
+            ND_ASSERT_OK(b->ops.ternary_gemm_dx_int8(
+                b, nd_view_of(dx[shape], ND_F32, tokens, in), nd_cview_of(dy, ND_F32, tokens, out),
+                nd_cview_of(c, ND_I8, out, in), nd_cview_of(s, ND_F32, 1, 1),
+                call < 2 ? 0.0f : 1.0f));
+    }
+}
+
+/* In the emulation the own kernel is the faster one every other time. */
+Test(int8_product, whichever_kernel_was_faster_gives_the_same_bits)
+{
+    static float expected[2][48 * 32], got[2][48 * 32];
+    nd_backend *b = NULL;
+    ND_ASSERT_OK(nd_emulated_backend_create(&(nd_cuda_options){.int8 = ND_CUDA_INT8_OWN}, &b));
+    backward(b, expected);
+    nd_backend_destroy(b);
+    cr_assert_neq(expected[0][0], 0.0f);
+    static const nd_cuda_int8 choices[] = {ND_CUDA_INT8_LIBRARY, ND_CUDA_INT8_FASTEST,
+                                           ND_CUDA_INT8_FASTEST};
+    for (int i = 0; i < 3; i++) {
+        memset(got, 0xff, sizeof got);
+        ND_ASSERT_OK(nd_emulated_backend_create(&(nd_cuda_options){.int8 = choices[i]}, &b));
+        backward(b, got);
+        nd_backend_destroy(b);
+        cr_assert_eq(memcmp(got[0], expected[0], 40 * 32 * sizeof(float)), 0, "%d", i);
+        cr_assert_eq(memcmp(got[1], expected[1], 48 * 32 * sizeof(float)), 0, "%d", i);
+    }
 }

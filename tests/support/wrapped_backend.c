@@ -303,6 +303,18 @@ static nd_status wrapped_ternary_gemm_dw(nd_backend *b, nd_view dw, nd_cview dy,
     WRAP(ternary_gemm_dw, (i, dw, dy, q, a, beta), OUT(dw), IN(dy), IN(q), IN(a));
 }
 
+static nd_status wrapped_ternary_gemm_dx_int8(nd_backend *b, nd_view dx, nd_cview dy, nd_cview c,
+                                              nd_cview s, float beta)
+{
+    WRAP(ternary_gemm_dx_int8, (i, dx, dy, c, s, beta), OUT(dx), IN(dy), IN(c), IN(s));
+}
+
+static nd_status wrapped_ternary_gemm_dw_int8(nd_backend *b, nd_view dw, nd_cview dy, nd_cview q,
+                                              nd_cview a, float beta)
+{
+    WRAP(ternary_gemm_dw_int8, (i, dw, dy, q, a, beta), OUT(dw), IN(dy), IN(q), IN(a));
+}
+
 static nd_status wrapped_gemm(nd_backend *b, nd_view c, nd_cview a, bool transpose_a, nd_cview bb,
                               bool transpose_b, float alpha, float beta)
 {
@@ -517,6 +529,8 @@ static const nd_backend_ops wrapped_ops = {
     .ternary_gemm = wrapped_ternary_gemm,
     .ternary_gemm_dx = wrapped_ternary_gemm_dx,
     .ternary_gemm_dw = wrapped_ternary_gemm_dw,
+    .ternary_gemm_dx_int8 = wrapped_ternary_gemm_dx_int8,
+    .ternary_gemm_dw_int8 = wrapped_ternary_gemm_dw_int8,
     .gemm = wrapped_gemm,
     .gemm_symmetric = wrapped_gemm_symmetric,
     .rmsnorm = wrapped_rmsnorm,

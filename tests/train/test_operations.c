@@ -41,6 +41,20 @@ static nd_status ternary_gemm_dw(nd_backend *b, nd_view dw, nd_cview dy, nd_cvie
     return inner.ternary_gemm_dw(b, dw, dy, q, a, beta);
 }
 
+static nd_status ternary_gemm_dx_int8(nd_backend *b, nd_view dx, nd_cview dy, nd_cview c,
+                                      nd_cview s, float beta)
+{
+    count(dx.rows, dx.cols, dy.cols);
+    return inner.ternary_gemm_dx_int8(b, dx, dy, c, s, beta);
+}
+
+static nd_status ternary_gemm_dw_int8(nd_backend *b, nd_view dw, nd_cview dy, nd_cview q,
+                                      nd_cview a, float beta)
+{
+    count(dw.rows, dw.cols, dy.rows);
+    return inner.ternary_gemm_dw_int8(b, dw, dy, q, a, beta);
+}
+
 /* Of the scores and of the values, half of the keys each. */
 static nd_status attention(nd_backend *b, nd_view o, nd_view lse, nd_cview q, nd_cview k,
                            nd_cview v, const nd_attention_shape *shape)
@@ -67,6 +81,8 @@ static double measured(const nd_model_config *config)
     ops->ternary_gemm = ternary_gemm;
     ops->ternary_gemm_dx = ternary_gemm_dx;
     ops->ternary_gemm_dw = ternary_gemm_dw;
+    ops->ternary_gemm_dx_int8 = ternary_gemm_dx_int8;
+    ops->ternary_gemm_dw_int8 = ternary_gemm_dw_int8;
     ops->attention = attention;
     ops->attention_backward = attention_backward;
     counted = 0.0;
@@ -99,6 +115,7 @@ Test(operations, of_a_pass_are_those_of_its_products)
     for (int checkpointing = 0; checkpointing < 2; checkpointing++) {
         nd_model_config c = sizes(checkpointing ? ND_ARCH_LLAMA : ND_ARCH_BITNET);
         c.checkpointing = checkpointing != 0;
+        c.int8_gradients = checkpointing != 0;
         cr_assert_eq(measured(&c), expected(&c, 1.0), "%.0f, expected %.0f", counted,
                      expected(&c, 1.0));
     }

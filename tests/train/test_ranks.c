@@ -66,6 +66,14 @@ Test(ranks, so_they_do_with_optimizer_state_in_8_and_4_bits)
             "--set model.hidden_dim=64");
 }
 
+Test(ranks, so_they_do_with_gradients_in_8_bits)
+{
+    static const int sizes[] = {0, 2, 4};
+    compare(sizes, 3,
+            "--set hardware.precision=bf16 --set hardware.backward_precision=int8 "
+            "--set training.use_collider=true --set training.collider_threshold=0.9");
+}
+
 Test(ranks, so_they_do_in_fp32_with_the_llama_graph_and_an_untied_head)
 {
     static const int sizes[] = {0, 2, 4};

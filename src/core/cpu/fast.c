@@ -62,6 +62,7 @@ nd_status nd_cpu_fast_create(const nd_cpu_backend_options *options, nd_backend_o
         return status;
     }
     nd_fast_fill_products(ops);
+    nd_fast_fill_int8(ops);
     nd_fast_fill_symmetric(ops);
     nd_fast_fill_attention(ops);
     nd_fast_fill_codes(ops);

@@ -110,6 +110,7 @@ static inline nd_adamw_rule nd_fast_adamw_rule(const nd_adamw_params *p)
 
 /* Each replaces the slots of one op family. */
 void nd_fast_fill_products(nd_backend_ops *ops);
+void nd_fast_fill_int8(nd_backend_ops *ops);
 void nd_fast_fill_symmetric(nd_backend_ops *ops);
 void nd_fast_fill_attention(nd_backend_ops *ops);
 void nd_fast_fill_codes(nd_backend_ops *ops);

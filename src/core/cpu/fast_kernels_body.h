@@ -131,15 +131,56 @@ static void add_i32(float *y, const int32_t *x, const float *scale, int64_t n)
         y[i] += scale[i] * (float)x[i];
 }
 
-static void quantize(int8_t *q, const float *x, float factor, int64_t n)
+static inline int8_t byte_of(float scaled)
 {
     const float magic = 12582912.0f;
+    const float above = pick(scaled < -128.0f, -128.0f, scaled);
+    const float clipped = pick(above > 127.0f, 127.0f, above);
+    return (int8_t)(int32_t)(nd_float_bits(clipped + magic) - nd_float_bits(magic));
+}
+
+static void quantize(int8_t *q, const float *x, float factor, int64_t n)
+{
 #pragma omp simd
-    for (int64_t i = 0; i < n; i++) {
-        const float scaled = x[i] * factor;
-        const float above = pick(scaled < -128.0f, -128.0f, scaled);
-        const float clipped = pick(above > 127.0f, 127.0f, above);
-        q[i] = (int8_t)(int32_t)(nd_float_bits(clipped + magic) - nd_float_bits(magic));
+    for (int64_t i = 0; i < n; i++)
+        q[i] = byte_of(x[i] * factor);
+}
+
+static void quantize_columns(int8_t *q, const float *x, const float *factor, int64_t n)
+{
+#pragma omp simd
+    for (int64_t i = 0; i < n; i++)
+        q[i] = byte_of(x[i] * factor[i]);
+}
+
+/* Exchanges, in rows r and r + distance of eight, the upper parts of the one's fields of two `distance`
+ * bytes with the lower parts of the other's. */
+static inline void exchange(uint64_t rows[8][8], int distance, uint64_t low)
+{
+    for (int r = 0; r < 8; r++) {
+        if (r & distance)
+            continue;
+#pragma omp simd
+        for (int w = 0; w < 8; w++) {
+            const uint64_t x = rows[r][w], y = rows[r + distance][w];
+            rows[r][w] = (x & low) | (y & low) << 8 * distance;
+            rows[r + distance][w] = (x >> 8 * distance & low) | (y & ~low);
+        }
+    }
+}
+
+/* Eight rows at a time: words of eight bytes are blocks, and a block is transposed in three steps. */
+static void transpose_bytes(int8_t *y, const int8_t *x)
+{
+    for (int part = 0; part < 8; part++) {
+        uint64_t rows[8][8];
+        memcpy(rows, x + part * sizeof rows, sizeof rows);
+        exchange(rows, 4, 0x00000000ffffffffu);
+        exchange(rows, 2, 0x0000ffff0000ffffu);
+        exchange(rows, 1, 0x00ff00ff00ff00ffu);
+        for (int w = 0; w < 8; w++)
+            for (int r = 0; r < 8; r++)
+                memcpy(y + (8 * w + r) * 64 + 8 * part, &rows[r][w], 8);
     }
 }
 
@@ -498,6 +539,8 @@ static const nd_fast_kernels table = {
     .load_i32 = load_i32,
     .add_i32 = add_i32,
     .quantize = quantize,
+    .quantize_columns = quantize_columns,
+    .transpose_bytes = transpose_bytes,
     .ternarize = ternarize,
     .pack = pack,
     .unpack = unpack,

@@ -15,8 +15,9 @@ static void max_columns(float *largest, const float *x, int64_t n)
 {
 #pragma omp simd
     for (int64_t i = 0; i < n; i++) {
-        const float magnitude = fabsf(x[i]);
-        largest[i] = pick(magnitude > largest[i], magnitude, largest[i]);
+        const int32_t magnitude = (int32_t)(nd_float_bits(x[i]) & 0x7fffffffu);
+        const int32_t before = (int32_t)nd_float_bits(largest[i]);
+        largest[i] = nd_float_from_bits((uint32_t)(magnitude > before ? magnitude : before));
     }
 }
 

@@ -5,6 +5,7 @@
 void nd_cpu_fill_reference(nd_backend_ops *ops)
 {
     nd_reference_fill_ternary(ops);
+    nd_reference_fill_int8(ops);
     nd_reference_fill_rows(ops);
     nd_reference_fill_swiglu(ops);
     nd_reference_fill_attention(ops);

@@ -107,6 +107,7 @@ void nd_gather_rows_part(nd_view y, nd_cview x, nd_cview rows, nd_gather_part pa
 
 /* Each fills the slots of one op family. */
 void nd_reference_fill_ternary(nd_backend_ops *ops);
+void nd_reference_fill_int8(nd_backend_ops *ops);
 void nd_reference_fill_rows(nd_backend_ops *ops);
 void nd_reference_fill_swiglu(nd_backend_ops *ops);
 void nd_reference_fill_attention(nd_backend_ops *ops);

@@ -538,3 +538,11 @@ cudaError_t cudaGraphExecDestroy(cudaGraphExec_t graph)
     delete graph;
     return cudaSuccess;
 }
+
+cudaError_t cudaEventElapsedTime(float *milliseconds, cudaEvent_t, cudaEvent_t)
+{
+    static int asked;
+    const int turn = asked++ % 4;
+    *milliseconds = turn == 0 || turn == 3 ? 1.0f : 2.0f;
+    return cudaSuccess;
+}
