@@ -122,6 +122,9 @@ CASE(forward, ternary_gemm, s->wide, nd_read(s->q), nd_read(s->a), nd_read(s->co
      nd_read(s->scale))
 CASE(dx, ternary_gemm_dx, s->y, nd_read(s->wide), nd_read(s->codes), nd_read(s->scale), 0.0f)
 CASE(dw, ternary_gemm_dw, s->dw, nd_read(s->wide), nd_read(s->q), nd_read(s->a), 0.0f)
+CASE(dx_int8, ternary_gemm_dx_int8, s->y, nd_read(s->wide), nd_read(s->codes), nd_read(s->scale),
+     0.0f)
+CASE(dw_int8, ternary_gemm_dw_int8, s->dw, nd_read(s->wide), nd_read(s->q), nd_read(s->a), 0.0f)
 CASE(swiglu_quantize, swiglu_rmsnorm_quantize, s->q_wide, s->a, s->r, nd_read(s->gate),
      nd_read(s->up), nd_read(s->norm_wide))
 CASE(swiglu_backward, swiglu_rmsnorm_backward, s->dgate, s->dup, s->dnorm_wide, nd_read(s->wide),
@@ -217,6 +220,8 @@ static nd_status measure(workbench *s)
         {"ternary_gemm", forward_case, t * d + f * d + 2 * t * f, 2 * t * d * f},
         {"ternary_gemm_dx", dx_case, 2 * t * f + f * d + 2 * t * d, 2 * t * d * f},
         {"ternary_gemm_dw", dw_case, 2 * t * f + t * d + 4 * f * d, 2 * t * d * f},
+        {"ternary_gemm_dx_int8", dx_int8_case, 2 * t * f + f * d + 2 * t * d, 2 * t * d * f},
+        {"ternary_gemm_dw_int8", dw_int8_case, 2 * t * f + t * d + 4 * f * d, 2 * t * d * f},
         {"gemm_symmetric", gram_case, 4 * d * d, 2 * d * d * d},
         {"attention", attention_case, 2 * (2 * t * d + 2 * t * kv), 2 * sights},
         {"attention_backward", attention_backward_case, 2 * (4 * t * d + 4 * t * kv), 5 * sights},

@@ -76,9 +76,10 @@ static double peak_measure(const peak_product *p)
     return 2.0 * PEAK_SIDE * (double)PEAK_SIDE * PEAK_SIDE / (seconds() - start);
 }
 
-/* FLOPs of one step: ternary products forward (int8), and everything else that multiplies: both
- * backward products of each projection, the head three times, attention. */
-static void step_flops(const nd_run *run, double *forward, double *rest)
+/* FLOPs of one step: in int8 (ternary products forward, and backward with gradients in 8 bits), and
+ * everything else that multiplies: both backward products of each projection, the head three times,
+ * attention. */
+static void step_flops(const nd_run *run, double *in_int8, double *rest)
 {
     const nd_model_config *c = &run->model->config;
     const double tokens = (double)(run->config.training.batch_size * c->seq_length);
@@ -88,9 +89,8 @@ static void step_flops(const nd_run *run, double *forward, double *rest)
         if (p->role == ND_ROLE_TERNARY)
             projections += (double)(p->rows * p->cols);
     }
-    *forward = 2.0 * projections * tokens;
-    *rest =
-        nd_model_operations(*c, nd_mtp_active_heads(&run->model->config), 1.0) * tokens - *forward;
+    *in_int8 = (c->int8_gradients ? 6.0 : 2.0) * projections * tokens;
+    *rest = nd_model_operations(*c, nd_mtp_active_heads(c), 1.0) * tokens - *in_int8;
 }
 
 static void print_memory(const nd_run *run)
@@ -117,7 +117,7 @@ static nd_status measure(nd_run *run, int64_t steps)
 {
     const bool bf16 = run->model->config.compute == ND_BF16;
     peak_product int8 = {0}, dense = {0};
-    double step_s[SAMPLES_MAX], int8_rate[SAMPLES_MAX], dense_rate[SAMPLES_MAX], forward, rest;
+    double step_s[SAMPLES_MAX], int8_rate[SAMPLES_MAX], dense_rate[SAMPLES_MAX], in_int8, rest;
     nd_step_result result;
     ND_TRY(nd_step_run(run, false, &result));
     ND_TRY(nd_step_run(run, false, &result));
@@ -133,11 +133,11 @@ static nd_status measure(nd_run *run, int64_t steps)
         ND_TRY(nd_step_run(run, false, &result));
         step_s[i] = result.step_ms * 1e-3;
     }
-    step_flops(run, &forward, &rest);
+    step_flops(run, &in_int8, &rest);
     const double int8_peak = median(int8_rate, (int)steps);
     const double dense_peak = median(dense_rate, (int)steps);
     const double actual = median(step_s, (int)steps);
-    const double ideal = forward / int8_peak + rest / dense_peak;
+    const double ideal = in_int8 / int8_peak + rest / dense_peak;
     const double tokens =
         (double)(run->config.training.batch_size * run->config.training.seq_length);
     printf("\n| median of %lld | |\n|---|---|\n", (long long)steps);
@@ -146,7 +146,7 @@ static nd_status measure(nd_run *run, int64_t steps)
     printf("| step | %.1f ms, %.0f tokens/s |\n", actual * 1e3, tokens / actual);
     printf("| at the roofline | %.1f ms, %.0f tokens/s |\n", ideal * 1e3, tokens / ideal);
     printf("| **ratio to the roofline** | **%.2f** |\n", ideal / actual);
-    printf("| of the dense peak alone (mfu) | %.2f |\n", (forward + rest) / actual / dense_peak);
+    printf("| of the dense peak alone (mfu) | %.2f |\n", (in_int8 + rest) / actual / dense_peak);
     peak_destroy(&int8);
     peak_destroy(&dense);
     return ND_OK;
