@@ -259,6 +259,7 @@ extern "C" nd_status nd_cuda_backend_create(const nd_cuda_options *options, nd_b
     nd_cuda_fill_ternary(&made->ops);
     nd_cuda_fill_int8(&made->ops);
     nd_cuda_fill_products(&made->ops);
+    nd_cuda_fill_symmetric(&made->ops);
     nd_cuda_fill_norms(&made->ops);
     nd_cuda_fill_swiglu(&made->ops);
     nd_cuda_fill_rope(&made->ops);

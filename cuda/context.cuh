@@ -144,6 +144,7 @@ void nd_cuda_fill_codes(nd_backend_ops *ops);
 void nd_cuda_fill_ternary(nd_backend_ops *ops);
 void nd_cuda_fill_int8(nd_backend_ops *ops);
 void nd_cuda_fill_products(nd_backend_ops *ops);
+void nd_cuda_fill_symmetric(nd_backend_ops *ops);
 void nd_cuda_fill_norms(nd_backend_ops *ops);
 void nd_cuda_fill_swiglu(nd_backend_ops *ops);
 void nd_cuda_fill_rope(nd_backend_ops *ops);

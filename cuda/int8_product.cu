@@ -1,49 +1,14 @@
-/* int8 x int8 -> int32 on tensor cores. A block computes 128 tokens x 128 outputs; slices of 64 inputs
- * come through shared memory, several on their way at once. Rows of a slice are 64 bytes, four pieces of
- * 16; a piece's place is permuted by its row so that eight rows read together meet no bank twice. */
+/* int8 x int8 -> int32 on tensor cores, tile by tile, scaled as it is stored. */
 #include "floats.cuh"
 
 #include "int8_product.cuh"
-
-enum {
-    TILE = 128,
-    SLICE = 64,
-    STAGES = 4,
-    THREADS = 256,
-    STAGE_BYTES = 2 * TILE * SLICE,
-    WARP_ROWS = 64, /* of a warp's part of the tile: 2 x 4 warps */
-    WARP_COLUMNS = 32
-};
-
-__device__ __forceinline__ int8_t *piece_of(int8_t *tile, int row, int piece)
-{
-    return tile + row * SLICE + ((piece ^ (row / 2 % 4)) * 16);
-}
-
-/* Rows first .. first + 127 of x [rows, k], columns at .. at + 63, zeros outside. */
-__device__ __forceinline__ void fetch(int8_t *tile, const int8_t *x, int64_t first, int64_t rows,
-                                      int64_t at, int64_t k, bool aligned)
-{
-    for (int i = (int)threadIdx.x; i < TILE * 4; i += THREADS) {
-        const int row = i / 4, piece = i % 4;
-        const int64_t column = at + piece * 16;
-        const bool inside = first + row < rows && column < k;
-        int8_t *to = piece_of(tile, row, piece);
-        const int8_t *from = inside ? x + (first + row) * k + column : x;
-        if (aligned) {
-            nd_copy_async(to, from, inside);
-            continue;
-        }
-        for (int j = 0; j < 16; j++)
-            to[j] = inside && column + j < k ? from[j] : (int8_t)0;
-    }
-}
+#include "tensor_tiles.cuh"
 
 /* Where sums of groups of inputs are scaled one by one: by scales of outputs, or of rows. */
 enum { NO_GROUPS, OUTPUT_GROUPS, ROW_GROUPS };
 
 template <int GROUPS>
-__global__ void __launch_bounds__(THREADS)
+__global__ void __launch_bounds__(ND_TILE_THREADS)
     int8_product_kernel(nd_floats y, const int8_t *q, const float *a, const int8_t *c,
                         const float *s, int64_t tokens, int64_t outputs, int64_t k, int64_t width,
                         bool add, bool aligned)
@@ -51,9 +16,10 @@ __global__ void __launch_bounds__(THREADS)
     ND_DYNAMIC_SHARED(memory);
     int8_t *stages = reinterpret_cast<int8_t *>(memory);
     const int lane = (int)threadIdx.x % 32, warp = (int)threadIdx.x / 32;
-    const int warp_row = warp / 4 * WARP_ROWS, warp_column = warp % 4 * WARP_COLUMNS;
-    const int64_t token0 = (int64_t)blockIdx.y * TILE, output0 = (int64_t)blockIdx.x * TILE;
-    const int slices = (int)((k + SLICE - 1) / SLICE);
+    const int warp_row = warp / 4 * ND_WARP_ROWS, warp_column = warp % 4 * ND_WARP_COLUMNS;
+    const int64_t token0 = (int64_t)blockIdx.y * ND_TILE_ROWS,
+                  output0 = (int64_t)blockIdx.x * ND_TILE_ROWS;
+    const int slices = (int)((k + ND_TILE_SLICE - 1) / ND_TILE_SLICE);
     const int64_t groups = (k + width - 1) / width;
     int32_t sums[4][4][4];
     float scaled[4][4][4];
@@ -66,43 +32,22 @@ __global__ void __launch_bounds__(THREADS)
         sums[i][j][e] = 0;
         scaled[i][j][e] = 0.0f;
     }
-    for (int stage = 0; stage < STAGES - 1; stage++) {
-        if (stage < slices) {
-            int8_t *tile = stages + stage * STAGE_BYTES;
-            fetch(tile, q, token0, tokens, (int64_t)stage * SLICE, k, aligned);
-            fetch(tile + TILE * SLICE, c, output0, outputs, (int64_t)stage * SLICE, k, aligned);
-        }
-        nd_copy_commit();
-    }
-    for (int slice = 0; slice < slices; slice++) {
-        nd_copy_wait<STAGES - 2>();
-        __syncthreads(); /* this slice is there, and the one before it has been used by all */
-        const int ahead = slice + STAGES - 1;
-        if (ahead < slices) {
-            int8_t *tile = stages + ahead % STAGES * STAGE_BYTES;
-            fetch(tile, q, token0, tokens, (int64_t)ahead * SLICE, k, aligned);
-            fetch(tile + TILE * SLICE, c, output0, outputs, (int64_t)ahead * SLICE, k, aligned);
-        }
-        nd_copy_commit();
-        int8_t *left = stages + slice % STAGES * STAGE_BYTES, *right = left + TILE * SLICE;
+    const auto fetch = [&](int8_t *stage, int slice) {
+        const int at = slice * ND_TILE_SLICE;
+        nd_tile_fetch(stage, q, (int)token0, (int)tokens, at, (int)k, aligned);
+        nd_tile_fetch(stage + ND_TILE_BYTES, c, (int)output0, (int)outputs, at, (int)k, aligned);
+    };
+    const auto multiply = [&](int8_t *stage, int slice) {
         ND_UNROLL
-        for (int part = 0; part < SLICE / 32; part++) {
-            uint32_t x[4][4], w[2][4];
-            ND_UNROLL
-            for (int i = 0; i < 4; i++) /* rows 0-7, 8-15 of inputs 0-15, then of 16-31 */
-                nd_load_matrices(
-                    x[i], piece_of(left, warp_row + 16 * i + lane % 16, 2 * part + lane / 16));
-            ND_UNROLL
-            for (int j = 0; j < 2; j++) /* outputs 0-7: inputs 0-15, 16-31; outputs 8-15 */
-                nd_load_matrices(w[j],
-                                 piece_of(right, warp_column + 16 * j + lane / 16 * 8 + lane % 8,
-                                          2 * part + lane / 8 % 2));
+        for (int part = 0; part < ND_TILE_SLICE / 32; part++) {
+            uint32_t x[4][4], w[4][2];
+            nd_tile_fragments(x, w, stage, stage + ND_TILE_BYTES, warp_row, warp_column, part);
             ND_UNROLL
             for (int i = 0; i < 4; i++)
                 ND_UNROLL
             for (int j = 0; j < 4; j++)
-                nd_mma_int8(sums[i][j], x[i], w[j / 2][j % 2 * 2], w[j / 2][j % 2 * 2 + 1]);
-            const int64_t from = (int64_t)slice * SLICE + part * 32, done = from + 32;
+                nd_mma_int8(sums[i][j], x[i], w[j][0], w[j][1]);
+            const int64_t from = (int64_t)slice * ND_TILE_SLICE + part * 32, done = from + 32;
             if (GROUPS == NO_GROUPS || from >= k || (done % width != 0 && done < k))
                 continue;
             const int64_t group = from / width; /* ends here */
@@ -126,8 +71,8 @@ __global__ void __launch_bounds__(THREADS)
                 }
             }
         }
-    }
-    nd_copy_wait<0>();
+    };
+    nd_tile_pipeline(stages, slices, fetch, multiply);
     const float one = GROUPS == NO_GROUPS ? *s : 1.0f;
     ND_UNROLL
     for (int i = 0; i < 4; i++)
@@ -185,16 +130,17 @@ __global__ void int8_product_plain_kernel(nd_floats y, const int8_t *q, const fl
 template <int GROUPS>
 static nd_status launch(nd_cuda *cuda, const nd_int8_product *p, int64_t width)
 {
-    const size_t shared = (size_t)STAGES * STAGE_BYTES;
     const bool aligned = p->k % 16 == 0 && ((uintptr_t)p->left | (uintptr_t)p->right) % 16 == 0;
-    const int64_t rows = nd_ceil(p->y.rows, TILE);
-    ND_REQUIRE(rows <= 65535);
+    const int64_t rows = nd_ceil(p->y.rows, ND_TILE_ROWS);
+    ND_REQUIRE(rows <= 65535 && p->y.cols < INT32_MAX / 2 && p->k < INT32_MAX / 2);
     ND_CUDA_TRY(cudaFuncSetAttribute(int8_product_kernel<GROUPS>,
-                                     cudaFuncAttributeMaxDynamicSharedMemorySize, (int)shared));
+                                     cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                     (int)nd_tile_shared));
     ND_CUDA_TRY(ND_LAUNCH(int8_product_kernel<GROUPS>,
-                          dim3((unsigned)nd_ceil(p->y.cols, TILE), (unsigned)rows), dim3(THREADS),
-                          shared, cuda->stream, nd_floats_of(p->y), p->left, p->a, p->right, p->s,
-                          p->y.rows, p->y.cols, p->k, width, p->add, aligned));
+                          dim3((unsigned)nd_ceil(p->y.cols, ND_TILE_ROWS), (unsigned)rows),
+                          dim3(ND_TILE_THREADS), nd_tile_shared, cuda->stream, nd_floats_of(p->y),
+                          p->left, p->a, p->right, p->s, p->y.rows, p->y.cols, p->k, width, p->add,
+                          aligned));
     return ND_OK;
 }
 

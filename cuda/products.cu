@@ -59,23 +59,6 @@ nd_status nd_cuda_product(nd_cuda *cuda, const nd_matmul *call)
     return done ? ND_OK : nd_cuda_matmul_plain(cuda, call);
 }
 
-/* c[i,j] of the upper half copied to c[j,i]. */
-template <typename T> __global__ void mirror_kernel(T *c, int64_t n)
-{
-    const int64_t row = (int64_t)blockIdx.y * PLAIN_TILE + threadIdx.y;
-    const int64_t column = (int64_t)blockIdx.x * PLAIN_TILE + threadIdx.x;
-    __shared__ T tile[PLAIN_TILE][PLAIN_TILE + 1];
-    if (blockIdx.x < blockIdx.y)
-        return;
-    if (row < n && column < n)
-        tile[threadIdx.y][threadIdx.x] = c[row * n + column];
-    __syncthreads();
-    const int64_t to_row = (int64_t)blockIdx.x * PLAIN_TILE + threadIdx.y;
-    const int64_t to_column = (int64_t)blockIdx.y * PLAIN_TILE + threadIdx.x;
-    if (to_row < n && to_column < n && to_row > to_column)
-        c[to_row * n + to_column] = tile[threadIdx.x][threadIdx.y];
-}
-
 /* Room for the operands of one product that need another type. */
 struct conversions {
     size_t a, b, c;
@@ -143,28 +126,7 @@ static nd_status gemm_cuda(nd_backend *b, nd_view c, nd_cview a, bool transpose_
     return nd_cuda_axpby(cuda, c, 1.0f, nd_cview_of(product.c, ND_F32, c.rows, c.cols), beta);
 }
 
-static nd_status gemm_symmetric_cuda(nd_backend *b, nd_view c, nd_cview a, bool transpose_a,
-                                     float alpha)
-{
-    nd_cuda *cuda = nd_cuda_of(b);
-    ND_TRY(gemm_cuda(b, c, a, transpose_a, a, !transpose_a, alpha, 0.0f));
-    const int64_t n = c.rows;
-    const dim3 grid((unsigned)nd_ceil(n, PLAIN_TILE), (unsigned)nd_ceil(n, PLAIN_TILE));
-    const dim3 block(PLAIN_TILE, PLAIN_TILE);
-    if (n < 2)
-        return ND_OK;
-    ND_REQUIRE(grid.y <= 65535);
-    if (c.dtype == ND_F32)
-        ND_CUDA_TRY(ND_LAUNCH(mirror_kernel<float>, grid, block, 0, cuda->stream,
-                              static_cast<float *>(c.data), n));
-    else
-        ND_CUDA_TRY(ND_LAUNCH(mirror_kernel<uint16_t>, grid, block, 0, cuda->stream,
-                              static_cast<uint16_t *>(c.data), n));
-    return ND_OK;
-}
-
 void nd_cuda_fill_products(nd_backend_ops *ops)
 {
     ops->gemm = gemm_cuda;
-    ops->gemm_symmetric = gemm_symmetric_cuda;
 }

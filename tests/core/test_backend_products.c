@@ -160,10 +160,11 @@ Test(products, dense_products_agree_with_the_reference)
 
 Test(products, symmetric_products_agree_with_the_reference)
 {
-    static const int64_t sides[][2] = {{1, 1}, {3, 70}, {64, 5}, {257, 40}, {300, 300}, {520, 33}};
+    static const int64_t sides[][2] = {{1, 1},     {3, 70},   {64, 5},   {257, 40},
+                                       {300, 300}, {520, 33}, {136, 200}};
     harness h;
     cr_assert(harness_open(&h, "auto"));
-    for (int s = 0; s < 6; s++)
+    for (int s = 0; s < 7; s++)
         for (int mix = 0; mix < 8; mix++) {
             const int64_t m = sides[s][0], k = sides[s][1];
             const nd_dtype c_type = float_dtypes[mix >> 1 & 1];

@@ -1,0 +1,184 @@
+/* c = alpha a aᵀ or alpha aᵀ a in bf16 on tensor cores: tiles on the diagonal and right of it are computed
+ * and stored twice, so that half of the product is left out and c is symmetric to the bit. */
+#include "floats.cuh"
+
+#include "tensor_tiles.cuh"
+
+enum {
+    DEPTH = ND_TILE_SLICE / 2 /* of the sums, in a slice */,
+    COLUMN_PIECES = ND_TILE_ROWS / 8,
+    MIRROR_TILE = 16
+};
+
+/* Where a slice lies across the rows of a: DEPTH rows of 128 values, 16 pieces each. */
+__device__ __forceinline__ int8_t *across_piece(int8_t *tile, int row, int piece)
+{
+    return tile + row * ND_TILE_ROWS * 2 + ((piece ^ row % 8) * 16);
+}
+
+/* Rows at .. at + 31 of a [k, n], columns first .. first + 127, zeros outside; n is a multiple of 8. */
+__device__ __forceinline__ void fetch_across(int8_t *tile, const uint16_t *a, int first, int n,
+                                             int at, int k)
+{
+    for (int i = (int)threadIdx.x; i < DEPTH * COLUMN_PIECES; i += ND_TILE_THREADS) {
+        const int row = i / COLUMN_PIECES, piece = i % COLUMN_PIECES;
+        const int column = first + piece * 8;
+        const bool inside = at + row < k && column < n;
+        nd_copy_async(across_piece(tile, row, piece),
+                      inside ? a + (int64_t)(at + row) * n + column : a, inside);
+    }
+}
+
+/* As nd_tile_fragments, of operands that lie across. */
+__device__ __forceinline__ void across_fragments(uint32_t x[4][4], uint32_t w[4][2], int8_t *left,
+                                                 int8_t *right, int warp_row, int warp_column,
+                                                 int part)
+{
+    const int lane = (int)threadIdx.x % 32;
+    ND_UNROLL
+    for (int i = 0; i < 4; i++) /* rows 0-7, 8-15 of the first eight deep, then of the others */
+        nd_load_matrices_transposed(x[i], across_piece(left, 16 * part + lane / 16 * 8 + lane % 8,
+                                                       (warp_row + 16 * i) / 8 + lane / 8 % 2));
+    ND_UNROLL
+    for (int j = 0; j < 2; j++) {
+        uint32_t words[4];
+        nd_load_matrices_transposed(words,
+                                    across_piece(right, 16 * part + lane / 8 % 2 * 8 + lane % 8,
+                                                 (warp_column + 16 * j) / 8 + lane / 16));
+        w[2 * j][0] = words[0], w[2 * j][1] = words[1];
+        w[2 * j + 1][0] = words[2], w[2 * j + 1][1] = words[3];
+    }
+}
+
+/* a: [n, k], or [k, n] where it lies ACROSS. Blocks count tiles row by row, each row from the diagonal. */
+template <bool ACROSS>
+__global__ void __launch_bounds__(ND_TILE_THREADS, 2)
+    symmetric_kernel(nd_floats c, const uint16_t *a, int n, int k, int tiles, float alpha)
+{
+    ND_DYNAMIC_SHARED(memory);
+    int8_t *stages = reinterpret_cast<int8_t *>(memory);
+    const int lane = (int)threadIdx.x % 32, warp = (int)threadIdx.x / 32;
+    const int warp_row = warp / 4 * ND_WARP_ROWS, warp_column = warp % 4 * ND_WARP_COLUMNS;
+    int down = 0, across = (int)blockIdx.x;
+    for (; across >= tiles - down; down++)
+        across -= tiles - down;
+    across += down;
+    const int row0 = down * ND_TILE_ROWS, column0 = across * ND_TILE_ROWS;
+    const int8_t *bytes = reinterpret_cast<const int8_t *>(a);
+    float sums[4][4][4];
+    ND_UNROLL
+    for (int i = 0; i < 4; i++)
+        ND_UNROLL
+    for (int j = 0; j < 4; j++)
+        ND_UNROLL
+    for (int e = 0; e < 4; e++)
+        sums[i][j][e] = 0.0f;
+    const auto fetch = [&](int8_t *stage, int slice) {
+        const int at = slice * DEPTH;
+        if (ACROSS) {
+            fetch_across(stage, a, row0, n, at, k);
+            fetch_across(stage + ND_TILE_BYTES, a, column0, n, at, k);
+        } else {
+            nd_tile_fetch(stage, bytes, row0, n, 2 * at, 2 * k, true);
+            nd_tile_fetch(stage + ND_TILE_BYTES, bytes, column0, n, 2 * at, 2 * k, true);
+        }
+    };
+    const auto multiply = [&](int8_t *stage, int) {
+        int8_t *right = stage + ND_TILE_BYTES;
+        ND_UNROLL
+        for (int part = 0; part < DEPTH / 16; part++) {
+            uint32_t x[4][4], w[4][2];
+            if (ACROSS)
+                across_fragments(x, w, stage, right, warp_row, warp_column, part);
+            else
+                nd_tile_fragments(x, w, stage, right, warp_row, warp_column, part);
+            ND_UNROLL
+            for (int i = 0; i < 4; i++)
+                ND_UNROLL
+            for (int j = 0; j < 4; j++)
+                nd_mma_bf16(sums[i][j], x[i], w[j][0], w[j][1]);
+        }
+    };
+    nd_tile_pipeline(stages, (int)((k + DEPTH - 1) / DEPTH), fetch, multiply);
+    ND_UNROLL
+    for (int i = 0; i < 4; i++)
+        ND_UNROLL
+    for (int j = 0; j < 4; j++)
+        ND_UNROLL
+    for (int e = 0; e < 4; e++) {
+        const int row = row0 + warp_row + 16 * i + lane / 4 + 8 * (e / 2);
+        const int column = column0 + warp_column + 8 * j + lane % 4 * 2 + e % 2;
+        if (row > column || column >= n)
+            continue;
+        nd_store_one(c, (int64_t)row * n + column, alpha * sums[i][j][e]);
+        nd_store_one(c, (int64_t)column * n + row, alpha * sums[i][j][e]);
+    }
+}
+
+template <bool ACROSS> static nd_status launch(nd_cuda *cuda, nd_view c, nd_cview a, float alpha)
+{
+    const int64_t tiles = nd_ceil(c.rows, ND_TILE_ROWS);
+    ND_REQUIRE(tiles < 32768 && a.rows < INT32_MAX / 2 && a.cols < INT32_MAX / 2);
+    ND_CUDA_TRY(cudaFuncSetAttribute(symmetric_kernel<ACROSS>,
+                                     cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                     (int)nd_tile_shared));
+    ND_CUDA_TRY(ND_LAUNCH(symmetric_kernel<ACROSS>, dim3((unsigned)(tiles * (tiles + 1) / 2)),
+                          dim3(ND_TILE_THREADS), nd_tile_shared, cuda->stream, nd_floats_of(c),
+                          static_cast<const uint16_t *>(a.data), c.rows, ACROSS ? a.rows : a.cols,
+                          tiles, alpha));
+    return ND_OK;
+}
+
+/* c[i,j] of the upper half copied to c[j,i]. */
+template <typename T> __global__ void mirror_kernel(T *c, int64_t n)
+{
+    const int64_t row = (int64_t)blockIdx.y * MIRROR_TILE + threadIdx.y;
+    const int64_t column = (int64_t)blockIdx.x * MIRROR_TILE + threadIdx.x;
+    __shared__ T tile[MIRROR_TILE][MIRROR_TILE + 1];
+    if (blockIdx.x < blockIdx.y)
+        return;
+    if (row < n && column < n)
+        tile[threadIdx.y][threadIdx.x] = c[row * n + column];
+    __syncthreads();
+    const int64_t to_row = (int64_t)blockIdx.x * MIRROR_TILE + threadIdx.y;
+    const int64_t to_column = (int64_t)blockIdx.y * MIRROR_TILE + threadIdx.x;
+    if (to_row < n && to_column < n && to_row > to_column)
+        c[to_row * n + to_column] = tile[threadIdx.x][threadIdx.y];
+}
+
+/* What tensor cores do not take: all of it, of which one half then overwrites the other. */
+static nd_status by_whole_product(nd_backend *b, nd_view c, nd_cview a, bool transpose_a,
+                                  float alpha)
+{
+    nd_cuda *cuda = nd_cuda_of(b);
+    ND_TRY(b->ops.gemm(b, c, a, transpose_a, a, !transpose_a, alpha, 0.0f));
+    const int64_t n = c.rows;
+    const dim3 grid((unsigned)nd_ceil(n, MIRROR_TILE), (unsigned)nd_ceil(n, MIRROR_TILE));
+    const dim3 block(MIRROR_TILE, MIRROR_TILE);
+    if (n < 2)
+        return ND_OK;
+    ND_REQUIRE(grid.y <= 65535);
+    if (c.dtype == ND_F32)
+        ND_CUDA_TRY(ND_LAUNCH(mirror_kernel<float>, grid, block, 0, cuda->stream,
+                              static_cast<float *>(c.data), n));
+    else
+        ND_CUDA_TRY(ND_LAUNCH(mirror_kernel<uint16_t>, grid, block, 0, cuda->stream,
+                              static_cast<uint16_t *>(c.data), n));
+    return ND_OK;
+}
+
+static nd_status gemm_symmetric_cuda(nd_backend *b, nd_view c, nd_cview a, bool transpose_a,
+                                     float alpha)
+{
+    ND_REQUIRE(nd_is_wide_type(c.dtype) && nd_is_wide_type(a.dtype) && c.rows == c.cols);
+    ND_REQUIRE((transpose_a ? a.cols : a.rows) == c.rows);
+    if (a.dtype != ND_BF16 || !nd_aligned(a.cols, a.data) || nd_view_count(a) == 0)
+        return by_whole_product(b, c, a, transpose_a, alpha);
+    return transpose_a ? launch<true>(nd_cuda_of(b), c, a, alpha)
+                       : launch<false>(nd_cuda_of(b), c, a, alpha);
+}
+
+void nd_cuda_fill_symmetric(nd_backend_ops *ops)
+{
+    ops->gemm_symmetric = gemm_symmetric_cuda;
+}

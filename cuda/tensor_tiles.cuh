@@ -1,0 +1,92 @@
+/* Operands of tensor cores in shared memory, whatever their type: a block of 256 threads computes a tile of
+ * 128 x 128, and slices of 64 bytes of the rows of both operands come several at a time. A row of a slice
+ * is four pieces of 16 bytes; a piece's place is permuted by its row so that eight rows read together
+ * meet no bank twice. */
+#ifndef ND_CUDA_TENSOR_TILES_CUH
+#define ND_CUDA_TENSOR_TILES_CUH
+
+#include "context.cuh"
+
+enum {
+    ND_TILE_ROWS = 128,
+    ND_TILE_SLICE = 64, /* bytes */
+    ND_TILE_STAGES = 4,
+    ND_TILE_THREADS = 256,
+    ND_TILE_BYTES = ND_TILE_ROWS * ND_TILE_SLICE, /* of one operand's slice */
+    ND_WARP_ROWS = 64,                            /* of a warp's part of the tile: 2 x 4 warps */
+    ND_WARP_COLUMNS = 32
+};
+
+__device__ __forceinline__ int8_t *nd_tile_piece(int8_t *tile, int row, int piece)
+{
+    return tile + row * ND_TILE_SLICE + ((piece ^ (row / 2 % 4)) * 16);
+}
+
+/* Rows first .. first + 127 of x, rows of `width` bytes; of each the bytes at .. at + 63, zeros outside.
+ * `aligned`: x and width are multiples of 16; the copy is asynchronous then. */
+__device__ __forceinline__ void nd_tile_fetch(int8_t *tile, const int8_t *x, int first, int rows,
+                                              int at, int width, bool aligned)
+{
+    for (int i = (int)threadIdx.x; i < ND_TILE_ROWS * 4; i += ND_TILE_THREADS) {
+        const int row = i / 4, piece = i % 4;
+        const int column = at + piece * 16;
+        const bool inside = first + row < rows && column < width;
+        int8_t *to = nd_tile_piece(tile, row, piece);
+        const int8_t *from = inside ? x + (int64_t)(first + row) * width + column : x;
+        if (aligned) {
+            nd_copy_async(to, from, inside);
+            continue;
+        }
+        for (int j = 0; j < 16; j++)
+            to[j] = inside && column + j < width ? from[j] : (int8_t)0;
+    }
+}
+
+/* fetch(stage, slice) begins to copy a slice of both operands to `stage`, multiply(stage, slice) uses it;
+ * `stages`: shared memory of nd_tile_shared bytes. */
+static const size_t nd_tile_shared = (size_t)ND_TILE_STAGES * 2 * ND_TILE_BYTES;
+
+template <typename Fetch, typename Multiply>
+__device__ __forceinline__ void nd_tile_pipeline(int8_t *stages, int slices, Fetch fetch,
+                                                 Multiply multiply)
+{
+    for (int slice = 0; slice < ND_TILE_STAGES - 1; slice++) {
+        if (slice < slices)
+            fetch(stages + slice * 2 * ND_TILE_BYTES, slice);
+        nd_copy_commit();
+    }
+    for (int slice = 0; slice < slices; slice++) {
+        nd_copy_wait<ND_TILE_STAGES - 2>();
+        __syncthreads(); /* this slice is there, and the one before it has been used by all */
+        const int ahead = slice + ND_TILE_STAGES - 1;
+        if (ahead < slices)
+            fetch(stages + ahead % ND_TILE_STAGES * 2 * ND_TILE_BYTES, ahead);
+        nd_copy_commit();
+        multiply(stages + slice % ND_TILE_STAGES * 2 * ND_TILE_BYTES, slice);
+    }
+    nd_copy_wait<0>();
+}
+
+/* Of 32 bytes of a slice, half `part` of it, what a warp multiplies: 16 x 32 bytes from each of four
+ * groups of its rows, and 8 x 32 bytes (two words) from each of four groups of its columns. */
+__device__ __forceinline__ void nd_tile_fragments(uint32_t x[4][4], uint32_t w[4][2], int8_t *left,
+                                                  int8_t *right, int warp_row, int warp_column,
+                                                  int part)
+{
+    const int lane = (int)threadIdx.x % 32;
+    ND_UNROLL
+    for (int i = 0; i < 4; i++) /* rows 0-7, 8-15 of the first 16 bytes, then of the others */
+        nd_load_matrices(x[i],
+                         nd_tile_piece(left, warp_row + 16 * i + lane % 16, 2 * part + lane / 16));
+    ND_UNROLL
+    for (int j = 0; j < 2; j++) { /* columns 0-7: both 16 bytes; columns 8-15 */
+        uint32_t words[4];
+        nd_load_matrices(words,
+                         nd_tile_piece(right, warp_column + 16 * j + lane / 16 * 8 + lane % 8,
+                                       2 * part + lane / 8 % 2));
+        w[2 * j][0] = words[0], w[2 * j][1] = words[1];
+        w[2 * j + 1][0] = words[2], w[2 * j + 1][1] = words[3];
+    }
+}
+
+#endif
