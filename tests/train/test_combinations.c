@@ -31,9 +31,11 @@ static void write_arguments(int systems, char *arguments, size_t size)
              "--set training.collider_threshold=0.9 "
              "--set training.use_mtp=%s --set training.use_collider=%s "
              "--set training.use_async_loader=%s --set training.use_8bit_optim=%s "
-             "--set training.use_galore=%s --set hardware.gradient_checkpointing=%s",
+             "--set training.use_galore=%s --set hardware.gradient_checkpointing=%s "
+             "--set hardware.backward_precision=%s",
              text(systems, MTP), text(systems, COLLIDER), text(systems, ASYNC),
-             text(systems, EIGHT_BIT), text(systems, GALORE), text(systems, CHECKPOINTING));
+             text(systems, EIGHT_BIT), text(systems, GALORE), text(systems, CHECKPOINTING),
+             systems % 3 == 0 ? "int8" : "same"); /* with every system, and with all of them */
 }
 
 /* Ranks of the run before and after the break. Starting several takes long, so that most combinations
