@@ -3,7 +3,8 @@
 
 #include <string.h>
 
-enum { PANEL = 64 /* tokens and outputs that are turned at once */ };
+/* Outputs that a thread encodes together, and tokens and outputs that are turned at once. */
+enum { PANEL = 256, TURNED = 64 };
 
 /* Sums of codes become values: row i of the result is scaled by scale * largest[i] / 127. */
 typedef struct scaled_context {
@@ -88,35 +89,39 @@ typedef struct token_block {
     float *largest; /* [out] */
 } token_block;
 
-/* Gradients of token `t` for `n` outputs from `output`, times a/127. */
-static void load_scaled(const nd_fast_kernels *k, float *row, const token_block *x, int64_t t,
-                        int64_t output, int64_t n)
+static const float *load_gradients(const nd_fast_kernels *k, const token_block *x, int64_t t,
+                                   int64_t output, int64_t n, float *buffer)
 {
-    const int64_t at = (x->first + t) * x->dy.cols + output;
-    k->scale(row, nd_fast_load(k, x->dy, at, n, row), x->a[x->first + t] / 127.0f, n);
+    return nd_fast_load(k, x->dy, (x->first + t) * x->dy.cols + output, n, buffer);
+}
+
+static float token_factor(const token_block *x, int64_t t)
+{
+    return x->a[x->first + t] / 127.0f;
 }
 
 static void encode_columns(const nd_fast_kernels *k, const token_block *x, int64_t output)
 {
     const int64_t n = nd_fast_min(PANEL, x->dy.cols - output);
-    float row[PANEL], factors[PANEL], *largest = x->largest + output;
-    int8_t rows[PANEL * PANEL] = {0}, turned[PANEL * PANEL];
+    float buffer[PANEL], factors[PANEL], *largest = x->largest + output;
+    int8_t rows[TURNED * PANEL] = {0}, turned[TURNED * TURNED];
     memset(largest, 0, (size_t)n * sizeof *largest);
-    for (int64_t t = 0; t < x->tokens; t++) {
-        load_scaled(k, row, x, t, output, n);
-        k->max_columns(largest, row, n);
-    }
+    for (int64_t t = 0; t < x->tokens; t++)
+        k->max_columns(largest, load_gradients(k, x, t, output, n, buffer), token_factor(x, t), n);
     for (int64_t i = 0; i < n; i++)
         factors[i] = nd_state_factor(127.0f, largest[i]);
-    for (int64_t from = 0; from < x->tokens; from += PANEL) {
-        const int64_t count = nd_fast_min(PANEL, x->tokens - from);
-        for (int64_t t = 0; t < count; t++) {
-            load_scaled(k, row, x, from + t, output, n);
-            k->quantize_columns(rows + t * PANEL, row, factors, n);
+    for (int64_t from = 0; from < x->tokens; from += TURNED) {
+        const int64_t count = nd_fast_min(TURNED, x->tokens - from);
+        for (int64_t t = from; t < from + count; t++)
+            k->quantize_columns(rows + (t - from) * PANEL,
+                                load_gradients(k, x, t, output, n, buffer), token_factor(x, t),
+                                factors, n);
+        for (int64_t i = 0; i < n; i++) {
+            if (i % TURNED == 0)
+                k->transpose_bytes(turned, rows + i, PANEL);
+            memcpy(x->codes + (output + i) * x->tokens + from, turned + i % TURNED * TURNED,
+                   (size_t)count);
         }
-        k->transpose_bytes(turned, rows);
-        for (int64_t i = 0; i < n; i++)
-            memcpy(x->codes + (output + i) * x->tokens + from, turned + i * PANEL, (size_t)count);
     }
 }
 

@@ -46,8 +46,11 @@ typedef struct nd_fast_kernels {
     void (*load_i32)(float *y, const int32_t *x, float scale, int64_t n);       /* y = scale x */
     void (*add_i32)(float *y, const int32_t *x, const float *scale, int64_t n); /* y += scale x */
     void (*quantize)(int8_t *q, const float *x, float factor, int64_t n);
-    void (*quantize_columns)(int8_t *q, const float *x, const float *factor, int64_t n);
-    void (*transpose_bytes)(int8_t *y, const int8_t *x); /* [64, 64] */
+    /* As quantize of factor x, with a factor of each column. */
+    void (*quantize_columns)(int8_t *q, const float *x, float factor, const float *factors,
+                             int64_t n);
+    /* y [64, 64] = xᵀ, rows of x `stride` apart. */
+    void (*transpose_bytes)(int8_t *y, const int8_t *x, int64_t stride);
     void (*ternarize)(int8_t *c, const float *w, float half_scale, int64_t n);
     void (*pack)(uint8_t *packed, const int8_t *c, int64_t bytes);
     void (*unpack)(int8_t *c, const uint8_t *packed, int64_t bytes);
@@ -108,8 +111,8 @@ typedef struct nd_fast_kernels {
 
     /* -- quantised state --------------------------------------------------------------------- */
     float (*max_magnitude)(const float *x, int64_t n); /* max |x|; NaN when there is one */
-    void (*max_columns)(float *largest, const float *x,
-                        int64_t n); /* = max(largest, |x|), so too */
+    /* largest = max(largest, |factor x|), so too. */
+    void (*max_columns)(float *largest, const float *x, float factor, int64_t n);
     /* Codes of x factor, and y = scale times their values. */
     void (*encode_dynamic)(uint8_t *q, const float *x, float factor, const nd_dynamic_code *code,
                            int64_t n);

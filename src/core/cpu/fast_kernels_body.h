@@ -146,11 +146,12 @@ static void quantize(int8_t *q, const float *x, float factor, int64_t n)
         q[i] = byte_of(x[i] * factor);
 }
 
-static void quantize_columns(int8_t *q, const float *x, const float *factor, int64_t n)
+static void quantize_columns(int8_t *q, const float *x, float factor, const float *factors,
+                             int64_t n)
 {
 #pragma omp simd
     for (int64_t i = 0; i < n; i++)
-        q[i] = byte_of(x[i] * factor[i]);
+        q[i] = byte_of((x[i] * factor) * factors[i]);
 }
 
 /* Exchanges, in rows r and r + distance of eight, the upper parts of the one's fields of two `distance`
@@ -170,11 +171,12 @@ static inline void exchange(uint64_t rows[8][8], int distance, uint64_t low)
 }
 
 /* Eight rows at a time: words of eight bytes are blocks, and a block is transposed in three steps. */
-static void transpose_bytes(int8_t *y, const int8_t *x)
+static void transpose_bytes(int8_t *y, const int8_t *x, int64_t stride)
 {
     for (int part = 0; part < 8; part++) {
         uint64_t rows[8][8];
-        memcpy(rows, x + part * sizeof rows, sizeof rows);
+        for (int r = 0; r < 8; r++)
+            memcpy(rows[r], x + (8 * part + r) * stride, sizeof rows[r]);
         exchange(rows, 4, 0x00000000ffffffffu);
         exchange(rows, 2, 0x0000ffff0000ffffu);
         exchange(rows, 1, 0x00ff00ff00ff00ffu);

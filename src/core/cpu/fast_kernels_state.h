@@ -11,11 +11,11 @@ static float max_magnitude(const float *x, int64_t n)
     return nd_float_from_bits((uint32_t)largest);
 }
 
-static void max_columns(float *largest, const float *x, int64_t n)
+static void max_columns(float *largest, const float *x, float factor, int64_t n)
 {
 #pragma omp simd
     for (int64_t i = 0; i < n; i++) {
-        const int32_t magnitude = (int32_t)(nd_float_bits(x[i]) & 0x7fffffffu);
+        const int32_t magnitude = (int32_t)(nd_float_bits(x[i] * factor) & 0x7fffffffu);
         const int32_t before = (int32_t)nd_float_bits(largest[i]);
         largest[i] = nd_float_from_bits((uint32_t)(magnitude > before ? magnitude : before));
     }

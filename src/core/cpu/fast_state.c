@@ -133,7 +133,7 @@ static nd_status quantize_tiles_fast(nd_backend *b, const nd_tiles *q, nd_cview 
         float columns[ND_TILE] = {0.0f}, factors[ND_TILE];
         for (int64_t i = 0; i < t.rows; i++) {
             const float *row = values + i * t.stride;
-            k->max_columns(columns, row, t.cols);
+            k->max_columns(columns, row, 1.0f, t.cols);
             t.row_max[i * q->row_max.cols] = nd_bf16_from_float(k->max_magnitude(row, t.cols));
         }
         k->store_bf16(t.column_max, columns, t.cols);
