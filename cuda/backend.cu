@@ -60,9 +60,14 @@ nd_status nd_cuda_room(nd_cuda *cuda, size_t bytes, void **room)
 static nd_status report_fault(nd_cuda *cuda)
 {
     const nd_cuda_fault fault = *const_cast<const nd_cuda_fault *>(cuda->fault);
-    if (fault.kind == 0)
+    if (fault.kind == ND_FAULT_NONE)
         return ND_OK;
     memset(cuda->fault, 0, sizeof *cuda->fault);
+    if (fault.kind == ND_FAULT_CUT)
+        return ND_FAIL(ND_EPEER, "the codes of %s are cut short", fault.name.text);
+    if (fault.kind == ND_FAULT_CHANGE)
+        return ND_FAIL(ND_EPEER, "the codes of %s: a change of code %lld of %lld came",
+                       fault.name.text, (long long)fault.position, (long long)fault.limit);
     return ND_FAIL(ND_EINTERNAL, "token %d at position %lld is outside [%d, %lld)", fault.value,
                    (long long)fault.position, fault.lowest, (long long)fault.limit);
 }

@@ -13,12 +13,25 @@ extern "C" {
 #include "core/cpu/reference.h"
 }
 
+enum nd_fault_kind {
+    ND_FAULT_NONE,
+    ND_FAULT_TOKEN, /* outside [lowest, limit) */
+    ND_FAULT_CUT,   /* the codes of a tensor end too early */
+    ND_FAULT_CHANGE /* a change of code `position` of `limit` of a tensor */
+};
+
+enum { ND_FAULT_NAME = 64 };
+struct nd_fault_name {
+    char text[ND_FAULT_NAME];
+};
+
 /* What a kernel found wrong with its arguments; host memory that the device writes. */
 struct nd_cuda_fault {
-    int32_t kind; /* 0: nothing */
+    int32_t kind; /* nd_fault_kind */
     int32_t value;
     int64_t position, limit;
     int32_t lowest;
+    nd_fault_name name; /* of a tensor */
 };
 
 enum { ND_STAGING_SLOTS = 8, ND_STAGING_BYTES = 1 << 20 };

@@ -1,5 +1,6 @@
 #include "dist/device.h"
 
+#include "changed_codes.h"
 #include "cuda_backend.h"
 #include "device_choice.h"
 #if ND_HAVE_NCCL
@@ -34,6 +35,11 @@ nd_status nd_device_backend_create(nd_device_choice choice, const nd_comm *comm,
 bool nd_device_owns(const nd_backend *backend)
 {
     return strcmp(backend->ops.name, "cuda") == 0;
+}
+
+const nd_code_kernels *nd_device_code_kernels(const nd_backend *backend)
+{
+    return nd_device_owns(backend) ? &nd_cuda_code_kernels : NULL;
 }
 
 nd_status nd_device_attach(nd_comm *comm)

@@ -18,13 +18,13 @@ __global__ void check_tokens_kernel(nd_cuda_fault *fault, const int32_t *ids, in
         return;
     for (int i = 1; i < (int)blockDim.x; i++)
         found = first[i] < found ? first[i] : found;
-    if (found == INT64_MAX || fault->kind != 0)
+    if (found == INT64_MAX || fault->kind != ND_FAULT_NONE)
         return;
     fault->value = ids[found];
     fault->position = found;
     fault->limit = vocab;
     fault->lowest = lowest;
-    fault->kind = 1;
+    fault->kind = ND_FAULT_TOKEN;
 }
 
 static nd_status check_tokens(nd_cuda *cuda, nd_cview tokens, int64_t rows, int64_t vocab,

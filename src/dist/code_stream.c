@@ -6,8 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Before the codes of each matrix: its scales, and how many bytes of changes follow, or this: all. */
-static const uint32_t all_codes = UINT32_MAX;
+/* Before the codes of each matrix: its scales, and how many bytes follow (dist/code_kernels.h). */
+static const uint32_t all_codes = ND_CODES_WHOLE;
 
 static size_t all_bytes(const nd_weight *w)
 {
@@ -38,7 +38,12 @@ nd_status nd_code_stream_take(nd_code_stream *s, const nd_model *model, const nd
         const size_t bytes = r == rank ? 0 : stream_bytes(model, own, r);
         theirs = bytes > theirs ? bytes : theirs;
     }
-    if (arena->backend->ops.host_memory) {
+    if (s->kernels) {
+        const size_t work = s->kernels->work_bytes(largest, (int64_t)theirs);
+        ND_TRY(nd_arena_take(arena, ND_U8, 1, sizeof(uint64_t), &s->at));
+        ND_TRY(nd_arena_take(arena, ND_U8, 1, (int64_t)work, &s->work));
+    }
+    if (s->kernels || arena->backend->ops.host_memory) {
         ND_TRY(nd_arena_take(arena, ND_U8, 1, (int64_t)mine, &s->mine));
         ND_TRY(nd_arena_take(arena, ND_U8, 1, (int64_t)theirs, &s->theirs));
         return nd_arena_take(arena, ND_I8, 1, largest, &s->before);
@@ -130,7 +135,16 @@ static nd_status take_entry(const nd_code_stream *s, nd_model *model, int64_t in
     return w->packed.data ? b->ops.pack_codes(b, w->packed, nd_read(w->codes)) : ND_OK;
 }
 
-nd_status nd_code_stream_run(nd_code_stream *s, nd_model *model, const nd_view *masters, bool whole,
+/* What rank r sends, of which `bytes` are announced, fits where it goes. */
+static nd_status check_bytes(const nd_code_stream *s, uint64_t bytes, int r, int rank)
+{
+    return bytes <= (uint64_t)(r == rank ? s->mine.cols : s->theirs.cols)
+               ? ND_OK
+               : ND_FAIL(ND_EPEER, "rank %d announces %llu bytes of codes", r,
+                         (unsigned long long)bytes);
+}
+
+static nd_status run_by_host(nd_code_stream *s, nd_model *model, const nd_view *masters, bool whole,
                              nd_comm *comm)
 {
     char *at = s->mine.data;
@@ -141,9 +155,7 @@ nd_status nd_code_stream_run(nd_code_stream *s, nd_model *model, const nd_view *
         char *stream = r == comm->rank ? s->mine.data : s->theirs.data;
         uint64_t bytes = r == comm->rank ? (uint64_t)(at - stream) : 0;
         ND_TRY(comm->ops.broadcast(comm, &bytes, sizeof bytes, r));
-        if (bytes > (uint64_t)(r == comm->rank ? s->mine.cols : s->theirs.cols))
-            return ND_FAIL(ND_EPEER, "rank %d announces %llu bytes of codes", r,
-                           (unsigned long long)bytes);
+        ND_TRY(check_bytes(s, bytes, r, comm->rank));
         ND_TRY(comm->ops.broadcast(comm, stream, bytes, r));
         char *from = stream;
         for (int64_t i = 0; r != comm->rank && i < s->own->count; i++)
@@ -151,4 +163,72 @@ nd_status nd_code_stream_run(nd_code_stream *s, nd_model *model, const nd_view *
                 ND_TRY(take_entry(s, model, i, &from, stream + bytes));
     }
     return ND_OK;
+}
+
+/* -- on a device ------------------------------------------------------------------------------ */
+
+static nd_code_entry entry_of(const nd_model *model, int64_t index)
+{
+    const nd_weight *w = &model->weights[index];
+    return (nd_code_entry){.name = model->params.list[index].name,
+                           .codes = w->codes.data,
+                           .count = nd_view_count(nd_read(w->codes)),
+                           .scales = w->scales.data,
+                           .groups = nd_view_count(nd_read(w->scales))};
+}
+
+static nd_status make_on_device(const nd_code_stream *s, nd_model *model, int64_t index,
+                                nd_cview master, bool whole)
+{
+    nd_backend *b = model->backend;
+    const nd_weight *w = &model->weights[index];
+    const nd_code_entry entry = entry_of(model, index);
+    if (!whole) {
+        ND_TRY(unpack(b, w));
+        ND_TRY(b->ops.copy(b, s->before.data, entry.codes, (size_t)entry.count));
+    }
+    ND_TRY(nd_model_load_weight(model, index, master));
+    return s->kernels->make(b, &entry, s->before.data, whole, s->mine.data, s->at.data,
+                            s->work.data);
+}
+
+static nd_status take_on_device(const nd_code_stream *s, nd_model *model, int64_t index,
+                                uint64_t bytes)
+{
+    nd_backend *b = model->backend;
+    const nd_weight *w = &model->weights[index];
+    const nd_code_entry entry = entry_of(model, index);
+    ND_TRY(unpack(b, w));
+    ND_TRY(s->kernels->take(b, &entry, s->theirs.data, bytes, s->at.data, s->work.data));
+    return w->packed.data ? b->ops.pack_codes(b, w->packed, nd_read(w->codes)) : ND_OK;
+}
+
+static nd_status run_on_device(nd_code_stream *s, nd_model *model, const nd_view *masters,
+                               bool whole, nd_comm *comm)
+{
+    nd_backend *b = model->backend;
+    uint64_t bytes[comm->size], mine = 0;
+    memset(bytes, 0, sizeof bytes);
+    ND_TRY(b->ops.zero(b, s->at.data, sizeof mine));
+    for (int64_t i = 0; i < s->own->count; i++)
+        if (s->own->owner[i] == comm->rank && model->weights[i].ternary)
+            ND_TRY(make_on_device(s, model, i, nd_read(masters[i]), whole));
+    ND_TRY(b->ops.download(b, &mine, s->at.data, sizeof mine));
+    ND_TRY(comm->ops.allgather(comm, bytes, &mine, sizeof mine));
+    for (int r = 0; r < comm->size; r++) {
+        void *stream = r == comm->rank ? s->mine.data : s->theirs.data;
+        ND_TRY(check_bytes(s, bytes[r], r, comm->rank));
+        ND_TRY(comm->ops.broadcast_device(comm, stream, bytes[r], r));
+        ND_TRY(b->ops.zero(b, s->at.data, sizeof mine));
+        for (int64_t i = 0; r != comm->rank && i < s->own->count; i++)
+            if (s->own->owner[i] == r && model->weights[i].ternary)
+                ND_TRY(take_on_device(s, model, i, bytes[r]));
+    }
+    return ND_OK;
+}
+
+nd_status nd_code_stream_run(nd_code_stream *s, nd_model *model, const nd_view *masters, bool whole,
+                             nd_comm *comm)
+{
+    return (s->kernels ? run_on_device : run_by_host)(s, model, masters, whole, comm);
 }

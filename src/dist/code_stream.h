@@ -1,28 +1,33 @@
 /* Ternary weights between ranks as what changed of them: one message of its own length from each owner,
- * made and read in host memory. A matrix of which too much changed goes whole, five codes to a byte. */
+ * made and read in host memory, or where codes lie on a device that has kernels for it. A matrix of which
+ * too much changed goes whole, five codes to a byte. */
 #ifndef ND_DIST_CODE_STREAM_H
 #define ND_DIST_CODE_STREAM_H
 
 #include "core/arena.h"
 #include "core/model.h"
+#include "dist/code_kernels.h"
 #include "dist/comm.h"
 #include "dist/ownership.h"
 
 typedef struct nd_code_stream {
-    const nd_ownership *own; /* not owned */
-    nd_view mine, theirs;    /* u8: of this rank, and the longest of another */
-    nd_view before, now;     /* i8: room for a matrix each; `now` where codes lie on a device */
-    void *host;              /* memory of all four where the arena's is a device's, else NULL */
+    const nd_ownership *own;        /* not owned */
+    const nd_code_kernels *kernels; /* in: of the backend of the model; NULL: none */
+    nd_view mine, theirs;           /* u8: of this rank, and the longest of another */
+    nd_view before, now; /* i8: room for a matrix each; `now` where codes lie on a device */
+    nd_view at, work;    /* u8: what kernels need besides */
+    void *host;          /* memory of all four where the arena's is a device's without kernels */
 } nd_code_stream;
 
-/* Lays out the streams of rank `rank`; run measuring, commit, run again. One rank needs none. Where the
- * host cannot read the arena's memory it is taken from the heap instead, once. */
+/* Lays out the streams of rank `rank`; run measuring, commit, run again. One rank needs none. Where
+ * neither the host nor kernels can read the arena's memory it is taken from the heap instead, once. */
 nd_status nd_code_stream_take(nd_code_stream *s, const nd_model *model, const nd_ownership *own,
                               int rank, nd_arena *arena);
 void nd_code_stream_destroy(nd_code_stream *s);
 
 /* Collective. Every ternary weight becomes its owner's master [params.count], ternarised. Replicas must
- * have been equal, unless `whole`, which takes no changes. Errors: ND_EPEER. */
+ * have been equal, unless `whole`, which takes no changes. With kernels the host waits once for the device, for the length of what it
+ * sends, and what they find damaged is an error of a later wait. Errors: ND_EPEER. */
 nd_status nd_code_stream_run(nd_code_stream *s, nd_model *model, const nd_view *masters, bool whole,
                              nd_comm *comm);
 

@@ -4,6 +4,7 @@
 #ifndef ND_DIST_DEVICE_H
 #define ND_DIST_DEVICE_H
 
+#include "dist/code_kernels.h"
 #include "dist/comm.h"
 
 #include <stdbool.h>
@@ -26,6 +27,10 @@ nd_status nd_device_backend_create(nd_device_choice choice, const nd_comm *comm,
 /* Whether `backend` is of a kind that nd_device_backend_create makes: one whose memory nd_device_attach
  * can let travel without the host. Not collective. */
 bool nd_device_owns(const nd_backend *backend);
+
+/* How entries of a code stream are made and read in memory of `backend`; NULL: by the host. Not
+ * collective. */
+const nd_code_kernels *nd_device_code_kernels(const nd_backend *backend);
 
 /* From here on what lies in memory of comm->device goes from device to device, summed as
  * comm->reduction says; does nothing where comm->device is not one of nd_device_owns, in a comm of one

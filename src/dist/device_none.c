@@ -14,6 +14,12 @@ bool nd_device_owns(const nd_backend *backend)
     return false;
 }
 
+const nd_code_kernels *nd_device_code_kernels(const nd_backend *backend)
+{
+    (void)backend;
+    return NULL;
+}
+
 nd_status nd_device_attach(nd_comm *comm)
 {
     (void)comm;

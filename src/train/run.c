@@ -207,6 +207,7 @@ nd_status nd_run_prepare(nd_run *run)
     run->travel_projected = run->projected > 0 && run->config.optimizer.galore_residual == 0.0;
     run->immediate = nd_gradient_path_immediate(run);
     run->gather.codes = (nd_weight_wire)run->config.dist.weight_wire;
+    run->gather.stream.kernels = nd_device_code_kernels(run->backend);
     run->gather.embedding = (nd_embedding_wire)run->config.dist.embedding_wire;
     run->masters = calloc((size_t)run->model->params.count, table);
     run->sums = calloc((size_t)run->model->params.count, table);

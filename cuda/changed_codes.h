@@ -1,0 +1,18 @@
+/* Ternary codes made into the entries of a code stream, and read from them, by kernels. */
+#ifndef ND_CUDA_CHANGED_CODES_H
+#define ND_CUDA_CHANGED_CODES_H
+
+#include "dist/code_kernels.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* For memory of a CUDA backend. `work` and `at` are aligned to 8 bytes. */
+extern const nd_code_kernels nd_cuda_code_kernels;
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif
