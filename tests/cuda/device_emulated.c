@@ -1,8 +1,17 @@
 /* The device of the conformance suites: the kernels of cuda/ on the host. */
 #include "core/conformance.h"
 #include "cuda/emulated_backend.h"
+#include "dist/code_kernels.h"
+
+extern const nd_code_kernels nd_emulated_code_kernels;
 
 nd_status nd_conformance_cudnn_device(nd_backend **backend);
+const nd_code_kernels *nd_conformance_code_kernels(void);
+
+const nd_code_kernels *nd_conformance_code_kernels(void)
+{
+    return &nd_emulated_code_kernels;
+}
 
 nd_status nd_conformance_device(nd_backend **backend)
 {

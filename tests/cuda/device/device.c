@@ -1,8 +1,15 @@
 /* The device of the conformance suites: GPU 0. */
+#include "changed_codes.h"
 #include "cuda_backend.h"
 
 nd_status nd_conformance_device(nd_backend **backend);
 nd_status nd_conformance_cudnn_device(nd_backend **backend);
+const nd_code_kernels *nd_conformance_code_kernels(void);
+
+const nd_code_kernels *nd_conformance_code_kernels(void)
+{
+    return &nd_cuda_code_kernels;
+}
 
 nd_status nd_conformance_device(nd_backend **backend)
 {

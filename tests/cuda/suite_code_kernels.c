@@ -1,5 +1,5 @@
-/* Entries of a code stream made and read by the device's kernels (emulated): byte by byte the host's. */
-#include "cuda/emulated_backend.h"
+/* Entries of a code stream made and read by the device's kernels, emulated or on a GPU: byte by byte the
+ * host's. */
 #include "support/support.h"
 
 #include "core/rng.h"
@@ -11,50 +11,113 @@
 #include <stdlib.h>
 #include <string.h>
 
-extern const nd_code_kernels nd_emulated_code_kernels;
+nd_status nd_conformance_device(nd_backend **backend);
+const nd_code_kernels *nd_conformance_code_kernels(void);
 
 /* More tiles of 4096 codes, or bytes, than one block takes at once. */
 enum { COUNT_MAX = 257 * 4096 + 77, GROUPS_MAX = 9, STREAM_MAX = COUNT_MAX + 4096, MARGIN = 64 };
+enum { ROOM = STREAM_MAX + MARGIN };
 
-static const nd_code_kernels *const kernels = &nd_emulated_code_kernels;
 static const int64_t counts[] = {1,    2,    5,    16,   17,    127,       128,      129,
                                  1000, 4095, 4096, 4097, 12289, 20 * 4096, COUNT_MAX};
 enum { COUNTS = sizeof counts / sizeof *counts };
 
-static nd_backend *device;
-static int8_t *before, *now, *got;
-static uint8_t *expected, *stream;
-static float scales[GROUPS_MAX], got_scales[GROUPS_MAX];
-static void *work;
-static uint64_t at;
+static int8_t before[ROOM], now[ROOM], got[ROOM];
+static uint8_t expected[ROOM], stream[ROOM];
+static float scales[GROUPS_MAX];
 
-static void setup(void)
+/* The device and its memory. */
+static nd_backend *b;
+static const nd_code_kernels *kernels;
+static struct {
+    int8_t *before, *codes;
+    uint8_t *stream;
+    float *scales;
+    uint64_t *at;
+    void *work;
+} on;
+
+static void *allocate(size_t bytes)
 {
-    ND_ASSERT_OK(nd_emulated_backend_create(&(nd_cuda_options){0}, &device));
-    before = aligned_alloc(64, COUNT_MAX / 64 * 64 + 128);
-    now = aligned_alloc(64, COUNT_MAX / 64 * 64 + 128);
-    got = malloc(COUNT_MAX + MARGIN);
-    expected = malloc(STREAM_MAX + MARGIN);
-    stream = malloc(STREAM_MAX + MARGIN);
-    work = malloc(kernels->work_bytes(COUNT_MAX, STREAM_MAX));
-    cr_assert(before != NULL && now != NULL && got != NULL && expected != NULL && stream != NULL &&
-              work != NULL);
+    void *memory = NULL;
+    ND_ASSERT_OK(b->ops.allocate(b, bytes, &memory));
+    return memory;
+}
+
+static size_t work_bytes(void)
+{
+    return kernels->work_bytes(COUNT_MAX, STREAM_MAX);
+}
+
+static void open_device(void)
+{
+    ND_ASSERT_OK(nd_conformance_device(&b));
+    kernels = nd_conformance_code_kernels();
+    on.before = allocate(ROOM);
+    on.codes = allocate(ROOM);
+    on.stream = allocate(ROOM);
+    on.scales = allocate(sizeof scales);
+    on.at = allocate(sizeof *on.at);
+    on.work = allocate(work_bytes());
     for (int i = 0; i < GROUPS_MAX; i++)
         scales[i] = (float)(i + 1) * 0.37f;
 }
 
-static void teardown(void)
+static void close_device(void)
 {
-    nd_backend_destroy(device);
-    free(before);
-    free(now);
-    free(got);
-    free(expected);
-    free(stream);
-    free(work);
+    b->ops.release(b, on.before, ROOM);
+    b->ops.release(b, on.codes, ROOM);
+    b->ops.release(b, on.stream, ROOM);
+    b->ops.release(b, on.scales, sizeof scales);
+    b->ops.release(b, on.at, sizeof *on.at);
+    b->ops.release(b, on.work, work_bytes());
+    nd_backend_destroy(b);
 }
 
-TestSuite(code_kernels, .init = setup, .fini = teardown);
+static void send(void *to, const void *from, size_t bytes)
+{
+    ND_ASSERT_OK(b->ops.upload(b, to, from, bytes));
+}
+
+static void fetch(void *to, const void *from, size_t bytes)
+{
+    ND_ASSERT_OK(b->ops.download(b, to, from, bytes));
+}
+
+static void set_at(uint64_t at)
+{
+    send(on.at, &at, sizeof at);
+}
+
+static uint64_t get_at(void)
+{
+    uint64_t at;
+    fetch(&at, on.at, sizeof at);
+    return at;
+}
+
+/* Makes an entry of now [count], at address `shift` of its memory, in the stream on the device. */
+static void make(int64_t count, int64_t groups, bool whole, size_t shift)
+{
+    const nd_code_entry entry = {"mine", on.codes + shift, count, on.scales, groups};
+    send(on.codes + shift, now + shift, (size_t)count);
+    send(on.before + shift, before + shift, (size_t)count);
+    send(on.scales, scales, sizeof scales);
+    ND_ASSERT_OK(kernels->make(b, &entry, on.before + shift, whole, on.stream, on.at, on.work));
+}
+
+/* Reads one on top of these codes, and scales of -1. */
+static void take(const char *name, const int8_t *codes, int64_t count, int64_t groups,
+                 uint64_t bytes)
+{
+    float none[GROUPS_MAX];
+    const nd_code_entry entry = {name, on.codes, count, on.scales, groups};
+    for (int i = 0; i < GROUPS_MAX; i++)
+        none[i] = -1.0f;
+    send(on.scales, none, sizeof none);
+    send(on.codes, codes, (size_t)count + MARGIN);
+    ND_ASSERT_OK(kernels->take(b, &entry, on.stream, bytes, on.at, on.work));
+}
 
 /* Each code changes with this probability, to either of the others. */
 static void draw(int64_t count, double probability, uint64_t seed)
@@ -71,11 +134,6 @@ static void draw(int64_t count, double probability, uint64_t seed)
 static void turn_code(int64_t i)
 {
     now[i] = (int8_t)((now[i] + 2) % 3 - 1);
-}
-
-static nd_code_entry entry_of(int8_t *codes, int64_t count, float *of_codes, int64_t groups)
-{
-    return (nd_code_entry){"blk.3.attn_q.weight", codes, count, of_codes, groups};
 }
 
 /* The entry as dist/code_stream.c makes it; `room`: of changes. Returns its bytes. */
@@ -95,40 +153,48 @@ static size_t make_by_host(uint8_t *to, const int8_t *was, const int8_t *is, int
     return of_scales + 4 + used;
 }
 
-static void same_bytes(const char *what, const void *a, const void *b, size_t bytes, int64_t count)
+static void same_bytes(const char *what, const void *want, const void *have, size_t bytes,
+                       int64_t count)
 {
-    const unsigned char *x = a, *y = b;
+    const unsigned char *x = want, *y = have;
     for (size_t i = 0; i < bytes; i++)
         cr_assert(x[i] == y[i], "%s of %lld codes: byte %zu of %zu is %d, expected %d", what,
                   (long long)count, i, bytes, y[i], x[i]);
 }
 
+/* After take(): these codes and nothing behind them, and so many of these scales. */
+static void check_taken(const int8_t *codes, int64_t count, const float *of_codes, int64_t groups)
+{
+    float got_scales[GROUPS_MAX];
+    fetch(got, on.codes, (size_t)count + MARGIN);
+    fetch(got_scales, on.scales, sizeof got_scales);
+    same_bytes("the codes", codes, got, (size_t)count, count);
+    same_bytes("what is behind them", before + count, got + count, MARGIN, count);
+    same_bytes("the scales", of_codes, got_scales, (size_t)groups * sizeof *scales, count);
+    for (int64_t i = groups; i < GROUPS_MAX; i++)
+        cr_assert_eq(got_scales[i], -1.0f);
+}
+
 /* Makes and reads the entry at `start` of a stream, with codes at address `shift` of their memory. */
 static void cross_at(int64_t count, int64_t groups, bool whole, size_t start, size_t shift)
 {
-    memset(expected, 0x5a, STREAM_MAX + MARGIN);
-    memset(stream, 0x5a, STREAM_MAX + MARGIN);
+    const size_t room = start + (size_t)(groups * 4 + 4 + nd_trits_bytes(count)) + MARGIN;
+    memset(expected, 0x5a, room);
     const size_t bytes = make_by_host(expected + start, before + shift, now + shift, count, groups,
                                       whole, (size_t)nd_trits_bytes(count));
-    const nd_code_entry mine = entry_of(now + shift, count, scales, groups);
-    at = start;
-    ND_ASSERT_OK(kernels->make(device, &mine, before + shift, whole, stream, &at, work));
-    ND_ASSERT_OK(device->ops.synchronize(device));
-    cr_assert_eq(at, start + bytes);
-    same_bytes("the entry", expected, stream, start + bytes + MARGIN, count);
+    memset(stream, 0x5a, room);
+    send(on.stream, stream, room);
+    set_at(start);
+    make(count, groups, whole, shift);
+    cr_assert_eq(get_at(), start + bytes);
+    fetch(stream, on.stream, room);
+    same_bytes("the entry and what is around it", expected, stream, room, count);
 
-    const nd_code_entry theirs = entry_of(got, count, got_scales, groups);
-    memset(got_scales, 0, sizeof got_scales);
-    memset(got + count, 0x5a, MARGIN);
-    memcpy(got, before + shift, (size_t)count);
-    at = start;
-    ND_ASSERT_OK(kernels->take(device, &theirs, stream, start + bytes, &at, work));
-    ND_ASSERT_OK(device->ops.synchronize(device));
-    cr_assert_eq(at, start + bytes);
-    same_bytes("the codes", now + shift, got, (size_t)count, count);
-    same_bytes("the scales", scales, got_scales, (size_t)groups * sizeof *scales, count);
-    for (int i = 0; i < MARGIN; i++)
-        cr_assert_eq(got[count + i], 0x5a);
+    memmove(before, before + shift, (size_t)count + MARGIN);
+    set_at(start);
+    take("theirs", before, count, groups, start + bytes);
+    cr_assert_eq(get_at(), start + bytes);
+    check_taken(now + shift, count, scales, groups);
 }
 
 static void cross(int64_t count)
@@ -138,6 +204,7 @@ static void cross(int64_t count)
 
 Test(code_kernels, make_and_read_what_the_host_does_at_any_rate_of_change)
 {
+    open_device();
     static const double rates[] = {0.0, 1e-3, 0.02, 0.12, 0.7, 1.0};
     for (int c = 0; c < COUNTS - 1; c++)
         for (size_t r = 0; r < sizeof rates / sizeof *rates; r++) {
@@ -146,19 +213,23 @@ Test(code_kernels, make_and_read_what_the_host_does_at_any_rate_of_change)
         }
     draw(COUNT_MAX, 0.03, 5);
     cross(COUNT_MAX);
+    close_device();
 }
 
 Test(code_kernels, whole_and_with_scales_of_groups_at_any_address)
 {
+    open_device();
     for (size_t start = 0; start < 5; start++) {
         draw(12289, 0.02, start);
         cross_at(12289, GROUPS_MAX, start % 2 == 1, start, start);
     }
+    close_device();
 }
 
 /* 127 in a row that stay take a byte of their own; long runs are written by a whole block. */
 Test(code_kernels, count_what_stays_over_any_distance)
 {
+    open_device();
     static const int64_t gaps[] = {0,    1,    126,  127,  128,  253,   254,
                                    4094, 4095, 4096, 4097, 4223, 12288, 40000};
     for (size_t g = 0; g < sizeof gaps / sizeof *gaps; g++) {
@@ -173,11 +244,13 @@ Test(code_kernels, count_what_stays_over_any_distance)
     turn_code(3);
     turn_code(COUNT_MAX - 9);
     cross(COUNT_MAX);
+    close_device();
 }
 
 /* As many bytes as all codes take, and one more. */
 Test(code_kernels, send_all_codes_where_changes_take_more)
 {
+    open_device();
     enum { COUNT = 5 * 1000 };
     for (int changed = 999; changed <= 1001; changed++) {
         draw(COUNT, 0.0, 2);
@@ -188,68 +261,64 @@ Test(code_kernels, send_all_codes_where_changes_take_more)
         memcpy(&length, stream + sizeof *scales, sizeof length);
         cr_assert_eq(length, changed <= 1000 ? (uint32_t)changed : UINT32_MAX);
     }
+    close_device();
 }
 
 /* No rank makes such an entry, but the format has it: one block reads many tiles of bytes. */
 Test(code_kernels, read_changes_longer_than_all_codes)
 {
+    open_device();
     draw(COUNT_MAX, 1.0, 3);
     const size_t bytes = make_by_host(stream, before, now, COUNT_MAX, 1, false, COUNT_MAX);
-    const nd_code_entry theirs = entry_of(got, COUNT_MAX, got_scales, 1);
     cr_assert_eq(bytes, COUNT_MAX + 8);
-    memcpy(got, before, COUNT_MAX);
-    at = 0;
-    ND_ASSERT_OK(kernels->take(device, &theirs, stream, bytes, &at, work));
-    ND_ASSERT_OK(device->ops.synchronize(device));
-    same_bytes("the codes", now, got, COUNT_MAX, COUNT_MAX);
+    send(on.stream, stream, bytes);
+    set_at(0);
+    take("theirs", before, COUNT_MAX, 1, bytes);
+    check_taken(now, COUNT_MAX, scales, 1);
+    close_device();
 }
 
 Test(code_kernels, stand_one_behind_another)
 {
     static const int64_t lengths[] = {4097, 33, 12289, 500};
     size_t used = 0;
+    open_device();
     draw(20000, 0.03, 4);
-    at = 0;
+    set_at(0);
     for (int i = 0; i < 4; i++) {
-        const nd_code_entry mine = entry_of(now + 64 * i, lengths[i], scales, i + 1);
-        used += make_by_host(expected + used, before + 64 * i, now + 64 * i, lengths[i], i + 1,
-                             i == 1, (size_t)nd_trits_bytes(lengths[i]));
-        ND_ASSERT_OK(kernels->make(device, &mine, before + 64 * i, i == 1, stream, &at, work));
+        used += make_by_host(expected + used, before, now, lengths[i], i + 1, i == 1,
+                             (size_t)nd_trits_bytes(lengths[i]));
+        make(lengths[i], i + 1, i == 1, 0);
     }
-    ND_ASSERT_OK(device->ops.synchronize(device));
-    cr_assert_eq(at, used);
+    cr_assert_eq(get_at(), used);
+    fetch(stream, on.stream, used);
     same_bytes("the stream", expected, stream, used, 4);
-    at = 0;
+    set_at(0);
     for (int i = 0; i < 4; i++) {
-        const nd_code_entry theirs = entry_of(got, lengths[i], got_scales, i + 1);
-        memcpy(got, before + 64 * i, (size_t)lengths[i]);
-        ND_ASSERT_OK(kernels->take(device, &theirs, stream, used, &at, work));
-        ND_ASSERT_OK(device->ops.synchronize(device));
-        same_bytes("the codes", now + 64 * i, got, (size_t)lengths[i], lengths[i]);
+        take("theirs", before, lengths[i], i + 1, used);
+        check_taken(now, lengths[i], scales, i + 1);
     }
-    cr_assert_eq(at, used);
+    cr_assert_eq(get_at(), used);
+    close_device();
 }
 
-/* Reads a damaged stream twice, as two entries: codes and scales stay as they were, and the next wait
- * names the first of them. */
+/* Reads a damaged stream of `bytes` bytes, and on, as another entry: codes and scales stay as they were,
+ * and the next wait names the first of them. */
 static void refused(int64_t count, uint64_t bytes, const char *message)
 {
-    const nd_code_entry first = entry_of(got, count, got_scales, 1);
-    const nd_code_entry second = {"another", got, count, got_scales, 1};
-    memcpy(got, before, (size_t)count);
-    got_scales[0] = -1.0f;
-    at = 0;
-    ND_ASSERT_OK(kernels->take(device, &first, stream, bytes, &at, work));
-    ND_ASSERT_OK(kernels->take(device, &second, stream, bytes, &at, work));
-    cr_assert_eq(at, ND_CODES_DAMAGED);
-    ND_ASSERT_FAILS(device->ops.synchronize(device), ND_EPEER, message);
-    ND_ASSERT_OK(device->ops.synchronize(device));
-    same_bytes("the codes", before, got, (size_t)count, count);
-    cr_assert_eq(got_scales[0], -1.0f);
+    const float none[] = {-1.0f};
+    send(on.stream, stream, bytes);
+    set_at(0);
+    take("blk.3.attn_q.weight", before, count, 1, bytes);
+    ND_ASSERT_FAILS(b->ops.synchronize(b), ND_EPEER, message);
+    take("another", before, count, 1, bytes);
+    cr_assert_eq(get_at(), ND_CODES_DAMAGED);
+    check_taken(before, count, none, 1);
 }
 
 Test(code_kernels, find_an_entry_that_is_cut_short)
 {
+    open_device();
     for (int whole = 0; whole < 2; whole++) {
         draw(12289, 0.05, 6);
         const size_t bytes = make_by_host(stream, before, now, 12289, 1, whole == 1, 2458);
@@ -257,6 +326,7 @@ Test(code_kernels, find_an_entry_that_is_cut_short)
             refused(12289, left, "the codes of blk.3.attn_q.weight are cut short");
         refused(12289, bytes - 1, "the codes of blk.3.attn_q.weight are cut short");
     }
+    close_device();
 }
 
 /* Of several changes beyond the last code the first, as the host. */
@@ -264,6 +334,7 @@ Test(code_kernels, find_a_change_beyond_the_last_code)
 {
     char message[256];
     static const int64_t limits[] = {1, 4096, 12288, 30000, 79999};
+    open_device();
     draw(80000, 0.1, 7);
     if (now[79999] == before[79999])
         turn_code(79999);
@@ -276,13 +347,16 @@ Test(code_kernels, find_a_change_beyond_the_last_code)
         snprintf(message, sizeof message, "the codes of blk.3.attn_q.weight: %s", said);
         refused(limits[i], bytes, message);
     }
+    close_device();
 }
 
 /* What stays beyond the last code changes nothing, and is no damage to the host either. */
-Test(code_kernels, any_bytes_are_read_as_the_host_reads_them)
+Test(code_kernels, read_any_bytes_as_the_host_does)
 {
     const uint64_t key = nd_rng_key(11, "bytes");
+    const float none[] = {-1.0f};
     int damaged = 0;
+    open_device();
     for (int trial = 0; trial < 60; trial++) {
         const uint32_t length = (uint32_t)(trial * trial * 3);
         const int64_t count = 64 * (int64_t)length + 1;
@@ -291,15 +365,14 @@ Test(code_kernels, any_bytes_are_read_as_the_host_reads_them)
         memcpy(stream + 4, &length, sizeof length);
         for (uint32_t i = 0; i < length; i++)
             stream[8 + i] = (uint8_t)(nd_rng_uniform(key, ((uint64_t)trial << 32) + i) * 256.0);
-        memcpy(now, before, (size_t)count);
         const bool bad = nd_changed_codes_apply(now, count, stream + 8, length) != ND_OK;
         damaged += bad;
-        const nd_code_entry theirs = entry_of(got, count, got_scales, 1);
-        memcpy(got, before, (size_t)count);
-        at = 0;
-        ND_ASSERT_OK(kernels->take(device, &theirs, stream, 8 + length, &at, work));
-        cr_assert_eq(device->ops.synchronize(device), bad ? ND_EPEER : ND_OK, "trial %d", trial);
-        same_bytes("the codes", bad ? before : now, got, (size_t)count, count);
+        send(on.stream, stream, 8 + length);
+        set_at(0);
+        take("theirs", before, count, 1, 8 + length);
+        cr_assert_eq(b->ops.synchronize(b), bad ? ND_EPEER : ND_OK, "trial %d", trial);
+        check_taken(bad ? before : now, count, bad ? none : scales, 1);
     }
     cr_assert(damaged > 10 && damaged < 50, "%d of 60 damaged", damaged);
+    close_device();
 }
