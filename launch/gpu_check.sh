@@ -222,7 +222,7 @@ sanitizer() {
     for tool in memcheck racecheck; do
         for only in conformance:rmsnorm conformance:swiglu conformance:codes conformance:cross \
             products:group_scales products:large_scores kept_rows:agrees state:tiles state:adamw \
-            code_kernels:scales_of_groups code_kernels:read_changes; do
+            code_kernels:scales_of_groups code_kernels:stand_one_behind; do
             echo "== $tool, ${only#*:}"
             compute-sanitizer --tool "$tool" --error-exitcode 3 --print-limit 5 \
                 "$build/tests/cuda/device/cuda_device_${only%%:*}" --only "${only#*:}" 2>&1 |
