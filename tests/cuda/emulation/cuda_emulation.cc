@@ -5,6 +5,7 @@ extern "C" {
 }
 
 #include <algorithm>
+#include <memory>
 #include <stdio.h>
 #include <stdlib.h>
 #include <unordered_map>
@@ -33,7 +34,7 @@ struct fiber {
 #else
     ucontext_t context;
 #endif
-    unsigned char *stack = nullptr;
+    std::unique_ptr<unsigned char[]> stack;
     nd_emulated_place place;
     int lane, warp;
     bool done;
@@ -134,9 +135,9 @@ static void fiber_main()
 static void prepare(fiber &f)
 {
     if (!f.stack)
-        f.stack = (unsigned char *)malloc(STACK_BYTES);
+        f.stack.reset(new unsigned char[STACK_BYTES]);
 #if defined(__x86_64__)
-    void **top = (void **)(f.stack + STACK_BYTES);
+    void **top = (void **)(f.stack.get() + STACK_BYTES);
     *--top = nullptr; /* keeps the stack 16-byte aligned at fiber_main's entry */
     *--top = (void *)fiber_main;
     for (int i = 0; i < 6; i++)
@@ -144,7 +145,7 @@ static void prepare(fiber &f)
     f.stack_pointer = top;
 #else
     getcontext(&f.context);
-    f.context.uc_stack.ss_sp = f.stack;
+    f.context.uc_stack.ss_sp = f.stack.get();
     f.context.uc_stack.ss_size = STACK_BYTES;
     makecontext(&f.context, fiber_main, 0);
 #endif
