@@ -184,7 +184,7 @@ build_all() {
 }
 conformance() {
     local code=0 suite
-    for suite in conformance products kept_rows state code_kernels; do
+    for suite in conformance products int8 kept_rows state code_kernels; do
         "$build/tests/cuda/device/cuda_device_$suite" 2>&1 | grep -v ', seed' || code=1
     done
     return $code
@@ -221,8 +221,8 @@ sanitizer() {
     command -v compute-sanitizer >/dev/null || { echo 'no compute-sanitizer here'; return 77; }
     for tool in memcheck racecheck; do
         for only in conformance:rmsnorm conformance:swiglu conformance:codes conformance:cross \
-            products:group_scales products:large_scores kept_rows:agrees state:tiles state:adamw \
-            code_kernels:scales_of_groups code_kernels:stand_one_behind; do
+            products:group_scales products:large_scores products:symmetric int8:finite \
+            kept_rows:agrees state:tiles state:adamw code_kernels:scales_of_groups code_kernels:stand_one_behind; do
             echo "== $tool, ${only#*:}"
             compute-sanitizer --tool "$tool" --error-exitcode 3 --print-limit 5 \
                 "$build/tests/cuda/device/cuda_device_${only%%:*}" --only "${only#*:}" 2>&1 |
