@@ -95,8 +95,9 @@ __global__ void __launch_bounds__(ND_TILE_THREADS)
                 if (add && o + e < outputs)
                     value[e] += nd_load_one(y, at + e);
             }
-            if (o + 1 < outputs && at % 2 == 0 && y.dtype == ND_BF16) {
-                reinterpret_cast<uint32_t *>(y.data)[at / 2] = nd_pack_bf16(value[0], value[1]);
+            uint16_t *pair = static_cast<uint16_t *>(y.data) + at;
+            if (o + 1 < outputs && y.dtype == ND_BF16 && (uintptr_t)pair % 4 == 0) {
+                *reinterpret_cast<uint32_t *>(pair) = nd_pack_bf16(value[0], value[1]);
                 continue;
             }
             if (o < outputs)
