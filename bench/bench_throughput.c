@@ -6,6 +6,7 @@
  * Peaks and steps alternate, and medians are compared, because machines are shared. Also prints the
  * memory of every category beside the resident set. */
 #include "bench_run.h"
+#include "timed_ops.h"
 #include "timing.h"
 #include "train/operations.h"
 #include "train/step.h"
@@ -113,6 +114,27 @@ static void print_memory(const nd_run *run)
            rss / mib, 100.0 * (total / rss - 1.0), peak / mib, 100.0 * (total / peak - 1.0));
 }
 
+/* Of one step more; `gemm` is the head's and Muon's. */
+static nd_status print_operations(nd_run *run)
+{
+    nd_step_result result;
+    double times[TIMED_OPS], rest;
+    timed_ops_start(run->backend);
+    const nd_status status = nd_step_run(run, false, &result);
+    timed_ops_stop(run->backend, times);
+    ND_TRY(status);
+    rest = result.step_ms;
+    printf("\n| operation of a step | ms | of it |\n|---|---|---|\n");
+    for (int i = 0; i < TIMED_OPS; i++) {
+        rest -= times[i] * 1e3;
+        if (times[i] > 0.0)
+            printf("| %s | %.1f | %.1f %% |\n", timed_op_names[i], times[i] * 1e3,
+                   times[i] * 1e5 / result.step_ms);
+    }
+    printf("| everything else | %.1f | %.1f %% |\n", rest, 100.0 * rest / result.step_ms);
+    return ND_OK;
+}
+
 static nd_status measure(nd_run *run, int64_t steps)
 {
     const bool bf16 = run->model->config.compute == ND_BF16;
@@ -149,7 +171,7 @@ static nd_status measure(nd_run *run, int64_t steps)
     printf("| of the dense peak alone (mfu) | %.2f |\n", (in_int8 + rest) / actual / dense_peak);
     peak_destroy(&int8);
     peak_destroy(&dense);
-    return ND_OK;
+    return print_operations(run);
 }
 
 int main(int argc, char **argv)

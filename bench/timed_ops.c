@@ -20,12 +20,18 @@ enum {
     ROPE,
     ATTENTION,
     ATTENTION_BACKWARD,
-    CROSS_ENTROPY
+    CROSS_ENTROPY,
+    ADD,
+    GEMM_SYMMETRIC,
+    MOMENTUM,
+    APPLY_UPDATE,
+    ADAMW,
+    TERNARIZE
 };
 
 const char *const timed_op_names[TIMED_OPS] = {
     [GATHER_ROWS] = "gather_rows",
-    [GEMM] = "gemm (head)",
+    [GEMM] = "gemm",
     [TERNARY_GEMM] = "ternary_gemm",
     [TERNARY_GEMM_DX] = "ternary_gemm_dx",
     [TERNARY_GEMM_DW] = "ternary_gemm_dw",
@@ -37,6 +43,12 @@ const char *const timed_op_names[TIMED_OPS] = {
     [ATTENTION] = "attention",
     [ATTENTION_BACKWARD] = "attention_backward",
     [CROSS_ENTROPY] = "cross_entropy",
+    [ADD] = "add",
+    [GEMM_SYMMETRIC] = "gemm_symmetric",
+    [MOMENTUM] = "momentum",
+    [APPLY_UPDATE] = "apply_update",
+    [ADAMW] = "adamw",
+    [TERNARIZE] = "ternarize",
 };
 
 /* Defines a slot that calls the backend's own and adds the time that took. */
@@ -62,6 +74,12 @@ TIMED(TERNARY_GEMM_DX, ternary_gemm_dx,
       (nd_backend * b, nd_view dx, nd_cview dy, nd_cview c, nd_cview s, float beta),
       (b, dx, dy, c, s, beta))
 TIMED(TERNARY_GEMM_DW, ternary_gemm_dw,
+      (nd_backend * b, nd_view dw, nd_cview dy, nd_cview q, nd_cview a, float beta),
+      (b, dw, dy, q, a, beta))
+TIMED(TERNARY_GEMM_DX, ternary_gemm_dx_int8,
+      (nd_backend * b, nd_view dx, nd_cview dy, nd_cview c, nd_cview s, float beta),
+      (b, dx, dy, c, s, beta))
+TIMED(TERNARY_GEMM_DW, ternary_gemm_dw_int8,
       (nd_backend * b, nd_view dw, nd_cview dy, nd_cview q, nd_cview a, float beta),
       (b, dw, dy, q, a, beta))
 TIMED(RMSNORM_QUANTIZE, rmsnorm_quantize,
@@ -91,6 +109,20 @@ TIMED(CROSS_ENTROPY, cross_entropy,
        const nd_cross_entropy_params *params),
       (b, nll, total, logits, targets, params))
 
+TIMED(ADD, add, (nd_backend * b, nd_view z, nd_cview x, nd_cview y), (b, z, x, y))
+TIMED(GEMM_SYMMETRIC, gemm_symmetric,
+      (nd_backend * b, nd_view c, nd_cview a, bool transpose, float alpha),
+      (b, c, a, transpose, alpha))
+TIMED(MOMENTUM, momentum,
+      (nd_backend * b, nd_view u, nd_view m, nd_cview g, float beta, float scale, bool nesterov),
+      (b, u, m, g, beta, scale, nesterov))
+TIMED(APPLY_UPDATE, apply_update,
+      (nd_backend * b, nd_view w, nd_cview u, const nd_update_params *params), (b, w, u, params))
+TIMED(ADAMW, adamw,
+      (nd_backend * b, nd_view w, nd_view m, nd_view v, nd_cview g, const nd_adamw_params *params),
+      (b, w, m, v, g, params))
+TIMED(TERNARIZE, ternarize, (nd_backend * b, nd_view c, nd_view s, nd_cview w), (b, c, s, w))
+
 void timed_ops_start(nd_backend *b)
 {
     timed.ops = b->ops;
@@ -109,6 +141,14 @@ void timed_ops_start(nd_backend *b)
     b->ops.attention = timed_attention;
     b->ops.attention_backward = timed_attention_backward;
     b->ops.cross_entropy = timed_cross_entropy;
+    b->ops.ternary_gemm_dx_int8 = timed_ternary_gemm_dx_int8;
+    b->ops.ternary_gemm_dw_int8 = timed_ternary_gemm_dw_int8;
+    b->ops.add = timed_add;
+    b->ops.gemm_symmetric = timed_gemm_symmetric;
+    b->ops.momentum = timed_momentum;
+    b->ops.apply_update = timed_apply_update;
+    b->ops.adamw = timed_adamw;
+    b->ops.ternarize = timed_ternarize;
 }
 
 void timed_ops_stop(nd_backend *b, double out[TIMED_OPS])

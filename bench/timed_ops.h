@@ -8,7 +8,7 @@
 void timed_ops_start(nd_backend *backend);
 
 /* Writes seconds by operation since the start, and stops timing. */
-enum { TIMED_OPS = 13 };
+enum { TIMED_OPS = 19 };
 void timed_ops_stop(nd_backend *backend, double seconds[TIMED_OPS]);
 
 extern const char *const timed_op_names[TIMED_OPS];
