@@ -4,20 +4,26 @@
 
 #include <string.h>
 
-enum { TILE = 256, TRANSPOSE_BLOCK = 32 };
+enum { TILE_MAX = 256, TRANSPOSE_BLOCK = 32 };
+
+/* Small tiles leave more out, and several threads find equal shares; large ones run faster. */
+static int64_t tile_of(int64_t m)
+{
+    return m <= 1024 ? 128 : TILE_MAX;
+}
 
 /* Tiles (i, j), j <= i, of c [m, m] = alpha x xᵀ, x [m, k] dense. */
 typedef struct symmetric {
     nd_view c;
     nd_cview x;
     float alpha;
-    int64_t tiles;
+    int64_t tile, tiles;         /* rows of one, and how many */
     const nd_matmul *made[2][2]; /* [i is last][j is last] */
 } symmetric;
 
 static int64_t tile_rows(const symmetric *s, int64_t i)
 {
-    return nd_fast_min(TILE, s->c.rows - i * TILE);
+    return nd_fast_min(s->tile, s->c.rows - i * s->tile);
 }
 
 static nd_status find_products(nd_cpu_fast *fast, symmetric *s)
@@ -59,7 +65,7 @@ static void place_tile(const nd_fast_kernels *k, const symmetric *s, int64_t i, 
         for (int64_t q = r + 1; i == j && q < cols; q++)
             tile[r * cols + q] = tile[q * cols + r];
     for (int64_t r = 0; r < rows; r++) {
-        const int64_t at = (i * TILE + r) * m + j * TILE;
+        const int64_t at = (i * s->tile + r) * m + j * s->tile;
         if (s->c.dtype == ND_F32)
             memcpy((float *)s->c.data + at, tile + r * cols, (size_t)cols * sizeof *tile);
         else
@@ -67,12 +73,13 @@ static void place_tile(const nd_fast_kernels *k, const symmetric *s, int64_t i, 
     }
     for (int64_t q = 0; i != j && q < cols; q++)
         for (int64_t r = 0; r < rows; r++)
-            store_element(s->c, (j * TILE + q) * m + i * TILE + r, tile[r * cols + q]);
+            store_element(s->c, (j * s->tile + q) * m + i * s->tile + r, tile[r * cols + q]);
 }
 
 /* out [cols, rows] = inᵀ, elements of `size` bytes. */
-static void transpose(void *out, nd_cview in, size_t size)
+static void transpose(const nd_cpu_fast *fast, void *out, nd_cview in, size_t size)
 {
+#pragma omp parallel for num_threads(nd_fast_team(fast, nd_view_count(in))) collapse(2)
     for (int64_t r0 = 0; r0 < in.rows; r0 += TRANSPOSE_BLOCK)
         for (int64_t c0 = 0; c0 < in.cols; c0 += TRANSPOSE_BLOCK)
             for (int64_t c = c0; c < nd_fast_min(c0 + TRANSPOSE_BLOCK, in.cols); c++)
@@ -94,15 +101,16 @@ static nd_status gemm_symmetric_fast(nd_backend *b, nd_view c, nd_cview a, bool 
     if (!plain || !nd_fast_covers(c.dtype))
         return b->ops.gemm(b, c, a, transpose_a, a, !transpose_a, alpha, 0.0f);
     ND_REQUIRE(c.rows == m && c.cols == m);
-    symmetric s = {.c = c, .x = a, .alpha = alpha, .tiles = nd_fast_ceil(m, TILE)};
+    symmetric s = {.c = c, .x = a, .alpha = alpha, .tile = tile_of(m)};
+    s.tiles = nd_fast_ceil(m, s.tile);
     if (transpose_a) {
         const size_t size = nd_dtype_size(a.dtype);
         ND_TRY(nd_fast_grow(&fast->shared, nd_fast_bytes(m * k, size)));
-        transpose(fast->shared.memory, a, size);
+        transpose(fast, fast->shared.memory, a, size);
         s.x = nd_cview_of(fast->shared.memory, a.dtype, m, k);
     }
     ND_TRY(find_products(fast, &s));
-    ND_TRY(nd_fast_grow_private(fast, nd_fast_bytes(TILE * TILE, sizeof(float))));
+    ND_TRY(nd_fast_grow_private(fast, nd_fast_bytes(TILE_MAX * TILE_MAX, sizeof(float))));
     bool ok = true;
 #pragma omp parallel for num_threads(fast->threads) schedule(dynamic, 1) reduction(&& : ok)
     for (int64_t index = 0; index < s.tiles * s.tiles; index++) {
@@ -112,8 +120,8 @@ static nd_status gemm_symmetric_fast(nd_backend *b, nd_view c, nd_cview a, bool 
         const int thread = nd_fast_thread();
         float *tile = fast->private[thread].memory;
         const nd_matmul *product = s.made[i == s.tiles - 1][j == s.tiles - 1];
-        ok = nd_matmul_run(product, thread, nd_cview_rows(s.x, i * TILE, 1).data,
-                           nd_cview_rows(s.x, j * TILE, 1).data, tile) &&
+        ok = nd_matmul_run(product, thread, nd_cview_rows(s.x, i * s.tile, 1).data,
+                           nd_cview_rows(s.x, j * s.tile, 1).data, tile) &&
              ok;
         place_tile(fast->kernels, &s, i, j, tile);
     }
