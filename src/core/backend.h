@@ -201,7 +201,8 @@ typedef struct nd_backend_ops {
 
     /* -- dense products ---------------------------------------------------------------------- */
 
-    /* c = alpha op(a) op(b) + beta c, op(x) = x or xᵀ.   c: float [m, n]; beta 0 reads nothing. */
+    /* c = alpha op(a) op(b) + beta c, op(x) = x or xᵀ.   c: float [m, n]; beta 0 reads nothing. Of an f32
+     * and a bf16 operand the former may be rounded to bf16. */
     nd_status (*gemm)(nd_backend *b, nd_view c, nd_cview a, bool transpose_a, nd_cview bb,
                       bool transpose_b, float alpha, float beta);
 

@@ -175,6 +175,8 @@ static nd_cview as_dtype(nd_cpu_fast *fast, nd_cview x, nd_dtype dtype, void *me
         const int64_t at = row * x.cols;
         if (x.dtype == ND_I8 && dtype == ND_BF16)
             k->i8_to_bf16((uint16_t *)memory + at, (const int8_t *)x.data + at, x.cols);
+        else if (dtype == ND_BF16)
+            k->store_bf16((uint16_t *)memory + at, (const float *)x.data + at, x.cols);
         else if (x.dtype == ND_I8)
             k->load_i8((float *)memory + at, (const int8_t *)x.data + at, 1.0f, x.cols);
         else
@@ -188,10 +190,10 @@ static size_t converted_bytes(nd_cview x, nd_dtype dtype)
     return x.dtype == dtype ? 0 : nd_fast_bytes(nd_view_count(x), nd_dtype_size(dtype));
 }
 
-/* bf16 products only where nothing is lost by them and the machine has them. */
-static nd_dtype product_dtype(const nd_cpu_fast *fast, bool all_bf16)
+/* bf16 products only where the machine has them. */
+static nd_dtype product_dtype(const nd_cpu_fast *fast, bool wanted)
 {
-    return all_bf16 && nd_fast_multiplies_bf16(fast) ? ND_BF16 : ND_F32;
+    return wanted && nd_fast_multiplies_bf16(fast) ? ND_BF16 : ND_F32;
 }
 
 /* -- the ternary backward ---------------------------------------------------------------------- */
@@ -293,7 +295,7 @@ static nd_status gemm_onednn(nd_backend *b, nd_view c, nd_cview a, bool transpos
     ND_REQUIRE((transpose_a ? a.cols : a.rows) == c.rows);
     ND_REQUIRE((transpose_b ? bb.rows : bb.cols) == c.cols);
     ND_REQUIRE((transpose_b ? bb.cols : bb.rows) == inner);
-    const nd_dtype dtype = product_dtype(fast, a.dtype == ND_BF16 && bb.dtype == ND_BF16);
+    const nd_dtype dtype = product_dtype(fast, a.dtype == ND_BF16 || bb.dtype == ND_BF16);
     const size_t a_bytes = converted_bytes(a, dtype);
     ND_TRY(nd_fast_grow(&fast->shared, a_bytes + converted_bytes(bb, dtype)));
     const blend_context context = {c, alpha, beta};
