@@ -140,8 +140,9 @@ Test(wire, an_embedding_sent_as_its_change_trains_the_same_on_any_number_of_rank
     double whole[ND_TEST_STEPS_MAX], changed[ND_TEST_STEPS_MAX];
     const int steps = train(0, "whole", WIDE, whole);
     cr_assert_eq(train(0, "change", CHANGE, changed), steps);
+    /* Another order of additions moves these losses by 0.01 (above): twice that is allowed. */
     for (int i = 0; i < steps; i++)
-        cr_assert(fabs(changed[i] - whole[i]) < 0.01, "step %d: %g, whole %g", i + 1, changed[i],
+        cr_assert(fabs(changed[i] - whole[i]) < 0.02, "step %d: %g, whole %g", i + 1, changed[i],
                   whole[i]);
     assert_same_bits(2, "two", CHANGE, "change");
     nd_test_train(4, 0, nd_test_here.config, run_name("cut"), CHANGE "--epochs 1");
