@@ -8,9 +8,9 @@
 #include "bench_run.h"
 #include "timing.h"
 
-#include "core/float_formats.h"
-#include "core/rng.h"
-#include "train/operations.h"
+#include "core/base/float_formats.h"
+#include "core/base/rng.h"
+#include "train/plan/operations.h"
 #include "train/step.h"
 
 #include <stdio.h>

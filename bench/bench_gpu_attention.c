@@ -5,8 +5,8 @@
  * FLOP count products over visible keys: two forward, five backward. Medians of several runs of several
  * launches on random data. Where cuDNN is missing or refuses a shape, the line says why. */
 #include "cli/args.h"
-#include "core/float_formats.h"
-#include "core/rng.h"
+#include "core/base/float_formats.h"
+#include "core/base/rng.h"
 #include "train/run_backend.h"
 
 #include "timing.h"

@@ -6,8 +6,8 @@
  * Bytes count each input read once and each output written once. Medians of several runs of several
  * launches; inputs are random. */
 #include "cli/args.h"
-#include "core/float_formats.h"
-#include "core/rng.h"
+#include "core/base/float_formats.h"
+#include "core/base/rng.h"
 #include "train/run_backend.h"
 
 #include "timing.h"

@@ -3,9 +3,9 @@
  * ratio in the last column compares within this run, since other work on the machine shifts both.
  *
  * bench_ops [threads [isa]] */
-#include "core/backend.h"
-#include "core/float_formats.h"
-#include "core/rng.h"
+#include "core/backend/backend.h"
+#include "core/base/float_formats.h"
+#include "core/base/rng.h"
 
 #include <omp.h>
 #include <oneapi/dnnl/dnnl.h>

@@ -8,7 +8,7 @@
 #include "bench_run.h"
 #include "timed_ops.h"
 #include "timing.h"
-#include "train/operations.h"
+#include "train/plan/operations.h"
 #include "train/step.h"
 
 #include <oneapi/dnnl/dnnl.h>

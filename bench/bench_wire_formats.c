@@ -4,7 +4,7 @@
  *   bench_wire_formats */
 #include "timing.h"
 
-#include "core/backend.h"
+#include "core/backend/backend.h"
 #include "dist/gradient_wire.h"
 
 #include <stdio.h>

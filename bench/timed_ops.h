@@ -2,7 +2,7 @@
 #ifndef ND_BENCH_TIMED_OPS_H
 #define ND_BENCH_TIMED_OPS_H
 
-#include "core/backend.h"
+#include "core/backend/backend.h"
 
 /* From here on calls are timed; times so far are forgotten. */
 void timed_ops_start(nd_backend *backend);

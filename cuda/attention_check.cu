@@ -4,7 +4,7 @@
 #include "attention.cuh"
 
 extern "C" {
-#include "core/rng.h"
+#include "core/base/rng.h"
 }
 
 #include <math.h>

@@ -6,7 +6,7 @@
 #include "cudnn_attention.h"
 
 extern "C" {
-#include "core/log.h"
+#include "core/base/log.h"
 }
 
 #include <stdio.h>

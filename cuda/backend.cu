@@ -5,7 +5,7 @@
 #include "unfilled.h"
 
 extern "C" {
-#include "core/dynamic_code.h"
+#include "core/base/dynamic_code.h"
 }
 
 #include <stdio.h>

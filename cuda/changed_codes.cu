@@ -4,7 +4,7 @@
 #include "floats.cuh"
 
 extern "C" {
-#include "core/params.h"
+#include "core/model/params.h"
 }
 
 #include "changed_codes.h"

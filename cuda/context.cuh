@@ -10,7 +10,7 @@
 #include "device.cuh"
 
 extern "C" {
-#include "core/cpu/reference.h"
+#include "core/backend/cpu/reference.h"
 }
 
 enum nd_fault_kind {

@@ -1,9 +1,9 @@
-/* The CUDA backend: every slot of core/backend.h on one NVIDIA GPU (compute capability 8.0 and later).
+/* The CUDA backend: every slot of core/backend/backend.h on one NVIDIA GPU (compute capability 8.0 and later).
  * No type of the vendor's appears here. docs/gpu.md says what was run on which device. */
-#ifndef ND_CUDA_BACKEND_H
-#define ND_CUDA_BACKEND_H
+#ifndef ND_CUDA_CUDA_BACKEND_H
+#define ND_CUDA_CUDA_BACKEND_H
 
-#include "core/backend.h"
+#include "core/backend/backend.h"
 
 #ifdef __cplusplus
 extern "C" {

@@ -2,12 +2,12 @@
  * shape is first met and kept. No type of the vendor's appears here.
  *
  * Causal attention of sequences of one length over their own keys, in bf16 with f32 statistics, in the
- * layout of core/backend.h: tokens x heads x head_dim. What cuDNN cannot do, or not with the same bits
+ * layout of core/backend/backend.h: tokens x heads x head_dim. What cuDNN cannot do, or not with the same bits
  * every time, is refused with a reason; whoever asked computes it otherwise. */
-#ifndef ND_CUDNN_ATTENTION_H
-#define ND_CUDNN_ATTENTION_H
+#ifndef ND_CUDA_CUDNN_ATTENTION_H
+#define ND_CUDA_CUDNN_ATTENTION_H
 
-#include "core/error.h"
+#include "core/base/error.h"
 
 #include <stdbool.h>
 #include <stddef.h>

@@ -1,6 +1,6 @@
 /* Which of cuDNN's engines computes a graph, and the execution plan made of it. */
-#ifndef ND_CUDNN_ENGINE_H
-#define ND_CUDNN_ENGINE_H
+#ifndef ND_CUDA_CUDNN_ENGINE_H
+#define ND_CUDA_CUDNN_ENGINE_H
 
 #include "cudnn_operations.h"
 

@@ -1,8 +1,8 @@
 /* The functions of cuDNN's graph interface that are used, opened when attention first asks for them. */
-#ifndef ND_CUDNN_LIBRARY_H
-#define ND_CUDNN_LIBRARY_H
+#ifndef ND_CUDA_CUDNN_LIBRARY_H
+#define ND_CUDA_CUDNN_LIBRARY_H
 
-#include "core/error.h"
+#include "core/base/error.h"
 
 #include <cudnn_graph.h>
 

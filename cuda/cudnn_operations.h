@@ -1,8 +1,8 @@
 /* Building a cuDNN operation graph: tensors of four dimensions, and operations between them. The first
  * call that the library refuses is kept in `failed`; those after it do nothing, so that a graph is
  * written down as mathematics and asked once whether it stands. */
-#ifndef ND_CUDNN_OPERATIONS_H
-#define ND_CUDNN_OPERATIONS_H
+#ifndef ND_CUDA_CUDNN_OPERATIONS_H
+#define ND_CUDA_CUDNN_OPERATIONS_H
 
 #include "cudnn_library.h"
 

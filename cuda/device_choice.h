@@ -2,7 +2,7 @@
 #ifndef ND_CUDA_DEVICE_CHOICE_H
 #define ND_CUDA_DEVICE_CHOICE_H
 
-#include "core/error.h"
+#include "core/base/error.h"
 
 #include <stdbool.h>
 #include <stddef.h>

@@ -3,7 +3,7 @@
 #include "floats.cuh"
 
 extern "C" {
-#include "core/config.h"
+#include "core/config/config.h"
 }
 
 #include "gradient_wire.h"

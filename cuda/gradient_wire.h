@@ -3,7 +3,7 @@
 #ifndef ND_CUDA_GRADIENT_WIRE_H
 #define ND_CUDA_GRADIENT_WIRE_H
 
-#include "core/error.h"
+#include "core/base/error.h"
 
 #include <stdint.h>
 

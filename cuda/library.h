@@ -3,7 +3,7 @@
 #ifndef ND_CUDA_LIBRARY_H
 #define ND_CUDA_LIBRARY_H
 
-#include "core/error.h"
+#include "core/base/error.h"
 
 #ifdef __cplusplus
 extern "C" {

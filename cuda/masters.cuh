@@ -1,4 +1,4 @@
-/* How an updated weight is stored: as it is, or in bf16 with the random words of core/rng.h. */
+/* How an updated weight is stored: as it is, or in bf16 with the random words of core/base/rng.h. */
 #ifndef ND_CUDA_MASTERS_CUH
 #define ND_CUDA_MASTERS_CUH
 

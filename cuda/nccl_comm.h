@@ -10,7 +10,7 @@
 #ifndef ND_CUDA_NCCL_COMM_H
 #define ND_CUDA_NCCL_COMM_H
 
-#include "core/backend.h"
+#include "core/backend/backend.h"
 #include "dist/comm.h"
 
 #ifdef __cplusplus

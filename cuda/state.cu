@@ -3,7 +3,7 @@
 #include "masters.cuh"
 
 extern "C" {
-#include "core/dynamic_code.h"
+#include "core/base/dynamic_code.h"
 }
 
 enum { BLOCK_THREADS = 128, TILE_THREADS = 256 };

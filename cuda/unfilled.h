@@ -2,7 +2,7 @@
 #ifndef ND_CUDA_UNFILLED_H
 #define ND_CUDA_UNFILLED_H
 
-#include "core/backend.h"
+#include "core/backend/backend.h"
 
 #ifdef __cplusplus
 extern "C" {

@@ -32,9 +32,9 @@ known=$(awk -F '[ ()]+' '/^nd_add_room\(/ {
 
 # header: the only places that include it.
 places='mpi\.h: src/dist/
-hdf5\.h: src/data/ src/train/checkpoint_hdf5\.c
+hdf5\.h: src/data/ src/train/checkpoint/checkpoint_hdf5\.c
 lapacke\.h: src/optim/galore\.c
-oneapi/.*: src/core/cpu/
+oneapi/.*: src/core/backend/cpu/
 sentencepiece_.*: src/data/sentencepiece_shim\.cc
 (cuda|cublas|cudnn|nccl|nvml)[^/]*\.h: cuda/'
 

@@ -1,6 +1,6 @@
 #include "cli/args.h"
 
-#include "core/edit_distance.h"
+#include "core/base/edit_distance.h"
 
 #include <math.h>
 #include <stdint.h>

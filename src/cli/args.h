@@ -3,7 +3,7 @@
 #ifndef ND_CLI_ARGS_H
 #define ND_CLI_ARGS_H
 
-#include "core/error.h"
+#include "core/base/error.h"
 
 #include <stdbool.h>
 #include <stdio.h>

@@ -3,7 +3,7 @@
 #ifndef ND_CLI_CLI_H
 #define ND_CLI_CLI_H
 
-#include "core/error.h"
+#include "core/base/error.h"
 #include "dist/comm.h"
 
 nd_status nd_cli_train(int argc, char **argv);

@@ -1,7 +1,7 @@
 #include "cli/args.h"
 #include "cli/cli.h"
+#include "train/checkpoint/load_model.h"
 #include "train/evaluate.h"
-#include "train/load_model.h"
 #include "train/run.h"
 
 #include <jansson.h>

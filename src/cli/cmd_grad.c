@@ -1,7 +1,7 @@
 #include "cli/args.h"
 #include "cli/cli.h"
 #include "data/hdf5_arrays.h"
-#include "train/load_model.h"
+#include "train/checkpoint/load_model.h"
 
 #include <stdlib.h>
 

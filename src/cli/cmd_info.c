@@ -3,7 +3,7 @@
 #include "data/shard_info.h"
 #include "exchange/gguf_read.h"
 #include "exchange/safetensors_read.h"
-#include "train/checkpoint.h"
+#include "train/checkpoint/checkpoint.h"
 
 #include <errno.h>
 #include <limits.h>

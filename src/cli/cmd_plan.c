@@ -1,8 +1,8 @@
 #include "cli/args.h"
 #include "cli/cli.h"
 #include "cli/config_arguments.h"
-#include "train/plan.h"
-#include "train/plan_cost.h"
+#include "train/plan/plan.h"
+#include "train/plan/plan_cost.h"
 
 #include <errno.h>
 #include <stdlib.h>

@@ -1,6 +1,6 @@
 #include "cli/args.h"
 #include "cli/cli.h"
-#include "train/report.h"
+#include "train/report/report.h"
 
 nd_status nd_cli_report(int argc, char **argv)
 {

@@ -3,7 +3,7 @@
 #define ND_CLI_CONFIG_ARGUMENTS_H
 
 #include "cli/args.h"
-#include "core/config.h"
+#include "core/config/config.h"
 
 typedef struct nd_config_arguments {
     const char *config; /* a path or an installed name */

@@ -2,7 +2,7 @@
 #ifndef ND_CLI_NUMBER_ARGUMENT_H
 #define ND_CLI_NUMBER_ARGUMENT_H
 
-#include "core/error.h"
+#include "core/base/error.h"
 
 #include <stdint.h>
 

@@ -2,8 +2,8 @@
 #ifndef ND_CLI_SAMPLER_H
 #define ND_CLI_SAMPLER_H
 
-#include "core/generate.h"
-#include "train/load_model.h"
+#include "core/model/generate.h"
+#include "train/checkpoint/load_model.h"
 
 #include <stdio.h>
 

@@ -3,7 +3,7 @@
 #ifndef ND_CLI_TEXT_STREAM_H
 #define ND_CLI_TEXT_STREAM_H
 
-#include "core/error.h"
+#include "core/base/error.h"
 
 #include <stdbool.h>
 #include <stddef.h>

@@ -3,7 +3,7 @@
 #ifndef ND_DATA_DATASET_H
 #define ND_DATA_DATASET_H
 
-#include "core/error.h"
+#include "core/base/error.h"
 
 #include <stdbool.h>
 #include <stdint.h>

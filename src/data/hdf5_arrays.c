@@ -1,6 +1,6 @@
 #include "data/hdf5_arrays.h"
 
-#include "core/durable_file.h"
+#include "core/base/durable_file.h"
 #include "data/hdf5_errors.h"
 
 #include <hdf5.h>

@@ -2,8 +2,8 @@
 #ifndef ND_DATA_HDF5_ARRAYS_H
 #define ND_DATA_HDF5_ARRAYS_H
 
-#include "core/error.h"
-#include "core/view.h"
+#include "core/base/error.h"
+#include "core/base/view.h"
 
 #include <stdbool.h>
 

@@ -2,7 +2,7 @@
 #ifndef ND_DATA_JSONL_H
 #define ND_DATA_JSONL_H
 
-#include "core/error.h"
+#include "core/base/error.h"
 
 #include <stdio.h>
 

@@ -7,7 +7,7 @@
 #ifndef ND_DATA_LOADER_H
 #define ND_DATA_LOADER_H
 
-#include "core/error.h"
+#include "core/base/error.h"
 #include "data/dataset.h"
 
 typedef struct nd_loader nd_loader;

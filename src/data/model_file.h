@@ -7,7 +7,7 @@
 #ifndef ND_DATA_MODEL_FILE_H
 #define ND_DATA_MODEL_FILE_H
 
-#include "core/error.h"
+#include "core/base/error.h"
 
 #include <stddef.h>
 #include <stdint.h>

@@ -1,6 +1,6 @@
 #include "data/pack.h"
 
-#include "core/durable_file.h"
+#include "core/base/durable_file.h"
 #include "data/jsonl.h"
 #include "data/packer.h"
 #include "data/progress.h"

@@ -8,7 +8,7 @@
 #ifndef ND_DATA_PACK_H
 #define ND_DATA_PACK_H
 
-#include "core/error.h"
+#include "core/base/error.h"
 
 #include <stdbool.h>
 #include <stdint.h>

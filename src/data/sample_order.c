@@ -1,6 +1,6 @@
 #include "data/sample_order.h"
 
-#include "core/rng.h"
+#include "core/base/rng.h"
 
 enum { ROUNDS = 4 };
 

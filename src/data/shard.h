@@ -6,8 +6,8 @@
 #ifndef ND_DATA_SHARD_H
 #define ND_DATA_SHARD_H
 
-#include "core/error.h"
-#include "core/sha256.h"
+#include "core/base/error.h"
+#include "core/base/sha256.h"
 
 #include <stdatomic.h>
 #include <stdint.h>

@@ -2,7 +2,7 @@
 #ifndef ND_DATA_SHARD_INFO_H
 #define ND_DATA_SHARD_INFO_H
 
-#include "core/error.h"
+#include "core/base/error.h"
 
 #include <stdbool.h>
 #include <stdio.h>

@@ -1,6 +1,6 @@
 #include "data/shard_writer.h"
 
-#include "core/durable_file.h"
+#include "core/base/durable_file.h"
 #include "data/hdf5_errors.h"
 #include "data/shard.h"
 

@@ -3,7 +3,7 @@
 #ifndef ND_DATA_SHARD_WRITER_H
 #define ND_DATA_SHARD_WRITER_H
 
-#include "core/error.h"
+#include "core/base/error.h"
 
 #include <stddef.h>
 #include <stdint.h>

@@ -1,6 +1,6 @@
 #include "data/synthetic.h"
 
-#include "core/rng.h"
+#include "core/base/rng.h"
 #include "data/sample_order.h"
 
 enum { TABLES_EPOCH = 0 };

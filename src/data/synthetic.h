@@ -9,7 +9,7 @@
 #ifndef ND_DATA_SYNTHETIC_H
 #define ND_DATA_SYNTHETIC_H
 
-#include "core/error.h"
+#include "core/base/error.h"
 
 #include <stdint.h>
 

@@ -3,7 +3,7 @@
 #ifndef ND_DATA_TEXT_SOURCES_H
 #define ND_DATA_TEXT_SOURCES_H
 
-#include "core/error.h"
+#include "core/base/error.h"
 
 #include <stdint.h>
 

@@ -1,7 +1,7 @@
 #include "data/tokenizer.h"
 
-#include "core/durable_file.h"
-#include "core/sha256.h"
+#include "core/base/durable_file.h"
+#include "core/base/sha256.h"
 #include "data/bpe.h"
 #include "data/model_file.h"
 

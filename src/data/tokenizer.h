@@ -6,7 +6,7 @@
 #ifndef ND_DATA_TOKENIZER_H
 #define ND_DATA_TOKENIZER_H
 
-#include "core/error.h"
+#include "core/base/error.h"
 
 #include <stdbool.h>
 #include <stddef.h>

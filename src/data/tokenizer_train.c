@@ -4,7 +4,7 @@
  * indentation comes from the runs of spaces at a line's beginning. Text that no piece can stand for
  * (invalid UTF-8, NUL, and the two characters that SentencePiece keeps for itself) ends a sentence
  * and is left out. */
-#include "core/durable_file.h"
+#include "core/base/durable_file.h"
 #include "data/sentencepiece_shim.h"
 #include "data/text_sources.h"
 #include "data/tokenizer.h"

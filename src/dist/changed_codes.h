@@ -7,7 +7,7 @@
 #ifndef ND_DIST_CHANGED_CODES_H
 #define ND_DIST_CHANGED_CODES_H
 
-#include "core/error.h"
+#include "core/base/error.h"
 
 #include <stddef.h>
 #include <stdint.h>

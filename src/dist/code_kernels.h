@@ -3,7 +3,7 @@
 #ifndef ND_DIST_CODE_KERNELS_H
 #define ND_DIST_CODE_KERNELS_H
 
-#include "core/backend.h"
+#include "core/backend/backend.h"
 
 /* An entry: the scales; in 32 bits how many bytes of changes (dist/changed_codes.h) follow, or
  * ND_CODES_WHOLE; these, or all codes in trits, which is never longer. Entries stand one behind another,

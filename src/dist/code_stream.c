@@ -1,6 +1,6 @@
 #include "dist/code_stream.h"
 
-#include "core/trits.h"
+#include "core/base/trits.h"
 #include "dist/changed_codes.h"
 
 #include <stdlib.h>

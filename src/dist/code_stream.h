@@ -4,8 +4,8 @@
 #ifndef ND_DIST_CODE_STREAM_H
 #define ND_DIST_CODE_STREAM_H
 
-#include "core/arena.h"
-#include "core/model.h"
+#include "core/base/arena.h"
+#include "core/model/model.h"
 #include "dist/code_kernels.h"
 #include "dist/comm.h"
 #include "dist/ownership.h"

@@ -14,8 +14,8 @@
 #ifndef ND_DIST_COMM_H
 #define ND_DIST_COMM_H
 
-#include "core/backend.h"
-#include "core/config.h"
+#include "core/backend/backend.h"
+#include "core/config/config.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -59,7 +59,7 @@ typedef struct nd_comm_ops {
     /* all[r*bytes ...] = what rank r passed in `mine`, on every rank. */
     nd_status (*allgather)(nd_comm *comm, void *all, const void *mine, size_t bytes);
 
-    /* Sums every piece to its owner in f32, along the tree over leaves of core/sum_tree.h, so that the
+    /* Sums every piece to its owner in f32, along the tree over leaves of core/base/sum_tree.h, so that the
      * bits depend neither on the number of ranks nor on who owns what, unless a piece's format rounds
      * what travels. */
     nd_status (*reduce_to_owners)(nd_comm *comm, nd_comm_split split, nd_comm_piece *pieces,

@@ -1,6 +1,6 @@
 #include "dist/gradient_wire.h"
 
-#include "core/cpu/fast_kernels.h"
+#include "core/backend/cpu/fast_kernels.h"
 
 #include <math.h>
 #include <string.h>

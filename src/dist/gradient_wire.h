@@ -14,7 +14,7 @@
 #ifndef ND_DIST_GRADIENT_WIRE_H
 #define ND_DIST_GRADIENT_WIRE_H
 
-#include "core/config.h"
+#include "core/config/config.h"
 
 #include <stddef.h>
 

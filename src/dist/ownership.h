@@ -6,7 +6,7 @@
 #ifndef ND_DIST_OWNERSHIP_H
 #define ND_DIST_OWNERSHIP_H
 
-#include "core/error.h"
+#include "core/base/error.h"
 
 #include <stdbool.h>
 #include <stdint.h>

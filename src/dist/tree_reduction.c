@@ -1,6 +1,6 @@
 #include "dist/tree_reduction.h"
 
-#include "core/sum_tree.h"
+#include "core/base/sum_tree.h"
 
 /* Where the sum of a node is. */
 typedef struct place {

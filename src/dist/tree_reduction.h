@@ -1,4 +1,4 @@
-/* Summing one piece over all ranks along the tree of core/sum_tree.h. */
+/* Summing one piece over all ranks along the tree of core/base/sum_tree.h. */
 #ifndef ND_DIST_TREE_REDUCTION_H
 #define ND_DIST_TREE_REDUCTION_H
 

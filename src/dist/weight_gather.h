@@ -3,8 +3,8 @@
 #ifndef ND_DIST_WEIGHT_GATHER_H
 #define ND_DIST_WEIGHT_GATHER_H
 
-#include "core/arena.h"
-#include "core/model.h"
+#include "core/base/arena.h"
+#include "core/model/model.h"
 #include "dist/code_stream.h"
 #include "dist/comm.h"
 #include "dist/ownership.h"

@@ -10,9 +10,9 @@
 #ifndef ND_DIST_WEIGHT_WIRE_H
 #define ND_DIST_WEIGHT_WIRE_H
 
-#include "core/arena.h"
-#include "core/config.h"
-#include "core/linear.h"
+#include "core/base/arena.h"
+#include "core/config/config.h"
+#include "core/model/linear.h"
 
 enum { ND_DELTA_BLOCK = 256 };
 

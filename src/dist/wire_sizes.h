@@ -1,5 +1,5 @@
 /* How the MPI comm cuts what it moves: known to the comm, and to whoever predicts its time
- * (train/plan_cost.c). */
+ * (train/plan/plan_cost.c). */
 #ifndef ND_DIST_WIRE_SIZES_H
 #define ND_DIST_WIRE_SIZES_H
 

@@ -1,8 +1,8 @@
 #include "exchange/checkpoint_of_masters.h"
 
-#include "core/durable_file.h"
-#include "train/checkpoint_hdf5.h"
-#include "train/manifest.h"
+#include "core/base/durable_file.h"
+#include "train/checkpoint/checkpoint_hdf5.h"
+#include "train/checkpoint/manifest.h"
 
 #include <dirent.h>
 #include <errno.h>

@@ -2,8 +2,8 @@
 #ifndef ND_EXCHANGE_CHECKPOINT_OF_MASTERS_H
 #define ND_EXCHANGE_CHECKPOINT_OF_MASTERS_H
 
-#include "core/params.h"
-#include "train/checkpoint.h"
+#include "core/model/params.h"
+#include "train/checkpoint/checkpoint.h"
 
 /* Gives the values of parameter `index`, f32 [rows, cols]. */
 typedef struct nd_masters {
@@ -12,7 +12,7 @@ typedef struct nd_masters {
 } nd_masters;
 
 /* Writes DIRECTORY/step_00000000 with one file of tensors, the configuration and, unless `tokenizer` is
- * NULL, the tokenizer; then makes `latest` point to it, all as train/checkpoint.h promises. Errors:
+ * NULL, the tokenizer; then makes `latest` point to it, all as train/checkpoint/checkpoint.h promises. Errors:
  * ND_ECONFIG when there are checkpoints in DIRECTORY; ND_ECHECKPOINT, ND_EIO, and those of `masters`. */
 nd_status nd_checkpoint_of_masters(const char *directory, const nd_config *config,
                                    const nd_params *params, const nd_masters *masters,

@@ -1,4 +1,4 @@
-#include "core/float_formats.h"
+#include "core/base/float_formats.h"
 #include "exchange/export.h"
 #include "exchange/ggml_types.h"
 #include "exchange/gguf_vocabulary.h"

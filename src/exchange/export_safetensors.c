@@ -1,5 +1,5 @@
-#include "core/durable_file.h"
-#include "core/float_formats.h"
+#include "core/base/durable_file.h"
+#include "core/base/float_formats.h"
 #include "exchange/export.h"
 #include "exchange/hf_layout.h"
 #include "exchange/hf_metadata.h"

@@ -1,4 +1,4 @@
-#include "core/sha256.h"
+#include "core/base/sha256.h"
 #include "exchange/gguf_read.h"
 #include "exchange/mapped_file.h"
 

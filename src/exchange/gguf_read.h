@@ -3,7 +3,7 @@
 #ifndef ND_EXCHANGE_GGUF_READ_H
 #define ND_EXCHANGE_GGUF_READ_H
 
-#include "core/error.h"
+#include "core/base/error.h"
 #include "exchange/ggml_types.h"
 #include "exchange/gguf.h"
 

@@ -3,7 +3,7 @@
 #ifndef ND_EXCHANGE_GGUF_WRITE_H
 #define ND_EXCHANGE_GGUF_WRITE_H
 
-#include "core/error.h"
+#include "core/base/error.h"
 
 #include <stdbool.h>
 #include <stddef.h>

@@ -1,4 +1,4 @@
-#include "core/durable_file.h"
+#include "core/base/durable_file.h"
 #include "exchange/hf_layout.h"
 
 #include <jansson.h>

@@ -7,8 +7,8 @@
 #ifndef ND_EXCHANGE_HF_LAYOUT_H
 #define ND_EXCHANGE_HF_LAYOUT_H
 
-#include "core/config.h"
-#include "core/params.h"
+#include "core/config/config.h"
+#include "core/model/params.h"
 
 enum { ND_HF_NAME_MAX = 96 };
 

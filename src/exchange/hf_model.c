@@ -1,6 +1,6 @@
 #include "exchange/hf_model.h"
 
-#include "core/durable_file.h"
+#include "core/base/durable_file.h"
 #include "exchange/hf_layout.h"
 #include "exchange/hf_metadata.h"
 

@@ -3,8 +3,8 @@
 #ifndef ND_EXCHANGE_HF_MODEL_H
 #define ND_EXCHANGE_HF_MODEL_H
 
-#include "core/config.h"
-#include "core/params.h"
+#include "core/config/config.h"
+#include "core/model/params.h"
 #include "exchange/mapped_file.h"
 #include "exchange/safetensors_read.h"
 

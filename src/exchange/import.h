@@ -2,7 +2,7 @@
 #ifndef ND_EXCHANGE_IMPORT_H
 #define ND_EXCHANGE_IMPORT_H
 
-#include "core/error.h"
+#include "core/base/error.h"
 
 #include <stdio.h>
 

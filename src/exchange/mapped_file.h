@@ -2,7 +2,7 @@
 #ifndef ND_EXCHANGE_MAPPED_FILE_H
 #define ND_EXCHANGE_MAPPED_FILE_H
 
-#include "core/error.h"
+#include "core/base/error.h"
 
 #include <stddef.h>
 #include <stdint.h>

@@ -1,6 +1,6 @@
 #include "exchange/out_file.h"
 
-#include "core/durable_file.h"
+#include "core/base/durable_file.h"
 
 #include <errno.h>
 #include <limits.h>

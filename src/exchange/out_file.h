@@ -3,7 +3,7 @@
 #ifndef ND_EXCHANGE_OUT_FILE_H
 #define ND_EXCHANGE_OUT_FILE_H
 
-#include "core/sha256.h"
+#include "core/base/sha256.h"
 
 #include <stdint.h>
 

@@ -1,7 +1,7 @@
 #include "exchange/safetensors_read.h"
 
-#include "core/float_formats.h"
-#include "core/sha256.h"
+#include "core/base/float_formats.h"
+#include "core/base/sha256.h"
 #include "exchange/safetensors_write.h"
 
 #include <inttypes.h>

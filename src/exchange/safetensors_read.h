@@ -3,7 +3,7 @@
 #ifndef ND_EXCHANGE_SAFETENSORS_READ_H
 #define ND_EXCHANGE_SAFETENSORS_READ_H
 
-#include "core/error.h"
+#include "core/base/error.h"
 
 #include <jansson.h>
 #include <stdbool.h>

@@ -1,8 +1,8 @@
 #include "exchange/source.h"
 
-#include "core/durable_file.h"
-#include "core/float_formats.h"
-#include "train/load_model.h"
+#include "core/base/durable_file.h"
+#include "core/base/float_formats.h"
+#include "train/checkpoint/load_model.h"
 
 #include <math.h>
 #include <stdlib.h>

@@ -3,9 +3,9 @@
 #ifndef ND_EXCHANGE_SOURCE_H
 #define ND_EXCHANGE_SOURCE_H
 
-#include "core/params.h"
+#include "core/model/params.h"
 #include "data/model_file.h"
-#include "train/checkpoint.h"
+#include "train/checkpoint/checkpoint.h"
 
 typedef struct nd_source {
     char directory[ND_CHECKPOINT_PATH_MAX]; /* of the checkpoint itself */

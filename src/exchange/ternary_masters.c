@@ -1,6 +1,6 @@
 #include "exchange/ternary_masters.h"
 
-#include "core/float_formats.h"
+#include "core/base/float_formats.h"
 
 #include <math.h>
 #include <stdlib.h>

@@ -8,7 +8,7 @@
 #ifndef ND_EXCHANGE_TERNARY_MASTERS_H
 #define ND_EXCHANGE_TERNARY_MASTERS_H
 
-#include "core/backend.h"
+#include "core/backend/backend.h"
 
 /* Makes masters of `values` [rows, cols] in place, each of 0, v or -v with one v for the matrix (groups 0)
  * or for each of `groups` parts of a row. `scale`: the exact scale where v was rounded, or 0: v itself.

@@ -1,6 +1,6 @@
 #include "optim/galore.h"
 
-#include "core/rng.h"
+#include "core/base/rng.h"
 #include "optim/orthonormal.h"
 
 #include <lapacke.h>

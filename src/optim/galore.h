@@ -7,7 +7,7 @@
 #ifndef ND_OPTIM_GALORE_H
 #define ND_OPTIM_GALORE_H
 
-#include "core/backend.h"
+#include "core/backend/backend.h"
 
 /* Rows of a sketch beyond the rank: what makes the subspace of a random sketch nearly the best. */
 enum { ND_GALORE_OVERSAMPLING = 16 };

@@ -4,8 +4,8 @@
 #ifndef ND_OPTIM_MTP_SCHEDULE_H
 #define ND_OPTIM_MTP_SCHEDULE_H
 
-#include "core/backend.h"
-#include "core/config.h"
+#include "core/backend/backend.h"
+#include "core/config/config.h"
 
 /* weights[j], 1 <= j < mtp_n_tokens, at `step` of total_steps: mtp_weight * 2^(1-j) times the
  * schedule's factor; weights[0] is 1. All others are 0 without use_mtp. */

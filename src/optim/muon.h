@@ -2,8 +2,8 @@
 #ifndef ND_OPTIM_MUON_H
 #define ND_OPTIM_MUON_H
 
-#include "core/backend.h"
-#include "core/config.h"
+#include "core/backend/backend.h"
+#include "core/config/config.h"
 #include "optim/state_codec.h"
 
 typedef struct nd_muon_params {

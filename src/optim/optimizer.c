@@ -1,6 +1,6 @@
 #include "optim/optimizer.h"
 
-#include "core/rng.h"
+#include "core/base/rng.h"
 #include "optim/muon.h"
 
 #include <math.h>

@@ -3,9 +3,9 @@
 #ifndef ND_OPTIM_OPTIMIZER_H
 #define ND_OPTIM_OPTIMIZER_H
 
-#include "core/arena.h"
-#include "core/config.h"
-#include "core/params.h"
+#include "core/base/arena.h"
+#include "core/config/config.h"
+#include "core/model/params.h"
 #include "optim/projectors.h"
 #include "optim/schedule.h"
 

@@ -2,7 +2,7 @@
 #ifndef ND_OPTIM_ORTHONORMAL_H
 #define ND_OPTIM_ORTHONORMAL_H
 
-#include "core/backend.h"
+#include "core/backend/backend.h"
 
 /* y = T x with T lower triangular such that the rows of y are orthonormal: x xᵀ = D L Lᵀ D, T =
  * L⁻¹ D⁻¹, D the rows' norms, so that only the angles between rows decide how exact it is. Rows of

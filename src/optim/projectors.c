@@ -1,6 +1,6 @@
 #include "optim/projectors.h"
 
-#include "core/rng.h"
+#include "core/base/rng.h"
 
 #include <stdio.h>
 #include <stdlib.h>

@@ -3,9 +3,9 @@
 #ifndef ND_OPTIM_PROJECTORS_H
 #define ND_OPTIM_PROJECTORS_H
 
-#include "core/arena.h"
-#include "core/config.h"
-#include "core/params.h"
+#include "core/base/arena.h"
+#include "core/config/config.h"
+#include "core/model/params.h"
 #include "optim/galore.h"
 #include "optim/state_codec.h"
 

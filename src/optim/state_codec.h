@@ -5,8 +5,8 @@
 #ifndef ND_OPTIM_STATE_CODEC_H
 #define ND_OPTIM_STATE_CODEC_H
 
-#include "core/arena.h"
-#include "core/config.h"
+#include "core/base/arena.h"
+#include "core/config/config.h"
 
 /* Consecutive elements that share a scale. Linear codes: arXiv:2509.23106; dynamic codes need
  * shorter blocks, since AdamW divides by small second moments. */

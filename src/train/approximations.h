@@ -2,7 +2,7 @@
 #ifndef ND_TRAIN_APPROXIMATIONS_H
 #define ND_TRAIN_APPROXIMATIONS_H
 
-#include "core/config.h"
+#include "core/config/config.h"
 
 #include <stddef.h>
 

@@ -3,7 +3,7 @@
 #ifndef ND_TRAIN_BACKGROUND_H
 #define ND_TRAIN_BACKGROUND_H
 
-#include "core/error.h"
+#include "core/base/error.h"
 
 #include <pthread.h>
 #include <stdatomic.h>

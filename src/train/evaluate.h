@@ -2,7 +2,7 @@
 #ifndef ND_TRAIN_EVALUATE_H
 #define ND_TRAIN_EVALUATE_H
 
-#include "core/model.h"
+#include "core/model/model.h"
 #include "data/dataset.h"
 #include "dist/comm.h"
 

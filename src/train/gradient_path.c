@@ -1,7 +1,7 @@
 #include "train/gradient_path.h"
 
-#include "core/sum_tree.h"
-#include "train/checkpoint_save.h"
+#include "core/base/sum_tree.h"
+#include "train/checkpoint/checkpoint_save.h"
 #include "train/fault_points.h"
 #include "train/gradient_feedback.h"
 

@@ -1,6 +1,6 @@
 /* The way of gradients from the backward pass to their owners.
  *
- * A micro-batch's gradients go to a slot of the summation tree (core/sum_tree.h). Those of matrices
+ * A micro-batch's gradients go to a slot of the summation tree (core/base/sum_tree.h). Those of matrices
  * that GaLore projects are written into memory that all layers share and are projected from there as
  * soon as their layer is done, so that the tree, the wire and the norm have the projected gradient
  * only, and the full one of no more than a layer exists. Projection is linear: the sum of projections

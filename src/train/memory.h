@@ -2,7 +2,7 @@
 #ifndef ND_TRAIN_MEMORY_H
 #define ND_TRAIN_MEMORY_H
 
-#include "core/arena.h"
+#include "core/base/arena.h"
 
 typedef enum nd_memory_category {
     ND_MEMORY_CODES,   /* what replicas compute with: codes, scales, embedding, norms */

@@ -1,7 +1,7 @@
 #include "train/metrics.h"
 
-#include "core/mtp.h"
-#include "train/operations.h"
+#include "core/model/mtp.h"
+#include "train/plan/operations.h"
 
 #include <errno.h>
 #include <jansson.h>

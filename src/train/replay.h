@@ -7,8 +7,8 @@
 #ifndef ND_TRAIN_REPLAY_H
 #define ND_TRAIN_REPLAY_H
 
-#include "core/backend.h"
-#include "core/log.h"
+#include "core/backend/backend.h"
+#include "core/base/log.h"
 
 enum { ND_REPLAY_KEY_MAX = 128, ND_REPLAY_KEPT = 32 };
 

@@ -1,9 +1,9 @@
 #include "train/run.h"
 
-#include "core/durable_file.h"
-#include "core/sum_tree.h"
+#include "core/base/durable_file.h"
+#include "core/base/sum_tree.h"
 #include "dist/device.h"
-#include "train/checkpoint_save.h"
+#include "train/checkpoint/checkpoint_save.h"
 #include "train/gradient_feedback.h"
 #include "train/gradient_path.h"
 #include "train/run_backend.h"

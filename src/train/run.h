@@ -2,9 +2,9 @@
 #ifndef ND_TRAIN_RUN_H
 #define ND_TRAIN_RUN_H
 
-#include "core/config.h"
-#include "core/log.h"
-#include "core/model.h"
+#include "core/base/log.h"
+#include "core/config/config.h"
+#include "core/model/model.h"
 #include "data/dataset.h"
 #include "data/loader.h"
 #include "dist/comm.h"
@@ -32,7 +32,7 @@ typedef struct nd_run {
     nd_view *masters; /* [params.count]; data NULL where this rank is not the owner */
 
     /* The way of gradients (train/gradient_path.h). Buffers by slot of the summation tree
-     * (core/sum_tree.h): [slot][param], projected where GaLore projects; sketches [slot], a row for
+     * (core/base/sum_tree.h): [slot][param], projected where GaLore projects; sketches [slot], a row for
      * each matrix that gets a new subspace in a step. */
     nd_projectors *projectors; /* the optimizer's */
     int64_t projected;         /* how many parameters are projected */
@@ -67,7 +67,7 @@ typedef struct nd_run {
     int64_t restarts;
     nd_health health;
     char state_sha256[65]; /* of the checkpoint written last; rank 0 */
-    struct nd_save *save;  /* the one under way, or NULL (train/checkpoint_save.h) */
+    struct nd_save *save;  /* the one under way, or NULL (train/checkpoint/checkpoint_save.h) */
     double save_ms;        /* spent on saving since the last line of the metrics */
     void *saved_copy;      /* host memory that background saves read, where they need a copy */
     size_t saved_copy_bytes;

@@ -1,7 +1,7 @@
 #include "train/run_directory.h"
 
-#include "core/durable_file.h"
-#include "train/checkpoint.h"
+#include "core/base/durable_file.h"
+#include "train/checkpoint/checkpoint.h"
 
 #include <dirent.h>
 #include <errno.h>

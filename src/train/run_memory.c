@@ -2,7 +2,7 @@
 
 #include "train/gradient_feedback.h"
 #include "train/gradient_path.h"
-#include "train/memory_advice.h"
+#include "train/plan/memory_advice.h"
 
 #include <stdio.h>
 #include <stdlib.h>

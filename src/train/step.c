@@ -1,7 +1,7 @@
 #include "train/step.h"
 
 #include "optim/mtp_schedule.h"
-#include "train/checkpoint_save.h"
+#include "train/checkpoint/checkpoint_save.h"
 #include "train/fault_points.h"
 #include "train/gradient_feedback.h"
 #include "train/gradient_path.h"

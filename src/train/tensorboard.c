@@ -1,6 +1,6 @@
 #include "train/tensorboard.h"
 
-#include "core/durable_file.h"
+#include "core/base/durable_file.h"
 #include "train/crc32c.h"
 
 #include <errno.h>

@@ -3,7 +3,7 @@
 #ifndef ND_TRAIN_TENSORBOARD_H
 #define ND_TRAIN_TENSORBOARD_H
 
-#include "core/error.h"
+#include "core/base/error.h"
 
 #include <stdint.h>
 

@@ -1,8 +1,8 @@
 #include "train/train.h"
 
 #include "train/approximations.h"
-#include "train/checkpoint.h"
-#include "train/checkpoint_save.h"
+#include "train/checkpoint/checkpoint.h"
+#include "train/checkpoint/checkpoint_save.h"
 #include "train/evaluate.h"
 #include "train/fault_points.h"
 #include "train/metrics.h"

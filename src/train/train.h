@@ -2,7 +2,7 @@
 #ifndef ND_TRAIN_TRAIN_H
 #define ND_TRAIN_TRAIN_H
 
-#include "core/config.h"
+#include "core/config/config.h"
 #include "dist/comm.h"
 
 typedef struct nd_train_options {

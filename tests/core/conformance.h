@@ -8,9 +8,9 @@
 
 #include "support/support.h"
 
-#include "core/backend.h"
-#include "core/float_formats.h"
-#include "core/rng.h"
+#include "core/backend/backend.h"
+#include "core/base/float_formats.h"
+#include "core/base/rng.h"
 
 #include <inttypes.h>
 #include <math.h>

@@ -1,6 +1,6 @@
 /* The fast products and attention against the reference. */
+#include "core/backend/cpu/reference.h"
 #include "core/conformance.h"
-#include "core/cpu/reference.h"
 
 /* f32 products of f32; bf16 outputs or operands that are rounded once (2^-9 in the mean); attention
  * in bf16 also rounds the probabilities and their gradients. */

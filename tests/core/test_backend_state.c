@@ -1,6 +1,6 @@
 /* Quantised optimizer state: fast against reference, and both against the bounds of the codes. */
+#include "core/base/dynamic_code.h"
 #include "core/conformance.h"
-#include "core/dynamic_code.h"
 
 #include <float.h>
 

@@ -1,6 +1,6 @@
 /* Collider: which tokens stay, and the gradients of a backward pass on them. */
-#include "core/collider.h"
-#include "core/cpu/reference.h"
+#include "core/backend/cpu/reference.h"
+#include "core/model/collider.h"
 #include "support/model_fixture.h"
 #include "support/support.h"
 

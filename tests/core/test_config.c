@@ -1,6 +1,6 @@
 /* Configuration: what is read, refused, written and read back. */
-#include "core/config.h"
-#include "core/config_keys.h"
+#include "core/config/config.h"
+#include "core/config/config_keys.h"
 #include "support/support.h"
 
 static const char *directory;

@@ -1,5 +1,5 @@
-#include "core/float_formats.h"
-#include "core/rng.h"
+#include "core/base/float_formats.h"
+#include "core/base/rng.h"
 #include "support/support.h"
 
 #include <math.h>

@@ -1,6 +1,6 @@
 /* What the backward pass computes with: after the choice of tokens every op that works on tokens sees the
  * kept ones only, and heads of multi-token prediction follow one another through one buffer of logits. */
-#include "core/collider.h"
+#include "core/model/collider.h"
 #include "support/model_fixture.h"
 #include "support/support.h"
 

@@ -1,8 +1,8 @@
 /* The whole model: gradients against finite differences in double, and the ways of computing it
  * against each other. */
-#include "core/cpu/reference.h"
-#include "core/generate.h"
-#include "core/rng.h"
+#include "core/backend/cpu/reference.h"
+#include "core/base/rng.h"
+#include "core/model/generate.h"
 #include "support/model_fixture.h"
 #include "support/support.h"
 

@@ -2,8 +2,8 @@
  * host's. */
 #include "support/support.h"
 
-#include "core/rng.h"
-#include "core/trits.h"
+#include "core/base/rng.h"
+#include "core/base/trits.h"
 #include "dist/changed_codes.h"
 #include "dist/code_kernels.h"
 

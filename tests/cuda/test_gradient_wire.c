@@ -1,7 +1,7 @@
 /* Gradients rounded by the device's kernels (emulated): what the host's functions make, byte by byte. */
 #include "support/support.h"
 
-#include "core/rng.h"
+#include "core/base/rng.h"
 #include "dist/gradient_wire.h"
 
 #include <math.h>

@@ -3,8 +3,8 @@
 #include "cuda/emulated_backend.h"
 #include "support/support.h"
 
-#include "core/float_formats.h"
-#include "core/rng.h"
+#include "core/base/float_formats.h"
+#include "core/base/rng.h"
 
 enum { TOKENS = 3, OUTPUTS = 18, INPUTS = 32 };
 

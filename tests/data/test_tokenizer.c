@@ -1,4 +1,4 @@
-#include "core/rng.h"
+#include "core/base/rng.h"
 #include "data/sentencepiece_shim.h"
 #include "data/tokenizer.h"
 #include "support/data_files.h"

@@ -1,6 +1,6 @@
 /* Started under mpirun by test_comm.c: exercises every function of the contract and exits 0 when all
  * results are right on this rank. */
-#include "core/sum_tree.h"
+#include "core/base/sum_tree.h"
 #include "dist/comm.h"
 #include "dist/gradient_wire.h"
 #include "dist/mpi_wire.h"

@@ -1,5 +1,5 @@
 /* Ternary codes sent as what changed of them. */
-#include "core/rng.h"
+#include "core/base/rng.h"
 #include "dist/changed_codes.h"
 #include "support/support.h"
 

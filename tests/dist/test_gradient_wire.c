@@ -1,5 +1,5 @@
 /* Formats of gradients between ranks, against their definition in double. */
-#include "core/rng.h"
+#include "core/base/rng.h"
 #include "dist/gradient_wire.h"
 #include "support/support.h"
 

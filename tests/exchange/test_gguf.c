@@ -1,5 +1,5 @@
 /* GGUF files: what is exported can be read back, weight by weight; what is damaged is refused. */
-#include "core/float_formats.h"
+#include "core/base/float_formats.h"
 #include "exchange/export.h"
 #include "exchange/gguf_read.h"
 #include "exchange/gguf_write.h"

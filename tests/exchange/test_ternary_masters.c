@@ -1,6 +1,6 @@
 /* Masters that ternarise to given codes and scales. nd_ternary_masters checks that itself and fails when they
  * do not; the first tests show that it is needed and that the check is of something. */
-#include "core/float_formats.h"
+#include "core/base/float_formats.h"
 #include "exchange/ternary_masters.h"
 #include "support/data_files.h"
 #include "support/support.h"

@@ -1,6 +1,6 @@
 /* Subspaces: what is projected, what a sketch finds, what moves along. */
-#include "core/model_config.h"
-#include "core/rng.h"
+#include "core/base/rng.h"
+#include "core/model/model_config.h"
 #include "optim/optimizer.h"
 #include "support/support.h"
 

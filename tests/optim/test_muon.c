@@ -1,5 +1,5 @@
 /* Muon against singular values computed in double and against its own formulas. */
-#include "core/rng.h"
+#include "core/base/rng.h"
 #include "optim/muon.h"
 #include "support/support.h"
 

@@ -1,5 +1,5 @@
 /* State codecs: what comes back, what it weighs, and what the low-rank part is for. */
-#include "core/rng.h"
+#include "core/base/rng.h"
 #include "optim/orthonormal.h"
 #include "optim/state_codec.h"
 #include "support/support.h"

@@ -1,6 +1,6 @@
 #include "support/data_files.h"
 
-#include "core/rng.h"
+#include "core/base/rng.h"
 #include "data/shard_writer.h"
 #include "support/support.h"
 

@@ -1,7 +1,7 @@
 #include "support/model_fixture.h"
 
-#include "core/cpu/reference.h"
-#include "core/rng.h"
+#include "core/backend/cpu/reference.h"
+#include "core/base/rng.h"
 #include "support/support.h"
 
 #include <math.h>

@@ -2,7 +2,7 @@
 #ifndef ND_TESTS_MODEL_FIXTURE_H
 #define ND_TESTS_MODEL_FIXTURE_H
 
-#include "core/model.h"
+#include "core/model/model.h"
 
 typedef struct nd_model_fixture {
     nd_backend *backend;

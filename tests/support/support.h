@@ -2,7 +2,7 @@
 #ifndef ND_TESTS_SUPPORT_H
 #define ND_TESTS_SUPPORT_H
 
-#include "core/error.h"
+#include "core/base/error.h"
 
 #include <criterion/criterion.h>
 #include <criterion/new/assert.h>

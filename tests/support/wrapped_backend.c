@@ -1,6 +1,6 @@
 #include "support/wrapped_backend.h"
 
-#include "core/no_recording.h"
+#include "core/backend/no_recording.h"
 #include "support/wrapped_ops.h"
 
 #include <stdlib.h>

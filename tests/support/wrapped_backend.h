@@ -11,7 +11,7 @@
 #ifndef ND_TESTS_WRAPPED_BACKEND_H
 #define ND_TESTS_WRAPPED_BACKEND_H
 
-#include "core/backend.h"
+#include "core/backend/backend.h"
 
 /* Both own `inner` from here on, also when they fail. */
 nd_status nd_remote_backend_create(nd_backend *inner, nd_backend **backend);

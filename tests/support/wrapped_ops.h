@@ -3,7 +3,7 @@
 #ifndef ND_TESTS_WRAPPED_OPS_H
 #define ND_TESTS_WRAPPED_OPS_H
 
-#include "core/backend.h"
+#include "core/backend/backend.h"
 
 enum { REGIONS_MAX = 4096 };
 

@@ -8,8 +8,8 @@
  * state of the one that was left alone. Prints a line for each case that is otherwise, and exits 1. */
 #include "io_faults/io_faults.h"
 
-#include "train/checkpoint.h"
-#include "train/checkpoint_save.h"
+#include "train/checkpoint/checkpoint.h"
+#include "train/checkpoint/checkpoint_save.h"
 #include "train/step.h"
 
 #include <stdlib.h>

@@ -5,8 +5,8 @@
  * the bit on this rank. */
 #include "support/wrapped_backend.h"
 
-#include "train/checkpoint.h"
-#include "train/checkpoint_save.h"
+#include "train/checkpoint/checkpoint.h"
+#include "train/checkpoint/checkpoint_save.h"
 #include "train/evaluate.h"
 #include "train/step.h"
 

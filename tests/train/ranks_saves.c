@@ -2,8 +2,8 @@
  *
  * Saves the same step twice: waiting for it, and beside the next steps of training. Exits 0 when rank 0 found
  * every file of the two checkpoints to be the same to the byte. */
-#include "train/checkpoint.h"
-#include "train/checkpoint_save.h"
+#include "train/checkpoint/checkpoint.h"
+#include "train/checkpoint/checkpoint_save.h"
 #include "train/step.h"
 
 #include <dirent.h>

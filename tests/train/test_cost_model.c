@@ -1,7 +1,7 @@
 /* The predicted time of a step, beside times worked out by hand and bytes that runs sent. */
 #include "support/run_files.h"
 #include "support/support.h"
-#include "train/plan_cost.h"
+#include "train/plan/plan_cost.h"
 #include "train/step.h"
 
 #include <stdio.h>

@@ -6,7 +6,7 @@
 #include "support/data_files.h"
 #include "support/run_files.h"
 #include "support/support.h"
-#include "train/checkpoint.h"
+#include "train/checkpoint/checkpoint.h"
 #include "train/run.h"
 
 #include <stdio.h>

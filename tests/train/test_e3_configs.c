@@ -1,9 +1,9 @@
 /* The five configurations of the E3 suite: their values, their small editions, and that what the suite
  * advises to change does change training. */
-#include "core/config.h"
+#include "core/config/config.h"
 #include "support/run_files.h"
 #include "support/support.h"
-#include "train/report.h"
+#include "train/report/report.h"
 
 #include <stdio.h>
 #include <string.h>

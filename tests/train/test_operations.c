@@ -1,9 +1,9 @@
 /* The operations that are counted from sizes are those of the products that run. */
-#include "core/mtp.h"
+#include "core/model/mtp.h"
 #include "support/model_fixture.h"
 #include "support/support.h"
-#include "train/operations.h"
-#include "train/plan.h"
+#include "train/plan/operations.h"
+#include "train/plan/plan.h"
 
 static nd_backend_ops inner;
 static double counted;

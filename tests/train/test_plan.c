@@ -1,7 +1,7 @@
 /* What `plan` says and what runs take. */
 #include "support/run_files.h"
 #include "support/support.h"
-#include "train/plan.h"
+#include "train/plan/plan.h"
 
 #include <jansson.h>
 #include <stdio.h>

@@ -1,9 +1,9 @@
 /* What `report` makes of runs' directories, whole and damaged. The metrics are written here, so that
  * every figure expected is known. */
 #include "support/support.h"
-#include "train/report.h"
-#include "train/report_claims.h"
-#include "train/report_measures.h"
+#include "train/report/report.h"
+#include "train/report/report_claims.h"
+#include "train/report/report_measures.h"
 
 #include <math.h>
 #include <stdio.h>

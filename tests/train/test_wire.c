@@ -1,7 +1,7 @@
 /* Runs whose ranks exchange gradients and weights in other formats. */
 #include "support/run_files.h"
 #include "support/support.h"
-#include "train/plan.h"
+#include "train/plan/plan.h"
 
 #include <math.h>
 #include <stdio.h>

@@ -1,7 +1,7 @@
 #include "cuda_emulation.h"
 
 extern "C" {
-#include "core/float_formats.h"
+#include "core/base/float_formats.h"
 }
 
 #include <algorithm>

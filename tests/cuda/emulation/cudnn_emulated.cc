@@ -2,8 +2,8 @@
  * operation on the host. Two engines are proposed for every graph, and the better one does not repeat its
  * bits. The environment variable ND_EMULATED_CUDNN names what goes wrong. */
 extern "C" {
-#include "core/error.h"
-#include "core/float_formats.h"
+#include "core/base/error.h"
+#include "core/base/float_formats.h"
 }
 
 #include "cudnn_library.h"

@@ -1,0 +1,111 @@
+#include "core/backend/cpu/cpu_backend.h"
+
+#include "core/backend/no_recording.h"
+
+#include <omp.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+/* Memory is mapped rather than taken from the heap, and touched at once: a run that does not fit
+ * fails when it starts, and what is released really leaves the process. */
+static nd_status cpu_allocate(nd_backend *b, size_t bytes, void **memory)
+{
+    (void)b;
+    *memory = NULL;
+    if (bytes == 0)
+        return ND_OK;
+    void *mapped = mmap(NULL, bytes, PROT_READ | PROT_WRITE,
+                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (mapped == MAP_FAILED)
+        return ND_FAIL(ND_ENOMEM, "cannot map %zu bytes", bytes);
+    madvise(mapped, bytes, MADV_HUGEPAGE);
+    memset(mapped, 0, bytes);
+    *memory = mapped;
+    return ND_OK;
+}
+
+static void cpu_release(nd_backend *b, void *memory, size_t bytes)
+{
+    (void)b;
+    if (memory)
+        munmap(memory, bytes);
+}
+
+static nd_status cpu_copy(nd_backend *b, void *destination, const void *source, size_t bytes)
+{
+    (void)b;
+    if (bytes > 0)
+        memcpy(destination, source, bytes);
+    return ND_OK;
+}
+
+static nd_status cpu_zero(nd_backend *b, void *memory, size_t bytes)
+{
+    (void)b;
+    if (bytes > 0)
+        memset(memory, 0, bytes);
+    return ND_OK;
+}
+
+static nd_status cpu_synchronize(nd_backend *b)
+{
+    (void)b;
+    return ND_OK;
+}
+
+static size_t cpu_workspace_bytes(const nd_backend *b)
+{
+    return b->context ? nd_cpu_fast_workspace_bytes(b->context) : 0;
+}
+
+static void cpu_destroy(nd_backend *b)
+{
+    if (b->context)
+        nd_cpu_fast_destroy(b->context);
+    free(b);
+}
+
+nd_cpu_fast *nd_cpu_fast_of(const nd_backend *backend)
+{
+    return backend->context;
+}
+
+nd_status nd_cpu_backend_create(const nd_cpu_backend_options *options, nd_backend **backend)
+{
+    nd_backend *made = calloc(1, sizeof *made);
+    if (!made)
+        return ND_FAIL(ND_ENOMEM, "no memory for the CPU backend");
+    made->ops = (nd_backend_ops){.name = "cpu",
+                                 .host_memory = true,
+                                 .destroy = cpu_destroy,
+                                 .workspace_bytes = cpu_workspace_bytes,
+                                 .allocate = cpu_allocate,
+                                 .release = cpu_release,
+                                 .upload = cpu_copy,
+                                 .download = cpu_copy,
+                                 .copy = cpu_copy,
+                                 .zero = cpu_zero,
+                                 .synchronize = cpu_synchronize};
+    nd_cpu_fill_reference(&made->ops);
+    nd_no_recording_fill(&made->ops);
+    if (options->threads > 0)
+        omp_set_num_threads(options->threads);
+    if (!options->reference_only) {
+        nd_cpu_fast *fast = NULL;
+        const nd_status status = nd_cpu_fast_create(options, &made->ops, &fast);
+        if (status != ND_OK) {
+            free(made);
+            return status;
+        }
+        made->context = fast;
+    }
+    *backend = made;
+    return ND_OK;
+}
+
+void nd_backend_destroy(nd_backend *backend)
+{
+    if (backend)
+        backend->ops.destroy(backend);
+}

@@ -1,0 +1,102 @@
+#include "core/backend/cpu/fast.h"
+
+#include "core/backend/cpu/fast_matmul.h"
+
+#include <omp.h>
+#include <stdlib.h>
+
+nd_status nd_fast_grow(nd_fast_arena *arena, size_t bytes)
+{
+    if (bytes <= arena->bytes)
+        return ND_OK;
+    const size_t rounded = (bytes + 4095) / 4096 * 4096;
+    void *memory = aligned_alloc(64, rounded);
+    if (!memory)
+        return ND_FAIL(ND_ENOMEM, "the workspace cannot grow to %zu bytes", rounded);
+    free(arena->memory);
+    arena->memory = memory;
+    arena->bytes = rounded;
+    return ND_OK;
+}
+
+nd_status nd_fast_grow_private(nd_cpu_fast *fast, size_t bytes)
+{
+    for (int i = 0; i < fast->threads; i++)
+        ND_TRY(nd_fast_grow(&fast->private[i], bytes));
+    return ND_OK;
+}
+
+int nd_fast_thread(void)
+{
+    return omp_get_thread_num();
+}
+
+bool nd_fast_multiplies_bf16(const nd_cpu_fast *fast)
+{
+    return nd_matmul_has_bf16(fast->matmuls);
+}
+
+nd_status nd_cpu_fast_create(const nd_cpu_backend_options *options, nd_backend_ops *ops,
+                             nd_cpu_fast **fast)
+{
+    const nd_fast_kernels *kernels = nd_fast_kernels_for(options->isa);
+    if (!kernels)
+        return ND_FAIL(ND_ECONFIG,
+                       "[hardware] cpu_isa = %s: this CPU cannot run it; expected auto, avx512, "
+                       "avx2 or generic",
+                       options->isa);
+    nd_cpu_fast *made = calloc(1, sizeof *made);
+    if (!made)
+        return ND_FAIL(ND_ENOMEM, "no memory for the CPU backend");
+    made->reference = *ops;
+    made->kernels = kernels;
+    made->threads = options->threads > 0 ? options->threads : omp_get_max_threads();
+    made->private = calloc((size_t)made->threads, sizeof *made->private);
+    nd_status status = ND_OK;
+    if (!made->private)
+        status = ND_FAIL(ND_ENOMEM, "no memory for %d threads", made->threads);
+    if (status == ND_OK)
+        status = nd_matmul_cache_create(made->threads, &made->matmuls);
+    if (status != ND_OK) {
+        nd_cpu_fast_destroy(made);
+        return status;
+    }
+    nd_fast_fill_products(ops);
+    nd_fast_fill_int8(ops);
+    nd_fast_fill_symmetric(ops);
+    nd_fast_fill_attention(ops);
+    nd_fast_fill_codes(ops);
+    nd_fast_fill_norms(ops);
+    nd_fast_fill_swiglu(ops);
+    nd_fast_fill_rope(ops);
+    nd_fast_fill_loss(ops);
+    nd_fast_fill_elementwise(ops);
+    nd_fast_fill_gather(ops);
+    nd_fast_fill_updates(ops);
+    nd_fast_fill_state(ops);
+    *fast = made;
+    return ND_OK;
+}
+
+void nd_cpu_fast_destroy(nd_cpu_fast *fast)
+{
+    if (!fast)
+        return;
+    nd_matmul_cache_destroy(fast->matmuls);
+    for (int i = 0; fast->private && i < fast->threads; i++)
+        free(fast->private[i].memory);
+    free(fast->private);
+    free(fast->shared.memory);
+    free(fast->packed.memory);
+    free(fast->rope.memory);
+    free(fast);
+}
+
+size_t nd_cpu_fast_workspace_bytes(const nd_cpu_fast *fast)
+{
+    size_t bytes = fast->shared.bytes + fast->packed.bytes + fast->rope.bytes +
+                   nd_matmul_cache_bytes(fast->matmuls);
+    for (int i = 0; i < fast->threads; i++)
+        bytes += fast->private[i].bytes;
+    return bytes;
+}

@@ -1,0 +1,90 @@
+/* What the forward and the backward of attention share.
+ *
+ * Work is done for one key/value head at a time, with all query heads of its group stacked: a block
+ * is group * queries rows, head after head, against tiles of ND_KEY_TILE keys. Everything a thread
+ * holds is linear in key_len. */
+#ifndef ND_CORE_BACKEND_CPU_FAST_ATTENTION_H
+#define ND_CORE_BACKEND_CPU_FAST_ATTENTION_H
+
+#include "core/backend/cpu/fast_matmul.h"
+
+enum { ND_KEY_TILE = 128, ND_BLOCK_ROWS = 64 };
+
+typedef struct nd_attention_plan {
+    nd_attention_shape shape;
+    nd_dtype dtype;  /* of the products: bf16 when all inputs are, else f32 */
+    size_t element;  /* its size */
+    int64_t group;   /* query heads of one key/value head */
+    int64_t queries; /* of one head in a block */
+    int64_t rows;    /* of a block: group * queries */
+    int64_t blocks;  /* of one sequence */
+    int64_t tiles;   /* of one sequence's keys */
+    float scale;     /* 1/sqrt(head_dim) */
+} nd_attention_plan;
+
+/* How this shape is cut into blocks and tiles, with the threads and the bf16 products that `fast` has. */
+nd_attention_plan nd_attention_plan_of(const nd_cpu_fast *fast, const nd_attention_shape *shape,
+                                       bool all_bf16);
+
+/* Some rows of q, o, dout and dq: of a sequence, or of one block of queries. */
+typedef struct nd_attention_rows {
+    int64_t first, count;
+} nd_attention_rows;
+
+/* Rows of q that take part: `rows`, without those at -1 that end shape.rows. */
+int64_t nd_attention_kept(const nd_attention_shape *shape, int64_t rows);
+
+/* Those of them that are one sequence's. */
+nd_attention_rows nd_attention_sequence(const nd_attention_shape *shape, int64_t kept,
+                                        int64_t sequence);
+
+/* Zeroes the rows of x from `first` on: those at -1. */
+void nd_attention_zero_rows(nd_view x, int64_t first);
+
+/* The token that row `row` of q stands for. */
+static inline int64_t nd_attention_token(const nd_attention_shape *s, int64_t row)
+{
+    return s->rows.data ? ((const int32_t *)s->rows.data)[row] : row;
+}
+
+/* Keys that it sees. */
+static inline int64_t nd_attention_visible(const nd_attention_shape *s, int64_t row)
+{
+    return s->key_len - s->query_len + nd_attention_token(s, row) % s->query_len + 1;
+}
+
+/* Block `block` of a sequence's rows. */
+static inline nd_attention_rows nd_attention_block(const nd_attention_plan *p,
+                                                   nd_attention_rows sequence, int64_t block)
+{
+    const int64_t start = block * p->queries;
+    return (nd_attention_rows){sequence.first + start,
+                               nd_fast_min(p->queries, sequence.count - start)};
+}
+
+/* Rows of one block, stacked by head and padded with zeros, in the products' dtype: [rows, d].
+ * `x` is q, o or dout. */
+void nd_attention_gather_block(const nd_fast_kernels *k, const nd_attention_plan *p, nd_cview x,
+                               nd_attention_rows rows, int64_t kv_head, void *out);
+
+/* The reverse, for f32 rows: writes the block's rows of `x` (o or dq). */
+void nd_attention_scatter_block(const nd_fast_kernels *k, const nd_attention_plan *p, nd_view x,
+                                nd_attention_rows rows, int64_t kv_head, const float *in);
+
+/* One tile of keys or values of one head, padded with zeros: [ND_KEY_TILE, d]. */
+void nd_attention_gather_tile(const nd_fast_kernels *k, const nd_attention_plan *p, nd_cview x,
+                              int64_t sequence, int64_t kv_head, int64_t tile, void *out);
+
+/* Keys or values of one head in any order: row j is token tokens[j], zeros where that is -1. */
+void nd_attention_gather_keys(const nd_fast_kernels *k, const nd_attention_plan *p, nd_cview x,
+                              int64_t kv_head, const int64_t *tokens, int64_t count, void *out);
+
+/* Errors: ND_EINTERNAL when the views do not have the shape. */
+nd_status nd_attention_check(nd_cview q, nd_cview k, nd_cview v, const nd_attention_shape *shape);
+
+/* attention_backward of core/backend/backend.h, a block of queries at a time. */
+nd_status nd_attention_backward_blocked(nd_backend *b, nd_view dq, nd_view dk, nd_view dv,
+                                        nd_cview dout, nd_cview o, nd_cview lse, nd_cview q,
+                                        nd_cview k, nd_cview v, const nd_attention_shape *shape);
+
+#endif

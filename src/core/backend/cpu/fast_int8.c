@@ -1,0 +1,171 @@
+/* Fast layer: the backward products with gradients in 8 bits. */
+#include "core/backend/cpu/fast_product.h"
+
+#include <string.h>
+
+/* Outputs that a thread encodes together, and tokens and outputs that are turned at once. */
+enum { PANEL = 256, TURNED = 64 };
+
+/* Sums of codes become values: row i of the result is scaled by scale * largest[i] / 127. */
+typedef struct scaled_context {
+    nd_view c;
+    float scale;
+    const float *largest; /* [rows] */
+    bool accumulate;
+} scaled_context;
+
+static void finish_scaled(const nd_fast_kernels *k, const void *context, nd_tile tile)
+{
+    const scaled_context *f = context;
+    for (int64_t i = 0; i < tile.rows; i++) {
+        const int32_t *sums = (const int32_t *)tile.values + i * tile.cols;
+        const int64_t at = (tile.row + i) * f->c.cols + tile.col;
+        const float factor = (float)((double)f->scale * (double)f->largest[tile.row + i] / 127.0);
+        float values[1024], before[1024];
+        for (int64_t j = 0; j < tile.cols; j += 1024) {
+            const int64_t n = nd_fast_min(1024, tile.cols - j);
+            float *target = nd_fast_target(f->c, at + j, values);
+            if (f->accumulate) {
+                const float *start = nd_fast_load(k, nd_read(f->c), at + j, n, before);
+                k->load_i32(values, sums + j, factor, n);
+                k->add(target, start, values, n);
+            } else {
+                k->load_i32(target, sums + j, factor, n);
+            }
+            nd_fast_store(k, f->c, at + j, n, target);
+        }
+    }
+}
+
+/* -- dx ------------------------------------------------------------------------------------------ */
+
+static void encode_rows(nd_cpu_fast *fast, int8_t *codes, float *largest, nd_cview dy)
+{
+    const nd_fast_kernels *k = fast->kernels;
+    const int64_t n = dy.cols;
+#pragma omp parallel for num_threads(nd_fast_team(fast, nd_view_count(dy)))
+    for (int64_t t = 0; t < dy.rows; t++) {
+        const float *row = nd_fast_load(k, dy, t * n, n, fast->private[nd_fast_thread()].memory);
+        largest[t] = k->max_magnitude(row, n);
+        k->quantize(codes + t * n, row, nd_state_factor(127.0f, largest[t]), n);
+    }
+}
+
+static nd_status ternary_gemm_dx_int8_onednn(nd_backend *b, nd_view dx, nd_cview dy, nd_cview c,
+                                             nd_cview s, float beta)
+{
+    nd_cpu_fast *fast = nd_cpu_fast_of(b);
+    if (!nd_fast_covers(dx.dtype) || !nd_fast_covers(dy.dtype) || dy.cols == 0)
+        return fast->reference.ternary_gemm_dx_int8(b, dx, dy, c, s, beta);
+    ND_REQUIRE(c.dtype == ND_I8 && s.dtype == ND_F32 && s.rows == 1 && s.cols == 1);
+    ND_REQUIRE(dx.rows == dy.rows && dx.cols == c.cols && dy.cols == c.rows);
+    ND_REQUIRE(beta == 0.0f || beta == 1.0f);
+    const size_t code_bytes = nd_fast_bytes(nd_view_count(dy), 1);
+    ND_TRY(nd_fast_grow(&fast->shared, code_bytes + nd_fast_bytes(dy.rows, sizeof(float))));
+    ND_TRY(nd_fast_grow_private(fast, nd_fast_bytes(dy.cols, sizeof(float))));
+    int8_t *codes = fast->shared.memory;
+    float *largest = (float *)(codes + code_bytes);
+    encode_rows(fast, codes, largest, dy);
+    const scaled_context context = {dx, *(const float *)s.data, largest, beta != 0.0f};
+    const nd_product product = {.m = dy.rows,
+                                .n = c.cols,
+                                .k = c.rows,
+                                .a = nd_cview_of(codes, ND_I8, dy.rows, dy.cols),
+                                .b = c,
+                                .staged = ND_I32,
+                                .finish = finish_scaled,
+                                .context = &context};
+    return nd_fast_multiply(fast, &product);
+}
+
+/* -- dw ------------------------------------------------------------------------------------------ */
+
+/* One block of tokens of dy, and where its codes go, turned: [out, tokens]. */
+typedef struct token_block {
+    nd_cview dy;
+    const float *a;
+    int64_t first, tokens;
+    int8_t *codes;
+    float *largest; /* [out] */
+} token_block;
+
+static const float *load_gradients(const nd_fast_kernels *k, const token_block *x, int64_t t,
+                                   int64_t output, int64_t n, float *buffer)
+{
+    return nd_fast_load(k, x->dy, (x->first + t) * x->dy.cols + output, n, buffer);
+}
+
+static float token_factor(const token_block *x, int64_t t)
+{
+    return x->a[x->first + t] / 127.0f;
+}
+
+static void encode_columns(const nd_fast_kernels *k, const token_block *x, int64_t output)
+{
+    const int64_t n = nd_fast_min(PANEL, x->dy.cols - output);
+    float buffer[PANEL], factors[PANEL], *largest = x->largest + output;
+    int8_t rows[TURNED * PANEL] = {0}, turned[TURNED * TURNED];
+    memset(largest, 0, (size_t)n * sizeof *largest);
+    for (int64_t t = 0; t < x->tokens; t++)
+        k->max_columns(largest, load_gradients(k, x, t, output, n, buffer), token_factor(x, t), n);
+    for (int64_t i = 0; i < n; i++)
+        factors[i] = nd_state_factor(127.0f, largest[i]);
+    for (int64_t from = 0; from < x->tokens; from += TURNED) {
+        const int64_t count = nd_fast_min(TURNED, x->tokens - from);
+        for (int64_t t = from; t < from + count; t++)
+            k->quantize_columns(rows + (t - from) * PANEL,
+                                load_gradients(k, x, t, output, n, buffer), token_factor(x, t),
+                                factors, n);
+        for (int64_t i = 0; i < n; i++) {
+            if (i % TURNED == 0)
+                k->transpose_bytes(turned, rows + i, PANEL);
+            memcpy(x->codes + (output + i) * x->tokens + from, turned + i % TURNED * TURNED,
+                   (size_t)count);
+        }
+    }
+}
+
+static nd_status add_block(nd_cpu_fast *fast, nd_view dw, const token_block *x, nd_cview q,
+                           bool accumulate)
+{
+    const scaled_context context = {dw, 1.0f, x->largest, accumulate};
+    const nd_product product = {
+        .m = dw.rows,
+        .n = dw.cols,
+        .k = x->tokens,
+        .a = nd_cview_of(x->codes, ND_I8, dw.rows, x->tokens),
+        .b = nd_cview_of((const int8_t *)q.data + x->first * q.cols, ND_I8, x->tokens, q.cols),
+        .staged = ND_I32,
+        .finish = finish_scaled,
+        .context = &context};
+#pragma omp parallel for num_threads(nd_fast_team(fast, nd_view_count(x->dy)))
+    for (int64_t output = 0; output < dw.rows; output += PANEL)
+        encode_columns(fast->kernels, x, output);
+    return nd_fast_multiply(fast, &product);
+}
+
+static nd_status ternary_gemm_dw_int8_onednn(nd_backend *b, nd_view dw, nd_cview dy, nd_cview q,
+                                             nd_cview a, float beta)
+{
+    nd_cpu_fast *fast = nd_cpu_fast_of(b);
+    if (dw.dtype != ND_F32 || !nd_fast_covers(dy.dtype) || dy.rows == 0)
+        return fast->reference.ternary_gemm_dw_int8(b, dw, dy, q, a, beta);
+    ND_REQUIRE(q.dtype == ND_I8 && a.dtype == ND_F32 && a.rows == q.rows && dy.rows == q.rows);
+    ND_REQUIRE(dw.rows == dy.cols && dw.cols == q.cols && (beta == 0.0f || beta == 1.0f));
+    const int64_t tokens = nd_fast_min(ND_INT8_TOKENS, dy.rows);
+    const size_t code_bytes = nd_fast_bytes(dw.rows * tokens, 1);
+    ND_TRY(nd_fast_grow(&fast->shared, code_bytes + nd_fast_bytes(dw.rows, sizeof(float))));
+    token_block x = {.dy = dy, .a = a.data, .codes = fast->shared.memory};
+    x.largest = (float *)(x.codes + code_bytes);
+    for (x.first = 0; x.first < dy.rows; x.first += tokens) {
+        x.tokens = nd_fast_min(tokens, dy.rows - x.first);
+        ND_TRY(add_block(fast, dw, &x, q, beta != 0.0f || x.first > 0));
+    }
+    return ND_OK;
+}
+
+void nd_fast_fill_int8(nd_backend_ops *ops)
+{
+    ops->ternary_gemm_dx_int8 = ternary_gemm_dx_int8_onednn;
+    ops->ternary_gemm_dw_int8 = ternary_gemm_dw_int8_onednn;
+}

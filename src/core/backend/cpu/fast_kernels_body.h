@@ -1,0 +1,582 @@
+/* The kernels of fast_kernels.h, included once by each fast_kernels_<isa>.c, which names the
+ * instruction set in ND_KERNEL_ISA. Plain loops that the compiler turns into vectors. */
+#include "core/backend/cpu/fast_kernels.h"
+#include "core/base/float_formats.h"
+#include "core/base/nibble_code.h"
+
+#include <math.h>
+#include <string.h>
+
+/* condition ? x : y through bits: GCC does not turn a conditional of floats into a vector select
+ * while comparisons may trap. */
+static inline float pick(bool condition, float x, float y)
+{
+    const uint32_t mask = 0u - (uint32_t)condition;
+    return nd_float_from_bits((nd_float_bits(x) & mask) | (nd_float_bits(y) & ~mask));
+}
+
+/* exp(x) within 2 ulp for |x| <= 87, where neither it nor its inverse is subnormal; beyond, the
+ * value at the end. Cephes' polynomial on [-ln2/2, ln2/2]. */
+static inline float exp_fast(float x)
+{
+    const float above = pick(x < -87.0f, -87.0f, x);
+    const float clamped = pick(above > 87.0f, 87.0f, above);
+    const float magic = 12582912.0f; /* 1.5 * 2^23: adding it rounds to an integer */
+    const float shifted = clamped * 1.44269504f + magic;
+    const float k = shifted - magic;
+    const float r = (clamped - k * 0.693359375f) + k * 2.12194440e-4f;
+    float p = 1.9875691500e-4f;
+    p = p * r + 1.3981999507e-3f;
+    p = p * r + 8.3334519073e-3f;
+    p = p * r + 4.1665795894e-2f;
+    p = p * r + 1.6666665459e-1f;
+    p = p * r + 5.0000001201e-1f;
+    p = p * r * r + r + 1.0f;
+    return p * nd_float_from_bits((nd_float_bits(shifted) - nd_float_bits(magic) + 127u) << 23);
+}
+
+static inline float sigmoid(float z)
+{
+    return 1.0f / (1.0f + exp_fast(-z));
+}
+
+/* nd_bf16_from_float without a branch. */
+static inline uint16_t round_bf16(float x)
+{
+    const uint32_t bits = nd_float_bits(x);
+    const uint32_t rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
+    const uint32_t quiet = (bits >> 16) | 0x40u;
+    return (uint16_t)((bits & 0x7fffffffu) > 0x7f800000u ? quiet : rounded);
+}
+
+static void load_bf16(float *y, const uint16_t *x, int64_t n)
+{
+#pragma omp simd
+    for (int64_t i = 0; i < n; i++)
+        y[i] = nd_float_from_bits((uint32_t)x[i] << 16);
+}
+
+static void store_bf16(uint16_t *y, const float *x, int64_t n)
+{
+#pragma omp simd
+    for (int64_t i = 0; i < n; i++)
+        y[i] = round_bf16(x[i]);
+}
+
+/* Lane j of the loop is one block of Philox4x32-10 (see core/base/rng.c), whose four words round four
+ * neighbours. */
+static void store_bf16_stochastic(uint16_t *y, const float *x, uint64_t key, int64_t first,
+                                  int64_t n)
+{
+    enum { LANES = 64 };
+    uint32_t words[4 * LANES];
+    for (int64_t at = 0; at < n; at += 4 * LANES) {
+        const uint64_t block = (uint64_t)(first + at) / 4;
+#pragma omp simd
+        for (int j = 0; j < LANES; j++) {
+            uint32_t k0 = (uint32_t)key, k1 = (uint32_t)(key >> 32);
+            const uint64_t counter = block + (uint64_t)j;
+            uint32_t c0 = (uint32_t)counter, c1 = (uint32_t)(counter >> 32), c2 = 2, c3 = 0;
+            for (int round = 0; round < 10; round++) {
+                const uint64_t product0 = (uint64_t)0xD2511F53u * c0;
+                const uint64_t product1 = (uint64_t)0xCD9E8D57u * c2;
+                c0 = (uint32_t)(product1 >> 32) ^ c1 ^ k0;
+                c2 = (uint32_t)(product0 >> 32) ^ c3 ^ k1;
+                c1 = (uint32_t)product1;
+                c3 = (uint32_t)product0;
+                k0 += 0x9E3779B9u;
+                k1 += 0xBB67AE85u;
+            }
+            words[4 * j] = c0;
+            words[4 * j + 1] = c1;
+            words[4 * j + 2] = c2;
+            words[4 * j + 3] = c3;
+        }
+        const int64_t count = n - at < 4 * LANES ? n - at : 4 * LANES;
+#pragma omp simd
+        for (int64_t i = 0; i < count; i++) {
+            const uint32_t bits = nd_float_bits(x[at + i]);
+            const uint32_t finite = 0u - (uint32_t)((bits & 0x7f800000u) != 0x7f800000u);
+            const uint32_t moved = (bits + (words[i] & 0xffffu)) >> 16;
+            y[at + i] = (uint16_t)((moved & finite) | (round_bf16(x[at + i]) & ~finite));
+        }
+    }
+}
+
+static void load_i8(float *y, const int8_t *x, float scale, int64_t n)
+{
+#pragma omp simd
+    for (int64_t i = 0; i < n; i++)
+        y[i] = scale * (float)x[i];
+}
+
+static void i8_to_bf16(uint16_t *y, const int8_t *x, int64_t n)
+{
+#pragma omp simd
+    for (int64_t i = 0; i < n; i++)
+        y[i] = (uint16_t)(nd_float_bits((float)x[i]) >> 16); /* 8 bits fit: exact */
+}
+
+static void load_i32(float *y, const int32_t *x, float scale, int64_t n)
+{
+#pragma omp simd
+    for (int64_t i = 0; i < n; i++)
+        y[i] = scale * (float)x[i];
+}
+
+static void add_i32(float *y, const int32_t *x, const float *scale, int64_t n)
+{
+#pragma omp simd
+    for (int64_t i = 0; i < n; i++)
+        y[i] += scale[i] * (float)x[i];
+}
+
+static inline int8_t byte_of(float scaled)
+{
+    const float magic = 12582912.0f;
+    const float above = pick(scaled < -128.0f, -128.0f, scaled);
+    const float clipped = pick(above > 127.0f, 127.0f, above);
+    return (int8_t)(int32_t)(nd_float_bits(clipped + magic) - nd_float_bits(magic));
+}
+
+static void quantize(int8_t *q, const float *x, float factor, int64_t n)
+{
+#pragma omp simd
+    for (int64_t i = 0; i < n; i++)
+        q[i] = byte_of(x[i] * factor);
+}
+
+static void quantize_columns(int8_t *q, const float *x, float factor, const float *factors,
+                             int64_t n)
+{
+#pragma omp simd
+    for (int64_t i = 0; i < n; i++)
+        q[i] = byte_of((x[i] * factor) * factors[i]);
+}
+
+/* Exchanges, in rows r and r + distance of eight, the upper parts of the one's fields of two `distance`
+ * bytes with the lower parts of the other's. */
+static inline void exchange(uint64_t rows[8][8], int distance, uint64_t low)
+{
+    for (int r = 0; r < 8; r++) {
+        if (r & distance)
+            continue;
+#pragma omp simd
+        for (int w = 0; w < 8; w++) {
+            const uint64_t x = rows[r][w], y = rows[r + distance][w];
+            rows[r][w] = (x & low) | (y & low) << 8 * distance;
+            rows[r + distance][w] = (x >> 8 * distance & low) | (y & ~low);
+        }
+    }
+}
+
+/* Eight rows at a time: words of eight bytes are blocks, and a block is transposed in three steps. */
+static void transpose_bytes(int8_t *y, const int8_t *x, int64_t stride)
+{
+    for (int part = 0; part < 8; part++) {
+        uint64_t rows[8][8];
+        for (int r = 0; r < 8; r++)
+            memcpy(rows[r], x + (8 * part + r) * stride, sizeof rows[r]);
+        exchange(rows, 4, 0x00000000ffffffffu);
+        exchange(rows, 2, 0x0000ffff0000ffffu);
+        exchange(rows, 1, 0x00ff00ff00ff00ffu);
+        for (int w = 0; w < 8; w++)
+            for (int r = 0; r < 8; r++)
+                memcpy(y + (8 * w + r) * 64 + 8 * part, &rows[r][w], 8);
+    }
+}
+
+/* rint(w / s) is 0 up to and including |w| = s/2, since ties go to even. */
+static void ternarize(int8_t *c, const float *w, float half_scale, int64_t n)
+{
+#pragma omp simd
+    for (int64_t i = 0; i < n; i++)
+        c[i] = (int8_t)((w[i] > half_scale) - (w[i] < -half_scale));
+}
+
+static void pack(uint8_t *packed, const int8_t *c, int64_t bytes)
+{
+#pragma omp simd
+    for (int64_t i = 0; i < bytes; i++)
+        packed[i] = (uint8_t)((c[4 * i] + 1) | (c[4 * i + 1] + 1) << 2 | (c[4 * i + 2] + 1) << 4 |
+                              (c[4 * i + 3] + 1) << 6);
+}
+
+/* A byte's four fields are spread over the bytes of a word, then 1 is taken from each byte; the high
+ * bits keep the borrows apart. */
+static void unpack(int8_t *c, const uint8_t *packed, int64_t bytes)
+{
+    enum { LANES = 64 };
+    uint32_t words[LANES] = {0};
+    for (int64_t at = 0; at < bytes; at += LANES) {
+        const int64_t n = bytes - at < LANES ? bytes - at : LANES;
+#pragma omp simd
+        for (int64_t i = 0; i < n; i++) {
+            const uint32_t b = packed[at + i];
+            const uint32_t fields = (b | b << 6 | b << 12 | b << 18) & 0x03030303u;
+            words[i] = ((fields | 0x80808080u) - 0x01010101u) ^ 0x80808080u;
+        }
+        /* cppcheck-suppress uninitvar ; the loop wrote all n words */
+        memcpy(c + 4 * at, words,
+               (size_t)n * sizeof *words); /* little-endian, as x86 and ARM are */
+    }
+}
+
+static void pack_trits(uint8_t *packed, const int8_t *c, int64_t stride, int64_t bytes)
+{
+    const int8_t *c1 = c + stride, *c2 = c1 + stride, *c3 = c2 + stride, *c4 = c3 + stride;
+#pragma omp simd
+    for (int64_t i = 0; i < bytes; i++)
+        packed[i] = (uint8_t)(c[i] + 3 * c1[i] + 9 * c2[i] + 27 * c3[i] + 81 * c4[i] + 121);
+}
+
+/* 171 x / 512 is x / 3, rounded down, for x < 256. */
+static void unpack_trits(int8_t *c, const uint8_t *packed, int64_t stride, int64_t bytes)
+{
+    int8_t *c1 = c + stride, *c2 = c1 + stride, *c3 = c2 + stride, *c4 = c3 + stride;
+#pragma omp simd
+    for (int64_t i = 0; i < bytes; i++) {
+        const uint16_t x0 = packed[i], x1 = (uint16_t)(x0 * 171u >> 9);
+        const uint16_t x2 = (uint16_t)(x1 * 171u >> 9), x3 = (uint16_t)(x2 * 171u >> 9);
+        const uint16_t x4 = (uint16_t)(x3 * 171u >> 9);
+        c[i] = (int8_t)(x0 - 3 * x1 - 1);
+        c1[i] = (int8_t)(x1 - 3 * x2 - 1);
+        c2[i] = (int8_t)(x2 - 3 * x3 - 1);
+        c3[i] = (int8_t)(x3 - 3 * x4 - 1);
+        c4[i] = (int8_t)(x4 - 1);
+    }
+}
+
+static double sum_of(const float *x, int64_t n)
+{
+    double sum = 0.0;
+#pragma omp simd reduction(+ : sum)
+    for (int64_t i = 0; i < n; i++)
+        sum += (double)x[i];
+    return sum;
+}
+
+static double sum_abs(const float *x, int64_t n)
+{
+    double sum = 0.0;
+#pragma omp simd reduction(+ : sum)
+    for (int64_t i = 0; i < n; i++)
+        sum += (double)fabsf(x[i]);
+    return sum;
+}
+
+static double sum_squares(const float *x, int64_t n)
+{
+    double sum = 0.0;
+#pragma omp simd reduction(+ : sum)
+    for (int64_t i = 0; i < n; i++)
+        sum += (double)x[i] * (double)x[i];
+    return sum;
+}
+
+static double dot(const float *x, const float *y, int64_t n)
+{
+    double sum = 0.0;
+#pragma omp simd reduction(+ : sum)
+    for (int64_t i = 0; i < n; i++)
+        sum += (double)x[i] * (double)y[i];
+    return sum;
+}
+
+static double dot3(const float *x, const float *y, const float *z, int64_t n)
+{
+    double sum = 0.0;
+#pragma omp simd reduction(+ : sum)
+    for (int64_t i = 0; i < n; i++)
+        sum += (double)(x[i] * y[i]) * (double)z[i];
+    return sum;
+}
+
+static float max_abs(const float *x, int64_t n)
+{
+    float largest = 0.0f;
+#pragma omp simd reduction(max : largest)
+    for (int64_t i = 0; i < n; i++) {
+        const float magnitude = fabsf(x[i]);
+        largest = magnitude > largest ? magnitude : largest;
+    }
+    return largest;
+}
+
+static float max_of(const float *x, int64_t n)
+{
+    float largest = -INFINITY;
+#pragma omp simd reduction(max : largest)
+    for (int64_t i = 0; i < n; i++)
+        largest = x[i] > largest ? x[i] : largest;
+    return largest;
+}
+
+static void scale(float *y, const float *x, float s, int64_t n)
+{
+#pragma omp simd
+    for (int64_t i = 0; i < n; i++)
+        y[i] = s * x[i];
+}
+
+static void add(float *y, const float *x, const float *z, int64_t n)
+{
+#pragma omp simd
+    for (int64_t i = 0; i < n; i++)
+        y[i] = x[i] + z[i];
+}
+
+static void axpby(float *y, float alpha, const float *x, float beta, int64_t n)
+{
+#pragma omp simd
+    for (int64_t i = 0; i < n; i++)
+        y[i] = alpha * x[i] + beta * y[i];
+}
+
+static void norm(float *y, const float *x, const float *w, float r, int64_t n)
+{
+#pragma omp simd
+    for (int64_t i = 0; i < n; i++)
+        y[i] = x[i] * r * w[i];
+}
+
+static void norm_backward(float *dx, const float *dy, const float *x, const float *w, float r,
+                          float c, int64_t n)
+{
+#pragma omp simd
+    for (int64_t i = 0; i < n; i++)
+        dx[i] = r * dy[i] * w[i] - c * x[i];
+}
+
+static void multiply_add(float *y, const float *a, const float *b, float s, int64_t n)
+{
+#pragma omp simd
+    for (int64_t i = 0; i < n; i++)
+        y[i] += s * a[i] * b[i];
+}
+
+static void swiglu(float *h, const float *gate, const float *up, int64_t n)
+{
+#pragma omp simd
+    for (int64_t i = 0; i < n; i++)
+        h[i] = gate[i] * sigmoid(gate[i]) * up[i];
+}
+
+static void swiglu_backward(float *dgate, float *dup, const float *dh, const float *gate,
+                            const float *up, int64_t n)
+{
+#pragma omp simd
+    for (int64_t i = 0; i < n; i++) {
+        const float s = sigmoid(gate[i]), d = dh[i], z = gate[i];
+        dgate[i] = d * up[i] * (s * (1.0f + z * (1.0f - s)));
+        dup[i] = d * (z * s);
+    }
+}
+
+static void rotate_halves(float *x, const float *cosine, const float *sine, float sign,
+                          int64_t half)
+{
+    float *second = x + half;
+#pragma omp simd
+    for (int64_t i = 0; i < half; i++) {
+        const float u = x[i], v = second[i], c = cosine[i], s = sign * sine[i];
+        x[i] = u * c - v * s;
+        second[i] = u * s + v * c;
+    }
+}
+
+static void rotate_pairs(float *x, const float *cosine, const float *sine, float sign, int64_t half)
+{
+#pragma omp simd
+    for (int64_t i = 0; i < half; i++) {
+        const float u = x[2 * i], v = x[2 * i + 1], c = cosine[i], s = sign * sine[i];
+        x[2 * i] = u * c - v * s;
+        x[2 * i + 1] = u * s + v * c;
+    }
+}
+
+static double exp_sum(float *y, const float *x, float s, float shift, int64_t n)
+{
+    double total = 0.0;
+    for (int64_t start = 0; start < n; start += 4096) {
+        const int64_t end = n - start < 4096 ? n : start + 4096;
+        float sum = 0.0f;
+#pragma omp simd reduction(+ : sum)
+        for (int64_t i = start; i < end; i++) {
+            y[i] = exp_fast(s * x[i] - shift);
+            sum += y[i];
+        }
+        total += (double)sum;
+    }
+    return total;
+}
+
+static void softmax_moments(float *e, const float *x, float largest, double *sum, double *tilt,
+                            int64_t n)
+{
+    double total = 0.0, tilted = 0.0;
+    for (int64_t start = 0; start < n; start += 1024) {
+        const int64_t end = n - start < 1024 ? n : start + 1024;
+        float s0 = 0.0f, s1 = 0.0f;
+#pragma omp simd reduction(+ : s0, s1)
+        for (int64_t i = start; i < end; i++) {
+            const float below = x[i] - largest;
+            e[i] = exp_fast(below);
+            s0 += e[i];
+            s1 += e[i] * below;
+        }
+        total += (double)s0;
+        tilted += (double)s1;
+    }
+    *sum = total;
+    *tilt = tilted;
+}
+
+static void softmax_gradient(float *x, const float *e, const nd_softmax_gradient *g, int64_t n)
+{
+    const nd_softmax_gradient c = *g;
+#pragma omp simd
+    for (int64_t i = 0; i < n; i++)
+        x[i] = e[i] * (c.base + c.slope * (x[i] - c.lse)) - c.floor;
+}
+
+static double softmax_tiles(float *x, int64_t stride, int64_t width, int64_t visible, int64_t total,
+                            float s, float *shift)
+{
+    float largest = -INFINITY;
+    for (int64_t at = 0; at < visible; at += width) {
+        const float *tile = x + at / width * stride;
+        const int64_t n = visible - at < width ? visible - at : width;
+        const float found = max_of(tile, n);
+        largest = found > largest ? found : largest;
+    }
+    *shift = s * largest;
+    double sum = 0.0;
+    for (int64_t at = 0; at < total; at += width) {
+        float *tile = x + at / width * stride;
+        const int64_t left = visible - at;
+        const int64_t n = left < 0 ? 0 : left < width ? left : width;
+        sum += exp_sum(tile, tile, s, *shift, n);
+        for (int64_t i = n; i < width; i++)
+            tile[i] = 0.0f;
+    }
+    return sum;
+}
+
+static void attention_gradient(float *p, float *d, const float *lse, const float *delta, float s,
+                               int64_t rows, int64_t n)
+{
+    for (int64_t row = 0; row < rows; row++, p += n, d += n) {
+#pragma omp simd
+        for (int64_t i = 0; i < n; i++) {
+            const float probability = exp_fast(s * p[i] - lse[i]);
+            p[i] = probability;
+            d[i] = probability * (d[i] - delta[i]) * s;
+        }
+    }
+}
+
+static float dot_short(const float *x, const float *y, int64_t n)
+{
+    float sum = 0.0f;
+#pragma omp simd reduction(+ : sum)
+    for (int64_t i = 0; i < n; i++)
+        sum += x[i] * y[i];
+    return sum;
+}
+
+static void momentum(float *u, float *m, const float *g, float beta, float scale_g, bool nesterov,
+                     int64_t n)
+{
+    const float ahead = nesterov ? beta : 1.0f, direct = nesterov ? scale_g : 0.0f;
+#pragma omp simd
+    for (int64_t i = 0; i < n; i++) {
+        m[i] = beta * m[i] + scale_g * g[i];
+        u[i] = direct * g[i] + ahead * m[i];
+    }
+}
+
+static inline float decayed(float w, float update, float decay, bool cautious)
+{
+    const float factor = pick(!cautious | (update * w >= 0.0f), decay, 0.0f);
+    return w - factor * w;
+}
+
+static void update(float *w, const float *u, const nd_decay_rule *rule, int64_t n)
+{
+    const float decay = rule->decay, step = rule->step_size;
+    const bool cautious = rule->cautious;
+#pragma omp simd
+    for (int64_t i = 0; i < n; i++)
+        w[i] = decayed(w[i], u[i], decay, cautious) - step * u[i];
+}
+
+static void adamw(float *w, float *m, float *v, const float *g, const nd_adamw_rule *rule,
+                  int64_t n)
+{
+    const nd_adamw_rule c = *rule;
+    const float rest1 = 1.0f - c.beta1, rest2 = 1.0f - c.beta2;
+#pragma omp simd
+    for (int64_t i = 0; i < n; i++) {
+        const float gradient = c.gradient_scale * g[i];
+        const float m1 = c.beta1 * m[i] + rest1 * gradient;
+        const float m2 = c.beta2 * v[i] + rest2 * gradient * gradient;
+        m[i] = m1;
+        v[i] = m2;
+        const float u =
+            m1 * c.inverse_correction1 / (sqrtf(m2 * c.inverse_correction2) + c.epsilon);
+        w[i] = decayed(w[i], u, c.decay.decay, c.decay.cautious) - c.decay.step_size * u;
+    }
+}
+
+#include "core/backend/cpu/fast_kernels_state.h"
+
+static const nd_fast_kernels table = {
+    .name = ND_KERNEL_ISA,
+    .load_bf16 = load_bf16,
+    .store_bf16 = store_bf16,
+    .store_bf16_stochastic = store_bf16_stochastic,
+    .load_i8 = load_i8,
+    .i8_to_bf16 = i8_to_bf16,
+    .load_i32 = load_i32,
+    .add_i32 = add_i32,
+    .quantize = quantize,
+    .quantize_columns = quantize_columns,
+    .transpose_bytes = transpose_bytes,
+    .ternarize = ternarize,
+    .pack = pack,
+    .unpack = unpack,
+    .pack_trits = pack_trits,
+    .unpack_trits = unpack_trits,
+    .sum = sum_of,
+    .sum_abs = sum_abs,
+    .sum_squares = sum_squares,
+    .dot = dot,
+    .dot3 = dot3,
+    .max_abs = max_abs,
+    .max = max_of,
+    .scale = scale,
+    .add = add,
+    .axpby = axpby,
+    .norm = norm,
+    .norm_backward = norm_backward,
+    .multiply_add = multiply_add,
+    .swiglu = swiglu,
+    .swiglu_backward = swiglu_backward,
+    .rotate_halves = rotate_halves,
+    .rotate_pairs = rotate_pairs,
+    .softmax_moments = softmax_moments,
+    .softmax_gradient = softmax_gradient,
+    .softmax_tiles = softmax_tiles,
+    .attention_gradient = attention_gradient,
+    .dot_short = dot_short,
+    .momentum = momentum,
+    .update = update,
+    .adamw = adamw,
+    .max_magnitude = max_magnitude,
+    .max_columns = max_columns,
+    .encode_dynamic = encode_dynamic,
+    .decode_dynamic = decode_dynamic,
+    .encode_nibbles = encode_nibbles,
+    .decode_nibbles = decode_nibbles,
+};

@@ -1,0 +1,45 @@
+/* Products of blocks through oneDNN, each run by the calling thread alone. */
+#ifndef ND_CORE_BACKEND_CPU_FAST_MATMUL_H
+#define ND_CORE_BACKEND_CPU_FAST_MATMUL_H
+
+#include "core/backend/cpu/fast.h"
+
+/* c[m,n] (+)= op(a) op(b). Rows of the stored a, b and c are lda, ldb and ldc elements apart. The
+ * types are f32, bf16 or i8 for a and b, and f32, bf16 or i32 for c; i8 products are exact. Dense
+ * operands (lda = row length, ...) run fastest. Zero the struct before filling it: it is a key. */
+typedef struct nd_matmul_shape {
+    int64_t m, n, k;
+    int64_t lda, ldb, ldc;
+    nd_dtype a, b, c;
+    int32_t transpose_a, transpose_b;
+    int32_t accumulate; /* 1: adds to c */
+    int32_t packed_b;   /* 1: b is what nd_matmul_pack made; ldb is of the unpacked b */
+    int32_t zero;       /* fills the struct, which as a key must have no padding */
+} nd_matmul_shape;
+
+typedef struct nd_matmul nd_matmul;
+
+/* The products met so far, for `threads` threads, and the bytes that it holds for them. Errors: ND_ENOMEM,
+ * ND_EINTERNAL with oneDNN's status. */
+nd_status nd_matmul_cache_create(int threads, nd_matmul_cache **cache);
+void nd_matmul_cache_destroy(nd_matmul_cache *cache);
+size_t nd_matmul_cache_bytes(const nd_matmul_cache *cache);
+
+/* Whether this CPU multiplies in bf16 faster than in f32. */
+bool nd_matmul_has_bf16(const nd_matmul_cache *cache);
+
+/* The product of this shape, made at its first use. Serial code only. */
+nd_status nd_matmul_find(nd_matmul_cache *cache, const nd_matmul_shape *shape,
+                         const nd_matmul **found);
+
+/* Runs it as `thread`; false when oneDNN refuses. */
+bool nd_matmul_run(const nd_matmul *matmul, int thread, const void *a, const void *b, void *c);
+
+/* For packed_b shapes: bytes of a packed b, the packing by the calling thread, or, in serial code, by
+ * all threads, and whether what is packed for one serves the other. */
+size_t nd_matmul_packed_bytes(const nd_matmul *matmul);
+bool nd_matmul_pack(const nd_matmul *matmul, int thread, const void *b, void *packed);
+bool nd_matmul_pack_by_all(const nd_matmul *matmul, const void *b, void *packed);
+bool nd_matmul_same_packing(const nd_matmul *x, const nd_matmul *y);
+
+#endif

@@ -1,0 +1,135 @@
+#include "core/backend/cpu/fast_product.h"
+
+#include "core/backend/cpu/fast_matmul.h"
+
+/* Wide tiles pay for the packing of b inside oneDNN; several of them must remain per thread. Tall
+ * products get a number of tiles that two or four threads share evenly, whatever m is. */
+int64_t nd_fast_tile_rows(int64_t m)
+{
+    enum { WIDEST = 256, SHARERS = 4, STEP = 16 };
+    if (m < 2048)
+        return m >= 512 ? 128 : 64;
+    const int64_t tiles = nd_fast_ceil(nd_fast_ceil(m, WIDEST), SHARERS) * SHARERS;
+    return nd_fast_ceil(nd_fast_ceil(m, tiles), STEP) * STEP;
+}
+
+/* Columns of c in one tile: all, unless there is one row of tiles only, or a staged tile would not
+ * stay in cache. */
+static int64_t tile_cols(const nd_product *p, int64_t tile_rows)
+{
+    if (p->m <= tile_rows)
+        return 256;
+    return p->c.data ? p->n : nd_fast_min(p->n, 4096);
+}
+
+static nd_matmul_shape tile_shape(const nd_product *p, int64_t rows, int64_t cols, bool packed)
+{
+    const bool blocked = p->blocked_a > 0;
+    nd_matmul_shape s = {.m = rows, .n = cols, .k = p->k};
+    s.lda = blocked ? rows : p->a.cols;
+    s.ldb = p->b.cols;
+    s.ldc = p->c.data ? p->n : cols;
+    s.a = p->a.dtype;
+    s.b = p->b.dtype;
+    s.c = p->c.data ? p->c.dtype : p->staged;
+    s.transpose_a = p->transpose_a;
+    s.transpose_b = p->transpose_b;
+    s.accumulate = p->accumulate;
+    s.packed_b = packed;
+    return s;
+}
+
+static const char *element(nd_cview v, int64_t index)
+{
+    return (const char *)v.data + (size_t)index * nd_dtype_size(v.dtype);
+}
+
+typedef struct tiling {
+    int64_t rows, cols;          /* of a whole tile */
+    int64_t down, across;        /* tiles */
+    const void *packed;          /* b for all tiles, or NULL */
+    const nd_matmul *made[2][2]; /* [last row of tiles][last column of tiles] */
+} tiling;
+
+static bool run_tile(nd_cpu_fast *fast, const nd_product *p, const tiling *t, int64_t index,
+                     int thread)
+{
+    const int64_t i = index / t->across, j = index % t->across;
+    const nd_matmul *matmul = t->made[i == t->down - 1][j == t->across - 1];
+    nd_tile tile = {.row = i * t->rows, .col = j * t->cols};
+    tile.rows = nd_fast_min(t->rows, p->m - tile.row);
+    tile.cols = nd_fast_min(t->cols, p->n - tile.col);
+    const char *a = p->blocked_a > 0 ? element(p->a, tile.row * p->k)
+                    : p->transpose_a ? element(p->a, tile.row)
+                                     : element(p->a, tile.row * p->a.cols);
+    const char *b =
+        t->packed ? t->packed : element(p->b, p->transpose_b ? tile.col * p->b.cols : tile.col);
+    if (!p->c.data) {
+        tile.values = fast->private[thread].memory;
+        if (!nd_matmul_run(matmul, thread, a, b, tile.values))
+            return false;
+        p->finish(fast->kernels, p->context, tile);
+        return true;
+    }
+    char *c = p->c.data;
+    c += (size_t)(tile.row * p->n + tile.col) * nd_dtype_size(p->c.dtype);
+    return nd_matmul_run(matmul, thread, a, b, c);
+}
+
+static nd_status find_tiles(nd_cpu_fast *fast, const nd_product *p, tiling *t, bool packed)
+{
+    for (int last_row = 0; last_row < 2; last_row++)
+        for (int last_col = 0; last_col < 2; last_col++) {
+            const int64_t rows = last_row ? p->m - (t->down - 1) * t->rows : t->rows;
+            const int64_t cols = last_col ? p->n - (t->across - 1) * t->cols : t->cols;
+            if ((!last_row && t->down == 1) || (!last_col && t->across == 1))
+                continue;
+            const nd_matmul_shape shape = tile_shape(p, rows, cols, packed);
+            ND_TRY(nd_matmul_find(fast->matmuls, &shape, &t->made[last_row][last_col]));
+        }
+    return ND_OK;
+}
+
+/* oneDNN packs a plain b anew for every tile. Packing it once pays where many tiles share it and
+ * oneDNN reorders that layout fast: rows of k, in bf16 or f32. */
+static nd_status pack_shared_operand(nd_cpu_fast *fast, const nd_product *p, tiling *t)
+{
+    enum { WORTH_PACKING = 512 };
+    if (p->m < WORTH_PACKING || p->transpose_b || p->b.dtype == ND_I8 || t->across != 1)
+        return ND_OK;
+    tiling packed = *t;
+    ND_TRY(find_tiles(fast, p, &packed, true));
+    const nd_matmul *whole = packed.made[0][1], *last = packed.made[1][1];
+    if (!whole || !nd_matmul_same_packing(whole, last))
+        return ND_OK;
+    ND_TRY(nd_fast_grow(&fast->packed, nd_matmul_packed_bytes(whole)));
+    if (!nd_matmul_pack_by_all(whole, p->b.data, fast->packed.memory))
+        return ND_FAIL(ND_EINTERNAL, "oneDNN refused to pack [%lld, %lld]", (long long)p->b.rows,
+                       (long long)p->b.cols);
+    packed.packed = fast->packed.memory;
+    *t = packed;
+    return ND_OK;
+}
+
+nd_status nd_fast_multiply(nd_cpu_fast *fast, const nd_product *p)
+{
+    if (p->m == 0 || p->n == 0)
+        return ND_OK;
+    tiling t = {.rows = p->blocked_a > 0 ? p->blocked_a : nd_fast_tile_rows(p->m)};
+    t.cols = tile_cols(p, t.rows);
+    t.down = nd_fast_ceil(p->m, t.rows);
+    t.across = nd_fast_ceil(p->n, t.cols);
+    ND_TRY(pack_shared_operand(fast, p, &t));
+    if (!t.packed)
+        ND_TRY(find_tiles(fast, p, &t, false));
+    if (!p->c.data)
+        ND_TRY(nd_fast_grow_private(fast, nd_fast_bytes(t.rows * t.cols, 4)));
+    bool ok = true;
+#pragma omp parallel for num_threads(fast->threads) schedule(dynamic, 1) reduction(&& : ok)
+    for (int64_t index = 0; index < t.down * t.across; index++)
+        ok = run_tile(fast, p, &t, index, nd_fast_thread()) && ok;
+    if (!ok)
+        return ND_FAIL(ND_EINTERNAL, "oneDNN refused a product [%lld, %lld, %lld]", (long long)p->m,
+                       (long long)p->n, (long long)p->k);
+    return ND_OK;
+}

@@ -1,0 +1,36 @@
+/* One large product cut into tiles of c, each computed by one thread. */
+#ifndef ND_CORE_BACKEND_CPU_FAST_PRODUCT_H
+#define ND_CORE_BACKEND_CPU_FAST_PRODUCT_H
+
+#include "core/backend/cpu/fast.h"
+
+/* What happens to a finished tile: rows [row, row + rows) and columns [col, col + cols) of c, dense
+ * in `values` (f32 or i32). */
+typedef struct nd_tile {
+    int64_t row, rows, col, cols;
+    void *values;
+} nd_tile;
+
+typedef void (*nd_tile_finish)(const nd_fast_kernels *kernels, const void *context, nd_tile tile);
+
+/* c = op(a) op(b), c [m, n]. Either `c.data` is set and receives the product (added when
+ * `accumulate`), or `finish` takes each tile. */
+typedef struct nd_product {
+    int64_t m, n, k;
+    nd_cview a, b; /* as stored, f32, bf16 or i8 */
+    bool transpose_a, transpose_b;
+    int64_t blocked_a; /* > 0: transposed a is stored as [m / blocked_a][k][blocked_a] */
+    nd_view c;
+    bool accumulate;
+    nd_dtype staged; /* dtype of the tiles given to finish */
+    nd_tile_finish finish;
+    const void *context;
+} nd_product;
+
+/* The same bits for any number of threads. Errors: ND_ENOMEM, ND_EINTERNAL when oneDNN refuses. */
+nd_status nd_fast_multiply(nd_cpu_fast *fast, const nd_product *product);
+
+/* Rows of c in one tile, a function of the shape alone. */
+int64_t nd_fast_tile_rows(int64_t m);
+
+#endif

@@ -1,0 +1,118 @@
+/* Shared by the reference layer: element access over any dtype, and the contract's shape checks. */
+#ifndef ND_CORE_BACKEND_CPU_REFERENCE_H
+#define ND_CORE_BACKEND_CPU_REFERENCE_H
+
+#include "core/backend/backend.h"
+#include "core/base/float_formats.h"
+
+/* Stops an op whose arguments break the contract. */
+#define ND_REQUIRE(condition)                                                                      \
+    do {                                                                                           \
+        if (!(condition))                                                                          \
+            return ND_FAIL(ND_EINTERNAL, "%s: needs %s", __func__, #condition);                    \
+    } while (0)
+
+static inline bool nd_is_float(nd_dtype dtype)
+{
+    return dtype == ND_F64 || dtype == ND_F32 || dtype == ND_BF16;
+}
+
+static inline bool nd_same_shape(nd_cview a, nd_cview b)
+{
+    return a.rows == b.rows && a.cols == b.cols;
+}
+
+static inline double nd_load(nd_cview v, int64_t i)
+{
+    switch (v.dtype) {
+    case ND_F64:
+        return ((const double *)v.data)[i];
+    case ND_F32:
+        return ((const float *)v.data)[i];
+    case ND_BF16:
+        return nd_bf16_to_float(((const uint16_t *)v.data)[i]);
+    case ND_I32:
+        return ((const int32_t *)v.data)[i];
+    case ND_I8:
+        return ((const int8_t *)v.data)[i];
+    case ND_U8:
+        break;
+    }
+    return ((const uint8_t *)v.data)[i];
+}
+
+/* Float dtypes only. */
+static inline void nd_store(nd_view v, int64_t i, double x)
+{
+    if (v.dtype == ND_F64)
+        ((double *)v.data)[i] = x;
+    else if (v.dtype == ND_F32)
+        ((float *)v.data)[i] = (float)x;
+    else
+        ((uint16_t *)v.data)[i] = nd_bf16_from_float((float)x);
+}
+
+/* That `tokens` are `rows` values in [lowest, vocab). Errors: ND_EINTERNAL naming the position. */
+nd_status nd_check_tokens(nd_cview tokens, int64_t rows, int64_t vocab, int32_t lowest);
+
+static inline nd_dtype nd_block_dtype(nd_block_code code)
+{
+    return code == ND_BLOCK_LINEAR ? ND_I8 : ND_U8;
+}
+
+/* Whether codes and scales have room for `count` elements. */
+static inline bool nd_blocks_hold(const nd_blocks *q, int64_t count)
+{
+    return q->block > 0 && q->codes.dtype == nd_block_dtype(q->code) && q->scales.dtype == ND_F32 &&
+           nd_view_count(nd_read(q->codes)) == count &&
+           nd_view_count(nd_read(q->scales)) == (count + q->block - 1) / q->block;
+}
+
+static inline bool nd_adamw_blocks_fit(const nd_blocks *m, const nd_blocks *v, int64_t count)
+{
+    return nd_blocks_hold(m, count) && nd_blocks_hold(v, count) && m->block == v->block &&
+           m->block % 4 == 0 && m->block <= ND_ADAMW_BLOCK_MAX && m->code == ND_BLOCK_DYNAMIC &&
+           v->code == ND_BLOCK_DYNAMIC_UNSIGNED;
+}
+
+static inline bool nd_tiles_hold(const nd_tiles *q, nd_cview x)
+{
+    const int64_t tile_rows = (x.rows + ND_TILE - 1) / ND_TILE;
+    const int64_t tile_cols = (x.cols + ND_TILE - 1) / ND_TILE;
+    return q->codes.dtype == ND_U8 && q->row_max.dtype == ND_BF16 &&
+           q->column_max.dtype == ND_BF16 && q->codes.rows == x.rows &&
+           q->codes.cols == (x.cols + 1) / 2 && q->row_max.rows == x.rows &&
+           q->row_max.cols == tile_cols && q->column_max.rows == tile_rows &&
+           q->column_max.cols == x.cols;
+}
+
+/* numerator / scale; 0 for a scale that is not finite or below 2^-100, where it could overflow. */
+static inline float nd_state_factor(float numerator, float scale)
+{
+    const bool usable = scale >= 0x1p-100f && scale <= 3.402823466e38f;
+    return usable ? numerator / scale : 0.0f;
+}
+
+/* AdamW of elements [first, first + n) of w and g; m and v, in double, are those elements only. */
+void nd_reference_adamw(nd_view w, int64_t first, int64_t n, double *m, double *v, nd_cview g,
+                        const nd_adamw_params *params);
+
+/* A part of gather_rows: rows [first, end) of y, of each the bytes [from, from + count). */
+typedef struct nd_gather_part {
+    int64_t first, end;
+    size_t from, count;
+} nd_gather_part;
+
+void nd_gather_rows_part(nd_view y, nd_cview x, nd_cview rows, nd_gather_part part);
+
+/* Each fills the slots of one op family. */
+void nd_reference_fill_ternary(nd_backend_ops *ops);
+void nd_reference_fill_int8(nd_backend_ops *ops);
+void nd_reference_fill_rows(nd_backend_ops *ops);
+void nd_reference_fill_swiglu(nd_backend_ops *ops);
+void nd_reference_fill_attention(nd_backend_ops *ops);
+void nd_reference_fill_loss(nd_backend_ops *ops);
+void nd_reference_fill_updates(nd_backend_ops *ops);
+void nd_reference_fill_state(nd_backend_ops *ops);
+
+#endif

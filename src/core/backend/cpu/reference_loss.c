@@ -1,0 +1,122 @@
+/* Reference: embedding and softmax cross-entropy. */
+#include "core/backend/cpu/reference.h"
+
+#include <math.h>
+
+nd_status nd_check_tokens(nd_cview tokens, int64_t rows, int64_t vocab, int32_t lowest)
+{
+    ND_REQUIRE(tokens.dtype == ND_I32 && nd_view_count(tokens) == rows);
+    const int32_t *ids = tokens.data;
+    for (int64_t t = 0; t < rows; t++)
+        if (ids[t] < lowest || ids[t] >= vocab)
+            return ND_FAIL(ND_EINTERNAL, "token %d at position %lld is outside [%d, %lld)", ids[t],
+                           (long long)t, lowest, (long long)vocab);
+    return ND_OK;
+}
+
+static nd_status embedding_reference(nd_backend *b, nd_view x, nd_cview table, nd_cview tokens)
+{
+    (void)b;
+    ND_REQUIRE(nd_is_float(x.dtype) && nd_is_float(table.dtype) && x.cols == table.cols);
+    ND_TRY(nd_check_tokens(tokens, x.rows, table.rows, 0));
+    const int32_t *ids = tokens.data;
+    for (int64_t t = 0; t < x.rows; t++)
+        for (int64_t i = 0; i < x.cols; i++)
+            nd_store(x, t * x.cols + i, nd_load(table, ids[t] * table.cols + i));
+    return ND_OK;
+}
+
+static nd_status embedding_backward_reference(nd_backend *b, nd_view dtable, nd_cview dx,
+                                              nd_cview tokens)
+{
+    (void)b;
+    ND_REQUIRE((dtable.dtype == ND_F32 || dtable.dtype == ND_F64) && dx.cols == dtable.cols);
+    ND_TRY(nd_check_tokens(tokens, dx.rows, dtable.rows, 0));
+    const int32_t *ids = tokens.data;
+    for (int64_t t = 0; t < dx.rows; t++)
+        for (int64_t i = 0; i < dx.cols; i++) {
+            const int64_t at = ids[t] * dtable.cols + i;
+            nd_store(dtable, at, nd_load(nd_read(dtable), at) + nd_load(dx, t * dx.cols + i));
+        }
+    return ND_OK;
+}
+
+/* One row: with p = softmax(z), H = -sum p log p,
+ *   d nll_smooth / dz_i = p_i - (1-e)[i = target] - e/V   (each offset's, times its weight)
+ *   d lse^2 / dz_i      = 2 lse p_i
+ *   d (-H) / dz_i       = p_i (log p_i + H) */
+static double offset_weight(const nd_cross_entropy_params *p, const int32_t *targets, int offset)
+{
+    return targets[offset] < 0 ? 0.0 : offset == 0 ? 1.0 : (double)p->offset_weight[offset];
+}
+
+static void cross_entropy_row(nd_view logits, int64_t row, const int32_t *targets, double *nll,
+                              double *total, const nd_cross_entropy_params *p)
+{
+    const int64_t vocab = logits.cols;
+    const nd_cview z = nd_read(logits);
+    double largest = -INFINITY, sum = 0.0, mean = 0.0, entropy = 0.0;
+    for (int64_t i = 0; i < vocab; i++)
+        largest = fmax(largest, nd_load(z, row + i));
+    for (int64_t i = 0; i < vocab; i++)
+        sum += exp(nd_load(z, row + i) - largest);
+    /* cppcheck-suppress invalidFunctionArg ; a row has logits, so sum > 0 */
+    const double lse = largest + log(sum);
+    for (int64_t i = 0; i < vocab; i++) {
+        const double log_p = nd_load(z, row + i) - lse;
+        entropy -= exp(log_p) * log_p;
+        mean += log_p / (double)vocab;
+    }
+    const double smooth = p->label_smoothing;
+    double weights = 0.0;
+    *nll = lse - nd_load(z, row + targets[0]);
+    *total = p->z_loss_weight * lse * lse - p->entropy_weight * entropy;
+    for (int j = 0; j < nd_cross_entropy_offsets(p); j++) {
+        const double weight = offset_weight(p, targets, j);
+        if (weight == 0.0)
+            continue;
+        const double offset_nll = lse - nd_load(z, row + targets[j]);
+        *total += weight * ((1.0 - smooth) * offset_nll - smooth * mean);
+        weights += weight;
+    }
+    for (int64_t i = 0; p->gradient_scale != 0.0f && i < vocab; i++) {
+        const double log_p = nd_load(z, row + i) - lse;
+        const double prob = exp(log_p);
+        double d = weights * (prob - smooth / (double)vocab);
+        for (int j = 0; j < nd_cross_entropy_offsets(p); j++)
+            if (i == targets[j])
+                d -= (1.0 - smooth) * offset_weight(p, targets, j);
+        d += p->z_loss_weight * 2.0 * lse * prob;
+        d += p->entropy_weight * prob * (log_p + entropy);
+        nd_store(logits, row + i, p->gradient_scale * d);
+    }
+}
+
+static nd_status cross_entropy_reference(nd_backend *b, nd_view nll, nd_view total, nd_view logits,
+                                         nd_cview targets, const nd_cross_entropy_params *p)
+{
+    (void)b;
+    ND_REQUIRE(nd_is_float(logits.dtype) && nll.rows == logits.rows && total.rows == logits.rows);
+    const int offsets = nd_cross_entropy_offsets(p);
+    ND_REQUIRE(offsets <= ND_OFFSETS_MAX);
+    ND_TRY(nd_check_tokens(targets, logits.rows * offsets, logits.cols, -1));
+    const int32_t *ids = targets.data;
+    for (int64_t t = 0; t < logits.rows; t++) {
+        double row_nll = 0.0, row_total = 0.0;
+        if (ids[t * offsets] >= 0)
+            cross_entropy_row(logits, t * logits.cols, ids + t * offsets, &row_nll, &row_total, p);
+        else
+            for (int64_t i = 0; p->gradient_scale != 0.0f && i < logits.cols; i++)
+                nd_store(logits, t * logits.cols + i, 0.0);
+        nd_store(nll, t, row_nll);
+        nd_store(total, t, row_total);
+    }
+    return ND_OK;
+}
+
+void nd_reference_fill_loss(nd_backend_ops *ops)
+{
+    ops->embedding = embedding_reference;
+    ops->embedding_backward = embedding_backward_reference;
+    ops->cross_entropy = cross_entropy_reference;
+}

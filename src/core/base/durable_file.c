@@ -1,0 +1,209 @@
+#include "core/base/durable_file.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <openssl/evp.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+enum { PART_BYTES = 1 << 20 };
+
+nd_status nd_path_sync(const char *path)
+{
+    const int file = open(path, O_RDONLY | O_CLOEXEC);
+    if (file < 0)
+        return ND_FAIL(ND_EIO, "cannot open %s to sync it: %s", path, strerror(errno));
+    const int failed = fsync(file);
+    const int reason = errno;
+    close(file);
+    return failed ? ND_FAIL(ND_EIO, "cannot sync %s: %s", path, strerror(reason)) : ND_OK;
+}
+
+nd_status nd_file_write_synced(const char *path, const void *bytes, size_t size)
+{
+    const int file = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+    if (file < 0)
+        return ND_FAIL(ND_EIO, "cannot write %s: %s", path, strerror(errno));
+    const char *at = bytes;
+    for (size_t left = size; left > 0;) {
+        const ssize_t wrote = write(file, at, left);
+        if (wrote < 0 && errno == EINTR)
+            continue;
+        if (wrote <= 0) {
+            const int reason = wrote < 0 ? errno : ENOSPC;
+            close(file);
+            return ND_FAIL(ND_EIO, "cannot write %s: %s", path, strerror(reason));
+        }
+        at += wrote;
+        left -= (size_t)wrote;
+    }
+    const int failed = fsync(file) != 0 ? errno : 0;
+    if (close(file) != 0 || failed)
+        return ND_FAIL(ND_EIO, "cannot finish %s: %s", path, strerror(failed ? failed : errno));
+    return ND_OK;
+}
+
+static void directory_of(const char *path, char directory[PATH_MAX])
+{
+    snprintf(directory, PATH_MAX, "%s", path);
+    char *slash = strrchr(directory, '/');
+    if (!slash)
+        strcpy(directory, ".");
+    else if (slash == directory)
+        slash[1] = '\0';
+    else
+        *slash = '\0';
+}
+
+nd_status nd_durable_rename(const char *temporary, const char *path)
+{
+    char directory[PATH_MAX];
+    directory_of(path, directory);
+    nd_status status = ND_OK;
+    ND_TRY_GOTO(nd_path_sync(temporary), failed);
+    if (rename(temporary, path) != 0) {
+        status =
+            ND_FAIL(ND_EIO, "%s: cannot rename %s to this: %s", path, temporary, strerror(errno));
+        goto failed;
+    }
+    return nd_path_sync(directory);
+failed:
+    unlink(temporary);
+    return status;
+}
+
+nd_status nd_durable_write(const char *path, const void *bytes, size_t size)
+{
+    char temporary[PATH_MAX];
+    if ((size_t)snprintf(temporary, sizeof temporary, "%s%s", path, ND_TEMPORARY_SUFFIX) >=
+        sizeof temporary)
+        return ND_FAIL(ND_EIO, "%s: the path is longer than %d characters", path, PATH_MAX - 5);
+    const nd_status status = nd_file_write_synced(temporary, bytes, size);
+    if (status != ND_OK) {
+        unlink(temporary);
+        return status;
+    }
+    return nd_durable_rename(temporary, path);
+}
+
+nd_status nd_durable_link(const char *directory, const char *link, const char *target)
+{
+    char temporary[PATH_MAX], final[PATH_MAX];
+    if (snprintf(temporary, sizeof temporary, "%s/.tmp_%s", directory, link) >= PATH_MAX ||
+        snprintf(final, sizeof final, "%s/%s", directory, link) >= PATH_MAX)
+        return ND_FAIL(ND_EIO, "the path of %s/%s is too long", directory, link);
+    unlink(temporary);
+    if (symlink(target, temporary) != 0 || rename(temporary, final) != 0)
+        return ND_FAIL(ND_EIO, "cannot make %s point to %s: %s", final, target, strerror(errno));
+    return nd_path_sync(directory);
+}
+
+nd_status nd_read_whole_file(const char *path, size_t limit, nd_status status, void **bytes,
+                             size_t *size)
+{
+    *bytes = NULL;
+    *size = 0;
+    FILE *file = fopen(path, "rbe");
+    if (!file)
+        return ND_FAIL(status, "%s: cannot open this file: %s", path, strerror(errno));
+    struct stat info;
+    nd_status result = ND_OK;
+    if (fstat(fileno(file), &info) != 0 || !S_ISREG(info.st_mode)) {
+        result = ND_FAIL(status, "%s: not a regular file", path);
+    } else if ((uint64_t)info.st_size > limit) {
+        result = ND_FAIL(status, "%s: %lld bytes; expected at most %zu", path,
+                         (long long)info.st_size, limit);
+    } else if (!(*bytes = malloc((size_t)info.st_size + 1))) {
+        result =
+            ND_FAIL(ND_ENOMEM, "%s: no memory for its %lld bytes", path, (long long)info.st_size);
+    } else {
+        *size = fread(*bytes, 1, (size_t)info.st_size, file);
+        if (*size != (size_t)info.st_size)
+            result = ND_FAIL(status, "%s: read %zu of its %lld bytes", path, *size,
+                             (long long)info.st_size);
+    }
+    if (result == ND_OK)
+        ((char *)*bytes)[*size] = '\0';
+    fclose(file);
+    if (result != ND_OK) {
+        free(*bytes);
+        *bytes = NULL;
+    }
+    return result;
+}
+
+nd_status nd_file_digest(const char *path, int64_t *bytes, char hex[ND_SHA256_HEX_SIZE])
+{
+    const int file = open(path, O_RDONLY | O_CLOEXEC);
+    if (file < 0)
+        return ND_FAIL(ND_EIO, "cannot read %s: %s", path, strerror(errno));
+    EVP_MD_CTX *context = EVP_MD_CTX_new();
+    unsigned char *part = malloc(PART_BYTES), digest[EVP_MAX_MD_SIZE];
+    bool ok = context && part && EVP_DigestInit_ex(context, EVP_sha256(), NULL) == 1;
+    ssize_t got = 1;
+    int reason = ENOMEM; /* of libcrypto's failures */
+    *bytes = 0;
+    while (ok && got != 0) {
+        got = read(file, part, PART_BYTES);
+        if (got < 0 && errno == EINTR)
+            continue;
+        if (got < 0)
+            reason = errno;
+        ok = got >= 0 && EVP_DigestUpdate(context, part, (size_t)got) == 1;
+        *bytes += ok ? got : 0;
+    }
+    ok = ok && EVP_DigestFinal_ex(context, digest, NULL) == 1;
+    free(part);
+    EVP_MD_CTX_free(context);
+    close(file);
+    if (!ok)
+        return ND_FAIL(ND_EIO, "cannot read %s to its end: %s", path, strerror(reason));
+    for (int i = 0; i < 32; i++)
+        snprintf(hex + 2 * i, 3, "%02x", digest[i]);
+    return ND_OK;
+}
+
+nd_status nd_directory_create(const char *path)
+{
+    char partial[PATH_MAX];
+    if (strlen(path) >= sizeof partial)
+        return ND_FAIL(ND_EIO, "the path of a directory is longer than %zu bytes", sizeof partial);
+    strcpy(partial, path);
+    for (char *at = partial + 1;; at++) {
+        const char saved = *at;
+        if (saved != '/' && saved != '\0')
+            continue;
+        *at = '\0';
+        if (mkdir(partial, 0777) != 0 && errno != EEXIST)
+            return ND_FAIL(ND_EIO, "cannot make directory %s: %s", partial, strerror(errno));
+        *at = saved;
+        if (saved == '\0')
+            break;
+    }
+    struct stat info;
+    if (stat(path, &info) != 0 || !S_ISDIR(info.st_mode))
+        return ND_FAIL(ND_EIO, "%s exists and is not a directory", path);
+    return ND_OK;
+}
+
+nd_status nd_directory_remove(const char *path)
+{
+    DIR *directory = opendir(path);
+    if (!directory)
+        return errno == ENOENT ? ND_OK
+                               : ND_FAIL(ND_EIO, "cannot list %s: %s", path, strerror(errno));
+    const struct dirent *entry;
+    while ((entry = readdir(directory)) != NULL)
+        if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0)
+            unlinkat(dirfd(directory), entry->d_name, 0);
+    closedir(directory);
+    if (rmdir(path) != 0)
+        return ND_FAIL(ND_EIO, "cannot remove %s: %s", path, strerror(errno));
+    return ND_OK;
+}

@@ -1,0 +1,43 @@
+/* Files and directories that survive a crash: written under a temporary name, fsynced, renamed, and
+ * the directory fsynced, in that order. All paths are shorter than PATH_MAX. */
+#ifndef ND_CORE_BASE_DURABLE_FILE_H
+#define ND_CORE_BASE_DURABLE_FILE_H
+
+#include "core/base/sha256.h"
+
+#include <stddef.h>
+#include <stdint.h>
+
+/* Suffix of files that are not finished yet. */
+#define ND_TEMPORARY_SUFFIX ".tmp"
+
+/* Makes the finished file `temporary` appear as `path`. Errors: ND_EIO; `temporary` is removed. */
+nd_status nd_durable_rename(const char *temporary, const char *path);
+
+/* The file `path` with these bytes, or the file that was there before. */
+nd_status nd_durable_write(const char *path, const void *bytes, size_t size);
+
+/* Atomically makes `link` in `directory` a symbolic link to `target`. */
+nd_status nd_durable_link(const char *directory, const char *link, const char *target);
+
+/* Writes a whole file and fsyncs it in place, for callers whose unit is the directory around it. */
+nd_status nd_file_write_synced(const char *path, const void *bytes, size_t size);
+
+/* A whole file of at most `limit` bytes; the caller frees *bytes, NUL-terminated beyond *size. Errors:
+ * `status`, naming the file and why it cannot be read. */
+nd_status nd_read_whole_file(const char *path, size_t limit, nd_status status, void **bytes,
+                             size_t *size);
+
+/* Size and SHA-256 of a file, read in parts. */
+nd_status nd_file_digest(const char *path, int64_t *bytes, char hex[ND_SHA256_HEX_SIZE]);
+
+/* fsync of a file or directory by name. */
+nd_status nd_path_sync(const char *path);
+
+/* mkdir -p. */
+nd_status nd_directory_create(const char *path);
+
+/* Removes a directory and the files in it, one level deep; absent is fine. */
+nd_status nd_directory_remove(const char *path);
+
+#endif

@@ -1,0 +1,61 @@
+#include "core/base/error.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+static _Thread_local nd_error last_error;
+
+nd_status nd_error_raise(nd_status status, const char *file, int line, const char *format, ...)
+{
+    if (last_error.status != ND_OK)
+        return last_error.status;
+    last_error.status = status;
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(last_error.message, sizeof last_error.message, format, arguments);
+    va_end(arguments);
+    snprintf(last_error.trace, sizeof last_error.trace, "  at %s:%d\n", file, line);
+    return status;
+}
+
+void nd_error_add_trace(const char *file, int line, const char *expression)
+{
+    const size_t used = strlen(last_error.trace);
+    snprintf(last_error.trace + used, sizeof last_error.trace - used, "  in %s:%d: %s\n", file,
+             line, expression);
+}
+
+const nd_error *nd_error_get(void)
+{
+    return &last_error;
+}
+
+void nd_error_set(const nd_error *error)
+{
+    last_error = *error;
+}
+
+void nd_error_clear(void)
+{
+    memset(&last_error, 0, sizeof last_error);
+}
+
+int nd_error_exit_code(nd_status status)
+{
+    switch (status) {
+    case ND_OK:
+    case ND_ECONFIG:
+    case ND_EDATA:
+    case ND_ECHECKPOINT:
+    case ND_EPEER:
+    case ND_ENUMERIC:
+    case ND_ESTOPPED:
+        return (int)status;
+    case ND_ENOMEM:
+    case ND_EIO:
+    case ND_EINTERNAL:
+        break;
+    }
+    return 1;
+}

@@ -1,0 +1,70 @@
+/* Errors: functions return nd_status; the first error of a thread is kept with its message and the
+ * chain of calls it passed through.
+ *
+ * A function that finds an error calls ND_FAIL with a message that names the file, tensor, key or
+ * rank, what was expected and what was found. Callers pass it up with ND_TRY (or ND_TRY_GOTO when
+ * they own something), which adds one line to the trace. Nothing in the libraries exits. */
+#ifndef ND_CORE_BASE_ERROR_H
+#define ND_CORE_BASE_ERROR_H
+
+#include <stddef.h>
+
+typedef enum nd_status {
+    ND_OK = 0,
+    ND_ECONFIG = 2,     /* usage or configuration */
+    ND_EDATA = 3,       /* a shard, a tokenizer or an input text */
+    ND_ECHECKPOINT = 4, /* a checkpoint */
+    ND_EPEER = 5,       /* another rank or the network */
+    ND_ENUMERIC = 6,    /* NaN or Inf beyond recovery */
+    ND_ENOMEM = 7,      /* memory, of host or device */
+    ND_EIO = 8,         /* a file or a system call, outside data and checkpoints */
+    ND_EINTERNAL = 9,   /* a broken contract inside the program */
+    ND_ESTOPPED = 75    /* stopped on a signal after saving */
+} nd_status;
+
+enum { ND_ERROR_TEXT_MAX = 2048 };
+
+/* What went wrong, where, and on the way to whom. Copyable, so that a worker thread can hand its
+ * error to the thread that joins it. */
+typedef struct nd_error {
+    nd_status status;
+    int shared; /* 1: every rank of the job holds this same error */
+    char message[ND_ERROR_TEXT_MAX];
+    char trace[ND_ERROR_TEXT_MAX]; /* one "file:line: expression" a line, innermost first */
+} nd_error;
+
+#define ND_FAIL(status, ...) nd_error_raise((status), __FILE__, __LINE__, __VA_ARGS__)
+
+#define ND_TRY(expression)                                                                         \
+    do {                                                                                           \
+        const nd_status nd_try_status_ = (expression);                                             \
+        if (nd_try_status_ != ND_OK) {                                                             \
+            nd_error_add_trace(__FILE__, __LINE__, #expression);                                   \
+            return nd_try_status_;                                                                 \
+        }                                                                                          \
+    } while (0)
+
+/* Needs a local `nd_status status` and a cleanup label. */
+#define ND_TRY_GOTO(expression, label)                                                             \
+    do {                                                                                           \
+        status = (expression);                                                                     \
+        if (status != ND_OK) {                                                                     \
+            nd_error_add_trace(__FILE__, __LINE__, #expression);                                   \
+            goto label;                                                                            \
+        }                                                                                          \
+    } while (0)
+
+/* Records the error unless this thread already holds one, and returns `status`. */
+nd_status nd_error_raise(nd_status status, const char *file, int line, const char *format, ...)
+    __attribute__((format(printf, 4, 5)));
+void nd_error_add_trace(const char *file, int line, const char *expression);
+
+/* The calling thread's first error since nd_error_clear(); status ND_OK when there is none. */
+const nd_error *nd_error_get(void);
+void nd_error_set(const nd_error *error);
+void nd_error_clear(void);
+
+/* The process exit code of a status: 2, 3, 4, 5, 6 or 75 as documented, 1 for the rest. */
+int nd_error_exit_code(nd_status status);
+
+#endif

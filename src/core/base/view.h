@@ -1,0 +1,96 @@
+/* Views: what an op sees of a tensor. Row-major, contiguous, two-dimensional; a vector is one row.
+ * A view owns nothing. The memory belongs to the backend whose ops it is passed to. */
+#ifndef ND_CORE_BASE_VIEW_H
+#define ND_CORE_BASE_VIEW_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+typedef enum nd_dtype {
+    ND_F64,
+    ND_F32,
+    ND_BF16,
+    ND_I32,
+    ND_I8,
+    ND_U8,
+} nd_dtype;
+
+typedef struct nd_view {
+    void *data;
+    nd_dtype dtype;
+    int64_t rows;
+    int64_t cols;
+} nd_view;
+
+typedef struct nd_cview {
+    const void *data;
+    nd_dtype dtype;
+    int64_t rows;
+    int64_t cols;
+} nd_cview;
+
+static inline size_t nd_dtype_size(nd_dtype dtype)
+{
+    switch (dtype) {
+    case ND_F64:
+        return 8;
+    case ND_F32:
+    case ND_I32:
+        return 4;
+    case ND_BF16:
+        return 2;
+    case ND_I8:
+    case ND_U8:
+        break;
+    }
+    return 1;
+}
+
+static inline const char *nd_dtype_name(nd_dtype dtype)
+{
+    static const char *const names[] = {"f64", "f32", "bf16", "i32", "i8", "u8"};
+    return names[dtype];
+}
+
+static inline nd_view nd_view_of(void *data, nd_dtype dtype, int64_t rows, int64_t cols)
+{
+    return (nd_view){data, dtype, rows, cols};
+}
+
+static inline nd_cview nd_cview_of(const void *data, nd_dtype dtype, int64_t rows, int64_t cols)
+{
+    return (nd_cview){data, dtype, rows, cols};
+}
+
+/* The same memory, read-only. */
+static inline nd_cview nd_read(nd_view v)
+{
+    return (nd_cview){v.data, v.dtype, v.rows, v.cols};
+}
+
+static inline int64_t nd_view_count(nd_cview v)
+{
+    return v.rows * v.cols;
+}
+
+static inline size_t nd_view_bytes(nd_cview v)
+{
+    return (size_t)nd_view_count(v) * nd_dtype_size(v.dtype);
+}
+
+/* Rows [first, first + count) of a view. */
+static inline nd_view nd_view_rows(nd_view v, int64_t first, int64_t count)
+{
+    char *base = (char *)v.data;
+    return (nd_view){base + (size_t)(first * v.cols) * nd_dtype_size(v.dtype), v.dtype, count,
+                     v.cols};
+}
+
+static inline nd_cview nd_cview_rows(nd_cview v, int64_t first, int64_t count)
+{
+    const char *base = (const char *)v.data;
+    return (nd_cview){base + (size_t)(first * v.cols) * nd_dtype_size(v.dtype), v.dtype, count,
+                      v.cols};
+}
+
+#endif

@@ -1,0 +1,282 @@
+#include "core/config/config.h"
+
+#include "core/config/config_keys.h"
+
+#include <errno.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+#include <unistd.h>
+
+static void *slot(nd_config *config, const nd_config_key *key)
+{
+    return (char *)config + key->offset;
+}
+
+static const void *const_slot(const nd_config *config, const nd_config_key *key)
+{
+    return (const char *)config + key->offset;
+}
+
+/* Index of `value` in "a|b|c", or -1. */
+static int choice_index(const char *choices, const char *value)
+{
+    const size_t length = strlen(value);
+    int index = 0;
+    for (const char *at = choices; at; index++) {
+        const char *end = strchr(at, '|');
+        const size_t size = end ? (size_t)(end - at) : strlen(at);
+        if (size == length && strncasecmp(at, value, size) == 0)
+            return index;
+        at = end ? end + 1 : NULL;
+    }
+    return -1;
+}
+
+static void choice_name(const char *choices, int index, char *text, size_t size)
+{
+    const char *at = choices;
+    for (; index > 0; index--)
+        at = strchr(at, '|') + 1;
+    snprintf(text, size, "%.*s", (int)strcspn(at, "|"), at);
+}
+
+static bool parse_bool(const char *text, bool *value)
+{
+    static const char *const yes[] = {"true", "yes", "on", "1"};
+    static const char *const no[] = {"false", "no", "off", "0"};
+    for (int i = 0; i < 4; i++) {
+        if (strcasecmp(text, yes[i]) == 0)
+            return *value = true, true;
+        if (strcasecmp(text, no[i]) == 0)
+            return *value = false, true;
+    }
+    return false;
+}
+
+/* A whole number, written plainly or as 1e6. */
+static bool parse_int(const char *text, int64_t *value)
+{
+    char *end;
+    errno = 0;
+    const long long whole = strtoll(text, &end, 10);
+    if (end != text && *end == '\0' && errno == 0)
+        return *value = whole, true;
+    const double real = strtod(text, &end);
+    if (end == text || *end != '\0' || !isfinite(real) || real != floor(real) || fabs(real) > 1e15)
+        return false;
+    return *value = (int64_t)real, true;
+}
+
+static bool parse_double(const char *text, double *value)
+{
+    char *end;
+    *value = strtod(text, &end);
+    return end != text && *end == '\0' && isfinite(*value);
+}
+
+/* Parses `text` into the key's slot; false when it is not allowed. */
+static bool assign(nd_config *config, const nd_config_key *key, const char *text)
+{
+    switch (key->type) {
+    case ND_KEY_INT: {
+        int64_t value;
+        if (!parse_int(text, &value) || (double)value < key->low || (double)value > key->high)
+            return false;
+        *(int64_t *)slot(config, key) = value;
+        return true;
+    }
+    case ND_KEY_DOUBLE: {
+        double value;
+        if (!parse_double(text, &value) || value < key->low || value > key->high)
+            return false;
+        *(double *)slot(config, key) = value;
+        return true;
+    }
+    case ND_KEY_BOOL:
+        return parse_bool(text, slot(config, key));
+    case ND_KEY_CHOICE: {
+        const int index = choice_index(key->choices, text);
+        if (index < 0)
+            return false;
+        *(int *)slot(config, key) = index;
+        return true;
+    }
+    case ND_KEY_TEXT:
+        break;
+    }
+    /* An INI file has no way to write the rest. */
+    if (strlen(text) >= ND_CONFIG_TEXT_MAX || strpbrk(text, "\n\r\"") != NULL)
+        return false;
+    strcpy(slot(config, key), text);
+    return true;
+}
+
+void nd_config_defaults(nd_config *config)
+{
+    memset(config, 0, sizeof *config);
+    for (int i = 0; i < nd_config_key_count; i++)
+        assign(config, &nd_config_keys[i], nd_config_keys[i].default_text);
+}
+
+void nd_config_key_format(const nd_config *config, const nd_config_key *key, char *text,
+                          size_t size)
+{
+    const void *value = const_slot(config, key);
+    switch (key->type) {
+    case ND_KEY_INT:
+        snprintf(text, size, "%lld", (long long)*(const int64_t *)value);
+        return;
+    case ND_KEY_DOUBLE: {
+        const double real = *(const double *)value;
+        for (int digits = 6; digits <= 17; digits++) { /* the shortest text that reads back equal */
+            snprintf(text, size, "%.*g", digits, real);
+            if (strtod(text, NULL) == real)
+                return;
+        }
+        return;
+    }
+    case ND_KEY_BOOL:
+        snprintf(text, size, "%s", *(const bool *)value ? "true" : "false");
+        return;
+    case ND_KEY_CHOICE:
+        choice_name(key->choices, *(const int *)value, text, size);
+        return;
+    case ND_KEY_TEXT:
+        break;
+    }
+    snprintf(text, size, "%s", (const char *)value);
+}
+
+void nd_config_key_allowed(const nd_config_key *key, char *text, size_t size)
+{
+    switch (key->type) {
+    case ND_KEY_INT:
+        snprintf(text, size, "a whole number from %.0f to %.0f", key->low, key->high);
+        return;
+    case ND_KEY_DOUBLE:
+        snprintf(text, size, "a number from %g to %g", key->low, key->high);
+        return;
+    case ND_KEY_BOOL:
+        snprintf(text, size, "true or false");
+        return;
+    case ND_KEY_CHOICE: {
+        size_t used = (size_t)snprintf(text, size, "one of ");
+        for (const char *c = key->choices; *c && used + 3 < size; c++) {
+            if (*c == '|') {
+                text[used++] = ',';
+                text[used++] = ' ';
+            } else {
+                text[used++] = *c;
+            }
+        }
+        text[used] = '\0';
+        return;
+    }
+    case ND_KEY_TEXT:
+        break;
+    }
+    snprintf(text, size, "a line of text up to %d bytes, without \"", ND_CONFIG_TEXT_MAX - 1);
+}
+
+nd_status nd_config_set_key(nd_config *config, const char *section, const char *name,
+                            const char *value, const char *origin)
+{
+    const nd_config_key *key = nd_config_key_find(section, name);
+    if (!key) {
+        const nd_config_key *nearest = nd_config_key_nearest(section, name);
+        return ND_FAIL(ND_ECONFIG,
+                       "%s: unknown key '%s' in section [%s]; the nearest known key is "
+                       "'%s' in [%s]",
+                       origin, name, section, nearest->name, nearest->section);
+    }
+    char allowed[256];
+    nd_config_key_allowed(key, allowed, sizeof allowed);
+    if (!assign(config, key, value))
+        return ND_FAIL(ND_ECONFIG, "%s: [%s] %s = '%.200s' is not allowed; expected %s", origin,
+                       key->section, key->name, value, allowed);
+    return ND_OK;
+}
+
+nd_status nd_config_set(nd_config *config, const char *assignment, const char *origin)
+{
+    char copy[2 * ND_CONFIG_TEXT_MAX];
+    if (strlen(assignment) >= sizeof copy)
+        return ND_FAIL(ND_ECONFIG, "%s: the assignment is longer than %zu bytes", origin,
+                       sizeof copy - 1);
+    strcpy(copy, assignment);
+    char *dot = strchr(copy, '.'), *equals = strchr(copy, '=');
+    if (!dot || !equals || dot > equals || dot == copy || equals == dot + 1)
+        return ND_FAIL(ND_ECONFIG, "%s: '%.200s' is not of the form section.key=value", origin,
+                       assignment);
+    *dot = '\0';
+    *equals = '\0';
+    return nd_config_set_key(config, copy, dot + 1, equals + 1, origin);
+}
+
+int64_t nd_config_ffn_dim(const nd_config *config)
+{
+    return llround(config->model.ffn_mult * (double)config->model.hidden_dim);
+}
+
+int nd_config_state_bits(const nd_config *config)
+{
+    switch ((nd_state_bits_choice)config->optimizer.state_bits) {
+    case ND_STATE_BITS_32:
+        return 32;
+    case ND_STATE_BITS_8:
+        return 8;
+    case ND_STATE_BITS_4:
+        return 4;
+    case ND_STATE_BITS_AUTO:
+        break;
+    }
+    return config->training.use_8bit_optim ? 8 : 32;
+}
+
+int nd_config_projector_bits(const nd_config *c)
+{
+    if (c->optimizer.galore_projector_bits == ND_PROJECTOR_BITS_AUTO)
+        return nd_config_state_bits(c) == 32 ? 32 : 8;
+    return c->optimizer.galore_projector_bits == ND_PROJECTOR_BITS_32 ? 32 : 8;
+}
+
+int64_t nd_config_micro_batch(const nd_config *config)
+{
+    if (config->training.micro_batch_size > 0)
+        return config->training.micro_batch_size;
+    int64_t micro = 1;
+    while (config->training.batch_size % (2 * micro) == 0 &&
+           config->training.batch_size / (2 * micro) >= 8)
+        micro *= 2;
+    return micro;
+}
+
+nd_status nd_config_find(const char *name, char *path, size_t size)
+{
+    char tried[4 * ND_CONFIG_TEXT_MAX] = "";
+    char program[ND_CONFIG_TEXT_MAX];
+    const ssize_t length = readlink("/proc/self/exe", program, sizeof program - 1);
+    program[length > 0 ? length : 0] = '\0';
+    char *slash = strrchr(program, '/');
+    if (slash)
+        *slash = '\0';
+    static const char *const places[] = {"",
+                                         "/../share/nanochat_dist/configs/",
+                                         "/../share/nanochat_dist/configs/e3/",
+                                         "/../share/nanochat_dist/configs/models/",
+                                         "/../../configs/",
+                                         "/../../configs/e3/",
+                                         "/../../configs/models/"};
+    for (size_t i = 0; i < sizeof places / sizeof *places; i++) {
+        const int used = snprintf(path, size, "%s%s%s", i == 0 ? "" : program, places[i], name);
+        if (used > 0 && (size_t)used < size && access(path, R_OK) == 0)
+            return ND_OK;
+        const size_t at = strlen(tried);
+        snprintf(tried + at, sizeof tried - at, "%s%s", i ? ", " : "", path);
+        if (name[0] == '/')
+            break;
+    }
+    return ND_FAIL(ND_ECONFIG, "config '%.200s': no readable file; tried %s", name, tried);
+}

@@ -1,0 +1,190 @@
+/* The configuration of a run.
+ *
+ * One table (config_keys.c) declares every key: section, name, type, range, default and one line of
+ * help. Reading INI files, --set, --help, docs/config.md and the saved effective config all come
+ * from that table. */
+#ifndef ND_CORE_CONFIG_CONFIG_H
+#define ND_CORE_CONFIG_CONFIG_H
+
+#include "core/base/error.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+
+enum { ND_CONFIG_TEXT_MAX = 1024 };
+typedef char nd_config_text[ND_CONFIG_TEXT_MAX];
+
+typedef enum nd_arch { ND_ARCH_BITNET, ND_ARCH_LLAMA } nd_arch;
+typedef enum nd_optimizer_type { ND_OPTIMIZER_MUON, ND_OPTIMIZER_ADAMW } nd_optimizer_type;
+typedef enum nd_schedule_choice {
+    ND_SCHEDULE_CHOICE_WSD,
+    ND_SCHEDULE_CHOICE_COSINE,
+    ND_SCHEDULE_CHOICE_CONSTANT
+} nd_schedule_choice;
+typedef enum nd_orthogonalization {
+    ND_ORTHOGONALIZATION_NEWTON_SCHULZ,
+    ND_ORTHOGONALIZATION_POLAR_EXPRESS
+} nd_orthogonalization;
+typedef enum nd_mtp_schedule { ND_MTP_CONSTANT, ND_MTP_LINEAR, ND_MTP_THIRDS } nd_mtp_schedule;
+typedef enum nd_mtp_form { ND_MTP_SHARED, ND_MTP_SEQUENTIAL, ND_MTP_SEPARATE } nd_mtp_form;
+typedef enum nd_state_bits_choice {
+    ND_STATE_BITS_AUTO,
+    ND_STATE_BITS_32,
+    ND_STATE_BITS_8,
+    ND_STATE_BITS_4
+} nd_state_bits_choice;
+typedef enum nd_projector_bits_choice {
+    ND_PROJECTOR_BITS_AUTO,
+    ND_PROJECTOR_BITS_32,
+    ND_PROJECTOR_BITS_8
+} nd_projector_bits_choice;
+/* As nd_cuda_attention counts them. */
+typedef enum nd_attention_choice {
+    ND_ATTENTION_AUTO,
+    ND_ATTENTION_CUDNN,
+    ND_ATTENTION_OWN
+} nd_attention_choice;
+typedef enum nd_precision { ND_PRECISION_FP32, ND_PRECISION_BF16 } nd_precision;
+typedef enum nd_backward_precision { ND_BACKWARD_SAME, ND_BACKWARD_INT8 } nd_backward_precision;
+typedef enum nd_dataset_choice { ND_DATASET_SHARDS, ND_DATASET_SYNTHETIC } nd_dataset_choice;
+typedef enum nd_target { ND_TARGET_AUTO, ND_TARGET_CPU, ND_TARGET_CUDA } nd_target;
+typedef enum nd_deterministic { ND_DETERMINISTIC_OFF, ND_DETERMINISTIC_WORLD } nd_deterministic;
+typedef enum nd_reduction { ND_REDUCTION_OWNERS, ND_REDUCTION_ALLREDUCE } nd_reduction;
+typedef enum nd_gradient_wire {
+    ND_GRADIENT_WIRE_FP32,
+    ND_GRADIENT_WIRE_BF16,
+    ND_GRADIENT_WIRE_INT8
+} nd_gradient_wire;
+typedef enum nd_weight_wire {
+    ND_WEIGHT_WIRE_PACKED,
+    ND_WEIGHT_WIRE_TRITS,
+    ND_WEIGHT_WIRE_CHANGED
+} nd_weight_wire;
+typedef enum nd_embedding_wire {
+    ND_EMBEDDING_WIRE_DENSE,
+    ND_EMBEDDING_WIRE_INT8_DELTA
+} nd_embedding_wire;
+
+typedef struct nd_config {
+    struct {
+        int arch; /* nd_arch; enumerations are stored as int, for the table */
+        int64_t hidden_dim, num_layers, num_heads, num_kv_heads;
+        double ffn_mult;
+        int64_t max_seq_len, vocab_size, group_size;
+        bool tie_embeddings;
+        double rope_base;
+    } model;
+    struct {
+        int64_t total_steps, batch_size, micro_batch_size, seq_length;
+        double learning_rate;
+        int64_t warmup_steps;
+        double weight_decay, grad_clip, entropy_weight, label_smoothing, z_loss_weight;
+        int optimizer_type;
+        double muon_momentum;
+        int schedule_type;
+        double stable_ratio, min_lr_ratio;
+        bool use_mtp;
+        int64_t mtp_n_tokens;
+        double mtp_weight;
+        int mtp_schedule, mtp_form;
+        bool use_collider;
+        double collider_threshold, collider_sparsity, collider_until;
+        bool use_async_loader;
+        int64_t num_workers, prefetch_batches;
+        bool use_8bit_optim, use_galore;
+        int64_t galore_rank, galore_update_freq;
+        int64_t max_skipped_steps, max_rollbacks;
+        double loss_spike_zscore;
+        int64_t seed;
+    } training;
+    struct {
+        double embedding_lr, head_lr, norm_lr; /* AdamW groups */
+        double adam_beta1, adam_beta2, adam_epsilon;
+        int orthogonalization;
+        int64_t orthogonalization_steps;
+        bool nesterov, cautious_weight_decay;
+        int master_precision;
+        int state_bits;            /* nd_state_bits_choice */
+        int galore_projector_bits; /* nd_projector_bits_choice */
+        double galore_scale, galore_residual;
+    } optimizer;
+    struct {
+        int dataset;
+        nd_config_text data_path;
+        int64_t n_samples, epochs;
+    } data;
+    struct {
+        int target;
+        bool gradient_checkpointing, packed_codes, cuda_graphs;
+        int attention; /* nd_attention_choice */
+        int precision, backward_precision;
+        int64_t threads;
+        nd_config_text cpu_isa;
+    } hardware;
+    struct {
+        int deterministic;
+        bool overlap;
+        int reduction, gradient_wire, weight_wire, embedding_wire;
+        double timeout_seconds;
+        int64_t check_interval;
+    } dist;
+    struct {
+        nd_config_text run_dir, checkpoint_dir;
+        int64_t log_interval, eval_interval, eval_samples, checkpoint_interval, checkpoint_keep;
+        bool checkpoint_at_end, checkpoint_async, tensorboard;
+    } logging;
+} nd_config;
+
+/* Every key at its default. */
+void nd_config_defaults(nd_config *config);
+
+/* Reads an INI file over `config`. Errors: ND_ECONFIG naming file, line, key, value, what is allowed
+ * and the nearest known key; duplicates, unknown sections and over-long lines are errors. */
+nd_status nd_config_read_file(nd_config *config, const char *path);
+
+/* One assignment "section.key=value"; `origin` names where it came from ("--set") in messages; then
+ * the same in parts. Errors: ND_ECONFIG as above. */
+nd_status nd_config_set(nd_config *config, const char *assignment, const char *origin);
+nd_status nd_config_set_key(nd_config *config, const char *section, const char *key,
+                            const char *value, const char *origin);
+
+/* Checks that the keys agree with each other and that every one set is read by this version.
+ * Errors: ND_ECONFIG naming the keys, their values, and what would agree. */
+nd_status nd_config_check(const nd_config *config);
+
+/* The part of it that needs no data and no device: what `plan` asks for. */
+nd_status nd_config_check_model(const nd_config *config);
+
+/* The whole effective configuration as INI text that nd_config_read_file reads back. */
+nd_status nd_config_write(const nd_config *config, FILE *out);
+
+/* One line for each key of [model], [training], [optimizer] and [data] that differs:
+ * "training.batch_size was 16, is 32". Returns how many. */
+int nd_config_write_differences(const nd_config *before, const nd_config *now, FILE *out);
+
+/* docs/config.md: a table of all keys, generated. */
+void nd_config_write_markdown(FILE *out);
+
+/* One line a key for --help. */
+void nd_config_write_help(FILE *out);
+
+/* `name` itself when it is a readable path, else the installed config of that name; the result is
+ * written to `path`. Errors: ND_ECONFIG naming the places that were tried. */
+nd_status nd_config_find(const char *name, char *path, size_t size);
+
+/* Width of the feed-forward layer: ffn_mult * hidden_dim, rounded to the nearest integer. */
+int64_t nd_config_ffn_dim(const nd_config *config);
+
+/* Sequences computed at once: micro_batch_size, or when it is 0 the largest power of two that leaves
+ * at least eight micro-batches (or divides batch_size at all). The same on any number of ranks. */
+int64_t nd_config_micro_batch(const nd_config *config);
+
+/* Bits of an element of optimizer state, 32, 8 or 4: state_bits, which `auto` leaves to
+ * use_8bit_optim. */
+int nd_config_state_bits(const nd_config *config);
+
+/* Bits of an element of GaLore's projectors, 32 or 8. */
+int nd_config_projector_bits(const nd_config *config);
+
+#endif

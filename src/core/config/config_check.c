@@ -1,0 +1,161 @@
+/* What keys must agree on. */
+#include "core/config/config.h"
+
+static nd_status check_shape(const nd_config *c)
+{
+    if (c->model.hidden_dim % c->model.num_heads != 0)
+        return ND_FAIL(ND_ECONFIG, "[model] num_heads = %lld does not divide hidden_dim = %lld",
+                       (long long)c->model.num_heads, (long long)c->model.hidden_dim);
+    if (c->model.num_heads % c->model.num_kv_heads != 0)
+        return ND_FAIL(ND_ECONFIG, "[model] num_kv_heads = %lld does not divide num_heads = %lld",
+                       (long long)c->model.num_kv_heads, (long long)c->model.num_heads);
+    if (c->model.hidden_dim / c->model.num_heads % 2 != 0)
+        return ND_FAIL(ND_ECONFIG,
+                       "[model] hidden_dim / num_heads = %lld is odd; rotary positions "
+                       "turn pairs",
+                       (long long)(c->model.hidden_dim / c->model.num_heads));
+    if (nd_config_ffn_dim(c) < 1)
+        return ND_FAIL(ND_ECONFIG, "[model] ffn_mult * hidden_dim = %g rounds to no width at all",
+                       c->model.ffn_mult * (double)c->model.hidden_dim);
+    if (c->model.arch == ND_ARCH_BITNET && !c->model.tie_embeddings)
+        return ND_FAIL(ND_ECONFIG,
+                       "[model] tie_embeddings = false contradicts arch = bitnet, whose "
+                       "graph has no head of its own; use arch = llama");
+    const int64_t group = c->model.group_size;
+    if (group > 0 && (c->model.hidden_dim % group != 0 || nd_config_ffn_dim(c) % group != 0))
+        return ND_FAIL(ND_ECONFIG,
+                       "[model] group_size = %lld must divide hidden_dim = %lld and the "
+                       "feed-forward width %lld",
+                       (long long)group, (long long)c->model.hidden_dim,
+                       (long long)nd_config_ffn_dim(c));
+    return ND_OK;
+}
+
+static nd_status check_training(const nd_config *c)
+{
+    if (c->training.seq_length > c->model.max_seq_len)
+        return ND_FAIL(ND_ECONFIG,
+                       "[training] seq_length = %lld is longer than [model] max_seq_len "
+                       "= %lld",
+                       (long long)c->training.seq_length, (long long)c->model.max_seq_len);
+    const int64_t micro = c->training.micro_batch_size;
+    if (micro > 0 && c->training.batch_size % micro != 0)
+        return ND_FAIL(ND_ECONFIG,
+                       "[training] micro_batch_size = %lld does not divide batch_size = "
+                       "%lld",
+                       (long long)micro, (long long)c->training.batch_size);
+    return ND_OK;
+}
+
+static nd_status check_optimizer(const nd_config *c)
+{
+    const int bits = nd_config_state_bits(c);
+    if (c->training.use_8bit_optim && bits != 8)
+        return ND_FAIL(ND_ECONFIG,
+                       "[training] use_8bit_optim = true contradicts [optimizer] state_bits = %d; "
+                       "leave one of them at its default",
+                       bits);
+    if (bits == 4 && c->training.optimizer_type != ND_OPTIMIZER_MUON)
+        return ND_FAIL(ND_ECONFIG, "[optimizer] state_bits = 4 is made for the momentum of Muon, "
+                                   "but [training] optimizer_type = adamw; use state_bits = 8");
+    if (c->training.use_galore && c->optimizer.galore_residual > 0.0 &&
+        c->training.optimizer_type != ND_OPTIMIZER_MUON)
+        return ND_FAIL(ND_ECONFIG,
+                       "[optimizer] galore_residual = %g is made for Muon, but [training] "
+                       "optimizer_type = adamw; use galore_residual = 0",
+                       c->optimizer.galore_residual);
+    return ND_OK;
+}
+
+static nd_status check_wire(const nd_config *c)
+{
+    if (c->dist.gradient_wire != ND_GRADIENT_WIRE_FP32 &&
+        c->dist.deterministic == ND_DETERMINISTIC_WORLD)
+        return ND_FAIL(
+            ND_ECONFIG,
+            "[dist] gradient_wire = %s contradicts deterministic = world: what is rounded "
+            "between ranks depends on how many there are, so the bits do too; use "
+            "deterministic = off, or gradient_wire = fp32",
+            c->dist.gradient_wire == ND_GRADIENT_WIRE_BF16 ? "bf16" : "int8");
+    return ND_OK;
+}
+
+/* The owner's sum is the result everywhere; what differs is who adds. */
+static nd_status check_reduction(const nd_config *c)
+{
+    if (c->dist.reduction == ND_REDUCTION_OWNERS)
+        return ND_OK;
+    if (c->dist.deterministic == ND_DETERMINISTIC_WORLD)
+        return ND_FAIL(ND_ECONFIG,
+                       "[dist] reduction = allreduce contradicts deterministic = world: NCCL adds "
+                       "in an order that depends on how many ranks there are; use "
+                       "deterministic = off, or reduction = owners");
+    if (c->dist.gradient_wire != ND_GRADIENT_WIRE_FP32)
+        return ND_FAIL(ND_ECONFIG,
+                       "[dist] reduction = allreduce contradicts gradient_wire = %s: NCCL adds "
+                       "fp32 and keeps no residuals; use gradient_wire = fp32, or "
+                       "reduction = owners",
+                       c->dist.gradient_wire == ND_GRADIENT_WIRE_BF16 ? "bf16" : "int8");
+    if (c->hardware.target == ND_TARGET_CPU || !ND_HAVE_NCCL)
+        return ND_FAIL(
+            ND_ECONFIG,
+            "[dist] reduction = allreduce is NCCL's and needs GPUs, but %s: between CPUs "
+            "every rank would send and receive each gradient twice for a sum that only "
+            "its owner needs; use reduction = owners",
+            ND_HAVE_NCCL ? "[hardware] target = cpu" : "this build has no NCCL");
+    return ND_OK;
+}
+
+static nd_status check_hardware(const nd_config *c)
+{
+    if (c->hardware.backward_precision == ND_BACKWARD_INT8 && c->model.group_size > 0)
+        return ND_FAIL(
+            ND_ECONFIG,
+            "[hardware] backward_precision = int8 contradicts [model] group_size = %lld: "
+            "its exact sums need one scale a matrix; use group_size = 0 or "
+            "backward_precision = same",
+            (long long)c->model.group_size);
+    if (c->hardware.cuda_graphs && c->hardware.target == ND_TARGET_CPU)
+        return ND_FAIL(ND_ECONFIG,
+                       "[hardware] cuda_graphs = true contradicts target = cpu, where ops are run "
+                       "as they are called; use cuda_graphs = false");
+    if (c->hardware.attention != ND_ATTENTION_CUDNN)
+        return ND_OK;
+    if (c->hardware.target == ND_TARGET_CPU || !ND_HAVE_CUDNN)
+        return ND_FAIL(ND_ECONFIG,
+                       "[hardware] attention = cudnn needs a GPU and a build with cuDNN, but %s; "
+                       "use attention = auto",
+                       c->hardware.target == ND_TARGET_CPU ? "[hardware] target = cpu"
+                                                           : "this build has no cuDNN");
+    if (c->hardware.precision == ND_PRECISION_FP32)
+        return ND_FAIL(ND_ECONFIG,
+                       "[hardware] attention = cudnn contradicts precision = fp32: cuDNN's "
+                       "attention computes in bf16; use attention = auto or precision = bf16");
+    return ND_OK;
+}
+
+nd_status nd_config_check_model(const nd_config *c)
+{
+    ND_TRY(check_shape(c));
+    ND_TRY(check_training(c));
+    ND_TRY(check_wire(c));
+    ND_TRY(check_reduction(c));
+    ND_TRY(check_hardware(c));
+    return check_optimizer(c);
+}
+
+nd_status nd_config_check(const nd_config *c)
+{
+    ND_TRY(nd_config_check_model(c));
+    if (c->data.dataset == ND_DATASET_SHARDS && c->data.data_path[0] == '\0')
+        return ND_FAIL(ND_ECONFIG,
+                       "[data] data_path is empty; name a directory of packed shards, or "
+                       "use dataset = synthetic");
+    if (c->logging.run_dir[0] == '\0')
+        return ND_FAIL(ND_ECONFIG, "[logging] run_dir is empty; name a directory for what the run "
+                                   "leaves");
+    if (c->hardware.target == ND_TARGET_CUDA && !ND_HAVE_CUDA)
+        return ND_FAIL(ND_ECONFIG, "[hardware] target = cuda: this build has no CUDA backend; use "
+                                   "target = cpu or auto");
+    return ND_OK;
+}

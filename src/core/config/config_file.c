@@ -1,0 +1,252 @@
+/* INI files in and out. iniparser reads them; what it passes over in silence (duplicate keys, lines
+ * that are too long, keys outside a section) is found by a scan of our own first, which also knows
+ * the line numbers that messages need. */
+#include "core/config/config.h"
+#include "core/config/config_keys.h"
+
+#include <ctype.h>
+#include <errno.h>
+#include <iniparser.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+#include <sys/stat.h>
+
+enum { LINE_LONGEST = 1000, LINES_MOST = 4096 };
+
+/* Where each key of a file stands. */
+typedef struct key_place {
+    char section[64];
+    char name[64];
+    int line;
+} key_place;
+
+typedef struct scan {
+    const char *path;
+    key_place *places;
+    int count;
+} scan;
+
+static char *trim(char *text)
+{
+    while (isspace((unsigned char)*text))
+        text++;
+    char *end = text + strlen(text);
+    while (end > text && isspace((unsigned char)end[-1]))
+        *--end = '\0';
+    return text;
+}
+
+static int line_of(const scan *s, const char *section, const char *name)
+{
+    for (int i = 0; i < s->count; i++)
+        if (strcasecmp(s->places[i].section, section) == 0 &&
+            strcasecmp(s->places[i].name, name) == 0)
+            return s->places[i].line;
+    return 0;
+}
+
+static bool known_section(const char *section)
+{
+    for (int i = 0; i < nd_config_key_count; i++)
+        if (strcasecmp(nd_config_keys[i].section, section) == 0)
+            return true;
+    return false;
+}
+
+static nd_status scan_section(const scan *s, int number, char *text, char *section, size_t size)
+{
+    char *end = strchr(text, ']');
+    if (!end)
+        return ND_FAIL(ND_ECONFIG, "%s:%d: '%.80s' opens a section without ']'", s->path, number,
+                       text);
+    *end = '\0';
+    char *rest = trim(end + 1);
+    if (*rest && *rest != '#' && *rest != ';')
+        return ND_FAIL(ND_ECONFIG, "%s:%d: '%.80s' follows a section's name", s->path, number,
+                       rest);
+    const char *name = trim(text + 1);
+    if (!known_section(name))
+        return ND_FAIL(ND_ECONFIG,
+                       "%s:%d: unknown section [%.60s]; sections are [model], "
+                       "[training], [optimizer], [data], [hardware], [dist], [logging]",
+                       s->path, number, name);
+    snprintf(section, size, "%s", name);
+    return ND_OK;
+}
+
+static nd_status scan_key(scan *s, int number, char *text, const char *section)
+{
+    char *equals = strchr(text, '=');
+    if (!equals)
+        return ND_FAIL(ND_ECONFIG, "%s:%d: '%.80s' is neither a section, a comment nor key = value",
+                       s->path, number, text);
+    *equals = '\0';
+    const char *name = trim(text);
+    if (*name == '\0')
+        return ND_FAIL(ND_ECONFIG, "%s:%d: no key before '='", s->path, number);
+    if (*section == '\0')
+        return ND_FAIL(ND_ECONFIG, "%s:%d: key '%.60s' stands before any [section]", s->path,
+                       number, name);
+    const int earlier = line_of(s, section, name);
+    if (earlier)
+        return ND_FAIL(ND_ECONFIG, "%s:%d: key '%.60s' in [%s] is given twice; first on line %d",
+                       s->path, number, name, section, earlier);
+    if (s->count == LINES_MOST)
+        return ND_FAIL(ND_ECONFIG, "%s:%d: more than %d keys", s->path, number, LINES_MOST);
+    key_place *place = &s->places[s->count++];
+    snprintf(place->section, sizeof place->section, "%s", section);
+    snprintf(place->name, sizeof place->name, "%s", name);
+    place->line = number;
+    return ND_OK;
+}
+
+static nd_status scan_lines(scan *s, FILE *file)
+{
+    char line[LINE_LONGEST + 2], section[64] = "";
+    for (int number = 1; fgets(line, sizeof line, file); number++) {
+        const size_t length = strlen(line);
+        if (length > 0 && line[length - 1] != '\n' && !feof(file))
+            return ND_FAIL(ND_ECONFIG, "%s:%d: a line longer than %d bytes", s->path, number,
+                           LINE_LONGEST);
+        char *text = trim(line);
+        if (*text == '\0' || *text == '#' || *text == ';')
+            continue;
+        const size_t end = strlen(text);
+        if (text[end - 1] == '\\')
+            return ND_FAIL(ND_ECONFIG, "%s:%d: lines are not continued with '\\'", s->path, number);
+        if (*text == '[')
+            ND_TRY(scan_section(s, number, text, section, sizeof section));
+        else
+            ND_TRY(scan_key(s, number, text, section));
+    }
+    return ferror(file) ? ND_FAIL(ND_ECONFIG, "%s: %s", s->path, strerror(errno)) : ND_OK;
+}
+
+static int quiet_iniparser(const char *format, ...)
+{
+    (void)format;
+    return 0;
+}
+
+static nd_status assign_all(nd_config *config, const scan *s, const dictionary *values)
+{
+    for (int i = 0; i < s->count; i++) {
+        const key_place *place = &s->places[i];
+        char full[160], origin[ND_CONFIG_TEXT_MAX + 16];
+        snprintf(full, sizeof full, "%s:%s", place->section, place->name);
+        snprintf(origin, sizeof origin, "%s:%d", s->path, place->line);
+        const char *value = iniparser_getstring(values, full, NULL);
+        if (!value)
+            return ND_FAIL(ND_ECONFIG, "%s: key '%s' has no value", origin, place->name);
+        ND_TRY(nd_config_set_key(config, place->section, place->name, value, origin));
+    }
+    return ND_OK;
+}
+
+nd_status nd_config_read_file(nd_config *config, const char *path)
+{
+    nd_status status = ND_OK;
+    dictionary *values = NULL;
+    scan s = {path, calloc(LINES_MOST, sizeof(key_place)), 0};
+    FILE *file = fopen(path, "r");
+    struct stat info;
+    if (!file || !s.places || fstat(fileno(file), &info) != 0) {
+        status = ND_FAIL(ND_ECONFIG, "%s: %s", path, strerror(errno));
+        goto done;
+    }
+    if (!S_ISREG(info.st_mode)) { /* it is read twice */
+        status = ND_FAIL(ND_ECONFIG, "%s: not a regular file", path);
+        goto done;
+    }
+    ND_TRY_GOTO(scan_lines(&s, file), done);
+    iniparser_set_error_callback(quiet_iniparser);
+    values = iniparser_load(path);
+    if (!values) {
+        status = ND_FAIL(ND_ECONFIG, "%s: not an INI file that iniparser can read", path);
+        goto done;
+    }
+    ND_TRY_GOTO(assign_all(config, &s, values), done);
+done:
+    if (values)
+        iniparser_freedict(values);
+    if (file)
+        fclose(file);
+    free(s.places);
+    return status;
+}
+
+nd_status nd_config_write(const nd_config *config, FILE *out)
+{
+    const char *section = "";
+    for (int i = 0; i < nd_config_key_count; i++) {
+        const nd_config_key *key = &nd_config_keys[i];
+        if (strcmp(section, key->section) != 0) {
+            fprintf(out, "%s[%s]\n", *section ? "\n" : "", key->section);
+            section = key->section;
+        }
+        char text[ND_CONFIG_TEXT_MAX];
+        nd_config_key_format(config, key, text, sizeof text);
+        if (key->type == ND_KEY_TEXT)
+            fprintf(out, "%s = \"%s\"\n", key->name, text);
+        else
+            fprintf(out, "%s = %s\n", key->name, text);
+    }
+    return ferror(out) ? ND_FAIL(ND_EIO, "writing the configuration: %s", strerror(errno)) : ND_OK;
+}
+
+int nd_config_write_differences(const nd_config *before, const nd_config *now, FILE *out)
+{
+    static const char *const sections[] = {"model", "training", "optimizer", "data"};
+    int count = 0;
+    for (int i = 0; i < nd_config_key_count; i++) {
+        const nd_config_key *key = &nd_config_keys[i];
+        char was[ND_CONFIG_TEXT_MAX], is[ND_CONFIG_TEXT_MAX];
+        bool counts = false;
+        for (size_t s = 0; s < sizeof sections / sizeof sections[0]; s++)
+            counts |= strcmp(key->section, sections[s]) == 0;
+        nd_config_key_format(before, key, was, sizeof was);
+        nd_config_key_format(now, key, is, sizeof is);
+        if (!counts || strcmp(was, is) == 0)
+            continue;
+        fprintf(out, "%s.%s was %s, is %s\n", key->section, key->name, was, is);
+        count++;
+    }
+    return count;
+}
+
+void nd_config_write_markdown(FILE *out)
+{
+    fputs("# Configuration keys\n\nGenerated by `nanochat_dist train --print-config-docs`; do not "
+          "edit.\n",
+          out);
+    const char *section = "";
+    for (int i = 0; i < nd_config_key_count; i++) {
+        const nd_config_key *key = &nd_config_keys[i];
+        if (strcmp(section, key->section) != 0) {
+            fprintf(out,
+                    "\n## [%s]\n\n| key | default | allowed | what it does |\n"
+                    "|---|---|---|---|\n",
+                    key->section);
+            section = key->section;
+        }
+        char allowed[256];
+        nd_config_key_allowed(key, allowed, sizeof allowed);
+        fprintf(out, "| `%s` | `%s` | %s | %s |\n", key->name,
+                *key->default_text ? key->default_text : "(empty)", allowed, key->help);
+    }
+}
+
+void nd_config_write_help(FILE *out)
+{
+    const char *section = "";
+    for (int i = 0; i < nd_config_key_count; i++) {
+        const nd_config_key *key = &nd_config_keys[i];
+        if (strcmp(section, key->section) != 0) {
+            fprintf(out, "\n[%s]\n", key->section);
+            section = key->section;
+        }
+        fprintf(out, "  %-24s %s (default %s)\n", key->name, key->help,
+                *key->default_text ? key->default_text : "empty");
+    }
+}

@@ -1,0 +1,42 @@
+/* The table of keys, private to the config files. */
+#ifndef ND_CORE_CONFIG_CONFIG_KEYS_H
+#define ND_CORE_CONFIG_CONFIG_KEYS_H
+
+#include "core/config/config.h"
+
+typedef enum nd_key_type {
+    ND_KEY_INT,
+    ND_KEY_DOUBLE,
+    ND_KEY_BOOL,
+    ND_KEY_CHOICE,
+    ND_KEY_TEXT
+} nd_key_type;
+
+typedef struct nd_config_key {
+    const char *section;
+    const char *name;
+    nd_key_type type;
+    size_t offset;    /* of the value in nd_config */
+    double low, high; /* allowed range of numbers, inclusive */
+    const char *default_text;
+    const char *choices; /* of ND_KEY_CHOICE: "a|b|c", in the order of the enumeration */
+    const char *help;
+} nd_config_key;
+
+extern const nd_config_key nd_config_keys[];
+extern const int nd_config_key_count;
+
+/* NULL when there is none. Names are compared without regard to case. */
+const nd_config_key *nd_config_key_find(const char *section, const char *name);
+
+/* The known "section.key" nearest to what was written, by edit distance. */
+const nd_config_key *nd_config_key_nearest(const char *section, const char *name);
+
+/* The value of a key as text that parses back to the same value. */
+void nd_config_key_format(const nd_config *config, const nd_config_key *key, char *text,
+                          size_t size);
+
+/* "a whole number from 1 to 1000000", for messages and docs. */
+void nd_config_key_allowed(const nd_config_key *key, char *text, size_t size);
+
+#endif

@@ -1,0 +1,192 @@
+#include "core/model/collider.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Merge sort by loss: stable, so that equal losses stay in the order of their index. */
+static void sort_by_loss(const double *losses, int32_t *order, int32_t *room, int64_t count)
+{
+    if (count < 2)
+        return;
+    const int64_t half = count / 2;
+    sort_by_loss(losses, order, room, half);
+    sort_by_loss(losses, order + half, room, count - half);
+    for (int64_t i = 0; i < half; i++)
+        room[i] = order[i];
+    int64_t left = 0, right = half, out = 0;
+    while (left < half)
+        if (right < count && losses[order[right]] < losses[room[left]])
+            order[out++] = order[right++];
+        else
+            order[out++] = room[left++];
+}
+
+/* How many of the tokens in ascending order of their loss are filtered. */
+static int64_t filtered(nd_collider_params params, const double *losses, const int32_t *order,
+                        int64_t tokens)
+{
+    const double least = losses[order[0]], most = losses[order[tokens - 1]];
+    const int64_t limit = (int64_t)floor(params.sparsity * (double)tokens);
+    int64_t count = 0;
+    if (!(most > least))
+        return 0;
+    while (count < limit && (losses[order[count]] - least) / (most - least) < params.threshold)
+        count++;
+    return count;
+}
+
+static bool all_finite(const double *losses, int64_t tokens)
+{
+    for (int64_t t = 0; t < tokens; t++)
+        if (!isfinite(losses[t]))
+            return false;
+    return true;
+}
+
+static int64_t round_up(int64_t rows, int64_t most)
+{
+    const int64_t rounded = (rows + ND_KEPT_ROUND - 1) / ND_KEPT_ROUND * ND_KEPT_ROUND;
+    return rounded < most ? rounded : most;
+}
+
+int64_t nd_collider_select(nd_collider_params params, const double *losses, int64_t tokens,
+                           int32_t *order, int32_t *kept, int64_t *rows)
+{
+    int64_t gone = 0;
+    if (all_finite(losses, tokens)) {
+        for (int64_t t = 0; t < tokens; t++)
+            order[t] = (int32_t)t;
+        sort_by_loss(losses, order, kept, tokens);
+        gone = filtered(params, losses, order, tokens);
+    }
+    for (int64_t t = 0; t < tokens; t++)
+        kept[t] = 0;
+    for (int64_t i = 0; i < gone; i++)
+        kept[order[i]] = 1;
+    int64_t count = 0;
+    for (int64_t t = 0; t < tokens; t++)
+        if (!kept[t])
+            kept[count++] = (int32_t)t;
+    *rows = round_up(count, tokens);
+    for (int64_t i = count; i < *rows; i++)
+        kept[i] = -1;
+    return count;
+}
+
+nd_status nd_collider_create(nd_collider *c, nd_collider_params params, int64_t tokens)
+{
+    const size_t count = (size_t)tokens;
+    *c = (nd_collider){.params = params, .tokens = tokens};
+    c->kept = calloc(count, sizeof *c->kept);
+    c->order = calloc(count, sizeof *c->order);
+    c->losses = calloc(count, sizeof *c->losses);
+    c->transfer = calloc(count, sizeof(double));
+    if (!c->kept || !c->order || !c->losses || !c->transfer)
+        return ND_FAIL(ND_ENOMEM, "no memory to choose among %lld tokens", (long long)tokens);
+    return ND_OK;
+}
+
+void nd_collider_destroy(nd_collider *c)
+{
+    free(c->kept);
+    free(c->order);
+    free(c->losses);
+    free(c->transfer);
+    memset(c, 0, sizeof *c);
+}
+
+nd_status nd_collider_take(nd_collider *c, nd_arena *arena)
+{
+    ND_TRY(nd_arena_take(arena, ND_I32, 1, c->tokens, &c->rows));
+    return nd_arena_take(arena, ND_I32, 1, c->tokens, &c->late);
+}
+
+nd_status nd_collider_choose(nd_collider *c, nd_backend *b, nd_cview nll, nd_cview *rows,
+                             int64_t *count)
+{
+    ND_TRY(b->ops.download(b, c->transfer, nll.data, nd_view_bytes(nll)));
+    for (int64_t t = 0; t < c->tokens; t++)
+        c->losses[t] = nll.dtype == ND_F64 ? ((const double *)c->transfer)[t]
+                                           : (double)((const float *)c->transfer)[t];
+    int64_t used = 0;
+    *rows = (nd_cview){0};
+    *count = nd_collider_select(c->params, c->losses, c->tokens, c->order, c->kept, &used);
+    if (*count == c->tokens)
+        return ND_OK;
+    *rows = nd_cview_of(c->rows.data, ND_I32, 1, used);
+    return b->ops.upload(b, c->rows.data, c->kept, nd_view_bytes(*rows));
+}
+
+nd_status nd_collider_late(nd_collider *c, nd_backend *b, nd_cview chosen, int64_t first,
+                           int64_t *before, nd_cview *rows)
+{
+    int64_t early = 0;
+    while (early < chosen.cols && c->kept[early] >= 0 && c->kept[early] < first)
+        early++;
+    early = round_up(early, chosen.cols);
+    for (int64_t i = early; i < chosen.cols; i++)
+        c->order[i] = c->kept[i] < 0 ? -1 : c->kept[i] - (int32_t)first;
+    *before = early;
+    *rows = nd_cview_of(c->late.data, ND_I32, 1, chosen.cols - early);
+    return b->ops.upload(b, c->late.data, c->order + early, nd_view_bytes(*rows));
+}
+
+void nd_collider_compact_targets(const nd_collider *c, nd_cview rows, int64_t length, int offsets,
+                                 int32_t *targets)
+{
+    enum { FILTERED = 0, KEPT = 1 };
+    int32_t *state = c->order; /* of every token, from here on */
+    memset(state, 0, (size_t)c->tokens * sizeof *state);
+    for (int64_t i = 0; i < rows.cols; i++)
+        if (c->kept[i] >= 0)
+            state[c->kept[i]] = KEPT;
+    for (int64_t i = 0; i < rows.cols; i++) {
+        const int64_t token = c->kept[i];
+        for (int j = 0; j < offsets; j++) {
+            int32_t target = -1;
+            if (token >= 0 && token % length + j < length && state[token + j] != FILTERED)
+                target = targets[token * offsets + j];
+            targets[i * offsets + j] = target;
+        }
+    }
+}
+
+nd_status nd_collider_compact_rows(nd_backend *b, nd_view *view, nd_cview rows)
+{
+    const nd_view all = *view;
+    if (!all.data)
+        return ND_OK;
+    *view = nd_view_rows(all, 0, rows.cols);
+    return b->ops.gather_rows(b, *view, nd_read(all), rows);
+}
+
+nd_status nd_collider_compact(nd_backend *b, const nd_layer_activations *acts, nd_cview rows,
+                              nd_collider_extent extent, nd_layer_activations *part)
+{
+    *part = *acts;
+    nd_linear_input *const inputs[] = {&part->attn_in, &part->attn_out_in, &part->ffn_in,
+                                       &part->ffn_out_in};
+    nd_view *views[24] = {&part->x, &part->attn_norm_r};
+    size_t count = 2, compacted = 0;
+    for (size_t i = 0; i < sizeof inputs / sizeof *inputs; i++) {
+        views[count++] = &inputs[i]->q;
+        views[count++] = &inputs[i]->a;
+        views[count++] = &inputs[i]->dense;
+        if (i == 0 && extent == ND_COLLIDER_INPUTS)
+            compacted = count;
+    }
+    nd_view *const others[] = {&part->q,         &part->o,    &part->lse, &part->attn_sub_norm_r,
+                               &part->x_mid,     &part->gate, &part->up,  &part->ffn_sub_norm_r,
+                               &part->ffn_norm_r};
+    for (size_t i = 0; i < sizeof others / sizeof *others; i++)
+        views[count++] = others[i];
+    if (extent == ND_COLLIDER_ALL)
+        compacted = count;
+    for (size_t i = 0; i < count; i++)
+        if (i < compacted)
+            ND_TRY(nd_collider_compact_rows(b, views[i], rows));
+        else if (views[i]->data)
+            *views[i] = nd_view_rows(*views[i], 0, rows.cols);
+    return ND_OK;
+}

@@ -1,0 +1,159 @@
+#include "core/model/generate.h"
+
+#include "core/base/rng.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { CHUNK_TOKENS = 128 };
+
+nd_status nd_generator_take(nd_generator *g, nd_model *model, int64_t max_tokens, nd_arena *arena)
+{
+    const nd_model_config *c = &model->config;
+    const nd_dtype wide = c->compute == ND_F64 ? ND_F64 : ND_F32;
+    const int64_t kv = c->num_kv_heads * c->head_dim;
+    g->model = model;
+    g->max_tokens = max_tokens;
+    g->chunk = max_tokens < CHUNK_TOKENS ? max_tokens : CHUNK_TOKENS;
+    if (!g->keys)
+        g->keys = calloc((size_t)c->num_layers, sizeof *g->keys);
+    if (!g->values)
+        g->values = calloc((size_t)c->num_layers, sizeof *g->values);
+    if (!g->keys || !g->values)
+        return ND_FAIL(ND_ENOMEM, "no memory for the table of caches");
+    for (int64_t l = 0; l < c->num_layers; l++) {
+        ND_TRY(nd_arena_take(arena, c->compute, max_tokens, kv, &g->keys[l]));
+        ND_TRY(nd_arena_take(arena, c->compute, max_tokens, kv, &g->values[l]));
+    }
+    ND_TRY(nd_layer_activations_take(arena, c, g->chunk, false, &g->acts));
+    ND_TRY(nd_layer_scratch_take(arena, c, g->chunk, false, &g->scratch));
+    ND_TRY(nd_arena_take(arena, ND_I32, 1, g->chunk, &g->tokens));
+    ND_TRY(nd_arena_take(arena, c->compute, g->chunk, c->hidden_dim, &g->x_last));
+    ND_TRY(nd_arena_take(arena, c->compute, 1, c->hidden_dim, &g->x_final));
+    ND_TRY(nd_arena_take(arena, wide, 1, 1, &g->final_r));
+    return nd_arena_take(arena, ND_F32, 1, c->vocab_size, &g->logits);
+}
+
+void nd_generator_destroy(nd_generator *g)
+{
+    free(g->keys);
+    free(g->values);
+    memset(g, 0, sizeof *g);
+}
+
+/* The first `rows` tokens of an activation set, its keys and values being rows of the caches. */
+static nd_layer_activations narrowed(const nd_generator *g, int64_t layer, int64_t rows)
+{
+    nd_layer_activations a = g->acts;
+    nd_view *const views[] = {
+        &a.x,          &a.attn_norm_r,     &a.q,    &a.o,  &a.lse,           &a.x_mid,
+        &a.ffn_norm_r, &a.attn_sub_norm_r, &a.gate, &a.up, &a.ffn_sub_norm_r};
+    for (size_t i = 0; i < sizeof views / sizeof views[0]; i++)
+        views[i]->rows = rows;
+    nd_linear_input *const inputs[] = {&a.attn_in, &a.attn_out_in, &a.ffn_in, &a.ffn_out_in};
+    for (size_t i = 0; i < sizeof inputs / sizeof inputs[0]; i++)
+        inputs[i]->q.rows = inputs[i]->a.rows = inputs[i]->dense.rows = rows;
+    a.k = nd_view_rows(g->keys[layer], g->length, rows);
+    a.v = nd_view_rows(g->values[layer], g->length, rows);
+    return a;
+}
+
+static nd_status feed_chunk(nd_generator *g, const int32_t *tokens, int64_t count)
+{
+    const nd_model *m = g->model;
+    nd_backend *b = m->backend;
+    nd_layer_scratch scratch = g->scratch;
+    scratch.hidden.rows = scratch.wide.rows = count;
+    const nd_view ids = nd_view_of(g->tokens.data, ND_I32, 1, count);
+    nd_view x = nd_view_rows(g->acts.x, 0, count), next = nd_view_rows(g->x_last, 0, count);
+    ND_TRY(b->ops.upload(b, ids.data, tokens, nd_view_bytes(nd_read(ids))));
+    ND_TRY(b->ops.embedding(b, x, nd_read(m->weights[nd_params_embedding(&m->params)].dense),
+                            nd_read(ids)));
+    for (int64_t l = 0; l < m->config.num_layers; l++) {
+        nd_layer_activations acts = narrowed(g, l, count);
+        nd_layer_weights weights = {{NULL}};
+        for (int which = 0; which < ND_LAYER_PARAM_COUNT; which++) {
+            const int64_t index = nd_params_layer_index(&m->params, l, (nd_layer_param)which);
+            weights.w[which] = index >= 0 ? &m->weights[index] : NULL;
+        }
+        const nd_layer_span span = {
+            .sequences = 1,
+            .query_len = count,
+            .start = g->length,
+            .keys = nd_view_rows(g->keys[l], 0, g->length + count),
+            .values = nd_view_rows(g->values[l], 0, g->length + count),
+        };
+        acts.x = x;
+        ND_TRY(nd_layer_forward(b, &m->config, &weights, &acts, &scratch, &span, next));
+        const nd_view swapped = x;
+        x = next;
+        next = swapped;
+    }
+    g->length += count;
+    const nd_view last = nd_view_rows(x, count - 1, 1);
+    return b->ops.rmsnorm(b, g->x_final, g->final_r, nd_read(last),
+                          nd_read(m->weights[nd_params_output_norm(&m->params)].dense));
+}
+
+nd_status nd_generator_feed(nd_generator *g, const int32_t *tokens, int64_t count, float *logits)
+{
+    const nd_model *m = g->model;
+    nd_backend *b = m->backend;
+    if (count < 1 || g->length + count > g->max_tokens)
+        return ND_FAIL(ND_EDATA, "%lld tokens after %lld do not fit a context of %lld",
+                       (long long)count, (long long)g->length, (long long)g->max_tokens);
+    for (int64_t at = 0; at < count; at += g->chunk)
+        ND_TRY(feed_chunk(g, tokens + at, count - at < g->chunk ? count - at : g->chunk));
+    ND_TRY(b->ops.gemm(b, g->logits, nd_read(g->x_final), false,
+                       nd_read(m->weights[nd_params_head(&m->params)].dense), true, 1.0f, 0.0f));
+    return b->ops.download(b, logits, g->logits.data, nd_view_bytes(nd_read(g->logits)));
+}
+
+/* The k-th largest logit, found by a bounded insertion of the largest k. */
+static float kth_largest(const float *logits, int64_t vocab_size, int64_t k, float *best)
+{
+    int64_t held = 0;
+    for (int64_t i = 0; i < vocab_size; i++) {
+        if (held == k && logits[i] <= best[k - 1])
+            continue;
+        int64_t at = held < k ? held++ : k - 1;
+        for (; at > 0 && best[at - 1] < logits[i]; at--)
+            best[at] = best[at - 1];
+        best[at] = logits[i];
+    }
+    return best[held - 1];
+}
+
+int32_t nd_sample_token(const nd_sampling *sampling, int64_t position, float *logits,
+                        int64_t vocab_size)
+{
+    int64_t likeliest = 0;
+    for (int64_t i = 1; i < vocab_size; i++)
+        if (logits[i] > logits[likeliest])
+            likeliest = i;
+    if (sampling->temperature <= 0.0)
+        return (int32_t)likeliest;
+    const float largest = logits[likeliest];
+    float threshold = -INFINITY;
+    if (sampling->top_k > 0 && sampling->top_k < vocab_size) {
+        float *best = malloc((size_t)sampling->top_k * sizeof *best);
+        if (best)
+            threshold = kth_largest(logits, vocab_size, sampling->top_k, best);
+        free(best);
+    }
+    double sum = 0.0;
+    for (int64_t i = 0; i < vocab_size; i++) {
+        const double scaled = (double)(logits[i] - largest) / sampling->temperature;
+        logits[i] = logits[i] >= threshold ? (float)exp(scaled) : 0.0f;
+        sum += (double)logits[i];
+    }
+    const uint64_t key = nd_rng_key(sampling->seed, "sample");
+    double left = nd_rng_uniform(key, (uint64_t)position) * sum;
+    for (int64_t i = 0; i < vocab_size; i++) {
+        left -= (double)logits[i];
+        if (left < 0.0 && logits[i] > 0.0f)
+            return (int32_t)i;
+    }
+    return (int32_t)likeliest;
+}

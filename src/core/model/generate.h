@@ -1,0 +1,39 @@
+/* Generation: one token after another, keys and values of the past kept. */
+#ifndef ND_CORE_MODEL_GENERATE_H
+#define ND_CORE_MODEL_GENERATE_H
+
+#include "core/model/model.h"
+
+typedef struct nd_generator {
+    nd_model *model;           /* weights taken and loaded; its activations are not used */
+    int64_t max_tokens;        /* longest sequence: prompt and continuation */
+    int64_t chunk;             /* tokens of a prompt computed at once */
+    int64_t length;            /* tokens in the cache */
+    nd_view *keys, *values;    /* [num_layers][max_tokens, kv_heads*head_dim] */
+    nd_layer_activations acts; /* of `chunk` tokens, shared by all layers */
+    nd_layer_scratch scratch;
+    nd_view tokens, x_last, x_final, final_r, logits;
+} nd_generator;
+
+typedef struct nd_sampling {
+    double temperature; /* 0: the likeliest token */
+    int64_t top_k;      /* 0: all */
+    uint64_t seed;
+} nd_sampling;
+
+/* Lays out caches and activations; run measuring, commit, run again. */
+nd_status nd_generator_take(nd_generator *generator, nd_model *model, int64_t max_tokens,
+                            nd_arena *arena);
+void nd_generator_destroy(nd_generator *generator);
+
+/* Runs `count` tokens through the model after those already in the cache. `logits` (host memory,
+ * vocab_size floats) receives the last one's. Errors: ND_EDATA when the cache is full. */
+nd_status nd_generator_feed(nd_generator *generator, const int32_t *tokens, int64_t count,
+                            float *logits);
+
+/* A token drawn from softmax(logits / temperature) among the top_k; `position` numbers the draw, so
+ * that a seed gives the same text again. Changes `logits`. */
+int32_t nd_sample_token(const nd_sampling *sampling, int64_t position, float *logits,
+                        int64_t vocab_size);
+
+#endif

@@ -1,0 +1,24 @@
+/* The head and the loss, some rows at a time: full logits never exist. */
+#ifndef ND_CORE_MODEL_HEAD_H
+#define ND_CORE_MODEL_HEAD_H
+
+#include "core/backend/backend.h"
+
+typedef struct nd_head_pass {
+    nd_cview x;                   /* [t, d] after the final norm */
+    nd_cview head;                /* [vocab, d] */
+    nd_cview targets;             /* i32 [t, offsets] */
+    nd_cross_entropy_params loss; /* gradient_scale is not read without dx */
+    nd_view kept;                 /* [t, vocab]: where logits are left when there is no dx, or */
+    bool computed;      /* stand, to be overwritten; data NULL: in a chunk that all share */
+    nd_view nll, total; /* [t, 1] */
+    nd_view dx;         /* [t, d]; data NULL: the loss alone */
+    float dx_beta;      /* dx = dx_beta dx + ... */
+    nd_view dhead;      /* [vocab, d] */
+    float dhead_beta;
+} nd_head_pass;
+
+/* logits: [chunk, vocab], overwritten. */
+nd_status nd_head_run(nd_backend *b, nd_view logits, const nd_head_pass *pass);
+
+#endif

@@ -1,0 +1,84 @@
+/* One transformer layer, forward and backward (docs/model.md has the formulas). */
+#ifndef ND_CORE_MODEL_LAYER_H
+#define ND_CORE_MODEL_LAYER_H
+
+#include "core/base/arena.h"
+#include "core/model/linear.h"
+#include "core/model/params.h"
+
+/* What a layer keeps from its forward pass for its backward pass; t tokens, d = hidden_dim,
+ * f = ffn_dim, h heads. */
+typedef struct nd_layer_activations {
+    nd_view x;                   /* [t, d] input: the residual stream */
+    nd_view attn_norm_r;         /* [t, 1] reciprocal root mean squares of the norms */
+    nd_linear_input attn_in;     /* [t, d] normalised, quantised */
+    nd_view q, k, v;             /* [t, h*head_dim], [t, kv_heads*head_dim], after rope */
+    nd_view o, lse;              /* [t, h*head_dim], [t, h] */
+    nd_view attn_sub_norm_r;     /* bitnet */
+    nd_linear_input attn_out_in; /* [t, h*head_dim] */
+    nd_view x_mid;               /* [t, d] after attention */
+    nd_view ffn_norm_r;
+    nd_linear_input ffn_in;     /* [t, d] */
+    nd_view gate, up;           /* [t, f]; the backward pass overwrites them */
+    nd_view ffn_sub_norm_r;     /* bitnet */
+    nd_linear_input ffn_out_in; /* [t, f] */
+} nd_layer_activations;
+
+/* Room shared by all layers. */
+typedef struct nd_layer_scratch {
+    nd_view hidden;     /* [t, d] */
+    nd_view heads;      /* [t, h*head_dim] */
+    nd_view dq, dk, dv; /* as q, k, v; training only */
+    nd_view wide;       /* [t, f] */
+    nd_view weight;     /* [max out*in] dequantised weight; only without activation_quant */
+} nd_layer_scratch;
+
+/* Positions of one call: `sequences` of `query_len` tokens starting at position `start`. While
+ * generating, keys and values of all positions so far stand in `keys` and `values`, and the layer's
+ * own k and v are their last rows; in training both are the layer's k and v. */
+typedef struct nd_layer_span {
+    int64_t sequences, query_len, start;
+    nd_view keys, values;
+} nd_layer_span;
+
+/* Weights or gradients of a layer by nd_layer_param; absent sub-norms are zeroed entries. */
+typedef struct nd_layer_weights {
+    const nd_weight *w[ND_LAYER_PARAM_COUNT];
+} nd_layer_weights;
+
+typedef struct nd_layer_gradients {
+    nd_view dw[ND_LAYER_PARAM_COUNT];
+} nd_layer_gradients;
+
+/* Takes a layer's activations for `tokens` tokens; with `input_only` only x. */
+nd_status nd_layer_activations_take(nd_arena *arena, const nd_model_config *config, int64_t tokens,
+                                    bool input_only, nd_layer_activations *acts);
+
+nd_status nd_layer_scratch_take(nd_arena *arena, const nd_model_config *config, int64_t tokens,
+                                bool training, nd_layer_scratch *scratch);
+
+/* Computes the layer from acts->x into acts and `x_next` [t, d]. */
+nd_status nd_layer_forward(nd_backend *b, const nd_model_config *config,
+                           const nd_layer_weights *weights, const nd_layer_activations *acts,
+                           const nd_layer_scratch *scratch, const nd_layer_span *span,
+                           nd_view x_next);
+
+/* Computes again what nd_layer_backward reads, from acts->x alone. With `rows` (i32 [1, t'], as
+ * gather_rows takes them; data NULL is all) only of these tokens: `part` receives their views, and
+ * keys and values of all. Overwrites acts->x. */
+nd_status nd_layer_recompute(nd_backend *b, const nd_model_config *config,
+                             const nd_layer_weights *weights, const nd_layer_activations *acts,
+                             const nd_layer_scratch *scratch, const nd_layer_span *span,
+                             nd_cview rows, nd_layer_activations *part);
+
+/* dx [t, d] holds d loss / d x_next and becomes d loss / d x. Matrix gradients are
+ * beta dw + ..., norm gradients are added to. Overwrites acts->gate and acts->up.
+ * With `rows` only these tokens take part (core/model/collider.h): dx is [t', d], and everything in acts but
+ * keys and values has t' rows. */
+nd_status nd_layer_backward(nd_backend *b, const nd_model_config *config,
+                            const nd_layer_weights *weights, const nd_layer_activations *acts,
+                            const nd_layer_scratch *scratch, const nd_layer_span *span,
+                            nd_cview rows, nd_view dx, const nd_layer_gradients *gradients,
+                            float beta);
+
+#endif

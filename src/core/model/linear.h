@@ -1,0 +1,49 @@
+/* The linear layer in its forms: ternary codes against quantised activations (the model's own), and
+ * the unquantised forms that checks and evaluation need. */
+#ifndef ND_CORE_MODEL_LINEAR_H
+#define ND_CORE_MODEL_LINEAR_H
+
+#include "core/base/arena.h"
+
+/* A parameter as the replica holds it. Codes rest as bytes, or packed: then `codes` is a room that all
+ * weights share, filled for each product. */
+typedef struct nd_weight {
+    bool ternary;
+    nd_view codes;  /* i8 [out, in] */
+    nd_view packed; /* u8 [1, ceil(out*in / 4)] as pack_codes makes them; data NULL: not packed */
+    nd_view scales; /* f32 [1, 1] or [out, groups] */
+    nd_view dense;  /* float [rows, cols], of parameters that are not ternary */
+} nd_weight;
+
+/* What a projection reads, kept for the backward pass: q and a, or `dense` when activations are not
+ * quantised. */
+typedef struct nd_linear_input {
+    bool quantized;
+    nd_view q;     /* i8 [t, in] */
+    nd_view a;     /* f32 [t, 1] */
+    nd_view dense; /* float [t, in] */
+} nd_linear_input;
+
+/* Lays out an input of `tokens` rows; `compute` is the type of one that is not quantised. */
+nd_status nd_linear_input_take(nd_arena *arena, bool quantized, nd_dtype compute, int64_t tokens,
+                               int64_t width, nd_linear_input *x);
+
+/* x := rmsnorm(input, w), quantised if x is; r as in the op rmsnorm. */
+nd_status nd_linear_input_norm(nd_backend *b, const nd_linear_input *x, nd_view r, nd_cview input,
+                               const nd_weight *w);
+
+/* y = x Wᵀ. `scratch` holds the dequantised weight where ternary codes meet dense activations: a
+ * float view of at least out*in elements, else unused. */
+nd_status nd_linear_forward(nd_backend *b, nd_view y, const nd_linear_input *x, const nd_weight *w,
+                            nd_view scratch);
+
+/* dx = beta dx + dy W (straight-through: the codes' W). int8: with dy in 8 bits, where W is ternary with
+ * one scale. */
+nd_status nd_linear_backward_input(nd_backend *b, nd_view dx, nd_cview dy, const nd_weight *w,
+                                   bool int8, float beta);
+
+/* dw = beta dw + dyᵀ x (x as the product saw it). int8: with dy in 8 bits, where x is quantised. */
+nd_status nd_linear_backward_weight(nd_backend *b, nd_view dw, nd_cview dy,
+                                    const nd_linear_input *x, bool int8, float beta);
+
+#endif

@@ -1,0 +1,50 @@
+/* What the model needs of the configuration, with derived sizes. */
+#ifndef ND_CORE_MODEL_MODEL_CONFIG_H
+#define ND_CORE_MODEL_MODEL_CONFIG_H
+
+#include "core/backend/backend.h"
+#include "core/config/config.h"
+
+typedef struct nd_model_config {
+    nd_arch arch;
+    int64_t hidden_dim, num_layers, num_heads, num_kv_heads, head_dim, ffn_dim, vocab_size;
+    int64_t group_size; /* 0: one ternary scale a matrix */
+    bool tied;          /* the head is the token embedding */
+    double rope_base;
+
+    nd_dtype compute;      /* of activations and dense weights: f32 or bf16; f64 in checks */
+    bool ternary;          /* false: projections are dense, for gradient checks */
+    bool activation_quant; /* false: projections see unquantised activations */
+    bool int8_gradients;   /* ternary backward products with gradients in 8 bits */
+    bool checkpointing;    /* keep one activation a layer, recompute the rest */
+    bool packed_codes;     /* codes rest in 2 bits and are unpacked for each product */
+    bool collider;         /* the backward pass skips easy tokens (core/model/collider.h) */
+    double collider_threshold, collider_sparsity;
+    nd_mtp_form mtp_form;         /* of the tokens predicted after the next one */
+    int mtp_tokens;               /* predicted ahead, the next one included; 0 is 1 */
+    int64_t micro_batch;          /* sequences computed at once */
+    int64_t seq_length;           /* tokens of each */
+    nd_cross_entropy_params loss; /* gradient_scale and offset weights are set per call */
+} nd_model_config;
+
+/* From a checked configuration: ternary, activations quantised, loss keys taken over. */
+nd_model_config nd_model_config_from(const nd_config *config);
+
+/* Further tokens that need parameters of their own: blocks or heads of the sequential and separate
+ * forms. */
+static inline int nd_model_extra_heads(const nd_model_config *config)
+{
+    return config->mtp_form == ND_MTP_SHARED || config->mtp_tokens < 2 ? 0 : config->mtp_tokens - 1;
+}
+
+/* The configuration of the model that remains after training: extra heads are left behind. */
+nd_model_config nd_model_config_without_extra_heads(nd_model_config config);
+
+/* Scales of a ternary matrix with `inputs` columns: columns of its [out, groups] scales, or 0 for the
+ * single scale. */
+static inline int64_t nd_model_scale_groups(const nd_model_config *config, int64_t inputs)
+{
+    return config->group_size > 0 ? inputs / config->group_size : 0;
+}
+
+#endif

@@ -1,0 +1,330 @@
+#include "core/model/mtp.h"
+
+#include "core/model/head.h"
+#include "core/model/model.h"
+
+#include <stdlib.h>
+
+nd_status nd_mtp_create(nd_model *m)
+{
+    const size_t heads = (size_t)m->params.extra_heads;
+    if (heads == 0)
+        return ND_OK;
+    m->mtp.blocks = calloc(heads, sizeof *m->mtp.blocks);
+    m->mtp.column = calloc((size_t)m->tokens, sizeof *m->mtp.column);
+    if (!m->mtp.blocks || !m->mtp.column)
+        return ND_FAIL(ND_ENOMEM, "no memory for %zu heads of multi-token prediction", heads);
+    return ND_OK;
+}
+
+void nd_mtp_destroy(nd_model *m)
+{
+    free(m->mtp.blocks);
+    free(m->mtp.column);
+}
+
+static nd_status take_block(nd_model *m, nd_arena *arena, nd_mtp_block *block)
+{
+    const nd_model_config *c = &m->config;
+    const nd_dtype statistic = c->compute == ND_F64 ? ND_F64 : ND_F32;
+    const bool quantized = c->ternary && c->activation_quant;
+    const int64_t t = m->tokens, d = c->hidden_dim;
+    ND_TRY(nd_arena_take(arena, ND_I32, 1, t, &block->inputs));
+    ND_TRY(nd_arena_take(arena, c->compute, t, d, &block->embedding));
+    ND_TRY(nd_arena_take(arena, statistic, t, 1, &block->hidden_r));
+    ND_TRY(nd_arena_take(arena, statistic, t, 1, &block->embedding_r));
+    ND_TRY(nd_linear_input_take(arena, quantized, c->compute, t, d, &block->hidden_in));
+    ND_TRY(nd_linear_input_take(arena, quantized, c->compute, t, d, &block->embedding_in));
+    ND_TRY(nd_layer_activations_take(arena, c, t, false, &block->acts));
+    return nd_arena_take(arena, c->compute, t, d, &block->out);
+}
+
+nd_status nd_mtp_take(nd_model *m, nd_arena *arena)
+{
+    if (m->config.mtp_form != ND_MTP_SEQUENTIAL)
+        return ND_OK;
+    for (int64_t k = 0; k < m->params.extra_heads; k++)
+        ND_TRY(take_block(m, arena, &m->mtp.blocks[k]));
+    for (int i = 0; i < 2 && m->params.extra_heads > 0; i++)
+        ND_TRY(nd_arena_take(arena, m->config.compute, m->tokens, m->config.hidden_dim,
+                             &m->mtp.dx[i]));
+    return ND_OK;
+}
+
+static float head_weight(const nd_model *m, int64_t head)
+{
+    return m->config.loss.offset_weight[head + 1];
+}
+
+int64_t nd_mtp_active_heads(const nd_model_config *c)
+{
+    int64_t active = nd_model_extra_heads(c);
+    while (active > 0 && c->loss.offset_weight[active] == 0.0f)
+        active--;
+    return active;
+}
+
+static nd_status zero(nd_model *m, nd_view gradient)
+{
+    return m->backend->ops.zero(m->backend, gradient.data, nd_view_bytes(nd_read(gradient)));
+}
+
+/* Gradients of heads that do not run. */
+static nd_status zero_heads(nd_model *m, int64_t first, const nd_model_gradients *into)
+{
+    if (into->accumulate_others || first >= m->params.extra_heads)
+        return ND_OK;
+    for (int64_t i = nd_params_mtp_first(&m->params, first); i < m->params.count; i++)
+        ND_TRY(zero(m, into->views[i]));
+    return ND_OK;
+}
+
+nd_status nd_mtp_upload_targets(nd_model *m, int64_t count, int offset)
+{
+    const int predicted = m->config.mtp_tokens > 1 ? m->config.mtp_tokens : 1;
+    for (int64_t t = 0; t < count; t++)
+        m->mtp.column[t] = m->host_targets[t * predicted + offset];
+    return m->backend->ops.upload(m->backend, m->targets.data, m->mtp.column,
+                                  (size_t)count * sizeof *m->mtp.column);
+}
+
+/* The loss of one further token and its gradients. Smoothing applies as for the next token; z-loss and
+ * entropy are the next token's alone. */
+static nd_status run_head(nd_model *m, int64_t index, nd_cview x, nd_head_pass *pass)
+{
+    nd_backend *b = m->backend;
+    ND_TRY(nd_mtp_upload_targets(m, x.rows, (int)index + 1));
+    pass->x = x;
+    pass->targets = nd_cview_rows(nd_read(m->targets), 0, x.rows);
+    pass->nll = nd_view_rows(m->nll, 0, x.rows);
+    pass->total = nd_view_rows(m->total, 0, x.rows);
+    pass->loss = (nd_cross_entropy_params){.label_smoothing = m->config.loss.label_smoothing,
+                                           .gradient_scale =
+                                               pass->loss.gradient_scale * head_weight(m, index)};
+    ND_TRY(nd_head_run(b, m->logits, pass));
+    return b->ops.sum(b, nd_view_of((double *)m->sums.data + 2 + index, ND_F64, 1, 1),
+                      nd_read(pass->total));
+}
+
+/* In the order in which heads run. */
+void nd_mtp_add_losses(const nd_model *m, const double *sums, double *total)
+{
+    const int64_t active = nd_mtp_active_heads(&m->config);
+    const bool backwards = m->config.mtp_form == ND_MTP_SEQUENTIAL;
+    for (int64_t i = 0; i < active; i++) {
+        const int64_t head = backwards ? active - 1 - i : i;
+        *total += (double)head_weight(m, head) * sums[head];
+    }
+}
+
+nd_status nd_mtp_train_heads(nd_model *m, const nd_backward_rows *part, float gradient_scale,
+                             const nd_model_gradients *into)
+{
+    if (m->config.mtp_form != ND_MTP_SEPARATE)
+        return ND_OK;
+    const int64_t active = nd_mtp_active_heads(&m->config);
+    for (int64_t head = 0; head < active; head++) {
+        const int64_t index = nd_params_mtp_first(&m->params, head);
+        nd_head_pass pass = {.head = nd_read(m->weights[index].dense),
+                             .loss = {.gradient_scale = gradient_scale},
+                             .dx = part->dx_final,
+                             .dx_beta = 1.0f,
+                             .dhead = into->views[index],
+                             .dhead_beta = into->accumulate_others ? 1.0f : 0.0f};
+        ND_TRY(run_head(m, head, nd_read(part->x_final), &pass));
+    }
+    return zero_heads(m, active, into);
+}
+
+/* -- blocks --------------------------------------------------------------------------------------- */
+
+static const nd_weight *block_weight(const nd_model *m, int64_t k, nd_mtp_param which)
+{
+    return &m->weights[nd_params_mtp_index(&m->params, k, which)];
+}
+
+static nd_layer_weights block_layer(const nd_model *m, int64_t k)
+{
+    nd_layer_weights out = {{NULL}};
+    for (int which = 0; which < ND_LAYER_PARAM_COUNT; which++) {
+        const int64_t index = nd_params_mtp_layer_index(&m->params, k, (nd_layer_param)which);
+        if (index >= 0)
+            out.w[which] = &m->weights[index];
+    }
+    return out;
+}
+
+static nd_layer_span block_span(const nd_model *m, const nd_mtp_block *block)
+{
+    return (nd_layer_span){.sequences = m->config.micro_batch,
+                           .query_len = m->config.seq_length,
+                           .keys = block->acts.k,
+                           .values = block->acts.v};
+}
+
+/* Block k reads token t+1+k where the head before it predicts it; positions too near the end of their
+ * sequence have none, predict nothing, and are seen by nobody. */
+static nd_status upload_inputs(nd_model *m, int64_t k)
+{
+    const int predicted = m->config.mtp_tokens;
+    for (int64_t t = 0; t < m->tokens; t++) {
+        const int32_t token = m->host_targets[t * predicted + k];
+        m->mtp.column[t] = token < 0 ? 0 : token;
+    }
+    return m->backend->ops.upload(m->backend, m->mtp.blocks[k].inputs.data, m->mtp.column,
+                                  (size_t)m->tokens * sizeof *m->mtp.column);
+}
+
+static nd_status block_forward(nd_model *m, int64_t k, nd_cview hidden)
+{
+    nd_backend *b = m->backend;
+    nd_mtp_block *block = &m->mtp.blocks[k];
+    const nd_layer_weights weights = block_layer(m, k);
+    const nd_layer_span span = block_span(m, block);
+    const nd_view room = m->scratch.weight, second = m->scratch.hidden;
+    ND_TRY(upload_inputs(m, k));
+    ND_TRY(b->ops.embedding(b, block->embedding,
+                            nd_read(m->weights[nd_params_embedding(&m->params)].dense),
+                            nd_read(block->inputs)));
+    ND_TRY(nd_linear_input_norm(b, &block->hidden_in, block->hidden_r, hidden,
+                                block_weight(m, k, ND_MTP_HIDDEN_NORM)));
+    ND_TRY(nd_linear_input_norm(b, &block->embedding_in, block->embedding_r,
+                                nd_read(block->embedding),
+                                block_weight(m, k, ND_MTP_EMBEDDING_NORM)));
+    ND_TRY(nd_linear_forward(b, block->acts.x, &block->hidden_in,
+                             block_weight(m, k, ND_MTP_HIDDEN_PROJ), room));
+    ND_TRY(nd_linear_forward(b, second, &block->embedding_in,
+                             block_weight(m, k, ND_MTP_EMBEDDING_PROJ), room));
+    ND_TRY(b->ops.add(b, block->acts.x, nd_read(block->acts.x), nd_read(second)));
+    return nd_layer_forward(b, &m->config, &weights, &block->acts, &m->scratch, &span, block->out);
+}
+
+nd_status nd_mtp_forward(nd_model *m)
+{
+    if (m->config.mtp_form != ND_MTP_SEQUENTIAL)
+        return ND_OK;
+    const int64_t active = nd_mtp_active_heads(&m->config);
+    for (int64_t k = 0; k < active; k++)
+        ND_TRY(block_forward(m, k, nd_read(k > 0 ? m->mtp.blocks[k - 1].out : m->x_last)));
+    return ND_OK;
+}
+
+/* A block as the backward pass sees it: its rows, compacted in place where not all take part. */
+static nd_status narrow_block(nd_model *m, const nd_backward_rows *part, int64_t k,
+                              nd_mtp_block *block)
+{
+    *block = m->mtp.blocks[k];
+    if (!part->rows.data)
+        return ND_OK;
+    nd_view inputs = nd_view_of(block->inputs.data, ND_I32, m->tokens, 1);
+    nd_view *const views[] = {&inputs,
+                              &block->embedding,
+                              &block->hidden_r,
+                              &block->embedding_r,
+                              &block->hidden_in.q,
+                              &block->hidden_in.a,
+                              &block->hidden_in.dense,
+                              &block->embedding_in.q,
+                              &block->embedding_in.a,
+                              &block->embedding_in.dense,
+                              &block->out};
+    for (size_t i = 0; i < sizeof views / sizeof *views; i++)
+        ND_TRY(nd_collider_compact_rows(m->backend, views[i], part->rows));
+    block->inputs = nd_view_of(inputs.data, ND_I32, 1, part->count);
+    return nd_collider_compact(m->backend, &m->mtp.blocks[k].acts, part->rows, ND_COLLIDER_ALL,
+                               &block->acts);
+}
+
+/* dx = beta dx + the gradient of the block's own loss with respect to its output. */
+static nd_status block_head(nd_model *m, const nd_backward_rows *part, int64_t k,
+                            const nd_mtp_block *block, float gradient_scale, nd_view dx, float beta,
+                            const nd_model_gradients *into)
+{
+    nd_backend *b = m->backend;
+    const int64_t norm = nd_params_mtp_index(&m->params, k, ND_MTP_OUTPUT_NORM);
+    const int64_t head = nd_params_head(&m->params);
+    const nd_cview w = nd_read(m->weights[norm].dense);
+    const nd_view x = nd_view_rows(m->x_final, 0, part->count);
+    const nd_view r = nd_view_rows(m->final_r, 0, part->count);
+    nd_head_pass pass = {.head = nd_read(m->weights[head].dense),
+                         .loss = {.gradient_scale = gradient_scale},
+                         .dx = part->dx_final,
+                         .dhead = into->views[head],
+                         .dhead_beta = 1.0f};
+    ND_TRY(b->ops.rmsnorm(b, x, r, nd_read(block->out), w));
+    ND_TRY(run_head(m, k, nd_read(x), &pass));
+    return b->ops.rmsnorm_backward(b, dx, into->views[norm], nd_read(part->dx_final),
+                                   nd_read(block->out), w, nd_read(r), beta);
+}
+
+/* From dx, the gradient of the block's output, to that of the state it read: dhidden += or = ... */
+static nd_status block_backward(nd_model *m, const nd_backward_rows *part, int64_t k,
+                                const nd_mtp_block *block, nd_cview hidden, nd_view dx,
+                                nd_view dhidden, float beta, const nd_model_gradients *into)
+{
+    nd_backend *b = m->backend;
+    const nd_params *p = &m->params;
+    const float matrix_beta = into->accumulate_others ? 1.0f : 0.0f;
+    const nd_layer_weights weights = block_layer(m, k);
+    const nd_layer_span span = block_span(m, block);
+    const nd_view dn = nd_view_rows(m->scratch.hidden, 0, part->count);
+    const nd_view de = nd_view_rows(m->scratch.heads, 0, part->count);
+    nd_layer_gradients g = {{{0}}};
+    for (int which = 0; which < ND_LAYER_PARAM_COUNT; which++) {
+        const int64_t index = nd_params_mtp_layer_index(p, k, (nd_layer_param)which);
+        if (index >= 0)
+            g.dw[which] = into->views[index];
+    }
+    ND_TRY(nd_layer_backward(b, &m->config, &weights, &block->acts, &m->scratch, &span, part->rows,
+                             dx, &g, matrix_beta));
+    const nd_cview dy = nd_read(dx);
+    ND_TRY(nd_linear_backward_weight(b, into->views[nd_params_mtp_index(p, k, ND_MTP_HIDDEN_PROJ)],
+                                     dy, &block->hidden_in, m->config.int8_gradients, matrix_beta));
+    ND_TRY(
+        nd_linear_backward_weight(b, into->views[nd_params_mtp_index(p, k, ND_MTP_EMBEDDING_PROJ)],
+                                  dy, &block->embedding_in, m->config.int8_gradients, matrix_beta));
+    ND_TRY(nd_linear_backward_input(b, dn, dy, block_weight(m, k, ND_MTP_EMBEDDING_PROJ),
+                                    m->config.int8_gradients, 0.0f));
+    ND_TRY(b->ops.rmsnorm_backward(
+        b, de, into->views[nd_params_mtp_index(p, k, ND_MTP_EMBEDDING_NORM)], nd_read(dn),
+        nd_read(block->embedding), nd_read(block_weight(m, k, ND_MTP_EMBEDDING_NORM)->dense),
+        nd_read(block->embedding_r), 0.0f));
+    ND_TRY(b->ops.embedding_backward(b, into->views[nd_params_embedding(p)], nd_read(de),
+                                     nd_read(block->inputs)));
+    ND_TRY(nd_linear_backward_input(b, dn, dy, block_weight(m, k, ND_MTP_HIDDEN_PROJ),
+                                    m->config.int8_gradients, 0.0f));
+    return b->ops.rmsnorm_backward(
+        b, dhidden, into->views[nd_params_mtp_index(p, k, ND_MTP_HIDDEN_NORM)], nd_read(dn), hidden,
+        nd_read(block_weight(m, k, ND_MTP_HIDDEN_NORM)->dense), nd_read(block->hidden_r), beta);
+}
+
+static nd_status zero_norms(nd_model *m, int64_t k, const nd_model_gradients *into)
+{
+    const int64_t first = nd_params_mtp_first(&m->params, k);
+    for (int64_t i = first; i < first + m->params.per_extra_head && !into->accumulate_others; i++)
+        if (m->params.list[i].role == ND_ROLE_NORM)
+            ND_TRY(zero(m, into->views[i]));
+    return ND_OK;
+}
+
+nd_status nd_mtp_train_blocks(nd_model *m, const nd_backward_rows *part, float gradient_scale,
+                              const nd_model_gradients *into)
+{
+    if (m->config.mtp_form != ND_MTP_SEQUENTIAL)
+        return ND_OK;
+    const int64_t active = nd_mtp_active_heads(&m->config);
+    nd_mtp_block blocks[ND_OFFSETS_MAX];
+    for (int64_t k = 0; k < active; k++)
+        ND_TRY(narrow_block(m, part, k, &blocks[k]));
+    for (int64_t k = active - 1; k >= 0; k--) {
+        const nd_view dx = nd_view_rows(m->mtp.dx[k % 2], 0, part->count);
+        const nd_view below = nd_view_rows(m->mtp.dx[(k + 1) % 2], 0, part->count);
+        const bool last = k == active - 1, first = k == 0;
+        ND_TRY(zero_norms(m, k, into));
+        ND_TRY(block_head(m, part, k, &blocks[k], gradient_scale, dx, last ? 0.0f : 1.0f, into));
+        ND_TRY(block_backward(m, part, k, &blocks[k],
+                              nd_read(first ? part->x_last : blocks[k - 1].out), dx,
+                              first ? part->dx : below, first ? 1.0f : 0.0f, into));
+    }
+    return zero_heads(m, active, into);
+}

@@ -1,0 +1,93 @@
+/* Checkpoints: directories that hold global tensors, each in exactly one file, with a checksum a
+ * tensor. Nothing in them depends on the number of ranks but which file a tensor lies in.
+ *
+ *   step_00001000/manifest.json   what is here, and the checksums (docs/formats.md)
+ *   step_00001000/config.ini      the effective configuration
+ *   step_00001000/tokenizer.model the tokenizer, when the data has one
+ *   step_00001000/rank_0000.h5    /masters/<name>, /optimizer/<name>/<state>
+ *   latest -> step_00001000
+ *
+ * Durability. Everything is written into .tmp_step_00001000; every file is fsynced, then the
+ * directory; then it is renamed and the parent fsynced; only then is `latest` moved, the same way. So
+ * at any moment `latest` names a whole checkpoint, and a directory named step_* is whole. */
+#ifndef ND_TRAIN_CHECKPOINT_CHECKPOINT_H
+#define ND_TRAIN_CHECKPOINT_CHECKPOINT_H
+
+#include "core/base/sha256.h"
+#include "core/base/view.h"
+#include "train/run.h"
+
+enum { ND_CHECKPOINT_FORMAT_VERSION = 1, ND_CHECKPOINT_PATH_MAX = 4096 };
+
+typedef struct nd_checkpoint_tensor {
+    char param[ND_PARAM_NAME_MAX]; /* "blk.0.attn_q.weight" */
+    char part[32]; /* "master", or of the optimizer: "momentum", "moment1_codes" ... */
+    char file[32]; /* "rank_0000.h5" */
+    nd_dtype dtype;
+    int64_t rows, cols;
+    char sha256[ND_SHA256_HEX_SIZE]; /* of the raw little-endian values */
+} nd_checkpoint_tensor;
+
+typedef struct nd_checkpoint_file {
+    char name[32];
+    int64_t bytes;
+    char sha256[ND_SHA256_HEX_SIZE];
+} nd_checkpoint_file;
+
+typedef struct nd_checkpoint {
+    char directory[ND_CHECKPOINT_PATH_MAX];
+    int64_t step, tokens, restarts, next_sample;
+    nd_health health; /* what of it a run remembers */
+    bool has_tokenizer;
+    char approximate[128]; /* formats of the wire that rounded (train/approximations.h); "": none */
+    nd_checkpoint_tensor *tensors;
+    int64_t tensor_count;
+    nd_checkpoint_file *files;
+    int64_t file_count;
+    char state_sha256
+        [ND_SHA256_HEX_SIZE]; /* of all tensors' checksums in order: the canonical state */
+} nd_checkpoint;
+
+/* The run's directory of checkpoints: [logging] checkpoint_dir, else <run_dir>/checkpoints. */
+void nd_checkpoint_directory(const nd_config *config, char *path, size_t size);
+
+/* Writes checkpoint step_<run->step> and moves `latest`; then removes the oldest beyond
+ * checkpoint_keep. Collective. Errors: ND_ECHECKPOINT naming the file and the system's reason; older
+ * checkpoints are untouched then. `path` (may be NULL) receives the directory. */
+nd_status nd_checkpoint_write(nd_run *run, char path[ND_CHECKPOINT_PATH_MAX]);
+
+/* The checkpoint that `path` means: itself, or its latest or checkpoints/latest. Errors: ND_ECHECKPOINT
+ * when none of them holds a manifest.json. */
+nd_status nd_checkpoint_resolve(const char *path, char out[ND_CHECKPOINT_PATH_MAX]);
+
+/* Opens the manifest and checks that every file is there with its size and, with `deep`, that every
+ * byte of every file has its checksum. Errors: ND_ECHECKPOINT naming what is damaged. */
+nd_status nd_checkpoint_open(const char *directory, bool deep, nd_checkpoint *checkpoint);
+void nd_checkpoint_close(nd_checkpoint *checkpoint);
+
+/* Index of a tensor, -1 when there is none. */
+int64_t nd_checkpoint_find(const nd_checkpoint *checkpoint, const char *param, const char *part);
+
+/* Reads tensor `index` into `values` (host memory of its size) and checks its checksum. */
+nd_status nd_checkpoint_read(const nd_checkpoint *checkpoint, int64_t index, void *values);
+
+/* The newest whole checkpoint under `directory`, checked deeply; damaged ones on the way are named in
+ * the log. `path` is empty when there is none at all. Not collective. Errors: ND_ECHECKPOINT when
+ * there are checkpoints and every one is damaged. */
+nd_status nd_checkpoint_newest(const char *directory, nd_log *log,
+                               char path[ND_CHECKPOINT_PATH_MAX]);
+
+/* Renames checkpoints of steps after `step`, damaged or of a branch that is given up, to
+ * superseded_step_*, so that they are neither resumed nor counted. Not collective. */
+nd_status nd_checkpoint_supersede(const char *directory, int64_t step, nd_log *log);
+
+/* Fills masters, optimizer state, step and tokens of a run from a checkpoint of the same model, on any
+ * number of ranks, and publishes the weights. Collective. Errors: ND_ECHECKPOINT naming the tensor,
+ * its shape there and the shape expected; ND_EDATA when the data's tokenizer is another. Keys that
+ * changed since are named in the log. */
+nd_status nd_checkpoint_restore(nd_run *run, const char *directory);
+
+/* What `info DIR` prints. */
+nd_status nd_checkpoint_print(const char *directory, bool verify, FILE *out);
+
+#endif

@@ -1,0 +1,150 @@
+#include "train/checkpoint/checkpoint_hdf5.h"
+
+#include "data/hdf5_errors.h"
+
+#include <hdf5.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct nd_checkpoint_h5 {
+    hid_t file;
+    char path[4096];
+};
+
+static hid_t stored_type(nd_dtype dtype)
+{
+    switch (dtype) {
+    case ND_F32:
+        return H5T_IEEE_F32LE;
+    case ND_I8:
+        return H5T_STD_I8LE;
+    case ND_U8:
+        return H5T_STD_U8LE;
+    default:
+        return H5T_STD_U16LE;
+    }
+}
+
+static hid_t memory_type(nd_dtype dtype)
+{
+    switch (dtype) {
+    case ND_F32:
+        return H5T_NATIVE_FLOAT;
+    case ND_I8:
+        return H5T_NATIVE_INT8;
+    case ND_U8:
+        return H5T_NATIVE_UINT8;
+    default:
+        return H5T_NATIVE_UINT16;
+    }
+}
+
+static nd_status wrap(hid_t id, const char *path, const char *verb, nd_checkpoint_h5 **file)
+{
+    if (id < 0)
+        return ND_FAIL(ND_ECHECKPOINT, "%s: HDF5 cannot %s this file: %s", path, verb,
+                       nd_hdf5_reason());
+    nd_checkpoint_h5 *made = calloc(1, sizeof *made);
+    if (!made) {
+        H5Fclose(id);
+        return ND_FAIL(ND_ENOMEM, "no memory to %s %s", verb, path);
+    }
+    made->file = id;
+    snprintf(made->path, sizeof made->path, "%s", path);
+    *file = made;
+    return ND_OK;
+}
+
+nd_status nd_checkpoint_h5_create(const char *path, nd_checkpoint_h5 **file)
+{
+    nd_hdf5_start();
+    return wrap(H5Fcreate(path, H5F_ACC_TRUNC, H5P_DEFAULT, H5P_DEFAULT), path, "create", file);
+}
+
+nd_status nd_checkpoint_h5_open(const char *path, nd_checkpoint_h5 **file)
+{
+    nd_hdf5_start();
+    return wrap(H5Fopen(path, H5F_ACC_RDONLY, H5P_DEFAULT), path, "open", file);
+}
+
+nd_status nd_checkpoint_h5_close(nd_checkpoint_h5 *file)
+{
+    if (!file)
+        return ND_OK;
+    nd_status status = ND_OK;
+    if (H5Fflush(file->file, H5F_SCOPE_GLOBAL) < 0)
+        status = ND_FAIL(ND_ECHECKPOINT, "%s: HDF5 cannot finish writing this file: %s", file->path,
+                         nd_hdf5_reason());
+    if (H5Fclose(file->file) < 0 && status == ND_OK)
+        status = ND_FAIL(ND_ECHECKPOINT, "%s: HDF5 cannot close this file: %s", file->path,
+                         nd_hdf5_reason());
+    free(file);
+    return status;
+}
+
+static herr_t write_dtype(hid_t dataset, nd_dtype dtype)
+{
+    const char *name = nd_dtype_name(dtype);
+    const hid_t type = H5Tcopy(H5T_C_S1), space = H5Screate(H5S_SCALAR);
+    H5Tset_size(type, strlen(name) + 1);
+    const hid_t attribute = H5Acreate2(dataset, "dtype", type, space, H5P_DEFAULT, H5P_DEFAULT);
+    const herr_t wrote = H5Awrite(attribute, type, name);
+    H5Aclose(attribute);
+    H5Sclose(space);
+    H5Tclose(type);
+    return wrote;
+}
+
+nd_status nd_checkpoint_h5_write(nd_checkpoint_h5 *file, const char *name, nd_cview values)
+{
+    const hsize_t shape[2] = {(hsize_t)values.rows, (hsize_t)values.cols};
+    const hid_t space = H5Screate_simple(2, shape, NULL);
+    const hid_t links = H5Pcreate(H5P_LINK_CREATE);
+    H5Pset_create_intermediate_group(links, 1);
+    const hid_t properties = H5Pcreate(H5P_DATASET_CREATE);
+    H5Pset_obj_track_times(properties, false); /* equal states make equal files */
+    const hid_t dataset = H5Dcreate2(file->file, name, stored_type(values.dtype), space, links,
+                                     properties, H5P_DEFAULT);
+    herr_t failed = dataset < 0 ? -1 : 0;
+    if (!failed)
+        failed = H5Dwrite(dataset, memory_type(values.dtype), H5S_ALL, H5S_ALL, H5P_DEFAULT,
+                          values.data);
+    if (failed >= 0)
+        failed = write_dtype(dataset, values.dtype);
+    nd_status status = ND_OK;
+    if (failed < 0)
+        status = ND_FAIL(ND_ECHECKPOINT, "%s: HDF5 cannot write %s: %s", file->path, name,
+                         nd_hdf5_reason());
+    /* Values of small tensors are held back until here, and an error is not repeated by H5Fclose. */
+    if (dataset >= 0 && H5Dclose(dataset) < 0 && status == ND_OK)
+        status = ND_FAIL(ND_ECHECKPOINT, "%s: HDF5 cannot finish %s: %s", file->path, name,
+                         nd_hdf5_reason());
+    H5Pclose(properties);
+    H5Pclose(links);
+    H5Sclose(space);
+    return status;
+}
+
+nd_status nd_checkpoint_h5_read(nd_checkpoint_h5 *file, const char *name, nd_view values)
+{
+    const hid_t dataset = H5Dopen2(file->file, name, H5P_DEFAULT);
+    if (dataset < 0)
+        return ND_FAIL(ND_ECHECKPOINT, "%s: holds no tensor %s", file->path, name);
+    const hid_t space = H5Dget_space(dataset);
+    hsize_t shape[2] = {0, 0};
+    nd_status status = ND_OK;
+    if (H5Sget_simple_extent_ndims(space) != 2 ||
+        H5Sget_simple_extent_dims(space, shape, NULL) != 2 || shape[0] != (hsize_t)values.rows ||
+        shape[1] != (hsize_t)values.cols)
+        status =
+            ND_FAIL(ND_ECHECKPOINT, "%s: %s has shape [%llu, %llu], expected [%lld, %lld]",
+                    file->path, name, (unsigned long long)shape[0], (unsigned long long)shape[1],
+                    (long long)values.rows, (long long)values.cols);
+    else if (H5Dread(dataset, memory_type(values.dtype), H5S_ALL, H5S_ALL, H5P_DEFAULT,
+                     values.data) < 0)
+        status = ND_FAIL(ND_ECHECKPOINT, "%s: HDF5 cannot read %s", file->path, name);
+    H5Sclose(space);
+    H5Dclose(dataset);
+    return status;
+}

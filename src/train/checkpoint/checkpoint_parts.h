@@ -1,0 +1,61 @@
+/* A checkpoint that is being saved, between the files that do it (checkpoint_save.h says how). */
+#ifndef ND_TRAIN_CHECKPOINT_CHECKPOINT_PARTS_H
+#define ND_TRAIN_CHECKPOINT_CHECKPOINT_PARTS_H
+
+#include "train/background.h"
+#include "train/checkpoint/checkpoint.h"
+#include "train/checkpoint/checkpoint_save.h"
+
+/* A parameter's tensors: the master and the optimizer's states. */
+enum { ND_CHECKPOINT_PARTS_MAX = 1 + ND_OPTIMIZER_STATES_MAX };
+
+/* What an owner tells everyone about a tensor it wrote. */
+typedef struct nd_written_tensor {
+    char part[32]; /* empty: no such tensor */
+    int dtype;
+    int64_t rows, cols;
+    char sha256[ND_SHA256_HEX_SIZE];
+} nd_written_tensor;
+
+typedef struct nd_written_file {
+    int64_t bytes;
+    char sha256[ND_SHA256_HEX_SIZE];
+} nd_written_file;
+
+typedef enum nd_save_stage { ND_SAVE_WRITING, ND_SAVE_PUBLISHING } nd_save_stage;
+
+struct nd_save {
+    nd_run
+        *run; /* a thread reads only what stays the same while the run trains, and owned tensors */
+    nd_save_stage stage;
+    bool background;
+    nd_background job;
+    nd_checkpoint c; /* what the run was when the save began; rank 0 adds tensors and files */
+    char parent[ND_CHECKPOINT_PATH_MAX], temporary[ND_CHECKPOINT_PATH_MAX];
+    char final[ND_CHECKPOINT_PATH_MAX];
+    nd_written_tensor *mine, *all; /* [params.count * ND_CHECKPOINT_PARTS_MAX], [size] of those */
+    nd_written_file summary, *summaries;
+    char warning[512]; /* of the publishing, for the log; empty: none */
+
+    pthread_mutex_t mutex; /* guards `written` */
+    pthread_cond_t moved;
+    int64_t written; /* parameters before this one may change */
+    atomic_bool given_up;
+};
+
+/* The tensors of an owned parameter; returns how many. */
+int nd_checkpoint_parts(const nd_run *run, int64_t index,
+                        nd_optimizer_state parts[ND_CHECKPOINT_PARTS_MAX]);
+
+nd_status nd_checkpoint_join(char *path, size_t size, const char *directory, const char *name);
+
+/* Writes, fsyncs and hashes this rank's file in s->temporary: fills s->mine and s->summary. */
+nd_status nd_save_write_rank_file(nd_save *s);
+
+/* Lets updates have all parameters before `written`. */
+void nd_save_release(nd_save *s, int64_t written);
+
+/* Rank 0, after every rank's file is on disk and s->all and s->summaries are known. */
+nd_status nd_save_publish(nd_save *s);
+
+#endif

@@ -1,0 +1,170 @@
+#include "core/base/durable_file.h"
+#include "train/checkpoint/checkpoint_parts.h"
+#include "train/checkpoint/manifest.h"
+#include "train/fault_points.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+
+void nd_checkpoint_directory(const nd_config *config, char *path, size_t size)
+{
+    if (config->logging.checkpoint_dir[0])
+        snprintf(path, size, "%s", config->logging.checkpoint_dir);
+    else
+        snprintf(path, size, "%s/checkpoints", config->logging.run_dir);
+}
+
+nd_status nd_checkpoint_join(char *path, size_t size, const char *directory, const char *name)
+{
+    if ((size_t)snprintf(path, size, "%s/%s", directory, name) >= size)
+        return ND_FAIL(ND_ECHECKPOINT, "%s/%s: the path is too long", directory, name);
+    return ND_OK;
+}
+
+/* The tables of all ranks as the manifest's lists. */
+static nd_status collect(nd_save *s)
+{
+    const nd_run *run = s->run;
+    const int64_t params = run->model->params.count;
+    nd_checkpoint *c = &s->c;
+    c->tensors = calloc((size_t)(params * ND_CHECKPOINT_PARTS_MAX), sizeof *c->tensors);
+    c->files = calloc((size_t)run->comm->size + 2, sizeof *c->files);
+    if (!c->tensors || !c->files)
+        return ND_FAIL(ND_ENOMEM, "no memory for a manifest of %lld tensors", (long long)params);
+    char *hashes = calloc((size_t)(params * ND_CHECKPOINT_PARTS_MAX) + 1, 64);
+    if (!hashes)
+        return ND_FAIL(ND_ENOMEM, "no memory for %lld checksums", (long long)params);
+    for (int64_t i = 0; i < params; i++) {
+        const nd_param *param = &run->model->params.list[i];
+        const int owner = run->own.owner[i];
+        for (int p = 0; p < ND_CHECKPOINT_PARTS_MAX; p++) {
+            const nd_written_tensor *w =
+                &s->all[(owner * params + i) * ND_CHECKPOINT_PARTS_MAX + p];
+            if (!w->part[0])
+                continue;
+            nd_checkpoint_tensor *t = &c->tensors[c->tensor_count];
+            *t = (nd_checkpoint_tensor){
+                .dtype = (nd_dtype)w->dtype, .rows = w->rows, .cols = w->cols};
+            strcpy(t->param, param->name);
+            strcpy(t->part, w->part);
+            strcpy(t->sha256, w->sha256);
+            snprintf(t->file, sizeof t->file, "rank_%04d.h5", owner);
+            memcpy(hashes + 64 * c->tensor_count++, w->sha256, 64);
+        }
+    }
+    const nd_status status = nd_sha256_hex(hashes, 64 * (size_t)c->tensor_count, c->state_sha256);
+    free(hashes);
+    for (int r = 0; r < run->comm->size; r++) {
+        nd_checkpoint_file *f = &c->files[c->file_count++];
+        snprintf(f->name, sizeof f->name, "rank_%04d.h5", r);
+        f->bytes = s->summaries[r].bytes;
+        strcpy(f->sha256, s->summaries[r].sha256);
+    }
+    return status;
+}
+
+static nd_status add_file(nd_checkpoint *c, const char *directory, const char *name,
+                          const void *bytes, size_t size)
+{
+    char path[ND_CHECKPOINT_PATH_MAX];
+    ND_TRY(nd_checkpoint_join(path, sizeof path, directory, name));
+    ND_TRY(nd_file_write_synced(path, bytes, size));
+    nd_checkpoint_file *f = &c->files[c->file_count++];
+    snprintf(f->name, sizeof f->name, "%s", name);
+    f->bytes = (int64_t)size;
+    return nd_sha256_hex(bytes, size, f->sha256);
+}
+
+static nd_status add_config(nd_save *s)
+{
+    char *text = NULL;
+    size_t size = 0;
+    FILE *memory = open_memstream(&text, &size);
+    if (!memory)
+        return ND_FAIL(ND_ENOMEM, "no memory for the configuration's text");
+    nd_status status = nd_config_write(&s->run->config, memory);
+    fclose(memory);
+    if (status == ND_OK)
+        status = add_file(&s->c, s->temporary, "config.ini", text, size);
+    free(text);
+    return status;
+}
+
+static nd_status add_tokenizer(nd_save *s)
+{
+    const nd_run *run = s->run;
+    if (!run->tokenizer)
+        return ND_OK;
+    return add_file(&s->c, s->temporary, "tokenizer.model", run->tokenizer, run->tokenizer_bytes);
+}
+
+static nd_status add_manifest(nd_save *s)
+{
+    char path[ND_CHECKPOINT_PATH_MAX], *text = NULL;
+    ND_TRY(nd_checkpoint_join(path, sizeof path, s->temporary, "manifest.json"));
+    ND_TRY(nd_manifest_format(&s->c, &text));
+    const nd_status status = nd_file_write_synced(path, text, strlen(text));
+    free(text);
+    return status;
+}
+
+/* Makes the directory `temporary` appear as `final`. Where `final` exists (the same step saved before a
+ * restart) the two are exchanged in one call, so that a whole one stands there at any moment. */
+static nd_status take_place(const char *temporary, const char *final)
+{
+    if (renameat2(AT_FDCWD, temporary, AT_FDCWD, final, RENAME_EXCHANGE) == 0)
+        return nd_directory_remove(temporary);
+    /* ENOENT: there is none. EINVAL, ENOSYS: this file system cannot exchange. */
+    if ((errno == ENOENT || errno == EINVAL || errno == ENOSYS) && rename(temporary, final) == 0)
+        return ND_OK;
+    return ND_FAIL(ND_ECHECKPOINT, "cannot rename %s to %s: %s", temporary, final, strerror(errno));
+}
+
+/* Removes the oldest step_* directories beyond the newest checkpoint_keep, and what crashes left. What
+ * cannot be removed is only a warning. */
+static void remove_old(nd_save *s)
+{
+    const int64_t keep = s->run->config.logging.checkpoint_keep;
+    struct dirent **entries;
+    const int count = scandir(s->parent, &entries, NULL, alphasort);
+    int64_t whole = 0;
+    for (int i = count - 1; i >= 0; i--) { /* newest first: names sort by step */
+        char path[ND_CHECKPOINT_PATH_MAX];
+        const char *name = entries[i]->d_name;
+        const bool step = strncmp(name, "step_", 5) == 0;
+        whole += step;
+        const bool old = step && keep > 0 && whole > keep;
+        const bool left = strncmp(name, ".tmp_step_", 10) == 0;
+        if ((old || left) && nd_checkpoint_join(path, sizeof path, s->parent, name) == ND_OK &&
+            nd_directory_remove(path) != ND_OK) {
+            snprintf(s->warning, sizeof s->warning, "%.500s", nd_error_get()->message);
+            nd_error_clear();
+        }
+        free(entries[i]);
+    }
+    if (count >= 0)
+        free(entries);
+}
+
+nd_status nd_save_publish(nd_save *s)
+{
+    char name[64];
+    nd_fault_point_of(0, s->c.step, "save_config");
+    ND_TRY(collect(s));
+    ND_TRY(add_config(s));
+    ND_TRY(add_tokenizer(s));
+    ND_TRY(add_manifest(s));
+    ND_TRY(nd_path_sync(s->temporary));
+    nd_fault_point_of(0, s->c.step, "save_rename");
+    ND_TRY(take_place(s->temporary, s->final));
+    ND_TRY(nd_path_sync(s->parent));
+    nd_fault_point_of(0, s->c.step, "save_link");
+    snprintf(name, sizeof name, "step_%08lld", (long long)s->c.step);
+    ND_TRY(nd_durable_link(s->parent, "latest", name));
+    nd_fault_point_of(0, s->c.step, "save_remove");
+    remove_old(s);
+    return ND_OK;
+}

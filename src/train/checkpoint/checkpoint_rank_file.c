@@ -1,0 +1,98 @@
+#include "core/base/durable_file.h"
+#include "train/checkpoint/checkpoint_hdf5.h"
+#include "train/checkpoint/checkpoint_parts.h"
+#include "train/fault_points.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+int nd_checkpoint_parts(const nd_run *run, int64_t index,
+                        nd_optimizer_state parts[ND_CHECKPOINT_PARTS_MAX])
+{
+    parts[0] = (nd_optimizer_state){"master", run->masters[index]};
+    return 1 + nd_optimizer_states(run->optimizer, index, parts + 1);
+}
+
+static nd_status write_values(nd_checkpoint_h5 *file, const char *param,
+                              const nd_optimizer_state *part, const void *host,
+                              nd_written_tensor *written)
+{
+    const nd_cview values = nd_cview_of(host, part->view.dtype, part->view.rows, part->view.cols);
+    char name[2 * ND_PARAM_NAME_MAX + 32];
+    if (strcmp(part->name, "master") == 0)
+        snprintf(name, sizeof name, "/masters/%s", param);
+    else
+        snprintf(name, sizeof name, "/optimizer/%s/%s", param, part->name);
+    ND_TRY(nd_sha256_hex(host, nd_view_bytes(values), written->sha256));
+    ND_TRY(nd_checkpoint_h5_write(file, name, values));
+    snprintf(written->part, sizeof written->part, "%s", part->name);
+    written->dtype = (int)values.dtype;
+    written->rows = values.rows;
+    written->cols = values.cols;
+    return ND_OK;
+}
+
+/* From where it lies, from the copy at *copied, which moves on, or through a download. */
+static nd_status write_tensor(const nd_save *s, nd_checkpoint_h5 *file, const char *param,
+                              const nd_optimizer_state *part, const char **copied,
+                              nd_written_tensor *written)
+{
+    nd_backend *b = s->run->backend;
+    const size_t bytes = nd_view_bytes(nd_read(part->view));
+    if (b->ops.host_memory)
+        return write_values(file, param, part, part->view.data, written);
+    if (s->background) {
+        ND_TRY(write_values(file, param, part, *copied, written));
+        *copied += bytes;
+        return ND_OK;
+    }
+    void *host = malloc(bytes);
+    if (!host)
+        return ND_FAIL(ND_ENOMEM, "no memory to save %s (%zu bytes)", param, bytes);
+    nd_status status = b->ops.download(b, host, part->view.data, bytes);
+    if (status == ND_OK)
+        status = write_values(file, param, part, host, written);
+    free(host);
+    return status;
+}
+
+static nd_status write_tensors(nd_save *s, nd_checkpoint_h5 *file)
+{
+    const nd_run *run = s->run;
+    const char *copied = run->saved_copy;
+    for (int64_t i = 0; i < run->model->params.count; i++) {
+        nd_optimizer_state parts[ND_CHECKPOINT_PARTS_MAX];
+        if (!run->masters[i].data)
+            continue;
+        const int count = nd_checkpoint_parts(run, i, parts);
+        for (int p = 0; p < count; p++) {
+            if (atomic_load(&s->given_up))
+                return ND_FAIL(ND_ECHECKPOINT, "%s: given up", s->temporary);
+            ND_TRY(write_tensor(s, file, run->model->params.list[i].name, &parts[p], &copied,
+                                &s->mine[i * ND_CHECKPOINT_PARTS_MAX + p]));
+            nd_fault_point_of(run->comm->rank, s->c.step, "save_tensor");
+        }
+        nd_save_release(s, i + 1);
+    }
+    return ND_OK;
+}
+
+nd_status nd_save_write_rank_file(nd_save *s)
+{
+    const int rank = s->run->comm->rank;
+    char path[ND_CHECKPOINT_PATH_MAX], name[32];
+    nd_checkpoint_h5 *file = NULL;
+    snprintf(name, sizeof name, "rank_%04d.h5", rank);
+    ND_TRY(nd_checkpoint_join(path, sizeof path, s->temporary, name));
+    nd_fault_point_of(rank, s->c.step, "save_files");
+    ND_TRY(nd_checkpoint_h5_create(path, &file));
+    const nd_status status = write_tensors(s, file);
+    nd_fault_point_of(rank, s->c.step, "save_close");
+    const nd_status closed = nd_checkpoint_h5_close(file);
+    ND_TRY(status);
+    ND_TRY(closed);
+    nd_fault_point_of(rank, s->c.step, "save_sync");
+    ND_TRY(nd_path_sync(path));
+    nd_fault_point_of(rank, s->c.step, "save_digest");
+    return nd_file_digest(path, &s->summary.bytes, s->summary.sha256);
+}

@@ -1,0 +1,396 @@
+#include "core/base/durable_file.h"
+#include "train/checkpoint/checkpoint.h"
+#include "train/checkpoint/checkpoint_hdf5.h"
+#include "train/checkpoint/manifest.h"
+#include "train/gradient_path.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+enum { MANIFEST_BYTES_MAX = 1 << 28 };
+
+void nd_checkpoint_close(nd_checkpoint *c)
+{
+    free(c->tensors);
+    free(c->files);
+    memset(c, 0, sizeof *c);
+}
+
+static nd_status check_file(const nd_checkpoint *c, const nd_checkpoint_file *f, bool deep)
+{
+    char path[ND_CHECKPOINT_PATH_MAX + 40], hex[ND_SHA256_HEX_SIZE];
+    struct stat info;
+    snprintf(path, sizeof path, "%s/%s", c->directory, f->name);
+    if (stat(path, &info) != 0)
+        return ND_FAIL(ND_ECHECKPOINT, "%s: %s, but the manifest lists it", path, strerror(errno));
+    if (info.st_size != f->bytes)
+        return ND_FAIL(ND_ECHECKPOINT, "%s: damaged: %lld bytes, expected %lld", path,
+                       (long long)info.st_size, (long long)f->bytes);
+    int64_t bytes;
+    if (!deep)
+        return ND_OK;
+    if (nd_file_digest(path, &bytes, hex) != ND_OK)
+        return ND_ECHECKPOINT;
+    if (strcmp(hex, f->sha256) != 0)
+        return ND_FAIL(ND_ECHECKPOINT, "%s: damaged: its SHA-256 is %.12s..., expected %.12s...",
+                       path, hex, f->sha256);
+    return ND_OK;
+}
+
+static bool lists_file(const nd_checkpoint *c, const char *name)
+{
+    for (int64_t i = 0; i < c->file_count; i++)
+        if (strcmp(c->files[i].name, name) == 0)
+            return true;
+    return false;
+}
+
+static nd_status open_manifest(const char *directory, bool deep, nd_checkpoint *c)
+{
+    char path[ND_CHECKPOINT_PATH_MAX + 40];
+    void *text = NULL;
+    size_t size = 0;
+    if (strlen(directory) >= sizeof c->directory)
+        return ND_FAIL(ND_ECHECKPOINT, "%.80s...: the path is too long", directory);
+    strcpy(c->directory, directory);
+    snprintf(path, sizeof path, "%s/manifest.json", directory);
+    if (nd_read_whole_file(path, MANIFEST_BYTES_MAX, ND_ECHECKPOINT, &text, &size) != ND_OK) {
+        nd_error_clear();
+        return ND_FAIL(ND_ECHECKPOINT, "%s: not a checkpoint: it has no readable manifest.json",
+                       directory);
+    }
+    const nd_status status = nd_manifest_parse(text, size, path, c);
+    free(text);
+    ND_TRY(status);
+    for (int64_t i = 0; i < c->file_count; i++)
+        ND_TRY(check_file(c, &c->files[i], deep));
+    if (!lists_file(c, "config.ini"))
+        return ND_FAIL(ND_ECHECKPOINT, "%s: lists no config.ini", path);
+    for (int64_t i = 0; i < c->tensor_count; i++)
+        if (!lists_file(c, c->tensors[i].file))
+            return ND_FAIL(ND_ECHECKPOINT, "%s: tensor %s lies in %s, which is not listed", path,
+                           c->tensors[i].param, c->tensors[i].file);
+    return ND_OK;
+}
+
+nd_status nd_checkpoint_open(const char *directory, bool deep, nd_checkpoint *c)
+{
+    memset(c, 0, sizeof *c);
+    const nd_status status = open_manifest(directory, deep, c);
+    if (status != ND_OK)
+        nd_checkpoint_close(c);
+    return status;
+}
+
+nd_status nd_checkpoint_resolve(const char *path, char out[ND_CHECKPOINT_PATH_MAX])
+{
+    static const char *const places[] = {"", "/latest", "/checkpoints/latest"};
+    for (size_t i = 0; i < sizeof places / sizeof places[0]; i++) {
+        char manifest[ND_CHECKPOINT_PATH_MAX + 32];
+        if (snprintf(out, ND_CHECKPOINT_PATH_MAX, "%s%s", path, places[i]) >=
+            ND_CHECKPOINT_PATH_MAX)
+            break;
+        snprintf(manifest, sizeof manifest, "%s/manifest.json", out);
+        if (access(manifest, F_OK) == 0)
+            return ND_OK;
+    }
+    return ND_FAIL(ND_ECHECKPOINT,
+                   "%.200s: no checkpoint: neither it nor its latest or "
+                   "checkpoints/latest holds a manifest.json",
+                   path);
+}
+
+int64_t nd_checkpoint_find(const nd_checkpoint *c, const char *param, const char *part)
+{
+    for (int64_t i = 0; i < c->tensor_count; i++)
+        if (strcmp(c->tensors[i].param, param) == 0 && strcmp(c->tensors[i].part, part) == 0)
+            return i;
+    return -1;
+}
+
+nd_status nd_checkpoint_read(const nd_checkpoint *c, int64_t index, void *values)
+{
+    const nd_checkpoint_tensor *t = &c->tensors[index];
+    char path[ND_CHECKPOINT_PATH_MAX + 40], name[2 * ND_PARAM_NAME_MAX + 48];
+    char hex[ND_SHA256_HEX_SIZE];
+    snprintf(path, sizeof path, "%s/%s", c->directory, t->file);
+    if (strcmp(t->part, "master") == 0)
+        snprintf(name, sizeof name, "/masters/%s", t->param);
+    else
+        snprintf(name, sizeof name, "/optimizer/%s/%s", t->param, t->part);
+    const nd_view view = nd_view_of(values, t->dtype, t->rows, t->cols);
+    nd_checkpoint_h5 *file = NULL;
+    ND_TRY(nd_checkpoint_h5_open(path, &file));
+    const nd_status status = nd_checkpoint_h5_read(file, name, view);
+    nd_checkpoint_h5_close(file);
+    ND_TRY(status);
+    ND_TRY(nd_sha256_hex(values, nd_view_bytes(nd_read(view)), hex));
+    if (strcmp(hex, t->sha256) != 0)
+        return ND_FAIL(ND_ECHECKPOINT,
+                       "%s: tensor %s (%s) is damaged: SHA-256 %.12s..., expected "
+                       "%.12s...",
+                       path, t->param, t->part, hex, t->sha256);
+    return ND_OK;
+}
+
+static int is_step(const struct dirent *entry)
+{
+    return strncmp(entry->d_name, "step_", 5) == 0 && strlen(entry->d_name) >= 13;
+}
+
+nd_status nd_checkpoint_newest(const char *directory, nd_log *log,
+                               char path[ND_CHECKPOINT_PATH_MAX])
+{
+    struct dirent **entries;
+    path[0] = '\0';
+    const int count = scandir(directory, &entries, is_step, alphasort);
+    for (int i = count - 1; i >= 0; i--) {
+        nd_checkpoint c;
+        char candidate[ND_CHECKPOINT_PATH_MAX];
+        const int length =
+            snprintf(candidate, sizeof candidate, "%s/%s", directory, entries[i]->d_name);
+        free(entries[i]);
+        if (path[0] || length >= (int)sizeof candidate)
+            continue;
+        if (nd_checkpoint_open(candidate, true, &c) == ND_OK) {
+            strcpy(path, candidate);
+            nd_checkpoint_close(&c);
+            continue;
+        }
+        nd_log_line(log, "warning: passing over a damaged checkpoint: %s", nd_error_get()->message);
+        nd_error_clear();
+    }
+    if (count >= 0)
+        free(entries);
+    if (count > 0 && !path[0])
+        return ND_FAIL(ND_ECHECKPOINT,
+                       "%s: all %d checkpoints are damaged; --resume none starts anew", directory,
+                       count);
+    return ND_OK;
+}
+
+nd_status nd_checkpoint_supersede(const char *directory, int64_t step, nd_log *log)
+{
+    struct dirent **entries;
+    nd_status status = ND_OK;
+    const int count = scandir(directory, &entries, is_step, alphasort);
+    for (int i = 0; i < count; i++) {
+        char from[ND_CHECKPOINT_PATH_MAX], to[ND_CHECKPOINT_PATH_MAX];
+        const char *name = entries[i]->d_name;
+        if (status == ND_OK && strtoll(name + 5, NULL, 10) > step &&
+            snprintf(from, sizeof from, "%s/%s", directory, name) < (int)sizeof from &&
+            snprintf(to, sizeof to, "%s/superseded_%s", directory, name) < (int)sizeof to) {
+            status = nd_directory_remove(to);
+            if (status == ND_OK && rename(from, to) != 0)
+                status = ND_FAIL(ND_ECHECKPOINT, "cannot rename %s to %s: %s", from, to,
+                                 strerror(errno));
+            else if (status == ND_OK)
+                nd_log_line(log, "moved   %s, which is after step %lld, to %s", from,
+                            (long long)step, to);
+        }
+        free(entries[i]);
+    }
+    if (count >= 0)
+        free(entries);
+    return status;
+}
+
+/* Whether there is anything of an optimizer. An imported model has masters alone: its optimizer starts as
+ * that of a new run, and the masters may become another type. */
+static bool has_state(const nd_checkpoint *c)
+{
+    for (int64_t i = 0; i < c->tensor_count; i++)
+        if (strcmp(c->tensors[i].part, "master") != 0)
+            return true;
+    return c->step > 0;
+}
+
+static nd_status upload_converted(nd_backend *b, nd_view into, const void *host, size_t bytes)
+{
+    void *device = NULL;
+    nd_status status = ND_OK;
+    ND_TRY_GOTO(b->ops.allocate(b, bytes, &device), done);
+    ND_TRY_GOTO(b->ops.upload(b, device, host, bytes), done);
+    ND_TRY_GOTO(
+        b->ops.axpby(b, into, 1.0f, nd_cview_of(device, ND_F32, into.rows, into.cols), 0.0f), done);
+    ND_TRY_GOTO(b->ops.synchronize(b), done);
+done:
+    b->ops.release(b, device, bytes);
+    return status;
+}
+
+static nd_status restore_tensor(nd_run *run, const nd_checkpoint *c, const nd_param *param,
+                                const char *part, nd_view into)
+{
+    nd_backend *b = run->backend;
+    const int64_t index = nd_checkpoint_find(c, param->name, part);
+    if (index < 0)
+        return ND_FAIL(ND_ECHECKPOINT,
+                       "%s: holds no %s of %s, which this configuration needs "
+                       "(another optimizer, state_bits, galore_rank or model?)",
+                       c->directory, part, param->name);
+    const nd_checkpoint_tensor *t = &c->tensors[index];
+    const bool convert = !has_state(c) && t->dtype == ND_F32;
+    if (t->rows != into.rows || t->cols != into.cols || (t->dtype != into.dtype && !convert))
+        return ND_FAIL(ND_ECHECKPOINT,
+                       "%s: %s of %s is %s [%lld, %lld], this configuration needs "
+                       "%s [%lld, %lld]",
+                       c->directory, part, param->name, nd_dtype_name(t->dtype), (long long)t->rows,
+                       (long long)t->cols, nd_dtype_name(into.dtype), (long long)into.rows,
+                       (long long)into.cols);
+    const size_t bytes = (size_t)nd_view_count(nd_read(into)) * nd_dtype_size(t->dtype);
+    void *host = malloc(bytes);
+    if (!host)
+        return ND_FAIL(ND_ENOMEM, "no memory to read %s (%zu bytes)", param->name, bytes);
+    nd_status status = nd_checkpoint_read(c, index, host);
+    if (status == ND_OK && t->dtype == into.dtype)
+        status = b->ops.upload(b, into.data, host, bytes);
+    else if (status == ND_OK)
+        status = upload_converted(b, into, host, bytes);
+    free(host);
+    return status;
+}
+
+static nd_status check_tokenizer(const nd_run *run, const nd_checkpoint *c)
+{
+    const char *data = nd_dataset_tokenizer_sha256(run->train);
+    for (int64_t i = 0; i < c->file_count; i++)
+        if (strcmp(c->files[i].name, "tokenizer.model") == 0 && data[0] &&
+            strcmp(c->files[i].sha256, data) != 0)
+            return ND_FAIL(
+                ND_EDATA,
+                "%s: packed with the tokenizer of SHA-256 %.12s...; the checkpoint %s was "
+                "trained with %.12s...",
+                run->config.data.data_path, data, c->directory, c->files[i].sha256);
+    return ND_OK;
+}
+
+/* Names keys that are not what they were: some of them change what the rest of the run computes. */
+static nd_status log_differences(nd_run *run, const nd_checkpoint *c)
+{
+    char path[ND_CHECKPOINT_PATH_MAX + 40], *text = NULL;
+    size_t size = 0;
+    nd_config *before = malloc(sizeof *before);
+    FILE *memory = open_memstream(&text, &size);
+    nd_status status = before && memory ? ND_OK : ND_FAIL(ND_ENOMEM, "no memory for a config");
+    if (status == ND_OK) {
+        snprintf(path, sizeof path, "%s/config.ini", c->directory);
+        nd_config_defaults(before);
+        status = nd_config_read_file(before, path);
+    }
+    if (status == ND_OK)
+        nd_config_write_differences(before, &run->config, memory);
+    if (memory)
+        fclose(memory);
+    char *rest = text;
+    for (char *line; status == ND_OK && rest && (line = strsep(&rest, "\n")) != NULL;)
+        if (*line)
+            nd_log_line(&run->log, "changed %s", line);
+    free(before);
+    free(text);
+    return status;
+}
+
+/* The first parameter that only one of the two has, and which that is. */
+static const char *first_apart(const nd_run *run, const nd_checkpoint *c, const char **only_in)
+{
+    const nd_params *params = &run->model->params;
+    *only_in = "the configuration";
+    for (int64_t i = 0; i < params->count; i++) {
+        int64_t at = 0;
+        while (at < c->tensor_count && (strcmp(c->tensors[at].part, "master") != 0 ||
+                                        strcmp(c->tensors[at].param, params->list[i].name) != 0))
+            at++;
+        if (at == c->tensor_count)
+            return params->list[i].name;
+    }
+    *only_in = "the checkpoint";
+    for (int64_t at = 0; at < c->tensor_count; at++)
+        if (nd_params_find(params, c->tensors[at].param) < 0)
+            return c->tensors[at].param;
+    return "none";
+}
+
+static nd_status restore_own(nd_run *run, const nd_checkpoint *c)
+{
+    int64_t masters = 0;
+    const char *only_in;
+    for (int64_t i = 0; i < c->tensor_count; i++)
+        masters += strcmp(c->tensors[i].part, "master") == 0;
+    if (masters != run->model->params.count) {
+        const char *apart = first_apart(run, c, &only_in);
+        return ND_FAIL(ND_ECHECKPOINT,
+                       "%s: holds %lld parameters, this configuration has %lld; %s is in %s alone",
+                       c->directory, (long long)masters, (long long)run->model->params.count, apart,
+                       only_in);
+    }
+    for (int64_t i = 0; i < run->model->params.count; i++) {
+        const nd_param *param = &run->model->params.list[i];
+        nd_optimizer_state states[ND_OPTIMIZER_STATES_MAX];
+        if (!run->masters[i].data)
+            continue;
+        ND_TRY(restore_tensor(run, c, param, "master", run->masters[i]));
+        const int count = has_state(c) ? nd_optimizer_states(run->optimizer, i, states) : 0;
+        for (int s = 0; s < count; s++)
+            ND_TRY(restore_tensor(run, c, param, states[s].name, states[s].view));
+    }
+    return ND_OK;
+}
+
+nd_status nd_checkpoint_restore(nd_run *run, const char *directory)
+{
+    nd_checkpoint c;
+    nd_status status = nd_checkpoint_open(directory, false, &c);
+    if (status == ND_OK) {
+        status = check_tokenizer(run, &c);
+        if (status == ND_OK)
+            status = restore_own(run, &c);
+        if (status == ND_OK && has_state(&c))
+            status = log_differences(run, &c);
+        run->step = c.step;
+        run->tokens = c.tokens;
+        run->next_sample = c.next_sample;
+        run->health = c.health;
+        run->restarts = c.restarts + has_state(&c);
+        nd_checkpoint_close(&c);
+    }
+    ND_TRY(nd_run_agree(run->comm, status));
+    ND_TRY(nd_gradient_path_publish_projectors(run));
+    return nd_run_publish_weights(run, true);
+}
+
+nd_status nd_checkpoint_print(const char *directory, bool verify, FILE *out)
+{
+    nd_checkpoint c;
+    ND_TRY(nd_checkpoint_open(directory, verify, &c));
+    fprintf(out, "checkpoint %s\n  step %lld, %lld tokens, %lld restarts\n  state %s\n", directory,
+            (long long)c.step, (long long)c.tokens, (long long)c.restarts, c.state_sha256);
+    if (c.approximate[0])
+        fprintf(out, "  approximate: %s\n", c.approximate);
+    for (int64_t i = 0; i < c.file_count; i++)
+        fprintf(out, "  file   %-18s %12lld bytes\n", c.files[i].name, (long long)c.files[i].bytes);
+    nd_status status = ND_OK;
+    for (int64_t i = 0; i < c.tensor_count && status == ND_OK; i++) {
+        const nd_checkpoint_tensor *t = &c.tensors[i];
+        if (verify) {
+            const size_t bytes = (size_t)(t->rows * t->cols) * nd_dtype_size(t->dtype);
+            void *values = malloc(bytes);
+            status = values ? nd_checkpoint_read(&c, i, values)
+                            : ND_FAIL(ND_ENOMEM, "no memory to verify %s", t->param);
+            free(values);
+        }
+        if (status == ND_OK)
+            fprintf(out, "  tensor %-28s %-22s %-4s [%lld, %lld]%s\n", t->param, t->part,
+                    nd_dtype_name(t->dtype), (long long)t->rows, (long long)t->cols,
+                    verify ? "  ok" : "");
+    }
+    if (status == ND_OK && verify)
+        fprintf(out, "  all %lld tensors and %lld files have their checksums\n",
+                (long long)c.tensor_count, (long long)c.file_count);
+    nd_checkpoint_close(&c);
+    return status;
+}

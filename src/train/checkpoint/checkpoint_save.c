@@ -1,0 +1,293 @@
+#include "train/checkpoint/checkpoint_save.h"
+
+#include "core/base/durable_file.h"
+#include "train/approximations.h"
+#include "train/checkpoint/checkpoint_parts.h"
+#include "train/fault_points.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+static double now_ms(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec * 1e3 + (double)t.tv_nsec * 1e-6;
+}
+
+/* Errors of files and memory while saving are errors of the checkpoint to the caller. */
+static nd_status as_checkpoint_error(nd_status status)
+{
+    return status == ND_EIO || status == ND_ENOMEM ? ND_ECHECKPOINT : status;
+}
+
+static size_t table_entries(const nd_run *run)
+{
+    return (size_t)run->model->params.count * ND_CHECKPOINT_PARTS_MAX;
+}
+
+bool nd_save_pending(const nd_run *run)
+{
+    return run->save != NULL;
+}
+
+bool nd_save_ready(const nd_run *run)
+{
+    return run->save && nd_background_done(&run->save->job);
+}
+
+void nd_save_release(nd_save *s, int64_t written)
+{
+    pthread_mutex_lock(&s->mutex);
+    s->written = written;
+    pthread_cond_signal(&s->moved);
+    pthread_mutex_unlock(&s->mutex);
+}
+
+void nd_save_leave(nd_run *run, int64_t index)
+{
+    nd_save *s = run->save;
+    if (!s)
+        return;
+    pthread_mutex_lock(&s->mutex);
+    if (s->written <= index) {
+        const double start = now_ms();
+        while (s->written <= index)
+            pthread_cond_wait(&s->moved, &s->mutex);
+        run->save_ms += now_ms() - start;
+    }
+    pthread_mutex_unlock(&s->mutex);
+}
+
+static void discard(nd_run *run)
+{
+    nd_save *s = run->save;
+    run->save = NULL;
+    nd_checkpoint_close(&s->c);
+    pthread_cond_destroy(&s->moved);
+    pthread_mutex_destroy(&s->mutex);
+    free(s->summaries);
+    free(s->mine);
+    free(s->all);
+    free(s);
+}
+
+void nd_save_abandon(nd_run *run)
+{
+    if (!run->save)
+        return;
+    atomic_store(&run->save->given_up, true);
+    nd_background_wait(&run->save->job);
+    discard(run);
+}
+
+/* Where all ranks agreed on the error nobody writes any more, and what lies there only takes room. */
+static nd_status fail(nd_run *run, nd_status status)
+{
+    const nd_error error = *nd_error_get();
+    if (run->comm->rank == 0 && status != ND_EPEER && run->save->temporary[0])
+        nd_directory_remove(run->save->temporary);
+    nd_error_set(&error);
+    discard(run);
+    return status;
+}
+
+/* Updates have everything once the writer has ended, also when it failed. */
+static nd_status write_files(void *context)
+{
+    nd_save *s = context;
+    const nd_status status = nd_save_write_rank_file(s);
+    nd_save_release(s, INT64_MAX);
+    return status;
+}
+
+static nd_status publish(void *context)
+{
+    return nd_save_publish(context);
+}
+
+/* The sum of the bytes of all tensors this rank saves, whether or not there is memory behind them. */
+size_t nd_save_copy_bytes(const nd_run *run)
+{
+    size_t bytes = 0;
+    for (int64_t i = 0; i < run->model->params.count; i++) {
+        nd_optimizer_state parts[ND_CHECKPOINT_PARTS_MAX];
+        if (run->own.owner[i] != run->comm->rank)
+            continue;
+        const int count = nd_checkpoint_parts(run, i, parts);
+        for (int p = 0; p < count; p++)
+            bytes += nd_view_bytes(nd_read(parts[p].view));
+    }
+    return bytes;
+}
+
+/* What the writer reads while device memory goes on changing. Taken at the first save and kept. */
+static nd_status copy_owned(nd_run *run)
+{
+    nd_backend *b = run->backend;
+    const size_t bytes = nd_save_copy_bytes(run);
+    if (!run->saved_copy) {
+        run->saved_copy = malloc(bytes);
+        if (!run->saved_copy)
+            return ND_FAIL(ND_ENOMEM,
+                           "no memory for a copy of masters and state (%zu bytes of the host); "
+                           "[logging] checkpoint_async = false needs none",
+                           bytes);
+        run->saved_copy_bytes = bytes;
+    }
+    char *at = run->saved_copy;
+    for (int64_t i = 0; i < run->model->params.count; i++) {
+        nd_optimizer_state parts[ND_CHECKPOINT_PARTS_MAX];
+        const int count = run->masters[i].data ? nd_checkpoint_parts(run, i, parts) : 0;
+        for (int p = 0; p < count; p++) {
+            const size_t size = nd_view_bytes(nd_read(parts[p].view));
+            ND_TRY(b->ops.download(b, at, parts[p].view.data, size));
+            at += size;
+        }
+    }
+    return ND_OK;
+}
+
+static nd_status start_directory(const nd_save *s)
+{
+    ND_TRY(nd_directory_create(s->parent));
+    ND_TRY(nd_directory_remove(s->temporary));
+    return nd_directory_create(s->temporary);
+}
+
+static nd_status prepare(nd_run *run, nd_save *s)
+{
+    char name[64];
+    const size_t entries = table_entries(run);
+    s->mine = calloc(entries, sizeof *s->mine);
+    s->all = calloc(entries * (size_t)run->comm->size, sizeof *s->all);
+    s->summaries = calloc((size_t)run->comm->size, sizeof *s->summaries);
+    if (!s->mine || !s->all || !s->summaries)
+        return ND_FAIL(ND_ENOMEM, "no memory for the checkpoint's tables");
+    nd_checkpoint_directory(&run->config, s->parent, sizeof s->parent);
+    snprintf(name, sizeof name, "step_%08lld", (long long)run->step);
+    ND_TRY(nd_checkpoint_join(s->final, sizeof s->final, s->parent, name));
+    snprintf(name, sizeof name, ".tmp_step_%08lld", (long long)run->step);
+    ND_TRY(nd_checkpoint_join(s->temporary, sizeof s->temporary, s->parent, name));
+    if (s->background && !run->backend->ops.host_memory)
+        ND_TRY(copy_owned(run));
+    return run->comm->rank == 0 ? start_directory(s) : ND_OK;
+}
+
+static nd_save *create(nd_run *run, bool background)
+{
+    nd_save *s = calloc(1, sizeof *s);
+    if (!s)
+        return NULL;
+    s->run = run;
+    s->background = background;
+    s->c = (nd_checkpoint){.step = run->step,
+                           .tokens = run->tokens,
+                           .restarts = run->restarts,
+                           .next_sample = run->next_sample,
+                           .health = run->health};
+    nd_wire_approximations(&run->config, run->comm->size, s->c.approximate,
+                           sizeof s->c.approximate);
+    pthread_mutex_init(&s->mutex, NULL);
+    pthread_cond_init(&s->moved, NULL);
+    return s;
+}
+
+/* From files to publishing. */
+static nd_status exchange(nd_run *run, nd_save *s)
+{
+    nd_comm *comm = run->comm;
+    nd_fault_point_of(comm->rank, s->c.step, "save_gather");
+    ND_TRY(comm->ops.allgather(comm, s->all, s->mine, table_entries(run) * sizeof *s->mine));
+    ND_TRY(comm->ops.allgather(comm, s->summaries, &s->summary, sizeof s->summary));
+    s->stage = ND_SAVE_PUBLISHING;
+    if (comm->rank == 0)
+        nd_background_start(&s->job, publish, s, s->background);
+    return ND_OK;
+}
+
+static void announce(nd_run *run, const nd_save *s)
+{
+    if (run->comm->rank != 0)
+        return;
+    strcpy(run->state_sha256, s->c.state_sha256);
+    if (s->warning[0])
+        nd_log_line(&run->log, "warning: %s", s->warning);
+    nd_log_line(&run->log, "saved   %s, state %s", s->final, run->state_sha256);
+}
+
+static nd_status advance(nd_run *run)
+{
+    nd_save *s = run->save;
+    nd_comm_set_phase(run->comm, run->step, "save");
+    const nd_status mine = as_checkpoint_error(nd_background_wait(&s->job));
+    const nd_status status = nd_run_agree(run->comm, mine);
+    if (status != ND_OK)
+        return fail(run, status);
+    if (s->stage == ND_SAVE_WRITING)
+        return exchange(run, s);
+    announce(run, s);
+    discard(run);
+    return ND_OK;
+}
+
+static nd_status finish(nd_run *run)
+{
+    while (run->save)
+        ND_TRY(advance(run));
+    return ND_OK;
+}
+
+static nd_status begin(nd_run *run, bool background)
+{
+    nd_status status = ND_OK;
+    ND_TRY(finish(run));
+    nd_comm_set_phase(run->comm, run->step, "save");
+    run->save = create(run, background);
+    if (run->save)
+        status = prepare(run, run->save);
+    else
+        status = ND_FAIL(ND_ENOMEM, "no memory for a checkpoint");
+    status = nd_run_agree(run->comm, as_checkpoint_error(status));
+    if (status != ND_OK)
+        return run->save ? fail(run, status) : status;
+    nd_fault_point_of(run->comm->rank, run->step, "save_start");
+    nd_background_start(&run->save->job, write_files, run->save, background);
+    return background ? ND_OK : finish(run);
+}
+
+nd_status nd_save_begin(nd_run *run, bool background)
+{
+    const double start = now_ms();
+    nd_status status = begin(run, background);
+    if (status == ND_OK)
+        status = nd_run_forget_rounding(run);
+    run->save_ms += now_ms() - start;
+    return status;
+}
+
+nd_status nd_save_advance(nd_run *run)
+{
+    const double start = now_ms();
+    const nd_status status = run->save ? advance(run) : ND_OK;
+    run->save_ms += now_ms() - start;
+    return status;
+}
+
+nd_status nd_save_finish(nd_run *run)
+{
+    const double start = now_ms();
+    const nd_status status = finish(run);
+    run->save_ms += now_ms() - start;
+    return status;
+}
+
+nd_status nd_checkpoint_write(nd_run *run, char out[ND_CHECKPOINT_PATH_MAX])
+{
+    char parent[ND_CHECKPOINT_PATH_MAX], name[64];
+    ND_TRY(nd_save_begin(run, false));
+    nd_checkpoint_directory(&run->config, parent, sizeof parent);
+    snprintf(name, sizeof name, "step_%08lld", (long long)run->step);
+    return out ? nd_checkpoint_join(out, ND_CHECKPOINT_PATH_MAX, parent, name) : ND_OK;
+}

@@ -1,0 +1,113 @@
+#include "train/checkpoint/load_model.h"
+
+#include "train/run_backend.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+static nd_status load_weights(nd_loaded_model *l, const nd_checkpoint *c)
+{
+    for (int64_t i = 0; i < l->model->params.count; i++) {
+        const nd_param *p = &l->model->params.list[i];
+        const int64_t index = nd_checkpoint_find(c, p->name, "master");
+        if (index < 0)
+            return ND_FAIL(ND_ECHECKPOINT, "%s: holds no tensor %s", c->directory, p->name);
+        const nd_checkpoint_tensor *t = &c->tensors[index];
+        if (t->rows != p->rows || t->cols != p->cols)
+            return ND_FAIL(ND_ECHECKPOINT,
+                           "%s: %s is [%lld, %lld], its configuration says [%lld, "
+                           "%lld]",
+                           c->directory, p->name, (long long)t->rows, (long long)t->cols,
+                           (long long)p->rows, (long long)p->cols);
+        const nd_view shape = nd_view_of(NULL, t->dtype, t->rows, t->cols);
+        const size_t bytes = nd_view_bytes(nd_read(shape));
+        void *host = malloc(bytes), *device = NULL;
+        nd_backend *b = l->backend;
+        nd_status status =
+            host ? ND_OK : ND_FAIL(ND_ENOMEM, "no memory to read %s (%zu bytes)", p->name, bytes);
+        if (status == ND_OK)
+            status = nd_checkpoint_read(c, index, host);
+        if (status == ND_OK)
+            status = b->ops.allocate(b, bytes, &device);
+        if (status == ND_OK)
+            status = b->ops.upload(b, device, host, bytes);
+        if (status == ND_OK)
+            status =
+                nd_model_load_weight(l->model, i, nd_cview_of(device, t->dtype, t->rows, t->cols));
+        b->ops.release(b, device, bytes);
+        free(host);
+        ND_TRY(status);
+    }
+    return ND_OK;
+}
+
+static nd_status load(const nd_load_options *o, const nd_comm *comm, nd_checkpoint *c,
+                      nd_loaded_model *l)
+{
+    char path[ND_CHECKPOINT_PATH_MAX + 40];
+    snprintf(path, sizeof path, "%s/config.ini", l->directory);
+    nd_config_defaults(&l->config);
+    ND_TRY(nd_config_read_file(&l->config, path));
+    if (o->precision) {
+        ND_TRY(nd_config_set_key(&l->config, "hardware", "precision", o->precision, "--precision"));
+        l->config.hardware.backward_precision = ND_BACKWARD_SAME;
+    }
+    if (o->target)
+        ND_TRY(nd_config_set_key(&l->config, "hardware", "target", o->target, "--target"));
+    else if (l->config.hardware.target == ND_TARGET_CUDA)
+        l->config.hardware.target = ND_TARGET_AUTO;
+    if (o->threads > 0) {
+        char threads[32];
+        snprintf(threads, sizeof threads, "%lld", (long long)o->threads);
+        ND_TRY(nd_config_set_key(&l->config, "hardware", "threads", threads, "--threads"));
+    }
+    ND_TRY(nd_config_check(&l->config));
+    l->step = c->step;
+    if (o->reference_only) {
+        const nd_cpu_backend_options options = {.reference_only = true};
+        ND_TRY(nd_cpu_backend_create(&options, &l->backend));
+    } else {
+        ND_TRY(nd_run_create_backend(&l->config, comm, &l->backend));
+    }
+    nd_model_config model_config = nd_model_config_from(&l->config);
+    if (!o->extra_heads)
+        model_config = nd_model_config_without_extra_heads(model_config);
+    model_config.activation_quant = o->activation_quant;
+    if (o->micro_batch > 0)
+        model_config.micro_batch = o->micro_batch;
+    if (o->seq_length > 0)
+        model_config.seq_length = o->seq_length;
+    ND_TRY(nd_model_create(&model_config, l->backend, &l->model));
+    nd_arena_start_measuring(&l->weights, "codes", l->backend);
+    ND_TRY(nd_model_take_weights(l->model, &l->weights));
+    ND_TRY(nd_arena_commit(&l->weights));
+    ND_TRY(nd_model_take_weights(l->model, &l->weights));
+    ND_TRY(load_weights(l, c));
+    if (!c->has_tokenizer)
+        return ND_OK;
+    snprintf(path, sizeof path, "%s/tokenizer.model", l->directory);
+    return nd_tokenizer_open(path, &l->tokenizer);
+}
+
+nd_status nd_load_model(const nd_load_options *options, const nd_comm *comm, nd_loaded_model *l)
+{
+    nd_checkpoint c;
+    memset(l, 0, sizeof *l);
+    ND_TRY(nd_checkpoint_resolve(options->checkpoint, l->directory));
+    ND_TRY(nd_checkpoint_open(l->directory, true, &c));
+    const nd_status status = load(options, comm, &c, l);
+    nd_checkpoint_close(&c);
+    if (status != ND_OK)
+        nd_loaded_model_release(l);
+    return status;
+}
+
+void nd_loaded_model_release(nd_loaded_model *l)
+{
+    nd_tokenizer_close(l->tokenizer);
+    nd_model_destroy(l->model);
+    if (l->weights.backend)
+        nd_arena_release(&l->weights);
+    nd_backend_destroy(l->backend);
+    memset(l, 0, sizeof *l);
+}

@@ -1,0 +1,227 @@
+#include "train/checkpoint/manifest.h"
+
+#include <jansson.h>
+#include <stdlib.h>
+#include <string.h>
+
+static nd_status checksum_of(json_t *root, char hex[ND_SHA256_HEX_SIZE])
+{
+    char *canonical = json_dumps(root, JSON_COMPACT | JSON_SORT_KEYS);
+    if (!canonical)
+        return ND_FAIL(ND_ENOMEM, "no memory for the text of a manifest");
+    const nd_status status = nd_sha256_hex(canonical, strlen(canonical), hex);
+    free(canonical);
+    return status;
+}
+
+static json_t *tensors_json(const nd_checkpoint *c)
+{
+    json_t *list = json_array();
+    for (int64_t i = 0; i < c->tensor_count; i++) {
+        const nd_checkpoint_tensor *t = &c->tensors[i];
+        json_array_append_new(list, json_pack("{s:s,s:s,s:s,s:s,s:[I,I],s:s}", "name", t->param,
+                                              "part", t->part, "file", t->file, "dtype",
+                                              nd_dtype_name(t->dtype), "shape", (json_int_t)t->rows,
+                                              (json_int_t)t->cols, "sha256", t->sha256));
+    }
+    return list;
+}
+
+static json_t *files_json(const nd_checkpoint *c)
+{
+    json_t *list = json_array();
+    for (int64_t i = 0; i < c->file_count; i++)
+        json_array_append_new(list, json_pack("{s:s,s:I,s:s}", "name", c->files[i].name, "bytes",
+                                              (json_int_t)c->files[i].bytes, "sha256",
+                                              c->files[i].sha256));
+    return list;
+}
+
+/* Losses as text, exact to the bit and the same in every program that writes JSON again. */
+static void add_health(json_t *root, const nd_health *h)
+{
+    char text[32];
+    if (h->skipped == 0 && h->recent_count == 0)
+        return;
+    json_t *recent = json_array();
+    for (int64_t i = 0; i < h->recent_count; i++) {
+        snprintf(text, sizeof text, "%.17g", h->recent[i]);
+        json_array_append_new(recent, json_string(text));
+    }
+    json_object_set_new(root, "health",
+                        json_pack("{s:I,s:I,s:I,s:o}", "skipped", (json_int_t)h->skipped, "in_row",
+                                  (json_int_t)h->in_row, "rollbacks", (json_int_t)h->rollbacks,
+                                  "recent_losses", recent));
+}
+
+nd_status nd_manifest_format(const nd_checkpoint *c, char **text)
+{
+    char checksum[ND_SHA256_HEX_SIZE];
+    json_t *root = json_pack("{s:i,s:I,s:I,s:I,s:I,s:s,s:o,s:o}", "format_version",
+                             (int)ND_CHECKPOINT_FORMAT_VERSION, "step", (json_int_t)c->step,
+                             "tokens", (json_int_t)c->tokens, "restarts", (json_int_t)c->restarts,
+                             "next_sample", (json_int_t)c->next_sample, "state_sha256",
+                             c->state_sha256, "tensors", tensors_json(c), "files", files_json(c));
+    if (!root)
+        return ND_FAIL(ND_ENOMEM, "no memory for a manifest");
+    add_health(root, &c->health);
+    if (c->approximate[0])
+        json_object_set_new(root, "approximate", json_string(c->approximate));
+    nd_status status = checksum_of(root, checksum);
+    if (status == ND_OK) {
+        json_object_set_new(root, "checksum", json_string(checksum));
+        *text = json_dumps(root, JSON_INDENT(1));
+        if (!*text)
+            status = ND_FAIL(ND_ENOMEM, "no memory for the text of a manifest");
+    }
+    json_decref(root);
+    return status;
+}
+
+/* Absent in checkpoints of models that were never trained. */
+static nd_status parse_health(json_t *root, const char *path, nd_health *h)
+{
+    json_t *json = json_object_get(root, "health"), *recent, *item;
+    json_int_t skipped, in_row, rollbacks;
+    size_t i;
+    if (!json)
+        return ND_OK;
+    if (json_unpack(json, "{s:I,s:I,s:I,s:o}", "skipped", &skipped, "in_row", &in_row, "rollbacks",
+                    &rollbacks, "recent_losses", &recent) != 0 ||
+        json_array_size(recent) > ND_HEALTH_WINDOW)
+        return ND_FAIL(ND_ECHECKPOINT, "%s: \"health\" is malformed", path);
+    h->skipped = skipped;
+    h->in_row = in_row;
+    h->rollbacks = rollbacks;
+    json_array_foreach(recent, i, item)
+    {
+        const char *text = json_string_value(item);
+        h->recent[h->recent_count++] = text ? strtod(text, NULL) : 0.0;
+    }
+    return ND_OK;
+}
+
+static bool copy_text(char *out, size_t size, const char *text)
+{
+    if (strlen(text) >= size)
+        return false;
+    strcpy(out, text);
+    return true;
+}
+
+static bool parse_dtype(const char *name, nd_dtype *dtype)
+{
+    static const nd_dtype stored[] = {ND_F32, ND_BF16, ND_I8, ND_U8};
+    for (size_t i = 0; i < sizeof stored / sizeof *stored; i++)
+        if (strcmp(name, nd_dtype_name(stored[i])) == 0)
+            return *dtype = stored[i], true;
+    return false;
+}
+
+/* File names come from the manifest and go into paths: nothing but a plain name is taken. */
+static bool plain_name(const char *name)
+{
+    return *name && *name != '.' && strchr(name, '/') == NULL;
+}
+
+static bool parse_tensor(json_t *json, nd_checkpoint_tensor *t)
+{
+    const char *name, *part, *file, *dtype, *sha;
+    json_int_t rows, cols;
+    if (json_unpack(json, "{s:s,s:s,s:s,s:s,s:[I,I],s:s}", "name", &name, "part", &part, "file",
+                    &file, "dtype", &dtype, "shape", &rows, &cols, "sha256", &sha) != 0)
+        return false;
+    t->rows = rows;
+    t->cols = cols;
+    return rows > 0 && cols > 0 && rows <= INT64_MAX / 8 / cols && plain_name(file) &&
+           parse_dtype(dtype, &t->dtype) && copy_text(t->param, sizeof t->param, name) &&
+           copy_text(t->part, sizeof t->part, part) && copy_text(t->file, sizeof t->file, file) &&
+           copy_text(t->sha256, sizeof t->sha256, sha);
+}
+
+static bool parse_file(json_t *json, nd_checkpoint_file *f)
+{
+    const char *name, *sha;
+    json_int_t bytes;
+    if (json_unpack(json, "{s:s,s:I,s:s}", "name", &name, "bytes", &bytes, "sha256", &sha) != 0)
+        return false;
+    f->bytes = bytes;
+    return plain_name(name) && copy_text(f->name, sizeof f->name, name) &&
+           copy_text(f->sha256, sizeof f->sha256, sha);
+}
+
+static nd_status parse_lists(json_t *tensors, json_t *files, const char *path, nd_checkpoint *c)
+{
+    c->tensors = calloc(json_array_size(tensors) + 1, sizeof *c->tensors);
+    c->files = calloc(json_array_size(files) + 1, sizeof *c->files);
+    if (!c->tensors || !c->files)
+        return ND_FAIL(ND_ENOMEM, "no memory for the manifest %s", path);
+    size_t i;
+    json_t *item;
+    json_array_foreach(tensors, i, item)
+    {
+        if (!parse_tensor(item, &c->tensors[c->tensor_count++]))
+            return ND_FAIL(ND_ECHECKPOINT, "%s: entry %zu of \"tensors\" is malformed", path, i);
+    }
+    json_array_foreach(files, i, item)
+    {
+        nd_checkpoint_file *f = &c->files[c->file_count++];
+        if (!parse_file(item, f))
+            return ND_FAIL(ND_ECHECKPOINT, "%s: entry %zu of \"files\" is malformed", path, i);
+        c->has_tokenizer |= strcmp(f->name, "tokenizer.model") == 0;
+    }
+    return ND_OK;
+}
+
+static nd_status verify_checksum(json_t *root, const char *path)
+{
+    char stated[ND_SHA256_HEX_SIZE] = "", actual[ND_SHA256_HEX_SIZE];
+    const char *text = json_string_value(json_object_get(root, "checksum"));
+    if (!text || !copy_text(stated, sizeof stated, text))
+        return ND_FAIL(ND_ECHECKPOINT, "%s: has no checksum", path);
+    json_object_del(root, "checksum");
+    ND_TRY(checksum_of(root, actual));
+    if (strcmp(stated, actual) != 0)
+        return ND_FAIL(ND_ECHECKPOINT,
+                       "%s: damaged: its checksum is %.12s..., its text has %.12s...", path, stated,
+                       actual);
+    return ND_OK;
+}
+
+nd_status nd_manifest_parse(const char *text, size_t size, const char *path, nd_checkpoint *c)
+{
+    json_error_t error;
+    json_t *root = json_loadb(text, size, JSON_REJECT_DUPLICATES, &error);
+    if (!root)
+        return ND_FAIL(ND_ECHECKPOINT, "%s:%d: not JSON: %s", path, error.line, error.text);
+    nd_status status = ND_OK;
+    int version = 0;
+    json_int_t step, tokens, restarts, next_sample;
+    const char *state, *approximate;
+    json_t *tensors, *files;
+    ND_TRY_GOTO(verify_checksum(root, path), done);
+    if (json_unpack_ex(root, &error, 0, "{s:i,s:I,s:I,s:I,s:I,s:s,s:o,s:o}", "format_version",
+                       &version, "step", &step, "tokens", &tokens, "restarts", &restarts,
+                       "next_sample", &next_sample, "state_sha256", &state, "tensors", &tensors,
+                       "files", &files) != 0) {
+        status = ND_FAIL(ND_ECHECKPOINT, "%s: %s", path, error.text);
+        goto done;
+    }
+    if (version != ND_CHECKPOINT_FORMAT_VERSION) {
+        status = ND_FAIL(ND_ECHECKPOINT, "%s: format_version is %d, this program reads %d", path,
+                         version, (int)ND_CHECKPOINT_FORMAT_VERSION);
+        goto done;
+    }
+    c->step = step;
+    c->tokens = tokens;
+    c->restarts = restarts;
+    c->next_sample = next_sample;
+    snprintf(c->state_sha256, sizeof c->state_sha256, "%.64s", state);
+    ND_TRY_GOTO(parse_health(root, path, &c->health), done);
+    approximate = json_string_value(json_object_get(root, "approximate"));
+    snprintf(c->approximate, sizeof c->approximate, "%s", approximate ? approximate : "");
+    status = parse_lists(tensors, files, path, c);
+done:
+    json_decref(root);
+    return status;
+}

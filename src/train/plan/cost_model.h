@@ -1,0 +1,86 @@
+/* The time of one step over many ranks, predicted: the messages of a step are placed, in the order in
+ * which ranks exchange them, on one clock a rank and two a host (what its link sends and receives).
+ *
+ * The links are those of Hockney's model (Parallel Computing 20, 1994): a message of n bytes between two
+ * ranks takes alpha + n beta seconds once both are ready for it and the links between are free. Messages
+ * move in parts of p bytes. With f the time of the forward and backward passes of a rank's micro-batches
+ * and N ranks:
+ *
+ *   reduction of a tensor     along the tree of core/base/sum_tree.h, ceil(log2 N) hops from the farthest rank
+ *                             to its owner; what arrives is added (gamma seconds a byte) while the next
+ *                             part is on its way: alpha + n max(beta, gamma) + min(n, p) min(beta, gamma)
+ *   allgather of n bytes      short: Bruck's, sum over k < ceil(log2 N) of
+ *                             alpha + min(2^k, N - 2^k) n beta; long: a ring, (N - 1) (alpha + n beta)
+ *   update                    each owner, what its parameters take: a matrix is not shared
+ *   codes of an owner         down a binomial tree, each part handed on as it comes: a rank with c
+ *                             children sends c n bytes, the last of ceil(log2 N) hops is a part behind
+ *
+ * A reduction may begin when the gradient it sums is ready: at f, or within the backward pass where the
+ * exchange overlaps it; then each byte takes delta seconds of the computing core. Where layers are updated
+ * during the backward pass, the step is a sequence of such parts. Nothing here is collective or touches a
+ * device. */
+#ifndef ND_TRAIN_PLAN_COST_MODEL_H
+#define ND_TRAIN_PLAN_COST_MODEL_H
+
+#include "core/base/error.h"
+
+#include <stddef.h>
+#include <stdint.h>
+
+typedef struct nd_cost_link {
+    double latency;  /* alpha: seconds a message */
+    double per_byte; /* beta: seconds a byte */
+} nd_cost_link;
+
+typedef struct nd_cost_machine {
+    int ranks;
+    int hosts;            /* consecutive ranks share a host; 1 to ranks */
+    nd_cost_link between; /* of a host to all others, each way; its ranks share it */
+    nd_cost_link within;  /* of a rank to another of its host */
+    double add_per_byte;  /* gamma: seconds to add a byte that arrived */
+    double
+        core_per_byte; /* delta: seconds that a byte, sent or received, takes from computing beside */
+    double part_bytes; /* p */
+    double ring_bytes; /* allgathers of so many bytes a rank are long */
+} nd_cost_machine;
+
+/* One tensor on its way to its owner. */
+typedef struct nd_cost_piece {
+    double bytes;
+    double update; /* seconds in which the owner updates it */
+    double ready;  /* seconds after its part began in which every rank has its gradient */
+    int owner;
+} nd_cost_piece;
+
+/* What is reduced and updated together: all parameters, or in immediate mode those of a layer. */
+typedef struct nd_cost_part {
+    double passes; /* seconds of forward and backward pass that belong to it */
+    const nd_cost_piece *pieces;
+    int64_t count;
+    double norms; /* bytes that a rank tells all others of its gradients' norms */
+} nd_cost_part;
+
+typedef struct nd_cost_work {
+    int64_t leaves; /* of the sum; a multiple of the number of ranks */
+    const nd_cost_part *parts;
+    int64_t count;
+    const double *codes; /* [ranks] bytes that an owner sends to all others */
+    double losses,
+        report; /* bytes that a rank tells all others: before the first update; at the end */
+} nd_cost_work;
+
+typedef struct nd_cost {
+    double passes;  /* of all parts: f */
+    double reduced; /* seconds from the end of passes to the end of reductions, over all parts */
+    double updated; /* seconds of updates: of the rank with most of them in each part */
+    double codes;   /* seconds from the last update to the end of the step */
+    double step;    /* when the last rank has all codes and reports */
+    double busy;    /* the longest time a rank spends in messages; waiting for peers not counted */
+    double bytes;   /* sent by all ranks */
+    double idlest;  /* seconds of updates of the rank that has least to do */
+} nd_cost;
+
+/* Errors: ND_EINTERNAL for ranks, hosts or leaves that do not fit each other, ND_ENOMEM. */
+nd_status nd_cost_predict(const nd_cost_machine *machine, const nd_cost_work *work, nd_cost *cost);
+
+#endif

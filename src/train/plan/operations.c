@@ -1,0 +1,45 @@
+#include "train/plan/operations.h"
+
+static double product(int64_t inputs, int64_t outputs)
+{
+    return 2.0 * (double)inputs * (double)outputs;
+}
+
+/* A layer's forward pass but for what only the filtered tokens can be spared, and that part. */
+static double keys_and_values(const nd_model_config *c)
+{
+    return 2.0 * product(c->hidden_dim, c->num_kv_heads * c->head_dim);
+}
+
+static double queries_to_hidden(const nd_model_config *c)
+{
+    const int64_t wide = c->num_heads * c->head_dim;
+    const double attention = product(c->seq_length, wide);
+    return 2.0 * product(c->hidden_dim, wide) + attention +
+           2.0 * product(c->hidden_dim, c->ffn_dim);
+}
+
+nd_pass_operations nd_pass_operations_of(const nd_model_config *c, int64_t extra_heads, double kept)
+{
+    const double layers = (double)c->num_layers, extra = (double)extra_heads;
+    const double layer =
+        keys_and_values(c) + queries_to_hidden(c) + product(c->ffn_dim, c->hidden_dim);
+    const double head = product(c->hidden_dim, c->vocab_size);
+    const double block = c->mtp_form == ND_MTP_SEQUENTIAL
+                             ? layer + 2.0 * product(c->hidden_dim, c->hidden_dim)
+                             : 0.0;
+    const double both = 1.0 + 2.0 * kept;
+    nd_pass_operations o;
+    o.start = layers * layer + both * head + extra * (both * block + 3.0 * kept * head);
+    o.layer = 2.0 * kept * layer;
+    if (c->checkpointing)
+        o.layer += keys_and_values(c) + kept * queries_to_hidden(c);
+    o.all = o.start + layers * o.layer;
+    return o;
+}
+
+double nd_model_operations(nd_model_config config, int64_t extra_heads, double kept)
+{
+    config.checkpointing = false;
+    return nd_pass_operations_of(&config, extra_heads, kept).all;
+}

@@ -1,0 +1,188 @@
+#include "train/plan/plan.h"
+
+#include "core/model/mtp.h"
+#include "dist/gradient_wire.h"
+#include "optim/mtp_schedule.h"
+#include "train/approximations.h"
+#include "train/checkpoint/checkpoint_save.h"
+#include "train/plan/memory_advice.h"
+#include "train/plan/operations.h"
+#include "train/run_memory.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+static const double gib = 1024.0 * 1024.0 * 1024.0;
+
+static void count_operations(const nd_config *config, nd_model_config model, nd_plan *plan)
+{
+    const double tokens = (double)plan->tokens_per_step;
+    plan->flops_per_step = tokens * nd_model_operations(model, nd_model_extra_heads(&model), 1.0);
+    for (int64_t step = 0; step < config->training.total_steps; step++) {
+        nd_mtp_weights(config, step, model.loss.offset_weight);
+        plan->flops_per_run +=
+            tokens * nd_model_operations(model, nd_mtp_active_heads(&model), 1.0);
+    }
+}
+
+static nd_status plan_rank(const nd_config *config, int rank, nd_plan *plan)
+{
+    nd_comm comm = {.rank = rank, .size = plan->ranks, .local_size = 1};
+    nd_run *run = calloc(1, sizeof *run);
+    nd_status status = ND_OK;
+    if (!run)
+        return ND_FAIL(ND_ENOMEM, "no memory for a plan");
+    run->config = *config;
+    run->comm = &comm;
+    /* A plan asks for no device. */
+    const nd_cpu_backend_options options = {.threads = 1, .isa = "auto"};
+    ND_TRY_GOTO(nd_cpu_backend_create(&options, &run->backend), done);
+    ND_TRY_GOTO(nd_run_prepare(run), done);
+    ND_TRY_GOTO(nd_run_memory_measure(run), done);
+    for (int i = 0; i < ND_MEMORY_COUNT; i++)
+        plan->bytes[rank][i] = run->arenas[i].used;
+    if (nd_plan_rank_bytes(plan, rank) > nd_plan_rank_bytes(plan, plan->fullest))
+        plan->fullest = rank;
+    const size_t copy = nd_save_copy_bytes(run);
+    plan->saved_copy = copy > plan->saved_copy ? copy : plan->saved_copy;
+    if (rank > 0)
+        goto done;
+    const nd_loader_options loader = nd_run_loader_options(run);
+    plan->loader = nd_loader_planned_bytes(&loader, config->training.seq_length);
+    const nd_params *params = &run->model->params;
+    plan->parameters = nd_params_total(params);
+    for (int64_t i = 0; i < params->count; i++)
+        if (params->list[i].role == ND_ROLE_TERNARY)
+            plan->parameters_ternary += params->list[i].rows * params->list[i].cols;
+    plan->tokens_per_step = config->training.batch_size * config->training.seq_length;
+    count_operations(config, run->model->config, plan);
+    plan->wire = nd_wire_bytes_of(run);
+done:
+    nd_run_destroy(run);
+    free(run);
+    return status;
+}
+
+nd_status nd_plan_create(const nd_config *config, int ranks, nd_plan *plan)
+{
+    memset(plan, 0, sizeof *plan);
+    plan->ranks = ranks;
+    plan->bytes = calloc((size_t)ranks, sizeof *plan->bytes);
+    if (!plan->bytes)
+        return ND_FAIL(ND_ENOMEM, "no memory for a plan of %d ranks", ranks);
+    for (int rank = 0; rank < ranks; rank++)
+        ND_TRY(plan_rank(config, rank, plan));
+    return ND_OK;
+}
+
+void nd_plan_destroy(nd_plan *plan)
+{
+    free(plan->bytes);
+    memset(plan, 0, sizeof *plan);
+}
+
+size_t nd_plan_rank_bytes(const nd_plan *plan, int rank)
+{
+    size_t total = plan->loader + plan->workspace;
+    for (int i = 0; i < ND_MEMORY_COUNT; i++)
+        total += plan->bytes[rank][i];
+    return total;
+}
+
+/* The E3 suite's table for 3B parameters, beside plans of that size. Optimizer and total depend on the
+ * systems that are on; the suite has no total for other combinations. */
+static void print_suite(const nd_plan *plan, const nd_config *config, FILE *out)
+{
+    const double gb = 1e9;
+    const bool eight = nd_config_state_bits(config) <= 8, galore = config->training.use_galore;
+    const bool checkpointing = config->hardware.gradient_checkpointing;
+    const size_t *bytes = plan->bytes[plan->fullest];
+    if (plan->parameters < 2500000000 || plan->parameters > 3500000000)
+        return;
+    fprintf(out, "beside the E3 suite's table for 3B (GB)   planned   the suite\n");
+    fprintf(out, "  weights: codes and masters            %9.1f   6\n",
+            (double)(bytes[ND_MEMORY_CODES] + bytes[ND_MEMORY_MASTERS]) / gb);
+    fprintf(out, "  optimizer                             %9.1f   %s\n",
+            (double)bytes[ND_MEMORY_OPTIMIZER] / gb,
+            eight && galore ? "0.6"
+            : eight         ? "1.7"
+            : galore        ? "4 to 6"
+                            : "12");
+    fprintf(out, "  activations                           %9.1f   %s\n",
+            (double)bytes[ND_MEMORY_ACTIVATIONS] / gb, checkpointing ? "6" : "8");
+    fprintf(out, "  total                                 %9.1f   %s\n\n",
+            (double)nd_plan_rank_bytes(plan, plan->fullest) / gb,
+            eight && galore && checkpointing ? "12.6"
+            : checkpointing                  ? "(none)"
+            : eight && galore                ? "(none)"
+            : eight                          ? "15.7"
+            : galore                         ? "18 to 20"
+                                             : "26");
+}
+
+static void print_wire(const nd_plan *plan, const nd_config *config, FILE *out)
+{
+    static const char *const weights[] = {"packed", "trits", "changed (about)"}, *const dense[] = {
+                                                                                     "dense",
+                                                                                     "int8_delta"};
+    const nd_wire_bytes *w = &plan->wire;
+    const double mb = 1e6, parameters = (double)plan->parameters, all = nd_wire_bytes_sum(w);
+    char approximate[128];
+    nd_wire_approximations(config, plan->ranks, approximate, sizeof approximate);
+    fprintf(out, "wire a step (MB)  sent by all ranks\n");
+    fprintf(out, "  gradients    %10.3f  %s\n", w->gradients / mb,
+            nd_gradient_wire_name((nd_gradient_wire)config->dist.gradient_wire));
+    fprintf(out, "  sketches     %10.3f\n", w->sketches / mb);
+    fprintf(out, "  codes        %10.3f  %s\n", w->codes / mb, weights[config->dist.weight_wire]);
+    fprintf(out, "  dense        %10.3f  %s\n", w->dense / mb, dense[config->dist.embedding_wire]);
+    fprintf(out, "  projectors   %10.3f\n", w->projectors / mb);
+    fprintf(out, "  reports      %10.3f\n", w->reports / mb);
+    fprintf(out,
+            "  sum          %10.3f  %.3f bytes a parameter, %.3f of them a rank (an all-reduce of "
+            "bf16 gradients in a ring: %.3f a rank)\n",
+            all / mb, all / parameters, all / parameters / plan->ranks,
+            4.0 * (plan->ranks - 1) / plan->ranks);
+    if (approximate[0])
+        fprintf(out, "  approximate: %s\n", approximate);
+}
+
+void nd_plan_print(const nd_plan *plan, const nd_config *config, size_t device_memory, FILE *out)
+{
+    const double mib = 1024.0 * 1024.0;
+    const double parameters = (double)plan->parameters;
+    fprintf(out, "%.2fM parameters, %.2fM of them ternary; %lld tokens a step on %d rank%s\n\n",
+            parameters * 1e-6, (double)plan->parameters_ternary * 1e-6,
+            (long long)plan->tokens_per_step, plan->ranks, plan->ranks == 1 ? "" : "s");
+    fprintf(out, "memory (MiB)     rank 0   fullest (rank %d)\n", plan->fullest);
+    for (int i = 0; i < ND_MEMORY_COUNT; i++)
+        fprintf(out, "  %-12s %9.1f %9.1f\n", nd_memory_category_name((nd_memory_category)i),
+                (double)plan->bytes[0][i] / mib, (double)plan->bytes[plan->fullest][i] / mib);
+    fprintf(out, "  %-12s %9.1f %9.1f\n", "loader", (double)plan->loader / mib,
+            (double)plan->loader / mib);
+    if (plan->workspace > 0)
+        fprintf(out, "  %-12s %9.1f %9.1f\n", "workspace", (double)plan->workspace / mib,
+                (double)plan->workspace / mib);
+    fprintf(out, "  %-12s %9.1f %9.1f\n", "sum", (double)nd_plan_rank_bytes(plan, 0) / mib,
+            (double)nd_plan_rank_bytes(plan, plan->fullest) / mib);
+    fprintf(out, "  beside these: the program with its libraries%s\n",
+            plan->workspace > 0 ? "" : ", and the backend's workspace (--workspace measures it)");
+    if (config->logging.checkpoint_async)
+        fprintf(
+            out,
+            "  on a GPU also %.1f MiB of the host's memory, a copy of masters and state while a "
+            "checkpoint is written\n",
+            (double)plan->saved_copy / mib);
+    fprintf(out, "\n");
+    print_suite(plan, config, out);
+    print_wire(plan, config, out);
+    fprintf(out, "arithmetic       %.3g FLOP a step, %.3g over the run\n", plan->flops_per_step,
+            plan->flops_per_run);
+    if (device_memory == 0)
+        return;
+    const double need = (double)nd_plan_rank_bytes(plan, plan->fullest);
+    const bool fits = need <= (double)device_memory;
+    fprintf(out, "\n%.2f GiB of %.2f GiB: %s\n", need / gib, (double)device_memory / gib,
+            fits ? "fits" : "does not fit; what would help:");
+    if (!fits)
+        nd_memory_advise(config, plan->bytes[plan->fullest], out);
+}

@@ -1,0 +1,269 @@
+#include "train/plan/plan_cost.h"
+
+#include "dist/wire_sizes.h"
+#include "train/plan/operations.h"
+#include "train/plan/plan_wire.h"
+#include "train/run_memory.h"
+#include "train/step.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* Parameters whose gradients become ready together, in the order of the backward pass, and how much of a
+ * micro-batch's passes is done by then. */
+typedef struct group {
+    int64_t first, count;
+    double done;
+} group;
+
+typedef struct table {
+    nd_run *run;
+    nd_plan_machine machine;
+    group *groups;
+    nd_cost_piece *pieces;
+    nd_cost_part *parts;
+    double *codes;
+    int64_t groups_count, pieces_count;
+    double passes, optimizer; /* seconds: of one rank's micro-batches; of an update of everything */
+} table;
+
+/* -- what is computed ------------------------------------------------------------------------- */
+
+/* Operations of the passes of a token as they are done while all heads run. */
+static nd_pass_operations token_operations(const nd_config *c, const nd_model_config *m)
+{
+    const double kept = c->training.use_collider ? 1.0 - c->training.collider_sparsity : 1.0;
+    return nd_pass_operations_of(m, nd_model_extra_heads(m), kept);
+}
+
+static double pass_flops(const nd_config *c, const nd_model_config *m)
+{
+    return (double)(c->training.batch_size * c->training.seq_length) * token_operations(c, m).all;
+}
+
+static double update_flops(const nd_run *run)
+{
+    double sum = 0.0;
+    for (int64_t i = 0; i < run->model->params.count; i++)
+        sum += nd_optimizer_cost(&run->config, &run->model->params.list[i]);
+    return sum;
+}
+
+double nd_plan_step_flops(const nd_run *run)
+{
+    return pass_flops(&run->config, &run->model->config) + update_flops(run);
+}
+
+static void share_time(table *t)
+{
+    const nd_plan_machine *m = &t->machine;
+    const double passes = pass_flops(&t->run->config, &t->run->model->config);
+    const double updates = update_flops(t->run);
+    const int ranks = t->run->comm->size;
+    if (m->flops > 0.0) {
+        t->optimizer = updates / m->flops;
+        t->passes = passes / m->flops / ranks;
+        return;
+    }
+    t->optimizer = m->optimizer > 0.0 ? m->optimizer : m->step * updates / (passes + updates);
+    t->passes = (m->step - t->optimizer) / ranks;
+}
+
+/* Groups as nd_model_train announces them. */
+static nd_status list_groups(table *t)
+{
+    const nd_params *params = &t->run->model->params;
+    const nd_model_config *c = &t->run->model->config;
+    const int64_t layers = c->num_layers, norm = nd_params_output_norm(params);
+    const nd_pass_operations o = token_operations(&t->run->config, c);
+    t->groups = calloc((size_t)layers + 2, sizeof *t->groups);
+    if (!t->groups)
+        return ND_FAIL(ND_ENOMEM, "no memory for the layers of a plan");
+    double done = o.start;
+    t->groups[t->groups_count++] = (group){norm, params->count - norm, done / o.all};
+    for (int64_t l = layers - 1; l >= 0; l--) {
+        done += o.layer;
+        t->groups[t->groups_count++] = (group){nd_params_layer_index(params, l, ND_ATTN_NORM),
+                                               params->per_layer, done / o.all};
+    }
+    t->groups[t->groups_count++] = (group){nd_params_embedding(params), 1, 1.0};
+    return ND_OK;
+}
+
+/* -- what is sent ----------------------------------------------------------------------------- */
+
+/* Whether this parameter's subspace is replaced in a step like most others. */
+static bool usually_due(const nd_run *run, int64_t index)
+{
+    const int64_t every = run->config.training.galore_update_freq;
+    const int64_t each = nd_projectors_per_step(run->projectors);
+    return each > 0 && 2 * run->projected > every * each &&
+           nd_projectors_due(run->projectors, index, 0, NULL);
+}
+
+static double code_bytes(const nd_run *run, int64_t index)
+{
+    return (double)nd_wire_weight_bytes(run, index) +
+           (usually_due(run, index) ? (double)nd_wire_projector_bytes(run, index) : 0.0);
+}
+
+/* The gradients of a group, then the sketches among them. */
+static void list_pieces(table *t, const group *g, double ready, double seconds_per_flop)
+{
+    const nd_run *run = t->run;
+    for (int64_t i = g->first; i < g->first + g->count; i++)
+        t->pieces[t->pieces_count++] =
+            (nd_cost_piece){.bytes = (double)nd_wire_gradient_bytes(run, i),
+                            .update = nd_optimizer_cost(&run->config, &run->model->params.list[i]) *
+                                      seconds_per_flop,
+                            .ready = ready,
+                            .owner = run->own.owner[i]};
+    for (int64_t i = g->first; run->travel_projected && i < g->first + g->count; i++)
+        if (usually_due(run, i))
+            t->pieces[t->pieces_count++] =
+                (nd_cost_piece){.bytes = (double)nd_wire_sketch_bytes(run, i),
+                                .ready = ready,
+                                .owner = run->own.owner[i]};
+}
+
+/* As nd_run_create decides. */
+static bool overlaps(const nd_run *run)
+{
+    return run->config.dist.overlap && run->comm->size > 1 && !run->immediate;
+}
+
+static nd_status list_parts(table *t, nd_cost_work *work)
+{
+    const nd_run *run = t->run;
+    const bool overlap = overlaps(run);
+    const nd_params *params = &run->model->params;
+    const double local = (double)run->local_micro_batches;
+    const double seconds_per_flop = t->optimizer / update_flops(run);
+    t->pieces = calloc(2 * (size_t)params->count, sizeof *t->pieces);
+    t->parts = calloc((size_t)t->groups_count, sizeof *t->parts);
+    t->codes = calloc((size_t)run->comm->size, sizeof *t->codes);
+    if (!t->pieces || !t->parts || !t->codes)
+        return ND_FAIL(ND_ENOMEM, "no memory for the messages of a plan");
+    for (int64_t i = 0; i < params->count; i++)
+        t->codes[run->own.owner[i]] += code_bytes(run, i);
+    for (int64_t g = 0; g < t->groups_count; g++) {
+        const group *at = &t->groups[g];
+        const double done = t->passes * (local - 1.0 + at->done) / local;
+        const double before =
+            g > 0 ? t->passes * (local - 1.0 + t->groups[g - 1].done) / local : 0.0;
+        const int64_t first = t->pieces_count;
+        const double ready = run->immediate ? done - before : overlap ? done : t->passes;
+        list_pieces(t, at, ready, seconds_per_flop);
+        if (run->immediate)
+            t->parts[g] = (nd_cost_part){done - before, t->pieces + first, t->pieces_count - first,
+                                         8.0 * (double)at->count};
+    }
+    if (!run->immediate)
+        t->parts[0] =
+            (nd_cost_part){t->passes, t->pieces, t->pieces_count, 8.0 * (double)params->count};
+    const bool tree = run->config.dist.deterministic == ND_DETERMINISTIC_WORLD;
+    *work = (nd_cost_work){.leaves = tree ? run->micro_batches : run->comm->size,
+                           .parts = t->parts,
+                           .count = run->immediate ? t->groups_count : 1,
+                           .codes = t->codes,
+                           .losses = 24.0 * local, /* three doubles a micro-batch */
+                           .report = ND_STEP_REPORT_BYTES};
+    return ND_OK;
+}
+
+/* -- the prediction --------------------------------------------------------------------------- */
+
+static nd_status predict(table *t, nd_plan_cost *plan)
+{
+    const nd_run *run = t->run;
+    const nd_plan_machine *m = &t->machine;
+    const nd_cost_machine machine = {.ranks = run->comm->size,
+                                     .hosts = m->hosts,
+                                     .between = m->between,
+                                     .within = m->within,
+                                     .add_per_byte = m->add_per_byte,
+                                     .core_per_byte = m->core_per_byte,
+                                     .part_bytes = ND_WIRE_PART_BYTES,
+                                     .ring_bytes = ND_WIRE_RING_BYTES};
+    nd_cost_work work;
+    share_time(t);
+    ND_TRY(list_groups(t));
+    ND_TRY(list_parts(t, &work));
+    ND_TRY(nd_cost_predict(&machine, &work, &plan->cost));
+    plan->ranks = machine.ranks;
+    plan->hosts = machine.hosts;
+    plan->tokens = (double)(run->config.training.batch_size * run->config.training.seq_length);
+    plan->alone = t->passes * machine.ranks + t->optimizer;
+    plan->alone_share = t->passes + t->optimizer;
+    plan->update_even = t->optimizer / machine.ranks;
+    for (int r = 0; r < machine.ranks; r++)
+        plan->idle += t->codes[r] == 0.0;
+    return ND_OK;
+}
+
+nd_status nd_plan_cost_predict(const nd_config *config, int ranks, const nd_plan_machine *machine,
+                               nd_plan_cost *plan)
+{
+    nd_comm comm = {.size = ranks, .local_size = 1};
+    nd_run *run = calloc(1, sizeof *run);
+    table t = {.run = run, .machine = *machine};
+    nd_status status = ND_OK;
+    memset(plan, 0, sizeof *plan);
+    if (!run)
+        return ND_FAIL(ND_ENOMEM, "no memory for a plan");
+    run->config = *config;
+    run->comm = &comm;
+    const nd_cpu_backend_options options = {.threads = 1, .isa = "auto"};
+    ND_TRY_GOTO(nd_cpu_backend_create(&options, &run->backend), done);
+    ND_TRY_GOTO(nd_run_prepare(run), done);
+    ND_TRY_GOTO(nd_run_memory_measure(run), done);
+    ND_TRY_GOTO(predict(&t, plan), done);
+done:
+    nd_run_destroy(run);
+    free(run);
+    free(t.groups);
+    free(t.pieces);
+    free(t.parts);
+    free(t.codes);
+    return status;
+}
+
+double nd_plan_cost_strong(const nd_plan_cost *plan)
+{
+    return plan->alone / (plan->ranks * plan->cost.step);
+}
+
+double nd_plan_cost_weak(const nd_plan_cost *plan)
+{
+    return plan->alone_share / plan->cost.step;
+}
+
+void nd_plan_cost_print(const nd_plan_cost *plan, FILE *out)
+{
+    const nd_cost *c = &plan->cost;
+    const double ms = 1e3;
+    fprintf(out, "time a step      %.4g ms, %.4g tokens/s on %d rank%s of %d host%s (predicted)\n",
+            c->step * ms, plan->tokens / c->step, plan->ranks, plan->ranks == 1 ? "" : "s",
+            plan->hosts, plan->hosts == 1 ? "" : "s");
+    fprintf(out, "  forward and backward      %10.4g ms\n", c->passes * ms);
+    fprintf(out, "  gradients, beyond them    %10.4g ms\n", c->reduced * ms);
+    fprintf(out,
+            "  updates, the longest      %10.4g ms (%.4g shared evenly; the least a rank has is "
+            "%.4g)\n",
+            c->updated * ms, plan->update_even * ms, c->idlest * ms);
+    fprintf(out, "  codes and reports         %10.4g ms\n", c->codes * ms);
+    fprintf(out, "  exposed communication     %10.4g ms; a rank is in messages for %.4g ms\n",
+            (c->step - c->passes - c->updated) * ms, c->busy * ms);
+    fprintf(out, "  bytes                     %10.4g MiB, sent by all ranks\n",
+            c->bytes / (1024.0 * 1024.0));
+    fprintf(
+        out,
+        "  alone                     %10.4g ms the same step on one rank; %.4g ms a rank's share "
+        "of the batch\n",
+        plan->alone * ms, plan->alone_share * ms);
+    fprintf(out, "  efficiency                %9.1f%% strong, %.1f%% weak\n",
+            100.0 * nd_plan_cost_strong(plan), 100.0 * nd_plan_cost_weak(plan));
+    if (plan->idle > 0)
+        fprintf(out, "  %d of the ranks own no parameter: they send gradients and wait\n",
+                plan->idle);
+}

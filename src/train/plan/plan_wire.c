@@ -1,0 +1,68 @@
+#include "train/plan/plan_wire.h"
+
+#include "dist/gradient_wire.h"
+#include "dist/tree_reduction.h"
+#include "train/gradient_feedback.h"
+
+size_t nd_wire_gradient_bytes(const nd_run *run, int64_t index)
+{
+    int64_t rows, cols;
+    nd_optimizer_gradient_shape(run->optimizer, index, &rows, &cols);
+    return nd_gradient_wire_bytes(nd_gradient_feedback_format(run, rows * cols), rows * cols);
+}
+
+size_t nd_wire_sketch_bytes(const nd_run *run, int64_t index)
+{
+    const nd_galore *g = nd_projectors_shape(run->projectors, index);
+    const int64_t count = g && run->travel_projected ? g->sketch * nd_galore_small(g) : 0;
+    return nd_gradient_wire_bytes(nd_gradient_feedback_format(run, count), count);
+}
+
+size_t nd_wire_weight_bytes(const nd_run *run, int64_t index)
+{
+    return nd_weight_gather_bytes(&run->gather, run->model, index, false);
+}
+
+size_t nd_wire_projector_bytes(const nd_run *run, int64_t index)
+{
+    size_t bytes = 0;
+    if (!nd_projectors_shape(run->projectors, index))
+        return 0;
+    const nd_state *state = nd_projectors_state(run->projectors, index);
+    for (int part = 0; part < state->codec->parts; part++)
+        bytes += nd_view_bytes(nd_read(state->parts[part]));
+    return bytes;
+}
+
+nd_wire_bytes nd_wire_bytes_of(const nd_run *run)
+{
+    const nd_params *params = &run->model->params;
+    const int ranks = run->comm->size;
+    const double others = ranks - 1, every = (double)run->config.training.galore_update_freq;
+    const bool tree = run->config.dist.deterministic == ND_DETERMINISTIC_WORLD;
+    const nd_comm_split split = {tree ? run->micro_batches : ranks, !tree};
+    /* A rank tells all others 8 bytes a parameter, and 24 for each of its micro-batches. */
+    nd_wire_bytes b = {.reports =
+                           ranks * others *
+                           (8.0 * (double)params->count + 24.0 * (double)run->local_micro_batches)};
+    const bool all = run->config.dist.reduction == ND_REDUCTION_ALLREDUCE;
+    for (int64_t i = 0; i < params->count; i++) {
+        /* A ring's all-reduce takes every part but one round twice. */
+        const double sends =
+            all ? 2.0 * others : (double)nd_tree_sends(ranks, split, run->own.owner[i]);
+        const double weight = others * (double)nd_wire_weight_bytes(run, i);
+        b.gradients += sends * (double)nd_wire_gradient_bytes(run, i);
+        b.sketches += sends * (double)nd_wire_sketch_bytes(run, i) / every;
+        b.projectors += others * (double)nd_wire_projector_bytes(run, i) / every;
+        if (params->list[i].role == ND_ROLE_TERNARY)
+            b.codes += weight;
+        else
+            b.dense += weight;
+    }
+    return b;
+}
+
+double nd_wire_bytes_sum(const nd_wire_bytes *b)
+{
+    return b->gradients + b->sketches + b->codes + b->dense + b->projectors + b->reports;
+}

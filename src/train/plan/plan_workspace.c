@@ -1,0 +1,66 @@
+#include "train/plan/plan.h"
+#include "train/plan/plan_cost.h"
+#include "train/step.h"
+
+#include <stdlib.h>
+
+/* One layer, one micro-batch, and every projected matrix due for a new subspace. */
+static void narrow(nd_config *config)
+{
+    config->training.batch_size = config->training.micro_batch_size = nd_config_micro_batch(config);
+    config->model.num_layers = 1;
+    config->training.galore_update_freq = 1;
+    config->training.use_async_loader = false;
+    config->data.dataset = ND_DATASET_SYNTHETIC;
+    config->data.n_samples = config->training.batch_size;
+}
+
+/* Trains `steps` steps of a narrowed model with a rank's share of this machine; the last one's time and
+ * the workspace at the end. */
+static nd_status train_narrowed(const nd_config *config, int ranks, int steps, double *seconds,
+                                double *operations, size_t *workspace)
+{
+    nd_config *narrowed = malloc(sizeof *narrowed);
+    nd_run *run = calloc(1, sizeof *run);
+    nd_comm *comm = NULL;
+    nd_step_result result;
+    nd_status status = ND_OK;
+    if (!narrowed || !run) {
+        status = ND_FAIL(ND_ENOMEM, "no memory to measure a step");
+        goto done;
+    }
+    *narrowed = *config;
+    narrow(narrowed);
+    ND_TRY_GOTO(nd_comm_create_solo(&comm), done);
+    comm->local_size = ranks; /* which share the cores of this machine */
+    ND_TRY_GOTO(nd_run_create(narrowed, comm, run), done);
+    ND_TRY_GOTO(nd_run_start_loader(run), done);
+    for (int i = 0; i < steps; i++)
+        ND_TRY_GOTO(nd_step_run(run, false, &result), done);
+    *seconds = result.step_ms * 1e-3;
+    *operations = nd_plan_step_flops(run);
+    *workspace = run->backend->ops.workspace_bytes(run->backend);
+done:
+    if (run)
+        nd_run_destroy(run);
+    nd_comm_destroy(comm);
+    free(run);
+    free(narrowed);
+    return status;
+}
+
+nd_status nd_plan_measure_workspace(const nd_config *config, nd_plan *plan)
+{
+    double seconds, operations;
+    return train_narrowed(config, plan->ranks, 1, &seconds, &operations, &plan->workspace);
+}
+
+/* The first step meets every shape for the first time; the second is like all others. */
+nd_status nd_plan_measure_flops(const nd_config *config, int ranks, double *flops)
+{
+    double seconds, operations;
+    size_t workspace;
+    ND_TRY(train_narrowed(config, ranks, 2, &seconds, &operations, &workspace));
+    *flops = operations / seconds;
+    return ND_OK;
+}
