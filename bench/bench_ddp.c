@@ -111,17 +111,17 @@ static nd_status flush(const ddp *d, const nd_comm_piece *pieces, const span *sp
 /* Pieces are the gradients in the order of parameters. */
 static nd_status exchange_all(const ddp *d, const nd_comm_piece *pieces)
 {
-    const int64_t room = BUCKET_BYTES / (d->how == EXCHANGE_FP32 ? 4 : 2);
+    const int64_t capacity = BUCKET_BYTES / (d->how == EXCHANGE_FP32 ? 4 : 2);
     span spans[d->params->count + 1];
     int count = 0;
     int64_t used = 0;
     for (int64_t i = 0; i < d->params->count; i++) {
         const int64_t all = d->params->list[i].rows * d->params->list[i].cols;
         for (int64_t from = 0, some; from < all; from += some) {
-            some = all - from < room - used ? all - from : room - used;
+            some = all - from < capacity - used ? all - from : capacity - used;
             spans[count++] = (span){i, from, some, used};
             used += some;
-            if (used < room)
+            if (used < capacity)
                 continue;
             ND_TRY(flush(d, pieces, spans, count));
             used = count = 0;

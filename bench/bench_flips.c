@@ -75,8 +75,8 @@ static nd_status measure(nd_run *run, int64_t steps)
             const nd_view c = run->model->weights[i].codes;
             if (!run->model->weights[i].ternary)
                 continue;
-            memcpy(at, c.data, (size_t)nd_view_count(nd_read(c)));
-            at += nd_view_count(nd_read(c));
+            memcpy(at, c.data, (size_t)nd_view_count(nd_as_const(c)));
+            at += nd_view_count(nd_as_const(c));
         }
         status = nd_step_run(run, false, &result);
         at = before;
@@ -84,8 +84,8 @@ static nd_status measure(nd_run *run, int64_t steps)
             const nd_view c = run->model->weights[i].codes;
             if (!run->model->weights[i].ternary)
                 continue;
-            compare(at, c.data, nd_view_count(nd_read(c)), &t);
-            at += nd_view_count(nd_read(c));
+            compare(at, c.data, nd_view_count(nd_as_const(c)), &t);
+            at += nd_view_count(nd_as_const(c));
         }
         if (status == ND_OK && (step + 1) % WINDOW == 0) {
             print(run, &t, result.lr, result.loss);

@@ -21,7 +21,7 @@ static nd_status fill_random(nd_backend *b, nd_view v)
 {
     enum { CHUNK = 1 << 18 };
     static uint16_t values[CHUNK];
-    const int64_t count = nd_view_count(nd_read(v));
+    const int64_t count = nd_view_count(nd_as_const(v));
     for (int64_t first = 0; first < count; first += CHUNK) {
         const int64_t n = count - first < CHUNK ? count - first : CHUNK;
         for (int64_t i = 0; i < n && first < CHUNK; i++)
@@ -47,8 +47,9 @@ static nd_status measure_product(nd_backend *b, int64_t side, double *rate)
     for (int i = 0; i < PRODUCTS + WARM_UP; i++) {
         ND_TRY_GOTO(b->ops.synchronize(b), done);
         const double start = seconds();
-        ND_TRY_GOTO(b->ops.gemm(b, v[0], nd_read(v[1]), false, nd_read(v[2]), true, 1.0f, 0.0f),
-                    done);
+        ND_TRY_GOTO(
+            b->ops.gemm(b, v[0], nd_as_const(v[1]), false, nd_as_const(v[2]), true, 1.0f, 0.0f),
+            done);
         ND_TRY_GOTO(b->ops.synchronize(b), done);
         const double flops = 2.0 * (double)side * (double)side * (double)side;
         if (i >= WARM_UP)

@@ -60,18 +60,18 @@ static nd_status prepare(workbench *w, const int64_t s[4], int64_t tokens)
 static void release(workbench *w)
 {
     for (int i = 0; i < BUFFERS; i++)
-        w->b->ops.release(w->b, w->v[i].data, nd_view_bytes(nd_read(w->v[i])));
+        w->b->ops.release(w->b, w->v[i].data, nd_view_bytes(nd_as_const(w->v[i])));
 }
 
 static nd_status pass(workbench *w, bool backward)
 {
     const nd_view *v = w->v;
     if (!backward)
-        return w->b->ops.attention(w->b, v[4], v[5], nd_read(v[0]), nd_read(v[1]), nd_read(v[2]),
-                                   &w->shape);
-    return w->b->ops.attention_backward(w->b, v[6], v[7], v[8], nd_read(v[3]), nd_read(v[4]),
-                                        nd_read(v[5]), nd_read(v[0]), nd_read(v[1]), nd_read(v[2]),
-                                        &w->shape);
+        return w->b->ops.attention(w->b, v[4], v[5], nd_as_const(v[0]), nd_as_const(v[1]),
+                                   nd_as_const(v[2]), &w->shape);
+    return w->b->ops.attention_backward(w->b, v[6], v[7], v[8], nd_as_const(v[3]),
+                                        nd_as_const(v[4]), nd_as_const(v[5]), nd_as_const(v[0]),
+                                        nd_as_const(v[1]), nd_as_const(v[2]), &w->shape);
 }
 
 static nd_status time_of(workbench *w, bool backward, double *best)

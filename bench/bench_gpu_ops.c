@@ -105,7 +105,7 @@ static nd_status prepare(workbench *s)
                      {&s->table, ND_F32, s->vocab, d}};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++)
         ND_TRY(make(s, all[i].v, all[i].type, all[i].rows, all[i].cols));
-    return s->b->ops.ternarize(s->b, s->codes, s->scale, nd_read(s->w));
+    return s->b->ops.ternarize(s->b, s->codes, s->scale, nd_as_const(s->w));
 }
 
 #define CASE(name, op, ...)                                                                        \
@@ -114,29 +114,32 @@ static nd_status prepare(workbench *s)
         return s->b->ops.op(s->b, __VA_ARGS__);                                                    \
     }
 
-CASE(copy, copy, s->dw.data, s->w.data, nd_view_bytes(nd_read(s->w)))
-CASE(ternarize, ternarize, s->codes, s->scale, nd_read(s->w))
-CASE(unpack, unpack_codes, s->codes, nd_read(s->packed))
-CASE(rmsnorm_quantize, rmsnorm_quantize, s->q, s->a, s->r, nd_read(s->x), nd_read(s->norm))
-CASE(forward, ternary_gemm, s->wide, nd_read(s->q), nd_read(s->a), nd_read(s->codes),
-     nd_read(s->scale))
-CASE(dx, ternary_gemm_dx, s->y, nd_read(s->wide), nd_read(s->codes), nd_read(s->scale), 0.0f)
-CASE(dw, ternary_gemm_dw, s->dw, nd_read(s->wide), nd_read(s->q), nd_read(s->a), 0.0f)
-CASE(dx_int8, ternary_gemm_dx_int8, s->y, nd_read(s->wide), nd_read(s->codes), nd_read(s->scale),
+CASE(copy, copy, s->dw.data, s->w.data, nd_view_bytes(nd_as_const(s->w)))
+CASE(ternarize, ternarize, s->codes, s->scale, nd_as_const(s->w))
+CASE(unpack, unpack_codes, s->codes, nd_as_const(s->packed))
+CASE(rmsnorm_quantize, rmsnorm_quantize, s->q, s->a, s->r, nd_as_const(s->x), nd_as_const(s->norm))
+CASE(forward, ternary_gemm, s->wide, nd_as_const(s->q), nd_as_const(s->a), nd_as_const(s->codes),
+     nd_as_const(s->scale))
+CASE(dx, ternary_gemm_dx, s->y, nd_as_const(s->wide), nd_as_const(s->codes), nd_as_const(s->scale),
      0.0f)
-CASE(dw_int8, ternary_gemm_dw_int8, s->dw, nd_read(s->wide), nd_read(s->q), nd_read(s->a), 0.0f)
-CASE(swiglu_quantize, swiglu_rmsnorm_quantize, s->q_wide, s->a, s->r, nd_read(s->gate),
-     nd_read(s->up), nd_read(s->norm_wide))
-CASE(swiglu_backward, swiglu_rmsnorm_backward, s->dgate, s->dup, s->dnorm_wide, nd_read(s->wide),
-     nd_read(s->gate), nd_read(s->up), nd_read(s->norm_wide), nd_read(s->r))
-CASE(rmsnorm_backward, rmsnorm_backward, s->y, s->dnorm, nd_read(s->z), nd_read(s->x),
-     nd_read(s->norm), nd_read(s->r), 1.0f)
-CASE(add, add, s->y, nd_read(s->x), nd_read(s->z))
-CASE(embedding_backward, embedding_backward, s->table, nd_read(s->x), nd_read(s->ids))
-CASE(momentum, momentum, s->u, s->m, nd_read(s->w), 0.95f, 1.0f, true)
-CASE(sum_squares, sum_squares, nd_view_of(s->nll.data, ND_F64, 1, 1), nd_read(s->w))
-CASE(gram, gemm_symmetric, s->square[1], nd_read(s->square[0]), false, 1.0f)
-CASE(product, gemm, s->wide, nd_read(s->x), false, nd_cview_of(s->w.data, ND_BF16, s->f, s->d),
+CASE(dw, ternary_gemm_dw, s->dw, nd_as_const(s->wide), nd_as_const(s->q), nd_as_const(s->a), 0.0f)
+CASE(dx_int8, ternary_gemm_dx_int8, s->y, nd_as_const(s->wide), nd_as_const(s->codes),
+     nd_as_const(s->scale), 0.0f)
+CASE(dw_int8, ternary_gemm_dw_int8, s->dw, nd_as_const(s->wide), nd_as_const(s->q),
+     nd_as_const(s->a), 0.0f)
+CASE(swiglu_quantize, swiglu_rmsnorm_quantize, s->q_wide, s->a, s->r, nd_as_const(s->gate),
+     nd_as_const(s->up), nd_as_const(s->norm_wide))
+CASE(swiglu_backward, swiglu_rmsnorm_backward, s->dgate, s->dup, s->dnorm_wide,
+     nd_as_const(s->wide), nd_as_const(s->gate), nd_as_const(s->up), nd_as_const(s->norm_wide),
+     nd_as_const(s->r))
+CASE(rmsnorm_backward, rmsnorm_backward, s->y, s->dnorm, nd_as_const(s->z), nd_as_const(s->x),
+     nd_as_const(s->norm), nd_as_const(s->r), 1.0f)
+CASE(add, add, s->y, nd_as_const(s->x), nd_as_const(s->z))
+CASE(embedding_backward, embedding_backward, s->table, nd_as_const(s->x), nd_as_const(s->ids))
+CASE(momentum, momentum, s->u, s->m, nd_as_const(s->w), 0.95f, 1.0f, true)
+CASE(sum_squares, sum_squares, nd_view_of(s->nll.data, ND_F64, 1, 1), nd_as_const(s->w))
+CASE(gram, gemm_symmetric, s->square[1], nd_as_const(s->square[0]), false, 1.0f)
+CASE(product, gemm, s->wide, nd_as_const(s->x), false, nd_cview_of(s->w.data, ND_BF16, s->f, s->d),
      true, 1.0f, 0.0f)
 
 static nd_status rope_case(workbench *s)
@@ -148,7 +151,7 @@ static nd_status rope_case(workbench *s)
 static nd_status cross_entropy_case(workbench *s)
 {
     const nd_cross_entropy_params p = {.entropy_weight = 0.01f, .gradient_scale = 1e-4f};
-    return s->b->ops.cross_entropy(s->b, s->nll, s->nll, s->logits, nd_read(s->targets), &p);
+    return s->b->ops.cross_entropy(s->b, s->nll, s->nll, s->logits, nd_as_const(s->targets), &p);
 }
 
 static nd_attention_shape shape_of(const workbench *s)
@@ -164,16 +167,16 @@ static nd_attention_shape shape_of(const workbench *s)
 static nd_status attention_case(workbench *s)
 {
     const nd_attention_shape shape = shape_of(s);
-    return s->b->ops.attention(s->b, s->y, s->lse, nd_read(s->x), nd_read(s->k), nd_read(s->v),
-                               &shape);
+    return s->b->ops.attention(s->b, s->y, s->lse, nd_as_const(s->x), nd_as_const(s->k),
+                               nd_as_const(s->v), &shape);
 }
 
 static nd_status attention_backward_case(workbench *s)
 {
     const nd_attention_shape shape = shape_of(s);
-    return s->b->ops.attention_backward(s->b, s->z, s->dk, s->dv, nd_read(s->x), nd_read(s->y),
-                                        nd_read(s->lse), nd_read(s->x), nd_read(s->k),
-                                        nd_read(s->v), &shape);
+    return s->b->ops.attention_backward(s->b, s->z, s->dk, s->dv, nd_as_const(s->x),
+                                        nd_as_const(s->y), nd_as_const(s->lse), nd_as_const(s->x),
+                                        nd_as_const(s->k), nd_as_const(s->v), &shape);
 }
 
 static nd_status adamw_case(workbench *s)
@@ -185,7 +188,7 @@ static nd_status adamw_case(workbench *s)
                                .gradient_scale = 1.0f,
                                .correction1 = 0.5f,
                                .correction2 = 0.5f};
-    return s->b->ops.adamw(s->b, s->dw, s->m, s->u, nd_read(s->w), &p);
+    return s->b->ops.adamw(s->b, s->dw, s->m, s->u, nd_as_const(s->w), &p);
 }
 
 /* The median time of one launch. */

@@ -36,7 +36,7 @@ static void stop_on(nd_status status)
 static nd_view tensor(bench *w, nd_dtype dtype, int64_t rows, int64_t cols)
 {
     nd_view v = nd_view_of(NULL, dtype, rows, cols);
-    const size_t bytes = nd_view_bytes(nd_read(v));
+    const size_t bytes = nd_view_bytes(nd_as_const(v));
     if (w->count == MAX_BLOCKS)
         abort();
     stop_on(w->b->ops.allocate(w->b, bytes, &v.data));
@@ -177,22 +177,27 @@ static void bench_products(bench *w, const model_shape *s, nd_dtype t)
             ((int8_t *)c.data)[j] = (int8_t)(((int8_t *)c.data)[j] % 2);
         printf(" [%lld tokens] x [%lld, %lld]\n", (long long)n, (long long)out, (long long)in);
         double seconds;
-        TIME(seconds, OP(ternary_gemm, y, nd_read(q), nd_read(a), nd_read(c), nd_read(scale)));
+        TIME(seconds, OP(ternary_gemm, y, nd_as_const(q), nd_as_const(a), nd_as_const(c),
+                         nd_as_const(scale)));
         print_computed("ternary_gemm", t, seconds, operations,
                        onednn_rate(w, n, out, in, dnnl_s8, dnnl_s32));
-        TIME(seconds, OP(ternary_gemm_dx, dx, nd_read(y), nd_read(c), nd_read(scale), 0.0f));
+        TIME(seconds,
+             OP(ternary_gemm_dx, dx, nd_as_const(y), nd_as_const(c), nd_as_const(scale), 0.0f));
         print_computed("ternary_gemm_dx", t, seconds, operations,
                        onednn_rate(w, n, in, out, type, type));
-        TIME(seconds, OP(ternary_gemm_dw, dw, nd_read(y), nd_read(q), nd_read(a), 1.0f));
+        TIME(seconds,
+             OP(ternary_gemm_dw, dw, nd_as_const(y), nd_as_const(q), nd_as_const(a), 1.0f));
         print_computed("ternary_gemm_dw", t, seconds, operations,
                        onednn_rate(w, out, in, n, type, dnnl_f32));
-        TIME(seconds, OP(ternary_gemm_dx_int8, dx, nd_read(y), nd_read(c), nd_read(scale), 0.0f));
+        TIME(seconds, OP(ternary_gemm_dx_int8, dx, nd_as_const(y), nd_as_const(c),
+                         nd_as_const(scale), 0.0f));
         print_computed("ternary_gemm_dx_int8", t, seconds, operations,
                        onednn_rate(w, n, in, out, dnnl_s8, dnnl_s32));
-        TIME(seconds, OP(ternary_gemm_dw_int8, dw, nd_read(y), nd_read(q), nd_read(a), 1.0f));
+        TIME(seconds,
+             OP(ternary_gemm_dw_int8, dw, nd_as_const(y), nd_as_const(q), nd_as_const(a), 1.0f));
         print_computed("ternary_gemm_dw_int8", t, seconds, operations,
                        onednn_rate(w, out, in, n, dnnl_s8, dnnl_s32));
-        TIME(seconds, OP(gemm, y, nd_read(dx), false, nd_read(weight), true, 1.0f, 0.0f));
+        TIME(seconds, OP(gemm, y, nd_as_const(dx), false, nd_as_const(weight), true, 1.0f, 0.0f));
         print_computed("gemm", t, seconds, operations, onednn_rate(w, n, out, in, type, type));
         release_all(w);
     }
@@ -212,17 +217,17 @@ static void bench_attention(bench *w, const model_shape *s, nd_dtype t)
     /* Two products of the visible half forward, five backward. */
     const double product = (double)(s->tokens * s->seq_len * s->dim);
     double seconds;
-    TIME(seconds, OP(attention, o, lse, nd_read(q), nd_read(k), nd_read(v), &shape));
+    TIME(seconds, OP(attention, o, lse, nd_as_const(q), nd_as_const(k), nd_as_const(v), &shape));
     print_computed("attention", t, seconds, 2.0 * product, 0.0);
-    TIME(seconds, OP(attention_backward, dq, dk, dv, nd_read(o), nd_read(o), nd_read(lse),
-                     nd_read(q), nd_read(k), nd_read(v), &shape));
+    TIME(seconds, OP(attention_backward, dq, dk, dv, nd_as_const(o), nd_as_const(o),
+                     nd_as_const(lse), nd_as_const(q), nd_as_const(k), nd_as_const(v), &shape));
     print_computed("attention_backward", t, seconds, 5.0 * product, 0.0);
     const nd_attention_shape decode = {1,  1, s->seq_len, s->heads, s->kv_heads, s->dim / s->heads,
                                        {0}};
-    const nd_cview keys = nd_cview_rows(nd_read(k), 0, s->seq_len);
-    const nd_cview values = nd_cview_rows(nd_read(v), 0, s->seq_len);
+    const nd_cview keys = nd_cview_rows(nd_as_const(k), 0, s->seq_len);
+    const nd_cview values = nd_cview_rows(nd_as_const(v), 0, s->seq_len);
     TIME(seconds, OP(attention, nd_view_rows(o, 0, 1), nd_view_rows(lse, 0, 1),
-                     nd_cview_rows(nd_read(q), 0, 1), keys, values, &decode));
+                     nd_cview_rows(nd_as_const(q), 0, 1), keys, values, &decode));
     print_moved(w, "attention, one query", t, seconds, (double)(nd_view_bytes(keys) * 2));
     release_all(w);
 }
@@ -240,28 +245,29 @@ static void bench_rows(bench *w, const model_shape *s, nd_dtype t)
     const nd_view narrow_q = nd_view_of(q.data, ND_I8, n, d);
     const nd_rope_params rope = {.head_dim = d / s->heads, .seq_len = s->seq_len, .base = 10000.0};
     double seconds;
-    TIME(seconds, OP(rmsnorm, y, r, nd_read(x), nd_read(weight)));
+    TIME(seconds, OP(rmsnorm, y, r, nd_as_const(x), nd_as_const(weight)));
     print_moved(w, "rmsnorm", t, seconds, 2.0 * size * row);
-    TIME(seconds, OP(rmsnorm_quantize, narrow_q, a, r, nd_read(x), nd_read(weight)));
+    TIME(seconds, OP(rmsnorm_quantize, narrow_q, a, r, nd_as_const(x), nd_as_const(weight)));
     print_moved(w, "rmsnorm_quantize", t, seconds, (size + 1.0) * row);
-    TIME(seconds, OP(rmsnorm_backward, dx, dweight, nd_read(y), nd_read(x), nd_read(weight),
-                     nd_read(r), 0.0f));
+    TIME(seconds, OP(rmsnorm_backward, dx, dweight, nd_as_const(y), nd_as_const(x),
+                     nd_as_const(weight), nd_as_const(r), 0.0f));
     print_moved(w, "rmsnorm_backward", t, seconds, 3.0 * size * row);
-    TIME(seconds, OP(quantize_rows, narrow_q, a, nd_read(x)));
+    TIME(seconds, OP(quantize_rows, narrow_q, a, nd_as_const(x)));
     print_moved(w, "quantize_rows", t, seconds, (size + 1.0) * row);
-    TIME(seconds, OP(swiglu, h, nd_read(gate), nd_read(up)));
+    TIME(seconds, OP(swiglu, h, nd_as_const(gate), nd_as_const(up)));
     print_moved(w, "swiglu", t, seconds, 3.0 * size * wide);
-    TIME(seconds,
-         OP(swiglu_rmsnorm_quantize, q, a, r, nd_read(gate), nd_read(up), nd_read(wide_weight)));
+    TIME(seconds, OP(swiglu_rmsnorm_quantize, q, a, r, nd_as_const(gate), nd_as_const(up),
+                     nd_as_const(wide_weight)));
     print_moved(w, "swiglu_rmsnorm_quantize", t, seconds, (2.0 * size + 1.0) * wide);
-    TIME(seconds, OP(swiglu_backward, dgate, dup, nd_read(h), nd_read(gate), nd_read(up)));
+    TIME(seconds,
+         OP(swiglu_backward, dgate, dup, nd_as_const(h), nd_as_const(gate), nd_as_const(up)));
     print_moved(w, "swiglu_backward", t, seconds, 5.0 * size * wide);
-    TIME(seconds, OP(swiglu_rmsnorm_backward, dgate, dup, dwide, nd_read(h), nd_read(gate),
-                     nd_read(up), nd_read(wide_weight), nd_read(r)));
+    TIME(seconds, OP(swiglu_rmsnorm_backward, dgate, dup, dwide, nd_as_const(h), nd_as_const(gate),
+                     nd_as_const(up), nd_as_const(wide_weight), nd_as_const(r)));
     print_moved(w, "swiglu_rmsnorm_backward", t, seconds, 5.0 * size * wide);
     TIME(seconds, OP(rope, y, &rope));
     print_moved(w, "rope", t, seconds, 2.0 * size * row);
-    TIME(seconds, OP(add, dx, nd_read(x), nd_read(y)));
+    TIME(seconds, OP(add, dx, nd_as_const(x), nd_as_const(y)));
     print_moved(w, "add", t, seconds, 3.0 * size * row);
     release_all(w);
 }
@@ -281,9 +287,9 @@ static void bench_loss(bench *w, const model_shape *s, nd_dtype t)
     double seconds;
     TIME(seconds, OP(cross_entropy, nll, total, logits, some, &params));
     print_moved(w, "cross_entropy", t, seconds, 2.0 * size * (double)(rows * s->vocab));
-    TIME(seconds, OP(embedding, x, nd_read(table), nd_read(ids)));
+    TIME(seconds, OP(embedding, x, nd_as_const(table), nd_as_const(ids)));
     print_moved(w, "embedding", t, seconds, 2.0 * size * row);
-    TIME(seconds, OP(embedding_backward, dtable, nd_read(x), nd_read(ids)));
+    TIME(seconds, OP(embedding_backward, dtable, nd_as_const(x), nd_as_const(ids)));
     print_moved(w, "embedding_backward", t, seconds, (size + 8.0) * row);
     release_all(w);
 }
@@ -299,24 +305,24 @@ static void bench_updates(bench *w, const model_shape *s, nd_dtype t)
     const nd_adamw_params adamw = {1e-3f, 0.9f, 0.95f, 1e-8f, 0.1f, 1.0f, 0.1f, 0.05f, true, 1};
     const double size = (double)nd_dtype_size(t), count = (double)(s->ffn * s->dim);
     double seconds;
-    TIME(seconds, OP(ternarize, c, scale, nd_read(weight)));
+    TIME(seconds, OP(ternarize, c, scale, nd_as_const(weight)));
     print_moved(w, "ternarize", t, seconds, (2.0 * size + 1.0) * count);
-    TIME(seconds, OP(pack_codes, packed, nd_read(c)));
+    TIME(seconds, OP(pack_codes, packed, nd_as_const(c)));
     print_moved(w, "pack_codes", ND_I8, seconds, 1.25 * count);
-    TIME(seconds, OP(unpack_codes, c, nd_read(packed)));
+    TIME(seconds, OP(unpack_codes, c, nd_as_const(packed)));
     print_moved(w, "unpack_codes", ND_I8, seconds, 1.25 * count);
     const nd_view trits = tensor(w, ND_U8, 1, (s->ffn * s->dim + 4) / 5);
-    TIME(seconds, OP(pack_trits, trits, nd_read(c)));
+    TIME(seconds, OP(pack_trits, trits, nd_as_const(c)));
     print_moved(w, "pack_trits", ND_I8, seconds, 1.2 * count);
-    TIME(seconds, OP(unpack_trits, c, nd_read(trits)));
+    TIME(seconds, OP(unpack_trits, c, nd_as_const(trits)));
     print_moved(w, "unpack_trits", ND_I8, seconds, 1.2 * count);
-    TIME(seconds, OP(momentum, u, m, nd_read(g), 0.95f, 1.0f, true));
+    TIME(seconds, OP(momentum, u, m, nd_as_const(g), 0.95f, 1.0f, true));
     print_moved(w, "momentum", t, seconds, (12.0 + size) * count);
-    TIME(seconds, OP(apply_update, weight, nd_read(u), &update));
+    TIME(seconds, OP(apply_update, weight, nd_as_const(u), &update));
     print_moved(w, "apply_update", t, seconds, 3.0 * size * count);
-    TIME(seconds, OP(adamw, weight, m, v, nd_read(g), &adamw));
+    TIME(seconds, OP(adamw, weight, m, v, nd_as_const(g), &adamw));
     print_moved(w, "adamw", t, seconds, (20.0 + 2.0 * size) * count);
-    TIME(seconds, OP(sum_squares, sum, nd_read(g)));
+    TIME(seconds, OP(sum_squares, sum, nd_as_const(g)));
     print_moved(w, "sum_squares", ND_F32, seconds, 4.0 * count);
     release_all(w);
 }
@@ -339,13 +345,13 @@ static void bench_state(bench *w, const model_shape *s)
                             tensor(w, ND_BF16, (m + ND_TILE - 1) / ND_TILE, n)};
     const nd_adamw_params adamw = {1e-3f, 0.9f, 0.95f, 1e-8f, 0.1f, 1.0f, 0.1f, 0.05f, true, 1};
     double seconds;
-    TIME(seconds, OP(quantize_blocks, &linear, nd_read(x)));
+    TIME(seconds, OP(quantize_blocks, &linear, nd_as_const(x)));
     print_moved(w, "quantize_blocks", ND_I8, seconds, 5.0 * (double)count);
     TIME(seconds, OP(dequantize_blocks, x, &linear));
     print_moved(w, "dequantize_blocks", ND_I8, seconds, 5.0 * (double)count);
-    TIME(seconds, OP(adamw_blocks, weight, &first, &second, nd_read(g), &adamw));
+    TIME(seconds, OP(adamw_blocks, weight, &first, &second, nd_as_const(g), &adamw));
     print_moved(w, "adamw_blocks", ND_U8, seconds, 16.0 * (double)count);
-    TIME(seconds, OP(quantize_tiles, &tiles, nd_read(x)));
+    TIME(seconds, OP(quantize_tiles, &tiles, nd_as_const(x)));
     print_moved(w, "quantize_tiles", ND_U8, seconds, 4.5 * (double)count);
     TIME(seconds, OP(dequantize_tiles, x, &tiles, 1.0f));
     print_moved(w, "dequantize_tiles", ND_U8, seconds, 8.5 * (double)count);

@@ -48,11 +48,11 @@ static nd_status time_codes(nd_backend *b, bool trits)
     double make[ROUNDS], read[ROUNDS];
     for (int r = 0; r < ROUNDS; r++) {
         const double start = seconds();
-        ND_TRY(trits ? b->ops.pack_trits(b, packed, nd_read(c))
-                     : b->ops.pack_codes(b, packed, nd_read(c)));
+        ND_TRY(trits ? b->ops.pack_trits(b, packed, nd_as_const(c))
+                     : b->ops.pack_codes(b, packed, nd_as_const(c)));
         const double middle = seconds();
-        ND_TRY(trits ? b->ops.unpack_trits(b, c, nd_read(packed))
-                     : b->ops.unpack_codes(b, c, nd_read(packed)));
+        ND_TRY(trits ? b->ops.unpack_trits(b, c, nd_as_const(packed))
+                     : b->ops.unpack_codes(b, c, nd_as_const(packed)));
         make[r] = middle - start;
         read[r] = seconds() - middle;
     }

@@ -65,8 +65,8 @@ function(nd_add_cuda_library name)
     set_target_properties(${name} PROPERTIES LINKER_LANGUAGE CXX CUDA_RUNTIME_LIBRARY Static)
 endfunction()
 
-# After the rooms that they know.
-macro(nd_add_cuda_rooms)
+# After the modules that they know.
+macro(nd_add_cuda_modules)
     file(GLOB cuda_sources CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/cuda/*.cu ${CMAKE_SOURCE_DIR}/cuda/*.c)
     set(nccl_sources ${cuda_sources})
     list(FILTER cuda_sources EXCLUDE REGEX "/(nccl_[^/]*|device\\.c)$")

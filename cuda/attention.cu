@@ -189,7 +189,7 @@ nd_status nd_cuda_attention_own(nd_backend *b, nd_view o, nd_view lse, nd_cview 
     nd_cuda *cuda = nd_cuda_of(b);
     const nd_attention_layout layout = layout_of(q, k, s);
     if (suits_tensor_cores(q, s->head_dim) && suits_tensor_cores(k, s->head_dim) &&
-        suits_tensor_cores(v, s->head_dim) && suits_tensor_cores(nd_read(o), s->head_dim))
+        suits_tensor_cores(v, s->head_dim) && suits_tensor_cores(nd_as_const(o), s->head_dim))
         return nd_cuda_attention_tensor(cuda, o, lse, q, k, v, &layout);
     ND_CUDA_TRY(ND_LAUNCH(attention_kernel, dim3((unsigned)nd_ceil(q.rows * s->heads, WARPS)),
                           dim3(WARPS * 32), 0, cuda->stream, nd_floats_of(o), nd_floats_of(lse),
@@ -201,7 +201,7 @@ static nd_status attention_cuda(nd_backend *b, nd_view o, nd_view lse, nd_cview 
                                 nd_cview v, const nd_attention_shape *s)
 {
     ND_TRY(check_shapes(q, k, v, s));
-    ND_REQUIRE(nd_same_shape(nd_read(o), q) && lse.rows == q.rows && lse.cols == s->heads);
+    ND_REQUIRE(nd_same_shape(nd_as_const(o), q) && lse.rows == q.rows && lse.cols == s->heads);
     ND_REQUIRE(nd_is_wide_type(o.dtype) && nd_is_float(lse.dtype));
     if (q.rows == 0)
         return ND_OK;
@@ -217,15 +217,15 @@ nd_status nd_cuda_attention_backward_own(nd_backend *b, nd_view dq, nd_view dk, 
     nd_cuda *cuda = nd_cuda_of(b);
     const nd_attention_layout l = layout_of(q, k, s);
     const int64_t items = q.rows * s->heads, keys = l.key_rows * s->kv_heads;
-    void *room;
-    ND_TRY(nd_cuda_room(cuda, (size_t)(items > 0 ? items : 1) * sizeof(float), &room));
-    float *delta = static_cast<float *>(room);
+    void *scratch;
+    ND_TRY(nd_cuda_scratch(cuda, (size_t)(items > 0 ? items : 1) * sizeof(float), &scratch));
+    float *delta = static_cast<float *>(scratch);
     const dim3 block(WARPS * 32);
     if (items > 0)
         ND_CUDA_TRY(ND_LAUNCH(delta_kernel, dim3((unsigned)nd_ceil(items, WARPS)), block, 0,
                               cuda->stream, delta, nd_floats_of(dout), nd_floats_of(o), items,
                               l.head_dim));
-    const nd_cview all[] = {q, k, v, dout, nd_read(dq), nd_read(dk), nd_read(dv)};
+    const nd_cview all[] = {q, k, v, dout, nd_as_const(dq), nd_as_const(dk), nd_as_const(dv)};
     bool tensor = lse.dtype == ND_F32;
     for (size_t i = 0; i < sizeof all / sizeof *all; i++)
         tensor = tensor && suits_tensor_cores(all[i], s->head_dim);
@@ -247,7 +247,7 @@ static nd_status attention_backward_cuda(nd_backend *b, nd_view dq, nd_view dk, 
                                          nd_cview k, nd_cview v, const nd_attention_shape *s)
 {
     ND_TRY(check_shapes(q, k, v, s));
-    ND_REQUIRE(nd_same_shape(nd_read(dq), q) && nd_same_shape(dout, q) && nd_same_shape(o, q));
+    ND_REQUIRE(nd_same_shape(nd_as_const(dq), q) && nd_same_shape(dout, q) && nd_same_shape(o, q));
     ND_REQUIRE(nd_is_wide_type(dq.dtype) && nd_is_wide_type(dk.dtype) && nd_is_wide_type(dv.dtype));
     ND_REQUIRE(nd_is_wide_type(dout.dtype) && nd_is_wide_type(o.dtype) && nd_is_float(lse.dtype));
     const nd_attention_layout l = layout_of(q, k, s);

@@ -51,7 +51,7 @@ nd_status take(nd_backend *b, const nd_attention_shape *s, example *e)
                                  kv,    kv, width, s->heads, width, kv,       kv};
     for (int i = 0; i < VIEWS; i++) {
         e->v[i] = nd_view_of(NULL, i == LSE || i == OWN_LSE ? ND_F32 : ND_BF16, rows, cols[i]);
-        const size_t bytes = aligned(nd_read(e->v[i]));
+        const size_t bytes = aligned(nd_as_const(e->v[i]));
         e->bytes += bytes;
         e->largest = bytes > e->largest ? bytes : e->largest;
     }
@@ -65,7 +65,7 @@ nd_status take(nd_backend *b, const nd_attention_shape *s, example *e)
     unsigned char *at = e->memory;
     for (int i = 0; i < VIEWS; i++) {
         e->v[i].data = at;
-        at += aligned(nd_read(e->v[i]));
+        at += aligned(nd_as_const(e->v[i]));
     }
     return ND_OK;
 }
@@ -74,7 +74,7 @@ nd_status take(nd_backend *b, const nd_attention_shape *s, example *e)
 nd_status draw(nd_backend *b, example *e)
 {
     for (int i = Q; i <= DOUT; i++) {
-        const int64_t count = nd_view_count(nd_read(e->v[i]));
+        const int64_t count = nd_view_count(nd_as_const(e->v[i]));
         for (int64_t j = 0; j < count; j++)
             e->host[j] = j < DRAWN
                              ? nd_bf16_from_float(
@@ -95,7 +95,7 @@ nd_status compare(nd_backend *b, example *e, int first, int last, char *reason, 
 {
     unsigned char *theirs = reinterpret_cast<unsigned char *>(e->host), *own = theirs + e->largest;
     for (int i = first; i <= last; i++) {
-        const nd_cview x = nd_read(e->v[compared[i].library]), y = nd_read(e->v[compared[i].own]);
+        const nd_cview x = nd_as_const(e->v[compared[i].library]), y = nd_as_const(e->v[compared[i].own]);
         double difference = 0.0, norm = 0.0;
         ND_TRY(b->ops.download(b, theirs, x.data, nd_view_bytes(x)));
         ND_TRY(b->ops.download(b, own, y.data, nd_view_bytes(y)));
@@ -117,14 +117,14 @@ nd_status look(nd_backend *b, const nd_attention_shape *s, bool backward,
                const nd_attention_library_pass *library, example *e, char *reason, size_t size)
 {
     nd_view *v = e->v;
-    const nd_cview q = nd_read(v[Q]), k = nd_read(v[K]), values = nd_read(v[V]);
+    const nd_cview q = nd_as_const(v[Q]), k = nd_as_const(v[K]), values = nd_as_const(v[V]);
     ND_TRY(draw(b, e));
     ND_TRY(nd_cuda_attention_own(b, v[OWN_O], v[OWN_LSE], q, k, values, s));
     if (!backward) {
         ND_TRY(library->forward(library->context, v[O], v[LSE], q, k, values));
         return compare(b, e, 0, 1, reason, size);
     }
-    const nd_cview dout = nd_read(v[DOUT]), o = nd_read(v[OWN_O]), lse = nd_read(v[OWN_LSE]);
+    const nd_cview dout = nd_as_const(v[DOUT]), o = nd_as_const(v[OWN_O]), lse = nd_as_const(v[OWN_LSE]);
     ND_TRY(nd_cuda_attention_backward_own(b, v[OWN_DQ], v[OWN_DK], v[OWN_DV], dout, o, lse, q, k,
                                           values, s));
     ND_TRY(library->backward(library->context, v[DQ], v[DK], v[DV], dout, o, lse, q, k, values));

@@ -96,7 +96,7 @@ static nd_status run(nd_cuda *cuda, const nd_cudnn_plan *plan, nd_cudnn_argument
 {
     const size_t bytes = nd_cudnn_plan_workspace(plan);
     if (bytes > 0)
-        ND_TRY(nd_cuda_room(cuda, bytes, &arguments->workspace));
+        ND_TRY(nd_cuda_scratch(cuda, bytes, &arguments->workspace));
     return nd_cudnn_run(cuda->library_attention->cudnn, plan, arguments);
 }
 
@@ -201,9 +201,9 @@ static nd_status choose(nd_backend *b, const nd_attention_shape *s, bool backwar
 nd_status nd_cuda_attention_library(nd_backend *b, nd_view o, nd_view lse, nd_cview q, nd_cview k,
                                     nd_cview v, const nd_attention_shape *s, bool *done)
 {
-    const nd_cview all[] = {q, k, v, nd_read(o)};
+    const nd_cview all[] = {q, k, v, nd_as_const(o)};
     nd_cudnn_plan *plan;
-    ND_TRY(choose(b, s, false, all, sizeof all / sizeof *all, nd_read(lse), &plan));
+    ND_TRY(choose(b, s, false, all, sizeof all / sizeof *all, nd_as_const(lse), &plan));
     planned p = {nd_cuda_of(b), plan};
     *done = plan != NULL;
     return plan ? forward(&p, o, lse, q, k, v) : ND_OK;
@@ -214,7 +214,7 @@ nd_status nd_cuda_attention_backward_library(nd_backend *b, nd_view dq, nd_view 
                                              nd_cview k, nd_cview v, const nd_attention_shape *s,
                                              bool *done)
 {
-    const nd_cview all[] = {q, k, v, o, dout, nd_read(dq), nd_read(dk), nd_read(dv)};
+    const nd_cview all[] = {q, k, v, o, dout, nd_as_const(dq), nd_as_const(dk), nd_as_const(dv)};
     nd_cudnn_plan *plan;
     ND_TRY(choose(b, s, true, all, sizeof all / sizeof *all, lse, &plan));
     planned p = {nd_cuda_of(b), plan};

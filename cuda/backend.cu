@@ -2,7 +2,7 @@
 #include "context.cuh"
 
 #include "cuda_backend.h"
-#include "unfilled.h"
+#include "unimplemented.h"
 
 extern "C" {
 #include "core/base/dynamic_code.h"
@@ -34,25 +34,25 @@ nd_status nd_cuda_wait(nd_cuda *cuda)
     return ND_OK;
 }
 
-nd_status nd_cuda_room(nd_cuda *cuda, size_t bytes, void **room)
+nd_status nd_cuda_scratch(nd_cuda *cuda, size_t bytes, void **scratch)
 {
-    if (bytes > cuda->room_bytes) {
-        /* What runs may still use the old room. */
+    if (bytes > cuda->scratch_bytes) {
+        /* What runs may still use the old scratch. */
         ND_TRY(nd_cuda_wait(cuda));
-        ND_CUDA_TRY(cudaFree(cuda->room));
-        cuda->room = NULL;
-        cuda->room_bytes = 0;
+        ND_CUDA_TRY(cudaFree(cuda->scratch));
+        cuda->scratch = NULL;
+        cuda->scratch_bytes = 0;
         cuda->epoch++;
-        const cudaError_t code = cudaMalloc(&cuda->room, bytes);
+        const cudaError_t code = cudaMalloc(&cuda->scratch, bytes);
         if (code != cudaSuccess) {
             cudaGetLastError();
             return ND_FAIL(ND_ENOMEM, "cuda: no memory for a workspace of %zu bytes (%.2f GiB): %s",
                            bytes, (double)bytes / (1024.0 * 1024.0 * 1024.0),
                            cudaGetErrorString(code));
         }
-        cuda->room_bytes = bytes;
+        cuda->scratch_bytes = bytes;
     }
-    *room = cuda->room;
+    *scratch = cuda->scratch;
     return ND_OK;
 }
 
@@ -160,7 +160,7 @@ static size_t cuda_workspace_bytes(const nd_backend *b)
     const nd_cuda *cuda = nd_cuda_of(b);
     const size_t rope =
         2 * (size_t)(cuda->rope_positions * (cuda->rope_head_dim / 2)) * sizeof(float);
-    return cuda->room_bytes + rope + 2 * sizeof(nd_dynamic_code) + nd_cuda_matmuls_bytes(cuda);
+    return cuda->scratch_bytes + rope + 2 * sizeof(nd_dynamic_code) + nd_cuda_matmuls_bytes(cuda);
 }
 
 static void cuda_destroy(nd_backend *b)
@@ -176,7 +176,7 @@ static void cuda_destroy(nd_backend *b)
             cudaEventDestroy(cuda->staging_free[slot]);
     cudaFreeHost(cuda->staging);
     cudaFreeHost(cuda->fault);
-    cudaFree(cuda->room);
+    cudaFree(cuda->scratch);
     cudaFree(cuda->rope);
     cudaFree(cuda->dynamic_codes);
     cudaFree(cuda->constants);
@@ -258,7 +258,7 @@ extern "C" nd_status nd_cuda_backend_create(const nd_cuda_options *options, nd_b
         return ND_FAIL(ND_ENOMEM, "no memory for the CUDA backend");
     }
     made->context = cuda;
-    nd_unfilled_ops(&made->ops);
+    nd_unimplemented_ops(&made->ops);
     fill_memory(&made->ops);
     nd_cuda_fill_codes(&made->ops);
     nd_cuda_fill_ternary(&made->ops);

@@ -182,7 +182,7 @@ __device__ __forceinline__ int64_t leading_bytes(const make_tile *tile, int64_t 
 
 /* One block. tile_count 0: all codes go. */
 __global__ void place_kernel(entry_head *head, make_tile *tiles, int64_t tile_count,
-                             uint8_t *stream, uint64_t *at, int64_t scale_bytes, int64_t room)
+                             uint8_t *stream, uint64_t *at, int64_t scale_bytes, int64_t capacity)
 {
     int64_t used = 0, last = -1;
     for (int64_t base = 0; base < tile_count; base += THREADS) {
@@ -203,13 +203,13 @@ __global__ void place_kernel(entry_head *head, make_tile *tiles, int64_t tile_co
     }
     if (threadIdx.x > 0)
         return;
-    const bool whole = tile_count == 0 || used > room;
+    const bool whole = tile_count == 0 || used > capacity;
     const uint32_t length = whole ? ND_CODES_WHOLE : (uint32_t)used;
     uint8_t *to = stream + *at + scale_bytes;
     for (int i = 0; i < LENGTH_BYTES; i++)
         to[i] = (uint8_t)(length >> (8 * i));
     head->codes = *at + (uint64_t)(scale_bytes + LENGTH_BYTES);
-    head->bytes = whole ? room : used;
+    head->bytes = whole ? capacity : used;
     head->whole = whole;
     *at = head->codes + (uint64_t)head->bytes;
 }

@@ -209,24 +209,24 @@ static nd_status ternarize_cuda(nd_backend *b, nd_view c, nd_view s, nd_cview w)
 {
     nd_cuda *cuda = nd_cuda_of(b);
     const int64_t count = nd_view_count(w);
-    ND_REQUIRE(c.dtype == ND_I8 && nd_is_wide_type(w.dtype) && nd_same_shape(nd_read(c), w));
-    ND_REQUIRE(count == 0 || scales_fit(nd_read(c), nd_read(s)));
+    ND_REQUIRE(c.dtype == ND_I8 && nd_is_wide_type(w.dtype) && nd_same_shape(nd_as_const(c), w));
+    ND_REQUIRE(count == 0 || scales_fit(nd_as_const(c), nd_as_const(s)));
     if (count == 0)
         return ND_OK;
     int8_t *codes = static_cast<int8_t *>(c.data);
     float *scales = static_cast<float *>(s.data);
-    if (!is_single(nd_read(c), nd_read(s))) {
+    if (!is_single(nd_as_const(c), nd_as_const(s))) {
         const int64_t groups = s.rows * s.cols;
         ND_CUDA_TRY(ND_LAUNCH(group_code_kernel, dim3((unsigned)nd_ceil(groups, 8)), dim3(256), 0,
                               cuda->stream, codes, scales, nd_floats_of(w), groups,
                               count / groups));
         return ND_OK;
     }
-    void *room;
+    void *scratch;
     const bool wide = nd_aligned(count, c.data, w.data);
     const unsigned blocks = nd_blocks_for(nd_ceil(count, ND_WIDE), MEAN_THREADS, MEAN_BLOCKS);
-    ND_TRY(nd_cuda_room(cuda, MEAN_BLOCKS * sizeof(double), &room));
-    double *partial = static_cast<double *>(room);
+    ND_TRY(nd_cuda_scratch(cuda, MEAN_BLOCKS * sizeof(double), &scratch));
+    double *partial = static_cast<double *>(scratch);
     ND_CUDA_TRY(ND_LAUNCH(absolute_sum_kernel, dim3(blocks), dim3(MEAN_THREADS), 0, cuda->stream,
                           partial, nd_floats_of(w), count, wide));
     ND_CUDA_TRY(ND_LAUNCH(scale_kernel, dim3(1), dim3(MEAN_THREADS), 0, cuda->stream, scales,
@@ -241,7 +241,7 @@ static nd_status pack_codes_cuda(nd_backend *b, nd_view packed, nd_cview c)
     nd_cuda *cuda = nd_cuda_of(b);
     const int64_t count = nd_view_count(c);
     ND_REQUIRE(packed.dtype == ND_U8 && c.dtype == ND_I8);
-    ND_REQUIRE(nd_view_count(nd_read(packed)) == (count + 3) / 4);
+    ND_REQUIRE(nd_view_count(nd_as_const(packed)) == (count + 3) / 4);
     if (count == 0)
         return ND_OK;
     const bool wide =
@@ -255,7 +255,7 @@ static nd_status pack_codes_cuda(nd_backend *b, nd_view packed, nd_cview c)
 static nd_status unpack_codes_cuda(nd_backend *b, nd_view c, nd_cview packed)
 {
     nd_cuda *cuda = nd_cuda_of(b);
-    const int64_t count = nd_view_count(nd_read(c));
+    const int64_t count = nd_view_count(nd_as_const(c));
     ND_REQUIRE(packed.dtype == ND_U8 && c.dtype == ND_I8);
     ND_REQUIRE(nd_view_count(packed) == (count + 3) / 4);
     if (count == 0)
@@ -273,7 +273,7 @@ static nd_status pack_trits_cuda(nd_backend *b, nd_view packed, nd_cview c)
     nd_cuda *cuda = nd_cuda_of(b);
     const int64_t count = nd_view_count(c), bytes = nd_ceil(count, 5);
     ND_REQUIRE(packed.dtype == ND_U8 && c.dtype == ND_I8);
-    ND_REQUIRE(nd_view_count(nd_read(packed)) == bytes);
+    ND_REQUIRE(nd_view_count(nd_as_const(packed)) == bytes);
     if (count == 0)
         return ND_OK;
     ND_CUDA_TRY(ND_LAUNCH(pack_trits_kernel, dim3((unsigned)nd_ceil(bytes, 256)), dim3(256), 0,
@@ -285,7 +285,7 @@ static nd_status pack_trits_cuda(nd_backend *b, nd_view packed, nd_cview c)
 static nd_status unpack_trits_cuda(nd_backend *b, nd_view c, nd_cview packed)
 {
     nd_cuda *cuda = nd_cuda_of(b);
-    const int64_t count = nd_view_count(nd_read(c)), bytes = nd_ceil(count, 5);
+    const int64_t count = nd_view_count(nd_as_const(c)), bytes = nd_ceil(count, 5);
     ND_REQUIRE(packed.dtype == ND_U8 && c.dtype == ND_I8);
     ND_REQUIRE(nd_view_count(packed) == bytes);
     if (count == 0)
@@ -300,7 +300,7 @@ static nd_status dequantize_codes_cuda(nd_backend *b, nd_view w, nd_cview c, nd_
 {
     nd_cuda *cuda = nd_cuda_of(b);
     const int64_t count = nd_view_count(c);
-    ND_REQUIRE(nd_is_wide_type(w.dtype) && c.dtype == ND_I8 && nd_same_shape(nd_read(w), c));
+    ND_REQUIRE(nd_is_wide_type(w.dtype) && c.dtype == ND_I8 && nd_same_shape(nd_as_const(w), c));
     ND_REQUIRE(count == 0 || scales_fit(c, s));
     if (count == 0)
         return ND_OK;
@@ -316,7 +316,7 @@ static nd_status quantize_rows_cuda(nd_backend *b, nd_view q, nd_view a, nd_cvie
 {
     nd_cuda *cuda = nd_cuda_of(b);
     ND_REQUIRE(q.dtype == ND_I8 && a.dtype == ND_F32 && nd_is_wide_type(x.dtype));
-    ND_REQUIRE(nd_same_shape(nd_read(q), x) && a.rows == x.rows && a.cols == 1);
+    ND_REQUIRE(nd_same_shape(nd_as_const(q), x) && a.rows == x.rows && a.cols == 1);
     if (nd_view_count(x) == 0)
         return ND_OK;
     ND_CUDA_TRY(ND_LAUNCH(quantize_rows_kernel, dim3((unsigned)x.rows),

@@ -1,7 +1,7 @@
 /* What the files of the CUDA backend share: its state, its workspace, and how errors pass.
  *
  * One compute stream: ops are enqueued in the order of their calls and return at once. `download` and
- * `synchronize` wait. What an op needs beyond its arguments it takes from the room, device memory that
+ * `synchronize` wait. What an op needs beyond its arguments it takes from the scratch, device memory that
  * grows when an op needs more than any before it and then stays; ops share it because they run one
  * after another. */
 #ifndef ND_CUDA_CONTEXT_CUH
@@ -48,8 +48,8 @@ struct nd_cuda {
      * for other GPUs may never come to rest (nccl_exchanges.h). */
     nd_status (*before_wait)(void *context);
     void *before_wait_context;
-    void *room;
-    size_t room_bytes;
+    void *scratch;
+    size_t scratch_bytes;
     nd_cuda_matmuls *matmuls;
     nd_cuda_fault *fault;
     /* Pinned memory that small uploads pass through, so that they need not wait. */
@@ -92,10 +92,10 @@ nd_status nd_cuda_not_recording(const nd_cuda *cuda);
 nd_status nd_cuda_wait(nd_cuda *cuda);
 
 /* `bytes` of device memory for one op, aligned to 256; what was there before is lost. */
-nd_status nd_cuda_room(nd_cuda *cuda, size_t bytes, void **room);
+nd_status nd_cuda_scratch(nd_cuda *cuda, size_t bytes, void **scratch);
 
 /* `count` elements of `size` bytes, rounded up so that the next piece is aligned too. */
-static inline size_t nd_room_bytes(int64_t count, size_t size)
+static inline size_t nd_scratch_bytes(int64_t count, size_t size)
 {
     return ((size_t)count * size + 255) / 256 * 256;
 }

@@ -46,7 +46,7 @@ __global__ void divide_by_norm_kernel(nd_floats y, nd_floats x, const double *sq
     }
 }
 
-/* 16 bytes, or one, of a row a thread; in place when `staged` is the room. */
+/* 16 bytes, or one, of a row a thread; in place when `staged` is the scratch. */
 template <typename T>
 __global__ void gather_kernel(T *y, const T *x, const int32_t *rows, int64_t count, int64_t width)
 {
@@ -107,7 +107,7 @@ static nd_status sum_into(nd_backend *b, nd_view out, nd_cview x, bool squares)
     void *partial;
     ND_REQUIRE(out.dtype == ND_F64 && out.rows == 1 && out.cols == 1 && nd_is_float(x.dtype));
     const unsigned blocks = nd_blocks_for(nd_ceil(count, ND_WIDE), SUM_THREADS, SUM_BLOCKS);
-    ND_TRY(nd_cuda_room(cuda, SUM_BLOCKS * sizeof(double), &partial));
+    ND_TRY(nd_cuda_scratch(cuda, SUM_BLOCKS * sizeof(double), &partial));
     ND_CUDA_TRY(ND_LAUNCH(sum_kernel, dim3(blocks), dim3(SUM_THREADS), 0, cuda->stream,
                           static_cast<double *>(partial), nd_floats_of(x), count, squares,
                           nd_aligned(count, x.data)));
@@ -132,7 +132,7 @@ static nd_status add_cuda(nd_backend *b, nd_view y, nd_cview x, nd_cview z)
     nd_cuda *cuda = nd_cuda_of(b);
     const int64_t count = nd_view_count(x);
     ND_REQUIRE(nd_is_wide_type(y.dtype) && nd_is_wide_type(x.dtype) && nd_is_wide_type(z.dtype));
-    ND_REQUIRE(nd_same_shape(nd_read(y), x) && nd_same_shape(x, z));
+    ND_REQUIRE(nd_same_shape(nd_as_const(y), x) && nd_same_shape(x, z));
     if (count == 0)
         return ND_OK;
     ND_CUDA_TRY(ND_LAUNCH(add_kernel, dim3(nd_blocks_for(nd_ceil(count, ND_WIDE), 256, 1 << 16)),
@@ -145,7 +145,7 @@ nd_status nd_cuda_axpby(nd_cuda *cuda, nd_view y, float alpha, nd_cview x, float
 {
     const int64_t count = nd_view_count(x);
     ND_REQUIRE(nd_is_wide_type(y.dtype) && nd_is_wide_type(x.dtype));
-    ND_REQUIRE(nd_view_count(nd_read(y)) == count);
+    ND_REQUIRE(nd_view_count(nd_as_const(y)) == count);
     if (count == 0)
         return ND_OK;
     ND_CUDA_TRY(ND_LAUNCH(axpby_kernel, dim3(nd_blocks_for(nd_ceil(count, ND_WIDE), 256, 1 << 16)),
@@ -165,7 +165,7 @@ static nd_status divide_by_norm_cuda(nd_backend *b, nd_view y, nd_cview x, nd_cv
     nd_cuda *cuda = nd_cuda_of(b);
     const int64_t count = nd_view_count(x);
     ND_REQUIRE(nd_is_wide_type(y.dtype) && nd_is_wide_type(x.dtype));
-    ND_REQUIRE(nd_view_count(nd_read(y)) == count && squares.dtype == ND_F64);
+    ND_REQUIRE(nd_view_count(nd_as_const(y)) == count && squares.dtype == ND_F64);
     if (count == 0)
         return ND_OK;
     ND_CUDA_TRY(ND_LAUNCH(divide_by_norm_kernel,
@@ -176,11 +176,11 @@ static nd_status divide_by_norm_cuda(nd_backend *b, nd_view y, nd_cview x, nd_cv
     return ND_OK;
 }
 
-/* In place a row may be written before another thread has read it: then through the room. */
+/* In place a row may be written before another thread has read it: then through the scratch. */
 static nd_status gather_rows_cuda(nd_backend *b, nd_view y, nd_cview x, nd_cview rows)
 {
     nd_cuda *cuda = nd_cuda_of(b);
-    const size_t bytes = nd_view_bytes(nd_read(y)), row = (size_t)x.cols * nd_dtype_size(x.dtype);
+    const size_t bytes = nd_view_bytes(nd_as_const(y)), row = (size_t)x.cols * nd_dtype_size(x.dtype);
     const int32_t *from = static_cast<const int32_t *>(rows.data);
     ND_REQUIRE(y.dtype == x.dtype && y.cols == x.cols && rows.dtype == ND_I32);
     ND_REQUIRE(rows.cols == y.rows);
@@ -190,7 +190,7 @@ static nd_status gather_rows_cuda(nd_backend *b, nd_view y, nd_cview x, nd_cview
     const bool overlaps = to < first + nd_view_bytes(x) && first < to + bytes;
     void *target = y.data;
     if (overlaps)
-        ND_TRY(nd_cuda_room(cuda, bytes, &target));
+        ND_TRY(nd_cuda_scratch(cuda, bytes, &target));
     if (row % 16 == 0 && ((uintptr_t)x.data | (uintptr_t)target) % 16 == 0) {
         const int64_t width = (int64_t)row / 16;
         ND_CUDA_TRY(ND_LAUNCH(gather_kernel<uint4>,

@@ -192,14 +192,14 @@ static nd_status ternary_gemm_dx_int8_cuda(nd_backend *b, nd_view dx, nd_cview d
     if (dx.rows * dx.cols == 0)
         return ND_OK;
     const int64_t stride = whole_tiles(dy.cols);
-    const size_t code_bytes = nd_room_bytes(dy.rows * stride, 1);
-    const size_t weight_bytes = nd_room_bytes(c.cols * stride, 1);
-    const size_t scale_bytes = nd_room_bytes(dy.rows, sizeof(float));
-    void *room;
-    ND_TRY(nd_cuda_room(
+    const size_t code_bytes = nd_scratch_bytes(dy.rows * stride, 1);
+    const size_t weight_bytes = nd_scratch_bytes(c.cols * stride, 1);
+    const size_t scale_bytes = nd_scratch_bytes(dy.rows, sizeof(float));
+    void *scratch;
+    ND_TRY(nd_cuda_scratch(
         cuda, code_bytes + weight_bytes + scale_bytes + nd_cuda_int8_room(cuda, dx.rows, dx.cols),
-        &room));
-    int8_t *codes = static_cast<int8_t *>(room), *weights = codes + code_bytes;
+        &scratch));
+    int8_t *codes = static_cast<int8_t *>(scratch), *weights = codes + code_bytes;
     float *largest = reinterpret_cast<float *>(weights + weight_bytes);
     ND_CUDA_TRY(ND_LAUNCH(encode_rows_kernel, dim3((unsigned)dy.rows),
                           dim3(nd_row_threads(dy.cols)), 0, cuda->stream, codes, largest,
@@ -227,14 +227,14 @@ static nd_status ternary_gemm_dw_int8_cuda(nd_backend *b, nd_view dw, nd_cview d
     if (dw.rows * dw.cols == 0)
         return ND_OK;
     if (q.rows == 0) /* no token: nothing but beta */
-        return beta != 0.0f ? ND_OK : b->ops.zero(b, dw.data, nd_view_bytes(nd_read(dw)));
+        return beta != 0.0f ? ND_OK : b->ops.zero(b, dw.data, nd_view_bytes(nd_as_const(dw)));
     const int64_t stride = whole_tiles(q.rows), blocks = nd_ceil(q.rows, ND_INT8_TOKENS);
-    const size_t code_bytes = nd_room_bytes(dw.rows * stride, 1);
-    const size_t token_bytes = nd_room_bytes(dw.cols * stride, 1);
-    void *room;
-    ND_TRY(nd_cuda_room(
-        cuda, code_bytes + token_bytes + nd_room_bytes(blocks * dw.rows, sizeof(float)), &room));
-    int8_t *codes = static_cast<int8_t *>(room), *turned = codes + code_bytes;
+    const size_t code_bytes = nd_scratch_bytes(dw.rows * stride, 1);
+    const size_t token_bytes = nd_scratch_bytes(dw.cols * stride, 1);
+    void *scratch;
+    ND_TRY(nd_cuda_scratch(
+        cuda, code_bytes + token_bytes + nd_scratch_bytes(blocks * dw.rows, sizeof(float)), &scratch));
+    int8_t *codes = static_cast<int8_t *>(scratch), *turned = codes + code_bytes;
     float *largest = reinterpret_cast<float *>(turned + token_bytes);
     const float *maxima = static_cast<const float *>(a.data);
     const bool wide = nd_aligned(dy.cols, dy.data);

@@ -234,11 +234,11 @@ static nd_status embedding_backward_cuda(nd_backend *b, nd_view dtable, nd_cview
     ND_TRY(check_tokens(cuda, tokens, count, dtable.rows, 0));
     if (count * dx.cols == 0)
         return ND_OK;
-    const size_t links = nd_room_bytes(count, sizeof(int32_t));
-    void *room;
-    ND_TRY(nd_cuda_room(cuda, links + (size_t)count, &room));
-    int32_t *next = static_cast<int32_t *>(room);
-    uint8_t *is_first = static_cast<uint8_t *>(room) + links;
+    const size_t links = nd_scratch_bytes(count, sizeof(int32_t));
+    void *scratch;
+    ND_TRY(nd_cuda_scratch(cuda, links + (size_t)count, &scratch));
+    int32_t *next = static_cast<int32_t *>(scratch);
+    uint8_t *is_first = static_cast<uint8_t *>(scratch) + links;
     ND_CUDA_TRY(ND_LAUNCH(link_kernel, dim3((unsigned)nd_ceil(count, LINK_THREADS)),
                           dim3(LINK_THREADS), 0, cuda->stream, next, is_first, ids,
                           (int32_t)count));

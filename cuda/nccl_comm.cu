@@ -206,7 +206,7 @@ int64_t part_values(nd_gradient_wire format)
     return PART_FLOATS;
 }
 
-/* In the exchange stream's order, so that one room serves all parts, in both directions. */
+/* In the exchange stream's order, so that one scratch serves all parts, in both directions. */
 nd_status send_slot(void *context, const nd_comm_piece *piece, int slot, int to)
 {
     nccl_context *c = static_cast<nccl_context *>(context);

@@ -145,7 +145,7 @@ static nd_status rmsnorm_cuda(nd_backend *b, nd_view y, nd_view r, nd_cview x, n
 {
     nd_cuda *cuda = nd_cuda_of(b);
     ND_REQUIRE(nd_is_wide_type(y.dtype) && nd_is_wide_type(x.dtype) && nd_is_wide_type(w.dtype));
-    ND_REQUIRE(nd_same_shape(nd_read(y), x) && nd_is_float(r.dtype));
+    ND_REQUIRE(nd_same_shape(nd_as_const(y), x) && nd_is_float(r.dtype));
     ND_REQUIRE(w.rows == 1 && w.cols == x.cols && r.rows == x.rows && r.cols == 1);
     if (nd_view_count(x) == 0)
         return ND_OK;
@@ -161,7 +161,7 @@ static nd_status rmsnorm_quantize_cuda(nd_backend *b, nd_view q, nd_view a, nd_v
     nd_cuda *cuda = nd_cuda_of(b);
     ND_REQUIRE(q.dtype == ND_I8 && a.dtype == ND_F32 && nd_is_float(r.dtype));
     ND_REQUIRE(nd_is_wide_type(x.dtype) && nd_is_wide_type(w.dtype));
-    ND_REQUIRE(nd_same_shape(nd_read(q), x) && a.rows == x.rows && r.rows == x.rows);
+    ND_REQUIRE(nd_same_shape(nd_as_const(q), x) && a.rows == x.rows && r.rows == x.rows);
     ND_REQUIRE(w.rows == 1 && w.cols == x.cols);
     if (nd_view_count(x) == 0)
         return ND_OK;
@@ -176,7 +176,7 @@ static nd_status rmsnorm_backward_cuda(nd_backend *b, nd_view dx, nd_view dw, nd
                                        nd_cview x, nd_cview w, nd_cview r, float beta)
 {
     nd_cuda *cuda = nd_cuda_of(b);
-    ND_REQUIRE(nd_same_shape(nd_read(dx), x) && nd_same_shape(dy, x) && w.cols == x.cols);
+    ND_REQUIRE(nd_same_shape(nd_as_const(dx), x) && nd_same_shape(dy, x) && w.cols == x.cols);
     ND_REQUIRE(nd_is_wide_type(dx.dtype) && nd_is_wide_type(dy.dtype) && nd_is_wide_type(x.dtype));
     ND_REQUIRE(nd_is_wide_type(w.dtype) && (dw.dtype == ND_F32 || dw.dtype == ND_F64));
     ND_REQUIRE(dw.cols == x.cols && r.rows == x.rows && nd_is_float(r.dtype));
@@ -186,7 +186,7 @@ static nd_status rmsnorm_backward_cuda(nd_backend *b, nd_view dx, nd_view dw, nd
     const size_t shared = (size_t)n * sizeof(float);
     void *partial;
     ND_TRY(nd_cuda_allow_shared(cuda, rmsnorm_backward_kernel, shared));
-    ND_TRY(nd_cuda_room(cuda, (size_t)(blocks * n) * sizeof(float), &partial));
+    ND_TRY(nd_cuda_scratch(cuda, (size_t)(blocks * n) * sizeof(float), &partial));
     ND_CUDA_TRY(ND_LAUNCH(rmsnorm_backward_kernel, dim3((unsigned)blocks), dim3(nd_row_threads(n)),
                           shared, cuda->stream, nd_floats_of(dx), static_cast<float *>(partial),
                           nd_floats_of(dy), nd_floats_of(x), nd_floats_of(w), nd_floats_of(r), beta,

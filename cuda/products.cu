@@ -68,21 +68,21 @@ static conversions needed(nd_dtype type, nd_cview a, nd_cview bb, nd_view c)
 {
     conversions need = {0, 0, 0};
     if (a.dtype != type)
-        need.a = nd_room_bytes(nd_view_count(a), nd_dtype_size(type));
+        need.a = nd_scratch_bytes(nd_view_count(a), nd_dtype_size(type));
     if (bb.dtype != type)
-        need.b = nd_room_bytes(nd_view_count(bb), nd_dtype_size(type));
+        need.b = nd_scratch_bytes(nd_view_count(bb), nd_dtype_size(type));
     if (type == ND_F32 && c.dtype == ND_BF16)
-        need.c = nd_room_bytes(c.rows * c.cols, sizeof(float));
+        need.c = nd_scratch_bytes(c.rows * c.cols, sizeof(float));
     return need;
 }
 
-static nd_status converted(nd_cuda *cuda, nd_cview x, nd_dtype type, char *room, const void **out)
+static nd_status converted(nd_cuda *cuda, nd_cview x, nd_dtype type, char *scratch, const void **out)
 {
     *out = x.data;
     if (x.dtype == type)
         return ND_OK;
-    *out = room;
-    return nd_cuda_axpby(cuda, nd_view_of(room, type, x.rows, x.cols), 1.0f, x, 0.0f);
+    *out = scratch;
+    return nd_cuda_axpby(cuda, nd_view_of(scratch, type, x.rows, x.cols), 1.0f, x, 0.0f);
 }
 
 static nd_status gemm_cuda(nd_backend *b, nd_view c, nd_cview a, bool transpose_a, nd_cview bb,
@@ -97,15 +97,15 @@ static nd_status gemm_cuda(nd_backend *b, nd_view c, nd_cview a, bool transpose_
     if (c.rows * c.cols == 0)
         return ND_OK;
     if (inner == 0 && beta == 0.0f)
-        return b->ops.zero(b, c.data, nd_view_bytes(nd_read(c)));
+        return b->ops.zero(b, c.data, nd_view_bytes(nd_as_const(c)));
     if (inner == 0)
-        return nd_cuda_axpby(cuda, c, 0.0f, nd_read(c), beta);
+        return nd_cuda_axpby(cuda, c, 0.0f, nd_as_const(c), beta);
     const nd_dtype type = a.dtype == ND_F32 && bb.dtype == ND_F32 ? ND_F32 : ND_BF16;
     const conversions need = needed(type, a, bb, c);
     void *memory = NULL;
     if (need.a + need.b + need.c > 0)
-        ND_TRY(nd_cuda_room(cuda, need.a + need.b + need.c, &memory));
-    char *room = static_cast<char *>(memory);
+        ND_TRY(nd_cuda_scratch(cuda, need.a + need.b + need.c, &memory));
+    char *scratch = static_cast<char *>(memory);
     nd_matmul product;
     memset(&product, 0, sizeof product);
     product.type = type;
@@ -115,9 +115,9 @@ static nd_status gemm_cuda(nd_backend *b, nd_view c, nd_cview a, bool transpose_
     product.m = c.rows;
     product.n = c.cols;
     product.k = inner;
-    ND_TRY(converted(cuda, a, type, room, &product.a));
-    ND_TRY(converted(cuda, bb, type, room + need.a, &product.b));
-    product.c = need.c ? room + need.a + need.b : c.data;
+    ND_TRY(converted(cuda, a, type, scratch, &product.a));
+    ND_TRY(converted(cuda, bb, type, scratch + need.a, &product.b));
+    product.c = need.c ? scratch + need.a + need.b : c.data;
     product.alpha = alpha;
     product.beta = need.c ? 0.0f : beta;
     ND_TRY(nd_cuda_product(cuda, &product));

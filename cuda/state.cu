@@ -240,7 +240,7 @@ static nd_status quantize_blocks_cuda(nd_backend *b, const nd_blocks *q, nd_cvie
 static nd_status dequantize_blocks_cuda(nd_backend *b, nd_view x, const nd_blocks *q)
 {
     nd_cuda *cuda = nd_cuda_of(b);
-    const int64_t count = nd_view_count(nd_read(x));
+    const int64_t count = nd_view_count(nd_as_const(x));
     ND_REQUIRE(x.dtype == ND_F32 && nd_blocks_hold(q, count));
     if (count == 0)
         return ND_OK;
@@ -257,7 +257,7 @@ static nd_status adamw_blocks_cuda(nd_backend *b, nd_view w, const nd_blocks *m,
     nd_cuda *cuda = nd_cuda_of(b);
     const int64_t count = nd_view_count(g);
     ND_REQUIRE(nd_is_wide_type(w.dtype) && nd_is_wide_type(g.dtype));
-    ND_REQUIRE(nd_same_shape(nd_read(w), g) && nd_adamw_blocks_fit(m, v, count));
+    ND_REQUIRE(nd_same_shape(nd_as_const(w), g) && nd_adamw_blocks_fit(m, v, count));
     if (count == 0)
         return ND_OK;
     ND_CUDA_TRY(ND_LAUNCH(
@@ -287,7 +287,7 @@ static nd_status quantize_tiles_cuda(nd_backend *b, const nd_tiles *q, nd_cview 
 static nd_status dequantize_tiles_cuda(nd_backend *b, nd_view x, const nd_tiles *q, float beta)
 {
     nd_cuda *cuda = nd_cuda_of(b);
-    ND_REQUIRE(x.dtype == ND_F32 && nd_tiles_hold(q, nd_read(x)));
+    ND_REQUIRE(x.dtype == ND_F32 && nd_tiles_hold(q, nd_as_const(x)));
     if (x.rows * x.cols == 0)
         return ND_OK;
     ND_CUDA_TRY(ND_LAUNCH(

@@ -141,7 +141,7 @@ static nd_status swiglu_cuda(nd_backend *b, nd_view h, nd_cview gate, nd_cview u
     const int64_t count = nd_view_count(gate);
     ND_REQUIRE(nd_is_wide_type(h.dtype) && nd_is_wide_type(gate.dtype) &&
                nd_is_wide_type(up.dtype));
-    ND_REQUIRE(nd_same_shape(nd_read(h), gate) && nd_same_shape(gate, up));
+    ND_REQUIRE(nd_same_shape(nd_as_const(h), gate) && nd_same_shape(gate, up));
     if (count == 0)
         return ND_OK;
     ND_CUDA_TRY(ND_LAUNCH(swiglu_kernel, dim3(nd_blocks_for(nd_ceil(count, ND_WIDE), 256, 1 << 16)),
@@ -156,7 +156,7 @@ static nd_status swiglu_backward_cuda(nd_backend *b, nd_view dgate, nd_view dup,
     nd_cuda *cuda = nd_cuda_of(b);
     const int64_t count = nd_view_count(gate);
     ND_REQUIRE(nd_same_shape(dh, gate) && nd_same_shape(gate, up));
-    ND_REQUIRE(nd_same_shape(nd_read(dgate), gate) && nd_same_shape(nd_read(dup), gate));
+    ND_REQUIRE(nd_same_shape(nd_as_const(dgate), gate) && nd_same_shape(nd_as_const(dup), gate));
     ND_REQUIRE(nd_is_wide_type(dgate.dtype) && nd_is_wide_type(dup.dtype));
     ND_REQUIRE(nd_is_wide_type(dh.dtype) && nd_is_wide_type(gate.dtype) &&
                nd_is_wide_type(up.dtype));
@@ -179,7 +179,7 @@ static nd_status swiglu_rmsnorm_quantize_cuda(nd_backend *b, nd_view q, nd_view 
     ND_REQUIRE(q.dtype == ND_I8 && a.dtype == ND_F32 && nd_is_float(r.dtype));
     ND_REQUIRE(nd_is_wide_type(gate.dtype) && nd_is_wide_type(up.dtype) &&
                nd_is_wide_type(w.dtype));
-    ND_REQUIRE(nd_same_shape(gate, up) && nd_same_shape(nd_read(q), gate) && w.cols == n);
+    ND_REQUIRE(nd_same_shape(gate, up) && nd_same_shape(nd_as_const(q), gate) && w.cols == n);
     ND_REQUIRE(a.rows == gate.rows && r.rows == gate.rows);
     if (nd_view_count(gate) == 0)
         return ND_OK;
@@ -200,7 +200,7 @@ static nd_status swiglu_rmsnorm_backward_cuda(nd_backend *b, nd_view dgate, nd_v
     nd_cuda *cuda = nd_cuda_of(b);
     const int64_t n = gate.cols, rows = gate.rows;
     ND_REQUIRE(nd_same_shape(dy, gate) && nd_same_shape(gate, up) && r.rows == rows);
-    ND_REQUIRE(nd_same_shape(nd_read(dgate), gate) && nd_same_shape(nd_read(dup), gate));
+    ND_REQUIRE(nd_same_shape(nd_as_const(dgate), gate) && nd_same_shape(nd_as_const(dup), gate));
     ND_REQUIRE(nd_is_wide_type(dgate.dtype) && nd_is_wide_type(dup.dtype));
     ND_REQUIRE(nd_is_wide_type(dy.dtype) && nd_is_wide_type(gate.dtype));
     ND_REQUIRE(nd_is_wide_type(up.dtype) && nd_is_wide_type(w.dtype) && w.cols == n);
@@ -213,7 +213,7 @@ static nd_status swiglu_rmsnorm_backward_cuda(nd_backend *b, nd_view dgate, nd_v
         nd_aligned(n, dgate.data, dup.data, dy.data, gate.data) && nd_aligned(n, up.data, w.data);
     void *partial;
     ND_TRY(nd_cuda_allow_shared(cuda, swiglu_rmsnorm_backward_kernel, shared));
-    ND_TRY(nd_cuda_room(cuda, (size_t)(blocks * n) * sizeof(float), &partial));
+    ND_TRY(nd_cuda_scratch(cuda, (size_t)(blocks * n) * sizeof(float), &partial));
     ND_CUDA_TRY(ND_LAUNCH(swiglu_rmsnorm_backward_kernel, dim3((unsigned)blocks),
                           dim3(nd_row_threads(n)), shared, cuda->stream, nd_floats_of(dgate),
                           nd_floats_of(dup), static_cast<float *>(partial), nd_floats_of(dy),

@@ -73,7 +73,7 @@ static nd_status ternary_gemm_cuda(nd_backend *b, nd_view y, nd_cview q, nd_cvie
     if (product.groups > 0)
         return nd_cuda_int8_product(cuda, &product);
     void *sums;
-    ND_TRY(nd_cuda_room(cuda, nd_cuda_int8_room(cuda, y.rows, y.cols), &sums));
+    ND_TRY(nd_cuda_scratch(cuda, nd_cuda_int8_room(cuda, y.rows, y.cols), &sums));
     return nd_cuda_int8_scaled(b, &product, sums);
 }
 
@@ -86,11 +86,11 @@ static nd_status ternary_gemm_dx_cuda(nd_backend *b, nd_view dx, nd_cview dy, nd
     if (dx.rows * dx.cols == 0)
         return ND_OK;
     const bool narrow_result = dy.dtype == ND_F32 && dx.dtype == ND_BF16;
-    const size_t weight = nd_room_bytes(nd_view_count(c), nd_dtype_size(dy.dtype));
-    const size_t result = narrow_result ? nd_room_bytes(dx.rows * dx.cols, sizeof(float)) : 0;
-    void *room;
-    ND_TRY(nd_cuda_room(cuda, weight + result, &room));
-    const nd_view w = nd_view_of(room, dy.dtype, c.rows, c.cols);
+    const size_t weight = nd_scratch_bytes(nd_view_count(c), nd_dtype_size(dy.dtype));
+    const size_t result = narrow_result ? nd_scratch_bytes(dx.rows * dx.cols, sizeof(float)) : 0;
+    void *scratch;
+    ND_TRY(nd_cuda_scratch(cuda, weight + result, &scratch));
+    const nd_view w = nd_view_of(scratch, dy.dtype, c.rows, c.cols);
     if (is_single(s))
         ND_TRY(expand(cuda, w, c, NULL));
     else
@@ -104,7 +104,7 @@ static nd_status ternary_gemm_dx_cuda(nd_backend *b, nd_view dx, nd_cview dy, nd
     product.k = dy.cols;
     product.a = dy.data;
     product.b = w.data;
-    product.c = narrow_result ? static_cast<char *>(room) + weight : dx.data;
+    product.c = narrow_result ? static_cast<char *>(scratch) + weight : dx.data;
     product.alpha = 1.0f;
     product.alpha_device = is_single(s) ? static_cast<const float *>(s.data) : NULL;
     product.beta = narrow_result ? 0.0f : beta;
@@ -124,10 +124,10 @@ static nd_status ternary_gemm_dw_cuda(nd_backend *b, nd_view dw, nd_cview dy, nd
     if (dw.rows * dw.cols == 0)
         return ND_OK;
     if (q.rows == 0) /* no token: nothing but beta */
-        return beta != 0.0f ? ND_OK : b->ops.zero(b, dw.data, nd_view_bytes(nd_read(dw)));
-    void *room;
-    ND_TRY(nd_cuda_room(cuda, nd_room_bytes(nd_view_count(q), nd_dtype_size(dy.dtype)), &room));
-    const nd_view x = nd_view_of(room, dy.dtype, q.rows, q.cols);
+        return beta != 0.0f ? ND_OK : b->ops.zero(b, dw.data, nd_view_bytes(nd_as_const(dw)));
+    void *scratch;
+    ND_TRY(nd_cuda_scratch(cuda, nd_scratch_bytes(nd_view_count(q), nd_dtype_size(dy.dtype)), &scratch));
+    const nd_view x = nd_view_of(scratch, dy.dtype, q.rows, q.cols);
     ND_TRY(expand(cuda, x, q, static_cast<const float *>(a.data)));
     nd_matmul product;
     memset(&product, 0, sizeof product);

@@ -63,7 +63,7 @@ static nd_status momentum_cuda(nd_backend *b, nd_view u, nd_view m, nd_cview g, 
     nd_cuda *cuda = nd_cuda_of(b);
     const int64_t count = nd_view_count(g);
     ND_REQUIRE(nd_is_wide_type(u.dtype) && m.dtype == ND_F32 && nd_is_wide_type(g.dtype));
-    ND_REQUIRE(nd_same_shape(nd_read(u), g) && nd_same_shape(nd_read(m), g));
+    ND_REQUIRE(nd_same_shape(nd_as_const(u), g) && nd_same_shape(nd_as_const(m), g));
     if (count == 0)
         return ND_OK;
     ND_CUDA_TRY(ND_LAUNCH(
@@ -78,7 +78,7 @@ static nd_status apply_update_cuda(nd_backend *b, nd_view w, nd_cview u, const n
     nd_cuda *cuda = nd_cuda_of(b);
     const int64_t count = nd_view_count(u);
     ND_REQUIRE(nd_is_wide_type(w.dtype) && nd_is_wide_type(u.dtype) &&
-               nd_same_shape(nd_read(w), u));
+               nd_same_shape(nd_as_const(w), u));
     if (count == 0)
         return ND_OK;
     ND_CUDA_TRY(ND_LAUNCH(apply_update_kernel,
@@ -94,8 +94,8 @@ static nd_status adamw_cuda(nd_backend *b, nd_view w, nd_view m, nd_view v, nd_c
     nd_cuda *cuda = nd_cuda_of(b);
     const int64_t count = nd_view_count(g);
     ND_REQUIRE(nd_is_wide_type(w.dtype) && nd_is_wide_type(g.dtype));
-    ND_REQUIRE(m.dtype == ND_F32 && v.dtype == ND_F32 && nd_same_shape(nd_read(w), g));
-    ND_REQUIRE(nd_same_shape(nd_read(m), g) && nd_same_shape(nd_read(v), g));
+    ND_REQUIRE(m.dtype == ND_F32 && v.dtype == ND_F32 && nd_same_shape(nd_as_const(w), g));
+    ND_REQUIRE(nd_same_shape(nd_as_const(m), g) && nd_same_shape(nd_as_const(v), g));
     if (count == 0)
         return ND_OK;
     ND_CUDA_TRY(ND_LAUNCH(adamw_kernel, dim3(nd_blocks_for(nd_ceil(count, ND_WIDE), 256, 1 << 16)),

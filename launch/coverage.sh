@@ -30,14 +30,14 @@ gcovr --root . --filter 'src/' --exclude '.*/main\.c$' --object-directory "$buil
 Written by \`launch/coverage.sh\` on a CPU with $(grep -o -m 1 -w avx512f /proc/cpuinfo || echo 'no AVX-512');
 $closing. Instrumented and without optimisation, so times are longer than in \`launch/test.sh\`.
 
-| room | lines | run | part |
+| module | lines | run | part |
 |---|---:|---:|---:|
 END
-    awk -F, 'NR > 1 { split($1, at, "/"); room = at[1] "/" at[2]
-                      lines[room] += $2; run[room] += $3; all += $2; ran += $3 }
-             END { for (room in lines)
-                       printf "| %s | %d | %d | %.1f %% |\n", room, lines[room], run[room],
-                              100 * run[room] / lines[room] | "sort"
+    awk -F, 'NR > 1 { split($1, at, "/"); module = at[1] "/" at[2]
+                      lines[module] += $2; run[module] += $3; all += $2; ran += $3 }
+             END { for (module in lines)
+                       printf "| %s | %d | %d | %.1f %% |\n", module, lines[module], run[module],
+                              100 * run[module] / lines[module] | "sort"
                    close("sort")
                    printf "| **src** | %d | %d | **%.1f %%** |\n", all, ran, 100 * ran / all }' \
         "$build.csv"

@@ -5,8 +5,8 @@
 #   launch/test.sh [--preset NAME] [--only REGEX] [--skip REGEX]
 #
 #   --preset NAME  release (the default), debug, asan (address and undefined behaviour), tsan (data
-#                  races) or coverage; layout, rooms, cppcheck and docs are checked with release only
-#   --only REGEX   only the test programs whose name (room/test_thing) matches, and no checks
+#                  races) or coverage; layout, modules, cppcheck and docs are checked with release only
+#   --only REGEX   only the test programs whose name (module/test_thing) matches, and no checks
 #   --skip REGEX   not those whose name matches
 set -euo pipefail
 
@@ -72,7 +72,7 @@ cmake --build --preset "$preset" --parallel "$jobs"
 
 if [ "$preset" = release ] && [ -z "$only" ]; then
     check 'layout (clang-format)' layout
-    check 'rooms (who includes whom)' launch/rooms.sh
+    check 'modules (who includes whom)' launch/modules.sh
     check 'mistakes (cppcheck)' mistakes
     check 'docs/config.md' config_docs
 fi

@@ -30,13 +30,13 @@ static nd_status turn_text(const chat *c, const char *line, char **text)
 
 static bool is_full(const chat *c, size_t needed)
 {
-    const int64_t room = nd_sampler_room(c->sampler);
-    if ((int64_t)needed < room)
+    const int64_t capacity = nd_sampler_scratch(c->sampler);
+    if ((int64_t)needed < capacity)
         return false;
     fprintf(
         stderr,
         "the context of %lld tokens is full (%lld free, %zu needed): the conversation ends here\n",
-        (long long)c->sampler->generator.max_tokens, (long long)room, needed);
+        (long long)c->sampler->generator.max_tokens, (long long)capacity, needed);
     return true;
 }
 
@@ -91,14 +91,14 @@ nd_status nd_chat(nd_sampler *sampler, const nd_chat_options *options)
 {
     chat c = {.sampler = sampler, .options = options, .terminal = isatty(STDIN_FILENO)};
     char *line = NULL;
-    size_t room = 0;
+    size_t capacity = 0;
     bool ended = false;
     nd_status status = ND_OK;
     while (status == ND_OK && !ended) {
         if (c.terminal)
             fputs(options->user_prefix, stdout);
         fflush(stdout);
-        const ssize_t bytes = getline(&line, &room, stdin);
+        const ssize_t bytes = getline(&line, &capacity, stdin);
         if (bytes < 0)
             break;
         if (bytes > 0 && line[bytes - 1] == '\n')

@@ -37,10 +37,10 @@ static nd_status evaluate(const eval_arguments *a, nd_comm *comm, nd_loaded_mode
     nd_dataset *data = NULL;
     nd_status status = ND_OK;
     ND_TRY_GOTO(open_dataset(a, l, &data), done);
-    nd_arena_start_measuring(&activations, "activations", l->backend);
-    ND_TRY_GOTO(nd_model_take_activations(l->model, &activations, false), done);
+    nd_arena_start_sizing(&activations, "activations", l->backend);
+    ND_TRY_GOTO(nd_model_reserve_activations(l->model, &activations, false), done);
     ND_TRY_GOTO(nd_arena_commit(&activations), done);
-    ND_TRY_GOTO(nd_model_take_activations(l->model, &activations, false), done);
+    ND_TRY_GOTO(nd_model_reserve_activations(l->model, &activations, false), done);
     ND_TRY_GOTO(nd_evaluate(l->model, data, comm, a->samples, result), done);
 done:
     if (activations.backend)

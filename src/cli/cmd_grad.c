@@ -11,18 +11,18 @@ typedef struct grad_arguments {
 } grad_arguments;
 
 /* Gradients of a whole model, one view a parameter. */
-typedef struct gradient_room {
+typedef struct gradient_scratch {
     nd_arena arena;
     nd_view *views;
-} gradient_room;
+} gradient_scratch;
 
-static nd_status take(nd_loaded_model *l, gradient_room *room)
+static nd_status take(nd_loaded_model *l, gradient_scratch *scratch)
 {
     const nd_params *params = &l->model->params;
-    ND_TRY(nd_model_take_activations(l->model, &room->arena, true));
+    ND_TRY(nd_model_reserve_activations(l->model, &scratch->arena, true));
     for (int64_t i = 0; i < params->count; i++)
-        ND_TRY(nd_arena_take(&room->arena, ND_F32, params->list[i].rows, params->list[i].cols,
-                             &room->views[i]));
+        ND_TRY(nd_arena_reserve(&scratch->arena, ND_F32, params->list[i].rows, params->list[i].cols,
+                                &scratch->views[i]));
     return ND_OK;
 }
 
@@ -68,8 +68,8 @@ static nd_status write_kept(nd_hdf5_out *out, const nd_model *m, int64_t count)
     return status;
 }
 
-static nd_status write_results(nd_loaded_model *l, const gradient_room *room, const char *path,
-                               const nd_loss *loss, nd_cview tokens)
+static nd_status write_results(nd_loaded_model *l, const gradient_scratch *scratch,
+                               const char *path, const nd_loss *loss, nd_cview tokens)
 {
     const double mean = loss->nll / (double)loss->tokens;
     const double total = loss->total / (double)loss->tokens;
@@ -83,7 +83,7 @@ static nd_status write_results(nd_loaded_model *l, const gradient_room *room, co
     for (int64_t i = 0; i < l->model->params.count; i++) {
         char name[ND_PARAM_NAME_MAX + 16];
         snprintf(name, sizeof name, "/gradients/%s", l->model->params.list[i].name);
-        ND_TRY_GOTO(write_gradient(out, l->backend, name, nd_read(room->views[i])), done);
+        ND_TRY_GOTO(write_gradient(out, l->backend, name, nd_as_const(scratch->views[i])), done);
     }
 done:;
     const nd_status closed = nd_hdf5_out_close(out, status == ND_OK);
@@ -95,26 +95,27 @@ static nd_status compute(const grad_arguments *a, nd_loaded_model *l, const int3
 {
     nd_status status = ND_OK;
     nd_loss loss;
-    gradient_room room = {.views = calloc((size_t)l->model->params.count, sizeof(nd_view))};
-    if (!room.views)
+    gradient_scratch scratch = {.views = calloc((size_t)l->model->params.count, sizeof(nd_view))};
+    if (!scratch.views)
         return ND_FAIL(ND_ENOMEM, "no memory for the table of gradients");
     ND_TRY_GOTO(check_tokens(l, a->tokens, tokens, rows * cols), done);
-    nd_arena_start_measuring(&room.arena, "gradients", l->backend);
-    ND_TRY_GOTO(take(l, &room), done);
-    ND_TRY_GOTO(nd_arena_commit(&room.arena), done);
-    ND_TRY_GOTO(take(l, &room), done);
+    nd_arena_start_sizing(&scratch.arena, "gradients", l->backend);
+    ND_TRY_GOTO(take(l, &scratch), done);
+    ND_TRY_GOTO(nd_arena_commit(&scratch.arena), done);
+    ND_TRY_GOTO(take(l, &scratch), done);
     const float scale = (float)(1.0 / (double)(rows * (cols - 1)));
-    ND_TRY_GOTO(nd_model_train(l->model, tokens, scale, (nd_model_gradients){.views = room.views},
+    ND_TRY_GOTO(nd_model_train(l->model, tokens, scale,
+                               (nd_model_gradients){.views = scratch.views},
                                (nd_gradients_ready){NULL, NULL}, &loss),
                 done);
-    ND_TRY_GOTO(write_results(l, &room, a->out, &loss, nd_cview_of(tokens, ND_I32, rows, cols)),
+    ND_TRY_GOTO(write_results(l, &scratch, a->out, &loss, nd_cview_of(tokens, ND_I32, rows, cols)),
                 done);
     printf("loss %.9f over %lld tokens; %lld gradients in %s\n", loss.nll / (double)loss.tokens,
            (long long)loss.tokens, (long long)l->model->params.count, a->out);
 done:
-    if (room.arena.backend)
-        nd_arena_release(&room.arena);
-    free(room.views);
+    if (scratch.arena.backend)
+        nd_arena_release(&scratch.arena);
+    free(scratch.views);
     return status;
 }
 

@@ -85,17 +85,17 @@ static size_t forced_cut(const char *text, size_t bytes)
 
 nd_status nd_packer_text(nd_packer *packer, const char *text, size_t bytes)
 {
-    const size_t room = 2 * (size_t)ND_PACK_PART_BYTES;
+    const size_t capacity = 2 * (size_t)ND_PACK_PART_BYTES;
     while (bytes > 0) {
-        const size_t free_bytes = room - packer->held_bytes;
+        const size_t free_bytes = capacity - packer->held_bytes;
         const size_t part = bytes < free_bytes ? bytes : free_bytes;
         memcpy(packer->held + packer->held_bytes, text, part);
         packer->held_bytes += part;
         text += part;
         bytes -= part;
-        if (packer->held_bytes == room) {
-            const size_t safe = nd_tokenizer_safe_cut(packer->tokenizer, packer->held, room);
-            ND_TRY(tokenize(packer, safe > 0 ? safe : forced_cut(packer->held, room)));
+        if (packer->held_bytes == capacity) {
+            const size_t safe = nd_tokenizer_safe_cut(packer->tokenizer, packer->held, capacity);
+            ND_TRY(tokenize(packer, safe > 0 ? safe : forced_cut(packer->held, capacity)));
         }
     }
     return ND_OK;

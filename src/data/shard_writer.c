@@ -131,7 +131,7 @@ nd_status nd_shard_writer_add(nd_shard_writer *writer, const int32_t *ids, size_
 {
     column *c = &writer->tokens;
     while (count > 0) {
-        const size_t room = c->chunk - c->held, part = count < room ? count : room;
+        const size_t capacity = c->chunk - c->held, part = count < capacity ? count : capacity;
         if (c->element == sizeof(uint16_t)) {
             uint16_t *to = (uint16_t *)c->buffer + c->held;
             for (size_t i = 0; i < part; i++)

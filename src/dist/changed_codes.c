@@ -20,15 +20,15 @@ static int64_t next_change(const int8_t *before, const int8_t *now, int64_t coun
 }
 
 size_t nd_changed_codes_make(const int8_t *before, const int8_t *now, int64_t count, uint8_t *out,
-                             size_t room)
+                             size_t capacity)
 {
     size_t used = 0;
     int64_t from = 0;
     for (int64_t at = next_change(before, now, count, 0); at < count;
          from = at + 1, at = next_change(before, now, count, from)) {
         const size_t skips = (size_t)(at - from) / SKIP;
-        if (used + skips + 1 > room)
-            return room + 1;
+        if (used + skips + 1 > capacity)
+            return capacity + 1;
         memset(out + used, SKIP, skips);
         used += skips;
         const int turn = (now[at] - before[at] + 3) % 3; /* 1 or 2 */

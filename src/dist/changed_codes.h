@@ -12,9 +12,9 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* Writes to `out` and returns the bytes; more than `room` would be: room + 1, and `out` is of no use. */
+/* Writes to `out` and returns the bytes; more than `capacity` would be: capacity + 1, and `out` is of no use. */
 size_t nd_changed_codes_make(const int8_t *before, const int8_t *now, int64_t count, uint8_t *out,
-                             size_t room);
+                             size_t capacity);
 
 /* Errors: ND_EPEER when a change lies beyond the last code. */
 nd_status nd_changed_codes_apply(int8_t *codes, int64_t count, const uint8_t *in, size_t bytes);

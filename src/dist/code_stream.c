@@ -11,7 +11,7 @@ static const uint32_t all_codes = ND_CODES_WHOLE;
 
 static size_t all_bytes(const nd_weight *w)
 {
-    return (size_t)nd_trits_bytes(nd_view_count(nd_read(w->codes)));
+    return (size_t)nd_trits_bytes(nd_view_count(nd_as_const(w->codes)));
 }
 
 static size_t stream_bytes(const nd_model *model, const nd_ownership *own, int rank)
@@ -20,13 +20,13 @@ static size_t stream_bytes(const nd_model *model, const nd_ownership *own, int r
     for (int64_t i = 0; i < own->count; i++) {
         const nd_weight *w = &model->weights[i];
         if (own->owner[i] == rank && w->ternary)
-            bytes += nd_view_bytes(nd_read(w->scales)) + sizeof all_codes + all_bytes(w);
+            bytes += nd_view_bytes(nd_as_const(w->scales)) + sizeof all_codes + all_bytes(w);
     }
     return bytes;
 }
 
-nd_status nd_code_stream_take(nd_code_stream *s, const nd_model *model, const nd_ownership *own,
-                              int rank, nd_arena *arena)
+nd_status nd_code_stream_reserve(nd_code_stream *s, const nd_model *model, const nd_ownership *own,
+                                 int rank, nd_arena *arena)
 {
     const int64_t largest = nd_params_largest(&model->params, ND_ROLE_TERNARY);
     const size_t mine = stream_bytes(model, own, rank);
@@ -40,13 +40,13 @@ nd_status nd_code_stream_take(nd_code_stream *s, const nd_model *model, const nd
     }
     if (s->kernels) {
         const size_t work = s->kernels->work_bytes(largest, (int64_t)theirs);
-        ND_TRY(nd_arena_take(arena, ND_U8, 1, sizeof(uint64_t), &s->at));
-        ND_TRY(nd_arena_take(arena, ND_U8, 1, (int64_t)work, &s->work));
+        ND_TRY(nd_arena_reserve(arena, ND_U8, 1, sizeof(uint64_t), &s->at));
+        ND_TRY(nd_arena_reserve(arena, ND_U8, 1, (int64_t)work, &s->work));
     }
     if (s->kernels || arena->backend->ops.host_memory) {
-        ND_TRY(nd_arena_take(arena, ND_U8, 1, (int64_t)mine, &s->mine));
-        ND_TRY(nd_arena_take(arena, ND_U8, 1, (int64_t)theirs, &s->theirs));
-        return nd_arena_take(arena, ND_I8, 1, largest, &s->before);
+        ND_TRY(nd_arena_reserve(arena, ND_U8, 1, (int64_t)mine, &s->mine));
+        ND_TRY(nd_arena_reserve(arena, ND_U8, 1, (int64_t)theirs, &s->theirs));
+        return nd_arena_reserve(arena, ND_I8, 1, largest, &s->before);
     }
     if (!arena->memory || s->host)
         return ND_OK;
@@ -67,19 +67,19 @@ void nd_code_stream_destroy(nd_code_stream *s)
     s->host = NULL;
 }
 
-/* The codes of a weight in host memory: their own, or a copy in `room`. */
-static nd_status read_codes(nd_backend *b, const nd_weight *w, nd_view room, int8_t **codes)
+/* The codes of a weight in host memory: their own, or a copy in `scratch`. */
+static nd_status read_codes(nd_backend *b, const nd_weight *w, nd_view scratch, int8_t **codes)
 {
     *codes = w->codes.data;
     if (b->ops.host_memory)
         return ND_OK;
-    *codes = room.data;
-    return b->ops.download(b, room.data, w->codes.data, nd_view_bytes(nd_read(w->codes)));
+    *codes = scratch.data;
+    return b->ops.download(b, scratch.data, w->codes.data, nd_view_bytes(nd_as_const(w->codes)));
 }
 
 static nd_status unpack(nd_backend *b, const nd_weight *w)
 {
-    return w->packed.data ? b->ops.unpack_codes(b, w->codes, nd_read(w->packed)) : ND_OK;
+    return w->packed.data ? b->ops.unpack_codes(b, w->codes, nd_as_const(w->packed)) : ND_OK;
 }
 
 static nd_status make_entry(const nd_code_stream *s, nd_model *model, int64_t index,
@@ -87,10 +87,10 @@ static nd_status make_entry(const nd_code_stream *s, nd_model *model, int64_t in
 {
     nd_backend *b = model->backend;
     const nd_weight *w = &model->weights[index];
-    const size_t scales = nd_view_bytes(nd_read(w->scales)), room = all_bytes(w);
-    const int64_t count = nd_view_count(nd_read(w->codes));
+    const size_t scales = nd_view_bytes(nd_as_const(w->scales)), scratch = all_bytes(w);
+    const int64_t count = nd_view_count(nd_as_const(w->codes));
     int8_t *now;
-    size_t used = room + 1;
+    size_t used = scratch + 1;
     ND_TRY(unpack(b, w));
     ND_TRY(b->ops.download(b, s->before.data, w->codes.data, (size_t)count));
     ND_TRY(nd_model_load_weight(model, index, master));
@@ -98,12 +98,12 @@ static nd_status make_entry(const nd_code_stream *s, nd_model *model, int64_t in
     ND_TRY(b->ops.download(b, *at, w->scales.data, scales));
     uint8_t *codes = (uint8_t *)*at + scales + sizeof all_codes;
     if (!whole)
-        used = nd_changed_codes_make(s->before.data, now, count, codes, room);
-    const uint32_t length = used > room ? all_codes : (uint32_t)used;
+        used = nd_changed_codes_make(s->before.data, now, count, codes, scratch);
+    const uint32_t length = used > scratch ? all_codes : (uint32_t)used;
     memcpy(*at + scales, &length, sizeof length);
     if (length == all_codes)
-        nd_trits_pack(codes, now, count, 0, (int64_t)room);
-    *at += scales + sizeof length + (length == all_codes ? room : used);
+        nd_trits_pack(codes, now, count, 0, (int64_t)scratch);
+    *at += scales + sizeof length + (length == all_codes ? scratch : used);
     return ND_OK;
 }
 
@@ -112,8 +112,8 @@ static nd_status take_entry(const nd_code_stream *s, nd_model *model, int64_t in
 {
     nd_backend *b = model->backend;
     const nd_weight *w = &model->weights[index];
-    const size_t scales = nd_view_bytes(nd_read(w->scales));
-    const int64_t count = nd_view_count(nd_read(w->codes));
+    const size_t scales = nd_view_bytes(nd_as_const(w->scales));
+    const int64_t count = nd_view_count(nd_as_const(w->codes));
     int8_t *codes;
     uint32_t length = 0;
     if ((size_t)(end - *at) >= scales + sizeof length)
@@ -132,7 +132,7 @@ static nd_status take_entry(const nd_code_stream *s, nd_model *model, int64_t in
     if (!b->ops.host_memory)
         ND_TRY(b->ops.upload(b, w->codes.data, codes, (size_t)count));
     *at += scales + sizeof length + bytes;
-    return w->packed.data ? b->ops.pack_codes(b, w->packed, nd_read(w->codes)) : ND_OK;
+    return w->packed.data ? b->ops.pack_codes(b, w->packed, nd_as_const(w->codes)) : ND_OK;
 }
 
 /* What rank r sends, of which `bytes` are announced, fits where it goes. */
@@ -150,7 +150,7 @@ static nd_status run_by_host(nd_code_stream *s, nd_model *model, const nd_view *
     char *at = s->mine.data;
     for (int64_t i = 0; i < s->own->count; i++)
         if (s->own->owner[i] == comm->rank && model->weights[i].ternary)
-            ND_TRY(make_entry(s, model, i, nd_read(masters[i]), whole, &at));
+            ND_TRY(make_entry(s, model, i, nd_as_const(masters[i]), whole, &at));
     for (int r = 0; r < comm->size; r++) {
         char *stream = r == comm->rank ? s->mine.data : s->theirs.data;
         uint64_t bytes = r == comm->rank ? (uint64_t)(at - stream) : 0;
@@ -172,9 +172,9 @@ static nd_code_entry entry_of(const nd_model *model, int64_t index)
     const nd_weight *w = &model->weights[index];
     return (nd_code_entry){.name = model->params.list[index].name,
                            .codes = w->codes.data,
-                           .count = nd_view_count(nd_read(w->codes)),
+                           .count = nd_view_count(nd_as_const(w->codes)),
                            .scales = w->scales.data,
-                           .groups = nd_view_count(nd_read(w->scales))};
+                           .groups = nd_view_count(nd_as_const(w->scales))};
 }
 
 static nd_status make_on_device(const nd_code_stream *s, nd_model *model, int64_t index,
@@ -200,7 +200,7 @@ static nd_status take_on_device(const nd_code_stream *s, nd_model *model, int64_
     const nd_code_entry entry = entry_of(model, index);
     ND_TRY(unpack(b, w));
     ND_TRY(s->kernels->take(b, &entry, s->theirs.data, bytes, s->at.data, s->work.data));
-    return w->packed.data ? b->ops.pack_codes(b, w->packed, nd_read(w->codes)) : ND_OK;
+    return w->packed.data ? b->ops.pack_codes(b, w->packed, nd_as_const(w->codes)) : ND_OK;
 }
 
 static nd_status run_on_device(nd_code_stream *s, nd_model *model, const nd_view *masters,
@@ -212,7 +212,7 @@ static nd_status run_on_device(nd_code_stream *s, nd_model *model, const nd_view
     ND_TRY(b->ops.zero(b, s->at.data, sizeof mine));
     for (int64_t i = 0; i < s->own->count; i++)
         if (s->own->owner[i] == comm->rank && model->weights[i].ternary)
-            ND_TRY(make_on_device(s, model, i, nd_read(masters[i]), whole));
+            ND_TRY(make_on_device(s, model, i, nd_as_const(masters[i]), whole));
     ND_TRY(b->ops.download(b, &mine, s->at.data, sizeof mine));
     ND_TRY(comm->ops.allgather(comm, bytes, &mine, sizeof mine));
     for (int r = 0; r < comm->size; r++) {

@@ -1,7 +1,7 @@
 #include "dist/comm.h"
 #include "dist/comm_queue.h"
 #include "dist/gradient_transfer.h"
-#include "dist/mpi_wire.h"
+#include "dist/point_to_point.h"
 #include "dist/tree_reduction.h"
 
 #include <mpi.h>

@@ -18,7 +18,7 @@ struct nd_comm_queue {
 
     /* Under the lock. */
     nd_comm_job *jobs; /* those begun since all were done; [done, begun) are still to be done */
-    int64_t begun, done, room;
+    int64_t begun, done, capacity;
     double busy_seconds;
     bool working, closing, reported;
     nd_error error; /* of the first job that failed; from then on none is run */
@@ -43,7 +43,7 @@ static double now(void)
 
 /* The caller may be in a long computation, and the other ranks wait for an end. Called and left with the
  * lock held. */
-static void see_to_it_that_the_error_is_heard(nd_comm_queue *q)
+static void report_error_before_abort(nd_comm_queue *q)
 {
     const struct timespec until = in_seconds(error_seconds);
     int waited = 0;
@@ -73,7 +73,7 @@ static void work_off(nd_comm_queue *q)
         q->error = *nd_error_get();
     pthread_cond_broadcast(&q->changed);
     if (status != ND_OK)
-        see_to_it_that_the_error_is_heard(q);
+        report_error_before_abort(q);
 }
 
 static void *thread_main(void *context)
@@ -157,13 +157,14 @@ static nd_status report(nd_comm_queue *q)
 static nd_status append(nd_comm_queue *q, const nd_comm_job *job)
 {
     ND_TRY(report(q));
-    if (q->begun == q->room) {
-        const int64_t room = q->room > 0 ? 2 * q->room : 64;
-        nd_comm_job *jobs = realloc(q->jobs, (size_t)room * sizeof *jobs);
+    if (q->begun == q->capacity) {
+        const int64_t capacity = q->capacity > 0 ? 2 * q->capacity : 64;
+        nd_comm_job *jobs = realloc(q->jobs, (size_t)capacity * sizeof *jobs);
         if (!jobs)
-            return ND_FAIL(ND_ENOMEM, "no memory for a queue of %lld collectives", (long long)room);
+            return ND_FAIL(ND_ENOMEM, "no memory for a queue of %lld collectives",
+                           (long long)capacity);
         q->jobs = jobs;
-        q->room = room;
+        q->capacity = capacity;
     }
     q->jobs[q->begun++] = *job;
     pthread_cond_broadcast(&q->changed);

@@ -4,7 +4,7 @@
 #ifndef ND_DIST_GRADIENT_TRANSFER_H
 #define ND_DIST_GRADIENT_TRANSFER_H
 
-#include "dist/mpi_wire.h"
+#include "dist/point_to_point.h"
 #include "dist/tree_reduction.h"
 
 typedef struct nd_gradient_transfer {

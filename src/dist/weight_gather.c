@@ -4,7 +4,7 @@
 
 #include <stdlib.h>
 
-enum { ROOM = 4096 * ND_DELTA_BLOCK };
+enum { SCRATCH = 4096 * ND_DELTA_BLOCK };
 
 bool nd_weight_gather_changes(const nd_weight_gather *gather, const nd_model *model, int64_t index)
 {
@@ -24,8 +24,8 @@ size_t nd_weight_gather_bytes(const nd_weight_gather *gather, const nd_model *mo
 {
     const nd_weight *w = &model->weights[index];
     if (streams(gather, w) && !whole)
-        return nd_view_bytes(nd_read(w->scales)) + sizeof(uint32_t) +
-               (size_t)(ND_CHANGED_TYPICAL * (double)nd_view_count(nd_read(w->codes)));
+        return nd_view_bytes(nd_as_const(w->scales)) + sizeof(uint32_t) +
+               (size_t)(ND_CHANGED_TYPICAL * (double)nd_view_count(nd_as_const(w->codes)));
     return !whole && nd_weight_gather_changes(gather, model, index)
                ? nd_weight_delta_bytes(w)
                : nd_weight_wire_bytes(w, gather->codes);
@@ -41,17 +41,17 @@ static size_t rank_bytes(const nd_weight_gather *gather, const nd_model *model, 
     return bytes;
 }
 
-nd_status nd_weight_gather_take(nd_weight_gather *gather, const nd_model *model,
-                                const nd_ownership *own, int rank, nd_arena *arena)
+nd_status nd_weight_gather_reserve(nd_weight_gather *gather, const nd_model *model,
+                                   const nd_ownership *own, int rank, nd_arena *arena)
 {
     bool changes = false;
     gather->own = own;
     if (gather->codes == ND_WEIGHT_WIRE_CHANGED)
-        ND_TRY(nd_code_stream_take(&gather->stream, model, own, rank, arena));
+        ND_TRY(nd_code_stream_reserve(&gather->stream, model, own, rank, arena));
     for (int64_t i = 0; i < own->count; i++)
         changes |= nd_weight_gather_changes(gather, model, i);
     if (changes)
-        ND_TRY(nd_arena_take(arena, ND_F32, 1, ROOM, &gather->room));
+        ND_TRY(nd_arena_reserve(arena, ND_F32, 1, SCRATCH, &gather->scratch));
     if (own->ranks == 1 && !changes)
         return ND_OK;
     if (!gather->buffers)
@@ -60,7 +60,7 @@ nd_status nd_weight_gather_take(nd_weight_gather *gather, const nd_model *model,
         return ND_FAIL(ND_ENOMEM, "no memory for the table of %d wire buffers", own->ranks);
     for (int r = 0; r < own->ranks; r++) {
         const size_t bytes = rank_bytes(gather, model, r, true);
-        ND_TRY(nd_arena_take(arena, ND_U8, 1, (int64_t)bytes, &gather->buffers[r]));
+        ND_TRY(nd_arena_reserve(arena, ND_U8, 1, (int64_t)bytes, &gather->buffers[r]));
     }
     return ND_OK;
 }
@@ -83,10 +83,10 @@ static nd_status make(nd_weight_gather *gather, nd_model *model, const nd_view *
         if (gather->own->owner[i] != rank || (streams(gather, w) && gather->own->ranks > 1))
             continue;
         if (!whole && nd_weight_gather_changes(gather, model, i)) {
-            ND_TRY(nd_weight_delta_make(b, w, nd_read(masters[i]), gather->room, at));
-            ND_TRY(nd_weight_delta_apply(b, w, gather->room, at));
+            ND_TRY(nd_weight_delta_make(b, w, nd_as_const(masters[i]), gather->scratch, at));
+            ND_TRY(nd_weight_delta_apply(b, w, gather->scratch, at));
         } else {
-            ND_TRY(nd_model_load_weight(model, i, nd_read(masters[i])));
+            ND_TRY(nd_model_load_weight(model, i, nd_as_const(masters[i])));
             if (gather->own->ranks > 1)
                 ND_TRY(nd_weight_wire_pack(b, w, gather->codes, at));
         }
@@ -106,7 +106,7 @@ static nd_status take(nd_weight_gather *gather, nd_model *model, bool whole, int
         if (gather->own->owner[i] != r || streams(gather, w))
             continue;
         if (!whole && nd_weight_gather_changes(gather, model, i))
-            ND_TRY(nd_weight_delta_apply(b, w, gather->room, at));
+            ND_TRY(nd_weight_delta_apply(b, w, gather->scratch, at));
         else
             ND_TRY(nd_weight_wire_unpack(b, w, gather->codes, at));
         at += nd_weight_gather_bytes(gather, model, i, whole);

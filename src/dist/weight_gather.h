@@ -15,7 +15,7 @@ typedef struct nd_weight_gather {
     nd_embedding_wire embedding;
     nd_code_stream stream; /* of ternary weights, where codes = changed */
     nd_view *buffers;      /* [ranks] u8: what each rank sends besides */
-    nd_view room;          /* f32 [1, n] of a change; data NULL: none is ever sent */
+    nd_view scratch;       /* f32 [1, n] of a change; data NULL: none is ever sent */
 } nd_weight_gather;
 
 /* Bytes a code of the changes of a step, measured (docs/distributed.md). */
@@ -29,10 +29,10 @@ bool nd_weight_gather_changes(const nd_weight_gather *gather, const nd_model *mo
 size_t nd_weight_gather_bytes(const nd_weight_gather *gather, const nd_model *model, int64_t index,
                               bool whole);
 
-/* Lays out the wire buffers; run measuring, commit, run again. One rank needs none but for changes,
+/* Lays out the wire buffers; run on a sizing arena, commit, run again. One rank needs none but for changes,
  * which it makes and applies as several would. */
-nd_status nd_weight_gather_take(nd_weight_gather *gather, const nd_model *model,
-                                const nd_ownership *own, int rank, nd_arena *arena);
+nd_status nd_weight_gather_reserve(nd_weight_gather *gather, const nd_model *model,
+                                   const nd_ownership *own, int rank, nd_arena *arena);
 void nd_weight_gather_destroy(nd_weight_gather *gather);
 
 /* Collective. Every replica becomes what follows from its owner's master [params.count] (data NULL

@@ -26,9 +26,9 @@ nd_status nd_weight_wire_pack(nd_backend *b, const nd_weight *w, nd_weight_wire 
 nd_status nd_weight_wire_unpack(nd_backend *b, const nd_weight *w, nd_weight_wire format,
                                 const char *at);
 
-/* room: f32 [1, n], n a multiple of ND_DELTA_BLOCK; overwritten. */
-nd_status nd_weight_delta_make(nd_backend *b, const nd_weight *w, nd_cview master, nd_view room,
+/* scratch: f32 [1, n], n a multiple of ND_DELTA_BLOCK; overwritten. */
+nd_status nd_weight_delta_make(nd_backend *b, const nd_weight *w, nd_cview master, nd_view scratch,
                                char *at);
-nd_status nd_weight_delta_apply(nd_backend *b, const nd_weight *w, nd_view room, char *at);
+nd_status nd_weight_delta_apply(nd_backend *b, const nd_weight *w, nd_view scratch, char *at);
 
 #endif

@@ -80,31 +80,31 @@ static nd_status eigenvectors(double *a, double *w, double *work, int *integers,
     return ND_OK;
 }
 
-/* The room, seen with this sketch's shape. */
-static nd_galore_room shaped(const nd_galore_room *room, const nd_galore *g)
+/* The scratch memory, seen with this sketch's shape. */
+static nd_galore_scratch shaped(const nd_galore_scratch *scratch, const nd_galore *g)
 {
-    nd_galore_room out = *room;
-    out.basis = nd_view_of(room->basis.data, ND_F32, g->rank, nd_galore_small(g));
-    out.gram = nd_view_of(room->gram.data, ND_F32, g->sketch, g->sketch);
-    out.coefficients = nd_view_of(room->coefficients.data, ND_F32, g->rank, g->sketch);
+    nd_galore_scratch out = *scratch;
+    out.basis = nd_view_of(scratch->basis.data, ND_F32, g->rank, nd_galore_small(g));
+    out.gram = nd_view_of(scratch->gram.data, ND_F32, g->sketch, g->sketch);
+    out.coefficients = nd_view_of(scratch->coefficients.data, ND_F32, g->rank, g->sketch);
     return out;
 }
 
 /* Twice, so that the Gram matrix of the second time is nearly the identity and its factor exact. */
-static nd_status orthonormalize(nd_backend *b, nd_view p, const nd_galore_room *r)
+static nd_status orthonormalize(nd_backend *b, nd_view p, const nd_galore_scratch *r)
 {
     const nd_view gram = nd_view_of(r->gram.data, ND_F32, p.rows, p.rows);
     const nd_view basis = nd_view_of(r->basis.data, ND_F32, p.rows, p.cols);
-    ND_TRY(nd_orthonormal_rows(b, basis, nd_read(p), gram, r->host, NULL));
-    return nd_orthonormal_rows(b, p, nd_read(basis), gram, r->host, NULL);
+    ND_TRY(nd_orthonormal_rows(b, basis, nd_as_const(p), gram, r->host, NULL));
+    return nd_orthonormal_rows(b, p, nd_as_const(basis), gram, r->host, NULL);
 }
 
 nd_status nd_galore_random_subspace(nd_backend *b, const nd_galore *g, nd_view p, uint64_t key,
-                                    const nd_galore_room *room)
+                                    const nd_galore_scratch *scratch)
 {
     (void)g;
-    ND_TRY(nd_galore_random(b, key, p, room->row));
-    return orthonormalize(b, p, room);
+    ND_TRY(nd_galore_random(b, key, p, scratch->row));
+    return orthonormalize(b, p, scratch);
 }
 
 /* Eigenvalues of YYᵀ below this part of the largest are rounding in f32. */
@@ -128,22 +128,23 @@ static int64_t leading(const double *vectors, const double *values, const nd_gal
 }
 
 nd_status nd_galore_subspace(nd_backend *b, const nd_galore *g, nd_view p, nd_cview y, uint64_t key,
-                             const nd_galore_room *room)
+                             const nd_galore_scratch *scratch)
 {
-    const nd_galore_room r = shaped(room, g);
+    const nd_galore_scratch r = shaped(scratch, g);
     const int64_t n = g->sketch;
     double *a = r.host, *values = a + n * n, *work = values + n;
     float *transfer = (float *)work; /* not both at once */
     ND_TRY(b->ops.gemm(b, r.gram, y, false, y, true, 1.0f, 0.0f));
-    ND_TRY(b->ops.download(b, transfer, r.gram.data, nd_view_bytes(nd_read(r.gram))));
+    ND_TRY(b->ops.download(b, transfer, r.gram.data, nd_view_bytes(nd_as_const(r.gram))));
     for (int64_t i = 0; i < n * n; i++)
         a[i] = (double)transfer[i];
     ND_TRY(eigenvectors(a, values, work, r.host_integers, n));
     const int64_t found = leading(a, values, g, transfer);
     if (found > 0) {
         const nd_view coefficients = nd_view_rows(r.coefficients, 0, found);
-        ND_TRY(b->ops.upload(b, coefficients.data, transfer, nd_view_bytes(nd_read(coefficients))));
-        ND_TRY(b->ops.gemm(b, nd_view_rows(p, 0, found), nd_read(coefficients), false, y, false,
+        ND_TRY(b->ops.upload(b, coefficients.data, transfer,
+                             nd_view_bytes(nd_as_const(coefficients))));
+        ND_TRY(b->ops.gemm(b, nd_view_rows(p, 0, found), nd_as_const(coefficients), false, y, false,
                            1.0f, 0.0f));
     }
     ND_TRY(nd_galore_random(b, key, nd_view_rows(p, found, g->rank - found), r.row));

@@ -64,14 +64,14 @@ nd_status nd_galore_sketch(nd_backend *b, const nd_galore *g, nd_view y, nd_cvie
 nd_status nd_galore_random(nd_backend *b, uint64_t key, nd_view x, float *row);
 
 /* Room to find a subspace in, for sketches of up to `sketch` rows. */
-typedef struct nd_galore_room {
+typedef struct nd_galore_scratch {
     nd_view basis;        /* f32 [rank, small] */
     nd_view gram;         /* f32 [sketch, sketch] */
     nd_view coefficients; /* f32 [rank, sketch] */
     double *host;         /* nd_galore_host_doubles(sketch) */
     int *host_integers;   /* nd_galore_host_integers(sketch) */
     float *row;           /* the larger side */
-} nd_galore_room;
+} nd_galore_scratch;
 
 int64_t nd_galore_host_doubles(int64_t sketch);
 int64_t nd_galore_host_integers(int64_t sketch);
@@ -79,11 +79,11 @@ int64_t nd_galore_host_integers(int64_t sketch);
 /* p := orthonormal rows that span the sketch's `rank` largest left singular vectors (of Yᵀ). Directions
  * that the sketch lacks are filled from the random stream of `key`. y is read only. */
 nd_status nd_galore_subspace(nd_backend *b, const nd_galore *g, nd_view p, nd_cview y, uint64_t key,
-                             const nd_galore_room *room);
+                             const nd_galore_scratch *scratch);
 
 /* p := random orthonormal rows. */
 nd_status nd_galore_random_subspace(nd_backend *b, const nd_galore *g, nd_view p, uint64_t key,
-                                    const nd_galore_room *room);
+                                    const nd_galore_scratch *scratch);
 
 /* c = next previousᵀ [rank, rank]: what turns coordinates of the previous subspace into those of the
  * next. */

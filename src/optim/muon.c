@@ -36,21 +36,21 @@ static nd_status iterate(nd_backend *b, quintic p, nd_view x, nd_view y, const n
     const int64_t side = wide ? x.rows : x.cols;
     const nd_view a = nd_view_of(gram[0].data, gram[0].dtype, side, side);
     const nd_view squared = nd_view_of(gram[1].data, gram[1].dtype, side, side);
-    ND_TRY(b->ops.gemm_symmetric(b, a, nd_read(x), !wide, 1.0f));
-    ND_TRY(b->ops.gemm_symmetric(b, squared, nd_read(a), false, p.c));
-    ND_TRY(b->ops.axpby(b, squared, p.b, nd_read(a), 1.0f));
-    ND_TRY(b->ops.axpby(b, y, p.a, nd_read(x), 0.0f));
+    ND_TRY(b->ops.gemm_symmetric(b, a, nd_as_const(x), !wide, 1.0f));
+    ND_TRY(b->ops.gemm_symmetric(b, squared, nd_as_const(a), false, p.c));
+    ND_TRY(b->ops.axpby(b, squared, p.b, nd_as_const(a), 1.0f));
+    ND_TRY(b->ops.axpby(b, y, p.a, nd_as_const(x), 0.0f));
     if (wide)
-        return b->ops.gemm(b, y, nd_read(squared), false, nd_read(x), false, 1.0f, 1.0f);
-    return b->ops.gemm(b, y, nd_read(x), false, nd_read(squared), false, 1.0f, 1.0f);
+        return b->ops.gemm(b, y, nd_as_const(squared), false, nd_as_const(x), false, 1.0f, 1.0f);
+    return b->ops.gemm(b, y, nd_as_const(x), false, nd_as_const(squared), false, 1.0f, 1.0f);
 }
 
 nd_status nd_muon_orthogonalize(nd_backend *b, nd_orthogonalization method, int iterations,
                                 const nd_muon_scratch *s, nd_view *o)
 {
     const double margin = method == ND_ORTHOGONALIZATION_POLAR_EXPRESS ? polar_express_margin : 1.0;
-    ND_TRY(b->ops.sum_squares(b, s->norm, nd_read(s->update)));
-    ND_TRY(b->ops.divide_by_norm(b, s->x[0], nd_read(s->update), nd_read(s->norm), margin));
+    ND_TRY(b->ops.sum_squares(b, s->norm, nd_as_const(s->update)));
+    ND_TRY(b->ops.divide_by_norm(b, s->x[0], nd_as_const(s->update), nd_as_const(s->norm), margin));
     int at = 0;
     for (int i = 0; i < iterations; i++, at ^= 1)
         ND_TRY(iterate(b, polynomial(method, i), s->x[at], s->x[at ^ 1], s->gram));
@@ -94,7 +94,7 @@ nd_status nd_muon_update(nd_backend *b, nd_view w, const nd_state *state, nd_cvi
         .cautious_decay = p->cautious_decay,
         .rounding_key = p->rounding_key,
     };
-    return b->ops.apply_update(b, w, nd_read(o), &update);
+    return b->ops.apply_update(b, w, nd_as_const(o), &update);
 }
 
 double nd_muon_flops(int64_t rows, int64_t cols, int iterations)

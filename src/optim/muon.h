@@ -21,12 +21,12 @@ typedef struct nd_muon_params {
 /* Room for one update of a [rows, cols] matrix; shared by all matrices of a rank. The iteration runs
  * in `compute` (f32 or bf16). */
 typedef struct nd_muon_scratch {
-    nd_view update;      /* f32 [rows, cols] */
-    nd_view x[2];        /* compute [rows, cols] */
-    nd_view gram[2];     /* compute [min, min] */
-    nd_view norm;        /* f64 [1, 1] */
-    nd_view momentum;    /* f32 [rows, cols] over the memory of x, which is needed only later */
-    nd_state_room state; /* of the momentum's codec */
+    nd_view update;         /* f32 [rows, cols] */
+    nd_view x[2];           /* compute [rows, cols] */
+    nd_view gram[2];        /* compute [min, min] */
+    nd_view norm;           /* f64 [1, 1] */
+    nd_view momentum;       /* f32 [rows, cols] over the memory of x, which is needed only later */
+    nd_state_scratch state; /* of the momentum's codec */
 } nd_muon_scratch;
 
 /* Room for the largest matrix, seen with the shape of this one. */

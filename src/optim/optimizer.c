@@ -107,21 +107,21 @@ void nd_optimizer_gradient_shape(const nd_optimizer *o, int64_t index, int64_t *
         state_shape(o, index, rows, cols);
 }
 
-/* The smallest room that serves every matrix updated here. */
-typedef struct room_size {
+/* The smallest scratch that serves every matrix updated here. */
+typedef struct scratch_size {
     int64_t largest, side;     /* elements of what is orthogonalised; the smaller of its sides */
     int64_t lifted, reduced;   /* elements of a projected matrix; of R where G comes whole */
     int64_t rank, left, right; /* of the low-rank codec's matrices */
-} room_size;
+} scratch_size;
 
 static int64_t larger(int64_t a, int64_t b)
 {
     return a > b ? a : b;
 }
 
-static room_size measure_room(const nd_optimizer *o)
+static scratch_size measure_room(const nd_optimizer *o)
 {
-    room_size size = {0};
+    scratch_size size = {0};
     for (int64_t i = 0; i < o->params->count; i++) {
         const param_state *state = &o->states[i];
         int64_t rows, cols;
@@ -146,15 +146,16 @@ static room_size measure_room(const nd_optimizer *o)
     return size;
 }
 
-static nd_status take_state_room(nd_state_room *room, const room_size *size, nd_arena *arena)
+static nd_status reserve_state_scratch(nd_state_scratch *scratch, const scratch_size *size,
+                                       nd_arena *arena)
 {
-    ND_TRY(nd_arena_take(arena, ND_F32, 1, size->left, &room->left));
-    ND_TRY(nd_arena_take(arena, ND_F32, 1, size->right, &room->right));
-    ND_TRY(nd_arena_take(arena, ND_F32, 1, size->left, &room->product));
-    ND_TRY(nd_arena_take(arena, ND_F32, size->rank, size->rank, &room->gram));
-    if (size->rank > 0 && !room->host) {
-        room->host = calloc((size_t)(2 * size->rank * size->rank), sizeof *room->host);
-        if (!room->host)
+    ND_TRY(nd_arena_reserve(arena, ND_F32, 1, size->left, &scratch->left));
+    ND_TRY(nd_arena_reserve(arena, ND_F32, 1, size->right, &scratch->right));
+    ND_TRY(nd_arena_reserve(arena, ND_F32, 1, size->left, &scratch->product));
+    ND_TRY(nd_arena_reserve(arena, ND_F32, size->rank, size->rank, &scratch->gram));
+    if (size->rank > 0 && !scratch->host) {
+        scratch->host = calloc((size_t)(2 * size->rank * size->rank), sizeof *scratch->host);
+        if (!scratch->host)
             return ND_FAIL(ND_ENOMEM, "no memory for factors of rank %lld", (long long)size->rank);
     }
     return ND_OK;
@@ -163,24 +164,24 @@ static nd_status take_state_room(nd_state_room *room, const room_size *size, nd_
 static nd_status take_scratch(nd_optimizer *o, nd_arena *arena)
 {
     const nd_dtype compute = o->config->hardware.precision == ND_PRECISION_BF16 ? ND_BF16 : ND_F32;
-    const room_size size = measure_room(o);
+    const scratch_size size = measure_room(o);
     const size_t x_bytes = ((size_t)size.largest * nd_dtype_size(compute) + 63) / 64 * 64;
     nd_muon_scratch *s = &o->scratch;
     nd_view x;
-    ND_TRY(nd_arena_take(arena, ND_F32, 1, size.largest, &s->update));
-    ND_TRY(nd_arena_take(arena, ND_U8, 2, (int64_t)x_bytes, &x));
+    ND_TRY(nd_arena_reserve(arena, ND_F32, 1, size.largest, &s->update));
+    ND_TRY(nd_arena_reserve(arena, ND_U8, 2, (int64_t)x_bytes, &x));
     s->x[0] = nd_view_of(x.data, compute, 1, size.largest);
     s->x[1] = nd_view_of(x.data ? (char *)x.data + x_bytes : NULL, compute, 1, size.largest);
     s->momentum = nd_view_of(x.data, ND_F32, 1, size.largest);
     for (int i = 0; i < 2; i++)
-        ND_TRY(nd_arena_take(arena, compute, size.side, size.side, &s->gram[i]));
-    ND_TRY(nd_arena_take(arena, ND_F64, 1, 1, &s->norm));
-    ND_TRY(nd_arena_take(arena, compute, 1, size.lifted, &o->lifted));
-    ND_TRY(nd_arena_take(arena, ND_F32, 1, size.reduced, &o->reduced));
-    return take_state_room(&s->state, &size, arena);
+        ND_TRY(nd_arena_reserve(arena, compute, size.side, size.side, &s->gram[i]));
+    ND_TRY(nd_arena_reserve(arena, ND_F64, 1, 1, &s->norm));
+    ND_TRY(nd_arena_reserve(arena, compute, 1, size.lifted, &o->lifted));
+    ND_TRY(nd_arena_reserve(arena, ND_F32, 1, size.reduced, &o->reduced));
+    return reserve_state_scratch(&s->state, &size, arena);
 }
 
-nd_status nd_optimizer_take(nd_optimizer *o, nd_arena *arena)
+nd_status nd_optimizer_reserve(nd_optimizer *o, nd_arena *arena)
 {
     const int bits = nd_config_state_bits(o->config);
     for (int64_t i = 0; i < o->params->count; i++) {
@@ -190,16 +191,17 @@ nd_status nd_optimizer_take(nd_optimizer *o, nd_arena *arena)
             continue;
         state_shape(o, i, &m, &n);
         if (state->muon) {
-            ND_TRY(nd_state_take(&state->first, nd_state_codec_momentum(bits, m, n), m, n, arena));
+            ND_TRY(
+                nd_state_reserve(&state->first, nd_state_codec_momentum(bits, m, n), m, n, arena));
             continue;
         }
         const nd_state_codec *first = nd_state_codec_moment(bits, m, n, false);
         const nd_state_codec *second = nd_state_codec_moment(bits, m, n, true);
-        ND_TRY(nd_state_take(&state->first, first, m, n, arena));
-        ND_TRY(nd_state_take(&state->second, second, m, n, arena));
+        ND_TRY(nd_state_reserve(&state->first, first, m, n, arena));
+        ND_TRY(nd_state_reserve(&state->second, second, m, n, arena));
     }
     ND_TRY(take_scratch(o, arena));
-    return nd_projectors_take(o->projectors, arena);
+    return nd_projectors_reserve(o->projectors, arena);
 }
 
 /* Appends the tensors of one state, named after what it is of. */
@@ -254,7 +256,7 @@ static nd_status lift(nd_optimizer *o, int64_t index, nd_cview direction, double
     nd_view projector;
     *lifted = nd_view_of(o->lifted.data, o->lifted.dtype, g->rows, g->cols);
     ND_TRY(nd_projectors_load(o->projectors, index, &projector));
-    return nd_galore_lift(o->backend, g, *lifted, nd_read(projector), direction, (float)factor);
+    return nd_galore_lift(o->backend, g, *lifted, nd_as_const(projector), direction, (float)factor);
 }
 
 /* lifted += galore_residual times the orthogonalised rest of the gradient beside `reduced`. */
@@ -266,11 +268,11 @@ static nd_status add_residual(nd_optimizer *o, int64_t index, nd_view lifted, nd
     nd_backend *b = o->backend;
     nd_view projector, orthogonal;
     ND_TRY(nd_projectors_load(o->projectors, index, &projector));
-    ND_TRY(
-        nd_galore_lift(b, o->states[index].galore, s.update, nd_read(projector), reduced, -1.0f));
+    ND_TRY(nd_galore_lift(b, o->states[index].galore, s.update, nd_as_const(projector), reduced,
+                          -1.0f));
     ND_TRY(b->ops.axpby(b, s.update, 1.0f, gradient, 1.0f));
     ND_TRY(nd_muon_orthogonalize(b, p->method, p->iterations, &s, &orthogonal));
-    return b->ops.axpby(b, lifted, residual, nd_read(orthogonal), 1.0f);
+    return b->ops.axpby(b, lifted, residual, nd_as_const(orthogonal), 1.0f);
 }
 
 static nd_status update_muon(nd_optimizer *o, int64_t index, nd_view master, nd_cview gradient,
@@ -292,13 +294,13 @@ static nd_status update_muon(nd_optimizer *o, int64_t index, nd_view master, nd_
         const nd_view into =
             nd_view_of(o->reduced.data, ND_F32, state->first.rows, state->first.cols);
         ND_TRY(nd_projectors_project(o->projectors, index, into, gradient, 0.0f));
-        reduced = nd_read(into);
+        reduced = nd_as_const(into);
     }
     ND_TRY(nd_muon_direction(o->backend, &state->first, reduced, p, &o->scratch, &direction));
-    ND_TRY(lift(o, index, nd_read(direction), o->config->optimizer.galore_scale, &lifted));
+    ND_TRY(lift(o, index, nd_as_const(direction), o->config->optimizer.galore_scale, &lifted));
     if (whole)
         ND_TRY(add_residual(o, index, lifted, gradient, reduced, p));
-    return o->backend->ops.apply_update(o->backend, master, nd_read(lifted), &update);
+    return o->backend->ops.apply_update(o->backend, master, nd_as_const(lifted), &update);
 }
 
 static nd_status adamw(nd_optimizer *o, const param_state *state, nd_view w, nd_cview gradient,
@@ -329,11 +331,11 @@ static nd_status update_adamw(nd_optimizer *o, int64_t index, nd_view master, nd
     nd_adamw_params unit = *p;
     unit.learning_rate = 1.0f;
     unit.weight_decay = 0.0f;
-    ND_TRY(b->ops.zero(b, w.data, nd_view_bytes(nd_read(w))));
+    ND_TRY(b->ops.zero(b, w.data, nd_view_bytes(nd_as_const(w))));
     nd_view lifted;
     ND_TRY(adamw(o, state, w, gradient, &unit));
-    ND_TRY(lift(o, index, nd_read(w), -o->config->optimizer.galore_scale, &lifted));
-    return b->ops.apply_update(b, master, nd_read(lifted), &update);
+    ND_TRY(lift(o, index, nd_as_const(w), -o->config->optimizer.galore_scale, &lifted));
+    return b->ops.apply_update(b, master, nd_as_const(lifted), &update);
 }
 
 nd_status nd_optimizer_update(nd_optimizer *o, int64_t index, nd_view master, nd_cview gradient,
@@ -384,15 +386,15 @@ static nd_status move_state(nd_optimizer *o, const nd_galore *g, const nd_state 
     const nd_view moved = nd_view_of(o->scratch.update.data, ND_F32, state->rows, state->cols);
     nd_view m;
     ND_TRY(state->codec->load(b, state, &o->scratch.state, into, &m));
-    ND_TRY(nd_galore_rotate(b, g, moved, rotation, nd_read(m)));
+    ND_TRY(nd_galore_rotate(b, g, moved, rotation, nd_as_const(m)));
     if (state->codec == &nd_state_fp32)
-        return b->ops.copy(b, m.data, moved.data, nd_view_bytes(nd_read(moved)));
+        return b->ops.copy(b, m.data, moved.data, nd_view_bytes(nd_as_const(moved)));
     return state->codec->store(b, state, &o->scratch.state, moved);
 }
 
 static nd_status square(nd_backend *b, nd_view c)
 {
-    const size_t bytes = nd_view_bytes(nd_read(c));
+    const size_t bytes = nd_view_bytes(nd_as_const(c));
     float *host = malloc(bytes);
     if (!host)
         return ND_FAIL(ND_ENOMEM, "no memory for a rotation of %zu bytes", bytes);
@@ -410,11 +412,11 @@ nd_status nd_optimizer_replace_subspace(nd_optimizer *o, int64_t index, int64_t 
     const param_state *state = &o->states[index];
     nd_view rotation;
     ND_TRY(nd_projectors_replace(o->projectors, index, step, y, &rotation));
-    ND_TRY(move_state(o, state->galore, &state->first, nd_read(rotation)));
+    ND_TRY(move_state(o, state->galore, &state->first, nd_as_const(rotation)));
     if (state->muon)
         return ND_OK;
     ND_TRY(square(o->backend, rotation));
-    return move_state(o, state->galore, &state->second, nd_read(rotation));
+    return move_state(o, state->galore, &state->second, nd_as_const(rotation));
 }
 
 double nd_optimizer_cost(const nd_config *config, const nd_param *param)

@@ -24,8 +24,8 @@ nd_status nd_optimizer_create(const nd_config *config, const nd_params *params, 
                               nd_backend *backend, nd_optimizer **optimizer);
 void nd_optimizer_destroy(nd_optimizer *optimizer);
 
-/* Lays out state and working room; run measuring, commit, run again. */
-nd_status nd_optimizer_take(nd_optimizer *optimizer, nd_arena *arena);
+/* Lays out state and working scratch; run on a sizing arena, commit, run again. */
+nd_status nd_optimizer_reserve(nd_optimizer *optimizer, nd_arena *arena);
 
 /* The projectors, which every rank holds. */
 nd_projectors *nd_optimizer_projectors(nd_optimizer *optimizer);

@@ -61,5 +61,5 @@ nd_status nd_orthonormal_rows(nd_backend *b, nd_view y, nd_cview x, nd_view gram
     ND_TRY(b->ops.upload(b, gram.data, scaled, bytes));
     if (largest)
         *largest = top;
-    return b->ops.gemm(b, y, nd_read(gram), false, x, false, 1.0f, 0.0f);
+    return b->ops.gemm(b, y, nd_as_const(gram), false, x, false, 1.0f, 0.0f);
 }

@@ -22,7 +22,7 @@ struct nd_projectors {
     nd_view next;    /* f32, as loaded */
     nd_view omega;   /* f32 [sketch, large] */
     nd_view rotation;
-    nd_galore_room room;
+    nd_galore_scratch scratch;
     int64_t omega_of, omega_step; /* what stands in omega; -1 nothing */
 };
 
@@ -62,9 +62,9 @@ void nd_projectors_destroy(nd_projectors *p)
 {
     if (!p)
         return;
-    free(p->room.host);
-    free(p->room.host_integers);
-    free(p->room.row);
+    free(p->scratch.host);
+    free(p->scratch.host_integers);
+    free(p->scratch.row);
     free(p->list);
     free(p);
 }
@@ -74,13 +74,13 @@ static int64_t larger(int64_t a, int64_t b)
     return a > b ? a : b;
 }
 
-typedef struct room_size {
+typedef struct scratch_size {
     int64_t projector, omega, large, rank, sketch;
-} room_size;
+} scratch_size;
 
-static room_size measure_room(const nd_projectors *p)
+static scratch_size measure_room(const nd_projectors *p)
 {
-    room_size size = {0};
+    scratch_size size = {0};
     for (int64_t i = 0; i < p->params->count; i++) {
         const nd_galore *g = &p->list[i].shape;
         if (!p->list[i].used)
@@ -94,21 +94,21 @@ static room_size measure_room(const nd_projectors *p)
     return size;
 }
 
-static nd_status take_host(nd_galore_room *room, const room_size *size)
+static nd_status take_host(nd_galore_scratch *scratch, const scratch_size *size)
 {
-    if (room->host)
+    if (scratch->host)
         return ND_OK;
-    room->host = calloc((size_t)nd_galore_host_doubles(size->sketch), sizeof *room->host);
-    room->host_integers =
-        calloc((size_t)nd_galore_host_integers(size->sketch), sizeof *room->host_integers);
-    room->row = calloc((size_t)size->large, sizeof *room->row);
-    if (!room->host || !room->host_integers || !room->row)
+    scratch->host = calloc((size_t)nd_galore_host_doubles(size->sketch), sizeof *scratch->host);
+    scratch->host_integers =
+        calloc((size_t)nd_galore_host_integers(size->sketch), sizeof *scratch->host_integers);
+    scratch->row = calloc((size_t)size->large, sizeof *scratch->row);
+    if (!scratch->host || !scratch->host_integers || !scratch->row)
         return ND_FAIL(ND_ENOMEM, "no memory to find subspaces of rank %lld",
                        (long long)size->rank);
     return ND_OK;
 }
 
-nd_status nd_projectors_take(nd_projectors *p, nd_arena *arena)
+nd_status nd_projectors_reserve(nd_projectors *p, nd_arena *arena)
 {
     const int bits = nd_config_projector_bits(p->config);
     if (p->count == 0)
@@ -117,18 +117,18 @@ nd_status nd_projectors_take(nd_projectors *p, nd_arena *arena)
         projector *one = &p->list[i];
         const int64_t rank = one->shape.rank, small = nd_galore_small(&one->shape);
         if (one->used)
-            ND_TRY(nd_state_take(&one->state, nd_state_codec_momentum(bits, rank, small), rank,
-                                 small, arena));
+            ND_TRY(nd_state_reserve(&one->state, nd_state_codec_momentum(bits, rank, small), rank,
+                                    small, arena));
     }
-    const room_size size = measure_room(p);
-    ND_TRY(nd_arena_take(arena, ND_F32, 1, size.projector, &p->loaded));
-    ND_TRY(nd_arena_take(arena, ND_F32, 1, size.projector, &p->next));
-    ND_TRY(nd_arena_take(arena, ND_F32, 1, size.projector, &p->room.basis));
-    ND_TRY(nd_arena_take(arena, ND_F32, 1, size.omega, &p->omega));
-    ND_TRY(nd_arena_take(arena, ND_F32, size.rank, size.rank, &p->rotation));
-    ND_TRY(nd_arena_take(arena, ND_F32, size.sketch, size.sketch, &p->room.gram));
-    ND_TRY(nd_arena_take(arena, ND_F32, size.rank, size.sketch, &p->room.coefficients));
-    return take_host(&p->room, &size);
+    const scratch_size size = measure_room(p);
+    ND_TRY(nd_arena_reserve(arena, ND_F32, 1, size.projector, &p->loaded));
+    ND_TRY(nd_arena_reserve(arena, ND_F32, 1, size.projector, &p->next));
+    ND_TRY(nd_arena_reserve(arena, ND_F32, 1, size.projector, &p->scratch.basis));
+    ND_TRY(nd_arena_reserve(arena, ND_F32, 1, size.omega, &p->omega));
+    ND_TRY(nd_arena_reserve(arena, ND_F32, size.rank, size.rank, &p->rotation));
+    ND_TRY(nd_arena_reserve(arena, ND_F32, size.sketch, size.sketch, &p->scratch.gram));
+    ND_TRY(nd_arena_reserve(arena, ND_F32, size.rank, size.sketch, &p->scratch.coefficients));
+    return take_host(&p->scratch, &size);
 }
 
 const nd_galore *nd_projectors_shape(const nd_projectors *p, int64_t index)
@@ -193,7 +193,8 @@ static nd_status store(nd_projectors *p, int64_t index, nd_view values)
     const nd_state *state = &p->list[index].state;
     nd_backend *b = p->backend;
     if (state->codec == &nd_state_fp32)
-        return b->ops.copy(b, state->parts[0].data, values.data, nd_view_bytes(nd_read(values)));
+        return b->ops.copy(b, state->parts[0].data, values.data,
+                           nd_view_bytes(nd_as_const(values)));
     return state->codec->store(b, state, NULL, values);
 }
 
@@ -201,8 +202,8 @@ nd_status nd_projectors_initialize(nd_projectors *p, int64_t index)
 {
     const nd_galore *g = &p->list[index].shape;
     const nd_view next = shaped(p->next, g->rank, nd_galore_small(g));
-    ND_TRY(
-        nd_galore_random_subspace(p->backend, g, next, stream(p, index, -1, "galore"), &p->room));
+    ND_TRY(nd_galore_random_subspace(p->backend, g, next, stream(p, index, -1, "galore"),
+                                     &p->scratch));
     return store(p, index, next);
 }
 
@@ -211,7 +212,7 @@ nd_status nd_projectors_project(nd_projectors *p, int64_t index, nd_view reduced
 {
     nd_view projection;
     ND_TRY(nd_projectors_load(p, index, &projection));
-    return nd_galore_project(p->backend, &p->list[index].shape, reduced, nd_read(projection),
+    return nd_galore_project(p->backend, &p->list[index].shape, reduced, nd_as_const(projection),
                              gradient, beta);
 }
 
@@ -222,11 +223,11 @@ nd_status nd_projectors_sketch(nd_projectors *p, int64_t index, int64_t step, nd
     const nd_view omega = shaped(p->omega, g->sketch, nd_galore_large(g));
     if (p->omega_of != index || p->omega_step != step) {
         ND_TRY(nd_galore_random(p->backend, stream(p, index, step, "galore_sketch"), omega,
-                                p->room.row));
+                                p->scratch.row));
         p->omega_of = index;
         p->omega_step = step;
     }
-    return nd_galore_sketch(p->backend, g, y, nd_read(omega), gradient, beta);
+    return nd_galore_sketch(p->backend, g, y, nd_as_const(omega), gradient, beta);
 }
 
 nd_status nd_projectors_replace(nd_projectors *p, int64_t index, int64_t step, nd_cview y,
@@ -235,13 +236,13 @@ nd_status nd_projectors_replace(nd_projectors *p, int64_t index, int64_t step, n
     const nd_galore *g = &p->list[index].shape;
     nd_backend *b = p->backend;
     const nd_view next = shaped(p->next, g->rank, nd_galore_small(g));
-    const nd_view before = shaped(p->room.basis, g->rank, nd_galore_small(g));
+    const nd_view before = shaped(p->scratch.basis, g->rank, nd_galore_small(g));
     nd_view now, old;
-    ND_TRY(nd_galore_subspace(b, g, next, y, stream(p, index, step, "galore"), &p->room));
+    ND_TRY(nd_galore_subspace(b, g, next, y, stream(p, index, step, "galore"), &p->scratch));
     ND_TRY(nd_projectors_load(p, index, &old));
-    ND_TRY(b->ops.copy(b, before.data, old.data, nd_view_bytes(nd_read(old))));
+    ND_TRY(b->ops.copy(b, before.data, old.data, nd_view_bytes(nd_as_const(old))));
     ND_TRY(store(p, index, next));
     ND_TRY(nd_projectors_load(p, index, &now));
     *rotation = shaped(p->rotation, g->rank, g->rank);
-    return nd_galore_rotation(b, *rotation, nd_read(now), nd_read(before));
+    return nd_galore_rotation(b, *rotation, nd_as_const(now), nd_as_const(before));
 }

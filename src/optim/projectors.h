@@ -21,8 +21,8 @@ nd_status nd_projectors_create(const nd_config *config, const nd_params *params,
                                nd_backend *backend, nd_projectors **projectors);
 void nd_projectors_destroy(nd_projectors *p);
 
-/* Lays out all projectors and working room; run measuring, commit, run again. */
-nd_status nd_projectors_take(nd_projectors *p, nd_arena *arena);
+/* Lays out all projectors and working scratch; run on a sizing arena, commit, run again. */
+nd_status nd_projectors_reserve(nd_projectors *p, nd_arena *arena);
 
 /* NULL for a parameter that is not projected. */
 const nd_galore *nd_projectors_shape(const nd_projectors *p, int64_t index);

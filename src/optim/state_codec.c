@@ -4,20 +4,21 @@
 
 static nd_status take_fp32(nd_state *s, nd_arena *arena)
 {
-    return nd_arena_take(arena, ND_F32, s->rows, s->cols, &s->parts[0]);
+    return nd_arena_reserve(arena, ND_F32, s->rows, s->cols, &s->parts[0]);
 }
 
-static nd_status load_fp32(nd_backend *b, const nd_state *s, const nd_state_room *room,
+static nd_status load_fp32(nd_backend *b, const nd_state *s, const nd_state_scratch *scratch,
                            nd_view into, nd_view *m)
 {
-    (void)b, (void)room, (void)into;
+    (void)b, (void)scratch, (void)into;
     *m = s->parts[0];
     return ND_OK;
 }
 
-static nd_status store_fp32(nd_backend *b, const nd_state *s, const nd_state_room *room, nd_view m)
+static nd_status store_fp32(nd_backend *b, const nd_state *s, const nd_state_scratch *scratch,
+                            nd_view m)
 {
-    (void)b, (void)room, (void)s, (void)m; /* the caller changed it in place */
+    (void)b, (void)scratch, (void)s, (void)m; /* the caller changed it in place */
     return ND_OK;
 }
 
@@ -41,25 +42,25 @@ static nd_status take_blocks(nd_state *s, nd_arena *arena)
     const nd_blocks q = nd_state_blocks(s);
     const int64_t blocks = (s->rows * s->cols + q.block - 1) / q.block;
     const nd_dtype codes = q.code == ND_BLOCK_LINEAR ? ND_I8 : ND_U8;
-    ND_TRY(nd_arena_take(arena, codes, s->rows, s->cols, &s->parts[0]));
-    return nd_arena_take(arena, ND_F32, 1, blocks, &s->parts[1]);
+    ND_TRY(nd_arena_reserve(arena, codes, s->rows, s->cols, &s->parts[0]));
+    return nd_arena_reserve(arena, ND_F32, 1, blocks, &s->parts[1]);
 }
 
-static nd_status load_blocks(nd_backend *b, const nd_state *s, const nd_state_room *room,
+static nd_status load_blocks(nd_backend *b, const nd_state *s, const nd_state_scratch *scratch,
                              nd_view into, nd_view *m)
 {
-    (void)room;
+    (void)scratch;
     const nd_blocks q = nd_state_blocks(s);
     *m = nd_view_of(into.data, ND_F32, s->rows, s->cols);
     return b->ops.dequantize_blocks(b, *m, &q);
 }
 
-static nd_status store_blocks(nd_backend *b, const nd_state *s, const nd_state_room *room,
+static nd_status store_blocks(nd_backend *b, const nd_state *s, const nd_state_scratch *scratch,
                               nd_view m)
 {
-    (void)room;
+    (void)scratch;
     const nd_blocks q = nd_state_blocks(s);
-    return b->ops.quantize_blocks(b, &q, nd_read(m));
+    return b->ops.quantize_blocks(b, &q, nd_as_const(m));
 }
 
 const nd_state_codec nd_state_linear8 = {"8-bit linear", 2,           {"_codes", "_scales"},
@@ -85,8 +86,8 @@ const nd_state_codec *nd_state_codec_moment(int bits, int64_t rows, int64_t cols
     return second ? &nd_state_dynamic8_unsigned : &nd_state_dynamic8;
 }
 
-nd_status nd_state_take(nd_state *s, const nd_state_codec *codec, int64_t rows, int64_t cols,
-                        nd_arena *arena)
+nd_status nd_state_reserve(nd_state *s, const nd_state_codec *codec, int64_t rows, int64_t cols,
+                           nd_arena *arena)
 {
     s->codec = codec;
     s->rows = rows;

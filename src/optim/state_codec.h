@@ -1,7 +1,7 @@
 /* How an optimizer keeps a matrix between steps: in f32, or in fewer bits.
  *
  * A codec is a row of one table: which tensors it keeps, and how they become the matrix and are made
- * of it. No more than one matrix at a time is in full precision, in room that all share. */
+ * of it. No more than one matrix at a time is in full precision, in scratch memory that all share. */
 #ifndef ND_OPTIM_STATE_CODEC_H
 #define ND_OPTIM_STATE_CODEC_H
 
@@ -27,13 +27,13 @@ typedef struct nd_state {
 
 /* What the low-rank codec works in beyond the matrix itself; others use none of it. Each view has room
  * for the largest of the states that share it. */
-typedef struct nd_state_room {
+typedef struct nd_state_scratch {
     nd_view left;    /* f32 [rank, rows] */
     nd_view right;   /* f32 [rank, cols] */
     nd_view product; /* f32 [rank, rows] */
     nd_view gram;    /* f32 [rank, rank] */
     double *host;    /* 2 rank^2, host memory */
-} nd_state_room;
+} nd_state_scratch;
 
 struct nd_state_codec {
     const char *name;
@@ -41,10 +41,11 @@ struct nd_state_codec {
     const char *suffixes[ND_STATE_PARTS_MAX]; /* of the parts' names in a checkpoint */
     nd_status (*take)(nd_state *state, nd_arena *arena);
     /* *m: the matrix; `into` (f32, at least as large) is overwritten where the codec needs it. */
-    nd_status (*load)(nd_backend *b, const nd_state *state, const nd_state_room *room, nd_view into,
-                      nd_view *m);
+    nd_status (*load)(nd_backend *b, const nd_state *state, const nd_state_scratch *scratch,
+                      nd_view into, nd_view *m);
     /* Keeps m, which load gave and the caller changed; m is lost. */
-    nd_status (*store)(nd_backend *b, const nd_state *state, const nd_state_room *room, nd_view m);
+    nd_status (*store)(nd_backend *b, const nd_state *state, const nd_state_scratch *scratch,
+                       nd_view m);
 };
 
 extern const nd_state_codec nd_state_fp32;    /* 4 bytes */
@@ -60,8 +61,8 @@ const nd_state_codec *nd_state_codec_momentum(int bits, int64_t rows, int64_t co
 const nd_state_codec *nd_state_codec_moment(int bits, int64_t rows, int64_t cols, bool second);
 
 /* Lays out the parts; zeroed memory is a matrix of zeros in every codec. */
-nd_status nd_state_take(nd_state *state, const nd_state_codec *codec, int64_t rows, int64_t cols,
-                        nd_arena *arena);
+nd_status nd_state_reserve(nd_state *state, const nd_state_codec *codec, int64_t rows, int64_t cols,
+                           nd_arena *arena);
 
 /* The state of a codec with blocks, as ops take it. */
 nd_blocks nd_state_blocks(const nd_state *state);

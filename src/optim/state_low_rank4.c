@@ -29,13 +29,13 @@ static nd_status take(nd_state *s, nd_arena *arena)
     const int64_t rank = nd_state_low_rank(s->rows, s->cols);
     const int64_t tile_rows = (s->rows + ND_TILE - 1) / ND_TILE;
     const int64_t tile_cols = (s->cols + ND_TILE - 1) / ND_TILE;
-    ND_TRY(nd_arena_take(arena, ND_I8, rank, s->rows, &s->parts[LEFT]));
-    ND_TRY(nd_arena_take(arena, ND_F32, 1, rank, &s->parts[LEFT_SCALES]));
-    ND_TRY(nd_arena_take(arena, ND_I8, rank, s->cols, &s->parts[RIGHT]));
-    ND_TRY(nd_arena_take(arena, ND_F32, 1, rank, &s->parts[RIGHT_SCALES]));
-    ND_TRY(nd_arena_take(arena, ND_U8, s->rows, (s->cols + 1) / 2, &s->parts[REST]));
-    ND_TRY(nd_arena_take(arena, ND_BF16, s->rows, tile_cols, &s->parts[REST_ROWS]));
-    return nd_arena_take(arena, ND_BF16, tile_rows, s->cols, &s->parts[REST_COLUMNS]);
+    ND_TRY(nd_arena_reserve(arena, ND_I8, rank, s->rows, &s->parts[LEFT]));
+    ND_TRY(nd_arena_reserve(arena, ND_F32, 1, rank, &s->parts[LEFT_SCALES]));
+    ND_TRY(nd_arena_reserve(arena, ND_I8, rank, s->cols, &s->parts[RIGHT]));
+    ND_TRY(nd_arena_reserve(arena, ND_F32, 1, rank, &s->parts[RIGHT_SCALES]));
+    ND_TRY(nd_arena_reserve(arena, ND_U8, s->rows, (s->cols + 1) / 2, &s->parts[REST]));
+    ND_TRY(nd_arena_reserve(arena, ND_BF16, s->rows, tile_cols, &s->parts[REST_ROWS]));
+    return nd_arena_reserve(arena, ND_BF16, tile_rows, s->cols, &s->parts[REST_COLUMNS]);
 }
 
 static nd_blocks factor_of(const nd_state *s, int part)
@@ -51,28 +51,28 @@ static nd_tiles rest_of(const nd_state *s)
     return (nd_tiles){s->parts[REST], s->parts[REST_ROWS], s->parts[REST_COLUMNS]};
 }
 
-/* The shared room, seen with this matrix's shape. */
-static nd_state_room shaped(const nd_state_room *room, const nd_state *s)
+/* The shared scratch, seen with this matrix's shape. */
+static nd_state_scratch shaped(const nd_state_scratch *scratch, const nd_state *s)
 {
     const int64_t rank = nd_state_low_rank(s->rows, s->cols);
-    nd_state_room out = *room;
-    out.left = nd_view_of(room->left.data, ND_F32, rank, s->rows);
-    out.right = nd_view_of(room->right.data, ND_F32, rank, s->cols);
-    out.product = nd_view_of(room->product.data, ND_F32, rank, s->rows);
-    out.gram = nd_view_of(room->gram.data, ND_F32, rank, rank);
+    nd_state_scratch out = *scratch;
+    out.left = nd_view_of(scratch->left.data, ND_F32, rank, s->rows);
+    out.right = nd_view_of(scratch->right.data, ND_F32, rank, s->cols);
+    out.product = nd_view_of(scratch->product.data, ND_F32, rank, s->rows);
+    out.gram = nd_view_of(scratch->gram.data, ND_F32, rank, rank);
     return out;
 }
 
-static nd_status load(nd_backend *b, const nd_state *s, const nd_state_room *room, nd_view into,
-                      nd_view *m)
+static nd_status load(nd_backend *b, const nd_state *s, const nd_state_scratch *scratch,
+                      nd_view into, nd_view *m)
 {
-    const nd_state_room r = shaped(room, s);
+    const nd_state_scratch r = shaped(scratch, s);
     const nd_blocks left = factor_of(s, LEFT), right = factor_of(s, RIGHT);
     const nd_tiles rest = rest_of(s);
     *m = nd_view_of(into.data, ND_F32, s->rows, s->cols);
     ND_TRY(b->ops.dequantize_blocks(b, r.left, &left));
     ND_TRY(b->ops.dequantize_blocks(b, r.right, &right));
-    ND_TRY(b->ops.gemm(b, *m, nd_read(r.left), true, nd_read(r.right), false, 1.0f, 0.0f));
+    ND_TRY(b->ops.gemm(b, *m, nd_as_const(r.left), true, nd_as_const(r.right), false, 1.0f, 0.0f));
     return b->ops.dequantize_tiles(b, *m, &rest, 1.0f);
 }
 
@@ -82,27 +82,28 @@ static nd_status start(nd_backend *b, nd_view right, nd_view m)
     for (int64_t k = 0; k < right.rows; k++)
         ND_TRY(b->ops.copy(b, nd_view_rows(right, k, 1).data,
                            nd_view_rows(m, k * m.rows / right.rows, 1).data,
-                           nd_view_bytes(nd_read(nd_view_rows(right, k, 1)))));
+                           nd_view_bytes(nd_as_const(nd_view_rows(right, k, 1)))));
     return ND_OK;
 }
 
 /* left := orthonormal rows that span M rightᵀ. *size 0 means that nothing came of it. */
-static nd_status iterate(nd_backend *b, const nd_state_room *r, nd_view m, double *size)
+static nd_status iterate(nd_backend *b, const nd_state_scratch *r, nd_view m, double *size)
 {
-    ND_TRY(b->ops.gemm(b, r->product, nd_read(r->right), false, nd_read(m), true, 1.0f, 0.0f));
-    return nd_orthonormal_rows(b, r->left, nd_read(r->product), r->gram, r->host, size);
+    ND_TRY(
+        b->ops.gemm(b, r->product, nd_as_const(r->right), false, nd_as_const(m), true, 1.0f, 0.0f));
+    return nd_orthonormal_rows(b, r->left, nd_as_const(r->product), r->gram, r->host, size);
 }
 
 /* codes := factor, and factor := what the codes stand for. */
 static nd_status round_factor(nd_backend *b, const nd_blocks *codes, nd_view factor)
 {
-    ND_TRY(b->ops.quantize_blocks(b, codes, nd_read(factor)));
+    ND_TRY(b->ops.quantize_blocks(b, codes, nd_as_const(factor)));
     return b->ops.dequantize_blocks(b, factor, codes);
 }
 
-static nd_status store(nd_backend *b, const nd_state *s, const nd_state_room *room, nd_view m)
+static nd_status store(nd_backend *b, const nd_state *s, const nd_state_scratch *scratch, nd_view m)
 {
-    const nd_state_room r = shaped(room, s);
+    const nd_state_scratch r = shaped(scratch, s);
     const nd_blocks left = factor_of(s, LEFT), right = factor_of(s, RIGHT);
     const nd_tiles rest = rest_of(s);
     double size = 0.0;
@@ -113,10 +114,10 @@ static nd_status store(nd_backend *b, const nd_state *s, const nd_state_room *ro
         ND_TRY(iterate(b, &r, m, &size));
     }
     ND_TRY(round_factor(b, &left, r.left));
-    ND_TRY(b->ops.gemm(b, r.right, nd_read(r.left), false, nd_read(m), false, 1.0f, 0.0f));
+    ND_TRY(b->ops.gemm(b, r.right, nd_as_const(r.left), false, nd_as_const(m), false, 1.0f, 0.0f));
     ND_TRY(round_factor(b, &right, r.right));
-    ND_TRY(b->ops.gemm(b, m, nd_read(r.left), true, nd_read(r.right), false, -1.0f, 1.0f));
-    return b->ops.quantize_tiles(b, &rest, nd_read(m));
+    ND_TRY(b->ops.gemm(b, m, nd_as_const(r.left), true, nd_as_const(r.right), false, -1.0f, 1.0f));
+    return b->ops.quantize_tiles(b, &rest, nd_as_const(m));
 }
 
 const nd_state_codec nd_state_low_rank4 = {

@@ -8,7 +8,7 @@ typedef enum nd_memory_category {
     ND_MEMORY_CODES,   /* what replicas compute with: codes, scales, embedding, norms */
     ND_MEMORY_MASTERS, /* owned full-precision weights */
     ND_MEMORY_GRADIENTS,
-    ND_MEMORY_OPTIMIZER,   /* owned state and the room of an update */
+    ND_MEMORY_OPTIMIZER,   /* owned state and the scratch of an update */
     ND_MEMORY_ACTIVATIONS, /* of one micro-batch */
     ND_MEMORY_WIRE,        /* buffers of exchanges */
     ND_MEMORY_COUNT

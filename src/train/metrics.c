@@ -24,8 +24,8 @@ static nd_status drop_later_steps(const char *path, int64_t last)
         return ND_FAIL(ND_EIO, "cannot write %s: %s", temporary, strerror(errno));
     }
     char *line = NULL;
-    size_t room = 0;
-    while (getline(&line, &room, in) > 0) {
+    size_t scratch = 0;
+    while (getline(&line, &scratch, in) > 0) {
         json_t *object = json_loads(line, 0, NULL);
         const json_t *step = json_object_get(object, "step");
         if (json_is_integer(step) && json_integer_value(step) <= last)
@@ -85,7 +85,7 @@ static json_t *memory_json(const nd_run *run)
 }
 
 /* Bytes of optimizer state of the ternary matrices this rank owns, and their weights: what lies in
- * memory, projectors included and the room of an update not. */
+ * memory, projectors included and the scratch of an update not. */
 static void add_matrix_state(json_t *object, const nd_run *run)
 {
     const nd_params *params = &run->model->params;
@@ -99,7 +99,7 @@ static void add_matrix_state(json_t *object, const nd_run *run)
             continue;
         weights += p->rows * p->cols;
         for (int s = 0; s < count; s++)
-            bytes += nd_view_bytes(nd_read(states[s].view));
+            bytes += nd_view_bytes(nd_as_const(states[s].view));
     }
     json_object_set_new(object, "matrix_state_bytes", json_integer((json_int_t)bytes));
     json_object_set_new(object, "matrix_weights", json_integer(weights));

@@ -25,7 +25,7 @@ static nd_status mix_view(nd_backend *b, nd_view view, char *chunk, uint64_t *ha
 {
     if (!view.data)
         return ND_OK;
-    const size_t bytes = nd_view_bytes(nd_read(view));
+    const size_t bytes = nd_view_bytes(nd_as_const(view));
     for (size_t at = 0; at < bytes; at += CHUNK_BYTES) {
         const size_t part = bytes - at < CHUNK_BYTES ? bytes - at : CHUNK_BYTES;
         ND_TRY(b->ops.download(b, chunk, (const char *)view.data + at, part));
@@ -57,7 +57,7 @@ static nd_status hash_weights(nd_run *run, char *chunk, uint64_t *hashes)
 
 /* "rank 0, 1, 3: 0123456789abcdef; rank 2: ..." of hash `index`. */
 static void list_groups(const uint64_t *all, int64_t count, int64_t index, int size, char *text,
-                        size_t room)
+                        size_t scratch)
 {
     size_t used = 0;
     for (int r = 0; r < size; r++) {
@@ -67,13 +67,14 @@ static void list_groups(const uint64_t *all, int64_t count, int64_t index, int s
             first++;
         if (first < r)
             continue;
-        used += (size_t)snprintf(text + used, room - used, "%srank", r > 0 ? "; " : "");
-        for (int same = r; same < size && used + 64 < room; same++)
+        used += (size_t)snprintf(text + used, scratch - used, "%srank", r > 0 ? "; " : "");
+        for (int same = r; same < size && used + 64 < scratch; same++)
             if (all[same * count + index] == hash)
-                used +=
-                    (size_t)snprintf(text + used, room - used, "%s %d", same > r ? "," : "", same);
-        used += (size_t)snprintf(text + used, room - used, ": %016llx", (unsigned long long)hash);
-        if (used + 64 >= room)
+                used += (size_t)snprintf(text + used, scratch - used, "%s %d", same > r ? "," : "",
+                                         same);
+        used +=
+            (size_t)snprintf(text + used, scratch - used, ": %016llx", (unsigned long long)hash);
+        if (used + 64 >= scratch)
             return;
     }
 }

@@ -4,8 +4,8 @@
 #include "core/base/sum_tree.h"
 #include "dist/device.h"
 #include "train/checkpoint/checkpoint_save.h"
-#include "train/gradient_feedback.h"
-#include "train/gradient_path.h"
+#include "train/error_feedback.h"
+#include "train/gradient_reducer.h"
 #include "train/run_backend.h"
 #include "train/run_memory.h"
 
@@ -184,9 +184,9 @@ nd_status nd_run_publish_weights(nd_run *run, bool whole)
     return nd_weight_gather_run(&run->gather, run->model, run->masters, whole, run->comm);
 }
 
-nd_status nd_run_forget_rounding(nd_run *run)
+nd_status nd_run_reset_error_feedback(nd_run *run)
 {
-    ND_TRY(nd_gradient_feedback_drop_all(run));
+    ND_TRY(nd_error_feedback_drop_all(run));
     return run->gather.embedding == ND_EMBEDDING_WIRE_DENSE ? ND_OK
                                                             : nd_run_publish_weights(run, true);
 }
@@ -205,7 +205,7 @@ nd_status nd_run_prepare(nd_run *run)
     for (int64_t i = 0; i < run->model->params.count; i++)
         run->projected += nd_projectors_shape(run->projectors, i) != NULL;
     run->travel_projected = run->projected > 0 && run->config.optimizer.galore_residual == 0.0;
-    run->immediate = nd_gradient_path_immediate(run);
+    run->immediate = nd_gradient_reducer_immediate(run);
     run->gather.codes = (nd_weight_wire)run->config.dist.weight_wire;
     run->gather.stream.kernels = nd_device_code_kernels(run->backend);
     run->gather.embedding = (nd_embedding_wire)run->config.dist.embedding_wire;
@@ -234,7 +234,7 @@ static nd_status create(nd_run *run)
 {
     ND_TRY(open_data(run));
     ND_TRY(read_tokenizer(run));
-    ND_TRY(nd_run_memory_take(run));
+    ND_TRY(nd_run_memory_reserve(run));
     if (run->config.hardware.cuda_graphs)
         ND_TRY(nd_replay_create(run->backend, &run->log, &run->replay));
     for (int64_t i = 0; i < run->model->params.count; i++)
@@ -251,7 +251,7 @@ nd_status nd_run_create(const nd_config *config, nd_comm *comm, nd_run *run)
     ND_TRY(nd_run_agree(comm, nd_run_attach_backend(run)));
     run->overlapped = nd_comm_overlaps(comm) && !run->immediate;
     ND_TRY(nd_run_agree(comm, create(run)));
-    ND_TRY(nd_gradient_path_publish_projectors(run));
+    ND_TRY(nd_gradient_reducer_publish_projectors(run));
     return nd_run_publish_weights(run, true);
 }
 

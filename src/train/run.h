@@ -31,7 +31,7 @@ typedef struct nd_run {
     nd_weight_gather gather;
     nd_view *masters; /* [params.count]; data NULL where this rank is not the owner */
 
-    /* The way of gradients (train/gradient_path.h). Buffers by slot of the summation tree
+    /* The way of gradients (train/gradient_reducer.h). Buffers by slot of the summation tree
      * (core/base/sum_tree.h): [slot][param], projected where GaLore projects; sketches [slot], a row for
      * each matrix that gets a new subspace in a step. */
     nd_projectors *projectors; /* the optimizer's */
@@ -48,7 +48,7 @@ typedef struct nd_run {
     nd_view
         *sums; /* [params.count] the reduced gradient of owned parameters, in one of the slots */
     nd_view *sketch_sums; /* [params.count] as sums; data NULL where there is no sketch */
-    nd_view *residuals;   /* [params.count] of train/gradient_feedback.h; data NULL: none */
+    nd_view *residuals;   /* [params.count] of train/error_feedback.h; data NULL: none */
     double *squares;      /* [params.count] squared norms of this step's gradients */
     nd_view norms;        /* f64 [1, 2 params.count] in backend memory: those this rank computes */
     nd_replay *replay;    /* of micro-batches; NULL: their ops run one by one */
@@ -97,7 +97,7 @@ nd_status nd_run_publish_weights(nd_run *run, bool whole);
 
 /* What rounding on the wire left with this rank or in replicas is dropped, so that the run goes on as one
  * does that is restored from a checkpoint of this moment. Collective. */
-nd_status nd_run_forget_rounding(nd_run *run);
+nd_status nd_run_reset_error_feedback(nd_run *run);
 
 /* Agrees on a status: ND_OK when all ranks pass ND_OK; else every rank gets the error of the lowest
  * failing rank, marked as shared and naming that rank when there are several. Collective. */

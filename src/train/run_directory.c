@@ -78,7 +78,7 @@ static nd_status move_checkpoints(const char *from, const char *to, int *count)
     return status;
 }
 
-static nd_status set_previous_aside(nd_run *run, char *aside, size_t size)
+static nd_status move_previous_run(nd_run *run, char *aside, size_t size)
 {
     char path[ND_CHECKPOINT_PATH_MAX + 64], to[ND_CHECKPOINT_PATH_MAX + 64];
     char checkpoints[ND_CHECKPOINT_PATH_MAX];
@@ -120,7 +120,7 @@ nd_status nd_run_directory_open(nd_run *run, bool fresh)
     run->log.animated = nd_run_directory_on_terminal(run->comm);
     ND_TRY(nd_directory_create(run->config.logging.run_dir));
     if (fresh)
-        ND_TRY(set_previous_aside(run, aside, sizeof aside));
+        ND_TRY(move_previous_run(run, aside, sizeof aside));
     nd_checkpoint_directory(&run->config, checkpoints, sizeof checkpoints);
     ND_TRY(
         nd_directory_create(checkpoints)); /* now, and not when hours of training are to be saved */

@@ -1,7 +1,7 @@
 #include "train/run_memory.h"
 
-#include "train/gradient_feedback.h"
-#include "train/gradient_path.h"
+#include "train/error_feedback.h"
+#include "train/gradient_reducer.h"
 #include "train/plan/memory_advice.h"
 
 #include <stdio.h>
@@ -14,8 +14,8 @@ static nd_status take_masters(nd_run *run, nd_arena *arena)
         run->config.optimizer.master_precision == ND_PRECISION_BF16 ? ND_BF16 : ND_F32;
     for (int64_t i = 0; i < params->count; i++)
         if (run->own.owner[i] == run->comm->rank)
-            ND_TRY(nd_arena_take(arena, type, params->list[i].rows, params->list[i].cols,
-                                 &run->masters[i]));
+            ND_TRY(nd_arena_reserve(arena, type, params->list[i].rows, params->list[i].cols,
+                                    &run->masters[i]));
     return ND_OK;
 }
 
@@ -24,18 +24,19 @@ static nd_status take_category(nd_run *run, nd_memory_category category)
     nd_arena *arena = &run->arenas[category];
     switch (category) {
     case ND_MEMORY_CODES:
-        return nd_model_take_weights(run->model, arena);
+        return nd_model_reserve_weights(run->model, arena);
     case ND_MEMORY_MASTERS:
         return take_masters(run, arena);
     case ND_MEMORY_GRADIENTS:
-        return nd_gradient_path_take(run, arena);
+        return nd_gradient_reducer_reserve(run, arena);
     case ND_MEMORY_OPTIMIZER:
-        return nd_optimizer_take(run->optimizer, arena);
+        return nd_optimizer_reserve(run->optimizer, arena);
     case ND_MEMORY_ACTIVATIONS:
-        return nd_model_take_activations(run->model, arena, true);
+        return nd_model_reserve_activations(run->model, arena, true);
     case ND_MEMORY_WIRE:
-        ND_TRY(nd_gradient_feedback_take(run, arena));
-        return nd_weight_gather_take(&run->gather, run->model, &run->own, run->comm->rank, arena);
+        ND_TRY(nd_error_feedback_reserve(run, arena));
+        return nd_weight_gather_reserve(&run->gather, run->model, &run->own, run->comm->rank,
+                                        arena);
     case ND_MEMORY_COUNT:
         break;
     }
@@ -45,9 +46,8 @@ static nd_status take_category(nd_run *run, nd_memory_category category)
 nd_status nd_run_memory_measure(nd_run *run)
 {
     for (int category = 0; category < ND_MEMORY_COUNT; category++) {
-        nd_arena_start_measuring(&run->arenas[category],
-                                 nd_memory_category_name((nd_memory_category)category),
-                                 run->backend);
+        nd_arena_start_sizing(&run->arenas[category],
+                              nd_memory_category_name((nd_memory_category)category), run->backend);
         ND_TRY(take_category(run, (nd_memory_category)category));
     }
     return ND_OK;
@@ -96,7 +96,7 @@ static void warn_when_scarce(nd_run *run, const size_t *need)
                     run->comm->local_size == 1 ? "" : "s", (double)total / gib);
 }
 
-nd_status nd_run_memory_take(nd_run *run)
+nd_status nd_run_memory_reserve(nd_run *run)
 {
     size_t need[ND_MEMORY_COUNT];
     run->resident_at_start = nd_memory_resident();

@@ -8,6 +8,6 @@
 nd_status nd_run_memory_measure(nd_run *run);
 
 /* Measures, allocates and lays out every category. Errors: ND_ENOMEM naming the category. */
-nd_status nd_run_memory_take(nd_run *run);
+nd_status nd_run_memory_reserve(nd_run *run);
 
 #endif

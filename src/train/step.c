@@ -2,9 +2,9 @@
 
 #include "optim/mtp_schedule.h"
 #include "train/checkpoint/checkpoint_save.h"
+#include "train/error_feedback.h"
 #include "train/fault_points.h"
-#include "train/gradient_feedback.h"
-#include "train/gradient_path.h"
+#include "train/gradient_reducer.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -156,13 +156,13 @@ nd_status nd_step_run(nd_run *run, bool stop_requested, nd_step_result *result)
     ND_TRY(nd_loader_next(run->loader, &tokens, &report.data_wait_ms));
     nd_health_begin_step(&run->health);
     nd_fault_point(run->comm, "backward");
-    ND_TRY(nd_gradient_path_run(run, tokens, losses, (nd_losses_known){judge_losses, &judged}));
-    ND_TRY(nd_gradient_path_finish(run, &result->grad_norm));
+    ND_TRY(nd_gradient_reducer_run(run, tokens, losses, (nd_losses_known){judge_losses, &judged}));
+    ND_TRY(nd_gradient_reducer_finish(run, &result->grad_norm));
     result->lr = nd_optimizer_learning_rate(run->optimizer, run->step);
     result->skipped = run->health.verdict != ND_VERDICT_GOOD;
     if (result->skipped) {
         describe_skip(run, result);
-        ND_TRY(nd_gradient_feedback_drop_all(run));
+        ND_TRY(nd_error_feedback_drop_all(run));
     } else {
         nd_comm_set_phase(run->comm, run->step + 1, "weights");
         nd_fault_point(run->comm, "weights");

@@ -6,7 +6,7 @@
 #define ND_TESTS_CLI_BAD_INPUT_ROWS_H
 
 typedef struct bad_input {
-    const char *room;    /* of the documented table */
+    const char *module;  /* of the documented table */
     const char *tried;   /* in words */
     const char *prepare; /* shell, must succeed; may be empty */
     const char *run;     /* shell */

@@ -99,7 +99,7 @@ Test(bad_input, every_mistake_is_named_with_its_exit_code, .init = setup, .fini 
 {
     static char output[65536];
     FILE *docs = open_docs();
-    const char *room = "";
+    const char *module = "";
     int failures = 0;
     for (int i = 0; i < ROWS; i++) {
         const bad_input *row = i < BAD_INPUTS ? &bad_inputs[i] : &bad_models[i - BAD_INPUTS];
@@ -118,11 +118,11 @@ Test(bad_input, every_mistake_is_named_with_its_exit_code, .init = setup, .fini 
                          row->says[0], output);
             failures++;
         }
-        if (docs && strcmp(room, row->room) != 0)
-            fprintf(docs, "\n## %s\n\n| tried | exit | message |\n|---|---|---|\n", row->room);
+        if (docs && strcmp(module, row->module) != 0)
+            fprintf(docs, "\n## %s\n\n| tried | exit | message |\n|---|---|---|\n", row->module);
         if (docs)
             write_row(docs, row, output);
-        room = row->room;
+        module = row->module;
     }
     if (docs)
         fclose(docs);

@@ -158,9 +158,9 @@ static inline nd_view random_floats(harness *h, nd_dtype dtype, int64_t rows, in
     const nd_view v = poisoned(h, dtype, rows, cols);
     const uint64_t key = nd_rng_key(h->seed + h->drawn++, "conformance");
     float x[256];
-    const int64_t room = sizeof x / sizeof *x, count = rows * cols;
-    for (int64_t first = 0; first < count; first += room) {
-        const int64_t some = count - first < room ? count - first : room;
+    const int64_t capacity = sizeof x / sizeof *x, count = rows * cols;
+    for (int64_t first = 0; first < count; first += capacity) {
+        const int64_t some = count - first < capacity ? count - first : capacity;
         nd_rng_normal_fill(key, (uint64_t)first, std, x, some);
         for (int64_t i = 0; i < some; i++)
             set_element(v, first + i, x[i]);
@@ -184,7 +184,7 @@ static inline nd_view random_scales(harness *h, int64_t rows, int64_t cols)
 {
     const nd_view v = random_floats(h, ND_F32, rows, cols, 1.0f);
     for (int64_t i = 0; i < rows * cols; i++)
-        set_element(v, i, 0.05 + fabs(element(nd_read(v), i)));
+        set_element(v, i, 0.05 + fabs(element(nd_as_const(v), i)));
     return v;
 }
 
@@ -224,17 +224,17 @@ static inline double relative_error(nd_cview x, nd_cview y)
 static inline void check_same_bits(const harness *h, const char *what, const outputs *out)
 {
     for (int i = 2; i < BACKENDS; i++)
-        cr_assert(
-            memcmp(out->view[1].data, out->view[i].data, nd_view_bytes(nd_read(out->view[1]))) == 0,
-            "%s [%lld, %lld] (%s, seed %" PRIu64 "): 1 and %d threads differ", what,
-            (long long)out->view[1].rows, (long long)out->view[1].cols, h->isa, h->seed, i);
+        cr_assert(memcmp(out->view[1].data, out->view[i].data,
+                         nd_view_bytes(nd_as_const(out->view[1]))) == 0,
+                  "%s [%lld, %lld] (%s, seed %" PRIu64 "): 1 and %d threads differ", what,
+                  (long long)out->view[1].rows, (long long)out->view[1].cols, h->isa, h->seed, i);
 }
 
 static inline void check_close(const harness *h, const char *what, const outputs *out,
                                double tolerance)
 {
     const nd_view fast = out->view[1];
-    const double error = relative_error(nd_read(fast), nd_read(out->view[0]));
+    const double error = relative_error(nd_as_const(fast), nd_as_const(out->view[0]));
     cr_assert(error <= tolerance, "%s %s [%lld, %lld] (%s, seed %" PRIu64 "): error %.3g > %.3g",
               what, nd_dtype_name(fast.dtype), (long long)fast.rows, (long long)fast.cols, h->isa,
               h->seed, error, tolerance);
@@ -243,12 +243,12 @@ static inline void check_close(const harness *h, const char *what, const outputs
 
 static inline void check_equal(const harness *h, const char *what, const outputs *out)
 {
-    for (int64_t i = 0; i < nd_view_count(nd_read(out->view[0])); i++)
-        cr_assert(element(nd_read(out->view[0]), i) == element(nd_read(out->view[1]), i),
+    for (int64_t i = 0; i < nd_view_count(nd_as_const(out->view[0])); i++)
+        cr_assert(element(nd_as_const(out->view[0]), i) == element(nd_as_const(out->view[1]), i),
                   "%s (%s, seed %" PRIu64 "): element %lld of [%lld, %lld] is %g, expected %g",
                   what, h->isa, h->seed, (long long)i, (long long)out->view[0].rows,
-                  (long long)out->view[0].cols, element(nd_read(out->view[1]), i),
-                  element(nd_read(out->view[0]), i));
+                  (long long)out->view[0].cols, element(nd_as_const(out->view[1]), i),
+                  element(nd_as_const(out->view[0]), i));
     check_same_bits(h, what, out);
 }
 

@@ -38,9 +38,9 @@ static void over_shapes_and_dtypes(shape_test test)
 static void check_quantised(const harness *h, const char *what, const outputs *q)
 {
     int64_t off = 0;
-    const int64_t count = nd_view_count(nd_read(q->view[0]));
+    const int64_t count = nd_view_count(nd_as_const(q->view[0]));
     for (int64_t i = 0; i < count; i++) {
-        const double d = element(nd_read(q->view[1]), i) - element(nd_read(q->view[0]), i);
+        const double d = element(nd_as_const(q->view[1]), i) - element(nd_as_const(q->view[0]), i);
         cr_assert(fabs(d) <= 1.0, "%s (%s): element %lld is off by %g", what, h->isa, (long long)i,
                   d);
         off += d != 0.0;
@@ -52,8 +52,8 @@ static void check_quantised(const harness *h, const char *what, const outputs *q
 
 static void rmsnorm_case(harness *h, int64_t rows, int64_t n, nd_dtype x_type, nd_dtype y_type)
 {
-    const nd_cview x = nd_read(random_floats(h, x_type, rows, n, 2.0f));
-    const nd_cview w = nd_read(random_floats(h, y_type, 1, n, 1.0f));
+    const nd_cview x = nd_as_const(random_floats(h, x_type, rows, n, 2.0f));
+    const nd_cview w = nd_as_const(random_floats(h, y_type, 1, n, 1.0f));
     const outputs y = poisoned_outputs(h, ND_F64, y_type, rows, n);
     const outputs r = poisoned_outputs(h, ND_F64, ND_F32, rows, 1);
     RUN(h, rmsnorm, y.view[i], r.view[i], x, w);
@@ -75,18 +75,18 @@ Test(backend, rmsnorm_agrees_with_the_reference)
 static void rmsnorm_backward_case(harness *h, int64_t rows, int64_t n, nd_dtype x_type,
                                   nd_dtype dx_type)
 {
-    const nd_cview x = nd_read(random_floats(h, x_type, rows, n, 2.0f));
-    const nd_cview w = nd_read(random_floats(h, ND_F32, 1, n, 1.0f));
-    const nd_cview dy = nd_read(random_floats(h, dx_type, rows, n, 1.0f));
-    const nd_cview r = nd_read(random_scales(h, rows, 1));
+    const nd_cview x = nd_as_const(random_floats(h, x_type, rows, n, 2.0f));
+    const nd_cview w = nd_as_const(random_floats(h, ND_F32, 1, n, 1.0f));
+    const nd_cview dy = nd_as_const(random_floats(h, dx_type, rows, n, 1.0f));
+    const nd_cview r = nd_as_const(random_scales(h, rows, 1));
     const outputs dx = poisoned_outputs(h, ND_F64, dx_type, rows, n);
-    const nd_cview start = nd_read(random_floats(h, ND_F32, 1, n, 1.0f));
+    const nd_cview start = nd_as_const(random_floats(h, ND_F32, 1, n, 1.0f));
     const outputs dw = copied_outputs(h, ND_F64, start);
     RUN(h, rmsnorm_backward, dx.view[i], dw.view[i], dy, x, w, r, 0.0f);
     check_close(h, "rmsnorm_backward dx", &dx, tolerance(dx_type));
     check_close(h, "rmsnorm_backward dw", &dw, TOLERANCE_SUM);
     const outputs sum =
-        copied_outputs(h, ND_F64, nd_read(random_floats(h, dx_type, rows, n, 1.0f)));
+        copied_outputs(h, ND_F64, nd_as_const(random_floats(h, dx_type, rows, n, 1.0f)));
     RUN(h, rmsnorm_backward, sum.view[i], dw.view[i], dy, x, w, r, 1.0f);
     check_close(h, "rmsnorm_backward dx += ", &sum, tolerance(dx_type));
 }
@@ -98,9 +98,9 @@ Test(backend, rmsnorm_backward_agrees_with_the_reference)
 
 static void swiglu_case(harness *h, int64_t rows, int64_t n, nd_dtype x_type, nd_dtype y_type)
 {
-    const nd_cview gate = nd_read(random_floats(h, x_type, rows, n, 4.0f));
-    const nd_cview up = nd_read(random_floats(h, y_type, rows, n, 1.0f));
-    const nd_cview w = nd_read(random_floats(h, ND_F32, 1, n, 1.0f));
+    const nd_cview gate = nd_as_const(random_floats(h, x_type, rows, n, 4.0f));
+    const nd_cview up = nd_as_const(random_floats(h, y_type, rows, n, 1.0f));
+    const nd_cview w = nd_as_const(random_floats(h, ND_F32, 1, n, 1.0f));
     const outputs hidden = poisoned_outputs(h, ND_F64, y_type, rows, n);
     RUN(h, swiglu, hidden.view[i], gate, up);
     check_close(h, "swiglu", &hidden, tolerance(y_type));
@@ -121,17 +121,17 @@ Test(backend, swiglu_agrees_with_the_reference)
 static void swiglu_backward_case(harness *h, int64_t rows, int64_t n, nd_dtype x_type,
                                  nd_dtype y_type)
 {
-    const nd_cview gate = nd_read(random_floats(h, x_type, rows, n, 4.0f));
-    const nd_cview up = nd_read(random_floats(h, x_type, rows, n, 1.0f));
-    const nd_cview dh = nd_read(random_floats(h, y_type, rows, n, 1.0f));
-    const nd_cview w = nd_read(random_floats(h, ND_F32, 1, n, 1.0f));
-    const nd_cview r = nd_read(random_scales(h, rows, 1));
+    const nd_cview gate = nd_as_const(random_floats(h, x_type, rows, n, 4.0f));
+    const nd_cview up = nd_as_const(random_floats(h, x_type, rows, n, 1.0f));
+    const nd_cview dh = nd_as_const(random_floats(h, y_type, rows, n, 1.0f));
+    const nd_cview w = nd_as_const(random_floats(h, ND_F32, 1, n, 1.0f));
+    const nd_cview r = nd_as_const(random_scales(h, rows, 1));
     outputs dgate = poisoned_outputs(h, ND_F64, y_type, rows, n);
     outputs dup = poisoned_outputs(h, ND_F64, y_type, rows, n);
     RUN(h, swiglu_backward, dgate.view[i], dup.view[i], dh, gate, up);
     check_close(h, "swiglu_backward dgate", &dgate, tolerance(y_type));
     check_close(h, "swiglu_backward dup", &dup, tolerance(y_type));
-    const outputs dw = copied_outputs(h, ND_F64, nd_read(random_floats(h, ND_F32, 1, n, 1.0f)));
+    const outputs dw = copied_outputs(h, ND_F64, nd_as_const(random_floats(h, ND_F32, 1, n, 1.0f)));
     RUN(h, swiglu_rmsnorm_backward, dgate.view[i], dup.view[i], dw.view[i], dh, gate, up, w, r);
     check_close(h, "swiglu_rmsnorm_backward dgate", &dgate, tolerance(y_type));
     check_close(h, "swiglu_rmsnorm_backward dup", &dup, tolerance(y_type));
@@ -140,7 +140,7 @@ static void swiglu_backward_case(harness *h, int64_t rows, int64_t n, nd_dtype x
     dgate = copied_outputs(h, ND_F64, gate);
     dup = copied_outputs(h, ND_F64, up);
     RUN(h, swiglu_rmsnorm_backward, dgate.view[i], dup.view[i], dw.view[i], dh,
-        nd_read(dgate.view[i]), nd_read(dup.view[i]), w, r);
+        nd_as_const(dgate.view[i]), nd_as_const(dup.view[i]), w, r);
     check_close(h, "swiglu_rmsnorm_backward in place", &dgate, tolerance(x_type));
     check_close(h, "swiglu_rmsnorm_backward in place", &dup, tolerance(x_type));
 }
@@ -169,13 +169,13 @@ Test(backend, norms_of_rows_that_just_fill_shared_memory_agree_with_the_referenc
 
 static void elementwise_case(harness *h, int64_t rows, int64_t n, nd_dtype x_type, nd_dtype y_type)
 {
-    const nd_cview x = nd_read(random_floats(h, x_type, rows, n, 1.0f));
-    const nd_cview z = nd_read(random_floats(h, y_type, rows, n, 1.0f));
+    const nd_cview x = nd_as_const(random_floats(h, x_type, rows, n, 1.0f));
+    const nd_cview z = nd_as_const(random_floats(h, y_type, rows, n, 1.0f));
     const outputs y = poisoned_outputs(h, ND_F64, y_type, rows, n);
     RUN(h, add, y.view[i], x, z);
     check_close(h, "add", &y, tolerance(y_type));
     const outputs over = copied_outputs(h, ND_F64, x);
-    RUN(h, add, over.view[i], nd_read(over.view[i]), z);
+    RUN(h, add, over.view[i], nd_as_const(over.view[i]), z);
     check_close(h, "add in place", &over, tolerance(x_type));
     const outputs scaled = poisoned_outputs(h, ND_F64, y_type, rows, n);
     RUN(h, axpby, scaled.view[i], -1.5f, x, 0.0f);
@@ -187,7 +187,7 @@ static void elementwise_case(harness *h, int64_t rows, int64_t n, nd_dtype x_typ
     RUN(h, sum_squares, sum.view[i], x);
     check_close(h, "sum_squares", &sum, 1e-12);
     const outputs unit = poisoned_outputs(h, ND_F64, y_type, rows, n);
-    RUN(h, divide_by_norm, unit.view[i], x, nd_read(sum.view[i]), 1.01);
+    RUN(h, divide_by_norm, unit.view[i], x, nd_as_const(sum.view[i]), 1.01);
     check_close(h, "divide_by_norm", &unit, tolerance(y_type));
     RUN(h, sum, sum.view[i], x);
     cr_assert(fabs(*(double *)sum.view[0].data - *(double *)sum.view[1].data) < 1e-9);
@@ -204,7 +204,7 @@ Test(backend, sums_of_many_elements_do_not_depend_on_threads)
     harness h;
     FOR_EACH_ISA(h)
     {
-        const nd_cview x = nd_read(random_floats(&h, ND_F32, 300, 1001, 1.0f));
+        const nd_cview x = nd_as_const(random_floats(&h, ND_F32, 300, 1001, 1.0f));
         const outputs sum = poisoned_outputs(&h, ND_F64, ND_F64, 1, 1);
         RUN(&h, sum_squares, sum.view[i], x);
         check_close(&h, "sum_squares", &sum, 1e-12);
@@ -226,7 +226,7 @@ Test(backend, rope_agrees_with_the_reference_in_both_styles_and_directions)
             for (int d = 0; d < 2; d++) {
                 const nd_view start =
                     random_floats(&h, float_dtypes[d], 33, 3 * params.head_dim, 1.0f);
-                const outputs x = copied_outputs(&h, ND_F64, nd_read(start));
+                const outputs x = copied_outputs(&h, ND_F64, nd_as_const(start));
                 RUN(&h, rope, x.view[i], &params);
                 check_close(&h, "rope", &x, tolerance(float_dtypes[d]));
             }
@@ -239,7 +239,7 @@ Test(backend, rope_agrees_with_the_reference_in_both_styles_and_directions)
 
 static void codes_case(harness *h, int64_t rows, int64_t n, nd_dtype x_type, nd_dtype y_type)
 {
-    const nd_cview w = nd_read(random_floats(h, x_type, rows, n, 0.02f));
+    const nd_cview w = nd_as_const(random_floats(h, x_type, rows, n, 0.02f));
     const int64_t groups[] = {0, 1, n % 5 == 0 ? 5 : n};
     for (int g = 0; g < 3; g++) {
         const outputs c = poisoned_outputs(h, ND_I8, ND_I8, rows, n);
@@ -249,20 +249,20 @@ static void codes_case(harness *h, int64_t rows, int64_t n, nd_dtype x_type, nd_
         check_equal(h, "ternarize c", &c);
         check_equal(h, "ternarize s", &s);
         const outputs back = poisoned_outputs(h, ND_F64, y_type, rows, n);
-        RUN(h, dequantize_codes, back.view[i], nd_read(c.view[i]), nd_read(s.view[i]));
+        RUN(h, dequantize_codes, back.view[i], nd_as_const(c.view[i]), nd_as_const(s.view[i]));
         check_close(h, "dequantize_codes", &back, tolerance(y_type));
         const outputs packed = poisoned_outputs(h, ND_U8, ND_U8, 1, (rows * n + 3) / 4);
-        RUN(h, pack_codes, packed.view[i], nd_read(c.view[i]));
+        RUN(h, pack_codes, packed.view[i], nd_as_const(c.view[i]));
         check_equal(h, "pack_codes", &packed);
         const outputs unpacked = poisoned_outputs(h, ND_I8, ND_I8, rows, n);
-        RUN(h, unpack_codes, unpacked.view[i], nd_read(packed.view[i]));
+        RUN(h, unpack_codes, unpacked.view[i], nd_as_const(packed.view[i]));
         check_equal(h, "unpack_codes", &unpacked);
         cr_assert(memcmp(unpacked.view[1].data, c.view[1].data, (size_t)(rows * n)) == 0);
         const outputs trits = poisoned_outputs(h, ND_U8, ND_U8, 1, (rows * n + 4) / 5);
-        RUN(h, pack_trits, trits.view[i], nd_read(c.view[i]));
+        RUN(h, pack_trits, trits.view[i], nd_as_const(c.view[i]));
         check_equal(h, "pack_trits", &trits);
         const outputs told = poisoned_outputs(h, ND_I8, ND_I8, rows, n);
-        RUN(h, unpack_trits, told.view[i], nd_read(trits.view[i]));
+        RUN(h, unpack_trits, told.view[i], nd_as_const(trits.view[i]));
         check_equal(h, "unpack_trits", &told);
         cr_assert(memcmp(told.view[1].data, c.view[1].data, (size_t)(rows * n)) == 0);
     }
@@ -271,7 +271,7 @@ static void codes_case(harness *h, int64_t rows, int64_t n, nd_dtype x_type, nd_
         set_element(x, i, 0.0); /* a row of zeros */
     const outputs q = poisoned_outputs(h, ND_I8, ND_I8, rows, n);
     const outputs a = poisoned_outputs(h, ND_F32, ND_F32, rows, 1);
-    RUN(h, quantize_rows, q.view[i], a.view[i], nd_read(x));
+    RUN(h, quantize_rows, q.view[i], a.view[i], nd_as_const(x));
     check_equal(h, "quantize_rows q", &q);
     check_equal(h, "quantize_rows a", &a);
 }
@@ -291,13 +291,13 @@ Test(backend, embedding_and_its_gradient_agree_with_the_reference)
         for (int mix = 0; mix < 4; mix++) {
             const nd_dtype table_type = float_dtypes[mix & 1], x_type = float_dtypes[mix >> 1];
             const int64_t vocab = 50, tokens = 333, n = mix & 1 ? 129 : 64;
-            const nd_cview table = nd_read(random_floats(&h, table_type, vocab, n, 1.0f));
-            const nd_cview ids = nd_read(random_integers(&h, ND_I32, 1, tokens, 0, 49));
+            const nd_cview table = nd_as_const(random_floats(&h, table_type, vocab, n, 1.0f));
+            const nd_cview ids = nd_as_const(random_integers(&h, ND_I32, 1, tokens, 0, 49));
             const outputs x = poisoned_outputs(&h, ND_F64, x_type, tokens, n);
             RUN(&h, embedding, x.view[i], table, ids);
             check_close(&h, "embedding", &x, tolerance(x_type));
-            const nd_cview dx = nd_read(random_floats(&h, x_type, tokens, n, 1.0f));
-            const nd_cview start = nd_read(random_floats(&h, ND_F32, vocab, n, 1.0f));
+            const nd_cview dx = nd_as_const(random_floats(&h, x_type, tokens, n, 1.0f));
+            const nd_cview start = nd_as_const(random_floats(&h, ND_F32, vocab, n, 1.0f));
             const outputs dtable = copied_outputs(&h, ND_F64, start);
             RUN(&h, embedding_backward, dtable.view[i], dx, ids);
             check_close(&h, "embedding_backward", &dtable, TOLERANCE_F32);
@@ -310,8 +310,8 @@ Test(backend, tokens_outside_the_vocabulary_are_refused)
 {
     harness h;
     cr_assert(harness_open(&h, "generic"));
-    const nd_cview table = nd_read(random_floats(&h, ND_F32, 10, 4, 1.0f));
-    const nd_cview ids = nd_read(random_integers(&h, ND_I32, 1, 3, 10, 10));
+    const nd_cview table = nd_as_const(random_floats(&h, ND_F32, 10, 4, 1.0f));
+    const nd_cview ids = nd_as_const(random_integers(&h, ND_I32, 1, 3, 10, 10));
     const nd_view x = poisoned(&h, ND_F32, 3, 4);
     for (int i = 0; i < BACKENDS; i++)
         ND_ASSERT_FAILS(h.backend[i]->ops.embedding(h.backend[i], x, table, ids), ND_EINTERNAL,
@@ -323,7 +323,7 @@ static void check_untouched(const outputs *out, nd_cview start)
 {
     for (int i = 0; i < BACKENDS; i++)
         for (int64_t j = 0; j < nd_view_count(start); j++)
-            cr_assert_eq(element(nd_read(out->view[i]), j), element(start, j));
+            cr_assert_eq(element(nd_as_const(out->view[i]), j), element(start, j));
 }
 
 static void cross_entropy_case(harness *h, int64_t rows, int64_t vocab, nd_dtype type,
@@ -341,9 +341,10 @@ static void cross_entropy_case(harness *h, int64_t rows, int64_t vocab, nd_dtype
                                               {.z_loss_weight = 1e-3f, .gradient_scale = 0.0f}};
     for (int p = 0; p < 4; p++) {
         const int offsets = nd_cross_entropy_offsets(&params[p]);
-        const nd_cview start = nd_read(random_floats(h, type, rows, vocab, 5.0f));
+        const nd_cview start = nd_as_const(random_floats(h, type, rows, vocab, 5.0f));
         const outputs logits = copied_outputs(h, ND_F64, start);
-        const nd_cview ids = nd_read(random_integers(h, ND_I32, rows, offsets, -1, (int)vocab - 1));
+        const nd_cview ids =
+            nd_as_const(random_integers(h, ND_I32, rows, offsets, -1, (int)vocab - 1));
         const outputs nll =
             poisoned_outputs(h, ND_F64, ignored == ND_F32 ? ND_F32 : ND_F64, rows, 1);
         const outputs total = poisoned_outputs(h, ND_F64, ND_F32, rows, 1);
@@ -369,8 +370,8 @@ Test(backend, cross_entropy_agrees_with_the_reference)
 
 static void momentum_case(harness *h, int64_t rows, int64_t n, nd_dtype g_type, nd_dtype u_type)
 {
-    const nd_cview g = nd_read(random_floats(h, g_type, rows, n, 1.0f));
-    const nd_cview start = nd_read(random_floats(h, ND_F32, rows, n, 1.0f));
+    const nd_cview g = nd_as_const(random_floats(h, g_type, rows, n, 1.0f));
+    const nd_cview start = nd_as_const(random_floats(h, ND_F32, rows, n, 1.0f));
     for (int nesterov = 0; nesterov < 2; nesterov++) {
         const outputs m = copied_outputs(h, ND_F64, start);
         const outputs u = poisoned_outputs(h, ND_F64, u_type, rows, n);
@@ -394,9 +395,9 @@ static void check_masters(const harness *h, const char *what, const outputs *w)
         return;
     }
     int64_t off = 0;
-    const int64_t count = nd_view_count(nd_read(w->view[0]));
+    const int64_t count = nd_view_count(nd_as_const(w->view[0]));
     for (int64_t i = 0; i < count; i++)
-        off += element(nd_read(w->view[0]), i) != element(nd_read(w->view[1]), i);
+        off += element(nd_as_const(w->view[0]), i) != element(nd_as_const(w->view[1]), i);
     const bool rare = (double)off <= 1.0 + TIE_FRACTION * (double)count;
     cr_assert(rare, "%s (%s): %lld of %lld differ", what, h->isa, (long long)off, (long long)count);
     check_close(h, what, w, 2.0 * TOLERANCE_BF16);
@@ -404,8 +405,8 @@ static void check_masters(const harness *h, const char *what, const outputs *w)
 
 static void update_case(harness *h, int64_t rows, int64_t n, nd_dtype u_type, nd_dtype w_type)
 {
-    const nd_cview u = nd_read(random_floats(h, u_type, rows, n, 1.0f));
-    const nd_cview start = nd_read(random_floats(h, w_type, rows, n, 1.0f));
+    const nd_cview u = nd_as_const(random_floats(h, u_type, rows, n, 1.0f));
+    const nd_cview start = nd_as_const(random_floats(h, w_type, rows, n, 1.0f));
     const nd_dtype reference = w_type == ND_BF16 ? ND_BF16 : ND_F64;
     for (int cautious = 0; cautious < 2; cautious++) {
         const nd_update_params update = {0.02f, 0.01f, cautious != 0, 0x1234567890abcdefu};
@@ -423,9 +424,9 @@ static void update_case(harness *h, int64_t rows, int64_t n, nd_dtype u_type, nd
                                        .cautious_decay = cautious != 0,
                                        .rounding_key = 99};
         const outputs weights = copied_outputs(h, reference, start);
-        const nd_cview m0 = nd_read(random_floats(h, ND_F32, rows, n, 0.1f));
+        const nd_cview m0 = nd_as_const(random_floats(h, ND_F32, rows, n, 0.1f));
         const outputs m = copied_outputs(h, ND_F64, m0);
-        const outputs v = copied_outputs(h, ND_F64, nd_read(random_scales(h, rows, n)));
+        const outputs v = copied_outputs(h, ND_F64, nd_as_const(random_scales(h, rows, n)));
         RUN(h, adamw, weights.view[i], m.view[i], v.view[i], u, &adamw);
         check_masters(h, "adamw w", &weights);
         check_close(h, "adamw m", &m, TOLERANCE_F32);

@@ -20,12 +20,12 @@ static inputs random_inputs(harness *h, nd_dtype dy_type, const int64_t *shape)
     const nd_view dy = random_floats(h, dy_type, tokens, out, 1e-6f);
     for (int64_t i = 0; i < tokens * out; i++)
         set_element(dy, i,
-                    element(nd_read(dy), i) * exp2((double)(i / out % 7)) *
+                    element(nd_as_const(dy), i) * exp2((double)(i / out % 7)) *
                         exp2(-(double)(i % out % 5)));
-    return (inputs){nd_read(dy), nd_read(random_integers(h, ND_I8, tokens, in, -128, 127)),
-                    nd_read(random_scales(h, tokens, 1)),
-                    nd_read(random_integers(h, ND_I8, out, in, -1, 1)),
-                    nd_read(random_scales(h, 1, 1))};
+    return (inputs){nd_as_const(dy), nd_as_const(random_integers(h, ND_I8, tokens, in, -128, 127)),
+                    nd_as_const(random_scales(h, tokens, 1)),
+                    nd_as_const(random_integers(h, ND_I8, out, in, -1, 1)),
+                    nd_as_const(random_scales(h, 1, 1))};
 }
 
 static void check_int8(harness *h, const inputs *x, nd_dtype dx_type)
@@ -35,7 +35,7 @@ static void check_int8(harness *h, const inputs *x, nd_dtype dx_type)
     const outputs dx = poisoned_outputs(h, ND_F64, dx_type, tokens, in);
     RUN(h, ternary_gemm_dx_int8, dx.view[i], x->dy, x->c, x->s, 0.0f);
     check_close(h, "ternary_gemm_dx_int8", &dx, tolerance);
-    const nd_cview start = nd_read(random_floats(h, dx_type, tokens, in, 1e-5f));
+    const nd_cview start = nd_as_const(random_floats(h, dx_type, tokens, in, 1e-5f));
     const outputs dx_sum = copied_outputs(h, ND_F64, start);
     RUN(h, ternary_gemm_dx_int8, dx_sum.view[i], x->dy, x->c, x->s, 1.0f);
     check_close(h, "ternary_gemm_dx_int8 +=", &dx_sum, tolerance);
@@ -68,7 +68,7 @@ Test(int8, backward_products_are_near_those_of_whole_gradients)
     {
         const int64_t shape[3] = {2049, 130, 67};
         inputs x = random_inputs(&h, ND_F32, shape);
-        x.dy = nd_read(random_floats(&h, ND_F32, shape[0], shape[1], 1e-6f));
+        x.dy = nd_as_const(random_floats(&h, ND_F32, shape[0], shape[1], 1e-6f));
         nd_backend *b = h.backend[1];
         const nd_view dx[2] = {poisoned(&h, ND_F32, shape[0], shape[2]),
                                poisoned(&h, ND_F32, shape[0], shape[2])};
@@ -78,8 +78,8 @@ Test(int8, backward_products_are_near_those_of_whole_gradients)
         ND_ASSERT_OK(b->ops.ternary_gemm_dx_int8(b, dx[1], x.dy, x.c, x.s, 0.0f));
         ND_ASSERT_OK(b->ops.ternary_gemm_dw(b, dw[0], x.dy, x.q, x.a, 0.0f));
         ND_ASSERT_OK(b->ops.ternary_gemm_dw_int8(b, dw[1], x.dy, x.q, x.a, 0.0f));
-        const double dx_error = relative_error(nd_read(dx[1]), nd_read(dx[0]));
-        const double dw_error = relative_error(nd_read(dw[1]), nd_read(dw[0]));
+        const double dx_error = relative_error(nd_as_const(dx[1]), nd_as_const(dx[0]));
+        const double dw_error = relative_error(nd_as_const(dw[1]), nd_as_const(dw[0]));
         cr_assert(dx_error > 1e-4 && dx_error < 0.01, "dx is off by %.3g", dx_error);
         cr_assert(dw_error > 1e-4 && dw_error < 0.02, "dw is off by %.3g", dw_error);
     }
@@ -104,9 +104,9 @@ Test(int8, gradients_that_are_not_finite_stay_so)
                 ND_ASSERT_OK(b->ops.ternary_gemm_dx_int8(b, dx, x.dy, x.c, x.s, 0.0f));
                 ND_ASSERT_OK(b->ops.ternary_gemm_dw_int8(b, dw, x.dy, x.q, x.a, 0.0f));
                 for (int64_t t = 0; t < 1030; t++)
-                    cr_assert_eq(isfinite(element(nd_read(dx), t * 33)) != 0, t != 1027);
+                    cr_assert_eq(isfinite(element(nd_as_const(dx), t * 33)) != 0, t != 1027);
                 for (int64_t o = 0; o < 70; o++)
-                    cr_assert_eq(isfinite(element(nd_read(dw), o * 33)) != 0, o != 66);
+                    cr_assert_eq(isfinite(element(nd_as_const(dw), o * 33)) != 0, o != 66);
             }
             harness_reset(&h);
         }
@@ -129,9 +129,9 @@ Test(int8, tokens_without_a_gradient_give_none)
             ND_ASSERT_OK(b->ops.ternary_gemm_dx_int8(b, dx, x.dy, x.c, x.s, 0.0f));
             ND_ASSERT_OK(b->ops.ternary_gemm_dw_int8(b, dw, x.dy, x.q, x.a, 0.0f));
             for (int64_t j = 0; j < 3 * 33; j++)
-                cr_assert_eq(element(nd_read(dx), j), 0.0);
+                cr_assert_eq(element(nd_as_const(dx), j), 0.0);
             for (int64_t j = 0; j < 70 * 33; j++)
-                cr_assert_eq(element(nd_read(dw), j), 0.0);
+                cr_assert_eq(element(nd_as_const(dw), j), 0.0);
         }
     }
 }

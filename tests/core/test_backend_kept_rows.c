@@ -30,7 +30,7 @@ static nd_cview choose(harness *h, const kept_case *c)
         chosen[count++] = -1;
     const nd_view rows = poisoned(h, ND_I32, 1, count);
     memcpy(rows.data, chosen, (size_t)count * sizeof *chosen);
-    return nd_read(rows);
+    return nd_as_const(rows);
 }
 
 static nd_view gathered(harness *h, nd_cview x, nd_cview rows)
@@ -49,14 +49,14 @@ Test(kept_rows, are_gathered_as_they_are_and_padded_with_zeros)
         for (int d = 0; d < 6; d++) {
             const nd_cview rows = choose(&h, &cases[c]);
             const int64_t tokens = cases[c].sequences * cases[c].length, width = 1 + 37 * d;
-            const nd_cview x = nd_read(random_integers(&h, dtypes[d], tokens, width, 0, 100));
+            const nd_cview x = nd_as_const(random_integers(&h, dtypes[d], tokens, width, 0, 100));
             const outputs y = poisoned_outputs(&h, dtypes[d], dtypes[d], rows.cols, width);
             RUN(&h, gather_rows, y.view[i], x, rows);
             for (int64_t r = 0; r < rows.cols; r++)
                 for (int64_t j = 0; j < width; j++) {
                     const int32_t from = ((const int32_t *)rows.data)[r];
                     const double expected = from < 0 ? 0.0 : element(x, from * width + j);
-                    cr_assert_eq(element(nd_read(y.view[0]), r * width + j), expected);
+                    cr_assert_eq(element(nd_as_const(y.view[0]), r * width + j), expected);
                 }
             check_equal(&h, "gather_rows", &y);
             harness_reset(&h);
@@ -75,13 +75,14 @@ Test(kept_rows, are_gathered_in_place)
             harness_reset(&h);
             continue;
         }
-        const nd_cview x = nd_read(random_floats(&h, ND_F32, tokens, width, 1.0f));
+        const nd_cview x = nd_as_const(random_floats(&h, ND_F32, tokens, width, 1.0f));
         const outputs all = copied_outputs(&h, ND_F32, x);
         const nd_view expected = gathered(&h, x, rows);
-        RUN(&h, gather_rows, nd_view_rows(all.view[i], 0, rows.cols), nd_read(all.view[i]), rows);
+        RUN(&h, gather_rows, nd_view_rows(all.view[i], 0, rows.cols), nd_as_const(all.view[i]),
+            rows);
         for (int i = 0; i < BACKENDS; i++)
-            cr_assert_eq(memcmp(all.view[i].data, expected.data, nd_view_bytes(nd_read(expected))),
-                         0);
+            cr_assert_eq(
+                memcmp(all.view[i].data, expected.data, nd_view_bytes(nd_as_const(expected))), 0);
         harness_reset(&h);
     }
     harness_close(&h);
@@ -104,16 +105,16 @@ Test(kept_rows, rotate_by_the_position_they_come_from)
                                          .base = 100.0,
                                          .inverse = true};
                 const outputs part =
-                    copied_outputs(&h, ND_F64, nd_read(gathered(&h, nd_read(x), rows)));
-                const outputs whole = copied_outputs(&h, ND_F64, nd_read(x));
+                    copied_outputs(&h, ND_F64, nd_as_const(gathered(&h, nd_as_const(x), rows)));
+                const outputs whole = copied_outputs(&h, ND_F64, nd_as_const(x));
                 RUN(&h, rope, whole.view[i], &params);
                 params.rows = rows;
                 RUN(&h, rope, part.view[i], &params);
                 for (int i = 0; i < BACKENDS; i++) {
-                    const nd_view expected = gathered(&h, nd_read(whole.view[i]), rows);
-                    cr_assert_eq(
-                        memcmp(part.view[i].data, expected.data, nd_view_bytes(nd_read(expected))),
-                        0);
+                    const nd_view expected = gathered(&h, nd_as_const(whole.view[i]), rows);
+                    cr_assert_eq(memcmp(part.view[i].data, expected.data,
+                                        nd_view_bytes(nd_as_const(expected))),
+                                 0);
                 }
                 harness_reset(&h);
             }
@@ -136,14 +137,14 @@ static attention_case attend(harness *h, const kept_case *c, nd_dtype type)
                                   .heads = c->heads,
                                   .kv_heads = c->kv_heads,
                                   .head_dim = c->head_dim}};
-    a.q = nd_read(random_floats(h, type, tokens, width, 1.0f));
-    a.k = nd_read(random_floats(h, type, tokens, kv_width, 1.0f));
-    a.v = nd_read(random_floats(h, type, tokens, kv_width, 1.0f));
-    a.dout = nd_read(random_floats(h, type, tokens, width, 1.0f));
+    a.q = nd_as_const(random_floats(h, type, tokens, width, 1.0f));
+    a.k = nd_as_const(random_floats(h, type, tokens, kv_width, 1.0f));
+    a.v = nd_as_const(random_floats(h, type, tokens, kv_width, 1.0f));
+    a.dout = nd_as_const(random_floats(h, type, tokens, width, 1.0f));
     const nd_view o = poisoned(h, type, tokens, width), lse = poisoned(h, ND_F32, tokens, c->heads);
     ND_ASSERT_OK(h->backend[0]->ops.attention(h->backend[0], o, lse, a.q, a.k, a.v, &a.shape));
-    a.o = nd_read(o);
-    a.lse = nd_read(lse);
+    a.o = nd_as_const(o);
+    a.lse = nd_as_const(lse);
     return a;
 }
 
@@ -156,10 +157,10 @@ static void check_kept_attention(harness *h, const kept_case *c, nd_dtype type)
     const outputs dq = poisoned_outputs(h, ND_F64, type, part.rows.cols, a.q.cols);
     const outputs dk = poisoned_outputs(h, ND_F64, type, part.rows.cols, a.k.cols);
     const outputs dv = poisoned_outputs(h, ND_F64, type, part.rows.cols, a.k.cols);
-    const nd_cview q = nd_read(gathered(h, a.q, part.rows));
-    const nd_cview dout = nd_read(gathered(h, a.dout, part.rows));
-    const nd_cview o = nd_read(gathered(h, a.o, part.rows));
-    const nd_cview lse = nd_read(gathered(h, a.lse, part.rows));
+    const nd_cview q = nd_as_const(gathered(h, a.q, part.rows));
+    const nd_cview dout = nd_as_const(gathered(h, a.dout, part.rows));
+    const nd_cview o = nd_as_const(gathered(h, a.o, part.rows));
+    const nd_cview lse = nd_as_const(gathered(h, a.lse, part.rows));
     RUN(h, attention_backward, dq.view[i], dk.view[i], dv.view[i], dout, o, lse, q, a.k, a.v,
         &part);
     if (c->length == 1) /* one key: its score has no gradient but rounding */
@@ -172,7 +173,7 @@ static void check_kept_attention(harness *h, const kept_case *c, nd_dtype type)
 
     /* The same with all rows and masks: zero dout where filtered, dk and dv of filtered keys dropped. */
     const nd_view masked = poisoned(h, ND_F64, a.dout.rows, a.dout.cols);
-    memset(masked.data, 0, nd_view_bytes(nd_read(masked)));
+    memset(masked.data, 0, nd_view_bytes(nd_as_const(masked)));
     for (int64_t r = 0; r < part.rows.cols; r++) {
         const int32_t token = ((const int32_t *)part.rows.data)[r];
         for (int64_t j = 0; token >= 0 && j < masked.cols; j++)
@@ -182,15 +183,15 @@ static void check_kept_attention(harness *h, const kept_case *c, nd_dtype type)
     const nd_view all_dk = poisoned(h, ND_F64, a.k.rows, a.k.cols);
     const nd_view all_dv = poisoned(h, ND_F64, a.k.rows, a.k.cols);
     ND_ASSERT_OK(h->backend[0]->ops.attention_backward(h->backend[0], all_dq, all_dk, all_dv,
-                                                       nd_read(masked), a.o, a.lse, a.q, a.k, a.v,
-                                                       &a.shape));
-    const nd_cview expected[] = {nd_read(gathered(h, nd_read(all_dq), part.rows)),
-                                 nd_read(gathered(h, nd_read(all_dk), part.rows)),
-                                 nd_read(gathered(h, nd_read(all_dv), part.rows))};
+                                                       nd_as_const(masked), a.o, a.lse, a.q, a.k,
+                                                       a.v, &a.shape));
+    const nd_cview expected[] = {nd_as_const(gathered(h, nd_as_const(all_dq), part.rows)),
+                                 nd_as_const(gathered(h, nd_as_const(all_dk), part.rows)),
+                                 nd_as_const(gathered(h, nd_as_const(all_dv), part.rows))};
     const nd_view got[] = {dq.view[0], dk.view[0], dv.view[0]};
     for (int i = 0; i < 3; i++)
         for (int64_t j = 0; j < nd_view_count(expected[i]); j++)
-            cr_assert_float_eq(element(nd_read(got[i]), j), element(expected[i], j), 1e-12);
+            cr_assert_float_eq(element(nd_as_const(got[i]), j), element(expected[i], j), 1e-12);
 }
 
 /* Attention over `rows` against the rows of `whole`, to the bit. */
@@ -199,18 +200,19 @@ static void check_rows_of_attention(harness *h, const attention_case *a, nd_cvie
 {
     nd_attention_shape part = a->shape;
     part.rows = rows;
-    const nd_cview q = nd_read(gathered(h, a->q, rows));
+    const nd_cview q = nd_as_const(gathered(h, a->q, rows));
     const outputs o = poisoned_outputs(h, a->o.dtype, a->o.dtype, rows.cols, q.cols);
     const outputs lse = poisoned_outputs(h, ND_F32, ND_F32, rows.cols, a->lse.cols);
     RUN(h, attention, o.view[i], lse.view[i], q, a->k, a->v, &part);
     for (int i = 0; i < BACKENDS; i++) {
         const nd_view got[] = {o.view[i], lse.view[i]};
-        const nd_view expected[] = {gathered(h, nd_read(whole_o->view[i]), rows),
-                                    gathered(h, nd_read(whole_lse->view[i]), rows)};
+        const nd_view expected[] = {gathered(h, nd_as_const(whole_o->view[i]), rows),
+                                    gathered(h, nd_as_const(whole_lse->view[i]), rows)};
         for (int j = 0; j < 2; j++)
-            cr_assert_eq(memcmp(got[j].data, expected[j].data, nd_view_bytes(nd_read(expected[j]))),
-                         0, "%s of %lld rows of %lld differ", j == 0 ? "o" : "lse",
-                         (long long)rows.cols, (long long)a->q.rows);
+            cr_assert_eq(
+                memcmp(got[j].data, expected[j].data, nd_view_bytes(nd_as_const(expected[j]))), 0,
+                "%s of %lld rows of %lld differ", j == 0 ? "o" : "lse", (long long)rows.cols,
+                (long long)a->q.rows);
     }
 }
 
@@ -271,7 +273,7 @@ Test(kept_rows, attention_backward_of_all_rows_is_that_without_rows_to_the_bit)
             for (int g = 0; g < 3; g++)
                 for (int i = 0; i < BACKENDS; i++)
                     cr_assert_eq(memcmp(whole[g].view[i].data, rows[g].view[i].data,
-                                        nd_view_bytes(nd_read(whole[g].view[i]))),
+                                        nd_view_bytes(nd_as_const(whole[g].view[i]))),
                                  0);
             harness_reset(&h);
         }

@@ -22,10 +22,10 @@ static ternary_inputs random_ternary(harness *h, int64_t tokens, int64_t out, in
                                      int64_t groups)
 {
     return (ternary_inputs){
-        nd_read(random_integers(h, ND_I8, tokens, in, -128, 127)),
-        nd_read(random_scales(h, tokens, 1)),
-        nd_read(random_integers(h, ND_I8, out, in, -1, 1)),
-        nd_read(random_scales(h, groups ? out : 1, groups ? groups : 1)),
+        nd_as_const(random_integers(h, ND_I8, tokens, in, -128, 127)),
+        nd_as_const(random_scales(h, tokens, 1)),
+        nd_as_const(random_integers(h, ND_I8, out, in, -1, 1)),
+        nd_as_const(random_scales(h, groups ? out : 1, groups ? groups : 1)),
     };
 }
 
@@ -50,7 +50,7 @@ Test(products, the_ternary_forward_is_the_exact_integer_product)
             for (int64_t i = 0; i < tokens; i++)
                 set_element(a, i, 127.0);
             set_element(one, 0, 1.0);
-            t = (ternary_inputs){nd_read(q), nd_read(a), nd_read(c), nd_read(one)};
+            t = (ternary_inputs){nd_as_const(q), nd_as_const(a), nd_as_const(c), nd_as_const(one)};
             const outputs y = poisoned_outputs(&h, ND_F64, ND_F32, tokens, out);
             RUN(&h, ternary_gemm, y.view[i], t.q, t.a, t.c, t.s);
             check_equal(&h, "ternary_gemm", &y);
@@ -60,7 +60,7 @@ Test(products, the_ternary_forward_is_the_exact_integer_product)
                     for (int64_t j = 0; j < in; j++)
                         sum += ((const int8_t *)q.data)[i * in + j] *
                                ((const int8_t *)c.data)[o * in + j];
-                    const double got = element(nd_read(y.view[1]), i * out + o);
+                    const double got = element(nd_as_const(y.view[1]), i * out + o);
                     cr_assert(got == sum, "got %g, expected %d", got, sum);
                 }
             harness_reset(&h);
@@ -78,11 +78,11 @@ static void check_ternary(harness *h, const ternary_inputs *t, nd_dtype dy_type,
     const outputs y = poisoned_outputs(h, ND_F64, out_type, tokens, out);
     RUN(h, ternary_gemm, y.view[i], t->q, t->a, t->c, t->s);
     check_close(h, "ternary_gemm", &y, tolerance);
-    const nd_cview dy = nd_read(random_floats(h, dy_type, tokens, out, 1.0f));
+    const nd_cview dy = nd_as_const(random_floats(h, dy_type, tokens, out, 1.0f));
     const outputs dx = poisoned_outputs(h, ND_F64, out_type, tokens, in);
     RUN(h, ternary_gemm_dx, dx.view[i], dy, t->c, t->s, 0.0f);
     check_close(h, "ternary_gemm_dx", &dx, dx_tolerance);
-    const nd_cview start = nd_read(random_floats(h, out_type, tokens, in, 1.0f));
+    const nd_cview start = nd_as_const(random_floats(h, out_type, tokens, in, 1.0f));
     const outputs dx_sum = copied_outputs(h, ND_F64, start);
     RUN(h, ternary_gemm_dx, dx_sum.view[i], dy, t->c, t->s, 1.0f);
     check_close(h, "ternary_gemm_dx +=", &dx_sum, dx_tolerance);
@@ -131,9 +131,9 @@ static void check_gemm(harness *h, const int64_t *size, int mix, float alpha, fl
     const bool ta = mix & 1, tb = mix & 2;
     const nd_dtype a_type = float_dtypes[mix >> 2 & 1], b_type = float_dtypes[mix >> 3 & 1];
     const nd_dtype c_type = float_dtypes[mix >> 4 & 1];
-    const nd_cview a = nd_read(random_floats(h, a_type, ta ? k : m, ta ? m : k, 1.0f));
-    const nd_cview b = nd_read(random_floats(h, b_type, tb ? n : k, tb ? k : n, 1.0f));
-    const nd_cview start = nd_read(random_floats(h, c_type, m, n, 1.0f));
+    const nd_cview a = nd_as_const(random_floats(h, a_type, ta ? k : m, ta ? m : k, 1.0f));
+    const nd_cview b = nd_as_const(random_floats(h, b_type, tb ? n : k, tb ? k : n, 1.0f));
+    const nd_cview start = nd_as_const(random_floats(h, c_type, m, n, 1.0f));
     const outputs c =
         beta == 0.0f ? poisoned_outputs(h, ND_F64, c_type, m, n) : copied_outputs(h, ND_F64, start);
     RUN(h, gemm, c.view[i], a, ta, b, tb, alpha, beta);
@@ -170,13 +170,13 @@ Test(products, symmetric_products_agree_with_the_reference)
             const nd_dtype c_type = float_dtypes[mix >> 1 & 1];
             const bool ta = mix & 4;
             const nd_cview a =
-                nd_read(random_floats(&h, float_dtypes[mix & 1], ta ? k : m, ta ? m : k, 1.0f));
+                nd_as_const(random_floats(&h, float_dtypes[mix & 1], ta ? k : m, ta ? m : k, 1.0f));
             const outputs c = poisoned_outputs(&h, ND_F64, c_type, m, m);
             RUN(&h, gemm_symmetric, c.view[i], a, ta, -0.5f);
             check_close(&h, "gemm_symmetric", &c, c_type == ND_BF16 ? PRODUCT_BF16 : PRODUCT_F32);
             for (int64_t at = 0; at < m * m; at++) /* symmetric to the bit */
-                cr_assert_eq(nd_load(nd_read(c.view[1]), at),
-                             nd_load(nd_read(c.view[1]), at % m * m + at / m));
+                cr_assert_eq(nd_load(nd_as_const(c.view[1]), at),
+                             nd_load(nd_as_const(c.view[1]), at % m * m + at / m));
             harness_reset(&h);
         }
     harness_close(&h);
@@ -193,8 +193,8 @@ Test(products, long_sums_do_not_depend_on_threads)
         const nd_dtype type = float_dtypes[mix & 1];
         const bool ta = mix & 2, tb = mix & 4;
         const int64_t m = mix & 8 ? 1 : 96, n = mix & 8 ? 1000 : 48, k = mix & 8 ? 512 : 6000;
-        const nd_cview a = nd_read(random_floats(&h, type, ta ? k : m, ta ? m : k, 1.0f));
-        const nd_cview b = nd_read(random_floats(&h, type, tb ? n : k, tb ? k : n, 1.0f));
+        const nd_cview a = nd_as_const(random_floats(&h, type, ta ? k : m, ta ? m : k, 1.0f));
+        const nd_cview b = nd_as_const(random_floats(&h, type, tb ? n : k, tb ? k : n, 1.0f));
         const outputs c = poisoned_outputs(&h, ND_F32, ND_F32, m, n);
         RUN(&h, gemm, c.view[i], a, ta, b, tb, 1.0f, 0.0f);
         if (on_device) /* which adds in another order */
@@ -220,10 +220,10 @@ static void check_attention(harness *h, const nd_attention_shape *s, nd_dtype in
 {
     const int64_t queries = s->sequences * s->query_len, keys = s->sequences * s->key_len;
     const int64_t width = s->heads * s->head_dim, kv_width = s->kv_heads * s->head_dim;
-    const nd_cview q = nd_read(random_floats(h, in_type, queries, width, std));
-    const nd_cview k = nd_read(random_floats(h, in_type, keys, kv_width, std));
-    const nd_cview v = nd_read(random_floats(h, in_type, keys, kv_width, 1.0f));
-    const nd_cview dout = nd_read(random_floats(h, out_type, queries, width, 1.0f));
+    const nd_cview q = nd_as_const(random_floats(h, in_type, queries, width, std));
+    const nd_cview k = nd_as_const(random_floats(h, in_type, keys, kv_width, std));
+    const nd_cview v = nd_as_const(random_floats(h, in_type, keys, kv_width, 1.0f));
+    const nd_cview dout = nd_as_const(random_floats(h, out_type, queries, width, 1.0f));
     const outputs o = poisoned_outputs(h, ND_F64, out_type, queries, width);
     const outputs lse = poisoned_outputs(h, ND_F64, ND_F32, queries, s->heads);
     const bool narrow = in_type == ND_BF16 || out_type == ND_BF16;
@@ -238,11 +238,11 @@ static void check_attention(harness *h, const nd_attention_shape *s, nd_dtype in
     const nd_view lse_in = poisoned(h, ND_F32, queries, s->heads);
     const nd_view o_in = poisoned(h, ND_F32, queries, width);
     for (int64_t i = 0; i < queries * s->heads; i++)
-        set_element(lse_in, i, element(nd_read(lse.view[0]), i));
+        set_element(lse_in, i, element(nd_as_const(lse.view[0]), i));
     for (int64_t i = 0; i < queries * width; i++)
-        set_element(o_in, i, element(nd_read(o.view[0]), i));
-    RUN(h, attention_backward, dq.view[i], dk.view[i], dv.view[i], dout, nd_read(o_in),
-        nd_read(lse_in), q, k, v, s);
+        set_element(o_in, i, element(nd_as_const(o.view[0]), i));
+    RUN(h, attention_backward, dq.view[i], dk.view[i], dv.view[i], dout, nd_as_const(o_in),
+        nd_as_const(lse_in), q, k, v, s);
     if (s->key_len == 1) {
         check_same_bits(h, "attention dq", &dq); /* zero up to rounding */
         return;
@@ -288,12 +288,13 @@ Test(products, the_workspace_grows_with_new_shapes_only)
         const ternary_inputs t = random_ternary(&h, 70, 65, 33, 0);
         const nd_view y = poisoned(&h, ND_F32, 70, 65), dw = poisoned(&h, ND_F32, 65, 33);
         ND_ASSERT_OK(b->ops.ternary_gemm(b, y, t.q, t.a, t.c, t.s));
-        ND_ASSERT_OK(b->ops.ternary_gemm_dw(b, dw, nd_read(y), t.q, t.a, 0.0f));
+        ND_ASSERT_OK(b->ops.ternary_gemm_dw(b, dw, nd_as_const(y), t.q, t.a, 0.0f));
         const nd_attention_shape s = attentions[1];
         const nd_view q = random_floats(&h, ND_F32, 34, 64, 1.0f), o = poisoned(&h, ND_F32, 34, 64);
         const nd_view k = random_floats(&h, ND_F32, 34, 32, 1.0f);
         const nd_view lse = poisoned(&h, ND_F32, 34, 4);
-        ND_ASSERT_OK(b->ops.attention(b, o, lse, nd_read(q), nd_read(k), nd_read(k), &s));
+        ND_ASSERT_OK(
+            b->ops.attention(b, o, lse, nd_as_const(q), nd_as_const(k), nd_as_const(k), &s));
         bytes[repeat] = b->ops.workspace_bytes(b);
     }
     cr_assert(bytes[0] > 0);

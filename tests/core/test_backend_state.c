@@ -34,9 +34,9 @@ static nd_blocks of(const block_outputs *q, int i)
 static nd_view moments(harness *h, int64_t rows, int64_t cols, bool positive)
 {
     const nd_view x = random_floats(h, ND_F32, rows, cols, 1.0f);
-    const nd_cview power = nd_read(random_floats(h, ND_F32, rows, cols, 3.0f));
+    const nd_cview power = nd_as_const(random_floats(h, ND_F32, rows, cols, 3.0f));
     for (int64_t i = 0; i < rows * cols; i++) {
-        const double value = element(nd_read(x), i) * exp(element(power, i)) * 1e-4;
+        const double value = element(nd_as_const(x), i) * exp(element(power, i)) * 1e-4;
         set_element(x, i, i % 11 == 3 ? 0.0 : positive ? fabs(value) : value);
     }
     return x;
@@ -81,15 +81,15 @@ static double bound(nd_block_code code, double x, double s)
 
 static void blocks_case(harness *h, int64_t rows, int64_t cols, nd_block_code code, int64_t block)
 {
-    const nd_cview x = nd_read(moments(h, rows, cols, code == ND_BLOCK_DYNAMIC_UNSIGNED));
+    const nd_cview x = nd_as_const(moments(h, rows, cols, code == ND_BLOCK_DYNAMIC_UNSIGNED));
     const block_outputs q = encoded(h, x, code, block);
     check_equal(h, "quantize_blocks codes", &q.codes);
     check_equal(h, "quantize_blocks scales", &q.scales);
     const outputs y = decoded(h, &q, rows, cols);
     check_close(h, "dequantize_blocks", &y, 1e-6);
     for (int64_t i = 0; i < rows * cols; i++) {
-        const double s = element(nd_read(q.scales.view[1]), i / block);
-        const double in = element(x, i), out = element(nd_read(y.view[1]), i);
+        const double s = element(nd_as_const(q.scales.view[1]), i / block);
+        const double in = element(x, i), out = element(nd_as_const(y.view[1]), i);
         cr_assert(fabs(in - out) <= bound(code, in, s), "code %d: %g came back as %g, scale %g",
                   (int)code, in, out, s);
         if (fabs(in) == s)
@@ -121,11 +121,11 @@ Test(state, a_block_of_zeros_or_of_next_to_nothing_comes_back_as_zeros)
             const nd_view x = poisoned(&h, ND_F32, 2, 100);
             for (int i = 0; i < 200; i++)
                 set_element(x, i, i < 100 ? 0.0 : 1e-35);
-            const block_outputs q = encoded(&h, nd_read(x), kinds[k], 100);
+            const block_outputs q = encoded(&h, nd_as_const(x), kinds[k], 100);
             const outputs y = decoded(&h, &q, 2, 100);
             for (int i = 0; i < 200; i++)
                 for (int b = 0; b < BACKENDS; b++)
-                    cr_assert_eq(element(nd_read(y.view[b]), i), 0.0);
+                    cr_assert_eq(element(nd_as_const(y.view[b]), i), 0.0);
             harness_reset(&h);
         }
     }
@@ -141,12 +141,12 @@ Test(state, a_block_with_a_nan_or_an_infinity_decodes_to_nothing_finite)
             for (int i = 0; i < 300; i++)
                 set_element(x, i, 1.0);
             set_element(x, 77, k % 2 ? NAN : INFINITY);
-            const block_outputs q = encoded(&h, nd_read(x), kinds[k / 2], 256);
+            const block_outputs q = encoded(&h, nd_as_const(x), kinds[k / 2], 256);
             const outputs y = decoded(&h, &q, 1, 300);
             for (int i = 0; i < 300; i++)
                 for (int b = 0; b < BACKENDS; b++)
-                    cr_assert_eq(isfinite(element(nd_read(y.view[b]), i)) != 0, i >= 256,
-                                 "element %d is %g", i, element(nd_read(y.view[b]), i));
+                    cr_assert_eq(isfinite(element(nd_as_const(y.view[b]), i)) != 0, i >= 256,
+                                 "element %d is %g", i, element(nd_as_const(y.view[b]), i));
             harness_reset(&h);
         }
     }
@@ -176,12 +176,12 @@ static void adamw_case(harness *h, int64_t rows, int64_t cols, nd_dtype w_type, 
                                .correction1 = 0.19f,
                                .correction2 = 0.0975f,
                                .rounding_key = 99};
-    const nd_cview g = nd_read(random_floats(h, g_type, rows, cols, 1e-3f));
-    const nd_cview start = nd_read(random_floats(h, w_type, rows, cols, 1.0f));
+    const nd_cview g = nd_as_const(random_floats(h, g_type, rows, cols, 1e-3f));
+    const nd_cview start = nd_as_const(random_floats(h, w_type, rows, cols, 1.0f));
     const block_outputs m =
-        encoded(h, nd_read(moments(h, rows, cols, false)), ND_BLOCK_DYNAMIC, 256);
+        encoded(h, nd_as_const(moments(h, rows, cols, false)), ND_BLOCK_DYNAMIC, 256);
     const block_outputs v =
-        encoded(h, nd_read(moments(h, rows, cols, true)), ND_BLOCK_DYNAMIC_UNSIGNED, 256);
+        encoded(h, nd_as_const(moments(h, rows, cols, true)), ND_BLOCK_DYNAMIC_UNSIGNED, 256);
     const outputs w = copied_outputs(h, w_type == ND_BF16 ? ND_BF16 : ND_F64, start);
     for (int i = 0; i < BACKENDS; i++) {
         const nd_blocks first = of(&m, i), second = of(&v, i);
@@ -195,9 +195,9 @@ static void adamw_case(harness *h, int64_t rows, int64_t cols, nd_dtype w_type, 
     int64_t off = 0;
     for (int64_t i = 0; i < rows * cols; i++) {
         const double dm =
-            element(nd_read(m.codes.view[0]), i) - element(nd_read(m.codes.view[1]), i);
+            element(nd_as_const(m.codes.view[0]), i) - element(nd_as_const(m.codes.view[1]), i);
         const double dv =
-            element(nd_read(v.codes.view[0]), i) - element(nd_read(v.codes.view[1]), i);
+            element(nd_as_const(v.codes.view[0]), i) - element(nd_as_const(v.codes.view[1]), i);
         cr_assert(fabs(dm) <= 1.0 && fabs(dv) <= 1.0);
         off += dm != 0.0 || dv != 0.0;
     }
@@ -230,11 +230,11 @@ static void tiles_case(harness *h, int64_t rows, int64_t cols)
     const outputs codes = poisoned_outputs(h, ND_U8, ND_U8, rows, (cols + 1) / 2);
     const outputs row_max = poisoned_outputs(h, ND_BF16, ND_BF16, rows, across);
     const outputs column_max = poisoned_outputs(h, ND_BF16, ND_BF16, down, cols);
-    const outputs y = copied_outputs(h, ND_F32, nd_read(x));
+    const outputs y = copied_outputs(h, ND_F32, nd_as_const(x));
     for (int i = 0; i < BACKENDS; i++) {
         nd_backend *b = h->backend[i];
         const nd_tiles q = {codes.view[i], row_max.view[i], column_max.view[i]};
-        ND_ASSERT_OK(b->ops.quantize_tiles(b, &q, nd_read(x)));
+        ND_ASSERT_OK(b->ops.quantize_tiles(b, &q, nd_as_const(x)));
         ND_ASSERT_OK(b->ops.dequantize_tiles(b, y.view[i], &q, 1.0f));
     }
     check_equal(h, "quantize_tiles codes", &codes);
@@ -243,9 +243,9 @@ static void tiles_case(harness *h, int64_t rows, int64_t cols)
     check_close(h, "dequantize_tiles", &y, 1e-6);
     for (int64_t i = 0; i < rows * cols; i++) {
         const int64_t r = i / cols, c = i % cols;
-        const double s = fmin(element(nd_read(row_max.view[1]), r * across + c / ND_TILE),
-                              element(nd_read(column_max.view[1]), r / ND_TILE * cols + c));
-        const double in = element(nd_read(x), i), out = element(nd_read(y.view[1]), i) - in;
+        const double s = fmin(element(nd_as_const(row_max.view[1]), r * across + c / ND_TILE),
+                              element(nd_as_const(column_max.view[1]), r / ND_TILE * cols + c));
+        const double in = element(nd_as_const(x), i), out = element(nd_as_const(y.view[1]), i) - in;
         cr_assert(fabs(in - out) <= 0.102 * s, "%g came back as %g, scale %g", in, out, s);
     }
 }

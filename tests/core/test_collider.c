@@ -108,7 +108,7 @@ static void assert_same_gradients(const nd_model_fixture *a, const nd_model_fixt
 {
     for (int64_t i = 0; i < a->model->params.count; i++)
         cr_assert_eq(memcmp(a->gradients[i].data, b->gradients[i].data,
-                            nd_view_bytes(nd_read(a->gradients[i]))),
+                            nd_view_bytes(nd_as_const(a->gradients[i]))),
                      0, "%s differs", a->model->params.list[i].name);
 }
 
@@ -221,7 +221,7 @@ static void compare_with_masks(nd_model_config config, bool reference, double to
     nd_model_fixture_train(&whole, false);
     for (int64_t i = 0; i < f.model->params.count; i++) {
         const double error =
-            nd_normalized_error(nd_read(f.gradients[i]), nd_read(whole.gradients[i]));
+            nd_normalized_error(nd_as_const(f.gradients[i]), nd_as_const(whole.gradients[i]));
         cr_assert(error <= tolerance, "%s: error %g", f.model->params.list[i].name, error);
     }
     nd_model_fixture_destroy(&f);
@@ -302,7 +302,7 @@ Test(collider, fast_gradients_match_those_in_double)
     nd_model_fixture_train(&fast, false);
     for (int64_t i = 0; i < exact.model->params.count; i++) {
         const double error =
-            nd_normalized_error(nd_read(fast.gradients[i]), nd_read(exact.gradients[i]));
+            nd_normalized_error(nd_as_const(fast.gradients[i]), nd_as_const(exact.gradients[i]));
         cr_assert(error <= 1e-5, "%s: error %g", exact.model->params.list[i].name, error);
     }
     nd_model_fixture_destroy(&exact);

@@ -30,7 +30,7 @@ static void check_gradient(const char *what, nd_backend *b, loss_function loss, 
         const double below = loss(b, context);
         values[i] = kept;
         const double numeric = (above - below) / (2.0 * step);
-        const double d = element(nd_read(gradient), i) - numeric;
+        const double d = element(nd_as_const(gradient), i) - numeric;
         difference += d * d;
         norm += numeric * numeric;
     }
@@ -59,29 +59,29 @@ static row_context random_rows(harness *h, int64_t rows, int64_t n)
                          .hidden = poisoned(h, ND_F64, rows, n),
                          .r = poisoned(h, ND_F64, rows, 1),
                          .y = poisoned(h, ND_F64, rows, n),
-                         .weight = nd_read(random_floats(h, ND_F64, rows, n, 1.0f))};
+                         .weight = nd_as_const(random_floats(h, ND_F64, rows, n, 1.0f))};
 }
 
 static double rmsnorm_loss(nd_backend *b, const void *context)
 {
     const row_context *c = context;
-    ND_ASSERT_OK(b->ops.rmsnorm(b, c->y, c->r, nd_read(c->x), nd_read(c->w)));
-    return weighted(nd_read(c->y), c->weight);
+    ND_ASSERT_OK(b->ops.rmsnorm(b, c->y, c->r, nd_as_const(c->x), nd_as_const(c->w)));
+    return weighted(nd_as_const(c->y), c->weight);
 }
 
 static double swiglu_loss(nd_backend *b, const void *context)
 {
     const row_context *c = context;
-    ND_ASSERT_OK(b->ops.swiglu(b, c->y, nd_read(c->x), nd_read(c->up)));
-    return weighted(nd_read(c->y), c->weight);
+    ND_ASSERT_OK(b->ops.swiglu(b, c->y, nd_as_const(c->x), nd_as_const(c->up)));
+    return weighted(nd_as_const(c->y), c->weight);
 }
 
 static double swiglu_rmsnorm_loss(nd_backend *b, const void *context)
 {
     const row_context *c = context;
-    ND_ASSERT_OK(b->ops.swiglu(b, c->hidden, nd_read(c->x), nd_read(c->up)));
-    ND_ASSERT_OK(b->ops.rmsnorm(b, c->y, c->r, nd_read(c->hidden), nd_read(c->w)));
-    return weighted(nd_read(c->y), c->weight);
+    ND_ASSERT_OK(b->ops.swiglu(b, c->hidden, nd_as_const(c->x), nd_as_const(c->up)));
+    ND_ASSERT_OK(b->ops.rmsnorm(b, c->y, c->r, nd_as_const(c->hidden), nd_as_const(c->w)));
+    return weighted(nd_as_const(c->y), c->weight);
 }
 
 Test(gradients, rmsnorm_backward_is_the_gradient)
@@ -92,8 +92,8 @@ Test(gradients, rmsnorm_backward_is_the_gradient)
     row_context c = random_rows(&h, 3, 11);
     const nd_view dx = zeros(&h, 3, 11), dw = zeros(&h, 1, 11);
     rmsnorm_loss(b, &c);
-    ND_ASSERT_OK(b->ops.rmsnorm_backward(b, dx, dw, c.weight, nd_read(c.x), nd_read(c.w),
-                                         nd_read(c.r), 0.0f));
+    ND_ASSERT_OK(b->ops.rmsnorm_backward(b, dx, dw, c.weight, nd_as_const(c.x), nd_as_const(c.w),
+                                         nd_as_const(c.r), 0.0f));
     check_gradient("dx", b, rmsnorm_loss, &c, c.x, dx);
     check_gradient("dw", b, rmsnorm_loss, &c, c.w, dw);
     harness_close(&h);
@@ -106,7 +106,8 @@ Test(gradients, swiglu_backward_is_the_gradient)
     nd_backend *b = h.backend[0];
     row_context c = random_rows(&h, 3, 11);
     const nd_view dgate = zeros(&h, 3, 11), dup = zeros(&h, 3, 11);
-    ND_ASSERT_OK(b->ops.swiglu_backward(b, dgate, dup, c.weight, nd_read(c.x), nd_read(c.up)));
+    ND_ASSERT_OK(
+        b->ops.swiglu_backward(b, dgate, dup, c.weight, nd_as_const(c.x), nd_as_const(c.up)));
     check_gradient("dgate", b, swiglu_loss, &c, c.x, dgate);
     check_gradient("dup", b, swiglu_loss, &c, c.up, dup);
     harness_close(&h);
@@ -120,8 +121,9 @@ Test(gradients, swiglu_rmsnorm_backward_is_the_gradient)
     row_context c = random_rows(&h, 3, 11);
     const nd_view dgate = zeros(&h, 3, 11), dup = zeros(&h, 3, 11), dw = zeros(&h, 1, 11);
     swiglu_rmsnorm_loss(b, &c);
-    ND_ASSERT_OK(b->ops.swiglu_rmsnorm_backward(b, dgate, dup, dw, c.weight, nd_read(c.x),
-                                                nd_read(c.up), nd_read(c.w), nd_read(c.r)));
+    ND_ASSERT_OK(b->ops.swiglu_rmsnorm_backward(b, dgate, dup, dw, c.weight, nd_as_const(c.x),
+                                                nd_as_const(c.up), nd_as_const(c.w),
+                                                nd_as_const(c.r)));
     check_gradient("dgate", b, swiglu_rmsnorm_loss, &c, c.x, dgate);
     check_gradient("dup", b, swiglu_rmsnorm_loss, &c, c.up, dup);
     check_gradient("dw", b, swiglu_rmsnorm_loss, &c, c.w, dw);
@@ -137,9 +139,9 @@ typedef struct attention_context {
 static double attention_loss(nd_backend *b, const void *context)
 {
     const attention_context *c = context;
-    ND_ASSERT_OK(
-        b->ops.attention(b, c->o, c->lse, nd_read(c->q), nd_read(c->k), nd_read(c->v), &c->shape));
-    return weighted(nd_read(c->o), c->weight);
+    ND_ASSERT_OK(b->ops.attention(b, c->o, c->lse, nd_as_const(c->q), nd_as_const(c->k),
+                                  nd_as_const(c->v), &c->shape));
+    return weighted(nd_as_const(c->o), c->weight);
 }
 
 Test(gradients, attention_backward_is_the_gradient)
@@ -152,21 +154,21 @@ Test(gradients, attention_backward_is_the_gradient)
         const nd_attention_shape s = shapes[i];
         const int64_t queries = s.sequences * s.query_len, keys = s.sequences * s.key_len;
         const int64_t width = s.heads * s.head_dim, kv_width = s.kv_heads * s.head_dim;
-        const attention_context c = {.shape = s,
-                                     .q = random_floats(&h, ND_F64, queries, width, 1.0f),
-                                     .k = random_floats(&h, ND_F64, keys, kv_width, 1.0f),
-                                     .v = random_floats(&h, ND_F64, keys, kv_width, 1.0f),
-                                     .o = poisoned(&h, ND_F64, queries, width),
-                                     .lse = poisoned(&h, ND_F64, queries, s.heads),
-                                     .weight =
-                                         nd_read(random_floats(&h, ND_F64, queries, width, 1.0f))};
+        const attention_context c = {
+            .shape = s,
+            .q = random_floats(&h, ND_F64, queries, width, 1.0f),
+            .k = random_floats(&h, ND_F64, keys, kv_width, 1.0f),
+            .v = random_floats(&h, ND_F64, keys, kv_width, 1.0f),
+            .o = poisoned(&h, ND_F64, queries, width),
+            .lse = poisoned(&h, ND_F64, queries, s.heads),
+            .weight = nd_as_const(random_floats(&h, ND_F64, queries, width, 1.0f))};
         attention_loss(b, &c);
         const nd_view dq = poisoned(&h, ND_F64, queries, width);
         const nd_view dk = poisoned(&h, ND_F64, keys, kv_width);
         const nd_view dv = poisoned(&h, ND_F64, keys, kv_width);
-        ND_ASSERT_OK(b->ops.attention_backward(b, dq, dk, dv, c.weight, nd_read(c.o),
-                                               nd_read(c.lse), nd_read(c.q), nd_read(c.k),
-                                               nd_read(c.v), &s));
+        ND_ASSERT_OK(b->ops.attention_backward(b, dq, dk, dv, c.weight, nd_as_const(c.o),
+                                               nd_as_const(c.lse), nd_as_const(c.q),
+                                               nd_as_const(c.k), nd_as_const(c.v), &s));
         check_gradient("dq", b, attention_loss, &c, c.q, dq);
         check_gradient("dk", b, attention_loss, &c, c.k, dk);
         check_gradient("dv", b, attention_loss, &c, c.v, dv);
@@ -183,12 +185,12 @@ typedef struct loss_context {
 static double cross_entropy_loss(nd_backend *b, const void *context)
 {
     const loss_context *c = context;
-    memcpy(c->logits.data, c->x.data, nd_view_bytes(nd_read(c->x)));
+    memcpy(c->logits.data, c->x.data, nd_view_bytes(nd_as_const(c->x)));
     ND_ASSERT_OK(
-        b->ops.cross_entropy(b, c->nll, c->total, c->logits, nd_read(c->targets), &c->params));
+        b->ops.cross_entropy(b, c->nll, c->total, c->logits, nd_as_const(c->targets), &c->params));
     double sum = 0.0;
     for (int64_t t = 0; t < c->total.rows; t++)
-        sum += element(nd_read(c->total), t);
+        sum += element(nd_as_const(c->total), t);
     return (double)c->params.gradient_scale * sum;
 }
 
@@ -210,7 +212,7 @@ Test(gradients, cross_entropy_gives_the_gradient_of_its_total)
         set_element(c.targets, 0, 3.0); /* at least one row counts */
         cross_entropy_loss(b, &c);
         const nd_view gradient = poisoned(&h, ND_F64, 4, 9);
-        memcpy(gradient.data, c.logits.data, nd_view_bytes(nd_read(gradient)));
+        memcpy(gradient.data, c.logits.data, nd_view_bytes(nd_as_const(gradient)));
         check_gradient("dlogits", b, cross_entropy_loss, &c, c.x, gradient);
     }
     harness_close(&h);
@@ -227,11 +229,11 @@ static void check_ternary_adjoints(harness *h, int64_t groups)
 {
     nd_backend *b = h->backend[0];
     const int64_t tokens = 5, out = 7, in = 12;
-    const nd_cview c = nd_read(random_integers(h, ND_I8, out, in, -1, 1));
-    const nd_cview s = nd_read(random_scales(h, groups ? out : 1, groups ? groups : 1));
-    const nd_cview q = nd_read(random_integers(h, ND_I8, tokens, in, -128, 127));
-    const nd_cview a = nd_read(random_scales(h, tokens, 1));
-    const nd_cview dy = nd_read(random_floats(h, ND_F64, tokens, out, 1.0f));
+    const nd_cview c = nd_as_const(random_integers(h, ND_I8, out, in, -1, 1));
+    const nd_cview s = nd_as_const(random_scales(h, groups ? out : 1, groups ? groups : 1));
+    const nd_cview q = nd_as_const(random_integers(h, ND_I8, tokens, in, -128, 127));
+    const nd_cview a = nd_as_const(random_scales(h, tokens, 1));
+    const nd_cview dy = nd_as_const(random_floats(h, ND_F64, tokens, out, 1.0f));
     const nd_view x = poisoned(h, ND_F64, tokens, in), y = poisoned(h, ND_F64, tokens, out);
     const nd_view again = poisoned(h, ND_F64, tokens, out), weight = poisoned(h, ND_F64, out, in);
     for (int64_t t = 0; t < tokens; t++)
@@ -239,14 +241,16 @@ static void check_ternary_adjoints(harness *h, int64_t groups)
             set_element(x, t * in + i, element(q, t * in + i) * element(a, t) / 127.0);
     ND_ASSERT_OK(b->ops.ternary_gemm(b, y, q, a, c, s));
     ND_ASSERT_OK(b->ops.dequantize_codes(b, weight, c, s));
-    ND_ASSERT_OK(b->ops.gemm(b, again, nd_read(x), false, nd_read(weight), true, 1.0f, 0.0f));
-    cr_assert(relative_error(nd_read(y), nd_read(again)) < 1e-12);
+    ND_ASSERT_OK(
+        b->ops.gemm(b, again, nd_as_const(x), false, nd_as_const(weight), true, 1.0f, 0.0f));
+    cr_assert(relative_error(nd_as_const(y), nd_as_const(again)) < 1e-12);
     const nd_view dx = poisoned(h, ND_F64, tokens, in), dw = poisoned(h, ND_F64, out, in);
     ND_ASSERT_OK(b->ops.ternary_gemm_dx(b, dx, dy, c, s, 0.0f));
     ND_ASSERT_OK(b->ops.ternary_gemm_dw(b, dw, dy, q, a, 0.0f));
-    const double value = weighted(nd_read(y), dy);
-    check_adjoint("ternary_gemm_dx", weighted(nd_read(dx), nd_read(x)), value, fabs(value));
-    check_adjoint("ternary_gemm_dw", weighted(nd_read(dw), nd_read(weight)), value, fabs(value));
+    const double value = weighted(nd_as_const(y), dy);
+    check_adjoint("ternary_gemm_dx", weighted(nd_as_const(dx), nd_as_const(x)), value, fabs(value));
+    check_adjoint("ternary_gemm_dw", weighted(nd_as_const(dw), nd_as_const(weight)), value,
+                  fabs(value));
 }
 
 Test(gradients, ternary_products_are_adjoint)
@@ -263,14 +267,14 @@ Test(gradients, embedding_backward_is_the_adjoint_of_embedding)
     harness h;
     cr_assert(harness_open(&h, "auto"));
     nd_backend *b = h.backend[0];
-    const nd_cview table = nd_read(random_floats(&h, ND_F64, 6, 5, 1.0f));
-    const nd_cview tokens = nd_read(random_integers(&h, ND_I32, 1, 20, 0, 5));
-    const nd_cview dx = nd_read(random_floats(&h, ND_F64, 20, 5, 1.0f));
+    const nd_cview table = nd_as_const(random_floats(&h, ND_F64, 6, 5, 1.0f));
+    const nd_cview tokens = nd_as_const(random_integers(&h, ND_I32, 1, 20, 0, 5));
+    const nd_cview dx = nd_as_const(random_floats(&h, ND_F64, 20, 5, 1.0f));
     const nd_view x = poisoned(&h, ND_F64, 20, 5), dtable = zeros(&h, 6, 5);
     ND_ASSERT_OK(b->ops.embedding(b, x, table, tokens));
     ND_ASSERT_OK(b->ops.embedding_backward(b, dtable, dx, tokens));
-    const double value = weighted(nd_read(x), dx);
-    check_adjoint("embedding", weighted(nd_read(dtable), table), value, fabs(value));
+    const double value = weighted(nd_as_const(x), dx);
+    check_adjoint("embedding", weighted(nd_as_const(dtable), table), value, fabs(value));
     harness_close(&h);
 }
 
@@ -285,18 +289,18 @@ Test(gradients, rope_inverse_is_its_adjoint_and_its_inverse)
                             .seq_len = 4,
                             .start = 3,
                             .base = 100.0};
-        const nd_cview start = nd_read(random_floats(&h, ND_F64, 8, 12, 1.0f));
-        const nd_cview dy = nd_read(random_floats(&h, ND_F64, 8, 12, 1.0f));
+        const nd_cview start = nd_as_const(random_floats(&h, ND_F64, 8, 12, 1.0f));
+        const nd_cview dy = nd_as_const(random_floats(&h, ND_F64, 8, 12, 1.0f));
         const nd_view x = poisoned(&h, ND_F64, 8, 12), dx = poisoned(&h, ND_F64, 8, 12);
         memcpy(x.data, start.data, nd_view_bytes(start));
         memcpy(dx.data, dy.data, nd_view_bytes(dy));
         ND_ASSERT_OK(b->ops.rope(b, x, &p));
-        const double value = weighted(nd_read(x), dy);
+        const double value = weighted(nd_as_const(x), dy);
         p.inverse = true;
         ND_ASSERT_OK(b->ops.rope(b, dx, &p));
-        check_adjoint("rope", weighted(nd_read(dx), start), value, fabs(value));
+        check_adjoint("rope", weighted(nd_as_const(dx), start), value, fabs(value));
         ND_ASSERT_OK(b->ops.rope(b, x, &p));
-        cr_assert(relative_error(nd_read(x), start) < 1e-14);
+        cr_assert(relative_error(nd_as_const(x), start) < 1e-14);
     }
     harness_close(&h);
 }

@@ -25,7 +25,7 @@ static double loss_at(nd_model_fixture *f)
 static double numeric_derivative(nd_model_fixture *f, nd_view master, int64_t at,
                                  double (*loss)(nd_model_fixture *f))
 {
-    const double original = nd_load(nd_read(master), at), h = 1e-3;
+    const double original = nd_load(nd_as_const(master), at), h = 1e-3;
     double slope[2];
     for (int i = 0; i < 2; i++) {
         const double step = h / (1 << i);
@@ -66,7 +66,7 @@ static void check_gradients(nd_arch arch, bool tied, int offsets)
         const int64_t count = p->rows * p->cols, stride = count / 12 + 1;
         double difference = 0.0, size = 0.0;
         for (int64_t j = 0; j < count; j += stride) {
-            const double exact = nd_load(nd_read(f.gradients[i]), j);
+            const double exact = nd_load(nd_as_const(f.gradients[i]), j);
             const double numeric = numeric_derivative(&f, f.masters[i], j, loss_at);
             difference += (exact - numeric) * (exact - numeric);
             size += exact * exact;
@@ -114,7 +114,7 @@ static void check_extra_heads(nd_mtp_form form, nd_arch arch, int ahead)
         const int64_t count = p->rows * p->cols, stride = count / 5 + 1;
         double exact[count], difference = 0.0, size = 0.0;
         for (int64_t j = 0; j < count; j++)
-            exact[j] = nd_load(nd_read(f.gradients[i]), j);
+            exact[j] = nd_load(nd_as_const(f.gradients[i]), j);
         for (int64_t j = 0; j < count; j += stride) {
             const double numeric = numeric_derivative(&f, f.masters[i], j, training_loss_at);
             difference += (exact[j] - numeric) * (exact[j] - numeric);
@@ -153,9 +153,9 @@ Test(model, extra_heads_add_up_over_micro_batches)
         nd_model_fixture_train(&twice, false);
         nd_model_fixture_train(&twice, true);
         for (int64_t i = 0; i < once.model->params.count; i++)
-            for (int64_t j = 0; j < nd_view_count(nd_read(once.gradients[i])); j++) {
-                const double one = nd_load(nd_read(once.gradients[i]), j);
-                cr_assert_float_eq(nd_load(nd_read(twice.gradients[i]), j), 2.0 * one,
+            for (int64_t j = 0; j < nd_view_count(nd_as_const(once.gradients[i])); j++) {
+                const double one = nd_load(nd_as_const(once.gradients[i]), j);
+                cr_assert_float_eq(nd_load(nd_as_const(twice.gradients[i]), j), 2.0 * one,
                                    1e-9 * (fabs(one) + 1e-3));
                 if (i >= nd_params_mtp_first(&once.model->params, 1))
                     cr_assert_eq(one, 0.0, "a head without weight has a gradient");
@@ -169,7 +169,7 @@ static void assert_same_bits(nd_model_fixture *a, nd_model_fixture *b)
 {
     for (int64_t i = 0; i < a->model->params.count; i++)
         cr_assert_eq(memcmp(a->gradients[i].data, b->gradients[i].data,
-                            nd_view_bytes(nd_read(a->gradients[i]))),
+                            nd_view_bytes(nd_as_const(a->gradients[i]))),
                      0, "%s differs", a->model->params.list[i].name);
 }
 
@@ -204,8 +204,8 @@ Test(model, gradients_in_8_bits_are_near_whole_ones)
         cr_assert_eq(nd_model_fixture_train(&whole, false),
                      nd_model_fixture_train(&rounded, false));
         for (int64_t i = 0; i < whole.model->params.count; i++) {
-            const double error =
-                nd_normalized_error(nd_read(rounded.gradients[i]), nd_read(whole.gradients[i]));
+            const double error = nd_normalized_error(nd_as_const(rounded.gradients[i]),
+                                                     nd_as_const(whole.gradients[i]));
             cr_assert(error > 1e-4 || whole.model->params.list[i].role != ND_ROLE_TERNARY,
                       "%s has not moved", whole.model->params.list[i].name);
             cr_assert_lt(error, 0.03, "%s is off by %.3g", whole.model->params.list[i].name, error);
@@ -242,15 +242,15 @@ Test(model, ternary_gradients_are_those_of_the_dequantized_model)
         const nd_weight *w = &ternary.model->weights[i];
         if (w->ternary)
             ND_ASSERT_OK(ternary.backend->ops.dequantize_codes(
-                ternary.backend, dense.masters[i], nd_read(w->codes), nd_read(w->scales)));
+                ternary.backend, dense.masters[i], nd_as_const(w->codes), nd_as_const(w->scales)));
     }
     nd_model_fixture_load(&dense);
     cr_assert_float_eq(nd_model_fixture_train(&ternary, false),
                        nd_model_fixture_train(&dense, false), 1e-10);
     for (int64_t i = 0; i < ternary.model->params.count; i++)
         cr_assert_lt(
-            nd_normalized_error(nd_read(ternary.gradients[i]), nd_read(dense.gradients[i])), 1e-10,
-            "%s", ternary.model->params.list[i].name);
+            nd_normalized_error(nd_as_const(ternary.gradients[i]), nd_as_const(dense.gradients[i])),
+            1e-10, "%s", ternary.model->params.list[i].name);
     nd_model_fixture_destroy(&ternary);
     nd_model_fixture_destroy(&dense);
 }
@@ -287,8 +287,8 @@ static void check_fast(nd_arch arch, nd_dtype compute, double loss_tolerance, do
     cr_assert_float_eq(found, expected, loss_tolerance * expected, "loss %g, expected %g", found,
                        expected);
     for (int64_t i = 0; i < fast.model->params.count; i++) {
-        const double error =
-            nd_normalized_error(nd_read(fast.gradients[i]), nd_read(reference.gradients[i]));
+        const double error = nd_normalized_error(nd_as_const(fast.gradients[i]),
+                                                 nd_as_const(reference.gradients[i]));
         cr_assert_lt(error, tolerance, "%s: %g", fast.model->params.list[i].name, error);
     }
     nd_model_fixture_destroy(&reference);
@@ -337,9 +337,9 @@ Test(model, accumulating_twice_doubles_the_gradient)
     nd_model_fixture_train(&twice, false);
     nd_model_fixture_train(&twice, true);
     for (int64_t i = 0; i < once.model->params.count; i++)
-        for (int64_t j = 0; j < nd_view_count(nd_read(once.gradients[i])); j++) {
-            const double g = nd_load(nd_read(once.gradients[i]), j);
-            cr_assert_float_eq(nd_load(nd_read(twice.gradients[i]), j), 2.0 * g,
+        for (int64_t j = 0; j < nd_view_count(nd_as_const(once.gradients[i])); j++) {
+            const double g = nd_load(nd_as_const(once.gradients[i]), j);
+            cr_assert_float_eq(nd_load(nd_as_const(twice.gradients[i]), j), 2.0 * g,
                                1e-5 * (1.0 + fabs(g)));
         }
     nd_model_fixture_destroy(&once);
@@ -359,9 +359,9 @@ static nd_status compare_ready(void *context, int64_t first, int64_t count)
     const int64_t per_layer = s->apart->model->params.per_layer;
     for (int64_t i = first; i < first + count; i++) {
         const bool layers = s->apart->model->params.list[i].layer >= 0;
-        for (int64_t j = 0; j < nd_view_count(nd_read(s->views[i])); j++) {
-            const double g = nd_load(nd_read(s->apart->gradients[i]), j);
-            cr_assert_float_eq(nd_load(nd_read(s->views[i]), j), layers ? g : 2.0 * g,
+        for (int64_t j = 0; j < nd_view_count(nd_as_const(s->views[i])); j++) {
+            const double g = nd_load(nd_as_const(s->apart->gradients[i]), j);
+            cr_assert_float_eq(nd_load(nd_as_const(s->views[i]), j), layers ? g : 2.0 * g,
                                1e-5 * (1.0 + fabs(g)));
         }
         s->seen += layers;
@@ -419,10 +419,10 @@ Test(model, generation_with_a_cache_predicts_what_the_whole_sequence_does)
         ND_ASSERT_OK(nd_model_evaluate(f.model, f.tokens, 1, &loss));
         nd_arena arena;
         nd_generator g = {0};
-        nd_arena_start_measuring(&arena, "test", f.backend);
-        ND_ASSERT_OK(nd_generator_take(&g, f.model, 8, &arena));
+        nd_arena_start_sizing(&arena, "test", f.backend);
+        ND_ASSERT_OK(nd_generator_reserve(&g, f.model, 8, &arena));
         ND_ASSERT_OK(nd_arena_commit(&arena));
-        ND_ASSERT_OK(nd_generator_take(&g, f.model, 8, &arena));
+        ND_ASSERT_OK(nd_generator_reserve(&g, f.model, 8, &arena));
         double nll = 0.0;
         for (int64_t i = 0; i < config.seq_length; i++) {
             float logits[11];

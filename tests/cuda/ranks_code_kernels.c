@@ -132,12 +132,12 @@ static int changed_entries(const nd_run *run)
         if (run->own.owner[i] != run->comm->rank || !w->ternary)
             continue;
         uint32_t length;
-        at += nd_view_bytes(nd_read(w->scales));
+        at += nd_view_bytes(nd_as_const(w->scales));
         memcpy(&length, at, sizeof length);
         const bool whole = length == ND_CODES_WHOLE;
         changed += !whole && length > 0;
         at += sizeof length +
-              (whole ? (uint32_t)((nd_view_count(nd_read(w->codes)) + 4) / 5) : length);
+              (whole ? (uint32_t)((nd_view_count(nd_as_const(w->codes)) + 4) / 5) : length);
     }
     return changed;
 }

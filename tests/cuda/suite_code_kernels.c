@@ -16,14 +16,14 @@ const nd_code_kernels *nd_conformance_code_kernels(void);
 
 /* More tiles of 4096 codes, or bytes, than one block takes at once. */
 enum { COUNT_MAX = 257 * 4096 + 77, GROUPS_MAX = 9, STREAM_MAX = COUNT_MAX + 4096, MARGIN = 64 };
-enum { ROOM = STREAM_MAX + MARGIN };
+enum { CAPACITY = STREAM_MAX + MARGIN };
 
 static const int64_t counts[] = {1,    2,    5,    16,   17,    127,       128,      129,
                                  1000, 4095, 4096, 4097, 12289, 20 * 4096, COUNT_MAX};
 enum { COUNTS = sizeof counts / sizeof *counts };
 
-static int8_t before[ROOM], now[ROOM], got[ROOM];
-static uint8_t expected[ROOM], stream[ROOM];
+static int8_t before[CAPACITY], now[CAPACITY], got[CAPACITY];
+static uint8_t expected[CAPACITY], stream[CAPACITY];
 static float scales[GROUPS_MAX];
 
 /* The device and its memory. */
@@ -53,9 +53,9 @@ static void open_device(void)
 {
     ND_ASSERT_OK(nd_conformance_device(&b));
     kernels = nd_conformance_code_kernels();
-    on.before = allocate(ROOM);
-    on.codes = allocate(ROOM);
-    on.stream = allocate(ROOM);
+    on.before = allocate(CAPACITY);
+    on.codes = allocate(CAPACITY);
+    on.stream = allocate(CAPACITY);
     on.scales = allocate(sizeof scales);
     on.at = allocate(sizeof *on.at);
     on.work = allocate(work_bytes());
@@ -65,9 +65,9 @@ static void open_device(void)
 
 static void close_device(void)
 {
-    b->ops.release(b, on.before, ROOM);
-    b->ops.release(b, on.codes, ROOM);
-    b->ops.release(b, on.stream, ROOM);
+    b->ops.release(b, on.before, CAPACITY);
+    b->ops.release(b, on.codes, CAPACITY);
+    b->ops.release(b, on.stream, CAPACITY);
     b->ops.release(b, on.scales, sizeof scales);
     b->ops.release(b, on.at, sizeof *on.at);
     b->ops.release(b, on.work, work_bytes());
@@ -136,14 +136,14 @@ static void turn_code(int64_t i)
     now[i] = (int8_t)((now[i] + 2) % 3 - 1);
 }
 
-/* The entry as dist/code_stream.c makes it; `room`: of changes. Returns its bytes. */
+/* The entry as dist/code_stream.c makes it; `capacity`: of changes. Returns its bytes. */
 static size_t make_by_host(uint8_t *to, const int8_t *was, const int8_t *is, int64_t count,
-                           int64_t groups, bool whole, size_t room)
+                           int64_t groups, bool whole, size_t capacity)
 {
     const size_t of_scales = (size_t)groups * sizeof *scales;
     uint8_t *codes = to + of_scales + 4;
-    size_t used = whole ? room + 1 : nd_changed_codes_make(was, is, count, codes, room);
-    const uint32_t length = used > room ? UINT32_MAX : (uint32_t)used;
+    size_t used = whole ? capacity + 1 : nd_changed_codes_make(was, is, count, codes, capacity);
+    const uint32_t length = used > capacity ? UINT32_MAX : (uint32_t)used;
     memcpy(to, scales, of_scales);
     memcpy(to + of_scales, &length, sizeof length);
     if (length == UINT32_MAX) {
@@ -178,17 +178,17 @@ static void check_taken(const int8_t *codes, int64_t count, const float *of_code
 /* Makes and reads the entry at `start` of a stream, with codes at address `shift` of their memory. */
 static void cross_at(int64_t count, int64_t groups, bool whole, size_t start, size_t shift)
 {
-    const size_t room = start + (size_t)(groups * 4 + 4 + nd_trits_bytes(count)) + MARGIN;
-    memset(expected, 0x5a, room);
+    const size_t capacity = start + (size_t)(groups * 4 + 4 + nd_trits_bytes(count)) + MARGIN;
+    memset(expected, 0x5a, capacity);
     const size_t bytes = make_by_host(expected + start, before + shift, now + shift, count, groups,
                                       whole, (size_t)nd_trits_bytes(count));
-    memset(stream, 0x5a, room);
-    send(on.stream, stream, room);
+    memset(stream, 0x5a, capacity);
+    send(on.stream, stream, capacity);
     set_at(start);
     make(count, groups, whole, shift);
     cr_assert_eq(get_at(), start + bytes);
-    fetch(stream, on.stream, room);
-    same_bytes("the entry and what is around it", expected, stream, room, count);
+    fetch(stream, on.stream, capacity);
+    same_bytes("the entry and what is around it", expected, stream, capacity, count);
 
     memmove(before, before + shift, (size_t)count + MARGIN);
     set_at(start);

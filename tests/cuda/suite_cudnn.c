@@ -30,10 +30,10 @@ static example example_of(harness *h, const int64_t s[5], float std)
     const int64_t rows = s[0] * s[1], width = s[2] * s[4], kv_width = s[3] * s[4];
     return (example){
         .shape = {s[0], s[1], s[1], s[2], s[3], s[4], {0}},
-        .q = nd_read(random_floats(h, ND_BF16, rows, width, std)),
-        .k = nd_read(random_floats(h, ND_BF16, rows, kv_width, std)),
-        .v = nd_read(random_floats(h, ND_BF16, rows, kv_width, 1.0f)),
-        .dout = nd_read(random_floats(h, ND_BF16, rows, width, 1.0f)),
+        .q = nd_as_const(random_floats(h, ND_BF16, rows, width, std)),
+        .k = nd_as_const(random_floats(h, ND_BF16, rows, kv_width, std)),
+        .v = nd_as_const(random_floats(h, ND_BF16, rows, kv_width, 1.0f)),
+        .dout = nd_as_const(random_floats(h, ND_BF16, rows, width, 1.0f)),
         .o = poisoned_outputs(h, ND_F64, ND_BF16, rows, width),
         .lse = poisoned_outputs(h, ND_F64, ND_F32, rows, s[2]),
         .dq = poisoned_outputs(h, ND_F64, ND_BF16, rows, width),
@@ -47,7 +47,7 @@ static void compute(harness *h, example *e)
 {
     RUN(h, attention, e->o.view[i], e->lse.view[i], e->q, e->k, e->v, &e->shape);
     RUN(h, attention_backward, e->dq.view[i], e->dk.view[i], e->dv.view[i], e->dout,
-        nd_read(e->o.view[i]), nd_read(e->lse.view[i]), e->q, e->k, e->v, &e->shape);
+        nd_as_const(e->o.view[i]), nd_as_const(e->lse.view[i]), e->q, e->k, e->v, &e->shape);
 }
 
 /* False, after a line that says why, on a GPU without cuDNN. */
@@ -111,16 +111,17 @@ Test(cudnn, kept_tokens_go_backward_from_what_cudnn_went_forward)
         const nd_view rows = poisoned(&h, ND_I32, 1, kept);
         for (int64_t i = 0; i < kept; i++)
             ((int32_t *)rows.data)[i] = (int32_t)(2 * i);
-        e.shape.rows = nd_read(rows);
+        e.shape.rows = nd_as_const(rows);
         nd_cview q[BACKENDS], dout[BACKENDS], o[BACKENDS], lse[BACKENDS];
         for (int i = 0; i < BACKENDS; i++) {
-            const nd_cview from[] = {e.q, e.dout, nd_read(e.o.view[i]), nd_read(e.lse.view[i])};
+            const nd_cview from[] = {e.q, e.dout, nd_as_const(e.o.view[i]),
+                                     nd_as_const(e.lse.view[i])};
             nd_cview *const to[] = {&q[i], &dout[i], &o[i], &lse[i]};
             for (int j = 0; j < 4; j++) {
                 const nd_view y = poisoned(&h, from[j].dtype, kept, from[j].cols);
                 ND_ASSERT_OK(
-                    h.backend[0]->ops.gather_rows(h.backend[0], y, from[j], nd_read(rows)));
-                *to[j] = nd_read(y);
+                    h.backend[0]->ops.gather_rows(h.backend[0], y, from[j], nd_as_const(rows)));
+                *to[j] = nd_as_const(y);
             }
         }
         const outputs dq = poisoned_outputs(&h, ND_F64, ND_BF16, kept, e.q.cols);
@@ -140,23 +141,23 @@ Test(cudnn, kept_tokens_go_backward_from_what_cudnn_went_forward)
 
 enum { BUFFERS = 9, REPEATS = 5 }; /* q, k, v, dout; o, lse, dq, dk, dv */
 
-typedef struct room {
+typedef struct pass_memory {
     nd_backend *b;
     nd_view v[BUFFERS];
     nd_attention_shape shape;
-} room;
+} pass_memory;
 
-static room room_of(harness *h, const int64_t s[5])
+static pass_memory pass_memory_of(harness *h, const int64_t s[5])
 {
     const int64_t rows = s[0] * s[1], width = s[2] * s[4], kv_width = s[3] * s[4];
     const int64_t cols[BUFFERS] = {width, kv_width, kv_width, width,   width,
                                    s[2],  width,    kv_width, kv_width};
-    room r = {.shape = {s[0], s[1], s[1], s[2], s[3], s[4], {0}}};
+    pass_memory r = {.shape = {s[0], s[1], s[1], s[2], s[3], s[4], {0}}};
     ND_ASSERT_OK(nd_conformance_cudnn_device(&r.b));
     for (int i = 0; i < BUFFERS; i++) {
         void *memory = NULL;
         const nd_view host = random_floats(h, i == 5 ? ND_F32 : ND_BF16, rows, cols[i], 1.0f);
-        const size_t bytes = nd_view_bytes(nd_read(host));
+        const size_t bytes = nd_view_bytes(nd_as_const(host));
         ND_ASSERT_OK(r.b->ops.allocate(r.b, bytes, &memory));
         ND_ASSERT_OK(r.b->ops.upload(r.b, memory, host.data, bytes));
         r.v[i] = nd_view_of(memory, host.dtype, rows, cols[i]);
@@ -164,32 +165,32 @@ static room room_of(harness *h, const int64_t s[5])
     return r;
 }
 
-static void close_room(room *r)
+static void close_pass_memory(pass_memory *r)
 {
     for (int i = 0; i < BUFFERS; i++)
-        r->b->ops.release(r->b, r->v[i].data, nd_view_bytes(nd_read(r->v[i])));
+        r->b->ops.release(r->b, r->v[i].data, nd_view_bytes(nd_as_const(r->v[i])));
     nd_backend_destroy(r->b);
 }
 
-static nd_status pass(room *r)
+static nd_status pass(pass_memory *r)
 {
     const nd_view *v = r->v;
-    ND_TRY(r->b->ops.attention(r->b, v[4], v[5], nd_read(v[0]), nd_read(v[1]), nd_read(v[2]),
-                               &r->shape));
-    return r->b->ops.attention_backward(r->b, v[6], v[7], v[8], nd_read(v[3]), nd_read(v[4]),
-                                        nd_read(v[5]), nd_read(v[0]), nd_read(v[1]), nd_read(v[2]),
-                                        &r->shape);
+    ND_TRY(r->b->ops.attention(r->b, v[4], v[5], nd_as_const(v[0]), nd_as_const(v[1]),
+                               nd_as_const(v[2]), &r->shape));
+    return r->b->ops.attention_backward(r->b, v[6], v[7], v[8], nd_as_const(v[3]),
+                                        nd_as_const(v[4]), nd_as_const(v[5]), nd_as_const(v[0]),
+                                        nd_as_const(v[1]), nd_as_const(v[2]), &r->shape);
 }
 
-/* All outputs one after another, in host memory; what is in them on the device is spoilt. */
-static nd_view taken(harness *h, room *r)
+/* All outputs one after another, in host memory; what is in them on the device is injected. */
+static nd_view taken(harness *h, pass_memory *r)
 {
     size_t bytes = 0, at = 0;
     for (int i = 4; i < BUFFERS; i++)
-        bytes += nd_view_bytes(nd_read(r->v[i]));
+        bytes += nd_view_bytes(nd_as_const(r->v[i]));
     const nd_view all = poisoned(h, ND_U8, 1, (int64_t)bytes);
     for (int i = 4; i < BUFFERS; i++) {
-        const size_t size = nd_view_bytes(nd_read(r->v[i]));
+        const size_t size = nd_view_bytes(nd_as_const(r->v[i]));
         ND_ASSERT_OK(r->b->ops.download(r->b, (char *)all.data + at, r->v[i].data, size));
         ND_ASSERT_OK(r->b->ops.zero(r->b, r->v[i].data, size));
         at += size;
@@ -203,16 +204,16 @@ Test(cudnn, the_same_call_gives_the_same_bits)
     if (!open_here(&h))
         return;
     for (int s = 0; s < SHAPES; s++) {
-        room r = room_of(&h, shapes[s]);
+        pass_memory r = pass_memory_of(&h, shapes[s]);
         ND_ASSERT_OK(pass(&r));
         const nd_view first = taken(&h, &r);
         for (int i = 0; i < REPEATS; i++) {
             ND_ASSERT_OK(pass(&r));
             const nd_view again = taken(&h, &r);
-            cr_assert(memcmp(first.data, again.data, nd_view_bytes(nd_read(first))) == 0,
+            cr_assert(memcmp(first.data, again.data, nd_view_bytes(nd_as_const(first))) == 0,
                       "shape %d, repeat %d", s, i);
         }
-        close_room(&r);
+        close_pass_memory(&r);
         harness_reset(&h);
     }
     harness_close(&h);
@@ -226,7 +227,7 @@ Test(cudnn, attention_is_recorded_and_replayed)
     bool can = false, stale = true;
     if (!open_here(&h))
         return;
-    room r = room_of(&h, shapes[1]);
+    pass_memory r = pass_memory_of(&h, shapes[1]);
     ND_ASSERT_OK(r.b->ops.record(r.b, &can));
     cr_assert(can);
     ND_ASSERT_FAILS(pass(&r), ND_EINTERNAL, "an op that is recorded waits");
@@ -240,10 +241,10 @@ Test(cudnn, attention_is_recorded_and_replayed)
         ND_ASSERT_OK(r.b->ops.replay(r.b, recording, &stale));
         cr_assert_not(stale);
         const nd_view again = taken(&h, &r);
-        cr_assert(memcmp(first.data, again.data, nd_view_bytes(nd_read(first))) == 0, "replay %d",
-                  i);
+        cr_assert(memcmp(first.data, again.data, nd_view_bytes(nd_as_const(first))) == 0,
+                  "replay %d", i);
     }
     r.b->ops.forget(r.b, recording);
-    close_room(&r);
+    close_pass_memory(&r);
     harness_close(&h);
 }

@@ -55,12 +55,12 @@ static nd_view bf16(uint16_t *data, int64_t heads)
 static nd_status pass(device *d, nd_backend *b, int64_t length)
 {
     const nd_attention_shape s = {ROWS / length, length, length, HEADS, KV_HEADS, HEAD_DIM, {0}};
-    const nd_cview q = nd_read(bf16(d->q, HEADS)), k = nd_read(bf16(d->k, KV_HEADS));
+    const nd_cview q = nd_as_const(bf16(d->q, HEADS)), k = nd_as_const(bf16(d->k, KV_HEADS));
     const nd_view lse = nd_view_of(d->lse, ND_F32, ROWS, HEADS), o = bf16(d->o, HEADS);
     ND_TRY(b->ops.attention(b, o, lse, q, k, k, &s));
     return b->ops.attention_backward(b, bf16(d->dq, HEADS), bf16(d->dk, KV_HEADS),
-                                     bf16(d->dv, KV_HEADS), q, nd_read(o), nd_read(lse), q, k, k,
-                                     &s);
+                                     bf16(d->dv, KV_HEADS), q, nd_as_const(o), nd_as_const(lse), q,
+                                     k, k, &s);
 }
 
 static void check_against_cpu(device *d, int64_t length)
@@ -196,7 +196,7 @@ Test(cudnn_choice, what_is_not_cudnns_is_computed_without_a_word)
     ND_ASSERT_OK(d.b->ops.attention(d.b, nd_view_of(y, ND_F32, ROWS, HEADS * HEAD_DIM), lse, in, in,
                                     in, &f32));
     const nd_attention_shape cached = {1, 8, ROWS, HEADS, KV_HEADS, HEAD_DIM, {0}};
-    const nd_cview k = nd_read(bf16(d.k, KV_HEADS));
+    const nd_cview k = nd_as_const(bf16(d.k, KV_HEADS));
     ND_ASSERT_OK(d.b->ops.attention(d.b, nd_view_of(d.o, ND_BF16, 8, HEADS * HEAD_DIM),
                                     nd_view_of(d.lse, ND_F32, 8, HEADS),
                                     nd_cview_of(d.q, ND_BF16, 8, HEADS * HEAD_DIM), k, k, &cached));

@@ -1,7 +1,7 @@
 /* The CUDA backend's table. */
 #include "cuda/emulated_backend.h"
 #include "support/support.h"
-#include "unfilled.h"
+#include "unimplemented.h"
 
 #include <string.h>
 
@@ -9,8 +9,9 @@ Test(cuda, every_op_is_implemented)
 {
     nd_backend *b = NULL;
     ND_ASSERT_OK(nd_emulated_backend_create(&(nd_cuda_options){0}, &b));
-    cr_assert_eq(nd_unfilled_count(&b->ops), 0, "%d ops are missing", nd_unfilled_count(&b->ops));
-    /* What nd_unfilled_count does not know of would be NULL. */
+    cr_assert_eq(nd_unimplemented_count(&b->ops), 0, "%d ops are missing",
+                 nd_unimplemented_count(&b->ops));
+    /* What nd_unimplemented_count does not know of would be NULL. */
     const char *table = (const char *)&b->ops + offsetof(nd_backend_ops, destroy);
     const size_t slots = (sizeof b->ops - offsetof(nd_backend_ops, destroy)) / sizeof(void *);
     for (size_t i = 0; i < slots; i++) {
@@ -24,11 +25,11 @@ Test(cuda, every_op_is_implemented)
 Test(cuda, an_op_that_is_missing_says_so)
 {
     nd_backend b = {0};
-    nd_unfilled_ops(&b.ops);
+    nd_unimplemented_ops(&b.ops);
     const nd_view v = nd_view_of(NULL, ND_F32, 1, 1);
-    ND_ASSERT_FAILS(b.ops.add(&b, v, nd_read(v), nd_read(v)), ND_EINTERNAL,
+    ND_ASSERT_FAILS(b.ops.add(&b, v, nd_as_const(v), nd_as_const(v)), ND_EINTERNAL,
                     "cuda: op add is not implemented");
-    cr_assert(nd_unfilled_count(&b.ops) >= 35);
+    cr_assert(nd_unimplemented_count(&b.ops) >= 35);
 }
 
 Test(cuda, float_types_that_the_device_lacks_are_refused)
@@ -37,7 +38,8 @@ Test(cuda, float_types_that_the_device_lacks_are_refused)
     ND_ASSERT_OK(nd_emulated_backend_create(&(nd_cuda_options){0}, &b));
     double x = 1.0;
     const nd_view v = nd_view_of(&x, ND_F64, 1, 1);
-    ND_ASSERT_FAILS(b->ops.add(b, v, nd_read(v), nd_read(v)), ND_EINTERNAL, "add_cuda: needs");
+    ND_ASSERT_FAILS(b->ops.add(b, v, nd_as_const(v), nd_as_const(v)), ND_EINTERNAL,
+                    "add_cuda: needs");
     nd_backend_destroy(b);
 }
 
@@ -52,7 +54,7 @@ Test(cuda, memory_that_is_not_there_is_an_error_of_that_call_alone)
     cr_assert(memory == NULL);
     ND_ASSERT_OK(b->ops.allocate(b, 64, &memory));
     const nd_view x = nd_view_of(memory, ND_F32, 1, 16);
-    ND_ASSERT_OK(b->ops.add(b, x, nd_read(x), nd_read(x)));
+    ND_ASSERT_OK(b->ops.add(b, x, nd_as_const(x), nd_as_const(x)));
     b->ops.release(b, memory, 64);
     nd_backend_destroy(b);
 }
@@ -71,7 +73,7 @@ Test(cuda, ops_are_recorded_and_replayed_with_their_arguments)
     const nd_view x = nd_view_of(memory, ND_F32, 1, 16);
     ND_ASSERT_OK(b->ops.record(b, &can));
     cr_assert(can);
-    ND_ASSERT_OK(b->ops.add(b, x, nd_read(x), nd_read(x)));
+    ND_ASSERT_OK(b->ops.add(b, x, nd_as_const(x), nd_as_const(x)));
     ND_ASSERT_OK(b->ops.record_end(b, &recording));
     ND_ASSERT_OK(b->ops.download(b, back, memory, sizeof back));
     cr_assert_eq(back[0], 1.0f);
@@ -85,12 +87,12 @@ Test(cuda, ops_are_recorded_and_replayed_with_their_arguments)
     ND_ASSERT_FAILS(b->ops.upload(b, memory, host, sizeof host), ND_EINTERNAL,
                     "an op that is recorded waits, uploads");
     ND_ASSERT_FAILS(b->ops.download(b, back, memory, sizeof back), ND_EINTERNAL, "recorded waits");
-    ND_ASSERT_FAILS(b->ops.sum(b, nd_view_of(memory, ND_F64, 1, 1), nd_read(x)), ND_EINTERNAL,
+    ND_ASSERT_FAILS(b->ops.sum(b, nd_view_of(memory, ND_F64, 1, 1), nd_as_const(x)), ND_EINTERNAL,
                     "needs more memory than there is");
     nd_error_clear();
     ND_ASSERT_OK(b->ops.record_end(b, NULL));
     /* The workspace grows: what stood in a recording may not be there any more. */
-    ND_ASSERT_OK(b->ops.sum(b, nd_view_of(memory, ND_F64, 1, 1), nd_read(x)));
+    ND_ASSERT_OK(b->ops.sum(b, nd_view_of(memory, ND_F64, 1, 1), nd_as_const(x)));
     ND_ASSERT_OK(b->ops.replay(b, recording, &stale));
     cr_assert(stale == true);
     b->ops.forget(b, recording);

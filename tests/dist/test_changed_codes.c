@@ -7,10 +7,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { COUNT = 20011, ROOM = 3 * COUNT };
+enum { COUNT = 20011, CAPACITY = 3 * COUNT };
 
 static int8_t before[COUNT], now[COUNT], got[COUNT];
-static uint8_t stream[ROOM];
+static uint8_t stream[CAPACITY];
 
 /* Each code changes with this probability, to either of the others. */
 static void fill(double probability, uint64_t seed)
@@ -26,7 +26,7 @@ static void fill(double probability, uint64_t seed)
 
 static size_t cross(int64_t count)
 {
-    const size_t bytes = nd_changed_codes_make(before, now, count, stream, ROOM);
+    const size_t bytes = nd_changed_codes_make(before, now, count, stream, CAPACITY);
     memcpy(got, before, sizeof got);
     ND_ASSERT_OK(nd_changed_codes_apply(got, count, stream, bytes));
     cr_assert_eq(memcmp(got, now, (size_t)count), 0);

@@ -63,7 +63,8 @@ static uint64_t draw(uint64_t *position, uint64_t below)
 }
 
 /* One change: a byte, a number at the ends of its range, a cut, or a piece of another file. */
-static size_t mutate(uint8_t *bytes, size_t size, size_t room, const corpus *c, uint64_t *position)
+static size_t mutate(uint8_t *bytes, size_t size, size_t capacity, const corpus *c,
+                     uint64_t *position)
 {
     static const uint64_t ends[] = {0,         1,          0x7f,      0xff,       0xffff,
                                     INT32_MAX, UINT32_MAX, INT64_MAX, UINT64_MAX, 1ull << 62};
@@ -85,7 +86,7 @@ static size_t mutate(uint8_t *bytes, size_t size, size_t room, const corpus *c, 
         return at;
     default: {
         const int other = (int)draw(position, (uint64_t)c->count);
-        const size_t most = c->sizes[other] < room - at ? c->sizes[other] : room - at;
+        const size_t most = c->sizes[other] < capacity - at ? c->sizes[other] : capacity - at;
         const size_t bytes_taken = draw(position, most + 1);
         memcpy(bytes + at, c->files[other] + c->sizes[other] - bytes_taken, bytes_taken);
         return at + bytes_taken > size ? at + bytes_taken : size;
@@ -96,20 +97,20 @@ static size_t mutate(uint8_t *bytes, size_t size, size_t room, const corpus *c, 
 static void replay_and_mutate(reader read, const char *name)
 {
     corpus c = load(name);
-    size_t room = 0;
+    size_t capacity = 0;
     uint64_t position = 0, tried = 0;
     for (int i = 0; i < c.count; i++) {
         read_exactly(read, c.files[i], c.sizes[i]);
-        room = c.sizes[i] > room ? c.sizes[i] : room;
+        capacity = c.sizes[i] > capacity ? c.sizes[i] : capacity;
     }
-    uint8_t *bytes = malloc(2 * room);
+    uint8_t *bytes = malloc(2 * capacity);
     cr_assert(bytes != NULL);
     for (const time_t end = time(NULL) + SECONDS; time(NULL) <= end; tried++) {
         const int file = (int)draw(&position, (uint64_t)c.count);
         size_t size = c.sizes[file];
         memcpy(bytes, c.files[file], size);
         for (uint64_t left = 1 + draw(&position, MUTATIONS_MAX); left > 0; left--)
-            size = mutate(bytes, size, 2 * room, &c, &position);
+            size = mutate(bytes, size, 2 * capacity, &c, &position);
         read_exactly(read, bytes, size);
     }
     printf("%s: %d files and %llu mutations of them, seed 42\n", name, c.count,

@@ -16,7 +16,7 @@
 enum kind { NOTHING, NO_SPACE, IO_ERROR, SHORT_WRITE };
 
 /* What the kernel is asked for. */
-enum need { NO_ROOM, ROOM, ROOM_FOR_BYTES };
+enum need { NO_ROOM, SCRATCH, ROOM_FOR_BYTES };
 
 static atomic_int kind;
 static atomic_long at, seen, hit;
@@ -122,7 +122,7 @@ static int failed(int reason)
 
 static int open_file(const char *path, int flags, mode_t mode)
 {
-    const int reason = fault("open", path, flags & O_CREAT ? ROOM : NO_ROOM, NULL);
+    const int reason = fault("open", path, flags & O_CREAT ? SCRATCH : NO_ROOM, NULL);
     return reason ? failed(reason) : (int)syscall(SYS_openat, AT_FDCWD, path, flags, mode);
 }
 
@@ -208,27 +208,27 @@ int fsync(int file)
 
 int mkdir(const char *path, mode_t mode)
 {
-    const int reason = fault("mkdir", path, ROOM, NULL);
+    const int reason = fault("mkdir", path, SCRATCH, NULL);
     return reason ? failed(reason) : (int)syscall(SYS_mkdir, path, mode);
 }
 
 int rename(const char *from, const char *to)
 {
-    const int reason = fault("rename", to, ROOM, NULL);
+    const int reason = fault("rename", to, SCRATCH, NULL);
     return reason ? failed(reason) : (int)syscall(SYS_rename, from, to);
 }
 
 int renameat2(int from_directory, const char *from, int to_directory, const char *to,
               unsigned flags)
 {
-    const int reason = fault("renameat2", to, ROOM, NULL);
+    const int reason = fault("renameat2", to, SCRATCH, NULL);
     return reason ? failed(reason)
                   : (int)syscall(SYS_renameat2, from_directory, from, to_directory, to, flags);
 }
 
 int symlink(const char *target, const char *path)
 {
-    const int reason = fault("symlink", path, ROOM, NULL);
+    const int reason = fault("symlink", path, SCRATCH, NULL);
     return reason ? failed(reason) : (int)syscall(SYS_symlink, target, path);
 }
 

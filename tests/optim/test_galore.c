@@ -19,7 +19,7 @@ typedef struct fixture {
     size_t bytes[32];
     int taken;
     nd_galore shape;
-    nd_galore_room room;
+    nd_galore_scratch scratch;
 } fixture;
 
 static nd_view take(fixture *f, int64_t rows, int64_t cols)
@@ -37,13 +37,13 @@ static fixture create(int64_t rows, int64_t cols, int64_t rank)
     const nd_cpu_backend_options options = {.threads = 2, .isa = "auto"};
     const nd_galore *g = &f.shape;
     ND_ASSERT_OK(nd_cpu_backend_create(&options, &f.backend));
-    f.room.basis = take(&f, rank, nd_galore_small(g));
-    f.room.gram = take(&f, g->sketch, g->sketch);
-    f.room.coefficients = take(&f, rank, g->sketch);
-    f.room.host = calloc((size_t)nd_galore_host_doubles(g->sketch), sizeof *f.room.host);
-    f.room.host_integers =
-        calloc((size_t)nd_galore_host_integers(g->sketch), sizeof *f.room.host_integers);
-    f.room.row = calloc((size_t)nd_galore_large(g), sizeof *f.room.row);
+    f.scratch.basis = take(&f, rank, nd_galore_small(g));
+    f.scratch.gram = take(&f, g->sketch, g->sketch);
+    f.scratch.coefficients = take(&f, rank, g->sketch);
+    f.scratch.host = calloc((size_t)nd_galore_host_doubles(g->sketch), sizeof *f.scratch.host);
+    f.scratch.host_integers =
+        calloc((size_t)nd_galore_host_integers(g->sketch), sizeof *f.scratch.host_integers);
+    f.scratch.row = calloc((size_t)nd_galore_large(g), sizeof *f.scratch.row);
     return f;
 }
 
@@ -51,9 +51,9 @@ static void destroy(fixture *f)
 {
     for (int i = 0; i < f->taken; i++)
         f->backend->ops.release(f->backend, f->memory[i], f->bytes[i]);
-    free(f->room.host);
-    free(f->room.host_integers);
-    free(f->room.row);
+    free(f->scratch.host);
+    free(f->scratch.host_integers);
+    free(f->scratch.row);
     nd_backend_destroy(f->backend);
 }
 
@@ -106,9 +106,10 @@ static nd_view find(fixture *f, nd_view gradient)
     const nd_view omega = take(f, g->sketch, nd_galore_large(g));
     const nd_view y = take(f, g->sketch, nd_galore_small(g));
     const nd_view p = take(f, g->rank, nd_galore_small(g));
-    ND_ASSERT_OK(nd_galore_random(f->backend, seed + 9, omega, f->room.row));
-    ND_ASSERT_OK(nd_galore_sketch(f->backend, g, y, nd_read(omega), nd_read(gradient), 0.0f));
-    ND_ASSERT_OK(nd_galore_subspace(f->backend, g, p, nd_read(y), seed, &f->room));
+    ND_ASSERT_OK(nd_galore_random(f->backend, seed + 9, omega, f->scratch.row));
+    ND_ASSERT_OK(
+        nd_galore_sketch(f->backend, g, y, nd_as_const(omega), nd_as_const(gradient), 0.0f));
+    ND_ASSERT_OK(nd_galore_subspace(f->backend, g, p, nd_as_const(y), seed, &f->scratch));
     return p;
 }
 
@@ -118,7 +119,7 @@ static double captured(fixture *f, nd_view p, nd_view gradient)
     const nd_galore *g = &f->shape;
     const nd_view r = take(f, nd_galore_reduced_rows(g), nd_galore_reduced_cols(g));
     double sum = 0.0;
-    ND_ASSERT_OK(nd_galore_project(f->backend, g, r, nd_read(p), nd_read(gradient), 0.0f));
+    ND_ASSERT_OK(nd_galore_project(f->backend, g, r, nd_as_const(p), nd_as_const(gradient), 0.0f));
     for (int64_t i = 0; i < r.rows * r.cols; i++)
         sum += pow((double)((const float *)r.data)[i], 2.0);
     return sum;
@@ -153,8 +154,10 @@ Test(galore, projection_and_its_way_back_are_products_with_the_projector)
         const nd_view p = random_matrix(&f, 24, 96, seed + 1);
         const nd_view r = take(&f, nd_galore_reduced_rows(g), nd_galore_reduced_cols(g));
         const nd_view u = take(&f, g->rows, g->cols);
-        ND_ASSERT_OK(nd_galore_project(f.backend, g, r, nd_read(p), nd_read(gradient), 0.0f));
-        ND_ASSERT_OK(nd_galore_project(f.backend, g, r, nd_read(p), nd_read(gradient), 1.0f));
+        ND_ASSERT_OK(
+            nd_galore_project(f.backend, g, r, nd_as_const(p), nd_as_const(gradient), 0.0f));
+        ND_ASSERT_OK(
+            nd_galore_project(f.backend, g, r, nd_as_const(p), nd_as_const(gradient), 1.0f));
         for (int64_t i = 0; i < r.rows; i++)
             for (int64_t j = 0; j < r.cols; j++) {
                 double sum = 0.0;
@@ -163,7 +166,7 @@ Test(galore, projection_and_its_way_back_are_products_with_the_projector)
                                      : (double)at(gradient, i, k) * (double)at(p, j, k);
                 cr_assert_float_eq(at(r, i, j), 2.0 * sum, 1e-3);
             }
-        ND_ASSERT_OK(nd_galore_lift(f.backend, g, u, nd_read(p), nd_read(r), -0.5f));
+        ND_ASSERT_OK(nd_galore_lift(f.backend, g, u, nd_as_const(p), nd_as_const(r), -0.5f));
         for (int64_t i = 0; i < u.rows; i++)
             for (int64_t j = 0; j < u.cols; j++) {
                 double sum = 0.0;
@@ -208,10 +211,10 @@ Test(galore, sketches_of_parts_add_up_to_the_sketch_of_the_sum)
     const nd_view a = random_matrix(&f, 200, 96, seed), b = random_matrix(&f, 200, 96, seed + 1);
     const nd_view omega = random_matrix(&f, g->sketch, 200, seed + 2);
     const nd_view parts = take(&f, g->sketch, 96), whole = take(&f, g->sketch, 96);
-    ND_ASSERT_OK(nd_galore_sketch(f.backend, g, parts, nd_read(omega), nd_read(a), 0.0f));
-    ND_ASSERT_OK(nd_galore_sketch(f.backend, g, parts, nd_read(omega), nd_read(b), 1.0f));
-    ND_ASSERT_OK(f.backend->ops.axpby(f.backend, a, 1.0f, nd_read(b), 1.0f));
-    ND_ASSERT_OK(nd_galore_sketch(f.backend, g, whole, nd_read(omega), nd_read(a), 0.0f));
+    ND_ASSERT_OK(nd_galore_sketch(f.backend, g, parts, nd_as_const(omega), nd_as_const(a), 0.0f));
+    ND_ASSERT_OK(nd_galore_sketch(f.backend, g, parts, nd_as_const(omega), nd_as_const(b), 1.0f));
+    ND_ASSERT_OK(f.backend->ops.axpby(f.backend, a, 1.0f, nd_as_const(b), 1.0f));
+    ND_ASSERT_OK(nd_galore_sketch(f.backend, g, whole, nd_as_const(omega), nd_as_const(a), 0.0f));
     for (int64_t i = 0; i < g->sketch; i++)
         for (int64_t j = 0; j < 96; j++)
             cr_assert_float_eq(at(parts, i, j), at(whole, i, j), 1e-3);
@@ -240,13 +243,14 @@ Test(galore, coordinates_turned_into_the_next_subspace_are_the_projection_onto_i
         const nd_view m = random_matrix(&f, rows, cols, seed + 3);
         const nd_view moved = take(&f, rows, cols), expected = take(&f, rows, cols);
         const nd_view full = take(&f, g->rows, g->cols);
-        ND_ASSERT_OK(nd_galore_random_subspace(f.backend, g, old, seed, &f.room));
-        ND_ASSERT_OK(nd_galore_random_subspace(f.backend, g, next, seed + 1, &f.room));
+        ND_ASSERT_OK(nd_galore_random_subspace(f.backend, g, old, seed, &f.scratch));
+        ND_ASSERT_OK(nd_galore_random_subspace(f.backend, g, next, seed + 1, &f.scratch));
         assert_orthonormal(old, 1e-5);
-        ND_ASSERT_OK(nd_galore_rotation(f.backend, c, nd_read(next), nd_read(old)));
-        ND_ASSERT_OK(nd_galore_rotate(f.backend, g, moved, nd_read(c), nd_read(m)));
-        ND_ASSERT_OK(nd_galore_lift(f.backend, g, full, nd_read(old), nd_read(m), 1.0f));
-        ND_ASSERT_OK(nd_galore_project(f.backend, g, expected, nd_read(next), nd_read(full), 0.0f));
+        ND_ASSERT_OK(nd_galore_rotation(f.backend, c, nd_as_const(next), nd_as_const(old)));
+        ND_ASSERT_OK(nd_galore_rotate(f.backend, g, moved, nd_as_const(c), nd_as_const(m)));
+        ND_ASSERT_OK(nd_galore_lift(f.backend, g, full, nd_as_const(old), nd_as_const(m), 1.0f));
+        ND_ASSERT_OK(
+            nd_galore_project(f.backend, g, expected, nd_as_const(next), nd_as_const(full), 0.0f));
         for (int64_t i = 0; i < rows; i++)
             for (int64_t j = 0; j < cols; j++)
                 cr_assert_float_eq(at(moved, i, j), at(expected, i, j), 1e-4);
@@ -270,11 +274,11 @@ static nd_status lay_out(owner *o)
 {
     const nd_param *p = &o->params.list[o->index];
     const nd_galore *g = nd_projectors_shape(nd_optimizer_projectors(o->optimizer), o->index);
-    ND_TRY(nd_arena_take(&o->arena, ND_F32, p->rows, p->cols, &o->master));
-    ND_TRY(nd_arena_take(&o->arena, ND_F32, nd_galore_reduced_rows(g), nd_galore_reduced_cols(g),
-                         &o->reduced));
-    ND_TRY(nd_arena_take(&o->arena, ND_F32, g->sketch, nd_galore_small(g), &o->y));
-    return nd_optimizer_take(o->optimizer, &o->arena);
+    ND_TRY(nd_arena_reserve(&o->arena, ND_F32, p->rows, p->cols, &o->master));
+    ND_TRY(nd_arena_reserve(&o->arena, ND_F32, nd_galore_reduced_rows(g), nd_galore_reduced_cols(g),
+                            &o->reduced));
+    ND_TRY(nd_arena_reserve(&o->arena, ND_F32, g->sketch, nd_galore_small(g), &o->y));
+    return nd_optimizer_reserve(o->optimizer, &o->arena);
 }
 
 /* 2 layers of 128 with feed-forward width 384, rank 32, in fp32. */
@@ -305,7 +309,7 @@ static void create_owner(owner *o, const char *name, const char *const *sets)
     for (int64_t i = 0; i < o->params.count; i++)
         owned[i] = i == o->index;
     ND_ASSERT_OK(nd_optimizer_create(&o->config, &o->params, owned, o->backend, &o->optimizer));
-    nd_arena_start_measuring(&o->arena, "test", o->backend);
+    nd_arena_start_sizing(&o->arena, "test", o->backend);
     ND_ASSERT_OK(lay_out(o));
     ND_ASSERT_OK(nd_arena_commit(&o->arena));
     ND_ASSERT_OK(lay_out(o));
@@ -345,7 +349,8 @@ static void check_update(const char *name, const char *const *sets, double size)
     const int64_t m = o.master.rows, n = o.master.cols;
     float *before = malloc((size_t)(m * n) * sizeof *before);
     memcpy(before, o.master.data, (size_t)(m * n) * sizeof *before);
-    ND_ASSERT_OK(nd_optimizer_update(o.optimizer, o.index, o.master, nd_read(o.reduced), 1.0f, 0));
+    ND_ASSERT_OK(
+        nd_optimizer_update(o.optimizer, o.index, o.master, nd_as_const(o.reduced), 1.0f, 0));
     double squares = 0.0, inside = 0.0, along = 0.0;
     for (int64_t i = 0; i < m * n; i++) {
         before[i] -= ((const float *)o.master.data)[i];
@@ -431,13 +436,14 @@ static void check_move(const char *name)
     const nd_galore *g = nd_projectors_shape(projectors, o.index);
     const nd_view full = take(&f, g->rows, g->cols);
     const nd_view expected = take(&f, o.reduced.rows, o.reduced.cols);
-    ND_ASSERT_OK(nd_optimizer_update(o.optimizer, o.index, o.master, nd_read(o.reduced), 1.0f, 0));
-    ND_ASSERT_OK(nd_galore_lift(o.backend, g, full, nd_read(state_of(&o, "projector")),
-                                nd_read(state_of(&o, "momentum")), 1.0f));
-    ND_ASSERT_OK(nd_optimizer_replace_subspace(o.optimizer, o.index, 0, nd_read(o.y)));
+    ND_ASSERT_OK(
+        nd_optimizer_update(o.optimizer, o.index, o.master, nd_as_const(o.reduced), 1.0f, 0));
+    ND_ASSERT_OK(nd_galore_lift(o.backend, g, full, nd_as_const(state_of(&o, "projector")),
+                                nd_as_const(state_of(&o, "momentum")), 1.0f));
+    ND_ASSERT_OK(nd_optimizer_replace_subspace(o.optimizer, o.index, 0, nd_as_const(o.y)));
     assert_orthonormal(state_of(&o, "projector"), 1e-5);
-    ND_ASSERT_OK(nd_galore_project(o.backend, g, expected, nd_read(state_of(&o, "projector")),
-                                   nd_read(full), 0.0f));
+    ND_ASSERT_OK(nd_galore_project(o.backend, g, expected, nd_as_const(state_of(&o, "projector")),
+                                   nd_as_const(full), 0.0f));
     const nd_view moved = state_of(&o, "momentum");
     for (int64_t i = 0; i < moved.rows; i++)
         for (int64_t j = 0; j < moved.cols; j++)
@@ -479,13 +485,15 @@ Test(galore, momentum_in_8_bits_moves_into_a_subspace_in_8_bits)
         const int64_t rows = o.reduced.rows, cols = o.reduced.cols;
         const nd_view full = take(&f, g->rows, g->cols), expected = take(&f, rows, cols);
         ND_ASSERT_OK(
-            nd_optimizer_update(o.optimizer, o.index, o.master, nd_read(o.reduced), 1.0f, 0));
+            nd_optimizer_update(o.optimizer, o.index, o.master, nd_as_const(o.reduced), 1.0f, 0));
         const nd_view before = decoded(&o, &f, "momentum", rows, cols);
         const nd_view old = decoded(&o, &f, "projector", 32, nd_galore_small(g));
-        ND_ASSERT_OK(nd_galore_lift(o.backend, g, full, nd_read(old), nd_read(before), 1.0f));
-        ND_ASSERT_OK(nd_optimizer_replace_subspace(o.optimizer, o.index, 0, nd_read(o.y)));
+        ND_ASSERT_OK(
+            nd_galore_lift(o.backend, g, full, nd_as_const(old), nd_as_const(before), 1.0f));
+        ND_ASSERT_OK(nd_optimizer_replace_subspace(o.optimizer, o.index, 0, nd_as_const(o.y)));
         const nd_view p = decoded(&o, &f, "projector", 32, nd_galore_small(g));
-        ND_ASSERT_OK(nd_galore_project(o.backend, g, expected, nd_read(p), nd_read(full), 0.0f));
+        ND_ASSERT_OK(
+            nd_galore_project(o.backend, g, expected, nd_as_const(p), nd_as_const(full), 0.0f));
         const nd_view moved = decoded(&o, &f, "momentum", rows, cols);
         double difference = 0.0, size = 0.0, change = 0.0;
         for (int64_t i = 0; i < rows; i++)
@@ -506,8 +514,9 @@ Test(galore, adamws_second_moment_stays_positive_when_it_moves)
     static const char *const adamw[] = {"training.optimizer_type=adamw", NULL};
     owner o;
     create_owner(&o, "blk.0.attn_q.weight", adamw);
-    ND_ASSERT_OK(nd_optimizer_update(o.optimizer, o.index, o.master, nd_read(o.reduced), 1.0f, 0));
-    ND_ASSERT_OK(nd_optimizer_replace_subspace(o.optimizer, o.index, 0, nd_read(o.y)));
+    ND_ASSERT_OK(
+        nd_optimizer_update(o.optimizer, o.index, o.master, nd_as_const(o.reduced), 1.0f, 0));
+    ND_ASSERT_OK(nd_optimizer_replace_subspace(o.optimizer, o.index, 0, nd_as_const(o.y)));
     const nd_view v = state_of(&o, "moment2");
     for (int64_t i = 0; i < v.rows * v.cols; i++)
         cr_assert_gt(((const float *)v.data)[i], 0.0f);

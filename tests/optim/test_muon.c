@@ -9,16 +9,16 @@
 
 enum { ROWS_MAX = 48, COLS_MAX = 48, SIZE_MAX_ = ROWS_MAX * COLS_MAX };
 
-typedef struct muon_room {
+typedef struct muon_scratch {
     nd_backend *backend;
     float update[SIZE_MAX_], x[2][SIZE_MAX_], gram[2][SIZE_MAX_];
     double norm;
     nd_muon_scratch scratch;
-} muon_room;
+} muon_scratch;
 
-static muon_room *room_create(int64_t rows, int64_t cols, bool reference)
+static muon_scratch *scratch_create(int64_t rows, int64_t cols, bool reference)
 {
-    muon_room *r = calloc(1, sizeof *r);
+    muon_scratch *r = calloc(1, sizeof *r);
     const nd_cpu_backend_options options = {
         .threads = 1, .reference_only = reference, .isa = "auto"};
     ND_ASSERT_OK(nd_cpu_backend_create(&options, &r->backend));
@@ -32,7 +32,7 @@ static muon_room *room_create(int64_t rows, int64_t cols, bool reference)
     return r;
 }
 
-static void room_destroy(muon_room *r)
+static void scratch_destroy(muon_scratch *r)
 {
     nd_backend_destroy(r->backend);
     free(r);
@@ -78,7 +78,7 @@ static void singular_values(const float *a, int64_t rows, int64_t cols, double *
 static void check_orthogonal(nd_orthogonalization method, int iterations, int64_t rows,
                              int64_t cols, double low, double high)
 {
-    muon_room *r = room_create(rows, cols, false);
+    muon_scratch *r = scratch_create(rows, cols, false);
     nd_rng_normal_fill(7, 0, 1.0f, r->update, rows * cols);
     nd_view o;
     ND_ASSERT_OK(nd_muon_orthogonalize(r->backend, method, iterations, &r->scratch, &o));
@@ -88,7 +88,7 @@ static void check_orthogonal(nd_orthogonalization method, int iterations, int64_
     for (int64_t i = 0; i < count; i++)
         cr_assert(values[i] > low && values[i] < high, "%lld x %lld: singular value %g",
                   (long long)rows, (long long)cols, values[i]);
-    room_destroy(r);
+    scratch_destroy(r);
 }
 
 Test(muon, newton_schulz_brings_singular_values_near_1_for_every_shape)
@@ -106,7 +106,7 @@ Test(muon, polar_express_comes_closer_to_1)
 
 Test(muon, a_zero_gradient_moves_nothing_but_by_decay)
 {
-    muon_room *r = room_create(8, 12, false);
+    muon_scratch *r = scratch_create(8, 12, false);
     float w[96], m[96] = {0}, g[96] = {0};
     for (int i = 0; i < 96; i++)
         w[i] = (float)(i - 40);
@@ -122,7 +122,7 @@ Test(muon, a_zero_gradient_moves_nothing_but_by_decay)
                                 nd_cview_of(g, ND_F32, 8, 12), &p, &r->scratch));
     for (int i = 0; i < 96; i++)
         cr_assert_float_eq(w[i], 0.95f * (float)(i - 40), 1e-4);
-    room_destroy(r);
+    scratch_destroy(r);
 }
 
 /* The update's root mean square is 0.2 for any shape, AdamW's usual size. */
@@ -131,7 +131,7 @@ Test(muon, the_update_has_the_root_mean_square_of_adamw)
     static const int64_t shapes[][2] = {{48, 16}, {16, 48}, {32, 32}};
     for (int s = 0; s < 3; s++) {
         const int64_t rows = shapes[s][0], cols = shapes[s][1];
-        muon_room *r = room_create(rows, cols, false);
+        muon_scratch *r = scratch_create(rows, cols, false);
         float w[SIZE_MAX_] = {0}, m[SIZE_MAX_] = {0}, g[SIZE_MAX_];
         nd_rng_normal_fill(9, 0, 1e-3f, g, rows * cols);
         const nd_muon_params p = {.momentum = 0.95f,
@@ -146,13 +146,13 @@ Test(muon, the_update_has_the_root_mean_square_of_adamw)
         for (int64_t i = 0; i < rows * cols; i++)
             squares += (double)w[i] * (double)w[i];
         cr_assert_float_eq(sqrt(squares / (double)(rows * cols)), 0.2, 0.02);
-        room_destroy(r);
+        scratch_destroy(r);
     }
 }
 
 Test(muon, fast_and_reference_backends_agree)
 {
-    muon_room *fast = room_create(24, 40, false), *reference = room_create(24, 40, true);
+    muon_scratch *fast = scratch_create(24, 40, false), *reference = scratch_create(24, 40, true);
     nd_rng_normal_fill(11, 0, 1.0f, fast->update, 24 * 40);
     memcpy(reference->update, fast->update, sizeof fast->update);
     nd_view a, b;
@@ -162,6 +162,6 @@ Test(muon, fast_and_reference_backends_agree)
                                        &reference->scratch, &b));
     for (int i = 0; i < 24 * 40; i++)
         cr_assert_float_eq(((float *)a.data)[i], ((float *)b.data)[i], 1e-4);
-    room_destroy(fast);
-    room_destroy(reference);
+    scratch_destroy(fast);
+    scratch_destroy(reference);
 }

@@ -13,19 +13,19 @@ typedef struct fixture {
     nd_backend *backend;
     nd_arena arena;
     nd_state state;
-    nd_state_room room;
+    nd_state_scratch scratch;
     nd_view matrix;
 } fixture;
 
 static nd_status lay_out(fixture *f, const nd_state_codec *codec, int64_t rows, int64_t cols)
 {
     const int64_t rank = nd_state_low_rank(rows, cols);
-    ND_TRY(nd_state_take(&f->state, codec, rows, cols, &f->arena));
-    ND_TRY(nd_arena_take(&f->arena, ND_F32, rows, cols, &f->matrix));
-    ND_TRY(nd_arena_take(&f->arena, ND_F32, rank, rows, &f->room.left));
-    ND_TRY(nd_arena_take(&f->arena, ND_F32, rank, cols, &f->room.right));
-    ND_TRY(nd_arena_take(&f->arena, ND_F32, rank, rows, &f->room.product));
-    return nd_arena_take(&f->arena, ND_F32, rank, rank, &f->room.gram);
+    ND_TRY(nd_state_reserve(&f->state, codec, rows, cols, &f->arena));
+    ND_TRY(nd_arena_reserve(&f->arena, ND_F32, rows, cols, &f->matrix));
+    ND_TRY(nd_arena_reserve(&f->arena, ND_F32, rank, rows, &f->scratch.left));
+    ND_TRY(nd_arena_reserve(&f->arena, ND_F32, rank, cols, &f->scratch.right));
+    ND_TRY(nd_arena_reserve(&f->arena, ND_F32, rank, rows, &f->scratch.product));
+    return nd_arena_reserve(&f->arena, ND_F32, rank, rank, &f->scratch.gram);
 }
 
 static fixture create(const nd_state_codec *codec, int64_t rows, int64_t cols, int threads)
@@ -34,17 +34,17 @@ static fixture create(const nd_state_codec *codec, int64_t rows, int64_t cols, i
     const int64_t rank = nd_state_low_rank(rows, cols);
     const nd_cpu_backend_options options = {.threads = threads, .isa = "auto"};
     ND_ASSERT_OK(nd_cpu_backend_create(&options, &f.backend));
-    nd_arena_start_measuring(&f.arena, "test", f.backend);
+    nd_arena_start_sizing(&f.arena, "test", f.backend);
     ND_ASSERT_OK(lay_out(&f, codec, rows, cols));
     ND_ASSERT_OK(nd_arena_commit(&f.arena));
     ND_ASSERT_OK(lay_out(&f, codec, rows, cols));
-    f.room.host = calloc((size_t)(2 * rank * rank), sizeof *f.room.host);
+    f.scratch.host = calloc((size_t)(2 * rank * rank), sizeof *f.scratch.host);
     return f;
 }
 
 static void destroy(fixture *f)
 {
-    free(f->room.host);
+    free(f->scratch.host);
     nd_arena_release(&f->arena);
     nd_backend_destroy(f->backend);
 }
@@ -52,15 +52,15 @@ static void destroy(fixture *f)
 static nd_view load(fixture *f)
 {
     nd_view m;
-    ND_ASSERT_OK(f->state.codec->load(f->backend, &f->state, &f->room, f->matrix, &m));
+    ND_ASSERT_OK(f->state.codec->load(f->backend, &f->state, &f->scratch, f->matrix, &m));
     return m;
 }
 
 static void store(fixture *f, const float *values)
 {
     const nd_view m = load(f);
-    memcpy(m.data, values, nd_view_bytes(nd_read(m)));
-    ND_ASSERT_OK(f->state.codec->store(f->backend, &f->state, &f->room, m));
+    memcpy(m.data, values, nd_view_bytes(nd_as_const(m)));
+    ND_ASSERT_OK(f->state.codec->store(f->backend, &f->state, &f->scratch, m));
 }
 
 /* Normal noise of size 0.1 and `directions` outer products of normal vectors. */
@@ -84,7 +84,7 @@ static float *matrix(int64_t rows, int64_t cols, int directions, uint64_t seed)
 static double error_of(const nd_view m, const float *values)
 {
     double difference = 0.0, norm = 0.0;
-    for (int64_t i = 0; i < nd_view_count(nd_read(m)); i++) {
+    for (int64_t i = 0; i < nd_view_count(nd_as_const(m)); i++) {
         const double d = (double)(((const float *)m.data)[i] - values[i]);
         difference += d * d;
         norm += (double)values[i] * (double)values[i];
@@ -106,9 +106,9 @@ Test(state_codec, a_new_state_is_zero_and_stays_zero)
             fixture f = create(codecs[c], shapes[s][0], shapes[s][1], 2);
             for (int round = 0; round < 2; round++) {
                 const nd_view m = load(&f);
-                for (int64_t i = 0; i < nd_view_count(nd_read(m)); i++)
+                for (int64_t i = 0; i < nd_view_count(nd_as_const(m)); i++)
                     cr_assert_eq(((float *)m.data)[i], 0.0f, "%s", codecs[c]->name);
-                ND_ASSERT_OK(codecs[c]->store(f.backend, &f.state, &f.room, m));
+                ND_ASSERT_OK(codecs[c]->store(f.backend, &f.state, &f.scratch, m));
             }
             destroy(&f);
         }
@@ -141,7 +141,7 @@ Test(state_codec, any_number_of_threads_keeps_the_same_bits)
         }
         for (int p = 0; p < codecs[c]->parts; p++)
             cr_assert_eq(memcmp(one.state.parts[p].data, three.state.parts[p].data,
-                                nd_view_bytes(nd_read(one.state.parts[p]))),
+                                nd_view_bytes(nd_as_const(one.state.parts[p]))),
                          0, "%s: part %s", codecs[c]->name, codecs[c]->suffixes[p]);
         free(values);
         destroy(&one);
@@ -194,8 +194,8 @@ static double bytes_per_element(const nd_state_codec *codec, int64_t rows, int64
 {
     nd_arena arena;
     nd_state state = {0};
-    nd_arena_start_measuring(&arena, "state", NULL);
-    ND_ASSERT_OK(nd_state_take(&state, codec, rows, cols, &arena));
+    nd_arena_start_sizing(&arena, "state", NULL);
+    ND_ASSERT_OK(nd_state_reserve(&state, codec, rows, cols, &arena));
     return (double)arena.used / (double)(rows * cols);
 }
 

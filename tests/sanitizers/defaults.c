@@ -1,5 +1,5 @@
 /* What the sanitizers are told, linked into every program of the asan and tsan presets (see
- * cmake/Rooms.cmake), so that it also holds for ranks under mpirun. Only libraries that are not ours
+ * cmake/Modules.cmake), so that it also holds for ranks under mpirun. Only libraries that are not ours
  * and not instrumented are named here.
  *
  * Leaks (asan). Open MPI keeps tables for the life of the process and frees some after LeakSanitizer
@@ -12,7 +12,7 @@
  * thread (OMP_THREAD_LIMIT=1 in tests/CMakeLists.txt); the loader's and the other threads that this
  * program starts itself are watched in full. */
 
-/* Makes the linker take this file from its archive: see -u in cmake/Rooms.cmake. */
+/* Makes the linker take this file from its archive: see -u in cmake/Modules.cmake. */
 extern const int nd_sanitizer_defaults;
 const int nd_sanitizer_defaults = 1;
 

@@ -34,13 +34,13 @@ static void take(nd_model_fixture *f, int which)
     const nd_params *params = &f->model->params;
     const nd_dtype wide = f->model->config.compute == ND_F64 ? ND_F64 : ND_F32;
     if (which == 0)
-        ND_ASSERT_OK(nd_model_take_weights(f->model, &f->weights));
+        ND_ASSERT_OK(nd_model_reserve_weights(f->model, &f->weights));
     if (which == 1)
-        ND_ASSERT_OK(nd_model_take_activations(f->model, &f->activations, true));
+        ND_ASSERT_OK(nd_model_reserve_activations(f->model, &f->activations, true));
     for (int64_t i = 0; which >= 2 && i < params->count; i++)
-        ND_ASSERT_OK(nd_arena_take(which == 2 ? &f->gradient_arena : &f->master_arena, wide,
-                                   params->list[i].rows, params->list[i].cols,
-                                   which == 2 ? &f->gradients[i] : &f->masters[i]));
+        ND_ASSERT_OK(nd_arena_reserve(which == 2 ? &f->gradient_arena : &f->master_arena, wide,
+                                      params->list[i].rows, params->list[i].cols,
+                                      which == 2 ? &f->gradients[i] : &f->masters[i]));
 }
 
 static void randomize(nd_model_fixture *f, uint64_t seed)
@@ -74,7 +74,7 @@ nd_model_fixture nd_model_fixture_create(const nd_model_config *config, bool ref
     f.tokens = calloc((size_t)(config->micro_batch * (config->seq_length + 1)), sizeof *f.tokens);
     nd_arena *const arenas[] = {&f.weights, &f.activations, &f.gradient_arena, &f.master_arena};
     for (int i = 0; i < 4; i++) {
-        nd_arena_start_measuring(arenas[i], "test", f.backend);
+        nd_arena_start_sizing(arenas[i], "test", f.backend);
         take(&f, i);
         ND_ASSERT_OK(nd_arena_commit(arenas[i]));
         take(&f, i);
@@ -100,7 +100,7 @@ void nd_model_fixture_destroy(nd_model_fixture *f)
 void nd_model_fixture_load(nd_model_fixture *f)
 {
     for (int64_t i = 0; i < f->model->params.count; i++)
-        ND_ASSERT_OK(nd_model_load_weight(f->model, i, nd_read(f->masters[i])));
+        ND_ASSERT_OK(nd_model_load_weight(f->model, i, nd_as_const(f->masters[i])));
 }
 
 double nd_model_fixture_train(nd_model_fixture *f, bool accumulate)

@@ -26,12 +26,12 @@ void nd_test_run_teardown(void)
 int nd_test_metric(const char *run, const char *key, double values[ND_TEST_STEPS_MAX])
 {
     char path[4096], *line = NULL;
-    size_t room = 0;
+    size_t capacity = 0;
     int count = 0;
     snprintf(path, sizeof path, "%s/metrics.jsonl", run);
     FILE *file = fopen(path, "r");
     cr_assert(file != NULL, "%s cannot be read", path);
-    while (count < ND_TEST_STEPS_MAX && getline(&line, &room, file) > 0) {
+    while (count < ND_TEST_STEPS_MAX && getline(&line, &capacity, file) > 0) {
         json_t *object = json_loads(line, 0, NULL);
         cr_assert(object != NULL, "%s: not JSON: %s", path, line);
         const json_t *value = json_object_get(object, key);

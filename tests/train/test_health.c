@@ -1,4 +1,4 @@
-/* Steps whose numbers cannot be used: skipped, gone back from, given up. The numbers are spoilt by
+/* Steps whose numbers cannot be used: skipped, gone back from, given up. The numbers are injected by
  * nanochat_dist_faulty (src/train/fault_points.h). Step s of these runs reads samples 8s-8 to 8s-1. */
 #include "train/health.h"
 
@@ -121,16 +121,16 @@ Test(health, a_step_with_a_nan_from_a_reduction_is_skipped_like_one_with_a_nan_g
                                            "--set dist.deterministic=off"};
     char before[65], after[65];
     for (int v = 0; v < 3; v++) {
-        char extra[256], spoilt[32], wire[32];
+        char extra[256], injected[32], wire[32];
         snprintf(extra, sizeof extra, "--checkpoint-interval 1 --set logging.checkpoint_keep=0 %s",
                  variants[v]);
-        snprintf(spoilt, sizeof spoilt, "gradient%d", v);
+        snprintf(injected, sizeof injected, "gradient%d", v);
         snprintf(wire, sizeof wire, "wire%d", v);
-        train(2, 0, "nan@gradient:samples=33-33", spoilt, extra);
+        train(2, 0, "nan@gradient:samples=33-33", injected, extra);
         train(2, 0, "nan@sum:step=5:rank=1", wire, extra);
         says("step 5: the gradient of ");
         says(" is not finite; batch of samples 32 to 39; 1 in a row, 1 in all");
-        assert_same(spoilt, wire);
+        assert_same(injected, wire);
         state_at(wire, 4, before);
         state_at(wire, 5, after);
         cr_assert_str_eq(before, after);

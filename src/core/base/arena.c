@@ -2,7 +2,7 @@
 
 #include <string.h>
 
-void nd_arena_start_measuring(nd_arena *arena, const char *name, nd_backend *backend)
+void nd_arena_start_sizing(nd_arena *arena, const char *name, nd_backend *backend)
 {
     *arena = (nd_arena){.name = name, .backend = backend};
 }
@@ -28,7 +28,8 @@ void nd_arena_release(nd_arena *arena)
     memset(arena, 0, sizeof *arena);
 }
 
-nd_status nd_arena_take(nd_arena *arena, nd_dtype dtype, int64_t rows, int64_t cols, nd_view *view)
+nd_status nd_arena_reserve(nd_arena *arena, nd_dtype dtype, int64_t rows, int64_t cols,
+                           nd_view *view)
 {
     size_t count, bytes, end;
     if (rows < 0 || cols < 0 || __builtin_mul_overflow((size_t)rows, (size_t)cols, &count) ||

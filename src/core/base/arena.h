@@ -1,6 +1,6 @@
 /* Arenas: memory taken at start-up, by category. The names are the categories of the memory report.
  *
- * A layout function takes views from an arena. It runs twice: over a measuring arena, which only
+ * A layout function takes views from an arena. It runs twice: over a sizing arena, which only
  * counts, and after nd_arena_commit over real memory. So a plan made without a device and the run
  * itself agree by construction. */
 #ifndef ND_CORE_BASE_ARENA_H
@@ -13,14 +13,14 @@ enum { ND_ARENA_ALIGN = 64 }; /* bytes */
 typedef struct nd_arena {
     const char *name;    /* "activations", ... */
     nd_backend *backend; /* whose memory it is */
-    char *memory;        /* NULL while measuring */
+    char *memory;        /* NULL while sizing */
     size_t size;         /* bytes of memory */
     size_t used;         /* bytes taken or counted so far */
 } nd_arena;
 
 /* Empties the arena, which must hold no memory, and lets it count. `name` and `backend` are not owned and
  * outlive it. */
-void nd_arena_start_measuring(nd_arena *arena, const char *name, nd_backend *backend);
+void nd_arena_start_sizing(nd_arena *arena, const char *name, nd_backend *backend);
 
 /* Allocates what was counted and starts again from the beginning. Errors: ND_ENOMEM naming the arena
  * and the bytes. */
@@ -30,8 +30,9 @@ nd_status nd_arena_commit(nd_arena *arena);
 void nd_arena_release(nd_arena *arena);
 
 /* A zeroed view, aligned to ND_ARENA_ALIGN and next after the one taken before; data is NULL while
- * measuring. Errors: ND_ENOMEM when more is taken than was measured or the product of dimensions
+ * sizing. Errors: ND_ENOMEM when more is taken than was sized or the product of dimensions
  * overflows. */
-nd_status nd_arena_take(nd_arena *arena, nd_dtype dtype, int64_t rows, int64_t cols, nd_view *view);
+nd_status nd_arena_reserve(nd_arena *arena, nd_dtype dtype, int64_t rows, int64_t cols,
+                           nd_view *view);
 
 #endif

@@ -63,7 +63,7 @@ static inline nd_cview nd_cview_of(const void *data, nd_dtype dtype, int64_t row
 }
 
 /* The same memory, read-only. */
-static inline nd_cview nd_read(nd_view v)
+static inline nd_cview nd_as_const(nd_view v)
 {
     return (nd_cview){v.data, v.dtype, v.rows, v.cols};
 }

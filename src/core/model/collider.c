@@ -5,21 +5,21 @@
 #include <string.h>
 
 /* Merge sort by loss: stable, so that equal losses stay in the order of their index. */
-static void sort_by_loss(const double *losses, int32_t *order, int32_t *room, int64_t count)
+static void sort_by_loss(const double *losses, int32_t *order, int32_t *scratch, int64_t count)
 {
     if (count < 2)
         return;
     const int64_t half = count / 2;
-    sort_by_loss(losses, order, room, half);
-    sort_by_loss(losses, order + half, room, count - half);
+    sort_by_loss(losses, order, scratch, half);
+    sort_by_loss(losses, order + half, scratch, count - half);
     for (int64_t i = 0; i < half; i++)
-        room[i] = order[i];
+        scratch[i] = order[i];
     int64_t left = 0, right = half, out = 0;
     while (left < half)
-        if (right < count && losses[order[right]] < losses[room[left]])
+        if (right < count && losses[order[right]] < losses[scratch[left]])
             order[out++] = order[right++];
         else
-            order[out++] = room[left++];
+            order[out++] = scratch[left++];
 }
 
 /* How many of the tokens in ascending order of their loss are filtered. */
@@ -96,10 +96,10 @@ void nd_collider_destroy(nd_collider *c)
     memset(c, 0, sizeof *c);
 }
 
-nd_status nd_collider_take(nd_collider *c, nd_arena *arena)
+nd_status nd_collider_reserve(nd_collider *c, nd_arena *arena)
 {
-    ND_TRY(nd_arena_take(arena, ND_I32, 1, c->tokens, &c->rows));
-    return nd_arena_take(arena, ND_I32, 1, c->tokens, &c->late);
+    ND_TRY(nd_arena_reserve(arena, ND_I32, 1, c->tokens, &c->rows));
+    return nd_arena_reserve(arena, ND_I32, 1, c->tokens, &c->late);
 }
 
 nd_status nd_collider_choose(nd_collider *c, nd_backend *b, nd_cview nll, nd_cview *rows,
@@ -158,7 +158,7 @@ nd_status nd_collider_compact_rows(nd_backend *b, nd_view *view, nd_cview rows)
     if (!all.data)
         return ND_OK;
     *view = nd_view_rows(all, 0, rows.cols);
-    return b->ops.gather_rows(b, *view, nd_read(all), rows);
+    return b->ops.gather_rows(b, *view, nd_as_const(all), rows);
 }
 
 nd_status nd_collider_compact(nd_backend *b, const nd_layer_activations *acts, nd_cview rows,

@@ -33,8 +33,8 @@ typedef struct nd_collider {
 nd_status nd_collider_create(nd_collider *collider, nd_collider_params params, int64_t tokens);
 void nd_collider_destroy(nd_collider *collider);
 
-/* Takes its views in backend memory: run measuring, commit, run again. Errors: nd_arena_take's. */
-nd_status nd_collider_take(nd_collider *collider, nd_arena *arena);
+/* Takes its views in backend memory: run on a sizing arena, commit, run again. Errors: nd_arena_reserve's. */
+nd_status nd_collider_reserve(nd_collider *collider, nd_arena *arena);
 
 /* Chooses by nll [tokens, 1] (waits for the backend). *count receives how many tokens stay and *rows
  * their indices, as gather_rows takes them, valid until the next call; rows->data is NULL when all

@@ -8,7 +8,8 @@
 
 enum { CHUNK_TOKENS = 128 };
 
-nd_status nd_generator_take(nd_generator *g, nd_model *model, int64_t max_tokens, nd_arena *arena)
+nd_status nd_generator_reserve(nd_generator *g, nd_model *model, int64_t max_tokens,
+                               nd_arena *arena)
 {
     const nd_model_config *c = &model->config;
     const nd_dtype wide = c->compute == ND_F64 ? ND_F64 : ND_F32;
@@ -23,16 +24,16 @@ nd_status nd_generator_take(nd_generator *g, nd_model *model, int64_t max_tokens
     if (!g->keys || !g->values)
         return ND_FAIL(ND_ENOMEM, "no memory for the table of caches");
     for (int64_t l = 0; l < c->num_layers; l++) {
-        ND_TRY(nd_arena_take(arena, c->compute, max_tokens, kv, &g->keys[l]));
-        ND_TRY(nd_arena_take(arena, c->compute, max_tokens, kv, &g->values[l]));
+        ND_TRY(nd_arena_reserve(arena, c->compute, max_tokens, kv, &g->keys[l]));
+        ND_TRY(nd_arena_reserve(arena, c->compute, max_tokens, kv, &g->values[l]));
     }
-    ND_TRY(nd_layer_activations_take(arena, c, g->chunk, false, &g->acts));
-    ND_TRY(nd_layer_scratch_take(arena, c, g->chunk, false, &g->scratch));
-    ND_TRY(nd_arena_take(arena, ND_I32, 1, g->chunk, &g->tokens));
-    ND_TRY(nd_arena_take(arena, c->compute, g->chunk, c->hidden_dim, &g->x_last));
-    ND_TRY(nd_arena_take(arena, c->compute, 1, c->hidden_dim, &g->x_final));
-    ND_TRY(nd_arena_take(arena, wide, 1, 1, &g->final_r));
-    return nd_arena_take(arena, ND_F32, 1, c->vocab_size, &g->logits);
+    ND_TRY(nd_layer_activations_reserve(arena, c, g->chunk, false, &g->acts));
+    ND_TRY(nd_layer_scratch_reserve(arena, c, g->chunk, false, &g->scratch));
+    ND_TRY(nd_arena_reserve(arena, ND_I32, 1, g->chunk, &g->tokens));
+    ND_TRY(nd_arena_reserve(arena, c->compute, g->chunk, c->hidden_dim, &g->x_last));
+    ND_TRY(nd_arena_reserve(arena, c->compute, 1, c->hidden_dim, &g->x_final));
+    ND_TRY(nd_arena_reserve(arena, wide, 1, 1, &g->final_r));
+    return nd_arena_reserve(arena, ND_F32, 1, c->vocab_size, &g->logits);
 }
 
 void nd_generator_destroy(nd_generator *g)
@@ -67,9 +68,9 @@ static nd_status feed_chunk(nd_generator *g, const int32_t *tokens, int64_t coun
     scratch.hidden.rows = scratch.wide.rows = count;
     const nd_view ids = nd_view_of(g->tokens.data, ND_I32, 1, count);
     nd_view x = nd_view_rows(g->acts.x, 0, count), next = nd_view_rows(g->x_last, 0, count);
-    ND_TRY(b->ops.upload(b, ids.data, tokens, nd_view_bytes(nd_read(ids))));
-    ND_TRY(b->ops.embedding(b, x, nd_read(m->weights[nd_params_embedding(&m->params)].dense),
-                            nd_read(ids)));
+    ND_TRY(b->ops.upload(b, ids.data, tokens, nd_view_bytes(nd_as_const(ids))));
+    ND_TRY(b->ops.embedding(b, x, nd_as_const(m->weights[nd_params_embedding(&m->params)].dense),
+                            nd_as_const(ids)));
     for (int64_t l = 0; l < m->config.num_layers; l++) {
         nd_layer_activations acts = narrowed(g, l, count);
         nd_layer_weights weights = {{NULL}};
@@ -92,8 +93,8 @@ static nd_status feed_chunk(nd_generator *g, const int32_t *tokens, int64_t coun
     }
     g->length += count;
     const nd_view last = nd_view_rows(x, count - 1, 1);
-    return b->ops.rmsnorm(b, g->x_final, g->final_r, nd_read(last),
-                          nd_read(m->weights[nd_params_output_norm(&m->params)].dense));
+    return b->ops.rmsnorm(b, g->x_final, g->final_r, nd_as_const(last),
+                          nd_as_const(m->weights[nd_params_output_norm(&m->params)].dense));
 }
 
 nd_status nd_generator_feed(nd_generator *g, const int32_t *tokens, int64_t count, float *logits)
@@ -105,9 +106,10 @@ nd_status nd_generator_feed(nd_generator *g, const int32_t *tokens, int64_t coun
                        (long long)count, (long long)g->length, (long long)g->max_tokens);
     for (int64_t at = 0; at < count; at += g->chunk)
         ND_TRY(feed_chunk(g, tokens + at, count - at < g->chunk ? count - at : g->chunk));
-    ND_TRY(b->ops.gemm(b, g->logits, nd_read(g->x_final), false,
-                       nd_read(m->weights[nd_params_head(&m->params)].dense), true, 1.0f, 0.0f));
-    return b->ops.download(b, logits, g->logits.data, nd_view_bytes(nd_read(g->logits)));
+    ND_TRY(b->ops.gemm(b, g->logits, nd_as_const(g->x_final), false,
+                       nd_as_const(m->weights[nd_params_head(&m->params)].dense), true, 1.0f,
+                       0.0f));
+    return b->ops.download(b, logits, g->logits.data, nd_view_bytes(nd_as_const(g->logits)));
 }
 
 /* The k-th largest logit, found by a bounded insertion of the largest k. */

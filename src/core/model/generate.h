@@ -21,9 +21,9 @@ typedef struct nd_sampling {
     uint64_t seed;
 } nd_sampling;
 
-/* Lays out caches and activations; run measuring, commit, run again. */
-nd_status nd_generator_take(nd_generator *generator, nd_model *model, int64_t max_tokens,
-                            nd_arena *arena);
+/* Lays out caches and activations; run on a sizing arena, commit, run again. */
+nd_status nd_generator_reserve(nd_generator *generator, nd_model *model, int64_t max_tokens,
+                               nd_arena *arena);
 void nd_generator_destroy(nd_generator *generator);
 
 /* Runs `count` tokens through the model after those already in the cache. `logits` (host memory,

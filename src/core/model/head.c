@@ -18,9 +18,9 @@ nd_status nd_head_run(nd_backend *b, nd_view logits, const nd_head_pass *p)
                                     nd_cview_rows(p->targets, first, rows), &params));
         if (!p->dx.data)
             continue;
-        ND_TRY(b->ops.gemm(b, nd_view_rows(p->dx, first, rows), nd_read(chunk), false, p->head,
+        ND_TRY(b->ops.gemm(b, nd_view_rows(p->dx, first, rows), nd_as_const(chunk), false, p->head,
                            false, 1.0f, p->dx_beta));
-        ND_TRY(b->ops.gemm(b, p->dhead, nd_read(chunk), true, x, false, 1.0f,
+        ND_TRY(b->ops.gemm(b, p->dhead, nd_as_const(chunk), true, x, false, 1.0f,
                            first == 0 ? p->dhead_beta : 1.0f));
     }
     return ND_OK;

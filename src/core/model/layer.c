@@ -7,52 +7,52 @@ static nd_dtype statistic_dtype(const nd_model_config *c)
     return c->compute == ND_F64 ? ND_F64 : ND_F32;
 }
 
-nd_status nd_layer_activations_take(nd_arena *arena, const nd_model_config *c, int64_t tokens,
-                                    bool input_only, nd_layer_activations *acts)
+nd_status nd_layer_activations_reserve(nd_arena *arena, const nd_model_config *c, int64_t tokens,
+                                       bool input_only, nd_layer_activations *acts)
 {
     const nd_dtype type = c->compute, statistic = statistic_dtype(c);
     const bool quantized = c->ternary && c->activation_quant;
     const int64_t d = c->hidden_dim, wide = c->num_heads * c->head_dim;
     const int64_t kv = c->num_kv_heads * c->head_dim, f = c->ffn_dim;
-    ND_TRY(nd_arena_take(arena, type, tokens, d, &acts->x));
+    ND_TRY(nd_arena_reserve(arena, type, tokens, d, &acts->x));
     if (input_only)
         return ND_OK;
-    ND_TRY(nd_arena_take(arena, statistic, tokens, 1, &acts->attn_norm_r));
-    ND_TRY(nd_linear_input_take(arena, quantized, type, tokens, d, &acts->attn_in));
-    ND_TRY(nd_arena_take(arena, type, tokens, wide, &acts->q));
-    ND_TRY(nd_arena_take(arena, type, tokens, kv, &acts->k));
-    ND_TRY(nd_arena_take(arena, type, tokens, kv, &acts->v));
-    ND_TRY(nd_arena_take(arena, type, tokens, wide, &acts->o));
-    ND_TRY(nd_arena_take(arena, statistic, tokens, c->num_heads, &acts->lse));
-    ND_TRY(nd_linear_input_take(arena, quantized, type, tokens, wide, &acts->attn_out_in));
-    ND_TRY(nd_arena_take(arena, type, tokens, d, &acts->x_mid));
-    ND_TRY(nd_arena_take(arena, statistic, tokens, 1, &acts->ffn_norm_r));
-    ND_TRY(nd_linear_input_take(arena, quantized, type, tokens, d, &acts->ffn_in));
-    ND_TRY(nd_arena_take(arena, type, tokens, f, &acts->gate));
-    ND_TRY(nd_arena_take(arena, type, tokens, f, &acts->up));
-    ND_TRY(nd_linear_input_take(arena, quantized, type, tokens, f, &acts->ffn_out_in));
+    ND_TRY(nd_arena_reserve(arena, statistic, tokens, 1, &acts->attn_norm_r));
+    ND_TRY(nd_linear_input_reserve(arena, quantized, type, tokens, d, &acts->attn_in));
+    ND_TRY(nd_arena_reserve(arena, type, tokens, wide, &acts->q));
+    ND_TRY(nd_arena_reserve(arena, type, tokens, kv, &acts->k));
+    ND_TRY(nd_arena_reserve(arena, type, tokens, kv, &acts->v));
+    ND_TRY(nd_arena_reserve(arena, type, tokens, wide, &acts->o));
+    ND_TRY(nd_arena_reserve(arena, statistic, tokens, c->num_heads, &acts->lse));
+    ND_TRY(nd_linear_input_reserve(arena, quantized, type, tokens, wide, &acts->attn_out_in));
+    ND_TRY(nd_arena_reserve(arena, type, tokens, d, &acts->x_mid));
+    ND_TRY(nd_arena_reserve(arena, statistic, tokens, 1, &acts->ffn_norm_r));
+    ND_TRY(nd_linear_input_reserve(arena, quantized, type, tokens, d, &acts->ffn_in));
+    ND_TRY(nd_arena_reserve(arena, type, tokens, f, &acts->gate));
+    ND_TRY(nd_arena_reserve(arena, type, tokens, f, &acts->up));
+    ND_TRY(nd_linear_input_reserve(arena, quantized, type, tokens, f, &acts->ffn_out_in));
     if (c->arch == ND_ARCH_BITNET) {
-        ND_TRY(nd_arena_take(arena, statistic, tokens, 1, &acts->attn_sub_norm_r));
-        ND_TRY(nd_arena_take(arena, statistic, tokens, 1, &acts->ffn_sub_norm_r));
+        ND_TRY(nd_arena_reserve(arena, statistic, tokens, 1, &acts->attn_sub_norm_r));
+        ND_TRY(nd_arena_reserve(arena, statistic, tokens, 1, &acts->ffn_sub_norm_r));
     }
     return ND_OK;
 }
 
-nd_status nd_layer_scratch_take(nd_arena *arena, const nd_model_config *c, int64_t tokens,
-                                bool training, nd_layer_scratch *scratch)
+nd_status nd_layer_scratch_reserve(nd_arena *arena, const nd_model_config *c, int64_t tokens,
+                                   bool training, nd_layer_scratch *scratch)
 {
     const int64_t wide = c->num_heads * c->head_dim, kv = c->num_kv_heads * c->head_dim;
-    ND_TRY(nd_arena_take(arena, c->compute, tokens, c->hidden_dim, &scratch->hidden));
-    ND_TRY(nd_arena_take(arena, c->compute, tokens, c->ffn_dim, &scratch->wide));
+    ND_TRY(nd_arena_reserve(arena, c->compute, tokens, c->hidden_dim, &scratch->hidden));
+    ND_TRY(nd_arena_reserve(arena, c->compute, tokens, c->ffn_dim, &scratch->wide));
     if (training) {
-        ND_TRY(nd_arena_take(arena, c->compute, tokens, wide, &scratch->heads));
-        ND_TRY(nd_arena_take(arena, c->compute, tokens, wide, &scratch->dq));
-        ND_TRY(nd_arena_take(arena, c->compute, tokens, kv, &scratch->dk));
-        ND_TRY(nd_arena_take(arena, c->compute, tokens, kv, &scratch->dv));
+        ND_TRY(nd_arena_reserve(arena, c->compute, tokens, wide, &scratch->heads));
+        ND_TRY(nd_arena_reserve(arena, c->compute, tokens, wide, &scratch->dq));
+        ND_TRY(nd_arena_reserve(arena, c->compute, tokens, kv, &scratch->dk));
+        ND_TRY(nd_arena_reserve(arena, c->compute, tokens, kv, &scratch->dv));
     }
     if (c->ternary && !c->activation_quant) {
         const int64_t largest = c->ffn_dim > c->hidden_dim ? c->ffn_dim : c->hidden_dim;
-        ND_TRY(nd_arena_take(arena, c->compute, largest, c->hidden_dim, &scratch->weight));
+        ND_TRY(nd_arena_reserve(arena, c->compute, largest, c->hidden_dim, &scratch->weight));
     }
     return ND_OK;
 }
@@ -94,7 +94,7 @@ static nd_status keys_and_values(nd_backend *b, const nd_model_config *c,
                                  const nd_layer_scratch *scratch, const nd_layer_span *span)
 {
     const nd_weight *const *w = weights->w;
-    ND_TRY(nd_linear_input_norm(b, &acts->attn_in, acts->attn_norm_r, nd_read(acts->x),
+    ND_TRY(nd_linear_input_norm(b, &acts->attn_in, acts->attn_norm_r, nd_as_const(acts->x),
                                 w[ND_ATTN_NORM]));
     ND_TRY(nd_linear_forward(b, acts->k, &acts->attn_in, w[ND_ATTN_K], scratch->weight));
     ND_TRY(nd_linear_forward(b, acts->v, &acts->attn_in, w[ND_ATTN_V], scratch->weight));
@@ -117,16 +117,16 @@ static nd_status queries_to_middle(nd_backend *b, const nd_model_config *c,
     ND_TRY(b->ops.rope(b, acts->q, &rope));
     nd_attention_shape shape = attention_shape(c, span);
     shape.rows = rows;
-    ND_TRY(b->ops.attention(b, acts->o, acts->lse, nd_read(acts->q), nd_read(span->keys),
-                            nd_read(span->values), &shape));
+    ND_TRY(b->ops.attention(b, acts->o, acts->lse, nd_as_const(acts->q), nd_as_const(span->keys),
+                            nd_as_const(span->values), &shape));
     if (c->arch == ND_ARCH_BITNET)
-        ND_TRY(nd_linear_input_norm(b, &acts->attn_out_in, acts->attn_sub_norm_r, nd_read(acts->o),
-                                    w[ND_ATTN_SUB_NORM]));
+        ND_TRY(nd_linear_input_norm(b, &acts->attn_out_in, acts->attn_sub_norm_r,
+                                    nd_as_const(acts->o), w[ND_ATTN_SUB_NORM]));
     else
-        ND_TRY(pass_into(b, &acts->attn_out_in, nd_read(acts->o)));
+        ND_TRY(pass_into(b, &acts->attn_out_in, nd_as_const(acts->o)));
     ND_TRY(
         nd_linear_forward(b, scratch->hidden, &acts->attn_out_in, w[ND_ATTN_OUTPUT], weight_room));
-    return b->ops.add(b, acts->x_mid, nd_read(acts->x), nd_read(scratch->hidden));
+    return b->ops.add(b, acts->x_mid, nd_as_const(acts->x), nd_as_const(scratch->hidden));
 }
 
 static nd_status ffn_forward(nd_backend *b, const nd_model_config *c,
@@ -134,27 +134,27 @@ static nd_status ffn_forward(nd_backend *b, const nd_model_config *c,
                              const nd_layer_scratch *scratch, nd_view x_next)
 {
     const nd_weight *const *w = weights->w;
-    ND_TRY(nd_linear_input_norm(b, &acts->ffn_in, acts->ffn_norm_r, nd_read(acts->x_mid),
+    ND_TRY(nd_linear_input_norm(b, &acts->ffn_in, acts->ffn_norm_r, nd_as_const(acts->x_mid),
                                 w[ND_FFN_NORM]));
     ND_TRY(nd_linear_forward(b, acts->gate, &acts->ffn_in, w[ND_FFN_GATE], scratch->weight));
     ND_TRY(nd_linear_forward(b, acts->up, &acts->ffn_in, w[ND_FFN_UP], scratch->weight));
     const nd_linear_input *out = &acts->ffn_out_in;
     if (c->arch == ND_ARCH_BITNET && out->quantized) {
         ND_TRY(b->ops.swiglu_rmsnorm_quantize(b, out->q, out->a, acts->ffn_sub_norm_r,
-                                              nd_read(acts->gate), nd_read(acts->up),
-                                              nd_read(w[ND_FFN_SUB_NORM]->dense)));
+                                              nd_as_const(acts->gate), nd_as_const(acts->up),
+                                              nd_as_const(w[ND_FFN_SUB_NORM]->dense)));
     } else {
-        ND_TRY(b->ops.swiglu(b, scratch->wide, nd_read(acts->gate), nd_read(acts->up)));
+        ND_TRY(b->ops.swiglu(b, scratch->wide, nd_as_const(acts->gate), nd_as_const(acts->up)));
         if (c->arch == ND_ARCH_BITNET)
-            ND_TRY(nd_linear_input_norm(b, out, acts->ffn_sub_norm_r, nd_read(scratch->wide),
+            ND_TRY(nd_linear_input_norm(b, out, acts->ffn_sub_norm_r, nd_as_const(scratch->wide),
                                         w[ND_FFN_SUB_NORM]));
         else
-            ND_TRY(pass_into(b, out, nd_read(scratch->wide)));
+            ND_TRY(pass_into(b, out, nd_as_const(scratch->wide)));
     }
     if (!x_next.data)
         return ND_OK;
     ND_TRY(nd_linear_forward(b, scratch->hidden, out, w[ND_FFN_DOWN], scratch->weight));
-    return b->ops.add(b, x_next, nd_read(acts->x_mid), nd_read(scratch->hidden));
+    return b->ops.add(b, x_next, nd_as_const(acts->x_mid), nd_as_const(scratch->hidden));
 }
 
 nd_status nd_layer_forward(nd_backend *b, const nd_model_config *c, const nd_layer_weights *weights,
@@ -185,9 +185,9 @@ nd_status nd_layer_recompute(nd_backend *b, const nd_model_config *c,
     ND_TRY(keys_and_values(b, c, weights, acts, scratch, span));
     if (rows.data)
         ND_TRY(nd_collider_compact(b, acts, rows, ND_COLLIDER_INPUTS, part));
-    const nd_layer_scratch room = scratch_rows(scratch, part->x.rows);
-    ND_TRY(queries_to_middle(b, c, weights, part, &room, span, rows));
-    return ffn_forward(b, c, weights, part, &room, (nd_view){0});
+    const nd_layer_scratch part_scratch = scratch_rows(scratch, part->x.rows);
+    ND_TRY(queries_to_middle(b, c, weights, part, &part_scratch, span, rows));
+    return ffn_forward(b, c, weights, part, &part_scratch, (nd_view){0});
 }
 
 static nd_status ffn_backward(nd_backend *b, const nd_model_config *c,
@@ -197,25 +197,29 @@ static nd_status ffn_backward(nd_backend *b, const nd_model_config *c,
 {
     const nd_weight *const *w = weights->w;
     const nd_view dh = scratch->wide, dgate = acts->gate, dup = acts->up, dn = scratch->hidden;
-    ND_TRY(nd_linear_backward_weight(b, g->dw[ND_FFN_DOWN], nd_read(dx), &acts->ffn_out_in,
-                                     c->int8_gradients, beta));
-    ND_TRY(nd_linear_backward_input(b, dh, nd_read(dx), w[ND_FFN_DOWN], c->int8_gradients, 0.0f));
-    if (c->arch == ND_ARCH_BITNET)
-        ND_TRY(b->ops.swiglu_rmsnorm_backward(
-            b, dgate, dup, g->dw[ND_FFN_SUB_NORM], nd_read(dh), nd_read(acts->gate),
-            nd_read(acts->up), nd_read(w[ND_FFN_SUB_NORM]->dense), nd_read(acts->ffn_sub_norm_r)));
-    else
-        ND_TRY(b->ops.swiglu_backward(b, dgate, dup, nd_read(dh), nd_read(acts->gate),
-                                      nd_read(acts->up)));
-    ND_TRY(nd_linear_backward_weight(b, g->dw[ND_FFN_GATE], nd_read(dgate), &acts->ffn_in,
-                                     c->int8_gradients, beta));
-    ND_TRY(nd_linear_backward_weight(b, g->dw[ND_FFN_UP], nd_read(dup), &acts->ffn_in,
+    ND_TRY(nd_linear_backward_weight(b, g->dw[ND_FFN_DOWN], nd_as_const(dx), &acts->ffn_out_in,
                                      c->int8_gradients, beta));
     ND_TRY(
-        nd_linear_backward_input(b, dn, nd_read(dgate), w[ND_FFN_GATE], c->int8_gradients, 0.0f));
-    ND_TRY(nd_linear_backward_input(b, dn, nd_read(dup), w[ND_FFN_UP], c->int8_gradients, 1.0f));
-    return b->ops.rmsnorm_backward(b, dx, g->dw[ND_FFN_NORM], nd_read(dn), nd_read(acts->x_mid),
-                                   nd_read(w[ND_FFN_NORM]->dense), nd_read(acts->ffn_norm_r), 1.0f);
+        nd_linear_backward_input(b, dh, nd_as_const(dx), w[ND_FFN_DOWN], c->int8_gradients, 0.0f));
+    if (c->arch == ND_ARCH_BITNET)
+        ND_TRY(b->ops.swiglu_rmsnorm_backward(
+            b, dgate, dup, g->dw[ND_FFN_SUB_NORM], nd_as_const(dh), nd_as_const(acts->gate),
+            nd_as_const(acts->up), nd_as_const(w[ND_FFN_SUB_NORM]->dense),
+            nd_as_const(acts->ffn_sub_norm_r)));
+    else
+        ND_TRY(b->ops.swiglu_backward(b, dgate, dup, nd_as_const(dh), nd_as_const(acts->gate),
+                                      nd_as_const(acts->up)));
+    ND_TRY(nd_linear_backward_weight(b, g->dw[ND_FFN_GATE], nd_as_const(dgate), &acts->ffn_in,
+                                     c->int8_gradients, beta));
+    ND_TRY(nd_linear_backward_weight(b, g->dw[ND_FFN_UP], nd_as_const(dup), &acts->ffn_in,
+                                     c->int8_gradients, beta));
+    ND_TRY(nd_linear_backward_input(b, dn, nd_as_const(dgate), w[ND_FFN_GATE], c->int8_gradients,
+                                    0.0f));
+    ND_TRY(
+        nd_linear_backward_input(b, dn, nd_as_const(dup), w[ND_FFN_UP], c->int8_gradients, 1.0f));
+    return b->ops.rmsnorm_backward(b, dx, g->dw[ND_FFN_NORM], nd_as_const(dn),
+                                   nd_as_const(acts->x_mid), nd_as_const(w[ND_FFN_NORM]->dense),
+                                   nd_as_const(acts->ffn_norm_r), 1.0f);
 }
 
 static nd_status attention_backward(nd_backend *b, const nd_model_config *c,
@@ -227,37 +231,40 @@ static nd_status attention_backward(nd_backend *b, const nd_model_config *c,
     const nd_weight *const *w = weights->w;
     nd_view dout = s->heads;
     const nd_view dn = s->hidden;
-    ND_TRY(nd_linear_backward_weight(b, g->dw[ND_ATTN_OUTPUT], nd_read(dx), &acts->attn_out_in,
+    ND_TRY(nd_linear_backward_weight(b, g->dw[ND_ATTN_OUTPUT], nd_as_const(dx), &acts->attn_out_in,
                                      c->int8_gradients, beta));
-    ND_TRY(nd_linear_backward_input(b, s->dq, nd_read(dx), w[ND_ATTN_OUTPUT], c->int8_gradients,
+    ND_TRY(nd_linear_backward_input(b, s->dq, nd_as_const(dx), w[ND_ATTN_OUTPUT], c->int8_gradients,
                                     0.0f));
     if (c->arch == ND_ARCH_BITNET)
-        ND_TRY(b->ops.rmsnorm_backward(b, dout, g->dw[ND_ATTN_SUB_NORM], nd_read(s->dq),
-                                       nd_read(acts->o), nd_read(w[ND_ATTN_SUB_NORM]->dense),
-                                       nd_read(acts->attn_sub_norm_r), 0.0f));
+        ND_TRY(b->ops.rmsnorm_backward(
+            b, dout, g->dw[ND_ATTN_SUB_NORM], nd_as_const(s->dq), nd_as_const(acts->o),
+            nd_as_const(w[ND_ATTN_SUB_NORM]->dense), nd_as_const(acts->attn_sub_norm_r), 0.0f));
     else
-        ND_TRY(b->ops.axpby(b, dout, 1.0f, nd_read(s->dq), 0.0f));
+        ND_TRY(b->ops.axpby(b, dout, 1.0f, nd_as_const(s->dq), 0.0f));
     nd_attention_shape shape = attention_shape(c, span);
     shape.rows = rows;
-    ND_TRY(b->ops.attention_backward(b, s->dq, s->dk, s->dv, nd_read(dout), nd_read(acts->o),
-                                     nd_read(acts->lse), nd_read(acts->q), nd_read(acts->k),
-                                     nd_read(acts->v), &shape));
+    ND_TRY(b->ops.attention_backward(
+        b, s->dq, s->dk, s->dv, nd_as_const(dout), nd_as_const(acts->o), nd_as_const(acts->lse),
+        nd_as_const(acts->q), nd_as_const(acts->k), nd_as_const(acts->v), &shape));
     nd_rope_params rope = rope_params(c, span, true);
     rope.rows = rows;
     ND_TRY(b->ops.rope(b, s->dq, &rope));
     ND_TRY(b->ops.rope(b, s->dk, &rope));
-    ND_TRY(nd_linear_backward_weight(b, g->dw[ND_ATTN_Q], nd_read(s->dq), &acts->attn_in,
+    ND_TRY(nd_linear_backward_weight(b, g->dw[ND_ATTN_Q], nd_as_const(s->dq), &acts->attn_in,
                                      c->int8_gradients, beta));
-    ND_TRY(nd_linear_backward_weight(b, g->dw[ND_ATTN_K], nd_read(s->dk), &acts->attn_in,
+    ND_TRY(nd_linear_backward_weight(b, g->dw[ND_ATTN_K], nd_as_const(s->dk), &acts->attn_in,
                                      c->int8_gradients, beta));
-    ND_TRY(nd_linear_backward_weight(b, g->dw[ND_ATTN_V], nd_read(s->dv), &acts->attn_in,
+    ND_TRY(nd_linear_backward_weight(b, g->dw[ND_ATTN_V], nd_as_const(s->dv), &acts->attn_in,
                                      c->int8_gradients, beta));
-    ND_TRY(nd_linear_backward_input(b, dn, nd_read(s->dq), w[ND_ATTN_Q], c->int8_gradients, 0.0f));
-    ND_TRY(nd_linear_backward_input(b, dn, nd_read(s->dk), w[ND_ATTN_K], c->int8_gradients, 1.0f));
-    ND_TRY(nd_linear_backward_input(b, dn, nd_read(s->dv), w[ND_ATTN_V], c->int8_gradients, 1.0f));
-    return b->ops.rmsnorm_backward(b, dx, g->dw[ND_ATTN_NORM], nd_read(dn), nd_read(acts->x),
-                                   nd_read(w[ND_ATTN_NORM]->dense), nd_read(acts->attn_norm_r),
-                                   1.0f);
+    ND_TRY(
+        nd_linear_backward_input(b, dn, nd_as_const(s->dq), w[ND_ATTN_Q], c->int8_gradients, 0.0f));
+    ND_TRY(
+        nd_linear_backward_input(b, dn, nd_as_const(s->dk), w[ND_ATTN_K], c->int8_gradients, 1.0f));
+    ND_TRY(
+        nd_linear_backward_input(b, dn, nd_as_const(s->dv), w[ND_ATTN_V], c->int8_gradients, 1.0f));
+    return b->ops.rmsnorm_backward(b, dx, g->dw[ND_ATTN_NORM], nd_as_const(dn),
+                                   nd_as_const(acts->x), nd_as_const(w[ND_ATTN_NORM]->dense),
+                                   nd_as_const(acts->attn_norm_r), 1.0f);
 }
 
 nd_status nd_layer_backward(nd_backend *b, const nd_model_config *c,
@@ -265,7 +272,7 @@ nd_status nd_layer_backward(nd_backend *b, const nd_model_config *c,
                             const nd_layer_scratch *scratch, const nd_layer_span *span,
                             nd_cview rows, nd_view dx, const nd_layer_gradients *g, float beta)
 {
-    const nd_layer_scratch room = scratch_rows(scratch, dx.rows);
-    ND_TRY(ffn_backward(b, c, weights, acts, &room, dx, g, beta));
-    return attention_backward(b, c, weights, acts, &room, span, rows, dx, g, beta);
+    const nd_layer_scratch part_scratch = scratch_rows(scratch, dx.rows);
+    ND_TRY(ffn_backward(b, c, weights, acts, &part_scratch, dx, g, beta));
+    return attention_backward(b, c, weights, acts, &part_scratch, span, rows, dx, g, beta);
 }

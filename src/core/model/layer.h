@@ -51,11 +51,11 @@ typedef struct nd_layer_gradients {
 } nd_layer_gradients;
 
 /* Takes a layer's activations for `tokens` tokens; with `input_only` only x. */
-nd_status nd_layer_activations_take(nd_arena *arena, const nd_model_config *config, int64_t tokens,
-                                    bool input_only, nd_layer_activations *acts);
+nd_status nd_layer_activations_reserve(nd_arena *arena, const nd_model_config *config,
+                                       int64_t tokens, bool input_only, nd_layer_activations *acts);
 
-nd_status nd_layer_scratch_take(nd_arena *arena, const nd_model_config *config, int64_t tokens,
-                                bool training, nd_layer_scratch *scratch);
+nd_status nd_layer_scratch_reserve(nd_arena *arena, const nd_model_config *config, int64_t tokens,
+                                   bool training, nd_layer_scratch *scratch);
 
 /* Computes the layer from acts->x into acts and `x_next` [t, d]. */
 nd_status nd_layer_forward(nd_backend *b, const nd_model_config *config,

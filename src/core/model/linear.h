@@ -5,7 +5,7 @@
 
 #include "core/base/arena.h"
 
-/* A parameter as the replica holds it. Codes rest as bytes, or packed: then `codes` is a room that all
+/* A parameter as the replica holds it. Codes rest as bytes, or packed: then `codes` is a scratch that all
  * weights share, filled for each product. */
 typedef struct nd_weight {
     bool ternary;
@@ -25,8 +25,8 @@ typedef struct nd_linear_input {
 } nd_linear_input;
 
 /* Lays out an input of `tokens` rows; `compute` is the type of one that is not quantised. */
-nd_status nd_linear_input_take(nd_arena *arena, bool quantized, nd_dtype compute, int64_t tokens,
-                               int64_t width, nd_linear_input *x);
+nd_status nd_linear_input_reserve(nd_arena *arena, bool quantized, nd_dtype compute, int64_t tokens,
+                                  int64_t width, nd_linear_input *x);
 
 /* x := rmsnorm(input, w), quantised if x is; r as in the op rmsnorm. */
 nd_status nd_linear_input_norm(nd_backend *b, const nd_linear_input *x, nd_view r, nd_cview input,

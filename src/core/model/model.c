@@ -59,35 +59,36 @@ void nd_model_destroy(nd_model *m)
     free(m);
 }
 
-/* Codes as bytes, or packed beside a view of the room that all of them share. */
-static nd_status take_codes(nd_arena *arena, const nd_param *p, nd_view room, nd_weight *w)
+/* Codes as bytes, or packed beside a view of the scratch that all of them share. */
+static nd_status take_codes(nd_arena *arena, const nd_param *p, nd_view scratch, nd_weight *w)
 {
-    if (room.cols == 0)
-        return nd_arena_take(arena, ND_I8, p->rows, p->cols, &w->codes);
-    w->codes = nd_view_of(room.data, ND_I8, p->rows, p->cols);
-    return nd_arena_take(arena, ND_U8, 1, (p->rows * p->cols + 3) / 4, &w->packed);
+    if (scratch.cols == 0)
+        return nd_arena_reserve(arena, ND_I8, p->rows, p->cols, &w->codes);
+    w->codes = nd_view_of(scratch.data, ND_I8, p->rows, p->cols);
+    return nd_arena_reserve(arena, ND_U8, 1, (p->rows * p->cols + 3) / 4, &w->packed);
 }
 
-nd_status nd_model_take_weights(nd_model *m, nd_arena *arena)
+nd_status nd_model_reserve_weights(nd_model *m, nd_arena *arena)
 {
     const nd_model_config *c = &m->config;
     const nd_dtype norm_type = c->compute == ND_F64 ? ND_F64 : ND_F32;
-    nd_view room = {0};
+    nd_view scratch = {0};
     if (c->packed_codes && c->ternary)
-        ND_TRY(
-            nd_arena_take(arena, ND_I8, 1, nd_params_largest(&m->params, ND_ROLE_TERNARY), &room));
+        ND_TRY(nd_arena_reserve(arena, ND_I8, 1, nd_params_largest(&m->params, ND_ROLE_TERNARY),
+                                &scratch));
     for (int64_t i = 0; i < m->params.count; i++) {
         const nd_param *p = &m->params.list[i];
         nd_weight *w = &m->weights[i];
         w->ternary = p->role == ND_ROLE_TERNARY && c->ternary;
         if (!w->ternary) {
             const nd_dtype type = p->role == ND_ROLE_NORM ? norm_type : c->compute;
-            ND_TRY(nd_arena_take(arena, type, p->rows, p->cols, &w->dense));
+            ND_TRY(nd_arena_reserve(arena, type, p->rows, p->cols, &w->dense));
             continue;
         }
         const int64_t groups = nd_model_scale_groups(c, p->cols);
-        ND_TRY(take_codes(arena, p, room, w));
-        ND_TRY(nd_arena_take(arena, ND_F32, groups ? p->rows : 1, groups ? groups : 1, &w->scales));
+        ND_TRY(take_codes(arena, p, scratch, w));
+        ND_TRY(
+            nd_arena_reserve(arena, ND_F32, groups ? p->rows : 1, groups ? groups : 1, &w->scales));
     }
     return ND_OK;
 }
@@ -107,16 +108,16 @@ static nd_status take_layers(nd_model *m, nd_arena *arena, bool training)
 {
     const nd_model_config *c = &m->config;
     nd_layer_activations *first = &m->layers[0];
-    ND_TRY(nd_layer_activations_take(arena, c, m->tokens, false, first));
+    ND_TRY(nd_layer_activations_reserve(arena, c, m->tokens, false, first));
     for (int64_t l = 1; l < c->num_layers; l++) {
         nd_layer_activations *acts = &m->layers[l];
         if (training && !c->checkpointing) {
-            ND_TRY(nd_layer_activations_take(arena, c, m->tokens, false, acts));
+            ND_TRY(nd_layer_activations_reserve(arena, c, m->tokens, false, acts));
             continue;
         }
         *acts = *first;
         if (training)
-            ND_TRY(nd_layer_activations_take(arena, c, m->tokens, true, acts));
+            ND_TRY(nd_layer_activations_reserve(arena, c, m->tokens, true, acts));
     }
     return ND_OK;
 }
@@ -126,31 +127,31 @@ int64_t nd_model_loss_sums(const nd_model *m)
     return 2 + m->params.extra_heads;
 }
 
-nd_status nd_model_take_activations(nd_model *m, nd_arena *arena, bool training)
+nd_status nd_model_reserve_activations(nd_model *m, nd_arena *arena, bool training)
 {
     const nd_model_config *c = &m->config;
     const nd_dtype wide = c->compute == ND_F64 ? ND_F64 : ND_F32;
     ND_TRY(take_layers(m, arena, training));
-    ND_TRY(nd_layer_scratch_take(arena, c, m->tokens, training, &m->scratch));
+    ND_TRY(nd_layer_scratch_reserve(arena, c, m->tokens, training, &m->scratch));
     if (training)
-        ND_TRY(nd_arena_take(arena, c->compute, m->tokens, c->hidden_dim, &m->dx));
-    ND_TRY(nd_arena_take(arena, wide, nd_model_logit_rows(c), c->vocab_size, &m->logits));
-    ND_TRY(nd_arena_take(arena, ND_I32, 1, m->tokens, &m->inputs));
-    ND_TRY(
-        nd_arena_take(arena, ND_I32, m->tokens, nd_cross_entropy_offsets(&c->loss), &m->targets));
+        ND_TRY(nd_arena_reserve(arena, c->compute, m->tokens, c->hidden_dim, &m->dx));
+    ND_TRY(nd_arena_reserve(arena, wide, nd_model_logit_rows(c), c->vocab_size, &m->logits));
+    ND_TRY(nd_arena_reserve(arena, ND_I32, 1, m->tokens, &m->inputs));
+    ND_TRY(nd_arena_reserve(arena, ND_I32, m->tokens, nd_cross_entropy_offsets(&c->loss),
+                            &m->targets));
     if (training || c->num_layers == 0)
-        ND_TRY(nd_arena_take(arena, c->compute, m->tokens, c->hidden_dim, &m->x_last));
+        ND_TRY(nd_arena_reserve(arena, c->compute, m->tokens, c->hidden_dim, &m->x_last));
     else
         m->x_last = m->layers[0].x;
-    ND_TRY(nd_arena_take(arena, c->compute, m->tokens, c->hidden_dim, &m->x_final));
-    ND_TRY(nd_arena_take(arena, wide, m->tokens, 1, &m->final_r));
+    ND_TRY(nd_arena_reserve(arena, c->compute, m->tokens, c->hidden_dim, &m->x_final));
+    ND_TRY(nd_arena_reserve(arena, wide, m->tokens, 1, &m->final_r));
     if (training && c->collider)
-        ND_TRY(nd_collider_take(&m->collider, arena));
+        ND_TRY(nd_collider_reserve(&m->collider, arena));
     if (training)
-        ND_TRY(nd_mtp_take(m, arena));
-    ND_TRY(nd_arena_take(arena, wide, m->tokens, 1, &m->nll));
-    ND_TRY(nd_arena_take(arena, wide, m->tokens, 1, &m->total));
-    return nd_arena_take(arena, ND_F64, 1, nd_model_loss_sums(m), &m->sums);
+        ND_TRY(nd_mtp_reserve(m, arena));
+    ND_TRY(nd_arena_reserve(arena, wide, m->tokens, 1, &m->nll));
+    ND_TRY(nd_arena_reserve(arena, wide, m->tokens, 1, &m->total));
+    return nd_arena_reserve(arena, ND_F64, 1, nd_model_loss_sums(m), &m->sums);
 }
 
 nd_status nd_model_load_weight(nd_model *m, int64_t index, nd_cview master)
@@ -159,7 +160,7 @@ nd_status nd_model_load_weight(nd_model *m, int64_t index, nd_cview master)
     nd_weight *w = &m->weights[index];
     if (w->ternary) {
         ND_TRY(b->ops.ternarize(b, w->codes, w->scales, master));
-        return w->packed.data ? b->ops.pack_codes(b, w->packed, nd_read(w->codes)) : ND_OK;
+        return w->packed.data ? b->ops.pack_codes(b, w->packed, nd_as_const(w->codes)) : ND_OK;
     }
     return b->ops.axpby(b, w->dense, 1.0f, master, 0.0f);
 }
@@ -199,7 +200,7 @@ static nd_status upload_targets(nd_model *m, int64_t count)
 {
     if (m->params.extra_heads > 0)
         return nd_mtp_upload_targets(m, count, 0);
-    const size_t bytes = nd_view_bytes(nd_cview_rows(nd_read(m->targets), 0, count));
+    const size_t bytes = nd_view_bytes(nd_cview_rows(nd_as_const(m->targets), 0, count));
     return m->backend->ops.upload(m->backend, m->targets.data, m->host_targets, bytes);
 }
 
@@ -219,7 +220,7 @@ nd_status nd_model_upload(nd_model *m, const int32_t *tokens)
                     i + 1 + j <= length ? sequence[i + 1 + j] : -1;
         }
     }
-    ND_TRY(b->ops.upload(b, m->inputs.data, m->host_inputs, nd_view_bytes(nd_read(m->inputs))));
+    ND_TRY(b->ops.upload(b, m->inputs.data, m->host_inputs, nd_view_bytes(nd_as_const(m->inputs))));
     return upload_targets(m, m->tokens);
 }
 
@@ -227,8 +228,8 @@ static nd_status forward(nd_model *m)
 {
     nd_backend *b = m->backend;
     ND_TRY(b->ops.embedding(b, m->layers[0].x,
-                            nd_read(m->weights[nd_params_embedding(&m->params)].dense),
-                            nd_read(m->inputs)));
+                            nd_as_const(m->weights[nd_params_embedding(&m->params)].dense),
+                            nd_as_const(m->inputs)));
     for (int64_t l = 0; l < m->config.num_layers; l++) {
         const nd_layer_activations *acts = &m->layers[l];
         const nd_layer_weights weights = layer_weights(m, l);
@@ -236,8 +237,8 @@ static nd_status forward(nd_model *m)
         const nd_view next = l + 1 < m->config.num_layers ? m->layers[l + 1].x : m->x_last;
         ND_TRY(nd_layer_forward(b, &m->config, &weights, acts, &m->scratch, &span, next));
     }
-    return b->ops.rmsnorm(b, m->x_final, m->final_r, nd_read(m->x_last),
-                          nd_read(m->weights[nd_params_output_norm(&m->params)].dense));
+    return b->ops.rmsnorm(b, m->x_final, m->final_r, nd_as_const(m->x_last),
+                          nd_as_const(m->weights[nd_params_output_norm(&m->params)].dense));
 }
 
 /* The next token's loss of positions [first, end), without gradients. Their logits are left in `kept`
@@ -245,9 +246,9 @@ static nd_status forward(nd_model *m)
 static nd_status loss_alone(nd_model *m, int64_t first, int64_t end, nd_view kept)
 {
     const int64_t rows = end - first;
-    const nd_head_pass pass = {.x = nd_cview_rows(nd_read(m->x_final), first, rows),
-                               .head = nd_read(m->weights[nd_params_head(&m->params)].dense),
-                               .targets = nd_cview_rows(nd_read(m->targets), first, rows),
+    const nd_head_pass pass = {.x = nd_cview_rows(nd_as_const(m->x_final), first, rows),
+                               .head = nd_as_const(m->weights[nd_params_head(&m->params)].dense),
+                               .targets = nd_cview_rows(nd_as_const(m->targets), first, rows),
                                .loss = m->config.loss,
                                .kept = kept,
                                .nll = nd_view_rows(m->nll, first, rows),
@@ -261,9 +262,9 @@ static nd_status loss_and_gradients(nd_model *m, const nd_backward_rows *part, i
                                     float beta)
 {
     const int64_t rows = end - first;
-    nd_head_pass pass = {.x = nd_cview_rows(nd_read(part->x_final), first, rows),
-                         .head = nd_read(m->weights[nd_params_head(&m->params)].dense),
-                         .targets = nd_cview_rows(nd_read(m->targets), first, rows),
+    nd_head_pass pass = {.x = nd_cview_rows(nd_as_const(part->x_final), first, rows),
+                         .head = nd_as_const(m->weights[nd_params_head(&m->params)].dense),
+                         .targets = nd_cview_rows(nd_as_const(m->targets), first, rows),
                          .loss = m->config.loss,
                          .kept = kept,
                          .computed = kept.data != NULL,
@@ -294,10 +295,10 @@ static nd_status sum_losses(nd_model *m, int64_t rows)
 {
     nd_backend *b = m->backend;
     double *device = m->sums.data;
-    ND_TRY(
-        b->ops.sum(b, nd_view_of(device, ND_F64, 1, 1), nd_cview_rows(nd_read(m->nll), 0, rows)));
+    ND_TRY(b->ops.sum(b, nd_view_of(device, ND_F64, 1, 1),
+                      nd_cview_rows(nd_as_const(m->nll), 0, rows)));
     return b->ops.sum(b, nd_view_of(device + 1, ND_F64, 1, 1),
-                      nd_cview_rows(nd_read(m->total), 0, rows));
+                      nd_cview_rows(nd_as_const(m->total), 0, rows));
 }
 
 nd_status nd_model_read_losses(nd_model *m, nd_cview sums, nd_loss *losses)
@@ -328,7 +329,7 @@ nd_status nd_model_evaluate(nd_model *m, const int32_t *tokens, int64_t sequence
 
 static nd_status zero_gradient(nd_model *m, nd_view gradient)
 {
-    return m->backend->ops.zero(m->backend, gradient.data, nd_view_bytes(nd_read(gradient)));
+    return m->backend->ops.zero(m->backend, gradient.data, nd_view_bytes(nd_as_const(gradient)));
 }
 
 static nd_backward_rows all_rows(const nd_model *m)
@@ -348,7 +349,7 @@ static nd_backward_rows all_rows(const nd_model *m)
 static nd_view logits_between(const nd_model *m, char *start, const char *end)
 {
     const nd_view one = nd_view_rows(m->logits, 0, 1);
-    int64_t rows = (end - start) / (int64_t)nd_view_bytes(nd_read(one));
+    int64_t rows = (end - start) / (int64_t)nd_view_bytes(nd_as_const(one));
     if (rows < m->tokens)
         rows = rows >= ND_KEPT_ROUND ? rows - (ND_KEPT_ROUND - 1) : 0;
     return nd_view_of(start, one.dtype, rows < m->tokens ? rows : m->tokens, one.cols);
@@ -359,7 +360,7 @@ static nd_view logits_between(const nd_model *m, char *start, const char *end)
 static nd_view room_in_scratch(const nd_model *m)
 {
     return logits_between(m, m->scratch.wide.data,
-                          (const char *)m->logits.data + nd_view_bytes(nd_read(m->logits)));
+                          (const char *)m->logits.data + nd_view_bytes(nd_as_const(m->logits)));
 }
 
 /* The layers' gradients that are not written yet, as far as they lie one after the other. */
@@ -374,7 +375,7 @@ static nd_view room_in_gradients(const nd_model *m, const nd_model_gradients *in
         char *at = into->views[i].data;
         if (at < end || at - end >= ND_ARENA_ALIGN)
             break;
-        end = at + nd_view_bytes(nd_read(into->views[i]));
+        end = at + nd_view_bytes(nd_as_const(into->views[i]));
     }
     return logits_between(m, start, end);
 }
@@ -397,7 +398,7 @@ static nd_status filter_tokens(nd_model *m, const nd_model_gradients *into, nd_b
     ND_TRY(loss_alone(m, 0, first, (nd_view){0}));
     ND_TRY(loss_alone(m, first, m->tokens, late));
     ND_TRY(sum_losses(m, m->tokens));
-    ND_TRY(nd_collider_choose(&m->collider, b, nd_read(m->nll), &part->rows, kept));
+    ND_TRY(nd_collider_choose(&m->collider, b, nd_as_const(m->nll), &part->rows, kept));
     if (!part->rows.data)
         return ND_OK;
     part->count = part->rows.cols;
@@ -407,7 +408,7 @@ static nd_status filter_tokens(nd_model *m, const nd_model_gradients *into, nd_b
     nd_cview late_rows;
     ND_TRY(nd_collider_late(&m->collider, b, part->rows, first, &part->early, &late_rows));
     part->logits = nd_view_of(late.data, late.dtype, late_rows.cols, late.cols);
-    ND_TRY(b->ops.gather_rows(b, part->logits, nd_read(late), late_rows));
+    ND_TRY(b->ops.gather_rows(b, part->logits, nd_as_const(late), late_rows));
     ND_TRY(nd_collider_compact_rows(b, &part->x_final, part->rows));
     ND_TRY(nd_collider_compact_rows(b, &part->x_last, part->rows));
     ND_TRY(nd_collider_compact_rows(b, &part->final_r, part->rows));
@@ -469,9 +470,9 @@ nd_status nd_model_pass(nd_model *m, float gradient_scale, nd_model_gradients in
     ND_TRY(nd_mtp_train_heads(m, &part, gradient_scale, &into));
     if (!accumulate)
         ND_TRY(zero_gradient(m, gradients[norm]));
-    ND_TRY(b->ops.rmsnorm_backward(b, part.dx, gradients[norm], nd_read(part.dx_final),
-                                   nd_read(part.x_last), nd_read(m->weights[norm].dense),
-                                   nd_read(part.final_r), 0.0f));
+    ND_TRY(b->ops.rmsnorm_backward(b, part.dx, gradients[norm], nd_as_const(part.dx_final),
+                                   nd_as_const(part.x_last), nd_as_const(m->weights[norm].dense),
+                                   nd_as_const(part.final_r), 0.0f));
     if (head != embedding && !accumulate)
         ND_TRY(zero_gradient(m, gradients[embedding]));
     ND_TRY(nd_mtp_train_blocks(m, &part, gradient_scale, &into));
@@ -481,8 +482,8 @@ nd_status nd_model_pass(nd_model *m, float gradient_scale, nd_model_gradients in
         ND_TRY(announce(ready, nd_params_layer_index(&m->params, l, ND_ATTN_NORM),
                         m->params.per_layer));
     }
-    ND_TRY(
-        b->ops.embedding_backward(b, gradients[embedding], nd_read(part.dx), nd_read(part.inputs)));
+    ND_TRY(b->ops.embedding_backward(b, gradients[embedding], nd_as_const(part.dx),
+                                     nd_as_const(part.inputs)));
     return announce(ready, embedding, 1);
 }
 
@@ -492,5 +493,5 @@ nd_status nd_model_train(nd_model *m, const int32_t *tokens, float gradient_scal
     *loss = (nd_loss){.tokens = m->tokens};
     ND_TRY(nd_model_upload(m, tokens));
     ND_TRY(nd_model_pass(m, gradient_scale, into, ready, &loss->kept));
-    return nd_model_read_losses(m, nd_read(m->sums), loss);
+    return nd_model_read_losses(m, nd_as_const(m->sums), loss);
 }

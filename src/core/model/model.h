@@ -13,9 +13,9 @@ typedef struct nd_model {
     nd_model_config config;
     nd_params params;
     nd_backend *backend; /* not owned */
-    nd_weight *weights;  /* [params.count], in the arena of nd_model_take_weights */
+    nd_weight *weights;  /* [params.count], in the arena of nd_model_reserve_weights */
 
-    /* Activations of one micro-batch, in the arena of nd_model_take_activations. */
+    /* Activations of one micro-batch, in the arena of nd_model_reserve_activations. */
     int64_t tokens;               /* micro_batch * seq_length */
     nd_layer_activations *layers; /* [num_layers] */
     nd_layer_scratch scratch;
@@ -61,9 +61,9 @@ typedef struct nd_model_gradients {
 nd_status nd_model_create(const nd_model_config *config, nd_backend *backend, nd_model **model);
 void nd_model_destroy(nd_model *model);
 
-/* Lay out weights (category "codes") and activations in arenas; run measuring, commit, run again. */
-nd_status nd_model_take_weights(nd_model *model, nd_arena *arena);
-nd_status nd_model_take_activations(nd_model *model, nd_arena *arena, bool training);
+/* Lay out weights (category "codes") and activations in arenas; run on a sizing arena, commit, run again. */
+nd_status nd_model_reserve_weights(nd_model *model, nd_arena *arena);
+nd_status nd_model_reserve_activations(nd_model *model, nd_arena *arena, bool training);
 
 /* Sets weight i from its master [rows, cols] (f32, bf16 or f64, backend memory): ternarises
  * projections, converts the rest. */

@@ -29,25 +29,25 @@ static nd_status take_block(nd_model *m, nd_arena *arena, nd_mtp_block *block)
     const nd_dtype statistic = c->compute == ND_F64 ? ND_F64 : ND_F32;
     const bool quantized = c->ternary && c->activation_quant;
     const int64_t t = m->tokens, d = c->hidden_dim;
-    ND_TRY(nd_arena_take(arena, ND_I32, 1, t, &block->inputs));
-    ND_TRY(nd_arena_take(arena, c->compute, t, d, &block->embedding));
-    ND_TRY(nd_arena_take(arena, statistic, t, 1, &block->hidden_r));
-    ND_TRY(nd_arena_take(arena, statistic, t, 1, &block->embedding_r));
-    ND_TRY(nd_linear_input_take(arena, quantized, c->compute, t, d, &block->hidden_in));
-    ND_TRY(nd_linear_input_take(arena, quantized, c->compute, t, d, &block->embedding_in));
-    ND_TRY(nd_layer_activations_take(arena, c, t, false, &block->acts));
-    return nd_arena_take(arena, c->compute, t, d, &block->out);
+    ND_TRY(nd_arena_reserve(arena, ND_I32, 1, t, &block->inputs));
+    ND_TRY(nd_arena_reserve(arena, c->compute, t, d, &block->embedding));
+    ND_TRY(nd_arena_reserve(arena, statistic, t, 1, &block->hidden_r));
+    ND_TRY(nd_arena_reserve(arena, statistic, t, 1, &block->embedding_r));
+    ND_TRY(nd_linear_input_reserve(arena, quantized, c->compute, t, d, &block->hidden_in));
+    ND_TRY(nd_linear_input_reserve(arena, quantized, c->compute, t, d, &block->embedding_in));
+    ND_TRY(nd_layer_activations_reserve(arena, c, t, false, &block->acts));
+    return nd_arena_reserve(arena, c->compute, t, d, &block->out);
 }
 
-nd_status nd_mtp_take(nd_model *m, nd_arena *arena)
+nd_status nd_mtp_reserve(nd_model *m, nd_arena *arena)
 {
     if (m->config.mtp_form != ND_MTP_SEQUENTIAL)
         return ND_OK;
     for (int64_t k = 0; k < m->params.extra_heads; k++)
         ND_TRY(take_block(m, arena, &m->mtp.blocks[k]));
     for (int i = 0; i < 2 && m->params.extra_heads > 0; i++)
-        ND_TRY(nd_arena_take(arena, m->config.compute, m->tokens, m->config.hidden_dim,
-                             &m->mtp.dx[i]));
+        ND_TRY(nd_arena_reserve(arena, m->config.compute, m->tokens, m->config.hidden_dim,
+                                &m->mtp.dx[i]));
     return ND_OK;
 }
 
@@ -66,7 +66,7 @@ int64_t nd_mtp_active_heads(const nd_model_config *c)
 
 static nd_status zero(nd_model *m, nd_view gradient)
 {
-    return m->backend->ops.zero(m->backend, gradient.data, nd_view_bytes(nd_read(gradient)));
+    return m->backend->ops.zero(m->backend, gradient.data, nd_view_bytes(nd_as_const(gradient)));
 }
 
 /* Gradients of heads that do not run. */
@@ -95,7 +95,7 @@ static nd_status run_head(nd_model *m, int64_t index, nd_cview x, nd_head_pass *
     nd_backend *b = m->backend;
     ND_TRY(nd_mtp_upload_targets(m, x.rows, (int)index + 1));
     pass->x = x;
-    pass->targets = nd_cview_rows(nd_read(m->targets), 0, x.rows);
+    pass->targets = nd_cview_rows(nd_as_const(m->targets), 0, x.rows);
     pass->nll = nd_view_rows(m->nll, 0, x.rows);
     pass->total = nd_view_rows(m->total, 0, x.rows);
     pass->loss = (nd_cross_entropy_params){.label_smoothing = m->config.loss.label_smoothing,
@@ -103,7 +103,7 @@ static nd_status run_head(nd_model *m, int64_t index, nd_cview x, nd_head_pass *
                                                pass->loss.gradient_scale * head_weight(m, index)};
     ND_TRY(nd_head_run(b, m->logits, pass));
     return b->ops.sum(b, nd_view_of((double *)m->sums.data + 2 + index, ND_F64, 1, 1),
-                      nd_read(pass->total));
+                      nd_as_const(pass->total));
 }
 
 /* In the order in which heads run. */
@@ -125,13 +125,13 @@ nd_status nd_mtp_train_heads(nd_model *m, const nd_backward_rows *part, float gr
     const int64_t active = nd_mtp_active_heads(&m->config);
     for (int64_t head = 0; head < active; head++) {
         const int64_t index = nd_params_mtp_first(&m->params, head);
-        nd_head_pass pass = {.head = nd_read(m->weights[index].dense),
+        nd_head_pass pass = {.head = nd_as_const(m->weights[index].dense),
                              .loss = {.gradient_scale = gradient_scale},
                              .dx = part->dx_final,
                              .dx_beta = 1.0f,
                              .dhead = into->views[index],
                              .dhead_beta = into->accumulate_others ? 1.0f : 0.0f};
-        ND_TRY(run_head(m, head, nd_read(part->x_final), &pass));
+        ND_TRY(run_head(m, head, nd_as_const(part->x_final), &pass));
     }
     return zero_heads(m, active, into);
 }
@@ -181,21 +181,21 @@ static nd_status block_forward(nd_model *m, int64_t k, nd_cview hidden)
     nd_mtp_block *block = &m->mtp.blocks[k];
     const nd_layer_weights weights = block_layer(m, k);
     const nd_layer_span span = block_span(m, block);
-    const nd_view room = m->scratch.weight, second = m->scratch.hidden;
+    const nd_view weight_scratch = m->scratch.weight, second = m->scratch.hidden;
     ND_TRY(upload_inputs(m, k));
     ND_TRY(b->ops.embedding(b, block->embedding,
-                            nd_read(m->weights[nd_params_embedding(&m->params)].dense),
-                            nd_read(block->inputs)));
+                            nd_as_const(m->weights[nd_params_embedding(&m->params)].dense),
+                            nd_as_const(block->inputs)));
     ND_TRY(nd_linear_input_norm(b, &block->hidden_in, block->hidden_r, hidden,
                                 block_weight(m, k, ND_MTP_HIDDEN_NORM)));
     ND_TRY(nd_linear_input_norm(b, &block->embedding_in, block->embedding_r,
-                                nd_read(block->embedding),
+                                nd_as_const(block->embedding),
                                 block_weight(m, k, ND_MTP_EMBEDDING_NORM)));
     ND_TRY(nd_linear_forward(b, block->acts.x, &block->hidden_in,
-                             block_weight(m, k, ND_MTP_HIDDEN_PROJ), room));
+                             block_weight(m, k, ND_MTP_HIDDEN_PROJ), weight_scratch));
     ND_TRY(nd_linear_forward(b, second, &block->embedding_in,
-                             block_weight(m, k, ND_MTP_EMBEDDING_PROJ), room));
-    ND_TRY(b->ops.add(b, block->acts.x, nd_read(block->acts.x), nd_read(second)));
+                             block_weight(m, k, ND_MTP_EMBEDDING_PROJ), weight_scratch));
+    ND_TRY(b->ops.add(b, block->acts.x, nd_as_const(block->acts.x), nd_as_const(second)));
     return nd_layer_forward(b, &m->config, &weights, &block->acts, &m->scratch, &span, block->out);
 }
 
@@ -205,7 +205,7 @@ nd_status nd_mtp_forward(nd_model *m)
         return ND_OK;
     const int64_t active = nd_mtp_active_heads(&m->config);
     for (int64_t k = 0; k < active; k++)
-        ND_TRY(block_forward(m, k, nd_read(k > 0 ? m->mtp.blocks[k - 1].out : m->x_last)));
+        ND_TRY(block_forward(m, k, nd_as_const(k > 0 ? m->mtp.blocks[k - 1].out : m->x_last)));
     return ND_OK;
 }
 
@@ -243,18 +243,18 @@ static nd_status block_head(nd_model *m, const nd_backward_rows *part, int64_t k
     nd_backend *b = m->backend;
     const int64_t norm = nd_params_mtp_index(&m->params, k, ND_MTP_OUTPUT_NORM);
     const int64_t head = nd_params_head(&m->params);
-    const nd_cview w = nd_read(m->weights[norm].dense);
+    const nd_cview w = nd_as_const(m->weights[norm].dense);
     const nd_view x = nd_view_rows(m->x_final, 0, part->count);
     const nd_view r = nd_view_rows(m->final_r, 0, part->count);
-    nd_head_pass pass = {.head = nd_read(m->weights[head].dense),
+    nd_head_pass pass = {.head = nd_as_const(m->weights[head].dense),
                          .loss = {.gradient_scale = gradient_scale},
                          .dx = part->dx_final,
                          .dhead = into->views[head],
                          .dhead_beta = 1.0f};
-    ND_TRY(b->ops.rmsnorm(b, x, r, nd_read(block->out), w));
-    ND_TRY(run_head(m, k, nd_read(x), &pass));
-    return b->ops.rmsnorm_backward(b, dx, into->views[norm], nd_read(part->dx_final),
-                                   nd_read(block->out), w, nd_read(r), beta);
+    ND_TRY(b->ops.rmsnorm(b, x, r, nd_as_const(block->out), w));
+    ND_TRY(run_head(m, k, nd_as_const(x), &pass));
+    return b->ops.rmsnorm_backward(b, dx, into->views[norm], nd_as_const(part->dx_final),
+                                   nd_as_const(block->out), w, nd_as_const(r), beta);
 }
 
 /* From dx, the gradient of the block's output, to that of the state it read: dhidden += or = ... */
@@ -277,7 +277,7 @@ static nd_status block_backward(nd_model *m, const nd_backward_rows *part, int64
     }
     ND_TRY(nd_layer_backward(b, &m->config, &weights, &block->acts, &m->scratch, &span, part->rows,
                              dx, &g, matrix_beta));
-    const nd_cview dy = nd_read(dx);
+    const nd_cview dy = nd_as_const(dx);
     ND_TRY(nd_linear_backward_weight(b, into->views[nd_params_mtp_index(p, k, ND_MTP_HIDDEN_PROJ)],
                                      dy, &block->hidden_in, m->config.int8_gradients, matrix_beta));
     ND_TRY(
@@ -285,17 +285,19 @@ static nd_status block_backward(nd_model *m, const nd_backward_rows *part, int64
                                   dy, &block->embedding_in, m->config.int8_gradients, matrix_beta));
     ND_TRY(nd_linear_backward_input(b, dn, dy, block_weight(m, k, ND_MTP_EMBEDDING_PROJ),
                                     m->config.int8_gradients, 0.0f));
-    ND_TRY(b->ops.rmsnorm_backward(
-        b, de, into->views[nd_params_mtp_index(p, k, ND_MTP_EMBEDDING_NORM)], nd_read(dn),
-        nd_read(block->embedding), nd_read(block_weight(m, k, ND_MTP_EMBEDDING_NORM)->dense),
-        nd_read(block->embedding_r), 0.0f));
-    ND_TRY(b->ops.embedding_backward(b, into->views[nd_params_embedding(p)], nd_read(de),
-                                     nd_read(block->inputs)));
+    ND_TRY(b->ops.rmsnorm_backward(b, de,
+                                   into->views[nd_params_mtp_index(p, k, ND_MTP_EMBEDDING_NORM)],
+                                   nd_as_const(dn), nd_as_const(block->embedding),
+                                   nd_as_const(block_weight(m, k, ND_MTP_EMBEDDING_NORM)->dense),
+                                   nd_as_const(block->embedding_r), 0.0f));
+    ND_TRY(b->ops.embedding_backward(b, into->views[nd_params_embedding(p)], nd_as_const(de),
+                                     nd_as_const(block->inputs)));
     ND_TRY(nd_linear_backward_input(b, dn, dy, block_weight(m, k, ND_MTP_HIDDEN_PROJ),
                                     m->config.int8_gradients, 0.0f));
     return b->ops.rmsnorm_backward(
-        b, dhidden, into->views[nd_params_mtp_index(p, k, ND_MTP_HIDDEN_NORM)], nd_read(dn), hidden,
-        nd_read(block_weight(m, k, ND_MTP_HIDDEN_NORM)->dense), nd_read(block->hidden_r), beta);
+        b, dhidden, into->views[nd_params_mtp_index(p, k, ND_MTP_HIDDEN_NORM)], nd_as_const(dn),
+        hidden, nd_as_const(block_weight(m, k, ND_MTP_HIDDEN_NORM)->dense),
+        nd_as_const(block->hidden_r), beta);
 }
 
 static nd_status zero_norms(nd_model *m, int64_t k, const nd_model_gradients *into)
@@ -323,7 +325,7 @@ nd_status nd_mtp_train_blocks(nd_model *m, const nd_backward_rows *part, float g
         ND_TRY(zero_norms(m, k, into));
         ND_TRY(block_head(m, part, k, &blocks[k], gradient_scale, dx, last ? 0.0f : 1.0f, into));
         ND_TRY(block_backward(m, part, k, &blocks[k],
-                              nd_read(first ? part->x_last : blocks[k - 1].out), dx,
+                              nd_as_const(first ? part->x_last : blocks[k - 1].out), dx,
                               first ? part->dx : below, first ? 1.0f : 0.0f, into));
     }
     return zero_heads(m, active, into);

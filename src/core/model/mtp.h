@@ -45,8 +45,8 @@ typedef struct nd_backward_rows {
 nd_status nd_mtp_create(struct nd_model *model);
 void nd_mtp_destroy(struct nd_model *model);
 
-/* Takes its activations: run measuring, commit, run again. Errors: nd_arena_take's. */
-nd_status nd_mtp_take(struct nd_model *model, nd_arena *arena);
+/* Takes its activations: run on a sizing arena, commit, run again. Errors: nd_arena_reserve's. */
+nd_status nd_mtp_reserve(struct nd_model *model, nd_arena *arena);
 
 /* Uploads target `offset` of the first `count` positions to model->targets. */
 nd_status nd_mtp_upload_targets(struct nd_model *model, int64_t count, int offset);

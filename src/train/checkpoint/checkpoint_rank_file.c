@@ -38,7 +38,7 @@ static nd_status write_tensor(const nd_save *s, nd_checkpoint_h5 *file, const ch
                               nd_written_tensor *written)
 {
     nd_backend *b = s->run->backend;
-    const size_t bytes = nd_view_bytes(nd_read(part->view));
+    const size_t bytes = nd_view_bytes(nd_as_const(part->view));
     if (b->ops.host_memory)
         return write_values(file, param, part, part->view.data, written);
     if (s->background) {

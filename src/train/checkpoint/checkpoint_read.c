@@ -2,7 +2,7 @@
 #include "train/checkpoint/checkpoint.h"
 #include "train/checkpoint/checkpoint_hdf5.h"
 #include "train/checkpoint/manifest.h"
-#include "train/gradient_path.h"
+#include "train/gradient_reducer.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -128,7 +128,7 @@ nd_status nd_checkpoint_read(const nd_checkpoint *c, int64_t index, void *values
     const nd_status status = nd_checkpoint_h5_read(file, name, view);
     nd_checkpoint_h5_close(file);
     ND_TRY(status);
-    ND_TRY(nd_sha256_hex(values, nd_view_bytes(nd_read(view)), hex));
+    ND_TRY(nd_sha256_hex(values, nd_view_bytes(nd_as_const(view)), hex));
     if (strcmp(hex, t->sha256) != 0)
         return ND_FAIL(ND_ECHECKPOINT,
                        "%s: tensor %s (%s) is damaged: SHA-256 %.12s..., expected "
@@ -242,7 +242,7 @@ static nd_status restore_tensor(nd_run *run, const nd_checkpoint *c, const nd_pa
                        c->directory, part, param->name, nd_dtype_name(t->dtype), (long long)t->rows,
                        (long long)t->cols, nd_dtype_name(into.dtype), (long long)into.rows,
                        (long long)into.cols);
-    const size_t bytes = (size_t)nd_view_count(nd_read(into)) * nd_dtype_size(t->dtype);
+    const size_t bytes = (size_t)nd_view_count(nd_as_const(into)) * nd_dtype_size(t->dtype);
     void *host = malloc(bytes);
     if (!host)
         return ND_FAIL(ND_ENOMEM, "no memory to read %s (%zu bytes)", param->name, bytes);
@@ -359,7 +359,7 @@ nd_status nd_checkpoint_restore(nd_run *run, const char *directory)
         nd_checkpoint_close(&c);
     }
     ND_TRY(nd_run_agree(run->comm, status));
-    ND_TRY(nd_gradient_path_publish_projectors(run));
+    ND_TRY(nd_gradient_reducer_publish_projectors(run));
     return nd_run_publish_weights(run, true);
 }
 

@@ -45,7 +45,7 @@ void nd_save_release(nd_save *s, int64_t written)
     pthread_mutex_unlock(&s->mutex);
 }
 
-void nd_save_leave(nd_run *run, int64_t index)
+void nd_save_wait_written(nd_run *run, int64_t index)
 {
     nd_save *s = run->save;
     if (!s)
@@ -117,7 +117,7 @@ size_t nd_save_copy_bytes(const nd_run *run)
             continue;
         const int count = nd_checkpoint_parts(run, i, parts);
         for (int p = 0; p < count; p++)
-            bytes += nd_view_bytes(nd_read(parts[p].view));
+            bytes += nd_view_bytes(nd_as_const(parts[p].view));
     }
     return bytes;
 }
@@ -141,7 +141,7 @@ static nd_status copy_owned(nd_run *run)
         nd_optimizer_state parts[ND_CHECKPOINT_PARTS_MAX];
         const int count = run->masters[i].data ? nd_checkpoint_parts(run, i, parts) : 0;
         for (int p = 0; p < count; p++) {
-            const size_t size = nd_view_bytes(nd_read(parts[p].view));
+            const size_t size = nd_view_bytes(nd_as_const(parts[p].view));
             ND_TRY(b->ops.download(b, at, parts[p].view.data, size));
             at += size;
         }
@@ -262,7 +262,7 @@ nd_status nd_save_begin(nd_run *run, bool background)
     const double start = now_ms();
     nd_status status = begin(run, background);
     if (status == ND_OK)
-        status = nd_run_forget_rounding(run);
+        status = nd_run_reset_error_feedback(run);
     run->save_ms += now_ms() - start;
     return status;
 }

@@ -7,7 +7,7 @@
  *
  * Nothing is copied for it on backends whose memory the host can read: masters and state change in
  * updates only, so the writer has the time of a forward and backward pass, and an update waits for it
- * tensor by tensor (nd_save_leave). Elsewhere they are downloaded first, into run->saved_copy. */
+ * tensor by tensor (nd_save_wait_written). Elsewhere they are downloaded first, into run->saved_copy. */
 #ifndef ND_TRAIN_CHECKPOINT_CHECKPOINT_SAVE_H
 #define ND_TRAIN_CHECKPOINT_CHECKPOINT_SAVE_H
 
@@ -16,7 +16,7 @@
 typedef struct nd_save nd_save;
 
 /* Begins to save the run as it is now, after the end of the save before, and drops what a checkpoint does
- * not hold (nd_run_forget_rounding), so that a run that resumes here goes on like this one. With `background` it goes on
+ * not hold (nd_run_reset_error_feedback), so that a run that resumes here goes on like this one. With `background` it goes on
  * beside the steps that follow; otherwise it is finished on return. Collective. Errors: ND_ECHECKPOINT
  * naming the file and the system's reason; older checkpoints are untouched then. */
 nd_status nd_save_begin(nd_run *run, bool background);
@@ -35,7 +35,7 @@ nd_status nd_save_advance(nd_run *run);
 nd_status nd_save_finish(nd_run *run);
 
 /* To be called before masters or state of parameter `index` change: waits until they are written. */
-void nd_save_leave(nd_run *run, int64_t index);
+void nd_save_wait_written(nd_run *run, int64_t index);
 
 /* Waits for this rank's thread, which writes no further tensor, and leaves the checkpoint unfinished. */
 void nd_save_abandon(nd_run *run);

@@ -20,7 +20,7 @@ static nd_status load_weights(nd_loaded_model *l, const nd_checkpoint *c)
                            c->directory, p->name, (long long)t->rows, (long long)t->cols,
                            (long long)p->rows, (long long)p->cols);
         const nd_view shape = nd_view_of(NULL, t->dtype, t->rows, t->cols);
-        const size_t bytes = nd_view_bytes(nd_read(shape));
+        const size_t bytes = nd_view_bytes(nd_as_const(shape));
         void *host = malloc(bytes), *device = NULL;
         nd_backend *b = l->backend;
         nd_status status =
@@ -78,10 +78,10 @@ static nd_status load(const nd_load_options *o, const nd_comm *comm, nd_checkpoi
     if (o->seq_length > 0)
         model_config.seq_length = o->seq_length;
     ND_TRY(nd_model_create(&model_config, l->backend, &l->model));
-    nd_arena_start_measuring(&l->weights, "codes", l->backend);
-    ND_TRY(nd_model_take_weights(l->model, &l->weights));
+    nd_arena_start_sizing(&l->weights, "codes", l->backend);
+    ND_TRY(nd_model_reserve_weights(l->model, &l->weights));
     ND_TRY(nd_arena_commit(&l->weights));
-    ND_TRY(nd_model_take_weights(l->model, &l->weights));
+    ND_TRY(nd_model_reserve_weights(l->model, &l->weights));
     ND_TRY(load_weights(l, c));
     if (!c->has_tokenizer)
         return ND_OK;

@@ -2,20 +2,20 @@
 
 #include "dist/gradient_wire.h"
 #include "dist/tree_reduction.h"
-#include "train/gradient_feedback.h"
+#include "train/error_feedback.h"
 
 size_t nd_wire_gradient_bytes(const nd_run *run, int64_t index)
 {
     int64_t rows, cols;
     nd_optimizer_gradient_shape(run->optimizer, index, &rows, &cols);
-    return nd_gradient_wire_bytes(nd_gradient_feedback_format(run, rows * cols), rows * cols);
+    return nd_gradient_wire_bytes(nd_error_feedback_format(run, rows * cols), rows * cols);
 }
 
 size_t nd_wire_sketch_bytes(const nd_run *run, int64_t index)
 {
     const nd_galore *g = nd_projectors_shape(run->projectors, index);
     const int64_t count = g && run->travel_projected ? g->sketch * nd_galore_small(g) : 0;
-    return nd_gradient_wire_bytes(nd_gradient_feedback_format(run, count), count);
+    return nd_gradient_wire_bytes(nd_error_feedback_format(run, count), count);
 }
 
 size_t nd_wire_weight_bytes(const nd_run *run, int64_t index)
@@ -30,7 +30,7 @@ size_t nd_wire_projector_bytes(const nd_run *run, int64_t index)
         return 0;
     const nd_state *state = nd_projectors_state(run->projectors, index);
     for (int part = 0; part < state->codec->parts; part++)
-        bytes += nd_view_bytes(nd_read(state->parts[part]));
+        bytes += nd_view_bytes(nd_as_const(state->parts[part]));
     return bytes;
 }
 

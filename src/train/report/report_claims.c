@@ -77,12 +77,13 @@ static void explain_optimizer(const nd_report *report, const nd_report_run *run,
     char mine[160], theirs[160];
     explain_state(run, mine, sizeof mine);
     explain_state(peer, theirs, sizeof theirs);
-    snprintf(text, size,
-             "state and the room of an update, rank 0: %.2f → %.2f MiB (%.2f → %.2f B a parameter "
-             "of its share). "
-             "Baseline: %s; this: %s",
-             before / mib, now / mib, before / parameters_of_rank(peer),
-             now / parameters_of_rank(run), theirs, mine);
+    snprintf(
+        text, size,
+        "state and the scratch of an update, rank 0: %.2f → %.2f MiB (%.2f → %.2f B a parameter "
+        "of its share). "
+        "Baseline: %s; this: %s",
+        before / mib, now / mib, before / parameters_of_rank(peer), now / parameters_of_rank(run),
+        theirs, mine);
 }
 
 static double optimizer_saved_to_adamw(const nd_report *report, const nd_report_run *run,
@@ -100,7 +101,7 @@ static void explain_adamw(const nd_report *report, const nd_report_run *run,
     explain_state(run, state, sizeof state);
     snprintf(text, size,
              "AdamW keeps two fp32 moments: 8 B × %.2fM parameters of rank 0 = %.2f MiB; measured "
-             "%.2f MiB with the room of an update; %s",
+             "%.2f MiB with the scratch of an update; %s",
              parameters_of_rank(run) * 1e-6, 8.0 * parameters_of_rank(run) / mib,
              nd_report_memory(report, run, "optimizer") / mib, state);
 }

@@ -113,8 +113,8 @@ static nd_status append(nd_report_run *run, const nd_report_step *step)
     while (run->count > 0 && run->steps[run->count - 1].step >= step->step)
         run->count--;
     if ((run->count & (run->count - 1)) == 0) { /* room for the next power of two */
-        const size_t room = run->count > 0 ? 2 * run->count : 1;
-        nd_report_step *grown = realloc(run->steps, room * sizeof *grown);
+        const size_t scratch = run->count > 0 ? 2 * run->count : 1;
+        nd_report_step *grown = realloc(run->steps, scratch * sizeof *grown);
         if (!grown)
             return ND_FAIL(ND_ENOMEM, "no memory for the metrics of %s", run->path);
         run->steps = grown;
@@ -150,7 +150,7 @@ static void note_restarts(nd_report_run *run)
 static nd_status read_metrics(nd_report *report, nd_report_run *run)
 {
     char path[sizeof run->path + 32], *line = NULL;
-    size_t room = 0, unreadable = 0;
+    size_t scratch = 0, unreadable = 0;
     ssize_t length;
     bool cut = false;
     nd_status status = ND_OK;
@@ -160,7 +160,7 @@ static nd_status read_metrics(nd_report *report, nd_report_run *run)
         note(run, "no metrics.jsonl: %s", strerror(errno));
         return ND_OK;
     }
-    while (status == ND_OK && (length = getline(&line, &room, file)) > 0) {
+    while (status == ND_OK && (length = getline(&line, &scratch, file)) > 0) {
         nd_report_step step;
         cut = !read_step(report, run, line, &step);
         unreadable += cut;
@@ -227,14 +227,14 @@ static void read_parameters(nd_report_run *run, nd_params *params)
 static void read_log(nd_report_run *run)
 {
     char path[sizeof run->path + 32], *line = NULL, ending[160] = "";
-    size_t room = 0;
+    size_t scratch = 0;
     snprintf(path, sizeof path, "%s/training.log", run->path);
     FILE *file = fopen(path, "r");
     if (!file) {
         note(run, "no training.log: %s", strerror(errno));
         return;
     }
-    while (getline(&line, &room, file) > 0) {
+    while (getline(&line, &scratch, file) > 0) {
         const char *over = strstr(line, " micro-batches, over ");
         if (strncmp(line, "batch ", 6) == 0 && over)
             run->ranks = atoi(over + strlen(" micro-batches, over "));
@@ -279,7 +279,7 @@ static bool is_matrix(const nd_params *params, const char *name)
     return index >= 0 && params->list[index].role == ND_ROLE_TERNARY;
 }
 
-/* Optimizer state as it lies in the newest checkpoint: without the room of an update, and of all
+/* Optimizer state as it lies in the newest checkpoint: without the scratch of an update, and of all
  * ranks. The checkpoint may be gone; then these are not known. */
 static void read_state(nd_report_run *run, const nd_params *params)
 {

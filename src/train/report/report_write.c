@@ -145,7 +145,8 @@ static void write_state(FILE *out, const nd_report *report)
 {
     fputs(
         "\nOptimizer state alone, as it lies in the newest checkpoint, of all ranks (the category "
-        "`optimizer` also\nholds the room of one update); and of the matrices that rank 0 owns, as "
+        "`optimizer` also\nholds the scratch of one update); and of the matrices that rank 0 owns, "
+        "as "
         "the last step's metrics count its\nmemory:\n\n"
         "| run | MiB | B a parameter | of the ternary matrices, B a weight | in rank 0's metrics "
         "|\n"

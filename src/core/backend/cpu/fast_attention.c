@@ -215,7 +215,7 @@ static nd_status attention_fast(nd_backend *b, nd_view o, nd_view lse, nd_cview 
 {
     nd_cpu_fast *fast = nd_cpu_fast_of(b);
     ND_TRY(nd_attention_check(q, k, v, shape));
-    ND_REQUIRE(nd_same_shape(nd_read(o), q) && lse.rows == q.rows && lse.cols == shape->heads);
+    ND_REQUIRE(nd_same_shape(nd_as_const(o), q) && lse.rows == q.rows && lse.cols == shape->heads);
     if (!nd_fast_covers(o.dtype) || !nd_fast_covers(q.dtype) || !nd_fast_covers(k.dtype) ||
         !nd_fast_covers(v.dtype) || lse.dtype != ND_F32)
         return fast->reference.attention(b, o, lse, q, k, v, shape);

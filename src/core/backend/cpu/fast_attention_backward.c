@@ -310,9 +310,9 @@ nd_status nd_attention_backward_blocked(nd_backend *b, nd_view dq, nd_view dk, n
 {
     nd_cpu_fast *fast = nd_cpu_fast_of(b);
     ND_TRY(nd_attention_check(q, k, v, shape));
-    ND_REQUIRE(nd_same_shape(nd_read(dq), q) && nd_same_shape(dout, q) && nd_same_shape(o, q));
+    ND_REQUIRE(nd_same_shape(nd_as_const(dq), q) && nd_same_shape(dout, q) && nd_same_shape(o, q));
     ND_REQUIRE(dk.rows == (shape->rows.data ? q.rows : k.rows) && dk.cols == k.cols);
-    ND_REQUIRE(nd_same_shape(nd_read(dv), nd_read(dk)));
+    ND_REQUIRE(nd_same_shape(nd_as_const(dv), nd_as_const(dk)));
     if (!nd_fast_covers(dq.dtype) || !nd_fast_covers(dk.dtype) || !nd_fast_covers(dv.dtype) ||
         !nd_fast_covers(dout.dtype) || !nd_fast_covers(o.dtype) || !nd_fast_covers(q.dtype) ||
         !nd_fast_covers(k.dtype) || !nd_fast_covers(v.dtype) || lse.dtype != ND_F32)

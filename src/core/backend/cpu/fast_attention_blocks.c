@@ -41,7 +41,7 @@ void nd_attention_zero_rows(nd_view x, int64_t first)
 {
     const nd_view rest = nd_view_rows(x, first, x.rows - first);
     if (rest.rows > 0)
-        memset(rest.data, 0, nd_view_bytes(nd_read(rest)));
+        memset(rest.data, 0, nd_view_bytes(nd_as_const(rest)));
 }
 
 nd_attention_rows nd_attention_sequence(const nd_attention_shape *shape, int64_t kept,

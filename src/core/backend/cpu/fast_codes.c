@@ -77,9 +77,9 @@ static nd_status ternarize_fast(nd_backend *b, nd_view c, nd_view s, nd_cview w)
     nd_cpu_fast *fast = nd_cpu_fast_of(b);
     if (!nd_fast_covers(w.dtype))
         return fast->reference.ternarize(b, c, s, w);
-    ND_REQUIRE(c.dtype == ND_I8 && nd_same_shape(nd_read(c), w));
-    ND_REQUIRE(scales_fit(nd_read(c), nd_read(s)));
-    if (single_scale(nd_read(s)))
+    ND_REQUIRE(c.dtype == ND_I8 && nd_same_shape(nd_as_const(c), w));
+    ND_REQUIRE(scales_fit(nd_as_const(c), nd_as_const(s)));
+    if (single_scale(nd_as_const(s)))
         return ternarize_matrix(fast, c, s, w);
     ternarize_spans(fast, c, s, w, w.cols / s.cols);
     return ND_OK;
@@ -90,7 +90,7 @@ static nd_status pack_codes_fast(nd_backend *b, nd_view packed, nd_cview c)
     nd_cpu_fast *fast = nd_cpu_fast_of(b);
     const int64_t count = nd_view_count(c), whole = count / 4;
     ND_REQUIRE(packed.dtype == ND_U8 && c.dtype == ND_I8);
-    ND_REQUIRE(nd_view_count(nd_read(packed)) == (count + 3) / 4);
+    ND_REQUIRE(nd_view_count(nd_as_const(packed)) == (count + 3) / 4);
     const int8_t *codes = c.data;
     uint8_t *out = packed.data;
 #pragma omp parallel for num_threads(nd_fast_team(fast, count))
@@ -107,7 +107,7 @@ static nd_status pack_codes_fast(nd_backend *b, nd_view packed, nd_cview c)
 static nd_status unpack_codes_fast(nd_backend *b, nd_view c, nd_cview packed)
 {
     nd_cpu_fast *fast = nd_cpu_fast_of(b);
-    const int64_t count = nd_view_count(nd_read(c)), whole = count / 4;
+    const int64_t count = nd_view_count(nd_as_const(c)), whole = count / 4;
     ND_REQUIRE(packed.dtype == ND_U8 && c.dtype == ND_I8);
     ND_REQUIRE(nd_view_count(packed) == (count + 3) / 4);
     int8_t *codes = c.data;
@@ -129,7 +129,7 @@ static nd_status pack_trits_fast(nd_backend *b, nd_view packed, nd_cview c)
     const int64_t count = nd_view_count(c), bytes = nd_trits_bytes(count);
     const int64_t whole = count - 4 * bytes; /* bytes of five codes */
     ND_REQUIRE(packed.dtype == ND_U8 && c.dtype == ND_I8);
-    ND_REQUIRE(nd_view_count(nd_read(packed)) == bytes);
+    ND_REQUIRE(nd_view_count(nd_as_const(packed)) == bytes);
     const int8_t *codes = c.data;
     uint8_t *out = packed.data;
 #pragma omp parallel for num_threads(nd_fast_team(fast, count))
@@ -142,7 +142,7 @@ static nd_status pack_trits_fast(nd_backend *b, nd_view packed, nd_cview c)
 static nd_status unpack_trits_fast(nd_backend *b, nd_view c, nd_cview packed)
 {
     nd_cpu_fast *fast = nd_cpu_fast_of(b);
-    const int64_t count = nd_view_count(nd_read(c)), bytes = nd_trits_bytes(count);
+    const int64_t count = nd_view_count(nd_as_const(c)), bytes = nd_trits_bytes(count);
     const int64_t whole = count - 4 * bytes;
     ND_REQUIRE(packed.dtype == ND_U8 && c.dtype == ND_I8);
     ND_REQUIRE(nd_view_count(packed) == bytes);
@@ -160,7 +160,7 @@ static nd_status dequantize_codes_fast(nd_backend *b, nd_view w, nd_cview c, nd_
     nd_cpu_fast *fast = nd_cpu_fast_of(b);
     if (!nd_fast_covers(w.dtype))
         return fast->reference.dequantize_codes(b, w, c, s);
-    ND_REQUIRE(c.dtype == ND_I8 && nd_same_shape(nd_read(w), c) && scales_fit(c, s));
+    ND_REQUIRE(c.dtype == ND_I8 && nd_same_shape(nd_as_const(w), c) && scales_fit(c, s));
     const nd_fast_kernels *k = fast->kernels;
     const bool single = single_scale(s);
     const int64_t width = single ? c.cols : c.cols / s.cols;
@@ -183,7 +183,7 @@ static nd_status quantize_rows_fast(nd_backend *b, nd_view q, nd_view a, nd_cvie
     nd_cpu_fast *fast = nd_cpu_fast_of(b);
     if (!nd_fast_covers(x.dtype))
         return fast->reference.quantize_rows(b, q, a, x);
-    ND_REQUIRE(q.dtype == ND_I8 && a.dtype == ND_F32 && nd_same_shape(nd_read(q), x));
+    ND_REQUIRE(q.dtype == ND_I8 && a.dtype == ND_F32 && nd_same_shape(nd_as_const(q), x));
     ND_REQUIRE(a.rows == x.rows && a.cols == 1);
     const nd_fast_kernels *k = fast->kernels;
     const int64_t n = x.cols;

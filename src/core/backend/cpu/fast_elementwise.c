@@ -9,7 +9,7 @@ static nd_status add_fast(nd_backend *b, nd_view y, nd_cview x, nd_cview z)
     nd_cpu_fast *fast = nd_cpu_fast_of(b);
     if (!nd_fast_covers(y.dtype) || !nd_fast_covers(x.dtype) || !nd_fast_covers(z.dtype))
         return fast->reference.add(b, y, x, z);
-    ND_REQUIRE(nd_same_shape(nd_read(y), x) && nd_same_shape(x, z));
+    ND_REQUIRE(nd_same_shape(nd_as_const(y), x) && nd_same_shape(x, z));
     const nd_fast_kernels *k = fast->kernels;
     const int64_t count = nd_view_count(x);
 #pragma omp parallel for num_threads(nd_fast_team(fast, count))
@@ -30,7 +30,7 @@ static nd_status axpby_fast(nd_backend *b, nd_view y, float alpha, nd_cview x, f
     nd_cpu_fast *fast = nd_cpu_fast_of(b);
     if (!nd_fast_covers(y.dtype) || !nd_fast_covers(x.dtype))
         return fast->reference.axpby(b, y, alpha, x, beta);
-    ND_REQUIRE(nd_view_count(nd_read(y)) == nd_view_count(x));
+    ND_REQUIRE(nd_view_count(nd_as_const(y)) == nd_view_count(x));
     const nd_fast_kernels *k = fast->kernels;
     const int64_t count = nd_view_count(x);
 #pragma omp parallel for num_threads(nd_fast_team(fast, count))
@@ -42,7 +42,7 @@ static nd_status axpby_fast(nd_backend *b, nd_view y, float alpha, nd_cview x, f
         if (beta == 0.0f) {
             k->scale(target, in, alpha, n);
         } else {
-            nd_fast_load(k, nd_read(y), at, n, target);
+            nd_fast_load(k, nd_as_const(y), at, n, target);
             k->axpby(target, alpha, in, beta, n);
         }
         nd_fast_store(k, y, at, n, target);

@@ -154,7 +154,7 @@ static void finish_blend(const nd_fast_kernels *k, const void *context, nd_tile 
             const int64_t n = nd_fast_min(1024, tile.cols - j);
             float *target = nd_fast_target(f->c, at + j, buffer);
             if (f->beta != 0.0f) {
-                nd_fast_load(k, nd_read(f->c), at + j, n, buffer);
+                nd_fast_load(k, nd_as_const(f->c), at + j, n, buffer);
                 k->axpby(target, f->alpha, values + j, f->beta, n);
             } else {
                 k->scale(target, values + j, f->alpha, n);
@@ -268,7 +268,7 @@ static nd_status ternary_gemm_dw_onednn(nd_backend *b, nd_view dw, nd_cview dy, 
     ND_TRY(nd_fast_grow(&fast->shared, folded_bytes + converted_bytes(q, dtype)));
     fold_activation_scale(fast, fast->shared.memory, dtype, dy, a.data, block);
     if (beta != 0.0f && beta != 1.0f)
-        ND_TRY(b->ops.axpby(b, dw, 0.0f, nd_read(dw), beta));
+        ND_TRY(b->ops.axpby(b, dw, 0.0f, nd_as_const(dw), beta));
     const nd_product product = {
         .m = dw.rows,
         .n = dw.cols,

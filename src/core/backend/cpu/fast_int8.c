@@ -26,7 +26,7 @@ static void finish_scaled(const nd_fast_kernels *k, const void *context, nd_tile
             const int64_t n = nd_fast_min(1024, tile.cols - j);
             float *target = nd_fast_target(f->c, at + j, values);
             if (f->accumulate) {
-                const float *start = nd_fast_load(k, nd_read(f->c), at + j, n, before);
+                const float *start = nd_fast_load(k, nd_as_const(f->c), at + j, n, before);
                 k->load_i32(values, sums + j, factor, n);
                 k->add(target, start, values, n);
             } else {

@@ -103,13 +103,13 @@ static nd_status cross_entropy_fast(nd_backend *b, nd_view nll, nd_view total, n
     const int64_t vocab = logits.cols;
     const int32_t *ids = targets.data;
     ND_TRY(nd_fast_grow_private(fast, 2 * nd_fast_bytes(vocab, sizeof(float))));
-#pragma omp parallel for num_threads(nd_fast_team(fast, nd_view_count(nd_read(logits))))
+#pragma omp parallel for num_threads(nd_fast_team(fast, nd_view_count(nd_as_const(logits))))
     for (int64_t t = 0; t < logits.rows; t++) {
         const int thread = nd_fast_thread();
         float *row = nd_fast_target(logits, t * vocab, nd_fast_buffer(fast, thread, 0, vocab));
         double row_nll = 0.0, row_total = 0.0;
         if (ids[t * offsets] >= 0) {
-            nd_fast_load(k, nd_read(logits), t * vocab, vocab, row);
+            nd_fast_load(k, nd_as_const(logits), t * vocab, vocab, row);
             cross_entropy_row(k, row, vocab, ids + t * offsets, p,
                               nd_fast_buffer(fast, thread, 1, vocab), &row_nll, &row_total);
         } else if (p->gradient_scale != 0.0f) {

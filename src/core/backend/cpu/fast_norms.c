@@ -24,7 +24,7 @@ void nd_fast_add_blocks(const nd_cpu_fast *fast, nd_view dw, const float *partia
             for (int64_t i = 0; i < count; i++)
                 sum[i] += (double)partial[block * n + first + i];
         for (int64_t i = 0; i < count; i++)
-            nd_store(dw, first + i, nd_load(nd_read(dw), first + i) + sum[i]);
+            nd_store(dw, first + i, nd_load(nd_as_const(dw), first + i) + sum[i]);
     }
 }
 
@@ -34,7 +34,7 @@ static nd_status rmsnorm_fast(nd_backend *b, nd_view y, nd_view r, nd_cview x, n
     if (!nd_fast_covers(y.dtype) || !nd_fast_covers(x.dtype) || !nd_fast_covers(w.dtype) ||
         r.dtype != ND_F32)
         return fast->reference.rmsnorm(b, y, r, x, w);
-    ND_REQUIRE(nd_same_shape(nd_read(y), x) && w.rows == 1 && w.cols == x.cols);
+    ND_REQUIRE(nd_same_shape(nd_as_const(y), x) && w.rows == 1 && w.cols == x.cols);
     ND_REQUIRE(r.rows == x.rows && r.cols == 1);
     const nd_fast_kernels *k = fast->kernels;
     const int64_t n = x.cols;
@@ -60,7 +60,7 @@ static nd_status rmsnorm_quantize_fast(nd_backend *b, nd_view q, nd_view a, nd_v
     nd_cpu_fast *fast = nd_cpu_fast_of(b);
     if (!nd_fast_covers(x.dtype) || !nd_fast_covers(w.dtype) || r.dtype != ND_F32)
         return fast->reference.rmsnorm_quantize(b, q, a, r, x, w);
-    ND_REQUIRE(q.dtype == ND_I8 && nd_same_shape(nd_read(q), x) && w.rows == 1);
+    ND_REQUIRE(q.dtype == ND_I8 && nd_same_shape(nd_as_const(q), x) && w.rows == 1);
     ND_REQUIRE(w.cols == x.cols && r.rows == x.rows && r.cols == 1);
     ND_REQUIRE(a.dtype == ND_F32 && a.rows == x.rows && a.cols == 1);
     const nd_fast_kernels *k = fast->kernels;
@@ -98,7 +98,7 @@ static void norm_row_backward(const nd_cpu_fast *fast, nd_view dx, nd_cview dy, 
     } else {
         float *fresh = nd_fast_buffer(fast, thread, 3, n);
         k->norm_backward(fresh, grad, in, w, r, along, n);
-        nd_fast_load(k, nd_read(dx), t * n, n, out);
+        nd_fast_load(k, nd_as_const(dx), t * n, n, out);
         k->axpby(out, 1.0f, fresh, beta, n);
     }
     nd_fast_store(k, dx, t * n, n, out);
@@ -111,7 +111,7 @@ static nd_status rmsnorm_backward_fast(nd_backend *b, nd_view dx, nd_view dw, nd
     if (!nd_fast_covers(dx.dtype) || !nd_fast_covers(dy.dtype) || !nd_fast_covers(x.dtype) ||
         !nd_fast_covers(w.dtype) || r.dtype != ND_F32)
         return fast->reference.rmsnorm_backward(b, dx, dw, dy, x, w, r, beta);
-    ND_REQUIRE(nd_same_shape(nd_read(dx), x) && nd_same_shape(dy, x) && w.cols == x.cols);
+    ND_REQUIRE(nd_same_shape(nd_as_const(dx), x) && nd_same_shape(dy, x) && w.cols == x.cols);
     ND_REQUIRE((dw.dtype == ND_F32 || dw.dtype == ND_F64) && dw.cols == x.cols);
     ND_REQUIRE(r.rows == x.rows && r.cols == 1);
     const int64_t n = x.cols, rows = nd_fast_block_rows(x.rows);

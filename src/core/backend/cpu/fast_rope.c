@@ -52,7 +52,7 @@ static nd_status rope_fast(nd_backend *b, nd_view x, const nd_rope_params *p)
         const int64_t position = p->start + place % p->seq_len;
         const float *cosine = (const float *)fast->rope.memory + position * p->head_dim;
         float *row = nd_fast_target(x, t * n, fast->private[nd_fast_thread()].memory);
-        nd_fast_load(k, nd_read(x), t * n, n, row);
+        nd_fast_load(k, nd_as_const(x), t * n, n, row);
         for (int64_t head = 0; head < n; head += p->head_dim) {
             if (p->style == ND_ROPE_HALVES)
                 k->rotate_halves(row + head, cosine, cosine + half, sign, half);

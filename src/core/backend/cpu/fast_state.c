@@ -48,7 +48,7 @@ static nd_status quantize_blocks_fast(nd_backend *b, const nd_blocks *q, nd_cvie
     const block_codec codec = codec_for(fast->kernels, q);
     const float *values = x.data;
 #pragma omp parallel for num_threads(nd_fast_team(fast, count))
-    for (int64_t k = 0; k < nd_view_count(nd_read(q->scales)); k++)
+    for (int64_t k = 0; k < nd_view_count(nd_as_const(q->scales)); k++)
         encode_block(&codec, k, values + k * q->block, nd_fast_min(q->block, count - k * q->block));
     return ND_OK;
 }
@@ -56,12 +56,12 @@ static nd_status quantize_blocks_fast(nd_backend *b, const nd_blocks *q, nd_cvie
 static nd_status dequantize_blocks_fast(nd_backend *b, nd_view x, const nd_blocks *q)
 {
     nd_cpu_fast *fast = nd_cpu_fast_of(b);
-    const int64_t count = nd_view_count(nd_read(x));
+    const int64_t count = nd_view_count(nd_as_const(x));
     ND_REQUIRE(x.dtype == ND_F32 && nd_blocks_hold(q, count));
     const block_codec codec = codec_for(fast->kernels, q);
     float *values = x.data;
 #pragma omp parallel for num_threads(nd_fast_team(fast, count))
-    for (int64_t k = 0; k < nd_view_count(nd_read(q->scales)); k++)
+    for (int64_t k = 0; k < nd_view_count(nd_as_const(q->scales)); k++)
         decode_block(&codec, k, values + k * q->block, nd_fast_min(q->block, count - k * q->block));
     return ND_OK;
 }
@@ -73,18 +73,18 @@ static nd_status adamw_blocks_fast(nd_backend *b, nd_view w, const nd_blocks *m,
     if (!nd_fast_covers(w.dtype) || !nd_fast_covers(g.dtype))
         return fast->reference.adamw_blocks(b, w, m, v, g, p);
     const int64_t count = nd_view_count(g);
-    ND_REQUIRE(nd_same_shape(nd_read(w), g) && nd_adamw_blocks_fit(m, v, count));
+    ND_REQUIRE(nd_same_shape(nd_as_const(w), g) && nd_adamw_blocks_fit(m, v, count));
     const nd_fast_kernels *k = fast->kernels;
     const block_codec first = codec_for(k, m), second = codec_for(k, v);
     const nd_adamw_rule rule = nd_fast_adamw_rule(p);
     const int64_t block = m->block;
 #pragma omp parallel for num_threads(nd_fast_team(fast, count))
-    for (int64_t i = 0; i < nd_view_count(nd_read(m->scales)); i++) {
+    for (int64_t i = 0; i < nd_view_count(nd_as_const(m->scales)); i++) {
         float moment1[ND_ADAMW_BLOCK_MAX], moment2[ND_ADAMW_BLOCK_MAX];
         float buffers[2][ND_ADAMW_BLOCK_MAX];
         const int64_t at = i * block, n = nd_fast_min(block, count - at);
         float *weights = nd_fast_target(w, at, buffers[0]);
-        nd_fast_load(k, nd_read(w), at, n, weights);
+        nd_fast_load(k, nd_as_const(w), at, n, weights);
         decode_block(&first, i, moment1, n);
         decode_block(&second, i, moment2, n);
         k->adamw(weights, moment1, moment2, nd_fast_load(k, g, at, n, buffers[1]), &rule, n);
@@ -152,9 +152,9 @@ static nd_status dequantize_tiles_fast(nd_backend *b, nd_view x, const nd_tiles 
 {
     nd_cpu_fast *fast = nd_cpu_fast_of(b);
     const nd_fast_kernels *k = fast->kernels;
-    ND_REQUIRE(x.dtype == ND_F32 && nd_tiles_hold(q, nd_read(x)));
+    ND_REQUIRE(x.dtype == ND_F32 && nd_tiles_hold(q, nd_as_const(x)));
     const int64_t tiles = q->row_max.cols * q->column_max.rows;
-#pragma omp parallel for num_threads(nd_fast_team(fast, nd_view_count(nd_read(x))))
+#pragma omp parallel for num_threads(nd_fast_team(fast, nd_view_count(nd_as_const(x))))
     for (int64_t number = 0; number < tiles; number++) {
         const tile t = tile_at(q, x.rows, x.cols, number);
         float *values = (float *)x.data + t.at;

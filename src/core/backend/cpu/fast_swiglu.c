@@ -8,7 +8,7 @@ static nd_status swiglu_fast(nd_backend *b, nd_view h, nd_cview gate, nd_cview u
     nd_cpu_fast *fast = nd_cpu_fast_of(b);
     if (!nd_fast_covers(h.dtype) || !nd_fast_covers(gate.dtype) || !nd_fast_covers(up.dtype))
         return fast->reference.swiglu(b, h, gate, up);
-    ND_REQUIRE(nd_same_shape(nd_read(h), gate) && nd_same_shape(gate, up));
+    ND_REQUIRE(nd_same_shape(nd_as_const(h), gate) && nd_same_shape(gate, up));
     const nd_fast_kernels *k = fast->kernels;
     const int64_t n = gate.cols;
     ND_TRY(nd_fast_grow_private(fast, 2 * nd_fast_bytes(n, sizeof(float))));
@@ -32,7 +32,7 @@ static nd_status swiglu_rmsnorm_quantize_fast(nd_backend *b, nd_view q, nd_view 
     if (!nd_fast_covers(gate.dtype) || !nd_fast_covers(up.dtype) || !nd_fast_covers(w.dtype) ||
         r.dtype != ND_F32)
         return fast->reference.swiglu_rmsnorm_quantize(b, q, a, r, gate, up, w);
-    ND_REQUIRE(q.dtype == ND_I8 && nd_same_shape(nd_read(q), gate) && nd_same_shape(gate, up));
+    ND_REQUIRE(q.dtype == ND_I8 && nd_same_shape(nd_as_const(q), gate) && nd_same_shape(gate, up));
     ND_REQUIRE(w.rows == 1 && w.cols == gate.cols && r.rows == gate.rows && r.cols == 1);
     ND_REQUIRE(a.dtype == ND_F32 && a.rows == gate.rows && a.cols == 1);
     const nd_fast_kernels *k = fast->kernels;
@@ -76,7 +76,7 @@ static nd_status swiglu_backward_fast(nd_backend *b, nd_view dgate, nd_view dup,
         !nd_fast_covers(gate.dtype) || !nd_fast_covers(up.dtype))
         return fast->reference.swiglu_backward(b, dgate, dup, dh, gate, up);
     ND_REQUIRE(nd_same_shape(dh, gate) && nd_same_shape(gate, up));
-    ND_REQUIRE(nd_same_shape(nd_read(dgate), gate) && nd_same_shape(nd_read(dup), gate));
+    ND_REQUIRE(nd_same_shape(nd_as_const(dgate), gate) && nd_same_shape(nd_as_const(dup), gate));
     const nd_fast_kernels *k = fast->kernels;
     const int64_t n = gate.cols;
     ND_TRY(nd_fast_grow_private(fast, 5 * nd_fast_bytes(n, sizeof(float))));
@@ -125,7 +125,7 @@ static nd_status swiglu_rmsnorm_backward_fast(nd_backend *b, nd_view dgate, nd_v
         r.dtype != ND_F32)
         return fast->reference.swiglu_rmsnorm_backward(b, dgate, dup, dw, dy, gate, up, w, r);
     ND_REQUIRE(nd_same_shape(dy, gate) && nd_same_shape(gate, up) && r.rows == gate.rows);
-    ND_REQUIRE(nd_same_shape(nd_read(dgate), gate) && nd_same_shape(nd_read(dup), gate));
+    ND_REQUIRE(nd_same_shape(nd_as_const(dgate), gate) && nd_same_shape(nd_as_const(dup), gate));
     ND_REQUIRE((dw.dtype == ND_F32 || dw.dtype == ND_F64) && dw.cols == gate.cols);
     ND_REQUIRE(w.rows == 1 && w.cols == gate.cols);
     const int64_t n = gate.cols, rows = nd_fast_block_rows(gate.rows);

@@ -7,7 +7,7 @@ enum { CHUNK = 2048 /* a multiple of 4: stochastic rounding draws four words at 
 static float *load_master(const nd_fast_kernels *k, nd_view w, int64_t at, int64_t n, float *buffer)
 {
     float *target = nd_fast_target(w, at, buffer);
-    nd_fast_load(k, nd_read(w), at, n, target);
+    nd_fast_load(k, nd_as_const(w), at, n, target);
     return target;
 }
 
@@ -24,7 +24,7 @@ static nd_status momentum_fast(nd_backend *b, nd_view u, nd_view m, nd_cview g, 
     nd_cpu_fast *fast = nd_cpu_fast_of(b);
     if (!nd_fast_covers(u.dtype) || !nd_fast_covers(g.dtype) || m.dtype != ND_F32)
         return fast->reference.momentum(b, u, m, g, beta, scale, nesterov);
-    ND_REQUIRE(nd_same_shape(nd_read(u), g) && nd_same_shape(nd_read(m), g));
+    ND_REQUIRE(nd_same_shape(nd_as_const(u), g) && nd_same_shape(nd_as_const(m), g));
     const nd_fast_kernels *k = fast->kernels;
     const int64_t count = nd_view_count(g);
 #pragma omp parallel for num_threads(nd_fast_team(fast, count))
@@ -44,7 +44,7 @@ static nd_status apply_update_fast(nd_backend *b, nd_view w, nd_cview u, const n
     nd_cpu_fast *fast = nd_cpu_fast_of(b);
     if (!nd_fast_covers(w.dtype) || !nd_fast_covers(u.dtype))
         return fast->reference.apply_update(b, w, u, p);
-    ND_REQUIRE(nd_same_shape(nd_read(w), u));
+    ND_REQUIRE(nd_same_shape(nd_as_const(w), u));
     const nd_fast_kernels *k = fast->kernels;
     const nd_decay_rule rule = {p->decay, p->cautious_decay, p->step_size};
     const int64_t count = nd_view_count(u);
@@ -66,8 +66,8 @@ static nd_status adamw_fast(nd_backend *b, nd_view w, nd_view m, nd_view v, nd_c
     if (!nd_fast_covers(w.dtype) || !nd_fast_covers(g.dtype) || m.dtype != ND_F32 ||
         v.dtype != ND_F32)
         return fast->reference.adamw(b, w, m, v, g, p);
-    ND_REQUIRE(nd_same_shape(nd_read(w), g));
-    ND_REQUIRE(nd_same_shape(nd_read(m), g) && nd_same_shape(nd_read(v), g));
+    ND_REQUIRE(nd_same_shape(nd_as_const(w), g));
+    ND_REQUIRE(nd_same_shape(nd_as_const(m), g) && nd_same_shape(nd_as_const(v), g));
     const nd_fast_kernels *k = fast->kernels;
     const nd_adamw_rule rule = nd_fast_adamw_rule(p);
     const int64_t count = nd_view_count(g);

@@ -64,8 +64,8 @@ static inline nd_dtype nd_block_dtype(nd_block_code code)
 static inline bool nd_blocks_hold(const nd_blocks *q, int64_t count)
 {
     return q->block > 0 && q->codes.dtype == nd_block_dtype(q->code) && q->scales.dtype == ND_F32 &&
-           nd_view_count(nd_read(q->codes)) == count &&
-           nd_view_count(nd_read(q->scales)) == (count + q->block - 1) / q->block;
+           nd_view_count(nd_as_const(q->codes)) == count &&
+           nd_view_count(nd_as_const(q->scales)) == (count + q->block - 1) / q->block;
 }
 
 static inline bool nd_adamw_blocks_fit(const nd_blocks *m, const nd_blocks *v, int64_t count)

@@ -72,7 +72,7 @@ static nd_status attention_reference(nd_backend *b, nd_view o, nd_view lse, nd_c
 {
     (void)b;
     ND_TRY(check_shapes(q, k, v, s));
-    ND_REQUIRE(nd_same_shape(nd_read(o), q) && lse.rows == q.rows && lse.cols == s->heads);
+    ND_REQUIRE(nd_same_shape(nd_as_const(o), q) && lse.rows == q.rows && lse.cols == s->heads);
     double *scores = malloc((size_t)s->key_len * sizeof *scores);
     if (!scores)
         return ND_FAIL(ND_ENOMEM, "no memory for %lld scores", (long long)s->key_len);
@@ -129,7 +129,7 @@ static nd_status attention_backward_reference(nd_backend *b, nd_view dq, nd_view
 {
     (void)b;
     ND_TRY(check_shapes(q, k, v, s));
-    ND_REQUIRE(nd_same_shape(nd_read(dq), q) && nd_same_shape(dout, q) && nd_same_shape(o, q));
+    ND_REQUIRE(nd_same_shape(nd_as_const(dq), q) && nd_same_shape(dout, q) && nd_same_shape(o, q));
     const int32_t *rows = s->rows.data;
     const int64_t count = nd_view_count(k), width = k.cols;
     const int64_t key_rows = rows ? q.rows : k.rows;

@@ -34,7 +34,7 @@ static double code_sum(const float *codes, const int8_t *other, int64_t stride, 
 
 static void put(nd_view x, int64_t at, double value, float beta)
 {
-    nd_store(x, at, beta == 0.0f ? value : beta * nd_load(nd_read(x), at) + value);
+    nd_store(x, at, beta == 0.0f ? value : beta * nd_load(nd_as_const(x), at) + value);
 }
 
 static nd_status ternary_gemm_dx_int8_reference(nd_backend *b, nd_view dx, nd_cview dy, nd_cview c,
@@ -70,7 +70,7 @@ static nd_status ternary_gemm_dw_int8_reference(nd_backend *b, nd_view dw, nd_cv
     ND_REQUIRE(q.dtype == ND_I8 && a.dtype == ND_F32 && a.rows == q.rows && dy.rows == q.rows);
     ND_REQUIRE(dw.rows == dy.cols && dw.cols == q.cols && (beta == 0.0f || beta == 1.0f));
     if (dy.rows == 0 && beta == 0.0f)
-        return b->ops.zero(b, dw.data, nd_view_bytes(nd_read(dw)));
+        return b->ops.zero(b, dw.data, nd_view_bytes(nd_as_const(dw)));
     float column[ND_INT8_TOKENS];
     for (int64_t first = 0; first < dy.rows; first += ND_INT8_TOKENS) {
         const int64_t left = dy.rows - first, n = left < ND_INT8_TOKENS ? left : ND_INT8_TOKENS;

@@ -36,7 +36,7 @@ static nd_status embedding_backward_reference(nd_backend *b, nd_view dtable, nd_
     for (int64_t t = 0; t < dx.rows; t++)
         for (int64_t i = 0; i < dx.cols; i++) {
             const int64_t at = ids[t] * dtable.cols + i;
-            nd_store(dtable, at, nd_load(nd_read(dtable), at) + nd_load(dx, t * dx.cols + i));
+            nd_store(dtable, at, nd_load(nd_as_const(dtable), at) + nd_load(dx, t * dx.cols + i));
         }
     return ND_OK;
 }
@@ -54,7 +54,7 @@ static void cross_entropy_row(nd_view logits, int64_t row, const int32_t *target
                               double *total, const nd_cross_entropy_params *p)
 {
     const int64_t vocab = logits.cols;
-    const nd_cview z = nd_read(logits);
+    const nd_cview z = nd_as_const(logits);
     double largest = -INFINITY, sum = 0.0, mean = 0.0, entropy = 0.0;
     for (int64_t i = 0; i < vocab; i++)
         largest = fmax(largest, nd_load(z, row + i));

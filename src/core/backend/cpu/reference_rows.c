@@ -7,7 +7,7 @@
 static nd_status rmsnorm_reference(nd_backend *b, nd_view y, nd_view r, nd_cview x, nd_cview w)
 {
     (void)b;
-    ND_REQUIRE(nd_is_float(y.dtype) && nd_is_float(x.dtype) && nd_same_shape(nd_read(y), x));
+    ND_REQUIRE(nd_is_float(y.dtype) && nd_is_float(x.dtype) && nd_same_shape(nd_as_const(y), x));
     ND_REQUIRE(w.rows == 1 && w.cols == x.cols && r.rows == x.rows && r.cols == 1);
     for (int64_t t = 0; t < x.rows; t++) {
         double sum = 0.0;
@@ -28,8 +28,8 @@ static nd_status rmsnorm_quantize_reference(nd_backend *b, nd_view q, nd_view a,
     for (int64_t t = 0; t < x.rows; t++) {
         const nd_view normed = nd_view_of(row, ND_F32, 1, x.cols);
         ND_TRY(rmsnorm_reference(b, normed, nd_view_rows(r, t, 1), nd_cview_rows(x, t, 1), w));
-        ND_TRY(
-            b->ops.quantize_rows(b, nd_view_rows(q, t, 1), nd_view_rows(a, t, 1), nd_read(normed)));
+        ND_TRY(b->ops.quantize_rows(b, nd_view_rows(q, t, 1), nd_view_rows(a, t, 1),
+                                    nd_as_const(normed)));
     }
     return ND_OK;
 }
@@ -38,7 +38,7 @@ static nd_status rmsnorm_backward_reference(nd_backend *b, nd_view dx, nd_view d
                                             nd_cview x, nd_cview w, nd_cview r, float beta)
 {
     (void)b;
-    ND_REQUIRE(nd_same_shape(nd_read(dx), x) && nd_same_shape(dy, x) && w.cols == x.cols);
+    ND_REQUIRE(nd_same_shape(nd_as_const(dx), x) && nd_same_shape(dy, x) && w.cols == x.cols);
     ND_REQUIRE((dw.dtype == ND_F32 || dw.dtype == ND_F64) && dw.cols == x.cols && r.rows == x.rows);
     for (int64_t t = 0; t < x.rows; t++) {
         const int64_t row = t * x.cols;
@@ -50,14 +50,14 @@ static nd_status rmsnorm_backward_reference(nd_backend *b, nd_view dx, nd_view d
         for (int64_t i = 0; i < x.cols; i++) {
             const double g = nd_load(dy, row + i) * nd_load(w, i);
             const double d = scale * (g - nd_load(x, row + i) * scale * scale * mean);
-            nd_store(dx, row + i, beta == 0.0f ? d : beta * nd_load(nd_read(dx), row + i) + d);
+            nd_store(dx, row + i, beta == 0.0f ? d : beta * nd_load(nd_as_const(dx), row + i) + d);
         }
     }
     for (int64_t i = 0; i < x.cols; i++) {
         double sum = 0.0;
         for (int64_t t = 0; t < x.rows; t++)
             sum += nd_load(dy, t * x.cols + i) * nd_load(x, t * x.cols + i) * nd_load(r, t);
-        nd_store(dw, i, nd_load(nd_read(dw), i) + sum);
+        nd_store(dw, i, nd_load(nd_as_const(dw), i) + sum);
     }
     return ND_OK;
 }
@@ -83,7 +83,8 @@ static nd_status rope_reference(nd_backend *b, nd_view x, const nd_rope_params *
                 const bool halves = p->style == ND_ROPE_HALVES;
                 const int64_t first = base + (halves ? i : 2 * i);
                 const int64_t second = base + (halves ? i + half : 2 * i + 1);
-                const double u = nd_load(nd_read(x), first), v = nd_load(nd_read(x), second);
+                const double u = nd_load(nd_as_const(x), first),
+                             v = nd_load(nd_as_const(x), second);
                 nd_store(x, first, u * c - v * s);
                 nd_store(x, second, u * s + v * c);
             }
@@ -117,7 +118,7 @@ static nd_status gather_rows_reference(nd_backend *b, nd_view y, nd_cview x, nd_
 static nd_status add_reference(nd_backend *b, nd_view y, nd_cview x, nd_cview z)
 {
     (void)b;
-    ND_REQUIRE(nd_is_float(y.dtype) && nd_same_shape(nd_read(y), x) && nd_same_shape(x, z));
+    ND_REQUIRE(nd_is_float(y.dtype) && nd_same_shape(nd_as_const(y), x) && nd_same_shape(x, z));
     for (int64_t i = 0; i < nd_view_count(x); i++)
         nd_store(y, i, nd_load(x, i) + nd_load(z, i));
     return ND_OK;
@@ -126,10 +127,10 @@ static nd_status add_reference(nd_backend *b, nd_view y, nd_cview x, nd_cview z)
 static nd_status axpby_reference(nd_backend *b, nd_view y, float alpha, nd_cview x, float beta)
 {
     (void)b;
-    ND_REQUIRE(nd_is_float(y.dtype) && nd_view_count(nd_read(y)) == nd_view_count(x));
+    ND_REQUIRE(nd_is_float(y.dtype) && nd_view_count(nd_as_const(y)) == nd_view_count(x));
     for (int64_t i = 0; i < nd_view_count(x); i++) {
         const double scaled = (double)alpha * nd_load(x, i);
-        nd_store(y, i, beta == 0.0f ? scaled : scaled + (double)beta * nd_load(nd_read(y), i));
+        nd_store(y, i, beta == 0.0f ? scaled : scaled + (double)beta * nd_load(nd_as_const(y), i));
     }
     return ND_OK;
 }

@@ -23,7 +23,7 @@ static block_codec codec_for(nd_block_code kind)
 
 static int64_t block_end(const nd_blocks *q, int64_t k)
 {
-    const int64_t count = nd_view_count(nd_read(q->codes)), end = (k + 1) * q->block;
+    const int64_t count = nd_view_count(nd_as_const(q->codes)), end = (k + 1) * q->block;
     return end < count ? end : count;
 }
 
@@ -80,7 +80,7 @@ static nd_status quantize_blocks_reference(nd_backend *b, const nd_blocks *q, nd
     (void)b;
     ND_REQUIRE(x.dtype == ND_F32 && nd_blocks_hold(q, nd_view_count(x)));
     const block_codec codec = codec_for(q->code);
-    const int64_t blocks = nd_view_count(nd_read(q->scales));
+    const int64_t blocks = nd_view_count(nd_as_const(q->scales));
     double *values = malloc((size_t)q->block * sizeof *values);
     if (!values)
         return ND_FAIL(ND_ENOMEM, "no memory for a block of %lld", (long long)q->block);
@@ -96,9 +96,9 @@ static nd_status quantize_blocks_reference(nd_backend *b, const nd_blocks *q, nd
 static nd_status dequantize_blocks_reference(nd_backend *b, nd_view x, const nd_blocks *q)
 {
     (void)b;
-    ND_REQUIRE(x.dtype == ND_F32 && nd_blocks_hold(q, nd_view_count(nd_read(x))));
+    ND_REQUIRE(x.dtype == ND_F32 && nd_blocks_hold(q, nd_view_count(nd_as_const(x))));
     const block_codec codec = codec_for(q->code);
-    const int64_t blocks = nd_view_count(nd_read(q->scales));
+    const int64_t blocks = nd_view_count(nd_as_const(q->scales));
     double *values = malloc((size_t)q->block * sizeof *values);
     if (!values)
         return ND_FAIL(ND_ENOMEM, "no memory for a block of %lld", (long long)q->block);
@@ -115,11 +115,11 @@ static nd_status adamw_blocks_reference(nd_backend *b, nd_view w, const nd_block
                                         const nd_blocks *v, nd_cview g, const nd_adamw_params *p)
 {
     (void)b;
-    ND_REQUIRE(nd_is_float(w.dtype) && nd_is_float(g.dtype) && nd_same_shape(nd_read(w), g));
+    ND_REQUIRE(nd_is_float(w.dtype) && nd_is_float(g.dtype) && nd_same_shape(nd_as_const(w), g));
     ND_REQUIRE(nd_adamw_blocks_fit(m, v, nd_view_count(g)));
     const block_codec first = codec_for(m->code), second = codec_for(v->code);
     double moment1[ND_ADAMW_BLOCK_MAX], moment2[ND_ADAMW_BLOCK_MAX];
-    const int64_t blocks = nd_view_count(nd_read(m->scales));
+    const int64_t blocks = nd_view_count(nd_as_const(m->scales));
     for (int64_t k = 0; k < blocks; k++) {
         const int64_t at = k * m->block;
         decode_block(&first, m, k, moment1);
@@ -184,7 +184,7 @@ static nd_status quantize_tiles_reference(nd_backend *b, const nd_tiles *q, nd_c
 static nd_status dequantize_tiles_reference(nd_backend *b, nd_view x, const nd_tiles *q, float beta)
 {
     (void)b;
-    ND_REQUIRE(x.dtype == ND_F32 && nd_tiles_hold(q, nd_read(x)));
+    ND_REQUIRE(x.dtype == ND_F32 && nd_tiles_hold(q, nd_as_const(x)));
     const uint8_t *codes = q->codes.data;
     for (int64_t i = 0; i < x.rows; i++)
         for (int64_t j = 0; j < x.cols; j++) {
@@ -193,7 +193,7 @@ static nd_status dequantize_tiles_reference(nd_backend *b, nd_view x, const nd_t
             const double value =
                 (double)tile_scale(q, i, j) * (bits & ND_NIBBLE_SIGN ? -level : level);
             const int64_t at = i * x.cols + j;
-            nd_store(x, at, (beta == 0.0f ? 0.0 : nd_load(nd_read(x), at)) + value);
+            nd_store(x, at, (beta == 0.0f ? 0.0 : nd_load(nd_as_const(x), at)) + value);
         }
     return ND_OK;
 }

@@ -18,7 +18,8 @@ static double silu_derivative(double z)
 static nd_status swiglu_reference(nd_backend *b, nd_view h, nd_cview gate, nd_cview up)
 {
     (void)b;
-    ND_REQUIRE(nd_is_float(h.dtype) && nd_same_shape(nd_read(h), gate) && nd_same_shape(gate, up));
+    ND_REQUIRE(nd_is_float(h.dtype) && nd_same_shape(nd_as_const(h), gate) &&
+               nd_same_shape(gate, up));
     for (int64_t i = 0; i < nd_view_count(gate); i++)
         nd_store(h, i, silu(nd_load(gate, i)) * nd_load(up, i));
     return ND_OK;
@@ -27,7 +28,7 @@ static nd_status swiglu_reference(nd_backend *b, nd_view h, nd_cview gate, nd_cv
 static nd_status swiglu_rmsnorm_quantize_reference(nd_backend *b, nd_view q, nd_view a, nd_view r,
                                                    nd_cview gate, nd_cview up, nd_cview w)
 {
-    ND_REQUIRE(nd_same_shape(gate, up) && nd_same_shape(nd_read(q), gate));
+    ND_REQUIRE(nd_same_shape(gate, up) && nd_same_shape(nd_as_const(q), gate));
     double *row = malloc((size_t)gate.cols * sizeof *row);
     if (!row)
         return ND_FAIL(ND_ENOMEM, "no memory for a row of %lld values", (long long)gate.cols);
@@ -37,7 +38,7 @@ static nd_status swiglu_rmsnorm_quantize_reference(nd_backend *b, nd_view q, nd_
         ND_TRY_GOTO(swiglu_reference(b, hidden, nd_cview_rows(gate, t, 1), nd_cview_rows(up, t, 1)),
                     done);
         ND_TRY_GOTO(b->ops.rmsnorm_quantize(b, nd_view_rows(q, t, 1), nd_view_rows(a, t, 1),
-                                            nd_view_rows(r, t, 1), nd_read(hidden), w),
+                                            nd_view_rows(r, t, 1), nd_as_const(hidden), w),
                     done);
     }
 done:
@@ -50,7 +51,7 @@ static nd_status swiglu_backward_reference(nd_backend *b, nd_view dgate, nd_view
 {
     (void)b;
     ND_REQUIRE(nd_same_shape(dh, gate) && nd_same_shape(gate, up));
-    ND_REQUIRE(nd_same_shape(nd_read(dgate), gate) && nd_same_shape(nd_read(dup), gate));
+    ND_REQUIRE(nd_same_shape(nd_as_const(dgate), gate) && nd_same_shape(nd_as_const(dup), gate));
     for (int64_t i = 0; i < nd_view_count(gate); i++) {
         const double z = nd_load(gate, i), u = nd_load(up, i), d = nd_load(dh, i);
         nd_store(dgate, i, d * u * silu_derivative(z));
@@ -64,7 +65,7 @@ static nd_status swiglu_rmsnorm_backward_reference(nd_backend *b, nd_view dgate,
                                                    nd_cview up, nd_cview w, nd_cview r)
 {
     ND_REQUIRE(nd_same_shape(dy, gate) && nd_same_shape(gate, up) && r.rows == gate.rows);
-    ND_REQUIRE(nd_same_shape(nd_read(dgate), gate) && nd_same_shape(nd_read(dup), gate));
+    ND_REQUIRE(nd_same_shape(nd_as_const(dgate), gate) && nd_same_shape(nd_as_const(dup), gate));
     const size_t count = (size_t)nd_view_count(gate);
     double *memory = malloc((2 * count + 1) * sizeof *memory);
     if (!memory)
@@ -73,8 +74,8 @@ static nd_status swiglu_rmsnorm_backward_reference(nd_backend *b, nd_view dgate,
     const nd_view dhidden = nd_view_of(memory + count, ND_F64, gate.rows, gate.cols);
     nd_status status = ND_OK;
     ND_TRY_GOTO(swiglu_reference(b, hidden, gate, up), done);
-    ND_TRY_GOTO(b->ops.rmsnorm_backward(b, dhidden, dw, dy, nd_read(hidden), w, r, 0.0f), done);
-    ND_TRY_GOTO(swiglu_backward_reference(b, dgate, dup, nd_read(dhidden), gate, up), done);
+    ND_TRY_GOTO(b->ops.rmsnorm_backward(b, dhidden, dw, dy, nd_as_const(hidden), w, r, 0.0f), done);
+    ND_TRY_GOTO(swiglu_backward_reference(b, dgate, dup, nd_as_const(dhidden), gate, up), done);
 done:
     free(memory);
     return status;

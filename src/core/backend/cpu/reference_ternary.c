@@ -49,11 +49,11 @@ static void ternarize_span(nd_view c, nd_cview w, int64_t first, int64_t count, 
 static nd_status ternarize_reference(nd_backend *b, nd_view c, nd_view s, nd_cview w)
 {
     (void)b;
-    ND_REQUIRE(c.dtype == ND_I8 && nd_is_float(w.dtype) && nd_same_shape(nd_read(c), w));
-    ND_REQUIRE(scales_fit(nd_read(c), nd_read(s)));
+    ND_REQUIRE(c.dtype == ND_I8 && nd_is_float(w.dtype) && nd_same_shape(nd_as_const(c), w));
+    ND_REQUIRE(scales_fit(nd_as_const(c), nd_as_const(s)));
     float *scales = s.data;
-    const bool single = is_single_scale(nd_read(c), nd_read(s));
-    const int64_t span = single ? c.rows * c.cols : group_width(nd_read(c), nd_read(s));
+    const bool single = is_single_scale(nd_as_const(c), nd_as_const(s));
+    const int64_t span = single ? c.rows * c.cols : group_width(nd_as_const(c), nd_as_const(s));
     for (int64_t i = 0; i < s.rows * s.cols; i++)
         ternarize_span(c, w, i * span, span, &scales[i]);
     return ND_OK;
@@ -64,7 +64,7 @@ static nd_status pack_codes_reference(nd_backend *b, nd_view packed, nd_cview c)
     (void)b;
     const int64_t count = nd_view_count(c);
     ND_REQUIRE(packed.dtype == ND_U8 && c.dtype == ND_I8);
-    ND_REQUIRE(nd_view_count(nd_read(packed)) == (count + 3) / 4);
+    ND_REQUIRE(nd_view_count(nd_as_const(packed)) == (count + 3) / 4);
     uint8_t *out = packed.data;
     const int8_t *codes = c.data;
     for (int64_t byte = 0; byte < (count + 3) / 4; byte++) {
@@ -79,7 +79,7 @@ static nd_status pack_codes_reference(nd_backend *b, nd_view packed, nd_cview c)
 static nd_status unpack_codes_reference(nd_backend *b, nd_view c, nd_cview packed)
 {
     (void)b;
-    const int64_t count = nd_view_count(nd_read(c));
+    const int64_t count = nd_view_count(nd_as_const(c));
     ND_REQUIRE(packed.dtype == ND_U8 && c.dtype == ND_I8);
     ND_REQUIRE(nd_view_count(packed) == (count + 3) / 4);
     const uint8_t *in = packed.data;
@@ -94,7 +94,7 @@ static nd_status pack_trits_reference(nd_backend *b, nd_view packed, nd_cview c)
     (void)b;
     const int64_t count = nd_view_count(c), bytes = nd_trits_bytes(count);
     ND_REQUIRE(packed.dtype == ND_U8 && c.dtype == ND_I8);
-    ND_REQUIRE(nd_view_count(nd_read(packed)) == bytes);
+    ND_REQUIRE(nd_view_count(nd_as_const(packed)) == bytes);
     nd_trits_pack(packed.data, c.data, count, 0, bytes);
     return ND_OK;
 }
@@ -102,7 +102,7 @@ static nd_status pack_trits_reference(nd_backend *b, nd_view packed, nd_cview c)
 static nd_status unpack_trits_reference(nd_backend *b, nd_view c, nd_cview packed)
 {
     (void)b;
-    const int64_t count = nd_view_count(nd_read(c)), bytes = nd_trits_bytes(count);
+    const int64_t count = nd_view_count(nd_as_const(c)), bytes = nd_trits_bytes(count);
     ND_REQUIRE(packed.dtype == ND_U8 && c.dtype == ND_I8);
     ND_REQUIRE(nd_view_count(packed) == bytes);
     nd_trits_unpack(c.data, packed.data, count, 0, bytes);
@@ -112,7 +112,7 @@ static nd_status unpack_trits_reference(nd_backend *b, nd_view c, nd_cview packe
 static nd_status dequantize_codes_reference(nd_backend *b, nd_view w, nd_cview c, nd_cview s)
 {
     (void)b;
-    ND_REQUIRE(nd_is_float(w.dtype) && c.dtype == ND_I8 && nd_same_shape(nd_read(w), c));
+    ND_REQUIRE(nd_is_float(w.dtype) && c.dtype == ND_I8 && nd_same_shape(nd_as_const(w), c));
     ND_REQUIRE(scales_fit(c, s));
     for (int64_t row = 0; row < c.rows; row++)
         for (int64_t col = 0; col < c.cols; col++) {
@@ -126,7 +126,7 @@ static nd_status quantize_rows_reference(nd_backend *b, nd_view q, nd_view a, nd
 {
     (void)b;
     ND_REQUIRE(q.dtype == ND_I8 && a.dtype == ND_F32 && nd_is_float(x.dtype));
-    ND_REQUIRE(nd_same_shape(nd_read(q), x) && a.rows == x.rows && a.cols == 1);
+    ND_REQUIRE(nd_same_shape(nd_as_const(q), x) && a.rows == x.rows && a.cols == 1);
     int8_t *codes = q.data;
     float *absmax = a.data;
     for (int64_t t = 0; t < x.rows; t++) {
@@ -179,7 +179,7 @@ static nd_status ternary_gemm_dx_reference(nd_backend *b, nd_view dx, nd_cview d
                 sum += nd_load(dy, t * dy.cols + o) * scale_at(c, s, o, i) *
                        nd_load(c, o * c.cols + i);
             const int64_t at = t * dx.cols + i;
-            nd_store(dx, at, beta == 0.0f ? sum : beta * nd_load(nd_read(dx), at) + sum);
+            nd_store(dx, at, beta == 0.0f ? sum : beta * nd_load(nd_as_const(dx), at) + sum);
         }
     return ND_OK;
 }
@@ -198,7 +198,7 @@ static nd_status ternary_gemm_dw_reference(nd_backend *b, nd_view dw, nd_cview d
                 sum += nd_load(dy, t * dy.cols + o) * nd_load(q, t * q.cols + i) * nd_load(a, t) /
                        127.0;
             const int64_t at = o * dw.cols + i;
-            nd_store(dw, at, beta == 0.0f ? sum : beta * nd_load(nd_read(dw), at) + sum);
+            nd_store(dw, at, beta == 0.0f ? sum : beta * nd_load(nd_as_const(dw), at) + sum);
         }
     return ND_OK;
 }
@@ -220,7 +220,7 @@ static nd_status gemm_reference(nd_backend *b, nd_view c, nd_cview a, bool trans
                        nd_load(bb, transpose_b ? n * bb.cols + k : k * bb.cols + n);
             const int64_t at = m * c.cols + n;
             const double product = alpha * sum;
-            nd_store(c, at, beta == 0.0f ? product : product + beta * nd_load(nd_read(c), at));
+            nd_store(c, at, beta == 0.0f ? product : product + beta * nd_load(nd_as_const(c), at));
         }
     return ND_OK;
 }

@@ -26,10 +26,10 @@ static nd_status momentum_reference(nd_backend *b, nd_view u, nd_view m, nd_cvie
 {
     (void)b;
     ND_REQUIRE(nd_is_float(u.dtype) && (m.dtype == ND_F32 || m.dtype == ND_F64));
-    ND_REQUIRE(nd_same_shape(nd_read(u), g) && nd_same_shape(nd_read(m), g));
+    ND_REQUIRE(nd_same_shape(nd_as_const(u), g) && nd_same_shape(nd_as_const(m), g));
     for (int64_t i = 0; i < nd_view_count(g); i++) {
         const double gradient = (double)scale * nd_load(g, i);
-        const double moment = (double)beta * nd_load(nd_read(m), i) + gradient;
+        const double moment = (double)beta * nd_load(nd_as_const(m), i) + gradient;
         nd_store(m, i, moment);
         nd_store(u, i, nesterov ? gradient + (double)beta * moment : moment);
     }
@@ -40,9 +40,9 @@ static nd_status apply_update_reference(nd_backend *b, nd_view w, nd_cview u,
                                         const nd_update_params *p)
 {
     (void)b;
-    ND_REQUIRE(nd_is_float(w.dtype) && nd_is_float(u.dtype) && nd_same_shape(nd_read(w), u));
+    ND_REQUIRE(nd_is_float(w.dtype) && nd_is_float(u.dtype) && nd_same_shape(nd_as_const(w), u));
     for (int64_t i = 0; i < nd_view_count(u); i++) {
-        const double weight = nd_load(nd_read(w), i), update = nd_load(u, i);
+        const double weight = nd_load(nd_as_const(w), i), update = nd_load(u, i);
         const double kept = decayed(weight, update, p->decay, p->cautious_decay);
         store_master(w, i, kept - (double)p->step_size * update, p->rounding_key);
     }
@@ -59,7 +59,7 @@ void nd_reference_adamw(nd_view w, int64_t first, int64_t n, double *m, double *
         v[i] = (double)p->beta2 * v[i] + (1.0 - (double)p->beta2) * gradient * gradient;
         const double update = m[i] / (double)p->correction1 /
                               (sqrt(v[i] / (double)p->correction2) + (double)p->epsilon);
-        const double weight = nd_load(nd_read(w), first + i);
+        const double weight = nd_load(nd_as_const(w), first + i);
         const double kept = decayed(weight, update, decay, p->cautious_decay);
         store_master(w, first + i, kept - (double)p->learning_rate * update, p->rounding_key);
     }
@@ -69,10 +69,10 @@ static nd_status adamw_reference(nd_backend *b, nd_view w, nd_view m, nd_view v,
                                  const nd_adamw_params *p)
 {
     (void)b;
-    ND_REQUIRE(nd_is_float(w.dtype) && nd_same_shape(nd_read(w), g));
-    ND_REQUIRE(nd_same_shape(nd_read(m), g) && nd_same_shape(nd_read(v), g));
+    ND_REQUIRE(nd_is_float(w.dtype) && nd_same_shape(nd_as_const(w), g));
+    ND_REQUIRE(nd_same_shape(nd_as_const(m), g) && nd_same_shape(nd_as_const(v), g));
     for (int64_t i = 0; i < nd_view_count(g); i++) {
-        double moment1 = nd_load(nd_read(m), i), moment2 = nd_load(nd_read(v), i);
+        double moment1 = nd_load(nd_as_const(m), i), moment2 = nd_load(nd_as_const(v), i);
         nd_reference_adamw(w, i, 1, &moment1, &moment2, g, p);
         nd_store(m, i, moment1);
         nd_store(v, i, moment2);

@@ -1,4 +1,4 @@
-#include "dist/mpi_wire.h"
+#include "dist/point_to_point.h"
 
 #include <stdatomic.h>
 #include <stdio.h>

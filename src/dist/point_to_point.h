@@ -10,8 +10,8 @@
  *
  * Long messages move in parts, of which ND_WIRE_DEPTH are on their way at once in each direction; they
  * arrive in their order. One thread at a time may be in here, whichever it is. */
-#ifndef ND_DIST_MPI_WIRE_H
-#define ND_DIST_MPI_WIRE_H
+#ifndef ND_DIST_POINT_TO_POINT_H
+#define ND_DIST_POINT_TO_POINT_H
 
 #include "dist/comm.h"
 #include "dist/wire_sizes.h"

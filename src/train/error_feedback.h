@@ -5,19 +5,19 @@
  * when its subspace changes, and for all when a step is skipped. It is not in checkpoints; a run drops it
  * when it saves, so that one that resumes there goes on with the same bits. Sketches have none: those of
  * a matrix lie galore_update_freq steps apart. */
-#ifndef ND_TRAIN_GRADIENT_FEEDBACK_H
-#define ND_TRAIN_GRADIENT_FEEDBACK_H
+#ifndef ND_TRAIN_ERROR_FEEDBACK_H
+#define ND_TRAIN_ERROR_FEEDBACK_H
 
 #include "train/run.h"
 
-/* Lays out its part of the category "wire"; run measuring, commit, run again. */
-nd_status nd_gradient_feedback_take(nd_run *run, nd_arena *arena);
+/* Lays out its part of the category "wire"; run on a sizing arena, commit, run again. */
+nd_status nd_error_feedback_reserve(nd_run *run, nd_arena *arena);
 
 /* The format in which `count` values travel between the ranks of this run. */
-nd_gradient_wire nd_gradient_feedback_format(const nd_run *run, int64_t count);
+nd_gradient_wire nd_error_feedback_format(const nd_run *run, int64_t count);
 
 /* Not collective, but each must be called by all ranks in the same place. */
-nd_status nd_gradient_feedback_drop(nd_run *run, int64_t index);
-nd_status nd_gradient_feedback_drop_all(nd_run *run);
+nd_status nd_error_feedback_drop(nd_run *run, int64_t index);
+nd_status nd_error_feedback_drop_all(nd_run *run);
 
 #endif

@@ -1,9 +1,9 @@
-#include "train/gradient_path.h"
+#include "train/gradient_reducer.h"
 
 #include "core/base/sum_tree.h"
 #include "train/checkpoint/checkpoint_save.h"
+#include "train/error_feedback.h"
 #include "train/fault_points.h"
-#include "train/gradient_feedback.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -11,7 +11,7 @@
 
 /* -- memory ----------------------------------------------------------------------------------- */
 
-bool nd_gradient_path_immediate(const nd_run *run)
+bool nd_gradient_reducer_immediate(const nd_run *run)
 {
     return run->config.training.grad_clip == 0.0 && run->local_micro_batches == 1;
 }
@@ -43,8 +43,8 @@ static nd_status take_written(nd_run *run, nd_arena *arena)
         if (params->list[i].layer > 0)
             run->written[i] = run->written[in_first_layer(run, i)];
         else
-            ND_TRY(nd_arena_take(arena, ND_F32, params->list[i].rows, params->list[i].cols,
-                                 &run->written[i]));
+            ND_TRY(nd_arena_reserve(arena, ND_F32, params->list[i].rows, params->list[i].cols,
+                                    &run->written[i]));
     }
     return ND_OK;
 }
@@ -61,12 +61,12 @@ static nd_status take_slot(nd_run *run, nd_view *slot, nd_arena *arena)
         else if (run->immediate && writes_apart(run, i) && !projected)
             slot[i] = run->written[i];
         else
-            ND_TRY(nd_arena_take(arena, ND_F32, rows, cols, &slot[i]));
+            ND_TRY(nd_arena_reserve(arena, ND_F32, rows, cols, &slot[i]));
     }
     return ND_OK;
 }
 
-nd_status nd_gradient_path_take(nd_run *run, nd_arena *arena)
+nd_status nd_gradient_reducer_reserve(nd_run *run, nd_arena *arena)
 {
     const int64_t sketch = nd_projectors_sketch_count(run->projectors);
     const int64_t sketches = nd_projectors_per_step(run->projectors);
@@ -74,12 +74,12 @@ nd_status nd_gradient_path_take(nd_run *run, nd_arena *arena)
     for (int slot = 0; slot < run->gradient_slots; slot++)
         ND_TRY(take_slot(run, run->gradients[slot], arena));
     if (!run->travel_projected) /* an owner's, one after another */
-        ND_TRY(nd_arena_take(arena, ND_F32, 1, sketch, &run->sketches[0]));
+        ND_TRY(nd_arena_reserve(arena, ND_F32, 1, sketch, &run->sketches[0]));
     for (int slot = 0; run->travel_projected && slot < run->gradient_slots; slot++)
-        ND_TRY(nd_arena_take(arena, ND_F32, sketches, sketch, &run->sketches[slot]));
-    ND_TRY(nd_arena_take(arena, ND_F64, run->local_micro_batches, nd_model_loss_sums(run->model),
-                         &run->loss_sums));
-    return nd_arena_take(arena, ND_F64, 1, 2 * run->model->params.count, &run->norms);
+        ND_TRY(nd_arena_reserve(arena, ND_F32, sketches, sketch, &run->sketches[slot]));
+    ND_TRY(nd_arena_reserve(arena, ND_F64, run->local_micro_batches, nd_model_loss_sums(run->model),
+                            &run->loss_sums));
+    return nd_arena_reserve(arena, ND_F64, 1, 2 * run->model->params.count, &run->norms);
 }
 
 /* -- from the backward pass into slots -------------------------------------------------------- */
@@ -119,7 +119,7 @@ static bool given_up(const nd_run *run)
 }
 
 /* A test's NaN. */
-static nd_status spoil(const leaf *l, int64_t index)
+static nd_status inject_nan(const leaf *l, int64_t index)
 {
     nd_backend *b = l->run->backend;
     const nd_param *param = &l->run->model->params.list[index];
@@ -139,17 +139,18 @@ static nd_status fill_slot(const leaf *l, int64_t index)
     if (!writes_apart(run, index) || written.data == into.data)
         return ND_OK;
     if (!nd_optimizer_takes_projected(run->optimizer, index))
-        return b->ops.axpby(b, into, 1.0f, nd_read(written), beta);
-    ND_TRY(nd_projectors_project(run->projectors, index, into, nd_read(written), beta));
+        return b->ops.axpby(b, into, 1.0f, nd_as_const(written), beta);
+    ND_TRY(nd_projectors_project(run->projectors, index, into, nd_as_const(written), beta));
     const nd_view sketch = sketch_of(run, l->slot, index);
     if (!sketch.data)
         return ND_OK;
-    return nd_projectors_sketch(run->projectors, index, run->step, sketch, nd_read(written), beta);
+    return nd_projectors_sketch(run->projectors, index, run->step, sketch, nd_as_const(written),
+                                beta);
 }
 
 static nd_status merge(nd_backend *b, nd_view lower, nd_view upper)
 {
-    return lower.data ? b->ops.axpby(b, lower, 1.0f, nd_read(upper), 1.0f) : ND_OK;
+    return lower.data ? b->ops.axpby(b, lower, 1.0f, nd_as_const(upper), 1.0f) : ND_OK;
 }
 
 static nd_status gradients_ready(void *context, int64_t first, int64_t count)
@@ -159,14 +160,14 @@ static nd_status gradients_ready(void *context, int64_t first, int64_t count)
     if (run->immediate && l->known.call) {
         const nd_losses_known known = l->known;
         l->known.call = NULL;
-        ND_TRY(nd_model_read_losses(run->model, nd_read(run->model->sums), l->loss));
+        ND_TRY(nd_model_read_losses(run->model, nd_as_const(run->model->sums), l->loss));
         ND_TRY(known.call(known.context));
     }
     if (run->immediate && given_up(run))
         return ND_OK;
     for (int64_t i = first; i < first + count; i++) {
         ND_TRY(fill_slot(l, i));
-        ND_TRY(spoil(l, i));
+        ND_TRY(inject_nan(l, i));
         for (int upper = l->slot; upper > l->slot - l->merges; upper--) {
             ND_TRY(merge(run->backend, run->gradients[upper - 1][i], run->gradients[upper][i]));
             ND_TRY(merge(run->backend, sketch_of(run, upper - 1, i), sketch_of(run, upper, i)));
@@ -239,11 +240,11 @@ static nd_status run_leaf(pass *p, const int32_t *tokens, int64_t j)
     ND_TRY(repeats(p->leaf) ? nd_replay_run(run->replay, &key, sizeof key, run_pass, p)
                             : run_pass(p));
     return run->backend->ops.copy(run->backend, row.data, model->sums.data,
-                                  nd_view_bytes(nd_read(row)));
+                                  nd_view_bytes(nd_as_const(row)));
 }
 
-nd_status nd_gradient_path_run(nd_run *run, const int32_t *tokens, nd_loss *losses,
-                               nd_losses_known known)
+nd_status nd_gradient_reducer_run(nd_run *run, const int32_t *tokens, nd_loss *losses,
+                                  nd_losses_known known)
 {
     const nd_model_config *c = &run->model->config;
     const bool tree = run->config.dist.deterministic == ND_DETERMINISTIC_WORLD;
@@ -272,7 +273,7 @@ nd_status nd_gradient_path_run(nd_run *run, const int32_t *tokens, nd_loss *loss
     }
     if (run->immediate)
         return ND_OK;
-    ND_TRY(nd_model_read_losses(run->model, nd_read(run->loss_sums), losses));
+    ND_TRY(nd_model_read_losses(run->model, nd_as_const(run->loss_sums), losses));
     return known.call(known.context);
 }
 
@@ -290,7 +291,7 @@ static int64_t sketch_piece(const nd_run *run, int64_t index)
 static void set_piece(nd_run *run, int64_t place, int64_t index, const nd_view *views,
                       void *residual)
 {
-    const int64_t count = nd_view_count(nd_read(views[0]));
+    const int64_t count = nd_view_count(nd_as_const(views[0]));
     float **slots = run->piece_slots + place * run->gradient_slots;
     for (int slot = 0; slot < run->gradient_slots; slot++)
         slots[slot] = views[slot].data;
@@ -298,7 +299,7 @@ static void set_piece(nd_run *run, int64_t place, int64_t index, const nd_view *
                                          .count = count,
                                          .owner = run->own.owner[index],
                                          .name = run->model->params.list[index].name,
-                                         .format = nd_gradient_feedback_format(run, count),
+                                         .format = nd_error_feedback_format(run, count),
                                          .residual = residual};
 }
 
@@ -340,8 +341,8 @@ static nd_status send_off(nd_run *run, int64_t first, int64_t count)
 }
 
 /* A test's NaN in what a rank's first reduction of `point` gave. */
-static nd_status spoil_sum(nd_run *run, const char *point, const nd_view *sums, int64_t first,
-                           int64_t count)
+static nd_status inject_nan_into_sum(nd_run *run, const char *point, const nd_view *sums,
+                                     int64_t first, int64_t count)
 {
     const float value = (float)NAN;
     if (!nd_fault_here(run->comm, "nan", point))
@@ -362,8 +363,8 @@ static nd_status take_sums(nd_run *run, int64_t first, int64_t count)
         if (run->sketch_sums[i].data)
             run->sketch_sums[i].data = run->pieces[sketch_piece(run, i)].result;
     }
-    ND_TRY(spoil_sum(run, "sum", run->sums, first, count));
-    return spoil_sum(run, "sketch", run->sketch_sums, first, count);
+    ND_TRY(inject_nan_into_sum(run, "sum", run->sums, first, count));
+    return inject_nan_into_sum(run, "sketch", run->sketch_sums, first, count);
 }
 
 /* mine[i] = sum of squares of parameter first + i where this rank owns it; NaN where its sketch, which has
@@ -380,7 +381,7 @@ static nd_status own_squares(nd_run *run, int64_t first, int64_t count, double *
         for (int p = 0; p < 2; p++)
             if (parts[p].data)
                 ND_TRY(b->ops.sum_squares(b, nd_view_of(device + taken++, ND_F64, 1, 1),
-                                          nd_read(parts[p])));
+                                          nd_as_const(parts[p])));
     }
     if (taken > 0)
         ND_TRY(b->ops.download(b, host, device, (size_t)taken * sizeof *host));
@@ -438,7 +439,7 @@ static nd_status broadcast_projector(nd_run *run, int64_t index)
     const nd_state *state = nd_projectors_state(run->projectors, index);
     for (int part = 0; part < state->codec->parts; part++)
         ND_TRY(run->comm->ops.broadcast_device(run->comm, state->parts[part].data,
-                                               nd_view_bytes(nd_read(state->parts[part])),
+                                               nd_view_bytes(nd_as_const(state->parts[part])),
                                                run->own.owner[index]));
     return ND_OK;
 }
@@ -450,9 +451,9 @@ static nd_status replace_subspace(nd_run *run, int64_t index)
         const nd_galore *g = nd_projectors_shape(run->projectors, index);
         sketch = nd_view_of(run->sketches[0].data, ND_F32, g->sketch, nd_galore_small(g));
         ND_TRY(nd_projectors_sketch(run->projectors, index, run->step, sketch,
-                                    nd_read(run->sums[index]), 0.0f));
+                                    nd_as_const(run->sums[index]), 0.0f));
     }
-    return nd_optimizer_replace_subspace(run->optimizer, index, run->step, nd_read(sketch));
+    return nd_optimizer_replace_subspace(run->optimizer, index, run->step, nd_as_const(sketch));
 }
 
 static nd_status update(nd_run *run, int64_t first, int64_t count, float scale)
@@ -461,9 +462,9 @@ static nd_status update(nd_run *run, int64_t first, int64_t count, float scale)
     nd_fault_point(run->comm, "update");
     for (int64_t i = first; i < first + count; i++)
         if (run->masters[i].data) {
-            nd_save_leave(run, i);
-            ND_TRY(nd_optimizer_update(run->optimizer, i, run->masters[i], nd_read(run->sums[i]),
-                                       scale, run->step));
+            nd_save_wait_written(run, i);
+            ND_TRY(nd_optimizer_update(run->optimizer, i, run->masters[i],
+                                       nd_as_const(run->sums[i]), scale, run->step));
         }
     nd_fault_point(run->comm, "updated");
     for (int64_t i = first; i < first + count; i++) {
@@ -473,12 +474,12 @@ static nd_status update(nd_run *run, int64_t first, int64_t count, float scale)
             ND_TRY(replace_subspace(run, i));
         ND_TRY(broadcast_projector(run, i));
         if (run->travel_projected)
-            ND_TRY(nd_gradient_feedback_drop(run, i));
+            ND_TRY(nd_error_feedback_drop(run, i));
     }
     return ND_OK;
 }
 
-nd_status nd_gradient_path_finish(nd_run *run, double *norm)
+nd_status nd_gradient_reducer_finish(nd_run *run, double *norm)
 {
     const int64_t count = run->model->params.count;
     const double clip = run->config.training.grad_clip;
@@ -496,7 +497,7 @@ nd_status nd_gradient_path_finish(nd_run *run, double *norm)
     return update(run, 0, count, clip > 0.0 && *norm > clip ? (float)(clip / *norm) : 1.0f);
 }
 
-nd_status nd_gradient_path_publish_projectors(nd_run *run)
+nd_status nd_gradient_reducer_publish_projectors(nd_run *run)
 {
     for (int64_t i = 0; i < run->model->params.count; i++)
         if (nd_projectors_shape(run->projectors, i))

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Checks who includes whom. A room of src/ includes its own headers and those of the rooms that its line
+# Checks who includes whom. A module of src/ includes its own headers and those of the modules that its line
 # in CMakeLists.txt names, with what these name; cuda/ those of core and dist and its own; nobody
 # includes cuda/. Libraries that are called in one place are included there only.
 #
-#   launch/rooms.sh [DIR]     DIR: the tree to check, this one without it
+#   launch/modules.sh [DIR]     DIR: the tree to check, this one without it
 #
 # Prints every include that breaks a rule; exits 1 when there is one.
 set -euo pipefail
@@ -14,21 +14,21 @@ case ${1:-} in
     exit 0
     ;;
 -*)
-    echo "rooms: unknown option '$1' (see --help)" >&2
+    echo "modules: unknown option '$1' (see --help)" >&2
     exit 2
     ;;
 esac
 cd "${1:-$(dirname "${BASH_SOURCE[0]}")/..}"
 
-# "room known known ..." a line, in the order of CMakeLists.txt: below before above.
-known=$(awk -F '[ ()]+' '/^nd_add_room\(/ {
+# "module known known ..." a line, in the order of CMakeLists.txt: below before above.
+known=$(awk -F '[ ()]+' '/^nd_add_module\(/ {
     line = $2
     for (i = 4; i <= NF; i++)
         if (substr($i, 4) in all) line = line " " substr($i, 4) all[substr($i, 4)]
     all[$2] = substr(line, length($2) + 1)
     print line
 }' CMakeLists.txt)
-[ "$(wc -l <<<"$known")" -ge 7 ] || { echo 'rooms: CMakeLists.txt names fewer than 7 rooms' >&2; exit 2; }
+[ "$(wc -l <<<"$known")" -ge 7 ] || { echo 'modules: CMakeLists.txt names fewer than 7 modules' >&2; exit 2; }
 
 # header: the only places that include it.
 places='mpi\.h: src/dist/
@@ -44,7 +44,7 @@ BEGIN {
     n = split(known, lines, "\n")
     for (i = 1; i <= n; i++) {
         k = split(lines[i], word, " ")
-        room[word[1]]
+        module[word[1]]
         for (j = 1; j <= k; j++) may[word[1], word[j]]
     }
     may["cuda", "core"]; may["cuda", "dist"]
@@ -65,8 +65,8 @@ function broken(why) { print file ":" number ": " $0 ": " why; bad = 1 }
     }
     split(header, path, "/")
     if ($0 ~ /"/ && header !~ /\// && from != "cuda")
-        broken("headers are named with their room, and cuda/ is not for src/")
-    else if (path[1] in room && !((from, path[1]) in may))
+        broken("headers are named with their module, and cuda/ is not for src/")
+    else if (path[1] in module && !((from, path[1]) in may))
         broken(from " does not know " path[1])
 }
 END { exit bad }'

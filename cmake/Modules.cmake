@@ -42,15 +42,15 @@ add_library(nd_sentencepiece STATIC src/data/sentencepiece_shim.cc)
 target_include_directories(nd_sentencepiece PRIVATE src)
 target_link_libraries(nd_sentencepiece PRIVATE PkgConfig::SENTENCEPIECE sentencepiece_train)
 
-# nd_add_room(name USES targets...): the static library nd_<name> of src/<name>/**.c. A file named
+# nd_add_module(name USES targets...): the static library nd_<name> of src/<name>/**.c. A file named
 # *_avx2.c or *_avx512.c is compiled for that instruction set and only entered after asking the CPU.
-function(nd_add_room name)
-    cmake_parse_arguments(ROOM "" "" "USES" ${ARGN})
+function(nd_add_module name)
+    cmake_parse_arguments(MODULE "" "" "USES" ${ARGN})
     file(GLOB_RECURSE sources CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/src/${name}/*.c)
     list(FILTER sources EXCLUDE REGEX "/(main|device_none)\\.c$")
     add_library(nd_${name} STATIC ${sources})
     target_include_directories(nd_${name} PUBLIC ${CMAKE_SOURCE_DIR}/src)
-    target_link_libraries(nd_${name} PUBLIC ${ROOM_USES} PRIVATE nd_warnings)
+    target_link_libraries(nd_${name} PUBLIC ${MODULE_USES} PRIVATE nd_warnings)
     if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
         foreach(source ${sources})
             if(source MATCHES "_avx512\\.c$")

@@ -1,6 +1,6 @@
 /* The table that a backend starts from: every op says that it is missing. */
-#ifndef ND_CUDA_UNFILLED_H
-#define ND_CUDA_UNFILLED_H
+#ifndef ND_CUDA_UNIMPLEMENTED_H
+#define ND_CUDA_UNIMPLEMENTED_H
 
 #include "core/backend/backend.h"
 
@@ -8,10 +8,10 @@
 extern "C" {
 #endif
 
-void nd_unfilled_ops(nd_backend_ops *ops);
+void nd_unimplemented_ops(nd_backend_ops *ops);
 
 /* How many ops are still missing, or empty. */
-int nd_unfilled_count(const nd_backend_ops *ops);
+int nd_unimplemented_count(const nd_backend_ops *ops);
 
 #ifdef __cplusplus
 }
