@@ -2,7 +2,7 @@
  * bandwidth of memcpy, and oneDNN's own products of the same shapes. Medians of a few runs; the
  * ratio in the last column compares within this run, since other work on the machine shifts both.
  *
- * bench_ops [threads [isa]] */
+ * bench_ops [threads]     DNNL_MAX_CPU_ISA=AVX2 and the like limit the instruction set */
 #include "core/backend/backend.h"
 #include "core/base/float_formats.h"
 #include "core/base/rng.h"
@@ -376,15 +376,13 @@ static double memcpy_rate(bench *w)
 
 int main(int argc, char **argv)
 {
-    const nd_cpu_backend_options options = {.threads = argc > 1 ? atoi(argv[1]) : 0,
-                                            .isa = argc > 2 ? argv[2] : "auto"};
+    const nd_cpu_backend_options options = {.threads = argc > 1 ? atoi(argv[1]) : 0};
     bench w = {0};
     stop_on(nd_cpu_backend_create(&options, &w.b));
     stop_on_dnnl(dnnl_engine_create(&w.engine, dnnl_cpu, 0));
     stop_on_dnnl(dnnl_stream_create(&w.stream, w.engine, dnnl_stream_default_flags));
     w.memcpy_rate = memcpy_rate(&w);
-    printf("%d threads, row ops %s, memcpy %.1f GB/s\n", omp_get_max_threads(), options.isa,
-           w.memcpy_rate);
+    printf("%s, memcpy %.1f GB/s\n", w.b->traits.device, w.memcpy_rate);
     const model_shape models[] = {{"512 wide", 4096, 512, 1792, 8, 8, 512, 8192},
                                   {"1024 wide", 2048, 1024, 3584, 16, 4, 1024, 32000}};
     for (int i = 0; i < 2; i++)

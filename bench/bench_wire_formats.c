@@ -64,7 +64,7 @@ static nd_status time_codes(nd_backend *b, bool trits)
 int main(void)
 {
     nd_backend *b;
-    const nd_cpu_backend_options options = {.threads = 1, .isa = "auto"};
+    const nd_cpu_backend_options options = {.threads = 1};
     for (int i = 0; i < COUNT; i++) {
         values[i] = (float)((i * 2654435761u) >> 8 & 0xffff) * 1e-6f - 0.03f;
         codes[i] = (int8_t)((i * 2654435761u >> 16) % 3) - 1;

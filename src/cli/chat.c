@@ -30,7 +30,7 @@ static nd_status turn_text(const chat *c, const char *line, char **text)
 
 static bool is_full(const chat *c, size_t needed)
 {
-    const int64_t capacity = nd_sampler_scratch(c->sampler);
+    const int64_t capacity = nd_sampler_remaining(c->sampler);
     if ((int64_t)needed < capacity)
         return false;
     fprintf(

@@ -38,7 +38,7 @@ int32_t nd_sampler_mark(const nd_sampler *s)
     return s->loaded->tokenizer ? nd_tokenizer_eos(s->loaded->tokenizer) : -1;
 }
 
-int64_t nd_sampler_scratch(const nd_sampler *s)
+int64_t nd_sampler_remaining(const nd_sampler *s)
 {
     return s->generator.max_tokens - s->generator.length;
 }
@@ -118,7 +118,7 @@ static nd_status draw_tokens(nd_sampler *s, reply *r, int64_t max_tokens, nd_rep
     *end = ND_REPLY_LENGTH;
     for (int64_t i = 0; i < max_tokens; i++) {
         bool stopped = false;
-        if (nd_sampler_scratch(s) == 0) {
+        if (nd_sampler_remaining(s) == 0) {
             *end = ND_REPLY_FULL;
             return ND_OK;
         }
@@ -140,7 +140,8 @@ static nd_status draw_tokens(nd_sampler *s, reply *r, int64_t max_tokens, nd_rep
 
 nd_status nd_sampler_reply(nd_sampler *s, int64_t max_tokens, nd_reply_end *end, char **rest)
 {
-    const int64_t most = max_tokens < nd_sampler_scratch(s) ? max_tokens : nd_sampler_scratch(s);
+    const int64_t most =
+        max_tokens < nd_sampler_remaining(s) ? max_tokens : nd_sampler_remaining(s);
     reply r = {.stream = {.out = stdout, .stop = s->stop}, .before = s->generator.length};
     *rest = NULL;
     r.ends = calloc((size_t)most + 1, sizeof *r.ends);

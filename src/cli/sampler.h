@@ -35,7 +35,7 @@ void nd_sampler_close(nd_sampler *sampler);
 int32_t nd_sampler_mark(const nd_sampler *sampler);
 
 /* Tokens that still fit the context. */
-int64_t nd_sampler_scratch(const nd_sampler *sampler);
+int64_t nd_sampler_remaining(const nd_sampler *sampler);
 
 /* Runs tokens through the model. Errors: ND_EDATA when they do not fit. */
 nd_status nd_sampler_feed(nd_sampler *sampler, const int32_t *tokens, size_t count);

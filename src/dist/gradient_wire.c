@@ -119,7 +119,7 @@ static void send_block(const nd_fast_kernels *k, nd_gradient_wire format, char *
 void nd_gradient_wire_encode(nd_gradient_wire format, void *wire, const float *values,
                              void *residual, int64_t count)
 {
-    const nd_fast_kernels *k = nd_fast_kernels_for("auto");
+    const nd_fast_kernels *k = nd_fast_kernels_in_force();
     const int64_t block = format == ND_GRADIENT_WIRE_BF16 ? BF16_BLOCK : INT8_BLOCK;
     char *out = wire, *kept = residual;
     if (format == ND_GRADIENT_WIRE_FP32) {
@@ -134,7 +134,7 @@ void nd_gradient_wire_encode(nd_gradient_wire format, void *wire, const float *v
 
 void nd_gradient_wire_add(nd_gradient_wire format, float *into, const void *wire, int64_t count)
 {
-    const nd_fast_kernels *k = nd_fast_kernels_for("auto");
+    const nd_fast_kernels *k = nd_fast_kernels_in_force();
     if (format == ND_GRADIENT_WIRE_FP32) {
         k->add(into, into, wire, count);
         return;

@@ -193,11 +193,10 @@ nd_status nd_run_reset_error_feedback(nd_run *run)
 
 nd_status nd_run_prepare(nd_run *run)
 {
+    nd_run_resolve_precision(&run->config, run->backend);
     const nd_model_config model_config = nd_model_config_from(&run->config);
     const size_t table = sizeof(nd_view);
     ND_TRY(split_batch(run));
-    if (!run->backend)
-        ND_TRY(nd_run_create_backend(&run->config, run->comm, &run->backend));
     run->backend->log = &run->log;
     ND_TRY(nd_model_create(&model_config, run->backend, &run->model));
     ND_TRY(assign_owners(run));
@@ -247,6 +246,11 @@ nd_status nd_run_create(const nd_config *config, nd_comm *comm, nd_run *run)
 {
     run->config = *config;
     run->comm = comm;
+    nd_status status = ND_OK;
+    if (!run->backend)
+        status = nd_run_create_backend(config, comm, &run->backend);
+    ND_TRY(nd_run_agree(comm, status));
+    ND_TRY(nd_run_share_traits(comm, run->backend));
     ND_TRY(nd_run_agree(comm, nd_run_prepare(run)));
     ND_TRY(nd_run_agree(comm, nd_run_attach_backend(run)));
     run->overlapped = nd_comm_overlaps(comm) && !run->immediate;

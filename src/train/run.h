@@ -79,8 +79,8 @@ typedef struct nd_run {
  * used, and owned from here on. Collective. */
 nd_status nd_run_create(const nd_config *config, nd_comm *comm, nd_run *run);
 
-/* The part of nd_run_create that needs neither data nor memory: backend, parameter table, owners. From
- * run->config and run->comm, of which only rank and size are used: `plan` passes ranks that do not
+/* The part of nd_run_create that needs neither data nor memory: parameter table and owners. From
+ * run->config, run->backend and run->comm, of which only rank and size are used: `plan` passes ranks that do not
  * exist. */
 nd_status nd_run_prepare(nd_run *run);
 

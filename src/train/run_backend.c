@@ -34,9 +34,33 @@ nd_status nd_run_create_backend(const nd_config *config, const nd_comm *comm, nd
         return ND_OK;
     const nd_cpu_backend_options options = {
         .threads = choose_threads(config, comm),
-        .isa = config->hardware.cpu_isa,
+        .isa = (nd_cpu_isa)config->hardware.cpu_isa,
     };
     return nd_cpu_backend_create(&options, backend);
+}
+
+nd_status nd_run_share_traits(nd_comm *comm, nd_backend *backend)
+{
+    const bool mine[] = {backend->traits.fast_bf16, backend->traits.fast_int8_gradients};
+    bool all[comm->size][2];
+    memset(all, 0, sizeof all);
+    ND_TRY(comm->ops.allgather(comm, all, mine, sizeof mine));
+    for (int r = 0; r < comm->size; r++) {
+        backend->traits.fast_bf16 &= all[r][0];
+        backend->traits.fast_int8_gradients &= all[r][1];
+    }
+    return ND_OK;
+}
+
+void nd_run_resolve_precision(nd_config *config, const nd_backend *backend)
+{
+    if (config->hardware.precision == ND_PRECISION_AUTO)
+        config->hardware.precision =
+            backend->traits.fast_bf16 ? ND_PRECISION_BF16 : ND_PRECISION_FP32;
+    if (config->hardware.backward_precision == ND_BACKWARD_AUTO)
+        config->hardware.backward_precision =
+            backend->traits.fast_int8_gradients && config->model.group_size == 0 ? ND_BACKWARD_INT8
+                                                                                 : ND_BACKWARD_SAME;
 }
 
 nd_status nd_run_attach_backend(nd_run *run)

@@ -133,6 +133,9 @@ static void describe(nd_run *run)
                 (long long)run->config.training.batch_size, (long long)c->seq_length,
                 (long long)run->micro_batches, run->comm->size, run->comm->size == 1 ? "" : "s",
                 run->comm->ops.name);
+    nd_log_line(&run->log, "compute %s; precision %s, backward %s", run->backend->traits.device,
+                run->config.hardware.precision == ND_PRECISION_BF16 ? "bf16" : "fp32",
+                run->config.hardware.backward_precision == ND_BACKWARD_INT8 ? "int8" : "the same");
     if (run->config.data.dataset == ND_DATASET_SYNTHETIC)
         nd_log_line(&run->log, "data    synthetic, %lld sequences",
                     (long long)nd_dataset_window_count(run->train));

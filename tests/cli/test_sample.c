@@ -141,7 +141,8 @@ Test(chat, a_full_context_ends_it_with_a_message)
     cr_assert(strstr(output, "the context of 128 tokens is full") != NULL, "%s", output);
     ASSERT_RUNS("yes question | head -n 100 | $B sample --checkpoint run --chat --max-tokens 800 "
                 "--stop never");
-    cr_assert(strstr(output, "the context of 128 tokens is full (0 free") != NULL, "%s", output);
+    /* In a reply, or before a question where the model ended its replies by itself: its bits decide. */
+    cr_assert(strstr(output, "the context of 128 tokens is full (") != NULL, "%s", output);
 }
 
 /* The stop text is what the model said itself: then nothing of it stays in the cache, so that the same

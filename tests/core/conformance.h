@@ -1,7 +1,8 @@
 /* Running one op on the reference and on the fast layer side by side.
  *
- * A harness holds the reference and fast backends with 1, 2 and 3 threads, all of one instruction
- * set. Inputs are shared; each backend has its own outputs, poisoned with NaN patterns before the
+ * A harness holds the reference and fast backends with 1, 2 and 3 threads, with the instruction sets
+ * that DNNL_MAX_CPU_ISA leaves: CTest runs each suite once for every one of this machine. Inputs are
+ * shared; each backend has its own outputs, poisoned with NaN patterns before the
  * op. The reference writes f64 wherever an op takes it, so that its rounding does not count. */
 #ifndef ND_TESTS_CORE_CONFORMANCE_H
 #define ND_TESTS_CORE_CONFORMANCE_H
@@ -25,7 +26,7 @@ enum { BACKENDS = 4, HARNESS_BLOCKS = 256 };
 
 typedef struct harness {
     nd_backend *backend[BACKENDS]; /* 0 is the reference, i > 0 fast with i threads */
-    const char *isa;
+    const char *isa;               /* the device, for messages */
     uint64_t seed, drawn;
     void *blocks[HARNESS_BLOCKS]; /* freed by harness_reset and harness_close */
     int block_count;
@@ -48,39 +49,29 @@ static const bool on_device = true;
 static const bool on_device = false;
 #endif
 
-static inline nd_status fast_backend(const char *isa, int threads, nd_backend **backend)
+static inline nd_status fast_backend(int threads, nd_backend **backend)
 {
 #ifdef ND_CONFORMANCE_DEVICE
-    (void)isa, (void)threads;
+    (void)threads;
     ND_TRY(nd_conformance_device(backend));
     return nd_mirror_backend_create(*backend, backend);
 #else
-    const nd_cpu_backend_options options = {.threads = threads, .isa = isa};
+    const nd_cpu_backend_options options = {.threads = threads};
     return nd_cpu_backend_create(&options, backend);
 #endif
 }
 
-/* False when this machine lacks the instruction set. ND_TEST_SEED changes all random inputs. */
-static inline bool harness_open(harness *h, const char *isa)
+/* ND_TEST_SEED changes all random inputs. */
+static inline void harness_open(harness *h)
 {
     const char *wanted = getenv("ND_TEST_SEED");
-    *h = (harness){.isa = isa, .seed = wanted ? strtoull(wanted, NULL, 0) : 20240229};
-    for (int i = 0; i < BACKENDS; i++) {
-        const nd_cpu_backend_options reference = {.threads = 1, .reference_only = true};
-        const nd_status status = i == 0 ? nd_cpu_backend_create(&reference, &h->backend[0])
-                                        : fast_backend(isa, i, &h->backend[i]);
-        if (status != ND_OK && on_device)
-            cr_assert(false, "%s", nd_error_get()->message);
-        if (status != ND_OK) {
-            cr_log_info("%s: not on this machine\n", isa);
-            nd_error_clear();
-            for (int made = 0; made < i; made++)
-                nd_backend_destroy(h->backend[made]);
-            return false;
-        }
-    }
-    cr_log_info("%s, seed %" PRIu64 "\n", isa, h->seed);
-    return true;
+    const nd_cpu_backend_options reference = {.threads = 1, .reference_only = true};
+    *h = (harness){.seed = wanted ? strtoull(wanted, NULL, 0) : 20240229};
+    ND_ASSERT_OK(nd_cpu_backend_create(&reference, &h->backend[0]));
+    for (int i = 1; i < BACKENDS; i++)
+        ND_ASSERT_OK(fast_backend(i, &h->backend[i]));
+    h->isa = h->backend[1]->traits.device;
+    cr_log_info("%s, seed %" PRIu64 "\n", h->isa, h->seed);
 }
 
 static inline void harness_reset(harness *h)
@@ -256,17 +247,6 @@ static inline void check_equal(const harness *h, const char *what, const outputs
 #define RUN(h, op, ...)                                                                            \
     for (int i = 0; i < BACKENDS; i++)                                                             \
     ND_ASSERT_OK((h)->backend[i]->ops.op((h)->backend[i], __VA_ARGS__))
-
-/* Each instruction set of this machine in turn, with a fresh harness `h`. */
-#ifdef ND_CONFORMANCE_DEVICE
-static const char *const all_isas[] = {"device"};
-#else
-static const char *const all_isas[] = {"avx512", "avx2", "generic"};
-#endif
-#define FOR_EACH_ISA(h)                                                                            \
-    for (size_t isa_ = 0; isa_ < sizeof all_isas / sizeof *all_isas; isa_++)                       \
-        if (harness_open(&(h), all_isas[isa_]))                                                    \
-            for (bool once_ = true; once_; once_ = false, harness_close(&(h)))
 
 static const nd_dtype float_dtypes[] = {ND_F32, ND_BF16};
 

@@ -25,14 +25,13 @@ typedef void (*shape_test)(harness *h, int64_t rows, int64_t cols, nd_dtype x, n
 static void over_shapes_and_dtypes(shape_test test)
 {
     harness h;
-    FOR_EACH_ISA(h)
-    {
-        for (int s = 0; s < SHAPES; s++)
-            for (int mix = 0; mix < 4; mix++) {
-                test(&h, shapes[s][0], shapes[s][1], float_dtypes[mix & 1], float_dtypes[mix >> 1]);
-                harness_reset(&h);
-            }
-    }
+    harness_open(&h);
+    for (int s = 0; s < SHAPES; s++)
+        for (int mix = 0; mix < 4; mix++) {
+            test(&h, shapes[s][0], shapes[s][1], float_dtypes[mix & 1], float_dtypes[mix >> 1]);
+            harness_reset(&h);
+        }
+    harness_close(&h);
 }
 
 static void check_quantised(const harness *h, const char *what, const outputs *q)
@@ -156,15 +155,14 @@ Test(backend, norms_of_rows_that_just_fill_shared_memory_agree_with_the_referenc
 {
     static const int64_t widths[] = {12256, 12257, 12288, 12289};
     harness h;
-    FOR_EACH_ISA(h)
-    {
-        for (size_t i = 0; i < sizeof widths / sizeof *widths; i++) {
-            rmsnorm_backward_case(&h, 2, widths[i], ND_F32, ND_F32);
-            swiglu_case(&h, 2, widths[i], ND_F32, ND_F32);
-            swiglu_backward_case(&h, 2, widths[i], ND_F32, ND_F32);
-            harness_reset(&h);
-        }
+    harness_open(&h);
+    for (size_t i = 0; i < sizeof widths / sizeof *widths; i++) {
+        rmsnorm_backward_case(&h, 2, widths[i], ND_F32, ND_F32);
+        swiglu_case(&h, 2, widths[i], ND_F32, ND_F32);
+        swiglu_backward_case(&h, 2, widths[i], ND_F32, ND_F32);
+        harness_reset(&h);
     }
+    harness_close(&h);
 }
 
 static void elementwise_case(harness *h, int64_t rows, int64_t n, nd_dtype x_type, nd_dtype y_type)
@@ -202,37 +200,34 @@ Test(backend, elementwise_ops_agree_with_the_reference)
 Test(backend, sums_of_many_elements_do_not_depend_on_threads)
 {
     harness h;
-    FOR_EACH_ISA(h)
-    {
-        const nd_cview x = nd_as_const(random_floats(&h, ND_F32, 300, 1001, 1.0f));
-        const outputs sum = poisoned_outputs(&h, ND_F64, ND_F64, 1, 1);
-        RUN(&h, sum_squares, sum.view[i], x);
-        check_close(&h, "sum_squares", &sum, 1e-12);
-    }
+    harness_open(&h);
+    const nd_cview x = nd_as_const(random_floats(&h, ND_F32, 300, 1001, 1.0f));
+    const outputs sum = poisoned_outputs(&h, ND_F64, ND_F64, 1, 1);
+    RUN(&h, sum_squares, sum.view[i], x);
+    check_close(&h, "sum_squares", &sum, 1e-12);
+    harness_close(&h);
 }
 
 Test(backend, rope_agrees_with_the_reference_in_both_styles_and_directions)
 {
     harness h;
-    FOR_EACH_ISA(h)
-    {
-        for (int mix = 0; mix < 16; mix++) {
-            const nd_rope_params params = {.style = mix & 1 ? ND_ROPE_PAIRS : ND_ROPE_HALVES,
-                                           .head_dim = mix & 2 ? 64 : 6,
-                                           .seq_len = 11,
-                                           .start = mix & 4 ? 300 : 0,
-                                           .base = 10000.0,
-                                           .inverse = (mix & 8) != 0};
-            for (int d = 0; d < 2; d++) {
-                const nd_view start =
-                    random_floats(&h, float_dtypes[d], 33, 3 * params.head_dim, 1.0f);
-                const outputs x = copied_outputs(&h, ND_F64, nd_as_const(start));
-                RUN(&h, rope, x.view[i], &params);
-                check_close(&h, "rope", &x, tolerance(float_dtypes[d]));
-            }
-            harness_reset(&h);
+    harness_open(&h);
+    for (int mix = 0; mix < 16; mix++) {
+        const nd_rope_params params = {.style = mix & 1 ? ND_ROPE_PAIRS : ND_ROPE_HALVES,
+                                       .head_dim = mix & 2 ? 64 : 6,
+                                       .seq_len = 11,
+                                       .start = mix & 4 ? 300 : 0,
+                                       .base = 10000.0,
+                                       .inverse = (mix & 8) != 0};
+        for (int d = 0; d < 2; d++) {
+            const nd_view start = random_floats(&h, float_dtypes[d], 33, 3 * params.head_dim, 1.0f);
+            const outputs x = copied_outputs(&h, ND_F64, nd_as_const(start));
+            RUN(&h, rope, x.view[i], &params);
+            check_close(&h, "rope", &x, tolerance(float_dtypes[d]));
         }
+        harness_reset(&h);
     }
+    harness_close(&h);
 }
 
 /* -- codes ------------------------------------------------------------------------------------- */
@@ -286,30 +281,29 @@ Test(backend, codes_equal_the_reference)
 Test(backend, embedding_and_its_gradient_agree_with_the_reference)
 {
     harness h;
-    FOR_EACH_ISA(h)
-    {
-        for (int mix = 0; mix < 4; mix++) {
-            const nd_dtype table_type = float_dtypes[mix & 1], x_type = float_dtypes[mix >> 1];
-            const int64_t vocab = 50, tokens = 333, n = mix & 1 ? 129 : 64;
-            const nd_cview table = nd_as_const(random_floats(&h, table_type, vocab, n, 1.0f));
-            const nd_cview ids = nd_as_const(random_integers(&h, ND_I32, 1, tokens, 0, 49));
-            const outputs x = poisoned_outputs(&h, ND_F64, x_type, tokens, n);
-            RUN(&h, embedding, x.view[i], table, ids);
-            check_close(&h, "embedding", &x, tolerance(x_type));
-            const nd_cview dx = nd_as_const(random_floats(&h, x_type, tokens, n, 1.0f));
-            const nd_cview start = nd_as_const(random_floats(&h, ND_F32, vocab, n, 1.0f));
-            const outputs dtable = copied_outputs(&h, ND_F64, start);
-            RUN(&h, embedding_backward, dtable.view[i], dx, ids);
-            check_close(&h, "embedding_backward", &dtable, TOLERANCE_F32);
-            harness_reset(&h);
-        }
+    harness_open(&h);
+    for (int mix = 0; mix < 4; mix++) {
+        const nd_dtype table_type = float_dtypes[mix & 1], x_type = float_dtypes[mix >> 1];
+        const int64_t vocab = 50, tokens = 333, n = mix & 1 ? 129 : 64;
+        const nd_cview table = nd_as_const(random_floats(&h, table_type, vocab, n, 1.0f));
+        const nd_cview ids = nd_as_const(random_integers(&h, ND_I32, 1, tokens, 0, 49));
+        const outputs x = poisoned_outputs(&h, ND_F64, x_type, tokens, n);
+        RUN(&h, embedding, x.view[i], table, ids);
+        check_close(&h, "embedding", &x, tolerance(x_type));
+        const nd_cview dx = nd_as_const(random_floats(&h, x_type, tokens, n, 1.0f));
+        const nd_cview start = nd_as_const(random_floats(&h, ND_F32, vocab, n, 1.0f));
+        const outputs dtable = copied_outputs(&h, ND_F64, start);
+        RUN(&h, embedding_backward, dtable.view[i], dx, ids);
+        check_close(&h, "embedding_backward", &dtable, TOLERANCE_F32);
+        harness_reset(&h);
     }
+    harness_close(&h);
 }
 
 Test(backend, tokens_outside_the_vocabulary_are_refused)
 {
     harness h;
-    cr_assert(harness_open(&h, "generic"));
+    harness_open(&h);
     const nd_cview table = nd_as_const(random_floats(&h, ND_F32, 10, 4, 1.0f));
     const nd_cview ids = nd_as_const(random_integers(&h, ND_I32, 1, 3, 10, 10));
     const nd_view x = poisoned(&h, ND_F32, 3, 4);

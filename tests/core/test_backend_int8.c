@@ -49,89 +49,85 @@ static void check_int8(harness *h, const inputs *x, nd_dtype dx_type)
 Test(int8, backward_products_agree_with_the_reference)
 {
     harness h;
-    FOR_EACH_ISA(h)
-    {
-        for (int s = 0; s < SHAPES; s++)
-            for (int mix = 0; mix < 4; mix++) {
-                const inputs x = random_inputs(&h, float_dtypes[mix & 1], shapes[s]);
-                check_int8(&h, &x, float_dtypes[mix >> 1]);
-                harness_reset(&h);
-            }
-    }
+    harness_open(&h);
+    for (int s = 0; s < SHAPES; s++)
+        for (int mix = 0; mix < 4; mix++) {
+            const inputs x = random_inputs(&h, float_dtypes[mix & 1], shapes[s]);
+            check_int8(&h, &x, float_dtypes[mix >> 1]);
+            harness_reset(&h);
+        }
+    harness_close(&h);
 }
 
 /* Codes err by at most half a step of 1/127 of the largest gradient. */
 Test(int8, backward_products_are_near_those_of_whole_gradients)
 {
     harness h;
-    FOR_EACH_ISA(h)
-    {
-        const int64_t shape[3] = {2049, 130, 67};
-        inputs x = random_inputs(&h, ND_F32, shape);
-        x.dy = nd_as_const(random_floats(&h, ND_F32, shape[0], shape[1], 1e-6f));
-        nd_backend *b = h.backend[1];
-        const nd_view dx[2] = {poisoned(&h, ND_F32, shape[0], shape[2]),
-                               poisoned(&h, ND_F32, shape[0], shape[2])};
-        const nd_view dw[2] = {poisoned(&h, ND_F32, shape[1], shape[2]),
-                               poisoned(&h, ND_F32, shape[1], shape[2])};
-        ND_ASSERT_OK(b->ops.ternary_gemm_dx(b, dx[0], x.dy, x.c, x.s, 0.0f));
-        ND_ASSERT_OK(b->ops.ternary_gemm_dx_int8(b, dx[1], x.dy, x.c, x.s, 0.0f));
-        ND_ASSERT_OK(b->ops.ternary_gemm_dw(b, dw[0], x.dy, x.q, x.a, 0.0f));
-        ND_ASSERT_OK(b->ops.ternary_gemm_dw_int8(b, dw[1], x.dy, x.q, x.a, 0.0f));
-        const double dx_error = relative_error(nd_as_const(dx[1]), nd_as_const(dx[0]));
-        const double dw_error = relative_error(nd_as_const(dw[1]), nd_as_const(dw[0]));
-        cr_assert(dx_error > 1e-4 && dx_error < 0.01, "dx is off by %.3g", dx_error);
-        cr_assert(dw_error > 1e-4 && dw_error < 0.02, "dw is off by %.3g", dw_error);
-    }
+    harness_open(&h);
+    const int64_t shape[3] = {2049, 130, 67};
+    inputs x = random_inputs(&h, ND_F32, shape);
+    x.dy = nd_as_const(random_floats(&h, ND_F32, shape[0], shape[1], 1e-6f));
+    nd_backend *b = h.backend[1];
+    const nd_view dx[2] = {poisoned(&h, ND_F32, shape[0], shape[2]),
+                           poisoned(&h, ND_F32, shape[0], shape[2])};
+    const nd_view dw[2] = {poisoned(&h, ND_F32, shape[1], shape[2]),
+                           poisoned(&h, ND_F32, shape[1], shape[2])};
+    ND_ASSERT_OK(b->ops.ternary_gemm_dx(b, dx[0], x.dy, x.c, x.s, 0.0f));
+    ND_ASSERT_OK(b->ops.ternary_gemm_dx_int8(b, dx[1], x.dy, x.c, x.s, 0.0f));
+    ND_ASSERT_OK(b->ops.ternary_gemm_dw(b, dw[0], x.dy, x.q, x.a, 0.0f));
+    ND_ASSERT_OK(b->ops.ternary_gemm_dw_int8(b, dw[1], x.dy, x.q, x.a, 0.0f));
+    const double dx_error = relative_error(nd_as_const(dx[1]), nd_as_const(dx[0]));
+    const double dw_error = relative_error(nd_as_const(dw[1]), nd_as_const(dw[0]));
+    cr_assert(dx_error > 1e-4 && dx_error < 0.01, "dx is off by %.3g", dx_error);
+    cr_assert(dw_error > 1e-4 && dw_error < 0.02, "dw is off by %.3g", dw_error);
+    harness_close(&h);
 }
 
 /* A step whose gradients are not finite is skipped, so it must be seen. */
 Test(int8, gradients_that_are_not_finite_stay_so)
 {
     harness h;
-    FOR_EACH_ISA(h)
-    {
-        const double bad[] = {NAN, -INFINITY, INFINITY};
-        for (int kind = 0; kind < 3; kind++) {
-            const int64_t shape[3] = {1030, 70, 33};
-            const inputs x = random_inputs(&h, float_dtypes[kind % 2], shape);
-            const nd_view dy = {(void *)(uintptr_t)x.dy.data, x.dy.dtype, x.dy.rows, x.dy.cols};
-            set_element(dy, 1027 * 70 + 66, bad[kind]);
-            for (int i = 0; i < BACKENDS; i++) {
-                nd_backend *b = h.backend[i];
-                const nd_view dx = poisoned(&h, ND_F32, 1030, 33);
-                const nd_view dw = poisoned(&h, ND_F32, 70, 33);
-                ND_ASSERT_OK(b->ops.ternary_gemm_dx_int8(b, dx, x.dy, x.c, x.s, 0.0f));
-                ND_ASSERT_OK(b->ops.ternary_gemm_dw_int8(b, dw, x.dy, x.q, x.a, 0.0f));
-                for (int64_t t = 0; t < 1030; t++)
-                    cr_assert_eq(isfinite(element(nd_as_const(dx), t * 33)) != 0, t != 1027);
-                for (int64_t o = 0; o < 70; o++)
-                    cr_assert_eq(isfinite(element(nd_as_const(dw), o * 33)) != 0, o != 66);
-            }
-            harness_reset(&h);
+    harness_open(&h);
+    const double bad[] = {NAN, -INFINITY, INFINITY};
+    for (int kind = 0; kind < 3; kind++) {
+        const int64_t shape[3] = {1030, 70, 33};
+        const inputs x = random_inputs(&h, float_dtypes[kind % 2], shape);
+        const nd_view dy = {(void *)(uintptr_t)x.dy.data, x.dy.dtype, x.dy.rows, x.dy.cols};
+        set_element(dy, 1027 * 70 + 66, bad[kind]);
+        for (int i = 0; i < BACKENDS; i++) {
+            nd_backend *b = h.backend[i];
+            const nd_view dx = poisoned(&h, ND_F32, 1030, 33);
+            const nd_view dw = poisoned(&h, ND_F32, 70, 33);
+            ND_ASSERT_OK(b->ops.ternary_gemm_dx_int8(b, dx, x.dy, x.c, x.s, 0.0f));
+            ND_ASSERT_OK(b->ops.ternary_gemm_dw_int8(b, dw, x.dy, x.q, x.a, 0.0f));
+            for (int64_t t = 0; t < 1030; t++)
+                cr_assert_eq(isfinite(element(nd_as_const(dx), t * 33)) != 0, t != 1027);
+            for (int64_t o = 0; o < 70; o++)
+                cr_assert_eq(isfinite(element(nd_as_const(dw), o * 33)) != 0, o != 66);
         }
+        harness_reset(&h);
     }
+    harness_close(&h);
 }
 
 Test(int8, tokens_without_a_gradient_give_none)
 {
     harness h;
-    FOR_EACH_ISA(h)
-    {
-        const int64_t shape[3] = {3, 70, 33};
-        const inputs x = random_inputs(&h, ND_F32, shape);
-        const nd_view dy = {(void *)(uintptr_t)x.dy.data, ND_F32, 3, 70};
-        for (int64_t i = 0; i < 3 * 70; i++)
-            set_element(dy, i, i < 70 ? 0.0 : i < 140 ? 1e-38 : -0.0);
-        for (int i = 0; i < BACKENDS; i++) {
-            nd_backend *b = h.backend[i];
-            const nd_view dx = poisoned(&h, ND_F32, 3, 33), dw = poisoned(&h, ND_F32, 70, 33);
-            ND_ASSERT_OK(b->ops.ternary_gemm_dx_int8(b, dx, x.dy, x.c, x.s, 0.0f));
-            ND_ASSERT_OK(b->ops.ternary_gemm_dw_int8(b, dw, x.dy, x.q, x.a, 0.0f));
-            for (int64_t j = 0; j < 3 * 33; j++)
-                cr_assert_eq(element(nd_as_const(dx), j), 0.0);
-            for (int64_t j = 0; j < 70 * 33; j++)
-                cr_assert_eq(element(nd_as_const(dw), j), 0.0);
-        }
+    harness_open(&h);
+    const int64_t shape[3] = {3, 70, 33};
+    const inputs x = random_inputs(&h, ND_F32, shape);
+    const nd_view dy = {(void *)(uintptr_t)x.dy.data, ND_F32, 3, 70};
+    for (int64_t i = 0; i < 3 * 70; i++)
+        set_element(dy, i, i < 70 ? 0.0 : i < 140 ? 1e-38 : -0.0);
+    for (int i = 0; i < BACKENDS; i++) {
+        nd_backend *b = h.backend[i];
+        const nd_view dx = poisoned(&h, ND_F32, 3, 33), dw = poisoned(&h, ND_F32, 70, 33);
+        ND_ASSERT_OK(b->ops.ternary_gemm_dx_int8(b, dx, x.dy, x.c, x.s, 0.0f));
+        ND_ASSERT_OK(b->ops.ternary_gemm_dw_int8(b, dw, x.dy, x.q, x.a, 0.0f));
+        for (int64_t j = 0; j < 3 * 33; j++)
+            cr_assert_eq(element(nd_as_const(dx), j), 0.0);
+        for (int64_t j = 0; j < 70 * 33; j++)
+            cr_assert_eq(element(nd_as_const(dw), j), 0.0);
     }
+    harness_close(&h);
 }

@@ -44,7 +44,7 @@ Test(kept_rows, are_gathered_as_they_are_and_padded_with_zeros)
 {
     static const nd_dtype dtypes[] = {ND_F64, ND_F32, ND_BF16, ND_I32, ND_I8, ND_U8};
     harness h;
-    cr_assert(harness_open(&h, "auto"));
+    harness_open(&h);
     for (int c = 0; c < CASES; c++)
         for (int d = 0; d < 6; d++) {
             const nd_cview rows = choose(&h, &cases[c]);
@@ -67,7 +67,7 @@ Test(kept_rows, are_gathered_as_they_are_and_padded_with_zeros)
 Test(kept_rows, are_gathered_in_place)
 {
     harness h;
-    cr_assert(harness_open(&h, "auto"));
+    harness_open(&h);
     for (int c = 0; c < CASES; c++) {
         const nd_cview rows = choose(&h, &cases[c]);
         const int64_t tokens = cases[c].sequences * cases[c].length, width = 600;
@@ -91,34 +91,33 @@ Test(kept_rows, are_gathered_in_place)
 Test(kept_rows, rotate_by_the_position_they_come_from)
 {
     harness h;
-    FOR_EACH_ISA(h)
-    {
-        for (int c = 0; c < CASES; c++)
-            for (int style = 0; style < 2; style++) {
-                const kept_case *k = &cases[c];
-                const int64_t head_dim = 8, tokens = k->sequences * k->length;
-                const nd_cview rows = choose(&h, k);
-                const nd_view x = random_floats(&h, ND_F32, tokens, 3 * head_dim, 1.0f);
-                nd_rope_params params = {.style = (nd_rope_style)style,
-                                         .head_dim = head_dim,
-                                         .seq_len = k->length,
-                                         .base = 100.0,
-                                         .inverse = true};
-                const outputs part =
-                    copied_outputs(&h, ND_F64, nd_as_const(gathered(&h, nd_as_const(x), rows)));
-                const outputs whole = copied_outputs(&h, ND_F64, nd_as_const(x));
-                RUN(&h, rope, whole.view[i], &params);
-                params.rows = rows;
-                RUN(&h, rope, part.view[i], &params);
-                for (int i = 0; i < BACKENDS; i++) {
-                    const nd_view expected = gathered(&h, nd_as_const(whole.view[i]), rows);
-                    cr_assert_eq(memcmp(part.view[i].data, expected.data,
-                                        nd_view_bytes(nd_as_const(expected))),
-                                 0);
-                }
-                harness_reset(&h);
+    harness_open(&h);
+    for (int c = 0; c < CASES; c++)
+        for (int style = 0; style < 2; style++) {
+            const kept_case *k = &cases[c];
+            const int64_t head_dim = 8, tokens = k->sequences * k->length;
+            const nd_cview rows = choose(&h, k);
+            const nd_view x = random_floats(&h, ND_F32, tokens, 3 * head_dim, 1.0f);
+            nd_rope_params params = {.style = (nd_rope_style)style,
+                                     .head_dim = head_dim,
+                                     .seq_len = k->length,
+                                     .base = 100.0,
+                                     .inverse = true};
+            const outputs part =
+                copied_outputs(&h, ND_F64, nd_as_const(gathered(&h, nd_as_const(x), rows)));
+            const outputs whole = copied_outputs(&h, ND_F64, nd_as_const(x));
+            RUN(&h, rope, whole.view[i], &params);
+            params.rows = rows;
+            RUN(&h, rope, part.view[i], &params);
+            for (int i = 0; i < BACKENDS; i++) {
+                const nd_view expected = gathered(&h, nd_as_const(whole.view[i]), rows);
+                cr_assert_eq(
+                    memcmp(part.view[i].data, expected.data, nd_view_bytes(nd_as_const(expected))),
+                    0);
             }
-    }
+            harness_reset(&h);
+        }
+    harness_close(&h);
 }
 
 typedef struct attention_case {
@@ -219,38 +218,36 @@ static void check_rows_of_attention(harness *h, const attention_case *a, nd_cvie
 Test(kept_rows, attention_over_a_part_gives_the_rows_of_the_whole_to_the_bit)
 {
     harness h;
-    FOR_EACH_ISA(h)
-    {
-        for (int c = 0; c < CASES; c++)
-            for (int type = 0; type < 2; type++) {
-                const nd_dtype t = float_dtypes[type];
-                const attention_case a = attend(&h, &cases[c], t);
-                const outputs o = poisoned_outputs(&h, t, t, a.q.rows, a.q.cols);
-                const outputs lse = poisoned_outputs(&h, ND_F32, ND_F32, a.q.rows, a.lse.cols);
-                RUN(&h, attention, o.view[i], lse.view[i], a.q, a.k, a.v, &a.shape);
-                check_rows_of_attention(&h, &a, choose(&h, &cases[c]), &o, &lse);
-                harness_reset(&h);
-            }
-    }
+    harness_open(&h);
+    for (int c = 0; c < CASES; c++)
+        for (int type = 0; type < 2; type++) {
+            const nd_dtype t = float_dtypes[type];
+            const attention_case a = attend(&h, &cases[c], t);
+            const outputs o = poisoned_outputs(&h, t, t, a.q.rows, a.q.cols);
+            const outputs lse = poisoned_outputs(&h, ND_F32, ND_F32, a.q.rows, a.lse.cols);
+            RUN(&h, attention, o.view[i], lse.view[i], a.q, a.k, a.v, &a.shape);
+            check_rows_of_attention(&h, &a, choose(&h, &cases[c]), &o, &lse);
+            harness_reset(&h);
+        }
+    harness_close(&h);
 }
 
 Test(kept_rows, attention_backward_agrees_with_the_reference_and_with_masks)
 {
     harness h;
-    FOR_EACH_ISA(h)
-    {
-        for (int c = 0; c < CASES; c++)
-            for (int type = 0; type < 2; type++) {
-                check_kept_attention(&h, &cases[c], float_dtypes[type]);
-                harness_reset(&h);
-            }
-    }
+    harness_open(&h);
+    for (int c = 0; c < CASES; c++)
+        for (int type = 0; type < 2; type++) {
+            check_kept_attention(&h, &cases[c], float_dtypes[type]);
+            harness_reset(&h);
+        }
+    harness_close(&h);
 }
 
 Test(kept_rows, attention_backward_of_all_rows_is_that_without_rows_to_the_bit)
 {
     harness h;
-    cr_assert(harness_open(&h, "auto"));
+    harness_open(&h);
     for (int c = 0; c < CASES; c++)
         for (int type = 0; type < 2; type++) {
             kept_case all = cases[c];

@@ -32,40 +32,39 @@ static ternary_inputs random_ternary(harness *h, int64_t tokens, int64_t out, in
 Test(products, the_ternary_forward_is_the_exact_integer_product)
 {
     harness h;
-    FOR_EACH_ISA(h)
-    {
-        const int64_t sizes[][3] = {{3, 5, 7}, {65, 129, 512}, {2, 70, 4096}, {19, 80, 4096}};
-        for (size_t s = 0; s < sizeof sizes / sizeof *sizes; s++) {
-            const int64_t tokens = sizes[s][0], out = sizes[s][1], in = sizes[s][2];
-            ternary_inputs t = random_ternary(&h, tokens, out, in, 0);
-            const nd_view q = random_integers(&h, ND_I8, tokens, in, -128, 127);
-            const nd_view c = random_integers(&h, ND_I8, out, in, -1, 1);
-            for (int64_t i = 0; i < in; i++) { /* the largest sums of both signs */
-                set_element(q, i, -128);
-                set_element(q, in + i, i % 2 ? -128 : 127);
-                set_element(c, i, 1);
-                set_element(c, in + i, i % 2 ? -1 : 1);
-            }
-            const nd_view a = poisoned(&h, ND_F32, tokens, 1), one = poisoned(&h, ND_F32, 1, 1);
-            for (int64_t i = 0; i < tokens; i++)
-                set_element(a, i, 127.0);
-            set_element(one, 0, 1.0);
-            t = (ternary_inputs){nd_as_const(q), nd_as_const(a), nd_as_const(c), nd_as_const(one)};
-            const outputs y = poisoned_outputs(&h, ND_F64, ND_F32, tokens, out);
-            RUN(&h, ternary_gemm, y.view[i], t.q, t.a, t.c, t.s);
-            check_equal(&h, "ternary_gemm", &y);
-            for (int64_t i = 0; i < tokens; i++)
-                for (int64_t o = 0; o < out; o++) {
-                    int32_t sum = 0;
-                    for (int64_t j = 0; j < in; j++)
-                        sum += ((const int8_t *)q.data)[i * in + j] *
-                               ((const int8_t *)c.data)[o * in + j];
-                    const double got = element(nd_as_const(y.view[1]), i * out + o);
-                    cr_assert(got == sum, "got %g, expected %d", got, sum);
-                }
-            harness_reset(&h);
+    harness_open(&h);
+    const int64_t sizes[][3] = {{3, 5, 7}, {65, 129, 512}, {2, 70, 4096}, {19, 80, 4096}};
+    for (size_t s = 0; s < sizeof sizes / sizeof *sizes; s++) {
+        const int64_t tokens = sizes[s][0], out = sizes[s][1], in = sizes[s][2];
+        ternary_inputs t = random_ternary(&h, tokens, out, in, 0);
+        const nd_view q = random_integers(&h, ND_I8, tokens, in, -128, 127);
+        const nd_view c = random_integers(&h, ND_I8, out, in, -1, 1);
+        for (int64_t i = 0; i < in; i++) { /* the largest sums of both signs */
+            set_element(q, i, -128);
+            set_element(q, in + i, i % 2 ? -128 : 127);
+            set_element(c, i, 1);
+            set_element(c, in + i, i % 2 ? -1 : 1);
         }
+        const nd_view a = poisoned(&h, ND_F32, tokens, 1), one = poisoned(&h, ND_F32, 1, 1);
+        for (int64_t i = 0; i < tokens; i++)
+            set_element(a, i, 127.0);
+        set_element(one, 0, 1.0);
+        t = (ternary_inputs){nd_as_const(q), nd_as_const(a), nd_as_const(c), nd_as_const(one)};
+        const outputs y = poisoned_outputs(&h, ND_F64, ND_F32, tokens, out);
+        RUN(&h, ternary_gemm, y.view[i], t.q, t.a, t.c, t.s);
+        check_equal(&h, "ternary_gemm", &y);
+        for (int64_t i = 0; i < tokens; i++)
+            for (int64_t o = 0; o < out; o++) {
+                int32_t sum = 0;
+                for (int64_t j = 0; j < in; j++)
+                    sum +=
+                        ((const int8_t *)q.data)[i * in + j] * ((const int8_t *)c.data)[o * in + j];
+                const double got = element(nd_as_const(y.view[1]), i * out + o);
+                cr_assert(got == sum, "got %g, expected %d", got, sum);
+            }
+        harness_reset(&h);
     }
+    harness_close(&h);
 }
 
 static void check_ternary(harness *h, const ternary_inputs *t, nd_dtype dy_type, nd_dtype out_type)
@@ -97,32 +96,30 @@ static void check_ternary(harness *h, const ternary_inputs *t, nd_dtype dy_type,
 Test(products, ternary_products_agree_with_the_reference)
 {
     harness h;
-    FOR_EACH_ISA(h)
-    {
-        for (int s = 0; s < SHAPES; s++)
-            for (int mix = 0; mix < 4; mix++) {
-                const ternary_inputs t =
-                    random_ternary(&h, shapes[s][0], shapes[s][1], shapes[s][2], 0);
-                check_ternary(&h, &t, float_dtypes[mix & 1], float_dtypes[mix >> 1]);
-                harness_reset(&h);
-            }
-    }
+    harness_open(&h);
+    for (int s = 0; s < SHAPES; s++)
+        for (int mix = 0; mix < 4; mix++) {
+            const ternary_inputs t =
+                random_ternary(&h, shapes[s][0], shapes[s][1], shapes[s][2], 0);
+            check_ternary(&h, &t, float_dtypes[mix & 1], float_dtypes[mix >> 1]);
+            harness_reset(&h);
+        }
+    harness_close(&h);
 }
 
 Test(products, ternary_products_with_group_scales_agree_with_the_reference)
 {
     harness h;
-    FOR_EACH_ISA(h)
-    {
-        const int64_t grouped[][4] = {{1, 3, 4, 1}, {70, 65, 96, 3}, {33, 130, 256, 2}};
-        for (int s = 0; s < 3; s++)
-            for (int mix = 0; mix < 4; mix++) {
-                const ternary_inputs t =
-                    random_ternary(&h, grouped[s][0], grouped[s][1], grouped[s][2], grouped[s][3]);
-                check_ternary(&h, &t, float_dtypes[mix & 1], float_dtypes[mix >> 1]);
-                harness_reset(&h);
-            }
-    }
+    harness_open(&h);
+    const int64_t grouped[][4] = {{1, 3, 4, 1}, {70, 65, 96, 3}, {33, 130, 256, 2}};
+    for (int s = 0; s < 3; s++)
+        for (int mix = 0; mix < 4; mix++) {
+            const ternary_inputs t =
+                random_ternary(&h, grouped[s][0], grouped[s][1], grouped[s][2], grouped[s][3]);
+            check_ternary(&h, &t, float_dtypes[mix & 1], float_dtypes[mix >> 1]);
+            harness_reset(&h);
+        }
+    harness_close(&h);
 }
 
 static void check_gemm(harness *h, const int64_t *size, int mix, float alpha, float beta)
@@ -147,7 +144,7 @@ static void check_gemm(harness *h, const int64_t *size, int mix, float alpha, fl
 Test(products, dense_products_agree_with_the_reference)
 {
     harness h;
-    cr_assert(harness_open(&h, "auto"));
+    harness_open(&h);
     for (int s = 0; s < SHAPES; s++)
         for (int mix = 0; mix < 32; mix++) {
             check_gemm(&h, shapes[s], mix, 1.0f, 0.0f);
@@ -163,7 +160,7 @@ Test(products, symmetric_products_agree_with_the_reference)
     static const int64_t sides[][2] = {{1, 1},     {3, 70},   {64, 5},   {257, 40},
                                        {300, 300}, {520, 33}, {136, 200}};
     harness h;
-    cr_assert(harness_open(&h, "auto"));
+    harness_open(&h);
     for (int s = 0; s < 7; s++)
         for (int mix = 0; mix < 8; mix++) {
             const int64_t m = sides[s][0], k = sides[s][1];
@@ -186,7 +183,7 @@ Test(products, symmetric_products_agree_with_the_reference)
 Test(products, long_sums_do_not_depend_on_threads)
 {
     harness h;
-    cr_assert(harness_open(&h, "auto"));
+    harness_open(&h);
     nd_backend_destroy(h.backend[0]); /* the reference would take long and is not compared */
     ND_ASSERT_OK(nd_cpu_backend_create(&(nd_cpu_backend_options){.threads = 1}, &h.backend[0]));
     for (int mix = 0; mix < 16; mix++) {
@@ -255,22 +252,21 @@ static void check_attention(harness *h, const nd_attention_shape *s, nd_dtype in
 Test(products, attention_agrees_with_the_reference)
 {
     harness h;
-    FOR_EACH_ISA(h)
-    {
-        for (int s = 0; s < ATTENTIONS; s++)
-            for (int mix = 0; mix < 4; mix++) {
-                check_attention(&h, &attentions[s], float_dtypes[mix & 1], float_dtypes[mix >> 1],
-                                1.0f);
-                harness_reset(&h);
-            }
-    }
+    harness_open(&h);
+    for (int s = 0; s < ATTENTIONS; s++)
+        for (int mix = 0; mix < 4; mix++) {
+            check_attention(&h, &attentions[s], float_dtypes[mix & 1], float_dtypes[mix >> 1],
+                            1.0f);
+            harness_reset(&h);
+        }
+    harness_close(&h);
 }
 
 /* Scores in the hundreds: one key takes all, nothing overflows. */
 Test(products, attention_with_large_scores_is_finite)
 {
     harness h;
-    cr_assert(harness_open(&h, "auto"));
+    harness_open(&h);
     for (int s = 1; s < 4; s++)
         check_attention(&h, &attentions[s], ND_F32, ND_F32, 8.0f);
     harness_close(&h);
@@ -281,7 +277,7 @@ Test(products, attention_with_large_scores_is_finite)
 Test(products, the_workspace_grows_with_new_shapes_only)
 {
     harness h;
-    cr_assert(harness_open(&h, "auto"));
+    harness_open(&h);
     nd_backend *b = h.backend[BACKENDS - 1];
     size_t bytes[3];
     for (int repeat = 0; repeat < 3; repeat++) {

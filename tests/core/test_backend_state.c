@@ -102,54 +102,51 @@ static void blocks_case(harness *h, int64_t rows, int64_t cols, nd_block_code co
 Test(state, blocks_equal_the_reference_and_come_back_within_half_a_step)
 {
     harness h;
-    FOR_EACH_ISA(h)
-    {
-        for (int s = 0; s < SHAPES; s++)
-            for (int k = 0; k < 3; k++) {
-                blocks_case(&h, shapes[s][0], shapes[s][1], kinds[k], lengths[(s + k) % 3]);
-                harness_reset(&h);
-            }
-    }
+    harness_open(&h);
+    for (int s = 0; s < SHAPES; s++)
+        for (int k = 0; k < 3; k++) {
+            blocks_case(&h, shapes[s][0], shapes[s][1], kinds[k], lengths[(s + k) % 3]);
+            harness_reset(&h);
+        }
+    harness_close(&h);
 }
 
 Test(state, a_block_of_zeros_or_of_next_to_nothing_comes_back_as_zeros)
 {
     harness h;
-    FOR_EACH_ISA(h)
-    {
-        for (int k = 0; k < 3; k++) {
-            const nd_view x = poisoned(&h, ND_F32, 2, 100);
-            for (int i = 0; i < 200; i++)
-                set_element(x, i, i < 100 ? 0.0 : 1e-35);
-            const block_outputs q = encoded(&h, nd_as_const(x), kinds[k], 100);
-            const outputs y = decoded(&h, &q, 2, 100);
-            for (int i = 0; i < 200; i++)
-                for (int b = 0; b < BACKENDS; b++)
-                    cr_assert_eq(element(nd_as_const(y.view[b]), i), 0.0);
-            harness_reset(&h);
-        }
+    harness_open(&h);
+    for (int k = 0; k < 3; k++) {
+        const nd_view x = poisoned(&h, ND_F32, 2, 100);
+        for (int i = 0; i < 200; i++)
+            set_element(x, i, i < 100 ? 0.0 : 1e-35);
+        const block_outputs q = encoded(&h, nd_as_const(x), kinds[k], 100);
+        const outputs y = decoded(&h, &q, 2, 100);
+        for (int i = 0; i < 200; i++)
+            for (int b = 0; b < BACKENDS; b++)
+                cr_assert_eq(element(nd_as_const(y.view[b]), i), 0.0);
+        harness_reset(&h);
     }
+    harness_close(&h);
 }
 
 Test(state, a_block_with_a_nan_or_an_infinity_decodes_to_nothing_finite)
 {
     harness h;
-    FOR_EACH_ISA(h)
-    {
-        for (int k = 0; k < 6; k++) {
-            const nd_view x = poisoned(&h, ND_F32, 1, 300);
-            for (int i = 0; i < 300; i++)
-                set_element(x, i, 1.0);
-            set_element(x, 77, k % 2 ? NAN : INFINITY);
-            const block_outputs q = encoded(&h, nd_as_const(x), kinds[k / 2], 256);
-            const outputs y = decoded(&h, &q, 1, 300);
-            for (int i = 0; i < 300; i++)
-                for (int b = 0; b < BACKENDS; b++)
-                    cr_assert_eq(isfinite(element(nd_as_const(y.view[b]), i)) != 0, i >= 256,
-                                 "element %d is %g", i, element(nd_as_const(y.view[b]), i));
-            harness_reset(&h);
-        }
+    harness_open(&h);
+    for (int k = 0; k < 6; k++) {
+        const nd_view x = poisoned(&h, ND_F32, 1, 300);
+        for (int i = 0; i < 300; i++)
+            set_element(x, i, 1.0);
+        set_element(x, 77, k % 2 ? NAN : INFINITY);
+        const block_outputs q = encoded(&h, nd_as_const(x), kinds[k / 2], 256);
+        const outputs y = decoded(&h, &q, 1, 300);
+        for (int i = 0; i < 300; i++)
+            for (int b = 0; b < BACKENDS; b++)
+                cr_assert_eq(isfinite(element(nd_as_const(y.view[b]), i)) != 0, i >= 256,
+                             "element %d is %g", i, element(nd_as_const(y.view[b]), i));
+        harness_reset(&h);
     }
+    harness_close(&h);
 }
 
 Test(state, the_dynamic_codes_have_every_value_once_in_order)
@@ -208,15 +205,14 @@ static void adamw_case(harness *h, int64_t rows, int64_t cols, nd_dtype w_type, 
 Test(state, adamw_on_blocks_agrees_with_the_reference)
 {
     harness h;
-    FOR_EACH_ISA(h)
-    {
-        for (int s = 0; s < SHAPES; s++)
-            for (int mix = 0; mix < 4; mix++) {
-                adamw_case(&h, shapes[s][0], shapes[s][1], float_dtypes[mix & 1],
-                           float_dtypes[mix >> 1]);
-                harness_reset(&h);
-            }
-    }
+    harness_open(&h);
+    for (int s = 0; s < SHAPES; s++)
+        for (int mix = 0; mix < 4; mix++) {
+            adamw_case(&h, shapes[s][0], shapes[s][1], float_dtypes[mix & 1],
+                       float_dtypes[mix >> 1]);
+            harness_reset(&h);
+        }
+    harness_close(&h);
 }
 
 static void tiles_case(harness *h, int64_t rows, int64_t cols)
@@ -253,11 +249,10 @@ static void tiles_case(harness *h, int64_t rows, int64_t cols)
 Test(state, tiles_equal_the_reference_and_come_back_within_half_a_step)
 {
     harness h;
-    FOR_EACH_ISA(h)
-    {
-        for (int s = 0; s < SHAPES; s++) {
-            tiles_case(&h, shapes[s][0], shapes[s][1]);
-            harness_reset(&h);
-        }
+    harness_open(&h);
+    for (int s = 0; s < SHAPES; s++) {
+        tiles_case(&h, shapes[s][0], shapes[s][1]);
+        harness_reset(&h);
     }
+    harness_close(&h);
 }

@@ -87,7 +87,7 @@ static double swiglu_rmsnorm_loss(nd_backend *b, const void *context)
 Test(gradients, rmsnorm_backward_is_the_gradient)
 {
     harness h;
-    cr_assert(harness_open(&h, "auto"));
+    harness_open(&h);
     nd_backend *b = h.backend[0];
     row_context c = random_rows(&h, 3, 11);
     const nd_view dx = zeros(&h, 3, 11), dw = zeros(&h, 1, 11);
@@ -102,7 +102,7 @@ Test(gradients, rmsnorm_backward_is_the_gradient)
 Test(gradients, swiglu_backward_is_the_gradient)
 {
     harness h;
-    cr_assert(harness_open(&h, "auto"));
+    harness_open(&h);
     nd_backend *b = h.backend[0];
     row_context c = random_rows(&h, 3, 11);
     const nd_view dgate = zeros(&h, 3, 11), dup = zeros(&h, 3, 11);
@@ -116,7 +116,7 @@ Test(gradients, swiglu_backward_is_the_gradient)
 Test(gradients, swiglu_rmsnorm_backward_is_the_gradient)
 {
     harness h;
-    cr_assert(harness_open(&h, "auto"));
+    harness_open(&h);
     nd_backend *b = h.backend[0];
     row_context c = random_rows(&h, 3, 11);
     const nd_view dgate = zeros(&h, 3, 11), dup = zeros(&h, 3, 11), dw = zeros(&h, 1, 11);
@@ -147,7 +147,7 @@ static double attention_loss(nd_backend *b, const void *context)
 Test(gradients, attention_backward_is_the_gradient)
 {
     harness h;
-    cr_assert(harness_open(&h, "auto"));
+    harness_open(&h);
     nd_backend *b = h.backend[0];
     const nd_attention_shape shapes[] = {{2, 4, 4, 4, 2, 3, {0}}, {1, 2, 6, 3, 1, 4, {0}}};
     for (int i = 0; i < 2; i++) {
@@ -197,7 +197,7 @@ static double cross_entropy_loss(nd_backend *b, const void *context)
 Test(gradients, cross_entropy_gives_the_gradient_of_its_total)
 {
     harness h;
-    cr_assert(harness_open(&h, "auto"));
+    harness_open(&h);
     nd_backend *b = h.backend[0];
     for (int terms = 0; terms < 8; terms++) {
         const loss_context c = {.x = random_floats(&h, ND_F64, 4, 9, 2.0f),
@@ -256,7 +256,7 @@ static void check_ternary_adjoints(harness *h, int64_t groups)
 Test(gradients, ternary_products_are_adjoint)
 {
     harness h;
-    cr_assert(harness_open(&h, "auto"));
+    harness_open(&h);
     check_ternary_adjoints(&h, 0);
     check_ternary_adjoints(&h, 3);
     harness_close(&h);
@@ -265,7 +265,7 @@ Test(gradients, ternary_products_are_adjoint)
 Test(gradients, embedding_backward_is_the_adjoint_of_embedding)
 {
     harness h;
-    cr_assert(harness_open(&h, "auto"));
+    harness_open(&h);
     nd_backend *b = h.backend[0];
     const nd_cview table = nd_as_const(random_floats(&h, ND_F64, 6, 5, 1.0f));
     const nd_cview tokens = nd_as_const(random_integers(&h, ND_I32, 1, 20, 0, 5));
@@ -281,7 +281,7 @@ Test(gradients, embedding_backward_is_the_adjoint_of_embedding)
 Test(gradients, rope_inverse_is_its_adjoint_and_its_inverse)
 {
     harness h;
-    cr_assert(harness_open(&h, "auto"));
+    harness_open(&h);
     nd_backend *b = h.backend[0];
     for (int style = 0; style < 2; style++) {
         nd_rope_params p = {.style = style ? ND_ROPE_PAIRS : ND_ROPE_HALVES,

@@ -57,7 +57,8 @@ static bool open_here(harness *h)
     nd_error_clear();
     if (nd_conformance_cudnn_device(&b) == ND_OK) {
         nd_backend_destroy(b);
-        return harness_open(h, "device");
+        harness_open(h);
+        return true;
     }
     const char *reason = nd_error_get()->message;
     cr_assert(strstr(reason, "cannot be opened") != NULL || strstr(reason, "too old") != NULL, "%s",

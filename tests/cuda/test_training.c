@@ -33,8 +33,7 @@ static void train(const char *config, const char *extra, bool device, double los
     if (device)
         ND_ASSERT_OK(nd_emulated_backend_create(&(nd_cuda_options){0}, &run->backend));
     else
-        ND_ASSERT_OK(nd_cpu_backend_create(&(nd_cpu_backend_options){.threads = 1, .isa = "auto"},
-                                           &run->backend));
+        ND_ASSERT_OK(nd_cpu_backend_create(&(nd_cpu_backend_options){.threads = 1}, &run->backend));
     ND_ASSERT_OK(nd_run_create(c, comm, run));
     ND_ASSERT_OK(nd_run_start_loader(run));
     for (int i = 0; i < STEPS; i++) {

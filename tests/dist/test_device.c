@@ -23,8 +23,7 @@ Test(device, what_lies_in_host_memory_keeps_travelling_by_the_comm_itself)
     nd_comm *comm = solo();
     const nd_comm_ops before = comm->ops;
     nd_backend *cpu;
-    ND_ASSERT_OK(
-        nd_cpu_backend_create(&(nd_cpu_backend_options){.threads = 1, .isa = "auto"}, &cpu));
+    ND_ASSERT_OK(nd_cpu_backend_create(&(nd_cpu_backend_options){.threads = 1}, &cpu));
     cr_assert_not(nd_device_owns(cpu));
     nd_comm_set_device(comm, cpu);
     ND_ASSERT_OK(nd_device_attach(comm));

@@ -34,7 +34,7 @@ static nd_view take(fixture *f, int64_t rows, int64_t cols)
 static fixture create(int64_t rows, int64_t cols, int64_t rank)
 {
     fixture f = {.shape = nd_galore_create(rows, cols, rank)};
-    const nd_cpu_backend_options options = {.threads = 2, .isa = "auto"};
+    const nd_cpu_backend_options options = {.threads = 2};
     const nd_galore *g = &f.shape;
     ND_ASSERT_OK(nd_cpu_backend_create(&options, &f.backend));
     f.scratch.basis = take(&f, rank, nd_galore_small(g));
@@ -294,7 +294,7 @@ static void create_owner(owner *o, const char *name, const char *const *sets)
                                          "training.warmup_steps=0",
                                          "hardware.precision=fp32",
                                          NULL};
-    const nd_cpu_backend_options options = {.threads = 2, .isa = "auto"};
+    const nd_cpu_backend_options options = {.threads = 2};
     memset(o, 0, sizeof *o);
     nd_config_defaults(&o->config);
     for (int i = 0; common[i]; i++)

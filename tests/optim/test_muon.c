@@ -19,8 +19,7 @@ typedef struct muon_scratch {
 static muon_scratch *scratch_create(int64_t rows, int64_t cols, bool reference)
 {
     muon_scratch *r = calloc(1, sizeof *r);
-    const nd_cpu_backend_options options = {
-        .threads = 1, .reference_only = reference, .isa = "auto"};
+    const nd_cpu_backend_options options = {.threads = 1, .reference_only = reference};
     ND_ASSERT_OK(nd_cpu_backend_create(&options, &r->backend));
     const int64_t side = rows < cols ? rows : cols;
     r->scratch.update = nd_view_of(r->update, ND_F32, rows, cols);

@@ -32,7 +32,7 @@ static fixture create(const nd_state_codec *codec, int64_t rows, int64_t cols, i
 {
     fixture f = {0};
     const int64_t rank = nd_state_low_rank(rows, cols);
-    const nd_cpu_backend_options options = {.threads = threads, .isa = "auto"};
+    const nd_cpu_backend_options options = {.threads = threads};
     ND_ASSERT_OK(nd_cpu_backend_create(&options, &f.backend));
     nd_arena_start_sizing(&f.arena, "test", f.backend);
     ND_ASSERT_OK(lay_out(&f, codec, rows, cols));
@@ -166,7 +166,7 @@ Test(state_codec, rows_become_orthonormal_and_zero_rows_stay_zero)
 {
     enum { RANK = 5, N = 70 };
     nd_backend *b;
-    const nd_cpu_backend_options options = {.threads = 1, .isa = "auto"};
+    const nd_cpu_backend_options options = {.threads = 1};
     ND_ASSERT_OK(nd_cpu_backend_create(&options, &b));
     float x[RANK * N], y[RANK * N], gram[RANK * RANK];
     double host[2 * RANK * RANK], largest = 0.0;

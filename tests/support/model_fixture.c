@@ -64,8 +64,7 @@ nd_model_fixture nd_model_fixture_create(const nd_model_config *config, bool ref
                                          uint64_t seed)
 {
     nd_model_fixture f = {0};
-    const nd_cpu_backend_options options = {
-        .threads = 1, .reference_only = reference_only, .isa = "auto"};
+    const nd_cpu_backend_options options = {.threads = 1, .reference_only = reference_only};
     ND_ASSERT_OK(nd_cpu_backend_create(&options, &f.backend));
     ND_ASSERT_OK(nd_model_create(config, f.backend, &f.model));
     const size_t count = (size_t)f.model->params.count;

@@ -202,6 +202,7 @@ static nd_status create(nd_backend *inner, const wrapper *like, nd_backend_ops o
     made->ops = ops;
     nd_no_recording_fill(&made->ops);
     made->context = w;
+    made->traits = inner->traits;
     *backend = made;
     return ND_OK;
 }

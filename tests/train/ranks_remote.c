@@ -32,7 +32,7 @@ typedef struct results {
 
 static nd_run *start(const nd_config *config, nd_comm *comm, bool remote)
 {
-    const nd_cpu_backend_options options = {.threads = 1, .isa = "auto"};
+    const nd_cpu_backend_options options = {.threads = 1};
     nd_run *run = calloc(1, sizeof *run);
     if (!run)
         exit(1);

@@ -141,8 +141,7 @@ Test(plan, is_quoted_by_a_run_for_which_memory_does_not_suffice)
     ND_ASSERT_OK(nd_config_read_file(&config, config_path));
     ND_ASSERT_OK(nd_plan_create(&config, 1, &plan));
     ND_ASSERT_OK(nd_comm_create_solo(&comm));
-    ND_ASSERT_OK(nd_cpu_backend_create(&(nd_cpu_backend_options){.threads = 1, .isa = "auto"},
-                                       &run.backend));
+    ND_ASSERT_OK(nd_cpu_backend_create(&(nd_cpu_backend_options){.threads = 1}, &run.backend));
     small.allocate = run.backend->ops.allocate;
     small.left = plan.bytes[0][ND_MEMORY_CODES] + plan.bytes[0][ND_MEMORY_MASTERS];
     run.backend->ops.allocate = allocate_while_it_lasts;

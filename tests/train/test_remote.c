@@ -43,7 +43,7 @@ Test(remote, an_op_that_is_given_host_memory_names_itself)
 {
     nd_backend *b = NULL;
     void *memory = NULL;
-    ND_ASSERT_OK(nd_cpu_backend_create(&(nd_cpu_backend_options){.threads = 1, .isa = "auto"}, &b));
+    ND_ASSERT_OK(nd_cpu_backend_create(&(nd_cpu_backend_options){.threads = 1}, &b));
     ND_ASSERT_OK(nd_remote_backend_create(b, &b));
     ND_ASSERT_OK(b->ops.allocate(b, 64, &memory));
     float host[16] = {1.0f}, back[16] = {0};
@@ -95,7 +95,7 @@ Test(remote, ranks_exchange_gradients_and_codes_through_the_host)
 /* How often the host waits for the backend in the last of these steps: what a GPU stands still for. */
 static int64_t waits_of_step(int steps, const char *extra)
 {
-    const nd_cpu_backend_options options = {.threads = 1, .isa = "auto"};
+    const nd_cpu_backend_options options = {.threads = 1};
     nd_comm *comm = NULL;
     nd_step_result step;
     int64_t before = 0, after = 0;

@@ -342,18 +342,37 @@ typedef struct nd_backend_ops {
     nd_status (*dequantize_tiles)(nd_backend *b, nd_view x, const nd_tiles *q, float beta);
 } nd_backend_ops;
 
+/* What [hardware] precision = auto and backward_precision = auto choose by. */
+typedef struct nd_backend_traits {
+    char device[128];         /* what computes, for the log */
+    bool fast_bf16;           /* bf16 products are faster than f32 ones */
+    bool fast_int8_gradients; /* so are the 8-bit backward products, exact as they must be */
+} nd_backend_traits;
+
 struct nd_backend {
     nd_backend_ops ops;
     void *context; /* of the implementation */
     nd_log *log;   /* told what the backend chose for a shape; NULL, as it is made: nobody */
+    nd_backend_traits traits;
 };
+
+/* The instruction sets that are told apart, each with those before it: generic is the compiler's base
+ * target and SSE4.1 in oneDNN. The order is that of the choices of [hardware] cpu_isa. */
+typedef enum nd_cpu_isa {
+    ND_CPU_ISA_AUTO, /* the best of this CPU */
+    ND_CPU_ISA_GENERIC,
+    ND_CPU_ISA_AVX2,
+    ND_CPU_ISA_AVX512,
+    ND_CPU_ISA_AVX512_VNNI,
+    ND_CPU_ISA_AVX512_BF16
+} nd_cpu_isa;
 
 /* The CPU backend. `threads` per rank, 0 for OpenMP's own choice; `reference_only` leaves every
  * slot at the double-accumulation reference. Close releases what it owns. */
 typedef struct nd_cpu_backend_options {
     int threads;
     bool reference_only;
-    const char *isa; /* "auto", "avx512", "avx2", "generic": the row ops' instruction set */
+    nd_cpu_isa isa; /* of the whole process, oneDNN included */
 } nd_cpu_backend_options;
 
 /* The CPU backend: the reference, and unless `reference_only` the fast layer over it. The caller owns it.

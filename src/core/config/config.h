@@ -45,8 +45,16 @@ typedef enum nd_attention_choice {
     ND_ATTENTION_CUDNN,
     ND_ATTENTION_OWN
 } nd_attention_choice;
-typedef enum nd_precision { ND_PRECISION_FP32, ND_PRECISION_BF16 } nd_precision;
-typedef enum nd_backward_precision { ND_BACKWARD_SAME, ND_BACKWARD_INT8 } nd_backward_precision;
+typedef enum nd_precision {
+    ND_PRECISION_FP32,
+    ND_PRECISION_BF16,
+    ND_PRECISION_AUTO /* until a backend is known */
+} nd_precision;
+typedef enum nd_backward_precision {
+    ND_BACKWARD_SAME,
+    ND_BACKWARD_INT8,
+    ND_BACKWARD_AUTO
+} nd_backward_precision;
 typedef enum nd_dataset_choice { ND_DATASET_SHARDS, ND_DATASET_SYNTHETIC } nd_dataset_choice;
 typedef enum nd_target { ND_TARGET_AUTO, ND_TARGET_CPU, ND_TARGET_CUDA } nd_target;
 typedef enum nd_deterministic { ND_DETERMINISTIC_OFF, ND_DETERMINISTIC_WORLD } nd_deterministic;
@@ -120,7 +128,7 @@ typedef struct nd_config {
         int attention; /* nd_attention_choice */
         int precision, backward_precision;
         int64_t threads;
-        nd_config_text cpu_isa;
+        int cpu_isa; /* nd_cpu_isa */
     } hardware;
     struct {
         int deterministic;

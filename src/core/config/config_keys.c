@@ -143,13 +143,18 @@ const nd_config_key nd_config_keys[] = {
     CHOICE(hardware, attention, "auto|cudnn|own", "auto",
            "on a GPU, in bf16: cuDNN's attention where it is there and fits, cuDNN's or an error, "
            "the program's own"),
-    CHOICE(hardware, precision, "fp32|bf16", "bf16", "type of activations and backward products"),
     CHOICE(
-        hardware, backward_precision, "same|int8", "same",
+        hardware, precision, "fp32|bf16|auto", "auto",
+        "type of activations and backward products; auto is bf16 where the machine multiplies it "
+        "faster than fp32 (elsewhere bf16 saves memory and no time)"),
+    CHOICE(
+        hardware, backward_precision, "same|int8|auto", "auto",
         "of the backward products of ternary weights: that of precision, or int8, with scales of "
-        "tokens (towards the inputs) and of outputs in 1024 tokens (towards the weights)"),
+        "tokens (towards the inputs) and of outputs in 1024 tokens (towards the weights); auto is "
+        "int8 where its exact products are faster and group_size is 0"),
     INT(hardware, threads, 0, 4096, "0", "threads a rank; 0 shares the machine's cores evenly"),
-    TEXT(hardware, cpu_isa, "auto", "instruction set of the row ops: auto, avx512, avx2, generic"),
+    CHOICE(hardware, cpu_isa, "auto|generic|avx2|avx512|avx512_vnni|avx512_bf16", "auto",
+           "most that is used of the CPU, by the program and by oneDNN; auto is all that is there"),
 
     CHOICE(dist, deterministic, "off|world", "world",
            "world: sum micro-batches in a fixed tree, the same bits on any number of ranks"),

@@ -52,6 +52,7 @@ static nd_status load(const nd_load_options *o, const nd_comm *comm, nd_checkpoi
         ND_TRY(nd_config_set_key(&l->config, "hardware", "precision", o->precision, "--precision"));
         l->config.hardware.backward_precision = ND_BACKWARD_SAME;
     }
+    l->config.hardware.cpu_isa = ND_CPU_ISA_AUTO; /* that was another machine */
     if (o->target)
         ND_TRY(nd_config_set_key(&l->config, "hardware", "target", o->target, "--target"));
     else if (l->config.hardware.target == ND_TARGET_CUDA)
@@ -69,6 +70,7 @@ static nd_status load(const nd_load_options *o, const nd_comm *comm, nd_checkpoi
     } else {
         ND_TRY(nd_run_create_backend(&l->config, comm, &l->backend));
     }
+    nd_run_resolve_precision(&l->config, l->backend);
     nd_model_config model_config = nd_model_config_from(&l->config);
     if (!o->extra_heads)
         model_config = nd_model_config_without_extra_heads(model_config);

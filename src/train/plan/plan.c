@@ -35,7 +35,7 @@ static nd_status plan_rank(const nd_config *config, int rank, nd_plan *plan)
     run->config = *config;
     run->comm = &comm;
     /* A plan asks for no device. */
-    const nd_cpu_backend_options options = {.threads = 1, .isa = "auto"};
+    const nd_cpu_backend_options options = {.threads = 1};
     ND_TRY_GOTO(nd_cpu_backend_create(&options, &run->backend), done);
     ND_TRY_GOTO(nd_run_prepare(run), done);
     ND_TRY_GOTO(nd_run_memory_measure(run), done);

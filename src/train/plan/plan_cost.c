@@ -213,7 +213,7 @@ nd_status nd_plan_cost_predict(const nd_config *config, int ranks, const nd_plan
         return ND_FAIL(ND_ENOMEM, "no memory for a plan");
     run->config = *config;
     run->comm = &comm;
-    const nd_cpu_backend_options options = {.threads = 1, .isa = "auto"};
+    const nd_cpu_backend_options options = {.threads = 1};
     ND_TRY_GOTO(nd_cpu_backend_create(&options, &run->backend), done);
     ND_TRY_GOTO(nd_run_prepare(run), done);
     ND_TRY_GOTO(nd_run_memory_measure(run), done);

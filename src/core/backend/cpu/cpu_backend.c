@@ -99,6 +99,7 @@ nd_status nd_cpu_backend_create(const nd_cpu_backend_options *options, nd_backen
             return status;
         }
         made->context = fast;
+        nd_cpu_fast_describe(fast, &made->traits);
     }
     *backend = made;
     return ND_OK;

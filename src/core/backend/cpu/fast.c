@@ -1,8 +1,10 @@
 #include "core/backend/cpu/fast.h"
 
 #include "core/backend/cpu/fast_matmul.h"
+#include "core/backend/cpu/product_exactness.h"
 
 #include <omp.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 nd_status nd_fast_grow(nd_fast_arena *arena, size_t bytes)
@@ -33,23 +35,20 @@ int nd_fast_thread(void)
 
 bool nd_fast_multiplies_bf16(const nd_cpu_fast *fast)
 {
-    return nd_matmul_has_bf16(fast->matmuls);
+    return fast->isa >= ND_CPU_ISA_AVX512_BF16; /* oneDNN also emulates it on less, slowly */
 }
 
 nd_status nd_cpu_fast_create(const nd_cpu_backend_options *options, nd_backend_ops *ops,
                              nd_cpu_fast **fast)
 {
-    const nd_fast_kernels *kernels = nd_fast_kernels_for(options->isa);
-    if (!kernels)
-        return ND_FAIL(ND_ECONFIG,
-                       "[hardware] cpu_isa = %s: this CPU cannot run it; expected auto, avx512, "
-                       "avx2 or generic",
-                       options->isa);
+    nd_cpu_isa isa;
+    ND_TRY(nd_cpu_isa_apply(options->isa, &isa));
     nd_cpu_fast *made = calloc(1, sizeof *made);
     if (!made)
         return ND_FAIL(ND_ENOMEM, "no memory for the CPU backend");
     made->reference = *ops;
-    made->kernels = kernels;
+    made->isa = isa;
+    made->kernels = nd_fast_kernels_for(isa);
     made->threads = options->threads > 0 ? options->threads : omp_get_max_threads();
     made->private = calloc((size_t)made->threads, sizeof *made->private);
     nd_status status = ND_OK;
@@ -57,6 +56,8 @@ nd_status nd_cpu_fast_create(const nd_cpu_backend_options *options, nd_backend_o
         status = ND_FAIL(ND_ENOMEM, "no memory for %d threads", made->threads);
     if (status == ND_OK)
         status = nd_matmul_cache_create(made->threads, &made->matmuls);
+    if (status == ND_OK)
+        status = nd_fast_check_products(made);
     if (status != ND_OK) {
         nd_cpu_fast_destroy(made);
         return status;
@@ -88,13 +89,28 @@ void nd_cpu_fast_destroy(nd_cpu_fast *fast)
     free(fast->private);
     free(fast->shared.memory);
     free(fast->packed.memory);
+    free(fast->floats.memory);
     free(fast->rope.memory);
     free(fast);
 }
 
+void nd_cpu_fast_describe(const nd_cpu_fast *fast, nd_backend_traits *traits)
+{
+    *traits = (nd_backend_traits){
+        .fast_bf16 = nd_fast_multiplies_bf16(fast),
+        /* What SSE4.1 leaves of oneDNN's integer products is slower than its f32 ones. */
+        .fast_int8_gradients = fast->isa >= ND_CPU_ISA_AVX2 && fast->exact_ternary};
+    snprintf(traits->device, sizeof traits->device, "CPU with %s, %d thread%s%s",
+             nd_cpu_isa_name(fast->isa), fast->threads, fast->threads == 1 ? "" : "s",
+             !fast->exact_ternary ? "; integer products in f32, since oneDNN's are not exact"
+             : !fast->exact_int8
+                 ? "; products of 8-bit gradients in f32, since oneDNN's are not exact"
+                 : "");
+}
+
 size_t nd_cpu_fast_workspace_bytes(const nd_cpu_fast *fast)
 {
-    size_t bytes = fast->shared.bytes + fast->packed.bytes + fast->rope.bytes +
+    size_t bytes = fast->shared.bytes + fast->packed.bytes + fast->floats.bytes + fast->rope.bytes +
                    nd_matmul_cache_bytes(fast->matmuls);
     for (int i = 0; i < fast->threads; i++)
         bytes += fast->private[i].bytes;

@@ -8,6 +8,7 @@
 #define ND_CORE_BACKEND_CPU_FAST_H
 
 #include "core/backend/cpu/cpu_backend.h"
+#include "core/backend/cpu/cpu_isa.h"
 #include "core/backend/cpu/fast_kernels.h"
 #include "core/backend/cpu/reference.h"
 
@@ -21,11 +22,15 @@ typedef struct nd_matmul_cache nd_matmul_cache;
 
 struct nd_cpu_fast {
     nd_backend_ops reference; /* the slots that were replaced */
+    nd_cpu_isa isa;
     const nd_fast_kernels *kernels;
     int threads;
     nd_matmul_cache *matmuls;
-    nd_fast_arena shared;   /* operands of one op, converted */
-    nd_fast_arena packed;   /* the right operand of one product */
+    bool exact_ternary;   /* oneDNN's products of 8-bit integers and {-1, 0, 1} are exact */
+    bool exact_int8;      /* those of two 8-bit integers too */
+    nd_fast_arena shared; /* operands of one op, converted */
+    nd_fast_arena packed; /* the right operand of one product */
+    nd_fast_arena floats; /* 8-bit operands as f32, where oneDNN's integer products are not exact */
     nd_fast_arena *private; /* [threads]: rows and blocks of one thread */
     nd_fast_arena rope;     /* cosines and sines, kept between calls */
     int64_t rope_head_dim, rope_positions;

@@ -59,8 +59,8 @@ static void softmax_block(const nd_fast_kernels *k, const forward_call *c, forwa
     const nd_attention_plan *p = &c->plan;
     const int64_t stride = p->rows * ND_KEY_TILE;
     for (int64_t row = 0; row < p->rows; row++) {
-        const bool padding = row % p->queries >= rows.count;
-        const int64_t index = rows.first + row % p->queries;
+        const bool padding = nd_attention_padding(p, row, rows.count);
+        const int64_t index = rows.first + (padding ? 0 : row % p->queries);
         const int64_t visible = padding ? 1 : nd_attention_visible(&p->shape, index);
         float shift;
         const double sum = k->softmax_tiles(s.scores + row * ND_KEY_TILE, stride, ND_KEY_TILE,

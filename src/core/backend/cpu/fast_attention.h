@@ -8,7 +8,9 @@
 
 #include "core/backend/cpu/fast_matmul.h"
 
-enum { ND_KEY_TILE = 128, ND_BLOCK_ROWS = 64 };
+/* Blocks are whole multiples of ND_ROW_STEP rows: oneDNN's f32 kernels for AVX2 add in another order in
+ * rows that are left over, and a row's result must not depend on where in a block it stands. */
+enum { ND_KEY_TILE = 128, ND_BLOCK_ROWS = 64, ND_ROW_STEP = 16 };
 
 typedef struct nd_attention_plan {
     nd_attention_shape shape;
@@ -16,7 +18,7 @@ typedef struct nd_attention_plan {
     size_t element;  /* its size */
     int64_t group;   /* query heads of one key/value head */
     int64_t queries; /* of one head in a block */
-    int64_t rows;    /* of a block: group * queries */
+    int64_t rows;    /* of a block: group * queries, and padding */
     int64_t blocks;  /* of one sequence */
     int64_t tiles;   /* of one sequence's keys */
     float scale;     /* 1/sqrt(head_dim) */
@@ -51,6 +53,12 @@ static inline int64_t nd_attention_token(const nd_attention_shape *s, int64_t ro
 static inline int64_t nd_attention_visible(const nd_attention_shape *s, int64_t row)
 {
     return s->key_len - s->query_len + nd_attention_token(s, row) % s->query_len + 1;
+}
+
+/* Whether row `row` of a block with `count` queries of each head stands for none of them. */
+static inline bool nd_attention_padding(const nd_attention_plan *p, int64_t row, int64_t count)
+{
+    return row >= p->group * p->queries || row % p->queries >= count;
 }
 
 /* Block `block` of a sequence's rows. */

@@ -145,7 +145,7 @@ static void load_row_terms(const nd_fast_kernels *k, const backward_call *c, bac
     for (int64_t row = 0; row < p->rows; row++) {
         const int64_t i = row % p->queries;
         lse[row] = delta[row] = 0.0f;
-        if (i >= rows.count)
+        if (nd_attention_padding(p, row, rows.count))
             continue;
         const int64_t head = item->kv_head * p->group + row / p->queries;
         const int64_t index = (rows.first + i) * p->shape.heads + head;

@@ -12,7 +12,7 @@ nd_attention_plan nd_attention_plan_of(const nd_cpu_fast *fast, const nd_attenti
     p.element = nd_dtype_size(p.dtype);
     p.group = shape->heads / shape->kv_heads;
     p.queries = nd_fast_max(1, nd_fast_min(ND_BLOCK_ROWS / p.group, shape->query_len));
-    p.rows = p.group * p.queries;
+    p.rows = nd_fast_ceil(p.group * p.queries, ND_ROW_STEP) * ND_ROW_STEP;
     p.blocks = nd_fast_ceil(shape->query_len, p.queries);
     p.tiles = nd_fast_ceil(shape->key_len, ND_KEY_TILE);
     p.scale = (float)(1.0 / sqrt((double)shape->head_dim));
@@ -85,6 +85,7 @@ void nd_attention_gather_block(const nd_fast_kernels *k, const nd_attention_plan
         memset(row, 0, (size_t)(p->queries - rows.count) * row_bytes);
         row += (size_t)(p->queries - rows.count) * row_bytes;
     }
+    memset(row, 0, (size_t)(p->rows - p->group * p->queries) * row_bytes);
 }
 
 void nd_attention_scatter_block(const nd_fast_kernels *k, const nd_attention_plan *p, nd_view x,

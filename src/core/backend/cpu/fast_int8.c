@@ -72,6 +72,7 @@ static nd_status ternary_gemm_dx_int8_onednn(nd_backend *b, nd_view dx, nd_cview
                                 .k = c.rows,
                                 .a = nd_cview_of(codes, ND_I8, dy.rows, dy.cols),
                                 .b = c,
+                                .ternary = true,
                                 .staged = ND_I32,
                                 .finish = finish_scaled,
                                 .context = &context};

@@ -7,6 +7,7 @@
 #ifndef ND_CORE_BACKEND_CPU_FAST_KERNELS_H
 #define ND_CORE_BACKEND_CPU_FAST_KERNELS_H
 
+#include "core/backend/backend.h"
 #include "core/base/dynamic_code.h"
 
 #include <stdbool.h>
@@ -131,7 +132,10 @@ const nd_fast_kernels *nd_fast_kernels_avx512(void);
 const nd_fast_kernels *nd_fast_kernels_avx2(void);
 const nd_fast_kernels *nd_fast_kernels_generic(void);
 
-/* The table for `isa` ("auto" or NULL: the best this CPU has); NULL when the CPU lacks it. */
-const nd_fast_kernels *nd_fast_kernels_for(const char *isa);
+/* The table for an instruction set that this CPU has: the best one within it. */
+const nd_fast_kernels *nd_fast_kernels_for(nd_cpu_isa isa);
+
+/* The table within the limit that is in force in this process. */
+const nd_fast_kernels *nd_fast_kernels_in_force(void);
 
 #endif

@@ -28,7 +28,6 @@ struct nd_matmul_cache {
     nd_fast_arena *scratches; /* [threads] */
     nd_matmul **slots;        /* open addressing; capacity is a power of two */
     size_t capacity, count;
-    bool has_bf16;
 };
 
 static nd_status dnnl_failed(dnnl_status_t status, const char *what)
@@ -344,20 +343,13 @@ bool nd_matmul_same_packing(const nd_matmul *x, const nd_matmul *y)
     return dnnl_memory_desc_equal(&x->packed, &y->packed) != 0;
 }
 
-/* oneDNN also emulates bf16 on older AVX-512, at a fraction of the speed of f32. */
-static bool multiplies_bf16(void)
-{
-    const dnnl_cpu_isa_t isa = dnnl_get_effective_cpu_isa();
-    return (isa & dnnl_cpu_isa_avx512_core_bf16) == dnnl_cpu_isa_avx512_core_bf16;
-}
-
 nd_status nd_matmul_cache_create(int threads, nd_matmul_cache **cache)
 {
     nd_matmul_cache *made = calloc(1, sizeof *made);
     if (!made)
         return ND_FAIL(ND_ENOMEM, "no memory for the product cache");
     nd_status status = ND_OK;
-    *made = (nd_matmul_cache){.threads = threads, .capacity = 64, .has_bf16 = multiplies_bf16()};
+    *made = (nd_matmul_cache){.threads = threads, .capacity = 64};
     made->streams = calloc((size_t)threads, sizeof *made->streams);
     made->scratches = calloc((size_t)threads, sizeof *made->scratches);
     made->slots = calloc(made->capacity, sizeof *made->slots);
@@ -404,9 +396,4 @@ size_t nd_matmul_cache_bytes(const nd_matmul_cache *cache)
     for (int i = 0; i < cache->threads; i++)
         bytes += cache->scratches[i].bytes;
     return bytes;
-}
-
-bool nd_matmul_has_bf16(const nd_matmul_cache *cache)
-{
-    return cache->has_bf16;
 }

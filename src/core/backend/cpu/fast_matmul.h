@@ -5,7 +5,8 @@
 #include "core/backend/cpu/fast.h"
 
 /* c[m,n] (+)= op(a) op(b). Rows of the stored a, b and c are lda, ldb and ldc elements apart. The
- * types are f32, bf16 or i8 for a and b, and f32, bf16 or i32 for c; i8 products are exact. Dense
+ * types are f32, bf16 or i8 for a and b, and f32, bf16 or i32 for c; whether
+ * i8 products are exact depends on the CPU (product_exactness.h). Dense
  * operands (lda = row length, ...) run fastest. Zero the struct before filling it: it is a key. */
 typedef struct nd_matmul_shape {
     int64_t m, n, k;
@@ -24,9 +25,6 @@ typedef struct nd_matmul nd_matmul;
 nd_status nd_matmul_cache_create(int threads, nd_matmul_cache **cache);
 void nd_matmul_cache_destroy(nd_matmul_cache *cache);
 size_t nd_matmul_cache_bytes(const nd_matmul_cache *cache);
-
-/* Whether this CPU multiplies in bf16 faster than in f32. */
-bool nd_matmul_has_bf16(const nd_matmul_cache *cache);
 
 /* The product of this shape, made at its first use. Serial code only. */
 nd_status nd_matmul_find(nd_matmul_cache *cache, const nd_matmul_shape *shape,

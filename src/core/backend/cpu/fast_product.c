@@ -2,6 +2,8 @@
 
 #include "core/backend/cpu/fast_matmul.h"
 
+#include <string.h>
+
 /* Wide tiles pay for the packing of b inside oneDNN; several of them must remain per thread. Tall
  * products get a number of tiles that two or four threads share evenly, whatever m is. */
 int64_t nd_fast_tile_rows(int64_t m)
@@ -44,6 +46,19 @@ static const char *element(nd_cview v, int64_t index)
     return (const char *)v.data + (size_t)index * nd_dtype_size(v.dtype);
 }
 
+/* f32 [n] that hold integers, in place. */
+static void to_integers(void *values, int64_t n)
+{
+    const float *in = values;
+    int32_t *out = values;
+    for (int64_t i = 0; i < n; i++) {
+        float x;
+        memcpy(&x, in + i, sizeof x);
+        const int32_t integer = (int32_t)x;
+        memcpy(out + i, &integer, sizeof integer);
+    }
+}
+
 typedef struct tiling {
     int64_t rows, cols;          /* of a whole tile */
     int64_t down, across;        /* tiles */
@@ -68,6 +83,8 @@ static bool run_tile(nd_cpu_fast *fast, const nd_product *p, const tiling *t, in
         tile.values = fast->private[thread].memory;
         if (!nd_matmul_run(matmul, thread, a, b, tile.values))
             return false;
+        if (p->in_floats)
+            to_integers(tile.values, tile.rows * tile.cols);
         p->finish(fast->kernels, p->context, tile);
         return true;
     }
@@ -111,10 +128,44 @@ static nd_status pack_shared_operand(nd_cpu_fast *fast, const nd_product *p, til
     return ND_OK;
 }
 
+static void as_floats(nd_cpu_fast *fast, float *out, nd_cview x)
+{
+#pragma omp parallel for num_threads(fast->threads)
+    for (int64_t row = 0; row < x.rows; row++)
+        fast->kernels->load_i8(out + row * x.cols, (const int8_t *)x.data + row * x.cols, 1.0f,
+                               x.cols);
+}
+
+static nd_status multiply(nd_cpu_fast *fast, const nd_product *p);
+
+/* Exact where oneDNN's integers are not: every partial sum is an integer below 2^24, which f32 holds. */
+static nd_status multiply_in_floats(nd_cpu_fast *fast, const nd_product *p)
+{
+    ND_REQUIRE(p->k * 128 * (p->ternary ? 1 : 128) <= 1 << 24);
+    const size_t a_bytes = nd_fast_bytes(nd_view_count(p->a), sizeof(float));
+    ND_TRY(
+        nd_fast_grow(&fast->floats, a_bytes + nd_fast_bytes(nd_view_count(p->b), sizeof(float))));
+    float *a = fast->floats.memory, *b = (float *)((char *)a + a_bytes);
+    as_floats(fast, a, p->a);
+    as_floats(fast, b, p->b);
+    nd_product floats = *p;
+    floats.a = nd_cview_of(a, ND_F32, p->a.rows, p->a.cols);
+    floats.b = nd_cview_of(b, ND_F32, p->b.rows, p->b.cols);
+    floats.staged = ND_F32;
+    floats.in_floats = true;
+    return multiply(fast, &floats);
+}
+
 nd_status nd_fast_multiply(nd_cpu_fast *fast, const nd_product *p)
 {
     if (p->m == 0 || p->n == 0)
         return ND_OK;
+    const bool exact = p->ternary ? fast->exact_ternary : fast->exact_int8;
+    return p->a.dtype == ND_I8 && !exact ? multiply_in_floats(fast, p) : multiply(fast, p);
+}
+
+static nd_status multiply(nd_cpu_fast *fast, const nd_product *p)
+{
     tiling t = {.rows = p->blocked_a > 0 ? p->blocked_a : nd_fast_tile_rows(p->m)};
     t.cols = tile_cols(p, t.rows);
     t.down = nd_fast_ceil(p->m, t.rows);

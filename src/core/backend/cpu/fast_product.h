@@ -18,16 +18,19 @@ typedef void (*nd_tile_finish)(const nd_fast_kernels *kernels, const void *conte
 typedef struct nd_product {
     int64_t m, n, k;
     nd_cview a, b; /* as stored, f32, bf16 or i8 */
+    bool ternary;  /* one of two i8 operands holds -1, 0 and 1 only */
     bool transpose_a, transpose_b;
     int64_t blocked_a; /* > 0: transposed a is stored as [m / blocked_a][k][blocked_a] */
     nd_view c;
     bool accumulate;
     nd_dtype staged; /* dtype of the tiles given to finish */
+    bool in_floats;  /* set by nd_fast_multiply: a and b hold integers, and finish takes i32 */
     nd_tile_finish finish;
     const void *context;
 } nd_product;
 
-/* The same bits for any number of threads. Errors: ND_ENOMEM, ND_EINTERNAL when oneDNN refuses. */
+/* The same bits for any number of threads; sums of products of i8 are exact, whatever the CPU. Errors:
+ * ND_ENOMEM, ND_EINTERNAL when oneDNN refuses. */
 nd_status nd_fast_multiply(nd_cpu_fast *fast, const nd_product *product);
 
 /* Rows of c in one tile, a function of the shape alone. */

@@ -92,22 +92,38 @@ static void transpose(const nd_cpu_fast *fast, void *out, nd_cview in, size_t si
                 }
 }
 
+/* out [rows, cols] = a, bf16, as f32. */
+static void load_rows(const nd_cpu_fast *fast, float *out, nd_cview a)
+{
+#pragma omp parallel for num_threads(nd_fast_team(fast, nd_view_count(a)))
+    for (int64_t row = 0; row < a.rows; row++)
+        fast->kernels->load_bf16(out + row * a.cols, (const uint16_t *)a.data + row * a.cols,
+                                 a.cols);
+}
+
 static nd_status gemm_symmetric_fast(nd_backend *b, nd_view c, nd_cview a, bool transpose_a,
                                      float alpha)
 {
     nd_cpu_fast *fast = nd_cpu_fast_of(b);
     const int64_t m = transpose_a ? a.cols : a.rows, k = transpose_a ? a.rows : a.cols;
-    const bool plain = a.dtype == ND_F32 || (a.dtype == ND_BF16 && nd_fast_multiplies_bf16(fast));
-    if (!plain || !nd_fast_covers(c.dtype))
-        return b->ops.gemm(b, c, a, transpose_a, a, !transpose_a, alpha, 0.0f);
+    if (!nd_fast_covers(a.dtype) || !nd_fast_covers(c.dtype))
+        return fast->reference.gemm_symmetric(b, c, a, transpose_a, alpha);
     ND_REQUIRE(c.rows == m && c.cols == m);
     symmetric s = {.c = c, .x = a, .alpha = alpha, .tile = tile_of(m)};
     s.tiles = nd_fast_ceil(m, s.tile);
+    const bool widen = a.dtype == ND_BF16 && !nd_fast_multiplies_bf16(fast);
+    const nd_dtype type = widen ? ND_F32 : a.dtype;
+    const size_t bytes = nd_fast_bytes(m * k, nd_dtype_size(type));
+    ND_TRY(nd_fast_grow(&fast->shared, (widen ? bytes : 0) + (transpose_a ? bytes : 0)));
+    char *memory = fast->shared.memory;
+    if (widen) {
+        s.x = nd_cview_of(memory, ND_F32, a.rows, a.cols);
+        load_rows(fast, (float *)memory, a);
+        memory += bytes;
+    }
     if (transpose_a) {
-        const size_t size = nd_dtype_size(a.dtype);
-        ND_TRY(nd_fast_grow(&fast->shared, nd_fast_bytes(m * k, size)));
-        transpose(fast, fast->shared.memory, a, size);
-        s.x = nd_cview_of(fast->shared.memory, a.dtype, m, k);
+        transpose(fast, memory, s.x, nd_dtype_size(type));
+        s.x = nd_cview_of(memory, type, m, k);
     }
     ND_TRY(find_products(fast, &s));
     ND_TRY(nd_fast_grow_private(fast, nd_fast_bytes(TILE_MAX * TILE_MAX, sizeof(float))));

@@ -1,0 +1,82 @@
+#include "core/backend/cpu/cpu_isa.h"
+
+#include <oneapi/dnnl/dnnl.h>
+
+#if defined(__x86_64__)
+static bool cpu_supports(nd_cpu_isa isa)
+{
+    __builtin_cpu_init();
+    switch (isa) {
+    case ND_CPU_ISA_AUTO:
+    case ND_CPU_ISA_GENERIC:
+        return true;
+    case ND_CPU_ISA_AVX2:
+        return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+    case ND_CPU_ISA_AVX512:
+        return cpu_supports(ND_CPU_ISA_AVX2) && __builtin_cpu_supports("avx512f") &&
+               __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
+               __builtin_cpu_supports("avx512dq");
+    case ND_CPU_ISA_AVX512_VNNI:
+        return cpu_supports(ND_CPU_ISA_AVX512) && __builtin_cpu_supports("avx512vnni");
+    case ND_CPU_ISA_AVX512_BF16:
+        return cpu_supports(ND_CPU_ISA_AVX512_VNNI) && __builtin_cpu_supports("avx512bf16");
+    }
+    return false;
+}
+
+/* oneDNN's name of each level; AUTO stands for no limit. */
+static const dnnl_cpu_isa_t onednn_isas[] = {
+    [ND_CPU_ISA_AUTO] = dnnl_cpu_isa_all,
+    [ND_CPU_ISA_GENERIC] = dnnl_cpu_isa_sse41,
+    [ND_CPU_ISA_AVX2] = dnnl_cpu_isa_avx2,
+    [ND_CPU_ISA_AVX512] = dnnl_cpu_isa_avx512_core,
+    [ND_CPU_ISA_AVX512_VNNI] = dnnl_cpu_isa_avx512_core_vnni,
+    [ND_CPU_ISA_AVX512_BF16] = dnnl_cpu_isa_avx512_core_bf16,
+};
+
+static nd_cpu_isa best(void)
+{
+    const dnnl_cpu_isa_t limit = dnnl_get_effective_cpu_isa();
+    nd_cpu_isa isa = ND_CPU_ISA_AVX512_BF16;
+    while (!cpu_supports(isa) || (onednn_isas[isa] & limit) != onednn_isas[isa])
+        if (--isa == ND_CPU_ISA_GENERIC)
+            break;
+    return isa;
+}
+
+nd_status nd_cpu_isa_apply(nd_cpu_isa wanted, nd_cpu_isa *effective)
+{
+    if (!cpu_supports(wanted))
+        return ND_FAIL(ND_ECONFIG,
+                       "[hardware] cpu_isa = %s: this CPU lacks it; the best it has is %s "
+                       "(cpu_isa = auto takes it)",
+                       nd_cpu_isa_name(wanted), nd_cpu_isa_name(best()));
+    if (wanted != ND_CPU_ISA_AUTO)
+        dnnl_set_max_cpu_isa(onednn_isas[wanted]); /* refused where one is in force: see below */
+    *effective = best();
+    if (wanted != ND_CPU_ISA_AUTO && *effective != wanted)
+        return ND_FAIL(
+            ND_ECONFIG,
+            "[hardware] cpu_isa = %s, but oneDNN is limited to %s in this process already "
+            "(by DNNL_MAX_CPU_ISA, or by an earlier choice)",
+            nd_cpu_isa_name(wanted), nd_cpu_isa_name(*effective));
+    return ND_OK;
+}
+#else
+nd_status nd_cpu_isa_apply(nd_cpu_isa wanted, nd_cpu_isa *effective)
+{
+    *effective = ND_CPU_ISA_GENERIC;
+    if (wanted > ND_CPU_ISA_GENERIC)
+        return ND_FAIL(ND_ECONFIG,
+                       "[hardware] cpu_isa = %s is of x86 CPUs; on this one use auto or generic",
+                       nd_cpu_isa_name(wanted));
+    return ND_OK;
+}
+#endif
+
+const char *nd_cpu_isa_name(nd_cpu_isa isa)
+{
+    static const char *const names[] = {"auto",   "generic",     "avx2",
+                                        "avx512", "avx512_vnni", "avx512_bf16"};
+    return names[isa];
+}

@@ -1,0 +1,16 @@
+/* What this process may use of the CPU: one limit for the project's own kernels and for oneDNN. */
+#ifndef ND_CORE_BACKEND_CPU_CPU_ISA_H
+#define ND_CORE_BACKEND_CPU_CPU_ISA_H
+
+#include "core/backend/backend.h"
+
+/* Limits oneDNN to `wanted` and writes what is in force. AUTO is the best of this CPU, or less where
+ * DNNL_MAX_CPU_ISA (ONEDNN_MAX_CPU_ISA) says so. The limit holds for the whole process: once oneDNN has
+ * multiplied it can no longer change. Errors: ND_ECONFIG when the CPU lacks it or another limit is in
+ * force, naming both. */
+nd_status nd_cpu_isa_apply(nd_cpu_isa wanted, nd_cpu_isa *effective);
+
+/* Its name in the configuration. */
+const char *nd_cpu_isa_name(nd_cpu_isa isa);
+
+#endif

@@ -1,0 +1,98 @@
+#include "core/backend/cpu/product_exactness.h"
+
+#include "core/backend/cpu/fast_matmul.h"
+#include "core/backend/cpu/fast_product.h"
+
+#include <stdlib.h>
+
+/* A whole tile and a rest in each direction; the inner dimension is that of a block of tokens, short of
+ * one, so that it is odd. */
+enum { ROWS = 67, COLS = 49, INNER = ND_INT8_TOKENS - 1 };
+
+typedef struct operands {
+    int8_t a[ROWS * INNER], b[INNER * COLS];
+    int32_t c[ROWS * COLS];
+} operands;
+
+static void keep_sums(const nd_fast_kernels *k, const void *context, nd_tile tile)
+{
+    (void)k;
+    int32_t *c = ((operands *)(uintptr_t)context)->c;
+    for (int64_t i = 0; i < tile.rows; i++)
+        for (int64_t j = 0; j < tile.cols; j++)
+            c[(tile.row + i) * COLS + tile.col + j] = ((int32_t *)tile.values)[i * tile.cols + j];
+}
+
+/* Extremes in all pairs of signs: `pattern` 0 is one sign throughout, 1 alternates along the sums, 2
+ * mixes all. Codes are -1 and 1 in the places of the extremes. */
+static int8_t extreme(int pattern, int64_t index, int64_t position, bool code)
+{
+    const bool negative = pattern == 0 ? index % 2
+                          : pattern == 1
+                              ? (index + position) % 2
+                              : (uint32_t)(index * 31 + position * 17) * 2654435761u >> 31;
+    return code ? (negative ? -1 : 1) : (negative ? -128 : 127);
+}
+
+static bool sums_are_right(const operands *o, bool transpose_b)
+{
+    for (int64_t i = 0; i < ROWS; i++)
+        for (int64_t j = 0; j < COLS; j++) {
+            int32_t sum = 0;
+            for (int64_t l = 0; l < INNER; l++)
+                sum += o->a[i * INNER + l] * o->b[transpose_b ? j * INNER + l : l * COLS + j];
+            if (sum != o->c[i * COLS + j])
+                return false;
+        }
+    return true;
+}
+
+static nd_status check(nd_cpu_fast *fast, operands *o, bool ternary, bool transpose_b, bool *exact)
+{
+    const nd_product product = {
+        .m = ROWS,
+        .n = COLS,
+        .k = INNER,
+        .a = nd_cview_of(o->a, ND_I8, ROWS, INNER),
+        .b = transpose_b ? nd_cview_of(o->b, ND_I8, COLS, INNER)
+                         : nd_cview_of(o->b, ND_I8, INNER, COLS),
+        .ternary = ternary,
+        .transpose_b = transpose_b,
+        .staged = ND_I32,
+        .finish = keep_sums,
+        .context = o,
+    };
+    for (int pattern = 0; pattern < 3 && *exact; pattern++) {
+        for (int64_t i = 0; i < ROWS * INNER; i++)
+            o->a[i] = extreme(pattern, i / INNER, i % INNER, false);
+        for (int64_t i = 0; i < INNER * COLS; i++)
+            o->b[i] = transpose_b ? extreme(pattern, i / INNER, i % INNER, ternary)
+                                  : extreme(pattern, i % COLS, i / COLS, ternary);
+        ND_TRY(nd_fast_multiply(fast, &product));
+        *exact = sums_are_right(o, transpose_b);
+    }
+    return ND_OK;
+}
+
+nd_status nd_fast_check_products(nd_cpu_fast *fast)
+{
+    nd_fast_arena private[1] = {{0}};
+    nd_cpu_fast probe = {.kernels = fast->kernels,
+                         .threads = 1,
+                         .exact_ternary = true, /* so that oneDNN's own products run */
+                         .exact_int8 = true,
+                         .private = private};
+    bool exact[2] = {true, true};
+    operands *o = malloc(sizeof *o);
+    nd_status status = o ? nd_matmul_cache_create(1, &probe.matmuls)
+                         : ND_FAIL(ND_ENOMEM, "no memory to check products");
+    for (int i = 0; status == ND_OK && i < 4; i++)
+        status = check(&probe, o, i % 2, i / 2, &exact[i % 2]);
+    fast->exact_int8 = exact[0];
+    fast->exact_ternary = exact[1];
+    nd_matmul_cache_destroy(probe.matmuls);
+    free(private[0].memory);
+    free(probe.packed.memory);
+    free(o);
+    return status;
+}

@@ -1,0 +1,126 @@
+/* One switch for the instruction sets of the program and of oneDNN. The limit holds for a process, so
+ * that each case runs in a child of its own. */
+#include "support/support.h"
+
+#include "core/backend/backend.h"
+#include "core/base/float_formats.h"
+#include "core/base/rng.h"
+#include "core/base/sha256.h"
+
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+enum { TOKENS = 1100, OUT = 67, IN = 131, DIGESTS = 4 };
+
+static const char *const names[] = {"auto",   "generic",     "avx2",
+                                    "avx512", "avx512_vnni", "avx512_bf16"};
+
+typedef struct outcome {
+    bool made; /* a backend: this CPU has the instruction set */
+    char digest[DIGESTS][ND_SHA256_HEX_SIZE];
+    char message[2100];
+} outcome;
+
+static void digest_of(nd_view v, char hex[ND_SHA256_HEX_SIZE])
+{
+    ND_ASSERT_OK(nd_sha256_hex(v.data, nd_view_bytes(nd_as_const(v)), hex));
+}
+
+/* What is defined to be exact, of inputs with extremes: the ternary forward pass and the two backward
+ * products in 8 bits, in f32 and bf16. */
+static void compute(nd_backend *b, outcome *result)
+{
+    static float dy[TOKENS * OUT], a[TOKENS], y[TOKENS * OUT], dx[TOKENS * IN], dw[OUT * IN];
+    static uint16_t narrow[TOKENS * IN];
+    static int8_t q[TOKENS * IN], c[OUT * IN];
+    float scale = 0.37f;
+    const uint64_t key = nd_rng_key(7, "cpu_isa");
+    nd_rng_normal_fill(key, 0, 1e-3f, dy, TOKENS * OUT);
+    for (int64_t i = 0; i < TOKENS; i++)
+        a[i] = 0.1f + (float)nd_rng_uniform(key, (uint64_t)i);
+    for (int64_t i = 0; i < TOKENS * IN; i++)
+        q[i] = i % 3 == 0 ? -128 : (int8_t)(127 - i % 2 * 254);
+    for (int64_t i = 0; i < OUT * IN; i++)
+        c[i] = (int8_t)(i % 7 % 3 - 1);
+    const nd_cview qv = nd_cview_of(q, ND_I8, TOKENS, IN), cv = nd_cview_of(c, ND_I8, OUT, IN);
+    const nd_cview av = nd_cview_of(a, ND_F32, TOKENS, 1), sv = nd_cview_of(&scale, ND_F32, 1, 1);
+    const nd_cview dyv = nd_cview_of(dy, ND_F32, TOKENS, OUT);
+    const nd_view out[DIGESTS] = {
+        nd_view_of(y, ND_F32, TOKENS, OUT), nd_view_of(dx, ND_F32, TOKENS, IN),
+        nd_view_of(narrow, ND_BF16, TOKENS, IN), nd_view_of(dw, ND_F32, OUT, IN)};
+    ND_ASSERT_OK(b->ops.ternary_gemm(b, out[0], qv, av, cv, sv));
+    ND_ASSERT_OK(b->ops.ternary_gemm_dx_int8(b, out[1], dyv, cv, sv, 0.0f));
+    ND_ASSERT_OK(b->ops.ternary_gemm_dx_int8(b, out[2], dyv, cv, sv, 0.0f));
+    ND_ASSERT_OK(b->ops.ternary_gemm_dw_int8(b, out[3], dyv, qv, av, 0.0f));
+    for (int i = 0; i < DIGESTS; i++)
+        digest_of(out[i], result->digest[i]);
+}
+
+/* Backends one after another in one process; the outcome is the last one's. */
+static outcome in_a_child(const nd_cpu_isa *isas, int count)
+{
+    outcome result = {0};
+    int ends[2];
+    cr_assert_eq(pipe(ends), 0);
+    const pid_t child = fork();
+    if (child == 0) {
+        for (int i = 0; i < count; i++) {
+            nd_backend *b = NULL;
+            nd_error_clear();
+            const nd_cpu_backend_options options = {.threads = 2, .isa = isas[i]};
+            result.made = nd_cpu_backend_create(&options, &b) == ND_OK;
+            if (result.made)
+                compute(b, &result);
+            snprintf(result.message, sizeof result.message, "%s",
+                     result.made ? b->traits.device : nd_error_get()->message);
+            nd_backend_destroy(b);
+        }
+        _exit(write(ends[1], &result, sizeof result) == (ssize_t)sizeof result ? 0 : 1);
+    }
+    int status = -1;
+    close(ends[1]);
+    cr_assert_eq(read(ends[0], &result, sizeof result), (ssize_t)sizeof result);
+    close(ends[0]);
+    cr_assert_eq(waitpid(child, &status, 0), child);
+    cr_assert_eq(status, 0);
+    return result;
+}
+
+Test(cpu_isa, exact_products_have_the_same_bits_on_every_instruction_set)
+{
+    const nd_cpu_isa base = ND_CPU_ISA_GENERIC;
+    const outcome expected = in_a_child(&base, 1);
+    cr_assert(expected.made, "%s", expected.message);
+    for (int isa = 0; isa <= ND_CPU_ISA_AVX512_BF16; isa++) {
+        const nd_cpu_isa wanted = (nd_cpu_isa)isa;
+        const outcome got = in_a_child(&wanted, 1);
+        if (!got.made) {
+            cr_assert(strstr(got.message, "this CPU lacks it") ||
+                          strstr(got.message, "is limited to"),
+                      "%s", got.message);
+            cr_log_info("%s: not on this machine\n", names[isa]);
+            continue;
+        }
+        cr_log_info("%s: %s\n", names[isa], got.message);
+        for (int i = 0; i < DIGESTS; i++)
+            cr_assert_str_eq(got.digest[i], expected.digest[i], "output %d on %s", i, names[isa]);
+    }
+}
+
+Test(cpu_isa, a_limit_is_in_force_for_onednn_too_and_says_so)
+{
+    const nd_cpu_isa twice[] = {ND_CPU_ISA_GENERIC, ND_CPU_ISA_AVX2};
+    const outcome lower = in_a_child(twice, 1), higher = in_a_child(twice, 2);
+    cr_assert(lower.made && strstr(lower.message, "generic"), "%s", lower.message);
+    cr_assert(higher.made == false, "%s", higher.message);
+    cr_assert(strstr(higher.message, "cpu_isa = avx2") != NULL, "%s", higher.message);
+}
+
+Test(cpu_isa, auto_follows_the_limit_that_the_environment_sets)
+{
+    const nd_cpu_isa choice = ND_CPU_ISA_AUTO;
+    setenv("DNNL_MAX_CPU_ISA", "SSE41", 1);
+    const outcome got = in_a_child(&choice, 1);
+    cr_assert(got.made && strstr(got.message, "generic"), "%s", got.message);
+}
