@@ -1,6 +1,7 @@
 #include "core/backend/cpu/fast.h"
 
 #include "core/backend/cpu/fast_matmul.h"
+#include "core/backend/cpu/integer_product.h"
 #include "core/backend/cpu/product_exactness.h"
 
 #include <omp.h>
@@ -49,6 +50,8 @@ nd_status nd_cpu_fast_create(const nd_cpu_backend_options *options, nd_backend_o
     made->reference = *ops;
     made->isa = isa;
     made->kernels = nd_fast_kernels_for(isa);
+    if (isa == ND_CPU_ISA_AVX2 || isa == ND_CPU_ISA_AVX512) /* with VNNI oneDNN's are faster */
+        made->integers = nd_integer_kinds_avx2();
     made->threads = options->threads > 0 ? options->threads : omp_get_max_threads();
     made->private = calloc((size_t)made->threads, sizeof *made->private);
     nd_status status = ND_OK;

@@ -16,7 +16,7 @@ static void finish_forward(const nd_fast_kernels *k, const void *context, nd_til
 {
     const forward_context *f = context;
     for (int64_t i = 0; i < tile.rows; i++) {
-        int32_t *sums = (int32_t *)tile.values + i * tile.cols;
+        int32_t *sums = (int32_t *)tile.values + i * tile.stride;
         const int64_t at = (tile.row + i) * f->y.cols + tile.col;
         const float factor = (float)((double)f->scale * (double)f->a[tile.row + i] / 127.0);
         float buffer[1024];
@@ -41,7 +41,7 @@ static void finish_group(const nd_fast_kernels *k, const void *context, nd_tile 
     const group_context *g = context;
     for (int64_t i = 0; i < tile.rows; i++) {
         float *sums = (float *)g->sums.data + (tile.row + i) * g->sums.cols + tile.col;
-        k->add_i32(sums, (const int32_t *)tile.values + i * tile.cols, g->scales + tile.col,
+        k->add_i32(sums, (const int32_t *)tile.values + i * tile.stride, g->scales + tile.col,
                    tile.cols);
     }
 }
@@ -149,7 +149,7 @@ static void finish_blend(const nd_fast_kernels *k, const void *context, nd_tile 
 {
     const blend_context *f = context;
     for (int64_t i = 0; i < tile.rows; i++) {
-        float *values = (float *)tile.values + i * tile.cols;
+        float *values = (float *)tile.values + i * tile.stride;
         const int64_t at = (tile.row + i) * f->c.cols + tile.col;
         float buffer[1024];
         for (int64_t j = 0; j < tile.cols; j += 1024) {

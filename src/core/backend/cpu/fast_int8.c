@@ -18,7 +18,7 @@ static void finish_scaled(const nd_fast_kernels *k, const void *context, nd_tile
 {
     const scaled_context *f = context;
     for (int64_t i = 0; i < tile.rows; i++) {
-        const int32_t *sums = (const int32_t *)tile.values + i * tile.cols;
+        const int32_t *sums = (const int32_t *)tile.values + i * tile.stride;
         const int64_t at = (tile.row + i) * f->c.cols + tile.col;
         const float factor = (float)((double)f->scale * (double)f->largest[tile.row + i] / 127.0);
         float values[1024], before[1024];

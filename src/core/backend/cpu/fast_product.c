@@ -1,6 +1,7 @@
 #include "core/backend/cpu/fast_product.h"
 
 #include "core/backend/cpu/fast_matmul.h"
+#include "core/backend/cpu/integer_product.h"
 
 #include <string.h>
 
@@ -81,6 +82,7 @@ static bool run_tile(nd_cpu_fast *fast, const nd_product *p, const tiling *t, in
         t->packed ? t->packed : element(p->b, p->transpose_b ? tile.col * p->b.cols : tile.col);
     if (!p->c.data) {
         tile.values = fast->private[thread].memory;
+        tile.stride = tile.cols;
         if (!nd_matmul_run(matmul, thread, a, b, tile.values))
             return false;
         if (p->in_floats)
@@ -161,7 +163,11 @@ nd_status nd_fast_multiply(nd_cpu_fast *fast, const nd_product *p)
     if (p->m == 0 || p->n == 0)
         return ND_OK;
     const bool exact = p->ternary ? fast->exact_ternary : fast->exact_int8;
-    return p->a.dtype == ND_I8 && !exact ? multiply_in_floats(fast, p) : multiply(fast, p);
+    if (p->a.dtype != ND_I8)
+        return multiply(fast, p);
+    if (!exact)
+        return multiply_in_floats(fast, p);
+    return fast->integers ? nd_integer_multiply(fast, p) : multiply(fast, p);
 }
 
 static nd_status multiply(nd_cpu_fast *fast, const nd_product *p)

@@ -4,10 +4,10 @@
 
 #include "core/backend/cpu/fast.h"
 
-/* What happens to a finished tile: rows [row, row + rows) and columns [col, col + cols) of c, dense
- * in `values` (f32 or i32). */
+/* What happens to a finished tile: rows [row, row + rows) and columns [col, col + cols) of c, rows of
+ * `values` (f32 or i32) `stride` elements apart. */
 typedef struct nd_tile {
-    int64_t row, rows, col, cols;
+    int64_t row, rows, col, cols, stride;
     void *values;
 } nd_tile;
 

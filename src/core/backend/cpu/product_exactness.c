@@ -20,7 +20,7 @@ static void keep_sums(const nd_fast_kernels *k, const void *context, nd_tile til
     int32_t *c = ((operands *)(uintptr_t)context)->c;
     for (int64_t i = 0; i < tile.rows; i++)
         for (int64_t j = 0; j < tile.cols; j++)
-            c[(tile.row + i) * COLS + tile.col + j] = ((int32_t *)tile.values)[i * tile.cols + j];
+            c[(tile.row + i) * COLS + tile.col + j] = ((int32_t *)tile.values)[i * tile.stride + j];
 }
 
 /* Extremes in all pairs of signs: `pattern` 0 is one sign throughout, 1 alternates along the sums, 2
@@ -79,6 +79,7 @@ nd_status nd_fast_check_products(nd_cpu_fast *fast)
     nd_fast_arena private[1] = {{0}};
     nd_cpu_fast probe = {.kernels = fast->kernels,
                          .threads = 1,
+                         .integers = fast->integers,
                          .exact_ternary = true, /* so that oneDNN's own products run */
                          .exact_int8 = true,
                          .private = private};

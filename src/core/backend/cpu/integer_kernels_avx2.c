@@ -1,0 +1,188 @@
+/* Packing and microkernels of integer_product.h for AVX2. */
+#include "core/backend/cpu/integer_product.h"
+
+#ifdef __AVX2__
+#include <immintrin.h>
+#include <string.h>
+
+enum { ROWS = ND_INTEGER_ROWS, COLS = ND_INTEGER_COLS, QUAD = 4, PAIR = 2 };
+
+/* -- u8 code + 1 times s8 ---------------------------------------------------------------------- */
+
+/* Sums of two products, each at most 2 * 128, fit 16 bits this often. */
+enum { QUADS_IN_16_BITS = 63 };
+
+static void pack_rows_bytes(void *out, const int8_t *a, int64_t stride, int64_t rows, int64_t k)
+{
+    int8_t *to = out;
+    for (int64_t i = 0; i < k; i += QUAD, to += ROWS * QUAD)
+        for (int64_t r = 0; r < ROWS; r++) {
+            const size_t count = (size_t)nd_fast_min(QUAD, k - i);
+            memset(to + r * QUAD, 0, QUAD);
+            if (r < rows && count == QUAD)
+                memcpy(to + r * QUAD, a + r * stride + i, QUAD);
+            else if (r < rows)
+                memcpy(to + r * QUAD, a + r * stride + i, count);
+        }
+}
+
+/* Four rows of 16 codes, interleaved. */
+static void interleave_quad(uint8_t *to, const int8_t *b, int64_t down)
+{
+    const __m128i one = _mm_set1_epi8(1);
+    __m128i row[QUAD];
+    for (int i = 0; i < QUAD; i++)
+        row[i] = _mm_add_epi8(_mm_loadu_si128((const void *)(b + i * down)), one);
+    const __m128i low01 = _mm_unpacklo_epi8(row[0], row[1]),
+                  low23 = _mm_unpacklo_epi8(row[2], row[3]);
+    const __m128i high01 = _mm_unpackhi_epi8(row[0], row[1]),
+                  high23 = _mm_unpackhi_epi8(row[2], row[3]);
+    _mm_storeu_si128((void *)to, _mm_unpacklo_epi16(low01, low23));
+    _mm_storeu_si128((void *)(to + 16), _mm_unpackhi_epi16(low01, low23));
+    _mm_storeu_si128((void *)(to + 32), _mm_unpacklo_epi16(high01, high23));
+    _mm_storeu_si128((void *)(to + 48), _mm_unpackhi_epi16(high01, high23));
+}
+
+static void pack_codes(void *out, const int8_t *b, int64_t down, int64_t across, int64_t cols,
+                       int64_t k)
+{
+    uint8_t *to = out;
+    for (int64_t i = 0; i < k; i += QUAD, to += COLS * QUAD) {
+        const bool whole = i + QUAD <= k;
+        if (whole && across == 1 && cols == COLS) {
+            interleave_quad(to, b + i * down, down);
+            continue;
+        }
+        memset(to, 0, COLS * QUAD);
+        for (int64_t j = 0; j < cols; j++) {
+            uint32_t four;
+            if (whole && down == 1) {
+                memcpy(&four, b + i + j * across, QUAD);
+                /* Each byte, 0xff, 0 or 1, plus 1, without carries between them. */
+                four = ((four & 0x7f7f7f7fu) + 0x01010101u) ^ (four & 0x80808080u);
+                memcpy(to + j * QUAD, &four, QUAD);
+                continue;
+            }
+            for (int64_t q = 0; q < nd_fast_min(QUAD, k - i); q++)
+                to[j * QUAD + q] = (uint8_t)(b[(i + q) * down + j * across] + 1);
+        }
+    }
+}
+
+static int32_t minus_sum(const int8_t *a, int64_t k)
+{
+    int32_t sum = 0;
+    for (int64_t i = 0; i < k; i++)
+        sum += a[i];
+    return -sum;
+}
+
+static void add_16_bits(int32_t *c, __m256i sums)
+{
+    const __m256i wide = _mm256_madd_epi16(sums, _mm256_set1_epi16(1));
+    _mm256_storeu_si256((void *)c, _mm256_add_epi32(_mm256_loadu_si256((const void *)c), wide));
+}
+
+static void multiply_codes(int32_t *c, int64_t stride, const void *a, const void *b, int64_t k)
+{
+    const int32_t *rows = a;
+    const __m256i *cols = b;
+    int64_t quads = k / QUAD;
+    while (quads > 0) {
+        const int64_t count = nd_fast_min(quads, QUADS_IN_16_BITS);
+        __m256i sum[ROWS][2];
+        for (int r = 0; r < ROWS; r++)
+            sum[r][0] = sum[r][1] = _mm256_setzero_si256();
+        for (int64_t q = 0; q < count; q++, rows += ROWS, cols += 2) {
+            const __m256i left = _mm256_load_si256(cols), right = _mm256_load_si256(cols + 1);
+#pragma GCC unroll 6
+            for (int r = 0; r < ROWS; r++) {
+                const __m256i row = _mm256_set1_epi32(rows[r]);
+                sum[r][0] = _mm256_add_epi16(sum[r][0], _mm256_maddubs_epi16(left, row));
+                sum[r][1] = _mm256_add_epi16(sum[r][1], _mm256_maddubs_epi16(right, row));
+            }
+        }
+        for (int r = 0; r < ROWS; r++) {
+            add_16_bits(c + r * stride, sum[r][0]);
+            add_16_bits(c + r * stride + 8, sum[r][1]);
+        }
+        quads -= count;
+    }
+}
+
+/* -- s16 times s16 ------------------------------------------------------------------------------ */
+
+static void pack_rows_words(void *out, const int8_t *a, int64_t stride, int64_t rows, int64_t k)
+{
+    int16_t *to = out;
+    for (int64_t i = 0; i < k; i += PAIR, to += ROWS * PAIR)
+        for (int64_t r = 0; r < ROWS; r++)
+            for (int64_t p = 0; p < PAIR; p++)
+                to[r * PAIR + p] = r < rows && i + p < k ? a[r * stride + i + p] : 0;
+}
+
+static void pack_words(void *out, const int8_t *b, int64_t down, int64_t across, int64_t cols,
+                       int64_t k)
+{
+    int16_t *to = out;
+    for (int64_t i = 0; i < k; i += PAIR, to += COLS * PAIR) {
+        if (i + PAIR <= k && across == 1 && cols == COLS) {
+            const __m128i even = _mm_loadu_si128((const void *)(b + i * down));
+            const __m128i odd = _mm_loadu_si128((const void *)(b + (i + 1) * down));
+            _mm256_storeu_si256((void *)to, _mm256_cvtepi8_epi16(_mm_unpacklo_epi8(even, odd)));
+            _mm256_storeu_si256((void *)(to + 16),
+                                _mm256_cvtepi8_epi16(_mm_unpackhi_epi8(even, odd)));
+            continue;
+        }
+        for (int64_t j = 0; j < COLS; j++)
+            for (int64_t p = 0; p < PAIR; p++)
+                to[j * PAIR + p] = j < cols && i + p < k ? b[(i + p) * down + j * across] : 0;
+    }
+}
+
+static int32_t zero(const int8_t *a, int64_t k)
+{
+    (void)a, (void)k;
+    return 0;
+}
+
+static void multiply_words(int32_t *c, int64_t stride, const void *a, const void *b, int64_t k)
+{
+    const int32_t *rows = a;
+    const __m256i *cols = b;
+    __m256i sum[ROWS][2];
+    for (int r = 0; r < ROWS; r++) {
+        sum[r][0] = _mm256_loadu_si256((const void *)(c + r * stride));
+        sum[r][1] = _mm256_loadu_si256((const void *)(c + r * stride + 8));
+    }
+    for (int64_t pair = 0; pair < k / PAIR; pair++, rows += ROWS, cols += 2) {
+        const __m256i left = _mm256_load_si256(cols), right = _mm256_load_si256(cols + 1);
+#pragma GCC unroll 6
+        for (int r = 0; r < ROWS; r++) {
+            const __m256i row = _mm256_set1_epi32(rows[r]);
+            sum[r][0] = _mm256_add_epi32(sum[r][0], _mm256_madd_epi16(left, row));
+            sum[r][1] = _mm256_add_epi32(sum[r][1], _mm256_madd_epi16(right, row));
+        }
+    }
+    for (int r = 0; r < ROWS; r++) {
+        _mm256_storeu_si256((void *)(c + r * stride), sum[r][0]);
+        _mm256_storeu_si256((void *)(c + r * stride + 8), sum[r][1]);
+    }
+}
+
+/* Blocks of columns take 16 KiB: half of a first-level cache. */
+static const nd_integer_kind kinds[] = {
+    {PAIR, 2, 512, pack_rows_words, pack_words, multiply_words, zero},
+    {QUAD, 1, 1008, pack_rows_bytes, pack_codes, multiply_codes, minus_sum},
+};
+
+const nd_integer_kind *nd_integer_kinds_avx2(void)
+{
+    return kinds;
+}
+#else
+const nd_integer_kind *nd_integer_kinds_avx2(void)
+{
+    return 0;
+}
+#endif
