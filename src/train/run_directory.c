@@ -46,8 +46,8 @@ nd_status nd_run_directory_check(nd_run *run)
     nd_checkpoint_directory(&run->config, checkpoints, sizeof checkpoints);
     ND_TRY(make_usable(places.run));
     ND_TRY(make_usable(checkpoints));
-    ND_TRY(nd_set_aside_recover(&places));
-    return nd_checkpoint_recover(checkpoints);
+    ND_TRY(nd_checkpoint_recover(checkpoints));
+    return nd_set_aside_recover(&places);
 }
 
 static void log_set_aside(nd_run *run, const nd_set_aside *places)

@@ -106,14 +106,14 @@ static bool lacks(enum kind what, const char *path)
 static int fault(const char *call, const char *path, enum need need, size_t *bytes)
 {
     const int now = atomic_load(&kind);
-    if (!is_below(path))
+    if (!is_below(path) || (now == ONLY_MOVES && strcmp(call, "renameat2") != 0))
         return 0;
     const long number = atomic_fetch_add(&seen, 1) + 1, when = atomic_load(&at);
     if (now == NO_SPACE && number >= when && need != NO_ROOM) {
         note(call, path);
         return ENOSPC;
     }
-    if (now == IO_ERROR && number == when) {
+    if ((now == IO_ERROR || now == ONLY_MOVES) && number == when) {
         note(call, path);
         return EIO;
     }
@@ -179,6 +179,22 @@ ssize_t read(int file, void *buffer, size_t bytes)
 {
     const int reason = fault_of_file("read", file, NO_ROOM, NULL);
     return reason ? failed(reason) : syscall(SYS_read, file, buffer, bytes);
+}
+
+static ssize_t read_at(int file, void *buffer, size_t bytes, off_t offset)
+{
+    const int reason = fault_of_file("pread", file, NO_ROOM, NULL);
+    return reason ? failed(reason) : syscall(SYS_pread64, file, buffer, bytes, offset);
+}
+
+ssize_t pread(int file, void *buffer, size_t bytes, off_t offset)
+{
+    return read_at(file, buffer, bytes, offset);
+}
+
+ssize_t pread64(int file, void *buffer, size_t bytes, off64_t offset)
+{
+    return read_at(file, buffer, bytes, offset);
 }
 
 ssize_t write(int file, const void *buffer, size_t bytes)
@@ -249,8 +265,6 @@ int renameat2(int from_directory, const char *from, int to_directory, const char
         return failed(EINVAL);
     if (lacks(APART, to) && !is_below(from))
         return failed(EXDEV);
-    if (lacks(ONLY_MOVES, to) && atomic_fetch_add(&seen, 1) + 1 == atomic_load(&at))
-        return failed(EIO);
     const int reason = fault("renameat2", to, SCRATCH, NULL);
     return reason ? failed(reason)
                   : (int)syscall(SYS_renameat2, from_directory, from, to_directory, to, flags);

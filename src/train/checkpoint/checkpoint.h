@@ -81,10 +81,15 @@ nd_status nd_checkpoint_read(const nd_checkpoint *checkpoint, int64_t index, voi
 nd_status nd_checkpoint_newest(const char *directory, nd_log *log,
                                char path[ND_CHECKPOINT_PATH_MAX]);
 
-/* Whether the program wrote the directory of checkpoint `step` and everything in it: its manifest is of this
- * step and lists every file that is there. `whole`: and all of them are there with their sizes. Errors:
- * ND_ECHECKPOINT where that cannot be looked at. */
-nd_status nd_checkpoint_is_own(const char *directory, int64_t step, bool *own, bool *whole);
+/* What stands under the name of a step. */
+typedef struct nd_checkpoint_standing {
+    bool of_step; /* its manifest is of this step: damaged or not, it is that checkpoint */
+    bool own;     /* and lists every file that is there: the program wrote all of it */
+    bool whole;   /* and those files have their sizes */
+} nd_checkpoint_standing;
+
+/* Errors: ND_ECHECKPOINT where that cannot be looked at. */
+nd_status nd_checkpoint_look(const char *directory, int64_t step, nd_checkpoint_standing *standing);
 
 /* Renames checkpoints of steps after `step`, damaged or of a branch that is given up, to
  * superseded_step_*, so that they are neither resumed nor counted, and moves `latest` back; all or none.

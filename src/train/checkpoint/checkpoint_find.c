@@ -24,12 +24,12 @@ static bool is_listed(const nd_checkpoint *c, const char *name)
     return strcmp(name, "manifest.json") == 0;
 }
 
-nd_status nd_checkpoint_is_own(const char *directory, int64_t step, bool *own, bool *whole)
+nd_status nd_checkpoint_look(const char *directory, int64_t step, nd_checkpoint_standing *standing)
 {
     char path[ND_CHECKPOINT_PATH_MAX];
     nd_checkpoint c = {0};
     nd_names names = {NULL, 0};
-    *own = *whole = false;
+    *standing = (nd_checkpoint_standing){.of_step = false};
     ND_TRY(step_path(path, directory, "", step));
     const nd_status opened = nd_checkpoint_open(path, false, &c);
     nd_status status = opened;
@@ -39,10 +39,10 @@ nd_status nd_checkpoint_is_own(const char *directory, int64_t step, bool *own, b
     }
     if (status == ND_OK)
         status = nd_directory_names(path, &names);
-    *own = status == ND_OK && c.step == step;
+    standing->of_step = standing->own = status == ND_OK && c.step == step;
     for (int i = 0; i < names.count; i++)
-        *own = *own && is_listed(&c, names.list[i]);
-    *whole = *own && opened == ND_OK;
+        standing->own = standing->own && is_listed(&c, names.list[i]);
+    standing->whole = standing->own && opened == ND_OK;
     nd_names_free(&names);
     nd_checkpoint_close(&c);
     if (status == ND_ECHECKPOINT) { /* not the program's, or damaged beyond telling */
@@ -208,6 +208,20 @@ static nd_status supersede(const char *directory, const nd_checkpoint_steps *ste
     return status;
 }
 
+/* Takes those out of the list from `first` on that are no checkpoints: nobody would resume them. */
+static nd_status leave_foreign(const char *directory, nd_checkpoint_steps *steps, int first)
+{
+    int left = first;
+    for (int i = first; i < steps->count; i++) {
+        nd_checkpoint_standing standing;
+        ND_TRY(nd_checkpoint_look(directory, steps->list[i], &standing));
+        if (standing.of_step)
+            steps->list[left++] = steps->list[i];
+    }
+    steps->count = left;
+    return ND_OK;
+}
+
 nd_status nd_checkpoint_supersede(const char *directory, int64_t step, nd_log *log)
 {
     nd_checkpoint_steps steps;
@@ -215,8 +229,9 @@ nd_status nd_checkpoint_supersede(const char *directory, int64_t step, nd_log *l
     ND_TRY(nd_checkpoint_steps_list(directory, "", &steps));
     while (first < steps.count && steps.list[first] <= step)
         first++;
-    const nd_status status =
-        first < steps.count ? supersede(directory, &steps, first, step, log) : ND_OK;
+    nd_status status = leave_foreign(directory, &steps, first);
+    if (status == ND_OK)
+        status = first < steps.count ? supersede(directory, &steps, first, step, log) : ND_OK;
     free(steps.list);
     return status;
 }

@@ -149,16 +149,17 @@ static nd_status replace(const nd_save *s)
 static nd_status take_place(nd_save *s)
 {
     char name[ND_CHECKPOINT_NAME_MAX];
-    bool taken, directory, own = false, whole;
+    bool taken, directory;
+    nd_checkpoint_standing standing = {.own = false};
     ND_TRY(nd_path_exists(s->final, &taken));
     ND_TRY(nd_path_is_directory(s->final, &directory));
     if (directory)
-        ND_TRY(nd_checkpoint_is_own(s->parent, s->c.step, &own, &whole));
+        ND_TRY(nd_checkpoint_look(s->parent, s->c.step, &standing));
     if (taken && !directory)
         return ND_FAIL(ND_ECHECKPOINT,
                        "%s is in the way: this program did not write it; move it elsewhere",
                        s->final);
-    if (own) {
+    if (standing.own) {
         if (renameat2(AT_FDCWD, s->temporary, AT_FDCWD, s->final, RENAME_EXCHANGE) == 0)
             return nd_directory_remove(s->temporary);
         if (errno == EINVAL || errno == ENOSYS || errno == ENOTSUP)

@@ -42,12 +42,12 @@ static void remove_old(nd_save *s, const nd_checkpoint_steps *steps, int64_t lat
     int64_t kept = 1; /* the one just written */
     for (int i = steps->count - 1; i >= 0; i--) {
         const int64_t step = steps->list[i];
-        bool own, whole;
+        nd_checkpoint_standing standing;
         if (step >= s->c.step || step == latest ||
-            !worked(s, nd_checkpoint_is_own(s->parent, step, &own, &whole)) || !own)
+            !worked(s, nd_checkpoint_look(s->parent, step, &standing)) || !standing.own)
             continue;
         if (kept < keep)
-            kept += whole;
+            kept += standing.whole;
         else if (worked(s, remove_one(s, step)))
             nd_save_note(s, "removed %s/step_%08lld ([logging] checkpoint_keep = %lld)", s->parent,
                          (long long)step, (long long)keep);
