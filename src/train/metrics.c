@@ -1,5 +1,6 @@
 #include "train/metrics.h"
 
+#include "core/base/directory.h"
 #include "core/base/durable_file.h"
 #include "core/model/mtp.h"
 #include "train/plan/operations.h"
@@ -19,13 +20,16 @@ static nd_status drop_later_steps(const char *path, int64_t last)
 {
     char temporary[PATH + 8];
     snprintf(temporary, sizeof temporary, "%s.tmp", path);
-    FILE *in = fopen(path, "r");
-    if (!in)
+    bool exists;
+    ND_TRY(nd_path_exists(path, &exists));
+    if (!exists)
         return ND_OK;
-    FILE *out = fopen(temporary, "w");
+    FILE *in = fopen(path, "re"), *out = in ? fopen(temporary, "we") : NULL;
     if (!out) {
-        fclose(in);
-        return ND_FAIL(ND_EIO, "cannot write %s: %s", temporary, strerror(errno));
+        const int reason = errno;
+        if (in)
+            fclose(in);
+        return ND_FAIL(ND_EIO, "cannot replace %s: %s", path, strerror(reason));
     }
     char *line = NULL;
     size_t scratch = 0;
@@ -37,11 +41,14 @@ static nd_status drop_later_steps(const char *path, int64_t last)
         json_decref(object);
     }
     free(line);
+    const bool failed = ferror(in) != 0 || ferror(out) != 0;
     fclose(in);
-    const bool failed = ferror(out) != 0;
-    if (fclose(out) != 0 || failed || rename(temporary, path) != 0)
-        return ND_FAIL(ND_EIO, "cannot replace %s: %s", path, strerror(errno));
-    return ND_OK;
+    if (fclose(out) != 0 || failed) {
+        const int reason = errno;
+        unlink(temporary);
+        return ND_FAIL(ND_EIO, "cannot replace %s: %s", path, strerror(reason));
+    }
+    return nd_durable_rename(temporary, path);
 }
 
 static void path_of(const nd_run *run, char path[PATH])
