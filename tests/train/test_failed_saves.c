@@ -59,17 +59,20 @@ Test(failed_saves, at_the_end_of_the_run_are_an_error)
         "grep -q 'a save failed, 1 in a row' log && test $code = 0 || test $code = 4");
 }
 
-/* The disk fails at some read of a step. */
+/* The disk fails at some read of a step; the second configuration updates layers during the backward pass. */
 Test(failed_saves, precede_no_error_of_the_data_without_a_save_of_the_last_whole_step)
 {
     run(ND_TEST_MAKE_SHARDS
-        "n=0; while :; do n=$((n + 9)); test $n -lt 900 || exit 1; rm -rf run; LD_PRELOAD=$IO "
-        "ND_IO_FAULT=eio:$n:$D/shards/train $S --checkpoint-interval 100 > log 2>&1; code=$?;"
+        "for set in '' '--set training.grad_clip=0 --set training.micro_batch_size=8'; do rm -rf "
+        "whole;"
+        "R=\"$S $set --checkpoint-interval 100\"; n=0; while :; do n=$((n + 9)); test $n -lt 900 "
+        "|| exit 1;"
+        " rm -rf run; LD_PRELOAD=$IO ND_IO_FAULT=eio:$n:$D/shards/train $R > log 2>&1; code=$?;"
         " grep -q 'step_0000000[2-9], state' log && break; done;"
         "test $code = 3 && grep -q 'cannot go on and is saved first: .*Input/output error' log || "
         "exit 2;"
-        "$S --run-dir whole --checkpoint-interval 100 > log && $S --resume auto > log || exit 3;"
-        "test \"" STATE("run") "\" = \"" STATE("whole") "\"");
+        "$R --run-dir whole > log && $R --resume auto > log || exit 3;"
+        "test \"" STATE("run") "\" = \"" STATE("whole") "\" || exit 4; done");
 }
 
 Test(failed_saves, precede_no_error_of_the_data_on_one_of_two_ranks_either)
@@ -146,7 +149,8 @@ Test(failed_saves, are_none_where_nobody_reads_standard_output)
         "grep -q 'warning: cannot write the log to standard output: Broken pipe' run/training.log "
         "&&"
         "grep -q 'done    12 steps' run/training.log || exit 2;"
-        "$T --log-interval 1 > /dev/full || exit 3; $T >&- || exit 4; test -d run/previous_002");
+        "$T --log-interval 1 > /dev/full || exit 3; $T >&- || exit 4; test -d run/previous_002 &&"
+        "grep -q 'standard output: Bad file descriptor' run/training.log");
 }
 
 Test(failed_saves, are_none_when_the_terminal_hangs_up)
