@@ -14,25 +14,16 @@
 
 static nd_status print_directory(const char *path, bool verify)
 {
-    static const char *const places[] = {"", "/latest", "/checkpoints/latest"};
-    for (size_t i = 0; i < sizeof places / sizeof places[0]; i++) {
-        char manifest[ND_CHECKPOINT_PATH_MAX], directory[ND_CHECKPOINT_PATH_MAX];
-        if (snprintf(directory, sizeof directory, "%s%s", path, places[i]) >=
-                (int)sizeof directory ||
-            snprintf(manifest, sizeof manifest, "%s%s/manifest.json", path, places[i]) >=
-                (int)sizeof manifest)
-            break;
-        if (access(manifest, F_OK) == 0)
-            return nd_checkpoint_print(directory, verify, stdout);
-    }
-    char model[PATH_MAX];
+    char directory[ND_CHECKPOINT_PATH_MAX], model[PATH_MAX];
+    const nd_status found = nd_checkpoint_resolve(path, directory);
+    if (found == ND_OK)
+        return nd_checkpoint_print(directory, verify, stdout);
     if (snprintf(model, sizeof model, "%s/model.safetensors", path) < PATH_MAX &&
-        access(model, F_OK) == 0)
+        access(model, F_OK) == 0) {
+        nd_error_clear();
         return nd_safetensors_print(model, verify, stdout);
-    return ND_FAIL(ND_ECHECKPOINT,
-                   "%.200s: holds no checkpoint (no manifest.json) and no model.safetensors; "
-                   "name a .h5 file to look at a shard",
-                   path);
+    }
+    return found;
 }
 
 /* By its name's ending, else by its first bytes; a shard where neither tells. */

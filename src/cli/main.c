@@ -1,5 +1,6 @@
 #include "cli/cli.h"
 
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -60,8 +61,21 @@ static void spin_briefly(char **argv)
         execv("/proc/self/exe", argv); /* returns only where there is no /proc: spinning then */
 }
 
+/* A file opened later must not get the number of standard input or output that whoever started the program
+ * has closed: what is printed would go into it. Writing to these is an error, as to a closed one. */
+static void hold_standard_files(void)
+{
+    int file;
+    do
+        file = open("/dev/null", O_RDONLY);
+    while (file >= 0 && file <= STDERR_FILENO);
+    if (file > STDERR_FILENO)
+        close(file);
+}
+
 int main(int argc, char **argv)
 {
+    hold_standard_files();
     spin_briefly(argv);
     if (argc < 2) {
         print_usage(stderr);

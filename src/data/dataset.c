@@ -1,5 +1,6 @@
 #include "data/dataset.h"
 
+#include "core/base/directory.h"
 #include "data/shard.h"
 #include "data/synthetic.h"
 
@@ -195,16 +196,16 @@ nd_status nd_dataset_read_window(const nd_dataset *dataset, int64_t index, int32
     return nd_shard_read(&dataset->shards[low], first, dataset->seq_length + 1, tokens);
 }
 
-bool nd_dataset_has_split(const char *path, const char *split)
+nd_status nd_dataset_has_split(const char *path, const char *split, bool *has)
 {
     char pattern[64];
-    struct dirent **names;
+    nd_names names;
     snprintf(pattern, sizeof pattern, "%s_*.h5", split);
-    wanted_pattern = pattern;
-    const int count = scandir(path, &names, is_wanted, NULL);
-    for (int i = 0; i < count; i++)
-        free(names[i]);
-    if (count >= 0)
-        free(names);
-    return count > 0;
+    *has = false;
+    if (nd_directory_names(path, &names) != ND_OK)
+        return ND_EDATA;
+    for (int i = 0; i < names.count; i++)
+        *has |= fnmatch(pattern, names.list[i], 0) == 0;
+    nd_names_free(&names);
+    return ND_OK;
 }

@@ -27,7 +27,7 @@ nd_status nd_dataset_open(const nd_dataset_options *options, nd_dataset **datase
 void nd_dataset_close(nd_dataset *dataset);
 
 /* Whether the directory holds shards of this split. */
-bool nd_dataset_has_split(const char *path, const char *split);
+nd_status nd_dataset_has_split(const char *path, const char *split, bool *has);
 
 /* Windows start every seq_length tokens; a shard's tail shorter than a window is not used. */
 int64_t nd_dataset_window_count(const nd_dataset *dataset);

@@ -4,7 +4,6 @@
 #include "train/checkpoint/checkpoint_hdf5.h"
 #include "train/checkpoint/manifest.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <limits.h>
 #include <stdlib.h>
@@ -12,22 +11,14 @@
 
 static const char step_name[] = "step_00000000", tensors_name[] = "rank_0000.h5";
 
-static int is_step(const struct dirent *entry)
-{
-    return strncmp(entry->d_name, "step_", 5) == 0;
-}
-
 static nd_status check_free(const char *directory)
 {
-    struct dirent **entries;
-    const int count = scandir(directory, &entries, is_step, NULL);
-    for (int i = 0; i < count; i++)
-        free(entries[i]);
-    if (count >= 0)
-        free(entries);
-    return count > 0 ? ND_FAIL(ND_ECONFIG, "%s: holds %d checkpoints already; name a new run",
-                               directory, count)
-                     : ND_OK;
+    nd_checkpoint_steps steps;
+    ND_TRY(nd_checkpoint_steps_list(directory, "", &steps));
+    free(steps.list);
+    return steps.count > 0 ? ND_FAIL(ND_ECONFIG, "%s: holds %d checkpoints already; name a new run",
+                                     directory, steps.count)
+                           : ND_OK;
 }
 
 static nd_status write_tensor(const nd_param *p, const nd_masters *masters, int64_t index,
@@ -153,5 +144,6 @@ nd_status nd_checkpoint_of_masters(const char *directory, const nd_config *confi
         nd_directory_remove(temporary);
         return status;
     }
-    return nd_durable_link(directory, "latest", step_name);
+    bool unsupported; /* the newest step is found without */
+    return nd_checkpoint_latest_write(directory, 0, &unsupported);
 }

@@ -1,5 +1,7 @@
 #include "train/evaluate.h"
 
+#include "train/run.h"
+
 #include <math.h>
 #include <stdlib.h>
 
@@ -43,6 +45,7 @@ nd_status nd_evaluate(nd_model *model, const nd_dataset *dataset, nd_comm *comm,
         if (part < parts)
             status = evaluate_part(model, dataset, part * micro, windows, &mine[j]);
     }
+    status = nd_run_agree(comm, status);
     if (status == ND_OK)
         status = comm->ops.allgather(comm, all, mine, (size_t)share * sizeof *mine);
     double nll = 0.0;

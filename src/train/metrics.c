@@ -1,27 +1,35 @@
 #include "train/metrics.h"
 
+#include "core/base/directory.h"
+#include "core/base/durable_file.h"
 #include "core/model/mtp.h"
 #include "train/plan/operations.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <jansson.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
+enum { PATH = ND_CONFIG_TEXT_MAX + 64 };
+
 /* Copies the lines of steps up to `last` into a new file that replaces the old one. */
 static nd_status drop_later_steps(const char *path, int64_t last)
 {
-    char temporary[ND_CONFIG_TEXT_MAX + 64];
+    char temporary[PATH + 8];
     snprintf(temporary, sizeof temporary, "%s.tmp", path);
-    FILE *in = fopen(path, "r");
-    if (!in)
+    bool exists;
+    ND_TRY(nd_path_exists(path, &exists));
+    if (!exists)
         return ND_OK;
-    FILE *out = fopen(temporary, "w");
+    FILE *in = fopen(path, "re"), *out = in ? fopen(temporary, "we") : NULL;
     if (!out) {
-        fclose(in);
-        return ND_FAIL(ND_EIO, "cannot write %s: %s", temporary, strerror(errno));
+        const int reason = errno;
+        if (in)
+            fclose(in);
+        return ND_FAIL(ND_EIO, "cannot replace %s: %s", path, strerror(reason));
     }
     char *line = NULL;
     size_t scratch = 0;
@@ -33,33 +41,58 @@ static nd_status drop_later_steps(const char *path, int64_t last)
         json_decref(object);
     }
     free(line);
+    const bool failed = ferror(in) != 0 || ferror(out) != 0;
     fclose(in);
-    const bool failed = ferror(out) != 0;
-    if (fclose(out) != 0 || failed || rename(temporary, path) != 0)
-        return ND_FAIL(ND_EIO, "cannot replace %s: %s", path, strerror(errno));
-    return ND_OK;
+    if (fclose(out) != 0 || failed) {
+        const int reason = errno;
+        unlink(temporary);
+        return ND_FAIL(ND_EIO, "cannot replace %s: %s", path, strerror(reason));
+    }
+    return nd_durable_rename(temporary, path);
 }
 
-nd_status nd_metrics_open(const nd_run *run, nd_metrics *metrics)
+static void path_of(const nd_run *run, char path[PATH])
 {
-    char path[ND_CONFIG_TEXT_MAX + 32];
-    memset(metrics, 0, sizeof *metrics);
-    snprintf(path, sizeof path, "%s/metrics.jsonl", run->config.logging.run_dir);
-    if (run->step > 0)
-        ND_TRY(drop_later_steps(path, run->step));
-    metrics->jsonl = fopen(path, run->step > 0 ? "a" : "w");
-    if (!metrics->jsonl)
-        return ND_FAIL(ND_EIO, "cannot write %s: %s", path, strerror(errno));
+    snprintf(path, PATH, "%s/metrics.jsonl", run->config.logging.run_dir);
+}
+
+static nd_status open_jsonl(const nd_run *run, nd_metrics *metrics)
+{
+    char path[PATH];
+    path_of(run, path);
+    const int again = run->restored_step > 0 ? 0 : O_TRUNC;
+    metrics->jsonl = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | again, 0666);
+    return metrics->jsonl >= 0 ? ND_OK
+                               : ND_FAIL(ND_EIO, "cannot write %s: %s", path, strerror(errno));
+}
+
+/* Logs the error once and forgets it; the run goes on without. */
+static void go_without(nd_run *run, nd_status status)
+{
+    if (status == ND_OK)
+        return;
+    nd_log_line(&run->log, "warning: %s; training goes on", nd_error_get()->message);
+    nd_error_clear();
+}
+
+void nd_metrics_open(nd_run *run, nd_metrics *metrics)
+{
+    char path[PATH];
+    *metrics = (nd_metrics){.opened = true};
+    path_of(run, path);
+    if (run->restored_step > 0)
+        go_without(run, drop_later_steps(path, run->restored_step));
+    go_without(run, open_jsonl(run, metrics));
     if (!run->config.logging.tensorboard)
-        return ND_OK;
+        return;
     snprintf(path, sizeof path, "%s/tensorboard", run->config.logging.run_dir);
-    return nd_tensorboard_open(path, &metrics->tensorboard);
+    go_without(run, nd_tensorboard_open(path, &metrics->tensorboard));
 }
 
 void nd_metrics_close(nd_metrics *metrics)
 {
-    if (metrics->jsonl)
-        fclose(metrics->jsonl);
+    if (metrics->opened && metrics->jsonl >= 0)
+        close(metrics->jsonl);
     nd_tensorboard_close(metrics->tensorboard);
     memset(metrics, 0, sizeof *metrics);
 }
@@ -136,7 +169,37 @@ static nd_status write_tensorboard(nd_metrics *metrics, const nd_run *run,
     return nd_tensorboard_write(metrics->tensorboard, run->step, scalars, count);
 }
 
-nd_status nd_metrics_write(nd_metrics *metrics, const nd_run *run, const nd_step_result *step,
+static nd_status write_line(nd_metrics *metrics, const nd_run *run, const json_t *object)
+{
+    char path[PATH];
+    path_of(run, path);
+    if (metrics->jsonl < 0)
+        ND_TRY(open_jsonl(run, metrics));
+    char *text = json_dumps(object, JSON_COMPACT | JSON_REAL_PRECISION(17));
+    if (!text)
+        return ND_FAIL(ND_ENOMEM, "no memory for a line of %s", path);
+    const size_t length = strlen(text);
+    text[length] = '\n'; /* in the place of the NUL */
+    const nd_status status = nd_file_append(metrics->jsonl, path, text, length + 1);
+    free(text);
+    return status;
+}
+
+/* Says once that steps are missing, and once that they no longer are. */
+static void note_missing(nd_metrics *metrics, nd_run *run, nd_status status)
+{
+    if (status != ND_OK && metrics->missing++ == 0)
+        go_without(run, status);
+    nd_error_clear();
+    if (status != ND_OK || metrics->missing == 0)
+        return;
+    nd_log_line(&run->log,
+                "metrics are written again; those of %lld steps up to step %lld are missing",
+                (long long)metrics->missing, (long long)run->step - 1);
+    metrics->missing = 0;
+}
+
+nd_status nd_metrics_write(nd_metrics *metrics, nd_run *run, const nd_step_result *step,
                            const nd_evaluation *evaluation, double tokens_per_second)
 {
     const double flops =
@@ -161,11 +224,10 @@ nd_status nd_metrics_write(nd_metrics *metrics, const nd_run *run, const nd_step
         json_object_set_new(o, "val_loss", json_real(evaluation->loss));
         json_object_set_new(o, "val_bpb", json_real(evaluation->bits_per_byte));
     }
-    const int failed = json_dumpf(o, metrics->jsonl, JSON_COMPACT | JSON_REAL_PRECISION(17));
+    nd_status status = write_line(metrics, run, o);
     json_decref(o);
-    fputc('\n', metrics->jsonl);
-    if (failed || fflush(metrics->jsonl) != 0)
-        return ND_FAIL(ND_EIO, "cannot write %s/metrics.jsonl: %s", run->config.logging.run_dir,
-                       strerror(errno));
-    return write_tensorboard(metrics, run, step, evaluation, tokens_per_second);
+    if (status == ND_OK)
+        status = write_tensorboard(metrics, run, step, evaluation, tokens_per_second);
+    note_missing(metrics, run, status);
+    return ND_OK;
 }

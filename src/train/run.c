@@ -1,5 +1,6 @@
 #include "train/run.h"
 
+#include "core/base/directory.h"
 #include "core/base/durable_file.h"
 #include "core/base/sum_tree.h"
 #include "dist/device.h"
@@ -68,8 +69,11 @@ static nd_status open_split(const nd_run *run, const char *split, const char *to
 static nd_status open_data(nd_run *run)
 {
     const bool synthetic = run->config.data.dataset == ND_DATASET_SYNTHETIC;
+    bool held_out = true;
     ND_TRY(open_split(run, "train", NULL, &run->train));
-    if (!synthetic && !nd_dataset_has_split(run->config.data.data_path, "val"))
+    if (!synthetic)
+        ND_TRY(nd_dataset_has_split(run->config.data.data_path, "val", &held_out));
+    if (!held_out)
         return ND_OK;
     return open_split(run, "val", synthetic ? NULL : nd_dataset_tokenizer_sha256(run->train),
                       &run->val);
@@ -80,10 +84,12 @@ static nd_status read_tokenizer(nd_run *run)
 {
     char path[ND_CONFIG_TEXT_MAX + 32], hex[ND_SHA256_HEX_SIZE];
     const char *expected = nd_dataset_tokenizer_sha256(run->train);
+    bool exists;
     if (run->comm->rank != 0 || run->config.data.dataset == ND_DATASET_SYNTHETIC)
         return ND_OK;
     snprintf(path, sizeof path, "%s/tokenizer.model", run->config.data.data_path);
-    if (access(path, F_OK) != 0)
+    ND_TRY(nd_path_exists(path, &exists));
+    if (!exists)
         return ND_OK;
     ND_TRY(nd_read_whole_file(path, TOKENIZER_BYTES_MAX, ND_EDATA, &run->tokenizer,
                               &run->tokenizer_bytes));

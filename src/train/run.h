@@ -21,6 +21,8 @@ typedef struct nd_run {
     nd_config config;
     nd_comm *comm; /* not owned */
     nd_log log;
+    char *early_log; /* what the log said before RUN/training.log was opened; rank 0 */
+    size_t early_log_bytes;
     nd_backend *backend;
     nd_arena arenas[ND_MEMORY_COUNT];
     size_t resident_at_start; /* before the first arena: program and libraries */
@@ -67,9 +69,15 @@ typedef struct nd_run {
     int64_t restarts;
     nd_health health;
     char state_sha256[65]; /* of the checkpoint written last; rank 0 */
-    struct nd_save *save;  /* the one under way, or NULL (train/checkpoint/checkpoint_save.h) */
-    double save_ms;        /* spent on saving since the last line of the metrics */
-    void *saved_copy;      /* host memory that background saves read, where they need a copy */
+    bool restored;         /* from a checkpoint */
+    int64_t restored_step; /* that checkpoint's; 0: none */
+    bool taken;            /* the run's directory is this run's (train/run_directory.h) */
+    int64_t saved_step;    /* that checkpoint's, or the restored one's; -1: none */
+    int64_t failed_saves;  /* in a row */
+    bool warned_of_latest;
+    struct nd_save *save; /* the one under way, or NULL (train/checkpoint/checkpoint_save.h) */
+    double save_ms;       /* spent on saving since the last line of the metrics */
+    void *saved_copy;     /* host memory that background saves read, where they need a copy */
     size_t saved_copy_bytes;
     double peak_flops; /* of one rank's dense products, measured at start; 0 unknown */
 } nd_run;

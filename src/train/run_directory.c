@@ -1,18 +1,16 @@
 #include "train/run_directory.h"
 
+#include "core/base/directory.h"
 #include "core/base/durable_file.h"
 #include "train/checkpoint/checkpoint.h"
+#include "train/set_aside.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
-
-enum { PREVIOUS_MAX = 999 };
 
 bool nd_run_directory_on_terminal(const nd_comm *comm)
 {
@@ -29,119 +27,112 @@ bool nd_run_directory_on_terminal(const nd_comm *comm)
     return terminal;
 }
 
-static bool exists(const char *path)
+/* Made now, and not when hours of training are to be saved. */
+static nd_status make_usable(const char *path)
 {
-    struct stat info;
-    return lstat(path, &info) == 0;
+    ND_TRY(nd_directory_create(path));
+    return access(path, W_OK | X_OK) == 0
+               ? ND_OK
+               : ND_FAIL(ND_EIO, "cannot write into %s: %s", path, strerror(errno));
 }
 
-static nd_status move(const char *from, const char *to)
+nd_status nd_run_directory_check(nd_run *run)
 {
-    if (exists(from) && rename(from, to) != 0)
-        return ND_FAIL(ND_EIO, "cannot move %s to %s: %s", from, to, strerror(errno));
-    return ND_OK;
-}
-
-/* What a run leaves, beside its checkpoints. */
-static const char *const leavings[] = {"metrics.jsonl", "training.log", "config.ini",
-                                       "tensorboard"};
-enum { LEAVINGS = sizeof leavings / sizeof leavings[0] };
-
-static int is_of_checkpoints(const struct dirent *entry)
-{
-    return strncmp(entry->d_name, "step_", 5) == 0 || strcmp(entry->d_name, "latest") == 0 ||
-           strncmp(entry->d_name, "superseded_step_", 16) == 0;
-}
-
-/* Moves the checkpoints of a directory, and nothing else that may lie in it, into `to` when `to` is
- * not NULL. Returns how many there are. */
-static nd_status move_checkpoints(const char *from, const char *to, int *count)
-{
-    struct dirent **entries;
-    nd_status status = ND_OK;
-    *count = scandir(from, &entries, is_of_checkpoints, alphasort);
-    if (*count < 0) {
-        *count = 0;
-        return ND_OK;
-    }
-    if (*count > 0 && to)
-        status = nd_directory_create(to);
-    for (int i = 0; i < *count; i++) {
-        char here[ND_CHECKPOINT_PATH_MAX + 256], there[ND_CHECKPOINT_PATH_MAX + 256];
-        snprintf(here, sizeof here, "%s/%s", from, entries[i]->d_name);
-        snprintf(there, sizeof there, "%s/%s", to ? to : from, entries[i]->d_name);
-        if (to && status == ND_OK)
-            status = move(here, there);
-        free(entries[i]);
-    }
-    free(entries);
-    return status;
-}
-
-static nd_status move_previous_run(nd_run *run, char *aside, size_t size)
-{
-    char path[ND_CHECKPOINT_PATH_MAX + 64], to[ND_CHECKPOINT_PATH_MAX + 64];
     char checkpoints[ND_CHECKPOINT_PATH_MAX];
-    const char *directory = run->config.logging.run_dir;
-    nd_checkpoint_directory(&run->config, checkpoints, sizeof checkpoints);
-    int count;
-    ND_TRY(move_checkpoints(checkpoints, NULL, &count));
-    bool found = count > 0;
-    for (int i = 0; i < LEAVINGS; i++) {
-        snprintf(path, sizeof path, "%s/%s", directory, leavings[i]);
-        found |= exists(path);
-    }
-    aside[0] = '\0';
-    if (!found)
-        return ND_OK;
-    int number = 1;
-    do
-        snprintf(aside, size, "%s/previous_%03d", directory, number);
-    while (exists(aside) && ++number <= PREVIOUS_MAX);
-    ND_TRY(nd_directory_create(aside));
-    for (int i = 0; i < LEAVINGS; i++) {
-        snprintf(path, sizeof path, "%s/%s", directory, leavings[i]);
-        snprintf(to, sizeof to, "%s/%s", aside, leavings[i]);
-        ND_TRY(move(path, to));
-    }
-    /* Checkpoints elsewhere stay on their file system. */
-    if (run->config.logging.checkpoint_dir[0])
-        snprintf(to, sizeof to, "%s/previous_%03d", checkpoints, number);
-    else
-        snprintf(to, sizeof to, "%s/checkpoints", aside);
-    return move_checkpoints(checkpoints, to, &count);
-}
-
-nd_status nd_run_directory_open(nd_run *run, bool fresh)
-{
-    char path[ND_CONFIG_TEXT_MAX + 32], aside[ND_CONFIG_TEXT_MAX + 32] = "";
-    char checkpoints[ND_CHECKPOINT_PATH_MAX];
+    nd_set_aside places = {.run = run->config.logging.run_dir, .checkpoints = checkpoints};
     run->log.terminal = stdout;
     run->log.animated = nd_run_directory_on_terminal(run->comm);
-    ND_TRY(nd_directory_create(run->config.logging.run_dir));
-    if (fresh)
-        ND_TRY(move_previous_run(run, aside, sizeof aside));
+    run->log.file = open_memstream(&run->early_log, &run->early_log_bytes);
     nd_checkpoint_directory(&run->config, checkpoints, sizeof checkpoints);
-    ND_TRY(
-        nd_directory_create(checkpoints)); /* now, and not when hours of training are to be saved */
-    snprintf(path, sizeof path, "%s/training.log", run->config.logging.run_dir);
-    run->log.file = fopen(path, "a");
-    if (!run->log.file)
-        return ND_FAIL(ND_EIO, "cannot write %s: %s", path, strerror(errno));
-    if (aside[0])
-        nd_log_line(&run->log, "moved   what an earlier run left here to %s", aside);
+    ND_TRY(make_usable(places.run));
+    ND_TRY(make_usable(checkpoints));
+    ND_TRY(nd_checkpoint_recover(checkpoints));
+    return nd_set_aside_recover(&places);
+}
+
+static void log_set_aside(nd_run *run, const nd_set_aside *places)
+{
+    char elsewhere[ND_CHECKPOINT_PATH_MAX + 64] = "";
+    if (places->apart)
+        snprintf(elsewhere, sizeof elsewhere, " --checkpoint-dir %s/previous_%03d",
+                 places->checkpoints, places->number);
+    nd_log_line(&run->log,
+                "moved   what an earlier run left here to %s/previous_%03d; to continue that run: "
+                "--run-dir %s/previous_%03d%s --resume auto",
+                places->run, places->number, places->run, places->number, elsewhere);
+}
+
+static nd_status make_room(nd_run *run, bool fresh)
+{
+    char checkpoints[ND_CHECKPOINT_PATH_MAX];
+    nd_set_aside places = {.run = run->config.logging.run_dir,
+                           .checkpoints = checkpoints,
+                           .apart = run->config.logging.checkpoint_dir[0] != '\0'};
+    nd_checkpoint_directory(&run->config, checkpoints, sizeof checkpoints);
+    if (!fresh)
+        return nd_checkpoint_supersede(checkpoints, run->restored_step, &run->log);
+    ND_TRY(nd_set_aside_run(&places));
+    if (places.number > 0)
+        log_set_aside(run, &places);
     return ND_OK;
 }
 
-nd_status nd_run_directory_save_config(const nd_run *run)
+/* What was said so far goes into the file too. */
+static void open_log(nd_run *run)
 {
     char path[ND_CONFIG_TEXT_MAX + 32];
+    snprintf(path, sizeof path, "%s/training.log", run->config.logging.run_dir);
+    if (run->log.file)
+        fclose(run->log.file);
+    run->log.file = fopen(path, "ae");
+    if (!run->log.file)
+        nd_log_line(&run->log, "warning: cannot write %s: %s; training goes on without it", path,
+                    strerror(errno));
+    else if (run->early_log)
+        nd_log_replay(&run->log, run->early_log);
+    free(run->early_log);
+    run->early_log = NULL;
+}
+
+static nd_status save_config(const nd_run *run)
+{
+    char path[ND_CONFIG_TEXT_MAX + 32], *text = NULL;
+    size_t size = 0;
     snprintf(path, sizeof path, "%s/config.ini", run->config.logging.run_dir);
-    FILE *file = fopen(path, "w");
-    if (!file)
-        return ND_FAIL(ND_EIO, "cannot write %s: %s", path, strerror(errno));
-    const nd_status status = nd_config_write(&run->config, file);
-    if (fclose(file) != 0 && status == ND_OK)
-        return ND_FAIL(ND_EIO, "cannot write %s: %s", path, strerror(errno));
+    FILE *memory = open_memstream(&text, &size);
+    if (!memory)
+        return ND_FAIL(ND_ENOMEM, "no memory for the configuration's text");
+    nd_status status = nd_config_write(&run->config, memory);
+    fclose(memory);
+    if (status == ND_OK)
+        status = nd_durable_write(path, text, size);
+    free(text);
     return status;
+}
+
+nd_status nd_run_directory_take(nd_run *run, bool fresh)
+{
+    char checkpoints[ND_CHECKPOINT_PATH_MAX];
+    ND_TRY(make_room(run, fresh));
+    open_log(run);
+    nd_checkpoint_directory(&run->config, checkpoints, sizeof checkpoints);
+    if (!nd_directory_can_sync(checkpoints))
+        nd_log_line(&run->log,
+                    "warning: the file system of %s cannot fsync directories: a crash of the "
+                    "machine may lose the newest checkpoints",
+                    checkpoints);
+    if (save_config(run) != ND_OK) {
+        nd_log_line(&run->log, "warning: %s; training goes on without it", nd_error_get()->message);
+        nd_error_clear();
+    }
+    return ND_OK;
+}
+
+void nd_run_directory_close(nd_run *run)
+{
+    if (run->log.file)
+        fclose(run->log.file);
+    run->log.file = NULL;
+    free(run->early_log);
+    run->early_log = NULL;
 }

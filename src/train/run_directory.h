@@ -5,13 +5,21 @@
 
 #include "train/run.h"
 
-/* Opens RUN/training.log, made with the directory when absent. With `fresh`, whatever an earlier run
- * left in RUN and in the directory of checkpoints is first moved to RUN/previous_NNN, so that a new
- * run neither overwrites nor resumes it. Errors: ND_EIO naming the path. */
-nd_status nd_run_directory_open(nd_run *run, bool fresh);
+/* Before anything else of a start: makes RUN and the directory of checkpoints, finds out whether they can be
+ * written and listed, and repairs what a crash left half done there (train/set_aside.h). Otherwise nothing in
+ * them is touched, so that a start that fails leaves an earlier run as it was. The log goes to the terminal
+ * and is remembered. Errors: ND_EIO or ND_ECHECKPOINT naming the path. */
+nd_status nd_run_directory_check(nd_run *run);
 
-/* Writes RUN/config.ini, the effective configuration. */
-nd_status nd_run_directory_save_config(const nd_run *run);
+/* Once the first step has shown that this run can train. With `fresh`, whatever an earlier run left is set
+ * aside as RUN/previous_NNN, and the log says how to get it back; otherwise checkpoints of steps after
+ * run->restored_step are (nd_checkpoint_supersede). Then opens RUN/training.log and writes RUN/config.ini,
+ * the effective configuration; a run goes on without those. Errors: ND_EIO or ND_ECHECKPOINT naming the
+ * path, and then nothing has moved. */
+nd_status nd_run_directory_take(nd_run *run, bool fresh);
+
+/* Closes the log. */
+void nd_run_directory_close(nd_run *run);
 
 /* Whether the terminal behind rank 0's standard output is one: under mpirun ranks write to a
  * pseudo-terminal even when mpirun itself writes to a file. */

@@ -22,6 +22,11 @@ void nd_signals_install(void)
     sigaction(SIGTERM, &action, NULL);
     sigaction(SIGINT, &action, NULL);
     sigaction(SIGUSR1, &action, NULL);
+    struct sigaction before;
+    if (sigaction(SIGHUP, NULL, &before) == 0 && before.sa_handler != SIG_IGN) /* not under nohup */
+        sigaction(SIGHUP, &action, NULL);
+    action.sa_handler = SIG_IGN; /* a log that nobody reads is no reason to stop */
+    sigaction(SIGPIPE, &action, NULL);
 }
 
 bool nd_signals_stop_requested(void)

@@ -1,4 +1,5 @@
-/* Signals that ask a run to save and stop: SIGTERM, SIGINT and SIGUSR1. */
+/* Signals that ask a run to save and stop: SIGTERM, SIGINT, SIGUSR1, and SIGHUP unless nohup had it ignored.
+ * SIGPIPE is ignored. */
 #ifndef ND_TRAIN_SIGNALS_H
 #define ND_TRAIN_SIGNALS_H
 

@@ -20,7 +20,7 @@ static double now_ms(void)
 
 /* Sums of one micro-batch, as every rank gets to know them. */
 typedef struct leaf_loss {
-    double nll, total, kept;
+    double nll, total, kept; /* kept < 0: there was no data */
 } leaf_loss;
 
 /* What ranks tell each other at the end of a step. */
@@ -35,6 +35,8 @@ _Static_assert(sizeof(step_report) == ND_STEP_REPORT_BYTES, "the plan counts it"
 typedef struct judgement {
     nd_run *run;
     const nd_loss *computed; /* [local_micro_batches] */
+    bool no_data;            /* on this rank, and on any of them */
+    bool no_data_anywhere;
     nd_step_result *result;
 } judgement;
 
@@ -60,7 +62,7 @@ static void add_losses(nd_run *run, const leaf_loss *all, nd_step_result *result
 
 static nd_status judge_losses(void *context)
 {
-    const judgement *j = context;
+    judgement *j = context;
     nd_run *run = j->run;
     const int64_t count = run->local_micro_batches, micro = run->model->config.micro_batch;
     const double limit = run->config.training.loss_spike_zscore;
@@ -71,7 +73,7 @@ static nd_status judge_losses(void *context)
         const nd_loss *l = &j->computed[i];
         const int64_t sample = run->next_sample + (count * run->comm->rank + i) * micro;
         const double nll = nd_fault_value("loss", sample, micro, l->nll, 100.0 * (double)l->tokens);
-        mine[i] = (leaf_loss){nll, l->total, (double)l->kept};
+        mine[i] = (leaf_loss){nll, l->total, j->no_data ? -1.0 : (double)l->kept};
     }
     nd_comm_set_phase(run->comm, run->step + 1, "losses");
     nd_fault_point(run->comm, "losses");
@@ -79,8 +81,12 @@ static nd_status judge_losses(void *context)
         run->comm->ops.allgather(run->comm, all, mine, (size_t)count * sizeof *all);
     if (status == ND_OK)
         add_losses(run, all, j->result);
+    for (int64_t i = 0; status == ND_OK && i < run->micro_batches; i++)
+        j->no_data_anywhere |= all[i].kept < 0.0;
     free(all);
     ND_TRY(status);
+    if (j->no_data_anywhere)
+        run->health.verdict = ND_VERDICT_LOSS; /* so that nothing is updated */
     if (run->health.verdict != ND_VERDICT_GOOD || limit == 0.0)
         return ND_OK;
     run->health.score = nd_health_score(&run->health, j->result->loss);
@@ -138,14 +144,50 @@ static bool filters_tokens(const nd_run *run)
     return (double)run->step < c->training.collider_until * (double)c->training.total_steps;
 }
 
+/* A rank without data takes part with tokens of no meaning until losses are shared: then all ranks know, and
+ * none has updated anything. `scratch` is freed by the caller. */
+static nd_status next_batch(nd_run *run, judgement *judged, const int32_t **tokens, double *wait_ms,
+                            int32_t **scratch)
+{
+    const nd_model_config *c = &run->model->config;
+    const nd_status status = nd_loader_next(run->loader, tokens, wait_ms);
+    if (status == ND_OK)
+        return ND_OK;
+    judged->no_data = true;
+    *scratch = calloc((size_t)(run->local_micro_batches * c->micro_batch * (c->seq_length + 1)),
+                      sizeof **scratch);
+    *tokens = *scratch;
+    return *scratch ? ND_OK : status;
+}
+
+static nd_status compute(nd_run *run, judgement *judged, nd_loss *losses, double *wait_ms)
+{
+    const int32_t *tokens = NULL;
+    int32_t *scratch = NULL;
+    nd_status status = next_batch(run, judged, &tokens, wait_ms, &scratch);
+    const nd_error error = *nd_error_get();
+    if (status == ND_OK) {
+        nd_health_begin_step(&run->health);
+        nd_fault_point(run->comm, "backward");
+        status =
+            nd_gradient_reducer_run(run, tokens, losses, (nd_losses_known){judge_losses, judged});
+    }
+    if (status == ND_OK)
+        status = nd_gradient_reducer_finish(run, &judged->result->grad_norm);
+    free(scratch);
+    if (status != ND_OK || !judged->no_data_anywhere)
+        return status;
+    nd_error_set(&error);
+    return nd_run_agree(run->comm, judged->no_data ? error.status : ND_OK);
+}
+
 nd_status nd_step_run(nd_run *run, bool stop_requested, nd_step_result *result)
 {
     const double start = now_ms();
     const uint64_t bytes_before = run->comm->bytes_sent;
     const double wait_before = run->comm->wait_seconds, busy_before = run->comm->busy_seconds;
-    const int32_t *tokens = NULL;
     nd_loss losses[run->local_micro_batches];
-    judgement judged = {run, losses, result};
+    judgement judged = {.run = run, .computed = losses, .result = result};
     step_report report = {.stop_requested = stop_requested};
 
     float offset_weights[ND_OFFSETS_MAX];
@@ -153,11 +195,7 @@ nd_status nd_step_run(nd_run *run, bool stop_requested, nd_step_result *result)
     nd_model_set_offset_weights(run->model, offset_weights);
     nd_model_set_filtering(run->model, filters_tokens(run));
     nd_comm_set_phase(run->comm, run->step + 1, "backward"); /* when layers are updated in it */
-    ND_TRY(nd_loader_next(run->loader, &tokens, &report.data_wait_ms));
-    nd_health_begin_step(&run->health);
-    nd_fault_point(run->comm, "backward");
-    ND_TRY(nd_gradient_reducer_run(run, tokens, losses, (nd_losses_known){judge_losses, &judged}));
-    ND_TRY(nd_gradient_reducer_finish(run, &result->grad_norm));
+    ND_TRY(compute(run, &judged, losses, &report.data_wait_ms));
     result->lr = nd_optimizer_learning_rate(run->optimizer, run->step);
     result->skipped = run->health.verdict != ND_VERDICT_GOOD;
     if (result->skipped) {

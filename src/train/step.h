@@ -25,7 +25,8 @@ typedef struct nd_step_result {
 /* Collective. `stop_requested` is this rank's own wish to stop. A step whose
  * loss or gradient is not finite, or whose loss is a spike, counts and moves the data on, but updates
  * nothing; only in immediate mode may a bad gradient come after the layers above it were updated
- * (run->health.touched), and then the run must go back to a checkpoint. */
+ * (run->health.touched), and then the run must go back to a checkpoint. Errors: those of the loader on any
+ * rank, which all ranks hold then (nd_run_agree), with everything but scratch memory as it was before. */
 nd_status nd_step_run(nd_run *run, bool stop_requested, nd_step_result *result);
 
 #endif

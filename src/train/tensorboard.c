@@ -5,6 +5,7 @@
 
 #include <errno.h>
 #include <event.pb-c.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,7 +13,7 @@
 #include <unistd.h>
 
 struct nd_tensorboard {
-    FILE *file;
+    int file;
     char path[4096];
 };
 
@@ -23,24 +24,25 @@ static double wall_time(void)
     return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
 }
 
+/* One record, whole or not at all: readers stop at the first that is cut off. */
 static nd_status write_event(nd_tensorboard *t, const Nd__Event *event)
 {
-    const size_t size = nd__event__get_packed_size(event);
+    const size_t size = nd__event__get_packed_size(event),
+                 head = sizeof(uint64_t) + sizeof(uint32_t);
     const uint64_t length = size;
-    uint8_t *bytes = malloc(size ? size : 1);
-    if (!bytes)
+    uint8_t *record = malloc(head + size + sizeof(uint32_t));
+    if (!record)
         return ND_FAIL(ND_ENOMEM, "no memory for an event of %zu bytes", size);
-    nd__event__pack(event, bytes);
+    nd__event__pack(event, record + head);
     const uint32_t length_crc = nd_crc32c_masked(&length, sizeof length);
-    const uint32_t data_crc = nd_crc32c_masked(bytes, size);
-    fwrite(&length, sizeof length, 1, t->file);
-    fwrite(&length_crc, sizeof length_crc, 1, t->file);
-    fwrite(bytes, 1, size, t->file);
-    fwrite(&data_crc, sizeof data_crc, 1, t->file);
-    free(bytes);
-    if (fflush(t->file) != 0 || ferror(t->file))
-        return ND_FAIL(ND_EIO, "cannot write %s: %s", t->path, strerror(errno));
-    return ND_OK;
+    const uint32_t data_crc = nd_crc32c_masked(record + head, size);
+    memcpy(record, &length, sizeof length);
+    memcpy(record + sizeof length, &length_crc, sizeof length_crc);
+    memcpy(record + head + size, &data_crc, sizeof data_crc);
+    const nd_status status =
+        nd_file_append(t->file, t->path, record, head + size + sizeof data_crc);
+    free(record);
+    return status;
 }
 
 nd_status nd_tensorboard_open(const char *directory, nd_tensorboard **tensorboard)
@@ -53,8 +55,8 @@ nd_status nd_tensorboard_open(const char *directory, nd_tensorboard **tensorboar
     gethostname(host, sizeof host - 1);
     snprintf(t->path, sizeof t->path, "%s/events.out.tfevents.%lld.%s.%ld.0", directory,
              (long long)time(NULL), host, (long)getpid());
-    t->file = fopen(t->path, "wb");
-    if (!t->file) {
+    t->file = open(t->path, O_WRONLY | O_CREAT | O_TRUNC | O_APPEND | O_CLOEXEC, 0666);
+    if (t->file < 0) {
         const nd_status status = ND_FAIL(ND_EIO, "cannot write %s: %s", t->path, strerror(errno));
         free(t);
         return status;
@@ -76,7 +78,7 @@ void nd_tensorboard_close(nd_tensorboard *t)
 {
     if (!t)
         return;
-    fclose(t->file);
+    close(t->file);
     free(t);
 }
 

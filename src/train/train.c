@@ -11,6 +11,7 @@
 #include "train/run.h"
 #include "train/run_backend.h"
 #include "train/run_directory.h"
+#include "train/save_attempts.h"
 #include "train/signals.h"
 #include "train/step.h"
 
@@ -207,7 +208,7 @@ static nd_status roll_back(nd_run *run, const nd_step_result *step, nd_metrics *
     char path[ND_CHECKPOINT_PATH_MAX];
     const int64_t next = run->next_sample, restarts = run->restarts;
     const nd_health before = run->health;
-    ND_TRY(nd_save_finish(run));
+    ND_TRY(nd_save_attempt_finish(run, false));
     if (before.rollbacks >= run->config.training.max_rollbacks)
         return give_up(run, step, "no more are allowed");
     nd_comm_set_phase(run->comm, run->step, "roll back");
@@ -225,9 +226,9 @@ static nd_status roll_back(nd_run *run, const nd_step_result *step, nd_metrics *
     nd_loader_close(run->loader);
     run->loader = NULL;
     nd_status status = nd_run_start_loader(run);
-    if (status == ND_OK && run->comm->rank == 0) {
+    if (run->comm->rank == 0) {
         nd_metrics_close(metrics);
-        status = nd_metrics_open(run, metrics);
+        nd_metrics_open(run, metrics);
     }
     return nd_run_agree(run->comm, status);
 }
@@ -248,6 +249,63 @@ static bool must_check(const nd_run *run, int64_t last)
                                           due(run->step, c->logging.checkpoint_interval, end));
 }
 
+/* The first step has shown that this run can train: now the directory is its own. */
+static nd_status take_directory(nd_run *run, nd_metrics *metrics)
+{
+    nd_status status = ND_OK;
+    if (run->comm->rank == 0)
+        status = nd_run_directory_take(run, !run->restored);
+    ND_TRY(nd_run_agree(run->comm, status));
+    if (run->comm->rank == 0)
+        nd_metrics_open(run, metrics);
+    run->taken = true;
+    return ND_OK;
+}
+
+static nd_status evaluate(nd_run *run, nd_progress_state *progress, nd_evaluation *evaluation)
+{
+    nd_comm_set_phase(run->comm, run->step, "evaluate");
+    nd_fault_point(run->comm, "evaluate");
+    ND_TRY(
+        nd_evaluate(run->model, run->val, run->comm, run->config.logging.eval_samples, evaluation));
+    progress->val_bpb = evaluation->bits_per_byte;
+    progress->val_loss = evaluation->loss;
+    return ND_OK;
+}
+
+/* Rank 0's line of the metrics, and of the log where one is due. */
+static nd_status report_step(nd_run *run, nd_metrics *metrics, nd_progress_state *progress,
+                             const nd_step_result *step, const nd_evaluation *evaluated)
+{
+    char line[512];
+    if (run->comm->rank != 0)
+        return ND_OK;
+    ND_TRY(nd_metrics_write(metrics, run, step, evaluated, progress->tokens_per_second));
+    nd_progress_line(progress, run, step, line, sizeof line);
+    if (evaluated || due(run->step, run->config.logging.log_interval, progress->last_step))
+        nd_log_progress(&run->log, line);
+    else
+        nd_log_redraw(&run->log, line);
+    return ND_OK;
+}
+
+static nd_status save_if_due(nd_run *run, const nd_step_result *step, int64_t last)
+{
+    const nd_config *c = &run->config;
+    const int64_t end = c->logging.checkpoint_at_end ? last : -1;
+    run->save_ms = 0.0;
+    if (step->stop_requested && run->step < last) {
+        ND_TRY(nd_save_last(run));
+        nd_log_line(&run->log,
+                    "stopped on a signal after step %lld; start again with --resume auto",
+                    (long long)run->step);
+        return ND_ESTOPPED;
+    }
+    if (!due(run->step, c->logging.checkpoint_interval, end))
+        return ND_OK;
+    return run->step < last ? nd_save_attempt(run, c->logging.checkpoint_async) : nd_save_last(run);
+}
+
 static nd_status step_loop(nd_run *run, nd_metrics *metrics)
 {
     const nd_config *c = &run->config;
@@ -258,9 +316,11 @@ static nd_status step_loop(nd_run *run, nd_metrics *metrics)
         nd_step_result step = {0};
         nd_evaluation evaluation, *evaluated = NULL;
         ND_TRY(nd_step_run(run, nd_signals_stop_requested(), &step));
+        if (!run->taken)
+            ND_TRY(take_directory(run, metrics));
         nd_progress_advance(&progress, run, &step);
         if (step.save_ready)
-            ND_TRY(nd_save_advance(run));
+            ND_TRY(nd_save_attempt_advance(run));
         if (step.skipped)
             nd_log_line(&run->log, "skipped %s; %lld in a row, %lld in all", step.skipped_because,
                         (long long)run->health.in_row, (long long)run->health.skipped);
@@ -272,43 +332,22 @@ static nd_status step_loop(nd_run *run, nd_metrics *metrics)
         if (must_check(run, last))
             ND_TRY(nd_replica_check(run));
         if (run->val && due(run->step, c->logging.eval_interval, last)) {
-            nd_comm_set_phase(run->comm, run->step, "evaluate");
-            nd_fault_point(run->comm, "evaluate");
-            ND_TRY(
-                nd_evaluate(run->model, run->val, run->comm, c->logging.eval_samples, &evaluation));
+            ND_TRY(evaluate(run, &progress, &evaluation));
             evaluated = &evaluation;
-            progress.val_bpb = evaluation.bits_per_byte;
-            progress.val_loss = evaluation.loss;
         }
-        if (run->comm->rank == 0) {
-            char line[512];
-            ND_TRY(nd_metrics_write(metrics, run, &step, evaluated, progress.tokens_per_second));
-            nd_progress_line(&progress, run, &step, line, sizeof line);
-            if (evaluated || due(run->step, c->logging.log_interval, last))
-                nd_log_progress(&run->log, line);
-            else
-                nd_log_redraw(&run->log, line);
-        }
-        run->save_ms = 0.0;
-        if (step.stop_requested && run->step < last) {
-            ND_TRY(nd_save_begin(run, false));
-            nd_log_line(&run->log,
-                        "stopped on a signal after step %lld; start again with --resume "
-                        "auto",
-                        (long long)run->step);
-            return ND_ESTOPPED;
-        }
-        const int64_t end = c->logging.checkpoint_at_end ? last : -1;
-        if (due(run->step, c->logging.checkpoint_interval, end))
-            ND_TRY(nd_save_begin(run, c->logging.checkpoint_async && run->step < last));
+        ND_TRY(report_step(run, metrics, &progress, &step, evaluated));
+        ND_TRY(save_if_due(run, &step, last));
     }
-    ND_TRY(nd_save_finish(run));
+    if (!run->taken)
+        ND_TRY(take_directory(run, metrics));
+    ND_TRY(nd_save_attempt_finish(run, true));
     nd_log_line(&run->log, "done    %lld steps, %.2fM tokens", (long long)run->step,
                 (double)run->tokens * 1e-6);
     return ND_OK;
 }
 
-static nd_status prepare(nd_run *run, const char *resume, nd_metrics *metrics)
+/* Everything that can fail without having moved a file. */
+static nd_status prepare(nd_run *run, const char *resume)
 {
     char checkpoint[ND_CHECKPOINT_PATH_MAX];
     nd_comm_set_phase(run->comm, 0, "resume");
@@ -319,18 +358,22 @@ static nd_status prepare(nd_run *run, const char *resume, nd_metrics *metrics)
     }
     ND_TRY(measure_peak(run));
     ND_TRY(nd_run_start_loader(run));
-    if (run->comm->rank != 0)
-        return ND_OK;
-    nd_checkpoint_directory(&run->config, checkpoint, sizeof checkpoint);
-    ND_TRY(nd_checkpoint_supersede(checkpoint, run->step, &run->log));
-    describe(run);
-    ND_TRY(nd_run_directory_save_config(run));
-    return nd_metrics_open(run, metrics);
+    if (run->comm->rank == 0)
+        describe(run);
+    return ND_OK;
+}
+
+/* Of errors that all ranks hold, those that leave the weights as the last whole step made them. Those of
+ * checkpoints come from saves that have failed, and those of numbers from weights that are not sound. */
+static bool may_save(const nd_run *run, nd_status status)
+{
+    return run->taken && nd_error_get()->shared &&
+           (status == ND_EDATA || status == ND_EIO || status == ND_ENOMEM);
 }
 
 nd_status nd_train(const nd_train_options *options, nd_comm *comm)
 {
-    nd_run run = {.config = options->config};
+    nd_run run = {.config = options->config, .saved_step = -1};
     nd_metrics metrics = {0};
     nd_status status = ND_OK;
     nd_signals_install();
@@ -339,15 +382,16 @@ nd_status nd_train(const nd_train_options *options, nd_comm *comm)
     comm->stop_requested = nd_signals_stop_requested;
     comm->overlap = options->config.dist.overlap;
     if (comm->rank == 0)
-        status = nd_run_directory_open(&run, strcmp(options->resume, "none") == 0);
+        status = nd_run_directory_check(&run);
     ND_TRY_GOTO(nd_run_agree(comm, status), done);
     ND_TRY_GOTO(nd_run_create(&options->config, comm, &run), done);
-    ND_TRY_GOTO(nd_run_agree(comm, prepare(&run, options->resume, &metrics)), done);
-    ND_TRY_GOTO(step_loop(&run, &metrics), done);
+    ND_TRY_GOTO(nd_run_agree(comm, prepare(&run, options->resume)), done);
+    status = step_loop(&run, &metrics);
+    if (may_save(&run, status))
+        status = nd_save_before_error(&run, status);
 done:
     nd_metrics_close(&metrics);
-    if (run.log.file)
-        fclose(run.log.file);
+    nd_run_directory_close(&run);
     nd_run_destroy(&run);
     return status;
 }

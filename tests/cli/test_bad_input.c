@@ -2,13 +2,26 @@
  * set to a path, the table with the real messages is written there (docs/bad_input.md). */
 #include "cli/bad_input_rows.h"
 #include "cli/bad_model_rows.h"
+#include "cli/bad_run_rows.h"
 #include "support/support.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { ROWS = BAD_INPUTS + BAD_MODELS };
+static const struct {
+    const bad_input *rows;
+    int count;
+} tables[] = {{bad_inputs, BAD_INPUTS}, {bad_models, BAD_MODELS}, {bad_runs, BAD_RUNS}};
+enum { ROWS = BAD_INPUTS + BAD_MODELS + BAD_RUNS };
+
+static const bad_input *row_at(int i)
+{
+    int table = 0;
+    while (i >= tables[table].count)
+        i -= tables[table++].count;
+    return &tables[table].rows[i];
+}
 
 static char shared[64];
 
@@ -102,7 +115,7 @@ Test(bad_input, every_mistake_is_named_with_its_exit_code, .init = setup, .fini 
     const char *module = "";
     int failures = 0;
     for (int i = 0; i < ROWS; i++) {
-        const bad_input *row = i < BAD_INPUTS ? &bad_inputs[i] : &bad_models[i - BAD_INPUTS];
+        const bad_input *row = row_at(i);
         char own[96], names[512];
         snprintf(own, sizeof own, "%s/row%d", shared, i);
         variables(names, sizeof names, own);

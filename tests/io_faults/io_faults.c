@@ -1,5 +1,6 @@
 #include "io_faults.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -13,7 +14,20 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-enum kind { NOTHING, NO_SPACE, IO_ERROR, SHORT_WRITE };
+enum kind {
+    NOTHING,
+    NO_SPACE,
+    IO_ERROR,
+    SHORT_WRITE,
+    NO_DIRECTORY_SYNC,
+    NO_LINKS,
+    NO_EXCHANGE,
+    NO_LISTING,
+    APART,
+    ONLY_MOVES
+};
+static const char *const kinds[] = {"",          "enospc",     "eio",       "short", "nodirsync",
+                                    "nosymlink", "noexchange", "nolisting", "apart", "nomove"};
 
 /* What the kernel is asked for. */
 enum need { NO_ROOM, SCRATCH, ROOM_FOR_BYTES };
@@ -31,10 +45,9 @@ void nd_io_faults_arm(const char *name, long call, const char *below)
     atomic_store(&hit, 0);
     atomic_store(&at, call);
     if (name)
-        atomic_store(&kind, strcmp(name, "enospc") == 0  ? NO_SPACE
-                            : strcmp(name, "eio") == 0   ? IO_ERROR
-                            : strcmp(name, "short") == 0 ? SHORT_WRITE
-                                                         : NOTHING);
+        for (int i = 1; i < (int)(sizeof kinds / sizeof *kinds); i++)
+            if (strcmp(name, kinds[i]) == 0)
+                atomic_store(&kind, i);
 }
 
 long nd_io_faults_seen(void)
@@ -83,18 +96,24 @@ static void note(const char *call, const char *path)
         snprintf(first, sizeof first, "%s %s", call, name ? name + 1 : path);
 }
 
+/* Whether the file system below the directory lacks `what`. */
+static bool lacks(enum kind what, const char *path)
+{
+    return (int)what == atomic_load(&kind) && is_below(path);
+}
+
 /* The error that this call must end with, 0 for none; *bytes may shrink. */
 static int fault(const char *call, const char *path, enum need need, size_t *bytes)
 {
     const int now = atomic_load(&kind);
-    if (!is_below(path))
+    if (!is_below(path) || (now == ONLY_MOVES && strcmp(call, "renameat2") != 0))
         return 0;
     const long number = atomic_fetch_add(&seen, 1) + 1, when = atomic_load(&at);
     if (now == NO_SPACE && number >= when && need != NO_ROOM) {
         note(call, path);
         return ENOSPC;
     }
-    if (now == IO_ERROR && number == when) {
+    if ((now == IO_ERROR || now == ONLY_MOVES) && number == when) {
         note(call, path);
         return EIO;
     }
@@ -162,6 +181,22 @@ ssize_t read(int file, void *buffer, size_t bytes)
     return reason ? failed(reason) : syscall(SYS_read, file, buffer, bytes);
 }
 
+static ssize_t read_at(int file, void *buffer, size_t bytes, off_t offset)
+{
+    const int reason = fault_of_file("pread", file, NO_ROOM, NULL);
+    return reason ? failed(reason) : syscall(SYS_pread64, file, buffer, bytes, offset);
+}
+
+ssize_t pread(int file, void *buffer, size_t bytes, off_t offset)
+{
+    return read_at(file, buffer, bytes, offset);
+}
+
+ssize_t pread64(int file, void *buffer, size_t bytes, off64_t offset)
+{
+    return read_at(file, buffer, bytes, offset);
+}
+
 ssize_t write(int file, const void *buffer, size_t bytes)
 {
     const int reason = fault_of_file("write", file, ROOM_FOR_BYTES, &bytes);
@@ -202,6 +237,11 @@ int ftruncate64(int file, off64_t length)
 
 int fsync(int file)
 {
+    char path[PATH_MAX];
+    struct stat info;
+    path_of(file, path);
+    if (lacks(NO_DIRECTORY_SYNC, path) && fstat(file, &info) == 0 && S_ISDIR(info.st_mode))
+        return failed(EINVAL);
     const int reason = fault_of_file("fsync", file, NO_ROOM, NULL);
     return reason ? failed(reason) : (int)syscall(SYS_fsync, file);
 }
@@ -221,6 +261,10 @@ int rename(const char *from, const char *to)
 int renameat2(int from_directory, const char *from, int to_directory, const char *to,
               unsigned flags)
 {
+    if (lacks(NO_EXCHANGE, to) && flags != 0)
+        return failed(EINVAL);
+    if (lacks(APART, to) && !is_below(from))
+        return failed(EXDEV);
     const int reason = fault("renameat2", to, SCRATCH, NULL);
     return reason ? failed(reason)
                   : (int)syscall(SYS_renameat2, from_directory, from, to_directory, to, flags);
@@ -228,6 +272,8 @@ int renameat2(int from_directory, const char *from, int to_directory, const char
 
 int symlink(const char *target, const char *path)
 {
+    if (lacks(NO_LINKS, path))
+        return failed(EPERM);
     const int reason = fault("symlink", path, SCRATCH, NULL);
     return reason ? failed(reason) : (int)syscall(SYS_symlink, target, path);
 }
@@ -242,4 +288,14 @@ int rmdir(const char *path)
 {
     const int reason = fault("rmdir", path, NO_ROOM, NULL);
     return reason ? failed(reason) : (int)syscall(SYS_rmdir, path);
+}
+
+DIR *opendir(const char *path)
+{
+    if (lacks(NO_LISTING, path)) {
+        errno = ESTALE;
+        return NULL;
+    }
+    const int file = (int)syscall(SYS_openat, AT_FDCWD, path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    return file < 0 ? NULL : fdopendir(file);
 }

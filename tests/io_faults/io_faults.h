@@ -5,6 +5,11 @@
  *   enospc  every call from `at` on that needs room fails with ENOSPC: writes, new files, links
  *   eio     call `at` fails with EIO
  *   short   call `at`, when it is a write, writes half of what it should
+ *   nomove  renameat2 number `at` into the directory fails with EIO
+ * or they fail whatever `at` is, as on file systems that lack something:
+ *   nodirsync   fsync of a directory: EINVAL      nosymlink  symlink: EPERM
+ *   noexchange  renameat2 with a flag: EINVAL     nolisting  opendir: ESTALE
+ *   apart       renameat2 into the directory from outside: EXDEV
  * A program sets this up by itself with nd_io_faults_arm, or its starter by environment:
  *   ND_IO_FAULT=KIND:AT:DIRECTORY, for rank ND_IO_RANK of Open MPI when that is set. */
 #ifndef ND_TESTS_IO_FAULTS_H

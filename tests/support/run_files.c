@@ -18,6 +18,17 @@ void nd_test_run_setup(void)
     nd_test_write_config(nd_test_here.config);
 }
 
+int nd_test_run_script(char *output, size_t size, const char *script)
+{
+    return nd_test_shell(output, size,
+                         "B='%s' F='%s/nanochat_dist_faulty' C='%s' D='%s' IO='%s'; export "
+                         "OMP_NUM_THREADS=1 OMPI_ALLOW_RUN_AS_ROOT=1 "
+                         "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 ASAN_OPTIONS=verify_asan_link_order=0; "
+                         "cd $D; T=\"$B --config $C --run-dir $D/run\"; %s",
+                         ND_BINARY, ND_TEST_PROGRAMS, nd_test_here.config, nd_test_here.directory,
+                         ND_IO_FAULTS, script);
+}
+
 void nd_test_run_teardown(void)
 {
     nd_test_remove_directory(nd_test_here.directory);

@@ -2,6 +2,7 @@
 #ifndef ND_TESTS_RUN_FILES_H
 #define ND_TESTS_RUN_FILES_H
 
+#include <stddef.h>
 #include <stdint.h>
 
 enum { ND_TEST_STEPS_MAX = 512 };
@@ -27,6 +28,20 @@ typedef struct nd_test_place {
 extern nd_test_place nd_test_here;
 void nd_test_run_setup(void);
 void nd_test_run_teardown(void);
+
+/* Runs a shell script in that directory and returns its exit code and what it printed. It sees $B (the
+ * program), $F (the one with fault points), $C (the configuration), $D (the directory), $IO (the library of
+ * tests/io_faults) and $T ($B with $C and --run-dir $D/run). */
+int nd_test_run_script(char *output, size_t size, const char *script);
+
+/* Shell text for nd_test_run_script: makes $D/shards, some shards of a few thousand tokens, and $S, which is
+ * $T with them. */
+#define ND_TEST_MAKE_SHARDS                                                                        \
+    "$B train --print-config-docs | sed 's/[^a-z ]//g' > text; split -l 20 text part_;"            \
+    "$B tokenizer train --input text --vocab-size 300 --output t.model > /dev/null &&"             \
+    "$B pack --quiet --tokenizer t.model --out shards --val-fraction 0 --shard-tokens 1000 "       \
+    "part_* > /dev/null || exit 98; S=\"$T --dataset shards --data-path $D/shards --set "          \
+    "model.vocab_size=300 --set training.use_async_loader=false\";"
 
 /* Writes a small configuration over synthetic data that every training test starts from: 2 layers of
  * 32, vocabulary 64, 8 sequences of 16 tokens a step. */

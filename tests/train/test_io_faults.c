@@ -56,7 +56,8 @@ static void fail_under_mpirun(const char *fault, int rank, const char *mode)
         "ASAN_OPTIONS=verify_asan_link_order=0 OMPI_ALLOW_RUN_AS_ROOT=1 "
         "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMP_NUM_THREADS=1 mpirun --oversubscribe -np 2 "
         "env LD_PRELOAD=" ND_IO_FAULTS " ND_IO_FAULT=%s:%s/checkpoints/.tmp_step_00000008 "
-        "ND_IO_RANK=%d %s --config %s --run-dir %s --set logging.checkpoint_async=%s",
+        "ND_IO_RANK=%d %s --config %s --run-dir %s --set logging.max_failed_saves=1 "
+        "--set logging.checkpoint_async=%s",
         fault, run, rank, ND_BINARY, nd_test_here.config, run, mode);
     cr_assert_eq(code, 4, "%s: exit %d: %s", fault, code, output);
     cr_assert(strstr(output, "error: rank ") != NULL, "%s", output);

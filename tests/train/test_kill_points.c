@@ -61,6 +61,8 @@ static void fail_and_resume(const char *name, const char *fault, int from, int b
     snprintf(run, sizeof run, "%s/%s", directory, name);
     const int killed = start(2, fault, run, extra);
     cr_assert_eq(killed, 137, "%s: exit %d: %s", fault, killed, output);
+    nd_test_shell(output, sizeof output, "find %s -xtype l", run);
+    cr_assert_str_eq(output, "", "%s: latest leads nowhere: %s", fault, output);
     const int code = start(0, "", run, "--resume auto");
     cr_assert_eq(code, 0, "%s: the resumed run: exit %d: %s", fault, code, output);
     cr_assert(resumed_from(from) || resumed_from(before), "%s: not from step %d: %s", fault, from,
@@ -108,6 +110,14 @@ Test(kill_points, of_a_save_leave_the_old_or_the_new_checkpoint_and_the_same_end
     kill_and_resume("save_rename", 8, 0, 4, 4, "");
     kill_and_resume("save_link", 8, 0, 8, 8, "");
     kill_and_resume("save_remove", 8, 0, 8, 8, "");
+}
+
+/* Renamed, and not removed yet. */
+Test(kill_points, of_the_removal_of_old_checkpoints_leave_the_new_one_and_no_part_of_the_old)
+{
+    kill_and_resume("save_rotate", 8, 0, 8, 8, "--set logging.checkpoint_keep=1");
+    nd_test_shell(output, sizeof output, "ls -A %s/save_rotate/checkpoints", directory);
+    cr_assert(strstr(output, "step_00000004") == NULL, "%s", output);
 }
 
 /* One rank writes for a second or so while the other goes on into the next step. */

@@ -1,6 +1,7 @@
 #include "core/base/durable_file.h"
 
-#include <dirent.h>
+#include "core/base/directory.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -19,10 +20,40 @@ nd_status nd_path_sync(const char *path)
     const int file = open(path, O_RDONLY | O_CLOEXEC);
     if (file < 0)
         return ND_FAIL(ND_EIO, "cannot open %s to sync it: %s", path, strerror(errno));
-    const int failed = fsync(file);
-    const int reason = errno;
+    struct stat info;
+    int reason = fsync(file) == 0 ? 0 : errno;
+    if ((reason == EINVAL || reason == ENOTSUP || reason == ENOSYS) && fstat(file, &info) == 0 &&
+        S_ISDIR(info.st_mode))
+        reason = 0; /* nd_directory_can_sync tells */
     close(file);
-    return failed ? ND_FAIL(ND_EIO, "cannot sync %s: %s", path, strerror(reason)) : ND_OK;
+    return reason ? ND_FAIL(ND_EIO, "cannot sync %s: %s", path, strerror(reason)) : ND_OK;
+}
+
+static nd_status write_bytes(int file, const char *path, const char *at, size_t left)
+{
+    while (left > 0) {
+        const ssize_t wrote = write(file, at, left);
+        if (wrote < 0 && errno == EINTR)
+            continue;
+        if (wrote <= 0)
+            return ND_FAIL(ND_EIO, "cannot write %s: %s", path,
+                           strerror(wrote < 0 ? errno : ENOSPC));
+        at += wrote;
+        left -= (size_t)wrote;
+    }
+    return ND_OK;
+}
+
+nd_status nd_file_append(int file, const char *path, const void *bytes, size_t size)
+{
+    const off_t before = lseek(file, 0, SEEK_END);
+    const nd_status status = write_bytes(file, path, bytes, size);
+    if (status != ND_OK && before >= 0) {
+        /* A part of a record would make the next one unreadable too. */
+        const int failed = ftruncate(file, before);
+        (void)failed;
+    }
+    return status;
 }
 
 nd_status nd_file_write_synced(const char *path, const void *bytes, size_t size)
@@ -30,18 +61,9 @@ nd_status nd_file_write_synced(const char *path, const void *bytes, size_t size)
     const int file = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
     if (file < 0)
         return ND_FAIL(ND_EIO, "cannot write %s: %s", path, strerror(errno));
-    const char *at = bytes;
-    for (size_t left = size; left > 0;) {
-        const ssize_t wrote = write(file, at, left);
-        if (wrote < 0 && errno == EINTR)
-            continue;
-        if (wrote <= 0) {
-            const int reason = wrote < 0 ? errno : ENOSPC;
-            close(file);
-            return ND_FAIL(ND_EIO, "cannot write %s: %s", path, strerror(reason));
-        }
-        at += wrote;
-        left -= (size_t)wrote;
+    if (write_bytes(file, path, bytes, size) != ND_OK) {
+        close(file);
+        return ND_EIO;
     }
     const int failed = fsync(file) != 0 ? errno : 0;
     if (close(file) != 0 || failed)
@@ -92,14 +114,22 @@ nd_status nd_durable_write(const char *path, const void *bytes, size_t size)
     return nd_durable_rename(temporary, path);
 }
 
-nd_status nd_durable_link(const char *directory, const char *link, const char *target)
+nd_status nd_durable_link(const char *directory, const char *link, const char *target,
+                          bool *unsupported)
 {
     char temporary[PATH_MAX], final[PATH_MAX];
+    if (unsupported)
+        *unsupported = false;
     if (snprintf(temporary, sizeof temporary, "%s/.tmp_%s", directory, link) >= PATH_MAX ||
         snprintf(final, sizeof final, "%s/%s", directory, link) >= PATH_MAX)
         return ND_FAIL(ND_EIO, "the path of %s/%s is too long", directory, link);
     unlink(temporary);
-    if (symlink(target, temporary) != 0 || rename(temporary, final) != 0)
+    const bool made = symlink(target, temporary) == 0;
+    if (!made && (errno == EPERM || errno == ENOTSUP || errno == ENOSYS) && unsupported) {
+        *unsupported = true;
+        return ND_OK;
+    }
+    if (!made || rename(temporary, final) != 0)
         return ND_FAIL(ND_EIO, "cannot make %s point to %s: %s", final, target, strerror(errno));
     return nd_path_sync(directory);
 }
@@ -194,15 +224,20 @@ nd_status nd_directory_create(const char *path)
 
 nd_status nd_directory_remove(const char *path)
 {
-    DIR *directory = opendir(path);
-    if (!directory)
-        return errno == ENOENT ? ND_OK
-                               : ND_FAIL(ND_EIO, "cannot list %s: %s", path, strerror(errno));
-    const struct dirent *entry;
-    while ((entry = readdir(directory)) != NULL)
-        if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0)
-            unlinkat(dirfd(directory), entry->d_name, 0);
-    closedir(directory);
+    bool exists;
+    nd_names names;
+    ND_TRY(nd_path_exists(path, &exists));
+    if (!exists)
+        return ND_OK;
+    const int directory = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    if (directory < 0)
+        return ND_FAIL(ND_EIO, "cannot remove %s: %s", path, strerror(errno));
+    const nd_status status = nd_directory_names(path, &names);
+    for (int i = 0; i < names.count; i++)
+        unlinkat(directory, names.list[i], 0);
+    nd_names_free(&names);
+    close(directory);
+    ND_TRY(status);
     if (rmdir(path) != 0)
         return ND_FAIL(ND_EIO, "cannot remove %s: %s", path, strerror(errno));
     return ND_OK;

@@ -5,6 +5,7 @@
 
 #include "core/base/sha256.h"
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -17,8 +18,10 @@ nd_status nd_durable_rename(const char *temporary, const char *path);
 /* The file `path` with these bytes, or the file that was there before. */
 nd_status nd_durable_write(const char *path, const void *bytes, size_t size);
 
-/* Atomically makes `link` in `directory` a symbolic link to `target`. */
-nd_status nd_durable_link(const char *directory, const char *link, const char *target);
+/* Atomically makes `link` in `directory` a symbolic link to `target`. *unsupported says that nothing was
+ * done because this file system has no symbolic links, which is an error where it is NULL. */
+nd_status nd_durable_link(const char *directory, const char *link, const char *target,
+                          bool *unsupported);
 
 /* Writes a whole file and fsyncs it in place, for callers whose unit is the directory around it. */
 nd_status nd_file_write_synced(const char *path, const void *bytes, size_t size);
@@ -31,13 +34,17 @@ nd_status nd_read_whole_file(const char *path, size_t limit, nd_status status, v
 /* Size and SHA-256 of a file, read in parts. */
 nd_status nd_file_digest(const char *path, int64_t *bytes, char hex[ND_SHA256_HEX_SIZE]);
 
-/* fsync of a file or directory by name. */
+/* Appends a record to an open file, whole or, when the disk is full, not at all. Errors: ND_EIO. */
+nd_status nd_file_append(int file, const char *path, const void *bytes, size_t size);
+
+/* fsync of a file or directory by name; a directory that its file system cannot fsync is left out. */
 nd_status nd_path_sync(const char *path);
 
 /* mkdir -p. */
 nd_status nd_directory_create(const char *path);
 
-/* Removes a directory and the files in it, one level deep; absent is fine. */
+/* Removes a directory and the files in it, one level deep; absent is fine. A symbolic link is not
+ * followed. */
 nd_status nd_directory_remove(const char *path);
 
 #endif

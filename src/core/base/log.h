@@ -1,4 +1,5 @@
-/* The log: what a person reads while a run goes on. Rank 0 talks, other ranks only on errors. */
+/* The log: what a person reads while a run goes on. Rank 0 talks, other ranks only on errors. An output that
+ * cannot be written (a full disk, a broken pipe) is no error: the other one says so once. */
 #ifndef ND_CORE_BASE_LOG_H
 #define ND_CORE_BASE_LOG_H
 
@@ -6,14 +7,18 @@
 #include <stdio.h>
 
 typedef struct nd_log {
-    FILE *terminal;     /* standard output of rank 0, else NULL */
-    FILE *file;         /* RUN/training.log of rank 0, else NULL */
-    bool animated;      /* the terminal is one: the progress line redraws itself */
-    int progress_width; /* columns of the progress line now on screen, 0 for none */
+    FILE *terminal;                    /* standard output of rank 0, else NULL */
+    FILE *file;                        /* RUN/training.log of rank 0, else NULL */
+    bool animated;                     /* the terminal is one: the progress line redraws itself */
+    bool terminal_failed, file_failed; /* and the other output has said so */
+    int progress_width;                /* columns of the progress line now on screen, 0 for none */
 } nd_log;
 
 /* One line to terminal and file; a newline is added. A progress line on screen is cleared first. */
 void nd_log_line(nd_log *log, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+/* Text of whole lines to the file alone. */
+void nd_log_replay(nd_log *log, const char *text);
 
 /* Redraws the progress line on a terminal; elsewhere, and in the file, a plain line. */
 void nd_log_progress(nd_log *log, const char *text);

@@ -139,7 +139,8 @@ typedef struct nd_config {
     } dist;
     struct {
         nd_config_text run_dir, checkpoint_dir;
-        int64_t log_interval, eval_interval, eval_samples, checkpoint_interval, checkpoint_keep;
+        int64_t log_interval, eval_interval, eval_samples, checkpoint_interval, checkpoint_keep,
+            max_failed_saves;
         bool checkpoint_at_end, checkpoint_async, tensorboard;
     } logging;
 } nd_config;

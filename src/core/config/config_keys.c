@@ -192,6 +192,8 @@ const nd_config_key nd_config_keys[] = {
     BOOL(logging, checkpoint_at_end, "true", "write a checkpoint after the last step"),
     BOOL(logging, checkpoint_async, "true", "write checkpoints while training goes on"),
     INT(logging, checkpoint_keep, 0, MAX_COUNT, "3", "newest checkpoints kept; 0 keeps all"),
+    INT(logging, max_failed_saves, 1, MAX_COUNT, "3",
+        "saves on schedule that fail in a row before the run ends"),
     BOOL(logging, tensorboard, "true", "write TensorBoard event files"),
 };
 const int nd_config_key_count = sizeof nd_config_keys / sizeof nd_config_keys[0];

@@ -9,12 +9,14 @@
  *
  * Durability. Everything is written into .tmp_step_00001000; every file is fsynced, then the
  * directory; then it is renamed and the parent fsynced; only then is `latest` moved, the same way. So
- * at any moment `latest` names a whole checkpoint, and a directory named step_* is whole. */
+ * at any moment `latest` names a whole checkpoint or is absent, and a directory of such a name
+ * (checkpoint_names.h) is whole: one that is removed is first renamed to .tmp_step_00001000. */
 #ifndef ND_TRAIN_CHECKPOINT_CHECKPOINT_H
 #define ND_TRAIN_CHECKPOINT_CHECKPOINT_H
 
 #include "core/base/sha256.h"
 #include "core/base/view.h"
+#include "train/checkpoint/checkpoint_names.h"
 #include "train/run.h"
 
 enum { ND_CHECKPOINT_FORMAT_VERSION = 1, ND_CHECKPOINT_PATH_MAX = 4096 };
@@ -56,12 +58,14 @@ void nd_checkpoint_directory(const nd_config *config, char *path, size_t size);
  * checkpoints are untouched then. `path` (may be NULL) receives the directory. */
 nd_status nd_checkpoint_write(nd_run *run, char path[ND_CHECKPOINT_PATH_MAX]);
 
-/* The checkpoint that `path` means: itself, or its latest or checkpoints/latest. Errors: ND_ECHECKPOINT
- * when none of them holds a manifest.json. */
+/* The checkpoint that `path` means: itself; or what it or its checkpoints/ holds: the one that `latest`
+ * names, else the newest whole one. Errors: ND_ECHECKPOINT when there is none, or where a directory cannot be
+ * looked at. */
 nd_status nd_checkpoint_resolve(const char *path, char out[ND_CHECKPOINT_PATH_MAX]);
 
 /* Opens the manifest and checks that every file is there with its size and, with `deep`, that every
- * byte of every file has its checksum. Errors: ND_ECHECKPOINT naming what is damaged. */
+ * byte of every file has its checksum. Errors: ND_ECHECKPOINT naming what is damaged; ND_EIO where the
+ * system does not let it be read, which says nothing about it. */
 nd_status nd_checkpoint_open(const char *directory, bool deep, nd_checkpoint *checkpoint);
 void nd_checkpoint_close(nd_checkpoint *checkpoint);
 
@@ -73,13 +77,31 @@ nd_status nd_checkpoint_read(const nd_checkpoint *checkpoint, int64_t index, voi
 
 /* The newest whole checkpoint under `directory`, checked deeply; damaged ones on the way are named in
  * the log. `path` is empty when there is none at all. Not collective. Errors: ND_ECHECKPOINT when
- * there are checkpoints and every one is damaged. */
+ * there are checkpoints and every one is damaged, or where one cannot be looked at. */
 nd_status nd_checkpoint_newest(const char *directory, nd_log *log,
                                char path[ND_CHECKPOINT_PATH_MAX]);
 
+/* What stands under the name of a step. */
+typedef struct nd_checkpoint_standing {
+    bool of_step; /* its manifest is of this step: damaged or not, it is that checkpoint */
+    bool own;     /* and lists every file that is there: the program wrote all of it */
+    bool whole;   /* and those files have their sizes */
+} nd_checkpoint_standing;
+
+/* Errors: ND_ECHECKPOINT where that cannot be looked at. */
+nd_status nd_checkpoint_look(const char *directory, int64_t step, nd_checkpoint_standing *standing);
+
 /* Renames checkpoints of steps after `step`, damaged or of a branch that is given up, to
- * superseded_step_*, so that they are neither resumed nor counted. Not collective. */
+ * superseded_step_*, so that they are neither resumed nor counted, and moves `latest` back; all or none.
+ * What was superseded before stays under its name. Not collective. Errors: ND_ECHECKPOINT. */
 nd_status nd_checkpoint_supersede(const char *directory, int64_t step, nd_log *log);
+
+/* Renames one checkpoint as nd_checkpoint_supersede does. `name` receives its new name. */
+nd_status nd_checkpoint_supersede_one(const char *directory, int64_t step,
+                                      char name[ND_CHECKPOINT_NAME_MAX]);
+
+/* Puts a checkpoint back that a crash left half replaced. Not collective. Errors: ND_ECHECKPOINT. */
+nd_status nd_checkpoint_recover(const char *directory);
 
 /* Fills masters, optimizer state, step and tokens of a run from a checkpoint of the same model, on any
  * number of ranks, and publishes the weights. Collective. Errors: ND_ECHECKPOINT naming the tensor,

@@ -35,7 +35,8 @@ struct nd_save {
     char final[ND_CHECKPOINT_PATH_MAX];
     nd_written_tensor *mine, *all; /* [params.count * ND_CHECKPOINT_PARTS_MAX], [size] of those */
     nd_written_file summary, *summaries;
-    char warning[512]; /* of the publishing, for the log; empty: none */
+    char notes[4096]; /* of the publishing, for the log: lines; empty: none */
+    bool unlinked;    /* `latest` could not be made */
 
     pthread_mutex_t mutex; /* guards `written` */
     pthread_cond_t moved;
@@ -47,6 +48,9 @@ struct nd_save {
 int nd_checkpoint_parts(const nd_run *run, int64_t index,
                         nd_optimizer_state parts[ND_CHECKPOINT_PARTS_MAX]);
 
+/* Reads the manifest alone into a zeroed checkpoint, which the caller closes also after an error. */
+nd_status nd_checkpoint_open_manifest(const char *directory, nd_checkpoint *checkpoint);
+
 nd_status nd_checkpoint_join(char *path, size_t size, const char *directory, const char *name);
 
 /* Writes, fsyncs and hashes this rank's file in s->temporary: fills s->mine and s->summary. */
@@ -57,5 +61,13 @@ void nd_save_release(nd_save *s, int64_t written);
 
 /* Rank 0, after every rank's file is on disk and s->all and s->summaries are known. */
 nd_status nd_save_publish(nd_save *s);
+
+/* Removes the oldest checkpoints beyond the newest checkpoint_keep, and what crashes left. Only what the
+ * program wrote and knows to be older than the one just written goes. What cannot be removed is only a
+ * warning. Rank 0. */
+void nd_save_rotate(nd_save *s);
+
+/* A line for the log, which the thread that trains writes. */
+void nd_save_note(nd_save *s, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
 #endif

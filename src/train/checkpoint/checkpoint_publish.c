@@ -1,11 +1,12 @@
+#include "core/base/directory.h"
 #include "core/base/durable_file.h"
 #include "train/checkpoint/checkpoint_parts.h"
 #include "train/checkpoint/manifest.h"
 #include "train/fault_points.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -111,47 +112,71 @@ static nd_status add_manifest(nd_save *s)
     return status;
 }
 
-/* Makes the directory `temporary` appear as `final`. Where `final` exists (the same step saved before a
- * restart) the two are exchanged in one call, so that a whole one stands there at any moment. */
-static nd_status take_place(const char *temporary, const char *final)
+void nd_save_note(nd_save *s, const char *format, ...)
 {
-    if (renameat2(AT_FDCWD, temporary, AT_FDCWD, final, RENAME_EXCHANGE) == 0)
-        return nd_directory_remove(temporary);
-    /* ENOENT: there is none. EINVAL, ENOSYS: this file system cannot exchange. */
-    if ((errno == ENOENT || errno == EINVAL || errno == ENOSYS) && rename(temporary, final) == 0)
-        return ND_OK;
-    return ND_FAIL(ND_ECHECKPOINT, "cannot rename %s to %s: %s", temporary, final, strerror(errno));
+    const size_t used = strlen(s->notes);
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(s->notes + used, sizeof s->notes - used, format, arguments);
+    va_end(arguments);
+    snprintf(s->notes + strlen(s->notes), sizeof s->notes - strlen(s->notes), "\n");
 }
 
-/* Removes the oldest step_* directories beyond the newest checkpoint_keep, and what crashes left. What
- * cannot be removed is only a warning. */
-static void remove_old(nd_save *s)
+/* For file systems that cannot exchange two names: the earlier one steps aside. A crash in between is
+ * repaired by nd_checkpoint_recover; `latest` does not name this step meanwhile. */
+static nd_status replace(const nd_save *s)
 {
-    const int64_t keep = s->run->config.logging.checkpoint_keep;
-    struct dirent **entries;
-    const int count = scandir(s->parent, &entries, NULL, alphasort);
-    int64_t whole = 0;
-    for (int i = count - 1; i >= 0; i--) { /* newest first: names sort by step */
-        char path[ND_CHECKPOINT_PATH_MAX];
-        const char *name = entries[i]->d_name;
-        const bool step = strncmp(name, "step_", 5) == 0;
-        whole += step;
-        const bool old = step && keep > 0 && whole > keep;
-        const bool left = strncmp(name, ".tmp_step_", 10) == 0;
-        if ((old || left) && nd_checkpoint_join(path, sizeof path, s->parent, name) == ND_OK &&
-            nd_directory_remove(path) != ND_OK) {
-            snprintf(s->warning, sizeof s->warning, "%.500s", nd_error_get()->message);
-            nd_error_clear();
-        }
-        free(entries[i]);
+    char name[ND_CHECKPOINT_NAME_MAX], earlier[ND_CHECKPOINT_PATH_MAX];
+    int64_t latest;
+    bool foreign;
+    nd_checkpoint_name(name, ND_CHECKPOINT_REPLACED, s->c.step);
+    ND_TRY(nd_checkpoint_join(earlier, sizeof earlier, s->parent, name));
+    ND_TRY(nd_directory_remove(earlier));
+    ND_TRY(nd_checkpoint_latest_read(s->parent, &latest, &foreign));
+    if (latest == s->c.step)
+        ND_TRY(nd_checkpoint_latest_write(s->parent, -1, NULL));
+    ND_TRY(nd_rename_new(s->final, earlier, NULL));
+    nd_fault_point_of(0, s->c.step, "save_replace");
+    if (nd_rename_new(s->temporary, s->final, NULL) != ND_OK) {
+        nd_rename_new(earlier, s->final, NULL);
+        return ND_EIO;
     }
-    if (count >= 0)
-        free(entries);
+    return nd_directory_remove(earlier);
+}
+
+/* Makes the directory `temporary` appear as `final`. Where that stands already (the same step saved before a
+ * restart) the two are exchanged in one call, so that a whole one stands there at any moment. */
+static nd_status take_place(nd_save *s)
+{
+    char name[ND_CHECKPOINT_NAME_MAX];
+    bool taken, directory;
+    nd_checkpoint_standing standing = {.own = false};
+    ND_TRY(nd_path_exists(s->final, &taken));
+    ND_TRY(nd_path_is_directory(s->final, &directory));
+    if (directory)
+        ND_TRY(nd_checkpoint_look(s->parent, s->c.step, &standing));
+    if (taken && !directory)
+        return ND_FAIL(ND_ECHECKPOINT,
+                       "%s is in the way: this program did not write it; move it elsewhere",
+                       s->final);
+    if (standing.own) {
+        if (renameat2(AT_FDCWD, s->temporary, AT_FDCWD, s->final, RENAME_EXCHANGE) == 0)
+            return nd_directory_remove(s->temporary);
+        if (errno == EINVAL || errno == ENOSYS || errno == ENOTSUP)
+            return replace(s);
+        return ND_FAIL(ND_ECHECKPOINT, "cannot rename %s to %s: %s", s->temporary, s->final,
+                       strerror(errno));
+    }
+    if (taken) { /* damaged, or the user put something into it */
+        ND_TRY(nd_checkpoint_supersede_one(s->parent, s->c.step, name));
+        nd_save_note(s, "moved   what stood at %s, damaged or not of this program, to %s", s->final,
+                     name);
+    }
+    return nd_rename_new(s->temporary, s->final, NULL);
 }
 
 nd_status nd_save_publish(nd_save *s)
 {
-    char name[64];
     nd_fault_point_of(0, s->c.step, "save_config");
     ND_TRY(collect(s));
     ND_TRY(add_config(s));
@@ -159,12 +184,11 @@ nd_status nd_save_publish(nd_save *s)
     ND_TRY(add_manifest(s));
     ND_TRY(nd_path_sync(s->temporary));
     nd_fault_point_of(0, s->c.step, "save_rename");
-    ND_TRY(take_place(s->temporary, s->final));
+    ND_TRY(take_place(s));
     ND_TRY(nd_path_sync(s->parent));
     nd_fault_point_of(0, s->c.step, "save_link");
-    snprintf(name, sizeof name, "step_%08lld", (long long)s->c.step);
-    ND_TRY(nd_durable_link(s->parent, "latest", name));
+    ND_TRY(nd_checkpoint_latest_write(s->parent, s->c.step, &s->unlinked));
     nd_fault_point_of(0, s->c.step, "save_remove");
-    remove_old(s);
+    nd_save_rotate(s);
     return ND_OK;
 }

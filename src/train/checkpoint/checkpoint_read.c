@@ -1,10 +1,10 @@
 #include "core/base/durable_file.h"
 #include "train/checkpoint/checkpoint.h"
 #include "train/checkpoint/checkpoint_hdf5.h"
+#include "train/checkpoint/checkpoint_parts.h"
 #include "train/checkpoint/manifest.h"
 #include "train/gradient_reducer.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -25,8 +25,12 @@ static nd_status check_file(const nd_checkpoint *c, const nd_checkpoint_file *f,
     char path[ND_CHECKPOINT_PATH_MAX + 40], hex[ND_SHA256_HEX_SIZE];
     struct stat info;
     snprintf(path, sizeof path, "%s/%s", c->directory, f->name);
-    if (stat(path, &info) != 0)
-        return ND_FAIL(ND_ECHECKPOINT, "%s: %s, but the manifest lists it", path, strerror(errno));
+    if (stat(path, &info) != 0 || (deep && access(path, R_OK) != 0)) {
+        if (errno == ENOENT || errno == ENOTDIR)
+            return ND_FAIL(ND_ECHECKPOINT, "%s: %s, but the manifest lists it", path,
+                           strerror(errno));
+        return ND_FAIL(ND_EIO, "%s: cannot be read: %s", path, strerror(errno));
+    }
     if (info.st_size != f->bytes)
         return ND_FAIL(ND_ECHECKPOINT, "%s: damaged: %lld bytes, expected %lld", path,
                        (long long)info.st_size, (long long)f->bytes);
@@ -49,7 +53,7 @@ static bool lists_file(const nd_checkpoint *c, const char *name)
     return false;
 }
 
-static nd_status open_manifest(const char *directory, bool deep, nd_checkpoint *c)
+nd_status nd_checkpoint_open_manifest(const char *directory, nd_checkpoint *c)
 {
     char path[ND_CHECKPOINT_PATH_MAX + 40];
     void *text = NULL;
@@ -58,6 +62,8 @@ static nd_status open_manifest(const char *directory, bool deep, nd_checkpoint *
         return ND_FAIL(ND_ECHECKPOINT, "%.80s...: the path is too long", directory);
     strcpy(c->directory, directory);
     snprintf(path, sizeof path, "%s/manifest.json", directory);
+    if (access(path, R_OK) != 0 && errno != ENOENT && errno != ENOTDIR)
+        return ND_FAIL(ND_EIO, "%s: cannot be read: %s", path, strerror(errno));
     if (nd_read_whole_file(path, MANIFEST_BYTES_MAX, ND_ECHECKPOINT, &text, &size) != ND_OK) {
         nd_error_clear();
         return ND_FAIL(ND_ECHECKPOINT, "%s: not a checkpoint: it has no readable manifest.json",
@@ -65,14 +71,20 @@ static nd_status open_manifest(const char *directory, bool deep, nd_checkpoint *
     }
     const nd_status status = nd_manifest_parse(text, size, path, c);
     free(text);
-    ND_TRY(status);
+    return status;
+}
+
+static nd_status open_files(const char *directory, bool deep, nd_checkpoint *c)
+{
+    ND_TRY(nd_checkpoint_open_manifest(directory, c));
     for (int64_t i = 0; i < c->file_count; i++)
         ND_TRY(check_file(c, &c->files[i], deep));
     if (!lists_file(c, "config.ini"))
-        return ND_FAIL(ND_ECHECKPOINT, "%s: lists no config.ini", path);
+        return ND_FAIL(ND_ECHECKPOINT, "%s/manifest.json: lists no config.ini", directory);
     for (int64_t i = 0; i < c->tensor_count; i++)
         if (!lists_file(c, c->tensors[i].file))
-            return ND_FAIL(ND_ECHECKPOINT, "%s: tensor %s lies in %s, which is not listed", path,
+            return ND_FAIL(ND_ECHECKPOINT,
+                           "%s/manifest.json: tensor %s lies in %s, which is not listed", directory,
                            c->tensors[i].param, c->tensors[i].file);
     return ND_OK;
 }
@@ -80,28 +92,10 @@ static nd_status open_manifest(const char *directory, bool deep, nd_checkpoint *
 nd_status nd_checkpoint_open(const char *directory, bool deep, nd_checkpoint *c)
 {
     memset(c, 0, sizeof *c);
-    const nd_status status = open_manifest(directory, deep, c);
+    const nd_status status = open_files(directory, deep, c);
     if (status != ND_OK)
         nd_checkpoint_close(c);
     return status;
-}
-
-nd_status nd_checkpoint_resolve(const char *path, char out[ND_CHECKPOINT_PATH_MAX])
-{
-    static const char *const places[] = {"", "/latest", "/checkpoints/latest"};
-    for (size_t i = 0; i < sizeof places / sizeof places[0]; i++) {
-        char manifest[ND_CHECKPOINT_PATH_MAX + 32];
-        if (snprintf(out, ND_CHECKPOINT_PATH_MAX, "%s%s", path, places[i]) >=
-            ND_CHECKPOINT_PATH_MAX)
-            break;
-        snprintf(manifest, sizeof manifest, "%s/manifest.json", out);
-        if (access(manifest, F_OK) == 0)
-            return ND_OK;
-    }
-    return ND_FAIL(ND_ECHECKPOINT,
-                   "%.200s: no checkpoint: neither it nor its latest or "
-                   "checkpoints/latest holds a manifest.json",
-                   path);
 }
 
 int64_t nd_checkpoint_find(const nd_checkpoint *c, const char *param, const char *part)
@@ -135,68 +129,6 @@ nd_status nd_checkpoint_read(const nd_checkpoint *c, int64_t index, void *values
                        "%.12s...",
                        path, t->param, t->part, hex, t->sha256);
     return ND_OK;
-}
-
-static int is_step(const struct dirent *entry)
-{
-    return strncmp(entry->d_name, "step_", 5) == 0 && strlen(entry->d_name) >= 13;
-}
-
-nd_status nd_checkpoint_newest(const char *directory, nd_log *log,
-                               char path[ND_CHECKPOINT_PATH_MAX])
-{
-    struct dirent **entries;
-    path[0] = '\0';
-    const int count = scandir(directory, &entries, is_step, alphasort);
-    for (int i = count - 1; i >= 0; i--) {
-        nd_checkpoint c;
-        char candidate[ND_CHECKPOINT_PATH_MAX];
-        const int length =
-            snprintf(candidate, sizeof candidate, "%s/%s", directory, entries[i]->d_name);
-        free(entries[i]);
-        if (path[0] || length >= (int)sizeof candidate)
-            continue;
-        if (nd_checkpoint_open(candidate, true, &c) == ND_OK) {
-            strcpy(path, candidate);
-            nd_checkpoint_close(&c);
-            continue;
-        }
-        nd_log_line(log, "warning: passing over a damaged checkpoint: %s", nd_error_get()->message);
-        nd_error_clear();
-    }
-    if (count >= 0)
-        free(entries);
-    if (count > 0 && !path[0])
-        return ND_FAIL(ND_ECHECKPOINT,
-                       "%s: all %d checkpoints are damaged; --resume none starts anew", directory,
-                       count);
-    return ND_OK;
-}
-
-nd_status nd_checkpoint_supersede(const char *directory, int64_t step, nd_log *log)
-{
-    struct dirent **entries;
-    nd_status status = ND_OK;
-    const int count = scandir(directory, &entries, is_step, alphasort);
-    for (int i = 0; i < count; i++) {
-        char from[ND_CHECKPOINT_PATH_MAX], to[ND_CHECKPOINT_PATH_MAX];
-        const char *name = entries[i]->d_name;
-        if (status == ND_OK && strtoll(name + 5, NULL, 10) > step &&
-            snprintf(from, sizeof from, "%s/%s", directory, name) < (int)sizeof from &&
-            snprintf(to, sizeof to, "%s/superseded_%s", directory, name) < (int)sizeof to) {
-            status = nd_directory_remove(to);
-            if (status == ND_OK && rename(from, to) != 0)
-                status = ND_FAIL(ND_ECHECKPOINT, "cannot rename %s to %s: %s", from, to,
-                                 strerror(errno));
-            else if (status == ND_OK)
-                nd_log_line(log, "moved   %s, which is after step %lld, to %s", from,
-                            (long long)step, to);
-        }
-        free(entries[i]);
-    }
-    if (count >= 0)
-        free(entries);
-    return status;
 }
 
 /* Whether there is anything of an optimizer. An imported model has masters alone: its optimizer starts as
@@ -351,7 +283,9 @@ nd_status nd_checkpoint_restore(nd_run *run, const char *directory)
             status = restore_own(run, &c);
         if (status == ND_OK && has_state(&c))
             status = log_differences(run, &c);
-        run->step = c.step;
+        run->step = run->restored_step = c.step;
+        run->saved_step = has_state(&c) ? c.step : -1;
+        run->restored = true;
         run->tokens = c.tokens;
         run->next_sample = c.next_sample;
         run->health = c.health;

@@ -158,7 +158,7 @@ static nd_status start_directory(const nd_save *s)
 
 static nd_status prepare(nd_run *run, nd_save *s)
 {
-    char name[64];
+    char name[ND_CHECKPOINT_NAME_MAX];
     const size_t entries = table_entries(run);
     s->mine = calloc(entries, sizeof *s->mine);
     s->all = calloc(entries * (size_t)run->comm->size, sizeof *s->all);
@@ -166,9 +166,9 @@ static nd_status prepare(nd_run *run, nd_save *s)
     if (!s->mine || !s->all || !s->summaries)
         return ND_FAIL(ND_ENOMEM, "no memory for the checkpoint's tables");
     nd_checkpoint_directory(&run->config, s->parent, sizeof s->parent);
-    snprintf(name, sizeof name, "step_%08lld", (long long)run->step);
+    nd_checkpoint_name(name, "", run->step);
     ND_TRY(nd_checkpoint_join(s->final, sizeof s->final, s->parent, name));
-    snprintf(name, sizeof name, ".tmp_step_%08lld", (long long)run->step);
+    nd_checkpoint_name(name, ND_CHECKPOINT_UNFINISHED, run->step);
     ND_TRY(nd_checkpoint_join(s->temporary, sizeof s->temporary, s->parent, name));
     if (s->background && !run->backend->ops.host_memory)
         ND_TRY(copy_owned(run));
@@ -207,14 +207,25 @@ static nd_status exchange(nd_run *run, nd_save *s)
     return ND_OK;
 }
 
-static void announce(nd_run *run, const nd_save *s)
+static void announce(nd_run *run, nd_save *s)
 {
+    run->failed_saves = 0;
+    run->saved_step = s->c.step;
     if (run->comm->rank != 0)
         return;
     strcpy(run->state_sha256, s->c.state_sha256);
-    if (s->warning[0])
-        nd_log_line(&run->log, "warning: %s", s->warning);
     nd_log_line(&run->log, "saved   %s, state %s", s->final, run->state_sha256);
+    char *rest = s->notes;
+    for (char *line; (line = strsep(&rest, "\n")) != NULL;)
+        if (*line)
+            nd_log_line(&run->log, "%s", line);
+    if (s->unlinked && !run->warned_of_latest)
+        nd_log_line(&run->log,
+                    "warning: %s has no `latest`: the file system has no symbolic links, or this "
+                    "program did not make what is called so; the newest whole step is taken "
+                    "instead",
+                    s->parent);
+    run->warned_of_latest |= s->unlinked;
 }
 
 static nd_status advance(nd_run *run)
@@ -285,9 +296,9 @@ nd_status nd_save_finish(nd_run *run)
 
 nd_status nd_checkpoint_write(nd_run *run, char out[ND_CHECKPOINT_PATH_MAX])
 {
-    char parent[ND_CHECKPOINT_PATH_MAX], name[64];
+    char parent[ND_CHECKPOINT_PATH_MAX], name[ND_CHECKPOINT_NAME_MAX];
     ND_TRY(nd_save_begin(run, false));
     nd_checkpoint_directory(&run->config, parent, sizeof parent);
-    snprintf(name, sizeof name, "step_%08lld", (long long)run->step);
+    nd_checkpoint_name(name, "", run->step);
     return out ? nd_checkpoint_join(out, ND_CHECKPOINT_PATH_MAX, parent, name) : ND_OK;
 }

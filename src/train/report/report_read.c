@@ -283,17 +283,23 @@ static bool is_matrix(const nd_params *params, const char *name)
  * ranks. The checkpoint may be gone; then these are not known. */
 static void read_state(nd_report_run *run, const nd_params *params)
 {
-    char directory[ND_CHECKPOINT_PATH_MAX + 32];
+    char place[ND_CHECKPOINT_PATH_MAX + 32], directory[ND_CHECKPOINT_PATH_MAX];
     nd_checkpoint checkpoint = {0};
+    nd_checkpoint_steps steps;
     const bool elsewhere = run->config && run->config->logging.checkpoint_dir[0] != '\0';
     run->state_bytes = run->matrix_state_bytes = NAN;
-    if (elsewhere)
-        snprintf(directory, sizeof directory, "%s/latest", run->config->logging.checkpoint_dir);
-    else
-        snprintf(directory, sizeof directory, "%s/checkpoints/latest", run->path);
-    if (access(directory, F_OK) != 0)
+    snprintf(place, sizeof place, "%s%s",
+             elsewhere ? run->config->logging.checkpoint_dir : run->path,
+             elsewhere ? "" : "/checkpoints");
+    nd_status status = nd_checkpoint_steps_list(place, "", &steps);
+    free(steps.list);
+    if (status == ND_OK && steps.count == 0)
         return;
-    if (nd_checkpoint_open(directory, false, &checkpoint) != ND_OK) {
+    if (status == ND_OK)
+        status = nd_checkpoint_resolve(place, directory);
+    if (status == ND_OK)
+        status = nd_checkpoint_open(directory, false, &checkpoint);
+    if (status != ND_OK) {
         note(run, "its newest checkpoint cannot be read: %s", nd_error_get()->message);
         nd_error_clear();
         return;

@@ -1,0 +1,118 @@
+#include "core/base/directory.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+static int compare(const void *a, const void *b)
+{
+    return strcmp(*(char *const *)a, *(char *const *)b);
+}
+
+static nd_status append(nd_names *names, const char *name, const char *path)
+{
+    if ((names->count & (names->count - 1)) == 0) { /* room for the next power of two */
+        const size_t room = names->count > 0 ? 2 * (size_t)names->count : 1;
+        char **grown = realloc(names->list, room * sizeof *grown);
+        if (!grown)
+            return ND_FAIL(ND_ENOMEM, "no memory for the names in %s", path);
+        names->list = grown;
+    }
+    names->list[names->count] = strdup(name);
+    if (!names->list[names->count])
+        return ND_FAIL(ND_ENOMEM, "no memory for the names in %s", path);
+    names->count++;
+    return ND_OK;
+}
+
+static nd_status read_names(DIR *directory, const char *path, nd_names *names)
+{
+    for (;;) {
+        errno = 0;
+        const struct dirent *entry = readdir(directory);
+        if (!entry)
+            return errno == 0
+                       ? ND_OK
+                       : ND_FAIL(ND_EIO, "cannot list %s to its end: %s", path, strerror(errno));
+        if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0)
+            ND_TRY(append(names, entry->d_name, path));
+    }
+}
+
+nd_status nd_directory_names(const char *path, nd_names *names)
+{
+    struct stat info;
+    *names = (nd_names){NULL, 0};
+    DIR *directory = opendir(path);
+    if (!directory && errno == ENOENT && lstat(path, &info) != 0 && errno == ENOENT)
+        return ND_OK;
+    if (!directory)
+        return ND_FAIL(ND_EIO, "cannot list %s: %s", path,
+                       errno == ENOENT ? "this symbolic link leads nowhere" : strerror(errno));
+    const nd_status status = read_names(directory, path, names);
+    closedir(directory);
+    if (status != ND_OK)
+        nd_names_free(names);
+    else if (names->count > 0)
+        qsort(names->list, (size_t)names->count, sizeof *names->list, compare);
+    return status;
+}
+
+void nd_names_free(nd_names *names)
+{
+    for (int i = 0; i < names->count; i++)
+        free(names->list[i]);
+    free(names->list);
+    *names = (nd_names){NULL, 0};
+}
+
+static nd_status look(const char *path, struct stat *info, bool *exists)
+{
+    *exists = lstat(path, info) == 0;
+    if (!*exists && errno != ENOENT && errno != ENOTDIR)
+        return ND_FAIL(ND_EIO, "cannot look at %s: %s", path, strerror(errno));
+    return ND_OK;
+}
+
+nd_status nd_path_exists(const char *path, bool *exists)
+{
+    struct stat info;
+    return look(path, &info, exists);
+}
+
+nd_status nd_path_is_directory(const char *path, bool *is)
+{
+    struct stat info;
+    ND_TRY(look(path, &info, is));
+    *is = *is && S_ISDIR(info.st_mode);
+    return ND_OK;
+}
+
+nd_status nd_rename_new(const char *from, const char *to, bool *apart)
+{
+    struct stat info;
+    int failed = renameat2(AT_FDCWD, from, AT_FDCWD, to, RENAME_NOREPLACE);
+    if (failed && (errno == EINVAL || errno == ENOSYS || errno == ENOTSUP)) {
+        /* This file system cannot do both in one call. */
+        errno = EEXIST;
+        failed = lstat(to, &info) == 0 ? -1 : rename(from, to);
+    }
+    if (apart)
+        *apart = failed && errno == EXDEV;
+    return failed ? ND_FAIL(ND_EIO, "cannot move %s to %s: %s", from, to, strerror(errno)) : ND_OK;
+}
+
+bool nd_directory_can_sync(const char *path)
+{
+    const int file = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (file < 0)
+        return false;
+    const bool can = fsync(file) == 0 || (errno != EINVAL && errno != ENOTSUP && errno != ENOSYS);
+    close(file);
+    return can;
+}

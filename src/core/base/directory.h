@@ -1,0 +1,36 @@
+/* Looking into directories and moving what lies there. "Cannot look" is an error here, never "nothing is
+ * there". All paths are shorter than PATH_MAX. */
+#ifndef ND_CORE_BASE_DIRECTORY_H
+#define ND_CORE_BASE_DIRECTORY_H
+
+#include "core/base/error.h"
+
+#include <stdbool.h>
+
+typedef struct nd_names {
+    char **list; /* in the order of their bytes */
+    int count;
+} nd_names;
+
+/* The names in a directory, without "." and "..". A directory that does not exist has none; a symbolic
+ * link to one that does not exist is an error. The caller frees them. Errors: ND_EIO with the path and the
+ * system's reason, ND_ENOMEM; *names is empty then. */
+nd_status nd_directory_names(const char *path, nd_names *names);
+void nd_names_free(nd_names *names);
+
+/* Whether something has this name, a dangling symbolic link included. Errors: ND_EIO where the system
+ * cannot say. */
+nd_status nd_path_exists(const char *path, bool *exists);
+
+/* A directory itself, not a symbolic link to one. Errors: as nd_path_exists. */
+nd_status nd_path_is_directory(const char *path, bool *is);
+
+/* Renames, and fails where `to` exists, even as an empty directory. *apart (may be NULL) says after a
+ * failure that the two lie on different file systems. Errors: ND_EIO with both paths and the reason. */
+nd_status nd_rename_new(const char *from, const char *to, bool *apart);
+
+/* Whether this file system can fsync a directory. Where it cannot, renames and new names may be lost when
+ * the machine crashes, and nd_path_sync leaves directories out. */
+bool nd_directory_can_sync(const char *path);
+
+#endif

@@ -1,0 +1,257 @@
+/* Which checkpoints a directory holds, and which one is meant. */
+#include "core/base/directory.h"
+#include "train/checkpoint/checkpoint.h"
+#include "train/checkpoint/checkpoint_parts.h"
+#include "train/fault_points.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+static nd_status step_path(char path[ND_CHECKPOINT_PATH_MAX], const char *directory,
+                           const char *prefix, int64_t step)
+{
+    char name[ND_CHECKPOINT_NAME_MAX];
+    nd_checkpoint_name(name, prefix, step);
+    return nd_checkpoint_join(path, ND_CHECKPOINT_PATH_MAX, directory, name);
+}
+
+static bool is_listed(const nd_checkpoint *c, const char *name)
+{
+    for (int64_t i = 0; i < c->file_count; i++)
+        if (strcmp(c->files[i].name, name) == 0)
+            return true;
+    return strcmp(name, "manifest.json") == 0;
+}
+
+nd_status nd_checkpoint_look(const char *directory, int64_t step, nd_checkpoint_standing *standing)
+{
+    char path[ND_CHECKPOINT_PATH_MAX];
+    nd_checkpoint c = {0};
+    nd_names names = {NULL, 0};
+    *standing = (nd_checkpoint_standing){.of_step = false};
+    ND_TRY(step_path(path, directory, "", step));
+    const nd_status opened = nd_checkpoint_open(path, false, &c);
+    nd_status status = opened;
+    if (opened == ND_ECHECKPOINT) {
+        nd_error_clear();
+        status = nd_checkpoint_open_manifest(path, &c);
+    }
+    if (status == ND_OK)
+        status = nd_directory_names(path, &names);
+    standing->of_step = standing->own = status == ND_OK && c.step == step;
+    for (int i = 0; i < names.count; i++)
+        standing->own = standing->own && is_listed(&c, names.list[i]);
+    standing->whole = standing->own && opened == ND_OK;
+    nd_names_free(&names);
+    nd_checkpoint_close(&c);
+    if (status == ND_ECHECKPOINT) { /* not the program's, or damaged beyond telling */
+        nd_error_clear();
+        return ND_OK;
+    }
+    return status == ND_EIO ? ND_ECHECKPOINT : status;
+}
+
+/* Opens deeply. A copy under the name of another step is no checkpoint of that one. */
+static nd_status check_step(const char *path, int64_t step)
+{
+    nd_checkpoint c;
+    ND_TRY(nd_checkpoint_open(path, true, &c));
+    const int64_t found = c.step;
+    nd_checkpoint_close(&c);
+    return found == step ? ND_OK
+                         : ND_FAIL(ND_ECHECKPOINT, "%s: its manifest is of step %lld", path,
+                                   (long long)found);
+}
+
+/* The newest of the list that is whole; *at < 0 when none is. */
+static nd_status newest_of(const nd_checkpoint_steps *steps, const char *directory, nd_log *log,
+                           char path[ND_CHECKPOINT_PATH_MAX], int *at)
+{
+    for (*at = steps->count - 1; *at >= 0; (*at)--) {
+        ND_TRY(step_path(path, directory, "", steps->list[*at]));
+        const nd_status status = check_step(path, steps->list[*at]);
+        if (status == ND_OK)
+            return ND_OK;
+        if (status != ND_ECHECKPOINT) /* it may be whole */
+            return status == ND_EIO ? ND_ECHECKPOINT : status;
+        nd_log_line(log, "warning: passing over a damaged checkpoint: %s", nd_error_get()->message);
+        nd_error_clear();
+    }
+    path[0] = '\0';
+    return ND_OK;
+}
+
+nd_status nd_checkpoint_newest(const char *directory, nd_log *log,
+                               char path[ND_CHECKPOINT_PATH_MAX])
+{
+    nd_checkpoint_steps steps;
+    char name[ND_CHECKPOINT_NAME_MAX];
+    int at = -1;
+    path[0] = '\0';
+    ND_TRY(nd_checkpoint_steps_list(directory, "", &steps));
+    nd_status status = newest_of(&steps, directory, log, path, &at);
+    const int64_t found = at >= 0 ? steps.list[at] : -1;
+    const int count = steps.count;
+    free(steps.list);
+    ND_TRY(status);
+    if (steps.left_out > found) {
+        nd_checkpoint_name(name, "", steps.left_out);
+        nd_log_line(log,
+                    "warning: %s/%s is no directory that this program wrote and is not taken; "
+                    "--resume with its path takes a checkpoint behind a symbolic link",
+                    directory, name);
+    }
+    if (count > 0 && at < 0)
+        return ND_FAIL(ND_ECHECKPOINT,
+                       "%s: all %d checkpoints are damaged; --resume none starts anew", directory,
+                       count);
+    return ND_OK;
+}
+
+/* `latest` where it is the program's own and leads to a checkpoint, else the newest whole one, else what
+ * somebody else called latest. `out` is empty when there is none. */
+static nd_status resolve_in(const char *directory, char out[ND_CHECKPOINT_PATH_MAX])
+{
+    nd_log silent = {0};
+    char latest[ND_CHECKPOINT_PATH_MAX + 8], manifest[ND_CHECKPOINT_PATH_MAX + 32];
+    int64_t step;
+    bool foreign, whole;
+    snprintf(latest, sizeof latest, "%s/latest", directory);
+    snprintf(manifest, sizeof manifest, "%s/manifest.json", latest);
+    ND_TRY(nd_checkpoint_latest_read(directory, &step, &foreign));
+    ND_TRY(nd_path_exists(manifest, &whole));
+    out[0] = '\0';
+    if (!whole || foreign)
+        ND_TRY(nd_checkpoint_newest(directory, &silent, out));
+    return !out[0] && whole ? nd_checkpoint_join(out, ND_CHECKPOINT_PATH_MAX, directory, "latest")
+                            : ND_OK;
+}
+
+nd_status nd_checkpoint_resolve(const char *path, char out[ND_CHECKPOINT_PATH_MAX])
+{
+    char below[ND_CHECKPOINT_PATH_MAX], manifest[ND_CHECKPOINT_PATH_MAX + 32];
+    bool exists;
+    if (strlen(path) + 64 >= sizeof below)
+        return ND_FAIL(ND_ECHECKPOINT, "%.80s...: the path is too long", path);
+    snprintf(manifest, sizeof manifest, "%s/manifest.json", path);
+    snprintf(below, sizeof below, "%s/checkpoints", path);
+    snprintf(out, ND_CHECKPOINT_PATH_MAX, "%s", path);
+    if (nd_path_exists(manifest, &exists) != ND_OK)
+        return ND_ECHECKPOINT;
+    if (exists)
+        return ND_OK;
+    ND_TRY(resolve_in(path, out));
+    if (!out[0])
+        ND_TRY(resolve_in(below, out));
+    if (out[0])
+        return ND_OK;
+    return ND_FAIL(ND_ECHECKPOINT,
+                   "%.200s: no checkpoint: neither it nor its latest or "
+                   "checkpoints/latest holds a manifest.json",
+                   path);
+}
+
+nd_status nd_checkpoint_supersede_one(const char *directory, int64_t step,
+                                      char name[ND_CHECKPOINT_NAME_MAX])
+{
+    char from[ND_CHECKPOINT_PATH_MAX], to[ND_CHECKPOINT_PATH_MAX];
+    bool taken = true;
+    ND_TRY(step_path(from, directory, "", step));
+    for (int number = 1; taken; number++) {
+        nd_checkpoint_name(name, ND_CHECKPOINT_SUPERSEDED, step);
+        if (number > 1)
+            snprintf(name + strlen(name), ND_CHECKPOINT_NAME_MAX - strlen(name), "_%03d", number);
+        ND_TRY(nd_checkpoint_join(to, sizeof to, directory, name));
+        if (nd_path_exists(to, &taken) != ND_OK)
+            return ND_ECHECKPOINT;
+    }
+    return nd_rename_new(from, to, NULL) == ND_OK ? ND_OK : ND_ECHECKPOINT;
+}
+
+static void undo_one(const char *directory, int64_t step, const char *name)
+{
+    char from[ND_CHECKPOINT_PATH_MAX], to[ND_CHECKPOINT_PATH_MAX];
+    if (nd_checkpoint_join(from, sizeof from, directory, name) == ND_OK &&
+        step_path(to, directory, "", step) == ND_OK)
+        nd_rename_new(from, to, NULL);
+}
+
+/* Steps of the list from `first` on, which are after `step`. */
+static nd_status supersede(const char *directory, const nd_checkpoint_steps *steps, int first,
+                           int64_t step, nd_log *log)
+{
+    char(*names)[ND_CHECKPOINT_NAME_MAX] = calloc((size_t)(steps->count - first), sizeof *names);
+    int64_t latest = -1;
+    bool foreign;
+    int moved = first;
+    nd_status status = names ? nd_checkpoint_latest_read(directory, &latest, &foreign)
+                             : ND_FAIL(ND_ENOMEM, "no memory for names of checkpoints");
+    if (status == ND_OK && latest >= steps->list[first])
+        status =
+            nd_checkpoint_latest_write(directory, first > 0 ? steps->list[first - 1] : -1, NULL);
+    for (; status == ND_OK && moved < steps->count; moved++) {
+        nd_fault_point_of(0, steps->list[moved], "supersede");
+        status = nd_checkpoint_supersede_one(directory, steps->list[moved], names[moved - first]);
+    }
+    if (status == ND_OK) {
+        for (int i = first; i < moved; i++)
+            nd_log_line(log, "moved   %s/step_%08lld, which is after step %lld, to %s", directory,
+                        (long long)steps->list[i], (long long)step, names[i - first]);
+    } else if (names) {
+        for (int i = moved - 2; i >= first; i--) /* the last one failed */
+            undo_one(directory, steps->list[i], names[i - first]);
+        if (latest >= 0)
+            nd_checkpoint_latest_write(directory, latest, NULL);
+    }
+    free(names);
+    return status;
+}
+
+/* Takes those out of the list from `first` on that are no checkpoints: nobody would resume them. */
+static nd_status leave_foreign(const char *directory, nd_checkpoint_steps *steps, int first)
+{
+    int left = first;
+    for (int i = first; i < steps->count; i++) {
+        nd_checkpoint_standing standing;
+        ND_TRY(nd_checkpoint_look(directory, steps->list[i], &standing));
+        if (standing.of_step)
+            steps->list[left++] = steps->list[i];
+    }
+    steps->count = left;
+    return ND_OK;
+}
+
+nd_status nd_checkpoint_supersede(const char *directory, int64_t step, nd_log *log)
+{
+    nd_checkpoint_steps steps;
+    int first = 0;
+    ND_TRY(nd_checkpoint_steps_list(directory, "", &steps));
+    while (first < steps.count && steps.list[first] <= step)
+        first++;
+    nd_status status = leave_foreign(directory, &steps, first);
+    if (status == ND_OK)
+        status = first < steps.count ? supersede(directory, &steps, first, step, log) : ND_OK;
+    free(steps.list);
+    return status;
+}
+
+nd_status nd_checkpoint_recover(const char *directory)
+{
+    nd_checkpoint_steps steps;
+    nd_status status = ND_OK;
+    ND_TRY(nd_checkpoint_steps_list(directory, ND_CHECKPOINT_REPLACED, &steps));
+    for (int i = 0; status == ND_OK && i < steps.count; i++) {
+        char from[ND_CHECKPOINT_PATH_MAX], to[ND_CHECKPOINT_PATH_MAX];
+        bool taken = true;
+        status = step_path(from, directory, ND_CHECKPOINT_REPLACED, steps.list[i]);
+        if (status == ND_OK)
+            status = step_path(to, directory, "", steps.list[i]);
+        if (status == ND_OK)
+            status = nd_path_exists(to, &taken);
+        if (status == ND_OK && !taken)
+            status = nd_rename_new(from, to, NULL);
+    }
+    free(steps.list);
+    return status == ND_EIO ? ND_ECHECKPOINT : status;
+}

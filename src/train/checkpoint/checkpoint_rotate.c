@@ -1,0 +1,86 @@
+#include "core/base/directory.h"
+#include "core/base/durable_file.h"
+#include "train/checkpoint/checkpoint_parts.h"
+#include "train/fault_points.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* Errors here are warnings. */
+static bool worked(nd_save *s, nd_status status)
+{
+    if (status != ND_OK)
+        nd_save_note(s, "warning: %.500s", nd_error_get()->message);
+    nd_error_clear();
+    return status == ND_OK;
+}
+
+static nd_status join(const nd_save *s, char path[ND_CHECKPOINT_PATH_MAX], const char *prefix,
+                      int64_t step)
+{
+    char name[ND_CHECKPOINT_NAME_MAX];
+    nd_checkpoint_name(name, prefix, step);
+    return nd_checkpoint_join(path, ND_CHECKPOINT_PATH_MAX, s->parent, name);
+}
+
+/* Under an unfinished name first, so that a crash leaves no part of it under a checkpoint's name. */
+static nd_status remove_one(const nd_save *s, int64_t step)
+{
+    char path[ND_CHECKPOINT_PATH_MAX], going[ND_CHECKPOINT_PATH_MAX];
+    ND_TRY(join(s, path, "", step));
+    ND_TRY(join(s, going, ND_CHECKPOINT_UNFINISHED, step));
+    ND_TRY(nd_directory_remove(going));
+    ND_TRY(nd_rename_new(path, going, NULL));
+    nd_fault_point_of(0, s->c.step, "save_rotate");
+    return nd_directory_remove(going);
+}
+
+/* Those before this one, newest first. A damaged one does not count. */
+static void remove_old(nd_save *s, const nd_checkpoint_steps *steps, int64_t latest)
+{
+    const int64_t keep = s->run->config.logging.checkpoint_keep;
+    int64_t kept = 1; /* the one just written */
+    for (int i = steps->count - 1; i >= 0; i--) {
+        const int64_t step = steps->list[i];
+        nd_checkpoint_standing standing;
+        if (step >= s->c.step || step == latest ||
+            !worked(s, nd_checkpoint_look(s->parent, step, &standing)) || !standing.own)
+            continue;
+        if (kept < keep)
+            kept += standing.whole;
+        else if (worked(s, remove_one(s, step)))
+            nd_save_note(s, "removed %s/step_%08lld ([logging] checkpoint_keep = %lld)", s->parent,
+                         (long long)step, (long long)keep);
+    }
+}
+
+/* Directories that crashes left half written, half removed or replaced. */
+static void remove_left(nd_save *s, const char *prefix)
+{
+    nd_checkpoint_steps steps;
+    if (!worked(s, nd_checkpoint_steps_list(s->parent, prefix, &steps)))
+        return;
+    for (int i = 0; i < steps.count; i++) {
+        char path[ND_CHECKPOINT_PATH_MAX];
+        nd_status status = join(s, path, prefix, steps.list[i]);
+        if (status == ND_OK)
+            status = nd_directory_remove(path);
+        worked(s, status);
+    }
+    free(steps.list);
+}
+
+void nd_save_rotate(nd_save *s)
+{
+    nd_checkpoint_steps steps;
+    int64_t latest;
+    bool foreign;
+    if (s->run->config.logging.checkpoint_keep > 0 &&
+        worked(s, nd_checkpoint_latest_read(s->parent, &latest, &foreign)) &&
+        worked(s, nd_checkpoint_steps_list(s->parent, "", &steps))) {
+        remove_old(s, &steps, latest);
+        free(steps.list);
+    }
+    remove_left(s, ND_CHECKPOINT_UNFINISHED);
+    remove_left(s, ND_CHECKPOINT_REPLACED);
+}

@@ -1,0 +1,69 @@
+#include "train/save_attempts.h"
+
+#include "train/checkpoint/checkpoint_save.h"
+
+static void log_failure(nd_run *run, const char *then)
+{
+    run->failed_saves++;
+    nd_log_line(&run->log, "warning: a save failed, %lld in a row: %s; %s",
+                (long long)run->failed_saves, nd_error_get()->message, then);
+}
+
+static nd_status tolerate(nd_run *run, nd_status status)
+{
+    if (status != ND_ECHECKPOINT)
+        return status;
+    if (run->failed_saves + 1 >= run->config.logging.max_failed_saves) {
+        log_failure(run, "[logging] max_failed_saves ends the run");
+        return status;
+    }
+    log_failure(run, "training goes on, and the next save is due as usual");
+    nd_error_clear();
+    return ND_OK;
+}
+
+nd_status nd_save_attempt_finish(nd_run *run, bool must)
+{
+    const nd_status status = nd_save_finish(run);
+    return must ? status : tolerate(run, status);
+}
+
+nd_status nd_save_attempt(nd_run *run, bool background)
+{
+    ND_TRY(nd_save_attempt_finish(run, false));
+    const nd_status status = nd_save_begin(run, background);
+    ND_TRY(tolerate(run, status));
+    /* In every step that saves on schedule, so that the bits do not depend on whether it worked. */
+    return status == ND_OK ? ND_OK : nd_run_reset_error_feedback(run);
+}
+
+nd_status nd_save_attempt_advance(nd_run *run)
+{
+    return tolerate(run, nd_save_advance(run));
+}
+
+nd_status nd_save_last(nd_run *run)
+{
+    const nd_status before = nd_save_finish(run);
+    if (before == ND_ECHECKPOINT) {
+        log_failure(run, "the present step is saved now");
+        nd_error_clear();
+    } else {
+        ND_TRY(before);
+    }
+    return run->saved_step == run->step ? ND_OK : nd_save_begin(run, false);
+}
+
+nd_status nd_save_before_error(nd_run *run, nd_status status)
+{
+    const nd_error error = *nd_error_get();
+    if (run->saved_step != run->step) {
+        nd_log_line(&run->log, "warning: training cannot go on and is saved first: %s",
+                    error.message);
+        nd_error_clear();
+        if (nd_save_last(run) != ND_OK)
+            nd_log_line(&run->log, "warning: that failed: %s", nd_error_get()->message);
+    }
+    nd_error_set(&error);
+    return status;
+}
