@@ -1,4 +1,5 @@
-/* The log: what a person reads while a run goes on. Rank 0 talks, other ranks only on errors. */
+/* The log: what a person reads while a run goes on. Rank 0 talks, other ranks only on errors. A line
+ * begins with its local time, "2026-01-31 23:59:59 ". */
 #ifndef ND_CORE_BASE_LOG_H
 #define ND_CORE_BASE_LOG_H
 
@@ -20,5 +21,9 @@ void nd_log_progress(nd_log *log, const char *text);
 
 /* Redraws the progress line on a terminal and writes nothing elsewhere: between the lines of a log. */
 void nd_log_redraw(nd_log *log, const char *text);
+
+/* A line of training.log without its time; the line itself where it has none, as in logs of older
+ * versions. */
+const char *nd_log_text(const char *line);
 
 #endif

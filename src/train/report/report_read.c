@@ -1,5 +1,6 @@
 /* Reading a run's directory, whole or cut off. */
 #include "core/base/durable_file.h"
+#include "core/base/log.h"
 #include "core/model/params.h"
 #include "train/checkpoint/checkpoint.h"
 #include "train/report/report.h"
@@ -235,16 +236,16 @@ static void read_log(nd_report_run *run)
         return;
     }
     while (getline(&line, &scratch, file) > 0) {
-        const char *over = strstr(line, " micro-batches, over ");
-        if (strncmp(line, "batch ", 6) == 0 && over)
+        const char *text = nd_log_text(line), *over = strstr(text, " micro-batches, over ");
+        if (strncmp(text, "batch ", 6) == 0 && over)
             run->ranks = atoi(over + strlen(" micro-batches, over "));
-        if (strncmp(line, "done ", 5) == 0)
+        if (strncmp(text, "done ", 5) == 0)
             run->finished = true;
-        else if (strncmp(line, "step ", 5) == 0 || strncmp(line, "model ", 6) == 0)
+        else if (strncmp(text, "step ", 5) == 0 || strncmp(text, "model ", 6) == 0)
             run->finished = false; /* it went on */
-        if (strncmp(line, "stopped on a signal", 19) == 0)
-            snprintf(ending, sizeof ending, "%.*s", (int)strcspn(line, ";\n"), line);
-        else if (strncmp(line, "step ", 5) == 0)
+        if (strncmp(text, "stopped on a signal", 19) == 0)
+            snprintf(ending, sizeof ending, "%.*s", (int)strcspn(text, ";\n"), text);
+        else if (strncmp(text, "step ", 5) == 0)
             ending[0] = '\0';
     }
     free(line);
