@@ -11,6 +11,7 @@
 #include "train/run.h"
 #include "train/run_backend.h"
 #include "train/run_directory.h"
+#include "train/run_lock.h"
 #include "train/signals.h"
 #include "train/step.h"
 
@@ -332,6 +333,7 @@ nd_status nd_train(const nd_train_options *options, nd_comm *comm)
 {
     nd_run run = {.config = options->config};
     nd_metrics metrics = {0};
+    nd_run_locks locks = {0};
     nd_status status = ND_OK;
     nd_signals_install();
     run.comm = comm;
@@ -339,6 +341,8 @@ nd_status nd_train(const nd_train_options *options, nd_comm *comm)
     comm->stop_requested = nd_signals_stop_requested;
     comm->overlap = options->config.dist.overlap;
     if (comm->rank == 0)
+        status = nd_run_locks_take(&options->config, &locks);
+    if (comm->rank == 0 && status == ND_OK)
         status = nd_run_directory_open(&run, strcmp(options->resume, "none") == 0);
     ND_TRY_GOTO(nd_run_agree(comm, status), done);
     ND_TRY_GOTO(nd_run_create(&options->config, comm, &run), done);
@@ -349,5 +353,6 @@ done:
     if (run.log.file)
         fclose(run.log.file);
     nd_run_destroy(&run);
+    nd_run_locks_release(&locks);
     return status;
 }
