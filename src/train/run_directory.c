@@ -140,6 +140,7 @@ nd_status nd_run_directory_save_config(const nd_run *run)
     FILE *file = fopen(path, "w");
     if (!file)
         return ND_FAIL(ND_EIO, "cannot write %s: %s", path, strerror(errno));
+    nd_identity_write_comments(&run->identity, file);
     const nd_status status = nd_config_write(&run->config, file);
     if (fclose(file) != 0 && status == ND_OK)
         return ND_FAIL(ND_EIO, "cannot write %s: %s", path, strerror(errno));

@@ -37,6 +37,8 @@ typedef struct nd_checkpoint_file {
 typedef struct nd_checkpoint {
     char directory[ND_CHECKPOINT_PATH_MAX];
     int64_t step, tokens, restarts, next_sample;
+    int64_t data_start; /* the first sample of the data that it was trained on last */
+    nd_identity identity;
     nd_health health; /* what of it a run remembers */
     bool has_tokenizer;
     char approximate[128]; /* formats of the wire that rounded (train/approximations.h); "": none */
