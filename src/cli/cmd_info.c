@@ -14,17 +14,10 @@
 
 static nd_status print_directory(const char *path, bool verify)
 {
-    static const char *const places[] = {"", "/latest", "/checkpoints/latest"};
-    for (size_t i = 0; i < sizeof places / sizeof places[0]; i++) {
-        char manifest[ND_CHECKPOINT_PATH_MAX], directory[ND_CHECKPOINT_PATH_MAX];
-        if (snprintf(directory, sizeof directory, "%s%s", path, places[i]) >=
-                (int)sizeof directory ||
-            snprintf(manifest, sizeof manifest, "%s%s/manifest.json", path, places[i]) >=
-                (int)sizeof manifest)
-            break;
-        if (access(manifest, F_OK) == 0)
-            return nd_checkpoint_print(directory, verify, stdout);
-    }
+    char directory[ND_CHECKPOINT_PATH_MAX];
+    if (nd_checkpoint_resolve(path, directory) == ND_OK)
+        return nd_checkpoint_print(directory, verify, stdout);
+    nd_error_clear();
     char model[PATH_MAX];
     if (snprintf(model, sizeof model, "%s/model.safetensors", path) < PATH_MAX &&
         access(model, F_OK) == 0)

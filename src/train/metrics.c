@@ -53,7 +53,7 @@ nd_status nd_metrics_open(const nd_run *run, nd_metrics *metrics)
     if (!run->config.logging.tensorboard)
         return ND_OK;
     snprintf(path, sizeof path, "%s/tensorboard", run->config.logging.run_dir);
-    return nd_tensorboard_open(path, &metrics->tensorboard);
+    return nd_tensorboard_open(path, run->step, &metrics->tensorboard);
 }
 
 void nd_metrics_close(nd_metrics *metrics)

@@ -58,8 +58,10 @@ void nd_checkpoint_directory(const nd_config *config, char *path, size_t size);
  * checkpoints are untouched then. `path` (may be NULL) receives the directory. */
 nd_status nd_checkpoint_write(nd_run *run, char path[ND_CHECKPOINT_PATH_MAX]);
 
-/* The checkpoint that `path` means: itself, or its latest or checkpoints/latest. Errors: ND_ECHECKPOINT
- * when none of them holds a manifest.json. */
+/* The checkpoint that `path` means: itself; or of a run, or a directory of checkpoints, the one that latest
+ * names, or without a usable latest the newest whole one. A run's checkpoints are looked for where its
+ * config.ini says. Every command that takes a checkpoint asks here. Errors: ND_ECHECKPOINT when there is
+ * none. */
 nd_status nd_checkpoint_resolve(const char *path, char out[ND_CHECKPOINT_PATH_MAX]);
 
 /* Opens the manifest and checks that every file is there with its size and, with `deep`, that every

@@ -88,24 +88,6 @@ nd_status nd_checkpoint_open(const char *directory, bool deep, nd_checkpoint *c)
     return status;
 }
 
-nd_status nd_checkpoint_resolve(const char *path, char out[ND_CHECKPOINT_PATH_MAX])
-{
-    static const char *const places[] = {"", "/latest", "/checkpoints/latest"};
-    for (size_t i = 0; i < sizeof places / sizeof places[0]; i++) {
-        char manifest[ND_CHECKPOINT_PATH_MAX + 32];
-        if (snprintf(out, ND_CHECKPOINT_PATH_MAX, "%s%s", path, places[i]) >=
-            ND_CHECKPOINT_PATH_MAX)
-            break;
-        snprintf(manifest, sizeof manifest, "%s/manifest.json", out);
-        if (access(manifest, F_OK) == 0)
-            return ND_OK;
-    }
-    return ND_FAIL(ND_ECHECKPOINT,
-                   "%.200s: no checkpoint: neither it nor its latest or "
-                   "checkpoints/latest holds a manifest.json",
-                   path);
-}
-
 int64_t nd_checkpoint_find(const nd_checkpoint *c, const char *param, const char *part)
 {
     for (int64_t i = 0; i < c->tensor_count; i++)

@@ -284,16 +284,13 @@ static bool is_matrix(const nd_params *params, const char *name)
  * ranks. The checkpoint may be gone; then these are not known. */
 static void read_state(nd_report_run *run, const nd_params *params)
 {
-    char directory[ND_CHECKPOINT_PATH_MAX + 32];
+    char directory[ND_CHECKPOINT_PATH_MAX];
     nd_checkpoint checkpoint = {0};
-    const bool elsewhere = run->config && run->config->logging.checkpoint_dir[0] != '\0';
     run->state_bytes = run->matrix_state_bytes = NAN;
-    if (elsewhere)
-        snprintf(directory, sizeof directory, "%s/latest", run->config->logging.checkpoint_dir);
-    else
-        snprintf(directory, sizeof directory, "%s/checkpoints/latest", run->path);
-    if (access(directory, F_OK) != 0)
+    if (nd_checkpoint_resolve(run->path, directory) != ND_OK) {
+        nd_error_clear();
         return;
+    }
     if (nd_checkpoint_open(directory, false, &checkpoint) != ND_OK) {
         note(run, "its newest checkpoint cannot be read: %s", nd_error_get()->message);
         nd_error_clear();
