@@ -123,6 +123,20 @@ Test(identity,
     cr_assert_eq(train_apart("", "--set hardware.threads=2"), 0, "%s", output);
 }
 
+Test(identity, a_rank_of_another_version_is_named)
+{
+    const int code = nd_test_shell(
+        output, sizeof output,
+        "cd %s && sed 's/0\\.1\\.0/0.1.9/g' %s > newer && chmod +x newer && "
+        "OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMP_NUM_THREADS=1 "
+        "mpirun --oversubscribe -np 1 %s --config %s --run-dir %s : -np 1 ./newer --config %s "
+        "--run-dir %s",
+        nd_test_here.directory, ND_BINARY, ND_BINARY, nd_test_here.config, run, nd_test_here.config,
+        run);
+    cr_assert_eq(code, 2, "exit %d: %s", code, output);
+    says("rank 1: ranks differ: 'version' is 0.1.9 on this rank and 0.1.0 on rank 0");
+}
+
 /* Shards 0 .. count - 1 of 200 tokens each in DIRECTORY/name. */
 static const char *write_shards(const char *name, int count)
 {
