@@ -55,7 +55,10 @@ nd_status nd_resume_sets_aside(const nd_config *config, const char *resume, bool
     nd_checkpoint_directory(config, checkpoints, sizeof checkpoints);
     if (lies_in(path, checkpoints))
         return nd_resume_check_run(config, path);
-    return find_runs(config, path, theirs, mine, aside);
+    bool other;
+    ND_TRY(find_runs(config, path, theirs, mine, &other));
+    *aside = other || !theirs[0] || !mine[0];
+    return ND_OK;
 }
 
 /* Sample numbers go on: the new data begins with the first epoch, in its own measure, that no sample was

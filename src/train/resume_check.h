@@ -6,9 +6,9 @@
 #include "train/run.h"
 
 /* What a start finds in its directory, before anything is touched: whether what an earlier run left there
- * is to be set aside, because this is a fresh start or `resume` names a checkpoint of another run. Rank 0.
- * Errors: ND_ECHECKPOINT when `resume` names no checkpoint, or one of another run that lies where this
- * run's checkpoints do. */
+ * is to be set aside, because this is a fresh start, or `resume` names a checkpoint that lies elsewhere
+ * and is not known to be of the same run. Rank 0. Errors: ND_ECHECKPOINT when `resume` names no
+ * checkpoint, or one of another run that lies where this run's checkpoints do. */
 nd_status nd_resume_sets_aside(const nd_config *config, const char *resume, bool *aside);
 
 /* A checkpoint that was found in the run's directory of checkpoints must be of the run that the directory

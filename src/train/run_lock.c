@@ -216,6 +216,9 @@ static nd_status take(nd_run_lock *l)
         l->file = -1;
         if (result == FAILED)
             return status;
+        if (now() > deadline + PATIENCE_SECONDS)
+            return ND_FAIL(ND_EIO, "cannot take %s: it keeps changing, or is no plain file",
+                           l->path);
         usleep(20000);
     }
 }

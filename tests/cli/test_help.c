@@ -61,6 +61,27 @@ Test(help, every_subcommand_prints_help_and_exits_with_0)
           "  $B $command --help | grep -q '^usage: nanochat_dist ' || echo \"$command\"; done");
 }
 
+Test(help, version_names_the_commit_the_build_and_the_libraries)
+{
+    char output[4096], commit[64];
+    cr_assert_eq(nd_test_shell(output, sizeof output, "%s --version", ND_BINARY), 0);
+    static const char *const parts[] = {"nanochat_dist " ND_VERSION "\n",
+                                        "\ncommit     ",
+                                        "\nbuild      ",
+                                        "CUDA o",
+                                        "\nlibraries  ",
+                                        ", HDF5 ",
+                                        ", oneDNN ",
+                                        ", OpenSSL "};
+    for (size_t i = 0; i < sizeof parts / sizeof *parts; i++)
+        cr_assert(strstr(output, parts[i]) != NULL, "no %s in %s", parts[i], output);
+    if (nd_test_shell(commit, sizeof commit, "git -C %s rev-parse --short=12 HEAD",
+                      ND_SOURCE_DIR) != 0)
+        strcpy(commit, "unknown");
+    commit[strcspn(commit, "\n")] = '\0';
+    cr_assert(strstr(output, commit) != NULL, "no %s in %s", commit, output);
+}
+
 Test(help, an_installed_program_finds_its_config_by_name_from_anywhere)
 {
     char output[8192];

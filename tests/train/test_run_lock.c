@@ -127,6 +127,13 @@ Test(run_lock, without_a_record_is_taken_over_once_nobody_is_writing_one)
     nd_run_lock_release(lock);
 }
 
+Test(run_lock, whose_file_cannot_be_opened_is_an_error_that_names_it)
+{
+    nd_run_lock *lock;
+    cr_assert_eq(symlink("/nowhere/at/all", lock_path()), 0);
+    ND_ASSERT_FAILS(nd_run_lock_take(nd_test_here.directory, &lock), ND_EIO, lock_path());
+}
+
 /* Takes the lock and checks that nobody else is inside; one in four dies there. Exit code 1: not alone. */
 static void take_once(const char *inside, bool die)
 {
