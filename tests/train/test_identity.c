@@ -3,6 +3,7 @@
 #include "support/data_files.h"
 #include "support/run_files.h"
 #include "support/support.h"
+#include "train/checkpoint/manifest_identity.h"
 
 #include <jansson.h>
 #include <stdio.h>
@@ -323,4 +324,39 @@ Test(identity, of_data_is_text_whatever_its_shards_are_called)
               text);
     free(text);
     nd_dataset_close(data);
+}
+
+static void malformed(const char *text, const char *expected)
+{
+    nd_identity parsed = {0};
+    json_t *root = json_loads(text, 0, NULL);
+    cr_assert(root != NULL);
+    ND_ASSERT_FAILS(nd_manifest_parse_identity(root, "manifest.json", &parsed), ND_ECHECKPOINT,
+                    expected);
+    nd_identity_destroy(&parsed);
+    json_decref(root);
+}
+
+Test(identity, in_a_manifest_that_is_malformed_is_an_error_that_names_the_key)
+{
+    malformed("{\"run_id\": 7}", "\"run_id\" is malformed");
+    malformed("{\"run_id\": \"01234567890123456\"}", "\"run_id\" is malformed");
+    malformed("{\"data\": \"seq_length = 16\"}", "\"data\" is no list");
+    malformed("{\"data\": [\"seq_length = 16\", 3]}", "entry 1 of \"data\"");
+}
+
+Test(identity, goes_through_a_manifest_as_it_is)
+{
+    char lines[] = "seq_length = 16\nshard a.h5 = 3 tokens\n";
+    nd_identity parsed = {0};
+    const nd_identity written = {.run_id = "0123456789abcdef", .host = "a", .data = lines};
+    json_t *root = json_object();
+    nd_manifest_add_identity(root, &written);
+    ND_ASSERT_OK(nd_manifest_parse_identity(root, "manifest.json", &parsed));
+    cr_assert_str_eq(parsed.run_id, written.run_id);
+    cr_assert_str_eq(parsed.host, written.host);
+    cr_assert_str_eq(parsed.version, "");
+    cr_assert_str_eq(parsed.data, lines);
+    nd_identity_destroy(&parsed);
+    json_decref(root);
 }

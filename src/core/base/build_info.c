@@ -18,6 +18,6 @@ const char *nd_build_commit(void)
 void nd_build_options(char *text, size_t size)
 {
     static const char *const words[] = {"off", "on"};
-    snprintf(text, size, "%s, CUDA %s, NCCL %s, cuDNN %s, gcc %s", ND_BUILD_TYPE,
+    snprintf(text, size, "%s, CUDA %s, NCCL %s, cuDNN %s, compiler %s", ND_BUILD_TYPE,
              words[ND_HAVE_CUDA], words[ND_HAVE_NCCL], words[ND_HAVE_CUDNN], __VERSION__);
 }

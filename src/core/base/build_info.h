@@ -11,7 +11,7 @@ const char *nd_build_version(void);
  * changes; "unknown" outside git. */
 const char *nd_build_commit(void);
 
-/* "Release, CUDA off, NCCL off, cuDNN off, gcc 12.2.0"; the build type has the
+/* "Release, CUDA off, NCCL off, cuDNN off, compiler 12.2.0"; the build type has the
  * sanitizers too when there are any. */
 void nd_build_options(char *text, size_t size);
 

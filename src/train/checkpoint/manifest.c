@@ -223,6 +223,12 @@ nd_status nd_manifest_parse(const char *text, size_t size, const char *path, nd_
     c->next_sample = next_sample;
     snprintf(c->state_sha256, sizeof c->state_sha256, "%.64s", state);
     c->data_start = json_integer_value(json_object_get(root, "data_start")); /* 0 when absent */
+    if (c->data_start < 0 || c->data_start > c->next_sample) {
+        status =
+            ND_FAIL(ND_ECHECKPOINT, "%s: \"data_start\" is %lld; expected 0 to next_sample = %lld",
+                    path, (long long)c->data_start, (long long)c->next_sample);
+        goto done;
+    }
     ND_TRY_GOTO(parse_health(root, path, &c->health), done);
     ND_TRY_GOTO(nd_manifest_parse_identity(root, path, &c->identity), done);
     approximate = json_string_value(json_object_get(root, "approximate"));
