@@ -4,11 +4,14 @@
 #include "train/lock_owner.h"
 #include "train/run_lock.h"
 
+#include <errno.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -21,6 +24,25 @@ static const char *lock_path(void)
     static char path[128];
     snprintf(path, sizeof path, "%s/" ND_RUN_LOCK_NAME, nd_test_here.directory);
     return path;
+}
+
+/* In place of the C library's, so that a test can be a file system without file locks, or another process
+ * that is faster. */
+static bool no_file_locks;
+static void (*before_lock)(void);
+
+int flock(int file, int operation)
+{
+    if (before_lock) {
+        void (*const act)(void) = before_lock;
+        before_lock = NULL;
+        act();
+    }
+    if (no_file_locks) {
+        errno = ENOLCK;
+        return -1;
+    }
+    return (int)syscall(SYS_flock, file, operation);
 }
 
 /* A record that nobody has locked. */
@@ -134,6 +156,45 @@ Test(run_lock, whose_file_cannot_be_opened_is_an_error_that_names_it)
     ND_ASSERT_FAILS(nd_run_lock_take(nd_test_here.directory, &lock), ND_EIO, lock_path());
 }
 
+/* The owner that was there is gone, and this process has the lock in a file of its own. */
+static void replace_file(void)
+{
+    nd_lock_owner self;
+    nd_lock_owner_self(&self);
+    unlink(lock_path());
+    leave_record(&self);
+}
+
+Test(run_lock, that_another_process_replaced_meanwhile_is_not_taken_for_the_one_that_was_looked_at)
+{
+    nd_lock_owner owner;
+    nd_run_lock *lock;
+    nd_lock_owner_self(&owner);
+    owner.pid = ended_process();
+    leave_record(&owner);
+    before_lock = replace_file;
+    ND_ASSERT_FAILS(nd_run_lock_take(nd_test_here.directory, &lock), ND_ECONFIG,
+                    "is in use by process");
+}
+
+Test(run_lock, without_file_locks_has_one_owner_too_and_is_taken_over_from_one_that_is_gone)
+{
+    nd_lock_owner owner;
+    nd_run_lock *lock, *second;
+    no_file_locks = true;
+    ND_ASSERT_OK(nd_run_lock_take(nd_test_here.directory, &lock));
+    ND_ASSERT_FAILS(nd_run_lock_take(nd_test_here.directory, &second), ND_ECONFIG,
+                    "is in use by process");
+    nd_run_lock_release(lock);
+    nd_lock_owner_self(&owner);
+    owner.pid = ended_process();
+    taken_over(&owner, "no such process");
+    nd_lock_owner_self(&owner);
+    owner.pid_namespace++;
+    leave_record(&owner); /* of a container beside this one, whose processes are not seen here */
+    ND_ASSERT_FAILS(nd_run_lock_take(nd_test_here.directory, &lock), ND_ECONFIG, "cannot be seen");
+}
+
 /* Takes the lock and checks that nobody else is inside; one in four dies there. Exit code 1: not alone. */
 static void take_once(const char *inside, bool die)
 {
@@ -148,7 +209,7 @@ static void take_once(const char *inside, bool die)
     nd_run_lock_release(lock);
 }
 
-Test(run_lock, is_never_held_by_two_of_many_processes)
+static void take_by_many(void)
 {
     enum { PROCESSES = 8, ROUNDS = 40 };
     char inside[128];
@@ -172,6 +233,17 @@ Test(run_lock, is_never_held_by_two_of_many_processes)
     for (int status; wait(&status) > 0;)
         failed += status != 0;
     cr_assert_eq(failed, 0);
+}
+
+Test(run_lock, is_never_held_by_two_of_many_processes)
+{
+    take_by_many();
+}
+
+Test(run_lock, is_never_held_by_two_without_file_locks_either)
+{
+    no_file_locks = true;
+    take_by_many();
 }
 
 /* A training that goes on until it is killed, once it has made some steps. */
