@@ -11,6 +11,15 @@ target_compile_definitions(nd_warnings INTERFACE _GNU_SOURCE ND_HAVE_CUDA=${ND_H
     ND_HAVE_NCCL=${ND_HAVE_NCCL} ND_HAVE_CUDNN=${ND_HAVE_CUDNN} ND_FAULT_POINTS=$<BOOL:$<TARGET_PROPERTY:ND_FAULT_POINTS>>
     ND_VERSION="${PROJECT_VERSION}")
 
+# The commit, in an object of the program alone: a commit must not link every test anew.
+set(commit_file ${CMAKE_BINARY_DIR}/generated/commit.c)
+add_custom_target(nd_find_commit BYPRODUCTS ${commit_file}
+    COMMAND ${CMAKE_COMMAND} -DSOURCE=${CMAKE_SOURCE_DIR} -DFILE=${commit_file}
+            -P ${CMAKE_SOURCE_DIR}/cmake/Commit.cmake
+    VERBATIM)
+add_library(nd_commit OBJECT ${commit_file})
+add_dependencies(nd_commit nd_find_commit)
+
 if(ND_SANITIZE)
     # -g1: functions and lines, which is what a report names; more only makes compiling longer.
     add_compile_options("$<$<COMPILE_LANGUAGE:C,CXX>:-fsanitize=${ND_SANITIZE};-fno-omit-frame-pointer;-fno-sanitize-recover=all;-g1>")

@@ -6,6 +6,8 @@
 #include "core/base/error.h"
 #include "dist/comm.h"
 
+#include <stdio.h>
+
 nd_status nd_cli_train(int argc, char **argv);
 nd_status nd_cli_tokenizer(int argc, char **argv);
 nd_status nd_cli_pack(int argc, char **argv);
@@ -22,6 +24,9 @@ nd_status nd_cli_report(int argc, char **argv);
  * and takes the whole job down with its exit code; one that all share is left to rank 0. Releases
  * `comm`. Returns `status`. */
 nd_status nd_cli_leave(nd_comm *comm, nd_status status);
+
+/* What `--version` prints: version, commit, how the program was built, and its libraries. */
+void nd_cli_print_version(FILE *out);
 
 /* Prints this thread's error to standard error. `rank` < 0 outside a job of ranks. */
 void nd_cli_print_error(int rank);

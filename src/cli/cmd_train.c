@@ -11,7 +11,7 @@ typedef struct train_arguments {
     nd_config_arguments source;
     const char *run_dir, *resume, *dataset, *data_path, *checkpoint_dir;
     const char *n_samples, *epochs, *total_steps, *checkpoint_interval, *log_interval;
-    bool list_keys, config_docs;
+    bool list_keys, config_docs, new_data;
 } train_arguments;
 
 /* Flags that stand for a key, applied after the file and --set. */
@@ -52,7 +52,10 @@ nd_status nd_cli_train(int argc, char **argv)
          "sets one key; may be repeated"},
         {"--run-dir", ND_ARG_TEXT, &a.run_dir, "DIR", "where the run leaves its files"},
         {"--resume", ND_ARG_TEXT, &a.resume, "auto|none|DIR",
-         "continue from the newest whole checkpoint, start anew, or from DIR"},
+         "continue from the newest whole checkpoint, start anew, or from DIR: a checkpoint or a "
+         "run"},
+        {"--new-data", ND_ARG_FLAG, &a.new_data, NULL,
+         "with --resume: go on with data that has changed, from the start of an epoch"},
         {"--dataset", ND_ARG_TEXT, &a.dataset, "synthetic|shards", "where tokens come from"},
         {"--data-path", ND_ARG_TEXT, &a.data_path, "DIR", "packed shards"},
         {"--n-samples", ND_ARG_TEXT, &a.n_samples, "N", "synthetic: sequences in the data set"},
@@ -81,6 +84,7 @@ nd_status nd_cli_train(int argc, char **argv)
     if (!options)
         return ND_FAIL(ND_ENOMEM, "no memory for the configuration");
     options->resume = a.resume;
+    options->new_data = a.new_data;
     nd_comm *comm = NULL;
     nd_status status = ND_OK;
     ND_TRY_GOTO(nd_comm_create(&comm), done);

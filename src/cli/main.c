@@ -1,4 +1,5 @@
 #include "cli/cli.h"
+#include "core/base/build_info.h"
 
 #include <fcntl.h>
 #include <stdio.h>
@@ -34,7 +35,7 @@ static void print_usage(FILE *out)
             "nanochat_dist %s: pretrains ternary language models on any number of processes\n\n"
             "usage: nanochat_dist [train] --config FILE [options]\n"
             "       nanochat_dist SUBCOMMAND --help\n\nsubcommands:\n",
-            ND_VERSION);
+            nd_build_version());
     for (int i = 0; i < SUBCOMMAND_COUNT; i++)
         fprintf(out, "  %-10s %s\n", subcommands[i].name, subcommands[i].help);
     fputs("\nexit codes: 0 done, 2 usage or config, 3 data, 4 checkpoint, 5 a peer or the network "
@@ -86,7 +87,7 @@ int main(int argc, char **argv)
         return 0;
     }
     if (strcmp(argv[1], "--version") == 0) {
-        printf("nanochat_dist %s\n", ND_VERSION);
+        nd_cli_print_version(stdout);
         return 0;
     }
     for (int i = 0; i < SUBCOMMAND_COUNT; i++) {

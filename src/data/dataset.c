@@ -149,6 +149,11 @@ void nd_dataset_close(nd_dataset *dataset)
     free(dataset);
 }
 
+const nd_shard *nd_dataset_shard(const nd_dataset *dataset, int index)
+{
+    return index < dataset->shard_count ? &dataset->shards[index] : NULL;
+}
+
 int64_t nd_dataset_window_count(const nd_dataset *dataset)
 {
     return dataset->window_count;

@@ -26,6 +26,9 @@ typedef struct nd_dataset_options {
 nd_status nd_dataset_open(const nd_dataset_options *options, nd_dataset **dataset);
 void nd_dataset_close(nd_dataset *dataset);
 
+/* Shard `index` in the order of names; NULL beyond the last, and of synthetic data. */
+const struct nd_shard *nd_dataset_shard(const nd_dataset *dataset, int index);
+
 /* Whether the directory holds shards of this split. */
 nd_status nd_dataset_has_split(const char *path, const char *split, bool *has);
 

@@ -139,3 +139,10 @@ nd_status nd_hdf5_out_close(nd_hdf5_out *o, bool keep)
     free(o);
     return status;
 }
+
+void nd_hdf5_version(char *text, size_t size)
+{
+    unsigned major = 0, minor = 0, release = 0;
+    H5get_libversion(&major, &minor, &release);
+    snprintf(text, size, "%u.%u.%u", major, minor, release);
+}

@@ -24,4 +24,7 @@ nd_status nd_hdf5_out_write(nd_hdf5_out *out, const char *name, nd_cview values)
 /* Closes and renames; with `keep` false removes what was written. */
 nd_status nd_hdf5_out_close(nd_hdf5_out *out, bool keep);
 
+/* The version of the HDF5 library in use: "1.10.8". */
+void nd_hdf5_version(char *text, size_t size);
+
 #endif

@@ -302,6 +302,12 @@ static nd_status read_bytes(const nd_shard *shard, void *buffer, size_t bytes, u
     return ND_OK;
 }
 
+static uint32_t checksum_of(const uint8_t tail[ND_FLETCHER32_BYTES])
+{
+    return (uint32_t)tail[0] | (uint32_t)tail[1] << 8 | (uint32_t)tail[2] << 16 |
+           (uint32_t)tail[3] << 24;
+}
+
 static nd_status verify_chunk(const nd_shard *shard, int64_t chunk)
 {
     const size_t bytes = (size_t)(shard->chunk_tokens * shard->token_bytes);
@@ -311,9 +317,7 @@ static nd_status verify_chunk(const nd_shard *shard, int64_t chunk)
     nd_status status =
         read_bytes(shard, data, bytes + ND_FLETCHER32_BYTES, shard->chunk_offsets[chunk]);
     if (status == ND_OK) {
-        const uint8_t *tail = data + bytes;
-        const uint32_t stored = (uint32_t)tail[0] | (uint32_t)tail[1] << 8 |
-                                (uint32_t)tail[2] << 16 | (uint32_t)tail[3] << 24;
+        const uint32_t stored = checksum_of(data + bytes);
         const uint32_t found = nd_fletcher32(data, bytes);
         if (stored != found)
             status =
@@ -377,5 +381,14 @@ nd_status nd_shard_read(const nd_shard *shard, int64_t first, int64_t count, int
         tokens += piece;
         count -= piece;
     }
+    return ND_OK;
+}
+
+nd_status nd_shard_checksum(const nd_shard *shard, int64_t chunk, uint32_t *checksum)
+{
+    uint8_t tail[ND_FLETCHER32_BYTES];
+    const uint64_t bytes = (uint64_t)(shard->chunk_tokens * shard->token_bytes);
+    ND_TRY(read_bytes(shard, tail, sizeof tail, shard->chunk_offsets[chunk] + bytes));
+    *checksum = checksum_of(tail);
     return ND_OK;
 }

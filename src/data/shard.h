@@ -47,4 +47,7 @@ void nd_shard_close(nd_shard *shard);
  * chunk with a wrong checksum, or the position of a token that is not below vocab_size. */
 nd_status nd_shard_read(const nd_shard *shard, int64_t first, int64_t count, int32_t *tokens);
 
+/* The checksum that chunk `chunk` of the tokens carries, read alone. Errors: ND_EDATA naming the file. */
+nd_status nd_shard_checksum(const nd_shard *shard, int64_t chunk, uint32_t *checksum);
+
 #endif

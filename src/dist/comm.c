@@ -1,21 +1,18 @@
 #include "dist/comm.h"
 
-#include <stdlib.h>
-
-/* Whether a launcher started this process as one of several: mpirun (PRRTE), srun with PMIx, or
- * another MPI's process manager. */
-static bool started_by_launcher(void)
-{
-    static const char *const marks[] = {"OMPI_COMM_WORLD_SIZE", "PMIX_RANK", "PMI_RANK"};
-    for (size_t i = 0; i < sizeof marks / sizeof marks[0]; i++)
-        if (getenv(marks[i]))
-            return true;
-    return false;
-}
+#include "dist/launcher.h"
 
 nd_status nd_comm_create(nd_comm **comm)
 {
-    return started_by_launcher() ? nd_comm_create_mpi(comm) : nd_comm_create_solo(comm);
+    char library[128];
+    ND_TRY(nd_launcher_has_mpi() ? nd_comm_create_mpi(comm) : nd_comm_create_solo(comm));
+    nd_comm_library(library, sizeof library);
+    const nd_status status = nd_launcher_check((*comm)->size, library);
+    if (status != ND_OK) {
+        nd_comm_destroy(*comm);
+        *comm = NULL;
+    }
+    return status;
 }
 
 void nd_comm_set_device(nd_comm *comm, nd_backend *backend)

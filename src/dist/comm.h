@@ -106,10 +106,15 @@ struct nd_comm {
     void *context; /* of the implementation */
 };
 
-/* Solo when the process was started alone, mpi when it was started under mpirun or srun. */
+/* Solo when the process was started alone, mpi when it was started under mpirun or srun. Errors of the
+ * first: ND_ECONFIG, on every rank, when the launcher started more processes than there are ranks
+ * (dist/launcher.h). */
 nd_status nd_comm_create(nd_comm **comm);
 nd_status nd_comm_create_solo(nd_comm **comm);
 nd_status nd_comm_create_mpi(nd_comm **comm);
+
+/* The MPI library in use: "Open MPI v4.1.4". */
+void nd_comm_library(char *text, size_t size);
 
 /* Collective unless a function of `comm` has failed: the ranks meet before they part. */
 void nd_comm_destroy(nd_comm *comm);

@@ -322,6 +322,14 @@ static nd_status find_local_ranks(nd_comm *comm)
     return check(comm, MPI_Comm_free(&local), "freeing a communicator");
 }
 
+void nd_comm_library(char *text, size_t size)
+{
+    char version[MPI_MAX_LIBRARY_VERSION_STRING] = "";
+    int length = 0;
+    MPI_Get_library_version(version, &length); /* allowed before MPI_Init */
+    snprintf(text, size, "%.*s", (int)strcspn(version, ",\n"), version);
+}
+
 nd_status nd_comm_create_mpi(nd_comm **comm)
 {
     nd_comm *made = calloc(1, sizeof *made);

@@ -3,6 +3,7 @@
 #include "core/base/durable_file.h"
 #include "train/checkpoint/checkpoint_hdf5.h"
 #include "train/checkpoint/manifest.h"
+#include "train/run_lock.h"
 
 #include <errno.h>
 #include <limits.h>
@@ -121,9 +122,9 @@ static nd_status write_files(const char *directory, const nd_config *config,
     return nd_path_sync(directory);
 }
 
-nd_status nd_checkpoint_of_masters(const char *directory, const nd_config *config,
-                                   const nd_params *params, const nd_masters *masters,
-                                   const void *tokenizer, size_t tokenizer_bytes)
+static nd_status write_checkpoint(const char *directory, const nd_config *config,
+                                  const nd_params *params, const nd_masters *masters,
+                                  const void *tokenizer, size_t tokenizer_bytes)
 {
     char temporary[PATH_MAX - 64], final[PATH_MAX];
     nd_checkpoint c = {.step = 0};
@@ -133,7 +134,6 @@ nd_status nd_checkpoint_of_masters(const char *directory, const nd_config *confi
         sizeof temporary)
         return ND_FAIL(ND_EIO, "%.80s...: the path is too long", directory);
     snprintf(final, sizeof final, "%s/%s", directory, step_name);
-    ND_TRY(nd_directory_create(directory));
     ND_TRY(nd_directory_remove(temporary));
     ND_TRY(nd_directory_create(temporary));
     status = write_files(temporary, config, params, masters, tokenizer, tokenizer_bytes, &c);
@@ -146,4 +146,16 @@ nd_status nd_checkpoint_of_masters(const char *directory, const nd_config *confi
     }
     bool unsupported; /* the newest step is found without */
     return nd_checkpoint_latest_write(directory, 0, &unsupported);
+}
+
+nd_status nd_checkpoint_of_masters(const char *directory, const nd_config *config,
+                                   const nd_params *params, const nd_masters *masters,
+                                   const void *tokenizer, size_t tokenizer_bytes)
+{
+    nd_run_lock *lock;
+    ND_TRY(nd_run_lock_take(directory, &lock));
+    const nd_status status =
+        write_checkpoint(directory, config, params, masters, tokenizer, tokenizer_bytes);
+    nd_run_lock_release(lock);
+    return status;
 }

@@ -86,7 +86,7 @@ void nd_metrics_open(nd_run *run, nd_metrics *metrics)
     if (!run->config.logging.tensorboard)
         return;
     snprintf(path, sizeof path, "%s/tensorboard", run->config.logging.run_dir);
-    go_without(run, nd_tensorboard_open(path, &metrics->tensorboard));
+    go_without(run, nd_tensorboard_open(path, run->restored_step, &metrics->tensorboard));
 }
 
 void nd_metrics_close(nd_metrics *metrics)
@@ -220,6 +220,9 @@ nd_status nd_metrics_write(nd_metrics *metrics, nd_run *run, const nd_step_resul
     if (!o)
         return ND_FAIL(ND_ENUMERIC, "step %lld: a metric is not finite", (long long)run->step);
     add_matrix_state(o, run);
+    json_object_set_new(o, "run_id", json_string(run->identity.run_id));
+    json_object_set_new(o, "config_sha256", json_string(run->identity.config_sha256));
+    json_object_set_new(o, "data_sha256", json_string(run->identity.data_sha256));
     if (evaluation) {
         json_object_set_new(o, "val_loss", json_real(evaluation->loss));
         json_object_set_new(o, "val_bpb", json_real(evaluation->bits_per_byte));

@@ -294,6 +294,7 @@ void nd_run_destroy(nd_run *run)
     nd_save_abandon(run);
     free(run->saved_copy);
     free(run->tokenizer);
+    nd_identity_destroy(&run->identity);
     nd_loader_close(run->loader);
     nd_dataset_close(run->train);
     nd_dataset_close(run->val);

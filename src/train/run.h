@@ -12,6 +12,7 @@
 #include "dist/weight_gather.h"
 #include "optim/optimizer.h"
 #include "train/health.h"
+#include "train/identity.h"
 #include "train/memory.h"
 #include "train/replay.h"
 
@@ -66,9 +67,13 @@ typedef struct nd_run {
     int64_t step;        /* completed steps */
     int64_t tokens;      /* trained on so far */
     int64_t next_sample; /* the loader's whole state: first sample of the next step */
+    int64_t data_start;  /* the first sample of the data at hand: epochs are counted from there */
     int64_t restarts;
+    bool new_data; /* in: a checkpoint of other data may go on (train/resume_check.h) */
+    nd_identity identity;
     nd_health health;
     char state_sha256[65]; /* of the checkpoint written last; rank 0 */
+    bool sets_aside;       /* what its directory holds, although it goes on from a checkpoint */
     bool restored;         /* from a checkpoint */
     int64_t restored_step; /* that checkpoint's; 0: none */
     bool taken;            /* the run's directory is this run's (train/run_directory.h) */

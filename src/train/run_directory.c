@@ -102,6 +102,7 @@ static nd_status save_config(const nd_run *run)
     FILE *memory = open_memstream(&text, &size);
     if (!memory)
         return ND_FAIL(ND_ENOMEM, "no memory for the configuration's text");
+    nd_identity_write_comments(&run->identity, memory);
     nd_status status = nd_config_write(&run->config, memory);
     fclose(memory);
     if (status == ND_OK)

@@ -3,18 +3,27 @@
 #include "core/base/durable_file.h"
 #include "train/crc32c.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <event.pb-c.h>
 #include <fcntl.h>
+#include <limits.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
 
+#define PREFIX "events.out.tfevents."
+
+#define WRITER "nanochat_dist"
+
+enum { EVENT_BYTES_MAX = 1 << 24 };
+
 struct nd_tensorboard {
     int file;
-    char path[4096];
+    char path[PATH_MAX + 320];
 };
 
 static double wall_time(void)
@@ -45,27 +54,124 @@ static nd_status write_event(nd_tensorboard *t, const Nd__Event *event)
     return status;
 }
 
-nd_status nd_tensorboard_open(const char *directory, nd_tensorboard **tensorboard)
+static int is_event_file(const struct dirent *entry)
+{
+    return strncmp(entry->d_name, PREFIX, strlen(PREFIX)) == 0;
+}
+
+/* The next event of a file, *end behind it; NULL where the file ends or a crash cut it off. */
+static Nd__Event *read_event(FILE *file, size_t *end)
+{
+    uint64_t length;
+    uint32_t crc;
+    Nd__Event *event = NULL;
+    if (fread(&length, sizeof length, 1, file) != 1 || fread(&crc, sizeof crc, 1, file) != 1 ||
+        crc != nd_crc32c_masked(&length, sizeof length) || length > EVENT_BYTES_MAX)
+        return NULL;
+    uint8_t *bytes = malloc((size_t)length + 1);
+    if (bytes && fread(bytes, 1, (size_t)length, file) == length &&
+        fread(&crc, sizeof crc, 1, file) == 1 && crc == nd_crc32c_masked(bytes, (size_t)length))
+        event = nd__event__unpack(NULL, (size_t)length, bytes);
+    free(bytes);
+    *end += sizeof length + 2 * sizeof crc + (size_t)length;
+    return event;
+}
+
+/* Cuts a file after the last whole event of a step up to `last_step`: steps only grow within a file.
+ * Another program's file stays as it is. What cannot be cut stays too: the mark of the restart tells
+ * readers to drop those steps. */
+static void drop_later_steps(const char *path, int64_t last_step)
+{
+    FILE *file = fopen(path, "rbe");
+    size_t end = 0, keep = 0;
+    bool ours = false;
+    Nd__Event *event;
+    while (file && (event = read_event(file, &end)) != NULL) {
+        const Nd__SourceMetadata *source = event->source_metadata;
+        ours |= keep == 0 && source && strcmp(source->writer, WRITER) == 0;
+        const bool earlier = event->step <= last_step;
+        nd__event__free_unpacked(event, NULL);
+        if (!ours || !earlier)
+            break;
+        keep = end;
+    }
+    if (file)
+        fclose(file);
+    const bool cut = ours && truncate(path, (off_t)keep) == 0;
+    (void)cut;
+}
+
+/* Prepares the files of earlier starts; `latest` is the largest time in their names, 0 without any. */
+static nd_status continue_files(const char *directory, int64_t last_step, long long *latest)
+{
+    struct dirent **entries;
+    *latest = 0;
+    const int count = scandir(directory, &entries, is_event_file, NULL);
+    if (count < 0)
+        return ND_FAIL(ND_EIO, "cannot list %s: %s", directory, strerror(errno));
+    for (int i = 0; i < count; i++) {
+        char path[PATH_MAX];
+        const long long seconds = atoll(entries[i]->d_name + strlen(PREFIX));
+        *latest = seconds > *latest ? seconds : *latest;
+        if (snprintf(path, sizeof path, "%s/%s", directory, entries[i]->d_name) < (int)sizeof path)
+            drop_later_steps(path, last_step);
+        free(entries[i]);
+    }
+    free(entries);
+    return ND_OK;
+}
+
+/* Readers take files in the order of their names. */
+static nd_status create_file(nd_tensorboard *t, const char *directory, long long latest)
 {
     char host[256] = "host";
-    ND_TRY(nd_directory_create(directory));
-    nd_tensorboard *t = calloc(1, sizeof *t);
-    if (!t)
-        return ND_FAIL(ND_ENOMEM, "no memory for an event file");
+    long long seconds = (long long)time(NULL);
     gethostname(host, sizeof host - 1);
-    snprintf(t->path, sizeof t->path, "%s/events.out.tfevents.%lld.%s.%ld.0", directory,
-             (long long)time(NULL), host, (long)getpid());
-    t->file = open(t->path, O_WRONLY | O_CREAT | O_TRUNC | O_APPEND | O_CLOEXEC, 0666);
-    if (t->file < 0) {
-        const nd_status status = ND_FAIL(ND_EIO, "cannot write %s: %s", t->path, strerror(errno));
-        free(t);
-        return status;
-    }
-    char version[] = "brain.Event:2";
+    if (seconds <= latest)
+        seconds = latest + 1;
+    do
+        snprintf(t->path, sizeof t->path, "%s/" PREFIX "%010lld.%s.%ld.0", directory, seconds, host,
+                 (long)getpid());
+    while ((t->file = open(t->path, O_WRONLY | O_CREAT | O_EXCL | O_APPEND | O_CLOEXEC, 0666)) < 0 &&
+           errno == EEXIST && ++seconds);
+    return t->file >= 0 ? ND_OK
+                        : ND_FAIL(ND_EIO, "cannot write %s: %s", t->path, strerror(errno));
+}
+
+static nd_status write_beginning(nd_tensorboard *t, bool restart, int64_t last_step)
+{
+    char version[] = "brain.Event:2", writer[] = WRITER;
+    Nd__SourceMetadata source = ND__SOURCE_METADATA__INIT;
+    source.writer = writer;
     Nd__Event event = ND__EVENT__INIT;
     event.wall_time = wall_time();
     event.file_version = version;
-    const nd_status status = write_event(t, &event);
+    event.source_metadata = &source;
+    ND_TRY(write_event(t, &event));
+    if (!restart)
+        return ND_OK;
+    Nd__SessionLog start = ND__SESSION_LOG__INIT;
+    start.status = ND__SESSION_LOG__SESSION_STATUS__START;
+    nd__event__init(&event);
+    event.wall_time = wall_time();
+    event.step = last_step + 1;
+    event.session_log = &start;
+    return write_event(t, &event);
+}
+
+nd_status nd_tensorboard_open(const char *directory, int64_t last_step,
+                              nd_tensorboard **tensorboard)
+{
+    long long latest;
+    ND_TRY(nd_directory_create(directory));
+    ND_TRY(continue_files(directory, last_step, &latest));
+    nd_tensorboard *t = calloc(1, sizeof *t);
+    if (!t)
+        return ND_FAIL(ND_ENOMEM, "no memory for an event file");
+    t->file = -1;
+    nd_status status = create_file(t, directory, latest);
+    if (status == ND_OK)
+        status = write_beginning(t, latest > 0, last_step);
     if (status != ND_OK) {
         nd_tensorboard_close(t);
         return status;
@@ -78,7 +184,8 @@ void nd_tensorboard_close(nd_tensorboard *t)
 {
     if (!t)
         return;
-    close(t->file);
+    if (t->file >= 0)
+        close(t->file);
     free(t);
 }
 

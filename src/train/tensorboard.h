@@ -14,8 +14,11 @@ typedef struct nd_scalar {
     double value;
 } nd_scalar;
 
-/* Starts a new event file in `directory`, made when absent. Errors: ND_EIO naming the file. */
-nd_status nd_tensorboard_open(const char *directory, nd_tensorboard **tensorboard);
+/* Starts a new event file in `directory`, made when absent; its name comes after those of all that are
+ * there. Where there are some, events of steps after `last_step` are taken out of them, with what a crash
+ * cut off, and the new file begins with a mark of the restart. Errors: ND_EIO naming the file. */
+nd_status nd_tensorboard_open(const char *directory, int64_t last_step,
+                              nd_tensorboard **tensorboard);
 void nd_tensorboard_close(nd_tensorboard *tensorboard);
 
 /* One event with these scalars, flushed. */

@@ -8,9 +8,11 @@
 #include "train/metrics.h"
 #include "train/progress.h"
 #include "train/replica_check.h"
+#include "train/resume_check.h"
 #include "train/run.h"
 #include "train/run_backend.h"
 #include "train/run_directory.h"
+#include "train/run_lock.h"
 #include "train/save_attempts.h"
 #include "train/signals.h"
 #include "train/step.h"
@@ -67,10 +69,13 @@ static nd_status choose_checkpoint(nd_run *run, const char *resume,
         nd_checkpoint_directory(&run->config, directory, sizeof directory);
         if (strcmp(resume, "auto") == 0) {
             status = nd_checkpoint_newest(directory, &run->log, path);
+            if (status == ND_OK && path[0])
+                status = nd_resume_check_run(&run->config, path);
         } else {
             nd_checkpoint c;
-            snprintf(path, ND_CHECKPOINT_PATH_MAX, "%s", resume);
-            status = nd_checkpoint_open(path, true, &c);
+            status = nd_checkpoint_resolve(resume, path);
+            if (status == ND_OK)
+                status = nd_checkpoint_open(path, true, &c);
             if (status == ND_OK)
                 nd_checkpoint_close(&c);
         }
@@ -121,7 +126,12 @@ static void describe_galore(nd_run *run)
 static void describe(nd_run *run)
 {
     const nd_model_config *c = &run->model->config;
+    const nd_identity *identity = &run->identity;
     const double mib = 1024.0 * 1024.0;
+    nd_log_line(&run->log, "run     %s; configuration %.12s, data %.12s", identity->run_id,
+                identity->config_sha256, identity->data_sha256);
+    nd_log_line(&run->log, "program nanochat_dist %s, commit %s, on host %s, launcher %s",
+                identity->version, identity->commit, identity->host, identity->launcher);
     nd_log_line(&run->log,
                 "model   %s, %lld layers x %lld, %lld heads (%lld kv), ffn %lld, vocabulary %lld: "
                 "%.2fM parameters",
@@ -171,15 +181,17 @@ static void describe(nd_run *run)
                     (long long)run->config.training.total_steps);
 }
 
-/* total_steps, or fewer when `epochs` passes over the data end sooner. */
+/* total_steps, or fewer when `epochs` passes over the data end sooner: counted in samples, of which a
+ * step need not have taken as many as one of today's. */
 static int64_t last_step_of(const nd_run *run)
 {
     const nd_config *c = &run->config;
     if (c->data.epochs == 0)
         return c->training.total_steps;
-    const int64_t samples = nd_dataset_window_count(run->train) * c->data.epochs;
-    const int64_t steps = (samples + c->training.batch_size - 1) / c->training.batch_size;
-    return steps < c->training.total_steps ? steps : c->training.total_steps;
+    const int64_t end = run->data_start + nd_dataset_window_count(run->train) * c->data.epochs;
+    const int64_t left = end > run->next_sample ? end - run->next_sample : 0;
+    const int64_t last = run->step + (left + c->training.batch_size - 1) / c->training.batch_size;
+    return last < c->training.total_steps ? last : c->training.total_steps;
 }
 
 static bool due(int64_t step, int64_t interval, int64_t last)
@@ -206,7 +218,7 @@ static nd_status give_up(const nd_run *run, const nd_step_result *step, const ch
 static nd_status roll_back(nd_run *run, const nd_step_result *step, nd_metrics *metrics)
 {
     char path[ND_CHECKPOINT_PATH_MAX];
-    const int64_t next = run->next_sample, restarts = run->restarts;
+    const int64_t next = run->next_sample, restarts = run->restarts, start = run->data_start;
     const nd_health before = run->health;
     ND_TRY(nd_save_attempt_finish(run, false));
     if (before.rollbacks >= run->config.training.max_rollbacks)
@@ -217,6 +229,7 @@ static nd_status roll_back(nd_run *run, const nd_step_result *step, nd_metrics *
         return give_up(run, step, "and there is no checkpoint to go back to");
     ND_TRY(nd_checkpoint_restore(run, path));
     run->next_sample = next;
+    run->data_start = start;
     run->restarts = restarts;
     run->health.skipped = before.skipped;
     run->health.rollbacks = before.rollbacks + 1;
@@ -254,7 +267,7 @@ static nd_status take_directory(nd_run *run, nd_metrics *metrics)
 {
     nd_status status = ND_OK;
     if (run->comm->rank == 0)
-        status = nd_run_directory_take(run, !run->restored);
+        status = nd_run_directory_take(run, run->sets_aside || !run->restored);
     ND_TRY(nd_run_agree(run->comm, status));
     if (run->comm->rank == 0)
         nd_metrics_open(run, metrics);
@@ -309,7 +322,7 @@ static nd_status save_if_due(nd_run *run, const nd_step_result *step, int64_t la
 static nd_status step_loop(nd_run *run, nd_metrics *metrics)
 {
     const nd_config *c = &run->config;
-    const int64_t last = last_step_of(run);
+    int64_t last = last_step_of(run);
     nd_progress_state progress;
     nd_progress_begin(&progress, run, last);
     while (run->step < last) {
@@ -326,6 +339,7 @@ static nd_status step_loop(nd_run *run, nd_metrics *metrics)
                         (long long)run->health.in_row, (long long)run->health.skipped);
         if (step.skipped && must_roll_back(run)) {
             ND_TRY(roll_back(run, &step, metrics));
+            last = last_step_of(run);
             nd_progress_begin(&progress, run, last);
             continue;
         }
@@ -346,6 +360,19 @@ static nd_status step_loop(nd_run *run, nd_metrics *metrics)
     return ND_OK;
 }
 
+/* A run that goes on from no checkpoint, or from one that does not say whose it is, gets an id. */
+static nd_status name_run(nd_run *run)
+{
+    char *id = run->identity.run_id;
+    nd_status status = ND_OK;
+    if (run->restored && id[0])
+        return ND_OK;
+    if (run->comm->rank == 0)
+        status = nd_run_id_create(id);
+    ND_TRY(nd_run_agree(run->comm, status));
+    return run->comm->ops.broadcast(run->comm, id, ND_RUN_ID_SIZE, 0);
+}
+
 /* Everything that can fail without having moved a file. */
 static nd_status prepare(nd_run *run, const char *resume)
 {
@@ -356,6 +383,7 @@ static nd_status prepare(nd_run *run, const char *resume)
         ND_TRY(nd_checkpoint_restore(run, checkpoint));
         nd_log_line(&run->log, "resumed %s at step %lld", checkpoint, (long long)run->step);
     }
+    ND_TRY(name_run(run));
     ND_TRY(measure_peak(run));
     ND_TRY(nd_run_start_loader(run));
     if (run->comm->rank == 0)
@@ -371,21 +399,49 @@ static bool may_save(const nd_run *run, nd_status status)
            (status == ND_EDATA || status == ND_EIO || status == ND_ENOMEM);
 }
 
+/* Rank 0. The run's id is that of the run which the directory holds. */
+static nd_status open_directory(nd_run *run, const char *resume, nd_run_locks *locks)
+{
+    ND_TRY(nd_identity_create(&run->config, &run->identity));
+    ND_TRY(nd_run_locks_take(&run->config, locks));
+    ND_TRY(nd_run_directory_check(run));
+    ND_TRY(nd_resume_sets_aside(&run->config, resume, &run->sets_aside));
+    if (!run->sets_aside)
+        nd_run_id_read(run->config.logging.run_dir, run->identity.run_id);
+    return ND_OK;
+}
+
+/* What the run is, the same on all ranks. */
+static nd_status identify(nd_run *run)
+{
+    nd_comm *comm = run->comm;
+    nd_identity *identity = &run->identity;
+    ND_TRY(comm->ops.broadcast(comm, identity, sizeof *identity, 0));
+    ND_TRY(nd_run_agree(comm, nd_identity_add_data(identity, run->train, run->val,
+                                                   (uint64_t)run->config.training.seed)));
+    return nd_identity_compare_data(identity, comm);
+}
+
 nd_status nd_train(const nd_train_options *options, nd_comm *comm)
 {
     nd_run run = {.config = options->config, .saved_step = -1};
     nd_metrics metrics = {0};
+    nd_run_locks locks = {0};
     nd_status status = ND_OK;
     nd_signals_install();
     run.comm = comm;
     comm->timeout_seconds = options->config.dist.timeout_seconds;
     comm->stop_requested = nd_signals_stop_requested;
     comm->overlap = options->config.dist.overlap;
+    run.new_data = options->new_data;
+    ND_TRY_GOTO(nd_identity_compare_programs(&options->config, options->resume, comm), done);
     if (comm->rank == 0)
-        status = nd_run_directory_check(&run);
+        status = open_directory(&run, options->resume, &locks);
     ND_TRY_GOTO(nd_run_agree(comm, status), done);
     ND_TRY_GOTO(nd_run_create(&options->config, comm, &run), done);
+    ND_TRY_GOTO(identify(&run), done);
     ND_TRY_GOTO(nd_run_agree(comm, prepare(&run, options->resume)), done);
+    nd_run_locks_name(&locks, run.identity.run_id);
     status = step_loop(&run, &metrics);
     if (may_save(&run, status))
         status = nd_save_before_error(&run, status);
@@ -393,5 +449,6 @@ done:
     nd_metrics_close(&metrics);
     nd_run_directory_close(&run);
     nd_run_destroy(&run);
+    nd_run_locks_release(&locks);
     return status;
 }

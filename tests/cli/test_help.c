@@ -1,6 +1,9 @@
 /* Help, man page and completion tell the same; an installed program finds its configs. */
 #include "support/support.h"
 
+#include <stdio.h>
+#include <string.h>
+
 /* Shell functions: `subcommands` and `flags SUBCOMMAND...` as --help tells them. */
 static const char *const helpers =
     "subcommands() { $B --help | awk '/^subcommands:/ { on = 1; next } !NF { on = 0 } on { print "
@@ -59,6 +62,30 @@ Test(help, every_subcommand_prints_help_and_exits_with_0)
 {
     check("commands | while read -r command; do "
           "  $B $command --help | grep -q '^usage: nanochat_dist ' || echo \"$command\"; done");
+}
+
+Test(help, version_names_the_commit_the_build_and_the_libraries)
+{
+    char output[4096];
+    cr_assert_eq(nd_test_shell(output, sizeof output, "%s --version", ND_BINARY), 0);
+    static const char *const parts[] = {"nanochat_dist " ND_VERSION "\n",
+                                        "\ncommit     ",
+                                        "\nbuild      ",
+                                        "CUDA o",
+                                        "\nlibraries  ",
+                                        ", HDF5 ",
+                                        ", oneDNN ",
+                                        ", OpenSSL "};
+    for (size_t i = 0; i < sizeof parts / sizeof *parts; i++)
+        cr_assert(strstr(output, parts[i]) != NULL, "no %s in %s", parts[i], output);
+    const char *commit = strstr(output, "\ncommit     ") + strlen("\ncommit     ");
+    char name[64];
+    snprintf(name, sizeof name, "%.*s", (int)strcspn(commit, "-\n"), commit);
+    if (nd_test_shell(NULL, 0, "git -C %s rev-parse HEAD", ND_SOURCE_DIR) != 0)
+        cr_assert_str_eq(name, "unknown");
+    else
+        cr_assert_eq(nd_test_shell(NULL, 0, "git -C %s cat-file -e %s", ND_SOURCE_DIR, name), 0,
+                     "%s is no commit", name);
 }
 
 Test(help, an_installed_program_finds_its_config_by_name_from_anywhere)

@@ -68,8 +68,8 @@ start_again
 wait_for 'the job ends' 120 is COMPLETED
 say 'done'
 grep -q 'back into the queue: saved' "$dir/job.log" || die 'the job did not put itself back'
-[ "$(grep -c '^resumed ' "$dir/job.log")" -ge 3 ] || die 'not resumed three times'
-[ "$(grep -c '^stopped on a signal' "$dir/job.log")" -ge 2 ] || die 'not saved on both signals'
+[ "$(grep -c ' resumed ' "$dir/job.log")" -ge 3 ] || die 'not resumed three times'
+[ "$(grep -c ' stopped on a signal' "$dir/job.log")" -ge 2 ] || die 'not saved on both signals'
 
 say 'with mpirun'
 export ND_LAUNCHER=mpirun
@@ -83,5 +83,5 @@ scancel "$job"
 wait_for 'the job is gone' 30 is CANCELLED
 sleep 1
 is CANCELLED || die 'a cancelled job came back'
-grep -q '^resumed ' "$dir/job_mpirun.log" || die 'not resumed under mpirun'
+grep -q ' resumed ' "$dir/job_mpirun.log" || die 'not resumed under mpirun'
 say 'done'

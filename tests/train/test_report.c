@@ -56,8 +56,9 @@ static void write_config(const char *run, int seed, const char *training, const 
 static void write_log(const char *run)
 {
     write_text(run, "training.log",
-               "batch   8 sequences x 16 tokens in 8 micro-batches, over 2 ranks (mpi)\n"
-               "step 4/4  loss 3.0\ndone    4 steps, 0.00M tokens\n");
+               "2026-01-31 23:59:58 batch   8 sequences x 16 tokens in 8 micro-batches, over 2 "
+               "ranks (mpi)\n2026-01-31 23:59:59 step 4/4  loss 3.0\n"
+               "2026-02-01 00:00:00 done    4 steps, 0.00M tokens\n");
 }
 
 typedef struct curve {

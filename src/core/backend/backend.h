@@ -379,6 +379,9 @@ typedef struct nd_cpu_backend_options {
  * Errors: ND_ECONFIG when this machine lacks the instruction set, ND_ENOMEM. */
 nd_status nd_cpu_backend_create(const nd_cpu_backend_options *options, nd_backend **backend);
 
+/* The version of the CPU backend's library of products: "oneDNN 3.0.1". */
+void nd_cpu_backend_library(char *text, size_t size);
+
 /* Releases the backend; memory it allocated must have been released before. NULL is allowed. */
 void nd_backend_destroy(nd_backend *backend);
 

@@ -3,6 +3,28 @@
 #include <errno.h>
 #include <stdarg.h>
 #include <string.h>
+#include <time.h>
+
+enum { TIME_LENGTH = 20 }; /* "2026-01-31 23:59:59 " */
+
+static void put_time(FILE *out)
+{
+    char text[TIME_LENGTH + 1] = "";
+    const time_t now = time(NULL);
+    struct tm local;
+    if (localtime_r(&now, &local))
+        strftime(text, sizeof text, "%Y-%m-%d %H:%M:%S ", &local);
+    fputs(text, out);
+}
+
+const char *nd_log_text(const char *line)
+{
+    static const char pattern[] = "dddd-dd-dd dd:dd:dd ";
+    for (int i = 0; i < TIME_LENGTH; i++)
+        if (pattern[i] == 'd' ? line[i] < '0' || line[i] > '9' : line[i] != pattern[i])
+            return line;
+    return line + TIME_LENGTH;
+}
 
 static void clear_progress(nd_log *log)
 {
@@ -41,6 +63,7 @@ void nd_log_line(nd_log *log, const char *format, ...)
     for (int i = 0; i < 2; i++) {
         if (!outputs[i])
             continue;
+        put_time(outputs[i]);
         va_list arguments;
         va_start(arguments, format);
         vfprintf(outputs[i], format, arguments);
@@ -70,9 +93,12 @@ void nd_log_redraw(nd_log *log, const char *text)
 void nd_log_progress(nd_log *log, const char *text)
 {
     FILE *const plain[] = {log->file, log->animated ? NULL : log->terminal};
-    for (int i = 0; i < 2; i++)
-        if (plain[i])
-            fprintf(plain[i], "%s\n", text);
+    for (int i = 0; i < 2; i++) {
+        if (!plain[i])
+            continue;
+        put_time(plain[i]);
+        fprintf(plain[i], "%s\n", text);
+    }
     check_outputs(log);
     nd_log_redraw(log, text);
 }

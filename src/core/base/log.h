@@ -1,5 +1,6 @@
-/* The log: what a person reads while a run goes on. Rank 0 talks, other ranks only on errors. An output that
- * cannot be written (a full disk, a broken pipe) is no error: the other one says so once. */
+/* The log: what a person reads while a run goes on. Rank 0 talks, other ranks only on errors. A line
+ * begins with its local time, "2026-01-31 23:59:59 ". An output that cannot be written (a full disk, a
+ * broken pipe) is no error: the other one says so once. */
 #ifndef ND_CORE_BASE_LOG_H
 #define ND_CORE_BASE_LOG_H
 
@@ -25,5 +26,9 @@ void nd_log_progress(nd_log *log, const char *text);
 
 /* Redraws the progress line on a terminal and writes nothing elsewhere: between the lines of a log. */
 void nd_log_redraw(nd_log *log, const char *text);
+
+/* A line of training.log without its time; the line itself where it has none, as in logs of older
+ * versions. */
+const char *nd_log_text(const char *line);
 
 #endif

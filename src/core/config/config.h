@@ -172,6 +172,9 @@ nd_status nd_config_write(const nd_config *config, FILE *out);
  * "training.batch_size was 16, is 32". Returns how many. */
 int nd_config_write_differences(const nd_config *before, const nd_config *now, FILE *out);
 
+/* All keys but the named ones ("section.key", NULL at the end) as lines "section.key = value". */
+void nd_config_write_facts(const nd_config *config, const char *const *without, FILE *out);
+
 /* docs/config.md: a table of all keys, generated. */
 void nd_config_write_markdown(FILE *out);
 

@@ -39,6 +39,8 @@ typedef struct nd_checkpoint_file {
 typedef struct nd_checkpoint {
     char directory[ND_CHECKPOINT_PATH_MAX];
     int64_t step, tokens, restarts, next_sample;
+    int64_t data_start; /* the first sample of the data that it was trained on last */
+    nd_identity identity;
     nd_health health; /* what of it a run remembers */
     bool has_tokenizer;
     char approximate[128]; /* formats of the wire that rounded (train/approximations.h); "": none */
@@ -58,9 +60,10 @@ void nd_checkpoint_directory(const nd_config *config, char *path, size_t size);
  * checkpoints are untouched then. `path` (may be NULL) receives the directory. */
 nd_status nd_checkpoint_write(nd_run *run, char path[ND_CHECKPOINT_PATH_MAX]);
 
-/* The checkpoint that `path` means: itself; or what it or its checkpoints/ holds: the one that `latest`
- * names, else the newest whole one. Errors: ND_ECHECKPOINT when there is none, or where a directory cannot be
- * looked at. */
+/* The checkpoint that `path` means: itself; or of a run, or a directory of checkpoints, the one that latest
+ * names, or without a usable latest the newest whole one. A run's checkpoints are looked for where its
+ * config.ini says. Every command that takes a checkpoint asks here. Errors: ND_ECHECKPOINT when there is
+ * none, or where a directory cannot be looked at. */
 nd_status nd_checkpoint_resolve(const char *path, char out[ND_CHECKPOINT_PATH_MAX]);
 
 /* Opens the manifest and checks that every file is there with its size and, with `deep`, that every

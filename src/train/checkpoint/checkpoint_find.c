@@ -128,28 +128,48 @@ static nd_status resolve_in(const char *directory, char out[ND_CHECKPOINT_PATH_M
                             : ND_OK;
 }
 
+/* [logging] checkpoint_dir of a run's config.ini; "" when there is none. */
+static void configured_directory(const char *run, nd_config_text directory)
+{
+    char path[ND_CHECKPOINT_PATH_MAX];
+    nd_config *config = malloc(sizeof *config);
+    directory[0] = '\0';
+    if (config && snprintf(path, sizeof path, "%s/config.ini", run) < (int)sizeof path &&
+        access(path, F_OK) == 0) {
+        nd_config_defaults(config);
+        if (nd_config_read_file(config, path) == ND_OK)
+            strcpy(directory, config->logging.checkpoint_dir);
+        else
+            nd_error_clear();
+    }
+    free(config);
+}
+
 nd_status nd_checkpoint_resolve(const char *path, char out[ND_CHECKPOINT_PATH_MAX])
 {
-    char below[ND_CHECKPOINT_PATH_MAX], manifest[ND_CHECKPOINT_PATH_MAX + 32];
+    char manifest[ND_CHECKPOINT_PATH_MAX + 32], inside[ND_CHECKPOINT_PATH_MAX];
+    nd_config_text elsewhere;
     bool exists;
-    if (strlen(path) + 64 >= sizeof below)
+    if (strlen(path) + 64 >= sizeof inside)
         return ND_FAIL(ND_ECHECKPOINT, "%.80s...: the path is too long", path);
     snprintf(manifest, sizeof manifest, "%s/manifest.json", path);
-    snprintf(below, sizeof below, "%s/checkpoints", path);
+    snprintf(inside, sizeof inside, "%s/checkpoints", path);
     snprintf(out, ND_CHECKPOINT_PATH_MAX, "%s", path);
     if (nd_path_exists(manifest, &exists) != ND_OK)
         return ND_ECHECKPOINT;
     if (exists)
         return ND_OK;
-    ND_TRY(resolve_in(path, out));
-    if (!out[0])
-        ND_TRY(resolve_in(below, out));
-    if (out[0])
-        return ND_OK;
+    configured_directory(path, elsewhere);
+    const char *const places[] = {elsewhere, inside, path};
+    for (int i = elsewhere[0] ? 0 : 1; i < 3; i++) {
+        ND_TRY(resolve_in(places[i], out));
+        if (out[0])
+            return ND_OK;
+    }
     return ND_FAIL(ND_ECHECKPOINT,
-                   "%.200s: no checkpoint: neither it nor its latest or "
-                   "checkpoints/latest holds a manifest.json",
-                   path);
+                   "%.200s: no checkpoint: it has no readable manifest.json, and there is no whole "
+                   "checkpoint in it or in its checkpoints%s%.200s",
+                   path, elsewhere[0] ? " in " : "", elsewhere);
 }
 
 nd_status nd_checkpoint_supersede_one(const char *directory, int64_t step,

@@ -86,6 +86,7 @@ static nd_status add_config(nd_save *s)
     FILE *memory = open_memstream(&text, &size);
     if (!memory)
         return ND_FAIL(ND_ENOMEM, "no memory for the configuration's text");
+    nd_identity_write_comments(&s->c.identity, memory);
     nd_status status = nd_config_write(&s->run->config, memory);
     fclose(memory);
     if (status == ND_OK)

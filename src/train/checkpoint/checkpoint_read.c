@@ -4,6 +4,7 @@
 #include "train/checkpoint/checkpoint_parts.h"
 #include "train/checkpoint/manifest.h"
 #include "train/gradient_reducer.h"
+#include "train/resume_check.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -17,6 +18,7 @@ void nd_checkpoint_close(nd_checkpoint *c)
 {
     free(c->tensors);
     free(c->files);
+    nd_identity_destroy(&c->identity);
     memset(c, 0, sizeof *c);
 }
 
@@ -222,6 +224,8 @@ static nd_status log_differences(nd_run *run, const nd_checkpoint *c)
     for (char *line; status == ND_OK && rest && (line = strsep(&rest, "\n")) != NULL;)
         if (*line)
             nd_log_line(&run->log, "changed %s", line);
+    if (status == ND_OK)
+        nd_resume_describe_lengths(run, before);
     free(before);
     free(text);
     return status;
@@ -281,13 +285,16 @@ nd_status nd_checkpoint_restore(nd_run *run, const char *directory)
         status = check_tokenizer(run, &c);
         if (status == ND_OK)
             status = restore_own(run, &c);
-        if (status == ND_OK && has_state(&c))
-            status = log_differences(run, &c);
         run->step = run->restored_step = c.step;
         run->saved_step = has_state(&c) ? c.step : -1;
         run->restored = true;
         run->tokens = c.tokens;
         run->next_sample = c.next_sample;
+        run->data_start = c.data_start;
+        if (status == ND_OK && has_state(&c))
+            status = log_differences(run, &c);
+        if (status == ND_OK)
+            status = nd_resume_check(run, &c);
         run->health = c.health;
         run->restarts = c.restarts + has_state(&c);
         nd_checkpoint_close(&c);
@@ -303,6 +310,9 @@ nd_status nd_checkpoint_print(const char *directory, bool verify, FILE *out)
     ND_TRY(nd_checkpoint_open(directory, verify, &c));
     fprintf(out, "checkpoint %s\n  step %lld, %lld tokens, %lld restarts\n  state %s\n", directory,
             (long long)c.step, (long long)c.tokens, (long long)c.restarts, c.state_sha256);
+    if (c.identity.run_id[0])
+        fprintf(out, "  run %s, saved by nanochat_dist %s, commit %s, on host %s\n",
+                c.identity.run_id, c.identity.version, c.identity.commit, c.identity.host);
     if (c.approximate[0])
         fprintf(out, "  approximate: %s\n", c.approximate);
     for (int64_t i = 0; i < c.file_count; i++)

@@ -165,6 +165,7 @@ static nd_status prepare(nd_run *run, nd_save *s)
     s->summaries = calloc((size_t)run->comm->size, sizeof *s->summaries);
     if (!s->mine || !s->all || !s->summaries)
         return ND_FAIL(ND_ENOMEM, "no memory for the checkpoint's tables");
+    ND_TRY(nd_identity_copy(&run->identity, &s->c.identity));
     nd_checkpoint_directory(&run->config, s->parent, sizeof s->parent);
     nd_checkpoint_name(name, "", run->step);
     ND_TRY(nd_checkpoint_join(s->final, sizeof s->final, s->parent, name));
@@ -186,6 +187,7 @@ static nd_save *create(nd_run *run, bool background)
                            .tokens = run->tokens,
                            .restarts = run->restarts,
                            .next_sample = run->next_sample,
+                           .data_start = run->data_start,
                            .health = run->health};
     nd_wire_approximations(&run->config, run->comm->size, s->c.approximate,
                            sizeof s->c.approximate);

@@ -1,5 +1,7 @@
 #include "train/checkpoint/manifest.h"
 
+#include "train/checkpoint/manifest_identity.h"
+
 #include <jansson.h>
 #include <stdlib.h>
 #include <string.h>
@@ -65,6 +67,9 @@ nd_status nd_manifest_format(const nd_checkpoint *c, char **text)
     if (!root)
         return ND_FAIL(ND_ENOMEM, "no memory for a manifest");
     add_health(root, &c->health);
+    nd_manifest_add_identity(root, &c->identity);
+    if (c->data_start > 0)
+        json_object_set_new(root, "data_start", json_integer(c->data_start));
     if (c->approximate[0])
         json_object_set_new(root, "approximate", json_string(c->approximate));
     nd_status status = checksum_of(root, checksum);
@@ -217,7 +222,15 @@ nd_status nd_manifest_parse(const char *text, size_t size, const char *path, nd_
     c->restarts = restarts;
     c->next_sample = next_sample;
     snprintf(c->state_sha256, sizeof c->state_sha256, "%.64s", state);
+    c->data_start = json_integer_value(json_object_get(root, "data_start")); /* 0 when absent */
+    if (c->data_start < 0 || c->data_start > c->next_sample) {
+        status =
+            ND_FAIL(ND_ECHECKPOINT, "%s: \"data_start\" is %lld; expected 0 to next_sample = %lld",
+                    path, (long long)c->data_start, (long long)c->next_sample);
+        goto done;
+    }
     ND_TRY_GOTO(parse_health(root, path, &c->health), done);
+    ND_TRY_GOTO(nd_manifest_parse_identity(root, path, &c->identity), done);
     approximate = json_string_value(json_object_get(root, "approximate"));
     snprintf(c->approximate, sizeof c->approximate, "%s", approximate ? approximate : "");
     status = parse_lists(tensors, files, path, c);

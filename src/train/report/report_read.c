@@ -1,5 +1,6 @@
 /* Reading a run's directory, whole or cut off. */
 #include "core/base/durable_file.h"
+#include "core/base/log.h"
 #include "core/model/params.h"
 #include "train/checkpoint/checkpoint.h"
 #include "train/report/report.h"
@@ -235,16 +236,16 @@ static void read_log(nd_report_run *run)
         return;
     }
     while (getline(&line, &scratch, file) > 0) {
-        const char *over = strstr(line, " micro-batches, over ");
-        if (strncmp(line, "batch ", 6) == 0 && over)
+        const char *text = nd_log_text(line), *over = strstr(text, " micro-batches, over ");
+        if (strncmp(text, "batch ", 6) == 0 && over)
             run->ranks = atoi(over + strlen(" micro-batches, over "));
-        if (strncmp(line, "done ", 5) == 0)
+        if (strncmp(text, "done ", 5) == 0)
             run->finished = true;
-        else if (strncmp(line, "step ", 5) == 0 || strncmp(line, "model ", 6) == 0)
+        else if (strncmp(text, "step ", 5) == 0 || strncmp(text, "model ", 6) == 0)
             run->finished = false; /* it went on */
-        if (strncmp(line, "stopped on a signal", 19) == 0)
-            snprintf(ending, sizeof ending, "%.*s", (int)strcspn(line, ";\n"), line);
-        else if (strncmp(line, "step ", 5) == 0)
+        if (strncmp(text, "stopped on a signal", 19) == 0)
+            snprintf(ending, sizeof ending, "%.*s", (int)strcspn(text, ";\n"), text);
+        else if (strncmp(text, "step ", 5) == 0)
             ending[0] = '\0';
     }
     free(line);
@@ -283,23 +284,14 @@ static bool is_matrix(const nd_params *params, const char *name)
  * ranks. The checkpoint may be gone; then these are not known. */
 static void read_state(nd_report_run *run, const nd_params *params)
 {
-    char place[ND_CHECKPOINT_PATH_MAX + 32], directory[ND_CHECKPOINT_PATH_MAX];
+    char directory[ND_CHECKPOINT_PATH_MAX];
     nd_checkpoint checkpoint = {0};
-    nd_checkpoint_steps steps;
-    const bool elsewhere = run->config && run->config->logging.checkpoint_dir[0] != '\0';
     run->state_bytes = run->matrix_state_bytes = NAN;
-    snprintf(place, sizeof place, "%s%s",
-             elsewhere ? run->config->logging.checkpoint_dir : run->path,
-             elsewhere ? "" : "/checkpoints");
-    nd_status status = nd_checkpoint_steps_list(place, "", &steps);
-    free(steps.list);
-    if (status == ND_OK && steps.count == 0)
+    if (nd_checkpoint_resolve(run->path, directory) != ND_OK) {
+        nd_error_clear();
         return;
-    if (status == ND_OK)
-        status = nd_checkpoint_resolve(place, directory);
-    if (status == ND_OK)
-        status = nd_checkpoint_open(directory, false, &checkpoint);
-    if (status != ND_OK) {
+    }
+    if (nd_checkpoint_open(directory, false, &checkpoint) != ND_OK) {
         note(run, "its newest checkpoint cannot be read: %s", nd_error_get()->message);
         nd_error_clear();
         return;

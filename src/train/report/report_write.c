@@ -1,4 +1,5 @@
 /* REPORT.md: tables, claims, pictures. */
+#include "core/base/build_info.h"
 #include "core/base/durable_file.h"
 #include "train/approximations.h"
 #include "train/report/report_claims.h"
@@ -327,7 +328,7 @@ static void write_machine(FILE *out)
         "if nobody moved them.\n\n| | |\n|---|---|\n| processor | %s |\n| cores | %ld |\n| memory "
         "| %.1f GiB |\n| system | %s %s |\n| program | nanochat_dist %s |\n| written | %s |\n",
         cpu, sysconf(_SC_NPROCESSORS_ONLN), strtod(memory, NULL) / (1024.0 * 1024.0),
-        system.sysname, system.release, ND_VERSION, day);
+        system.sysname, system.release, nd_build_version(), day);
 }
 
 static void write_pictures(FILE *out, const nd_report_plot plots[ND_REPORT_PLOTS],

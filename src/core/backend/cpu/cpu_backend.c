@@ -3,6 +3,8 @@
 #include "core/backend/no_recording.h"
 
 #include <omp.h>
+#include <oneapi/dnnl/dnnl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -109,4 +111,10 @@ void nd_backend_destroy(nd_backend *backend)
 {
     if (backend)
         backend->ops.destroy(backend);
+}
+
+void nd_cpu_backend_library(char *text, size_t size)
+{
+    const dnnl_version_t *v = dnnl_version();
+    snprintf(text, size, "oneDNN %d.%d.%d", v->major, v->minor, v->patch);
 }

@@ -1,0 +1,79 @@
+#include "dist/launcher.h"
+
+#include <stddef.h>
+#include <stdlib.h>
+
+typedef struct launcher {
+    const char *name;
+    const char *count; /* the variable that says how many processes it started */
+    const char *advice;
+} launcher;
+
+#define USE_OWN_MPIRUN                                                                             \
+    "start the program with the mpirun of the MPI it was built with (`nanochat_dist --version` "   \
+    "names it, `which -a mpirun` lists those that are installed)"
+#define USE_PMIX                                                                                   \
+    "start it with `srun --mpi=pmix` (`srun --mpi=list` shows what this Slurm offers), or with "   \
+    "mpirun"
+
+/* The innermost first, which decides: mpirun inside a Slurm job starts its helpers with srun, and what it
+ * starts inherits their variables. */
+static const launcher launchers[] = {
+    {"mpirun of Open MPI", "OMPI_COMM_WORLD_SIZE", USE_OWN_MPIRUN},
+    {"mpirun of MVAPICH", "MV2_COMM_WORLD_SIZE", USE_OWN_MPIRUN},
+    {"jsrun", "JSM_NAMESPACE_SIZE", USE_OWN_MPIRUN},
+    {"a launcher with PMI (mpirun of MPICH or Intel MPI, srun)", "PMI_SIZE",
+     USE_OWN_MPIRUN ", or with `srun --mpi=pmix`"},
+    {"mpirun of MPICH or Intel MPI", "MPI_LOCALNRANKS", USE_OWN_MPIRUN},
+};
+static const launcher slurm_step = {"srun", "SLURM_STEP_NUM_TASKS", USE_PMIX};
+static const launcher slurm_task = {"srun", "SLURM_NTASKS", USE_PMIX};
+static const launcher torchrun = {"torchrun", "WORLD_SIZE", USE_OWN_MPIRUN};
+
+/* Inside a job SLURM_NTASKS is set everywhere, also in the batch script and in the shell of salloc, where
+ * what is started is alone. Steps that are no srun's have the largest ids. */
+static bool in_slurm_step(void)
+{
+    const char *id = getenv("SLURM_STEP_ID"), *task = getenv("SLURM_PROCID");
+    if (id)
+        return strtoull(id, NULL, 10) < 0xfffffff0ULL;
+    return getenv(slurm_step.count) || (task && atoi(task) > 0);
+}
+
+static const launcher *find_launcher(void)
+{
+    for (size_t i = 0; i < sizeof launchers / sizeof *launchers; i++)
+        if (getenv(launchers[i].count))
+            return &launchers[i];
+    if (in_slurm_step())
+        return getenv(slurm_step.count) ? &slurm_step : &slurm_task;
+    return getenv("TORCHELASTIC_RUN_ID") ? &torchrun : NULL;
+}
+
+bool nd_launcher_has_mpi(void)
+{
+    static const char *const marks[] = {"OMPI_COMM_WORLD_SIZE", "PMIX_RANK", "PMI_RANK"};
+    for (size_t i = 0; i < sizeof marks / sizeof marks[0]; i++)
+        if (getenv(marks[i]))
+            return true;
+    return false;
+}
+
+const char *nd_launcher_name(void)
+{
+    const launcher *found = find_launcher();
+    return found ? found->name : nd_launcher_has_mpi() ? "a launcher with PMIx" : "none";
+}
+
+nd_status nd_launcher_check(int size, const char *library)
+{
+    const launcher *found = find_launcher();
+    const char *count = found ? getenv(found->count) : NULL;
+    if (!count || atoll(count) <= size)
+        return ND_OK;
+    return ND_FAIL(
+        ND_ECONFIG,
+        "%s started %lld processes (%s), but %s joins only %d of them: each would do the "
+        "whole work alone, in the same directory; %s",
+        found->name, atoll(count), found->count, library, size, found->advice);
+}

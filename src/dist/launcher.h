@@ -1,0 +1,21 @@
+/* Who started this process, and as one of how many: from the variables that launchers set. */
+#ifndef ND_DIST_LAUNCHER_H
+#define ND_DIST_LAUNCHER_H
+
+#include "core/base/error.h"
+
+#include <stdbool.h>
+
+/* Whether a launcher started this process as one of several that MPI may join: mpirun (PRRTE), srun with
+ * PMIx, or another MPI's process manager. */
+bool nd_launcher_has_mpi(void);
+
+/* "mpirun (Open MPI)", "srun" ...; "none" when the process was started alone. Static storage. */
+const char *nd_launcher_name(void);
+
+/* Whether the launcher announced no more processes than the `size` that MPI joined. With more, each
+ * process would do the whole work alone, in the same places. `library` is the MPI in use, for the message.
+ * Not collective. Errors: ND_ECONFIG naming the launcher, its variable, both numbers, and what to do. */
+nd_status nd_launcher_check(int size, const char *library);
+
+#endif

@@ -1,0 +1,104 @@
+#include "train/identity.h"
+
+#include "core/base/build_info.h"
+#include "data/data_identity.h"
+#include "dist/launcher.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+#include <unistd.h>
+
+#define RUN_ID_COMMENT "; run_id = "
+
+/* A text that grows; `*text` is the caller's to free, also after an error. */
+static nd_status close_text(FILE *memory, char **text)
+{
+    const bool whole = memory && fflush(memory) == 0 && !ferror(memory);
+    if (memory)
+        fclose(memory);
+    return whole && *text ? ND_OK : ND_FAIL(ND_ENOMEM, "no memory for the description of a run");
+}
+
+nd_status nd_identity_create(const nd_config *config, nd_identity *identity)
+{
+    static const char *const places[] = {"data.data_path", "logging.run_dir",
+                                         "logging.checkpoint_dir", NULL};
+    char *text = NULL;
+    size_t size = 0;
+    memset(identity, 0, sizeof *identity);
+    snprintf(identity->version, sizeof identity->version, "%s", nd_build_version());
+    snprintf(identity->commit, sizeof identity->commit, "%s", nd_build_commit());
+    snprintf(identity->launcher, sizeof identity->launcher, "%s", nd_launcher_name());
+    if (gethostname(identity->host, sizeof identity->host - 1) != 0)
+        strcpy(identity->host, "unknown");
+    FILE *memory = open_memstream(&text, &size);
+    if (memory)
+        nd_config_write_facts(config, places, memory);
+    nd_status status = close_text(memory, &text);
+    if (status == ND_OK)
+        status = nd_sha256_hex(text, size, identity->config_sha256);
+    free(text);
+    return status;
+}
+
+nd_status nd_identity_add_data(nd_identity *identity, const nd_dataset *train,
+                               const nd_dataset *val, uint64_t order_seed)
+{
+    size_t size = 0;
+    FILE *memory = open_memstream(&identity->data, &size);
+    const nd_status written =
+        memory ? nd_data_identity_write(train, val, order_seed, memory) : ND_OK;
+    const nd_status closed = close_text(memory, &identity->data);
+    ND_TRY(written);
+    ND_TRY(closed);
+    return nd_sha256_hex(identity->data, size, identity->data_sha256);
+}
+
+nd_status nd_identity_copy(const nd_identity *from, nd_identity *to)
+{
+    *to = *from;
+    to->data = from->data ? strdup(from->data) : NULL;
+    return from->data && !to->data ? ND_FAIL(ND_ENOMEM, "no memory for the description of a run")
+                                   : ND_OK;
+}
+
+void nd_identity_destroy(nd_identity *identity)
+{
+    free(identity->data);
+    memset(identity, 0, sizeof *identity);
+}
+
+nd_status nd_run_id_create(char id[ND_RUN_ID_SIZE])
+{
+    uint64_t bits;
+    if (getrandom(&bits, sizeof bits, 0) != (ssize_t)sizeof bits)
+        return ND_FAIL(ND_EIO, "no random number for the run's id: %s", strerror(errno));
+    snprintf(id, ND_RUN_ID_SIZE, "%016llx", (unsigned long long)bits);
+    return ND_OK;
+}
+
+void nd_identity_write_comments(const nd_identity *i, FILE *out)
+{
+    fprintf(out,
+            RUN_ID_COMMENT "%s\n; config_sha256 = %s\n; data_sha256 = %s\n"
+                           "; written by nanochat_dist %s, commit %s\n\n",
+            i->run_id, i->config_sha256, i->data_sha256, i->version, i->commit);
+}
+
+void nd_run_id_read(const char *run_dir, char id[ND_RUN_ID_SIZE])
+{
+    char path[ND_CONFIG_TEXT_MAX + 32], line[256];
+    const size_t start = strlen(RUN_ID_COMMENT);
+    snprintf(path, sizeof path, "%s/config.ini", run_dir);
+    FILE *file = fopen(path, "re");
+    id[0] = '\0';
+    if (!file)
+        return;
+    while (!id[0] && fgets(line, sizeof line, file) && line[0] == ';')
+        if (strncmp(line, RUN_ID_COMMENT, start) == 0)
+            snprintf(id, ND_RUN_ID_SIZE, "%.*s", (int)strcspn(line + start, "\n"), line + start);
+    fclose(file);
+}

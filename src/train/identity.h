@@ -1,0 +1,48 @@
+/* Which run this is: an id, and fingerprints of what it computes from. They stand in manifests, in
+ * config.ini and in every line of the metrics; ranks compare them before training, and a start that
+ * resumes compares them with the checkpoint's. */
+#ifndef ND_TRAIN_IDENTITY_H
+#define ND_TRAIN_IDENTITY_H
+
+#include "core/base/sha256.h"
+#include "core/config/config.h"
+#include "data/dataset.h"
+#include "dist/comm.h"
+
+enum { ND_RUN_ID_SIZE = 17 }; /* 16 hex digits and the terminator */
+
+typedef struct nd_identity {
+    char run_id[ND_RUN_ID_SIZE]; /* made at a fresh start, kept on resume; "" when not known */
+    char config_sha256[ND_SHA256_HEX_SIZE]; /* of all keys but those that name places */
+    char data_sha256[ND_SHA256_HEX_SIZE];   /* of `data` */
+    char *data; /* what nd_data_identity_write writes; owned; NULL when not known */
+
+    /* Of the program that wrote it; "" when not known. */
+    char version[32], commit[64], host[128], launcher[64];
+} nd_identity;
+
+/* The program, its host and launcher, and the configuration. The run's id stays empty. */
+nd_status nd_identity_create(const nd_config *config, nd_identity *identity);
+
+/* Adds the data. Errors: ND_EDATA, ND_ENOMEM. */
+nd_status nd_identity_add_data(nd_identity *identity, const nd_dataset *train,
+                               const nd_dataset *val, uint64_t order_seed);
+
+/* A copy that is owned apart. */
+nd_status nd_identity_copy(const nd_identity *from, nd_identity *to);
+void nd_identity_destroy(nd_identity *identity);
+
+/* A new random id. */
+nd_status nd_run_id_create(char id[ND_RUN_ID_SIZE]);
+
+/* Comments of an INI file; and the id out of those of RUN/config.ini, "" when there is none. */
+void nd_identity_write_comments(const nd_identity *identity, FILE *out);
+void nd_run_id_read(const char *run_dir, char id[ND_RUN_ID_SIZE]);
+
+/* Fail on all ranks when one has another program, another configuration (of keys that may not differ), or
+ * the data of another text than rank 0. Collective. Errors: ND_ECONFIG, ND_EDATA naming the first key
+ * that differs, the rank and both values. */
+nd_status nd_identity_compare_programs(const nd_config *config, const char *resume, nd_comm *comm);
+nd_status nd_identity_compare_data(const nd_identity *identity, nd_comm *comm);
+
+#endif

@@ -1,0 +1,43 @@
+/* Who owns a lock: a process, told apart from all others so that it can be said whether it is gone. */
+#ifndef ND_TRAIN_LOCK_OWNER_H
+#define ND_TRAIN_LOCK_OWNER_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+enum { ND_LOCK_OWNER_TEXT_MAX = 2048 };
+
+typedef struct nd_lock_owner {
+    char host[128];
+    char machine[40]; /* /etc/machine-id; "" where there is none */
+    char boot[40];    /* the kernel's boot id: another one after each start of the machine */
+    int64_t pid, pid_namespace;
+    int64_t process_start; /* clock ticks since the machine's start */
+    bool locked;           /* it has the file flock()ed */
+    char run_id[40];       /* "" until it is known */
+    char started[40], launcher[64];
+    int64_t slurm_job, slurm_restarts; /* 0 outside Slurm */
+} nd_lock_owner;
+
+typedef enum nd_owner_state { ND_OWNER_ALIVE, ND_OWNER_GONE, ND_OWNER_UNKNOWN } nd_owner_state;
+
+/* What this process can find out about a file lock on the record. */
+typedef enum nd_file_lock { ND_FILE_LOCK_FREE, ND_FILE_LOCK_HELD, ND_FILE_LOCK_NONE } nd_file_lock;
+
+/* This process. */
+void nd_lock_owner_self(nd_lock_owner *self);
+
+/* As JSON, and back; `parse` returns false for a record that is not whole. */
+int nd_lock_owner_format(const nd_lock_owner *owner, char *text, size_t size);
+bool nd_lock_owner_parse(const char *text, size_t size, nd_lock_owner *owner);
+
+/* Whether the owner is gone, as `self` sees it. FREE: this process has the file lock, so that the owner
+ * has not; `reaches_all`: the file system's locks hold between machines. */
+nd_owner_state nd_lock_owner_state(const nd_lock_owner *owner, const nd_lock_owner *self,
+                                   nd_file_lock lock, bool reaches_all);
+
+/* "process 12 on host a (run 5f.., started 2026-01-31 23:59:59 by srun)" */
+void nd_lock_owner_describe(const nd_lock_owner *owner, char *text, size_t size);
+
+#endif

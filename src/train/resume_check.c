@@ -1,0 +1,121 @@
+#include "train/resume_check.h"
+
+#include "core/base/facts.h"
+#include "data/data_identity.h"
+
+#include <limits.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* The run that a checkpoint is of, "" when it does not say, and whether the directory holds another. */
+static nd_status find_runs(const nd_config *config, const char *checkpoint,
+                           char theirs[ND_RUN_ID_SIZE], char mine[ND_RUN_ID_SIZE], bool *other)
+{
+    nd_checkpoint c;
+    ND_TRY(nd_checkpoint_open(checkpoint, false, &c));
+    strcpy(theirs, c.identity.run_id);
+    nd_checkpoint_close(&c);
+    nd_run_id_read(config->logging.run_dir, mine);
+    *other = theirs[0] && mine[0] && strcmp(theirs, mine) != 0;
+    return ND_OK;
+}
+
+static bool lies_in(const char *path, const char *directory)
+{
+    char *inner = realpath(path, NULL), *outer = realpath(directory, NULL);
+    const size_t length = outer ? strlen(outer) : 0;
+    const bool inside =
+        inner && outer && strncmp(inner, outer, length) == 0 && inner[length] == '/';
+    free(inner);
+    free(outer);
+    return inside;
+}
+
+nd_status nd_resume_check_run(const nd_config *config, const char *checkpoint)
+{
+    char theirs[ND_RUN_ID_SIZE], mine[ND_RUN_ID_SIZE];
+    bool other;
+    ND_TRY(find_runs(config, checkpoint, theirs, mine, &other));
+    return other ? ND_FAIL(
+                       ND_ECHECKPOINT,
+                       "%s is of run %s, but %s holds run %s (config.ini there); go on from it in "
+                       "a directory of its own (--resume %s --run-dir DIR), or move it away",
+                       checkpoint, theirs, config->logging.run_dir, mine, checkpoint)
+                 : ND_OK;
+}
+
+nd_status nd_resume_sets_aside(const nd_config *config, const char *resume, bool *aside)
+{
+    char path[ND_CHECKPOINT_PATH_MAX], checkpoints[ND_CHECKPOINT_PATH_MAX];
+    char theirs[ND_RUN_ID_SIZE], mine[ND_RUN_ID_SIZE];
+    *aside = strcmp(resume, "none") == 0;
+    if (*aside || strcmp(resume, "auto") == 0)
+        return ND_OK;
+    ND_TRY(nd_checkpoint_resolve(resume, path));
+    nd_checkpoint_directory(config, checkpoints, sizeof checkpoints);
+    if (lies_in(path, checkpoints))
+        return nd_resume_check_run(config, path);
+    bool other;
+    ND_TRY(find_runs(config, path, theirs, mine, &other));
+    *aside = other || !theirs[0] || !mine[0];
+    return ND_OK;
+}
+
+/* Sample numbers go on: the new data begins with the first epoch, in its own measure, that no sample was
+ * taken of. */
+static void begin_new_data(nd_run *run, const nd_fact_difference *d)
+{
+    const int64_t windows = nd_dataset_window_count(run->train);
+    run->next_sample = (run->next_sample + windows - 1) / windows * windows;
+    run->data_start = run->next_sample;
+    nd_log_line(&run->log,
+                "data    new ('%s' was %s, is %s): starts at epoch %lld, sample %lld; epochs are "
+                "counted from here",
+                d->key, d->first, d->second, (long long)(run->next_sample / windows),
+                (long long)run->next_sample);
+}
+
+nd_status nd_resume_check(nd_run *run, const nd_checkpoint *c)
+{
+    nd_fact_difference d;
+    if (c->identity.run_id[0])
+        strcpy(run->identity.run_id, c->identity.run_id);
+    if (!c->identity.data && c->step > 0)
+        nd_log_line(&run->log,
+                    "warning: %s does not say what data it was trained on (an older version wrote "
+                    "it); the data is taken to be the same",
+                    c->directory);
+    if (!c->identity.data || !run->identity.data ||
+        !nd_facts_differ(c->identity.data, run->identity.data, &d))
+        return ND_OK;
+    if (strncmp(d.key, ND_DATA_HELD_OUT, strlen(ND_DATA_HELD_OUT)) == 0) {
+        nd_log_line(&run->log, "changed %s was %s, is %s", d.key, d.first, d.second);
+        return ND_OK;
+    }
+    if (!run->new_data)
+        return ND_FAIL(
+            ND_EDATA,
+            "the data is not what %s was trained on: '%s' was %s, is %s, so that its next "
+            "sample, %lld, would be another text; bring back the data, or go on with "
+            "the new data from the start of an epoch by --new-data",
+            c->directory, d.key, d.first, d.second, (long long)c->next_sample);
+    begin_new_data(run, &d);
+    return ND_OK;
+}
+
+void nd_resume_describe_lengths(nd_run *run, const nd_config *before)
+{
+    const nd_config *c = &run->config;
+    const int64_t was = before->training.batch_size * before->training.seq_length;
+    const int64_t is = c->training.batch_size * c->training.seq_length;
+    const int64_t left = c->training.total_steps - run->step;
+    if (was == is || left <= 0)
+        return;
+    nd_log_line(
+        &run->log,
+        "warning: a step has %lld tokens now, %lld before; total_steps = %lld, warmup_steps "
+        "and the learning-rate schedule count steps: the %lld steps left are %.2fM tokens "
+        "instead of %.2fM",
+        (long long)is, (long long)was, (long long)c->training.total_steps, (long long)left,
+        (double)left * (double)is * 1e-6, (double)left * (double)was * 1e-6);
+}

@@ -1,0 +1,26 @@
+/* Whether a checkpoint may go on here: it is of this directory's run, and the data is what it was. */
+#ifndef ND_TRAIN_RESUME_CHECK_H
+#define ND_TRAIN_RESUME_CHECK_H
+
+#include "train/checkpoint/checkpoint.h"
+#include "train/run.h"
+
+/* What a start finds in its directory, before anything is touched: whether what an earlier run left there
+ * is to be set aside, because this is a fresh start, or `resume` names a checkpoint that lies elsewhere
+ * and is not known to be of the same run. Rank 0. Errors: ND_ECHECKPOINT when `resume` names no
+ * checkpoint, or one of another run that lies where this run's checkpoints do. */
+nd_status nd_resume_sets_aside(const nd_config *config, const char *resume, bool *aside);
+
+/* A checkpoint that was found in the run's directory of checkpoints must be of the run that the directory
+ * holds. Rank 0. Errors: ND_ECHECKPOINT naming both. */
+nd_status nd_resume_check_run(const nd_config *config, const char *checkpoint);
+
+/* Called with the checkpoint that was restored: takes its run's id, and compares the data. Where the data
+ * differs, run->new_data says whether it is an error, or the run goes on with the new data from the start
+ * of an epoch that it has not seen. The same on all ranks. Errors: ND_EDATA naming the first difference and what to do. */
+nd_status nd_resume_check(nd_run *run, const nd_checkpoint *checkpoint);
+
+/* Says in the log what another number of tokens a step means for what is left of the run. */
+void nd_resume_describe_lengths(nd_run *run, const nd_config *before);
+
+#endif

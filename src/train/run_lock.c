@@ -1,0 +1,295 @@
+#include "train/run_lock.h"
+
+#include "core/base/durable_file.h"
+#include "train/checkpoint/checkpoint.h"
+#include "train/fault_points.h"
+#include "train/lock_owner.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+#include <time.h>
+#include <unistd.h>
+
+/* How long an owner that is about to end is waited for, and one that is about to write its record. */
+#define PATIENCE_SECONDS 3.0
+
+struct nd_run_lock {
+    char directory[ND_CHECKPOINT_PATH_MAX], path[ND_CHECKPOINT_PATH_MAX + 16];
+    int file;
+    nd_lock_owner self;
+};
+
+typedef enum outcome { TAKEN, TRY_AGAIN, FAILED } outcome;
+
+static double now(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
+}
+
+static nd_file_lock lock_file(int file)
+{
+    if (flock(file, LOCK_EX | LOCK_NB) == 0)
+        return ND_FILE_LOCK_FREE;
+    return errno == EWOULDBLOCK ? ND_FILE_LOCK_HELD : ND_FILE_LOCK_NONE;
+}
+
+/* Whether the path still names this file: nobody removed or replaced it since it was opened. */
+static bool still_there(const nd_run_lock *l)
+{
+    struct stat by_path, by_file;
+    return stat(l->path, &by_path) == 0 && fstat(l->file, &by_file) == 0 &&
+           by_path.st_dev == by_file.st_dev && by_path.st_ino == by_file.st_ino;
+}
+
+/* Whether the mount's options say that file locks stay on this machine. */
+static bool locks_are_local(const char *options)
+{
+    static const char *const words[] = {"nolock", "local_lock=all", "local_lock=flock",
+                                        "localflock"};
+    for (size_t i = 0; i < sizeof words / sizeof *words; i++) {
+        const char *at = strstr(options, words[i]);
+        if (at && strchr(", \n", at[strlen(words[i])]))
+            return true;
+    }
+    return false;
+}
+
+/* Whether a file lock keeps out processes of other machines: on a file system that they do not see, or one
+ * that is known to lock for all. From the file's line of mountinfo: "36 35 98:0 / /mnt rw - ext4 ...". */
+static bool locks_reach_all(int file)
+{
+    static const char *const known[] = {"ext2",  "ext3", "ext4", "xfs",  "btrfs",  "zfs",
+                                        "tmpfs", "f2fs", "nfs",  "nfs4", "lustre", "ceph"};
+    char device[32], *line = NULL, type[32];
+    size_t scratch = 0;
+    struct stat info;
+    bool reach = false;
+    FILE *mounts = fopen("/proc/self/mountinfo", "re");
+    if (!mounts || fstat(file, &info) != 0)
+        goto done;
+    snprintf(device, sizeof device, " %u:%u ", major(info.st_dev), minor(info.st_dev));
+    while (getline(&line, &scratch, mounts) > 0) {
+        const char *rest = strstr(line, " - ");
+        if (!strstr(line, device) || !rest || sscanf(rest, " - %31s", type) != 1)
+            continue;
+        for (size_t i = 0; i < sizeof known / sizeof *known; i++)
+            reach |= strcmp(type, known[i]) == 0 && !locks_are_local(rest);
+        break;
+    }
+done:
+    free(line);
+    if (mounts)
+        fclose(mounts);
+    return reach;
+}
+
+static bool read_record(int file, nd_lock_owner *owner)
+{
+    char text[ND_LOCK_OWNER_TEXT_MAX];
+    const ssize_t got = pread(file, text, sizeof text, 0);
+    return got > 0 && nd_lock_owner_parse(text, (size_t)got, owner);
+}
+
+static nd_status write_record(nd_run_lock *l)
+{
+    char text[ND_LOCK_OWNER_TEXT_MAX];
+    const int length = nd_lock_owner_format(&l->self, text, sizeof text - 1);
+    if (length < 0 || ftruncate(l->file, 0) != 0 ||
+        pwrite(l->file, text, (size_t)length, 0) != length)
+        return ND_FAIL(ND_EIO, "cannot write %s: %s", l->path,
+                       strerror(length < 0 ? ENOMEM : errno));
+    fsync(l->file); /* other machines read it; not all file systems can */
+    return ND_OK;
+}
+
+static nd_status refuse(const nd_run_lock *l, const nd_lock_owner *owner, nd_owner_state state)
+{
+    char who[512];
+    nd_lock_owner_describe(owner, who, sizeof who);
+    if (state == ND_OWNER_ALIVE)
+        return ND_FAIL(ND_ECONFIG,
+                       "%s is in use by %s; wait until it has ended, or give this run another "
+                       "directory",
+                       l->directory, who);
+    return ND_FAIL(
+        ND_ECONFIG,
+        "%s is in use by %s, and whether that still runs cannot be seen from host %s; "
+        "make sure that it has ended (`ps -p %lld` there), then remove %s and start again",
+        l->directory, who, l->self.host, (long long)owner->pid, l->path);
+}
+
+/* Without file locks: moves the record of an owner that is gone out of the way, unless it has become
+ * another's meanwhile. */
+static void displace(const nd_run_lock *l, const nd_lock_owner *gone)
+{
+    char aside[ND_CHECKPOINT_PATH_MAX + 128];
+    nd_lock_owner moved;
+    snprintf(aside, sizeof aside, "%s.%.40s.%lld.tmp", l->path, l->self.host,
+             (long long)l->self.pid);
+    if (rename(l->path, aside) != 0)
+        return;
+    const int file = open(aside, O_RDONLY | O_CLOEXEC);
+    const bool same =
+        file >= 0 && (!read_record(file, &moved) ||
+                      (moved.pid == gone->pid && strcmp(moved.boot, gone->boot) == 0 &&
+                       moved.process_start == gone->process_start));
+    if (file >= 0)
+        close(file);
+    if (same || renameat2(AT_FDCWD, aside, AT_FDCWD, l->path, RENAME_NOREPLACE) != 0)
+        unlink(aside);
+}
+
+/* The file is there, open, and has an owner or had one. */
+static outcome contend(nd_run_lock *l, bool patient, nd_status *status)
+{
+    nd_lock_owner owner = {.host = "unknown", .started = "at an unknown time"};
+    const nd_file_lock lock = lock_file(l->file);
+    const bool whole = read_record(l->file, &owner);
+    if (!still_there(l))
+        return TRY_AGAIN;
+    if (!whole && lock != ND_FILE_LOCK_HELD && patient)
+        return TRY_AGAIN; /* just made: its maker is about to lock it and to write the record */
+    nd_owner_state state = nd_lock_owner_state(&owner, &l->self, lock, locks_reach_all(l->file));
+    if (!whole && lock == ND_FILE_LOCK_FREE)
+        state = ND_OWNER_GONE;
+    if (state != ND_OWNER_GONE) {
+        if (patient && state == ND_OWNER_ALIVE)
+            return TRY_AGAIN;
+        *status = refuse(l, &owner, state);
+        return FAILED;
+    }
+    if (lock == ND_FILE_LOCK_NONE) {
+        displace(l, &owner);
+        return TRY_AGAIN;
+    }
+    l->self.locked = true;
+    *status = write_record(l);
+    return *status == ND_OK ? TAKEN : FAILED;
+}
+
+/* This process made the file. One that looked at it meanwhile may have it locked for a moment. */
+static outcome claim(nd_run_lock *l, double deadline, nd_status *status)
+{
+    nd_file_lock lock;
+    while ((lock = lock_file(l->file)) == ND_FILE_LOCK_HELD && now() < deadline)
+        usleep(10000);
+    if (lock == ND_FILE_LOCK_HELD || !still_there(l))
+        return TRY_AGAIN;
+    l->self.locked = lock == ND_FILE_LOCK_FREE;
+    *status = write_record(l);
+    if (*status != ND_OK)
+        unlink(l->path);
+    return *status == ND_OK ? TAKEN : FAILED;
+}
+
+static nd_status take(nd_run_lock *l)
+{
+    const double deadline = now() + PATIENCE_SECONDS;
+    for (;;) {
+        nd_status status = ND_OK;
+        outcome result = TRY_AGAIN;
+        const bool patient = now() < deadline;
+        l->file = open(l->path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+        if (l->file >= 0) {
+            result = claim(l, deadline, &status);
+        } else if (errno == EEXIST) {
+            l->file = open(l->path, O_RDWR | O_CLOEXEC);
+            if (l->file >= 0)
+                result = contend(l, patient, &status);
+            else if (errno != ENOENT)
+                return ND_FAIL(ND_EIO, "cannot open %s: %s", l->path, strerror(errno));
+        } else {
+            return ND_FAIL(ND_EIO, "cannot write %s: %s", l->path, strerror(errno));
+        }
+        if (result == TAKEN)
+            return ND_OK;
+        if (l->file >= 0)
+            close(l->file);
+        l->file = -1;
+        if (result == FAILED)
+            return status;
+        if (now() > deadline + PATIENCE_SECONDS)
+            return ND_FAIL(ND_EIO, "cannot take %s: it keeps changing, or is no plain file",
+                           l->path);
+        usleep(20000);
+    }
+}
+
+nd_status nd_run_lock_take(const char *directory, nd_run_lock **lock)
+{
+    *lock = NULL;
+    ND_TRY(nd_directory_create(directory));
+    nd_run_lock *l = calloc(1, sizeof *l);
+    if (!l)
+        return ND_FAIL(ND_ENOMEM, "no memory for a lock");
+    nd_lock_owner_self(&l->self);
+    snprintf(l->directory, sizeof l->directory, "%s", directory);
+    snprintf(l->path, sizeof l->path, "%s/" ND_RUN_LOCK_NAME, l->directory);
+    const nd_status status = take(l);
+    if (status != ND_OK)
+        free(l);
+    else
+        *lock = l;
+    return status;
+}
+
+/* Removed before it is unlocked: whoever waits for it finds that its path is gone. */
+void nd_run_lock_release(nd_run_lock *l)
+{
+    if (!l)
+        return;
+    if (still_there(l))
+        unlink(l->path);
+    close(l->file);
+    free(l);
+}
+
+static bool same_directory(const char *a, const char *b)
+{
+    struct stat first, second;
+    return stat(a, &first) == 0 && stat(b, &second) == 0 && first.st_dev == second.st_dev &&
+           first.st_ino == second.st_ino;
+}
+
+nd_status nd_run_locks_take(const nd_config *config, nd_run_locks *locks)
+{
+    char checkpoints[ND_CHECKPOINT_PATH_MAX];
+    *locks = (nd_run_locks){0};
+    nd_checkpoint_directory(config, checkpoints, sizeof checkpoints);
+    ND_TRY(nd_run_lock_take(config->logging.run_dir, &locks->run));
+    nd_fault_point_of(0, 0, "lock");
+    if (same_directory(config->logging.run_dir, checkpoints))
+        return ND_OK;
+    const nd_status status = nd_run_lock_take(checkpoints, &locks->checkpoints);
+    nd_fault_point_of(0, 0, "locked");
+    if (status != ND_OK)
+        nd_run_locks_release(locks);
+    return status;
+}
+
+void nd_run_locks_name(const nd_run_locks *locks, const char *run_id)
+{
+    nd_run_lock *const all[] = {locks->run, locks->checkpoints};
+    for (int i = 0; i < 2; i++) {
+        if (!all[i])
+            continue;
+        snprintf(all[i]->self.run_id, sizeof all[i]->self.run_id, "%s", run_id);
+        if (write_record(all[i]) != ND_OK)
+            nd_error_clear();
+    }
+}
+
+void nd_run_locks_release(nd_run_locks *locks)
+{
+    nd_run_lock_release(locks->checkpoints);
+    nd_run_lock_release(locks->run);
+    *locks = (nd_run_locks){0};
+}
