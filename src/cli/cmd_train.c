@@ -2,6 +2,7 @@
 #include "cli/cli.h"
 #include "cli/config_arguments.h"
 #include "train/run.h"
+#include "train/signals.h"
 #include "train/train.h"
 
 #include <stdlib.h>
@@ -77,6 +78,7 @@ nd_status nd_cli_train(int argc, char **argv)
         nd_config_write_markdown(stdout);
     if (helped || a.list_keys || a.config_docs)
         return ND_OK;
+    ND_TRY(nd_signals_start());
     nd_train_options *options = calloc(1, sizeof *options);
     if (!options)
         return ND_FAIL(ND_ENOMEM, "no memory for the configuration");
