@@ -1,5 +1,7 @@
 #include "cli/chat.h"
 
+#include "cli/cli.h"
+
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -82,7 +84,7 @@ static nd_status one_turn(chat *c, const char *line, bool *ended)
     show_reply_prefix(c);
     ND_TRY(nd_sampler_reply(c->sampler, c->options->max_tokens, &end, &c->rest));
     fputc('\n', stdout);
-    fflush(stdout);
+    ND_TRY(nd_cli_flush_output());
     *ended = end == ND_REPLY_FULL && is_full(c, 1);
     return ND_OK;
 }

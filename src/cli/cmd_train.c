@@ -89,6 +89,8 @@ nd_status nd_cli_train(int argc, char **argv)
     status = nd_run_agree(comm, load_config(&a, &options->config));
     if (status == ND_OK)
         status = nd_train(options, comm);
+    fflush(stdout);
+    nd_cli_forget_output();
     status = nd_cli_leave(comm, status);
 done:
     free(options);

@@ -1,5 +1,6 @@
 #include "cli/cli.h"
 
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -43,6 +44,8 @@ static void print_usage(FILE *out)
 
 static int finish(nd_status status)
 {
+    if (status == ND_OK)
+        status = nd_cli_close_output();
     if (status != ND_OK && status != ND_ESTOPPED)
         nd_cli_print_error(-1);
     return nd_error_exit_code(status);
@@ -60,8 +63,19 @@ static void spin_briefly(char **argv)
         execv("/proc/self/exe", argv); /* returns only where there is no /proc: spinning then */
 }
 
+/* A file opened later would get the number of a standard one that is closed, and be written over. What
+ * stands in for it fails as it would. */
+static void open_standard_files(void)
+{
+    static const int modes[] = {O_WRONLY, O_RDONLY, O_RDONLY};
+    for (int number = 0; number < 3; number++)
+        if (fcntl(number, F_GETFD) == -1)
+            open("/dev/null", modes[number]); /* the lowest free number: this one */
+}
+
 int main(int argc, char **argv)
 {
+    open_standard_files();
     spin_briefly(argv);
     if (argc < 2) {
         print_usage(stderr);
@@ -69,11 +83,11 @@ int main(int argc, char **argv)
     }
     if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "help") == 0) {
         print_usage(stdout);
-        return 0;
+        return finish(ND_OK);
     }
     if (strcmp(argv[1], "--version") == 0) {
         printf("nanochat_dist %s\n", ND_VERSION);
-        return 0;
+        return finish(ND_OK);
     }
     for (int i = 0; i < SUBCOMMAND_COUNT; i++) {
         if (strcmp(argv[1], subcommands[i].name) == 0)

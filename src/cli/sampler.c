@@ -1,5 +1,6 @@
 #include "cli/sampler.h"
 
+#include "cli/cli.h"
 #include "cli/text_stream.h"
 
 #include <errno.h>
@@ -72,10 +73,9 @@ static nd_status print_token(const nd_sampler *s, reply *r, int64_t index, int32
     size_t bytes = 0;
     *stopped = false;
     if (s->ids || !s->loaded->tokenizer) {
-        fprintf(r->stream.out, "%d ", token);
-        fflush(r->stream.out);
+        printf("%d ", token);
         r->ends[index] = 0;
-        return ND_OK;
+        return nd_cli_flush_output();
     }
     ND_TRY(nd_tokenizer_decode(s->loaded->tokenizer, &token, 1, &text, &bytes));
     nd_status status = nd_text_stream_put(&r->stream, text, bytes, stopped);

@@ -2,13 +2,14 @@
  * set to a path, the table with the real messages is written there (docs/bad_input.md). */
 #include "cli/bad_input_rows.h"
 #include "cli/bad_model_rows.h"
+#include "cli/bad_usage_rows.h"
 #include "support/support.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { ROWS = BAD_INPUTS + BAD_MODELS };
+enum { ROWS = BAD_INPUTS + BAD_MODELS + BAD_USAGES };
 
 static char shared[64];
 
@@ -95,6 +96,13 @@ static FILE *open_docs(void)
     return docs;
 }
 
+static const bad_input *row_of(int i)
+{
+    return i < BAD_INPUTS                ? &bad_inputs[i]
+           : i < BAD_INPUTS + BAD_MODELS ? &bad_models[i - BAD_INPUTS]
+                                         : &bad_usages[i - BAD_INPUTS - BAD_MODELS];
+}
+
 Test(bad_input, every_mistake_is_named_with_its_exit_code, .init = setup, .fini = teardown)
 {
     static char output[65536];
@@ -102,7 +110,7 @@ Test(bad_input, every_mistake_is_named_with_its_exit_code, .init = setup, .fini 
     const char *module = "";
     int failures = 0;
     for (int i = 0; i < ROWS; i++) {
-        const bad_input *row = i < BAD_INPUTS ? &bad_inputs[i] : &bad_models[i - BAD_INPUTS];
+        const bad_input *row = row_of(i);
         char own[96], names[512];
         snprintf(own, sizeof own, "%s/row%d", shared, i);
         variables(names, sizeof names, own);
