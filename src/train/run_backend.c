@@ -1,29 +1,10 @@
 #include "train/run_backend.h"
 
+#include "core/base/machine.h"
 #include "dist/device.h"
 
-#include <omp.h>
-#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
-
-/* threads = key, else OMP_NUM_THREADS, else an even share of the cores among the machine's ranks,
- * within those this process may run on. */
-static int choose_threads(const nd_config *config, const nd_comm *comm)
-{
-    if (config->hardware.threads > 0)
-        return (int)config->hardware.threads;
-    if (getenv("OMP_NUM_THREADS"))
-        return omp_get_max_threads();
-    cpu_set_t allowed;
-    CPU_ZERO(&allowed);
-    const long online = sysconf(_SC_NPROCESSORS_ONLN);
-    int share = (int)(online / comm->local_size);
-    if (sched_getaffinity(0, sizeof allowed, &allowed) == 0 && share > CPU_COUNT(&allowed))
-        share = CPU_COUNT(&allowed);
-    return share > 1 ? share : 1;
-}
 
 nd_status nd_run_create_backend(const nd_config *config, const nd_comm *comm, nd_backend **backend)
 {
@@ -33,7 +14,8 @@ nd_status nd_run_create_backend(const nd_config *config, const nd_comm *comm, nd
     if (*backend)
         return ND_OK;
     const nd_cpu_backend_options options = {
-        .threads = choose_threads(config, comm),
+        .threads = config->hardware.threads > 0 ? (int)config->hardware.threads
+                                                : nd_machine_threads(comm->local_size),
         .isa = (nd_cpu_isa)config->hardware.cpu_isa,
     };
     return nd_cpu_backend_create(&options, backend);
