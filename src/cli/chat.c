@@ -38,7 +38,7 @@ static bool is_full(const chat *c, size_t needed)
     fprintf(
         stderr,
         "the context of %lld tokens is full (%lld free, %zu needed): the conversation ends here\n",
-        (long long)c->sampler->generator.max_tokens, (long long)capacity, needed);
+        (long long)c->sampler->loaded->config.model.max_seq_len, (long long)capacity, needed);
     return true;
 }
 
