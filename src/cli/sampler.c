@@ -163,7 +163,7 @@ static nd_status draw_tokens(nd_sampler *s, reply *r, int64_t max_tokens, nd_rep
             return ND_OK;
         }
         const int32_t next = nd_sample_token(&s->sampling, s->draws++, s->logits,
-                                             s->loaded->model->config.vocab_size);
+                                             nd_model_pieces(&s->loaded->model->config));
         if (next == mark) {
             *end = ND_REPLY_MARK;
             return ND_OK;

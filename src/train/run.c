@@ -237,6 +237,12 @@ nd_status nd_run_prepare(nd_run *run)
 static nd_status create(nd_run *run)
 {
     ND_TRY(open_data(run));
+    run->model->config.pieces = nd_dataset_vocab_size(run->train);
+    if (nd_model_pieces(&run->model->config) < run->config.model.vocab_size)
+        nd_log_line(&run->log,
+                    "padding the data's tokenizer has %lld pieces and the model %lld rows: the "
+                    "others take no part in any softmax",
+                    (long long)run->model->config.pieces, (long long)run->config.model.vocab_size);
     ND_TRY(read_tokenizer(run));
     ND_TRY(nd_run_memory_reserve(run));
     if (run->config.hardware.cuda_graphs)
