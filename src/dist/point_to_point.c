@@ -41,8 +41,8 @@ struct nd_wire {
     char *made;  /* the same of parts that were made */
 };
 
-static const char *const kind_names[ND_COLLECTIVE_COUNT] = {"nothing", "a barrier", "a broadcast",
-                                                            "an allgather", "a tree reduction"};
+static const char *const kind_names[ND_COLLECTIVE_COUNT] = {
+    "nothing", "a barrier", "a broadcast", "an allgather", "a gather", "a tree reduction"};
 
 nd_status nd_wire_create(nd_comm *comm, nd_wire **wire)
 {
