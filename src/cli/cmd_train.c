@@ -50,7 +50,7 @@ nd_status nd_cli_train(int argc, char **argv)
         {"--config", ND_ARG_TEXT, &a.source.config, "FILE",
          "a path, or the name of an installed config"},
         {"--set", ND_ARG_APPEND, &a.source.set, "SECTION.KEY=VALUE",
-         "sets one key; may be repeated"},
+         "sets one key; may be repeated, and the last of a key counts"},
         {"--run-dir", ND_ARG_TEXT, &a.run_dir, "DIR", "where the run leaves its files"},
         {"--resume", ND_ARG_TEXT, &a.resume, "auto|none|DIR",
          "continue from the newest whole checkpoint, start anew, or from DIR"},

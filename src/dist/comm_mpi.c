@@ -326,9 +326,9 @@ static void mpi_destroy(nd_comm *comm)
         fprintf(stderr, "nanochat_dist: rank %d: error: %s\n", comm->rank, nd_error_get()->message);
         mpi_abort(comm, nd_error_exit_code(ND_EPEER));
     }
+    nd_wire_destroy(context->wire);
     if (context->owns_mpi)
         MPI_Finalize();
-    nd_wire_destroy(context->wire);
     nd_gradient_transfer_destroy(&context->transfer);
     free(context->gathered);
     free(context);
