@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Fuzzes the readers of foreign files with libFuzzer, under the address and undefined-behaviour sanitizers.
+# Fuzzes the readers of files that may come from anywhere with libFuzzer, under the address and undefined-behaviour sanitizers.
 # Needs clang with its runtime libraries (Debian: clang). Without it, tests/exchange/test_fuzz_corpus.c
 # replays the corpus and mutates it blindly.
 #
-#   launch/fuzz.sh [--seconds N] [--keep] [gguf|safetensors]...
+#   launch/fuzz.sh [--seconds N] [--keep] [gguf|safetensors|config_json|manifest|ini]...
 #
 #   --seconds N  how long each reader is fuzzed (60); readers run one after another
 #   --keep       add what reached new code to tests/fuzz/corpus, minimised
@@ -24,7 +24,7 @@ while [ $# -gt 0 ]; do
         shift
         ;;
     --keep) keep=true ;;
-    gguf | safetensors) readers+=("$1") ;;
+    gguf | safetensors | config_json | manifest | ini) readers+=("$1") ;;
     *)
         echo "fuzz: unknown argument '$1' (see --help)" >&2
         exit 2
@@ -32,20 +32,23 @@ while [ $# -gt 0 ]; do
     esac
     shift
 done
-[ ${#readers[@]} -gt 0 ] || readers=(gguf safetensors)
+[ ${#readers[@]} -gt 0 ] || readers=(gguf safetensors config_json manifest ini)
 command -v clang >/dev/null || { echo "fuzz: clang is missing (Debian: apt-get install clang)" >&2; exit 1; }
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 out=build/fuzz
 mkdir -p $out
 sources=(tests/support/fuzz_readers.c src/exchange/{gguf_read,gguf_print,ggml_types,mapped_file}.c
-    src/exchange/{safetensors_read,safetensors_print}.c src/core/{error,sha256,float_formats}.c)
+    src/exchange/{safetensors_read,safetensors_print,hf_config}.c src/train/checkpoint/manifest.c
+    src/core/base/*.c src/core/config/*.c src/core/model/{model_config,params}.c)
 for reader in "${readers[@]}"; do
     echo "== $reader: building"
     # shellcheck disable=SC2046
-    clang -std=gnu11 -g -O1 -D_GNU_SOURCE -fsanitize=fuzzer,address,undefined \
-        -fno-sanitize-recover=undefined -Isrc -Itests "tests/fuzz/fuzz_$reader.c" "${sources[@]}" \
-        $(pkg-config --cflags --libs jansson libcrypto) -o "$out/fuzz_$reader"
+    clang -std=gnu11 -g -O1 -D_GNU_SOURCE -DND_HAVE_CUDA=0 -DND_HAVE_NCCL=0 -DND_HAVE_CUDNN=0 \
+        -fsanitize=fuzzer,address,undefined,float-cast-overflow \
+        -fno-sanitize-recover=undefined -Isrc -Itests -isystem /usr/include/iniparser \
+        "tests/fuzz/fuzz_$reader.c" "${sources[@]}" \
+        $(pkg-config --cflags --libs jansson libcrypto) -liniparser -lm -o "$out/fuzz_$reader"
     mkdir -p "$out/found_$reader"
     echo "== $reader: $seconds s"
     "$out/fuzz_$reader" -max_total_time="$seconds" -timeout=60 -rss_limit_mb=2048 -max_len=16384 \

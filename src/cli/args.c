@@ -63,7 +63,17 @@ static nd_status assign(const nd_arg *arg, const char *text)
     return ND_FAIL(ND_ECONFIG, "%s takes no value", arg->name);
 }
 
-static nd_status parse_option(const nd_command *command, int argc, char **argv, int *at)
+nd_status nd_args_once(uint64_t *given, int number, const char *name)
+{
+    const uint64_t bit = UINT64_C(1) << (number & 63);
+    if (*given & bit)
+        return ND_FAIL(ND_ECONFIG, "--%s is given twice", name);
+    *given |= bit;
+    return ND_OK;
+}
+
+static nd_status parse_option(const nd_command *command, int argc, char **argv, int *at,
+                              uint64_t *given)
 {
     const char *text = argv[*at], *equals = strchr(text, '=');
     const size_t length = equals ? (size_t)(equals - text) : strlen(text);
@@ -79,6 +89,8 @@ static nd_status parse_option(const nd_command *command, int argc, char **argv, 
         *(bool *)arg->value = true;
         return ND_OK;
     }
+    if (arg->type != ND_ARG_APPEND)
+        ND_TRY(nd_args_once(given, (int)(arg - command->args), arg->name + 2));
     if (equals)
         return assign(arg, equals + 1);
     if (*at + 1 >= argc)
@@ -89,6 +101,7 @@ static nd_status parse_option(const nd_command *command, int argc, char **argv, 
 nd_status nd_args_parse(const nd_command *command, int argc, char **argv, nd_arg_list *rest,
                         bool *helped)
 {
+    uint64_t given = 0;
     *helped = false;
     for (int i = 1; i < argc; i++) {
         if (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0) {
@@ -97,7 +110,7 @@ nd_status nd_args_parse(const nd_command *command, int argc, char **argv, nd_arg
             return ND_OK;
         }
         if (argv[i][0] == '-' && argv[i][1] != '\0') {
-            ND_TRY(parse_option(command, argc, argv, &i));
+            ND_TRY(parse_option(command, argc, argv, &i, &given));
             continue;
         }
         if (!rest)

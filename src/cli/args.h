@@ -6,6 +6,7 @@
 #include "core/base/error.h"
 
 #include <stdbool.h>
+#include <stdint.h>
 #include <stdio.h>
 
 typedef enum nd_arg_type {
@@ -38,10 +39,14 @@ typedef struct nd_command {
     int arg_count;
 } nd_command;
 
-/* Parses argv[1..]. Positional arguments go to `rest` (NULL: none are allowed). --help prints and sets
+/* Parses argv[1..]. An option that takes a value is given once, unless it is ND_ARG_APPEND. Positional arguments go to `rest` (NULL: none are allowed). --help prints and sets
  * *helped; the caller then returns ND_OK. Errors: ND_ECONFIG naming the option and the nearest one. */
 nd_status nd_args_parse(const nd_command *command, int argc, char **argv, nd_arg_list *rest,
                         bool *helped);
+
+/* Notes in `given` that option `number` (0 to 63) of a command, --`name`, was given. Errors: ND_ECONFIG when it was
+ * given before: of two values one would be dropped in silence. */
+nd_status nd_args_once(uint64_t *given, int number, const char *name);
 
 void nd_args_print_help(const nd_command *command, FILE *out);
 

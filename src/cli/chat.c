@@ -1,5 +1,7 @@
 #include "cli/chat.h"
 
+#include "cli/cli.h"
+
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -36,7 +38,7 @@ static bool is_full(const chat *c, size_t needed)
     fprintf(
         stderr,
         "the context of %lld tokens is full (%lld free, %zu needed): the conversation ends here\n",
-        (long long)c->sampler->generator.max_tokens, (long long)capacity, needed);
+        (long long)c->sampler->loaded->config.model.max_seq_len, (long long)capacity, needed);
     return true;
 }
 
@@ -82,7 +84,7 @@ static nd_status one_turn(chat *c, const char *line, bool *ended)
     show_reply_prefix(c);
     ND_TRY(nd_sampler_reply(c->sampler, c->options->max_tokens, &end, &c->rest));
     fputc('\n', stdout);
-    fflush(stdout);
+    ND_TRY(nd_cli_flush_output());
     *ended = end == ND_REPLY_FULL && is_full(c, 1);
     return ND_OK;
 }

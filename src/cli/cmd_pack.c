@@ -1,3 +1,4 @@
+#include "cli/args.h"
 #include "cli/cli.h"
 #include "cli/number_argument.h"
 #include "data/pack.h"
@@ -36,7 +37,10 @@ static nd_status parse(int argc, char **argv, nd_pack_options *o, bool *helped)
     *helped = false;
     optind = 0;
     opterr = 0;
-    for (int flag; (flag = getopt_long(argc, argv, ":", flags, NULL)) != -1;) {
+    uint64_t given = 0;
+    for (int flag, at; (flag = getopt_long(argc, argv, ":", flags, &at)) != -1;) {
+        if (flag != ':' && flag != '?' && flags[at].has_arg)
+            ND_TRY(nd_args_once(&given, at, flags[at].name));
         switch (flag) {
         case 't':
             o->tokenizer = optarg;

@@ -117,7 +117,8 @@ nd_status nd_cli_plan(int argc, char **argv)
     const nd_arg args[] = {
         {"--config", ND_ARG_TEXT, &source.config, "FILE",
          "a path, or the name of an installed config"},
-        {"--set", ND_ARG_APPEND, &source.set, "SECTION.KEY=VALUE", "sets one key; may be repeated"},
+        {"--set", ND_ARG_APPEND, &source.set, "SECTION.KEY=VALUE",
+         "sets one key; may be repeated, and the last of a key counts"},
         {"--ranks", ND_ARG_INT, &ranks, "N", "number of ranks (1)"},
         {"--workspace", ND_ARG_FLAG, &workspace, NULL,
          "also measure the backend's workspace, by a step of one layer on this machine"},

@@ -49,7 +49,11 @@ static nd_status generate(const sample_arguments *a, nd_sampler *s)
     nd_reply_end end;
     char *rest = NULL;
     ND_TRY(encode_prompt(a, s->loaded, &tokens, &count));
-    const nd_status status = nd_sampler_feed(s, tokens, count);
+    const int64_t most = INT64_MAX - (int64_t)count;
+    nd_status status =
+        nd_sampler_reserve(s, (int64_t)count + (a->max_tokens < most ? a->max_tokens : most));
+    if (status == ND_OK)
+        status = nd_sampler_feed(s, tokens, count);
     free(tokens);
     ND_TRY(status);
     if (s->loaded->tokenizer && !a->ids)

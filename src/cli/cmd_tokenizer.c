@@ -1,3 +1,4 @@
+#include "cli/args.h"
 #include "cli/cli.h"
 #include "cli/number_argument.h"
 #include "data/tokenizer.h"
@@ -108,12 +109,15 @@ static nd_status parse(int argc, char **argv, const char *action, arguments *a)
     optind = 0;
     opterr = 0;
     char word[32];
+    uint64_t given = 0;
     for (int flag, at; (flag = getopt_long(argc, argv, ":", flags, &at)) != -1;) {
         if (flag == ':' || flag == '?')
             snprintf(word, sizeof word, "%s", argv[optind - 1]);
         else
             snprintf(word, sizeof word, "--%s", flags[at].name);
         ND_TRY(parse_flag(a, flag, action, word));
+        if (flag != 'i' && flag != 'h')
+            ND_TRY(nd_args_once(&given, at, flags[at].name));
     }
     const bool takes_file = strcmp(action, "train") != 0;
     if (argc - optind > (takes_file ? 1 : 0))
@@ -155,7 +159,7 @@ static nd_status print_tokens(const nd_tokenizer *tokenizer, const char *text, s
     for (size_t i = 0; i < count; i++)
         printf("%d%c", ids[i], i % 32 == 31 ? '\n' : ' ');
     free(ids);
-    return ND_OK;
+    return nd_cli_flush_output();
 }
 
 /* A piece of the text at a time, cut where that changes no token. */
@@ -192,13 +196,6 @@ static nd_status encode_stream(const nd_tokenizer *tokenizer, FILE *file, const 
     return status;
 }
 
-static nd_status flush_output(void)
-{
-    if (fflush(stdout) != 0 || ferror(stdout))
-        return ND_FAIL(ND_EIO, "cannot write to standard output: %s", strerror(errno));
-    return ND_OK;
-}
-
 static nd_status decode_stream(const nd_tokenizer *tokenizer, FILE *file, const char *name)
 {
     long long position = 0;
@@ -213,8 +210,10 @@ static nd_status decode_stream(const nd_tokenizer *tokenizer, FILE *file, const 
                            position, word, nd_tokenizer_vocab_size(tokenizer) - 1);
         const int32_t id = (int32_t)number;
         ND_TRY(nd_tokenizer_decode(tokenizer, &id, 1, &text, &bytes));
-        fwrite(text, 1, bytes, stdout);
+        const bool written = fwrite(text, 1, bytes, stdout) == bytes;
         free(text);
+        if (!written)
+            return nd_cli_flush_output();
         position++;
     }
     if (ferror(file))
@@ -237,7 +236,7 @@ static nd_status run_coder(const arguments *a,
             fclose(file);
     }
     nd_tokenizer_close(tokenizer);
-    return status == ND_OK ? flush_output() : status;
+    return status;
 }
 
 nd_status nd_cli_tokenizer(int argc, char **argv)

@@ -2,6 +2,7 @@
 #include "cli/cli.h"
 #include "cli/config_arguments.h"
 #include "train/run.h"
+#include "train/signals.h"
 #include "train/train.h"
 
 #include <stdlib.h>
@@ -49,7 +50,7 @@ nd_status nd_cli_train(int argc, char **argv)
         {"--config", ND_ARG_TEXT, &a.source.config, "FILE",
          "a path, or the name of an installed config"},
         {"--set", ND_ARG_APPEND, &a.source.set, "SECTION.KEY=VALUE",
-         "sets one key; may be repeated"},
+         "sets one key; may be repeated, and the last of a key counts"},
         {"--run-dir", ND_ARG_TEXT, &a.run_dir, "DIR", "where the run leaves its files"},
         {"--resume", ND_ARG_TEXT, &a.resume, "auto|none|DIR",
          "continue from the newest whole checkpoint, start anew, or from DIR: a checkpoint or a "
@@ -80,6 +81,7 @@ nd_status nd_cli_train(int argc, char **argv)
         nd_config_write_markdown(stdout);
     if (helped || a.list_keys || a.config_docs)
         return ND_OK;
+    ND_TRY(nd_signals_start());
     nd_train_options *options = calloc(1, sizeof *options);
     if (!options)
         return ND_FAIL(ND_ENOMEM, "no memory for the configuration");
@@ -91,6 +93,8 @@ nd_status nd_cli_train(int argc, char **argv)
     status = nd_run_agree(comm, load_config(&a, &options->config));
     if (status == ND_OK)
         status = nd_train(options, comm);
+    fflush(stdout);
+    nd_cli_forget_output();
     status = nd_cli_leave(comm, status);
 done:
     free(options);

@@ -45,6 +45,8 @@ static void print_usage(FILE *out)
 
 static int finish(nd_status status)
 {
+    if (status == ND_OK)
+        status = nd_cli_close_output();
     if (status != ND_OK && status != ND_ESTOPPED)
         nd_cli_print_error(-1);
     return nd_error_exit_code(status);
@@ -62,21 +64,19 @@ static void spin_briefly(char **argv)
         execv("/proc/self/exe", argv); /* returns only where there is no /proc: spinning then */
 }
 
-/* A file opened later must not get the number of standard input or output that whoever started the program
- * has closed: what is printed would go into it. Writing to these is an error, as to a closed one. */
-static void hold_standard_files(void)
+/* A file opened later would get the number of a standard one that is closed, and be written over. What
+ * stands in for it fails as it would. */
+static void open_standard_files(void)
 {
-    int file;
-    do
-        file = open("/dev/null", O_RDONLY);
-    while (file >= 0 && file <= STDERR_FILENO);
-    if (file > STDERR_FILENO)
-        close(file);
+    static const int modes[] = {O_WRONLY, O_RDONLY, O_RDONLY};
+    for (int number = 0; number < 3; number++)
+        if (fcntl(number, F_GETFD) == -1)
+            open("/dev/null", modes[number]); /* the lowest free number: this one */
 }
 
 int main(int argc, char **argv)
 {
-    hold_standard_files();
+    open_standard_files();
     spin_briefly(argv);
     if (argc < 2) {
         print_usage(stderr);
@@ -84,11 +84,11 @@ int main(int argc, char **argv)
     }
     if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "help") == 0) {
         print_usage(stdout);
-        return 0;
+        return finish(ND_OK);
     }
     if (strcmp(argv[1], "--version") == 0) {
         nd_cli_print_version(stdout);
-        return 0;
+        return finish(ND_OK);
     }
     for (int i = 0; i < SUBCOMMAND_COUNT; i++) {
         if (strcmp(argv[1], subcommands[i].name) == 0)

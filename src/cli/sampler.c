@@ -1,26 +1,61 @@
 #include "cli/sampler.h"
 
+#include "cli/cli.h"
 #include "cli/text_stream.h"
 
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
+enum { RESERVED_MIN = 128 /* tokens; as many as a prompt's are computed at once */ };
+
+static int64_t context_of(const nd_sampler *s)
+{
+    return s->loaded->config.model.max_seq_len;
+}
+
 nd_status nd_sampler_open(nd_sampler *s)
 {
-    const nd_loaded_model *l = s->loaded;
-    const int64_t context = l->config.model.max_seq_len;
+    s->logits = malloc((size_t)s->loaded->config.model.vocab_size * sizeof *s->logits);
+    return s->logits ? ND_OK : ND_FAIL(ND_ENOMEM, "no memory for logits");
+}
+
+static nd_status copy_cache(nd_backend *b, const nd_generator *from, nd_generator *to)
+{
+    for (int64_t l = 0; from->length > 0 && l < from->model->config.num_layers; l++) {
+        const size_t bytes =
+            nd_view_bytes(nd_cview_rows(nd_as_const(from->keys[l]), 0, from->length));
+        ND_TRY(b->ops.copy(b, to->keys[l].data, from->keys[l].data, bytes));
+        ND_TRY(b->ops.copy(b, to->values[l].data, from->values[l].data, bytes));
+    }
+    to->length = from->length;
+    return ND_OK;
+}
+
+nd_status nd_sampler_reserve(nd_sampler *s, int64_t tokens)
+{
+    nd_model *model = s->loaded->model;
+    nd_generator generator = {0};
+    nd_arena arena = {0};
     nd_status status = ND_OK;
-    s->logits = malloc((size_t)l->config.model.vocab_size * sizeof *s->logits);
-    if (!s->logits)
-        return ND_FAIL(ND_ENOMEM, "no memory for logits");
-    nd_arena_start_sizing(&s->arena, "activations", l->backend);
-    ND_TRY_GOTO(nd_generator_reserve(&s->generator, l->model, context, &s->arena), failed);
-    ND_TRY_GOTO(nd_arena_commit(&s->arena), failed);
-    ND_TRY_GOTO(nd_generator_reserve(&s->generator, l->model, context, &s->arena), failed);
+    tokens = tokens > RESERVED_MIN ? tokens : RESERVED_MIN;
+    tokens = tokens < context_of(s) ? tokens : context_of(s);
+    if (tokens <= s->generator.max_tokens)
+        return ND_OK;
+    nd_arena_start_sizing(&arena, "activations", s->loaded->backend);
+    ND_TRY_GOTO(nd_generator_reserve(&generator, model, tokens, &arena), failed);
+    ND_TRY_GOTO(nd_arena_commit(&arena), failed);
+    ND_TRY_GOTO(nd_generator_reserve(&generator, model, tokens, &arena), failed);
+    ND_TRY_GOTO(copy_cache(s->loaded->backend, &s->generator, &generator), failed);
+    nd_generator_destroy(&s->generator);
+    if (s->arena.backend)
+        nd_arena_release(&s->arena);
+    s->generator = generator;
+    s->arena = arena;
     return ND_OK;
 failed:
-    nd_sampler_close(s);
+    nd_generator_destroy(&generator);
+    nd_arena_release(&arena);
     return status;
 }
 
@@ -40,11 +75,17 @@ int32_t nd_sampler_mark(const nd_sampler *s)
 
 int64_t nd_sampler_remaining(const nd_sampler *s)
 {
-    return s->generator.max_tokens - s->generator.length;
+    return context_of(s) - s->generator.length;
 }
 
 nd_status nd_sampler_feed(nd_sampler *s, const int32_t *tokens, size_t count)
 {
+    const int64_t held = s->generator.length, all = held + (int64_t)count;
+    if (all > context_of(s))
+        return ND_FAIL(ND_EDATA, "%zu tokens after %lld do not fit a context of %lld", count,
+                       (long long)held, (long long)context_of(s));
+    if (all > s->generator.max_tokens)
+        ND_TRY(nd_sampler_reserve(s, all > 2 * held ? all : 2 * held));
     if (!s->logits_out)
         return nd_generator_feed(&s->generator, tokens, (int64_t)count, s->logits);
     const size_t row = (size_t)s->loaded->config.model.vocab_size;
@@ -72,10 +113,9 @@ static nd_status print_token(const nd_sampler *s, reply *r, int64_t index, int32
     size_t bytes = 0;
     *stopped = false;
     if (s->ids || !s->loaded->tokenizer) {
-        fprintf(r->stream.out, "%d ", token);
-        fflush(r->stream.out);
+        printf("%d ", token);
         r->ends[index] = 0;
-        return ND_OK;
+        return nd_cli_flush_output();
     }
     ND_TRY(nd_tokenizer_decode(s->loaded->tokenizer, &token, 1, &text, &bytes));
     nd_status status = nd_text_stream_put(&r->stream, text, bytes, stopped);
@@ -123,7 +163,7 @@ static nd_status draw_tokens(nd_sampler *s, reply *r, int64_t max_tokens, nd_rep
             return ND_OK;
         }
         const int32_t next = nd_sample_token(&s->sampling, s->draws++, s->logits,
-                                             s->loaded->model->config.vocab_size);
+                                             nd_model_pieces(&s->loaded->model->config));
         if (next == mark) {
             *end = ND_REPLY_MARK;
             return ND_OK;

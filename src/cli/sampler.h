@@ -27,14 +27,18 @@ typedef enum nd_reply_end {
     ND_REPLY_FULL    /* the context is full */
 } nd_reply_end;
 
-/* Takes memory for a context of max_seq_len; the settings above `generator` stand already. */
+/* The settings above `generator` stand already. Memory for keys and values grows with what is fed. */
 nd_status nd_sampler_open(nd_sampler *sampler);
 void nd_sampler_close(nd_sampler *sampler);
 
 /* The mark that documents begin with; -1 when the tokenizer has none. */
 int32_t nd_sampler_mark(const nd_sampler *sampler);
 
-/* Tokens that still fit the context. */
+/* Takes memory for so many tokens in all, or for max_seq_len where that is less; what is in the cache
+ * stays. Errors: ND_ENOMEM. */
+nd_status nd_sampler_reserve(nd_sampler *sampler, int64_t tokens);
+
+/* Tokens that still fit the context, max_seq_len. */
 int64_t nd_sampler_remaining(const nd_sampler *sampler);
 
 /* Runs tokens through the model. Errors: ND_EDATA when they do not fit. */

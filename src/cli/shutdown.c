@@ -1,6 +1,8 @@
 #include "cli/cli.h"
 
+#include <errno.h>
 #include <stdio.h>
+#include <stdio_ext.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -16,6 +18,29 @@ void nd_cli_print_error(int rank)
     if (getenv("ND_TRACE"))
         fputs(error->trace, stderr);
     fflush(stderr);
+}
+
+nd_status nd_cli_flush_output(void)
+{
+    errno = 0;
+    if (fflush(stdout) == 0 && !ferror(stdout))
+        return ND_OK;
+    return ND_FAIL(ND_EIO, "cannot write to standard output%s%s", errno ? ": " : "",
+                   errno ? strerror(errno) : "");
+}
+
+nd_status nd_cli_close_output(void)
+{
+    ND_TRY(nd_cli_flush_output());
+    return fclose(stdout) == 0 || errno == EBADF
+               ? ND_OK
+               : ND_FAIL(ND_EIO, "cannot write to standard output: %s", strerror(errno));
+}
+
+void nd_cli_forget_output(void)
+{
+    __fpurge(stdout);
+    clearerr(stdout);
 }
 
 nd_status nd_cli_leave(nd_comm *comm, nd_status status)

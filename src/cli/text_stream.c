@@ -1,5 +1,6 @@
 #include "cli/text_stream.h"
 
+#include <errno.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
@@ -29,9 +30,8 @@ static size_t beginning_of(const char *stop, const char *text, size_t bytes)
 
 static nd_status print_first(nd_text_stream *s, size_t bytes)
 {
-    if (bytes > 0 && fwrite(s->held, 1, bytes, s->out) != bytes)
-        return ND_FAIL(ND_EIO, "cannot print what was generated");
-    fflush(s->out);
+    if (fwrite(s->held, 1, bytes, s->out) != bytes || fflush(s->out) != 0)
+        return ND_FAIL(ND_EIO, "cannot print what was generated: %s", strerror(errno));
     memmove(s->held, s->held + bytes, s->held_bytes - bytes);
     s->held_bytes -= bytes;
     s->printed += bytes;

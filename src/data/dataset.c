@@ -60,9 +60,14 @@ static nd_status check_shard(const nd_dataset_options *options, const nd_shard *
                        "%s",
                        shard->path, shard->tokenizer_sha256, sha,
                        options->tokenizer_sha256 ? "the model" : first->path);
-    if (shard->vocab_size != options->vocab_size)
-        return ND_FAIL(ND_EDATA, "%s: packed for a vocabulary of %lld; expected vocab_size %lld",
+    if (shard->vocab_size > options->vocab_size)
+        return ND_FAIL(ND_EDATA,
+                       "%s: packed for a vocabulary of %lld; expected vocab_size %lld or less",
                        shard->path, (long long)shard->vocab_size, (long long)options->vocab_size);
+    if (shard->vocab_size != first->vocab_size)
+        return ND_FAIL(ND_EDATA, "%s: packed for a vocabulary of %lld; expected %lld, that of %s",
+                       shard->path, (long long)shard->vocab_size, (long long)first->vocab_size,
+                       first->path);
     return ND_OK;
 }
 
@@ -172,6 +177,11 @@ int64_t nd_dataset_seq_length(const nd_dataset *dataset)
 const char *nd_dataset_tokenizer_sha256(const nd_dataset *dataset)
 {
     return dataset->synthetic ? "" : dataset->shards[0].tokenizer_sha256;
+}
+
+int64_t nd_dataset_vocab_size(const nd_dataset *dataset)
+{
+    return dataset->synthetic ? 0 : dataset->shards[0].vocab_size;
 }
 
 int64_t nd_dataset_text_bytes(const nd_dataset *dataset)

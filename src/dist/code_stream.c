@@ -203,12 +203,11 @@ static nd_status take_on_device(const nd_code_stream *s, nd_model *model, int64_
     return w->packed.data ? b->ops.pack_codes(b, w->packed, nd_as_const(w->codes)) : ND_OK;
 }
 
-static nd_status run_on_device(nd_code_stream *s, nd_model *model, const nd_view *masters,
-                               bool whole, nd_comm *comm)
+static nd_status exchange_on_device(nd_code_stream *s, nd_model *model, const nd_view *masters,
+                                    bool whole, nd_comm *comm, uint64_t *bytes)
 {
     nd_backend *b = model->backend;
-    uint64_t bytes[comm->size], mine = 0;
-    memset(bytes, 0, sizeof bytes);
+    uint64_t mine = 0;
     ND_TRY(b->ops.zero(b, s->at.data, sizeof mine));
     for (int64_t i = 0; i < s->own->count; i++)
         if (s->own->owner[i] == comm->rank && model->weights[i].ternary)
@@ -225,6 +224,17 @@ static nd_status run_on_device(nd_code_stream *s, nd_model *model, const nd_view
                 ND_TRY(take_on_device(s, model, i, bytes[r]));
     }
     return ND_OK;
+}
+
+static nd_status run_on_device(nd_code_stream *s, nd_model *model, const nd_view *masters,
+                               bool whole, nd_comm *comm)
+{
+    uint64_t *bytes = calloc((size_t)comm->size, sizeof *bytes);
+    if (!bytes)
+        return ND_FAIL(ND_ENOMEM, "no memory for the lengths of %d streams", comm->size);
+    const nd_status status = exchange_on_device(s, model, masters, whole, comm, bytes);
+    free(bytes);
+    return status;
 }
 
 nd_status nd_code_stream_run(nd_code_stream *s, nd_model *model, const nd_view *masters, bool whole,

@@ -59,6 +59,10 @@ typedef struct nd_comm_ops {
     /* all[r*bytes ...] = what rank r passed in `mine`, on every rank. */
     nd_status (*allgather)(nd_comm *comm, void *all, const void *mine, size_t bytes);
 
+    /* On `root`, all = what every rank passed in `mine`, in the order of ranks; elsewhere `all` is not read.
+     * Rank r passes bytes[r] bytes: root knows all of them, another rank its own. */
+    nd_status (*gather)(nd_comm *comm, void *all, const void *mine, const size_t *bytes, int root);
+
     /* Sums every piece to its owner in f32, along the tree over leaves of core/base/sum_tree.h, so that the
      * bits depend neither on the number of ranks nor on who owns what, unless a piece's format rounds
      * what travels. */

@@ -168,6 +168,31 @@ static nd_status mpi_allgather(nd_comm *comm, void *all, const void *mine, size_
     return status;
 }
 
+/* The root takes one rank's part after another; each of the others sends once. */
+static nd_status gather(nd_comm *comm, char *all, const void *mine, const size_t *bytes, int root)
+{
+    if (comm->rank != root)
+        return nd_wire_send(wire_of(comm), mine, bytes[comm->rank], root);
+    for (int r = 0; r < comm->size; all += bytes[r++]) {
+        if (r != root)
+            ND_TRY(nd_wire_receive(wire_of(comm), all, bytes[r], r));
+        else if (bytes[r] > 0)
+            memcpy(all, mine, bytes[r]);
+    }
+    return ND_OK;
+}
+
+static nd_status mpi_gather(nd_comm *comm, void *all, const void *mine, const size_t *bytes,
+                            int root)
+{
+    span s;
+    nd_status status = enter(comm, ND_COLLECTIVE_GATHER, &s);
+    if (status == ND_OK)
+        status = gather(comm, all, mine, bytes, root);
+    leave(comm, &s);
+    return status;
+}
+
 /* Part by part through the host. */
 static nd_status mpi_broadcast_device(nd_comm *comm, void *data, size_t bytes, int root)
 {
@@ -301,9 +326,9 @@ static void mpi_destroy(nd_comm *comm)
         fprintf(stderr, "nanochat_dist: rank %d: error: %s\n", comm->rank, nd_error_get()->message);
         mpi_abort(comm, nd_error_exit_code(ND_EPEER));
     }
+    nd_wire_destroy(context->wire);
     if (context->owns_mpi)
         MPI_Finalize();
-    nd_wire_destroy(context->wire);
     nd_gradient_transfer_destroy(&context->transfer);
     free(context->gathered);
     free(context);
@@ -346,6 +371,7 @@ nd_status nd_comm_create_mpi(nd_comm **comm)
                               .broadcast = mpi_broadcast,
                               .broadcast_device = mpi_broadcast_device,
                               .allgather = mpi_allgather,
+                              .gather = mpi_gather,
                               .reduce_to_owners = mpi_reduce_to_owners,
                               .begin_reduction = mpi_begin_reduction,
                               .begin_broadcast = mpi_begin_broadcast,

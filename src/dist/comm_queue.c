@@ -1,7 +1,6 @@
 #include "dist/comm_queue.h"
 
 #include <pthread.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <time.h>
@@ -90,17 +89,6 @@ static void *thread_main(void *context)
     return NULL;
 }
 
-/* Signals are for the other threads. */
-static int start_thread(nd_comm_queue *q)
-{
-    sigset_t all, before;
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
-    const int failed = pthread_create(&q->thread, NULL, thread_main, q);
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
-    return failed;
-}
-
 nd_status nd_comm_queue_create(nd_comm *comm, const nd_comm_worker *worker, nd_comm_queue **queue)
 {
     nd_comm_queue *q = calloc(1, sizeof *q);
@@ -114,7 +102,7 @@ nd_status nd_comm_queue_create(nd_comm *comm, const nd_comm_worker *worker, nd_c
     pthread_mutex_init(&q->lock, NULL);
     pthread_cond_init(&q->changed, &monotonic);
     pthread_condattr_destroy(&monotonic);
-    if (start_thread(q) != 0) {
+    if (pthread_create(&q->thread, NULL, thread_main, q) != 0) {
         pthread_cond_destroy(&q->changed);
         pthread_mutex_destroy(&q->lock);
         free(q);

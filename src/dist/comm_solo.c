@@ -24,9 +24,16 @@ static nd_status solo_broadcast(nd_comm *comm, void *data, size_t bytes, int roo
 static nd_status solo_allgather(nd_comm *comm, void *all, const void *mine, size_t bytes)
 {
     (void)comm;
-    if (all != mine)
+    if (all != mine && bytes > 0)
         memcpy(all, mine, bytes);
     return ND_OK;
+}
+
+static nd_status solo_gather(nd_comm *comm, void *all, const void *mine, const size_t *bytes,
+                             int root)
+{
+    (void)root;
+    return solo_allgather(comm, all, mine, bytes[0]);
 }
 
 static nd_status solo_reduce_to_owners(nd_comm *comm, nd_comm_split split, nd_comm_piece *pieces,
@@ -54,6 +61,7 @@ nd_status nd_comm_create_solo(nd_comm **comm)
                               .broadcast = solo_broadcast,
                               .broadcast_device = solo_broadcast,
                               .allgather = solo_allgather,
+                              .gather = solo_gather,
                               .reduce_to_owners = solo_reduce_to_owners,
                               .begin_reduction = solo_reduce_to_owners,
                               .begin_broadcast = solo_broadcast,

@@ -1,6 +1,6 @@
 #include "dist/gradient_wire.h"
 
-#include "core/backend/cpu/fast_kernels.h"
+#include "core/backend/row_kernels.h"
 
 #include <math.h>
 #include <string.h>
@@ -70,7 +70,7 @@ size_t nd_gradient_residual_bytes(nd_gradient_wire format, int64_t count)
     return 0;
 }
 
-static void decode_block(const nd_fast_kernels *k, float *x, const char *block, int64_t n)
+static void decode_block(const nd_row_kernels *k, float *x, const char *block, int64_t n)
 {
     float scale;
     memcpy(&scale, block, SCALE_BYTES);
@@ -78,7 +78,7 @@ static void decode_block(const nd_fast_kernels *k, float *x, const char *block, 
 }
 
 /* Below 2^-100 the factor could overflow: such a block is one of zeros. */
-static void encode_block(const nd_fast_kernels *k, char *block, const float *x, float largest,
+static void encode_block(const nd_row_kernels *k, char *block, const float *x, float largest,
                          int64_t n)
 {
     const bool zeros = largest < 0x1p-100f;
@@ -91,7 +91,7 @@ static void encode_block(const nd_fast_kernels *k, char *block, const float *x, 
 }
 
 /* One block; `wire` and `residual` are where it begins in them. */
-static void send_block(const nd_fast_kernels *k, nd_gradient_wire format, char *wire,
+static void send_block(const nd_row_kernels *k, nd_gradient_wire format, char *wire,
                        const float *values, char *residual, int64_t n)
 {
     float x[BLOCK_MAX], sent[BLOCK_MAX];
@@ -119,7 +119,7 @@ static void send_block(const nd_fast_kernels *k, nd_gradient_wire format, char *
 void nd_gradient_wire_encode(nd_gradient_wire format, void *wire, const float *values,
                              void *residual, int64_t count)
 {
-    const nd_fast_kernels *k = nd_fast_kernels_in_force();
+    const nd_row_kernels kernels = nd_row_kernels_in_force(), *k = &kernels;
     const int64_t block = format == ND_GRADIENT_WIRE_BF16 ? BF16_BLOCK : INT8_BLOCK;
     char *out = wire, *kept = residual;
     if (format == ND_GRADIENT_WIRE_FP32) {
@@ -134,7 +134,7 @@ void nd_gradient_wire_encode(nd_gradient_wire format, void *wire, const float *v
 
 void nd_gradient_wire_add(nd_gradient_wire format, float *into, const void *wire, int64_t count)
 {
-    const nd_fast_kernels *k = nd_fast_kernels_in_force();
+    const nd_row_kernels kernels = nd_row_kernels_in_force(), *k = &kernels;
     if (format == ND_GRADIENT_WIRE_FP32) {
         k->add(into, into, wire, count);
         return;

@@ -1,5 +1,6 @@
 #include "dist/point_to_point.h"
 
+#include <math.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -12,6 +13,7 @@ static const double spin_seconds = 2e-3; /* before the first sleep of a wait */
 static const double spin_standing_back = 10e-6;
 static const double nap_first = 20e-6, nap_longest = 1e-3;
 static const double answer_seconds = 0.4; /* how long an answer may take */
+static const double settle_seconds = 0.1; /* for what had begun when something failed */
 static const double notice_seconds = 0.2; /* from a signal to the notice of a stuck wait */
 
 /* What a rank tells of itself while it waits. */
@@ -30,8 +32,9 @@ struct nd_wire {
     situation *answers; /* [size] being sent; a rank has one question open at a time */
     MPI_Request *sends; /* [size] of those */
     int64_t tags;       /* sequence numbers before tags repeat */
-    situation theirs;   /* the last answer; one that comes late is written here too */
+    situation theirs;   /* the last answer */
     bool failed, noticed, stands_back;
+    bool keeps_memory; /* MPI may still use it */
     atomic_bool interrupted;
 
     /* Part i of a message uses place i % ND_WIRE_DEPTH. */
@@ -41,8 +44,14 @@ struct nd_wire {
     char *made;  /* the same of parts that were made */
 };
 
-static const char *const kind_names[ND_COLLECTIVE_COUNT] = {"nothing", "a barrier", "a broadcast",
-                                                            "an allgather", "a tree reduction"};
+static const char *const kind_names[ND_COLLECTIVE_COUNT] = {
+    "nothing", "a barrier", "a broadcast", "an allgather", "a gather", "a tree reduction"};
+
+static void nap(double seconds)
+{
+    const struct timespec t = {.tv_nsec = (long)(seconds * 1e9)};
+    nanosleep(&t, NULL);
+}
 
 nd_status nd_wire_create(nd_comm *comm, nd_wire **wire)
 {
@@ -60,6 +69,7 @@ nd_status nd_wire_create(nd_comm *comm, nd_wire **wire)
     int *limit = NULL, found = 0;
     MPI_Comm_get_attr(MPI_COMM_WORLD, MPI_TAG_UB, &limit, &found);
     made->comm = comm;
+    made->control = MPI_COMM_NULL;
     made->answers = answers;
     made->sends = sends;
     made->taken = parts;
@@ -80,9 +90,27 @@ nd_status nd_wire_create(nd_comm *comm, nd_wire **wire)
     return ND_OK;
 }
 
+/* Whether a request is done within `seconds`, which a message that has met its partner soon is. */
+static bool settles(MPI_Request *request, double seconds)
+{
+    const double start = MPI_Wtime();
+    int done = 0;
+    while (MPI_Test(request, &done, MPI_STATUS_IGNORE) == MPI_SUCCESS && !done &&
+           MPI_Wtime() - start < seconds)
+        nap(nap_first);
+    return done;
+}
+
+/* Memory that MPI may still read or write is left to the end of the process. */
 void nd_wire_destroy(nd_wire *wire)
 {
     if (!wire)
+        return;
+    for (int r = 0; r < wire->comm->size; r++)
+        wire->keeps_memory |= !settles(&wire->sends[r], 0.0);
+    if (wire->control != MPI_COMM_NULL && !wire->failed)
+        MPI_Comm_free(&wire->control);
+    if (wire->keeps_memory)
         return;
     free(wire->answers);
     free(wire->sends);
@@ -158,12 +186,6 @@ static void answer(nd_wire *wire)
     }
 }
 
-static void nap(double seconds)
-{
-    const struct timespec t = {.tv_nsec = (long)(seconds * 1e9)};
-    nanosleep(&t, NULL);
-}
-
 static bool ask(nd_wire *wire, int rank)
 {
     MPI_Request question, reply;
@@ -182,8 +204,13 @@ static bool ask(nd_wire *wire, int rank)
     }
     MPI_Request_free(&question);
     if (!done) {
+        /* An answer that is here already is not cancelled. It is short, so neither is waited for long. */
+        MPI_Status s;
+        int cancelled = 0;
         MPI_Cancel(&reply);
-        MPI_Request_free(&reply);
+        MPI_Wait(&reply, &s);
+        MPI_Test_cancelled(&s, &cancelled);
+        done = !cancelled;
     }
     return done;
 }
@@ -323,31 +350,15 @@ typedef struct movement {
     bool relays; /* what comes in goes out */
 } movement;
 
-static int64_t parts_of(size_t bytes)
-{
-    return (int64_t)((bytes + ND_WIRE_PART_BYTES - 1) / ND_WIRE_PART_BYTES);
-}
-
-static size_t start_of(int64_t part)
-{
-    return (size_t)part * ND_WIRE_PART_BYTES;
-}
-
-static int length_of(size_t bytes, int64_t part)
-{
-    const size_t left = bytes - start_of(part);
-    return (int)(left < ND_WIRE_PART_BYTES ? left : ND_WIRE_PART_BYTES);
-}
-
 static char *memory_of(char *parts, int64_t part)
 {
-    return parts + start_of(part % ND_WIRE_DEPTH);
+    return parts + nd_wire_part_start(part % ND_WIRE_DEPTH);
 }
 
 static nd_status start_receive(nd_wire *wire, const movement *m, int64_t part)
 {
-    char *into = m->in ? m->in + start_of(part) : memory_of(wire->taken, part);
-    const int length = length_of(m->in_bytes, part);
+    char *into = m->in ? m->in + nd_wire_part_start(part) : memory_of(wire->taken, part);
+    const int length = nd_wire_part_length(m->in_bytes, part);
     /* Any tag: messages of a rank come in order, and its tag says where it is. */
     const int code = MPI_Irecv(into, length, MPI_BYTE, m->from, MPI_ANY_TAG, MPI_COMM_WORLD,
                                &wire->receiving[part % ND_WIRE_DEPTH]);
@@ -356,10 +367,10 @@ static nd_status start_receive(nd_wire *wire, const movement *m, int64_t part)
 
 static nd_status finish_receive(nd_wire *wire, const movement *m, int64_t part)
 {
-    const int length = length_of(m->in_bytes, part);
+    const int length = nd_wire_part_length(m->in_bytes, part);
     ND_TRY(wait_for(wire, &wire->receiving[part % ND_WIRE_DEPTH], m->from, true, length));
     return m->in ? ND_OK
-                 : m->take(m->in_context, memory_of(wire->taken, part), start_of(part),
+                 : m->take(m->in_context, memory_of(wire->taken, part), nd_wire_part_start(part),
                            (size_t)length);
 }
 
@@ -372,13 +383,13 @@ static nd_status finish_sends(nd_wire *wire, const movement *m, int64_t part)
 
 static nd_status start_sends(nd_wire *wire, const movement *m, int64_t part)
 {
-    const int length = length_of(m->out_bytes, part);
-    const char *from = m->out ? m->out + start_of(part) : memory_of(wire->made, part);
+    const int length = nd_wire_part_length(m->out_bytes, part);
+    const char *from = m->out ? m->out + nd_wire_part_start(part) : memory_of(wire->made, part);
     if (part >= ND_WIRE_DEPTH)
         ND_TRY(finish_sends(wire, m, part - ND_WIRE_DEPTH));
     if (!m->out)
-        ND_TRY(
-            m->make(m->out_context, memory_of(wire->made, part), start_of(part), (size_t)length));
+        ND_TRY(m->make(m->out_context, memory_of(wire->made, part), nd_wire_part_start(part),
+                       (size_t)length));
     for (int i = 0; i < m->to_count; i++) {
         const int code = MPI_Isend(from, length, MPI_BYTE, m->to[i], tag_of(wire), MPI_COMM_WORLD,
                                    &wire->sending[part % ND_WIRE_DEPTH][i]);
@@ -394,7 +405,7 @@ static nd_status start_sends(nd_wire *wire, const movement *m, int64_t part)
  * its own, so whoever is in the earliest round goes on. */
 static nd_status move_parts(nd_wire *wire, const movement *m)
 {
-    const int64_t in = parts_of(m->in_bytes), out = parts_of(m->out_bytes);
+    const int64_t in = nd_wire_parts(m->in_bytes), out = nd_wire_parts(m->out_bytes);
     int64_t receives = 0, sends = 0;
     for (int64_t i = 0; i < in || i < out; i++) {
         for (; receives < in && receives < i + ND_WIRE_DEPTH; receives++)
@@ -411,17 +422,20 @@ static nd_status move_parts(nd_wire *wire, const movement *m)
     return ND_OK;
 }
 
-/* After an error nothing may arrive in memory that its owner will free. */
+/* After an error nothing may arrive in memory that its owner will free: a receive is cancelled, and one that
+ * has met its message, which cannot be, gets some time to end, as sends do. */
 static void let_go(nd_wire *wire)
 {
+    double left = settle_seconds;
     for (int place = 0; place < ND_WIRE_DEPTH; place++) {
-        if (wire->receiving[place] != MPI_REQUEST_NULL) {
+        if (wire->receiving[place] != MPI_REQUEST_NULL)
             MPI_Cancel(&wire->receiving[place]);
-            MPI_Request_free(&wire->receiving[place]);
+        for (int i = -1; i < ND_WIRE_FAN; i++) {
+            MPI_Request *request = i < 0 ? &wire->receiving[place] : &wire->sending[place][i];
+            const double start = MPI_Wtime();
+            wire->keeps_memory |= !settles(request, left);
+            left = fmax(0.0, left - (MPI_Wtime() - start));
         }
-        for (int i = 0; i < ND_WIRE_FAN; i++)
-            if (wire->sending[place][i] != MPI_REQUEST_NULL)
-                MPI_Request_free(&wire->sending[place][i]);
     }
 }
 

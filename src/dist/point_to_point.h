@@ -23,6 +23,7 @@ typedef enum nd_collective {
     ND_COLLECTIVE_BARRIER,
     ND_COLLECTIVE_BROADCAST,
     ND_COLLECTIVE_ALLGATHER,
+    ND_COLLECTIVE_GATHER,
     ND_COLLECTIVE_REDUCTION,
     ND_COLLECTIVE_COUNT
 } nd_collective;
@@ -33,7 +34,8 @@ typedef struct nd_wire nd_wire;
  * Parts come in their order; all but the last have ND_WIRE_PART_BYTES. */
 typedef nd_status (*nd_wire_part)(void *context, void *part, size_t at, size_t bytes);
 
-/* Collective. Errors: ND_ENOMEM, ND_EPEER. */
+/* Both collective, the latter unless something has failed; before MPI is finalized. Errors: ND_ENOMEM,
+ * ND_EPEER. */
 nd_status nd_wire_create(nd_comm *comm, nd_wire **wire);
 void nd_wire_destroy(nd_wire *wire);
 

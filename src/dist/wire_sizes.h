@@ -3,6 +3,9 @@
 #ifndef ND_DIST_WIRE_SIZES_H
 #define ND_DIST_WIRE_SIZES_H
 
+#include <stddef.h>
+#include <stdint.h>
+
 enum {
     /* A long message moves in parts of so many bytes: small enough to stay in cache while they are
      * added, large enough that latency does not count. */
@@ -13,5 +16,22 @@ enum {
      * not rounds. */
     ND_WIRE_RING_BYTES = 1 << 15
 };
+
+/* Parts of a message, where one starts in it, and how long it is. */
+static inline int64_t nd_wire_parts(size_t bytes)
+{
+    return (int64_t)((bytes + ND_WIRE_PART_BYTES - 1) / ND_WIRE_PART_BYTES);
+}
+
+static inline size_t nd_wire_part_start(int64_t part)
+{
+    return (size_t)part * ND_WIRE_PART_BYTES;
+}
+
+static inline int nd_wire_part_length(size_t bytes, int64_t part)
+{
+    const size_t left = bytes - nd_wire_part_start(part);
+    return (int)(left < ND_WIRE_PART_BYTES ? left : ND_WIRE_PART_BYTES);
+}
 
 #endif

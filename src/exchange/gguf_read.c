@@ -157,7 +157,8 @@ static nd_status take_tensor(cursor *c, uint64_t alignment, uint64_t *offset, nd
         return ND_FAIL(ND_EDATA,
                        "%s: damaged: tensor %.*s starts at offset %" PRIu64 ", expected %" PRIu64,
                        c->name, width, text, stated, *offset);
-    if (t->bytes > INT64_MAX - *offset - alignment)
+    /* *offset and what follows fit 63 bits: only differences of such numbers, so nothing wraps. */
+    if (alignment > INT64_MAX - *offset || t->bytes > INT64_MAX - *offset - alignment)
         return ND_FAIL(ND_EDATA, "%s: damaged: tensor %.*s has more bytes than there can be",
                        c->name, width, text);
     *offset += (t->bytes + alignment - 1) / alignment * alignment;

@@ -157,8 +157,11 @@ static nd_status set_shape(const reading *r)
     const double hidden = (double)r->config->model.hidden_dim;
     ND_TRY(set_number(r, "ffn_mult", (double)json_integer_value(wide) / hidden));
     const json_t *head_dim = json_object_get(r->root, "head_dim");
+    int64_t together;
     if (json_is_integer(head_dim) &&
-        json_integer_value(head_dim) * r->config->model.num_heads != r->config->model.hidden_dim)
+        (__builtin_mul_overflow(json_integer_value(head_dim), r->config->model.num_heads,
+                                &together) ||
+         together != r->config->model.hidden_dim))
         return ND_FAIL(ND_EDATA,
                        "%s: head_dim = %" JSON_INTEGER_FORMAT
                        " times %lld heads is not hidden_size = "
@@ -185,19 +188,28 @@ static nd_status read_keys(const reading *r, double *epsilon)
     return nd_config_check_model(r->config);
 }
 
+nd_status nd_hf_config_parse(const char *text, size_t size, const char *path, nd_config *config,
+                             double *epsilon)
+{
+    json_error_t error;
+    reading r = {path, json_loadb(text, size, 0, &error), config};
+    if (!json_is_object(r.root)) {
+        const bool parsed = r.root != NULL;
+        json_decref(r.root);
+        return ND_FAIL(ND_EDATA, "%s:%d: not a JSON object: %s", path, parsed ? 1 : error.line,
+                       parsed ? "another value" : error.text);
+    }
+    const nd_status status = read_keys(&r, epsilon);
+    json_decref(r.root);
+    return status;
+}
+
 nd_status nd_hf_config_read(const char *path, nd_config *config, double *epsilon)
 {
     void *text = NULL;
     size_t size = 0;
-    json_error_t error;
     ND_TRY(nd_read_whole_file(path, CONFIG_BYTES_MAX, ND_EDATA, &text, &size));
-    reading r = {path, json_loadb(text, size, 0, &error), config};
+    const nd_status status = nd_hf_config_parse(text, size, path, config, epsilon);
     free(text);
-    if (!json_is_object(r.root)) {
-        json_decref(r.root);
-        return ND_FAIL(ND_EDATA, "%s:%d: not a JSON object: %s", path, error.line, error.text);
-    }
-    const nd_status status = read_keys(&r, epsilon);
-    json_decref(r.root);
     return status;
 }

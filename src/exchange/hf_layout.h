@@ -23,8 +23,11 @@ int64_t nd_hf_row(const nd_model_config *model, const nd_param *param, int64_t r
 nd_status nd_hf_config_text(const nd_config *config, bool bf16, int mark, char **text);
 nd_status nd_hf_generation_text(int mark, char **text);
 
-/* Fills [model] of `config` from the file config.json at `path`. *epsilon is its norms' epsilon. Errors:
+/* Fills [model] of `config` from the text of a config.json, or from the file at `path`; the former names
+ * `path` in errors only. *epsilon is its norms' epsilon. Errors:
  * ND_EDATA naming what this program's graphs do not have; ND_ECONFIG for sizes out of range. */
+nd_status nd_hf_config_parse(const char *text, size_t size, const char *path, nd_config *config,
+                             double *epsilon);
 nd_status nd_hf_config_read(const char *path, nd_config *config, double *epsilon);
 
 #endif

@@ -1,7 +1,5 @@
 #include "train/background.h"
 
-#include <signal.h>
-
 /* A thread's error is its own, and the caller may hold an older one. */
 static void run_here(nd_background *b)
 {
@@ -20,17 +18,6 @@ static void *run_on_thread(void *context)
     return NULL;
 }
 
-/* Signals are for the thread that trains. */
-static bool start_thread(nd_background *b)
-{
-    sigset_t all, before;
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
-    const int failed = pthread_create(&b->thread, NULL, run_on_thread, b);
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
-    return failed == 0;
-}
-
 void nd_background_start(nd_background *b, nd_status (*work)(void *context), void *context,
                          bool threaded)
 {
@@ -38,7 +25,7 @@ void nd_background_start(nd_background *b, nd_status (*work)(void *context), voi
     b->context = context;
     b->error.status = ND_OK;
     atomic_store(&b->done, false);
-    b->threaded = threaded && start_thread(b);
+    b->threaded = threaded && pthread_create(&b->thread, NULL, run_on_thread, b) == 0;
     if (!b->threaded)
         run_here(b);
 }

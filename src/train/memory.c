@@ -1,5 +1,7 @@
 #include "train/memory.h"
 
+#include "core/base/machine.h"
+
 #include <malloc.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -44,17 +46,6 @@ size_t nd_memory_program(size_t counted)
     return shared + (held > counted ? held - counted : 0);
 }
 
-/* The number in a file of the control group; SIZE_MAX for "max" and where there is none. */
-static size_t read_limit(const char *path)
-{
-    unsigned long long value = 0;
-    FILE *file = fopen(path, "r");
-    const bool found = file && fscanf(file, "%llu", &value) == 1;
-    if (file)
-        fclose(file);
-    return found ? (size_t)value : SIZE_MAX;
-}
-
 size_t nd_memory_available(void)
 {
     char line[256];
@@ -67,9 +58,7 @@ size_t nd_memory_available(void)
             machine += (size_t)kilobytes * 1024;
     if (file)
         fclose(file);
-    const size_t limit = read_limit("/sys/fs/cgroup/memory.max");
-    const size_t used = read_limit("/sys/fs/cgroup/memory.current");
-    const size_t group = limit < SIZE_MAX && used < limit ? limit - used : SIZE_MAX;
+    const size_t group = nd_cgroup_of_process().memory_remaining;
     if (machine == 0)
         return group;
     return machine < group ? machine : group;

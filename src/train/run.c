@@ -19,13 +19,18 @@ enum { TOKENIZER_BYTES_MAX = 1 << 28 };
 
 nd_status nd_run_agree(nd_comm *comm, nd_status mine)
 {
-    int all[comm->size];
+    int *all = calloc((size_t)comm->size, sizeof *all);
+    if (!all)
+        return ND_FAIL(ND_ENOMEM, "no memory for the status of %d ranks", comm->size);
     const int code = (int)mine;
-    memset(all, 0, sizeof all);
-    ND_TRY(comm->ops.allgather(comm, all, &code, sizeof code));
-    int failed = 0;
+    int failed = 0, theirs = ND_OK;
+    const nd_status gathered = comm->ops.allgather(comm, all, &code, sizeof code);
     while (failed < comm->size && all[failed] == ND_OK)
         failed++;
+    if (failed < comm->size)
+        theirs = all[failed];
+    free(all);
+    ND_TRY(gathered);
     if (failed == comm->size)
         return ND_OK;
     nd_error error = *nd_error_get();
@@ -37,7 +42,7 @@ nd_status nd_run_agree(nd_comm *comm, nd_status mine)
     }
     error.shared = 1;
     nd_error_set(&error);
-    return (nd_status)all[failed];
+    return (nd_status)theirs;
 }
 
 nd_status nd_run_same_error(nd_status status)
@@ -238,6 +243,12 @@ nd_status nd_run_prepare(nd_run *run)
 static nd_status create(nd_run *run)
 {
     ND_TRY(open_data(run));
+    run->model->config.pieces = nd_dataset_vocab_size(run->train);
+    if (nd_model_pieces(&run->model->config) < run->config.model.vocab_size)
+        nd_log_line(&run->log,
+                    "padding the data's tokenizer has %lld pieces and the model %lld rows: the "
+                    "others take no part in any softmax",
+                    (long long)run->model->config.pieces, (long long)run->config.model.vocab_size);
     ND_TRY(read_tokenizer(run));
     ND_TRY(nd_run_memory_reserve(run));
     if (run->config.hardware.cuda_graphs)

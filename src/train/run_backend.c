@@ -1,29 +1,10 @@
 #include "train/run_backend.h"
 
+#include "core/base/machine.h"
 #include "dist/device.h"
 
-#include <omp.h>
-#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
-
-/* threads = key, else OMP_NUM_THREADS, else an even share of the cores among the machine's ranks,
- * within those this process may run on. */
-static int choose_threads(const nd_config *config, const nd_comm *comm)
-{
-    if (config->hardware.threads > 0)
-        return (int)config->hardware.threads;
-    if (getenv("OMP_NUM_THREADS"))
-        return omp_get_max_threads();
-    cpu_set_t allowed;
-    CPU_ZERO(&allowed);
-    const long online = sysconf(_SC_NPROCESSORS_ONLN);
-    int share = (int)(online / comm->local_size);
-    if (sched_getaffinity(0, sizeof allowed, &allowed) == 0 && share > CPU_COUNT(&allowed))
-        share = CPU_COUNT(&allowed);
-    return share > 1 ? share : 1;
-}
 
 nd_status nd_run_create_backend(const nd_config *config, const nd_comm *comm, nd_backend **backend)
 {
@@ -33,7 +14,8 @@ nd_status nd_run_create_backend(const nd_config *config, const nd_comm *comm, nd
     if (*backend)
         return ND_OK;
     const nd_cpu_backend_options options = {
-        .threads = choose_threads(config, comm),
+        .threads = config->hardware.threads > 0 ? (int)config->hardware.threads
+                                                : nd_machine_threads(comm->local_size),
         .isa = (nd_cpu_isa)config->hardware.cpu_isa,
     };
     return nd_cpu_backend_create(&options, backend);
@@ -42,14 +24,16 @@ nd_status nd_run_create_backend(const nd_config *config, const nd_comm *comm, nd
 nd_status nd_run_share_traits(nd_comm *comm, nd_backend *backend)
 {
     const bool mine[] = {backend->traits.fast_bf16, backend->traits.fast_int8_gradients};
-    bool all[comm->size][2];
-    memset(all, 0, sizeof all);
-    ND_TRY(comm->ops.allgather(comm, all, mine, sizeof mine));
-    for (int r = 0; r < comm->size; r++) {
-        backend->traits.fast_bf16 &= all[r][0];
-        backend->traits.fast_int8_gradients &= all[r][1];
+    bool *all = calloc((size_t)comm->size, sizeof mine);
+    if (!all)
+        return ND_FAIL(ND_ENOMEM, "no memory for the traits of %d ranks", comm->size);
+    const nd_status status = comm->ops.allgather(comm, all, mine, sizeof mine);
+    for (int r = 0; status == ND_OK && r < comm->size; r++) {
+        backend->traits.fast_bf16 &= all[2 * r];
+        backend->traits.fast_int8_gradients &= all[2 * r + 1];
     }
-    return ND_OK;
+    free(all);
+    return status;
 }
 
 void nd_run_resolve_precision(nd_config *config, const nd_backend *backend)
@@ -68,16 +52,19 @@ nd_status nd_run_attach_backend(nd_run *run)
     nd_comm *comm = run->comm;
     const nd_backend *b = run->backend;
     const char mine = b->ops.host_memory ? 'h' : 'd';
-    char all[comm->size];
-    memset(all, 0, sizeof all);
-    ND_TRY(comm->ops.allgather(comm, all, &mine, sizeof mine));
-    for (int r = 0; r < comm->size; r++)
+    char *all = calloc((size_t)comm->size, sizeof *all);
+    if (!all)
+        return ND_FAIL(ND_ENOMEM, "no memory for the devices of %d ranks", comm->size);
+    nd_status status = comm->ops.allgather(comm, all, &mine, sizeof mine);
+    for (int r = 0; status == ND_OK && r < comm->size; r++)
         if (all[r] != mine)
-            return ND_FAIL(ND_ECONFIG,
-                           "rank %d computes on a %s and rank %d on a %s; set [hardware] target to "
-                           "cpu or cuda",
-                           comm->rank, mine == 'd' ? "GPU" : "CPU", r,
-                           all[r] == 'd' ? "GPU" : "CPU");
+            status =
+                ND_FAIL(ND_ECONFIG,
+                        "rank %d computes on a %s and rank %d on a %s; set [hardware] target "
+                        "to cpu or cuda",
+                        comm->rank, mine == 'd' ? "GPU" : "CPU", r, all[r] == 'd' ? "GPU" : "CPU");
+    free(all);
+    ND_TRY(status);
     nd_comm_set_device(comm, run->backend);
     comm->reduction = (nd_reduction)run->config.dist.reduction;
     if (comm->reduction == ND_REDUCTION_ALLREDUCE && !nd_device_owns(b))

@@ -1,35 +1,107 @@
 #include "train/signals.h"
 
+#include <pthread.h>
 #include <signal.h>
+#include <stdatomic.h>
+#include <stdlib.h>
 #include <string.h>
 
-/* A handler can reach nothing but a global. */
-static volatile sig_atomic_t stop_requested;
+/* Signals are the process's, and a handler can reach nothing but globals. */
+static struct {
+    bool started;
+    atomic_bool expected;
+    atomic_llong arrived;
+    long long wanted; /* signals that ask for a stop */
+    sigset_t asking, mask_before;
+    struct sigaction pipe_before;
+} signals = {.wanted = 1};
 
-static void request_stop(int number)
+/* As if nothing had blocked or caught it. */
+static void die_of(int number)
 {
-    (void)number;
-    stop_requested = 1;
+    sigset_t one;
+    signal(number, SIG_DFL);
+    sigemptyset(&one);
+    sigaddset(&one, number);
+    pthread_sigmask(SIG_UNBLOCK, &one, NULL);
+    raise(number);
 }
 
-void nd_signals_install(void)
+static void take(int number)
 {
-    struct sigaction action;
-    memset(&action, 0, sizeof action);
-    action.sa_handler = request_stop;
-    action.sa_flags = SA_RESTART;
-    sigemptyset(&action.sa_mask);
-    sigaction(SIGTERM, &action, NULL);
-    sigaction(SIGINT, &action, NULL);
-    sigaction(SIGUSR1, &action, NULL);
-    struct sigaction before;
-    if (sigaction(SIGHUP, NULL, &before) == 0 && before.sa_handler != SIG_IGN) /* not under nohup */
-        sigaction(SIGHUP, &action, NULL);
-    action.sa_handler = SIG_IGN; /* a log that nobody reads is no reason to stop */
-    sigaction(SIGPIPE, &action, NULL);
+    if (atomic_load(&signals.expected))
+        atomic_fetch_add(&signals.arrived, 1);
+    else
+        die_of(number);
+}
+
+static void *wait_for_signals(void *context)
+{
+    (void)context;
+    for (int number;;)
+        if (sigwait(&signals.asking, &number) == 0)
+            take(number);
+    return NULL;
+}
+
+static void restore_in_child(void)
+{
+    pthread_sigmask(SIG_SETMASK, &signals.mask_before, NULL);
+    sigaction(SIGPIPE, &signals.pipe_before, NULL);
+}
+
+/* Where no thread has a signal blocked but those that libraries started before, such as the workers of a
+ * threaded BLAS, the kernel would let one of them die of it: there, and only there, a handler takes it. */
+static void choose_signals(void)
+{
+    static const int numbers[] = {SIGTERM, SIGINT, SIGUSR1, SIGHUP};
+    struct sigaction before, action = {.sa_handler = take, .sa_flags = SA_RESTART};
+    sigfillset(&action.sa_mask);
+    sigemptyset(&signals.asking);
+    for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++) {
+        sigaction(numbers[i], NULL, &before);
+        if (numbers[i] == SIGHUP && before.sa_handler == SIG_IGN)
+            continue;
+        sigaddset(&signals.asking, numbers[i]);
+        sigaction(numbers[i], &action, NULL);
+    }
+    action.sa_handler = SIG_IGN;
+    sigaction(SIGPIPE, &action, &signals.pipe_before);
+}
+
+nd_status nd_signals_start(void)
+{
+    pthread_t thread;
+    sigset_t all;
+    if (signals.started)
+        return ND_OK;
+#if ND_FAULT_POINTS
+    if (getenv("ND_SIGNALS"))
+        signals.wanted = atoll(getenv("ND_SIGNALS"));
+#endif
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &signals.mask_before);
+    choose_signals();
+    const int failed = pthread_create(&thread, NULL, wait_for_signals, NULL);
+    sigorset(&all, &signals.mask_before, &signals.asking);
+    pthread_sigmask(SIG_SETMASK, &all, NULL);
+    if (failed)
+        return ND_FAIL(ND_EIO, "cannot start the thread that waits for signals: %s",
+                       strerror(failed));
+    pthread_detach(thread);
+    pthread_atfork(NULL, NULL, restore_in_child);
+    signals.started = true;
+    return ND_OK;
+}
+
+nd_status nd_signals_expect(void)
+{
+    ND_TRY(nd_signals_start());
+    atomic_store(&signals.expected, true);
+    return ND_OK;
 }
 
 bool nd_signals_stop_requested(void)
 {
-    return stop_requested != 0;
+    return atomic_load_explicit(&signals.arrived, memory_order_relaxed) >= signals.wanted;
 }

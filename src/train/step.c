@@ -66,9 +66,10 @@ static nd_status judge_losses(void *context)
     nd_run *run = j->run;
     const int64_t count = run->local_micro_batches, micro = run->model->config.micro_batch;
     const double limit = run->config.training.loss_spike_zscore;
-    leaf_loss mine[count], *all = malloc((size_t)run->micro_batches * sizeof *all);
+    leaf_loss *all = malloc((size_t)(run->micro_batches + count) * sizeof *all);
     if (!all)
         return ND_FAIL(ND_ENOMEM, "no memory for %lld losses", (long long)run->micro_batches);
+    leaf_loss *mine = all + run->micro_batches;
     for (int64_t i = 0; i < count; i++) {
         const nd_loss *l = &j->computed[i];
         const int64_t sample = run->next_sample + (count * run->comm->rank + i) * micro;
@@ -121,8 +122,14 @@ static void describe_skip(const nd_run *run, nd_step_result *result)
 
 static nd_status share_report(nd_run *run, const step_report *mine, nd_step_result *result)
 {
-    step_report all[run->comm->size];
-    ND_TRY(run->comm->ops.allgather(run->comm, all, mine, sizeof *mine));
+    step_report *all = malloc((size_t)run->comm->size * sizeof *all);
+    if (!all)
+        return ND_FAIL(ND_ENOMEM, "no memory for the reports of %d ranks", run->comm->size);
+    const nd_status status = run->comm->ops.allgather(run->comm, all, mine, sizeof *mine);
+    if (status != ND_OK) {
+        free(all);
+        return status;
+    }
     result->comm_bytes = 0;
     result->stop_requested = false;
     result->save_ready = true;
@@ -135,6 +142,7 @@ static nd_status share_report(nd_run *run, const step_report *mine, nd_step_resu
         result->comm_wait_ms = fmax(result->comm_wait_ms, all[r].comm_wait_ms);
         result->comm_busy_ms = fmax(result->comm_busy_ms, all[r].comm_busy_ms);
     }
+    free(all);
     return ND_OK;
 }
 
@@ -181,12 +189,12 @@ static nd_status compute(nd_run *run, judgement *judged, nd_loss *losses, double
     return nd_run_agree(run->comm, judged->no_data ? error.status : ND_OK);
 }
 
-nd_status nd_step_run(nd_run *run, bool stop_requested, nd_step_result *result)
+/* `losses` [local_micro_batches] is memory to work in: too much for the stack. */
+static nd_status run_step(nd_run *run, bool stop_requested, nd_loss *losses, nd_step_result *result)
 {
     const double start = now_ms();
     const uint64_t bytes_before = run->comm->bytes_sent;
     const double wait_before = run->comm->wait_seconds, busy_before = run->comm->busy_seconds;
-    nd_loss losses[run->local_micro_batches];
     judgement judged = {.run = run, .computed = losses, .result = result};
     step_report report = {.stop_requested = stop_requested};
 
@@ -220,4 +228,15 @@ nd_status nd_step_run(nd_run *run, bool stop_requested, nd_step_result *result)
     ND_TRY(share_report(run, &report, result));
     result->step_ms = now_ms() - start;
     return ND_OK;
+}
+
+nd_status nd_step_run(nd_run *run, bool stop_requested, nd_step_result *result)
+{
+    nd_loss *losses = malloc((size_t)run->local_micro_batches * sizeof *losses);
+    if (!losses)
+        return ND_FAIL(ND_ENOMEM, "no memory for the losses of %lld micro-batches",
+                       (long long)run->local_micro_batches);
+    const nd_status status = run_step(run, stop_requested, losses, result);
+    free(losses);
+    return status;
 }

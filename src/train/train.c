@@ -428,7 +428,7 @@ nd_status nd_train(const nd_train_options *options, nd_comm *comm)
     nd_metrics metrics = {0};
     nd_run_locks locks = {0};
     nd_status status = ND_OK;
-    nd_signals_install();
+    ND_TRY(nd_signals_expect());
     run.comm = comm;
     comm->timeout_seconds = options->config.dist.timeout_seconds;
     comm->stop_requested = nd_signals_stop_requested;

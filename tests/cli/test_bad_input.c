@@ -4,6 +4,7 @@
 #include "cli/bad_model_rows.h"
 #include "cli/bad_run_rows.h"
 #include "cli/bad_start_rows.h"
+#include "cli/bad_usage_rows.h"
 #include "support/support.h"
 
 #include <stdio.h>
@@ -17,7 +18,8 @@ static const struct {
 } topics[] = {{bad_inputs, BAD_INPUTS},
               {bad_models, BAD_MODELS},
               {bad_runs, BAD_RUNS},
-              {bad_starts, BAD_STARTS}};
+              {bad_starts, BAD_STARTS},
+              {bad_usages, BAD_USAGES}};
 enum { TOPICS = sizeof topics / sizeof topics[0] };
 
 /* NULL beyond the last. */

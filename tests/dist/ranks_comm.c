@@ -109,6 +109,30 @@ static void check_long_allgather(nd_comm *comm)
     free(all);
 }
 
+/* Parts of different lengths, some of them empty, to each rank in turn. */
+static void check_gathers(nd_comm *comm)
+{
+    size_t *bytes = calloc((size_t)comm->size, sizeof *bytes), total = 0;
+    CHECK(bytes);
+    for (int r = 0; r < comm->size; r++)
+        total += bytes[r] = r % 3 == 1 ? 0 : (size_t)r * ND_WIRE_PART_BYTES + 7;
+    char *mine = malloc(bytes[comm->rank] + 1), *all = calloc(1, total + 1);
+    CHECK(mine && all);
+    for (size_t i = 0; i < bytes[comm->rank]; i++)
+        mine[i] = byte_at(i, comm->rank);
+    for (int root = 0; root < comm->size; root++) {
+        memset(all, 0, total);
+        CHECK(comm->ops.gather(comm, comm->rank == root ? all : NULL, mine, bytes, root) == ND_OK);
+        const char *at = all;
+        for (int r = 0; comm->rank == root && r < comm->size; at += bytes[r++])
+            for (size_t i = 0; i < bytes[r]; i++)
+                CHECK(at[i] == byte_at(i, r));
+    }
+    free(bytes);
+    free(mine);
+    free(all);
+}
+
 enum { BEGUN = 20, BEGUN_FLOATS = 140001, BEGUN_BYTES = 700001 };
 
 /* Many reductions and broadcasts are begun; other collectives among them take their turn. */
@@ -248,6 +272,7 @@ int main(void)
     check_reduction(comm, 3, 700007); /* more parts than are on their way at once */
     check_broadcasts(comm);
     check_long_allgather(comm);
+    check_gathers(comm);
     check_what_is_begun(comm);
     comm->overlap = true;
     CHECK(nd_comm_overlaps(comm) == (comm->size > 1));

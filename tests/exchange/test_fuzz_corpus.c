@@ -1,4 +1,4 @@
-/* Readers of foreign files over the fuzzers' corpus, and over blind mutations of it: what launch/fuzz.sh does
+/* Readers of files that may come from anywhere over the fuzzers' corpus, and over blind mutations of it: what launch/fuzz.sh does
  * with libFuzzer, for any compiler. Nothing may crash, hang, or (in the asan build) read beyond a file. */
 #include "core/base/rng.h"
 #include "support/fuzz_readers.h"
@@ -127,4 +127,19 @@ Test(fuzz_corpus, the_gguf_reader_survives_the_corpus_and_mutations_of_it)
 Test(fuzz_corpus, the_safetensors_reader_survives_the_corpus_and_mutations_of_it)
 {
     replay_and_mutate(nd_fuzz_safetensors, "safetensors");
+}
+
+Test(fuzz_corpus, the_reader_of_config_json_survives_the_corpus_and_mutations_of_it)
+{
+    replay_and_mutate(nd_fuzz_config_json, "config_json");
+}
+
+Test(fuzz_corpus, the_reader_of_manifests_survives_the_corpus_and_mutations_of_it)
+{
+    replay_and_mutate(nd_fuzz_manifest, "manifest");
+}
+
+Test(fuzz_corpus, the_reader_of_ini_files_survives_the_corpus_and_mutations_of_it)
+{
+    replay_and_mutate(nd_fuzz_ini, "ini");
 }

@@ -266,3 +266,48 @@ Test(gguf, a_header_that_contradicts_itself_is_refused)
     check_refused(twice, 0, "GGUF", 4, "'a.key' stands there twice");
     check_refused(odd_alignment, 0, "GGUF", 4, "general.alignment is 48");
 }
+
+/* A header of tensors of I8 with these lengths, each starting where the sizes before it add up to, modulo
+ * 2^64. */
+static size_t write_tensors(const uint64_t *lengths, uint64_t count, uint8_t bytes[512])
+{
+    const uint64_t counts[2] = {count, 0};
+    const uint32_t version = 3, one = 1, type = 24;
+    uint64_t offset = 0;
+    FILE *out = fmemopen(bytes, 512, "wb");
+    cr_assert(out != NULL);
+    fwrite("GGUF", 1, 4, out);
+    fwrite(&version, sizeof version, 1, out);
+    fwrite(counts, sizeof counts, 1, out);
+    for (uint64_t i = 0; i < count; i++) {
+        const uint64_t name_bytes = 1;
+        fwrite(&name_bytes, sizeof name_bytes, 1, out);
+        fputc('a' + (int)i, out);
+        fwrite(&one, sizeof one, 1, out);
+        fwrite(&lengths[i], sizeof lengths[i], 1, out);
+        fwrite(&type, sizeof type, 1, out);
+        fwrite(&offset, sizeof offset, 1, out);
+        offset += (lengths[i] + ND_GGUF_ALIGNMENT - 1) / ND_GGUF_ALIGNMENT * ND_GGUF_ALIGNMENT;
+    }
+    const long size = ftell(out);
+    fclose(out);
+    return ((size_t)size + ND_GGUF_ALIGNMENT - 1) / ND_GGUF_ALIGNMENT * ND_GGUF_ALIGNMENT;
+}
+
+Test(gguf, tensors_whose_sizes_wrap_around_are_refused)
+{
+    static const uint64_t cases[][3] = {
+        {INT64_MAX - 32, INT64_MAX - 32, 64},
+        {INT64_MAX - 31, INT64_MAX - 31, 64},
+        {INT64_MAX, INT64_MAX, 2},
+        {INT64_MAX / 32 * 32, INT64_MAX / 32 * 32, 64},
+        {INT64_MAX / 2, INT64_MAX / 2, INT64_MAX / 2},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        uint8_t bytes[512] = {0};
+        nd_gguf g;
+        const size_t size = write_tensors(cases[i], 3, bytes);
+        ND_ASSERT_FAILS(nd_gguf_parse(bytes, size, "wraps.gguf", &g), ND_EDATA, "wraps.gguf: ");
+        nd_error_clear();
+    }
+}

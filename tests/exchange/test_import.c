@@ -142,3 +142,60 @@ Test(import, a_model_in_shards_is_the_model_in_one_file)
     cr_assert_eq(run("$B import --from s --out p"), 3);
     cr_assert(strstr(output, "expected a plain name") != NULL, "%s", output);
 }
+
+/* Rows of an embedding that no piece stands for, as models have whose vocabulary is rounded up; here with
+ * weights that would win every softmax. */
+static const char *const pad =
+    "import json, struct, sys\n"
+    "d, rows = sys.argv[1], int(sys.argv[2])\n"
+    "raw = open(d + '/model.safetensors', 'rb').read()\n"
+    "n = struct.unpack('<Q', raw[:8])[0]\n"
+    "head, data, out, at = json.loads(raw[8:8 + n]), raw[8 + n:], b'', 0\n"
+    "head['__metadata__'] = {'format': 'pt'}\n"
+    "for name in sorted((k for k in head if k != '__metadata__'),\n"
+    "                   key=lambda k: head[k]['data_offsets']):\n"
+    "    t = head[name]\n"
+    "    part = data[t['data_offsets'][0]:t['data_offsets'][1]]\n"
+    "    if name == 'model.embed_tokens.weight':\n"
+    "        part += struct.pack('<f', 3.0) * ((rows - t['shape'][0]) * t['shape'][1])\n"
+    "        t['shape'][0] = rows\n"
+    "    t['data_offsets'] = [at, at + len(part)]\n"
+    "    at += len(part)\n"
+    "    out += part\n"
+    "text = json.dumps(head).encode()\n"
+    "open(d + '/model.safetensors', 'wb').write(struct.pack('<Q', len(text)) + text + out)\n"
+    "config = json.load(open(d + '/config.json'))\n"
+    "config['vocab_size'] = rows\n"
+    "json.dump(config, open(d + '/config.json', 'w'))\n";
+
+Test(import, a_padded_vocabulary_trains_evaluates_and_samples_as_without_the_padding)
+{
+    char path[128], whole[512];
+    snprintf(path, sizeof path, "%s/pad.py", nd_test_here.directory);
+    nd_test_write_file(path, pad, strlen(pad));
+    ASSERT_RUNS("S=" ND_SOURCE_DIR " && $B tokenizer train --input $S/README.md --vocab-size 400 "
+                "--output tok && $B pack --quiet --tokenizer tok --out shards --val-fraction 0.2 "
+                "--glob '*.md' $S/docs && sed -e 's/vocab_size = 64/vocab_size = 400/' "
+                "-e 's/= synthetic/= shards\\ndata_path = shards/' config.ini > c.ini && "
+                "$B --config c.ini --run-dir run --total-steps 2 && "
+                "$B export --checkpoint run --format safetensors --type f32 --out a && "
+                "cp tok a/tokenizer.model && cp -r a p && python3 pad.py p 448 && "
+                "python3 pad.py a 400");
+    /* The same model with and without padding. */
+    for (int i = 0; i < 2; i++) {
+        ASSERT_RUNS(i == 0 ? "rm -rf r; $B import --from a --out r --data-path shards"
+                           : "rm -rf r; $B import --from p --out r --data-path shards");
+        ASSERT_RUNS("$B eval --checkpoint r --precision fp32 --json | sed 's/.*val_loss//' && "
+                    "$B sample --checkpoint r --precision fp32 --prompt The --max-tokens 8 && "
+                    "sed -e \"s/vocab_size = .*/$(grep vocab_size "
+                    "r/checkpoints/latest/config.ini)/\" c.ini > d.ini && "
+                    "$B --config d.ini --run-dir r --resume auto --total-steps 3 "
+                    "--set hardware.precision=fp32 > log && "
+                    "sed 's/.*\"loss\":\\([^,]*\\),.*/\\1/' r/metrics.jsonl");
+        if (i == 0)
+            snprintf(whole, sizeof whole, "%.500s", output);
+    }
+    cr_assert_str_eq(output, whole);
+    cr_assert(strstr(output, "val_bpb") != NULL && strstr(output, "The") != NULL, "%s", output);
+    ASSERT_RUNS("grep 'has 400 pieces and the model 448 rows' log");
+}

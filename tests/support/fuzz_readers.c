@@ -1,10 +1,19 @@
 #include "support/fuzz_readers.h"
 
+#include "core/base/sha256.h"
+#include "core/model/model_config.h"
+#include "core/model/params.h"
 #include "exchange/gguf_read.h"
+#include "exchange/hf_layout.h"
 #include "exchange/safetensors_read.h"
+#include "train/checkpoint/manifest.h"
 
+#include <jansson.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 /* Reads every byte; the result is used so that no compiler leaves it out. */
 static void touch(const uint8_t *at, size_t bytes)
@@ -69,4 +78,81 @@ void nd_fuzz_safetensors(const uint8_t *bytes, size_t size)
     nd_safetensors_describe(&f, "fuzz.safetensors", size, nowhere());
     nd_safetensors_verify(&f, "fuzz.safetensors", &has_digest);
     nd_safetensors_free(&f);
+}
+
+void nd_fuzz_config_json(const uint8_t *bytes, size_t size)
+{
+    nd_config *config = malloc(sizeof *config);
+    double epsilon;
+    char *text = NULL;
+    nd_error_clear();
+    if (!config)
+        return;
+    nd_config_defaults(config);
+    if (nd_hf_config_parse((const char *)bytes, size, "fuzz.json", config, &epsilon) == ND_OK) {
+        const nd_model_config model = nd_model_config_from(config);
+        nd_params params = {0};
+        if (nd_params_create(&model, &params) == ND_OK)
+            nd_params_destroy(&params);
+        if (nd_hf_config_text(config, false, -1, &text) == ND_OK)
+            free(text);
+    }
+    free(config);
+}
+
+static void parse_manifest(const char *text, size_t size)
+{
+    nd_checkpoint *c = calloc(1, sizeof *c);
+    char *again = NULL;
+    nd_error_clear();
+    if (c && nd_manifest_parse(text, size, "fuzz_manifest.json", c) == ND_OK) {
+        for (int64_t i = 0; i < c->tensor_count; i++)
+            touch((const uint8_t *)&c->tensors[i], sizeof c->tensors[i]);
+        for (int64_t i = 0; i < c->file_count; i++)
+            touch((const uint8_t *)&c->files[i], sizeof c->files[i]);
+        if (nd_manifest_format(c, &again) == ND_OK)
+            free(again);
+    }
+    if (c) {
+        free(c->tensors);
+        free(c->files);
+    }
+    free(c);
+}
+
+void nd_fuzz_manifest(const uint8_t *bytes, size_t size)
+{
+    char hex[ND_SHA256_HEX_SIZE];
+    parse_manifest((const char *)bytes, size);
+    json_t *root = json_loadb((const char *)bytes, size, 0, NULL);
+    if (json_is_object(root)) {
+        json_object_del(root, "checksum");
+        char *text = json_dumps(root, JSON_COMPACT | JSON_SORT_KEYS);
+        if (text && nd_sha256_hex(text, strlen(text), hex) == ND_OK) {
+            json_object_set_new(root, "checksum", json_string(hex));
+            free(text);
+            text = json_dumps(root, JSON_COMPACT);
+        }
+        if (text)
+            parse_manifest(text, strlen(text));
+        free(text);
+    }
+    json_decref(root);
+}
+
+void nd_fuzz_ini(const uint8_t *bytes, size_t size)
+{
+    char path[32];
+    nd_config *config = malloc(sizeof *config);
+    const int file = memfd_create("fuzz.ini", MFD_CLOEXEC);
+    nd_error_clear();
+    if (config && file >= 0 && write(file, bytes, size) == (ssize_t)size) {
+        snprintf(path, sizeof path, "/proc/self/fd/%d", file);
+        nd_config_defaults(config);
+        if (nd_config_read_file(config, path) == ND_OK && nd_config_check(config) == ND_OK)
+            nd_config_write(config, nowhere());
+    }
+    if (file >= 0)
+        close(file);
+    free(config);
 }

@@ -165,7 +165,7 @@ static void kill_a_rank(const char *run)
     cr_assert_eq(code, 0, "no rank to kill");
 }
 
-static const char *const long_run = "--total-steps 400 --checkpoint-interval 5 --set "
+static const char *const long_run = "--set training.total_steps=400 --checkpoint-interval 5 --set "
                                     "training.schedule_type=constant --set logging.eval_interval=0";
 
 /* After a kill: the job has ended with an error within seconds, and goes on as if nothing happened. */

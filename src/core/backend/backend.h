@@ -367,7 +367,7 @@ typedef enum nd_cpu_isa {
     ND_CPU_ISA_AVX512_BF16
 } nd_cpu_isa;
 
-/* The CPU backend. `threads` per rank, 0 for OpenMP's own choice; `reference_only` leaves every
+/* The CPU backend. `threads` per rank, 0 for what this process may use at once; `reference_only` leaves every
  * slot at the double-accumulation reference. Close releases what it owns. */
 typedef struct nd_cpu_backend_options {
     int threads;

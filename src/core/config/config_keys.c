@@ -152,7 +152,8 @@ const nd_config_key nd_config_keys[] = {
         "of the backward products of ternary weights: that of precision, or int8, with scales of "
         "tokens (towards the inputs) and of outputs in 1024 tokens (towards the weights); auto is "
         "int8 where its exact products are faster and group_size is 0"),
-    INT(hardware, threads, 0, 4096, "0", "threads a rank; 0 shares the machine's cores evenly"),
+    INT(hardware, threads, 0, 4096, "0",
+        "threads a rank; 0 shares evenly the cores that the machine's ranks may use"),
     CHOICE(hardware, cpu_isa, "auto|generic|avx2|avx512|avx512_vnni|avx512_bf16", "auto",
            "most that is used of the CPU, by the program and by oneDNN; auto is all that is there"),
 

@@ -9,7 +9,7 @@ typedef struct nd_head_pass {
     nd_cview head;                /* [vocab, d] */
     nd_cview targets;             /* i32 [t, offsets] */
     nd_cross_entropy_params loss; /* gradient_scale is not read without dx */
-    nd_view kept;                 /* [t, vocab]: where logits are left when there is no dx, or */
+    nd_view kept;                 /* [t, pieces]: where logits are left when there is no dx, or */
     bool computed;      /* stand, to be overwritten; data NULL: in a chunk that all share */
     nd_view nll, total; /* [t, 1] */
     nd_view dx;         /* [t, d]; data NULL: the loss alone */
@@ -18,7 +18,8 @@ typedef struct nd_head_pass {
     float dhead_beta;
 } nd_head_pass;
 
-/* logits: [chunk, vocab], overwritten. */
+/* logits: [chunk, pieces], overwritten. The head's rows beyond `pieces` are padding: they take no part, and
+ * their gradient is 0. */
 nd_status nd_head_run(nd_backend *b, nd_view logits, const nd_head_pass *pass);
 
 #endif

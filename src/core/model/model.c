@@ -135,7 +135,7 @@ nd_status nd_model_reserve_activations(nd_model *m, nd_arena *arena, bool traini
     ND_TRY(nd_layer_scratch_reserve(arena, c, m->tokens, training, &m->scratch));
     if (training)
         ND_TRY(nd_arena_reserve(arena, c->compute, m->tokens, c->hidden_dim, &m->dx));
-    ND_TRY(nd_arena_reserve(arena, wide, nd_model_logit_rows(c), c->vocab_size, &m->logits));
+    ND_TRY(nd_arena_reserve(arena, wide, nd_model_logit_rows(c), nd_model_pieces(c), &m->logits));
     ND_TRY(nd_arena_reserve(arena, ND_I32, 1, m->tokens, &m->inputs));
     ND_TRY(nd_arena_reserve(arena, ND_I32, m->tokens, nd_cross_entropy_offsets(&c->loss),
                             &m->targets));
@@ -303,15 +303,18 @@ static nd_status sum_losses(nd_model *m, int64_t rows)
 
 nd_status nd_model_read_losses(nd_model *m, nd_cview sums, nd_loss *losses)
 {
-    double host[sums.rows * sums.cols];
-    ND_TRY(m->backend->ops.download(m->backend, host, sums.data, sizeof host));
-    for (int64_t j = 0; j < sums.rows; j++) {
+    const size_t bytes = nd_view_bytes(sums);
+    double *host = malloc(bytes);
+    if (!host)
+        return ND_FAIL(ND_ENOMEM, "no memory for %lld losses", (long long)sums.rows);
+    const nd_status status = m->backend->ops.download(m->backend, host, sums.data, bytes);
+    for (int64_t j = 0; status == ND_OK && j < sums.rows; j++) {
         const double *row = host + j * sums.cols;
-        losses[j].nll = row[0];
-        losses[j].total = row[1];
+        losses[j].nll = row[0], losses[j].total = row[1];
         nd_mtp_add_losses(m, row + 2, &losses[j].total);
     }
-    return ND_OK;
+    free(host);
+    return status;
 }
 
 nd_status nd_model_evaluate(nd_model *m, const int32_t *tokens, int64_t sequences, nd_loss *loss)

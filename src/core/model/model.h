@@ -25,7 +25,7 @@ typedef struct nd_model {
     nd_view x_last;           /* [tokens, d] output of the last layer */
     nd_view x_final, final_r; /* [tokens, d] after the final norm, [tokens, 1] */
     nd_view dx;               /* [tokens, d] */
-    nd_view logits;           /* [chunk, vocab] */
+    nd_view logits;           /* [chunk, pieces] */
     nd_view nll, total;       /* [tokens, 1] */
     nd_view sums; /* f64 [1, nd_model_loss_sums]: of nll, of total, of the totals of extra heads */
     nd_collider collider; /* with config.collider */

@@ -8,6 +8,8 @@
 typedef struct nd_model_config {
     nd_arch arch;
     int64_t hidden_dim, num_layers, num_heads, num_kv_heads, head_dim, ffn_dim, vocab_size;
+    int64_t pieces; /* rows of the vocabulary that stand for a token; the others are padding, which
+                           no softmax sees; 0: all */
     int64_t group_size; /* 0: one ternary scale a matrix */
     bool tied;          /* the head is the token embedding */
     double rope_base;
@@ -29,6 +31,13 @@ typedef struct nd_model_config {
 
 /* From a checked configuration: ternary, activations quantised, loss keys taken over. */
 nd_model_config nd_model_config_from(const nd_config *config);
+
+/* Tokens that the model can predict. */
+static inline int64_t nd_model_pieces(const nd_model_config *config)
+{
+    return config->pieces > 0 && config->pieces < config->vocab_size ? config->pieces
+                                                                     : config->vocab_size;
+}
 
 /* Further tokens that need parameters of their own: blocks or heads of the sequential and separate
  * forms. */

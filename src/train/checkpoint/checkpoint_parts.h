@@ -33,10 +33,12 @@ struct nd_save {
     nd_checkpoint c; /* what the run was when the save began; rank 0 adds tensors and files */
     char parent[ND_CHECKPOINT_PATH_MAX], temporary[ND_CHECKPOINT_PATH_MAX];
     char final[ND_CHECKPOINT_PATH_MAX];
-    nd_written_tensor *mine, *all; /* [params.count * ND_CHECKPOINT_PARTS_MAX], [size] of those */
-    nd_written_file summary, *summaries;
-    char notes[4096]; /* of the publishing, for the log: lines; empty: none */
-    bool unlinked;    /* `latest` could not be made */
+    nd_written_tensor
+        *tensors; /* [params.count * ND_CHECKPOINT_PARTS_MAX]: those this rank owns; on
+                                 * rank 0, once they are gathered, all */
+    nd_written_file summary, *summaries; /* [size] on rank 0 */
+    char notes[4096];                    /* of the publishing, for the log: lines; empty: none */
+    bool unlinked;                       /* `latest` could not be made */
 
     pthread_mutex_t mutex; /* guards `written` */
     pthread_cond_t moved;
@@ -53,13 +55,16 @@ nd_status nd_checkpoint_open_manifest(const char *directory, nd_checkpoint *chec
 
 nd_status nd_checkpoint_join(char *path, size_t size, const char *directory, const char *name);
 
-/* Writes, fsyncs and hashes this rank's file in s->temporary: fills s->mine and s->summary. */
+/* Writes, fsyncs and hashes this rank's file in s->temporary: fills s->tensors and s->summary. */
 nd_status nd_save_write_rank_file(nd_save *s);
 
 /* Lets updates have all parameters before `written`. */
 void nd_save_release(nd_save *s, int64_t written);
 
-/* Rank 0, after every rank's file is on disk and s->all and s->summaries are known. */
+/* Collective. Rank 0 learns of every tensor from its owner, and the summary of every file. */
+nd_status nd_save_gather(nd_save *s);
+
+/* Rank 0, after every rank's file is on disk and s->tensors and s->summaries are known. */
 nd_status nd_save_publish(nd_save *s);
 
 /* Removes the oldest checkpoints beyond the newest checkpoint_keep, and what crashes left. Only what the

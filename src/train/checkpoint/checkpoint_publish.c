@@ -42,8 +42,7 @@ static nd_status collect(nd_save *s)
         const nd_param *param = &run->model->params.list[i];
         const int owner = run->own.owner[i];
         for (int p = 0; p < ND_CHECKPOINT_PARTS_MAX; p++) {
-            const nd_written_tensor *w =
-                &s->all[(owner * params + i) * ND_CHECKPOINT_PARTS_MAX + p];
+            const nd_written_tensor *w = &s->tensors[i * ND_CHECKPOINT_PARTS_MAX + p];
             if (!w->part[0])
                 continue;
             nd_checkpoint_tensor *t = &c->tensors[c->tensor_count];

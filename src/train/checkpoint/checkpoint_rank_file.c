@@ -69,7 +69,7 @@ static nd_status write_tensors(nd_save *s, nd_checkpoint_h5 *file)
             if (atomic_load(&s->given_up))
                 return ND_FAIL(ND_ECHECKPOINT, "%s: given up", s->temporary);
             ND_TRY(write_tensor(s, file, run->model->params.list[i].name, &parts[p], &copied,
-                                &s->mine[i * ND_CHECKPOINT_PARTS_MAX + p]));
+                                &s->tensors[i * ND_CHECKPOINT_PARTS_MAX + p]));
             nd_fault_point_of(run->comm->rank, s->c.step, "save_tensor");
         }
         nd_save_release(s, i + 1);

@@ -22,11 +22,6 @@ static nd_status as_checkpoint_error(nd_status status)
     return status == ND_EIO || status == ND_ENOMEM ? ND_ECHECKPOINT : status;
 }
 
-static size_t table_entries(const nd_run *run)
-{
-    return (size_t)run->model->params.count * ND_CHECKPOINT_PARTS_MAX;
-}
-
 bool nd_save_pending(const nd_run *run)
 {
     return run->save != NULL;
@@ -68,8 +63,7 @@ static void discard(nd_run *run)
     pthread_cond_destroy(&s->moved);
     pthread_mutex_destroy(&s->mutex);
     free(s->summaries);
-    free(s->mine);
-    free(s->all);
+    free(s->tensors);
     free(s);
 }
 
@@ -159,11 +153,10 @@ static nd_status start_directory(const nd_save *s)
 static nd_status prepare(nd_run *run, nd_save *s)
 {
     char name[ND_CHECKPOINT_NAME_MAX];
-    const size_t entries = table_entries(run);
-    s->mine = calloc(entries, sizeof *s->mine);
-    s->all = calloc(entries * (size_t)run->comm->size, sizeof *s->all);
-    s->summaries = calloc((size_t)run->comm->size, sizeof *s->summaries);
-    if (!s->mine || !s->all || !s->summaries)
+    const size_t parts = (size_t)run->model->params.count * ND_CHECKPOINT_PARTS_MAX;
+    s->tensors = calloc(parts, sizeof *s->tensors);
+    s->summaries = calloc(run->comm->rank == 0 ? (size_t)run->comm->size : 1, sizeof *s->summaries);
+    if (!s->tensors || !s->summaries)
         return ND_FAIL(ND_ENOMEM, "no memory for the checkpoint's tables");
     ND_TRY(nd_identity_copy(&run->identity, &s->c.identity));
     nd_checkpoint_directory(&run->config, s->parent, sizeof s->parent);
@@ -201,8 +194,7 @@ static nd_status exchange(nd_run *run, nd_save *s)
 {
     nd_comm *comm = run->comm;
     nd_fault_point_of(comm->rank, s->c.step, "save_gather");
-    ND_TRY(comm->ops.allgather(comm, s->all, s->mine, table_entries(run) * sizeof *s->mine));
-    ND_TRY(comm->ops.allgather(comm, s->summaries, &s->summary, sizeof s->summary));
+    ND_TRY(nd_save_gather(s));
     s->stage = ND_SAVE_PUBLISHING;
     if (comm->rank == 0)
         nd_background_start(&s->job, publish, s, s->background);

@@ -88,7 +88,9 @@ static nd_status load(const nd_load_options *o, const nd_comm *comm, nd_checkpoi
     if (!c->has_tokenizer)
         return ND_OK;
     snprintf(path, sizeof path, "%s/tokenizer.model", l->directory);
-    return nd_tokenizer_open(path, &l->tokenizer);
+    ND_TRY(nd_tokenizer_open(path, &l->tokenizer));
+    l->model->config.pieces = nd_tokenizer_vocab_size(l->tokenizer);
+    return ND_OK;
 }
 
 nd_status nd_load_model(const nd_load_options *options, const nd_comm *comm, nd_loaded_model *l)

@@ -14,14 +14,27 @@
 
 static const double gib = 1024.0 * 1024.0 * 1024.0;
 
+static int64_t active_heads(const nd_config *config, nd_model_config *model, int64_t step)
+{
+    nd_mtp_weights(config, step, model->loss.offset_weight);
+    return nd_mtp_active_heads(model);
+}
+
 static void count_operations(const nd_config *config, nd_model_config model, nd_plan *plan)
 {
     const double tokens = (double)plan->tokens_per_step;
+    const int64_t last = config->training.total_steps - 1;
     plan->flops_per_step = tokens * nd_model_operations(model, nd_model_extra_heads(&model), 1.0);
-    for (int64_t step = 0; step < config->training.total_steps; step++) {
-        nd_mtp_weights(config, step, model.loss.offset_weight);
+    for (int64_t step = 0; step <= last;) {
+        const int64_t heads = active_heads(config, &model, step);
+        int64_t same = step, other = last + 1; /* heads are only ever dropped */
+        while (other - same > 1) {
+            const int64_t middle = same + (other - same) / 2;
+            *(active_heads(config, &model, middle) == heads ? &same : &other) = middle;
+        }
         plan->flops_per_run +=
-            tokens * nd_model_operations(model, nd_mtp_active_heads(&model), 1.0);
+            tokens * nd_model_operations(model, heads, 1.0) * (double)(other - step);
+        step = other;
     }
 }
 

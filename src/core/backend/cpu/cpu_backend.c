@@ -1,6 +1,7 @@
 #include "core/backend/cpu/cpu_backend.h"
 
 #include "core/backend/no_recording.h"
+#include "core/base/machine.h"
 
 #include <omp.h>
 #include <oneapi/dnnl/dnnl.h>
@@ -73,8 +74,11 @@ nd_cpu_fast *nd_cpu_fast_of(const nd_backend *backend)
     return backend->context;
 }
 
-nd_status nd_cpu_backend_create(const nd_cpu_backend_options *options, nd_backend **backend)
+nd_status nd_cpu_backend_create(const nd_cpu_backend_options *asked, nd_backend **backend)
 {
+    nd_cpu_backend_options resolved = *asked, *options = &resolved;
+    if (resolved.threads == 0)
+        resolved.threads = nd_machine_threads(1);
     nd_backend *made = calloc(1, sizeof *made);
     if (!made)
         return ND_FAIL(ND_ENOMEM, "no memory for the CPU backend");
@@ -91,8 +95,7 @@ nd_status nd_cpu_backend_create(const nd_cpu_backend_options *options, nd_backen
                                  .synchronize = cpu_synchronize};
     nd_cpu_fill_reference(&made->ops);
     nd_no_recording_fill(&made->ops);
-    if (options->threads > 0)
-        omp_set_num_threads(options->threads);
+    omp_set_num_threads(options->threads);
     if (!options->reference_only) {
         nd_cpu_fast *fast = NULL;
         const nd_status status = nd_cpu_fast_create(options, &made->ops, &fast);

@@ -1,0 +1,206 @@
+#include "core/base/machine.h"
+
+#include <limits.h>
+#include <math.h>
+#include <sched.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+enum { THREADS_MAX = 4096 };
+
+static bool read_text(const char *directory, const char *name, char *text, int size)
+{
+    char path[PATH_MAX];
+    if (snprintf(path, sizeof path, "%s/%s", directory, name) >= (int)sizeof path)
+        return false;
+    FILE *file = fopen(path, "re");
+    const bool read = file && fgets(text, size, file) != NULL;
+    if (file)
+        fclose(file);
+    return read;
+}
+
+/* SIZE_MAX for "max", and where there is no such file. */
+static size_t read_bytes(const char *directory, const char *name)
+{
+    char text[64];
+    unsigned long long bytes;
+    return read_text(directory, name, text, sizeof text) && sscanf(text, "%llu", &bytes) == 1
+               ? (size_t)bytes
+               : SIZE_MAX;
+}
+
+/* Processors of a list as "0-3,8,10-11"; 0 when it is none. */
+static int count_list(const char *text)
+{
+    int count = 0, first, last, used;
+    while (sscanf(text, "%d%n", &first, &used) == 1) {
+        text += used;
+        last = first;
+        if (*text == '-' && sscanf(++text, "%d%n", &last, &used) == 1)
+            text += used;
+        if (first < 0 || last < first || last - first > 1 << 20)
+            return 0;
+        count += last - first + 1;
+        if (*text++ != ',')
+            break;
+    }
+    return count;
+}
+
+static void take_memory(nd_cgroup *g, size_t limit, size_t used)
+{
+    const size_t remaining = limit == SIZE_MAX  ? SIZE_MAX
+                             : used == SIZE_MAX ? limit
+                             : used < limit     ? limit - used
+                                                : 0;
+    if (remaining < g->memory_remaining)
+        g->memory_remaining = remaining;
+}
+
+/* One group's files, of either version. */
+static void take_group(nd_cgroup *g, const char *directory)
+{
+    static const char *const sets[] = {"cpuset.cpus.effective", "cpuset.effective_cpus",
+                                       "cpuset.cpus"};
+    char text[4096], period_text[64];
+    double quota = 0.0, period = 0.0;
+    bool limited = read_text(directory, "cpu.max", text, sizeof text) &&
+                   sscanf(text, "%lf %lf", &quota, &period) == 2;
+    if (!limited && read_text(directory, "cpu.cfs_quota_us", text, sizeof text) &&
+        read_text(directory, "cpu.cfs_period_us", period_text, sizeof period_text))
+        limited = sscanf(text, "%lf", &quota) == 1 && sscanf(period_text, "%lf", &period) == 1;
+    if (limited && quota > 0.0 && period > 0.0 && quota / period < g->processors)
+        g->processors = quota / period;
+    for (size_t i = 0; g->processor_set == 0 && i < sizeof sets / sizeof sets[0]; i++)
+        if (read_text(directory, sets[i], text, sizeof text))
+            g->processor_set = count_list(text);
+    take_memory(g, read_bytes(directory, "memory.max"), read_bytes(directory, "memory.current"));
+    take_memory(g, read_bytes(directory, "memory.limit_in_bytes"),
+                read_bytes(directory, "memory.usage_in_bytes"));
+}
+
+/* The group at root/controller/path and those above it. In a container the path may be one of the host
+ * that is not to be seen: then only the container's own group, the root, is there. */
+static void take_groups(nd_cgroup *g, const char *root, const char *controller, const char *path)
+{
+    char directory[PATH_MAX];
+    const int base =
+        snprintf(directory, sizeof directory, "%s%s%s", root, *controller ? "/" : "", controller);
+    const int length = snprintf(directory, sizeof directory, "%s%s%s%s", root,
+                                *controller ? "/" : "", controller, path);
+    if (length >= (int)sizeof directory)
+        return;
+    for (;;) {
+        take_group(g, directory);
+        char *slash = strrchr(directory + base, '/');
+        if (!slash)
+            return;
+        *slash = '\0';
+    }
+}
+
+nd_cgroup nd_cgroup_read(const char *membership, const char *root)
+{
+    nd_cgroup g = {.processors = INFINITY, .memory_remaining = SIZE_MAX};
+    char line[PATH_MAX];
+    FILE *file = fopen(membership, "re");
+    while (file && fgets(line, sizeof line, file)) {
+        char *names = strchr(line, ':'), *path = names ? strchr(names + 1, ':') : NULL;
+        if (!path)
+            continue;
+        *path++ = '\0';
+        path[strcspn(path, "\n")] = '\0';
+        names++;
+        take_groups(&g, root, names, strcmp(path, "/") == 0 ? "" : path);
+        /* "cpu,cpuacct" is also mounted under each name alone. */
+        for (char *name = strtok(names, ","); name; name = strtok(NULL, ","))
+            take_groups(&g, root, name, strcmp(path, "/") == 0 ? "" : path);
+    }
+    if (file)
+        fclose(file);
+    return g;
+}
+
+nd_cgroup nd_cgroup_of_process(void)
+{
+    return nd_cgroup_read("/proc/self/cgroup", "/sys/fs/cgroup");
+}
+
+/* The first of the hardware threads of this processor's core. */
+static int first_sibling(int processor)
+{
+    char directory[96], text[256];
+    int first;
+    snprintf(directory, sizeof directory, "/sys/devices/system/cpu/cpu%d/topology", processor);
+    return read_text(directory, "thread_siblings_list", text, sizeof text) &&
+                   sscanf(text, "%d", &first) == 1
+               ? first
+               : processor;
+}
+
+/* Cores among the processors that process `id` (0: this one) is bound to; 0 where that is not known. */
+static int bound_cores(pid_t id)
+{
+    const size_t bytes = CPU_ALLOC_SIZE(CPU_SETSIZE * 8);
+    cpu_set_t *set = CPU_ALLOC(CPU_SETSIZE * 8), *cores = CPU_ALLOC(CPU_SETSIZE * 8);
+    int count = 0;
+    if (set && cores && sched_getaffinity(id, bytes, set) == 0) {
+        CPU_ZERO_S(bytes, cores);
+        for (int p = 0; p < CPU_SETSIZE * 8; p++)
+            if (CPU_ISSET_S((size_t)p, bytes, set))
+                CPU_SET_S((size_t)first_sibling(p), bytes, cores);
+        count = CPU_COUNT_S(bytes, cores);
+    }
+    CPU_FREE(set);
+    CPU_FREE(cores);
+    return count;
+}
+
+int nd_machine_omp_threads(const char *value)
+{
+    char *end;
+    if (!value)
+        return 0;
+    const long number = strtol(value, &end, 10);
+    while (*end == ' ')
+        end++;
+    return end != value && (*end == '\0' || *end == ',') && number >= 1 && number <= THREADS_MAX
+               ? (int)number
+               : 0;
+}
+
+int nd_machine_share_threads(const nd_machine_share *s)
+{
+    if (s->omp_threads > 0)
+        return s->omp_threads;
+    double share = s->own_cores > 0 ? s->own_cores : s->all_cores;
+    share = fmin(share, (double)s->all_cores / s->ranks);
+    share = fmin(share, s->processors / s->ranks);
+    return share >= 1.0 ? (int)fmin(share, THREADS_MAX) : 1;
+}
+
+int nd_machine_threads(int ranks)
+{
+    const nd_cgroup group = nd_cgroup_of_process();
+    const long online = sysconf(_SC_NPROCESSORS_ONLN);
+    nd_machine_share s = {.own_cores = bound_cores(0),
+                          .all_cores = online > 0 ? (int)online : 1,
+                          .processors = group.processors,
+                          .ranks = ranks > 0 ? ranks : 1,
+                          .omp_threads = nd_machine_omp_threads(getenv("OMP_NUM_THREADS"))};
+    /* A launcher that binds its ranks is not bound itself; whoever binds all of them together, as a batch
+     * system or taskset does, binds the launcher too. */
+    const int launcher = bound_cores(getppid());
+    if (launcher >= s.own_cores && launcher > 0 && launcher < s.all_cores)
+        s.all_cores = launcher;
+    if (group.processor_set > 0 && group.processor_set < s.all_cores)
+        s.all_cores = group.processor_set;
+    if (s.own_cores > s.all_cores)
+        s.all_cores = s.own_cores;
+    return nd_machine_share_threads(&s);
+}

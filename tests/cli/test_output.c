@@ -1,0 +1,86 @@
+/* What was printed must have arrived: a full or a closed standard output is an error of every command. */
+#include "support/run_files.h"
+#include "support/support.h"
+
+#include <stdio.h>
+#include <string.h>
+
+static char output[16384];
+
+/* A run whose checkpoint has a tokenizer, and its shards; $D is where they are. */
+static const char *const prepare =
+    "cd $D && $B tokenizer train --input $S/src/core --glob '*.c' --vocab-size 400 --output tok && "
+    "$B pack --tokenizer tok --out shards --val-fraction 0.2 --glob '*.c' $S/src/core && "
+    "sed -e 's/vocab_size = 64/vocab_size = 400/' -e 's/= synthetic/= shards/' config.ini > c.ini "
+    "&& "
+    "$B --config c.ini --run-dir run --total-steps 1 --data-path shards && "
+    "$B tokenizer encode --model tok c.ini > tokens";
+
+static const char *const commands[] = {
+    "$B --help",
+    "$B --version",
+    "$B train --help",
+    "$B train --list-keys",
+    "$B train --print-config-docs",
+    "$B info run/checkpoints/latest",
+    "$B info --verify shards/train_00000.h5",
+    "$B plan --config c.ini --ranks 2",
+    "$B eval --checkpoint run --data-path shards --samples 1",
+    "$B eval --checkpoint run --data-path shards --samples 1 --json",
+    "$B sample --checkpoint run --prompt x --max-tokens 4",
+    "$B sample --checkpoint run --prompt x --max-tokens 4 --ids",
+    "echo hello | $B sample --checkpoint run --chat --max-tokens 4",
+    "$B tokenizer --help",
+    "$B tokenizer train --help",
+    "$B tokenizer train --input c.ini --vocab-size 300 --output t2",
+    "$B tokenizer encode --model tok c.ini",
+    "$B tokenizer decode --model tok tokens",
+    "$B pack --help",
+    "$B pack --tokenizer tok --out again --overwrite --quiet c.ini",
+    "$B report run --out report",
+    "$B export --checkpoint run --format safetensors --out exported",
+};
+
+static void setup(void)
+{
+    nd_test_run_setup();
+    const int code = nd_test_shell(output, sizeof output, "{ export B=%s S=%s D=%s; %s; }",
+                                   ND_BINARY, ND_SOURCE_DIR, nd_test_here.directory, prepare);
+    cr_assert_eq(code, 0, "exit %d: %s", code, output);
+}
+
+TestSuite(output, .init = setup, .fini = nd_test_run_teardown);
+
+static void all_fail(const char *redirection)
+{
+    for (size_t i = 0; i < sizeof commands / sizeof commands[0]; i++) {
+        const int code =
+            nd_test_shell(output, sizeof output, "{ export B=%s D=%s; cd $D; { %s; } %s; }",
+                          ND_BINARY, nd_test_here.directory, commands[i], redirection);
+        cr_assert_eq(code, 1, "%s %s: exit %d: %s", commands[i], redirection, code, output);
+        cr_assert(strstr(output, "error: cannot ") != NULL, "%s: %s", commands[i], output);
+    }
+}
+
+Test(output, that_is_full_is_an_error_of_every_command)
+{
+    all_fail("> /dev/full");
+    cr_assert(strstr(output, "No space left on device") != NULL, "%s", output);
+}
+
+/* Without standard files of its own a program would write into the first file that it opens. */
+Test(output, that_is_closed_is_an_error_of_every_command)
+{
+    all_fail(">&-");
+    cr_assert(strstr(output, "Bad file descriptor") != NULL, "%s", output);
+}
+
+Test(output, that_is_closed_harms_no_checkpoint)
+{
+    const int code = nd_test_shell(output, sizeof output,
+                                   "{ cd %s; %s --config c.ini --run-dir closed --total-steps 2 "
+                                   "--data-path shards <&- >&- 2>&-; %s info --verify "
+                                   "closed/checkpoints/latest; }",
+                                   nd_test_here.directory, ND_BINARY, ND_BINARY);
+    cr_assert_eq(code, 0, "exit %d: %s", code, output);
+}

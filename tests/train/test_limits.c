@@ -1,0 +1,76 @@
+/* What the machine gives a process less of than expected: stack, processors, memory. */
+#include "support/run_files.h"
+#include "support/support.h"
+
+#include <stdio.h>
+#include <string.h>
+#include <sys/resource.h>
+
+static char output[16384];
+
+TestSuite(limits, .init = nd_test_run_setup, .fini = nd_test_run_teardown);
+
+Test(limits, a_small_stack_does_for_thousands_of_micro_batches)
+{
+    const int code = nd_test_shell(
+        output, sizeof output,
+        "{ ulimit -s 256; %s --config %s --run-dir %s/run --total-steps 1 --n-samples 16384 "
+        "--set training.batch_size=16384 --set training.seq_length=4 --set model.hidden_dim=8 "
+        "--set model.num_layers=1 --set model.num_heads=2 --set logging.eval_interval=0 "
+        "--set logging.checkpoint_at_end=false --set training.use_mtp=true; }",
+        ND_BINARY, nd_test_here.config, nd_test_here.directory);
+    cr_assert_eq(code, 0, "exit %d: %s", code, output);
+}
+
+/* A real control group, of whichever version this machine has. */
+Test(limits, a_quota_of_one_processor_gives_one_thread)
+{
+    const int code = nd_test_shell(
+        output, sizeof output,
+        "{ g=/sys/fs/cgroup/cpu/nd_test_$$; "
+        "mkdir $g 2>/dev/null && echo 100000 > $g/cpu.cfs_quota_us || "
+        "{ g=/sys/fs/cgroup/nd_test_$$; mkdir $g && echo 100000 100000 > $g/cpu.max; } || exit 77; "
+        "unset OMP_NUM_THREADS; (sh -c 'echo $PPID' > $g/cgroup.procs && %s --config %s "
+        "--run-dir %s/run --total-steps 1); code=$?; rmdir $g; exit $code; }",
+        ND_BINARY, nd_test_here.config, nd_test_here.directory);
+    if (code == 77)
+        cr_skip_test("no right to make a control group here");
+    cr_assert_eq(code, 0, "exit %d: %s", code, output);
+    cr_assert(strstr(output, " 1 thread;") != NULL, "%s", output);
+}
+
+Test(limits, an_empty_omp_num_threads_is_none)
+{
+    const int code = nd_test_shell(output, sizeof output,
+                                   "OMP_NUM_THREADS= taskset -c 0 %s --config %s --run-dir %s/run "
+                                   "--total-steps 1",
+                                   ND_BINARY, nd_test_here.config, nd_test_here.directory);
+    cr_assert_eq(code, 0, "exit %d: %s", code, output);
+    cr_assert(strstr(output, " 1 thread;") != NULL, "%s", output);
+}
+
+/* Keys and values of the whole context would take 512 MiB or more. */
+Test(limits, a_sample_takes_memory_for_its_tokens_and_not_for_the_whole_context)
+{
+    struct rusage usage;
+    const int code = nd_test_shell(
+        output, sizeof output,
+        "{ %s --config %s --run-dir %s/run --total-steps 1 --set model.max_seq_len=1048576 "
+        "--set model.num_layers=8 && "
+        "%s sample --checkpoint %s/run --max-tokens 10; }",
+        ND_BINARY, nd_test_here.config, nd_test_here.directory, ND_BINARY, nd_test_here.directory);
+    cr_assert_eq(code, 0, "exit %d: %s", code, output);
+    getrusage(RUSAGE_CHILDREN, &usage);
+    cr_assert(usage.ru_maxrss < 300 * 1024, "%ld MiB", usage.ru_maxrss / 1024);
+}
+
+Test(limits, a_plan_of_the_most_steps_there_can_be_takes_no_longer_than_one_of_few)
+{
+    const int code =
+        nd_test_shell(output, sizeof output,
+                      "timeout 20 %s plan --config %s --set training.total_steps=9007199254740992 "
+                      "--set training.use_mtp=true --set "
+                      "training.mtp_schedule=thirds",
+                      ND_BINARY, nd_test_here.config);
+    cr_assert_eq(code, 0, "exit %d: %s", code, output);
+}
