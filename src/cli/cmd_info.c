@@ -1,5 +1,6 @@
 #include "cli/args.h"
 #include "cli/cli.h"
+#include "data/data_directory.h"
 #include "data/shard_info.h"
 #include "exchange/gguf_read.h"
 #include "exchange/safetensors_read.h"
@@ -29,10 +30,7 @@ static nd_status print_directory(const char *path, bool verify)
     if (snprintf(model, sizeof model, "%s/model.safetensors", path) < PATH_MAX &&
         access(model, F_OK) == 0)
         return nd_safetensors_print(model, verify, stdout);
-    return ND_FAIL(ND_ECHECKPOINT,
-                   "%.200s: holds no checkpoint (no manifest.json) and no model.safetensors; "
-                   "name a .h5 file to look at a shard",
-                   path);
+    return nd_data_directory_print(path, verify, stdout);
 }
 
 /* By its name's ending, else by its first bytes; a shard where neither tells. */
@@ -59,9 +57,9 @@ nd_status nd_cli_info(int argc, char **argv)
     nd_arg_list paths = {.count = 0};
     const nd_arg args[] = {
         {"--verify", ND_ARG_FLAG, &verify, NULL, "read everything and check every checksum"}};
-    const nd_command command = {"nanochat_dist info FILE|DIR [--verify]",
-                                "What a shard, a checkpoint, a GGUF file or safetensors hold.",
-                                args, 1};
+    const nd_command command = {
+        "nanochat_dist info FILE|DIR [--verify]",
+        "What a data set, a shard, a checkpoint, a GGUF file or safetensors hold.", args, 1};
     ND_TRY(nd_args_parse(&command, argc, argv, &paths, &helped));
     if (helped)
         return ND_OK;

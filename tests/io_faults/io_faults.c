@@ -3,17 +3,19 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
-enum kind { NOTHING, NO_SPACE, IO_ERROR, SHORT_WRITE };
+enum kind { NOTHING, NO_SPACE, IO_ERROR, SHORT_WRITE, KILL, NO_LOCKS };
 
 /* What the kernel is asked for. */
 enum need { NO_ROOM, SCRATCH, ROOM_FOR_BYTES };
@@ -31,10 +33,12 @@ void nd_io_faults_arm(const char *name, long call, const char *below)
     atomic_store(&hit, 0);
     atomic_store(&at, call);
     if (name)
-        atomic_store(&kind, strcmp(name, "enospc") == 0  ? NO_SPACE
-                            : strcmp(name, "eio") == 0   ? IO_ERROR
-                            : strcmp(name, "short") == 0 ? SHORT_WRITE
-                                                         : NOTHING);
+        atomic_store(&kind, strcmp(name, "enospc") == 0   ? NO_SPACE
+                            : strcmp(name, "eio") == 0    ? IO_ERROR
+                            : strcmp(name, "short") == 0  ? SHORT_WRITE
+                            : strcmp(name, "kill") == 0   ? KILL
+                            : strcmp(name, "nolock") == 0 ? NO_LOCKS
+                                                          : NOTHING);
 }
 
 long nd_io_faults_seen(void)
@@ -98,6 +102,8 @@ static int fault(const char *call, const char *path, enum need need, size_t *byt
         note(call, path);
         return EIO;
     }
+    if (now == KILL && number == when)
+        raise(SIGKILL);
     if (now == SHORT_WRITE && number == when && need == ROOM_FOR_BYTES && *bytes > 1) {
         note(call, path);
         *bytes /= 2;
@@ -236,6 +242,18 @@ int unlinkat(int at_directory, const char *path, int flags)
 {
     const int reason = fault_of_file("unlinkat", at_directory, NO_ROOM, NULL);
     return reason ? failed(reason) : (int)syscall(SYS_unlinkat, at_directory, path, flags);
+}
+
+int unlink(const char *path)
+{
+    const int reason = fault("unlink", path, NO_ROOM, NULL);
+    return reason ? failed(reason) : (int)syscall(SYS_unlink, path);
+}
+
+int flock(int file, int operation)
+{
+    return atomic_load(&kind) == NO_LOCKS ? failed(ENOLCK)
+                                          : (int)syscall(SYS_flock, file, operation);
 }
 
 int rmdir(const char *path)

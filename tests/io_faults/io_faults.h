@@ -5,6 +5,8 @@
  *   enospc  every call from `at` on that needs room fails with ENOSPC: writes, new files, links
  *   eio     call `at` fails with EIO
  *   short   call `at`, when it is a write, writes half of what it should
+ *   kill    call `at` is not made: the process kills itself with SIGKILL
+ *   nolock  no call fails, but there are no file locks anywhere: flock fails with ENOLCK
  * A program sets this up by itself with nd_io_faults_arm, or its starter by environment:
  *   ND_IO_FAULT=KIND:AT:DIRECTORY, for rank ND_IO_RANK of Open MPI when that is set. */
 #ifndef ND_TESTS_IO_FAULTS_H
