@@ -109,7 +109,8 @@ static nd_status visit_entry(walk *w, FTS *tree, FTSENT *entry, const char *root
     if (entry->fts_info == FTS_DP)
         return ND_OK;
     if (is_own(w, entry)) {
-        nd_left_out_add(w->left_out, ND_LEFT_OWN, "%s", entry->fts_path);
+        if (strcmp(entry->fts_name, ND_PACK_STAGING) != 0) /* of the pack that is running */
+            nd_left_out_add(w->left_out, ND_LEFT_OWN, "%s", entry->fts_path);
         fts_set(tree, entry, FTS_SKIP);
         return ND_OK;
     }

@@ -19,6 +19,7 @@
 enum {
     SENTENCE_MAX = 4096,
     CHUNK_BYTES = 1 << 14,  /* sampling takes or leaves this much at once */
+    THREADS_MAX = 128,      /* SentencePiece refuses more */
     RESERVED_PIECES = 259,  /* <unk>, <s>, </s>, 256 bytes */
     SPACE_ESCAPE = 0x2581,  /* SentencePiece's name of a space */
     UNKNOWN_ESCAPE = 0x2585 /* SentencePiece's name of a rare character */
@@ -166,9 +167,10 @@ static nd_status train(const nd_tokenizer_train_options *options, corpus *text)
     char message[1024] = "";
     void *model = NULL;
     size_t model_bytes = 0;
-    if (nd_sentencepiece_train(options->vocab_size, options->threads > 0 ? options->threads : 1,
-                               (uint32_t)options->seed, next_sentence, text, &model, &model_bytes,
-                               message, sizeof message) != 0) {
+    const int most = options->threads < THREADS_MAX ? options->threads : THREADS_MAX;
+    const int threads = most > 0 ? most : 1;
+    if (nd_sentencepiece_train(options->vocab_size, threads, (uint32_t)options->seed, next_sentence,
+                               text, &model, &model_bytes, message, sizeof message) != 0) {
         if (strstr(message, "ocabulary size"))
             return ND_FAIL(ND_EDATA,
                            "%s: %zu bytes of text do not fit a vocabulary of %d pieces (%s); "

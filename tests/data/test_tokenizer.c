@@ -284,8 +284,11 @@ static nd_status train(const char *text, size_t bytes, int vocab_size)
     snprintf(output, sizeof output, "%s/some.model", directory);
     nd_test_write_file(input, text, bytes);
     const char *inputs[] = {input};
-    const nd_tokenizer_train_options options = {
-        .inputs = inputs, .input_count = 1, .output = output, .vocab_size = vocab_size};
+    const nd_tokenizer_train_options options = {.inputs = inputs,
+                                                .input_count = 1,
+                                                .output = output,
+                                                .vocab_size = vocab_size,
+                                                .binary = true};
     return nd_tokenizer_train(&options, NULL);
 }
 
