@@ -7,6 +7,7 @@
 #include "core/base/sha256.h"
 #include "data/shard.h"
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -44,6 +45,9 @@ nd_status nd_shard_index_add(nd_shard_index *index, const char *path);
 nd_status nd_shard_index_write(nd_shard_index *index, const char *path);
 
 void nd_shard_index_free(nd_shard_index *index);
+
+/* Whether an entry's name is that of a plain file and begins with its split: no index leads out of its directory. */
+bool nd_shard_index_names(const nd_indexed_shard *shard);
 
 /* Whether a file's name is that of a shard of some split: train_*.h5 or val_*.h5, then `suffix`. */
 int nd_shard_name_matches(const char *name, const char *suffix);

@@ -128,3 +128,8 @@ Test(fuzz_corpus, the_safetensors_reader_survives_the_corpus_and_mutations_of_it
 {
     replay_and_mutate(nd_fuzz_safetensors, "safetensors");
 }
+
+Test(fuzz_corpus, the_reader_of_the_index_of_shards_survives_the_corpus_and_mutations_of_it)
+{
+    replay_and_mutate(nd_fuzz_shard_index, "shard_index");
+}

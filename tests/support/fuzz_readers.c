@@ -1,5 +1,6 @@
 #include "support/fuzz_readers.h"
 
+#include "data/shard_index.h"
 #include "exchange/gguf_read.h"
 #include "exchange/safetensors_read.h"
 
@@ -69,4 +70,24 @@ void nd_fuzz_safetensors(const uint8_t *bytes, size_t size)
     nd_safetensors_describe(&f, "fuzz.safetensors", size, nowhere());
     nd_safetensors_verify(&f, "fuzz.safetensors", &has_digest);
     nd_safetensors_free(&f);
+}
+
+/* What is accepted must be what the readers of data sets count on. */
+void nd_fuzz_shard_index(const uint8_t *bytes, size_t size)
+{
+    nd_shard_index index;
+    int64_t tokens = 0;
+    nd_error_clear();
+    if (nd_shard_index_parse(bytes, size, "fuzz.json", &index) == ND_OK) {
+        if (index.count == 0)
+            abort();
+        for (size_t i = 0; i < index.count; i++) {
+            const nd_indexed_shard *s = &index.shards[i];
+            if (!nd_shard_index_names(s) || strchr(s->name, '/') || s->n_documents > s->n_tokens ||
+                __builtin_add_overflow(tokens, s->n_tokens, &tokens))
+                abort();
+            touch((const uint8_t *)s, sizeof *s);
+        }
+    }
+    nd_shard_index_free(&index);
 }

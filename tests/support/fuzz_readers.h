@@ -9,5 +9,6 @@
 
 void nd_fuzz_gguf(const uint8_t *bytes, size_t size);
 void nd_fuzz_safetensors(const uint8_t *bytes, size_t size);
+void nd_fuzz_shard_index(const uint8_t *bytes, size_t size);
 
 #endif
