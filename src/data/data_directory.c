@@ -20,24 +20,26 @@ nd_status nd_data_path(const char *path, const char *part, const char *name, cha
     return ND_OK;
 }
 
+static int by_name(const struct dirent **a, const struct dirent **b)
+{
+    return strcmp((*a)->d_name, (*b)->d_name);
+}
+
 nd_status nd_data_directory_list(const char *path,
                                  nd_status (*visit)(void *context, const char *name), void *context)
 {
-    DIR *directory = opendir(path);
-    if (!directory)
+    struct dirent **names = NULL;
+    const int count = scandir(path, &names, NULL, by_name);
+    if (count < 0)
         return ND_FAIL(ND_EDATA, "%s: cannot read this directory of shards: %s", path,
                        strerror(errno));
     nd_status status = ND_OK;
-    const struct dirent *entry;
-    errno = 0;
-    while (status == ND_OK && (entry = readdir(directory)) != NULL) {
-        status = visit(context, entry->d_name);
-        errno = 0;
+    for (int i = 0; i < count; i++) {
+        if (status == ND_OK)
+            status = visit(context, names[i]->d_name);
+        free(names[i]);
     }
-    if (status == ND_OK && errno != 0)
-        status = ND_FAIL(ND_EDATA, "%s: cannot read this directory of shards: %s", path,
-                         strerror(errno));
-    closedir(directory);
+    free(names);
     return status;
 }
 

@@ -34,7 +34,7 @@ nd_status nd_data_directory_open_shard(const nd_data_directory *directory, size_
  * index's SHA-256. Errors: ND_EDATA. */
 nd_status nd_data_directory_print(const char *path, bool verify, FILE *out);
 
-/* Calls `visit` with the name of each file in a directory, in no order. Errors: those of `visit`;
+/* Calls `visit` with the name of each file in a directory, in their order. Errors: those of `visit`;
  * ND_EDATA when the directory cannot be listed. */
 nd_status nd_data_directory_list(const char *path,
                                  nd_status (*visit)(void *context, const char *name),

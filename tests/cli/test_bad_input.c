@@ -1,5 +1,6 @@
 /* Everything a user can get wrong that we thought of, and what the program says. With ND_WRITE_DOCS
  * set to a path, the table with the real messages is written there (docs/bad_input.md). */
+#include "cli/bad_data_rows.h"
 #include "cli/bad_input_rows.h"
 #include "cli/bad_model_rows.h"
 #include "support/support.h"
@@ -8,7 +9,20 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { ROWS = BAD_INPUTS + BAD_MODELS };
+/* All rows, in the order of the documented table. */
+static const struct {
+    const bad_input *rows;
+    int count;
+} tables[] = {{bad_inputs, BAD_INPUTS}, {bad_data, BAD_DATA}, {bad_models, BAD_MODELS}};
+enum { ROWS = BAD_INPUTS + BAD_DATA + BAD_MODELS };
+
+static const bad_input *row_at(int number)
+{
+    int table = 0;
+    for (; number >= tables[table].count; table++)
+        number -= tables[table].count;
+    return &tables[table].rows[number];
+}
 
 static char shared[64];
 
@@ -102,7 +116,7 @@ Test(bad_input, every_mistake_is_named_with_its_exit_code, .init = setup, .fini 
     const char *module = "";
     int failures = 0;
     for (int i = 0; i < ROWS; i++) {
-        const bad_input *row = i < BAD_INPUTS ? &bad_inputs[i] : &bad_models[i - BAD_INPUTS];
+        const bad_input *row = row_at(i);
         char own[96], names[512];
         snprintf(own, sizeof own, "%s/row%d", shared, i);
         variables(names, sizeof names, own);
