@@ -31,77 +31,87 @@ static const char help[] =
     "                       version or of another program, or after adding some\n"
     "  --quiet              show no progress\n";
 
-static nd_status parse(int argc, char **argv, nd_pack_options *o, const char **index, bool *helped)
+typedef struct arguments {
+    nd_pack_options pack;
+    const char *index; /* NULL: pack */
+    bool help;
+} arguments;
+
+static const struct option flags[] = {{"tokenizer", required_argument, NULL, 't'},
+                                      {"out", required_argument, NULL, 'o'},
+                                      {"glob", required_argument, NULL, 'g'},
+                                      {"jsonl-field", required_argument, NULL, 'j'},
+                                      {"shard-tokens", required_argument, NULL, 's'},
+                                      {"val-fraction", required_argument, NULL, 'v'},
+                                      {"skip-bad", no_argument, NULL, 'b'},
+                                      {"binary", no_argument, NULL, 'y'},
+                                      {"index", required_argument, NULL, 'i'},
+                                      {"overwrite", no_argument, NULL, 'w'},
+                                      {"quiet", no_argument, NULL, 'q'},
+                                      {"help", no_argument, NULL, 'h'},
+                                      {0}};
+
+static nd_status take_flag(arguments *a, int flag, const char *word)
 {
-    static const struct option flags[] = {{"tokenizer", required_argument, NULL, 't'},
-                                          {"out", required_argument, NULL, 'o'},
-                                          {"glob", required_argument, NULL, 'g'},
-                                          {"jsonl-field", required_argument, NULL, 'j'},
-                                          {"shard-tokens", required_argument, NULL, 's'},
-                                          {"val-fraction", required_argument, NULL, 'v'},
-                                          {"skip-bad", no_argument, NULL, 'b'},
-                                          {"binary", no_argument, NULL, 'y'},
-                                          {"index", required_argument, NULL, 'i'},
-                                          {"overwrite", no_argument, NULL, 'w'},
-                                          {"quiet", no_argument, NULL, 'q'},
-                                          {"help", no_argument, NULL, 'h'},
-                                          {0}};
-    *helped = false;
+    nd_pack_options *o = &a->pack;
+    switch (flag) {
+    case 't':
+        o->tokenizer = optarg;
+        break;
+    case 'o':
+        o->out = optarg;
+        break;
+    case 'g':
+        o->glob = optarg;
+        break;
+    case 'j':
+        o->jsonl_field = optarg;
+        break;
+    case 's':
+        ND_TRY(
+            nd_cli_parse_integer("--shard-tokens", optarg, 1, INT64_C(1) << 40, &o->shard_tokens));
+        break;
+    case 'v':
+        ND_TRY(nd_cli_parse_fraction("--val-fraction", optarg, &o->val_fraction));
+        break;
+    case 'b':
+        o->skip_bad = true;
+        break;
+    case 'y':
+        o->binary = true;
+        break;
+    case 'i':
+        a->index = optarg;
+        break;
+    case 'w':
+        o->overwrite = true;
+        break;
+    case 'q':
+        o->progress = false;
+        break;
+    case 'h':
+        a->help = true;
+        break;
+    default:
+        return ND_FAIL(ND_ECONFIG, "%s: %s; see `nanochat_dist pack --help`", word,
+                       flag == ':' ? "needs a value" : "no such option");
+    }
+    return ND_OK;
+}
+
+static nd_status parse(int argc, char **argv, arguments *a)
+{
+    nd_pack_options *o = &a->pack;
     optind = 0;
     opterr = 0;
-    for (int flag; (flag = getopt_long(argc, argv, ":", flags, NULL)) != -1;) {
-        switch (flag) {
-        case 't':
-            o->tokenizer = optarg;
-            break;
-        case 'o':
-            o->out = optarg;
-            break;
-        case 'g':
-            o->glob = optarg;
-            break;
-        case 'j':
-            o->jsonl_field = optarg;
-            break;
-        case 's':
-            ND_TRY(nd_cli_parse_integer("--shard-tokens", optarg, 1, INT64_C(1) << 40,
-                                        &o->shard_tokens));
-            break;
-        case 'v':
-            ND_TRY(nd_cli_parse_fraction("--val-fraction", optarg, &o->val_fraction));
-            break;
-        case 'b':
-            o->skip_bad = true;
-            break;
-        case 'y':
-            o->binary = true;
-            break;
-        case 'i':
-            *index = optarg;
-            break;
-        case 'w':
-            o->overwrite = true;
-            break;
-        case 'q':
-            o->progress = false;
-            break;
-        case 'h':
-            fputs(help, stdout);
-            *helped = true;
-            return ND_OK;
-        default:
-            return ND_FAIL(ND_ECONFIG, "%s: %s; see `nanochat_dist pack --help`", argv[optind - 1],
-                           flag == ':' ? "needs a value" : "no such option");
-        }
-    }
+    for (int flag; !a->help && (flag = getopt_long(argc, argv, ":", flags, NULL)) != -1;)
+        ND_TRY(take_flag(a, flag, argv[optind - 1]));
     o->inputs = (const char *const *)argv + optind;
     o->input_count = argc - optind;
-    if (*index && (o->tokenizer || o->out || o->input_count > 0))
+    if (!a->help && a->index && (o->tokenizer || o->out || o->input_count > 0))
         return ND_FAIL(ND_ECONFIG, "--index DIR goes without --tokenizer, --out and inputs; see "
                                    "`nanochat_dist pack --help`");
-    if (*index)
-        return ND_OK;
-    if (!o->tokenizer || !o->out || o->input_count == 0)
+    if (!a->help && !a->index && (!o->tokenizer || !o->out || o->input_count == 0))
         return ND_FAIL(ND_ECONFIG, "pack: %s missing; see `nanochat_dist pack --help`",
                        !o->tokenizer ? "--tokenizer is"
                        : !o->out     ? "--out is"
@@ -136,21 +146,21 @@ static nd_status make_index(const char *directory)
 
 nd_status nd_cli_pack(int argc, char **argv)
 {
-    nd_pack_options options = {
-        .shard_tokens = DEFAULT_SHARD_TOKENS, .val_fraction = 0.01, .progress = true};
+    arguments a = {
+        .pack = {.shard_tokens = DEFAULT_SHARD_TOKENS, .val_fraction = 0.01, .progress = true}};
     static nd_pack_result result;
-    const char *index = NULL;
-    bool helped;
-    ND_TRY(parse(argc, argv, &options, &index, &helped));
-    if (helped)
+    ND_TRY(parse(argc, argv, &a));
+    if (a.help) {
+        fputs(help, stdout);
         return ND_OK;
-    if (index)
-        return make_index(index);
-    const nd_status status = nd_pack(&options, &result);
+    }
+    if (a.index)
+        return make_index(a.index);
+    const nd_status status = nd_pack(&a.pack, &result);
     char prefix[PATH_MAX];
-    snprintf(prefix, sizeof prefix, "%.1000s: ", options.out);
+    snprintf(prefix, sizeof prefix, "%.1000s: ", a.pack.out);
     if (status == ND_OK)
-        print(&options, &result);
+        print(&a.pack, &result);
     nd_left_out_print(&result.left_out, prefix, status == ND_OK ? stdout : stderr);
     return status;
 }
