@@ -3,7 +3,7 @@
 # Needs clang with its runtime libraries (Debian: clang). Without it, tests/exchange/test_fuzz_corpus.c
 # replays the corpus and mutates it blindly.
 #
-#   launch/fuzz.sh [--seconds N] [--keep] [gguf|safetensors|config_json|manifest|ini]...
+#   launch/fuzz.sh [--seconds N] [--keep] [gguf|safetensors|config_json|manifest|ini|shard_index]...
 #
 #   --seconds N  how long each reader is fuzzed (60); readers run one after another
 #   --keep       add what reached new code to tests/fuzz/corpus, minimised
@@ -24,7 +24,7 @@ while [ $# -gt 0 ]; do
         shift
         ;;
     --keep) keep=true ;;
-    gguf | safetensors | config_json | manifest | ini) readers+=("$1") ;;
+    gguf | safetensors | config_json | manifest | ini | shard_index) readers+=("$1") ;;
     *)
         echo "fuzz: unknown argument '$1' (see --help)" >&2
         exit 2
@@ -32,7 +32,7 @@ while [ $# -gt 0 ]; do
     esac
     shift
 done
-[ ${#readers[@]} -gt 0 ] || readers=(gguf safetensors config_json manifest ini)
+[ ${#readers[@]} -gt 0 ] || readers=(gguf safetensors config_json manifest ini shard_index)
 command -v clang >/dev/null || { echo "fuzz: clang is missing (Debian: apt-get install clang)" >&2; exit 1; }
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -40,7 +40,8 @@ out=build/fuzz
 mkdir -p $out
 sources=(tests/support/fuzz_readers.c src/exchange/{gguf_read,gguf_print,ggml_types,mapped_file}.c
     src/exchange/{safetensors_read,safetensors_print,hf_config}.c src/train/checkpoint/manifest.c
-    src/core/base/*.c src/core/config/*.c src/core/model/{model_config,params}.c)
+    src/data/shard_index.c src/core/base/*.c src/core/config/*.c
+    src/core/model/{model_config,params}.c)
 for reader in "${readers[@]}"; do
     echo "== $reader: building"
     # shellcheck disable=SC2046

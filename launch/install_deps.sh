@@ -26,6 +26,8 @@ build libopenmpi-dev       messages between ranks
 build libhdf5-dev          shards and checkpoints
 build libiniparser-dev     configuration files
 build libjansson-dev       JSON Lines in, manifests out
+build zlib1g-dev           texts that gzip compressed
+build libzstd-dev          texts that zstd compressed
 build libssl-dev           SHA-256 of shards and checkpoints
 build libdnnl-dev          int8, bf16 and fp32 matrix products
 build liblapacke-dev       eigenvectors of small matrices for the subspaces of GaLore
@@ -34,6 +36,7 @@ build libsentencepiece-dev training and reading tokenizers
 build libprotobuf-c-dev    TensorBoard event files
 build protobuf-c-compiler  generates their encoder
 test  libcriterion-dev     the test framework
+test  zstd                 makes compressed texts to read
 test  procps               finds the processes that tests stop and kill
 test  clang-format         checks the layout of the sources
 test  cppcheck             looks for mistakes without running anything

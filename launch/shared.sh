@@ -33,12 +33,12 @@ rust_tokenizer() {
 rust_shards() {
     local corpus
     corpus=$(rust_sources) || exit 1
-    if [ -e "$1/shards" ]; then
+    if [ -e "$1/shards/index.json" ]; then
         echo "reusing $1/shards"
-    else # under another name until whole, so that an interrupted start leaves no half of it
-        "$program" pack --tokenizer "$1/tokenizer.model" --out "$1/shards.unfinished" \
-            --glob '*.rs' --overwrite "$corpus"
-        mv "$1/shards.unfinished" "$1/shards"
+    elif [ -e "$1/shards/train_00000.h5" ]; then # of an older version
+        "$program" pack --index "$1/shards"
+    else
+        "$program" pack --tokenizer "$1/tokenizer.model" --out "$1/shards" --glob '*.rs' "$corpus"
     fi
 }
 

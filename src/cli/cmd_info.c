@@ -1,5 +1,6 @@
 #include "cli/args.h"
 #include "cli/cli.h"
+#include "data/data_directory.h"
 #include "data/shard_info.h"
 #include "exchange/gguf_read.h"
 #include "exchange/safetensors_read.h"
@@ -23,7 +24,8 @@ static nd_status print_directory(const char *path, bool verify)
         nd_error_clear();
         return nd_safetensors_print(model, verify, stdout);
     }
-    return found;
+    nd_error_clear();
+    return nd_data_directory_print(path, verify, stdout);
 }
 
 /* By its name's ending, else by its first bytes; a shard where neither tells. */
@@ -50,9 +52,9 @@ nd_status nd_cli_info(int argc, char **argv)
     nd_arg_list paths = {.count = 0};
     const nd_arg args[] = {
         {"--verify", ND_ARG_FLAG, &verify, NULL, "read everything and check every checksum"}};
-    const nd_command command = {"nanochat_dist info FILE|DIR [--verify]",
-                                "What a shard, a checkpoint, a GGUF file or safetensors hold.",
-                                args, 1};
+    const nd_command command = {
+        "nanochat_dist info FILE|DIR [--verify]",
+        "What a data set, a shard, a checkpoint, a GGUF file or safetensors hold.", args, 1};
     ND_TRY(nd_args_parse(&command, argc, argv, &paths, &helped));
     if (helped)
         return ND_OK;

@@ -25,6 +25,7 @@ static const char train_help[] =
     "  --glob PATTERN    which files of a directory, e.g. '*.rs' (all)\n"
     "  --vocab-size N    number of pieces, 259 of them bytes and marks (32000)\n"
     "  --max-bytes N     train on so much text, taken evenly from the inputs (32M; 0: all)\n"
+    "  --binary          also learn from files that are not text\n"
     "  --threads N       threads for the parts that can use them (2)\n"
     "  --seed N          which parts of the inputs are taken (1)\n";
 
@@ -44,12 +45,14 @@ static const struct option flags[] = {{"input", required_argument, NULL, 'i'},
                                       {"max-bytes", required_argument, NULL, 'b'},
                                       {"threads", required_argument, NULL, 't'},
                                       {"seed", required_argument, NULL, 's'},
+                                      {"binary", no_argument, NULL, 'y'},
                                       {"model", required_argument, NULL, 'm'},
                                       {"help", no_argument, NULL, 'h'},
                                       {0}};
 
 typedef struct arguments {
     nd_tokenizer_train_options train;
+    nd_left_out left_out;
     const char *inputs[MAX_INPUTS];
     const char *model, *file;
     bool help;
@@ -58,7 +61,7 @@ typedef struct arguments {
 static nd_status parse_flag(arguments *a, int flag, const char *action, const char *word)
 {
     static const char *const allowed[][2] = {
-        {"train", "iogvbtsh"}, {"encode", "mh"}, {"decode", "mh"}};
+        {"train", "iogvbtsyh"}, {"encode", "mh"}, {"decode", "mh"}};
     int64_t number;
     for (size_t i = 0; i < sizeof allowed / sizeof allowed[0]; i++) {
         if (strcmp(action, allowed[i][0]) == 0 && flag != ':' && !strchr(allowed[i][1], flag))
@@ -91,6 +94,9 @@ static nd_status parse_flag(arguments *a, int flag, const char *action, const ch
     case 's':
         ND_TRY(nd_cli_parse_integer("--seed", optarg, 0, INT64_C(1) << 53, &number));
         a->train.seed = (uint64_t)number;
+        return ND_OK;
+    case 'y':
+        a->train.binary = true;
         return ND_OK;
     case 'm':
         a->model = optarg;
@@ -135,7 +141,9 @@ static nd_status run_train(arguments *a)
         return ND_FAIL(ND_ECONFIG, "%s is missing; see `nanochat_dist tokenizer train --help`",
                        a->train.output ? "--input" : "--output");
     a->train.inputs = a->inputs;
-    ND_TRY(nd_tokenizer_train(&a->train));
+    const nd_status status = nd_tokenizer_train(&a->train, &a->left_out);
+    nd_left_out_print(&a->left_out, "", status == ND_OK ? stdout : stderr);
+    ND_TRY(status);
     nd_tokenizer *tokenizer;
     ND_TRY(nd_tokenizer_open(a->train.output, &tokenizer));
     printf("%s: %d pieces, SHA-256 %s\n", a->train.output, nd_tokenizer_vocab_size(tokenizer),
@@ -253,7 +261,8 @@ nd_status nd_cli_tokenizer(int argc, char **argv)
     if (!help)
         return ND_FAIL(ND_ECONFIG, "tokenizer: '%s' is no action; expected train, encode or decode",
                        action);
-    arguments a = {
+    static arguments a;
+    a = (arguments){
         .train = {.vocab_size = DEFAULT_VOCAB, .max_bytes = 32000000, .threads = 2, .seed = 1}};
     ND_TRY(parse(argc - 1, argv + 1, action, &a));
     if (a.help) {

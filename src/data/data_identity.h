@@ -7,7 +7,7 @@
 #include <stdio.h>
 
 /* Lines "key = value" (core/base/facts.h): the length of windows and the seed of their order, then the
- * shards in their order with the size of each and stored checksums of some of its chunks, or the synthetic
+ * shards in their order with the size and, from the index, the SHA-256 of each, or the synthetic
  * text; then, in keys that begin with ND_DATA_HELD_OUT, the shards of `val`, which may be NULL. The names
  * of directories are no part of it. Errors: ND_EDATA naming the shard. */
 nd_status nd_data_identity_write(const nd_dataset *train, const nd_dataset *val,

@@ -1,14 +1,10 @@
 #include "data/dataset.h"
 
-#include "core/base/directory.h"
-#include "data/shard.h"
+#include "data/data_directory.h"
+#include "data/open_shards.h"
 #include "data/synthetic.h"
 
-#include <dirent.h>
-#include <errno.h>
-#include <fnmatch.h>
 #include <limits.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -18,6 +14,7 @@
 struct nd_dataset {
     int64_t seq_length, window_count, token_count, text_bytes;
     nd_shard *shards;
+    nd_open_shards *open;
     int64_t *first_window; /* [shard_count + 1] */
     int shard_count;
     nd_synthetic *synthetic; /* NULL: shards */
@@ -39,21 +36,11 @@ static nd_status open_synthetic(const nd_dataset_options *options, nd_dataset *d
     return ND_OK;
 }
 
-static _Thread_local const char *wanted_pattern;
-
-static int is_wanted(const struct dirent *entry)
-{
-    return fnmatch(wanted_pattern, entry->d_name, 0) == 0;
-}
-
 static nd_status check_shard(const nd_dataset_options *options, const nd_shard *shard,
                              const nd_shard *first)
 {
     const char *sha =
         options->tokenizer_sha256 ? options->tokenizer_sha256 : first->tokenizer_sha256;
-    if (strcmp(shard->split, options->split) != 0)
-        return ND_FAIL(ND_EDATA, "%s: attribute split is '%s'; expected '%s'", shard->path,
-                       shard->split, options->split);
     if (strcmp(shard->tokenizer_sha256, sha) != 0)
         return ND_FAIL(ND_EDATA,
                        "%s: packed with the tokenizer of SHA-256 %s; expected %s, the tokenizer of "
@@ -71,55 +58,56 @@ static nd_status check_shard(const nd_dataset_options *options, const nd_shard *
     return ND_OK;
 }
 
-static nd_status add_shard(const nd_dataset_options *options, nd_dataset *d, const char *name)
+static nd_status add_shard(const nd_dataset_options *options, nd_dataset *d,
+                           const nd_data_directory *directory, size_t number)
 {
-    char path[PATH_MAX];
-    if ((size_t)snprintf(path, sizeof path, "%s/%s", options->path, name) >= sizeof path)
-        return ND_FAIL(ND_EDATA, "%s/%s: this path is too long", options->path, name);
     nd_shard *shard = &d->shards[d->shard_count];
-    ND_TRY(nd_shard_open(path, shard));
+    ND_TRY(nd_data_directory_open_shard(directory, number, shard));
+    nd_shard_close_file(shard);
+    memcpy(shard->sha256, directory->index.shards[number].sha256, sizeof shard->sha256);
     const int at = d->shard_count++;
     ND_TRY(check_shard(options, shard, &d->shards[0]));
-    d->token_count += shard->n_tokens;
-    d->text_bytes += shard->n_bytes;
+    d->token_count += shard->n_tokens; /* in range: the index's sum is */
+    if (__builtin_add_overflow(d->text_bytes, shard->n_bytes, &d->text_bytes))
+        return ND_FAIL(ND_EDATA, "%s: n_bytes is %lld; with the shards before that is beyond 2^63",
+                       shard->path, (long long)shard->n_bytes);
     if (shard->n_tokens > 0)
         d->window_count += (shard->n_tokens - 1) / options->seq_length;
     d->first_window[at + 1] = d->window_count;
     return ND_OK;
 }
 
+static nd_status open_split(const nd_dataset_options *options, nd_dataset *d,
+                            const nd_data_directory *directory)
+{
+    const nd_shard_index *index = &directory->index;
+    d->shards = calloc(index->count, sizeof *d->shards);
+    d->first_window = calloc(index->count + 1, sizeof *d->first_window);
+    if (!d->shards || !d->first_window || index->count > INT_MAX)
+        return ND_FAIL(ND_ENOMEM, "%s: no memory for %zu shards", options->path, index->count);
+    for (size_t i = 0; i < index->count; i++)
+        if (strcmp(index->shards[i].split, options->split) == 0)
+            ND_TRY(add_shard(options, d, directory, i));
+    if (d->shard_count == 0)
+        return ND_FAIL(ND_EDATA,
+                       "%s: no shard of split '%s' here (files named %s_*.h5); make some with "
+                       "`nanochat_dist pack`",
+                       options->path, options->split, options->split);
+    if (d->window_count == 0)
+        return ND_FAIL(ND_EDATA,
+                       "%s: split '%s' has %lld tokens in %d shards; expected at least one shard "
+                       "with seq_length + 1 = %lld, one window",
+                       options->path, options->split, (long long)d->token_count, d->shard_count,
+                       (long long)options->seq_length + 1);
+    return nd_open_shards_create(d->shards, d->shard_count, &d->open);
+}
+
 static nd_status open_shards(const nd_dataset_options *options, nd_dataset *d)
 {
-    char pattern[64];
-    struct dirent **names = NULL;
-    snprintf(pattern, sizeof pattern, "%.48s_*.h5", options->split);
-    wanted_pattern = pattern;
-    const int count = scandir(options->path, &names, is_wanted, alphasort);
-    if (count < 0)
-        return ND_FAIL(ND_EDATA, "%s: cannot read this directory of shards: %s", options->path,
-                       strerror(errno));
-    nd_status status = ND_OK;
-    d->shards = calloc((size_t)count + 1, sizeof *d->shards);
-    d->first_window = calloc((size_t)count + 1, sizeof *d->first_window);
-    if (!d->shards || !d->first_window)
-        status = ND_FAIL(ND_ENOMEM, "%s: no memory for %d shards", options->path, count);
-    else if (count == 0)
-        status = ND_FAIL(ND_EDATA,
-                         "%s: no shard of split '%s' here (files named %s); make some "
-                         "with `nanochat_dist pack`",
-                         options->path, options->split, pattern);
-    for (int i = 0; i < count; i++) {
-        if (status == ND_OK)
-            status = add_shard(options, d, names[i]->d_name);
-        free(names[i]);
-    }
-    free(names);
-    if (status == ND_OK && d->window_count == 0)
-        status = ND_FAIL(ND_EDATA,
-                         "%s: split '%s' has %lld tokens in %d shards; expected at least one shard "
-                         "with seq_length + 1 = %lld",
-                         options->path, options->split, (long long)d->token_count, count,
-                         (long long)options->seq_length + 1);
+    nd_data_directory directory;
+    ND_TRY(nd_data_directory_open(options->path, &directory));
+    const nd_status status = open_split(options, d, &directory);
+    nd_data_directory_close(&directory);
     return status;
 }
 
@@ -146,6 +134,7 @@ void nd_dataset_close(nd_dataset *dataset)
 {
     if (!dataset)
         return;
+    nd_open_shards_close(dataset->open);
     for (int i = 0; i < dataset->shard_count; i++)
         nd_shard_close(&dataset->shards[i]);
     free(dataset->shards);
@@ -208,19 +197,22 @@ nd_status nd_dataset_read_window(const nd_dataset *dataset, int64_t index, int32
             high = middle;
     }
     const int64_t first = (index - dataset->first_window[low]) * dataset->seq_length;
-    return nd_shard_read(&dataset->shards[low], first, dataset->seq_length + 1, tokens);
+    return nd_open_shards_read(dataset->open, low, first, dataset->seq_length + 1, tokens);
 }
 
-nd_status nd_dataset_has_split(const char *path, const char *split, bool *has)
+nd_status nd_dataset_measure(const char *path, const char *split, int64_t seq_length,
+                             int64_t *tokens, int64_t *windows)
 {
-    char pattern[64];
-    nd_names names;
-    snprintf(pattern, sizeof pattern, "%s_*.h5", split);
-    *has = false;
-    if (nd_directory_names(path, &names) != ND_OK)
-        return ND_EDATA;
-    for (int i = 0; i < names.count; i++)
-        *has |= fnmatch(pattern, names.list[i], 0) == 0;
-    nd_names_free(&names);
+    nd_data_directory directory;
+    *tokens = *windows = 0;
+    ND_TRY(nd_data_directory_open(path, &directory));
+    for (size_t i = 0; i < directory.index.count; i++) {
+        const nd_indexed_shard *shard = &directory.index.shards[i];
+        if (strcmp(shard->split, split) != 0 || shard->n_tokens == 0)
+            continue;
+        *tokens += shard->n_tokens;
+        *windows += (shard->n_tokens - 1) / seq_length;
+    }
+    nd_data_directory_close(&directory);
     return ND_OK;
 }

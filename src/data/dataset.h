@@ -21,16 +21,19 @@ typedef struct nd_dataset_options {
     uint64_t seed;                /* synthetic */
 } nd_dataset_options;
 
-/* Opens all shards of the split in the order of their names and checks their headers, lengths and
- * agreement with each other. Errors: ND_EDATA naming the file, what was expected and found. */
+/* Opens all shards of the split that the index lists (data_directory.h), in the order of their names, and checks their
+ * headers, lengths and agreement with it. Few files stay open. Errors: ND_EDATA naming the file, what was expected and
+ * found. */
 nd_status nd_dataset_open(const nd_dataset_options *options, nd_dataset **dataset);
 void nd_dataset_close(nd_dataset *dataset);
 
 /* Shard `index` in the order of names; NULL beyond the last, and of synthetic data. */
 const struct nd_shard *nd_dataset_shard(const nd_dataset *dataset, int index);
 
-/* Whether the directory holds shards of this split. */
-nd_status nd_dataset_has_split(const char *path, const char *split, bool *has);
+/* What the directory's index says of a split, without opening its shards: its tokens and windows, both 0
+ * when it has no such shards. Errors: ND_EDATA when the directory has no whole index. */
+nd_status nd_dataset_measure(const char *path, const char *split, int64_t seq_length,
+                             int64_t *tokens, int64_t *windows);
 
 /* Windows start every seq_length tokens; a shard's tail shorter than a window is not used. */
 int64_t nd_dataset_window_count(const nd_dataset *dataset);

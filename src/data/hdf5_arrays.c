@@ -48,8 +48,8 @@ static nd_status read_matrix(hid_t dataset, const char *path, const char *name, 
     *rows = (int64_t)shape[0];
     *cols = (int64_t)shape[1];
     const int64_t count = *rows * *cols;
-    int64_t *wide = malloc((size_t)count * sizeof *wide);
-    *values = malloc((size_t)count * sizeof **values);
+    int64_t *wide = reallocarray(NULL, (size_t)*rows, (size_t)*cols * sizeof *wide);
+    *values = reallocarray(NULL, (size_t)*rows, (size_t)*cols * sizeof **values);
     nd_status status = ND_OK;
     if (!wide || !*values)
         status = ND_FAIL(ND_ENOMEM, "no memory for %lld tokens of %s", (long long)count, path);
@@ -69,7 +69,7 @@ nd_status nd_hdf5_read_tokens(const char *path, const char *name, int32_t **valu
                               int64_t *cols)
 {
     nd_hdf5_start();
-    const hid_t file = H5Fopen(path, H5F_ACC_RDONLY, H5P_DEFAULT);
+    const hid_t file = H5Fopen(path, H5F_ACC_RDONLY, nd_hdf5_access(false));
     if (file < 0)
         return ND_FAIL(ND_EDATA, "%s: not an HDF5 file that can be opened", path);
     const hid_t dataset = H5Dopen2(file, name, H5P_DEFAULT);
@@ -94,7 +94,7 @@ nd_status nd_hdf5_out_create(const char *path, nd_hdf5_out **out)
         return ND_FAIL(ND_ENOMEM, "no memory to write %s", path);
     strcpy(o->path, path);
     snprintf(o->temporary, sizeof o->temporary, "%s%s", path, ND_TEMPORARY_SUFFIX);
-    o->file = H5Fcreate(o->temporary, H5F_ACC_TRUNC, H5P_DEFAULT, H5P_DEFAULT);
+    o->file = H5Fcreate(o->temporary, H5F_ACC_TRUNC, H5P_DEFAULT, nd_hdf5_access(false));
     if (o->file < 0) {
         const nd_status status = ND_FAIL(ND_EIO, "%s: cannot be written", o->temporary);
         free(o);

@@ -5,23 +5,38 @@
 #include <stdio.h>
 #include <string.h>
 
-static void leave_at_exit(void)
+static hid_t access_lists[2]; /* without and with checksums on metadata */
+
+static void start_once(void)
 {
     H5dont_atexit();
+    for (int checked = 0; checked < 2; checked++) {
+        access_lists[checked] = H5Pcreate(H5P_FILE_ACCESS);
+#if H5_VERSION_GE(1, 10, 7)
+        H5Pset_file_locking(access_lists[checked], false, true);
+#endif
+    }
+    H5Pset_libver_bounds(access_lists[1], H5F_LIBVER_V110, H5F_LIBVER_V110);
 }
 
 void nd_hdf5_start(void)
 {
     static pthread_once_t once = PTHREAD_ONCE_INIT;
-    pthread_once(&once, leave_at_exit);
+    pthread_once(&once, start_once);
     H5Eset_auto2(H5E_DEFAULT, NULL, NULL);
 }
+
+int64_t nd_hdf5_access(bool checked)
+{
+    return access_lists[checked];
+}
+
+static const char mark[] = "error message = '"; /* of a failed system call */
 
 /* Of a failed system call HDF5 tells a paragraph with a time stamp and addresses; the system's
  * reason in it is what matters. */
 static void keep_reason(const char *description, char *text, size_t size)
 {
-    static const char mark[] = "error message = '";
     const char *reason = strstr(description, mark);
     if (reason)
         snprintf(text, size, "%.*s", (int)strcspn(reason + strlen(mark), "'"),
@@ -35,6 +50,21 @@ static herr_t keep_description(unsigned position, const H5E_error2_t *error, voi
     if (position == 0 && error->desc)
         keep_reason(error->desc, text, 256);
     return 0;
+}
+
+static herr_t find_system_error(unsigned position, const H5E_error2_t *error, void *found)
+{
+    (void)position;
+    if (error->desc && strstr(error->desc, mark))
+        *(bool *)found = true;
+    return 0;
+}
+
+bool nd_hdf5_is_system_error(void)
+{
+    bool found = false;
+    H5Ewalk2(H5E_DEFAULT, H5E_WALK_UPWARD, find_system_error, &found);
+    return found;
 }
 
 const char *nd_hdf5_reason(void)

@@ -1,20 +1,22 @@
 #include "data/jsonl.h"
 
-#include <errno.h>
+#include <ctype.h>
 #include <jansson.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { READ_BYTES = 1 << 16 };
+enum { READ_BYTES = 1 << 16, LONGEST_NUMBER = 18 /* digits that always fit 64 bits */ };
 
-typedef struct reader {
-    const char *name, *field;
+typedef struct lines {
+    nd_text_reader *reader;
+    const nd_jsonl_rules *rules;
     nd_jsonl_visit visit;
     void *context;
     char *line;
     size_t bytes, capacity;
     long long number; /* of the line, from 1 */
-} reader;
+    bool too_long;    /* and the rest of it is passed over */
+} lines;
 
 static const char *kind_of(const json_t *value)
 {
@@ -23,85 +25,169 @@ static const char *kind_of(const json_t *value)
     return kinds[json_typeof(value)];
 }
 
-static nd_status visit_value(reader *r, const json_t *object)
+/* Length of the JSON number at `at` (RFC 8259), 0 when there is none. */
+static size_t number_length(const char *at, const char *end)
 {
-    if (!json_is_object(object))
-        return ND_FAIL(ND_EDATA, "%s:%lld: this line is %s; expected a JSON object", r->name,
-                       r->number, kind_of(object));
-    const json_t *value = json_object_get(object, r->field);
-    if (!value)
-        return ND_FAIL(ND_EDATA, "%s:%lld: the object has no field '%s'", r->name, r->number,
-                       r->field);
-    if (!json_is_string(value))
-        return ND_FAIL(ND_EDATA, "%s:%lld: field '%s' is %s; expected a string", r->name, r->number,
-                       r->field, kind_of(value));
-    return r->visit(r->context, json_string_value(value), json_string_length(value), r->bytes + 1);
+    const char *c = at, *digits;
+#define DIGITS() for (digits = c; c < end && isdigit((unsigned char)*c); c++)
+    c += c < end && *c == '-';
+    DIGITS();
+    if (c == digits || (*digits == '0' && c - digits > 1))
+        return 0;
+    if (c < end && *c == '.') {
+        c++;
+        DIGITS();
+        if (c == digits)
+            return 0;
+    }
+    if (c < end && (*c == 'e' || *c == 'E')) {
+        c++;
+        c += c < end && (*c == '+' || *c == '-');
+        DIGITS();
+        if (c == digits)
+            return 0;
+    }
+#undef DIGITS
+    return (size_t)(c - at);
 }
 
-static nd_status visit_line(reader *r)
+/* Numbers are not what is read here, and the parser refuses those beyond its types: writes 0 over them. */
+static void blank_large_numbers(char *line, size_t bytes)
+{
+    bool inside = false;
+    for (char *c = line, *end = line + bytes; c < end; c++) {
+        if (inside && *c == '\\') {
+            c++;
+        } else if (*c == '"') {
+            inside = !inside;
+        } else if (!inside && (*c == '-' || isdigit((unsigned char)*c))) {
+            const size_t length = number_length(c, end);
+            const bool large =
+                length > LONGEST_NUMBER || memchr(c, 'e', length) || memchr(c, 'E', length);
+            if (large) {
+                memset(c, ' ', length);
+                *c = '0';
+            }
+            c += length ? length - 1 : 0;
+        }
+    }
+}
+
+static json_t *parse(lines *l, json_error_t *error)
+{
+    const size_t flags = JSON_ALLOW_NUL | JSON_DECODE_ANY;
+    json_t *object = json_loadb(l->line, l->bytes, flags, error);
+    if (object || json_error_code(error) != json_error_numeric_overflow)
+        return object;
+    blank_large_numbers(l->line, l->bytes);
+    return json_loadb(l->line, l->bytes, flags, error);
+}
+
+/* The line's document, NULL with an error set when the line is bad. */
+static const json_t *document_of(const lines *l, const json_t *object, const json_error_t *error)
+{
+    const char *name = nd_text_reader_name(l->reader), *field = l->rules->field;
+    const json_t *value = json_object_get(object, field);
+    if (!object)
+        ND_FAIL(ND_EDATA, "%s:%lld: byte %d of the line is not JSON: %s", name, l->number,
+                error->position, error->text);
+    else if (!json_is_object(object))
+        ND_FAIL(ND_EDATA, "%s:%lld: this line is %s; expected a JSON object", name, l->number,
+                kind_of(object));
+    else if (!value)
+        ND_FAIL(ND_EDATA, "%s:%lld: the object has no field '%s'", name, l->number, field);
+    else if (!json_is_string(value))
+        ND_FAIL(ND_EDATA, "%s:%lld: field '%s' is %s; expected a string", name, l->number, field,
+                kind_of(value));
+    return json_is_string(value) ? value : NULL;
+}
+
+/* Of a line of which the error says what is wrong. */
+static nd_status pass_over(const lines *l)
+{
+    if (!l->rules->skip_bad)
+        return ND_EDATA;
+    nd_left_out_add(l->rules->left_out, ND_LEFT_LINE, "%s", nd_error_get()->message);
+    nd_error_clear();
+    return ND_OK;
+}
+
+static nd_status visit_line(lines *l)
 {
     size_t blank = 0;
-    r->number++;
-    while (blank < r->bytes && memchr(" \t\r", r->line[blank], 3))
-        blank++;
-    if (blank == r->bytes)
-        return ND_OK;
     json_error_t error;
-    json_t *object = json_loadb(r->line, r->bytes, JSON_ALLOW_NUL | JSON_DECODE_ANY, &error);
-    if (!object)
-        return ND_FAIL(ND_EDATA, "%s:%lld: byte %d of the line is not JSON: %s", r->name, r->number,
-                       error.position, error.text);
-    const nd_status status = visit_value(r, object);
+    while (blank < l->bytes && memchr(" \t\r", l->line[blank], 3))
+        blank++;
+    if (blank == l->bytes)
+        return ND_OK;
+    json_t *object = parse(l, &error);
+    const json_t *text = document_of(l, object, &error);
+    const nd_status status =
+        text ? l->visit(l->context, l->reader, json_string_value(text), json_string_length(text))
+             : pass_over(l);
     json_decref(object);
     return status;
 }
 
-static nd_status hold(reader *r, const char *text, size_t bytes)
+static nd_status hold(lines *l, const char *text, size_t bytes)
 {
-    if (r->bytes + bytes > ND_JSONL_LINE_MAX)
-        return ND_FAIL(ND_EDATA, "%s:%lld: this line is longer than %d bytes; is it JSON Lines?",
-                       r->name, r->number + 1, ND_JSONL_LINE_MAX);
-    if (r->bytes + bytes > r->capacity) {
-        const size_t capacity = 2 * (r->bytes + bytes);
-        char *larger = realloc(r->line, capacity);
-        if (!larger)
-            return ND_FAIL(ND_ENOMEM, "%s:%lld: no memory for a line of %zu bytes", r->name,
-                           r->number + 1, capacity);
-        r->line = larger;
-        r->capacity = capacity;
+    const char *name = nd_text_reader_name(l->reader);
+    if (l->too_long)
+        return ND_OK;
+    if (l->bytes + bytes > ND_JSONL_LINE_MAX) {
+        l->too_long = true;
+        l->bytes = 0;
+        ND_FAIL(ND_EDATA, "%s:%lld: this line is longer than %d bytes; is it JSON Lines?", name,
+                l->number, ND_JSONL_LINE_MAX);
+        return pass_over(l);
     }
-    memcpy(r->line + r->bytes, text, bytes);
-    r->bytes += bytes;
+    if (l->bytes + bytes > l->capacity) {
+        const size_t capacity = 2 * (l->bytes + bytes);
+        char *larger = realloc(l->line, capacity);
+        if (!larger)
+            return ND_FAIL(ND_ENOMEM, "%s:%lld: no memory for a line of %zu bytes", name, l->number,
+                           capacity);
+        l->line = larger;
+        l->capacity = capacity;
+    }
+    memcpy(l->line + l->bytes, text, bytes);
+    l->bytes += bytes;
     return ND_OK;
 }
 
-static nd_status read_lines(reader *r, FILE *file)
+static nd_status end_line(lines *l)
+{
+    const nd_status status = visit_line(l);
+    l->bytes = 0;
+    l->too_long = false;
+    l->number++;
+    return status;
+}
+
+static nd_status read_lines(lines *l)
 {
     char chunk[READ_BYTES];
-    size_t got;
-    while ((got = fread(chunk, 1, sizeof chunk, file)) > 0) {
+    for (size_t got = 1; got > 0;) {
+        ND_TRY(nd_text_reader_read(l->reader, chunk, sizeof chunk, &got));
         for (size_t at = 0; at < got;) {
             const char *newline = memchr(chunk + at, '\n', got - at);
             const size_t part = newline ? (size_t)(newline - chunk) - at : got - at;
-            ND_TRY(hold(r, chunk + at, part));
+            ND_TRY(hold(l, chunk + at, part));
             at += part;
             if (newline) {
-                ND_TRY(visit_line(r));
-                r->bytes = 0;
+                ND_TRY(end_line(l));
                 at++;
             }
         }
     }
-    if (ferror(file))
-        return ND_FAIL(ND_EDATA, "%s: cannot read this file: %s", r->name, strerror(errno));
-    return r->bytes > 0 ? visit_line(r) : ND_OK;
+    return end_line(l);
 }
 
-nd_status nd_jsonl_read(FILE *file, const char *name, const char *field, nd_jsonl_visit visit,
+nd_status nd_jsonl_read(nd_text_reader *reader, const nd_jsonl_rules *rules, nd_jsonl_visit visit,
                         void *context)
 {
-    reader r = {.name = name, .field = field, .visit = visit, .context = context};
-    const nd_status status = read_lines(&r, file);
-    free(r.line);
+    lines l = {.reader = reader, .rules = rules, .visit = visit, .context = context, .number = 1};
+    const nd_status status = read_lines(&l);
+    free(l.line);
     return status;
 }

@@ -2,19 +2,25 @@
 #ifndef ND_DATA_JSONL_H
 #define ND_DATA_JSONL_H
 
-#include "core/base/error.h"
+#include "data/left_out.h"
+#include "data/text_reader.h"
 
-#include <stdio.h>
-
-/* A longer line is an error: lines are held in memory whole. */
+/* A longer line is a bad one: lines are held in memory whole. */
 enum { ND_JSONL_LINE_MAX = 1 << 28 };
 
-typedef nd_status (*nd_jsonl_visit)(void *context, const char *text, size_t bytes,
-                                    size_t line_bytes);
+/* `reader` is the one whose line it is. */
+typedef nd_status (*nd_jsonl_visit)(void *context, const nd_text_reader *reader, const char *text,
+                                    size_t bytes);
+
+typedef struct nd_jsonl_rules {
+    const char *field;
+    bool skip_bad; /* bad lines are counted in `left_out` instead of ending the reading */
+    nd_left_out *left_out;
+} nd_jsonl_rules;
 
 /* Calls `visit` with the string `field` of each line. Blank lines are passed over. Errors: ND_EDATA
- * naming file and line: no JSON object, no such field, no string, invalid UTF-8. */
-nd_status nd_jsonl_read(FILE *file, const char *name, const char *field, nd_jsonl_visit visit,
+ * naming file and line of a bad one: no JSON object, no such field, no string, invalid UTF-8, too long. */
+nd_status nd_jsonl_read(nd_text_reader *reader, const nd_jsonl_rules *rules, nd_jsonl_visit visit,
                         void *context);
 
 #endif

@@ -9,6 +9,11 @@
 static const char space_escape[] = "\xe2\x96\x81"; /* U+2581, how SentencePiece writes a space */
 
 enum { MODEL_TYPE_UNIGRAM = 1, MODEL_TYPE_BPE = 2, MAX_PIECES = 1 << 24, SCORE_BYTES = 4 };
+enum {
+    TRAINER_SPEC = 2,
+    NUM_THREADS = 16,
+    USUAL_THREADS = 2
+}; /* numbers of fields; what `tokenizer train` does */
 
 /* A protobuf message being read. */
 typedef struct wire {
@@ -282,4 +287,58 @@ void nd_model_file_free(nd_model_file *model)
     free(model->pieces);
     free(model->text);
     *model = (nd_model_file){.bos = -1, .eos = -1};
+}
+
+static size_t write_varint(uint8_t *at, uint64_t value)
+{
+    size_t bytes = 0;
+    for (; value >= 0x80; value >>= 7)
+        at[bytes++] = (uint8_t)(value | 0x80);
+    at[bytes++] = (uint8_t)value;
+    return bytes;
+}
+
+/* Writes the usual number over that of a TrainerSpec, in place: no field grows. Returns the new length. */
+static size_t rewrite_trainer(uint8_t *to, wire message)
+{
+    uint8_t *at = to;
+    while (message.at < message.end) {
+        const uint8_t *start = message.at;
+        field f;
+        if (!read_field(&message, &f)) {
+            message.at = message.end; /* kept as it is; the parser refuses it */
+        } else if (f.number == NUM_THREADS) {
+            at += write_varint(at, NUM_THREADS << 3);
+            *at++ = USUAL_THREADS;
+            continue;
+        }
+        memmove(at, start, (size_t)(message.at - start));
+        at += message.at - start;
+    }
+    return (size_t)(at - to);
+}
+
+size_t nd_model_file_forget_threads(void *bytes, size_t size)
+{
+    uint8_t *at = bytes;
+    wire message = {bytes, (const uint8_t *)bytes + size};
+    while (message.at < message.end) {
+        const uint8_t *start = message.at;
+        field f;
+        const bool good = read_field(&message, &f);
+        if (good && f.number == TRAINER_SPEC && f.bytes.at < f.bytes.end) {
+            uint8_t *content = (uint8_t *)(uintptr_t)f.bytes.at;
+            const size_t length = rewrite_trainer(content, f.bytes);
+            at += write_varint(at, TRAINER_SPEC << 3 | 2);
+            at += write_varint(at, length);
+            memmove(at, content, length);
+            at += length;
+            continue;
+        }
+        if (!good)
+            message.at = message.end;
+        memmove(at, start, (size_t)(message.at - start));
+        at += message.at - start;
+    }
+    return (size_t)(at - (uint8_t *)bytes);
 }

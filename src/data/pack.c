@@ -1,20 +1,16 @@
 #include "data/pack.h"
 
 #include "core/base/durable_file.h"
+#include "data/data_directory.h"
 #include "data/jsonl.h"
+#include "data/pack_staging.h"
 #include "data/packer.h"
 #include "data/progress.h"
-#include "data/shard.h"
+#include "data/text_input.h"
 #include "data/text_sources.h"
 
-#include <dirent.h>
-#include <errno.h>
-#include <fnmatch.h>
 #include <limits.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 enum { READ_BYTES = 1 << 16 };
@@ -23,7 +19,7 @@ typedef struct packing {
     const nd_pack_options *options;
     nd_packer packer;
     nd_progress progress;
-    int64_t read_bytes;
+    int64_t read_bytes, total; /* of all files; total -1: unknown */
 } packing;
 
 static nd_status check_options(const nd_pack_options *o)
@@ -36,38 +32,9 @@ static nd_status check_options(const nd_pack_options *o)
                        (long long)o->shard_tokens);
     if (o->input_count < 1)
         return ND_FAIL(ND_ECONFIG, "no input given to pack");
+    if (o->skip_bad && !o->jsonl_field)
+        return ND_FAIL(ND_ECONFIG, "--skip-bad is about JSON Lines; give --jsonl-field too");
     return ND_OK;
-}
-
-/* The directory and what leads to it. */
-static nd_status make_directory(const char *path)
-{
-    char part[PATH_MAX];
-    if ((size_t)snprintf(part, sizeof part, "%s", path) >= sizeof part - 32)
-        return ND_FAIL(ND_EIO, "%s: this path is too long", path);
-    for (char *c = part + 1;; c++) {
-        const char at = *c;
-        if (at != '/' && at != '\0')
-            continue;
-        *c = '\0';
-        if (mkdir(part, 0777) != 0 && errno != EEXIST)
-            return ND_FAIL(ND_EIO, "%s: cannot make this directory: %s", part, strerror(errno));
-        *c = at;
-        if (at == '\0')
-            break;
-    }
-    struct stat info;
-    if (stat(path, &info) != 0 || !S_ISDIR(info.st_mode))
-        return ND_FAIL(ND_EIO, "%s: not a directory", path);
-    return ND_OK;
-}
-
-static int is_shard_name(const char *name, const char *suffix)
-{
-    char train[32], val[32];
-    snprintf(train, sizeof train, "train_*.h5%s", suffix);
-    snprintf(val, sizeof val, "val_*.h5%s", suffix);
-    return fnmatch(train, name, 0) == 0 || fnmatch(val, name, 0) == 0;
 }
 
 /* Refuses a shard of another tokenizer; one that cannot be read has none. */
@@ -88,130 +55,165 @@ static nd_status check_present_shard(const char *path, const nd_tokenizer *token
     return status;
 }
 
-static nd_status check_present_file(const nd_pack_options *o, const nd_tokenizer *tokenizer,
-                                    const char *name, bool removing)
+typedef struct present_files {
+    const nd_pack_options *options;
+    const nd_tokenizer *tokenizer;
+    bool shards, index;
+} present_files;
+
+static nd_status check_present_file(void *context, const char *name)
 {
     char path[PATH_MAX];
-    const bool unfinished = is_shard_name(name, ND_TEMPORARY_SUFFIX);
-    if (!unfinished && !is_shard_name(name, ""))
+    present_files *p = context;
+    const nd_pack_options *o = p->options;
+    p->index |= strcmp(name, ND_SHARD_INDEX_NAME) == 0;
+    if (!nd_shard_name_matches(name, ""))
         return ND_OK;
-    if ((size_t)snprintf(path, sizeof path, "%s/%s", o->out, name) >= sizeof path)
-        return ND_FAIL(ND_EIO, "%s/%s: this path is too long", o->out, name);
-    if (removing) {
-        if (unlink(path) != 0)
-            return ND_FAIL(ND_EIO, "%s: cannot remove this file: %s", path, strerror(errno));
-        return ND_OK;
-    }
-    if (unfinished)
-        return ND_OK;
-    ND_TRY(check_present_shard(path, tokenizer));
+    p->shards = true;
+    ND_TRY(nd_data_path(o->out, "", name, path));
+    ND_TRY(check_present_shard(path, p->tokenizer));
     if (!o->overwrite)
         return ND_FAIL(ND_ECONFIG,
                        "%s: this directory already holds shards; give --overwrite to replace them, "
                        "or another directory",
                        o->out);
+    if (!nd_pack_staging_owns(name))
+        return ND_FAIL(ND_ECONFIG,
+                       "%s: pack does not name shards so and does not remove this one; move it "
+                       "elsewhere, or give another directory",
+                       path);
     return ND_OK;
 }
 
-static nd_status visit_directory(const nd_pack_options *o, const nd_tokenizer *tokenizer,
-                                 bool removing)
+/* Refuses to write over a tokenizer.model of other content, which pack cannot have made. */
+static nd_status check_present_model(const nd_pack_options *o, const nd_tokenizer *tokenizer)
 {
-    DIR *directory = opendir(o->out);
-    if (!directory)
-        return ND_FAIL(ND_EIO, "%s: cannot read this directory: %s", o->out, strerror(errno));
-    nd_status status = ND_OK;
-    const struct dirent *entry;
-    while (status == ND_OK && (entry = readdir(directory)) != NULL)
-        status = check_present_file(o, tokenizer, entry->d_name, removing);
-    closedir(directory);
-    return status;
+    char path[PATH_MAX], hex[ND_SHA256_HEX_SIZE];
+    int64_t bytes;
+    ND_TRY(nd_data_path(o->out, "", "tokenizer.model", path));
+    if (access(path, F_OK) != 0)
+        return ND_OK;
+    ND_TRY(nd_file_digest(path, &bytes, hex));
+    if (strcmp(hex, nd_tokenizer_sha256(tokenizer)) != 0)
+        return ND_FAIL(ND_EDATA,
+                       "%s: another tokenizer (SHA-256 %.12s...; the one given has %.12s...); pack "
+                       "into another directory",
+                       path, hex, nd_tokenizer_sha256(tokenizer));
+    return ND_OK;
 }
 
-/* Everything is checked before anything is removed. */
-static nd_status prepare_directory(const nd_pack_options *o, const nd_tokenizer *tokenizer)
+static nd_status check_directory(const nd_pack_options *o, const nd_tokenizer *tokenizer)
 {
     char path[PATH_MAX];
-    size_t size;
-    ND_TRY(make_directory(o->out));
-    ND_TRY(visit_directory(o, tokenizer, false));
-    ND_TRY(visit_directory(o, tokenizer, true));
-    const void *model = nd_tokenizer_model(tokenizer, &size);
-    snprintf(path, sizeof path, "%.*s/tokenizer.model", PATH_MAX - 32, o->out);
-    return nd_durable_write(path, model, size);
+    present_files present = {.options = o, .tokenizer = tokenizer};
+    ND_TRY(nd_data_directory_list(o->out, check_present_file, &present));
+    ND_TRY(nd_data_path(o->out, "", ND_SHARD_INDEX_NAME, path));
+    if (present.index && !present.shards)
+        return ND_FAIL(ND_ECONFIG,
+                       "%s: the index of a data set goes here, and this file has no shards beside "
+                       "it; move it elsewhere, or give another directory",
+                       path);
+    return check_present_model(o, tokenizer);
 }
 
-static void show(packing *p, size_t bytes)
+static void show(packing *p, const nd_text_reader *reader)
 {
-    p->read_bytes += (int64_t)bytes;
-    nd_progress_show(&p->progress, p->read_bytes, p->packer.result.tokens);
+    nd_progress_show(&p->progress, p->read_bytes + nd_text_reader_consumed(reader),
+                     p->packer.result->tokens);
 }
 
-static nd_status pack_line(void *context, const char *text, size_t bytes, size_t line_bytes)
+static nd_status pack_line(void *context, const nd_text_reader *reader, const char *text,
+                           size_t bytes)
 {
     packing *p = context;
     ND_TRY(nd_packer_text(&p->packer, text, bytes));
     ND_TRY(nd_packer_end_document(&p->packer));
-    show(p, line_bytes);
+    show(p, reader);
     return ND_OK;
 }
 
-static nd_status pack_document(packing *p, FILE *file, const char *name)
+static nd_status pack_document(packing *p, nd_text_reader *reader)
 {
     char chunk[READ_BYTES];
-    size_t got;
-    while ((got = fread(chunk, 1, sizeof chunk, file)) > 0) {
+    for (size_t got = 1; got > 0;) {
+        ND_TRY(nd_text_reader_read(reader, chunk, sizeof chunk, &got));
         ND_TRY(nd_packer_text(&p->packer, chunk, got));
-        show(p, got);
+        show(p, reader);
     }
-    if (ferror(file))
-        return ND_FAIL(ND_EDATA, "%s: cannot read this file: %s", name, strerror(errno));
     return nd_packer_end_document(&p->packer);
 }
 
-static nd_status pack_file(void *context, const char *path, int64_t bytes)
+static nd_status pack_file(void *context, const char *path, int64_t bytes, int named)
 {
     (void)bytes;
     packing *p = context;
-    const bool standard_input = strcmp(path, "-") == 0;
-    const char *name = standard_input ? "(standard input)" : path;
-    FILE *file = standard_input ? stdin : fopen(path, "rbe");
-    if (!file)
-        return ND_FAIL(ND_EDATA, "%s: cannot open this file: %s", path, strerror(errno));
-    const nd_status status = p->options->jsonl_field
-                                 ? nd_jsonl_read(file, name, p->options->jsonl_field, pack_line, p)
-                                 : pack_document(p, file, name);
-    if (!standard_input)
-        fclose(file);
+    const nd_pack_options *o = p->options;
+    nd_left_out *left_out = &p->packer.result->left_out;
+    const nd_text_rules rules = {.binary = o->binary, .refuse_jsonl = !o->jsonl_field};
+    const nd_jsonl_rules lines = {o->jsonl_field, o->skip_bad, left_out};
+    nd_text_reader *reader;
+    ND_TRY(nd_text_input_open(path, named, &rules, left_out, &reader));
+    if (!reader)
+        return ND_OK;
+    const nd_status status =
+        o->jsonl_field ? nd_jsonl_read(reader, &lines, pack_line, p) : pack_document(p, reader);
+    p->read_bytes += nd_text_reader_consumed(reader);
+    nd_text_reader_close(reader);
     return status;
+}
+
+static nd_status add_size(void *context, const char *path, int64_t bytes, int named)
+{
+    (void)path, (void)named;
+    packing *p = context;
+    p->total = bytes < 0 || p->total < 0 ? -1 : p->total + bytes;
+    return ND_OK;
+}
+
+static nd_status write_all(packing *p, const nd_text_sources *sources,
+                           const nd_tokenizer *tokenizer, nd_pack_staging *staging)
+{
+    char path[PATH_MAX];
+    size_t size;
+    const void *model = nd_tokenizer_model(tokenizer, &size);
+    nd_pack_result *result = p->packer.result;
+    ND_TRY(nd_text_sources_visit(sources, pack_file, p, &result->left_out));
+    if (result->documents == 0)
+        return ND_FAIL(ND_EDATA, "%s%s hold no text to pack", sources->inputs[0],
+                       sources->count > 1 ? " and the other inputs" : ": the files here");
+    ND_TRY(nd_packer_finish(&p->packer));
+    ND_TRY(nd_data_path(staging->path, "", "tokenizer.model", path));
+    ND_TRY(nd_durable_write(path, model, size));
+    ND_TRY(nd_data_path(staging->path, "", ND_SHARD_INDEX_NAME, path));
+    const nd_status written = nd_shard_index_write(&p->packer.index, path);
+    if (written != ND_OK)
+        unlink(path); /* nothing half failed is taken for complete */
+    return written == ND_OK ? nd_pack_staging_publish(staging) : written;
 }
 
 static nd_status pack_all(const nd_pack_options *o, const nd_tokenizer *tokenizer,
                           nd_pack_result *result)
 {
     nd_status status;
-    nd_text_total total;
+    nd_pack_staging staging;
     packing p = {.options = o};
-    ND_TRY(nd_text_sources_total(o->inputs, o->input_count, o->glob, &total));
-    ND_TRY(prepare_directory(o, tokenizer));
-    ND_TRY_GOTO(nd_packer_open(o, tokenizer, &p.packer), done);
-    p.progress = nd_progress_start(o->progress, total.has_stdin ? -1 : total.bytes);
-    ND_TRY_GOTO(nd_text_sources_visit(o->inputs, o->input_count, o->glob, pack_file, &p), done);
-    if (p.packer.result.documents == 0) {
-        status = ND_FAIL(ND_EDATA, "%s: the inputs (%lld files) hold no text to pack", o->inputs[0],
-                         (long long)total.files);
-        goto done;
-    }
-    ND_TRY_GOTO(nd_packer_finish(&p.packer), done);
-    nd_progress_end(&p.progress, p.read_bytes, p.packer.result.tokens);
-    *result = p.packer.result;
+    const nd_text_sources sources = {o->inputs, o->input_count, o->glob, o->out};
+    ND_TRY(nd_text_sources_visit(&sources, add_size, &p, NULL));
+    ND_TRY(nd_pack_staging_open(o->out, &staging));
+    ND_TRY_GOTO(check_directory(o, tokenizer), done);
+    ND_TRY_GOTO(nd_packer_open(o, tokenizer, staging.path, result, &p.packer), done);
+    p.progress = nd_progress_start(o->progress, p.total);
+    ND_TRY_GOTO(write_all(&p, &sources, tokenizer, &staging), done);
+    nd_progress_end(&p.progress, p.read_bytes, result->tokens);
 done:
     nd_packer_close(&p.packer);
+    nd_pack_staging_close(&staging);
     return status;
 }
 
 nd_status nd_pack(const nd_pack_options *options, nd_pack_result *result)
 {
-    *result = (nd_pack_result){0};
+    memset(result, 0, sizeof *result);
     ND_TRY(check_options(options));
     nd_tokenizer *tokenizer;
     ND_TRY(nd_tokenizer_open(options->tokenizer, &tokenizer));

@@ -4,11 +4,13 @@
  * A shard is one HDF5 file (docs/formats.md): /tokens (uint16 when the vocabulary fits, else
  * uint32; 1-D, chunked, fletcher32), /doc_offsets (uint64, start of each document in /tokens, then
  * the length), attributes format_version, vocab_size, tokenizer_sha256, n_tokens, n_bytes, split.
- * Each document is followed by EOS. Shards are written under a temporary name and renamed. */
+ * Each document is followed by EOS. The data set appears in its directory whole, with an index of its shards, or not
+ * at all (pack_staging.h). The same input gives the same bytes. */
 #ifndef ND_DATA_PACK_H
 #define ND_DATA_PACK_H
 
 #include "core/base/error.h"
+#include "data/left_out.h"
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -23,6 +25,8 @@ typedef struct nd_pack_options {
                                   this field is the document */
     int64_t shard_tokens;    /* a shard is closed at the first document end past this */
     double val_fraction;     /* of documents, chosen by a hash of the document's first MiB */
+    bool skip_bad;           /* bad lines of JSON Lines are counted and passed over */
+    bool binary;             /* files that are not text are packed as they are */
     bool overwrite;          /* replace the shards that `out` already holds */
     bool progress;           /* on standard error: a bar on a terminal, plain lines elsewhere */
 } nd_pack_options;
@@ -30,14 +34,21 @@ typedef struct nd_pack_options {
 typedef struct nd_pack_result {
     int64_t documents, val_documents;
     int64_t tokens, val_tokens;
-    int64_t bytes; /* of text */
+    int64_t bytes;       /* of text */
+    int64_t longest_val; /* tokens of the largest held-out shard: a longer window fits none */
     int shards;
+    nd_left_out left_out; /* filled in also when packing fails */
 } nd_pack_result;
 
 /* Also copies the tokenizer to out/tokenizer.model. Empty documents are left out. Errors: ND_EDATA
  * naming file, line and byte offset of text that cannot be packed, or when `out` holds shards of
- * another tokenizer; ND_ECONFIG when it holds shards and overwrite is not set; ND_EIO. Shards
- * finished before an error stay; the unfinished one is removed. */
+ * another tokenizer; ND_ECONFIG when it holds shards and overwrite is not set; ND_EIO. After an error `out` holds
+ * the data set that it held before, or none. */
 nd_status nd_pack(const nd_pack_options *options, nd_pack_result *result);
+
+/* Writes the index of the shards that `out` holds, after reading all of them and checking every checksum: for
+ * shards of older versions or other programs. Finishes an interrupted pack first. *shards is how
+ * many the index lists. Errors: ND_EDATA naming the shard that is damaged or of another tokenizer; ND_EIO. */
+nd_status nd_pack_index(const char *out, size_t *shards);
 
 #endif

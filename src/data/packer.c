@@ -8,9 +8,10 @@
 static const char *const split_names[ND_SPLIT_COUNT] = {"train", "val"};
 
 nd_status nd_packer_open(const nd_pack_options *options, const nd_tokenizer *tokenizer,
-                         nd_packer *packer)
+                         const char *directory, nd_pack_result *result, nd_packer *packer)
 {
-    *packer = (nd_packer){.options = options, .tokenizer = tokenizer};
+    *packer = (nd_packer){
+        .options = options, .tokenizer = tokenizer, .directory = directory, .result = result};
     packer->held = malloc(2 * (size_t)ND_PACK_PART_BYTES);
     return packer->held ? ND_OK : ND_FAIL(ND_ENOMEM, "no memory to pack with");
 }
@@ -26,6 +27,30 @@ static double hash_of(const char *text, size_t bytes)
     return (double)((hash ^ hash >> 31) >> 11) * 0x1p-53;
 }
 
+static nd_status shard_path(const nd_packer *p, nd_split split, char path[PATH_MAX])
+{
+    const int length = snprintf(path, PATH_MAX, "%s/%s_%05d.h5", p->directory, split_names[split],
+                                p->next_shard[split]);
+    return length < PATH_MAX ? ND_OK : ND_FAIL(ND_EIO, "%s: this path is too long", p->directory);
+}
+
+/* Closes the open shard of a split and takes it into the index. */
+static nd_status finish_shard(nd_packer *p, nd_split split)
+{
+    char path[PATH_MAX];
+    nd_shard_writer *writer = p->writers[split];
+    const int64_t tokens = nd_shard_writer_tokens(writer);
+    p->writers[split] = NULL;
+    ND_TRY(nd_shard_writer_finish(writer));
+    ND_TRY(shard_path(p, split, path));
+    ND_TRY(nd_shard_index_add(&p->index, path));
+    p->next_shard[split]++;
+    p->result->shards++;
+    if (split == ND_SPLIT_VAL && tokens > p->result->longest_val)
+        p->result->longest_val = tokens;
+    return ND_OK;
+}
+
 static nd_status writer_of_document(nd_packer *p, nd_shard_writer **writer)
 {
     if (!p->split_known) {
@@ -37,10 +62,7 @@ static nd_status writer_of_document(nd_packer *p, nd_shard_writer **writer)
     }
     if (!p->writers[p->split]) {
         char path[PATH_MAX];
-        const int length = snprintf(path, sizeof path, "%s/%s_%05d.h5", p->options->out,
-                                    split_names[p->split], p->next_shard[p->split]++);
-        if (length >= (int)sizeof path)
-            return ND_FAIL(ND_EIO, "%s: this path is too long", p->options->out);
+        ND_TRY(shard_path(p, p->split, path));
         ND_TRY(nd_shard_writer_open(path, nd_tokenizer_vocab_size(p->tokenizer),
                                     nd_tokenizer_sha256(p->tokenizer), split_names[p->split],
                                     &p->writers[p->split]));
@@ -51,9 +73,9 @@ static nd_status writer_of_document(nd_packer *p, nd_shard_writer **writer)
 
 static void count_tokens(nd_packer *p, size_t count)
 {
-    p->result.tokens += (int64_t)count;
+    p->result->tokens += (int64_t)count;
     if (p->split == ND_SPLIT_VAL)
-        p->result.val_tokens += (int64_t)count;
+        p->result->val_tokens += (int64_t)count;
 }
 
 /* Tokenizes the first `bytes` of what is held. */
@@ -113,29 +135,21 @@ nd_status nd_packer_end_document(nd_packer *packer)
     ND_TRY(nd_shard_writer_add(writer, &eos, 1));
     ND_TRY(nd_shard_writer_end_document(writer, packer->document_bytes));
     count_tokens(packer, 1);
-    packer->result.documents++;
-    packer->result.val_documents += packer->split == ND_SPLIT_VAL;
-    packer->result.bytes += packer->document_bytes;
+    packer->result->documents++;
+    packer->result->val_documents += packer->split == ND_SPLIT_VAL;
+    packer->result->bytes += packer->document_bytes;
     packer->document_bytes = 0;
     packer->split_known = false;
-    if (nd_shard_writer_tokens(writer) >= packer->options->shard_tokens) {
-        packer->writers[packer->split] = NULL;
-        ND_TRY(nd_shard_writer_finish(writer));
-        packer->result.shards++;
-    }
-    return ND_OK;
+    return nd_shard_writer_tokens(writer) >= packer->options->shard_tokens
+               ? finish_shard(packer, packer->split)
+               : ND_OK;
 }
 
 nd_status nd_packer_finish(nd_packer *packer)
 {
-    for (int split = 0; split < ND_SPLIT_COUNT; split++) {
-        nd_shard_writer *writer = packer->writers[split];
-        packer->writers[split] = NULL;
-        if (writer) {
-            ND_TRY(nd_shard_writer_finish(writer));
-            packer->result.shards++;
-        }
-    }
+    for (int split = 0; split < ND_SPLIT_COUNT; split++)
+        if (packer->writers[split])
+            ND_TRY(finish_shard(packer, (nd_split)split));
     return ND_OK;
 }
 
@@ -143,6 +157,7 @@ void nd_packer_close(nd_packer *packer)
 {
     for (int split = 0; split < ND_SPLIT_COUNT; split++)
         nd_shard_writer_discard(packer->writers[split]);
+    nd_shard_index_free(&packer->index);
     free(packer->held);
     *packer = (nd_packer){0};
 }

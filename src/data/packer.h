@@ -3,6 +3,7 @@
 #define ND_DATA_PACKER_H
 
 #include "data/pack.h"
+#include "data/shard_index.h"
 #include "data/shard_writer.h"
 #include "data/tokenizer.h"
 
@@ -15,6 +16,8 @@ typedef enum nd_split { ND_SPLIT_TRAIN, ND_SPLIT_VAL, ND_SPLIT_COUNT } nd_split;
 typedef struct nd_packer {
     const nd_pack_options *options;
     const nd_tokenizer *tokenizer;
+    const char *directory;                    /* where shards are written */
+    nd_shard_index index;                     /* of the finished shards */
     nd_shard_writer *writers[ND_SPLIT_COUNT]; /* NULL between shards */
     int next_shard[ND_SPLIT_COUNT];
     nd_split split; /* of the open document, once known */
@@ -22,12 +25,12 @@ typedef struct nd_packer {
     int64_t document_bytes; /* of the open document that are tokenized */
     char *held;             /* [2 * ND_PACK_PART_BYTES] text not tokenized yet */
     size_t held_bytes;
-    nd_pack_result result;
+    nd_pack_result *result;
 } nd_packer;
 
-/* `options` and `tokenizer` are borrowed and outlive the packer. Errors: ND_ENOMEM. */
+/* Counts in `result`. All pointers are borrowed and outlive the packer. Errors: ND_ENOMEM. */
 nd_status nd_packer_open(const nd_pack_options *options, const nd_tokenizer *tokenizer,
-                         nd_packer *packer);
+                         const char *directory, nd_pack_result *result, nd_packer *packer);
 /* Adds text to the open document. Errors: those of the tokenizer and the shard writer. */
 nd_status nd_packer_text(nd_packer *packer, const char *text, size_t bytes);
 /* Writes what is held of the document and closes it; the next text opens another. Errors: as above. */

@@ -7,6 +7,7 @@
 #include <fcntl.h>
 #include <hdf5.h>
 #include <stdbool.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -14,10 +15,12 @@
 
 enum { READ_TOKENS = 4096 }; /* copied through the stack at once */
 
+/* A shard is damaged only when it was read and what it holds is wrong. */
 static nd_status damaged(const char *path, const char *part)
 {
-    return ND_FAIL(ND_EDATA, "%s: cannot read %s: %s; the shard is damaged or is none", path, part,
-                   nd_hdf5_reason());
+    const bool unread = nd_hdf5_is_system_error();
+    return ND_FAIL(ND_EDATA, "%s: cannot read %s: %s%s", path, part, nd_hdf5_reason(),
+                   unread ? "" : "; the shard is damaged or is none");
 }
 
 static nd_status read_integer(hid_t file, const char *path, const char *name, int64_t *value)
@@ -130,6 +133,12 @@ static nd_status locate_chunks(hid_t dataset, nd_shard *shard)
     shard->fd = open(shard->path, O_RDONLY | O_CLOEXEC);
     if (shard->fd < 0 || fstat(shard->fd, &info) != 0)
         return ND_FAIL(ND_EDATA, "%s: cannot open this file: %s", shard->path, strerror(errno));
+    shard->inode = info.st_ino;
+    shard->file_bytes = info.st_size;
+    /* Stored whole and uncompressed: what is computed from n_tokens below stays in range. */
+    if (shard->n_tokens > (int64_t)info.st_size / shard->token_bytes)
+        return ND_FAIL(ND_EDATA, "%s: n_tokens is %lld, more than fit the file's %lld bytes",
+                       shard->path, (long long)shard->n_tokens, (long long)info.st_size);
     shard->chunk_count = (shard->n_tokens + shard->chunk_tokens - 1) / shard->chunk_tokens;
     shard->chunk_offsets = calloc((size_t)shard->chunk_count + 1, sizeof *shard->chunk_offsets);
     shard->verified = calloc((size_t)shard->chunk_count + 1, sizeof *shard->verified);
@@ -146,7 +155,7 @@ static nd_status locate_chunks(hid_t dataset, nd_shard *shard)
         if (H5Dget_chunk_info_by_coord(dataset, &first, &skipped, &offset, &bytes) < 0)
             return damaged(shard->path, "the index of /tokens");
         if (offset == HADDR_UNDEF || bytes != expected || skipped != 0 ||
-            offset + bytes > (hsize_t)info.st_size)
+            bytes > (hsize_t)info.st_size || offset > (hsize_t)info.st_size - bytes)
             return ND_FAIL(ND_EDATA,
                            "%s: chunk %lld of /tokens has %llu bytes at offset %lld; expected %llu "
                            "checksummed bytes inside the file's %lld",
@@ -208,12 +217,14 @@ static nd_status check_documents(hid_t dataset, nd_shard *shard)
         ND_TRY(read_offset(dataset, shard->path, 0, &first));
         ND_TRY(read_offset(dataset, shard->path, extent - 1, &last));
     }
-    if (extent == 0 || first != 0 || last != (uint64_t)shard->n_tokens)
-        return ND_FAIL(ND_EDATA,
-                       "%s: /doc_offsets holds %llu numbers from %llu to %llu; expected 0 to %lld, "
-                       "the number of tokens",
-                       shard->path, (unsigned long long)extent, (unsigned long long)first,
-                       (unsigned long long)last, (long long)shard->n_tokens);
+    if (extent == 0 || extent - 1 > (hsize_t)shard->n_tokens || first != 0 ||
+        last != (uint64_t)shard->n_tokens)
+        return ND_FAIL(
+            ND_EDATA,
+            "%s: /doc_offsets holds %llu numbers from %llu to %llu; expected growing ones "
+            "from 0 to %lld, the number of tokens",
+            shard->path, (unsigned long long)extent, (unsigned long long)first,
+            (unsigned long long)last, (long long)shard->n_tokens);
     shard->n_documents = (int64_t)extent - 1;
     return ND_OK;
 }
@@ -232,15 +243,27 @@ static nd_status with_dataset(hid_t file, nd_shard *shard, const char *name,
     return status;
 }
 
+/* Read here: H5Fis_hdf5 locks the file, and does not tell a failure from a no. */
+static bool has_signature(const char *path)
+{
+    static const char signature[] = "\x89HDF\r\n\x1a\n";
+    char first[8] = "";
+    FILE *file = fopen(path, "rbe");
+    const bool read_all = file && fread(first, 1, sizeof first, file) == sizeof first;
+    if (file)
+        fclose(file);
+    return read_all && memcmp(first, signature, sizeof first) == 0;
+}
+
 static nd_status open_file(const char *path, hid_t *file)
 {
     if (access(path, R_OK) != 0)
         return ND_FAIL(ND_EDATA, "%s: cannot open this file: %s", path, strerror(errno));
-    if (H5Fis_hdf5(path) <= 0)
-        return ND_FAIL(ND_EDATA, "%s: not an HDF5 file; expected a shard", path);
-    *file = H5Fopen(path, H5F_ACC_RDONLY, H5P_DEFAULT);
-    if (*file < 0)
+    *file = H5Fopen(path, H5F_ACC_RDONLY, nd_hdf5_access(false));
+    if (*file < 0 && (nd_hdf5_is_system_error() || has_signature(path)))
         return damaged(path, "this HDF5 file");
+    if (*file < 0)
+        return ND_FAIL(ND_EDATA, "%s: not an HDF5 file; expected a shard", path);
     const hid_t properties = H5Fget_create_plist(*file);
     hsize_t userblock = 0;
     H5Pget_userblock(properties, &userblock);
@@ -285,12 +308,12 @@ void nd_shard_close(nd_shard *shard)
     *shard = (nd_shard){.fd = -1};
 }
 
-static nd_status read_bytes(const nd_shard *shard, void *buffer, size_t bytes, uint64_t offset)
+static nd_status read_bytes(const nd_shard *shard, int fd, void *buffer, size_t bytes,
+                            uint64_t offset)
 {
     size_t done = 0;
     while (done < bytes) {
-        const ssize_t got =
-            pread(shard->fd, (char *)buffer + done, bytes - done, (off_t)(offset + done));
+        const ssize_t got = pread(fd, (char *)buffer + done, bytes - done, (off_t)(offset + done));
         if (got < 0 && errno == EINTR)
             continue;
         if (got <= 0)
@@ -302,22 +325,18 @@ static nd_status read_bytes(const nd_shard *shard, void *buffer, size_t bytes, u
     return ND_OK;
 }
 
-static uint32_t checksum_of(const uint8_t tail[ND_FLETCHER32_BYTES])
-{
-    return (uint32_t)tail[0] | (uint32_t)tail[1] << 8 | (uint32_t)tail[2] << 16 |
-           (uint32_t)tail[3] << 24;
-}
-
-static nd_status verify_chunk(const nd_shard *shard, int64_t chunk)
+static nd_status verify_chunk(const nd_shard *shard, int fd, int64_t chunk)
 {
     const size_t bytes = (size_t)(shard->chunk_tokens * shard->token_bytes);
     uint8_t *data = malloc(bytes + ND_FLETCHER32_BYTES);
     if (!data)
         return ND_FAIL(ND_ENOMEM, "%s: no memory for a chunk of %zu bytes", shard->path, bytes);
     nd_status status =
-        read_bytes(shard, data, bytes + ND_FLETCHER32_BYTES, shard->chunk_offsets[chunk]);
+        read_bytes(shard, fd, data, bytes + ND_FLETCHER32_BYTES, shard->chunk_offsets[chunk]);
     if (status == ND_OK) {
-        const uint32_t stored = checksum_of(data + bytes);
+        const uint8_t *tail = data + bytes;
+        const uint32_t stored = (uint32_t)tail[0] | (uint32_t)tail[1] << 8 |
+                                (uint32_t)tail[2] << 16 | (uint32_t)tail[3] << 24;
         const uint32_t found = nd_fletcher32(data, bytes);
         if (stored != found)
             status =
@@ -344,27 +363,29 @@ static nd_status bad_token(const nd_shard *shard, int64_t first, const int32_t *
 }
 
 /* `count` tokens that lie in one chunk. */
-static nd_status read_piece(const nd_shard *shard, int64_t first, int64_t count, int32_t *tokens)
+static nd_status read_piece(const nd_shard *shard, int fd, int64_t first, int64_t count,
+                            int32_t *tokens)
 {
     const int64_t chunk = first / shard->chunk_tokens, inside = first % shard->chunk_tokens;
     const uint64_t offset = shard->chunk_offsets[chunk] + (uint64_t)(inside * shard->token_bytes);
     uint32_t largest = 0;
     if (shard->token_bytes == 2) {
         uint16_t narrow[READ_TOKENS];
-        ND_TRY(read_bytes(shard, narrow, (size_t)count * sizeof *narrow, offset));
+        ND_TRY(read_bytes(shard, fd, narrow, (size_t)count * sizeof *narrow, offset));
         for (int64_t i = 0; i < count; i++) {
             largest = narrow[i] > largest ? narrow[i] : largest;
             tokens[i] = narrow[i];
         }
     } else {
-        ND_TRY(read_bytes(shard, tokens, (size_t)count * sizeof *tokens, offset));
+        ND_TRY(read_bytes(shard, fd, tokens, (size_t)count * sizeof *tokens, offset));
         for (int64_t i = 0; i < count; i++)
             largest = (uint32_t)tokens[i] > largest ? (uint32_t)tokens[i] : largest;
     }
     return (int64_t)largest < shard->vocab_size ? ND_OK : bad_token(shard, first, tokens);
 }
 
-nd_status nd_shard_read(const nd_shard *shard, int64_t first, int64_t count, int32_t *tokens)
+nd_status nd_shard_read_from(const nd_shard *shard, int fd, int64_t first, int64_t count,
+                             int32_t *tokens)
 {
     if (first < 0 || count < 0 || first > shard->n_tokens - count)
         return ND_FAIL(ND_EINTERNAL, "%s: tokens %lld to %lld asked for; it has %lld", shard->path,
@@ -375,8 +396,8 @@ nd_status nd_shard_read(const nd_shard *shard, int64_t first, int64_t count, int
         int64_t piece = count < left ? count : left;
         piece = piece < READ_TOKENS ? piece : READ_TOKENS;
         if (!atomic_load_explicit(&shard->verified[chunk], memory_order_acquire))
-            ND_TRY(verify_chunk(shard, chunk));
-        ND_TRY(read_piece(shard, first, piece, tokens));
+            ND_TRY(verify_chunk(shard, fd, chunk));
+        ND_TRY(read_piece(shard, fd, first, piece, tokens));
         first += piece;
         tokens += piece;
         count -= piece;
@@ -384,11 +405,35 @@ nd_status nd_shard_read(const nd_shard *shard, int64_t first, int64_t count, int
     return ND_OK;
 }
 
-nd_status nd_shard_checksum(const nd_shard *shard, int64_t chunk, uint32_t *checksum)
+nd_status nd_shard_read(const nd_shard *shard, int64_t first, int64_t count, int32_t *tokens)
 {
-    uint8_t tail[ND_FLETCHER32_BYTES];
-    const uint64_t bytes = (uint64_t)(shard->chunk_tokens * shard->token_bytes);
-    ND_TRY(read_bytes(shard, tail, sizeof tail, shard->chunk_offsets[chunk] + bytes));
-    *checksum = checksum_of(tail);
-    return ND_OK;
+    return nd_shard_read_from(shard, shard->fd, first, count, tokens);
+}
+
+void nd_shard_close_file(nd_shard *shard)
+{
+    close(shard->fd);
+    shard->fd = -1;
+}
+
+nd_status nd_shard_reopen_file(const nd_shard *shard, int *fd)
+{
+    struct stat info;
+    *fd = open(shard->path, O_RDONLY | O_CLOEXEC);
+    if (*fd < 0 && (errno == EMFILE || errno == ENFILE))
+        return ND_OK;
+    if (*fd >= 0 && fstat(*fd, &info) == 0 && info.st_ino == shard->inode &&
+        info.st_size == shard->file_bytes)
+        return ND_OK;
+    const nd_status status =
+        *fd < 0
+            ? ND_FAIL(ND_EDATA, "%s: cannot open this file again: %s", shard->path, strerror(errno))
+            : ND_FAIL(ND_EDATA,
+                      "%s: replaced since it was first opened; data must stay as it is while it "
+                      "is used",
+                      shard->path);
+    if (*fd >= 0)
+        close(*fd);
+    *fd = -1;
+    return status;
 }

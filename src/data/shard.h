@@ -11,6 +11,7 @@
 
 #include <stdatomic.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 #define ND_SHARD_TOKENS "tokens"
 #define ND_SHARD_DOC_OFFSETS "doc_offsets"
@@ -30,12 +31,15 @@ typedef struct nd_shard {
     int64_t n_documents;
     char tokenizer_sha256[ND_SHA256_HEX_SIZE];
     char split[ND_SHARD_SPLIT_SIZE];
-    int token_bytes; /* 2 or 4 */
+    char sha256[ND_SHA256_HEX_SIZE]; /* of the file, as the index has it; "" when it has none */
+    int token_bytes;                 /* 2 or 4 */
     int64_t chunk_tokens;
     int64_t chunk_count;
     uint64_t *chunk_offsets;   /* [chunk_count], in the file */
     _Atomic uint8_t *verified; /* [chunk_count] */
-    int fd;
+    int fd;                    /* -1 after nd_shard_close_file */
+    ino_t inode;               /* what nd_shard_reopen_file expects */
+    off_t file_bytes;
 } nd_shard;
 
 /* Opens a shard and checks everything but the tokens themselves. Errors: ND_EDATA naming the file,
@@ -47,7 +51,12 @@ void nd_shard_close(nd_shard *shard);
  * chunk with a wrong checksum, or the position of a token that is not below vocab_size. */
 nd_status nd_shard_read(const nd_shard *shard, int64_t first, int64_t count, int32_t *tokens);
 
-/* The checksum that chunk `chunk` of the tokens carries, read alone. Errors: ND_EDATA naming the file. */
-nd_status nd_shard_checksum(const nd_shard *shard, int64_t chunk, uint32_t *checksum);
+/* For many shards, of which few files are kept open (open_shards.h): the same from a descriptor of the file. A
+ * closed one is opened again with nd_shard_reopen_file; *fd is -1 with ND_OK when the process may not open more
+ * files. Errors: ND_EDATA when it cannot be opened or is another file by now. */
+nd_status nd_shard_read_from(const nd_shard *shard, int fd, int64_t first, int64_t count,
+                             int32_t *tokens);
+void nd_shard_close_file(nd_shard *shard);
+nd_status nd_shard_reopen_file(const nd_shard *shard, int *fd);
 
 #endif

@@ -6,7 +6,7 @@
 #include <hdf5.h>
 #include <stdlib.h>
 
-enum { PART_TOKENS = ND_SHARD_CHUNK_TOKENS };
+enum { PART_TOKENS = ND_SHARD_CHUNK_TOKENS, PART_OFFSETS = 4096 };
 
 static void print_header(const nd_shard *shard, FILE *out)
 {
@@ -40,53 +40,84 @@ static nd_status verify_tokens(const nd_shard *shard)
     return status;
 }
 
-static nd_status check_offsets(const nd_shard *shard, const uint64_t *offsets)
+/* The next `count` offsets, of which the first must be above *last. */
+static nd_status check_offsets(const nd_shard *shard, const uint64_t *offsets, int64_t first,
+                               int64_t count, uint64_t *last)
 {
-    for (int64_t i = 0; i < shard->n_documents; i++) {
-        if (offsets[i] >= offsets[i + 1])
+    for (int64_t i = 0; i < count; i++) {
+        if (first + i > 0 && offsets[i] <= *last)
             return ND_FAIL(ND_EDATA,
                            "%s: /doc_offsets[%lld] is %llu and the next is %llu; expected numbers "
                            "that grow",
-                           shard->path, (long long)i, (unsigned long long)offsets[i],
-                           (unsigned long long)offsets[i + 1]);
+                           shard->path, (long long)(first + i - 1), (unsigned long long)*last,
+                           (unsigned long long)offsets[i]);
+        *last = offsets[i];
     }
     return ND_OK;
 }
 
-static nd_status verify_documents(const nd_shard *shard)
+/* In parts of fixed size: what was opened again may be another file by now. */
+static nd_status verify_offsets(const nd_shard *shard, hid_t dataset)
 {
+    uint64_t offsets[PART_OFFSETS], last = 0;
     nd_status status = ND_OK;
-    nd_hdf5_start();
-    uint64_t *offsets = malloc((size_t)(shard->n_documents + 1) * sizeof *offsets);
-    if (!offsets)
-        return ND_FAIL(ND_ENOMEM, "%s: no memory for %lld document offsets", shard->path,
-                       (long long)shard->n_documents);
-    const hid_t file = H5Fopen(shard->path, H5F_ACC_RDONLY, H5P_DEFAULT);
-    const hid_t dataset = H5Dopen2(file, ND_SHARD_DOC_OFFSETS, H5P_DEFAULT);
-    if (H5Dread(dataset, H5T_NATIVE_UINT64, H5S_ALL, H5S_ALL, H5P_DEFAULT, offsets) < 0)
-        status =
-            ND_FAIL(ND_EDATA, "%s: cannot read /doc_offsets: %s", shard->path, nd_hdf5_reason());
-    else
-        status = check_offsets(shard, offsets);
-    H5Dclose(dataset);
-    H5Fclose(file);
-    free(offsets);
+    const hid_t file = H5Dget_space(dataset);
+    for (int64_t at = 0; status == ND_OK && at <= shard->n_documents; at += PART_OFFSETS) {
+        const int64_t left = shard->n_documents + 1 - at;
+        const hsize_t first = (hsize_t)at,
+                      count = (hsize_t)(left < PART_OFFSETS ? left : PART_OFFSETS);
+        const hid_t memory = H5Screate_simple(1, &count, NULL);
+        if (H5Sselect_hyperslab(file, H5S_SELECT_SET, &first, NULL, &count, NULL) < 0 ||
+            H5Dread(dataset, H5T_NATIVE_UINT64, memory, file, H5P_DEFAULT, offsets) < 0)
+            status = ND_FAIL(ND_EDATA, "%s: cannot read /doc_offsets: %s", shard->path,
+                             nd_hdf5_reason());
+        else
+            status = check_offsets(shard, offsets, at, (int64_t)count, &last);
+        H5Sclose(memory);
+    }
+    H5Sclose(file);
     return status;
 }
 
-nd_status nd_shard_info_print(const char *path, bool verify, FILE *out)
+static nd_status verify_documents(const nd_shard *shard)
+{
+    nd_hdf5_start();
+    const hid_t file = H5Fopen(shard->path, H5F_ACC_RDONLY, nd_hdf5_access(false));
+    if (file < 0)
+        return ND_FAIL(ND_EDATA, "%s: cannot open this file again: %s", shard->path,
+                       nd_hdf5_reason());
+    const hid_t dataset = H5Dopen2(file, ND_SHARD_DOC_OFFSETS, H5P_DEFAULT);
+    const nd_status status = dataset < 0 ? ND_FAIL(ND_EDATA, "%s: cannot open /doc_offsets: %s",
+                                                   shard->path, nd_hdf5_reason())
+                                         : verify_offsets(shard, dataset);
+    H5Dclose(dataset);
+    H5Fclose(file);
+    return status;
+}
+
+static nd_status verify(const nd_shard *shard)
+{
+    ND_TRY(verify_tokens(shard));
+    return verify_documents(shard);
+}
+
+nd_status nd_shard_verify(const char *path)
 {
     nd_shard shard;
-    nd_status status;
+    ND_TRY(nd_shard_open(path, &shard));
+    const nd_status status = verify(&shard);
+    nd_shard_close(&shard);
+    return status;
+}
+
+nd_status nd_shard_info_print(const char *path, bool check, FILE *out)
+{
+    nd_shard shard;
     ND_TRY(nd_shard_open(path, &shard));
     print_header(&shard, out);
-    if (verify) {
-        ND_TRY_GOTO(verify_tokens(&shard), done);
-        ND_TRY_GOTO(verify_documents(&shard), done);
+    const nd_status status = check ? verify(&shard) : ND_OK;
+    if (check && status == ND_OK)
         fprintf(out, "verified           every checksum, token and document offset is good\n");
-    }
-    status = ND_OK;
-done:
     nd_shard_close(&shard);
     return status;
 }

@@ -11,4 +11,7 @@
  * too. Errors: ND_EDATA as nd_shard_open and nd_shard_read give them. */
 nd_status nd_shard_info_print(const char *path, bool verify, FILE *out);
 
+/* Reads all of a shard and checks all that `verify` checks. Errors: as above. */
+nd_status nd_shard_verify(const char *path);
+
 #endif

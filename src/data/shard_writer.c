@@ -46,6 +46,7 @@ static nd_status column_open(nd_shard_writer *w, column *c, const char *name, hi
     const hid_t properties = H5Pcreate(H5P_DATASET_CREATE);
     H5Pset_chunk(properties, 1, &chunk_extent);
     H5Pset_fletcher32(properties);
+    H5Pset_obj_track_times(properties, false);
     c->type = type;
     c->element = H5Tget_size(type);
     c->chunk = chunk;
@@ -103,15 +104,16 @@ nd_status nd_shard_writer_open(const char *path, int64_t vocab_size, const char 
     }
     memcpy(w->temporary, w->path, sizeof w->path);
     strcat(w->temporary, ND_TEMPORARY_SUFFIX);
-    /* The newest file format: its metadata carries checksums, as the chunks do. */
-    const hid_t access = H5Pcreate(H5P_FILE_ACCESS);
-    H5Pset_libver_bounds(access, H5F_LIBVER_V110, H5F_LIBVER_V110);
-    w->file = H5Fcreate(w->temporary, H5F_ACC_TRUNC, H5P_DEFAULT, access);
-    H5Pclose(access);
-    if (w->file < 0) {
-        status = ND_FAIL(ND_EIO, "%s: cannot create this file: %s", path, nd_hdf5_reason());
+    /* The newest file format: its metadata carries checksums, as the chunks do. No times in it. */
+    const hid_t creation = H5Pcreate(H5P_FILE_CREATE);
+    H5Pset_obj_track_times(creation, false);
+    w->file = H5Fcreate(w->temporary, H5F_ACC_TRUNC, creation, nd_hdf5_access(true));
+    status = w->file >= 0
+                 ? ND_OK
+                 : ND_FAIL(ND_EIO, "%s: cannot create this file: %s", path, nd_hdf5_reason());
+    H5Pclose(creation);
+    if (status != ND_OK)
         goto failed;
-    }
     const bool narrow = vocab_size <= ND_SHARD_UINT16_VOCAB;
     ND_TRY_GOTO(column_open(w, &w->tokens, ND_SHARD_TOKENS, narrow ? H5T_STD_U16LE : H5T_STD_U32LE,
                             narrow ? H5T_NATIVE_UINT16 : H5T_NATIVE_UINT32, ND_SHARD_CHUNK_TOKENS),

@@ -1,20 +1,90 @@
 #include "data/text_sources.h"
 
+#include "data/data_directory.h"
+#include "data/pack_staging.h"
+
 #include <errno.h>
 #include <fnmatch.h>
 #include <fts.h>
+#include <stdbool.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+
+typedef struct identity {
+    dev_t device;
+    ino_t inode; /* 0: a free place */
+} identity;
+
+/* The files visited so far: a hash table with open addressing, at most half full. */
+typedef struct seen_files {
+    identity *places;
+    size_t capacity, count;
+} seen_files;
+
+typedef struct walk {
+    const nd_text_sources *sources;
+    nd_text_visit visit;
+    void *context;
+    nd_left_out *left_out; /* never NULL */
+    struct stat out;       /* st_ino 0: there is no such directory */
+    seen_files seen;
+    int64_t files;
+} walk;
+
+static identity *place_of(const seen_files *seen, identity file)
+{
+    size_t at = (size_t)(file.inode * 0x9e3779b97f4a7c15u >> 20 ^ file.device);
+    for (;; at++) {
+        identity *place = &seen->places[at & (seen->capacity - 1)];
+        if (place->inode == 0 || (place->inode == file.inode && place->device == file.device))
+            return place;
+    }
+}
+
+static nd_status grow(seen_files *seen)
+{
+    seen_files larger = {.capacity = seen->capacity ? 2 * seen->capacity : 1024,
+                         .count = seen->count};
+    larger.places = calloc(larger.capacity, sizeof *larger.places);
+    if (!larger.places)
+        return ND_FAIL(ND_ENOMEM, "no memory for the list of %zu input files", seen->count);
+    for (size_t i = 0; i < seen->capacity; i++)
+        if (seen->places[i].inode != 0)
+            *place_of(&larger, seen->places[i]) = seen->places[i];
+    free(seen->places);
+    *seen = larger;
+    return ND_OK;
+}
+
+static nd_status visit_file(walk *w, const char *path, const struct stat *info, int named)
+{
+    const bool regular = S_ISREG(info->st_mode);
+    if (regular) {
+        const identity file = {info->st_dev, info->st_ino};
+        if (2 * w->seen.count >= w->seen.capacity)
+            ND_TRY(grow(&w->seen));
+        identity *place = place_of(&w->seen, file);
+        if (place->inode != 0) {
+            nd_left_out_add(w->left_out, ND_LEFT_REPEATED, "%s", path);
+            return ND_OK;
+        }
+        *place = file;
+        w->seen.count++;
+    }
+    w->files++;
+    return w->visit(w->context, path, regular ? (int64_t)info->st_size : -1, named);
+}
 
 static int by_name(const FTSENT **a, const FTSENT **b)
 {
     return strcmp((*a)->fts_name, (*b)->fts_name);
 }
 
-static int matches(const FTSENT *entry, const char *root, const char *glob)
+static bool matches(const FTSENT *entry, const char *root, const char *glob)
 {
     if (!glob)
-        return 1;
+        return true;
     if (!strchr(glob, '/'))
         return fnmatch(glob, entry->fts_name, 0) == 0;
     const char *inside = entry->fts_path + strlen(root);
@@ -23,23 +93,63 @@ static int matches(const FTSENT *entry, const char *root, const char *glob)
     return fnmatch(glob, inside, 0) == 0;
 }
 
-static nd_status visit_directory(const char *root, const char *glob, nd_text_visit visit,
-                                 void *context)
+/* What pack writes to its output directory, wherever that lies and by whatever link it was reached. */
+static bool is_own(const walk *w, const FTSENT *entry)
+{
+    const char *name = entry->fts_name;
+    return entry->fts_level > 0 && w->out.st_ino != 0 &&
+           entry->fts_parent->fts_ino == w->out.st_ino &&
+           entry->fts_parent->fts_dev == w->out.st_dev &&
+           (strcmp(name, ND_PACK_STAGING) == 0 || strcmp(name, ND_SHARD_INDEX_NAME) == 0 ||
+            strcmp(name, "tokenizer.model") == 0 || nd_shard_name_matches(name, ""));
+}
+
+static nd_status visit_entry(walk *w, FTS *tree, FTSENT *entry, const char *root)
+{
+    if (entry->fts_info == FTS_DP)
+        return ND_OK;
+    if (is_own(w, entry)) {
+        if (strcmp(entry->fts_name, ND_PACK_STAGING) != 0) /* of the pack that is running */
+            nd_left_out_add(w->left_out, ND_LEFT_OWN, "%s", entry->fts_path);
+        fts_set(tree, entry, FTS_SKIP);
+        return ND_OK;
+    }
+    switch (entry->fts_info) {
+    case FTS_D:
+        if (entry->fts_level > 0 && entry->fts_name[0] == '.') {
+            nd_left_out_add(w->left_out, ND_LEFT_HIDDEN, "%s", entry->fts_path);
+            fts_set(tree, entry, FTS_SKIP);
+        }
+        return ND_OK;
+    case FTS_F:
+        return matches(entry, root, w->sources->glob)
+                   ? visit_file(w, entry->fts_path, entry->fts_statp, 0)
+                   : ND_OK;
+    case FTS_DC:
+    case FTS_SLNONE:
+        nd_left_out_add(w->left_out, ND_LEFT_LINK, "%s", entry->fts_path);
+        return ND_OK;
+    case FTS_DEFAULT:
+        if (matches(entry, root, w->sources->glob))
+            nd_left_out_add(w->left_out, ND_LEFT_SPECIAL, "%s", entry->fts_path);
+        return ND_OK;
+    default:
+        return ND_FAIL(ND_EDATA, "%s: cannot read this: %s", entry->fts_path,
+                       strerror(entry->fts_errno));
+    }
+}
+
+static nd_status visit_directory(walk *w, const char *root)
 {
     char *const roots[] = {(char *)root, NULL};
-    FTS *tree = fts_open(roots, FTS_PHYSICAL | FTS_COMFOLLOW | FTS_NOCHDIR, by_name);
+    FTS *tree = fts_open(roots, FTS_LOGICAL | FTS_NOCHDIR, by_name);
     if (!tree)
         return ND_FAIL(ND_EDATA, "%s: cannot read this directory: %s", root, strerror(errno));
     nd_status status = ND_OK;
     FTSENT *entry;
     errno = 0;
     while (status == ND_OK && (entry = fts_read(tree)) != NULL) {
-        if (entry->fts_info == FTS_F && matches(entry, root, glob))
-            status = visit(context, entry->fts_path, (int64_t)entry->fts_statp->st_size);
-        else if (entry->fts_info == FTS_DNR || entry->fts_info == FTS_ERR ||
-                 entry->fts_info == FTS_NS)
-            status = ND_FAIL(ND_EDATA, "%s: cannot read this: %s", entry->fts_path,
-                             strerror(entry->fts_errno));
+        status = visit_entry(w, tree, entry, root);
         errno = 0;
     }
     if (status == ND_OK && errno != 0)
@@ -48,44 +158,43 @@ static nd_status visit_directory(const char *root, const char *glob, nd_text_vis
     return status;
 }
 
-nd_status nd_text_sources_visit(const char *const *inputs, int count, const char *glob,
-                                nd_text_visit visit, void *context)
+static nd_status visit_inputs(walk *w)
 {
-    for (int i = 0; i < count; i++) {
+    const nd_text_sources *s = w->sources;
+    for (int i = 0; i < s->count; i++) {
         struct stat info;
-        if (strcmp(inputs[i], "-") == 0) {
-            ND_TRY(visit(context, inputs[i], -1));
-        } else if (stat(inputs[i], &info) != 0) {
-            return ND_FAIL(ND_EDATA, "%s: cannot read this input: %s", inputs[i], strerror(errno));
+        if (strcmp(s->inputs[i], "-") == 0) {
+            w->files++;
+            ND_TRY(w->visit(w->context, s->inputs[i], -1, 1));
+        } else if (stat(s->inputs[i], &info) != 0) {
+            return ND_FAIL(ND_EDATA, "%s: cannot read this input: %s", s->inputs[i],
+                           strerror(errno));
         } else if (S_ISDIR(info.st_mode)) {
-            ND_TRY(visit_directory(inputs[i], glob, visit, context));
+            ND_TRY(visit_directory(w, s->inputs[i]));
         } else {
-            ND_TRY(visit(context, inputs[i], S_ISREG(info.st_mode) ? (int64_t)info.st_size : -1));
+            ND_TRY(visit_file(w, s->inputs[i], &info, 1));
         }
     }
     return ND_OK;
 }
 
-static nd_status add(void *context, const char *path, int64_t bytes)
+nd_status nd_text_sources_visit(const nd_text_sources *sources, nd_text_visit visit, void *context,
+                                nd_left_out *left_out)
 {
-    (void)path;
-    nd_text_total *total = context;
-    total->files++;
-    if (bytes < 0)
-        total->has_stdin = 1;
-    else
-        total->bytes += bytes;
-    return ND_OK;
-}
-
-nd_status nd_text_sources_total(const char *const *inputs, int count, const char *glob,
-                                nd_text_total *total)
-{
-    *total = (nd_text_total){0};
-    ND_TRY(nd_text_sources_visit(inputs, count, glob, add, total));
-    if (total->files == 0)
-        return ND_FAIL(ND_EDATA, "%s%s: no file here%s%s%s", count > 0 ? inputs[0] : "(no input)",
-                       count > 1 ? " and the other inputs" : "", glob ? " matches '" : "",
-                       glob ? glob : "", glob ? "'" : "");
-    return ND_OK;
+    static _Thread_local nd_left_out nowhere;
+    const char *glob = sources->glob;
+    walk w = {.sources = sources,
+              .visit = visit,
+              .context = context,
+              .left_out = left_out ? left_out : &nowhere};
+    if (!sources->out || stat(sources->out, &w.out) != 0)
+        w.out.st_ino = 0;
+    nd_status status = visit_inputs(&w);
+    free(w.seen.places);
+    if (status == ND_OK && w.files == 0)
+        status = ND_FAIL(ND_EDATA, "%s%s: no file here%s%s%s",
+                         sources->count > 0 ? sources->inputs[0] : "(no input)",
+                         sources->count > 1 ? " and the other inputs" : "",
+                         glob ? " matches '" : "", glob ? glob : "", glob ? "'" : "");
+    return status;
 }

@@ -7,6 +7,7 @@
 #define ND_DATA_TOKENIZER_H
 
 #include "core/base/error.h"
+#include "data/left_out.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -21,12 +22,15 @@ typedef struct nd_tokenizer_train_options {
     const char *output; /* the model file to write */
     int vocab_size;
     int64_t max_bytes; /* of text sampled evenly from the inputs; 0 takes all */
+    bool binary;       /* files that are not text are taken too */
     int threads;
     uint64_t seed;
 } nd_tokenizer_train_options;
 
-/* Trains and writes the model file (temporary name, then rename). Errors: ND_EDATA, ND_EIO. */
-nd_status nd_tokenizer_train(const nd_tokenizer_train_options *options);
+/* Trains and writes the model file (temporary name, then rename): the same bytes for the same files, however they are
+ * spelled and in whatever order they are given, and for any number of threads. `left_out` (may be NULL) counts
+ * what was not read. Errors: ND_EDATA, ND_EIO. */
+nd_status nd_tokenizer_train(const nd_tokenizer_train_options *options, nd_left_out *left_out);
 
 /* Reads a model file. The caller owns the tokenizer. Errors: ND_EDATA naming the file. */
 nd_status nd_tokenizer_open(const char *path, nd_tokenizer **tokenizer);

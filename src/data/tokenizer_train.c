@@ -5,12 +5,13 @@
  * (invalid UTF-8, NUL, and the two characters that SentencePiece keeps for itself) ends a sentence
  * and is left out. */
 #include "core/base/durable_file.h"
+#include "data/model_file.h"
 #include "data/sentencepiece_shim.h"
+#include "data/text_input.h"
 #include "data/text_sources.h"
 #include "data/tokenizer.h"
 #include "data/utf8.h"
 
-#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -18,6 +19,7 @@
 enum {
     SENTENCE_MAX = 4096,
     CHUNK_BYTES = 1 << 14,  /* sampling takes or leaves this much at once */
+    THREADS_MAX = 128,      /* SentencePiece refuses more */
     RESERVED_PIECES = 259,  /* <unk>, <s>, </s>, 256 bytes */
     SPACE_ESCAPE = 0x2581,  /* SentencePiece's name of a space */
     UNKNOWN_ESCAPE = 0x2585 /* SentencePiece's name of a rare character */
@@ -30,6 +32,8 @@ typedef struct corpus {
     int64_t seen, total,
         wanted;   /* sampling: of `total` bytes, `seen` so far, `wanted` to be taken */
     double phase; /* in [0, 1): which chunks a seed takes */
+    bool binary;
+    nd_left_out *left_out;
 } corpus;
 
 /* Takes a chunk when that keeps what is taken nearest to wanted/total of what was seen. */
@@ -61,34 +65,65 @@ static nd_status append(corpus *c, const char *text, size_t bytes)
     return ND_OK;
 }
 
-/* Chunks end at a newline where there is one, so that sampling does not break lines. */
-static nd_status take_file(void *context, const char *path, int64_t size)
+/* Of an input file; NULL when it is left out. */
+static nd_status open_text(const corpus *c, const char *path, int named, nd_left_out *left_out,
+                           nd_text_reader **reader)
 {
-    (void)size;
+    const nd_text_rules rules = {.binary = c->binary};
+    return nd_text_input_open(path, named, &rules, left_out, reader);
+}
+
+/* The text of compressed files is counted by reading them: sampling goes by the text. */
+static nd_status add_size(void *context, const char *path, int64_t size, int named)
+{
+    static _Thread_local nd_left_out ignored; /* take_file counts them */
     corpus *c = context;
-    FILE *file = strcmp(path, "-") == 0 ? stdin : fopen(path, "rbe");
-    if (!file)
-        return ND_FAIL(ND_EDATA, "%s: cannot open this file: %s", path, strerror(errno));
-    nd_status status = ND_OK;
+    nd_text_reader *reader = NULL;
     char chunk[CHUNK_BYTES];
-    size_t held = 0, got;
-    while (status == ND_OK && (got = fread(chunk + held, 1, sizeof chunk - held, file)) > 0) {
+    if (size < 0) /* a pipe, which is read once */
+        return ND_OK;
+    ND_TRY(open_text(c, path, named, &ignored, &reader));
+    nd_status status = ND_OK;
+    if (reader && !nd_text_reader_is_compressed(reader))
+        c->total += size;
+    for (size_t got = reader && nd_text_reader_is_compressed(reader); status == ND_OK && got > 0;) {
+        status = nd_text_reader_read(reader, chunk, sizeof chunk, &got);
+        c->total += (int64_t)got;
+    }
+    nd_text_reader_close(reader);
+    return status;
+}
+
+/* Chunks end at a newline where there is one, so that sampling does not break lines. */
+static nd_status take_text(corpus *c, nd_text_reader *reader)
+{
+    char chunk[CHUNK_BYTES];
+    size_t held = 0;
+    for (size_t got = 1; got > 0;) {
+        ND_TRY(nd_text_reader_read(reader, chunk + held, sizeof chunk - held, &got));
         held += got;
         if (held < sizeof chunk)
             continue;
         const char *newline = memrchr(chunk, '\n', held);
         const size_t whole = newline ? (size_t)(newline - chunk) + 1 : held;
         if (takes(c, whole))
-            status = append(c, chunk, whole);
+            ND_TRY(append(c, chunk, whole));
         memmove(chunk, chunk + whole, held - whole);
         held -= whole;
     }
-    if (status == ND_OK && ferror(file))
-        status = ND_FAIL(ND_EDATA, "%s: cannot read this file: %s", path, strerror(errno));
-    if (status == ND_OK && held > 0 && takes(c, held))
-        status = append(c, chunk, held);
-    if (file != stdin)
-        fclose(file);
+    return held > 0 && takes(c, held) ? append(c, chunk, held) : ND_OK;
+}
+
+static nd_status take_file(void *context, const char *path, int64_t size, int named)
+{
+    (void)size;
+    corpus *c = context;
+    nd_text_reader *reader;
+    ND_TRY(open_text(c, path, named, c->left_out, &reader));
+    if (!reader)
+        return ND_OK;
+    const nd_status status = take_text(c, reader);
+    nd_text_reader_close(reader);
     return status;
 }
 
@@ -132,9 +167,10 @@ static nd_status train(const nd_tokenizer_train_options *options, corpus *text)
     char message[1024] = "";
     void *model = NULL;
     size_t model_bytes = 0;
-    if (nd_sentencepiece_train(options->vocab_size, options->threads > 0 ? options->threads : 1,
-                               (uint32_t)options->seed, next_sentence, text, &model, &model_bytes,
-                               message, sizeof message) != 0) {
+    const int most = options->threads < THREADS_MAX ? options->threads : THREADS_MAX;
+    const int threads = most > 0 ? most : 1;
+    if (nd_sentencepiece_train(options->vocab_size, threads, (uint32_t)options->seed, next_sentence,
+                               text, &model, &model_bytes, message, sizeof message) != 0) {
         if (strstr(message, "ocabulary size"))
             return ND_FAIL(ND_EDATA,
                            "%s: %zu bytes of text do not fit a vocabulary of %d pieces (%s); "
@@ -144,6 +180,7 @@ static nd_status train(const nd_tokenizer_train_options *options, corpus *text)
         return ND_FAIL(ND_EDATA, "%s: SentencePiece could not train on %zu bytes of text: %s",
                        options->output, text->bytes, plain_reason(message));
     }
+    model_bytes = nd_model_file_forget_threads(model, model_bytes);
     nd_tokenizer *check = NULL; /* what is written can be read */
     nd_status status = nd_tokenizer_open_memory(model, model_bytes, options->output, &check);
     nd_tokenizer_close(check);
@@ -153,29 +190,79 @@ static nd_status train(const nd_tokenizer_train_options *options, corpus *text)
     return status;
 }
 
-nd_status nd_tokenizer_train(const nd_tokenizer_train_options *options)
+/* An input, and what its files are ordered by. */
+typedef struct input {
+    const char *given;
+    char *real; /* its absolute path without links, or as given when it has none */
+} input;
+
+/* As a walk through a directory that holds both would meet them: '/' comes before every other character. */
+static int in_walking_order(const void *a, const void *b)
 {
+    const unsigned char *x = (const unsigned char *)((const input *)a)->real;
+    const unsigned char *y = (const unsigned char *)((const input *)b)->real;
+    while (*x && *x == *y)
+        x++, y++;
+    const int left = *x == '/' && *y ? 1 : *x, right = *y == '/' && *x ? 1 : *y;
+    return left - right;
+}
+
+/* Sorts inputs, so that neither their order nor their spelling matters. The caller frees *sorted. */
+static nd_status sort_inputs(const nd_tokenizer_train_options *options, const char ***sorted)
+{
+    const size_t count = (size_t)options->input_count;
+    input *inputs = calloc(count, sizeof *inputs);
+    *sorted = calloc(count, sizeof **sorted);
+    bool ok = inputs && *sorted;
+    for (size_t i = 0; ok && i < count; i++) {
+        inputs[i].given = options->inputs[i];
+        inputs[i].real = realpath(inputs[i].given, NULL);
+        if (!inputs[i].real) /* standard input, or what the walk will refuse */
+            inputs[i].real = strdup(inputs[i].given);
+        ok = inputs[i].real != NULL;
+    }
+    if (ok)
+        qsort(inputs, count, sizeof *inputs, in_walking_order);
+    for (size_t i = 0; inputs && i < count; i++) {
+        if (ok)
+            (*sorted)[i] = inputs[i].given;
+        free(inputs[i].real);
+    }
+    free(inputs);
+    return ok ? ND_OK : ND_FAIL(ND_ENOMEM, "no memory for a list of %zu inputs", count);
+}
+
+static nd_status read_corpus(const nd_tokenizer_train_options *options, corpus *text)
+{
+    const char **sorted;
+    nd_status status;
+    ND_TRY_GOTO(sort_inputs(options, &sorted), done);
+    const nd_text_sources sources = {sorted, options->input_count, options->glob, NULL};
+    ND_TRY_GOTO(nd_text_sources_visit(&sources, add_size, text, NULL), done);
+    text->total = text->total > 0 ? text->total : 1;
+    ND_TRY_GOTO(nd_text_sources_visit(&sources, take_file, text, text->left_out), done);
+    if (text->bytes == 0)
+        status = ND_FAIL(ND_EDATA, "%s%s hold no text to train on", sorted[0],
+                         options->input_count > 1 ? " and the other inputs" : ": the files here");
+done:
+    free(sorted);
+    return status;
+}
+
+nd_status nd_tokenizer_train(const nd_tokenizer_train_options *options, nd_left_out *left_out)
+{
+    static _Thread_local nd_left_out ignored;
     if (options->vocab_size <= RESERVED_PIECES)
         return ND_FAIL(ND_ECONFIG,
                        "vocabulary size %d; expected more than %d, the pieces every tokenizer has "
                        "(256 bytes and 3 marks)",
                        options->vocab_size, RESERVED_PIECES);
-    nd_text_total total;
-    ND_TRY(nd_text_sources_total(options->inputs, options->input_count, options->glob, &total));
-    corpus text = {.total = total.bytes > 0 ? total.bytes : 1};
+    corpus text = {.binary = options->binary, .left_out = left_out ? left_out : &ignored};
     text.wanted = options->max_bytes > 0 ? options->max_bytes : INT64_MAX;
     text.phase = (double)(options->seed * 0x9e3779b97f4a7c15u >> 40) * 0x1p-24;
-    nd_status status;
-    ND_TRY_GOTO(nd_text_sources_visit(options->inputs, options->input_count, options->glob,
-                                      take_file, &text),
-                done);
-    if (text.bytes == 0) {
-        status = ND_FAIL(ND_EDATA, "%s: the inputs (%lld files) hold no text to train on",
-                         options->inputs[0], (long long)total.files);
-        goto done;
-    }
-    ND_TRY_GOTO(train(options, &text), done);
-done:
+    nd_status status = read_corpus(options, &text);
+    if (status == ND_OK)
+        status = train(options, &text);
     free(text.text);
     return status;
 }

@@ -70,16 +70,21 @@ static nd_status open_split(const nd_run *run, const char *split, const char *to
     return nd_dataset_open(&options, dataset);
 }
 
-/* Both splits must stand for the same tokens. A data set without held-out shards has no `val`. */
+/* Both splits must stand for the same tokens. A data set whose held-out shards are too short for a window, or that has
+ * none, has no `val`. */
 static nd_status open_data(nd_run *run)
 {
-    const bool synthetic = run->config.data.dataset == ND_DATASET_SYNTHETIC;
-    bool held_out = true;
+    const nd_config *c = &run->config;
+    const bool synthetic = c->data.dataset == ND_DATASET_SYNTHETIC;
     ND_TRY(open_split(run, "train", NULL, &run->train));
-    if (!synthetic)
-        ND_TRY(nd_dataset_has_split(run->config.data.data_path, "val", &held_out));
-    if (!held_out)
-        return ND_OK;
+    if (!synthetic) {
+        int64_t windows;
+        ND_TRY(nd_dataset_measure(c->data.data_path, "val", c->training.seq_length,
+                                  &run->short_held_out, &windows));
+        if (windows == 0)
+            return ND_OK;
+        run->short_held_out = 0;
+    }
     return open_split(run, "val", synthetic ? NULL : nd_dataset_tokenizer_sha256(run->train),
                       &run->val);
 }

@@ -57,7 +57,8 @@ typedef struct nd_run {
     nd_replay *replay;    /* of micro-batches; NULL: their ops run one by one */
     nd_view loss_sums;    /* f64 [local_micro_batches, nd_model_loss_sums] in backend memory */
 
-    nd_dataset *train, *val; /* val NULL when there is no held-out split */
+    nd_dataset *train, *val; /* val NULL when no held-out shard holds a window */
+    int64_t short_held_out;  /* tokens of such a held-out split */
     void *tokenizer;         /* of the data, for checkpoints; rank 0; NULL when it has none */
     size_t tokenizer_bytes;
     nd_loader *loader;

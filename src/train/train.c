@@ -154,6 +154,12 @@ static void describe(nd_run *run)
         nd_log_line(&run->log, "data    %s: %.2fM tokens to train on, %.2fM held out",
                     run->config.data.data_path, (double)nd_dataset_token_count(run->train) * 1e-6,
                     run->val ? (double)nd_dataset_token_count(run->val) * 1e-6 : 0.0);
+    if (run->short_held_out > 0)
+        nd_log_line(
+            &run->log,
+            "data    nothing to evaluate on: none of the held-out shards (%lld tokens) is as "
+            "long as a window, seq_length + 1 = %lld; pack with a larger --val-fraction",
+            (long long)run->short_held_out, (long long)c->seq_length + 1);
     if (run->config.training.use_galore)
         describe_galore(run);
     char approximate[128];

@@ -1,5 +1,6 @@
 /* Everything a user can get wrong that we thought of, and what the program says. With ND_WRITE_DOCS
  * set to a path, the table with the real messages is written there (docs/bad_input.md). */
+#include "cli/bad_data_rows.h"
 #include "cli/bad_input_rows.h"
 #include "cli/bad_model_rows.h"
 #include "cli/bad_run_rows.h"
@@ -15,11 +16,8 @@
 static const struct {
     const bad_input *rows;
     int count;
-} topics[] = {{bad_inputs, BAD_INPUTS},
-              {bad_models, BAD_MODELS},
-              {bad_runs, BAD_RUNS},
-              {bad_starts, BAD_STARTS},
-              {bad_usages, BAD_USAGES}};
+} topics[] = {{bad_inputs, BAD_INPUTS}, {bad_data, BAD_DATA},     {bad_models, BAD_MODELS},
+              {bad_runs, BAD_RUNS},     {bad_starts, BAD_STARTS}, {bad_usages, BAD_USAGES}};
 enum { TOPICS = sizeof topics / sizeof topics[0] };
 
 /* NULL beyond the last. */

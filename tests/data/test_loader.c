@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 enum { SEQ_LENGTH = 16, WINDOWS = 101 };
@@ -213,16 +214,18 @@ Test(loader, a_rank_without_samples_gets_empty_batches)
 
 static void assert_error_arrives(bool async)
 {
-    char path[4096];
+    char path[4096], other[2048];
     int32_t tokens[SEQ_LENGTH * 20 + 1] = {0};
     tokens[SEQ_LENGTH * 10 + 3] = 5000; /* window 10 */
-    snprintf(path, sizeof path, "%s/val_00000.h5", directory);
+    snprintf(other, sizeof other, "%.2000s/other", directory);
+    cr_assert_eq(mkdir(other, 0777), 0);
+    snprintf(path, sizeof path, "%s/val_00000.h5", other);
     nd_test_write_shard(path, 300, ND_TEST_SHA, "val", tokens, SEQ_LENGTH * 20 + 1);
     nd_dataset *bad;
     nd_loader *loader;
     const int32_t *batch;
     const nd_dataset_options options = {
-        .path = directory, .split = "val", .seq_length = SEQ_LENGTH, .vocab_size = 300};
+        .path = other, .split = "val", .seq_length = SEQ_LENGTH, .vocab_size = 300};
     ND_ASSERT_OK(nd_dataset_open(&options, &bad));
     nd_loader_options how = whole_batches(4, async);
     how.dataset = bad;

@@ -79,6 +79,7 @@ static char *shard_text(const char *name, size_t *bytes, int64_t *documents)
 
 Test(pack, documents_come_back_in_the_order_of_their_names)
 {
+    const char *const inputs[] = {input};
     nd_pack_result result;
     size_t bytes;
     int64_t documents;
@@ -86,7 +87,9 @@ Test(pack, documents_come_back_in_the_order_of_their_names)
     write_input("a.txt", "fir\0st\n", 7);
     write_input("c.txt", "\xff\xfe third", 8);
     write_input("empty.txt", "", 0);
-    ND_ASSERT_OK(pack(NULL, &result));
+    nd_pack_options options = options_for(inputs);
+    options.binary = true;
+    ND_ASSERT_OK(nd_pack(&options, &result));
     char *text = shard_text("train_00000.h5", &bytes, &documents);
     cr_assert_eq(result.documents, 3);
     cr_assert_eq(result.shards, 1);
@@ -178,6 +181,7 @@ Test(pack, a_shard_ends_at_the_first_document_end_past_its_size)
         write_input(name, "\xff\xff\xff\xff\xff\xff\xff\xff\xff", 9); /* 9 bytes, an end */
     }
     options.shard_tokens = 25;
+    options.binary = true;
     ND_ASSERT_OK(nd_pack(&options, &result));
     cr_assert_eq(result.tokens, 100);
     cr_assert_eq(result.shards, 4); /* 3, 3, 3 and 1 documents */
@@ -281,8 +285,8 @@ Test(pack, a_failed_pack_leaves_no_unfinished_file)
 {
     char listing[4096] = "";
     assert_line_refused("oops", "is not JSON");
-    nd_test_shell(listing, sizeof listing, "ls %s", out);
-    cr_assert_str_eq(listing, "tokenizer.model\n");
+    nd_test_shell(listing, sizeof listing, "ls -A %s", out);
+    cr_assert_str_eq(listing, "");
 }
 
 Test(pack, shards_are_not_replaced_unless_asked)
@@ -310,8 +314,8 @@ Test(pack, replacing_removes_every_old_shard)
     options.shard_tokens = 1000;
     options.overwrite = true;
     ND_ASSERT_OK(nd_pack(&options, &result));
-    nd_test_shell(listing, sizeof listing, "ls %s", out);
-    cr_assert_str_eq(listing, "tokenizer.model\ntrain_00000.h5\n");
+    nd_test_shell(listing, sizeof listing, "ls -A %s", out);
+    cr_assert_str_eq(listing, "index.json\ntokenizer.model\ntrain_00000.h5\n");
 }
 
 Test(pack, shards_of_another_tokenizer_are_never_replaced)

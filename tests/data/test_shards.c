@@ -102,6 +102,7 @@ Test(shards, a_large_vocabulary_is_stored_in_32_bits)
 static void assert_refused(nd_dataset_options options, const char *reason)
 {
     nd_dataset *dataset;
+    nd_test_index(directory);
     ND_ASSERT_FAILS(nd_dataset_open(&options, &dataset), ND_EDATA, reason);
     cr_assert_null(dataset);
     cr_assert(strstr(nd_error_get()->message, directory) != NULL, "%s: no file is named",
@@ -110,7 +111,8 @@ static void assert_refused(nd_dataset_options options, const char *reason)
 
 Test(shards, a_directory_without_shards_is_refused)
 {
-    assert_refused(options_for(100), "no shard of split 'train' here (files named train_*.h5)");
+    assert_refused(options_for(100),
+                   "no shard of split 'train' or 'val' here (files named train_*.h5");
 }
 
 Test(shards, a_missing_directory_is_refused)

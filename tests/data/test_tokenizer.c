@@ -284,9 +284,12 @@ static nd_status train(const char *text, size_t bytes, int vocab_size)
     snprintf(output, sizeof output, "%s/some.model", directory);
     nd_test_write_file(input, text, bytes);
     const char *inputs[] = {input};
-    const nd_tokenizer_train_options options = {
-        .inputs = inputs, .input_count = 1, .output = output, .vocab_size = vocab_size};
-    return nd_tokenizer_train(&options);
+    const nd_tokenizer_train_options options = {.inputs = inputs,
+                                                .input_count = 1,
+                                                .output = output,
+                                                .vocab_size = vocab_size,
+                                                .binary = true};
+    return nd_tokenizer_train(&options, NULL);
 }
 
 Test(tokenizer, a_vocabulary_smaller_than_the_bytes_is_refused)
@@ -316,7 +319,7 @@ Test(tokenizer, training_takes_no_more_text_than_asked_for)
                                           .output = output,
                                           .vocab_size = 330,
                                           .max_bytes = 30000};
-    ND_ASSERT_OK(nd_tokenizer_train(&options));
+    ND_ASSERT_OK(nd_tokenizer_train(&options, NULL));
     options.max_bytes = 100;
-    ND_ASSERT_FAILS(nd_tokenizer_train(&options), ND_EDATA, "no text to train on");
+    ND_ASSERT_FAILS(nd_tokenizer_train(&options, NULL), ND_EDATA, "no text to train on");
 }

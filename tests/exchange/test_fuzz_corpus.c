@@ -143,3 +143,8 @@ Test(fuzz_corpus, the_reader_of_ini_files_survives_the_corpus_and_mutations_of_i
 {
     replay_and_mutate(nd_fuzz_ini, "ini");
 }
+
+Test(fuzz_corpus, the_reader_of_the_index_of_shards_survives_the_corpus_and_mutations_of_it)
+{
+    replay_and_mutate(nd_fuzz_shard_index, "shard_index");
+}

@@ -4,12 +4,14 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -24,10 +26,13 @@ enum kind {
     NO_EXCHANGE,
     NO_LISTING,
     APART,
-    ONLY_MOVES
+    ONLY_MOVES,
+    KILL,
+    NO_LOCKS
 };
-static const char *const kinds[] = {"",          "enospc",     "eio",       "short", "nodirsync",
-                                    "nosymlink", "noexchange", "nolisting", "apart", "nomove"};
+static const char *const kinds[] = {"",          "enospc",    "eio",        "short",
+                                    "nodirsync", "nosymlink", "noexchange", "nolisting",
+                                    "apart",     "nomove",    "kill",       "nolock"};
 
 /* What the kernel is asked for. */
 enum need { NO_ROOM, SCRATCH, ROOM_FOR_BYTES };
@@ -117,6 +122,8 @@ static int fault(const char *call, const char *path, enum need need, size_t *byt
         note(call, path);
         return EIO;
     }
+    if (now == KILL && number == when)
+        raise(SIGKILL);
     if (now == SHORT_WRITE && number == when && need == ROOM_FOR_BYTES && *bytes > 1) {
         note(call, path);
         *bytes /= 2;
@@ -282,6 +289,18 @@ int unlinkat(int at_directory, const char *path, int flags)
 {
     const int reason = fault_of_file("unlinkat", at_directory, NO_ROOM, NULL);
     return reason ? failed(reason) : (int)syscall(SYS_unlinkat, at_directory, path, flags);
+}
+
+int unlink(const char *path)
+{
+    const int reason = fault("unlink", path, NO_ROOM, NULL);
+    return reason ? failed(reason) : (int)syscall(SYS_unlink, path);
+}
+
+int flock(int file, int operation)
+{
+    return atomic_load(&kind) == NO_LOCKS ? failed(ENOLCK)
+                                          : (int)syscall(SYS_flock, file, operation);
 }
 
 int rmdir(const char *path)

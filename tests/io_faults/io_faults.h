@@ -6,6 +6,8 @@
  *   eio     call `at` fails with EIO
  *   short   call `at`, when it is a write, writes half of what it should
  *   nomove  renameat2 number `at` into the directory fails with EIO
+ *   kill    call `at` is not made: the process kills itself with SIGKILL
+ *   nolock  no call fails, but there are no file locks anywhere: flock fails with ENOLCK
  * or they fail whatever `at` is, as on file systems that lack something:
  *   nodirsync   fsync of a directory: EINVAL      nosymlink  symlink: EPERM
  *   noexchange  renameat2 with a flag: EINVAL     nolisting  opendir: ESTALE

@@ -1,9 +1,12 @@
 #include "support/data_files.h"
 
+#include "core/base/durable_file.h"
 #include "core/base/rng.h"
+#include "data/shard_index.h"
 #include "data/shard_writer.h"
 #include "support/support.h"
 
+#include <dirent.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -62,7 +65,53 @@ void nd_test_train_tokenizer(const char *directory, uint64_t seed)
     const char *inputs[] = {input};
     const nd_tokenizer_train_options options = {
         .inputs = inputs, .input_count = 1, .output = output, .vocab_size = 400, .threads = 1};
-    ND_ASSERT_OK(nd_tokenizer_train(&options));
+    ND_ASSERT_OK(nd_tokenizer_train(&options, NULL));
+}
+
+static int is_shard(const struct dirent *entry)
+{
+    return nd_shard_name_matches(entry->d_name, "");
+}
+
+static void index_shard(nd_shard_index *index, const char *directory, const char *name)
+{
+    char path[4096];
+    nd_shard shard;
+    nd_indexed_shard *s = &index->shards[index->count++];
+    snprintf(path, sizeof path, "%s/%s", directory, name);
+    snprintf(s->name, sizeof s->name, "%s", name);
+    snprintf(s->split, sizeof s->split, "%.*s", (int)strcspn(name, "_"), name);
+    ND_ASSERT_OK(nd_file_digest(path, &s->bytes, s->sha256));
+    if (nd_shard_open(path, &shard) == ND_OK) {
+        s->n_tokens = shard.n_tokens;
+        s->n_documents = shard.n_documents;
+        if (!index->tokenizer_sha256[0]) {
+            index->vocab_size = shard.vocab_size;
+            strcpy(index->tokenizer_sha256, shard.tokenizer_sha256);
+        }
+        nd_shard_close(&shard);
+    }
+    nd_error_clear();
+}
+
+void nd_test_index(const char *directory)
+{
+    char path[4096];
+    struct dirent **names;
+    const int count = scandir(directory, &names, is_shard, alphasort);
+    cr_assert(count >= 0, "%s cannot be listed", directory);
+    nd_shard_index index = {.shards = calloc((size_t)count + 1, sizeof *index.shards)};
+    for (int i = 0; i < count; i++) {
+        index_shard(&index, directory, names[i]->d_name);
+        free(names[i]);
+    }
+    free(names);
+    if (!index.tokenizer_sha256[0])
+        strcpy(index.tokenizer_sha256, ND_TEST_SHA);
+    snprintf(path, sizeof path, "%s/index.json", directory);
+    if (count > 0)
+        ND_ASSERT_OK(nd_shard_index_write(&index, path));
+    nd_shard_index_free(&index);
 }
 
 void nd_test_write_shard(const char *path, int64_t vocab_size, const char *sha256,
@@ -73,6 +122,9 @@ void nd_test_write_shard(const char *path, int64_t vocab_size, const char *sha25
     ND_ASSERT_OK(nd_shard_writer_add(writer, tokens, count));
     ND_ASSERT_OK(nd_shard_writer_end_document(writer, (int64_t)(3 * count)));
     ND_ASSERT_OK(nd_shard_writer_finish(writer));
+    char directory[4096];
+    snprintf(directory, sizeof directory, "%.*s", (int)(strrchr(path, '/') - path), path);
+    nd_test_index(directory);
 }
 
 void nd_test_write_counting_shard(const char *directory, int number, int32_t first, size_t count)

@@ -3,6 +3,7 @@
 #include "core/base/sha256.h"
 #include "core/model/model_config.h"
 #include "core/model/params.h"
+#include "data/shard_index.h"
 #include "exchange/gguf_read.h"
 #include "exchange/hf_layout.h"
 #include "exchange/safetensors_read.h"
@@ -155,4 +156,24 @@ void nd_fuzz_ini(const uint8_t *bytes, size_t size)
     if (file >= 0)
         close(file);
     free(config);
+}
+
+/* What is accepted must be what the readers of data sets count on. */
+void nd_fuzz_shard_index(const uint8_t *bytes, size_t size)
+{
+    nd_shard_index index;
+    int64_t tokens = 0;
+    nd_error_clear();
+    if (nd_shard_index_parse(bytes, size, "fuzz.json", &index) == ND_OK) {
+        if (index.count == 0)
+            abort();
+        for (size_t i = 0; i < index.count; i++) {
+            const nd_indexed_shard *s = &index.shards[i];
+            if (!nd_shard_index_names(s) || strchr(s->name, '/') || s->n_documents > s->n_tokens ||
+                __builtin_add_overflow(tokens, s->n_tokens, &tokens))
+                abort();
+            touch((const uint8_t *)s, sizeof *s);
+        }
+    }
+    nd_shard_index_free(&index);
 }

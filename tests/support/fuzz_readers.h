@@ -11,6 +11,7 @@ void nd_fuzz_gguf(const uint8_t *bytes, size_t size);
 void nd_fuzz_safetensors(const uint8_t *bytes, size_t size);
 void nd_fuzz_config_json(const uint8_t *bytes, size_t size);
 void nd_fuzz_ini(const uint8_t *bytes, size_t size);
+void nd_fuzz_shard_index(const uint8_t *bytes, size_t size);
 
 /* As it is, and with the checksum that its text asks for, without which nothing behind it is read. */
 void nd_fuzz_manifest(const uint8_t *bytes, size_t size);

@@ -215,6 +215,7 @@ Test(damaged_files, of_shards_are_refused_by_name_or_give_the_same_tokens)
     add_file("data", "train_00000.h5");
     add_file("data", "train_00001.h5");
     add_file("data", "val_00000.h5");
+    add_file("data", "index.json");
     const int64_t expected = read_all(tokens_of_windows, &text);
     cr_assert_gt(expected, 5000);
     for (uint64_t number = 0; number < CASES; number++) {

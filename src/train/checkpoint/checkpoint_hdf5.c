@@ -59,13 +59,14 @@ static nd_status wrap(hid_t id, const char *path, const char *verb, nd_checkpoin
 nd_status nd_checkpoint_h5_create(const char *path, nd_checkpoint_h5 **file)
 {
     nd_hdf5_start();
-    return wrap(H5Fcreate(path, H5F_ACC_TRUNC, H5P_DEFAULT, H5P_DEFAULT), path, "create", file);
+    return wrap(H5Fcreate(path, H5F_ACC_TRUNC, H5P_DEFAULT, nd_hdf5_access(false)), path, "create",
+                file);
 }
 
 nd_status nd_checkpoint_h5_open(const char *path, nd_checkpoint_h5 **file)
 {
     nd_hdf5_start();
-    return wrap(H5Fopen(path, H5F_ACC_RDONLY, H5P_DEFAULT), path, "open", file);
+    return wrap(H5Fopen(path, H5F_ACC_RDONLY, nd_hdf5_access(false)), path, "open", file);
 }
 
 nd_status nd_checkpoint_h5_close(nd_checkpoint_h5 *file)

@@ -1,0 +1,277 @@
+#include "data/data_directory.h"
+
+#include "core/base/durable_file.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <limits.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+enum { INDEX_BYTES_MAX = 1 << 28 };
+
+nd_status nd_data_path(const char *path, const char *part, const char *name, char *result)
+{
+    const int length = snprintf(result, PATH_MAX, "%s%s%s/%s", path, *part ? "/" : "", part, name);
+    if (length >= PATH_MAX - 8)
+        return ND_FAIL(ND_EIO, "%.200s...: this path is too long", path);
+    return ND_OK;
+}
+
+static int by_name(const struct dirent **a, const struct dirent **b)
+{
+    return strcmp((*a)->d_name, (*b)->d_name);
+}
+
+nd_status nd_data_directory_list(const char *path,
+                                 nd_status (*visit)(void *context, const char *name), void *context)
+{
+    struct dirent **names = NULL;
+    const int count = scandir(path, &names, NULL, by_name);
+    if (count < 0)
+        return ND_FAIL(ND_EDATA, "%s: cannot read this directory of shards: %s", path,
+                       strerror(errno));
+    nd_status status = ND_OK;
+    for (int i = 0; i < count; i++) {
+        if (status == ND_OK)
+            status = visit(context, names[i]->d_name);
+        free(names[i]);
+    }
+    free(names);
+    return status;
+}
+
+nd_status nd_data_exists(const char *path, bool *there)
+{
+    struct stat info;
+    *there = stat(path, &info) == 0;
+    if (!*there && errno != ENOENT && errno != ENOTDIR)
+        return ND_FAIL(ND_EDATA, "%s: cannot look for this file: %s", path, strerror(errno));
+    return ND_OK;
+}
+
+/* What a directory without an index holds. */
+typedef struct traces {
+    char shard[ND_SHARD_NAME_SIZE], unfinished[ND_SHARD_NAME_SIZE];
+    int shards;
+    bool staging;
+} traces;
+
+static nd_status note_trace(void *context, const char *name)
+{
+    traces *t = context;
+    if (nd_shard_name_matches(name, "")) {
+        if (t->shards++ == 0 || strcmp(name, t->shard) < 0)
+            snprintf(t->shard, sizeof t->shard, "%s", name);
+    } else if (nd_shard_name_matches(name, ND_TEMPORARY_SUFFIX)) {
+        snprintf(t->unfinished, sizeof t->unfinished, "%s", name);
+    }
+    t->staging |= strcmp(name, ND_PACK_STAGING) == 0;
+    return ND_OK;
+}
+
+static nd_status without_index(const char *path)
+{
+    traces t = {.shards = 0};
+    ND_TRY(nd_data_directory_list(path, note_trace, &t));
+    if (t.unfinished[0] || (t.staging && t.shards == 0))
+        return ND_FAIL(ND_EDATA,
+                       "%s: no whole data set: a pack is still running here or was interrupted "
+                       "(it left %s); run it again%s",
+                       path, t.unfinished[0] ? t.unfinished : ND_PACK_STAGING,
+                       t.shards ? " with --overwrite" : "");
+    if (t.shards > 0)
+        return ND_FAIL(ND_EDATA,
+                       "%s/%s: %d shard%s here, but no " ND_SHARD_INDEX_NAME
+                       ", which pack writes last: packed by an older version or another program, "
+                       "or not copied whole. When all shards are there, make the index with "
+                       "`nanochat_dist pack --index %s`",
+                       path, t.shard, t.shards, t.shards == 1 ? "" : "s", path);
+    return ND_FAIL(ND_EDATA,
+                   "%s: no shard of split 'train' or 'val' here (files named train_*.h5 and "
+                   "val_*.h5); make some with `nanochat_dist pack`",
+                   path);
+}
+
+static nd_status read_index(nd_data_directory *d)
+{
+    char path[PATH_MAX];
+    void *text;
+    size_t size;
+    bool there;
+    ND_TRY(nd_data_path(d->path, ND_PACK_STAGING, ND_SHARD_INDEX_NAME, path));
+    ND_TRY(nd_data_exists(path, &d->staged));
+    if (!d->staged) {
+        ND_TRY(nd_data_path(d->path, "", ND_SHARD_INDEX_NAME, path));
+        ND_TRY(nd_data_exists(path, &there));
+        if (!there)
+            return without_index(d->path);
+    }
+    ND_TRY(nd_read_whole_file(path, INDEX_BYTES_MAX, ND_EDATA, &text, &size));
+    const nd_status status = nd_shard_index_parse(text, size, path, &d->index);
+    free(text);
+    return status;
+}
+
+/* Of a shard, where it stands now. */
+static nd_status shard_path(const nd_data_directory *d, size_t number, char path[PATH_MAX])
+{
+    const char *name = d->index.shards[number].name;
+    bool there = false;
+    ND_TRY(nd_data_path(d->path, ND_PACK_STAGING, name, path));
+    if (d->staged)
+        ND_TRY(nd_data_exists(path, &there));
+    return there ? ND_OK : nd_data_path(d->path, "", name, path);
+}
+
+static nd_status check_file(const nd_data_directory *d, size_t number)
+{
+    const nd_indexed_shard *shard = &d->index.shards[number];
+    char path[PATH_MAX];
+    struct stat info;
+    ND_TRY(shard_path(d, number, path));
+    if (stat(path, &info) != 0)
+        return ND_FAIL(ND_EDATA,
+                       "%s: %s; " ND_SHARD_INDEX_NAME " lists this shard of %lld bytes; copy it "
+                       "here again, or pack again",
+                       path, errno == ENOENT ? "missing" : strerror(errno),
+                       (long long)shard->bytes);
+    if (info.st_size != shard->bytes)
+        return ND_FAIL(ND_EDATA,
+                       "%s: %lld bytes; expected %lld by " ND_SHARD_INDEX_NAME
+                       ": cut short, or of another data set; copy it here again, or pack again",
+                       path, (long long)info.st_size, (long long)shard->bytes);
+    return ND_OK;
+}
+
+static int compare_name(const void *name, const void *shard)
+{
+    return strcmp(name, ((const nd_indexed_shard *)shard)->name);
+}
+
+static nd_status check_listed(void *context, const char *name)
+{
+    const nd_data_directory *d = context;
+    if (!nd_shard_name_matches(name, "") ||
+        bsearch(name, d->index.shards, d->index.count, sizeof *d->index.shards, compare_name))
+        return ND_OK;
+    return ND_FAIL(ND_EDATA,
+                   "%s/%s: a shard that " ND_SHARD_INDEX_NAME " does not list; move it elsewhere, "
+                   "or take it in with `nanochat_dist pack --index %s`",
+                   d->path, name, d->path);
+}
+
+nd_status nd_data_directory_open(const char *path, nd_data_directory *directory)
+{
+    nd_status status = ND_OK;
+    *directory = (nd_data_directory){.path = strdup(path)};
+    if (!directory->path)
+        return ND_FAIL(ND_ENOMEM, "%s: no memory for its name", path);
+    ND_TRY_GOTO(read_index(directory), failed);
+    for (size_t i = 0; i < directory->index.count; i++)
+        ND_TRY_GOTO(check_file(directory, i), failed);
+    if (!directory->staged) /* what is replaced may still be there */
+        ND_TRY_GOTO(nd_data_directory_list(path, check_listed, directory), failed);
+    return ND_OK;
+failed:
+    nd_data_directory_close(directory);
+    return status;
+}
+
+void nd_data_directory_close(nd_data_directory *directory)
+{
+    nd_shard_index_free(&directory->index);
+    free(directory->path);
+    *directory = (nd_data_directory){0};
+}
+
+nd_status nd_data_directory_open_shard(const nd_data_directory *directory, size_t number,
+                                       nd_shard *shard)
+{
+    const nd_shard_index *index = &directory->index;
+    const nd_indexed_shard *entry = &index->shards[number];
+    char path[PATH_MAX];
+    ND_TRY(shard_path(directory, number, path));
+    ND_TRY(nd_shard_open(path, shard));
+    nd_status status = ND_OK;
+    if (shard->n_tokens != entry->n_tokens || shard->n_documents != entry->n_documents)
+        status = ND_FAIL(
+            ND_EDATA,
+            "%s: %lld tokens in %lld documents; expected %lld in %lld by " ND_SHARD_INDEX_NAME,
+            path, (long long)shard->n_tokens, (long long)shard->n_documents,
+            (long long)entry->n_tokens, (long long)entry->n_documents);
+    else if (strcmp(shard->split, entry->split) != 0)
+        status = ND_FAIL(ND_EDATA, "%s: attribute split is '%s'; expected '%s'", path, shard->split,
+                         entry->split);
+    else if (strcmp(shard->tokenizer_sha256, index->tokenizer_sha256) != 0 ||
+             shard->vocab_size != index->vocab_size)
+        status = ND_FAIL(ND_EDATA,
+                         "%s: packed with the tokenizer of SHA-256 %s and %lld pieces; expected %s "
+                         "and %lld by " ND_SHARD_INDEX_NAME,
+                         path, shard->tokenizer_sha256, (long long)shard->vocab_size,
+                         index->tokenizer_sha256, (long long)index->vocab_size);
+    if (status != ND_OK)
+        nd_shard_close(shard);
+    return status;
+}
+
+static nd_status verify_bytes(const nd_data_directory *d, size_t number)
+{
+    char path[PATH_MAX], hex[ND_SHA256_HEX_SIZE];
+    int64_t bytes;
+    ND_TRY(shard_path(d, number, path));
+    ND_TRY(nd_file_digest(path, &bytes, hex));
+    if (strcmp(hex, d->index.shards[number].sha256) != 0)
+        return ND_FAIL(ND_EDATA,
+                       "%s: its SHA-256 is %s; expected %s by " ND_SHARD_INDEX_NAME
+                       ": damaged, or of another data set; copy it here again, or pack again",
+                       path, hex, d->index.shards[number].sha256);
+    return ND_OK;
+}
+
+static void print_split(const nd_data_directory *d, const char *split, FILE *out)
+{
+    int64_t tokens = 0, documents = 0;
+    int shards = 0;
+    for (size_t i = 0; i < d->index.count; i++) {
+        const nd_indexed_shard *s = &d->index.shards[i];
+        if (strcmp(s->split, split) != 0)
+            continue;
+        tokens += s->n_tokens;
+        documents += s->n_documents;
+        shards++;
+    }
+    fprintf(out, "%-18s %lld tokens, %lld documents, %d shards\n", split, (long long)tokens,
+            (long long)documents, shards);
+}
+
+nd_status nd_data_directory_print(const char *path, bool verify, FILE *out)
+{
+    nd_data_directory d;
+    nd_status status = ND_OK;
+    ND_TRY(nd_data_directory_open(path, &d));
+    for (size_t i = 0; i < d.index.count; i++) {
+        nd_shard shard;
+        if (verify)
+            ND_TRY_GOTO(verify_bytes(&d, i), done);
+        ND_TRY_GOTO(nd_data_directory_open_shard(&d, i, &shard), done);
+        nd_shard_close(&shard);
+    }
+    fprintf(out, "data set           %s\nvocab_size         %lld\ntokenizer_sha256   %s\n", path,
+            (long long)d.index.vocab_size, d.index.tokenizer_sha256);
+    print_split(&d, "train", out);
+    print_split(&d, "val", out);
+    if (d.staged)
+        fprintf(out,
+                "unfinished         a pack stopped while it moved the new shards here; "
+                "`nanochat_dist pack --index %s` finishes it\n",
+                path);
+    if (verify)
+        fprintf(out, "verified           the SHA-256 of every shard is that of " ND_SHARD_INDEX_NAME
+                     "\n");
+done:
+    nd_data_directory_close(&d);
+    return status;
+}

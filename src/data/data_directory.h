@@ -1,0 +1,49 @@
+/* A directory that holds a data set: shards and their index (shard_index.h), read only.
+ *
+ * A pack that replaces a data set makes the new one whole in a directory of its own, ND_PACK_STAGING
+ * below this one, and then moves it here file by file (pack_staging.h). While an index stands there, it is the
+ * one that counts, and a shard that is still there comes before one of the same name here. So a data set is whole
+ * for readers at every moment of that. */
+#ifndef ND_DATA_DATA_DIRECTORY_H
+#define ND_DATA_DATA_DIRECTORY_H
+
+#include "data/shard_index.h"
+
+#include <stdbool.h>
+#include <stdio.h>
+
+#define ND_PACK_STAGING ".pack_in_progress"
+
+typedef struct nd_data_directory {
+    char *path;
+    bool staged; /* the index is that of a pack that has not moved all of its files yet */
+    nd_shard_index index;
+} nd_data_directory;
+
+/* Reads the index and checks that every shard it lists is there with its size, and that no other shard is.
+ * The caller closes it. Errors: ND_EDATA naming the directory or file and what to do; then nothing is to be
+ * closed. */
+nd_status nd_data_directory_open(const char *path, nd_data_directory *directory);
+void nd_data_directory_close(nd_data_directory *directory);
+
+/* Opens shard `number` of the index and checks it against the index. Errors: ND_EDATA. */
+nd_status nd_data_directory_open_shard(const nd_data_directory *directory, size_t number,
+                                       nd_shard *shard);
+
+/* What `info DIR` prints. All shards are opened; with `verify` every byte of them is compared with the
+ * index's SHA-256. Errors: ND_EDATA. */
+nd_status nd_data_directory_print(const char *path, bool verify, FILE *out);
+
+/* Calls `visit` with the name of each file in a directory, in their order. Errors: those of `visit`;
+ * ND_EDATA when the directory cannot be listed. */
+nd_status nd_data_directory_list(const char *path,
+                                 nd_status (*visit)(void *context, const char *name),
+                                 void *context);
+
+/* Whether there is such a file. Errors: ND_EDATA when it cannot be told. */
+nd_status nd_data_exists(const char *path, bool *there);
+
+/* PATH/part/name in `result`. Errors: ND_EIO when that is too long. */
+nd_status nd_data_path(const char *path, const char *part, const char *name, char *result);
+
+#endif

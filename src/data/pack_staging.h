@@ -1,0 +1,39 @@
+/* How a pack becomes visible: whole or not at all, whenever it is killed.
+ *
+ *   1. Everything is written to OUT/.pack_in_progress: shards, tokenizer.model, each durable.
+ *   2. The index is written there, durable. From here on the new data set is the one that readers see
+ *      (data_directory.h); before, it was the old one.
+ *   3. The files are renamed into OUT, and OUT fsynced.
+ *   4. Old shards that the new index does not list are removed.
+ *   5. The index is renamed into OUT, and OUT fsynced; the directory of step 1 is removed.
+ *
+ * A pack that was killed in step 1 left nothing that counts; one killed later is finished by the next. A file lock
+ * keeps two packs from the same OUT, where the file system has such locks. */
+#ifndef ND_DATA_PACK_STAGING_H
+#define ND_DATA_PACK_STAGING_H
+
+#include "core/base/error.h"
+
+#include <limits.h>
+#include <stdbool.h>
+
+typedef struct nd_pack_staging {
+    const char *out;     /* borrowed */
+    char path[PATH_MAX]; /* where files are written until they are published */
+    int lock;            /* -1: none */
+} nd_pack_staging;
+
+/* Makes OUT when it is missing, locks it, finishes what an interrupted pack had completed and removes what it
+ * had not. The caller closes it. Errors: ND_EIO; ND_EDATA when another pack is at work. */
+nd_status nd_pack_staging_open(const char *out, nd_pack_staging *staging);
+
+/* Steps 3 to 5, for what stands in `path` with its index. Errors: ND_EIO; then the next pack goes on. */
+nd_status nd_pack_staging_publish(nd_pack_staging *staging);
+
+/* Removes what was not completed, and unlocks. */
+void nd_pack_staging_close(nd_pack_staging *staging);
+
+/* Whether pack itself names shards so (train_00000.h5): no other file is ever replaced or removed. */
+bool nd_pack_staging_owns(const char *name);
+
+#endif

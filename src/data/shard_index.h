@@ -1,0 +1,55 @@
+/* The index of a data set: index.json, which lists its shards and is written last. A directory without
+ * a whole one is no data set (docs/formats.md). */
+#ifndef ND_DATA_SHARD_INDEX_H
+#define ND_DATA_SHARD_INDEX_H
+
+#include "core/base/error.h"
+#include "core/base/sha256.h"
+#include "data/shard.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define ND_SHARD_INDEX_NAME "index.json"
+
+enum { ND_SHARD_INDEX_VERSION = 1, ND_SHARD_NAME_SIZE = 256 };
+
+typedef struct nd_indexed_shard {
+    char name[ND_SHARD_NAME_SIZE]; /* <split>_*.h5, without a directory */
+    char split[ND_SHARD_SPLIT_SIZE];
+    int64_t n_tokens, n_documents;
+    int64_t bytes; /* of the file */
+    char sha256[ND_SHA256_HEX_SIZE];
+} nd_indexed_shard;
+
+typedef struct nd_shard_index {
+    int64_t vocab_size;
+    char tokenizer_sha256[ND_SHA256_HEX_SIZE];
+    nd_indexed_shard *shards; /* [count], by strictly growing name */
+    size_t count, capacity;
+} nd_shard_index;
+
+/* From the text of an index.json of any origin; `name` is for messages. The caller frees the index with
+ * nd_shard_index_free, after an error too. Errors: ND_EDATA naming shard and key, what was expected and
+ * found; ND_ENOMEM. */
+nd_status nd_shard_index_parse(const void *bytes, size_t size, const char *name,
+                               nd_shard_index *index);
+
+/* Appends what the shard at `path` is, by its header and its contents. An index that was all zero takes
+ * tokenizer and vocabulary from its first shard. Errors: ND_EDATA, also naming a shard of another tokenizer or
+ * vocabulary; ND_EIO; ND_ENOMEM. */
+nd_status nd_shard_index_add(nd_shard_index *index, const char *path);
+
+/* Sorts the shards and writes the index, durably. Errors: ND_EIO, ND_ENOMEM. */
+nd_status nd_shard_index_write(nd_shard_index *index, const char *path);
+
+void nd_shard_index_free(nd_shard_index *index);
+
+/* Whether an entry's name is that of a plain file and begins with its split: no index leads out of its directory. */
+bool nd_shard_index_names(const nd_indexed_shard *shard);
+
+/* Whether a file's name is that of a shard of some split: train_*.h5 or val_*.h5, then `suffix`. */
+int nd_shard_name_matches(const char *name, const char *suffix);
+
+#endif

@@ -1,0 +1,182 @@
+/* A pack that is killed or fails at any of its system calls leaves the data set that was there or the new one, whole,
+ * and the next pack ends well. */
+#include "data/data_directory.h"
+#include "support/data_files.h"
+#include "support/support.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { CALLS_MAX = 2000 };
+
+static char directory[64], output[16384];
+
+static void set_up(void)
+{
+    strcpy(directory, nd_test_directory());
+    nd_test_train_tokenizer(directory, 1);
+    cr_assert_eq(nd_test_shell(output, sizeof output,
+                               "cd %s && mkdir old new && for i in 1 2; do echo old $i > old/$i; "
+                               "done && echo something new > new/1",
+                               directory),
+                 0, "%s", output);
+}
+
+static void tear_down(void)
+{
+    nd_test_remove_directory(directory);
+}
+
+TestSuite(pack_transaction, .init = set_up, .fini = tear_down);
+
+static int pack(const char *fault, const char *input)
+{
+    return nd_test_shell(output, sizeof output,
+                         "cd %s && env %s '%s' pack --quiet --overwrite --val-fraction 0 "
+                         "--shard-tokens 1 --tokenizer tok.model --out %s/data %s",
+                         directory, fault, ND_BINARY, directory, input);
+}
+
+/* "old" or "new" by the data set's index, "none" where there is no whole one, and no other state. */
+static const char *state(void)
+{
+    char path[128], tokens[64];
+    nd_data_directory d;
+    snprintf(path, sizeof path, "%s/data", directory);
+    nd_error_clear();
+    if (nd_data_directory_open(path, &d) != ND_OK)
+        return "none";
+    const size_t shards = d.index.count;
+    nd_data_directory_close(&d);
+    const int code = nd_test_shell(output, sizeof output, "'%s' info --verify %s", ND_BINARY, path);
+    cr_assert_eq(code, 0, "a data set that is not whole: %s", output);
+    snprintf(tokens, sizeof tokens, "%zu documents, %zu shards", shards, shards);
+    cr_assert(strstr(output, tokens) != NULL, "%s", output);
+    cr_assert(shards == 1 || shards == 2, "%zu shards", shards);
+    return shards == 2 ? "old" : "new";
+}
+
+/* Fails each call once, from the first to the one that is never made; the old data set stands before each. Every
+ * fifth only, unless it is the replacement that is killed or ND_IO_FAULTS_ALL is set. */
+static void fail_at_every_call(const char *kind, bool had_one)
+{
+    char fault[256];
+    int news = 0, olds = 0;
+    const bool all = getenv("ND_IO_FAULTS_ALL") || (had_one && strcmp(kind, "kill") == 0);
+    cr_assert_eq(pack("", "old"), 0, "%s", output);
+    nd_test_shell(NULL, 0, "mv %s/data %s/whole", directory, directory);
+    for (int call = 1;; call += all ? 1 : 5) {
+        cr_assert_lt(call, CALLS_MAX);
+        nd_test_shell(NULL, 0, "cd %s && rm -rf data && %s", directory,
+                      had_one ? "cp -a whole data" : ":");
+        snprintf(fault, sizeof fault, "LD_PRELOAD=%s ND_IO_FAULT=%s:%d:%s/data", ND_IO_FAULTS, kind,
+                 call, directory);
+        const int code = pack(fault, "new");
+        const char *after = state();
+        cr_assert(code != 0 || strcmp(after, "new") == 0, "%s at call %d: exit 0, but %s", kind,
+                  call, after);
+        cr_assert(strcmp(after, "none") != 0 || !had_one, "%s at call %d: no data set is left: %s",
+                  kind, call, nd_error_get()->message);
+        cr_assert(strcmp(after, "old") != 0 || had_one);
+        news += strcmp(after, "new") == 0;
+        olds += strcmp(after, "new") != 0;
+        cr_assert_eq(pack("", "new"), 0, "%s at call %d: the next pack: %s", kind, call, output);
+        cr_assert_str_eq(state(), "new");
+        nd_test_shell(output, sizeof output, "ls -A %s/data", directory);
+        cr_assert_str_eq(output, "index.json\ntokenizer.model\ntrain_00000.h5\n");
+        if (code == 0 &&
+            (strcmp(kind, "eio") != 0 || call > 100)) /* some calls may fail without harm */
+            break;
+    }
+    cr_assert(news >= 1 && olds > 5, "%d new and %d others", news, olds);
+}
+
+Test(pack_transaction, of_a_replacement_survives_a_kill_at_every_call, .timeout = 300)
+{
+    fail_at_every_call("kill", true);
+}
+
+Test(pack_transaction, of_a_first_pack_survives_a_kill_at_every_call, .timeout = 300)
+{
+    fail_at_every_call("kill", false);
+}
+
+Test(pack_transaction, survives_a_disk_that_is_full_from_any_call_on, .timeout = 300)
+{
+    fail_at_every_call("enospc", true);
+}
+
+Test(pack_transaction, survives_an_io_error_at_any_call, .timeout = 300)
+{
+    fail_at_every_call("eio", true);
+}
+
+Test(pack_transaction, is_finished_by_pack_index_too)
+{
+    char fault[256], before[16];
+    int call = 1;
+    for (bool unfinished = false; !unfinished; call++) {
+        cr_assert_lt(call, CALLS_MAX);
+        nd_test_shell(NULL, 0, "rm -rf %s/data", directory);
+        cr_assert_eq(pack("", "old"), 0, "%s", output);
+        snprintf(fault, sizeof fault, "LD_PRELOAD=%s ND_IO_FAULT=kill:%d:%s/data", ND_IO_FAULTS,
+                 call, directory);
+        cr_assert_eq(pack(fault, "new"), 137, "%s", output);
+        unfinished = nd_test_shell(NULL, 0, "test -e %s/data/" ND_PACK_STAGING "/index.json",
+                                   directory) == 0;
+    }
+    strcpy(before, state());
+    cr_assert_str_eq(before, "new");
+    cr_assert_eq(
+        nd_test_shell(output, sizeof output, "'%s' pack --index %s/data", ND_BINARY, directory), 0,
+        "%s", output);
+    cr_assert_str_eq(state(), "new");
+    cr_assert_neq(nd_test_shell(NULL, 0, "test -e %s/data/" ND_PACK_STAGING, directory), 0);
+}
+
+Test(pack_transaction, of_two_at_once_refuses_one)
+{
+    cr_assert_eq(
+        nd_test_shell(output, sizeof output,
+                      "cd %s && mkfifo pipe && (sleep 1 > pipe) & sleep 0.1; cd %s && '%s' "
+                      "pack --quiet --tokenizer tok.model --out data pipe > first 2>&1 & "
+                      "sleep 0.4; '%s' pack --quiet --tokenizer %s/tok.model --out "
+                      "%s/data %s/old",
+                      directory, directory, ND_BINARY, ND_BINARY, directory, directory, directory),
+        3, "%s", output);
+    cr_assert(strstr(output, "another pack is writing here") != NULL, "%s", output);
+}
+
+Test(pack_transaction, gives_the_same_bytes_again)
+{
+    char first[16384], again[16384];
+    cr_assert_eq(pack("", "old"), 0, "%s", output);
+    nd_test_shell(first, sizeof first, "cd %s/data && sha256sum *; sleep 1.1", directory);
+    cr_assert_eq(pack("", "old"), 0, "%s", output);
+    nd_test_shell(again, sizeof again, "cd %s/data && sha256sum *", directory);
+    cr_assert_str_eq(first, again);
+}
+
+Test(pack_transaction, never_removes_what_pack_did_not_write)
+{
+    char listing[1024];
+    cr_assert_eq(pack("", "old"), 0, "%s", output);
+    nd_test_shell(NULL, 0,
+                  "cd %s/data && echo mine > notes.txt && mkdir sub && cp train_00000.h5 "
+                  "train_best.h5",
+                  directory);
+    cr_assert_eq(pack("", "new"), 2, "%s", output);
+    cr_assert(strstr(output, "train_best.h5: pack does not name shards so") != NULL, "%s", output);
+    nd_test_shell(NULL, 0, "rm %s/data/train_best.h5", directory);
+    cr_assert_eq(pack("", "new"), 0, "%s", output);
+    nd_test_shell(listing, sizeof listing, "ls %s/data", directory);
+    cr_assert(strstr(listing, "notes.txt\nsub\n") != NULL, "%s", listing);
+    cr_assert_eq(
+        nd_test_shell(NULL, 0, "cd %s && mkdir other && echo {} > other/index.json", directory), 0);
+    cr_assert_eq(nd_test_shell(output, sizeof output,
+                               "cd %s && '%s' pack --overwrite --quiet --tokenizer tok.model --out "
+                               "other old",
+                               directory, ND_BINARY),
+                 2, "%s", output);
+}

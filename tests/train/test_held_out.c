@@ -1,0 +1,34 @@
+/* A held-out split that is too short for a window is none. */
+#include "support/data_files.h"
+#include "support/run_files.h"
+#include "support/support.h"
+
+#include <stdio.h>
+#include <string.h>
+
+TestSuite(held_out, .init = nd_test_run_setup, .fini = nd_test_run_teardown);
+
+Test(held_out, text_too_short_for_a_window_does_not_end_training)
+{
+    static char output[16384];
+    const char *here = nd_test_here.directory;
+    nd_test_train_tokenizer(here, 1);
+    cr_assert_eq(
+        nd_test_shell(output, sizeof output,
+                      "cd %s && mkdir in && for i in $(seq 60); do echo document number "
+                      "$i > in/$i; done && '%s' pack --quiet --tokenizer tok.model "
+                      "--val-fraction 0.05 --out data in && '%s' --config %s --run-dir run "
+                      "--dataset shards --data-path data --total-steps 2 --set "
+                      "model.vocab_size=400 --set model.max_seq_len=256 --set "
+                      "training.seq_length=128 --set logging.eval_interval=1",
+                      here, ND_BINARY, ND_BINARY, nd_test_here.config),
+        0, "%s", output);
+    cr_assert(strstr(output, "nothing to evaluate on: none of the held-out shards") != NULL, "%s",
+              output);
+    cr_assert_eq(nd_test_shell(output, sizeof output, "cd %s && '%s' eval --checkpoint run", here,
+                               ND_BINARY),
+                 3, "%s", output);
+    cr_assert(strstr(output, "split 'val' has") &&
+                  strstr(output, "seq_length + 1 = 129, one window"),
+              "%s", output);
+}
