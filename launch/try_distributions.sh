@@ -53,6 +53,7 @@ inside() {
     unshare --mount --propagation private bash -c '
         set -e
         mount -t proc proc "$1/proc"
+        mount --rbind /sys "$1/sys"
         mount --rbind /dev "$1/dev"
         mount -t tmpfs tmpfs "$1/dev/shm"
         exec chroot "$1" env -i HOME=/root PATH=/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C.UTF-8 \
@@ -85,7 +86,7 @@ export_gguf() {
 versions() {
     inside "$1" 'for p in gcc cmake libopenmpi-dev libhdf5-dev libdnnl-dev libiniparser-dev; do
         dpkg-query -W -f "\${Package} \${Version}, " $p 2>/dev/null; done' |
-        sed 's/lib\([a-z0-9]*\)-dev/\1/g; s/[0-9]*://g; s/[-+][^ ,]*,/,/g; s/, $//'
+        sed 's/lib\([a-z0-9]*\)-dev/\1/g; s/[-+][^ ,]*,/,/g; s/, $//'
 }
 
 table='' failed=false
