@@ -16,6 +16,7 @@
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 . "$root/launch/shared.sh"
+. "$root/launch/bare_root.sh"
 
 dir='' mirror='' steps=2 only='' compiler='' suites=()
 while [ $# -gt 0 ]; do
@@ -34,47 +35,15 @@ while [ $# -gt 0 ]; do
     esac
 done
 [ ${#suites[@]} -gt 0 ] || suites=(bookworm trixie)
-[ "$(id -u)" -eq 0 ] || fail 'needs root, for debootstrap and chroot'
-command -v debootstrap >/dev/null || fail 'needs debootstrap: apt-get install debootstrap'
-if [ -z "$mirror" ]; then
-    mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Identifier: Packages' 2>/dev/null | sed -n 1p)
-    [ -n "$mirror" ] || fail 'apt has no sources here; name a mirror with --mirror'
-fi
-if [ -n "$dir" ]; then
-    mkdir -p "$dir"
-    dir=$(cd "$dir" && pwd)
-else
-    dir=$(mktemp -d /var/tmp/try_distributions.XXXXXX)
-    trap 'rm -rf --one-file-system "$dir"' EXIT
-fi
+bare_root_ready
+settings=(${compiler:+"CC=$compiler"})
 
-# inside SUITE COMMAND: in the root, in a mount namespace of its own, so that no mount outlives it.
-inside() {
-    unshare --mount --propagation private bash -c '
-        set -e
-        mount -t proc proc "$1/proc"
-        mount --rbind /sys "$1/sys"
-        mount --rbind /dev "$1/dev"
-        mount -t tmpfs tmpfs "$1/dev/shm"
-        exec chroot "$1" env -i HOME=/root PATH=/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C.UTF-8 \
-            OMP_WAIT_POLICY=passive OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 ${3:+CC="$3"} \
-            bash -c "cd /root/nanochat_dist && $2"' inside "$dir/$1" "$2" "$compiler" </dev/null
-}
-
-bare_root() {
-    local target=$dir/$1
-    if [ ! -e "$target/root/ready" ]; then
-        debootstrap --variant=minbase "$1" "$target" "$mirror"
-        touch "$target/root/ready"
-    fi
-    cp -L /etc/resolv.conf "$target/etc/resolv.conf"
-    rm -rf "$target/root/nanochat_dist"
-    git clone --quiet --no-hardlinks "$root" "$target/root/nanochat_dist"
+make_root() {
+    bare_root_make "$1"
     [ -z "$compiler" ] || inside "$1" "apt-get -q update && apt-get -q install -y --no-install-recommends $compiler"
 }
-
-quickstart() { inside "$1" "launch/quickstart.sh --steps $steps"; }
-tests() { inside "$1" "launch/test.sh ${only:+--only '$only'}"; }
+quickstart() { inside "$1" "launch/quickstart.sh --steps $steps" "${settings[@]}"; }
+tests() { inside "$1" "launch/test.sh ${only:+--only '$only'}" "${settings[@]}"; }
 ranks() {
     inside "$1" "mpirun --oversubscribe --bind-to none -np 2 build/release/nanochat_dist \
         --config configs/quickstart.ini --dataset synthetic --total-steps 2 --run-dir /tmp/two_ranks"
@@ -86,7 +55,7 @@ export_gguf() {
 versions() {
     inside "$1" 'for p in gcc cmake libopenmpi-dev libhdf5-dev libdnnl-dev libiniparser-dev; do
         dpkg-query -W -f "\${Package} \${Version}, " $p 2>/dev/null; done' |
-        sed 's/lib\([a-z0-9]*\)-dev/\1/g; s/[-+][^ ,]*,/,/g; s/, $//'
+        sed 's/[0-9]*://g; s/lib\([a-z0-9]*\)-dev/\1/g; s/[-+][^ ,]*,/,/g; s/, $//'
 }
 
 table='' failed=false
@@ -99,7 +68,7 @@ stage() { # suite, name
 }
 for suite in "${suites[@]}"; do
     row=''
-    stage "$suite" bare_root
+    stage "$suite" make_root
     for what in quickstart tests ranks export_gguf; do
         stage "$suite" "$what"
     done
