@@ -3,12 +3,14 @@
  * ratio in the last column compares within this run, since other work on the machine shifts both.
  *
  * bench_ops [threads]     DNNL_MAX_CPU_ISA=AVX2 and the like limit the instruction set */
+#include "peak_product.h"
+#include "timing.h"
+
 #include "core/backend/backend.h"
 #include "core/base/float_formats.h"
 #include "core/base/rng.h"
 
 #include <omp.h>
-#include <oneapi/dnnl/dnnl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -17,8 +19,6 @@ enum { REPEATS = 5, MAX_BLOCKS = 64 };
 
 typedef struct bench {
     nd_backend *b;
-    dnnl_engine_t engine;
-    dnnl_stream_t stream;
     double memcpy_rate; /* GB/s, read plus written */
     void *blocks[MAX_BLOCKS];
     size_t sizes[MAX_BLOCKS];
@@ -69,12 +69,6 @@ static void release_all(bench *w)
     }
 }
 
-static int ascending(const void *a, const void *b)
-{
-    const double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
 /* Median seconds of a call, after one to warm up. */
 #define TIME(seconds, call)                                                                        \
     do {                                                                                           \
@@ -85,8 +79,7 @@ static int ascending(const void *a, const void *b)
             call;                                                                                  \
             times_[repeat_] = omp_get_wtime() - start_;                                            \
         }                                                                                          \
-        qsort(times_, REPEATS, sizeof *times_, ascending);                                         \
-        (seconds) = times_[REPEATS / 2];                                                           \
+        (seconds) = median(times_, REPEATS);                                                       \
     } while (0)
 
 static void print_moved(const bench *w, const char *name, nd_dtype dtype, double seconds,
@@ -107,52 +100,18 @@ static void print_computed(const char *name, nd_dtype dtype, double seconds, dou
     printf("\n");
 }
 
-static void stop_on_dnnl(dnnl_status_t status)
+/* GFLOP/s of oneDNN's own product [m,k] x [k,n] of one dtype, all threads; 0 where it has none. */
+static double onednn_rate(int64_t m, int64_t n, int64_t k, nd_dtype in, nd_dtype out)
 {
-    if (status != dnnl_success) {
-        fprintf(stderr, "bench_ops: oneDNN status %d\n", (int)status);
-        abort();
-    }
-}
-
-/* GFLOP/s of oneDNN's own product [m,k] x [k,n] of one dtype, all threads, layouts of its choice. */
-static double onednn_rate(bench *w, int64_t m, int64_t n, int64_t k, dnnl_data_type_t in,
-                          dnnl_data_type_t out)
-{
-    dnnl_memory_desc_t a, b, c;
-    dnnl_matmul_desc_t desc;
-    dnnl_primitive_desc_t pd;
-    dnnl_primitive_t product;
-    stop_on_dnnl(dnnl_memory_desc_init_by_tag(&a, 2, (dnnl_dims_t){m, k}, in, dnnl_ab));
-    stop_on_dnnl(dnnl_memory_desc_init_by_tag(&b, 2, (dnnl_dims_t){k, n}, in, dnnl_format_tag_any));
-    stop_on_dnnl(dnnl_memory_desc_init_by_tag(&c, 2, (dnnl_dims_t){m, n}, out, dnnl_ab));
-    stop_on_dnnl(dnnl_matmul_desc_init(&desc, &a, &b, NULL, &c));
-    const dnnl_status_t status = dnnl_primitive_desc_create(&pd, &desc, NULL, w->engine, NULL);
-    if (status == dnnl_unimplemented)
+    peak_product p;
+    if (!peak_create(&p, m, n, k, in, out))
         return 0.0;
-    stop_on_dnnl(status);
-    stop_on_dnnl(dnnl_primitive_create(&product, pd));
-    const dnnl_memory_desc_t *mds[] = {
-        &a, dnnl_primitive_desc_query_md(pd, dnnl_query_weights_md, 0), &c};
-    dnnl_exec_arg_t arguments[3] = {{DNNL_ARG_SRC, 0}, {DNNL_ARG_WEIGHTS, 0}, {DNNL_ARG_DST, 0}};
-    void *memories[3];
-    for (int i = 0; i < 3; i++) {
-        const size_t bytes = dnnl_memory_desc_get_size(mds[i]);
-        memories[i] = aligned_alloc(64, (bytes + 63) / 64 * 64);
-        if (!memories[i])
-            abort();
-        memset(memories[i], 1, bytes);
-        stop_on_dnnl(dnnl_memory_create(&arguments[i].memory, mds[i], w->engine, memories[i]));
-    }
-    double seconds;
-    TIME(seconds, stop_on_dnnl(dnnl_primitive_execute(product, w->stream, 3, arguments)));
-    for (int i = 0; i < 3; i++) {
-        dnnl_memory_destroy(arguments[i].memory);
-        free(memories[i]);
-    }
-    dnnl_primitive_destroy(product);
-    dnnl_primitive_desc_destroy(pd);
-    return 2e-9 * (double)(m * n * k) / seconds;
+    double rates[REPEATS];
+    peak_measure(&p);
+    for (int i = 0; i < REPEATS; i++)
+        rates[i] = peak_measure(&p);
+    peak_destroy(&p);
+    return median(rates, REPEATS) * 1e-9;
 }
 
 typedef struct model_shape {
@@ -165,7 +124,6 @@ typedef struct model_shape {
 static void bench_products(bench *w, const model_shape *s, nd_dtype t)
 {
     const int64_t sizes[][2] = {{s->dim, s->dim}, {s->ffn, s->dim}, {s->dim, s->ffn}};
-    const dnnl_data_type_t type = t == ND_BF16 ? dnnl_bf16 : dnnl_f32;
     for (int i = 0; i < 3; i++) {
         const int64_t out = sizes[i][0], in = sizes[i][1], n = s->tokens;
         const double operations = 2.0 * (double)(n * out * in);
@@ -180,25 +138,24 @@ static void bench_products(bench *w, const model_shape *s, nd_dtype t)
         TIME(seconds, OP(ternary_gemm, y, nd_as_const(q), nd_as_const(a), nd_as_const(c),
                          nd_as_const(scale)));
         print_computed("ternary_gemm", t, seconds, operations,
-                       onednn_rate(w, n, out, in, dnnl_s8, dnnl_s32));
+                       onednn_rate(n, out, in, ND_I8, ND_I32));
         TIME(seconds,
              OP(ternary_gemm_dx, dx, nd_as_const(y), nd_as_const(c), nd_as_const(scale), 0.0f));
-        print_computed("ternary_gemm_dx", t, seconds, operations,
-                       onednn_rate(w, n, in, out, type, type));
+        print_computed("ternary_gemm_dx", t, seconds, operations, onednn_rate(n, in, out, t, t));
         TIME(seconds,
              OP(ternary_gemm_dw, dw, nd_as_const(y), nd_as_const(q), nd_as_const(a), 1.0f));
         print_computed("ternary_gemm_dw", t, seconds, operations,
-                       onednn_rate(w, out, in, n, type, dnnl_f32));
+                       onednn_rate(out, in, n, t, ND_F32));
         TIME(seconds, OP(ternary_gemm_dx_int8, dx, nd_as_const(y), nd_as_const(c),
                          nd_as_const(scale), 0.0f));
         print_computed("ternary_gemm_dx_int8", t, seconds, operations,
-                       onednn_rate(w, n, in, out, dnnl_s8, dnnl_s32));
+                       onednn_rate(n, in, out, ND_I8, ND_I32));
         TIME(seconds,
              OP(ternary_gemm_dw_int8, dw, nd_as_const(y), nd_as_const(q), nd_as_const(a), 1.0f));
         print_computed("ternary_gemm_dw_int8", t, seconds, operations,
-                       onednn_rate(w, out, in, n, dnnl_s8, dnnl_s32));
+                       onednn_rate(out, in, n, ND_I8, ND_I32));
         TIME(seconds, OP(gemm, y, nd_as_const(dx), false, nd_as_const(weight), true, 1.0f, 0.0f));
-        print_computed("gemm", t, seconds, operations, onednn_rate(w, n, out, in, type, type));
+        print_computed("gemm", t, seconds, operations, onednn_rate(n, out, in, t, t));
         release_all(w);
     }
 }
@@ -379,8 +336,6 @@ int main(int argc, char **argv)
     const nd_cpu_backend_options options = {.threads = argc > 1 ? atoi(argv[1]) : 0};
     bench w = {0};
     stop_on(nd_cpu_backend_create(&options, &w.b));
-    stop_on_dnnl(dnnl_engine_create(&w.engine, dnnl_cpu, 0));
-    stop_on_dnnl(dnnl_stream_create(&w.stream, w.engine, dnnl_stream_default_flags));
     w.memcpy_rate = memcpy_rate(&w);
     printf("%s, memcpy %.1f GB/s\n", w.b->traits.device, w.memcpy_rate);
     const model_shape models[] = {{"512 wide", 4096, 512, 1792, 8, 8, 512, 8192},
@@ -399,7 +354,5 @@ int main(int argc, char **argv)
         }
     printf("workspace %.1f MB\n", (double)w.b->ops.workspace_bytes(w.b) * 1e-6);
     nd_backend_destroy(w.b);
-    dnnl_stream_destroy(w.stream);
-    dnnl_engine_destroy(w.engine);
     return 0;
 }

@@ -1,81 +1,22 @@
 /* Tokens a second of whole training steps, beside the roofline measured in the same run: the time the
- * step's products would take at the speed oneDNN reaches on large int8 and bf16 (or f32) products.
+ * step's products would take at the speed oneDNN reaches on large int8 and bf16 products, f32 where it has none of bf16.
  *
  *   bench_throughput [--config FILE] [--steps N] [--set SECTION.KEY=VALUE]...
  *
  * Peaks and steps alternate, and medians are compared, because machines are shared. Also prints the
  * memory of every category beside the resident set. */
 #include "bench_run.h"
+#include "peak_product.h"
 #include "timed_ops.h"
 #include "timing.h"
 #include "train/plan/operations.h"
 #include "train/step.h"
 
-#include <oneapi/dnnl/dnnl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 enum { PEAK_SIDE = 2048, SAMPLES_MAX = 256 };
-
-/* A square product of oneDNN's own, operands in the layouts it likes best. */
-typedef struct peak_product {
-    dnnl_engine_t engine;
-    dnnl_stream_t stream;
-    dnnl_primitive_t primitive;
-    dnnl_memory_t memory[3];
-} peak_product;
-
-static bool peak_create(peak_product *p, dnnl_data_type_t in, dnnl_data_type_t out)
-{
-    const dnnl_dims_t dims = {PEAK_SIDE, PEAK_SIDE};
-    dnnl_memory_desc_t any[3];
-    dnnl_matmul_desc_t desc;
-    dnnl_primitive_desc_t primitive_desc;
-    const dnnl_data_type_t types[3] = {in, in, out};
-    for (int i = 0; i < 3; i++)
-        if (dnnl_memory_desc_init_by_tag(&any[i], 2, dims, types[i], dnnl_format_tag_any))
-            return false;
-    if (dnnl_engine_create(&p->engine, dnnl_cpu, 0) ||
-        dnnl_stream_create(&p->stream, p->engine, dnnl_stream_default_flags) ||
-        dnnl_matmul_desc_init(&desc, &any[0], &any[1], NULL, &any[2]) ||
-        dnnl_primitive_desc_create(&primitive_desc, &desc, NULL, p->engine, NULL) ||
-        dnnl_primitive_create(&p->primitive, primitive_desc))
-        return false;
-    static const dnnl_query_t which[3] = {dnnl_query_src_md, dnnl_query_weights_md,
-                                          dnnl_query_dst_md};
-    for (int i = 0; i < 3; i++) {
-        const dnnl_memory_desc_t *md = dnnl_primitive_desc_query_md(primitive_desc, which[i], 0);
-        void *data;
-        if (dnnl_memory_create(&p->memory[i], md, p->engine, DNNL_MEMORY_ALLOCATE) ||
-            dnnl_memory_get_data_handle(p->memory[i], &data))
-            return false;
-        memset(data, 0, dnnl_memory_desc_get_size(md));
-    }
-    dnnl_primitive_desc_destroy(primitive_desc);
-    return true;
-}
-
-static void peak_destroy(peak_product *p)
-{
-    for (int i = 0; i < 3; i++)
-        dnnl_memory_destroy(p->memory[i]);
-    dnnl_primitive_destroy(p->primitive);
-    dnnl_stream_destroy(p->stream);
-    dnnl_engine_destroy(p->engine);
-}
-
-/* FLOP/s of one execution. */
-static double peak_measure(const peak_product *p)
-{
-    const dnnl_exec_arg_t arguments[] = {{DNNL_ARG_SRC, p->memory[0]},
-                                         {DNNL_ARG_WEIGHTS, p->memory[1]},
-                                         {DNNL_ARG_DST, p->memory[2]}};
-    const double start = seconds();
-    dnnl_primitive_execute(p->primitive, p->stream, 3, arguments);
-    dnnl_stream_wait(p->stream);
-    return 2.0 * PEAK_SIDE * (double)PEAK_SIDE * PEAK_SIDE / (seconds() - start);
-}
 
 /* FLOPs of one step: in int8 (ternary products forward, and backward with gradients in 8 bits), and
  * everything else that multiplies: both backward products of each projection, the head three times,
@@ -135,17 +76,28 @@ static nd_status print_operations(nd_run *run)
     return ND_OK;
 }
 
+static bool create_square(peak_product *p, nd_dtype in, nd_dtype out)
+{
+    return peak_create(p, PEAK_SIDE, PEAK_SIDE, PEAK_SIDE, in, out);
+}
+
 static nd_status measure(nd_run *run, int64_t steps)
 {
-    const bool bf16 = run->model->config.compute == ND_BF16;
     peak_product int8 = {0}, dense = {0};
     double step_s[SAMPLES_MAX], int8_rate[SAMPLES_MAX], dense_rate[SAMPLES_MAX], in_int8, rest;
     nd_step_result result;
     ND_TRY(nd_step_run(run, false, &result));
     ND_TRY(nd_step_run(run, false, &result));
     print_memory(run);
-    if (!peak_create(&int8, dnnl_s8, dnnl_s32) ||
-        !peak_create(&dense, bf16 ? dnnl_bf16 : dnnl_f32, bf16 ? dnnl_bf16 : dnnl_f32))
+    nd_dtype dense_type = run->model->config.compute;
+    if (!create_square(&dense, dense_type, dense_type)) {
+        printf("oneDNN has no %s products here: the roofline is that of f32\n",
+               nd_dtype_name(dense_type));
+        dense_type = ND_F32;
+        if (!create_square(&dense, ND_F32, ND_F32))
+            return ND_FAIL(ND_EINTERNAL, "oneDNN cannot make the products of the roofline");
+    }
+    if (!create_square(&int8, ND_I8, ND_I32))
         return ND_FAIL(ND_EINTERNAL, "oneDNN cannot make the products of the roofline");
     peak_measure(&int8);
     peak_measure(&dense);
@@ -164,7 +116,7 @@ static nd_status measure(nd_run *run, int64_t steps)
         (double)(run->config.training.batch_size * run->config.training.seq_length);
     printf("\n| median of %lld | |\n|---|---|\n", (long long)steps);
     printf("| oneDNN int8 peak | %.0f GFLOP/s |\n", int8_peak * 1e-9);
-    printf("| oneDNN %s peak | %.0f GFLOP/s |\n", bf16 ? "bf16" : "f32", dense_peak * 1e-9);
+    printf("| oneDNN %s peak | %.0f GFLOP/s |\n", nd_dtype_name(dense_type), dense_peak * 1e-9);
     printf("| step | %.1f ms, %.0f tokens/s |\n", actual * 1e3, tokens / actual);
     printf("| at the roofline | %.1f ms, %.0f tokens/s |\n", ideal * 1e3, tokens / ideal);
     printf("| **ratio to the roofline** | **%.2f** |\n", ideal / actual);

@@ -33,6 +33,7 @@ build libdnnl-dev          int8, bf16 and fp32 matrix products
 build liblapacke-dev       eigenvectors of small matrices for the subspaces of GaLore
 build libopenblas-serial-dev  LAPACK itself, without threads of its own
 build libsentencepiece-dev training and reading tokenizers
+build libprotobuf-dev      asked for by SentencePiece in its pkg-config file from Debian 13 on
 build libprotobuf-c-dev    TensorBoard event files
 build protobuf-c-compiler  generates their encoder
 test  libcriterion-dev     the test framework

@@ -34,7 +34,7 @@ known=$(awk -F '[ ()]+' '/^nd_add_module\(/ {
 places='mpi\.h: src/dist/
 hdf5\.h: src/data/ src/train/checkpoint/checkpoint_hdf5\.c
 lapacke\.h: src/optim/galore\.c
-oneapi/.*: src/core/backend/cpu/
+oneapi/.*: src/core/backend/cpu/onednn\.c
 sentencepiece_.*: src/data/sentencepiece_shim\.cc
 (cuda|cublas|cudnn|nccl|nvml)[^/]*\.h: cuda/'
 

@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 typedef struct mpi_context {
     bool owns_mpi; /* this object called MPI_Init and will call MPI_Finalize */
@@ -262,7 +263,9 @@ static void interrupt(nd_comm *comm)
 
 static void abort_all(nd_comm *comm, int exit_code)
 {
+    /* mpirun of Open MPI 5 forwards nothing more once it knows: time for what was printed last. */
     (void)comm;
+    usleep(200 * 1000);
     MPI_Abort(MPI_COMM_WORLD, exit_code);
 }
 

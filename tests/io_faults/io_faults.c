@@ -256,13 +256,13 @@ int fsync(int file)
 int mkdir(const char *path, mode_t mode)
 {
     const int reason = fault("mkdir", path, SCRATCH, NULL);
-    return reason ? failed(reason) : (int)syscall(SYS_mkdir, path, mode);
+    return reason ? failed(reason) : (int)syscall(SYS_mkdirat, AT_FDCWD, path, mode);
 }
 
 int rename(const char *from, const char *to)
 {
     const int reason = fault("rename", to, SCRATCH, NULL);
-    return reason ? failed(reason) : (int)syscall(SYS_rename, from, to);
+    return reason ? failed(reason) : (int)syscall(SYS_renameat2, AT_FDCWD, from, AT_FDCWD, to, 0);
 }
 
 int renameat2(int from_directory, const char *from, int to_directory, const char *to,
@@ -282,7 +282,7 @@ int symlink(const char *target, const char *path)
     if (lacks(NO_LINKS, path))
         return failed(EPERM);
     const int reason = fault("symlink", path, SCRATCH, NULL);
-    return reason ? failed(reason) : (int)syscall(SYS_symlink, target, path);
+    return reason ? failed(reason) : (int)syscall(SYS_symlinkat, target, AT_FDCWD, path);
 }
 
 int unlinkat(int at_directory, const char *path, int flags)
@@ -306,7 +306,7 @@ int flock(int file, int operation)
 int rmdir(const char *path)
 {
     const int reason = fault("rmdir", path, NO_ROOM, NULL);
-    return reason ? failed(reason) : (int)syscall(SYS_rmdir, path);
+    return reason ? failed(reason) : (int)syscall(SYS_unlinkat, AT_FDCWD, path, AT_REMOVEDIR);
 }
 
 DIR *opendir(const char *path)

@@ -19,6 +19,7 @@ typedef struct key_place {
     char section[64];
     char name[64];
     int line;
+    char *quoted; /* what stands between quotes, or NULL: iniparser's releases differ on its \\ */
 } key_place;
 
 typedef struct scan {
@@ -98,6 +99,12 @@ static nd_status scan_key(scan *s, int number, char *text, const char *section)
     snprintf(place->section, sizeof place->section, "%s", section);
     snprintf(place->name, sizeof place->name, "%s", name);
     place->line = number;
+    const char *value = trim(equals + 1), quotes[] = {*value, '\0'};
+    if (*value == '"' || *value == '\'') {
+        place->quoted = strndup(value + 1, strcspn(value + 1, quotes));
+        if (!place->quoted)
+            return ND_FAIL(ND_ENOMEM, "no memory for a value");
+    }
     return ND_OK;
 }
 
@@ -136,7 +143,7 @@ static nd_status assign_all(nd_config *config, const scan *s, const dictionary *
         char full[160], origin[ND_CONFIG_TEXT_MAX + 16];
         snprintf(full, sizeof full, "%s:%s", place->section, place->name);
         snprintf(origin, sizeof origin, "%s:%d", s->path, place->line);
-        const char *value = iniparser_getstring(values, full, NULL);
+        const char *value = place->quoted ? place->quoted : iniparser_getstring(values, full, NULL);
         if (!value)
             return ND_FAIL(ND_ECONFIG, "%s: key '%s' has no value", origin, place->name);
         ND_TRY(nd_config_set_key(config, place->section, place->name, value, origin));
@@ -172,6 +179,8 @@ done:
         iniparser_freedict(values);
     if (file)
         fclose(file);
+    for (int i = 0; i < s.count; i++)
+        free(s.places[i].quoted);
     free(s.places);
     return status;
 }

@@ -1,6 +1,6 @@
 #include "core/backend/cpu/cpu_isa.h"
 
-#include <oneapi/dnnl/dnnl.h>
+#include "core/backend/cpu/onednn.h"
 
 #if defined(__x86_64__)
 static bool cpu_supports(nd_cpu_isa isa)
@@ -24,21 +24,10 @@ static bool cpu_supports(nd_cpu_isa isa)
     return false;
 }
 
-/* oneDNN's name of each level; AUTO stands for no limit. */
-static const dnnl_cpu_isa_t onednn_isas[] = {
-    [ND_CPU_ISA_AUTO] = dnnl_cpu_isa_all,
-    [ND_CPU_ISA_GENERIC] = dnnl_cpu_isa_sse41,
-    [ND_CPU_ISA_AVX2] = dnnl_cpu_isa_avx2,
-    [ND_CPU_ISA_AVX512] = dnnl_cpu_isa_avx512_core,
-    [ND_CPU_ISA_AVX512_VNNI] = dnnl_cpu_isa_avx512_core_vnni,
-    [ND_CPU_ISA_AVX512_BF16] = dnnl_cpu_isa_avx512_core_bf16,
-};
-
 static nd_cpu_isa best(void)
 {
-    const dnnl_cpu_isa_t limit = dnnl_get_effective_cpu_isa();
     nd_cpu_isa isa = ND_CPU_ISA_AVX512_BF16;
-    while (!cpu_supports(isa) || (onednn_isas[isa] & limit) != onednn_isas[isa])
+    while (!cpu_supports(isa) || !nd_onednn_may_use(isa))
         if (--isa == ND_CPU_ISA_GENERIC)
             break;
     return isa;
@@ -52,7 +41,7 @@ nd_status nd_cpu_isa_apply(nd_cpu_isa wanted, nd_cpu_isa *effective)
                        "(cpu_isa = auto takes it)",
                        nd_cpu_isa_name(wanted), nd_cpu_isa_name(best()));
     if (wanted != ND_CPU_ISA_AUTO)
-        dnnl_set_max_cpu_isa(onednn_isas[wanted]); /* refused where one is in force: see below */
+        nd_onednn_limit(wanted); /* refused where one is in force: see below */
     *effective = best();
     if (wanted != ND_CPU_ISA_AUTO && *effective != wanted)
         return ND_FAIL(
