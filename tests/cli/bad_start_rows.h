@@ -57,14 +57,16 @@ static const bad_input bad_starts[] = {
      {"rank 1: ranks differ: 'training.seed' is 7 on this rank and"}},
     {"starts",
      "a rank with another copy of the data",
-     COPY_SHARDS " && cp $W/shards/train_00000.h5 $W/shards/train_00001.h5",
+     COPY_SHARDS " && cp $W/shards/train_00000.h5 $W/shards/train_00001.h5 && "
+                 "$B pack --index $W/shards",
      TWO_RANKS("$D/shards.ini --run-dir $W/run",
                "$D/shards.ini --run-dir $W/run --data-path $W/shards"),
      3,
      {"rank 1: ranks have different data: 'shard train_00001.h5' is", "absent on rank 0"}},
     {"starts",
      "a shard added since the checkpoint, --resume auto",
-     COPY_RUN " && " COPY_SHARDS " && cp $W/shards/train_00000.h5 $W/shards/train_00001.h5",
+     COPY_RUN " && " COPY_SHARDS " && cp $W/shards/train_00000.h5 $W/shards/train_00001.h5 && "
+              "$B pack --index $W/shards",
      RESUME " --data-path $W/shards",
      3,
      {"'shard train_00001.h5' was absent, is", "--new-data"}},

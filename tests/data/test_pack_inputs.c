@@ -33,9 +33,10 @@ static void prepare(const char *commands)
 static int pack(const char *arguments)
 {
     return nd_test_shell(output, sizeof output,
-                         "cd %s && '%s' pack --quiet --val-fraction 0 --tokenizer tok.model --out "
+                         "cd %s && '%s' pack --quiet %s --tokenizer tok.model --out "
                          "out %s",
-                         directory, ND_BINARY, arguments);
+                         directory, ND_BINARY,
+                         strstr(arguments, "--val-fraction") ? "" : "--val-fraction 0", arguments);
 }
 
 static void assert_packed(const char *arguments, const char *text, const char *says)

@@ -71,7 +71,8 @@ Test(failed_saves, precede_no_error_of_the_data_without_a_save_of_the_last_whole
         " grep -q 'step_0000000[2-9], state' log && break; done;"
         "test $code = 3 && grep -q 'cannot go on and is saved first: .*Input/output error' log || "
         "exit 2;"
-        "$R --run-dir whole > log && $R --resume auto > log || exit 3;"
+        "mv run stopped; $R > log && mv run whole && mv stopped run && $R --resume auto > log || "
+        "exit 3;"
         "test \"" STATE("run") "\" = \"" STATE("whole") "\" || exit 4; done");
 }
 
@@ -84,7 +85,8 @@ Test(failed_saves, precede_no_error_of_the_data_on_one_of_two_ranks_either)
         "--checkpoint-interval 100 --set dist.timeout_seconds=20 > log 2>&1; code=$?;"
         " grep -q 'step_0000000[2-9], state' log && break; done;"
         "test $code = 3 && grep -q 'error: rank 1: .*Input/output error' log || exit 2;"
-        "$S --run-dir whole > log && $S --resume auto > log || exit 3;"
+        "mv run stopped; $S > log && mv run whole && mv stopped run && $S --resume auto > log || "
+        "exit 3;"
         "test \"" STATE("run") "\" = \"" STATE("whole") "\"");
 }
 
