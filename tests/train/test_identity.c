@@ -156,7 +156,7 @@ static const char *write_shards(const char *name, int count)
 
 Test(identity, ranks_with_another_copy_of_the_data_are_named_with_the_shard_before_training)
 {
-    char common[256], second[256], path[192];
+    char common[512], second[512], path[192];
     snprintf(common, sizeof common, ON_SHARDS "--data-path %s", write_shards("data", 3));
     snprintf(second, sizeof second, "--data-path %s", write_shards("same", 3));
     cr_assert_eq(train_apart(common, second), 0, "%s", output);
@@ -175,7 +175,7 @@ Test(identity, ranks_with_another_copy_of_the_data_are_named_with_the_shard_befo
 
 Test(identity, a_shard_added_removed_or_changed_is_an_error_on_resume_that_names_it)
 {
-    char arguments[256], data[160];
+    char arguments[512], data[160];
     strcpy(data, write_shards("data", 3));
     snprintf(arguments, sizeof arguments, ON_SHARDS "--data-path %s --total-steps 2", data);
     cr_assert_eq(train(run, arguments), 0, "%s", output);
