@@ -201,11 +201,13 @@ Test(data_directory, needs_no_file_locks)
 {
     write_two();
     cr_assert_eq(nd_test_shell(output, sizeof output,
-                               "env LD_PRELOAD=%s ND_IO_FAULT=nolock:1:/ '%s' info --verify %s",
+                               "env ASAN_OPTIONS=verify_asan_link_order=0 LD_PRELOAD=%s "
+                               "ND_IO_FAULT=nolock:1:/ '%s' info --verify %s",
                                ND_IO_FAULTS, ND_BINARY, directory),
                  0, "%s", output);
     cr_assert_eq(nd_test_shell(output, sizeof output,
-                               "env LD_PRELOAD=%s ND_IO_FAULT=nolock:1:/ '%s' pack --index %s",
+                               "env ASAN_OPTIONS=verify_asan_link_order=0 LD_PRELOAD=%s "
+                               "ND_IO_FAULT=nolock:1:/ '%s' pack --index %s",
                                ND_IO_FAULTS, ND_BINARY, directory),
                  0, "%s", output);
 }

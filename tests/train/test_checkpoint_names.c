@@ -114,11 +114,12 @@ Test(checkpoint_names, of_superseded_steps_are_never_used_again)
 /* Setting aside may fail at any rename: then later checkpoints are where they were. */
 Test(checkpoint_names, stay_as_they_are_where_superseding_fails_half_way)
 {
-    run("$T --checkpoint-interval 2 --set logging.checkpoint_keep=0 > log; ls -l run/checkpoints > "
+    run("$T --checkpoint-interval 2 --set logging.checkpoint_keep=0 > log; ls -lG --time-style=+ "
+        "run/checkpoints > "
         "before;"
         "for n in 1 2 3; do LD_PRELOAD=$IO ND_IO_FAULT=nomove:$n:$D/run/checkpoints/superseded $T "
         "--resume run/checkpoints/step_00000004 > log 2>&1; test $? = 4 || exit 1;"
-        "ls -l run/checkpoints > after; diff before after || exit 2; done");
+        "ls -lG --time-style=+ run/checkpoints > after; diff before after || exit 2; done");
 }
 
 Test(checkpoint_names, that_latest_leads_to_are_there_whenever_superseding_is_killed)
