@@ -1,10 +1,10 @@
 #include "core/backend/cpu/cpu_backend.h"
 
+#include "core/backend/cpu/onednn.h"
 #include "core/backend/no_recording.h"
 #include "core/base/machine.h"
 
 #include <omp.h>
-#include <oneapi/dnnl/dnnl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -118,6 +118,5 @@ void nd_backend_destroy(nd_backend *backend)
 
 void nd_cpu_backend_library(char *text, size_t size)
 {
-    const dnnl_version_t *v = dnnl_version();
-    snprintf(text, size, "oneDNN %d.%d.%d", v->major, v->minor, v->patch);
+    nd_onednn_version(text, size);
 }

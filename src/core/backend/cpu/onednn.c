@@ -1,6 +1,7 @@
 #include "core/backend/cpu/onednn.h"
 
 #include <oneapi/dnnl/dnnl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -306,4 +307,10 @@ void nd_onednn_limit(nd_cpu_isa isa)
 bool nd_onednn_may_use(nd_cpu_isa isa)
 {
     return (dnnl_get_effective_cpu_isa() & isas[isa]) == isas[isa];
+}
+
+void nd_onednn_version(char *text, size_t size)
+{
+    const dnnl_version_t *v = dnnl_version();
+    snprintf(text, size, "oneDNN %d.%d.%d", v->major, v->minor, v->patch);
 }

@@ -40,6 +40,8 @@ bool nd_onednn_run(const nd_onednn_call *call, int thread,
 
 /* Limits oneDNN to an instruction set of x86, unless it has multiplied or is limited already; and
  * whether the limit in force leaves it all of `isa`. */
+/* Its version and name, "oneDNN 3.7.2". */
+void nd_onednn_version(char *text, size_t size);
 void nd_onednn_limit(nd_cpu_isa isa);
 bool nd_onednn_may_use(nd_cpu_isa isa);
 
