@@ -30,7 +30,7 @@ bare_root_make() {
         touch "$target/root/ready"
     fi
     cp -L /etc/resolv.conf "$target/etc/resolv.conf"
-    rm -rf "$target/root/nanochat_dist"
+    rm -rf "$target/root/nanochat_dist" "$target"/tmp/*
     git clone --quiet --no-hardlinks "$root" "$target/root/nanochat_dist"
 }
 
