@@ -34,10 +34,10 @@ bare_root_make() {
     git clone --quiet --no-hardlinks "$root" "$target/root/nanochat_dist"
 }
 
-# inside SUITE COMMAND [VARIABLE=VALUE...]: in the clone, in a mount namespace of its own, so that no mount
+# inside SUITE COMMAND [VARIABLE=VALUE...]: in the clone, in namespaces of its own, so that no mount or process
 # outlives it.
 inside() {
-    unshare --mount --propagation private bash -c '
+    unshare --mount --pid --fork --kill-child --propagation private bash -c '
         set -e
         target=$1 command=$2
         shift 2
