@@ -30,14 +30,14 @@ bare_root_make() {
         touch "$target/root/ready"
     fi
     cp -L /etc/resolv.conf "$target/etc/resolv.conf"
-    rm -rf "$target/root/nanochat_dist"
+    rm -rf "$target/root/nanochat_dist" "$target"/tmp/*
     git clone --quiet --no-hardlinks "$root" "$target/root/nanochat_dist"
 }
 
-# inside SUITE COMMAND [VARIABLE=VALUE...]: in the clone, in a mount namespace of its own, so that no mount
+# inside SUITE COMMAND [VARIABLE=VALUE...]: in the clone, in namespaces of its own, so that no mount or process
 # outlives it.
 inside() {
-    unshare --mount --propagation private bash -c '
+    unshare --mount --pid --fork --kill-child --propagation private bash -c '
         set -e
         target=$1 command=$2
         shift 2
