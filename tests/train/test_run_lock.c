@@ -132,13 +132,13 @@ Test(run_lock, of_another_host_is_taken_over_where_file_locks_or_slurm_say_that_
     strcpy(owner.host, "far_away");
     strcpy(owner.boot, "0b3e6f3a-0000-4000-8000-000000000000");
     owner.locked = true;
-    cr_expect_eq(nd_lock_owner_state(&owner, &self, ND_FILE_LOCK_FREE, true), ND_OWNER_GONE);
-    cr_expect_eq(nd_lock_owner_state(&owner, &self, ND_FILE_LOCK_FREE, false), ND_OWNER_UNKNOWN);
-    cr_expect_eq(nd_lock_owner_state(&owner, &self, ND_FILE_LOCK_HELD, true), ND_OWNER_ALIVE);
+    cr_assert_eq(nd_lock_owner_state(&owner, &self, ND_FILE_LOCK_FREE, true), ND_OWNER_GONE);
+    cr_assert_eq(nd_lock_owner_state(&owner, &self, ND_FILE_LOCK_FREE, false), ND_OWNER_UNKNOWN);
+    cr_assert_eq(nd_lock_owner_state(&owner, &self, ND_FILE_LOCK_HELD, true), ND_OWNER_ALIVE);
     owner.slurm_restarts = 0;
-    cr_expect_eq(nd_lock_owner_state(&owner, &self, ND_FILE_LOCK_NONE, false), ND_OWNER_GONE);
+    cr_assert_eq(nd_lock_owner_state(&owner, &self, ND_FILE_LOCK_NONE, false), ND_OWNER_GONE);
     owner.slurm_job = 6;
-    cr_expect_eq(nd_lock_owner_state(&owner, &self, ND_FILE_LOCK_NONE, false), ND_OWNER_UNKNOWN);
+    cr_assert_eq(nd_lock_owner_state(&owner, &self, ND_FILE_LOCK_NONE, false), ND_OWNER_UNKNOWN);
 }
 
 Test(run_lock, without_a_record_is_taken_over_once_nobody_is_writing_one)
