@@ -5,6 +5,7 @@
 #include "train/fault_points.h"
 #include "train/lock_owner.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -19,8 +20,11 @@
 /* How long an owner that is about to end is waited for, and one that is about to write its record. */
 #define PATIENCE_SECONDS 3.0
 
+/* Begins the names of files that announce the removal of a stale lock. */
+#define ANNOUNCED ND_RUN_LOCK_NAME ".stale."
+
 struct nd_run_lock {
-    char directory[ND_CHECKPOINT_PATH_MAX], path[ND_CHECKPOINT_PATH_MAX + 16];
+    char directory[ND_CHECKPOINT_PATH_MAX], path[ND_CHECKPOINT_PATH_MAX + 64];
     int file;
     nd_lock_owner self;
 };
@@ -126,25 +130,66 @@ static nd_status refuse(const nd_run_lock *l, const nd_lock_owner *owner, nd_own
         l->directory, who, l->self.host, (long long)owner->pid, l->path);
 }
 
-/* Without file locks: moves the record of an owner that is gone out of the way, unless it has become
- * another's meanwhile. */
-static void displace(const nd_run_lock *l, const nd_lock_owner *gone)
+static bool same_owner(const nd_lock_owner *a, const nd_lock_owner *b)
 {
-    char aside[ND_CHECKPOINT_PATH_MAX + 128];
-    nd_lock_owner moved;
-    snprintf(aside, sizeof aside, "%s.%.40s.%lld.tmp", l->path, l->self.host,
-             (long long)l->self.pid);
-    if (rename(l->path, aside) != 0)
+    return a->pid == b->pid && a->process_start == b->process_start &&
+           strcmp(a->boot, b->boot) == 0;
+}
+
+/* Whether another process that may be alive has announced that it removes a lock. Announcements of those that
+ * are gone are removed. */
+static bool others_announce(const nd_run_lock *l, const char *mine)
+{
+    bool others = false;
+    DIR *list = opendir(l->directory);
+    for (const struct dirent *entry; list && (entry = readdir(list));) {
+        char path[ND_CHECKPOINT_PATH_MAX + NAME_MAX + 2];
+        nd_lock_owner owner;
+        if (strncmp(entry->d_name, ANNOUNCED, strlen(ANNOUNCED)) != 0)
+            continue;
+        snprintf(path, sizeof path, "%s/%s", l->directory, entry->d_name);
+        const int file = strcmp(path, mine) != 0 ? open(path, O_RDONLY | O_CLOEXEC) : -1;
+        if (file < 0)
+            continue;
+        if (read_record(file, &owner) &&
+            nd_lock_owner_state(&owner, &l->self, ND_FILE_LOCK_NONE, false) == ND_OWNER_GONE)
+            unlink(path);
+        else
+            others = true;
+        close(file);
+    }
+    if (list)
+        closedir(list);
+    return others || !list;
+}
+
+/* Without file locks: removes the record of an owner that is gone. Only one process at a time may, or one
+ * would remove what another has put in its place: each announces itself in a file of its own first and goes
+ * on when it sees no other's. Of two that do so at once at least one sees the other. */
+static void remove_stale(const nd_run_lock *l, const nd_lock_owner *gone)
+{
+    char mine[ND_CHECKPOINT_PATH_MAX + 160];
+    nd_run_lock announcement = *l;
+    nd_lock_owner current;
+    snprintf(mine, sizeof mine, "%s/" ANNOUNCED "%.40s.%lld.%lld", l->directory, l->self.host,
+             (long long)l->self.pid, (long long)l->self.pid_namespace);
+    snprintf(announcement.path, sizeof announcement.path, "%s/" ND_RUN_LOCK_NAME ".%lld.%lld.new",
+             l->directory, (long long)l->self.pid, (long long)l->self.pid_namespace);
+    announcement.file = open(announcement.path, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+    const bool announced = announcement.file >= 0 && write_record(&announcement) == ND_OK &&
+                           rename(announcement.path, mine) == 0;
+    if (announcement.file >= 0)
+        close(announcement.file);
+    if (!announced) {
+        unlink(announcement.path);
         return;
-    const int file = open(aside, O_RDONLY | O_CLOEXEC);
-    const bool same =
-        file >= 0 && (!read_record(file, &moved) ||
-                      (moved.pid == gone->pid && strcmp(moved.boot, gone->boot) == 0 &&
-                       moved.process_start == gone->process_start));
+    }
+    const int file = others_announce(l, mine) ? -1 : open(l->path, O_RDONLY | O_CLOEXEC);
+    if (file >= 0 && read_record(file, &current) && same_owner(&current, gone))
+        unlink(l->path);
     if (file >= 0)
         close(file);
-    if (same || renameat2(AT_FDCWD, aside, AT_FDCWD, l->path, RENAME_NOREPLACE) != 0)
-        unlink(aside);
+    unlink(mine);
 }
 
 /* The file is there, open, and has an owner or had one. */
@@ -167,7 +212,7 @@ static outcome contend(nd_run_lock *l, bool patient, nd_status *status)
         return FAILED;
     }
     if (lock == ND_FILE_LOCK_NONE) {
-        displace(l, &owner);
+        remove_stale(l, &owner);
         return TRY_AGAIN;
     }
     l->self.locked = true;
@@ -193,7 +238,7 @@ static outcome claim(nd_run_lock *l, double deadline, nd_status *status)
 static nd_status take(nd_run_lock *l)
 {
     const double deadline = now() + PATIENCE_SECONDS;
-    for (;;) {
+    for (int64_t attempt = 0;; attempt++) {
         nd_status status = ND_OK;
         outcome result = TRY_AGAIN;
         const bool patient = now() < deadline;
@@ -219,7 +264,7 @@ static nd_status take(nd_run_lock *l)
         if (now() > deadline + PATIENCE_SECONDS)
             return ND_FAIL(ND_EIO, "cannot take %s: it keeps changing, or is no plain file",
                            l->path);
-        usleep(20000);
+        usleep((useconds_t)(10000 + (l->self.pid * 7919 + attempt * 104729) % 20000));
     }
 }
 

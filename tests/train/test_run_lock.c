@@ -5,6 +5,7 @@
 #include "train/run_lock.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -29,7 +30,7 @@ static const char *lock_path(void)
 /* In place of the C library's, so that a test can be a file system without file locks, or another process
  * that is faster. */
 static bool no_file_locks;
-static void (*before_lock)(void);
+static void (*before_lock)(void), (*before_rename)(void);
 
 int flock(int file, int operation)
 {
@@ -43,6 +44,16 @@ int flock(int file, int operation)
         return -1;
     }
     return (int)syscall(SYS_flock, file, operation);
+}
+
+int rename(const char *from, const char *to)
+{
+    if (before_rename) {
+        void (*const act)(void) = before_rename;
+        before_rename = NULL;
+        act();
+    }
+    return (int)syscall(SYS_renameat2, AT_FDCWD, from, AT_FDCWD, to, 0);
 }
 
 /* A record that nobody has locked. */
@@ -175,6 +186,26 @@ Test(run_lock, that_another_process_replaced_meanwhile_is_not_taken_for_the_one_
     before_lock = replace_file;
     ND_ASSERT_FAILS(nd_run_lock_take(nd_test_here.directory, &lock), ND_ECONFIG,
                     "is in use by process");
+}
+
+/* Another process has removed the stale lock, made its own, and is about to write its record. */
+static void make_anew(void)
+{
+    unlink(lock_path());
+    nd_test_write_file(lock_path(), "", 0);
+}
+
+Test(run_lock, made_anew_by_another_process_is_not_removed_for_the_stale_one_that_was_looked_at)
+{
+    nd_lock_owner owner;
+    nd_run_lock *lock;
+    no_file_locks = true;
+    nd_lock_owner_self(&owner);
+    owner.pid = ended_process();
+    leave_record(&owner);
+    before_rename = make_anew;
+    ND_ASSERT_FAILS(nd_run_lock_take(nd_test_here.directory, &lock), ND_ECONFIG, "is in use by");
+    cr_assert_eq(access(lock_path(), F_OK), 0);
 }
 
 Test(run_lock, without_file_locks_has_one_owner_too_and_is_taken_over_from_one_that_is_gone)
