@@ -179,12 +179,12 @@ __global__ void quantize_rows_kernel(int8_t *q, float *maxima, nd_floats x, int6
     for (int64_t i = first; i < n; i += step) {
         nd_load_wide(x, row + i, n - i, wide, a);
         for (int j = 0; j < ND_WIDE; j++)
-            largest = fmaxf(largest, fabsf(a[j]));
+            largest = nd_larger<true>(largest, fabsf(a[j]));
     }
-    largest = fmaxf(nd_block_max(largest, shared), 1e-5f);
+    largest = nd_code_scale(largest, shared);
     if (threadIdx.x == 0)
         maxima[t] = largest;
-    const float factor = 127.0f / largest;
+    const float factor = nd_code_factor(largest);
     for (int64_t i = first; i < n; i += step) {
         int code[ND_WIDE];
         nd_load_wide(x, row + i, n - i, wide, a);

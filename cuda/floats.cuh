@@ -137,6 +137,8 @@ __device__ __forceinline__ void nd_load_codes(const int8_t *q, int64_t left, boo
 /* q = clip(rint(127 x / a), -128, 127) with factor = 127 / a. */
 __device__ __forceinline__ int nd_quantized(float x, float factor)
 {
+    if (factor == 0.0f)
+        return 0;
     return (int)fminf(fmaxf(rintf(x * factor), -128.0f), 127.0f);
 }
 
@@ -150,11 +152,20 @@ __device__ __forceinline__ float nd_warp_sum(float x)
     return x;
 }
 
-__device__ __forceinline__ float nd_warp_max(float x)
+/* MAGNITUDES: of values that are not negative, compared as bits, so that infinity and NaN are above all
+ * numbers. Else NaN is left out. */
+template <bool MAGNITUDES> __device__ __forceinline__ float nd_larger(float a, float b)
+{
+    if (!MAGNITUDES)
+        return fmaxf(a, b);
+    return nd_bits_of(a) > nd_bits_of(b) ? a : b;
+}
+
+template <bool MAGNITUDES = false> __device__ __forceinline__ float nd_warp_max(float x)
 {
     ND_UNROLL
     for (int offset = 16; offset > 0; offset >>= 1)
-        x = fmaxf(x, __shfl_xor_sync(0xffffffffu, x, offset));
+        x = nd_larger<MAGNITUDES>(x, __shfl_xor_sync(0xffffffffu, x, offset));
     return x;
 }
 
@@ -182,19 +193,33 @@ template <typename T> __device__ __forceinline__ T nd_block_sum(T x, T *shared)
     return sum;
 }
 
+template <bool MAGNITUDES = false>
 __device__ __forceinline__ float nd_block_max(float x, float *shared)
 {
     const int lane = (int)threadIdx.x % 32, warp = (int)threadIdx.x / 32;
     const int warps = (int)blockDim.x / 32;
-    x = nd_warp_max(x);
+    x = nd_warp_max<MAGNITUDES>(x);
     __syncthreads();
     if (lane == 0)
         shared[warp] = x;
     __syncthreads();
     float largest = shared[0];
     for (int i = 1; i < warps; i++)
-        largest = fmaxf(largest, shared[i]);
+        largest = nd_larger<MAGNITUDES>(largest, shared[i]);
     return largest;
+}
+
+/* The scale a of a row's codes (quantize_rows in core/backend/backend.h) from each thread's largest
+ * magnitude, and the factor of its values. */
+__device__ __forceinline__ float nd_code_scale(float largest, float *shared)
+{
+    largest = nd_block_max<true>(largest, shared);
+    return largest < 1e-5f ? 1e-5f : largest;
+}
+
+__device__ __forceinline__ float nd_code_factor(float scale)
+{
+    return scale <= 3.402823466e38f ? 127.0f / scale : 0.0f;
 }
 
 /* Threads for a row of n elements: whole warps, each thread a few wide accesses. */

@@ -45,14 +45,14 @@ __global__ void rmsnorm_quantize_kernel(int8_t *q, float *maxima, nd_floats r, n
         nd_load_wide(x, row + i, n - i, wide, a);
         nd_load_wide(w, i, n - i, wide, b);
         for (int j = 0; j < ND_WIDE; j++)
-            largest = fmaxf(largest, fabsf(a[j] * scale * b[j]));
+            largest = nd_larger<true>(largest, fabsf(a[j] * scale * b[j]));
     }
-    largest = fmaxf(nd_block_max(largest, shared), 1e-5f);
+    largest = nd_code_scale(largest, shared);
     if (threadIdx.x == 0) {
         nd_store_one(r, t, scale);
         maxima[t] = largest;
     }
-    const float factor = 127.0f / largest;
+    const float factor = nd_code_factor(largest);
     for (int64_t i = first; i < n; i += step) {
         int code[ND_WIDE];
         nd_load_wide(x, row + i, n - i, wide, a);

@@ -67,15 +67,15 @@ __global__ void swiglu_rmsnorm_quantize_kernel(int8_t *q, float *maxima, nd_floa
         nd_load_wide(w, i, n - i, wide, u);
         for (int j = 0; j < ND_WIDE; j++) {
             h[i + j] = h[i + j] * scale * u[j];
-            largest = fmaxf(largest, fabsf(h[i + j]));
+            largest = nd_larger<true>(largest, fabsf(h[i + j]));
         }
     }
-    largest = fmaxf(nd_block_max(largest, shared), 1e-5f);
+    largest = nd_code_scale(largest, shared);
     if (threadIdx.x == 0) {
         nd_store_one(r, t, scale);
         maxima[t] = largest;
     }
-    const float factor = 127.0f / largest;
+    const float factor = nd_code_factor(largest);
     for (int64_t i = first; i < n; i += step) {
         int code[ND_WIDE];
         for (int j = 0; j < ND_WIDE; j++)

@@ -276,6 +276,44 @@ Test(backend, codes_equal_the_reference)
     over_shapes_and_dtypes(codes_case);
 }
 
+/* The row's scale is not finite and its codes are zeros; other rows do not notice. */
+static void check_not_finite(const char *op, const outputs *q, const outputs *a, int64_t bad)
+{
+    for (int i = 0; i < 2; i++)
+        for (int64_t t = 0; t < q->view[i].rows; t++) {
+            cr_assert_eq(isfinite(((const float *)a->view[i].data)[t]) == 0, t == bad,
+                         "%s: row %lld of %d", op, (long long)t, i);
+            for (int64_t k = 0; t == bad && k < q->view[i].cols; k++)
+                cr_assert_eq(((const int8_t *)q->view[i].data)[t * q->view[i].cols + k], 0);
+        }
+}
+
+Test(backend, codes_of_a_row_that_is_not_finite_have_a_scale_that_says_so)
+{
+    enum { ROWS = 5, N = 131, BAD = 3 };
+    static const double values[] = {NAN, -NAN, INFINITY, -INFINITY};
+    harness h;
+    harness_open(&h);
+    const nd_cview w = nd_as_const(random_floats(&h, ND_F32, 1, N, 1.0f));
+    for (size_t v = 0; v < sizeof values / sizeof *values; v++)
+        for (int at = 0; at < N; at += 65) {
+            const nd_view x = random_floats(&h, ND_F32, ROWS, N, 3.0f);
+            const nd_cview up = nd_as_const(random_floats(&h, ND_F32, ROWS, N, 3.0f));
+            const outputs q = poisoned_outputs(&h, ND_I8, ND_I8, ROWS, N);
+            const outputs a = poisoned_outputs(&h, ND_F32, ND_F32, ROWS, 1);
+            const outputs r = poisoned_outputs(&h, ND_F64, ND_F32, ROWS, 1);
+            set_element(x, BAD * N + at, values[v]);
+            RUN(&h, quantize_rows, q.view[i], a.view[i], nd_as_const(x));
+            check_not_finite("quantize_rows", &q, &a, BAD);
+            RUN(&h, rmsnorm_quantize, q.view[i], a.view[i], r.view[i], nd_as_const(x), w);
+            check_not_finite("rmsnorm_quantize", &q, &a, BAD);
+            RUN(&h, swiglu_rmsnorm_quantize, q.view[i], a.view[i], r.view[i], up, nd_as_const(x),
+                w);
+            check_not_finite("swiglu_rmsnorm_quantize", &q, &a, BAD);
+        }
+    harness_close(&h);
+}
+
 /* -- embedding and loss ------------------------------------------------------------------------ */
 
 Test(backend, embedding_and_its_gradient_agree_with_the_reference)

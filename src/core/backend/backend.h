@@ -168,7 +168,8 @@ typedef struct nd_backend_ops {
     /* w[o,i] = s * c[o,i].  w: float [out, in]. */
     nd_status (*dequantize_codes)(nd_backend *b, nd_view w, nd_cview c, nd_cview s);
 
-    /* a[t] = max(max_i |x[t,i]|, 1e-5); q[t,i] = clip(rint(127 x[t,i] / a[t]), -128, 127).
+    /* a[t] = max(max_i |x[t,i]|, 1e-5); q[t,i] = clip(rint(127 x[t,i] / a[t]), -128, 127). A row that holds
+     * an infinite value or NaN gets an a[t] that is infinite or NaN, and codes of 0.
      * x: float [t, in]; q: i8 [t, in]; a: f32 [t, 1]. */
     nd_status (*quantize_rows)(nd_backend *b, nd_view q, nd_view a, nd_cview x);
 

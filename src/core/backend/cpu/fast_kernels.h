@@ -65,7 +65,6 @@ typedef struct nd_fast_kernels {
     double (*sum_squares)(const float *x, int64_t n);
     double (*dot)(const float *x, const float *y, int64_t n);
     double (*dot3)(const float *x, const float *y, const float *z, int64_t n);
-    float (*max_abs)(const float *x, int64_t n);
     float (*max)(const float *x, int64_t n);
 
     /* -- rows -------------------------------------------------------------------------------- */

@@ -292,17 +292,6 @@ static double dot3(const float *x, const float *y, const float *z, int64_t n)
     return sum;
 }
 
-static float max_abs(const float *x, int64_t n)
-{
-    float largest = 0.0f;
-#pragma omp simd reduction(max : largest)
-    for (int64_t i = 0; i < n; i++) {
-        const float magnitude = fabsf(x[i]);
-        largest = magnitude > largest ? magnitude : largest;
-    }
-    return largest;
-}
-
 static float max_of(const float *x, int64_t n)
 {
     float largest = -INFINITY;
@@ -553,7 +542,6 @@ static const nd_fast_kernels table = {
     .sum_squares = sum_squares,
     .dot = dot,
     .dot3 = dot3,
-    .max_abs = max_abs,
     .max = max_of,
     .scale = scale,
     .add = add,

@@ -33,9 +33,9 @@ static inline float nd_fast_norm_scale(const nd_fast_kernels *k, const float *x,
 static inline void nd_fast_quantize_row(const nd_fast_kernels *k, int8_t *q, float *a,
                                         const float *x, int64_t n)
 {
-    const float largest = k->max_abs(x, n);
-    *a = largest > 1e-5f ? largest : 1e-5f;
-    k->quantize(q, x, 127.0f / *a, n);
+    const float largest = k->max_magnitude(x, n);
+    *a = largest < 1e-5f ? 1e-5f : largest;
+    k->quantize(q, x, isfinite(*a) ? 127.0f / *a : 0.0f, n);
 }
 
 /* Sums over rows (a norm's dw) are taken in blocks of rows, fixed by the number of rows, and the

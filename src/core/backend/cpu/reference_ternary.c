@@ -137,10 +137,12 @@ static nd_status quantize_rows_reference(nd_backend *b, nd_view q, nd_view a, nd
     float *absmax = a.data;
     for (int64_t t = 0; t < x.rows; t++) {
         float largest = 1e-5f;
-        for (int64_t i = 0; i < x.cols; i++)
-            largest = fmaxf(largest, (float)fabs(nd_load(x, t * x.cols + i)));
+        for (int64_t i = 0; i < x.cols; i++) {
+            const float magnitude = (float)fabs(nd_load(x, t * x.cols + i));
+            largest = magnitude > largest || isnan(magnitude) ? magnitude : largest;
+        }
         absmax[t] = largest;
-        const float factor = 127.0f / largest;
+        const float factor = isfinite(largest) ? 127.0f / largest : 0.0f;
         for (int64_t i = 0; i < x.cols; i++) {
             const float scaled = (float)nd_load(x, t * x.cols + i) * factor;
             codes[t * x.cols + i] = code_of((double)rintf(scaled), -128.0, 127.0);
