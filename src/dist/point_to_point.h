@@ -1,32 +1,13 @@
-/* Messages between two ranks under MPI, with a deadline. All that ranks exchange goes through here, so
- * that whoever waits knows for whom.
- *
- * A message carries the number and the kind of the collective it belongs to, in its tag: a rank that
- * is in another collective is found out by its first message. A rank that has waited comm->
- * timeout_seconds asks whom it waits for whom that one waits for, and so on, until one does not answer
- * or the chain closes; the error tells the chain. Ranks answer while they wait, so one that does not
- * is dead, stopped, or busy outside the wire. Time in which the waiting process itself was stopped
- * does not count.
+/* Messages between two ranks, over a transport. All that ranks exchange goes through here, so that whoever
+ * waits knows for whom.
  *
  * Long messages move in parts, of which ND_WIRE_DEPTH are on their way at once in each direction; they
  * arrive in their order. One thread at a time may be in here, whichever it is. */
 #ifndef ND_DIST_POINT_TO_POINT_H
 #define ND_DIST_POINT_TO_POINT_H
 
-#include "dist/comm.h"
+#include "dist/transport.h"
 #include "dist/wire_sizes.h"
-
-#include <mpi.h>
-
-typedef enum nd_collective {
-    ND_COLLECTIVE_NONE,
-    ND_COLLECTIVE_BARRIER,
-    ND_COLLECTIVE_BROADCAST,
-    ND_COLLECTIVE_ALLGATHER,
-    ND_COLLECTIVE_GATHER,
-    ND_COLLECTIVE_REDUCTION,
-    ND_COLLECTIVE_COUNT
-} nd_collective;
 
 typedef struct nd_wire nd_wire;
 
@@ -34,9 +15,9 @@ typedef struct nd_wire nd_wire;
  * Parts come in their order; all but the last have ND_WIRE_PART_BYTES. */
 typedef nd_status (*nd_wire_part)(void *context, void *part, size_t at, size_t bytes);
 
-/* Both collective, the latter unless something has failed; before MPI is finalized. Errors: ND_ENOMEM,
- * ND_EPEER. */
-nd_status nd_wire_create(nd_comm *comm, nd_wire **wire);
+/* The wire owns the transport from here on. The end is collective unless something has failed. Errors:
+ * ND_ENOMEM. */
+nd_status nd_wire_create(nd_transport *transport, nd_wire **wire);
 void nd_wire_destroy(nd_wire *wire);
 
 /* Every collective begins with this. `step` and `phase` say where in the run it belongs, for errors.
@@ -67,6 +48,9 @@ nd_status nd_wire_receive_parts(nd_wire *wire, nd_wire_part take, void *context,
                                 int from);
 
 bool nd_wire_failed(const nd_wire *wire);
+
+/* Seconds on the clock that waits are measured with. */
+double nd_wire_now(const nd_wire *wire);
 
 /* Whether waits that follow leave the processor to others at once, as beside a thread that computes;
  * else they poll for a while first. */
