@@ -2,8 +2,8 @@
  * it.
  *
  * Every function is collective over all ranks, which must call the same functions in the same order
- * with matching arguments. Implementations: solo (one process, no MPI calls), mpi, and mpi with nccl
- * for what lies on GPUs (cuda/nccl_comm.h). A wait for a rank that lasts longer than timeout_seconds,
+ * with matching arguments. Implementations: solo (one process, no MPI calls), mpi, mpi with nccl
+ * for what lies on GPUs (cuda/nccl_comm.h), and simulated (dist/simulation.h: all ranks in one process). A wait for a rank that lasts longer than timeout_seconds,
  * and a rank that is in another collective, are ND_EPEER; from then on every function fails and only
  * abort is of use.
  *
