@@ -1,9 +1,9 @@
 #include "dist/comm_messages.h"
 
 #include "dist/comm_queue.h"
-#include "dist/gradient_transfer.h"
+#include "dist/part_reduction.h"
 #include "dist/point_to_point.h"
-#include "dist/tree_reduction.h"
+#include "dist/ring.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -12,7 +12,8 @@
 typedef struct message_context {
     nd_comm_end end;
     nd_wire *wire;
-    nd_gradient_transfer transfer;
+    nd_part_reduction *reduction;
+    void *staged; /* [ND_WIRE_PART_BYTES] of a broadcast, where what is sent lies on a device */
     nd_comm_queue *queue; /* NULL until something is begun that is worked off beside the caller */
     char *gathered;       /* what an allgather has so far */
     size_t gathered_bytes;
@@ -21,6 +22,11 @@ typedef struct message_context {
 static nd_wire *wire_of(const nd_comm *comm)
 {
     return ((message_context *)comm->context)->wire;
+}
+
+static nd_part_reduction *reduction_of(const nd_comm *comm)
+{
+    return ((message_context *)comm->context)->reduction;
 }
 
 /* The caller waits from `asked` on, the wire is at work for this collective from `began` on. */
@@ -88,6 +94,16 @@ static nd_status messages_broadcast(nd_comm *comm, void *data, size_t bytes, int
     nd_status status = enter(comm, ND_COLLECTIVE_BROADCAST, &s);
     if (status == ND_OK)
         status = broadcast(comm, data, bytes, root);
+    leave(comm, &s);
+    return status;
+}
+
+static nd_status messages_broadcast_each(nd_comm *comm, void *const *buffers, const size_t *bytes)
+{
+    span s;
+    nd_status status = enter(comm, ND_COLLECTIVE_BROADCAST, &s);
+    if (status == ND_OK)
+        status = nd_ring_broadcast_each(wire_of(comm), comm->rank, comm->size, buffers, bytes);
     leave(comm, &s);
     return status;
 }
@@ -178,7 +194,7 @@ static nd_status messages_gather(nd_comm *comm, void *all, const void *mine, con
 /* Part by part through the host. */
 static nd_status messages_broadcast_device(nd_comm *comm, void *data, size_t bytes, int root)
 {
-    char *staged = (char *)((message_context *)comm->context)->transfer.staged, *at = data;
+    char *staged = ((message_context *)comm->context)->staged, *at = data;
     if (!comm->device)
         return messages_broadcast(comm, data, bytes, root);
     for (size_t left = bytes; left > 0;) {
@@ -194,24 +210,13 @@ static nd_status messages_broadcast_device(nd_comm *comm, void *data, size_t byt
     return ND_OK;
 }
 
-static nd_status reduce(nd_comm *comm, nd_comm_split split, nd_comm_piece *pieces, int64_t count)
-{
-    const nd_tree_transfer transfer =
-        nd_gradient_transfer_of_tree(&((message_context *)comm->context)->transfer);
-    for (int64_t i = 0; i < count; i++) {
-        nd_wire_subject(wire_of(comm), pieces[i].name);
-        ND_TRY(nd_tree_reduce(comm, &transfer, split, &pieces[i]));
-    }
-    return ND_OK;
-}
-
 static nd_status messages_reduce_to_owners(nd_comm *comm, nd_comm_split split,
                                            nd_comm_piece *pieces, int64_t count)
 {
     span s;
     nd_status status = enter(comm, ND_COLLECTIVE_REDUCTION, &s);
     if (status == ND_OK)
-        status = reduce(comm, split, pieces, count);
+        status = nd_part_reduction_run(reduction_of(comm), split, pieces, count);
     leave(comm, &s);
     return status;
 }
@@ -225,7 +230,7 @@ static nd_status work_on_wire(nd_comm *comm, const nd_comm_job *job)
         return broadcast(comm, job->data, job->bytes, job->root);
     }
     ND_TRY(nd_wire_begin(wire_of(comm), ND_COLLECTIVE_REDUCTION, job->step, job->phase));
-    return reduce(comm, job->split, job->pieces, job->count);
+    return nd_part_reduction_run(reduction_of(comm), job->split, job->pieces, job->count);
 }
 
 /* In the queue's thread. */
@@ -309,7 +314,8 @@ static void messages_destroy(nd_comm *comm)
     nd_wire_destroy(context->wire);
     if (context->end.close)
         context->end.close();
-    nd_gradient_transfer_destroy(&context->transfer);
+    nd_part_reduction_destroy(context->reduction);
+    free(context->staged);
     free(context->gathered);
     free(context);
     free(comm);
@@ -319,6 +325,7 @@ static const nd_comm_ops operations = {.destroy = messages_destroy,
                                        .barrier = messages_barrier,
                                        .broadcast = messages_broadcast,
                                        .broadcast_device = messages_broadcast_device,
+                                       .broadcast_each = messages_broadcast_each,
                                        .allgather = messages_allgather,
                                        .gather = messages_gather,
                                        .reduce_to_owners = messages_reduce_to_owners,
@@ -331,23 +338,26 @@ nd_status nd_comm_over_messages(nd_comm *comm, const char *name, nd_transport *t
                                 nd_comm_end end)
 {
     message_context *context = calloc(1, sizeof *context);
+    void *staged = malloc(ND_WIRE_PART_BYTES);
     nd_status status = ND_OK;
-    if (!context)
+    if (!context || !staged)
         status = ND_FAIL(ND_ENOMEM, "no memory for the communicator");
     if (status == ND_OK)
         status = nd_wire_create(transport, &context->wire);
     if (status == ND_OK)
-        status = nd_gradient_transfer_create(comm, context->wire, &context->transfer);
+        status = nd_part_reduction_create(comm, context->wire, &context->reduction);
     if (status != ND_OK) {
         if (context && context->wire)
             nd_wire_destroy(context->wire);
         else
             transport->ops.destroy(transport);
+        free(staged);
         free(context);
         free(comm);
         return status;
     }
     context->end = end;
+    context->staged = staged;
     comm->context = context;
     comm->ops = operations;
     comm->ops.name = name;

@@ -11,8 +11,8 @@ static_assert(ND_WIRE_DEPTH * (1 + ND_WIRE_FAN) <= ND_TRANSPORT_SLOTS, "slots fo
 struct nd_wire {
     nd_comm *comm;
     nd_transport *transport;
-    char *taken; /* [ND_WIRE_DEPTH][ND_WIRE_PART_BYTES] parts to be taken */
-    char *made;  /* the same of parts that were made */
+    char *taken; /* [ND_WIRE_DEPTH][ND_WIRE_PART_BYTES] what has been received */
+    char *made;  /* the same of what is to be sent */
 };
 
 nd_status nd_wire_create(nd_transport *transport, nd_wire **wire)
@@ -105,40 +105,74 @@ static nd_status wait(nd_wire *wire, int slot)
     return wire->transport->ops.wait(wire->transport, slot);
 }
 
+/* -- one by one ------------------------------------------------------------------------------- */
+
+static char *memory_of(char *parts, int64_t number)
+{
+    return parts + (size_t)(number % ND_WIRE_DEPTH) * ND_WIRE_PART_BYTES;
+}
+
+nd_status nd_wire_start_receive(nd_wire *wire, int64_t number, void *data, int bytes, int from)
+{
+    return start_receive(wire, receive_slot(number), data ? data : memory_of(wire->taken, number),
+                         bytes, from);
+}
+
+nd_status nd_wire_finish_receive(nd_wire *wire, int64_t number)
+{
+    return wait(wire, receive_slot(number));
+}
+
+const void *nd_wire_received(const nd_wire *wire, int64_t number)
+{
+    return memory_of(wire->taken, number);
+}
+
+void *nd_wire_room(nd_wire *wire, int64_t number)
+{
+    return memory_of(wire->made, number);
+}
+
+nd_status nd_wire_start_send(nd_wire *wire, int64_t number, const void *data, int bytes, int to)
+{
+    return start_send(wire, send_slot(number, 0), data ? data : memory_of(wire->made, number),
+                      bytes, to);
+}
+
+nd_status nd_wire_finish_send(nd_wire *wire, int64_t number)
+{
+    return wait(wire, send_slot(number, 0));
+}
+
+void nd_wire_give_up(nd_wire *wire)
+{
+    wire->transport->failed = true;
+    wire->transport->ops.let_go(wire->transport);
+}
+
+/* -- long messages ---------------------------------------------------------------------------- */
+
 /* One movement of parts: a message in, a message out, or both. */
 typedef struct movement {
     size_t in_bytes, out_bytes;
     int from;
-    char *in;          /* where it goes, or NULL: `take` has it */
-    nd_wire_part take; /* with in_context */
-    void *in_context;
+    char *in;
     const int *to;
     int to_count;
-    const char *out;   /* where it is, or NULL: `make` has it */
-    nd_wire_part make; /* with out_context */
-    void *out_context;
+    const char *out;
     bool relays; /* what comes in goes out */
 } movement;
 
-static char *memory_of(char *parts, int64_t part)
+size_t nd_wire_message_bytes(const nd_wire *wire)
 {
-    return parts + nd_wire_part_start(part % ND_WIRE_DEPTH);
+    return nd_wire_part_bytes(wire->comm);
 }
 
 static nd_status receive_part(nd_wire *wire, const movement *m, int64_t part)
 {
-    char *into = m->in ? m->in + nd_wire_part_start(part) : memory_of(wire->taken, part);
-    return start_receive(wire, receive_slot(part), into, nd_wire_part_length(m->in_bytes, part),
-                         m->from);
-}
-
-static nd_status finish_receive(nd_wire *wire, const movement *m, int64_t part)
-{
-    const int length = nd_wire_part_length(m->in_bytes, part);
-    ND_TRY(wait(wire, receive_slot(part)));
-    return m->in ? ND_OK
-                 : m->take(m->in_context, memory_of(wire->taken, part), nd_wire_part_start(part),
-                           (size_t)length);
+    const size_t size = nd_wire_message_bytes(wire);
+    return start_receive(wire, receive_slot(part), m->in + nd_wire_part_start(part, size),
+                         nd_wire_part_length(m->in_bytes, part, size), m->from);
 }
 
 static nd_status finish_sends(nd_wire *wire, const movement *m, int64_t part)
@@ -148,17 +182,14 @@ static nd_status finish_sends(nd_wire *wire, const movement *m, int64_t part)
     return ND_OK;
 }
 
-static nd_status start_sends(nd_wire *wire, const movement *m, int64_t part)
+static nd_status send_part(nd_wire *wire, const movement *m, int64_t part)
 {
-    const int length = nd_wire_part_length(m->out_bytes, part);
-    const char *from = m->out ? m->out + nd_wire_part_start(part) : memory_of(wire->made, part);
+    const size_t size = nd_wire_message_bytes(wire);
     if (part >= ND_WIRE_DEPTH)
         ND_TRY(finish_sends(wire, m, part - ND_WIRE_DEPTH));
-    if (!m->out)
-        ND_TRY(m->make(m->out_context, memory_of(wire->made, part), nd_wire_part_start(part),
-                       (size_t)length));
     for (int i = 0; i < m->to_count; i++)
-        ND_TRY(start_send(wire, send_slot(part, i), from, length, m->to[i]));
+        ND_TRY(start_send(wire, send_slot(part, i), m->out + nd_wire_part_start(part, size),
+                          nd_wire_part_length(m->out_bytes, part, size), m->to[i]));
     return ND_OK;
 }
 
@@ -167,17 +198,18 @@ static nd_status start_sends(nd_wire *wire, const movement *m, int64_t part)
  * its own, so whoever is in the earliest round goes on. */
 static nd_status move_parts(nd_wire *wire, const movement *m)
 {
-    const int64_t in = nd_wire_parts(m->in_bytes), out = nd_wire_parts(m->out_bytes);
+    const int64_t in = nd_wire_parts(m->in_bytes, nd_wire_message_bytes(wire));
+    const int64_t out = nd_wire_parts(m->out_bytes, nd_wire_message_bytes(wire));
     int64_t receives = 0, sends = 0;
     for (int64_t i = 0; i < in || i < out; i++) {
         for (; receives < in && receives < i + ND_WIRE_DEPTH; receives++)
             ND_TRY(receive_part(wire, m, receives));
         for (; !m->relays && sends < out && sends < i + ND_WIRE_DEPTH; sends++)
-            ND_TRY(start_sends(wire, m, sends));
+            ND_TRY(send_part(wire, m, sends));
         if (i < in)
-            ND_TRY(finish_receive(wire, m, i));
+            ND_TRY(wait(wire, receive_slot(i)));
         if (m->relays)
-            ND_TRY(start_sends(wire, m, i));
+            ND_TRY(send_part(wire, m, i));
     }
     for (int64_t i = out > ND_WIRE_DEPTH ? out - ND_WIRE_DEPTH : 0; i < out; i++)
         ND_TRY(finish_sends(wire, m, i));
@@ -187,10 +219,8 @@ static nd_status move_parts(nd_wire *wire, const movement *m)
 static nd_status move(nd_wire *wire, const movement *m)
 {
     const nd_status status = move_parts(wire, m);
-    if (status != ND_OK) {
-        wire->transport->failed = true;
-        wire->transport->ops.let_go(wire->transport);
-    }
+    if (status != ND_OK)
+        nd_wire_give_up(wire);
     return status;
 }
 
@@ -227,19 +257,4 @@ nd_status nd_wire_relay(nd_wire *wire, void *data, size_t bytes, int from, const
                                   .to = to,
                                   .to_count = to_count,
                                   .relays = from >= 0 && to_count > 0});
-}
-
-nd_status nd_wire_send_parts(nd_wire *wire, nd_wire_part make, void *context, size_t bytes, int to)
-{
-    return move(
-        wire,
-        &(movement){
-            .out_bytes = bytes, .make = make, .out_context = context, .to = &to, .to_count = 1});
-}
-
-nd_status nd_wire_receive_parts(nd_wire *wire, nd_wire_part take, void *context, size_t bytes,
-                                int from)
-{
-    return move(wire,
-                &(movement){.in_bytes = bytes, .take = take, .in_context = context, .from = from});
 }

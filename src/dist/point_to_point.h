@@ -11,10 +11,6 @@
 
 typedef struct nd_wire nd_wire;
 
-/* Makes `part`, bytes [at, at + bytes) of a message that is sent, or takes it from one that is received.
- * Parts come in their order; all but the last have ND_WIRE_PART_BYTES. */
-typedef nd_status (*nd_wire_part)(void *context, void *part, size_t at, size_t bytes);
-
 /* The wire owns the transport from here on. The end is collective unless something has failed. Errors:
  * ND_ENOMEM. */
 nd_status nd_wire_create(nd_transport *transport, nd_wire **wire);
@@ -41,11 +37,22 @@ enum { ND_WIRE_FAN = 32 };
 nd_status nd_wire_relay(nd_wire *wire, void *data, size_t bytes, int from, const int *to,
                         int to_count);
 
-/* Messages that are made and taken part by part, in memory of the wire. The receiver works on one part
- * while the next ones arrive. */
-nd_status nd_wire_send_parts(nd_wire *wire, nd_wire_part make, void *context, size_t bytes, int to);
-nd_status nd_wire_receive_parts(nd_wire *wire, nd_wire_part take, void *context, size_t bytes,
-                                int from);
+/* Messages one by one, each a part at most; several are on their way at once. Receive number i may be started
+ * when number i - ND_WIRE_DEPTH has been finished, send i when send i - ND_WIRE_DEPTH has been; numbers count from
+ * 0 in each collective. With `data` NULL what is received lies in memory of the wire until the next receive is
+ * started in its place, and what is sent is what was made in nd_wire_room. */
+nd_status nd_wire_start_receive(nd_wire *wire, int64_t number, void *data, int bytes, int from);
+nd_status nd_wire_finish_receive(nd_wire *wire, int64_t number);
+const void *nd_wire_received(const nd_wire *wire, int64_t number);
+void *nd_wire_room(nd_wire *wire, int64_t number);
+nd_status nd_wire_start_send(nd_wire *wire, int64_t number, const void *data, int bytes, int to);
+nd_status nd_wire_finish_send(nd_wire *wire, int64_t number);
+
+/* After an error of one of these: nothing may arrive any more in memory that its owner will free. */
+void nd_wire_give_up(nd_wire *wire);
+
+/* Of a part: nd_wire_part_bytes of its comm. */
+size_t nd_wire_message_bytes(const nd_wire *wire);
 
 bool nd_wire_failed(const nd_wire *wire);
 

@@ -17,8 +17,8 @@ struct message {
     int kind; /* of the collective, and its number */
     int64_t sequence;
     const message *stranger; /* a send that does not belong to this receive */
-    double done;                       /* when away or here */
-    message *next;                     /* posted, in order */
+    double done;             /* when away or here */
+    message *next;           /* posted, in order */
 };
 
 /* Oldest first. */

@@ -1,6 +1,7 @@
 /* The collectives of the comm contract among up to 1024 simulated ranks. */
 #include "core/base/sum_tree.h"
 #include "dist/simulation.h"
+#include "dist/tree_reduction.h"
 #include "dist/wire_sizes.h"
 #include "support/support.h"
 
@@ -39,23 +40,32 @@ static void run(const nd_simulated_machine *machine, nd_simulated_rank main, voi
 
 /* -- sums ------------------------------------------------------------------------------------- */
 
-enum { PIECES = 5, COUNT = 37 };
+/* Pieces of one to four parts of 256 bytes. */
+enum { PIECES = 7, COUNT_MAX = 250, SLOTS_MAX = 8, PART_BYTES = 256 };
+static const int64_t counts[PIECES] = {250, 3, 64, 100, 65, 1, 192};
 
 static float summand(int64_t leaf, int64_t i)
 {
     return 1.0f / (float)(1 + leaf * 7 + i % 1013);
 }
 
-/* As one rank adds them: leaf by leaf onto a stack, equal neighbours merged, then the stack from its top. */
-static void add_leaves(float *const *slots, int64_t first, int64_t count, int64_t piece)
+typedef struct partial {
+    float values[PIECES][SLOTS_MAX][COUNT_MAX];
+    float *slots[PIECES][SLOTS_MAX];
+    nd_comm_piece pieces[PIECES];
+} partial;
+
+/* As one rank adds them: leaf by leaf onto a stack, equal neighbours merged. */
+static void add_leaves(partial *mine, int piece, int64_t first, int64_t leaves)
 {
+    float *const *slots = mine->slots[piece];
     int depth = 0;
-    for (int64_t leaf = first; leaf < first + count; leaf++) {
-        for (int64_t i = 0; i < COUNT; i++)
+    for (int64_t leaf = first; leaf < first + leaves; leaf++) {
+        for (int64_t i = 0; i < counts[piece]; i++)
             slots[depth][i] = summand(leaf, i + piece);
         const int merges = nd_sum_tree_merges(first, leaf);
         for (int upper = depth; upper > depth - merges; upper--)
-            for (int64_t i = 0; i < COUNT; i++)
+            for (int64_t i = 0; i < counts[piece]; i++)
                 slots[upper - 1][i] += slots[upper][i];
         depth += 1 - merges;
     }
@@ -63,7 +73,7 @@ static void add_leaves(float *const *slots, int64_t first, int64_t count, int64_
 
 typedef struct sums {
     int64_t leaves;
-    float expected[PIECES][COUNT]; /* by one rank */
+    float expected[PIECES][COUNT_MAX]; /* by one rank */
 } sums;
 
 static int owner_of(int piece, int ranks)
@@ -71,42 +81,54 @@ static int owner_of(int piece, int ranks)
     return (int)((int64_t)piece * 7919 % ranks);
 }
 
-static nd_status reduce(nd_comm *comm, sums *s, bool expect)
+static partial *make_partial(int rank, int ranks, int64_t leaves)
 {
-    enum { SLOTS_MAX = 24 };
-    static const nd_gradient_wire format = ND_GRADIENT_WIRE_FP32;
-    const int64_t part = s->leaves / comm->size;
-    float memory[SLOTS_MAX][COUNT], *slots[SLOTS_MAX];
-    HOLDS(nd_sum_tree_slots(part * comm->rank, part * (comm->rank + 1)) <= SLOTS_MAX);
-    for (int i = 0; i < SLOTS_MAX; i++)
-        slots[i] = memory[i];
+    const int64_t part = leaves / ranks;
+    partial *mine = calloc(1, sizeof *mine);
     for (int p = 0; p < PIECES; p++) {
-        nd_comm_piece piece = {
-            .slots = slots, .count = COUNT, .owner = owner_of(p, comm->size), .format = format};
-        add_leaves(slots, part * comm->rank, part, p);
-        ND_TRY(comm->ops.reduce_to_owners(comm, (nd_comm_split){.leaves = s->leaves}, &piece, 1));
-        HOLDS((piece.result != NULL) == (piece.owner == comm->rank));
-        if (piece.result && expect)
-            HOLDS(memcmp(piece.result, s->expected[p], sizeof s->expected[p]) == 0);
-        else if (piece.result)
-            memcpy(s->expected[p], piece.result, sizeof s->expected[p]);
+        for (int slot = 0; slot < SLOTS_MAX; slot++)
+            mine->slots[p][slot] = mine->values[p][slot];
+        mine->pieces[p] = (nd_comm_piece){
+            .slots = mine->slots[p], .count = counts[p], .owner = owner_of(p, ranks)};
+        add_leaves(mine, p, part * rank, part);
     }
-    return ND_OK;
+    return mine;
 }
 
 static nd_status check_sums(nd_simulation *simulation, nd_comm *comm, void *context)
 {
+    const sums *s = context;
+    const int64_t part = s->leaves / comm->size;
     (void)simulation;
-    return reduce(comm, context, true);
+    HOLDS(nd_sum_tree_slots(part * comm->rank, part * (comm->rank + 1)) <= SLOTS_MAX);
+    partial *mine = make_partial(comm->rank, comm->size, s->leaves);
+    comm->part_bytes = PART_BYTES;
+    ND_TRY(comm->ops.reduce_to_owners(comm, (nd_comm_split){.leaves = s->leaves}, mine->pieces,
+                                      PIECES));
+    for (int p = 0; p < PIECES; p++) {
+        const float *result = mine->pieces[p].result;
+        HOLDS((result != NULL) == (mine->pieces[p].owner == comm->rank));
+        HOLDS(!result || memcmp(result, s->expected[p], (size_t)counts[p] * sizeof *result) == 0);
+    }
+    free(mine);
+    return ND_OK;
+}
+
+/* The tree's sum of leaves a..b-1, as the contract says it is formed. */
+static float tree_sum(int64_t a, int64_t b, int64_t i)
+{
+    if (b - a == 1)
+        return summand(a, i);
+    const int64_t middle = a + nd_sum_tree_left(b - a);
+    return tree_sum(a, middle, i) + tree_sum(middle, b, i);
 }
 
 static sums sums_of(int64_t leaves)
 {
     sums s = {.leaves = leaves};
-    nd_comm *comm = NULL;
-    ND_ASSERT_OK(nd_comm_create_solo(&comm));
-    ND_ASSERT_OK(reduce(comm, &s, false));
-    nd_comm_destroy(comm);
+    for (int p = 0; p < PIECES; p++)
+        for (int64_t i = 0; i < counts[p]; i++)
+            s.expected[p][i] = tree_sum(0, leaves, i + p);
     return s;
 }
 
@@ -131,6 +153,57 @@ Test(simulation, random_delays_neither_stop_ranks_nor_change_bits)
             machine.seed = seed;
             run(&machine, check_sums, &s, NULL);
         }
+}
+
+/* By the acts of all ranks, one by one. */
+static nd_status count_crossing(void *context, const nd_tree_act *act)
+{
+    int *peer = context;
+    *peer = act->kind == ND_TREE_SEND ? act->peer : *peer;
+    return ND_OK;
+}
+
+static void predict_bytes(const nd_simulated_machine *m, double *sent, double *received)
+{
+    double before = 0.0;
+    for (int part = 0; part < 4; part++)
+        for (int p = 0; p < PIECES; p++) {
+            const int64_t bytes = 4 * counts[p] - part * PART_BYTES;
+            const double length = bytes < PART_BYTES ? (double)bytes : PART_BYTES;
+            for (int r = 0; bytes > 0 && r < m->ranks; r++) {
+                int peer = r, slot;
+                ND_ASSERT_OK(nd_tree_walk(
+                    r, m->ranks, (nd_comm_split){.leaves = m->ranks}, owner_of(p, m->ranks),
+                    (int64_t)((before + length / 2) / PART_BYTES), count_crossing, &peer, &slot));
+                if (r * m->hosts / m->ranks == peer * m->hosts / m->ranks)
+                    continue;
+                sent[r * m->hosts / m->ranks] += length;
+                received[peer * m->hosts / m->ranks] += length;
+            }
+            before += bytes > 0 ? length : 0.0;
+        }
+}
+
+/* Every part crosses hosts - 1 times, since hosts are subtrees. */
+Test(simulation, bytes_over_each_link_are_those_predicted)
+{
+    for (int i = 0; i < SIZES; i++) {
+        const nd_simulated_machine m = machine_of(sizes[i]);
+        double sent[128], received[128], planned_sent[128] = {0}, planned_received[128] = {0};
+        double total = 0.0, all = 0.0;
+        nd_simulated_costs costs = {.sent = sent, .received = received};
+        sums s = sums_of(m.ranks);
+        run(&m, check_sums, &s, &costs);
+        predict_bytes(&m, planned_sent, planned_received);
+        for (int p = 0; p < PIECES; p++)
+            total += (double)counts[p] * 4.0 * (m.hosts - 1);
+        for (int h = 0; h < m.hosts; h++) {
+            cr_assert_eq(sent[h], planned_sent[h], "host %d of %d", h, m.hosts);
+            cr_assert_eq(received[h], planned_received[h], "host %d of %d", h, m.hosts);
+            all += sent[h];
+        }
+        cr_assert_eq(all, total);
+    }
 }
 
 /* -- the rest of the contract ----------------------------------------------------------------- */
@@ -184,6 +257,33 @@ static nd_status check_gather(nd_comm *comm, int root)
     return ND_OK;
 }
 
+/* Bytes of all lengths, none too, from ranks in no order. */
+static nd_status check_broadcast_each(nd_comm *comm, size_t unit)
+{
+    const int size = comm->size;
+    void **buffers = calloc((size_t)size, sizeof *buffers);
+    size_t *bytes = calloc((size_t)size, sizeof *bytes);
+    for (int r = 0; r < size; r++) {
+        bytes[r] = (size_t)(r * 5 % 7) * unit;
+        buffers[r] = malloc(bytes[r] + 1);
+        for (size_t i = 0; r == comm->rank && i < bytes[r]; i++)
+            ((char *)buffers[r])[i] = byte_at(i, r);
+    }
+    const uint64_t before = comm->bytes_sent;
+    ND_TRY(nd_comm_broadcast_each(comm, buffers, bytes));
+    size_t total = 0;
+    for (int r = 0; r < size; r++) {
+        for (size_t i = 0; i < bytes[r]; i++)
+            HOLDS(((char *)buffers[r])[i] == byte_at(i, r));
+        total += bytes[r];
+        free(buffers[r]);
+    }
+    HOLDS(comm->bytes_sent - before == (size > 1 ? total - bytes[(comm->rank + 1) % size] : 0));
+    free(buffers);
+    free(bytes);
+    return ND_OK;
+}
+
 static nd_status check_collectives(nd_simulation *simulation, nd_comm *comm, void *context)
 {
     (void)simulation, (void)context;
@@ -197,6 +297,12 @@ static nd_status check_collectives(nd_simulation *simulation, nd_comm *comm, voi
     if (comm->size <= 64)
         ND_TRY(check_allgather(comm, ND_WIRE_RING_BYTES + 3));
     ND_TRY(check_gather(comm, last));
+    ND_TRY(check_broadcast_each(comm, 11));
+    if (comm->size <= 8)
+        ND_TRY(check_broadcast_each(comm, 2 * ND_WIRE_PART_BYTES + 1));
+    comm->part_bytes = PART_BYTES;
+    if (comm->size <= 64)
+        ND_TRY(check_broadcast_each(comm, 500));
     return comm->ops.barrier(comm);
 }
 

@@ -1,0 +1,16 @@
+/* What every rank has for all others, around a ring. */
+#ifndef ND_DIST_RING_H
+#define ND_DIST_RING_H
+
+#include "dist/point_to_point.h"
+
+/* nd_comm_ops.broadcast_each. A rank sends its own parts to its right neighbour, then hands on what comes from the
+ * left one: with N ranks and B bytes in all it takes about B beta and N alpha, each rank sends about B bytes, and
+ * of consecutive ranks on a host one sends to another host and one receives from one.
+ *
+ * In round i a rank sends its i-th part and takes its i-th; what it hands on came in an earlier round, or in the
+ * same one where it has nothing of its own. So whoever is in the earliest round goes on. */
+nd_status nd_ring_broadcast_each(nd_wire *wire, int rank, int size, void *const *buffers,
+                                 const size_t *bytes);
+
+#endif
