@@ -54,6 +54,17 @@ nd_status nd_gradient_part_add(const nd_gradient_transfer *t, const nd_comm_piec
                : ND_OK;
 }
 
+nd_status nd_gradient_part_take(const nd_gradient_transfer *t, const nd_comm_piece *piece, int slot,
+                                const void *part, size_t at, size_t bytes)
+{
+    char *values = (char *)piece->slots[slot] + at;
+    assert(piece->format == ND_GRADIENT_WIRE_FP32);
+    if (t->comm->device)
+        return nd_transfer_deliver(t->comm, values, part, bytes);
+    memcpy(values, part, bytes);
+    return ND_OK;
+}
+
 nd_status nd_gradient_part_make(const nd_gradient_transfer *t, const nd_comm_piece *piece, int slot,
                                 void *part, size_t at, size_t bytes)
 {

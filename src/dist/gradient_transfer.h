@@ -16,10 +16,12 @@ typedef struct nd_gradient_transfer {
 nd_status nd_gradient_transfer_create(nd_comm *comm, nd_gradient_transfer *transfer);
 void nd_gradient_transfer_destroy(nd_gradient_transfer *transfer);
 
-/* Bytes [at, at + bytes) of the message that a slot of the piece is, cut between blocks: adds what has come, or
- * makes what goes. */
+/* Bytes [at, at + bytes) of the message that a slot of the piece is, cut between blocks: adds what has come, takes
+ * it in its place (fp32), or makes what goes. */
 nd_status nd_gradient_part_add(const nd_gradient_transfer *t, const nd_comm_piece *piece, int slot,
                                const void *part, size_t at, size_t bytes);
+nd_status nd_gradient_part_take(const nd_gradient_transfer *t, const nd_comm_piece *piece, int slot,
+                                const void *part, size_t at, size_t bytes);
 nd_status nd_gradient_part_make(const nd_gradient_transfer *t, const nd_comm_piece *piece, int slot,
                                 void *part, size_t at, size_t bytes);
 

@@ -1,6 +1,7 @@
 #include "dist/part_reduction.h"
 
 #include "dist/gradient_wire.h"
+#include "dist/part_order.h"
 #include "dist/tree_reduction.h"
 
 #include <stdlib.h>
@@ -11,8 +12,8 @@ enum { LEVELS = 64 };
 /* What this rank does with a part. */
 typedef struct act {
     nd_tree_act tree;
-    int32_t part;
     int64_t piece;
+    size_t at, bytes;
 } act;
 
 struct nd_part_reduction {
@@ -23,8 +24,10 @@ struct nd_part_reduction {
     act *order; /* by level */
     int64_t count, capacity;
     nd_comm_piece *pieces; /* of the reduction at hand */
-    act at;                /* of the walk: its part and piece */
-    const char *subject;   /* last told */
+    size_t *bytes;         /* [pieces_capacity] of each on the wire */
+    int64_t pieces_capacity;
+    nd_part part;        /* that is walked */
+    const char *subject; /* last told */
 };
 
 nd_status nd_part_reduction_create(nd_comm *comm, nd_wire *wire, nd_part_reduction **reduction)
@@ -49,6 +52,7 @@ void nd_part_reduction_destroy(nd_part_reduction *r)
     nd_gradient_transfer_destroy(&r->transfer);
     free(r->acts);
     free(r->order);
+    free(r->bytes);
     free(r);
 }
 
@@ -73,45 +77,37 @@ static nd_status note(void *context, const nd_tree_act *tree)
     nd_part_reduction *r = context;
     if (r->count == r->capacity)
         ND_TRY(grow(r));
-    r->acts[r->count++] = (act){*tree, r->at.part, r->at.piece};
+    r->acts[r->count++] = (act){*tree, r->part.piece, r->part.at, r->part.bytes};
     return ND_OK;
 }
 
-static size_t bytes_of(const nd_comm_piece *piece)
-{
-    return nd_gradient_wire_bytes(piece->format, piece->count);
-}
-
-/* Part k of every piece, then part k + 1. Turns count bytes in units of the longest part, so that short parts
- * among long ones do not always fall to the same ranks. */
 static nd_status walk(nd_part_reduction *r, nd_comm_split split, int64_t count)
 {
-    const size_t size = nd_wire_part_bytes(r->comm);
-    size_t longest = 1, before = 0;
-    bool more = true;
-    int slot;
+    nd_part_order order = nd_part_order_of(r->bytes, count, nd_wire_part_bytes(r->comm));
     r->count = 0;
-    for (int64_t i = 0; i < count; i++) {
-        const size_t bytes = bytes_of(&r->pieces[i]), part = bytes < size ? bytes : size;
-        longest = part > longest ? part : longest;
-        r->pieces[i].result = NULL;
+    while (nd_part_next(&order, &r->part)) {
+        nd_comm_piece *piece = &r->pieces[r->part.piece];
+        const nd_tree tree = {r->comm->size, split, piece->owner, r->part.turn,
+                              nd_tree_delivers(r->comm->size, split, piece->format)};
+        int slot;
+        ND_TRY(nd_tree_walk(r->comm->rank, &tree, note, r, &slot));
+        piece->result = slot >= 0 ? piece->slots[slot] : NULL;
     }
-    for (int32_t part = 0; more; part++) {
-        more = false;
-        for (int64_t i = 0; i < count; i++) {
-            nd_comm_piece *piece = &r->pieces[i];
-            const size_t bytes = bytes_of(piece);
-            if (part > 0 && nd_wire_parts(bytes, size) <= part)
-                continue;
-            const size_t length = (size_t)nd_wire_part_length(bytes, part, size);
-            r->at = (act){.part = part, .piece = i};
-            ND_TRY(nd_tree_walk(r->comm->rank, r->comm->size, split, piece->owner,
-                                (int64_t)((before + length / 2) / longest), note, r, &slot));
-            piece->result = slot >= 0 ? piece->slots[slot] : NULL;
-            before += length;
-            more |= nd_wire_parts(bytes, size) > part + 1;
-        }
+    return ND_OK;
+}
+
+static nd_status take_pieces(nd_part_reduction *r, nd_comm_piece *pieces, int64_t count)
+{
+    r->pieces = pieces;
+    if (count > r->pieces_capacity) {
+        size_t *bytes = realloc(r->bytes, (size_t)count * sizeof *bytes);
+        if (!bytes)
+            return ND_FAIL(ND_ENOMEM, "no memory for a reduction of %lld pieces", (long long)count);
+        r->bytes = bytes;
+        r->pieces_capacity = count;
     }
+    for (int64_t i = 0; i < count; i++)
+        r->bytes[i] = nd_gradient_wire_bytes(pieces[i].format, pieces[i].count);
     return ND_OK;
 }
 
@@ -129,18 +125,6 @@ static void sort_by_level(nd_part_reduction *r)
 
 /* -- doing it --------------------------------------------------------------------------------- */
 
-typedef struct span {
-    size_t at;
-    int bytes;
-} span;
-
-static span span_of(const nd_part_reduction *r, const act *a)
-{
-    const size_t size = nd_wire_part_bytes(r->comm);
-    return (span){nd_wire_part_start(a->part, size),
-                  nd_wire_part_length(bytes_of(&r->pieces[a->piece]), a->part, size)};
-}
-
 static void tell_subject(nd_part_reduction *r, const nd_comm_piece *piece)
 {
     if (r->subject != piece->name)
@@ -148,55 +132,63 @@ static void tell_subject(nd_part_reduction *r, const nd_comm_piece *piece)
     r->subject = piece->name;
 }
 
-/* What has been started, and where the next receive is among the acts. */
+/* Sends that were started, and that have left; receives likewise; where the next receive is among the acts. */
 typedef struct progress {
-    int64_t sends, receives, taken, ahead;
+    int64_t sends, left, receives, taken, ahead;
 } progress;
 
 static nd_status open_receives(nd_part_reduction *r, progress *p)
 {
     for (; p->ahead < r->count && p->receives < p->taken + ND_WIRE_DEPTH; p->ahead++) {
         const act *a = &r->order[p->ahead];
-        if (a->tree.kind == ND_TREE_RECEIVE)
-            ND_TRY(nd_wire_start_receive(r->wire, p->receives++, NULL, span_of(r, a).bytes,
-                                         a->tree.peer));
+        if (a->tree.kind == ND_TREE_RECEIVE || a->tree.kind == ND_TREE_TAKE)
+            ND_TRY(
+                nd_wire_start_receive(r->wire, p->receives++, NULL, (int)a->bytes, a->tree.peer));
     }
+    return ND_OK;
+}
+
+/* What is sent of a slot has to have left before the slot is replaced. */
+static nd_status finish_sends(nd_part_reduction *r, progress *p)
+{
+    for (; p->left < p->sends; p->left++)
+        ND_TRY(nd_wire_finish_send(r->wire, p->left));
     return ND_OK;
 }
 
 static nd_status receive(nd_part_reduction *r, const act *a, progress *p)
 {
-    const span s = span_of(r, a);
+    const nd_comm_piece *piece = &r->pieces[a->piece];
+    if (a->tree.kind == ND_TREE_TAKE)
+        ND_TRY(finish_sends(r, p));
     ND_TRY(nd_wire_finish_receive(r->wire, p->taken));
-    ND_TRY(nd_gradient_part_add(&r->transfer, &r->pieces[a->piece], a->tree.slot,
-                                nd_wire_received(r->wire, p->taken), s.at, (size_t)s.bytes));
-    p->taken++;
-    return ND_OK;
+    const void *part = nd_wire_received(r->wire, p->taken++);
+    return a->tree.kind == ND_TREE_TAKE
+               ? nd_gradient_part_take(&r->transfer, piece, a->tree.slot, part, a->at, a->bytes)
+               : nd_gradient_part_add(&r->transfer, piece, a->tree.slot, part, a->at, a->bytes);
 }
 
 static nd_status send(nd_part_reduction *r, const act *a, progress *p)
 {
     const nd_comm_piece *piece = &r->pieces[a->piece];
-    const span s = span_of(r, a);
     const void *data = NULL;
-    if (p->sends >= ND_WIRE_DEPTH)
-        ND_TRY(nd_wire_finish_send(r->wire, p->sends - ND_WIRE_DEPTH));
+    for (; p->left + ND_WIRE_DEPTH <= p->sends; p->left++)
+        ND_TRY(nd_wire_finish_send(r->wire, p->left));
     if (piece->format == ND_GRADIENT_WIRE_FP32 && !r->comm->device)
-        data = (const char *)piece->slots[a->tree.slot] + s.at;
+        data = (const char *)piece->slots[a->tree.slot] + a->at;
     else
         ND_TRY(nd_gradient_part_make(&r->transfer, piece, a->tree.slot,
-                                     nd_wire_room(r->wire, p->sends), s.at, (size_t)s.bytes));
-    return nd_wire_start_send(r->wire, p->sends++, data, s.bytes, a->tree.peer);
+                                     nd_wire_room(r->wire, p->sends), a->at, a->bytes));
+    return nd_wire_start_send(r->wire, p->sends++, data, (int)a->bytes, a->tree.peer);
 }
 
 static nd_status add(nd_part_reduction *r, const act *a)
 {
     const nd_comm_piece *piece = &r->pieces[a->piece];
-    const span s = span_of(r, a);
-    const int64_t first = nd_gradient_wire_values(piece->format, s.at);
+    const int64_t first = nd_gradient_wire_values(piece->format, a->at);
     return nd_tree_add(r->comm, piece->slots[a->tree.slot] + first,
                        piece->slots[a->tree.other] + first,
-                       nd_gradient_wire_values(piece->format, (size_t)s.bytes));
+                       nd_gradient_wire_values(piece->format, a->bytes));
 }
 
 static nd_status work_off(nd_part_reduction *r)
@@ -207,22 +199,20 @@ static nd_status work_off(nd_part_reduction *r)
         const act *a = &r->order[i];
         tell_subject(r, &r->pieces[a->piece]);
         ND_TRY(open_receives(r, &p));
-        if (a->tree.kind == ND_TREE_RECEIVE)
-            ND_TRY(receive(r, a, &p));
-        else if (a->tree.kind == ND_TREE_SEND)
+        if (a->tree.kind == ND_TREE_SEND)
             ND_TRY(send(r, a, &p));
-        else
+        else if (a->tree.kind == ND_TREE_ADD)
             ND_TRY(add(r, a));
+        else
+            ND_TRY(receive(r, a, &p));
     }
-    for (int64_t i = p.sends > ND_WIRE_DEPTH ? p.sends - ND_WIRE_DEPTH : 0; i < p.sends; i++)
-        ND_TRY(nd_wire_finish_send(r->wire, i));
-    return ND_OK;
+    return finish_sends(r, &p);
 }
 
 nd_status nd_part_reduction_run(nd_part_reduction *r, nd_comm_split split, nd_comm_piece *pieces,
                                 int64_t count)
 {
-    r->pieces = pieces;
+    ND_TRY(take_pieces(r, pieces, count));
     ND_TRY(walk(r, split, count));
     sort_by_level(r);
     const nd_status status = work_off(r);

@@ -9,9 +9,9 @@ typedef struct place {
 } place;
 
 typedef struct walk {
-    int rank, owner;
-    int64_t part; /* leaves of a rank */
-    bool whole;   /* which are one block each */
+    int rank, meets; /* the owner, where sums are met by it; else -1 */
+    int64_t part;    /* leaves of a rank */
+    bool whole;      /* which are one block each */
     int64_t turn;
     nd_tree_visit visit;
     void *context;
@@ -28,8 +28,8 @@ static int level_of(int64_t leaves)
 /* Whether the rank of the right child takes the sum of node (a, b). */
 static bool goes_right(const walk *w, int left, int right, int64_t a, int64_t b)
 {
-    if (left == w->owner || right == w->owner)
-        return right == w->owner;
+    if (left == w->meets || right == w->meets)
+        return right == w->meets;
     return w->whole && (w->turn >> (level_of((b - a) / w->part) - 1) & 1);
 }
 
@@ -37,10 +37,9 @@ static bool goes_right(const walk *w, int left, int right, int64_t a, int64_t b)
 static int holder(const walk *w, int64_t a, int64_t b)
 {
     while (b - a > w->part) {
-        const int64_t middle = a + nd_sum_tree_left(b - a), owned = w->owner * w->part;
-        const bool right = owned >= a && owned < b
-                               ? owned >= middle
-                               : w->turn >> (level_of((b - a) / w->part) - 1) & 1;
+        const int64_t middle = a + nd_sum_tree_left(b - a), met = w->meets * w->part;
+        const bool right =
+            met >= a && met < b ? met >= middle : w->turn >> (level_of((b - a) / w->part) - 1) & 1;
         *(right ? &a : &b) = middle;
     }
     return (int)(a / w->part);
@@ -96,13 +95,39 @@ static bool is_power_of_two(int64_t x)
     return (x & (x - 1)) == 0;
 }
 
-nd_status nd_tree_walk(int rank, int ranks, nd_comm_split split, int owner, int64_t turn,
-                       nd_tree_visit visit, void *context, int *slot)
+enum { MEET_RANKS_MAX = 8 };
+
+bool nd_tree_delivers(int ranks, nd_comm_split split, nd_gradient_wire format)
 {
-    const int64_t part = split.leaves / ranks;
-    const walk w = {rank, owner, part, is_power_of_two(part), turn, visit, context};
+    return ranks > MEET_RANKS_MAX && format == ND_GRADIENT_WIRE_FP32 &&
+           is_power_of_two(split.leaves / ranks);
+}
+
+static walk walk_of(int rank, const nd_tree *tree)
+{
+    const int64_t part = tree->split.leaves / tree->ranks;
+    return (walk){.rank = rank,
+                  .meets = tree->deliver ? -1 : tree->owner,
+                  .part = part,
+                  .whole = is_power_of_two(part),
+                  .turn = tree->turn};
+}
+
+nd_status nd_tree_walk(int rank, const nd_tree *tree, nd_tree_visit visit, void *context, int *slot)
+{
+    walk w = walk_of(rank, tree);
     place sum;
-    ND_TRY(walk_node(&w, 0, split.leaves, &sum));
+    w.visit = visit;
+    w.context = context;
+    ND_TRY(walk_node(&w, 0, tree->split.leaves, &sum));
+    if (tree->deliver && sum.rank != tree->owner) {
+        const nd_tree_act act = {.kind = rank == tree->owner ? ND_TREE_TAKE : ND_TREE_SEND,
+                                 .level = level_of(tree->split.leaves) + 1,
+                                 .peer = rank == tree->owner ? sum.rank : tree->owner};
+        if (rank == tree->owner || rank == sum.rank)
+            ND_TRY(visit(context, &act));
+        sum = (place){tree->owner, 0};
+    }
     *slot = rank == sum.rank ? sum.slot : -1;
     return ND_OK;
 }
@@ -137,6 +162,7 @@ static nd_status act_at_once(void *context, const nd_tree_act *act)
         return t->send(t->context, p, act->slot, act->peer);
     case ND_TREE_RECEIVE:
         return t->receive_and_add(t->context, p, act->slot, act->peer);
+    case ND_TREE_TAKE: /* nothing is delivered here */
     case ND_TREE_ADD:
         break;
     }
@@ -149,30 +175,55 @@ nd_status nd_tree_reduce(nd_comm *comm, const nd_tree_transfer *transfer, nd_com
                          nd_comm_piece *piece)
 {
     reduction r = {comm, transfer, piece};
+    const nd_tree tree = {.ranks = comm->size, .split = split, .owner = piece->owner};
     int slot;
-    ND_TRY(nd_tree_walk(comm->rank, comm->size, split, piece->owner, 0, act_at_once, &r, &slot));
+    ND_TRY(nd_tree_walk(comm->rank, &tree, act_at_once, &r, &slot));
     piece->result = slot >= 0 ? piece->slots[slot] : NULL;
     return ND_OK;
 }
 
-/* *rank: where the sum of leaves a..b-1 ends up. */
-static int64_t node_sends(const walk *w, int64_t a, int64_t b, int *rank)
+/* -- of all ranks ----------------------------------------------------------------------------- */
+
+typedef struct listing {
+    walk walk;
+    nd_tree_message visit;
+    void *context;
+} listing;
+
+/* Returns who holds the sum of leaves a..b-1. */
+static int list_node(const listing *l, int64_t a, int64_t b)
 {
+    const walk *w = &l->walk;
     const int first = (int)(a / w->part), last = (int)((b - 1) / w->part);
-    if (first == last && nd_sum_tree_is_block(a, b)) {
-        *rank = first;
-        return 0;
-    }
+    if (first == last && nd_sum_tree_is_block(a, b))
+        return first;
     const int64_t middle = a + nd_sum_tree_left(b - a);
-    int left, right;
-    const int64_t below = node_sends(w, a, middle, &left) + node_sends(w, middle, b, &right);
-    *rank = goes_right(w, left, right, a, b) ? right : left;
-    return below + (left != right);
+    const int left = list_node(l, a, middle), right = list_node(l, middle, b);
+    if (left == right)
+        return left;
+    const bool to_right = goes_right(w, left, right, a, b);
+    l->visit(l->context, level_of(b - a), to_right ? left : right, to_right ? right : left);
+    return to_right ? right : left;
 }
 
-int64_t nd_tree_sends(int ranks, nd_comm_split split, int owner)
+void nd_tree_messages(const nd_tree *tree, nd_tree_message visit, void *context)
 {
-    const walk w = {.owner = owner, .part = split.leaves / ranks};
-    int rank;
-    return node_sends(&w, 0, split.leaves, &rank);
+    const listing l = {walk_of(0, tree), visit, context};
+    const int holds = list_node(&l, 0, tree->split.leaves);
+    if (tree->deliver && holds != tree->owner)
+        visit(context, level_of(tree->split.leaves) + 1, holds, tree->owner);
+}
+
+static void count_message(void *context, int level, int from, int to)
+{
+    (void)level, (void)from, (void)to;
+    ++*(int64_t *)context;
+}
+
+int64_t nd_tree_sends(int ranks, nd_comm_split split, int owner, nd_gradient_wire format)
+{
+    const nd_tree tree = {.ranks = ranks, .split = split, .owner = owner};
+    int64_t count = 0;
+    nd_tree_messages(&tree, count_message, &count);
+    return count + nd_tree_delivers(ranks, split, format);
 }

@@ -261,7 +261,7 @@ static void check_sends(nd_comm *comm, int64_t part)
         uint64_t sent = 0;
         for (int r = 0; r < comm->size; r++)
             sent += all[r];
-        CHECK(sent == 4 * (uint64_t)nd_tree_sends(comm->size, split, owner));
+        CHECK(sent == 4 * (uint64_t)nd_tree_sends(comm->size, split, owner, ND_GRADIENT_WIRE_FP32));
     }
 }
 

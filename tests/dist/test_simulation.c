@@ -172,9 +172,11 @@ static void predict_bytes(const nd_simulated_machine *m, double *sent, double *r
             const double length = bytes < PART_BYTES ? (double)bytes : PART_BYTES;
             for (int r = 0; bytes > 0 && r < m->ranks; r++) {
                 int peer = r, slot;
-                ND_ASSERT_OK(nd_tree_walk(
-                    r, m->ranks, (nd_comm_split){.leaves = m->ranks}, owner_of(p, m->ranks),
-                    (int64_t)((before + length / 2) / PART_BYTES), count_crossing, &peer, &slot));
+                const nd_comm_split split = {.leaves = m->ranks};
+                const nd_tree tree = {m->ranks, split, owner_of(p, m->ranks),
+                                      (int64_t)((before + length / 2) / PART_BYTES),
+                                      nd_tree_delivers(m->ranks, split, ND_GRADIENT_WIRE_FP32)};
+                ND_ASSERT_OK(nd_tree_walk(r, &tree, count_crossing, &peer, &slot));
                 if (r * m->hosts / m->ranks == peer * m->hosts / m->ranks)
                     continue;
                 sent[r * m->hosts / m->ranks] += length;
@@ -184,7 +186,7 @@ static void predict_bytes(const nd_simulated_machine *m, double *sent, double *r
         }
 }
 
-/* Every part crosses hosts - 1 times, since hosts are subtrees. */
+/* Every part crosses hosts - 1 times, since hosts are subtrees, and at most once more on its way to its owner. */
 Test(simulation, bytes_over_each_link_are_those_predicted)
 {
     for (int i = 0; i < SIZES; i++) {
@@ -202,7 +204,7 @@ Test(simulation, bytes_over_each_link_are_those_predicted)
             cr_assert_eq(received[h], planned_received[h], "host %d of %d", h, m.hosts);
             all += sent[h];
         }
-        cr_assert_eq(all, total);
+        cr_assert(all >= total && all * (m.hosts - 1) <= total * m.hosts);
     }
 }
 
