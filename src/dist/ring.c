@@ -49,12 +49,20 @@ static nd_status send_next(const ring *r, stream *out)
 {
     int length;
     const int64_t number = out->number;
-    if (number >= out->count)
-        return ND_OK;
     if (number >= ND_WIRE_DEPTH)
         ND_TRY(nd_wire_finish_send(r->wire, number - ND_WIRE_DEPTH));
     const char *data = next(r, out, &length);
     return nd_wire_start_send(r->wire, number, data, length, (r->rank + 1) % r->size);
+}
+
+/* Starts sends up to ND_WIRE_DEPTH ahead of the round: its own parts, and what it has taken of others. */
+static nd_status send_ahead(const ring *r, stream *out, int64_t round, int64_t taken)
+{
+    const int64_t own = nd_wire_parts(r->bytes[r->rank], r->part_bytes);
+    while (out->number < out->count && out->number < round + ND_WIRE_DEPTH &&
+           out->number < own + taken)
+        ND_TRY(send_next(r, out));
+    return ND_OK;
 }
 
 static nd_status go_round(const ring *r)
@@ -62,14 +70,15 @@ static nd_status go_round(const ring *r)
     stream in = stream_of(r, (r->rank + r->size - 1) % r->size), out = stream_of(r, r->rank);
     const bool has_own = r->bytes[r->rank] > 0;
     for (int64_t i = 0; i < in.count || i < out.count; i++) {
+        const int64_t taken = i < in.count ? i : in.count;
         while (in.number < in.count && in.number < i + ND_WIRE_DEPTH)
             ND_TRY(receive_next(r, &in));
         if (has_own)
-            ND_TRY(send_next(r, &out));
+            ND_TRY(send_ahead(r, &out, i, taken));
         if (i < in.count)
             ND_TRY(nd_wire_finish_receive(r->wire, i));
         if (!has_own)
-            ND_TRY(send_next(r, &out));
+            ND_TRY(send_ahead(r, &out, i, taken + 1));
     }
     for (int64_t i = out.count > ND_WIRE_DEPTH ? out.count - ND_WIRE_DEPTH : 0; i < out.count; i++)
         ND_TRY(nd_wire_finish_send(r->wire, i));

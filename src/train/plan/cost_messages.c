@@ -85,11 +85,10 @@ static void close_windows(nd_cost_clocks *c)
             c->clock[r] = later(c->clock[r], c->windows[r].sent[i]);
 }
 
-/* When a rank has room to start its next send. */
-static double start_send(nd_cost_clocks *c, int rank)
+/* When a rank has room to start send `number`. */
+static double start_send(nd_cost_clocks *c, int rank, int64_t number)
 {
-    const nd_cost_window *w = &c->windows[rank];
-    c->clock[rank] = later(c->clock[rank], w->sent[w->sends % ND_WIRE_DEPTH]);
+    c->clock[rank] = later(c->clock[rank], c->windows[rank].sent[number % ND_WIRE_DEPTH]);
     return c->clock[rank];
 }
 
@@ -118,39 +117,61 @@ double nd_cost_part_bytes(const nd_cost_machine *m, double bytes)
 /* What a rank sends to its right neighbour: its own parts, then those of the ranks at its left. */
 typedef struct stream {
     int owner;
-    int64_t part, count; /* of the owner's; still to be sent */
+    int64_t part, own, number, started,
+        count; /* the owner's next; its own; sent; started; of all */
+    double starts[ND_WIRE_DEPTH];
 } stream;
 
-static double next_part(const double *bytes, double size, int ranks, stream *s)
+typedef struct ring {
+    nd_cost_clocks *c;
+    const double *bytes;
+    double size; /* of parts */
+    int64_t parts;
+    stream *out; /* [ranks] */
+} ring;
+
+static int64_t parts_of(const ring *g, int rank)
 {
-    while ((double)s->part * size >= bytes[s->owner]) {
+    return nd_wire_parts((size_t)g->bytes[rank], (size_t)g->size);
+}
+
+static double next_part(const ring *g, stream *s)
+{
+    const int ranks = g->c->m->ranks;
+    while (s->part == parts_of(g, s->owner)) {
         s->owner = (s->owner + ranks - 1) % ranks;
         s->part = 0;
     }
-    const double left = bytes[s->owner] - (double)s->part++ * size;
-    s->count--;
-    return left < size ? left : size;
+    const double left = g->bytes[s->owner] - (double)s->part++ * g->size;
+    return left < g->size ? left : g->size;
 }
 
-/* Round by round. A rank that has nothing of its own hands on what it took in the same round. */
-static void go_round(nd_cost_clocks *c, const double *bytes, double size, stream *out,
-                     double *starts, int first)
+static void send_ahead(const ring *g, int rank, int64_t round, int64_t taken)
 {
-    const int ranks = c->m->ranks;
-    bool more = true;
-    while (more) {
-        more = false;
+    stream *s = &g->out[rank];
+    for (;
+         s->started < s->count && s->started < round + ND_WIRE_DEPTH && s->started < s->own + taken;
+         s->started++)
+        s->starts[s->started % ND_WIRE_DEPTH] = start_send(g->c, rank, s->started);
+}
+
+/* Round by round; the left neighbour of `first` has parts of its own. */
+static void go_round(const ring *g, int first)
+{
+    const int ranks = g->c->m->ranks;
+    for (int64_t round = 0; round < g->parts; round++) {
         for (int r = 0; r < ranks; r++)
-            if (bytes[r] > 0.0 && out[r].count > 0)
-                starts[r] = start_send(c, r);
-        for (int i = 0; i < ranks; i++) { /* the left one of `first` has parts of its own */
+            if (g->out[r].own > 0)
+                send_ahead(g, r, round, round);
+        for (int i = 0; i < ranks; i++) {
             const int r = (first + i) % ranks, left = (r + ranks - 1) % ranks;
-            if (out[left].count > 0) {
-                carry(c, left, r, next_part(bytes, size, ranks, &out[left]), starts[left], 0.0);
-                more = true;
+            stream *in = &g->out[left];
+            if (in->number < in->count) {
+                const double started = in->starts[in->number++ % ND_WIRE_DEPTH];
+                carry(g->c, left, r, next_part(g, in), started, 0.0);
             }
-            if (bytes[r] == 0.0 && out[r].count > 0)
-                starts[r] = start_send(c, r);
+            if (g->out[r].own == 0)
+                send_ahead(g, r, round, round + 1);
         }
     }
 }
@@ -166,25 +187,18 @@ nd_status nd_cost_broadcast_each(nd_cost_clocks *c, const double *bytes)
     }
     if (all == 0.0 || ranks == 1)
         return ND_OK;
-    stream *out = calloc((size_t)ranks, sizeof *out);
-    double *starts = calloc((size_t)ranks, sizeof *starts);
-    if (!out || !starts) {
-        free(out);
-        free(starts);
+    ring g = {c, bytes, nd_cost_part_bytes(c->m, all), 0, calloc((size_t)ranks, sizeof *g.out)};
+    if (!g.out)
         return ND_FAIL(ND_ENOMEM, "no memory for the messages of a plan");
-    }
-    const double size = nd_cost_part_bytes(c->m, all);
-    int64_t parts = 0;
     for (int r = 0; r < ranks; r++)
-        parts += nd_wire_parts((size_t)bytes[r], (size_t)size);
+        g.parts += parts_of(&g, r);
     for (int r = 0; r < ranks; r++)
-        out[r] =
-            (stream){r, 0, parts - nd_wire_parts((size_t)bytes[(r + 1) % ranks], (size_t)size)};
+        g.out[r] = (stream){
+            .owner = r, .own = parts_of(&g, r), .count = g.parts - parts_of(&g, (r + 1) % ranks)};
     open_windows(c);
-    go_round(c, bytes, size, out, starts, first);
+    go_round(&g, first);
     close_windows(c);
-    free(out);
-    free(starts);
+    free(g.out);
     return ND_OK;
 }
 

@@ -18,9 +18,9 @@ typedef struct job {
     float **slots;     /* to them */
     void **buffers;    /* [ranks] likewise */
     size_t *bytes;     /* [ranks] simulated, of codes */
-    double *computed,
-        *reduced; /* [parts] when the last rank was done with passes; with reductions */
-    double updated;
+    /* [parts] when the last rank was done with passes; with reductions; seconds of the longest update */
+    double *computed, *reduced, *update;
+    double updated; /* when the last rank was */
     uint64_t sent; /* simulated bytes, by all ranks */
 } job;
 
@@ -81,6 +81,7 @@ static nd_status settle(nd_simulation *s, nd_comm *comm, job *j, int64_t index)
     mark(&j->reduced[index], nd_simulation_now(s));
     for (int64_t i = 0; i < part->count; i++)
         update += part->pieces[i].owner == comm->rank ? part->pieces[i].update : 0.0;
+    mark(&j->update[index], update);
     nd_simulation_compute(s, update);
     mark(&j->updated, nd_simulation_now(s));
     return ND_OK;
@@ -144,10 +145,11 @@ static nd_status take_memory(job *j)
     j->slots = calloc((size_t)slots + 1, sizeof *j->slots);
     j->buffers = calloc(ranks, sizeof *j->buffers);
     j->bytes = calloc(ranks, sizeof *j->bytes);
-    j->computed = calloc(2 * (size_t)work->count + 1, sizeof *j->computed);
+    j->computed = calloc(3 * (size_t)work->count + 1, sizeof *j->computed);
     if (!j->zeros || !j->slots || !j->buffers || !j->bytes || !j->computed)
         return ND_FAIL(ND_ENOMEM, "no memory for a simulated step");
     j->reduced = j->computed + work->count;
+    j->update = j->reduced + work->count;
     for (int i = 0; i <= slots; i++)
         j->slots[i] = j->zeros;
     for (size_t r = 0; r < ranks; r++) {
@@ -176,8 +178,8 @@ nd_status nd_simulated_step(const nd_cost_machine *m, const nd_cost_work *work, 
     for (int64_t i = 0; i < work->count; i++) {
         cost->passes += work->parts[i].passes;
         cost->reduced += j.reduced[i] - j.computed[i];
+        cost->updated += j.update[i];
     }
-    cost->updated = j.updated - (work->count > 0 ? j.reduced[work->count - 1] : 0.0);
     cost->step = costs.seconds;
     cost->codes = costs.seconds - j.updated;
     cost->bytes = (double)j.sent * j.scale;
