@@ -1,5 +1,7 @@
 /* Tokens a second of whole training steps, beside the roofline measured in the same run: the time the
- * step's products would take at the speed oneDNN reaches on large int8 and bf16 products, f32 where it has none of bf16.
+ * step's products would take at the speed oneDNN reaches on large int8 and bf16 products, f32 where it
+ * has none of bf16. Without VNNI its int8 products are exact for ternary codes alone: the gradients of
+ * weights then count at the dense rate.
  *
  *   bench_throughput [--config FILE] [--steps N] [--set SECTION.KEY=VALUE]...
  *
@@ -18,9 +20,9 @@
 
 enum { PEAK_SIDE = 2048, SAMPLES_MAX = 256 };
 
-/* FLOPs of one step: in int8 (ternary products forward, and backward with gradients in 8 bits), and
- * everything else that multiplies: both backward products of each projection, the head three times,
- * attention. */
+/* FLOPs of one step: in int8 (ternary products forward, and backward with gradients in 8 bits, those of
+ * weights where such products are exact), and everything else that multiplies: backward products of each
+ * projection, the head three times, attention. */
 static void step_flops(const nd_run *run, double *in_int8, double *rest)
 {
     const nd_model_config *c = &run->model->config;
@@ -31,7 +33,8 @@ static void step_flops(const nd_run *run, double *in_int8, double *rest)
         if (p->role == ND_ROLE_TERNARY)
             projections += (double)(p->rows * p->cols);
     }
-    *in_int8 = (c->int8_gradients ? 6.0 : 2.0) * projections * tokens;
+    const double products = !c->int8_gradients ? 2.0 : run->backend->traits.exact_int8 ? 6.0 : 4.0;
+    *in_int8 = products * projections * tokens;
     *rest = nd_model_operations(*c, nd_mtp_active_heads(c), 1.0) * tokens - *in_int8;
 }
 
