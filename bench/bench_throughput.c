@@ -42,14 +42,14 @@ static void print_memory(const nd_run *run)
 {
     const double mib = 1024.0 * 1024.0;
     const size_t workspace = run->backend->ops.workspace_bytes(run->backend);
-    double total = (double)nd_memory_program(workspace + nd_loader_bytes(run->loader));
+    double total = (double)nd_memory_program(workspace + nd_loader_bytes(run->data.loader));
     printf("\n| memory | MiB |\n|---|---|\n| program and libraries | %.1f |\n", total / mib);
     for (int i = 0; i < ND_MEMORY_COUNT; i++) {
         const double bytes = (double)run->arenas[i].size;
         printf("| %s | %.1f |\n", nd_memory_category_name((nd_memory_category)i), bytes / mib);
         total += bytes;
     }
-    const double loader = (double)nd_loader_bytes(run->loader);
+    const double loader = (double)nd_loader_bytes(run->data.loader);
     total += loader + (double)workspace;
     printf("| workspace of the backend | %.1f |\n", (double)workspace / mib);
     printf("| loader | %.1f |\n| **sum** | **%.1f** |\n", loader / mib, total / mib);

@@ -105,7 +105,7 @@ static nd_status compute(const grad_arguments *a, nd_loaded_model *l, const int3
     ND_TRY_GOTO(take(l, &scratch), done);
     const float scale = (float)(1.0 / (double)(rows * (cols - 1)));
     ND_TRY_GOTO(nd_model_train(l->model, tokens, scale,
-                               (nd_model_gradients){.views = scratch.views},
+                               nd_model_gradients_into(&l->model->params, scratch.views, false),
                                (nd_gradients_ready){NULL, NULL}, &loss),
                 done);
     ND_TRY_GOTO(write_results(l, &scratch, a->out, &loss, nd_cview_of(tokens, ND_I32, rows, cols)),

@@ -141,6 +141,11 @@ const nd_state *nd_projectors_state(const nd_projectors *p, int64_t index)
     return &p->list[index].state;
 }
 
+int64_t nd_projectors_count(const nd_projectors *p)
+{
+    return p->count;
+}
+
 int64_t nd_projectors_per_step(const nd_projectors *p)
 {
     const int64_t every = p->config->training.galore_update_freq;

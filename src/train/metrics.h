@@ -14,7 +14,7 @@ typedef struct nd_metrics {
     int64_t missing;             /* steps in a row that could not be written */
 } nd_metrics;
 
-/* Opens RUN/metrics.jsonl and the event file. Steps beyond `run->restored_step`, left by a run that was cut
+/* Opens RUN/metrics.jsonl and the event file. Steps beyond `run->restored.step`, left by a run that was cut
  * off after its last checkpoint, are taken out of metrics.jsonl first. Training goes on without what cannot
  * be written, and the log says so once. */
 void nd_metrics_open(nd_run *run, nd_metrics *metrics);

@@ -65,14 +65,13 @@ nd_status nd_resume_sets_aside(const nd_config *config, const char *resume, bool
  * taken of. */
 static void begin_new_data(nd_run *run, const nd_fact_difference *d)
 {
-    const int64_t windows = nd_dataset_window_count(run->train);
-    run->next_sample = (run->next_sample + windows - 1) / windows * windows;
-    run->data_start = run->next_sample;
+    const int64_t windows = nd_dataset_window_count(run->data.train);
+    nd_position_begin_data(&run->position, windows);
     nd_log_line(&run->log,
                 "data    new ('%s' was %s, is %s): starts at epoch %lld, sample %lld; epochs are "
                 "counted from here",
-                d->key, d->first, d->second, (long long)(run->next_sample / windows),
-                (long long)run->next_sample);
+                d->key, d->first, d->second, (long long)(run->position.next_sample / windows),
+                (long long)run->position.next_sample);
 }
 
 nd_status nd_resume_check(nd_run *run, const nd_checkpoint *c)
@@ -92,7 +91,7 @@ nd_status nd_resume_check(nd_run *run, const nd_checkpoint *c)
         nd_log_line(&run->log, "changed %s was %s, is %s", d.key, d.first, d.second);
         return ND_OK;
     }
-    if (!run->new_data)
+    if (!run->start.new_data)
         return ND_FAIL(
             ND_EDATA,
             "the data is not what %s was trained on: '%s' was %s, is %s, so that its next "
@@ -108,7 +107,7 @@ void nd_resume_describe_lengths(nd_run *run, const nd_config *before)
     const nd_config *c = &run->config;
     const int64_t was = before->training.batch_size * before->training.seq_length;
     const int64_t is = c->training.batch_size * c->training.seq_length;
-    const int64_t left = c->training.total_steps - run->step;
+    const int64_t left = c->training.total_steps - run->position.step;
     if (was == is || left <= 0)
         return;
     nd_log_line(

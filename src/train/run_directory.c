@@ -42,7 +42,7 @@ nd_status nd_run_directory_check(nd_run *run)
     nd_set_aside places = {.run = run->config.logging.run_dir, .checkpoints = checkpoints};
     run->log.terminal = stdout;
     run->log.animated = nd_run_directory_on_terminal(run->comm);
-    run->log.file = open_memstream(&run->early_log, &run->early_log_bytes);
+    run->log.file = open_memstream(&run->early_log.text, &run->early_log.bytes);
     nd_checkpoint_directory(&run->config, checkpoints, sizeof checkpoints);
     ND_TRY(make_usable(places.run));
     ND_TRY(make_usable(checkpoints));
@@ -70,7 +70,7 @@ static nd_status make_room(nd_run *run, bool fresh)
                            .apart = run->config.logging.checkpoint_dir[0] != '\0'};
     nd_checkpoint_directory(&run->config, checkpoints, sizeof checkpoints);
     if (!fresh)
-        return nd_checkpoint_supersede(checkpoints, run->restored_step, &run->log);
+        return nd_checkpoint_supersede(checkpoints, run->restored.step, &run->log);
     ND_TRY(nd_set_aside_run(&places));
     if (places.number > 0)
         log_set_aside(run, &places);
@@ -88,10 +88,10 @@ static void open_log(nd_run *run)
     if (!run->log.file)
         nd_log_line(&run->log, "warning: cannot write %s: %s; training goes on without it", path,
                     strerror(errno));
-    else if (run->early_log)
-        nd_log_replay(&run->log, run->early_log);
-    free(run->early_log);
-    run->early_log = NULL;
+    else if (run->early_log.text)
+        nd_log_replay(&run->log, run->early_log.text);
+    free(run->early_log.text);
+    run->early_log.text = NULL;
 }
 
 static nd_status save_config(const nd_run *run)
@@ -134,6 +134,6 @@ void nd_run_directory_close(nd_run *run)
     if (run->log.file)
         fclose(run->log.file);
     run->log.file = NULL;
-    free(run->early_log);
-    run->early_log = NULL;
+    free(run->early_log.text);
+    run->early_log.text = NULL;
 }

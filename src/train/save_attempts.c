@@ -4,16 +4,16 @@
 
 static void log_failure(nd_run *run, const char *then)
 {
-    run->failed_saves++;
+    nd_save_count_failure(run);
     nd_log_line(&run->log, "warning: a save failed, %lld in a row: %s; %s",
-                (long long)run->failed_saves, nd_error_get()->message, then);
+                (long long)run->saving.failures, nd_error_get()->message, then);
 }
 
 static nd_status tolerate(nd_run *run, nd_status status)
 {
     if (status != ND_ECHECKPOINT)
         return status;
-    if (run->failed_saves + 1 >= run->config.logging.max_failed_saves) {
+    if (run->saving.failures + 1 >= run->config.logging.max_failed_saves) {
         log_failure(run, "[logging] max_failed_saves ends the run");
         return status;
     }
@@ -51,13 +51,13 @@ nd_status nd_save_last(nd_run *run)
     } else {
         ND_TRY(before);
     }
-    return run->saved_step == run->step ? ND_OK : nd_save_begin(run, false);
+    return run->saving.step == run->position.step ? ND_OK : nd_save_begin(run, false);
 }
 
 nd_status nd_save_before_error(nd_run *run, nd_status status)
 {
     const nd_error error = *nd_error_get();
-    if (run->saved_step != run->step) {
+    if (run->saving.step != run->position.step) {
         nd_log_line(&run->log, "warning: training cannot go on and is saved first: %s",
                     error.message);
         nd_error_clear();

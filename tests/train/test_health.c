@@ -248,13 +248,13 @@ Test(health, a_score_is_the_distance_from_the_mean_in_standard_deviations)
     nd_health h = {0};
     for (int i = 0; i < ND_HEALTH_ENOUGH; i++) {
         cr_assert_eq(nd_health_score(&h, 100.0), 0.0);
-        nd_health_end_step(&h, i % 2 ? 3.0 : 1.0);
+        nd_health_end_step(&h, true, i % 2 ? 3.0 : 1.0);
     }
     const double deviation = sqrt((double)ND_HEALTH_ENOUGH / (ND_HEALTH_ENOUGH - 1));
     cr_assert_float_eq(nd_health_score(&h, 6.0), 4.0 / deviation, 1e-12);
     cr_assert_float_eq(nd_health_score(&h, 0.0), -2.0 / deviation, 1e-12);
     for (int i = 0; i < 2 * ND_HEALTH_WINDOW; i++)
-        nd_health_end_step(&h, 5.0 + i);
+        nd_health_end_step(&h, true, 5.0 + i);
     cr_assert_eq(h.recent_count, ND_HEALTH_WINDOW);
     cr_assert_eq(h.recent[ND_HEALTH_WINDOW - 1], 5.0 + 2 * ND_HEALTH_WINDOW - 1);
 }

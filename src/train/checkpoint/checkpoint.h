@@ -55,7 +55,7 @@ typedef struct nd_checkpoint {
 /* The run's directory of checkpoints: [logging] checkpoint_dir, else <run_dir>/checkpoints. */
 void nd_checkpoint_directory(const nd_config *config, char *path, size_t size);
 
-/* Writes checkpoint step_<run->step> and moves `latest`; then removes the oldest beyond
+/* Writes checkpoint step_<run->position.step> and moves `latest`; then removes the oldest beyond
  * checkpoint_keep. Collective. Errors: ND_ECHECKPOINT naming the file and the system's reason; older
  * checkpoints are untouched then. `path` (may be NULL) receives the directory. */
 nd_status nd_checkpoint_write(nd_run *run, char path[ND_CHECKPOINT_PATH_MAX]);

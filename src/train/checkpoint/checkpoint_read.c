@@ -3,7 +3,6 @@
 #include "train/checkpoint/checkpoint_hdf5.h"
 #include "train/checkpoint/checkpoint_parts.h"
 #include "train/checkpoint/manifest.h"
-#include "train/gradient_reducer.h"
 #include "train/resume_check.h"
 
 #include <errno.h>
@@ -191,7 +190,7 @@ static nd_status restore_tensor(nd_run *run, const nd_checkpoint *c, const nd_pa
 
 static nd_status check_tokenizer(const nd_run *run, const nd_checkpoint *c)
 {
-    const char *data = nd_dataset_tokenizer_sha256(run->train);
+    const char *data = nd_dataset_tokenizer_sha256(run->data.train);
     for (int64_t i = 0; i < c->file_count; i++)
         if (strcmp(c->files[i].name, "tokenizer.model") == 0 && data[0] &&
             strcmp(c->files[i].sha256, data) != 0)
@@ -285,22 +284,22 @@ nd_status nd_checkpoint_restore(nd_run *run, const char *directory)
         status = check_tokenizer(run, &c);
         if (status == ND_OK)
             status = restore_own(run, &c);
-        run->step = run->restored_step = c.step;
-        run->saved_step = has_state(&c) ? c.step : -1;
-        run->restored = true;
-        run->tokens = c.tokens;
-        run->next_sample = c.next_sample;
-        run->data_start = c.data_start;
+        run->restored = (nd_restored){.any = true, .step = c.step};
+        run->position = (nd_position){.step = c.step,
+                                      .tokens = c.tokens,
+                                      .next_sample = c.next_sample,
+                                      .data_start = c.data_start,
+                                      .restarts = c.restarts + has_state(&c)};
+        nd_save_after_restore(run, has_state(&c) ? c.step : -1);
         if (status == ND_OK && has_state(&c))
             status = log_differences(run, &c);
         if (status == ND_OK)
             status = nd_resume_check(run, &c);
         run->health = c.health;
-        run->restarts = c.restarts + has_state(&c);
         nd_checkpoint_close(&c);
     }
     ND_TRY(nd_run_agree(run->comm, status));
-    ND_TRY(nd_gradient_reducer_publish_projectors(run));
+    ND_TRY(nd_run_publish_projectors(run));
     return nd_run_publish_weights(run, true);
 }
 
