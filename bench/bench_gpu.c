@@ -10,6 +10,7 @@
 
 #include "core/base/float_formats.h"
 #include "core/base/rng.h"
+#include "core/model/mtp.h"
 #include "train/plan/operations.h"
 #include "train/step.h"
 

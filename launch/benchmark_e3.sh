@@ -103,6 +103,6 @@ for run in "${runs[@]}"; do
 done
 
 say 'the report'
-"$program" report "${runs[@]}" --out "$out"
+"$program" report "${runs[@]}" --claims configs/e3/claims.ini --out "$out"
 printf '\n== %d s for %d runs\n' "$SECONDS" ${#runs[@]}
 [ -z "$failed" ] || fail "did not finish:$failed (each one's output.txt says why)"

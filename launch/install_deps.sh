@@ -8,7 +8,7 @@
 #   --build        what compiling and running nanochat_dist needs
 #   --test         what launch/test.sh and launch/coverage.sh need besides
 #   --quickstart   the text that launch/quickstart.sh trains on
-#   --report       what `nanochat_dist report` draws with; without it a report has no pictures
+#   --report       what `nanochat_dist report` runs on
 #   --cluster      a Slurm of two nodes on this machine, for tests/cluster
 #   --fuzz         what launch/fuzz.sh needs
 #   --check        install nothing; name what is missing and exit 1 when something is
@@ -44,7 +44,7 @@ test  cppcheck             looks for mistakes without running anything
 test  gcovr                adds up line coverage
 fuzz clang                 libFuzzer and its sanitizers
 quickstart rust-src        65 MB of Rust to learn from (/usr/src/rustc-*)
-report gnuplot-nox         pictures of loss curves and memory
+report python3             tables and pictures of runs (no further package)
 cluster slurmctld          the scheduler
 cluster slurmd             what runs on its nodes
 cluster slurm-client       sbatch, srun, scontrol

@@ -3,6 +3,7 @@
 #include "core/base/directory.h"
 #include "core/base/durable_file.h"
 #include "core/model/mtp.h"
+#include "train/approximations.h"
 #include "train/checkpoint/checkpoint_save.h"
 #include "train/plan/operations.h"
 
@@ -200,8 +201,30 @@ static void note_missing(nd_metrics *metrics, nd_run *run, nd_status status)
     metrics->missing = 0;
 }
 
+/* What readers of a run's metrics would otherwise have to work out from its configuration and log. */
+static void add_run(json_t *object, const nd_run *run, const nd_step_result *step,
+                    int64_t last_step)
+{
+    const nd_params *params = &run->model->params;
+    char approximate[128];
+    int64_t ternary = 0;
+    for (int64_t i = 0; i < params->count; i++)
+        if (params->list[i].role == ND_ROLE_TERNARY)
+            ternary += params->list[i].rows * params->list[i].cols;
+    json_object_set_new(object, "ranks", json_integer(run->comm->size));
+    json_object_set_new(object, "last_step", json_integer(last_step));
+    json_object_set_new(object, "parameters", json_integer(nd_params_total(params)));
+    json_object_set_new(object, "ternary_parameters", json_integer(ternary));
+    nd_wire_approximations(&run->config, run->comm->size, approximate, sizeof approximate);
+    if (approximate[0])
+        json_object_set_new(object, "approximate", json_string(approximate));
+    if (step->stop_requested)
+        json_object_set_new(object, "stop_requested", json_true());
+}
+
 nd_status nd_metrics_write(nd_metrics *metrics, nd_run *run, const nd_step_result *step,
-                           const nd_evaluation *evaluation, double tokens_per_second)
+                           const nd_evaluation *evaluation, double tokens_per_second,
+                           int64_t last_step)
 {
     const double flops =
         tokens_per_second * nd_model_operations(run->model->config,
@@ -222,6 +245,7 @@ nd_status nd_metrics_write(nd_metrics *metrics, nd_run *run, const nd_step_resul
         return ND_FAIL(ND_ENUMERIC, "step %lld: a metric is not finite",
                        (long long)run->position.step);
     add_matrix_state(o, run);
+    add_run(o, run, step, last_step);
     json_object_set_new(o, "run_id", json_string(run->identity.run_id));
     json_object_set_new(o, "config_sha256", json_string(run->identity.config_sha256));
     json_object_set_new(o, "data_sha256", json_string(run->identity.data_sha256));

@@ -23,6 +23,7 @@ void nd_metrics_close(nd_metrics *metrics);
 /* One object for the step just completed, whole or not at all; `evaluation` is NULL where there was none. A
  * full disk is a warning, and the next step is tried again. */
 nd_status nd_metrics_write(nd_metrics *metrics, nd_run *run, const nd_step_result *step,
-                           const nd_evaluation *evaluation, double tokens_per_second);
+                           const nd_evaluation *evaluation, double tokens_per_second,
+                           int64_t last_step);
 
 #endif

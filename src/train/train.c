@@ -297,7 +297,8 @@ static nd_status report_step(nd_run *run, nd_metrics *metrics, nd_progress_state
     char line[512];
     if (run->comm->rank != 0)
         return ND_OK;
-    ND_TRY(nd_metrics_write(metrics, run, step, evaluated, progress->tokens_per_second));
+    ND_TRY(nd_metrics_write(metrics, run, step, evaluated, progress->tokens_per_second,
+                            progress->last_step));
     nd_progress_line(progress, run, step, line, sizeof line);
     if (evaluated || due(run->position.step, run->config.logging.log_interval, progress->last_step))
         nd_log_progress(&run->log, line);

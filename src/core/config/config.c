@@ -1,5 +1,6 @@
 #include "core/config/config.h"
 
+#include "core/base/program_files.h"
 #include "core/config/config_keys.h"
 
 #include <errno.h>
@@ -7,7 +8,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
-#include <unistd.h>
 
 static void *slot(nd_config *config, const nd_config_key *key)
 {
@@ -255,13 +255,6 @@ int64_t nd_config_micro_batch(const nd_config *config)
 
 nd_status nd_config_find(const char *name, char *path, size_t size)
 {
-    char tried[4 * ND_CONFIG_TEXT_MAX] = "";
-    char program[ND_CONFIG_TEXT_MAX];
-    const ssize_t length = readlink("/proc/self/exe", program, sizeof program - 1);
-    program[length > 0 ? length : 0] = '\0';
-    char *slash = strrchr(program, '/');
-    if (slash)
-        *slash = '\0';
     static const char *const places[] = {"",
                                          "/../share/nanochat_dist/configs/",
                                          "/../share/nanochat_dist/configs/e3/",
@@ -269,14 +262,5 @@ nd_status nd_config_find(const char *name, char *path, size_t size)
                                          "/../../configs/",
                                          "/../../configs/e3/",
                                          "/../../configs/models/"};
-    for (size_t i = 0; i < sizeof places / sizeof *places; i++) {
-        const int used = snprintf(path, size, "%s%s%s", i == 0 ? "" : program, places[i], name);
-        if (used > 0 && (size_t)used < size && access(path, R_OK) == 0)
-            return ND_OK;
-        const size_t at = strlen(tried);
-        snprintf(tried + at, sizeof tried - at, "%s%s", i ? ", " : "", path);
-        if (name[0] == '/')
-            break;
-    }
-    return ND_FAIL(ND_ECONFIG, "config '%.200s': no readable file; tried %s", name, tried);
+    return nd_program_file_find(places, sizeof places / sizeof *places, name, "config", path, size);
 }
