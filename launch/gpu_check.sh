@@ -179,7 +179,7 @@ wanted() { [[ " $sections " == *" $1 "* ]]; }
 
 build_all() {
     cmake -S . -B "$build" "${cmake_arguments[@]}" &&
-        cmake --build "$build" --parallel "$(nproc)" --target nanochat_dist bench_gpu \
+        cmake --build "$build" --parallel "$(env -u OMP_NUM_THREADS -u OMP_THREAD_LIMIT nproc)" --target nanochat_dist bench_gpu \
             bench_gpu_ops bench_gpu_attention device_tests
 }
 conformance() {
@@ -199,17 +199,17 @@ attention() {
     }
     "$build/tests/cuda/device/cuda_device_cudnn" 2>&1 | grep -v ', seed'
     [ "${PIPESTATUS[0]}" -eq 0 ] || code=1
-    for kind in own auto; do
-        train "attention.$kind" cuda configs/e3/small/baseline.ini 60 "hardware.attention=$kind" ||
+    for kind in builtin auto; do
+        train "attention.$kind" cuda configs/e3/small/baseline.ini 60 "hardware.attention_backend=$kind" ||
             code=1
     done
     grep '^device ' "$work/attention.auto.txt"
-    compare 'own kernels and cuDNN' attention.own attention.auto 0.05 || code=1
-    train attention.again cuda configs/e3/small/baseline.ini 60 hardware.attention=auto || code=1
+    compare 'own kernels and cuDNN' attention.builtin attention.auto 0.05 || code=1
+    train attention.again cuda configs/e3/small/baseline.ini 60 hardware.attention_backend=auto || code=1
     same 'cuDNN twice' attention.auto attention.again || code=1
-    train attention.graphs cuda configs/e3/small/baseline.ini 60 hardware.attention=auto \
+    train attention.graphs cuda configs/e3/small/baseline.ini 60 hardware.attention_backend=auto \
         training.micro_batch_size=1 hardware.cuda_graphs=true || code=1
-    train attention.ops cuda configs/e3/small/baseline.ini 60 hardware.attention=auto \
+    train attention.ops cuda configs/e3/small/baseline.ini 60 hardware.attention_backend=auto \
         training.micro_batch_size=1 || code=1
     same 'cuDNN, ops and graphs' attention.ops attention.graphs || code=1
     "$build/bench/bench_gpu_attention" --target cuda || code=1
@@ -326,15 +326,15 @@ overlap() {
     launcher=(mpirun --allow-run-as-root --oversubscribe -np 2)
     for name in baseline galore2; do
         for on in true false; do
-            train "$name.tree.$on" cuda "configs/e3/small/$name.ini" 40 "dist.overlap=$on" || code=1
-            train "$name.any.$on" cuda "configs/e3/small/$name.ini" 40 "dist.overlap=$on" \
+            train "$name.tree.$on" cuda "configs/e3/small/$name.ini" 40 "dist.overlap_grad_reduce=$on" || code=1
+            train "$name.any.$on" cuda "configs/e3/small/$name.ini" 40 "dist.overlap_grad_reduce=$on" \
                 dist.deterministic=off || code=1
         done
         same "$name, in the tree's order, beside and after" "$name.tree.true" "$name.tree.false" ||
             code=1
         same "$name, in any order, beside and after" "$name.any.true" "$name.any.false" || code=1
         train "$name.all" cuda "configs/e3/small/$name.ini" 40 dist.deterministic=off \
-            dist.reduction=allreduce || code=1
+            dist.grad_reduction=allreduce || code=1
         compare "$name, to owners and to all" "$name.any.true" "$name.all" 0.05 || code=1
     done
     "${launcher[@]}" "$build/tests/cuda/device/cuda_program_nccl" || code=1
@@ -383,7 +383,7 @@ models() {
             model.max_seq_len=2048 training.seq_length=2048 training.batch_size=16 \
             training.micro_batch_size=2 training.use_8bit_optim=true training.use_galore=true \
             training.galore_rank=256 training.use_collider=true \
-            hardware.gradient_checkpointing=true hardware.packed_codes=true \
+            hardware.gradient_checkpointing=true hardware.pack_ternary_weights=true \
             optimizer.master_precision=bf16 dist.deterministic=off \
             "hardware.backward_precision=$backward" || code=1
     done
@@ -393,7 +393,7 @@ models() {
 gpus=$(nvidia-smi -L 2>/dev/null | grep -c '^GPU')
 gpu=$(nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader 2>/dev/null | head -n 1)
 say "# GPU check: ${gpu:-no GPU}"
-say '' "$(nvcc --version 2>/dev/null | grep release), $(uname -r), $(nproc) cores, sections: $sections"
+say '' "$(nvcc --version 2>/dev/null | grep release), $(uname -r), $(env -u OMP_NUM_THREADS -u OMP_THREAD_LIMIT nproc) cores, sections: $sections"
 if [ -z "$arch" ]; then
     arch=$(nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2>/dev/null | head -n 1 | tr -d .)
 fi

@@ -165,6 +165,8 @@ nd_status nd_cli_plan(int argc, char **argv)
     nd_status status = config ? ND_OK : ND_FAIL(ND_ENOMEM, "no memory for the configuration");
     ND_TRY_GOTO(status, done);
     ND_TRY_GOTO(nd_config_arguments_load(&source, config), done);
+    if (config->old_names[0])
+        fprintf(stderr, "config: old names, still accepted: %s\n", config->old_names);
     ND_TRY_GOTO(nd_config_check_model(config), done);
     ND_TRY_GOTO(nd_plan_create(config, (int)ranks, &plan), done);
     if (workspace)

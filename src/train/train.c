@@ -164,6 +164,8 @@ static void describe(nd_run *run)
             (long long)run->data.short_held_out, (long long)c->seq_length + 1);
     if (run->config.training.use_galore)
         describe_galore(run);
+    if (run->config.old_names[0])
+        nd_log_line(&run->log, "config  old names, still accepted: %s", run->config.old_names);
     char approximate[128];
     nd_wire_approximations(&run->config, run->comm->size, approximate, sizeof approximate);
     if (approximate[0])
@@ -256,13 +258,13 @@ static bool must_roll_back(const nd_run *run, const nd_step_result *step)
                              run->health.skipped_in_a_row > run->config.training.max_skipped_steps);
 }
 
-/* Every check_interval steps, and before each checkpoint that is due. */
+/* Every replica_check_interval steps, and before each checkpoint that is due. */
 static bool must_check(const nd_run *run, int64_t last)
 {
     const nd_config *c = &run->config;
     const int64_t end = c->logging.checkpoint_at_end ? last : -1;
-    return c->dist.check_interval > 0 &&
-           (run->position.step % c->dist.check_interval == 0 ||
+    return c->dist.replica_check_interval > 0 &&
+           (run->position.step % c->dist.replica_check_interval == 0 ||
             due(run->position.step, c->logging.checkpoint_interval, end));
 }
 
@@ -437,7 +439,7 @@ nd_status nd_train(const nd_train_options *options, nd_comm *comm)
     run.comm = comm;
     comm->timeout_seconds = options->config.dist.timeout_seconds;
     comm->stop_requested = nd_signals_stop_requested;
-    comm->overlap = options->config.dist.overlap;
+    comm->overlap = options->config.dist.overlap_grad_reduce;
     run.start.new_data = options->new_data;
     ND_TRY_GOTO(nd_identity_compare_programs(&options->config, options->resume, comm), done);
     if (comm->rank == 0)

@@ -117,7 +117,7 @@ Test(identity,
         {"--set training.learning_rate=0.01", "'training.learning_rate' is 0.01 on this rank and "
                                               "0.02 on rank 0"},
         {"--total-steps 13", "'training.total_steps' is 13 on this rank and 12 on rank 0"},
-        {"--set dist.check_interval=7", "'dist.check_interval' is 7 on this rank"},
+        {"--set dist.replica_check_interval=7", "'dist.replica_check_interval' is 7 on this rank"},
         {"--resume auto", "'--resume' is auto on this rank and none on rank 0"},
         {"--run-dir /tmp/nd_test_elsewhere", "'logging.run_dir' is /tmp/nd_test_elsewhere"}};
     for (size_t i = 0; i < sizeof differences / sizeof *differences; i++) {

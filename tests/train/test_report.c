@@ -292,13 +292,15 @@ Test(report, configurations_are_told_apart_by_the_systems_that_are_on)
     cr_assert_eq(nd_report_role_of_config(&config), ND_REPORT_BASELINE);
     config.training.use_mtp = true;
     cr_assert_eq(nd_report_role_of_config(&config), ND_REPORT_MTP_ONLY);
-    config.training.use_collider = config.training.use_8bit_optim = true;
+    config.training.use_collider = true;
+    config.optimizer.state_bits = ND_STATE_BITS_8;
     cr_assert_eq(nd_report_role_of_config(&config), ND_REPORT_MUON_8BIT);
     config.training.use_galore = true;
     cr_assert_eq(nd_report_role_of_config(&config), ND_REPORT_OTHER);
     config.hardware.gradient_checkpointing = true;
     cr_assert_eq(nd_report_role_of_config(&config), ND_REPORT_FULL);
-    config.hardware.gradient_checkpointing = config.training.use_8bit_optim = false;
+    config.hardware.gradient_checkpointing = false;
+    config.optimizer.state_bits = ND_STATE_BITS_32;
     cr_assert_eq(nd_report_role_of_config(&config), ND_REPORT_GALORE2);
     cr_assert_eq(nd_report_role_of_name("full_seed_7"), ND_REPORT_FULL);
     cr_assert_eq(nd_report_role_of_name("fullest"), ND_REPORT_OTHER);
