@@ -41,6 +41,7 @@ test  zstd                 makes compressed texts to read
 test  procps               finds the processes that tests stop and kill
 test  clang-format         checks the layout of the sources
 test  cppcheck             looks for mistakes without running anything
+test  python3          runs the commands of the docs, reads checkpoints in tests
 test  gcovr                adds up line coverage
 fuzz clang                 libFuzzer and its sanitizers
 quickstart rust-src        65 MB of Rust to learn from (/usr/src/rustc-*)

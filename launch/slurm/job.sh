@@ -57,7 +57,7 @@ nd_requeue() {
 case $nd_code in
 0) ;;
 75) nd_requeue 'saved' ;;
-5 | 13[0-9] | 14[0-9])
+5 | 13[0-9] | 14[0-9] | 205)
     # A rank, a node or the network was lost, which Slurm may not have noticed yet. What fails at once
     # again and again is no accident.
     if [ $((SECONDS - nd_started)) -ge 300 ] || [ "${SLURM_RESTART_COUNT:-0}" -lt 3 ]; then

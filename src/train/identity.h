@@ -19,6 +19,7 @@ typedef struct nd_identity {
 
     /* Of the program that wrote it; "" when not known. */
     char version[32], commit[64], host[128], launcher[64];
+    char build[256], libraries[384];
 } nd_identity;
 
 /* The program, its host and launcher, and the configuration. The run's id stays empty. */

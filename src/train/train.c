@@ -133,6 +133,7 @@ static void describe(nd_run *run)
                 identity->config_sha256, identity->data_sha256);
     nd_log_line(&run->log, "program nanochat_dist %s, commit %s, on host %s, launcher %s",
                 identity->version, identity->commit, identity->host, identity->launcher);
+    nd_log_line(&run->log, "build   %s; %s", identity->build, identity->libraries);
     nd_log_line(&run->log,
                 "model   %s, %lld layers x %lld, %lld heads (%lld kv), ffn %lld, vocabulary %lld: "
                 "%.2fM parameters",

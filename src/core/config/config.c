@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 static void *slot(nd_config *config, const nd_config_key *key)
@@ -286,13 +287,24 @@ nd_status nd_config_find(const char *name, char *path, size_t size)
                                          "/../../configs/e3/",
                                          "/../../configs/models/"};
     for (size_t i = 0; i < sizeof places / sizeof *places; i++) {
-        const int used = snprintf(path, size, "%s%s%s", i == 0 ? "" : program, places[i], name);
-        if (used > 0 && (size_t)used < size && access(path, R_OK) == 0)
-            return ND_OK;
+        for (int ending = 0; ending < 2; ending++) {
+            const int used = snprintf(path, size, "%s%s%s%s", i == 0 ? "" : program, places[i],
+                                      name, ending ? ".ini" : "");
+            struct stat info;
+            if (used > 0 && (size_t)used < size && access(path, R_OK) == 0 &&
+                stat(path, &info) == 0 && !S_ISDIR(info.st_mode))
+                return ND_OK;
+        }
         const size_t at = strlen(tried);
-        snprintf(tried + at, sizeof tried - at, "%s%s", i ? ", " : "", path);
+        snprintf(tried + at, sizeof tried - at, "%s%s%s", i ? ", " : "", i ? program : name,
+                 i ? places[i] : "");
         if (name[0] == '/')
             break;
     }
-    return ND_FAIL(ND_ECONFIG, "config '%.200s': no readable file; tried %s", name, tried);
+    /* A directory, say: reading it has the better message. */
+    const int length_of_name = snprintf(path, size, "%s", name);
+    if (length_of_name > 0 && (size_t)length_of_name < size && access(path, R_OK) == 0)
+        return ND_OK;
+    return ND_FAIL(ND_ECONFIG, "config '%.200s': no such file, with or without .ini; tried %s",
+                   name, tried);
 }

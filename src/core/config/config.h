@@ -182,8 +182,8 @@ void nd_config_write_markdown(FILE *out);
 /* One line a key for --help. */
 void nd_config_write_help(FILE *out);
 
-/* `name` itself when it is a readable path, else the installed config of that name; the result is
- * written to `path`. Errors: ND_ECONFIG naming the places that were tried. */
+/* `name` itself when it is a readable file, else the config of that name installed with the program or
+ * in the checkout it was built in, each with or without ".ini"; the result is written to `path`. Errors: ND_ECONFIG naming the places that were tried. */
 nd_status nd_config_find(const char *name, char *path, size_t size);
 
 /* Width of the feed-forward layer: ffn_mult * hidden_dim, rounded to the nearest integer. */
