@@ -52,38 +52,11 @@ export PATH=$PATH:/usr/local/cuda/bin # nvcc and compute-sanitizer
 cmake_arguments=(-G Ninja -DCMAKE_BUILD_TYPE=Release -DND_CUDA=ON -DND_WERROR=OFF)
 
 # The packages, unpacked where nothing of the system is touched, and what finds them there.
+. launch/unpacked.sh
 unpack() {
-    local root=$build/deps lib mpi
-    if [ ! -e "$root/complete" ]; then
-        for package in "$deps"/*.deb; do
-            dpkg -x "$package" "$root" || return 1
-        done
-        # Only the installation of a package makes this name.
-        ln -sf orterun "$root/usr/bin/mpirun"
-        touch "$root/complete"
-    fi
-    lib=$root/usr/lib/x86_64-linux-gnu
-    mpi=$lib/openmpi/lib
-    export PATH=$root/usr/bin:$PATH OPAL_PREFIX=$root/usr PMIX_INSTALL_PREFIX=$root/usr
-    # Some packages have their libraries in /lib.
-    export LD_LIBRARY_PATH=$lib:$mpi:$lib/hdf5/serial:$lib/openblas-serial:$root/lib/x86_64-linux-gnu${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
-    # Plugins for networks that the machine has no libraries for.
-    export OMPI_MCA_mca_base_component_show_load_errors=0 PMIX_MCA_pcompress_base_silence_warning=1
-    export PKG_CONFIG_PATH=$lib/pkgconfig:$root/usr/share/pkgconfig PKG_CONFIG_SYSROOT_DIR=$root
-    cmake_arguments+=(
-        "-DCMAKE_PREFIX_PATH=$root/usr"
-        "-DCMAKE_LIBRARY_PATH=$lib;$lib/hdf5/serial;$lib/openblas-serial"
-        "-DCMAKE_INCLUDE_PATH=$root/usr/include;$root/usr/include/hdf5/serial;$root/usr/include/x86_64-linux-gnu"
-        "-DCMAKE_C_FLAGS=-isystem $root/usr/include -isystem $root/usr/include/x86_64-linux-gnu"
-        "-DCMAKE_CXX_FLAGS=-isystem $root/usr/include"
-        "-DCMAKE_EXE_LINKER_FLAGS=-Wl,--allow-shlib-undefined -L$lib"
-        "-DOPENSSL_ROOT_DIR=$root/usr"
-        -DHDF5_C_COMPILER_EXECUTABLE= "-DHDF5_hdf5_LIBRARY_RELEASE=$lib/hdf5/serial/libhdf5.so"
-        "-DHDF5_C_INCLUDE_DIR=$root/usr/include/hdf5/serial"
-        -DMPI_SKIP_COMPILER_WRAPPER=ON -DMPI_C_LIB_NAMES=mpi
-        "-DMPI_mpi_LIBRARY=$mpi/libmpi.so"
-        "-DMPI_C_HEADER_DIR=$lib/openmpi/include" "-DMPI_C_ADDITIONAL_INCLUDE_DIRS="
-        -DBUILD_TESTING=OFF)
+    unpack_packages "$build/deps" "$deps"/*.deb || return 1
+    use_unpacked "$build/deps"
+    cmake_arguments+=(-DBUILD_TESTING=OFF)
     mpirun --version # fails most often because libc is older than the packages'
 }
 

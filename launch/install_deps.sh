@@ -3,7 +3,7 @@
 # missing. Asks nothing. Without arguments: all but those of --cluster and --fuzz.
 #
 #   launch/install_deps.sh [--build] [--test] [--quickstart] [--report] [--cluster] [--fuzz]
-#                          [--check]
+#                          [--check] [--names]
 #
 #   --build        what compiling and running nanochat_dist needs
 #   --test         what launch/test.sh and launch/coverage.sh need besides
@@ -11,6 +11,7 @@
 #   --report       what `nanochat_dist report` draws with; without it a report has no pictures
 #   --cluster      a Slurm of two nodes on this machine, for tests/cluster
 #   --fuzz         what launch/fuzz.sh needs
+#   --names        install nothing; print the names of the packages
 #   --check        install nothing; name what is missing and exit 1 when something is
 set -euo pipefail
 
@@ -58,11 +59,12 @@ fail() {
     exit 1
 }
 
-groups=' ' check=false
+groups=' ' check=false names=false
 for argument in "$@"; do
     case $argument in
     --build | --test | --quickstart | --report | --cluster | --fuzz) groups+="${argument#--} " ;;
     --check) check=true ;;
+    --names) names=true ;;
     --help | -h)
         sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//;p}' "$0"
         exit 0
@@ -74,6 +76,10 @@ done
 
 wanted() { awk -v groups="$groups" 'NF && index(groups, " " $1 " ") { print $2 }' <<<"$packages"; }
 
+if $names; then
+    wanted
+    exit 0
+fi
 if ! command -v dpkg-query >/dev/null || ! command -v apt-get >/dev/null; then
     printf 'install_deps: this is no Debian system (no dpkg-query and apt-get). ' >&2
     printf 'What these packages hold is needed, under whatever name:\n' >&2

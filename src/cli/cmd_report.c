@@ -11,8 +11,8 @@ nd_status nd_cli_report(int argc, char **argv)
                             "where REPORT.md, its pictures and their data go"}};
     const nd_command command = {
         "nanochat_dist report RUN... --out DIR",
-        "Tables and pictures of runs, and of the E3 suite's five each claim beside what was "
-        "measured.",
+        "Compares runs in tables and pictures; checks the claims of the E3 suite when its five are "
+        "among them.",
         args, 1};
     nd_report report = {0};
     nd_status status = ND_OK;

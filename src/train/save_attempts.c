@@ -17,7 +17,7 @@ static nd_status tolerate(nd_run *run, nd_status status)
         log_failure(run, "[logging] max_failed_saves ends the run");
         return status;
     }
-    log_failure(run, "training goes on, and the next save is due as usual");
+    log_failure(run, "training continues, and the next save is due as usual");
     nd_error_clear();
     return ND_OK;
 }

@@ -386,7 +386,7 @@ static const bad_input bad_inputs[] = {
      COPY_RUN "; truncate -s 9 " LATEST "/config.ini",
      RESUME,
      0,
-     {"passing over a damaged checkpoint", "config.ini: damaged", "resumed"}},
+     {"skipping a damaged checkpoint", "config.ini: damaged", "resumed"}},
     {"checkpoints",
      "all damaged, --resume auto",
      COPY_RUN "; for d in $W/run/checkpoints/step_*; do rm $d/config.ini; done",
