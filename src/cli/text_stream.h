@@ -1,4 +1,4 @@
-/* Generated text on its way to the terminal: printed as soon as it is certain. A character whose bytes are
+/* Prints generated text as soon as it is certain. A character whose bytes are
  * not all there is held back, and so is what may be the beginning of the text to stop at. */
 #ifndef ND_CLI_TEXT_STREAM_H
 #define ND_CLI_TEXT_STREAM_H

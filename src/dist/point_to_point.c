@@ -400,7 +400,7 @@ static nd_status start_sends(nd_wire *wire, const movement *m, int64_t part)
     return ND_OK;
 }
 
-/* Round i waits for part i and sees to it that parts up to i + ND_WIRE_DEPTH - 1 are on their way, or with
+/* Round i waits for part i and makes sure that parts up to i + ND_WIRE_DEPTH - 1 are in flight, or with
  * a relay that part i goes on. No rank waits for a part that another sends only in a later round than
  * its own, so whoever is in the earliest round goes on. */
 static nd_status move_parts(nd_wire *wire, const movement *m)

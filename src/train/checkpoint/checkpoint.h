@@ -1,7 +1,7 @@
 /* Checkpoints: directories that hold global tensors, each in exactly one file, with a checksum a
  * tensor. Nothing in them depends on the number of ranks but which file a tensor lies in.
  *
- *   step_00001000/manifest.json   what is here, and the checksums (docs/formats.md)
+ *   step_00001000/manifest.json   what is here, and the checksums (docs/run_files.md)
  *   step_00001000/config.ini      the effective configuration
  *   step_00001000/tokenizer.model the tokenizer, when the data has one
  *   step_00001000/rank_0000.h5    /masters/<name>, /optimizer/<name>/<state>
