@@ -21,7 +21,7 @@ typedef struct nd_text_stream {
  * and the stream is at its end. Errors: ND_ENOMEM, ND_EIO. */
 nd_status nd_text_stream_put(nd_text_stream *stream, const char *text, size_t bytes, bool *stopped);
 
-/* Prints what is still held back and frees the stream's memory. */
+/* Prints the rest and frees the stream's memory. */
 void nd_text_stream_end(nd_text_stream *stream);
 
 #endif

@@ -1,4 +1,4 @@
-/* Which run this is: an id, and fingerprints of what it computes from. They stand in manifests, in
+/* Which run this is: an id, and fingerprints of what it computes from. They are in manifests, in
  * config.ini and in every line of the metrics; ranks compare them before training, and a start that
  * resumes compares them with the checkpoint's. */
 #ifndef ND_TRAIN_IDENTITY_H

@@ -11,7 +11,7 @@ typedef struct nd_metrics {
     bool opened;                 /* and these are in use */
     int jsonl;                   /* a file, < 0 where it cannot be opened */
     nd_tensorboard *tensorboard; /* NULL when switched off, or where it cannot be written */
-    int64_t missing;             /* steps in a row that could not be written */
+    int64_t missing;             /* consecutive steps that could not be written */
 } nd_metrics;
 
 /* Opens RUN/metrics.jsonl and the event file. Steps beyond `run->restored.step`, left by a run that was cut

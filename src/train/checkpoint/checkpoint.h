@@ -1,7 +1,7 @@
 /* Checkpoints: directories that hold global tensors, each in exactly one file, with a checksum a
  * tensor. Nothing in them depends on the number of ranks but which file a tensor lies in.
  *
- *   step_00001000/manifest.json   what is here, and the checksums (docs/run_files.md)
+ *   step_00001000/manifest.json   the list of files and tensors, and their checksums (docs/run_files.md)
  *   step_00001000/config.ini      the effective configuration
  *   step_00001000/tokenizer.model the tokenizer, when the data has one
  *   step_00001000/rank_0000.h5    /masters/<name>, /optimizer/<name>/<state>
@@ -84,7 +84,7 @@ nd_status nd_checkpoint_read(const nd_checkpoint *checkpoint, int64_t index, voi
 nd_status nd_checkpoint_newest(const char *directory, nd_log *log,
                                char path[ND_CHECKPOINT_PATH_MAX]);
 
-/* What stands under the name of a step. */
+/* What exists under the name of a step. */
 typedef struct nd_checkpoint_standing {
     bool of_step; /* its manifest is of this step: damaged or not, it is that checkpoint */
     bool own;     /* and lists every file that is there: the program wrote all of it */
