@@ -69,7 +69,7 @@ Test(failed_saves, precede_no_error_of_the_data_without_a_save_of_the_last_whole
         "|| exit 1;"
         " rm -rf run; LD_PRELOAD=$IO ND_IO_FAULT=eio:$n:$D/shards/train $R > log 2>&1; code=$?;"
         " grep -q 'step_0000000[2-9], state' log && break; done;"
-        "test $code = 3 && grep -q 'cannot go on and is saved first: .*Input/output error' log || "
+        "test $code = 3 && grep -q 'training cannot continue; saving first: .*Input/output error' log || "
         "exit 2;"
         "mv run stopped; $R > log && mv run whole && mv stopped run && $R --resume auto > log || "
         "exit 3;"
