@@ -243,7 +243,8 @@ static nd_status roll_back(nd_run *run, const nd_step_result *step, nd_metrics *
     ND_TRY(nd_checkpoint_restore(run, path));
     nd_position_roll_back(&run->position, &position);
     nd_health_roll_back(&run->health, &health);
-    nd_log_line(&run->log, "back    to %s at step %lld, with the data from sample %lld on", path,
+    nd_log_line(&run->log,
+                "rolled back to %s at step %lld, continuing with the data from sample %lld", path,
                 (long long)run->position.step, (long long)run->position.next_sample);
     const nd_status status = nd_run_start_loader(run);
     if (run->comm->rank == 0) {
