@@ -15,7 +15,7 @@ typedef struct train_arguments {
     bool list_keys, config_docs, new_data;
 } train_arguments;
 
-/* Flags that stand for a key, applied after the file and --set. */
+/* Flags that set a key, applied after the file and --set. */
 static nd_status apply_flag(nd_config *config, const char *section, const char *key,
                             const char *value, const char *flag)
 {

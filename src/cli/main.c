@@ -56,8 +56,8 @@ static int finish(nd_status status)
 
 /* OpenMP's threads spin for milliseconds at each barrier before they sleep, which stalls everything when
  * other ranks or programs want the same cores (an evaluation beside other load took ten times as long).
- * The library reads its environment before main, so the program starts itself again. Whoever sets one
- * of these variables chooses for himself. */
+ * The library reads its environment before main, so the program starts itself again. A user who
+ * sets one of these variables decides. */
 static void spin_briefly(char **argv)
 {
     if (getenv("OMP_WAIT_POLICY") || getenv("GOMP_SPINCOUNT"))

@@ -15,7 +15,7 @@ typedef struct nd_metrics {
 } nd_metrics;
 
 /* Opens RUN/metrics.jsonl and the event file. Steps beyond `run->restored.step`, left by a run that was cut
- * off after its last checkpoint, are taken out of metrics.jsonl first. Training goes on without what cannot
+ * off after its last checkpoint, are removed from metrics.jsonl first. Training continues without what cannot
  * be written, and the log says so once. */
 void nd_metrics_open(nd_run *run, nd_metrics *metrics);
 void nd_metrics_close(nd_metrics *metrics);
