@@ -2,7 +2,7 @@
 # Sourced with the training's arguments.
 #
 # The program saves and leaves with 75 when it gets SIGUSR1 or SIGTERM, and `--resume auto` goes on from the
-# newest whole checkpoint on any number of ranks. So:
+# newest complete checkpoint on any number of ranks. So:
 #   before the time limit   Slurm sends SIGUSR1 here (--signal=B:USR1@...), and it is passed on; the job is
 #                           put back into the queue
 #   preempted               Slurm sends SIGTERM to the ranks and puts the job back itself (--requeue)
