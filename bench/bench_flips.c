@@ -98,7 +98,8 @@ static nd_status measure(nd_run *run, int64_t steps)
 
 int main(int argc, char **argv)
 {
-    static const char *forced[] = {"hardware.target=cpu", "hardware.packed_codes=false", NULL};
+    static const char *forced[] = {"hardware.target=cpu", "hardware.pack_ternary_weights=false",
+                                   NULL};
     const bench_program program = {
         "bench_flips", "Ternary codes that change in a step.", "--steps", 1000000, forced, measure};
     return bench_main(&program, argc, argv);

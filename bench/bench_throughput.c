@@ -8,6 +8,7 @@
  * Peaks and steps alternate, and medians are compared, because machines are shared. Also prints the
  * memory of every category beside the resident set. */
 #include "bench_run.h"
+#include "core/model/mtp.h"
 #include "peak_product.h"
 #include "timed_ops.h"
 #include "timing.h"
@@ -68,7 +69,7 @@ static nd_status print_operations(nd_run *run)
     timed_ops_stop(run->backend, times);
     ND_TRY(status);
     rest = result.step_ms;
-    printf("\n| operation of a step | ms | of it |\n|---|---|---|\n");
+    printf("\n| operation of a step | ms | %% of step |\n|---|---|---|\n");
     for (int i = 0; i < TIMED_OPS; i++) {
         rest -= times[i] * 1e3;
         if (times[i] > 0.0)

@@ -54,7 +54,7 @@ nd_status nd_cli_info(int argc, char **argv)
         {"--verify", ND_ARG_FLAG, &verify, NULL, "read everything and check every checksum"}};
     const nd_command command = {
         "nanochat_dist info FILE|DIR [--verify]",
-        "What a data set, a shard, a checkpoint, a GGUF file or safetensors hold.", args, 1};
+        "Describes a data set, a shard, a checkpoint, a GGUF file or safetensors.", args, 1};
     ND_TRY(nd_args_parse(&command, argc, argv, &paths, &helped));
     if (helped)
         return ND_OK;

@@ -143,6 +143,7 @@ nd_status nd_hdf5_out_close(nd_hdf5_out *o, bool keep)
 void nd_hdf5_version(char *text, size_t size)
 {
     unsigned major = 0, minor = 0, release = 0;
+    nd_hdf5_start(); /* which must come before the first call */
     H5get_libversion(&major, &minor, &release);
     snprintf(text, size, "%u.%u.%u", major, minor, release);
 }

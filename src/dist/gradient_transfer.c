@@ -38,7 +38,7 @@ nd_status nd_transfer_deliver(const nd_comm *comm, void *device, const void *hos
     return comm->device->ops.upload(comm->device, device, host, bytes);
 }
 
-/* A slot on its way, part by part. */
+/* A slot being sent, part by part. */
 typedef struct moving {
     const nd_gradient_transfer *transfer;
     const nd_comm_piece *piece;

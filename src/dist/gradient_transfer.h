@@ -1,6 +1,5 @@
-/* What a gradient is between two ranks: how partial sums of the tree go out in the format of their
- * piece, and how they are added where they arrive. Part by part, through the host where they lie on a
- * device. */
+/* Sends partial sums of the reduction tree in the format of their piece, and adds them where they arrive:
+ * part by part, through host memory for data on a device. */
 #ifndef ND_DIST_GRADIENT_TRANSFER_H
 #define ND_DIST_GRADIENT_TRANSFER_H
 
@@ -18,7 +17,7 @@ typedef struct nd_gradient_transfer {
 nd_status nd_gradient_transfer_create(nd_comm *comm, nd_wire *wire, nd_gradient_transfer *transfer);
 void nd_gradient_transfer_destroy(nd_gradient_transfer *transfer);
 
-/* How nd_tree_reduce moves floats over this wire. */
+/* How nd_tree_reduce moves floats. */
 nd_tree_transfer nd_gradient_transfer_of_tree(nd_gradient_transfer *transfer);
 
 /* Between the host and comm->device, which there must be. */

@@ -16,7 +16,7 @@ static const double answer_seconds = 0.4; /* how long an answer may take */
 static const double settle_seconds = 0.1; /* for what had begun when something failed */
 static const double notice_seconds = 0.2; /* from a signal to the notice of a stuck wait */
 
-/* What a rank tells of itself while it waits. */
+/* What a waiting rank reports about itself. */
 typedef struct situation {
     int32_t rank, waits_for;
     int32_t kind;
@@ -166,7 +166,7 @@ static int describe(char *text, size_t size, const situation *s, const char *wai
                     s->subject[0] ? " of " : "", s->subject, (long long)s->sequence);
 }
 
-/* Answers whoever asks. */
+/* Answers the questions of other ranks. */
 static void answer(nd_wire *wire)
 {
     for (;;) {
@@ -347,7 +347,7 @@ typedef struct movement {
     const char *out;   /* where it is, or NULL: `make` has it */
     nd_wire_part make; /* with out_context */
     void *out_context;
-    bool relays; /* what comes in goes out */
+    bool relays; /* forwards what it receives */
 } movement;
 
 static char *memory_of(char *parts, int64_t part)
@@ -400,9 +400,9 @@ static nd_status start_sends(nd_wire *wire, const movement *m, int64_t part)
     return ND_OK;
 }
 
-/* Round i waits for part i and sees to it that parts up to i + ND_WIRE_DEPTH - 1 are on their way, or with
+/* Round i waits for part i and makes sure that parts up to i + ND_WIRE_DEPTH - 1 are in flight, or with
  * a relay that part i goes on. No rank waits for a part that another sends only in a later round than
- * its own, so whoever is in the earliest round goes on. */
+ * its own, so the rank in the earliest round always progresses. */
 static nd_status move_parts(nd_wire *wire, const movement *m)
 {
     const int64_t in = nd_wire_parts(m->in_bytes), out = nd_wire_parts(m->out_bytes);

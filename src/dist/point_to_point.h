@@ -1,15 +1,14 @@
 /* Messages between two ranks under MPI, with a deadline. All that ranks exchange goes through here, so
- * that whoever waits knows for whom.
+ * that a waiting rank knows for whom it waits.
  *
- * A message carries the number and the kind of the collective it belongs to, in its tag: a rank that
- * is in another collective is found out by its first message. A rank that has waited comm->
- * timeout_seconds asks whom it waits for whom that one waits for, and so on, until one does not answer
- * or the chain closes; the error tells the chain. Ranks answer while they wait, so one that does not
- * is dead, stopped, or busy outside the wire. Time in which the waiting process itself was stopped
- * does not count.
+ * A message's tag holds the number and kind of its collective, so a rank in another collective is detected
+ * at its first message. A rank that has waited comm->timeout_seconds asks its peer for whom that one
+ * waits, and so on, until one does not answer or the chain closes; the error describes the chain. Ranks
+ * answer while they wait, so one that does not is dead, stopped, or busy elsewhere. Time during which the
+ * waiting process itself was stopped does not count.
  *
- * Long messages move in parts, of which ND_WIRE_DEPTH are on their way at once in each direction; they
- * arrive in their order. One thread at a time may be in here, whichever it is. */
+ * Long messages are sent in parts, ND_WIRE_DEPTH of them in flight in each direction; they arrive in order.
+ * Any thread may call, one at a time. */
 #ifndef ND_DIST_POINT_TO_POINT_H
 #define ND_DIST_POINT_TO_POINT_H
 
@@ -30,8 +29,8 @@ typedef enum nd_collective {
 
 typedef struct nd_wire nd_wire;
 
-/* Makes `part`, bytes [at, at + bytes) of a message that is sent, or takes it from one that is received.
- * Parts come in their order; all but the last have ND_WIRE_PART_BYTES. */
+/* Produces `part`, bytes [at, at + bytes) of a message to send, or consumes it from a received one. Parts
+ * come in order; all but the last have ND_WIRE_PART_BYTES. */
 typedef nd_status (*nd_wire_part)(void *context, void *part, size_t at, size_t bytes);
 
 /* Both collective, the latter unless something has failed; before MPI is finalized. Errors: ND_ENOMEM,
@@ -43,7 +42,7 @@ void nd_wire_destroy(nd_wire *wire);
  * Errors: ND_EPEER when one has failed before. */
 nd_status nd_wire_begin(nd_wire *wire, nd_collective kind, int64_t step, const char *phase);
 
-/* What the messages that follow are about, for errors: "blk.0.attn_q.weight"; NULL: nothing to say. */
+/* The subject of the messages that follow, for errors: "blk.0.attn_q.weight"; NULL: none. */
 void nd_wire_subject(nd_wire *wire, const char *subject);
 
 /* Errors: ND_EPEER naming this rank, its step and phase, the peer and what it does. */
@@ -60,19 +59,18 @@ enum { ND_WIRE_FAN = 32 };
 nd_status nd_wire_relay(nd_wire *wire, void *data, size_t bytes, int from, const int *to,
                         int to_count);
 
-/* Messages that are made and taken part by part, in memory of the wire. The receiver works on one part
- * while the next ones arrive. */
+/* Messages produced and consumed part by part. The receiver works on one part while the next arrive. */
 nd_status nd_wire_send_parts(nd_wire *wire, nd_wire_part make, void *context, size_t bytes, int to);
 nd_status nd_wire_receive_parts(nd_wire *wire, nd_wire_part take, void *context, size_t bytes,
                                 int from);
 
 bool nd_wire_failed(const nd_wire *wire);
 
-/* Whether waits that follow leave the processor to others at once, as beside a thread that computes;
- * else they poll for a while first. */
+/* Whether later waits yield the core at once, as is right beside a thread that computes; otherwise they poll
+ * for a while first. */
 void nd_wire_stand_back(nd_wire *wire, bool stand_back);
 
-/* Makes a wait of another thread, now or later, fail soon. May be called at any time. */
+/* Makes another thread's wait, present or future, fail soon. May be called at any time. */
 void nd_wire_interrupt(nd_wire *wire);
 
 #endif

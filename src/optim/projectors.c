@@ -23,7 +23,7 @@ struct nd_projectors {
     nd_view omega;   /* f32 [sketch, large] */
     nd_view rotation;
     nd_galore_scratch scratch;
-    int64_t omega_of, omega_step; /* what stands in omega; -1 nothing */
+    int64_t omega_of, omega_step; /* what omega holds; -1 nothing */
 };
 
 bool nd_projectors_apply(const nd_config *config, const nd_param *param, nd_galore *g)

@@ -63,7 +63,7 @@ void nd_gradient_reducer_destroy(nd_gradient_reducer *r)
 
 static nd_gradient_wire format_of(const nd_gradient_reducer *r, int64_t values)
 {
-    return nd_gradient_wire_for((nd_gradient_wire)r->config->dist.gradient_wire, values);
+    return nd_gradient_wire_for((nd_gradient_wire)r->config->dist.grad_comm_dtype, values);
 }
 
 nd_status nd_gradient_reducer_reserve(nd_gradient_reducer *r, nd_arena *arena)

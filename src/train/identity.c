@@ -3,6 +3,7 @@
 #include "core/base/build_info.h"
 #include "data/data_identity.h"
 #include "dist/launcher.h"
+#include "train/libraries.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -34,6 +35,8 @@ nd_status nd_identity_create(const nd_config *config, nd_identity *identity)
     snprintf(identity->launcher, sizeof identity->launcher, "%s", nd_launcher_name());
     if (gethostname(identity->host, sizeof identity->host - 1) != 0)
         strcpy(identity->host, "unknown");
+    nd_build_options(identity->build, sizeof identity->build);
+    nd_program_libraries(identity->libraries, sizeof identity->libraries);
     FILE *memory = open_memstream(&text, &size);
     if (memory)
         nd_config_write_facts(config, places, memory);

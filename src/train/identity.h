@@ -1,4 +1,4 @@
-/* Which run this is: an id, and fingerprints of what it computes from. They stand in manifests, in
+/* Which run this is: an id, and fingerprints of what it computes from. They are in manifests, in
  * config.ini and in every line of the metrics; ranks compare them before training, and a start that
  * resumes compares them with the checkpoint's. */
 #ifndef ND_TRAIN_IDENTITY_H
@@ -19,6 +19,7 @@ typedef struct nd_identity {
 
     /* Of the program that wrote it; "" when not known. */
     char version[32], commit[64], host[128], launcher[64];
+    char build[256], libraries[384];
 } nd_identity;
 
 /* The program, its host and launcher, and the configuration. The run's id stays empty. */

@@ -73,7 +73,7 @@ static void go_without(nd_run *run, nd_status status)
 {
     if (status == ND_OK)
         return;
-    nd_log_line(&run->log, "warning: %s; training goes on", nd_error_get()->message);
+    nd_log_line(&run->log, "warning: %s; training continues", nd_error_get()->message);
     nd_error_clear();
 }
 

@@ -95,7 +95,7 @@ nd_status nd_resume_check(nd_run *run, const nd_checkpoint *c)
         return ND_FAIL(
             ND_EDATA,
             "the data is not what %s was trained on: '%s' was %s, is %s, so that its next "
-            "sample, %lld, would be another text; bring back the data, or go on with "
+            "sample, %lld, would be another text; bring back the data, or continue with "
             "the new data from the start of an epoch by --new-data",
             c->directory, d.key, d.first, d.second, (long long)c->next_sample);
     begin_new_data(run, &d);

@@ -1,4 +1,4 @@
-/* Whether a checkpoint may go on here: it is of this directory's run, and the data is what it was. */
+/* Whether a checkpoint may be resumed here: it is of this directory's run, and the data is unchanged. */
 #ifndef ND_TRAIN_RESUME_CHECK_H
 #define ND_TRAIN_RESUME_CHECK_H
 
@@ -20,7 +20,7 @@ nd_status nd_resume_check_run(const nd_config *config, const char *checkpoint);
  * of an epoch that it has not seen. The same on all ranks. Errors: ND_EDATA naming the first difference and what to do. */
 nd_status nd_resume_check(nd_run *run, const nd_checkpoint *checkpoint);
 
-/* Says in the log what another number of tokens a step means for what is left of the run. */
+/* Logs what a changed number of tokens per step means for the rest of the run. */
 void nd_resume_describe_lengths(nd_run *run, const nd_config *before);
 
 #endif

@@ -225,9 +225,9 @@ nd_status nd_run_prepare(nd_run *run)
     run->backend->log = &run->log;
     ND_TRY(nd_model_create(&model_config, run->backend, &run->model));
     ND_TRY(assign_owners(run));
-    run->gather.codes = (nd_weight_wire)run->config.dist.weight_wire;
+    run->gather.codes = (nd_weight_wire)run->config.dist.weight_sync;
     run->gather.stream.kernels = nd_device_code_kernels(run->backend);
-    run->gather.embedding = (nd_embedding_wire)run->config.dist.embedding_wire;
+    run->gather.embedding = (nd_embedding_wire)run->config.dist.embedding_sync;
     run->masters = calloc((size_t)run->model->params.count, sizeof *run->masters);
     if (!run->masters)
         return ND_FAIL(ND_ENOMEM, "no memory for the table of masters");

@@ -86,7 +86,7 @@ static void open_log(nd_run *run)
         fclose(run->log.file);
     run->log.file = fopen(path, "ae");
     if (!run->log.file)
-        nd_log_line(&run->log, "warning: cannot write %s: %s; training goes on without it", path,
+        nd_log_line(&run->log, "warning: cannot write %s: %s; training continues without it", path,
                     strerror(errno));
     else if (run->early_log.text)
         nd_log_replay(&run->log, run->early_log.text);
@@ -123,7 +123,7 @@ nd_status nd_run_directory_take(nd_run *run, bool fresh)
                     "machine may lose the newest checkpoints",
                     checkpoints);
     if (save_config(run) != ND_OK) {
-        nd_log_line(&run->log, "warning: %s; training goes on without it", nd_error_get()->message);
+        nd_log_line(&run->log, "warning: %s; training continues without it", nd_error_get()->message);
         nd_error_clear();
     }
     return ND_OK;

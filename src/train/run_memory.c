@@ -91,7 +91,7 @@ static void warn_when_scarce(nd_run *run, const size_t *need)
     if (run->backend->ops.host_memory && total * (size_t)run->comm->local_size > available)
         nd_log_line(&run->log,
                     "warning: this machine has %.1f GiB left and its %d rank%s will take %.1f GiB "
-                    "each: it may end them without a word; `plan --device-memory` says what helps",
+                    "each: the kernel may kill them; `plan --device-memory` says what helps",
                     (double)available / gib, run->comm->local_size,
                     run->comm->local_size == 1 ? "" : "s", (double)total / gib);
 }

@@ -5,7 +5,7 @@
 static void log_failure(nd_run *run, const char *then)
 {
     nd_save_count_failure(run);
-    nd_log_line(&run->log, "warning: a save failed, %lld in a row: %s; %s",
+    nd_log_line(&run->log, "warning: saving a checkpoint failed, %lld in a row: %s; %s",
                 (long long)run->saving.failures, nd_error_get()->message, then);
 }
 
@@ -17,7 +17,7 @@ static nd_status tolerate(nd_run *run, nd_status status)
         log_failure(run, "[logging] max_failed_saves ends the run");
         return status;
     }
-    log_failure(run, "training goes on, and the next save is due as usual");
+    log_failure(run, "training continues, and the next save is due as usual");
     nd_error_clear();
     return ND_OK;
 }
@@ -58,7 +58,7 @@ nd_status nd_save_before_error(nd_run *run, nd_status status)
 {
     const nd_error error = *nd_error_get();
     if (run->saving.step != run->position.step) {
-        nd_log_line(&run->log, "warning: training cannot go on and is saved first: %s",
+        nd_log_line(&run->log, "warning: training cannot continue; saving first: %s",
                     error.message);
         nd_error_clear();
         if (nd_save_last(run) != ND_OK)

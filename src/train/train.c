@@ -133,6 +133,7 @@ static void describe(nd_run *run)
                 identity->config_sha256, identity->data_sha256);
     nd_log_line(&run->log, "program nanochat_dist %s, commit %s, on host %s, launcher %s",
                 identity->version, identity->commit, identity->host, identity->launcher);
+    nd_log_line(&run->log, "build   %s; %s", identity->build, identity->libraries);
     nd_log_line(&run->log,
                 "model   %s, %lld layers x %lld, %lld heads (%lld kv), ffn %lld, vocabulary %lld: "
                 "%.2fM parameters",
@@ -164,6 +165,8 @@ static void describe(nd_run *run)
             (long long)run->data.short_held_out, (long long)c->seq_length + 1);
     if (run->config.training.use_galore)
         describe_galore(run);
+    if (run->config.old_names[0])
+        nd_log_line(&run->log, "config  old names, still accepted: %s", run->config.old_names);
     char approximate[128];
     nd_wire_approximations(&run->config, run->comm->size, approximate, sizeof approximate);
     if (approximate[0])
@@ -240,7 +243,8 @@ static nd_status roll_back(nd_run *run, const nd_step_result *step, nd_metrics *
     ND_TRY(nd_checkpoint_restore(run, path));
     nd_position_roll_back(&run->position, &position);
     nd_health_roll_back(&run->health, &health);
-    nd_log_line(&run->log, "back    to %s at step %lld, with the data from sample %lld on", path,
+    nd_log_line(&run->log,
+                "rolled back to %s at step %lld, continuing with the data from sample %lld", path,
                 (long long)run->position.step, (long long)run->position.next_sample);
     const nd_status status = nd_run_start_loader(run);
     if (run->comm->rank == 0) {
@@ -256,13 +260,13 @@ static bool must_roll_back(const nd_run *run, const nd_step_result *step)
                              run->health.skipped_in_a_row > run->config.training.max_skipped_steps);
 }
 
-/* Every check_interval steps, and before each checkpoint that is due. */
+/* Every replica_check_interval steps, and before each checkpoint that is due. */
 static bool must_check(const nd_run *run, int64_t last)
 {
     const nd_config *c = &run->config;
     const int64_t end = c->logging.checkpoint_at_end ? last : -1;
-    return c->dist.check_interval > 0 &&
-           (run->position.step % c->dist.check_interval == 0 ||
+    return c->dist.replica_check_interval > 0 &&
+           (run->position.step % c->dist.replica_check_interval == 0 ||
             due(run->position.step, c->logging.checkpoint_interval, end));
 }
 
@@ -438,7 +442,7 @@ nd_status nd_train(const nd_train_options *options, nd_comm *comm)
     run.comm = comm;
     comm->timeout_seconds = options->config.dist.timeout_seconds;
     comm->stop_requested = nd_signals_stop_requested;
-    comm->overlap = options->config.dist.overlap;
+    comm->overlap = options->config.dist.overlap_grad_reduce;
     run.start.new_data = options->new_data;
     ND_TRY_GOTO(nd_identity_compare_programs(&options->config, options->resume, comm), done);
     if (comm->rank == 0)

@@ -16,7 +16,8 @@ static const bad_input bad_runs[] = {
      "mkdir -p $W/run/checkpoints && echo mine > $W/run/checkpoints/step_00000002",
      SHARDS " --checkpoint-interval 2",
      0,
-     {"warning: a save failed, 1 in a row", "step_00000002 is in the way", "move it elsewhere"}},
+     {"warning: saving a checkpoint failed, 1 in a row", "step_00000002 is in the way",
+      "move it elsewhere"}},
     {"run directories",
      "a file with the name of the last checkpoint",
      "mkdir -p $W/run/checkpoints && echo mine > $W/run/checkpoints/step_00000006",
@@ -28,15 +29,14 @@ static const bad_input bad_runs[] = {
      COPY_RUN " && mv " LATEST " $W/moved && ln -s $W/moved " LATEST,
      RESUME,
      0,
-     {"warning: ", "step_00000006 is no directory that this program wrote",
+     {"warning: ", "step_00000006 is not a directory that this program wrote",
       "step_00000004 at step 4"}},
     {"run directories",
      "a copy under the name of another step, --resume auto",
      COPY_RUN " && cp -r " LATEST " $W/run/checkpoints/step_00000099",
      RESUME,
      0,
-     {"warning: passing over", "step_00000099: its manifest is of step 6",
-      "step_00000006 at step 6"}},
+     {"warning: skipping", "step_00000099: its manifest is of step 6", "step_00000006 at step 6"}},
 };
 enum { BAD_RUNS = sizeof bad_runs / sizeof bad_runs[0] };
 

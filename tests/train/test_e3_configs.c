@@ -54,7 +54,7 @@ static void assert_systems(const nd_config *c, int config)
         {true, true, true, false, true, false},
         {true, true, true, true, true, true}};
     const bool found[6] = {c->training.use_mtp,          c->training.use_collider,
-                           c->training.use_async_loader, c->training.use_8bit_optim,
+                           c->training.use_async_loader, nd_config_state_bits(c) == 8,
                            c->training.use_galore,       c->hardware.gradient_checkpointing};
     cr_assert_arr_eq(found, systems[config], sizeof found, "%s", names[config]);
 }
@@ -98,9 +98,9 @@ Test(e3_configs, have_variants_that_differ_in_what_they_say)
         nd_config thin = *read_config(sizes[i], "full_thin"),
                   block = *read_config(sizes[i], "mtp_block");
         const nd_config *full = read_config(sizes[i], "full");
-        cr_assert(thin.dist.gradient_wire != full->dist.gradient_wire &&
-                  thin.dist.weight_wire != full->dist.weight_wire &&
-                  thin.dist.embedding_wire != full->dist.embedding_wire);
+        cr_assert(thin.dist.grad_comm_dtype != full->dist.grad_comm_dtype &&
+                  thin.dist.weight_sync != full->dist.weight_sync &&
+                  thin.dist.embedding_sync != full->dist.embedding_sync);
         thin.dist = full->dist;
         thin.logging = full->logging;
         cr_assert_arr_eq(&thin, full, sizeof thin);

@@ -26,7 +26,7 @@ Test(failed_saves, are_logged_and_tried_again_at_the_next_interval)
         "logging.checkpoint_async=$async > log || exit 1;"
         "test \"" STATE("run") "\" = \"" STATE(
             "whole") "\" || exit 2;"
-                     "grep -q 'warning: a save failed, 1 in a row: .*tmp_step_00000008.*No space "
+                     "grep -q 'warning: saving a checkpoint failed, 1 in a row: .*tmp_step_00000008.*No space "
                      "left' log &&"
                      "echo $(ls -A run/checkpoints) | grep -qx 'latest step_00000004 "
                      "step_00000012' || exit 3; done");
@@ -36,7 +36,7 @@ Test(failed_saves, on_one_of_two_ranks_are_tolerated_by_both)
 {
     run("mpirun --oversubscribe -np 2 env LD_PRELOAD=$IO ND_IO_RANK=1 "
         "ND_IO_FAULT=eio:5:$D/run/checkpoints/.tmp_step_00000004 $T > log || exit 1;"
-        "grep -q 'a save failed, 1 in a row: rank 1: ' log && $B info --verify run | grep -q 'step "
+        "grep -q 'saving a checkpoint failed, 1 in a row: rank 1: ' log && $B info --verify run | grep -q 'step "
         "12,'");
 }
 
@@ -56,7 +56,7 @@ Test(failed_saves, at_the_end_of_the_run_are_an_error)
         "LD_PRELOAD=$IO ND_IO_FAULT=enospc:12:$D/run/checkpoints/.tmp_step_00000008 $T "
         "--total-steps 9 "
         "--set logging.checkpoint_at_end=false > log 2>&1; code=$?;"
-        "grep -q 'a save failed, 1 in a row' log && test $code = 0 || test $code = 4");
+        "grep -q 'saving a checkpoint failed, 1 in a row' log && test $code = 0 || test $code = 4");
 }
 
 /* The disk fails at some read of a step; the second configuration updates layers during the backward pass. */
@@ -69,7 +69,7 @@ Test(failed_saves, precede_no_error_of_the_data_without_a_save_of_the_last_whole
         "|| exit 1;"
         " rm -rf run; LD_PRELOAD=$IO ND_IO_FAULT=eio:$n:$D/shards/train $R > log 2>&1; code=$?;"
         " grep -q 'step_0000000[2-9], state' log && break; done;"
-        "test $code = 3 && grep -q 'cannot go on and is saved first: .*Input/output error' log || "
+        "test $code = 3 && grep -q 'training cannot continue; saving first: .*Input/output error' log || "
         "exit 2;"
         "mv run stopped; $R > log && mv run whole && mv stopped run && $R --resume auto > log || "
         "exit 3;"

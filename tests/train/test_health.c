@@ -117,7 +117,7 @@ Test(health, a_step_with_a_nan_gradient_is_skipped_too_and_the_tensor_is_named)
 /* A NaN that is in no rank's gradient comes out of the wire, at one owner. */
 Test(health, a_step_with_a_nan_from_a_reduction_is_skipped_like_one_with_a_nan_gradient)
 {
-    static const char *const variants[] = {"", "--set dist.overlap=false",
+    static const char *const variants[] = {"", "--set dist.overlap_grad_reduce=false",
                                            "--set dist.deterministic=off"};
     char before[65], after[65];
     for (int v = 0; v < 3; v++) {
@@ -235,7 +235,7 @@ Test(health, weights_that_differ_between_ranks_end_the_run_with_the_tensor_and_t
 {
     double steps[ND_TEST_STEPS_MAX];
     train(4, 5, "flip@codes:step=12:rank=2", "run",
-          "--total-steps 16 --set dist.check_interval=4 --set training.use_galore=true "
+          "--total-steps 16 --set dist.replica_check_interval=4 --set training.use_galore=true "
           "--set training.galore_rank=8");
     says("step 12: blk.0.attn_q.weight is not the same on all ranks (rank 0, 1, 3: ");
     says("; rank 2: ");

@@ -31,8 +31,8 @@
 typedef struct nd_backend nd_backend;
 typedef struct nd_recording nd_recording;
 
-/* The head layout of one attention call. Tokens are sequences of `query_len` rows one after another;
- * each attends to `key_len` keys of its sequence. Query i of a sequence stands at position
+/* The head layout of one attention call. Tokens are consecutive sequences of `query_len` rows;
+ * each attends to `key_len` keys of its sequence. Query i of a sequence is at position
  * key_len - query_len + i and sees keys 0..position (causal). */
 typedef struct nd_attention_shape {
     int64_t sequences;
@@ -53,7 +53,7 @@ typedef enum nd_rope_style {
 typedef struct nd_rope_params {
     nd_rope_style style;
     int64_t head_dim;
-    int64_t seq_len; /* row t stands at position start + t % seq_len */
+    int64_t seq_len; /* row t is at position start + t % seq_len */
     int64_t start;
     double base;   /* angle of pair i at position p: p * base^(-2i/head_dim) */
     bool inverse;  /* rotate by the negative angle: the backward of rope */
@@ -149,7 +149,7 @@ typedef struct nd_backend_ops {
      * allocate and synchronize fail meanwhile, and so does an op that needs more workspace than any
      * before it. *can: false, and nothing happens, for a backend that makes no recordings. */
     nd_status (*record)(nd_backend *b, bool *can);
-    /* recording NULL: what was recorded is dropped, whatever had failed. */
+    /* recording NULL: discards what was recorded, also after a failure. */
     nd_status (*record_end)(nd_backend *b, nd_recording **recording);
     /* Runs the ops again. *stale: workspace has moved since; nothing was run then. */
     nd_status (*replay)(nd_backend *b, nd_recording *recording, bool *stale);

@@ -1,4 +1,4 @@
-/* Looking into directories and moving what lies there. "Cannot look" is an error here, never "nothing is
+/* Listing directories and moving their entries. "Cannot list" is an error here, never "nothing is
  * there". All paths are shorter than PATH_MAX. */
 #ifndef ND_CORE_BASE_DIRECTORY_H
 #define ND_CORE_BASE_DIRECTORY_H

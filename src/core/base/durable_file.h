@@ -37,7 +37,7 @@ nd_status nd_file_digest(const char *path, int64_t *bytes, char hex[ND_SHA256_HE
 /* Appends a record to an open file, whole or, when the disk is full, not at all. Errors: ND_EIO. */
 nd_status nd_file_append(int file, const char *path, const void *bytes, size_t size);
 
-/* fsync of a file or directory by name; a directory that its file system cannot fsync is left out. */
+/* fsync of a file or directory by name; a directory whose file system cannot fsync it is skipped. */
 nd_status nd_path_sync(const char *path);
 
 /* mkdir -p. */

@@ -34,7 +34,7 @@ typedef struct nd_layer_scratch {
 } nd_layer_scratch;
 
 /* Positions of one call: `sequences` of `query_len` tokens starting at position `start`. While
- * generating, keys and values of all positions so far stand in `keys` and `values`, and the layer's
+ * generating, `keys` and `values` hold those of all positions so far, and the layer's
  * own k and v are their last rows; in training both are the layer's k and v. */
 typedef struct nd_layer_span {
     int64_t sequences, query_len, start;

@@ -53,7 +53,7 @@ nd_status nd_model_read_losses(nd_model *model, nd_cview sums, nd_loss *losses);
  * nd_cross_entropy_params, 1 <= j < tokens predicted ahead. All zero until set. */
 void nd_model_set_offset_weights(nd_model *model, const float *weights);
 
-/* Whether Collider filters tokens from here on; a model that has it begins with it. */
+/* Turns Collider's filter on or off; a model that has it starts with it on. */
 void nd_model_set_filtering(nd_model *model, bool filtering);
 
 #endif

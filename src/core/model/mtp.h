@@ -1,4 +1,4 @@
-/* Multi-token prediction with parameters of its own, used in training and left behind afterwards.
+/* The forms of multi-token prediction that have parameters, used in training only.
  *
  * separate: a head [vocab, d] for each further token, on the output of the final norm
  * (arXiv:2404.19737). sequential: a block for each further token, which predicts token t+1+k from the

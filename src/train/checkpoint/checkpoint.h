@@ -1,7 +1,7 @@
 /* Checkpoints: directories that hold global tensors, each in exactly one file, with a checksum a
  * tensor. Nothing in them depends on the number of ranks but which file a tensor lies in.
  *
- *   step_00001000/manifest.json   what is here, and the checksums (docs/formats.md)
+ *   step_00001000/manifest.json   the list of files and tensors, and their checksums (docs/run_files.md)
  *   step_00001000/config.ini      the effective configuration
  *   step_00001000/tokenizer.model the tokenizer, when the data has one
  *   step_00001000/rank_0000.h5    /masters/<name>, /optimizer/<name>/<state>
@@ -61,7 +61,7 @@ void nd_checkpoint_directory(const nd_config *config, char *path, size_t size);
 nd_status nd_checkpoint_write(nd_run *run, char path[ND_CHECKPOINT_PATH_MAX]);
 
 /* The checkpoint that `path` means: itself; or of a run, or a directory of checkpoints, the one that latest
- * names, or without a usable latest the newest whole one. A run's checkpoints are looked for where its
+ * names, or without a usable latest the newest complete one. A run's checkpoints are looked for where its
  * config.ini says. Every command that takes a checkpoint asks here. Errors: ND_ECHECKPOINT when there is
  * none, or where a directory cannot be looked at. */
 nd_status nd_checkpoint_resolve(const char *path, char out[ND_CHECKPOINT_PATH_MAX]);
@@ -78,13 +78,13 @@ int64_t nd_checkpoint_find(const nd_checkpoint *checkpoint, const char *param, c
 /* Reads tensor `index` into `values` (host memory of its size) and checks its checksum. */
 nd_status nd_checkpoint_read(const nd_checkpoint *checkpoint, int64_t index, void *values);
 
-/* The newest whole checkpoint under `directory`, checked deeply; damaged ones on the way are named in
+/* The newest complete checkpoint under `directory`, checked deeply; damaged ones on the way are named in
  * the log. `path` is empty when there is none at all. Not collective. Errors: ND_ECHECKPOINT when
  * there are checkpoints and every one is damaged, or where one cannot be looked at. */
 nd_status nd_checkpoint_newest(const char *directory, nd_log *log,
                                char path[ND_CHECKPOINT_PATH_MAX]);
 
-/* What stands under the name of a step. */
+/* What exists under the name of a step. */
 typedef struct nd_checkpoint_standing {
     bool of_step; /* its manifest is of this step: damaged or not, it is that checkpoint */
     bool own;     /* and lists every file that is there: the program wrote all of it */

@@ -75,7 +75,7 @@ static nd_status newest_of(const nd_checkpoint_steps *steps, const char *directo
             return ND_OK;
         if (status != ND_ECHECKPOINT) /* it may be whole */
             return status == ND_EIO ? ND_ECHECKPOINT : status;
-        nd_log_line(log, "warning: passing over a damaged checkpoint: %s", nd_error_get()->message);
+        nd_log_line(log, "warning: skipping a damaged checkpoint: %s", nd_error_get()->message);
         nd_error_clear();
     }
     path[0] = '\0';
@@ -98,13 +98,13 @@ nd_status nd_checkpoint_newest(const char *directory, nd_log *log,
     if (steps.left_out > found) {
         nd_checkpoint_name(name, "", steps.left_out);
         nd_log_line(log,
-                    "warning: %s/%s is no directory that this program wrote and is not taken; "
+                    "warning: %s/%s is not a directory that this program wrote, and is ignored; "
                     "--resume with its path takes a checkpoint behind a symbolic link",
                     directory, name);
     }
     if (count > 0 && at < 0)
         return ND_FAIL(ND_ECHECKPOINT,
-                       "%s: all %d checkpoints are damaged; --resume none starts anew", directory,
+                       "%s: all %d checkpoints are damaged; --resume none starts a new run", directory,
                        count);
     return ND_OK;
 }

@@ -1,4 +1,4 @@
-/* Saving a checkpoint while training goes on.
+/* Saving a checkpoint while training continues.
  *
  * A save has two stages. First each rank writes what it owns into its file (checkpoint_rank_file.c). When
  * all have, they exchange checksums, and rank 0 writes the rest and publishes the directory

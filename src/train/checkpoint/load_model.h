@@ -1,4 +1,4 @@
-/* A model out of a checkpoint, for whoever reads and does not train. */
+/* Loads a model from a checkpoint for commands that do not train. */
 #ifndef ND_TRAIN_CHECKPOINT_LOAD_MODEL_H
 #define ND_TRAIN_CHECKPOINT_LOAD_MODEL_H
 

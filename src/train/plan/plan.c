@@ -104,19 +104,18 @@ size_t nd_plan_rank_bytes(const nd_plan *plan, int rank)
 
 static void print_wire(const nd_plan *plan, const nd_config *config, FILE *out)
 {
-    static const char *const weights[] = {"packed", "trits", "changed (about)"}, *const dense[] = {
-                                                                                     "dense",
-                                                                                     "int8_delta"};
+    static const char *const weights[] = {"full", "full_base3", "delta (about)"};
+    static const char *const dense[] = {"full", "int8_delta"};
     const nd_wire_bytes *w = &plan->wire;
     const double mb = 1e6, parameters = (double)plan->parameters, all = nd_wire_bytes_sum(w);
     char approximate[128];
     nd_wire_approximations(config, plan->ranks, approximate, sizeof approximate);
     fprintf(out, "wire a step (MB)  sent by all ranks\n");
     fprintf(out, "  gradients    %10.3f  %s\n", w->gradients / mb,
-            nd_gradient_wire_name((nd_gradient_wire)config->dist.gradient_wire));
+            nd_gradient_wire_name((nd_gradient_wire)config->dist.grad_comm_dtype));
     fprintf(out, "  sketches     %10.3f\n", w->sketches / mb);
-    fprintf(out, "  codes        %10.3f  %s\n", w->codes / mb, weights[config->dist.weight_wire]);
-    fprintf(out, "  dense        %10.3f  %s\n", w->dense / mb, dense[config->dist.embedding_wire]);
+    fprintf(out, "  codes        %10.3f  %s\n", w->codes / mb, weights[config->dist.weight_sync]);
+    fprintf(out, "  dense        %10.3f  %s\n", w->dense / mb, dense[config->dist.embedding_sync]);
     fprintf(out, "  projectors   %10.3f\n", w->projectors / mb);
     fprintf(out, "  reports      %10.3f\n", w->reports / mb);
     fprintf(out,

@@ -131,7 +131,7 @@ static void list_pieces(table *t, const group *g, double ready, double seconds_p
 /* As nd_run_create decides. */
 static bool overlaps(const nd_run *run)
 {
-    return run->config.dist.overlap && run->comm->size > 1 &&
+    return run->config.dist.overlap_grad_reduce && run->comm->size > 1 &&
            !nd_gradient_reducer_immediate(run->reducer);
 }
 

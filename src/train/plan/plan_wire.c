@@ -5,7 +5,7 @@
 
 static nd_gradient_wire format_of(const nd_run *run, int64_t values)
 {
-    return nd_gradient_wire_for((nd_gradient_wire)run->config.dist.gradient_wire, values);
+    return nd_gradient_wire_for((nd_gradient_wire)run->config.dist.grad_comm_dtype, values);
 }
 
 size_t nd_wire_gradient_bytes(const nd_run *run, int64_t index)
@@ -50,7 +50,7 @@ nd_wire_bytes nd_wire_bytes_of(const nd_run *run)
     nd_wire_bytes b = {.reports =
                            ranks * others *
                            (8.0 * (double)params->count + 24.0 * (double)run->local_micro_batches)};
-    const bool all = run->config.dist.reduction == ND_REDUCTION_ALLREDUCE;
+    const bool all = run->config.dist.grad_reduction == ND_REDUCTION_ALLREDUCE;
     for (int64_t i = 0; i < params->count; i++) {
         /* A ring's all-reduce takes every part but one round twice. */
         const double sends =
