@@ -13,7 +13,7 @@ static struct {
     atomic_llong arrived;
     long long wanted; /* signals that ask for a stop */
     sigset_t asking, mask_before;
-    struct sigaction pipe_before;
+    struct sigaction pipe_before, size_before;
 } signals = {.wanted = 1};
 
 /* As if nothing had blocked or caught it. */
@@ -48,13 +48,14 @@ static void restore_in_child(void)
 {
     pthread_sigmask(SIG_SETMASK, &signals.mask_before, NULL);
     sigaction(SIGPIPE, &signals.pipe_before, NULL);
+    sigaction(SIGXFSZ, &signals.size_before, NULL);
 }
 
 /* Where no thread has a signal blocked but those that libraries started before, such as the workers of a
  * threaded BLAS, the kernel would let one of them die of it: there, and only there, a handler takes it. */
 static void choose_signals(void)
 {
-    static const int numbers[] = {SIGTERM, SIGINT, SIGUSR1, SIGHUP};
+    static const int numbers[] = {SIGTERM, SIGINT, SIGUSR1, SIGUSR2, SIGHUP, SIGXCPU};
     struct sigaction before, action = {.sa_handler = take, .sa_flags = SA_RESTART};
     sigfillset(&action.sa_mask);
     sigemptyset(&signals.asking);
@@ -67,6 +68,7 @@ static void choose_signals(void)
     }
     action.sa_handler = SIG_IGN;
     sigaction(SIGPIPE, &action, &signals.pipe_before);
+    sigaction(SIGXFSZ, &action, &signals.size_before); /* `ulimit -f`: writing fails instead */
 }
 
 nd_status nd_signals_start(void)

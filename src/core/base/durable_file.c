@@ -83,11 +83,28 @@ static void directory_of(const char *path, char directory[PATH_MAX])
         *slash = '\0';
 }
 
+nd_status nd_durable_check(const char *path)
+{
+    static const char unnamed[] = "/proc/";
+    char target[sizeof unnamed];
+    struct stat info;
+    const ssize_t length = readlink(path, target, sizeof target);
+    const bool special = stat(path, &info) == 0 && !S_ISREG(info.st_mode) && !S_ISDIR(info.st_mode);
+    if (special ||
+        (length == (ssize_t)sizeof unnamed && memcmp(target, unnamed, sizeof unnamed - 1) == 0))
+        return ND_FAIL(ND_EIO,
+                       "%s: a device, a pipe or a link to one, which would be replaced by a "
+                       "file; give the name of a file",
+                       path);
+    return ND_OK;
+}
+
 nd_status nd_durable_rename(const char *temporary, const char *path)
 {
     char directory[PATH_MAX];
     directory_of(path, directory);
     nd_status status = ND_OK;
+    ND_TRY_GOTO(nd_durable_check(path), failed);
     ND_TRY_GOTO(nd_path_sync(temporary), failed);
     if (rename(temporary, path) != 0) {
         status =
@@ -139,9 +156,14 @@ nd_status nd_read_whole_file(const char *path, size_t limit, nd_status status, v
 {
     *bytes = NULL;
     *size = 0;
-    FILE *file = fopen(path, "rbe");
-    if (!file)
-        return ND_FAIL(status, "%s: cannot open this file: %s", path, strerror(errno));
+    const int opened = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC); /* a pipe would wait */
+    FILE *file = opened >= 0 ? fdopen(opened, "rb") : NULL;
+    if (!file) {
+        const int reason = errno;
+        if (opened >= 0)
+            close(opened);
+        return ND_FAIL(status, "%s: cannot open this file: %s", path, strerror(reason));
+    }
     struct stat info;
     nd_status result = ND_OK;
     if (fstat(fileno(file), &info) != 0 || !S_ISREG(info.st_mode)) {

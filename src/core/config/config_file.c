@@ -156,14 +156,15 @@ nd_status nd_config_read_file(nd_config *config, const char *path)
     nd_status status = ND_OK;
     dictionary *values = NULL;
     scan s = {path, calloc(LINES_MOST, sizeof(key_place)), 0};
-    FILE *file = fopen(path, "r");
+    FILE *file = NULL;
     struct stat info;
-    if (!file || !s.places || fstat(fileno(file), &info) != 0) {
-        status = ND_FAIL(ND_ECONFIG, "%s: %s", path, strerror(errno));
+    if (stat(path, &info) == 0 && !S_ISREG(info.st_mode)) { /* it is read twice, and a pipe waits */
+        status = ND_FAIL(ND_ECONFIG, "%s: not a regular file", path);
         goto done;
     }
-    if (!S_ISREG(info.st_mode)) { /* it is read twice */
-        status = ND_FAIL(ND_ECONFIG, "%s: not a regular file", path);
+    file = fopen(path, "r");
+    if (!file || !s.places) {
+        status = ND_FAIL(ND_ECONFIG, "%s: %s", path, strerror(errno));
         goto done;
     }
     ND_TRY_GOTO(scan_lines(&s, file), done);

@@ -95,9 +95,10 @@ static nd_status load(const nd_load_options *o, const nd_comm *comm, nd_checkpoi
 
 nd_status nd_load_model(const nd_load_options *options, const nd_comm *comm, nd_loaded_model *l)
 {
+    nd_log warnings = {.terminal = comm->rank == 0 ? stderr : NULL};
     nd_checkpoint c;
     memset(l, 0, sizeof *l);
-    ND_TRY(nd_checkpoint_resolve(options->checkpoint, l->directory));
+    ND_TRY(nd_checkpoint_resolve(options->checkpoint, &warnings, l->directory));
     ND_TRY(nd_checkpoint_open(l->directory, true, &c));
     const nd_status status = load(options, comm, &c, l);
     nd_checkpoint_close(&c);
