@@ -20,7 +20,7 @@ struct nd_out_file {
 nd_status nd_out_file_create(const char *path, nd_out_file **out)
 {
     *out = NULL;
-    ND_TRY(nd_durable_check(path));
+    ND_TRY(nd_durable_check(path, NULL, NULL));
     nd_out_file *f = calloc(1, sizeof *f);
     if (!f)
         return ND_FAIL(ND_ENOMEM, "no memory to write %s", path);

@@ -1,5 +1,6 @@
 #include "train/run_lock.h"
 
+#include "core/base/directory.h"
 #include "core/base/durable_file.h"
 #include "train/checkpoint/checkpoint.h"
 #include "train/fault_points.h"
@@ -322,13 +323,6 @@ void nd_run_lock_release(nd_run_lock *l)
     free(l);
 }
 
-static bool same_directory(const char *a, const char *b)
-{
-    struct stat first, second;
-    return stat(a, &first) == 0 && stat(b, &second) == 0 && first.st_dev == second.st_dev &&
-           first.st_ino == second.st_ino;
-}
-
 nd_status nd_run_locks_take(const nd_config *config, nd_run_locks *locks)
 {
     char checkpoints[ND_CHECKPOINT_PATH_MAX];
@@ -336,7 +330,7 @@ nd_status nd_run_locks_take(const nd_config *config, nd_run_locks *locks)
     nd_checkpoint_directory(config, checkpoints, sizeof checkpoints);
     ND_TRY(nd_run_lock_take(config->logging.run_dir, &locks->run));
     nd_fault_point_of(0, 0, "lock");
-    if (same_directory(config->logging.run_dir, checkpoints))
+    if (nd_path_same(config->logging.run_dir, checkpoints))
         return ND_OK;
     const nd_status status = nd_run_lock_take(checkpoints, &locks->checkpoints);
     nd_fault_point_of(0, 0, "locked");

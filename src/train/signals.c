@@ -13,7 +13,7 @@ static struct {
     atomic_llong arrived;
     long long wanted; /* signals that ask for a stop */
     sigset_t asking, mask_before;
-    struct sigaction pipe_before, size_before;
+    struct sigaction pipe_before;
 } signals = {.wanted = 1};
 
 /* As if nothing had blocked or caught it. */
@@ -48,7 +48,6 @@ static void restore_in_child(void)
 {
     pthread_sigmask(SIG_SETMASK, &signals.mask_before, NULL);
     sigaction(SIGPIPE, &signals.pipe_before, NULL);
-    sigaction(SIGXFSZ, &signals.size_before, NULL);
 }
 
 /* Where no thread has a signal blocked but those that libraries started before, such as the workers of a
@@ -68,7 +67,6 @@ static void choose_signals(void)
     }
     action.sa_handler = SIG_IGN;
     sigaction(SIGPIPE, &action, &signals.pipe_before);
-    sigaction(SIGXFSZ, &action, &signals.size_before); /* `ulimit -f`: writing fails instead */
 }
 
 nd_status nd_signals_start(void)
