@@ -62,6 +62,9 @@ Test(run_places, of_a_checkpoint_that_differ_between_ranks_are_refused)
         "R=\"$B --config $C --run-dir $D/run --resume ck/latest\"; mpirun --oversubscribe "
         "-wdir $D/a -np 1 $R : -wdir $D/b -np 1 $R > log 2>&1; test $? = 4 || exit 1;"
         "grep -q 'rank 1: ck/latest: its state is .* here and .* on rank 0' log || exit 2;"
+        "mpirun --oversubscribe -wdir $D/a -np 1 $B eval "
+        "--checkpoint ck --samples 2 : -wdir $D/b -np 1 $B eval --checkpoint ck --samples 2 > log "
+        "2>&1; test $? = 4 && grep -q 'rank 1: ck/latest: its state is' log || exit 3;"
         "cp -r a/ck again; mkdir c; mv again c/ck; mpirun --oversubscribe -wdir $D/a -np 1 $R : "
         "-wdir $D/c -np 1 $R > log");
 }
@@ -89,7 +92,8 @@ Test(run_places, that_cannot_be_read_are_an_error_and_not_damaged)
         "LD_PRELOAD=$IO ND_IO_FAULT=eio:1:$ck/rank_0000.h5 $T --resume auto > log 2>&1;"
         "test $? = 4 && grep -q 'may be whole, so no earlier one is taken: try again' log || exit "
         "3;"
-        "LD_PRELOAD=$IO ND_IO_FAULT=eio:1:$D/run/config.ini $B info $D/run > log 2>&1; test $? = 4");
+        "LD_PRELOAD=$IO ND_IO_FAULT=eio:1:$D/run/config.ini $B info $D/run > log 2>&1; test $? = "
+        "4");
 }
 
 Test(run_places, of_another_user_are_refused_and_the_owner_named)

@@ -74,6 +74,11 @@ nd_status nd_checkpoint_search(const char *path, nd_log *log, char out[ND_CHECKP
  * byte of every file has its checksum. Errors: ND_ECHECKPOINT naming what is damaged; ND_EIO where the
  * system does not let it be read, which says nothing about it. */
 nd_status nd_checkpoint_open(const char *directory, bool deep, nd_checkpoint *checkpoint);
+
+/* The same by each rank's own path, which must lead to one checkpoint. Collective. Errors: the same on all
+ * ranks, also where a rank reaches another one; nothing is open then. */
+nd_status nd_checkpoint_open_on_all(nd_comm *comm, const char *directory, bool deep,
+                                    nd_checkpoint *c);
 void nd_checkpoint_close(nd_checkpoint *checkpoint);
 
 /* Index of a tensor, -1 when there is none. */

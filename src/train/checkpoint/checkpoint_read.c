@@ -274,25 +274,24 @@ static nd_status restore_own(nd_run *run, const nd_checkpoint *c)
     return ND_OK;
 }
 
-/* Every rank reads what it owns by its own path. Collective; the same error on all ranks. */
-static nd_status open_on_all(nd_run *run, const char *directory, nd_checkpoint *c)
+nd_status nd_checkpoint_open_on_all(nd_comm *comm, const char *directory, bool deep,
+                                    nd_checkpoint *c)
 {
     char first[ND_SHA256_HEX_SIZE];
-    const nd_status opened = nd_checkpoint_open(directory, false, c);
-    nd_status status = nd_run_agree(run->comm, opened);
+    const nd_status opened = nd_checkpoint_open(directory, deep, c);
+    nd_status status = nd_run_agree(comm, opened);
     strcpy(first, c->state_sha256);
     if (status == ND_OK)
-        status = run->comm->ops.broadcast(run->comm, first, sizeof first, 0);
+        status = comm->ops.broadcast(comm, first, sizeof first, 0);
     if (status == ND_OK)
         status = nd_run_agree(
-            run->comm,
-            strcmp(first, c->state_sha256) == 0
-                ? ND_OK
-                : ND_FAIL(ND_ECHECKPOINT,
-                          "%s: its state is %.12s... here and %.12s... on rank 0: by this path "
-                          "ranks reach different checkpoints; start them in one working "
-                          "directory, on a shared file system",
-                          directory, c->state_sha256, first));
+            comm, strcmp(first, c->state_sha256) == 0
+                      ? ND_OK
+                      : ND_FAIL(ND_ECHECKPOINT,
+                                "%s: its state is %.12s... here and %.12s... on rank 0: by this "
+                                "path ranks reach different checkpoints; start them in one working "
+                                "directory, on a shared file system",
+                                directory, c->state_sha256, first));
     if (status != ND_OK && opened == ND_OK)
         nd_checkpoint_close(c);
     return status;
@@ -301,7 +300,7 @@ static nd_status open_on_all(nd_run *run, const char *directory, nd_checkpoint *
 nd_status nd_checkpoint_restore(nd_run *run, const char *directory)
 {
     nd_checkpoint c;
-    nd_status status = open_on_all(run, directory, &c);
+    nd_status status = nd_checkpoint_open_on_all(run->comm, directory, false, &c);
     if (status == ND_OK) {
         status = check_tokenizer(run, &c);
         if (status == ND_OK)
