@@ -2,6 +2,7 @@
 #include "core/base/build_info.h"
 
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -79,6 +80,7 @@ static void open_standard_files(void)
 int main(int argc, char **argv)
 {
     open_standard_files();
+    signal(SIGXFSZ, SIG_IGN); /* beyond `ulimit -f` writing fails, and that is said */
     spin_briefly(argv);
     if (argc < 2) {
         print_usage(stderr);

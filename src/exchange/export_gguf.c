@@ -1,4 +1,5 @@
 #include "core/base/build_info.h"
+#include "core/base/durable_file.h"
 #include "core/base/float_formats.h"
 #include "exchange/export.h"
 #include "exchange/ggml_types.h"
@@ -194,6 +195,7 @@ nd_status nd_export_gguf(const nd_source *s, nd_gguf_export_type type, const cha
     const file_type *f = &file_types[type];
     nd_gguf_writer *w = NULL;
     ND_TRY(check_blocks(s, f));
+    ND_TRY(nd_durable_check(path, "GGUF", "GGUF file"));
     ND_TRY(nd_gguf_writer_create(&w));
     const nd_status status = write_file(s, f, path, w);
     nd_gguf_writer_close(w);

@@ -15,7 +15,7 @@ static nd_status find_runs(const nd_config *config, const char *checkpoint,
     ND_TRY(nd_checkpoint_open(checkpoint, false, &c));
     strcpy(theirs, c.identity.run_id);
     nd_checkpoint_close(&c);
-    nd_run_id_read(config->logging.run_dir, mine);
+    ND_TRY(nd_run_id_read(config->logging.run_dir, mine, NULL));
     *other = theirs[0] && mine[0] && strcmp(theirs, mine) != 0;
     return ND_OK;
 }
@@ -44,6 +44,24 @@ nd_status nd_resume_check_run(const nd_config *config, const char *checkpoint)
                  : ND_OK;
 }
 
+nd_status nd_resume_newest(nd_run *run, char path[ND_CHECKPOINT_PATH_MAX])
+{
+    const nd_config *c = &run->config;
+    char directory[ND_CHECKPOINT_PATH_MAX], elsewhere[ND_CHECKPOINT_PATH_MAX] = "";
+    nd_checkpoint_directory(c, directory, sizeof directory);
+    ND_TRY(nd_checkpoint_newest(directory, &run->log, path));
+    if (path[0])
+        return nd_resume_check_run(c, path);
+    if (!run->start.has_directory)
+        ND_TRY(nd_checkpoint_search(c->logging.run_dir, NULL, elsewhere));
+    return elsewhere[0]
+               ? ND_FAIL(ND_ECHECKPOINT,
+                         "%s holds no checkpoint, but the run in %s has %s; to go on with it give "
+                         "the --checkpoint-dir that it had, to start anew --resume none",
+                         directory, c->logging.run_dir, elsewhere)
+               : ND_OK;
+}
+
 nd_status nd_resume_sets_aside(const nd_config *config, const char *resume, bool *aside)
 {
     char path[ND_CHECKPOINT_PATH_MAX], checkpoints[ND_CHECKPOINT_PATH_MAX];
@@ -51,7 +69,7 @@ nd_status nd_resume_sets_aside(const nd_config *config, const char *resume, bool
     *aside = strcmp(resume, "none") == 0;
     if (*aside || strcmp(resume, "auto") == 0)
         return ND_OK;
-    ND_TRY(nd_checkpoint_resolve(resume, path));
+    ND_TRY(nd_checkpoint_resolve(resume, NULL, path));
     nd_checkpoint_directory(config, checkpoints, sizeof checkpoints);
     if (lies_in(path, checkpoints))
         return nd_resume_check_run(config, path);

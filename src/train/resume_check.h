@@ -15,6 +15,10 @@ nd_status nd_resume_sets_aside(const nd_config *config, const char *resume, bool
  * holds. Rank 0. Errors: ND_ECHECKPOINT naming both. */
 nd_status nd_resume_check_run(const nd_config *config, const char *checkpoint);
 
+/* What --resume auto means: the newest whole checkpoint of the run's directory of checkpoints, "" when
+ * there is none. Rank 0. Errors: ND_ECHECKPOINT, also where this run's checkpoints lie elsewhere. */
+nd_status nd_resume_newest(nd_run *run, char path[ND_CHECKPOINT_PATH_MAX]);
+
 /* Called with the checkpoint that was restored: takes its run's id, and compares the data. Where the data
  * differs, run->start.new_data says whether it is an error, or the run goes on with the new data from the start
  * of an epoch that it has not seen. The same on all ranks. Errors: ND_EDATA naming the first difference and what to do. */

@@ -60,20 +60,16 @@ done:
 static nd_status choose_checkpoint(nd_run *run, const char *resume,
                                    char path[ND_CHECKPOINT_PATH_MAX])
 {
-    char directory[ND_CHECKPOINT_PATH_MAX];
     nd_status status = ND_OK;
     path[0] = '\0';
     if (strcmp(resume, "none") == 0)
         return ND_OK;
     if (run->comm->rank == 0) {
-        nd_checkpoint_directory(&run->config, directory, sizeof directory);
         if (strcmp(resume, "auto") == 0) {
-            status = nd_checkpoint_newest(directory, &run->log, path);
-            if (status == ND_OK && path[0])
-                status = nd_resume_check_run(&run->config, path);
+            status = nd_resume_newest(run, path);
         } else {
             nd_checkpoint c;
-            status = nd_checkpoint_resolve(resume, path);
+            status = nd_checkpoint_resolve(resume, &run->log, path);
             if (status == ND_OK)
                 status = nd_checkpoint_open(path, true, &c);
             if (status == ND_OK)
@@ -416,9 +412,9 @@ static nd_status open_directory(nd_run *run, const char *resume, nd_run_locks *l
     ND_TRY(nd_run_locks_take(&run->config, locks));
     ND_TRY(nd_run_directory_check(run));
     ND_TRY(nd_resume_sets_aside(&run->config, resume, &run->start.sets_aside));
-    if (!run->start.sets_aside)
-        nd_run_id_read(run->config.logging.run_dir, run->identity.run_id);
-    return ND_OK;
+    return run->start.sets_aside
+               ? ND_OK
+               : nd_run_id_read(run->config.logging.run_dir, run->identity.run_id, NULL);
 }
 
 /* What the run is, the same on all ranks. */
@@ -448,6 +444,7 @@ nd_status nd_train(const nd_train_options *options, nd_comm *comm)
     if (comm->rank == 0)
         status = open_directory(&run, options->resume, &locks);
     ND_TRY_GOTO(nd_run_agree(comm, status), done);
+    ND_TRY_GOTO(nd_run_locks_compare(&run.config, &locks, comm), done);
     ND_TRY_GOTO(nd_run_create(&options->config, comm, &run), done);
     ND_TRY_GOTO(identify(&run), done);
     ND_TRY_GOTO(nd_run_agree(comm, prepare(&run, options->resume)), done);

@@ -143,7 +143,7 @@ static int64_t newest_step(void)
     char path[ND_CHECKPOINT_PATH_MAX], latest[ND_CHECKPOINT_PATH_MAX];
     nd_checkpoint c;
     nd_error_clear();
-    if (nd_checkpoint_resolve(checkpoints, latest) != ND_OK ||
+    if (nd_checkpoint_resolve(checkpoints, &run.log, latest) != ND_OK ||
         nd_checkpoint_open(latest, true, &c) != ND_OK)
         return -1;
     nd_checkpoint_close(&c);

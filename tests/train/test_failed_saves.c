@@ -164,3 +164,21 @@ Test(failed_saves, are_none_when_the_terminal_hangs_up)
         "grep -q 'stopped on a signal after step' log && $B info --verify run > log || exit 2;"
         "rm -r run; nohup $T --total-steps 60 > log & wait_for 5; kill -HUP $!; wait $!");
 }
+
+/* Beyond `ulimit -f` the kernel sends SIGXFSZ, which ends a process that has not chosen otherwise. */
+Test(failed_saves, are_none_where_a_log_reaches_the_limit_of_file_sizes)
+{
+    run("(ulimit -f 100; $T --total-steps 200 --checkpoint-interval 0 --set "
+        "logging.checkpoint_at_end=false --set logging.eval_interval=0 > log) || exit 1;"
+        "test $(grep -c 'warning: cannot write .*metrics.jsonl: File too large' log) = 1 || exit 2;"
+        "test -z \"$(tail -c 1 run/metrics.jsonl)\" && grep -q 'done    200 steps' log || exit 3;"
+        "(ulimit -f 64; $T > log 2>&1); test $? = 4 && grep -q 'a save failed, 1 in a row: .*File "
+        "too large' log");
+}
+
+/* `ulimit -St` and batch systems send SIGXCPU before they kill. */
+Test(failed_saves, are_none_where_the_time_of_the_processor_is_up)
+{
+    run("(ulimit -St 1; $T --total-steps 1000000 --checkpoint-interval 0 --log-interval 100000 > "
+        "log); test $? = 75 && $B info --verify run > log");
+}

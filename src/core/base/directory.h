@@ -25,6 +25,9 @@ nd_status nd_path_exists(const char *path, bool *exists);
 /* A directory itself, not a symbolic link to one. Errors: as nd_path_exists. */
 nd_status nd_path_is_directory(const char *path, bool *is);
 
+/* Whether both paths lead to one file or directory. */
+bool nd_path_same(const char *a, const char *b);
+
 /* Renames, and fails where `to` exists, even as an empty directory. *apart (may be NULL) says after a
  * failure that the two lie on different file systems. Errors: ND_EIO with both paths and the reason. */
 nd_status nd_rename_new(const char *from, const char *to, bool *apart);

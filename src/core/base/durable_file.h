@@ -12,6 +12,11 @@
 /* Suffix of files that are not finished yet. */
 #define ND_TEMPORARY_SUFFIX ".tmp"
 
+/* Whether a file may take the place of what is at `path`: nothing, an empty file, or a file that begins with
+ * `magic` (NULL: any), of which `kind` says what it is; no device, pipe or socket, nor a link into /proc such as
+ * /dev/stdout. Errors: ND_EIO. */
+nd_status nd_durable_check(const char *path, const char *magic, const char *kind);
+
 /* Makes the finished file `temporary` appear as `path`. Errors: ND_EIO; `temporary` is removed. */
 nd_status nd_durable_rename(const char *temporary, const char *path);
 

@@ -127,6 +127,20 @@ static nd_status scan_key(scan *s, int number, char *text, const char *section)
     return ND_OK;
 }
 
+/* What a line's reader would pass over: NUL bytes, as a crash leaves them, and a mark that nobody sees. */
+static nd_status check_bytes(const scan *s, FILE *file)
+{
+    int number = 1, byte = fgetc(file);
+    if (byte == 0xef)
+        return ND_FAIL(ND_ECONFIG, "%s:1: begins with a byte order mark; save it without", s->path);
+    for (; byte != EOF && byte != '\0'; byte = fgetc(file))
+        number += byte == '\n';
+    if (byte == '\0')
+        return ND_FAIL(ND_ECONFIG, "%s:%d: a NUL byte: damaged, or no text", s->path, number);
+    rewind(file);
+    return ND_OK;
+}
+
 static nd_status scan_lines(scan *s, FILE *file)
 {
     char line[LINE_LONGEST + 2], section[64] = "";
@@ -199,16 +213,18 @@ nd_status nd_config_read_file(nd_config *config, const char *path)
     nd_status status = ND_OK;
     dictionary *values = NULL;
     scan s = {path, calloc(LINES_MOST, sizeof(key_place)), 0};
-    FILE *file = fopen(path, "r");
+    FILE *file = NULL;
     struct stat info;
-    if (!file || !s.places || fstat(fileno(file), &info) != 0) {
-        status = ND_FAIL(ND_ECONFIG, "%s: %s", path, strerror(errno));
-        goto done;
-    }
-    if (!S_ISREG(info.st_mode)) { /* it is read twice */
+    if (stat(path, &info) == 0 && !S_ISREG(info.st_mode)) { /* it is read twice, and a pipe waits */
         status = ND_FAIL(ND_ECONFIG, "%s: not a regular file", path);
         goto done;
     }
+    file = fopen(path, "r");
+    if (!file || !s.places) {
+        status = ND_FAIL(ND_ECONFIG, "%s: %s", path, strerror(errno));
+        goto done;
+    }
+    ND_TRY_GOTO(check_bytes(&s, file), done);
     ND_TRY_GOTO(scan_lines(&s, file), done);
     iniparser_set_error_callback(quiet_iniparser);
     values = iniparser_load(path);

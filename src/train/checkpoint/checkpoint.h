@@ -62,14 +62,23 @@ nd_status nd_checkpoint_write(nd_run *run, char path[ND_CHECKPOINT_PATH_MAX]);
 
 /* The checkpoint that `path` means: itself; or of a run, or a directory of checkpoints, the one that latest
  * names, or without a usable latest the newest complete one. A run's checkpoints are looked for where its
- * config.ini says. Every command that takes a checkpoint asks here. Errors: ND_ECHECKPOINT when there is
- * none, or where a directory cannot be looked at. */
-nd_status nd_checkpoint_resolve(const char *path, char out[ND_CHECKPOINT_PATH_MAX]);
+ * config.ini says, and must be of the run that it names. Every command that takes a checkpoint asks here.
+ * `log` (may be NULL) is told which are passed over. Errors: ND_ECHECKPOINT when there is none, where a
+ * directory or that config.ini cannot be read, or where what is found is of another run. */
+nd_status nd_checkpoint_resolve(const char *path, nd_log *log, char out[ND_CHECKPOINT_PATH_MAX]);
+
+/* The same, but `out` is empty where there is none. */
+nd_status nd_checkpoint_search(const char *path, nd_log *log, char out[ND_CHECKPOINT_PATH_MAX]);
 
 /* Opens the manifest and checks that every file is there with its size and, with `deep`, that every
  * byte of every file has its checksum. Errors: ND_ECHECKPOINT naming what is damaged; ND_EIO where the
  * system does not let it be read, which says nothing about it. */
 nd_status nd_checkpoint_open(const char *directory, bool deep, nd_checkpoint *checkpoint);
+
+/* The same by each rank's own path, which must lead to one checkpoint. Collective. Errors: the same on all
+ * ranks, also where a rank reaches another one; nothing is open then. */
+nd_status nd_checkpoint_open_on_all(nd_comm *comm, const char *directory, bool deep,
+                                    nd_checkpoint *c);
 void nd_checkpoint_close(nd_checkpoint *checkpoint);
 
 /* Index of a tensor, -1 when there is none. */

@@ -38,8 +38,7 @@ static nd_status check_file(const nd_checkpoint *c, const nd_checkpoint_file *f,
     int64_t bytes;
     if (!deep)
         return ND_OK;
-    if (nd_file_digest(path, &bytes, hex) != ND_OK)
-        return ND_ECHECKPOINT;
+    ND_TRY(nd_file_digest(path, &bytes, hex)); /* unread is not damaged */
     if (strcmp(hex, f->sha256) != 0)
         return ND_FAIL(ND_ECHECKPOINT, "%s: damaged: its SHA-256 is %.12s..., expected %.12s...",
                        path, hex, f->sha256);
@@ -63,13 +62,12 @@ nd_status nd_checkpoint_open_manifest(const char *directory, nd_checkpoint *c)
         return ND_FAIL(ND_ECHECKPOINT, "%.80s...: the path is too long", directory);
     strcpy(c->directory, directory);
     snprintf(path, sizeof path, "%s/manifest.json", directory);
-    if (access(path, R_OK) != 0 && errno != ENOENT && errno != ENOTDIR)
-        return ND_FAIL(ND_EIO, "%s: cannot be read: %s", path, strerror(errno));
-    if (nd_read_whole_file(path, MANIFEST_BYTES_MAX, ND_ECHECKPOINT, &text, &size) != ND_OK) {
-        nd_error_clear();
-        return ND_FAIL(ND_ECHECKPOINT, "%s: not a checkpoint: it has no readable manifest.json",
-                       directory);
-    }
+    if (access(path, R_OK) != 0)
+        return errno == ENOENT || errno == ENOTDIR || errno == ELOOP
+                   ? ND_FAIL(ND_ECHECKPOINT,
+                             "%s: not a checkpoint: it has no readable manifest.json", directory)
+                   : ND_FAIL(ND_EIO, "%s: cannot be read: %s", path, strerror(errno));
+    ND_TRY(nd_read_whole_file(path, MANIFEST_BYTES_MAX, ND_EIO, &text, &size));
     const nd_status status = nd_manifest_parse(text, size, path, c);
     free(text);
     return status;
@@ -276,10 +274,33 @@ static nd_status restore_own(nd_run *run, const nd_checkpoint *c)
     return ND_OK;
 }
 
+nd_status nd_checkpoint_open_on_all(nd_comm *comm, const char *directory, bool deep,
+                                    nd_checkpoint *c)
+{
+    char first[ND_SHA256_HEX_SIZE];
+    const nd_status opened = nd_checkpoint_open(directory, deep, c);
+    nd_status status = nd_run_agree(comm, opened);
+    strcpy(first, c->state_sha256);
+    if (status == ND_OK)
+        status = comm->ops.broadcast(comm, first, sizeof first, 0);
+    if (status == ND_OK)
+        status = nd_run_agree(
+            comm, strcmp(first, c->state_sha256) == 0
+                      ? ND_OK
+                      : ND_FAIL(ND_ECHECKPOINT,
+                                "%s: its state is %.12s... here and %.12s... on rank 0: by this "
+                                "path ranks reach different checkpoints; start them in one working "
+                                "directory, on a shared file system",
+                                directory, c->state_sha256, first));
+    if (status != ND_OK && opened == ND_OK)
+        nd_checkpoint_close(c);
+    return status;
+}
+
 nd_status nd_checkpoint_restore(nd_run *run, const char *directory)
 {
     nd_checkpoint c;
-    nd_status status = nd_checkpoint_open(directory, false, &c);
+    nd_status status = nd_checkpoint_open_on_all(run->comm, directory, false, &c);
     if (status == ND_OK) {
         status = check_tokenizer(run, &c);
         if (status == ND_OK)
