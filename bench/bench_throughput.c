@@ -8,6 +8,7 @@
  * Peaks and steps alternate, and medians are compared, because machines are shared. Also prints the
  * memory of every category beside the resident set. */
 #include "bench_run.h"
+#include "core/model/mtp.h"
 #include "peak_product.h"
 #include "timed_ops.h"
 #include "timing.h"

@@ -68,9 +68,9 @@ nd_status nd_wire_receive_parts(nd_wire *wire, nd_wire_part take, void *context,
 
 bool nd_wire_failed(const nd_wire *wire);
 
-/* Whether waits that follow leave the processor to others at once, as beside a thread that computes;
- * else they poll for a while first. */
-void nd_wire_stand_back(nd_wire *wire, bool stand_back);
+/* Whether waits that follow yield the processor after a few polls, as beside a thread that computes; else
+ * they poll for a while first. */
+void nd_wire_set_yielding(nd_wire *wire, bool yields);
 
 /* Makes a wait of another thread, now or later, fail soon. May be called at any time. */
 void nd_wire_interrupt(nd_wire *wire);
