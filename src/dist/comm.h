@@ -39,7 +39,7 @@ typedef struct nd_comm_piece {
     int owner;
     float *result;    /* out: on the owner the slot that holds the sum, elsewhere NULL */
     const char *name; /* of the tensor, for errors; may be NULL */
-    /* What travels; the same on all ranks. The residual (dist/gradient_wire.h) of what this rank sends,
+    /* The format of messages; the same on all ranks. The residual (dist/gradient_wire.h) of what this rank sends,
      * in the same memory as the slots; NULL: rounding is not made up for. */
     nd_gradient_wire format;
     void *residual;
@@ -65,7 +65,7 @@ typedef struct nd_comm_ops {
 
     /* Sums every piece to its owner in f32, along the tree over leaves of core/base/sum_tree.h, so that the
      * bits depend neither on the number of ranks nor on who owns what, unless a piece's format rounds
-     * what travels. */
+     * messages. */
     nd_status (*reduce_to_owners)(nd_comm *comm, nd_comm_split split, nd_comm_piece *pieces,
                                   int64_t count);
 

@@ -1,4 +1,4 @@
-/* The seam to devices beside the CPU: what a rank computes on, and how what lies there travels. Of these
+/* The seam to devices beside the CPU: what a rank computes on, and how its memory is sent. Of these
  * functions one implementation is linked: cuda/device.c where the build has CUDA, device_none.c, a
  * complete one for no device, elsewhere. Callers never ask which. */
 #ifndef ND_DIST_DEVICE_H
@@ -25,7 +25,7 @@ nd_status nd_device_backend_create(nd_device_choice choice, const nd_comm *comm,
                                    nd_backend **backend);
 
 /* Whether `backend` is of a kind that nd_device_backend_create makes: one whose memory nd_device_attach
- * can let travel without the host. Not collective. */
+ * can send without the host. Not collective. */
 bool nd_device_owns(const nd_backend *backend);
 
 /* How entries of a code stream are made and read in memory of `backend`; NULL: by the host. Not

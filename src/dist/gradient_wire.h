@@ -20,10 +20,10 @@
 
 enum { ND_WIRE_BLOCK_BYTES = 256 };
 
-/* Smaller tensors (norms) travel in f32: they weigh nothing. */
+/* Smaller tensors (norms) are sent in f32: they weigh nothing. */
 enum { ND_WIRE_ROUNDED_MIN = 4096 };
 
-/* The format in which a tensor of so many values travels where `chosen` is the run's. */
+/* The format in which a tensor of so many values is sent where `chosen` is the run's. */
 nd_gradient_wire nd_gradient_wire_for(nd_gradient_wire chosen, int64_t count);
 
 /* "fp32", "bf16", "int8". */

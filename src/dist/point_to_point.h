@@ -8,7 +8,7 @@
  * is dead, stopped, or busy outside the wire. Time in which the waiting process itself was stopped
  * does not count.
  *
- * Long messages move in parts, of which ND_WIRE_DEPTH are on their way at once in each direction; they
+ * Long messages move in parts, of which ND_WIRE_DEPTH are in flight at once in each direction; they
  * arrive in their order. One thread at a time may be in here, whichever it is. */
 #ifndef ND_DIST_POINT_TO_POINT_H
 #define ND_DIST_POINT_TO_POINT_H
