@@ -74,7 +74,7 @@ static int64_t reduce_step(int64_t step, int64_t at, float bad)
     nd_gradient_reducer_begin_step(f.reducer, step, 6 * step);
     for (int64_t j = 0; j < 6; j++) {
         const nd_gradient_leaf leaf = nd_gradient_reducer_begin(f.reducer, j);
-        cr_assert(!leaf.into.accumulate_layers && !leaf.into.accumulate_others);
+        cr_assert_not(leaf.into.accumulate_layers || leaf.into.accumulate_others);
         for (int64_t i = 0; i < params->count; i++) {
             float *values = leaf.into.views[i].data;
             for (int64_t k = 0; k < nd_view_count(nd_as_const(leaf.into.views[i])); k++)
