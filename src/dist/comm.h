@@ -64,7 +64,7 @@ typedef struct nd_comm_ops {
 
     /* Sums every piece to its owner in f32, along the tree over leaves of core/base/sum_tree.h, so that the
      * bits depend neither on the number of ranks nor on who owns what, unless a piece's format rounds
-     * what travels. */
+     * messages. */
     nd_status (*reduce_to_owners)(nd_comm *comm, nd_comm_split split, nd_comm_piece *pieces,
                                   int64_t count);
 

@@ -10,7 +10,7 @@
 enum { SUBJECT_MAX = 96, PHASE_MAX = 32, TAG_QUESTION = 1, TAG_ANSWER = 2 };
 
 static const double spin_seconds = 2e-3; /* before the first sleep of a wait */
-static const double spin_standing_back = 10e-6;
+static const double spin_yielding = 10e-6;
 static const double nap_first = 20e-6, nap_longest = 1e-3;
 static const double answer_seconds = 0.4; /* how long an answer may take */
 static const double settle_seconds = 0.1; /* for what had begun when something failed */
@@ -33,7 +33,7 @@ struct nd_wire {
     MPI_Request *sends; /* [size] of those */
     int64_t tags;       /* sequence numbers before tags repeat */
     situation theirs;   /* the last answer */
-    bool failed, noticed, stands_back;
+    bool failed, noticed, yields;
     bool keeps_memory; /* MPI may still use it */
     atomic_bool interrupted;
 
@@ -123,9 +123,9 @@ bool nd_wire_failed(const nd_wire *wire)
     return wire->failed;
 }
 
-void nd_wire_stand_back(nd_wire *wire, bool stand_back)
+void nd_wire_set_yielding(nd_wire *wire, bool yields)
 {
-    wire->stands_back = stand_back;
+    wire->yields = yields;
 }
 
 void nd_wire_interrupt(nd_wire *wire)
@@ -297,7 +297,7 @@ static void notice(nd_wire *wire, double since_signal)
 static nd_status wait_for(nd_wire *wire, MPI_Request *request, int peer, bool receives, int bytes)
 {
     const nd_comm *comm = wire->comm;
-    const double spin = wire->stands_back ? spin_standing_back : spin_seconds;
+    const double spin = wire->yields ? spin_yielding : spin_seconds;
     MPI_Status s = {.MPI_TAG = -1};
     double waited = 0.0, signalled = 0.0, sleep = nap_first, last = MPI_Wtime();
     int done = 0, count = bytes;

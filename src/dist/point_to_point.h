@@ -68,7 +68,7 @@ bool nd_wire_failed(const nd_wire *wire);
 
 /* Whether later waits yield the core at once, as is right beside a thread that computes; otherwise they poll
  * for a while first. */
-void nd_wire_stand_back(nd_wire *wire, bool stand_back);
+void nd_wire_set_yielding(nd_wire *wire, bool yields);
 
 /* Makes another thread's wait, present or future, fail soon. May be called at any time. */
 void nd_wire_interrupt(nd_wire *wire);

@@ -159,7 +159,7 @@ static nd_status begin_reduction(nd_gradient_reducer *r, int64_t first, int64_t 
     nd_comm_set_phase(r->comm, r->step + 1, "reduce"); /* what is begun belongs to it */
     ND_TRY(reduce_with(r->comm->ops.begin_reduction, r, first, count));
     nd_comm_set_phase(r->comm, r->step + 1, "backward");
-    nd_fault_point(r->comm, "sent_off");
+    nd_fault_point(r->comm, "reduction_begun");
     return ND_OK;
 }
 

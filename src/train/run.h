@@ -78,8 +78,8 @@ typedef struct nd_run {
     int64_t local_micro_batches; /* of this rank: a contiguous part */
 
     nd_run_data data;
-    nd_position position; /* changed by train/position.h alone */
-    nd_health health;     /* changed by train/health.h alone */
+    nd_position position; /* restored whole, else changed by train/position.c alone */
+    nd_health health;     /* restored whole, else changed by train/health.c alone */
     nd_identity identity;
     nd_run_start start;
     nd_restored restored;

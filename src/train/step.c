@@ -198,46 +198,32 @@ static float clipping_factor(const nd_run *run, double norm)
     return clip > 0.0 && norm > clip ? (float)(clip / norm) : 1.0f;
 }
 
-/* From the batch to updated masters, or to what forbids an update. `losses` [local_micro_batches] is memory
- * to work in. */
+/* From the batch to updated masters, or to what forbids an update. Where layers are updated during the
+ * backward pass, losses are judged before it. `losses` [local_micro_batches] is memory to work in. */
 static nd_status compute_and_update(nd_run *run, step_batch *batch, nd_loss *losses,
                                     nd_step_result *result)
 {
     nd_gradient_reducer *reducer = run->reducer;
+    const bool immediate = nd_gradient_reducer_immediate(reducer);
     const int64_t count = run->model->params.count;
     int64_t nonfinite = -1;
+    nd_split_pass pass;
     result->grad_norm = (double)NAN;
-    ND_TRY(nd_passes_run(run, batch->tokens, losses));
+    ND_TRY(immediate ? nd_passes_forward(run, batch->tokens, &pass, losses)
+                     : nd_passes_run(run, batch->tokens, losses));
     ND_TRY(share_losses(run, losses, batch, result));
     judge_losses(run, batch, result);
     if (good(result)) {
-        ND_TRY(nd_gradient_reducer_reduce(reducer, 0, count, &nonfinite));
+        ND_TRY(immediate
+                   ? nd_update_during_backward(run, &pass, &nonfinite, &result->partly_updated)
+                   : nd_gradient_reducer_reduce(reducer, 0, count, &nonfinite));
         judge_gradients(nonfinite, result);
     }
     if (!good(result))
         return nd_gradient_reducer_discard(reducer);
     result->grad_norm = nd_gradient_reducer_norm(reducer);
-    return nd_update_run(run, 0, count, clipping_factor(run, result->grad_norm));
-}
-
-/* The same where layers are updated during the backward pass: losses are judged before it. */
-static nd_status compute_with_immediate_updates(nd_run *run, step_batch *batch, nd_loss *losses,
-                                                nd_step_result *result)
-{
-    nd_split_pass pass;
-    int64_t nonfinite = -1;
-    result->grad_norm = (double)NAN;
-    ND_TRY(nd_passes_forward(run, batch->tokens, &pass, losses));
-    ND_TRY(share_losses(run, losses, batch, result));
-    judge_losses(run, batch, result);
-    if (good(result)) {
-        ND_TRY(nd_update_during_backward(run, &pass, &nonfinite, &result->partly_updated));
-        judge_gradients(nonfinite, result);
-    }
-    if (!good(result))
-        return nd_gradient_reducer_discard(run->reducer);
-    result->grad_norm = nd_gradient_reducer_norm(run->reducer);
-    return ND_OK;
+    return immediate ? ND_OK
+                     : nd_update_run(run, 0, count, clipping_factor(run, result->grad_norm));
 }
 
 /* Where a rank had no data, every rank returns its error. */
@@ -267,13 +253,11 @@ static nd_status run_step(nd_run *run, bool stop_requested, step_batch *batch, n
     const double start = now_ms();
     const uint64_t bytes_before = run->comm->bytes_sent;
     const double wait_before = run->comm->wait_seconds, busy_before = run->comm->busy_seconds;
-    const bool immediate = nd_gradient_reducer_immediate(run->reducer);
     prepare_model(run);
     nd_comm_set_phase(run->comm, run->position.step + 1, "backward");
     ND_TRY(next_batch(run, batch));
     nd_fault_point(run->comm, "backward");
-    ND_TRY(immediate ? compute_with_immediate_updates(run, batch, losses, result)
-                     : compute_and_update(run, batch, losses, result));
+    ND_TRY(compute_and_update(run, batch, losses, result));
     ND_TRY(check_batch(run, batch));
     result->lr = nd_optimizer_learning_rate(run->optimizer, run->position.step);
     ND_TRY(publish_or_skip(run, result));

@@ -137,7 +137,7 @@ Test(health, a_step_with_a_nan_from_a_reduction_is_skipped_like_one_with_a_nan_g
     }
 }
 
-/* Every matrix gets a new subspace in step 5, and sketches travel beside the gradients. */
+/* Every matrix gets a new subspace in step 5, and sketches are reduced beside the gradients. */
 Test(health, a_nan_in_a_reduced_sketch_does_not_get_into_the_subspace)
 {
     static const char extra[] =

@@ -1,4 +1,4 @@
-/* Gradients that travel during the backward pass: the bits of a run without that. */
+/* Gradient reduction that overlaps the backward pass gives the bits of a run without overlap. */
 #include "support/run_files.h"
 #include "support/support.h"
 
@@ -39,7 +39,7 @@ Test(overlap, changes_no_bit_on_1_2_and_4_ranks)
     compare(4, "");
 }
 
-/* 6 micro-batches a rank, whose sums are no node of the tree: several slots travel. */
+/* 6 micro-batches a rank, whose sums are no node of the tree: several slots are sent. */
 Test(overlap, changes_no_bit_where_a_rank_has_several_slots)
 {
     compare(4, "--set training.batch_size=24");

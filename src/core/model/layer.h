@@ -24,7 +24,7 @@ typedef struct nd_layer_activations {
     nd_linear_input ffn_out_in; /* [t, f] */
 } nd_layer_activations;
 
-/* Room shared by all layers. */
+/* Scratch shared by all layers. */
 typedef struct nd_layer_scratch {
     nd_view hidden;     /* [t, d] */
     nd_view heads;      /* [t, h*head_dim] */
