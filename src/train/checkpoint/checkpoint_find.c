@@ -104,8 +104,8 @@ nd_status nd_checkpoint_newest(const char *directory, nd_log *log,
     }
     if (count > 0 && at < 0)
         return ND_FAIL(ND_ECHECKPOINT,
-                       "%s: all %d checkpoints are damaged; --resume none starts a new run", directory,
-                       count);
+                       "%s: all %d checkpoints are damaged; --resume none starts a new run",
+                       directory, count);
     return ND_OK;
 }
 
