@@ -151,7 +151,8 @@ nd_status nd_run_directory_take(nd_run *run, bool fresh)
                     "machine may lose the newest checkpoints",
                     checkpoints);
     if (save_config(run) != ND_OK) {
-        nd_log_line(&run->log, "warning: %s; training continues without it", nd_error_get()->message);
+        nd_log_line(&run->log, "warning: %s; training continues without it",
+                    nd_error_get()->message);
         nd_error_clear();
     }
     return ND_OK;

@@ -38,7 +38,7 @@ static const bad_input bad_inputs[] = {
      "",
      "$B --config nowhere.ini",
      2,
-     {"config 'nowhere.ini'", "no such file, with or without .ini", "share/nanochat_dist/configs"}},
+     {"config 'nowhere.ini'", "no readable file", "share/nanochat_dist/configs"}},
     {"configuration", "a directory for a file", "", "$B --config $D", 2, {"not a regular file"}},
     {"configuration",
      "a device for a file",

@@ -165,7 +165,7 @@ typedef struct nd_backend_traits {
     char device[128];         /* what computes, for the log */
     bool fast_bf16;           /* bf16 products are faster than f32 ones */
     bool fast_int8_gradients; /* so are the 8-bit backward products, exact as they must be */
-    bool exact_int8;          /* the hardware multiplies two 8-bit integers exactly at its full rate */
+    bool exact_int8; /* the hardware multiplies two 8-bit integers exactly at its full rate */
 } nd_backend_traits;
 
 struct nd_backend {

@@ -41,7 +41,8 @@ static void check_output(nd_log *log, FILE **output, FILE *other, bool *failed, 
     const int reason = errno;
     clearerr(*output);
     if (!*failed && other)
-        fprintf(other, "warning: cannot write %s: %s; training continues\n", name, strerror(reason));
+        fprintf(other, "warning: cannot write %s: %s; training continues\n", name,
+                strerror(reason));
     *failed = true;
     if (output == &log->terminal && (reason == EPIPE || reason == EIO || reason == EBADF))
         *output = NULL; /* it has no reader any more */

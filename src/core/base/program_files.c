@@ -4,7 +4,6 @@
 #include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 nd_status nd_program_file_find(const char *const *places, int count, const char *name,
@@ -18,24 +17,14 @@ nd_status nd_program_file_find(const char *const *places, int count, const char 
         *slash = '\0';
     for (int i = 0; i < count; i++) {
         const bool here = places[i][0] == '\0' || name[0] == '/';
-        for (int ending = 0; ending < 2; ending++) {
-            struct stat info;
-            const int used = snprintf(path, size, "%s%s%s%s", here ? "" : program,
-                                      here ? "" : places[i], name, ending ? ".ini" : "");
-            if (used > 0 && (size_t)used < size && access(path, R_OK) == 0 &&
-                stat(path, &info) == 0 && !S_ISDIR(info.st_mode))
-                return ND_OK;
-        }
+        const int used =
+            snprintf(path, size, "%s%s%s", here ? "" : program, here ? "" : places[i], name);
+        if (used > 0 && (size_t)used < size && access(path, R_OK) == 0)
+            return ND_OK;
         const size_t at = strlen(tried);
-        snprintf(tried + at, sizeof tried - at, "%s%s%s%s", i ? ", " : "", here ? "" : program,
-                 here ? "" : places[i], name);
+        snprintf(tried + at, sizeof tried - at, "%s%s", i ? ", " : "", path);
         if (name[0] == '/')
             break;
     }
-    /* A directory, say: reading it has the better message. */
-    const int used = snprintf(path, size, "%s", name);
-    if (used > 0 && (size_t)used < size && access(path, R_OK) == 0)
-        return ND_OK;
-    return ND_FAIL(ND_ECONFIG, "%s '%.200s': no such file, with or without .ini; tried %s", what,
-                   name, tried);
+    return ND_FAIL(ND_ECONFIG, "%s '%.200s': no readable file; tried %s", what, name, tried);
 }

@@ -278,5 +278,14 @@ nd_status nd_config_find(const char *name, char *path, size_t size)
                                          "/../../configs/",
                                          "/../../configs/e3/",
                                          "/../../configs/models/"};
-    return nd_program_file_find(places, sizeof places / sizeof *places, name, "config", path, size);
+    const int count = sizeof places / sizeof *places;
+    const size_t length = strlen(name);
+    char with_ending[ND_CONFIG_TEXT_MAX + 8];
+    const nd_status status = nd_program_file_find(places, count, name, "config", path, size);
+    if (status == ND_OK || length > ND_CONFIG_TEXT_MAX ||
+        (length > 4 && strcmp(name + length - 4, ".ini") == 0))
+        return status;
+    nd_error_clear();
+    snprintf(with_ending, sizeof with_ending, "%s.ini", name);
+    return nd_program_file_find(places, count, with_ending, "config", path, size);
 }
