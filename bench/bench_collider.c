@@ -32,7 +32,7 @@ static void choose_variant(nd_run *run, int variant)
 static nd_status time_round(nd_run *run, const int32_t *tokens, int64_t round, timings *t)
 {
     const nd_gradients_ready silent = {NULL, NULL};
-    const nd_model_gradients into = {run->gradients[0], false, false};
+    const nd_model_gradients into = nd_gradient_reducer_begin(run->reducer, 0).into;
     nd_loss loss;
     nd_step_result result;
     double start = seconds();
@@ -62,7 +62,7 @@ static double median_ratio(const double *values, const double *whole, int rounds
 static nd_status time_operations(nd_run *run, const int32_t *tokens, int rounds)
 {
     const nd_gradients_ready silent = {NULL, NULL};
-    const nd_model_gradients into = {run->gradients[0], false, false};
+    const nd_model_gradients into = nd_gradient_reducer_begin(run->reducer, 0).into;
     double sums[3][TIMED_OPS] = {{0.0}}, wall[3] = {0.0};
     for (int round = 0; round < rounds; round++)
         for (int pass = 0; pass < 3; pass++) {
@@ -99,7 +99,7 @@ static nd_status measure(nd_run *run, int64_t count)
     static timings t, warm;
     const int32_t *tokens;
     double wait;
-    ND_TRY(nd_loader_next(run->loader, &tokens, &wait));
+    ND_TRY(nd_loader_next(run->data.loader, &tokens, &wait));
     ND_TRY(time_round(run, tokens, 0, &warm));
     for (int round = 0; round < rounds; round++)
         ND_TRY(time_round(run, tokens, round, &t));

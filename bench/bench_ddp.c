@@ -193,7 +193,7 @@ static nd_status measure(nd_run *run, int64_t steps)
              .bucket = malloc(BUCKET_BYTES)};
     if (!d.bucket)
         return ND_FAIL(ND_ENOMEM, "no memory for a bucket of gradients");
-    if (run->immediate) {
+    if (nd_gradient_reducer_immediate(run->reducer)) {
         free(d.bucket);
         return ND_FAIL(ND_ECONFIG, "layers are updated during the backward pass; set "
                                    "training.grad_clip above 0");

@@ -50,7 +50,7 @@ static void print(const nd_run *run, const tally *t, double lr, double loss)
     const double p = t->changed / t->codes;
     printf("%6lld  lr %.5f  loss %.4f  changed %8.5f %%  trits 1.600  groups %.3f  distances %.3f  "
            "entropy %.3f\n",
-           (long long)run->step, lr, loss, 100.0 * p,
+           (long long)run->position.step, lr, loss, 100.0 * p,
            (t->groups + 8.0 * t->changed_groups) / t->codes, 8.0 * t->distance_bytes / t->codes,
            entropy(p));
     fflush(stdout);
@@ -98,7 +98,8 @@ static nd_status measure(nd_run *run, int64_t steps)
 
 int main(int argc, char **argv)
 {
-    static const char *forced[] = {"hardware.target=cpu", "hardware.packed_codes=false", NULL};
+    static const char *forced[] = {"hardware.target=cpu", "hardware.pack_ternary_weights=false",
+                                   NULL};
     const bench_program program = {
         "bench_flips", "Ternary codes that change in a step.", "--steps", 1000000, forced, measure};
     return bench_main(&program, argc, argv);

@@ -3,13 +3,14 @@
  *
  *   bench_gpu [--config FILE] [--steps N] [--set SECTION.KEY=VALUE]...
  *
- * MFU is the model's arithmetic (docs/formats.md) over the product's speed, both measured here on random
+ * MFU is the model's arithmetic (docs/run_files.md) over the product's speed, both measured here on random
  * data. The first two steps, in which shapes are met for the first time, do not count. */
 #include "bench_run.h"
 #include "timing.h"
 
 #include "core/base/float_formats.h"
 #include "core/base/rng.h"
+#include "core/model/mtp.h"
 #include "train/plan/operations.h"
 #include "train/step.h"
 

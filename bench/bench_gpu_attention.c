@@ -135,7 +135,7 @@ static nd_status measure_shape(const nd_config *config, const char *kind, const 
 
 static nd_status measure_all(nd_config *config, const char *kind, int64_t tokens)
 {
-    ND_TRY(nd_config_set_key(config, "hardware", "attention", kind, kind));
+    ND_TRY(nd_config_set_key(config, "hardware", "attention_backend", kind, kind));
     for (int i = 0; i < SHAPES; i++)
         ND_TRY(measure_shape(config, kind, shapes[i], tokens));
     return ND_OK;
@@ -151,7 +151,7 @@ static nd_status bench(int argc, char **argv)
         {"--target", ND_ARG_TEXT, &target, "auto|cpu|cuda", "where to compute"},
     };
     const nd_command command = {"bench_gpu_attention [options]",
-                                "Times attention by the own kernels and by cuDNN.", args,
+                                "Times attention by the built-in kernel and by cuDNN.", args,
                                 sizeof args / sizeof *args};
     ND_TRY(nd_args_parse(&command, argc, argv, NULL, &helped));
     if (helped)
@@ -164,7 +164,7 @@ static nd_status bench(int argc, char **argv)
     nd_config_defaults(config);
     nd_status status = nd_config_set_key(config, "hardware", "target", target, "--target");
     if (status == ND_OK)
-        status = measure_all(config, "own", tokens);
+        status = measure_all(config, "builtin", tokens);
     if (status == ND_OK && config->hardware.target != ND_TARGET_CPU) {
         status = measure_all(config, "cudnn", tokens);
         if (status != ND_OK && status != ND_ENOMEM) { /* a GPU without cuDNN */

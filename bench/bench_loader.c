@@ -6,6 +6,7 @@
 #include "data/dataset.h"
 #include "data/loader.h"
 #include "data/shard.h"
+#include "help.h"
 
 #include <hdf5.h>
 #include <stdio.h>
@@ -128,9 +129,14 @@ static nd_status run(setting *s)
 
 int main(int argc, char **argv)
 {
+    static const char usage[] = "usage: bench_loader DIR [SEQ_LENGTH [BATCH_SIZE [WORKERS]]]\n\n"
+                                "Reads the packed shards in DIR as training does, batch by batch "
+                                "(2048, 16 and 4).";
     char path[4096];
+    if (nd_bench_help(argc, argv, usage))
+        return 0;
     if (argc < 2) {
-        fprintf(stderr, "usage: bench_loader DIR [SEQ_LENGTH [BATCH_SIZE [WORKERS]]]\n");
+        fprintf(stderr, "%s\n", usage);
         return ND_ECONFIG;
     }
     setting s = {.directory = argv[1],

@@ -3,6 +3,7 @@
  * ratio in the last column compares within this run, since other work on the machine shifts both.
  *
  * bench_ops [threads]     DNNL_MAX_CPU_ISA=AVX2 and the like limit the instruction set */
+#include "help.h"
 #include "peak_product.h"
 #include "timing.h"
 
@@ -333,6 +334,11 @@ static double memcpy_rate(bench *w)
 
 int main(int argc, char **argv)
 {
+    if (nd_bench_help(
+            argc, argv,
+            "usage: bench_ops [THREADS]\n\nTimes every heavy op of the CPU backend at the "
+            "shapes of two models (THREADS: all cores)."))
+        return 0;
     const nd_cpu_backend_options options = {.threads = argc > 1 ? atoi(argv[1]) : 0};
     bench w = {0};
     stop_on(nd_cpu_backend_create(&options, &w.b));

@@ -1,11 +1,14 @@
 /* Tokens a second of whole training steps, beside the roofline measured in the same run: the time the
- * step's products would take at the speed oneDNN reaches on large int8 and bf16 products, f32 where it has none of bf16.
+ * step's products would take at the speed oneDNN reaches on large int8 and bf16 products, f32 where it
+ * has none of bf16. Without VNNI its int8 products are exact for ternary codes alone: the gradients of
+ * weights then count at the dense rate.
  *
  *   bench_throughput [--config FILE] [--steps N] [--set SECTION.KEY=VALUE]...
  *
  * Peaks and steps alternate, and medians are compared, because machines are shared. Also prints the
  * memory of every category beside the resident set. */
 #include "bench_run.h"
+#include "core/model/mtp.h"
 #include "peak_product.h"
 #include "timed_ops.h"
 #include "timing.h"
@@ -18,9 +21,9 @@
 
 enum { PEAK_SIDE = 2048, SAMPLES_MAX = 256 };
 
-/* FLOPs of one step: in int8 (ternary products forward, and backward with gradients in 8 bits), and
- * everything else that multiplies: both backward products of each projection, the head three times,
- * attention. */
+/* FLOPs of one step: in int8 (ternary products forward, and backward with gradients in 8 bits, those of
+ * weights where such products are exact), and everything else that multiplies: backward products of each
+ * projection, the head three times, attention. */
 static void step_flops(const nd_run *run, double *in_int8, double *rest)
 {
     const nd_model_config *c = &run->model->config;
@@ -31,7 +34,8 @@ static void step_flops(const nd_run *run, double *in_int8, double *rest)
         if (p->role == ND_ROLE_TERNARY)
             projections += (double)(p->rows * p->cols);
     }
-    *in_int8 = (c->int8_gradients ? 6.0 : 2.0) * projections * tokens;
+    const double products = !c->int8_gradients ? 2.0 : run->backend->traits.exact_int8 ? 6.0 : 4.0;
+    *in_int8 = products * projections * tokens;
     *rest = nd_model_operations(*c, nd_mtp_active_heads(c), 1.0) * tokens - *in_int8;
 }
 
@@ -39,14 +43,14 @@ static void print_memory(const nd_run *run)
 {
     const double mib = 1024.0 * 1024.0;
     const size_t workspace = run->backend->ops.workspace_bytes(run->backend);
-    double total = (double)nd_memory_program(workspace + nd_loader_bytes(run->loader));
+    double total = (double)nd_memory_program(workspace + nd_loader_bytes(run->data.loader));
     printf("\n| memory | MiB |\n|---|---|\n| program and libraries | %.1f |\n", total / mib);
     for (int i = 0; i < ND_MEMORY_COUNT; i++) {
         const double bytes = (double)run->arenas[i].size;
         printf("| %s | %.1f |\n", nd_memory_category_name((nd_memory_category)i), bytes / mib);
         total += bytes;
     }
-    const double loader = (double)nd_loader_bytes(run->loader);
+    const double loader = (double)nd_loader_bytes(run->data.loader);
     total += loader + (double)workspace;
     printf("| workspace of the backend | %.1f |\n", (double)workspace / mib);
     printf("| loader | %.1f |\n| **sum** | **%.1f** |\n", loader / mib, total / mib);
@@ -65,7 +69,7 @@ static nd_status print_operations(nd_run *run)
     timed_ops_stop(run->backend, times);
     ND_TRY(status);
     rest = result.step_ms;
-    printf("\n| operation of a step | ms | of it |\n|---|---|---|\n");
+    printf("\n| operation of a step | ms | %% of step |\n|---|---|---|\n");
     for (int i = 0; i < TIMED_OPS; i++) {
         rest -= times[i] * 1e3;
         if (times[i] > 0.0)

@@ -5,6 +5,7 @@
  *   mpirun -np 2 build/release/bench/bench_wire [ROUNDS]
  *
  * Bytes are those of one rank's buffer; of an allgather, of what a rank ends up with. */
+#include "help.h"
 #include "timing.h"
 
 #include "dist/comm.h"
@@ -134,6 +135,10 @@ done:
 
 int main(int argc, char **argv)
 {
+    if (nd_bench_help(argc, argv,
+                      "usage: mpirun -np N bench_wire [ROUNDS]\n\nTimes this program's collectives "
+                      "beside the MPI library's (ROUNDS: 40)."))
+        return 0;
     nd_comm *comm = NULL;
     const int rounds = argc > 1 ? atoi(argv[1]) : 40;
     if (nd_comm_create_mpi(&comm) != ND_OK ||

@@ -2,6 +2,7 @@
  * in bytes, that go in or come out.
  *
  *   bench_wire_formats */
+#include "help.h"
 #include "timing.h"
 
 #include "core/backend/backend.h"
@@ -61,8 +62,12 @@ static nd_status time_codes(nd_backend *b, bool trits)
     return ND_OK;
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
+    if (nd_bench_help(argc, argv,
+                      "usage: bench_wire_formats\n\nTimes encoding and decoding of gradients and "
+                      "ternary codes for messages, on one core."))
+        return 0;
     nd_backend *b;
     const nd_cpu_backend_options options = {.threads = 1};
     for (int i = 0; i < COUNT; i++) {

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Held-out loss with rounded gradients and a rounded change of the embedding between ranks, at equal tokens
 # and over several seeds: a table on standard output. int8_delta is int8 with
-# embedding_wire = int8_delta; full_* has every system of the E3 suite, with GaLore of rank 32.
+# embedding_sync = int8_delta; full_* has every system of the E3 suite, with GaLore of rank 32.
 #
 #   bench/bench_wire_loss.sh --data-path DIR [--out DIR] [--binary FILE] [--seeds 'N N ...']
 #                            [--formats 'F F ...'] [--ranks N] [-- MORE ARGUMENTS OF nanochat_dist train]
@@ -31,9 +31,9 @@ for seed in $seeds; do
     for format in $formats; do
         run=${format}_seed$seed
         wire=${format#full_}
-        of_format=("training.seed=$seed" "dist.gradient_wire=${wire%_delta}")
+        of_format=("training.seed=$seed" "dist.grad_comm_dtype=${wire%_delta}")
         case $format in full_*) of_format+=("${full[@]}") ;; esac
-        case $format in *_delta) of_format+=(dist.embedding_wire=int8_delta) ;; esac
+        case $format in *_delta) of_format+=(dist.embedding_sync=int8_delta) ;; esac
         keys "${common[@]}" "${of_format[@]}"
         once "$run" mpirun --oversubscribe -np "$ranks" "$binary" --config "$root/bench/small.ini" \
             --data-path "$data_path" --run-dir "$out/$run" --resume none "${set[@]}" "${more[@]}"

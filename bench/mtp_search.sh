@@ -18,7 +18,7 @@
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/shared.sh"
 program=$root/build/release/nanochat_dist
-seeds=3 steps=400 fewer=0 out=mtp_search jobs=$(nproc) data_path=$root/data/quickstart/shards
+seeds=3 steps=400 fewer=0 out=mtp_search jobs=$(env -u OMP_NUM_THREADS -u OMP_THREAD_LIMIT nproc) data_path=$root/data/quickstart/shards
 
 # name, form, tokens ahead, weight, schedule
 recipes='

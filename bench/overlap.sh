@@ -27,7 +27,7 @@ export OMP_NUM_THREADS=1
 for ((round = 1; round <= rounds; round++)); do
     for overlap in true false; do
         mpirun_hosts "$(realpath "$binary")" --config "$config" --run-dir "$work/$overlap-$round" \
-            --set "dist.overlap=$overlap" "${more[@]}" >"$work/out" 2>&1 ||
+            --set "dist.overlap_grad_reduce=$overlap" "${more[@]}" >"$work/out" 2>&1 ||
             { cat "$work/out"; exit 1; }
     done
 done

@@ -9,11 +9,11 @@ variants() {
     local name
     for name in $configs; do
         echo "$name $name"
-        ! has_key gradient_wire || echo "${name}_bf16 $name --set dist.deterministic=off" \
-            "--set dist.gradient_wire=bf16"
-        ! has_key weight_wire || echo "${name}_int8 $name --set dist.deterministic=off" \
-            "--set dist.gradient_wire=int8 --set dist.weight_wire=changed" \
-            "--set dist.embedding_wire=int8_delta"
+        ! has_key grad_comm_dtype || echo "${name}_bf16 $name --set dist.deterministic=off" \
+            "--set dist.grad_comm_dtype=bf16"
+        ! has_key weight_sync || echo "${name}_int8 $name --set dist.deterministic=off" \
+            "--set dist.grad_comm_dtype=int8 --set dist.weight_sync=delta" \
+            "--set dist.embedding_sync=int8_delta"
     done
 }
 has_key() { "$program" train --list-keys | grep -w "$1" >/dev/null; }
@@ -26,7 +26,7 @@ settings() {
     for set in "training.micro_batch_size=$micro_batch" training.warmup_steps=1 hardware.target=cpu \
         hardware.threads=1 "data.data_path=$data" logging.eval_interval=0 \
         logging.checkpoint_interval=0 logging.checkpoint_at_end=false logging.tensorboard=false \
-        dist.check_interval=0; do
+        dist.replica_check_interval=0; do
         arguments+=(--set "$set")
     done
 }

@@ -267,14 +267,16 @@ class Report:
         self.out.mkdir(parents=True, exist_ok=True)
         m = self.machine
         self.say("# Scaling, measured\n\nWritten by `bench/scaling.sh`; configs/e3/small, "
-                 f"{m['steps']} steps a run, medians. {m['cores']} cores, {m['model']}; load average at "
+                 f"{m['steps']} steps per run, medians. {m['cores']} cores, {m['model']}; load average at "
                  f"the start {m['load']}.\n")
         self.one_host()
         for record in self.of("skipped"):
             self.say(f"## Two hosts\n\nNot measured; {record['reason']}.\n")
         if self.of("two hosts"):
             self.say("## Two hosts\n\nNetwork namespaces on this machine, a core each, joined by a veth that tc "
-                     "throttles each way; MPI over TCP.\n")
+                     "throttles each way; MPI over TCP. `_bf16` behind a configuration's name is "
+                     "`grad_comm_dtype = bf16`; `_int8` is `grad_comm_dtype = int8`, `weight_sync = delta` and "
+                     "`embedding_sync = int8_delta`.\n")
             self.links()
             self.two_hosts()
             self.against_ddp()

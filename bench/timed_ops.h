@@ -1,4 +1,4 @@
-/* Where the time of a backend goes: its larger operations wrapped in clocks. One backend at a time. */
+/* Where the time of a backend goes: its ops wrapped in clocks. One backend at a time. */
 #ifndef ND_BENCH_TIMED_OPS_H
 #define ND_BENCH_TIMED_OPS_H
 
@@ -8,7 +8,12 @@
 void timed_ops_start(nd_backend *backend);
 
 /* Writes seconds by operation since the start, and stops timing. */
-enum { TIMED_OPS = 19 };
+enum {
+#define OP(name, ...) TIMED_##name,
+#include "core/backend/backend_ops.def"
+#undef OP
+    TIMED_OPS
+};
 void timed_ops_stop(nd_backend *backend, double seconds[TIMED_OPS]);
 
 extern const char *const timed_op_names[TIMED_OPS];

@@ -8,14 +8,14 @@
 #   --data-path DIR  packed shards (default: synthetic tokens)
 #   --out DIR        where runs go (default: runs/wire_bytes); a finished run is not repeated
 #   --ranks          default: '2 4'
-#   --formats        gradient_wire,weight_wire,embedding_wire of each row (default: seven of them)
+#   --formats        grad_comm_dtype,weight_sync,embedding_sync of each row (default: seven of them)
 #   --steps N        default: 64; for configurations with GaLore twice a multiple of galore_update_freq
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/shared.sh"
 
 config='' data_path='' out=runs/wire_bytes binary=build/release/nanochat_dist ranks='2 4' steps=64
-formats='fp32,packed,dense fp32,trits,dense fp32,changed,dense bf16,changed,dense int8,changed,dense
-    int8,trits,int8_delta int8,changed,int8_delta'
+formats='fp32,full,full fp32,full_base3,full fp32,delta,full bf16,delta,full int8,delta,full
+    int8,full_base3,int8_delta int8,delta,int8_delta'
 options 'config data-path out binary ranks formats steps' "$@"
 [ -n "$config" ] || fail '--config is needed (see --help)'
 [ "$(id -u)" -ne 0 ] || export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
@@ -30,8 +30,8 @@ for format in $formats; do
     printf '| `%s`, `%s`, `%s` |' "$gradients" "$codes" "$embedding"
     for n in $ranks; do
         run=$out/$(basename "$config" .ini)_${n}_${gradients}_${codes}_${embedding}
-        set=(--set dist.deterministic=off --set "dist.gradient_wire=$gradients"
-            --set "dist.weight_wire=$codes" --set "dist.embedding_wire=$embedding"
+        set=(--set dist.deterministic=off --set "dist.grad_comm_dtype=$gradients"
+            --set "dist.weight_sync=$codes" --set "dist.embedding_sync=$embedding"
             --set logging.eval_interval=0 --set logging.checkpoint_interval=0 "${more[@]}")
         if [ ! -f "$run/done" ]; then
             mpirun --oversubscribe -np "$n" "$binary" --config "$config" "${source[@]}" "${set[@]}" \

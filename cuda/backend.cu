@@ -279,7 +279,7 @@ extern "C" nd_status nd_cuda_backend_create(const nd_cuda_options *options, nd_b
         cuda_destroy(made);
         return status;
     }
-    made->traits = {"", true, true};
+    made->traits = {"", true, true, true};
     snprintf(made->traits.device, sizeof made->traits.device, "GPU %d", cuda->device);
     *backend = made;
     return ND_OK;

@@ -8,7 +8,8 @@
 #   --full           configs/e3, the real sizes: for a GPU
 #   --out DIR        leave everything in DIR (benchmark_results_<time>)
 #   --seeds N        every configuration with N seeds, 1234 and on (1)
-#   --ranks N        processes that train together (1)
+#   --ranks N        processes that train together (1); with the small configurations, whose steps have two
+#                    micro-batches, at most 2
 #   --steps N        optimizer steps instead of the configurations' own, to try it out
 #   --data-path DIR  packed shards to train on instead of the Rust sources
 set -euo pipefail
@@ -103,6 +104,6 @@ for run in "${runs[@]}"; do
 done
 
 say 'the report'
-"$program" report "${runs[@]}" --out "$out"
+"$program" report "${runs[@]}" --claims configs/e3/claims.ini --out "$out"
 printf '\n== %d s for %d runs\n' "$SECONDS" ${#runs[@]}
 [ -z "$failed" ] || fail "did not finish:$failed (each one's output.txt says why)"

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs every test of the coverage preset and writes docs/coverage.md: the part of the lines of src/
+# Runs every test of the coverage preset and writes build/coverage/coverage.md: the part of the lines of src/
 # that they run, by file, and the ten tests that take longest.
 set -euo pipefail
 case ${1:-} in
@@ -46,5 +46,5 @@ END
                  printf "| %s | %d | %d | %.1f %% |\n", $1, $2, $3, 100 * $3 / $2 }' "$build.csv"
     printf '\n## The slowest ten tests\n\n| seconds | test |\n|---:|---|\n'
     sed 's/^\([0-9.]*\) s  \(.*\)$/| \1 | \2 |/' <<<"$slowest"
-} >docs/coverage.md
-echo "docs/coverage.md"
+} >build/coverage/coverage.md
+echo "build/coverage/coverage.md"

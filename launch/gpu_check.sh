@@ -52,38 +52,11 @@ export PATH=$PATH:/usr/local/cuda/bin # nvcc and compute-sanitizer
 cmake_arguments=(-G Ninja -DCMAKE_BUILD_TYPE=Release -DND_CUDA=ON -DND_WERROR=OFF)
 
 # The packages, unpacked where nothing of the system is touched, and what finds them there.
+. launch/unpacked.sh
 unpack() {
-    local root=$build/deps lib mpi
-    if [ ! -e "$root/complete" ]; then
-        for package in "$deps"/*.deb; do
-            dpkg -x "$package" "$root" || return 1
-        done
-        # Only the installation of a package makes this name.
-        ln -sf orterun "$root/usr/bin/mpirun"
-        touch "$root/complete"
-    fi
-    lib=$root/usr/lib/x86_64-linux-gnu
-    mpi=$lib/openmpi/lib
-    export PATH=$root/usr/bin:$PATH OPAL_PREFIX=$root/usr PMIX_INSTALL_PREFIX=$root/usr
-    # Some packages have their libraries in /lib.
-    export LD_LIBRARY_PATH=$lib:$mpi:$lib/hdf5/serial:$lib/openblas-serial:$root/lib/x86_64-linux-gnu${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
-    # Plugins for networks that the machine has no libraries for.
-    export OMPI_MCA_mca_base_component_show_load_errors=0 PMIX_MCA_pcompress_base_silence_warning=1
-    export PKG_CONFIG_PATH=$lib/pkgconfig:$root/usr/share/pkgconfig PKG_CONFIG_SYSROOT_DIR=$root
-    cmake_arguments+=(
-        "-DCMAKE_PREFIX_PATH=$root/usr"
-        "-DCMAKE_LIBRARY_PATH=$lib;$lib/hdf5/serial;$lib/openblas-serial"
-        "-DCMAKE_INCLUDE_PATH=$root/usr/include;$root/usr/include/hdf5/serial;$root/usr/include/x86_64-linux-gnu"
-        "-DCMAKE_C_FLAGS=-isystem $root/usr/include -isystem $root/usr/include/x86_64-linux-gnu"
-        "-DCMAKE_CXX_FLAGS=-isystem $root/usr/include"
-        "-DCMAKE_EXE_LINKER_FLAGS=-Wl,--allow-shlib-undefined -L$lib"
-        "-DOPENSSL_ROOT_DIR=$root/usr"
-        -DHDF5_C_COMPILER_EXECUTABLE= "-DHDF5_hdf5_LIBRARY_RELEASE=$lib/hdf5/serial/libhdf5.so"
-        "-DHDF5_C_INCLUDE_DIR=$root/usr/include/hdf5/serial"
-        -DMPI_SKIP_COMPILER_WRAPPER=ON -DMPI_C_LIB_NAMES=mpi
-        "-DMPI_mpi_LIBRARY=$mpi/libmpi.so"
-        "-DMPI_C_HEADER_DIR=$lib/openmpi/include" "-DMPI_C_ADDITIONAL_INCLUDE_DIRS="
-        -DBUILD_TESTING=OFF)
+    unpack_packages "$build/deps" "$deps"/*.deb || return 1
+    use_unpacked "$build/deps"
+    cmake_arguments+=(-DBUILD_TESTING=OFF)
     mpirun --version # fails most often because libc is older than the packages'
 }
 
@@ -179,7 +152,7 @@ wanted() { [[ " $sections " == *" $1 "* ]]; }
 
 build_all() {
     cmake -S . -B "$build" "${cmake_arguments[@]}" &&
-        cmake --build "$build" --parallel "$(nproc)" --target nanochat_dist bench_gpu \
+        cmake --build "$build" --parallel "$(env -u OMP_NUM_THREADS -u OMP_THREAD_LIMIT nproc)" --target nanochat_dist bench_gpu \
             bench_gpu_ops bench_gpu_attention device_tests
 }
 conformance() {
@@ -199,17 +172,17 @@ attention() {
     }
     "$build/tests/cuda/device/cuda_device_cudnn" 2>&1 | grep -v ', seed'
     [ "${PIPESTATUS[0]}" -eq 0 ] || code=1
-    for kind in own auto; do
-        train "attention.$kind" cuda configs/e3/small/baseline.ini 60 "hardware.attention=$kind" ||
+    for kind in builtin auto; do
+        train "attention.$kind" cuda configs/e3/small/baseline.ini 60 "hardware.attention_backend=$kind" ||
             code=1
     done
     grep '^device ' "$work/attention.auto.txt"
-    compare 'own kernels and cuDNN' attention.own attention.auto 0.05 || code=1
-    train attention.again cuda configs/e3/small/baseline.ini 60 hardware.attention=auto || code=1
+    compare 'own kernels and cuDNN' attention.builtin attention.auto 0.05 || code=1
+    train attention.again cuda configs/e3/small/baseline.ini 60 hardware.attention_backend=auto || code=1
     same 'cuDNN twice' attention.auto attention.again || code=1
-    train attention.graphs cuda configs/e3/small/baseline.ini 60 hardware.attention=auto \
+    train attention.graphs cuda configs/e3/small/baseline.ini 60 hardware.attention_backend=auto \
         training.micro_batch_size=1 hardware.cuda_graphs=true || code=1
-    train attention.ops cuda configs/e3/small/baseline.ini 60 hardware.attention=auto \
+    train attention.ops cuda configs/e3/small/baseline.ini 60 hardware.attention_backend=auto \
         training.micro_batch_size=1 || code=1
     same 'cuDNN, ops and graphs' attention.ops attention.graphs || code=1
     "$build/bench/bench_gpu_attention" --target cuda || code=1
@@ -326,15 +299,15 @@ overlap() {
     launcher=(mpirun --allow-run-as-root --oversubscribe -np 2)
     for name in baseline galore2; do
         for on in true false; do
-            train "$name.tree.$on" cuda "configs/e3/small/$name.ini" 40 "dist.overlap=$on" || code=1
-            train "$name.any.$on" cuda "configs/e3/small/$name.ini" 40 "dist.overlap=$on" \
+            train "$name.tree.$on" cuda "configs/e3/small/$name.ini" 40 "dist.overlap_grad_reduce=$on" || code=1
+            train "$name.any.$on" cuda "configs/e3/small/$name.ini" 40 "dist.overlap_grad_reduce=$on" \
                 dist.deterministic=off || code=1
         done
         same "$name, in the tree's order, beside and after" "$name.tree.true" "$name.tree.false" ||
             code=1
         same "$name, in any order, beside and after" "$name.any.true" "$name.any.false" || code=1
         train "$name.all" cuda "configs/e3/small/$name.ini" 40 dist.deterministic=off \
-            dist.reduction=allreduce || code=1
+            dist.grad_reduction=allreduce || code=1
         compare "$name, to owners and to all" "$name.any.true" "$name.all" 0.05 || code=1
     done
     "${launcher[@]}" "$build/tests/cuda/device/cuda_program_nccl" || code=1
@@ -383,7 +356,7 @@ models() {
             model.max_seq_len=2048 training.seq_length=2048 training.batch_size=16 \
             training.micro_batch_size=2 training.use_8bit_optim=true training.use_galore=true \
             training.galore_rank=256 training.use_collider=true \
-            hardware.gradient_checkpointing=true hardware.packed_codes=true \
+            hardware.gradient_checkpointing=true hardware.pack_ternary_weights=true \
             optimizer.master_precision=bf16 dist.deterministic=off \
             "hardware.backward_precision=$backward" || code=1
     done
@@ -393,7 +366,7 @@ models() {
 gpus=$(nvidia-smi -L 2>/dev/null | grep -c '^GPU')
 gpu=$(nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader 2>/dev/null | head -n 1)
 say "# GPU check: ${gpu:-no GPU}"
-say '' "$(nvcc --version 2>/dev/null | grep release), $(uname -r), $(nproc) cores, sections: $sections"
+say '' "$(nvcc --version 2>/dev/null | grep release), $(uname -r), $(env -u OMP_NUM_THREADS -u OMP_THREAD_LIMIT nproc) cores, sections: $sections"
 if [ -z "$arch" ]; then
     arch=$(nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2>/dev/null | head -n 1 | tr -d .)
 fi

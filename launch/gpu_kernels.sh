@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Writes the table of docs/gpu.md: registers, stack frame, spills and shared memory of every kernel, as
+# Writes the table of docs/gpu_kernels.md: registers, stack frame, spills and shared memory of every kernel, as
 # ptxas reports them for one architecture. Needs nvcc, no GPU.
 #
 #   launch/gpu_kernels.sh [ARCH]     ARCH: 90 (the default), 80, 89 ...

@@ -3,14 +3,15 @@
 # missing. Asks nothing. Without arguments: all but those of --cluster and --fuzz.
 #
 #   launch/install_deps.sh [--build] [--test] [--quickstart] [--report] [--cluster] [--fuzz]
-#                          [--check]
+#                          [--check] [--names]
 #
 #   --build        what compiling and running nanochat_dist needs
 #   --test         what launch/test.sh and launch/coverage.sh need besides
 #   --quickstart   the text that launch/quickstart.sh trains on
-#   --report       what `nanochat_dist report` draws with; without it a report has no pictures
+#   --report       what `nanochat_dist report` runs on
 #   --cluster      a Slurm of two nodes on this machine, for tests/cluster
 #   --fuzz         what launch/fuzz.sh needs
+#   --names        install nothing; print the names of the packages
 #   --check        install nothing; name what is missing and exit 1 when something is
 set -euo pipefail
 
@@ -41,10 +42,11 @@ test  zstd                 makes compressed texts to read
 test  procps               finds the processes that tests stop and kill
 test  clang-format         checks the layout of the sources
 test  cppcheck             looks for mistakes without running anything
+test  python3          runs the commands of the docs, reads checkpoints in tests
 test  gcovr                adds up line coverage
 fuzz clang                 libFuzzer and its sanitizers
 quickstart rust-src        65 MB of Rust to learn from (/usr/src/rustc-*)
-report gnuplot-nox         pictures of loss curves and memory
+report python3             tables and pictures of runs (no further package)
 cluster slurmctld          the scheduler
 cluster slurmd             what runs on its nodes
 cluster slurm-client       sbatch, srun, scontrol
@@ -57,11 +59,12 @@ fail() {
     exit 1
 }
 
-groups=' ' check=false
+groups=' ' check=false names=false
 for argument in "$@"; do
     case $argument in
     --build | --test | --quickstart | --report | --cluster | --fuzz) groups+="${argument#--} " ;;
     --check) check=true ;;
+    --names) names=true ;;
     --help | -h)
         sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//;p}' "$0"
         exit 0
@@ -73,6 +76,10 @@ done
 
 wanted() { awk -v groups="$groups" 'NF && index(groups, " " $1 " ") { print $2 }' <<<"$packages"; }
 
+if $names; then
+    wanted
+    exit 0
+fi
 if ! command -v dpkg-query >/dev/null || ! command -v apt-get >/dev/null; then
     printf 'install_deps: this is no Debian system (no dpkg-query and apt-get). ' >&2
     printf 'What these packages hold is needed, under whatever name:\n' >&2

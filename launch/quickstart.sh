@@ -113,6 +113,6 @@ $summary
   $run/checkpoints/latest  the model; info, eval, sample and grad read it
 
 Ask it for more:   $program sample --checkpoint $run --prompt 'pub fn '
-Train it longer:   launch/quickstart.sh --steps 2000
+Train it longer:   launch/quickstart.sh${dir:+ --dir $dir} --steps 2000
 All commands:      $program --help
 END

@@ -6,7 +6,8 @@ fail() {
 }
 
 program=build/release/nanochat_dist
-cores=$(nproc)
+# nproc obeys the two variables, which say how many threads a process may have.
+cores=$(env -u OMP_NUM_THREADS -u OMP_THREAD_LIMIT nproc)
 
 # Threads that spin while they wait take the cores from whoever else wants them.
 export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-passive}

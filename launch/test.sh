@@ -30,7 +30,7 @@ while [ $# -gt 0 ]; do
 done
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 build=build/$preset
-jobs=$(nproc)
+jobs=$(env -u OMP_NUM_THREADS -u OMP_THREAD_LIMIT nproc)
 
 say() { printf '\n== [%d s] %s\n' "$SECONDS" "$*"; }
 broken=()

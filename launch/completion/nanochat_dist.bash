@@ -18,10 +18,10 @@ _nanochat_dist_keys() {
 }
 # Configs beside the program, as it looks for them: installed, or in the checkout it was built in.
 _nanochat_dist_configs() {
-    local bin file
+    local bin place
     bin=$(dirname "$(readlink -f "$(type -P "$1")")")
-    for file in "$bin"/../share/nanochat_dist/configs/*.ini "$bin"/../../configs/*.ini; do
-        [ -e "$file" ] && basename "$file"
+    for place in "$bin/../share/nanochat_dist/configs" "$bin/../../configs"; do
+        [ ! -d "$place" ] || find "$place" -name '*.ini' -printf '%P\n'
     done
 }
 

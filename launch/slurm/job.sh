@@ -2,7 +2,7 @@
 # Sourced with the training's arguments.
 #
 # The program saves and leaves with 75 when it gets SIGUSR1 or SIGTERM, and `--resume auto` goes on from the
-# newest whole checkpoint on any number of ranks. So:
+# newest complete checkpoint on any number of ranks. So:
 #   before the time limit   Slurm sends SIGUSR1 here (--signal=B:USR1@...), and it is passed on; the job is
 #                           put back into the queue
 #   preempted               Slurm sends SIGTERM to the ranks and puts the job back itself (--requeue)
@@ -57,7 +57,7 @@ nd_requeue() {
 case $nd_code in
 0) ;;
 75) nd_requeue 'saved' ;;
-5 | 13[0-9] | 14[0-9])
+5 | 13[0-9] | 14[0-9] | 205)
     # A rank, a node or the network was lost, which Slurm may not have noticed yet. What fails at once
     # again and again is no accident.
     if [ $((SECONDS - nd_started)) -ge 300 ] || [ "${SLURM_RESTART_COUNT:-0}" -lt 3 ]; then

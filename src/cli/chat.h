@@ -13,7 +13,7 @@
 #include "cli/sampler.h"
 
 typedef struct nd_chat_options {
-    const char *prompt; /* what stands before the first turn */
+    const char *prompt; /* precedes the first turn */
     const char *user_prefix, *reply_prefix;
     int64_t max_tokens; /* of one reply */
 } nd_chat_options;

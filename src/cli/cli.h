@@ -27,7 +27,7 @@ nd_status nd_cli_leave(nd_comm *comm, nd_status status);
 
 /* What `--version` prints: version, commit, how the program was built, and its libraries. */
 void nd_cli_print_version(FILE *out);
-/* What was printed must have arrived: a full or closed standard output is an error of every command, told
+/* Checks that all output was written: a full or closed standard output is an error of every command, told
  * here once for all. ND_EIO after what `nd_cli_flush_output` reports too, which long outputs call on their
  * way. */
 nd_status nd_cli_close_output(void);

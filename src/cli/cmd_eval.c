@@ -75,7 +75,7 @@ static nd_status print(const eval_arguments *a, const nd_loaded_model *l, const 
     printf("checkpoint  %s (step %lld)\n", l->directory, (long long)l->step);
     printf("split       %s: %lld sequences, %lld tokens\n", a->split, (long long)e->sequences,
            (long long)e->tokens);
-    printf("loss        %.6f nats a token\n", e->loss);
+    printf("loss        %.6f nats per token\n", e->loss);
     if (e->bits_per_byte > 0.0)
         printf("bits/byte   %.6f\n", e->bits_per_byte);
     return ND_OK;

@@ -1,5 +1,6 @@
 #include "cli/args.h"
 #include "cli/cli.h"
+#include "core/base/directory.h"
 #include "data/hdf5_arrays.h"
 #include "train/checkpoint/load_model.h"
 
@@ -105,7 +106,7 @@ static nd_status compute(const grad_arguments *a, nd_loaded_model *l, const int3
     ND_TRY_GOTO(take(l, &scratch), done);
     const float scale = (float)(1.0 / (double)(rows * (cols - 1)));
     ND_TRY_GOTO(nd_model_train(l->model, tokens, scale,
-                               (nd_model_gradients){.views = scratch.views},
+                               nd_model_gradients_into(&l->model->params, scratch.views, false),
                                (nd_gradients_ready){NULL, NULL}, &loss),
                 done);
     ND_TRY_GOTO(write_results(l, &scratch, a->out, &loss, nd_cview_of(tokens, ND_I32, rows, cols)),
@@ -142,6 +143,8 @@ nd_status nd_cli_grad(int argc, char **argv)
         return ND_OK;
     if (!a.checkpoint || !a.tokens || !a.out)
         return ND_FAIL(ND_ECONFIG, "grad needs --checkpoint, --tokens and --out (see --help)");
+    if (nd_path_same(a.tokens, a.out))
+        return ND_FAIL(ND_ECONFIG, "--out %s: this is the file of --tokens; give another", a.out);
     int32_t *tokens = NULL;
     int64_t rows = 0, cols = 0;
     ND_TRY(nd_hdf5_read_tokens(a.tokens, "/tokens", &tokens, &rows, &cols));

@@ -19,7 +19,7 @@ nd_status nd_cli_import(int argc, char **argv)
     };
     const nd_command command = {
         "nanochat_dist import --from DIR --out DIR [--data-path DIR]",
-        "Makes a checkpoint of step 0 of a llama or bitnet model that transformers can load.", args,
+        "Turns a llama or bitnet model in safetensors into a checkpoint of step 0.", args,
         sizeof args / sizeof args[0]};
     bool helped;
     ND_TRY(nd_args_parse(&command, argc, argv, NULL, &helped));

@@ -13,17 +13,27 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+static bool holds(const char *directory, const char *name)
+{
+    char path[PATH_MAX];
+    return snprintf(path, sizeof path, "%s/%s", directory, name) < PATH_MAX &&
+           access(path, F_OK) == 0;
+}
+
 static nd_status print_directory(const char *path, bool verify)
 {
     char directory[ND_CHECKPOINT_PATH_MAX], model[PATH_MAX];
-    const nd_status found = nd_checkpoint_resolve(path, directory);
+    nd_log warnings = {.terminal = stderr};
+    const nd_status found = nd_checkpoint_resolve(path, &warnings, directory);
     if (found == ND_OK)
         return nd_checkpoint_print(directory, verify, stdout);
-    if (snprintf(model, sizeof model, "%s/model.safetensors", path) < PATH_MAX &&
-        access(model, F_OK) == 0) {
+    if (holds(path, "model.safetensors")) {
+        snprintf(model, sizeof model, "%s/model.safetensors", path);
         nd_error_clear();
         return nd_safetensors_print(model, verify, stdout);
     }
+    if (holds(path, "config.ini") || holds(path, "checkpoints") || holds(path, "manifest.json"))
+        return found; /* a run, or a checkpoint */
     nd_error_clear();
     return nd_data_directory_print(path, verify, stdout);
 }
@@ -54,7 +64,7 @@ nd_status nd_cli_info(int argc, char **argv)
         {"--verify", ND_ARG_FLAG, &verify, NULL, "read everything and check every checksum"}};
     const nd_command command = {
         "nanochat_dist info FILE|DIR [--verify]",
-        "What a data set, a shard, a checkpoint, a GGUF file or safetensors hold.", args, 1};
+        "Describes a data set, a shard, a checkpoint, a GGUF file or safetensors.", args, 1};
     ND_TRY(nd_args_parse(&command, argc, argv, &paths, &helped));
     if (helped)
         return ND_OK;
@@ -64,6 +74,8 @@ nd_status nd_cli_info(int argc, char **argv)
         struct stat info;
         if (stat(paths.items[i], &info) != 0)
             return ND_FAIL(ND_EDATA, "%s: %s", paths.items[i], strerror(errno));
+        if (!S_ISDIR(info.st_mode) && !S_ISREG(info.st_mode))
+            return ND_FAIL(ND_EDATA, "%s: neither a regular file nor a directory", paths.items[i]);
         if (S_ISDIR(info.st_mode))
             ND_TRY(print_directory(paths.items[i], verify));
         else

@@ -127,26 +127,27 @@ nd_status nd_cli_plan(int argc, char **argv)
         {"--ranks", ND_ARG_INT, &ranks, "N", "number of ranks (1)"},
         {"--workspace", ND_ARG_FLAG, &workspace, NULL,
          "also measure the backend's workspace, by a step of one layer on this machine"},
-        {"--device-memory", ND_ARG_TEXT, &memory, "SIZE", "say whether it fits, e.g. 24GiB"},
+        {"--device-memory", ND_ARG_TEXT, &memory, "SIZE", "check whether the run fits, e.g. 24GiB"},
         {"--bandwidth", ND_ARG_DOUBLE, &machine.bandwidth, "GBIT",
-         "predict the time of a step; what a host's link carries each way, Gbit/s"},
+         "predict the time of a step; bandwidth of a host's link each way, Gbit/s"},
         {"--latency", ND_ARG_DOUBLE, &machine.latency, "US",
-         "of a message between hosts, microseconds (50)"},
+         "latency of a message between hosts, microseconds (50)"},
         {"--simulate", ND_ARG_FLAG, &machine.simulate, NULL,
-         "do the step's messages on simulated links too, by the code that training runs"},
-        {"--hosts", ND_ARG_INT, &machine.hosts, "H", "the ranks are spread over (one each)"},
+         "also run the step's messages over simulated links, through the code that training runs"},
+        {"--hosts", ND_ARG_INT, &machine.hosts, "H",
+         "hosts that the ranks are spread over (one per rank)"},
         {"--local-bandwidth", ND_ARG_DOUBLE, &machine.local_bandwidth, "GBIT",
          "between two ranks of a host, Gbit/s (64)"},
         {"--local-latency", ND_ARG_DOUBLE, &machine.local_latency, "US",
-         "of a message between them, microseconds (2)"},
+         "latency of a message within a host, microseconds (2)"},
         {"--add-rate", ND_ARG_DOUBLE, &machine.add_rate, "GBYTE",
-         "gradients that a rank adds a second, GB (5)"},
+         "rate at which a rank adds gradients, GB/s (5)"},
         {"--core-cost", ND_ARG_DOUBLE, &machine.core_cost, "NS",
-         "that a byte on its way beside the backward pass takes from it, nanoseconds (0)"},
+         "backward-pass time lost per byte sent meanwhile, nanoseconds (0)"},
         {"--flops", ND_ARG_TEXT, &machine.flops, "F",
-         "operations a second of a rank in training, e.g. 2e14, or `measured` here"},
+         "FLOP/s of a rank in training, e.g. 2e14, or `measured` on this machine"},
         {"--step-ms", ND_ARG_DOUBLE, &machine.step_ms, "MS",
-         "instead: a step of this batch on one rank, measured"},
+         "instead of --flops: the measured time of a step of this batch on one rank"},
         {"--optimizer-ms", ND_ARG_DOUBLE, &machine.optimizer_ms, "MS",
          "the part of --step-ms that does not grow with the batch (by operations)"},
     };
@@ -172,6 +173,8 @@ nd_status nd_cli_plan(int argc, char **argv)
     nd_status status = config ? ND_OK : ND_FAIL(ND_ENOMEM, "no memory for the configuration");
     ND_TRY_GOTO(status, done);
     ND_TRY_GOTO(nd_config_arguments_load(&source, config), done);
+    if (config->old_names[0])
+        fprintf(stderr, "config: old names, still accepted: %s\n", config->old_names);
     ND_TRY_GOTO(nd_config_check_model(config), done);
     ND_TRY_GOTO(nd_plan_create(config, (int)ranks, &plan), done);
     if (workspace)

@@ -1,21 +1,32 @@
 #include "cli/args.h"
 #include "cli/cli.h"
-#include "train/report/report.h"
+#include "core/base/build_info.h"
+#include "core/base/program_files.h"
+#include "core/config/config.h"
 
+#include <errno.h>
+#include <string.h>
+#include <unistd.h>
+
+/* The report is a Python script (src/train/report/report.py), which takes the place of this process. */
 nd_status nd_cli_report(int argc, char **argv)
 {
-    const char *directory = NULL;
+    static const char *const places[] = {"/../share/nanochat_dist/report/",
+                                         "/../../src/train/report/"};
+    const char *directory = NULL, *claims = NULL;
+    char script[ND_CONFIG_TEXT_MAX], claims_path[ND_CONFIG_TEXT_MAX] = "";
     bool helped;
     nd_arg_list paths = {.count = 0};
-    const nd_arg args[] = {{"--out", ND_ARG_TEXT, &directory, "DIR",
-                            "where REPORT.md, its pictures and their data go"}};
-    const nd_command command = {
-        "nanochat_dist report RUN... --out DIR",
-        "Tables and pictures of runs, and of the E3 suite's five each claim beside what was "
-        "measured.",
-        args, 1};
-    nd_report report = {0};
-    nd_status status = ND_OK;
+    const nd_arg args[] = {
+        {"--out", ND_ARG_TEXT, &directory, "DIR",
+         "where REPORT.md, its pictures and their data go"},
+        {"--claims", ND_ARG_TEXT, &claims, "FILE",
+         "claims to set beside what the runs measured: a path, or a name among the installed "
+         "configurations (claims.ini: the E3 suite's)"}};
+    const nd_command command = {"nanochat_dist report RUN... --out DIR [--claims FILE]",
+                                "Tables and pictures of runs, and claims beside what was measured. "
+                                "Needs python3.",
+                                args, sizeof args / sizeof *args};
     ND_TRY(nd_args_parse(&command, argc, argv, &paths, &helped));
     if (helped)
         return ND_OK;
@@ -23,10 +34,16 @@ nd_status nd_cli_report(int argc, char **argv)
         return ND_FAIL(ND_ECONFIG, "report needs the directories of runs (see --help)");
     if (!directory || !directory[0])
         return ND_FAIL(ND_ECONFIG, "report needs --out DIR (see --help)");
-    ND_TRY_GOTO(nd_report_read(paths.items, paths.count, &report), done);
-    ND_TRY_GOTO(nd_report_write(&report, directory), done);
-    printf("%s/REPORT.md: %d run%s\n", directory, report.count, report.count == 1 ? "" : "s");
-done:
-    nd_report_destroy(&report);
-    return status;
+    if (claims)
+        ND_TRY(nd_config_find(claims, claims_path, sizeof claims_path));
+    ND_TRY(nd_program_file_find(places, sizeof places / sizeof *places, "report.py",
+                                "the program's report script", script, sizeof script));
+    const char *arguments[ND_ARG_LIST_MAX + 9] = {
+        "python3", "-B", "-X", "utf8", script, nd_build_version(), directory, claims_path};
+    memcpy(arguments + 8, paths.items, (size_t)paths.count * sizeof *paths.items);
+    execvp(arguments[0], (char *const *)arguments);
+    return ND_FAIL(errno == ENOENT ? ND_ECONFIG : ND_EIO,
+                   "report needs python3, which cannot be started: %s; install it "
+                   "(launch/install_deps.sh --report), or copy the runs to a machine that has it",
+                   strerror(errno));
 }

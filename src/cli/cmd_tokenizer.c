@@ -16,7 +16,7 @@ static const char general_help[] =
     "  train    learn a tokenizer (SentencePiece BPE with byte fallback) from text\n"
     "  encode   text to tokens, one decimal number a token\n"
     "  decode   tokens to text, byte for byte what was encoded\n\n"
-    "`nanochat_dist tokenizer train --help` and so on tell more.\n";
+    "`nanochat_dist tokenizer train --help` and so on print the options of each.\n";
 
 static const char train_help[] =
     "usage: nanochat_dist tokenizer train --input PATH --output FILE [options]\n\n"
@@ -24,19 +24,21 @@ static const char train_help[] =
     "  --output FILE     the model to write\n"
     "  --glob PATTERN    which files of a directory, e.g. '*.rs' (all)\n"
     "  --vocab-size N    number of pieces, 259 of them bytes and marks (32000)\n"
-    "  --max-bytes N     train on so much text, taken evenly from the inputs (32M; 0: all)\n"
+    "  --max-bytes N     use at most this much text, taken evenly from the inputs (32M; 0: all)\n"
     "  --binary          also learn from files that are not text\n"
     "  --threads N       threads for the parts that can use them (2)\n"
-    "  --seed N          which parts of the inputs are taken (1)\n";
+    "  --seed N          chooses the parts of the inputs (1)\n";
 
 static const char encode_help[] =
     "usage: nanochat_dist tokenizer encode --model FILE [FILE]\n\n"
-    "Prints the tokens of FILE, or of standard input, separated by spaces.\n";
+    "Prints the tokens of FILE, or of standard input, separated by spaces.\n\n"
+    "  --model FILE      the tokenizer\n";
 
 static const char decode_help[] =
     "usage: nanochat_dist tokenizer decode --model FILE [FILE]\n\n"
     "Reads tokens, decimal numbers separated by white space, from FILE or standard input, and\n"
-    "writes the text they stand for.\n";
+    "writes the text they stand for.\n\n"
+    "  --model FILE      the tokenizer\n";
 
 static const struct option flags[] = {{"input", required_argument, NULL, 'i'},
                                       {"output", required_argument, NULL, 'o'},

@@ -15,7 +15,7 @@ typedef struct train_arguments {
     bool list_keys, config_docs, new_data;
 } train_arguments;
 
-/* Flags that stand for a key, applied after the file and --set. */
+/* Flags that set a key, applied after the file and --set. */
 static nd_status apply_flag(nd_config *config, const char *section, const char *key,
                             const char *value, const char *flag)
 {
@@ -48,15 +48,17 @@ nd_status nd_cli_train(int argc, char **argv)
     train_arguments a = {.resume = "none"};
     const nd_arg args[] = {
         {"--config", ND_ARG_TEXT, &a.source.config, "FILE",
-         "a path, or the name of an installed config"},
+         "a path, or the name of an installed config (quickstart, e3/small/full), with or without "
+         ".ini"},
         {"--set", ND_ARG_APPEND, &a.source.set, "SECTION.KEY=VALUE",
          "sets one key; may be repeated, and the last of a key counts"},
-        {"--run-dir", ND_ARG_TEXT, &a.run_dir, "DIR", "where the run leaves its files"},
+        {"--run-dir", ND_ARG_TEXT, &a.run_dir, "DIR", "where the run writes its files"},
         {"--resume", ND_ARG_TEXT, &a.resume, "auto|none|DIR",
-         "continue from the newest whole checkpoint, start anew, or from DIR: a checkpoint or a "
-         "run"},
+         "auto: continue from the newest complete checkpoint; none: start a new run (the default); "
+         "DIR: "
+         "continue from this checkpoint or run"},
         {"--new-data", ND_ARG_FLAG, &a.new_data, NULL,
-         "with --resume: go on with data that has changed, from the start of an epoch"},
+         "with --resume: continue although the data has changed, from the start of an epoch"},
         {"--dataset", ND_ARG_TEXT, &a.dataset, "synthetic|shards", "where tokens come from"},
         {"--data-path", ND_ARG_TEXT, &a.data_path, "DIR", "packed shards"},
         {"--n-samples", ND_ARG_TEXT, &a.n_samples, "N", "synthetic: sequences in the data set"},

@@ -2,6 +2,7 @@
 #include "core/base/build_info.h"
 
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -20,11 +21,11 @@ static const subcommand subcommands[] = {
     {"eval", nd_cli_eval, "held-out loss and bits per byte of a checkpoint"},
     {"sample", nd_cli_sample, "generate text from a checkpoint"},
     {"grad", nd_cli_grad, "loss and every gradient of one batch, for cross-checks"},
-    {"plan", nd_cli_plan, "memory, wire bytes and FLOPs of a run, before it starts"},
-    {"report", nd_cli_report, "tables and pictures of runs, claims beside measurements"},
-    {"export", nd_cli_export, "write a checkpoint's model for llama.cpp or transformers"},
-    {"import", nd_cli_import, "make a checkpoint of a llama model in safetensors"},
-    {"info", nd_cli_info, "what a shard, a checkpoint or an exported model holds"},
+    {"plan", nd_cli_plan, "memory, communication and FLOPs of a run, before it starts"},
+    {"report", nd_cli_report, "compare runs in tables and pictures"},
+    {"export", nd_cli_export, "write a model for llama.cpp (GGUF) or transformers (safetensors)"},
+    {"import", nd_cli_import, "read a llama model from safetensors into a checkpoint"},
+    {"info", nd_cli_info, "describe a data set, checkpoint or exported model, and verify it"},
 };
 
 enum { SUBCOMMAND_COUNT = sizeof subcommands / sizeof subcommands[0] };
@@ -38,8 +39,10 @@ static void print_usage(FILE *out)
             nd_build_version());
     for (int i = 0; i < SUBCOMMAND_COUNT; i++)
         fprintf(out, "  %-10s %s\n", subcommands[i].name, subcommands[i].help);
-    fputs("\nexit codes: 0 done, 2 usage or config, 3 data, 4 checkpoint, 5 a peer or the network "
-          "failed,\n            6 the numbers failed, 75 stopped on a signal after saving\n",
+    fputs("\nexit codes: 0 done, 1 out of memory, a failed system call or a fault of the program,\n"
+          "            2 usage or configuration, 3 data, 4 checkpoint, 5 another rank or the "
+          "network,\n"
+          "            6 non-finite values, 75 stopped on a signal after saving\n",
           out);
 }
 
@@ -54,8 +57,8 @@ static int finish(nd_status status)
 
 /* OpenMP's threads spin for milliseconds at each barrier before they sleep, which stalls everything when
  * other ranks or programs want the same cores (an evaluation beside other load took ten times as long).
- * The library reads its environment before main, so the program starts itself again. Whoever sets one
- * of these variables chooses for himself. */
+ * The library reads its environment before main, so the program starts itself again. A user who
+ * sets one of these variables decides. */
 static void spin_briefly(char **argv)
 {
     if (getenv("OMP_WAIT_POLICY") || getenv("GOMP_SPINCOUNT"))
@@ -77,6 +80,7 @@ static void open_standard_files(void)
 int main(int argc, char **argv)
 {
     open_standard_files();
+    signal(SIGXFSZ, SIG_IGN); /* beyond `ulimit -f` writing fails, and that is said */
     spin_briefly(argv);
     if (argc < 2) {
         print_usage(stderr);

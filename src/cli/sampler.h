@@ -27,14 +27,14 @@ typedef enum nd_reply_end {
     ND_REPLY_FULL    /* the context is full */
 } nd_reply_end;
 
-/* The settings above `generator` stand already. Memory for keys and values grows with what is fed. */
+/* The settings above `generator` are set. Memory for keys and values grows with the tokens fed. */
 nd_status nd_sampler_open(nd_sampler *sampler);
 void nd_sampler_close(nd_sampler *sampler);
 
 /* The mark that documents begin with; -1 when the tokenizer has none. */
 int32_t nd_sampler_mark(const nd_sampler *sampler);
 
-/* Takes memory for so many tokens in all, or for max_seq_len where that is less; what is in the cache
+/* Reserves memory for `tokens` tokens in all, or for max_seq_len where that is less; what is in the cache
  * stays. Errors: ND_ENOMEM. */
 nd_status nd_sampler_reserve(nd_sampler *sampler, int64_t tokens);
 
@@ -44,7 +44,7 @@ int64_t nd_sampler_remaining(const nd_sampler *sampler);
 /* Runs tokens through the model. Errors: ND_EDATA when they do not fit. */
 nd_status nd_sampler_feed(nd_sampler *sampler, const int32_t *tokens, size_t count);
 
-/* Draws and prints at most `max_tokens` tokens. What was printed stands in the cache afterwards, but for
+/* Draws and prints at most `max_tokens` tokens. They are in the cache afterwards, but for
  * `*rest` (at most that many bytes of text, freed by the caller; NULL when there is none): the end of a
  * token that the stop text cut in two. */
 nd_status nd_sampler_reply(nd_sampler *sampler, int64_t max_tokens, nd_reply_end *end, char **rest);

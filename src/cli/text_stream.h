@@ -1,4 +1,4 @@
-/* Generated text on its way to the terminal: printed as soon as it is certain. A character whose bytes are
+/* Prints generated text as soon as it is certain. A character whose bytes are
  * not all there is held back, and so is what may be the beginning of the text to stop at. */
 #ifndef ND_CLI_TEXT_STREAM_H
 #define ND_CLI_TEXT_STREAM_H
@@ -21,7 +21,7 @@ typedef struct nd_text_stream {
  * and the stream is at its end. Errors: ND_ENOMEM, ND_EIO. */
 nd_status nd_text_stream_put(nd_text_stream *stream, const char *text, size_t bytes, bool *stopped);
 
-/* Prints what is still held back and frees the stream's memory. */
+/* Prints the rest and frees the stream's memory. */
 void nd_text_stream_end(nd_text_stream *stream);
 
 #endif

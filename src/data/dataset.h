@@ -47,7 +47,7 @@ const char *nd_dataset_tokenizer_sha256(const nd_dataset *dataset);
 /* Tokens of that tokenizer, which may be fewer than the model's vocabulary has rows; 0 when synthetic. */
 int64_t nd_dataset_vocab_size(const nd_dataset *dataset);
 
-/* Bytes of text the split's tokens stand for (attribute n_bytes of the shards): bits per byte needs
+/* Bytes of text of the split's tokens (attribute n_bytes of the shards): bits per byte needs
  * it. 0 when synthetic. */
 int64_t nd_dataset_text_bytes(const nd_dataset *dataset);
 

@@ -17,7 +17,7 @@ nd_status nd_decompressor_open(const void *first, size_t bytes, const char *name
                                nd_decompressor **decompressor);
 void nd_decompressor_close(nd_decompressor *decompressor);
 
-/* Takes some of the `bytes` bytes at `from` (0 to get what is held back) and makes at most `size`. Errors:
+/* Takes some of the `bytes` bytes at `from` (0 to flush) and produces at most `size`. Errors:
  * ND_EDATA naming the file. */
 nd_status nd_decompressor_run(nd_decompressor *decompressor, const char *name, const void *from,
                               size_t bytes, size_t *taken, void *buffer, size_t size, size_t *made);

@@ -89,6 +89,7 @@ nd_status nd_hdf5_out_create(const char *path, nd_hdf5_out **out)
     nd_hdf5_start();
     if (strlen(path) >= PATH_LONGEST)
         return ND_FAIL(ND_EIO, "%.80s...: the path is too long", path);
+    ND_TRY(nd_durable_check(path, "\x89HDF\r\n\x1a\n", "HDF5 file"));
     nd_hdf5_out *o = calloc(1, sizeof *o);
     if (!o)
         return ND_FAIL(ND_ENOMEM, "no memory to write %s", path);
@@ -143,6 +144,7 @@ nd_status nd_hdf5_out_close(nd_hdf5_out *o, bool keep)
 void nd_hdf5_version(char *text, size_t size)
 {
     unsigned major = 0, minor = 0, release = 0;
+    nd_hdf5_start(); /* which must come before the first call */
     H5get_libversion(&major, &minor, &release);
     snprintf(text, size, "%u.%u.%u", major, minor, release);
 }

@@ -1,4 +1,4 @@
-/* HDF5's reasons as text: the library prints nothing by itself, our messages carry what it says. */
+/* HDF5's errors as text for our messages; the library itself prints nothing. */
 #ifndef ND_DATA_HDF5_ERRORS_H
 #define ND_DATA_HDF5_ERRORS_H
 

@@ -126,7 +126,7 @@ static nd_status check_normalizer(wire message, const char *name)
     return ND_OK;
 }
 
-/* The byte a name such as "<0x0A>" stands for, or -1. */
+/* The byte that a name such as "<0x0A>" means, or -1. */
 static int byte_of_name(const uint8_t *text, size_t bytes)
 {
     unsigned value;
@@ -137,7 +137,7 @@ static int byte_of_name(const uint8_t *text, size_t bytes)
     return sscanf(copy, "<0x%2X>", &value) == 1 && copy[5] == '>' ? (int)value : -1;
 }
 
-/* Writes what a piece stands for to `text`, which has room for its name; returns its length. */
+/* Writes the text of a piece to `text`, which is as long as its name; returns its length. */
 static uint32_t surface(const wire *text_field, char *text)
 {
     uint32_t bytes = 0;

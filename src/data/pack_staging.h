@@ -1,7 +1,7 @@
 /* How a pack becomes visible: whole or not at all, whenever it is killed.
  *
  *   1. Everything is written to OUT/.pack_in_progress: shards, tokenizer.model, each durable.
- *   2. The index is written there, durable. From here on the new data set is the one that readers see
+ *   2. The index is written there, durable. From now on readers see the new data set
  *      (data_directory.h); before, it was the old one.
  *   3. The files are renamed into OUT, and OUT fsynced.
  *   4. Old shards that the new index does not list are removed.

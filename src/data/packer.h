@@ -33,7 +33,7 @@ nd_status nd_packer_open(const nd_pack_options *options, const nd_tokenizer *tok
                          const char *directory, nd_pack_result *result, nd_packer *packer);
 /* Adds text to the open document. Errors: those of the tokenizer and the shard writer. */
 nd_status nd_packer_text(nd_packer *packer, const char *text, size_t bytes);
-/* Writes what is held of the document and closes it; the next text opens another. Errors: as above. */
+/* Writes the rest of the document and closes it; the next text opens another. Errors: as above. */
 nd_status nd_packer_end_document(nd_packer *packer);
 /* Finishes the open shards. */
 nd_status nd_packer_finish(nd_packer *packer);

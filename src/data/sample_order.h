@@ -8,7 +8,7 @@
 
 #include <stdint.h>
 
-/* The window that stands at place `index` of epoch `epoch`, for 0 <= index < n. */
+/* The window at place `index` of epoch `epoch`, for 0 <= index < n. */
 int64_t nd_sample_order(uint64_t seed, uint64_t epoch, int64_t n, int64_t index);
 
 #endif

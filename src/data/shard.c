@@ -257,8 +257,11 @@ static bool has_signature(const char *path)
 
 static nd_status open_file(const char *path, hid_t *file)
 {
-    if (access(path, R_OK) != 0)
+    struct stat info;
+    if (access(path, R_OK) != 0 || stat(path, &info) != 0)
         return ND_FAIL(ND_EDATA, "%s: cannot open this file: %s", path, strerror(errno));
+    if (!S_ISREG(info.st_mode)) /* opening a pipe would wait */
+        return ND_FAIL(ND_EDATA, "%s: not a regular file; expected a shard", path);
     *file = H5Fopen(path, H5F_ACC_RDONLY, nd_hdf5_access(false));
     if (*file < 0 && (nd_hdf5_is_system_error() || has_signature(path)))
         return damaged(path, "this HDF5 file");

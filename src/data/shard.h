@@ -1,6 +1,6 @@
 /* A shard: one HDF5 file of tokens (docs/formats.md).
  *
- * Reading goes past HDF5: its calls stand behind one global lock and copy through filters, so a
+ * Reading bypasses HDF5, whose calls take one global lock and copy through filters, so a
  * shard is opened with HDF5 once, the file offsets of its chunks are kept, and tokens are read with
  * pread(). A chunk's checksum is verified when it is first touched. */
 #ifndef ND_DATA_SHARD_H

@@ -46,7 +46,7 @@ nd_status nd_shard_index_write(nd_shard_index *index, const char *path);
 
 void nd_shard_index_free(nd_shard_index *index);
 
-/* Whether an entry's name is that of a plain file and begins with its split: no index leads out of its directory. */
+/* Whether an entry's name is that of a plain file and begins with its split: no index refers outside its directory. */
 bool nd_shard_index_names(const nd_indexed_shard *shard);
 
 /* Whether a file's name is that of a shard of some split: train_*.h5 or val_*.h5, then `suffix`. */

@@ -21,7 +21,7 @@ nd_status nd_shard_writer_end_document(nd_shard_writer *writer, int64_t bytes);
 /* Tokens added so far. */
 int64_t nd_shard_writer_tokens(const nd_shard_writer *writer);
 
-/* Writes what is buffered and the attributes, closes, fsyncs, renames. Frees the writer, also when
+/* Writes buffered tokens and the attributes, closes, fsyncs, renames. Frees the writer, also when
  * it fails. */
 nd_status nd_shard_writer_finish(nd_shard_writer *writer);
 /* Removes the unfinished file. */

@@ -1,4 +1,4 @@
-/* An input file, looked at before it is read: text is opened, what is not is left out or refused. */
+/* An input file, inspected before it is read: text is opened, anything else is skipped or refused. */
 #ifndef ND_DATA_TEXT_INPUT_H
 #define ND_DATA_TEXT_INPUT_H
 

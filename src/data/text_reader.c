@@ -108,6 +108,8 @@ nd_status nd_text_reader_open(const char *path, nd_text_reader **reader)
         status = ND_FAIL(ND_EDATA, "%s: cannot open this file: %s", path, strerror(errno));
         goto failed;
     }
+    if (S_ISREG(r->opened.st_mode)) /* somebody may have read some of standard input */
+        r->consumed = (int64_t)lseek(r->file, 0, SEEK_CUR);
     ND_TRY_GOTO(fill(r), failed);
     while (r->raw_bytes < ND_DECOMPRESSOR_MAGIC_BYTES && !r->raw_end) { /* a slow pipe */
         ssize_t more = read(r->file, r->raw + r->raw_bytes, RAW_BYTES - r->raw_bytes);

@@ -30,6 +30,7 @@ typedef struct walk {
     struct stat out;       /* st_ino 0: there is no such directory */
     seen_files seen;
     int64_t files;
+    bool standard_input; /* was read */
 } walk;
 
 static identity *place_of(const seen_files *seen, identity file)
@@ -164,6 +165,11 @@ static nd_status visit_inputs(walk *w)
     for (int i = 0; i < s->count; i++) {
         struct stat info;
         if (strcmp(s->inputs[i], "-") == 0) {
+            if (w->standard_input) {
+                nd_left_out_add(w->left_out, ND_LEFT_REPEATED, "(standard input)");
+                continue;
+            }
+            w->standard_input = true;
             w->files++;
             ND_TRY(w->visit(w->context, s->inputs[i], -1, 1));
         } else if (stat(s->inputs[i], &info) != 0) {

@@ -1,4 +1,4 @@
-/* The files that a list of inputs stands for: files as given, directories walked in the order of their
+/* The files of a list of inputs: files as given, directories walked in the order of their
  * names and filtered by a glob. Symbolic links are followed, each file is visited once, and what is left out is
  * counted (left_out.h). Visiting takes about 32 bytes of memory a file. */
 #ifndef ND_DATA_TEXT_SOURCES_H

@@ -1,6 +1,6 @@
 /* The tokenizer: SentencePiece BPE with byte fallback behind a C interface.
  *
- * encode followed by decode gives back the same bytes for any input, NUL and invalid UTF-8
+ * encode followed by decode returns the same bytes for any input, NUL and invalid UTF-8
  * included: identity normalisation, no dummy prefix, no whitespace folding; bytes that
  * SentencePiece would replace are emitted as byte pieces. */
 #ifndef ND_DATA_TOKENIZER_H

@@ -15,6 +15,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 enum {
     SENTENCE_MAX = 4096,
@@ -249,6 +250,25 @@ done:
     return status;
 }
 
+/* Before the work: the corpus itself may have been named. */
+static nd_status check_output(const char *path)
+{
+    struct stat info;
+    nd_tokenizer *there;
+    ND_TRY(nd_durable_check(path, NULL, NULL));
+    if (stat(path, &info) != 0 || info.st_size == 0)
+        return ND_OK;
+    if (nd_tokenizer_open(path, &there) != ND_OK) {
+        nd_error_clear();
+        return ND_FAIL(ND_EIO,
+                       "%s: what is there is no tokenizer and is not replaced by one; move it "
+                       "elsewhere, or give --output another name",
+                       path);
+    }
+    nd_tokenizer_close(there);
+    return ND_OK;
+}
+
 nd_status nd_tokenizer_train(const nd_tokenizer_train_options *options, nd_left_out *left_out)
 {
     static _Thread_local nd_left_out ignored;
@@ -257,6 +277,7 @@ nd_status nd_tokenizer_train(const nd_tokenizer_train_options *options, nd_left_
                        "vocabulary size %d; expected more than %d, the pieces every tokenizer has "
                        "(256 bytes and 3 marks)",
                        options->vocab_size, RESERVED_PIECES);
+    ND_TRY(check_output(options->output));
     corpus text = {.binary = options->binary, .left_out = left_out ? left_out : &ignored};
     text.wanted = options->max_bytes > 0 ? options->max_bytes : INT64_MAX;
     text.phase = (double)(options->seed * 0x9e3779b97f4a7c15u >> 40) * 0x1p-24;

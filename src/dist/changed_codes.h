@@ -1,9 +1,8 @@
-/* Ternary codes as what changed of them. A step changes one to three in a hundred (docs/distributed.md),
- * so that a byte for each change is less than any form of all of them.
+/* Ternary codes encoded as changes. A step changes one to three in a hundred (docs/wire.md), so a byte per
+ * change is shorter than any encoding of all of them.
  *
- * Byte by byte: the low 7 bits are how many codes in a row stay as they are, 127 standing for that many
- * with nothing after them; else the code behind them becomes, of the two others, the next (high bit 0) or
- * the one after it (1), in the order -1, 0, 1, -1. */
+ * In each byte the low 7 bits count unchanged codes; 127 means just these. Otherwise the next code
+ * changes to the following value (high bit 0) or the one after that (1), in the order -1, 0, 1, -1. */
 #ifndef ND_DIST_CHANGED_CODES_H
 #define ND_DIST_CHANGED_CODES_H
 
@@ -12,7 +11,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* Writes to `out` and returns the bytes; more than `capacity` would be: capacity + 1, and `out` is of no use. */
+/* Writes to `out` and returns the bytes. When that takes more than `capacity`, returns capacity + 1, and
+ * what `out` holds is undefined. */
 size_t nd_changed_codes_make(const int8_t *before, const int8_t *now, int64_t count, uint8_t *out,
                              size_t capacity);
 

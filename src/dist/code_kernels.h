@@ -1,5 +1,5 @@
-/* Entries of a code stream (dist/code_stream.h) made and read where the codes lie, in memory of a device:
- * to the byte what the host makes, and what the host refuses is refused. */
+/* Encodes and decodes entries of a code stream (dist/code_stream.h) in device memory: the same bytes as on
+ * the host, and the same input is refused. */
 #ifndef ND_DIST_CODE_KERNELS_H
 #define ND_DIST_CODE_KERNELS_H
 

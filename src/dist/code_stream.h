@@ -1,6 +1,6 @@
-/* Ternary weights between ranks as what changed of them: one message of its own length from each owner,
- * made and read in host memory, or where codes lie on a device that has kernels for it. A matrix of which
- * too much changed goes whole, five codes to a byte. */
+/* Ternary weights sent as changes (weight_sync = delta): one message from each owner, of whatever length it
+ * needs, encoded and decoded on the host or by kernels on the device. A matrix with too many changes is
+ * sent whole, five codes to a byte. */
 #ifndef ND_DIST_CODE_STREAM_H
 #define ND_DIST_CODE_STREAM_H
 

@@ -1,16 +1,16 @@
-/* The comm contract: what ranks can exchange. `rank` and `size` mean MPI rank and size. One thread calls
- * it.
+/* The comm contract: what ranks can exchange. `rank` and `size` mean MPI rank and size. Only one thread
+ * may call it.
  *
  * Every function is collective over all ranks, which must call the same functions in the same order
- * with matching arguments. Implementations: solo (one process, no MPI calls), mpi, mpi with nccl
- * for what lies on GPUs (cuda/nccl_comm.h), and simulated (dist/simulation.h: all ranks in one process).
- * A wait for a rank that lasts longer than timeout_seconds, and a rank that is in another collective, are
- * ND_EPEER; from then on every function fails and only abort is of use.
+ * with matching arguments. Implementations: solo (one process, no MPI calls), mpi, mpi with nccl for GPU
+ * memory (cuda/nccl_comm.h), and simulated (all ranks in one process, dist/simulation.h). Waiting for a
+ * rank longer than timeout_seconds, and a rank in another collective, are ND_EPEER; after that every
+ * function fails, and only abort may be called.
  *
- * Memory is host memory, except for gradients and weights on the wire (reduce_to_owners,
- * broadcast_device): these lie where the backend of the run keeps them, comm->device. With `streamed`
- * they are exchanged in the order of that backend's ops, as if they were ops: the calls return before,
- * and an error may be that of a later call, or of the backend's next download. */
+ * All memory is host memory, except for gradients and weights (reduce_to_owners, broadcast_device), which
+ * are in memory of the run's backend, comm->device. With `streamed` these exchanges are ordered like ops
+ * of that backend: calls return at once, and an error may surface in a later call or in the backend's next
+ * download. */
 #ifndef ND_DIST_COMM_H
 #define ND_DIST_COMM_H
 
@@ -39,7 +39,7 @@ typedef struct nd_comm_piece {
     int owner;
     float *result;    /* out: on the owner the slot that holds the sum, elsewhere NULL */
     const char *name; /* of the tensor, for errors; may be NULL */
-    /* What travels; the same on all ranks. The residual (dist/gradient_wire.h) of what this rank sends,
+    /* The format sent; the same on all ranks. The residual (dist/gradient_wire.h) of what this rank sends,
      * in the same memory as the slots; NULL: rounding is not made up for. */
     nd_gradient_wire format;
     void *residual;
@@ -69,7 +69,7 @@ typedef struct nd_comm_ops {
 
     /* Sums every piece to its owner in f32, along the tree over leaves of core/base/sum_tree.h, so that the
      * bits depend neither on the number of ranks nor on who owns what, unless a piece's format rounds
-     * what travels. */
+     * messages. */
     nd_status (*reduce_to_owners)(nd_comm *comm, nd_comm_split split, nd_comm_piece *pieces,
                                   int64_t count);
 
@@ -127,11 +127,11 @@ nd_status nd_comm_create_mpi(nd_comm **comm);
 /* The MPI library in use: "Open MPI v4.1.4". */
 void nd_comm_library(char *text, size_t size);
 
-/* Collective unless a function of `comm` has failed: the ranks meet before they part. */
+/* Collective unless a function of `comm` has failed: ends with a barrier. */
 void nd_comm_destroy(nd_comm *comm);
 
-/* From here on the pieces of reduce_to_owners and what broadcast_device sends lie in memory of this
- * backend; NULL: in host memory again. */
+/* From now on the pieces of reduce_to_owners and the data of broadcast_device are in memory of this
+ * backend; NULL: in host memory. */
 void nd_comm_set_device(nd_comm *comm, nd_backend *backend);
 
 /* Whether begin_reduction and begin_broadcast return before they are done: wanted, several ranks, and an

@@ -236,9 +236,9 @@ static nd_status work_on_wire(nd_comm *comm, const nd_comm_job *job)
 /* In the queue's thread. */
 static nd_status work_beside(nd_comm *comm, const nd_comm_job *job)
 {
-    nd_wire_stand_back(wire_of(comm), true);
+    nd_wire_set_yielding(wire_of(comm), true);
     const nd_status status = work_on_wire(comm, job);
-    nd_wire_stand_back(wire_of(comm), false);
+    nd_wire_set_yielding(wire_of(comm), false);
     return status;
 }
 

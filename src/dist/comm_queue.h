@@ -1,14 +1,14 @@
-/* A thread that works off collectives one after another, in the order in which they were begun, while
- * the thread that began them computes. It exists from the first that is begun on.
+/* A thread that executes collectives in the order in which they were queued, while the thread that queued
+ * them computes. It is started with the first one.
  *
- * Exactly one thread may be inside the wire: whoever began something calls nd_comm_queue_finish before
- * it works on the wire itself. All ranks begin the same collectives in the same order. */
+ * Only one thread may communicate at a time: call nd_comm_queue_finish before communicating from another
+ * thread. All ranks queue the same collectives in the same order. */
 #ifndef ND_DIST_COMM_QUEUE_H
 #define ND_DIST_COMM_QUEUE_H
 
 #include "dist/comm.h"
 
-/* A collective of its own. The memory it names belongs to the queue until nd_comm_queue_finish. */
+/* One collective. The memory it names belongs to the queue until nd_comm_queue_finish. */
 typedef struct nd_comm_job {
     enum { ND_COMM_JOB_REDUCTION, ND_COMM_JOB_BROADCAST } kind;
     nd_comm_split split; /* of a reduction */
@@ -35,19 +35,19 @@ typedef struct nd_comm_queue nd_comm_queue;
 /* Not collective. Errors: ND_ENOMEM, ND_EINTERNAL when the system gives no thread. */
 nd_status nd_comm_queue_create(nd_comm *comm, const nd_comm_worker *worker, nd_comm_queue **queue);
 
-/* Interrupts what is under way and joins the thread; NULL is allowed. */
+/* Interrupts the current collective and joins the thread; NULL is allowed. */
 void nd_comm_queue_destroy(nd_comm_queue *queue);
 
-/* Returns at once. Errors: those of an earlier job, as the thread raised them. When nobody has come for
- * such an error after half a second, because the caller computes, the thread prints it and ends the
- * job. */
+/* Returns at once. Errors: those of an earlier job, as the thread raised them. When the
+ * caller, busy computing, has not collected an error after half a second, the thread prints it and ends
+ * the job. */
 nd_status nd_comm_queue_begin(nd_comm_queue *queue, const nd_comm_job *job);
 
 /* Waits until everything begun is done, and adds the time that took the thread to
  * comm->busy_seconds. Errors: those of a job. */
 nd_status nd_comm_queue_finish(nd_comm_queue *queue);
 
-/* Interrupts what is under way and waits a moment for the thread to leave the wire. */
+/* Interrupts the current collective and waits briefly for the thread to stop communicating. */
 void nd_comm_queue_interrupt(nd_comm_queue *queue);
 
 #endif

@@ -1,6 +1,6 @@
-/* The seam to devices beside the CPU: what a rank computes on, and how what lies there travels. Of these
- * functions one implementation is linked: cuda/device.c where the build has CUDA, device_none.c, a
- * complete one for no device, elsewhere. Callers never ask which. */
+/* The interface to devices other than the CPU: the backend a rank computes on, and communication from its
+ * memory. One implementation is linked: cuda/device.c in builds with CUDA, else device_none.c, a complete
+ * one for no device. Callers never ask which. */
 #ifndef ND_DIST_DEVICE_H
 #define ND_DIST_DEVICE_H
 
@@ -9,7 +9,7 @@
 
 #include <stdbool.h>
 
-/* What is asked of a device: the keys of [hardware] that bear on it. */
+/* The keys of [hardware] that concern a device. */
 typedef struct nd_device_choice {
     nd_target target;
     nd_attention_choice attention;
@@ -24,21 +24,21 @@ typedef struct nd_device_choice {
 nd_status nd_device_backend_create(nd_device_choice choice, const nd_comm *comm,
                                    nd_backend **backend);
 
-/* Whether `backend` is of a kind that nd_device_backend_create makes: one whose memory nd_device_attach
- * can let travel without the host. Not collective. */
+/* Whether nd_device_backend_create made `backend`, so that nd_device_attach can send from its memory without
+ * the host. Not collective. */
 bool nd_device_owns(const nd_backend *backend);
 
-/* How entries of a code stream are made and read in memory of `backend`; NULL: by the host. Not
+/* Kernels that encode and decode code streams in memory of `backend`; NULL: the host does it. Not
  * collective. */
 const nd_code_kernels *nd_device_code_kernels(const nd_backend *backend);
 
-/* From here on what lies in memory of comm->device goes from device to device, summed as
- * comm->reduction says; does nothing where comm->device is not one of nd_device_owns, in a comm of one
- * rank, and in builds that cannot: then it goes through the host. Collective. Errors: ND_EINTERNAL when
- * a library is missing, ND_EPEER. */
+/* From now on memory of comm->device is exchanged from device to device, summed as comm->reduction says.
+ * Does nothing, so that exchanges pass through the host, where nd_device_owns is false, in a comm of one
+ * rank, and in builds without NCCL. Collective. Errors: ND_EINTERNAL when a library is missing,
+ * ND_EPEER. */
 nd_status nd_device_attach(nd_comm *comm);
 
-/* Takes that back; does nothing for a comm that is not attached. To be called before memory of the
+/* Undoes nd_device_attach; does nothing for a comm that is not attached. Call it before memory of the
  * backend is released. Collective unless a function of `comm` has failed. */
 void nd_device_detach(nd_comm *comm);
 

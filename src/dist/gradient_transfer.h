@@ -1,6 +1,5 @@
-/* What a gradient is between two ranks: how partial sums of the tree go out in the format of their
- * piece, and how they are added where they arrive. Part by part, through the host where they lie on a
- * device. */
+/* Sends partial sums of the reduction tree in the format of their piece, and adds them where they arrive:
+ * part by part, through host memory for data on a device. */
 #ifndef ND_DIST_GRADIENT_TRANSFER_H
 #define ND_DIST_GRADIENT_TRANSFER_H
 

@@ -1,14 +1,12 @@
 /* Formats of gradients between ranks.
  *
- * fp32 is exact. bf16 rounds to the nearest. int8 takes blocks of 252 consecutive values, each with its
- * own scale: s = max|x| / 127 in f32, then rint(x / s) in a byte a value: 256 bytes, 1.016 a value. A
- * block that holds a NaN or an infinity gets a scale of NaN and decodes to NaN, so that it is found
- * wherever it arrives; bf16 keeps both as they are.
+ * fp32 is exact. bf16 rounds to nearest. int8 takes blocks of 252 consecutive values, each with its own
+ * scale: s = max|x| / 127 in f32, then rint(x / s) in one byte per value: 256 bytes, 1.016 per value. A
+ * block with a NaN or an infinity gets a scale of NaN and decodes to NaN, so that receivers detect it; bf16 keeps both as they are.
  *
- * Error feedback (Seide et al., Interspeech 2014; arXiv:1901.09847): what rounding took from a value is
- * kept by its sender and added to the value it sends next, so that sums over steps lose no more than
- * what is kept at the end. It is kept in blocks of 8 bits too: what that loses is below 1/254 of the
- * largest loss of a block.
+ * Error feedback (Seide et al., Interspeech 2014; arXiv:1901.09847): the sender keeps the rounding error of
+ * a value and adds it to the value it sends next, so that sums over steps lose no more than the last
+ * error. Errors are kept in blocks of 8 bits too, which loses less than 1/254 of the largest in a block.
  *
  * Messages may be cut at multiples of ND_WIRE_BLOCK_BYTES: whole blocks lie before and after. */
 #ifndef ND_DIST_GRADIENT_WIRE_H
@@ -20,16 +18,16 @@
 
 enum { ND_WIRE_BLOCK_BYTES = 256 };
 
-/* Smaller tensors (norms) travel in f32: they weigh nothing. */
+/* Smaller tensors (norms) are sent in f32: their bytes do not matter. */
 enum { ND_WIRE_ROUNDED_MIN = 4096 };
 
-/* The format in which a tensor of so many values travels where `chosen` is the run's. */
+/* The format for a tensor of `count` values when the run's is `chosen`. */
 nd_gradient_wire nd_gradient_wire_for(nd_gradient_wire chosen, int64_t count);
 
 /* "fp32", "bf16", "int8". */
 const char *nd_gradient_wire_name(nd_gradient_wire format);
 
-/* Bytes of `count` values on the wire, and values in so many bytes of it. */
+/* Encoded bytes of `count` values, and values in a number of encoded bytes. */
 size_t nd_gradient_wire_bytes(nd_gradient_wire format, int64_t count);
 int64_t nd_gradient_wire_values(nd_gradient_wire format, size_t bytes);
 
@@ -37,12 +35,12 @@ int64_t nd_gradient_wire_values(nd_gradient_wire format, size_t bytes);
  * so is the residual. */
 size_t nd_gradient_residual_bytes(nd_gradient_wire format, int64_t count);
 
-/* wire = values + residual, rounded; residual = what rounding took (NULL: there is none). A block that
+/* wire = values + residual, rounded; residual = the rounding error (NULL: none is kept). A block that
  * is not finite leaves its residual as it was. Host memory; `wire` aligned to 4 bytes. */
 void nd_gradient_wire_encode(nd_gradient_wire format, void *wire, const float *values,
                              void *residual, int64_t count);
 
-/* into += what `wire` holds. */
+/* into += decoded `wire`. */
 void nd_gradient_wire_add(nd_gradient_wire format, float *into, const void *wire, int64_t count);
 
 #endif

@@ -25,10 +25,12 @@ static const launcher launchers[] = {
     {"a launcher with PMI (mpirun of MPICH or Intel MPI, srun)", "PMI_SIZE",
      USE_OWN_MPIRUN ", or with `srun --mpi=pmix`"},
     {"mpirun of MPICH or Intel MPI", "MPI_LOCALNRANKS", USE_OWN_MPIRUN},
+    {"flux", "FLUX_JOB_SIZE", "start it with `flux run -o pmi=pmix`, or with mpirun"},
 };
 static const launcher slurm_step = {"srun", "SLURM_STEP_NUM_TASKS", USE_PMIX};
 static const launcher slurm_task = {"srun", "SLURM_NTASKS", USE_PMIX};
 static const launcher torchrun = {"torchrun", "WORLD_SIZE", USE_OWN_MPIRUN};
+static const launcher pytorch = {"a launcher of PyTorch", "WORLD_SIZE", USE_OWN_MPIRUN};
 
 /* Inside a job SLURM_NTASKS is set everywhere, also in the batch script and in the shell of salloc, where
  * what is started is alone. Steps that are no srun's have the largest ids. */
@@ -47,7 +49,9 @@ static const launcher *find_launcher(void)
             return &launchers[i];
     if (in_slurm_step())
         return getenv(slurm_step.count) ? &slurm_step : &slurm_task;
-    return getenv("TORCHELASTIC_RUN_ID") ? &torchrun : NULL;
+    if (getenv("TORCHELASTIC_RUN_ID"))
+        return &torchrun;
+    return getenv("RANK") && getenv("MASTER_ADDR") ? &pytorch : NULL;
 }
 
 bool nd_launcher_has_mpi(void)

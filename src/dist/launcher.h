@@ -1,4 +1,4 @@
-/* Who started this process, and as one of how many: from the variables that launchers set. */
+/* Which launcher started this process and as one of how many, from its environment variables. */
 #ifndef ND_DIST_LAUNCHER_H
 #define ND_DIST_LAUNCHER_H
 

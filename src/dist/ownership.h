@@ -1,6 +1,6 @@
 /* Ownership: which rank keeps the master weights and optimizer state of each parameter.
  *
- * Whole matrices are given out, the costliest first, each to the rank with the least so far (Graham's
+ * Whole matrices are assigned by decreasing cost, each to the rank with the least so far (Graham's
  * longest-processing-time rule, at most 4/3 of the best makespan). Every rank computes the same
  * assignment; nothing is exchanged. */
 #ifndef ND_DIST_OWNERSHIP_H

@@ -49,9 +49,9 @@ double nd_wire_now(const nd_wire *wire)
     return wire->transport->ops.now(wire->transport);
 }
 
-void nd_wire_stand_back(nd_wire *wire, bool stand_back)
+void nd_wire_set_yielding(nd_wire *wire, bool yields)
 {
-    wire->transport->ops.stand_back(wire->transport, stand_back);
+    wire->transport->ops.set_yielding(wire->transport, yields);
 }
 
 void nd_wire_interrupt(nd_wire *wire)
@@ -160,7 +160,7 @@ typedef struct movement {
     const int *to;
     int to_count;
     const char *out;
-    bool relays; /* what comes in goes out */
+    bool relays; /* forwards what it receives */
 } movement;
 
 size_t nd_wire_message_bytes(const nd_wire *wire)

@@ -1,8 +1,8 @@
-/* Messages between two ranks, over a transport. All that ranks exchange goes through here, so that whoever
- * waits knows for whom.
+/* Messages between two ranks, over a transport. All that ranks exchange goes through here, so that a waiting
+ * rank knows for whom it waits.
  *
- * Long messages move in parts, of which ND_WIRE_DEPTH are on their way at once in each direction; they
- * arrive in their order. One thread at a time may be in here, whichever it is. */
+ * Long messages are sent in parts, ND_WIRE_DEPTH of them in flight in each direction; they arrive in order.
+ * Any thread may call, one at a time. */
 #ifndef ND_DIST_POINT_TO_POINT_H
 #define ND_DIST_POINT_TO_POINT_H
 
@@ -20,7 +20,7 @@ void nd_wire_destroy(nd_wire *wire);
  * Errors: ND_EPEER when one has failed before. */
 nd_status nd_wire_begin(nd_wire *wire, nd_collective kind, int64_t step, const char *phase);
 
-/* What the messages that follow are about, for errors: "blk.0.attn_q.weight"; NULL: nothing to say. */
+/* The subject of the messages that follow, for errors: "blk.0.attn_q.weight"; NULL: none. */
 void nd_wire_subject(nd_wire *wire, const char *subject);
 
 /* Errors: ND_EPEER naming this rank, its step and phase, the peer and what it does. */
@@ -59,11 +59,11 @@ bool nd_wire_failed(const nd_wire *wire);
 /* Seconds on the clock that waits are measured with. */
 double nd_wire_now(const nd_wire *wire);
 
-/* Whether waits that follow leave the processor to others at once, as beside a thread that computes;
- * else they poll for a while first. */
-void nd_wire_stand_back(nd_wire *wire, bool stand_back);
+/* Whether later waits yield the core at once, as is right beside a thread that computes; otherwise they poll
+ * for a while first. */
+void nd_wire_set_yielding(nd_wire *wire, bool yields);
 
-/* Makes a wait of another thread, now or later, fail soon. May be called at any time. */
+/* Makes another thread's wait, present or future, fail soon. May be called at any time. */
 void nd_wire_interrupt(nd_wire *wire);
 
 #endif

@@ -52,8 +52,8 @@ typedef struct nd_transport_ops {
     /* After an error: nothing arrives any more in memory that its owner will free, as far as possible. */
     void (*let_go)(nd_transport *transport);
 
-    /* nd_wire_stand_back and nd_wire_interrupt. */
-    void (*stand_back)(nd_transport *transport, bool stand_back);
+    /* nd_wire_set_yielding and nd_wire_interrupt. */
+    void (*set_yielding)(nd_transport *transport, bool yields);
     void (*interrupt)(nd_transport *transport);
 } nd_transport_ops;
 

@@ -11,7 +11,7 @@
 enum { TAG_QUESTION = 1, TAG_ANSWER = 2 };
 
 static const double spin_seconds = 2e-3; /* before the first sleep of a wait */
-static const double spin_standing_back = 10e-6;
+static const double spin_yielding = 10e-6;
 static const double nap_first = 20e-6, nap_longest = 1e-3;
 static const double answer_seconds = 0.4; /* how long an answer may take */
 static const double settle_seconds = 0.1; /* for what had begun when something failed */
@@ -31,7 +31,7 @@ typedef struct mpi_transport {
     MPI_Request *sends;    /* [size] of those */
     int64_t tags;          /* sequence numbers before tags repeat */
     nd_situation theirs;   /* the last answer */
-    bool noticed, stands_back;
+    bool noticed, yields;
     bool keeps_memory; /* MPI may still use it */
     atomic_bool interrupted;
     message slots[ND_TRANSPORT_SLOTS];
@@ -56,9 +56,9 @@ static double now(nd_transport *transport)
     return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
 }
 
-static void stand_back(nd_transport *transport, bool stand_back)
+static void set_yielding(nd_transport *transport, bool yields)
 {
-    of(transport)->stands_back = stand_back;
+    of(transport)->yields = yields;
 }
 
 static void interrupt(nd_transport *transport)
@@ -235,7 +235,7 @@ static nd_status wait_for(nd_transport *transport, int slot)
     mpi_transport *t = of(transport);
     message *m = &t->slots[slot];
     const nd_comm *comm = transport->comm;
-    const double spin = t->stands_back ? spin_standing_back : spin_seconds;
+    const double spin = t->yields ? spin_yielding : spin_seconds;
     MPI_Status s = {.MPI_TAG = -1};
     double waited = 0.0, signalled = 0.0, sleep = nap_first, last = MPI_Wtime();
     int done = 0, count = m->bytes;
@@ -331,7 +331,7 @@ nd_status nd_transport_mpi_create(nd_comm *comm, nd_transport **transport)
     int *limit = NULL, found = 0;
     MPI_Comm_get_attr(MPI_COMM_WORLD, MPI_TAG_UB, &limit, &found);
     made->base = (nd_transport){.ops = {destroy, now, send_message, receive_message, wait_for,
-                                        let_go, stand_back, interrupt},
+                                        let_go, set_yielding, interrupt},
                                 .comm = comm,
                                 .situation = {.rank = comm->rank}};
     made->control = MPI_COMM_NULL;

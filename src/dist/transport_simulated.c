@@ -227,9 +227,9 @@ static void let_go(nd_transport *transport)
     }
 }
 
-static void stand_back(nd_transport *transport, bool stand_back)
+static void set_yielding(nd_transport *transport, bool yields)
 {
-    (void)transport, (void)stand_back; /* waiting takes no processor */
+    (void)transport, (void)yields; /* waiting takes no processor */
 }
 
 static void interrupt(nd_transport *transport)
@@ -244,7 +244,7 @@ nd_status nd_transport_simulated_create(nd_simulated_net *net, nd_comm *comm,
     if (!made)
         return ND_FAIL(ND_ENOMEM, "no memory for the messages of rank %d", comm->rank);
     made->base = (nd_transport){.ops = {destroy, now, send_message, receive_message, wait_for,
-                                        let_go, stand_back, interrupt},
+                                        let_go, set_yielding, interrupt},
                                 .comm = comm,
                                 .situation = {.rank = comm->rank}};
     made->net = net;

@@ -13,7 +13,7 @@ bool nd_weight_gather_changes(const nd_weight_gather *gather, const nd_model *mo
            (role == ND_ROLE_EMBEDDING || role == ND_ROLE_HEAD);
 }
 
-/* Whether it travels in the stream instead of a buffer. */
+/* Whether it is sent in the stream instead of a buffer. */
 static bool streams(const nd_weight_gather *gather, const nd_weight *w)
 {
     return w->ternary && gather->codes == ND_WEIGHT_WIRE_CHANGED;

@@ -18,7 +18,7 @@ typedef struct nd_weight_gather {
     nd_view scratch;       /* f32 [1, n] of a change; data NULL: none is ever sent */
 } nd_weight_gather;
 
-/* Bytes a code of the changes of a step, measured (docs/distributed.md). */
+/* Bytes a code of the changes of a step, measured (docs/wire.md). */
 #define ND_CHANGED_TYPICAL 0.025
 
 /* Whether weight `index` may be sent as its change: embedding and heads under int8_delta. */

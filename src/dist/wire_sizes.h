@@ -7,10 +7,10 @@
 #include <stdint.h>
 
 enum {
-    /* A long message moves in parts of so many bytes, or fewer (nd_comm.part_bytes): small enough to stay in
-     * cache while they are added, large enough that latency does not count. */
+    /* Bytes of a part of a long message, at most (nd_comm.part_bytes): small enough to stay in cache while
+     * they are added, large enough that latency does not count. */
     ND_WIRE_PART_BYTES = 1 << 18,
-    /* So many parts are on their way at once in each direction. */
+    /* Parts in flight in each direction. */
     ND_WIRE_DEPTH = 4,
     /* An allgather of so many bytes of each rank goes around in a ring: from here on bandwidth counts,
      * not rounds. */

@@ -1,9 +1,12 @@
+#include "core/base/build_info.h"
+#include "core/base/durable_file.h"
 #include "core/base/float_formats.h"
 #include "exchange/export.h"
 #include "exchange/ggml_types.h"
 #include "exchange/gguf_vocabulary.h"
 #include "exchange/gguf_write.h"
 #include "exchange/ternary_blocks.h"
+#include "train/libraries.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -79,6 +82,12 @@ static nd_status put_metadata(const nd_source *s, const file_type *f, nd_gguf_wr
     nd_gguf_put_text(w, "general.type", "model");
     nd_gguf_put_u32(w, "general.file_type", f->number);
     nd_gguf_put_u32(w, "general.quantization_version", 2);
+    char options[256], libraries[384], program[800];
+    nd_build_options(options, sizeof options);
+    nd_program_libraries(libraries, sizeof libraries);
+    snprintf(program, sizeof program, "%s, commit %s; %s; %s", nd_build_version(),
+             nd_build_commit(), options, libraries);
+    nd_gguf_put_text(w, "nanochat_dist.program", program);
     put_number(w, arch, "vocab_size", m->vocab_size);
     put_number(w, arch, "context_length", s->config.model.max_seq_len);
     put_number(w, arch, "embedding_length", m->hidden_dim);
@@ -186,6 +195,7 @@ nd_status nd_export_gguf(const nd_source *s, nd_gguf_export_type type, const cha
     const file_type *f = &file_types[type];
     nd_gguf_writer *w = NULL;
     ND_TRY(check_blocks(s, f));
+    ND_TRY(nd_durable_check(path, "GGUF", "GGUF file"));
     ND_TRY(nd_gguf_writer_create(&w));
     const nd_status status = write_file(s, f, path, w);
     nd_gguf_writer_close(w);

@@ -33,7 +33,7 @@ void nd_gguf_put_tensor(nd_gguf_writer *writer, const char *name, uint32_t type,
 /* Starts the file PATH and writes everything declared. Errors: ND_EIO, ND_ENOMEM. */
 nd_status nd_gguf_writer_start(nd_gguf_writer *writer, const char *path);
 
-/* Bytes of the tensor at hand; ended by nd_gguf_writer_end_tensor, which checks their number. */
+/* Bytes of the current tensor; ended by nd_gguf_writer_end_tensor, which checks their number. */
 nd_status nd_gguf_write(nd_gguf_writer *writer, const void *bytes, size_t size);
 nd_status nd_gguf_writer_end_tensor(nd_gguf_writer *writer);
 

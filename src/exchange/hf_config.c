@@ -116,6 +116,20 @@ static nd_status set_arch(const reading *r)
     return nd_config_set_key(r->config, "model", "arch", type, r->path);
 }
 
+/* A key that may be missing or null, but nothing else than a number above 0. */
+static nd_status read_number(const reading *r, const json_t *object, const char *key,
+                             double *number)
+{
+    const json_t *value = json_object_get(object, key);
+    if (!value || json_is_null(value))
+        return ND_OK;
+    if (!json_is_number(value) || !(json_number_value(value) > 0.0))
+        return ND_FAIL(ND_EDATA, "%s: %s is %s; expected a number above 0", r->path, key,
+                       json_is_number(value) ? "0 or less" : "no number");
+    *number = json_number_value(value);
+    return ND_OK;
+}
+
 static nd_status set_number(const reading *r, const char *ours, double value)
 {
     char text[40];
@@ -127,7 +141,7 @@ static nd_status set_rope(const reading *r)
 {
     const json_t *scaling = json_object_get(r->root, "rope_scaling");
     const json_t *rope = json_object_get(r->root, "rope_parameters");
-    const json_t *base = json_object_get(rope, "rope_theta");
+    double base = 10000.0;
     const char *type = json_string_value(json_object_get(rope, "rope_type"));
     if (!json_is_object(rope) && json_is_object(scaling))
         type = json_string_value(json_object_get(scaling, "rope_type"))
@@ -136,9 +150,9 @@ static nd_status set_rope(const reading *r)
     if (type && strcmp(type, "default") != 0)
         return ND_FAIL(ND_EDATA, "%s: rotary positions are scaled (%.40s); this program's are not",
                        r->path, type);
-    if (!json_is_number(base))
-        base = json_object_get(r->root, "rope_theta");
-    return set_number(r, "rope_base", json_is_number(base) ? json_number_value(base) : 10000.0);
+    ND_TRY(read_number(r, r->root, "rope_theta", &base));
+    ND_TRY(read_number(r, rope, "rope_theta", &base)); /* the newer place counts */
+    return set_number(r, "rope_base", base);
 }
 
 static nd_status set_shape(const reading *r)
@@ -158,6 +172,8 @@ static nd_status set_shape(const reading *r)
     ND_TRY(set_number(r, "ffn_mult", (double)json_integer_value(wide) / hidden));
     const json_t *head_dim = json_object_get(r->root, "head_dim");
     int64_t together;
+    if (head_dim && !json_is_null(head_dim) && !json_is_integer(head_dim))
+        return ND_FAIL(ND_EDATA, "%s: head_dim is no whole number", r->path);
     if (json_is_integer(head_dim) &&
         (__builtin_mul_overflow(json_integer_value(head_dim), r->config->model.num_heads,
                                 &together) ||
@@ -178,11 +194,13 @@ static nd_status read_keys(const reading *r, double *epsilon)
     ND_TRY(check_false(r, "mlp_bias"));
     ND_TRY(set_shape(r));
     ND_TRY(set_rope(r));
-    const bool tied = json_is_true(json_object_get(r->root, "tie_word_embeddings"));
-    ND_TRY(
-        nd_config_set_key(r->config, "model", "tie_embeddings", tied ? "true" : "false", r->path));
-    const json_t *eps = json_object_get(r->root, "rms_norm_eps");
-    *epsilon = json_is_number(eps) ? json_number_value(eps) : 1e-6;
+    const json_t *tied = json_object_get(r->root, "tie_word_embeddings");
+    if (tied && !json_is_null(tied) && !json_is_boolean(tied))
+        return ND_FAIL(ND_EDATA, "%s: tie_word_embeddings is neither true nor false", r->path);
+    ND_TRY(nd_config_set_key(r->config, "model", "tie_embeddings",
+                             json_is_true(tied) ? "true" : "false", r->path));
+    *epsilon = 1e-6;
+    ND_TRY(read_number(r, r->root, "rms_norm_eps", epsilon));
     if (r->config->training.seq_length > r->config->model.max_seq_len)
         r->config->training.seq_length = r->config->model.max_seq_len;
     return nd_config_check_model(r->config);

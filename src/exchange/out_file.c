@@ -19,8 +19,9 @@ struct nd_out_file {
 
 nd_status nd_out_file_create(const char *path, nd_out_file **out)
 {
-    nd_out_file *f = calloc(1, sizeof *f);
     *out = NULL;
+    ND_TRY(nd_durable_check(path, NULL, NULL));
+    nd_out_file *f = calloc(1, sizeof *f);
     if (!f)
         return ND_FAIL(ND_ENOMEM, "no memory to write %s", path);
     if (snprintf(f->temporary, PATH_MAX, "%s%s", path, ND_TEMPORARY_SUFFIX) >= PATH_MAX) {

@@ -17,10 +17,10 @@ nd_status nd_out_file_write(nd_out_file *file, const void *bytes, size_t size);
 /* Zeros up to the next multiple of `alignment`. */
 nd_status nd_out_file_pad(nd_out_file *file, size_t alignment);
 
-/* What is written from here on is digested. */
+/* Starts a digest over everything written from now on. */
 nd_status nd_out_file_start_digest(nd_out_file *file);
 
-/* Writes the digest, 64 hex digits, over what stands at `offset`; then makes the file appear under its
+/* Writes the digest, 64 hex digits, over the bytes at `offset`; then makes the file appear under its
  * name. Frees `file`, whatever happens. */
 nd_status nd_out_file_finish(nd_out_file *file, int64_t digest_offset);
 

@@ -83,7 +83,7 @@ nd_status nd_safetensors_writer_start(nd_safetensors_writer *w, const char *path
     ND_TRY(nd_safetensors_put_text(w, ND_SAFETENSORS_DIGEST_KEY, digits));
     ND_TRY(header_text(w, &text, &bytes));
     const uint64_t length = bytes;
-    /* The key stands in the metadata only: names of tensors begin otherwise. */
+    /* The key occurs in the metadata only: names of tensors begin otherwise. */
     const char *key = strstr(text, "\"" ND_SAFETENSORS_DIGEST_KEY "\":\"");
     w->digest_offset = (int64_t)(sizeof length + (size_t)(strstr(key, digits) - text));
     nd_status status = nd_out_file_create(path, &w->out);

@@ -40,8 +40,9 @@ static nd_status open_parts(nd_source *s)
 
 nd_status nd_source_open(const char *path, nd_source *s)
 {
+    nd_log warnings = {.terminal = stderr};
     memset(s, 0, sizeof *s);
-    ND_TRY(nd_checkpoint_resolve(path, s->directory));
+    ND_TRY(nd_checkpoint_resolve(path, &warnings, s->directory));
     ND_TRY(nd_checkpoint_open(s->directory, true, &s->checkpoint));
     const nd_status status = open_parts(s);
     if (status != ND_OK)

@@ -15,7 +15,7 @@ enum { ND_GALORE_OVERSAMPLING = 16 };
 typedef struct nd_galore {
     int64_t rows, cols; /* m, n */
     int64_t rank;       /* r, below both */
-    int64_t sketch;     /* rows of a sketch: the rank and what is sampled beyond it */
+    int64_t sketch;     /* rows of a sketch: the rank plus oversampling */
 } nd_galore;
 
 nd_galore nd_galore_create(int64_t rows, int64_t cols, int64_t rank);

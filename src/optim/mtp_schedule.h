@@ -1,4 +1,4 @@
-/* Multi-token prediction without parameters of its own: one head, several targets. The weights of the
+/* Multi-token prediction without parameters: one head, several targets. The weights of the
  * targets beyond the next token over the run (after modded-nanogpt, which weighs offsets 1, 1/2, 1/4
  * and drops them by thirds of the run). */
 #ifndef ND_OPTIM_MTP_SCHEDULE_H

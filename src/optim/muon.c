@@ -45,12 +45,72 @@ static nd_status iterate(nd_backend *b, quintic p, nd_view x, nd_view y, const n
     return b->ops.gemm(b, y, nd_as_const(x), false, nd_as_const(squared), false, 1.0f, 1.0f);
 }
 
+/* The iterations on G = XXᵀ (or XᵀX) alone, of a matrix at least GRAM_RATIO times as long as wide: they need
+ * the long side only to make G and for the result. With B = bG + cG²
+ *
+ *   X' = (aI + B) X,   G' = (aI + B)² G = a²G + (2aB + B²) G,
+ *
+ * and the product of all (aI + B) is kept as alpha I + M. At 512 x 1792 this takes 0.62 of the operations. In
+ * f32 only: what rounding adds to G grows twelvefold an iteration, to 1e-4 of the result; bf16 would not bear it. */
+enum { GRAM_RATIO = 3 };
+
+static nd_status iterate_gram(nd_backend *b, nd_orthogonalization method, int iterations,
+                              const nd_muon_scratch *s, nd_view *o)
+{
+    const nd_view x = s->x[0];
+    const bool wide = x.rows <= x.cols;
+    const int64_t side = wide ? x.rows : x.cols;
+    nd_view square[2 + GRAM_RATIO];
+    for (int i = 0; i < 2 + GRAM_RATIO; i++)
+        square[i] =
+            nd_view_of(i < 2 ? s->gram[i].data : (float *)s->x[1].data + (i - 2) * side * side,
+                       ND_F32, side, side);
+    nd_view g = square[0], m = square[1], free[3] = {square[2], square[3], square[4]};
+    double alpha = 1.0;
+    ND_TRY(b->ops.gemm_symmetric(b, g, nd_as_const(x), !wide, 1.0f));
+    for (int i = 0; i < iterations; i++) {
+        const quintic p = polynomial(method, i);
+        const nd_view poly = free[0], t = free[1], next = free[2];
+        ND_TRY(b->ops.gemm_symmetric(b, poly, nd_as_const(g), false, p.c));
+        ND_TRY(b->ops.axpby(b, poly, p.b, nd_as_const(g), 1.0f));
+        if (i + 1 < iterations) {
+            ND_TRY(b->ops.gemm_symmetric(b, t, nd_as_const(poly), false, 1.0f));
+            ND_TRY(b->ops.axpby(b, t, 2.0f * p.a, nd_as_const(poly), 1.0f));
+            ND_TRY(b->ops.axpby(b, next, p.a * p.a, nd_as_const(g), 0.0f));
+            ND_TRY(b->ops.gemm(b, next, nd_as_const(t), false, nd_as_const(g), false, 1.0f, 1.0f));
+        }
+        /* (alpha I + M)(aI + B); M is still empty in the first iteration. */
+        ND_TRY(b->ops.axpby(b, g, (float)alpha, nd_as_const(poly), 0.0f));
+        if (i > 0) {
+            ND_TRY(b->ops.axpby(b, g, p.a, nd_as_const(m), 1.0f));
+            ND_TRY(b->ops.gemm(b, g, nd_as_const(m), false, nd_as_const(poly), false, 1.0f, 1.0f));
+        }
+        alpha *= (double)p.a;
+        free[2] = m;
+        m = g;
+        g = next;
+    }
+    if (m.data != square[0].data &&
+        m.data != square[1].data) { /* the result takes the others' place */
+        ND_TRY(b->ops.axpby(b, square[0], 1.0f, nd_as_const(m), 0.0f));
+        m = square[0];
+    }
+    *o = s->x[1];
+    ND_TRY(b->ops.axpby(b, *o, (float)alpha, nd_as_const(x), 0.0f));
+    if (wide)
+        return b->ops.gemm(b, *o, nd_as_const(m), false, nd_as_const(x), false, 1.0f, 1.0f);
+    return b->ops.gemm(b, *o, nd_as_const(x), false, nd_as_const(m), false, 1.0f, 1.0f);
+}
+
 nd_status nd_muon_orthogonalize(nd_backend *b, nd_orthogonalization method, int iterations,
                                 const nd_muon_scratch *s, nd_view *o)
 {
     const double margin = method == ND_ORTHOGONALIZATION_POLAR_EXPRESS ? polar_express_margin : 1.0;
+    const int64_t rows = s->update.rows, cols = s->update.cols;
     ND_TRY(b->ops.sum_squares(b, s->norm, nd_as_const(s->update)));
     ND_TRY(b->ops.divide_by_norm(b, s->x[0], nd_as_const(s->update), nd_as_const(s->norm), margin));
+    if (s->x[0].dtype == ND_F32 && (rows >= GRAM_RATIO * cols || cols >= GRAM_RATIO * rows))
+        return iterate_gram(b, method, iterations, s, o);
     int at = 0;
     for (int i = 0; i < iterations; i++, at ^= 1)
         ND_TRY(iterate(b, polynomial(method, i), s->x[at], s->x[at ^ 1], s->gram));

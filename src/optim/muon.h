@@ -52,7 +52,8 @@ float nd_muon_scale(int64_t rows, int64_t cols);
 nd_status nd_muon_update(nd_backend *b, nd_view w, const nd_state *m, nd_cview g,
                          const nd_muon_params *params, const nd_muon_scratch *scratch);
 
-/* FLOPs of one orthogonalisation: iterations * (4 m^2 n + 2 m^3), m = min(rows, cols). */
+/* FLOPs of one orthogonalisation: iterations * (4 m^2 n + 2 m^3), m = min(rows, cols). Of a long matrix in
+ * f32 fewer are done (muon.c). */
 double nd_muon_flops(int64_t rows, int64_t cols, int iterations);
 
 #endif

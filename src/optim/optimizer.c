@@ -248,7 +248,7 @@ static double peak_rate(const nd_config *config, nd_param_role role)
     return config->training.learning_rate;
 }
 
-/* *lifted = factor times what `direction` stands for, in the compute type. */
+/* *lifted = factor times the matrix of `direction`, in the compute type. */
 static nd_status lift(nd_optimizer *o, int64_t index, nd_cview direction, double factor,
                       nd_view *lifted)
 {

@@ -23,7 +23,7 @@ struct nd_projectors {
     nd_view omega;   /* f32 [sketch, large] */
     nd_view rotation;
     nd_galore_scratch scratch;
-    int64_t omega_of, omega_step; /* what stands in omega; -1 nothing */
+    int64_t omega_of, omega_step; /* what omega holds; -1 nothing */
 };
 
 bool nd_projectors_apply(const nd_config *config, const nd_param *param, nd_galore *g)
@@ -139,6 +139,11 @@ const nd_galore *nd_projectors_shape(const nd_projectors *p, int64_t index)
 const nd_state *nd_projectors_state(const nd_projectors *p, int64_t index)
 {
     return &p->list[index].state;
+}
+
+int64_t nd_projectors_count(const nd_projectors *p)
+{
+    return p->count;
 }
 
 int64_t nd_projectors_per_step(const nd_projectors *p)

@@ -30,6 +30,9 @@ const nd_galore *nd_projectors_shape(const nd_projectors *p, int64_t index);
 /* The stored projector of a projected parameter. */
 const nd_state *nd_projectors_state(const nd_projectors *p, int64_t index);
 
+/* How many matrices are projected. */
+int64_t nd_projectors_count(const nd_projectors *p);
+
 /* How many matrices get a new subspace in one step, at most. */
 int64_t nd_projectors_per_step(const nd_projectors *p);
 

@@ -94,7 +94,7 @@ static nd_status iterate(nd_backend *b, const nd_state_scratch *r, nd_view m, do
     return nd_orthonormal_rows(b, r->left, nd_as_const(r->product), r->gram, r->host, size);
 }
 
-/* codes := factor, and factor := what the codes stand for. */
+/* codes := encoded factor, and factor := the decoded codes. */
 static nd_status round_factor(nd_backend *b, const nd_blocks *codes, nd_view factor)
 {
     ND_TRY(b->ops.quantize_blocks(b, codes, nd_as_const(factor)));

@@ -1,5 +1,5 @@
-/* A piece of work on a thread of its own: at most one at a time for each nd_background, with its
- * status and error kept for whoever waits for it. It must not call MPI. */
+/* A background task on its own thread: at most one at a time per nd_background; its status and error are
+ * kept for the thread that waits for it. It must not call MPI. */
 #ifndef ND_TRAIN_BACKGROUND_H
 #define ND_TRAIN_BACKGROUND_H
 

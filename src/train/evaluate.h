@@ -7,8 +7,8 @@
 #include "dist/comm.h"
 
 typedef struct nd_evaluation {
-    double loss;          /* mean next-token cross-entropy, nats a token */
-    double bits_per_byte; /* of the text the tokens stand for; 0 when unknown (synthetic data) */
+    double loss;          /* mean next-token cross-entropy, nats per token */
+    double bits_per_byte; /* of the text of these tokens; 0 when unknown (synthetic data) */
     int64_t tokens;
     int64_t sequences;
 } nd_evaluation;

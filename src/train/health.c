@@ -3,12 +3,6 @@
 #include <math.h>
 #include <string.h>
 
-void nd_health_begin_step(nd_health *health)
-{
-    health->verdict = ND_VERDICT_GOOD;
-    health->touched = false;
-}
-
 double nd_health_score(const nd_health *health, double loss)
 {
     const double n = (double)health->recent_count;
@@ -23,17 +17,24 @@ double nd_health_score(const nd_health *health, double loss)
     return (loss - mean) / fmax(sqrt(variance), least);
 }
 
-void nd_health_end_step(nd_health *health, double loss)
+void nd_health_end_step(nd_health *health, bool good, double loss)
 {
-    if (health->verdict != ND_VERDICT_GOOD) {
+    if (!good) {
         health->skipped++;
-        health->in_row++;
+        health->skipped_in_a_row++;
         return;
     }
-    health->in_row = 0;
+    health->skipped_in_a_row = 0;
     if (health->recent_count == ND_HEALTH_WINDOW) {
         memmove(health->recent, health->recent + 1, sizeof health->recent - sizeof(double));
         health->recent_count--;
     }
     health->recent[health->recent_count++] = loss;
+}
+
+void nd_health_roll_back(nd_health *health, const nd_health *before)
+{
+    health->skipped = before->skipped;
+    health->rollbacks = before->rollbacks + 1;
+    health->skipped_in_a_row = 0;
 }

@@ -16,27 +16,29 @@ typedef enum nd_verdict {
     ND_VERDICT_GRADIENT /* a gradient is not finite; `culprit` is its parameter */
 } nd_verdict;
 
-typedef struct nd_health {
-    /* Of the step at hand. */
+/* Of one step. */
+typedef struct nd_judgement {
     nd_verdict verdict;
     int64_t culprit;
     double score;
-    bool touched; /* masters were updated before the verdict fell: immediate updates only */
+} nd_judgement;
 
-    /* Of the run; saved in checkpoints. */
+/* Of a run; saved in checkpoints. */
+typedef struct nd_health {
     int64_t skipped;                 /* steps without an update so far */
-    int64_t in_row;                  /* of them since the last update */
+    int64_t skipped_in_a_row;        /* of them since the last update */
     int64_t rollbacks;               /* times the run went back to a checkpoint */
     double recent[ND_HEALTH_WINDOW]; /* losses of the newest steps that were used, oldest first */
     int64_t recent_count;
 } nd_health;
 
-void nd_health_begin_step(nd_health *health);
-
 /* Standard deviations of `loss` above the mean of recent ones; 0 with fewer than ND_HEALTH_ENOUGH. */
 double nd_health_score(const nd_health *health, double loss);
 
 /* Counts the step and, when it was good, remembers its loss. */
-void nd_health_end_step(nd_health *health, double loss);
+void nd_health_end_step(nd_health *health, bool good, double loss);
+
+/* After a checkpoint was restored to leave out the steps since: what was counted `before` goes on. */
+void nd_health_roll_back(nd_health *health, const nd_health *before);
 
 #endif

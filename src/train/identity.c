@@ -1,8 +1,11 @@
 #include "train/identity.h"
 
 #include "core/base/build_info.h"
+#include "core/base/directory.h"
+#include "core/base/durable_file.h"
 #include "data/data_identity.h"
 #include "dist/launcher.h"
+#include "train/libraries.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -34,6 +37,8 @@ nd_status nd_identity_create(const nd_config *config, nd_identity *identity)
     snprintf(identity->launcher, sizeof identity->launcher, "%s", nd_launcher_name());
     if (gethostname(identity->host, sizeof identity->host - 1) != 0)
         strcpy(identity->host, "unknown");
+    nd_build_options(identity->build, sizeof identity->build);
+    nd_program_libraries(identity->libraries, sizeof identity->libraries);
     FILE *memory = open_memstream(&text, &size);
     if (memory)
         nd_config_write_facts(config, places, memory);
@@ -88,17 +93,29 @@ void nd_identity_write_comments(const nd_identity *i, FILE *out)
             i->run_id, i->config_sha256, i->data_sha256, i->version, i->commit);
 }
 
-void nd_run_id_read(const char *run_dir, char id[ND_RUN_ID_SIZE])
+nd_status nd_run_id_read(const char *run_dir, char id[ND_RUN_ID_SIZE], bool *foreign)
 {
-    char path[ND_CONFIG_TEXT_MAX + 32], line[256];
+    enum { CONFIG_BYTES_MAX = 1 << 22 };
+    char path[ND_CONFIG_TEXT_MAX + 32];
     const size_t start = strlen(RUN_ID_COMMENT);
-    snprintf(path, sizeof path, "%s/config.ini", run_dir);
-    FILE *file = fopen(path, "re");
+    void *text;
+    size_t size;
+    bool exists;
     id[0] = '\0';
-    if (!file)
-        return;
-    while (!id[0] && fgets(line, sizeof line, file) && line[0] == ';')
+    if (foreign)
+        *foreign = false;
+    snprintf(path, sizeof path, "%s/config.ini", run_dir);
+    ND_TRY(nd_path_exists(path, &exists));
+    if (!exists)
+        return ND_OK;
+    ND_TRY(nd_read_whole_file(path, CONFIG_BYTES_MAX, ND_EIO, &text, &size));
+    for (const char *line = text; !id[0] && *line; line += *line == '\n') {
         if (strncmp(line, RUN_ID_COMMENT, start) == 0)
-            snprintf(id, ND_RUN_ID_SIZE, "%.*s", (int)strcspn(line + start, "\n"), line + start);
-    fclose(file);
+            snprintf(id, ND_RUN_ID_SIZE, "%.*s", (int)strcspn(line + start, "\r\n"), line + start);
+        line += strcspn(line, "\n");
+    }
+    if (foreign)
+        *foreign = size > 0 && !id[0];
+    free(text);
+    return ND_OK;
 }

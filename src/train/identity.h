@@ -1,4 +1,4 @@
-/* Which run this is: an id, and fingerprints of what it computes from. They stand in manifests, in
+/* Which run this is: an id, and fingerprints of what it computes from. They are in manifests, in
  * config.ini and in every line of the metrics; ranks compare them before training, and a start that
  * resumes compares them with the checkpoint's. */
 #ifndef ND_TRAIN_IDENTITY_H
@@ -19,6 +19,7 @@ typedef struct nd_identity {
 
     /* Of the program that wrote it; "" when not known. */
     char version[32], commit[64], host[128], launcher[64];
+    char build[256], libraries[384];
 } nd_identity;
 
 /* The program, its host and launcher, and the configuration. The run's id stays empty. */
@@ -35,9 +36,12 @@ void nd_identity_destroy(nd_identity *identity);
 /* A new random id. */
 nd_status nd_run_id_create(char id[ND_RUN_ID_SIZE]);
 
-/* Comments of an INI file; and the id out of those of RUN/config.ini, "" when there is none. */
+/* Comments at the head of an INI file. */
 void nd_identity_write_comments(const nd_identity *identity, FILE *out);
-void nd_run_id_read(const char *run_dir, char id[ND_RUN_ID_SIZE]);
+
+/* The id out of the comments of RUN/config.ini, "" when there is none; *foreign (may be NULL): the file is
+ * there without an id, so it is the user's. Errors: ND_EIO when the file is there and cannot be read. */
+nd_status nd_run_id_read(const char *run_dir, char id[ND_RUN_ID_SIZE], bool *foreign);
 
 /* Fail on all ranks when one has another program, another configuration (of keys that may not differ), or
  * the data of another text than rank 0. Collective. Errors: ND_ECONFIG, ND_EDATA naming the first key

@@ -68,12 +68,13 @@ void nd_lock_owner_self(nd_lock_owner *self)
 
 int nd_lock_owner_format(const nd_lock_owner *o, char *text, size_t size)
 {
-    json_t *root = json_pack(
-        "{s:s,s:I,s:s,s:s,s:s,s:s,s:s,s:I,s:I,s:b,s:I,s:I}", "host", o->host, "pid",
-        (json_int_t)o->pid, "run_id", o->run_id, "started", o->started, "launcher", o->launcher,
-        "boot_id", o->boot, "machine_id", o->machine, "process_start", (json_int_t)o->process_start,
-        "pid_namespace", (json_int_t)o->pid_namespace, "file_lock", (int)o->locked, "slurm_job",
-        (json_int_t)o->slurm_job, "slurm_restarts", (json_int_t)o->slurm_restarts);
+    json_t *root =
+        json_pack("{s:s,s:I,s:s,s:s,s:s,s:s,s:s,s:I,s:I,s:b,s:I,s:I,s:I}", "host", o->host, "pid",
+                  (json_int_t)o->pid, "run_id", o->run_id, "started", o->started, "launcher",
+                  o->launcher, "boot_id", o->boot, "machine_id", o->machine, "process_start",
+                  (json_int_t)o->process_start, "pid_namespace", (json_int_t)o->pid_namespace,
+                  "file_lock", (int)o->locked, "slurm_job", (json_int_t)o->slurm_job,
+                  "slurm_restarts", (json_int_t)o->slurm_restarts, "inode", (json_int_t)o->inode);
     const size_t length = root ? json_dumpb(root, text, size, JSON_INDENT(1)) : 0;
     json_decref(root);
     return length > 0 && length < size ? (text[length] = '\n', (int)length + 1) : -1;
@@ -87,22 +88,23 @@ static void copy(char *to, size_t size, const char *from)
 bool nd_lock_owner_parse(const char *text, size_t size, nd_lock_owner *o)
 {
     const char *host, *run_id, *started, *launcher, *boot, *machine;
-    json_int_t pid, start, namespace, job, restarts;
+    json_int_t pid, start, namespace, job, restarts, inode = 0;
     int locked;
     json_t *root = json_loadb(text, size, 0, NULL);
     const bool whole =
-        root && json_unpack(root, "{s:s,s:I,s:s,s:s,s:s,s:s,s:s,s:I,s:I,s:b,s:I,s:I}", "host",
+        root && json_unpack(root, "{s:s,s:I,s:s,s:s,s:s,s:s,s:s,s:I,s:I,s:b,s:I,s:I,s?:I}", "host",
                             &host, "pid", &pid, "run_id", &run_id, "started", &started, "launcher",
                             &launcher, "boot_id", &boot, "machine_id", &machine, "process_start",
                             &start, "pid_namespace", &namespace, "file_lock", &locked, "slurm_job",
-                            &job, "slurm_restarts", &restarts) == 0;
+                            &job, "slurm_restarts", &restarts, "inode", &inode) == 0;
     if (whole) {
         *o = (nd_lock_owner){.pid = pid,
                              .process_start = start,
                              .pid_namespace = namespace,
                              .locked = locked != 0,
                              .slurm_job = job,
-                             .slurm_restarts = restarts};
+                             .slurm_restarts = restarts,
+                             .inode = inode};
         copy(o->host, sizeof o->host, host);
         copy(o->run_id, sizeof o->run_id, run_id);
         copy(o->started, sizeof o->started, started);
@@ -123,6 +125,9 @@ nd_owner_state nd_lock_owner_state(const nd_lock_owner *o, const nd_lock_owner *
     const bool same_boot = strcmp(o->boot, self->boot) == 0 && (self->boot[0] || same_host);
     if (lock == ND_FILE_LOCK_HELD)
         return ND_OWNER_ALIVE;
+    /* One kernel has the lock: a living owner holds another file, of which this one is a copy. */
+    if (same_boot && lock == ND_FILE_LOCK_FREE && o->locked && o->inode && o->inode != self->inode)
+        return ND_OWNER_GONE;
     if (same_boot && o->pid_namespace == self->pid_namespace)
         return process_start(o->pid) == o->process_start ? ND_OWNER_ALIVE : ND_OWNER_GONE;
     /* A container beside this one: its processes have other numbers here, but one kernel has the lock. */

@@ -18,6 +18,7 @@ typedef struct nd_lock_owner {
     char run_id[40];       /* "" until it is known */
     char started[40], launcher[64];
     int64_t slurm_job, slurm_restarts; /* 0 outside Slurm */
+    int64_t inode;                     /* of the file with this record; 0: not known */
 } nd_lock_owner;
 
 typedef enum nd_owner_state { ND_OWNER_ALIVE, ND_OWNER_GONE, ND_OWNER_UNKNOWN } nd_owner_state;

@@ -3,6 +3,8 @@
 #include "core/base/directory.h"
 #include "core/base/durable_file.h"
 #include "core/model/mtp.h"
+#include "train/approximations.h"
+#include "train/checkpoint/checkpoint_save.h"
 #include "train/plan/operations.h"
 
 #include <errno.h>
@@ -60,7 +62,7 @@ static nd_status open_jsonl(const nd_run *run, nd_metrics *metrics)
 {
     char path[PATH];
     path_of(run, path);
-    const int again = run->restored_step > 0 ? 0 : O_TRUNC;
+    const int again = run->restored.step > 0 ? 0 : O_TRUNC;
     metrics->jsonl = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | again, 0666);
     return metrics->jsonl >= 0 ? ND_OK
                                : ND_FAIL(ND_EIO, "cannot write %s: %s", path, strerror(errno));
@@ -71,7 +73,7 @@ static void go_without(nd_run *run, nd_status status)
 {
     if (status == ND_OK)
         return;
-    nd_log_line(&run->log, "warning: %s; training goes on", nd_error_get()->message);
+    nd_log_line(&run->log, "warning: %s; training continues", nd_error_get()->message);
     nd_error_clear();
 }
 
@@ -80,13 +82,13 @@ void nd_metrics_open(nd_run *run, nd_metrics *metrics)
     char path[PATH];
     *metrics = (nd_metrics){.opened = true};
     path_of(run, path);
-    if (run->restored_step > 0)
-        go_without(run, drop_later_steps(path, run->restored_step));
+    if (run->restored.step > 0)
+        go_without(run, drop_later_steps(path, run->restored.step));
     go_without(run, open_jsonl(run, metrics));
     if (!run->config.logging.tensorboard)
         return;
     snprintf(path, sizeof path, "%s/tensorboard", run->config.logging.run_dir);
-    go_without(run, nd_tensorboard_open(path, run->restored_step, &metrics->tensorboard));
+    go_without(run, nd_tensorboard_open(path, run->restored.step, &metrics->tensorboard));
 }
 
 void nd_metrics_close(nd_metrics *metrics)
@@ -101,17 +103,17 @@ static json_t *memory_json(const nd_run *run)
 {
     json_t *mem = json_object();
     const size_t workspace = run->backend->ops.workspace_bytes(run->backend);
-    const size_t loader = nd_loader_bytes(run->loader);
+    const size_t loader = nd_loader_bytes(run->data.loader);
     for (int i = 0; i < ND_MEMORY_COUNT; i++)
         json_object_set_new(mem, nd_memory_category_name((nd_memory_category)i),
                             json_integer((json_int_t)run->arenas[i].size));
     json_object_set_new(mem, "workspace", json_integer((json_int_t)workspace));
     json_object_set_new(mem, "loader", json_integer((json_int_t)loader));
-    if (run->saved_copy)
-        json_object_set_new(mem, "saved_copy", json_integer((json_int_t)run->saved_copy_bytes));
+    if (run->saving.copy)
+        json_object_set_new(mem, "saved_copy", json_integer((json_int_t)run->saving.copy_bytes));
     json_object_set_new(
         mem, "program",
-        json_integer((json_int_t)nd_memory_program(workspace + loader + run->saved_copy_bytes)));
+        json_integer((json_int_t)nd_memory_program(workspace + loader + run->saving.copy_bytes)));
     json_object_set_new(mem, "rss", json_integer((json_int_t)nd_memory_resident()));
     json_object_set_new(mem, "peak", json_integer((json_int_t)nd_memory_resident_peak()));
     return mem;
@@ -166,7 +168,7 @@ static nd_status write_tensorboard(nd_metrics *metrics, const nd_run *run,
         scalars[count++] = (nd_scalar){"val/loss", evaluation->loss};
         scalars[count++] = (nd_scalar){"val/bpb", evaluation->bits_per_byte};
     }
-    return nd_tensorboard_write(metrics->tensorboard, run->step, scalars, count);
+    return nd_tensorboard_write(metrics->tensorboard, run->position.step, scalars, count);
 }
 
 static nd_status write_line(nd_metrics *metrics, const nd_run *run, const json_t *object)
@@ -195,31 +197,55 @@ static void note_missing(nd_metrics *metrics, nd_run *run, nd_status status)
         return;
     nd_log_line(&run->log,
                 "metrics are written again; those of %lld steps up to step %lld are missing",
-                (long long)metrics->missing, (long long)run->step - 1);
+                (long long)metrics->missing, (long long)run->position.step - 1);
     metrics->missing = 0;
 }
 
+/* What readers of a run's metrics would otherwise have to work out from its configuration and log. */
+static void add_run(json_t *object, const nd_run *run, const nd_step_result *step,
+                    int64_t last_step)
+{
+    const nd_params *params = &run->model->params;
+    char approximate[128];
+    int64_t ternary = 0;
+    for (int64_t i = 0; i < params->count; i++)
+        if (params->list[i].role == ND_ROLE_TERNARY)
+            ternary += params->list[i].rows * params->list[i].cols;
+    json_object_set_new(object, "ranks", json_integer(run->comm->size));
+    json_object_set_new(object, "last_step", json_integer(last_step));
+    json_object_set_new(object, "parameters", json_integer(nd_params_total(params)));
+    json_object_set_new(object, "ternary_parameters", json_integer(ternary));
+    nd_wire_approximations(&run->config, run->comm->size, approximate, sizeof approximate);
+    if (approximate[0])
+        json_object_set_new(object, "approximate", json_string(approximate));
+    if (step->stop_requested)
+        json_object_set_new(object, "stop_requested", json_true());
+}
+
 nd_status nd_metrics_write(nd_metrics *metrics, nd_run *run, const nd_step_result *step,
-                           const nd_evaluation *evaluation, double tokens_per_second)
+                           const nd_evaluation *evaluation, double tokens_per_second,
+                           int64_t last_step)
 {
     const double flops =
         tokens_per_second * nd_model_operations(run->model->config,
                                                 nd_mtp_active_heads(&run->model->config),
                                                 step->kept_fraction);
     const double peak = run->peak_flops * run->comm->size;
-    json_t *o =
-        json_pack("{s:I,s:I,s:o,s:o,s:f,s:o,s:f,s:f,s:f,s:f,s:f,s:f,s:I,s:f,s:f,s:o,s:I,s:I}",
-                  "step", (json_int_t)run->step, "tokens", (json_int_t)run->tokens, "loss",
-                  number(step->loss), "total_loss", number(step->total_loss), "lr", step->lr,
-                  "grad_norm", number(step->grad_norm), "tokens_per_sec", tokens_per_second,
-                  "step_ms", step->step_ms, "data_wait_ms", step->data_wait_ms, "comm_wait_ms",
-                  step->comm_wait_ms, "comm_busy_ms", step->comm_busy_ms, "save_ms", run->save_ms,
-                  "comm_bytes", (json_int_t)step->comm_bytes, "kept_fraction", step->kept_fraction,
-                  "mfu", peak > 0.0 ? flops / peak : 0.0, "mem", memory_json(run), "restarts",
-                  (json_int_t)run->restarts, "skipped", (json_int_t)run->health.skipped);
+    json_t *o = json_pack(
+        "{s:I,s:I,s:o,s:o,s:f,s:o,s:f,s:f,s:f,s:f,s:f,s:f,s:I,s:f,s:f,s:o,s:I,s:I}", "step",
+        (json_int_t)run->position.step, "tokens", (json_int_t)run->position.tokens, "loss",
+        number(step->loss), "total_loss", number(step->total_loss), "lr", step->lr, "grad_norm",
+        number(step->grad_norm), "tokens_per_sec", tokens_per_second, "step_ms", step->step_ms,
+        "data_wait_ms", step->data_wait_ms, "comm_wait_ms", step->comm_wait_ms, "comm_busy_ms",
+        step->comm_busy_ms, "save_ms", nd_save_take_ms(run), "comm_bytes",
+        (json_int_t)step->comm_bytes, "kept_fraction", step->kept_fraction, "mfu",
+        peak > 0.0 ? flops / peak : 0.0, "mem", memory_json(run), "restarts",
+        (json_int_t)run->position.restarts, "skipped", (json_int_t)run->health.skipped);
     if (!o)
-        return ND_FAIL(ND_ENUMERIC, "step %lld: a metric is not finite", (long long)run->step);
+        return ND_FAIL(ND_ENUMERIC, "step %lld: a metric is not finite",
+                       (long long)run->position.step);
     add_matrix_state(o, run);
+    add_run(o, run, step, last_step);
     json_object_set_new(o, "run_id", json_string(run->identity.run_id));
     json_object_set_new(o, "config_sha256", json_string(run->identity.config_sha256));
     json_object_set_new(o, "data_sha256", json_string(run->identity.data_sha256));

@@ -12,7 +12,7 @@ static double now_ms(void)
 void nd_progress_begin(nd_progress_state *progress, const nd_run *run, int64_t last_step)
 {
     *progress = (nd_progress_state){.started_ms = now_ms(),
-                                    .first_step = run->step,
+                                    .first_step = run->position.step,
                                     .val_bpb = -1.0,
                                     .val_loss = -1.0,
                                     .last_step = last_step};
@@ -23,7 +23,7 @@ void nd_progress_advance(nd_progress_state *progress, const nd_run *run, const n
     const double tokens =
         (double)(run->config.training.batch_size * run->config.training.seq_length);
     const double speed = tokens / (step->step_ms * 1e-3);
-    if (run->step - progress->first_step <= 2)
+    if (run->position.step - progress->first_step <= 2)
         progress->tokens_per_second = speed; /* the first step prepares workspaces */
     else
         progress->tokens_per_second = 0.9 * progress->tokens_per_second + 0.1 * speed;
@@ -55,8 +55,8 @@ void nd_progress_line(const nd_progress_state *progress, const nd_run *run,
 {
     char eta[32], rate[32], val[48] = "";
     const double elapsed = (now_ms() - progress->started_ms) * 1e-3;
-    const double done = (double)(run->step - progress->first_step);
-    const double left = (double)(progress->last_step - run->step);
+    const double done = (double)(run->position.step - progress->first_step);
+    const double left = (double)(progress->last_step - run->position.step);
     format_duration(done > 0.0 ? elapsed / done * left : 0.0, eta, sizeof eta);
     format_rate(progress->tokens_per_second, rate, sizeof rate);
     if (progress->val_bpb > 0.0)
@@ -66,7 +66,7 @@ void nd_progress_line(const nd_progress_state *progress, const nd_run *run,
     snprintf(text, size,
              "step %lld/%lld  loss %.4f%s  lr %.2e  |g| %.3f  %s tok/s  eta %s  data %.1f ms  mem "
              "%.0f MiB",
-             (long long)run->step, (long long)progress->last_step, step->loss, val, step->lr,
-             step->grad_norm, rate, eta, step->data_wait_ms,
+             (long long)run->position.step, (long long)progress->last_step, step->loss, val,
+             step->lr, step->grad_norm, rate, eta, step->data_wait_ms,
              (double)nd_memory_resident() / (1024.0 * 1024.0));
 }

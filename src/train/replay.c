@@ -74,7 +74,7 @@ static entry *meet(nd_replay *r, const void *key, size_t size)
 
 static void give_up(nd_replay *r)
 {
-    nd_log_line(r->log, "warning: nothing is recorded from here on, ops run one by one: %s",
+    nd_log_line(r->log, "warning: CUDA graphs are off from here on, ops run one by one: %s",
                 nd_error_get()->message);
     nd_error_clear();
     for (int i = 0; i < ND_REPLAY_KEPT; i++)

@@ -1,7 +1,7 @@
 /* Work that is the same every time, recorded once and replayed (nd_backend_ops.record).
  *
  * A piece of work is known by its key: whatever its ops have as arguments follows from it. The first time
- * it runs op by op, so that the backend's workspace grows to what it needs; the second time it is
+ * it runs op by op, so that the backend's workspace reaches its size; the second time it is
  * recorded; from then on its recording is replayed, and made anew when the backend's memory has moved. A
  * recording that fails has run nothing: the work then runs op by op, and so does all work after it. */
 #ifndef ND_TRAIN_REPLAY_H

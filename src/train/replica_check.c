@@ -46,9 +46,9 @@ static nd_status hash_weights(nd_run *run, char *chunk, uint64_t *hashes)
         } else {
             ND_TRY(mix_view(b, w->dense, chunk, &hashes[2 * i]));
         }
-        if (!nd_projectors_shape(run->projectors, i))
+        if (!nd_projectors_shape(nd_optimizer_projectors(run->optimizer), i))
             continue;
-        const nd_state *state = nd_projectors_state(run->projectors, i);
+        const nd_state *state = nd_projectors_state(nd_optimizer_projectors(run->optimizer), i);
         for (int part = 0; part < state->codec->parts; part++)
             ND_TRY(mix_view(b, state->parts[part], chunk, &hashes[2 * i + 1]));
     }
@@ -98,7 +98,7 @@ static nd_status compare(const nd_run *run, const uint64_t *all, int64_t count)
         ND_EPEER,
         "step %lld: %s%s is not the same on all ranks (%s); %lld tensors differ; resume from the "
         "newest checkpoint, and suspect the memory of the ranks that stand alone",
-        (long long)run->step, named % 2 ? "the projector of " : "",
+        (long long)run->position.step, named % 2 ? "the projector of " : "",
         run->model->params.list[named / 2].name, groups, (long long)differing));
 }
 
@@ -122,7 +122,7 @@ nd_status nd_replica_check(nd_run *run)
     const int64_t count = 2 * run->model->params.count;
     if (comm->size == 1)
         return ND_OK;
-    nd_comm_set_phase(comm, run->step, "check");
+    nd_comm_set_phase(comm, run->position.step, "check");
     char *chunk = malloc(CHUNK_BYTES);
     uint64_t *mine = calloc((size_t)count, sizeof *mine);
     uint64_t *all = calloc((size_t)(count * comm->size), sizeof *all);

@@ -15,7 +15,7 @@ static nd_status find_runs(const nd_config *config, const char *checkpoint,
     ND_TRY(nd_checkpoint_open(checkpoint, false, &c));
     strcpy(theirs, c.identity.run_id);
     nd_checkpoint_close(&c);
-    nd_run_id_read(config->logging.run_dir, mine);
+    ND_TRY(nd_run_id_read(config->logging.run_dir, mine, NULL));
     *other = theirs[0] && mine[0] && strcmp(theirs, mine) != 0;
     return ND_OK;
 }
@@ -44,6 +44,24 @@ nd_status nd_resume_check_run(const nd_config *config, const char *checkpoint)
                  : ND_OK;
 }
 
+nd_status nd_resume_newest(nd_run *run, char path[ND_CHECKPOINT_PATH_MAX])
+{
+    const nd_config *c = &run->config;
+    char directory[ND_CHECKPOINT_PATH_MAX], elsewhere[ND_CHECKPOINT_PATH_MAX] = "";
+    nd_checkpoint_directory(c, directory, sizeof directory);
+    ND_TRY(nd_checkpoint_newest(directory, &run->log, path));
+    if (path[0])
+        return nd_resume_check_run(c, path);
+    if (!run->start.has_directory)
+        ND_TRY(nd_checkpoint_search(c->logging.run_dir, NULL, elsewhere));
+    return elsewhere[0]
+               ? ND_FAIL(ND_ECHECKPOINT,
+                         "%s holds no checkpoint, but the run in %s has %s; to go on with it give "
+                         "the --checkpoint-dir that it had, to start anew --resume none",
+                         directory, c->logging.run_dir, elsewhere)
+               : ND_OK;
+}
+
 nd_status nd_resume_sets_aside(const nd_config *config, const char *resume, bool *aside)
 {
     char path[ND_CHECKPOINT_PATH_MAX], checkpoints[ND_CHECKPOINT_PATH_MAX];
@@ -51,7 +69,7 @@ nd_status nd_resume_sets_aside(const nd_config *config, const char *resume, bool
     *aside = strcmp(resume, "none") == 0;
     if (*aside || strcmp(resume, "auto") == 0)
         return ND_OK;
-    ND_TRY(nd_checkpoint_resolve(resume, path));
+    ND_TRY(nd_checkpoint_resolve(resume, NULL, path));
     nd_checkpoint_directory(config, checkpoints, sizeof checkpoints);
     if (lies_in(path, checkpoints))
         return nd_resume_check_run(config, path);
@@ -65,14 +83,13 @@ nd_status nd_resume_sets_aside(const nd_config *config, const char *resume, bool
  * taken of. */
 static void begin_new_data(nd_run *run, const nd_fact_difference *d)
 {
-    const int64_t windows = nd_dataset_window_count(run->train);
-    run->next_sample = (run->next_sample + windows - 1) / windows * windows;
-    run->data_start = run->next_sample;
+    const int64_t windows = nd_dataset_window_count(run->data.train);
+    nd_position_begin_data(&run->position, windows);
     nd_log_line(&run->log,
                 "data    new ('%s' was %s, is %s): starts at epoch %lld, sample %lld; epochs are "
                 "counted from here",
-                d->key, d->first, d->second, (long long)(run->next_sample / windows),
-                (long long)run->next_sample);
+                d->key, d->first, d->second, (long long)(run->position.next_sample / windows),
+                (long long)run->position.next_sample);
 }
 
 nd_status nd_resume_check(nd_run *run, const nd_checkpoint *c)
@@ -92,11 +109,11 @@ nd_status nd_resume_check(nd_run *run, const nd_checkpoint *c)
         nd_log_line(&run->log, "changed %s was %s, is %s", d.key, d.first, d.second);
         return ND_OK;
     }
-    if (!run->new_data)
+    if (!run->start.new_data)
         return ND_FAIL(
             ND_EDATA,
             "the data is not what %s was trained on: '%s' was %s, is %s, so that its next "
-            "sample, %lld, would be another text; bring back the data, or go on with "
+            "sample, %lld, would be another text; bring back the data, or continue with "
             "the new data from the start of an epoch by --new-data",
             c->directory, d.key, d.first, d.second, (long long)c->next_sample);
     begin_new_data(run, &d);
@@ -108,7 +125,7 @@ void nd_resume_describe_lengths(nd_run *run, const nd_config *before)
     const nd_config *c = &run->config;
     const int64_t was = before->training.batch_size * before->training.seq_length;
     const int64_t is = c->training.batch_size * c->training.seq_length;
-    const int64_t left = c->training.total_steps - run->step;
+    const int64_t left = c->training.total_steps - run->position.step;
     if (was == is || left <= 0)
         return;
     nd_log_line(

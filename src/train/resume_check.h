@@ -1,4 +1,4 @@
-/* Whether a checkpoint may go on here: it is of this directory's run, and the data is what it was. */
+/* Whether a checkpoint may be resumed here: it is of this directory's run, and the data is unchanged. */
 #ifndef ND_TRAIN_RESUME_CHECK_H
 #define ND_TRAIN_RESUME_CHECK_H
 
@@ -15,12 +15,16 @@ nd_status nd_resume_sets_aside(const nd_config *config, const char *resume, bool
  * holds. Rank 0. Errors: ND_ECHECKPOINT naming both. */
 nd_status nd_resume_check_run(const nd_config *config, const char *checkpoint);
 
+/* What --resume auto means: the newest whole checkpoint of the run's directory of checkpoints, "" when
+ * there is none. Rank 0. Errors: ND_ECHECKPOINT, also where this run's checkpoints lie elsewhere. */
+nd_status nd_resume_newest(nd_run *run, char path[ND_CHECKPOINT_PATH_MAX]);
+
 /* Called with the checkpoint that was restored: takes its run's id, and compares the data. Where the data
- * differs, run->new_data says whether it is an error, or the run goes on with the new data from the start
+ * differs, run->start.new_data says whether it is an error, or the run goes on with the new data from the start
  * of an epoch that it has not seen. The same on all ranks. Errors: ND_EDATA naming the first difference and what to do. */
 nd_status nd_resume_check(nd_run *run, const nd_checkpoint *checkpoint);
 
-/* Says in the log what another number of tokens a step means for what is left of the run. */
+/* Logs what a changed number of tokens per step means for the rest of the run. */
 void nd_resume_describe_lengths(nd_run *run, const nd_config *before);
 
 #endif

@@ -2,11 +2,7 @@
 
 #include "core/base/directory.h"
 #include "core/base/durable_file.h"
-#include "core/base/sum_tree.h"
 #include "dist/device.h"
-#include "train/checkpoint/checkpoint_save.h"
-#include "train/error_feedback.h"
-#include "train/gradient_reducer.h"
 #include "train/run_backend.h"
 #include "train/run_memory.h"
 
@@ -76,24 +72,24 @@ static nd_status open_data(nd_run *run)
 {
     const nd_config *c = &run->config;
     const bool synthetic = c->data.dataset == ND_DATASET_SYNTHETIC;
-    ND_TRY(open_split(run, "train", NULL, &run->train));
+    ND_TRY(open_split(run, "train", NULL, &run->data.train));
     if (!synthetic) {
         int64_t windows;
         ND_TRY(nd_dataset_measure(c->data.data_path, "val", c->training.seq_length,
-                                  &run->short_held_out, &windows));
+                                  &run->data.short_held_out, &windows));
         if (windows == 0)
             return ND_OK;
-        run->short_held_out = 0;
+        run->data.short_held_out = 0;
     }
-    return open_split(run, "val", synthetic ? NULL : nd_dataset_tokenizer_sha256(run->train),
-                      &run->val);
+    return open_split(run, "val", synthetic ? NULL : nd_dataset_tokenizer_sha256(run->data.train),
+                      &run->data.val);
 }
 
 /* What checkpoints carry. Read once, so that a file that is damaged or replaced later is in none. */
 static nd_status read_tokenizer(nd_run *run)
 {
     char path[ND_CONFIG_TEXT_MAX + 32], hex[ND_SHA256_HEX_SIZE];
-    const char *expected = nd_dataset_tokenizer_sha256(run->train);
+    const char *expected = nd_dataset_tokenizer_sha256(run->data.train);
     bool exists;
     if (run->comm->rank != 0 || run->config.data.dataset == ND_DATASET_SYNTHETIC)
         return ND_OK;
@@ -101,9 +97,9 @@ static nd_status read_tokenizer(nd_run *run)
     ND_TRY(nd_path_exists(path, &exists));
     if (!exists)
         return ND_OK;
-    ND_TRY(nd_read_whole_file(path, TOKENIZER_BYTES_MAX, ND_EDATA, &run->tokenizer,
-                              &run->tokenizer_bytes));
-    ND_TRY(nd_sha256_hex(run->tokenizer, run->tokenizer_bytes, hex));
+    ND_TRY(nd_read_whole_file(path, TOKENIZER_BYTES_MAX, ND_EDATA, &run->data.tokenizer,
+                              &run->data.tokenizer_bytes));
+    ND_TRY(nd_sha256_hex(run->data.tokenizer, run->data.tokenizer_bytes, hex));
     if (strcmp(hex, expected) != 0)
         return ND_FAIL(ND_EDATA,
                        "%s: damaged, or of other data: its SHA-256 is %.12s..., that of the "
@@ -126,10 +122,6 @@ static nd_status split_batch(nd_run *run)
                        (long long)c->training.batch_size, (long long)micro,
                        (long long)run->micro_batches, run->comm->size, run->comm->size);
     run->local_micro_batches = run->micro_batches / run->comm->size;
-    const int64_t first = run->local_micro_batches * run->comm->rank;
-    run->gradient_slots = c->dist.deterministic == ND_DETERMINISTIC_WORLD
-                              ? nd_sum_tree_slots(first, first + run->local_micro_batches)
-                              : 1;
     return ND_OK;
 }
 
@@ -200,9 +192,27 @@ nd_status nd_run_publish_weights(nd_run *run, bool whole)
     return nd_weight_gather_run(&run->gather, run->model, run->masters, whole, run->comm);
 }
 
+nd_status nd_run_publish_projector(nd_run *run, int64_t index)
+{
+    const nd_state *state = nd_projectors_state(nd_optimizer_projectors(run->optimizer), index);
+    for (int part = 0; part < state->codec->parts; part++)
+        ND_TRY(run->comm->ops.broadcast_device(run->comm, state->parts[part].data,
+                                               nd_view_bytes(nd_as_const(state->parts[part])),
+                                               run->own.owner[index]));
+    return ND_OK;
+}
+
+nd_status nd_run_publish_projectors(nd_run *run)
+{
+    for (int64_t i = 0; i < run->model->params.count; i++)
+        if (nd_projectors_shape(nd_optimizer_projectors(run->optimizer), i))
+            ND_TRY(nd_run_publish_projector(run, i));
+    return ND_OK;
+}
+
 nd_status nd_run_reset_error_feedback(nd_run *run)
 {
-    ND_TRY(nd_error_feedback_drop_all(run));
+    ND_TRY(nd_gradient_reducer_reset_all_feedback(run->reducer));
     return run->gather.embedding == ND_EMBEDDING_WIRE_DENSE ? ND_OK
                                                             : nd_run_publish_weights(run, true);
 }
@@ -211,44 +221,25 @@ nd_status nd_run_prepare(nd_run *run)
 {
     nd_run_resolve_precision(&run->config, run->backend);
     const nd_model_config model_config = nd_model_config_from(&run->config);
-    const size_t table = sizeof(nd_view);
     ND_TRY(split_batch(run));
     run->backend->log = &run->log;
     ND_TRY(nd_model_create(&model_config, run->backend, &run->model));
     ND_TRY(assign_owners(run));
-    run->projectors = nd_optimizer_projectors(run->optimizer);
-    for (int64_t i = 0; i < run->model->params.count; i++)
-        run->projected += nd_projectors_shape(run->projectors, i) != NULL;
-    run->travel_projected = run->projected > 0 && run->config.optimizer.galore_residual == 0.0;
-    run->immediate = nd_gradient_reducer_immediate(run);
-    run->gather.codes = (nd_weight_wire)run->config.dist.weight_wire;
+    run->gather.codes = (nd_weight_wire)run->config.dist.weight_sync;
     run->gather.stream.kernels = nd_device_code_kernels(run->backend);
-    run->gather.embedding = (nd_embedding_wire)run->config.dist.embedding_wire;
-    run->masters = calloc((size_t)run->model->params.count, table);
-    run->sums = calloc((size_t)run->model->params.count, table);
-    run->sketch_sums = calloc((size_t)run->model->params.count, table);
-    run->written = calloc((size_t)run->model->params.count, table);
-    run->residuals = calloc((size_t)run->model->params.count, table);
-    run->squares = calloc((size_t)run->model->params.count, sizeof *run->squares);
-    const size_t pieces =
-        (size_t)(run->model->params.count + nd_projectors_per_step(run->projectors));
-    run->pieces = calloc(pieces, sizeof *run->pieces);
-    run->piece_slots = calloc(pieces * (size_t)run->gradient_slots, sizeof *run->piece_slots);
-    if (!run->masters || !run->sums || !run->sketch_sums || !run->written || !run->residuals ||
-        !run->squares || !run->pieces || !run->piece_slots)
+    run->gather.embedding = (nd_embedding_wire)run->config.dist.embedding_sync;
+    run->masters = calloc((size_t)run->model->params.count, sizeof *run->masters);
+    if (!run->masters)
         return ND_FAIL(ND_ENOMEM, "no memory for the table of masters");
-    for (int slot = 0; slot < run->gradient_slots; slot++) {
-        run->gradients[slot] = calloc((size_t)run->model->params.count, table);
-        if (!run->gradients[slot])
-            return ND_FAIL(ND_ENOMEM, "no memory for the table of gradients");
-    }
-    return ND_OK;
+    return nd_gradient_reducer_create(&run->config, run->comm, run->model, &run->own,
+                                      run->optimizer, &run->reducer);
 }
 
 static nd_status create(nd_run *run)
 {
+    nd_projectors *projectors = nd_optimizer_projectors(run->optimizer);
     ND_TRY(open_data(run));
-    run->model->config.pieces = nd_dataset_vocab_size(run->train);
+    run->model->config.pieces = nd_dataset_vocab_size(run->data.train);
     if (nd_model_pieces(&run->model->config) < run->config.model.vocab_size)
         nd_log_line(&run->log,
                     "padding the data's tokenizer has %lld pieces and the model %lld rows: the "
@@ -259,8 +250,8 @@ static nd_status create(nd_run *run)
     if (run->config.hardware.cuda_graphs)
         ND_TRY(nd_replay_create(run->backend, &run->log, &run->replay));
     for (int64_t i = 0; i < run->model->params.count; i++)
-        if (run->own.owner[i] == run->comm->rank && nd_projectors_shape(run->projectors, i))
-            ND_TRY(nd_projectors_initialize(run->projectors, i));
+        if (run->own.owner[i] == run->comm->rank && nd_projectors_shape(projectors, i))
+            ND_TRY(nd_projectors_initialize(projectors, i));
     return initialize_masters(run);
 }
 
@@ -275,9 +266,8 @@ nd_status nd_run_create(const nd_config *config, nd_comm *comm, nd_run *run)
     ND_TRY(nd_run_share_traits(comm, run->backend));
     ND_TRY(nd_run_agree(comm, nd_run_prepare(run)));
     ND_TRY(nd_run_agree(comm, nd_run_attach_backend(run)));
-    run->overlapped = nd_comm_overlaps(comm) && !run->immediate;
     ND_TRY(nd_run_agree(comm, create(run)));
-    ND_TRY(nd_gradient_reducer_publish_projectors(run));
+    ND_TRY(nd_run_publish_projectors(run));
     return nd_run_publish_weights(run, true);
 }
 
@@ -286,13 +276,13 @@ nd_loader_options nd_run_loader_options(const nd_run *run)
     const nd_config *c = &run->config;
     const int64_t local = run->local_micro_batches * run->model->config.micro_batch;
     return (nd_loader_options){
-        .dataset = run->train,
+        .dataset = run->data.train,
         .seed = (uint64_t)c->training.seed,
         .shuffle = true,
         .batch_size = c->training.batch_size,
         .first = local * run->comm->rank,
         .count = local,
-        .start_sample = run->next_sample,
+        .start_sample = run->position.next_sample,
         .async = c->training.use_async_loader,
         .workers = (int)c->training.num_workers,
         .prefetch_batches = (int)c->training.prefetch_batches,
@@ -302,32 +292,24 @@ nd_loader_options nd_run_loader_options(const nd_run *run)
 nd_status nd_run_start_loader(nd_run *run)
 {
     const nd_loader_options options = nd_run_loader_options(run);
-    return nd_loader_open(&options, &run->loader);
+    nd_loader_close(run->data.loader);
+    run->data.loader = NULL;
+    return nd_loader_open(&options, &run->data.loader);
 }
 
 void nd_run_destroy(nd_run *run)
 {
-    nd_save_abandon(run);
-    free(run->saved_copy);
-    free(run->tokenizer);
+    free(run->data.tokenizer);
     nd_identity_destroy(&run->identity);
-    nd_loader_close(run->loader);
-    nd_dataset_close(run->train);
-    nd_dataset_close(run->val);
+    nd_loader_close(run->data.loader);
+    nd_dataset_close(run->data.train);
+    nd_dataset_close(run->data.val);
     nd_weight_gather_destroy(&run->gather);
+    nd_gradient_reducer_destroy(run->reducer);
     nd_optimizer_destroy(run->optimizer);
     nd_ownership_destroy(&run->own);
     nd_model_destroy(run->model);
-    for (int slot = 0; slot < run->gradient_slots; slot++)
-        free(run->gradients[slot]);
     free(run->masters);
-    free(run->sums);
-    free(run->sketch_sums);
-    free(run->written);
-    free(run->residuals);
-    free(run->squares);
-    free(run->pieces);
-    free(run->piece_slots);
     nd_replay_destroy(run->replay);
     if (run->comm)
         nd_device_detach(run->comm);

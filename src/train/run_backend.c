@@ -9,7 +9,7 @@
 nd_status nd_run_create_backend(const nd_config *config, const nd_comm *comm, nd_backend **backend)
 {
     const nd_device_choice choice = {(nd_target)config->hardware.target,
-                                     (nd_attention_choice)config->hardware.attention};
+                                     (nd_attention_choice)config->hardware.attention_backend};
     ND_TRY(nd_device_backend_create(choice, comm, backend));
     if (*backend)
         return ND_OK;
@@ -66,11 +66,11 @@ nd_status nd_run_attach_backend(nd_run *run)
     free(all);
     ND_TRY(status);
     nd_comm_set_device(comm, run->backend);
-    comm->reduction = (nd_reduction)run->config.dist.reduction;
+    comm->reduction = (nd_reduction)run->config.dist.grad_reduction;
     if (comm->reduction == ND_REDUCTION_ALLREDUCE && !nd_device_owns(b))
         return ND_FAIL(ND_ECONFIG,
-                       "[dist] reduction = allreduce is NCCL's and needs GPUs, but this run "
-                       "computes on %s; use reduction = owners",
+                       "[dist] grad_reduction = allreduce is NCCL's and needs GPUs, but this run "
+                       "computes on %s; use grad_reduction = owners",
                        b->ops.host_memory ? "CPUs" : b->ops.name);
     return nd_device_attach(comm);
 }

@@ -36,14 +36,29 @@ static nd_status make_usable(const char *path)
                : ND_FAIL(ND_EIO, "cannot write into %s: %s", path, strerror(errno));
 }
 
+/* The run's configuration is written under this name. */
+static nd_status check_config(const char *run_dir)
+{
+    char id[ND_RUN_ID_SIZE];
+    bool foreign;
+    ND_TRY(nd_run_id_read(run_dir, id, &foreign));
+    return foreign ? ND_FAIL(ND_ECONFIG,
+                             "%s/config.ini: this is where the run's configuration goes, and the "
+                             "file there names no run (the line `; run_id = ...`), so it is not "
+                             "this program's; rename it, or give another --run-dir",
+                             run_dir)
+                   : ND_OK;
+}
+
 nd_status nd_run_directory_check(nd_run *run)
 {
     char checkpoints[ND_CHECKPOINT_PATH_MAX];
     nd_set_aside places = {.run = run->config.logging.run_dir, .checkpoints = checkpoints};
     run->log.terminal = stdout;
     run->log.animated = nd_run_directory_on_terminal(run->comm);
-    run->log.file = open_memstream(&run->early_log, &run->early_log_bytes);
+    run->log.file = open_memstream(&run->early_log.text, &run->early_log.bytes);
     nd_checkpoint_directory(&run->config, checkpoints, sizeof checkpoints);
+    ND_TRY(check_config(places.run));
     ND_TRY(make_usable(places.run));
     ND_TRY(make_usable(checkpoints));
     ND_TRY(nd_checkpoint_recover(checkpoints));
@@ -70,7 +85,7 @@ static nd_status make_room(nd_run *run, bool fresh)
                            .apart = run->config.logging.checkpoint_dir[0] != '\0'};
     nd_checkpoint_directory(&run->config, checkpoints, sizeof checkpoints);
     if (!fresh)
-        return nd_checkpoint_supersede(checkpoints, run->restored_step, &run->log);
+        return nd_checkpoint_supersede(checkpoints, run->restored.step, &run->log);
     ND_TRY(nd_set_aside_run(&places));
     if (places.number > 0)
         log_set_aside(run, &places);
@@ -86,24 +101,37 @@ static void open_log(nd_run *run)
         fclose(run->log.file);
     run->log.file = fopen(path, "ae");
     if (!run->log.file)
-        nd_log_line(&run->log, "warning: cannot write %s: %s; training goes on without it", path,
+        nd_log_line(&run->log, "warning: cannot write %s: %s; training continues without it", path,
                     strerror(errno));
-    else if (run->early_log)
-        nd_log_replay(&run->log, run->early_log);
-    free(run->early_log);
-    run->early_log = NULL;
+    else if (run->early_log.text)
+        nd_log_replay(&run->log, run->early_log.text);
+    free(run->early_log.text);
+    run->early_log.text = NULL;
+}
+
+/* checkpoint_dir as other working directories understand it, where a configuration can hold that. */
+static void make_absolute(nd_config *config)
+{
+    char *real = realpath(config->logging.checkpoint_dir, NULL);
+    if (real && config->logging.checkpoint_dir[0] != '/' && config->logging.checkpoint_dir[0]) {
+        if (nd_config_set_key(config, "logging", "checkpoint_dir", real, "") != ND_OK)
+            nd_error_clear();
+    }
+    free(real);
 }
 
 static nd_status save_config(const nd_run *run)
 {
+    nd_config config = run->config;
     char path[ND_CONFIG_TEXT_MAX + 32], *text = NULL;
     size_t size = 0;
     snprintf(path, sizeof path, "%s/config.ini", run->config.logging.run_dir);
     FILE *memory = open_memstream(&text, &size);
     if (!memory)
         return ND_FAIL(ND_ENOMEM, "no memory for the configuration's text");
+    make_absolute(&config);
     nd_identity_write_comments(&run->identity, memory);
-    nd_status status = nd_config_write(&run->config, memory);
+    nd_status status = nd_config_write(&config, memory);
     fclose(memory);
     if (status == ND_OK)
         status = nd_durable_write(path, text, size);
@@ -123,7 +151,8 @@ nd_status nd_run_directory_take(nd_run *run, bool fresh)
                     "machine may lose the newest checkpoints",
                     checkpoints);
     if (save_config(run) != ND_OK) {
-        nd_log_line(&run->log, "warning: %s; training goes on without it", nd_error_get()->message);
+        nd_log_line(&run->log, "warning: %s; training continues without it",
+                    nd_error_get()->message);
         nd_error_clear();
     }
     return ND_OK;
@@ -134,6 +163,6 @@ void nd_run_directory_close(nd_run *run)
     if (run->log.file)
         fclose(run->log.file);
     run->log.file = NULL;
-    free(run->early_log);
-    run->early_log = NULL;
+    free(run->early_log.text);
+    run->early_log.text = NULL;
 }

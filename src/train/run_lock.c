@@ -1,9 +1,11 @@
 #include "train/run_lock.h"
 
+#include "core/base/directory.h"
 #include "core/base/durable_file.h"
 #include "train/checkpoint/checkpoint.h"
 #include "train/fault_points.h"
 #include "train/lock_owner.h"
+#include "train/run.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -102,9 +104,16 @@ static bool read_record(int file, nd_lock_owner *owner)
     return got > 0 && nd_lock_owner_parse(text, (size_t)got, owner);
 }
 
+static int64_t inode_of(int file)
+{
+    struct stat info;
+    return fstat(file, &info) == 0 ? (int64_t)info.st_ino : 0;
+}
+
 static nd_status write_record(nd_run_lock *l)
 {
     char text[ND_LOCK_OWNER_TEXT_MAX];
+    l->self.inode = inode_of(l->file);
     const int length = nd_lock_owner_format(&l->self, text, sizeof text - 1);
     if (length < 0 || ftruncate(l->file, 0) != 0 ||
         pwrite(l->file, text, (size_t)length, 0) != length)
@@ -128,6 +137,22 @@ static nd_status refuse(const nd_run_lock *l, const nd_lock_owner *owner, nd_own
         "%s is in use by %s, and whether that still runs cannot be seen from host %s; "
         "make sure that it has ended (`ps -p %lld` there), then remove %s and start again",
         l->directory, who, l->self.host, (long long)owner->pid, l->path);
+}
+
+/* Of a lock that this process may not write: another user's. */
+static nd_status refuse_closed(const nd_run_lock *l, int reason)
+{
+    nd_lock_owner owner;
+    char who[512] = "a process that cannot be seen";
+    const int file = open(l->path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+    if (file >= 0 && read_record(file, &owner))
+        nd_lock_owner_describe(&owner, who, sizeof who);
+    if (file >= 0)
+        close(file);
+    return ND_FAIL(ND_EIO,
+                   "cannot open %s: %s; it names %s; when that has ended, its user may remove "
+                   "the file, or give this run another directory",
+                   l->path, strerror(reason), who);
 }
 
 static bool same_owner(const nd_lock_owner *a, const nd_lock_owner *b)
@@ -202,6 +227,7 @@ static outcome contend(nd_run_lock *l, bool patient, nd_status *status)
         return TRY_AGAIN;
     if (!whole && lock != ND_FILE_LOCK_HELD && patient)
         return TRY_AGAIN; /* just made: its maker is about to lock it and to write the record */
+    l->self.inode = inode_of(l->file);
     nd_owner_state state = nd_lock_owner_state(&owner, &l->self, lock, locks_reach_all(l->file));
     if (!whole && lock == ND_FILE_LOCK_FREE)
         state = ND_OWNER_GONE;
@@ -250,7 +276,7 @@ static nd_status take(nd_run_lock *l)
             if (l->file >= 0)
                 result = contend(l, patient, &status);
             else if (errno != ENOENT)
-                return ND_FAIL(ND_EIO, "cannot open %s: %s", l->path, strerror(errno));
+                return refuse_closed(l, errno);
         } else {
             return ND_FAIL(ND_EIO, "cannot write %s: %s", l->path, strerror(errno));
         }
@@ -297,13 +323,6 @@ void nd_run_lock_release(nd_run_lock *l)
     free(l);
 }
 
-static bool same_directory(const char *a, const char *b)
-{
-    struct stat first, second;
-    return stat(a, &first) == 0 && stat(b, &second) == 0 && first.st_dev == second.st_dev &&
-           first.st_ino == second.st_ino;
-}
-
 nd_status nd_run_locks_take(const nd_config *config, nd_run_locks *locks)
 {
     char checkpoints[ND_CHECKPOINT_PATH_MAX];
@@ -311,13 +330,66 @@ nd_status nd_run_locks_take(const nd_config *config, nd_run_locks *locks)
     nd_checkpoint_directory(config, checkpoints, sizeof checkpoints);
     ND_TRY(nd_run_lock_take(config->logging.run_dir, &locks->run));
     nd_fault_point_of(0, 0, "lock");
-    if (same_directory(config->logging.run_dir, checkpoints))
+    if (nd_path_same(config->logging.run_dir, checkpoints))
         return ND_OK;
     const nd_status status = nd_run_lock_take(checkpoints, &locks->checkpoints);
     nd_fault_point_of(0, 0, "locked");
     if (status != ND_OK)
         nd_run_locks_release(locks);
     return status;
+}
+
+/* Listing the directory makes NFS ask its server for what it holds now. */
+static bool sees(const char *directory, const nd_lock_owner *owner)
+{
+    char path[ND_CHECKPOINT_PATH_MAX + 64];
+    nd_lock_owner found = {.pid = -1};
+    snprintf(path, sizeof path, "%s/" ND_RUN_LOCK_NAME, directory);
+    DIR *list = opendir(directory);
+    const int file = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+    const bool same = file >= 0 && read_record(file, &found) && same_owner(&found, owner);
+    if (file >= 0)
+        close(file);
+    if (list)
+        closedir(list);
+    return same;
+}
+
+static nd_status find_lock(const nd_config *config, const nd_lock_owner *owner)
+{
+    char directory[ND_CHECKPOINT_PATH_MAX], here[ND_CHECKPOINT_PATH_MAX] = "?", *real;
+    const double deadline = now() + PATIENCE_SECONDS;
+    nd_checkpoint_directory(config, directory, sizeof directory);
+    while (!sees(directory, owner)) {
+        if (now() < deadline) {
+            usleep(50000);
+            continue;
+        }
+        real = realpath(directory, NULL);
+        if (!getcwd(here, sizeof here))
+            strcpy(here, "?");
+        const nd_status status = ND_FAIL(
+            ND_ECONFIG,
+            "%.400s, which is %.400s here (working directory %.400s), is not the directory that "
+            "rank 0 on host %s has locked; all ranks must reach one directory of checkpoints by "
+            "this path: start them in one working directory and on a shared file system",
+            directory, real ? real : "absent", here, owner->host);
+        free(real);
+        return status;
+    }
+    return ND_OK;
+}
+
+nd_status nd_run_locks_compare(const nd_config *config, const nd_run_locks *locks, nd_comm *comm)
+{
+    nd_lock_owner owner = {.pid = 0};
+    const nd_run_lock *mine = locks->checkpoints ? locks->checkpoints : locks->run;
+    if (comm->size == 1)
+        return ND_OK;
+    if (comm->rank == 0)
+        owner = mine->self;
+    ND_TRY(comm->ops.broadcast(comm, &owner, sizeof owner, 0));
+    return nd_run_agree(comm, comm->rank == 0 ? ND_OK : find_lock(config, &owner));
 }
 
 void nd_run_locks_name(const nd_run_locks *locks, const char *run_id)

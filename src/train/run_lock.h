@@ -13,6 +13,7 @@
 
 #include "core/base/error.h"
 #include "core/config/config.h"
+#include "dist/comm.h"
 
 #define ND_RUN_LOCK_NAME "run.lock"
 
@@ -33,6 +34,11 @@ typedef struct nd_run_locks {
 
 /* On an error none is held. */
 nd_status nd_run_locks_take(const nd_config *config, nd_run_locks *locks);
+
+/* Fails on all ranks when one of them sees another directory of checkpoints than rank 0, which holds the
+ * locks: another working directory, or a file system that is not shared. Collective. Errors: ND_ECONFIG
+ * naming the rank and what its path leads to. */
+nd_status nd_run_locks_compare(const nd_config *config, const nd_run_locks *locks, nd_comm *comm);
 
 /* From here on the records say which run this is; what cannot be written stays as it is. */
 void nd_run_locks_name(const nd_run_locks *locks, const char *run_id);

@@ -1,13 +1,12 @@
 #include "train/run_memory.h"
 
-#include "train/error_feedback.h"
-#include "train/gradient_reducer.h"
+#include "train/passes.h"
 #include "train/plan/memory_advice.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 
-static nd_status take_masters(nd_run *run, nd_arena *arena)
+static nd_status reserve_masters(nd_run *run, nd_arena *arena)
 {
     const nd_params *params = &run->model->params;
     const nd_dtype type =
@@ -19,22 +18,23 @@ static nd_status take_masters(nd_run *run, nd_arena *arena)
     return ND_OK;
 }
 
-static nd_status take_category(nd_run *run, nd_memory_category category)
+static nd_status reserve_category(nd_run *run, nd_memory_category category)
 {
     nd_arena *arena = &run->arenas[category];
     switch (category) {
     case ND_MEMORY_CODES:
         return nd_model_reserve_weights(run->model, arena);
     case ND_MEMORY_MASTERS:
-        return take_masters(run, arena);
+        return reserve_masters(run, arena);
     case ND_MEMORY_GRADIENTS:
-        return nd_gradient_reducer_reserve(run, arena);
+        ND_TRY(nd_gradient_reducer_reserve(run->reducer, arena));
+        return nd_passes_reserve(run, arena);
     case ND_MEMORY_OPTIMIZER:
         return nd_optimizer_reserve(run->optimizer, arena);
     case ND_MEMORY_ACTIVATIONS:
         return nd_model_reserve_activations(run->model, arena, true);
     case ND_MEMORY_WIRE:
-        ND_TRY(nd_error_feedback_reserve(run, arena));
+        ND_TRY(nd_gradient_reducer_reserve_feedback(run->reducer, arena));
         return nd_weight_gather_reserve(&run->gather, run->model, &run->own, run->comm->rank,
                                         arena);
     case ND_MEMORY_COUNT:
@@ -48,7 +48,7 @@ nd_status nd_run_memory_measure(nd_run *run)
     for (int category = 0; category < ND_MEMORY_COUNT; category++) {
         nd_arena_start_sizing(&run->arenas[category],
                               nd_memory_category_name((nd_memory_category)category), run->backend);
-        ND_TRY(take_category(run, (nd_memory_category)category));
+        ND_TRY(reserve_category(run, (nd_memory_category)category));
     }
     return ND_OK;
 }
@@ -91,7 +91,7 @@ static void warn_when_scarce(nd_run *run, const size_t *need)
     if (run->backend->ops.host_memory && total * (size_t)run->comm->local_size > available)
         nd_log_line(&run->log,
                     "warning: this machine has %.1f GiB left and its %d rank%s will take %.1f GiB "
-                    "each: it may end them without a word; `plan --device-memory` says what helps",
+                    "each: the kernel may kill them; `plan --device-memory` says what helps",
                     (double)available / gib, run->comm->local_size,
                     run->comm->local_size == 1 ? "" : "s", (double)total / gib);
 }
@@ -107,7 +107,7 @@ nd_status nd_run_memory_reserve(nd_run *run)
     for (int category = 0; category < ND_MEMORY_COUNT; category++) {
         if (nd_arena_commit(&run->arenas[category]) != ND_OK)
             return out_of_memory(run, category, need);
-        ND_TRY(take_category(run, (nd_memory_category)category));
+        ND_TRY(reserve_category(run, (nd_memory_category)category));
     }
     return ND_OK;
 }

@@ -4,20 +4,20 @@
 
 static void log_failure(nd_run *run, const char *then)
 {
-    run->failed_saves++;
-    nd_log_line(&run->log, "warning: a save failed, %lld in a row: %s; %s",
-                (long long)run->failed_saves, nd_error_get()->message, then);
+    nd_save_count_failure(run);
+    nd_log_line(&run->log, "warning: saving a checkpoint failed, %lld in a row: %s; %s",
+                (long long)run->saving.failures, nd_error_get()->message, then);
 }
 
 static nd_status tolerate(nd_run *run, nd_status status)
 {
     if (status != ND_ECHECKPOINT)
         return status;
-    if (run->failed_saves + 1 >= run->config.logging.max_failed_saves) {
+    if (run->saving.failures + 1 >= run->config.logging.max_failed_saves) {
         log_failure(run, "[logging] max_failed_saves ends the run");
         return status;
     }
-    log_failure(run, "training goes on, and the next save is due as usual");
+    log_failure(run, "training continues, and the next save is due as usual");
     nd_error_clear();
     return ND_OK;
 }
@@ -51,14 +51,14 @@ nd_status nd_save_last(nd_run *run)
     } else {
         ND_TRY(before);
     }
-    return run->saved_step == run->step ? ND_OK : nd_save_begin(run, false);
+    return run->saving.step == run->position.step ? ND_OK : nd_save_begin(run, false);
 }
 
 nd_status nd_save_before_error(nd_run *run, nd_status status)
 {
     const nd_error error = *nd_error_get();
-    if (run->saved_step != run->step) {
-        nd_log_line(&run->log, "warning: training cannot go on and is saved first: %s",
+    if (run->saving.step != run->position.step) {
+        nd_log_line(&run->log, "warning: training cannot continue; saving first: %s",
                     error.message);
         nd_error_clear();
         if (nd_save_last(run) != ND_OK)

@@ -20,7 +20,7 @@ nd_status nd_save_attempt_finish(nd_run *run, bool must);
 /* Saves now and waits, unless this step is saved already. Errors: ND_ECHECKPOINT. */
 nd_status nd_save_last(nd_run *run);
 
-/* The run ends with the error `status`, after which the weights of all ranks are still those of run->step:
+/* The run ends with the error `status`, after which the weights of all ranks are still those of run->position.step:
  * saves them first, and keeps the error whether or not that works. Returns `status`. */
 nd_status nd_save_before_error(nd_run *run, nd_status status);
 

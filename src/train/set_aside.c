@@ -73,7 +73,7 @@ static nd_status move_files(const nd_set_aside *p, const char *to)
     return ND_OK;
 }
 
-/* `latest` is absent while what it names is on its way, so that it never leads nowhere. */
+/* `latest` is absent while its target is being moved, so that it never dangles. */
 static nd_status move_steps(const nd_set_aside *p, const nd_names *names, const char *to,
                             bool *apart)
 {

@@ -54,7 +54,7 @@ static void restore_in_child(void)
  * threaded BLAS, the kernel would let one of them die of it: there, and only there, a handler takes it. */
 static void choose_signals(void)
 {
-    static const int numbers[] = {SIGTERM, SIGINT, SIGUSR1, SIGHUP};
+    static const int numbers[] = {SIGTERM, SIGINT, SIGUSR1, SIGUSR2, SIGHUP, SIGXCPU};
     struct sigaction before, action = {.sa_handler = take, .sa_flags = SA_RESTART};
     sigfillset(&action.sa_mask);
     sigemptyset(&signals.asking);

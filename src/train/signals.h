@@ -17,7 +17,7 @@
  * A second call does nothing. Errors: ND_EIO when there can be no thread. */
 nd_status nd_signals_start(void);
 
-/* The same, and from here on a signal only asks for a stop. */
+/* The same; from now on a signal only requests a stop. */
 nd_status nd_signals_expect(void);
 
 /* Whether one has arrived since. */

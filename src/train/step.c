@@ -2,9 +2,8 @@
 
 #include "optim/mtp_schedule.h"
 #include "train/checkpoint/checkpoint_save.h"
-#include "train/error_feedback.h"
 #include "train/fault_points.h"
-#include "train/gradient_reducer.h"
+#include "train/update.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -17,6 +16,15 @@ static double now_ms(void)
     clock_gettime(CLOCK_MONOTONIC, &t);
     return (double)t.tv_sec * 1e3 + (double)t.tv_nsec * 1e-6;
 }
+
+/* This rank's part of a step's batch. */
+typedef struct step_batch {
+    const int32_t *tokens;
+    int32_t *stand_in;     /* owned: tokens of no meaning where there was no data */
+    bool missing_anywhere; /* on any rank; known once losses are shared */
+    nd_error error;        /* why there is none on this rank; status ND_OK: there is */
+    double wait_ms;
+} step_batch;
 
 /* Sums of one micro-batch, as every rank gets to know them. */
 typedef struct leaf_loss {
@@ -31,17 +39,28 @@ typedef struct step_report {
 } step_report;
 _Static_assert(sizeof(step_report) == ND_STEP_REPORT_BYTES, "the plan counts it");
 
-/* What the judgement of a step's losses needs. */
-typedef struct judgement {
-    nd_run *run;
-    const nd_loss *computed; /* [local_micro_batches] */
-    bool no_data;            /* on this rank, and on any of them */
-    bool no_data_anywhere;
-    nd_step_result *result;
-} judgement;
+/* -- batch ------------------------------------------------------------------------------------ */
+
+/* A rank without data takes part with tokens of no meaning until losses are shared: then all ranks know, and
+ * none has updated anything. */
+static nd_status next_batch(nd_run *run, step_batch *batch)
+{
+    const nd_model_config *c = &run->model->config;
+    const nd_status status = nd_loader_next(run->data.loader, &batch->tokens, &batch->wait_ms);
+    if (status == ND_OK)
+        return ND_OK;
+    batch->error = *nd_error_get();
+    batch->stand_in =
+        calloc((size_t)(run->local_micro_batches * c->micro_batch * (c->seq_length + 1)),
+               sizeof *batch->stand_in);
+    batch->tokens = batch->stand_in;
+    return batch->stand_in ? ND_OK : status;
+}
+
+/* -- judgement -------------------------------------------------------------------------------- */
 
 /* Adds the losses of all micro-batches in their order and finds the first that is not finite. */
-static void add_losses(nd_run *run, const leaf_loss *all, nd_step_result *result)
+static void add_losses(const nd_run *run, const leaf_loss *all, nd_step_result *result)
 {
     const double tokens =
         (double)(run->config.training.batch_size * run->config.training.seq_length);
@@ -50,58 +69,66 @@ static void add_losses(nd_run *run, const leaf_loss *all, nd_step_result *result
         nll += all[j].nll;
         total += all[j].total;
         kept += all[j].kept;
-        if (run->health.verdict == ND_VERDICT_GOOD && !isfinite(nll + total)) {
-            run->health.verdict = ND_VERDICT_LOSS;
-            run->health.culprit = j;
-        }
+        if (result->judgement.verdict == ND_VERDICT_GOOD && !isfinite(nll + total))
+            result->judgement = (nd_judgement){.verdict = ND_VERDICT_LOSS, .culprit = j};
     }
     result->loss = nll / tokens;
     result->total_loss = total / tokens;
     result->kept_fraction = kept / tokens;
 }
 
-static nd_status judge_losses(void *context)
+/* Shares the losses of all micro-batches and adds them into `result`. */
+static nd_status share_losses(nd_run *run, const nd_loss *losses, step_batch *batch,
+                              nd_step_result *result)
 {
-    judgement *j = context;
-    nd_run *run = j->run;
     const int64_t count = run->local_micro_batches, micro = run->model->config.micro_batch;
-    const double limit = run->config.training.loss_spike_zscore;
     leaf_loss *all = malloc((size_t)(run->micro_batches + count) * sizeof *all);
     if (!all)
         return ND_FAIL(ND_ENOMEM, "no memory for %lld losses", (long long)run->micro_batches);
     leaf_loss *mine = all + run->micro_batches;
     for (int64_t i = 0; i < count; i++) {
-        const nd_loss *l = &j->computed[i];
-        const int64_t sample = run->next_sample + (count * run->comm->rank + i) * micro;
+        const nd_loss *l = &losses[i];
+        const int64_t sample = run->position.next_sample + (count * run->comm->rank + i) * micro;
         const double nll = nd_fault_value("loss", sample, micro, l->nll, 100.0 * (double)l->tokens);
-        mine[i] = (leaf_loss){nll, l->total, j->no_data ? -1.0 : (double)l->kept};
+        mine[i] = (leaf_loss){nll, l->total, batch->stand_in ? -1.0 : (double)l->kept};
     }
-    nd_comm_set_phase(run->comm, run->step + 1, "losses");
+    nd_comm_set_phase(run->comm, run->position.step + 1, "losses");
     nd_fault_point(run->comm, "losses");
     const nd_status status =
         run->comm->ops.allgather(run->comm, all, mine, (size_t)count * sizeof *all);
     if (status == ND_OK)
-        add_losses(run, all, j->result);
+        add_losses(run, all, result);
     for (int64_t i = 0; status == ND_OK && i < run->micro_batches; i++)
-        j->no_data_anywhere |= all[i].kept < 0.0;
+        batch->missing_anywhere |= all[i].kept < 0.0;
     free(all);
-    ND_TRY(status);
-    if (j->no_data_anywhere)
-        run->health.verdict = ND_VERDICT_LOSS; /* so that nothing is updated */
-    if (run->health.verdict != ND_VERDICT_GOOD || limit == 0.0)
-        return ND_OK;
-    run->health.score = nd_health_score(&run->health, j->result->loss);
-    if (run->health.score > limit)
-        run->health.verdict = ND_VERDICT_SPIKE;
-    return ND_OK;
+    return status;
+}
+
+static void judge_losses(const nd_run *run, const step_batch *batch, nd_step_result *result)
+{
+    const double limit = run->config.training.loss_spike_zscore;
+    nd_judgement *j = &result->judgement;
+    if (batch->missing_anywhere)
+        j->verdict = ND_VERDICT_LOSS; /* so that nothing is updated */
+    if (j->verdict != ND_VERDICT_GOOD || limit == 0.0)
+        return;
+    j->score = nd_health_score(&run->health, result->loss);
+    if (j->score > limit)
+        j->verdict = ND_VERDICT_SPIKE;
+}
+
+static void judge_gradients(int64_t nonfinite, nd_step_result *result)
+{
+    if (nonfinite >= 0)
+        result->judgement = (nd_judgement){.verdict = ND_VERDICT_GRADIENT, .culprit = nonfinite};
 }
 
 /* Why a step was skipped, and the samples of its batch. */
 static void describe_skip(const nd_run *run, nd_step_result *result)
 {
-    const nd_health *h = &run->health;
+    const nd_judgement *h = &result->judgement;
     const int64_t micro = run->model->config.micro_batch;
-    const int64_t first = run->next_sample;
+    const int64_t first = run->position.next_sample;
     char why[192] = "";
     if (h->verdict == ND_VERDICT_LOSS)
         snprintf(why, sizeof why, "the loss of samples %lld to %lld on rank %d is not finite",
@@ -111,12 +138,12 @@ static void describe_skip(const nd_run *run, nd_step_result *result)
     else if (h->verdict == ND_VERDICT_SPIKE)
         snprintf(why, sizeof why,
                  "the loss %.4f lies %.1f standard deviations above those of the last %lld steps",
-                 result->loss, h->score, (long long)h->recent_count);
+                 result->loss, h->score, (long long)run->health.recent_count);
     else
         snprintf(why, sizeof why, "the gradient of %s is not finite",
                  run->model->params.list[h->culprit].name);
     snprintf(result->skipped_because, sizeof result->skipped_because,
-             "step %lld: %s; batch of samples %lld to %lld", (long long)run->step + 1, why,
+             "step %lld: %s; batch of samples %lld to %lld", (long long)run->position.step + 1, why,
              (long long)first, (long long)(first + run->config.training.batch_size - 1));
 }
 
@@ -146,84 +173,104 @@ static nd_status share_report(nd_run *run, const step_report *mine, nd_step_resu
     return ND_OK;
 }
 
-static bool filters_tokens(const nd_run *run)
+static bool good(const nd_step_result *result)
+{
+    return result->judgement.verdict == ND_VERDICT_GOOD;
+}
+
+/* -- the step --------------------------------------------------------------------------------- */
+
+static void prepare_model(nd_run *run)
 {
     const nd_config *c = &run->config;
-    return (double)run->step < c->training.collider_until * (double)c->training.total_steps;
+    const int64_t step = run->position.step;
+    float offset_weights[ND_OFFSETS_MAX];
+    nd_mtp_weights(c, step, offset_weights);
+    nd_model_set_offset_weights(run->model, offset_weights);
+    nd_model_set_filtering(run->model, (double)step < c->training.collider_until *
+                                                          (double)c->training.total_steps);
+    nd_gradient_reducer_begin_step(run->reducer, step, run->position.next_sample);
 }
 
-/* A rank without data takes part with tokens of no meaning until losses are shared: then all ranks know, and
- * none has updated anything. `scratch` is freed by the caller. */
-static nd_status next_batch(nd_run *run, judgement *judged, const int32_t **tokens, double *wait_ms,
-                            int32_t **scratch)
+static float clipping_factor(const nd_run *run, double norm)
 {
-    const nd_model_config *c = &run->model->config;
-    const nd_status status = nd_loader_next(run->loader, tokens, wait_ms);
-    if (status == ND_OK)
-        return ND_OK;
-    judged->no_data = true;
-    *scratch = calloc((size_t)(run->local_micro_batches * c->micro_batch * (c->seq_length + 1)),
-                      sizeof **scratch);
-    *tokens = *scratch;
-    return *scratch ? ND_OK : status;
+    const double clip = run->config.training.grad_clip;
+    return clip > 0.0 && norm > clip ? (float)(clip / norm) : 1.0f;
 }
 
-static nd_status compute(nd_run *run, judgement *judged, nd_loss *losses, double *wait_ms)
+/* From the batch to updated masters, or to what forbids an update. Where layers are updated during the
+ * backward pass, losses are judged before it. `losses` [local_micro_batches] is memory to work in. */
+static nd_status compute_and_update(nd_run *run, step_batch *batch, nd_loss *losses,
+                                    nd_step_result *result)
 {
-    const int32_t *tokens = NULL;
-    int32_t *scratch = NULL;
-    nd_status status = next_batch(run, judged, &tokens, wait_ms, &scratch);
-    const nd_error error = *nd_error_get();
-    if (status == ND_OK) {
-        nd_health_begin_step(&run->health);
-        nd_fault_point(run->comm, "backward");
-        status =
-            nd_gradient_reducer_run(run, tokens, losses, (nd_losses_known){judge_losses, judged});
+    nd_gradient_reducer *reducer = run->reducer;
+    const bool immediate = nd_gradient_reducer_immediate(reducer);
+    const int64_t count = run->model->params.count;
+    int64_t nonfinite = -1;
+    nd_split_pass pass;
+    result->grad_norm = (double)NAN;
+    ND_TRY(immediate ? nd_passes_forward(run, batch->tokens, &pass, losses)
+                     : nd_passes_run(run, batch->tokens, losses));
+    ND_TRY(share_losses(run, losses, batch, result));
+    judge_losses(run, batch, result);
+    if (good(result)) {
+        ND_TRY(immediate
+                   ? nd_update_during_backward(run, &pass, &nonfinite, &result->partly_updated)
+                   : nd_gradient_reducer_reduce(reducer, 0, count, &nonfinite));
+        judge_gradients(nonfinite, result);
     }
-    if (status == ND_OK)
-        status = nd_gradient_reducer_finish(run, &judged->result->grad_norm);
-    free(scratch);
-    if (status != ND_OK || !judged->no_data_anywhere)
-        return status;
-    nd_error_set(&error);
-    return nd_run_agree(run->comm, judged->no_data ? error.status : ND_OK);
+    if (!good(result))
+        return nd_gradient_reducer_discard(reducer);
+    result->grad_norm = nd_gradient_reducer_norm(reducer);
+    return immediate ? ND_OK
+                     : nd_update_run(run, 0, count, clipping_factor(run, result->grad_norm));
 }
 
-/* `losses` [local_micro_batches] is memory to work in: too much for the stack. */
-static nd_status run_step(nd_run *run, bool stop_requested, nd_loss *losses, nd_step_result *result)
+/* Where a rank had no data, every rank returns its error. */
+static nd_status check_batch(nd_run *run, const step_batch *batch)
+{
+    if (!batch->missing_anywhere)
+        return ND_OK;
+    nd_error_set(&batch->error);
+    return nd_run_agree(run->comm, batch->error.status);
+}
+
+static nd_status publish_or_skip(nd_run *run, nd_step_result *result)
+{
+    result->skipped = !good(result);
+    if (result->skipped) {
+        describe_skip(run, result);
+        return ND_OK;
+    }
+    nd_comm_set_phase(run->comm, run->position.step + 1, "weights");
+    nd_fault_point(run->comm, "weights");
+    return nd_run_publish_weights(run, false);
+}
+
+static nd_status run_step(nd_run *run, bool stop_requested, step_batch *batch, nd_loss *losses,
+                          nd_step_result *result)
 {
     const double start = now_ms();
     const uint64_t bytes_before = run->comm->bytes_sent;
     const double wait_before = run->comm->wait_seconds, busy_before = run->comm->busy_seconds;
-    judgement judged = {.run = run, .computed = losses, .result = result};
-    step_report report = {.stop_requested = stop_requested};
+    prepare_model(run);
+    nd_comm_set_phase(run->comm, run->position.step + 1, "backward");
+    ND_TRY(next_batch(run, batch));
+    nd_fault_point(run->comm, "backward");
+    ND_TRY(compute_and_update(run, batch, losses, result));
+    ND_TRY(check_batch(run, batch));
+    result->lr = nd_optimizer_learning_rate(run->optimizer, run->position.step);
+    ND_TRY(publish_or_skip(run, result));
+    nd_health_end_step(&run->health, good(result), result->loss);
+    nd_position_advance(&run->position, &run->config);
 
-    float offset_weights[ND_OFFSETS_MAX];
-    nd_mtp_weights(&run->config, run->step, offset_weights);
-    nd_model_set_offset_weights(run->model, offset_weights);
-    nd_model_set_filtering(run->model, filters_tokens(run));
-    nd_comm_set_phase(run->comm, run->step + 1, "backward"); /* when layers are updated in it */
-    ND_TRY(compute(run, &judged, losses, &report.data_wait_ms));
-    result->lr = nd_optimizer_learning_rate(run->optimizer, run->step);
-    result->skipped = run->health.verdict != ND_VERDICT_GOOD;
-    if (result->skipped) {
-        describe_skip(run, result);
-        ND_TRY(nd_error_feedback_drop_all(run));
-    } else {
-        nd_comm_set_phase(run->comm, run->step + 1, "weights");
-        nd_fault_point(run->comm, "weights");
-        ND_TRY(nd_run_publish_weights(run, false));
-    }
-    nd_health_end_step(&run->health, result->loss);
-
-    run->step++;
-    run->next_sample += run->config.training.batch_size;
-    run->tokens += run->config.training.batch_size * run->config.training.seq_length;
-    report.bytes_sent = run->comm->bytes_sent - bytes_before;
-    report.comm_wait_ms = (run->comm->wait_seconds - wait_before) * 1e3;
-    report.comm_busy_ms = (run->comm->busy_seconds - busy_before) * 1e3;
-    report.save_ready = nd_save_ready(run);
-    nd_comm_set_phase(run->comm, run->step, "report");
+    const step_report report = {.bytes_sent = run->comm->bytes_sent - bytes_before,
+                                .data_wait_ms = batch->wait_ms,
+                                .comm_wait_ms = (run->comm->wait_seconds - wait_before) * 1e3,
+                                .comm_busy_ms = (run->comm->busy_seconds - busy_before) * 1e3,
+                                .stop_requested = stop_requested,
+                                .save_ready = nd_save_ready(run)};
+    nd_comm_set_phase(run->comm, run->position.step, "report");
     nd_fault_point(run->comm, "report");
     ND_TRY(share_report(run, &report, result));
     result->step_ms = now_ms() - start;
@@ -232,11 +279,14 @@ static nd_status run_step(nd_run *run, bool stop_requested, nd_loss *losses, nd_
 
 nd_status nd_step_run(nd_run *run, bool stop_requested, nd_step_result *result)
 {
+    step_batch batch = {.error = {.status = ND_OK}};
+    *result = (nd_step_result){0};
     nd_loss *losses = malloc((size_t)run->local_micro_batches * sizeof *losses);
     if (!losses)
         return ND_FAIL(ND_ENOMEM, "no memory for the losses of %lld micro-batches",
                        (long long)run->local_micro_batches);
-    const nd_status status = run_step(run, stop_requested, losses, result);
+    const nd_status status = run_step(run, stop_requested, &batch, losses, result);
+    free(batch.stand_in);
     free(losses);
     return status;
 }

@@ -1,5 +1,5 @@
-/* One optimizer step, over all ranks: tokens -> activations -> loss -> gradients -> owners -> masters
- * -> codes. */
+/* One optimizer step, over all ranks: batch -> forward and backward passes -> reduced gradients ->
+ * judgement -> updated masters -> published weights. */
 #ifndef ND_TRAIN_STEP_H
 #define ND_TRAIN_STEP_H
 
@@ -18,14 +18,16 @@ typedef struct nd_step_result {
     uint64_t comm_bytes; /* sent by all ranks */
     bool stop_requested; /* by a signal, on any rank */
     bool save_ready;     /* a save is under way, and every rank has done its part of its stage */
-    bool skipped;        /* nothing was updated: run->health says why, skipped_because in words */
+    nd_judgement judgement;
+    bool skipped;        /* not good: nothing was updated, skipped_because says why in words */
+    bool partly_updated; /* immediate updates: masters changed, even if the step was then skipped */
     char skipped_because[320];
 } nd_step_result;
 
 /* Collective. `stop_requested` is this rank's own wish to stop. A step whose
  * loss or gradient is not finite, or whose loss is a spike, counts and moves the data on, but updates
- * nothing; only in immediate mode may a bad gradient come after the layers above it were updated
- * (run->health.touched), and then the run must go back to a checkpoint. Errors: those of the loader on any
+ * nothing; only with immediate updates may a bad gradient come after the layers above it were updated
+ * (partly_updated), and then the run must go back to a checkpoint. Errors: those of the loader on any
  * rank, which all ranks hold then (nd_run_agree), with everything but scratch memory as it was before. */
 nd_status nd_step_run(nd_run *run, bool stop_requested, nd_step_result *result);
 

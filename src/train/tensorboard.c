@@ -19,6 +19,8 @@
 
 #define WRITER "nanochat_dist"
 
+#define TIME_MAX 9999999998LL /* ten digits, and one more has as many */
+
 enum { EVENT_BYTES_MAX = 1 << 24 };
 
 struct nd_tensorboard {
@@ -112,7 +114,8 @@ static nd_status continue_files(const char *directory, int64_t last_step, long l
     for (int i = 0; i < count; i++) {
         char path[PATH_MAX];
         const long long seconds = atoll(entries[i]->d_name + strlen(PREFIX));
-        *latest = seconds > *latest ? seconds : *latest;
+        if (seconds <= TIME_MAX) /* as create_file writes them */
+            *latest = seconds > *latest ? seconds : *latest;
         if (snprintf(path, sizeof path, "%s/%s", directory, entries[i]->d_name) < (int)sizeof path)
             drop_later_steps(path, last_step);
         free(entries[i]);

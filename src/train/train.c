@@ -60,20 +60,16 @@ done:
 static nd_status choose_checkpoint(nd_run *run, const char *resume,
                                    char path[ND_CHECKPOINT_PATH_MAX])
 {
-    char directory[ND_CHECKPOINT_PATH_MAX];
     nd_status status = ND_OK;
     path[0] = '\0';
     if (strcmp(resume, "none") == 0)
         return ND_OK;
     if (run->comm->rank == 0) {
-        nd_checkpoint_directory(&run->config, directory, sizeof directory);
         if (strcmp(resume, "auto") == 0) {
-            status = nd_checkpoint_newest(directory, &run->log, path);
-            if (status == ND_OK && path[0])
-                status = nd_resume_check_run(&run->config, path);
+            status = nd_resume_newest(run, path);
         } else {
             nd_checkpoint c;
-            status = nd_checkpoint_resolve(resume, path);
+            status = nd_checkpoint_resolve(resume, &run->log, path);
             if (status == ND_OK)
                 status = nd_checkpoint_open(path, true, &c);
             if (status == ND_OK)
@@ -95,6 +91,7 @@ static void describe_galore(nd_run *run)
 {
     const nd_params *params = &run->model->params;
     const nd_config *c = &run->config;
+    const nd_projectors *projectors = nd_optimizer_projectors(run->optimizer);
     char stay[512] = "", name[ND_PARAM_NAME_MAX];
     size_t used = 0;
     int64_t matrices = 0;
@@ -103,7 +100,7 @@ static void describe_galore(nd_run *run)
         if (p->role != ND_ROLE_TERNARY || p->layer < 0)
             continue;
         matrices++;
-        if (p->layer > 0 || nd_projectors_shape(run->projectors, i))
+        if (p->layer > 0 || nd_projectors_shape(projectors, i))
             continue;
         short_name(p, name);
         used +=
@@ -113,9 +110,9 @@ static void describe_galore(nd_run *run)
     nd_log_line(&run->log,
                 "galore  rank %lld in %lld of %lld matrices, a new subspace every %lld steps, at "
                 "most %lld of them a step; projectors in %d bits",
-                (long long)c->training.galore_rank, (long long)run->projected, (long long)matrices,
-                (long long)c->training.galore_update_freq,
-                (long long)nd_projectors_per_step(run->projectors), nd_config_projector_bits(c));
+                (long long)c->training.galore_rank, (long long)nd_projectors_count(projectors),
+                (long long)matrices, (long long)c->training.galore_update_freq,
+                (long long)nd_projectors_per_step(projectors), nd_config_projector_bits(c));
     if (used)
         nd_log_line(&run->log,
                     "galore  galore_rank %lld is not below the smaller side of %s: these stay full "
@@ -132,6 +129,7 @@ static void describe(nd_run *run)
                 identity->config_sha256, identity->data_sha256);
     nd_log_line(&run->log, "program nanochat_dist %s, commit %s, on host %s, launcher %s",
                 identity->version, identity->commit, identity->host, identity->launcher);
+    nd_log_line(&run->log, "build   %s; %s", identity->build, identity->libraries);
     nd_log_line(&run->log,
                 "model   %s, %lld layers x %lld, %lld heads (%lld kv), ffn %lld, vocabulary %lld: "
                 "%.2fM parameters",
@@ -149,24 +147,27 @@ static void describe(nd_run *run)
                 run->config.hardware.backward_precision == ND_BACKWARD_INT8 ? "int8" : "the same");
     if (run->config.data.dataset == ND_DATASET_SYNTHETIC)
         nd_log_line(&run->log, "data    synthetic, %lld sequences",
-                    (long long)nd_dataset_window_count(run->train));
+                    (long long)nd_dataset_window_count(run->data.train));
     else
         nd_log_line(&run->log, "data    %s: %.2fM tokens to train on, %.2fM held out",
-                    run->config.data.data_path, (double)nd_dataset_token_count(run->train) * 1e-6,
-                    run->val ? (double)nd_dataset_token_count(run->val) * 1e-6 : 0.0);
-    if (run->short_held_out > 0)
+                    run->config.data.data_path,
+                    (double)nd_dataset_token_count(run->data.train) * 1e-6,
+                    run->data.val ? (double)nd_dataset_token_count(run->data.val) * 1e-6 : 0.0);
+    if (run->data.short_held_out > 0)
         nd_log_line(
             &run->log,
             "data    nothing to evaluate on: none of the held-out shards (%lld tokens) is as "
             "long as a window, seq_length + 1 = %lld; pack with a larger --val-fraction",
-            (long long)run->short_held_out, (long long)c->seq_length + 1);
+            (long long)run->data.short_held_out, (long long)c->seq_length + 1);
     if (run->config.training.use_galore)
         describe_galore(run);
+    if (run->config.old_names[0])
+        nd_log_line(&run->log, "config  old names, still accepted: %s", run->config.old_names);
     char approximate[128];
     nd_wire_approximations(&run->config, run->comm->size, approximate, sizeof approximate);
     if (approximate[0])
         nd_log_line(&run->log, "wire    approximate: %s", approximate);
-    if (run->immediate)
+    if (nd_gradient_reducer_immediate(run->reducer))
         nd_log_line(&run->log, "update  each layer as its gradient is ready (grad_clip = 0 and one "
                                "micro-batch a rank)");
     char memory[512] = "";
@@ -194,9 +195,11 @@ static int64_t last_step_of(const nd_run *run)
     const nd_config *c = &run->config;
     if (c->data.epochs == 0)
         return c->training.total_steps;
-    const int64_t end = run->data_start + nd_dataset_window_count(run->train) * c->data.epochs;
-    const int64_t left = end > run->next_sample ? end - run->next_sample : 0;
-    const int64_t last = run->step + (left + c->training.batch_size - 1) / c->training.batch_size;
+    const int64_t end =
+        run->position.data_start + nd_dataset_window_count(run->data.train) * c->data.epochs;
+    const int64_t left = end > run->position.next_sample ? end - run->position.next_sample : 0;
+    const int64_t last =
+        run->position.step + (left + c->training.batch_size - 1) / c->training.batch_size;
     return last < c->training.total_steps ? last : c->training.total_steps;
 }
 
@@ -214,7 +217,7 @@ static nd_status give_up(const nd_run *run, const nd_step_result *step, const ch
         "%s; %lld steps in a row were skipped ([training] max_skipped_steps = %lld) and the "
         "run went back %lld times (max_rollbacks = %lld), %s; a lower learning_rate (0.01) "
         "or a longer warm-up usually helps",
-        step->skipped_because, (long long)run->health.in_row,
+        step->skipped_because, (long long)run->health.skipped_in_a_row,
         (long long)c->training.max_skipped_steps, (long long)run->health.rollbacks,
         (long long)c->training.max_rollbacks, why));
 }
@@ -224,27 +227,22 @@ static nd_status give_up(const nd_run *run, const nd_step_result *step, const ch
 static nd_status roll_back(nd_run *run, const nd_step_result *step, nd_metrics *metrics)
 {
     char path[ND_CHECKPOINT_PATH_MAX];
-    const int64_t next = run->next_sample, restarts = run->restarts, start = run->data_start;
-    const nd_health before = run->health;
+    const nd_position position = run->position;
+    const nd_health health = run->health;
     ND_TRY(nd_save_attempt_finish(run, false));
-    if (before.rollbacks >= run->config.training.max_rollbacks)
+    if (health.rollbacks >= run->config.training.max_rollbacks)
         return give_up(run, step, "no more are allowed");
-    nd_comm_set_phase(run->comm, run->step, "roll back");
+    nd_comm_set_phase(run->comm, run->position.step, "roll back");
     ND_TRY(choose_checkpoint(run, "auto", path));
     if (!path[0])
         return give_up(run, step, "and there is no checkpoint to go back to");
     ND_TRY(nd_checkpoint_restore(run, path));
-    run->next_sample = next;
-    run->data_start = start;
-    run->restarts = restarts;
-    run->health.skipped = before.skipped;
-    run->health.rollbacks = before.rollbacks + 1;
-    run->health.in_row = 0;
-    nd_log_line(&run->log, "back    to %s at step %lld, with the data from sample %lld on", path,
-                (long long)run->step, (long long)next);
-    nd_loader_close(run->loader);
-    run->loader = NULL;
-    nd_status status = nd_run_start_loader(run);
+    nd_position_roll_back(&run->position, &position);
+    nd_health_roll_back(&run->health, &health);
+    nd_log_line(&run->log,
+                "rolled back to %s at step %lld, continuing with the data from sample %lld", path,
+                (long long)run->position.step, (long long)run->position.next_sample);
+    const nd_status status = nd_run_start_loader(run);
     if (run->comm->rank == 0) {
         nd_metrics_close(metrics);
         nd_metrics_open(run, metrics);
@@ -252,41 +250,41 @@ static nd_status roll_back(nd_run *run, const nd_step_result *step, nd_metrics *
     return nd_run_agree(run->comm, status);
 }
 
-static bool must_roll_back(const nd_run *run)
+static bool must_roll_back(const nd_run *run, const nd_step_result *step)
 {
-    const nd_health *h = &run->health;
-    return h->in_row > run->config.training.max_skipped_steps ||
-           (h->verdict != ND_VERDICT_GOOD && h->touched);
+    return step->skipped && (step->partly_updated ||
+                             run->health.skipped_in_a_row > run->config.training.max_skipped_steps);
 }
 
-/* Every check_interval steps, and before each checkpoint that is due. */
+/* Every replica_check_interval steps, and before each checkpoint that is due. */
 static bool must_check(const nd_run *run, int64_t last)
 {
     const nd_config *c = &run->config;
     const int64_t end = c->logging.checkpoint_at_end ? last : -1;
-    return c->dist.check_interval > 0 && (run->step % c->dist.check_interval == 0 ||
-                                          due(run->step, c->logging.checkpoint_interval, end));
+    return c->dist.replica_check_interval > 0 &&
+           (run->position.step % c->dist.replica_check_interval == 0 ||
+            due(run->position.step, c->logging.checkpoint_interval, end));
 }
 
 /* The first step has shown that this run can train: now the directory is its own. */
-static nd_status take_directory(nd_run *run, nd_metrics *metrics)
+static nd_status own_directory(nd_run *run, nd_metrics *metrics)
 {
     nd_status status = ND_OK;
     if (run->comm->rank == 0)
-        status = nd_run_directory_take(run, run->sets_aside || !run->restored);
+        status = nd_run_directory_take(run, run->start.sets_aside || !run->restored.any);
     ND_TRY(nd_run_agree(run->comm, status));
     if (run->comm->rank == 0)
         nd_metrics_open(run, metrics);
-    run->taken = true;
+    run->start.has_directory = true;
     return ND_OK;
 }
 
 static nd_status evaluate(nd_run *run, nd_progress_state *progress, nd_evaluation *evaluation)
 {
-    nd_comm_set_phase(run->comm, run->step, "evaluate");
+    nd_comm_set_phase(run->comm, run->position.step, "evaluate");
     nd_fault_point(run->comm, "evaluate");
-    ND_TRY(
-        nd_evaluate(run->model, run->val, run->comm, run->config.logging.eval_samples, evaluation));
+    ND_TRY(nd_evaluate(run->model, run->data.val, run->comm, run->config.logging.eval_samples,
+                       evaluation));
     progress->val_bpb = evaluation->bits_per_byte;
     progress->val_loss = evaluation->loss;
     return ND_OK;
@@ -299,9 +297,10 @@ static nd_status report_step(nd_run *run, nd_metrics *metrics, nd_progress_state
     char line[512];
     if (run->comm->rank != 0)
         return ND_OK;
-    ND_TRY(nd_metrics_write(metrics, run, step, evaluated, progress->tokens_per_second));
+    ND_TRY(nd_metrics_write(metrics, run, step, evaluated, progress->tokens_per_second,
+                            progress->last_step));
     nd_progress_line(progress, run, step, line, sizeof line);
-    if (evaluated || due(run->step, run->config.logging.log_interval, progress->last_step))
+    if (evaluated || due(run->position.step, run->config.logging.log_interval, progress->last_step))
         nd_log_progress(&run->log, line);
     else
         nd_log_redraw(&run->log, line);
@@ -312,17 +311,17 @@ static nd_status save_if_due(nd_run *run, const nd_step_result *step, int64_t la
 {
     const nd_config *c = &run->config;
     const int64_t end = c->logging.checkpoint_at_end ? last : -1;
-    run->save_ms = 0.0;
-    if (step->stop_requested && run->step < last) {
+    if (step->stop_requested && run->position.step < last) {
         ND_TRY(nd_save_last(run));
         nd_log_line(&run->log,
                     "stopped on a signal after step %lld; start again with --resume auto",
-                    (long long)run->step);
+                    (long long)run->position.step);
         return ND_ESTOPPED;
     }
-    if (!due(run->step, c->logging.checkpoint_interval, end))
+    if (!due(run->position.step, c->logging.checkpoint_interval, end))
         return ND_OK;
-    return run->step < last ? nd_save_attempt(run, c->logging.checkpoint_async) : nd_save_last(run);
+    return run->position.step < last ? nd_save_attempt(run, c->logging.checkpoint_async)
+                                     : nd_save_last(run);
 }
 
 static nd_status step_loop(nd_run *run, nd_metrics *metrics)
@@ -331,19 +330,19 @@ static nd_status step_loop(nd_run *run, nd_metrics *metrics)
     int64_t last = last_step_of(run);
     nd_progress_state progress;
     nd_progress_begin(&progress, run, last);
-    while (run->step < last) {
+    while (run->position.step < last) {
         nd_step_result step = {0};
         nd_evaluation evaluation, *evaluated = NULL;
         ND_TRY(nd_step_run(run, nd_signals_stop_requested(), &step));
-        if (!run->taken)
-            ND_TRY(take_directory(run, metrics));
+        if (!run->start.has_directory)
+            ND_TRY(own_directory(run, metrics));
         nd_progress_advance(&progress, run, &step);
         if (step.save_ready)
             ND_TRY(nd_save_attempt_advance(run));
         if (step.skipped)
             nd_log_line(&run->log, "skipped %s; %lld in a row, %lld in all", step.skipped_because,
-                        (long long)run->health.in_row, (long long)run->health.skipped);
-        if (step.skipped && must_roll_back(run)) {
+                        (long long)run->health.skipped_in_a_row, (long long)run->health.skipped);
+        if (must_roll_back(run, &step)) {
             ND_TRY(roll_back(run, &step, metrics));
             last = last_step_of(run);
             nd_progress_begin(&progress, run, last);
@@ -351,18 +350,18 @@ static nd_status step_loop(nd_run *run, nd_metrics *metrics)
         }
         if (must_check(run, last))
             ND_TRY(nd_replica_check(run));
-        if (run->val && due(run->step, c->logging.eval_interval, last)) {
+        if (run->data.val && due(run->position.step, c->logging.eval_interval, last)) {
             ND_TRY(evaluate(run, &progress, &evaluation));
             evaluated = &evaluation;
         }
         ND_TRY(report_step(run, metrics, &progress, &step, evaluated));
         ND_TRY(save_if_due(run, &step, last));
     }
-    if (!run->taken)
-        ND_TRY(take_directory(run, metrics));
+    if (!run->start.has_directory)
+        ND_TRY(own_directory(run, metrics));
     ND_TRY(nd_save_attempt_finish(run, true));
-    nd_log_line(&run->log, "done    %lld steps, %.2fM tokens", (long long)run->step,
-                (double)run->tokens * 1e-6);
+    nd_log_line(&run->log, "done    %lld steps, %.2fM tokens", (long long)run->position.step,
+                (double)run->position.tokens * 1e-6);
     return ND_OK;
 }
 
@@ -371,7 +370,7 @@ static nd_status name_run(nd_run *run)
 {
     char *id = run->identity.run_id;
     nd_status status = ND_OK;
-    if (run->restored && id[0])
+    if (run->restored.any && id[0])
         return ND_OK;
     if (run->comm->rank == 0)
         status = nd_run_id_create(id);
@@ -387,7 +386,8 @@ static nd_status prepare(nd_run *run, const char *resume)
     ND_TRY(choose_checkpoint(run, resume, checkpoint));
     if (checkpoint[0]) {
         ND_TRY(nd_checkpoint_restore(run, checkpoint));
-        nd_log_line(&run->log, "resumed %s at step %lld", checkpoint, (long long)run->step);
+        nd_log_line(&run->log, "resumed %s at step %lld", checkpoint,
+                    (long long)run->position.step);
     }
     ND_TRY(name_run(run));
     ND_TRY(measure_peak(run));
@@ -401,7 +401,7 @@ static nd_status prepare(nd_run *run, const char *resume)
  * checkpoints come from saves that have failed, and those of numbers from weights that are not sound. */
 static bool may_save(const nd_run *run, nd_status status)
 {
-    return run->taken && nd_error_get()->shared &&
+    return run->start.has_directory && nd_error_get()->shared &&
            (status == ND_EDATA || status == ND_EIO || status == ND_ENOMEM);
 }
 
@@ -411,10 +411,10 @@ static nd_status open_directory(nd_run *run, const char *resume, nd_run_locks *l
     ND_TRY(nd_identity_create(&run->config, &run->identity));
     ND_TRY(nd_run_locks_take(&run->config, locks));
     ND_TRY(nd_run_directory_check(run));
-    ND_TRY(nd_resume_sets_aside(&run->config, resume, &run->sets_aside));
-    if (!run->sets_aside)
-        nd_run_id_read(run->config.logging.run_dir, run->identity.run_id);
-    return ND_OK;
+    ND_TRY(nd_resume_sets_aside(&run->config, resume, &run->start.sets_aside));
+    return run->start.sets_aside
+               ? ND_OK
+               : nd_run_id_read(run->config.logging.run_dir, run->identity.run_id, NULL);
 }
 
 /* What the run is, the same on all ranks. */
@@ -423,14 +423,14 @@ static nd_status identify(nd_run *run)
     nd_comm *comm = run->comm;
     nd_identity *identity = &run->identity;
     ND_TRY(comm->ops.broadcast(comm, identity, sizeof *identity, 0));
-    ND_TRY(nd_run_agree(comm, nd_identity_add_data(identity, run->train, run->val,
+    ND_TRY(nd_run_agree(comm, nd_identity_add_data(identity, run->data.train, run->data.val,
                                                    (uint64_t)run->config.training.seed)));
     return nd_identity_compare_data(identity, comm);
 }
 
 nd_status nd_train(const nd_train_options *options, nd_comm *comm)
 {
-    nd_run run = {.config = options->config, .saved_step = -1};
+    nd_run run = {.config = options->config, .saving = {.step = -1}};
     nd_metrics metrics = {0};
     nd_run_locks locks = {0};
     nd_status status = ND_OK;
@@ -438,12 +438,13 @@ nd_status nd_train(const nd_train_options *options, nd_comm *comm)
     run.comm = comm;
     comm->timeout_seconds = options->config.dist.timeout_seconds;
     comm->stop_requested = nd_signals_stop_requested;
-    comm->overlap = options->config.dist.overlap;
-    run.new_data = options->new_data;
+    comm->overlap = options->config.dist.overlap_grad_reduce;
+    run.start.new_data = options->new_data;
     ND_TRY_GOTO(nd_identity_compare_programs(&options->config, options->resume, comm), done);
     if (comm->rank == 0)
         status = open_directory(&run, options->resume, &locks);
     ND_TRY_GOTO(nd_run_agree(comm, status), done);
+    ND_TRY_GOTO(nd_run_locks_compare(&run.config, &locks, comm), done);
     ND_TRY_GOTO(nd_run_create(&options->config, comm, &run), done);
     ND_TRY_GOTO(identify(&run), done);
     ND_TRY_GOTO(nd_run_agree(comm, prepare(&run, options->resume)), done);
@@ -454,6 +455,7 @@ nd_status nd_train(const nd_train_options *options, nd_comm *comm)
 done:
     nd_metrics_close(&metrics);
     nd_run_directory_close(&run);
+    nd_save_abandon(&run);
     nd_run_destroy(&run);
     nd_run_locks_release(&locks);
     return status;

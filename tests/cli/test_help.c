@@ -54,6 +54,8 @@ Test(help, completion_offers_subcommands_flags_configs_keys_and_choices)
     completes("nanochat_dist train --resume no", "none\n");
     completes("nanochat_dist eval --split ", "val train\n");
     completes("nanochat_dist --config quickst", "quickstart.ini\n");
+    completes("nanochat_dist --config e3/small/galo", "e3/small/galore2.ini\n");
+    completes("nanochat_dist tokenizer encode --mo", "--model\n");
     completes("nanochat_dist --config quickstart.ini --set model.hid", "model.hidden_dim=\n");
     completes("nanochat_dist sample --max-tokens ", "\n");
 }
@@ -97,13 +99,19 @@ Test(help, an_installed_program_finds_its_config_by_name_from_anywhere)
                       ND_BINARY, directory);
     cr_assert_eq(installed, 0, "%s", output);
     const int code = nd_test_mpirun(output, sizeof output, 2,
-                                    "--wdir %s prefix/bin/nanochat_dist --config quickstart.ini "
+                                    "--wdir %s prefix/bin/nanochat_dist --config quickstart "
                                     "--dataset synthetic --total-steps 1 --run-dir run "
                                     "--set model.hidden_dim=32 --set model.num_layers=1 "
                                     "--set model.vocab_size=32 --set training.seq_length=8 "
                                     "--set logging.eval_samples=4",
                                     directory);
     cr_assert_eq(code, 0, "%s", output);
+    cr_assert_eq(nd_test_shell(output, sizeof output,
+                               "cd / && PATH=%s/prefix/bin:$PATH nanochat_dist plan "
+                               "--config e3/small/full.ini --ranks 2 && "
+                               "%s/prefix/bin/nanochat_dist plan --config medium_3b --ranks 2",
+                               directory, directory),
+                 0, "%s", output);
     nd_test_shell(output, sizeof output,
                   "cd %s && ls prefix/share/man/man1 "
                   "prefix/share/bash-completion/completions run/checkpoints/latest/manifest.json",

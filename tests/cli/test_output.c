@@ -84,3 +84,25 @@ Test(output, that_is_closed_harms_no_checkpoint)
                                    nd_test_here.directory, ND_BINARY, ND_BINARY);
     cr_assert_eq(code, 0, "exit %d: %s", code, output);
 }
+
+/* A file that appears whole by a rename would take the device's place. */
+Test(output, that_is_a_device_or_a_pipe_is_not_replaced_by_a_file)
+{
+    static const char *const writers[] = {
+        "export --checkpoint run --type f32 --out",
+        "tokenizer train --input c.ini --vocab-size 300 --output"};
+    static const char *const places[] = {"pipe", "null", "out"};
+    nd_test_shell(NULL, 0,
+                  "cd %s && mkfifo pipe && ln -s /dev/null null && ln -s /proc/self/fd/1 out",
+                  nd_test_here.directory);
+    for (size_t i = 0; i < 6; i++) {
+        const int code =
+            nd_test_shell(output, sizeof output, "cd %s && timeout 60 %s %s %s",
+                          nd_test_here.directory, ND_BINARY, writers[i / 3], places[i % 3]);
+        cr_assert_eq(code, 1, "%s %s: exit %d: %s", writers[i / 3], places[i % 3], code, output);
+        cr_assert(strstr(output, "a device, a pipe or a link to one") != NULL, "%s", output);
+    }
+    cr_assert_eq(nd_test_shell(output, sizeof output, "cd %s && test -p pipe -a -L null -a -L out",
+                               nd_test_here.directory),
+                 0);
+}

@@ -196,7 +196,7 @@ static void compare_with_masks(nd_model_config config, bool reference, double to
     nd_model_fixture f = nd_model_fixture_create(&config, reference, seed);
     nd_loss loss;
     ND_ASSERT_OK(nd_model_train(f.model, f.tokens, 1.0f,
-                                (nd_model_gradients){f.gradients, false, false},
+                                nd_model_gradients_into(&f.model->params, f.gradients, false),
                                 (nd_gradients_ready){NULL, NULL}, &loss));
     cr_assert(loss.kept < loss.tokens, "the test filters nothing");
     bool filtered[loss.tokens];

@@ -209,6 +209,66 @@ Test(config, the_saved_config_reads_back_to_the_bit)
     cr_assert_eq(config.optimizer.adam_epsilon, back.optimizer.adam_epsilon);
 }
 
+Test(config, old_names_set_the_keys_of_today_and_are_told_with_their_new_names)
+{
+    nd_config old, now;
+    ND_ASSERT_OK(read_text(&old,
+                           "[training]\nuse_8bit_optim = true\n[hardware]\npacked_codes = true\n"
+                           "attention = own\n[dist]\noverlap = false\nreduction = allreduce\n"
+                           "gradient_wire = int8\nweight_wire = changed\n"
+                           "embedding_wire = dense\ncheck_interval = 7\n"));
+    ND_ASSERT_OK(read_text(&now, "[optimizer]\nstate_bits = 8\n[hardware]\n"
+                                 "pack_ternary_weights = true\nattention_backend = builtin\n"
+                                 "[dist]\noverlap_grad_reduce = false\ngrad_reduction = allreduce\n"
+                                 "grad_comm_dtype = int8\nweight_sync = delta\n"
+                                 "embedding_sync = full\nreplica_check_interval = 7\n"));
+    assert_same(&old, &now);
+    cr_assert(strstr(old.old_names, "dist.weight_wire = changed is now dist.weight_sync = delta") !=
+                  NULL,
+              "%s", old.old_names);
+    cr_assert(strstr(old.old_names, "check_interval = 7 is now dist.replica_check_interval = 7") !=
+                  NULL,
+              "%s", old.old_names);
+    cr_assert(strstr(old.old_names, "use_8bit_optim") == NULL, "the E3 suite's own name: %s",
+              old.old_names);
+    cr_assert_str_empty(now.old_names);
+}
+
+Test(config, a_key_under_both_of_its_names_is_refused)
+{
+    nd_config config;
+    ND_ASSERT_FAILS(read_text(&config, "[dist]\noverlap = true\noverlap_grad_reduce = true\n"),
+                    ND_ECONFIG,
+                    "/c.ini:3: 'overlap_grad_reduce' and 'overlap' on line 2 are the same key");
+    ND_ASSERT_FAILS(read_text(&config, "[dist]\nweight_sync = full\nweight_wire = packed\n"),
+                    ND_ECONFIG, "keep 'weight_sync'");
+}
+
+/* Files of earlier versions hold both keys, one of them at its default. */
+Test(config, use_8bit_optim_and_state_bits_in_one_file_must_agree)
+{
+    static const struct {
+        const char *eight, *bits;
+        int expected; /* 0 is a contradiction */
+    } cases[] = {{"false", "auto", 32}, {"true", "auto", 8}, {"true", "8", 8}, {"false", "8", 8},
+                 {"false", "4", 4},     {"true", "4", 0},    {"true", "32", 0}};
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++)
+        for (int first = 0; first < 2; first++) {
+            nd_config config;
+            char eight[64], bits[64], text[160];
+            snprintf(eight, sizeof eight, "[training]\nuse_8bit_optim = %s\n", cases[i].eight);
+            snprintf(bits, sizeof bits, "[optimizer]\nstate_bits = %s\n", cases[i].bits);
+            snprintf(text, sizeof text, "%s%s", first ? eight : bits, first ? bits : eight);
+            nd_error_clear();
+            if (cases[i].expected) {
+                ND_ASSERT_OK(read_text(&config, text));
+                cr_assert_eq(nd_config_state_bits(&config), cases[i].expected, "%s", text);
+            } else {
+                ND_ASSERT_FAILS(read_text(&config, text), ND_ECONFIG, "use_8bit_optim = true");
+            }
+        }
+}
+
 Test(config, any_text_value_reads_back_or_is_refused)
 {
     static const char *const values[] = {"plain",

@@ -244,7 +244,7 @@ static int64_t check_rows(const nd_model_config *config, int whole)
     nd_loss loss;
     watch(f.backend);
     ND_ASSERT_OK(nd_model_train(f.model, f.tokens, 1.0f,
-                                (nd_model_gradients){f.gradients, false, false},
+                                nd_model_gradients_into(&f.model->params, f.gradients, false),
                                 (nd_gradients_ready){NULL, NULL}, &loss));
     const int64_t rows = (loss.kept + ND_KEPT_ROUND - 1) / ND_KEPT_ROUND * ND_KEPT_ROUND;
     cr_assert_eq(loss.kept, 100);

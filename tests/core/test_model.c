@@ -385,7 +385,8 @@ Test(model, layers_may_share_memory_while_the_rest_accumulates)
             f.gradients[params->list[i].layer > 0 ? i - params->list[i].layer * params->per_layer
                                                   : i];
     shared_layers shared = {&apart, views, 0};
-    ND_ASSERT_OK(nd_model_train(f.model, f.tokens, 1.0f, (nd_model_gradients){views, false, true},
+    ND_ASSERT_OK(nd_model_train(f.model, f.tokens, 1.0f,
+                                (nd_model_gradients){.views = views, .accumulate_others = true},
                                 (nd_gradients_ready){compare_ready, &shared}, &loss));
     cr_assert_eq(shared.seen, params->layers * params->per_layer);
     nd_model_fixture_destroy(&apart);

@@ -1,4 +1,4 @@
-/* Training on several (emulated) devices with weight_wire = changed. */
+/* Training on several (emulated) devices with weight_sync = delta. */
 #include "support/run_files.h"
 #include "support/support.h"
 
@@ -12,7 +12,7 @@ static char output[8192];
 static int train(int ranks, const char *how, const char *extra)
 {
     return nd_test_mpirun(output, sizeof output, ranks,
-                          "%s/ranks_code_kernels %s %s %s dist.weight_wire=changed "
+                          "%s/ranks_code_kernels %s %s %s dist.weight_sync=delta "
                           "data.n_samples=24 training.batch_size=%d %s",
                           ND_TEST_PROGRAMS, how, nd_test_here.config, nd_test_here.directory,
                           2 * ranks, extra);
@@ -47,7 +47,8 @@ Test(code_streams, made_by_kernels_are_the_hosts_and_wait_once_a_step)
 
 Test(code_streams, so_are_those_of_packed_codes_with_scales_of_groups)
 {
-    check(2, "hardware.packed_codes=true model.group_size=16 dist.embedding_wire=int8_delta");
+    check(2,
+          "hardware.pack_ternary_weights=true model.group_size=16 dist.embedding_sync=int8_delta");
 }
 
 Test(code_streams, that_arrive_damaged_end_the_run_and_name_the_tensor)

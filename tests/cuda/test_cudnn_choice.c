@@ -153,10 +153,11 @@ Test(cudnn_choice, insisting_on_cudnn_makes_the_reason_an_error)
             nd_error_clear();
             continue;
         }
-        ND_ASSERT_FAILS(pass(&d, d.b, 24), ND_ECONFIG,
-                        "[hardware] attention = cudnn, but cuDNN refuses attention of 2 x 24 "
-                        "tokens, 4 heads over 2 of 16: ");
-        cr_assert(strstr(nd_error_get()->message, "use attention = auto") != NULL);
+        ND_ASSERT_FAILS(
+            pass(&d, d.b, 24), ND_ECONFIG,
+            "[hardware] attention_backend = cudnn, but cuDNN refuses attention of 2 x 24 "
+            "tokens, 4 heads over 2 of 16: ");
+        cr_assert(strstr(nd_error_get()->message, "use attention_backend = auto") != NULL);
         nd_error_clear();
         close_device(&d);
     }

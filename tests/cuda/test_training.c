@@ -42,7 +42,7 @@ static void train(const char *config, const char *extra, bool device, double los
         losses[i] = step.loss;
     }
     nd_evaluation evaluation;
-    ND_ASSERT_OK(nd_evaluate(run->model, run->val, comm, 0, &evaluation));
+    ND_ASSERT_OK(nd_evaluate(run->model, run->data.val, comm, 0, &evaluation));
     losses[STEPS] = evaluation.loss;
     if (counts)
         *counts = nd_replay_counted(run->replay);

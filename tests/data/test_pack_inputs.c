@@ -26,7 +26,8 @@ TestSuite(pack_inputs, .init = set_up, .fini = tear_down);
 
 static void prepare(const char *commands)
 {
-    const int code = nd_test_shell(output, sizeof output, "cd %s && { %s; }", directory, commands);
+    const int code = nd_test_shell(output, sizeof output, "cd %s && B=%s && { %s; }", directory,
+                                   ND_BINARY, commands);
     cr_assert_eq(code, 0, "%s: %s", commands, output);
 }
 
@@ -198,4 +199,13 @@ Test(pack_inputs, held_out_text_shorter_than_usual_windows_is_announced)
     prepare("for i in $(seq 30); do echo $i > in/$i; done");
     cr_assert_eq(pack("--val-fraction 0.3 in"), 0, "%s", output);
     cr_assert(strstr(output, "the largest held-out shard has ") != NULL, "%s", output);
+}
+
+Test(pack_inputs, from_standard_input_are_read_once_and_from_where_it_stands)
+{
+    prepare("printf 'one\\ntwo\\n' > in/a");
+    assert_packed("- - < in/a", "one\ntwo\n", "left out: 1 file that was reached twice");
+    prepare("rm -r out");
+    prepare("(read line; $B pack --quiet --tokenizer tok.model --out out --val-fraction 0 - > log "
+            "2>&1 || cat log) < in/a; test -f out/index.json");
 }

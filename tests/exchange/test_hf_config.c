@@ -35,3 +35,24 @@ Test(hf_config, refuses_a_head_dim_whose_product_wraps_around)
                     "head_dim = 4611686018427387912 times 4 heads is not hidden_size = 32");
     free(config);
 }
+
+/* Another type than the key's is not the key's absence. */
+Test(hf_config, refuses_values_of_other_types_instead_of_taking_the_default)
+{
+    static const char *const others[][2] = {
+        {"rope_theta", "\"500000\""}, {"rope_theta", "0"},   {"rms_norm_eps", "\"1e-05\""},
+        {"rms_norm_eps", "-1e-5"},    {"head_dim", "\"8\""}, {"tie_word_embeddings", "\"true\""},
+        {"rope_theta", "[]"}};
+    nd_config *config = malloc(sizeof *config);
+    for (size_t i = 0; i < sizeof others / sizeof others[0]; i++) {
+        char more[96];
+        snprintf(more, sizeof more, ", \"%s\": %s", others[i][0], others[i][1]);
+        ND_ASSERT_FAILS(parse(more, config), ND_EDATA, others[i][0]);
+    }
+    ND_ASSERT_FAILS(parse(", \"rope_parameters\": {\"rope_theta\": \"x\"}", config), ND_EDATA,
+                    "rope_theta is no number");
+    ND_ASSERT_OK(parse(", \"rope_theta\": null, \"rms_norm_eps\": null, \"head_dim\": null, "
+                       "\"tie_word_embeddings\": null",
+                       config));
+    free(config);
+}

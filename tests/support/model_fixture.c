@@ -105,9 +105,10 @@ void nd_model_fixture_load(nd_model_fixture *f)
 double nd_model_fixture_train(nd_model_fixture *f, bool accumulate)
 {
     nd_loss loss;
-    ND_ASSERT_OK(nd_model_train(f->model, f->tokens, 1.0f,
-                                (nd_model_gradients){f->gradients, accumulate, accumulate},
-                                (nd_gradients_ready){NULL, NULL}, &loss));
+    ND_ASSERT_OK(
+        nd_model_train(f->model, f->tokens, 1.0f,
+                       nd_model_gradients_into(&f->model->params, f->gradients, accumulate),
+                       (nd_gradients_ready){NULL, NULL}, &loss));
     return loss.total;
 }
 

@@ -53,7 +53,7 @@ static void shell(const char *format)
 
 static nd_status step_to(int64_t last)
 {
-    while (run.step < last) {
+    while (run.position.step < last) {
         nd_step_result step;
         ND_TRY(nd_step_run(&run, false, &step));
     }
@@ -66,7 +66,7 @@ static nd_status state_now(const char *name)
     snprintf(run.config.logging.checkpoint_dir, sizeof run.config.logging.checkpoint_dir, "%s/%s",
              directory, name);
     ND_TRY(nd_checkpoint_write(&run, NULL));
-    strcpy(told->state, run.state_sha256);
+    strcpy(told->state, run.saving.state_sha256);
     return ND_OK;
 }
 
@@ -82,8 +82,8 @@ static nd_status resume(void)
     char path[ND_CHECKPOINT_PATH_MAX];
     ND_TRY(nd_checkpoint_newest(checkpoints, &run.log, path));
     ND_TRY(nd_checkpoint_restore(&run, path));
-    nd_loader_close(run.loader);
-    run.loader = NULL;
+    nd_loader_close(run.data.loader);
+    run.data.loader = NULL;
     ND_TRY(nd_run_start_loader(&run));
     ND_TRY(step_to(LAST));
     return state_now("again");
@@ -143,7 +143,7 @@ static int64_t newest_step(void)
     char path[ND_CHECKPOINT_PATH_MAX], latest[ND_CHECKPOINT_PATH_MAX];
     nd_checkpoint c;
     nd_error_clear();
-    if (nd_checkpoint_resolve(checkpoints, latest) != ND_OK ||
+    if (nd_checkpoint_resolve(checkpoints, &run.log, latest) != ND_OK ||
         nd_checkpoint_open(latest, true, &c) != ND_OK)
         return -1;
     nd_checkpoint_close(&c);

@@ -78,7 +78,7 @@ static void train(const nd_config *config, nd_comm *comm, bool remote, const cha
                 ahead.loss);
         exit(1);
     }
-    DO(nd_evaluate(run->model, run->val, comm, 0, &out->evaluation));
+    DO(nd_evaluate(run->model, run->data.val, comm, 0, &out->evaluation));
     end(run);
 }
 

@@ -10,12 +10,12 @@ static nd_status save_twice(nd_run *run)
 {
     char first[ND_CHECKPOINT_PATH_MAX], path[ND_CHECKPOINT_PATH_MAX];
     nd_step_result step;
-    while (run->step < 4)
+    while (run->position.step < 4)
         ND_TRY(nd_step_run(run, false, &step));
     ND_TRY(nd_checkpoint_write(run, path));
-    snprintf(first, sizeof first, "%s", run->state_sha256);
+    snprintf(first, sizeof first, "%s", run->saving.state_sha256);
     ND_TRY(nd_step_run(run, false, &step));
-    run->step = 4;
+    run->position.step = 4;
     ND_TRY(nd_checkpoint_write(run, path));
     nd_checkpoint c;
     ND_TRY(nd_checkpoint_open(path, true, &c));

@@ -292,7 +292,7 @@ Test(cost_model, simulated_ranks_exchange_nothing_beside_their_passes)
     const nd_cost_work work = {2, &part, 1, codes, NULL, 0, 0, ND_GRADIENT_WIRE_FP32};
     nd_cost cost;
     cr_assert_eq(nd_simulated_step(&machine, &work, &cost), ND_ECONFIG);
-    cr_assert(strstr(nd_error_get()->message, "dist.overlap=false") != NULL);
+    cr_assert(strstr(nd_error_get()->message, "dist.overlap_grad_reduce=false") != NULL);
     nd_error_clear();
 }
 

@@ -3,7 +3,6 @@
 #include "core/config/config.h"
 #include "support/run_files.h"
 #include "support/support.h"
-#include "train/report/report.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -55,10 +54,9 @@ static void assert_systems(const nd_config *c, int config)
         {true, true, true, false, true, false},
         {true, true, true, true, true, true}};
     const bool found[6] = {c->training.use_mtp,          c->training.use_collider,
-                           c->training.use_async_loader, c->training.use_8bit_optim,
+                           c->training.use_async_loader, nd_config_state_bits(c) == 8,
                            c->training.use_galore,       c->hardware.gradient_checkpointing};
     cr_assert_arr_eq(found, systems[config], sizeof found, "%s", names[config]);
-    cr_assert_eq(nd_report_role_of_config(c), ND_REPORT_BASELINE + config, "%s", names[config]);
 }
 
 Test(e3_configs, have_the_suites_values)
@@ -100,9 +98,9 @@ Test(e3_configs, have_variants_that_differ_in_what_they_say)
         nd_config thin = *read_config(sizes[i], "full_thin"),
                   block = *read_config(sizes[i], "mtp_block");
         const nd_config *full = read_config(sizes[i], "full");
-        cr_assert(thin.dist.gradient_wire != full->dist.gradient_wire &&
-                  thin.dist.weight_wire != full->dist.weight_wire &&
-                  thin.dist.embedding_wire != full->dist.embedding_wire);
+        cr_assert(thin.dist.grad_comm_dtype != full->dist.grad_comm_dtype &&
+                  thin.dist.weight_sync != full->dist.weight_sync &&
+                  thin.dist.embedding_sync != full->dist.embedding_sync);
         thin.dist = full->dist;
         thin.logging = full->logging;
         cr_assert_arr_eq(&thin, full, sizeof thin);
@@ -142,5 +140,24 @@ Test(e3_configs, what_the_suite_advises_to_change_changes_training, .init = nd_t
         snprintf(after, sizeof after, "%s", nd_test_state(run));
         cr_assert_eq(strlen(after), 64);
         cr_assert_str_neq(after, before, "%s changes nothing", changes[i]);
+    }
+}
+
+Test(e3_configs, the_suites_claims_know_which_configuration_a_run_has, .init = nd_test_run_setup,
+     .fini = nd_test_run_teardown)
+{
+    char output[4096], row[64];
+    const int code = nd_test_shell(
+        output, sizeof output,
+        "{ cd %s && for n in baseline mtp_only muon_8bit galore2 full; do for d in e3 e3/small; do "
+        "r=run_${n%%_*}_${d##*/}; mkdir -p $r; cp %s/configs/$d/$n.ini $r/config.ini; done; done; "
+        "%s report run_* --claims claims.ini --out out >/dev/null && "
+        "sed -n '/^## Loss/,/^## Speed/s/^| .run_[^|]*| \\([a-z0-9_]*\\) .*/\\1/p' out/REPORT.md | "
+        "sort | uniq -c; }",
+        nd_test_here.directory, ND_SOURCE_DIR, ND_BINARY);
+    cr_assert_eq(code, 0, "%s", output);
+    for (int i = 0; i < CONFIGS; i++) {
+        snprintf(row, sizeof row, "2 %s\n", names[i]);
+        cr_assert(strstr(output, row) != NULL, "no \"%s\" in %s", row, output);
     }
 }

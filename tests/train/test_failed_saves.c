@@ -26,7 +26,8 @@ Test(failed_saves, are_logged_and_tried_again_at_the_next_interval)
         "logging.checkpoint_async=$async > log || exit 1;"
         "test \"" STATE("run") "\" = \"" STATE(
             "whole") "\" || exit 2;"
-                     "grep -q 'warning: a save failed, 1 in a row: .*tmp_step_00000008.*No space "
+                     "grep -q 'warning: saving a checkpoint failed, 1 in a row: "
+                     ".*tmp_step_00000008.*No space "
                      "left' log &&"
                      "echo $(ls -A run/checkpoints) | grep -qx 'latest step_00000004 "
                      "step_00000012' || exit 3; done");
@@ -36,7 +37,8 @@ Test(failed_saves, on_one_of_two_ranks_are_tolerated_by_both)
 {
     run("mpirun --oversubscribe -np 2 env LD_PRELOAD=$IO ND_IO_RANK=1 "
         "ND_IO_FAULT=eio:5:$D/run/checkpoints/.tmp_step_00000004 $T > log || exit 1;"
-        "grep -q 'a save failed, 1 in a row: rank 1: ' log && $B info --verify run | grep -q 'step "
+        "grep -q 'saving a checkpoint failed, 1 in a row: rank 1: ' log && $B info --verify run | "
+        "grep -q 'step "
         "12,'");
 }
 
@@ -56,7 +58,7 @@ Test(failed_saves, at_the_end_of_the_run_are_an_error)
         "LD_PRELOAD=$IO ND_IO_FAULT=enospc:12:$D/run/checkpoints/.tmp_step_00000008 $T "
         "--total-steps 9 "
         "--set logging.checkpoint_at_end=false > log 2>&1; code=$?;"
-        "grep -q 'a save failed, 1 in a row' log && test $code = 0 || test $code = 4");
+        "grep -q 'saving a checkpoint failed, 1 in a row' log && test $code = 0 || test $code = 4");
 }
 
 /* The disk fails at some read of a step; the second configuration updates layers during the backward pass. */
@@ -69,7 +71,8 @@ Test(failed_saves, precede_no_error_of_the_data_without_a_save_of_the_last_whole
         "|| exit 1;"
         " rm -rf run; LD_PRELOAD=$IO ND_IO_FAULT=eio:$n:$D/shards/train $R > log 2>&1; code=$?;"
         " grep -q 'step_0000000[2-9], state' log && break; done;"
-        "test $code = 3 && grep -q 'cannot go on and is saved first: .*Input/output error' log || "
+        "test $code = 3 && grep -q 'training cannot continue; saving first: .*Input/output error' "
+        "log || "
         "exit 2;"
         "mv run stopped; $R > log && mv run whole && mv stopped run && $R --resume auto > log || "
         "exit 3;"
@@ -133,6 +136,7 @@ Test(failed_saves, are_none_where_the_disk_of_the_logs_is_full)
         cr_skip_test("no right to mount a small file system here");
     const int code = nd_test_run_script(
         output, sizeof output,
+        "T=\"$T --set logging.tensorboard=false\";" /* whose file may be the first that does not fit */
         "$T --checkpoint-dir $D/ck --total-steps 300 --checkpoint-interval 50 --log-interval 1 > "
         "log;"
         "code=$?; cp run/metrics.jsonl run/training.log .; $T --checkpoint-dir $D/ck --total-steps "
@@ -163,4 +167,22 @@ Test(failed_saves, are_none_when_the_terminal_hangs_up)
         "done; }; $long > log & wait_for 5; kill -HUP $!; wait $!; test $? = 75 || exit 1;"
         "grep -q 'stopped on a signal after step' log && $B info --verify run > log || exit 2;"
         "rm -r run; nohup $T --total-steps 60 > log & wait_for 5; kill -HUP $!; wait $!");
+}
+
+/* Beyond `ulimit -f` the kernel sends SIGXFSZ, which ends a process that has not chosen otherwise. */
+Test(failed_saves, are_none_where_a_log_reaches_the_limit_of_file_sizes)
+{
+    run("(ulimit -f 100; $T --total-steps 200 --checkpoint-interval 0 --set "
+        "logging.checkpoint_at_end=false --set logging.eval_interval=0 > log) || exit 1;"
+        "test $(grep -c 'warning: cannot write .*metrics.jsonl: File too large' log) = 1 || exit 2;"
+        "test -z \"$(tail -c 1 run/metrics.jsonl)\" && grep -q 'done    200 steps' log || exit 3;"
+        "(ulimit -f 64; $T > log 2>&1); test $? = 4 && grep -q 'a save failed, 1 in a row: .*File "
+        "too large' log");
+}
+
+/* `ulimit -St` and batch systems send SIGXCPU before they kill. */
+Test(failed_saves, are_none_where_the_time_of_the_processor_is_up)
+{
+    run("(ulimit -St 1; $T --total-steps 1000000 --checkpoint-interval 0 --log-interval 100000 > "
+        "log); test $? = 75 && $B info --verify run > log");
 }

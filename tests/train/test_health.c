@@ -117,7 +117,7 @@ Test(health, a_step_with_a_nan_gradient_is_skipped_too_and_the_tensor_is_named)
 /* A NaN that is in no rank's gradient comes out of the wire, at one owner. */
 Test(health, a_step_with_a_nan_from_a_reduction_is_skipped_like_one_with_a_nan_gradient)
 {
-    static const char *const variants[] = {"", "--set dist.overlap=false",
+    static const char *const variants[] = {"", "--set dist.overlap_grad_reduce=false",
                                            "--set dist.deterministic=off"};
     char before[65], after[65];
     for (int v = 0; v < 3; v++) {
@@ -137,7 +137,7 @@ Test(health, a_step_with_a_nan_from_a_reduction_is_skipped_like_one_with_a_nan_g
     }
 }
 
-/* Every matrix gets a new subspace in step 5, and sketches travel beside the gradients. */
+/* Every matrix gets a new subspace in step 5, and sketches are reduced beside the gradients. */
 Test(health, a_nan_in_a_reduced_sketch_does_not_get_into_the_subspace)
 {
     static const char extra[] =
@@ -235,7 +235,7 @@ Test(health, weights_that_differ_between_ranks_end_the_run_with_the_tensor_and_t
 {
     double steps[ND_TEST_STEPS_MAX];
     train(4, 5, "flip@codes:step=12:rank=2", "run",
-          "--total-steps 16 --set dist.check_interval=4 --set training.use_galore=true "
+          "--total-steps 16 --set dist.replica_check_interval=4 --set training.use_galore=true "
           "--set training.galore_rank=8");
     says("step 12: blk.0.attn_q.weight is not the same on all ranks (rank 0, 1, 3: ");
     says("; rank 2: ");
@@ -248,13 +248,13 @@ Test(health, a_score_is_the_distance_from_the_mean_in_standard_deviations)
     nd_health h = {0};
     for (int i = 0; i < ND_HEALTH_ENOUGH; i++) {
         cr_assert_eq(nd_health_score(&h, 100.0), 0.0);
-        nd_health_end_step(&h, i % 2 ? 3.0 : 1.0);
+        nd_health_end_step(&h, true, i % 2 ? 3.0 : 1.0);
     }
     const double deviation = sqrt((double)ND_HEALTH_ENOUGH / (ND_HEALTH_ENOUGH - 1));
     cr_assert_float_eq(nd_health_score(&h, 6.0), 4.0 / deviation, 1e-12);
     cr_assert_float_eq(nd_health_score(&h, 0.0), -2.0 / deviation, 1e-12);
     for (int i = 0; i < 2 * ND_HEALTH_WINDOW; i++)
-        nd_health_end_step(&h, 5.0 + i);
+        nd_health_end_step(&h, true, 5.0 + i);
     cr_assert_eq(h.recent_count, ND_HEALTH_WINDOW);
     cr_assert_eq(h.recent[ND_HEALTH_WINDOW - 1], 5.0 + 2 * ND_HEALTH_WINDOW - 1);
 }

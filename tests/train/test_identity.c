@@ -60,12 +60,13 @@ Test(identity, stands_in_manifest_config_and_every_line_of_the_metrics)
                       run, keys[k], value, keys[k], value, keys[k], value);
         cr_assert_str_eq(output, "12\n1\n1\n", "%s", keys[k]);
     }
-    static const char *const program[] = {"version", "commit", "host", "launcher"};
-    for (int k = 0; k < 4; k++) {
-        char quoted[384];
+    static const char *const program[] = {"version",  "commit", "host",
+                                          "launcher", "build",  "libraries"};
+    for (int k = 0; k < 6; k++) {
+        char quoted[1024];
         const char *value = manifest_text(run, program[k]);
         cr_assert_str_neq(value, "absent", "%s", program[k]);
-        snprintf(quoted, sizeof quoted, "grep -q 'program .*%s' %s/training.log", value, run);
+        snprintf(quoted, sizeof quoted, "grep -qF -- '%s' %s/training.log", value, run);
         cr_assert_eq(nd_test_shell(output, sizeof output, "%s", quoted), 0, "%s", quoted);
     }
 }
@@ -117,7 +118,7 @@ Test(identity,
         {"--set training.learning_rate=0.01", "'training.learning_rate' is 0.01 on this rank and "
                                               "0.02 on rank 0"},
         {"--total-steps 13", "'training.total_steps' is 13 on this rank and 12 on rank 0"},
-        {"--set dist.check_interval=7", "'dist.check_interval' is 7 on this rank"},
+        {"--set dist.replica_check_interval=7", "'dist.replica_check_interval' is 7 on this rank"},
         {"--resume auto", "'--resume' is auto on this rank and none on rank 0"},
         {"--run-dir /tmp/nd_test_elsewhere", "'logging.run_dir' is /tmp/nd_test_elsewhere"}};
     for (size_t i = 0; i < sizeof differences / sizeof *differences; i++) {
@@ -268,7 +269,8 @@ Test(identity, a_checkpoint_without_one_goes_on)
         "    path = \"checkpoints/step_%%08d/manifest.json\" %% step\n"
         "    m = json.load(open(path))\n"
         "    for k in (\"run_id\", \"config_sha256\", \"data_sha256\", \"data\", \"version\",\n"
-        "              \"commit\", \"host\", \"launcher\", \"checksum\"):\n"
+        "              \"commit\", \"host\", \"launcher\", \"build\", \"libraries\", "
+        "\"checksum\"):\n"
         "        del m[k]\n"
         "    text = json.dumps(m, sort_keys=True, separators=(\",\", \":\"), ensure_ascii=False)\n"
         "    m[\"checksum\"] = hashlib.sha256(text.encode()).hexdigest()\n"

@@ -85,8 +85,8 @@ static void kill_and_resume(const char *point, int step, int rank, int from, int
 
 Test(kill_points, of_a_step_all_lead_to_the_same_end)
 {
-    static const char *const points[] = {"backward", "sent_off", "losses",  "reduce",
-                                         "norms",    "update",   "updated", "weights"};
+    static const char *const points[] = {"backward", "reduction_begun", "losses",  "reduce",
+                                         "norms",    "update",          "updated", "weights"};
     for (int i = 0; i < (int)(sizeof points / sizeof *points); i++)
         kill_and_resume(points[i], 7, i % 2, 4, 0, "");
 }

@@ -41,6 +41,9 @@ Test(launchers, processes_of_another_mpirun_are_refused)
     refused("MPI_LOCALNRANKS=3", "3 processes (MPI_LOCALNRANKS)", "which -a mpirun");
     refused("PMI_RANK=0 PMI_SIZE=2 OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1",
             "2 processes (PMI_SIZE)", "joins only 1 of them");
+    refused("FLUX_JOB_SIZE=4 FLUX_TASK_RANK=1", "flux started 4 processes", "flux run");
+    refused("WORLD_SIZE=4 RANK=1 MASTER_ADDR=n1", "a launcher of PyTorch started 4 processes",
+            "mpirun");
     refused("TORCHELASTIC_RUN_ID=x WORLD_SIZE=8", "torchrun started 8 processes", "mpirun");
 }
 

@@ -1,4 +1,4 @@
-/* Gradients that travel during the backward pass: the bits of a run without that. */
+/* Gradient reduction that overlaps the backward pass gives the bits of a run without overlap. */
 #include "support/run_files.h"
 #include "support/support.h"
 
@@ -15,8 +15,8 @@ static void compare(int ranks, const char *extra)
     for (int on = 0; on < 2; on++) {
         snprintf(runs[on], sizeof runs[on], "%s/%d-%s", nd_test_here.directory, ranks,
                  on ? "on" : "off");
-        snprintf(arguments, sizeof arguments, "--set dist.overlap=%s %s", on ? "true" : "false",
-                 extra);
+        snprintf(arguments, sizeof arguments, "--set dist.overlap_grad_reduce=%s %s",
+                 on ? "true" : "false", extra);
         nd_test_train(ranks, 0, nd_test_here.config, runs[on], arguments);
     }
     for (size_t k = 0; k < sizeof keys / sizeof *keys; k++) {
@@ -39,7 +39,7 @@ Test(overlap, changes_no_bit_on_1_2_and_4_ranks)
     compare(4, "");
 }
 
-/* 6 micro-batches a rank, whose sums are no node of the tree: several slots travel. */
+/* 6 micro-batches a rank, whose sums are no node of the tree: several slots are sent. */
 Test(overlap, changes_no_bit_where_a_rank_has_several_slots)
 {
     compare(4, "--set training.batch_size=24");
@@ -80,7 +80,7 @@ Test(overlap, goes_on_after_a_step_that_is_skipped)
         const int code = nd_test_mpirun(
             output, sizeof output, 2,
             "env ND_FAULT=nan@loss:samples=38-38 %s/nanochat_dist_faulty --config %s --run-dir %s "
-            "--set dist.overlap=%s",
+            "--set dist.overlap_grad_reduce=%s",
             ND_TEST_PROGRAMS, nd_test_here.config, run[on], on ? "true" : "false");
         cr_assert_eq(code, 0, "exit %d: %s", code, output);
         cr_assert(strstr(output, "skipped step 5") != NULL, "%s", output);

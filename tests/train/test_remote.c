@@ -85,11 +85,13 @@ Test(remote, ranks_exchange_gradients_and_codes_through_the_host)
     train(4, "training.batch_size=24 optimizer.master_precision=bf16");
     train(3, "training.batch_size=12 dist.deterministic=off");
     train(2, "training.use_galore=true training.galore_rank=8 training.galore_update_freq=2 "
-             "training.use_8bit_optim=true hardware.packed_codes=true");
+             "training.use_8bit_optim=true hardware.pack_ternary_weights=true");
     train(3, "training.batch_size=12 dist.deterministic=off model.hidden_dim=64 "
-             "dist.gradient_wire=int8 dist.weight_wire=trits");
-    train(2, "dist.deterministic=off model.hidden_dim=64 dist.gradient_wire=bf16 "
-             "dist.weight_wire=changed dist.embedding_wire=int8_delta hardware.packed_codes=true");
+             "dist.grad_comm_dtype=int8 dist.weight_sync=full_base3");
+    train(
+        2,
+        "dist.deterministic=off model.hidden_dim=64 dist.grad_comm_dtype=bf16 "
+        "dist.weight_sync=delta dist.embedding_sync=int8_delta hardware.pack_ternary_weights=true");
 }
 
 /* How often the host waits for the backend in the last of these steps: what a GPU stands still for. */
@@ -133,7 +135,7 @@ Test(remote, a_step_waits_twice_for_the_device)
     cr_assert_eq(waits_of_step(2, ""), 2);
     cr_assert_eq(waits_of_step(2, "training.optimizer_type=adamw training.micro_batch_size=1"), 2);
     cr_assert_eq(waits_of_step(2, "training.use_mtp=true training.mtp_form=separate "
-                                  "training.use_8bit_optim=true hardware.packed_codes=true "
+                                  "training.use_8bit_optim=true hardware.pack_ternary_weights=true "
                                   "hardware.gradient_checkpointing=true"),
                  2);
     cr_assert_eq(waits_of_step(2, "training.use_mtp=true training.mtp_form=sequential"), 2);

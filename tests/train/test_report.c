@@ -1,11 +1,7 @@
 /* What `report` makes of runs' directories, whole and damaged. The metrics are written here, so that
  * every figure expected is known. */
 #include "support/support.h"
-#include "train/report/report.h"
-#include "train/report/report_claims.h"
-#include "train/report/report_measures.h"
 
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -53,14 +49,6 @@ static void write_config(const char *run, int seed, const char *training, const 
     write_text(run, "config.ini", text);
 }
 
-static void write_log(const char *run)
-{
-    write_text(run, "training.log",
-               "2026-01-31 23:59:58 batch   8 sequences x 16 tokens in 8 micro-batches, over 2 "
-               "ranks (mpi)\n2026-01-31 23:59:59 step 4/4  loss 3.0\n"
-               "2026-02-01 00:00:00 done    4 steps, 0.00M tokens\n");
-}
-
 typedef struct curve {
     double val_loss[4], optimizer, step_ms, data_wait_ms, grad_norm[4];
 } curve;
@@ -78,8 +66,8 @@ static void write_metrics(const char *run, const curve *c)
             "\"step_ms\":%.17g,\"data_wait_ms\":%.17g,\"comm_wait_ms\":0,\"comm_bytes\":10,"
             "\"kept_fraction\":1,\"mem\":{\"codes\":1000000,\"masters\":4000000,\"optimizer\":%.0f,"
             "\"activations\":3000000,\"loader\":5,\"rss\":%d,\"peak\":25000000},\"restarts\":0,"
-            "\"val_loss\":%.17g,"
-            "\"val_bpb\":1.5}\n",
+            "\"ranks\":2,\"last_step\":4,\"parameters\":2000000,\"ternary_parameters\":1000000,"
+            "\"val_loss\":%.17g,\"val_bpb\":1.5}\n",
             i + 1, 100 * (i + 1), c->val_loss[i] + 0.1, c->grad_norm[i], c->step_ms,
             c->data_wait_ms, c->optimizer, 20000000 + i, c->val_loss[i]);
     write_text(run, "metrics.jsonl", text);
@@ -89,75 +77,97 @@ static void write_run(const char *run, int seed, const char *training, const cur
 {
     write_config(run, seed, training, "");
     write_metrics(run, c);
-    write_log(run);
 }
 
-static nd_report read_runs(const char *first, const char *second, const char *third)
-{
-    const char *names[] = {first, second, third};
-    const char *paths[3];
-    int count = 0;
-    nd_report report;
-    while (count < 3 && names[count]) {
-        paths[count] = path_of(names[count], NULL);
-        count++;
-    }
-    ND_ASSERT_OK(nd_report_read(paths, count, &report));
-    return report;
-}
+#define E3 "--claims " ND_SOURCE_DIR "/configs/e3/claims.ini"
 
-static const nd_report_claim *claim_of(const nd_report *report, const char *topic,
-                                       nd_report_role role)
+/* The report of the runs named in `arguments`; the caller frees it. */
+static char *report(const char *arguments)
 {
-    static nd_report_claim claims[ND_REPORT_CLAIMS_MAX];
-    const int count = nd_report_claims(report, claims);
-    for (int i = 0; i < count; i++)
-        if (strcmp(claims[i].topic, topic) == 0 && claims[i].role == role)
-            return &claims[i];
-    cr_assert(false, "no claim of %s", topic);
-    return NULL;
-}
-
-/* The report as text; the caller frees it. */
-static char *report_text(const char *arguments, int expected, char *output, size_t size)
-{
-    const int code = nd_test_shell(output, size, "cd %s && %s report %s --out out", directory,
-                                   ND_BINARY, arguments);
-    cr_assert_eq(code, expected, "exit %d: %s", code, output);
+    char output[4096];
+    const int code = nd_test_shell(output, sizeof output, "cd %s && %s report %s --out out",
+                                   directory, ND_BINARY, arguments);
+    cr_assert_eq(code, 0, "exit %d: %s", code, output);
     return nd_test_read_file(path_of("out", "REPORT.md"), NULL);
 }
 
 #define ASSERT_HAS(text, part)                                                                     \
     cr_assert(strstr((text), (part)) != NULL, "no \"%s\" in:\n%s", part, text)
 
+/* The line of the report that begins with `start` must hold `part`. */
+static void assert_line(const char *text, const char *start, const char *part)
+{
+    const char *line = strstr(text, start);
+    cr_assert_not_null(line, "no line \"%s\" in:\n%s", start, text);
+    char *copy = strndup(line, strcspn(line, "\n"));
+    ASSERT_HAS(copy, part);
+    free(copy);
+}
+
+/* What the expression says of run "mtp" beside "baseline", through a claim that shows it. */
+static void assert_expression(const char *expression, const char *expected)
+{
+    char claims[1024], row[64];
+    snprintf(claims, sizeof claims,
+             "[systems]\nmtp = run.setting(\"training.use_mtp\")\n[configurations]\nbaseline =\n"
+             "mtp_only = mtp\n[report]\nrules = none\n[claim]\nof mtp_only = >= 0 | any\n"
+             "base = baseline\nmeasure = 1\nunit = ratio\ndetails = <{%s:.6g}>\nlacking = none\n",
+             expression);
+    write_text(".", "claims.ini", claims);
+    char *text = report("baseline mtp --claims claims.ini");
+    snprintf(row, sizeof row, "<%s>", expected);
+    assert_line(text, "| claim | mtp_only | any |", row);
+    free(text);
+}
+
 Test(report, tokens_to_a_loss_are_read_off_the_line_between_evaluations)
 {
-    double tokens;
-    write_run("run", 1, "", &plain);
-    nd_report report = read_runs("run", NULL, NULL);
-    const nd_report_run *run = &report.runs[0];
-    cr_assert_eq(nd_report_tokens_to_loss(run, 3.25, &tokens), ND_CROSSING_FOUND);
-    cr_assert_float_eq(tokens, 275.0, 1e-9); /* three quarters of the way from 4.0 to 3.0 */
-    cr_assert_eq(nd_report_tokens_to_loss(run, 4.0, &tokens), ND_CROSSING_FOUND);
-    cr_assert_float_eq(tokens, 200.0, 1e-9);
-    cr_assert_eq(nd_report_tokens_to_loss(run, 6.0, &tokens), ND_CROSSING_AT_FIRST);
-    cr_assert_eq(tokens, 100.0);
-    cr_assert_eq(nd_report_tokens_to_loss(run, 2.4, &tokens), ND_CROSSING_NEVER);
-    cr_assert(isinf(tokens) != 0);
-    cr_assert_float_eq(nd_report_loss_at(run, 250.0), 3.5, 1e-12);
-    cr_assert(isnan(nd_report_loss_at(run, 50.0)) != 0);
-    nd_report_destroy(&report);
+    write_run("baseline", 1, "", &plain);
+    write_run("mtp", 1, "use_mtp = true", &plain);
+    /* three quarters of the way from 4.0 to 3.0 */
+    assert_expression("run.tokens_to_loss(3.25)", "275");
+    assert_expression("run.tokens_to_loss(4.0)", "200");
+    assert_expression("run.tokens_to_loss(6.0)", "100");
+    assert_expression("run.tokens_to_loss(2.4)", "never");
+    assert_expression("run.tokens_saved(base, 6.0)", "–"); /* at its first evaluation already */
+    assert_expression("run.loss_at(250)", "3.5");
+    assert_expression("run.loss_at(50)", "–");
 }
 
 Test(report, a_curve_that_rises_again_counts_from_its_first_crossing)
 {
-    double tokens;
     const curve bumpy = {{5.0, 3.0, 4.0, 3.0}, 8e6, 100, 1, {1, 1, 1, 1}};
-    write_run("run", 1, "", &bumpy);
-    nd_report report = read_runs("run", NULL, NULL);
-    nd_report_tokens_to_loss(&report.runs[0], 3.0, &tokens);
-    cr_assert_float_eq(tokens, 200.0, 1e-9);
-    nd_report_destroy(&report);
+    write_run("baseline", 1, "", &plain);
+    write_run("mtp", 1, "use_mtp = true", &bumpy);
+    assert_expression("run.tokens_to_loss(3.0)", "200");
+}
+
+Test(report, an_expression_that_reaches_beyond_runs_is_refused)
+{
+    static const char *const bad[] = {"run.__class__", "open(1)", "[x for x in (1, 2)]", "1 +"};
+    char output[4096];
+    write_run("baseline", 1, "", &plain);
+    write_run("mtp", 1, "use_mtp = true", &plain);
+    assert_expression("1 + 1", "2");
+    char *claims = nd_test_read_file(path_of(".", "claims.ini"), NULL);
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        char text[2048];
+        const char *at = strstr(claims, "measure = 1");
+        snprintf(text, sizeof text, "%.*smeasure = %s%s", (int)(at - claims), claims, bad[i],
+                 at + strlen("measure = 1"));
+        write_text(".", "bad.ini", text);
+        cr_assert_eq(nd_test_shell(output, sizeof output,
+                                   "cd %s && %s report baseline mtp --claims bad.ini --out out",
+                                   directory, ND_BINARY),
+                     2, "%s: %s", bad[i], output);
+        ASSERT_HAS(output, "claim [claim]");
+    }
+    free(claims);
+    cr_assert_eq(nd_test_shell(output, sizeof output,
+                               "cd %s && %s report baseline --claims no.ini --out out", directory,
+                               ND_BINARY),
+                 2);
+    ASSERT_HAS(output, "config 'no.ini': no readable file; tried");
 }
 
 Test(report, data_efficiency_passes_from_fifteen_percent)
@@ -167,18 +177,13 @@ Test(report, data_efficiency_passes_from_fifteen_percent)
     const curve enough = {{4.0, 3.5, 2.5, 2.0}, 8e6, 100, 1, {1, 1, 1, 1}};
     write_run("baseline", 1, "", &plain);
     write_run("mtp", 1, "use_mtp = true", &less);
-    nd_report report = read_runs("baseline", "mtp", NULL);
-    const nd_report_claim *claim = claim_of(&report, "data efficiency", ND_REPORT_MTP_ONLY);
-    cr_assert_float_eq(claim->value, 0.125, 1e-12);
-    cr_assert_eq(claim->verdict, ND_VERDICT_FAIL);
-    cr_assert_str_eq(claim->measured, "−12.5 %");
-    nd_report_destroy(&report);
+    char *text = report("baseline mtp " E3);
+    assert_line(text, "| data efficiency | mtp_only |", "| −12.5 % | **fail** |");
+    free(text);
     write_run("mtp", 1, "use_mtp = true", &enough);
-    report = read_runs("baseline", "mtp", NULL);
-    claim = claim_of(&report, "data efficiency", ND_REPORT_MTP_ONLY);
-    cr_assert_float_eq(claim->value, 0.25, 1e-12);
-    cr_assert_eq(claim->verdict, ND_VERDICT_PASS);
-    nd_report_destroy(&report);
+    text = report("baseline mtp " E3);
+    assert_line(text, "| data efficiency | mtp_only |", "| −25.0 % | pass |");
+    free(text);
 }
 
 Test(report, a_loss_that_is_never_reached_fails_the_claim)
@@ -186,14 +191,10 @@ Test(report, a_loss_that_is_never_reached_fails_the_claim)
     const curve worse = {{5.0, 4.0, 3.0, 2.6}, 8e6, 100, 1, {1, 1, 1, 1}};
     write_run("baseline", 1, "", &plain);
     write_run("mtp", 1, "use_mtp = true", &worse);
-    nd_report report = read_runs("baseline", "mtp", NULL);
-    const nd_report_claim *claim = claim_of(&report, "data efficiency", ND_REPORT_MTP_ONLY);
-    cr_assert_eq(claim->verdict, ND_VERDICT_FAIL);
-    cr_assert_str_eq(claim->measured, "never reached");
-    claim = claim_of(&report, "held-out loss", ND_REPORT_MTP_ONLY);
-    cr_assert_float_eq(claim->value, 0.04, 1e-12);
-    cr_assert_eq(claim->verdict, ND_VERDICT_FAIL);
-    nd_report_destroy(&report);
+    char *text = report("baseline mtp " E3);
+    assert_line(text, "| data efficiency | mtp_only |", "| never reached | **fail** |");
+    assert_line(text, "| held-out loss | mtp_only |", "| +4.00 % | **fail** |");
+    free(text);
 }
 
 Test(report, held_out_losses_after_different_numbers_of_tokens_are_not_compared)
@@ -201,33 +202,25 @@ Test(report, held_out_losses_after_different_numbers_of_tokens_are_not_compared)
     write_run("baseline", 1, "", &plain);
     write_run("mtp", 1, "use_mtp = true", &plain);
     write_text("mtp", "metrics.jsonl", "{\"step\":4,\"tokens\":800,\"loss\":2,\"val_loss\":2}\n");
-    nd_report report = read_runs("baseline", "mtp", NULL);
-    const nd_report_claim *claim = claim_of(&report, "held-out loss", ND_REPORT_MTP_ONLY);
-    cr_assert_eq(claim->verdict, ND_VERDICT_NOT_MEASURABLE);
-    ASSERT_HAS(claim->details, "different numbers of tokens");
-    nd_report_destroy(&report);
+    char *text = report("baseline mtp " E3);
+    assert_line(text, "| held-out loss | mtp_only |", "| not measurable |");
+    assert_line(text, "| held-out loss | mtp_only |", "different numbers of tokens");
+    free(text);
 }
 
 Test(report, seeds_are_paired_and_their_median_decides)
 {
     const curve other_base = {{5.0, 4.0, 3.0, 2.0}, 8e6, 100, 1, {1, 1, 1, 1}};
     const curve faster = {{5.0, 4.0, 2.0, 1.0}, 8e6, 200, 1, {1, 1, 1, 1}};
-    const char *paths[4] = {"baseline", "baseline_seed_2", "mtp_only", "mtp_only_seed_2"};
-    write_run(paths[0], 1, "", &plain);
-    write_run(paths[1], 2, "", &other_base);
-    write_run(paths[2], 1, "use_mtp = true", &plain);
-    write_run(paths[3], 2, "use_mtp = true", &faster);
-    for (int i = 0; i < 4; i++)
-        paths[i] = path_of(paths[i], NULL);
-    nd_report report;
-    ND_ASSERT_OK(nd_report_read(paths, 4, &report));
-    const nd_report_claim *claim = claim_of(&report, "data efficiency", ND_REPORT_MTP_ONLY);
+    write_run("baseline", 1, "", &plain);
+    write_run("baseline_seed_2", 2, "", &other_base);
+    write_run("mtp_only", 1, "use_mtp = true", &plain);
+    write_run("mtp_only_seed_2", 2, "use_mtp = true", &faster);
+    char *text = report("baseline baseline_seed_2 mtp_only mtp_only_seed_2 " E3);
     /* 0 of seed 1, 1 - 300/400 of seed 2 */
-    cr_assert_float_eq(claim->value, 0.125, 1e-12);
-    ASSERT_HAS(claim->measured, "median of 2 (0.0 % … −25.0 %)");
-    claim = claim_of(&report, "throughput", ND_REPORT_MTP_ONLY);
-    cr_assert_float_eq(claim->value, 0.75, 1e-12);
-    nd_report_destroy(&report);
+    assert_line(text, "| data efficiency | mtp_only |", "−12.5 %, median of 2 (0.0 % … −25.0 %)");
+    assert_line(text, "| throughput | mtp_only |", "× 0.750");
+    free(text);
 }
 
 Test(report, optimizer_memory_is_compared_with_the_baseline_and_with_two_fp32_moments)
@@ -235,23 +228,17 @@ Test(report, optimizer_memory_is_compared_with_the_baseline_and_with_two_fp32_mo
     curve eighth = plain;
     eighth.optimizer = 1.0e6;
     write_run("baseline", 1, "", &plain);
-    write_run("muon_8bit", 1, "use_mtp = true\nuse_8bit_optim = true", &eighth);
-    nd_report report = read_runs("baseline", "muon_8bit", NULL);
-    const nd_report_claim *claim =
-        claim_of(&report, "optimizer memory, to the baseline", ND_REPORT_MUON_8BIT);
-    cr_assert_float_eq(claim->value, 0.875, 1e-12);
-    cr_assert_eq(claim->verdict, ND_VERDICT_PASS);
-    claim = claim_of(&report, "optimizer memory, to AdamW in fp32", ND_REPORT_MUON_8BIT);
-    /* the log says two ranks, and memory is that of one */
-    const double share = (double)report.runs[1].parameters / 2.0;
-    cr_assert_float_eq(claim->value, 1.0 - 1.0e6 / (8.0 * share), 1e-12);
-    claim = claim_of(&report, "total memory", ND_REPORT_MUON_8BIT);
-    cr_assert_float_eq(claim->value, 1.0 - 9.0 / 16.0, 1e-12); /* the loader is no part of it */
-    cr_assert_eq(nd_report_largest(&report.runs[0], ND_REPORT_FIELD(rss)), 25000000.0);
-    claim = claim_of(&report, "activation memory", ND_REPORT_FULL);
-    cr_assert_eq(claim->verdict, ND_VERDICT_NOT_MEASURABLE);
-    ASSERT_HAS(claim->details, "no run of `full`");
-    nd_report_destroy(&report);
+    write_run("muon_8bit", 1, "use_mtp = true\nuse_collider = true\nuse_8bit_optim = true",
+              &eighth);
+    char *text = report("baseline muon_8bit " E3);
+    assert_line(text, "| optimizer memory, to the baseline | muon_8bit |", "| −87.5 % | pass |");
+    /* two ranks, memory that of one: 1 - 1.0e6 / (8 * 2.0e6 / 2) */
+    assert_line(text, "| optimizer memory, to AdamW in fp32 | muon_8bit |", "| −87.5 % | pass |");
+    /* 1 - 9/16: the loader is no part of it */
+    assert_line(text, "| total memory | muon_8bit |", "| −43.8 % | pass |");
+    assert_line(text, "| total memory | muon_8bit |", "peak RSS 23.8 → 23.8 MiB"); /* the peak */
+    assert_line(text, "| activation memory | full |", "| not measurable | no run of `full`");
+    free(text);
 }
 
 Test(report, gradient_norms_count_after_warm_up)
@@ -260,12 +247,10 @@ Test(report, gradient_norms_count_after_warm_up)
     wild.grad_norm[2] = 6.0;
     write_run("baseline", 1, "", &plain); /* 9 in the only step of warm-up */
     write_run("mtp", 1, "use_mtp = true", &wild);
-    nd_report report = read_runs("baseline", "mtp", NULL);
-    cr_assert_eq(claim_of(&report, "gradient norm", ND_REPORT_BASELINE)->value, 1.0);
-    const nd_report_claim *claim = claim_of(&report, "gradient norm", ND_REPORT_MTP_ONLY);
-    cr_assert_float_eq(claim->value, 2.0 / 3.0, 1e-12);
-    cr_assert_eq(claim->verdict, ND_VERDICT_FAIL);
-    nd_report_destroy(&report);
+    char *text = report("baseline mtp " E3);
+    assert_line(text, "| gradient norm | baseline |", "| 100.00 % | pass |");
+    assert_line(text, "| gradient norm | mtp_only |", "| 66.67 % | **fail** |");
+    free(text);
 }
 
 Test(report, utilisation_of_a_gpu_is_not_measurable_and_waiting_for_data_is)
@@ -273,35 +258,44 @@ Test(report, utilisation_of_a_gpu_is_not_measurable_and_waiting_for_data_is)
     curve waiting = plain;
     waiting.data_wait_ms = 20.0;
     write_run("baseline", 1, "", &plain);
-    write_run("muon_8bit", 1, "use_8bit_optim = true", &waiting);
-    nd_report report = read_runs("baseline", "muon_8bit", NULL);
-    const nd_report_claim *claim =
-        claim_of(&report, "computing, not waiting for data", ND_REPORT_MUON_8BIT);
-    cr_assert_float_eq(claim->value, 0.8, 1e-12);
-    cr_assert_eq(claim->verdict, ND_VERDICT_FAIL);
-    claim = claim_of(&report, "GPU utilisation", ND_REPORT_MUON_8BIT);
-    cr_assert_eq(claim->verdict, ND_VERDICT_NOT_MEASURABLE);
-    cr_assert_gt(strlen(claim->details), 10);
-    nd_report_destroy(&report);
+    write_run("muon_8bit", 1, "use_mtp = true\nuse_collider = true\nuse_8bit_optim = true",
+              &waiting);
+    char *text = report("baseline muon_8bit " E3);
+    assert_line(text, "| computing, not waiting for data | muon_8bit |", "| 80.00 % | **fail** |");
+    assert_line(text, "| GPU utilisation | muon_8bit |",
+                "| not measurable | the metrics hold no utilisation");
+    free(text);
 }
 
 Test(report, configurations_are_told_apart_by_the_systems_that_are_on)
 {
-    nd_config config;
-    nd_config_defaults(&config);
-    cr_assert_eq(nd_report_role_of_config(&config), ND_REPORT_BASELINE);
-    config.training.use_mtp = true;
-    cr_assert_eq(nd_report_role_of_config(&config), ND_REPORT_MTP_ONLY);
-    config.training.use_collider = config.training.use_8bit_optim = true;
-    cr_assert_eq(nd_report_role_of_config(&config), ND_REPORT_MUON_8BIT);
-    config.training.use_galore = true;
-    cr_assert_eq(nd_report_role_of_config(&config), ND_REPORT_OTHER);
-    config.hardware.gradient_checkpointing = true;
-    cr_assert_eq(nd_report_role_of_config(&config), ND_REPORT_FULL);
-    config.hardware.gradient_checkpointing = config.training.use_8bit_optim = false;
-    cr_assert_eq(nd_report_role_of_config(&config), ND_REPORT_GALORE2);
-    cr_assert_eq(nd_report_role_of_name("full_seed_7"), ND_REPORT_FULL);
-    cr_assert_eq(nd_report_role_of_name("fullest"), ND_REPORT_OTHER);
+    static const char *const galore = "use_mtp = true\nuse_collider = true\nuse_galore = true";
+    static const char *const all = "use_mtp = true\nuse_collider = true\nuse_galore = true\n"
+                                   "use_8bit_optim = true";
+    write_run("a", 1, "", &plain);
+    write_run("b", 1, "use_mtp = true", &plain);
+    write_run("c", 1, "use_mtp = true\nuse_collider = true\nuse_8bit_optim = true", &plain);
+    write_run("d", 1, galore, &plain);
+    write_run("e", 1, all, &plain);
+    write_run("f", 1, all, &plain);
+    write_config("f", 1, all, "gradient_checkpointing = true");
+    write_run("g", 1, "use_mtp = true\nuse_collider = true", &plain);
+    write_config("g", 1, "use_mtp = true\nuse_collider = true", "[optimizer]\nstate_bits = 4\n");
+    write_run("full_seed_7", 1, all, &plain);
+    write_run("fullest", 1, all, &plain);
+    char *text = report("a b c d e f g full_seed_7 fullest " E3);
+    char *losses = strstr(text, "## Loss");
+    assert_line(losses, "| `a` |", "| baseline |");
+    assert_line(losses, "| `b` |", "| mtp_only |");
+    assert_line(losses, "| `c` |", "| muon_8bit |");
+    assert_line(losses, "| `d` |", "| galore2 |");
+    assert_line(losses, "| `e` |", "| other |");
+    assert_line(losses, "| `f` |", "| full |");
+    assert_line(losses, "| `g` |", "| muon_8bit |");
+    assert_line(losses, "| `full_seed_7` |", "| full |"); /* by its name */
+    assert_line(losses, "| `fullest` |", "| other |");
+    ASSERT_HAS(text, "taken for `full` by its name: its systems are not those");
+    free(text);
 }
 
 Test(report, a_step_done_again_after_a_restart_replaces_the_first)
@@ -311,22 +305,19 @@ Test(report, a_step_done_again_after_a_restart_replaces_the_first)
         "run", "metrics.jsonl",
         "{\"step\":1,\"loss\":5,\"restarts\":0}\n{\"step\":2,\"loss\":4,\"restarts\":0}\n"
         "{\"step\":3,\"loss\":3,\"restarts\":0}\n{\"step\":2,\"loss\":4.5,\"restarts\":1}\n");
-    nd_report report = read_runs("run", NULL, NULL);
-    cr_assert_eq(report.runs[0].count, 2);
-    cr_assert_eq(report.runs[0].steps[1].loss, 4.5);
-    ASSERT_HAS(report.runs[0].notes, "resumed before step 2 (restart 1)");
-    nd_report_destroy(&report);
+    char *text = report("run");
+    ASSERT_HAS(text, "| `run` | other | 1 | 2 | – M | 4.5000 |");
+    ASSERT_HAS(text, "resumed before step 2 (restart 1)");
+    free(text);
 }
 
 Test(report, a_cut_last_line_is_left_out_and_said)
 {
-    char output[4096], *metrics;
     size_t size;
     write_run("run", 1, "", &plain);
-    metrics = nd_test_read_file(path_of("run", "metrics.jsonl"), &size);
+    char *metrics = nd_test_read_file(path_of("run", "metrics.jsonl"), &size);
     nd_test_write_file(path_of("run", "metrics.jsonl"), metrics, size - 30);
-    write_text("run", "training.log", "step 3/4  loss 3.0\n");
-    char *text = report_text("run", 0, output, sizeof output);
+    char *text = report("run");
     ASSERT_HAS(text, "the last line of metrics.jsonl is cut off");
     ASSERT_HAS(text, "did not finish: ended after step 3 of 4");
     ASSERT_HAS(text, "**not finished**");
@@ -336,11 +327,10 @@ Test(report, a_cut_last_line_is_left_out_and_said)
 
 Test(report, missing_keys_and_missing_files_are_said_and_not_fatal)
 {
-    char output[4096];
     write_text("bare", "metrics.jsonl",
                "{\"step\":1,\"loss\":5}\nnonsense\n{\"step\":2,\"loss\":4}\n");
     write_text("died", "command.txt", "nanochat_dist --config x.ini\n# ended with 2 after 0 s\n");
-    char *text = report_text("bare died", 0, output, sizeof output);
+    char *text = report("bare died");
     ASSERT_HAS(text, "metrics.jsonl has no `grad_norm`");
     ASSERT_HAS(text, "1 lines of metrics.jsonl are not JSON objects with a step");
     ASSERT_HAS(text, "no config.ini");
@@ -352,92 +342,94 @@ Test(report, missing_keys_and_missing_files_are_said_and_not_fatal)
 
 Test(report, claims_and_pictures_stand_in_the_report_of_the_five)
 {
-    static const char *const pictures[] = {"val_loss", "val_loss_time", "train_loss", "memory"};
-    char output[4096];
+    static const char *const pictures[] = {"val_loss", "val_loss_time", "train_loss", "memory",
+                                           "optimizer"};
     write_run("baseline", 1, "", &plain);
-    write_run("it's 100% \"mtp\"", 1, "use_mtp = true", &plain);
-    char *text = report_text("baseline 'it'\\''s 100% \"mtp\"'", 0, output, sizeof output);
+    write_run("it's 100% \"mtp\" <&", 1, "use_mtp = true", &plain);
+    char *text = report("baseline 'it'\\''s 100% \"mtp\" <&' " E3);
     ASSERT_HAS(text, "## Claims");
     ASSERT_HAS(text, "| data efficiency | mtp_only | 15–20 % fewer tokens");
     ASSERT_HAS(text, "Other than in `baseline`: use_mtp = true.");
-    const bool gnuplot = nd_test_shell(output, sizeof output, "command -v gnuplot") == 0;
-    for (int i = 0; i < 4; i++) {
-        char name[64];
+    for (size_t i = 0; i < sizeof pictures / sizeof *pictures; i++) {
+        char name[64], output[512];
         snprintf(name, sizeof name, "%s.svg", pictures[i]);
+        ASSERT_HAS(text, name);
         char *svg = nd_test_read_file(path_of("out", name), NULL);
-        cr_assert_eq(svg != NULL, gnuplot, "%s", name);
-        if (svg)
-            ASSERT_HAS(svg, "</svg>");
+        ASSERT_HAS(svg, "it's 100% \"mtp\" &lt;&amp;");
         free(svg);
+        cr_assert_eq(nd_test_shell(output, sizeof output,
+                                   "python3 -c 'import sys, xml.dom.minidom; "
+                                   "xml.dom.minidom.parse(sys.argv[1])' %s",
+                                   path_of("out", name)),
+                     0, "%s: %s", name, output);
     }
+    free(text);
+    text = report("baseline 'it'\\''s 100% \"mtp\" <&'");
+    cr_assert_null(strstr(text, "## Claims")); /* whoever compares own runs claims nothing */
+    ASSERT_HAS(text, "## Tokens to equal held-out loss");
     free(text);
 }
 
-Test(report, without_gnuplot_the_report_says_so_and_keeps_the_scripts)
+Test(report, without_python_the_command_says_so)
 {
     char output[4096];
     write_run("run", 1, "", &plain);
     const int code =
         nd_test_shell(output, sizeof output, "cd %s && PATH=/nowhere %s report run --out out",
                       directory, ND_BINARY);
+    cr_assert_eq(code, 2, "%s", output);
+    ASSERT_HAS(output, "report needs python3");
+}
+
+Test(report, works_where_the_program_is_installed)
+{
+    char output[4096];
+    write_run("run", 1, "", &plain);
+    const int code =
+        nd_test_shell(output, sizeof output,
+                      "cmake --install $(dirname %s) --prefix %s/prefix >/dev/null && cd %s && "
+                      "prefix/bin/nanochat_dist report run --claims claims.ini --out out",
+                      ND_BINARY, directory, directory);
     cr_assert_eq(code, 0, "%s", output);
-    char *text = nd_test_read_file(path_of("out", "REPORT.md"), NULL);
-    ASSERT_HAS(text, "gnuplot is not installed");
-    cr_assert(strstr(text, "![") == NULL);
-    cr_assert_eq(access(path_of("out", "memory.gp"), F_OK), 0);
-    cr_assert_eq(access(path_of("out", "memory.svg"), F_OK), -1);
-    free(text);
+    ASSERT_HAS(output, "out/REPORT.md: 1 run");
+}
+
+/* Trains by a configuration of these lines, and returns the report. */
+static char *train_and_report(const char *training, const char *options)
+{
+    char output[8192];
+    write_config(".", 1, training, "[data]\ndataset = synthetic\nn_samples = 64\n");
+    cr_assert_eq(nd_test_shell(output, sizeof output, "%s --config %s --run-dir %s %s", ND_BINARY,
+                               path_of(".", "config.ini"), path_of("run", NULL), options),
+                 0, "%s", output);
+    return report("run");
 }
 
 Test(report, a_real_run_is_read_whole)
 {
-    char output[8192];
-    write_config(".", 1, "batch_size = 4\nmicro_batch_size = 1",
-                 "[data]\ndataset = synthetic\nn_samples = 64\n");
-    cr_assert_eq(nd_test_shell(output, sizeof output, "%s --config %s --run-dir %s", ND_BINARY,
-                               path_of(".", "config.ini"), path_of("run", NULL)),
-                 0, "%s", output);
-    nd_report report = read_runs("run", NULL, NULL);
-    const nd_report_run *run = &report.runs[0];
-    cr_assert_eq(run->count, 4);
-    cr_assert_eq(run->ranks, 1);
-    cr_assert(run->finished);
-    cr_assert(run->notes == NULL, "%s", run->notes);
-    cr_assert_eq(run->matrix_state_bytes, 4.0 * (double)run->matrix_parameters);
-    cr_assert_eq(nd_report_last(run, ND_REPORT_FIELD(matrix_state_bytes)), run->matrix_state_bytes);
-    cr_assert_eq(nd_report_last(run, ND_REPORT_FIELD(matrix_weights)),
-                 (double)run->matrix_parameters);
-    cr_assert_gt(nd_report_memory(&report, run, "optimizer"), run->state_bytes - 1.0);
-    nd_report_destroy(&report);
+    char *text = train_and_report("batch_size = 4\nmicro_batch_size = 1", "");
+    ASSERT_HAS(text, "| `run` | other | 1 | 4 | 0.000 M |");
+    ASSERT_HAS(text, "| finished |");
+    assert_line(strstr(text, "## Speed"), "| `run` |", "| `run` | 1 |");
+    /* fp32 momentum, in the checkpoint and in memory */
+    assert_line(strstr(text, "Optimizer state alone"), "| `run` |", "| 4.0000 | 4.0000 |");
+    ASSERT_HAS(text, "**`run`**.\n\n```sh"); /* no notes */
+    free(text);
 }
 
 Test(report, matrices_of_blocks_that_predict_further_tokens_count_with_their_state)
 {
-    char output[8192];
-    write_config(".", 1,
-                 "batch_size = 4\nmicro_batch_size = 1\nuse_mtp = true\nmtp_form = sequential",
-                 "[data]\ndataset = synthetic\nn_samples = 64\n");
-    cr_assert_eq(nd_test_shell(output, sizeof output, "%s --config %s --run-dir %s", ND_BINARY,
-                               path_of(".", "config.ini"), path_of("run", NULL)),
-                 0, "%s", output);
-    nd_report report = read_runs("run", NULL, NULL);
-    const nd_report_run *run = &report.runs[0];
-    cr_assert_eq(run->matrix_state_bytes, 4.0 * (double)run->matrix_parameters);
-    nd_report_destroy(&report);
+    char *text = train_and_report(
+        "batch_size = 4\nmicro_batch_size = 1\nuse_mtp = true\nmtp_form = sequential", "");
+    assert_line(strstr(text, "Optimizer state alone"), "| `run` |", "| 4.0000 | 4.0000 |");
+    free(text);
 }
 
 Test(report, finds_the_checkpoints_where_the_run_was_told_to_put_them)
 {
-    char output[8192];
-    write_config(".", 1, "batch_size = 4\nmicro_batch_size = 1",
-                 "[data]\ndataset = synthetic\nn_samples = 64\n");
-    cr_assert_eq(nd_test_shell(output, sizeof output,
-                               "%s --config %s --run-dir %s --checkpoint-dir %s", ND_BINARY,
-                               path_of(".", "config.ini"), path_of("run", NULL),
-                               path_of("elsewhere", NULL)),
-                 0, "%s", output);
-    nd_report report = read_runs("run", NULL, NULL);
-    const nd_report_run *run = &report.runs[0];
-    cr_assert_eq(run->matrix_state_bytes, 4.0 * (double)run->matrix_parameters);
-    nd_report_destroy(&report);
+    char options[128];
+    snprintf(options, sizeof options, "--checkpoint-dir %s", path_of("elsewhere", NULL));
+    char *text = train_and_report("batch_size = 4\nmicro_batch_size = 1", options);
+    assert_line(strstr(text, "Optimizer state alone"), "| `run` |", "| 4.0000 | 4.0000 |");
+    free(text);
 }

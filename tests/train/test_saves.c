@@ -1,4 +1,4 @@
-/* Checkpoints that are written while training goes on. In nanochat_dist_faulty a save can be made slow:
+/* Checkpoints that are written while training continues. In nanochat_dist_faulty a save can be made slow:
  * 50 ms a tensor, far longer than a step. */
 #include "support/run_files.h"
 #include "support/support.h"

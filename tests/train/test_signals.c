@@ -78,10 +78,10 @@ static int code_of(int status)
 /* Sends `number`s, or with 0 all kinds in turn, until the process ends with *code; returns how many. */
 static int bombard(pid_t child, int number, int *code)
 {
-    static const int kinds[] = {SIGUSR1, SIGTERM, SIGINT, SIGHUP};
+    static const int kinds[] = {SIGUSR1, SIGTERM, SIGINT, SIGHUP, SIGUSR2, SIGXCPU};
     int sent = 0, status = 0;
     while (waitpid(child, &status, WNOHANG) == 0) {
-        kill(child, number ? number : kinds[sent % 4]);
+        kill(child, number ? number : kinds[sent % 6]);
         sent++;
         nap_ms(0.1);
     }
@@ -153,8 +153,8 @@ static int stopped_by(int number, const char *before)
 
 Test(signals, of_each_kind_save_and_end_with_75)
 {
-    static const int kinds[] = {SIGTERM, SIGINT, SIGUSR1, SIGHUP};
-    for (int i = 0; i < 4; i++) {
+    static const int kinds[] = {SIGTERM, SIGINT, SIGUSR1, SIGUSR2, SIGHUP, SIGXCPU};
+    for (int i = 0; i < 6; i++) {
         cr_assert_eq(stopped_by(kinds[i], ""), 75, "%s: %s", strsignal(kinds[i]), outputs());
         cr_assert_eq(strlen(nd_test_state(path_of("run"))), 64, "%s saved nothing",
                      strsignal(kinds[i]));

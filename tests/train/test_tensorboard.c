@@ -169,3 +169,18 @@ Test(tensorboard, another_programs_file_stays_as_it_is)
     free(bytes);
     free(again);
 }
+
+/* A time that no clock shows is no time to follow: adding to it would wrap around. */
+Test(tensorboard, names_with_times_beyond_ten_digits_are_not_followed)
+{
+    char path[192];
+    snprintf(path, sizeof path, "%s/events.out.tfevents.9223372036854775807.far.1",
+             nd_test_here.directory);
+    nd_test_write_file(path, "", 0);
+    start(0, 1, 2);
+    const event_list *list = read_events(nd_test_here.directory);
+    cr_assert_eq(list->files, 2);
+    cr_assert_eq(strspn(list->names[0] + strlen("events.out.tfevents."), "0123456789"), 10, "%s",
+                 list->names[0]);
+    cr_assert_eq(list->count, 2);
+}

@@ -57,7 +57,7 @@ static void assert_near(int ranks, const char *name, const char *both, const cha
     snprintf(arguments, sizeof arguments, "%s%s", OFF, both);
     train(ranks, "exact", arguments, exact);
     for (; *formats; formats++) {
-        snprintf(arguments, sizeof arguments, "%s%s--set dist.gradient_wire=%s ", OFF, both,
+        snprintf(arguments, sizeof arguments, "%s%s--set dist.grad_comm_dtype=%s ", OFF, both,
                  *formats);
         const int steps = train(ranks, name, arguments, rounded);
         cr_assert_eq(steps, 12);
@@ -83,8 +83,8 @@ Test(wire, rounded_gradients_train_to_the_same_loss_within_a_tolerance)
 Test(wire, rounded_gradients_give_the_same_bits_on_the_same_ranks_and_when_resumed)
 {
 #define ROUNDED                                                                                    \
-    SMALL "--set dist.deterministic=off --set dist.gradient_wire=int8 "                            \
-          "--set dist.embedding_wire=int8_delta "
+    SMALL "--set dist.deterministic=off --set dist.grad_comm_dtype=int8 "                          \
+          "--set dist.embedding_sync=int8_delta "
     double losses[ND_TEST_STEPS_MAX];
     const int steps = train(3, "whole", ROUNDED "--total-steps 20", losses);
     cr_assert_eq(steps, 20);
@@ -97,7 +97,7 @@ Test(wire, rounded_gradients_give_the_same_bits_on_the_same_ranks_and_when_resum
 Test(wire, they_do_with_projected_gradients_and_updates_during_the_backward_pass)
 {
 #define GALORE                                                                                     \
-    SMALL "--set dist.deterministic=off --set dist.gradient_wire=int8 --set "                      \
+    SMALL "--set dist.deterministic=off --set dist.grad_comm_dtype=int8 --set "                    \
           "training.use_galore=true --set "                                                        \
           "training.galore_rank=12 --set training.galore_update_freq=3 --set "                     \
           "training.micro_batch_size=6 --set training.grad_clip=0 --total-steps 20 "
@@ -111,21 +111,22 @@ Test(wire, codes_in_base_three_train_the_same_to_the_bit)
 {
     double losses[ND_TEST_STEPS_MAX];
     train(2, "packed", SMALL, losses);
-    assert_same_bits(2, "trits", SMALL "--set dist.weight_wire=trits", "packed");
-    assert_same_bits(3, "three", SMALL "--set dist.weight_wire=trits", "packed");
+    assert_same_bits(2, "trits", SMALL "--set dist.weight_sync=full_base3", "packed");
+    assert_same_bits(3, "three", SMALL "--set dist.weight_sync=full_base3", "packed");
     assert_same_bits(4, "resting",
-                     SMALL "--set dist.weight_wire=trits --set hardware.packed_codes=true",
+                     SMALL
+                     "--set dist.weight_sync=full_base3 --set hardware.pack_ternary_weights=true",
                      "packed");
 }
 
 Test(wire, codes_that_changed_train_the_same_to_the_bit_and_are_fewer_bytes)
 {
-#define CHANGED SMALL "--set dist.weight_wire=changed "
+#define CHANGED SMALL "--set dist.weight_sync=delta "
     double losses[ND_TEST_STEPS_MAX], trits[ND_TEST_STEPS_MAX], changed[ND_TEST_STEPS_MAX];
-    train(2, "trits", SMALL "--set dist.weight_wire=trits", losses);
-    assert_same_bits(1, "one", CHANGED "--set dist.embedding_wire=dense", "trits");
+    train(2, "trits", SMALL "--set dist.weight_sync=full_base3", losses);
+    assert_same_bits(1, "one", CHANGED "--set dist.embedding_sync=full", "trits");
     assert_same_bits(2, "two", CHANGED, "trits");
-    assert_same_bits(3, "resting", CHANGED "--set hardware.packed_codes=true", "trits");
+    assert_same_bits(3, "resting", CHANGED "--set hardware.pack_ternary_weights=true", "trits");
     nd_test_metric(run_name("trits"), "comm_bytes", trits);
     const int steps = nd_test_metric(run_name("two"), "comm_bytes", changed);
     for (int i = 0; i < steps; i++)
@@ -136,7 +137,7 @@ Test(wire, codes_that_changed_train_the_same_to_the_bit_and_are_fewer_bytes)
 
 Test(wire, an_embedding_sent_as_its_change_trains_the_same_on_any_number_of_ranks)
 {
-#define CHANGE WIDE "--set dist.embedding_wire=int8_delta "
+#define CHANGE WIDE "--set dist.embedding_sync=int8_delta "
     double whole[ND_TEST_STEPS_MAX], changed[ND_TEST_STEPS_MAX];
     const int steps = train(0, "whole", WIDE, whole);
     cr_assert_eq(train(0, "change", CHANGE, changed), steps);
@@ -157,10 +158,10 @@ Test(wire, a_gradient_that_is_not_finite_on_one_rank_is_found_by_all)
         "env ND_FAULT=nan@gradient:samples=64-64 %s/nanochat_dist_faulty --config %s --run-dir %s "
         "%s",
         ND_TEST_PROGRAMS, nd_test_here.config, run_name("nan"),
-        OFF "--set dist.gradient_wire=int8");
+        OFF "--set dist.grad_comm_dtype=int8");
     cr_assert_eq(code, 0, "exit %d: %s", code, output);
     cr_assert(strstr(output, "the gradient of blk.0.") != NULL, "%s", output);
-    cr_assert(strstr(output, "approximate: gradient_wire = int8") != NULL, "%s", output);
+    cr_assert(strstr(output, "approximate: grad_comm_dtype = int8") != NULL, "%s", output);
     cr_assert_eq(nd_test_metric(run_name("nan"), "skipped", skipped), 12);
     cr_assert_eq(skipped[11], 1.0);
 }
@@ -198,10 +199,10 @@ Test(wire, the_plan_names_the_bytes_that_a_run_sends)
     const char *set[8] = {"dist.deterministic=off"};
     for (int f = 0; f < 3; f++) {
         char gradient[64];
-        snprintf(gradient, sizeof gradient, "dist.gradient_wire=%s", formats[f]);
+        snprintf(gradient, sizeof gradient, "dist.grad_comm_dtype=%s", formats[f]);
         set[1] = gradient;
-        set[2] = f == 1 ? "dist.weight_wire=trits" : "dist.weight_wire=packed";
-        set[3] = f == 2 ? "dist.embedding_wire=int8_delta" : "dist.embedding_wire=dense";
+        set[2] = f == 1 ? "dist.weight_sync=full_base3" : "dist.weight_sync=full";
+        set[3] = f == 2 ? "dist.embedding_sync=int8_delta" : "dist.embedding_sync=full";
         check_plan(2, set, 4);
         set[4] = "training.use_galore=true";
         set[5] = "training.galore_rank=12";

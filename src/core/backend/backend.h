@@ -21,6 +21,7 @@
 #ifndef ND_CORE_BACKEND_BACKEND_H
 #define ND_CORE_BACKEND_BACKEND_H
 
+#include "core/base/each.h"
 #include "core/base/error.h"
 #include "core/base/log.h"
 #include "core/base/view.h"
@@ -30,8 +31,8 @@
 typedef struct nd_backend nd_backend;
 typedef struct nd_recording nd_recording;
 
-/* The head layout of one attention call. Tokens are sequences of `query_len` rows one after another;
- * each attends to `key_len` keys of its sequence. Query i of a sequence stands at position
+/* The head layout of one attention call. Tokens are consecutive sequences of `query_len` rows;
+ * each attends to `key_len` keys of its sequence. Query i of a sequence is at position
  * key_len - query_len + i and sees keys 0..position (causal). */
 typedef struct nd_attention_shape {
     int64_t sequences;
@@ -52,7 +53,7 @@ typedef enum nd_rope_style {
 typedef struct nd_rope_params {
     nd_rope_style style;
     int64_t head_dim;
-    int64_t seq_len; /* row t stands at position start + t % seq_len */
+    int64_t seq_len; /* row t is at position start + t % seq_len */
     int64_t start;
     double base;   /* angle of pair i at position p: p * base^(-2i/head_dim) */
     bool inverse;  /* rotate by the negative angle: the backward of rope */
@@ -118,6 +119,19 @@ typedef struct nd_tiles {
     nd_view codes, row_max, column_max;
 } nd_tiles;
 
+/* The parameters of an op, each preceded by a comma, as core/backend/backend_ops.def lists them. */
+#define ND_OP_PARAMETERS(...) ND_EACH(ND_PARAMETER_, __VA_ARGS__)
+#define ND_PARAMETER_OUT(v) , nd_view v
+#define ND_PARAMETER_IN(v) , nd_cview v
+#define ND_PARAMETER_BLOCKS_OUT(q) , const nd_blocks *q
+#define ND_PARAMETER_BLOCKS_IN(q) , const nd_blocks *q
+#define ND_PARAMETER_TILES_OUT(q) , const nd_tiles *q
+#define ND_PARAMETER_TILES_IN(q) , const nd_tiles *q
+#define ND_PARAMETER_ROWS(type, p) , const type *p
+#define ND_PARAMETER_MEMORY_OUT(p) , void *p
+#define ND_PARAMETER_MEMORY_IN(p) , const void *p
+#define ND_PARAMETER_VALUE(type, x) , type x
+
 typedef struct nd_backend_ops {
     const char *name;
     /* Whether the host may read and write what `allocate` gave out, between ops. */
@@ -126,15 +140,7 @@ typedef struct nd_backend_ops {
     /* Bytes the backend holds beyond what `allocate` gave out, for the memory report. */
     size_t (*workspace_bytes)(const nd_backend *b);
 
-    /* -- memory and order ------------------------------------------------------------------- */
-
-    /* `bytes` of memory aligned to 64 bytes, zero, resident. Errors: ND_ENOMEM. */
-    nd_status (*allocate)(nd_backend *b, size_t bytes, void **memory);
     void (*release)(nd_backend *b, void *memory, size_t bytes);
-    nd_status (*upload)(nd_backend *b, void *device, const void *host, size_t bytes);
-    nd_status (*download)(nd_backend *b, void *host, const void *device, size_t bytes);
-    nd_status (*copy)(nd_backend *b, void *destination, const void *source, size_t bytes);
-    nd_status (*zero)(nd_backend *b, void *memory, size_t bytes);
     nd_status (*synchronize)(nd_backend *b);
 
     /* -- recordings -------------------------------------------------------------------------- */
@@ -143,204 +149,15 @@ typedef struct nd_backend_ops {
      * allocate and synchronize fail meanwhile, and so does an op that needs more workspace than any
      * before it. *can: false, and nothing happens, for a backend that makes no recordings. */
     nd_status (*record)(nd_backend *b, bool *can);
-    /* recording NULL: what was recorded is dropped, whatever had failed. */
+    /* recording NULL: discards what was recorded, also after a failure. */
     nd_status (*record_end)(nd_backend *b, nd_recording **recording);
     /* Runs the ops again. *stale: workspace has moved since; nothing was run then. */
     nd_status (*replay)(nd_backend *b, nd_recording *recording, bool *stale);
     void (*forget)(nd_backend *b, nd_recording *recording);
 
-    /* -- ternary ----------------------------------------------------------------------------- */
-
-    /* s = fp16(max(mean|w|, 1e-5)); c = clip(rint(w/s), -1, 1), ties to even.
-     * w: float [out, in]; c: i8 [out, in]; s: f32 [1, 1], or [out, in/g] with one mean for each
-     * group of g consecutive inputs of a row. */
-    nd_status (*ternarize)(nd_backend *b, nd_view c, nd_view s, nd_cview w);
-
-    /* Four codes to a byte, code + 1 in two bits, first code in the low bits.
-     * packed: u8 [1, ceil(out*in / 4)]; c: i8 [out, in]. */
-    nd_status (*pack_codes)(nd_backend *b, nd_view packed, nd_cview c);
-    nd_status (*unpack_codes)(nd_backend *b, nd_view c, nd_cview packed);
-
-    /* Five codes to a byte (core/base/trits.h).   packed: u8 [1, ceil(out*in / 5)]; c: i8 [out, in]. */
-    nd_status (*pack_trits)(nd_backend *b, nd_view packed, nd_cview c);
-    nd_status (*unpack_trits)(nd_backend *b, nd_view c, nd_cview packed);
-
-    /* w[o,i] = s * c[o,i].  w: float [out, in]. */
-    nd_status (*dequantize_codes)(nd_backend *b, nd_view w, nd_cview c, nd_cview s);
-
-    /* a[t] = max(max_i |x[t,i]|, 1e-5); q[t,i] = clip(rint(127 x[t,i] / a[t]), -128, 127). A row that holds
-     * an infinite value or NaN gets an a[t] that is infinite or NaN, and codes of 0.
-     * x: float [t, in]; q: i8 [t, in]; a: f32 [t, 1]. */
-    nd_status (*quantize_rows)(nd_backend *b, nd_view q, nd_view a, nd_cview x);
-
-    /* y[t,o] = s * (sum_i q[t,i] c[o,i]) * a[t]/127, the sum exact in int32; with group scales
-     * y[t,o] = sum_g s[o,g] (sum_{i in g} q[t,i] c[o,i]) * a[t]/127.   y: float [t, out]. */
-    nd_status (*ternary_gemm)(nd_backend *b, nd_view y, nd_cview q, nd_cview a, nd_cview c,
-                              nd_cview s);
-
-    /* dx[t,i] = beta dx[t,i] + sum_o dy[t,o] s c[o,i].   dx, dy: float; beta: 0 or 1. */
-    nd_status (*ternary_gemm_dx)(nd_backend *b, nd_view dx, nd_cview dy, nd_cview c, nd_cview s,
-                                 float beta);
-
-    /* dw[o,i] = beta dw[o,i] + sum_t dy[t,o] q[t,i] a[t]/127.   dw: f32 or f64 [out, in]. */
-    nd_status (*ternary_gemm_dw)(nd_backend *b, nd_view dw, nd_cview dy, nd_cview q, nd_cview a,
-                                 float beta);
-
-    /* The same two with dy in 8 bits: code(x, m) = rint(x (127/m)) in f32, 0 where m < 2^-100, and
-     * sums of codes exact in int32. Where dy is not finite, neither is the result. beta: 0 or 1.
-     *
-     * m[t] = max_o |dy[t,o]|, e[t,o] = code(dy[t,o], m[t]);
-     * dx[t,i] = beta dx[t,i] + s (sum_o e[t,o] c[o,i]) m[t]/127.   s: f32 [1, 1]. */
-    nd_status (*ternary_gemm_dx_int8)(nd_backend *b, nd_view dx, nd_cview dy, nd_cview c,
-                                      nd_cview s, float beta);
-
-    /* h[t,o] = dy[t,o] (a[t]/127) in f32; for each block of ND_INT8_TOKENS tokens, the first from token 0,
-     * m[o] = max_t |h[t,o]|, e[t,o] = code(h[t,o], m[o]);
-     * dw[o,i] = beta dw[o,i] + sum_blocks (m[o]/127) sum_t e[t,o] q[t,i].   dw: f32 or f64. */
-    nd_status (*ternary_gemm_dw_int8)(nd_backend *b, nd_view dw, nd_cview dy, nd_cview q,
-                                      nd_cview a, float beta);
-
-    /* -- dense products ---------------------------------------------------------------------- */
-
-    /* c = alpha op(a) op(b) + beta c, op(x) = x or xᵀ.   c: float [m, n]; beta 0 reads nothing. Of an f32
-     * and a bf16 operand the former may be rounded to bf16. */
-    nd_status (*gemm)(nd_backend *b, nd_view c, nd_cview a, bool transpose_a, nd_cview bb,
-                      bool transpose_b, float alpha, float beta);
-
-    /* c = alpha a aᵀ, or alpha aᵀ a with transpose_a; symmetric to the bit.   c: float [m, m]. */
-    nd_status (*gemm_symmetric)(nd_backend *b, nd_view c, nd_cview a, bool transpose_a,
-                                float alpha);
-
-    /* -- rows -------------------------------------------------------------------------------- */
-
-    /* r[t] = 1/sqrt(mean_i x[t,i]^2 + 1e-5); y[t,i] = x[t,i] r[t] w[i].
-     * x, y: float [t, n]; w: float [1, n]; r: f32 or f64 [t, 1]. */
-    nd_status (*rmsnorm)(nd_backend *b, nd_view y, nd_view r, nd_cview x, nd_cview w);
-
-    /* quantize_rows(rmsnorm(x, w)) in one pass, the normalised row never rounded below f32. */
-    nd_status (*rmsnorm_quantize)(nd_backend *b, nd_view q, nd_view a, nd_view r, nd_cview x,
-                                  nd_cview w);
-
-    /* With g = dy*w: dx[t,i] = beta dx[t,i] + r (g_i - x_i r^2 mean_j(g_j x_j));
-     * dw[i] += sum_t dy[t,i] x[t,i] r[t].   dw: f32 or f64 [1, n]. */
-    nd_status (*rmsnorm_backward)(nd_backend *b, nd_view dx, nd_view dw, nd_cview dy, nd_cview x,
-                                  nd_cview w, nd_cview r, float beta);
-
-    /* h = silu(gate) * up, silu(z) = z / (1 + exp(-z)).   all float [t, f]. */
-    nd_status (*swiglu)(nd_backend *b, nd_view h, nd_cview gate, nd_cview up);
-
-    /* quantize_rows(rmsnorm(swiglu(gate, up), w)) in one pass. */
-    nd_status (*swiglu_rmsnorm_quantize)(nd_backend *b, nd_view q, nd_view a, nd_view r,
-                                         nd_cview gate, nd_cview up, nd_cview w);
-
-    /* dgate = dh up silu'(gate); dup = dh silu(gate).   In place allowed: dgate over gate and dup
-     * over up. */
-    nd_status (*swiglu_backward)(nd_backend *b, nd_view dgate, nd_view dup, nd_cview dh,
-                                 nd_cview gate, nd_cview up);
-
-    /* rmsnorm_backward of h = swiglu(gate, up), then swiglu_backward, h recomputed and dh never
-     * stored; dw[i] += ... as rmsnorm_backward.   In place allowed as in swiglu_backward. */
-    nd_status (*swiglu_rmsnorm_backward)(nd_backend *b, nd_view dgate, nd_view dup, nd_view dw,
-                                         nd_cview dy, nd_cview gate, nd_cview up, nd_cview w,
-                                         nd_cview r);
-
-    /* Rotates each head of x in place.   x: float [t, heads*head_dim]. */
-    nd_status (*rope)(nd_backend *b, nd_view x, const nd_rope_params *params);
-
-    /* y = x + z.   all float [t, n]; in place allowed: y over x. */
-    nd_status (*add)(nd_backend *b, nd_view y, nd_cview x, nd_cview z);
-
-    /* -- attention --------------------------------------------------------------------------- */
-
-    /* p = softmax over visible keys of q·k/sqrt(head_dim); o = p v; lse = log of the softmax's sum.
-     * q, o: float [sequences*query_len, heads*head_dim]; k, v: float [sequences*key_len,
-     * kv_heads*head_dim]; lse: f32 or f64 [sequences*query_len, heads]. Memory linear in key_len.
-     * With shape.rows q, o and lse hold these rows only, and rows at -1 become zero: the same to the bit
-     * as without, or, where a library computes what has no rows, up to the type's rounding. */
-    nd_status (*attention)(nd_backend *b, nd_view o, nd_view lse, nd_cview q, nd_cview k,
-                           nd_cview v, const nd_attention_shape *shape);
-
-    /* y[i] = x[rows[i]], and a row of zeros where rows[i] is -1.   x, y: any one dtype, as many
-     * columns; rows: i32 [1, t], below x.rows, ascending up to the first -1, which only -1 follow. In
-     * place allowed: y over x, as rows[i] >= i. */
-    nd_status (*gather_rows)(nd_backend *b, nd_view y, nd_cview x, nd_cview rows);
-
-    /* dq, dk, dv of the above from dout (all overwritten), probabilities recomputed from lse.
-     * With shape.rows only these tokens take part: dq, dk, dv, dout, o, lse and q hold their rows, k and v hold all. Queries of other
-     * tokens add nothing to dk and dv; keys of other tokens are constants. Rows at -1 become zero. */
-    nd_status (*attention_backward)(nd_backend *b, nd_view dq, nd_view dk, nd_view dv,
-                                    nd_cview dout, nd_cview o, nd_cview lse, nd_cview q, nd_cview k,
-                                    nd_cview v, const nd_attention_shape *shape);
-
-    /* -- embedding and loss ------------------------------------------------------------------ */
-
-    /* x[t] = table[tokens[t]].   x: float [t, n]; table: float [vocab, n]; tokens: i32 [1, t]. */
-    nd_status (*embedding)(nd_backend *b, nd_view x, nd_cview table, nd_cview tokens);
-
-    /* dtable[tokens[t]] += dx[t], in the order of t.   dtable: f32 or f64 [vocab, n]. */
-    nd_status (*embedding_backward)(nd_backend *b, nd_view dtable, nd_cview dx, nd_cview tokens);
-
-    /* Softmax cross-entropy of rows of logits against targets, and its gradient in place of the
-     * logits. nll[t] = -log p[target 0] (nats, no auxiliary term); total[t] = sum over offsets j of
-     * offset_weight[j] * smoothed nll of target j, + z lse^2 - w H(p), H the entropy of p;
-     * logits := gradient_scale * d total[t] / d logits. A target 0 of -1 gives nll = total = 0 and a
-     * zero gradient row; another target of -1 leaves its term out. With gradient_scale 0 the loss
-     * alone is computed and logits stay as they are.
-     * logits: float [t, vocab]; nll, total: f32 or f64 [t, 1]; targets: i32 [t, offsets]. */
-    nd_status (*cross_entropy)(nd_backend *b, nd_view nll, nd_view total, nd_view logits,
-                               nd_cview targets, const nd_cross_entropy_params *params);
-
-    /* -- reductions and elementwise ---------------------------------------------------------- */
-
-    /* out[0] = sum x^2 and out[0] = sum x, in double, in a fixed order.   out: f64 [1, 1]. */
-    nd_status (*sum_squares)(nd_backend *b, nd_view out, nd_cview x);
-    nd_status (*sum)(nd_backend *b, nd_view out, nd_cview x);
-
-    /* y = alpha x + beta y, elementwise, converting dtypes; beta 0 reads no y. */
-    nd_status (*axpby)(nd_backend *b, nd_view y, float alpha, nd_cview x, float beta);
-
-    /* y = x f, f = 1 / (factor (sqrt(squares) + 1e-30)) computed in double and rounded to f32: x over
-     * its norm, which the host need not know.   x, y: float; squares: f64 [1, 1], of sum_squares. */
-    nd_status (*divide_by_norm)(nd_backend *b, nd_view y, nd_cview x, nd_cview squares,
-                                double factor);
-
-    /* -- optimizers -------------------------------------------------------------------------- */
-
-    /* m = beta m + scale g; u = nesterov ? scale g + beta m : m.   m: f32; g, u: float. */
-    nd_status (*momentum)(nd_backend *b, nd_view u, nd_view m, nd_cview g, float beta, float scale,
-                          bool nesterov);
-
-    /* w = w - decay w (where cautious_decay allows) - step_size u.   w: f32, f64, or bf16 with
-     * stochastic rounding from rounding_key; u: float. */
-    nd_status (*apply_update)(nd_backend *b, nd_view w, nd_cview u, const nd_update_params *params);
-
-    /* AdamW (Loshchilov & Hutter 2019), decoupled decay.   m, v: f32; w as in apply_update. */
-    nd_status (*adamw)(nd_backend *b, nd_view w, nd_view m, nd_view v, nd_cview g,
-                       const nd_adamw_params *params);
-
-    /* -- quantised state --------------------------------------------------------------------- */
-
-    /* s[k] = max |x| over block k, or 0 when that is below 2^-100; q = the code nearest to x/s.
-     * x: f32. A block that holds a NaN or an infinity gets that as its scale, so that it decodes to
-     * nothing finite but zeros. */
-    nd_status (*quantize_blocks)(nd_backend *b, const nd_blocks *q, nd_cview x);
-
-    /* x = s[k] q/127, or s[k] times the value of the dynamic code.   x: f32. */
-    nd_status (*dequantize_blocks)(nd_backend *b, nd_view x, const nd_blocks *q);
-
-    /* adamw with the moments in blocks: decoded, updated and encoded block by block, the weights
-     * updated from the moments before they are encoded. m: signed dynamic code; v: unsigned; the
-     * same block, a multiple of 4 up to ND_ADAMW_BLOCK_MAX. */
-    nd_status (*adamw_blocks)(nd_backend *b, nd_view w, const nd_blocks *m, const nd_blocks *v,
-                              nd_cview g, const nd_adamw_params *params);
-
-    /* row_max[i,J] = max_j |x[i,j]| over the columns of tile column J, rounded to bf16; column_max
-     * likewise; q = the code nearest to x / min(row_max[i,T(j)], column_max[T(i),j]), of 0 where the
-     * minimum is below 2^-100.   x: f32, finite. */
-    nd_status (*quantize_tiles)(nd_backend *b, const nd_tiles *q, nd_cview x);
-
-    /* x = beta x + min(row_max, column_max) times the code's value.   x: f32; beta: 0 or 1. */
-    nd_status (*dequantize_tiles)(nd_backend *b, nd_view x, const nd_tiles *q, float beta);
+#define OP(name, ...) nd_status (*name)(nd_backend * b ND_OP_PARAMETERS(__VA_ARGS__));
+#include "core/backend/backend_ops.def"
+#undef OP
 } nd_backend_ops;
 
 /* What [hardware] precision = auto and backward_precision = auto choose by. */
@@ -348,6 +165,7 @@ typedef struct nd_backend_traits {
     char device[128];         /* what computes, for the log */
     bool fast_bf16;           /* bf16 products are faster than f32 ones */
     bool fast_int8_gradients; /* so are the 8-bit backward products, exact as they must be */
+    bool exact_int8; /* the hardware multiplies two 8-bit integers exactly at its full rate */
 } nd_backend_traits;
 
 struct nd_backend {

@@ -1,5 +1,5 @@
 /* Operations on rows in host memory, of the instruction set that is in force in this process ([hardware]
- * cpu_isa), for what is no op of a backend: gradients on the wire. What they compute stands beside their
+ * cpu_isa), for work that is no backend op: encoding gradients for messages. Formulas are beside their
  * namesakes in core/backend/cpu/fast_kernels.h. */
 #ifndef ND_CORE_BACKEND_ROW_KERNELS_H
 #define ND_CORE_BACKEND_ROW_KERNELS_H

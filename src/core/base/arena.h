@@ -18,15 +18,15 @@ typedef struct nd_arena {
     size_t used;         /* bytes taken or counted so far */
 } nd_arena;
 
-/* Empties the arena, which must hold no memory, and lets it count. `name` and `backend` are not owned and
+/* Resets the arena, which must hold no memory, to a sizing pass. `name` and `backend` are not owned and
  * outlive it. */
 void nd_arena_start_sizing(nd_arena *arena, const char *name, nd_backend *backend);
 
-/* Allocates what was counted and starts again from the beginning. Errors: ND_ENOMEM naming the arena
+/* Allocates the counted bytes and restarts the layout from the beginning. Errors: ND_ENOMEM naming the arena
  * and the bytes. */
 nd_status nd_arena_commit(nd_arena *arena);
 
-/* Gives the memory back, and with it all views taken. What is left holds nothing and names nothing. */
+/* Frees the memory, which invalidates all views. The arena is then empty. */
 void nd_arena_release(nd_arena *arena);
 
 /* A zeroed view, aligned to ND_ARENA_ALIGN and next after the one taken before; data is NULL while

@@ -93,6 +93,13 @@ nd_status nd_path_is_directory(const char *path, bool *is)
     return ND_OK;
 }
 
+bool nd_path_same(const char *a, const char *b)
+{
+    struct stat first, second;
+    return stat(a, &first) == 0 && stat(b, &second) == 0 && first.st_dev == second.st_dev &&
+           first.st_ino == second.st_ino;
+}
+
 nd_status nd_rename_new(const char *from, const char *to, bool *apart)
 {
     struct stat info;

@@ -1,4 +1,4 @@
-/* Looking into directories and moving what lies there. "Cannot look" is an error here, never "nothing is
+/* Listing directories and moving their entries. "Cannot list" is an error here, never "nothing is
  * there". All paths are shorter than PATH_MAX. */
 #ifndef ND_CORE_BASE_DIRECTORY_H
 #define ND_CORE_BASE_DIRECTORY_H
@@ -24,6 +24,9 @@ nd_status nd_path_exists(const char *path, bool *exists);
 
 /* A directory itself, not a symbolic link to one. Errors: as nd_path_exists. */
 nd_status nd_path_is_directory(const char *path, bool *is);
+
+/* Whether both paths lead to one file or directory. */
+bool nd_path_same(const char *a, const char *b);
 
 /* Renames, and fails where `to` exists, even as an empty directory. *apart (may be NULL) says after a
  * failure that the two lie on different file systems. Errors: ND_EIO with both paths and the reason. */

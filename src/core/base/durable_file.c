@@ -83,11 +83,44 @@ static void directory_of(const char *path, char directory[PATH_MAX])
         *slash = '\0';
 }
 
+static bool begins_with(const char *path, const char *magic)
+{
+    char first[16] = "";
+    const size_t size = strlen(magic);
+    const int file = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+    const bool same = file >= 0 && read(file, first, size) == (ssize_t)size;
+    if (file >= 0)
+        close(file);
+    return same && memcmp(first, magic, size) == 0;
+}
+
+nd_status nd_durable_check(const char *path, const char *magic, const char *kind)
+{
+    static const char unnamed[] = "/proc/";
+    char target[sizeof unnamed];
+    struct stat info;
+    const bool there = stat(path, &info) == 0;
+    const ssize_t length = readlink(path, target, sizeof target);
+    if ((there && !S_ISREG(info.st_mode) && !S_ISDIR(info.st_mode)) ||
+        (length == (ssize_t)sizeof unnamed && memcmp(target, unnamed, sizeof unnamed - 1) == 0))
+        return ND_FAIL(ND_EIO,
+                       "%s: a device, a pipe or a link to one, which would be replaced by a "
+                       "file; give the name of a file",
+                       path);
+    if (there && magic && S_ISREG(info.st_mode) && info.st_size > 0 && !begins_with(path, magic))
+        return ND_FAIL(ND_EIO,
+                       "%s: this file is no %s and is not replaced by one; move it elsewhere, or "
+                       "give another name",
+                       path, kind);
+    return ND_OK;
+}
+
 nd_status nd_durable_rename(const char *temporary, const char *path)
 {
     char directory[PATH_MAX];
     directory_of(path, directory);
     nd_status status = ND_OK;
+    ND_TRY_GOTO(nd_durable_check(path, NULL, NULL), failed);
     ND_TRY_GOTO(nd_path_sync(temporary), failed);
     if (rename(temporary, path) != 0) {
         status =
@@ -139,9 +172,14 @@ nd_status nd_read_whole_file(const char *path, size_t limit, nd_status status, v
 {
     *bytes = NULL;
     *size = 0;
-    FILE *file = fopen(path, "rbe");
-    if (!file)
-        return ND_FAIL(status, "%s: cannot open this file: %s", path, strerror(errno));
+    const int opened = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC); /* a pipe would wait */
+    FILE *file = opened >= 0 ? fdopen(opened, "rb") : NULL;
+    if (!file) {
+        const int reason = errno;
+        if (opened >= 0)
+            close(opened);
+        return ND_FAIL(status, "%s: cannot open this file: %s", path, strerror(reason));
+    }
     struct stat info;
     nd_status result = ND_OK;
     if (fstat(fileno(file), &info) != 0 || !S_ISREG(info.st_mode)) {

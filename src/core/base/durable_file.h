@@ -12,6 +12,11 @@
 /* Suffix of files that are not finished yet. */
 #define ND_TEMPORARY_SUFFIX ".tmp"
 
+/* Whether a file may take the place of what is at `path`: nothing, an empty file, or a file that begins with
+ * `magic` (NULL: any), of which `kind` says what it is; no device, pipe or socket, nor a link into /proc such as
+ * /dev/stdout. Errors: ND_EIO. */
+nd_status nd_durable_check(const char *path, const char *magic, const char *kind);
+
 /* Makes the finished file `temporary` appear as `path`. Errors: ND_EIO; `temporary` is removed. */
 nd_status nd_durable_rename(const char *temporary, const char *path);
 
@@ -37,7 +42,7 @@ nd_status nd_file_digest(const char *path, int64_t *bytes, char hex[ND_SHA256_HE
 /* Appends a record to an open file, whole or, when the disk is full, not at all. Errors: ND_EIO. */
 nd_status nd_file_append(int file, const char *path, const void *bytes, size_t size);
 
-/* fsync of a file or directory by name; a directory that its file system cannot fsync is left out. */
+/* fsync of a file or directory by name; a directory whose file system cannot fsync it is skipped. */
 nd_status nd_path_sync(const char *path);
 
 /* mkdir -p. */

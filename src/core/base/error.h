@@ -24,7 +24,7 @@ typedef enum nd_status {
 
 enum { ND_ERROR_TEXT_MAX = 2048 };
 
-/* What went wrong, where, and on the way to whom. Copyable, so that a worker thread can hand its
+/* What went wrong, where, and the trace of callers. Copyable, so that a worker thread can hand its
  * error to the thread that joins it. */
 typedef struct nd_error {
     nd_status status;

@@ -33,7 +33,7 @@ static void clear_progress(nd_log *log)
     log->progress_width = 0;
 }
 
-/* A log that cannot be written must not stop what it is about: says so once, to the other output. */
+/* A log that cannot be written must not stop the run: reports it once, to the other output. */
 static void check_output(nd_log *log, FILE **output, FILE *other, bool *failed, const char *name)
 {
     if (fflush(*output) == 0 && !ferror(*output))
@@ -41,10 +41,11 @@ static void check_output(nd_log *log, FILE **output, FILE *other, bool *failed, 
     const int reason = errno;
     clearerr(*output);
     if (!*failed && other)
-        fprintf(other, "warning: cannot write %s: %s; training goes on\n", name, strerror(reason));
+        fprintf(other, "warning: cannot write %s: %s; training continues\n", name,
+                strerror(reason));
     *failed = true;
     if (output == &log->terminal && (reason == EPIPE || reason == EIO || reason == EBADF))
-        *output = NULL; /* nobody reads it any more */
+        *output = NULL; /* it has no reader any more */
 }
 
 static void check_outputs(nd_log *log)

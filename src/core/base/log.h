@@ -1,4 +1,4 @@
-/* The log: what a person reads while a run goes on. Rank 0 talks, other ranks only on errors. A line
+/* The log that people read during a run. Rank 0 writes it, other ranks only errors. A line
  * begins with its local time, "2026-01-31 23:59:59 ". An output that cannot be written (a full disk, a
  * broken pipe) is no error: the other one says so once. */
 #ifndef ND_CORE_BASE_LOG_H

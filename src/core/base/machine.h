@@ -1,4 +1,4 @@
-/* What of the machine this process may use: the processors it is bound to, and what its control group
+/* The part of the machine that this process may use: the processors it is bound to, and what its control group
  * (versions 1 and 2) leaves it of processor time and memory. */
 #ifndef ND_CORE_BASE_MACHINE_H
 #define ND_CORE_BASE_MACHINE_H

@@ -2,7 +2,7 @@
  *
  * The magnitudes are those of least squared error (Lloyd 1982, Max 1960) for elements of a normal
  * 128 x 128 tile divided by the smaller of their row's and column's maximum. There is
- * no zero; where a scale is zero every code stands for zero. */
+ * no zero; where a scale is zero every code means zero. */
 #ifndef ND_CORE_BASE_NIBBLE_CODE_H
 #define ND_CORE_BASE_NIBBLE_CODE_H
 

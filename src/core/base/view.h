@@ -86,6 +86,13 @@ static inline nd_view nd_view_rows(nd_view v, int64_t first, int64_t count)
                      v.cols};
 }
 
+/* The memory (u8) from the start of `first` to the end of `last`, which stands behind it in one allocation. */
+static inline nd_view nd_view_span(nd_view first, nd_view last)
+{
+    const int64_t before = (char *)last.data - (char *)first.data;
+    return (nd_view){first.data, ND_U8, 1, before + (int64_t)nd_view_bytes(nd_as_const(last))};
+}
+
 static inline nd_cview nd_cview_rows(nd_cview v, int64_t first, int64_t count)
 {
     const char *base = (const char *)v.data;

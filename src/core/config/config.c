@@ -1,5 +1,6 @@
 #include "core/config/config.h"
 
+#include "core/base/program_files.h"
 #include "core/config/config_keys.h"
 
 #include <errno.h>
@@ -7,7 +8,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
-#include <unistd.h>
 
 static void *slot(nd_config *config, const nd_config_key *key)
 {
@@ -19,8 +19,7 @@ static const void *const_slot(const nd_config *config, const nd_config_key *key)
     return (const char *)config + key->offset;
 }
 
-/* Index of `value` in "a|b|c", or -1. */
-static int choice_index(const char *choices, const char *value)
+int nd_config_choice_index(const char *choices, const char *value)
 {
     const size_t length = strlen(value);
     int index = 0;
@@ -34,7 +33,7 @@ static int choice_index(const char *choices, const char *value)
     return -1;
 }
 
-static void choice_name(const char *choices, int index, char *text, size_t size)
+void nd_config_choice_name(const char *choices, int index, char *text, size_t size)
 {
     const char *at = choices;
     for (; index > 0; index--)
@@ -42,7 +41,7 @@ static void choice_name(const char *choices, int index, char *text, size_t size)
     snprintf(text, size, "%.*s", (int)strcspn(at, "|"), at);
 }
 
-static bool parse_bool(const char *text, bool *value)
+bool nd_config_parse_bool(const char *text, bool *value)
 {
     static const char *const yes[] = {"true", "yes", "on", "1"};
     static const char *const no[] = {"false", "no", "off", "0"};
@@ -95,9 +94,9 @@ static bool assign(nd_config *config, const nd_config_key *key, const char *text
         return true;
     }
     case ND_KEY_BOOL:
-        return parse_bool(text, slot(config, key));
+        return nd_config_parse_bool(text, slot(config, key));
     case ND_KEY_CHOICE: {
-        const int index = choice_index(key->choices, text);
+        const int index = nd_config_choice_index(key->choices, text);
         if (index < 0)
             return false;
         *(int *)slot(config, key) = index;
@@ -141,7 +140,7 @@ void nd_config_key_format(const nd_config *config, const nd_config_key *key, cha
         snprintf(text, size, "%s", *(const bool *)value ? "true" : "false");
         return;
     case ND_KEY_CHOICE:
-        choice_name(key->choices, *(const int *)value, text, size);
+        nd_config_choice_name(key->choices, *(const int *)value, text, size);
         return;
     case ND_KEY_TEXT:
         break;
@@ -180,9 +179,34 @@ void nd_config_key_allowed(const nd_config_key *key, char *text, size_t size)
     snprintf(text, size, "a line of text up to %d bytes, without \"", ND_CONFIG_TEXT_MAX - 1);
 }
 
+/* Adds "dist.gradient_wire = int8 is now dist.grad_comm_dtype = int8" to the old names read. */
+static void note_old_name(nd_config *config, const nd_config_alias *alias, const char *value,
+                          const char *new_value)
+{
+    const size_t used = strlen(config->old_names);
+    snprintf(config->old_names + used, sizeof config->old_names - used,
+             "%s%s.%s = %.40s is now %s.%s = %.40s", used ? "; " : "", alias->section, alias->name,
+             value, alias->new_section, alias->new_name, new_value);
+}
+
 nd_status nd_config_set_key(nd_config *config, const char *section, const char *name,
                             const char *value, const char *origin)
 {
+    const nd_config_alias *alias = nd_config_alias_find(section, name);
+    char new_value[ND_CONFIG_TEXT_MAX];
+    if (alias) {
+        if (!nd_config_alias_value(alias, value, new_value, sizeof new_value))
+            return ND_FAIL(ND_ECONFIG,
+                           "%s: [%s] %s = '%.200s' is not allowed; expected true or false", origin,
+                           alias->section, alias->name, value);
+        ND_TRY(nd_config_set_key(config, alias->new_section, alias->new_name, new_value, origin));
+        if (!alias->spelling)
+            note_old_name(config, alias, value, new_value);
+        return ND_OK;
+    }
+    /* Earlier versions wrote state_bits = auto beside use_8bit_optim, which decides. */
+    if (strcasecmp(name, "state_bits") == 0 && strcasecmp(value, "auto") == 0)
+        return ND_OK;
     const nd_config_key *key = nd_config_key_find(section, name);
     if (!key) {
         const nd_config_key *nearest = nd_config_key_nearest(section, name);
@@ -222,17 +246,9 @@ int64_t nd_config_ffn_dim(const nd_config *config)
 
 int nd_config_state_bits(const nd_config *config)
 {
-    switch ((nd_state_bits_choice)config->optimizer.state_bits) {
-    case ND_STATE_BITS_32:
-        return 32;
-    case ND_STATE_BITS_8:
-        return 8;
-    case ND_STATE_BITS_4:
-        return 4;
-    case ND_STATE_BITS_AUTO:
-        break;
-    }
-    return config->training.use_8bit_optim ? 8 : 32;
+    static const int bits[] = {
+        [ND_STATE_BITS_32] = 32, [ND_STATE_BITS_8] = 8, [ND_STATE_BITS_4] = 4};
+    return bits[config->optimizer.state_bits];
 }
 
 int nd_config_projector_bits(const nd_config *c)
@@ -255,13 +271,6 @@ int64_t nd_config_micro_batch(const nd_config *config)
 
 nd_status nd_config_find(const char *name, char *path, size_t size)
 {
-    char tried[4 * ND_CONFIG_TEXT_MAX] = "";
-    char program[ND_CONFIG_TEXT_MAX];
-    const ssize_t length = readlink("/proc/self/exe", program, sizeof program - 1);
-    program[length > 0 ? length : 0] = '\0';
-    char *slash = strrchr(program, '/');
-    if (slash)
-        *slash = '\0';
     static const char *const places[] = {"",
                                          "/../share/nanochat_dist/configs/",
                                          "/../share/nanochat_dist/configs/e3/",
@@ -269,14 +278,14 @@ nd_status nd_config_find(const char *name, char *path, size_t size)
                                          "/../../configs/",
                                          "/../../configs/e3/",
                                          "/../../configs/models/"};
-    for (size_t i = 0; i < sizeof places / sizeof *places; i++) {
-        const int used = snprintf(path, size, "%s%s%s", i == 0 ? "" : program, places[i], name);
-        if (used > 0 && (size_t)used < size && access(path, R_OK) == 0)
-            return ND_OK;
-        const size_t at = strlen(tried);
-        snprintf(tried + at, sizeof tried - at, "%s%s", i ? ", " : "", path);
-        if (name[0] == '/')
-            break;
-    }
-    return ND_FAIL(ND_ECONFIG, "config '%.200s': no readable file; tried %s", name, tried);
+    const int count = sizeof places / sizeof *places;
+    const size_t length = strlen(name);
+    char with_ending[ND_CONFIG_TEXT_MAX + 8];
+    const nd_status status = nd_program_file_find(places, count, name, "config", path, size);
+    if (status == ND_OK || length > ND_CONFIG_TEXT_MAX ||
+        (length > 4 && strcmp(name + length - 4, ".ini") == 0))
+        return status;
+    nd_error_clear();
+    snprintf(with_ending, sizeof with_ending, "%s.ini", name);
+    return nd_program_file_find(places, count, with_ending, "config", path, size);
 }

@@ -29,7 +29,6 @@ typedef enum nd_orthogonalization {
 typedef enum nd_mtp_schedule { ND_MTP_CONSTANT, ND_MTP_LINEAR, ND_MTP_THIRDS } nd_mtp_schedule;
 typedef enum nd_mtp_form { ND_MTP_SHARED, ND_MTP_SEQUENTIAL, ND_MTP_SEPARATE } nd_mtp_form;
 typedef enum nd_state_bits_choice {
-    ND_STATE_BITS_AUTO,
     ND_STATE_BITS_32,
     ND_STATE_BITS_8,
     ND_STATE_BITS_4
@@ -59,6 +58,7 @@ typedef enum nd_dataset_choice { ND_DATASET_SHARDS, ND_DATASET_SYNTHETIC } nd_da
 typedef enum nd_target { ND_TARGET_AUTO, ND_TARGET_CPU, ND_TARGET_CUDA } nd_target;
 typedef enum nd_deterministic { ND_DETERMINISTIC_OFF, ND_DETERMINISTIC_WORLD } nd_deterministic;
 typedef enum nd_reduction { ND_REDUCTION_OWNERS, ND_REDUCTION_ALLREDUCE } nd_reduction;
+/* The codec of gradients between ranks. */
 typedef enum nd_gradient_wire {
     ND_GRADIENT_WIRE_FP32,
     ND_GRADIENT_WIRE_BF16,
@@ -100,7 +100,7 @@ typedef struct nd_config {
         double collider_threshold, collider_sparsity, collider_until;
         bool use_async_loader;
         int64_t num_workers, prefetch_batches;
-        bool use_8bit_optim, use_galore;
+        bool use_galore;
         int64_t galore_rank, galore_update_freq;
         int64_t max_skipped_steps, max_rollbacks;
         double loss_spike_zscore;
@@ -124,18 +124,18 @@ typedef struct nd_config {
     } data;
     struct {
         int target;
-        bool gradient_checkpointing, packed_codes, cuda_graphs;
-        int attention; /* nd_attention_choice */
+        bool gradient_checkpointing, pack_ternary_weights, cuda_graphs;
+        int attention_backend; /* nd_attention_choice */
         int precision, backward_precision;
         int64_t threads;
         int cpu_isa; /* nd_cpu_isa */
     } hardware;
     struct {
         int deterministic;
-        bool overlap;
-        int reduction, gradient_wire, weight_wire, embedding_wire;
+        bool overlap_grad_reduce;
+        int grad_reduction, grad_comm_dtype, weight_sync, embedding_sync;
         double timeout_seconds;
-        int64_t check_interval;
+        int64_t replica_check_interval;
     } dist;
     struct {
         nd_config_text run_dir, checkpoint_dir;
@@ -143,6 +143,7 @@ typedef struct nd_config {
             max_failed_saves;
         bool checkpoint_at_end, checkpoint_async, tensorboard;
     } logging;
+    nd_config_text old_names; /* old names of keys that were read, for one line of warning */
 } nd_config;
 
 /* Every key at its default. */
@@ -181,8 +182,8 @@ void nd_config_write_markdown(FILE *out);
 /* One line a key for --help. */
 void nd_config_write_help(FILE *out);
 
-/* `name` itself when it is a readable path, else the installed config of that name; the result is
- * written to `path`. Errors: ND_ECONFIG naming the places that were tried. */
+/* `name` itself when it is a readable file, else the config of that name installed with the program or
+ * in the checkout it was built in, each with or without ".ini"; the result is written to `path`. Errors: ND_ECONFIG naming the places that were tried. */
 nd_status nd_config_find(const char *name, char *path, size_t size);
 
 /* Width of the feed-forward layer: ffn_mult * hidden_dim, rounded to the nearest integer. */
@@ -192,8 +193,7 @@ int64_t nd_config_ffn_dim(const nd_config *config);
  * at least eight micro-batches (or divides batch_size at all). The same on any number of ranks. */
 int64_t nd_config_micro_batch(const nd_config *config);
 
-/* Bits of an element of optimizer state, 32, 8 or 4: state_bits, which `auto` leaves to
- * use_8bit_optim. */
+/* Bits of an element of optimizer state, 32, 8 or 4. */
 int nd_config_state_bits(const nd_config *config);
 
 /* Bits of an element of GaLore's projectors, 32 or 8. */

@@ -50,11 +50,6 @@ static nd_status check_training(const nd_config *c)
 static nd_status check_optimizer(const nd_config *c)
 {
     const int bits = nd_config_state_bits(c);
-    if (c->training.use_8bit_optim && bits != 8)
-        return ND_FAIL(ND_ECONFIG,
-                       "[training] use_8bit_optim = true contradicts [optimizer] state_bits = %d; "
-                       "leave one of them at its default",
-                       bits);
     if (bits == 4 && c->training.optimizer_type != ND_OPTIMIZER_MUON)
         return ND_FAIL(ND_ECONFIG, "[optimizer] state_bits = 4 is made for the momentum of Muon, "
                                    "but [training] optimizer_type = adamw; use state_bits = 8");
@@ -69,39 +64,41 @@ static nd_status check_optimizer(const nd_config *c)
 
 static nd_status check_wire(const nd_config *c)
 {
-    if (c->dist.gradient_wire != ND_GRADIENT_WIRE_FP32 &&
+    if (c->dist.grad_comm_dtype != ND_GRADIENT_WIRE_FP32 &&
         c->dist.deterministic == ND_DETERMINISTIC_WORLD)
         return ND_FAIL(
             ND_ECONFIG,
-            "[dist] gradient_wire = %s contradicts deterministic = world: what is rounded "
+            "[dist] grad_comm_dtype = %s contradicts deterministic = world: what is rounded "
             "between ranks depends on how many there are, so the bits do too; use "
-            "deterministic = off, or gradient_wire = fp32",
-            c->dist.gradient_wire == ND_GRADIENT_WIRE_BF16 ? "bf16" : "int8");
+            "deterministic = off, or grad_comm_dtype = fp32",
+            c->dist.grad_comm_dtype == ND_GRADIENT_WIRE_BF16 ? "bf16" : "int8");
     return ND_OK;
 }
 
 /* The owner's sum is the result everywhere; what differs is who adds. */
 static nd_status check_reduction(const nd_config *c)
 {
-    if (c->dist.reduction == ND_REDUCTION_OWNERS)
+    if (c->dist.grad_reduction == ND_REDUCTION_OWNERS)
         return ND_OK;
     if (c->dist.deterministic == ND_DETERMINISTIC_WORLD)
-        return ND_FAIL(ND_ECONFIG,
-                       "[dist] reduction = allreduce contradicts deterministic = world: NCCL adds "
-                       "in an order that depends on how many ranks there are; use "
-                       "deterministic = off, or reduction = owners");
-    if (c->dist.gradient_wire != ND_GRADIENT_WIRE_FP32)
-        return ND_FAIL(ND_ECONFIG,
-                       "[dist] reduction = allreduce contradicts gradient_wire = %s: NCCL adds "
-                       "fp32 and keeps no residuals; use gradient_wire = fp32, or "
-                       "reduction = owners",
-                       c->dist.gradient_wire == ND_GRADIENT_WIRE_BF16 ? "bf16" : "int8");
+        return ND_FAIL(
+            ND_ECONFIG,
+            "[dist] grad_reduction = allreduce contradicts deterministic = world: NCCL adds "
+            "in an order that depends on how many ranks there are; use "
+            "deterministic = off, or grad_reduction = owners");
+    if (c->dist.grad_comm_dtype != ND_GRADIENT_WIRE_FP32)
+        return ND_FAIL(
+            ND_ECONFIG,
+            "[dist] grad_reduction = allreduce contradicts grad_comm_dtype = %s: NCCL adds "
+            "fp32 and keeps no residuals; use grad_comm_dtype = fp32, or "
+            "grad_reduction = owners",
+            c->dist.grad_comm_dtype == ND_GRADIENT_WIRE_BF16 ? "bf16" : "int8");
     if (c->hardware.target == ND_TARGET_CPU || !ND_HAVE_NCCL)
         return ND_FAIL(
             ND_ECONFIG,
-            "[dist] reduction = allreduce is NCCL's and needs GPUs, but %s: between CPUs "
+            "[dist] grad_reduction = allreduce is NCCL's and needs GPUs, but %s: between CPUs "
             "every rank would send and receive each gradient twice for a sum that only "
-            "its owner needs; use reduction = owners",
+            "its owner needs; use grad_reduction = owners",
             ND_HAVE_NCCL ? "[hardware] target = cpu" : "this build has no NCCL");
     return ND_OK;
 }
@@ -119,18 +116,20 @@ static nd_status check_hardware(const nd_config *c)
         return ND_FAIL(ND_ECONFIG,
                        "[hardware] cuda_graphs = true contradicts target = cpu, where ops are run "
                        "as they are called; use cuda_graphs = false");
-    if (c->hardware.attention != ND_ATTENTION_CUDNN)
+    if (c->hardware.attention_backend != ND_ATTENTION_CUDNN)
         return ND_OK;
     if (c->hardware.target == ND_TARGET_CPU || !ND_HAVE_CUDNN)
-        return ND_FAIL(ND_ECONFIG,
-                       "[hardware] attention = cudnn needs a GPU and a build with cuDNN, but %s; "
-                       "use attention = auto",
-                       c->hardware.target == ND_TARGET_CPU ? "[hardware] target = cpu"
-                                                           : "this build has no cuDNN");
+        return ND_FAIL(
+            ND_ECONFIG,
+            "[hardware] attention_backend = cudnn needs a GPU and a build with cuDNN, but %s; "
+            "use attention_backend = auto",
+            c->hardware.target == ND_TARGET_CPU ? "[hardware] target = cpu"
+                                                : "this build has no cuDNN");
     if (c->hardware.precision == ND_PRECISION_FP32)
-        return ND_FAIL(ND_ECONFIG,
-                       "[hardware] attention = cudnn contradicts precision = fp32: cuDNN's "
-                       "attention computes in bf16; use attention = auto or precision = bf16");
+        return ND_FAIL(
+            ND_ECONFIG,
+            "[hardware] attention_backend = cudnn contradicts precision = fp32: cuDNN's "
+            "attention computes in bf16; use attention_backend = auto or precision = bf16");
     return ND_OK;
 }
 

@@ -76,6 +76,24 @@ static nd_status scan_section(const scan *s, int number, char *text, char *secti
     return ND_OK;
 }
 
+/* A key under both of its names. Earlier versions wrote use_8bit_optim beside state_bits; there
+ * check_state_bits compares the values. */
+static nd_status check_both_names(const scan *s, int number, const char *section, const char *name)
+{
+    for (int i = 0; i < s->count; i++) {
+        const key_place *place = &s->places[i];
+        const bool is_new = nd_config_alias_is(place->section, place->name, section, name);
+        const bool is_old = nd_config_alias_is(section, name, place->section, place->name);
+        if ((is_new || is_old) && strcasecmp(is_new ? name : place->name, "state_bits") != 0)
+            return ND_FAIL(ND_ECONFIG,
+                           "%s:%d: '%s' and '%s' on line %d are the same key; keep '%s', its "
+                           "present name",
+                           s->path, number, name, place->name, place->line,
+                           is_new ? name : place->name);
+    }
+    return ND_OK;
+}
+
 static nd_status scan_key(scan *s, int number, char *text, const char *section)
 {
     char *equals = strchr(text, '=');
@@ -90,6 +108,7 @@ static nd_status scan_key(scan *s, int number, char *text, const char *section)
         return ND_FAIL(ND_ECONFIG, "%s:%d: key '%.60s' stands before any [section]", s->path,
                        number, name);
     const int earlier = line_of(s, section, name);
+    ND_TRY(check_both_names(s, number, section, name));
     if (earlier)
         return ND_FAIL(ND_ECONFIG, "%s:%d: key '%.60s' in [%s] is given twice; first on line %d",
                        s->path, number, name, section, earlier);
@@ -105,6 +124,20 @@ static nd_status scan_key(scan *s, int number, char *text, const char *section)
         if (!place->quoted)
             return ND_FAIL(ND_ENOMEM, "no memory for a value");
     }
+    return ND_OK;
+}
+
+/* What a line's reader would pass over: NUL bytes, as a crash leaves them, and a mark that nobody sees. */
+static nd_status check_bytes(const scan *s, FILE *file)
+{
+    int number = 1, byte = fgetc(file);
+    if (byte == 0xef)
+        return ND_FAIL(ND_ECONFIG, "%s:1: begins with a byte order mark; save it without", s->path);
+    for (; byte != EOF && byte != '\0'; byte = fgetc(file))
+        number += byte == '\n';
+    if (byte == '\0')
+        return ND_FAIL(ND_ECONFIG, "%s:%d: a NUL byte: damaged, or no text", s->path, number);
+    rewind(file);
     return ND_OK;
 }
 
@@ -136,6 +169,26 @@ static int quiet_iniparser(const char *format, ...)
     return 0;
 }
 
+/* A file that says use_8bit_optim and state_bits: whether the first decides nothing. It is false by
+ * default, and state_bits = auto, also a value of earlier versions, leaves the choice to it. */
+static nd_status check_state_bits(const scan *s, const dictionary *values, const key_place *place,
+                                  const char *value, bool *decides_nothing)
+{
+    bool eight;
+    const char *bits = iniparser_getstring(values, "optimizer:state_bits", NULL);
+    *decides_nothing = false;
+    if (!bits || strcasecmp(place->name, "use_8bit_optim") != 0 ||
+        !nd_config_parse_bool(value, &eight) || strcasecmp(bits, "auto") == 0)
+        return ND_OK;
+    *decides_nothing = !eight || strcmp(bits, "8") == 0;
+    return *decides_nothing
+               ? ND_OK
+               : ND_FAIL(ND_ECONFIG,
+                         "%s:%d: use_8bit_optim = true contradicts [optimizer] state_bits = %s on "
+                         "line %d; keep one of them",
+                         s->path, place->line, bits, line_of(s, "optimizer", "state_bits"));
+}
+
 static nd_status assign_all(nd_config *config, const scan *s, const dictionary *values)
 {
     for (int i = 0; i < s->count; i++) {
@@ -146,6 +199,10 @@ static nd_status assign_all(nd_config *config, const scan *s, const dictionary *
         const char *value = place->quoted ? place->quoted : iniparser_getstring(values, full, NULL);
         if (!value)
             return ND_FAIL(ND_ECONFIG, "%s: key '%s' has no value", origin, place->name);
+        bool decides_nothing;
+        ND_TRY(check_state_bits(s, values, place, value, &decides_nothing));
+        if (decides_nothing)
+            continue;
         ND_TRY(nd_config_set_key(config, place->section, place->name, value, origin));
     }
     return ND_OK;
@@ -156,16 +213,18 @@ nd_status nd_config_read_file(nd_config *config, const char *path)
     nd_status status = ND_OK;
     dictionary *values = NULL;
     scan s = {path, calloc(LINES_MOST, sizeof(key_place)), 0};
-    FILE *file = fopen(path, "r");
+    FILE *file = NULL;
     struct stat info;
-    if (!file || !s.places || fstat(fileno(file), &info) != 0) {
-        status = ND_FAIL(ND_ECONFIG, "%s: %s", path, strerror(errno));
-        goto done;
-    }
-    if (!S_ISREG(info.st_mode)) { /* it is read twice */
+    if (stat(path, &info) == 0 && !S_ISREG(info.st_mode)) { /* it is read twice, and a pipe waits */
         status = ND_FAIL(ND_ECONFIG, "%s: not a regular file", path);
         goto done;
     }
+    file = fopen(path, "r");
+    if (!file || !s.places) {
+        status = ND_FAIL(ND_ECONFIG, "%s: %s", path, strerror(errno));
+        goto done;
+    }
+    ND_TRY_GOTO(check_bytes(&s, file), done);
     ND_TRY_GOTO(scan_lines(&s, file), done);
     iniparser_set_error_callback(quiet_iniparser);
     values = iniparser_load(path);

@@ -40,66 +40,70 @@ const nd_config_key nd_config_keys[] = {
     INT(model, num_kv_heads, 1, 1024, "4", "key and value heads; divides num_heads"),
     DOUBLE(model, ffn_mult, 0.01, 64, "3.5", "feed-forward width as a multiple of hidden_dim"),
     INT(model, max_seq_len, 1, 1048576, "2048", "longest context the model is meant for"),
-    INT(model, vocab_size, 2, 16777216, "32000", "tokens in the vocabulary"),
+    INT(model, vocab_size, 2, 16777216, "32000",
+        "tokens in the vocabulary: that of the tokenizer the data was packed with"),
     INT(model, group_size, 0, 65536, "0",
-        "inputs that share one ternary scale; 0 is one scale a matrix"),
+        "inputs that share one ternary scale; 0 is one scale per matrix"),
     BOOL(model, tie_embeddings, "true", "the head is the token embedding; bitnet needs it"),
     DOUBLE(model, rope_base, 1, 1e9, "10000", "base of the rotary angles"),
 
     INT(training, total_steps, 1, MAX_COUNT, "10000", "optimizer steps of the run"),
-    INT(training, batch_size, 1, 1048576, "16", "sequences a step, over all ranks"),
+    INT(training, batch_size, 1, 1048576, "16", "sequences per step, over all ranks"),
     INT(training, micro_batch_size, 0, 1048576, "0",
-        "sequences computed at once; 0 chooses from batch_size alone"),
-    INT(training, seq_length, 1, 1048576, "2048", "tokens a sequence"),
+        "sequences computed at once; 0 is the largest power of two that leaves at least 8 "
+        "micro-batches, else 1"),
+    INT(training, seq_length, 1, 1048576, "2048", "tokens per sequence"),
     DOUBLE(training, learning_rate, 0, 100, "0.02", "peak rate of the ternary matrices"),
     INT(training, warmup_steps, 0, MAX_COUNT, "1000", "steps of linear warm-up, from step 0"),
     DOUBLE(training, weight_decay, 0, 10, "0.01", "decoupled weight decay of the matrices"),
-    DOUBLE(training, grad_clip, 0, 1e9, "1.0", "largest global gradient norm; 0 is no clipping"),
+    DOUBLE(training, grad_clip, 0, 1e9, "1.0",
+           "clip the global gradient norm to this; 0 is no clipping"),
     DOUBLE(training, entropy_weight, 0, 10, "0.0",
            "weight of the entropy of the predicted distribution, subtracted from the loss"),
-    DOUBLE(training, label_smoothing, 0, 0.999, "0.0", "part of the target spread over all tokens"),
+    DOUBLE(training, label_smoothing, 0, 0.999, "0.0",
+           "fraction of the target spread over all tokens"),
     DOUBLE(training, z_loss_weight, 0, 10, "0.0", "weight of the squared log-partition function"),
     CHOICE(training, optimizer_type, "muon|adamw", "muon", "optimizer of the ternary matrices"),
     DOUBLE(training, muon_momentum, 0, 0.99999, "0.95", "momentum of Muon"),
     CHOICE(training, schedule_type, "wsd|cosine|constant", "wsd", "learning-rate schedule"),
-    DOUBLE(training, stable_ratio, 0, 1, "0.8", "wsd: part of the run before the decay"),
-    DOUBLE(training, min_lr_ratio, 0, 1, "0.1", "rate at the end as a part of the peak"),
+    DOUBLE(training, stable_ratio, 0, 1, "0.8", "wsd: fraction of the run before the decay"),
+    DOUBLE(training, min_lr_ratio, 0, 1, "0.1", "final learning rate as a fraction of the peak"),
     INT(training, max_skipped_steps, 0, MAX_COUNT, "3",
-        "steps in a row that may be skipped (NaN, infinity, a loss spike) before the run goes back "
+        "consecutive skipped steps (non-finite values or a loss spike) before the run rolls back "
         "to "
-        "its newest checkpoint and past their data"),
+        "its newest checkpoint and skips their data"),
     INT(training, max_rollbacks, 0, MAX_COUNT, "2",
-        "times a run may go back so before it ends with exit code 6"),
+        "rollbacks before the run ends with exit code 6"),
     DOUBLE(training, loss_spike_zscore, 0, 1e6, "0",
-           "skip a step whose loss lies so many standard deviations above the last 64; 0 is off"),
+           "skip a step whose loss is this many standard deviations above the last 64; 0 is off"),
     BOOL(training, use_mtp, "false", "predict several tokens ahead"),
     CHOICE(training, mtp_form, "shared|sequential|separate", "shared",
-           "the further tokens are predicted by the same logits; by one more layer each, after one "
-           "another; or by a head of their own each"),
+           "what predicts the further tokens: shared, the same logits; sequential, one more layer "
+           "each; separate, one head each"),
     INT(training, mtp_n_tokens, 2, 8, "4", "tokens predicted ahead, the next one included"),
     DOUBLE(training, mtp_weight, 0, 100, "0.2",
            "weight of the second token; each further one weighs half of the one before"),
     CHOICE(
         training, mtp_schedule, "constant|linear|thirds", "thirds",
-        "weights over the run: constant; falling to 0; all, half and none of the tokens by thirds"),
-    BOOL(training, use_collider, "false", "filter easy tokens out of the backward pass"),
+        "weights over the run: constant; linear to 0; or all, half and none of the further tokens "
+        "by thirds of the run"),
+    BOOL(training, use_collider, "false", "Collider: leave easy tokens out of the backward pass"),
     DOUBLE(
         training, collider_threshold, 0, 1, "0.3",
         "importance, the loss normalised over a micro-batch, below which a token may be filtered"),
     DOUBLE(training, collider_sparsity, 0, 0.999, "0.35",
-           "largest part of a micro-batch that is filtered"),
+           "largest fraction of a micro-batch that is filtered"),
     DOUBLE(training, collider_until, 0, 1, "1",
-           "part of the run in which tokens are filtered; all take part in the steps after it"),
+           "fraction of the run in which tokens are filtered; later steps use all of them"),
     BOOL(training, use_async_loader, "true", "read batches ahead in worker threads"),
-    INT(training, num_workers, 1, 256, "2", "reading threads a rank"),
-    INT(training, prefetch_batches, 1, 4096, "8", "batches read ahead at most"),
-    BOOL(training, use_8bit_optim, "false", "optimizer state in 8 bits"),
+    INT(training, num_workers, 1, 256, "2", "reader threads per rank"),
+    INT(training, prefetch_batches, 1, 4096, "8", "batches to read ahead"),
     BOOL(training, use_galore, "false",
          "project the gradients of matrices into a subspace and keep optimizer state there"),
     INT(training, galore_rank, 1, 65536, "256",
         "rank of the projection; matrices with a side up to it stay full rank"),
     INT(training, galore_update_freq, 1, MAX_COUNT, "200", "steps between new subspaces"),
-    INT(training, seed, 0, MAX_COUNT, "1234", "of the initial weights and the order of samples"),
+    INT(training, seed, 0, MAX_COUNT, "1234", "seed of the initial weights and the sample order"),
 
     DOUBLE(optimizer, embedding_lr, 0, 100, "0.003", "peak AdamW rate of the token embedding"),
     DOUBLE(optimizer, head_lr, 0, 100, "0.003", "peak AdamW rate of an untied head"),
@@ -109,92 +113,93 @@ const nd_config_key nd_config_keys[] = {
     DOUBLE(optimizer, adam_epsilon, 1e-30, 1, "1e-8", "AdamW epsilon"),
     CHOICE(optimizer, orthogonalization, "newton_schulz|polar_express", "newton_schulz",
            "Muon's iteration"),
-    INT(optimizer, orthogonalization_steps, 1, 20, "5", "iterations of it"),
+    INT(optimizer, orthogonalization_steps, 1, 20, "5", "iterations of Muon's orthogonalization"),
     BOOL(optimizer, nesterov, "true", "Muon looks one momentum step ahead"),
     BOOL(optimizer, cautious_weight_decay, "true",
          "decay a weight only where the update also shrinks it"),
     CHOICE(optimizer, master_precision, "fp32|bf16", "fp32",
            "type of the master weights; bf16 rounds stochastically"),
-    CHOICE(optimizer, state_bits, "auto|32|8|4", "auto",
-           "bits of optimizer state: auto is 8 with use_8bit_optim, else 32; 4 is for the momentum "
-           "of Muon, beside AdamW moments in 8"),
+    CHOICE(optimizer, state_bits, "32|8|4", "32",
+           "bits of optimizer state; 4 is for Muon's momentum and keeps AdamW's moments in 8 bits. "
+           "[training] use_8bit_optim = true|false, the E3 suite's name, means 8 or 32"),
     CHOICE(optimizer, galore_projector_bits, "auto|32|8", "auto",
            "bits of GaLore's projectors: auto is 32 where optimizer state is, else 8"),
     DOUBLE(optimizer, galore_scale, 0, 100, "1.0", "factor of GaLore's updates"),
-    DOUBLE(optimizer, galore_residual, 0, 100, "0.0",
-           "factor of the rest of the gradient, orthogonalised without momentum, beside GaLore's "
-           "update; above 0 whole gradients travel to their owners"),
+    DOUBLE(
+        optimizer, galore_residual, 0, 100, "0.0",
+        "factor of the gradient outside the subspace, orthogonalised without momentum and added to "
+        "GaLore's "
+        "update; above 0 full gradients are sent to their owners"),
 
     CHOICE(data, dataset, "shards|synthetic", "shards", "where tokens come from"),
     TEXT(data, data_path, "", "directory of packed shards"),
     INT(data, n_samples, 1, MAX_COUNT, "4096", "synthetic: sequences in the data set"),
     INT(data, epochs, 0, MAX_COUNT, "0",
-        "stop after so many passes when that comes before total_steps; 0 is no limit"),
+        "stop after this many passes over the data, or at total_steps if that is earlier; 0 is no "
+        "limit"),
 
     CHOICE(hardware, target, "auto|cpu|cuda", "auto", "where to compute"),
     BOOL(hardware, gradient_checkpointing, "false",
-         "keep one activation a layer and recompute the rest in the backward pass"),
-    BOOL(hardware, packed_codes, "false",
-         "keep ternary codes in 2 bits and unpack a matrix for each product"),
+         "keep one activation per layer and recompute the rest in the backward pass"),
+    BOOL(hardware, pack_ternary_weights, "false",
+         "store ternary weights in 2 bits and unpack a matrix for each product"),
     BOOL(hardware, cuda_graphs, "false",
-         "on a GPU: record a micro-batch's ops once and replay them as one (where no token is "
-         "filtered "
-         "and no head of its own predicts further tokens)"),
-    CHOICE(hardware, attention, "auto|cudnn|own", "auto",
-           "on a GPU, in bf16: cuDNN's attention where it is there and fits, cuDNN's or an error, "
-           "the program's own"),
+         "on a GPU: record a micro-batch's ops once and replay them as one graph (not with "
+         "use_collider or mtp_form = separate)"),
+    CHOICE(hardware, attention_backend, "auto|cudnn|builtin", "auto",
+           "attention in bf16 on a GPU: cudnn, builtin (this program's kernel), or auto: cuDNN's "
+           "where it is installed and supports the shape"),
     CHOICE(
         hardware, precision, "fp32|bf16|auto", "auto",
         "type of activations and backward products; auto is bf16 where the machine multiplies it "
         "faster than fp32 (elsewhere bf16 saves memory and no time)"),
     CHOICE(
         hardware, backward_precision, "same|int8|auto", "auto",
-        "of the backward products of ternary weights: that of precision, or int8, with scales of "
-        "tokens (towards the inputs) and of outputs in 1024 tokens (towards the weights); auto is "
-        "int8 where its exact products are faster and group_size is 0"),
+        "type of the backward products of ternary weights: as precision, or int8 with a scale per "
+        "token (input gradients) and per output and 1024 tokens (weight gradients); auto is int8 "
+        "where its exact products are faster and group_size is 0"),
     INT(hardware, threads, 0, 4096, "0",
-        "threads a rank; 0 shares evenly the cores that the machine's ranks may use"),
+        "threads per rank; 0 divides the machine's cores evenly among its ranks"),
     CHOICE(hardware, cpu_isa, "auto|generic|avx2|avx512|avx512_vnni|avx512_bf16", "auto",
-           "most that is used of the CPU, by the program and by oneDNN; auto is all that is there"),
+           "highest instruction set the program and oneDNN use; auto is all that the CPU has"),
 
     CHOICE(dist, deterministic, "off|world", "world",
            "world: sum micro-batches in a fixed tree, the same bits on any number of ranks"),
-    BOOL(dist, overlap, "true",
-         "gradients travel to their owners while the backward pass goes on; the same bits as "
-         "without"),
+    BOOL(dist, overlap_grad_reduce, "true",
+         "gradient reduction overlaps the backward pass; the result is the same to the bit"),
     CHOICE(
-        dist, reduction, "owners|allreduce", "owners",
-        "how gradients are summed: each to the rank that owns it, or by NCCL's all-reduce, of "
-        "which "
-        "the owner uses the result (on GPUs, with deterministic = off and gradient_wire = fp32)"),
-    CHOICE(dist, gradient_wire, "fp32|bf16|int8", "fp32",
-           "gradients between ranks: fp32 is exact; bf16 and int8 (in blocks) are approximate, "
+        dist, grad_reduction, "owners|allreduce", "owners",
+        "owners: each gradient is reduced to the rank that owns it; allreduce: NCCL's all-reduce "
+        "(GPUs only, with deterministic = off and grad_comm_dtype = fp32)"),
+    CHOICE(dist, grad_comm_dtype, "fp32|bf16|int8", "fp32",
+           "type of gradients between ranks: fp32 is exact; bf16 and int8 (in blocks) round, "
            "with error feedback, and need deterministic = off"),
     CHOICE(
-        dist, weight_wire, "packed|trits|changed", "packed",
-        "ternary codes between ranks, exact: 2 bits each, five to a byte, or those that changed"),
-    CHOICE(dist, embedding_wire, "dense|int8_delta", "dense",
-           "embedding and head between ranks: dense sends them whole in the type of activations; "
-           "int8_delta is approximate: their change in blocks of 8 bits, with error feedback"),
+        dist, weight_sync, "full|full_base3|delta", "full",
+        "how ternary weights reach the other ranks after an update, always exact: all at 2 bits, "
+        "all at five to a byte, or only those that changed"),
+    CHOICE(dist, embedding_sync, "full|int8_delta", "full",
+           "the same for the embedding and the head: full sends them whole in the type of "
+           "activations; int8_delta sends their change, rounded to int8 with error feedback"),
     DOUBLE(dist, timeout_seconds, 1, 86400, "600",
-           "how long a rank waits for another before the job fails (exit code 5)"),
-    INT(dist, check_interval, 0, MAX_COUNT, "100",
-        "steps between comparisons of the ranks' weights, besides one before each checkpoint; 0 is "
+           "how long a rank waits for another before the job ends with exit code 5"),
+    INT(dist, replica_check_interval, 0, MAX_COUNT, "100",
+        "steps between comparisons of the ranks' weights; one more precedes each checkpoint; 0 is "
         "off"),
 
-    TEXT(logging, run_dir, "runs/default", "where the run leaves its files"),
+    TEXT(logging, run_dir, "runs/default", "where the run writes its files"),
     TEXT(logging, checkpoint_dir, "", "checkpoints; empty is <run_dir>/checkpoints"),
     INT(logging, log_interval, 1, MAX_COUNT, "10", "steps between progress lines"),
     INT(logging, eval_interval, 0, MAX_COUNT, "250",
         "steps between evaluations; 0 is only the end"),
-    INT(logging, eval_samples, 0, MAX_COUNT, "64", "held-out sequences an evaluation; 0 is all"),
+    INT(logging, eval_samples, 0, MAX_COUNT, "64", "held-out sequences per evaluation; 0 is all"),
     INT(logging, checkpoint_interval, 0, MAX_COUNT, "500",
         "steps between checkpoints; 0 is only the end"),
     BOOL(logging, checkpoint_at_end, "true", "write a checkpoint after the last step"),
-    BOOL(logging, checkpoint_async, "true", "write checkpoints while training goes on"),
+    BOOL(logging, checkpoint_async, "true", "write checkpoints in the background"),
     INT(logging, checkpoint_keep, 0, MAX_COUNT, "3", "newest checkpoints kept; 0 keeps all"),
     INT(logging, max_failed_saves, 1, MAX_COUNT, "3",
-        "saves on schedule that fail in a row before the run ends"),
+        "scheduled checkpoints that may fail in a row before the run ends"),
     BOOL(logging, tensorboard, "true", "write TensorBoard event files"),
 };
 const int nd_config_key_count = sizeof nd_config_keys / sizeof nd_config_keys[0];

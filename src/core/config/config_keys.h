@@ -29,6 +29,32 @@ extern const int nd_config_key_count;
 /* NULL when there is none. Names are compared without regard to case. */
 const nd_config_key *nd_config_key_find(const char *section, const char *name);
 
+/* A name of a key other than its own. An old name is accepted with a warning; another spelling, such as
+ * the E3 suite's use_8bit_optim, without. */
+typedef struct nd_config_alias {
+    const char *section, *name;
+    const char *new_section, *new_name;
+    const char *values, *new_values; /* "a|b" becomes "c|d"; other values are the key's. Or NULL */
+    bool spelling;
+} nd_config_alias;
+
+/* NULL when there is none. */
+const nd_config_alias *nd_config_alias_find(const char *section, const char *name);
+
+/* Whether the first names the key that the second is. */
+bool nd_config_alias_is(const char *section, const char *name, const char *new_section,
+                        const char *new_name);
+
+/* The key's value for a value written under the alias; false when the spelling allows only true and
+ * false. */
+bool nd_config_alias_value(const nd_config_alias *alias, const char *value, char *text,
+                           size_t size);
+
+/* Index of `value` in "a|b|c", or -1; the name at an index; true|yes|on|1 and false|no|off|0. */
+int nd_config_choice_index(const char *choices, const char *value);
+void nd_config_choice_name(const char *choices, int index, char *text, size_t size);
+bool nd_config_parse_bool(const char *text, bool *value);
+
 /* The known "section.key" nearest to what was written, by edit distance. */
 const nd_config_key *nd_config_key_nearest(const char *section, const char *name);
 

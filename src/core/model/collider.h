@@ -3,8 +3,8 @@
  * The forward pass is untouched. The importance of a token is its next-token loss, min-max normalised
  * over the micro-batch; a token is filtered when its importance is below `threshold` and its loss is
  * among the lowest `sparsity` of the micro-batch, so that never more than that part goes. A filtered
- * token's loss is masked and its keys and values are constants: then nothing of it takes part in any
- * product of the backward pass, and what is left runs on compacted rows (docs/model.md). */
+ * token's loss is masked and its keys and values are constants: so it takes part in no product of
+ * the backward pass, which runs on compacted rows (docs/model.md). */
 #ifndef ND_CORE_MODEL_COLLIDER_H
 #define ND_CORE_MODEL_COLLIDER_H
 
@@ -66,7 +66,7 @@ typedef enum nd_collider_extent {
     ND_COLLIDER_ALL
 } nd_collider_extent;
 
-/* The rows of a layer's activations that take part in its backward pass: `part` receives views of the
+/* The rows of a layer's activations in its backward pass: `part` receives views of the
  * first t rows of all but keys and values, into which what `extent` names is compacted; the others are
  * to be filled. rows: i32 [1, t], as gather_rows takes them. */
 nd_status nd_collider_compact(nd_backend *b, const nd_layer_activations *acts, nd_cview rows,

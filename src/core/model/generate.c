@@ -73,12 +73,13 @@ static nd_status feed_chunk(nd_generator *g, const int32_t *tokens, int64_t coun
                             nd_as_const(ids)));
     for (int64_t l = 0; l < m->config.num_layers; l++) {
         nd_layer_activations acts = narrowed(g, l, count);
-        nd_layer_weights weights = {{NULL}};
+        nd_layer_pass pass = {
+            .backend = b, .config = &m->config, .acts = &acts, .scratch = &scratch};
         for (int which = 0; which < ND_LAYER_PARAM_COUNT; which++) {
             const int64_t index = nd_params_layer_index(&m->params, l, (nd_layer_param)which);
-            weights.w[which] = index >= 0 ? &m->weights[index] : NULL;
+            pass.weights.w[which] = index >= 0 ? &m->weights[index] : NULL;
         }
-        const nd_layer_span span = {
+        pass.span = (nd_layer_span){
             .sequences = 1,
             .query_len = count,
             .start = g->length,
@@ -86,7 +87,7 @@ static nd_status feed_chunk(nd_generator *g, const int32_t *tokens, int64_t coun
             .values = nd_view_rows(g->values[l], 0, g->length + count),
         };
         acts.x = x;
-        ND_TRY(nd_layer_forward(b, &m->config, &weights, &acts, &scratch, &span, next));
+        ND_TRY(nd_layer_forward(&pass, next));
         const nd_view swapped = x;
         x = next;
         next = swapped;

@@ -89,51 +89,53 @@ static nd_attention_shape attention_shape(const nd_model_config *c, const nd_lay
     };
 }
 
-static nd_status keys_and_values(nd_backend *b, const nd_model_config *c,
-                                 const nd_layer_weights *weights, const nd_layer_activations *acts,
-                                 const nd_layer_scratch *scratch, const nd_layer_span *span)
+static nd_status keys_and_values(const nd_layer_pass *p)
 {
-    const nd_weight *const *w = weights->w;
+    nd_backend *b = p->backend;
+    const nd_layer_activations *acts = p->acts;
+    const nd_layer_scratch *scratch = p->scratch;
+    const nd_weight *const *w = p->weights.w;
     ND_TRY(nd_linear_input_norm(b, &acts->attn_in, acts->attn_norm_r, nd_as_const(acts->x),
                                 w[ND_ATTN_NORM]));
     ND_TRY(nd_linear_forward(b, acts->k, &acts->attn_in, w[ND_ATTN_K], scratch->weight));
     ND_TRY(nd_linear_forward(b, acts->v, &acts->attn_in, w[ND_ATTN_V], scratch->weight));
-    const nd_rope_params rope = rope_params(c, span, false);
+    const nd_rope_params rope = rope_params(p->config, &p->span, false);
     return b->ops.rope(b, acts->k, &rope);
 }
 
 /* What follows keys and values, up to x_mid; with `rows` acts holds these rows. */
-static nd_status queries_to_middle(nd_backend *b, const nd_model_config *c,
-                                   const nd_layer_weights *weights,
-                                   const nd_layer_activations *acts,
-                                   const nd_layer_scratch *scratch, const nd_layer_span *span,
-                                   nd_cview rows)
+static nd_status queries_to_middle(const nd_layer_pass *p)
 {
-    const nd_weight *const *w = weights->w;
-    const nd_view weight_room = scratch->weight;
-    ND_TRY(nd_linear_forward(b, acts->q, &acts->attn_in, w[ND_ATTN_Q], weight_room));
-    nd_rope_params rope = rope_params(c, span, false);
-    rope.rows = rows;
+    nd_backend *b = p->backend;
+    const nd_model_config *c = p->config;
+    const nd_layer_activations *acts = p->acts;
+    const nd_layer_scratch *scratch = p->scratch;
+    const nd_weight *const *w = p->weights.w;
+    ND_TRY(nd_linear_forward(b, acts->q, &acts->attn_in, w[ND_ATTN_Q], scratch->weight));
+    nd_rope_params rope = rope_params(c, &p->span, false);
+    rope.rows = p->rows;
     ND_TRY(b->ops.rope(b, acts->q, &rope));
-    nd_attention_shape shape = attention_shape(c, span);
-    shape.rows = rows;
-    ND_TRY(b->ops.attention(b, acts->o, acts->lse, nd_as_const(acts->q), nd_as_const(span->keys),
-                            nd_as_const(span->values), &shape));
+    nd_attention_shape shape = attention_shape(c, &p->span);
+    shape.rows = p->rows;
+    ND_TRY(b->ops.attention(b, acts->o, acts->lse, nd_as_const(acts->q), nd_as_const(p->span.keys),
+                            nd_as_const(p->span.values), &shape));
     if (c->arch == ND_ARCH_BITNET)
         ND_TRY(nd_linear_input_norm(b, &acts->attn_out_in, acts->attn_sub_norm_r,
                                     nd_as_const(acts->o), w[ND_ATTN_SUB_NORM]));
     else
         ND_TRY(pass_into(b, &acts->attn_out_in, nd_as_const(acts->o)));
-    ND_TRY(
-        nd_linear_forward(b, scratch->hidden, &acts->attn_out_in, w[ND_ATTN_OUTPUT], weight_room));
+    ND_TRY(nd_linear_forward(b, scratch->hidden, &acts->attn_out_in, w[ND_ATTN_OUTPUT],
+                             scratch->weight));
     return b->ops.add(b, acts->x_mid, nd_as_const(acts->x), nd_as_const(scratch->hidden));
 }
 
-static nd_status ffn_forward(nd_backend *b, const nd_model_config *c,
-                             const nd_layer_weights *weights, const nd_layer_activations *acts,
-                             const nd_layer_scratch *scratch, nd_view x_next)
+static nd_status ffn_forward(const nd_layer_pass *p, nd_view x_next)
 {
-    const nd_weight *const *w = weights->w;
+    nd_backend *b = p->backend;
+    const nd_model_config *c = p->config;
+    const nd_layer_activations *acts = p->acts;
+    const nd_layer_scratch *scratch = p->scratch;
+    const nd_weight *const *w = p->weights.w;
     ND_TRY(nd_linear_input_norm(b, &acts->ffn_in, acts->ffn_norm_r, nd_as_const(acts->x_mid),
                                 w[ND_FFN_NORM]));
     ND_TRY(nd_linear_forward(b, acts->gate, &acts->ffn_in, w[ND_FFN_GATE], scratch->weight));
@@ -157,13 +159,11 @@ static nd_status ffn_forward(nd_backend *b, const nd_model_config *c,
     return b->ops.add(b, x_next, nd_as_const(acts->x_mid), nd_as_const(scratch->hidden));
 }
 
-nd_status nd_layer_forward(nd_backend *b, const nd_model_config *c, const nd_layer_weights *weights,
-                           const nd_layer_activations *acts, const nd_layer_scratch *scratch,
-                           const nd_layer_span *span, nd_view x_next)
+nd_status nd_layer_forward(const nd_layer_pass *p, nd_view x_next)
 {
-    ND_TRY(keys_and_values(b, c, weights, acts, scratch, span));
-    ND_TRY(queries_to_middle(b, c, weights, acts, scratch, span, (nd_cview){0}));
-    return ffn_forward(b, c, weights, acts, scratch, x_next);
+    ND_TRY(keys_and_values(p));
+    ND_TRY(queries_to_middle(p));
+    return ffn_forward(p, x_next);
 }
 
 /* The scratch of `rows` tokens. */
@@ -176,26 +176,28 @@ static nd_layer_scratch scratch_rows(const nd_layer_scratch *scratch, int64_t ro
     return out;
 }
 
-nd_status nd_layer_recompute(nd_backend *b, const nd_model_config *c,
-                             const nd_layer_weights *weights, const nd_layer_activations *acts,
-                             const nd_layer_scratch *scratch, const nd_layer_span *span,
-                             nd_cview rows, nd_layer_activations *part)
+nd_status nd_layer_recompute(const nd_layer_pass *p, nd_layer_activations *part)
 {
-    *part = *acts;
-    ND_TRY(keys_and_values(b, c, weights, acts, scratch, span));
-    if (rows.data)
-        ND_TRY(nd_collider_compact(b, acts, rows, ND_COLLIDER_INPUTS, part));
-    const nd_layer_scratch part_scratch = scratch_rows(scratch, part->x.rows);
-    ND_TRY(queries_to_middle(b, c, weights, part, &part_scratch, span, rows));
-    return ffn_forward(b, c, weights, part, &part_scratch, (nd_view){0});
+    nd_layer_pass narrowed = *p;
+    *part = *p->acts;
+    ND_TRY(keys_and_values(p));
+    if (p->rows.data)
+        ND_TRY(nd_collider_compact(p->backend, p->acts, p->rows, ND_COLLIDER_INPUTS, part));
+    const nd_layer_scratch scratch = scratch_rows(p->scratch, part->x.rows);
+    narrowed.acts = part;
+    narrowed.scratch = &scratch;
+    ND_TRY(queries_to_middle(&narrowed));
+    return ffn_forward(&narrowed, (nd_view){0});
 }
 
-static nd_status ffn_backward(nd_backend *b, const nd_model_config *c,
-                              const nd_layer_weights *weights, const nd_layer_activations *acts,
-                              const nd_layer_scratch *scratch, nd_view dx,
-                              const nd_layer_gradients *g, float beta)
+static nd_status ffn_backward(const nd_layer_pass *p, nd_view dx, const nd_layer_gradients *g,
+                              float beta)
 {
-    const nd_weight *const *w = weights->w;
+    nd_backend *b = p->backend;
+    const nd_model_config *c = p->config;
+    const nd_layer_activations *acts = p->acts;
+    const nd_layer_scratch *scratch = p->scratch;
+    const nd_weight *const *w = p->weights.w;
     const nd_view dh = scratch->wide, dgate = acts->gate, dup = acts->up, dn = scratch->hidden;
     ND_TRY(nd_linear_backward_weight(b, g->dw[ND_FFN_DOWN], nd_as_const(dx), &acts->ffn_out_in,
                                      c->int8_gradients, beta));
@@ -222,13 +224,14 @@ static nd_status ffn_backward(nd_backend *b, const nd_model_config *c,
                                    nd_as_const(acts->ffn_norm_r), 1.0f);
 }
 
-static nd_status attention_backward(nd_backend *b, const nd_model_config *c,
-                                    const nd_layer_weights *weights,
-                                    const nd_layer_activations *acts, const nd_layer_scratch *s,
-                                    const nd_layer_span *span, nd_cview rows, nd_view dx,
-                                    const nd_layer_gradients *g, float beta)
+static nd_status attention_backward(const nd_layer_pass *p, nd_view dx, const nd_layer_gradients *g,
+                                    float beta)
 {
-    const nd_weight *const *w = weights->w;
+    nd_backend *b = p->backend;
+    const nd_model_config *c = p->config;
+    const nd_layer_activations *acts = p->acts;
+    const nd_layer_scratch *s = p->scratch;
+    const nd_weight *const *w = p->weights.w;
     nd_view dout = s->heads;
     const nd_view dn = s->hidden;
     ND_TRY(nd_linear_backward_weight(b, g->dw[ND_ATTN_OUTPUT], nd_as_const(dx), &acts->attn_out_in,
@@ -241,13 +244,13 @@ static nd_status attention_backward(nd_backend *b, const nd_model_config *c,
             nd_as_const(w[ND_ATTN_SUB_NORM]->dense), nd_as_const(acts->attn_sub_norm_r), 0.0f));
     else
         ND_TRY(b->ops.axpby(b, dout, 1.0f, nd_as_const(s->dq), 0.0f));
-    nd_attention_shape shape = attention_shape(c, span);
-    shape.rows = rows;
+    nd_attention_shape shape = attention_shape(c, &p->span);
+    shape.rows = p->rows;
     ND_TRY(b->ops.attention_backward(
         b, s->dq, s->dk, s->dv, nd_as_const(dout), nd_as_const(acts->o), nd_as_const(acts->lse),
         nd_as_const(acts->q), nd_as_const(acts->k), nd_as_const(acts->v), &shape));
-    nd_rope_params rope = rope_params(c, span, true);
-    rope.rows = rows;
+    nd_rope_params rope = rope_params(c, &p->span, true);
+    rope.rows = p->rows;
     ND_TRY(b->ops.rope(b, s->dq, &rope));
     ND_TRY(b->ops.rope(b, s->dk, &rope));
     ND_TRY(nd_linear_backward_weight(b, g->dw[ND_ATTN_Q], nd_as_const(s->dq), &acts->attn_in,
@@ -267,12 +270,12 @@ static nd_status attention_backward(nd_backend *b, const nd_model_config *c,
                                    nd_as_const(acts->attn_norm_r), 1.0f);
 }
 
-nd_status nd_layer_backward(nd_backend *b, const nd_model_config *c,
-                            const nd_layer_weights *weights, const nd_layer_activations *acts,
-                            const nd_layer_scratch *scratch, const nd_layer_span *span,
-                            nd_cview rows, nd_view dx, const nd_layer_gradients *g, float beta)
+nd_status nd_layer_backward(const nd_layer_pass *pass, nd_view dx, const nd_layer_gradients *g,
+                            float beta)
 {
-    const nd_layer_scratch part_scratch = scratch_rows(scratch, dx.rows);
-    ND_TRY(ffn_backward(b, c, weights, acts, &part_scratch, dx, g, beta));
-    return attention_backward(b, c, weights, acts, &part_scratch, span, rows, dx, g, beta);
+    const nd_layer_scratch scratch = scratch_rows(pass->scratch, dx.rows);
+    nd_layer_pass narrowed = *pass;
+    narrowed.scratch = &scratch;
+    ND_TRY(ffn_backward(&narrowed, dx, g, beta));
+    return attention_backward(&narrowed, dx, g, beta);
 }

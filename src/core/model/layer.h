@@ -24,7 +24,7 @@ typedef struct nd_layer_activations {
     nd_linear_input ffn_out_in; /* [t, f] */
 } nd_layer_activations;
 
-/* Room shared by all layers. */
+/* Scratch shared by all layers. */
 typedef struct nd_layer_scratch {
     nd_view hidden;     /* [t, d] */
     nd_view heads;      /* [t, h*head_dim] */
@@ -34,7 +34,7 @@ typedef struct nd_layer_scratch {
 } nd_layer_scratch;
 
 /* Positions of one call: `sequences` of `query_len` tokens starting at position `start`. While
- * generating, keys and values of all positions so far stand in `keys` and `values`, and the layer's
+ * generating, `keys` and `values` hold those of all positions so far, and the layer's
  * own k and v are their last rows; in training both are the layer's k and v. */
 typedef struct nd_layer_span {
     int64_t sequences, query_len, start;
@@ -57,28 +57,29 @@ nd_status nd_layer_activations_reserve(nd_arena *arena, const nd_model_config *c
 nd_status nd_layer_scratch_reserve(nd_arena *arena, const nd_model_config *config, int64_t tokens,
                                    bool training, nd_layer_scratch *scratch);
 
-/* Computes the layer from acts->x into acts and `x_next` [t, d]. */
-nd_status nd_layer_forward(nd_backend *b, const nd_model_config *config,
-                           const nd_layer_weights *weights, const nd_layer_activations *acts,
-                           const nd_layer_scratch *scratch, const nd_layer_span *span,
-                           nd_view x_next);
+/* What one call works on. Nothing of it is owned. */
+typedef struct nd_layer_pass {
+    nd_backend *backend;
+    const nd_model_config *config;
+    nd_layer_weights weights;
+    const nd_layer_activations *acts;
+    const nd_layer_scratch *scratch;
+    nd_layer_span span;
+    nd_cview rows; /* i32 [1, t'], as gather_rows takes them: only these tokens take part
+                    * (core/model/collider.h); data NULL: all */
+} nd_layer_pass;
 
-/* Computes again what nd_layer_backward reads, from acts->x alone. With `rows` (i32 [1, t'], as
- * gather_rows takes them; data NULL is all) only of these tokens: `part` receives their views, and
- * keys and values of all. Overwrites acts->x. */
-nd_status nd_layer_recompute(nd_backend *b, const nd_model_config *config,
-                             const nd_layer_weights *weights, const nd_layer_activations *acts,
-                             const nd_layer_scratch *scratch, const nd_layer_span *span,
-                             nd_cview rows, nd_layer_activations *part);
+/* Computes the layer from acts->x into acts and `x_next` [t, d]. Of all rows. */
+nd_status nd_layer_forward(const nd_layer_pass *pass, nd_view x_next);
+
+/* Computes again what nd_layer_backward reads, from acts->x alone. With rows only of these tokens: `part`
+ * receives their views, and keys and values of all. Overwrites acts->x. */
+nd_status nd_layer_recompute(const nd_layer_pass *pass, nd_layer_activations *part);
 
 /* dx [t, d] holds d loss / d x_next and becomes d loss / d x. Matrix gradients are
  * beta dw + ..., norm gradients are added to. Overwrites acts->gate and acts->up.
- * With `rows` only these tokens take part (core/model/collider.h): dx is [t', d], and everything in acts but
- * keys and values has t' rows. */
-nd_status nd_layer_backward(nd_backend *b, const nd_model_config *config,
-                            const nd_layer_weights *weights, const nd_layer_activations *acts,
-                            const nd_layer_scratch *scratch, const nd_layer_span *span,
-                            nd_cview rows, nd_view dx, const nd_layer_gradients *gradients,
-                            float beta);
+ * With rows dx is [t', d], and everything in acts but keys and values has t' rows. */
+nd_status nd_layer_backward(const nd_layer_pass *pass, nd_view dx,
+                            const nd_layer_gradients *gradients, float beta);
 
 #endif

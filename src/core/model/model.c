@@ -1,192 +1,30 @@
 #include "core/model/model.h"
 
 #include "core/model/head.h"
+#include "core/model/mtp.h"
 
 #include <stdlib.h>
-#include <string.h>
 
-/* Tokens predicted ahead of each position. */
-static int predicted(const nd_model_config *config)
+/* The training pass of a layer, over all tokens. */
+static nd_layer_pass layer_pass(const nd_model *m, int64_t layer)
 {
-    const int offsets = nd_cross_entropy_offsets(&config->loss);
-    return config->mtp_tokens > offsets ? config->mtp_tokens : offsets;
-}
-
-nd_status nd_model_create(const nd_model_config *config, nd_backend *backend, nd_model **model)
-{
-    nd_status status = ND_OK;
-    nd_model *m = calloc(1, sizeof *m);
-    if (!m)
-        return ND_FAIL(ND_ENOMEM, "no memory for the model's tables");
-    m->config = *config;
-    m->backend = backend;
-    m->filtering = config->collider;
-    m->tokens = config->micro_batch * config->seq_length;
-    ND_TRY_GOTO(nd_params_create(config, &m->params), fail);
-    m->weights = calloc((size_t)m->params.count, sizeof *m->weights);
-    m->layers = calloc((size_t)config->num_layers, sizeof *m->layers);
-    const int64_t targets = m->tokens * predicted(config);
-    m->host_inputs = calloc((size_t)m->tokens, sizeof *m->host_inputs);
-    m->host_targets = calloc((size_t)targets, sizeof *m->host_targets);
-    if (!m->weights || !m->layers || !m->host_inputs || !m->host_targets) {
-        status = ND_FAIL(ND_ENOMEM, "no memory for the tables of %lld layers",
-                         (long long)config->num_layers);
-        goto fail;
-    }
-    if (config->collider) {
-        const nd_collider_params params = {config->collider_threshold, config->collider_sparsity};
-        ND_TRY_GOTO(nd_collider_create(&m->collider, params, m->tokens), fail);
-    }
-    ND_TRY_GOTO(nd_mtp_create(m), fail);
-    *model = m;
-    return ND_OK;
-fail:
-    nd_model_destroy(m);
-    return status;
-}
-
-void nd_model_destroy(nd_model *m)
-{
-    if (!m)
-        return;
-    nd_params_destroy(&m->params);
-    free(m->weights);
-    free(m->layers);
-    free(m->host_inputs);
-    free(m->host_targets);
-    nd_collider_destroy(&m->collider);
-    nd_mtp_destroy(m);
-    free(m);
-}
-
-/* Codes as bytes, or packed beside a view of the scratch that all of them share. */
-static nd_status take_codes(nd_arena *arena, const nd_param *p, nd_view scratch, nd_weight *w)
-{
-    if (scratch.cols == 0)
-        return nd_arena_reserve(arena, ND_I8, p->rows, p->cols, &w->codes);
-    w->codes = nd_view_of(scratch.data, ND_I8, p->rows, p->cols);
-    return nd_arena_reserve(arena, ND_U8, 1, (p->rows * p->cols + 3) / 4, &w->packed);
-}
-
-nd_status nd_model_reserve_weights(nd_model *m, nd_arena *arena)
-{
-    const nd_model_config *c = &m->config;
-    const nd_dtype norm_type = c->compute == ND_F64 ? ND_F64 : ND_F32;
-    nd_view scratch = {0};
-    if (c->packed_codes && c->ternary)
-        ND_TRY(nd_arena_reserve(arena, ND_I8, 1, nd_params_largest(&m->params, ND_ROLE_TERNARY),
-                                &scratch));
-    for (int64_t i = 0; i < m->params.count; i++) {
-        const nd_param *p = &m->params.list[i];
-        nd_weight *w = &m->weights[i];
-        w->ternary = p->role == ND_ROLE_TERNARY && c->ternary;
-        if (!w->ternary) {
-            const nd_dtype type = p->role == ND_ROLE_NORM ? norm_type : c->compute;
-            ND_TRY(nd_arena_reserve(arena, type, p->rows, p->cols, &w->dense));
-            continue;
-        }
-        const int64_t groups = nd_model_scale_groups(c, p->cols);
-        ND_TRY(take_codes(arena, p, scratch, w));
-        ND_TRY(
-            nd_arena_reserve(arena, ND_F32, groups ? p->rows : 1, groups ? groups : 1, &w->scales));
-    }
-    return ND_OK;
-}
-
-int64_t nd_model_logit_rows(const nd_model_config *config)
-{
-    const int64_t tokens = config->micro_batch * config->seq_length;
-    int64_t rows = (int64_t)(4 << 20) / config->vocab_size / 32 * 32;
-    if (rows < 32)
-        rows = 32;
-    return rows < tokens ? rows : tokens;
-}
-
-/* With checkpointing every layer keeps its input alone and they share the rest, recomputed layer by
- * layer in the backward pass; an evaluation shares everything. */
-static nd_status take_layers(nd_model *m, nd_arena *arena, bool training)
-{
-    const nd_model_config *c = &m->config;
-    nd_layer_activations *first = &m->layers[0];
-    ND_TRY(nd_layer_activations_reserve(arena, c, m->tokens, false, first));
-    for (int64_t l = 1; l < c->num_layers; l++) {
-        nd_layer_activations *acts = &m->layers[l];
-        if (training && !c->checkpointing) {
-            ND_TRY(nd_layer_activations_reserve(arena, c, m->tokens, false, acts));
-            continue;
-        }
-        *acts = *first;
-        if (training)
-            ND_TRY(nd_layer_activations_reserve(arena, c, m->tokens, true, acts));
-    }
-    return ND_OK;
-}
-
-int64_t nd_model_loss_sums(const nd_model *m)
-{
-    return 2 + m->params.extra_heads;
-}
-
-nd_status nd_model_reserve_activations(nd_model *m, nd_arena *arena, bool training)
-{
-    const nd_model_config *c = &m->config;
-    const nd_dtype wide = c->compute == ND_F64 ? ND_F64 : ND_F32;
-    ND_TRY(take_layers(m, arena, training));
-    ND_TRY(nd_layer_scratch_reserve(arena, c, m->tokens, training, &m->scratch));
-    if (training)
-        ND_TRY(nd_arena_reserve(arena, c->compute, m->tokens, c->hidden_dim, &m->dx));
-    ND_TRY(nd_arena_reserve(arena, wide, nd_model_logit_rows(c), nd_model_pieces(c), &m->logits));
-    ND_TRY(nd_arena_reserve(arena, ND_I32, 1, m->tokens, &m->inputs));
-    ND_TRY(nd_arena_reserve(arena, ND_I32, m->tokens, nd_cross_entropy_offsets(&c->loss),
-                            &m->targets));
-    if (training || c->num_layers == 0)
-        ND_TRY(nd_arena_reserve(arena, c->compute, m->tokens, c->hidden_dim, &m->x_last));
-    else
-        m->x_last = m->layers[0].x;
-    ND_TRY(nd_arena_reserve(arena, c->compute, m->tokens, c->hidden_dim, &m->x_final));
-    ND_TRY(nd_arena_reserve(arena, wide, m->tokens, 1, &m->final_r));
-    if (training && c->collider)
-        ND_TRY(nd_collider_reserve(&m->collider, arena));
-    if (training)
-        ND_TRY(nd_mtp_reserve(m, arena));
-    ND_TRY(nd_arena_reserve(arena, wide, m->tokens, 1, &m->nll));
-    ND_TRY(nd_arena_reserve(arena, wide, m->tokens, 1, &m->total));
-    return nd_arena_reserve(arena, ND_F64, 1, nd_model_loss_sums(m), &m->sums);
-}
-
-nd_status nd_model_load_weight(nd_model *m, int64_t index, nd_cview master)
-{
-    nd_backend *b = m->backend;
-    nd_weight *w = &m->weights[index];
-    if (w->ternary) {
-        ND_TRY(b->ops.ternarize(b, w->codes, w->scales, master));
-        return w->packed.data ? b->ops.pack_codes(b, w->packed, nd_as_const(w->codes)) : ND_OK;
-    }
-    return b->ops.axpby(b, w->dense, 1.0f, master, 0.0f);
-}
-
-static nd_layer_weights layer_weights(const nd_model *m, int64_t layer)
-{
-    nd_layer_weights out = {{NULL}};
+    const nd_layer_activations *acts = &m->layers[layer];
+    nd_layer_pass pass = {.backend = m->backend,
+                          .config = &m->config,
+                          .acts = acts,
+                          .scratch = &m->scratch,
+                          .span = nd_model_training_span(m, acts)};
     for (int which = 0; which < ND_LAYER_PARAM_COUNT; which++) {
         const int64_t index = nd_params_layer_index(&m->params, layer, (nd_layer_param)which);
         if (index >= 0)
-            out.w[which] = &m->weights[index];
+            pass.weights.w[which] = &m->weights[index];
     }
-    return out;
-}
-
-static nd_layer_span training_span(const nd_model *m, const nd_layer_activations *acts)
-{
-    return (nd_layer_span){.sequences = m->config.micro_batch,
-                           .query_len = m->config.seq_length,
-                           .keys = acts->k,
-                           .values = acts->v};
+    return pass;
 }
 
 void nd_model_set_offset_weights(nd_model *m, const float *weights)
 {
-    for (int j = 1; j < predicted(&m->config); j++)
+    for (int j = 1; j < nd_model_predicted(&m->config); j++)
         m->config.loss.offset_weight[j] = weights[j];
 }
 
@@ -209,7 +47,7 @@ static nd_status upload_targets(nd_model *m, int64_t count)
 nd_status nd_model_upload(nd_model *m, const int32_t *tokens)
 {
     const int64_t length = m->config.seq_length;
-    const int ahead = predicted(&m->config);
+    const int ahead = nd_model_predicted(&m->config);
     nd_backend *b = m->backend;
     for (int64_t s = 0; s < m->config.micro_batch; s++) {
         const int32_t *sequence = tokens + s * (length + 1);
@@ -231,11 +69,9 @@ static nd_status forward(nd_model *m)
                             nd_as_const(m->weights[nd_params_embedding(&m->params)].dense),
                             nd_as_const(m->inputs)));
     for (int64_t l = 0; l < m->config.num_layers; l++) {
-        const nd_layer_activations *acts = &m->layers[l];
-        const nd_layer_weights weights = layer_weights(m, l);
-        const nd_layer_span span = training_span(m, acts);
+        const nd_layer_pass pass = layer_pass(m, l);
         const nd_view next = l + 1 < m->config.num_layers ? m->layers[l + 1].x : m->x_last;
-        ND_TRY(nd_layer_forward(b, &m->config, &weights, acts, &m->scratch, &span, next));
+        ND_TRY(nd_layer_forward(&pass, next));
     }
     return b->ops.rmsnorm(b, m->x_final, m->final_r, nd_as_const(m->x_last),
                           nd_as_const(m->weights[nd_params_output_norm(&m->params)].dense));
@@ -347,46 +183,22 @@ static nd_backward_rows all_rows(const nd_model *m)
                               .dx = m->dx};
 }
 
-/* As many rows of logits as lie between two addresses, at most all tokens'. Where it is fewer, rows of
- * padding have room behind them. */
-static nd_view logits_between(const nd_model *m, char *start, const char *end)
+/* As many rows of logits as `memory` holds, at most all tokens'. Where it is fewer, rows of padding have
+ * room behind them. */
+static nd_view logits_in(const nd_model *m, nd_view memory)
 {
     const nd_view one = nd_view_rows(m->logits, 0, 1);
-    int64_t rows = (end - start) / (int64_t)nd_view_bytes(nd_as_const(one));
+    int64_t rows = memory.cols / (int64_t)nd_view_bytes(nd_as_const(one));
     if (rows < m->tokens)
         rows = rows >= ND_KEPT_ROUND ? rows - (ND_KEPT_ROUND - 1) : 0;
-    return nd_view_of(start, one.dtype, rows < m->tokens ? rows : m->tokens, one.cols);
-}
-
-/* The layers' scratch but `hidden`, dx and the logits lie one after the other and are free while the
- * head runs. */
-static nd_view room_in_scratch(const nd_model *m)
-{
-    return logits_between(m, m->scratch.wide.data,
-                          (const char *)m->logits.data + nd_view_bytes(nd_as_const(m->logits)));
-}
-
-/* The layers' gradients that are not written yet, as far as they lie one after the other. */
-static nd_view room_in_gradients(const nd_model *m, const nd_model_gradients *into)
-{
-    const int64_t first = nd_params_layer_index(&m->params, 0, ND_ATTN_NORM);
-    const int64_t behind = first + m->config.num_layers * m->params.per_layer;
-    char *start = m->config.num_layers > 0 ? into->views[first].data : NULL, *end = start;
-    if (into->accumulate_layers)
-        return (nd_view){0};
-    for (int64_t i = first; i < behind; i++) {
-        char *at = into->views[i].data;
-        if (at < end || at - end >= ND_ARENA_ALIGN)
-            break;
-        end = at + nd_view_bytes(nd_as_const(into->views[i]));
-    }
-    return logits_between(m, start, end);
+    return nd_view_of(memory.data, one.dtype, rows < m->tokens ? rows : m->tokens, one.cols);
 }
 
 /* Room for the logits of the last tokens, whose number its rows are. */
 static nd_view late_logits(const nd_model *m, const nd_model_gradients *into)
 {
-    const nd_view scratch = room_in_scratch(m), gradients = room_in_gradients(m, into);
+    const nd_view scratch = logits_in(m, m->idle);
+    const nd_view gradients = logits_in(m, into->spare);
     return gradients.rows > scratch.rows ? gradients : scratch;
 }
 
@@ -406,7 +218,7 @@ static nd_status filter_tokens(nd_model *m, const nd_model_gradients *into, nd_b
         return ND_OK;
     part->count = part->rows.cols;
     nd_collider_compact_targets(&m->collider, part->rows, m->config.seq_length,
-                                predicted(&m->config), m->host_targets);
+                                nd_model_predicted(&m->config), m->host_targets);
     ND_TRY(upload_targets(m, part->count));
     nd_cview late_rows;
     ND_TRY(nd_collider_late(&m->collider, b, part->rows, first, &part->early, &late_rows));
@@ -425,10 +237,7 @@ static nd_status filter_tokens(nd_model *m, const nd_model_gradients *into, nd_b
 static nd_status backward_layer(nd_model *m, int64_t layer, const nd_backward_rows *part,
                                 const nd_view *gradients, bool accumulate)
 {
-    nd_backend *b = m->backend;
-    const nd_layer_activations *acts = &m->layers[layer];
-    const nd_layer_weights weights = layer_weights(m, layer);
-    const nd_layer_span span = training_span(m, acts);
+    nd_layer_pass pass = layer_pass(m, layer);
     nd_layer_gradients g = {{{0}}};
     for (int which = 0; which < ND_LAYER_PARAM_COUNT; which++) {
         const int64_t index = nd_params_layer_index(&m->params, layer, (nd_layer_param)which);
@@ -438,14 +247,14 @@ static nd_status backward_layer(nd_model *m, int64_t layer, const nd_backward_ro
         if (!accumulate && m->params.list[index].role == ND_ROLE_NORM)
             ND_TRY(zero_gradient(m, gradients[index]));
     }
-    nd_layer_activations kept = *acts;
+    nd_layer_activations kept = *pass.acts;
+    pass.rows = part->rows;
     if (m->config.checkpointing)
-        ND_TRY(nd_layer_recompute(b, &m->config, &weights, acts, &m->scratch, &span, part->rows,
-                                  &kept));
+        ND_TRY(nd_layer_recompute(&pass, &kept));
     else if (part->rows.data)
-        ND_TRY(nd_collider_compact(b, acts, part->rows, ND_COLLIDER_ALL, &kept));
-    return nd_layer_backward(b, &m->config, &weights, &kept, &m->scratch, &span, part->rows,
-                             part->dx, &g, accumulate ? 1.0f : 0.0f);
+        ND_TRY(nd_collider_compact(m->backend, pass.acts, part->rows, ND_COLLIDER_ALL, &kept));
+    pass.acts = &kept;
+    return nd_layer_backward(&pass, part->dx, &g, accumulate ? 1.0f : 0.0f);
 }
 
 static nd_status announce(nd_gradients_ready ready, int64_t first, int64_t count)
@@ -453,41 +262,56 @@ static nd_status announce(nd_gradients_ready ready, int64_t first, int64_t count
     return ready.call ? ready.call(ready.context, first, count) : ND_OK;
 }
 
-nd_status nd_model_pass(nd_model *m, float gradient_scale, nd_model_gradients into,
-                        nd_gradients_ready ready, int64_t *kept)
+nd_status nd_model_pass_begin(nd_model *m, float gradient_scale, const nd_model_gradients *into,
+                              nd_backward_rows *part, int64_t *kept)
 {
     nd_backend *b = m->backend;
-    const nd_view *gradients = into.views;
-    const bool accumulate = into.accumulate_others;
+    const nd_view *gradients = into->views;
     const int64_t norm = nd_params_output_norm(&m->params), head = nd_params_head(&m->params);
     const int64_t embedding = nd_params_embedding(&m->params);
-    nd_backward_rows part = all_rows(m);
+    *part = all_rows(m);
     *kept = m->tokens;
     ND_TRY(forward(m));
     ND_TRY(nd_mtp_forward(m));
     if (m->filtering)
-        ND_TRY(filter_tokens(m, &into, &part, kept));
-    ND_TRY(head_gradients(m, &part, gradient_scale, &into));
+        ND_TRY(filter_tokens(m, into, part, kept));
+    ND_TRY(head_gradients(m, part, gradient_scale, into));
     if (!m->filtering)
         ND_TRY(sum_losses(m, m->tokens));
-    ND_TRY(nd_mtp_train_heads(m, &part, gradient_scale, &into));
-    if (!accumulate)
+    ND_TRY(nd_mtp_train_heads(m, part, gradient_scale, into));
+    if (!into->accumulate_others)
         ND_TRY(zero_gradient(m, gradients[norm]));
-    ND_TRY(b->ops.rmsnorm_backward(b, part.dx, gradients[norm], nd_as_const(part.dx_final),
-                                   nd_as_const(part.x_last), nd_as_const(m->weights[norm].dense),
-                                   nd_as_const(part.final_r), 0.0f));
-    if (head != embedding && !accumulate)
+    ND_TRY(b->ops.rmsnorm_backward(b, part->dx, gradients[norm], nd_as_const(part->dx_final),
+                                   nd_as_const(part->x_last), nd_as_const(m->weights[norm].dense),
+                                   nd_as_const(part->final_r), 0.0f));
+    if (head != embedding && !into->accumulate_others)
         ND_TRY(zero_gradient(m, gradients[embedding]));
-    ND_TRY(nd_mtp_train_blocks(m, &part, gradient_scale, &into));
+    return nd_mtp_train_blocks(m, part, gradient_scale, into);
+}
+
+nd_status nd_model_pass_finish(nd_model *m, const nd_model_gradients *into,
+                               nd_gradients_ready ready, const nd_backward_rows *part)
+{
+    nd_backend *b = m->backend;
+    const int64_t norm = nd_params_output_norm(&m->params);
+    const int64_t embedding = nd_params_embedding(&m->params);
     ND_TRY(announce(ready, norm, m->params.count - norm));
     for (int64_t l = m->config.num_layers - 1; l >= 0; l--) {
-        ND_TRY(backward_layer(m, l, &part, gradients, into.accumulate_layers));
+        ND_TRY(backward_layer(m, l, part, into->views, into->accumulate_layers));
         ND_TRY(announce(ready, nd_params_layer_index(&m->params, l, ND_ATTN_NORM),
                         m->params.per_layer));
     }
-    ND_TRY(b->ops.embedding_backward(b, gradients[embedding], nd_as_const(part.dx),
-                                     nd_as_const(part.inputs)));
+    ND_TRY(b->ops.embedding_backward(b, into->views[embedding], nd_as_const(part->dx),
+                                     nd_as_const(part->inputs)));
     return announce(ready, embedding, 1);
+}
+
+nd_status nd_model_pass(nd_model *m, float gradient_scale, nd_model_gradients into,
+                        nd_gradients_ready ready, int64_t *kept)
+{
+    nd_backward_rows part;
+    ND_TRY(nd_model_pass_begin(m, gradient_scale, &into, &part, kept));
+    return nd_model_pass_finish(m, &into, ready, &part);
 }
 
 nd_status nd_model_train(nd_model *m, const int32_t *tokens, float gradient_scale,

@@ -19,7 +19,7 @@ nd_model_config nd_model_config_from(const nd_config *config)
         .activation_quant = true,
         .int8_gradients = config->hardware.backward_precision == ND_BACKWARD_INT8,
         .checkpointing = config->hardware.gradient_checkpointing,
-        .packed_codes = config->hardware.packed_codes,
+        .packed_codes = config->hardware.pack_ternary_weights,
         .collider = config->training.use_collider && config->training.collider_sparsity > 0.0,
         .collider_threshold = config->training.collider_threshold,
         .collider_sparsity = config->training.collider_sparsity,

@@ -39,7 +39,7 @@ static inline int64_t nd_model_pieces(const nd_model_config *config)
                                                                      : config->vocab_size;
 }
 
-/* Further tokens that need parameters of their own: blocks or heads of the sequential and separate
+/* Further tokens that have their own parameters: blocks or heads of the sequential and separate
  * forms. */
 static inline int nd_model_extra_heads(const nd_model_config *config)
 {

@@ -1,55 +1,6 @@
 #include "core/model/mtp.h"
 
 #include "core/model/head.h"
-#include "core/model/model.h"
-
-#include <stdlib.h>
-
-nd_status nd_mtp_create(nd_model *m)
-{
-    const size_t heads = (size_t)m->params.extra_heads;
-    if (heads == 0)
-        return ND_OK;
-    m->mtp.blocks = calloc(heads, sizeof *m->mtp.blocks);
-    m->mtp.column = calloc((size_t)m->tokens, sizeof *m->mtp.column);
-    if (!m->mtp.blocks || !m->mtp.column)
-        return ND_FAIL(ND_ENOMEM, "no memory for %zu heads of multi-token prediction", heads);
-    return ND_OK;
-}
-
-void nd_mtp_destroy(nd_model *m)
-{
-    free(m->mtp.blocks);
-    free(m->mtp.column);
-}
-
-static nd_status take_block(nd_model *m, nd_arena *arena, nd_mtp_block *block)
-{
-    const nd_model_config *c = &m->config;
-    const nd_dtype statistic = c->compute == ND_F64 ? ND_F64 : ND_F32;
-    const bool quantized = c->ternary && c->activation_quant;
-    const int64_t t = m->tokens, d = c->hidden_dim;
-    ND_TRY(nd_arena_reserve(arena, ND_I32, 1, t, &block->inputs));
-    ND_TRY(nd_arena_reserve(arena, c->compute, t, d, &block->embedding));
-    ND_TRY(nd_arena_reserve(arena, statistic, t, 1, &block->hidden_r));
-    ND_TRY(nd_arena_reserve(arena, statistic, t, 1, &block->embedding_r));
-    ND_TRY(nd_linear_input_reserve(arena, quantized, c->compute, t, d, &block->hidden_in));
-    ND_TRY(nd_linear_input_reserve(arena, quantized, c->compute, t, d, &block->embedding_in));
-    ND_TRY(nd_layer_activations_reserve(arena, c, t, false, &block->acts));
-    return nd_arena_reserve(arena, c->compute, t, d, &block->out);
-}
-
-nd_status nd_mtp_reserve(nd_model *m, nd_arena *arena)
-{
-    if (m->config.mtp_form != ND_MTP_SEQUENTIAL)
-        return ND_OK;
-    for (int64_t k = 0; k < m->params.extra_heads; k++)
-        ND_TRY(take_block(m, arena, &m->mtp.blocks[k]));
-    for (int i = 0; i < 2 && m->params.extra_heads > 0; i++)
-        ND_TRY(nd_arena_reserve(arena, m->config.compute, m->tokens, m->config.hidden_dim,
-                                &m->mtp.dx[i]));
-    return ND_OK;
-}
 
 static float head_weight(const nd_model *m, int64_t head)
 {
@@ -143,23 +94,19 @@ static const nd_weight *block_weight(const nd_model *m, int64_t k, nd_mtp_param 
     return &m->weights[nd_params_mtp_index(&m->params, k, which)];
 }
 
-static nd_layer_weights block_layer(const nd_model *m, int64_t k)
+static nd_layer_pass block_pass(const nd_model *m, int64_t k, const nd_mtp_block *block)
 {
-    nd_layer_weights out = {{NULL}};
+    nd_layer_pass pass = {.backend = m->backend,
+                          .config = &m->config,
+                          .acts = &block->acts,
+                          .scratch = &m->scratch,
+                          .span = nd_model_training_span(m, &block->acts)};
     for (int which = 0; which < ND_LAYER_PARAM_COUNT; which++) {
         const int64_t index = nd_params_mtp_layer_index(&m->params, k, (nd_layer_param)which);
         if (index >= 0)
-            out.w[which] = &m->weights[index];
+            pass.weights.w[which] = &m->weights[index];
     }
-    return out;
-}
-
-static nd_layer_span block_span(const nd_model *m, const nd_mtp_block *block)
-{
-    return (nd_layer_span){.sequences = m->config.micro_batch,
-                           .query_len = m->config.seq_length,
-                           .keys = block->acts.k,
-                           .values = block->acts.v};
+    return pass;
 }
 
 /* Block k reads token t+1+k where the head before it predicts it; positions too near the end of their
@@ -179,8 +126,7 @@ static nd_status block_forward(nd_model *m, int64_t k, nd_cview hidden)
 {
     nd_backend *b = m->backend;
     nd_mtp_block *block = &m->mtp.blocks[k];
-    const nd_layer_weights weights = block_layer(m, k);
-    const nd_layer_span span = block_span(m, block);
+    const nd_layer_pass pass = block_pass(m, k, block);
     const nd_view weight_scratch = m->scratch.weight, second = m->scratch.hidden;
     ND_TRY(upload_inputs(m, k));
     ND_TRY(b->ops.embedding(b, block->embedding,
@@ -196,7 +142,7 @@ static nd_status block_forward(nd_model *m, int64_t k, nd_cview hidden)
     ND_TRY(nd_linear_forward(b, second, &block->embedding_in,
                              block_weight(m, k, ND_MTP_EMBEDDING_PROJ), weight_scratch));
     ND_TRY(b->ops.add(b, block->acts.x, nd_as_const(block->acts.x), nd_as_const(second)));
-    return nd_layer_forward(b, &m->config, &weights, &block->acts, &m->scratch, &span, block->out);
+    return nd_layer_forward(&pass, block->out);
 }
 
 nd_status nd_mtp_forward(nd_model *m)
@@ -265,8 +211,7 @@ static nd_status block_backward(nd_model *m, const nd_backward_rows *part, int64
     nd_backend *b = m->backend;
     const nd_params *p = &m->params;
     const float matrix_beta = into->accumulate_others ? 1.0f : 0.0f;
-    const nd_layer_weights weights = block_layer(m, k);
-    const nd_layer_span span = block_span(m, block);
+    nd_layer_pass pass = block_pass(m, k, block);
     const nd_view dn = nd_view_rows(m->scratch.hidden, 0, part->count);
     const nd_view de = nd_view_rows(m->scratch.heads, 0, part->count);
     nd_layer_gradients g = {{{0}}};
@@ -275,8 +220,8 @@ static nd_status block_backward(nd_model *m, const nd_backward_rows *part, int64
         if (index >= 0)
             g.dw[which] = into->views[index];
     }
-    ND_TRY(nd_layer_backward(b, &m->config, &weights, &block->acts, &m->scratch, &span, part->rows,
-                             dx, &g, matrix_beta));
+    pass.rows = part->rows;
+    ND_TRY(nd_layer_backward(&pass, dx, &g, matrix_beta));
     const nd_cview dy = nd_as_const(dx);
     ND_TRY(nd_linear_backward_weight(b, into->views[nd_params_mtp_index(p, k, ND_MTP_HIDDEN_PROJ)],
                                      dy, &block->hidden_in, m->config.int8_gradients, matrix_beta));

@@ -212,6 +212,13 @@ int64_t nd_params_total(const nd_params *params)
     return total;
 }
 
+nd_view nd_params_layer_span(const nd_params *params, const nd_view *views, int64_t layers)
+{
+    const int64_t first = 1; /* behind the embedding */
+    return layers > 0 ? nd_view_span(views[first], views[first + layers * params->per_layer - 1])
+                      : (nd_view){0};
+}
+
 void nd_param_initialize(const nd_param *param, uint64_t seed, int64_t first, int64_t count,
                          float *values)
 {

@@ -82,6 +82,9 @@ int64_t nd_params_largest(const nd_params *params, nd_param_role role);
 /* Total number of weights. */
 int64_t nd_params_total(const nd_params *params);
 
+/* The memory that views of layers [0, layers) cover, which were reserved one after another. */
+nd_view nd_params_layer_span(const nd_params *params, const nd_view *views, int64_t layers);
+
 /* Initial values of elements [first, first + count), from the seed and the parameter's name alone. */
 void nd_param_initialize(const nd_param *param, uint64_t seed, int64_t first, int64_t count,
                          float *values);

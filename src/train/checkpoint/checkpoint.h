@@ -1,7 +1,7 @@
 /* Checkpoints: directories that hold global tensors, each in exactly one file, with a checksum a
  * tensor. Nothing in them depends on the number of ranks but which file a tensor lies in.
  *
- *   step_00001000/manifest.json   what is here, and the checksums (docs/formats.md)
+ *   step_00001000/manifest.json   the list of files and tensors, and their checksums (docs/run_files.md)
  *   step_00001000/config.ini      the effective configuration
  *   step_00001000/tokenizer.model the tokenizer, when the data has one
  *   step_00001000/rank_0000.h5    /masters/<name>, /optimizer/<name>/<state>
@@ -55,21 +55,30 @@ typedef struct nd_checkpoint {
 /* The run's directory of checkpoints: [logging] checkpoint_dir, else <run_dir>/checkpoints. */
 void nd_checkpoint_directory(const nd_config *config, char *path, size_t size);
 
-/* Writes checkpoint step_<run->step> and moves `latest`; then removes the oldest beyond
+/* Writes checkpoint step_<run->position.step> and moves `latest`; then removes the oldest beyond
  * checkpoint_keep. Collective. Errors: ND_ECHECKPOINT naming the file and the system's reason; older
  * checkpoints are untouched then. `path` (may be NULL) receives the directory. */
 nd_status nd_checkpoint_write(nd_run *run, char path[ND_CHECKPOINT_PATH_MAX]);
 
 /* The checkpoint that `path` means: itself; or of a run, or a directory of checkpoints, the one that latest
- * names, or without a usable latest the newest whole one. A run's checkpoints are looked for where its
- * config.ini says. Every command that takes a checkpoint asks here. Errors: ND_ECHECKPOINT when there is
- * none, or where a directory cannot be looked at. */
-nd_status nd_checkpoint_resolve(const char *path, char out[ND_CHECKPOINT_PATH_MAX]);
+ * names, or without a usable latest the newest complete one. A run's checkpoints are looked for where its
+ * config.ini says, and must be of the run that it names. Every command that takes a checkpoint asks here.
+ * `log` (may be NULL) is told which are passed over. Errors: ND_ECHECKPOINT when there is none, where a
+ * directory or that config.ini cannot be read, or where what is found is of another run. */
+nd_status nd_checkpoint_resolve(const char *path, nd_log *log, char out[ND_CHECKPOINT_PATH_MAX]);
+
+/* The same, but `out` is empty where there is none. */
+nd_status nd_checkpoint_search(const char *path, nd_log *log, char out[ND_CHECKPOINT_PATH_MAX]);
 
 /* Opens the manifest and checks that every file is there with its size and, with `deep`, that every
  * byte of every file has its checksum. Errors: ND_ECHECKPOINT naming what is damaged; ND_EIO where the
  * system does not let it be read, which says nothing about it. */
 nd_status nd_checkpoint_open(const char *directory, bool deep, nd_checkpoint *checkpoint);
+
+/* The same by each rank's own path, which must lead to one checkpoint. Collective. Errors: the same on all
+ * ranks, also where a rank reaches another one; nothing is open then. */
+nd_status nd_checkpoint_open_on_all(nd_comm *comm, const char *directory, bool deep,
+                                    nd_checkpoint *c);
 void nd_checkpoint_close(nd_checkpoint *checkpoint);
 
 /* Index of a tensor, -1 when there is none. */
@@ -78,13 +87,13 @@ int64_t nd_checkpoint_find(const nd_checkpoint *checkpoint, const char *param, c
 /* Reads tensor `index` into `values` (host memory of its size) and checks its checksum. */
 nd_status nd_checkpoint_read(const nd_checkpoint *checkpoint, int64_t index, void *values);
 
-/* The newest whole checkpoint under `directory`, checked deeply; damaged ones on the way are named in
+/* The newest complete checkpoint under `directory`, checked deeply; damaged ones on the way are named in
  * the log. `path` is empty when there is none at all. Not collective. Errors: ND_ECHECKPOINT when
  * there are checkpoints and every one is damaged, or where one cannot be looked at. */
 nd_status nd_checkpoint_newest(const char *directory, nd_log *log,
                                char path[ND_CHECKPOINT_PATH_MAX]);
 
-/* What stands under the name of a step. */
+/* What exists under the name of a step. */
 typedef struct nd_checkpoint_standing {
     bool of_step; /* its manifest is of this step: damaged or not, it is that checkpoint */
     bool own;     /* and lists every file that is there: the program wrote all of it */

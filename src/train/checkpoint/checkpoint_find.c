@@ -3,10 +3,10 @@
 #include "train/checkpoint/checkpoint.h"
 #include "train/checkpoint/checkpoint_parts.h"
 #include "train/fault_points.h"
+#include "train/identity.h"
 
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 static nd_status step_path(char path[ND_CHECKPOINT_PATH_MAX], const char *directory,
                            const char *prefix, int64_t step)
@@ -73,9 +73,17 @@ static nd_status newest_of(const nd_checkpoint_steps *steps, const char *directo
         const nd_status status = check_step(path, steps->list[*at]);
         if (status == ND_OK)
             return ND_OK;
-        if (status != ND_ECHECKPOINT) /* it may be whole */
-            return status == ND_EIO ? ND_ECHECKPOINT : status;
-        nd_log_line(log, "warning: passing over a damaged checkpoint: %s", nd_error_get()->message);
+        if (status == ND_EIO) {
+            const nd_error error = *nd_error_get();
+            nd_error_clear();
+            return ND_FAIL(ND_ECHECKPOINT,
+                           "%.1000s; this checkpoint may be whole, so no earlier one is taken: try "
+                           "again when it can be read, or name another with --resume",
+                           error.message);
+        }
+        if (status != ND_ECHECKPOINT)
+            return status;
+        nd_log_line(log, "warning: skipping a damaged checkpoint: %s", nd_error_get()->message);
         nd_error_clear();
     }
     path[0] = '\0';
@@ -98,20 +106,20 @@ nd_status nd_checkpoint_newest(const char *directory, nd_log *log,
     if (steps.left_out > found) {
         nd_checkpoint_name(name, "", steps.left_out);
         nd_log_line(log,
-                    "warning: %s/%s is no directory that this program wrote and is not taken; "
+                    "warning: %s/%s is not a directory that this program wrote, and is ignored; "
                     "--resume with its path takes a checkpoint behind a symbolic link",
                     directory, name);
     }
     if (count > 0 && at < 0)
         return ND_FAIL(ND_ECHECKPOINT,
-                       "%s: all %d checkpoints are damaged; --resume none starts anew", directory,
-                       count);
+                       "%s: all %d checkpoints are damaged; --resume none starts a new run",
+                       directory, count);
     return ND_OK;
 }
 
 /* `latest` where it is the program's own and leads to a checkpoint, else the newest whole one, else what
  * somebody else called latest. `out` is empty when there is none. */
-static nd_status resolve_in(const char *directory, char out[ND_CHECKPOINT_PATH_MAX])
+static nd_status resolve_in(const char *directory, nd_log *log, char out[ND_CHECKPOINT_PATH_MAX])
 {
     nd_log silent = {0};
     char latest[ND_CHECKPOINT_PATH_MAX + 8], manifest[ND_CHECKPOINT_PATH_MAX + 32];
@@ -123,49 +131,97 @@ static nd_status resolve_in(const char *directory, char out[ND_CHECKPOINT_PATH_M
     ND_TRY(nd_path_exists(manifest, &whole));
     out[0] = '\0';
     if (!whole || foreign)
-        ND_TRY(nd_checkpoint_newest(directory, &silent, out));
+        ND_TRY(nd_checkpoint_newest(directory, log ? log : &silent, out));
     return !out[0] && whole ? nd_checkpoint_join(out, ND_CHECKPOINT_PATH_MAX, directory, "latest")
                             : ND_OK;
 }
 
-/* [logging] checkpoint_dir of a run's config.ini; "" when there is none. */
-static void configured_directory(const char *run, nd_config_text directory)
+/* [logging] checkpoint_dir of a run's config.ini and the run's id; "" where there is none. */
+static nd_status configured_directory(const char *run, nd_config_text directory,
+                                      char id[ND_RUN_ID_SIZE])
 {
-    char path[ND_CHECKPOINT_PATH_MAX];
-    nd_config *config = malloc(sizeof *config);
+    char path[ND_CHECKPOINT_PATH_MAX + 16];
+    bool exists, foreign;
     directory[0] = '\0';
-    if (config && snprintf(path, sizeof path, "%s/config.ini", run) < (int)sizeof path &&
-        access(path, F_OK) == 0) {
-        nd_config_defaults(config);
-        if (nd_config_read_file(config, path) == ND_OK)
-            strcpy(directory, config->logging.checkpoint_dir);
-        else
-            nd_error_clear();
-    }
+    snprintf(path, sizeof path, "%s/config.ini", run);
+    ND_TRY(nd_run_id_read(run, id, &foreign));
+    ND_TRY(nd_path_exists(path, &exists));
+    if (!exists || foreign)
+        return ND_OK;
+    nd_config *config = malloc(sizeof *config);
+    if (!config)
+        return ND_FAIL(ND_ENOMEM, "no memory for the configuration in %s", path);
+    nd_config_defaults(config);
+    const nd_status status = nd_config_read_file(config, path);
+    if (status == ND_OK)
+        strcpy(directory, config->logging.checkpoint_dir);
     free(config);
+    return status;
 }
 
-nd_status nd_checkpoint_resolve(const char *path, char out[ND_CHECKPOINT_PATH_MAX])
+/* A relative checkpoint_dir, read in another working directory, may lead to another run's. */
+static nd_status check_is_of(const char *run, const char *id, const char *found)
+{
+    nd_checkpoint c = {0};
+    if (!id[0])
+        return ND_OK;
+    nd_status status = nd_checkpoint_open_manifest(found, &c);
+    if (status == ND_OK && c.identity.run_id[0] && strcmp(c.identity.run_id, id) != 0)
+        status = ND_FAIL(ND_ECHECKPOINT,
+                         "%s, where the checkpoints of %s are looked for, is of run %s, but "
+                         "%s/config.ini is of run %s; name the directory of that run's checkpoints",
+                         found, run, c.identity.run_id, run, id);
+    nd_checkpoint_close(&c);
+    return status;
+}
+
+static nd_status search(const char *path, nd_log *log, nd_config_text elsewhere,
+                        char out[ND_CHECKPOINT_PATH_MAX])
 {
     char manifest[ND_CHECKPOINT_PATH_MAX + 32], inside[ND_CHECKPOINT_PATH_MAX];
-    nd_config_text elsewhere;
+    char id[ND_RUN_ID_SIZE];
     bool exists;
+    elsewhere[0] = '\0';
     if (strlen(path) + 64 >= sizeof inside)
         return ND_FAIL(ND_ECHECKPOINT, "%.80s...: the path is too long", path);
     snprintf(manifest, sizeof manifest, "%s/manifest.json", path);
     snprintf(inside, sizeof inside, "%s/checkpoints", path);
     snprintf(out, ND_CHECKPOINT_PATH_MAX, "%s", path);
-    if (nd_path_exists(manifest, &exists) != ND_OK)
-        return ND_ECHECKPOINT;
+    ND_TRY(nd_path_exists(manifest, &exists));
     if (exists)
         return ND_OK;
-    configured_directory(path, elsewhere);
+    out[0] = '\0';
+    snprintf(manifest, sizeof manifest, "%s/rank_0000.h5", path);
+    ND_TRY(nd_path_exists(manifest, &exists));
+    if (exists) /* a checkpoint that is not whole, and nothing else was meant */
+        return ND_OK;
+    ND_TRY(configured_directory(path, elsewhere, id));
     const char *const places[] = {elsewhere, inside, path};
     for (int i = elsewhere[0] ? 0 : 1; i < 3; i++) {
-        ND_TRY(resolve_in(places[i], out));
+        ND_TRY(resolve_in(places[i], log, out));
         if (out[0])
-            return ND_OK;
+            return check_is_of(path, id, out);
     }
+    return ND_OK;
+}
+
+static nd_status as_checkpoint_error(nd_status status)
+{
+    return status == ND_EIO || status == ND_ECONFIG ? ND_ECHECKPOINT : status;
+}
+
+nd_status nd_checkpoint_search(const char *path, nd_log *log, char out[ND_CHECKPOINT_PATH_MAX])
+{
+    nd_config_text elsewhere;
+    return as_checkpoint_error(search(path, log, elsewhere, out));
+}
+
+nd_status nd_checkpoint_resolve(const char *path, nd_log *log, char out[ND_CHECKPOINT_PATH_MAX])
+{
+    nd_config_text elsewhere;
+    ND_TRY(as_checkpoint_error(search(path, log, elsewhere, out)));
+    if (out[0])
+        return ND_OK;
     return ND_FAIL(ND_ECHECKPOINT,
                    "%.200s: no checkpoint: it has no readable manifest.json, and there is no whole "
                    "checkpoint in it or in its checkpoints%s%.200s",

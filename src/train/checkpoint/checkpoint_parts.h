@@ -58,7 +58,7 @@ nd_status nd_checkpoint_join(char *path, size_t size, const char *directory, con
 /* Writes, fsyncs and hashes this rank's file in s->temporary: fills s->tensors and s->summary. */
 nd_status nd_save_write_rank_file(nd_save *s);
 
-/* Lets updates have all parameters before `written`. */
+/* Releases all parameters before `written` to the update. */
 void nd_save_release(nd_save *s, int64_t written);
 
 /* Collective. Rank 0 learns of every tensor from its owner, and the summary of every file. */

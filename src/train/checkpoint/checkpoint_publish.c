@@ -97,9 +97,10 @@ static nd_status add_config(nd_save *s)
 static nd_status add_tokenizer(nd_save *s)
 {
     const nd_run *run = s->run;
-    if (!run->tokenizer)
+    if (!run->data.tokenizer)
         return ND_OK;
-    return add_file(&s->c, s->temporary, "tokenizer.model", run->tokenizer, run->tokenizer_bytes);
+    return add_file(&s->c, s->temporary, "tokenizer.model", run->data.tokenizer,
+                    run->data.tokenizer_bytes);
 }
 
 static nd_status add_manifest(nd_save *s)

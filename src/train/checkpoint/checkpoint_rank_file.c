@@ -59,7 +59,7 @@ static nd_status write_tensor(const nd_save *s, nd_checkpoint_h5 *file, const ch
 static nd_status write_tensors(nd_save *s, nd_checkpoint_h5 *file)
 {
     const nd_run *run = s->run;
-    const char *copied = run->saved_copy;
+    const char *copied = run->saving.copy;
     for (int64_t i = 0; i < run->model->params.count; i++) {
         nd_optimizer_state parts[ND_CHECKPOINT_PARTS_MAX];
         if (!run->masters[i].data)

@@ -3,7 +3,6 @@
 #include "train/checkpoint/checkpoint_hdf5.h"
 #include "train/checkpoint/checkpoint_parts.h"
 #include "train/checkpoint/manifest.h"
-#include "train/gradient_reducer.h"
 #include "train/resume_check.h"
 
 #include <errno.h>
@@ -39,8 +38,7 @@ static nd_status check_file(const nd_checkpoint *c, const nd_checkpoint_file *f,
     int64_t bytes;
     if (!deep)
         return ND_OK;
-    if (nd_file_digest(path, &bytes, hex) != ND_OK)
-        return ND_ECHECKPOINT;
+    ND_TRY(nd_file_digest(path, &bytes, hex)); /* unread is not damaged */
     if (strcmp(hex, f->sha256) != 0)
         return ND_FAIL(ND_ECHECKPOINT, "%s: damaged: its SHA-256 is %.12s..., expected %.12s...",
                        path, hex, f->sha256);
@@ -64,13 +62,12 @@ nd_status nd_checkpoint_open_manifest(const char *directory, nd_checkpoint *c)
         return ND_FAIL(ND_ECHECKPOINT, "%.80s...: the path is too long", directory);
     strcpy(c->directory, directory);
     snprintf(path, sizeof path, "%s/manifest.json", directory);
-    if (access(path, R_OK) != 0 && errno != ENOENT && errno != ENOTDIR)
-        return ND_FAIL(ND_EIO, "%s: cannot be read: %s", path, strerror(errno));
-    if (nd_read_whole_file(path, MANIFEST_BYTES_MAX, ND_ECHECKPOINT, &text, &size) != ND_OK) {
-        nd_error_clear();
-        return ND_FAIL(ND_ECHECKPOINT, "%s: not a checkpoint: it has no readable manifest.json",
-                       directory);
-    }
+    if (access(path, R_OK) != 0)
+        return errno == ENOENT || errno == ENOTDIR || errno == ELOOP
+                   ? ND_FAIL(ND_ECHECKPOINT,
+                             "%s: not a checkpoint: it has no readable manifest.json", directory)
+                   : ND_FAIL(ND_EIO, "%s: cannot be read: %s", path, strerror(errno));
+    ND_TRY(nd_read_whole_file(path, MANIFEST_BYTES_MAX, ND_EIO, &text, &size));
     const nd_status status = nd_manifest_parse(text, size, path, c);
     free(text);
     return status;
@@ -191,7 +188,7 @@ static nd_status restore_tensor(nd_run *run, const nd_checkpoint *c, const nd_pa
 
 static nd_status check_tokenizer(const nd_run *run, const nd_checkpoint *c)
 {
-    const char *data = nd_dataset_tokenizer_sha256(run->train);
+    const char *data = nd_dataset_tokenizer_sha256(run->data.train);
     for (int64_t i = 0; i < c->file_count; i++)
         if (strcmp(c->files[i].name, "tokenizer.model") == 0 && data[0] &&
             strcmp(c->files[i].sha256, data) != 0)
@@ -277,30 +274,53 @@ static nd_status restore_own(nd_run *run, const nd_checkpoint *c)
     return ND_OK;
 }
 
+nd_status nd_checkpoint_open_on_all(nd_comm *comm, const char *directory, bool deep,
+                                    nd_checkpoint *c)
+{
+    char first[ND_SHA256_HEX_SIZE];
+    const nd_status opened = nd_checkpoint_open(directory, deep, c);
+    nd_status status = nd_run_agree(comm, opened);
+    strcpy(first, c->state_sha256);
+    if (status == ND_OK)
+        status = comm->ops.broadcast(comm, first, sizeof first, 0);
+    if (status == ND_OK)
+        status = nd_run_agree(
+            comm, strcmp(first, c->state_sha256) == 0
+                      ? ND_OK
+                      : ND_FAIL(ND_ECHECKPOINT,
+                                "%s: its state is %.12s... here and %.12s... on rank 0: by this "
+                                "path ranks reach different checkpoints; start them in one working "
+                                "directory, on a shared file system",
+                                directory, c->state_sha256, first));
+    if (status != ND_OK && opened == ND_OK)
+        nd_checkpoint_close(c);
+    return status;
+}
+
 nd_status nd_checkpoint_restore(nd_run *run, const char *directory)
 {
     nd_checkpoint c;
-    nd_status status = nd_checkpoint_open(directory, false, &c);
+    nd_status status = nd_checkpoint_open_on_all(run->comm, directory, false, &c);
     if (status == ND_OK) {
         status = check_tokenizer(run, &c);
         if (status == ND_OK)
             status = restore_own(run, &c);
-        run->step = run->restored_step = c.step;
-        run->saved_step = has_state(&c) ? c.step : -1;
-        run->restored = true;
-        run->tokens = c.tokens;
-        run->next_sample = c.next_sample;
-        run->data_start = c.data_start;
+        run->restored = (nd_restored){.any = true, .step = c.step};
+        run->position = (nd_position){.step = c.step,
+                                      .tokens = c.tokens,
+                                      .next_sample = c.next_sample,
+                                      .data_start = c.data_start,
+                                      .restarts = c.restarts + has_state(&c)};
+        nd_save_after_restore(run, has_state(&c) ? c.step : -1);
         if (status == ND_OK && has_state(&c))
             status = log_differences(run, &c);
         if (status == ND_OK)
             status = nd_resume_check(run, &c);
         run->health = c.health;
-        run->restarts = c.restarts + has_state(&c);
         nd_checkpoint_close(&c);
     }
     ND_TRY(nd_run_agree(run->comm, status));
-    ND_TRY(nd_gradient_reducer_publish_projectors(run));
+    ND_TRY(nd_run_publish_projectors(run));
     return nd_run_publish_weights(run, true);
 }
 

@@ -22,14 +22,9 @@ static nd_status as_checkpoint_error(nd_status status)
     return status == ND_EIO || status == ND_ENOMEM ? ND_ECHECKPOINT : status;
 }
 
-bool nd_save_pending(const nd_run *run)
-{
-    return run->save != NULL;
-}
-
 bool nd_save_ready(const nd_run *run)
 {
-    return run->save && nd_background_done(&run->save->job);
+    return run->saving.save && nd_background_done(&run->saving.save->job);
 }
 
 void nd_save_release(nd_save *s, int64_t written)
@@ -42,7 +37,7 @@ void nd_save_release(nd_save *s, int64_t written)
 
 void nd_save_wait_written(nd_run *run, int64_t index)
 {
-    nd_save *s = run->save;
+    nd_save *s = run->saving.save;
     if (!s)
         return;
     pthread_mutex_lock(&s->mutex);
@@ -50,15 +45,32 @@ void nd_save_wait_written(nd_run *run, int64_t index)
         const double start = now_ms();
         while (s->written <= index)
             pthread_cond_wait(&s->moved, &s->mutex);
-        run->save_ms += now_ms() - start;
+        run->saving.ms += now_ms() - start;
     }
     pthread_mutex_unlock(&s->mutex);
 }
 
+void nd_save_after_restore(nd_run *run, int64_t step)
+{
+    run->saving.step = step;
+}
+
+void nd_save_count_failure(nd_run *run)
+{
+    run->saving.failures++;
+}
+
+double nd_save_take_ms(nd_run *run)
+{
+    const double ms = run->saving.ms;
+    run->saving.ms = 0.0;
+    return ms;
+}
+
 static void discard(nd_run *run)
 {
-    nd_save *s = run->save;
-    run->save = NULL;
+    nd_save *s = run->saving.save;
+    run->saving.save = NULL;
     nd_checkpoint_close(&s->c);
     pthread_cond_destroy(&s->moved);
     pthread_mutex_destroy(&s->mutex);
@@ -69,10 +81,10 @@ static void discard(nd_run *run)
 
 void nd_save_abandon(nd_run *run)
 {
-    if (!run->save)
+    if (!run->saving.save)
         return;
-    atomic_store(&run->save->given_up, true);
-    nd_background_wait(&run->save->job);
+    atomic_store(&run->saving.save->given_up, true);
+    nd_background_wait(&run->saving.save->job);
     discard(run);
 }
 
@@ -80,8 +92,8 @@ void nd_save_abandon(nd_run *run)
 static nd_status fail(nd_run *run, nd_status status)
 {
     const nd_error error = *nd_error_get();
-    if (run->comm->rank == 0 && status != ND_EPEER && run->save->temporary[0])
-        nd_directory_remove(run->save->temporary);
+    if (run->comm->rank == 0 && status != ND_EPEER && run->saving.save->temporary[0])
+        nd_directory_remove(run->saving.save->temporary);
     nd_error_set(&error);
     discard(run);
     return status;
@@ -121,16 +133,16 @@ static nd_status copy_owned(nd_run *run)
 {
     nd_backend *b = run->backend;
     const size_t bytes = nd_save_copy_bytes(run);
-    if (!run->saved_copy) {
-        run->saved_copy = malloc(bytes);
-        if (!run->saved_copy)
+    if (!run->saving.copy) {
+        run->saving.copy = malloc(bytes);
+        if (!run->saving.copy)
             return ND_FAIL(ND_ENOMEM,
                            "no memory for a copy of masters and state (%zu bytes of the host); "
                            "[logging] checkpoint_async = false needs none",
                            bytes);
-        run->saved_copy_bytes = bytes;
+        run->saving.copy_bytes = bytes;
     }
-    char *at = run->saved_copy;
+    char *at = run->saving.copy;
     for (int64_t i = 0; i < run->model->params.count; i++) {
         nd_optimizer_state parts[ND_CHECKPOINT_PARTS_MAX];
         const int count = run->masters[i].data ? nd_checkpoint_parts(run, i, parts) : 0;
@@ -160,9 +172,9 @@ static nd_status prepare(nd_run *run, nd_save *s)
         return ND_FAIL(ND_ENOMEM, "no memory for the checkpoint's tables");
     ND_TRY(nd_identity_copy(&run->identity, &s->c.identity));
     nd_checkpoint_directory(&run->config, s->parent, sizeof s->parent);
-    nd_checkpoint_name(name, "", run->step);
+    nd_checkpoint_name(name, "", run->position.step);
     ND_TRY(nd_checkpoint_join(s->final, sizeof s->final, s->parent, name));
-    nd_checkpoint_name(name, ND_CHECKPOINT_UNFINISHED, run->step);
+    nd_checkpoint_name(name, ND_CHECKPOINT_UNFINISHED, run->position.step);
     ND_TRY(nd_checkpoint_join(s->temporary, sizeof s->temporary, s->parent, name));
     if (s->background && !run->backend->ops.host_memory)
         ND_TRY(copy_owned(run));
@@ -176,11 +188,11 @@ static nd_save *create(nd_run *run, bool background)
         return NULL;
     s->run = run;
     s->background = background;
-    s->c = (nd_checkpoint){.step = run->step,
-                           .tokens = run->tokens,
-                           .restarts = run->restarts,
-                           .next_sample = run->next_sample,
-                           .data_start = run->data_start,
+    s->c = (nd_checkpoint){.step = run->position.step,
+                           .tokens = run->position.tokens,
+                           .restarts = run->position.restarts,
+                           .next_sample = run->position.next_sample,
+                           .data_start = run->position.data_start,
                            .health = run->health};
     nd_wire_approximations(&run->config, run->comm->size, s->c.approximate,
                            sizeof s->c.approximate);
@@ -203,29 +215,29 @@ static nd_status exchange(nd_run *run, nd_save *s)
 
 static void announce(nd_run *run, nd_save *s)
 {
-    run->failed_saves = 0;
-    run->saved_step = s->c.step;
+    run->saving.failures = 0;
+    run->saving.step = s->c.step;
     if (run->comm->rank != 0)
         return;
-    strcpy(run->state_sha256, s->c.state_sha256);
-    nd_log_line(&run->log, "saved   %s, state %s", s->final, run->state_sha256);
+    strcpy(run->saving.state_sha256, s->c.state_sha256);
+    nd_log_line(&run->log, "saved   %s, state %s", s->final, run->saving.state_sha256);
     char *rest = s->notes;
     for (char *line; (line = strsep(&rest, "\n")) != NULL;)
         if (*line)
             nd_log_line(&run->log, "%s", line);
-    if (s->unlinked && !run->warned_of_latest)
+    if (s->unlinked && !run->saving.warned_of_latest)
         nd_log_line(&run->log,
                     "warning: %s has no `latest`: the file system has no symbolic links, or this "
                     "program did not make what is called so; the newest whole step is taken "
                     "instead",
                     s->parent);
-    run->warned_of_latest |= s->unlinked;
+    run->saving.warned_of_latest |= s->unlinked;
 }
 
 static nd_status advance(nd_run *run)
 {
-    nd_save *s = run->save;
-    nd_comm_set_phase(run->comm, run->step, "save");
+    nd_save *s = run->saving.save;
+    nd_comm_set_phase(run->comm, run->position.step, "save");
     const nd_status mine = as_checkpoint_error(nd_background_wait(&s->job));
     const nd_status status = nd_run_agree(run->comm, mine);
     if (status != ND_OK)
@@ -239,7 +251,7 @@ static nd_status advance(nd_run *run)
 
 static nd_status finish(nd_run *run)
 {
-    while (run->save)
+    while (run->saving.save)
         ND_TRY(advance(run));
     return ND_OK;
 }
@@ -248,17 +260,17 @@ static nd_status begin(nd_run *run, bool background)
 {
     nd_status status = ND_OK;
     ND_TRY(finish(run));
-    nd_comm_set_phase(run->comm, run->step, "save");
-    run->save = create(run, background);
-    if (run->save)
-        status = prepare(run, run->save);
+    nd_comm_set_phase(run->comm, run->position.step, "save");
+    run->saving.save = create(run, background);
+    if (run->saving.save)
+        status = prepare(run, run->saving.save);
     else
         status = ND_FAIL(ND_ENOMEM, "no memory for a checkpoint");
     status = nd_run_agree(run->comm, as_checkpoint_error(status));
     if (status != ND_OK)
-        return run->save ? fail(run, status) : status;
-    nd_fault_point_of(run->comm->rank, run->step, "save_start");
-    nd_background_start(&run->save->job, write_files, run->save, background);
+        return run->saving.save ? fail(run, status) : status;
+    nd_fault_point_of(run->comm->rank, run->position.step, "save_start");
+    nd_background_start(&run->saving.save->job, write_files, run->saving.save, background);
     return background ? ND_OK : finish(run);
 }
 
@@ -268,15 +280,15 @@ nd_status nd_save_begin(nd_run *run, bool background)
     nd_status status = begin(run, background);
     if (status == ND_OK)
         status = nd_run_reset_error_feedback(run);
-    run->save_ms += now_ms() - start;
+    run->saving.ms += now_ms() - start;
     return status;
 }
 
 nd_status nd_save_advance(nd_run *run)
 {
     const double start = now_ms();
-    const nd_status status = run->save ? advance(run) : ND_OK;
-    run->save_ms += now_ms() - start;
+    const nd_status status = run->saving.save ? advance(run) : ND_OK;
+    run->saving.ms += now_ms() - start;
     return status;
 }
 
@@ -284,7 +296,7 @@ nd_status nd_save_finish(nd_run *run)
 {
     const double start = now_ms();
     const nd_status status = finish(run);
-    run->save_ms += now_ms() - start;
+    run->saving.ms += now_ms() - start;
     return status;
 }
 
@@ -293,6 +305,6 @@ nd_status nd_checkpoint_write(nd_run *run, char out[ND_CHECKPOINT_PATH_MAX])
     char parent[ND_CHECKPOINT_PATH_MAX], name[ND_CHECKPOINT_NAME_MAX];
     ND_TRY(nd_save_begin(run, false));
     nd_checkpoint_directory(&run->config, parent, sizeof parent);
-    nd_checkpoint_name(name, "", run->step);
+    nd_checkpoint_name(name, "", run->position.step);
     return out ? nd_checkpoint_join(out, ND_CHECKPOINT_PATH_MAX, parent, name) : ND_OK;
 }

@@ -1,4 +1,4 @@
-/* Saving a checkpoint while training goes on.
+/* Saving a checkpoint while training continues.
  *
  * A save has two stages. First each rank writes what it owns into its file (checkpoint_rank_file.c). When
  * all have, they exchange checksums, and rank 0 writes the rest and publishes the directory
@@ -7,7 +7,7 @@
  *
  * Nothing is copied for it on backends whose memory the host can read: masters and state change in
  * updates only, so the writer has the time of a forward and backward pass, and an update waits for it
- * tensor by tensor (nd_save_wait_written). Elsewhere they are downloaded first, into run->saved_copy. */
+ * tensor by tensor (nd_save_wait_written). Elsewhere they are downloaded first, into run->saving.copy. */
 #ifndef ND_TRAIN_CHECKPOINT_CHECKPOINT_SAVE_H
 #define ND_TRAIN_CHECKPOINT_CHECKPOINT_SAVE_H
 
@@ -21,14 +21,11 @@ typedef struct nd_save nd_save;
  * naming the file and the system's reason; older checkpoints are untouched then. */
 nd_status nd_save_begin(nd_run *run, bool background);
 
-/* Whether a save is under way: the same on all ranks. */
-bool nd_save_pending(const nd_run *run);
-
 /* Whether this rank has done its part of the present stage. */
 bool nd_save_ready(const nd_run *run);
 
 /* Ends the present stage and begins the next; waits where a rank is not ready. After the last one rank 0
- * has logged the checkpoint and run->state_sha256 is set there. Collective. Errors: as nd_save_begin. */
+ * has logged the checkpoint and run->saving.state_sha256 is set there. Collective. Errors: as nd_save_begin. */
 nd_status nd_save_advance(nd_run *run);
 
 /* All stages there are; ND_OK when nothing is pending. Collective. */
@@ -39,6 +36,15 @@ void nd_save_wait_written(nd_run *run, int64_t index);
 
 /* Waits for this rank's thread, which writes no further tensor, and leaves the checkpoint unfinished. */
 void nd_save_abandon(nd_run *run);
+
+/* run->saving after a checkpoint of `step` was restored; -1: one that does not hold the whole state. */
+void nd_save_after_restore(nd_run *run, int64_t step);
+
+/* A save has failed: counted until one succeeds. */
+void nd_save_count_failure(nd_run *run);
+
+/* Milliseconds spent on saving since this was called last. */
+double nd_save_take_ms(nd_run *run);
 
 /* Bytes of the copy that a background save makes where the host cannot read the backend's memory. */
 size_t nd_save_copy_bytes(const nd_run *run);

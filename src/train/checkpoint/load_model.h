@@ -1,4 +1,4 @@
-/* A model out of a checkpoint, for whoever reads and does not train. */
+/* Loads a model from a checkpoint for commands that do not train. */
 #ifndef ND_TRAIN_CHECKPOINT_LOAD_MODEL_H
 #define ND_TRAIN_CHECKPOINT_LOAD_MODEL_H
 
@@ -31,9 +31,9 @@ typedef struct nd_loaded_model {
     nd_tokenizer *tokenizer; /* NULL when the checkpoint has none */
 } nd_loaded_model;
 
-/* Errors: ND_ECHECKPOINT naming the file or tensor. On an error nothing is to be released. */
-nd_status nd_load_model(const nd_load_options *options, const nd_comm *comm,
-                        nd_loaded_model *loaded);
+/* Collective. Errors: ND_ECHECKPOINT naming the file or tensor, or a rank that reaches another checkpoint
+ * than rank 0. On an error nothing is to be released. */
+nd_status nd_load_model(const nd_load_options *options, nd_comm *comm, nd_loaded_model *loaded);
 void nd_loaded_model_release(nd_loaded_model *loaded);
 
 #endif

@@ -16,7 +16,8 @@ static const text_key text_keys[] = {
     KEY("run_id", run_id),           KEY("config_sha256", config_sha256),
     KEY("data_sha256", data_sha256), KEY("version", version),
     KEY("commit", commit),           KEY("host", host),
-    KEY("launcher", launcher)};
+    KEY("launcher", launcher),       KEY("build", build),
+    KEY("libraries", libraries)};
 enum { TEXT_KEYS = sizeof text_keys / sizeof *text_keys };
 
 /* One string a line: what a person compares. */

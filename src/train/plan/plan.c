@@ -102,52 +102,20 @@ size_t nd_plan_rank_bytes(const nd_plan *plan, int rank)
     return total;
 }
 
-/* The E3 suite's table for 3B parameters, beside plans of that size. Optimizer and total depend on the
- * systems that are on; the suite has no total for other combinations. */
-static void print_suite(const nd_plan *plan, const nd_config *config, FILE *out)
-{
-    const double gb = 1e9;
-    const bool eight = nd_config_state_bits(config) <= 8, galore = config->training.use_galore;
-    const bool checkpointing = config->hardware.gradient_checkpointing;
-    const size_t *bytes = plan->bytes[plan->fullest];
-    if (plan->parameters < 2500000000 || plan->parameters > 3500000000)
-        return;
-    fprintf(out, "beside the E3 suite's table for 3B (GB)   planned   the suite\n");
-    fprintf(out, "  weights: codes and masters            %9.1f   6\n",
-            (double)(bytes[ND_MEMORY_CODES] + bytes[ND_MEMORY_MASTERS]) / gb);
-    fprintf(out, "  optimizer                             %9.1f   %s\n",
-            (double)bytes[ND_MEMORY_OPTIMIZER] / gb,
-            eight && galore ? "0.6"
-            : eight         ? "1.7"
-            : galore        ? "4 to 6"
-                            : "12");
-    fprintf(out, "  activations                           %9.1f   %s\n",
-            (double)bytes[ND_MEMORY_ACTIVATIONS] / gb, checkpointing ? "6" : "8");
-    fprintf(out, "  total                                 %9.1f   %s\n\n",
-            (double)nd_plan_rank_bytes(plan, plan->fullest) / gb,
-            eight && galore && checkpointing ? "12.6"
-            : checkpointing                  ? "(none)"
-            : eight && galore                ? "(none)"
-            : eight                          ? "15.7"
-            : galore                         ? "18 to 20"
-                                             : "26");
-}
-
 static void print_wire(const nd_plan *plan, const nd_config *config, FILE *out)
 {
-    static const char *const weights[] = {"packed", "trits", "changed (about)"}, *const dense[] = {
-                                                                                     "dense",
-                                                                                     "int8_delta"};
+    static const char *const weights[] = {"full", "full_base3", "delta (about)"};
+    static const char *const dense[] = {"full", "int8_delta"};
     const nd_wire_bytes *w = &plan->wire;
     const double mb = 1e6, parameters = (double)plan->parameters, all = nd_wire_bytes_sum(w);
     char approximate[128];
     nd_wire_approximations(config, plan->ranks, approximate, sizeof approximate);
     fprintf(out, "wire a step (MB)  sent by all ranks\n");
     fprintf(out, "  gradients    %10.3f  %s\n", w->gradients / mb,
-            nd_gradient_wire_name((nd_gradient_wire)config->dist.gradient_wire));
+            nd_gradient_wire_name((nd_gradient_wire)config->dist.grad_comm_dtype));
     fprintf(out, "  sketches     %10.3f\n", w->sketches / mb);
-    fprintf(out, "  codes        %10.3f  %s\n", w->codes / mb, weights[config->dist.weight_wire]);
-    fprintf(out, "  dense        %10.3f  %s\n", w->dense / mb, dense[config->dist.embedding_wire]);
+    fprintf(out, "  codes        %10.3f  %s\n", w->codes / mb, weights[config->dist.weight_sync]);
+    fprintf(out, "  dense        %10.3f  %s\n", w->dense / mb, dense[config->dist.embedding_sync]);
     fprintf(out, "  projectors   %10.3f\n", w->projectors / mb);
     fprintf(out, "  reports      %10.3f\n", w->reports / mb);
     fprintf(out,
@@ -186,7 +154,6 @@ void nd_plan_print(const nd_plan *plan, const nd_config *config, size_t device_m
             "checkpoint is written\n",
             (double)plan->saved_copy / mib);
     fprintf(out, "\n");
-    print_suite(plan, config, out);
     print_wire(plan, config, out);
     fprintf(out, "arithmetic       %.3g FLOP a step, %.3g over the run\n", plan->flops_per_step,
             plan->flops_per_run);

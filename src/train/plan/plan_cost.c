@@ -97,9 +97,10 @@ static nd_status list_groups(table *t)
 static bool usually_due(const nd_run *run, int64_t index)
 {
     const int64_t every = run->config.training.galore_update_freq;
-    const int64_t each = nd_projectors_per_step(run->projectors);
-    return each > 0 && 2 * run->projected > every * each &&
-           nd_projectors_due(run->projectors, index, 0, NULL);
+    const nd_projectors *p = nd_optimizer_projectors(run->optimizer);
+    const int64_t each = nd_projectors_per_step(p);
+    return each > 0 && 2 * nd_projectors_count(p) > every * each &&
+           nd_projectors_due(p, index, 0, NULL);
 }
 
 /* Changed codes and projectors are broadcast by themselves. */
@@ -107,7 +108,7 @@ static void add_code_bytes(table *t, int64_t index)
 {
     const nd_run *run = t->run;
     const int owner = run->own.owner[index];
-    const bool streams = run->config.dist.weight_wire == ND_WEIGHT_WIRE_CHANGED &&
+    const bool streams = run->config.dist.weight_sync == ND_WEIGHT_WIRE_CHANGED &&
                          run->model->params.list[index].role == ND_ROLE_TERNARY;
     (streams ? t->streams : t->codes)[owner] += (double)nd_wire_weight_bytes(run, index);
     if (usually_due(run, index))
@@ -118,6 +119,7 @@ static void add_code_bytes(table *t, int64_t index)
 static void list_pieces(table *t, const group *g, double ready, double seconds_per_flop)
 {
     const nd_run *run = t->run;
+    const bool sketches = nd_gradient_reducer_projects(run->reducer);
     for (int64_t i = g->first; i < g->first + g->count; i++)
         t->pieces[t->pieces_count++] =
             (nd_cost_piece){.bytes = (double)nd_wire_gradient_bytes(run, i),
@@ -125,7 +127,7 @@ static void list_pieces(table *t, const group *g, double ready, double seconds_p
                                       seconds_per_flop,
                             .ready = ready,
                             .owner = run->own.owner[i]};
-    for (int64_t i = g->first; run->travel_projected && i < g->first + g->count; i++)
+    for (int64_t i = g->first; sketches && i < g->first + g->count; i++)
         if (usually_due(run, i))
             t->pieces[t->pieces_count++] =
                 (nd_cost_piece){.bytes = (double)nd_wire_sketch_bytes(run, i),
@@ -136,13 +138,14 @@ static void list_pieces(table *t, const group *g, double ready, double seconds_p
 /* As nd_run_create decides. */
 static bool overlaps(const nd_run *run)
 {
-    return run->config.dist.overlap && run->comm->size > 1 && !run->immediate;
+    return run->config.dist.overlap_grad_reduce && run->comm->size > 1 &&
+           !nd_gradient_reducer_immediate(run->reducer);
 }
 
 static nd_status list_parts(table *t, nd_cost_work *work)
 {
     const nd_run *run = t->run;
-    const bool overlap = overlaps(run);
+    const bool overlap = overlaps(run), immediate = nd_gradient_reducer_immediate(run->reducer);
     const nd_params *params = &run->model->params;
     const double local = (double)run->local_micro_batches;
     const double seconds_per_flop = t->optimizer / update_flops(run);
@@ -160,24 +163,24 @@ static nd_status list_parts(table *t, nd_cost_work *work)
         const double before =
             g > 0 ? t->passes * (local - 1.0 + t->groups[g - 1].done) / local : 0.0;
         const int64_t first = t->pieces_count;
-        const double ready = run->immediate ? done - before : overlap ? done : t->passes;
+        const double ready = immediate ? done - before : overlap ? done : t->passes;
         list_pieces(t, at, ready, seconds_per_flop);
-        if (run->immediate)
+        if (immediate)
             t->parts[g] = (nd_cost_part){done - before, t->pieces + first, t->pieces_count - first,
                                          8.0 * (double)at->count};
     }
-    if (!run->immediate)
+    if (!immediate)
         t->parts[0] =
             (nd_cost_part){t->passes, t->pieces, t->pieces_count, 8.0 * (double)params->count};
     const bool tree = run->config.dist.deterministic == ND_DETERMINISTIC_WORLD;
     *work = (nd_cost_work){.leaves = tree ? run->micro_batches : run->comm->size,
                            .parts = t->parts,
-                           .count = run->immediate ? t->groups_count : 1,
+                           .count = immediate ? t->groups_count : 1,
                            .codes = t->codes,
                            .streams = t->streams,
                            .losses = 24.0 * local, /* three doubles a micro-batch */
                            .report = ND_STEP_REPORT_BYTES,
-                           .format = (nd_gradient_wire)run->config.dist.gradient_wire};
+                           .format = (nd_gradient_wire)run->config.dist.grad_comm_dtype};
     return ND_OK;
 }
 
@@ -208,7 +211,7 @@ static nd_status predict(table *t, estimate how, nd_plan_cost *plan)
     plan->hosts = machine.hosts;
     plan->tokens = (double)(run->config.training.batch_size * run->config.training.seq_length);
     plan->alone = t->passes * machine.ranks + t->optimizer;
-    plan->alone_share = t->passes + t->optimizer;
+    plan->rank_alone = t->passes + t->optimizer;
     plan->update_even = t->optimizer / machine.ranks;
     for (int r = 0; r < machine.ranks; r++)
         plan->idle += t->codes[r] + t->streams[r] == 0.0;
@@ -264,7 +267,7 @@ double nd_plan_cost_strong(const nd_plan_cost *plan)
 
 double nd_plan_cost_weak(const nd_plan_cost *plan)
 {
-    return plan->alone_share / plan->cost.step;
+    return plan->rank_alone / plan->cost.step;
 }
 
 void nd_plan_cost_print(const nd_plan_cost *plan, FILE *out)
@@ -289,7 +292,7 @@ void nd_plan_cost_print(const nd_plan_cost *plan, FILE *out)
         out,
         "  alone                     %10.4g ms the same step on one rank; %.4g ms a rank's share "
         "of the batch\n",
-        plan->alone * ms, plan->alone_share * ms);
+        plan->alone * ms, plan->rank_alone * ms);
     fprintf(out, "  efficiency                %9.1f%% strong, %.1f%% weak\n",
             100.0 * nd_plan_cost_strong(plan), 100.0 * nd_plan_cost_weak(plan));
     if (plan->idle > 0)

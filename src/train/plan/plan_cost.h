@@ -24,7 +24,7 @@ typedef struct nd_plan_cost {
     int ranks, hosts;
     double tokens;      /* of a step */
     double alone;       /* seconds of the same step on one rank */
-    double alone_share; /* and of a step of a rank's share of the batch, updating everything */
+    double rank_alone;  /* and of a step of a rank's share of the batch, updating everything */
     double update_even; /* seconds of an update that is shared evenly */
     int idle;           /* ranks that own no parameter */
     bool simulated;
@@ -34,7 +34,7 @@ typedef struct nd_plan_cost {
 nd_status nd_plan_cost_predict(const nd_config *config, int ranks, const nd_plan_machine *machine,
                                nd_plan_cost *plan);
 
-/* Efficiency of N ranks: strong = alone / (N step), the same batch; weak = alone_share / step, the same
+/* Efficiency of N ranks: strong = alone / (N step), the same batch; weak = rank_alone / step, the same
  * batch a rank. */
 double nd_plan_cost_strong(const nd_plan_cost *plan);
 double nd_plan_cost_weak(const nd_plan_cost *plan);

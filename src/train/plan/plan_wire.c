@@ -2,20 +2,25 @@
 
 #include "dist/gradient_wire.h"
 #include "dist/tree_reduction.h"
-#include "train/error_feedback.h"
+
+static nd_gradient_wire format_of(const nd_run *run, int64_t values)
+{
+    return nd_gradient_wire_for((nd_gradient_wire)run->config.dist.grad_comm_dtype, values);
+}
 
 size_t nd_wire_gradient_bytes(const nd_run *run, int64_t index)
 {
     int64_t rows, cols;
     nd_optimizer_gradient_shape(run->optimizer, index, &rows, &cols);
-    return nd_gradient_wire_bytes(nd_error_feedback_format(run, rows * cols), rows * cols);
+    return nd_gradient_wire_bytes(format_of(run, rows * cols), rows * cols);
 }
 
 size_t nd_wire_sketch_bytes(const nd_run *run, int64_t index)
 {
-    const nd_galore *g = nd_projectors_shape(run->projectors, index);
-    const int64_t count = g && run->travel_projected ? g->sketch * nd_galore_small(g) : 0;
-    return nd_gradient_wire_bytes(nd_error_feedback_format(run, count), count);
+    const nd_galore *g = nd_projectors_shape(nd_optimizer_projectors(run->optimizer), index);
+    const int64_t count =
+        g && nd_gradient_reducer_projects(run->reducer) ? g->sketch * nd_galore_small(g) : 0;
+    return nd_gradient_wire_bytes(format_of(run, count), count);
 }
 
 size_t nd_wire_weight_bytes(const nd_run *run, int64_t index)
@@ -26,9 +31,9 @@ size_t nd_wire_weight_bytes(const nd_run *run, int64_t index)
 size_t nd_wire_projector_bytes(const nd_run *run, int64_t index)
 {
     size_t bytes = 0;
-    if (!nd_projectors_shape(run->projectors, index))
+    if (!nd_projectors_shape(nd_optimizer_projectors(run->optimizer), index))
         return 0;
-    const nd_state *state = nd_projectors_state(run->projectors, index);
+    const nd_state *state = nd_projectors_state(nd_optimizer_projectors(run->optimizer), index);
     for (int part = 0; part < state->codec->parts; part++)
         bytes += nd_view_bytes(nd_as_const(state->parts[part]));
     return bytes;
@@ -45,8 +50,8 @@ nd_wire_bytes nd_wire_bytes_of(const nd_run *run)
     nd_wire_bytes b = {.reports =
                            ranks * others *
                            (8.0 * (double)params->count + 24.0 * (double)run->local_micro_batches)};
-    const nd_gradient_wire wire = (nd_gradient_wire)run->config.dist.gradient_wire;
-    const bool all = run->config.dist.reduction == ND_REDUCTION_ALLREDUCE;
+    const nd_gradient_wire wire = (nd_gradient_wire)run->config.dist.grad_comm_dtype;
+    const bool all = run->config.dist.grad_reduction == ND_REDUCTION_ALLREDUCE;
     for (int64_t i = 0; i < params->count; i++) {
         /* A ring's all-reduce takes every part but one round twice. */
         const double sends =

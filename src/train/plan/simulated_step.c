@@ -21,7 +21,7 @@ typedef struct job {
     /* [parts] when the last rank was done with passes; with reductions; seconds of the longest update */
     double *computed, *reduced, *update;
     double updated; /* when the last rank was */
-    uint64_t sent; /* simulated bytes, by all ranks */
+    uint64_t sent;  /* simulated bytes, by all ranks */
 } job;
 
 /* A tensor stays one. */
@@ -107,7 +107,7 @@ static nd_status check(const nd_cost_work *work)
         for (int64_t i = 0; i < work->parts[p].count; i++)
             if (work->parts[p].pieces[i].ready != work->parts[p].passes)
                 return ND_FAIL(ND_ECONFIG, "simulated ranks exchange nothing beside their passes: "
-                                           "set dist.overlap=false");
+                                           "set dist.overlap_grad_reduce=false");
     return ND_OK;
 }
 

@@ -1,6 +1,6 @@
-#include "core/backend/cpu/cpu_backend.h"
-
+#include "core/backend/cpu/fast.h"
 #include "core/backend/cpu/onednn.h"
+#include "core/backend/cpu/op_families.h"
 #include "core/backend/no_recording.h"
 #include "core/base/machine.h"
 
@@ -69,9 +69,17 @@ static void cpu_destroy(nd_backend *b)
     free(b);
 }
 
-nd_cpu_fast *nd_cpu_fast_of(const nd_backend *backend)
+/* Every slot as a plain loop with double accumulation over any float dtype, f64 included. */
+static void fill_reference(nd_backend_ops *ops)
 {
-    return backend->context;
+    nd_reference_fill_ternary(ops);
+    nd_reference_fill_int8(ops);
+    nd_reference_fill_rows(ops);
+    nd_reference_fill_swiglu(ops);
+    nd_reference_fill_attention(ops);
+    nd_reference_fill_loss(ops);
+    nd_reference_fill_updates(ops);
+    nd_reference_fill_state(ops);
 }
 
 nd_status nd_cpu_backend_create(const nd_cpu_backend_options *asked, nd_backend **backend)
@@ -93,7 +101,7 @@ nd_status nd_cpu_backend_create(const nd_cpu_backend_options *asked, nd_backend 
                                  .copy = cpu_copy,
                                  .zero = cpu_zero,
                                  .synchronize = cpu_synchronize};
-    nd_cpu_fill_reference(&made->ops);
+    fill_reference(&made->ops);
     nd_no_recording_fill(&made->ops);
     omp_set_num_threads(options->threads);
     if (!options->reference_only) {

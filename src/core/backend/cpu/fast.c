@@ -2,42 +2,12 @@
 
 #include "core/backend/cpu/fast_matmul.h"
 #include "core/backend/cpu/integer_product.h"
+#include "core/backend/cpu/op_families.h"
 #include "core/backend/cpu/product_exactness.h"
 
 #include <omp.h>
 #include <stdio.h>
 #include <stdlib.h>
-
-nd_status nd_fast_grow(nd_fast_arena *arena, size_t bytes)
-{
-    if (bytes <= arena->bytes)
-        return ND_OK;
-    const size_t rounded = (bytes + 4095) / 4096 * 4096;
-    void *memory = aligned_alloc(64, rounded);
-    if (!memory)
-        return ND_FAIL(ND_ENOMEM, "the workspace cannot grow to %zu bytes", rounded);
-    free(arena->memory);
-    arena->memory = memory;
-    arena->bytes = rounded;
-    return ND_OK;
-}
-
-nd_status nd_fast_grow_private(nd_cpu_fast *fast, size_t bytes)
-{
-    for (int i = 0; i < fast->threads; i++)
-        ND_TRY(nd_fast_grow(&fast->private[i], bytes));
-    return ND_OK;
-}
-
-int nd_fast_thread(void)
-{
-    return omp_get_thread_num();
-}
-
-bool nd_fast_multiplies_bf16(const nd_cpu_fast *fast)
-{
-    return fast->isa >= ND_CPU_ISA_AVX512_BF16; /* oneDNN also emulates it on less, slowly */
-}
 
 nd_status nd_cpu_fast_create(const nd_cpu_backend_options *options, nd_backend_ops *ops,
                              nd_cpu_fast **fast)
@@ -102,7 +72,8 @@ void nd_cpu_fast_describe(const nd_cpu_fast *fast, nd_backend_traits *traits)
     *traits = (nd_backend_traits){
         .fast_bf16 = nd_fast_multiplies_bf16(fast),
         /* What SSE4.1 leaves of oneDNN's integer products is slower than its f32 ones. */
-        .fast_int8_gradients = fast->isa >= ND_CPU_ISA_AVX2 && fast->exact_ternary};
+        .fast_int8_gradients = fast->isa >= ND_CPU_ISA_AVX2 && fast->exact_ternary,
+        .exact_int8 = fast->exact_int8 && !fast->integers};
     snprintf(traits->device, sizeof traits->device, "CPU with %s, %d thread%s%s",
              nd_cpu_isa_name(fast->isa), fast->threads, fast->threads == 1 ? "" : "s",
              !fast->exact_ternary ? "; integer products in f32, since oneDNN's are not exact"

@@ -1,5 +1,6 @@
 /* Fast layer: attention forward, in blocks of queries, and one query at a time for decoding. */
 #include "core/backend/cpu/fast_attention.h"
+#include "core/backend/cpu/op_families.h"
 
 #include <math.h>
 #include <string.h>

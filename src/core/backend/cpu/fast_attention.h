@@ -33,7 +33,7 @@ typedef struct nd_attention_rows {
     int64_t first, count;
 } nd_attention_rows;
 
-/* Rows of q that take part: `rows`, without those at -1 that end shape.rows. */
+/* Rows of q in use: `rows` without the trailing -1 entries of shape.rows. */
 int64_t nd_attention_kept(const nd_attention_shape *shape, int64_t rows);
 
 /* Those of them that are one sequence's. */
@@ -43,7 +43,7 @@ nd_attention_rows nd_attention_sequence(const nd_attention_shape *shape, int64_t
 /* Zeroes the rows of x from `first` on: those at -1. */
 void nd_attention_zero_rows(nd_view x, int64_t first);
 
-/* The token that row `row` of q stands for. */
+/* The token of row `row` of q. */
 static inline int64_t nd_attention_token(const nd_attention_shape *s, int64_t row)
 {
     return s->rows.data ? ((const int32_t *)s->rows.data)[row] : row;
@@ -55,7 +55,7 @@ static inline int64_t nd_attention_visible(const nd_attention_shape *s, int64_t 
     return s->key_len - s->query_len + nd_attention_token(s, row) % s->query_len + 1;
 }
 
-/* Whether row `row` of a block with `count` queries of each head stands for none of them. */
+/* Whether row `row` of a block with `count` queries per head belongs to none of them. */
 static inline bool nd_attention_padding(const nd_attention_plan *p, int64_t row, int64_t count)
 {
     return row >= p->group * p->queries || row % p->queries >= count;

@@ -18,7 +18,7 @@ typedef struct backward_call {
     nd_attention_plan plan;
     nd_view dq, dk, dv;
     nd_cview dout, o, lse, q, k, v;
-    bool sorted;                 /* keys that take part stand before the others */
+    bool sorted;                 /* kept keys come before the others */
     int64_t tiles;               /* of key slots at most */
     int64_t kept;                /* rows of q without those at -1 */
     const nd_matmul *scores;     /* [keys, rows] = k qᵀ, and v doutᵀ */
@@ -155,7 +155,7 @@ static void load_row_terms(const nd_fast_kernels *k, const backward_call *c, bac
     }
 }
 
-/* Zeroes what the causal mask hides: for a key, the queries that stand before it. */
+/* Zeroes what the causal mask hides: for a key, the queries before it. */
 static void mask_tile(const backward_call *c, backward_space s, const backward_item *item,
                       int64_t block, int64_t tile)
 {

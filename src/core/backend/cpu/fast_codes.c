@@ -1,5 +1,6 @@
 /* Fast layer: ternary codes and the quantisation of activations. */
 #include "core/backend/cpu/fast_rows.h"
+#include "core/backend/cpu/op_families.h"
 #include "core/base/trits.h"
 
 #include <string.h>

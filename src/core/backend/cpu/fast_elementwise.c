@@ -1,5 +1,6 @@
 /* Fast layer: sums and elementwise ops, in chunks that fit the first cache. */
-#include "core/backend/cpu/fast.h"
+#include "core/backend/cpu/fast_context.h"
+#include "core/backend/cpu/op_families.h"
 #include "core/backend/cpu/reference.h"
 
 enum { CHUNK = 2048, CHUNKS_IN_BLOCK = 16 };

@@ -4,7 +4,8 @@
  * to. Rows [i, rows[i]) read nothing that they write, so that threads share them out whole, which
  * memory serves twice as fast as parts of rows. Where such a run is short, at the start, threads share
  * the bytes of each row instead. */
-#include "core/backend/cpu/fast.h"
+#include "core/backend/cpu/fast_context.h"
+#include "core/backend/cpu/op_families.h"
 
 enum { LINE = 64, WORTH_SHARING = 1 << 18 /* bytes of a run of whole rows */ };
 

@@ -1,5 +1,6 @@
 /* Fast layer: the ternary and the dense products. */
 #include "core/backend/cpu/fast_product.h"
+#include "core/backend/cpu/op_families.h"
 
 #include <string.h>
 

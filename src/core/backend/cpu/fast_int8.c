@@ -1,5 +1,6 @@
 /* Fast layer: the backward products with gradients in 8 bits. */
 #include "core/backend/cpu/fast_product.h"
+#include "core/backend/cpu/op_families.h"
 
 #include <string.h>
 

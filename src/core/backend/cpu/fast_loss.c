@@ -1,5 +1,6 @@
 /* Fast layer: embedding and softmax cross-entropy. */
 #include "core/backend/cpu/fast_rows.h"
+#include "core/backend/cpu/op_families.h"
 
 #include <string.h>
 

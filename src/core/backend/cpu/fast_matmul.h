@@ -2,7 +2,7 @@
 #ifndef ND_CORE_BACKEND_CPU_FAST_MATMUL_H
 #define ND_CORE_BACKEND_CPU_FAST_MATMUL_H
 
-#include "core/backend/cpu/fast.h"
+#include "core/backend/cpu/fast_context.h"
 
 /* c[m,n] (+)= op(a) op(b). Rows of the stored a, b and c are lda, ldb and ldc elements apart. The
  * types are f32, bf16 or i8 for a and b, and f32, bf16 or i32 for c; whether

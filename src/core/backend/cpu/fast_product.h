@@ -2,7 +2,7 @@
 #ifndef ND_CORE_BACKEND_CPU_FAST_PRODUCT_H
 #define ND_CORE_BACKEND_CPU_FAST_PRODUCT_H
 
-#include "core/backend/cpu/fast.h"
+#include "core/backend/cpu/fast_context.h"
 
 /* What happens to a finished tile: rows [row, row + rows) and columns [col, col + cols) of c, rows of
  * `values` (f32 or i32) `stride` elements apart. */

@@ -1,5 +1,6 @@
 /* Fast layer: rotary positions, from a table of cosines and sines kept between calls. */
-#include "core/backend/cpu/fast.h"
+#include "core/backend/cpu/fast_context.h"
+#include "core/backend/cpu/op_families.h"
 
 #include <math.h>
 

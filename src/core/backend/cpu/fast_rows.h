@@ -2,7 +2,7 @@
 #ifndef ND_CORE_BACKEND_CPU_FAST_ROWS_H
 #define ND_CORE_BACKEND_CPU_FAST_ROWS_H
 
-#include "core/backend/cpu/fast.h"
+#include "core/backend/cpu/fast_context.h"
 
 #include <math.h>
 

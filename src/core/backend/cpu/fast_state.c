@@ -1,5 +1,6 @@
 /* Fast layer: optimizer state in 8 and 4 bits. */
-#include "core/backend/cpu/fast.h"
+#include "core/backend/cpu/fast_context.h"
+#include "core/backend/cpu/op_families.h"
 
 /* What encodes and decodes blocks of one kind. */
 typedef struct block_codec {

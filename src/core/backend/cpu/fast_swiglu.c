@@ -1,5 +1,6 @@
 /* Fast layer: the gated activation, alone and fused with the sub-norm that follows it. */
 #include "core/backend/cpu/fast_rows.h"
+#include "core/backend/cpu/op_families.h"
 
 #include <string.h>
 

@@ -1,6 +1,7 @@
 /* Symmetric products: only tiles on and below the diagonal are computed, and mirrored. */
-#include "core/backend/cpu/fast.h"
+#include "core/backend/cpu/fast_context.h"
 #include "core/backend/cpu/fast_matmul.h"
+#include "core/backend/cpu/op_families.h"
 
 #include <string.h>
 

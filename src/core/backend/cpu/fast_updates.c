@@ -1,5 +1,6 @@
 /* Fast layer: what the optimizers do to weights and moments. */
-#include "core/backend/cpu/fast.h"
+#include "core/backend/cpu/fast_context.h"
+#include "core/backend/cpu/op_families.h"
 
 enum { CHUNK = 2048 /* a multiple of 4: stochastic rounding draws four words at once */ };
 

@@ -7,6 +7,18 @@
 
 enum { ROWS = ND_INTEGER_ROWS, COLS = ND_INTEGER_COLS, QUAD = 4, PAIR = 2 };
 
+/* sum += x in place. Written as instructions, because GCC 12 to 14 keep two copies of each sum of a microkernel,
+ * run out of registers, and take 1.6 times as long. */
+static inline void add_words(__m256i *sum, __m256i x)
+{
+    __asm__("vpaddw %1, %0, %0" : "+x"(*sum) : "x"(x));
+}
+
+static inline void add_doubles(__m256i *sum, __m256i x)
+{
+    __asm__("vpaddd %1, %0, %0" : "+x"(*sum) : "x"(x));
+}
+
 /* -- u8 code + 1 times s8 ---------------------------------------------------------------------- */
 
 /* Sums of two products, each at most 2 * 128, fit 16 bits this often. */
@@ -91,6 +103,7 @@ static void multiply_codes(int32_t *c, int64_t stride, const void *a, const void
     while (quads > 0) {
         const int64_t count = nd_fast_min(quads, QUADS_IN_16_BITS);
         __m256i sum[ROWS][2];
+#pragma GCC unroll 6
         for (int r = 0; r < ROWS; r++)
             sum[r][0] = sum[r][1] = _mm256_setzero_si256();
         for (int64_t q = 0; q < count; q++, rows += ROWS, cols += 2) {
@@ -98,10 +111,11 @@ static void multiply_codes(int32_t *c, int64_t stride, const void *a, const void
 #pragma GCC unroll 6
             for (int r = 0; r < ROWS; r++) {
                 const __m256i row = _mm256_set1_epi32(rows[r]);
-                sum[r][0] = _mm256_add_epi16(sum[r][0], _mm256_maddubs_epi16(left, row));
-                sum[r][1] = _mm256_add_epi16(sum[r][1], _mm256_maddubs_epi16(right, row));
+                add_words(&sum[r][0], _mm256_maddubs_epi16(left, row));
+                add_words(&sum[r][1], _mm256_maddubs_epi16(right, row));
             }
         }
+#pragma GCC unroll 6
         for (int r = 0; r < ROWS; r++) {
             add_16_bits(c + r * stride, sum[r][0]);
             add_16_bits(c + r * stride + 8, sum[r][1]);
@@ -151,6 +165,7 @@ static void multiply_words(int32_t *c, int64_t stride, const void *a, const void
     const int32_t *rows = a;
     const __m256i *cols = b;
     __m256i sum[ROWS][2];
+#pragma GCC unroll 6
     for (int r = 0; r < ROWS; r++) {
         sum[r][0] = _mm256_loadu_si256((const void *)(c + r * stride));
         sum[r][1] = _mm256_loadu_si256((const void *)(c + r * stride + 8));
@@ -160,10 +175,11 @@ static void multiply_words(int32_t *c, int64_t stride, const void *a, const void
 #pragma GCC unroll 6
         for (int r = 0; r < ROWS; r++) {
             const __m256i row = _mm256_set1_epi32(rows[r]);
-            sum[r][0] = _mm256_add_epi32(sum[r][0], _mm256_madd_epi16(left, row));
-            sum[r][1] = _mm256_add_epi32(sum[r][1], _mm256_madd_epi16(right, row));
+            add_doubles(&sum[r][0], _mm256_madd_epi16(left, row));
+            add_doubles(&sum[r][1], _mm256_madd_epi16(right, row));
         }
     }
+#pragma GCC unroll 6
     for (int r = 0; r < ROWS; r++) {
         _mm256_storeu_si256((void *)(c + r * stride), sum[r][0]);
         _mm256_storeu_si256((void *)(c + r * stride + 8), sum[r][1]);

@@ -3,7 +3,7 @@
 #ifndef ND_CORE_BACKEND_CPU_PRODUCT_EXACTNESS_H
 #define ND_CORE_BACKEND_CPU_PRODUCT_EXACTNESS_H
 
-#include "core/backend/cpu/fast.h"
+#include "core/backend/cpu/fast_context.h"
 
 /* Multiplies the largest values there are, in odd shapes and in every layout that the ops use, compares
  * every element with a plain sum, and sets fast->exact_ternary and fast->exact_int8. Leaves no memory

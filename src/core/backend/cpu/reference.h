@@ -105,14 +105,4 @@ typedef struct nd_gather_part {
 
 void nd_gather_rows_part(nd_view y, nd_cview x, nd_cview rows, nd_gather_part part);
 
-/* Each fills the slots of one op family. */
-void nd_reference_fill_ternary(nd_backend_ops *ops);
-void nd_reference_fill_int8(nd_backend_ops *ops);
-void nd_reference_fill_rows(nd_backend_ops *ops);
-void nd_reference_fill_swiglu(nd_backend_ops *ops);
-void nd_reference_fill_attention(nd_backend_ops *ops);
-void nd_reference_fill_loss(nd_backend_ops *ops);
-void nd_reference_fill_updates(nd_backend_ops *ops);
-void nd_reference_fill_state(nd_backend_ops *ops);
-
 #endif

@@ -1,4 +1,5 @@
 /* Reference: causal attention with grouped queries, one query row at a time. */
+#include "core/backend/cpu/op_families.h"
 #include "core/backend/cpu/reference.h"
 
 #include <math.h>

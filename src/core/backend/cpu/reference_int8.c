@@ -1,4 +1,5 @@
 /* Reference: the backward products with gradients in 8 bits. */
+#include "core/backend/cpu/op_families.h"
 #include "core/backend/cpu/reference.h"
 
 #include <math.h>

@@ -1,4 +1,5 @@
 /* Reference: embedding and softmax cross-entropy. */
+#include "core/backend/cpu/op_families.h"
 #include "core/backend/cpu/reference.h"
 
 #include <math.h>

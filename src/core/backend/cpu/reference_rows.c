@@ -1,4 +1,5 @@
 /* Reference: row ops, elementwise ops and reductions. */
+#include "core/backend/cpu/op_families.h"
 #include "core/backend/cpu/reference.h"
 
 #include <math.h>

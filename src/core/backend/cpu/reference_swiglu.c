@@ -1,4 +1,5 @@
 /* Reference: the gated activation, alone and fused with the sub-norm that follows it. */
+#include "core/backend/cpu/op_families.h"
 #include "core/backend/cpu/reference.h"
 
 #include <math.h>

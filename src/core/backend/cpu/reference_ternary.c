@@ -1,4 +1,5 @@
 /* Reference: ternary codes, activation quantisation, and the products. */
+#include "core/backend/cpu/op_families.h"
 #include "core/backend/cpu/reference.h"
 #include "core/base/trits.h"
 
@@ -9,7 +10,7 @@ static double clip(double x, double low, double high)
     return x < low ? low : x > high ? high : x;
 }
 
-/* No integer stands for a NaN, and casting one is undefined: its code is 0. */
+/* A NaN has no integer value, and casting one is undefined: its code is 0. */
 static int8_t code_of(double rounded, double low, double high)
 {
     return isnan(rounded) ? 0 : (int8_t)clip(rounded, low, high);

@@ -1,4 +1,5 @@
 /* Reference: what the optimizers do to weights and moments. */
+#include "core/backend/cpu/op_families.h"
 #include "core/backend/cpu/reference.h"
 #include "core/base/rng.h"
 

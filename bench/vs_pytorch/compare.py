@@ -1,0 +1,128 @@
+#!/usr/bin/env python3
+"""Times training steps of nanochat_dist and of the same model in PyTorch, in turn, on this CPU.
+
+usage: bench/vs_pytorch/compare.py [--dir DIR] [--steps N] [--optimizer adamw|muon]... [--isa ISA]
+
+  --dir DIR        a folder for PyTorch, installed from PyPI on the first run (build/vs_pytorch)
+  --steps N        steps of each measurement, of which the median counts (5)
+  --optimizer O    adamw or muon; may be given twice (both)
+  --isa ISA        limits nanochat_dist and PyTorch to an instruction set: AVX2, AVX512_CORE ... (all)
+
+6 bitnet layers of 512, 8 sequences of 512 tokens. PyTorch runs eager and compiled, in fp32 and bf16; the
+ratios are to the fastest of its four, and peak memory to its smallest. nanochat_dist runs first and last, and
+the slower of the two counts. Needs build/release/bench/bench_throughput."""
+import argparse
+import json
+import os
+import re
+import subprocess
+import sys
+import venv
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+ROOT = os.path.dirname(os.path.dirname(HERE))
+BENCH = f"{ROOT}/build/release/bench/bench_throughput"
+
+
+def fail(text):
+    sys.exit(f"compare: {text}")
+
+
+def python_with_torch(directory):
+    python = f"{directory}/bin/python"
+    if not os.path.exists(python) or subprocess.run([python, "-c", "import torch"]).returncode:
+        print(f"installing PyTorch into {directory}", flush=True)
+        venv.create(directory, with_pip=True)
+        subprocess.run([python, "-m", "pip", "install", "--quiet", "torch", "numpy", "setuptools"],
+                       check=True)
+    return python
+
+
+def environment(isa):
+    e = dict(os.environ, OMP_WAIT_POLICY=os.environ.get("OMP_WAIT_POLICY", "passive"))
+    if isa:
+        e.update(DNNL_MAX_CPU_ISA=isa, ONEDNN_MAX_CPU_ISA=isa)
+        if "512" not in isa:  # PyTorch's own kernels, its compiler's, and MKL's
+            e.update(ATEN_CPU_CAPABILITY="avx2", MKL_ENABLE_INSTRUCTIONS="AVX2")
+    return e
+
+
+def ours(optimizer, steps, isa):
+    words = [BENCH, "--steps", str(steps), "--set", f"training.optimizer_type={optimizer}"]
+    done = subprocess.run(words, env=environment(isa), capture_output=True, text=True)
+    if done.returncode:
+        fail(f"{' '.join(words)} failed: {done.stderr.strip()}")
+    find = lambda pattern: float(re.search(pattern, done.stdout).group(1))
+    return {
+        "name": "nanochat_dist",
+        "parameters": find(r"([\d.]+)M parameters"),
+        "step_s": find(r"step \| ([\d.]+) ms") / 1e3,
+        "peak_bytes": find(r"its peak \| ([\d.]+)") * 2**20,
+        "roofline": find(r"ratio to the roofline\*\* \| \*\*([\d.]+)"),
+    }
+
+
+def theirs(python, optimizer, precision, compiled, steps, isa):
+    words = [python, f"{HERE}/torch_model.py", "--optimizer", optimizer, "--precision", precision,
+             "--steps", str(steps)] + ["--compile"] * compiled
+    done = subprocess.run(words, env=environment(isa), capture_output=True, text=True)
+    name = f"PyTorch {precision} {'compiled' if compiled else 'eager'}"
+    if done.returncode:
+        print(f"{name} failed: {done.stderr.strip().splitlines()[-1]}")
+        return None
+    result = json.loads(done.stdout.splitlines()[-1])
+    return dict(result, name=name)
+
+
+def compare(python, optimizer, a):
+    first = ours(optimizer, a.steps, a.isa)
+    others = [theirs(python, optimizer, p, c, a.steps, a.isa)
+              for p in ("fp32", "bf16") for c in (False, True)]
+    others = [r for r in others if r]
+    if not others:
+        fail("PyTorch did not run at all")
+    last = ours(optimizer, a.steps, a.isa)
+    mine = max(first, last, key=lambda r: r["step_s"])
+    for r in others:
+        if abs(r["parameters"] / 1e6 - mine["parameters"]) > 0.006:
+            fail(f"{r['name']} has {r['parameters'] / 1e6:.2f}M parameters, nanochat_dist "
+                 f"{mine['parameters']}M: they are not the same model")
+    fastest = min(others, key=lambda r: r["step_s"])
+    smallest = min(others, key=lambda r: r["peak_bytes"])
+    print(f"\n{optimizer}, medians of {a.steps} steps, PyTorch {others[0]['torch']}, "
+          f"{others[0]['threads']} threads\n\n| | tokens/s | peak memory, MiB |\n|---|---|---|")
+    for r in [mine] + others:
+        print(f"| {r['name']} | {4096 / r['step_s']:.0f} | {r['peak_bytes'] / 2**20:.0f} |")
+    print(f"| **ratio** | **{fastest['step_s'] / mine['step_s']:.2f}** x {fastest['name'][8:]} | "
+          f"**{mine['peak_bytes'] / smallest['peak_bytes']:.2f}** x {smallest['name'][8:]} |")
+    print(f"\nratio to the roofline: {first['roofline']} at first, {last['roofline']} at last", flush=True)
+
+
+def cpu():
+    text = open("/proc/cpuinfo").read()
+    flags = re.search(r"flags\s*: (.*)", text).group(1).split()
+    known = ["avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_tile"]
+    return (f"{re.search(r'model name.*: (.*)', text).group(1)}, {len(os.sched_getaffinity(0))} CPUs, "
+            f"{' '.join(f for f in known if f in flags)}")
+
+
+def main():
+    if "--help" in sys.argv or "-h" in sys.argv:
+        print(__doc__)
+        return
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument("--dir", default=f"{ROOT}/build/vs_pytorch")
+    parser.add_argument("--steps", type=int, default=5)
+    parser.add_argument("--optimizer", action="append", choices=["adamw", "muon"])
+    parser.add_argument("--isa")
+    a = parser.parse_args()
+    if not os.path.exists(BENCH):
+        fail(f"no {BENCH}: cmake --preset release && cmake --build --preset release")
+    python = python_with_torch(a.dir)
+    print(f"{cpu()}{', limited to ' + a.isa if a.isa else ''}", flush=True)
+    for optimizer in a.optimizer or ["adamw", "muon"]:
+        compare(python, optimizer, a)
+
+
+if __name__ == "__main__":
+    main()

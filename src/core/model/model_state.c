@@ -1,0 +1,163 @@
+#include "core/model/model_state.h"
+
+#include <stdlib.h>
+
+int nd_model_predicted(const nd_model_config *config)
+{
+    const int offsets = nd_cross_entropy_offsets(&config->loss);
+    return config->mtp_tokens > offsets ? config->mtp_tokens : offsets;
+}
+
+nd_status nd_model_create(const nd_model_config *config, nd_backend *backend, nd_model **model)
+{
+    nd_status status = ND_OK;
+    nd_model *m = calloc(1, sizeof *m);
+    if (!m)
+        return ND_FAIL(ND_ENOMEM, "no memory for the model's tables");
+    m->config = *config;
+    m->backend = backend;
+    m->filtering = config->collider;
+    m->tokens = config->micro_batch * config->seq_length;
+    ND_TRY_GOTO(nd_params_create(config, &m->params), fail);
+    m->weights = calloc((size_t)m->params.count, sizeof *m->weights);
+    m->layers = calloc((size_t)config->num_layers, sizeof *m->layers);
+    const int64_t targets = m->tokens * nd_model_predicted(config);
+    m->host_inputs = calloc((size_t)m->tokens, sizeof *m->host_inputs);
+    m->host_targets = calloc((size_t)targets, sizeof *m->host_targets);
+    if (!m->weights || !m->layers || !m->host_inputs || !m->host_targets) {
+        status = ND_FAIL(ND_ENOMEM, "no memory for the tables of %lld layers",
+                         (long long)config->num_layers);
+        goto fail;
+    }
+    if (config->collider) {
+        const nd_collider_params params = {config->collider_threshold, config->collider_sparsity};
+        ND_TRY_GOTO(nd_collider_create(&m->collider, params, m->tokens), fail);
+    }
+    ND_TRY_GOTO(nd_mtp_create(&m->mtp, config, m->tokens), fail);
+    *model = m;
+    return ND_OK;
+fail:
+    nd_model_destroy(m);
+    return status;
+}
+
+void nd_model_destroy(nd_model *m)
+{
+    if (!m)
+        return;
+    nd_params_destroy(&m->params);
+    free(m->weights);
+    free(m->layers);
+    free(m->host_inputs);
+    free(m->host_targets);
+    nd_collider_destroy(&m->collider);
+    nd_mtp_destroy(&m->mtp);
+    free(m);
+}
+
+/* Codes as bytes, or packed beside a view of the scratch that all of them share. */
+static nd_status reserve_codes(nd_arena *arena, const nd_param *p, nd_view scratch, nd_weight *w)
+{
+    if (scratch.cols == 0)
+        return nd_arena_reserve(arena, ND_I8, p->rows, p->cols, &w->codes);
+    w->codes = nd_view_of(scratch.data, ND_I8, p->rows, p->cols);
+    return nd_arena_reserve(arena, ND_U8, 1, (p->rows * p->cols + 3) / 4, &w->packed);
+}
+
+nd_status nd_model_reserve_weights(nd_model *m, nd_arena *arena)
+{
+    const nd_model_config *c = &m->config;
+    const nd_dtype norm_type = c->compute == ND_F64 ? ND_F64 : ND_F32;
+    nd_view scratch = {0};
+    if (c->packed_codes && c->ternary)
+        ND_TRY(nd_arena_reserve(arena, ND_I8, 1, nd_params_largest(&m->params, ND_ROLE_TERNARY),
+                                &scratch));
+    for (int64_t i = 0; i < m->params.count; i++) {
+        const nd_param *p = &m->params.list[i];
+        nd_weight *w = &m->weights[i];
+        w->ternary = p->role == ND_ROLE_TERNARY && c->ternary;
+        if (!w->ternary) {
+            const nd_dtype type = p->role == ND_ROLE_NORM ? norm_type : c->compute;
+            ND_TRY(nd_arena_reserve(arena, type, p->rows, p->cols, &w->dense));
+            continue;
+        }
+        const int64_t groups = nd_model_scale_groups(c, p->cols);
+        ND_TRY(reserve_codes(arena, p, scratch, w));
+        ND_TRY(
+            nd_arena_reserve(arena, ND_F32, groups ? p->rows : 1, groups ? groups : 1, &w->scales));
+    }
+    return ND_OK;
+}
+
+int64_t nd_model_logit_rows(const nd_model_config *config)
+{
+    const int64_t tokens = config->micro_batch * config->seq_length;
+    int64_t rows = (int64_t)(4 << 20) / config->vocab_size / 32 * 32;
+    if (rows < 32)
+        rows = 32;
+    return rows < tokens ? rows : tokens;
+}
+
+/* With checkpointing every layer keeps its input alone and they share the rest, recomputed layer by
+ * layer in the backward pass; an evaluation shares everything. */
+static nd_status reserve_layers(nd_model *m, nd_arena *arena, bool training)
+{
+    const nd_model_config *c = &m->config;
+    nd_layer_activations *first = &m->layers[0];
+    ND_TRY(nd_layer_activations_reserve(arena, c, m->tokens, false, first));
+    for (int64_t l = 1; l < c->num_layers; l++) {
+        nd_layer_activations *acts = &m->layers[l];
+        if (training && !c->checkpointing) {
+            ND_TRY(nd_layer_activations_reserve(arena, c, m->tokens, false, acts));
+            continue;
+        }
+        *acts = *first;
+        if (training)
+            ND_TRY(nd_layer_activations_reserve(arena, c, m->tokens, true, acts));
+    }
+    return ND_OK;
+}
+
+int64_t nd_model_loss_sums(const nd_model *m)
+{
+    return 2 + m->params.extra_heads;
+}
+
+nd_status nd_model_reserve_activations(nd_model *m, nd_arena *arena, bool training)
+{
+    const nd_model_config *c = &m->config;
+    const nd_dtype wide = c->compute == ND_F64 ? ND_F64 : ND_F32;
+    ND_TRY(reserve_layers(m, arena, training));
+    ND_TRY(nd_layer_scratch_reserve(arena, c, m->tokens, training, &m->scratch));
+    if (training)
+        ND_TRY(nd_arena_reserve(arena, c->compute, m->tokens, c->hidden_dim, &m->dx));
+    ND_TRY(nd_arena_reserve(arena, wide, nd_model_logit_rows(c), nd_model_pieces(c), &m->logits));
+    m->idle = nd_view_span(m->scratch.wide, m->logits);
+    ND_TRY(nd_arena_reserve(arena, ND_I32, 1, m->tokens, &m->inputs));
+    ND_TRY(nd_arena_reserve(arena, ND_I32, m->tokens, nd_cross_entropy_offsets(&c->loss),
+                            &m->targets));
+    if (training || c->num_layers == 0)
+        ND_TRY(nd_arena_reserve(arena, c->compute, m->tokens, c->hidden_dim, &m->x_last));
+    else
+        m->x_last = m->layers[0].x;
+    ND_TRY(nd_arena_reserve(arena, c->compute, m->tokens, c->hidden_dim, &m->x_final));
+    ND_TRY(nd_arena_reserve(arena, wide, m->tokens, 1, &m->final_r));
+    if (training && c->collider)
+        ND_TRY(nd_collider_reserve(&m->collider, arena));
+    if (training)
+        ND_TRY(nd_mtp_reserve(&m->mtp, c, m->tokens, arena));
+    ND_TRY(nd_arena_reserve(arena, wide, m->tokens, 1, &m->nll));
+    ND_TRY(nd_arena_reserve(arena, wide, m->tokens, 1, &m->total));
+    return nd_arena_reserve(arena, ND_F64, 1, nd_model_loss_sums(m), &m->sums);
+}
+
+nd_status nd_model_load_weight(nd_model *m, int64_t index, nd_cview master)
+{
+    nd_backend *b = m->backend;
+    nd_weight *w = &m->weights[index];
+    if (w->ternary) {
+        ND_TRY(b->ops.ternarize(b, w->codes, w->scales, master));
+        return w->packed.data ? b->ops.pack_codes(b, w->packed, nd_as_const(w->codes)) : ND_OK;
+    }
+    return b->ops.axpby(b, w->dense, 1.0f, master, 0.0f);
+}

@@ -1,0 +1,97 @@
+/* The model as a replica holds it: its weights and the activations of one micro-batch. */
+#ifndef ND_CORE_MODEL_MODEL_STATE_H
+#define ND_CORE_MODEL_MODEL_STATE_H
+
+#include "core/base/arena.h"
+#include "core/model/collider.h"
+#include "core/model/layer.h"
+#include "core/model/mtp_blocks.h"
+#include "core/model/params.h"
+
+typedef struct nd_model {
+    nd_model_config config;
+    nd_params params;
+    nd_backend *backend; /* not owned */
+    nd_weight *weights;  /* [params.count], in the arena of nd_model_reserve_weights */
+
+    /* Activations of one micro-batch, in the arena of nd_model_reserve_activations. */
+    int64_t tokens;               /* micro_batch * seq_length */
+    nd_layer_activations *layers; /* [num_layers] */
+    nd_layer_scratch scratch;
+    nd_view inputs, targets;  /* i32 [1, tokens], [tokens, offsets] */
+    int32_t *host_inputs;     /* [tokens] */
+    int32_t *host_targets;    /* [tokens, tokens predicted ahead] */
+    nd_view x_last;           /* [tokens, d] output of the last layer */
+    nd_view x_final, final_r; /* [tokens, d] after the final norm, [tokens, 1] */
+    nd_view dx;               /* [tokens, d] */
+    nd_view logits;           /* [chunk, pieces] */
+    nd_view idle;             /* scratch but `hidden`, dx and logits: free while the head runs */
+    nd_view nll, total;       /* [tokens, 1] */
+    nd_view sums; /* f64 [1, nd_model_loss_sums]: of nll, of total, of the totals of extra heads */
+    nd_collider collider; /* with config.collider */
+    bool filtering;
+    nd_mtp mtp; /* with extra heads */
+} nd_model;
+
+/* Where gradients go. views[i]: f32 (f64 in checks) [rows, cols] of parameter i, written, or added to
+ * when the flag of its kind says so. Views of different layers may share memory when the layers' are
+ * written and nd_gradients_ready takes the values away. */
+typedef struct nd_model_gradients {
+    const nd_view *views;   /* [params.count] */
+    bool accumulate_layers; /* parameters of layers */
+    bool accumulate_others; /* embedding, final norm, head */
+    nd_view spare; /* memory that is free until the first layer's backward pass, or empty */
+} nd_model_gradients;
+
+/* What a backward pass works on: all rows, or those of the tokens that take part. */
+typedef struct nd_backward_rows {
+    nd_cview rows; /* data NULL: all */
+    int64_t count;
+    int64_t early;  /* the first rows, whose logits are to be computed again */
+    nd_view logits; /* of the others: [count - early, vocab] */
+    nd_view inputs, x_last, final_r, x_final;
+    nd_view dx_final, dx;
+} nd_backward_rows;
+
+/* Builds the parameter table. Takes no memory for weights or activations. */
+nd_status nd_model_create(const nd_model_config *config, nd_backend *backend, nd_model **model);
+void nd_model_destroy(nd_model *model);
+
+/* Lay out weights (category "codes") and activations in arenas; run on a sizing arena, commit, run again. */
+nd_status nd_model_reserve_weights(nd_model *model, nd_arena *arena);
+nd_status nd_model_reserve_activations(nd_model *model, nd_arena *arena, bool training);
+
+/* Sets weight i from its master [rows, cols] (f32, bf16 or f64, backend memory): ternarises
+ * projections, converts the rest. */
+nd_status nd_model_load_weight(nd_model *model, int64_t index, nd_cview master);
+
+/* Gradients of one micro-batch into views that were reserved in the order of parameters; their memory is
+ * spare unless they accumulate. */
+static inline nd_model_gradients nd_model_gradients_into(const nd_params *params,
+                                                         const nd_view *views, bool accumulate)
+{
+    const int64_t layers = accumulate ? 0 : params->layers;
+    return (nd_model_gradients){views, accumulate, accumulate,
+                                nd_params_layer_span(params, views, layers)};
+}
+
+/* Positions of a training pass, with the layer's own keys and values. */
+static inline nd_layer_span nd_model_training_span(const nd_model *model,
+                                                   const nd_layer_activations *acts)
+{
+    return (nd_layer_span){.sequences = model->config.micro_batch,
+                           .query_len = model->config.seq_length,
+                           .keys = acts->k,
+                           .values = acts->v};
+}
+
+/* Tokens predicted ahead of each position. */
+int nd_model_predicted(const nd_model_config *config);
+
+/* Columns of model->sums. */
+int64_t nd_model_loss_sums(const nd_model *model);
+
+/* Rows of logits computed at once: full logits never exist. */
+int64_t nd_model_logit_rows(const nd_model_config *config);
+
+#endif

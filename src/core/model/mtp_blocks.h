@@ -1,0 +1,30 @@
+/* What multi-token prediction (core/model/mtp.h) keeps of a micro-batch. */
+#ifndef ND_CORE_MODEL_MTP_BLOCKS_H
+#define ND_CORE_MODEL_MTP_BLOCKS_H
+
+#include "core/model/layer.h"
+
+typedef struct nd_mtp_block {
+    nd_view inputs;    /* i32 [1, tokens] */
+    nd_view embedding; /* [tokens, d] */
+    nd_view hidden_r, embedding_r;
+    nd_linear_input hidden_in, embedding_in;
+    nd_layer_activations acts;
+    nd_view out; /* [tokens, d] */
+} nd_mtp_block;
+
+typedef struct nd_mtp {
+    nd_mtp_block *blocks; /* [extra heads] */
+    nd_view dx[2];        /* [tokens, d] */
+    int32_t *column;      /* [tokens], host memory */
+} nd_mtp;
+
+/* Host memory for the extra heads of a model, `tokens` tokens a micro-batch. Errors: ND_ENOMEM. */
+nd_status nd_mtp_create(nd_mtp *mtp, const nd_model_config *config, int64_t tokens);
+void nd_mtp_destroy(nd_mtp *mtp);
+
+/* Lays out the activations of blocks: run on a sizing arena, commit, run again. Errors: nd_arena_reserve's. */
+nd_status nd_mtp_reserve(nd_mtp *mtp, const nd_model_config *config, int64_t tokens,
+                         nd_arena *arena);
+
+#endif

@@ -1,0 +1,70 @@
+/* The gradient reducer's state, private to gradient_reducer.c and gradient_slots.c. */
+#ifndef ND_TRAIN_GRADIENT_REDUCER_PARTS_H
+#define ND_TRAIN_GRADIENT_REDUCER_PARTS_H
+
+#include "train/error_feedback.h"
+#include "train/gradient_reducer.h"
+
+enum { ND_GRADIENT_SLOTS_MAX = 128 };
+
+/* Of gradient_slots.c. */
+typedef struct nd_gradient_slots {
+    int count;
+    nd_view *of[ND_GRADIENT_SLOTS_MAX]; /* [slot][param], projected where GaLore projects */
+    nd_view
+        sketches[ND_GRADIENT_SLOTS_MAX]; /* [slot] a row a matrix with a new subspace in a step */
+    nd_view *written; /* [params] where the backward pass writes, if not into a slot */
+    nd_view *views;   /* [params] what the micro-batch at hand was given */
+    int depth;        /* slots that hold blocks of earlier micro-batches */
+    /* The micro-batch at hand. */
+    nd_gradient_leaf leaf;
+    bool last;      /* of this rank: it completes the slots */
+    int64_t sample; /* its first */
+} nd_gradient_slots;
+
+/* Of gradient_reducer.c. */
+typedef struct nd_gradient_sums {
+    nd_comm_piece *pieces; /* [params] of the reduction, then a place for each sketch of a step */
+    float **piece_slots;   /* [pieces][slots.count] */
+    nd_view *sums;         /* [params] of owned parameters, in one of the slots */
+    nd_view *sketches;     /* [params] as sums; data NULL where there is none */
+    double *squares;       /* [params] squared norms of this step's gradients */
+    nd_view norms;         /* f64 [1, 2 params] in backend memory: those this rank computes */
+} nd_gradient_sums;
+
+struct nd_gradient_reducer {
+    const nd_config *config;
+    nd_comm *comm;
+    nd_backend *backend;
+    const nd_params *params;
+    const nd_ownership *own;
+    nd_optimizer *optimizer;
+    nd_projectors *projectors;
+    int64_t micro_batch; /* sequences */
+    int64_t leaves;      /* of a step, over all ranks */
+    int64_t local;       /* of this rank: a contiguous part */
+    bool tree;           /* [dist] deterministic = world */
+    bool projects, immediate;
+    int64_t step, sample; /* at hand */
+    nd_gradient_slots slots;
+    nd_gradient_sums sums;
+    nd_error_feedback feedback;
+};
+
+nd_status nd_gradient_slots_create(nd_gradient_reducer *r);
+void nd_gradient_slots_destroy(nd_gradient_reducer *r);
+nd_status nd_gradient_slots_reserve(nd_gradient_reducer *r, nd_arena *arena);
+
+/* Adds parameters of the micro-batch at hand to its slot and merges the blocks it completes. */
+nd_status nd_gradient_slots_add(nd_gradient_reducer *r, int64_t first, int64_t count);
+
+/* The sketch of a parameter in a slot; data NULL in steps in which it keeps its subspace, and where the
+ * owner has the whole gradient to sketch. */
+nd_view nd_gradient_slots_sketch(const nd_gradient_reducer *r, int slot, int64_t index);
+
+static inline bool nd_gradient_reducer_overlaps(const nd_gradient_reducer *r)
+{
+    return nd_comm_overlaps(r->comm) && !r->immediate;
+}
+
+#endif

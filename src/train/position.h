@@ -1,0 +1,24 @@
+/* Where a run stands: what it has trained on, and where it reads on. */
+#ifndef ND_TRAIN_POSITION_H
+#define ND_TRAIN_POSITION_H
+
+#include "core/config/config.h"
+
+typedef struct nd_position {
+    int64_t step;        /* completed steps */
+    int64_t tokens;      /* trained on so far */
+    int64_t next_sample; /* the loader's whole state: first sample of the next step */
+    int64_t data_start;  /* the first sample of the data at hand: epochs are counted from there */
+    int64_t restarts;
+} nd_position;
+
+/* A step of this configuration was done. */
+void nd_position_advance(nd_position *p, const nd_config *config);
+
+/* After a checkpoint was restored to leave out the steps since: the data goes on where it was `before`. */
+void nd_position_roll_back(nd_position *p, const nd_position *before);
+
+/* New data of `windows` samples begins with the first epoch, in its own measure, that no sample was taken of. */
+void nd_position_begin_data(nd_position *p, int64_t windows);
+
+#endif

@@ -1,0 +1,162 @@
+"""Claims of a file (configs/e3/claims.ini says how one is written) beside what runs measured.
+
+A claim is decided by the median over the runs of its configuration, each against the run of the same seed it
+is compared with, or the first such run where no seed is shared. It is "not measurable" only with the reason:
+what a run lacks, or what no run of this kind can tell."""
+import ast
+import configparser
+import math
+import string
+
+from runs import NAN, ReportError, median
+
+ALLOWED = (ast.Expression, ast.BinOp, ast.UnaryOp, ast.BoolOp, ast.Compare, ast.IfExp, ast.Call, ast.Attribute,
+           ast.Name, ast.Constant, ast.Tuple, ast.operator, ast.unaryop, ast.boolop, ast.cmpop, ast.expr_context)
+
+
+def evaluate(text, names):
+    """The value of an expression of arithmetic, comparisons, and public attributes and methods of runs."""
+    tree = ast.parse(text.strip(), mode="eval")
+    for node in ast.walk(tree):
+        private = isinstance(node, ast.Attribute) and node.attr.startswith("_")
+        if not isinstance(node, ALLOWED) or private or isinstance(node, ast.Name) and node.id not in names:
+            raise ValueError("'%s' may not hold '%s'" % (text, getattr(node, "id", type(node).__name__)))
+    try:
+        return eval(compile(tree, text, "eval"), {"__builtins__": {}}, names)
+    except ZeroDivisionError:
+        return NAN
+
+
+def fill(template, names):
+    """The template with each {expression:format} replaced by its value."""
+    text = ""
+    for literal, expression, form, _ in string.Formatter().parse(template):
+        text += literal
+        if expression:
+            value = evaluate(expression, names)
+            number = isinstance(value, (int, float))
+            text += format(value, form) if not number or math.isfinite(value) else \
+                "–" if math.isnan(value) else "never"
+    return text
+
+
+def format_value(unit, value):
+    if math.isinf(value):
+        return "never reached"
+    percent, sign = abs(100 * value), (value > 0) - (value < 0)
+    return {"saved": "%s%.1f %%" % (("", "−", "+")[sign], percent),
+            "excess": "%s%.2f %%" % (("", "+", "−")[sign], percent),
+            "share": "%.2f %%" % (100 * value), "ratio": "× %.3f" % value,
+            "bytes": "%.2f B/parameter" % value, "gigabytes": "%.2f GB" % value}[unit]
+
+
+class Verdict:
+    def __init__(self, topic, role, claimed):
+        self.topic, self.role, self.claimed = topic, role, claimed
+        self.verdict, self.value, self.measured, self.details = "not measurable", NAN, "–", ""
+
+
+class Claims:
+    def __init__(self, path):
+        parser = configparser.ConfigParser(interpolation=None, delimiters=("=",), empty_lines_in_values=False)
+        parser.optionxform = str
+        try:
+            with open(path, encoding="utf-8") as file:
+                parser.read_file(file)
+            self.systems, self.configurations = dict(parser["systems"]), dict(parser["configurations"])
+            self.rules = " ".join(parser["report"]["rules"].split())
+        except (OSError, UnicodeError, configparser.Error, KeyError) as error:
+            raise ReportError(2, "%s: cannot be read as claims: %s" % (path, " ".join(str(error).split())))
+        self.path = path
+        self.baseline = next(iter(self.configurations))
+        self.claims = [parser[name] for name in parser.sections()
+                       if name not in ("systems", "configurations", "report")]
+
+    def assign_roles(self, runs):
+        """Which configuration each run is: by the systems that are on, else by the directory's name."""
+        for run in runs:
+            on = {name for name, test in self.systems.items() if evaluate(test, {"run": run})}
+            by_config = next((role for role, systems in self.configurations.items()
+                              if set(systems.split()) == on and run.config is not None), "")
+            base = run.path.split("/")[-1]
+            named = next((role for role in self.configurations
+                          if base == role or base.startswith(role + "_seed")), "")
+            run.role = by_config or named
+            if named and not by_config:
+                run.notes.append("taken for `%s` by its name: %s" % (
+                    named, "no configuration tells its systems" if run.config is None
+                    else "its systems are not those of that configuration"))
+            elif named and named != by_config:
+                run.notes.append("named after `%s`, but its systems are those of `%s`" % (named, by_config))
+
+    def apply_to(self, runs):
+        """Whether the runs hold the baseline and at least one other configuration."""
+        roles = {run.role for run in runs if run.role}
+        return self.baseline in roles and len(roles) > 1
+
+    @staticmethod
+    def _unusable(claim, run, base):
+        """Why this pair of runs cannot be used; None when it can."""
+        pair = [(run, "its run")] + ([(base, "the run to compare with")] if base else [])
+        if "base" in claim and not base:
+            return "there is no run to compare with"
+        for who, what in pair:
+            if not who.steps:
+                return what + " left no metrics"
+        for who, what in pair:
+            if claim.getboolean("finished", fallback=False) and not who.finished:
+                return what + " did not finish"
+        theirs = base.last("tokens") if base else NAN
+        if claim.getboolean("equal_tokens", fallback=False) and abs(run.last("tokens") - theirs) > 0.01 * theirs:
+            return "it and the run to compare with trained on different numbers of tokens"
+        return None
+
+    def _judge(self, claim, role, bound, claimed, runs):
+        verdict = Verdict(claim.name, role, claimed)
+        values, first, left_out, reason = [], None, 0, None
+        for run in (run for run in runs if run.role == role):
+            base = peer(runs, run, claim["base"]) if "base" in claim else None
+            why, names = self._unusable(claim, run, base), {"run": run, "base": base, "nan": NAN}
+            value = NAN if why or "measure" not in claim else evaluate(claim["measure"], names)
+            if math.isnan(value):
+                reason, left_out = why or claim["lacking"], left_out + 1
+                continue
+            first = first or names
+            values.append(value)
+        if not values:
+            verdict.details = reason or "no run of `%s` among these" % role
+            return verdict
+        verdict.value = median(values)
+        verdict.measured = format_value(claim["unit"], verdict.value)
+        holds = verdict.value >= bound[1] if bound[0] == ">=" else verdict.value <= bound[1]
+        verdict.verdict = "pass" if holds else "**fail**"
+        verdict.details = fill(claim["details"], first)
+        if len(values) > 1:
+            verdict.measured += ", median of %d (%s … %s)" % (
+                len(values), format_value(claim["unit"], min(values)), format_value(claim["unit"], max(values)))
+            verdict.details += " (`%s`)" % first["run"].name
+        if left_out:
+            verdict.details += "; %d left out: %s" % (left_out, reason)
+        if "undecided" in claim:
+            verdict.verdict = "not measurable"
+            verdict.details += "; " + claim["undecided"]
+        return verdict
+
+    def judge(self, runs):
+        verdicts = []
+        for claim in self.claims:
+            try:
+                for key in (key for key in claim if key.startswith("of ")):
+                    bound, claimed = claim[key].split("|", 1)
+                    relation, limit = bound.split()
+                    for role in key.split()[1:]:
+                        verdicts.append(self._judge(claim, role, (relation, float(limit)), claimed.strip(), runs))
+            except (ValueError, SyntaxError, KeyError, AttributeError, TypeError) as error:
+                raise ReportError(2, "%s: claim [%s]: %s" % (self.path, claim.name, error))
+        return verdicts
+
+
+def peer(runs, run, role):
+    """The run of `role` that `run` is compared with; None when there is none."""
+    others = [other for other in runs if other.role == role]
+    return next((other for other in others if other.seed == run.seed), others[0] if others else None)
