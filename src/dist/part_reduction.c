@@ -132,15 +132,18 @@ static void tell_subject(nd_part_reduction *r, const nd_comm_piece *piece)
     r->subject = piece->name;
 }
 
-/* Sends that were started, and that have left; receives likewise; where the next receive is among the acts. */
+/* Sends that were started, that are at acts behind this rank, and that have left; receives that were started, and
+ * taken; where the next of both is among the acts. */
 typedef struct progress {
-    int64_t sends, left, receives, taken, ahead;
+    int64_t sends, passed, left, next_send;
+    int64_t receives, taken, next_receive;
 } progress;
 
 static nd_status open_receives(nd_part_reduction *r, progress *p)
 {
-    for (; p->ahead < r->count && p->receives < p->taken + ND_WIRE_DEPTH; p->ahead++) {
-        const act *a = &r->order[p->ahead];
+    for (; p->next_receive < r->count && p->receives < p->taken + ND_WIRE_DEPTH;
+         p->next_receive++) {
+        const act *a = &r->order[p->next_receive];
         if (a->tree.kind == ND_TREE_RECEIVE || a->tree.kind == ND_TREE_TAKE)
             ND_TRY(
                 nd_wire_start_receive(r->wire, p->receives++, NULL, (int)a->bytes, a->tree.peer));
@@ -148,7 +151,6 @@ static nd_status open_receives(nd_part_reduction *r, progress *p)
     return ND_OK;
 }
 
-/* What is sent of a slot has to have left before the slot is replaced. */
 static nd_status finish_sends(nd_part_reduction *r, progress *p)
 {
     for (; p->left < p->sends; p->left++)
@@ -159,8 +161,6 @@ static nd_status finish_sends(nd_part_reduction *r, progress *p)
 static nd_status receive(nd_part_reduction *r, const act *a, progress *p)
 {
     const nd_comm_piece *piece = &r->pieces[a->piece];
-    if (a->tree.kind == ND_TREE_TAKE)
-        ND_TRY(finish_sends(r, p));
     ND_TRY(nd_wire_finish_receive(r->wire, p->taken));
     const void *part = nd_wire_received(r->wire, p->taken++);
     return a->tree.kind == ND_TREE_TAKE
@@ -191,19 +191,35 @@ static nd_status add(nd_part_reduction *r, const act *a)
                        nd_gradient_wire_values(piece->format, a->bytes));
 }
 
+/* Sends of a level need nothing that is received in it. So they do not wait for receives before them, whose
+ * senders would wait for these in turn, one message at a time. */
+static nd_status send_ahead(nd_part_reduction *r, int64_t at, progress *p)
+{
+    const int level = r->order[at].tree.level;
+    for (; p->next_send < r->count && p->sends < p->passed + ND_WIRE_DEPTH &&
+           r->order[p->next_send].tree.level == level;
+         p->next_send++)
+        if (r->order[p->next_send].tree.kind == ND_TREE_SEND)
+            ND_TRY(send(r, &r->order[p->next_send], p));
+    p->passed += r->order[at].tree.kind == ND_TREE_SEND;
+    return ND_OK;
+}
+
 static nd_status work_off(nd_part_reduction *r)
 {
     progress p = {0};
     r->subject = NULL;
     for (int64_t i = 0; i < r->count; i++) {
         const act *a = &r->order[i];
-        tell_subject(r, &r->pieces[a->piece]);
+        /* A delivered sum replaces a slot that was sent at a lower level. */
+        if (i > 0 && a->tree.level != r->order[i - 1].tree.level)
+            ND_TRY(finish_sends(r, &p));
         ND_TRY(open_receives(r, &p));
-        if (a->tree.kind == ND_TREE_SEND)
-            ND_TRY(send(r, a, &p));
-        else if (a->tree.kind == ND_TREE_ADD)
+        ND_TRY(send_ahead(r, i, &p));
+        tell_subject(r, &r->pieces[a->piece]);
+        if (a->tree.kind == ND_TREE_ADD)
             ND_TRY(add(r, a));
-        else
+        else if (a->tree.kind != ND_TREE_SEND)
             ND_TRY(receive(r, a, &p));
     }
     return finish_sends(r, &p);

@@ -1,12 +1,13 @@
 /* Many pieces through the tree of dist/tree_reduction.h at once, in parts.
  *
  * Parts of different pieces take turns, so that the ranks that take them do too. Every rank works off what it does
- * level by level of the tree, and within a level part by part; up to ND_WIRE_DEPTH receives are open ahead of where
- * it stands, and as many sends may still be under way behind. So both directions of a link are in use, and a part
- * is added while the next ones arrive.
+ * level by level of the tree, and within a level part by part; up to ND_WIRE_DEPTH receives and as many sends of the
+ * level are started ahead of where it stands. So both directions of a link are in use, and a part is added while the
+ * next ones arrive.
  *
- * The order (level, part) is the same on all ranks. Of all messages that are not done the first in this order has
- * been started on both sides, or will be by ranks that wait for nothing: so ranks do not wait in a circle. */
+ * The order (level, part) is the same on all ranks, and a rank waits only for messages up to where it stands: of
+ * all messages that are not done the first in this order has been started on both sides. So ranks do not wait in a
+ * circle. */
 #ifndef ND_DIST_PART_REDUCTION_H
 #define ND_DIST_PART_REDUCTION_H
 

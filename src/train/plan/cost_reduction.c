@@ -9,16 +9,18 @@
 /* A part between two ranks. */
 typedef struct message {
     int32_t from, to, bytes;
+    int8_t level;
     bool started, open, carried; /* sent; receive started; on its way, and then: */
     double away, here;
 } message;
 
 /* Where a rank stands in what it does. */
 typedef struct place {
-    int64_t at, ahead, end; /* among acts */
-    int64_t sends, receives, taken;
+    int64_t at, next_send, next_receive, end; /* among acts */
+    int64_t sends, passed, receives, taken;
     int32_t leaving[ND_WIRE_DEPTH]; /* the messages it sent last */
     int32_t waits;                  /* for this message; -1: for none */
+    int level;                      /* at hand */
 } place;
 
 enum { LEVELS = 64 };
@@ -45,7 +47,8 @@ static void count_message(void *context, int level, int from, int to)
 static void list_message(void *context, int level, int from, int to)
 {
     reduction *r = context;
-    r->messages[r->level_at[level]++] = (message){.from = from, .to = to, .bytes = r->bytes};
+    r->messages[r->level_at[level]++] =
+        (message){.from = from, .to = to, .bytes = r->bytes, .level = (int8_t)level};
     r->places[from].end++;
     r->places[to].end++;
 }
@@ -71,7 +74,7 @@ static void share_acts(reduction *r, int64_t total)
     for (int rank = 0; rank < r->c->m->ranks; rank++) {
         place *p = &r->places[rank];
         const int64_t count = p->end;
-        *p = (place){.at = at, .ahead = at, .end = at, .waits = -1};
+        *p = (place){.at = at, .next_send = at, .next_receive = at, .end = at, .waits = -1};
         at += count;
     }
     for (int64_t i = 0; i < total; i++) {
@@ -137,13 +140,13 @@ static void meet(reduction *r, int32_t index, double now)
 static void open_receives(reduction *r, int rank)
 {
     place *p = &r->places[rank];
-    for (; p->ahead < p->end && p->receives < p->taken + ND_WIRE_DEPTH; p->ahead++) {
-        message *m = &r->messages[r->acts[p->ahead]];
+    for (; p->next_receive < p->end && p->receives < p->taken + ND_WIRE_DEPTH; p->next_receive++) {
+        message *m = &r->messages[r->acts[p->next_receive]];
         if (m->to != rank)
             continue;
         m->open = true;
         p->receives++;
-        meet(r, r->acts[p->ahead], r->c->clock[rank]);
+        meet(r, r->acts[p->next_receive], r->c->clock[rank]);
     }
 }
 
@@ -163,15 +166,40 @@ static bool has_left(reduction *r, int rank, int32_t index)
     return false;
 }
 
-static bool send(reduction *r, int rank, int32_t index)
+static const message *act_at(const reduction *r, int64_t at)
+{
+    return &r->messages[r->acts[at]];
+}
+
+static bool all_left(reduction *r, int rank)
+{
+    const place *p = &r->places[rank];
+    const int64_t kept = p->sends < ND_WIRE_DEPTH ? p->sends : ND_WIRE_DEPTH;
+    bool left = true;
+    for (int64_t i = p->sends - kept; left && i < p->sends; i++)
+        left = has_left(r, rank, p->leaving[i % ND_WIRE_DEPTH]);
+    return left;
+}
+
+/* Of the level at hand. */
+static bool send_ahead(reduction *r, int rank)
 {
     place *p = &r->places[rank];
-    if (p->sends >= ND_WIRE_DEPTH && !has_left(r, rank, p->leaving[p->sends % ND_WIRE_DEPTH]))
-        return false;
-    p->leaving[p->sends++ % ND_WIRE_DEPTH] = index;
-    r->messages[index].started = true;
-    meet(r, index, r->c->clock[rank]);
-    p->at++;
+    const int level = act_at(r, p->at)->level;
+    for (; p->next_send < p->end && p->sends < p->passed + ND_WIRE_DEPTH &&
+           act_at(r, p->next_send)->level == level;
+         p->next_send++) {
+        const int32_t index = r->acts[p->next_send];
+        int32_t *oldest = &p->leaving[p->sends % ND_WIRE_DEPTH];
+        if (r->messages[index].from != rank)
+            continue;
+        if (p->sends >= ND_WIRE_DEPTH && !has_left(r, rank, *oldest))
+            return false;
+        *oldest = index;
+        p->sends++;
+        r->messages[index].started = true;
+        meet(r, index, r->c->clock[rank]);
+    }
     return true;
 }
 
@@ -197,12 +225,21 @@ static void go_on(reduction *r, int rank)
     bool goes = true;
     while (goes && p->at < p->end) {
         const int32_t index = r->acts[p->at];
+        if (r->messages[index].level != p->level && !all_left(r, rank))
+            return;
+        p->level = r->messages[index].level;
         open_receives(r, rank);
-        goes = r->messages[index].from == rank ? send(r, rank, index) : receive(r, rank, index);
+        if (!send_ahead(r, rank))
+            return;
+        if (r->messages[index].from != rank) {
+            goes = receive(r, rank, index);
+        } else {
+            p->passed++;
+            p->at++;
+        }
     }
-    const int64_t kept = p->sends < ND_WIRE_DEPTH ? p->sends : ND_WIRE_DEPTH;
-    for (int64_t i = p->sends - kept; goes && i < p->sends; i++)
-        goes = has_left(r, rank, p->leaving[i % ND_WIRE_DEPTH]);
+    if (goes)
+        all_left(r, rank);
 }
 
 /* -- the whole -------------------------------------------------------------------------------- */

@@ -279,13 +279,15 @@ void nd_plan_cost_print(const nd_plan_cost *plan, FILE *out)
             plan->hosts, plan->hosts == 1 ? "" : "s", plan->simulated ? "simulated" : "predicted");
     fprintf(out, "  forward and backward      %10.4g ms\n", c->passes * ms);
     fprintf(out, "  gradients, beyond them    %10.4g ms\n", c->reduced * ms);
-    fprintf(out,
-            "  updates, the longest      %10.4g ms (%.4g shared evenly; the least a rank has is "
-            "%.4g)\n",
-            c->updated * ms, plan->update_even * ms, c->idlest * ms);
-    fprintf(out, "  codes and reports         %10.4g ms\n", c->codes * ms);
-    fprintf(out, "  exposed communication     %10.4g ms; a rank is in messages for %.4g ms\n",
-            (c->step - c->passes - c->updated) * ms, c->busy * ms);
+    fprintf(out, "  updates, the longest      %10.4g ms", c->updated * ms);
+    if (!plan->simulated) /* which does not tell ranks apart */
+        fprintf(out, " (%.4g shared evenly; the least a rank has is %.4g)", plan->update_even * ms,
+                c->idlest * ms);
+    fprintf(out, "\n  codes and reports         %10.4g ms\n", c->codes * ms);
+    fprintf(out, "  exposed communication     %10.4g ms", (c->step - c->passes - c->updated) * ms);
+    if (!plan->simulated)
+        fprintf(out, "; a rank is in messages for %.4g ms", c->busy * ms);
+    fprintf(out, "\n");
     fprintf(out, "  bytes                     %10.4g MiB, sent by all ranks\n",
             c->bytes / (1024.0 * 1024.0));
     fprintf(
