@@ -38,9 +38,7 @@ static void print_usage(FILE *out)
             nd_build_version());
     for (int i = 0; i < SUBCOMMAND_COUNT; i++)
         fprintf(out, "  %-10s %s\n", subcommands[i].name, subcommands[i].help);
-    fputs("\nexit codes: 0 done, 2 usage or config, 3 data, 4 checkpoint, 5 a peer or the network "
-          "failed,\n            6 the numbers failed, 75 stopped on a signal after saving\n",
-          out);
+    fputs("\n" ND_EXIT_CODES, out);
 }
 
 static int finish(nd_status status)
