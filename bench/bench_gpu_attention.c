@@ -4,12 +4,13 @@
  *
  * FLOP count products over visible keys: two forward, five backward. Medians of several runs of several
  * launches on random data. Where cuDNN is missing or refuses a shape, the line says why. */
+#include "bench_run.h"
+#include "timing.h"
+
 #include "cli/args.h"
 #include "core/base/float_formats.h"
 #include "core/base/rng.h"
 #include "train/run_backend.h"
-
-#include "timing.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -81,11 +82,11 @@ static nd_status time_of(workbench *w, bool backward, double *best)
     ND_TRY(pass(w, backward));
     for (int i = 0; i < ROUNDS; i++) {
         ND_TRY(w->b->ops.synchronize(w->b));
-        const double start = seconds();
+        const double start = nd_seconds();
         for (int j = 0; j < LAUNCHES; j++)
             ND_TRY(pass(w, backward));
         ND_TRY(w->b->ops.synchronize(w->b));
-        times[i] = (seconds() - start) / LAUNCHES;
+        times[i] = (nd_seconds() - start) / LAUNCHES;
     }
     *best = median(times, ROUNDS);
     return ND_OK;
@@ -145,7 +146,6 @@ static nd_status bench(int argc, char **argv)
 {
     int64_t tokens = 16384;
     const char *target = "auto";
-    bool helped;
     const nd_arg args[] = {
         {"--tokens", ND_ARG_INT, &tokens, "N", "tokens of a call, at least one sequence"},
         {"--target", ND_ARG_TEXT, &target, "auto|cpu|cuda", "where to compute"},
@@ -153,9 +153,7 @@ static nd_status bench(int argc, char **argv)
     const nd_command command = {"bench_gpu_attention [options]",
                                 "Times attention by the built-in kernel and by cuDNN.", args,
                                 sizeof args / sizeof *args};
-    ND_TRY(nd_args_parse(&command, argc, argv, NULL, &helped));
-    if (helped)
-        return ND_OK;
+    ND_ARGS_PARSE(command, argc, argv, NULL);
     if (tokens < 1 || tokens > (1 << 24))
         return ND_FAIL(ND_ECONFIG, "--tokens is from 1 to %d", 1 << 24);
     nd_config *config = calloc(1, sizeof *config);
@@ -179,8 +177,5 @@ static nd_status bench(int argc, char **argv)
 
 int main(int argc, char **argv)
 {
-    const nd_status status = bench(argc, argv);
-    if (status != ND_OK)
-        fprintf(stderr, "bench_gpu_attention: %s\n", nd_error_get()->message);
-    return nd_error_exit_code(status);
+    return bench_exit("bench_gpu_attention", bench(argc, argv));
 }

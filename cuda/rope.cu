@@ -19,9 +19,7 @@ __global__ void rope_kernel(nd_floats x, const float *cosines, const float *sine
                             int64_t seq_len, int64_t start, bool halves, bool inverse)
 {
     const int64_t pairs = heads * half;
-    const int64_t step = (int64_t)gridDim.x * blockDim.x;
-    for (int64_t at = (int64_t)blockIdx.x * blockDim.x + threadIdx.x; at < tokens * pairs;
-         at += step) {
+    ND_GRID_LOOP(at, tokens * pairs) {
         const int64_t t = at / pairs, head = at % pairs / half, i = at % half;
         const int64_t token = rows ? rows[t] : t;
         if (token < 0)

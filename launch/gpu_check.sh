@@ -152,8 +152,8 @@ wanted() { [[ " $sections " == *" $1 "* ]]; }
 
 build_all() {
     cmake -S . -B "$build" "${cmake_arguments[@]}" &&
-        cmake --build "$build" --parallel "$(env -u OMP_NUM_THREADS -u OMP_THREAD_LIMIT nproc)" --target nanochat_dist bench_gpu \
-            bench_gpu_ops bench_gpu_attention device_tests
+        cmake --build "$build" --parallel "$(env -u OMP_NUM_THREADS -u OMP_THREAD_LIMIT nproc)" --target nanochat_dist \
+            bench_throughput bench_ops bench_gpu_attention device_tests
 }
 conformance() {
     local code=0 suite
@@ -334,7 +334,7 @@ model() { # NAME STEPS SETTING...
     shift 2
     for setting in "$@"; do settings+=(--set "$setting"); done
     echo "== $name"
-    "$build/bench/bench_gpu" --steps "$steps" --set hardware.target=cuda \
+    "$build/bench/bench_throughput" --steps "$steps" --set hardware.target=cuda \
         --set data.dataset=synthetic --set model.vocab_size=32000 "${settings[@]}"
 }
 models() {
@@ -386,7 +386,7 @@ wanted losses && run losses 150 losses
 wanted graphs && run graphs 60 graphs
 wanted overlap && run overlap 150 overlap
 wanted e3 && run e3 90 e3
-wanted ops && run ops 60 "$build/bench/bench_gpu_ops" --target cuda
+wanted ops && run ops 60 "$build/bench/bench_ops" --target cuda
 wanted models && run models 200 models
 wanted sanitizer && run sanitizer 150 sanitizer
 

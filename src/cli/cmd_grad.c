@@ -137,10 +137,7 @@ nd_status nd_cli_grad(int argc, char **argv)
         "nanochat_dist grad --checkpoint DIR --tokens FILE.h5 --out FILE.h5 [options]",
         "Loss and every gradient of one batch, for cross-checks with other programs.", args,
         sizeof args / sizeof args[0]};
-    bool helped;
-    ND_TRY(nd_args_parse(&command, argc, argv, NULL, &helped));
-    if (helped)
-        return ND_OK;
+    ND_ARGS_PARSE(command, argc, argv, NULL);
     if (!a.checkpoint || !a.tokens || !a.out)
         return ND_FAIL(ND_ECONFIG, "grad needs --checkpoint, --tokens and --out (see --help)");
     if (nd_path_same(a.tokens, a.out))

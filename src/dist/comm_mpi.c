@@ -1,3 +1,4 @@
+#include "core/base/clock.h"
 #include "dist/comm.h"
 #include "dist/comm_queue.h"
 #include "dist/gradient_transfer.h"
@@ -8,7 +9,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 typedef struct mpi_context {
@@ -35,13 +35,6 @@ static nd_wire *wire_of(const nd_comm *comm)
     return ((mpi_context *)comm->context)->wire;
 }
 
-static double now(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
-}
-
 /* The caller waits from `asked` on, the wire is at work for this collective from `began` on. */
 typedef struct span {
     double asked, began;
@@ -56,15 +49,15 @@ static nd_status finish_begun(const nd_comm *comm)
 /* Every collective of the caller's thread stands between these two. */
 static nd_status enter(nd_comm *comm, nd_collective kind, span *s)
 {
-    s->asked = s->began = now();
+    s->asked = s->began = nd_seconds();
     ND_TRY(finish_begun(comm));
-    s->began = now();
+    s->began = nd_seconds();
     return nd_wire_begin(wire_of(comm), kind, comm->step, comm->phase);
 }
 
 static void leave(nd_comm *comm, const span *s)
 {
-    const double end = now();
+    const double end = nd_seconds();
     comm->wait_seconds += end - s->asked;
     comm->busy_seconds += end - s->began;
 }
@@ -301,9 +294,9 @@ static nd_status mpi_begin_broadcast(nd_comm *comm, void *data, size_t bytes, in
 
 static nd_status mpi_finish(nd_comm *comm)
 {
-    const double start = now();
+    const double start = nd_seconds();
     const nd_status status = finish_begun(comm);
-    comm->wait_seconds += now() - start;
+    comm->wait_seconds += nd_seconds() - start;
     return status;
 }
 
