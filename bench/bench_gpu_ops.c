@@ -10,6 +10,7 @@
 #include "core/base/rng.h"
 #include "train/run_backend.h"
 
+#include "drawn.h"
 #include "timing.h"
 
 #include <stdio.h>
@@ -34,13 +35,13 @@ typedef nd_status (*op_case)(workbench *s);
 
 static nd_status make(workbench *s, nd_view *v, nd_dtype type, int64_t rows, int64_t cols)
 {
-    const size_t bytes = (size_t)(rows * cols) * nd_dtype_size(type);
+    const size_t size = nd_dtype_size(type), bytes = (size_t)(rows * cols) * size;
     unsigned char *host = malloc(bytes);
     void *memory = NULL;
     if (!host)
         return ND_FAIL(ND_ENOMEM, "no memory for %zu bytes", bytes);
-    for (int64_t i = 0; i < rows * cols; i++) {
-        const float value = (float)nd_rng_uniform(11, (uint64_t)(i % 65521)) - 0.5f;
+    for (int64_t i = 0; i < DRAWN && i < rows * cols; i++) {
+        const float value = (float)nd_rng_uniform(11, (uint64_t)i) - 0.5f;
         const uint16_t narrow = nd_bf16_from_float(value);
         if (type == ND_F32)
             memcpy(host + 4 * i, &value, 4);
@@ -53,6 +54,7 @@ static nd_status make(workbench *s, nd_view *v, nd_dtype type, int64_t rows, int
         else
             host[i] = 0x55;
     }
+    repeat_drawn(host, size, bytes);
     nd_status status = s->b->ops.allocate(s->b, bytes, &memory);
     if (status == ND_OK)
         status = s->b->ops.upload(s->b, memory, host, bytes);
