@@ -69,6 +69,9 @@ static nd_status measure(nd_run *run, int64_t count)
     nd_step_result step;
     const int64_t side = run->backend->ops.host_memory ? 1024 : 8192;
     ND_TRY(measure_product(run->backend, side, &peak));
+    printf("backend %s, bf16 product of %lld^3: %.1f TFLOP/s\n", run->backend->ops.name,
+           (long long)side, peak * 1e-12);
+    fflush(stdout); /* what is measured stays when time is up */
     for (int i = 0; i < WARM_UP; i++)
         ND_TRY(nd_step_run(run, false, &step));
     for (int64_t i = 0; i < count; i++) {
@@ -76,6 +79,8 @@ static nd_status measure(nd_run *run, int64_t count)
         ND_TRY(nd_step_run(run, false, &step));
         ND_TRY(run->backend->ops.synchronize(run->backend));
         times[i] = seconds() - start;
+        printf("step %lld: %.1f ms\n", (long long)i, 1e3 * times[i]);
+        fflush(stdout);
         kept += step.kept_fraction / (double)count;
     }
     const double tokens =
@@ -83,8 +88,6 @@ static nd_status measure(nd_run *run, int64_t count)
     const double rate = tokens / median(times, (int)count);
     const double flops = rate * nd_model_operations(run->model->config,
                                                     nd_mtp_active_heads(&run->model->config), kept);
-    printf("backend %s, bf16 product of %lld^3: %.1f TFLOP/s\n", run->backend->ops.name,
-           (long long)side, peak * 1e-12);
     printf("%.0f tokens/s, %.1f TFLOP/s of the model, MFU %.1f %%, median step %.1f ms (%.1f to "
            "%.1f), loss %.4f\n",
            rate, flops * 1e-12, 100.0 * flops / peak, 1e3 * times[count / 2], 1e3 * times[0],

@@ -261,6 +261,7 @@ static nd_status measure(workbench *s)
         const double floor_time = by_bytes > by_flops ? by_bytes : by_flops;
         printf("%-32s %10.1f %10.0f %10.1f %7.0f%%\n", ops[i].name, 1e6 * time,
                1e-9 * ops[i].bytes / time, 1e-12 * ops[i].flops / time, 100.0 * floor_time / time);
+        fflush(stdout); /* what is measured stays when time is up */
     }
     return ND_OK;
 }
