@@ -16,9 +16,7 @@ relocate_mpi() {
 # What was built elsewhere, with all that it loads.
 unpack_programs() {
     mkdir "$work/pack"
-    tar -xJf "$pack/programs.tar.xz" -C "$work/pack" 2>/dev/null ||
-        python -c 'import sys, tarfile; tarfile.open(sys.argv[1]).extractall(sys.argv[2])' \
-            "$pack/programs.tar.xz" "$work/pack" || return 1
+    LD_LIBRARY_PATH=$pack/xz "$pack/xz/xz" -dc "$pack/programs.tar.xz" | tar -x -C "$work/pack" || return 1
     build=$work/pack root=$work/pack
     LD_LIBRARY_PATH=$build/lib${system_libraries:+:$system_libraries}
     # The system's are newer, and libraries of CUDA may want them so.
@@ -73,7 +71,7 @@ find_nvidia() {
     done
     for i in "${!headers[@]}"; do
         path=${found[${#names[@]} + i]:-}
-        [ -z "$path" ] || includes=${includes:+$includes;}${path%/*}
+        [ -z "$path" ] || [ -e "/usr/local/cuda/include/${headers[i]}" ] || includes=${includes:+$includes;}${path%/*}
     done
     [ -z "$includes" ] || cmake_arguments+=("-DND_CUDA_INCLUDE_DIRS=$includes")
 }

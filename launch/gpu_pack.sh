@@ -101,7 +101,9 @@ cp -r "$losses" "$stage/losses"
 rm -f "$dir/programs.tar.xz"
 tar -C "$stage" -c . | xz -T "$jobs" >"$dir/programs.tar.xz"
 cp launch/gpu_check.sh launch/gpu_libraries.sh "$dir/"
-bytes=$(du -cb "$dir"/* | tail -n 1 | cut -f 1)
+mkdir -p "$dir/xz" # not every system has it
+cp "$(command -v xz)" "$(ldd "$(command -v xz)" | awk '/liblzma/ { print $3 }')" "$dir/xz/"
+bytes=$(du -cb "$dir" | tail -n 1 | cut -f 1)
 echo "gpu_pack: ${#programs[@]} programs for sm_$arch, $(find "$stage/lib" -type f | wc -l) libraries," \
     "$(du -sm "$stage" | cut -f 1) MB unpacked, $((bytes / 1000000)) MB in $dir"
 [ "$bytes" -le "$limit" ] || fail "more than the $((limit / 1000000)) MB that such a folder may have"

@@ -44,7 +44,7 @@ target=$dir/$suite
 
 # The driver lies where no loader looks, beside its nvidia-smi.
 mkdir -p "$target"/srv/{pack,driver/bin,driver/lib64}
-cp "$pack"/* "$target/srv/pack/"
+cp -r "$pack/." "$target/srv/pack/"
 gcc -shared -fPIC -o "$target/srv/driver/lib64/libcuda.so.1" -Wl,-soname,libcuda.so.1 \
     "$root/tests/cuda/driver_standin.c"
 cat >"$target/srv/driver/bin/nvidia-smi" <<'S'
