@@ -99,7 +99,7 @@ done
 cp -r "$losses" "$stage/losses"
 
 rm -f "$dir/programs.tar.xz"
-tar -C "$stage" -c . | xz -T "$jobs" >"$dir/programs.tar.xz"
+tar -C "$stage" -c . | xz -T "$jobs" --lzma2=preset=2,dict=16MiB >"$dir/programs.tar.xz"
 cp launch/gpu_check.sh launch/gpu_libraries.sh "$dir/"
 mkdir -p "$dir/xz" # not every system has it
 cp "$(command -v xz)" "$(ldd "$(command -v xz)" | awk '/liblzma/ { print $3 }')" "$dir/xz/"
