@@ -164,8 +164,14 @@ train() {
         --set logging.checkpoint_at_end=false --set logging.eval_interval=0 "${settings[@]}" \
         >"$work/runs/$name.txt" 2>&1 || { tail -n 5 "$work/runs/$name.txt"; return 1; }
 }
+# Whether both runs have left metrics.
+both() { # NAME A B, A and B below runs/
+    [ -s "$work/runs/$2/metrics.jsonl" ] && [ -s "$work/runs/$3/metrics.jsonl" ] ||
+        { echo "$1: not compared, a run has no metrics"; return 1; }
+}
 # Losses of two runs: the largest difference over the steps and that of the last twenty in the mean.
-compare() { # NAME A B TOLERANCE, A and B below runs/
+compare() { # NAME A B TOLERANCE
+    both "$@" || return 1
     python - "$1" "$work/runs/$2/metrics.jsonl" "$work/runs/$3/metrics.jsonl" "$4" <<'P'
 import json, sys
 a, b = ([json.loads(l)["loss"] for l in open(f)] for f in sys.argv[2:4])
@@ -180,6 +186,7 @@ P
 }
 # Losses and norms of two runs: the same bits; and how long a step took in each.
 same() { # NAME A B
+    both "$@" || return 1
     python - "$1" "$work/runs/$2/metrics.jsonl" "$work/runs/$3/metrics.jsonl" <<'P'
 import json, statistics, sys
 a, b = ([json.loads(l) for l in open(f)] for f in sys.argv[2:4])
