@@ -120,3 +120,42 @@ Test(gpu_check, device_tests_go_on_after_one_that_fails_or_crashes)
                  0);
     cr_assert(strstr(output, "Tested: 2 | Passing: 2") != NULL, "%s", output);
 }
+
+/* The section `attention` with runs whose log says who computes which direction. */
+static int check_attention(char output[8192], const char *forward, const char *backward)
+{
+    return nd_test_shell(
+        output, 8192,
+        "{ F=$(mktemp -d); D=$F/build/tests/cuda/device; mkdir -p $F/bin $D; touch "
+        "$F/build/CMakeCache.txt; "
+        "printf '#!/bin/sh\necho GPU 0: a script\n' >$F/bin/nvidia-smi; "
+        "printf '#!/bin/sh\n' >$D/cuda_device_cudnn; "
+        "cat >$F/build/nanochat_dist <<'P'\n"
+        "#!/bin/sh\n"
+        "while [ $# -gt 0 ]; do\n"
+        "    [ $1 != --run-dir ] || { mkdir -p $2; echo '{\"loss\": 1, \"total_loss\": 1, "
+        "\"grad_norm\": 1, \"step_ms\": 1, \"comm_wait_ms\": 0}' >$2/metrics.jsonl; }\n"
+        "    shift\n"
+        "done\n"
+        "echo '12:00:00  device  attention of 8 x 2048 tokens: %s'\n"
+        "echo '12:00:00  device  attention_backward of 8 x 2048 tokens: %s'\n"
+        "P\n"
+        "chmod +x $F/bin/* $D/* $F/build/nanochat_dist; "
+        "PATH=$F/bin:$PATH bash %s/launch/gpu_check.sh --sections attention --build $F/build "
+        "--out $F/out >/dev/null; code=$?; cat $F/out/report.md; tar -tzf $F/out/runs.tar.gz; rm "
+        "-rf $F; exit $code; }",
+        forward, backward, ND_SOURCE_DIR);
+}
+
+Test(gpu_check, cudnn_is_not_called_right_where_the_project_computed_both_runs)
+{
+    char output[8192];
+    const char *engine = "cuDNN engine 2, workspace 0.0 MiB", *own = "own kernels; cuDNN: refused";
+    cr_assert_eq(check_attention(output, engine, engine), 0, "%s", output);
+    cr_assert(strstr(output, "runs/attention.auto/metrics.jsonl") != NULL, "%s", output);
+    cr_assert_eq(check_attention(output, engine, own), 1, "%s", output);
+    cr_assert(strstr(output, "does not compute attention_backward: the log names no engine") !=
+                  NULL,
+              "%s", output);
+    cr_assert_eq(check_attention(output, own, engine), 1, "%s", output);
+}
