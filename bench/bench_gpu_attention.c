@@ -12,6 +12,8 @@
 #include "core/base/rng.h"
 #include "train/run_backend.h"
 
+#include "drawn.h"
+
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -32,13 +34,14 @@ typedef struct workbench {
 
 static nd_status make(workbench *w, nd_view *view, nd_dtype type, int64_t rows, int64_t cols)
 {
-    const size_t bytes = (size_t)(rows * cols) * nd_dtype_size(type);
+    const size_t size = nd_dtype_size(type), bytes = (size_t)(rows * cols) * size;
     void *memory = NULL;
     uint16_t *host = calloc(1, bytes);
     if (!host)
         return ND_FAIL(ND_ENOMEM, "no memory for %zu bytes", bytes);
-    for (int64_t i = 0; type == ND_BF16 && i < rows * cols; i++)
-        host[i] = nd_bf16_from_float((float)nd_rng_uniform(11, (uint64_t)(i % 65521)) - 0.5f);
+    for (int64_t i = 0; type == ND_BF16 && i < DRAWN && i < rows * cols; i++)
+        host[i] = nd_bf16_from_float((float)nd_rng_uniform(11, (uint64_t)i) - 0.5f);
+    repeat_drawn(host, size, bytes);
     nd_status status = w->b->ops.allocate(w->b, bytes, &memory);
     if (status == ND_OK)
         status = w->b->ops.upload(w->b, memory, host, bytes);
@@ -117,29 +120,28 @@ static nd_status measure(workbench *w, const char *kind, bool backward)
     return ND_OK;
 }
 
-/* A backend a shape, so that the workspace is that of the shape. */
-static nd_status measure_shape(const nd_config *config, const char *kind, const int64_t s[4],
-                               int64_t tokens)
+static nd_status measure_shape(nd_backend *b, const char *kind, const int64_t s[4], int64_t tokens)
 {
-    const nd_comm alone = {.size = 1, .local_size = 1};
-    workbench w = {.b = NULL};
-    nd_status status = nd_run_create_backend(config, &alone, &w.b);
-    if (status != ND_OK)
-        return status;
-    status = prepare(&w, s, tokens);
+    workbench w = {.b = b};
+    nd_status status = prepare(&w, s, tokens);
     for (int backward = 0; status == ND_OK && backward < 2; backward++)
         status = measure(&w, kind, backward);
     release(&w);
-    nd_backend_destroy(w.b);
     return status;
 }
 
+/* One backend for all shapes: opening the libraries takes seconds, and the workspace is the largest so
+ * far. */
 static nd_status measure_all(nd_config *config, const char *kind, int64_t tokens)
 {
+    const nd_comm alone = {.size = 1, .local_size = 1};
+    nd_backend *b = NULL;
     ND_TRY(nd_config_set_key(config, "hardware", "attention_backend", kind, kind));
-    for (int i = 0; i < SHAPES; i++)
-        ND_TRY(measure_shape(config, kind, shapes[i], tokens));
-    return ND_OK;
+    nd_status status = nd_run_create_backend(config, &alone, &b);
+    for (int i = 0; status == ND_OK && i < SHAPES; i++)
+        status = measure_shape(b, kind, shapes[i], tokens);
+    nd_backend_destroy(b);
+    return status;
 }
 
 static nd_status bench(int argc, char **argv)

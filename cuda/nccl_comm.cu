@@ -14,6 +14,7 @@ extern "C" {
 }
 
 #include <nccl.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -27,6 +28,8 @@ namespace
 const int64_t PART_FLOATS = (int64_t)4 << 20;
 /* How long ranks may need to open the communicator, seconds. */
 const double JOIN_SECONDS = 120.0;
+/* So long a call is polled without sleeping. */
+const double POLL_SECONDS = 1e-3;
 
 /* What is used of the library: member, function. */
 #define NCCL_FUNCTIONS(F)                                                                          \
@@ -37,6 +40,8 @@ const double JOIN_SECONDS = 120.0;
     F(finalize, ncclCommFinalize)                                                                  \
     F(destroy, ncclCommDestroy)                                                                    \
     F(error_string, ncclGetErrorString)                                                            \
+    F(group_start, ncclGroupStart)                                                                 \
+    F(group_end, ncclGroupEnd)                                                                     \
     F(reduce, ncclReduce)                                                                          \
     F(all_reduce, ncclAllReduce)                                                                   \
     F(broadcast, ncclBroadcast)                                                                    \
@@ -76,19 +81,20 @@ nd_status give_up(nccl_context *c, const char *what, ncclResult_t code)
     return nd_nccl_exchanges_fail(&c->exchanges, what, c->nccl.error_string(code));
 }
 
-/* A non-blocking communicator answers "in progress"; waits until it is done, with errors polled. */
+/* A non-blocking communicator answers "in progress"; waits until it is done, with errors polled. A call
+ * that finds its connections open takes microseconds: only what takes longer is slept for. */
 nd_status settle(nccl_context *c, ncclResult_t code, const char *what, double seconds)
 {
-    const double deadline = nd_seconds() + seconds;
+    const double start = nd_seconds();
     while (code == ncclInProgress) {
         if (c->nccl.async_error(c->comm, &code) != ncclSuccess)
             return give_up(c, what, ncclSystemError);
-        if (code == ncclInProgress && nd_seconds() > deadline)
+        const double waited = nd_seconds() - start;
+        if (code == ncclInProgress && waited > seconds)
             return give_up(c, what, ncclInProgress);
-        if (code == ncclInProgress) {
-            const struct timespec pause = {0, 200000};
-            nanosleep(&pause, NULL);
-        }
+        const struct timespec pause = {0, 200000};
+        if (code == ncclInProgress)
+            waited > POLL_SECONDS ? nanosleep(&pause, NULL) : sched_yield();
     }
     return code == ncclSuccess ? ND_OK : give_up(c, what, code);
 }
@@ -151,9 +157,10 @@ void nap(void *)
 }
 
 /* Before the host waits for the stream of computation (context.cuh). */
-nd_status before_wait(void *context)
+nd_status before_wait(void *context, bool all)
 {
-    return nd_nccl_exchanges_wait(&static_cast<nccl_context *>(context)->exchanges);
+    nd_nccl_exchanges *e = &static_cast<nccl_context *>(context)->exchanges;
+    return all ? nd_nccl_exchanges_wait_all(e) : nd_nccl_exchanges_wait(e);
 }
 
 /* -- beside the computation ------------------------------------------------------------------- */
@@ -282,13 +289,26 @@ nd_status reduce_in_any_order(nccl_context *c, nd_comm_piece *p)
     return ND_OK;
 }
 
+/* NCCL adds in its own order, and exact values alone. */
+bool adds_by_itself(nd_comm_split split, const nd_comm_piece *piece)
+{
+    return split.any_order && piece->format == ND_GRADIENT_WIRE_FP32;
+}
+
 nd_status reduce_pieces(nccl_context *c, nd_comm_split split, nd_comm_piece *pieces, int64_t count)
 {
     const nd_tree_transfer transfer = {c, send_slot, receive_and_add, add_slots};
-    for (int64_t i = 0; i < count; i++) {
-        const bool exact = pieces[i].format == ND_GRADIENT_WIRE_FP32; /* NCCL adds nothing else */
-        ND_TRY(split.any_order && exact ? reduce_in_any_order(c, &pieces[i])
-                                        : nd_tree_reduce(c->host, &transfer, split, &pieces[i]));
+    int64_t i = 0;
+    while (i < count) {
+        if (!adds_by_itself(split, &pieces[i])) {
+            ND_TRY(nd_tree_reduce(c->host, &transfer, split, &pieces[i++]));
+            continue;
+        }
+        /* One launch for as many as there are in a row. */
+        NCCL_TRY(c, c->nccl.group_start(), "reducing gradients");
+        for (; i < count && adds_by_itself(split, &pieces[i]); i++)
+            ND_TRY(reduce_in_any_order(c, &pieces[i]));
+        NCCL_TRY(c, c->nccl.group_end(), "reducing gradients");
     }
     return ND_OK;
 }

@@ -41,8 +41,7 @@ static nd_status grow_table(nd_cuda *cuda, int64_t positions, int64_t head_dim, 
     if (cuda->rope && cuda->rope_base == base && cuda->rope_head_dim == head_dim &&
         cuda->rope_positions >= positions)
         return ND_OK;
-    ND_TRY(nd_cuda_wait(cuda));
-    ND_CUDA_TRY(cudaFree(cuda->rope));
+    ND_TRY(nd_cuda_free(cuda, cuda->rope));
     cuda->rope = NULL;
     cuda->epoch++;
     const int64_t rounded = nd_ceil(positions, 256) * 256, count = rounded * half;

@@ -44,7 +44,7 @@ static inline fixture create(int64_t rows, int64_t cols, int64_t rank)
     f.scratch.host = calloc((size_t)nd_galore_host_doubles(g->sketch), sizeof *f.scratch.host);
     f.scratch.host_integers =
         calloc((size_t)nd_galore_host_integers(g->sketch), sizeof *f.scratch.host_integers);
-    f.scratch.row = calloc((size_t)nd_galore_large(g), sizeof *f.scratch.row);
+    f.scratch.drawn = calloc(ND_GALORE_DRAWN, sizeof *f.scratch.drawn);
     return f;
 }
 
@@ -54,7 +54,7 @@ static inline void destroy(fixture *f)
         f->backend->ops.release(f->backend, f->memory[i], f->bytes[i]);
     free(f->scratch.host);
     free(f->scratch.host_integers);
-    free(f->scratch.row);
+    free(f->scratch.drawn);
     nd_backend_destroy(f->backend);
 }
 
@@ -107,7 +107,7 @@ static inline nd_view find(fixture *f, nd_view gradient)
     const nd_view omega = take(f, g->sketch, nd_galore_large(g));
     const nd_view y = take(f, g->sketch, nd_galore_small(g));
     const nd_view p = take(f, g->rank, nd_galore_small(g));
-    ND_ASSERT_OK(nd_galore_random(f->backend, seed + 9, omega, f->scratch.row));
+    ND_ASSERT_OK(nd_galore_random(f->backend, seed + 9, omega, f->scratch.drawn));
     ND_ASSERT_OK(
         nd_galore_sketch(f->backend, g, y, nd_as_const(omega), nd_as_const(gradient), 0.0f));
     ND_ASSERT_OK(nd_galore_subspace(f->backend, g, p, nd_as_const(y), seed, &f->scratch));

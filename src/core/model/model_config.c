@@ -18,6 +18,7 @@ nd_model_config nd_model_config_from(const nd_config *config)
         .ternary = true,
         .activation_quant = true,
         .int8_gradients = config->hardware.backward_precision == ND_BACKWARD_INT8,
+        .on_device = config->hardware.target == ND_TARGET_CUDA,
         .checkpointing = config->hardware.gradient_checkpointing,
         .packed_codes = config->hardware.pack_ternary_weights,
         .collider = config->training.use_collider && config->training.collider_sparsity > 0.0,

@@ -18,6 +18,7 @@ typedef struct nd_model_config {
     bool ternary;          /* false: projections are dense, for gradient checks */
     bool activation_quant; /* false: projections see unquantised activations */
     bool int8_gradients;   /* ternary backward products with gradients in 8 bits */
+    bool on_device;        /* not in host memory: more rows of logits are computed at once */
     bool checkpointing;    /* keep one activation a layer, recompute the rest */
     bool packed_codes;     /* codes rest in 2 bits and are unpacked for each product */
     bool collider;         /* the backward pass skips easy tokens (core/model/collider.h) */

@@ -15,6 +15,7 @@ nd_status nd_model_create(const nd_model_config *config, nd_backend *backend, nd
     if (!m)
         return ND_FAIL(ND_ENOMEM, "no memory for the model's tables");
     m->config = *config;
+    m->config.on_device |= !backend->ops.host_memory; /* under target = auto too */
     m->backend = backend;
     m->filtering = config->collider;
     m->tokens = config->micro_batch * config->seq_length;
@@ -92,7 +93,8 @@ nd_status nd_model_reserve_weights(nd_model *m, nd_arena *arena)
 int64_t nd_model_logit_rows(const nd_model_config *config)
 {
     const int64_t tokens = config->micro_batch * config->seq_length;
-    int64_t rows = (int64_t)(4 << 20) / config->vocab_size / 32 * 32;
+    const int64_t most = (int64_t)(config->on_device ? 32 << 20 : 4 << 20);
+    int64_t rows = most / config->vocab_size / 32 * 32;
     if (rows < 32)
         rows = 32;
     return rows < tokens ? rows : tokens;
