@@ -3,9 +3,9 @@
  *
  *   bench_wire_formats */
 #include "bench_run.h"
-#include "cli/args.h"
 #include "timing.h"
 
+#include "cli/args.h"
 #include "core/backend/backend.h"
 #include "dist/gradient_wire.h"
 
@@ -63,17 +63,15 @@ static nd_status time_codes(nd_backend *b, bool trits)
     return ND_OK;
 }
 
-int main(int argc, char **argv)
+static nd_status bench(int argc, char **argv)
 {
-    const nd_command command = {
-        "bench_wire_formats",
-        "Times encoding and decoding of gradients and ternary codes for messages, on one core.",
-        NULL, 0};
-    bool helped;
-    if (nd_args_parse(&command, argc, argv, NULL, &helped) != ND_OK || helped)
-        return bench_exit("bench_wire_formats", helped ? ND_OK : ND_ECONFIG);
     nd_backend *b;
     const nd_cpu_backend_options options = {.threads = 1};
+    const nd_command command = {"bench_wire_formats",
+                                "Times encoding and decoding of gradients and ternary codes for "
+                                "messages, on one core.",
+                                NULL, 0};
+    ND_ARGS_PARSE(command, argc, argv, NULL);
     for (int i = 0; i < COUNT; i++) {
         values[i] = (float)((i * 2654435761u) >> 8 & 0xffff) * 1e-6f - 0.03f;
         codes[i] = (int8_t)((i * 2654435761u >> 16) % 3) - 1;
@@ -83,10 +81,12 @@ int main(int argc, char **argv)
     time_gradients(ND_GRADIENT_WIRE_BF16, true);
     time_gradients(ND_GRADIENT_WIRE_INT8, false);
     time_gradients(ND_GRADIENT_WIRE_INT8, true);
-    nd_status status = nd_cpu_backend_create(&options, &b);
-    if (status == ND_OK)
-        status = time_codes(b, false);
-    if (status == ND_OK)
-        status = time_codes(b, true);
-    return bench_exit("bench_wire_formats", status);
+    ND_TRY(nd_cpu_backend_create(&options, &b));
+    ND_TRY(time_codes(b, false));
+    return time_codes(b, true);
+}
+
+int main(int argc, char **argv)
+{
+    return bench_exit("bench_wire_formats", bench(argc, argv));
 }
