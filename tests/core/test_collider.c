@@ -367,7 +367,7 @@ Test(collider, excess_filters_what_the_reference_model_finds_as_hard)
         reference[t] = 100.0;
     nd_model_set_draw(f.model, (nd_collider_draw){.reference = reference});
     ND_ASSERT_OK(nd_model_train(f.model, f.tokens, 1.0f,
-                                (nd_model_gradients){f.gradients, false, false},
+                                nd_model_gradients_into(&f.model->params, f.gradients, false),
                                 (nd_gradients_ready){NULL, NULL}, &loss));
     cr_assert_eq(loss.kept, 56);
     for (int64_t i = 0; i < loss.kept; i++)

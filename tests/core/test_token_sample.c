@@ -126,7 +126,7 @@ static void draw_weights(nd_model_fixture *sampled, int64_t sample, bool unweigh
     nd_model *m = sampled->model;
     nd_model_set_draw(m, (nd_collider_draw){.sample = sample});
     ND_ASSERT_OK(nd_model_train(m, sampled->tokens, 1.0f,
-                                (nd_model_gradients){sampled->gradients, false, false},
+                                nd_model_gradients_into(&m->params, sampled->gradients, false),
                                 (nd_gradients_ready){NULL, NULL}, &loss));
     cr_assert_eq(loss.kept, m->tokens - (int64_t)(0.35 * (double)m->tokens));
     memset(weights, 0, (size_t)m->tokens * sizeof *weights);
