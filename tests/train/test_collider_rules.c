@@ -45,6 +45,11 @@ Test(collider_rules, a_sample_is_the_same_on_any_number_of_ranks)
     train_as_on_one_rank("--set training.collider_rule=sample");
 }
 
+Test(collider_rules, the_highest_losses_are_the_same_on_any_number_of_ranks)
+{
+    train_as_on_one_rank("--set training.collider_rule=loss --set training.collider_threshold=0.9");
+}
+
 Test(collider_rules, the_excess_over_a_reference_is_the_same_on_any_number_of_ranks)
 {
     char extra[256];
