@@ -47,8 +47,8 @@ static nd_status prepare(nd_reference_model *r, const nd_config *config, const n
     return nd_model_reserve_activations(model, &r->activations, false);
 }
 
-nd_status nd_reference_model_open(const nd_config *config, const nd_comm *comm,
-                                  const nd_dataset *data, nd_reference_model **reference)
+nd_status nd_reference_model_open(const nd_config *config, nd_comm *comm, const nd_dataset *data,
+                                  nd_reference_model **reference)
 {
     const nd_load_options options = {
         .checkpoint = config->training.collider_reference,

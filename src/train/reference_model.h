@@ -11,8 +11,8 @@ typedef struct nd_reference_model nd_reference_model;
 
 /* Loads [training] collider_reference for micro-batches of the model `like`. Not collective. Errors:
  * ND_ECHECKPOINT naming the checkpoint, ND_ECONFIG where its tokens are not those of `data`. */
-nd_status nd_reference_model_open(const nd_config *config, const nd_comm *comm,
-                                  const nd_dataset *data, nd_reference_model **reference);
+nd_status nd_reference_model_open(const nd_config *config, nd_comm *comm, const nd_dataset *data,
+                                  nd_reference_model **reference);
 void nd_reference_model_close(nd_reference_model *reference);
 
 /* *losses [tokens]: next-token losses of a micro-batch (sequences of seq_length + 1 tokens), in nats,
