@@ -22,6 +22,7 @@ const char *const timed_op_names[TIMED_OPS] = {
 #define ARGUMENT_TILES_OUT(q) , q
 #define ARGUMENT_TILES_IN(q) , q
 #define ARGUMENT_ROWS(type, p) , p
+#define ARGUMENT_LOSS(p) , p
 #define ARGUMENT_MEMORY_OUT(p) , p
 #define ARGUMENT_MEMORY_IN(p) , p
 #define ARGUMENT_VALUE(type, x) , x

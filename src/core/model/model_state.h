@@ -51,6 +51,7 @@ typedef struct nd_backward_rows {
     nd_view logits; /* of the others: [count - early, vocab] */
     nd_view inputs, x_last, final_r, x_final;
     nd_view dx_final, dx;
+    nd_cview weight; /* [count, 1] factors of the rows' losses; data NULL: 1 */
 } nd_backward_rows;
 
 /* Builds the parameter table. Takes no memory for weights or activations. */
