@@ -34,6 +34,7 @@ typedef struct machine_arguments {
     double add_rate, core_cost;                                /* GB/s, ns a byte */
     const char *flops;
     double step_ms, optimizer_ms;
+    bool simulate;
 } machine_arguments;
 
 static bool wants_time(const machine_arguments *a)
@@ -103,6 +104,10 @@ static nd_status predict_time(const nd_config *config, const machine_arguments *
     if (machine.flops > 0.0)
         printf("rate a rank      %.3g FLOP/s\n", machine.flops);
     nd_plan_cost_print(&cost, stdout);
+    if (a->simulate) {
+        ND_TRY(nd_plan_cost_simulate(config, ranks, &machine, &cost));
+        nd_plan_cost_print(&cost, stdout);
+    }
     return ND_OK;
 }
 
@@ -150,6 +155,8 @@ nd_status nd_cli_plan(int argc, char **argv)
          "predict the time of a step; bandwidth of a host's link each way, Gbit/s"},
         {"--latency", ND_ARG_DOUBLE, &machine.latency, "US",
          "latency of a message between hosts, microseconds (50)"},
+        {"--simulate", ND_ARG_FLAG, &machine.simulate, NULL,
+         "also run the step's messages over simulated links, through the code that training runs"},
         {"--hosts", ND_ARG_INT, &machine.hosts, "H",
          "hosts that the ranks are spread over (one per rank)"},
         {"--local-bandwidth", ND_ARG_DOUBLE, &machine.local_bandwidth, "GBIT",

@@ -144,23 +144,23 @@ static nd_status check_bytes(const nd_code_stream *s, uint64_t bytes, int r, int
                          (unsigned long long)bytes);
 }
 
-static nd_status run_by_host(nd_code_stream *s, nd_model *model, const nd_view *masters, bool whole,
-                             nd_comm *comm)
+static nd_status exchange_by_host(nd_code_stream *s, nd_model *model, const nd_view *masters,
+                                  bool whole, nd_comm *comm, uint64_t *bytes)
 {
     char *at = s->mine.data;
     for (int64_t i = 0; i < s->own->count; i++)
         if (s->own->owner[i] == comm->rank && model->weights[i].ternary)
             ND_TRY(make_entry(s, model, i, nd_as_const(masters[i]), whole, &at));
+    const uint64_t mine = (uint64_t)(at - (char *)s->mine.data);
+    ND_TRY(comm->ops.allgather(comm, bytes, &mine, sizeof mine));
     for (int r = 0; r < comm->size; r++) {
         char *stream = r == comm->rank ? s->mine.data : s->theirs.data;
-        uint64_t bytes = r == comm->rank ? (uint64_t)(at - stream) : 0;
-        ND_TRY(comm->ops.broadcast(comm, &bytes, sizeof bytes, r));
-        ND_TRY(check_bytes(s, bytes, r, comm->rank));
-        ND_TRY(comm->ops.broadcast(comm, stream, bytes, r));
+        ND_TRY(check_bytes(s, bytes[r], r, comm->rank));
+        ND_TRY(comm->ops.broadcast(comm, stream, bytes[r], r));
         char *from = stream;
         for (int64_t i = 0; r != comm->rank && i < s->own->count; i++)
             if (s->own->owner[i] == r && model->weights[i].ternary)
-                ND_TRY(take_entry(s, model, i, &from, stream + bytes));
+                ND_TRY(take_entry(s, model, i, &from, stream + bytes[r]));
     }
     return ND_OK;
 }
@@ -226,19 +226,14 @@ static nd_status exchange_on_device(nd_code_stream *s, nd_model *model, const nd
     return ND_OK;
 }
 
-static nd_status run_on_device(nd_code_stream *s, nd_model *model, const nd_view *masters,
-                               bool whole, nd_comm *comm)
+nd_status nd_code_stream_run(nd_code_stream *s, nd_model *model, const nd_view *masters, bool whole,
+                             nd_comm *comm)
 {
     uint64_t *bytes = calloc((size_t)comm->size, sizeof *bytes);
     if (!bytes)
         return ND_FAIL(ND_ENOMEM, "no memory for the lengths of %d streams", comm->size);
-    const nd_status status = exchange_on_device(s, model, masters, whole, comm, bytes);
+    const nd_status status =
+        (s->kernels ? exchange_on_device : exchange_by_host)(s, model, masters, whole, comm, bytes);
     free(bytes);
     return status;
-}
-
-nd_status nd_code_stream_run(nd_code_stream *s, nd_model *model, const nd_view *masters, bool whole,
-                             nd_comm *comm)
-{
-    return (s->kernels ? run_on_device : run_by_host)(s, model, masters, whole, comm);
 }

@@ -1,6 +1,7 @@
 #include "dist/comm.h"
 
 #include "dist/launcher.h"
+#include "dist/wire_sizes.h"
 
 nd_status nd_comm_create(nd_comm **comm)
 {
@@ -29,6 +30,20 @@ void nd_comm_destroy(nd_comm *comm)
 {
     if (comm)
         comm->ops.destroy(comm);
+}
+
+nd_status nd_comm_broadcast_each(nd_comm *comm, void *const *buffers, const size_t *bytes)
+{
+    if (comm->ops.broadcast_each && !comm->device)
+        return comm->ops.broadcast_each(comm, buffers, bytes);
+    for (int r = 0; r < comm->size; r++)
+        ND_TRY(comm->ops.broadcast_device(comm, buffers[r], bytes[r], r));
+    return ND_OK;
+}
+
+size_t nd_wire_part_bytes(const nd_comm *comm)
+{
+    return comm->part_bytes > 0 ? comm->part_bytes : ND_WIRE_PART_BYTES;
 }
 
 void nd_comm_set_phase(nd_comm *comm, int64_t step, const char *phase)

@@ -2,9 +2,10 @@
  * may call it.
  *
  * Every function is collective over all ranks, which must call the same functions in the same order
- * with matching arguments. Implementations: solo (one process, no MPI calls), mpi, and mpi with nccl
- * for GPU memory (cuda/nccl_comm.h). Waiting for a rank longer than timeout_seconds, and a rank in another
- * collective, are ND_EPEER; after that every function fails, and only abort may be called.
+ * with matching arguments. Implementations: solo (one process, no MPI calls), mpi, mpi with nccl for GPU
+ * memory (cuda/nccl_comm.h), and simulated (all ranks in one process, dist/simulation.h). Waiting for a
+ * rank longer than timeout_seconds, and a rank in another collective, are ND_EPEER; after that every
+ * function fails, and only abort may be called.
  *
  * All memory is host memory, except for gradients and weights (reduce_to_owners, broadcast_device), which
  * are in memory of the run's backend, comm->device. With `streamed` these exchanges are ordered like ops
@@ -55,6 +56,10 @@ typedef struct nd_comm_ops {
     /* The same for memory of comm->device. */
     nd_status (*broadcast_device)(nd_comm *comm, void *data, size_t bytes, int root);
 
+    /* buffers[r][0..bytes[r]) from every rank r to everyone, in place; all ranks know all bytes. Host memory. NULL:
+     * the implementation has nothing better than one broadcast after another (nd_comm_broadcast_each). */
+    nd_status (*broadcast_each)(nd_comm *comm, void *const *buffers, const size_t *bytes);
+
     /* all[r*bytes ...] = what rank r passed in `mine`, on every rank. */
     nd_status (*allgather)(nd_comm *comm, void *all, const void *mine, size_t bytes);
 
@@ -97,6 +102,9 @@ struct nd_comm {
     bool streamed;    /* it can in memory of `device`, in the device's own order */
     nd_reduction
         reduction; /* in: who adds, where the implementation has a choice and any order will do */
+    size_t
+        part_bytes; /* in: of parts of long messages, a multiple of 256 up to ND_WIRE_PART_BYTES, which it is
+                          by itself; the same on all ranks */
     nd_backend *device; /* not owned; NULL: the host may read what lies there */
 
     /* For errors: where in the run this rank is. `phase` has static storage. */
@@ -129,6 +137,12 @@ void nd_comm_set_device(nd_comm *comm, nd_backend *backend);
 /* Whether begin_reduction and begin_broadcast return before they are done: wanted, several ranks, and an
  * implementation that can where the memory lies. The same on all ranks. */
 bool nd_comm_overlaps(const nd_comm *comm);
+
+/* Collective. As nd_comm_ops.broadcast_each, in memory of comm->device. */
+nd_status nd_comm_broadcast_each(nd_comm *comm, void *const *buffers, const size_t *bytes);
+
+/* comm->part_bytes, or what stands for it. */
+size_t nd_wire_part_bytes(const nd_comm *comm);
 
 /* Where in the run this rank is, for messages. `phase` has static storage. Not collective. */
 void nd_comm_set_phase(nd_comm *comm, int64_t step, const char *phase);

@@ -3,22 +3,26 @@
 #ifndef ND_DIST_GRADIENT_TRANSFER_H
 #define ND_DIST_GRADIENT_TRANSFER_H
 
-#include "dist/point_to_point.h"
-#include "dist/tree_reduction.h"
+#include "dist/comm.h"
 
 typedef struct nd_gradient_transfer {
-    nd_comm *comm; /* not owned, nor is the wire */
-    nd_wire *wire;
+    nd_comm *comm;  /* not owned */
     float *staged;  /* [4 ND_WIRE_PART_BYTES] values of a part, where they lie on a device */
     void *residual; /* [ND_WIRE_PART_BYTES] likewise */
 } nd_gradient_transfer;
 
 /* Errors: ND_ENOMEM. */
-nd_status nd_gradient_transfer_create(nd_comm *comm, nd_wire *wire, nd_gradient_transfer *transfer);
+nd_status nd_gradient_transfer_create(nd_comm *comm, nd_gradient_transfer *transfer);
 void nd_gradient_transfer_destroy(nd_gradient_transfer *transfer);
 
-/* How nd_tree_reduce moves floats. */
-nd_tree_transfer nd_gradient_transfer_of_tree(nd_gradient_transfer *transfer);
+/* Bytes [at, at + bytes) of the message that a slot of the piece is, cut between blocks: adds what has come, takes
+ * it in its place (fp32), or makes what goes. */
+nd_status nd_gradient_part_add(const nd_gradient_transfer *t, const nd_comm_piece *piece, int slot,
+                               const void *part, size_t at, size_t bytes);
+nd_status nd_gradient_part_take(const nd_gradient_transfer *t, const nd_comm_piece *piece, int slot,
+                                const void *part, size_t at, size_t bytes);
+nd_status nd_gradient_part_make(const nd_gradient_transfer *t, const nd_comm_piece *piece, int slot,
+                                void *part, size_t at, size_t bytes);
 
 /* Between the host and comm->device, which there must be. */
 nd_status nd_transfer_fetch(const nd_comm *comm, void *host, const void *device, size_t bytes);

@@ -1,41 +1,19 @@
-/* Messages between two ranks under MPI, with a deadline. All that ranks exchange goes through here, so
- * that a waiting rank knows for whom it waits.
- *
- * A message's tag holds the number and kind of its collective, so a rank in another collective is detected
- * at its first message. A rank that has waited comm->timeout_seconds asks its peer for whom that one
- * waits, and so on, until one does not answer or the chain closes; the error describes the chain. Ranks
- * answer while they wait, so one that does not is dead, stopped, or busy elsewhere. Time during which the
- * waiting process itself was stopped does not count.
+/* Messages between two ranks, over a transport. All that ranks exchange goes through here, so that a waiting
+ * rank knows for whom it waits.
  *
  * Long messages are sent in parts, ND_WIRE_DEPTH of them in flight in each direction; they arrive in order.
  * Any thread may call, one at a time. */
 #ifndef ND_DIST_POINT_TO_POINT_H
 #define ND_DIST_POINT_TO_POINT_H
 
-#include "dist/comm.h"
+#include "dist/transport.h"
 #include "dist/wire_sizes.h"
-
-#include <mpi.h>
-
-typedef enum nd_collective {
-    ND_COLLECTIVE_NONE,
-    ND_COLLECTIVE_BARRIER,
-    ND_COLLECTIVE_BROADCAST,
-    ND_COLLECTIVE_ALLGATHER,
-    ND_COLLECTIVE_GATHER,
-    ND_COLLECTIVE_REDUCTION,
-    ND_COLLECTIVE_COUNT
-} nd_collective;
 
 typedef struct nd_wire nd_wire;
 
-/* Produces `part`, bytes [at, at + bytes) of a message to send, or consumes it from a received one. Parts
- * come in order; all but the last have ND_WIRE_PART_BYTES. */
-typedef nd_status (*nd_wire_part)(void *context, void *part, size_t at, size_t bytes);
-
-/* Both collective, the latter unless something has failed; before MPI is finalized. Errors: ND_ENOMEM,
- * ND_EPEER. */
-nd_status nd_wire_create(nd_comm *comm, nd_wire **wire);
+/* The wire owns the transport from here on. The end is collective unless something has failed. Errors:
+ * ND_ENOMEM. */
+nd_status nd_wire_create(nd_transport *transport, nd_wire **wire);
 void nd_wire_destroy(nd_wire *wire);
 
 /* Every collective begins with this. `step` and `phase` say where in the run it belongs, for errors.
@@ -59,12 +37,27 @@ enum { ND_WIRE_FAN = 32 };
 nd_status nd_wire_relay(nd_wire *wire, void *data, size_t bytes, int from, const int *to,
                         int to_count);
 
-/* Messages produced and consumed part by part. The receiver works on one part while the next arrive. */
-nd_status nd_wire_send_parts(nd_wire *wire, nd_wire_part make, void *context, size_t bytes, int to);
-nd_status nd_wire_receive_parts(nd_wire *wire, nd_wire_part take, void *context, size_t bytes,
-                                int from);
+/* Messages one by one, each a part at most; several are on their way at once. Receive number i may be started
+ * when number i - ND_WIRE_DEPTH has been finished, send i when send i - ND_WIRE_DEPTH has been; numbers count from
+ * 0 in each collective. With `data` NULL what is received lies in memory of the wire until the next receive is
+ * started in its place, and what is sent is what was made in nd_wire_room. */
+nd_status nd_wire_start_receive(nd_wire *wire, int64_t number, void *data, int bytes, int from);
+nd_status nd_wire_finish_receive(nd_wire *wire, int64_t number);
+const void *nd_wire_received(const nd_wire *wire, int64_t number);
+void *nd_wire_room(nd_wire *wire, int64_t number);
+nd_status nd_wire_start_send(nd_wire *wire, int64_t number, const void *data, int bytes, int to);
+nd_status nd_wire_finish_send(nd_wire *wire, int64_t number);
+
+/* After an error of one of these: nothing may arrive any more in memory that its owner will free. */
+void nd_wire_give_up(nd_wire *wire);
+
+/* Of a part: nd_wire_part_bytes of its comm. */
+size_t nd_wire_message_bytes(const nd_wire *wire);
 
 bool nd_wire_failed(const nd_wire *wire);
+
+/* Seconds on the clock that waits are measured with. */
+double nd_wire_now(const nd_wire *wire);
 
 /* Whether later waits yield the core at once, as is right beside a thread that computes; otherwise they poll
  * for a while first. */

@@ -8,19 +8,142 @@ typedef struct place {
     int slot;
 } place;
 
+typedef struct walk {
+    int rank, meets; /* the owner, where sums are met by it; else -1 */
+    int64_t part;    /* leaves of a rank */
+    bool whole;      /* which are one block each */
+    int64_t turn;
+    nd_tree_visit visit;
+    void *context;
+} walk;
+
+static int level_of(int64_t leaves)
+{
+    int level = 0;
+    while ((int64_t)1 << level < leaves)
+        level++;
+    return level;
+}
+
+/* Whether the rank of the right child takes the sum of node (a, b). */
+static bool goes_right(const walk *w, int left, int right, int64_t a, int64_t b)
+{
+    if (left == w->meets || right == w->meets)
+        return right == w->meets;
+    return w->whole && (w->turn >> (level_of((b - a) / w->part) - 1) & 1);
+}
+
+/* Who holds the sum of leaves a..b-1, where each rank's leaves are one block. */
+static int holder(const walk *w, int64_t a, int64_t b)
+{
+    while (b - a > w->part) {
+        const int64_t middle = a + nd_sum_tree_left(b - a), met = w->meets * w->part;
+        const bool right =
+            met >= a && met < b ? met >= middle : w->turn >> (level_of((b - a) / w->part) - 1) & 1;
+        *(right ? &a : &b) = middle;
+    }
+    return (int)(a / w->part);
+}
+
+static nd_status meet(const walk *w, int64_t a, int64_t b, place left, place right, place *sum)
+{
+    nd_tree_act act = {.level = level_of(b - a)};
+    if (left.rank == right.rank) {
+        *sum = left;
+        act.kind = ND_TREE_ADD;
+        act.slot = left.slot;
+        act.other = right.slot;
+        return w->rank == left.rank ? w->visit(w->context, &act) : ND_OK;
+    }
+    const bool to_right = goes_right(w, left.rank, right.rank, a, b);
+    const place from = to_right ? left : right;
+    *sum = to_right ? right : left;
+    if (w->rank != sum->rank && w->rank != from.rank)
+        return ND_OK;
+    act.kind = w->rank == sum->rank ? ND_TREE_RECEIVE : ND_TREE_SEND;
+    act.slot = w->rank == sum->rank ? sum->slot : from.slot;
+    act.peer = w->rank == sum->rank ? from.rank : sum->rank;
+    return w->visit(w->context, &act);
+}
+
+/* The leaves a..b-1. A rank walks what it may be concerned with, and keeps the books of the rest. */
+static nd_status walk_node(const walk *w, int64_t a, int64_t b, place *sum)
+{
+    const int first_rank = (int)(a / w->part), last_rank = (int)((b - 1) / w->part);
+    if (first_rank == last_rank && nd_sum_tree_is_block(a, b)) {
+        const int64_t first = first_rank * w->part;
+        *sum = (place){first_rank, nd_sum_tree_slot(first, first + w->part, a)};
+        return sum->slot >= 0 ? ND_OK
+                              : ND_FAIL(ND_EINTERNAL,
+                                        "leaves %lld to %lld are no whole block of rank "
+                                        "%d",
+                                        (long long)a, (long long)b - 1, first_rank);
+    }
+    if (w->whole && (w->rank < first_rank || w->rank > last_rank)) {
+        *sum = (place){holder(w, a, b), 0};
+        return ND_OK;
+    }
+    const int64_t middle = a + nd_sum_tree_left(b - a);
+    place left, right;
+    ND_TRY(walk_node(w, a, middle, &left));
+    ND_TRY(walk_node(w, middle, b, &right));
+    return meet(w, a, b, left, right, sum);
+}
+
+static bool is_power_of_two(int64_t x)
+{
+    return (x & (x - 1)) == 0;
+}
+
+enum { MEET_RANKS_MAX = 8 };
+
+bool nd_tree_delivers(int ranks, nd_comm_split split, nd_gradient_wire format)
+{
+    return ranks > MEET_RANKS_MAX && format == ND_GRADIENT_WIRE_FP32 &&
+           is_power_of_two(split.leaves / ranks);
+}
+
+static walk walk_of(int rank, const nd_tree *tree)
+{
+    const int64_t part = tree->split.leaves / tree->ranks;
+    return (walk){.rank = rank,
+                  .meets = tree->deliver ? -1 : tree->owner,
+                  .part = part,
+                  .whole = is_power_of_two(part),
+                  .turn = tree->turn};
+}
+
+nd_status nd_tree_walk(int rank, const nd_tree *tree, nd_tree_visit visit, void *context, int *slot)
+{
+    walk w = walk_of(rank, tree);
+    place sum;
+    w.visit = visit;
+    w.context = context;
+    ND_TRY(walk_node(&w, 0, tree->split.leaves, &sum));
+    if (tree->deliver && sum.rank != tree->owner) {
+        const nd_tree_act act = {.kind = rank == tree->owner ? ND_TREE_TAKE : ND_TREE_SEND,
+                                 .level = level_of(tree->split.leaves) + 1,
+                                 .peer = rank == tree->owner ? sum.rank : tree->owner};
+        if (rank == tree->owner || rank == sum.rank)
+            ND_TRY(visit(context, &act));
+        sum = (place){tree->owner, 0};
+    }
+    *slot = rank == sum.rank ? sum.slot : -1;
+    return ND_OK;
+}
+
+/* -- whole slots at a time -------------------------------------------------------------------- */
+
 typedef struct reduction {
     nd_comm *comm;
     const nd_tree_transfer *transfer;
-    int64_t part; /* leaves of a rank */
     const nd_comm_piece *piece;
 } reduction;
 
-static nd_status add(const reduction *r, float *restrict into, const float *restrict from,
-                     int64_t count)
+nd_status nd_tree_add(nd_comm *comm, float *restrict into, const float *restrict from,
+                      int64_t count)
 {
-    nd_backend *device = r->comm->device;
-    if (r->transfer->add)
-        return r->transfer->add(r->transfer->context, into, from, count);
+    nd_backend *device = comm->device;
     if (device)
         return device->ops.axpby(device, nd_view_of(into, ND_F32, 1, count), 1.0f,
                                  nd_cview_of(from, ND_F32, 1, count), 1.0f);
@@ -29,74 +152,78 @@ static nd_status add(const reduction *r, float *restrict into, const float *rest
     return ND_OK;
 }
 
-static nd_status meet(const reduction *r, place left, place right, place *sum)
+static nd_status act_at_once(void *context, const nd_tree_act *act)
 {
+    const reduction *r = context;
+    const nd_tree_transfer *t = r->transfer;
     const nd_comm_piece *p = r->piece;
-    const int rank = r->comm->rank;
-    if (left.rank == right.rank) {
-        *sum = left;
-        if (rank == left.rank)
-            return add(r, p->slots[left.slot], p->slots[right.slot], p->count);
-        return ND_OK;
+    switch (act->kind) {
+    case ND_TREE_SEND:
+        return t->send(t->context, p, act->slot, act->peer);
+    case ND_TREE_RECEIVE:
+        return t->receive_and_add(t->context, p, act->slot, act->peer);
+    case ND_TREE_TAKE: /* nothing is delivered here */
+    case ND_TREE_ADD:
+        break;
     }
-    const bool to_right = right.rank == p->owner;
-    const place from = to_right ? left : right;
-    *sum = to_right ? right : left;
-    if (rank == sum->rank)
-        return r->transfer->receive_and_add(r->transfer->context, p, sum->slot, from.rank);
-    if (rank == from.rank)
-        return r->transfer->send(r->transfer->context, p, from.slot, sum->rank);
-    return ND_OK;
-}
-
-/* Sums the leaves a..b-1. All ranks walk the same tree; those not concerned only keep the books. */
-static nd_status reduce_node(const reduction *r, int64_t a, int64_t b, place *sum)
-{
-    const int first_rank = (int)(a / r->part), last_rank = (int)((b - 1) / r->part);
-    if (first_rank == last_rank && nd_sum_tree_is_block(a, b)) {
-        const int64_t first = first_rank * r->part;
-        *sum = (place){first_rank, nd_sum_tree_slot(first, first + r->part, a)};
-        return sum->slot >= 0 ? ND_OK
-                              : ND_FAIL(ND_EINTERNAL,
-                                        "leaves %lld to %lld are no whole block of rank "
-                                        "%d",
-                                        (long long)a, (long long)b - 1, first_rank);
-    }
-    const int64_t middle = a + nd_sum_tree_left(b - a);
-    place left, right;
-    ND_TRY(reduce_node(r, a, middle, &left));
-    ND_TRY(reduce_node(r, middle, b, &right));
-    return meet(r, left, right, sum);
+    if (t->add)
+        return t->add(t->context, p->slots[act->slot], p->slots[act->other], p->count);
+    return nd_tree_add(r->comm, p->slots[act->slot], p->slots[act->other], p->count);
 }
 
 nd_status nd_tree_reduce(nd_comm *comm, const nd_tree_transfer *transfer, nd_comm_split split,
                          nd_comm_piece *piece)
 {
-    const reduction r = {comm, transfer, split.leaves / comm->size, piece};
-    place sum;
-    ND_TRY(reduce_node(&r, 0, split.leaves, &sum));
-    piece->result = comm->rank == sum.rank ? piece->slots[sum.slot] : NULL;
+    reduction r = {comm, transfer, piece};
+    const nd_tree tree = {.ranks = comm->size, .split = split, .owner = piece->owner};
+    int slot;
+    ND_TRY(nd_tree_walk(comm->rank, &tree, act_at_once, &r, &slot));
+    piece->result = slot >= 0 ? piece->slots[slot] : NULL;
     return ND_OK;
 }
 
-/* *rank: where the sum of leaves a..b-1 ends up. */
-static int64_t node_sends(int64_t part, int owner, int64_t a, int64_t b, int *rank)
+/* -- of all ranks ----------------------------------------------------------------------------- */
+
+typedef struct listing {
+    walk walk;
+    nd_tree_message visit;
+    void *context;
+} listing;
+
+/* Returns who holds the sum of leaves a..b-1. */
+static int list_node(const listing *l, int64_t a, int64_t b)
 {
-    const int first = (int)(a / part), last = (int)((b - 1) / part);
-    if (first == last && nd_sum_tree_is_block(a, b)) {
-        *rank = first;
-        return 0;
-    }
+    const walk *w = &l->walk;
+    const int first = (int)(a / w->part), last = (int)((b - 1) / w->part);
+    if (first == last && nd_sum_tree_is_block(a, b))
+        return first;
     const int64_t middle = a + nd_sum_tree_left(b - a);
-    int left, right;
-    const int64_t below =
-        node_sends(part, owner, a, middle, &left) + node_sends(part, owner, middle, b, &right);
-    *rank = right == owner ? right : left;
-    return below + (left != right);
+    const int left = list_node(l, a, middle), right = list_node(l, middle, b);
+    if (left == right)
+        return left;
+    const bool to_right = goes_right(w, left, right, a, b);
+    l->visit(l->context, level_of(b - a), to_right ? left : right, to_right ? right : left);
+    return to_right ? right : left;
 }
 
-int64_t nd_tree_sends(int ranks, nd_comm_split split, int owner)
+void nd_tree_messages(const nd_tree *tree, nd_tree_message visit, void *context)
 {
-    int rank;
-    return node_sends(split.leaves / ranks, owner, 0, split.leaves, &rank);
+    const listing l = {walk_of(0, tree), visit, context};
+    const int holds = list_node(&l, 0, tree->split.leaves);
+    if (tree->deliver && holds != tree->owner)
+        visit(context, level_of(tree->split.leaves) + 1, holds, tree->owner);
+}
+
+static void count_message(void *context, int level, int from, int to)
+{
+    (void)level, (void)from, (void)to;
+    ++*(int64_t *)context;
+}
+
+int64_t nd_tree_sends(int ranks, nd_comm_split split, int owner, nd_gradient_wire format)
+{
+    const nd_tree tree = {.ranks = ranks, .split = split, .owner = owner};
+    int64_t count = 0;
+    nd_tree_messages(&tree, count_message, &count);
+    return count + nd_tree_delivers(ranks, split, format);
 }

@@ -1,8 +1,53 @@
-/* Summing one piece over all ranks along the tree of core/base/sum_tree.h. */
+/* Summing one piece over all ranks along the tree of core/base/sum_tree.h.
+ *
+ * At a node two ranks meet, each with the sum of a child, and one of them takes both. Addition is commutative to
+ * the bit, so it does not matter which: it is picked by `turn`, so that over many pieces all ranks take as much as
+ * they give. Bit k of the turn picks the side of nodes over 2^(k+1) ranks: over consecutive turns each rank halves
+ * what it holds with one partner a level, as in recursive halving. Then the sum is either
+ *
+ *   met       by the owner, which takes at every node that it has leaves below: N - 1 messages for N ranks, of which
+ *             the owner receives log2 N; or
+ *   delivered to the owner by who took the last node: N messages, or N - 1 where that is the owner, of which the
+ *             owner receives two or so. For many ranks, where the owner of a large tensor would receive it many times.
+ *
+ * Where a rank holds several blocks of leaves the turn is not heeded, since another choice could take more messages,
+ * and sums are met. */
 #ifndef ND_DIST_TREE_REDUCTION_H
 #define ND_DIST_TREE_REDUCTION_H
 
 #include "dist/comm.h"
+
+typedef struct nd_tree {
+    int ranks;
+    nd_comm_split split;
+    int owner;
+    int64_t turn;
+    bool deliver;
+} nd_tree;
+
+/* Whether sums of this format are delivered. What is rounded is met by its owner, which so never sends: it has no
+ * residual. */
+bool nd_tree_delivers(int ranks, nd_comm_split split, nd_gradient_wire format);
+
+/* What one rank does at a node. Acts of a lower level come before those of a higher one. */
+typedef struct nd_tree_act {
+    enum {
+        ND_TREE_SEND,
+        ND_TREE_RECEIVE, /* and add to the slot */
+        ND_TREE_TAKE,    /* receive what replaces the slot: a delivered sum */
+        ND_TREE_ADD
+    } kind;
+    int level;
+    int slot; /* sent; or added to, from the peer or from slot `other` */
+    int peer, other;
+} nd_tree_act;
+
+typedef nd_status (*nd_tree_visit)(void *context, const nd_tree_act *act);
+
+/* Calls `visit` for what `rank` does, in order. *slot: where the sum is, -1 where it is on another rank. Not
+ * collective. Errors: those of `visit`. */
+nd_status nd_tree_walk(int rank, const nd_tree *tree, nd_tree_visit visit, void *context,
+                       int *slot);
 
 /* How an implementation moves a slot of a piece between two ranks. */
 typedef struct nd_tree_transfer {
@@ -14,14 +59,18 @@ typedef struct nd_tree_transfer {
     nd_status (*add)(void *context, float *into, const float *from, int64_t count);
 } nd_tree_transfer;
 
-/* Collective. Adds the piece's slots of all ranks; sets piece->result on the owner. Of the two ranks
- * that meet at a node the owner receives, else the one of the left child: addition is commutative to
- * the bit, so it does not matter which. */
+/* Collective. Adds the piece's slots of all ranks, whole slots at a time; sets piece->result on the owner. */
 nd_status nd_tree_reduce(nd_comm *comm, const nd_tree_transfer *transfer, nd_comm_split split,
                          nd_comm_piece *piece);
 
-/* How many messages, each a whole slot, that takes between `ranks` ranks for a piece of this owner. Not
- * collective. */
-int64_t nd_tree_sends(int ranks, nd_comm_split split, int owner);
+/* into += from, floats of this rank where the comm's gradients lie. */
+nd_status nd_tree_add(nd_comm *comm, float *into, const float *from, int64_t count);
+
+/* Calls `visit` for every message of a part, those of a lower level of a subtree before those above them. */
+typedef void (*nd_tree_message)(void *context, int level, int from, int to);
+void nd_tree_messages(const nd_tree *tree, nd_tree_message visit, void *context);
+
+/* How many those are; of delivered sums one more in a part whose last taker is the owner. */
+int64_t nd_tree_sends(int ranks, nd_comm_split split, int owner, nd_gradient_wire format);
 
 #endif

@@ -114,16 +114,34 @@ static nd_status take(nd_weight_gather *gather, nd_model *model, bool whole, int
     return ND_OK;
 }
 
+static nd_status exchange(const nd_weight_gather *gather, const nd_model *model, bool whole,
+                          nd_comm *comm)
+{
+    void **buffers = calloc((size_t)comm->size, sizeof *buffers);
+    size_t *bytes = calloc((size_t)comm->size, sizeof *bytes);
+    nd_status status = ND_OK;
+    if (!buffers || !bytes)
+        status = ND_FAIL(ND_ENOMEM, "no memory for the table of %d wire buffers", comm->size);
+    for (int r = 0; status == ND_OK && r < comm->size; r++) {
+        buffers[r] = gather->buffers[r].data;
+        bytes[r] = rank_bytes(gather, model, r, whole);
+    }
+    if (status == ND_OK)
+        status = nd_comm_broadcast_each(comm, buffers, bytes);
+    free(buffers);
+    free(bytes);
+    return status;
+}
+
 nd_status nd_weight_gather_run(nd_weight_gather *gather, nd_model *model, const nd_view *masters,
                                bool whole, nd_comm *comm)
 {
     ND_TRY(make(gather, model, masters, whole, comm->rank));
-    for (int r = 0; gather->own->ranks > 1 && r < gather->own->ranks; r++) {
-        ND_TRY(comm->ops.broadcast_device(comm, gather->buffers[r].data,
-                                          rank_bytes(gather, model, r, whole), r));
+    if (gather->own->ranks > 1)
+        ND_TRY(exchange(gather, model, whole, comm));
+    for (int r = 0; gather->own->ranks > 1 && r < gather->own->ranks; r++)
         if (r != comm->rank)
             ND_TRY(take(gather, model, whole, r));
-    }
     return gather->own->ranks > 1 && gather->codes == ND_WEIGHT_WIRE_CHANGED
                ? nd_code_stream_run(&gather->stream, model, masters, whole, comm)
                : ND_OK;

@@ -133,6 +133,26 @@ static void check_gathers(nd_comm *comm)
     free(all);
 }
 
+/* From every rank to all, in several parts from all but every third. */
+static void check_broadcast_each(nd_comm *comm)
+{
+    void *buffers[comm->size];
+    size_t bytes[comm->size];
+    for (int r = 0; r < comm->size; r++) {
+        bytes[r] = r % 3 == 1 ? 0 : (size_t)(r + 7) * ND_WIRE_PART_BYTES + 5;
+        char *data = buffers[r] = calloc(1, bytes[r] + 1);
+        CHECK(data);
+        for (size_t i = 0; comm->rank == r && i < bytes[r]; i++)
+            data[i] = byte_at(i, r);
+    }
+    CHECK(nd_comm_broadcast_each(comm, buffers, bytes) == ND_OK);
+    for (int r = 0; r < comm->size; r++) {
+        for (size_t i = 0; i < bytes[r]; i++)
+            CHECK(((char *)buffers[r])[i] == byte_at(i, r));
+        free(buffers[r]);
+    }
+}
+
 enum { BEGUN = 20, BEGUN_FLOATS = 140001, BEGUN_BYTES = 700001 };
 
 /* Many reductions and broadcasts are begun; other collectives among them take their turn. */
@@ -241,7 +261,7 @@ static void check_sends(nd_comm *comm, int64_t part)
         uint64_t sent = 0;
         for (int r = 0; r < comm->size; r++)
             sent += all[r];
-        CHECK(sent == 4 * (uint64_t)nd_tree_sends(comm->size, split, owner));
+        CHECK(sent == 4 * (uint64_t)nd_tree_sends(comm->size, split, owner, ND_GRADIENT_WIRE_FP32));
     }
 }
 
@@ -273,6 +293,7 @@ int main(void)
     check_broadcasts(comm);
     check_long_allgather(comm);
     check_gathers(comm);
+    check_broadcast_each(comm);
     check_what_is_begun(comm);
     comm->overlap = true;
     CHECK(nd_comm_overlaps(comm) == (comm->size > 1));

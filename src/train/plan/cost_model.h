@@ -1,43 +1,41 @@
 /* The time of one step over many ranks, predicted: the messages of a step are placed, in the order in
- * which ranks exchange them, on one clock a rank and two a host (what its link sends and receives).
+ * which ranks exchange them, on one clock a rank and those of hosts' links (dist/links.h).
  *
- * The links are those of Hockney's model (Parallel Computing 20, 1994): a message of n bytes between two
- * ranks takes alpha + n beta seconds once both are ready for it and the links between are free. Messages
- * move in parts of p bytes. With f the time of the forward and backward passes of a rank's micro-batches
- * and N ranks:
+ * A message of n bytes between two ranks takes alpha + n beta seconds once both are ready for it and the links
+ * between are free. Messages move in parts of p bytes, of which a rank has ND_WIRE_DEPTH on their way in each
+ * direction. With f the time of the forward and backward passes of a rank's micro-batches, N ranks, H hosts and B
+ * bytes in all:
  *
- *   reduction of a tensor     along the tree of core/base/sum_tree.h, ceil(log2 N) hops from the farthest rank
- *                             to its owner; what arrives is added (gamma seconds a byte) while the next
- *                             part is on its way: alpha + n max(beta, gamma) + min(n, p) min(beta, gamma)
+ *   reduction                 level by level of the tree of core/base/sum_tree.h; what arrives is added (gamma seconds
+ *                             a byte) while the next part is on its way. Parts of one tensor have different takers:
+ *                             about B beta where links are the same, in one part ceil(log2 N) hops
  *   allgather of n bytes      short: Bruck's, sum over k < ceil(log2 N) of
  *                             alpha + min(2^k, N - 2^k) n beta; long: a ring, (N - 1) (alpha + n beta)
  *   update                    each owner, what its parameters take: a matrix is not shared
- *   codes of an owner         down a binomial tree, each part handed on as it comes: a rank with c
- *                             children sends c n bytes, the last of ceil(log2 N) hops is a part behind
+ *   codes                     around a ring, each part handed on as it comes: about B beta + N alpha
+ *   streams of changed codes  owner by owner down a binomial tree: a rank with c children sends c times the bytes,
+ *                             the last of ceil(log2 N) hops is a part behind
  *
  * A reduction may begin when the gradient it sums is ready: at f, or within the backward pass where the
  * exchange overlaps it; then each byte takes delta seconds of the computing core. Where layers are updated
  * during the backward pass, the step is a sequence of such parts. Nothing here is collective or touches a
- * device. */
+ * device. The same step by the real code on simulated links (bench/bench_simulation.c) takes as long within a few
+ * per cent (tests/train/test_cost_model.c). */
 #ifndef ND_TRAIN_PLAN_COST_MODEL_H
 #define ND_TRAIN_PLAN_COST_MODEL_H
 
-#include "core/base/error.h"
+#include "core/config/config.h"
+#include "dist/links.h"
 
 #include <stddef.h>
 #include <stdint.h>
 
-typedef struct nd_cost_link {
-    double latency;  /* alpha: seconds a message */
-    double per_byte; /* beta: seconds a byte */
-} nd_cost_link;
-
 typedef struct nd_cost_machine {
     int ranks;
-    int hosts;            /* consecutive ranks share a host; 1 to ranks */
-    nd_cost_link between; /* of a host to all others, each way; its ranks share it */
-    nd_cost_link within;  /* of a rank to another of its host */
-    double add_per_byte;  /* gamma: seconds to add a byte that arrived */
+    int hosts;           /* consecutive ranks share a host; 1 to ranks */
+    nd_link between;     /* of a host to all others, each way; its ranks share it */
+    nd_link within;      /* of a rank to another of its host */
+    double add_per_byte; /* gamma: seconds to add a byte that arrived */
     double
         core_per_byte; /* delta: seconds that a byte, sent or received, takes from computing beside */
     double part_bytes; /* p */
@@ -64,9 +62,11 @@ typedef struct nd_cost_work {
     int64_t leaves; /* of the sum; a multiple of the number of ranks */
     const nd_cost_part *parts;
     int64_t count;
-    const double *codes; /* [ranks] bytes that an owner sends to all others */
+    const double *codes;   /* [ranks] bytes that an owner sends to all others, around the ring */
+    const double *streams; /* [ranks] by a broadcast of its own; NULL: none */
     double losses,
         report; /* bytes that a rank tells all others: before the first update; at the end */
+    nd_gradient_wire format; /* of gradients */
 } nd_cost_work;
 
 typedef struct nd_cost {

@@ -3,6 +3,7 @@
 #include "dist/wire_sizes.h"
 #include "train/plan/operations.h"
 #include "train/plan/plan_wire.h"
+#include "train/plan/simulated_step.h"
 #include "train/run_memory.h"
 #include "train/step.h"
 
@@ -22,7 +23,7 @@ typedef struct table {
     group *groups;
     nd_cost_piece *pieces;
     nd_cost_part *parts;
-    double *codes;
+    double *codes, *streams;
     int64_t groups_count, pieces_count;
     double passes, optimizer; /* seconds: of one rank's micro-batches; of an update of everything */
 } table;
@@ -102,10 +103,16 @@ static bool usually_due(const nd_run *run, int64_t index)
            nd_projectors_due(p, index, 0, NULL);
 }
 
-static double code_bytes(const nd_run *run, int64_t index)
+/* Changed codes and projectors are broadcast by themselves. */
+static void add_code_bytes(table *t, int64_t index)
 {
-    return (double)nd_wire_weight_bytes(run, index) +
-           (usually_due(run, index) ? (double)nd_wire_projector_bytes(run, index) : 0.0);
+    const nd_run *run = t->run;
+    const int owner = run->own.owner[index];
+    const bool streams = run->config.dist.weight_sync == ND_WEIGHT_WIRE_CHANGED &&
+                         run->model->params.list[index].role == ND_ROLE_TERNARY;
+    (streams ? t->streams : t->codes)[owner] += (double)nd_wire_weight_bytes(run, index);
+    if (usually_due(run, index))
+        t->streams[owner] += (double)nd_wire_projector_bytes(run, index);
 }
 
 /* The gradients of a group, then the sketches among them. */
@@ -145,10 +152,11 @@ static nd_status list_parts(table *t, nd_cost_work *work)
     t->pieces = calloc(2 * (size_t)params->count, sizeof *t->pieces);
     t->parts = calloc((size_t)t->groups_count, sizeof *t->parts);
     t->codes = calloc((size_t)run->comm->size, sizeof *t->codes);
-    if (!t->pieces || !t->parts || !t->codes)
+    t->streams = calloc((size_t)run->comm->size, sizeof *t->streams);
+    if (!t->pieces || !t->parts || !t->codes || !t->streams)
         return ND_FAIL(ND_ENOMEM, "no memory for the messages of a plan");
     for (int64_t i = 0; i < params->count; i++)
-        t->codes[run->own.owner[i]] += code_bytes(run, i);
+        add_code_bytes(t, i);
     for (int64_t g = 0; g < t->groups_count; g++) {
         const group *at = &t->groups[g];
         const double done = t->passes * (local - 1.0 + at->done) / local;
@@ -169,14 +177,20 @@ static nd_status list_parts(table *t, nd_cost_work *work)
                            .parts = t->parts,
                            .count = immediate ? t->groups_count : 1,
                            .codes = t->codes,
+                           .streams = t->streams,
                            .losses = 24.0 * local, /* three doubles a micro-batch */
-                           .report = ND_STEP_REPORT_BYTES};
+                           .report = ND_STEP_REPORT_BYTES,
+                           .format = (nd_gradient_wire)run->config.dist.grad_comm_dtype};
     return ND_OK;
 }
 
 /* -- the prediction --------------------------------------------------------------------------- */
 
-static nd_status predict(table *t, nd_plan_cost *plan)
+/* nd_cost_predict, or what takes its place. */
+typedef nd_status (*estimate)(const nd_cost_machine *machine, const nd_cost_work *work,
+                              nd_cost *cost);
+
+static nd_status predict(table *t, estimate how, nd_plan_cost *plan)
 {
     const nd_run *run = t->run;
     const nd_plan_machine *m = &t->machine;
@@ -192,7 +206,7 @@ static nd_status predict(table *t, nd_plan_cost *plan)
     share_time(t);
     ND_TRY(list_groups(t));
     ND_TRY(list_parts(t, &work));
-    ND_TRY(nd_cost_predict(&machine, &work, &plan->cost));
+    ND_TRY(how(&machine, &work, &plan->cost));
     plan->ranks = machine.ranks;
     plan->hosts = machine.hosts;
     plan->tokens = (double)(run->config.training.batch_size * run->config.training.seq_length);
@@ -200,12 +214,12 @@ static nd_status predict(table *t, nd_plan_cost *plan)
     plan->rank_alone = t->passes + t->optimizer;
     plan->update_even = t->optimizer / machine.ranks;
     for (int r = 0; r < machine.ranks; r++)
-        plan->idle += t->codes[r] == 0.0;
+        plan->idle += t->codes[r] + t->streams[r] == 0.0;
     return ND_OK;
 }
 
-nd_status nd_plan_cost_predict(const nd_config *config, int ranks, const nd_plan_machine *machine,
-                               nd_plan_cost *plan)
+static nd_status estimate_with(estimate how, const nd_config *config, int ranks,
+                               const nd_plan_machine *machine, nd_plan_cost *plan)
 {
     nd_comm comm = {.size = ranks, .local_size = 1};
     nd_run *run = calloc(1, sizeof *run);
@@ -220,7 +234,7 @@ nd_status nd_plan_cost_predict(const nd_config *config, int ranks, const nd_plan
     ND_TRY_GOTO(nd_cpu_backend_create(&options, &run->backend), done);
     ND_TRY_GOTO(nd_run_prepare(run), done);
     ND_TRY_GOTO(nd_run_memory_measure(run), done);
-    ND_TRY_GOTO(predict(&t, plan), done);
+    ND_TRY_GOTO(predict(&t, how, plan), done);
 done:
     nd_run_destroy(run);
     free(run);
@@ -228,7 +242,22 @@ done:
     free(t.pieces);
     free(t.parts);
     free(t.codes);
+    free(t.streams);
     return status;
+}
+
+nd_status nd_plan_cost_predict(const nd_config *config, int ranks, const nd_plan_machine *machine,
+                               nd_plan_cost *plan)
+{
+    return estimate_with(nd_cost_predict, config, ranks, machine, plan);
+}
+
+nd_status nd_plan_cost_simulate(const nd_config *config, int ranks, const nd_plan_machine *machine,
+                                nd_plan_cost *plan)
+{
+    ND_TRY(estimate_with(nd_simulated_step, config, ranks, machine, plan));
+    plan->simulated = true;
+    return ND_OK;
 }
 
 double nd_plan_cost_strong(const nd_plan_cost *plan)
@@ -245,18 +274,20 @@ void nd_plan_cost_print(const nd_plan_cost *plan, FILE *out)
 {
     const nd_cost *c = &plan->cost;
     const double ms = 1e3;
-    fprintf(out, "time a step      %.4g ms, %.4g tokens/s on %d rank%s of %d host%s (predicted)\n",
+    fprintf(out, "time a step      %.4g ms, %.4g tokens/s on %d rank%s of %d host%s (%s)\n",
             c->step * ms, plan->tokens / c->step, plan->ranks, plan->ranks == 1 ? "" : "s",
-            plan->hosts, plan->hosts == 1 ? "" : "s");
+            plan->hosts, plan->hosts == 1 ? "" : "s", plan->simulated ? "simulated" : "predicted");
     fprintf(out, "  forward and backward      %10.4g ms\n", c->passes * ms);
     fprintf(out, "  gradients, beyond them    %10.4g ms\n", c->reduced * ms);
-    fprintf(out,
-            "  updates, the longest      %10.4g ms (%.4g shared evenly; the least a rank has is "
-            "%.4g)\n",
-            c->updated * ms, plan->update_even * ms, c->idlest * ms);
-    fprintf(out, "  codes and reports         %10.4g ms\n", c->codes * ms);
-    fprintf(out, "  exposed communication     %10.4g ms; a rank is in messages for %.4g ms\n",
-            (c->step - c->passes - c->updated) * ms, c->busy * ms);
+    fprintf(out, "  updates, the longest      %10.4g ms", c->updated * ms);
+    if (!plan->simulated) /* which does not tell ranks apart */
+        fprintf(out, " (%.4g shared evenly; the least a rank has is %.4g)", plan->update_even * ms,
+                c->idlest * ms);
+    fprintf(out, "\n  codes and reports         %10.4g ms\n", c->codes * ms);
+    fprintf(out, "  exposed communication     %10.4g ms", (c->step - c->passes - c->updated) * ms);
+    if (!plan->simulated)
+        fprintf(out, "; a rank is in messages for %.4g ms", c->busy * ms);
+    fprintf(out, "\n");
     fprintf(out, "  bytes                     %10.4g MiB, sent by all ranks\n",
             c->bytes / (1024.0 * 1024.0));
     fprintf(

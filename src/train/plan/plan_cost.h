@@ -10,7 +10,7 @@
 #include <stdio.h>
 
 typedef struct nd_plan_machine {
-    nd_cost_link between, within;       /* of hosts; of ranks of a host */
+    nd_link between, within;            /* of hosts; of ranks of a host */
     double add_per_byte, core_per_byte; /* seconds */
     int hosts;
     /* One of these is 0. Of one rank: operations a second in whole steps, or the seconds it needs for a
@@ -27,6 +27,7 @@ typedef struct nd_plan_cost {
     double rank_alone;  /* and of a step of a rank's share of the batch, updating everything */
     double update_even; /* seconds of an update that is shared evenly */
     int idle;           /* ranks that own no parameter */
+    bool simulated;
 } nd_plan_cost;
 
 /* From a checked configuration. Errors: those of nd_plan_create. */
@@ -37,6 +38,11 @@ nd_status nd_plan_cost_predict(const nd_config *config, int ranks, const nd_plan
  * batch a rank. */
 double nd_plan_cost_strong(const nd_plan_cost *plan);
 double nd_plan_cost_weak(const nd_plan_cost *plan);
+
+/* The same step by the real collectives on simulated links (train/plan/simulated_step.h): plan->cost is what
+ * that took. */
+nd_status nd_plan_cost_simulate(const nd_config *config, int ranks, const nd_plan_machine *machine,
+                                nd_plan_cost *plan);
 
 /* A table of what a step spends on what, and both efficiencies. */
 void nd_plan_cost_print(const nd_plan_cost *plan, FILE *out);

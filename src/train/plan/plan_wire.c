@@ -50,11 +50,12 @@ nd_wire_bytes nd_wire_bytes_of(const nd_run *run)
     nd_wire_bytes b = {.reports =
                            ranks * others *
                            (8.0 * (double)params->count + 24.0 * (double)run->local_micro_batches)};
+    const nd_gradient_wire wire = (nd_gradient_wire)run->config.dist.grad_comm_dtype;
     const bool all = run->config.dist.grad_reduction == ND_REDUCTION_ALLREDUCE;
     for (int64_t i = 0; i < params->count; i++) {
         /* A ring's all-reduce takes every part but one round twice. */
         const double sends =
-            all ? 2.0 * others : (double)nd_tree_sends(ranks, split, run->own.owner[i]);
+            all ? 2.0 * others : (double)nd_tree_sends(ranks, split, run->own.owner[i], wire);
         const double weight = others * (double)nd_wire_weight_bytes(run, i);
         b.gradients += sends * (double)nd_wire_gradient_bytes(run, i);
         b.sketches += sends * (double)nd_wire_sketch_bytes(run, i) / every;

@@ -1,0 +1,365 @@
+#include "dist/comm_messages.h"
+
+#include "dist/comm_queue.h"
+#include "dist/part_reduction.h"
+#include "dist/point_to_point.h"
+#include "dist/ring.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+typedef struct message_context {
+    nd_comm_end end;
+    nd_wire *wire;
+    nd_part_reduction *reduction;
+    void *staged; /* [ND_WIRE_PART_BYTES] of a broadcast, where what is sent lies on a device */
+    nd_comm_queue *queue; /* NULL until something is begun that is worked off beside the caller */
+    char *gathered;       /* what an allgather has so far */
+    size_t gathered_bytes;
+} message_context;
+
+static nd_wire *wire_of(const nd_comm *comm)
+{
+    return ((message_context *)comm->context)->wire;
+}
+
+static nd_part_reduction *reduction_of(const nd_comm *comm)
+{
+    return ((message_context *)comm->context)->reduction;
+}
+
+/* The caller waits from `asked` on, the wire is at work for this collective from `began` on. */
+typedef struct span {
+    double asked, began;
+} span;
+
+static nd_status finish_begun(const nd_comm *comm)
+{
+    nd_comm_queue *queue = ((message_context *)comm->context)->queue;
+    return queue ? nd_comm_queue_finish(queue) : ND_OK;
+}
+
+/* Every collective of the caller's thread stands between these two. */
+static nd_status enter(nd_comm *comm, nd_collective kind, span *s)
+{
+    s->asked = s->began = nd_wire_now(wire_of(comm));
+    ND_TRY(finish_begun(comm));
+    s->began = nd_wire_now(wire_of(comm));
+    return nd_wire_begin(wire_of(comm), kind, comm->step, comm->phase);
+}
+
+static void leave(nd_comm *comm, const span *s)
+{
+    const double end = nd_wire_now(wire_of(comm));
+    comm->wait_seconds += end - s->asked;
+    comm->busy_seconds += end - s->began;
+}
+
+/* Dissemination: after round k a rank has heard, through others, of the 2^k before it. */
+static nd_status messages_barrier(nd_comm *comm)
+{
+    span s;
+    nd_status status = enter(comm, ND_COLLECTIVE_BARRIER, &s);
+    const uint64_t sent = comm->bytes_sent;
+    for (int reach = 1; reach < comm->size && status == ND_OK; reach *= 2) {
+        const char out = 0;
+        char in;
+        status = nd_wire_exchange(wire_of(comm), &out, 1, (comm->rank + reach) % comm->size, &in, 1,
+                                  (comm->rank + comm->size - reach) % comm->size);
+    }
+    comm->bytes_sent = sent; /* no payload */
+    leave(comm, &s);
+    return status;
+}
+
+/* Down a binomial tree, part by part. `place` is the rank's distance from the root: its parent's has the
+ * lowest bit cleared, its children's have one lower bit set. */
+static nd_status broadcast(nd_comm *comm, void *data, size_t bytes, int root)
+{
+    const int size = comm->size, place = (comm->rank - root + size) % size;
+    const int from = place > 0 ? ((place & (place - 1)) + root) % size : -1;
+    int to[ND_WIRE_FAN], children = 0, bit = 1;
+    while (bit < size && !(place & bit))
+        bit *= 2;
+    for (bit /= 2; bit > 0; bit /= 2)
+        if (place + bit < size)
+            to[children++] = (place + bit + root) % size;
+    return nd_wire_relay(wire_of(comm), data, bytes, from, to, children);
+}
+
+static nd_status messages_broadcast(nd_comm *comm, void *data, size_t bytes, int root)
+{
+    span s;
+    nd_status status = enter(comm, ND_COLLECTIVE_BROADCAST, &s);
+    if (status == ND_OK)
+        status = broadcast(comm, data, bytes, root);
+    leave(comm, &s);
+    return status;
+}
+
+static nd_status messages_broadcast_each(nd_comm *comm, void *const *buffers, const size_t *bytes)
+{
+    span s;
+    nd_status status = enter(comm, ND_COLLECTIVE_BROADCAST, &s);
+    if (status == ND_OK)
+        status = nd_ring_broadcast_each(wire_of(comm), comm->rank, comm->size, buffers, bytes);
+    leave(comm, &s);
+    return status;
+}
+
+static nd_status grow(message_context *context, size_t bytes)
+{
+    if (bytes <= context->gathered_bytes)
+        return ND_OK;
+    char *larger = realloc(context->gathered, bytes);
+    if (!larger)
+        return ND_FAIL(ND_ENOMEM, "no memory for an allgather of %zu bytes", bytes);
+    context->gathered = larger;
+    context->gathered_bytes = bytes;
+    return ND_OK;
+}
+
+/* Bruck's: rank r has the parts of ranks r, r+1, ...; in each round it takes as many again. Few rounds,
+ * and two copies of everything. */
+static nd_status gather_short(nd_comm *comm, char *all, const void *mine, size_t bytes)
+{
+    message_context *context = comm->context;
+    const int size = comm->size;
+    const size_t behind = bytes * (size_t)(size - comm->rank);
+    ND_TRY(grow(context, bytes * (size_t)size));
+    memcpy(context->gathered, mine, bytes);
+    for (int have = 1; have < size; have *= 2) {
+        const size_t more = bytes * (size_t)(have < size - have ? have : size - have);
+        ND_TRY(nd_wire_exchange(
+            context->wire, context->gathered, more, (comm->rank + size - have) % size,
+            context->gathered + bytes * (size_t)have, more, (comm->rank + have) % size));
+    }
+    memcpy(all + bytes * (size_t)comm->rank, context->gathered, behind);
+    memcpy(all, context->gathered + behind, bytes * (size_t)comm->rank);
+    return ND_OK;
+}
+
+/* A ring: in each round a rank takes one more part from its left neighbour and hands the one it took
+ * before on to its right one. */
+static nd_status gather_long(nd_comm *comm, char *all, const void *mine, size_t bytes)
+{
+    const int size = comm->size, rank = comm->rank;
+    if (mine != all + bytes * (size_t)rank)
+        memcpy(all + bytes * (size_t)rank, mine, bytes);
+    for (int round = 1; round < size; round++) {
+        const size_t out = (size_t)((rank + size - round + 1) % size);
+        const size_t in = (size_t)((rank + size - round) % size);
+        ND_TRY(nd_wire_exchange(wire_of(comm), all + bytes * out, bytes, (rank + 1) % size,
+                                all + bytes * in, bytes, (rank + size - 1) % size));
+    }
+    return ND_OK;
+}
+
+static nd_status messages_allgather(nd_comm *comm, void *all, const void *mine, size_t bytes)
+{
+    span s;
+    nd_status status = enter(comm, ND_COLLECTIVE_ALLGATHER, &s);
+    if (status == ND_OK)
+        status = (bytes < ND_WIRE_RING_BYTES ? gather_short : gather_long)(comm, all, mine, bytes);
+    leave(comm, &s);
+    return status;
+}
+
+/* The root takes one rank's part after another; each of the others sends once. */
+static nd_status gather(nd_comm *comm, char *all, const void *mine, const size_t *bytes, int root)
+{
+    if (comm->rank != root)
+        return nd_wire_send(wire_of(comm), mine, bytes[comm->rank], root);
+    for (int r = 0; r < comm->size; all += bytes[r++]) {
+        if (r != root)
+            ND_TRY(nd_wire_receive(wire_of(comm), all, bytes[r], r));
+        else if (bytes[r] > 0)
+            memcpy(all, mine, bytes[r]);
+    }
+    return ND_OK;
+}
+
+static nd_status messages_gather(nd_comm *comm, void *all, const void *mine, const size_t *bytes,
+                                 int root)
+{
+    span s;
+    nd_status status = enter(comm, ND_COLLECTIVE_GATHER, &s);
+    if (status == ND_OK)
+        status = gather(comm, all, mine, bytes, root);
+    leave(comm, &s);
+    return status;
+}
+
+/* Part by part through the host. */
+static nd_status messages_broadcast_device(nd_comm *comm, void *data, size_t bytes, int root)
+{
+    char *staged = ((message_context *)comm->context)->staged, *at = data;
+    if (!comm->device)
+        return messages_broadcast(comm, data, bytes, root);
+    for (size_t left = bytes; left > 0;) {
+        const size_t part = left < ND_WIRE_PART_BYTES ? left : ND_WIRE_PART_BYTES;
+        if (comm->rank == root)
+            ND_TRY(nd_transfer_fetch(comm, staged, at, part));
+        ND_TRY(messages_broadcast(comm, staged, part, root));
+        if (comm->rank != root)
+            ND_TRY(nd_transfer_deliver(comm, at, staged, part));
+        at += part;
+        left -= part;
+    }
+    return ND_OK;
+}
+
+static nd_status messages_reduce_to_owners(nd_comm *comm, nd_comm_split split,
+                                           nd_comm_piece *pieces, int64_t count)
+{
+    span s;
+    nd_status status = enter(comm, ND_COLLECTIVE_REDUCTION, &s);
+    if (status == ND_OK)
+        status = nd_part_reduction_run(reduction_of(comm), split, pieces, count);
+    leave(comm, &s);
+    return status;
+}
+
+/* -- collectives beside the caller ------------------------------------------------------------ */
+
+static nd_status work_on_wire(nd_comm *comm, const nd_comm_job *job)
+{
+    if (job->kind == ND_COMM_JOB_BROADCAST) {
+        ND_TRY(nd_wire_begin(wire_of(comm), ND_COLLECTIVE_BROADCAST, job->step, job->phase));
+        return broadcast(comm, job->data, job->bytes, job->root);
+    }
+    ND_TRY(nd_wire_begin(wire_of(comm), ND_COLLECTIVE_REDUCTION, job->step, job->phase));
+    return nd_part_reduction_run(reduction_of(comm), job->split, job->pieces, job->count);
+}
+
+/* In the queue's thread. */
+static nd_status work_beside(nd_comm *comm, const nd_comm_job *job)
+{
+    nd_wire_set_yielding(wire_of(comm), true);
+    const nd_status status = work_on_wire(comm, job);
+    nd_wire_set_yielding(wire_of(comm), false);
+    return status;
+}
+
+static void interrupt(nd_comm *comm)
+{
+    nd_wire_interrupt(wire_of(comm));
+}
+
+static void abort_all(nd_comm *comm, int exit_code)
+{
+    ((message_context *)comm->context)->end.abort(comm, exit_code);
+}
+
+static nd_status begin(nd_comm *comm, nd_comm_job job)
+{
+    static const nd_comm_worker worker = {work_beside, interrupt, abort_all};
+    message_context *context = comm->context;
+    if (!context->queue)
+        ND_TRY(nd_comm_queue_create(comm, &worker, &context->queue));
+    job.step = comm->step;
+    job.phase = comm->phase;
+    return nd_comm_queue_begin(context->queue, &job);
+}
+
+static nd_status messages_begin_reduction(nd_comm *comm, nd_comm_split split, nd_comm_piece *pieces,
+                                          int64_t count)
+{
+    if (!nd_comm_overlaps(comm))
+        return messages_reduce_to_owners(comm, split, pieces, count);
+    return begin(
+        comm, (nd_comm_job){
+                  .kind = ND_COMM_JOB_REDUCTION, .split = split, .pieces = pieces, .count = count});
+}
+
+static nd_status messages_begin_broadcast(nd_comm *comm, void *data, size_t bytes, int root)
+{
+    if (!nd_comm_overlaps(comm))
+        return messages_broadcast_device(comm, data, bytes, root);
+    return begin(
+        comm,
+        (nd_comm_job){.kind = ND_COMM_JOB_BROADCAST, .data = data, .bytes = bytes, .root = root});
+}
+
+static nd_status messages_finish(nd_comm *comm)
+{
+    const double start = nd_wire_now(wire_of(comm));
+    const nd_status status = finish_begun(comm);
+    comm->wait_seconds += nd_wire_now(wire_of(comm)) - start;
+    return status;
+}
+
+/* -- begin and end ---------------------------------------------------------------------------- */
+
+static void messages_abort(nd_comm *comm, int exit_code)
+{
+    nd_comm_queue *queue = ((message_context *)comm->context)->queue;
+    if (queue)
+        nd_comm_queue_interrupt(queue);
+    abort_all(comm, exit_code);
+}
+
+/* Some ends (MPI_Finalize) wait for everyone without end, so the ranks meet before, where waiting has one. */
+static void messages_destroy(nd_comm *comm)
+{
+    message_context *context = comm->context;
+    finish_begun(comm); /* an error of it is the wire's */
+    nd_comm_queue_destroy(context->queue);
+    context->queue = NULL;
+    if (context->end.meets && (nd_wire_failed(context->wire) || messages_barrier(comm) != ND_OK)) {
+        fprintf(stderr, "nanochat_dist: rank %d: error: %s\n", comm->rank, nd_error_get()->message);
+        messages_abort(comm, nd_error_exit_code(ND_EPEER));
+    }
+    nd_wire_destroy(context->wire);
+    if (context->end.close)
+        context->end.close();
+    nd_part_reduction_destroy(context->reduction);
+    free(context->staged);
+    free(context->gathered);
+    free(context);
+    free(comm);
+}
+
+static const nd_comm_ops operations = {.destroy = messages_destroy,
+                                       .barrier = messages_barrier,
+                                       .broadcast = messages_broadcast,
+                                       .broadcast_device = messages_broadcast_device,
+                                       .broadcast_each = messages_broadcast_each,
+                                       .allgather = messages_allgather,
+                                       .gather = messages_gather,
+                                       .reduce_to_owners = messages_reduce_to_owners,
+                                       .begin_reduction = messages_begin_reduction,
+                                       .begin_broadcast = messages_begin_broadcast,
+                                       .finish = messages_finish,
+                                       .abort = messages_abort};
+
+nd_status nd_comm_over_messages(nd_comm *comm, const char *name, nd_transport *transport,
+                                nd_comm_end end)
+{
+    message_context *context = calloc(1, sizeof *context);
+    void *staged = malloc(ND_WIRE_PART_BYTES);
+    nd_status status = ND_OK;
+    if (!context || !staged)
+        status = ND_FAIL(ND_ENOMEM, "no memory for the communicator");
+    if (status == ND_OK)
+        status = nd_wire_create(transport, &context->wire);
+    if (status == ND_OK)
+        status = nd_part_reduction_create(comm, context->wire, &context->reduction);
+    if (status != ND_OK) {
+        if (context && context->wire)
+            nd_wire_destroy(context->wire);
+        else
+            transport->ops.destroy(transport);
+        free(staged);
+        free(context);
+        free(comm);
+        return status;
+    }
+    context->end = end;
+    context->staged = staged;
+    comm->context = context;
+    comm->ops = operations;
+    comm->ops.name = name;
+    return ND_OK;
+}

@@ -1,0 +1,30 @@
+/* The parts of a reduction of several pieces, in the order in which they are worked off within a level of the tree:
+ * part k of every piece, then part k + 1 (dist/part_reduction.c; train/plan/cost_model.c predicts it). */
+#ifndef ND_DIST_PART_ORDER_H
+#define ND_DIST_PART_ORDER_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+typedef struct nd_part {
+    int64_t piece, index; /* the index-th part of a piece */
+    size_t at, bytes;     /* where it begins in the piece, and how long it is */
+    int64_t turn;         /* of dist/tree_reduction.h */
+} nd_part;
+
+typedef struct nd_part_order {
+    const size_t *bytes; /* [count] of the pieces on the wire; not owned */
+    int64_t count, piece, index;
+    size_t size, longest, before;
+    bool more;
+} nd_part_order;
+
+/* Turns count bytes in units of the longest part, so that short parts among long ones do not always fall to the
+ * same ranks. */
+nd_part_order nd_part_order_of(const size_t *bytes, int64_t count, size_t size);
+
+/* False: there are no more. */
+bool nd_part_next(nd_part_order *order, nd_part *part);
+
+#endif

@@ -1,0 +1,74 @@
+/* The seam between what ranks do (dist/point_to_point.h and all above it) and what carries their bytes: MPI
+ * (dist/transport_mpi.c), or memory and virtual clocks (dist/transport_simulated.c).
+ *
+ * A message is started in a slot, which is busy until it has been waited for. Messages from one rank to another
+ * arrive in the order in which they were started. A send may be held back until its receive is started. One
+ * thread at a time may be in here, whichever it is. */
+#ifndef ND_DIST_TRANSPORT_H
+#define ND_DIST_TRANSPORT_H
+
+#include "dist/comm.h"
+
+enum { ND_TRANSPORT_SLOTS = 160 };
+
+typedef enum nd_collective {
+    ND_COLLECTIVE_NONE,
+    ND_COLLECTIVE_BARRIER,
+    ND_COLLECTIVE_BROADCAST,
+    ND_COLLECTIVE_ALLGATHER,
+    ND_COLLECTIVE_GATHER,
+    ND_COLLECTIVE_REDUCTION,
+    ND_COLLECTIVE_COUNT
+} nd_collective;
+
+enum { ND_PHASE_MAX = 32, ND_SUBJECT_MAX = 96 };
+
+/* Where a rank is: what it tells of itself while it waits. */
+typedef struct nd_situation {
+    int32_t rank, waits_for;
+    int32_t kind; /* nd_collective */
+    int32_t receives;
+    int64_t sequence, step;
+    char phase[ND_PHASE_MAX], subject[ND_SUBJECT_MAX];
+} nd_situation;
+
+typedef struct nd_transport nd_transport;
+
+typedef struct nd_transport_ops {
+    /* False: messages that did not end may still use the memory they were started with, which then has to
+     * stay. */
+    bool (*destroy)(nd_transport *transport);
+    double (*now)(nd_transport *transport); /* seconds since some moment */
+
+    /* Not collective. Messages of at most INT_MAX bytes. Errors: ND_EPEER. */
+    nd_status (*send)(nd_transport *transport, int slot, const void *data, int bytes, int to);
+    nd_status (*receive)(nd_transport *transport, int slot, void *data, int bytes, int from);
+
+    /* Until the message in `slot` is away or here; at once where there is none. Errors: ND_EPEER naming this
+     * rank, its step and phase, the peer and what it does: also for a message of another length or of another
+     * collective. */
+    nd_status (*wait)(nd_transport *transport, int slot);
+
+    /* After an error: nothing arrives any more in memory that its owner will free, as far as possible. */
+    void (*let_go)(nd_transport *transport);
+
+    /* nd_wire_set_yielding and nd_wire_interrupt. */
+    void (*set_yielding)(nd_transport *transport, bool yields);
+    void (*interrupt)(nd_transport *transport);
+} nd_transport_ops;
+
+struct nd_transport {
+    nd_transport_ops ops;
+    nd_comm *comm; /* not owned */
+    nd_situation situation;
+    bool failed;
+};
+
+/* "rank 1 in step 12, phase reduce, waits for rank 3 in a tree reduction of X (collective 57)"; `waits` is what
+ * stands between. Returns the length, as snprintf. */
+int nd_situation_describe(char *text, size_t size, const nd_situation *s, const char *waits);
+
+/* "a barrier". */
+const char *nd_collective_name(int kind);
+
+#endif

@@ -1,0 +1,29 @@
+/* Messages between the fibers of a simulated job. */
+#ifndef ND_DIST_TRANSPORT_SIMULATED_H
+#define ND_DIST_TRANSPORT_SIMULATED_H
+
+#include "dist/fibers.h"
+#include "dist/links.h"
+#include "dist/simulation.h"
+#include "dist/transport.h"
+
+typedef struct nd_simulated_end nd_simulated_end;
+
+/* What the ranks of a job share. */
+typedef struct nd_simulated_net {
+    nd_simulated_machine machine;
+    nd_fibers *fibers; /* not owned */
+    nd_links links;
+    nd_simulated_end *ends; /* [ranks] what each has under way */
+    bool aborted;
+} nd_simulated_net;
+
+/* The end frees links and ends only. Errors: ND_ENOMEM, ND_EINTERNAL. */
+nd_status nd_simulated_net_create(const nd_simulated_machine *machine, nd_simulated_net *net);
+void nd_simulated_net_destroy(nd_simulated_net *net);
+
+/* The transport of comm->rank. Errors: ND_ENOMEM. */
+nd_status nd_transport_simulated_create(nd_simulated_net *net, nd_comm *comm,
+                                        nd_transport **transport);
+
+#endif

@@ -1,0 +1,257 @@
+#include "train/plan/cost_messages.h"
+
+#include "dist/gradient_wire.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { PARTS_MAX = 4096 };
+
+nd_status nd_cost_clocks_create(const nd_cost_machine *m, nd_cost_clocks *c)
+{
+    const size_t ranks = (size_t)m->ranks;
+    *c = (nd_cost_clocks){.m = m};
+    ND_TRY(nd_links_create(m->between, m->within, m->ranks, m->hosts, &c->links));
+    c->windows = calloc(ranks, sizeof *c->windows);
+    c->clock = calloc(4 * ranks, sizeof *c->clock);
+    if (!c->windows || !c->clock) {
+        nd_cost_clocks_destroy(c);
+        return ND_FAIL(ND_ENOMEM, "no memory for the clocks of %d ranks", m->ranks);
+    }
+    c->busy = c->clock + ranks;
+    c->taken = c->busy + ranks;
+    c->passes_end = c->taken + ranks;
+    return ND_OK;
+}
+
+void nd_cost_clocks_destroy(nd_cost_clocks *c)
+{
+    nd_links_destroy(&c->links);
+    free(c->windows);
+    free(c->clock);
+    memset(c, 0, sizeof *c);
+}
+
+static double later(double a, double b)
+{
+    return a > b ? a : b;
+}
+
+double nd_cost_clocks_last(const nd_cost_clocks *c)
+{
+    double latest = 0.0;
+    for (int r = 0; r < c->m->ranks; r++)
+        latest = later(latest, c->clock[r]);
+    return latest;
+}
+
+/* What a message beside the passes takes from them. */
+static void take(nd_cost_clocks *c, int rank, double begin, double end, double bytes)
+{
+    const double inside = c->passes_end[rank] - begin, took = end - begin;
+    if (inside > 0.0)
+        c->taken[rank] += c->m->core_per_byte * bytes * (inside < took ? inside / took : 1.0);
+}
+
+void nd_cost_carry(nd_cost_clocks *c, int from, int to, double bytes, double ready, double add,
+                   double *away, double *here)
+{
+    const bool local = nd_links_host(&c->links, from) == nd_links_host(&c->links, to);
+    const nd_link link = local ? c->m->within : c->m->between;
+    nd_links_carry(&c->links, from, to, bytes, ready, away, here);
+    const double begin = *away - bytes * link.per_byte;
+    c->busy[from] += *away - begin;
+    c->busy[to] += link.latency + bytes * (link.per_byte + add);
+    take(c, from, begin, *away, bytes);
+    take(c, to, begin, *here + add * bytes, bytes);
+    c->bytes += bytes;
+}
+
+/* -- messages that are started ahead ---------------------------------------------------------- */
+
+static void open_windows(nd_cost_clocks *c)
+{
+    memset(c->windows, 0, (size_t)c->m->ranks * sizeof *c->windows);
+    for (int r = 0; r < c->m->ranks; r++)
+        c->windows[r].opened = c->clock[r];
+}
+
+/* A rank is done when its last sends have left. */
+static void close_windows(nd_cost_clocks *c)
+{
+    for (int r = 0; r < c->m->ranks; r++)
+        for (int i = 0; i < ND_WIRE_DEPTH; i++)
+            c->clock[r] = later(c->clock[r], c->windows[r].sent[i]);
+}
+
+/* When a rank has room to start send `number`. */
+static double start_send(nd_cost_clocks *c, int rank, int64_t number)
+{
+    c->clock[rank] = later(c->clock[rank], c->windows[rank].sent[number % ND_WIRE_DEPTH]);
+    return c->clock[rank];
+}
+
+/* Sent at `started`, added or kept where it arrives. */
+static void carry(nd_cost_clocks *c, int from, int to, double bytes, double started, double add)
+{
+    nd_cost_window *out = &c->windows[from], *in = &c->windows[to];
+    const double open =
+        in->receives < ND_WIRE_DEPTH ? in->opened : in->taken[in->receives % ND_WIRE_DEPTH];
+    double away, here;
+    nd_cost_carry(c, from, to, bytes, later(started, open), add, &away, &here);
+    out->sent[out->sends++ % ND_WIRE_DEPTH] = away;
+    c->clock[to] = later(c->clock[to], here) + add * bytes;
+    in->taken[in->receives++ % ND_WIRE_DEPTH] = c->clock[to];
+}
+
+double nd_cost_part_bytes(const nd_cost_machine *m, double bytes)
+{
+    const double least = bytes / PARTS_MAX;
+    return least > m->part_bytes ? ND_WIRE_BLOCK_BYTES * ceil(least / ND_WIRE_BLOCK_BYTES)
+                                 : m->part_bytes;
+}
+
+/* -- the ring --------------------------------------------------------------------------------- */
+
+/* What a rank sends to its right neighbour: its own parts, then those of the ranks at its left. */
+typedef struct stream {
+    int owner;
+    int64_t part, own, number, started,
+        count; /* the owner's next; its own; sent; started; of all */
+    double starts[ND_WIRE_DEPTH];
+} stream;
+
+typedef struct ring {
+    nd_cost_clocks *c;
+    const double *bytes;
+    double size; /* of parts */
+    int64_t parts;
+    stream *out; /* [ranks] */
+} ring;
+
+static int64_t parts_of(const ring *g, int rank)
+{
+    return nd_wire_parts((size_t)g->bytes[rank], (size_t)g->size);
+}
+
+static double next_part(const ring *g, stream *s)
+{
+    const int ranks = g->c->m->ranks;
+    while (s->part == parts_of(g, s->owner)) {
+        s->owner = (s->owner + ranks - 1) % ranks;
+        s->part = 0;
+    }
+    const double left = g->bytes[s->owner] - (double)s->part++ * g->size;
+    return left < g->size ? left : g->size;
+}
+
+static void send_ahead(const ring *g, int rank, int64_t round, int64_t taken)
+{
+    stream *s = &g->out[rank];
+    for (;
+         s->started < s->count && s->started < round + ND_WIRE_DEPTH && s->started < s->own + taken;
+         s->started++)
+        s->starts[s->started % ND_WIRE_DEPTH] = start_send(g->c, rank, s->started);
+}
+
+/* Round by round; the left neighbour of `first` has parts of its own. */
+static void go_round(const ring *g, int first)
+{
+    const int ranks = g->c->m->ranks;
+    for (int64_t round = 0; round < g->parts; round++) {
+        for (int r = 0; r < ranks; r++)
+            if (g->out[r].own > 0)
+                send_ahead(g, r, round, round);
+        for (int i = 0; i < ranks; i++) {
+            const int r = (first + i) % ranks, left = (r + ranks - 1) % ranks;
+            stream *in = &g->out[left];
+            if (in->number < in->count) {
+                const double started = in->starts[in->number++ % ND_WIRE_DEPTH];
+                carry(g->c, left, r, next_part(g, in), started, 0.0);
+            }
+            if (g->out[r].own == 0)
+                send_ahead(g, r, round, round + 1);
+        }
+    }
+}
+
+nd_status nd_cost_broadcast_each(nd_cost_clocks *c, const double *bytes)
+{
+    const int ranks = c->m->ranks;
+    int first = 0;
+    double all = 0.0;
+    for (int r = 0; r < ranks; r++) {
+        all += bytes[r];
+        first = bytes[r] > 0.0 ? (r + 1) % ranks : first;
+    }
+    if (all == 0.0 || ranks == 1)
+        return ND_OK;
+    ring g = {c, bytes, nd_cost_part_bytes(c->m, all), 0, calloc((size_t)ranks, sizeof *g.out)};
+    if (!g.out)
+        return ND_FAIL(ND_ENOMEM, "no memory for the messages of a plan");
+    for (int r = 0; r < ranks; r++)
+        g.parts += parts_of(&g, r);
+    for (int r = 0; r < ranks; r++)
+        g.out[r] = (stream){
+            .owner = r, .own = parts_of(&g, r), .count = g.parts - parts_of(&g, (r + 1) % ranks)};
+    open_windows(c);
+    go_round(&g, first);
+    close_windows(c);
+    free(g.out);
+    return ND_OK;
+}
+
+/* -- the others ------------------------------------------------------------------------------- */
+
+/* All ranks go in step; those of a host whose peer is on another share its link. */
+static double allgather_round(nd_cost_clocks *c, double bytes, int distance)
+{
+    const nd_cost_machine *m = c->m;
+    const int per_host = (m->ranks + m->hosts - 1) / m->hosts;
+    const int crossing = m->hosts == 1 ? 0 : distance < per_host ? distance : per_host;
+    c->bytes += bytes * m->ranks;
+    return crossing > 0 ? m->between.latency + crossing * bytes * m->between.per_byte
+                        : m->within.latency + bytes * m->within.per_byte;
+}
+
+void nd_cost_allgather(nd_cost_clocks *c, double bytes)
+{
+    const int ranks = c->m->ranks;
+    double took = 0.0;
+    if (bytes == 0.0)
+        return;
+    if (bytes < c->m->ring_bytes)
+        for (int have = 1; have < ranks; have *= 2)
+            took += allgather_round(c, bytes * (have < ranks - have ? have : ranks - have), have);
+    else
+        for (int round = 1; round < ranks; round++)
+            took += allgather_round(c, bytes, 1);
+    const double end = nd_cost_clocks_last(c) + took;
+    for (int r = 0; r < ranks; r++) {
+        c->clock[r] = end;
+        c->busy[r] += took;
+    }
+}
+
+/* Down a binomial tree, each part handed on as it comes, to the child with the highest bit first. */
+nd_status nd_cost_broadcast(nd_cost_clocks *c, int root, double bytes)
+{
+    const int ranks = c->m->ranks;
+    int top = 1;
+    while (2 * top < ranks)
+        top *= 2;
+    open_windows(c);
+    const double begun = c->clock[root], size = c->m->part_bytes;
+    for (double left = bytes; left > 0.0; left -= size) {
+        c->clock[root] = begun; /* sends are started one after another, and not waited for here */
+        for (int bit = top; bit > 0; bit /= 2)
+            for (int place = 0; place + bit < ranks; place += 2 * bit) {
+                const int from = (place + root) % ranks;
+                carry(c, from, (place + bit + root) % ranks, left < size ? left : size,
+                      c->clock[from], 0.0);
+            }
+    }
+    close_windows(c);
+    return ND_OK;
+}

@@ -1,0 +1,294 @@
+#include "train/plan/cost_messages.h"
+
+#include "dist/part_order.h"
+#include "dist/tree_reduction.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* A part between two ranks. */
+typedef struct message {
+    int32_t from, to, bytes;
+    int8_t level;
+    bool started, open, carried; /* sent; receive started; on its way, and then: */
+    double away, here;
+} message;
+
+/* Where a rank stands in what it does. */
+typedef struct place {
+    int64_t at, next_send, next_receive, end; /* among acts */
+    int64_t sends, passed, receives, taken;
+    int32_t leaving[ND_WIRE_DEPTH]; /* the messages it sent last */
+    int32_t waits;                  /* for this message; -1: for none */
+    int level;                      /* at hand */
+} place;
+
+enum { LEVELS = 64 };
+
+typedef struct reduction {
+    nd_cost_clocks *c;
+    message *messages; /* level by level */
+    int32_t *acts;     /* messages of each rank, rank by rank, in their order */
+    place *places;     /* [ranks] */
+    int *ready;        /* [ranks] a heap of those that can go on, the earliest first */
+    int ready_count;
+    int64_t level_at[LEVELS + 1];
+    int32_t bytes; /* of the part that is listed */
+} reduction;
+
+/* -- who sends what to whom ------------------------------------------------------------------- */
+
+static void count_message(void *context, int level, int from, int to)
+{
+    (void)from, (void)to;
+    ((reduction *)context)->level_at[level + 1]++;
+}
+
+static void list_message(void *context, int level, int from, int to)
+{
+    reduction *r = context;
+    r->messages[r->level_at[level]++] =
+        (message){.from = from, .to = to, .bytes = r->bytes, .level = (int8_t)level};
+    r->places[from].end++;
+    r->places[to].end++;
+}
+
+static void list_parts(reduction *r, const nd_cost_work *work, const nd_cost_piece *pieces,
+                       nd_part_order order, nd_tree_message visit)
+{
+    const int ranks = r->c->m->ranks;
+    const nd_comm_split split = {.leaves = work->leaves};
+    const bool deliver = nd_tree_delivers(ranks, split, work->format);
+    nd_part part;
+    while (nd_part_next(&order, &part)) {
+        const nd_tree tree = {ranks, split, pieces[part.piece].owner, part.turn, deliver};
+        r->bytes = (int32_t)part.bytes;
+        nd_tree_messages(&tree, visit, r);
+    }
+}
+
+/* places[].end holds counts; then each rank's part of the acts. */
+static void share_acts(reduction *r, int64_t total)
+{
+    int64_t at = 0;
+    for (int rank = 0; rank < r->c->m->ranks; rank++) {
+        place *p = &r->places[rank];
+        const int64_t count = p->end;
+        *p = (place){.at = at, .next_send = at, .next_receive = at, .end = at, .waits = -1};
+        at += count;
+    }
+    for (int64_t i = 0; i < total; i++) {
+        r->acts[r->places[r->messages[i].from].end++] = (int32_t)i;
+        r->acts[r->places[r->messages[i].to].end++] = (int32_t)i;
+    }
+}
+
+/* -- in the order of time --------------------------------------------------------------------- */
+
+static bool before(const reduction *r, int a, int b)
+{
+    const double left = r->c->clock[a], right = r->c->clock[b];
+    return left < right || (left == right && a < b);
+}
+
+static void push(reduction *r, int rank)
+{
+    int i = r->ready_count++;
+    for (; i > 0 && before(r, rank, r->ready[(i - 1) / 2]); i = (i - 1) / 2)
+        r->ready[i] = r->ready[(i - 1) / 2];
+    r->ready[i] = rank;
+}
+
+static int pop(reduction *r)
+{
+    const int first = r->ready[0], moved = r->ready[--r->ready_count];
+    int i = 0;
+    for (int child = 1; child < r->ready_count; child = 2 * i + 1) {
+        if (child + 1 < r->ready_count && before(r, r->ready[child + 1], r->ready[child]))
+            child++;
+        if (!before(r, r->ready[child], moved))
+            break;
+        r->ready[i] = r->ready[child];
+        i = child;
+    }
+    r->ready[i] = moved;
+    return first;
+}
+
+static void wake(reduction *r, int rank, int32_t index, double time)
+{
+    place *p = &r->places[rank];
+    if (p->waits != index)
+        return;
+    p->waits = -1;
+    r->c->clock[rank] = time > r->c->clock[rank] ? time : r->c->clock[rank];
+    push(r, rank);
+}
+
+/* Both sides are there. */
+static void meet(reduction *r, int32_t index, double now)
+{
+    message *m = &r->messages[index];
+    if (!m->started || !m->open)
+        return;
+    nd_cost_carry(r->c, m->from, m->to, m->bytes, now, r->c->m->add_per_byte, &m->away, &m->here);
+    m->carried = true;
+    wake(r, m->from, index, m->away);
+    wake(r, m->to, index, m->here);
+}
+
+static void open_receives(reduction *r, int rank)
+{
+    place *p = &r->places[rank];
+    for (; p->next_receive < p->end && p->receives < p->taken + ND_WIRE_DEPTH; p->next_receive++) {
+        message *m = &r->messages[r->acts[p->next_receive]];
+        if (m->to != rank)
+            continue;
+        m->open = true;
+        p->receives++;
+        meet(r, r->acts[p->next_receive], r->c->clock[rank]);
+    }
+}
+
+/* False: it waits, or comes later. */
+static bool has_left(reduction *r, int rank, int32_t index)
+{
+    double *clock = &r->c->clock[rank];
+    const message *m = &r->messages[index];
+    if (m->carried && m->away <= *clock)
+        return true;
+    if (m->carried) {
+        *clock = m->away;
+        push(r, rank);
+    } else {
+        r->places[rank].waits = index;
+    }
+    return false;
+}
+
+static const message *act_at(const reduction *r, int64_t at)
+{
+    return &r->messages[r->acts[at]];
+}
+
+static bool all_left(reduction *r, int rank)
+{
+    const place *p = &r->places[rank];
+    const int64_t kept = p->sends < ND_WIRE_DEPTH ? p->sends : ND_WIRE_DEPTH;
+    bool left = true;
+    for (int64_t i = p->sends - kept; left && i < p->sends; i++)
+        left = has_left(r, rank, p->leaving[i % ND_WIRE_DEPTH]);
+    return left;
+}
+
+/* Of the level at hand. */
+static bool send_ahead(reduction *r, int rank)
+{
+    place *p = &r->places[rank];
+    const int level = act_at(r, p->at)->level;
+    for (; p->next_send < p->end && p->sends < p->passed + ND_WIRE_DEPTH &&
+           act_at(r, p->next_send)->level == level;
+         p->next_send++) {
+        const int32_t index = r->acts[p->next_send];
+        int32_t *oldest = &p->leaving[p->sends % ND_WIRE_DEPTH];
+        if (r->messages[index].from != rank)
+            continue;
+        if (p->sends >= ND_WIRE_DEPTH && !has_left(r, rank, *oldest))
+            return false;
+        *oldest = index;
+        p->sends++;
+        r->messages[index].started = true;
+        meet(r, index, r->c->clock[rank]);
+    }
+    return true;
+}
+
+static bool receive(reduction *r, int rank, int32_t index)
+{
+    place *p = &r->places[rank];
+    const message *m = &r->messages[index];
+    double *clock = &r->c->clock[rank];
+    if (!m->carried) {
+        p->waits = index;
+        return false;
+    }
+    *clock = (m->here > *clock ? m->here : *clock) + m->bytes * r->c->m->add_per_byte;
+    p->at++;
+    p->taken++;
+    push(r, rank);
+    return false;
+}
+
+static void go_on(reduction *r, int rank)
+{
+    place *p = &r->places[rank];
+    bool goes = true;
+    while (goes && p->at < p->end) {
+        const int32_t index = r->acts[p->at];
+        if (r->messages[index].level != p->level && !all_left(r, rank))
+            return;
+        p->level = r->messages[index].level;
+        open_receives(r, rank);
+        if (!send_ahead(r, rank))
+            return;
+        if (r->messages[index].from != rank) {
+            goes = receive(r, rank, index);
+        } else {
+            p->passed++;
+            p->at++;
+        }
+    }
+    if (goes)
+        all_left(r, rank);
+}
+
+/* -- the whole -------------------------------------------------------------------------------- */
+
+static nd_status take_memory(reduction *r, int64_t total)
+{
+    const size_t ranks = (size_t)r->c->m->ranks;
+    r->messages = malloc(((size_t)total + 1) * sizeof *r->messages);
+    r->acts = malloc((2 * (size_t)total + 1) * sizeof *r->acts);
+    r->places = calloc(ranks, sizeof *r->places);
+    r->ready = calloc(ranks, sizeof *r->ready);
+    return r->messages && r->acts && r->places && r->ready
+               ? ND_OK
+               : ND_FAIL(ND_ENOMEM, "no memory for %lld messages of a plan", (long long)total);
+}
+
+static nd_status run(reduction *r, const nd_cost_work *work, const nd_cost_piece *pieces,
+                     nd_part_order order)
+{
+    list_parts(r, work, pieces, order, count_message);
+    for (int level = 0; level < LEVELS; level++)
+        r->level_at[level + 1] += r->level_at[level];
+    const int64_t total = r->level_at[LEVELS];
+    ND_TRY(take_memory(r, total));
+    list_parts(r, work, pieces, order, list_message);
+    share_acts(r, total);
+    for (int rank = 0; rank < r->c->m->ranks; rank++)
+        push(r, rank);
+    while (r->ready_count > 0)
+        go_on(r, pop(r));
+    return ND_OK;
+}
+
+nd_status nd_cost_reduce(nd_cost_clocks *c, const nd_cost_work *work, const nd_cost_piece *pieces,
+                         int64_t count)
+{
+    reduction r = {.c = c};
+    double all = 0.0;
+    size_t *bytes = calloc((size_t)count + 1, sizeof *bytes);
+    if (!bytes)
+        return ND_FAIL(ND_ENOMEM, "no memory for the messages of a plan");
+    for (int64_t i = 0; i < count; i++)
+        all += (double)(bytes[i] = (size_t)pieces[i].bytes);
+    const nd_status status = run(
+        &r, work, pieces, nd_part_order_of(bytes, count, (size_t)nd_cost_part_bytes(c->m, all)));
+    free(bytes);
+    free(r.messages);
+    free(r.acts);
+    free(r.places);
+    free(r.ready);
+    return status;
+}

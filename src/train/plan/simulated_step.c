@@ -1,0 +1,193 @@
+#include "train/plan/simulated_step.h"
+
+#include "core/base/sum_tree.h"
+#include "dist/gradient_wire.h"
+#include "dist/simulation.h"
+#include "train/plan/cost_messages.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+typedef struct job {
+    const nd_cost_machine *machine;
+    const nd_cost_work *work;
+    double scale;      /* real bytes a simulated byte */
+    size_t part_bytes; /* simulated */
+    float *zeros;      /* as many as the longest piece or buffer takes; every rank's */
+    float **slots;     /* to them */
+    void **buffers;    /* [ranks] likewise */
+    size_t *bytes;     /* [ranks] simulated, of codes */
+    /* [parts] when the last rank was done with passes; with reductions; seconds of the longest update */
+    double *computed, *reduced, *update;
+    double updated; /* when the last rank was */
+    uint64_t sent;  /* simulated bytes, by all ranks */
+} job;
+
+/* A tensor stays one. */
+static size_t scaled(const job *j, double bytes)
+{
+    const double floats = rint(bytes / j->scale / sizeof(float));
+    return bytes > 0.0 ? sizeof(float) * (size_t)fmax(floats, 1.0) : 0;
+}
+
+static void mark(double *latest, double now)
+{
+    *latest = fmax(*latest, now);
+}
+
+static nd_status tell_all(const job *j, nd_comm *comm, double bytes)
+{
+    if (bytes == 0.0)
+        return ND_OK;
+    const size_t each = (size_t)fmax(1.0, rint(bytes / j->scale));
+    char *mine = calloc(1, each), *all = calloc((size_t)comm->size, each);
+    nd_status status = ND_OK;
+    if (!mine || !all)
+        status = ND_FAIL(ND_ENOMEM, "no memory for what simulated ranks tell each other");
+    else
+        status = comm->ops.allgather(comm, all, mine, each);
+    free(mine);
+    free(all);
+    return status;
+}
+
+static nd_status reduce(const job *j, nd_comm *comm, const nd_cost_part *part)
+{
+    nd_comm_piece *pieces = calloc((size_t)part->count + 1, sizeof *pieces);
+    if (!pieces)
+        return ND_FAIL(ND_ENOMEM, "no memory for simulated tensors");
+    for (int64_t i = 0; i < part->count; i++)
+        pieces[i] = (nd_comm_piece){
+            .slots = j->slots,
+            .count = nd_gradient_wire_values(j->work->format, scaled(j, part->pieces[i].bytes)),
+            .owner = part->pieces[i].owner,
+            .format = j->work->format};
+    const nd_status status = comm->ops.reduce_to_owners(
+        comm, (nd_comm_split){.leaves = j->work->leaves}, pieces, part->count);
+    free(pieces);
+    return status;
+}
+
+static nd_status settle(nd_simulation *s, nd_comm *comm, job *j, int64_t index)
+{
+    const nd_cost_part *part = &j->work->parts[index];
+    double update = 0.0;
+    nd_simulation_compute(s, part->passes);
+    mark(&j->computed[index], nd_simulation_now(s));
+    ND_TRY(reduce(j, comm, part));
+    ND_TRY(tell_all(j, comm, index == 0 ? j->work->losses : 0.0));
+    ND_TRY(tell_all(j, comm, part->norms));
+    mark(&j->reduced[index], nd_simulation_now(s));
+    for (int64_t i = 0; i < part->count; i++)
+        update += part->pieces[i].owner == comm->rank ? part->pieces[i].update : 0.0;
+    mark(&j->update[index], update);
+    nd_simulation_compute(s, update);
+    mark(&j->updated, nd_simulation_now(s));
+    return ND_OK;
+}
+
+static nd_status run_rank(nd_simulation *s, nd_comm *comm, void *context)
+{
+    job *j = context;
+    comm->part_bytes = j->part_bytes;
+    for (int64_t i = 0; i < j->work->count; i++)
+        ND_TRY(settle(s, comm, j, i));
+    for (int r = 0; j->work->streams && r < comm->size; r++)
+        ND_TRY(comm->ops.broadcast(comm, j->zeros, scaled(j, j->work->streams[r]), r));
+    ND_TRY(nd_comm_broadcast_each(comm, j->buffers, j->bytes));
+    ND_TRY(tell_all(j, comm, j->work->report));
+    j->sent += comm->bytes_sent;
+    return ND_OK;
+}
+
+static nd_status check(const nd_cost_work *work)
+{
+    for (int64_t p = 0; p < work->count; p++)
+        for (int64_t i = 0; i < work->parts[p].count; i++)
+            if (work->parts[p].pieces[i].ready != work->parts[p].passes)
+                return ND_FAIL(ND_ECONFIG, "simulated ranks exchange nothing beside their passes: "
+                                           "set dist.overlap_grad_reduce=false");
+    return ND_OK;
+}
+
+/* As many real bytes a simulated one as make parts as short as they can be, where the real ones would not fit. */
+static void choose_scale(job *j)
+{
+    const nd_cost_work *work = j->work;
+    double all = 0.0;
+    for (int64_t p = 0; p < work->count; p++)
+        for (int64_t i = 0; i < work->parts[p].count; i++)
+            all += work->parts[p].pieces[i].bytes;
+    const double part = nd_cost_part_bytes(j->machine, all);
+    j->scale = all < 64e6 && j->machine->ranks <= 64 ? 1.0 : part / ND_WIRE_BLOCK_BYTES;
+    j->part_bytes = (size_t)(part / j->scale);
+}
+
+static nd_status take_memory(job *j)
+{
+    const nd_cost_work *work = j->work;
+    const int64_t leaves = work->leaves / j->machine->ranks;
+    const size_t ranks = (size_t)j->machine->ranks;
+    size_t longest = 0;
+    int slots = 0;
+    for (int64_t p = 0; p < work->count; p++) /* a format takes a byte a value at least */
+        for (int64_t i = 0; i < work->parts[p].count; i++)
+            longest =
+                (size_t)fmax((double)longest, 4.0 * work->parts[p].pieces[i].bytes / j->scale);
+    for (size_t r = 0; r < ranks; r++) {
+        const double stream = work->streams ? work->streams[r] : 0.0;
+        longest = (size_t)fmax((double)longest, fmax(work->codes[r], stream) / j->scale);
+        const int own = nd_sum_tree_slots(leaves * (int64_t)r, leaves * (int64_t)(r + 1));
+        slots = own > slots ? own : slots;
+    }
+    j->zeros = calloc(longest + 8, 1);
+    j->slots = calloc((size_t)slots + 1, sizeof *j->slots);
+    j->buffers = calloc(ranks, sizeof *j->buffers);
+    j->bytes = calloc(ranks, sizeof *j->bytes);
+    j->computed = calloc(3 * (size_t)work->count + 1, sizeof *j->computed);
+    if (!j->zeros || !j->slots || !j->buffers || !j->bytes || !j->computed)
+        return ND_FAIL(ND_ENOMEM, "no memory for a simulated step");
+    j->reduced = j->computed + work->count;
+    j->update = j->reduced + work->count;
+    for (int i = 0; i <= slots; i++)
+        j->slots[i] = j->zeros;
+    for (size_t r = 0; r < ranks; r++) {
+        j->buffers[r] = j->zeros;
+        j->bytes[r] = scaled(j, work->codes[r]);
+    }
+    return ND_OK;
+}
+
+nd_status nd_simulated_step(const nd_cost_machine *m, const nd_cost_work *work, nd_cost *cost)
+{
+    job j = {.machine = m, .work = work};
+    nd_simulated_costs costs = {0};
+    nd_status status = ND_OK;
+    memset(cost, 0, sizeof *cost);
+    ND_TRY(check(work));
+    choose_scale(&j);
+    const nd_simulated_machine machine = {
+        .ranks = m->ranks,
+        .hosts = m->hosts,
+        .between = {m->between.latency, m->between.per_byte * j.scale},
+        .within = {m->within.latency, m->within.per_byte * j.scale},
+        .add_per_byte = m->add_per_byte * j.scale};
+    ND_TRY_GOTO(take_memory(&j), done);
+    ND_TRY_GOTO(nd_simulation_run(&machine, run_rank, &j, &costs), done);
+    for (int64_t i = 0; i < work->count; i++) {
+        cost->passes += work->parts[i].passes;
+        cost->reduced += j.reduced[i] - j.computed[i];
+        cost->updated += j.update[i];
+    }
+    cost->step = costs.seconds;
+    cost->codes = costs.seconds - j.updated;
+    cost->bytes = (double)j.sent * j.scale;
+done:
+    free(j.zeros);
+    free(j.slots);
+    free(j.buffers);
+    free(j.bytes);
+    free(j.computed);
+    return status;
+}

@@ -1,0 +1,142 @@
+/* What owners publish after an update, in every format, among up to 256 simulated ranks. */
+#include "dist/simulation.h"
+#include "dist/weight_gather.h"
+#include "support/model_fixture.h"
+#include "support/support.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+typedef struct replica {
+    nd_model_fixture model;
+    nd_weight_gather gather;
+    nd_arena wire;
+    nd_view *masters; /* [params.count], data NULL where another rank owns them */
+} replica;
+
+typedef struct job {
+    nd_ownership own;
+    replica *ranks;
+
+} job;
+
+static nd_weight_gather gather_of(nd_weight_wire codes, nd_embedding_wire embedding)
+{
+    return (nd_weight_gather){.codes = codes, .embedding = embedding};
+}
+
+static void prepare(replica *r, const nd_ownership *own, int rank, nd_weight_gather gather)
+{
+    const nd_model_config config = nd_model_fixture_config(ND_ARCH_BITNET, ND_F32);
+    r->model = nd_model_fixture_create(&config, false, 7);
+    r->gather = gather;
+    r->masters = calloc((size_t)own->count, sizeof *r->masters);
+    for (int64_t i = 0; i < own->count; i++)
+        if (own->owner[i] == rank)
+            r->masters[i] = r->model.masters[i];
+    nd_arena_start_sizing(&r->wire, "wire", r->model.backend);
+    ND_ASSERT_OK(nd_weight_gather_reserve(&r->gather, r->model.model, own, rank, &r->wire));
+    ND_ASSERT_OK(nd_arena_commit(&r->wire));
+    ND_ASSERT_OK(nd_weight_gather_reserve(&r->gather, r->model.model, own, rank, &r->wire));
+}
+
+static void release(replica *r)
+{
+    nd_weight_gather_destroy(&r->gather);
+    nd_arena_release(&r->wire);
+    nd_model_fixture_destroy(&r->model);
+    free(r->masters);
+}
+
+/* Everything is sent whole, then what three updates change. */
+static nd_status publish(nd_comm *comm, replica *r)
+{
+    ND_TRY(nd_weight_gather_run(&r->gather, r->model.model, r->masters, true, comm));
+    for (int step = 1; step <= 3; step++) {
+        for (int64_t i = 0; i < r->gather.own->count; i++)
+            for (int64_t j = 0; r->masters[i].data && j < nd_view_count(nd_as_const(r->masters[i]));
+                 j++)
+                ((float *)r->masters[i].data)[j] += (float)((j * 7 + step) % 11 - 5) * 0.02f;
+        ND_TRY(nd_weight_gather_run(&r->gather, r->model.model, r->masters, false, comm));
+    }
+    return ND_OK;
+}
+
+static nd_status publish_simulated(nd_simulation *simulation, nd_comm *comm, void *context)
+{
+    job *j = context;
+    (void)simulation;
+    comm->part_bytes = 256;
+    return publish(comm, &j->ranks[comm->rank]);
+}
+
+static bool same(nd_view a, nd_view b)
+{
+    return (!a.data && !b.data) || memcmp(a.data, b.data, nd_view_bytes(nd_as_const(a))) == 0;
+}
+
+/* Whether all replicas are what one rank makes of the same masters. */
+static void compare(int ranks, nd_weight_gather gather)
+{
+    const nd_model_config config = nd_model_fixture_config(ND_ARCH_BITNET, ND_F32);
+    nd_model_fixture shape = nd_model_fixture_create(&config, false, 7);
+    const int64_t count = shape.model->params.count;
+    double cost[count];
+    job j = {.ranks = calloc((size_t)ranks, sizeof *j.ranks)};
+    nd_ownership alone;
+    replica one = {0};
+    nd_comm *solo = NULL;
+    for (int64_t i = 0; i < count; i++)
+        cost[i] = (double)(shape.model->params.list[i].rows * shape.model->params.list[i].cols);
+    ND_ASSERT_OK(nd_ownership_create(cost, count, ranks, &j.own));
+    ND_ASSERT_OK(nd_ownership_create(cost, count, 1, &alone));
+    for (int r = 0; r < ranks; r++)
+        prepare(&j.ranks[r], &j.own, r, gather);
+    prepare(&one, &alone, 0, gather);
+    ND_ASSERT_OK(nd_comm_create_solo(&solo));
+    ND_ASSERT_OK(publish(solo, &one));
+    const nd_simulated_machine machine = {.ranks = ranks,
+                                          .hosts = (ranks + 7) / 8,
+                                          .between = {5e-6, 8e-11},
+                                          .within = {1e-6, 8e-12},
+                                          .delay = 1e-5};
+    ND_ASSERT_OK(nd_simulation_run(&machine, publish_simulated, &j, NULL));
+    for (int r = 0; r < ranks; r++)
+        for (int64_t i = 0; i < count; i++) {
+            const nd_weight *a = &j.ranks[r].model.model->weights[i];
+            const nd_weight *b = &one.model.model->weights[i];
+            cr_assert(same(a->codes, b->codes) && same(a->scales, b->scales) &&
+                          same(a->dense, b->dense),
+                      "%d ranks: %s of rank %d", ranks, shape.model->params.list[i].name, r);
+        }
+    for (int r = 0; r < ranks; r++)
+        release(&j.ranks[r]);
+    release(&one);
+    nd_comm_destroy(solo);
+    nd_model_fixture_destroy(&shape);
+    nd_ownership_destroy(&j.own);
+    nd_ownership_destroy(&alone);
+    free(j.ranks);
+}
+
+static void compare_all(nd_weight_wire codes, nd_embedding_wire embedding)
+{
+    static const int sizes[] = {1, 2, 3, 8, 64, 256};
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
+        compare(sizes[i], gather_of(codes, embedding));
+}
+
+Test(simulated_weights, packed_codes_make_every_replica_that_of_one_rank)
+{
+    compare_all(ND_WEIGHT_WIRE_PACKED, ND_EMBEDDING_WIRE_DENSE);
+}
+
+Test(simulated_weights, trits_and_changed_embeddings_make_every_replica_that_of_one_rank)
+{
+    compare_all(ND_WEIGHT_WIRE_TRITS, ND_EMBEDDING_WIRE_INT8_DELTA);
+}
+
+Test(simulated_weights, changed_codes_make_every_replica_that_of_one_rank)
+{
+    compare_all(ND_WEIGHT_WIRE_CHANGED, ND_EMBEDDING_WIRE_INT8_DELTA);
+}

@@ -1,0 +1,387 @@
+/* The collectives of the comm contract among up to 1024 simulated ranks. */
+#include "core/base/sum_tree.h"
+#include "dist/simulation.h"
+#include "dist/tree_reduction.h"
+#include "dist/wire_sizes.h"
+#include "support/support.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+static const int sizes[] = {1, 2, 3, 8, 64, 1024};
+enum { SIZES = sizeof sizes / sizeof *sizes };
+
+/* 100 Gbit/s and 5 us between hosts of eight ranks, ten times as fast within. */
+static nd_simulated_machine machine_of(int ranks)
+{
+    return (nd_simulated_machine){.ranks = ranks,
+                                  .hosts = (ranks + 7) / 8,
+                                  .between = {5e-6, 8e-11},
+                                  .within = {1e-6, 8e-12},
+                                  .add_per_byte = 1e-12};
+}
+
+static void run(const nd_simulated_machine *machine, nd_simulated_rank main, void *context,
+                nd_simulated_costs *costs)
+{
+    nd_error_clear();
+    const nd_status status = nd_simulation_run(machine, main, context, costs);
+    cr_assert_eq(status, ND_OK, "%d ranks: %s\n%s", machine->ranks, nd_error_get()->message,
+                 nd_error_get()->trace);
+}
+
+/* In a rank, where an assertion of Criterion must not leave by longjmp. */
+#define HOLDS(condition)                                                                           \
+    do {                                                                                           \
+        if (!(condition))                                                                          \
+            return ND_FAIL(ND_EINTERNAL, "rank %d, line %d: %s does not hold", comm->rank,         \
+                           __LINE__, #condition);                                                  \
+    } while (0)
+
+/* -- sums ------------------------------------------------------------------------------------- */
+
+/* Pieces of one to four parts of 256 bytes. */
+enum { PIECES = 7, COUNT_MAX = 250, SLOTS_MAX = 8, PART_BYTES = 256 };
+static const int64_t counts[PIECES] = {250, 3, 64, 100, 65, 1, 192};
+
+static float summand(int64_t leaf, int64_t i)
+{
+    return 1.0f / (float)(1 + leaf * 7 + i % 1013);
+}
+
+typedef struct partial {
+    float values[PIECES][SLOTS_MAX][COUNT_MAX];
+    float *slots[PIECES][SLOTS_MAX];
+    nd_comm_piece pieces[PIECES];
+} partial;
+
+/* As one rank adds them: leaf by leaf onto a stack, equal neighbours merged. */
+static void add_leaves(partial *mine, int piece, int64_t first, int64_t leaves)
+{
+    float *const *slots = mine->slots[piece];
+    int depth = 0;
+    for (int64_t leaf = first; leaf < first + leaves; leaf++) {
+        for (int64_t i = 0; i < counts[piece]; i++)
+            slots[depth][i] = summand(leaf, i + piece);
+        const int merges = nd_sum_tree_merges(first, leaf);
+        for (int upper = depth; upper > depth - merges; upper--)
+            for (int64_t i = 0; i < counts[piece]; i++)
+                slots[upper - 1][i] += slots[upper][i];
+        depth += 1 - merges;
+    }
+}
+
+typedef struct sums {
+    int64_t leaves;
+    float expected[PIECES][COUNT_MAX]; /* by one rank */
+} sums;
+
+static int owner_of(int piece, int ranks)
+{
+    return (int)((int64_t)piece * 7919 % ranks);
+}
+
+static partial *make_partial(int rank, int ranks, int64_t leaves)
+{
+    const int64_t part = leaves / ranks;
+    partial *mine = calloc(1, sizeof *mine);
+    for (int p = 0; p < PIECES; p++) {
+        for (int slot = 0; slot < SLOTS_MAX; slot++)
+            mine->slots[p][slot] = mine->values[p][slot];
+        mine->pieces[p] = (nd_comm_piece){
+            .slots = mine->slots[p], .count = counts[p], .owner = owner_of(p, ranks)};
+        add_leaves(mine, p, part * rank, part);
+    }
+    return mine;
+}
+
+static nd_status check_sums(nd_simulation *simulation, nd_comm *comm, void *context)
+{
+    const sums *s = context;
+    const int64_t part = s->leaves / comm->size;
+    (void)simulation;
+    HOLDS(nd_sum_tree_slots(part * comm->rank, part * (comm->rank + 1)) <= SLOTS_MAX);
+    partial *mine = make_partial(comm->rank, comm->size, s->leaves);
+    comm->part_bytes = PART_BYTES;
+    ND_TRY(comm->ops.reduce_to_owners(comm, (nd_comm_split){.leaves = s->leaves}, mine->pieces,
+                                      PIECES));
+    for (int p = 0; p < PIECES; p++) {
+        const float *result = mine->pieces[p].result;
+        HOLDS((result != NULL) == (mine->pieces[p].owner == comm->rank));
+        HOLDS(!result || memcmp(result, s->expected[p], (size_t)counts[p] * sizeof *result) == 0);
+    }
+    free(mine);
+    return ND_OK;
+}
+
+/* The tree's sum of leaves a..b-1, as the contract says it is formed. */
+static float tree_sum(int64_t a, int64_t b, int64_t i)
+{
+    if (b - a == 1)
+        return summand(a, i);
+    const int64_t middle = a + nd_sum_tree_left(b - a);
+    return tree_sum(a, middle, i) + tree_sum(middle, b, i);
+}
+
+static sums sums_of(int64_t leaves)
+{
+    sums s = {.leaves = leaves};
+    for (int p = 0; p < PIECES; p++)
+        for (int64_t i = 0; i < counts[p]; i++)
+            s.expected[p][i] = tree_sum(0, leaves, i + p);
+    return s;
+}
+
+Test(simulation, sums_have_the_bits_of_one_rank_on_1_to_1024_ranks)
+{
+    static const int64_t parts[] = {1, 2, 3, 5};
+    for (int i = 0; i < SIZES; i++)
+        for (size_t p = 0; p < sizeof parts / sizeof *parts; p++) {
+            const nd_simulated_machine machine = machine_of(sizes[i]);
+            sums s = sums_of(parts[p] * machine.ranks);
+            run(&machine, check_sums, &s, NULL);
+        }
+}
+
+Test(simulation, random_delays_neither_stop_ranks_nor_change_bits)
+{
+    for (int i = 0; i < SIZES; i++)
+        for (uint64_t seed = 1; seed <= 3; seed++) {
+            nd_simulated_machine machine = machine_of(sizes[i]);
+            sums s = sums_of(3 * (int64_t)machine.ranks);
+            machine.delay = 1e-3;
+            machine.seed = seed;
+            run(&machine, check_sums, &s, NULL);
+        }
+}
+
+/* By the acts of all ranks, one by one. */
+static nd_status count_crossing(void *context, const nd_tree_act *act)
+{
+    int *peer = context;
+    *peer = act->kind == ND_TREE_SEND ? act->peer : *peer;
+    return ND_OK;
+}
+
+static void predict_bytes(const nd_simulated_machine *m, double *sent, double *received)
+{
+    double before = 0.0;
+    for (int part = 0; part < 4; part++)
+        for (int p = 0; p < PIECES; p++) {
+            const int64_t bytes = 4 * counts[p] - part * PART_BYTES;
+            const double length = bytes < PART_BYTES ? (double)bytes : PART_BYTES;
+            for (int r = 0; bytes > 0 && r < m->ranks; r++) {
+                int peer = r, slot;
+                const nd_comm_split split = {.leaves = m->ranks};
+                const nd_tree tree = {m->ranks, split, owner_of(p, m->ranks),
+                                      (int64_t)((before + length / 2) / PART_BYTES),
+                                      nd_tree_delivers(m->ranks, split, ND_GRADIENT_WIRE_FP32)};
+                ND_ASSERT_OK(nd_tree_walk(r, &tree, count_crossing, &peer, &slot));
+                if (r * m->hosts / m->ranks == peer * m->hosts / m->ranks)
+                    continue;
+                sent[r * m->hosts / m->ranks] += length;
+                received[peer * m->hosts / m->ranks] += length;
+            }
+            before += bytes > 0 ? length : 0.0;
+        }
+}
+
+/* Every part crosses hosts - 1 times, since hosts are subtrees, and at most once more on its way to its owner. */
+Test(simulation, bytes_over_each_link_are_those_predicted)
+{
+    for (int i = 0; i < SIZES; i++) {
+        const nd_simulated_machine m = machine_of(sizes[i]);
+        double sent[128], received[128], planned_sent[128] = {0}, planned_received[128] = {0};
+        double total = 0.0, all = 0.0;
+        nd_simulated_costs costs = {.sent = sent, .received = received};
+        sums s = sums_of(m.ranks);
+        run(&m, check_sums, &s, &costs);
+        predict_bytes(&m, planned_sent, planned_received);
+        for (int p = 0; p < PIECES; p++)
+            total += (double)counts[p] * 4.0 * (m.hosts - 1);
+        for (int h = 0; h < m.hosts; h++) {
+            cr_assert_eq(sent[h], planned_sent[h], "host %d of %d", h, m.hosts);
+            cr_assert_eq(received[h], planned_received[h], "host %d of %d", h, m.hosts);
+            all += sent[h];
+        }
+        cr_assert(all >= total && all * (m.hosts - 1) <= total * m.hosts);
+    }
+}
+
+/* -- the rest of the contract ----------------------------------------------------------------- */
+
+static char byte_at(size_t i, int rank)
+{
+    return (char)(i * 31 + i / 4096 + (size_t)rank * 7);
+}
+
+static nd_status check_broadcast(nd_comm *comm, size_t bytes, int root)
+{
+    char *data = calloc(1, bytes + 1);
+    for (size_t i = 0; comm->rank == root && i < bytes; i++)
+        data[i] = byte_at(i, root);
+    ND_TRY(comm->ops.broadcast(comm, data, bytes, root));
+    for (size_t i = 0; i < bytes; i++)
+        HOLDS(data[i] == byte_at(i, root));
+    free(data);
+    return ND_OK;
+}
+
+static nd_status check_allgather(nd_comm *comm, size_t bytes)
+{
+    char *mine = malloc(bytes), *all = malloc(bytes * (size_t)comm->size);
+    for (size_t i = 0; i < bytes; i++)
+        mine[i] = byte_at(i, comm->rank);
+    ND_TRY(comm->ops.allgather(comm, all, mine, bytes));
+    for (int r = 0; r < comm->size; r++)
+        for (size_t i = 0; i < bytes; i += 1 + bytes / 97)
+            HOLDS(all[(size_t)r * bytes + i] == byte_at(i, r));
+    free(mine);
+    free(all);
+    return ND_OK;
+}
+
+static nd_status check_gather(nd_comm *comm, int root)
+{
+    const int size = comm->size;
+    size_t *bytes = calloc((size_t)size, sizeof *bytes), total = 0;
+    for (int r = 0; r < size; r++)
+        total += bytes[r] = (size_t)(r % 3) * 11;
+    char mine[22], *all = malloc(total + 1), *at = all;
+    for (size_t i = 0; i < bytes[comm->rank]; i++)
+        mine[i] = byte_at(i, comm->rank);
+    ND_TRY(comm->ops.gather(comm, all, mine, bytes, root));
+    for (int r = 0; comm->rank == root && r < size; at += bytes[r++])
+        for (size_t i = 0; i < bytes[r]; i++)
+            HOLDS(at[i] == byte_at(i, r));
+    free(bytes);
+    free(all);
+    return ND_OK;
+}
+
+/* Bytes of all lengths, none too, from ranks in no order. */
+static nd_status check_broadcast_each(nd_comm *comm, size_t unit)
+{
+    const int size = comm->size;
+    void **buffers = calloc((size_t)size, sizeof *buffers);
+    size_t *bytes = calloc((size_t)size, sizeof *bytes);
+    for (int r = 0; r < size; r++) {
+        bytes[r] = (size_t)(r * 5 % 7) * unit;
+        buffers[r] = malloc(bytes[r] + 1);
+        for (size_t i = 0; r == comm->rank && i < bytes[r]; i++)
+            ((char *)buffers[r])[i] = byte_at(i, r);
+    }
+    const uint64_t before = comm->bytes_sent;
+    ND_TRY(nd_comm_broadcast_each(comm, buffers, bytes));
+    size_t total = 0;
+    for (int r = 0; r < size; r++) {
+        for (size_t i = 0; i < bytes[r]; i++)
+            HOLDS(((char *)buffers[r])[i] == byte_at(i, r));
+        total += bytes[r];
+        free(buffers[r]);
+    }
+    HOLDS(comm->bytes_sent - before == (size > 1 ? total - bytes[(comm->rank + 1) % size] : 0));
+    free(buffers);
+    free(bytes);
+    return ND_OK;
+}
+
+static nd_status check_collectives(nd_simulation *simulation, nd_comm *comm, void *context)
+{
+    (void)simulation, (void)context;
+    const int last = comm->size - 1;
+    ND_TRY(comm->ops.barrier(comm));
+    ND_TRY(check_broadcast(comm, 0, 0));
+    ND_TRY(check_broadcast(comm, 5000, last / 2));
+    if (comm->size <= 64)
+        ND_TRY(check_broadcast(comm, (size_t)5 * ND_WIRE_PART_BYTES + 77, last));
+    ND_TRY(check_allgather(comm, 16));
+    if (comm->size <= 64)
+        ND_TRY(check_allgather(comm, ND_WIRE_RING_BYTES + 3));
+    ND_TRY(check_gather(comm, last));
+    ND_TRY(check_broadcast_each(comm, 11));
+    if (comm->size <= 8)
+        ND_TRY(check_broadcast_each(comm, 2 * ND_WIRE_PART_BYTES + 1));
+    comm->part_bytes = PART_BYTES;
+    if (comm->size <= 64)
+        ND_TRY(check_broadcast_each(comm, 500));
+    return comm->ops.barrier(comm);
+}
+
+Test(simulation, collectives_hold_their_contract_on_1_to_1024_ranks)
+{
+    for (int i = 0; i < SIZES; i++) {
+        nd_simulated_machine machine = machine_of(sizes[i]);
+        run(&machine, check_collectives, NULL, NULL);
+        machine.delay = 1e-4;
+        run(&machine, check_collectives, NULL, NULL);
+    }
+}
+
+static nd_status time_one_message(nd_simulation *simulation, nd_comm *comm, void *context)
+{
+    char data[1000] = "";
+    nd_simulation_compute(simulation, comm->rank == 0 ? 2.0 : 1.0);
+    ND_TRY(comm->ops.broadcast(comm, data, sizeof data, 0));
+    *(double *)context += comm->rank == 1 ? nd_simulation_now(simulation) : 0.0;
+    HOLDS(comm->rank == 0 || comm->wait_seconds > 2.0);
+    return ND_OK;
+}
+
+/* The receiver has waited since 1 s, the sender comes at 2 s: 1 s of latency and 1 ms a byte. */
+Test(simulation, a_message_takes_latency_and_bytes_from_when_both_ranks_are_there)
+{
+    double took = 0.0, sent[2], received[2];
+    nd_simulated_costs costs = {.sent = sent, .received = received};
+    const nd_simulated_machine machine = {
+        .ranks = 2, .hosts = 2, .between = {1.0, 1e-3}, .within = {1e-6, 1e-9}};
+    run(&machine, time_one_message, &took, &costs);
+    cr_assert_float_eq(took, 4.0, 1e-9, "%g", took);
+    cr_assert_float_eq(costs.seconds, 4.0, 1e-9);
+    cr_assert_eq(sent[0], 1000);
+    cr_assert_eq(received[1], 1000);
+    cr_assert_eq(sent[1] + received[0], 0);
+}
+
+/* -- errors ----------------------------------------------------------------------------------- */
+
+static nd_status leave_early(nd_simulation *simulation, nd_comm *comm, void *context)
+{
+    (void)simulation, (void)context;
+    nd_comm_set_phase(comm, 12, "reduce");
+    return comm->rank == 5 ? ND_OK : comm->ops.barrier(comm);
+}
+
+Test(simulation, ranks_that_wait_for_one_that_has_ended_fail_and_name_it)
+{
+    const nd_simulated_machine machine = machine_of(8);
+    cr_assert_eq(nd_simulation_run(&machine, leave_early, NULL, NULL), ND_EPEER);
+    const char *message = nd_error_get()->message;
+    cr_assert(strstr(message, "in step 12, phase reduce, waits for rank") != NULL, "%s", message);
+    cr_assert(strstr(message, "in a barrier") != NULL, "%s", message);
+    nd_error_clear();
+}
+
+static nd_status differ(nd_simulation *simulation, nd_comm *comm, void *context)
+{
+    char data[8] = "";
+    (void)simulation, (void)context;
+    return comm->rank == 1 ? comm->ops.broadcast(comm, data, 7, 0)
+                           : comm->ops.broadcast(comm, data, 8, 0);
+}
+
+Test(simulation, a_message_of_another_length_is_refused)
+{
+    const nd_simulated_machine machine = machine_of(2);
+    cr_assert_eq(nd_simulation_run(&machine, differ, NULL, NULL), ND_EPEER);
+    cr_assert(strstr(nd_error_get()->message, "8 bytes came, 7 were expected") != NULL, "%s",
+              nd_error_get()->message);
+    nd_error_clear();
+}
+
+Test(simulation, more_hosts_than_ranks_are_refused)
+{
+    const nd_simulated_machine machine = {.ranks = 2, .hosts = 3};
+    cr_assert_eq(nd_simulation_run(&machine, differ, NULL, NULL), ND_EINTERNAL);
+    nd_error_clear();
+}
