@@ -35,14 +35,14 @@ static nd_status time_round(nd_run *run, const int32_t *tokens, int64_t round, t
     const nd_model_gradients into = nd_gradient_reducer_begin(run->reducer, 0).into;
     nd_loss loss;
     nd_step_result result;
-    double start = seconds();
+    double start = nd_seconds();
     ND_TRY(nd_model_evaluate(run->model, tokens, run->model->config.micro_batch, &loss));
-    t->forward[round] = seconds() - start;
+    t->forward[round] = nd_seconds() - start;
     for (int v = 0; v < VARIANTS; v++) {
         choose_variant(run, v);
-        start = seconds();
+        start = nd_seconds();
         ND_TRY(nd_model_train(run->model, tokens, 1e-6f, into, silent, &loss));
-        t->backward[v][round] = seconds() - start - t->forward[round];
+        t->backward[v][round] = nd_seconds() - start - t->forward[round];
         t->kept[v] = (double)loss.kept / (double)loss.tokens;
         ND_TRY(nd_step_run(run, false, &result));
         t->step[v][round] = result.step_ms * 1e-3;
@@ -70,13 +70,13 @@ static nd_status time_operations(nd_run *run, const int32_t *tokens, int rounds)
             nd_loss loss;
             choose_variant(run, pass == 2);
             timed_ops_start(run->backend);
-            const double start = seconds();
+            const double start = nd_seconds();
             if (pass == 0)
                 ND_TRY(
                     nd_model_evaluate(run->model, tokens, run->model->config.micro_batch, &loss));
             else
                 ND_TRY(nd_model_train(run->model, tokens, 1e-6f, into, silent, &loss));
-            wall[pass] += seconds() - start;
+            wall[pass] += nd_seconds() - start;
             timed_ops_stop(run->backend, times);
             for (int i = 0; i < TIMED_OPS; i++)
                 sums[pass][i] += times[i];

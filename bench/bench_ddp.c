@@ -9,6 +9,7 @@
  * one JSON object of medians. */
 #include "bench_run.h"
 
+#include "core/base/float_formats.h"
 #include "train/step.h"
 
 #include <mpi.h>
@@ -30,28 +31,13 @@ typedef struct ddp {
     double seconds; /* in exchanges, of the step at hand */
 } ddp;
 
-static float from_bf16(uint16_t value)
-{
-    const uint32_t bits = (uint32_t)value << 16;
-    float wide;
-    memcpy(&wide, &bits, sizeof wide);
-    return wide;
-}
-
-static uint16_t to_bf16(float value)
-{
-    uint32_t bits;
-    memcpy(&bits, &value, sizeof bits);
-    return (uint16_t)((bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16);
-}
-
 static void sum_bf16(void *in, void *inout, int *count, MPI_Datatype *type)
 {
     const uint16_t *restrict from = in;
     uint16_t *restrict into = inout;
     (void)type;
     for (int i = 0; i < *count; i++)
-        into[i] = to_bf16(from_bf16(into[i]) + from_bf16(from[i]));
+        into[i] = nd_bf16_from_float(nd_bf16_to_float(into[i]) + nd_bf16_to_float(from[i]));
 }
 
 static void fill(const ddp *d, int64_t at, const float *values, int64_t count)
@@ -60,7 +46,7 @@ static void fill(const ddp *d, int64_t at, const float *values, int64_t count)
     if (d->how == EXCHANGE_FP32)
         memcpy((float *)d->bucket + at, values, (size_t)count * sizeof *values);
     for (int64_t i = 0; d->how == EXCHANGE_BF16 && i < count; i++)
-        half[i] = to_bf16(values[i]);
+        half[i] = nd_bf16_from_float(values[i]);
 }
 
 static void empty(const ddp *d, int64_t at, float *values, int64_t count)
@@ -69,7 +55,7 @@ static void empty(const ddp *d, int64_t at, float *values, int64_t count)
     const float *whole = (const float *)d->bucket + at;
     const uint16_t *half = (const uint16_t *)d->bucket + at;
     for (int64_t i = 0; i < count; i++)
-        values[i] = share * (d->how == EXCHANGE_FP32 ? whole[i] : from_bf16(half[i]));
+        values[i] = share * (d->how == EXCHANGE_FP32 ? whole[i] : nd_bf16_to_float(half[i]));
 }
 
 static nd_status sum_bucket(const ddp *d, int64_t count)

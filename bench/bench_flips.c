@@ -59,11 +59,7 @@ static void print(const nd_run *run, const tally *t, double lr, double loss)
 static nd_status measure(nd_run *run, int64_t steps)
 {
     const nd_params *params = &run->model->params;
-    int64_t total = 0;
-    for (int64_t i = 0; i < params->count; i++)
-        if (run->model->weights[i].ternary)
-            total += params->list[i].rows * params->list[i].cols;
-    int8_t *before = malloc((size_t)total);
+    int8_t *before = malloc((size_t)nd_params_ternary(params));
     if (!before)
         return ND_FAIL(ND_ENOMEM, "no memory for a copy of the codes");
     nd_status status = ND_OK;

@@ -4,12 +4,15 @@
  *
  * FLOP count products over visible keys: two forward, five backward. Medians of several runs of several
  * launches on random data. Where cuDNN is missing or refuses a shape, the line says why. */
+#include "bench_run.h"
+#include "timing.h"
+
 #include "cli/args.h"
 #include "core/base/float_formats.h"
 #include "core/base/rng.h"
 #include "train/run_backend.h"
 
-#include "timing.h"
+#include "drawn.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -31,13 +34,14 @@ typedef struct workbench {
 
 static nd_status make(workbench *w, nd_view *view, nd_dtype type, int64_t rows, int64_t cols)
 {
-    const size_t bytes = (size_t)(rows * cols) * nd_dtype_size(type);
+    const size_t size = nd_dtype_size(type), bytes = (size_t)(rows * cols) * size;
     void *memory = NULL;
     uint16_t *host = calloc(1, bytes);
     if (!host)
         return ND_FAIL(ND_ENOMEM, "no memory for %zu bytes", bytes);
-    for (int64_t i = 0; type == ND_BF16 && i < rows * cols; i++)
-        host[i] = nd_bf16_from_float((float)nd_rng_uniform(11, (uint64_t)(i % 65521)) - 0.5f);
+    for (int64_t i = 0; type == ND_BF16 && i < DRAWN && i < rows * cols; i++)
+        host[i] = nd_bf16_from_float((float)nd_rng_uniform(11, (uint64_t)i) - 0.5f);
+    repeat_drawn(host, size, bytes);
     nd_status status = w->b->ops.allocate(w->b, bytes, &memory);
     if (status == ND_OK)
         status = w->b->ops.upload(w->b, memory, host, bytes);
@@ -81,11 +85,11 @@ static nd_status time_of(workbench *w, bool backward, double *best)
     ND_TRY(pass(w, backward));
     for (int i = 0; i < ROUNDS; i++) {
         ND_TRY(w->b->ops.synchronize(w->b));
-        const double start = seconds();
+        const double start = nd_seconds();
         for (int j = 0; j < LAUNCHES; j++)
             ND_TRY(pass(w, backward));
         ND_TRY(w->b->ops.synchronize(w->b));
-        times[i] = (seconds() - start) / LAUNCHES;
+        times[i] = (nd_seconds() - start) / LAUNCHES;
     }
     *best = median(times, ROUNDS);
     return ND_OK;
@@ -116,36 +120,34 @@ static nd_status measure(workbench *w, const char *kind, bool backward)
     return ND_OK;
 }
 
-/* A backend a shape, so that the workspace is that of the shape. */
-static nd_status measure_shape(const nd_config *config, const char *kind, const int64_t s[4],
-                               int64_t tokens)
+static nd_status measure_shape(nd_backend *b, const char *kind, const int64_t s[4], int64_t tokens)
 {
-    const nd_comm alone = {.size = 1, .local_size = 1};
-    workbench w = {.b = NULL};
-    nd_status status = nd_run_create_backend(config, &alone, &w.b);
-    if (status != ND_OK)
-        return status;
-    status = prepare(&w, s, tokens);
+    workbench w = {.b = b};
+    nd_status status = prepare(&w, s, tokens);
     for (int backward = 0; status == ND_OK && backward < 2; backward++)
         status = measure(&w, kind, backward);
     release(&w);
-    nd_backend_destroy(w.b);
     return status;
 }
 
+/* One backend for all shapes: opening the libraries takes seconds, and the workspace is the largest so
+ * far. */
 static nd_status measure_all(nd_config *config, const char *kind, int64_t tokens)
 {
+    const nd_comm alone = {.size = 1, .local_size = 1};
+    nd_backend *b = NULL;
     ND_TRY(nd_config_set_key(config, "hardware", "attention_backend", kind, kind));
-    for (int i = 0; i < SHAPES; i++)
-        ND_TRY(measure_shape(config, kind, shapes[i], tokens));
-    return ND_OK;
+    nd_status status = nd_run_create_backend(config, &alone, &b);
+    for (int i = 0; status == ND_OK && i < SHAPES; i++)
+        status = measure_shape(b, kind, shapes[i], tokens);
+    nd_backend_destroy(b);
+    return status;
 }
 
 static nd_status bench(int argc, char **argv)
 {
     int64_t tokens = 16384;
     const char *target = "auto";
-    bool helped;
     const nd_arg args[] = {
         {"--tokens", ND_ARG_INT, &tokens, "N", "tokens of a call, at least one sequence"},
         {"--target", ND_ARG_TEXT, &target, "auto|cpu|cuda", "where to compute"},
@@ -153,9 +155,7 @@ static nd_status bench(int argc, char **argv)
     const nd_command command = {"bench_gpu_attention [options]",
                                 "Times attention by the built-in kernel and by cuDNN.", args,
                                 sizeof args / sizeof *args};
-    ND_TRY(nd_args_parse(&command, argc, argv, NULL, &helped));
-    if (helped)
-        return ND_OK;
+    ND_ARGS_PARSE(command, argc, argv, NULL);
     if (tokens < 1 || tokens > (1 << 24))
         return ND_FAIL(ND_ECONFIG, "--tokens is from 1 to %d", 1 << 24);
     nd_config *config = calloc(1, sizeof *config);
@@ -179,8 +179,5 @@ static nd_status bench(int argc, char **argv)
 
 int main(int argc, char **argv)
 {
-    const nd_status status = bench(argc, argv);
-    if (status != ND_OK)
-        fprintf(stderr, "bench_gpu_attention: %s\n", nd_error_get()->message);
-    return nd_error_exit_code(status);
+    return bench_exit("bench_gpu_attention", bench(argc, argv));
 }

@@ -7,12 +7,14 @@
  *   add_gbyte    how fast an addition alone is
  *   core_ns      what a byte on its way takes from a computation beside it on the same core
  *   bytes        payload that both ranks sent in all */
+#include "bench_run.h"
+#include "timing.h"
+
 #include "cli/args.h"
 #include "dist/comm.h"
 
 #include <stdio.h>
 #include <stdlib.h>
-#include <time.h>
 
 typedef struct link {
     nd_comm *comm;
@@ -21,32 +23,18 @@ typedef struct link {
     int rounds;
 } link;
 
-static double now(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
-}
-
-static int ascending(const void *a, const void *b)
-{
-    const double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
 /* There and back; half of the median time of `rounds`. */
 static nd_status ping_pong(const link *l, size_t bytes, int rounds, double *seconds)
 {
     double times[rounds];
     ND_TRY(l->comm->ops.barrier(l->comm));
     for (int i = 0; i < rounds; i++) {
-        const double start = now();
+        const double start = nd_seconds();
         ND_TRY(l->comm->ops.broadcast(l->comm, l->data, bytes, 0));
         ND_TRY(l->comm->ops.broadcast(l->comm, l->data, bytes, 1));
-        times[i] = (now() - start) / 2.0;
+        times[i] = (nd_seconds() - start) / 2.0;
     }
-    qsort(times, (size_t)rounds, sizeof *times, ascending);
-    *seconds = times[rounds / 2];
+    *seconds = median(times, rounds);
     return ND_OK;
 }
 
@@ -58,12 +46,11 @@ static nd_status reduce_both_ways(const link *l, int64_t floats, int rounds, dou
     for (int i = 0; i < rounds; i++) {
         nd_comm_piece pieces[] = {{.slots = slots, .count = floats, .owner = 1},
                                   {.slots = slots, .count = floats, .owner = 0}};
-        const double start = now();
+        const double start = nd_seconds();
         ND_TRY(l->comm->ops.reduce_to_owners(l->comm, (nd_comm_split){.leaves = 2}, pieces, 2));
-        times[i] = (now() - start) / 2.0;
+        times[i] = (nd_seconds() - start) / 2.0;
     }
-    qsort(times, (size_t)rounds, sizeof *times, ascending);
-    *seconds = times[rounds / 2];
+    *seconds = median(times, rounds);
     return ND_OK;
 }
 
@@ -81,10 +68,10 @@ static double add_seconds_a_byte(const link *l)
     const int64_t half = l->floats / 2;
     float *restrict into = l->data;
     const float *restrict from = l->data + half;
-    const double start = now();
+    const double start = nd_seconds();
     for (int64_t i = 0; i < half; i++)
         into[i] += from[i];
-    return (now() - start) / (4.0 * (double)half);
+    return (nd_seconds() - start) / (4.0 * (double)half);
 }
 
 /* How much longer a computation takes with a message beside it that ends before it does. */
@@ -94,20 +81,20 @@ static nd_status slow_down(const link *l, double transfer, double *seconds_a_byt
     volatile float result;
     int64_t turns = 1000000;
     double slower = 0.0;
-    double start = now();
+    double start = nd_seconds();
     result = compute(turns);
-    turns = (int64_t)((double)turns * 3.0 * transfer / (now() - start)) + 1;
+    turns = (int64_t)((double)turns * 3.0 * transfer / (nd_seconds() - start)) + 1;
     l->comm->overlap = true;
     for (int i = 0; i < l->rounds; i++) {
         ND_TRY(l->comm->ops.barrier(l->comm));
-        start = now();
+        start = nd_seconds();
         result = compute(turns);
-        const double alone = now() - start;
+        const double alone = nd_seconds() - start;
         ND_TRY(l->comm->ops.barrier(l->comm));
-        start = now();
+        start = nd_seconds();
         ND_TRY(l->comm->ops.begin_broadcast(l->comm, l->data, bytes, i % 2));
         result = compute(turns);
-        slower += now() - start - alone;
+        slower += nd_seconds() - start - alone;
         ND_TRY(l->comm->ops.finish(l->comm));
     }
     (void)result;
@@ -143,7 +130,6 @@ static nd_status measure(const link *l)
 static nd_status bench(int argc, char **argv, nd_comm *comm)
 {
     int64_t mib = 8, rounds = 5;
-    bool helped;
     const nd_arg args[] = {
         {"--mib", ND_ARG_INT, &mib, "MIB", "the largest message (8)"},
         {"--rounds", ND_ARG_INT, &rounds, "N", "of each size; the median counts (5)"},
@@ -151,9 +137,7 @@ static nd_status bench(int argc, char **argv, nd_comm *comm)
     const nd_command command = {"mpirun -np 2 bench_link [options]",
                                 "Latency and bandwidth between two ranks, through the comm.", args,
                                 sizeof args / sizeof *args};
-    ND_TRY(nd_args_parse(&command, argc, argv, NULL, &helped));
-    if (helped)
-        return ND_OK;
+    ND_ARGS_PARSE(command, argc, argv, NULL);
     if (comm->size != 2)
         return ND_FAIL(ND_ECONFIG, "bench_link needs two ranks, not %d", comm->size);
     if (mib < 1 || mib > 1024 || rounds < 1 || rounds > 1000)
@@ -173,9 +157,7 @@ int main(int argc, char **argv)
     nd_status status = nd_comm_create(&comm);
     if (status == ND_OK)
         status = bench(argc, argv, comm);
-    if (status != ND_OK)
-        fprintf(stderr, "bench_link: %s\n", nd_error_get()->message);
     if (comm)
         nd_comm_destroy(comm);
-    return nd_error_exit_code(status);
+    return bench_exit("bench_link", status);
 }

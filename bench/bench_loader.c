@@ -1,18 +1,20 @@
 /* How fast the loader turns shards into batches, beside a plain copy of the same memory and a
  * sequential read through HDF5. Every way reads the same number of tokens; the page cache is warm.
  *
- *     bench_loader DIR [SEQ_LENGTH [BATCH_SIZE [WORKERS]]]
+ *     bench_loader DIR [--seq-length N] [--batch-size N] [--workers N]
  */
+#include "bench_run.h"
+
+#include "cli/args.h"
+#include "core/base/clock.h"
 #include "data/dataset.h"
 #include "data/loader.h"
 #include "data/shard.h"
-#include "help.h"
 
 #include <hdf5.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 enum { EPOCHS = 4, PREFETCH = 8 };
 
@@ -22,13 +24,6 @@ typedef struct setting {
     int64_t seq_length, batch_size;
     int workers;
 } setting;
-
-static double now(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
-}
 
 static void print_row(const char *name, int64_t tokens, double seconds)
 {
@@ -43,12 +38,13 @@ static nd_status time_memcpy(const setting *s)
         return ND_FAIL(ND_ENOMEM, "no memory for %zu tokens", count);
     memset(from, 1, count * sizeof *from);
     memset(to, 2, count * sizeof *to);
-    const double start = now();
+    const double start = nd_seconds();
     for (int epoch = 0; epoch < EPOCHS; epoch++) {
         from[epoch] = epoch; /* the copies differ, so that none is left out */
         memcpy(to, from, count * sizeof *to);
     }
-    print_row("memcpy of int32 tokens", EPOCHS * (int64_t)count, now() - start + 1e-9 * to[0]);
+    print_row("memcpy of int32 tokens", EPOCHS * (int64_t)count,
+              nd_seconds() - start + 1e-9 * to[0]);
     free(from);
     free(to);
     return ND_OK;
@@ -61,7 +57,7 @@ static nd_status time_hdf5(const setting *s)
     const hid_t dataset = H5Dopen2(file, ND_SHARD_TOKENS, H5P_DEFAULT);
     const hid_t space = H5Dget_space(dataset);
     int64_t done = 0;
-    const double start = now();
+    const double start = nd_seconds();
     for (hsize_t first = 0; tokens && first < (hsize_t)s->first.n_tokens;) {
         const hsize_t left = (hsize_t)s->first.n_tokens - first;
         const hsize_t count = left < ND_SHARD_CHUNK_TOKENS ? left : ND_SHARD_CHUNK_TOKENS;
@@ -73,7 +69,7 @@ static nd_status time_hdf5(const setting *s)
         first += count;
         done += (int64_t)count;
     }
-    print_row("H5Dread in sequence, chunk by chunk", done, now() - start);
+    print_row("H5Dread in sequence, chunk by chunk", done, nd_seconds() - start);
     H5Sclose(space);
     H5Dclose(dataset);
     H5Fclose(file);
@@ -103,10 +99,10 @@ static nd_status time_loader(const setting *s, bool async, int workers, const ch
     ND_TRY_GOTO(nd_loader_open(&how, &loader), done);
     const int64_t batches = EPOCHS * nd_dataset_window_count(dataset) / s->batch_size;
     const int32_t *tokens;
-    const double start = now();
+    const double start = nd_seconds();
     for (int64_t i = 0; status == ND_OK && i < batches; i++)
         status = nd_loader_next(loader, &tokens, NULL);
-    print_row(name, batches * s->batch_size * s->seq_length, now() - start);
+    print_row(name, batches * s->batch_size * s->seq_length, nd_seconds() - start);
     nd_loader_close(loader);
 done:
     nd_dataset_close(dataset);
@@ -127,32 +123,35 @@ static nd_status run(setting *s)
     return ND_OK;
 }
 
+static nd_status bench(int argc, char **argv)
+{
+    char path[4096];
+    setting s = {.seq_length = 2048, .batch_size = 16};
+    int64_t workers = 4;
+    nd_arg_list directories = {.count = 0};
+    const nd_arg args[] = {
+        {"--seq-length", ND_ARG_INT, &s.seq_length, "N", "tokens of a window (2048)"},
+        {"--batch-size", ND_ARG_INT, &s.batch_size, "N", "windows of a batch (16)"},
+        {"--workers", ND_ARG_INT, &workers, "N", "the most of them (4)"},
+    };
+    const nd_command command = {"bench_loader DIR [options]",
+                                "Speed of the loader beside memcpy and HDF5.", args,
+                                sizeof args / sizeof *args};
+    ND_ARGS_PARSE(command, argc, argv, &directories);
+    if (directories.count != 1)
+        return ND_FAIL(ND_ECONFIG, "bench_loader needs one directory of shards (see --help)");
+    s.directory = directories.items[0];
+    s.workers = (int)workers;
+    snprintf(path, sizeof path, "%s/train_00000.h5", s.directory);
+    ND_TRY(nd_shard_open(path, &s.first));
+    printf("%s: %lld tokens; windows of %lld, batches of %lld, %d epochs, shuffled\n", path,
+           (long long)s.first.n_tokens, (long long)s.seq_length, (long long)s.batch_size, EPOCHS);
+    const nd_status status = run(&s);
+    nd_shard_close(&s.first);
+    return status;
+}
+
 int main(int argc, char **argv)
 {
-    static const char usage[] = "usage: bench_loader DIR [SEQ_LENGTH [BATCH_SIZE [WORKERS]]]\n\n"
-                                "Reads the packed shards in DIR as training does, batch by batch "
-                                "(2048, 16 and 4).";
-    char path[4096];
-    if (nd_bench_help(argc, argv, usage))
-        return 0;
-    if (argc < 2) {
-        fprintf(stderr, "%s\n", usage);
-        return ND_ECONFIG;
-    }
-    setting s = {.directory = argv[1],
-                 .seq_length = argc > 2 ? atoll(argv[2]) : 2048,
-                 .batch_size = argc > 3 ? atoll(argv[3]) : 16,
-                 .workers = argc > 4 ? atoi(argv[4]) : 4};
-    snprintf(path, sizeof path, "%s/train_00000.h5", argv[1]);
-    nd_status status = nd_shard_open(path, &s.first);
-    if (status == ND_OK) {
-        printf("%s: %lld tokens; windows of %lld, batches of %lld, %d epochs, shuffled\n", path,
-               (long long)s.first.n_tokens, (long long)s.seq_length, (long long)s.batch_size,
-               EPOCHS);
-        status = run(&s);
-        nd_shard_close(&s.first);
-    }
-    if (status != ND_OK)
-        fprintf(stderr, "bench_loader: error: %s\n", nd_error_get()->message);
-    return nd_error_exit_code(status);
+    return bench_exit("bench_loader", bench(argc, argv));
 }

@@ -1,26 +1,31 @@
-/* Times every op of the CPU backend at the shapes of two models, beside what the machine gives: the
- * bandwidth of memcpy, and oneDNN's own products of the same shapes. Medians of a few runs; the
- * ratio in the last column compares within this run, since other work on the machine shifts both.
+/* Times every op of a backend at the shapes of models, beside what the machine gives: on the CPU the bandwidth
+ * of memcpy and oneDNN's own products of the same shapes, on a GPU its own copy and bf16 product. Medians of a few
+ * runs; the ratio in the last column compares within this run, since other work on the machine shifts both.
  *
- * bench_ops [threads]     DNNL_MAX_CPU_ISA=AVX2 and the like limit the instruction set */
-#include "help.h"
+ *   bench_ops [--target cpu|cuda] [--threads N] [--tokens N] [--hidden N]
+ *
+ * DNNL_MAX_CPU_ISA=AVX2 and the like limit the instruction set of oneDNN. */
+#include "bench_run.h"
 #include "peak_product.h"
 #include "timing.h"
 
-#include "core/backend/backend.h"
+#include "cli/args.h"
 #include "core/base/float_formats.h"
 #include "core/base/rng.h"
+#include "train/run_backend.h"
 
-#include <omp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { REPEATS = 5, MAX_BLOCKS = 64 };
+enum { REPEATS = 5, LAUNCHES = 8, MAX_BLOCKS = 64 };
 
 typedef struct bench {
     nd_backend *b;
-    double memcpy_rate; /* GB/s, read plus written */
+    double copy_rate; /* GB/s, read plus written */
+    double
+        gemm_rate; /* GFLOP/s of the device's own bf16 product; 0 on the CPU, where oneDNN's counts */
+    int64_t vocab;
     void *blocks[MAX_BLOCKS];
     size_t sizes[MAX_BLOCKS];
     int count;
@@ -46,19 +51,29 @@ static nd_view tensor(bench *w, nd_dtype dtype, int64_t rows, int64_t cols)
     return v;
 }
 
+/* Random values; codes from -1 to 1 are made by `ternarize` of such. Of ND_I32: tokens. */
 static nd_view filled(bench *w, nd_dtype dtype, int64_t rows, int64_t cols)
 {
     const nd_view v = tensor(w, dtype, rows, cols);
+    const size_t bytes = nd_view_bytes(nd_as_const(v));
+    void *host = malloc(bytes);
+    if (!host)
+        abort();
     for (int64_t i = 0; i < rows * cols; i++) {
         const uint32_t noise = (uint32_t)i * 2654435761u;
         const float x = (float)(noise >> 8) * 0x1p-23f - 1.0f;
         if (dtype == ND_F32)
-            ((float *)v.data)[i] = x;
+            ((float *)host)[i] = x;
         else if (dtype == ND_BF16)
-            ((uint16_t *)v.data)[i] = nd_bf16_from_float(x);
+            ((uint16_t *)host)[i] = nd_bf16_from_float(x);
+        else if (dtype == ND_I32)
+            ((int32_t *)host)[i] = (int32_t)(i * 7919 % w->vocab);
         else
-            ((int8_t *)v.data)[i] = (int8_t)(100.0f * x);
+            ((int8_t *)host)[i] = (int8_t)(100.0f * x);
     }
+    stop_on(w->b->ops.upload(w->b, v.data, host, bytes));
+    stop_on(w->b->ops.synchronize(w->b));
+    free(host);
     return v;
 }
 
@@ -70,15 +85,19 @@ static void release_all(bench *w)
     }
 }
 
-/* Median seconds of a call, after one to warm up. */
+/* Median seconds of a call, after one to warm up: on a device of several in a row, which is what it is given. */
 #define TIME(seconds, call)                                                                        \
     do {                                                                                           \
+        const int launches_ = w->b->ops.host_memory ? 1 : LAUNCHES;                                \
         double times_[REPEATS];                                                                    \
         call;                                                                                      \
         for (int repeat_ = 0; repeat_ < REPEATS; repeat_++) {                                      \
-            const double start_ = omp_get_wtime();                                                 \
-            call;                                                                                  \
-            times_[repeat_] = omp_get_wtime() - start_;                                            \
+            stop_on(w->b->ops.synchronize(w->b));                                                  \
+            const double start_ = nd_seconds();                                                    \
+            for (int launch_ = 0; launch_ < launches_; launch_++)                                  \
+                call;                                                                              \
+            stop_on(w->b->ops.synchronize(w->b));                                                  \
+            times_[repeat_] = (nd_seconds() - start_) / launches_;                                 \
         }                                                                                          \
         (seconds) = median(times_, REPEATS);                                                       \
     } while (0)
@@ -87,8 +106,8 @@ static void print_moved(const bench *w, const char *name, nd_dtype dtype, double
                         double bytes)
 {
     const double rate = bytes / seconds * 1e-9;
-    printf("  %-26s %-5s %9.3f ms %8.1f GB/s    %5.2f of memcpy\n", name, nd_dtype_name(dtype),
-           seconds * 1e3, rate, rate / w->memcpy_rate);
+    printf("  %-26s %-5s %9.3f ms %8.1f GB/s    %5.2f of a copy\n", name, nd_dtype_name(dtype),
+           seconds * 1e3, rate, rate / w->copy_rate);
 }
 
 static void print_computed(const char *name, nd_dtype dtype, double seconds, double operations,
@@ -97,14 +116,17 @@ static void print_computed(const char *name, nd_dtype dtype, double seconds, dou
     const double rate = operations / seconds * 1e-9;
     printf("  %-26s %-5s %9.3f ms %8.1f GFLOP/s", name, nd_dtype_name(dtype), seconds * 1e3, rate);
     if (limit > 0.0)
-        printf(" %5.2f of oneDNN's %.0f", rate / limit, limit);
+        printf(" %5.2f of %.0f", rate / limit, limit);
     printf("\n");
 }
 
-/* GFLOP/s of oneDNN's own product [m,k] x [k,n] of one dtype, all threads; 0 where it has none. */
-static double onednn_rate(int64_t m, int64_t n, int64_t k, nd_dtype in, nd_dtype out)
+/* GFLOP/s that a product [m,k] x [k,n] is measured against: oneDNN's own of these types by all threads, 0 where it
+ * has none; the device's. */
+static double limit_of(const bench *w, int64_t m, int64_t n, int64_t k, nd_dtype in, nd_dtype out)
 {
     peak_product p;
+    if (!w->b->ops.host_memory)
+        return w->gemm_rate;
     if (!peak_create(&p, m, n, k, in, out))
         return 0.0;
     double rates[REPEATS];
@@ -116,7 +138,6 @@ static double onednn_rate(int64_t m, int64_t n, int64_t k, nd_dtype in, nd_dtype
 }
 
 typedef struct model_shape {
-    const char *name;
     int64_t tokens, dim, ffn, heads, kv_heads, seq_len, vocab;
 } model_shape;
 
@@ -128,35 +149,34 @@ static void bench_products(bench *w, const model_shape *s, nd_dtype t)
     for (int i = 0; i < 3; i++) {
         const int64_t out = sizes[i][0], in = sizes[i][1], n = s->tokens;
         const double operations = 2.0 * (double)(n * out * in);
-        const nd_view q = filled(w, ND_I8, n, in), c = filled(w, ND_I8, out, in);
-        const nd_view a = filled(w, ND_F32, n, 1), scale = filled(w, ND_F32, 1, 1);
+        const nd_view q = filled(w, ND_I8, n, in), c = tensor(w, ND_I8, out, in);
+        const nd_view a = filled(w, ND_F32, n, 1), scale = tensor(w, ND_F32, 1, 1);
         const nd_view y = filled(w, t, n, out), dx = tensor(w, t, n, in);
         const nd_view dw = tensor(w, ND_F32, out, in), weight = filled(w, t, out, in);
-        for (int64_t j = 0; j < out * in; j++)
-            ((int8_t *)c.data)[j] = (int8_t)(((int8_t *)c.data)[j] % 2);
+        OP(ternarize, c, scale, nd_as_const(weight));
         printf(" [%lld tokens] x [%lld, %lld]\n", (long long)n, (long long)out, (long long)in);
         double seconds;
         TIME(seconds, OP(ternary_gemm, y, nd_as_const(q), nd_as_const(a), nd_as_const(c),
                          nd_as_const(scale)));
         print_computed("ternary_gemm", t, seconds, operations,
-                       onednn_rate(n, out, in, ND_I8, ND_I32));
+                       limit_of(w, n, out, in, ND_I8, ND_I32));
         TIME(seconds,
              OP(ternary_gemm_dx, dx, nd_as_const(y), nd_as_const(c), nd_as_const(scale), 0.0f));
-        print_computed("ternary_gemm_dx", t, seconds, operations, onednn_rate(n, in, out, t, t));
+        print_computed("ternary_gemm_dx", t, seconds, operations, limit_of(w, n, in, out, t, t));
         TIME(seconds,
              OP(ternary_gemm_dw, dw, nd_as_const(y), nd_as_const(q), nd_as_const(a), 1.0f));
         print_computed("ternary_gemm_dw", t, seconds, operations,
-                       onednn_rate(out, in, n, t, ND_F32));
+                       limit_of(w, out, in, n, t, ND_F32));
         TIME(seconds, OP(ternary_gemm_dx_int8, dx, nd_as_const(y), nd_as_const(c),
                          nd_as_const(scale), 0.0f));
         print_computed("ternary_gemm_dx_int8", t, seconds, operations,
-                       onednn_rate(n, in, out, ND_I8, ND_I32));
+                       limit_of(w, n, in, out, ND_I8, ND_I32));
         TIME(seconds,
              OP(ternary_gemm_dw_int8, dw, nd_as_const(y), nd_as_const(q), nd_as_const(a), 1.0f));
         print_computed("ternary_gemm_dw_int8", t, seconds, operations,
-                       onednn_rate(out, in, n, ND_I8, ND_I32));
+                       limit_of(w, out, in, n, ND_I8, ND_I32));
         TIME(seconds, OP(gemm, y, nd_as_const(dx), false, nd_as_const(weight), true, 1.0f, 0.0f));
-        print_computed("gemm", t, seconds, operations, onednn_rate(n, out, in, t, t));
+        print_computed("gemm", t, seconds, operations, limit_of(w, n, out, in, t, t));
         release_all(w);
     }
 }
@@ -234,11 +254,9 @@ static void bench_loss(bench *w, const model_shape *s, nd_dtype t)
 {
     const int64_t rows = 512;
     const nd_view logits = filled(w, t, rows, s->vocab), nll = tensor(w, ND_F32, rows, 1);
-    const nd_view total = tensor(w, ND_F32, rows, 1), ids = tensor(w, ND_I32, 1, s->tokens);
+    const nd_view total = tensor(w, ND_F32, rows, 1), ids = filled(w, ND_I32, 1, s->tokens);
     const nd_view table = filled(w, t, s->vocab, s->dim), x = filled(w, t, s->tokens, s->dim);
     const nd_view dtable = tensor(w, ND_F32, s->vocab, s->dim);
-    for (int64_t i = 0; i < s->tokens; i++)
-        ((int32_t *)ids.data)[i] = (int32_t)(i * 7919 % s->vocab);
     const nd_cview some = nd_cview_of(ids.data, ND_I32, 1, rows);
     const nd_cross_entropy_params params = {.gradient_scale = 1.0f, .entropy_weight = 0.01f};
     const double size = (double)nd_dtype_size(t), row = (double)(s->tokens * s->dim);
@@ -280,6 +298,10 @@ static void bench_updates(bench *w, const model_shape *s, nd_dtype t)
     print_moved(w, "apply_update", t, seconds, 3.0 * size * count);
     TIME(seconds, OP(adamw, weight, m, v, nd_as_const(g), &adamw));
     print_moved(w, "adamw", t, seconds, (20.0 + 2.0 * size) * count);
+    const nd_view square = filled(w, t, s->dim, s->dim), gram = tensor(w, t, s->dim, s->dim);
+    TIME(seconds, OP(gemm_symmetric, gram, nd_as_const(square), false, 1.0f));
+    print_computed("gemm_symmetric", t, seconds, 2.0 * (double)(s->dim * s->dim * s->dim),
+                   w->gemm_rate);
     TIME(seconds, OP(sum_squares, sum, nd_as_const(g)));
     print_moved(w, "sum_squares", ND_F32, seconds, 4.0 * count);
     release_all(w);
@@ -316,49 +338,105 @@ static void bench_state(bench *w, const model_shape *s)
     release_all(w);
 }
 
-static double memcpy_rate(bench *w)
+/* GB/s of the host's memcpy by all threads, or of the device's copy. */
+static double copy_rate(bench *w)
 {
-    const int64_t bytes = 64 << 20, part = 1 << 20;
+    const int64_t bytes = w->b->ops.host_memory ? 64 << 20 : 512 << 20, part = 1 << 20;
     const nd_view from = tensor(w, ND_U8, 1, bytes), to = tensor(w, ND_U8, 1, bytes);
     char *out = to.data;
     const char *in = from.data;
     double seconds;
+    if (!w->b->ops.host_memory) {
+        TIME(seconds, OP(copy, out, in, (size_t)bytes));
+    } else {
 #define COPY_ALL                                                                                   \
     _Pragma("omp parallel for") for (int64_t at = 0; at < bytes; at += part)                       \
         memcpy(out + at, in + at, (size_t)part)
-    TIME(seconds, COPY_ALL);
+        TIME(seconds, COPY_ALL);
 #undef COPY_ALL
+    }
     release_all(w);
     return 2e-9 * (double)bytes / seconds;
 }
 
-int main(int argc, char **argv)
+static double gemm_rate(bench *w)
 {
-    if (nd_bench_help(
-            argc, argv,
-            "usage: bench_ops [THREADS]\n\nTimes every heavy op of the CPU backend at the "
-            "shapes of two models (THREADS: all cores)."))
-        return 0;
-    const nd_cpu_backend_options options = {.threads = argc > 1 ? atoi(argv[1]) : 0};
+    const int64_t side = 8192;
+    const nd_view a = filled(w, ND_BF16, side, side), c = tensor(w, ND_BF16, side, side);
+    double seconds;
+    TIME(seconds, OP(gemm, c, nd_as_const(a), false, nd_as_const(a), true, 1.0f, 0.0f));
+    release_all(w);
+    return 2e-9 * (double)side * (double)side * (double)side / seconds;
+}
+
+static void bench_model(bench *w, const model_shape *m, nd_dtype t, bool state)
+{
+    w->vocab = m->vocab;
+    printf("%lld wide, %lld tokens, %s\n", (long long)m->dim, (long long)m->tokens,
+           nd_dtype_name(t));
+    bench_products(w, m, t);
+    bench_attention(w, m, t);
+    bench_rows(w, m, t);
+    bench_loss(w, m, t);
+    bench_updates(w, m, t);
+    if (state)
+        bench_state(w, m);
+}
+
+static nd_status run(const nd_config *config, int64_t tokens, int64_t hidden)
+{
+    static const model_shape small[] = {{4096, 512, 1792, 8, 8, 512, 8192},
+                                        {2048, 1024, 3584, 16, 4, 1024, 32000}};
+    const model_shape large = {tokens, hidden, hidden * 11 / 4, hidden / 128, hidden / 512,
+                               2048,   32000};
+    const nd_comm alone = {.size = 1, .local_size = 1};
     bench w = {0};
-    stop_on(nd_cpu_backend_create(&options, &w.b));
-    w.memcpy_rate = memcpy_rate(&w);
-    printf("%s, memcpy %.1f GB/s\n", w.b->traits.device, w.memcpy_rate);
-    const model_shape models[] = {{"512 wide", 4096, 512, 1792, 8, 8, 512, 8192},
-                                  {"1024 wide", 2048, 1024, 3584, 16, 4, 1024, 32000}};
-    for (int i = 0; i < 2; i++)
-        for (int type = 0; type < 2; type++) {
-            const nd_dtype t = type ? ND_BF16 : ND_F32;
-            printf("%s, %s\n", models[i].name, nd_dtype_name(t));
-            bench_products(&w, &models[i], t);
-            bench_attention(&w, &models[i], t);
-            bench_rows(&w, &models[i], t);
-            bench_loss(&w, &models[i], t);
-            bench_updates(&w, &models[i], t);
-            if (type == 0)
-                bench_state(&w, &models[i]);
-        }
+    ND_TRY(nd_run_create_backend(config, &alone, &w.b));
+    w.copy_rate = copy_rate(&w);
+    w.gemm_rate = w.b->ops.host_memory ? 0.0 : gemm_rate(&w);
+    printf("%s, copy %.1f GB/s\n", w.b->traits.device, w.copy_rate);
+    if (w.gemm_rate > 0.0)
+        printf("bf16 product %.0f GFLOP/s\n", w.gemm_rate);
+    if (tokens > 0 || !w.b->ops.host_memory)
+        bench_model(&w, &large, ND_BF16, true);
+    else
+        for (int i = 0; i < 4; i++)
+            bench_model(&w, &small[i / 2], i % 2 ? ND_BF16 : ND_F32, i % 2 == 0);
     printf("workspace %.1f MB\n", (double)w.b->ops.workspace_bytes(w.b) * 1e-6);
     nd_backend_destroy(w.b);
-    return 0;
+    return ND_OK;
+}
+
+static nd_status bench_all(int argc, char **argv)
+{
+    int64_t tokens = 0, hidden = 2048, threads = 0;
+    const char *target = "cpu";
+    const nd_arg args[] = {
+        {"--target", ND_ARG_TEXT, &target, "auto|cpu|cuda", "where to compute (cpu)"},
+        {"--threads", ND_ARG_INT, &threads, "N", "of the CPU (0: all)"},
+        {"--tokens", ND_ARG_INT, &tokens, "N",
+         "a multiple of 2048: one large shape in bf16 (a GPU's: 16384), not two small ones"},
+        {"--hidden", ND_ARG_INT, &hidden, "N", "its width, a multiple of 512 (2048)"}};
+    const nd_command command = {"bench_ops [options]", "Times every op of a backend.", args,
+                                sizeof args / sizeof *args};
+    ND_ARGS_PARSE(command, argc, argv, NULL);
+    if (tokens % 2048 != 0 || hidden < 512 || hidden % 512 != 0)
+        return ND_FAIL(ND_ECONFIG, "--tokens is a multiple of 2048, --hidden of 512");
+    nd_config *config = calloc(1, sizeof *config);
+    if (!config)
+        return ND_FAIL(ND_ENOMEM, "no memory for a configuration");
+    nd_config_defaults(config);
+    config->hardware.threads = threads;
+    nd_status status = nd_config_set_key(config, "hardware", "target", target, "--target");
+    if (status == ND_OK)
+        status =
+            run(config, tokens > 0 || config->hardware.target == ND_TARGET_CPU ? tokens : 16384,
+                hidden);
+    free(config);
+    return status;
+}
+
+int main(int argc, char **argv)
+{
+    return bench_exit("bench_ops", bench_all(argc, argv));
 }

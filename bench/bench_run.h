@@ -20,4 +20,7 @@ typedef struct bench_program {
  * sequences of 512 tokens, synthetic), measures, and returns the exit code after printing any error. */
 int bench_main(const bench_program *program, int argc, char **argv);
 
+/* Prints the error of a benchmark that failed; returns the exit code. */
+int bench_exit(const char *name, nd_status status);
+
 #endif

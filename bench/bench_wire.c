@@ -2,12 +2,13 @@
  * alternating rounds, in microseconds, and how much longer ours takes, by medians and by the fastest
  * round of each, which others on the machine disturb least. Run under mpirun:
  *
- *   mpirun -np 2 build/release/bench/bench_wire [ROUNDS]
+ *   mpirun -np 2 build/release/bench/bench_wire [--rounds N]
  *
  * Bytes are those of one rank's buffer; of an allgather, of what a rank ends up with. */
-#include "help.h"
+#include "bench_run.h"
 #include "timing.h"
 
+#include "cli/args.h"
 #include "dist/comm.h"
 
 #include <mpi.h>
@@ -70,9 +71,9 @@ static nd_status time_one(nd_status (*run)(buffers *), buffers *b, double *took)
     memset(b->all, 0, b->bytes);
     memset(b->mine, 0, b->bytes);
     MPI_Barrier(MPI_COMM_WORLD);
-    const double start = seconds();
+    const double start = nd_seconds();
     ND_TRY(run(b));
-    const double mine = seconds() - start;
+    const double mine = nd_seconds() - start;
     MPI_Allreduce(&mine, took, 1, MPI_DOUBLE, MPI_MAX, MPI_COMM_WORLD);
     return ND_OK;
 }
@@ -133,19 +134,25 @@ done:
     return status;
 }
 
+static nd_status bench(int argc, char **argv, nd_comm *comm)
+{
+    int64_t rounds = 40;
+    const nd_arg args[] = {{"--rounds", ND_ARG_INT, &rounds, "N", "of each size (40)"}};
+    const nd_command command = {"mpirun -np N bench_wire [options]",
+                                "Collectives beside those of the MPI library.", args, 1};
+    ND_ARGS_PARSE(command, argc, argv, NULL);
+    if (rounds < 1 || rounds > ROUNDS_MAX)
+        return ND_FAIL(ND_ECONFIG, "--rounds is from 1 to %d", ROUNDS_MAX);
+    return compare_all(comm, (int)rounds);
+}
+
 int main(int argc, char **argv)
 {
-    if (nd_bench_help(argc, argv,
-                      "usage: mpirun -np N bench_wire [ROUNDS]\n\nTimes this program's collectives "
-                      "beside the MPI library's (ROUNDS: 40)."))
-        return 0;
     nd_comm *comm = NULL;
-    const int rounds = argc > 1 ? atoi(argv[1]) : 40;
-    if (nd_comm_create_mpi(&comm) != ND_OK ||
-        compare_all(comm, rounds < ROUNDS_MAX ? rounds : ROUNDS_MAX) != ND_OK) {
-        fprintf(stderr, "bench_wire: %s\n", nd_error_get()->message);
-        return 1;
-    }
-    nd_comm_destroy(comm);
-    return 0;
+    nd_status status = nd_comm_create_mpi(&comm);
+    if (status == ND_OK)
+        status = bench(argc, argv, comm);
+    if (status == ND_OK)
+        nd_comm_destroy(comm);
+    return bench_exit("bench_wire", status);
 }

@@ -2,9 +2,10 @@
  * in bytes, that go in or come out.
  *
  *   bench_wire_formats */
-#include "help.h"
+#include "bench_run.h"
 #include "timing.h"
 
+#include "cli/args.h"
 #include "core/backend/backend.h"
 #include "dist/gradient_wire.h"
 
@@ -28,12 +29,12 @@ static void time_gradients(nd_gradient_wire format, bool feedback)
     char name[64];
     memset(kept, 0, sizeof kept);
     for (int r = 0; r < ROUNDS; r++) {
-        const double start = seconds();
+        const double start = nd_seconds();
         nd_gradient_wire_encode(format, wire, values, feedback ? kept : NULL, COUNT);
-        const double middle = seconds();
+        const double middle = nd_seconds();
         nd_gradient_wire_add(format, sums, wire, COUNT);
         make[r] = middle - start;
-        add[r] = seconds() - middle;
+        add[r] = nd_seconds() - middle;
     }
     snprintf(name, sizeof name, "%s make%s", nd_gradient_wire_name(format),
              feedback ? ", feedback" : "");
@@ -48,28 +49,29 @@ static nd_status time_codes(nd_backend *b, bool trits)
     const nd_view packed = nd_view_of(wire, ND_U8, 1, trits ? (COUNT + 4) / 5 : COUNT / 4);
     double make[ROUNDS], read[ROUNDS];
     for (int r = 0; r < ROUNDS; r++) {
-        const double start = seconds();
+        const double start = nd_seconds();
         ND_TRY(trits ? b->ops.pack_trits(b, packed, nd_as_const(c))
                      : b->ops.pack_codes(b, packed, nd_as_const(c)));
-        const double middle = seconds();
+        const double middle = nd_seconds();
         ND_TRY(trits ? b->ops.unpack_trits(b, c, nd_as_const(packed))
                      : b->ops.unpack_codes(b, c, nd_as_const(packed)));
         make[r] = middle - start;
-        read[r] = seconds() - middle;
+        read[r] = nd_seconds() - middle;
     }
     print(trits ? "trits make" : "packed make", make, COUNT);
     print(trits ? "trits read" : "packed read", read, COUNT);
     return ND_OK;
 }
 
-int main(int argc, char **argv)
+static nd_status bench(int argc, char **argv)
 {
-    if (nd_bench_help(argc, argv,
-                      "usage: bench_wire_formats\n\nTimes encoding and decoding of gradients and "
-                      "ternary codes for messages, on one core."))
-        return 0;
     nd_backend *b;
     const nd_cpu_backend_options options = {.threads = 1};
+    const nd_command command = {"bench_wire_formats",
+                                "Times encoding and decoding of gradients and ternary codes for "
+                                "messages, on one core.",
+                                NULL, 0};
+    ND_ARGS_PARSE(command, argc, argv, NULL);
     for (int i = 0; i < COUNT; i++) {
         values[i] = (float)((i * 2654435761u) >> 8 & 0xffff) * 1e-6f - 0.03f;
         codes[i] = (int8_t)((i * 2654435761u >> 16) % 3) - 1;
@@ -79,12 +81,12 @@ int main(int argc, char **argv)
     time_gradients(ND_GRADIENT_WIRE_BF16, true);
     time_gradients(ND_GRADIENT_WIRE_INT8, false);
     time_gradients(ND_GRADIENT_WIRE_INT8, true);
-    nd_status status = nd_cpu_backend_create(&options, &b);
-    if (status == ND_OK)
-        status = time_codes(b, false);
-    if (status == ND_OK)
-        status = time_codes(b, true);
-    if (status != ND_OK)
-        fprintf(stderr, "bench_wire_formats: %s\n", nd_error_get()->message);
-    return nd_error_exit_code(status);
+    ND_TRY(nd_cpu_backend_create(&options, &b));
+    ND_TRY(time_codes(b, false));
+    return time_codes(b, true);
+}
+
+int main(int argc, char **argv)
+{
+    return bench_exit("bench_wire_formats", bench(argc, argv));
 }

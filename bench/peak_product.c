@@ -36,8 +36,8 @@ void peak_destroy(peak_product *p)
 
 double peak_measure(const peak_product *p)
 {
-    const double start = seconds();
+    const double start = nd_seconds();
     if (!nd_onednn_run(p->call, 0, (const void *const *)p->operands))
         return 0.0;
-    return 2.0 * (double)p->m * (double)p->n * (double)p->k / (seconds() - start);
+    return 2.0 * (double)p->m * (double)p->n * (double)p->k / (nd_seconds() - start);
 }

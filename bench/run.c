@@ -53,16 +53,13 @@ static nd_status bench(const bench_program *p, int argc, char **argv)
     const char *file = NULL;
     int64_t count = 15;
     nd_arg_list set = {.count = 0};
-    bool helped;
     const nd_arg args[] = {
         {"--config", ND_ARG_TEXT, &file, "FILE", "a configuration (6 layers of 512, T 512, B 8)"},
         {p->count, ND_ARG_INT, &count, "N", "how often to measure (15)"},
         {"--set", ND_ARG_APPEND, &set, "SECTION.KEY=VALUE", "sets one key"},
     };
     const nd_command command = {p->name, p->summary, args, sizeof args / sizeof *args};
-    ND_TRY(nd_args_parse(&command, argc, argv, NULL, &helped));
-    if (helped)
-        return ND_OK;
+    ND_ARGS_PARSE(command, argc, argv, NULL);
     if (count < 1 || count > p->count_most)
         return ND_FAIL(ND_ECONFIG, "%s is from 1 to %lld", p->count, (long long)p->count_most);
     nd_config *config = calloc(1, sizeof *config);
@@ -75,10 +72,14 @@ static nd_status bench(const bench_program *p, int argc, char **argv)
     return status;
 }
 
+int bench_exit(const char *name, nd_status status)
+{
+    if (status != ND_OK)
+        fprintf(stderr, "%s: %s\n", name, nd_error_get()->message);
+    return nd_error_exit_code(status);
+}
+
 int bench_main(const bench_program *program, int argc, char **argv)
 {
-    const nd_status status = bench(program, argc, argv);
-    if (status != ND_OK)
-        fprintf(stderr, "%s: %s\n", program->name, nd_error_get()->message);
-    return nd_error_exit_code(status);
+    return bench_exit(program->name, bench(program, argc, argv));
 }

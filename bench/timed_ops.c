@@ -22,6 +22,7 @@ const char *const timed_op_names[TIMED_OPS] = {
 #define ARGUMENT_TILES_OUT(q) , q
 #define ARGUMENT_TILES_IN(q) , q
 #define ARGUMENT_ROWS(type, p) , p
+#define ARGUMENT_LOSS(p) , p
 #define ARGUMENT_MEMORY_OUT(p) , p
 #define ARGUMENT_MEMORY_IN(p) , p
 #define ARGUMENT_VALUE(type, x) , x
@@ -30,9 +31,9 @@ const char *const timed_op_names[TIMED_OPS] = {
 #define OP(name, ...)                                                                              \
     static nd_status timed_##name(nd_backend *b ND_OP_PARAMETERS(__VA_ARGS__))                     \
     {                                                                                              \
-        const double start = seconds();                                                            \
+        const double start = nd_seconds();                                                         \
         const nd_status status = timed.ops.name(b ARGUMENTS(__VA_ARGS__));                         \
-        timed.seconds[TIMED_##name] += seconds() - start;                                          \
+        timed.seconds[TIMED_##name] += nd_seconds() - start;                                       \
         return status;                                                                             \
     }
 #include "core/backend/backend_ops.def"

@@ -1,16 +1,10 @@
-/* What benchmarks share: clocks and medians, since machines are shared and noisy. */
+/* What benchmarks share: medians, and a clock of the processor, since machines are shared and noisy. */
 #ifndef ND_BENCH_TIMING_H
 #define ND_BENCH_TIMING_H
 
-#include <stdlib.h>
-#include <time.h>
+#include "core/base/clock.h"
 
-static inline double seconds(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
-}
+#include <stdlib.h>
 
 /* What this process has used, by all its threads. */
 static inline double cpu_seconds(void)

@@ -78,6 +78,34 @@ template <int N> __device__ __forceinline__ void clear(float x[N][4])
         x[i][e] = 0.0f;
 }
 
+/* scores += a warp's 16 rows of `left` x N rows of `tile` from `row` on, transposed, over columns 16 at .. of both. */
+template <int D, int N>
+__device__ __forceinline__ void add_scores(float scores[N / 8][4], const uint32_t left[4],
+                                           uint16_t *tile, int row, int at)
+{
+    ND_UNROLL
+    for (int j = 0; j < N / 16; j++) {
+        uint32_t right[4];
+        load_right<D>(right, tile, row + 16 * j, at);
+        nd_mma_bf16(scores[2 * j], left, right[0], right[1]);
+        nd_mma_bf16(scores[2 * j + 1], left, right[2], right[3]);
+    }
+}
+
+/* sums += `left`, 16 rows x 16, times rows `row` .. row+15 of `tile`. */
+template <int D>
+__device__ __forceinline__ void add_rows(float sums[D / 8][4], const uint32_t left[4],
+                                         uint16_t *tile, int row)
+{
+    ND_UNROLL
+    for (int i = 0; i < D / 16; i++) {
+        uint32_t right[4];
+        load_right_transposed<D>(right, tile, row, i);
+        nd_mma_bf16(sums[2 * i], left, right[0], right[1]);
+        nd_mma_bf16(sums[2 * i + 1], left, right[2], right[3]);
+    }
+}
+
 /* Stores a warp's 16 x D results, rows r and r + 8 of this thread, times a factor each. */
 template <int D>
 __device__ __forceinline__ void store_rows(uint16_t *out, int64_t stride, int64_t row, int64_t rows,
@@ -99,6 +127,95 @@ __device__ __forceinline__ void store_rows(uint16_t *out, int64_t stride, int64_
                     nd_pack_bf16(acc[i][2 * half] * factor, acc[i][2 * half + 1] * factor);
         }
     }
+}
+
+/* The sequences that a tile's rows belong to, and how far each sees. */
+struct tile_places {
+    int sequence[ROWS], visible[ROWS];
+};
+
+__device__ __forceinline__ void place_queries(tile_places *places, const nd_attention_layout &s,
+                                              int64_t first)
+{
+    if (threadIdx.x < ROWS) {
+        const nd_query_place place = nd_query_of(s, first + threadIdx.x);
+        places->sequence[threadIdx.x] = place.sequence;
+        places->visible[threadIdx.x] = place.visible;
+    }
+    __syncthreads();
+}
+
+/* Keys that some row of `sequence` sees, and keys that every row of the tile sees. */
+__device__ __forceinline__ void limits_of(const tile_places *places, int sequence, int *most,
+                                          int *least)
+{
+    *most = 0;
+    *least = 1 << 30;
+    for (int r = 0; r < ROWS; r++) {
+        const int visible = places->sequence[r] == sequence ? places->visible[r] : 0;
+        *most = visible > *most ? visible : *most;
+        *least = visible < *least ? visible : *least;
+    }
+}
+
+/* The last sequence of the tile, -1 when it has none; the first is that of row 0. */
+__device__ __forceinline__ int last_sequence(const tile_places *places)
+{
+    int last = -1;
+    for (int r = 0; r < ROWS; r++)
+        last = places->sequence[r] > last ? places->sequence[r] : last;
+    return last;
+}
+
+/* How many keys of `sequence` this thread's two rows see. */
+__device__ __forceinline__ void sight_of(const tile_places *places, int sequence, int sight[2])
+{
+    ND_UNROLL
+    for (int half = 0; half < 2; half++) {
+        const int r = (int)threadIdx.x / 32 * 16 + (int)threadIdx.x % 32 / 4 + 8 * half;
+        sight[half] = places->sequence[r] == sequence ? places->visible[r] : 0;
+    }
+}
+
+/* A stage of {keys, values} from key `first` on of the sequence and head that begin at `base`. */
+template <int D>
+__device__ __forceinline__ void fetch_keys(uint16_t *stage, const uint16_t *k, const uint16_t *v,
+                                           const nd_attention_layout &s, int64_t base, int first)
+{
+    const int64_t stride = (int64_t)s.kv_heads * s.head_dim, at = base + first * stride;
+    fetch<D, ROWS>(stage, k, at, stride, s.key_len - first, s.head_dim);
+    fetch<D, ROWS>(stage + ROWS * D, v, at, stride, s.key_len - first, s.head_dim);
+}
+
+/* The stage of tile `tile`, once it is there; that of the next one is on its way. */
+template <int D>
+__device__ __forceinline__ uint16_t *next_keys(uint16_t *stages, int tile, int tiles,
+                                               const uint16_t *k, const uint16_t *v,
+                                               const nd_attention_layout &s, int64_t base)
+{
+    if (tile + 1 < tiles)
+        fetch_keys<D>(stages + (tile + 1) % 2 * 2 * ROWS * D, k, v, s, base, (tile + 1) * ROWS);
+    nd_copy_commit();
+    nd_copy_wait<1>();
+    __syncthreads();
+    return stages + tile % 2 * 2 * ROWS * D;
+}
+
+inline const uint16_t *elements(nd_cview v)
+{
+    return static_cast<const uint16_t *>(v.data);
+}
+
+inline uint16_t *elements(nd_view v)
+{
+    return static_cast<uint16_t *>(v.data);
+}
+
+template <typename F> nd_status allow(F kernel, size_t bytes)
+{
+    ND_CUDA_TRY(
+        cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes));
+    return ND_OK;
 }
 
 } // namespace

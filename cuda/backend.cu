@@ -21,25 +21,31 @@ nd_status nd_cuda_check(cudaError_t code, const char *what, const char *file, in
                           "cuda: %.200s: %s", what, cudaGetErrorString(code));
 }
 
-static nd_status before_wait(nd_cuda *cuda)
+static nd_status before_wait(nd_cuda *cuda, bool all)
 {
     ND_TRY(nd_cuda_not_recording(cuda));
-    return cuda->before_wait ? cuda->before_wait(cuda->before_wait_context) : ND_OK;
+    return cuda->before_wait ? cuda->before_wait(cuda->before_wait_context, all) : ND_OK;
 }
 
 nd_status nd_cuda_wait(nd_cuda *cuda)
 {
-    ND_TRY(before_wait(cuda));
+    ND_TRY(before_wait(cuda, false));
     ND_CUDA_TRY(cudaStreamSynchronize(cuda->stream));
+    return ND_OK;
+}
+
+nd_status nd_cuda_free(nd_cuda *cuda, void *memory)
+{
+    ND_TRY(before_wait(cuda, true));
+    ND_CUDA_TRY(cudaStreamSynchronize(cuda->stream));
+    ND_CUDA_TRY(cudaFree(memory));
     return ND_OK;
 }
 
 nd_status nd_cuda_scratch(nd_cuda *cuda, size_t bytes, void **scratch)
 {
     if (bytes > cuda->scratch_bytes) {
-        /* What runs may still use the old scratch. */
-        ND_TRY(nd_cuda_wait(cuda));
-        ND_CUDA_TRY(cudaFree(cuda->scratch));
+        ND_TRY(nd_cuda_free(cuda, cuda->scratch)); /* what runs may still use it */
         cuda->scratch = NULL;
         cuda->scratch_bytes = 0;
         cuda->epoch++;
@@ -99,8 +105,11 @@ static nd_status cuda_allocate(nd_backend *b, size_t bytes, void **memory)
 
 static void cuda_release(nd_backend *b, void *memory, size_t bytes)
 {
-    (void)b, (void)bytes;
-    cudaFree(memory);
+    nd_cuda *cuda = nd_cuda_of(b);
+    (void)bytes;
+    /* Where peers are gone they were waited for under the deadline, and what is left is aborted. */
+    if (memory && nd_cuda_free(cuda, memory) != ND_OK)
+        cudaFree(memory);
 }
 
 /* Through pinned memory when it is small: the call returns at once and the host's memory is free. */
@@ -111,7 +120,7 @@ static nd_status cuda_upload(nd_backend *b, void *device, const void *host, size
         return ND_OK;
     ND_TRY(nd_cuda_not_recording(cuda));
     if (bytes > ND_STAGING_BYTES) {
-        ND_TRY(before_wait(cuda));
+        ND_TRY(before_wait(cuda, false));
         ND_CUDA_TRY(cudaMemcpyAsync(device, host, bytes, cudaMemcpyHostToDevice, cuda->stream));
         return nd_cuda_wait(cuda);
     }
@@ -120,7 +129,7 @@ static nd_status cuda_upload(nd_backend *b, void *device, const void *host, size
     cuda->staging_next = (slot + 1) % ND_STAGING_SLOTS;
     if (cudaEventQuery(cuda->staging_free[slot]) != cudaSuccess) {
         cudaGetLastError(); /* "not ready" is remembered too, and a launch would report it */
-        ND_TRY(before_wait(cuda));
+        ND_TRY(before_wait(cuda, false));
     }
     ND_CUDA_TRY(cudaEventSynchronize(cuda->staging_free[slot]));
     memcpy(staged, host, bytes);
@@ -132,7 +141,7 @@ static nd_status cuda_upload(nd_backend *b, void *device, const void *host, size
 static nd_status cuda_download(nd_backend *b, void *host, const void *device, size_t bytes)
 {
     nd_cuda *cuda = nd_cuda_of(b);
-    ND_TRY(before_wait(cuda)); /* the copy itself waits when the host's memory is pageable */
+    ND_TRY(before_wait(cuda, false)); /* the copy itself waits when the host's memory is pageable */
     if (bytes > 0)
         ND_CUDA_TRY(cudaMemcpyAsync(host, device, bytes, cudaMemcpyDeviceToHost, cuda->stream));
     return cuda_synchronize(b);

@@ -216,8 +216,7 @@ __global__ void place_kernel(entry_head *head, make_tile *tiles, int64_t tile_co
 
 __device__ __forceinline__ void copy_bytes(uint8_t *to, const uint8_t *from, int64_t bytes)
 {
-    const int64_t step = (int64_t)gridDim.x * blockDim.x;
-    for (int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x; i < bytes; i += step)
+    ND_GRID_LOOP(i, bytes)
         to[i] = from[i];
 }
 
@@ -225,8 +224,7 @@ __device__ __forceinline__ void copy_bytes(uint8_t *to, const uint8_t *from, int
 __device__ __forceinline__ void pack_all(uint8_t *packed, const int8_t *codes, int64_t count,
                                          int64_t bytes)
 {
-    const int64_t step = (int64_t)gridDim.x * blockDim.x;
-    for (int64_t j = (int64_t)blockIdx.x * blockDim.x + threadIdx.x; j < bytes; j += step) {
+    ND_GRID_LOOP(j, bytes) {
         int value = 0, power = 1;
         for (int64_t i = j; i < count; i += bytes, power *= 3)
             value += power * (codes[i] + 1);
@@ -237,8 +235,7 @@ __device__ __forceinline__ void pack_all(uint8_t *packed, const int8_t *codes, i
 __device__ __forceinline__ void unpack_all(int8_t *codes, const uint8_t *packed, int64_t count,
                                            int64_t bytes)
 {
-    const int64_t step = (int64_t)gridDim.x * blockDim.x;
-    for (int64_t j = (int64_t)blockIdx.x * blockDim.x + threadIdx.x; j < bytes; j += step) {
+    ND_GRID_LOOP(j, bytes) {
         int value = packed[j];
         for (int64_t i = j; i < count; i += bytes, value /= 3)
             codes[i] = (int8_t)(value % 3 - 1);

@@ -28,10 +28,8 @@ __device__ __forceinline__ int code_of(float w, float half_scale)
 __global__ void absolute_sum_kernel(double *partial, nd_floats w, int64_t count, bool wide)
 {
     __shared__ double shared[32];
-    const int64_t step = (int64_t)gridDim.x * blockDim.x * ND_WIDE;
-    int64_t i = ((int64_t)blockIdx.x * blockDim.x + threadIdx.x) * ND_WIDE;
     double sum = 0.0;
-    for (; i < count; i += step) {
+    ND_GRID_LOOP_WIDE(i, count) {
         float x[ND_WIDE];
         nd_load_wide(w, i, count - i, wide, x);
         for (int j = 0; j < ND_WIDE; j++)
@@ -56,9 +54,7 @@ __global__ void scale_kernel(float *s, const double *partial, int parts, int64_t
 __global__ void code_kernel(int8_t *c, const float *s, nd_floats w, int64_t count, bool wide)
 {
     const float half_scale = 0.5f * *s;
-    const int64_t step = (int64_t)gridDim.x * blockDim.x * ND_WIDE;
-    int64_t i = ((int64_t)blockIdx.x * blockDim.x + threadIdx.x) * ND_WIDE;
-    for (; i < count; i += step) {
+    ND_GRID_LOOP_WIDE(i, count) {
         float x[ND_WIDE];
         int code[ND_WIDE];
         nd_load_wide(w, i, count - i, wide, x);
@@ -158,9 +154,7 @@ __global__ void unpack_trits_kernel(int8_t *c, const uint8_t *packed, int64_t co
 __global__ void dequantize_kernel(nd_floats w, const int8_t *c, const float *s, int64_t count,
                                   int64_t width, bool wide)
 {
-    const int64_t step = (int64_t)gridDim.x * blockDim.x * ND_WIDE;
-    int64_t i = ((int64_t)blockIdx.x * blockDim.x + threadIdx.x) * ND_WIDE;
-    for (; i < count; i += step) {
+    ND_GRID_LOOP_WIDE(i, count) {
         int code[ND_WIDE];
         float x[ND_WIDE];
         nd_load_codes(c + i, count - i, wide, code);

@@ -26,4 +26,13 @@ template <typename F> nd_status nd_cuda_allow_shared(const nd_cuda *cuda, F kern
     return ND_OK;
 }
 
+/* Zeros, each where the thread that owns its column will add. */
+__device__ __forceinline__ void nd_clear_columns(float *dw, int64_t n)
+{
+    for (int64_t i = (int64_t)threadIdx.x * ND_WIDE; i < n; i += (int64_t)blockDim.x * ND_WIDE)
+        for (int j = 0; j < ND_WIDE; j++)
+            if (i + j < n)
+                dw[i + j] = 0.0f;
+}
+
 #endif

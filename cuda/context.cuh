@@ -44,9 +44,10 @@ struct nd_cuda {
     int device, multiprocessors;
     size_t shared_limit; /* dynamic shared memory a block may ask for */
     cudaStream_t stream;
-    /* Called before the host waits for the stream; NULL: there is nothing to see to. A stream that waits
-     * for other GPUs may never come to rest (nccl_exchanges.h). */
-    nd_status (*before_wait)(void *context);
+    /* Called before the host waits for the stream, or for `all` of the device as cudaFree does; NULL:
+     * there is nothing to see to. A stream that waits for other GPUs may never come to rest
+     * (nccl_exchanges.h). */
+    nd_status (*before_wait)(void *context, bool all);
     void *before_wait_context;
     void *scratch;
     size_t scratch_bytes;
@@ -90,6 +91,10 @@ nd_status nd_cuda_not_recording(const nd_cuda *cuda);
 
 /* Returns when everything enqueued so far is done. */
 nd_status nd_cuda_wait(nd_cuda *cuda);
+
+/* Frees device memory that enqueued ops may still use: cudaFree waits for every stream of the device, so
+ * all exchanges with other GPUs are waited for first, under their deadline. memory may be NULL. */
+nd_status nd_cuda_free(nd_cuda *cuda, void *memory);
 
 /* `bytes` of device memory for one op, aligned to 256; what was there before is lost. */
 nd_status nd_cuda_scratch(nd_cuda *cuda, size_t bytes, void **scratch);

@@ -183,24 +183,28 @@ static nd_cudnn_tensor mask(nd_cudnn_graph *g, nd_cudnn_tensor s, nd_cudnn_tenso
 }
 
 /* Dimensions b, h, s, d of what lies in memory as [tokens, heads*head_dim]: `heads` of a part, `all` of
- * them in memory. */
-static nd_cudnn_tensor tokens(nd_cudnn_graph *g, int64_t id, const nd_cudnn_shape *s, int64_t heads,
-                              int64_t all)
+ * them in memory. `turned` exchanges the last two: kᵀ, vᵀ. */
+static nd_cudnn_tensor rows(nd_cudnn_graph *g, int64_t id, const nd_cudnn_shape *s, int64_t heads,
+                            int64_t all, bool turned)
 {
     const int64_t width = all * s->head_dim;
-    const int64_t dim[4] = {s->sequences, heads, s->length, s->head_dim};
-    const int64_t stride[4] = {s->length * width, s->head_dim, width, 1};
+    const int64_t dim[4] = {s->sequences, heads, turned ? s->head_dim : s->length,
+                            turned ? s->length : s->head_dim};
+    const int64_t stride[4] = {s->length * width, s->head_dim, turned ? 1 : width,
+                               turned ? width : 1};
     return nd_cudnn_argument(g, id, CUDNN_DATA_BFLOAT16, ND_CUDNN_ALIGNMENT, dim, stride);
 }
 
-/* The same with the last two exchanged: kᵀ, vᵀ. */
+static nd_cudnn_tensor tokens(nd_cudnn_graph *g, int64_t id, const nd_cudnn_shape *s, int64_t heads,
+                              int64_t all)
+{
+    return rows(g, id, s, heads, all, false);
+}
+
 static nd_cudnn_tensor transposed_tokens(nd_cudnn_graph *g, int64_t id, const nd_cudnn_shape *s,
                                          int64_t all)
 {
-    const int64_t width = all * s->head_dim;
-    const int64_t dim[4] = {s->sequences, s->kv_heads, s->head_dim, s->length};
-    const int64_t stride[4] = {s->length * width, s->head_dim, 1, width};
-    return nd_cudnn_argument(g, id, CUDNN_DATA_BFLOAT16, ND_CUDNN_ALIGNMENT, dim, stride);
+    return rows(g, id, s, s->kv_heads, all, true);
 }
 
 /* One f32 a token and head, as lse lies in memory. */
@@ -446,20 +450,11 @@ static nd_status run_part(nd_cudnn *cudnn, const nd_cudnn_plan *plan, const nd_c
 {
     void *const delta = behind(a->workspace, (int64_t)own_workspace(plan), 1);
     const void *const all[ARGUMENTS] = {
-        [Q] = a->q,
-        [K] = a->k,
-        [V] = a->v,
-        [O] = a->o,
-        [LSE] = a->lse,
-        [DOUT] = a->dout,
-        [DQ] = a->dq,
-        [DK] = a->dk,
-        [DV] = a->dv,
-        [DELTA] = delta,
-        [SCALE] = &plan->numbers[0],
-        [MASKED] = &plan->numbers[1],
-        [ONE] = &plan->numbers[2],
-    };
+        [Q] = a->q,          [K] = a->k,       [V] = a->v,
+        [O] = a->o,          [LSE] = a->lse,   [DOUT] = a->dout,
+        [DQ] = a->dq,        [DK] = a->dk,     [DV] = a->dv,
+        [DELTA] = delta,     [SCALE] = &plan->numbers[0], [MASKED] = &plan->numbers[1],
+        [ONE] = &plan->numbers[2]};
     const void *pointers[ARGUMENTS];
     int64_t ids[ARGUMENTS], count = 0;
     for (int64_t id = Q; id < ARGUMENTS; id++)

@@ -121,4 +121,12 @@ __device__ __forceinline__ float nd_float_of_bf16(uint16_t h)
     return nd_float_of((uint32_t)h << 16);
 }
 
+/* What all threads of a grid do in turns with 0 <= i < count: one each, or ND_WIDE (floats.cuh) from i on. */
+#define ND_GRID_LOOP(i, count)                                                                     \
+    for (int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x; i < (count);                  \
+         i += (int64_t)gridDim.x * blockDim.x)
+#define ND_GRID_LOOP_WIDE(i, count)                                                                \
+    for (int64_t i = ((int64_t)blockIdx.x * blockDim.x + threadIdx.x) * ND_WIDE; i < (count);      \
+         i += (int64_t)gridDim.x * blockDim.x * ND_WIDE)
+
 #endif

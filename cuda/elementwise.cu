@@ -3,9 +3,7 @@
 
 __global__ void add_kernel(nd_floats y, nd_floats x, nd_floats z, int64_t count, bool wide)
 {
-    const int64_t step = (int64_t)gridDim.x * blockDim.x * ND_WIDE;
-    int64_t i = ((int64_t)blockIdx.x * blockDim.x + threadIdx.x) * ND_WIDE;
-    for (; i < count; i += step) {
+    ND_GRID_LOOP_WIDE(i, count) {
         float a[ND_WIDE], c[ND_WIDE];
         nd_load_wide(x, i, count - i, wide, a);
         nd_load_wide(z, i, count - i, wide, c);
@@ -18,9 +16,7 @@ __global__ void add_kernel(nd_floats y, nd_floats x, nd_floats z, int64_t count,
 __global__ void axpby_kernel(nd_floats y, float alpha, nd_floats x, float beta, int64_t count,
                              bool wide)
 {
-    const int64_t step = (int64_t)gridDim.x * blockDim.x * ND_WIDE;
-    int64_t i = ((int64_t)blockIdx.x * blockDim.x + threadIdx.x) * ND_WIDE;
-    for (; i < count; i += step) {
+    ND_GRID_LOOP_WIDE(i, count) {
         float a[ND_WIDE], c[ND_WIDE];
         nd_load_wide(x, i, count - i, wide, a);
         if (beta != 0.0f)
@@ -34,10 +30,8 @@ __global__ void axpby_kernel(nd_floats y, float alpha, nd_floats x, float beta, 
 __global__ void divide_by_norm_kernel(nd_floats y, nd_floats x, const double *squares,
                                       double factor, int64_t count, bool wide)
 {
-    const int64_t step = (int64_t)gridDim.x * blockDim.x * ND_WIDE;
-    int64_t i = ((int64_t)blockIdx.x * blockDim.x + threadIdx.x) * ND_WIDE;
     const float scale = (float)(1.0 / ((sqrt(*squares) + 1e-30) * factor));
-    for (; i < count; i += step) {
+    ND_GRID_LOOP_WIDE(i, count) {
         float a[ND_WIDE];
         nd_load_wide(x, i, count - i, wide, a);
         for (int j = 0; j < ND_WIDE; j++)
@@ -50,9 +44,7 @@ __global__ void divide_by_norm_kernel(nd_floats y, nd_floats x, const double *sq
 template <typename T>
 __global__ void gather_kernel(T *y, const T *x, const int32_t *rows, int64_t count, int64_t width)
 {
-    const int64_t step = (int64_t)gridDim.x * blockDim.x;
-    for (int64_t at = (int64_t)blockIdx.x * blockDim.x + threadIdx.x; at < count * width;
-         at += step) {
+    ND_GRID_LOOP(at, count * width) {
         const int32_t from = rows[at / width];
         T value;
         memset(&value, 0, sizeof value);
@@ -68,10 +60,8 @@ enum { SUM_BLOCKS = 1024, SUM_THREADS = 256 };
 __global__ void sum_kernel(double *partial, nd_floats x, int64_t count, bool squares, bool wide)
 {
     __shared__ double shared[32];
-    const int64_t step = (int64_t)gridDim.x * blockDim.x * ND_WIDE;
-    int64_t i = ((int64_t)blockIdx.x * blockDim.x + threadIdx.x) * ND_WIDE;
     double sum = 0.0;
-    for (; i < count; i += step) {
+    ND_GRID_LOOP_WIDE(i, count) {
         if (x.dtype == ND_F64) {
             for (int64_t j = i; j < i + ND_WIDE && j < count; j++) {
                 const double value = static_cast<const double *>(x.data)[j];

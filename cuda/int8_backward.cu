@@ -83,7 +83,7 @@ __device__ __forceinline__ void store_turned(int8_t *y, int64_t rows, int64_t st
 __global__ void turn_kernel(int8_t *y, const int8_t *x, int64_t rows, int64_t cols, int64_t stride,
                             bool aligned)
 {
-    __shared__ int8_t tile[TILE][PADDED];
+    __shared__ __align__(16) int8_t tile[TILE][PADDED];
     const int64_t row0 = (int64_t)blockIdx.y * TILE, column0 = (int64_t)blockIdx.x * TILE;
     const int row = (int)threadIdx.x / 4, piece = (int)threadIdx.x % 4 * 16;
     const int64_t at = (row0 + row) * cols + column0 + piece;
@@ -149,7 +149,7 @@ __global__ void encode_columns_kernel(int8_t *codes, const float *largest, nd_fl
                                       const float *a, int64_t tokens, int64_t outputs,
                                       int64_t stride, bool wide)
 {
-    __shared__ int8_t tile[TILE][PADDED];
+    __shared__ __align__(16) int8_t tile[TILE][PADDED];
     const int64_t token0 = (int64_t)blockIdx.y * TILE, output0 = (int64_t)blockIdx.x * TILE;
     const int column = (int)threadIdx.x % 8 * ND_WIDE;
     const float *most = largest + token0 / ND_INT8_TOKENS * outputs;

@@ -7,6 +7,47 @@
 /* Where sums of groups of inputs are scaled one by one: by scales of outputs, or of rows. */
 enum { NO_GROUPS, OUTPUT_GROUPS, ROW_GROUPS };
 
+/* A thread's results, whose first is that of `token0` and `output0`. */
+template <int GROUPS>
+__device__ __forceinline__ void store_tile(nd_floats y, const float *a, float one,
+                                           const int32_t sums[4][4][4], const float scaled[4][4][4],
+                                           int64_t token0, int64_t output0, int64_t tokens,
+                                           int64_t outputs, bool add)
+{
+    ND_UNROLL
+    for (int i = 0; i < 4; i++)
+        ND_UNROLL
+    for (int half = 0; half < 2; half++) {
+        const int64_t t = token0 + 16 * i + 8 * half;
+        if (t >= tokens)
+            continue;
+        const float factor = GROUPS == ROW_GROUPS ? 1.0f / 127.0f : one * (a[t] / 127.0f);
+        ND_UNROLL
+        for (int j = 0; j < 4; j++) {
+            const int64_t o = output0 + 8 * j;
+            const int64_t at = t * outputs + o;
+            float value[2];
+            ND_UNROLL
+            for (int e = 0; e < 2; e++) {
+                const int from = 2 * half + e;
+                value[e] = nd_product(
+                    GROUPS == NO_GROUPS ? (float)sums[i][j][from] : scaled[i][j][from], factor);
+                if (add && o + e < outputs)
+                    value[e] += nd_load_one(y, at + e);
+            }
+            uint16_t *pair = static_cast<uint16_t *>(y.data) + at;
+            if (o + 1 < outputs && y.dtype == ND_BF16 && (uintptr_t)pair % 4 == 0) {
+                *reinterpret_cast<uint32_t *>(pair) = nd_pack_bf16(value[0], value[1]);
+                continue;
+            }
+            if (o < outputs)
+                nd_store_one(y, at, value[0]);
+            if (o + 1 < outputs)
+                nd_store_one(y, at + 1, value[1]);
+        }
+    }
+}
+
 template <int GROUPS>
 __global__ void __launch_bounds__(ND_TILE_THREADS)
     int8_product_kernel(nd_floats y, const int8_t *q, const float *a, const int8_t *c,
@@ -17,20 +58,15 @@ __global__ void __launch_bounds__(ND_TILE_THREADS)
     int8_t *stages = reinterpret_cast<int8_t *>(memory);
     const int lane = (int)threadIdx.x % 32, warp = (int)threadIdx.x / 32;
     const int warp_row = warp / 4 * ND_WARP_ROWS, warp_column = warp % 4 * ND_WARP_COLUMNS;
-    const int64_t token0 = (int64_t)blockIdx.y * ND_TILE_ROWS,
-                  output0 = (int64_t)blockIdx.x * ND_TILE_ROWS;
+    const int64_t token0 = (int64_t)blockIdx.y * ND_TILE_ROWS;
+    const int64_t output0 = (int64_t)blockIdx.x * ND_TILE_ROWS, groups = (k + width - 1) / width;
     const int slices = (int)((k + ND_TILE_SLICE - 1) / ND_TILE_SLICE);
-    const int64_t groups = (k + width - 1) / width;
     int32_t sums[4][4][4];
     float scaled[4][4][4];
     ND_UNROLL
-    for (int i = 0; i < 4; i++)
-        ND_UNROLL
-    for (int j = 0; j < 4; j++)
-        ND_UNROLL
-    for (int e = 0; e < 4; e++) {
-        sums[i][j][e] = 0;
-        scaled[i][j][e] = 0.0f;
+    for (int i = 0; i < 64; i++) {
+        sums[i / 16][i / 4 % 4][i % 4] = 0;
+        scaled[i / 16][i / 4 % 4][i % 4] = 0.0f;
     }
     const auto fetch = [&](int8_t *stage, int slice) {
         const int at = slice * ND_TILE_SLICE;
@@ -74,38 +110,8 @@ __global__ void __launch_bounds__(ND_TILE_THREADS)
     };
     nd_tile_pipeline(stages, slices, fetch, multiply);
     const float one = GROUPS == NO_GROUPS ? *s : 1.0f;
-    ND_UNROLL
-    for (int i = 0; i < 4; i++)
-        ND_UNROLL
-    for (int half = 0; half < 2; half++) {
-        const int64_t t = token0 + warp_row + 16 * i + lane / 4 + 8 * half;
-        if (t >= tokens)
-            continue;
-        const float factor = GROUPS == ROW_GROUPS ? 1.0f / 127.0f : one * (a[t] / 127.0f);
-        ND_UNROLL
-        for (int j = 0; j < 4; j++) {
-            const int64_t o = output0 + warp_column + 8 * j + lane % 4 * 2;
-            const int64_t at = t * outputs + o;
-            float value[2];
-            ND_UNROLL
-            for (int e = 0; e < 2; e++) {
-                const int from = 2 * half + e;
-                value[e] = nd_product(
-                    GROUPS == NO_GROUPS ? (float)sums[i][j][from] : scaled[i][j][from], factor);
-                if (add && o + e < outputs)
-                    value[e] += nd_load_one(y, at + e);
-            }
-            uint16_t *pair = static_cast<uint16_t *>(y.data) + at;
-            if (o + 1 < outputs && y.dtype == ND_BF16 && (uintptr_t)pair % 4 == 0) {
-                *reinterpret_cast<uint32_t *>(pair) = nd_pack_bf16(value[0], value[1]);
-                continue;
-            }
-            if (o < outputs)
-                nd_store_one(y, at, value[0]);
-            if (o + 1 < outputs)
-                nd_store_one(y, at + 1, value[1]);
-        }
-    }
+    store_tile<GROUPS>(y, a, one, sums, scaled, token0 + warp_row + lane / 4,
+                       output0 + warp_column + lane % 4 * 2, tokens, outputs, add);
 }
 
 /* A thread a result: for groups that no slice boundary divides. */
@@ -113,9 +119,8 @@ __global__ void int8_product_plain_kernel(nd_floats y, const int8_t *q, const fl
                                           const int8_t *c, const float *s, int64_t tokens,
                                           int64_t outputs, int64_t k, int64_t groups)
 {
-    const int64_t width = k / groups, step = (int64_t)gridDim.x * blockDim.x;
-    int64_t at = (int64_t)blockIdx.x * blockDim.x + threadIdx.x;
-    for (; at < tokens * outputs; at += step) {
+    const int64_t width = k / groups;
+    ND_GRID_LOOP(at, tokens * outputs) {
         const int64_t t = at / outputs, o = at % outputs;
         float total = 0.0f;
         for (int64_t g = 0; g < groups; g++) {

@@ -57,9 +57,8 @@ __global__ void scale_rows_kernel(nd_floats y, const int32_t *sums, const float 
                                   int64_t rows, int64_t n, bool add, bool wide)
 {
     const float scale = *s;
-    const int64_t count = rows * n, step = (int64_t)gridDim.x * blockDim.x * ND_WIDE;
-    int64_t i = ((int64_t)blockIdx.x * blockDim.x + threadIdx.x) * ND_WIDE;
-    for (; i < count; i += step) {
+    const int64_t count = rows * n;
+    ND_GRID_LOOP_WIDE(i, count) {
         float x[ND_WIDE], before[ND_WIDE];
         if (wide) { /* n is a multiple of 8: one row */
             const uint4 *from = reinterpret_cast<const uint4 *>(sums + i);

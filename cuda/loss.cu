@@ -100,9 +100,9 @@ __global__ void embedding_backward_kernel(float *dtable, nd_floats dx, const int
     }
 }
 
-/* With m the largest logit: S = sum e^(z-m), E = sum (z-m) e^(z-m), Z = sum z. */
+/* With m the largest logit: S = sum e^(z-m), E = sum (z-m) e^(z-m), Q = sum e^(2(z-m)), Z = sum z. */
 struct row_sums {
-    float largest, s, e, z;
+    float largest, s, e, q, z;
 };
 
 __device__ __forceinline__ void rescale(row_sums *r, float largest)
@@ -113,6 +113,7 @@ __device__ __forceinline__ void rescale(row_sums *r, float largest)
         const float shift = r->largest - largest, factor = expf(shift);
         r->e = (r->e + shift * r->s) * factor;
         r->s *= factor;
+        r->q *= factor * factor;
     }
     r->largest = largest;
 }
@@ -120,7 +121,7 @@ __device__ __forceinline__ void rescale(row_sums *r, float largest)
 __device__ __forceinline__ row_sums sum_row(nd_floats logits, int64_t row, int64_t vocab, bool wide,
                                             float *shared)
 {
-    row_sums r = {-INFINITY, 0.0f, 0.0f, 0.0f};
+    row_sums r = {-INFINITY, 0.0f, 0.0f, 0.0f, 0.0f};
     for (int64_t i = (int64_t)threadIdx.x * ND_WIDE; i < vocab;
          i += (int64_t)blockDim.x * ND_WIDE) {
         float z[ND_WIDE];
@@ -135,6 +136,7 @@ __device__ __forceinline__ row_sums sum_row(nd_floats logits, int64_t row, int64
                 const float shifted = z[j] - largest, p = expf(shifted);
                 r.s += p;
                 r.e += shifted * p;
+                r.q += p * p;
                 r.z += z[j];
             }
     }
@@ -142,20 +144,22 @@ __device__ __forceinline__ row_sums sum_row(nd_floats logits, int64_t row, int64
     rescale(&r, largest);
     r.s = nd_block_sum(r.s, shared);
     r.e = nd_block_sum(r.e, shared);
+    r.q = nd_block_sum(r.q, shared);
     r.z = nd_block_sum(r.z, shared);
     return r;
 }
 
 __global__ void cross_entropy_kernel(nd_floats nll, nd_floats total, nd_floats logits,
                                      const int32_t *all_targets, int64_t vocab, int offsets,
-                                     nd_cross_entropy_params p, bool wide)
+                                     nd_cross_entropy_params p, nd_floats norm, nd_floats weight,
+                                     bool wide)
 {
     __shared__ float shared[32];
     const int64_t t = blockIdx.x, row = t * vocab;
     const int32_t *targets = all_targets + t * offsets;
     const bool present = targets[0] >= 0 && targets[0] < vocab;
     const bool wants_gradient = p.gradient_scale != 0.0f;
-    row_sums r = {0.0f, 1.0f, 0.0f, 0.0f};
+    row_sums r = {0.0f, 1.0f, 0.0f, 0.0f, 0.0f};
     if (present)
         r = sum_row(logits, row, vocab, wide, shared);
     const float log_sum = logf(r.s), lse = r.largest + log_sum;
@@ -186,10 +190,17 @@ __global__ void cross_entropy_kernel(nd_floats nll, nd_floats total, nd_floats l
         }
         nd_store_one(nll, t, row_nll);
         nd_store_one(total, t, row_total);
+        if (norm.data) {
+            const float target = present ? expf(-row_nll) : 1.0f;
+            const float others = fmaxf(r.q / (r.s * r.s) - target * target, 0.0f);
+            const float squares = others + (1.0f - target) * (1.0f - target);
+            nd_store_one(norm, t, present ? sqrtf(squares) : 0.0f);
+        }
     }
     if (!wants_gradient)
         return;
     __syncthreads(); /* the logits of the targets have been read */
+    const float scale = p.gradient_scale * (weight.data ? nd_load_one(weight, t) : 1.0f);
     const float flat = weights * smooth / (float)vocab;
     const float linear = weights + 2.0f * p.z_loss_weight * lse;
     for (int64_t i = (int64_t)threadIdx.x * ND_WIDE; i < vocab;
@@ -203,7 +214,7 @@ __global__ void cross_entropy_kernel(nd_floats nll, nd_floats total, nd_floats l
             for (int j = 0; j < ND_OFFSETS_MAX; j++)
                 if (j < offsets && i + k == targets[j])
                     d -= (1.0f - smooth) * offset_weight[j];
-            z[k] = present ? p.gradient_scale * d : 0.0f;
+            z[k] = present ? scale * d : 0.0f;
         }
         nd_store_wide(logits, row + i, vocab - i, wide, z);
     }
@@ -257,14 +268,16 @@ static nd_status cross_entropy_cuda(nd_backend *b, nd_view nll, nd_view total, n
     ND_REQUIRE(nd_is_wide_type(logits.dtype) && nll.rows == logits.rows);
     ND_REQUIRE(nd_is_float(nll.dtype) && nd_is_float(total.dtype) && total.rows == logits.rows);
     ND_REQUIRE(offsets <= ND_OFFSETS_MAX);
+    ND_REQUIRE(!p->norm.data || p->norm.rows == logits.rows);
+    ND_REQUIRE(!p->weight.data || p->weight.rows == logits.rows);
     ND_TRY(check_tokens(cuda, targets, logits.rows * offsets, logits.cols, -1));
     if (logits.rows * logits.cols == 0)
         return ND_OK;
-    ND_CUDA_TRY(ND_LAUNCH(cross_entropy_kernel, dim3((unsigned)logits.rows),
-                          dim3(nd_row_threads(logits.cols)), 0, cuda->stream, nd_floats_of(nll),
-                          nd_floats_of(total), nd_floats_of(logits),
-                          static_cast<const int32_t *>(targets.data), logits.cols, offsets, *p,
-                          nd_aligned(logits.cols, logits.data)));
+    ND_CUDA_TRY(ND_LAUNCH(
+        cross_entropy_kernel, dim3((unsigned)logits.rows), dim3(nd_row_threads(logits.cols)), 0,
+        cuda->stream, nd_floats_of(nll), nd_floats_of(total), nd_floats_of(logits),
+        static_cast<const int32_t *>(targets.data), logits.cols, offsets, *p, nd_floats_of(p->norm),
+        nd_floats_of(p->weight), nd_aligned(logits.cols, logits.data)));
     return ND_OK;
 }
 

@@ -4,6 +4,8 @@
 
 #include "floats.cuh"
 
+#include "core/base/philox.h"
+
 /* nd_rng_philox. */
 __device__ __forceinline__ uint4 nd_philox(uint64_t key, uint64_t counter_high,
                                            uint64_t counter_low)
@@ -12,16 +14,7 @@ __device__ __forceinline__ uint4 nd_philox(uint64_t key, uint64_t counter_high,
     uint32_t c0 = (uint32_t)counter_low, c1 = (uint32_t)(counter_low >> 32);
     uint32_t c2 = (uint32_t)counter_high, c3 = (uint32_t)(counter_high >> 32);
     ND_UNROLL
-    for (int round = 0; round < 10; round++) {
-        const uint64_t product0 = (uint64_t)0xD2511F53u * c0;
-        const uint64_t product1 = (uint64_t)0xCD9E8D57u * c2;
-        c0 = (uint32_t)(product1 >> 32) ^ c1 ^ k0;
-        c2 = (uint32_t)(product0 >> 32) ^ c3 ^ k1;
-        c1 = (uint32_t)product1;
-        c3 = (uint32_t)product0;
-        k0 += 0x9E3779B9u;
-        k1 += 0xBB67AE85u;
-    }
+    ND_PHILOX(k0, k1, c0, c1, c2, c3)
     return make_uint4(c0, c1, c2, c3);
 }
 

@@ -8,15 +8,16 @@
 #include "nccl_exchanges.h"
 
 extern "C" {
+#include "core/base/clock.h"
 #include "dist/gradient_wire.h"
 #include "dist/tree_reduction.h"
 }
 
 #include <nccl.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 static_assert(sizeof(ncclUniqueId) == ND_NCCL_ID_BYTES, "an id is broadcast as bytes");
 
@@ -27,20 +28,30 @@ namespace
 const int64_t PART_FLOATS = (int64_t)4 << 20;
 /* How long ranks may need to open the communicator, seconds. */
 const double JOIN_SECONDS = 120.0;
+/* So long a call is polled without sleeping. */
+const double POLL_SECONDS = 1e-3;
+
+/* What is used of the library: member, function. */
+#define NCCL_FUNCTIONS(F)                                                                          \
+    F(get_id, ncclGetUniqueId)                                                                     \
+    F(init, ncclCommInitRankConfig)                                                                \
+    F(async_error, ncclCommGetAsyncError)                                                          \
+    F(abort, ncclCommAbort)                                                                        \
+    F(finalize, ncclCommFinalize)                                                                  \
+    F(destroy, ncclCommDestroy)                                                                    \
+    F(error_string, ncclGetErrorString)                                                            \
+    F(group_start, ncclGroupStart)                                                                 \
+    F(group_end, ncclGroupEnd)                                                                     \
+    F(reduce, ncclReduce)                                                                          \
+    F(all_reduce, ncclAllReduce)                                                                   \
+    F(broadcast, ncclBroadcast)                                                                    \
+    F(send, ncclSend)                                                                              \
+    F(receive, ncclRecv)
 
 struct nccl_functions {
-    decltype(&ncclGetUniqueId) get_id;
-    decltype(&ncclCommInitRankConfig) init;
-    decltype(&ncclCommGetAsyncError) async_error;
-    decltype(&ncclCommAbort) abort;
-    decltype(&ncclCommFinalize) finalize;
-    decltype(&ncclCommDestroy) destroy;
-    decltype(&ncclGetErrorString) error_string;
-    decltype(&ncclReduce) reduce;
-    decltype(&ncclAllReduce) all_reduce;
-    decltype(&ncclBroadcast) broadcast;
-    decltype(&ncclSend) send;
-    decltype(&ncclRecv) receive;
+#define MEMBER(member, function) decltype(&function) member;
+    NCCL_FUNCTIONS(MEMBER)
+#undef MEMBER
 };
 
 struct nccl_context {
@@ -60,13 +71,6 @@ struct nccl_context {
 /* Where a comm's NCCL stands: there is one run in a process, so one comm that has it. */
 nccl_context *attached;
 
-double now()
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
-}
-
 nd_cuda *cuda_of(const nccl_context *c)
 {
     return nd_cuda_of(c->backend);
@@ -77,19 +81,20 @@ nd_status give_up(nccl_context *c, const char *what, ncclResult_t code)
     return nd_nccl_exchanges_fail(&c->exchanges, what, c->nccl.error_string(code));
 }
 
-/* A non-blocking communicator answers "in progress"; waits until it is done, with errors polled. */
+/* A non-blocking communicator answers "in progress"; waits until it is done, with errors polled. A call
+ * that finds its connections open takes microseconds: only what takes longer is slept for. */
 nd_status settle(nccl_context *c, ncclResult_t code, const char *what, double seconds)
 {
-    const double deadline = now() + seconds;
+    const double start = nd_seconds();
     while (code == ncclInProgress) {
         if (c->nccl.async_error(c->comm, &code) != ncclSuccess)
             return give_up(c, what, ncclSystemError);
-        if (code == ncclInProgress && now() > deadline)
+        const double waited = nd_seconds() - start;
+        if (code == ncclInProgress && waited > seconds)
             return give_up(c, what, ncclInProgress);
-        if (code == ncclInProgress) {
-            const struct timespec pause = {0, 200000};
-            nanosleep(&pause, NULL);
-        }
+        const struct timespec pause = {0, 200000};
+        if (code == ncclInProgress)
+            waited > POLL_SECONDS ? nanosleep(&pause, NULL) : sched_yield();
     }
     return code == ncclSuccess ? ND_OK : give_up(c, what, code);
 }
@@ -142,7 +147,7 @@ void abort_communicator(void *context)
 
 double clock_of(void *)
 {
-    return now();
+    return nd_seconds();
 }
 
 void nap(void *)
@@ -152,9 +157,10 @@ void nap(void *)
 }
 
 /* Before the host waits for the stream of computation (context.cuh). */
-nd_status before_wait(void *context)
+nd_status before_wait(void *context, bool all)
 {
-    return nd_nccl_exchanges_wait(&static_cast<nccl_context *>(context)->exchanges);
+    nd_nccl_exchanges *e = &static_cast<nccl_context *>(context)->exchanges;
+    return all ? nd_nccl_exchanges_wait_all(e) : nd_nccl_exchanges_wait(e);
 }
 
 /* -- beside the computation ------------------------------------------------------------------- */
@@ -188,8 +194,7 @@ nd_status fence(nccl_context *c)
 
 __global__ void add_part_kernel(float *into, const float *from, int64_t count)
 {
-    const int64_t step = (int64_t)gridDim.x * blockDim.x;
-    for (int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x; i < count; i += step)
+    ND_GRID_LOOP(i, count)
         into[i] += from[i];
 }
 
@@ -231,6 +236,15 @@ nd_status send_slot(void *context, const nd_comm_piece *piece, int slot, int to)
     return ND_OK;
 }
 
+/* Two slots of this rank, on the exchange stream so that the order holds. */
+nd_status add_slots(void *context, float *into, const float *from, int64_t count)
+{
+    nccl_context *c = static_cast<nccl_context *>(context);
+    ND_CUDA_TRY(ND_LAUNCH(add_part_kernel, dim3(nd_blocks_for(count, 256, 4096)), dim3(256), 0,
+                          c->stream, into, from, count));
+    return ND_OK;
+}
+
 nd_status receive_and_add(void *context, const nd_comm_piece *piece, int slot, int from)
 {
     nccl_context *c = static_cast<nccl_context *>(context);
@@ -245,18 +259,8 @@ nd_status receive_and_add(void *context, const nd_comm_piece *piece, int slot, i
         if (format != ND_GRADIENT_WIRE_FP32)
             ND_TRY(nd_cuda_gradient_add(c->stream, format, values + first, c->part, length));
         else
-            ND_CUDA_TRY(ND_LAUNCH(add_part_kernel, dim3(nd_blocks_for(length, 256, 4096)),
-                                  dim3(256), 0, c->stream, values + first, c->part, length));
+            ND_TRY(add_slots(c, values + first, c->part, length));
     }
-    return ND_OK;
-}
-
-/* Two slots of this rank, on the exchange stream so that the order holds. */
-nd_status add_slots(void *context, float *into, const float *from, int64_t count)
-{
-    nccl_context *c = static_cast<nccl_context *>(context);
-    ND_CUDA_TRY(ND_LAUNCH(add_part_kernel, dim3(nd_blocks_for(count, 256, 4096)), dim3(256), 0,
-                          c->stream, into, from, count));
     return ND_OK;
 }
 
@@ -285,13 +289,26 @@ nd_status reduce_in_any_order(nccl_context *c, nd_comm_piece *p)
     return ND_OK;
 }
 
+/* NCCL adds in its own order, and exact values alone. */
+bool adds_by_itself(nd_comm_split split, const nd_comm_piece *piece)
+{
+    return split.any_order && piece->format == ND_GRADIENT_WIRE_FP32;
+}
+
 nd_status reduce_pieces(nccl_context *c, nd_comm_split split, nd_comm_piece *pieces, int64_t count)
 {
     const nd_tree_transfer transfer = {c, send_slot, receive_and_add, add_slots};
-    for (int64_t i = 0; i < count; i++) {
-        const bool exact = pieces[i].format == ND_GRADIENT_WIRE_FP32; /* NCCL adds nothing else */
-        ND_TRY(split.any_order && exact ? reduce_in_any_order(c, &pieces[i])
-                                        : nd_tree_reduce(c->host, &transfer, split, &pieces[i]));
+    int64_t i = 0;
+    while (i < count) {
+        if (!adds_by_itself(split, &pieces[i])) {
+            ND_TRY(nd_tree_reduce(c->host, &transfer, split, &pieces[i++]));
+            continue;
+        }
+        /* One launch for as many as there are in a row. */
+        NCCL_TRY(c, c->nccl.group_start(), "reducing gradients");
+        for (; i < count && adds_by_itself(split, &pieces[i]); i++)
+            ND_TRY(reduce_in_any_order(c, &pieces[i]));
+        NCCL_TRY(c, c->nccl.group_end(), "reducing gradients");
     }
     return ND_OK;
 }
@@ -308,9 +325,9 @@ nd_status enqueue_reduction(nccl_context *c, nd_comm_split split, nd_comm_piece 
 nd_status begin_reduction(nd_comm *comm, nd_comm_split split, nd_comm_piece *pieces, int64_t count)
 {
     nccl_context *c = attached;
-    const double start = now(), before = comm->wait_seconds;
+    const double start = nd_seconds(), before = comm->wait_seconds;
     const nd_status status = enqueue_reduction(c, split, pieces, count);
-    comm->wait_seconds = before + now() - start;
+    comm->wait_seconds = before + nd_seconds() - start;
     return status;
 }
 
@@ -331,13 +348,13 @@ nd_status enqueue_broadcast(nccl_context *c, void *data, size_t bytes, int root)
 
 nd_status begin_broadcast(nd_comm *comm, void *data, size_t bytes, int root)
 {
-    const double start = now(), before = comm->wait_seconds;
+    const double start = nd_seconds(), before = comm->wait_seconds;
     if (bytes == 0)
         return ND_OK;
     if (comm->rank == root)
         comm->bytes_sent += bytes * (size_t)(comm->size - 1);
     const nd_status status = enqueue_broadcast(attached, data, bytes, root);
-    comm->wait_seconds = before + now() - start;
+    comm->wait_seconds = before + nd_seconds() - start;
     return status;
 }
 
@@ -377,28 +394,12 @@ nd_status make_events(nccl_context *c)
 nd_status open_library(void *context)
 {
     nccl_context *c = static_cast<nccl_context *>(context);
-    nccl_functions *n = &c->nccl;
     void *library;
     ND_TRY(nd_library_open("libnccl.so.2", "training on several GPUs", &library));
-    const struct {
-        const char *name;
-        void **function;
-    } wanted[] = {
-        {"ncclGetUniqueId", reinterpret_cast<void **>(&n->get_id)},
-        {"ncclCommInitRankConfig", reinterpret_cast<void **>(&n->init)},
-        {"ncclCommGetAsyncError", reinterpret_cast<void **>(&n->async_error)},
-        {"ncclCommAbort", reinterpret_cast<void **>(&n->abort)},
-        {"ncclCommFinalize", reinterpret_cast<void **>(&n->finalize)},
-        {"ncclCommDestroy", reinterpret_cast<void **>(&n->destroy)},
-        {"ncclGetErrorString", reinterpret_cast<void **>(&n->error_string)},
-        {"ncclReduce", reinterpret_cast<void **>(&n->reduce)},
-        {"ncclAllReduce", reinterpret_cast<void **>(&n->all_reduce)},
-        {"ncclBroadcast", reinterpret_cast<void **>(&n->broadcast)},
-        {"ncclSend", reinterpret_cast<void **>(&n->send)},
-        {"ncclRecv", reinterpret_cast<void **>(&n->receive)},
-    };
-    for (size_t i = 0; i < sizeof wanted / sizeof *wanted; i++)
-        ND_TRY(nd_library_function(library, wanted[i].name, wanted[i].function));
+#define FIND(member, function)                                                                     \
+    ND_TRY(nd_library_function(library, #function, reinterpret_cast<void **>(&c->nccl.member)));
+    NCCL_FUNCTIONS(FIND)
+#undef FIND
     ND_CUDA_TRY(cudaStreamCreateWithFlags(&c->stream, cudaStreamNonBlocking));
     ND_TRY(make_events(c));
     ND_CUDA_TRY(
@@ -436,8 +437,7 @@ nd_status join(void *context, const void *id, int size, int rank)
 
 void free_context(nccl_context *c)
 {
-    if (c->part)
-        cudaFree(c->part);
+    cudaFree(c->part);
     if (c->ready)
         cudaEventDestroy(c->ready);
     for (int slot = 0; slot < ND_NCCL_EXCHANGES; slot++) {

@@ -116,3 +116,8 @@ nd_status nd_nccl_exchanges_wait(nd_nccl_exchanges *e)
 {
     return wait_for(e, e->fenced);
 }
+
+nd_status nd_nccl_exchanges_wait_all(nd_nccl_exchanges *e)
+{
+    return wait_for(e, e->begun);
+}

@@ -57,6 +57,10 @@ nd_status nd_nccl_exchanges_fence(nd_nccl_exchanges *e);
  * rank, where it is, what it waits for and where that was begun. */
 nd_status nd_nccl_exchanges_wait(nd_nccl_exchanges *e);
 
+/* The same for everything begun, fenced or not: before a call that waits for the whole device, as freeing
+ * its memory does. */
+nd_status nd_nccl_exchanges_wait_all(nd_nccl_exchanges *e);
+
 /* Fails from here on; `reason` in words. Returns ND_EPEER. */
 nd_status nd_nccl_exchanges_fail(nd_nccl_exchanges *e, const char *what, const char *reason);
 

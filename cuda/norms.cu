@@ -73,10 +73,7 @@ __global__ void rmsnorm_backward_kernel(nd_floats dx, float *partial, nd_floats 
     __shared__ float shared[32];
     float *dw = reinterpret_cast<float *>(memory);
     const int64_t step = (int64_t)blockDim.x * ND_WIDE, first = (int64_t)threadIdx.x * ND_WIDE;
-    for (int64_t i = first; i < n; i += step)
-        for (int j = 0; j < ND_WIDE; j++)
-            if (i + j < n)
-                dw[i + j] = 0.0f;
+    nd_clear_columns(dw, n);
     for (int64_t t = blockIdx.x; t < rows; t += gridDim.x) {
         const int64_t row = t * n;
         const float scale = nd_load_one(r, t);

@@ -19,9 +19,7 @@ __global__ void rope_kernel(nd_floats x, const float *cosines, const float *sine
                             int64_t seq_len, int64_t start, bool halves, bool inverse)
 {
     const int64_t pairs = heads * half;
-    const int64_t step = (int64_t)gridDim.x * blockDim.x;
-    for (int64_t at = (int64_t)blockIdx.x * blockDim.x + threadIdx.x; at < tokens * pairs;
-         at += step) {
+    ND_GRID_LOOP(at, tokens * pairs) {
         const int64_t t = at / pairs, head = at % pairs / half, i = at % half;
         const int64_t token = rows ? rows[t] : t;
         if (token < 0)
@@ -43,8 +41,7 @@ static nd_status grow_table(nd_cuda *cuda, int64_t positions, int64_t head_dim, 
     if (cuda->rope && cuda->rope_base == base && cuda->rope_head_dim == head_dim &&
         cuda->rope_positions >= positions)
         return ND_OK;
-    ND_TRY(nd_cuda_wait(cuda));
-    ND_CUDA_TRY(cudaFree(cuda->rope));
+    ND_TRY(nd_cuda_free(cuda, cuda->rope));
     cuda->rope = NULL;
     cuda->epoch++;
     const int64_t rounded = nd_ceil(positions, 256) * 256, count = rounded * half;

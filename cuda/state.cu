@@ -94,8 +94,7 @@ __global__ void quantize_blocks_kernel(uint8_t *q, float *scales, const float *x
 __global__ void dequantize_blocks_kernel(float *x, const uint8_t *q, const float *scales,
                                          int64_t count, int64_t block, const nd_dynamic_code *code)
 {
-    const int64_t step = (int64_t)gridDim.x * blockDim.x;
-    for (int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x; i < count; i += step) {
+    ND_GRID_LOOP(i, count) {
         const float scale = scales[i / block];
         x[i] = code ? decoded(code, q[i], scale) : (float)(int8_t)q[i] * (scale / 127.0f);
     }
@@ -204,9 +203,7 @@ __global__ void dequantize_tiles_kernel(float *x, const uint8_t *codes, const ui
                                         float beta)
 {
     const int64_t stride = (cols + 1) / 2, tiles = (cols + ND_TILE - 1) / ND_TILE;
-    const int64_t step = (int64_t)gridDim.x * blockDim.x;
-    for (int64_t at = (int64_t)blockIdx.x * blockDim.x + threadIdx.x; at < rows * cols;
-         at += step) {
+    ND_GRID_LOOP(at, rows * cols) {
         const int64_t i = at / cols, j = at % cols;
         const unsigned bits = codes[i * stride + j / 2] >> (j % 2 * 4) & 15u;
         const float level = nibble_levels[bits & 7u];

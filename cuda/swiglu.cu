@@ -8,9 +8,7 @@ __device__ __forceinline__ float sigmoid(float z)
 
 __global__ void swiglu_kernel(nd_floats h, nd_floats gate, nd_floats up, int64_t count, bool wide)
 {
-    const int64_t step = (int64_t)gridDim.x * blockDim.x * ND_WIDE;
-    int64_t i = ((int64_t)blockIdx.x * blockDim.x + threadIdx.x) * ND_WIDE;
-    for (; i < count; i += step) {
+    ND_GRID_LOOP_WIDE(i, count) {
         float z[ND_WIDE], u[ND_WIDE];
         nd_load_wide(gate, i, count - i, wide, z);
         nd_load_wide(up, i, count - i, wide, u);
@@ -23,9 +21,7 @@ __global__ void swiglu_kernel(nd_floats h, nd_floats gate, nd_floats up, int64_t
 __global__ void swiglu_backward_kernel(nd_floats dgate, nd_floats dup, nd_floats dh, nd_floats gate,
                                        nd_floats up, int64_t count, bool wide)
 {
-    const int64_t step = (int64_t)gridDim.x * blockDim.x * ND_WIDE;
-    int64_t i = ((int64_t)blockIdx.x * blockDim.x + threadIdx.x) * ND_WIDE;
-    for (; i < count; i += step) {
+    ND_GRID_LOOP_WIDE(i, count) {
         float z[ND_WIDE], u[ND_WIDE], d[ND_WIDE];
         nd_load_wide(gate, i, count - i, wide, z);
         nd_load_wide(up, i, count - i, wide, u);
@@ -94,10 +90,7 @@ __global__ void swiglu_rmsnorm_backward_kernel(nd_floats dgate, nd_floats dup, f
     __shared__ float shared[32];
     float *dw = reinterpret_cast<float *>(memory);
     const int64_t step = (int64_t)blockDim.x * ND_WIDE, first = (int64_t)threadIdx.x * ND_WIDE;
-    for (int64_t i = first; i < n; i += step)
-        for (int j = 0; j < ND_WIDE; j++)
-            if (i + j < n)
-                dw[i + j] = 0.0f;
+    nd_clear_columns(dw, n);
     for (int64_t t = blockIdx.x; t < rows; t += gridDim.x) {
         const int64_t row = t * n;
         const float scale = nd_load_one(r, t);

@@ -11,9 +11,8 @@
 __global__ void expand_kernel(nd_floats x, const int8_t *q, const float *a, int64_t rows, int64_t n,
                               bool wide)
 {
-    const int64_t count = rows * n, step = (int64_t)gridDim.x * blockDim.x * ND_WIDE;
-    int64_t i = ((int64_t)blockIdx.x * blockDim.x + threadIdx.x) * ND_WIDE;
-    for (; i < count; i += step) {
+    const int64_t count = rows * n;
+    ND_GRID_LOOP_WIDE(i, count) {
         int code[ND_WIDE];
         float out[ND_WIDE];
         nd_load_codes(q + i, count - i, wide, code);

@@ -5,9 +5,7 @@ __global__ void momentum_kernel(nd_floats u, float *m, nd_floats g, float beta, 
                                 bool nesterov, int64_t count, bool wide)
 {
     const nd_floats moments = {m, ND_F32};
-    const int64_t step = (int64_t)gridDim.x * blockDim.x * ND_WIDE;
-    int64_t i = ((int64_t)blockIdx.x * blockDim.x + threadIdx.x) * ND_WIDE;
-    for (; i < count; i += step) {
+    ND_GRID_LOOP_WIDE(i, count) {
         float a[ND_WIDE], moment[ND_WIDE];
         nd_load_wide(g, i, count - i, wide, a);
         nd_load_wide(moments, i, count - i, wide, moment);
@@ -24,9 +22,7 @@ __global__ void momentum_kernel(nd_floats u, float *m, nd_floats g, float beta, 
 __global__ void apply_update_kernel(nd_floats w, nd_floats u, nd_update_params p, int64_t count,
                                     bool wide)
 {
-    const int64_t step = (int64_t)gridDim.x * blockDim.x * ND_WIDE;
-    int64_t i = ((int64_t)blockIdx.x * blockDim.x + threadIdx.x) * ND_WIDE;
-    for (; i < count; i += step) {
+    ND_GRID_LOOP_WIDE(i, count) {
         float weight[ND_WIDE], update[ND_WIDE];
         nd_load_wide(w, i, count - i, wide, weight);
         nd_load_wide(u, i, count - i, wide, update);
@@ -41,9 +37,7 @@ __global__ void adamw_kernel(nd_floats w, float *m, float *v, nd_floats g, nd_ad
                              int64_t count, bool wide)
 {
     const nd_floats first = {m, ND_F32}, second = {v, ND_F32};
-    const int64_t step = (int64_t)gridDim.x * blockDim.x * ND_WIDE;
-    int64_t i = ((int64_t)blockIdx.x * blockDim.x + threadIdx.x) * ND_WIDE;
-    for (; i < count; i += step) {
+    ND_GRID_LOOP_WIDE(i, count) {
         float weight[ND_WIDE], moment1[ND_WIDE], moment2[ND_WIDE], gradient[ND_WIDE];
         nd_load_wide(w, i, count - i, wide, weight);
         nd_load_wide(first, i, count - i, wide, moment1);

@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-void nd_args_print_help(const nd_command *command, FILE *out)
+static void print_help(const nd_command *command, FILE *out)
 {
     fprintf(out, "usage: %s\n\n%s\n\n", command->usage, command->about);
     for (int i = 0; i < command->arg_count; i++) {
@@ -105,7 +105,7 @@ nd_status nd_args_parse(const nd_command *command, int argc, char **argv, nd_arg
     *helped = false;
     for (int i = 1; i < argc; i++) {
         if (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0) {
-            nd_args_print_help(command, stdout);
+            print_help(command, stdout);
             *helped = true;
             return ND_OK;
         }

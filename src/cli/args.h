@@ -44,10 +44,17 @@ typedef struct nd_command {
 nd_status nd_args_parse(const nd_command *command, int argc, char **argv, nd_arg_list *rest,
                         bool *helped);
 
+/* The same, for functions that return an nd_status: returns after --help, and with an error. */
+#define ND_ARGS_PARSE(command, argc, argv, rest)                                                   \
+    do {                                                                                           \
+        bool nd_helped_;                                                                           \
+        ND_TRY(nd_args_parse(&(command), argc, argv, rest, &nd_helped_));                          \
+        if (nd_helped_)                                                                            \
+            return ND_OK;                                                                          \
+    } while (0)
+
 /* Notes in `given` that option `number` (0 to 63) of a command, --`name`, was given. Errors: ND_ECONFIG when it was
  * given before: of two values one would be dropped in silence. */
 nd_status nd_args_once(uint64_t *given, int number, const char *name);
-
-void nd_args_print_help(const nd_command *command, FILE *out);
 
 #endif

@@ -98,10 +98,7 @@ nd_status nd_cli_eval(int argc, char **argv)
     const nd_command command = {"nanochat_dist eval --checkpoint DIR [--data-path DIR] [options]",
                                 "Held-out loss and bits per byte of a checkpoint.", args,
                                 sizeof args / sizeof args[0]};
-    bool helped;
-    ND_TRY(nd_args_parse(&command, argc, argv, NULL, &helped));
-    if (helped)
-        return ND_OK;
+    ND_ARGS_PARSE(command, argc, argv, NULL);
     if (!a.checkpoint)
         return ND_FAIL(ND_ECONFIG, "eval needs --checkpoint DIR (see --help)");
     if (strcmp(a.split, "val") != 0 && strcmp(a.split, "train") != 0)

@@ -68,10 +68,7 @@ nd_status nd_cli_export(int argc, char **argv)
         "nanochat_dist export --checkpoint DIR --out PATH [--format FORMAT] [--type TYPE]",
         "Writes a checkpoint's model for llama.cpp or transformers.", args,
         sizeof args / sizeof args[0]};
-    bool helped;
-    ND_TRY(nd_args_parse(&command, argc, argv, NULL, &helped));
-    if (helped)
-        return ND_OK;
+    ND_ARGS_PARSE(command, argc, argv, NULL);
     if (!a.checkpoint || !a.out)
         return ND_FAIL(ND_ECONFIG, "export needs --checkpoint DIR and --out PATH (see --help)");
     nd_source *source = malloc(sizeof *source);

@@ -53,19 +53,32 @@ static nd_status write_gradient(nd_hdf5_out *out, nd_backend *b, const char *nam
     return status;
 }
 
-/* With Collider: 1 for each position that took part in the backward pass, else 0. */
+/* With Collider, of each position: 1 where it took part in the backward pass, else 0, and the factor of its
+ * loss, 0 where it did not. */
 static nd_status write_kept(nd_hdf5_out *out, const nd_model *m, int64_t count)
 {
+    const nd_collider *c = &m->collider;
+    const bool weighted = c->params.rule == ND_COLLIDER_SAMPLE && count < m->tokens;
     if (!m->config.collider)
         return ND_OK;
     int32_t *kept = calloc((size_t)m->tokens, sizeof *kept);
-    if (!kept)
-        return ND_FAIL(ND_ENOMEM, "no memory to mark %lld tokens", (long long)m->tokens);
-    for (int64_t i = 0; i < count; i++)
-        kept[m->collider.kept[i]] = 1;
-    const nd_cview marks = nd_cview_of(kept, ND_I32, m->config.micro_batch, m->config.seq_length);
-    const nd_status status = nd_hdf5_out_write(out, "/kept", marks);
+    double *weight = calloc((size_t)m->tokens, sizeof *weight);
+    nd_status status = ND_OK;
+    if (!kept || !weight) {
+        status = ND_FAIL(ND_ENOMEM, "no memory to mark %lld tokens", (long long)m->tokens);
+        goto done;
+    }
+    for (int64_t i = 0; i < count; i++) {
+        const int64_t t = c->kept[i];
+        kept[t] = 1;
+        weight[t] = weighted ? 1.0 / c->probability[t] : 1.0;
+    }
+    const int64_t rows = m->config.micro_batch, cols = m->config.seq_length;
+    ND_TRY_GOTO(nd_hdf5_out_write(out, "/kept", nd_cview_of(kept, ND_I32, rows, cols)), done);
+    ND_TRY_GOTO(nd_hdf5_out_write(out, "/weight", nd_cview_of(weight, ND_F64, rows, cols)), done);
+done:
     free(kept);
+    free(weight);
     return status;
 }
 
@@ -127,7 +140,8 @@ nd_status nd_cli_grad(int argc, char **argv)
         {"--checkpoint", ND_ARG_TEXT, &a.checkpoint, "DIR", "a checkpoint, or a run's directory"},
         {"--tokens", ND_ARG_TEXT, &a.tokens, "FILE.h5",
          "/tokens: integers [batch, seq_length + 1]"},
-        {"--out", ND_ARG_TEXT, &a.out, "FILE.h5", "/loss, /gradients/<tensor>, /tokens, /kept"},
+        {"--out", ND_ARG_TEXT, &a.out, "FILE.h5",
+         "/loss, /gradients/<tensor>, /tokens, /kept, /weight"},
         {"--precision", ND_ARG_TEXT, &a.precision, "fp32|bf16", "of activations (fp32)"},
         {"--target", ND_ARG_TEXT, &a.target, "auto|cpu|cuda", "where to compute"},
         {"--reference", ND_ARG_FLAG, &a.reference, NULL,
@@ -137,10 +151,7 @@ nd_status nd_cli_grad(int argc, char **argv)
         "nanochat_dist grad --checkpoint DIR --tokens FILE.h5 --out FILE.h5 [options]",
         "Loss and every gradient of one batch, for cross-checks with other programs.", args,
         sizeof args / sizeof args[0]};
-    bool helped;
-    ND_TRY(nd_args_parse(&command, argc, argv, NULL, &helped));
-    if (helped)
-        return ND_OK;
+    ND_ARGS_PARSE(command, argc, argv, NULL);
     if (!a.checkpoint || !a.tokens || !a.out)
         return ND_FAIL(ND_ECONFIG, "grad needs --checkpoint, --tokens and --out (see --help)");
     if (nd_path_same(a.tokens, a.out))

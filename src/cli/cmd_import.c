@@ -21,10 +21,7 @@ nd_status nd_cli_import(int argc, char **argv)
         "nanochat_dist import --from DIR --out DIR [--data-path DIR]",
         "Turns a llama or bitnet model in safetensors into a checkpoint of step 0.", args,
         sizeof args / sizeof args[0]};
-    bool helped;
-    ND_TRY(nd_args_parse(&command, argc, argv, NULL, &helped));
-    if (helped)
-        return ND_OK;
+    ND_ARGS_PARSE(command, argc, argv, NULL);
     if (!o.from || !o.run)
         return ND_FAIL(ND_ECONFIG, "import needs --from DIR and --out DIR (see --help)");
     if (strcmp(format, "safetensors") != 0)

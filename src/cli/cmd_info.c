@@ -58,16 +58,14 @@ static nd_status print_file(const char *path, bool verify)
 
 nd_status nd_cli_info(int argc, char **argv)
 {
-    bool verify = false, helped;
+    bool verify = false;
     nd_arg_list paths = {.count = 0};
     const nd_arg args[] = {
         {"--verify", ND_ARG_FLAG, &verify, NULL, "read everything and check every checksum"}};
     const nd_command command = {
         "nanochat_dist info FILE|DIR [--verify]",
         "Describes a data set, a shard, a checkpoint, a GGUF file or safetensors.", args, 1};
-    ND_TRY(nd_args_parse(&command, argc, argv, &paths, &helped));
-    if (helped)
-        return ND_OK;
+    ND_ARGS_PARSE(command, argc, argv, &paths);
     if (paths.count == 0)
         return ND_FAIL(ND_ECONFIG, "info needs a file or a directory (see --help)");
     for (int i = 0; i < paths.count; i++) {

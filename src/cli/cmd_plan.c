@@ -111,6 +111,29 @@ static nd_status predict_time(const nd_config *config, const machine_arguments *
     return ND_OK;
 }
 
+static nd_status plan_and_print(const nd_config_arguments *source, int ranks, bool workspace,
+                                size_t device_memory, const machine_arguments *machine)
+{
+    nd_config *config = calloc(1, sizeof *config);
+    nd_plan plan = {0};
+    nd_status status = config ? ND_OK : ND_FAIL(ND_ENOMEM, "no memory for the configuration");
+    ND_TRY_GOTO(status, done);
+    ND_TRY_GOTO(nd_config_arguments_load(source, config), done);
+    if (config->old_names[0])
+        fprintf(stderr, "config: old names, still accepted: %s\n", config->old_names);
+    ND_TRY_GOTO(nd_config_check_model(config), done);
+    ND_TRY_GOTO(nd_plan_create(config, ranks, &plan), done);
+    if (workspace)
+        ND_TRY_GOTO(nd_plan_measure_workspace(config, &plan), done);
+    nd_plan_print(&plan, config, device_memory, stdout);
+    if (wants_time(machine))
+        ND_TRY_GOTO(predict_time(config, machine, ranks), done);
+done:
+    nd_plan_destroy(&plan);
+    free(config);
+    return status;
+}
+
 nd_status nd_cli_plan(int argc, char **argv)
 {
     nd_config_arguments source = {0};
@@ -155,11 +178,8 @@ nd_status nd_cli_plan(int argc, char **argv)
                                 "Memory by category, wire bytes, FLOPs and the time of a step, "
                                 "before a run starts.",
                                 args, sizeof args / sizeof args[0]};
-    bool helped;
     size_t bytes = 0;
-    ND_TRY(nd_args_parse(&command, argc, argv, NULL, &helped));
-    if (helped)
-        return ND_OK;
+    ND_ARGS_PARSE(command, argc, argv, NULL);
     if (ranks < 1 || ranks > 1000000)
         return ND_FAIL(ND_ECONFIG, "--ranks: %lld is not from 1 to 1000000", (long long)ranks);
     if (memory)
@@ -168,22 +188,5 @@ nd_status nd_cli_plan(int argc, char **argv)
         machine.hosts = ranks;
     if (wants_time(&machine))
         ND_TRY(check_machine(&machine, ranks));
-    nd_config *config = calloc(1, sizeof *config);
-    nd_plan plan = {0};
-    nd_status status = config ? ND_OK : ND_FAIL(ND_ENOMEM, "no memory for the configuration");
-    ND_TRY_GOTO(status, done);
-    ND_TRY_GOTO(nd_config_arguments_load(&source, config), done);
-    if (config->old_names[0])
-        fprintf(stderr, "config: old names, still accepted: %s\n", config->old_names);
-    ND_TRY_GOTO(nd_config_check_model(config), done);
-    ND_TRY_GOTO(nd_plan_create(config, (int)ranks, &plan), done);
-    if (workspace)
-        ND_TRY_GOTO(nd_plan_measure_workspace(config, &plan), done);
-    nd_plan_print(&plan, config, bytes, stdout);
-    if (wants_time(&machine))
-        ND_TRY_GOTO(predict_time(config, &machine, (int)ranks), done);
-done:
-    nd_plan_destroy(&plan);
-    free(config);
-    return status;
+    return plan_and_print(&source, (int)ranks, workspace, bytes, &machine);
 }

@@ -15,7 +15,6 @@ nd_status nd_cli_report(int argc, char **argv)
                                          "/../../src/train/report/"};
     const char *directory = NULL, *claims = NULL;
     char script[ND_CONFIG_TEXT_MAX], claims_path[ND_CONFIG_TEXT_MAX] = "";
-    bool helped;
     nd_arg_list paths = {.count = 0};
     const nd_arg args[] = {
         {"--out", ND_ARG_TEXT, &directory, "DIR",
@@ -27,9 +26,7 @@ nd_status nd_cli_report(int argc, char **argv)
                                 "Tables and pictures of runs, and claims beside what was measured. "
                                 "Needs python3.",
                                 args, sizeof args / sizeof *args};
-    ND_TRY(nd_args_parse(&command, argc, argv, &paths, &helped));
-    if (helped)
-        return ND_OK;
+    ND_ARGS_PARSE(command, argc, argv, &paths);
     if (paths.count == 0)
         return ND_FAIL(ND_ECONFIG, "report needs the directories of runs (see --help)");
     if (!directory || !directory[0])

@@ -106,6 +106,28 @@ static nd_status sample(const sample_arguments *a, const nd_loaded_model *l)
     return status;
 }
 
+static nd_status load_and_sample(const sample_arguments *a)
+{
+    nd_comm *comm = NULL;
+    nd_loaded_model *loaded = calloc(1, sizeof *loaded);
+    if (!loaded)
+        return ND_FAIL(ND_ENOMEM, "no memory for a model");
+    nd_status status = nd_comm_create_solo(&comm);
+    const nd_load_options options = {.checkpoint = a->checkpoint,
+                                     .precision = a->precision,
+                                     .threads = a->threads,
+                                     .activation_quant = !a->no_activation_quant};
+    if (status == ND_OK)
+        status = nd_load_model(&options, comm, loaded);
+    if (status == ND_OK) {
+        status = sample(a, loaded);
+        nd_loaded_model_release(loaded);
+    }
+    nd_comm_destroy(comm);
+    free(loaded);
+    return status;
+}
+
 nd_status nd_cli_sample(int argc, char **argv)
 {
     sample_arguments a = {.prompt = "",
@@ -143,10 +165,7 @@ nd_status nd_cli_sample(int argc, char **argv)
     const nd_command command = {"nanochat_dist sample --checkpoint DIR --prompt TEXT [options]",
                                 "Generates text from a checkpoint.", args,
                                 sizeof args / sizeof args[0]};
-    bool helped;
-    ND_TRY(nd_args_parse(&command, argc, argv, NULL, &helped));
-    if (helped)
-        return ND_OK;
+    ND_ARGS_PARSE(command, argc, argv, NULL);
     if (!a.checkpoint)
         return ND_FAIL(ND_ECONFIG, "sample needs --checkpoint DIR (see --help)");
     if (a.temperature < 0.0 || a.top_k < 0 || a.max_tokens < 1)
@@ -154,22 +173,5 @@ nd_status nd_cli_sample(int argc, char **argv)
                        "--temperature and --top-k are not negative, --max-tokens is 1 or "
                        "more; found %g, %lld, %lld",
                        a.temperature, (long long)a.top_k, (long long)a.max_tokens);
-    nd_comm *comm = NULL;
-    nd_loaded_model *loaded = calloc(1, sizeof *loaded);
-    if (!loaded)
-        return ND_FAIL(ND_ENOMEM, "no memory for a model");
-    nd_status status = nd_comm_create_solo(&comm);
-    const nd_load_options options = {.checkpoint = a.checkpoint,
-                                     .precision = a.precision,
-                                     .threads = a.threads,
-                                     .activation_quant = !a.no_activation_quant};
-    if (status == ND_OK)
-        status = nd_load_model(&options, comm, loaded);
-    if (status == ND_OK) {
-        status = sample(&a, loaded);
-        nd_loaded_model_release(loaded);
-    }
-    nd_comm_destroy(comm);
-    free(loaded);
-    return status;
+    return load_and_sample(&a);
 }

@@ -39,11 +39,7 @@ static void print_usage(FILE *out)
             nd_build_version());
     for (int i = 0; i < SUBCOMMAND_COUNT; i++)
         fprintf(out, "  %-10s %s\n", subcommands[i].name, subcommands[i].help);
-    fputs("\nexit codes: 0 done, 1 out of memory, a failed system call or a fault of the program,\n"
-          "            2 usage or configuration, 3 data, 4 checkpoint, 5 another rank or the "
-          "network,\n"
-          "            6 non-finite values, 75 stopped on a signal after saving\n",
-          out);
+    fputs("\n" ND_EXIT_CODES, out);
 }
 
 static int finish(nd_status status)

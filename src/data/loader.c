@@ -5,12 +5,12 @@
  * the counters; reading is done outside it. */
 #include "data/loader.h"
 
+#include "core/base/clock.h"
 #include "data/sample_order.h"
 
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 enum { BLOCK_ROWS = 8 };
 
@@ -36,13 +36,6 @@ struct nd_loader {
     pthread_t *threads;
     int thread_count;
 };
-
-static double now_ms(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec * 1e3 + (double)t.tv_nsec * 1e-6;
-}
 
 static nd_status read_rows(const nd_loader *l, int64_t batch, int64_t row, int64_t rows,
                            int32_t *tokens)
@@ -225,7 +218,7 @@ static nd_status wait_for_batch(nd_loader *l, int64_t batch)
 
 nd_status nd_loader_next(nd_loader *loader, const int32_t **tokens, double *wait_ms)
 {
-    const double start = now_ms();
+    const double start = nd_seconds();
     const int64_t batch = loader->batches_returned;
     slot *s = &loader->slots[batch % loader->slot_count];
     *tokens = NULL;
@@ -236,13 +229,8 @@ nd_status nd_loader_next(nd_loader *loader, const int32_t **tokens, double *wait
     loader->batches_returned++;
     *tokens = s->tokens;
     if (wait_ms)
-        *wait_ms = now_ms() - start;
+        *wait_ms = 1e3 * (nd_seconds() - start);
     return ND_OK;
-}
-
-int64_t nd_loader_position(const nd_loader *loader)
-{
-    return loader->options.start_sample + loader->batches_returned * loader->options.batch_size;
 }
 
 size_t nd_loader_planned_bytes(const nd_loader_options *options, int64_t seq_length)

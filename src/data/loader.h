@@ -36,9 +36,6 @@ void nd_loader_close(nd_loader *loader);
  * An error met by a worker is returned here, with the worker's message. */
 nd_status nd_loader_next(nd_loader *loader, const int32_t **tokens, double *wait_ms);
 
-/* Global index of the first sample of the batch that nd_loader_next will return next. */
-int64_t nd_loader_position(const nd_loader *loader);
-
 /* Bytes held in prefetch buffers, for the memory report; and those a loader of these options will hold,
  * from sequences of `seq_length` tokens. */
 size_t nd_loader_bytes(const nd_loader *loader);

@@ -152,25 +152,39 @@ static uint32_t surface(const wire *text_field, char *text)
     return bytes;
 }
 
-static nd_status parse_piece(wire message, const char *name, nd_model_file *model, char **storage)
+typedef struct piece_fields {
+    wire text;
+    uint64_t type;
+    float score;
+} piece_fields;
+
+static nd_status read_piece(wire message, const char *name, piece_fields *p)
 {
-    const int token = model->count;
-    wire text = {message.end, message.end};
-    uint64_t type = ND_PIECE_NORMAL;
-    float score = 0;
+    *p = (piece_fields){.text = {message.end, message.end}, .type = ND_PIECE_NORMAL};
     while (message.at < message.end) {
         field f;
         if (!read_field(&message, &f))
             return damaged(name, "list of pieces");
         if (f.number == 1) {
-            text = f.bytes;
+            p->text = f.bytes;
         } else if (f.number == 2) {
             const uint32_t bits = (uint32_t)f.varint;
-            memcpy(&score, &bits, SCORE_BYTES);
+            memcpy(&p->score, &bits, SCORE_BYTES);
         } else if (f.number == 3) {
-            type = f.varint;
+            p->type = f.varint;
         }
     }
+    return ND_OK;
+}
+
+static nd_status parse_piece(wire message, const char *name, nd_model_file *model, char **storage)
+{
+    const int token = model->count;
+    piece_fields read;
+    ND_TRY(read_piece(message, name, &read));
+    const wire text = read.text;
+    const uint64_t type = read.type;
+    const float score = read.score;
     if (text.at == text.end || isnan(score))
         return ND_FAIL(ND_EDATA, "%s: piece %d has %s; the file is damaged", name, token,
                        isnan(score) ? "a score that is no number" : "no text");

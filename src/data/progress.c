@@ -1,22 +1,16 @@
 #include "data/progress.h"
 
+#include "core/base/clock.h"
+
 #include <stdio.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 enum { BAR_WIDTH = 30 };
 
-static double now(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
-}
-
 nd_progress nd_progress_start(bool shown, int64_t total)
 {
-    const double start = now();
+    const double start = nd_seconds();
     return (nd_progress){shown, isatty(STDERR_FILENO) == 1, total, start, start};
 }
 
@@ -50,7 +44,7 @@ void nd_progress_show(nd_progress *progress, int64_t done, int64_t tokens)
 {
     if (!progress->shown)
         return;
-    const double at = now();
+    const double at = nd_seconds();
     if (at - progress->last < (progress->terminal ? 0.1 : 10.0))
         return;
     progress->last = at;
@@ -61,7 +55,7 @@ void nd_progress_end(nd_progress *progress, int64_t done, int64_t tokens)
 {
     if (!progress->shown)
         return;
-    draw(progress, done, tokens, now() - progress->start);
+    draw(progress, done, tokens, nd_seconds() - progress->start);
     if (progress->terminal)
         fputc('\n', stderr);
 }

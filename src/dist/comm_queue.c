@@ -1,5 +1,7 @@
 #include "dist/comm_queue.h"
 
+#include "core/base/clock.h"
+
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -33,13 +35,6 @@ static struct timespec in_seconds(double seconds)
     return t;
 }
 
-static double now(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
-}
-
 /* The caller may be in a long computation, and the other ranks wait for an end. Called and left with the
  * lock held. */
 static void report_error_before_abort(nd_comm_queue *q)
@@ -61,9 +56,9 @@ static void work_off(nd_comm_queue *q)
     const nd_comm_job job = q->jobs[q->done];
     q->working = true;
     pthread_mutex_unlock(&q->lock);
-    const double start = now();
+    const double start = nd_seconds();
     const nd_status status = q->worker.run(q->comm, &job);
-    const double end = now();
+    const double end = nd_seconds();
     pthread_mutex_lock(&q->lock);
     q->working = false;
     q->done++;

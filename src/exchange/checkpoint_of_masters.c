@@ -1,8 +1,8 @@
 #include "exchange/checkpoint_of_masters.h"
 
 #include "core/base/durable_file.h"
+#include "train/checkpoint/checkpoint_files.h"
 #include "train/checkpoint/checkpoint_hdf5.h"
-#include "train/checkpoint/manifest.h"
 #include "train/run_lock.h"
 
 #include <errno.h>
@@ -57,68 +57,24 @@ static nd_status write_tensors(const char *path, const nd_params *params, const 
     return nd_path_sync(path);
 }
 
-static nd_status list_file(const char *directory, const char *name, nd_checkpoint *c)
-{
-    char path[PATH_MAX];
-    nd_checkpoint_file *f = &c->files[c->file_count++];
-    snprintf(path, sizeof path, "%s/%s", directory, name);
-    snprintf(f->name, sizeof f->name, "%s", name);
-    return nd_file_digest(path, &f->bytes, f->sha256);
-}
-
-static nd_status write_config(const char *path, const nd_config *config)
-{
-    char *text = NULL;
-    size_t size = 0;
-    FILE *memory = open_memstream(&text, &size);
-    if (!memory)
-        return ND_FAIL(ND_ENOMEM, "no memory for the configuration's text");
-    nd_status status = nd_config_write(config, memory);
-    fclose(memory);
-    if (status == ND_OK)
-        status = nd_file_write_synced(path, text, size);
-    free(text);
-    return status;
-}
-
-static nd_status state_digest(nd_checkpoint *c)
-{
-    char *hashes = malloc(64 * (size_t)c->tensor_count);
-    if (!hashes)
-        return ND_FAIL(ND_ENOMEM, "no memory for %lld checksums", (long long)c->tensor_count);
-    for (int64_t i = 0; i < c->tensor_count; i++)
-        memcpy(hashes + 64 * i, c->tensors[i].sha256, 64);
-    const nd_status status = nd_sha256_hex(hashes, 64 * (size_t)c->tensor_count, c->state_sha256);
-    free(hashes);
-    return status;
-}
-
 static nd_status write_files(const char *directory, const nd_config *config,
                              const nd_params *params, const nd_masters *masters,
                              const void *tokenizer, size_t tokenizer_bytes, nd_checkpoint *c)
 {
-    char path[PATH_MAX], *text = NULL;
+    char path[PATH_MAX];
     c->tensors = calloc((size_t)params->count, sizeof *c->tensors);
     c->files = calloc(3, sizeof *c->files);
     if (!c->tensors || !c->files)
         return ND_FAIL(ND_ENOMEM, "no memory for a manifest");
+    nd_checkpoint_file *tensors = &c->files[c->file_count++];
+    snprintf(tensors->name, sizeof tensors->name, "%s", tensors_name);
     snprintf(path, sizeof path, "%s/%s", directory, tensors_name);
     ND_TRY(write_tensors(path, params, masters, c));
-    ND_TRY(list_file(directory, tensors_name, c));
-    snprintf(path, sizeof path, "%s/config.ini", directory);
-    ND_TRY(write_config(path, config));
-    ND_TRY(list_file(directory, "config.ini", c));
-    if (tokenizer) {
-        snprintf(path, sizeof path, "%s/tokenizer.model", directory);
-        ND_TRY(nd_file_write_synced(path, tokenizer, tokenizer_bytes));
-        ND_TRY(list_file(directory, "tokenizer.model", c));
-    }
-    ND_TRY(state_digest(c));
-    ND_TRY(nd_manifest_format(c, &text));
-    snprintf(path, sizeof path, "%s/manifest.json", directory);
-    const nd_status status = nd_file_write_synced(path, text, strlen(text));
-    free(text);
-    ND_TRY(status);
+    ND_TRY(nd_file_digest(path, &tensors->bytes, tensors->sha256));
+    ND_TRY(nd_checkpoint_add_config(c, directory, config));
+    if (tokenizer)
+        ND_TRY(nd_checkpoint_add_file(c, directory, "tokenizer.model", tokenizer, tokenizer_bytes));
+    ND_TRY(nd_checkpoint_add_manifest(c, directory));
     return nd_path_sync(directory);
 }
 

@@ -39,14 +39,13 @@ static void print_text(nd_gguf_span text, FILE *out)
 
 static void print_element(const nd_gguf_pair *pair, const uint8_t **at, FILE *out)
 {
-    static const uint8_t sizes[ND_GGUF_KIND_COUNT] = {1, 1, 2, 2, 4, 4, 4, 1, 0, 0, 8, 8, 8};
     if (pair->kind == ND_GGUF_TEXT) {
         print_text(nd_gguf_next_text(at), out);
         return;
     }
     const nd_gguf_pair element = {.kind = pair->kind, .count = 1, .value = *at};
     const double number = nd_gguf_number(&element);
-    *at += sizes[pair->kind];
+    *at += nd_gguf_kind_bytes(pair->kind);
     if (pair->kind == ND_GGUF_BOOL)
         fputs(number != 0.0 ? "true" : "false", out);
     else

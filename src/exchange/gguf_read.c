@@ -49,7 +49,7 @@ static nd_status take_text(cursor *c, nd_gguf_span *text, const char *what)
     return ND_OK;
 }
 
-static size_t size_of(nd_gguf_kind kind)
+size_t nd_gguf_kind_bytes(nd_gguf_kind kind)
 {
     static const uint8_t sizes[ND_GGUF_KIND_COUNT] = {1, 1, 2, 2, 4, 4, 4, 1, 0, 0, 8, 8, 8};
     return sizes[kind];
@@ -74,9 +74,9 @@ static nd_status take_values(cursor *c, nd_gguf_pair *pair)
         return ND_FAIL(ND_EDATA, "%s: '%.*s' is an array of arrays, which GGUF does not have",
                        c->name, (int)pair->key.bytes, (const char *)pair->key.at);
     if (pair->kind != ND_GGUF_TEXT) {
-        if (pair->count > left(c) / size_of(pair->kind))
+        if (pair->count > left(c) / nd_gguf_kind_bytes(pair->kind))
             return cut_short(c, "a value");
-        c->at += pair->count * size_of(pair->kind);
+        c->at += pair->count * nd_gguf_kind_bytes(pair->kind);
         return ND_OK;
     }
     if (pair->count > left(c) / sizeof(uint64_t))

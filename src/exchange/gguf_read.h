@@ -54,6 +54,9 @@ void nd_gguf_free(nd_gguf *gguf);
 /* NULL when there is none. */
 const nd_gguf_pair *nd_gguf_find(const nd_gguf *gguf, const char *key);
 
+/* Bytes of a value; 0 of texts and arrays. */
+size_t nd_gguf_kind_bytes(nd_gguf_kind kind);
+
 /* The number of element 0 of a pair of integers, floats or bools. */
 double nd_gguf_number(const nd_gguf_pair *pair);
 /* The text at `*at`, which moves behind it. */

@@ -35,11 +35,14 @@ nd_status nd_galore_sketch(nd_backend *b, const nd_galore *g, nd_view y, nd_cvie
     return b->ops.gemm(b, y, omega, false, gradient, nd_galore_left(g), 1.0f, beta);
 }
 
-nd_status nd_galore_random(nd_backend *b, uint64_t key, nd_view x, float *row)
+nd_status nd_galore_random(nd_backend *b, uint64_t key, nd_view x, float *drawn)
 {
-    for (int64_t i = 0; i < x.rows; i++) {
-        nd_rng_normal_fill(key, (uint64_t)(i * x.cols), 1.0f, row, x.cols);
-        ND_TRY(b->ops.upload(b, nd_view_rows(x, i, 1).data, row, (size_t)x.cols * sizeof *row));
+    const int64_t count = nd_view_count(nd_as_const(x));
+    float *values = x.data;
+    for (int64_t first = 0; first < count; first += ND_GALORE_DRAWN) {
+        const int64_t some = count - first < ND_GALORE_DRAWN ? count - first : ND_GALORE_DRAWN;
+        nd_rng_normal_fill(key, (uint64_t)first, 1.0f, drawn, some);
+        ND_TRY(b->ops.upload(b, values + first, drawn, (size_t)some * sizeof *drawn));
     }
     return ND_OK;
 }
@@ -103,7 +106,7 @@ nd_status nd_galore_random_subspace(nd_backend *b, const nd_galore *g, nd_view p
                                     const nd_galore_scratch *scratch)
 {
     (void)g;
-    ND_TRY(nd_galore_random(b, key, p, scratch->row));
+    ND_TRY(nd_galore_random(b, key, p, scratch->drawn));
     return orthonormalize(b, p, scratch);
 }
 
@@ -147,7 +150,7 @@ nd_status nd_galore_subspace(nd_backend *b, const nd_galore *g, nd_view p, nd_cv
         ND_TRY(b->ops.gemm(b, nd_view_rows(p, 0, found), nd_as_const(coefficients), false, y, false,
                            1.0f, 0.0f));
     }
-    ND_TRY(nd_galore_random(b, key, nd_view_rows(p, found, g->rank - found), r.row));
+    ND_TRY(nd_galore_random(b, key, nd_view_rows(p, found, g->rank - found), r.drawn));
     return orthonormalize(b, p, &r);
 }
 

@@ -60,8 +60,12 @@ nd_status nd_galore_lift(nd_backend *b, const nd_galore *g, nd_view u, nd_cview 
 nd_status nd_galore_sketch(nd_backend *b, const nd_galore *g, nd_view y, nd_cview omega,
                            nd_cview gradient, float beta);
 
-/* Fills x row by row with normal(0, 1) from the key; `row`: x.cols floats of host memory. */
-nd_status nd_galore_random(nd_backend *b, uint64_t key, nd_view x, float *row);
+/* Floats of host memory that random numbers pass through: many rows at a time, so that all threads draw,
+ * and no more than a backend uploads without waiting. */
+enum { ND_GALORE_DRAWN = 1 << 18 };
+
+/* Fills x (f32) with normal(0, 1): element i from counter i of the key. `drawn`: [ND_GALORE_DRAWN]. */
+nd_status nd_galore_random(nd_backend *b, uint64_t key, nd_view x, float *drawn);
 
 /* Room to find a subspace in, for sketches of up to `sketch` rows. */
 typedef struct nd_galore_scratch {
@@ -70,7 +74,7 @@ typedef struct nd_galore_scratch {
     nd_view coefficients; /* f32 [rank, sketch] */
     double *host;         /* nd_galore_host_doubles(sketch) */
     int *host_integers;   /* nd_galore_host_integers(sketch) */
-    float *row;           /* the larger side */
+    float *drawn;         /* [ND_GALORE_DRAWN] */
 } nd_galore_scratch;
 
 int64_t nd_galore_host_doubles(int64_t sketch);

@@ -20,10 +20,10 @@ struct nd_projectors {
     int64_t count;   /* of those used */
     nd_view loaded;  /* f32 [rank, small] of the largest */
     nd_view next;    /* f32, as loaded */
-    nd_view omega;   /* f32 [sketch, large] */
+    nd_view omega;   /* f32 [per_step, sketch x large]: of each matrix that is due in a step */
     nd_view rotation;
     nd_galore_scratch scratch;
-    int64_t omega_of, omega_step; /* what omega holds; -1 nothing */
+    int64_t *omega_step; /* [per_step] of what stands in a row of omega; -1 nothing */
 };
 
 bool nd_projectors_apply(const nd_config *config, const nd_param *param, nd_galore *g)
@@ -47,14 +47,19 @@ nd_status nd_projectors_create(const nd_config *config, const nd_params *params,
         free(list);
         return ND_FAIL(ND_ENOMEM, "no memory for the table of projectors");
     }
-    *p = (nd_projectors){
-        .config = config, .params = params, .backend = backend, .list = list, .omega_of = -1};
+    *p = (nd_projectors){.config = config, .params = params, .backend = backend, .list = list};
     for (int64_t i = 0; i < params->count; i++) {
         list[i].used = nd_projectors_apply(config, &params->list[i], &list[i].shape);
         if (list[i].used)
             list[i].order = p->count++;
     }
     *projectors = p;
+    const int64_t per_step = nd_projectors_per_step(p);
+    p->omega_step = malloc((size_t)(per_step + 1) * sizeof *p->omega_step);
+    if (!p->omega_step)
+        return ND_FAIL(ND_ENOMEM, "no memory for the steps of %lld sketches", (long long)per_step);
+    for (int64_t i = 0; i < per_step; i++)
+        p->omega_step[i] = -1;
     return ND_OK;
 }
 
@@ -64,7 +69,8 @@ void nd_projectors_destroy(nd_projectors *p)
         return;
     free(p->scratch.host);
     free(p->scratch.host_integers);
-    free(p->scratch.row);
+    free(p->scratch.drawn);
+    free(p->omega_step);
     free(p->list);
     free(p);
 }
@@ -75,7 +81,7 @@ static int64_t larger(int64_t a, int64_t b)
 }
 
 typedef struct scratch_size {
-    int64_t projector, omega, large, rank, sketch;
+    int64_t projector, omega, rank, sketch;
 } scratch_size;
 
 static scratch_size measure_room(const nd_projectors *p)
@@ -87,7 +93,6 @@ static scratch_size measure_room(const nd_projectors *p)
             continue;
         size.projector = larger(size.projector, g->rank * nd_galore_small(g));
         size.omega = larger(size.omega, g->sketch * nd_galore_large(g));
-        size.large = larger(size.large, nd_galore_large(g));
         size.rank = larger(size.rank, g->rank);
         size.sketch = larger(size.sketch, g->sketch);
     }
@@ -101,8 +106,8 @@ static nd_status take_host(nd_galore_scratch *scratch, const scratch_size *size)
     scratch->host = calloc((size_t)nd_galore_host_doubles(size->sketch), sizeof *scratch->host);
     scratch->host_integers =
         calloc((size_t)nd_galore_host_integers(size->sketch), sizeof *scratch->host_integers);
-    scratch->row = calloc((size_t)size->large, sizeof *scratch->row);
-    if (!scratch->host || !scratch->host_integers || !scratch->row)
+    scratch->drawn = calloc(ND_GALORE_DRAWN, sizeof *scratch->drawn);
+    if (!scratch->host || !scratch->host_integers || !scratch->drawn)
         return ND_FAIL(ND_ENOMEM, "no memory to find subspaces of rank %lld",
                        (long long)size->rank);
     return ND_OK;
@@ -124,7 +129,7 @@ nd_status nd_projectors_reserve(nd_projectors *p, nd_arena *arena)
     ND_TRY(nd_arena_reserve(arena, ND_F32, 1, size.projector, &p->loaded));
     ND_TRY(nd_arena_reserve(arena, ND_F32, 1, size.projector, &p->next));
     ND_TRY(nd_arena_reserve(arena, ND_F32, 1, size.projector, &p->scratch.basis));
-    ND_TRY(nd_arena_reserve(arena, ND_F32, 1, size.omega, &p->omega));
+    ND_TRY(nd_arena_reserve(arena, ND_F32, nd_projectors_per_step(p), size.omega, &p->omega));
     ND_TRY(nd_arena_reserve(arena, ND_F32, size.rank, size.rank, &p->rotation));
     ND_TRY(nd_arena_reserve(arena, ND_F32, size.sketch, size.sketch, &p->scratch.gram));
     ND_TRY(nd_arena_reserve(arena, ND_F32, size.rank, size.sketch, &p->scratch.coefficients));
@@ -225,12 +230,16 @@ nd_status nd_projectors_sketch(nd_projectors *p, int64_t index, int64_t step, nd
                                nd_cview gradient, float beta)
 {
     const nd_galore *g = &p->list[index].shape;
-    const nd_view omega = shaped(p->omega, g->sketch, nd_galore_large(g));
-    if (p->omega_of != index || p->omega_step != step) {
+    int64_t place;
+    if (!nd_projectors_due(p, index, step, &place))
+        return ND_FAIL(ND_EINTERNAL, "%s keeps its subspace in step %lld",
+                       p->params->list[index].name, (long long)step);
+    const nd_view row = nd_view_rows(p->omega, place, 1);
+    const nd_view omega = shaped(row, g->sketch, nd_galore_large(g));
+    if (p->omega_step[place] != step) { /* the first micro-batch */
         ND_TRY(nd_galore_random(p->backend, stream(p, index, step, "galore_sketch"), omega,
-                                p->scratch.row));
-        p->omega_of = index;
-        p->omega_step = step;
+                                p->scratch.drawn));
+        p->omega_step[place] = step;
     }
     return nd_galore_sketch(p->backend, g, y, nd_as_const(omega), gradient, beta);
 }

@@ -55,7 +55,8 @@ nd_status nd_projectors_load(nd_projectors *p, int64_t index, nd_view *view);
 nd_status nd_projectors_project(nd_projectors *p, int64_t index, nd_view reduced, nd_cview gradient,
                                 float beta);
 
-/* y = beta y + sketch of `gradient` with the random matrix of this parameter and step. */
+/* y = beta y + sketch of `gradient` with the random matrix of this parameter and step, in which it must be
+ * due; the matrix is drawn once a step. */
 nd_status nd_projectors_sketch(nd_projectors *p, int64_t index, int64_t step, nd_view y,
                                nd_cview gradient, float beta);
 

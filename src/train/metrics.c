@@ -207,14 +207,10 @@ static void add_run(json_t *object, const nd_run *run, const nd_step_result *ste
 {
     const nd_params *params = &run->model->params;
     char approximate[128];
-    int64_t ternary = 0;
-    for (int64_t i = 0; i < params->count; i++)
-        if (params->list[i].role == ND_ROLE_TERNARY)
-            ternary += params->list[i].rows * params->list[i].cols;
     json_object_set_new(object, "ranks", json_integer(run->comm->size));
     json_object_set_new(object, "last_step", json_integer(last_step));
     json_object_set_new(object, "parameters", json_integer(nd_params_total(params)));
-    json_object_set_new(object, "ternary_parameters", json_integer(ternary));
+    json_object_set_new(object, "ternary_parameters", json_integer(nd_params_ternary(params)));
     nd_wire_approximations(&run->config, run->comm->size, approximate, sizeof approximate);
     if (approximate[0])
         json_object_set_new(object, "approximate", json_string(approximate));

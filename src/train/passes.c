@@ -50,6 +50,19 @@ static bool repeats(const one_pass *p)
            run->model->params.extra_heads == 0 && !new_weights;
 }
 
+/* The tokens of this rank's micro-batch j, and what Collider's choice among them depends on. */
+static nd_status upload(nd_run *run, const int32_t *tokens, int64_t j)
+{
+    nd_model *model = run->model;
+    const int64_t leaf = run->local_micro_batches * run->comm->rank + j;
+    nd_collider_draw draw = {.sample =
+                                 run->position.next_sample + leaf * model->config.micro_batch};
+    if (model->filtering && run->reference)
+        ND_TRY(nd_reference_model_losses(run->reference, tokens, &draw.reference));
+    nd_model_set_draw(model, draw);
+    return nd_model_upload(model, tokens);
+}
+
 static nd_status run_or_replay(one_pass *p)
 {
     pass_key key;
@@ -73,7 +86,7 @@ nd_status nd_passes_run(nd_run *run, const int32_t *tokens, nd_loss *losses)
         const nd_view row = nd_view_rows(run->loss_sums, j, 1);
         one_pass p = {run, nd_gradient_reducer_begin(run->reducer, j), &losses[j]};
         losses[j] = (nd_loss){.tokens = model->tokens, .kept = model->tokens};
-        ND_TRY(nd_model_upload(model, tokens + j * stride));
+        ND_TRY(upload(run, tokens + j * stride, j));
         ND_TRY(run_or_replay(&p));
         ND_TRY(run->backend->ops.copy(run->backend, row.data, model->sums.data,
                                       nd_view_bytes(nd_as_const(row))));
@@ -86,7 +99,7 @@ nd_status nd_passes_forward(nd_run *run, const int32_t *tokens, nd_split_pass *p
     nd_model *model = run->model;
     pass->leaf = nd_gradient_reducer_begin(run->reducer, 0);
     *loss = (nd_loss){.tokens = model->tokens};
-    ND_TRY(nd_model_upload(model, tokens));
+    ND_TRY(upload(run, tokens, 0));
     ND_TRY(nd_model_pass_begin(model, gradient_scale(run), &pass->leaf.into, &pass->rows,
                                &loss->kept));
     return nd_model_read_losses(model, nd_as_const(model->sums), loss);

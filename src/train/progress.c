@@ -1,17 +1,10 @@
 #include "train/progress.h"
 
-#include <time.h>
-
-static double now_ms(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec * 1e3 + (double)t.tv_nsec * 1e-6;
-}
+#include "core/base/clock.h"
 
 void nd_progress_begin(nd_progress_state *progress, const nd_run *run, int64_t last_step)
 {
-    *progress = (nd_progress_state){.started_ms = now_ms(),
+    *progress = (nd_progress_state){.started = nd_seconds(),
                                     .first_step = run->position.step,
                                     .val_bpb = -1.0,
                                     .val_loss = -1.0,
@@ -54,7 +47,7 @@ void nd_progress_line(const nd_progress_state *progress, const nd_run *run,
                       const nd_step_result *step, char *text, size_t size)
 {
     char eta[32], rate[32], val[48] = "";
-    const double elapsed = (now_ms() - progress->started_ms) * 1e-3;
+    const double elapsed = nd_seconds() - progress->started;
     const double done = (double)(run->position.step - progress->first_step);
     const double left = (double)(progress->last_step - run->position.step);
     format_duration(done > 0.0 ? elapsed / done * left : 0.0, eta, sizeof eta);

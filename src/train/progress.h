@@ -7,7 +7,7 @@
 
 /* Smoothed speed and what the line shows. */
 typedef struct nd_progress_state {
-    double started_ms;        /* monotonic time of the first step of this process */
+    double started;           /* nd_seconds at the first step of this process */
     int64_t first_step;       /* completed steps then */
     double tokens_per_second; /* smoothed over recent steps */
     double val_bpb, val_loss; /* of the last evaluation; negative before the first */

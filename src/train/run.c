@@ -235,6 +235,16 @@ nd_status nd_run_prepare(nd_run *run)
                                       run->optimizer, &run->reducer);
 }
 
+static nd_status open_reference(nd_run *run)
+{
+    if (!nd_config_uses_reference(&run->config))
+        return ND_OK;
+    ND_TRY(nd_reference_model_open(&run->config, run->comm, run->data.train, &run->reference));
+    nd_log_line(&run->log, "collider excess of losses over those of %s",
+                nd_reference_model_directory(run->reference));
+    return ND_OK;
+}
+
 static nd_status create(nd_run *run)
 {
     nd_projectors *projectors = nd_optimizer_projectors(run->optimizer);
@@ -247,6 +257,7 @@ static nd_status create(nd_run *run)
                     (long long)run->model->config.pieces, (long long)run->config.model.vocab_size);
     ND_TRY(read_tokenizer(run));
     ND_TRY(nd_run_memory_reserve(run));
+    ND_TRY(open_reference(run));
     if (run->config.hardware.cuda_graphs)
         ND_TRY(nd_replay_create(run->backend, &run->log, &run->replay));
     for (int64_t i = 0; i < run->model->params.count; i++)
@@ -308,6 +319,7 @@ void nd_run_destroy(nd_run *run)
     nd_gradient_reducer_destroy(run->reducer);
     nd_optimizer_destroy(run->optimizer);
     nd_ownership_destroy(&run->own);
+    nd_reference_model_close(run->reference);
     nd_model_destroy(run->model);
     free(run->masters);
     nd_replay_destroy(run->replay);

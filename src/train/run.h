@@ -15,6 +15,7 @@
 #include "train/identity.h"
 #include "train/memory.h"
 #include "train/position.h"
+#include "train/reference_model.h"
 #include "train/replay.h"
 
 /* What the log said before RUN/training.log was opened; rank 0. Written by run_directory.c. */
@@ -72,7 +73,8 @@ typedef struct nd_run {
     nd_view *masters; /* [params.count]; data NULL where this rank is not the owner */
     nd_gradient_reducer *reducer;
     nd_weight_gather gather;
-    nd_replay *replay;     /* of micro-batches; NULL: their ops run one by one */
+    nd_reference_model *reference; /* with collider_rule = excess */
+    nd_replay *replay;             /* of micro-batches; NULL: their ops run one by one */
     nd_view loss_sums;     /* f64 [local_micro_batches, nd_model_loss_sums] in backend memory */
     int64_t micro_batches; /* of a step, over all ranks */
     int64_t local_micro_batches; /* of this rank: a contiguous part */

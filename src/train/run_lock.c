@@ -1,5 +1,6 @@
 #include "train/run_lock.h"
 
+#include "core/base/clock.h"
 #include "core/base/directory.h"
 #include "core/base/durable_file.h"
 #include "train/checkpoint/checkpoint.h"
@@ -16,7 +17,6 @@
 #include <sys/file.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
-#include <time.h>
 #include <unistd.h>
 
 /* How long an owner that is about to end is waited for, and one that is about to write its record. */
@@ -32,13 +32,6 @@ struct nd_run_lock {
 };
 
 typedef enum outcome { TAKEN, TRY_AGAIN, FAILED } outcome;
-
-static double now(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
-}
 
 static nd_file_lock lock_file(int file)
 {
@@ -250,7 +243,7 @@ static outcome contend(nd_run_lock *l, bool patient, nd_status *status)
 static outcome claim(nd_run_lock *l, double deadline, nd_status *status)
 {
     nd_file_lock lock;
-    while ((lock = lock_file(l->file)) == ND_FILE_LOCK_HELD && now() < deadline)
+    while ((lock = lock_file(l->file)) == ND_FILE_LOCK_HELD && nd_seconds() < deadline)
         usleep(10000);
     if (lock == ND_FILE_LOCK_HELD || !still_there(l))
         return TRY_AGAIN;
@@ -263,11 +256,11 @@ static outcome claim(nd_run_lock *l, double deadline, nd_status *status)
 
 static nd_status take(nd_run_lock *l)
 {
-    const double deadline = now() + PATIENCE_SECONDS;
+    const double deadline = nd_seconds() + PATIENCE_SECONDS;
     for (int64_t attempt = 0;; attempt++) {
         nd_status status = ND_OK;
         outcome result = TRY_AGAIN;
-        const bool patient = now() < deadline;
+        const bool patient = nd_seconds() < deadline;
         l->file = open(l->path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
         if (l->file >= 0) {
             result = claim(l, deadline, &status);
@@ -287,7 +280,7 @@ static nd_status take(nd_run_lock *l)
         l->file = -1;
         if (result == FAILED)
             return status;
-        if (now() > deadline + PATIENCE_SECONDS)
+        if (nd_seconds() > deadline + PATIENCE_SECONDS)
             return ND_FAIL(ND_EIO, "cannot take %s: it keeps changing, or is no plain file",
                            l->path);
         usleep((useconds_t)(10000 + (l->self.pid * 7919 + attempt * 104729) % 20000));
@@ -358,10 +351,10 @@ static bool sees(const char *directory, const nd_lock_owner *owner)
 static nd_status find_lock(const nd_config *config, const nd_lock_owner *owner)
 {
     char directory[ND_CHECKPOINT_PATH_MAX], here[ND_CHECKPOINT_PATH_MAX] = "?", *real;
-    const double deadline = now() + PATIENCE_SECONDS;
+    const double deadline = nd_seconds() + PATIENCE_SECONDS;
     nd_checkpoint_directory(config, directory, sizeof directory);
     while (!sees(directory, owner)) {
-        if (now() < deadline) {
+        if (nd_seconds() < deadline) {
             usleep(50000);
             continue;
         }

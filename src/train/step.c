@@ -1,5 +1,6 @@
 #include "train/step.h"
 
+#include "core/base/clock.h"
 #include "optim/mtp_schedule.h"
 #include "train/checkpoint/checkpoint_save.h"
 #include "train/fault_points.h"
@@ -8,14 +9,6 @@
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <time.h>
-
-static double now_ms(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec * 1e3 + (double)t.tv_nsec * 1e-6;
-}
 
 /* This rank's part of a step's batch. */
 typedef struct step_batch {
@@ -187,8 +180,9 @@ static void prepare_model(nd_run *run)
     float offset_weights[ND_OFFSETS_MAX];
     nd_mtp_weights(c, step, offset_weights);
     nd_model_set_offset_weights(run->model, offset_weights);
-    nd_model_set_filtering(run->model, (double)step < c->training.collider_until *
-                                                          (double)c->training.total_steps);
+    const double steps = (double)c->training.total_steps;
+    nd_model_set_filtering(run->model, (double)step >= c->training.collider_from * steps &&
+                                           (double)step < c->training.collider_until * steps);
     nd_gradient_reducer_begin_step(run->reducer, step, run->position.next_sample);
 }
 
@@ -250,7 +244,7 @@ static nd_status publish_or_skip(nd_run *run, nd_step_result *result)
 static nd_status run_step(nd_run *run, bool stop_requested, step_batch *batch, nd_loss *losses,
                           nd_step_result *result)
 {
-    const double start = now_ms();
+    const double start = nd_seconds();
     const uint64_t bytes_before = run->comm->bytes_sent;
     const double wait_before = run->comm->wait_seconds, busy_before = run->comm->busy_seconds;
     prepare_model(run);
@@ -273,7 +267,7 @@ static nd_status run_step(nd_run *run, bool stop_requested, step_batch *batch, n
     nd_comm_set_phase(run->comm, run->position.step, "report");
     nd_fault_point(run->comm, "report");
     ND_TRY(share_report(run, &report, result));
-    result->step_ms = now_ms() - start;
+    result->step_ms = 1e3 * (nd_seconds() - start);
     return ND_OK;
 }
 

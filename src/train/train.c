@@ -1,5 +1,6 @@
 #include "train/train.h"
 
+#include "core/base/clock.h"
 #include "train/approximations.h"
 #include "train/checkpoint/checkpoint.h"
 #include "train/checkpoint/checkpoint_save.h"
@@ -18,7 +19,6 @@
 #include "train/step.h"
 
 #include <string.h>
-#include <time.h>
 
 /* FLOP/s of one rank's dense product in the compute type, the yardstick of mfu. On a backend of its
  * own, so that the run's workspace holds what steps need and nothing else. */
@@ -35,17 +35,13 @@ static nd_status measure_peak(nd_run *run)
     for (int i = 0; i < 3; i++)
         ND_TRY_GOTO(b->ops.allocate(b, bytes, &memory[i]), done);
     for (int round = 0; round < ROUNDS; round++) {
-        struct timespec start, end;
-        clock_gettime(CLOCK_MONOTONIC, &start);
+        const double start = nd_seconds();
         ND_TRY_GOTO(b->ops.gemm(b, nd_view_of(memory[0], type, SIDE, SIDE),
                                 nd_cview_of(memory[1], type, SIDE, SIDE), false,
                                 nd_cview_of(memory[2], type, SIDE, SIDE), false, 1.0f, 0.0f),
                     done);
         ND_TRY_GOTO(b->ops.synchronize(b), done);
-        clock_gettime(CLOCK_MONOTONIC, &end);
-        const double seconds =
-            (double)(end.tv_sec - start.tv_sec) + (double)(end.tv_nsec - start.tv_nsec) * 1e-9;
-        const double rate = 2.0 * SIDE * SIDE * SIDE / seconds;
+        const double rate = 2.0 * SIDE * SIDE * SIDE / (nd_seconds() - start);
         best = rate > best ? rate : best;
     }
     run->peak_flops = best;
@@ -120,11 +116,25 @@ static void describe_galore(nd_run *run)
                     (long long)c->training.galore_rank, stay);
 }
 
+static void describe_memory(nd_run *run)
+{
+    const double mib = 1024.0 * 1024.0;
+    char memory[512] = "";
+    size_t used = 0, total = run->resident_at_start;
+    for (int i = 0; i < ND_MEMORY_COUNT; i++) {
+        used += (size_t)snprintf(memory + used, sizeof memory - used, "%s %.1f, ",
+                                 nd_memory_category_name((nd_memory_category)i),
+                                 (double)run->arenas[i].size / mib);
+        total += run->arenas[i].size;
+    }
+    nd_log_line(&run->log, "memory  %sprogram %.1f; %.1f MiB on rank 0 before the first step",
+                memory, (double)run->resident_at_start / mib, (double)total / mib);
+}
+
 static void describe(nd_run *run)
 {
     const nd_model_config *c = &run->model->config;
     const nd_identity *identity = &run->identity;
-    const double mib = 1024.0 * 1024.0;
     nd_log_line(&run->log, "run     %s; configuration %.12s, data %.12s", identity->run_id,
                 identity->config_sha256, identity->data_sha256);
     nd_log_line(&run->log, "program nanochat_dist %s, commit %s, on host %s, launcher %s",
@@ -170,16 +180,7 @@ static void describe(nd_run *run)
     if (nd_gradient_reducer_immediate(run->reducer))
         nd_log_line(&run->log, "update  each layer as its gradient is ready (grad_clip = 0 and one "
                                "micro-batch a rank)");
-    char memory[512] = "";
-    size_t used = 0, total = run->resident_at_start;
-    for (int i = 0; i < ND_MEMORY_COUNT; i++) {
-        used += (size_t)snprintf(memory + used, sizeof memory - used, "%s %.1f, ",
-                                 nd_memory_category_name((nd_memory_category)i),
-                                 (double)run->arenas[i].size / mib);
-        total += run->arenas[i].size;
-    }
-    nd_log_line(&run->log, "memory  %sprogram %.1f; %.1f MiB on rank 0 before the first step",
-                memory, (double)run->resident_at_start / mib, (double)total / mib);
+    describe_memory(run);
     if (run->config.training.warmup_steps > run->config.training.total_steps)
         nd_log_line(&run->log,
                     "warning: warmup_steps = %lld is more than total_steps = %lld: the "

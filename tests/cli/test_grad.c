@@ -103,6 +103,26 @@ Test(grad, marks_the_tokens_that_collider_keeps)
     free(kept);
 }
 
+Test(grad, of_the_excess_over_a_reference_model_is_refused)
+{
+    char path[128], run[128], output[4096];
+    snprintf(path, sizeof path, "%s/c.ini", directory);
+    snprintf(run, sizeof run, "%s/run", directory);
+    snprintf(output, sizeof output,
+             "--resume none --total-steps 1 --set training.use_collider=true --set "
+             "training.collider_rule=excess --set training.collider_reference=%s",
+             run);
+    snprintf(run, sizeof run, "%s/excess", directory);
+    nd_test_train(0, 0, path, run, output);
+    write_tokens("t.h5", 5);
+    const int code = nd_test_shell(output, sizeof output,
+                                   "cd %s && %s grad --checkpoint excess --tokens t.h5 --out o.h5",
+                                   directory, ND_BINARY);
+    cr_assert_eq(code, 2, "%s", output);
+    cr_assert(strstr(output, "collider_rule = excess: no reference model is loaded") != NULL, "%s",
+              output);
+}
+
 Test(grad, a_token_beyond_the_vocabulary_is_named_with_its_place)
 {
     char output[4096];

@@ -221,14 +221,33 @@ static inline void check_same_bits(const harness *h, const char *what, const out
                   (long long)out->view[1].rows, (long long)out->view[1].cols, h->isa, h->seed, i);
 }
 
+/* Where x is farthest from y; the first NaN of x that y lacks is farther than anything. */
+static inline int64_t farthest(nd_cview x, nd_cview y)
+{
+    int64_t at = 0;
+    double most = -1.0;
+    for (int64_t i = 0; i < nd_view_count(x); i++) {
+        const double d = fabs(element(x, i) - element(y, i));
+        if (isnan(d))
+            return i;
+        at = d > most ? i : at;
+        most = d > most ? d : most;
+    }
+    return at;
+}
+
 static inline void check_close(const harness *h, const char *what, const outputs *out,
                                double tolerance)
 {
-    const nd_view fast = out->view[1];
-    const double error = relative_error(nd_as_const(fast), nd_as_const(out->view[0]));
-    cr_assert(error <= tolerance, "%s %s [%lld, %lld] (%s, seed %" PRIu64 "): error %.3g > %.3g",
+    const nd_cview fast = nd_as_const(out->view[1]), exact = nd_as_const(out->view[0]);
+    const double error = relative_error(fast, exact);
+    const int64_t worst = error <= tolerance || fast.cols == 0 ? 0 : farthest(fast, exact);
+    cr_assert(error <= tolerance,
+              "%s %s [%lld, %lld] (%s, seed %" PRIu64 "): error %.3g > %.3g; element [%lld, %lld] "
+              "is %g, expected %g",
               what, nd_dtype_name(fast.dtype), (long long)fast.rows, (long long)fast.cols, h->isa,
-              h->seed, error, tolerance);
+              h->seed, error, tolerance, (long long)(worst / fast.cols),
+              (long long)(worst % fast.cols), element(fast, worst), element(exact, worst));
     check_same_bits(h, what, out);
 }
 

@@ -371,8 +371,9 @@ static void cross_entropy_case(harness *h, int64_t rows, int64_t vocab, nd_dtype
                                                .offsets = 3,
                                                .offset_weight = {1.0f, 0.5f, 0.25f}},
                                               {.z_loss_weight = 1e-3f, .gradient_scale = 0.0f}};
-    for (int p = 0; p < 4; p++) {
-        const int offsets = nd_cross_entropy_offsets(&params[p]);
+    for (int c = 0; c < 5; c++) { /* the last: factors of rows, and norms of errors */
+        const int p = c % 4, offsets = nd_cross_entropy_offsets(&params[p]);
+        const nd_cview weight = nd_as_const(random_floats(h, ND_F32, rows, 1, 2.0f));
         const nd_cview start = nd_as_const(random_floats(h, type, rows, vocab, 5.0f));
         const outputs logits = copied_outputs(h, ND_F64, start);
         const nd_cview ids =
@@ -380,11 +381,22 @@ static void cross_entropy_case(harness *h, int64_t rows, int64_t vocab, nd_dtype
         const outputs nll =
             poisoned_outputs(h, ND_F64, ignored == ND_F32 ? ND_F32 : ND_F64, rows, 1);
         const outputs total = poisoned_outputs(h, ND_F64, ND_F32, rows, 1);
-        RUN(h, cross_entropy, nll.view[i], total.view[i], logits.view[i], ids, &params[p]);
+        const outputs norm = poisoned_outputs(h, ND_F64, ND_F32, rows, 1);
+        nd_cross_entropy_params of[BACKENDS];
+        for (int i = 0; i < BACKENDS; i++) {
+            of[i] = params[p];
+            if (c == 4) {
+                of[i].norm = norm.view[i];
+                of[i].weight = weight;
+            }
+        }
+        RUN(h, cross_entropy, nll.view[i], total.view[i], logits.view[i], ids, &of[i]);
         if (vocab == 1)
             continue; /* every result is zero up to rounding */
         check_close(h, "cross_entropy nll", &nll, TOLERANCE_F32);
         check_close(h, "cross_entropy total", &total, TOLERANCE_F32);
+        if (c == 4)
+            check_close(h, "cross_entropy norm", &norm, TOLERANCE_F32);
         if (params[p].gradient_scale == 0.0f)
             check_untouched(&logits, start);
         else

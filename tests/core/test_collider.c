@@ -14,8 +14,10 @@ static int64_t select_from(const double *losses, int64_t tokens, double threshol
                            int32_t *kept, int64_t *rows)
 {
     int32_t order[tokens];
-    return nd_collider_select((nd_collider_params){threshold, sparsity}, losses, tokens, order,
-                              kept, rows);
+    return nd_collider_select((nd_collider_params){.rule = ND_COLLIDER_LOSS,
+                                                   .threshold = threshold,
+                                                   .sparsity = sparsity},
+                              losses, tokens, order, kept, rows);
 }
 
 Test(collider, filters_the_lowest_losses_and_never_more_than_its_part)
@@ -92,8 +94,8 @@ static nd_model_config collider_config(nd_arch arch, nd_dtype compute, double th
     config.loss = (nd_cross_entropy_params){
         .label_smoothing = 0.1f, .z_loss_weight = 0.01f, .entropy_weight = 0.02f};
     config.collider = sparsity > 0.0;
-    config.collider_threshold = threshold;
-    config.collider_sparsity = sparsity;
+    config.collider_params = (nd_collider_params){
+        .rule = ND_COLLIDER_LOSS, .threshold = threshold, .sparsity = sparsity};
     return config;
 }
 
@@ -146,7 +148,9 @@ static struct {
     nd_backend_ops ops;
     const nd_model *model;
     const bool *filtered;
-    int calls; /* of cross_entropy: the next token's, then the extra heads' */
+    const double
+        *weights; /* [tokens] with sample, where every target of a kept token is predicted */
+    int calls;    /* of cross_entropy: the next token's, then the extra heads' */
 } masked;
 
 /* The offset of the first target in a call. */
@@ -165,17 +169,21 @@ static nd_status masked_cross_entropy(nd_backend *b, nd_view nll, nd_view total,
     const int64_t first =
         ((const int32_t *)targets.data - (const int32_t *)masked.model->targets.data) / offsets;
     const int ahead = offset_of_call(masked.calls++);
+    nd_cross_entropy_params p = *params;
     int32_t seen[targets.rows * offsets];
+    if (masked.weights)
+        p.weight = nd_cview_of(masked.weights + first, ND_F64, targets.rows, 1);
     for (int64_t t = 0; t < targets.rows; t++)
         for (int64_t j = 0; j < offsets; j++) {
             const int64_t token = first + t, at = t * offsets + j, far = j + ahead;
             const bool inside = token % length + far < length;
             seen[at] = ((const int32_t *)targets.data)[at];
-            if (masked.filtered[token] || (inside && masked.filtered[token + far]))
+            if (masked.filtered[token] ||
+                (inside && masked.filtered[token + far] && !masked.weights))
                 seen[at] = -1;
         }
     return masked.ops.cross_entropy(b, nll, total, logits,
-                                    nd_cview_of(seen, ND_I32, targets.rows, offsets), params);
+                                    nd_cview_of(seen, ND_I32, targets.rows, offsets), &p);
 }
 
 static nd_status masked_attention_backward(nd_backend *b, nd_view dq, nd_view dk, nd_view dv,
@@ -200,9 +208,13 @@ static void compare_with_masks(nd_model_config config, bool reference, double to
                                 (nd_gradients_ready){NULL, NULL}, &loss));
     cr_assert(loss.kept < loss.tokens, "the test filters nothing");
     bool filtered[loss.tokens];
+    double weights[loss.tokens];
     memset(filtered, true, sizeof filtered);
-    for (int64_t i = 0; i < loss.kept; i++)
-        filtered[f.model->collider.kept[i]] = false;
+    for (int64_t i = 0; i < loss.kept; i++) {
+        const int32_t token = f.model->collider.kept[i];
+        filtered[token] = false;
+        weights[token] = 1.0 / f.model->collider.probability[token];
+    }
 
     config.collider = false;
     nd_model_fixture whole = nd_model_fixture_create(&config, reference, seed);
@@ -214,6 +226,7 @@ static void compare_with_masks(nd_model_config config, bool reference, double to
     masked.ops = whole.backend->ops;
     masked.model = whole.model;
     masked.filtered = filtered;
+    masked.weights = config.collider_params.rule == ND_COLLIDER_SAMPLE ? weights : NULL;
     if (config.mtp_form != ND_MTP_SHARED)
         cr_assert_geq(nd_model_logit_rows(&config), loss.tokens, "one call a head");
     whole.backend->ops.cross_entropy = masked_cross_entropy;
@@ -270,9 +283,23 @@ Test(collider, gradients_with_extra_heads_match_masks_in_double)
     }
 }
 
-static void compare_where_logits_of_some_are_kept(double sparsity)
+Test(collider, sampled_gradients_match_weighted_masks_in_double)
+{
+    for (int form = ND_MTP_SHARED; form <= ND_MTP_SEPARATE; form++) {
+        nd_model_config config = masked_config(ND_ARCH_BITNET);
+        config.collider_params.rule = ND_COLLIDER_SAMPLE;
+        config.mtp_form = (nd_mtp_form)form;
+        config.mtp_tokens = 3;
+        predict_further(&config);
+        config.loss.offsets = form == ND_MTP_SHARED ? 3 : 1;
+        check_against_masks(config);
+    }
+}
+
+static void compare_where_logits_of_some_are_kept(nd_collider_rule rule, double sparsity)
 {
     nd_model_config config = collider_config(ND_ARCH_BITNET, ND_F32, 0.6, sparsity);
+    config.collider_params.rule = rule;
     config.ternary = config.activation_quant = false;
     config.vocab_size = 34000;
     predict_further(&config);
@@ -282,12 +309,13 @@ static void compare_where_logits_of_some_are_kept(double sparsity)
 
 Test(collider, gradients_match_masks_when_only_the_last_logits_are_kept)
 {
-    compare_where_logits_of_some_are_kept(0.4);
+    compare_where_logits_of_some_are_kept(ND_COLLIDER_LOSS, 0.4);
+    compare_where_logits_of_some_are_kept(ND_COLLIDER_SAMPLE, 0.4);
 }
 
 Test(collider, gradients_match_masks_when_padding_follows_last_logits_that_are_all_kept)
 {
-    compare_where_logits_of_some_are_kept(0.135);
+    compare_where_logits_of_some_are_kept(ND_COLLIDER_LOSS, 0.135);
 }
 
 Test(collider, fast_gradients_match_those_in_double)
@@ -311,15 +339,38 @@ Test(collider, fast_gradients_match_those_in_double)
 
 Test(collider, with_checkpointing_gives_the_same_gradients_to_the_bit)
 {
-    nd_model_config config = collider_config(ND_ARCH_BITNET, ND_BF16, 0.6, 0.4);
-    predict_further(&config);
-    nd_model_fixture plain = nd_model_fixture_create(&config, false, seed);
-    config.checkpointing = true;
-    nd_model_fixture lean = nd_model_fixture_create(&config, false, seed);
-    for (int pass = 0; pass < 2; pass++)
-        cr_assert_eq(nd_model_fixture_train(&plain, pass > 0),
-                     nd_model_fixture_train(&lean, pass > 0));
-    assert_same_gradients(&plain, &lean);
-    nd_model_fixture_destroy(&plain);
-    nd_model_fixture_destroy(&lean);
+    for (int rule = ND_COLLIDER_SAMPLE; rule <= ND_COLLIDER_LOSS; rule++) {
+        nd_model_config config = collider_config(ND_ARCH_BITNET, ND_BF16, 0.6, 0.4);
+        config.collider_params.rule = (nd_collider_rule)rule;
+        predict_further(&config);
+        nd_model_fixture plain = nd_model_fixture_create(&config, false, seed);
+        config.checkpointing = true;
+        nd_model_fixture lean = nd_model_fixture_create(&config, false, seed);
+        for (int pass = 0; pass < 2; pass++)
+            cr_assert_eq(nd_model_fixture_train(&plain, pass > 0),
+                         nd_model_fixture_train(&lean, pass > 0));
+        assert_same_gradients(&plain, &lean);
+        nd_model_fixture_destroy(&plain);
+        nd_model_fixture_destroy(&lean);
+    }
+}
+
+Test(collider, excess_filters_what_the_reference_model_finds_as_hard)
+{
+    nd_model_config config = collider_config(ND_ARCH_BITNET, ND_F64, 1.0, 0.5);
+    config.collider_params.rule = ND_COLLIDER_EXCESS;
+    nd_model_fixture f = nd_model_fixture_create(&config, true, seed);
+    double reference[3 * 37] = {0.0};
+    nd_loss loss;
+    /* Tokens from 60 on cost the reference 100 nats: nothing exceeds that. */
+    for (int t = 60; t < 3 * 37; t++)
+        reference[t] = 100.0;
+    nd_model_set_draw(f.model, (nd_collider_draw){.reference = reference});
+    ND_ASSERT_OK(nd_model_train(f.model, f.tokens, 1.0f,
+                                nd_model_gradients_into(&f.model->params, f.gradients, false),
+                                (nd_gradients_ready){NULL, NULL}, &loss));
+    cr_assert_eq(loss.kept, 56);
+    for (int64_t i = 0; i < loss.kept; i++)
+        cr_assert_lt(f.model->collider.kept[i], 60);
+    nd_model_fixture_destroy(&f);
 }

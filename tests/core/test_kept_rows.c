@@ -231,8 +231,8 @@ static nd_model_config filtering_config(nd_arch arch)
     config.micro_batch = 5;
     config.seq_length = 40;
     config.collider = true;
-    config.collider_threshold = 1.0;
-    config.collider_sparsity = 0.5;
+    config.collider_params =
+        (nd_collider_params){.rule = ND_COLLIDER_LOSS, .threshold = 1.0, .sparsity = 0.5};
     return config;
 }
 

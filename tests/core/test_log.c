@@ -33,16 +33,8 @@ Test(log, every_line_of_terminal_and_file_begins_with_its_local_time)
             cr_assert(text != NULL, "no time: %s", line);
             const time_t told = mktime(&parsed);
             cr_assert(told >= before && told <= after, "%s", line);
-            cr_assert_eq(nd_log_text(line), text);
         }
         cr_assert(strstr(outputs[i], " resumed step_00000004 at step 4\n") != NULL);
         free(outputs[i]);
     }
-}
-
-Test(log, a_line_without_a_time_is_all_text)
-{
-    static const char *const lines[] = {"step 5/8  loss 4.1\n", "", "2026-01-31", "2026-01-31 x"};
-    for (size_t i = 0; i < sizeof lines / sizeof *lines; i++)
-        cr_assert_eq(nd_log_text(lines[i]), lines[i]);
 }

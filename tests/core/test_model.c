@@ -230,6 +230,32 @@ Test(model, checkpointing_gives_the_same_gradients_to_the_bit)
     }
 }
 
+/* 96 rows of 160 at once, or all of them; and the arena counts them. */
+Test(model, a_device_computes_more_rows_of_logits_at_once_and_their_memory_is_counted)
+{
+    nd_model_config config = nd_model_fixture_config(ND_ARCH_BITNET, ND_F32);
+    config.vocab_size = 34000;
+    config.micro_batch = 32;
+    nd_model_fixture host = nd_model_fixture_create(&config, false, seed);
+    config.on_device = true;
+    nd_model_fixture device = nd_model_fixture_create(&config, false, seed);
+    cr_assert_eq(nd_model_logit_rows(&host.model->config), 96);
+    cr_assert_eq(nd_model_logit_rows(&device.model->config), 160);
+    cr_assert_geq(device.activations.size - host.activations.size,
+                  (size_t)(160 - 96) * 34000 * sizeof(float));
+    const double loss = nd_model_fixture_train(&host, false);
+    cr_assert_float_eq(nd_model_fixture_train(&device, false), loss, 1e-6 * loss);
+    for (int64_t i = 0; i < host.model->params.count; i++)
+        cr_assert_lt(
+            nd_normalized_error(nd_as_const(device.gradients[i]), nd_as_const(host.gradients[i])),
+            1e-5, "%s", host.model->params.list[i].name);
+    nd_model_fixture_destroy(&host);
+    nd_model_fixture_destroy(&device);
+    config.vocab_size = 32000;
+    config.micro_batch = 4096;
+    cr_assert_eq(nd_model_logit_rows(&config), 1024);
+}
+
 /* The straight-through gradient is that of the dense model at the dequantised weights. */
 Test(model, ternary_gradients_are_those_of_the_dequantized_model)
 {

@@ -9,7 +9,8 @@
  * f32 of products of bf16, with the device's exponential. */
 static const double OUTPUT = 8e-3, GRADIENT = 1.2e-2, LSE = 2e-5;
 
-/* Sequences, length, heads, heads of k and v, head_dim. */
+/* Sequences, length, heads, heads of k and v, head_dim. Of the long ones the reference in double would take
+ * a minute: their bits are compared, and on a GPU the backend compares each plan with the own kernels. */
 static const int64_t shapes[][5] = {
     {2, 64, 4, 4, 64},    {1, 128, 4, 2, 64},    {3, 17, 4, 1, 16},   {2, 130, 6, 2, 32},
     {1, 200, 2, 1, 128},  {2, 33, 2, 2, 40},     {1, 2, 4, 2, 8},     {6, 64, 4, 4, 32},
@@ -17,7 +18,7 @@ static const int64_t shapes[][5] = {
     {2, 1024, 12, 4, 64}, {1, 2048, 16, 4, 128}, {2, 1000, 8, 8, 96},
 #endif
 };
-enum { SHAPES = sizeof shapes / sizeof *shapes };
+enum { SHAPES = sizeof shapes / sizeof *shapes, REFERENCED = 8 };
 
 typedef struct example {
     nd_attention_shape shape;
@@ -72,7 +73,7 @@ Test(cudnn, attention_agrees_with_the_reference)
     harness h;
     if (!open_here(&h))
         return;
-    for (int s = 0; s < SHAPES; s++) {
+    for (int s = 0; s < REFERENCED; s++) {
         example e = example_of(&h, shapes[s], 1.0f);
         compute(&h, &e);
         check_close(&h, "o", &e.o, OUTPUT);

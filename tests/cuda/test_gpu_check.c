@@ -17,7 +17,7 @@ static int check(char output[8192], int gpus, const char *program, const char *o
         "printf '#!/bin/sh\nexit 1\n' >$F/bin/python3; " /* has no packages, quickly */
         "chmod +x $F/bin/* $F/build/tests/cuda/device/cuda_program_nccl; "
         "PATH=$F/bin:$PATH bash %s/launch/gpu_check.sh --sections nccl --build $F/build "
-        "--report $F/report.md %s >/dev/null; code=$?; cat $F/report.md; rm -rf $F; exit $code; }",
+        "--out $F/out %s >/dev/null; code=$?; cat $F/out/report.md; rm -rf $F; exit $code; }",
         gpus, program, ND_SOURCE_DIR, options);
 }
 
@@ -72,4 +72,90 @@ Test(gpu_check, what_hangs_is_killed_though_it_does_not_leave_when_asked_to)
     cr_assert(strstr(output, "stopped after") != NULL, "%s", output);
     cr_assert(strstr(output, "nccl: FAILED") != NULL, "%s", output);
     cr_assert_lt(now() - start, 30.0);
+}
+
+Test(gpu_check, what_a_section_wrote_before_it_was_stopped_is_kept)
+{
+    char output[8192];
+    cr_assert_eq(check(output, 1, "echo early; exec sleep 600", "--seconds 14"), 1, "%s", output);
+    cr_assert(strstr(output, "early\n") != NULL, "%s", output);
+}
+
+Test(gpu_check, the_first_failure_is_quoted_with_what_was_found)
+{
+    char output[8192];
+    cr_assert_eq(check(output, 1, "echo Assertion Failed; echo error 0.5; echo more; exit 1", ""),
+                 1, "%s", output);
+    const char *quoted = strstr(output, "the first failure:");
+    cr_assert(quoted != NULL && strstr(quoted, "error 0.5") != NULL, "%s", output);
+}
+
+Test(gpu_check, calls_and_sections_that_do_not_exist_are_refused)
+{
+    char output[8192];
+    cr_assert_eq(
+        nd_test_shell(output, sizeof output, "bash %s/launch/gpu_check.sh --call 3", ND_SOURCE_DIR),
+        2);
+    cr_assert(strstr(output, "--call is 1 or 2, not '3'") != NULL, "%s", output);
+    cr_assert_eq(nd_test_shell(output, sizeof output,
+                               "bash %s/launch/gpu_check.sh --sections smoke,fire", ND_SOURCE_DIR),
+                 2);
+    cr_assert(strstr(output, "no section 'fire'") != NULL, "%s", output);
+}
+
+/* A kernel's fault makes all later calls of its process fail. */
+Test(gpu_check, device_tests_go_on_after_one_that_fails_or_crashes)
+{
+    char output[8192];
+    cr_assert_eq(nd_test_shell(output, sizeof output, "%s/cuda/runner_example", ND_TEST_PROGRAMS),
+                 1);
+    cr_assert(strstr(output, "a message") != NULL, "%s", output);
+    cr_assert(strstr(output, "[FAIL] example::second_fails") != NULL, "%s", output);
+    cr_assert(strstr(output, "[RUN ] example::third_crashes\n[FAIL] crashed") != NULL, "%s",
+              output);
+    cr_assert(strstr(output, "[PASS] example::fourth_passes") != NULL, "%s", output);
+    cr_assert(strstr(output, "Tested: 4 | Passing: 2 | Failing: 2") != NULL, "%s", output);
+    cr_assert_eq(nd_test_shell(output, sizeof output, "%s/cuda/runner_example --only _passes",
+                               ND_TEST_PROGRAMS),
+                 0);
+    cr_assert(strstr(output, "Tested: 2 | Passing: 2") != NULL, "%s", output);
+}
+
+/* The section `attention` with runs whose log says who computes which direction. */
+static int check_attention(char output[8192], const char *forward, const char *backward)
+{
+    return nd_test_shell(
+        output, 8192,
+        "{ F=$(mktemp -d); D=$F/build/tests/cuda/device; mkdir -p $F/bin $D; touch "
+        "$F/build/CMakeCache.txt; "
+        "printf '#!/bin/sh\necho GPU 0: a script\n' >$F/bin/nvidia-smi; "
+        "printf '#!/bin/sh\n' >$D/cuda_device_cudnn; "
+        "cat >$F/build/nanochat_dist <<'P'\n"
+        "#!/bin/sh\n"
+        "while [ $# -gt 0 ]; do\n"
+        "    [ $1 != --run-dir ] || { mkdir -p $2; echo '{\"loss\": 1, \"total_loss\": 1, "
+        "\"grad_norm\": 1, \"step_ms\": 1, \"comm_wait_ms\": 0}' >$2/metrics.jsonl; }\n"
+        "    shift\n"
+        "done\n"
+        "echo '12:00:00  device  attention of 8 x 2048 tokens: %s'\n"
+        "echo '12:00:00  device  attention_backward of 8 x 2048 tokens: %s'\n"
+        "P\n"
+        "chmod +x $F/bin/* $D/* $F/build/nanochat_dist; "
+        "PATH=$F/bin:$PATH bash %s/launch/gpu_check.sh --sections attention --build $F/build "
+        "--out $F/out >/dev/null; code=$?; cat $F/out/report.md; tar -tzf $F/out/runs.tar.gz; rm "
+        "-rf $F; exit $code; }",
+        forward, backward, ND_SOURCE_DIR);
+}
+
+Test(gpu_check, cudnn_is_not_called_right_where_the_project_computed_both_runs)
+{
+    char output[8192];
+    const char *engine = "cuDNN engine 2, workspace 0.0 MiB", *own = "own kernels; cuDNN: refused";
+    cr_assert_eq(check_attention(output, engine, engine), 0, "%s", output);
+    cr_assert(strstr(output, "runs/attention.auto/metrics.jsonl") != NULL, "%s", output);
+    cr_assert_eq(check_attention(output, engine, own), 1, "%s", output);
+    cr_assert(strstr(output, "does not compute attention_backward: the log names no engine") !=
+                  NULL,
+              "%s", output);
+    cr_assert_eq(check_attention(output, own, engine), 1, "%s", output);
 }

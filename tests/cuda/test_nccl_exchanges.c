@@ -93,6 +93,16 @@ Test(exchanges, nobody_waits_for_what_the_computation_does_not_need)
     cr_assert(f.now == 5.0 && e.done == 1);
 }
 
+Test(exchanges, what_waits_for_the_whole_device_waits_for_all_that_is_begun_under_the_deadline)
+{
+    begin("a", 0.0, 5.0);
+    ND_ASSERT_OK(nd_nccl_exchanges_wait_all(&e));
+    cr_assert(f.now == 5.0 && e.done == 1 && e.fenced == 0);
+    begin("b", 5.0, 1e9);
+    ND_ASSERT_FAILS(nd_nccl_exchanges_wait_all(&e), ND_EPEER, "the reduction of b and 2 more");
+    cr_assert(f.now > 35.0 && f.now < 36.0, "%g", f.now);
+}
+
 Test(exchanges, time_waited_and_time_at_work_are_counted_and_computation_is_neither)
 {
     begin("a", 2.0, 3.0);

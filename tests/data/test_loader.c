@@ -52,7 +52,6 @@ static void read_windows(nd_loader_options options, int batches, int64_t *window
     ND_ASSERT_OK(nd_loader_open(&options, &loader));
     for (int b = 0; b < batches; b++) {
         const int32_t *tokens;
-        cr_assert_eq(nd_loader_position(loader), options.start_sample + b * options.batch_size);
         ND_ASSERT_OK(nd_loader_next(loader, &tokens, NULL));
         for (int64_t i = 0; i < options.count; i++) {
             const int32_t *row = tokens + i * (SEQ_LENGTH + 1);
@@ -208,7 +207,6 @@ Test(loader, a_rank_without_samples_gets_empty_batches)
     options.count = 0;
     ND_ASSERT_OK(nd_loader_open(&options, &loader));
     ND_ASSERT_OK(nd_loader_next(loader, &tokens, NULL));
-    cr_assert_eq(nd_loader_position(loader), 2);
     nd_loader_close(loader);
 }
 

@@ -68,15 +68,18 @@ def rope(x, base, halves):
     return torch.stack([u * c - v * s, u * s + v * c], -1).flatten(-2)
 
 
-def chosen(nll, training):
-    """Which tokens take part, by docs/model.md."""
+def unlike_rule(nll, training, kept, weight):
+    """Tokens that docs/collider.md does not let stay, or go, or weigh so. What is drawn is taken as it is."""
     loss = nll.detach().flatten().numpy()
+    filtered = int(float(training["collider_sparsity"]) * loss.size)
+    if training["collider_rule"].strip('"') == "sample":
+        counted = abs(int(kept.sum()) - (loss.size - filtered))
+        return counted + int((weight[kept] < 1.0).sum()) + int((weight[~kept] != 0.0).sum())
     importance = (loss - loss.min()) / (loss.max() - loss.min())
-    lowest = np.argsort(loss, kind="stable")
-    lowest = lowest[: int(float(training["collider_sparsity"]) * loss.size)]
-    kept = np.ones(loss.size, bool)
-    kept[lowest[importance[lowest] < float(training["collider_threshold"])]] = False
-    return kept.reshape(nll.shape)
+    lowest = np.argsort(loss, kind="stable")[:filtered]
+    stays = np.ones(loss.size, bool)
+    stays[lowest[importance[lowest] < float(training["collider_threshold"])]] = False
+    return int((stays.reshape(kept.shape) != kept).sum() + (weight != kept).sum())
 
 
 def model(p, cfg, tokens, kept=None):
@@ -152,16 +155,17 @@ def main():
             found_loss = float(f["loss"][()])
             found = {k: v[()] for k, v in f["gradients"].items()}
             kept = f["kept"][()].astype(bool) if "kept" in f else None
+            weight = f["weight"][()] if kept is not None else 1.0
     nll, stream = model(params, cfg, torch.tensor(tokens), kept)
     loss = nll.mean()
-    (nll if kept is None else nll * torch.tensor(kept)).sum().div(nll.numel()).backward()
+    (nll * torch.as_tensor(weight)).sum().div(nll.numel()).backward()
     bad = abs(found_loss / loss.item() - 1) > 1e-4
     print(f"loss {found_loss:.9f}, PyTorch {loss.item():.9f}")
     if kept is not None:
-        others = int((chosen(nll, cfg["training"]) != kept).sum())
+        others = unlike_rule(nll, cfg["training"], kept, weight)
         reached = max(float(np.abs(x.grad.numpy()[~kept]).max(initial=0.0)) for x in stream)
         bad |= others > 0 or reached > 0.0 or bool(kept.all())
-        print(f"{kept.sum()} of {kept.size} tokens take part, {others} differ from the choice here; "
+        print(f"{kept.sum()} of {kept.size} tokens take part, {others} are not as the rule has them; "
               f"largest gradient of a filtered row {reached}")
     for name, p in params.items():
         g = p.grad.numpy()

@@ -14,6 +14,7 @@
 #define COPY_TILES_OUT(q) nd_tiles q##_inner = *q;
 #define COPY_TILES_IN(q) nd_tiles q##_inner = *q;
 #define COPY_ROWS(type, p) type p##_inner = *p;
+#define COPY_LOSS(p) nd_cross_entropy_params p##_inner = *p;
 #define COPY_MEMORY_OUT(p)
 #define COPY_MEMORY_IN(p)
 #define COPY_VALUE(type, x)
@@ -29,6 +30,7 @@
 #define MEMORY_OF_TILES_OUT(q) MEMORY_OF_TILES(q, true)
 #define MEMORY_OF_TILES_IN(q) MEMORY_OF_TILES(q, false)
 #define MEMORY_OF_ROWS(type, p) VIEW(p##_inner.rows, false)
+#define MEMORY_OF_LOSS(p) VIEW(p##_inner.norm, true) VIEW(p##_inner.weight, false)
 #define MEMORY_OF_MEMORY_OUT(p) BYTES(p, bytes, true)
 #define MEMORY_OF_MEMORY_IN(p) BYTES(p, bytes, false)
 #define MEMORY_OF_VALUE(type, x)
@@ -40,6 +42,7 @@
 #define INNER_TILES_OUT(q) , &q##_inner
 #define INNER_TILES_IN(q) , &q##_inner
 #define INNER_ROWS(type, p) , &p##_inner
+#define INNER_LOSS(p) , &p##_inner
 #define INNER_MEMORY_OUT(p) , p
 #define INNER_MEMORY_IN(p) , p
 #define INNER_VALUE(type, x) , x

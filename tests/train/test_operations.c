@@ -147,8 +147,8 @@ Test(operations, of_filtered_tokens_are_left_out_of_the_backward_pass)
         c.mtp_tokens = 2;
         c.loss.offset_weight[0] = c.loss.offset_weight[1] = 1.0f;
         c.collider = true;
-        c.collider_threshold = 1.0;
-        c.collider_sparsity = 0.5;
+        c.collider_params =
+            (nd_collider_params){.rule = ND_COLLIDER_LOSS, .threshold = 1.0, .sparsity = 0.5};
         const double all = measured(&c), most = (double)(c.hidden_dim * c.vocab_size) * 128.0;
         cr_assert(all >= expected(&c, 0.5) && all <= expected(&c, 0.5) + most,
                   "%d: %.0f, expected %.0f and at most %.0f more", i, all, expected(&c, 0.5), most);

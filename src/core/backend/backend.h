@@ -70,6 +70,8 @@ typedef struct nd_cross_entropy_params {
     float gradient_scale;  /* dlogits are multiplied by this */
     int offsets;           /* targets a row: the next token, the one after, ...; 0 means 1 */
     float offset_weight[ND_OFFSETS_MAX]; /* [0] is not read: the next token weighs 1 */
+    nd_view norm; /* f32 or f64 [t, 1]: receives ||p - onehot(target 0)||; data NULL: not wanted */
+    nd_cview weight; /* f32 or f64 [t, 1]: factor of each row's gradient; data NULL: 1 */
 } nd_cross_entropy_params;
 
 static inline int nd_cross_entropy_offsets(const nd_cross_entropy_params *params)
@@ -128,6 +130,7 @@ typedef struct nd_tiles {
 #define ND_PARAMETER_TILES_OUT(q) , const nd_tiles *q
 #define ND_PARAMETER_TILES_IN(q) , const nd_tiles *q
 #define ND_PARAMETER_ROWS(type, p) , const type *p
+#define ND_PARAMETER_LOSS(p) , const nd_cross_entropy_params *p
 #define ND_PARAMETER_MEMORY_OUT(p) , void *p
 #define ND_PARAMETER_MEMORY_IN(p) , const void *p
 #define ND_PARAMETER_VALUE(type, x) , type x

@@ -43,19 +43,5 @@ void nd_error_clear(void)
 
 int nd_error_exit_code(nd_status status)
 {
-    switch (status) {
-    case ND_OK:
-    case ND_ECONFIG:
-    case ND_EDATA:
-    case ND_ECHECKPOINT:
-    case ND_EPEER:
-    case ND_ENUMERIC:
-    case ND_ESTOPPED:
-        return (int)status;
-    case ND_ENOMEM:
-    case ND_EIO:
-    case ND_EINTERNAL:
-        break;
-    }
-    return 1;
+    return status <= ND_ESTOPPED ? (int)status : 1;
 }

@@ -9,6 +9,7 @@
 
 #include <stddef.h>
 
+/* Up to ND_ESTOPPED a status is the exit code of the process; the others end with 1. */
 typedef enum nd_status {
     ND_OK = 0,
     ND_ECONFIG = 2,     /* usage or configuration */
@@ -16,11 +17,17 @@ typedef enum nd_status {
     ND_ECHECKPOINT = 4, /* a checkpoint */
     ND_EPEER = 5,       /* another rank or the network */
     ND_ENUMERIC = 6,    /* NaN or Inf beyond recovery */
-    ND_ENOMEM = 7,      /* memory, of host or device */
-    ND_EIO = 8,         /* a file or a system call, outside data and checkpoints */
-    ND_EINTERNAL = 9,   /* a broken contract inside the program */
-    ND_ESTOPPED = 75    /* stopped on a signal after saving */
+    ND_ESTOPPED = 75,   /* stopped on a signal after saving */
+    ND_ENOMEM = 101,    /* memory, of host or device */
+    ND_EIO,             /* a file or a system call, outside data and checkpoints */
+    ND_EINTERNAL        /* a broken contract inside the program */
 } nd_status;
+
+/* The same for --help. */
+#define ND_EXIT_CODES                                                                              \
+    "exit codes: 0 done, 1 out of memory, a failed system call or an internal error, 2 usage or\n" \
+    "            configuration, 3 data, 4 checkpoint, 5 another rank or the network,\n"            \
+    "            6 non-finite values, 75 stopped on a signal after saving\n"
 
 enum { ND_ERROR_TEXT_MAX = 2048 };
 
@@ -64,7 +71,7 @@ const nd_error *nd_error_get(void);
 void nd_error_set(const nd_error *error);
 void nd_error_clear(void);
 
-/* The process exit code of a status: 2, 3, 4, 5, 6 or 75 as documented, 1 for the rest. */
+/* The process exit code of a status. */
 int nd_error_exit_code(nd_status status);
 
 #endif

@@ -17,15 +17,6 @@ static void put_time(FILE *out)
     fputs(text, out);
 }
 
-const char *nd_log_text(const char *line)
-{
-    static const char pattern[] = "dddd-dd-dd dd:dd:dd ";
-    for (int i = 0; i < TIME_LENGTH; i++)
-        if (pattern[i] == 'd' ? line[i] < '0' || line[i] > '9' : line[i] != pattern[i])
-            return line;
-    return line + TIME_LENGTH;
-}
-
 static void clear_progress(nd_log *log)
 {
     if (log->progress_width > 0 && log->terminal)

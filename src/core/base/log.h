@@ -27,8 +27,4 @@ void nd_log_progress(nd_log *log, const char *text);
 /* Redraws the progress line on a terminal and writes nothing elsewhere: between the lines of a log. */
 void nd_log_redraw(nd_log *log, const char *text);
 
-/* A line of training.log without its time; the line itself where it has none, as in logs of older
- * versions. */
-const char *nd_log_text(const char *line);
-
 #endif

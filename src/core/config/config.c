@@ -258,6 +258,11 @@ int nd_config_projector_bits(const nd_config *c)
     return c->optimizer.galore_projector_bits == ND_PROJECTOR_BITS_32 ? 32 : 8;
 }
 
+bool nd_config_uses_reference(const nd_config *config)
+{
+    return config->training.use_collider && config->training.collider_rule == ND_COLLIDER_EXCESS;
+}
+
 int64_t nd_config_micro_batch(const nd_config *config)
 {
     if (config->training.micro_batch_size > 0)

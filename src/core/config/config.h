@@ -28,6 +28,11 @@ typedef enum nd_orthogonalization {
 } nd_orthogonalization;
 typedef enum nd_mtp_schedule { ND_MTP_CONSTANT, ND_MTP_LINEAR, ND_MTP_THIRDS } nd_mtp_schedule;
 typedef enum nd_mtp_form { ND_MTP_SHARED, ND_MTP_SEQUENTIAL, ND_MTP_SEPARATE } nd_mtp_form;
+typedef enum nd_collider_rule {
+    ND_COLLIDER_SAMPLE,
+    ND_COLLIDER_LOSS,
+    ND_COLLIDER_EXCESS
+} nd_collider_rule;
 typedef enum nd_state_bits_choice {
     ND_STATE_BITS_32,
     ND_STATE_BITS_8,
@@ -97,7 +102,9 @@ typedef struct nd_config {
         double mtp_weight;
         int mtp_schedule, mtp_form;
         bool use_collider;
-        double collider_threshold, collider_sparsity, collider_until;
+        int collider_rule;
+        double collider_threshold, collider_sparsity, collider_from, collider_until;
+        nd_config_text collider_reference;
         bool use_async_loader;
         int64_t num_workers, prefetch_batches;
         bool use_galore;
@@ -188,6 +195,9 @@ nd_status nd_config_find(const char *name, char *path, size_t size);
 
 /* Width of the feed-forward layer: ffn_mult * hidden_dim, rounded to the nearest integer. */
 int64_t nd_config_ffn_dim(const nd_config *config);
+
+/* Whether tokens are filtered by a reference model's losses. */
+bool nd_config_uses_reference(const nd_config *config);
 
 /* Sequences computed at once: micro_batch_size, or when it is 0 the largest power of two that leaves
  * at least eight micro-batches (or divides batch_size at all). The same on any number of ranks. */

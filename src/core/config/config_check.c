@@ -31,6 +31,29 @@ static nd_status check_shape(const nd_config *c)
     return ND_OK;
 }
 
+static nd_status check_collider(const nd_config *c)
+{
+    const bool named = c->training.collider_reference[0] != '\0';
+    if (nd_config_uses_reference(c) && !named)
+        return ND_FAIL(
+            ND_ECONFIG,
+            "[training] collider_rule = excess needs collider_reference = CHECKPOINT, the "
+            "model whose losses are the reference");
+    if (named && c->training.collider_rule != ND_COLLIDER_EXCESS)
+        return ND_FAIL(
+            ND_ECONFIG,
+            "[training] collider_reference = %s is not read with collider_rule = %s; use "
+            "collider_rule = excess, or leave the reference out",
+            c->training.collider_reference,
+            c->training.collider_rule == ND_COLLIDER_LOSS ? "loss" : "sample");
+    if (c->training.collider_from >= c->training.collider_until && c->training.collider_until > 0.0)
+        return ND_FAIL(ND_ECONFIG,
+                       "[training] collider_from = %g is not below collider_until = %g; tokens are "
+                       "filtered between the two, as parts of the run",
+                       c->training.collider_from, c->training.collider_until);
+    return ND_OK;
+}
+
 static nd_status check_training(const nd_config *c)
 {
     if (c->training.seq_length > c->model.max_seq_len)
@@ -137,6 +160,7 @@ nd_status nd_config_check_model(const nd_config *c)
 {
     ND_TRY(check_shape(c));
     ND_TRY(check_training(c));
+    ND_TRY(check_collider(c));
     ND_TRY(check_wire(c));
     ND_TRY(check_reduction(c));
     ND_TRY(check_hardware(c));

@@ -87,14 +87,23 @@ const nd_config_key nd_config_keys[] = {
         training, mtp_schedule, "constant|linear|thirds", "thirds",
         "weights over the run: constant; linear to 0; or all, half and none of the further tokens "
         "by thirds of the run"),
-    BOOL(training, use_collider, "false", "Collider: leave easy tokens out of the backward pass"),
-    DOUBLE(
-        training, collider_threshold, 0, 1, "0.3",
-        "importance, the loss normalised over a micro-batch, below which a token may be filtered"),
+    BOOL(training, use_collider, "false",
+         "Collider: run the backward pass on a part of the tokens"),
+    CHOICE(
+        training, collider_rule, "sample|loss|excess", "sample",
+        "which tokens are kept: sample, drawn by gradient norm and weighted so that the expected "
+        "gradient is that of all tokens; loss, those with the highest loss; excess, those with "
+        "the highest loss above a reference model's"),
+    TEXT(training, collider_reference, "", "excess: checkpoint of the reference model"),
+    DOUBLE(training, collider_threshold, 0, 1, "0.3",
+           "loss and excess: importance, the loss normalised over a micro-batch, below which a "
+           "token may be filtered"),
     DOUBLE(training, collider_sparsity, 0, 0.999, "0.35",
-           "largest fraction of a micro-batch that is filtered"),
-    DOUBLE(training, collider_until, 0, 1, "1",
-           "fraction of the run in which tokens are filtered; later steps use all of them"),
+           "fraction of a micro-batch that is filtered: exactly with sample, at most otherwise"),
+    DOUBLE(training, collider_from, 0, 1, "0",
+           "fraction of the run before which no tokens are filtered"),
+    DOUBLE(training, collider_until, 0, 1, "0.6",
+           "fraction of the run after which no tokens are filtered"),
     BOOL(training, use_async_loader, "true", "read batches ahead in worker threads"),
     INT(training, num_workers, 1, 256, "2", "reader threads per rank"),
     INT(training, prefetch_batches, 1, 4096, "8", "batches to read ahead"),

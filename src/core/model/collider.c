@@ -1,22 +1,25 @@
 #include "core/model/collider.h"
 
+#include "core/base/rng.h"
+#include "core/model/token_sample.h"
+
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
-/* Merge sort by loss: stable, so that equal losses stay in the order of their index. */
-static void sort_by_loss(const double *losses, int32_t *order, int32_t *scratch, int64_t count)
+/* Merge sort of indices by their values: stable, so that equal ones stay in the order of their index. */
+static void sort_ascending(const double *values, int32_t *order, int32_t *scratch, int64_t count)
 {
     if (count < 2)
         return;
     const int64_t half = count / 2;
-    sort_by_loss(losses, order, scratch, half);
-    sort_by_loss(losses, order + half, scratch, count - half);
+    sort_ascending(values, order, scratch, half);
+    sort_ascending(values, order + half, scratch, count - half);
     for (int64_t i = 0; i < half; i++)
         scratch[i] = order[i];
     int64_t left = 0, right = half, out = 0;
     while (left < half)
-        if (right < count && losses[order[right]] < losses[scratch[left]])
+        if (right < count && values[order[right]] < values[scratch[left]])
             order[out++] = order[right++];
         else
             order[out++] = scratch[left++];
@@ -50,6 +53,19 @@ static int64_t round_up(int64_t rows, int64_t most)
     return rounded < most ? rounded : most;
 }
 
+/* From a mark of each token to the indices of the marked ones, in place, and padding. */
+static int64_t list_chosen(int32_t *kept, int64_t tokens, int64_t *rows)
+{
+    int64_t count = 0;
+    for (int64_t t = 0; t < tokens; t++)
+        if (kept[t])
+            kept[count++] = (int32_t)t;
+    *rows = round_up(count, tokens);
+    for (int64_t i = count; i < *rows; i++)
+        kept[i] = -1;
+    return count;
+}
+
 int64_t nd_collider_select(nd_collider_params params, const double *losses, int64_t tokens,
                            int32_t *order, int32_t *kept, int64_t *rows)
 {
@@ -57,21 +73,14 @@ int64_t nd_collider_select(nd_collider_params params, const double *losses, int6
     if (all_finite(losses, tokens)) {
         for (int64_t t = 0; t < tokens; t++)
             order[t] = (int32_t)t;
-        sort_by_loss(losses, order, kept, tokens);
+        sort_ascending(losses, order, kept, tokens);
         gone = filtered(params, losses, order, tokens);
     }
     for (int64_t t = 0; t < tokens; t++)
-        kept[t] = 0;
+        kept[t] = 1;
     for (int64_t i = 0; i < gone; i++)
-        kept[order[i]] = 1;
-    int64_t count = 0;
-    for (int64_t t = 0; t < tokens; t++)
-        if (!kept[t])
-            kept[count++] = (int32_t)t;
-    *rows = round_up(count, tokens);
-    for (int64_t i = count; i < *rows; i++)
-        kept[i] = -1;
-    return count;
+        kept[order[i]] = 0;
+    return list_chosen(kept, tokens, rows);
 }
 
 nd_status nd_collider_create(nd_collider *c, nd_collider_params params, int64_t tokens)
@@ -81,8 +90,9 @@ nd_status nd_collider_create(nd_collider *c, nd_collider_params params, int64_t 
     c->kept = calloc(count, sizeof *c->kept);
     c->order = calloc(count, sizeof *c->order);
     c->losses = calloc(count, sizeof *c->losses);
-    c->transfer = calloc(count, sizeof(double));
-    if (!c->kept || !c->order || !c->losses || !c->transfer)
+    c->probability = calloc(count, sizeof *c->probability);
+    c->transfer = calloc(2 * count, sizeof(double));
+    if (!c->kept || !c->order || !c->losses || !c->probability || !c->transfer)
         return ND_FAIL(ND_ENOMEM, "no memory to choose among %lld tokens", (long long)tokens);
     return ND_OK;
 }
@@ -92,28 +102,117 @@ void nd_collider_destroy(nd_collider *c)
     free(c->kept);
     free(c->order);
     free(c->losses);
+    free(c->probability);
     free(c->transfer);
     memset(c, 0, sizeof *c);
 }
 
-nd_status nd_collider_reserve(nd_collider *c, nd_arena *arena)
+nd_status nd_collider_reserve(nd_collider *c, nd_dtype wide, nd_arena *arena)
 {
     ND_TRY(nd_arena_reserve(arena, ND_I32, 1, c->tokens, &c->rows));
+    if (c->params.rule == ND_COLLIDER_SAMPLE) {
+        ND_TRY(nd_arena_reserve(arena, wide, 2 * c->tokens, 1, &c->measured));
+        if (c->measured.data)
+            c->norms = nd_view_rows(c->measured, c->tokens, c->tokens);
+        ND_TRY(nd_arena_reserve(arena, wide, c->tokens, 1, &c->weights));
+    }
     return nd_arena_reserve(arena, ND_I32, 1, c->tokens, &c->late);
 }
 
-nd_status nd_collider_choose(nd_collider *c, nd_backend *b, nd_cview nll, nd_cview *rows,
+static double wide_value(const nd_collider *c, nd_dtype type, int64_t i)
+{
+    return type == ND_F64 ? ((const double *)c->transfer)[i]
+                          : (double)((const float *)c->transfer)[i];
+}
+
+/* Losses to c->losses, and with `sample` norms to c->probability: the host waits once. */
+static nd_status fetch(nd_collider *c, nd_backend *b, nd_cview nll)
+{
+    const bool sampled = c->norms.data != NULL;
+    const nd_cview from = sampled ? nd_as_const(c->measured) : nll;
+    if (sampled)
+        ND_TRY(b->ops.copy(b, c->measured.data, nll.data, nd_view_bytes(nll)));
+    ND_TRY(b->ops.download(b, c->transfer, from.data, nd_view_bytes(from)));
+    for (int64_t t = 0; t < c->tokens; t++) {
+        c->losses[t] = wide_value(c, nll.dtype, t);
+        c->probability[t] = sampled ? wide_value(c, nll.dtype, c->tokens + t) : 1.0;
+    }
+    return ND_OK;
+}
+
+/* The order in which tokens are drawn: by target, then by the token before it, so that tokens whose gradients
+ * are alike are represented evenly; at random among equal ones. */
+static void order_alike(nd_collider *c, const nd_collider_tokens *tokens)
+{
+    const uint64_t key = nd_rng_key(c->params.seed, "collider order");
+    const uint64_t first = (uint64_t)c->draw.sample * (uint64_t)c->tokens;
+    for (int64_t t = 0; t < c->tokens; t++) {
+        const double random = nd_rng_uniform(key, first + (uint64_t)t);
+        const double before = ((double)tokens->inputs[t] + random) / (double)tokens->vocabulary;
+        c->losses[t] = (double)tokens->targets[t * tokens->stride] + before;
+        c->order[t] = (int32_t)t;
+    }
+    sort_ascending(c->losses, c->order, c->kept, c->tokens);
+}
+
+/* The gradient of a token whose error vanishes is bounded below, and so is its weight above. */
+static const double least_score = 0.02;
+
+/* Draws by losses and norms, which stand in c->losses and c->probability; leaves probabilities there. */
+static int64_t sample(nd_collider *c, const nd_collider_tokens *ids, int64_t *rows)
+{
+    const int64_t tokens = c->tokens;
+    const int64_t count = tokens - (int64_t)floor(c->params.sparsity * (double)tokens);
+    double *scores = c->losses;
+    *rows = tokens;
+    if (!all_finite(c->losses, tokens) || !all_finite(c->probability, tokens))
+        return tokens;
+    for (int64_t t = 0; t < tokens; t++)
+        scores[t] = c->probability[t] + least_score;
+    nd_token_probabilities(scores, tokens, count, c->probability);
+    order_alike(c, ids);
+    const uint64_t key = nd_rng_key(c->params.seed, "collider");
+    nd_token_draw(c->probability, tokens, count, c->order,
+                  nd_rng_uniform(key, (uint64_t)c->draw.sample), c->kept);
+    return list_chosen(c->kept, tokens, rows);
+}
+
+/* Weights 1/p of the rows that stay, 0 in rows of padding. */
+static nd_status upload_weights(nd_collider *c, nd_backend *b, int64_t rows, nd_cview *weight)
+{
+    for (int64_t i = 0; i < rows; i++) {
+        const double factor = c->kept[i] < 0 ? 0.0 : 1.0 / c->probability[c->kept[i]];
+        if (c->weights.dtype == ND_F64)
+            ((double *)c->transfer)[i] = factor;
+        else
+            ((float *)c->transfer)[i] = (float)factor;
+    }
+    *weight = nd_cview_rows(nd_as_const(c->weights), 0, rows);
+    return b->ops.upload(b, c->weights.data, c->transfer, nd_view_bytes(*weight));
+}
+
+nd_status nd_collider_choose(nd_collider *c, nd_backend *b, nd_cview nll,
+                             const nd_collider_tokens *ids, nd_cview *rows, nd_cview *weight,
                              int64_t *count)
 {
-    ND_TRY(b->ops.download(b, c->transfer, nll.data, nd_view_bytes(nll)));
-    for (int64_t t = 0; t < c->tokens; t++)
-        c->losses[t] = nll.dtype == ND_F64 ? ((const double *)c->transfer)[t]
-                                           : (double)((const float *)c->transfer)[t];
+    const bool sampled = c->params.rule == ND_COLLIDER_SAMPLE;
+    const bool excess = c->params.rule == ND_COLLIDER_EXCESS;
     int64_t used = 0;
-    *rows = (nd_cview){0};
-    *count = nd_collider_select(c->params, c->losses, c->tokens, c->order, c->kept, &used);
+    *rows = *weight = (nd_cview){0};
+    if (excess && !c->draw.reference)
+        return ND_FAIL(ND_ECONFIG,
+                       "[training] collider_rule = excess: no reference model is loaded here; use "
+                       "collider_rule = sample or loss");
+    ND_TRY(fetch(c, b, nll));
+    for (int64_t t = 0; excess && t < c->tokens; t++)
+        c->losses[t] -= c->draw.reference[t];
+    *count = sampled
+                 ? sample(c, ids, &used)
+                 : nd_collider_select(c->params, c->losses, c->tokens, c->order, c->kept, &used);
     if (*count == c->tokens)
         return ND_OK;
+    if (sampled)
+        ND_TRY(upload_weights(c, b, used, weight));
     *rows = nd_cview_of(c->rows.data, ND_I32, 1, used);
     return b->ops.upload(b, c->rows.data, c->kept, nd_view_bytes(*rows));
 }
@@ -136,7 +235,8 @@ void nd_collider_compact_targets(const nd_collider *c, nd_cview rows, int64_t le
                                  int32_t *targets)
 {
     enum { FILTERED = 0, KEPT = 1 };
-    int32_t *state = c->order; /* of every token, from here on */
+    const bool all = c->params.rule == ND_COLLIDER_SAMPLE; /* targets are predicted */
+    int32_t *state = c->order;                             /* of every token, from here on */
     memset(state, 0, (size_t)c->tokens * sizeof *state);
     for (int64_t i = 0; i < rows.cols; i++)
         if (c->kept[i] >= 0)
@@ -145,7 +245,8 @@ void nd_collider_compact_targets(const nd_collider *c, nd_cview rows, int64_t le
         const int64_t token = c->kept[i];
         for (int j = 0; j < offsets; j++) {
             int32_t target = -1;
-            if (token >= 0 && token % length + j < length && state[token + j] != FILTERED)
+            if (token >= 0 &&
+                (all || (token % length + j < length && state[token + j] != FILTERED)))
                 target = targets[token * offsets + j];
             targets[i * offsets + j] = target;
         }

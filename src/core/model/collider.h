@@ -1,10 +1,13 @@
-/* Collider: the backward pass of the tokens that are not learnt yet (arXiv:2502.00340).
+/* Collider: the backward pass on a part of the tokens (arXiv:2502.00340).
  *
- * The forward pass is untouched. The importance of a token is its next-token loss, min-max normalised
- * over the micro-batch; a token is filtered when its importance is below `threshold` and its loss is
- * among the lowest `sparsity` of the micro-batch, so that never more than that part goes. A filtered
- * token's loss is masked and its keys and values are constants: so it takes part in no product of
- * the backward pass, which runs on compacted rows (docs/model.md). */
+ * The forward pass is untouched. Which tokens of a micro-batch stay is a rule's choice:
+ *   sample  token t with probability p_t = min(1, c s_t), s_t the norm of its logits' gradient, c such
+ *           that a fixed number stay; its loss weighs 1/p_t, so that the expected loss is that of all
+ *   loss    importance is the next-token loss, min-max normalised; a token is filtered when it is
+ *           below `threshold` and its loss among the lowest `sparsity`
+ *   excess  the same of the loss above a reference model's
+ * A filtered token's loss is masked and its keys and values are constants: so it takes part in no product of
+ * the backward pass, which runs on compacted rows (docs/collider.md). */
 #ifndef ND_CORE_MODEL_COLLIDER_H
 #define ND_CORE_MODEL_COLLIDER_H
 
@@ -13,33 +16,49 @@
 /* Compacted rows come in multiples of this, the last ones zero, so that backends meet few shapes. */
 enum { ND_KEPT_ROUND = 32 };
 
-typedef struct nd_collider_params {
-    double threshold; /* importance in [0, 1] below which a token may go */
-    double sparsity;  /* largest part that goes */
-} nd_collider_params;
+/* What a choice depends on beside the losses. */
+typedef struct nd_collider_draw {
+    int64_t sample;          /* sample: number in the run of the micro-batch's first sequence */
+    const double *reference; /* excess: [tokens] losses of the reference model, host memory */
+} nd_collider_draw;
+
+/* Of each position, in host memory: its token and the next ones. */
+typedef struct nd_collider_tokens {
+    const int32_t *inputs, *targets; /* [tokens], [tokens, stride] */
+    int64_t vocabulary;
+    int stride;
+} nd_collider_tokens;
 
 typedef struct nd_collider {
     nd_collider_params params;
     int64_t tokens;
-    nd_view rows;   /* i32 [1, tokens], backend memory */
-    nd_view late;   /* the same of nd_collider_late */
-    int32_t *kept;  /* [tokens], host memory, as the rest */
-    int32_t *order; /* [tokens] */
-    double *losses; /* [tokens] */
-    void *transfer; /* [tokens] of nll's dtype */
+    nd_view rows;     /* i32 [1, tokens], backend memory */
+    nd_view late;     /* the same of nd_collider_late */
+    nd_view measured; /* sample: f32 or f64 [2 tokens, 1]: losses, and the */
+    nd_view norms;    /* [tokens, 1] of their errors; data NULL with other rules */
+    nd_view weights;  /* sample: as norms, of the rows that stay */
+    nd_collider_draw draw;
+    int32_t *kept;       /* [tokens], host memory, as the rest */
+    int32_t *order;      /* [tokens] */
+    double *losses;      /* [tokens] */
+    double *probability; /* [tokens] sample */
+    void *transfer;      /* [2 tokens] of nll's dtype */
 } nd_collider;
 
 /* Takes host memory for micro-batches of `tokens` tokens. Errors: ND_ENOMEM. */
 nd_status nd_collider_create(nd_collider *collider, nd_collider_params params, int64_t tokens);
 void nd_collider_destroy(nd_collider *collider);
 
-/* Takes its views in backend memory: run on a sizing arena, commit, run again. Errors: nd_arena_reserve's. */
-nd_status nd_collider_reserve(nd_collider *collider, nd_arena *arena);
+/* Takes its views in backend memory, losses being `wide`: run on a sizing arena, commit, run again.
+ * Errors: nd_arena_reserve's. */
+nd_status nd_collider_reserve(nd_collider *collider, nd_dtype wide, nd_arena *arena);
 
-/* Chooses by nll [tokens, 1] (waits for the backend). *count receives how many tokens stay and *rows
- * their indices, as gather_rows takes them, valid until the next call; rows->data is NULL when all
- * stay. */
-nd_status nd_collider_choose(nd_collider *collider, nd_backend *b, nd_cview nll, nd_cview *rows,
+/* Chooses by nll [tokens, 1], and with `sample` by collider->norms and by `ids` (waits for the backend).
+ * *count receives how many tokens stay, *rows their indices, as gather_rows takes them, and *weight
+ * [rows, 1] the factors of their losses (data NULL: 1), both valid until the next call; rows->data is NULL
+ * when all stay. Errors: ND_ECONFIG with `excess` and no reference. */
+nd_status nd_collider_choose(nd_collider *collider, nd_backend *b, nd_cview nll,
+                             const nd_collider_tokens *ids, nd_cview *rows, nd_cview *weight,
                              int64_t *count);
 
 /* The chosen tokens from about `first` on, counted from it: *rows as gather_rows takes them, padding
@@ -49,8 +68,8 @@ nd_status nd_collider_choose(nd_collider *collider, nd_backend *b, nd_cview nll,
 nd_status nd_collider_late(nd_collider *collider, nd_backend *b, nd_cview chosen, int64_t first,
                            int64_t *before, nd_cview *rows);
 
-/* Targets [tokens, offsets] of the chosen tokens, compacted in place. A kept position does not predict
- * a filtered token: its target becomes -1, as in rows of padding. `length` is that of a sequence. */
+/* Targets [tokens, offsets] of the chosen tokens, compacted in place; -1 in rows of padding. With loss and
+ * excess a kept position does not predict a filtered token: its target becomes -1. `length` is that of a sequence. */
 void nd_collider_compact_targets(const nd_collider *collider, nd_cview rows, int64_t length,
                                  int offsets, int32_t *targets);
 

@@ -19,6 +19,10 @@ nd_status nd_head_run(nd_backend *b, nd_view logits, const nd_head_pass *p)
         const nd_view chunk =
             p->kept.data ? nd_view_rows(p->kept, first, rows) : nd_view_rows(logits, 0, rows);
         const nd_cview x = nd_cview_rows(p->x, first, rows);
+        if (p->norm.data)
+            params.norm = nd_view_rows(p->norm, first, rows);
+        if (p->weight.data)
+            params.weight = nd_cview_rows(p->weight, first, rows);
         if (!p->computed)
             ND_TRY(b->ops.gemm(b, chunk, x, false, head, true, 1.0f, 0.0f));
         ND_TRY(b->ops.cross_entropy(b, nd_view_rows(p->nll, first, rows),

@@ -12,6 +12,8 @@ typedef struct nd_head_pass {
     nd_view kept;                 /* [t, pieces]: where logits are left when there is no dx, or */
     bool computed;      /* stand, to be overwritten; data NULL: in a chunk that all share */
     nd_view nll, total; /* [t, 1] */
+    nd_view norm;       /* [t, 1] of the error of the prediction; data NULL: not wanted */
+    nd_cview weight;    /* [t, 1] factors of the rows' gradients; data NULL: 1 */
     nd_view dx;         /* [t, d]; data NULL: the loss alone */
     float dx_beta;      /* dx = dx_beta dx + ... */
     nd_view dhead;      /* [vocab, d] */

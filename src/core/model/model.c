@@ -28,11 +28,6 @@ void nd_model_set_offset_weights(nd_model *m, const float *weights)
         m->config.loss.offset_weight[j] = weights[j];
 }
 
-void nd_model_set_filtering(nd_model *m, bool filtering)
-{
-    m->filtering = filtering && m->config.collider;
-}
-
 /* The first `count` positions of host_targets, as the next token's loss reads them. */
 static nd_status upload_targets(nd_model *m, int64_t count)
 {
@@ -78,8 +73,8 @@ static nd_status forward(nd_model *m)
 }
 
 /* The next token's loss of positions [first, end), without gradients. Their logits are left in `kept`
- * unless its data is NULL. */
-static nd_status loss_alone(nd_model *m, int64_t first, int64_t end, nd_view kept)
+ * unless its data is NULL; so are the norms of their errors in `norms` [tokens, 1]. */
+static nd_status loss_alone(nd_model *m, int64_t first, int64_t end, nd_view kept, nd_view norms)
 {
     const int64_t rows = end - first;
     const nd_head_pass pass = {.x = nd_cview_rows(nd_as_const(m->x_final), first, rows),
@@ -87,6 +82,7 @@ static nd_status loss_alone(nd_model *m, int64_t first, int64_t end, nd_view kep
                                .targets = nd_cview_rows(nd_as_const(m->targets), first, rows),
                                .loss = m->config.loss,
                                .kept = kept,
+                               .norm = norms.data ? nd_view_rows(norms, first, rows) : (nd_view){0},
                                .nll = nd_view_rows(m->nll, first, rows),
                                .total = nd_view_rows(m->total, first, rows)};
     return nd_head_run(m->backend, m->logits, &pass);
@@ -104,6 +100,8 @@ static nd_status loss_and_gradients(nd_model *m, const nd_backward_rows *part, i
                          .loss = m->config.loss,
                          .kept = kept,
                          .computed = kept.data != NULL,
+                         .weight = part->weight.data ? nd_cview_rows(part->weight, first, rows)
+                                                     : part->weight,
                          .nll = nd_view_rows(m->nll, first, rows),
                          .total = nd_view_rows(m->total, first, rows),
                          .dx = nd_view_rows(part->dx_final, first, rows),
@@ -159,7 +157,7 @@ nd_status nd_model_evaluate(nd_model *m, const int32_t *tokens, int64_t sequence
     double sums[2];
     ND_TRY(nd_model_upload(m, tokens));
     ND_TRY(forward(m));
-    ND_TRY(loss_alone(m, 0, m->tokens, (nd_view){0}));
+    ND_TRY(loss_alone(m, 0, m->tokens, (nd_view){0}, (nd_view){0}));
     ND_TRY(sum_losses(m, rows));
     ND_TRY(m->backend->ops.download(m->backend, sums, m->sums.data, sizeof sums));
     *loss = (nd_loss){.nll = sums[0], .total = sums[1], .tokens = rows, .kept = rows};
@@ -210,10 +208,13 @@ static nd_status filter_tokens(nd_model *m, const nd_model_gradients *into, nd_b
     nd_view inputs = nd_view_of(m->inputs.data, ND_I32, m->tokens, 1);
     const nd_view late = late_logits(m, into);
     const int64_t first = m->tokens - late.rows;
-    ND_TRY(loss_alone(m, 0, first, (nd_view){0}));
-    ND_TRY(loss_alone(m, first, m->tokens, late));
+    ND_TRY(loss_alone(m, 0, first, (nd_view){0}, m->collider.norms));
+    ND_TRY(loss_alone(m, first, m->tokens, late, m->collider.norms));
     ND_TRY(sum_losses(m, m->tokens));
-    ND_TRY(nd_collider_choose(&m->collider, b, nd_as_const(m->nll), &part->rows, kept));
+    const nd_collider_tokens ids = {m->host_inputs, m->host_targets, m->config.vocab_size,
+                                    nd_model_predicted(&m->config)};
+    ND_TRY(nd_collider_choose(&m->collider, b, nd_as_const(m->nll), &ids, &part->rows,
+                              &part->weight, kept));
     if (!part->rows.data)
         return ND_OK;
     part->count = part->rows.cols;
@@ -224,10 +225,9 @@ static nd_status filter_tokens(nd_model *m, const nd_model_gradients *into, nd_b
     ND_TRY(nd_collider_late(&m->collider, b, part->rows, first, &part->early, &late_rows));
     part->logits = nd_view_of(late.data, late.dtype, late_rows.cols, late.cols);
     ND_TRY(b->ops.gather_rows(b, part->logits, nd_as_const(late), late_rows));
-    ND_TRY(nd_collider_compact_rows(b, &part->x_final, part->rows));
-    ND_TRY(nd_collider_compact_rows(b, &part->x_last, part->rows));
-    ND_TRY(nd_collider_compact_rows(b, &part->final_r, part->rows));
-    ND_TRY(nd_collider_compact_rows(b, &inputs, part->rows));
+    nd_view *const views[] = {&part->x_final, &part->x_last, &part->final_r, &inputs};
+    for (size_t i = 0; i < sizeof views / sizeof *views; i++)
+        ND_TRY(nd_collider_compact_rows(b, views[i], part->rows));
     part->inputs = nd_view_of(inputs.data, ND_I32, 1, part->count);
     part->dx_final = nd_view_rows(part->dx_final, 0, part->count);
     part->dx = nd_view_rows(part->dx, 0, part->count);

@@ -54,6 +54,15 @@ nd_status nd_model_read_losses(nd_model *model, nd_cview sums, nd_loss *losses);
 void nd_model_set_offset_weights(nd_model *model, const float *weights);
 
 /* Turns Collider's filter on or off; a model that has it starts with it on. */
-void nd_model_set_filtering(nd_model *model, bool filtering);
+static inline void nd_model_set_filtering(nd_model *model, bool filtering)
+{
+    model->filtering = filtering && model->config.collider;
+}
+
+/* What Collider's choice in the next pass depends on beside the losses. */
+static inline void nd_model_set_draw(nd_model *model, nd_collider_draw draw)
+{
+    model->collider.draw = draw;
+}
 
 #endif

@@ -5,6 +5,14 @@
 #include "core/backend/backend.h"
 #include "core/config/config.h"
 
+/* Which tokens Collider keeps (core/model/collider.h). */
+typedef struct nd_collider_params {
+    nd_collider_rule rule;
+    double threshold; /* loss, excess: importance in [0, 1] below which a token may go */
+    double sparsity;  /* part that goes: exactly with sample, at most with the others */
+    uint64_t seed;    /* sample */
+} nd_collider_params;
+
 typedef struct nd_model_config {
     nd_arch arch;
     int64_t hidden_dim, num_layers, num_heads, num_kv_heads, head_dim, ffn_dim, vocab_size;
@@ -18,10 +26,11 @@ typedef struct nd_model_config {
     bool ternary;          /* false: projections are dense, for gradient checks */
     bool activation_quant; /* false: projections see unquantised activations */
     bool int8_gradients;   /* ternary backward products with gradients in 8 bits */
+    bool on_device;        /* not in host memory: more rows of logits are computed at once */
     bool checkpointing;    /* keep one activation a layer, recompute the rest */
     bool packed_codes;     /* codes rest in 2 bits and are unpacked for each product */
-    bool collider;         /* the backward pass skips easy tokens (core/model/collider.h) */
-    double collider_threshold, collider_sparsity;
+    bool collider;         /* the backward pass runs on a part of the tokens */
+    nd_collider_params collider_params;
     nd_mtp_form mtp_form;         /* of the tokens predicted after the next one */
     int mtp_tokens;               /* predicted ahead, the next one included; 0 is 1 */
     int64_t micro_batch;          /* sequences computed at once */

@@ -15,6 +15,7 @@ nd_status nd_model_create(const nd_model_config *config, nd_backend *backend, nd
     if (!m)
         return ND_FAIL(ND_ENOMEM, "no memory for the model's tables");
     m->config = *config;
+    m->config.on_device |= !backend->ops.host_memory; /* under target = auto too */
     m->backend = backend;
     m->filtering = config->collider;
     m->tokens = config->micro_batch * config->seq_length;
@@ -29,10 +30,8 @@ nd_status nd_model_create(const nd_model_config *config, nd_backend *backend, nd
                          (long long)config->num_layers);
         goto fail;
     }
-    if (config->collider) {
-        const nd_collider_params params = {config->collider_threshold, config->collider_sparsity};
-        ND_TRY_GOTO(nd_collider_create(&m->collider, params, m->tokens), fail);
-    }
+    if (config->collider)
+        ND_TRY_GOTO(nd_collider_create(&m->collider, config->collider_params, m->tokens), fail);
     ND_TRY_GOTO(nd_mtp_create(&m->mtp, config, m->tokens), fail);
     *model = m;
     return ND_OK;
@@ -92,7 +91,8 @@ nd_status nd_model_reserve_weights(nd_model *m, nd_arena *arena)
 int64_t nd_model_logit_rows(const nd_model_config *config)
 {
     const int64_t tokens = config->micro_batch * config->seq_length;
-    int64_t rows = (int64_t)(4 << 20) / config->vocab_size / 32 * 32;
+    const int64_t most = (int64_t)(config->on_device ? 32 << 20 : 4 << 20);
+    int64_t rows = most / config->vocab_size / 32 * 32;
     if (rows < 32)
         rows = 32;
     return rows < tokens ? rows : tokens;
@@ -143,7 +143,7 @@ nd_status nd_model_reserve_activations(nd_model *m, nd_arena *arena, bool traini
     ND_TRY(nd_arena_reserve(arena, c->compute, m->tokens, c->hidden_dim, &m->x_final));
     ND_TRY(nd_arena_reserve(arena, wide, m->tokens, 1, &m->final_r));
     if (training && c->collider)
-        ND_TRY(nd_collider_reserve(&m->collider, arena));
+        ND_TRY(nd_collider_reserve(&m->collider, wide, arena));
     if (training)
         ND_TRY(nd_mtp_reserve(&m->mtp, c, m->tokens, arena));
     ND_TRY(nd_arena_reserve(arena, wide, m->tokens, 1, &m->nll));

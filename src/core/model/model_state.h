@@ -51,6 +51,7 @@ typedef struct nd_backward_rows {
     nd_view logits; /* of the others: [count - early, vocab] */
     nd_view inputs, x_last, final_r, x_final;
     nd_view dx_final, dx;
+    nd_cview weight; /* [count, 1] factors of the rows' losses; data NULL: 1 */
 } nd_backward_rows;
 
 /* Builds the parameter table. Takes no memory for weights or activations. */
@@ -91,7 +92,8 @@ int nd_model_predicted(const nd_model_config *config);
 /* Columns of model->sums. */
 int64_t nd_model_loss_sums(const nd_model *model);
 
-/* Rows of logits computed at once: full logits never exist. */
+/* Rows of logits computed at once: full logits never exist. 16 MiB of f32 in host memory, near the cores'
+ * caches; on a device 128 MiB, since for every chunk the head and its gradient are read and written anew. */
 int64_t nd_model_logit_rows(const nd_model_config *config);
 
 #endif

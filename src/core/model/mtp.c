@@ -78,6 +78,7 @@ nd_status nd_mtp_train_heads(nd_model *m, const nd_backward_rows *part, float gr
         const int64_t index = nd_params_mtp_first(&m->params, head);
         nd_head_pass pass = {.head = nd_as_const(m->weights[index].dense),
                              .loss = {.gradient_scale = gradient_scale},
+                             .weight = part->weight,
                              .dx = part->dx_final,
                              .dx_beta = 1.0f,
                              .dhead = into->views[index],
@@ -194,6 +195,7 @@ static nd_status block_head(nd_model *m, const nd_backward_rows *part, int64_t k
     const nd_view r = nd_view_rows(m->final_r, 0, part->count);
     nd_head_pass pass = {.head = nd_as_const(m->weights[head].dense),
                          .loss = {.gradient_scale = gradient_scale},
+                         .weight = part->weight,
                          .dx = part->dx_final,
                          .dhead = into->views[head],
                          .dhead_beta = 1.0f};

@@ -212,6 +212,15 @@ int64_t nd_params_total(const nd_params *params)
     return total;
 }
 
+int64_t nd_params_ternary(const nd_params *params)
+{
+    int64_t total = 0;
+    for (int64_t i = 0; i < params->count; i++)
+        if (params->list[i].role == ND_ROLE_TERNARY)
+            total += params->list[i].rows * params->list[i].cols;
+    return total;
+}
+
 nd_view nd_params_layer_span(const nd_params *params, const nd_view *views, int64_t layers)
 {
     const int64_t first = 1; /* behind the embedding */

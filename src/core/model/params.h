@@ -81,6 +81,7 @@ int64_t nd_params_largest(const nd_params *params, nd_param_role role);
 
 /* Total number of weights. */
 int64_t nd_params_total(const nd_params *params);
+int64_t nd_params_ternary(const nd_params *params); /* those in ternary matrices */
 
 /* The memory that views of layers [0, layers) cover, which were reserved one after another. */
 nd_view nd_params_layer_span(const nd_params *params, const nd_view *views, int64_t layers);

@@ -1,7 +1,7 @@
 #include "core/base/directory.h"
 #include "core/base/durable_file.h"
+#include "train/checkpoint/checkpoint_files.h"
 #include "train/checkpoint/checkpoint_parts.h"
-#include "train/checkpoint/manifest.h"
 #include "train/fault_points.h"
 
 #include <errno.h>
@@ -35,9 +35,6 @@ static nd_status collect(nd_save *s)
     c->files = calloc((size_t)run->comm->size + 2, sizeof *c->files);
     if (!c->tensors || !c->files)
         return ND_FAIL(ND_ENOMEM, "no memory for a manifest of %lld tensors", (long long)params);
-    char *hashes = calloc((size_t)(params * ND_CHECKPOINT_PARTS_MAX) + 1, 64);
-    if (!hashes)
-        return ND_FAIL(ND_ENOMEM, "no memory for %lld checksums", (long long)params);
     for (int64_t i = 0; i < params; i++) {
         const nd_param *param = &run->model->params.list[i];
         const int owner = run->own.owner[i];
@@ -45,72 +42,22 @@ static nd_status collect(nd_save *s)
             const nd_written_tensor *w = &s->tensors[i * ND_CHECKPOINT_PARTS_MAX + p];
             if (!w->part[0])
                 continue;
-            nd_checkpoint_tensor *t = &c->tensors[c->tensor_count];
+            nd_checkpoint_tensor *t = &c->tensors[c->tensor_count++];
             *t = (nd_checkpoint_tensor){
                 .dtype = (nd_dtype)w->dtype, .rows = w->rows, .cols = w->cols};
             strcpy(t->param, param->name);
             strcpy(t->part, w->part);
             strcpy(t->sha256, w->sha256);
             snprintf(t->file, sizeof t->file, "rank_%04d.h5", owner);
-            memcpy(hashes + 64 * c->tensor_count++, w->sha256, 64);
         }
     }
-    const nd_status status = nd_sha256_hex(hashes, 64 * (size_t)c->tensor_count, c->state_sha256);
-    free(hashes);
     for (int r = 0; r < run->comm->size; r++) {
         nd_checkpoint_file *f = &c->files[c->file_count++];
         snprintf(f->name, sizeof f->name, "rank_%04d.h5", r);
         f->bytes = s->summaries[r].bytes;
         strcpy(f->sha256, s->summaries[r].sha256);
     }
-    return status;
-}
-
-static nd_status add_file(nd_checkpoint *c, const char *directory, const char *name,
-                          const void *bytes, size_t size)
-{
-    char path[ND_CHECKPOINT_PATH_MAX];
-    ND_TRY(nd_checkpoint_join(path, sizeof path, directory, name));
-    ND_TRY(nd_file_write_synced(path, bytes, size));
-    nd_checkpoint_file *f = &c->files[c->file_count++];
-    snprintf(f->name, sizeof f->name, "%s", name);
-    f->bytes = (int64_t)size;
-    return nd_sha256_hex(bytes, size, f->sha256);
-}
-
-static nd_status add_config(nd_save *s)
-{
-    char *text = NULL;
-    size_t size = 0;
-    FILE *memory = open_memstream(&text, &size);
-    if (!memory)
-        return ND_FAIL(ND_ENOMEM, "no memory for the configuration's text");
-    nd_identity_write_comments(&s->c.identity, memory);
-    nd_status status = nd_config_write(&s->run->config, memory);
-    fclose(memory);
-    if (status == ND_OK)
-        status = add_file(&s->c, s->temporary, "config.ini", text, size);
-    free(text);
-    return status;
-}
-
-static nd_status add_tokenizer(nd_save *s)
-{
-    const nd_run *run = s->run;
-    if (!run->data.tokenizer)
-        return ND_OK;
-    return add_file(&s->c, s->temporary, "tokenizer.model", run->data.tokenizer,
-                    run->data.tokenizer_bytes);
-}
-
-static nd_status add_manifest(nd_save *s)
-{
-    char path[ND_CHECKPOINT_PATH_MAX], *text = NULL;
-    ND_TRY(nd_checkpoint_join(path, sizeof path, s->temporary, "manifest.json"));
-    ND_TRY(nd_manifest_format(&s->c, &text));
-    const nd_status status = nd_file_write_synced(path, text, strlen(text));
-    free(text);
-    return status;
+    return ND_OK;
 }
 
 void nd_save_note(nd_save *s, const char *format, ...)
@@ -180,9 +127,11 @@ nd_status nd_save_publish(nd_save *s)
 {
     nd_fault_point_of(0, s->c.step, "save_config");
     ND_TRY(collect(s));
-    ND_TRY(add_config(s));
-    ND_TRY(add_tokenizer(s));
-    ND_TRY(add_manifest(s));
+    ND_TRY(nd_checkpoint_add_config(&s->c, s->temporary, &s->run->config));
+    if (s->run->data.tokenizer)
+        ND_TRY(nd_checkpoint_add_file(&s->c, s->temporary, "tokenizer.model",
+                                      s->run->data.tokenizer, s->run->data.tokenizer_bytes));
+    ND_TRY(nd_checkpoint_add_manifest(&s->c, s->temporary));
     ND_TRY(nd_path_sync(s->temporary));
     nd_fault_point_of(0, s->c.step, "save_rename");
     ND_TRY(take_place(s));

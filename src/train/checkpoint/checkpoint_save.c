@@ -1,5 +1,6 @@
 #include "train/checkpoint/checkpoint_save.h"
 
+#include "core/base/clock.h"
 #include "core/base/durable_file.h"
 #include "train/approximations.h"
 #include "train/checkpoint/checkpoint_parts.h"
@@ -7,14 +8,6 @@
 
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
-
-static double now_ms(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec * 1e3 + (double)t.tv_nsec * 1e-6;
-}
 
 /* Errors of files and memory while saving are errors of the checkpoint to the caller. */
 static nd_status as_checkpoint_error(nd_status status)
@@ -42,10 +35,10 @@ void nd_save_wait_written(nd_run *run, int64_t index)
         return;
     pthread_mutex_lock(&s->mutex);
     if (s->written <= index) {
-        const double start = now_ms();
+        const double start = nd_seconds();
         while (s->written <= index)
             pthread_cond_wait(&s->moved, &s->mutex);
-        run->saving.ms += now_ms() - start;
+        run->saving.ms += 1e3 * (nd_seconds() - start);
     }
     pthread_mutex_unlock(&s->mutex);
 }
@@ -276,27 +269,27 @@ static nd_status begin(nd_run *run, bool background)
 
 nd_status nd_save_begin(nd_run *run, bool background)
 {
-    const double start = now_ms();
+    const double start = nd_seconds();
     nd_status status = begin(run, background);
     if (status == ND_OK)
         status = nd_run_reset_error_feedback(run);
-    run->saving.ms += now_ms() - start;
+    run->saving.ms += 1e3 * (nd_seconds() - start);
     return status;
 }
 
 nd_status nd_save_advance(nd_run *run)
 {
-    const double start = now_ms();
+    const double start = nd_seconds();
     const nd_status status = run->saving.save ? advance(run) : ND_OK;
-    run->saving.ms += now_ms() - start;
+    run->saving.ms += 1e3 * (nd_seconds() - start);
     return status;
 }
 
 nd_status nd_save_finish(nd_run *run)
 {
-    const double start = now_ms();
+    const double start = nd_seconds();
     const nd_status status = finish(run);
-    run->saving.ms += now_ms() - start;
+    run->saving.ms += 1e3 * (nd_seconds() - start);
     return status;
 }
 

@@ -64,9 +64,7 @@ static nd_status plan_rank(const nd_config *config, int rank, nd_plan *plan)
     plan->loader = nd_loader_planned_bytes(&loader, config->training.seq_length);
     const nd_params *params = &run->model->params;
     plan->parameters = nd_params_total(params);
-    for (int64_t i = 0; i < params->count; i++)
-        if (params->list[i].role == ND_ROLE_TERNARY)
-            plan->parameters_ternary += params->list[i].rows * params->list[i].cols;
+    plan->parameters_ternary = nd_params_ternary(params);
     plan->tokens_per_step = config->training.batch_size * config->training.seq_length;
     count_operations(config, run->model->config, plan);
     plan->wire = nd_wire_bytes_of(run);

@@ -7,11 +7,14 @@ import ast
 import configparser
 import math
 import string
+import sys
 
 from runs import NAN, ReportError, median
 
 ALLOWED = (ast.Expression, ast.BinOp, ast.UnaryOp, ast.BoolOp, ast.Compare, ast.IfExp, ast.Call, ast.Attribute,
            ast.Name, ast.Constant, ast.Tuple, ast.operator, ast.unaryop, ast.boolop, ast.cmpop, ast.expr_context)
+if sys.version_info < (3, 8):
+    ALLOWED += (ast.Num, ast.Str)
 
 
 def evaluate(text, names):

@@ -3,6 +3,7 @@
 #include "core/backend/cpu/fast_kernels.h"
 #include "core/base/float_formats.h"
 #include "core/base/nibble_code.h"
+#include "core/base/philox.h"
 
 #include <math.h>
 #include <string.h>
@@ -77,16 +78,7 @@ static void store_bf16_stochastic(uint16_t *y, const float *x, uint64_t key, int
             uint32_t k0 = (uint32_t)key, k1 = (uint32_t)(key >> 32);
             const uint64_t counter = block + (uint64_t)j;
             uint32_t c0 = (uint32_t)counter, c1 = (uint32_t)(counter >> 32), c2 = 2, c3 = 0;
-            for (int round = 0; round < 10; round++) {
-                const uint64_t product0 = (uint64_t)0xD2511F53u * c0;
-                const uint64_t product1 = (uint64_t)0xCD9E8D57u * c2;
-                c0 = (uint32_t)(product1 >> 32) ^ c1 ^ k0;
-                c2 = (uint32_t)(product0 >> 32) ^ c3 ^ k1;
-                c1 = (uint32_t)product1;
-                c3 = (uint32_t)product0;
-                k0 += 0x9E3779B9u;
-                k1 += 0xBB67AE85u;
-            }
+            ND_PHILOX(k0, k1, c0, c1, c2, c3)
             words[4 * j] = c0;
             words[4 * j + 1] = c1;
             words[4 * j + 2] = c2;
@@ -247,50 +239,20 @@ static void unpack_trits(int8_t *c, const uint8_t *packed, int64_t stride, int64
     }
 }
 
-static double sum_of(const float *x, int64_t n)
-{
-    double sum = 0.0;
-#pragma omp simd reduction(+ : sum)
-    for (int64_t i = 0; i < n; i++)
-        sum += (double)x[i];
-    return sum;
-}
-
-static double sum_abs(const float *x, int64_t n)
-{
-    double sum = 0.0;
-#pragma omp simd reduction(+ : sum)
-    for (int64_t i = 0; i < n; i++)
-        sum += (double)fabsf(x[i]);
-    return sum;
-}
-
-static double sum_squares(const float *x, int64_t n)
-{
-    double sum = 0.0;
-#pragma omp simd reduction(+ : sum)
-    for (int64_t i = 0; i < n; i++)
-        sum += (double)x[i] * (double)x[i];
-    return sum;
-}
-
-static double dot(const float *x, const float *y, int64_t n)
-{
-    double sum = 0.0;
-#pragma omp simd reduction(+ : sum)
-    for (int64_t i = 0; i < n; i++)
-        sum += (double)x[i] * (double)y[i];
-    return sum;
-}
-
-static double dot3(const float *x, const float *y, const float *z, int64_t n)
-{
-    double sum = 0.0;
-#pragma omp simd reduction(+ : sum)
-    for (int64_t i = 0; i < n; i++)
-        sum += (double)(x[i] * y[i]) * (double)z[i];
-    return sum;
-}
+/* A sum over i in double. */
+#define SUM(name, term, ...)                                                                       \
+    static double name(__VA_ARGS__, int64_t n)                                                     \
+    {                                                                                              \
+        double sum = 0.0;                                                                          \
+        _Pragma("omp simd reduction(+ : sum)") for (int64_t i = 0; i < n; i++) sum += (term);      \
+        return sum;                                                                                \
+    }
+SUM(sum_of, (double)x[i], const float *x)
+SUM(sum_abs, (double)fabsf(x[i]), const float *x)
+SUM(sum_squares, (double)x[i] * (double)x[i], const float *x)
+SUM(dot, (double)x[i] * (double)y[i], const float *x, const float *y)
+SUM(dot3, (double)(x[i] * y[i]) * (double)z[i], const float *x, const float *y, const float *z)
+#undef SUM
 
 static float max_of(const float *x, int64_t n)
 {
@@ -384,87 +346,6 @@ static void rotate_pairs(float *x, const float *cosine, const float *sine, float
     }
 }
 
-static double exp_sum(float *y, const float *x, float s, float shift, int64_t n)
-{
-    double total = 0.0;
-    for (int64_t start = 0; start < n; start += 4096) {
-        const int64_t end = n - start < 4096 ? n : start + 4096;
-        float sum = 0.0f;
-#pragma omp simd reduction(+ : sum)
-        for (int64_t i = start; i < end; i++) {
-            y[i] = exp_fast(s * x[i] - shift);
-            sum += y[i];
-        }
-        total += (double)sum;
-    }
-    return total;
-}
-
-static void softmax_moments(float *e, const float *x, float largest, double *sum, double *tilt,
-                            int64_t n)
-{
-    double total = 0.0, tilted = 0.0;
-    for (int64_t start = 0; start < n; start += 1024) {
-        const int64_t end = n - start < 1024 ? n : start + 1024;
-        float s0 = 0.0f, s1 = 0.0f;
-#pragma omp simd reduction(+ : s0, s1)
-        for (int64_t i = start; i < end; i++) {
-            const float below = x[i] - largest;
-            e[i] = exp_fast(below);
-            s0 += e[i];
-            s1 += e[i] * below;
-        }
-        total += (double)s0;
-        tilted += (double)s1;
-    }
-    *sum = total;
-    *tilt = tilted;
-}
-
-static void softmax_gradient(float *x, const float *e, const nd_softmax_gradient *g, int64_t n)
-{
-    const nd_softmax_gradient c = *g;
-#pragma omp simd
-    for (int64_t i = 0; i < n; i++)
-        x[i] = e[i] * (c.base + c.slope * (x[i] - c.lse)) - c.floor;
-}
-
-static double softmax_tiles(float *x, int64_t stride, int64_t width, int64_t visible, int64_t total,
-                            float s, float *shift)
-{
-    float largest = -INFINITY;
-    for (int64_t at = 0; at < visible; at += width) {
-        const float *tile = x + at / width * stride;
-        const int64_t n = visible - at < width ? visible - at : width;
-        const float found = max_of(tile, n);
-        largest = found > largest ? found : largest;
-    }
-    *shift = s * largest;
-    double sum = 0.0;
-    for (int64_t at = 0; at < total; at += width) {
-        float *tile = x + at / width * stride;
-        const int64_t left = visible - at;
-        const int64_t n = left < 0 ? 0 : left < width ? left : width;
-        sum += exp_sum(tile, tile, s, *shift, n);
-        for (int64_t i = n; i < width; i++)
-            tile[i] = 0.0f;
-    }
-    return sum;
-}
-
-static void attention_gradient(float *p, float *d, const float *lse, const float *delta, float s,
-                               int64_t rows, int64_t n)
-{
-    for (int64_t row = 0; row < rows; row++, p += n, d += n) {
-#pragma omp simd
-        for (int64_t i = 0; i < n; i++) {
-            const float probability = exp_fast(s * p[i] - lse[i]);
-            p[i] = probability;
-            d[i] = probability * (d[i] - delta[i]) * s;
-        }
-    }
-}
-
 static float dot_short(const float *x, const float *y, int64_t n)
 {
     float sum = 0.0f;
@@ -518,6 +399,7 @@ static void adamw(float *w, float *m, float *v, const float *g, const nd_adamw_r
     }
 }
 
+#include "core/backend/cpu/fast_kernels_softmax.h"
 #include "core/backend/cpu/fast_kernels_state.h"
 
 static const nd_fast_kernels table = {

@@ -52,15 +52,27 @@ static nd_status embedding_backward_fast(nd_backend *b, nd_view dtable, nd_cview
     return ND_OK;
 }
 
-/* One row of logits, f32; see the reference for the formulas. With e_i = exp(z_i - max) and S their
- * sum, p = e/S and H = log S - sum_i e_i (z_i - max) / S. `e` is scratch. */
-static void cross_entropy_row(const nd_fast_kernels *k, float *logits, int64_t vocab,
-                              const int32_t *targets, const nd_cross_entropy_params *p, float *e,
-                              double *nll, double *total)
+/* ||p - onehot|| from sum p^2 and the target's p. */
+static double error_norm(double squares, double target)
+{
+    const double others = squares - target * target;
+    return sqrt((others > 0.0 ? others : 0.0) + (1.0 - target) * (1.0 - target));
+}
+
+typedef struct row_loss {
+    double nll, total, norm;
+} row_loss;
+
+/* One row of logits, f32, whose gradient is multiplied by `scale`; see the reference for the formulas.
+ * With e_i = exp(z_i - max) and S their sum, p = e/S and H = log S - sum_i e_i (z_i - max) / S. `e` is
+ * scratch. */
+static row_loss cross_entropy_row(const nd_fast_kernels *k, float *logits, int64_t vocab,
+                                  const int32_t *targets, const nd_cross_entropy_params *p,
+                                  double scale, float *e)
 {
     const double count = (double)vocab, smooth = (double)p->label_smoothing;
     const double z = (double)p->z_loss_weight, w = (double)p->entropy_weight;
-    const double scale = (double)p->gradient_scale;
+    row_loss out = {0.0, 0.0, 0.0};
     const float largest = k->max(logits, vocab);
     double sum, tilt, weights = 0.0, targeted = 0.0;
     k->softmax_moments(e, logits, largest, &sum, &tilt, vocab);
@@ -73,10 +85,12 @@ static void cross_entropy_row(const nd_fast_kernels *k, float *logits, int64_t v
         weights += weight;
         targeted += weight * (lse - (double)logits[targets[j]]);
     }
-    *nll = lse - (double)logits[targets[0]];
-    *total = (1.0 - smooth) * targeted - smooth * weights * mean + z * lse * lse - w * entropy;
+    out.nll = lse - (double)logits[targets[0]];
+    out.total = (1.0 - smooth) * targeted - smooth * weights * mean + z * lse * lse - w * entropy;
+    if (p->norm.data)
+        out.norm = error_norm(k->sum_squares(e, vocab) / (sum * sum), (double)e[targets[0]] / sum);
     if (p->gradient_scale == 0.0f)
-        return;
+        return out;
     const nd_softmax_gradient gradient = {
         .lse = (float)lse,
         .base = (float)(scale / sum * (weights + 2.0 * z * lse + w * entropy)),
@@ -85,8 +99,9 @@ static void cross_entropy_row(const nd_fast_kernels *k, float *logits, int64_t v
     k->softmax_gradient(logits, e, &gradient, vocab);
     for (int j = 0; j < nd_cross_entropy_offsets(p); j++)
         if (targets[j] >= 0)
-            logits[targets[j]] -= p->gradient_scale * (1.0f - p->label_smoothing) *
-                                  (j == 0 ? 1.0f : p->offset_weight[j]);
+            logits[targets[j]] -=
+                (float)scale * (1.0f - p->label_smoothing) * (j == 0 ? 1.0f : p->offset_weight[j]);
+    return out;
 }
 
 static nd_status cross_entropy_fast(nd_backend *b, nd_view nll, nd_view total, nd_view logits,
@@ -99,6 +114,8 @@ static nd_status cross_entropy_fast(nd_backend *b, nd_view nll, nd_view total, n
     ND_REQUIRE(nd_is_float(nll.dtype) && nd_is_float(total.dtype));
     const int offsets = nd_cross_entropy_offsets(p);
     ND_REQUIRE(offsets <= ND_OFFSETS_MAX);
+    ND_REQUIRE(!p->norm.data || p->norm.rows == logits.rows);
+    ND_REQUIRE(!p->weight.data || p->weight.rows == logits.rows);
     ND_TRY(nd_check_tokens(targets, logits.rows * offsets, logits.cols, -1));
     const nd_fast_kernels *k = fast->kernels;
     const int64_t vocab = logits.cols;
@@ -108,18 +125,22 @@ static nd_status cross_entropy_fast(nd_backend *b, nd_view nll, nd_view total, n
     for (int64_t t = 0; t < logits.rows; t++) {
         const int thread = nd_fast_thread();
         float *row = nd_fast_target(logits, t * vocab, nd_fast_buffer(fast, thread, 0, vocab));
-        double row_nll = 0.0, row_total = 0.0;
+        row_loss loss = {0.0, 0.0, 0.0};
+        const double weight = p->weight.data ? nd_load(p->weight, t) : 1.0;
         if (ids[t * offsets] >= 0) {
             nd_fast_load(k, nd_as_const(logits), t * vocab, vocab, row);
-            cross_entropy_row(k, row, vocab, ids + t * offsets, p,
-                              nd_fast_buffer(fast, thread, 1, vocab), &row_nll, &row_total);
+            loss = cross_entropy_row(k, row, vocab, ids + t * offsets, p,
+                                     (double)p->gradient_scale * weight,
+                                     nd_fast_buffer(fast, thread, 1, vocab));
         } else if (p->gradient_scale != 0.0f) {
             memset(row, 0, (size_t)vocab * sizeof *row);
         }
         if (p->gradient_scale != 0.0f)
             nd_fast_store(k, logits, t * vocab, vocab, row);
-        nd_store(nll, t, row_nll);
-        nd_store(total, t, row_total);
+        nd_store(nll, t, loss.nll);
+        nd_store(total, t, loss.total);
+        if (p->norm.data)
+            nd_store(p->norm, t, loss.norm);
     }
     return ND_OK;
 }

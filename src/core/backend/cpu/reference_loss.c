@@ -51,12 +51,16 @@ static double offset_weight(const nd_cross_entropy_params *p, const int32_t *tar
     return targets[offset] < 0 ? 0.0 : offset == 0 ? 1.0 : (double)p->offset_weight[offset];
 }
 
-static void cross_entropy_row(nd_view logits, int64_t row, const int32_t *targets, double *nll,
-                              double *total, const nd_cross_entropy_params *p)
+typedef struct row_loss {
+    double nll, total, norm;
+} row_loss;
+
+static row_loss cross_entropy_row(nd_view logits, int64_t row, const int32_t *targets,
+                                  const nd_cross_entropy_params *p, double scale)
 {
     const int64_t vocab = logits.cols;
     const nd_cview z = nd_as_const(logits);
-    double largest = -INFINITY, sum = 0.0, mean = 0.0, entropy = 0.0;
+    double largest = -INFINITY, sum = 0.0, mean = 0.0, entropy = 0.0, squares = 0.0;
     for (int64_t i = 0; i < vocab; i++)
         largest = fmax(largest, nd_load(z, row + i));
     for (int64_t i = 0; i < vocab; i++)
@@ -67,17 +71,20 @@ static void cross_entropy_row(nd_view logits, int64_t row, const int32_t *target
         const double log_p = nd_load(z, row + i) - lse;
         entropy -= exp(log_p) * log_p;
         mean += log_p / (double)vocab;
+        const double error = exp(log_p) - (i == targets[0] ? 1.0 : 0.0);
+        squares += error * error;
     }
     const double smooth = p->label_smoothing;
     double weights = 0.0;
-    *nll = lse - nd_load(z, row + targets[0]);
-    *total = p->z_loss_weight * lse * lse - p->entropy_weight * entropy;
+    row_loss out = {.nll = lse - nd_load(z, row + targets[0]),
+                    .total = p->z_loss_weight * lse * lse - p->entropy_weight * entropy,
+                    .norm = sqrt(squares)};
     for (int j = 0; j < nd_cross_entropy_offsets(p); j++) {
         const double weight = offset_weight(p, targets, j);
         if (weight == 0.0)
             continue;
         const double offset_nll = lse - nd_load(z, row + targets[j]);
-        *total += weight * ((1.0 - smooth) * offset_nll - smooth * mean);
+        out.total += weight * ((1.0 - smooth) * offset_nll - smooth * mean);
         weights += weight;
     }
     for (int64_t i = 0; p->gradient_scale != 0.0f && i < vocab; i++) {
@@ -89,8 +96,9 @@ static void cross_entropy_row(nd_view logits, int64_t row, const int32_t *target
                 d -= (1.0 - smooth) * offset_weight(p, targets, j);
         d += p->z_loss_weight * 2.0 * lse * prob;
         d += p->entropy_weight * prob * (log_p + entropy);
-        nd_store(logits, row + i, p->gradient_scale * d);
+        nd_store(logits, row + i, scale * d);
     }
+    return out;
 }
 
 static nd_status cross_entropy_reference(nd_backend *b, nd_view nll, nd_view total, nd_view logits,
@@ -100,17 +108,23 @@ static nd_status cross_entropy_reference(nd_backend *b, nd_view nll, nd_view tot
     ND_REQUIRE(nd_is_float(logits.dtype) && nll.rows == logits.rows && total.rows == logits.rows);
     const int offsets = nd_cross_entropy_offsets(p);
     ND_REQUIRE(offsets <= ND_OFFSETS_MAX);
+    ND_REQUIRE(!p->norm.data || p->norm.rows == logits.rows);
+    ND_REQUIRE(!p->weight.data || p->weight.rows == logits.rows);
     ND_TRY(nd_check_tokens(targets, logits.rows * offsets, logits.cols, -1));
     const int32_t *ids = targets.data;
     for (int64_t t = 0; t < logits.rows; t++) {
-        double row_nll = 0.0, row_total = 0.0;
+        row_loss row = {0.0, 0.0, 0.0};
+        const double weight = p->weight.data ? nd_load(p->weight, t) : 1.0;
         if (ids[t * offsets] >= 0)
-            cross_entropy_row(logits, t * logits.cols, ids + t * offsets, &row_nll, &row_total, p);
+            row = cross_entropy_row(logits, t * logits.cols, ids + t * offsets, p,
+                                    (double)p->gradient_scale * weight);
         else
             for (int64_t i = 0; p->gradient_scale != 0.0f && i < logits.cols; i++)
                 nd_store(logits, t * logits.cols + i, 0.0);
-        nd_store(nll, t, row_nll);
-        nd_store(total, t, row_total);
+        nd_store(nll, t, row.nll);
+        nd_store(total, t, row.total);
+        if (p->norm.data)
+            nd_store(p->norm, t, row.norm);
     }
     return ND_OK;
 }

@@ -1,0 +1,20 @@
+/* A sample of tokens that stands for all of them: unequal probabilities, a fixed number, and weights
+ * 1/p, so that the expected weighted sum over the sample is the sum over all (Horvitz and Thompson,
+ * "A generalization of sampling without replacement from a finite universe", JASA 47, 1952). */
+#ifndef ND_CORE_MODEL_TOKEN_SAMPLE_H
+#define ND_CORE_MODEL_TOKEN_SAMPLE_H
+
+#include <stdint.h>
+
+/* p[t] = min(1, c score[t]) with c such that their sum is `count`, 0 < count <= tokens. Scores are
+ * positive and finite. */
+void nd_token_probabilities(const double *scores, int64_t tokens, int64_t count, double *p);
+
+/* Systematic sampling: tokens of probability 1, and the others wherever the sum of their
+ * probabilities, taken in the given order, passes offset, offset + 1, ...; 0 <= offset < 1. Sets
+ * chosen[t] to 1 for exactly `count` tokens, the sum of p, and to 0 for the others. Neighbours in the
+ * order are seldom drawn together, so what is alike in them is represented evenly. */
+void nd_token_draw(const double *p, int64_t tokens, int64_t count, const int32_t *order,
+                   double offset, int32_t *chosen);
+
+#endif

@@ -1,0 +1,104 @@
+#include "train/reference_model.h"
+
+#include "train/checkpoint/load_model.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+struct nd_reference_model {
+    nd_loaded_model loaded;
+    nd_arena activations;
+    float *transfer; /* [tokens] */
+    double *losses;  /* [tokens] */
+};
+
+/* Losses of the same tokens can be compared only where tokens mean the same. */
+static nd_status check_tokens(const nd_config *config, const nd_dataset *data,
+                              const nd_loaded_model *l)
+{
+    if (l->config.model.vocab_size != config->model.vocab_size)
+        return ND_FAIL(ND_ECONFIG,
+                       "[training] collider_reference: %s has a vocabulary of %lld and the model "
+                       "of this run one of %lld; the reference must read the same tokens",
+                       l->directory, (long long)l->config.model.vocab_size,
+                       (long long)config->model.vocab_size);
+    const char *sha = nd_dataset_tokenizer_sha256(data);
+    if (l->tokenizer && sha[0] != '\0' && strcmp(nd_tokenizer_sha256(l->tokenizer), sha) != 0)
+        return ND_FAIL(ND_ECONFIG,
+                       "[training] collider_reference: %s was trained with tokenizer %.12s... and "
+                       "%s is packed with %.12s...; the reference must read the same tokens",
+                       l->directory, nd_tokenizer_sha256(l->tokenizer), config->data.data_path,
+                       sha);
+    return ND_OK;
+}
+
+static nd_status prepare(nd_reference_model *r, const nd_config *config, const nd_dataset *data)
+{
+    nd_model *model = r->loaded.model;
+    ND_TRY(check_tokens(config, data, &r->loaded));
+    model->config.pieces = nd_dataset_vocab_size(data);
+    r->transfer = calloc((size_t)model->tokens, sizeof *r->transfer);
+    r->losses = calloc((size_t)model->tokens, sizeof *r->losses);
+    if (!r->transfer || !r->losses)
+        return ND_FAIL(ND_ENOMEM, "no memory for %lld losses", (long long)model->tokens);
+    nd_arena_start_sizing(&r->activations, "reference model", r->loaded.backend);
+    ND_TRY(nd_model_reserve_activations(model, &r->activations, false));
+    ND_TRY(nd_arena_commit(&r->activations));
+    return nd_model_reserve_activations(model, &r->activations, false);
+}
+
+nd_status nd_reference_model_open(const nd_config *config, nd_comm *comm, const nd_dataset *data,
+                                  nd_reference_model **reference)
+{
+    const nd_load_options options = {
+        .checkpoint = config->training.collider_reference,
+        .precision = config->hardware.precision == ND_PRECISION_BF16 ? "bf16" : "fp32",
+        .threads = config->hardware.threads,
+        .activation_quant = true,
+        .micro_batch = nd_config_micro_batch(config),
+        .seq_length = config->training.seq_length};
+    nd_reference_model *r = calloc(1, sizeof *r);
+    if (!r)
+        return ND_FAIL(ND_ENOMEM, "no memory for a reference model");
+    nd_status status = nd_load_model(&options, comm, &r->loaded);
+    if (status == ND_OK)
+        status = prepare(r, config, data);
+    if (status != ND_OK) {
+        nd_reference_model_close(r);
+        return status;
+    }
+    *reference = r;
+    return ND_OK;
+}
+
+void nd_reference_model_close(nd_reference_model *r)
+{
+    if (!r)
+        return;
+    if (r->activations.backend)
+        nd_arena_release(&r->activations);
+    nd_loaded_model_release(&r->loaded);
+    free(r->transfer);
+    free(r->losses);
+    free(r);
+}
+
+nd_status nd_reference_model_losses(nd_reference_model *r, const int32_t *tokens,
+                                    const double **losses)
+{
+    nd_model *model = r->loaded.model;
+    nd_backend *b = r->loaded.backend;
+    nd_loss whole;
+    ND_TRY(nd_model_evaluate(model, tokens, model->config.micro_batch, &whole));
+    ND_TRY(
+        b->ops.download(b, r->transfer, model->nll.data, nd_view_bytes(nd_as_const(model->nll))));
+    for (int64_t t = 0; t < model->tokens; t++)
+        r->losses[t] = (double)r->transfer[t];
+    *losses = r->losses;
+    return ND_OK;
+}
+
+const char *nd_reference_model_directory(const nd_reference_model *r)
+{
+    return r->loaded.directory;
+}
