@@ -1,5 +1,7 @@
 #include "dist/transport_mpi.h"
 
+#include "core/base/clock.h"
+
 #include <math.h>
 #include <mpi.h>
 #include <stdatomic.h>
@@ -50,10 +52,8 @@ static mpi_transport *of(nd_transport *transport)
 
 static double now(nd_transport *transport)
 {
-    struct timespec t;
     (void)transport;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
+    return nd_seconds();
 }
 
 static void set_yielding(nd_transport *transport, bool yields)
