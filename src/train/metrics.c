@@ -152,7 +152,7 @@ static nd_status write_tensorboard(nd_metrics *metrics, const nd_run *run,
 {
     if (!metrics->tensorboard)
         return ND_OK;
-    nd_scalar scalars[13];
+    nd_scalar scalars[13 + 2 * ND_PHASE_COUNT];
     int count = 0;
     scalars[count++] = (nd_scalar){"train/loss", step->loss};
     scalars[count++] = (nd_scalar){"train/total_loss", step->total_loss};
@@ -164,6 +164,15 @@ static nd_status write_tensorboard(nd_metrics *metrics, const nd_run *run,
     scalars[count++] = (nd_scalar){"speed/data_wait_ms", step->data_wait_ms};
     scalars[count++] = (nd_scalar){"speed/comm_wait_ms", step->comm_wait_ms};
     scalars[count++] = (nd_scalar){"speed/comm_busy_ms", step->comm_busy_ms};
+    char tags[2 * ND_PHASE_COUNT][48];
+    for (int p = 0; p < ND_PHASE_COUNT; p++)
+        for (int largest = 0; largest < 2; largest++) {
+            const nd_phase_range *range = &step->times.phases[p];
+            char *tag = tags[2 * p + largest];
+            snprintf(tag, sizeof tags[0], "ranks/%s_%s_ms", nd_phase_name(p),
+                     largest ? "max" : "median");
+            scalars[count++] = (nd_scalar){tag, largest ? range->max : range->median};
+        }
     if (evaluation) {
         scalars[count++] = (nd_scalar){"val/loss", evaluation->loss};
         scalars[count++] = (nd_scalar){"val/bpb", evaluation->bits_per_byte};
@@ -201,6 +210,18 @@ static void note_missing(nd_metrics *metrics, nd_run *run, nd_status status)
     metrics->missing = 0;
 }
 
+static json_t *phases_json(const nd_times_summary *times)
+{
+    json_t *object = json_object();
+    for (int p = 0; p < ND_PHASE_COUNT; p++) {
+        const nd_phase_range *range = &times->phases[p];
+        json_object_set_new(object, nd_phase_name(p),
+                            json_pack("{s:f,s:f,s:f,s:i}", "min", range->min, "median",
+                                      range->median, "max", range->max, "rank", range->rank));
+    }
+    return object;
+}
+
 /* What readers of a run's metrics would otherwise have to work out from its configuration and log. */
 static void add_run(json_t *object, const nd_run *run, const nd_step_result *step,
                     int64_t last_step)
@@ -214,6 +235,7 @@ static void add_run(json_t *object, const nd_run *run, const nd_step_result *ste
     nd_wire_approximations(&run->config, run->comm->size, approximate, sizeof approximate);
     if (approximate[0])
         json_object_set_new(object, "approximate", json_string(approximate));
+    json_object_set_new(object, "phases_ms", phases_json(&step->times));
     if (step->stop_requested)
         json_object_set_new(object, "stop_requested", json_true());
 }

@@ -16,8 +16,13 @@ typedef struct step_batch {
     int32_t *stand_in;     /* owned: tokens of no meaning where there was no data */
     bool missing_anywhere; /* on any rank; known once losses are shared */
     nd_error error;        /* why there is none on this rank; status ND_OK: there is */
-    double wait_ms;
 } step_batch;
+
+/* Of this rank's time. */
+typedef struct stopwatch {
+    double started, waited; /* nd_seconds and comm->wait_seconds at the last lap */
+    nd_rank_times times;
+} stopwatch;
 
 /* Sums of one micro-batch, as every rank gets to know them. */
 typedef struct leaf_loss {
@@ -27,19 +32,40 @@ typedef struct leaf_loss {
 /* What ranks tell each other at the end of a step. */
 typedef struct step_report {
     uint64_t bytes_sent;
-    double data_wait_ms, comm_wait_ms, comm_busy_ms;
+    double comm_busy_ms;
+    nd_rank_times times;
     int stop_requested, save_ready;
 } step_report;
 _Static_assert(sizeof(step_report) == ND_STEP_REPORT_BYTES, "the plan counts it");
+
+/* -- time ----------------------------------------------------------------------------------------- */
+
+static void start_lap(stopwatch *watch, const nd_run *run)
+{
+    watch->started = nd_seconds();
+    watch->waited = run->comm->wait_seconds;
+}
+
+/* Adds the time since the last lap to a phase, without or with what was waited for others, and starts the
+ * next. */
+static void end_lap(stopwatch *watch, const nd_run *run, nd_phase phase, bool with_waits)
+{
+    const double waits = with_waits ? 0.0 : run->comm->wait_seconds - watch->waited;
+    watch->times.ms[phase] += (float)(1e3 * (nd_seconds() - watch->started - waits));
+    start_lap(watch, run);
+}
 
 /* -- batch ------------------------------------------------------------------------------------ */
 
 /* A rank without data takes part with tokens of no meaning until losses are shared: then all ranks know, and
  * none has updated anything. */
-static nd_status next_batch(nd_run *run, step_batch *batch)
+static nd_status next_batch(nd_run *run, step_batch *batch, stopwatch *watch)
 {
     const nd_model_config *c = &run->model->config;
-    const nd_status status = nd_loader_next(run->data.loader, &batch->tokens, &batch->wait_ms);
+    double wait_ms;
+    const nd_status status = nd_loader_next(run->data.loader, &batch->tokens, &wait_ms);
+    watch->times.ms[ND_PHASE_DATA] = (float)wait_ms;
+    start_lap(watch, run);
     if (status == ND_OK)
         return ND_OK;
     batch->error = *nd_error_get();
@@ -142,7 +168,8 @@ static void describe_skip(const nd_run *run, nd_step_result *result)
 
 static nd_status share_report(nd_run *run, const step_report *mine, nd_step_result *result)
 {
-    step_report *all = malloc((size_t)run->comm->size * sizeof *all);
+    const size_t ranks = (size_t)run->comm->size;
+    step_report *all = malloc(ranks * (sizeof *all + sizeof(double)));
     if (!all)
         return ND_FAIL(ND_ENOMEM, "no memory for the reports of %d ranks", run->comm->size);
     const nd_status status = run->comm->ops.allgather(run->comm, all, mine, sizeof *mine);
@@ -153,15 +180,17 @@ static nd_status share_report(nd_run *run, const step_report *mine, nd_step_resu
     result->comm_bytes = 0;
     result->stop_requested = false;
     result->save_ready = true;
-    result->data_wait_ms = result->comm_wait_ms = result->comm_busy_ms = 0.0;
+    result->comm_busy_ms = 0.0;
     for (int r = 0; r < run->comm->size; r++) {
         result->comm_bytes += all[r].bytes_sent;
         result->stop_requested |= all[r].stop_requested != 0;
         result->save_ready &= all[r].save_ready != 0;
-        result->data_wait_ms = fmax(result->data_wait_ms, all[r].data_wait_ms);
-        result->comm_wait_ms = fmax(result->comm_wait_ms, all[r].comm_wait_ms);
         result->comm_busy_ms = fmax(result->comm_busy_ms, all[r].comm_busy_ms);
     }
+    result->times =
+        nd_times_summarize(&all->times, sizeof *all, run->comm->size, (double *)(all + ranks));
+    result->data_wait_ms = result->times.phases[ND_PHASE_DATA].max;
+    result->comm_wait_ms = result->times.phases[ND_PHASE_WAIT].max;
     free(all);
     return ND_OK;
 }
@@ -195,7 +224,7 @@ static float clipping_factor(const nd_run *run, double norm)
 /* From the batch to updated masters, or to what forbids an update. Where layers are updated during the
  * backward pass, losses are judged before it. `losses` [local_micro_batches] is memory to work in. */
 static nd_status compute_and_update(nd_run *run, step_batch *batch, nd_loss *losses,
-                                    nd_step_result *result)
+                                    stopwatch *watch, nd_step_result *result)
 {
     nd_gradient_reducer *reducer = run->reducer;
     const bool immediate = nd_gradient_reducer_immediate(reducer);
@@ -205,19 +234,25 @@ static nd_status compute_and_update(nd_run *run, step_batch *batch, nd_loss *los
     result->grad_norm = (double)NAN;
     ND_TRY(immediate ? nd_passes_forward(run, batch->tokens, &pass, losses)
                      : nd_passes_run(run, batch->tokens, losses));
+    end_lap(watch, run, ND_PHASE_FORWARD_BACKWARD, false);
     ND_TRY(share_losses(run, losses, batch, result));
     judge_losses(run, batch, result);
+    start_lap(watch, run);
     if (good(result)) {
         ND_TRY(immediate
                    ? nd_update_during_backward(run, &pass, &nonfinite, &result->partly_updated)
                    : nd_gradient_reducer_reduce(reducer, 0, count, &nonfinite));
         judge_gradients(nonfinite, result);
+        end_lap(watch, run, immediate ? ND_PHASE_FORWARD_BACKWARD : ND_PHASE_REDUCTION, !immediate);
     }
     if (!good(result))
         return nd_gradient_reducer_discard(reducer);
     result->grad_norm = nd_gradient_reducer_norm(reducer);
-    return immediate ? ND_OK
-                     : nd_update_run(run, 0, count, clipping_factor(run, result->grad_norm));
+    start_lap(watch, run);
+    if (!immediate)
+        ND_TRY(nd_update_run(run, 0, count, clipping_factor(run, result->grad_norm)));
+    end_lap(watch, run, ND_PHASE_UPDATE, false);
+    return ND_OK;
 }
 
 /* Where a rank had no data, every rank returns its error. */
@@ -245,22 +280,25 @@ static nd_status run_step(nd_run *run, bool stop_requested, step_batch *batch, n
                           nd_step_result *result)
 {
     const double start = nd_seconds();
+    stopwatch watch = {.started = start};
     const uint64_t bytes_before = run->comm->bytes_sent;
     const double wait_before = run->comm->wait_seconds, busy_before = run->comm->busy_seconds;
     prepare_model(run);
     nd_comm_set_phase(run->comm, run->position.step + 1, "backward");
-    ND_TRY(next_batch(run, batch));
+    ND_TRY(next_batch(run, batch, &watch));
     nd_fault_point(run->comm, "backward");
-    ND_TRY(compute_and_update(run, batch, losses, result));
+    ND_TRY(compute_and_update(run, batch, losses, &watch, result));
     ND_TRY(check_batch(run, batch));
     result->lr = nd_optimizer_learning_rate(run->optimizer, run->position.step);
+    start_lap(&watch, run);
     ND_TRY(publish_or_skip(run, result));
+    end_lap(&watch, run, ND_PHASE_GATHER, true);
     nd_health_end_step(&run->health, good(result), result->loss);
     nd_position_advance(&run->position, &run->config);
 
+    watch.times.ms[ND_PHASE_WAIT] = (float)((run->comm->wait_seconds - wait_before) * 1e3);
     const step_report report = {.bytes_sent = run->comm->bytes_sent - bytes_before,
-                                .data_wait_ms = batch->wait_ms,
-                                .comm_wait_ms = (run->comm->wait_seconds - wait_before) * 1e3,
+                                .times = watch.times,
                                 .comm_busy_ms = (run->comm->busy_seconds - busy_before) * 1e3,
                                 .stop_requested = stop_requested,
                                 .save_ready = nd_save_ready(run)};

@@ -3,10 +3,11 @@
 #ifndef ND_TRAIN_STEP_H
 #define ND_TRAIN_STEP_H
 
+#include "train/rank_times.h"
 #include "train/run.h"
 
 /* What a rank tells all others at the end of a step. */
-enum { ND_STEP_REPORT_BYTES = 40 };
+enum { ND_STEP_REPORT_BYTES = 48 };
 
 typedef struct nd_step_result {
     double loss;       /* mean next-token cross-entropy of the batch, nats */
@@ -15,9 +16,10 @@ typedef struct nd_step_result {
     double lr;
     double kept_fraction; /* of the tokens, in the backward pass */
     double data_wait_ms, comm_wait_ms, comm_busy_ms, step_ms;
-    uint64_t comm_bytes; /* sent by all ranks */
-    bool stop_requested; /* by a signal, on any rank */
-    bool save_ready;     /* a save is under way, and every rank has done its part of its stage */
+    nd_times_summary times; /* of all ranks, by phase */
+    uint64_t comm_bytes;    /* sent by all ranks */
+    bool stop_requested;    /* by a signal, on any rank */
+    bool save_ready;        /* a save is under way, and every rank has done its part of its stage */
     nd_judgement judgement;
     bool skipped;        /* not good: nothing was updated, skipped_because says why in words */
     bool partly_updated; /* immediate updates: masters changed, even if the step was then skipped */

@@ -325,6 +325,24 @@ static nd_status save_if_due(nd_run *run, const nd_step_result *step, int64_t la
                                      : nd_save_last(run);
 }
 
+/* Names a rank that keeps the others waiting. All ranks come to the same, and one writes it. */
+static void note_slow_rank(nd_run *run, const nd_step_result *step, nd_slow_rank *slow)
+{
+    const nd_phase_range *own = &step->times.own;
+    if (!nd_slow_rank_found(slow, &step->times))
+        return;
+    nd_phase worst = ND_PHASE_FORWARD_BACKWARD;
+    const nd_phase_range *phases = step->times.phases;
+    if (phases[ND_PHASE_DATA].max - phases[ND_PHASE_DATA].median >
+        phases[worst].max - phases[worst].median)
+        worst = ND_PHASE_DATA;
+    nd_log_line(
+        &run->log,
+        "slow    rank %d took at least 20 %% longer than the median rank in each of the last "
+        "%d steps, mostly in %s: %.0f ms of %.0f against %.0f",
+        own->rank, ND_SLOW_STEPS, nd_phase_name(worst), phases[worst].max, own->max, own->median);
+}
+
 static nd_status step_loop(nd_run *run, nd_metrics *metrics)
 {
     const nd_config *c = &run->config;
@@ -338,6 +356,7 @@ static nd_status step_loop(nd_run *run, nd_metrics *metrics)
         if (!run->start.has_directory)
             ND_TRY(own_directory(run, metrics));
         nd_progress_advance(&progress, run, &step);
+        note_slow_rank(run, &step, &progress.slow);
         if (step.save_ready)
             ND_TRY(nd_save_attempt_advance(run));
         if (step.skipped)
