@@ -176,7 +176,7 @@ Test(failed_saves, are_none_where_a_log_reaches_the_limit_of_file_sizes)
         "logging.checkpoint_at_end=false --set logging.eval_interval=0 > log) || exit 1;"
         "test $(grep -c 'warning: cannot write .*metrics.jsonl: File too large' log) = 1 || exit 2;"
         "test -z \"$(tail -c 1 run/metrics.jsonl)\" && grep -q 'done    200 steps' log || exit 3;"
-        "(ulimit -f 64; $T > log 2>&1); test $? = 4 && grep -q 'a save failed, 1 in a row: .*File "
+        "(ulimit -f 64; $T > log 2>&1); test $? = 4 && grep -q 'failed, 1 in a row: .*File "
         "too large' log");
 }
 

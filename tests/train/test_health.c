@@ -162,7 +162,7 @@ Test(health, too_many_bad_steps_take_the_run_back_and_past_their_data)
     static const char fault[] = "nan@loss:samples=40-71";
     double losses[ND_TEST_STEPS_MAX], numbers[ND_TEST_STEPS_MAX], skipped[ND_TEST_STEPS_MAX];
     train(0, 0, fault, "alone", "");
-    says("step_00000008 at step 8, with the data from sample 72 on");
+    says("step_00000008 at step 8, continuing with the data from sample 72");
     train(2, 0, fault, "two", "");
     assert_same("alone", "two");
     cr_assert_eq(metric("two", "step", numbers), 12);
@@ -209,7 +209,7 @@ Test(health, immediate_updates_skip_a_bad_loss_and_go_back_from_a_bad_gradient)
     state_at("loss", 5, after);
     cr_assert_str_eq(before, after);
     train(2, 0, "nan@gradient:samples=38-38", "gradient", extra);
-    says("step_00000004 at step 4, with the data from sample 40 on");
+    says("step_00000004 at step 4, continuing with the data from sample 40");
     state_at("gradient", 4, after);
     cr_assert_str_eq(before, after);
 }

@@ -94,7 +94,8 @@ Test(saves, under_way_are_finished_before_the_run_goes_back_to_them)
              "slow@save_digest:step=8:rank=1",
              bad);
     cr_assert_eq(train("slow", fault, "--total-steps 16"), 0, "%s", output);
-    cr_assert(strstr(output, "step_00000008 at step 8, with the data from sample 96 on") != NULL,
+    cr_assert(strstr(output, "step_00000008 at step 8, continuing with the data from sample 96") !=
+                  NULL,
               "%s", output);
     assert_same_losses("slow", "waiting");
     cr_assert_str_eq(nd_test_state(path_of("slow")), state);
