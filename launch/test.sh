@@ -62,7 +62,7 @@ layout() { sources | xargs clang-format --dry-run -Werror; }
 # Every buffer is cut from an arena of bytes, so that casts from char * are how floats are made here;
 # the arenas align them.
 mistakes() {
-    cppcheck --project="$build/compile_commands.json" --file-filter='src/*' -j "$jobs" \
+    cppcheck --project="$build/compile_commands.json" -D__CPPCHECK__ --file-filter='src/*' -j "$jobs" \
         --enable=warning,performance,portability --inline-suppr --error-exitcode=1 --quiet \
         --suppress=missingIncludeSystem --suppress=invalidPointerCast
 }

@@ -62,10 +62,12 @@ static nd_status grow(nd_part_reduction *r)
 {
     const int64_t capacity = r->capacity > 0 ? 2 * r->capacity : 256;
     act *acts = realloc(r->acts, (size_t)capacity * sizeof *acts);
-    r->acts = acts ? acts : r->acts;
+    if (acts)
+        r->acts = acts;
     act *order = acts ? realloc(r->order, (size_t)capacity * sizeof *order) : NULL;
-    r->order = order ? order : r->order;
-    if (!order)
+    if (order)
+        r->order = order;
+    else
         return ND_FAIL(ND_ENOMEM, "no memory for %lld messages of a reduction",
                        (long long)capacity);
     r->capacity = capacity;

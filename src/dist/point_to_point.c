@@ -24,8 +24,10 @@ nd_status nd_wire_create(nd_transport *transport, nd_wire **wire)
         free(parts);
         return ND_FAIL(ND_ENOMEM, "no memory for the parts of messages");
     }
-    *made = (nd_wire){transport->comm, transport, parts,
-                      parts + (size_t)ND_WIRE_DEPTH * ND_WIRE_PART_BYTES};
+    made->comm = transport->comm;
+    made->transport = transport;
+    made->taken = parts;
+    made->made = parts + (size_t)ND_WIRE_DEPTH * ND_WIRE_PART_BYTES;
     *wire = made;
     return ND_OK;
 }

@@ -33,7 +33,7 @@ nd_times_summary nd_times_summarize(const nd_rank_times *times, int64_t stride, 
 {
     static const bool own[ND_PHASE_COUNT] = {
         [ND_PHASE_DATA] = true, [ND_PHASE_FORWARD_BACKWARD] = true, [ND_PHASE_UPDATE] = true};
-    nd_times_summary summary;
+    nd_times_summary summary = {.own = {0}};
     for (int p = 0; p <= ND_PHASE_COUNT; p++) {
         for (int r = 0; r < ranks; r++) {
             const nd_rank_times *t =

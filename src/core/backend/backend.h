@@ -122,7 +122,11 @@ typedef struct nd_tiles {
 } nd_tiles;
 
 /* The parameters of an op, each preceded by a comma, as core/backend/backend_ops.def lists them. */
+#ifdef __CPPCHECK__ /* its preprocessor (2.10) gives up on longer lists */
+#define ND_OP_PARAMETERS(...) , ...
+#else
 #define ND_OP_PARAMETERS(...) ND_EACH(ND_PARAMETER_, __VA_ARGS__)
+#endif
 #define ND_PARAMETER_OUT(v) , nd_view v
 #define ND_PARAMETER_IN(v) , nd_cview v
 #define ND_PARAMETER_BLOCKS_OUT(q) , const nd_blocks *q
