@@ -107,6 +107,19 @@ Test(plan, says_what_does_not_fit_and_what_would_help)
     cr_assert(strstr(output, "gradient_checkpointing") != NULL, "%s", output);
 }
 
+Test(plan, says_that_bf16_saves_no_time_where_the_cpu_has_no_products_of_it)
+{
+    static const char note[] = "bf16 saves memory here, not time";
+    char output[8192];
+    for (int fast = 0; fast < 2; fast++) {
+        nd_test_shell(output, sizeof output,
+                      "%s plan --config %s --ranks 2 --set hardware.target=cpu --set "
+                      "hardware.precision=%s --set hardware.cpu_isa=%s",
+                      ND_BINARY, config_path, fast ? "auto" : "bf16", fast ? "auto" : "avx2");
+        cr_assert_eq(strstr(output, note) == NULL, fast, "%s", output);
+    }
+}
+
 Test(plan, refuses_a_batch_that_the_ranks_cannot_share)
 {
     char output[8192];

@@ -38,6 +38,16 @@ static void count_operations(const nd_config *config, nd_model_config model, nd_
     }
 }
 
+/* [hardware] cpu_isa may name another machine's; auto is this one's. */
+static bool has_slow_bf16(const nd_run *run)
+{
+    const nd_cpu_isa isa = (nd_cpu_isa)run->config.hardware.cpu_isa;
+    const bool fast =
+        isa == ND_CPU_ISA_AUTO ? run->backend->traits.fast_bf16 : isa >= ND_CPU_ISA_AVX512_BF16;
+    return run->config.hardware.target != ND_TARGET_CUDA &&
+           run->config.hardware.precision == ND_PRECISION_BF16 && !fast;
+}
+
 static nd_status plan_rank(const nd_config *config, int rank, nd_plan *plan)
 {
     nd_comm comm = {.rank = rank, .size = plan->ranks, .local_size = 1};
@@ -68,6 +78,7 @@ static nd_status plan_rank(const nd_config *config, int rank, nd_plan *plan)
     plan->tokens_per_step = config->training.batch_size * config->training.seq_length;
     count_operations(config, run->model->config, plan);
     plan->wire = nd_wire_bytes_of(run);
+    plan->slow_bf16 = has_slow_bf16(run);
 done:
     nd_run_destroy(run);
     free(run);
@@ -155,6 +166,10 @@ void nd_plan_print(const nd_plan *plan, const nd_config *config, size_t device_m
     print_wire(plan, config, out);
     fprintf(out, "arithmetic       %.3g FLOP a step, %.3g over the run\n", plan->flops_per_step,
             plan->flops_per_run);
+    if (plan->slow_bf16)
+        fprintf(out,
+                "precision        bf16 saves memory here, not time: the CPU has no bf16 products; "
+                "precision = auto takes fp32\n");
     if (device_memory == 0)
         return;
     const double need = (double)nd_plan_rank_bytes(plan, plan->fullest);

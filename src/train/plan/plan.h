@@ -16,6 +16,7 @@ typedef struct nd_plan {
     int64_t tokens_per_step;
     double flops_per_step, flops_per_run; /* of the model; a step's: while all heads run */
     nd_wire_bytes wire;
+    bool slow_bf16; /* bf16 on CPUs without its instructions */
 } nd_plan;
 
 /* From a checked configuration. Errors: ND_ECONFIG when the batch cannot be shared by `ranks`. */
