@@ -310,6 +310,7 @@ nd_status nd_run_start_loader(nd_run *run)
 
 void nd_run_destroy(nd_run *run)
 {
+    free(run->saving.copy);
     free(run->data.tokenizer);
     nd_identity_destroy(&run->identity);
     nd_loader_close(run->data.loader);
