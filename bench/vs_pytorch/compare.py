@@ -71,6 +71,7 @@ def theirs(python, optimizer, precision, compiled, steps, isa):
         print(f"{name} failed: {done.stderr.strip().splitlines()[-1]}")
         return None
     result = json.loads(done.stdout.splitlines()[-1])
+    print(f"{name}: {4096 / result['step_s']:.0f} tokens/s", flush=True)
     return dict(result, name=name)
 
 
