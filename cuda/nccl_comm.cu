@@ -13,7 +13,8 @@ extern "C" {
 #include "dist/tree_reduction.h"
 }
 
-#include <nccl.h>
+#include "nccl_functions.h"
+
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -30,29 +31,6 @@ const int64_t PART_FLOATS = (int64_t)4 << 20;
 const double JOIN_SECONDS = 120.0;
 /* So long a call is polled without sleeping. */
 const double POLL_SECONDS = 1e-3;
-
-/* What is used of the library: member, function. */
-#define NCCL_FUNCTIONS(F)                                                                          \
-    F(get_id, ncclGetUniqueId)                                                                     \
-    F(init, ncclCommInitRankConfig)                                                                \
-    F(async_error, ncclCommGetAsyncError)                                                          \
-    F(abort, ncclCommAbort)                                                                        \
-    F(finalize, ncclCommFinalize)                                                                  \
-    F(destroy, ncclCommDestroy)                                                                    \
-    F(error_string, ncclGetErrorString)                                                            \
-    F(group_start, ncclGroupStart)                                                                 \
-    F(group_end, ncclGroupEnd)                                                                     \
-    F(reduce, ncclReduce)                                                                          \
-    F(all_reduce, ncclAllReduce)                                                                   \
-    F(broadcast, ncclBroadcast)                                                                    \
-    F(send, ncclSend)                                                                              \
-    F(receive, ncclRecv)
-
-struct nccl_functions {
-#define MEMBER(member, function) decltype(&function) member;
-    NCCL_FUNCTIONS(MEMBER)
-#undef MEMBER
-};
 
 struct nccl_context {
     nccl_functions nccl;

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# From a fresh checkout to a language model that writes Rust, in six minutes on two cores of a recent
-# CPU, in ten on an older one: installs, builds, trains a tokenizer, packs text, trains, evaluates,
-# samples. It measures the speed of a step first and trains for as many steps as the time allows. A second
-# start reuses the tokenizer and the shards and continues from the newest checkpoint.
+# From a fresh checkout to a language model that writes Rust: installs, builds, trains a tokenizer, packs
+# text, trains, evaluates, samples. It measures the speed of a step first and trains for as many steps as
+# end within six minutes of its start, or within ten where six are too few. A second start reuses the
+# tokenizer and the shards and continues from the newest checkpoint.
 #
 #   launch/quickstart.sh [--steps N] [--ranks N] [--dir DIR]
 #

@@ -68,7 +68,7 @@ def theirs(python, optimizer, precision, compiled, steps, isa):
     done = subprocess.run(words, env=environment(isa), capture_output=True, text=True)
     name = f"PyTorch {precision} {'compiled' if compiled else 'eager'}"
     if done.returncode:
-        print(f"{name} failed: {done.stderr.strip().splitlines()[-1]}")
+        print(f"{name} failed: {(done.stderr.strip().splitlines() or ['no message'])[-1]}")
         return None
     result = json.loads(done.stdout.splitlines()[-1])
     print(f"{name}: {4096 / result['step_s']:.0f} tokens/s", flush=True)

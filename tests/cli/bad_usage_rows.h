@@ -1,10 +1,42 @@
-/* The rows of bad_input_rows.h about flags given twice and a standard output that takes nothing. */
+/* The rows of bad_input_rows.h about reports, flags given twice and a standard output that takes nothing. */
 #ifndef ND_TESTS_CLI_BAD_USAGE_ROWS_H
 #define ND_TESTS_CLI_BAD_USAGE_ROWS_H
 
 #include "cli/bad_input_rows.h"
 
 static const bad_input bad_usages[] = {
+    {"reports", "no run", "", "$B report --out $W/out", 2, {"directories of runs"}},
+    {"reports", "nowhere to write", "", "$B report $D/run", 2, {"--out DIR"}},
+    {"reports",
+     "a run that is not there",
+     "",
+     "$B report $D/run $D/walk --out $W/out",
+     3,
+     {"/walk: No such file or directory"}},
+    {"reports",
+     "a file for a run",
+     "",
+     "$B report $D/ok.ini --out $W/out",
+     3,
+     {"ok.ini is no directory", "the directory of a run"}},
+    {"reports",
+     "a directory without a run",
+     "",
+     "$B report $D/shards --out $W/out",
+     3,
+     {"/shards holds no run", "metrics.jsonl"}},
+    {"reports",
+     "the same run twice",
+     "",
+     "$B report $D/run $D/./run --out $W/out",
+     2,
+     {"/run is named twice"}},
+    {"reports",
+     "an --out that is a file",
+     "touch $W/out",
+     "$B report $D/run --out $W/out",
+     1,
+     {"/out"}},
     {"command lines",
      "a flag given twice",
      "",

@@ -1,0 +1,30 @@
+/* What is used of NCCL, which is opened when several GPUs train: a program that finds none runs without. */
+#ifndef ND_CUDA_NCCL_FUNCTIONS_H
+#define ND_CUDA_NCCL_FUNCTIONS_H
+
+#include <nccl.h>
+
+/* Member, function. */
+#define NCCL_FUNCTIONS(F)                                                                          \
+    F(get_id, ncclGetUniqueId)                                                                     \
+    F(init, ncclCommInitRankConfig)                                                                \
+    F(async_error, ncclCommGetAsyncError)                                                          \
+    F(abort, ncclCommAbort)                                                                        \
+    F(finalize, ncclCommFinalize)                                                                  \
+    F(destroy, ncclCommDestroy)                                                                    \
+    F(error_string, ncclGetErrorString)                                                            \
+    F(group_start, ncclGroupStart)                                                                 \
+    F(group_end, ncclGroupEnd)                                                                     \
+    F(reduce, ncclReduce)                                                                          \
+    F(all_reduce, ncclAllReduce)                                                                   \
+    F(broadcast, ncclBroadcast)                                                                    \
+    F(send, ncclSend)                                                                              \
+    F(receive, ncclRecv)
+
+struct nccl_functions {
+#define MEMBER(member, function) decltype(&function) member;
+    NCCL_FUNCTIONS(MEMBER)
+#undef MEMBER
+};
+
+#endif
