@@ -7,7 +7,8 @@
 #include <time.h>
 #include <unistd.h>
 
-static const double timeout = 2.0, allowance = 2.0;
+/* The ranks say themselves how long they waited; the launcher and a busy machine take the rest. */
+static const double timeout = 2.0, allowance = 30.0;
 
 static double now(void)
 {
