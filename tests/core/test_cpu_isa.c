@@ -3,6 +3,8 @@
 #include "support/support.h"
 
 #include "core/backend/backend.h"
+#include "core/backend/cpu/fast_kernels.h"
+#include "core/backend/row_kernels.h"
 #include "core/base/float_formats.h"
 #include "core/base/rng.h"
 #include "core/base/sha256.h"
@@ -17,7 +19,8 @@ static const char *const names[] = {"auto",   "generic",     "avx2",
                                     "avx512", "avx512_vnni", "avx512_bf16"};
 
 typedef struct outcome {
-    bool made; /* a backend: this CPU has the instruction set */
+    bool made;         /* a backend: this CPU has the instruction set */
+    bool generic_rows; /* what encodes gradients for messages is the plain C */
     char digest[DIGESTS][ND_SHA256_HEX_SIZE];
     char message[2100];
 } outcome;
@@ -72,6 +75,8 @@ static outcome in_a_child(const nd_cpu_isa *isas, int count)
             result.made = nd_cpu_backend_create(&options, &b) == ND_OK;
             if (result.made)
                 compute(b, &result);
+            result.generic_rows =
+                nd_row_kernels_in_force().quantize == nd_fast_kernels_generic()->quantize;
             snprintf(result.message, sizeof result.message, "%s",
                      result.made ? b->traits.device : nd_error_get()->message);
             nd_backend_destroy(b);
@@ -124,4 +129,15 @@ Test(cpu_isa, auto_follows_the_limit_that_the_environment_sets)
     setenv("DNNL_MAX_CPU_ISA", "SSE41", 1);
     const outcome got = in_a_child(&choice, 1);
     cr_assert(got.made && strstr(got.message, "generic"), "%s", got.message);
+}
+
+Test(cpu_isa, limits_what_encodes_gradients_for_messages_too)
+{
+    for (int isa = 0; isa <= ND_CPU_ISA_AVX512_BF16; isa++) {
+        const nd_cpu_isa wanted = (nd_cpu_isa)isa;
+        const outcome got = in_a_child(&wanted, 1);
+        if (got.made)
+            cr_assert_eq(got.generic_rows, strstr(got.message, "generic") != NULL, "%s: %s",
+                         names[isa], got.message);
+    }
 }
