@@ -1,6 +1,5 @@
 /* A benchmark over a whole run: its arguments, and the run they describe. */
-#ifndef ND_BENCH_RUN_H
-#define ND_BENCH_RUN_H
+#pragma once
 
 #include "train/run.h"
 
@@ -22,5 +21,3 @@ int bench_main(const bench_program *program, int argc, char **argv);
 
 /* Prints the error of a benchmark that failed; returns the exit code. */
 int bench_exit(const char *name, nd_status status);
-
-#endif

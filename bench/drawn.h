@@ -1,7 +1,6 @@
 /* Random inputs of benchmarks: a few numbers are drawn, as Philox on one thread would take longer than what
  * is measured, and repeated with a period that divides no row. */
-#ifndef ND_BENCH_DRAWN_H
-#define ND_BENCH_DRAWN_H
+#pragma once
 
 #include <stddef.h>
 #include <string.h>
@@ -15,5 +14,3 @@ static inline void repeat_drawn(void *values, size_t size, size_t bytes)
     for (size_t at = period; at < bytes; at += period)
         memcpy((char *)values + at, values, bytes - at < period ? bytes - at : period);
 }
-
-#endif

@@ -1,6 +1,5 @@
 /* A product of oneDNN's own, as large as one likes, by all threads: what the machine gives. */
-#ifndef ND_BENCH_PEAK_PRODUCT_H
-#define ND_BENCH_PEAK_PRODUCT_H
+#pragma once
 
 #include "core/backend/cpu/onednn.h"
 
@@ -17,5 +16,3 @@ void peak_destroy(peak_product *p);
 
 /* FLOP/s of one execution. */
 double peak_measure(const peak_product *p);
-
-#endif

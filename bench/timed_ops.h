@@ -1,6 +1,5 @@
 /* Where the time of a backend goes: its ops wrapped in clocks. One backend at a time. */
-#ifndef ND_BENCH_TIMED_OPS_H
-#define ND_BENCH_TIMED_OPS_H
+#pragma once
 
 #include "core/backend/backend.h"
 
@@ -17,5 +16,3 @@ enum {
 void timed_ops_stop(nd_backend *backend, double seconds[TIMED_OPS]);
 
 extern const char *const timed_op_names[TIMED_OPS];
-
-#endif

@@ -1,6 +1,5 @@
 /* What benchmarks share: medians, and a clock of the processor, since machines are shared and noisy. */
-#ifndef ND_BENCH_TIMING_H
-#define ND_BENCH_TIMING_H
+#pragma once
 
 #include "core/base/clock.h"
 
@@ -26,5 +25,3 @@ static inline double median(double *values, int count)
     qsort(values, (size_t)count, sizeof *values, ascending);
     return values[count / 2];
 }
-
-#endif

@@ -1,6 +1,5 @@
 /* What the kernels of attention share: where a query and a key stand. */
-#ifndef ND_CUDA_ATTENTION_CUH
-#define ND_CUDA_ATTENTION_CUH
+#pragma once
 
 #include "floats.cuh"
 
@@ -118,5 +117,3 @@ nd_status nd_cuda_attention_backward_library(nd_backend *b, nd_view dq, nd_view 
                                              nd_cview dout, nd_cview o, nd_cview lse, nd_cview q,
                                              nd_cview k, nd_cview v, const nd_attention_shape *s,
                                              bool *done);
-
-#endif

@@ -2,8 +2,7 @@
  *
  * A row of a tile is D elements in pieces of 8 (16 bytes), whose places are permuted by the row so that
  * eight rows read together meet no bank twice. Heads narrower than D are padded with zeros. */
-#ifndef ND_CUDA_ATTENTION_TILES_CUH
-#define ND_CUDA_ATTENTION_TILES_CUH
+#pragma once
 
 #include "attention.cuh"
 
@@ -219,5 +218,3 @@ template <typename F> nd_status allow(F kernel, size_t bytes)
 }
 
 } // namespace
-
-#endif

@@ -1,6 +1,5 @@
 /* Ternary codes made into the entries of a code stream, and read from them, by kernels. */
-#ifndef ND_CUDA_CHANGED_CODES_H
-#define ND_CUDA_CHANGED_CODES_H
+#pragma once
 
 #include "dist/code_kernels.h"
 
@@ -13,6 +12,4 @@ extern const nd_code_kernels nd_cuda_code_kernels;
 
 #ifdef __cplusplus
 }
-#endif
-
 #endif

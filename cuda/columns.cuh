@@ -1,7 +1,6 @@
 /* Sums over rows for a norm's weights: blocks of a row kernel each write their own, and these are added
  * in the order of the blocks, so that the result depends on nothing but the shape. */
-#ifndef ND_CUDA_COLUMNS_CUH
-#define ND_CUDA_COLUMNS_CUH
+#pragma once
 
 #include "floats.cuh"
 
@@ -34,5 +33,3 @@ __device__ __forceinline__ void nd_clear_columns(float *dw, int64_t n)
             if (i + j < n)
                 dw[i + j] = 0.0f;
 }
-
-#endif

@@ -4,8 +4,7 @@
  * `synchronize` wait. What an op needs beyond its arguments it takes from the scratch, device memory that
  * grows when an op needs more than any before it and then stays; ops share it because they run one
  * after another. */
-#ifndef ND_CUDA_CONTEXT_CUH
-#define ND_CUDA_CONTEXT_CUH
+#pragma once
 
 #include "device.cuh"
 
@@ -172,5 +171,3 @@ void nd_cuda_fill_loss(nd_backend_ops *ops);
 void nd_cuda_fill_updates(nd_backend_ops *ops);
 void nd_cuda_fill_state(nd_backend_ops *ops);
 void nd_cuda_fill_recording(nd_backend_ops *ops);
-
-#endif

@@ -1,7 +1,6 @@
 /* The CUDA backend: every slot of core/backend/backend.h on one NVIDIA GPU (compute capability 8.0 and later).
  * No type of the vendor's appears here. docs/gpu.md says what was run on which device. */
-#ifndef ND_CUDA_CUDA_BACKEND_H
-#define ND_CUDA_CUDA_BACKEND_H
+#pragma once
 
 #include "core/backend/backend.h"
 
@@ -46,6 +45,4 @@ nd_status nd_cuda_memory(const nd_backend *backend, size_t *available, size_t *t
 
 #ifdef __cplusplus
 }
-#endif
-
 #endif

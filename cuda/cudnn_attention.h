@@ -4,8 +4,7 @@
  * Causal attention of sequences of one length over their own keys, in bf16 with f32 statistics, in the
  * layout of core/backend/backend.h: tokens x heads x head_dim. What cuDNN cannot do, or not with the same bits
  * every time, is refused with a reason; whoever asked computes it otherwise. */
-#ifndef ND_CUDA_CUDNN_ATTENTION_H
-#define ND_CUDA_CUDNN_ATTENTION_H
+#pragma once
 
 #include "core/base/error.h"
 
@@ -79,6 +78,4 @@ nd_status nd_cudnn_run(nd_cudnn *cudnn, const nd_cudnn_plan *plan,
 
 #ifdef __cplusplus
 }
-#endif
-
 #endif

@@ -1,6 +1,5 @@
 /* Which of cuDNN's engines computes a graph, and the execution plan made of it. */
-#ifndef ND_CUDA_CUDNN_ENGINE_H
-#define ND_CUDA_CUDNN_ENGINE_H
+#pragma once
 
 #include "cudnn_operations.h"
 
@@ -21,5 +20,3 @@ typedef struct nd_cudnn_choice {
  * bytes of workspace, and whose plan can be made. False when there is none: graph->failed says why. */
 bool nd_cudnn_choose_engine(nd_cudnn_graph *graph, nd_cudnn_target target, int64_t limit,
                             nd_cudnn_choice *choice);
-
-#endif

@@ -1,6 +1,5 @@
 /* The functions of cuDNN's graph interface that are used, opened when attention first asks for them. */
-#ifndef ND_CUDA_CUDNN_LIBRARY_H
-#define ND_CUDA_CUDNN_LIBRARY_H
+#pragma once
 
 #include "core/base/error.h"
 
@@ -31,6 +30,4 @@ nd_status nd_cudnn_library_open(nd_cudnn_library *cudnn);
 
 #ifdef __cplusplus
 }
-#endif
-
 #endif

@@ -1,8 +1,7 @@
 /* Building a cuDNN operation graph: tensors of four dimensions, and operations between them. The first
  * call that the library refuses is kept in `failed`; those after it do nothing, so that a graph is
  * written down as mathematics and asked once whether it stands. */
-#ifndef ND_CUDA_CUDNN_OPERATIONS_H
-#define ND_CUDA_CUDNN_OPERATIONS_H
+#pragma once
 
 #include "cudnn_library.h"
 
@@ -77,5 +76,3 @@ void nd_cudnn_reduce(nd_cudnn_graph *graph, cudnnReduceTensorOp_t reduction, nd_
 
 /* y is x seen with y's dimensions and strides. */
 void nd_cudnn_reshape(nd_cudnn_graph *graph, nd_cudnn_tensor x, nd_cudnn_tensor y);
-
-#endif

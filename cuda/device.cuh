@@ -1,8 +1,7 @@
 /* What kernels are written in: CUDA C++ and the few instructions that have no C++ name. Under
  * ND_CUDA_EMULATED the same sources are compiled for the host, where tests/cuda/emulation runs the
  * threads of a block as fibers: so kernels are tested where there is no GPU. */
-#ifndef ND_CUDA_DEVICE_CUH
-#define ND_CUDA_DEVICE_CUH
+#pragma once
 
 #include <stdint.h>
 
@@ -128,5 +127,3 @@ __device__ __forceinline__ float nd_float_of_bf16(uint16_t h)
 #define ND_GRID_LOOP_WIDE(i, count)                                                                \
     for (int64_t i = ((int64_t)blockIdx.x * blockDim.x + threadIdx.x) * ND_WIDE; i < (count);      \
          i += (int64_t)gridDim.x * blockDim.x * ND_WIDE)
-
-#endif

@@ -1,6 +1,5 @@
 /* Which GPU a rank takes. No vendor types, no GPU needed. */
-#ifndef ND_CUDA_DEVICE_CHOICE_H
-#define ND_CUDA_DEVICE_CHOICE_H
+#pragma once
 
 #include "core/base/error.h"
 
@@ -15,5 +14,3 @@
  * two ranks on one, and a mixture of GPUs and CPUs would not give the same numbers. */
 nd_status nd_choose_device(bool wanted, int devices, const char *visible, int local_rank,
                            int local_size, const char *reason, int *device);
-
-#endif

@@ -1,6 +1,5 @@
 /* Floats of any type as f32 in registers, eight at a time. */
-#ifndef ND_CUDA_FLOATS_CUH
-#define ND_CUDA_FLOATS_CUH
+#pragma once
 
 #include "context.cuh"
 
@@ -228,5 +227,3 @@ static inline unsigned nd_row_threads(int64_t n)
     const int64_t wanted = nd_ceil(nd_ceil(n, ND_WIDE), 32) * 32;
     return (unsigned)(wanted < 32 ? 32 : wanted > 512 ? 512 : wanted);
 }
-
-#endif

@@ -1,7 +1,6 @@
 /* The formats of dist/gradient_wire.h made and read on the device, to the bit as on the host: NCCL sends what
  * these kernels wrote, and the host touches nothing. */
-#ifndef ND_CUDA_GRADIENT_WIRE_H
-#define ND_CUDA_GRADIENT_WIRE_H
+#pragma once
 
 #include "core/base/error.h"
 
@@ -23,6 +22,4 @@ nd_status nd_cuda_gradient_add(void *stream, int format, float *into, const void
 
 #ifdef __cplusplus
 }
-#endif
-
 #endif

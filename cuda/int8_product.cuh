@@ -1,6 +1,5 @@
 /* The project's own int8 product, scaled as it is stored. */
-#ifndef ND_CUDA_INT8_PRODUCT_CUH
-#define ND_CUDA_INT8_PRODUCT_CUH
+#pragma once
 
 #include "context.cuh"
 
@@ -24,5 +23,3 @@ nd_status nd_cuda_int8_product(nd_cuda *cuda, const nd_int8_product *product);
  * bytes of the scratch. */
 nd_status nd_cuda_int8_scaled(nd_backend *b, const nd_int8_product *product, void *sums);
 size_t nd_cuda_int8_room(const nd_cuda *cuda, int64_t rows, int64_t cols);
-
-#endif

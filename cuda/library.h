@@ -1,7 +1,6 @@
 /* NVIDIA's libraries are opened when a GPU is used, so that the same program starts where there are
  * none. */
-#ifndef ND_CUDA_LIBRARY_H
-#define ND_CUDA_LIBRARY_H
+#pragma once
 
 #include "core/base/error.h"
 
@@ -19,6 +18,4 @@ nd_status nd_library_function(void *library, const char *name, void **function);
 
 #ifdef __cplusplus
 }
-#endif
-
 #endif

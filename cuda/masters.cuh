@@ -1,6 +1,5 @@
 /* How an updated weight is stored: as it is, or in bf16 with the random words of core/base/rng.h. */
-#ifndef ND_CUDA_MASTERS_CUH
-#define ND_CUDA_MASTERS_CUH
+#pragma once
 
 #include "floats.cuh"
 
@@ -84,5 +83,3 @@ __device__ __forceinline__ float nd_adamw_element(const nd_adamw_rule_cuda &r, f
     const float update = *m * r.inverse1 / (sqrtf(*v * r.inverse2) + r.epsilon);
     return nd_decayed(w, update, r.decay, r.cautious) - r.rate * update;
 }
-
-#endif

@@ -1,8 +1,7 @@
 /* How ranks meet before NCCL can speak: rank 0 makes the id, everyone hears it through the host's comm
  * or hears that rank 0 failed, and all open the communicator together. Over a table of functions, so that
  * the order is tested without a GPU. */
-#ifndef ND_CUDA_NCCL_BOOTSTRAP_H
-#define ND_CUDA_NCCL_BOOTSTRAP_H
+#pragma once
 
 #include "dist/comm.h"
 
@@ -27,6 +26,4 @@ nd_status nd_nccl_bootstrap(nd_comm *comm, const nd_nccl_steps *steps);
 
 #ifdef __cplusplus
 }
-#endif
-
 #endif

@@ -7,8 +7,7 @@
  * for the device, it waits for exchanges with the comm's deadline (nccl_exchanges.h); when that is over,
  * or NCCL reports an error, the communicator is aborted, and that call and all later ones return
  * ND_EPEER. docs/gpu.md says what has run. */
-#ifndef ND_CUDA_NCCL_COMM_H
-#define ND_CUDA_NCCL_COMM_H
+#pragma once
 
 #include "core/backend/backend.h"
 #include "dist/comm.h"
@@ -28,6 +27,4 @@ void nd_nccl_detach(nd_comm *comm);
 
 #ifdef __cplusplus
 }
-#endif
-
 #endif

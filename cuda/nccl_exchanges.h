@@ -4,8 +4,7 @@
  * that waits for the stream. So the host comes here first, before it waits for anything that exchanges
  * must precede: it polls, with the comm's deadline, and aborts NCCL's communicator when it is over. Over a
  * table of functions, so that it is tested without a GPU. */
-#ifndef ND_CUDA_NCCL_EXCHANGES_H
-#define ND_CUDA_NCCL_EXCHANGES_H
+#pragma once
 
 #include "dist/comm.h"
 
@@ -66,6 +65,4 @@ nd_status nd_nccl_exchanges_fail(nd_nccl_exchanges *e, const char *what, const c
 
 #ifdef __cplusplus
 }
-#endif
-
 #endif

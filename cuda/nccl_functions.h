@@ -1,6 +1,5 @@
 /* What is used of NCCL, which is opened when several GPUs train: a program that finds none runs without. */
-#ifndef ND_CUDA_NCCL_FUNCTIONS_H
-#define ND_CUDA_NCCL_FUNCTIONS_H
+#pragma once
 
 #include <nccl.h>
 
@@ -26,5 +25,3 @@ struct nccl_functions {
     NCCL_FUNCTIONS(MEMBER)
 #undef MEMBER
 };
-
-#endif

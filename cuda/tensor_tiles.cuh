@@ -2,8 +2,7 @@
  * 128 x 128, and slices of 64 bytes of the rows of both operands come several at a time. A row of a slice
  * is four pieces of 16 bytes; a piece's place is permuted by its row so that eight rows read together
  * meet no bank twice. */
-#ifndef ND_CUDA_TENSOR_TILES_CUH
-#define ND_CUDA_TENSOR_TILES_CUH
+#pragma once
 
 #include "context.cuh"
 
@@ -88,5 +87,3 @@ __device__ __forceinline__ void nd_tile_fragments(uint32_t x[4][4], uint32_t w[4
         w[2 * j + 1][0] = words[2], w[2 * j + 1][1] = words[3];
     }
 }
-
-#endif

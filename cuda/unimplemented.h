@@ -1,6 +1,5 @@
 /* The table that a backend starts from: every op says that it is missing. */
-#ifndef ND_CUDA_UNIMPLEMENTED_H
-#define ND_CUDA_UNIMPLEMENTED_H
+#pragma once
 
 #include "core/backend/backend.h"
 
@@ -15,6 +14,4 @@ int nd_unimplemented_count(const nd_backend_ops *ops);
 
 #ifdef __cplusplus
 }
-#endif
-
 #endif

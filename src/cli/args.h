@@ -1,7 +1,6 @@
 /* Command-line options: a table a subcommand, so that parsing, --help and the completion of the shell
  * agree. */
-#ifndef ND_CLI_ARGS_H
-#define ND_CLI_ARGS_H
+#pragma once
 
 #include "core/base/error.h"
 
@@ -56,5 +55,3 @@ nd_status nd_args_parse(const nd_command *command, int argc, char **argv, nd_arg
 /* Notes in `given` that option `number` (0 to 63) of a command, --`name`, was given. Errors: ND_ECONFIG when it was
  * given before: of two values one would be dropped in silence. */
 nd_status nd_args_once(uint64_t *given, int number, const char *name);
-
-#endif

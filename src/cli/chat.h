@@ -7,8 +7,7 @@
  *
  * with a line's end between two turns, the mark between documents and the prompt, if any, before the
  * first. A reply ends at the stop text, at the model's own mark, or after max_tokens. */
-#ifndef ND_CLI_CHAT_H
-#define ND_CLI_CHAT_H
+#pragma once
 
 #include "cli/sampler.h"
 
@@ -21,5 +20,3 @@ typedef struct nd_chat_options {
 /* Until the input ends or the context is full, which is said on standard error. Prefixes are shown when the
  * input is a terminal; else only replies are printed, each with a line's end. */
 nd_status nd_chat(nd_sampler *sampler, const nd_chat_options *options);
-
-#endif

@@ -1,7 +1,6 @@
 /* One function a subcommand: parses its own arguments (argv[0] is the subcommand's name), does the
  * work, and returns a status; messages of errors are printed by main. */
-#ifndef ND_CLI_CLI_H
-#define ND_CLI_CLI_H
+#pragma once
 
 #include "core/base/error.h"
 #include "dist/comm.h"
@@ -38,5 +37,3 @@ void nd_cli_forget_output(void);
 
 /* Prints this thread's error to standard error. `rank` < 0 outside a job of ranks. */
 void nd_cli_print_error(int rank);
-
-#endif

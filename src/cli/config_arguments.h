@@ -1,6 +1,5 @@
 /* --config and --set, as every command that takes a configuration has them. */
-#ifndef ND_CLI_CONFIG_ARGUMENTS_H
-#define ND_CLI_CONFIG_ARGUMENTS_H
+#pragma once
 
 #include "cli/args.h"
 #include "core/config/config.h"
@@ -12,5 +11,3 @@ typedef struct nd_config_arguments {
 
 /* Defaults, then the file, then every --set. Not checked. */
 nd_status nd_config_arguments_load(const nd_config_arguments *arguments, nd_config *config);
-
-#endif

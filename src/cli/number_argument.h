@@ -1,6 +1,5 @@
 /* Numbers on the command line, such as 4096, 100M or 1.5G (K, M and G are powers of 1000). */
-#ifndef ND_CLI_NUMBER_ARGUMENT_H
-#define ND_CLI_NUMBER_ARGUMENT_H
+#pragma once
 
 #include "core/base/error.h"
 
@@ -10,5 +9,3 @@
 nd_status nd_cli_parse_integer(const char *flag, const char *text, int64_t least, int64_t most,
                                int64_t *value);
 nd_status nd_cli_parse_fraction(const char *flag, const char *text, double *value);
-
-#endif

@@ -1,6 +1,5 @@
 /* Text out of a model, token by token: what `sample` and its conversation share. */
-#ifndef ND_CLI_SAMPLER_H
-#define ND_CLI_SAMPLER_H
+#pragma once
 
 #include "core/model/generate.h"
 #include "train/checkpoint/load_model.h"
@@ -48,5 +47,3 @@ nd_status nd_sampler_feed(nd_sampler *sampler, const int32_t *tokens, size_t cou
  * `*rest` (at most that many bytes of text, freed by the caller; NULL when there is none): the end of a
  * token that the stop text cut in two. */
 nd_status nd_sampler_reply(nd_sampler *sampler, int64_t max_tokens, nd_reply_end *end, char **rest);
-
-#endif

@@ -1,7 +1,6 @@
 /* Prints generated text as soon as it is certain. A character whose bytes are
  * not all there is held back, and so is what may be the beginning of the text to stop at. */
-#ifndef ND_CLI_TEXT_STREAM_H
-#define ND_CLI_TEXT_STREAM_H
+#pragma once
 
 #include "core/base/error.h"
 
@@ -23,5 +22,3 @@ nd_status nd_text_stream_put(nd_text_stream *stream, const char *text, size_t by
 
 /* Prints the rest and frees the stream's memory. */
 void nd_text_stream_end(nd_text_stream *stream);
-
-#endif

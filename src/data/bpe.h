@@ -9,8 +9,7 @@
  * Between two characters that stand side by side in no piece, no merge can happen: such a place is
  * a boundary, the text on either side of it is encoded alone, and texts of any size can be cut
  * there without changing the tokens. */
-#ifndef ND_DATA_BPE_H
-#define ND_DATA_BPE_H
+#pragma once
 
 #include "data/model_file.h"
 
@@ -36,5 +35,3 @@ nd_status nd_bpe_encode(const nd_bpe *bpe, const char *text, size_t bytes, nd_id
 /* The greatest n <= bytes at which `text` may be cut without changing the tokens, whatever follows
  * it; 0 when there is no such place. */
 size_t nd_bpe_safe_cut(const nd_bpe *bpe, const char *text, size_t bytes);
-
-#endif

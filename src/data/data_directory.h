@@ -4,8 +4,7 @@
  * below this one, and then moves it here file by file (pack_staging.h). While an index stands there, it is the
  * one that counts, and a shard that is still there comes before one of the same name here. So a data set is whole
  * for readers at every moment of that. */
-#ifndef ND_DATA_DATA_DIRECTORY_H
-#define ND_DATA_DATA_DIRECTORY_H
+#pragma once
 
 #include "data/shard_index.h"
 
@@ -45,5 +44,3 @@ nd_status nd_data_exists(const char *path, bool *there);
 
 /* PATH/part/name in `result`. Errors: ND_EIO when that is too long. */
 nd_status nd_data_path(const char *path, const char *part, const char *name, char *result);
-
-#endif

@@ -1,6 +1,5 @@
 /* What a dataset is: which tokens in which order, so that two can be compared and the difference named. */
-#ifndef ND_DATA_DATA_IDENTITY_H
-#define ND_DATA_DATA_IDENTITY_H
+#pragma once
 
 #include "data/dataset.h"
 
@@ -14,5 +13,3 @@ nd_status nd_data_identity_write(const nd_dataset *train, const nd_dataset *val,
                                  uint64_t order_seed, FILE *out);
 
 #define ND_DATA_HELD_OUT "held-out "
-
-#endif

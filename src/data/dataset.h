@@ -1,7 +1,6 @@
 /* A dataset: the windows of one split that training or evaluation reads. Either HDF5 shards in a
  * directory or synthetic text. Read-only after opening and safe to read from several threads. */
-#ifndef ND_DATA_DATASET_H
-#define ND_DATA_DATASET_H
+#pragma once
 
 #include "core/base/error.h"
 
@@ -54,5 +53,3 @@ int64_t nd_dataset_text_bytes(const nd_dataset *dataset);
 /* Copies window `index` into tokens[0 .. seq_length]. Thread-safe. Errors: ND_EDATA naming the
  * file, the position and the token when a token is out of range or the data cannot be read. */
 nd_status nd_dataset_read_window(const nd_dataset *dataset, int64_t index, int32_t *tokens);
-
-#endif

@@ -1,6 +1,5 @@
 /* What gzip and zstd compressed, a part at a time: any number of members or frames one after the other. */
-#ifndef ND_DATA_DECOMPRESSOR_H
-#define ND_DATA_DECOMPRESSOR_H
+#pragma once
 
 #include "core/base/error.h"
 
@@ -24,5 +23,3 @@ nd_status nd_decompressor_run(nd_decompressor *decompressor, const char *name, c
 
 /* Whether a member or frame has begun and not ended. */
 bool nd_decompressor_is_inside(const nd_decompressor *decompressor);
-
-#endif

@@ -1,7 +1,6 @@
 /* The checksum of HDF5's fletcher32 filter, which stands as 4 little-endian bytes behind a chunk:
  * two sums of big-endian 16-bit words modulo 65535, the second in the upper half. */
-#ifndef ND_DATA_FLETCHER32_H
-#define ND_DATA_FLETCHER32_H
+#pragma once
 
 #include <stddef.h>
 #include <stdint.h>
@@ -10,5 +9,3 @@ enum { ND_FLETCHER32_BYTES = 4 };
 
 /* `bytes` is even: tokens have 2, 4 or 8 bytes. */
 uint32_t nd_fletcher32(const void *data, size_t bytes);
-
-#endif

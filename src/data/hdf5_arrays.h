@@ -1,6 +1,5 @@
 /* Plain arrays in HDF5 files, for cross-checks with other programs. */
-#ifndef ND_DATA_HDF5_ARRAYS_H
-#define ND_DATA_HDF5_ARRAYS_H
+#pragma once
 
 #include "core/base/error.h"
 #include "core/base/view.h"
@@ -26,5 +25,3 @@ nd_status nd_hdf5_out_close(nd_hdf5_out *out, bool keep);
 
 /* The version of the HDF5 library in use: "1.10.8". */
 void nd_hdf5_version(char *text, size_t size);
-
-#endif

@@ -1,6 +1,5 @@
 /* HDF5's errors as text for our messages; the library itself prints nothing. */
-#ifndef ND_DATA_HDF5_ERRORS_H
-#define ND_DATA_HDF5_ERRORS_H
+#pragma once
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -20,5 +19,3 @@ bool nd_hdf5_is_system_error(void);
 
 /* The innermost reason of the calling thread's last HDF5 error; valid until the next call. */
 const char *nd_hdf5_reason(void);
-
-#endif

@@ -1,6 +1,5 @@
 /* JSON Lines: one JSON object a line, one of its fields is a document. */
-#ifndef ND_DATA_JSONL_H
-#define ND_DATA_JSONL_H
+#pragma once
 
 #include "data/left_out.h"
 #include "data/text_reader.h"
@@ -22,5 +21,3 @@ typedef struct nd_jsonl_rules {
  * naming file and line of a bad one: no JSON object, no such field, no string, invalid UTF-8, too long. */
 nd_status nd_jsonl_read(nd_text_reader *reader, const nd_jsonl_rules *rules, nd_jsonl_visit visit,
                         void *context);
-
-#endif

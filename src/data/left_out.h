@@ -1,6 +1,5 @@
 /* What inputs held that was not read: counted, the first of each kind named, and said at the end. */
-#ifndef ND_DATA_LEFT_OUT_H
-#define ND_DATA_LEFT_OUT_H
+#pragma once
 
 #include <limits.h>
 #include <stdint.h>
@@ -27,5 +26,3 @@ void nd_left_out_add(nd_left_out *left_out, nd_left_out_kind kind, const char *f
 
 /* A line for each kind, each beginning with `prefix`; nothing when nothing was left out. */
 void nd_left_out_print(const nd_left_out *left_out, const char *prefix, FILE *out);
-
-#endif

@@ -4,8 +4,7 @@
  * permutation_e(g mod n) of epoch e = g / n, where n is the number of windows and permutation_e a
  * keyed permutation of 0..n-1 (sample_order.h). So sample g is the same on any number of ranks, and
  * the loader's whole state is the next g. */
-#ifndef ND_DATA_LOADER_H
-#define ND_DATA_LOADER_H
+#pragma once
 
 #include "core/base/error.h"
 #include "data/dataset.h"
@@ -40,5 +39,3 @@ nd_status nd_loader_next(nd_loader *loader, const int32_t **tokens, double *wait
  * from sequences of `seq_length` tokens. */
 size_t nd_loader_bytes(const nd_loader *loader);
 size_t nd_loader_planned_bytes(const nd_loader_options *options, int64_t seq_length);
-
-#endif

@@ -4,8 +4,7 @@
  * Used fields (sentencepiece_model.proto): ModelProto {1 pieces, 2 trainer_spec,
  * 3 normalizer_spec}; SentencePiece {1 piece, 2 score, 3 type}; TrainerSpec {3 model_type};
  * NormalizerSpec {2 precompiled_charsmap}; written: TrainerSpec {16 num_threads}. */
-#ifndef ND_DATA_MODEL_FILE_H
-#define ND_DATA_MODEL_FILE_H
+#pragma once
 
 #include "core/base/error.h"
 
@@ -47,5 +46,3 @@ nd_status nd_model_file_parse(const void *bytes, size_t size, const char *name,
 size_t nd_model_file_forget_threads(void *bytes, size_t size);
 
 void nd_model_file_free(nd_model_file *model);
-
-#endif

@@ -1,7 +1,6 @@
 /* Which shards' files are open: at most a part of what the process may open (ulimit -n), whatever their number. The
  * one that was used longest ago is closed for another. */
-#ifndef ND_DATA_OPEN_SHARDS_H
-#define ND_DATA_OPEN_SHARDS_H
+#pragma once
 
 #include "data/shard.h"
 
@@ -16,5 +15,3 @@ void nd_open_shards_close(nd_open_shards *open);
  * when no file can be opened at all. */
 nd_status nd_open_shards_read(nd_open_shards *open, int number, int64_t first, int64_t count,
                               int32_t *tokens);
-
-#endif

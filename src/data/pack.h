@@ -6,8 +6,7 @@
  * the length), attributes format_version, vocab_size, tokenizer_sha256, n_tokens, n_bytes, split.
  * Each document is followed by EOS. The data set appears in its directory whole, with an index of its shards, or not
  * at all (pack_staging.h). The same input gives the same bytes. */
-#ifndef ND_DATA_PACK_H
-#define ND_DATA_PACK_H
+#pragma once
 
 #include "core/base/error.h"
 #include "data/left_out.h"
@@ -50,5 +49,3 @@ nd_status nd_pack(const nd_pack_options *options, nd_pack_result *result);
  * shards of older versions or other programs. Finishes an interrupted pack first. *shards is how
  * many the index lists. Errors: ND_EDATA naming the shard that is damaged or of another tokenizer; ND_EIO. */
 nd_status nd_pack_index(const char *out, size_t *shards);
-
-#endif

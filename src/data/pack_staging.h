@@ -9,8 +9,7 @@
  *
  * A pack that was killed in step 1 left nothing that counts; one killed later is finished by the next. A file lock
  * keeps two packs from the same OUT, where the file system has such locks. */
-#ifndef ND_DATA_PACK_STAGING_H
-#define ND_DATA_PACK_STAGING_H
+#pragma once
 
 #include "core/base/error.h"
 
@@ -35,5 +34,3 @@ void nd_pack_staging_close(nd_pack_staging *staging);
 
 /* Whether pack itself names shards so (train_00000.h5): no other file is ever replaced or removed. */
 bool nd_pack_staging_owns(const char *name);
-
-#endif

@@ -1,6 +1,5 @@
 /* Documents in, shards out: the part of packing that does not know where text comes from. */
-#ifndef ND_DATA_PACKER_H
-#define ND_DATA_PACKER_H
+#pragma once
 
 #include "data/pack.h"
 #include "data/shard_index.h"
@@ -39,5 +38,3 @@ nd_status nd_packer_end_document(nd_packer *packer);
 nd_status nd_packer_finish(nd_packer *packer);
 /* Removes shards that are not finished and frees all. */
 void nd_packer_close(nd_packer *packer);
-
-#endif

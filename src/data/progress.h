@@ -1,6 +1,5 @@
 /* A progress bar on standard error; where that is no terminal, a plain line every ten seconds. */
-#ifndef ND_DATA_PROGRESS_H
-#define ND_DATA_PROGRESS_H
+#pragma once
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -17,5 +16,3 @@ nd_progress nd_progress_start(bool shown, int64_t total);
 void nd_progress_show(nd_progress *progress, int64_t done, int64_t tokens);
 /* Leaves the last state on screen. */
 void nd_progress_end(nd_progress *progress, int64_t done, int64_t tokens);
-
-#endif

@@ -3,12 +3,9 @@
  * A balanced Feistel network over the smallest even-bit domain that holds n, walked until the value
  * falls below n (cycle walking; Black & Rogaway, "Ciphers with arbitrary finite domains", 2002).
  * Expected cost under four rounds of the network a sample. */
-#ifndef ND_DATA_SAMPLE_ORDER_H
-#define ND_DATA_SAMPLE_ORDER_H
+#pragma once
 
 #include <stdint.h>
 
 /* The window at place `index` of epoch `epoch`, for 0 <= index < n. */
 int64_t nd_sample_order(uint64_t seed, uint64_t epoch, int64_t n, int64_t index);
-
-#endif

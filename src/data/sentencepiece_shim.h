@@ -1,7 +1,6 @@
 /* The one door to SentencePiece, which has a C++ interface only. No exception and no log line
  * leaves it. Everything else about tokenizers is C (tokenizer.h). */
-#ifndef ND_DATA_SENTENCEPIECE_SHIM_H
-#define ND_DATA_SENTENCEPIECE_SHIM_H
+#pragma once
 
 #include <stddef.h>
 #include <stdint.h>
@@ -27,6 +26,4 @@ int nd_sentencepiece_encode(const void *model, size_t model_bytes, const char *t
 
 #ifdef __cplusplus
 }
-#endif
-
 #endif

@@ -3,8 +3,7 @@
  * Reading bypasses HDF5, whose calls take one global lock and copy through filters, so a
  * shard is opened with HDF5 once, the file offsets of its chunks are kept, and tokens are read with
  * pread(). A chunk's checksum is verified when it is first touched. */
-#ifndef ND_DATA_SHARD_H
-#define ND_DATA_SHARD_H
+#pragma once
 
 #include "core/base/error.h"
 #include "core/base/sha256.h"
@@ -58,5 +57,3 @@ nd_status nd_shard_read_from(const nd_shard *shard, int fd, int64_t first, int64
                              int32_t *tokens);
 void nd_shard_close_file(nd_shard *shard);
 nd_status nd_shard_reopen_file(const nd_shard *shard, int *fd);
-
-#endif

@@ -1,7 +1,6 @@
 /* The index of a data set: index.json, which lists its shards and is written last. A directory without
  * a whole one is no data set (docs/formats.md). */
-#ifndef ND_DATA_SHARD_INDEX_H
-#define ND_DATA_SHARD_INDEX_H
+#pragma once
 
 #include "core/base/error.h"
 #include "core/base/sha256.h"
@@ -51,5 +50,3 @@ bool nd_shard_index_names(const nd_indexed_shard *shard);
 
 /* Whether a file's name is that of a shard of some split: train_*.h5 or val_*.h5, then `suffix`. */
 int nd_shard_name_matches(const char *name, const char *suffix);
-
-#endif

@@ -1,6 +1,5 @@
 /* What `info FILE.h5` prints about a shard. */
-#ifndef ND_DATA_SHARD_INFO_H
-#define ND_DATA_SHARD_INFO_H
+#pragma once
 
 #include "core/base/error.h"
 
@@ -13,5 +12,3 @@ nd_status nd_shard_info_print(const char *path, bool verify, FILE *out);
 
 /* Reads all of a shard and checks all that `verify` checks. Errors: as above. */
 nd_status nd_shard_verify(const char *path);
-
-#endif

@@ -1,7 +1,6 @@
 /* Writes one shard (shard.h) under a temporary name; finishing makes it appear under its own. Holds
  * one chunk of tokens and one of document offsets in memory, whatever the shard's size. */
-#ifndef ND_DATA_SHARD_WRITER_H
-#define ND_DATA_SHARD_WRITER_H
+#pragma once
 
 #include "core/base/error.h"
 
@@ -26,5 +25,3 @@ int64_t nd_shard_writer_tokens(const nd_shard_writer *writer);
 nd_status nd_shard_writer_finish(nd_shard_writer *writer);
 /* Removes the unfinished file. */
 void nd_shard_writer_discard(nd_shard_writer *writer);
-
-#endif

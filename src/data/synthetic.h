@@ -6,8 +6,7 @@
  * which probability. In nats a token, a model reaches about log(A) - 0.02 when it has learned which
  * tokens exist, 1.33 with the last token alone, and 1.213 (1.75 bits), the floor, with the last
  * two. Token t of a window is a pure function of (seed, window, t). */
-#ifndef ND_DATA_SYNTHETIC_H
-#define ND_DATA_SYNTHETIC_H
+#pragma once
 
 #include "core/base/error.h"
 
@@ -31,5 +30,3 @@ nd_status nd_synthetic_open(nd_synthetic *chain, uint64_t seed, int64_t vocab_si
 
 /* The first `count` tokens of window `index`. Thread-safe. */
 void nd_synthetic_window(const nd_synthetic *chain, int64_t index, int64_t count, int32_t *tokens);
-
-#endif

@@ -1,6 +1,5 @@
 /* An input file, inspected before it is read: text is opened, anything else is skipped or refused. */
-#ifndef ND_DATA_TEXT_INPUT_H
-#define ND_DATA_TEXT_INPUT_H
+#pragma once
 
 #include "data/left_out.h"
 #include "data/text_reader.h"
@@ -16,5 +15,3 @@ typedef struct nd_text_rules {
  * is itself an input (`named`), and for Parquet, Arrow and JSON Lines that would be read as something else. */
 nd_status nd_text_input_open(const char *path, int named, const nd_text_rules *rules,
                              nd_left_out *left_out, nd_text_reader **reader);
-
-#endif

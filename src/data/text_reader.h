@@ -1,6 +1,5 @@
 /* Bytes of an input: a file, standard input, or what gzip or zstd made of one, known by its first bytes. */
-#ifndef ND_DATA_TEXT_READER_H
-#define ND_DATA_TEXT_READER_H
+#pragma once
 
 #include "core/base/error.h"
 
@@ -28,5 +27,3 @@ nd_status nd_text_reader_peek(nd_text_reader *reader, const char **bytes, size_t
 int64_t nd_text_reader_consumed(const nd_text_reader *reader);
 bool nd_text_reader_is_compressed(const nd_text_reader *reader);
 const char *nd_text_reader_name(const nd_text_reader *reader);
-
-#endif

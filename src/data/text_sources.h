@@ -1,8 +1,7 @@
 /* The files of a list of inputs: files as given, directories walked in the order of their
  * names and filtered by a glob. Symbolic links are followed, each file is visited once, and what is left out is
  * counted (left_out.h). Visiting takes about 32 bytes of memory a file. */
-#ifndef ND_DATA_TEXT_SOURCES_H
-#define ND_DATA_TEXT_SOURCES_H
+#pragma once
 
 #include "core/base/error.h"
 #include "data/left_out.h"
@@ -27,5 +26,3 @@ typedef nd_status (*nd_text_visit)(void *context, const char *path, int64_t byte
  * the inputs hold no file at all. */
 nd_status nd_text_sources_visit(const nd_text_sources *sources, nd_text_visit visit, void *context,
                                 nd_left_out *left_out);
-
-#endif

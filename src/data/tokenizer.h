@@ -3,8 +3,7 @@
  * encode followed by decode returns the same bytes for any input, NUL and invalid UTF-8
  * included: identity normalisation, no dummy prefix, no whitespace folding; bytes that
  * SentencePiece would replace are emitted as byte pieces. */
-#ifndef ND_DATA_TOKENIZER_H
-#define ND_DATA_TOKENIZER_H
+#pragma once
 
 #include "core/base/error.h"
 #include "data/left_out.h"
@@ -58,5 +57,3 @@ size_t nd_tokenizer_safe_cut(const nd_tokenizer *tokenizer, const char *text, si
  * NUL-terminated beyond *bytes. Errors: ND_EDATA naming the index of an id out of range. */
 nd_status nd_tokenizer_decode(const nd_tokenizer *tokenizer, const int32_t *ids, size_t count,
                               char **text, size_t *bytes);
-
-#endif

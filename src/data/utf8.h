@@ -1,6 +1,5 @@
 /* UTF-8, one character at a time. */
-#ifndef ND_DATA_UTF8_H
-#define ND_DATA_UTF8_H
+#pragma once
 
 #include <stddef.h>
 #include <stdint.h>
@@ -30,5 +29,3 @@ static inline size_t nd_utf8_decode(const char *text, size_t bytes, uint32_t *co
     }
     return 0;
 }
-
-#endif

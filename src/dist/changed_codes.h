@@ -3,8 +3,7 @@
  *
  * In each byte the low 7 bits count unchanged codes; 127 means just these. Otherwise the next code
  * changes to the following value (high bit 0) or the one after that (1), in the order -1, 0, 1, -1. */
-#ifndef ND_DIST_CHANGED_CODES_H
-#define ND_DIST_CHANGED_CODES_H
+#pragma once
 
 #include "core/base/error.h"
 
@@ -18,5 +17,3 @@ size_t nd_changed_codes_make(const int8_t *before, const int8_t *now, int64_t co
 
 /* Errors: ND_EPEER when a change lies beyond the last code. */
 nd_status nd_changed_codes_apply(int8_t *codes, int64_t count, const uint8_t *in, size_t bytes);
-
-#endif

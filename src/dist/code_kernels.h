@@ -1,7 +1,6 @@
 /* Encodes and decodes entries of a code stream (dist/code_stream.h) in device memory: the same bytes as on
  * the host, and the same input is refused. */
-#ifndef ND_DIST_CODE_KERNELS_H
-#define ND_DIST_CODE_KERNELS_H
+#pragma once
 
 #include "core/backend/backend.h"
 
@@ -40,5 +39,3 @@ typedef struct nd_code_kernels {
     nd_status (*take)(nd_backend *b, const nd_code_entry *entry, const uint8_t *stream,
                       uint64_t bytes, uint64_t *at, void *work);
 } nd_code_kernels;
-
-#endif

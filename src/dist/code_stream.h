@@ -1,8 +1,7 @@
 /* Ternary weights sent as changes (weight_sync = delta): one message from each owner, of whatever length it
  * needs, encoded and decoded on the host or by kernels on the device. A matrix with too many changes is
  * sent whole, five codes to a byte. */
-#ifndef ND_DIST_CODE_STREAM_H
-#define ND_DIST_CODE_STREAM_H
+#pragma once
 
 #include "core/base/arena.h"
 #include "core/model/model.h"
@@ -30,5 +29,3 @@ void nd_code_stream_destroy(nd_code_stream *s);
  * sends, and what they find damaged is an error of a later wait. Errors: ND_EPEER. */
 nd_status nd_code_stream_run(nd_code_stream *s, nd_model *model, const nd_view *masters, bool whole,
                              nd_comm *comm);
-
-#endif

@@ -11,8 +11,7 @@
  * are in memory of the run's backend, comm->device. With `streamed` these exchanges are ordered like ops
  * of that backend: calls return at once, and an error may surface in a later call or in the backend's next
  * download. */
-#ifndef ND_DIST_COMM_H
-#define ND_DIST_COMM_H
+#pragma once
 
 #include "core/backend/backend.h"
 #include "core/config/config.h"
@@ -146,5 +145,3 @@ size_t nd_wire_part_bytes(const nd_comm *comm);
 
 /* Where in the run this rank is, for messages. `phase` has static storage. Not collective. */
 void nd_comm_set_phase(nd_comm *comm, int64_t step, const char *phase);
-
-#endif

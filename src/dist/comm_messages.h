@@ -1,7 +1,6 @@
 /* The comm contract over messages between two ranks, whatever carries them: a barrier is a dissemination, a
  * broadcast a binomial tree, an allgather Bruck's or a ring, a reduction the tree of core/base/sum_tree.h. */
-#ifndef ND_DIST_COMM_MESSAGES_H
-#define ND_DIST_COMM_MESSAGES_H
+#pragma once
 
 #include "dist/transport.h"
 
@@ -16,5 +15,3 @@ typedef struct nd_comm_end {
  * then on comm->ops.destroy frees it and the transport. On an error, which is ND_ENOMEM, both are freed. */
 nd_status nd_comm_over_messages(nd_comm *comm, const char *name, nd_transport *transport,
                                 nd_comm_end end);
-
-#endif

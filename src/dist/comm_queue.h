@@ -3,8 +3,7 @@
  *
  * Only one thread may communicate at a time: call nd_comm_queue_finish before communicating from another
  * thread. All ranks queue the same collectives in the same order. */
-#ifndef ND_DIST_COMM_QUEUE_H
-#define ND_DIST_COMM_QUEUE_H
+#pragma once
 
 #include "dist/comm.h"
 
@@ -49,5 +48,3 @@ nd_status nd_comm_queue_finish(nd_comm_queue *queue);
 
 /* Interrupts the current collective and waits briefly for the thread to stop communicating. */
 void nd_comm_queue_interrupt(nd_comm_queue *queue);
-
-#endif

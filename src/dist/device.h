@@ -1,8 +1,7 @@
 /* The interface to devices other than the CPU: the backend a rank computes on, and communication from its
  * memory. One implementation is linked: cuda/device.c in builds with CUDA, else device_none.c, a complete
  * one for no device. Callers never ask which. */
-#ifndef ND_DIST_DEVICE_H
-#define ND_DIST_DEVICE_H
+#pragma once
 
 #include "dist/code_kernels.h"
 #include "dist/comm.h"
@@ -41,5 +40,3 @@ nd_status nd_device_attach(nd_comm *comm);
 /* Undoes nd_device_attach; does nothing for a comm that is not attached. Call it before memory of the
  * backend is released. Collective unless a function of `comm` has failed. */
 void nd_device_detach(nd_comm *comm);
-
-#endif

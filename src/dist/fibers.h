@@ -1,8 +1,7 @@
 /* Fibers on virtual clocks: many functions that take turns in one thread. The one whose clock shows the earliest
  * time runs until it waits for a later one; so what fibers do to each other happens in the order of time, and a
  * run is the same every time. Each has an error of its own (core/base/error.h). */
-#ifndef ND_DIST_FIBERS_H
-#define ND_DIST_FIBERS_H
+#pragma once
 
 #include "core/base/error.h"
 
@@ -30,5 +29,3 @@ bool nd_fibers_block(nd_fibers *fibers);
 
 /* A blocked fiber goes on when its clock shows `time`. */
 void nd_fibers_wake(nd_fibers *fibers, int fiber, double time);
-
-#endif

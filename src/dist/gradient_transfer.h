@@ -1,7 +1,6 @@
 /* Sends partial sums of the reduction tree in the format of their piece, and adds them where they arrive:
  * part by part, through host memory for data on a device. */
-#ifndef ND_DIST_GRADIENT_TRANSFER_H
-#define ND_DIST_GRADIENT_TRANSFER_H
+#pragma once
 
 #include "dist/comm.h"
 
@@ -27,5 +26,3 @@ nd_status nd_gradient_part_make(const nd_gradient_transfer *t, const nd_comm_pie
 /* Between the host and comm->device, which there must be. */
 nd_status nd_transfer_fetch(const nd_comm *comm, void *host, const void *device, size_t bytes);
 nd_status nd_transfer_deliver(const nd_comm *comm, void *device, const void *host, size_t bytes);
-
-#endif

@@ -9,8 +9,7 @@
  * error. Errors are kept in blocks of 8 bits too, which loses less than 1/254 of the largest in a block.
  *
  * Messages may be cut at multiples of ND_WIRE_BLOCK_BYTES: whole blocks lie before and after. */
-#ifndef ND_DIST_GRADIENT_WIRE_H
-#define ND_DIST_GRADIENT_WIRE_H
+#pragma once
 
 #include "core/config/config.h"
 
@@ -42,5 +41,3 @@ void nd_gradient_wire_encode(nd_gradient_wire format, void *wire, const float *v
 
 /* into += decoded `wire`. */
 void nd_gradient_wire_add(nd_gradient_wire format, float *into, const void *wire, int64_t count);
-
-#endif

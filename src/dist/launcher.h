@@ -1,6 +1,5 @@
 /* Which launcher started this process and as one of how many, from its environment variables. */
-#ifndef ND_DIST_LAUNCHER_H
-#define ND_DIST_LAUNCHER_H
+#pragma once
 
 #include "core/base/error.h"
 
@@ -17,5 +16,3 @@ const char *nd_launcher_name(void);
  * process would do the whole work alone, in the same places. `library` is the MPI in use, for the message.
  * Not collective. Errors: ND_ECONFIG naming the launcher, its variable, both numbers, and what to do. */
 nd_status nd_launcher_check(int size, const char *library);
-
-#endif

@@ -5,8 +5,7 @@
  * ranks of a host share; within a host the port out of one rank and the port in of another. Each carries one
  * message at a time, in the order in which they ask, and the two directions do not disturb each other. Switches
  * hold what waits for a link in. */
-#ifndef ND_DIST_LINKS_H
-#define ND_DIST_LINKS_H
+#pragma once
 
 #include "core/base/error.h"
 
@@ -36,5 +35,3 @@ int nd_links_host(const nd_links *links, int rank);
  * nothing left to send; *here: when all has arrived. */
 void nd_links_carry(nd_links *links, int from, int to, double bytes, double ready, double *away,
                     double *here);
-
-#endif

@@ -3,8 +3,7 @@
  * Whole matrices are assigned by decreasing cost, each to the rank with the least so far (Graham's
  * longest-processing-time rule, at most 4/3 of the best makespan). Every rank computes the same
  * assignment; nothing is exchanged. */
-#ifndef ND_DIST_OWNERSHIP_H
-#define ND_DIST_OWNERSHIP_H
+#pragma once
 
 #include "core/base/error.h"
 
@@ -21,5 +20,3 @@ typedef struct nd_ownership {
 /* cost[i] >= 0 of parameter i's update. */
 nd_status nd_ownership_create(const double *cost, int64_t count, int ranks, nd_ownership *own);
 void nd_ownership_destroy(nd_ownership *own);
-
-#endif

@@ -1,7 +1,6 @@
 /* The parts of a reduction of several pieces, in the order in which they are worked off within a level of the tree:
  * part k of every piece, then part k + 1 (dist/part_reduction.c; train/plan/cost_model.c predicts it). */
-#ifndef ND_DIST_PART_ORDER_H
-#define ND_DIST_PART_ORDER_H
+#pragma once
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -26,5 +25,3 @@ nd_part_order nd_part_order_of(const size_t *bytes, int64_t count, size_t size);
 
 /* False: there are no more. */
 bool nd_part_next(nd_part_order *order, nd_part *part);
-
-#endif

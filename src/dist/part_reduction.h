@@ -8,8 +8,7 @@
  * The order (level, part) is the same on all ranks, and a rank waits only for messages up to where it stands: of
  * all messages that are not done the first in this order has been started on both sides. So ranks do not wait in a
  * circle. */
-#ifndef ND_DIST_PART_REDUCTION_H
-#define ND_DIST_PART_REDUCTION_H
+#pragma once
 
 #include "dist/gradient_transfer.h"
 #include "dist/point_to_point.h"
@@ -23,5 +22,3 @@ void nd_part_reduction_destroy(nd_part_reduction *reduction);
 /* nd_comm_ops.reduce_to_owners. */
 nd_status nd_part_reduction_run(nd_part_reduction *reduction, nd_comm_split split,
                                 nd_comm_piece *pieces, int64_t count);
-
-#endif

@@ -3,8 +3,7 @@
  *
  * Long messages are sent in parts, ND_WIRE_DEPTH of them in flight in each direction; they arrive in order.
  * Any thread may call, one at a time. */
-#ifndef ND_DIST_POINT_TO_POINT_H
-#define ND_DIST_POINT_TO_POINT_H
+#pragma once
 
 #include "dist/transport.h"
 #include "dist/wire_sizes.h"
@@ -65,5 +64,3 @@ void nd_wire_set_yielding(nd_wire *wire, bool yields);
 
 /* Makes another thread's wait, present or future, fail soon. May be called at any time. */
 void nd_wire_interrupt(nd_wire *wire);
-
-#endif

@@ -1,6 +1,5 @@
 /* What every rank has for all others, around a ring. */
-#ifndef ND_DIST_RING_H
-#define ND_DIST_RING_H
+#pragma once
 
 #include "dist/point_to_point.h"
 
@@ -14,5 +13,3 @@
  * parts of their own. */
 nd_status nd_ring_broadcast_each(nd_wire *wire, int rank, int size, void *const *buffers,
                                  const size_t *bytes);
-
-#endif

@@ -4,8 +4,7 @@
  *
  * A send is held back until its receive is started, which MPI may do too: what depends on the buffers of an MPI
  * library stands still here. Ranks that wait for each other without end fail with ND_EPEER, at once. */
-#ifndef ND_DIST_SIMULATION_H
-#define ND_DIST_SIMULATION_H
+#pragma once
 
 #include "dist/comm.h"
 #include "dist/links.h"
@@ -39,5 +38,3 @@ nd_status nd_simulation_run(const nd_simulated_machine *machine, nd_simulated_ra
 /* Of the rank that calls it: its clock, and so many seconds of computing. */
 double nd_simulation_now(const nd_simulation *simulation);
 void nd_simulation_compute(nd_simulation *simulation, double seconds);
-
-#endif

@@ -4,8 +4,7 @@
  * A message is started in a slot, which is busy until it has been waited for. Messages from one rank to another
  * arrive in the order in which they were started. A send may be held back until its receive is started. One
  * thread at a time may be in here, whichever it is. */
-#ifndef ND_DIST_TRANSPORT_H
-#define ND_DIST_TRANSPORT_H
+#pragma once
 
 #include "dist/comm.h"
 
@@ -70,5 +69,3 @@ int nd_situation_describe(char *text, size_t size, const nd_situation *s, const 
 
 /* "a barrier". */
 const char *nd_collective_name(int kind);
-
-#endif

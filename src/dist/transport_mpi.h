@@ -6,13 +6,10 @@
  * or the chain closes; the error tells the chain. Ranks answer while they wait, so one that does not
  * is dead, stopped, or busy outside the wire. Time in which the waiting process itself was stopped
  * does not count. */
-#ifndef ND_DIST_TRANSPORT_MPI_H
-#define ND_DIST_TRANSPORT_MPI_H
+#pragma once
 
 #include "dist/transport.h"
 
 /* Both collective, the end (ops.destroy) unless something has failed; before MPI is finalized. Errors:
  * ND_ENOMEM, ND_EPEER. */
 nd_status nd_transport_mpi_create(nd_comm *comm, nd_transport **transport);
-
-#endif

@@ -1,6 +1,5 @@
 /* Messages between the fibers of a simulated job. */
-#ifndef ND_DIST_TRANSPORT_SIMULATED_H
-#define ND_DIST_TRANSPORT_SIMULATED_H
+#pragma once
 
 #include "dist/fibers.h"
 #include "dist/links.h"
@@ -25,5 +24,3 @@ void nd_simulated_net_destroy(nd_simulated_net *net);
 /* The transport of comm->rank. Errors: ND_ENOMEM. */
 nd_status nd_transport_simulated_create(nd_simulated_net *net, nd_comm *comm,
                                         nd_transport **transport);
-
-#endif

@@ -12,8 +12,7 @@
  *
  * Where a rank holds several blocks of leaves the turn is not heeded, since another choice could take more messages,
  * and sums are met. */
-#ifndef ND_DIST_TREE_REDUCTION_H
-#define ND_DIST_TREE_REDUCTION_H
+#pragma once
 
 #include "dist/comm.h"
 
@@ -72,5 +71,3 @@ void nd_tree_messages(const nd_tree *tree, nd_tree_message visit, void *context)
 
 /* How many those are; of delivered sums one more in a part whose last taker is the owner. */
 int64_t nd_tree_sends(int ranks, nd_comm_split split, int owner, nd_gradient_wire format);
-
-#endif

@@ -1,7 +1,6 @@
 /* After an update owners send what replicas compute with: ternary codes and scales, and the dense
  * weights in the compute type or as their change (dist/weight_wire.h). Replicas never see a master. */
-#ifndef ND_DIST_WEIGHT_GATHER_H
-#define ND_DIST_WEIGHT_GATHER_H
+#pragma once
 
 #include "core/base/arena.h"
 #include "core/model/model.h"
@@ -40,5 +39,3 @@ void nd_weight_gather_destroy(nd_weight_gather *gather);
  * replicas to begin with; `whole` takes no change. Errors: ND_EPEER. */
 nd_status nd_weight_gather_run(nd_weight_gather *gather, nd_model *model, const nd_view *masters,
                                bool whole, nd_comm *comm);
-
-#endif

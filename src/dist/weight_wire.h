@@ -7,8 +7,7 @@
  * s = max|x| and rint(127 x / s) in a byte a value, and all ranks, the owner too, add s q / 127 to their
  * replica. So replicas stay equal to the bit, and what rounding took is in the next change: the replica
  * itself is the error feedback. It does not depend on the number of ranks. */
-#ifndef ND_DIST_WEIGHT_WIRE_H
-#define ND_DIST_WEIGHT_WIRE_H
+#pragma once
 
 #include "core/base/arena.h"
 #include "core/config/config.h"
@@ -30,5 +29,3 @@ nd_status nd_weight_wire_unpack(nd_backend *b, const nd_weight *w, nd_weight_wir
 nd_status nd_weight_delta_make(nd_backend *b, const nd_weight *w, nd_cview master, nd_view scratch,
                                char *at);
 nd_status nd_weight_delta_apply(nd_backend *b, const nd_weight *w, nd_view scratch, char *at);
-
-#endif

@@ -1,7 +1,6 @@
 /* How the MPI comm cuts what it moves: known to the comm, and to whoever predicts its time
  * (train/plan/plan_cost.c). */
-#ifndef ND_DIST_WIRE_SIZES_H
-#define ND_DIST_WIRE_SIZES_H
+#pragma once
 
 #include <stddef.h>
 #include <stdint.h>
@@ -33,5 +32,3 @@ static inline int nd_wire_part_length(size_t bytes, int64_t part, size_t size)
     const size_t left = bytes - nd_wire_part_start(part, size);
     return (int)(left < size ? left : size);
 }
-
-#endif

@@ -1,6 +1,5 @@
 /* A checkpoint of step 0 that holds masters and no optimizer state: what an import leaves. */
-#ifndef ND_EXCHANGE_CHECKPOINT_OF_MASTERS_H
-#define ND_EXCHANGE_CHECKPOINT_OF_MASTERS_H
+#pragma once
 
 #include "core/model/params.h"
 #include "train/checkpoint/checkpoint.h"
@@ -17,5 +16,3 @@ typedef struct nd_masters {
 nd_status nd_checkpoint_of_masters(const char *directory, const nd_config *config,
                                    const nd_params *params, const nd_masters *masters,
                                    const void *tokenizer, size_t tokenizer_bytes);
-
-#endif

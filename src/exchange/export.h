@@ -1,6 +1,5 @@
 /* A checkpoint's model in the files of other programs (docs/export.md). */
-#ifndef ND_EXCHANGE_EXPORT_H
-#define ND_EXCHANGE_EXPORT_H
+#pragma once
 
 #include "exchange/source.h"
 
@@ -22,5 +21,3 @@ nd_status nd_export_gguf(const nd_source *source, nd_gguf_export_type type, cons
  * and, with a tokenizer, tokenizer.model and tokenizer_config.json. It must not exist yet, or be empty.
  * Errors: ND_ECONFIG, ND_ECHECKPOINT, ND_EIO. */
 nd_status nd_export_safetensors(const nd_source *source, bool bf16, const char *path);
-
-#endif

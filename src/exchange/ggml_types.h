@@ -1,7 +1,6 @@
 /* The types of tensors in GGUF files: numbers and block sizes of ggml (ggml.h, enum ggml_type, and
  * ggml-common.h, as of September 2026). A tensor is rows of blocks; a row is a whole number of them. */
-#ifndef ND_EXCHANGE_GGML_TYPES_H
-#define ND_EXCHANGE_GGML_TYPES_H
+#pragma once
 
 #include <stdint.h>
 
@@ -22,5 +21,3 @@ typedef struct nd_ggml_type {
 
 /* NULL for a number that ggml does not use. */
 const nd_ggml_type *nd_ggml_type_find(uint32_t number);
-
-#endif

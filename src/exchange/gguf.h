@@ -7,8 +7,7 @@
  *
  * A text is its u64 length and its bytes. Tensors follow one another without gaps beyond the padding,
  * which llama.cpp insists on. */
-#ifndef ND_EXCHANGE_GGUF_H
-#define ND_EXCHANGE_GGUF_H
+#pragma once
 
 enum { ND_GGUF_VERSION = 3, ND_GGUF_ALIGNMENT = 32, ND_GGUF_DIMENSIONS_MAX = 4 };
 
@@ -31,5 +30,3 @@ typedef enum nd_gguf_kind {
 
 /* Our own key: SHA-256 of everything behind the header, 64 hex digits. llama.cpp passes over it. */
 #define ND_GGUF_DIGEST_KEY "nanochat_dist.data_sha256"
-
-#endif

@@ -1,7 +1,6 @@
 /* Reading a GGUF file, of any program. Everything is checked before it is used: a damaged or hostile file
  * gives an error, never a wrong address. */
-#ifndef ND_EXCHANGE_GGUF_READ_H
-#define ND_EXCHANGE_GGUF_READ_H
+#pragma once
 
 #include "core/base/error.h"
 #include "exchange/ggml_types.h"
@@ -68,5 +67,3 @@ void nd_gguf_describe(const nd_gguf *gguf, const char *path, size_t bytes, FILE 
 /* What `info FILE.gguf` prints. With `verify` the data's digest is checked where the file has one.
  * Errors: ND_EDATA. */
 nd_status nd_gguf_print(const char *path, bool verify, FILE *out);
-
-#endif

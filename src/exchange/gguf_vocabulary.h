@@ -1,6 +1,5 @@
 /* The SentencePiece vocabulary as llama.cpp's tokenizer "llama" takes it. */
-#ifndef ND_EXCHANGE_GGUF_VOCABULARY_H
-#define ND_EXCHANGE_GGUF_VOCABULARY_H
+#pragma once
 
 #include "data/model_file.h"
 #include "exchange/gguf_write.h"
@@ -10,5 +9,3 @@
  * named as the token to begin with. Errors: ND_ENOMEM. */
 nd_status nd_gguf_put_vocabulary(nd_gguf_writer *writer, const nd_model_file *vocabulary,
                                  int64_t vocab_size);
-
-#endif

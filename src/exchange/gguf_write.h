@@ -1,7 +1,6 @@
 /* Writing a GGUF file: pairs and tensors are declared, then the tensors' data is written in the same
  * order. The digest of the data is added by itself. */
-#ifndef ND_EXCHANGE_GGUF_WRITE_H
-#define ND_EXCHANGE_GGUF_WRITE_H
+#pragma once
 
 #include "core/base/error.h"
 
@@ -42,5 +41,3 @@ nd_status nd_gguf_writer_finish(nd_gguf_writer *writer);
 
 /* Frees the writer and, unless it is finished, removes the file. NULL is allowed. */
 void nd_gguf_writer_close(nd_gguf_writer *writer);
-
-#endif

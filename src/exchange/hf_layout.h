@@ -4,8 +4,7 @@
  * Its rotary positions turn elements (i, i + D/2) of a head in both models (rotate_half). Our bitnet does
  * too; our llama turns (2i, 2i + 1), so the rows of its q and k are stored in another order there: row i of
  * a head is our row 2i, row D/2 + i our row 2i + 1. */
-#ifndef ND_EXCHANGE_HF_LAYOUT_H
-#define ND_EXCHANGE_HF_LAYOUT_H
+#pragma once
 
 #include "core/config/config.h"
 #include "core/model/params.h"
@@ -29,5 +28,3 @@ nd_status nd_hf_generation_text(int mark, char **text);
 nd_status nd_hf_config_parse(const char *text, size_t size, const char *path, nd_config *config,
                              double *epsilon);
 nd_status nd_hf_config_read(const char *path, nd_config *config, double *epsilon);
-
-#endif

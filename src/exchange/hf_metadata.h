@@ -1,6 +1,5 @@
 /* What our own .safetensors files say beyond the tensors, so that an import finds back to the codes. */
-#ifndef ND_EXCHANGE_HF_METADATA_H
-#define ND_EXCHANGE_HF_METADATA_H
+#pragma once
 
 /* "true": every projection is codes times scales. */
 #define ND_HF_TERNARY_KEY "nanochat_dist.ternary"
@@ -13,5 +12,3 @@
 #define ND_HF_ACTIVATIONS_TEXT                                                                     \
     "The model was trained with the inputs of every projection quantised to int8 for each token. " \
     "That quantisation is absent here: the weights are dequantised, activations are not rounded."
-
-#endif

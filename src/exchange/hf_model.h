@@ -1,7 +1,6 @@
 /* A model as transformers stores it: a directory with config.json and model.safetensors, or shards of it
  * and model.safetensors.index.json. */
-#ifndef ND_EXCHANGE_HF_MODEL_H
-#define ND_EXCHANGE_HF_MODEL_H
+#pragma once
 
 #include "core/config/config.h"
 #include "core/model/params.h"
@@ -38,5 +37,3 @@ nd_status nd_hf_model_read(const nd_hf_model *model, int64_t index, float *value
 
 /* The exact scale of a projection; 0 when it is not stated. */
 float nd_hf_model_scale(const nd_hf_model *model, int64_t index);
-
-#endif

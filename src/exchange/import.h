@@ -1,6 +1,5 @@
 /* A model of another program as a checkpoint of step 0. */
-#ifndef ND_EXCHANGE_IMPORT_H
-#define ND_EXCHANGE_IMPORT_H
+#pragma once
 
 #include "core/base/error.h"
 
@@ -17,5 +16,3 @@ typedef struct nd_import_options {
  * ND_EDATA naming file and tensor; ND_ECONFIG when the run has checkpoints already; ND_ECHECKPOINT, ND_EIO
  * when it cannot be written. */
 nd_status nd_import_safetensors(const nd_import_options *options, FILE *out);
-
-#endif

@@ -1,6 +1,5 @@
 /* A whole file read through memory, for readers that look here and there in files of any size. */
-#ifndef ND_EXCHANGE_MAPPED_FILE_H
-#define ND_EXCHANGE_MAPPED_FILE_H
+#pragma once
 
 #include "core/base/error.h"
 
@@ -15,5 +14,3 @@ typedef struct nd_mapped_file {
 /* Maps a regular file read-only. Errors: ND_EDATA naming the file and the system's reason. */
 nd_status nd_mapped_file_open(const char *path, nd_mapped_file *file);
 void nd_mapped_file_close(nd_mapped_file *file);
-
-#endif

@@ -1,7 +1,6 @@
 /* A file being written in one go: under a temporary name, with the SHA-256 of its latter part, then
  * fsynced and renamed. */
-#ifndef ND_EXCHANGE_OUT_FILE_H
-#define ND_EXCHANGE_OUT_FILE_H
+#pragma once
 
 #include "core/base/sha256.h"
 
@@ -26,5 +25,3 @@ nd_status nd_out_file_finish(nd_out_file *file, int64_t digest_offset);
 
 /* Removes the temporary file and frees `file`. NULL is allowed. */
 void nd_out_file_discard(nd_out_file *file);
-
-#endif

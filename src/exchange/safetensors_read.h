@@ -1,7 +1,6 @@
 /* Reading a .safetensors file, of any program. Everything is checked before it is used: a damaged or
  * hostile file gives an error, never a wrong address. */
-#ifndef ND_EXCHANGE_SAFETENSORS_READ_H
-#define ND_EXCHANGE_SAFETENSORS_READ_H
+#pragma once
 
 #include "core/base/error.h"
 
@@ -57,5 +56,3 @@ void nd_safetensors_describe(const nd_safetensors *file, const char *path, size_
 
 /* What `info FILE.safetensors` prints. Errors: ND_EDATA. */
 nd_status nd_safetensors_print(const char *path, bool verify, FILE *out);
-
-#endif

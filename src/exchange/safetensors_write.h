@@ -1,7 +1,6 @@
 /* Writing a .safetensors file: u64 length of the header, the header as JSON, the tensors' bytes. Texts and
  * tensors are declared, then the tensors' values are written in the same order. */
-#ifndef ND_EXCHANGE_SAFETENSORS_WRITE_H
-#define ND_EXCHANGE_SAFETENSORS_WRITE_H
+#pragma once
 
 #include "core/base/error.h"
 
@@ -34,5 +33,3 @@ nd_status nd_safetensors_writer_finish(nd_safetensors_writer *writer);
 
 /* Frees the writer and, unless it is finished, removes the file. NULL is allowed. */
 void nd_safetensors_writer_close(nd_safetensors_writer *writer);
-
-#endif

@@ -1,7 +1,6 @@
 /* The model of a checkpoint as an export sees it: one tensor at a time, projections as the codes and
  * scales that a replica computes with. */
-#ifndef ND_EXCHANGE_SOURCE_H
-#define ND_EXCHANGE_SOURCE_H
+#pragma once
 
 #include "core/model/params.h"
 #include "data/model_file.h"
@@ -46,5 +45,3 @@ static inline float nd_source_scale(const nd_source_tensor *t, int64_t row, int6
     return t->groups ? t->scales[row * t->groups + col / (t->param->cols / t->groups)]
                      : t->scales[0];
 }
-
-#endif

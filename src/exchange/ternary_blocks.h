@@ -10,8 +10,7 @@
  *          240 + m + 4n, four digits and a 0.
  *   Q2_0   64 weights, 18 bytes: d, then 16 bytes of 2-bit digits c + 1, weight 4m + n in bits 2n of
  *          byte m. (A digit of 3 means 2d; it is never written here.) */
-#ifndef ND_EXCHANGE_TERNARY_BLOCKS_H
-#define ND_EXCHANGE_TERNARY_BLOCKS_H
+#pragma once
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -22,5 +21,3 @@ void nd_ternary_block_encode(uint32_t type, const int8_t *codes, uint16_t scale,
 
 /* The inverse. False when a digit is none of the three. */
 bool nd_ternary_block_decode(uint32_t type, const uint8_t *block, int8_t *codes, uint16_t *scale);
-
-#endif

@@ -5,8 +5,7 @@
  * mean |W| = s up to the rounding of t to f32, a relative error of 2^-24. s is an fp16 value, whose
  * neighbours are at least 2^-11 s away, so the mean rounds to s again; and |W|/s = n/k >= 1 or 0, so the
  * codes are C again. */
-#ifndef ND_EXCHANGE_TERNARY_MASTERS_H
-#define ND_EXCHANGE_TERNARY_MASTERS_H
+#pragma once
 
 #include "core/backend/backend.h"
 
@@ -16,5 +15,3 @@
  * Errors: ND_EDATA naming `name` and the value that is none of the three; ND_EINTERNAL. */
 nd_status nd_ternary_masters(nd_backend *backend, const char *name, float *values, int64_t rows,
                              int64_t cols, int64_t groups, float scale);
-
-#endif

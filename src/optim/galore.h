@@ -4,8 +4,7 @@
  * G is [m, n]. P is [r, min(m, n)] with orthonormal rows: the papers' P, transposed, for either side.
  * m <= n: R = P G [r, n], and an update N of that shape stands for Pᵀ N.
  * m >  n: R = G Pᵀ [m, r], and N stands for N P. */
-#ifndef ND_OPTIM_GALORE_H
-#define ND_OPTIM_GALORE_H
+#pragma once
 
 #include "core/backend/backend.h"
 
@@ -95,5 +94,3 @@ nd_status nd_galore_rotation(nd_backend *b, nd_view c, nd_cview next, nd_cview p
 
 /* out = c R, or R cᵀ when m > n.   m, out: f32 of R's shape. */
 nd_status nd_galore_rotate(nd_backend *b, const nd_galore *g, nd_view out, nd_cview c, nd_cview m);
-
-#endif

@@ -1,6 +1,5 @@
 /* Muon: momentum, orthogonalised (Jordan et al. 2024; scale of arXiv:2502.16982). */
-#ifndef ND_OPTIM_MUON_H
-#define ND_OPTIM_MUON_H
+#pragma once
 
 #include "core/backend/backend.h"
 #include "core/config/config.h"
@@ -55,5 +54,3 @@ nd_status nd_muon_update(nd_backend *b, nd_view w, const nd_state *m, nd_cview g
 /* FLOPs of one orthogonalisation: iterations * (4 m^2 n + 2 m^3), m = min(rows, cols). Of a long matrix in
  * f32 fewer are done (muon.c). */
 double nd_muon_flops(int64_t rows, int64_t cols, int iterations);
-
-#endif

@@ -1,7 +1,6 @@
 /* The optimizer of the parameters that this rank owns: which algorithm each gets, their state, and
  * their update. The projectors of GaLore, of all parameters, belong to it too. */
-#ifndef ND_OPTIM_OPTIMIZER_H
-#define ND_OPTIM_OPTIMIZER_H
+#pragma once
 
 #include "core/base/arena.h"
 #include "core/config/config.h"
@@ -58,5 +57,3 @@ double nd_optimizer_learning_rate(const nd_optimizer *optimizer, int64_t step);
 /* Relative cost of a parameter's update, to balance owners: FLOPs, elementwise work counted by what
  * its memory traffic costs. */
 double nd_optimizer_cost(const nd_config *config, const nd_param *param);
-
-#endif

@@ -1,6 +1,5 @@
 /* Orthonormal rows by Cholesky QR. */
-#ifndef ND_OPTIM_ORTHONORMAL_H
-#define ND_OPTIM_ORTHONORMAL_H
+#pragma once
 
 #include "core/backend/backend.h"
 
@@ -12,5 +11,3 @@
  * NULL): the largest squared norm of a row of x. */
 nd_status nd_orthonormal_rows(nd_backend *b, nd_view y, nd_cview x, nd_view gram, double *host,
                               double *largest);
-
-#endif

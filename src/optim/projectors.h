@@ -1,7 +1,6 @@
 /* The subspaces of all matrices that GaLore projects: which matrices, when each subspace is found anew,
  * and its projector, which every rank holds. */
-#ifndef ND_OPTIM_PROJECTORS_H
-#define ND_OPTIM_PROJECTORS_H
+#pragma once
 
 #include "core/base/arena.h"
 #include "core/config/config.h"
@@ -64,5 +63,3 @@ nd_status nd_projectors_sketch(nd_projectors *p, int64_t index, int64_t step, nd
  * old one into those of the new, of the projectors as they are stored; valid until the next call. */
 nd_status nd_projectors_replace(nd_projectors *p, int64_t index, int64_t step, nd_cview y,
                                 nd_view *rotation);
-
-#endif

@@ -1,6 +1,5 @@
 /* Learning-rate schedules: a factor in (0, 1] to multiply a group's peak rate with. */
-#ifndef ND_OPTIM_SCHEDULE_H
-#define ND_OPTIM_SCHEDULE_H
+#pragma once
 
 #include <stdint.h>
 
@@ -21,5 +20,3 @@ typedef struct nd_schedule {
 /* The factor at `step`, 0 <= step < total_steps. Warm-up is (step + 1) / warmup_steps, so that step
  * 0 already moves; the last step has min_lr_ratio exactly (WSD and cosine). */
 double nd_schedule_factor(const nd_schedule *schedule, int64_t step);
-
-#endif

@@ -2,8 +2,7 @@
  *
  * A codec is a row of one table: which tensors it keeps, and how they become the matrix and are made
  * of it. No more than one matrix at a time is in full precision, in scratch memory that all share. */
-#ifndef ND_OPTIM_STATE_CODEC_H
-#define ND_OPTIM_STATE_CODEC_H
+#pragma once
 
 #include "core/base/arena.h"
 #include "core/config/config.h"
@@ -69,5 +68,3 @@ nd_blocks nd_state_blocks(const nd_state *state);
 
 /* Rank of what the low-rank codec keeps apart of a [rows, cols] matrix. */
 int64_t nd_state_low_rank(int64_t rows, int64_t cols);
-
-#endif

@@ -1,7 +1,6 @@
 /* A background task on its own thread: at most one at a time per nd_background; its status and error are
  * kept for the thread that waits for it. It must not call MPI. */
-#ifndef ND_TRAIN_BACKGROUND_H
-#define ND_TRAIN_BACKGROUND_H
+#pragma once
 
 #include "core/base/error.h"
 
@@ -29,5 +28,3 @@ bool nd_background_done(nd_background *b);
 /* Waits for the end of the work and returns its status, with its error as the calling thread's. ND_OK
  * when there was none. */
 nd_status nd_background_wait(nd_background *b);
-
-#endif

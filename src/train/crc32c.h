@@ -1,6 +1,5 @@
 /* CRC-32C (Castagnoli), as TensorBoard's record format uses it. */
-#ifndef ND_TRAIN_CRC32C_H
-#define ND_TRAIN_CRC32C_H
+#pragma once
 
 #include <stddef.h>
 #include <stdint.h>
@@ -9,5 +8,3 @@ uint32_t nd_crc32c(const void *bytes, size_t size);
 
 /* Rotated and offset, so that a checksum of data that holds checksums stays strong. */
 uint32_t nd_crc32c_masked(const void *bytes, size_t size);
-
-#endif

@@ -5,8 +5,7 @@
  * when its subspace changes, and for all when a step is skipped. It is not in checkpoints; a run resets it
  * when it saves, so that one that resumes there goes on with the same bits. Sketches have none: those of
  * a matrix lie galore_update_freq steps apart. */
-#ifndef ND_TRAIN_ERROR_FEEDBACK_H
-#define ND_TRAIN_ERROR_FEEDBACK_H
+#pragma once
 
 #include "core/base/arena.h"
 #include "dist/gradient_wire.h"
@@ -27,5 +26,3 @@ nd_status nd_error_feedback_reserve(nd_error_feedback *f, int64_t index, nd_grad
                                     int64_t values, nd_arena *arena);
 
 nd_status nd_error_feedback_reset(nd_error_feedback *f, int64_t index);
-
-#endif

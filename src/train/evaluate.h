@@ -1,6 +1,5 @@
 /* Held-out loss. */
-#ifndef ND_TRAIN_EVALUATE_H
-#define ND_TRAIN_EVALUATE_H
+#pragma once
 
 #include "core/model/model.h"
 #include "data/dataset.h"
@@ -18,5 +17,3 @@ typedef struct nd_evaluation {
  * no window. */
 nd_status nd_evaluate(nd_model *model, const nd_dataset *dataset, nd_comm *comm, int64_t samples,
                       nd_evaluation *evaluation);
-
-#endif

@@ -8,8 +8,7 @@
  *   nan@POINT:step=S:rank=R       one value of what POINT is about is NaN
  *   nan@VALUE:samples=A-B         VALUE of micro-batches that hold a sample of A..B is NaN
  *   spike@VALUE:samples=A-B       ... is larger by 100 a token */
-#ifndef ND_TRAIN_FAULT_POINTS_H
-#define ND_TRAIN_FAULT_POINTS_H
+#pragma once
 
 #include "dist/comm.h"
 
@@ -41,6 +40,4 @@ static inline double nd_fault_value(const char *name, int64_t first_sample, int6
     (void)name, (void)first_sample, (void)samples, (void)spike;
     return value;
 }
-#endif
-
 #endif

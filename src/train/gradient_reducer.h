@@ -20,8 +20,7 @@
  *
  * Immediate updates. With grad_clip = 0 and one micro-batch a rank nothing forbids to reduce a layer and
  * update it as soon as its gradients are there. Then slots of layers share one layer's memory too. */
-#ifndef ND_TRAIN_GRADIENT_REDUCER_H
-#define ND_TRAIN_GRADIENT_REDUCER_H
+#pragma once
 
 #include "core/model/model.h"
 #include "dist/comm.h"
@@ -88,5 +87,3 @@ double nd_gradient_reducer_norm(const nd_gradient_reducer *r);
  * the same place. */
 nd_status nd_gradient_reducer_reset_feedback(nd_gradient_reducer *r, int64_t index);
 nd_status nd_gradient_reducer_reset_all_feedback(nd_gradient_reducer *r);
-
-#endif

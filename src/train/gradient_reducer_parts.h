@@ -1,6 +1,5 @@
 /* The gradient reducer's state, private to gradient_reducer.c and gradient_slots.c. */
-#ifndef ND_TRAIN_GRADIENT_REDUCER_PARTS_H
-#define ND_TRAIN_GRADIENT_REDUCER_PARTS_H
+#pragma once
 
 #include "train/error_feedback.h"
 #include "train/gradient_reducer.h"
@@ -66,5 +65,3 @@ static inline bool nd_gradient_reducer_overlaps(const nd_gradient_reducer *r)
 {
     return nd_comm_overlaps(r->comm) && !r->immediate;
 }
-
-#endif

@@ -1,8 +1,7 @@
 /* Whether a step's numbers may be used, and what a run remembers of those that could not.
  *
  * All ranks judge the same shared numbers, so they agree without saying so. */
-#ifndef ND_TRAIN_HEALTH_H
-#define ND_TRAIN_HEALTH_H
+#pragma once
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -40,5 +39,3 @@ void nd_health_end_step(nd_health *health, bool good, double loss);
 
 /* After a checkpoint was restored to leave out the steps since: what was counted `before` goes on. */
 void nd_health_roll_back(nd_health *health, const nd_health *before);
-
-#endif

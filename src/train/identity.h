@@ -1,8 +1,7 @@
 /* Which run this is: an id, and fingerprints of what it computes from. They are in manifests, in
  * config.ini and in every line of the metrics; ranks compare them before training, and a start that
  * resumes compares them with the checkpoint's. */
-#ifndef ND_TRAIN_IDENTITY_H
-#define ND_TRAIN_IDENTITY_H
+#pragma once
 
 #include "core/base/sha256.h"
 #include "core/config/config.h"
@@ -48,5 +47,3 @@ nd_status nd_run_id_read(const char *run_dir, char id[ND_RUN_ID_SIZE], bool *for
  * that differs, the rank and both values. */
 nd_status nd_identity_compare_programs(const nd_config *config, const char *resume, nd_comm *comm);
 nd_status nd_identity_compare_data(const nd_identity *identity, nd_comm *comm);
-
-#endif

@@ -1,6 +1,5 @@
 /* Who owns a lock: a process, told apart from all others so that it can be said whether it is gone. */
-#ifndef ND_TRAIN_LOCK_OWNER_H
-#define ND_TRAIN_LOCK_OWNER_H
+#pragma once
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -40,5 +39,3 @@ nd_owner_state nd_lock_owner_state(const nd_lock_owner *owner, const nd_lock_own
 
 /* "process 12 on host a (run 5f.., started 2026-01-31 23:59:59 by srun)" */
 void nd_lock_owner_describe(const nd_lock_owner *owner, char *text, size_t size);
-
-#endif

@@ -1,6 +1,5 @@
 /* The memory of a run by category: one arena each, and what the process holds beside them. */
-#ifndef ND_TRAIN_MEMORY_H
-#define ND_TRAIN_MEMORY_H
+#pragma once
 
 #include "core/base/arena.h"
 
@@ -28,5 +27,3 @@ size_t nd_memory_resident_peak(void);
 /* Bytes that processes of this machine can still take before it has to kill one: MemAvailable and free
  * swap, or what the control group leaves, whichever is less. SIZE_MAX when the system does not say. */
 size_t nd_memory_available(void);
-
-#endif

@@ -1,6 +1,5 @@
 /* What a run measures, a step at a time: metrics.jsonl and TensorBoard. Rank 0 only. */
-#ifndef ND_TRAIN_METRICS_H
-#define ND_TRAIN_METRICS_H
+#pragma once
 
 #include "train/evaluate.h"
 #include "train/run.h"
@@ -25,5 +24,3 @@ void nd_metrics_close(nd_metrics *metrics);
 nd_status nd_metrics_write(nd_metrics *metrics, nd_run *run, const nd_step_result *step,
                            const nd_evaluation *evaluation, double tokens_per_second,
                            int64_t last_step);
-
-#endif

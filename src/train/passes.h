@@ -1,6 +1,5 @@
 /* Forward and backward passes of a rank's micro-batches, with gradients going to the run's reducer. */
-#ifndef ND_TRAIN_PASSES_H
-#define ND_TRAIN_PASSES_H
+#pragma once
 
 #include "train/run.h"
 
@@ -20,5 +19,3 @@ typedef struct nd_split_pass {
 nd_status nd_passes_forward(nd_run *run, const int32_t *tokens, nd_split_pass *pass, nd_loss *loss);
 nd_status nd_passes_backward(nd_run *run, const nd_split_pass *pass,
                              nd_gradients_ready layer_ready);
-
-#endif

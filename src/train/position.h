@@ -1,6 +1,5 @@
 /* Where a run stands: what it has trained on, and where it reads on. */
-#ifndef ND_TRAIN_POSITION_H
-#define ND_TRAIN_POSITION_H
+#pragma once
 
 #include "core/config/config.h"
 
@@ -20,5 +19,3 @@ void nd_position_roll_back(nd_position *p, const nd_position *before);
 
 /* New data of `windows` samples begins with the first epoch, in its own measure, that no sample was taken of. */
 void nd_position_begin_data(nd_position *p, int64_t windows);
-
-#endif

@@ -1,6 +1,5 @@
 /* The progress line: what a person watches. */
-#ifndef ND_TRAIN_PROGRESS_H
-#define ND_TRAIN_PROGRESS_H
+#pragma once
 
 #include "train/run.h"
 #include "train/step.h"
@@ -25,5 +24,3 @@ void nd_progress_advance(nd_progress_state *progress, const nd_run *run,
 /* "step 120/2000  loss 3.412  val 1.204 bpb  lr 0.0200  |g| 0.81  12.3k tok/s  eta 3m12s ..." */
 void nd_progress_line(const nd_progress_state *progress, const nd_run *run,
                       const nd_step_result *step, char *text, size_t size);
-
-#endif

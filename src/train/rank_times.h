@@ -1,6 +1,5 @@
 /* How long the phases of a step take on each rank, and which rank is slower than the others. */
-#ifndef ND_TRAIN_RANK_TIMES_H
-#define ND_TRAIN_RANK_TIMES_H
+#pragma once
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -52,5 +51,3 @@ nd_times_summary nd_times_summarize(const nd_rank_times *times, int64_t stride, 
 /* Takes a step in. True when its slowest rank took 20 % longer than the median for itself, as in the
  * ND_SLOW_STEPS - 1 steps before: once for each such row of steps. */
 bool nd_slow_rank_found(nd_slow_rank *slow, const nd_times_summary *summary);
-
-#endif

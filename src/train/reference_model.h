@@ -1,7 +1,6 @@
 /* The model that `collider_rule = excess` compares losses with: a checkpoint, read once and never
  * trained. Every rank holds its codes and the activations of one evaluated micro-batch. */
-#ifndef ND_TRAIN_REFERENCE_MODEL_H
-#define ND_TRAIN_REFERENCE_MODEL_H
+#pragma once
 
 #include "core/config/config.h"
 #include "data/dataset.h"
@@ -22,5 +21,3 @@ nd_status nd_reference_model_losses(nd_reference_model *reference, const int32_t
 
 /* For the log: where it was found. */
 const char *nd_reference_model_directory(const nd_reference_model *reference);
-
-#endif

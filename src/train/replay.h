@@ -4,8 +4,7 @@
  * it runs op by op, so that the backend's workspace reaches its size; the second time it is
  * recorded; from then on its recording is replayed, and made anew when the backend's memory has moved. A
  * recording that fails has run nothing: the work then runs op by op, and so does all work after it. */
-#ifndef ND_TRAIN_REPLAY_H
-#define ND_TRAIN_REPLAY_H
+#pragma once
 
 #include "core/backend/backend.h"
 #include "core/base/log.h"
@@ -30,5 +29,3 @@ typedef struct nd_replay_counts {
     int64_t recorded, replayed;
 } nd_replay_counts;
 nd_replay_counts nd_replay_counted(const nd_replay *replay);
-
-#endif

@@ -1,6 +1,5 @@
 /* Whether all ranks still compute with the same weights. */
-#ifndef ND_TRAIN_REPLICA_CHECK_H
-#define ND_TRAIN_REPLICA_CHECK_H
+#pragma once
 
 #include "train/run.h"
 
@@ -8,5 +7,3 @@
  * dense values) and of every projector; the ranks compare them. Errors: ND_EPEER on every rank, naming
  * the first tensor that differs and which ranks hold what. */
 nd_status nd_replica_check(nd_run *run);
-
-#endif

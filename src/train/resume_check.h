@@ -1,6 +1,5 @@
 /* Whether a checkpoint may be resumed here: it is of this directory's run, and the data is unchanged. */
-#ifndef ND_TRAIN_RESUME_CHECK_H
-#define ND_TRAIN_RESUME_CHECK_H
+#pragma once
 
 #include "train/checkpoint/checkpoint.h"
 #include "train/run.h"
@@ -26,5 +25,3 @@ nd_status nd_resume_check(nd_run *run, const nd_checkpoint *checkpoint);
 
 /* Logs what a changed number of tokens per step means for the rest of the run. */
 void nd_resume_describe_lengths(nd_run *run, const nd_config *before);
-
-#endif

@@ -1,6 +1,5 @@
 /* A run: everything a training process holds, passed down to whoever needs it. */
-#ifndef ND_TRAIN_RUN_H
-#define ND_TRAIN_RUN_H
+#pragma once
 
 #include "core/base/log.h"
 #include "core/config/config.h"
@@ -126,5 +125,3 @@ nd_status nd_run_agree(nd_comm *comm, nd_status mine);
 /* Marks the error just raised as one that every rank holds without having been told, because all raised
  * it from the same numbers. Returns `status`. Not collective. */
 nd_status nd_run_same_error(nd_status status);
-
-#endif

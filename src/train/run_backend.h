@@ -1,6 +1,5 @@
 /* What a run computes on: the device of this rank's own, or its share of the CPU. */
-#ifndef ND_TRAIN_RUN_BACKEND_H
-#define ND_TRAIN_RUN_BACKEND_H
+#pragma once
 
 #include "train/run.h"
 
@@ -20,5 +19,3 @@ void nd_run_resolve_precision(nd_config *config, const nd_backend *backend);
  * nd_device_detach and nd_comm_set_device. Collective. Errors: ND_ECONFIG when ranks compute on
  * different kinds of devices, or on one that cannot add as is asked; those of nd_device_attach. */
 nd_status nd_run_attach_backend(nd_run *run);
-
-#endif

@@ -1,7 +1,6 @@
 /* The run's directory: what an earlier run left there, and this run's log and configuration. Rank 0
  * only. */
-#ifndef ND_TRAIN_RUN_DIRECTORY_H
-#define ND_TRAIN_RUN_DIRECTORY_H
+#pragma once
 
 #include "train/run.h"
 
@@ -24,5 +23,3 @@ void nd_run_directory_close(nd_run *run);
 /* Whether the terminal behind rank 0's standard output is one: under mpirun ranks write to a
  * pseudo-terminal even when mpirun itself writes to a file. */
 bool nd_run_directory_on_terminal(const nd_comm *comm);
-
-#endif

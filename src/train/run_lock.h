@@ -8,8 +8,7 @@
  *   - from another machine: the file system's locks reach all machines and the file is free, or Slurm has
  *     started the owner's job again.
  * Anything else is an error that says what is known and how to go on. */
-#ifndef ND_TRAIN_RUN_LOCK_H
-#define ND_TRAIN_RUN_LOCK_H
+#pragma once
 
 #include "core/base/error.h"
 #include "core/config/config.h"
@@ -43,5 +42,3 @@ nd_status nd_run_locks_compare(const nd_config *config, const nd_run_locks *lock
 /* From here on the records say which run this is; what cannot be written stays as it is. */
 void nd_run_locks_name(const nd_run_locks *locks, const char *run_id);
 void nd_run_locks_release(nd_run_locks *locks);
-
-#endif

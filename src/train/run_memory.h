@@ -1,6 +1,5 @@
 /* What a run takes from its arenas: one layout, measured or taken. */
-#ifndef ND_TRAIN_RUN_MEMORY_H
-#define ND_TRAIN_RUN_MEMORY_H
+#pragma once
 
 #include "train/run.h"
 
@@ -9,5 +8,3 @@ nd_status nd_run_memory_measure(nd_run *run);
 
 /* Measures, allocates and lays out every category. Errors: ND_ENOMEM naming the category. */
 nd_status nd_run_memory_reserve(nd_run *run);
-
-#endif

@@ -2,8 +2,7 @@
  * schedule that fails is logged and tried again at the next interval; [logging] max_failed_saves of them in
  * a row end the run. A save that nothing follows must succeed. All are collective, and all ranks decide
  * alike. */
-#ifndef ND_TRAIN_SAVE_ATTEMPTS_H
-#define ND_TRAIN_SAVE_ATTEMPTS_H
+#pragma once
 
 #include "train/run.h"
 
@@ -23,5 +22,3 @@ nd_status nd_save_last(nd_run *run);
 /* The run ends with the error `status`, after which the weights of all ranks are still those of run->position.step:
  * saves them first, and keeps the error whether or not that works. Returns `status`. */
 nd_status nd_save_before_error(nd_run *run, nd_status status);
-
-#endif

@@ -7,8 +7,7 @@
  *
  * An error before step 3 moves everything back; what a crash cut off, the next start undoes, or completes
  * after step 3 has begun. The user's files stay where they are. Rank 0 only. */
-#ifndef ND_TRAIN_SET_ASIDE_H
-#define ND_TRAIN_SET_ASIDE_H
+#pragma once
 
 #include "core/base/error.h"
 
@@ -27,5 +26,3 @@ nd_status nd_set_aside_run(nd_set_aside *places);
 
 /* Undoes or completes what a crash cut off. Errors: as above. */
 nd_status nd_set_aside_recover(const nd_set_aside *places);
-
-#endif

@@ -3,8 +3,7 @@
  *
  * One thread waits for them, and they are blocked in all others: oneDNN's products move the stack pointer
  * into the heap, where a handler would write its frame. */
-#ifndef ND_TRAIN_SIGNALS_H
-#define ND_TRAIN_SIGNALS_H
+#pragma once
 
 #include "core/base/error.h"
 
@@ -22,5 +21,3 @@ nd_status nd_signals_expect(void);
 
 /* Whether one has arrived since. */
 bool nd_signals_stop_requested(void);
-
-#endif

@@ -1,7 +1,6 @@
 /* One optimizer step, over all ranks: batch -> forward and backward passes -> reduced gradients ->
  * judgement -> updated masters -> published weights. */
-#ifndef ND_TRAIN_STEP_H
-#define ND_TRAIN_STEP_H
+#pragma once
 
 #include "train/rank_times.h"
 #include "train/run.h"
@@ -32,5 +31,3 @@ typedef struct nd_step_result {
  * (partly_updated), and then the run must go back to a checkpoint. Errors: those of the loader on any
  * rank, which all ranks hold then (nd_run_agree), with everything but scratch memory as it was before. */
 nd_status nd_step_run(nd_run *run, bool stop_requested, nd_step_result *result);
-
-#endif

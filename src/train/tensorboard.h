@@ -1,7 +1,6 @@
 /* TensorBoard event files: records of length, masked CRC-32C of the length, a protobuf Event, masked
  * CRC-32C of the event. */
-#ifndef ND_TRAIN_TENSORBOARD_H
-#define ND_TRAIN_TENSORBOARD_H
+#pragma once
 
 #include "core/base/error.h"
 
@@ -24,5 +23,3 @@ void nd_tensorboard_close(nd_tensorboard *tensorboard);
 /* One event with these scalars, flushed. */
 nd_status nd_tensorboard_write(nd_tensorboard *tensorboard, int64_t step, const nd_scalar *scalars,
                                int count);
-
-#endif

@@ -1,6 +1,5 @@
 /* A whole training run: from a checked configuration to the last checkpoint. */
-#ifndef ND_TRAIN_TRAIN_H
-#define ND_TRAIN_TRAIN_H
+#pragma once
 
 #include "core/config/config.h"
 #include "dist/comm.h"
@@ -13,5 +12,3 @@ typedef struct nd_train_options {
 
 /* Collective. ND_OK when the last step is done; ND_ESTOPPED after saving on a signal. */
 nd_status nd_train(const nd_train_options *options, nd_comm *comm);
-
-#endif

@@ -1,6 +1,5 @@
 /* Updates of masters from reduced gradients. */
-#ifndef ND_TRAIN_UPDATE_H
-#define ND_TRAIN_UPDATE_H
+#pragma once
 
 #include "train/passes.h"
 
@@ -13,5 +12,3 @@ nd_status nd_update_run(nd_run *run, int64_t first, int64_t count, float scale);
  * from which on nothing is updated, else -1; *updated whether a parameter was updated. Collective. */
 nd_status nd_update_during_backward(nd_run *run, const nd_split_pass *pass, int64_t *nonfinite,
                                     bool *updated);
-
-#endif

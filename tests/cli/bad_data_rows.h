@@ -1,6 +1,5 @@
 /* The rows of bad_input_rows.h about shards, what is packed into them, and tokenizers. */
-#ifndef ND_TESTS_CLI_BAD_DATA_ROWS_H
-#define ND_TESTS_CLI_BAD_DATA_ROWS_H
+#pragma once
 
 #include "cli/bad_input_rows.h"
 
@@ -247,5 +246,3 @@ static const bad_input bad_data[] = {
      {"/shards", "--overwrite"}},
 };
 enum { BAD_DATA = sizeof bad_data / sizeof bad_data[0] };
-
-#endif

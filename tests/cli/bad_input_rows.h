@@ -2,8 +2,7 @@
  *   B binary   S source tree   D what all rows share (read only)   W this row's own directory
  * D holds ok.ini (synthetic), shards.ini, tok.model, shards/, other.model, other/ (shards of the other
  * tokenizer) and run/ (six steps of shards.ini, a checkpoint every two). */
-#ifndef ND_TESTS_CLI_BAD_INPUT_ROWS_H
-#define ND_TESTS_CLI_BAD_INPUT_ROWS_H
+#pragma once
 
 typedef struct bad_input {
     const char *module;  /* of the documented table */
@@ -478,5 +477,3 @@ static const bad_input bad_inputs[] = {
      {"do not fit a context of 64"}},
 };
 enum { BAD_INPUTS = sizeof bad_inputs / sizeof bad_inputs[0] };
-
-#endif

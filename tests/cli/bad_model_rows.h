@@ -1,6 +1,5 @@
 /* The rows of bad_input_rows.h about models that go to other programs and come from them. */
-#ifndef ND_TESTS_CLI_BAD_MODEL_ROWS_H
-#define ND_TESTS_CLI_BAD_MODEL_ROWS_H
+#pragma once
 
 #include "cli/bad_input_rows.h"
 
@@ -166,5 +165,3 @@ static const bad_input bad_models[] = {
      {"leave --ids out"}},
 };
 enum { BAD_MODELS = sizeof bad_models / sizeof bad_models[0] };
-
-#endif

@@ -1,6 +1,5 @@
 /* The rows of bad_input_rows.h about what lies in a run's directory. */
-#ifndef ND_TESTS_CLI_BAD_RUN_ROWS_H
-#define ND_TESTS_CLI_BAD_RUN_ROWS_H
+#pragma once
 
 #include "cli/bad_input_rows.h"
 
@@ -58,5 +57,3 @@ static const bad_input bad_runs[] = {
      {"warning: skipping", "step_00000099: its manifest is of step 6", "step_00000006 at step 6"}},
 };
 enum { BAD_RUNS = sizeof bad_runs / sizeof bad_runs[0] };
-
-#endif

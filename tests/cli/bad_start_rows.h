@@ -1,7 +1,6 @@
 /* The rows of bad_input_rows.h about starts: launchers, directories that are in use, ranks and checkpoints
  * that do not belong together. */
-#ifndef ND_TESTS_CLI_BAD_START_ROWS_H
-#define ND_TESTS_CLI_BAD_START_ROWS_H
+#pragma once
 
 #include "cli/bad_input_rows.h"
 
@@ -80,5 +79,3 @@ static const bad_input bad_starts[] = {
 };
 
 enum { BAD_STARTS = sizeof bad_starts / sizeof bad_starts[0] };
-
-#endif

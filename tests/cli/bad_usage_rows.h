@@ -1,6 +1,5 @@
 /* The rows of bad_input_rows.h about reports, flags given twice and a standard output that takes nothing. */
-#ifndef ND_TESTS_CLI_BAD_USAGE_ROWS_H
-#define ND_TESTS_CLI_BAD_USAGE_ROWS_H
+#pragma once
 
 #include "cli/bad_input_rows.h"
 
@@ -69,5 +68,3 @@ static const bad_input bad_usages[] = {
      {"cannot write to standard output: Bad file descriptor"}},
 };
 enum { BAD_USAGES = sizeof bad_usages / sizeof bad_usages[0] };
-
-#endif

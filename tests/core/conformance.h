@@ -4,8 +4,7 @@
  * that DNNL_MAX_CPU_ISA leaves: CTest runs each suite once for every one of this machine. Inputs are
  * shared; each backend has its own outputs, poisoned with NaN patterns before the
  * op. The reference writes f64 wherever an op takes it, so that its rounding does not count. */
-#ifndef ND_TESTS_CORE_CONFORMANCE_H
-#define ND_TESTS_CORE_CONFORMANCE_H
+#pragma once
 
 #include "support/support.h"
 
@@ -268,5 +267,3 @@ static inline void check_equal(const harness *h, const char *what, const outputs
     ND_ASSERT_OK((h)->backend[i]->ops.op((h)->backend[i], __VA_ARGS__))
 
 static const nd_dtype float_dtypes[] = {ND_F32, ND_BF16};
-
-#endif

@@ -1,9 +1,6 @@
 /* The CUDA backend over the emulation of a device (emulation/cuda_emulation.h). */
-#ifndef ND_TESTS_CUDA_EMULATED_BACKEND_H
-#define ND_TESTS_CUDA_EMULATED_BACKEND_H
+#pragma once
 
 #include "cuda_backend.h"
 
 nd_status nd_emulated_backend_create(const nd_cuda_options *options, nd_backend **backend);
-
-#endif

@@ -14,8 +14,7 @@
  *   apart       renameat2 into the directory from outside: EXDEV
  * A program sets this up by itself with nd_io_faults_arm, or its starter by environment:
  *   ND_IO_FAULT=KIND:AT:DIRECTORY, for rank ND_IO_RANK of Open MPI when that is set. */
-#ifndef ND_TESTS_IO_FAULTS_H
-#define ND_TESTS_IO_FAULTS_H
+#pragma once
 
 /* Starts to count again. `kind` NULL: nothing fails. */
 void nd_io_faults_arm(const char *kind, long at, const char *directory);
@@ -26,5 +25,3 @@ long nd_io_faults_hit(void);
 
 /* What call was the first to fail: "pwrite rank_0000.h5"; "" when none was. */
 const char *nd_io_faults_first(void);
-
-#endif

@@ -1,6 +1,5 @@
 /* What the tests of GaLore share: matrices, and how much of one a subspace holds. */
-#ifndef ND_TESTS_OPTIM_GALORE_FIXTURE_H
-#define ND_TESTS_OPTIM_GALORE_FIXTURE_H
+#pragma once
 
 #include "core/base/rng.h"
 #include "optim/optimizer.h"
@@ -143,5 +142,3 @@ static inline double best(nd_view gradient, int64_t rank)
     free(s);
     return sum;
 }
-
-#endif

@@ -1,6 +1,5 @@
 /* What programs that run tests in Criterion's place share: the list of the tests, and what is said of one. */
-#ifndef ND_TESTS_SANITIZERS_STANDIN_TESTS_H
-#define ND_TESTS_SANITIZERS_STANDIN_TESTS_H
+#pragma once
 
 #include <criterion/criterion.h>
 
@@ -15,5 +14,3 @@ void nd_standin_report(const char *file, int line, const char *what, const char 
 
 /* Seconds since some moment. */
 double nd_standin_now(void);
-
-#endif

@@ -1,6 +1,5 @@
 /* Text, tokenizers and shards for tests, made from seeds. */
-#ifndef ND_TESTS_DATA_FILES_H
-#define ND_TESTS_DATA_FILES_H
+#pragma once
 
 #include "data/tokenizer.h"
 
@@ -31,5 +30,3 @@ void nd_test_write_counting_shard(const char *directory, int number, int32_t fir
 
 /* DIRECTORY/name, static. */
 const char *nd_test_path(const char *directory, const char *name);
-
-#endif

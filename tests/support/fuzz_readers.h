@@ -1,8 +1,7 @@
 /* What a file of unknown origin meets, as functions that fuzzers call: launch/fuzz.sh, and
  * tests/exchange/test_fuzz_corpus.c, which works with any compiler. They look at everything a reader gives
  * out, so that a sanitizer sees what lies outside. */
-#ifndef ND_TESTS_FUZZ_READERS_H
-#define ND_TESTS_FUZZ_READERS_H
+#pragma once
 
 #include <stddef.h>
 #include <stdint.h>
@@ -15,5 +14,3 @@ void nd_fuzz_shard_index(const uint8_t *bytes, size_t size);
 
 /* As it is, and with the checksum that its text asks for, without which nothing behind it is read. */
 void nd_fuzz_manifest(const uint8_t *bytes, size_t size);
-
-#endif

@@ -1,6 +1,5 @@
 /* A small model with random weights on a CPU backend, its arenas and gradients. */
-#ifndef ND_TESTS_MODEL_FIXTURE_H
-#define ND_TESTS_MODEL_FIXTURE_H
+#pragma once
 
 #include "core/model/model.h"
 
@@ -29,5 +28,3 @@ double nd_model_fixture_train(nd_model_fixture *fixture, bool accumulate);
 
 /* sqrt(sum (a-b)^2 / sum b^2) over two float views. */
 double nd_normalized_error(nd_cview a, nd_cview b);
-
-#endif

@@ -1,6 +1,5 @@
 /* What tests read out of a run's directory. */
-#ifndef ND_TESTS_RUN_FILES_H
-#define ND_TESTS_RUN_FILES_H
+#pragma once
 
 #include <stddef.h>
 #include <stdint.h>
@@ -50,5 +49,3 @@ void nd_test_write_config(const char *path);
 /* Trains with extra arguments under `ranks` ranks (0: alone), and fails the test when the exit code is
  * not `expected`. */
 void nd_test_train(int ranks, int expected, const char *config, const char *run, const char *extra);
-
-#endif

@@ -1,6 +1,5 @@
 /* What tests share. */
-#ifndef ND_TESTS_SUPPORT_H
-#define ND_TESTS_SUPPORT_H
+#pragma once
 
 #include "core/base/error.h"
 
@@ -45,5 +44,3 @@ int nd_test_mpirun(char *output, size_t size, int ranks, const char *format, ...
 /* A whole file, NUL-terminated; the caller frees it. NULL when it cannot be read. */
 char *nd_test_read_file(const char *path, size_t *bytes);
 void nd_test_write_file(const char *path, const void *bytes, size_t size);
-
-#endif

@@ -8,8 +8,7 @@
  * device, and downloads what it wrote. So tests written for host memory run on a device as they are.
  * Every argument gets memory of its own size (arguments that overlap share it, as they did), with a
  * margin behind it that is checked afterwards. */
-#ifndef ND_TESTS_WRAPPED_BACKEND_H
-#define ND_TESTS_WRAPPED_BACKEND_H
+#pragma once
 
 #include "core/backend/backend.h"
 
@@ -19,5 +18,3 @@ nd_status nd_mirror_backend_create(nd_backend *inner, nd_backend **backend);
 
 /* How often the user of a remote backend has waited for it so far, by download or synchronize. */
 int64_t nd_remote_backend_waits(const nd_backend *backend);
-
-#endif

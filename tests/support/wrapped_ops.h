@@ -1,7 +1,6 @@
 /* The ops of a backend that stands in front of another, for wrapped_backend.c: each has its arguments
  * translated, calls the other's, and sees to what was written. */
-#ifndef ND_TESTS_WRAPPED_OPS_H
-#define ND_TESTS_WRAPPED_OPS_H
+#pragma once
 
 #include "core/backend/backend.h"
 
@@ -44,5 +43,3 @@ static inline nd_backend *inner_of(const nd_backend *b)
 
 /* All but the name, host_memory, memory's own ops and recordings. */
 extern const nd_backend_ops nd_wrapped_ops;
-
-#endif

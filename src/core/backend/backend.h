@@ -18,8 +18,7 @@
  *
  * Errors. ND_EINTERNAL for shapes or dtypes that break the contract; ND_ENOMEM when the workspace
  * cannot grow. */
-#ifndef ND_CORE_BACKEND_BACKEND_H
-#define ND_CORE_BACKEND_BACKEND_H
+#pragma once
 
 #include "core/base/each.h"
 #include "core/base/error.h"
@@ -210,5 +209,3 @@ void nd_cpu_backend_library(char *text, size_t size);
 
 /* Releases the backend; memory it allocated must have been released before. NULL is allowed. */
 void nd_backend_destroy(nd_backend *backend);
-
-#endif

@@ -1,8 +1,7 @@
 /* Operations on rows in host memory, of the instruction set that is in force in this process ([hardware]
  * cpu_isa), for work that is no backend op: encoding gradients for messages. Formulas are beside their
  * namesakes in core/backend/cpu/fast_kernels.h. */
-#ifndef ND_CORE_BACKEND_ROW_KERNELS_H
-#define ND_CORE_BACKEND_ROW_KERNELS_H
+#pragma once
 
 #include <stdint.h>
 
@@ -17,5 +16,3 @@ typedef struct nd_row_kernels {
 } nd_row_kernels;
 
 nd_row_kernels nd_row_kernels_in_force(void);
-
-#endif

@@ -3,8 +3,7 @@
  * A layout function takes views from an arena. It runs twice: over a sizing arena, which only
  * counts, and after nd_arena_commit over real memory. So a plan made without a device and the run
  * itself agree by construction. */
-#ifndef ND_CORE_BASE_ARENA_H
-#define ND_CORE_BASE_ARENA_H
+#pragma once
 
 #include "core/backend/backend.h"
 
@@ -34,5 +33,3 @@ void nd_arena_release(nd_arena *arena);
  * overflows. */
 nd_status nd_arena_reserve(nd_arena *arena, nd_dtype dtype, int64_t rows, int64_t cols,
                            nd_view *view);
-
-#endif

@@ -1,6 +1,5 @@
 /* Which program this is: for logs, manifests and --version. */
-#ifndef ND_CORE_BASE_BUILD_INFO_H
-#define ND_CORE_BASE_BUILD_INFO_H
+#pragma once
 
 #include <stddef.h>
 
@@ -14,5 +13,3 @@ const char *nd_build_commit(void);
 /* "Release, CUDA off, NCCL off, cuDNN off, compiler 12.2.0"; the build type has the
  * sanitizers too when there are any. */
 void nd_build_options(char *text, size_t size);
-
-#endif

@@ -1,6 +1,5 @@
 /* The clock that intervals are measured by. */
-#ifndef ND_CORE_BASE_CLOCK_H
-#define ND_CORE_BASE_CLOCK_H
+#pragma once
 
 #include <time.h>
 
@@ -11,5 +10,3 @@ static inline double nd_seconds(void)
     clock_gettime(CLOCK_MONOTONIC, &t);
     return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
 }
-
-#endif

@@ -1,7 +1,6 @@
 /* Listing directories and moving their entries. "Cannot list" is an error here, never "nothing is
  * there". All paths are shorter than PATH_MAX. */
-#ifndef ND_CORE_BASE_DIRECTORY_H
-#define ND_CORE_BASE_DIRECTORY_H
+#pragma once
 
 #include "core/base/error.h"
 
@@ -35,5 +34,3 @@ nd_status nd_rename_new(const char *from, const char *to, bool *apart);
 /* Whether this file system can fsync a directory. Where it cannot, renames and new names may be lost when
  * the machine crashes, and nd_path_sync leaves directories out. */
 bool nd_directory_can_sync(const char *path);
-
-#endif

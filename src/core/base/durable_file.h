@@ -1,7 +1,6 @@
 /* Files and directories that survive a crash: written under a temporary name, fsynced, renamed, and
  * the directory fsynced, in that order. All paths are shorter than PATH_MAX. */
-#ifndef ND_CORE_BASE_DURABLE_FILE_H
-#define ND_CORE_BASE_DURABLE_FILE_H
+#pragma once
 
 #include "core/base/sha256.h"
 
@@ -51,5 +50,3 @@ nd_status nd_directory_create(const char *path);
 /* Removes a directory and the files in it, one level deep; absent is fine. A symbolic link is not
  * followed. */
 nd_status nd_directory_remove(const char *path);
-
-#endif

@@ -9,8 +9,7 @@
  *
  * A magnitude takes the nearest index. In the unsigned code a positive value never becomes zero: a
  * second moment of zero would divide the first by epsilon alone. */
-#ifndef ND_CORE_BASE_DYNAMIC_CODE_H
-#define ND_CORE_BASE_DYNAMIC_CODE_H
+#pragma once
 
 #include <stdbool.h>
 
@@ -24,5 +23,3 @@ typedef struct nd_dynamic_code {
 } nd_dynamic_code;
 
 void nd_dynamic_code_fill(nd_dynamic_code *code, bool has_sign);
-
-#endif

@@ -1,6 +1,5 @@
 /* Preprocessor lists. */
-#ifndef ND_CORE_BASE_EACH_H
-#define ND_CORE_BASE_EACH_H
+#pragma once
 
 /* ND_EACH(F_, A(x), B(y)) is F_A(x) F_B(y), for up to ten items. */
 #define ND_EACH(f, ...)                                                                            \
@@ -18,5 +17,3 @@
 #define ND_EACH_8(f, x, ...) f##x ND_EACH_7(f, __VA_ARGS__)
 #define ND_EACH_9(f, x, ...) f##x ND_EACH_8(f, __VA_ARGS__)
 #define ND_EACH_10(f, x, ...) f##x ND_EACH_9(f, __VA_ARGS__)
-
-#endif

@@ -4,8 +4,7 @@
  * A function that finds an error calls ND_FAIL with a message that names the file, tensor, key or
  * rank, what was expected and what was found. Callers pass it up with ND_TRY (or ND_TRY_GOTO when
  * they own something), which adds one line to the trace. Nothing in the libraries exits. */
-#ifndef ND_CORE_BASE_ERROR_H
-#define ND_CORE_BASE_ERROR_H
+#pragma once
 
 #include <stddef.h>
 
@@ -73,5 +72,3 @@ void nd_error_clear(void);
 
 /* The process exit code of a status. */
 int nd_error_exit_code(nd_status status);
-
-#endif

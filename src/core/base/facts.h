@@ -1,7 +1,6 @@
 /* Texts of lines "key = value", which say what something is: two of them are equal or differ in a first
  * key that can be named. */
-#ifndef ND_CORE_BASE_FACTS_H
-#define ND_CORE_BASE_FACTS_H
+#pragma once
 
 #include <stdbool.h>
 
@@ -12,5 +11,3 @@ typedef struct nd_fact_difference {
 
 /* Whether two texts differ, and the first key in which they do. Keys come in the same order in both. */
 bool nd_facts_differ(const char *first, const char *second, nd_fact_difference *difference);
-
-#endif

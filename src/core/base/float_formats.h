@@ -1,6 +1,5 @@
 /* bfloat16 and binary16 as bit patterns, with round-to-nearest-even conversions from float. */
-#ifndef ND_CORE_BASE_FLOAT_FORMATS_H
-#define ND_CORE_BASE_FLOAT_FORMATS_H
+#pragma once
 
 #include <stdint.h>
 #include <string.h>
@@ -51,5 +50,3 @@ static inline float nd_f16_round(float x)
 {
     return nd_f16_to_float(nd_f16_from_float(x));
 }
-
-#endif

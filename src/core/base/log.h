@@ -1,8 +1,7 @@
 /* The log that people read during a run. Rank 0 writes it, other ranks only errors. A line
  * begins with its local time, "2026-01-31 23:59:59 ". An output that cannot be written (a full disk, a
  * broken pipe) is no error: the other one says so once. */
-#ifndef ND_CORE_BASE_LOG_H
-#define ND_CORE_BASE_LOG_H
+#pragma once
 
 #include <stdbool.h>
 #include <stdio.h>
@@ -26,5 +25,3 @@ void nd_log_progress(nd_log *log, const char *text);
 
 /* Redraws the progress line on a terminal and writes nothing elsewhere: between the lines of a log. */
 void nd_log_redraw(nd_log *log, const char *text);
-
-#endif

@@ -1,7 +1,6 @@
 /* The part of the machine that this process may use: the processors it is bound to, and what its control group
  * (versions 1 and 2) leaves it of processor time and memory. */
-#ifndef ND_CORE_BASE_MACHINE_H
-#define ND_CORE_BASE_MACHINE_H
+#pragma once
 
 #include <stddef.h>
 
@@ -37,5 +36,3 @@ int nd_machine_omp_threads(const char *value);
 
 /* The number of threads for this process, one of `ranks` on this machine. */
 int nd_machine_threads(int ranks);
-
-#endif

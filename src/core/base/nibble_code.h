@@ -3,8 +3,7 @@
  * The magnitudes are those of least squared error (Lloyd 1982, Max 1960) for elements of a normal
  * 128 x 128 tile divided by the smaller of their row's and column's maximum. There is
  * no zero; where a scale is zero every code means zero. */
-#ifndef ND_CORE_BASE_NIBBLE_CODE_H
-#define ND_CORE_BASE_NIBBLE_CODE_H
+#pragma once
 
 enum { ND_NIBBLE_LEVELS = 8, ND_NIBBLE_SIGN = 8 };
 
@@ -14,5 +13,3 @@ static const float nd_nibble_levels[ND_NIBBLE_LEVELS] = {0.0476f, 0.1435f, 0.242
 /* A magnitude has as its index the number of limits that lie below it. */
 static const float nd_nibble_limits[ND_NIBBLE_LEVELS - 1] = {0.09555f, 0.19275f, 0.2934f, 0.40085f,
                                                              0.5208f,  0.6614f,  0.83935f};
-
-#endif

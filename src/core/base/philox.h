@@ -1,7 +1,6 @@
 /* The rounds of Philox4x32-10, for the host, the CPU's vector loops and CUDA alike (core/base/rng.h has the source and
  * what a key and a counter are). */
-#ifndef ND_CORE_BASE_PHILOX_H
-#define ND_CORE_BASE_PHILOX_H
+#pragma once
 
 /* uint32_t variables: key k0, k1, low half first; counter c0 to c3, which becomes the random words. */
 #define ND_PHILOX(k0, k1, c0, c1, c2, c3)                                                          \
@@ -15,5 +14,3 @@
         (k0) += 0x9E3779B9u;                                                                       \
         (k1) += 0xBB67AE85u;                                                                       \
     }
-
-#endif

@@ -1,6 +1,5 @@
 /* Files that come with the program: in a build tree beside the sources, after an install in its share directory. */
-#ifndef ND_CORE_BASE_PROGRAM_FILES_H
-#define ND_CORE_BASE_PROGRAM_FILES_H
+#pragma once
 
 #include "core/base/error.h"
 
@@ -9,5 +8,3 @@
  * the error: ND_ECONFIG with all paths that were tried. */
 nd_status nd_program_file_find(const char *const *places, int count, const char *name,
                                const char *what, char *path, size_t size);
-
-#endif

@@ -1,8 +1,7 @@
 /* Counter-based random numbers: Philox4x32-10 (Salmon et al., "Parallel random numbers: as easy as
  * 1, 2, 3", SC11). A value is a pure function of (key, counter), so that any rank or thread can
  * compute any part of a stream, and a saved run needs no generator state. */
-#ifndef ND_CORE_BASE_RNG_H
-#define ND_CORE_BASE_RNG_H
+#pragma once
 
 #include <stdint.h>
 
@@ -21,5 +20,3 @@ double nd_rng_uniform(uint64_t key, uint64_t index);
 
 /* Fills x[0..count) with normal(0, std): element i comes from counter first + i alone. */
 void nd_rng_normal_fill(uint64_t key, uint64_t first, float std, float *x, int64_t count);
-
-#endif

@@ -1,6 +1,5 @@
 /* SHA-256 as lower-case hex, through OpenSSL's libcrypto. */
-#ifndef ND_CORE_BASE_SHA256_H
-#define ND_CORE_BASE_SHA256_H
+#pragma once
 
 #include "core/base/error.h"
 
@@ -10,5 +9,3 @@ enum { ND_SHA256_HEX_SIZE = 65 }; /* 64 digits and the terminator */
 
 /* Of `size` bytes: 64 digits and a terminator. Errors: ND_EINTERNAL when the library fails. */
 nd_status nd_sha256_hex(const void *bytes, size_t size, char hex[ND_SHA256_HEX_SIZE]);
-
-#endif

@@ -5,8 +5,7 @@
  * nodes: the maximal aligned blocks of its part, at most 2 log2(n) of them. It adds its leaves into
  * those, keeps the blocks apart in as many buffers (slots), and the ranks add blocks up the tree
  * (dist/tree_reduction.h). The sum has the same shape, and the same bits, for every number of ranks. */
-#ifndef ND_CORE_BASE_SUM_TREE_H
-#define ND_CORE_BASE_SUM_TREE_H
+#pragma once
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -64,5 +63,3 @@ static inline int nd_sum_tree_slot(int64_t first, int64_t end, int64_t start)
     }
     return -1;
 }
-
-#endif

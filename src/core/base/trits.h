@@ -1,8 +1,7 @@
 /* Five ternary codes to a byte: with m = ceil(count / 5), byte j is the sum over k < 5 of
  * 3^k (code + 1) of code j + k m; absent codes leave their term out. Neighbours stay neighbours, so that
  * vectors of bytes are vectors of codes. */
-#ifndef ND_CORE_BASE_TRITS_H
-#define ND_CORE_BASE_TRITS_H
+#pragma once
 
 #include <stdint.h>
 
@@ -32,5 +31,3 @@ static inline void nd_trits_unpack(int8_t *codes, const uint8_t *packed, int64_t
             codes[i] = (int8_t)(value % 3 - 1);
     }
 }
-
-#endif

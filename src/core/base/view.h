@@ -1,7 +1,6 @@
 /* Views: what an op sees of a tensor. Row-major, contiguous, two-dimensional; a vector is one row.
  * A view owns nothing. The memory belongs to the backend whose ops it is passed to. */
-#ifndef ND_CORE_BASE_VIEW_H
-#define ND_CORE_BASE_VIEW_H
+#pragma once
 
 #include <stddef.h>
 #include <stdint.h>
@@ -99,5 +98,3 @@ static inline nd_cview nd_cview_rows(nd_cview v, int64_t first, int64_t count)
     return (nd_cview){base + (size_t)(first * v.cols) * nd_dtype_size(v.dtype), v.dtype, count,
                       v.cols};
 }
-
-#endif

@@ -3,8 +3,7 @@
  * One table (config_keys.c) declares every key: section, name, type, range, default and one line of
  * help. Reading INI files, --set, --help, docs/config.md and the saved effective config all come
  * from that table. */
-#ifndef ND_CORE_CONFIG_CONFIG_H
-#define ND_CORE_CONFIG_CONFIG_H
+#pragma once
 
 #include "core/base/error.h"
 
@@ -208,5 +207,3 @@ int nd_config_state_bits(const nd_config *config);
 
 /* Bits of an element of GaLore's projectors, 32 or 8. */
 int nd_config_projector_bits(const nd_config *config);
-
-#endif

@@ -1,6 +1,5 @@
 /* The table of keys, private to the config files. */
-#ifndef ND_CORE_CONFIG_CONFIG_KEYS_H
-#define ND_CORE_CONFIG_CONFIG_KEYS_H
+#pragma once
 
 #include "core/config/config.h"
 
@@ -64,5 +63,3 @@ void nd_config_key_format(const nd_config *config, const nd_config_key *key, cha
 
 /* "a whole number from 1 to 1000000", for messages and docs. */
 void nd_config_key_allowed(const nd_config_key *key, char *text, size_t size);
-
-#endif

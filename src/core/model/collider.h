@@ -8,8 +8,7 @@
  *   excess  the same of the loss above a reference model's
  * A filtered token's loss is masked and its keys and values are constants: so it takes part in no product of
  * the backward pass, which runs on compacted rows (docs/collider.md). */
-#ifndef ND_CORE_MODEL_COLLIDER_H
-#define ND_CORE_MODEL_COLLIDER_H
+#pragma once
 
 #include "core/model/layer.h"
 
@@ -93,5 +92,3 @@ nd_status nd_collider_compact(nd_backend *b, const nd_layer_activations *acts, n
 
 /* The same for one view. */
 nd_status nd_collider_compact_rows(nd_backend *b, nd_view *view, nd_cview rows);
-
-#endif

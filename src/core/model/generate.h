@@ -1,6 +1,5 @@
 /* Generation: one token after another, keys and values of the past kept. */
-#ifndef ND_CORE_MODEL_GENERATE_H
-#define ND_CORE_MODEL_GENERATE_H
+#pragma once
 
 #include "core/model/model.h"
 
@@ -35,5 +34,3 @@ nd_status nd_generator_feed(nd_generator *generator, const int32_t *tokens, int6
  * that a seed gives the same text again. Changes `logits`. */
 int32_t nd_sample_token(const nd_sampling *sampling, int64_t position, float *logits,
                         int64_t vocab_size);
-
-#endif

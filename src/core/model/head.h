@@ -1,6 +1,5 @@
 /* The head and the loss, some rows at a time: full logits never exist. */
-#ifndef ND_CORE_MODEL_HEAD_H
-#define ND_CORE_MODEL_HEAD_H
+#pragma once
 
 #include "core/backend/backend.h"
 
@@ -23,5 +22,3 @@ typedef struct nd_head_pass {
 /* logits: [chunk, pieces], overwritten. The head's rows beyond `pieces` are padding: they take no part, and
  * their gradient is 0. */
 nd_status nd_head_run(nd_backend *b, nd_view logits, const nd_head_pass *pass);
-
-#endif

@@ -1,6 +1,5 @@
 /* One transformer layer, forward and backward (docs/model.md has the formulas). */
-#ifndef ND_CORE_MODEL_LAYER_H
-#define ND_CORE_MODEL_LAYER_H
+#pragma once
 
 #include "core/base/arena.h"
 #include "core/model/linear.h"
@@ -81,5 +80,3 @@ nd_status nd_layer_recompute(const nd_layer_pass *pass, nd_layer_activations *pa
  * With rows dx is [t', d], and everything in acts but keys and values has t' rows. */
 nd_status nd_layer_backward(const nd_layer_pass *pass, nd_view dx,
                             const nd_layer_gradients *gradients, float beta);
-
-#endif

@@ -1,7 +1,6 @@
 /* The linear layer in its forms: ternary codes against quantised activations (the model's own), and
  * the unquantised forms that checks and evaluation need. */
-#ifndef ND_CORE_MODEL_LINEAR_H
-#define ND_CORE_MODEL_LINEAR_H
+#pragma once
 
 #include "core/base/arena.h"
 
@@ -45,5 +44,3 @@ nd_status nd_linear_backward_input(nd_backend *b, nd_view dx, nd_cview dy, const
 /* dw = beta dw + dyᵀ x (x as the product saw it). int8: with dy in 8 bits, where x is quantised. */
 nd_status nd_linear_backward_weight(nd_backend *b, nd_view dw, nd_cview dy,
                                     const nd_linear_input *x, bool int8, float beta);
-
-#endif

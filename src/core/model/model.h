@@ -1,7 +1,6 @@
 /* One micro-batch's forward and backward pass. Masters and optimizer state live elsewhere, with their
  * owners. */
-#ifndef ND_CORE_MODEL_MODEL_H
-#define ND_CORE_MODEL_MODEL_H
+#pragma once
 
 #include "core/model/model_state.h"
 
@@ -64,5 +63,3 @@ static inline void nd_model_set_draw(nd_model *model, nd_collider_draw draw)
 {
     model->collider.draw = draw;
 }
-
-#endif

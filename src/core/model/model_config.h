@@ -1,6 +1,5 @@
 /* What the model needs of the configuration, with derived sizes. */
-#ifndef ND_CORE_MODEL_MODEL_CONFIG_H
-#define ND_CORE_MODEL_MODEL_CONFIG_H
+#pragma once
 
 #include "core/backend/backend.h"
 #include "core/config/config.h"
@@ -64,5 +63,3 @@ static inline int64_t nd_model_scale_groups(const nd_model_config *config, int64
 {
     return config->group_size > 0 ? inputs / config->group_size : 0;
 }
-
-#endif

@@ -1,6 +1,5 @@
 /* The model as a replica holds it: its weights and the activations of one micro-batch. */
-#ifndef ND_CORE_MODEL_MODEL_STATE_H
-#define ND_CORE_MODEL_MODEL_STATE_H
+#pragma once
 
 #include "core/base/arena.h"
 #include "core/model/collider.h"
@@ -95,5 +94,3 @@ int64_t nd_model_loss_sums(const nd_model *model);
 /* Rows of logits computed at once: full logits never exist. 16 MiB of f32 in host memory, near the cores'
  * caches; on a device 128 MiB, since for every chunk the head and its gradient are read and written anew. */
 int64_t nd_model_logit_rows(const nd_model_config *config);
-
-#endif

@@ -8,8 +8,7 @@
  * where the two ternary projections P and Q are the halves of that paper's one.
  * Heads run one after another, in one buffer of logits. The parameter-free form, in which one row of
  * logits predicts all tokens, is cross_entropy with several targets. */
-#ifndef ND_CORE_MODEL_MTP_H
-#define ND_CORE_MODEL_MTP_H
+#pragma once
 
 #include "core/model/model_state.h"
 
@@ -34,5 +33,3 @@ int64_t nd_mtp_active_heads(const nd_model_config *config);
 
 /* *total += the weighted losses of the heads that run, from those sums. */
 void nd_mtp_add_losses(const nd_model *model, const double *sums, double *total);
-
-#endif

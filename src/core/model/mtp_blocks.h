@@ -1,6 +1,5 @@
 /* What multi-token prediction (core/model/mtp.h) keeps of a micro-batch. */
-#ifndef ND_CORE_MODEL_MTP_BLOCKS_H
-#define ND_CORE_MODEL_MTP_BLOCKS_H
+#pragma once
 
 #include "core/model/layer.h"
 
@@ -26,5 +25,3 @@ void nd_mtp_destroy(nd_mtp *mtp);
 /* Lays out the activations of blocks: run on a sizing arena, commit, run again. Errors: nd_arena_reserve's. */
 nd_status nd_mtp_reserve(nd_mtp *mtp, const nd_model_config *config, int64_t tokens,
                          nd_arena *arena);
-
-#endif

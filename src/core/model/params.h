@@ -1,7 +1,6 @@
 /* The parameters of a model: their names, shapes, roles and initial values. The order is that of the
  * forward pass and is the same everywhere (ownership, checkpoints, gradients). */
-#ifndef ND_CORE_MODEL_PARAMS_H
-#define ND_CORE_MODEL_PARAMS_H
+#pragma once
 
 #include "core/model/model_config.h"
 
@@ -89,5 +88,3 @@ nd_view nd_params_layer_span(const nd_params *params, const nd_view *views, int6
 /* Initial values of elements [first, first + count), from the seed and the parameter's name alone. */
 void nd_param_initialize(const nd_param *param, uint64_t seed, int64_t first, int64_t count,
                          float *values);
-
-#endif

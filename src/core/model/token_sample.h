@@ -1,8 +1,7 @@
 /* A sample of tokens that stands for all of them: unequal probabilities, a fixed number, and weights
  * 1/p, so that the expected weighted sum over the sample is the sum over all (Horvitz and Thompson,
  * "A generalization of sampling without replacement from a finite universe", JASA 47, 1952). */
-#ifndef ND_CORE_MODEL_TOKEN_SAMPLE_H
-#define ND_CORE_MODEL_TOKEN_SAMPLE_H
+#pragma once
 
 #include <stdint.h>
 
@@ -16,5 +15,3 @@ void nd_token_probabilities(const double *scores, int64_t tokens, int64_t count,
  * order are seldom drawn together, so what is alike in them is represented evenly. */
 void nd_token_draw(const double *p, int64_t tokens, int64_t count, const int32_t *order,
                    double offset, int32_t *chosen);
-
-#endif

@@ -11,8 +11,7 @@
  * directory; then it is renamed and the parent fsynced; only then is `latest` moved, the same way. So
  * at any moment `latest` names a whole checkpoint or is absent, and a directory of such a name
  * (checkpoint_names.h) is whole: one that is removed is first renamed to .tmp_step_00001000. */
-#ifndef ND_TRAIN_CHECKPOINT_CHECKPOINT_H
-#define ND_TRAIN_CHECKPOINT_CHECKPOINT_H
+#pragma once
 
 #include "core/base/sha256.h"
 #include "core/base/view.h"
@@ -123,5 +122,3 @@ nd_status nd_checkpoint_restore(nd_run *run, const char *directory);
 
 /* What `info DIR` prints. */
 nd_status nd_checkpoint_print(const char *directory, bool verify, FILE *out);
-
-#endif

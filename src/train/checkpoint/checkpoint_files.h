@@ -1,7 +1,6 @@
 /* The files of a checkpoint that is being written. Each is fsynced and listed in the checkpoint, which has room for it.
  * Errors: ND_EIO, ND_ENOMEM, ND_ECHECKPOINT when a path is too long. */
-#ifndef ND_TRAIN_CHECKPOINT_CHECKPOINT_FILES_H
-#define ND_TRAIN_CHECKPOINT_CHECKPOINT_FILES_H
+#pragma once
 
 #include "train/checkpoint/checkpoint.h"
 
@@ -14,5 +13,3 @@ nd_status nd_checkpoint_add_config(nd_checkpoint *c, const char *directory,
 
 /* The state's digest over those of all tensors listed, then manifest.json, the last file. */
 nd_status nd_checkpoint_add_manifest(nd_checkpoint *c, const char *directory);
-
-#endif

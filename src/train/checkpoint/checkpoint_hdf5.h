@@ -1,6 +1,5 @@
 /* The tensors of one checkpoint file. The only place outside src/data that calls HDF5. */
-#ifndef ND_TRAIN_CHECKPOINT_CHECKPOINT_HDF5_H
-#define ND_TRAIN_CHECKPOINT_CHECKPOINT_HDF5_H
+#pragma once
 
 #include "core/base/error.h"
 #include "core/base/view.h"
@@ -20,5 +19,3 @@ nd_status nd_checkpoint_h5_write(nd_checkpoint_h5 *file, const char *name, nd_cv
 
 /* Reads the dataset `name`, which must have the dtype and shape of `values`. */
 nd_status nd_checkpoint_h5_read(nd_checkpoint_h5 *file, const char *name, nd_view values);
-
-#endif

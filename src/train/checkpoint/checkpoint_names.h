@@ -6,8 +6,7 @@
  *   .tmp_step_00001000                one that is being written or removed
  *   .tmp_replaced_step_00001000       the earlier one of the same step while a new one takes its place
  *   latest                            a symbolic link to a name of the first kind */
-#ifndef ND_TRAIN_CHECKPOINT_CHECKPOINT_NAMES_H
-#define ND_TRAIN_CHECKPOINT_CHECKPOINT_NAMES_H
+#pragma once
 
 #include "core/base/error.h"
 
@@ -50,5 +49,3 @@ nd_status nd_checkpoint_latest_read(const char *directory, int64_t *step, bool *
  * *unsupported (may be NULL) says that nothing was done, for that reason or because the file system has no
  * symbolic links. Errors: ND_ECHECKPOINT. */
 nd_status nd_checkpoint_latest_write(const char *directory, int64_t step, bool *unsupported);
-
-#endif

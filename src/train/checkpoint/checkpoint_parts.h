@@ -1,6 +1,5 @@
 /* A checkpoint that is being saved, between the files that do it (checkpoint_save.h says how). */
-#ifndef ND_TRAIN_CHECKPOINT_CHECKPOINT_PARTS_H
-#define ND_TRAIN_CHECKPOINT_CHECKPOINT_PARTS_H
+#pragma once
 
 #include "train/background.h"
 #include "train/checkpoint/checkpoint.h"
@@ -74,5 +73,3 @@ void nd_save_rotate(nd_save *s);
 
 /* A line for the log, which the thread that trains writes. */
 void nd_save_note(nd_save *s, const char *format, ...) __attribute__((format(printf, 2, 3)));
-
-#endif

@@ -8,8 +8,7 @@
  * Nothing is copied for it on backends whose memory the host can read: masters and state change in
  * updates only, so the writer has the time of a forward and backward pass, and an update waits for it
  * tensor by tensor (nd_save_wait_written). Elsewhere they are downloaded first, into run->saving.copy. */
-#ifndef ND_TRAIN_CHECKPOINT_CHECKPOINT_SAVE_H
-#define ND_TRAIN_CHECKPOINT_CHECKPOINT_SAVE_H
+#pragma once
 
 #include "train/run.h"
 
@@ -48,5 +47,3 @@ double nd_save_take_ms(nd_run *run);
 
 /* Bytes of the copy that a background save makes where the host cannot read the backend's memory. */
 size_t nd_save_copy_bytes(const nd_run *run);
-
-#endif

@@ -1,6 +1,5 @@
 /* Loads a model from a checkpoint for commands that do not train. */
-#ifndef ND_TRAIN_CHECKPOINT_LOAD_MODEL_H
-#define ND_TRAIN_CHECKPOINT_LOAD_MODEL_H
+#pragma once
 
 #include "core/config/config.h"
 #include "core/model/model.h"
@@ -35,5 +34,3 @@ typedef struct nd_loaded_model {
  * than rank 0. On an error nothing is to be released. */
 nd_status nd_load_model(const nd_load_options *options, nd_comm *comm, nd_loaded_model *loaded);
 void nd_loaded_model_release(nd_loaded_model *loaded);
-
-#endif

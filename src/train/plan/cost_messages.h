@@ -1,7 +1,6 @@
 /* The collectives of dist/comm_messages.h on clocks: one a rank, and those of the links (dist/links.h). Each moves
  * the clocks as the real one moves time, message by message, with as many parts under way at once. */
-#ifndef ND_TRAIN_PLAN_COST_MESSAGES_H
-#define ND_TRAIN_PLAN_COST_MESSAGES_H
+#pragma once
 
 #include "dist/links.h"
 #include "dist/wire_sizes.h"
@@ -52,5 +51,3 @@ nd_status nd_cost_broadcast_each(nd_cost_clocks *c, const double *bytes);
 
 /* Errors: ND_ENOMEM. */
 nd_status nd_cost_broadcast(nd_cost_clocks *c, int root, double bytes);
-
-#endif

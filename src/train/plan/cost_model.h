@@ -21,8 +21,7 @@
  * during the backward pass, the step is a sequence of such parts. Nothing here is collective or touches a
  * device. The same step by the real code on simulated links (bench/bench_simulation.c) takes as long within a few
  * per cent (tests/train/test_cost_model.c). */
-#ifndef ND_TRAIN_PLAN_COST_MODEL_H
-#define ND_TRAIN_PLAN_COST_MODEL_H
+#pragma once
 
 #include "core/config/config.h"
 #include "dist/links.h"
@@ -82,5 +81,3 @@ typedef struct nd_cost {
 
 /* Errors: ND_EINTERNAL for ranks, hosts or leaves that do not fit each other, ND_ENOMEM. */
 nd_status nd_cost_predict(const nd_cost_machine *machine, const nd_cost_work *work, nd_cost *cost);
-
-#endif

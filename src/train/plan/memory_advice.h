@@ -1,6 +1,5 @@
 /* Keys that make a run smaller. */
-#ifndef ND_TRAIN_PLAN_MEMORY_ADVICE_H
-#define ND_TRAIN_PLAN_MEMORY_ADVICE_H
+#pragma once
 
 #include "core/config/config.h"
 #include "train/memory.h"
@@ -9,5 +8,3 @@
 
 /* Writes what would make a rank of this configuration take less than `bytes`, a line each, indented. */
 void nd_memory_advise(const nd_config *config, const size_t bytes[ND_MEMORY_COUNT], FILE *out);
-
-#endif

@@ -1,7 +1,6 @@
 /* The operations of a training pass, counted: those of its products, a multiplication and an addition each.
  * The backward pass of a product takes twice those of the forward pass. */
-#ifndef ND_TRAIN_PLAN_OPERATIONS_H
-#define ND_TRAIN_PLAN_OPERATIONS_H
+#pragma once
 
 #include "core/model/model_config.h"
 
@@ -20,5 +19,3 @@ nd_pass_operations nd_pass_operations_of(const nd_model_config *config, int64_t 
 
 /* Those of the model: what a step must compute, checkpointing or not. */
 double nd_model_operations(nd_model_config config, int64_t extra_heads, double kept);
-
-#endif

@@ -1,7 +1,6 @@
 /* The plan of a run: what it will need, before it starts. The layout functions of the run itself are
  * measured for every rank, so that plan and run agree by construction. */
-#ifndef ND_TRAIN_PLAN_PLAN_H
-#define ND_TRAIN_PLAN_PLAN_H
+#pragma once
 
 #include "train/plan/plan_wire.h"
 
@@ -33,5 +32,3 @@ size_t nd_plan_rank_bytes(const nd_plan *plan, int rank);
 /* Tables of memory by category, wire and arithmetic; with `device_memory` > 0 whether it fits, and what
  * would make it fit. */
 void nd_plan_print(const nd_plan *plan, const nd_config *config, size_t device_memory, FILE *out);
-
-#endif

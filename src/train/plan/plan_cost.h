@@ -1,8 +1,7 @@
 /* The predicted time of a step on a machine that is described: train/plan/cost_model.h applied to a
  * configuration. What is computed comes from a measured step of one rank, or from operations and a rate;
  * what is sent from the layout functions of the run itself. */
-#ifndef ND_TRAIN_PLAN_PLAN_COST_H
-#define ND_TRAIN_PLAN_PLAN_COST_H
+#pragma once
 
 #include "train/plan/cost_model.h"
 #include "train/run.h"
@@ -54,5 +53,3 @@ double nd_plan_step_flops(const nd_run *run);
 /* Operations a second of whole steps on this machine, by a rank that shares it with `ranks` - 1 others:
  * trains two steps of a model of one layer with these widths and times the second. */
 nd_status nd_plan_measure_flops(const nd_config *config, int ranks, double *flops);
-
-#endif

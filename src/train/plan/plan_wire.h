@@ -1,6 +1,5 @@
 /* What a step sends, by kind, from the layout of a run alone. */
-#ifndef ND_TRAIN_PLAN_PLAN_WIRE_H
-#define ND_TRAIN_PLAN_PLAN_WIRE_H
+#pragma once
 
 #include "train/run.h"
 
@@ -27,5 +26,3 @@ nd_wire_bytes nd_wire_bytes_of(const nd_run *run);
 
 /* Of all kinds. */
 double nd_wire_bytes_sum(const nd_wire_bytes *bytes);
-
-#endif

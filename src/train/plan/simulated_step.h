@@ -1,8 +1,7 @@
 /* The step that train/plan/cost_model.h predicts, done by the real collectives on a simulated job
  * (dist/simulation.h): nothing is computed, time passes instead. Tensors are scaled down, and the links with them,
  * so that a part of a message is as small as it can be; all ranks share their memory. */
-#ifndef ND_TRAIN_PLAN_SIMULATED_STEP_H
-#define ND_TRAIN_PLAN_SIMULATED_STEP_H
+#pragma once
 
 #include "train/plan/cost_model.h"
 
@@ -10,5 +9,3 @@
  * which simulated ranks cannot do; those of nd_simulation_run. */
 nd_status nd_simulated_step(const nd_cost_machine *machine, const nd_cost_work *work,
                             nd_cost *cost);
-
-#endif

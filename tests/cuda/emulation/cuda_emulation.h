@@ -3,8 +3,7 @@
  * in which warps run changes from barrier to barrier, so that a missing barrier shows; asynchronous
  * copies arrive only when they are waited for; memory is the heap's, so that a sanitizer sees every
  * access outside it. It says nothing about speed, registers or what only the hardware does. */
-#ifndef ND_TESTS_CUDA_EMULATION_H
-#define ND_TESTS_CUDA_EMULATION_H
+#pragma once
 
 #include <math.h>
 #include <stddef.h>
@@ -262,5 +261,3 @@ template <typename F> cudaError_t cudaFuncSetAttribute(F kernel, int, int bytes)
     nd_emulated_allow_shared(reinterpret_cast<const void *>(kernel), (size_t)bytes);
     return cudaSuccess;
 }
-
-#endif

@@ -1,8 +1,7 @@
 /* The part of Criterion that the tests use, for the tsan preset only: Criterion starts its tests
  * through a memory arena at a fixed address, which ThreadSanitizer's layout leaves no room for. Here
  * every test is a fork() of the program. Messages and the closing line are Criterion's. */
-#ifndef ND_TESTS_SANITIZERS_CRITERION_H
-#define ND_TESTS_SANITIZERS_CRITERION_H
+#pragma once
 
 #include <math.h>
 #include <stdbool.h>
@@ -110,5 +109,3 @@ enum { ND_STANDIN_SKIPPED = 77 }; /* exit code of a test that cannot run here */
 #define cr_log_info(...) ND_STANDIN_LOG(__VA_ARGS__)
 #define cr_log_warn(...) ND_STANDIN_LOG(__VA_ARGS__)
 #define cr_log_error(...) ND_STANDIN_LOG(__VA_ARGS__)
-
-#endif

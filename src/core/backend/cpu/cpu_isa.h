@@ -1,6 +1,5 @@
 /* What this process may use of the CPU: one limit for the project's own kernels and for oneDNN. */
-#ifndef ND_CORE_BACKEND_CPU_CPU_ISA_H
-#define ND_CORE_BACKEND_CPU_CPU_ISA_H
+#pragma once
 
 #include "core/backend/backend.h"
 
@@ -12,5 +11,3 @@ nd_status nd_cpu_isa_apply(nd_cpu_isa wanted, nd_cpu_isa *effective);
 
 /* Its name in the configuration. */
 const char *nd_cpu_isa_name(nd_cpu_isa isa);
-
-#endif

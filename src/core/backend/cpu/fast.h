@@ -1,6 +1,5 @@
 /* The fast layer: ops that replace the reference's where this machine has something faster. */
-#ifndef ND_CORE_BACKEND_CPU_FAST_H
-#define ND_CORE_BACKEND_CPU_FAST_H
+#pragma once
 
 #include "core/backend/cpu/fast_context.h"
 
@@ -15,5 +14,3 @@ void nd_cpu_fast_describe(const nd_cpu_fast *fast, nd_backend_traits *traits);
 
 /* Bytes that its ops have taken beyond their arguments so far. */
 size_t nd_cpu_fast_workspace_bytes(const nd_cpu_fast *fast);
-
-#endif

@@ -3,8 +3,7 @@
  * Work is done for one key/value head at a time, with all query heads of its group stacked: a block
  * is group * queries rows, head after head, against tiles of ND_KEY_TILE keys. Everything a thread
  * holds is linear in key_len. */
-#ifndef ND_CORE_BACKEND_CPU_FAST_ATTENTION_H
-#define ND_CORE_BACKEND_CPU_FAST_ATTENTION_H
+#pragma once
 
 #include "core/backend/cpu/fast_matmul.h"
 
@@ -94,5 +93,3 @@ nd_status nd_attention_check(nd_cview q, nd_cview k, nd_cview v, const nd_attent
 nd_status nd_attention_backward_blocked(nd_backend *b, nd_view dq, nd_view dk, nd_view dv,
                                         nd_cview dout, nd_cview o, nd_cview lse, nd_cview q,
                                         nd_cview k, nd_cview v, const nd_attention_shape *shape);
-
-#endif

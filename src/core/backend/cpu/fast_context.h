@@ -4,8 +4,7 @@
  * OpenMP region, so that nothing inside a region allocates. Work is cut into pieces by shape alone,
  * never by the number of threads, and each piece is computed by one thread: results are the same to
  * the bit for any number of threads. */
-#ifndef ND_CORE_BACKEND_CPU_FAST_CONTEXT_H
-#define ND_CORE_BACKEND_CPU_FAST_CONTEXT_H
+#pragma once
 
 #include "core/backend/cpu/cpu_isa.h"
 #include "core/backend/cpu/fast_kernels.h"
@@ -118,5 +117,3 @@ static inline nd_adamw_rule nd_fast_adamw_rule(const nd_adamw_params *p)
         .inverse_correction2 = 1.0f / p->correction2,
         .decay = {p->learning_rate * p->weight_decay, p->cautious_decay, p->learning_rate}};
 }
-
-#endif

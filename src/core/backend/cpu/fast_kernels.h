@@ -4,8 +4,7 @@
  * Each table comes from fast_kernels_body.h, compiled by fast_kernels_<isa>.c. For one table a result
  * depends on the arguments alone; between tables it may differ in the last bits, because sums run
  * over a different number of lanes. Outputs may be the same array as an input of the same type. */
-#ifndef ND_CORE_BACKEND_CPU_FAST_KERNELS_H
-#define ND_CORE_BACKEND_CPU_FAST_KERNELS_H
+#pragma once
 
 #include "core/backend/backend.h"
 #include "core/base/dynamic_code.h"
@@ -136,5 +135,3 @@ const nd_fast_kernels *nd_fast_kernels_for(nd_cpu_isa isa);
 
 /* The table within the limit that is in force in this process. */
 const nd_fast_kernels *nd_fast_kernels_in_force(void);
-
-#endif

@@ -1,6 +1,5 @@
 /* Products of blocks through oneDNN, each run by the calling thread alone. */
-#ifndef ND_CORE_BACKEND_CPU_FAST_MATMUL_H
-#define ND_CORE_BACKEND_CPU_FAST_MATMUL_H
+#pragma once
 
 #include "core/backend/cpu/fast_context.h"
 
@@ -39,5 +38,3 @@ size_t nd_matmul_packed_bytes(const nd_matmul *matmul);
 bool nd_matmul_pack(const nd_matmul *matmul, int thread, const void *b, void *packed);
 bool nd_matmul_pack_by_all(const nd_matmul *matmul, const void *b, void *packed);
 bool nd_matmul_same_packing(const nd_matmul *x, const nd_matmul *y);
-
-#endif

@@ -1,6 +1,5 @@
 /* One large product cut into tiles of c, each computed by one thread. */
-#ifndef ND_CORE_BACKEND_CPU_FAST_PRODUCT_H
-#define ND_CORE_BACKEND_CPU_FAST_PRODUCT_H
+#pragma once
 
 #include "core/backend/cpu/fast_context.h"
 
@@ -35,5 +34,3 @@ nd_status nd_fast_multiply(nd_cpu_fast *fast, const nd_product *product);
 
 /* Rows of c in one tile, a function of the shape alone. */
 int64_t nd_fast_tile_rows(int64_t m);
-
-#endif

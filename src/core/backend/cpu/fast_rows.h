@@ -1,6 +1,5 @@
 /* Rows in f32: what the norms and the gated activation share. */
-#ifndef ND_CORE_BACKEND_CPU_FAST_ROWS_H
-#define ND_CORE_BACKEND_CPU_FAST_ROWS_H
+#pragma once
 
 #include "core/backend/cpu/fast_context.h"
 
@@ -49,5 +48,3 @@ static inline int64_t nd_fast_block_rows(int64_t rows)
 
 /* dw += the sum of `blocks` rows of partial sums. */
 void nd_fast_add_blocks(const nd_cpu_fast *fast, nd_view dw, const float *partial, int64_t blocks);
-
-#endif

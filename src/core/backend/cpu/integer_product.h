@@ -4,8 +4,7 @@
  * microkernel reads them in order. Two kinds: where one operand is a ternary code, u8 code + 1 times s8
  * is summed in 16 bits and widened before it can overflow; otherwise both operands are widened to 16
  * bits first. */
-#ifndef ND_CORE_BACKEND_CPU_INTEGER_PRODUCT_H
-#define ND_CORE_BACKEND_CPU_INTEGER_PRODUCT_H
+#pragma once
 
 #include "core/backend/cpu/fast_product.h"
 
@@ -32,5 +31,3 @@ const nd_integer_kind *nd_integer_kinds_avx2(void);
 
 /* nd_fast_multiply for i8 operands and p->finish, a not transposed. Errors: ND_ENOMEM. */
 nd_status nd_integer_multiply(nd_cpu_fast *fast, const nd_product *p);
-
-#endif

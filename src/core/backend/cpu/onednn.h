@@ -1,7 +1,6 @@
 /* oneDNN behind one small seam, the only place that knows its API: versions 2.5 to 3.x. Nothing here says
  * how many threads work on a call: OpenMP's setting does, when it is made and when it runs. */
-#ifndef ND_CORE_BACKEND_CPU_ONEDNN_H
-#define ND_CORE_BACKEND_CPU_ONEDNN_H
+#pragma once
 
 #include "core/backend/backend.h"
 
@@ -44,5 +43,3 @@ bool nd_onednn_run(const nd_onednn_call *call, int thread,
 void nd_onednn_version(char *text, size_t size);
 void nd_onednn_limit(nd_cpu_isa isa);
 bool nd_onednn_may_use(nd_cpu_isa isa);
-
-#endif

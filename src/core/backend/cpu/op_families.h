@@ -1,6 +1,5 @@
 /* The families of ops, one file each: what cpu_backend.c and fast.c build their tables from. */
-#ifndef ND_CORE_BACKEND_CPU_OP_FAMILIES_H
-#define ND_CORE_BACKEND_CPU_OP_FAMILIES_H
+#pragma once
 
 #include "core/backend/backend.h"
 
@@ -28,5 +27,3 @@ void nd_fast_fill_elementwise(nd_backend_ops *ops);
 void nd_fast_fill_gather(nd_backend_ops *ops);
 void nd_fast_fill_updates(nd_backend_ops *ops);
 void nd_fast_fill_state(nd_backend_ops *ops);
-
-#endif

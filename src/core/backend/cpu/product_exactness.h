@@ -1,7 +1,6 @@
 /* Whether oneDNN's products of 8-bit integers are exact on this CPU. Without VNNI it adds pairs of
  * products in int16, which saturates for two large factors. */
-#ifndef ND_CORE_BACKEND_CPU_PRODUCT_EXACTNESS_H
-#define ND_CORE_BACKEND_CPU_PRODUCT_EXACTNESS_H
+#pragma once
 
 #include "core/backend/cpu/fast_context.h"
 
@@ -9,5 +8,3 @@
  * every element with a plain sum, and sets fast->exact_ternary and fast->exact_int8. Leaves no memory
  * behind. Errors: ND_ENOMEM, ND_EINTERNAL when oneDNN refuses. */
 nd_status nd_fast_check_products(nd_cpu_fast *fast);
-
-#endif

@@ -1,6 +1,5 @@
 /* Shared by the reference layer: element access over any dtype, and the contract's shape checks. */
-#ifndef ND_CORE_BACKEND_CPU_REFERENCE_H
-#define ND_CORE_BACKEND_CPU_REFERENCE_H
+#pragma once
 
 #include "core/backend/backend.h"
 #include "core/base/float_formats.h"
@@ -104,5 +103,3 @@ typedef struct nd_gather_part {
 } nd_gather_part;
 
 void nd_gather_rows_part(nd_view y, nd_cview x, nd_cview rows, nd_gather_part part);
-
-#endif
