@@ -4,9 +4,19 @@
 #include "train/background.h"
 #include "train/checkpoint/checkpoint.h"
 #include "train/checkpoint/checkpoint_save.h"
+#include "train/rounds.h"
 
-/* A parameter's tensors: the master and the optimizer's states. */
-enum { ND_CHECKPOINT_PARTS_MAX = 1 + ND_OPTIMIZER_STATES_MAX };
+/* A parameter's tensors: the master and the optimizer's states, or those of the outer step. */
+enum { ND_CHECKPOINT_PARTS_MAX = 1 + ND_OPTIMIZER_STATES_MAX + ND_OUTER_STATES_MAX };
+
+/* Who has such tensors: the run, and with rounds (train/rounds.h) beside it each of K workers. */
+static inline int64_t nd_checkpoint_units(const nd_run *run)
+{
+    return run->rounds ? 1 + run->rounds->workers : 1;
+}
+
+/* The rank that writes a parameter's tensors of unit `unit`: 0 the run, 1 + k worker k. */
+int nd_checkpoint_writer(const nd_run *run, int64_t unit, int64_t index);
 
 /* What an owner tells everyone about a tensor it wrote. */
 typedef struct nd_written_tensor {
@@ -33,7 +43,7 @@ struct nd_save {
     char parent[ND_CHECKPOINT_PATH_MAX], temporary[ND_CHECKPOINT_PATH_MAX];
     char final[ND_CHECKPOINT_PATH_MAX];
     nd_written_tensor
-        *tensors; /* [params.count * ND_CHECKPOINT_PARTS_MAX]: those this rank owns; on
+        *tensors; /* [params.count][units][ND_CHECKPOINT_PARTS_MAX]: those this rank writes; on
                                  * rank 0, once they are gathered, all */
     nd_written_file summary, *summaries; /* [size] on rank 0 */
     char notes[4096];                    /* of the publishing, for the log: lines; empty: none */
@@ -45,8 +55,15 @@ struct nd_save {
     atomic_bool given_up;
 };
 
-/* The tensors of an owned parameter; returns how many. */
-int nd_checkpoint_parts(const nd_run *run, int64_t index,
+/* The row of s->tensors of a parameter and unit. */
+static inline nd_written_tensor *nd_save_row(const nd_save *s, int64_t unit, int64_t index)
+{
+    const int64_t row = index * nd_checkpoint_units(s->run) + unit;
+    return s->tensors + row * ND_CHECKPOINT_PARTS_MAX;
+}
+
+/* The tensors of a parameter and unit that this rank has, named as in a checkpoint; returns how many. */
+int nd_checkpoint_parts(const nd_run *run, int64_t unit, int64_t index,
                         nd_optimizer_state parts[ND_CHECKPOINT_PARTS_MAX]);
 
 /* Reads the manifest alone into a zeroed checkpoint, which the caller closes also after an error. */

@@ -6,11 +6,41 @@
 #include <stdlib.h>
 #include <string.h>
 
-int nd_checkpoint_parts(const nd_run *run, int64_t index,
+int nd_checkpoint_writer(const nd_run *run, int64_t unit, int64_t index)
+{
+    return unit == 0 ? run->own.owner[index] : nd_rounds_rank(run, unit - 1, index);
+}
+
+static int worker_parts(const nd_run *run, int64_t unit, int64_t index,
                         nd_optimizer_state parts[ND_CHECKPOINT_PARTS_MAX])
 {
+    const int64_t carried = unit - 1 - run->rounds->first;
+    char name[sizeof parts->name];
+    if (carried < 0 || carried >= run->rounds->carried)
+        return 0;
+    const nd_run *w = &run->rounds->worker[carried];
+    if (!w->masters[index].data)
+        return 0;
+    parts[0] = (nd_optimizer_state){"master", w->masters[index]};
+    int count = 1 + nd_optimizer_states(w->optimizer, index, parts + 1);
+    count += nd_outer_worker_states(run, (int)carried, index, parts + count);
+    for (int p = 0; p < count; p++) {
+        strcpy(name, parts[p].name);
+        snprintf(parts[p].name, sizeof parts[p].name, "w%d.%.25s", (int)(unit - 1), name);
+    }
+    return count;
+}
+
+int nd_checkpoint_parts(const nd_run *run, int64_t unit, int64_t index,
+                        nd_optimizer_state parts[ND_CHECKPOINT_PARTS_MAX])
+{
+    if (unit > 0)
+        return worker_parts(run, unit, index, parts);
+    if (!run->masters[index].data)
+        return 0;
     parts[0] = (nd_optimizer_state){"master", run->masters[index]};
-    return 1 + nd_optimizer_states(run->optimizer, index, parts + 1);
+    return 1 + (run->rounds ? nd_outer_states(run, index, parts + 1)
+                            : nd_optimizer_states(run->optimizer, index, parts + 1));
 }
 
 static nd_status write_values(nd_checkpoint_h5 *file, const char *param,
@@ -56,22 +86,31 @@ static nd_status write_tensor(const nd_save *s, nd_checkpoint_h5 *file, const ch
     return status;
 }
 
+static nd_status write_unit(nd_save *s, nd_checkpoint_h5 *file, int64_t unit, int64_t index,
+                            const char **copied)
+{
+    const nd_run *run = s->run;
+    nd_optimizer_state parts[ND_CHECKPOINT_PARTS_MAX];
+    const int count = nd_checkpoint_parts(run, unit, index, parts);
+    for (int p = 0; p < count; p++) {
+        if (atomic_load(&s->given_up))
+            return ND_FAIL(ND_ECHECKPOINT, "%s: given up", s->temporary);
+        ND_TRY(write_tensor(s, file, run->model->params.list[index].name, &parts[p], copied,
+                            &nd_save_row(s, unit, index)[p]));
+        nd_fault_point_of(run->comm->rank, s->c.step, "save_tensor");
+    }
+    return ND_OK;
+}
+
 static nd_status write_tensors(nd_save *s, nd_checkpoint_h5 *file)
 {
     const nd_run *run = s->run;
+    const int64_t units = nd_checkpoint_units(run);
     const char *copied = run->saving.copy;
     for (int64_t i = 0; i < run->model->params.count; i++) {
-        nd_optimizer_state parts[ND_CHECKPOINT_PARTS_MAX];
-        if (!run->masters[i].data)
-            continue;
-        const int count = nd_checkpoint_parts(run, i, parts);
-        for (int p = 0; p < count; p++) {
-            if (atomic_load(&s->given_up))
-                return ND_FAIL(ND_ECHECKPOINT, "%s: given up", s->temporary);
-            ND_TRY(write_tensor(s, file, run->model->params.list[i].name, &parts[p], &copied,
-                                &s->tensors[i * ND_CHECKPOINT_PARTS_MAX + p]));
-            nd_fault_point_of(run->comm->rank, s->c.step, "save_tensor");
-        }
+        for (int64_t unit = 0; unit < units; unit++)
+            if (nd_checkpoint_writer(run, unit, i) == run->comm->rank)
+                ND_TRY(write_unit(s, file, unit, i, &copied));
         nd_save_release(s, i + 1);
     }
     return ND_OK;

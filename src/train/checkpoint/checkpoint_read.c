@@ -162,7 +162,7 @@ static nd_status restore_tensor(nd_run *run, const nd_checkpoint *c, const nd_pa
     if (index < 0)
         return ND_FAIL(ND_ECHECKPOINT,
                        "%s: holds no %s of %s, which this configuration needs "
-                       "(another optimizer, state_bits, galore_rank or model?)",
+                       "(another optimizer, state_bits, galore_rank, number of workers or model?)",
                        c->directory, part, param->name);
     const nd_checkpoint_tensor *t = &c->tensors[index];
     const bool convert = !has_state(c) && t->dtype == ND_F32;
@@ -261,15 +261,15 @@ static nd_status restore_own(nd_run *run, const nd_checkpoint *c)
                        c->directory, (long long)masters, (long long)run->model->params.count, apart,
                        only_in);
     }
-    for (int64_t i = 0; i < run->model->params.count; i++) {
-        const nd_param *param = &run->model->params.list[i];
-        nd_optimizer_state states[ND_OPTIMIZER_STATES_MAX];
-        if (!run->masters[i].data)
-            continue;
-        ND_TRY(restore_tensor(run, c, param, "master", run->masters[i]));
-        const int count = has_state(c) ? nd_optimizer_states(run->optimizer, i, states) : 0;
-        for (int s = 0; s < count; s++)
-            ND_TRY(restore_tensor(run, c, param, states[s].name, states[s].view));
+    /* Of an imported model there is the run's master alone: workers take it as their start. */
+    const int64_t units = has_state(c) ? nd_checkpoint_units(run) : 1;
+    for (int64_t at = 0; at < run->model->params.count * units; at++) {
+        const nd_param *param = &run->model->params.list[at / units];
+        nd_optimizer_state parts[ND_CHECKPOINT_PARTS_MAX];
+        const int held = nd_checkpoint_parts(run, at % units, at / units, parts);
+        const int count = has_state(c) || held == 0 ? held : 1;
+        for (int p = 0; p < count; p++)
+            ND_TRY(restore_tensor(run, c, param, parts[p].name, parts[p].view));
     }
     return ND_OK;
 }
@@ -300,8 +300,10 @@ nd_status nd_checkpoint_open_on_all(nd_comm *comm, const char *directory, bool d
 nd_status nd_checkpoint_restore(nd_run *run, const char *directory)
 {
     nd_checkpoint c;
+    bool whole = true;
     nd_status status = nd_checkpoint_open_on_all(run->comm, directory, false, &c);
     if (status == ND_OK) {
+        whole = has_state(&c);
         status = check_tokenizer(run, &c);
         if (status == ND_OK)
             status = restore_own(run, &c);
@@ -321,7 +323,7 @@ nd_status nd_checkpoint_restore(nd_run *run, const char *directory)
     }
     ND_TRY(nd_run_agree(run->comm, status));
     ND_TRY(nd_run_publish_projectors(run));
-    return nd_run_publish_weights(run, true);
+    return run->rounds ? nd_rounds_adopt(run, !whole) : nd_run_publish_weights(run, true);
 }
 
 nd_status nd_checkpoint_print(const char *directory, bool verify, FILE *out)

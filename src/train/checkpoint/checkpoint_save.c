@@ -38,7 +38,7 @@ void nd_save_wait_written(nd_run *run, int64_t index)
         const double start = nd_seconds();
         while (s->written <= index)
             pthread_cond_wait(&s->moved, &s->mutex);
-        run->saving.ms += 1e3 * (nd_seconds() - start);
+        s->run->saving.ms += 1e3 * (nd_seconds() - start);
     }
     pthread_mutex_unlock(&s->mutex);
 }
@@ -60,10 +60,18 @@ double nd_save_take_ms(nd_run *run)
     return ms;
 }
 
+/* Updates of workers wait for it too. */
+static void set_save(nd_run *run, nd_save *s)
+{
+    run->saving.save = s;
+    for (int i = 0; i < nd_run_workers(run); i++)
+        nd_run_worker(run, i)->saving.save = s;
+}
+
 static void discard(nd_run *run)
 {
     nd_save *s = run->saving.save;
-    run->saving.save = NULL;
+    set_save(run, NULL);
     nd_checkpoint_close(&s->c);
     pthread_cond_destroy(&s->moved);
     pthread_mutex_destroy(&s->mutex);
@@ -106,18 +114,44 @@ static nd_status publish(void *context)
     return nd_save_publish(context);
 }
 
+/* What this rank writes, tensor by tensor in the order of its file. */
+typedef struct saved_views {
+    const nd_run *run;
+    int64_t index, unit;
+    int part, count;
+    nd_optimizer_state parts[ND_CHECKPOINT_PARTS_MAX];
+} saved_views;
+
+static saved_views saved_views_of(const nd_run *run)
+{
+    return (saved_views){.run = run, .unit = -1};
+}
+
+static bool next_view(saved_views *v, nd_view *view)
+{
+    while (v->part == v->count) {
+        v->part = v->count = 0;
+        if (++v->unit == nd_checkpoint_units(v->run)) {
+            v->unit = 0;
+            v->index++;
+        }
+        if (v->index == v->run->model->params.count)
+            return false;
+        if (nd_checkpoint_writer(v->run, v->unit, v->index) == v->run->comm->rank)
+            v->count = nd_checkpoint_parts(v->run, v->unit, v->index, v->parts);
+    }
+    *view = v->parts[v->part++].view;
+    return true;
+}
+
 /* The sum of the bytes of all tensors this rank saves, whether or not there is memory behind them. */
 size_t nd_save_copy_bytes(const nd_run *run)
 {
     size_t bytes = 0;
-    for (int64_t i = 0; i < run->model->params.count; i++) {
-        nd_optimizer_state parts[ND_CHECKPOINT_PARTS_MAX];
-        if (run->own.owner[i] != run->comm->rank)
-            continue;
-        const int count = nd_checkpoint_parts(run, i, parts);
-        for (int p = 0; p < count; p++)
-            bytes += nd_view_bytes(nd_as_const(parts[p].view));
-    }
+    saved_views each = saved_views_of(run);
+    nd_view view;
+    while (next_view(&each, &view))
+        bytes += nd_view_bytes(nd_as_const(view));
     return bytes;
 }
 
@@ -136,14 +170,12 @@ static nd_status copy_owned(nd_run *run)
         run->saving.copy_bytes = bytes;
     }
     char *at = run->saving.copy;
-    for (int64_t i = 0; i < run->model->params.count; i++) {
-        nd_optimizer_state parts[ND_CHECKPOINT_PARTS_MAX];
-        const int count = run->masters[i].data ? nd_checkpoint_parts(run, i, parts) : 0;
-        for (int p = 0; p < count; p++) {
-            const size_t size = nd_view_bytes(nd_as_const(parts[p].view));
-            ND_TRY(b->ops.download(b, at, parts[p].view.data, size));
-            at += size;
-        }
+    saved_views each = saved_views_of(run);
+    nd_view view;
+    while (next_view(&each, &view)) {
+        const size_t size = nd_view_bytes(nd_as_const(view));
+        ND_TRY(b->ops.download(b, at, view.data, size));
+        at += size;
     }
     return ND_OK;
 }
@@ -158,7 +190,8 @@ static nd_status start_directory(const nd_save *s)
 static nd_status prepare(nd_run *run, nd_save *s)
 {
     char name[ND_CHECKPOINT_NAME_MAX];
-    const size_t parts = (size_t)run->model->params.count * ND_CHECKPOINT_PARTS_MAX;
+    const size_t parts =
+        (size_t)(run->model->params.count * nd_checkpoint_units(run)) * ND_CHECKPOINT_PARTS_MAX;
     s->tensors = calloc(parts, sizeof *s->tensors);
     s->summaries = calloc(run->comm->rank == 0 ? (size_t)run->comm->size : 1, sizeof *s->summaries);
     if (!s->tensors || !s->summaries)
@@ -254,7 +287,7 @@ static nd_status begin(nd_run *run, bool background)
     nd_status status = ND_OK;
     ND_TRY(finish(run));
     nd_comm_set_phase(run->comm, run->position.step, "save");
-    run->saving.save = create(run, background);
+    set_save(run, create(run, background));
     if (run->saving.save)
         status = prepare(run, run->saving.save);
     else
