@@ -117,9 +117,10 @@ static nd_status assign_homes(nd_run *run, nd_rounds *r)
     const int ranks = run->comm->size;
     run->own = (nd_ownership){.count = count, .ranks = ranks};
     run->own.owner = calloc((size_t)count, sizeof *run->own.owner);
+    run->own.rows = calloc((size_t)count, sizeof *run->own.rows);
     run->own.load = calloc((size_t)ranks, sizeof *run->own.load);
     run->masters = calloc((size_t)count, sizeof *run->masters);
-    if (!run->own.owner || !run->own.load || !run->masters)
+    if (!run->own.owner || !run->own.rows || !run->own.load || !run->masters)
         return ND_FAIL(ND_ENOMEM, "no memory for the table of homes");
     ND_TRY(nd_outer_create(run, r));
     for (int64_t i = 0; i < count; i++)

@@ -71,7 +71,8 @@ typedef struct nd_run {
     nd_model *model;
     nd_ownership own;
     nd_optimizer *optimizer;
-    nd_view *masters; /* [params.count]; data NULL where this rank is not the owner */
+    nd_view
+        *masters; /* [params.count] whole or this rank's rows; data NULL where it owns nothing */
     nd_gradient_reducer *reducer;
     nd_weight_gather gather;
     nd_rounds *rounds; /* with [dist] workers or sync_every; NULL: this run is its only worker */
@@ -110,6 +111,9 @@ nd_status nd_run_split_batch(nd_run *run);
 /* total_steps, or fewer when `epochs` passes over the data end sooner: counted in samples, of which a step need not
  * have taken as many as one of today's. The same at any step of the run. */
 int64_t nd_run_last_step(const nd_run *run);
+
+/* The rows of a parameter's master and state that this rank has; count 0: none. */
+nd_row_span nd_run_owned_rows(const nd_run *run, int64_t index);
 
 /* What the run's loader is started with. */
 nd_loader_options nd_run_loader_options(const nd_run *run);

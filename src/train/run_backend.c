@@ -5,7 +5,6 @@
 #include "train/rounds.h"
 
 #include <stdlib.h>
-#include <string.h>
 
 nd_status nd_run_create_backend(const nd_config *config, const nd_comm *comm, nd_backend **backend)
 {

@@ -4,6 +4,7 @@
 
 #include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 TestSuite(workers, .init = nd_test_run_setup, .fini = nd_test_run_teardown);
@@ -147,4 +148,99 @@ Test(workers, what_is_evaluated_and_exported_is_the_model_of_the_last_synchronis
     cr_assert_eq(nd_test_run_script(output, sizeof output,
                                     "$B export --checkpoint $D/run --type f32 --out $D/m.gguf"),
                  0, "%s", output);
+}
+
+static void check_plan(int ranks, const char *extra)
+{
+    char output[8192], script[2048];
+    snprintf(
+        script, sizeof script,
+        "mpirun --oversubscribe -np %d $T %s --resume none > log 2>&1 || { cat log; exit 1; }; "
+        "$B plan --config $C --ranks %d %s > plan || exit 2; tail -n 1 run/metrics.jsonl > last; "
+        "for c in codes masters gradients optimizer activations wire; do "
+        "planned=$(awk -v c=$c '$1 == c { print $2; exit }' plan); "
+        "measured=$(sed \"s/.*\\\"$c\\\":\\([0-9]*\\).*/\\1/\" last | "
+        "awk '{ printf \"%%.1f\", $1 / 1048576 }'); "
+        "[ $planned = $measured ] || { echo $c: $planned planned, $measured; exit 3; }; done; "
+        "awk '$1 == \"outer\" { exit !($3 > 0) }' plan || { cat plan; exit 4; }",
+        ranks, extra, ranks, extra);
+    cr_assert_eq(nd_test_run_script(output, sizeof output, script), 0, "%d ranks, %s: %s", ranks,
+                 extra, output);
+}
+
+Test(workers, what_they_take_is_what_the_plan_says)
+{
+    check_plan(2, "--set dist.workers=4 --set dist.sync_every=5 --set model.hidden_dim=128 "
+                  "--set dist.outer_comm_dtype=int8 --set dist.outer_state_bits=8");
+    check_plan(4, "--set dist.workers=2 --set dist.sync_every=5 --set model.hidden_dim=128");
+}
+
+/* All bytes that ranks send in the rounds of a run, by its metrics and by the plan. */
+Test(workers, a_round_sends_the_bytes_that_the_plan_says)
+{
+    double sent[ND_TEST_STEPS_MAX], ends[ND_TEST_STEPS_MAX];
+    char output[8192], run[128];
+    snprintf(run, sizeof run, "%s/run", nd_test_here.directory);
+    nd_test_train(4, 0, nd_test_here.config, run,
+                  "--set dist.workers=4 --set dist.sync_every=4 --set model.hidden_dim=256 "
+                  "--set dist.outer_comm_dtype=int4");
+    cr_assert_eq(nd_test_metric(run, "comm_bytes", sent), 12);
+    nd_test_metric(run, "round_ended", ends);
+    const int code = nd_test_run_script(
+        output, sizeof output,
+        "$B plan --config $C --ranks 4 --set dist.workers=4 --set dist.sync_every=4 --set "
+        "model.hidden_dim=256 --set dist.outer_comm_dtype=int4 | awk '$1 == \"outer\" { print $3 "
+        "}'");
+    cr_assert_eq(code, 0, "%s", output);
+    const double planned = 4e6 * atof(output);
+    cr_assert_float_eq(sent[3] - sent[2], planned, 4e3, "%g sent in a round, %g planned",
+                       sent[3] - sent[2], planned);
+}
+
+/* The systems of the E3 suite one by one and together, at a size of seconds. */
+Test(workers, every_system_of_the_e3_suite_trains_in_workers_the_same_on_any_number_of_ranks)
+{
+    static const char *const systems[] = {
+        "--set training.use_mtp=true --set training.mtp_n_tokens=3",
+        "--set training.use_mtp=true --set training.mtp_form=sequential "
+        "--set training.mtp_n_tokens=2",
+        "--set training.use_8bit_optim=true",
+        "--set training.use_galore=true --set training.galore_rank=16 "
+        "--set training.galore_update_freq=4",
+        "--set training.use_mtp=true --set training.mtp_n_tokens=3 --set "
+        "training.use_collider=true "
+        "--set training.collider_threshold=0.9 --set training.use_async_loader=true "
+        "--set training.use_8bit_optim=true --set training.use_galore=true "
+        "--set training.galore_rank=16 --set training.galore_update_freq=4 "
+        "--set training.entropy_weight=0.01 --set hardware.gradient_checkpointing=true"};
+    static const int ranks[] = {0, 2, 4};
+    char extra[1024];
+    for (size_t i = 0; i < sizeof systems / sizeof *systems; i++) {
+        snprintf(extra, sizeof extra,
+                 "--set dist.workers=2 --set dist.sync_every=5 --set model.hidden_dim=64 "
+                 "--set dist.weight_sync=delta --set dist.embedding_sync=int8_delta %s",
+                 systems[i]);
+        compare(ranks, 3, extra);
+    }
+}
+
+/* A loss that is not finite makes all workers skip the step; after too many they go back together. */
+Test(workers, they_skip_a_step_together_and_go_back_together)
+{
+    char output[16384];
+    const int code = nd_test_run_script(
+        output, sizeof output,
+        "for np in 1 4; do ND_FAULT=nan@gradient:samples=38-38,nan@loss:samples=72-87 mpirun "
+        "--oversubscribe -np $np $F --config $C "
+        "--run-dir $D/run$np --set dist.workers=4 --set dist.sync_every=5 --set "
+        "training.max_skipped_steps=1 > log$np 2>&1 || "
+        "{ cat log$np; exit 1; }; done; cat log1 log4");
+    cr_assert_eq(code, 0, "%s", output);
+    char one[128], four[65], path[128];
+    snprintf(one, sizeof one, "%s/run1", nd_test_here.directory);
+    snprintf(path, sizeof path, "%s/run4", nd_test_here.directory);
+    snprintf(four, sizeof four, "%s", nd_test_state(path));
+    cr_assert_str_eq(nd_test_state(one), four, "%s", output);
+    cr_assert(strstr(output, "skipped step 5") != NULL, "%s", output);
+    cr_assert(strstr(output, "rolled back to ") != NULL, "%s", output);
 }

@@ -126,6 +126,7 @@ static nd_status take_place(nd_save *s)
 nd_status nd_save_publish(nd_save *s)
 {
     nd_fault_point_of(0, s->c.step, "save_config");
+    ND_TRY(nd_save_join_rows(s));
     ND_TRY(collect(s));
     ND_TRY(nd_checkpoint_add_config(&s->c, s->temporary, &s->run->config));
     if (s->run->data.tokenizer)

@@ -8,7 +8,15 @@
 
 int nd_checkpoint_writer(const nd_run *run, int64_t unit, int64_t index)
 {
-    return unit == 0 ? run->own.owner[index] : nd_rounds_rank(run, unit - 1, index);
+    if (unit > 0)
+        return nd_rounds_rank(run, unit - 1, index);
+    return run->own.rows[index] ? 0 : run->own.owner[index];
+}
+
+bool nd_checkpoint_writes(const nd_run *run, int64_t unit, int64_t index)
+{
+    return run->own.rows[index] ? nd_run_owned_rows(run, index).count > 0
+                                : nd_checkpoint_writer(run, unit, index) == run->comm->rank;
 }
 
 static int worker_parts(const nd_run *run, int64_t unit, int64_t index,
@@ -19,7 +27,7 @@ static int worker_parts(const nd_run *run, int64_t unit, int64_t index,
     if (carried < 0 || carried >= run->rounds->carried)
         return 0;
     const nd_run *w = &run->rounds->worker[carried];
-    if (!w->masters[index].data)
+    if (w->masters[index].rows == 0)
         return 0;
     parts[0] = (nd_optimizer_state){"master", w->masters[index]};
     int count = 1 + nd_optimizer_states(w->optimizer, index, parts + 1);
@@ -36,16 +44,16 @@ int nd_checkpoint_parts(const nd_run *run, int64_t unit, int64_t index,
 {
     if (unit > 0)
         return worker_parts(run, unit, index, parts);
-    if (!run->masters[index].data)
+    if (run->masters[index].rows == 0)
         return 0;
     parts[0] = (nd_optimizer_state){"master", run->masters[index]};
     return 1 + (run->rounds ? nd_outer_states(run, index, parts + 1)
                             : nd_optimizer_states(run->optimizer, index, parts + 1));
 }
 
-static nd_status write_values(nd_checkpoint_h5 *file, const char *param,
-                              const nd_optimizer_state *part, const void *host,
-                              nd_written_tensor *written)
+nd_status nd_save_write_values(nd_checkpoint_h5 *file, const char *param,
+                               const nd_optimizer_state *part, const void *host,
+                               nd_written_tensor *written)
 {
     const nd_cview values = nd_cview_of(host, part->view.dtype, part->view.rows, part->view.cols);
     char name[2 * ND_PARAM_NAME_MAX + 32];
@@ -62,26 +70,37 @@ static nd_status write_values(nd_checkpoint_h5 *file, const char *param,
     return ND_OK;
 }
 
+/* A whole tensor into the rank's file, rows of one beside it. */
+static nd_status write_part(nd_save *s, nd_checkpoint_h5 *file, int64_t index,
+                            const nd_optimizer_state *part, const void *host,
+                            nd_written_tensor *written)
+{
+    if (s->run->own.rows[index])
+        return nd_save_append_rows(s, host, nd_view_bytes(nd_as_const(part->view)));
+    return nd_save_write_values(file, s->run->model->params.list[index].name, part, host, written);
+}
+
 /* From where it lies, from the copy at *copied, which moves on, or through a download. */
-static nd_status write_tensor(const nd_save *s, nd_checkpoint_h5 *file, const char *param,
+static nd_status write_tensor(nd_save *s, nd_checkpoint_h5 *file, int64_t index,
                               const nd_optimizer_state *part, const char **copied,
                               nd_written_tensor *written)
 {
     nd_backend *b = s->run->backend;
     const size_t bytes = nd_view_bytes(nd_as_const(part->view));
     if (b->ops.host_memory)
-        return write_values(file, param, part, part->view.data, written);
+        return write_part(s, file, index, part, part->view.data, written);
     if (s->background) {
-        ND_TRY(write_values(file, param, part, *copied, written));
+        ND_TRY(write_part(s, file, index, part, *copied, written));
         *copied += bytes;
         return ND_OK;
     }
     void *host = malloc(bytes);
     if (!host)
-        return ND_FAIL(ND_ENOMEM, "no memory to save %s (%zu bytes)", param, bytes);
+        return ND_FAIL(ND_ENOMEM, "no memory to save %s (%zu bytes)",
+                       s->run->model->params.list[index].name, bytes);
     nd_status status = b->ops.download(b, host, part->view.data, bytes);
     if (status == ND_OK)
-        status = write_values(file, param, part, host, written);
+        status = write_part(s, file, index, part, host, written);
     free(host);
     return status;
 }
@@ -95,8 +114,7 @@ static nd_status write_unit(nd_save *s, nd_checkpoint_h5 *file, int64_t unit, in
     for (int p = 0; p < count; p++) {
         if (atomic_load(&s->given_up))
             return ND_FAIL(ND_ECHECKPOINT, "%s: given up", s->temporary);
-        ND_TRY(write_tensor(s, file, run->model->params.list[index].name, &parts[p], copied,
-                            &nd_save_row(s, unit, index)[p]));
+        ND_TRY(write_tensor(s, file, index, &parts[p], copied, &nd_save_row(s, unit, index)[p]));
         nd_fault_point_of(run->comm->rank, s->c.step, "save_tensor");
     }
     return ND_OK;
@@ -109,7 +127,7 @@ static nd_status write_tensors(nd_save *s, nd_checkpoint_h5 *file)
     const char *copied = run->saving.copy;
     for (int64_t i = 0; i < run->model->params.count; i++) {
         for (int64_t unit = 0; unit < units; unit++)
-            if (nd_checkpoint_writer(run, unit, i) == run->comm->rank)
+            if (nd_checkpoint_writes(run, unit, i))
                 ND_TRY(write_unit(s, file, unit, i, &copied));
         nd_save_release(s, i + 1);
     }

@@ -137,7 +137,7 @@ static bool next_view(saved_views *v, nd_view *view)
         }
         if (v->index == v->run->model->params.count)
             return false;
-        if (nd_checkpoint_writer(v->run, v->unit, v->index) == v->run->comm->rank)
+        if (nd_checkpoint_writes(v->run, v->unit, v->index))
             v->count = nd_checkpoint_parts(v->run, v->unit, v->index, v->parts);
     }
     *view = v->parts[v->part++].view;
