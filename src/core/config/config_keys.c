@@ -194,8 +194,8 @@ const nd_config_key nd_config_keys[] = {
         "workers that train apart, each on its part of the batch, whatever the number of ranks"),
     INT(dist, sync_every, 1, MAX_COUNT, "1",
         "steps between synchronisations of workers: an outer step with their mean change"),
-    DOUBLE(dist, outer_lr, 0, 100, "0.7", "rate of the outer Nesterov step"),
-    DOUBLE(dist, outer_momentum, 0, 0.9999, "0.6", "momentum of the outer Nesterov step"),
+    DOUBLE(dist, outer_lr, 0, 100, "1", "rate of the outer Nesterov step"),
+    DOUBLE(dist, outer_momentum, 0, 0.9999, "0.5", "momentum of the outer Nesterov step"),
     CHOICE(
         dist, outer_comm_dtype, "fp32|int8|int4", "fp32",
         "type of changes between workers: int8 and int4 round in blocks, with error feedback; the "
