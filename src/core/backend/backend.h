@@ -190,7 +190,8 @@ typedef enum nd_cpu_isa {
     ND_CPU_ISA_AVX2,
     ND_CPU_ISA_AVX512,
     ND_CPU_ISA_AVX512_VNNI,
-    ND_CPU_ISA_AVX512_BF16
+    ND_CPU_ISA_AVX512_BF16,
+    ND_CPU_ISA_AMX /* the best that is told apart */
 } nd_cpu_isa;
 
 /* The CPU backend. `threads` per rank, 0 for what this process may use at once; `reference_only` leaves every
