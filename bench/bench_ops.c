@@ -323,7 +323,7 @@ static void bench_state(bench *w, const model_shape *s)
     const nd_tiles tiles = {tensor(w, ND_U8, m, (n + 1) / 2),
                             tensor(w, ND_BF16, m, (n + ND_TILE - 1) / ND_TILE),
                             tensor(w, ND_BF16, (m + ND_TILE - 1) / ND_TILE, n)};
-    const nd_adamw_params adamw = {1e-3f, 0.9f, 0.95f, 1e-8f, 0.1f, 1.0f, 0.1f, 0.05f, true, 1};
+    const nd_adamw_params adamw = {1e-3f, 0.9f, 0.95f, 1e-8f, 0.1f, 1.0f, 0.1f, 0.05f, true, 1, 0};
     double seconds;
     TIME(seconds, OP(quantize_blocks, &linear, nd_as_const(x)));
     print_moved(w, "quantize_blocks", ND_I8, seconds, 5.0 * (double)count);
