@@ -112,7 +112,7 @@ size_t nd_save_copy_bytes(const nd_run *run)
     size_t bytes = 0;
     for (int64_t i = 0; i < run->model->params.count; i++) {
         nd_optimizer_state parts[ND_CHECKPOINT_PARTS_MAX];
-        if (run->own.owner[i] != run->comm->rank)
+        if (nd_run_owned_rows(run, i).count == 0)
             continue;
         const int count = nd_checkpoint_parts(run, i, parts);
         for (int p = 0; p < count; p++)
