@@ -27,7 +27,8 @@ struct nd_save {
     nd_run
         *run; /* a thread reads only what stays the same while the run trains, and owned tensors */
     nd_save_stage stage;
-    bool background;
+    bool background, durable; /* durable: what is written is fsynced */
+    const char *copy; /* of what this rank owns, where the writer cannot read it; else NULL */
     nd_background job;
     nd_checkpoint c; /* what the run was when the save began; rank 0 adds tensors and files */
     char parent[ND_CHECKPOINT_PATH_MAX], temporary[ND_CHECKPOINT_PATH_MAX];
@@ -45,6 +46,21 @@ struct nd_save {
     atomic_bool given_up;
 };
 
+/* A save of the run as it is now: what manifests say of it, no tensors yet. The caller gives the
+ * directories. Errors: ND_ENOMEM; *save is to be destroyed all the same. */
+nd_status nd_save_create(nd_run *run, bool background, nd_save **save);
+
+/* Its thread must have ended. NULL is fine. */
+void nd_save_destroy(nd_save *save);
+
+/* Downloads what this rank owns into *copy, of *bytes, which is allocated where it is NULL and stays the
+ * caller's: what the writer reads while device memory goes on changing. Errors: ND_ENOMEM. */
+nd_status nd_save_copy_owned(nd_run *run, void **copy, size_t *bytes);
+
+/* On rank 0 the gathered tables as the lists of s->c: all tensors, and the files of all ranks, with room
+ * for two more. */
+nd_status nd_save_collect(nd_save *s);
+
 /* The tensors of an owned parameter; returns how many. */
 int nd_checkpoint_parts(const nd_run *run, int64_t index,
                         nd_optimizer_state parts[ND_CHECKPOINT_PARTS_MAX]);
@@ -54,7 +70,8 @@ nd_status nd_checkpoint_open_manifest(const char *directory, nd_checkpoint *chec
 
 nd_status nd_checkpoint_join(char *path, size_t size, const char *directory, const char *name);
 
-/* Writes, fsyncs and hashes this rank's file in s->temporary: fills s->tensors and s->summary. */
+/* Writes, fsyncs where durable, and hashes this rank's file in s->temporary: fills s->tensors and
+ * s->summary. */
 nd_status nd_save_write_rank_file(nd_save *s);
 
 /* Releases all parameters before `written` to the update. */

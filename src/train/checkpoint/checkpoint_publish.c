@@ -25,8 +25,7 @@ nd_status nd_checkpoint_join(char *path, size_t size, const char *directory, con
     return ND_OK;
 }
 
-/* The tables of all ranks as the manifest's lists. */
-static nd_status collect(nd_save *s)
+nd_status nd_save_collect(nd_save *s)
 {
     const nd_run *run = s->run;
     const int64_t params = run->model->params.count;
@@ -126,7 +125,7 @@ static nd_status take_place(nd_save *s)
 nd_status nd_save_publish(nd_save *s)
 {
     nd_fault_point_of(0, s->c.step, "save_config");
-    ND_TRY(collect(s));
+    ND_TRY(nd_save_collect(s));
     ND_TRY(nd_checkpoint_add_config(&s->c, s->temporary, &s->run->config));
     if (s->run->data.tokenizer)
         ND_TRY(nd_checkpoint_add_file(&s->c, s->temporary, "tokenizer.model",

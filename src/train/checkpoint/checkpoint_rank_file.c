@@ -41,7 +41,7 @@ static nd_status write_tensor(const nd_save *s, nd_checkpoint_h5 *file, const ch
     const size_t bytes = nd_view_bytes(nd_as_const(part->view));
     if (b->ops.host_memory)
         return write_values(file, param, part, part->view.data, written);
-    if (s->background) {
+    if (s->copy) {
         ND_TRY(write_values(file, param, part, *copied, written));
         *copied += bytes;
         return ND_OK;
@@ -59,7 +59,7 @@ static nd_status write_tensor(const nd_save *s, nd_checkpoint_h5 *file, const ch
 static nd_status write_tensors(nd_save *s, nd_checkpoint_h5 *file)
 {
     const nd_run *run = s->run;
-    const char *copied = run->saving.copy;
+    const char *copied = s->copy;
     for (int64_t i = 0; i < run->model->params.count; i++) {
         nd_optimizer_state parts[ND_CHECKPOINT_PARTS_MAX];
         if (!run->masters[i].data)
@@ -92,7 +92,8 @@ nd_status nd_save_write_rank_file(nd_save *s)
     ND_TRY(status);
     ND_TRY(closed);
     nd_fault_point_of(rank, s->c.step, "save_sync");
-    ND_TRY(nd_path_sync(path));
+    if (s->durable)
+        ND_TRY(nd_path_sync(path));
     nd_fault_point_of(rank, s->c.step, "save_digest");
     return nd_file_digest(path, &s->summary.bytes, s->summary.sha256);
 }
