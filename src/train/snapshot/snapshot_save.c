@@ -292,8 +292,9 @@ static nd_status begin_copies(nd_run *run)
     nd_snapshots *s = run->saving.snapshots;
     const nd_status status = as_snapshot_error(nd_snapshot_copy_begin(run));
     if (status == ND_OK) {
+        bool done;
         s->stage = ND_SNAPSHOT_COPYING;
-        return ND_OK;
+        return nd_snapshot_copy_advance(run, &done); /* the first piece */
     }
     if (status != ND_ECHECKPOINT)
         return status;
