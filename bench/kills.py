@@ -62,7 +62,7 @@ def wait_for_step(run, since, limit=60.0):
 
 
 def link(state):
-    subprocess.run(["ip", "-n", "host1", "link", "set", "eth0", state], check=True)
+    subprocess.run(["ip", "-n", "host2", "link", "set", "eth0", state], check=True)
 
 
 def fault(run, number, middle):

@@ -102,7 +102,7 @@ def compare(python, optimizer, a):
 def cpu():
     text = open("/proc/cpuinfo").read()
     flags = re.search(r"flags\s*: (.*)", text).group(1).split()
-    known = ["avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_tile"]
+    known = ["avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_int8"]
     return (f"{re.search(r'model name.*: (.*)', text).group(1)}, {len(os.sched_getaffinity(0))} CPUs, "
             f"{' '.join(f for f in known if f in flags)}")
 

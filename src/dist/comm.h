@@ -111,6 +111,7 @@ struct nd_comm {
     double
         busy_seconds; /* time the wire was at work, in whichever thread; up to date when nothing is
                             begun and not finished */
+    uint64_t batches; /* begun reductions that were worked off, those done together as one */
     bool overlap;     /* in: what is begun may be worked off beside the caller's computation */
     bool threaded;    /* the implementation can do that in host memory, by a thread */
     bool streamed;    /* it can in memory of `device`, in the device's own order */

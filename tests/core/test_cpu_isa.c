@@ -15,8 +15,8 @@
 
 enum { TOKENS = 1100, OUT = 67, IN = 131, DIGESTS = 4 };
 
-static const char *const names[] = {"auto",   "generic",     "avx2",
-                                    "avx512", "avx512_vnni", "avx512_bf16"};
+static const char *const names[] = {"auto",        "generic",     "avx2", "avx512",
+                                    "avx512_vnni", "avx512_bf16", "amx"};
 
 typedef struct outcome {
     bool made;         /* a backend: this CPU has the instruction set */
@@ -97,7 +97,7 @@ Test(cpu_isa, exact_products_have_the_same_bits_on_every_instruction_set)
     const nd_cpu_isa base = ND_CPU_ISA_GENERIC;
     const outcome expected = in_a_child(&base, 1);
     cr_assert(expected.made, "%s", expected.message);
-    for (int isa = 0; isa <= ND_CPU_ISA_AVX512_BF16; isa++) {
+    for (int isa = 0; isa <= ND_CPU_ISA_AMX; isa++) {
         const nd_cpu_isa wanted = (nd_cpu_isa)isa;
         const outcome got = in_a_child(&wanted, 1);
         if (!got.made) {
@@ -133,7 +133,7 @@ Test(cpu_isa, auto_follows_the_limit_that_the_environment_sets)
 
 Test(cpu_isa, limits_what_encodes_gradients_for_messages_too)
 {
-    for (int isa = 0; isa <= ND_CPU_ISA_AVX512_BF16; isa++) {
+    for (int isa = 0; isa <= ND_CPU_ISA_AMX; isa++) {
         const nd_cpu_isa wanted = (nd_cpu_isa)isa;
         const outcome got = in_a_child(&wanted, 1);
         if (got.made)

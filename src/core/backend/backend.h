@@ -84,6 +84,7 @@ typedef struct nd_adamw_params {
     float correction1, correction2; /* 1 - beta^step */
     bool cautious_decay;            /* decay only where update * w >= 0 */
     uint64_t rounding_key;          /* stochastic rounding of bf16 w: philox(key, element) */
+    int64_t first_element;          /* of the tensor of which w is a part; a multiple of 8 */
 } nd_adamw_params;
 
 typedef struct nd_update_params {
@@ -189,7 +190,8 @@ typedef enum nd_cpu_isa {
     ND_CPU_ISA_AVX2,
     ND_CPU_ISA_AVX512,
     ND_CPU_ISA_AVX512_VNNI,
-    ND_CPU_ISA_AVX512_BF16
+    ND_CPU_ISA_AVX512_BF16,
+    ND_CPU_ISA_AMX /* the best that is told apart */
 } nd_cpu_isa;
 
 /* The CPU backend. `threads` per rank, 0 for what this process may use at once; `reference_only` leaves every

@@ -169,7 +169,7 @@ const nd_config_key nd_config_keys[] = {
         "where its exact products are faster and group_size is 0"),
     INT(hardware, threads, 0, 4096, "0",
         "threads per rank; 0 divides the machine's cores evenly among its ranks"),
-    CHOICE(hardware, cpu_isa, "auto|generic|avx2|avx512|avx512_vnni|avx512_bf16", "auto",
+    CHOICE(hardware, cpu_isa, "auto|generic|avx2|avx512|avx512_vnni|avx512_bf16|amx", "auto",
            "highest instruction set the program and oneDNN use; auto is all that the CPU has"),
 
     CHOICE(dist, deterministic, "off|world", "world",

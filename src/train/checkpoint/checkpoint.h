@@ -26,6 +26,8 @@ typedef struct nd_checkpoint_tensor {
     char file[32]; /* "rank_0000.h5" */
     nd_dtype dtype;
     int64_t rows, cols;
+    int64_t whole_rows, whole_cols,
+        from; /* of a slice: what it is of, and where in it, in bytes; else 0 */
     char sha256[ND_SHA256_HEX_SIZE]; /* of the raw little-endian values */
 } nd_checkpoint_tensor;
 

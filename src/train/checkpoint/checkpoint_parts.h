@@ -3,6 +3,7 @@
 
 #include "train/background.h"
 #include "train/checkpoint/checkpoint.h"
+#include "train/checkpoint/checkpoint_hdf5.h"
 #include "train/checkpoint/checkpoint_save.h"
 
 /* A parameter's tensors: the master and the optimizer's states. */
@@ -34,8 +35,9 @@ struct nd_save {
     char parent[ND_CHECKPOINT_PATH_MAX], temporary[ND_CHECKPOINT_PATH_MAX];
     char final[ND_CHECKPOINT_PATH_MAX];
     nd_written_tensor
-        *tensors; /* [params.count * ND_CHECKPOINT_PARTS_MAX]: those this rank owns; on
+        *tensors;              /* [params.count * ND_CHECKPOINT_PARTS_MAX]: those this rank owns; on
                                  * rank 0, once they are gathered, all */
+    nd_written_tensor *slices; /* of snapshots, on rank 0: of all ranks, parameters and parts */
     nd_written_file summary, *summaries; /* [size] on rank 0 */
     char notes[4096];                    /* of the publishing, for the log: lines; empty: none */
     bool unlinked;                       /* `latest` could not be made */
@@ -73,6 +75,32 @@ nd_status nd_checkpoint_join(char *path, size_t size, const char *directory, con
 /* Writes, fsyncs where durable, and hashes this rank's file in s->temporary: fills s->tensors and
  * s->summary. */
 nd_status nd_save_write_rank_file(nd_save *s);
+
+/* Of checkpoint_rows.c, for parameters that are owned by rows: the tensors of the whole parameter, data NULL; where
+ * row `row` of it begins in one of them, in bytes (`param->rows`: where it ends); writes what this rank has of the
+ * next one; and, on rank 0 after every rank's file is on disk and the summaries are known, puts them together. */
+nd_status nd_checkpoint_whole_parts(const nd_run *run, int64_t index,
+                                    nd_optimizer_state parts[ND_CHECKPOINT_PARTS_MAX], int *count);
+size_t nd_checkpoint_row_at(const nd_param *param, nd_view part, int64_t row);
+nd_status nd_save_append_rows(const nd_save *s, const void *bytes, size_t size);
+nd_status nd_save_join_rows(nd_save *s);
+
+/* Of checkpoint_slices.c, for the same parameters in snapshots: how many entries of the manifest they may take;
+ * collective: rank 0 learns of all ranks' slices; and lists them. */
+int64_t nd_save_slices_max(const nd_save *s);
+nd_status nd_save_gather_slices(nd_save *s);
+nd_status nd_save_collect_slices(nd_save *s);
+
+/* Bytes [from, from + bytes) of the whole tensor that entry `index` is the first slice of; and whether a slice has
+ * some of them. */
+nd_status nd_checkpoint_read_range(const nd_checkpoint *c, int64_t index, size_t from, size_t bytes,
+                                   void *out);
+bool nd_checkpoint_slice_touches(const nd_checkpoint_tensor *slice, size_t from, size_t bytes);
+
+/* Writes a tensor, in host memory, and notes what was written. */
+nd_status nd_save_write_values(nd_checkpoint_h5 *file, const char *param,
+                               const nd_optimizer_state *part, const void *host,
+                               nd_written_tensor *written);
 
 /* Releases all parameters before `written` to the update. */
 void nd_save_release(nd_save *s, int64_t written);

@@ -73,6 +73,7 @@ void nd_save_destroy(nd_save *s)
     pthread_cond_destroy(&s->moved);
     pthread_mutex_destroy(&s->mutex);
     free(s->summaries);
+    free(s->slices);
     free(s->tensors);
     free(s);
 }
@@ -123,7 +124,7 @@ size_t nd_save_copy_bytes(const nd_run *run)
     size_t bytes = 0;
     for (int64_t i = 0; i < run->model->params.count; i++) {
         nd_optimizer_state parts[ND_CHECKPOINT_PARTS_MAX];
-        if (run->own.owner[i] != run->comm->rank)
+        if (nd_run_owned_rows(run, i).count == 0)
             continue;
         const int count = nd_checkpoint_parts(run, i, parts);
         for (int p = 0; p < count; p++)

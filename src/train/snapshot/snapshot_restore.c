@@ -32,15 +32,28 @@ static int64_t file_index(const nd_checkpoint *c, const char *name)
     return i;
 }
 
+/* Whether `rank` needs tensor `t` of parameter `param`, all of it or, of a slice, some. */
+static bool needs(const nd_run *run, const nd_checkpoint_tensor *t, int64_t param, int rank)
+{
+    const nd_param *p = &run->model->params.list[param];
+    const nd_row_span span = nd_ownership_span(&run->own, param, rank, p->rows);
+    if (span.count == 0 || t->whole_rows == 0)
+        return span.count > 0;
+    const nd_view whole = nd_view_of(NULL, t->dtype, t->whole_rows, t->whole_cols);
+    const size_t from = nd_checkpoint_row_at(p, whole, span.first);
+    return nd_checkpoint_slice_touches(
+        t, from, nd_checkpoint_row_at(p, whole, span.first + span.count) - from);
+}
+
 /* needed[host * files + file]: whether a rank there owns something that lies in the file. */
 static void find_needs(const nd_run *run, const nd_checkpoint *c, bool *needed)
 {
     for (int64_t t = 0; t < c->tensor_count; t++) {
         const int64_t param = nd_params_find(&run->model->params, c->tensors[t].param);
         const int64_t file = file_index(c, c->tensors[t].file);
-        if (param >= 0 && file < c->file_count)
-            needed[run->saving.snapshots->hosts.of[run->own.owner[param]] * c->file_count + file] =
-                true;
+        for (int r = 0; param >= 0 && file < c->file_count && r < run->comm->size; r++)
+            if (needs(run, &c->tensors[t], param, r))
+                needed[run->saving.snapshots->hosts.of[r] * c->file_count + file] = true;
     }
 }
 

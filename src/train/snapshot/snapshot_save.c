@@ -259,7 +259,9 @@ static nd_status make_texts(nd_run *run, nd_snapshot_found *texts)
 static nd_status publish(nd_run *run)
 {
     nd_snapshot_found texts = {0};
-    nd_status status = nd_save_gather(run->saving.snapshot);
+    nd_status status = nd_save_gather_slices(run->saving.snapshot);
+    if (status == ND_OK)
+        status = nd_save_gather(run->saving.snapshot);
     if (status == ND_OK && run->comm->rank == 0)
         status = make_texts(run, &texts);
     status = nd_run_agree(run->comm, as_snapshot_error(status));

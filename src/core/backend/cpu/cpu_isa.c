@@ -3,6 +3,16 @@
 #include "core/backend/cpu/onednn.h"
 
 #if defined(__x86_64__)
+#include <cpuid.h>
+
+/* Tiles of bf16 and 8-bit integers, which not every compiler's __builtin_cpu_supports knows by name. */
+static bool has_amx(void)
+{
+    enum { BF16 = 1 << 22, TILE = 1 << 24, INT8 = 1 << 25, ALL = BF16 | TILE | INT8 };
+    unsigned a, b, c, d = 0;
+    return __get_cpuid_count(7, 0, &a, &b, &c, &d) && (d & ALL) == ALL;
+}
+
 static bool cpu_supports(nd_cpu_isa isa)
 {
     __builtin_cpu_init();
@@ -20,13 +30,15 @@ static bool cpu_supports(nd_cpu_isa isa)
         return cpu_supports(ND_CPU_ISA_AVX512) && __builtin_cpu_supports("avx512vnni");
     case ND_CPU_ISA_AVX512_BF16:
         return cpu_supports(ND_CPU_ISA_AVX512_VNNI) && __builtin_cpu_supports("avx512bf16");
+    case ND_CPU_ISA_AMX:
+        return cpu_supports(ND_CPU_ISA_AVX512_BF16) && has_amx();
     }
     return false;
 }
 
 static nd_cpu_isa best(void)
 {
-    nd_cpu_isa isa = ND_CPU_ISA_AVX512_BF16;
+    nd_cpu_isa isa = ND_CPU_ISA_AMX;
     while (!cpu_supports(isa) || !nd_onednn_may_use(isa))
         if (--isa == ND_CPU_ISA_GENERIC)
             break;
@@ -65,7 +77,7 @@ nd_status nd_cpu_isa_apply(nd_cpu_isa wanted, nd_cpu_isa *effective)
 
 const char *nd_cpu_isa_name(nd_cpu_isa isa)
 {
-    static const char *const names[] = {"auto",   "generic",     "avx2",
-                                        "avx512", "avx512_vnni", "avx512_bf16"};
+    static const char *const names[] = {"auto",        "generic",     "avx2", "avx512",
+                                        "avx512_vnni", "avx512_bf16", "amx"};
     return names[isa];
 }

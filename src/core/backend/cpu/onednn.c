@@ -297,6 +297,7 @@ static const dnnl_cpu_isa_t isas[] = {
     [ND_CPU_ISA_AVX512] = dnnl_cpu_isa_avx512_core,
     [ND_CPU_ISA_AVX512_VNNI] = dnnl_cpu_isa_avx512_core_vnni,
     [ND_CPU_ISA_AVX512_BF16] = dnnl_cpu_isa_avx512_core_bf16,
+    [ND_CPU_ISA_AMX] = dnnl_cpu_isa_avx512_core_amx,
 };
 
 void nd_onednn_limit(nd_cpu_isa isa)
