@@ -44,6 +44,16 @@ typedef struct nd_comm_piece {
     void *residual;
 } nd_comm_piece;
 
+/* A rank's part of an exchange: the ranks whose `to` it is know its in_bytes. */
+typedef struct nd_comm_exchange {
+    const void *out;
+    size_t out_bytes;
+    int to;
+    void *in;
+    size_t in_bytes;
+    int from;
+} nd_comm_exchange;
+
 typedef struct nd_comm_ops {
     const char *name;
     void (*destroy)(nd_comm *comm);
@@ -79,6 +89,11 @@ typedef struct nd_comm_ops {
     nd_status (*begin_reduction)(nd_comm *comm, nd_comm_split split, nd_comm_piece *pieces,
                                  int64_t count);
     nd_status (*begin_broadcast)(nd_comm *comm, void *data, size_t bytes, int root);
+
+    /* A message of host memory to one rank and another from one, likewise begun; either may have no bytes.
+     * Every rank calls it, those too that have no part in it. It overlaps where `threaded`, whatever
+     * comm->device is. */
+    nd_status (*begin_exchange)(nd_comm *comm, const nd_comm_exchange *exchange);
     nd_status (*finish)(nd_comm *comm);
 
     /* Ends the whole job at once with this exit code; does not return under mpi. Not collective. */

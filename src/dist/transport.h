@@ -17,6 +17,7 @@ typedef enum nd_collective {
     ND_COLLECTIVE_ALLGATHER,
     ND_COLLECTIVE_GATHER,
     ND_COLLECTIVE_REDUCTION,
+    ND_COLLECTIVE_EXCHANGE,
     ND_COLLECTIVE_COUNT
 } nd_collective;
 
