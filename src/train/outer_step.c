@@ -9,8 +9,14 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Values of a part: whole blocks of every format, and of few bytes beside a model. */
-enum { PART = 252 * 2 * 128 * 2 };
+/* Values of a part: whole blocks of every format and of the momentum's state, and few bytes beside a model. */
+enum { PART = 504 * 256 };
+_Static_assert(PART % ND_STATE_LINEAR_BLOCK == 0, "parts are cut between blocks of the momentum");
+
+/* A part of a parameter; count 0: there is none. */
+typedef struct part {
+    int64_t index, first, count;
+} part;
 
 static nd_gradient_wire wire_of(const nd_run *run, int64_t index)
 {
@@ -73,19 +79,17 @@ nd_status nd_outer_reserve_state(nd_run *run, nd_arena *arena)
 {
     nd_outer *o = &run->rounds->outer;
     const int bits = run->config.dist.outer_state_bits == ND_OUTER_BITS_8 ? 8 : 32;
-    int64_t largest = 0;
     bool loads = false;
     for (int64_t i = 0; i < run->model->params.count; i++) {
         const nd_param *p = &run->model->params.list[i];
         if (!nd_outer_is_home(run, i))
             continue;
         const nd_state_codec *codec = nd_state_codec_momentum(bits, p->rows, p->cols);
-        largest = count_of(run, i) > largest ? count_of(run, i) : largest;
         loads |= codec != &nd_state_fp32;
         ND_TRY(nd_state_reserve(&o->momentum[i], codec, p->rows, p->cols, arena));
     }
-    ND_TRY(nd_arena_reserve(arena, ND_F32, 1, largest, &o->sum));
-    return nd_arena_reserve(arena, ND_F32, 1, loads ? largest : 0, &o->loaded);
+    ND_TRY(nd_arena_reserve(arena, ND_F32, 1, PART, &o->sum));
+    return nd_arena_reserve(arena, ND_F32, 1, loads ? PART : 0, &o->loaded);
 }
 
 static nd_status reserve_residual(const nd_run *run, int64_t index, nd_view *residual,
@@ -99,8 +103,7 @@ static nd_status reserve_residual(const nd_run *run, int64_t index, nd_view *res
 static nd_status reserve_host(nd_run *run, nd_arena *arena)
 {
     nd_outer *o = &run->rounds->outer;
-    const int64_t all =
-        (run->rounds->carried + run->rounds->workers) * PART * (int64_t)sizeof(float);
+    const int64_t all = 2 * run->rounds->workers * PART * (int64_t)sizeof(float);
     if (run->backend->ops.host_memory) {
         ND_TRY(nd_arena_reserve(arena, ND_F32, 2, PART, &o->values));
         return nd_arena_reserve(arena, ND_U8, 1, all, &o->messages);
@@ -145,10 +148,10 @@ int nd_outer_states(const nd_run *run, int64_t index, nd_optimizer_state *states
     int count = 0;
     if (!nd_outer_is_home(run, index))
         return 0;
-    for (int part = 0; part < m->codec->parts; part++, count++) {
+    for (int p = 0; p < m->codec->parts; p++, count++) {
         snprintf(states[count].name, sizeof states[count].name, "outer_momentum%s",
-                 m->codec->suffixes[part]);
-        states[count].view = m->parts[part];
+                 m->codec->suffixes[p]);
+        states[count].view = m->parts[p];
     }
     return count + add_residual(o->residual[index], states + count);
 }
@@ -209,120 +212,180 @@ static nd_status encode(const nd_run *run, nd_gradient_wire format, nd_view resi
                : ND_OK;
 }
 
+static size_t message_bytes(const nd_run *run, const part *p)
+{
+    return nd_gradient_wire_bytes(wire_of(run, p->index), p->count);
+}
+
 /* d_k of this rank's workers into `out`. */
-static nd_status make_changes(const nd_run *run, int64_t index, int64_t first, int64_t count,
-                              char *out)
+static nd_status make_changes(const nd_run *run, const part *p, char *out)
 {
     const nd_rounds *r = run->rounds;
     float *room = r->outer.values.data, *change = room + PART;
-    const nd_gradient_wire format = wire_of(run, index);
+    const nd_gradient_wire format = wire_of(run, p->index);
     for (int k = 0; k < r->carried; k++) {
         const float *start, *master;
-        ND_TRY(fetch(run->backend, run->masters[index], first, count, change, &start));
+        ND_TRY(fetch(run->backend, run->masters[p->index], p->first, p->count, change, &start));
         if (start != change)
-            memcpy(change, start, (size_t)count * sizeof *change);
-        ND_TRY(fetch(run->backend, r->worker[k].masters[index], first, count, room, &master));
-        for (int64_t i = 0; i < count; i++)
+            memcpy(change, start, (size_t)p->count * sizeof *change);
+        ND_TRY(
+            fetch(run->backend, r->worker[k].masters[p->index], p->first, p->count, room, &master));
+        for (int64_t i = 0; i < p->count; i++)
             change[i] -= master[i];
-        ND_TRY(encode(run, format, *residual_of(run, k, index), first, count, change, out));
-        out += nd_gradient_wire_bytes(format, count);
+        ND_TRY(encode(run, format, *residual_of(run, k, p->index), p->first, p->count, change,
+                      out + (size_t)k * message_bytes(run, p)));
     }
     return ND_OK;
 }
 
-/* To the rank at home, whose part of the sum becomes their mean. */
-static nd_status collect(const nd_run *run, int64_t index, int64_t first, int64_t count, int root)
+/* The mean of all d_k, which rank r's workers sent as changes[r], into o->sum. */
+static nd_status take_mean(const nd_run *run, const part *p, void *const *changes)
 {
     const nd_rounds *r = run->rounds;
-    const nd_gradient_wire format = wire_of(run, index);
-    const size_t message = nd_gradient_wire_bytes(format, count);
-    char *mine = r->outer.messages.data, *all = mine + (size_t)r->carried * message;
     float *mean = r->outer.values.data;
-    size_t bytes[r->across->size];
-    for (int rank = 0; rank < r->across->size; rank++)
-        bytes[rank] = (size_t)r->carried * message;
-    ND_TRY(make_changes(run, index, first, count, mine));
-    ND_TRY(r->across->ops.gather(r->across, all, mine, bytes, root));
-    if (!nd_outer_is_home(run, index))
-        return ND_OK;
-    memset(mean, 0, (size_t)count * sizeof *mean);
+    const size_t bytes = message_bytes(run, p);
+    memset(mean, 0, (size_t)p->count * sizeof *mean);
     for (int64_t k = 0; k < r->workers; k++)
-        nd_gradient_wire_add(format, mean, all + (size_t)k * message, count);
-    for (int64_t i = 0; i < count; i++)
+        nd_gradient_wire_add(
+            wire_of(run, p->index), mean,
+            (const char *)changes[k / r->carried] + (size_t)(k % r->carried) * bytes, p->count);
+    for (int64_t i = 0; i < p->count; i++)
         mean[i] *= 1.0f / (float)r->workers;
-    return run->backend->ops.upload(run->backend, (float *)r->outer.sum.data + first, mean,
-                                    (size_t)count * sizeof *mean);
+    return run->backend->ops.upload(run->backend, r->outer.sum.data, mean,
+                                    (size_t)p->count * sizeof *mean);
 }
 
-/* u of the home to all: the start moves. */
-static nd_status distribute(const nd_run *run, int64_t index, int64_t first, int64_t count,
-                            int root)
+/* g in o->sum becomes u. */
+static nd_status apply_momentum(const nd_run *run, const part *p)
 {
-    const nd_rounds *r = run->rounds;
+    const nd_outer *o = &run->rounds->outer;
+    const nd_state_scratch none = {.host = NULL};
+    const nd_state *whole = &o->momentum[p->index];
+    const float mu = (float)run->config.dist.outer_momentum;
+    const float lr = (float)run->config.dist.outer_lr;
+    const bool rounded = whole->codec != &nd_state_fp32;
     nd_backend *b = run->backend;
-    const nd_gradient_wire format = wire_of(run, index);
-    float *room = r->outer.values.data, *change = room + PART;
-    const nd_view start = run->masters[index];
+    nd_state state = {.codec = whole->codec, .rows = 1, .cols = p->count};
+    nd_view m;
+    state.parts[0] = nd_view_of((char *)whole->parts[0].data +
+                                    (size_t)p->first * nd_dtype_size(whole->parts[0].dtype),
+                                whole->parts[0].dtype, 1, p->count);
+    if (rounded)
+        state.parts[1] =
+            nd_view_of((float *)whole->parts[1].data + p->first / ND_STATE_LINEAR_BLOCK, ND_F32, 1,
+                       (p->count + ND_STATE_LINEAR_BLOCK - 1) / ND_STATE_LINEAR_BLOCK);
+    const nd_view g = nd_view_of(o->sum.data, ND_F32, 1, p->count);
+    ND_TRY(
+        state.codec->load(b, &state, &none, nd_view_of(o->loaded.data, ND_F32, 1, p->count), &m));
+    ND_TRY(b->ops.axpby(b, m, 1.0f, nd_as_const(g), mu));
+    ND_TRY(b->ops.axpby(b, g, lr * mu, nd_as_const(m), lr));
+    return rounded ? state.codec->store(b, &state, &none, m) : ND_OK;
+}
+
+/* u, in o->sum, into a message. */
+static nd_status make_step(const nd_run *run, const part *p, void *out)
+{
+    const nd_outer *o = &run->rounds->outer;
     const float *values;
-    if (nd_outer_is_home(run, index)) {
-        ND_TRY(fetch(b, r->outer.sum, first, count, room, &values));
-        ND_TRY(encode(run, format, r->outer.residual[index], first, count, values,
-                      r->outer.messages.data));
-    }
-    ND_TRY(r->across->ops.broadcast(r->across, r->outer.messages.data,
-                                    nd_gradient_wire_bytes(format, count), root));
-    memset(change, 0, (size_t)count * sizeof *change);
-    nd_gradient_wire_add(format, change, r->outer.messages.data, count);
-    ND_TRY(fetch(b, start, first, count, room, &values));
-    for (int64_t i = 0; i < count; i++)
+    ND_TRY(fetch(run->backend, o->sum, 0, p->count, o->values.data, &values));
+    return encode(run, wire_of(run, p->index), o->residual[p->index], p->first, p->count, values,
+                  out);
+}
+
+/* x -= u */
+static nd_status move_start(const nd_run *run, const part *p, const void *message)
+{
+    nd_backend *b = run->backend;
+    float *room = run->rounds->outer.values.data, *change = room + PART;
+    const nd_view start = run->masters[p->index];
+    const float *values;
+    memset(change, 0, (size_t)p->count * sizeof *change);
+    nd_gradient_wire_add(wire_of(run, p->index), change, message, p->count);
+    ND_TRY(fetch(b, start, p->first, p->count, room, &values));
+    for (int64_t i = 0; i < p->count; i++)
         room[i] = values[i] - change[i];
-    return b->ops.upload(b, (float *)start.data + first, room, (size_t)count * sizeof *room);
+    return b->ops.upload(b, (float *)start.data + p->first, room, (size_t)p->count * sizeof *room);
 }
 
 /* -- the step --------------------------------------------------------------------------------- */
 
-/* The mean change in `sum` becomes u. */
-static nd_status apply_momentum(const nd_run *run, int64_t index)
-{
-    const nd_outer *o = &run->rounds->outer;
-    const nd_state_scratch none = {.host = NULL};
-    const nd_state *state = &o->momentum[index];
-    const float mu = (float)run->config.dist.outer_momentum;
-    const float lr = (float)run->config.dist.outer_lr;
-    nd_backend *b = run->backend;
-    const nd_view g = nd_view_of(o->sum.data, ND_F32, state->rows, state->cols);
-    nd_view m;
-    ND_TRY(state->codec->load(b, state, &none,
-                              nd_view_of(o->loaded.data, ND_F32, state->rows, state->cols), &m));
-    ND_TRY(b->ops.axpby(b, m, 1.0f, nd_as_const(g), mu));
-    ND_TRY(b->ops.axpby(b, g, lr * mu, nd_as_const(m), lr));
-    return state->codec == &nd_state_fp32 ? ND_OK : state->codec->store(b, state, &none, m);
-}
-
-typedef nd_status (*part_function)(const nd_run *run, int64_t index, int64_t first, int64_t count,
-                                   int root);
-
-static nd_status each_part(const nd_run *run, int64_t index, part_function exchange)
+/* The next part whose home is rank `home` of `across`, of parameters that this rank's place owns. */
+static void next_part(const nd_run *run, int home, part *p)
 {
     const nd_rounds *r = run->rounds;
-    const int64_t total = count_of(run, index);
-    const int root = r->outer.home.owner[index] / r->carried;
-    for (int64_t first = 0; first < total; first += PART)
-        ND_TRY(exchange(run, index, first, total - first < PART ? total - first : PART, root));
+    const int64_t params = run->model->params.count;
+    p->first += p->count;
+    while (p->index < params && (p->index < 0 || p->first == count_of(run, p->index) ||
+                                 r->worker[0].own.owner[p->index] != r->inside->rank ||
+                                 r->outer.home.owner[p->index] / r->carried != home)) {
+        p->index++;
+        p->first = 0;
+    }
+    p->count = 0;
+    if (p->index == params)
+        return;
+    const int64_t left = count_of(run, p->index) - p->first;
+    p->count = left < PART ? left : PART;
+}
+
+/* parts[r] of every home r: changes go there, and their steps come back. */
+static nd_status exchange_parts(nd_run *run, const part *parts)
+{
+    const nd_rounds *r = run->rounds;
+    nd_comm *across = r->across;
+    const int ranks = across->size;
+    const part *mine = &parts[across->rank];
+    const size_t room = (size_t)r->carried * PART * sizeof(float);
+    void *out[ranks], *in[ranks];
+    size_t out_bytes[ranks], in_bytes[ranks];
+    for (int home = 0; home < ranks; home++) {
+        out[home] = (char *)r->outer.messages.data + (size_t)home * room;
+        in[home] = (char *)r->outer.messages.data + (size_t)(ranks + home) * room;
+        out_bytes[home] = in_bytes[home] = 0;
+        if (mine->count > 0)
+            in_bytes[home] = (size_t)r->carried * message_bytes(run, mine);
+        if (parts[home].count == 0)
+            continue;
+        nd_save_wait_written(run, parts[home].index);
+        out_bytes[home] = (size_t)r->carried * message_bytes(run, &parts[home]);
+        ND_TRY(make_changes(run, &parts[home], out[home]));
+    }
+    for (int round = 1; round < ranks; round++) { /* in each with another pair */
+        const int to = (across->rank + round) % ranks;
+        const int from = (across->rank + ranks - round) % ranks;
+        const nd_comm_exchange x = {out[to], out_bytes[to], to, in[from], in_bytes[from], from};
+        ND_TRY(across->ops.begin_exchange(across, &x));
+    }
+    ND_TRY(across->ops.finish(across));
+    in[across->rank] = out[across->rank];
+    if (mine->count > 0) {
+        ND_TRY(take_mean(run, mine, in));
+        ND_TRY(apply_momentum(run, mine));
+        ND_TRY(make_step(run, mine, out[across->rank]));
+    }
+    for (int home = 0; home < ranks; home++)
+        out_bytes[home] = parts[home].count > 0 ? message_bytes(run, &parts[home]) : 0;
+    ND_TRY(nd_comm_broadcast_each(across, out, out_bytes));
+    for (int home = 0; home < ranks; home++)
+        if (parts[home].count > 0)
+            ND_TRY(move_start(run, &parts[home], out[home]));
     return ND_OK;
 }
 
 nd_status nd_outer_step(nd_run *run)
 {
-    const nd_rounds *r = run->rounds;
-    for (int64_t i = 0; i < run->model->params.count; i++) {
-        if (r->worker[0].own.owner[i] != r->inside->rank)
-            continue;
-        nd_save_wait_written(run, i);
-        ND_TRY(each_part(run, i, collect));
-        if (nd_outer_is_home(run, i))
-            ND_TRY(apply_momentum(run, i));
-        ND_TRY(each_part(run, i, distribute));
+    const int ranks = run->rounds->across->size;
+    part parts[ranks];
+    for (int home = 0; home < ranks; home++)
+        parts[home] = (part){.index = -1};
+    for (bool any = true; any;) {
+        any = false;
+        for (int home = 0; home < ranks; home++) {
+            next_part(run, home, &parts[home]);
+            any |= parts[home].count > 0;
+        }
+        if (any)
+            ND_TRY(exchange_parts(run, parts));
     }
     return ND_OK;
 }

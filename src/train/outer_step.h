@@ -8,7 +8,7 @@
  *   y_k = x
  * Both messages are rounded with error feedback: a worker's residual of d_k is its own, that of u the home's. Every
  * d_k is rounded, also where the home is the same rank, so that the bits depend on K and not on where workers run.
- * Which worker is home follows from K and the sizes of parameters alone. */
+ * Parameters go part by part, a part of each home at once, so that both directions of links are in use. Which worker is home follows from K and the sizes of parameters alone. */
 #pragma once
 
 #include "optim/state_codec.h"
@@ -19,10 +19,11 @@ typedef struct nd_outer {
     nd_state *momentum;  /* [params]; at home */
     nd_view *residual;   /* [params] u8, of u; at home where the wire rounds */
     nd_view *residuals;  /* [carried][params] u8, of d_k; where the wire rounds */
-    nd_view sum, loaded; /* f32 of the largest parameter at home: g and u; m where it is not f32 */
-    nd_view messages;    /* u8 in host memory: d_k of this rank's workers, then of all; or u */
-    nd_view values;      /* f32 in host memory: a part of a parameter, twice */
-    bool owns_host;      /* `messages` and `values` were allocated apart from arenas */
+    nd_view sum, loaded; /* f32 of a part: g and u; m where it is not f32 */
+    nd_view
+        messages; /* u8 in host memory: what goes to homes and what comes to this one, then u of each home */
+    nd_view values; /* f32 in host memory: a part of a parameter, twice */
+    bool owns_host; /* `messages` and `values` were allocated apart from arenas */
 } nd_outer;
 
 /* Tables. Errors: ND_ENOMEM. */

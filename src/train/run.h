@@ -45,7 +45,7 @@ typedef struct nd_restored {
     int64_t step; /* 0 without one */
 } nd_restored;
 
-/* Checkpoints it writes. Written by checkpoint/checkpoint_save.c. */
+/* Checkpoints it writes. Written by checkpoint/checkpoint_save.c; the last two by snapshot/. */
 typedef struct nd_saving {
     struct nd_save *save;  /* the one under way, or NULL */
     int64_t step;          /* of the checkpoint written last, or the restored one; -1: none */
@@ -55,6 +55,8 @@ typedef struct nd_saving {
     double ms;  /* spent on saving since they were asked for */
     void *copy; /* host memory that background saves read, where they need a copy */
     size_t copy_bytes;
+    struct nd_snapshots *snapshots; /* those in memory; NULL: none are looked for */
+    struct nd_save *snapshot;       /* the one being written, or NULL */
 } nd_saving;
 
 typedef struct nd_rounds nd_rounds; /* train/rounds.h */
@@ -75,6 +77,7 @@ typedef struct nd_run {
         *masters; /* [params.count] whole or this rank's rows; data NULL where it owns nothing */
     nd_gradient_reducer *reducer;
     nd_weight_gather gather;
+    struct nd_run *worker_of; /* the run that this is a worker of; NULL */
     nd_rounds *rounds; /* with [dist] workers or sync_every; NULL: this run is its only worker */
     nd_reference_model *reference; /* with collider_rule = excess */
     nd_replay *replay;             /* of micro-batches; NULL: their ops run one by one */

@@ -32,6 +32,11 @@ typedef enum nd_collider_rule {
     ND_COLLIDER_LOSS,
     ND_COLLIDER_EXCESS
 } nd_collider_rule;
+typedef enum nd_snapshot_buddy_choice {
+    ND_SNAPSHOT_BUDDY_OTHER_HOST,
+    ND_SNAPSHOT_BUDDY_ALWAYS,
+    ND_SNAPSHOT_BUDDY_OFF
+} nd_snapshot_buddy_choice;
 typedef enum nd_state_bits_choice {
     ND_STATE_BITS_32,
     ND_STATE_BITS_8,
@@ -75,6 +80,7 @@ typedef enum nd_outer_wire {
     ND_OUTER_WIRE_INT4
 } nd_outer_wire;
 typedef enum nd_outer_bits_choice { ND_OUTER_BITS_32, ND_OUTER_BITS_8 } nd_outer_bits_choice;
+typedef enum nd_shorten { ND_SHORTEN_OFF, ND_SHORTEN_ON, ND_SHORTEN_AUTO } nd_shorten;
 typedef enum nd_weight_wire {
     ND_WEIGHT_WIRE_PACKED,
     ND_WEIGHT_WIRE_TRITS,
@@ -150,6 +156,7 @@ typedef struct nd_config {
         int64_t workers, sync_every;
         double outer_lr, outer_momentum;
         int outer_comm_dtype, outer_state_bits; /* nd_outer_wire, nd_outer_bits_choice */
+        int shorten_gradients;                  /* nd_shorten */
         double timeout_seconds;
         int64_t replica_check_interval;
     } dist;
@@ -157,6 +164,9 @@ typedef struct nd_config {
         nd_config_text run_dir, checkpoint_dir;
         int64_t log_interval, eval_interval, eval_samples, checkpoint_interval, checkpoint_keep,
             max_failed_saves;
+        nd_config_text snapshot_dir;
+        int64_t snapshot_interval, snapshot_memory;
+        int snapshot_buddy; /* nd_snapshot_buddy_choice */
         bool checkpoint_at_end, checkpoint_async, tensorboard;
     } logging;
     nd_config_text old_names; /* old names of keys that were read, for one line of warning */

@@ -60,22 +60,22 @@ nd_status nd_save_write_values(nd_checkpoint_h5 *file, const char *param,
     if (strcmp(part->name, "master") == 0)
         snprintf(name, sizeof name, "/masters/%s", param);
     else
-        snprintf(name, sizeof name, "/optimizer/%s/%s", param, part->name);
+        snprintf(name, sizeof name, "/optimizer/%s/%.31s", param, part->name);
     ND_TRY(nd_sha256_hex(host, nd_view_bytes(values), written->sha256));
     ND_TRY(nd_checkpoint_h5_write(file, name, values));
-    snprintf(written->part, sizeof written->part, "%s", part->name);
+    snprintf(written->part, sizeof written->part, "%.31s", part->name);
     written->dtype = (int)values.dtype;
     written->rows = values.rows;
     written->cols = values.cols;
     return ND_OK;
 }
 
-/* A whole tensor into the rank's file, rows of one beside it. */
+/* A whole tensor into the rank's file, rows of one beside it; of a snapshot the rows too. */
 static nd_status write_part(nd_save *s, nd_checkpoint_h5 *file, int64_t index,
                             const nd_optimizer_state *part, const void *host,
                             nd_written_tensor *written)
 {
-    if (s->run->own.rows[index])
+    if (s->run->own.rows[index] && s->durable)
         return nd_save_append_rows(s, host, nd_view_bytes(nd_as_const(part->view)));
     return nd_save_write_values(file, s->run->model->params.list[index].name, part, host, written);
 }
@@ -89,7 +89,7 @@ static nd_status write_tensor(nd_save *s, nd_checkpoint_h5 *file, int64_t index,
     const size_t bytes = nd_view_bytes(nd_as_const(part->view));
     if (b->ops.host_memory)
         return write_part(s, file, index, part, part->view.data, written);
-    if (s->background) {
+    if (s->copy) {
         ND_TRY(write_part(s, file, index, part, *copied, written));
         *copied += bytes;
         return ND_OK;
@@ -124,7 +124,7 @@ static nd_status write_tensors(nd_save *s, nd_checkpoint_h5 *file)
 {
     const nd_run *run = s->run;
     const int64_t units = nd_checkpoint_units(run);
-    const char *copied = run->saving.copy;
+    const char *copied = s->copy;
     for (int64_t i = 0; i < run->model->params.count; i++) {
         for (int64_t unit = 0; unit < units; unit++)
             if (nd_checkpoint_writes(run, unit, i))
@@ -149,7 +149,8 @@ nd_status nd_save_write_rank_file(nd_save *s)
     ND_TRY(status);
     ND_TRY(closed);
     nd_fault_point_of(rank, s->c.step, "save_sync");
-    ND_TRY(nd_path_sync(path));
+    if (s->durable)
+        ND_TRY(nd_path_sync(path));
     nd_fault_point_of(rank, s->c.step, "save_digest");
     return nd_file_digest(path, &s->summary.bytes, s->summary.sha256);
 }

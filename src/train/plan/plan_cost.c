@@ -110,16 +110,13 @@ static double share_of(const nd_run *run, int64_t index, int owner)
     return (double)nd_ownership_span(&run->own, index, owner, rows).count / (double)rows;
 }
 
-/* Changed codes and projectors are broadcast by themselves. */
+/* Weights go around the ring; projectors are broadcast by themselves. */
 static void add_code_bytes(table *t, int64_t index)
 {
     const nd_run *run = t->run;
-    const nd_param *param = &run->model->params.list[index];
-    const bool streams =
-        run->config.dist.weight_sync == ND_WEIGHT_WIRE_CHANGED && param->role == ND_ROLE_TERNARY;
     const double bytes = (double)nd_wire_weight_bytes(run, index);
     for (int owner = -1; (owner = nd_ownership_next(&run->own, index, owner)) >= 0;) {
-        (streams ? t->streams : t->codes)[owner] += bytes * share_of(run, index, owner);
+        t->codes[owner] += bytes * share_of(run, index, owner);
         if (usually_due(run, index))
             t->streams[owner] += (double)nd_wire_projector_bytes(run, index);
     }
