@@ -252,7 +252,7 @@ nd_status nd_metrics_write(nd_metrics *metrics, nd_run *run, const nd_step_resul
         tokens_per_second * nd_model_operations(run->model->config,
                                                 nd_mtp_active_heads(&run->model->config),
                                                 step->kept_fraction);
-    const double peak = run->peak_flops * run->comm->size;
+    const double peak = run->start.peak_flops * run->comm->size;
     json_t *o = json_pack(
         "{s:I,s:I,s:o,s:o,s:f,s:o,s:f,s:f,s:f,s:f,s:f,s:f,s:I,s:f,s:f,s:o,s:I,s:I}", "step",
         (json_int_t)run->position.step, "tokens", (json_int_t)run->position.tokens, "loss",

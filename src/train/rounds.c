@@ -102,7 +102,7 @@ static nd_status make_comms(nd_run *run, nd_rounds *r)
 /* A run whose whole batch is the worker's block. What it shares with the run is not its own. */
 static nd_status prepare_worker(nd_run *run, nd_rounds *r, nd_run *w)
 {
-    w->worker_of = run;
+    w->saving.worker_of = run;
     w->config = run->config;
     w->config.training.micro_batch_size = nd_config_micro_batch(&run->config);
     w->config.training.batch_size /= r->workers;

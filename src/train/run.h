@@ -32,11 +32,13 @@ typedef struct nd_run_data {
     nd_loader *loader;
 } nd_run_data;
 
-/* How the run began. Written by train.c. */
+/* How the run began. Written by train.c, and by run_memory.c what it is about memory. */
 typedef struct nd_run_start {
     bool new_data;      /* a checkpoint of other data may go on (train/resume_check.h) */
     bool sets_aside;    /* what its directory holds, although it goes on from a checkpoint */
     bool has_directory; /* the run's directory is this run's (train/run_directory.h) */
+    size_t resident;    /* bytes before the first arena: program and libraries */
+    double peak_flops;  /* of one rank's dense products, measured; 0 unknown */
 } nd_run_start;
 
 /* The checkpoint it goes on from. Written by checkpoint/checkpoint_read.c. */
@@ -47,10 +49,11 @@ typedef struct nd_restored {
 
 /* Checkpoints it writes. Written by checkpoint/checkpoint_save.c; the last two by snapshot/. */
 typedef struct nd_saving {
-    struct nd_save *save;  /* the one under way, or NULL */
-    int64_t step;          /* of the checkpoint written last, or the restored one; -1: none */
-    char state_sha256[65]; /* of the checkpoint written last; rank 0 */
-    int64_t failures;      /* in a row */
+    struct nd_run *worker_of; /* the run that saves what this worker of it has; NULL */
+    struct nd_save *save;     /* the one under way, or NULL */
+    int64_t step;             /* of the checkpoint written last, or the restored one; -1: none */
+    char state_sha256[65];    /* of the checkpoint written last; rank 0 */
+    int64_t failures;         /* in a row */
     bool warned_of_latest;
     double ms;  /* spent on saving since they were asked for */
     void *copy; /* host memory that background saves read, where they need a copy */
@@ -68,7 +71,6 @@ typedef struct nd_run {
     nd_early_log early_log;
     nd_backend *backend;
     nd_arena arenas[ND_MEMORY_COUNT];
-    size_t resident_at_start; /* before the first arena: program and libraries */
 
     nd_model *model;
     nd_ownership own;
@@ -77,7 +79,6 @@ typedef struct nd_run {
         *masters; /* [params.count] whole or this rank's rows; data NULL where it owns nothing */
     nd_gradient_reducer *reducer;
     nd_weight_gather gather;
-    struct nd_run *worker_of; /* the run that this is a worker of; NULL */
     nd_rounds *rounds; /* with [dist] workers or sync_every; NULL: this run is its only worker */
     nd_reference_model *reference; /* with collider_rule = excess */
     nd_replay *replay;             /* of micro-batches; NULL: their ops run one by one */
@@ -92,7 +93,6 @@ typedef struct nd_run {
     nd_run_start start;
     nd_restored restored;
     nd_saving saving;
-    double peak_flops; /* of one rank's dense products, measured at start; 0 unknown */
 } nd_run;
 
 /* Builds everything but the loader, from a checked configuration: opens the data, takes all memory,

@@ -149,7 +149,7 @@ static void warn_when_scarce(nd_run *run, const size_t *need)
 nd_status nd_run_memory_reserve(nd_run *run)
 {
     size_t need[ND_MEMORY_COUNT];
-    run->resident_at_start = nd_memory_resident();
+    run->start.resident = nd_memory_resident();
     ND_TRY(nd_run_memory_measure(run));
     for (int category = 0; category < ND_MEMORY_COUNT; category++)
         need[category] = run->arenas[category].used;

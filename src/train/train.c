@@ -47,7 +47,7 @@ static nd_status measure_peak(nd_run *run)
         const double rate = 2.0 * SIDE * SIDE * SIDE / (nd_seconds() - start);
         best = rate > best ? rate : best;
     }
-    run->peak_flops = best;
+    run->start.peak_flops = best;
 done:
     for (int i = 0; i < 3; i++)
         b->ops.release(b, memory[i], bytes);
@@ -118,7 +118,7 @@ static void describe_memory(nd_run *run)
 {
     const double mib = 1024.0 * 1024.0;
     char memory[512] = "";
-    size_t used = 0, total = run->resident_at_start;
+    size_t used = 0, total = run->start.resident;
     for (int i = 0; i < ND_MEMORY_COUNT; i++) {
         used += (size_t)snprintf(memory + used, sizeof memory - used, "%s %.1f, ",
                                  nd_memory_category_name((nd_memory_category)i),
@@ -126,7 +126,7 @@ static void describe_memory(nd_run *run)
         total += run->arenas[i].size;
     }
     nd_log_line(&run->log, "memory  %sprogram %.1f; %.1f MiB on rank 0 before the first step",
-                memory, (double)run->resident_at_start / mib, (double)total / mib);
+                memory, (double)run->start.resident / mib, (double)total / mib);
 }
 
 static void describe(nd_run *run)

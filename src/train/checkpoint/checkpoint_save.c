@@ -44,8 +44,8 @@ static void wait_written(nd_run *run, nd_save *s, int64_t index)
 
 void nd_save_wait_written(nd_run *run, int64_t index)
 {
-    if (run->worker_of) /* which saves what its workers have */
-        run = run->worker_of;
+    if (run->saving.worker_of) /* which saves what its workers have */
+        run = run->saving.worker_of;
     wait_written(run, run->saving.save, index);
     wait_written(run, run->saving.snapshot, index);
 }
