@@ -120,6 +120,8 @@ struct nd_comm {
     size_t
         part_bytes; /* in: of parts of long messages, a multiple of 256 up to ND_WIRE_PART_BYTES, which it is
                           by itself; the same on all ranks */
+    nd_shorten
+        shorten; /* in: whether exact gradients that go to other hosts are sent in fewer bytes (dist/shortening.h) */
     nd_backend *device; /* not owned; NULL: the host may read what lies there */
 
     /* For errors: where in the run this rank is. `phase` has static storage. */

@@ -73,6 +73,7 @@ typedef enum nd_gradient_wire {
     ND_GRADIENT_WIRE_BF16,
     ND_GRADIENT_WIRE_INT8
 } nd_gradient_wire;
+typedef enum nd_shorten { ND_SHORTEN_OFF, ND_SHORTEN_ON, ND_SHORTEN_AUTO } nd_shorten;
 typedef enum nd_weight_wire {
     ND_WEIGHT_WIRE_PACKED,
     ND_WEIGHT_WIRE_TRITS,
@@ -145,6 +146,7 @@ typedef struct nd_config {
         int deterministic;
         bool overlap_grad_reduce;
         int grad_reduction, grad_comm_dtype, weight_sync, embedding_sync;
+        int shorten_gradients; /* nd_shorten */
         double timeout_seconds;
         int64_t replica_check_interval;
     } dist;
