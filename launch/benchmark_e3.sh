@@ -76,8 +76,15 @@ if [ -z "$data_path" ]; then
     [ "$pieces" = 4096 ] && data=data/quickstart # the same text, packed alike
     say "the Rust sources as shards of $pieces different tokens, in $data"
     rust_tokenizer "$data" "$pieces"
-    rust_shards "$data"
-    data_path=$data/shards
+    if [ -n "$full" ]; then
+        rust_shards "$data"
+        data_path=$data/shards
+    else
+        mkdir -p data/e3
+        cp "$data/tokenizer.model" data/e3/
+        split_shards data/e3 '*.rs' "$(rust_sources)"
+        data_path=data/e3/report # held-out documents that no recipe was chosen by
+    fi
     [ -z "$full" ] || echo 'Twenty-two million tokens are seen many times over at this size; --data-path names more.'
 fi
 
