@@ -5,10 +5,11 @@
 # times as long. What is claimed of 3 and 7 billion parameters, and the memory at the suite's own size (196M),
 # are planned: `nanochat_dist plan` agrees with runs to the byte.
 #
-#   launch/benchmark_e3.sh [--full] [--large] [--out DIR] [--seeds N] [--ranks N] [--steps N] [--set KEY=VALUE]...
+#   launch/benchmark_e3.sh [--full | --memory] [--large] [--out DIR] [--seeds N] [--ranks N] [--steps N] [--set KEY=VALUE]...
 #                          [--data-path DIR]
 #
 #   --full           configs/e3, the real sizes: for a GPU
+#   --memory         train nothing: the claims of memory alone, in seconds
 #   --large          also a real step of 3B and of 7B (bench/big_models.sh): 24 GiB, several minutes each
 #   --out DIR        leave everything in DIR (benchmark_results_<time>)
 #   --seeds N        every configuration with N seeds, 1234 and on (1)
@@ -21,7 +22,7 @@ set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 . "$root/launch/shared.sh"
 
-configs=configs/e3/small full='' large='' sets=() out='' seeds=1 ranks=1 steps='' data_path=''
+configs=configs/e3/small full='' large='' memory='' sets=() out='' seeds=1 ranks=1 steps='' data_path=''
 while [ $# -gt 0 ]; do
     case $1 in
     --help | -h)
@@ -32,8 +33,8 @@ while [ $# -gt 0 ]; do
         full=yes configs=configs/e3
         shift
         ;;
-    --large)
-        large=yes
+    --large | --memory)
+        printf -v "${1#--}" yes
         shift
         ;;
     --set)
@@ -70,7 +71,7 @@ say 'Debian packages that are missing'
 launch/install_deps.sh --build --quickstart --report
 say 'the release build, in build/release'
 build_program
-if [ -z "$data_path" ]; then
+if [ -z "$data_path$memory" ]; then
     pieces=$(sed -n 's/^vocab_size *= *\([0-9]*\).*/\1/p' "$configs/baseline.ini")
     data=data/rust_$pieces
     [ "$pieces" = 4096 ] && data=data/quickstart # the same text, packed alike
@@ -112,6 +113,7 @@ train() { # configuration, seed, directory
 }
 
 failed=''
+[ -z "$memory" ] || seeds=0
 for ((seed = 1234; seed < 1234 + seeds; seed++)); do
     for name in "${names[@]}"; do
         run=$out/$name
