@@ -6,7 +6,6 @@
 #include "train/train.h"
 
 #include <stdlib.h>
-#include <string.h>
 
 typedef struct train_arguments {
     nd_config_arguments source;
@@ -97,7 +96,7 @@ nd_status nd_cli_train(int argc, char **argv)
         status = nd_train(options, comm);
     fflush(stdout);
     nd_cli_forget_output();
-    status = nd_cli_leave(comm, status);
+    status = nd_cli_shutdown(comm, status);
 done:
     free(options);
     return status;

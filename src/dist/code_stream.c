@@ -6,12 +6,19 @@
 #include <stdlib.h>
 #include <string.h>
 
+enum { ALIGN = 64, ROOM = 4 /* for a fourth of what all ranks could send at most */ };
+
 /* Before the codes of each matrix: its scales, and how many bytes follow (dist/code_kernels.h). */
 static const uint32_t all_codes = ND_CODES_WHOLE;
 
 static size_t all_bytes(const nd_weight *w)
 {
     return (size_t)nd_trits_bytes(nd_view_count(nd_as_const(w->codes)));
+}
+
+static size_t aligned(uint64_t bytes)
+{
+    return (size_t)((bytes + ALIGN - 1) / ALIGN * ALIGN);
 }
 
 static size_t stream_bytes(const nd_model *model, const nd_ownership *own, int rank)
@@ -30,14 +37,16 @@ nd_status nd_code_stream_reserve(nd_code_stream *s, const nd_model *model, const
 {
     const int64_t largest = nd_params_largest(&model->params, ND_ROLE_TERNARY);
     const size_t mine = stream_bytes(model, own, rank);
-    size_t theirs = 0;
+    size_t theirs = 0, all = 0;
     s->own = own;
     if (own->ranks == 1)
         return ND_OK;
     for (int r = 0; r < own->ranks; r++) {
-        const size_t bytes = r == rank ? 0 : stream_bytes(model, own, r);
+        const size_t bytes = aligned(stream_bytes(model, own, r));
         theirs = bytes > theirs ? bytes : theirs;
+        all += bytes;
     }
+    theirs = theirs > all / ROOM ? theirs : aligned(all / ROOM); /* the same on all ranks */
     if (s->kernels) {
         const size_t work = s->kernels->work_bytes(largest, (int64_t)theirs);
         ND_TRY(nd_arena_reserve(arena, ND_U8, 1, sizeof(uint64_t), &s->at));
@@ -135,13 +144,77 @@ static nd_status take_entry(const nd_code_stream *s, nd_model *model, int64_t in
     return w->packed.data ? b->ops.pack_codes(b, w->packed, nd_as_const(w->codes)) : ND_OK;
 }
 
-/* What rank r sends, of which `bytes` are announced, fits where it goes. */
-static nd_status check_bytes(const nd_code_stream *s, uint64_t bytes, int r, int rank)
+typedef nd_status (*send_streams)(nd_comm *comm, void *const *buffers, const size_t *bytes);
+typedef nd_status (*take_stream)(nd_code_stream *s, nd_model *model, int rank, char *stream,
+                                 uint64_t bytes);
+
+/* Messages that are sent at once: of ranks [first, end). */
+typedef struct batch {
+    int first, end;
+    void **buffers; /* [ranks] */
+    size_t *bytes;  /* [ranks] 0 of other ranks */
+} batch;
+
+/* The messages of ranks from `first` on for which there is room. What a rank announces must fit where it goes. */
+static nd_status fill_batch(const nd_code_stream *s, const uint64_t *announced, const nd_comm *comm,
+                            batch *b)
 {
-    return bytes <= (uint64_t)(r == rank ? s->mine.cols : s->theirs.cols)
-               ? ND_OK
-               : ND_FAIL(ND_EPEER, "rank %d announces %llu bytes of codes", r,
-                         (unsigned long long)bytes);
+    const size_t room = (size_t)s->theirs.cols;
+    size_t used = 0;
+    memset(b->bytes, 0, (size_t)comm->size * sizeof *b->bytes);
+    for (int r = b->end = b->first; r < comm->size; b->end = ++r) {
+        if (announced[r] > room || (r == comm->rank && announced[r] > (size_t)s->mine.cols))
+            return ND_FAIL(ND_EPEER, "rank %d announces %llu bytes of codes", r,
+                           (unsigned long long)announced[r]);
+        if (used + aligned(announced[r]) > room)
+            return ND_OK;
+        b->buffers[r] = r == comm->rank ? s->mine.data : (char *)s->theirs.data + used;
+        b->bytes[r] = (size_t)announced[r];
+        used += aligned(announced[r]);
+    }
+    return ND_OK;
+}
+
+/* Sends s->mine, as long as announced, and takes what others send. */
+static nd_status exchange(nd_code_stream *s, nd_model *model, nd_comm *comm,
+                          const uint64_t *announced, send_streams send, take_stream take)
+{
+    batch b = {.buffers = calloc((size_t)comm->size, sizeof *b.buffers),
+               .bytes = calloc((size_t)comm->size, sizeof *b.bytes)};
+    nd_status status = ND_OK;
+    if (!b.buffers || !b.bytes)
+        status = ND_FAIL(ND_ENOMEM, "no memory for the streams of %d ranks", comm->size);
+    for (; status == ND_OK && b.first < comm->size; b.first = b.end) {
+        status = fill_batch(s, announced, comm, &b);
+        if (status == ND_OK)
+            status = send(comm, b.buffers, b.bytes);
+        for (int r = b.first; status == ND_OK && r < b.end; r++)
+            if (r != comm->rank)
+                status = take(s, model, r, b.buffers[r], announced[r]);
+    }
+    free(b.buffers);
+    free(b.bytes);
+    return status;
+}
+
+/* In host memory, wherever that of the comm's device is. */
+static nd_status send_by_host(nd_comm *comm, void *const *buffers, const size_t *bytes)
+{
+    if (comm->ops.broadcast_each)
+        return comm->ops.broadcast_each(comm, buffers, bytes);
+    for (int r = 0; r < comm->size; r++)
+        ND_TRY(comm->ops.broadcast(comm, buffers[r], bytes[r], r));
+    return ND_OK;
+}
+
+static nd_status take_by_host(nd_code_stream *s, nd_model *model, int rank, char *stream,
+                              uint64_t bytes)
+{
+    char *from = stream;
+    for (int64_t i = 0; i < s->own->count; i++)
+        if (s->own->owner[i] == rank && model->weights[i].ternary)
+            ND_TRY(take_entry(s, model, i, &from, stream + bytes));
+    return ND_OK;
 }
 
 static nd_status exchange_by_host(nd_code_stream *s, nd_model *model, const nd_view *masters,
@@ -153,16 +226,7 @@ static nd_status exchange_by_host(nd_code_stream *s, nd_model *model, const nd_v
             ND_TRY(make_entry(s, model, i, nd_as_const(masters[i]), whole, &at));
     const uint64_t mine = (uint64_t)(at - (char *)s->mine.data);
     ND_TRY(comm->ops.allgather(comm, bytes, &mine, sizeof mine));
-    for (int r = 0; r < comm->size; r++) {
-        char *stream = r == comm->rank ? s->mine.data : s->theirs.data;
-        ND_TRY(check_bytes(s, bytes[r], r, comm->rank));
-        ND_TRY(comm->ops.broadcast(comm, stream, bytes[r], r));
-        char *from = stream;
-        for (int64_t i = 0; r != comm->rank && i < s->own->count; i++)
-            if (s->own->owner[i] == r && model->weights[i].ternary)
-                ND_TRY(take_entry(s, model, i, &from, stream + bytes[r]));
-    }
-    return ND_OK;
+    return exchange(s, model, comm, bytes, send_by_host, take_by_host);
 }
 
 /* -- on a device ------------------------------------------------------------------------------ */
@@ -192,15 +256,23 @@ static nd_status make_on_device(const nd_code_stream *s, nd_model *model, int64_
                             s->work.data);
 }
 
-static nd_status take_on_device(const nd_code_stream *s, nd_model *model, int64_t index,
+static nd_status take_on_device(nd_code_stream *s, nd_model *model, int rank, char *stream,
                                 uint64_t bytes)
 {
     nd_backend *b = model->backend;
-    const nd_weight *w = &model->weights[index];
-    const nd_code_entry entry = entry_of(model, index);
-    ND_TRY(unpack(b, w));
-    ND_TRY(s->kernels->take(b, &entry, s->theirs.data, bytes, s->at.data, s->work.data));
-    return w->packed.data ? b->ops.pack_codes(b, w->packed, nd_as_const(w->codes)) : ND_OK;
+    ND_TRY(b->ops.zero(b, s->at.data, sizeof bytes));
+    for (int64_t i = 0; i < s->own->count; i++) {
+        const nd_weight *w = &model->weights[i];
+        if (s->own->owner[i] != rank || !w->ternary)
+            continue;
+        const nd_code_entry entry = entry_of(model, i);
+        ND_TRY(unpack(b, w));
+        ND_TRY(
+            s->kernels->take(b, &entry, (const uint8_t *)stream, bytes, s->at.data, s->work.data));
+        if (w->packed.data)
+            ND_TRY(b->ops.pack_codes(b, w->packed, nd_as_const(w->codes)));
+    }
+    return ND_OK;
 }
 
 static nd_status exchange_on_device(nd_code_stream *s, nd_model *model, const nd_view *masters,
@@ -214,16 +286,7 @@ static nd_status exchange_on_device(nd_code_stream *s, nd_model *model, const nd
             ND_TRY(make_on_device(s, model, i, nd_as_const(masters[i]), whole));
     ND_TRY(b->ops.download(b, &mine, s->at.data, sizeof mine));
     ND_TRY(comm->ops.allgather(comm, bytes, &mine, sizeof mine));
-    for (int r = 0; r < comm->size; r++) {
-        void *stream = r == comm->rank ? s->mine.data : s->theirs.data;
-        ND_TRY(check_bytes(s, bytes[r], r, comm->rank));
-        ND_TRY(comm->ops.broadcast_device(comm, stream, bytes[r], r));
-        ND_TRY(b->ops.zero(b, s->at.data, sizeof mine));
-        for (int64_t i = 0; r != comm->rank && i < s->own->count; i++)
-            if (s->own->owner[i] == r && model->weights[i].ternary)
-                ND_TRY(take_on_device(s, model, i, bytes[r]));
-    }
-    return ND_OK;
+    return exchange(s, model, comm, bytes, nd_comm_broadcast_each, take_on_device);
 }
 
 nd_status nd_code_stream_run(nd_code_stream *s, nd_model *model, const nd_view *masters, bool whole,

@@ -44,6 +44,16 @@ typedef struct nd_comm_piece {
     void *residual;
 } nd_comm_piece;
 
+/* A rank's part of an exchange: the ranks whose `to` it is know its in_bytes. */
+typedef struct nd_comm_exchange {
+    const void *out;
+    size_t out_bytes;
+    int to;
+    void *in;
+    size_t in_bytes;
+    int from;
+} nd_comm_exchange;
+
 typedef struct nd_comm_ops {
     const char *name;
     void (*destroy)(nd_comm *comm);
@@ -79,6 +89,11 @@ typedef struct nd_comm_ops {
     nd_status (*begin_reduction)(nd_comm *comm, nd_comm_split split, nd_comm_piece *pieces,
                                  int64_t count);
     nd_status (*begin_broadcast)(nd_comm *comm, void *data, size_t bytes, int root);
+
+    /* A message of host memory to one rank and another from one, likewise begun; either may have no bytes.
+     * Every rank calls it, those too that have no part in it. It overlaps where `threaded`, whatever
+     * comm->device is. */
+    nd_status (*begin_exchange)(nd_comm *comm, const nd_comm_exchange *exchange);
     nd_status (*finish)(nd_comm *comm);
 
     /* Ends the whole job at once with this exit code; does not return under mpi. Not collective. */
@@ -96,6 +111,7 @@ struct nd_comm {
     double
         busy_seconds; /* time the wire was at work, in whichever thread; up to date when nothing is
                             begun and not finished */
+    uint64_t batches; /* begun reductions that were worked off, those done together as one */
     bool overlap;     /* in: what is begun may be worked off beside the caller's computation */
     bool threaded;    /* the implementation can do that in host memory, by a thread */
     bool streamed;    /* it can in memory of `device`, in the device's own order */
@@ -104,6 +120,8 @@ struct nd_comm {
     size_t
         part_bytes; /* in: of parts of long messages, a multiple of 256 up to ND_WIRE_PART_BYTES, which it is
                           by itself; the same on all ranks */
+    nd_shorten
+        shorten; /* in: whether exact gradients that go to other hosts are sent in fewer bytes (dist/shortening.h) */
     nd_backend *device; /* not owned; NULL: the host may read what lies there */
 
     /* For errors: where in the run this rank is. `phase` has static storage. */

@@ -9,20 +9,22 @@
 
 /* One collective. The memory it names belongs to the queue until nd_comm_queue_finish. */
 typedef struct nd_comm_job {
-    enum { ND_COMM_JOB_REDUCTION, ND_COMM_JOB_BROADCAST } kind;
+    enum { ND_COMM_JOB_REDUCTION, ND_COMM_JOB_BROADCAST, ND_COMM_JOB_EXCHANGE } kind;
     nd_comm_split split; /* of a reduction */
     nd_comm_piece *pieces;
     int64_t count;
     void *data; /* of a broadcast */
     size_t bytes;
     int root;
+    nd_comm_exchange exchange;
     int64_t step; /* where in the run it was begun */
     const char *phase;
 } nd_comm_job;
 
 /* What the thread calls. */
 typedef struct nd_comm_worker {
-    nd_status (*run)(nd_comm *comm, const nd_comm_job *job);
+    /* The first *taken of these `count` jobs, which wait to be done; at least one, and the same on all ranks. */
+    nd_status (*run)(nd_comm *comm, const nd_comm_job *jobs, int64_t count, int64_t *taken);
     /* Makes a job that is under way in the thread fail soon. Called by another thread. */
     void (*interrupt)(nd_comm *comm);
     /* Ends the whole job of all ranks. */

@@ -45,6 +45,12 @@ static nd_status solo_reduce_to_owners(nd_comm *comm, nd_comm_split split, nd_co
     return ND_OK;
 }
 
+static nd_status solo_begin_exchange(nd_comm *comm, const nd_comm_exchange *exchange)
+{
+    (void)comm, (void)exchange;
+    return ND_OK;
+}
+
 static void solo_abort(nd_comm *comm, int exit_code)
 {
     (void)comm, (void)exit_code;
@@ -65,6 +71,7 @@ nd_status nd_comm_create_solo(nd_comm **comm)
                               .reduce_to_owners = solo_reduce_to_owners,
                               .begin_reduction = solo_reduce_to_owners,
                               .begin_broadcast = solo_broadcast,
+                              .begin_exchange = solo_begin_exchange,
                               .finish = solo_barrier,
                               .abort = solo_abort};
     made->size = 1;

@@ -1,5 +1,6 @@
 #include "dist/ownership.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -20,9 +21,10 @@ nd_status nd_ownership_create(const double *cost, int64_t count, int ranks, nd_o
 {
     *own = (nd_ownership){.count = count, .ranks = ranks};
     own->owner = calloc((size_t)count, sizeof *own->owner);
+    own->rows = calloc((size_t)count, sizeof *own->rows);
     own->load = calloc((size_t)ranks, sizeof *own->load);
     item *items = calloc((size_t)count, sizeof *items);
-    if (!own->owner || !own->load || !items) {
+    if (!own->owner || !own->rows || !own->load || !items) {
         free(items);
         nd_ownership_destroy(own);
         return ND_FAIL(ND_ENOMEM, "no memory to share %lld parameters among %d ranks",
@@ -43,8 +45,76 @@ nd_status nd_ownership_create(const double *cost, int64_t count, int ranks, nd_o
     return ND_OK;
 }
 
+/* Up to which load ranks with less must be filled to take `cost` more in all. */
+static double level_of(const nd_ownership *own, double cost)
+{
+    double low = own->load[0], high = own->load[0];
+    for (int r = 1; r < own->ranks; r++) {
+        low = fmin(low, own->load[r]);
+        high = fmax(high, own->load[r]);
+    }
+    high += cost;
+    for (int i = 0; i < 200; i++) {
+        const double middle = low + (high - low) / 2.0;
+        double room = 0.0;
+        for (int r = 0; r < own->ranks; r++)
+            room += fmax(0.0, middle - own->load[r]);
+        *(room < cost ? &low : &high) = middle;
+    }
+    return high;
+}
+
+nd_status nd_ownership_share_rows(nd_ownership *own, int64_t index, int64_t rows, int64_t block,
+                                  double cost)
+{
+    const int64_t blocks = (rows + block - 1) / block;
+    if (own->ranks == 1 || blocks == 1) {
+        own->load[own->owner[index]] += cost;
+        return ND_OK;
+    }
+    int64_t *bounds = calloc((size_t)own->ranks + 1, sizeof *bounds);
+    if (!bounds)
+        return ND_FAIL(ND_ENOMEM, "no memory to share %lld rows among %d ranks", (long long)rows,
+                       own->ranks);
+    const double level = level_of(own, cost);
+    double before = 0.0;
+    for (int r = 0; r < own->ranks; r++) {
+        before += fmax(0.0, level - own->load[r]);
+        const int64_t upto =
+            cost > 0.0 ? llrint((double)blocks * before / cost) : (r + 1) * blocks / own->ranks;
+        bounds[r + 1] = upto >= blocks || r + 1 == own->ranks ? rows : upto * block;
+    }
+    for (int r = 0; r < own->ranks; r++)
+        own->load[r] += cost * (double)(bounds[r + 1] - bounds[r]) / (double)rows;
+    own->owner[index] = ND_OWNED_BY_ROWS;
+    own->rows[index] = bounds;
+    return ND_OK;
+}
+
+nd_row_span nd_ownership_span(const nd_ownership *own, int64_t index, int rank, int64_t rows)
+{
+    const int64_t *bounds = own->rows[index];
+    if (bounds)
+        return (nd_row_span){bounds[rank], bounds[rank + 1] - bounds[rank]};
+    return (nd_row_span){0, own->owner[index] == rank ? rows : 0};
+}
+
+int nd_ownership_next(const nd_ownership *own, int64_t index, int rank)
+{
+    const int64_t *bounds = own->rows[index];
+    if (!bounds)
+        return rank < own->owner[index] ? own->owner[index] : -1;
+    while (++rank < own->ranks)
+        if (bounds[rank + 1] > bounds[rank])
+            return rank;
+    return -1;
+}
+
 void nd_ownership_destroy(nd_ownership *own)
 {
+    for (int64_t i = 0; own->rows && i < own->count; i++)
+        free(own->rows[i]);
+    free(own->rows);
     free(own->owner);
     free(own->load);
     memset(own, 0, sizeof *own);

@@ -23,7 +23,7 @@ static const double notice_seconds = 0.2; /* from a signal to the notice of a st
 typedef struct message {
     MPI_Request request; /* MPI_REQUEST_NULL: nothing */
     int peer, bytes;
-    bool receives;
+    bool receives, takes_shorter;
 } message;
 
 typedef struct mpi_transport {
@@ -268,8 +268,10 @@ static nd_status wait_for(nd_transport *transport, int slot)
     if (!m->receives)
         return ND_OK;
     MPI_Get_count(&s, MPI_BYTE, &count);
-    if (s.MPI_TAG != tag_of(t) || count != m->bytes)
+    if (s.MPI_TAG != tag_of(t) ||
+        (m->takes_shorter ? count < 0 || count > m->bytes : count != m->bytes))
         return refused(t, m->peer, MPI_SUCCESS, s.MPI_TAG, count, m->bytes);
+    t->base.received = count;
     return ND_OK;
 }
 
@@ -286,7 +288,7 @@ static nd_status send_message(nd_transport *transport, int slot, const void *dat
 {
     mpi_transport *t = of(transport);
     message *m = &t->slots[slot];
-    *m = (message){MPI_REQUEST_NULL, to, bytes, false};
+    *m = (message){MPI_REQUEST_NULL, to, bytes, false, false};
     return start(t, slot,
                  MPI_Isend(data, bytes, MPI_BYTE, to, tag_of(t), MPI_COMM_WORLD, &m->request));
 }
@@ -296,7 +298,7 @@ static nd_status receive_message(nd_transport *transport, int slot, void *data, 
 {
     mpi_transport *t = of(transport);
     message *m = &t->slots[slot];
-    *m = (message){MPI_REQUEST_NULL, from, bytes, true};
+    *m = (message){MPI_REQUEST_NULL, from, bytes, true, transport->takes_shorter};
     return start(t, slot,
                  MPI_Irecv(data, bytes, MPI_BYTE, from, MPI_ANY_TAG, MPI_COMM_WORLD, &m->request));
 }

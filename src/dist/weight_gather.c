@@ -19,6 +19,15 @@ static bool streams(const nd_weight_gather *gather, const nd_weight *w)
     return w->ternary && gather->codes == ND_WEIGHT_WIRE_CHANGED;
 }
 
+/* Bytes of weight `index`, or of rows of it, as `w` says. */
+static size_t bytes_of(const nd_weight_gather *gather, const nd_model *model, int64_t index,
+                       const nd_weight *w, bool whole)
+{
+    return !whole && nd_weight_gather_changes(gather, model, index)
+               ? nd_weight_delta_bytes(w)
+               : nd_weight_wire_bytes(w, gather->codes);
+}
+
 size_t nd_weight_gather_bytes(const nd_weight_gather *gather, const nd_model *model, int64_t index,
                               bool whole)
 {
@@ -26,18 +35,38 @@ size_t nd_weight_gather_bytes(const nd_weight_gather *gather, const nd_model *mo
     if (streams(gather, w) && !whole)
         return nd_view_bytes(nd_as_const(w->scales)) + sizeof(uint32_t) +
                (size_t)(ND_CHANGED_TYPICAL * (double)nd_view_count(nd_as_const(w->codes)));
-    return !whole && nd_weight_gather_changes(gather, model, index)
-               ? nd_weight_delta_bytes(w)
-               : nd_weight_wire_bytes(w, gather->codes);
+    return bytes_of(gather, model, index, w, whole);
+}
+
+/* What a rank has in a buffer. */
+typedef struct entry {
+    int64_t index;
+    nd_weight w; /* the rows that are its own */
+} entry;
+
+/* The next weight that rank r owns, or owns rows of, and sends in a buffer. Starts at index -1. */
+static bool next_entry(const nd_weight_gather *gather, const nd_model *model, int r, entry *e)
+{
+    while (++e->index < gather->own->count) {
+        e->w = model->weights[e->index];
+        if (streams(gather, &e->w))
+            continue;
+        const nd_row_span span =
+            nd_ownership_span(gather->own, e->index, r, model->params.list[e->index].rows);
+        if (span.count > 0 && !e->w.ternary)
+            e->w.dense = nd_view_rows(e->w.dense, span.first, span.count);
+        if (span.count > 0)
+            return true;
+    }
+    return false;
 }
 
 /* What rank r sends. */
 static size_t rank_bytes(const nd_weight_gather *gather, const nd_model *model, int r, bool whole)
 {
     size_t bytes = 0;
-    for (int64_t i = 0; i < gather->own->count; i++)
-        if (gather->own->owner[i] == r && !streams(gather, &model->weights[i]))
-            bytes += nd_weight_gather_bytes(gather, model, i, whole);
+    for (entry e = {.index = -1}; next_entry(gather, model, r, &e);)
+        bytes += bytes_of(gather, model, e.index, &e.w, whole);
     return bytes;
 }
 
@@ -72,26 +101,43 @@ void nd_weight_gather_destroy(nd_weight_gather *gather)
     gather->buffers = NULL;
 }
 
+/* One rank has nobody to send a stream to. */
+static nd_status load_streamed(const nd_weight_gather *gather, nd_model *model,
+                               const nd_view *masters)
+{
+    for (int64_t i = 0; i < gather->own->count; i++)
+        if (streams(gather, &model->weights[i]))
+            ND_TRY(nd_model_load_weight(model, i, nd_as_const(masters[i])));
+    return ND_OK;
+}
+
+static nd_status load(nd_model *model, const entry *e, nd_cview master)
+{
+    nd_backend *b = model->backend;
+    return e->w.ternary ? nd_model_load_weight(model, e->index, master)
+                        : b->ops.axpby(b, e->w.dense, 1.0f, master, 0.0f);
+}
+
 /* What this rank owns, into its buffer where others need it. */
 static nd_status make(nd_weight_gather *gather, nd_model *model, const nd_view *masters, bool whole,
                       int rank)
 {
     nd_backend *b = model->backend;
     char *at = gather->buffers ? gather->buffers[rank].data : NULL;
-    for (int64_t i = 0; i < gather->own->count; i++) {
-        const nd_weight *w = &model->weights[i];
-        if (gather->own->owner[i] != rank || (streams(gather, w) && gather->own->ranks > 1))
-            continue;
-        if (!whole && nd_weight_gather_changes(gather, model, i)) {
-            ND_TRY(nd_weight_delta_make(b, w, nd_as_const(masters[i]), gather->scratch, at));
-            ND_TRY(nd_weight_delta_apply(b, w, gather->scratch, at));
+    if (gather->own->ranks == 1)
+        ND_TRY(load_streamed(gather, model, masters));
+    for (entry e = {.index = -1}; next_entry(gather, model, rank, &e);) {
+        const nd_cview master = nd_as_const(masters[e.index]);
+        if (!whole && nd_weight_gather_changes(gather, model, e.index)) {
+            ND_TRY(nd_weight_delta_make(b, &e.w, master, gather->scratch, at));
+            ND_TRY(nd_weight_delta_apply(b, &e.w, gather->scratch, at));
         } else {
-            ND_TRY(nd_model_load_weight(model, i, nd_as_const(masters[i])));
+            ND_TRY(load(model, &e, master));
             if (gather->own->ranks > 1)
-                ND_TRY(nd_weight_wire_pack(b, w, gather->codes, at));
+                ND_TRY(nd_weight_wire_pack(b, &e.w, gather->codes, at));
         }
-        if (at && !streams(gather, w))
-            at += nd_weight_gather_bytes(gather, model, i, whole);
+        if (at)
+            at += bytes_of(gather, model, e.index, &e.w, whole);
     }
     return ND_OK;
 }
@@ -101,15 +147,12 @@ static nd_status take(nd_weight_gather *gather, nd_model *model, bool whole, int
 {
     nd_backend *b = model->backend;
     char *at = gather->buffers[r].data;
-    for (int64_t i = 0; i < gather->own->count; i++) {
-        const nd_weight *w = &model->weights[i];
-        if (gather->own->owner[i] != r || streams(gather, w))
-            continue;
-        if (!whole && nd_weight_gather_changes(gather, model, i))
-            ND_TRY(nd_weight_delta_apply(b, w, gather->scratch, at));
+    for (entry e = {.index = -1}; next_entry(gather, model, r, &e);) {
+        if (!whole && nd_weight_gather_changes(gather, model, e.index))
+            ND_TRY(nd_weight_delta_apply(b, &e.w, gather->scratch, at));
         else
-            ND_TRY(nd_weight_wire_unpack(b, w, gather->codes, at));
-        at += nd_weight_gather_bytes(gather, model, i, whole);
+            ND_TRY(nd_weight_wire_unpack(b, &e.w, gather->codes, at));
+        at += bytes_of(gather, model, e.index, &e.w, whole);
     }
     return ND_OK;
 }

@@ -4,6 +4,7 @@
 #include "optim/mtp_schedule.h"
 #include "train/checkpoint/checkpoint_save.h"
 #include "train/fault_points.h"
+#include "train/snapshot/snapshot.h"
 #include "train/update.h"
 
 #include <math.h>
@@ -34,7 +35,8 @@ typedef struct step_report {
     uint64_t bytes_sent;
     double comm_busy_ms;
     nd_rank_times times;
-    int stop_requested, save_ready;
+    int32_t stop_requested;
+    int16_t save_ready, snapshot_ready;
 } step_report;
 _Static_assert(sizeof(step_report) == ND_STEP_REPORT_BYTES, "the plan counts it");
 
@@ -179,12 +181,13 @@ static nd_status share_report(nd_run *run, const step_report *mine, nd_step_resu
     }
     result->comm_bytes = 0;
     result->stop_requested = false;
-    result->save_ready = true;
+    result->save_ready = result->snapshot_ready = true;
     result->comm_busy_ms = 0.0;
     for (int r = 0; r < run->comm->size; r++) {
         result->comm_bytes += all[r].bytes_sent;
         result->stop_requested |= all[r].stop_requested != 0;
         result->save_ready &= all[r].save_ready != 0;
+        result->snapshot_ready &= all[r].snapshot_ready != 0;
         result->comm_busy_ms = fmax(result->comm_busy_ms, all[r].comm_busy_ms);
     }
     result->times =
@@ -301,7 +304,8 @@ static nd_status run_step(nd_run *run, bool stop_requested, step_batch *batch, n
                                 .times = watch.times,
                                 .comm_busy_ms = (run->comm->busy_seconds - busy_before) * 1e3,
                                 .stop_requested = stop_requested,
-                                .save_ready = nd_save_ready(run)};
+                                .save_ready = nd_save_ready(run),
+                                .snapshot_ready = nd_snapshot_ready(run)};
     nd_comm_set_phase(run->comm, run->position.step, "report");
     nd_fault_point(run->comm, "report");
     ND_TRY(share_report(run, &report, result));

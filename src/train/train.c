@@ -9,6 +9,7 @@
 #include "train/metrics.h"
 #include "train/progress.h"
 #include "train/replica_check.h"
+#include "train/resume.h"
 #include "train/resume_check.h"
 #include "train/run.h"
 #include "train/run_backend.h"
@@ -16,6 +17,7 @@
 #include "train/run_lock.h"
 #include "train/save_attempts.h"
 #include "train/signals.h"
+#include "train/snapshot/snapshot.h"
 #include "train/step.h"
 
 #include <string.h>
@@ -50,30 +52,6 @@ done:
         b->ops.release(b, memory[i], bytes);
     nd_backend_destroy(b);
     return status;
-}
-
-/* Rank 0 chooses, everyone hears. `path` is empty for a fresh start. */
-static nd_status choose_checkpoint(nd_run *run, const char *resume,
-                                   char path[ND_CHECKPOINT_PATH_MAX])
-{
-    nd_status status = ND_OK;
-    path[0] = '\0';
-    if (strcmp(resume, "none") == 0)
-        return ND_OK;
-    if (run->comm->rank == 0) {
-        if (strcmp(resume, "auto") == 0) {
-            status = nd_resume_newest(run, path);
-        } else {
-            nd_checkpoint c;
-            status = nd_checkpoint_resolve(resume, &run->log, path);
-            if (status == ND_OK)
-                status = nd_checkpoint_open(path, true, &c);
-            if (status == ND_OK)
-                nd_checkpoint_close(&c);
-        }
-    }
-    ND_TRY(nd_run_agree(run->comm, status));
-    return run->comm->ops.broadcast(run->comm, path, ND_CHECKPOINT_PATH_MAX, 0);
 }
 
 /* "attn_k" of "blk.0.attn_k.weight". */
@@ -231,10 +209,11 @@ static nd_status roll_back(nd_run *run, const nd_step_result *step, nd_metrics *
     const nd_position position = run->position;
     const nd_health health = run->health;
     ND_TRY(nd_save_attempt_finish(run, false));
+    ND_TRY(nd_snapshots_drop(run, -1));
     if (health.rollbacks >= run->config.training.max_rollbacks)
         return give_up(run, step, "no more are allowed");
     nd_comm_set_phase(run->comm, run->position.step, "roll back");
-    ND_TRY(choose_checkpoint(run, "auto", path));
+    ND_TRY(nd_resume_choose(run, "auto", path));
     if (!path[0])
         return give_up(run, step, "and there is no checkpoint to go back to");
     ND_TRY(nd_checkpoint_restore(run, path));
@@ -277,7 +256,7 @@ static nd_status own_directory(nd_run *run, nd_metrics *metrics)
     if (run->comm->rank == 0)
         nd_metrics_open(run, metrics);
     run->start.has_directory = true;
-    return ND_OK;
+    return nd_snapshots_drop(run, run->restored.any ? run->restored.step : -1);
 }
 
 static nd_status evaluate(nd_run *run, nd_progress_state *progress, nd_evaluation *evaluation)
@@ -359,6 +338,8 @@ static nd_status step_loop(nd_run *run, nd_metrics *metrics)
         note_slow_rank(run, &step, &progress.slow);
         if (step.save_ready)
             ND_TRY(nd_save_attempt_advance(run));
+        if (step.snapshot_ready)
+            ND_TRY(nd_snapshot_advance(run));
         if (step.skipped)
             nd_log_line(&run->log, "skipped %s; %lld in a row, %lld in all", step.skipped_because,
                         (long long)run->health.skipped_in_a_row, (long long)run->health.skipped);
@@ -376,6 +357,9 @@ static nd_status step_loop(nd_run *run, nd_metrics *metrics)
         }
         ND_TRY(report_step(run, metrics, &progress, &step, evaluated));
         ND_TRY(save_if_due(run, &step, last));
+        if (c->logging.snapshot_interval > 0 && run->position.step < last &&
+            run->position.step % c->logging.snapshot_interval == 0)
+            ND_TRY(nd_snapshot_begin(run));
     }
     if (!run->start.has_directory)
         ND_TRY(own_directory(run, metrics));
@@ -401,15 +385,11 @@ static nd_status name_run(nd_run *run)
 /* Everything that can fail without having moved a file. */
 static nd_status prepare(nd_run *run, const char *resume)
 {
-    char checkpoint[ND_CHECKPOINT_PATH_MAX];
     nd_comm_set_phase(run->comm, 0, "resume");
-    ND_TRY(choose_checkpoint(run, resume, checkpoint));
-    if (checkpoint[0]) {
-        ND_TRY(nd_checkpoint_restore(run, checkpoint));
-        nd_log_line(&run->log, "resumed %s at step %lld", checkpoint,
-                    (long long)run->position.step);
-    }
+    ND_TRY(nd_snapshots_create(run));
+    ND_TRY(nd_resume(run, resume));
     ND_TRY(name_run(run));
+    ND_TRY(nd_snapshots_start(run));
     ND_TRY(measure_peak(run));
     ND_TRY(nd_run_start_loader(run));
     if (run->comm->rank == 0)
@@ -448,6 +428,18 @@ static nd_status identify(nd_run *run)
     return nd_identity_compare_data(identity, comm);
 }
 
+/* Ends that nobody resumes from memory: there is a newer checkpoint, or the state is not sound. */
+static nd_status end_snapshots(nd_run *run, nd_status status)
+{
+    const nd_error error = *nd_error_get();
+    if (status == ND_OK || status == ND_ESTOPPED || (status == ND_ENUMERIC && error.shared)) {
+        const nd_status dropped = nd_snapshots_drop(run, -1);
+        nd_error_set(&error);
+        return status == ND_OK ? dropped : status;
+    }
+    return status;
+}
+
 nd_status nd_train(const nd_train_options *options, nd_comm *comm)
 {
     nd_run run = {.config = options->config, .saving = {.step = -1}};
@@ -459,6 +451,7 @@ nd_status nd_train(const nd_train_options *options, nd_comm *comm)
     comm->timeout_seconds = options->config.dist.timeout_seconds;
     comm->stop_requested = nd_signals_stop_requested;
     comm->overlap = options->config.dist.overlap_grad_reduce;
+    comm->shorten = (nd_shorten)options->config.dist.shorten_gradients;
     run.start.new_data = options->new_data;
     ND_TRY_GOTO(nd_identity_compare_programs(&options->config, options->resume, comm), done);
     if (comm->rank == 0)
@@ -472,10 +465,12 @@ nd_status nd_train(const nd_train_options *options, nd_comm *comm)
     status = step_loop(&run, &metrics);
     if (may_save(&run, status))
         status = nd_save_before_error(&run, status);
+    status = end_snapshots(&run, status);
 done:
     nd_metrics_close(&metrics);
     nd_run_directory_close(&run);
     nd_save_abandon(&run);
+    nd_snapshots_destroy(&run);
     nd_run_destroy(&run);
     nd_run_locks_release(&locks);
     return status;

@@ -32,6 +32,11 @@ typedef enum nd_collider_rule {
     ND_COLLIDER_LOSS,
     ND_COLLIDER_EXCESS
 } nd_collider_rule;
+typedef enum nd_snapshot_buddy_choice {
+    ND_SNAPSHOT_BUDDY_OTHER_HOST,
+    ND_SNAPSHOT_BUDDY_ALWAYS,
+    ND_SNAPSHOT_BUDDY_OFF
+} nd_snapshot_buddy_choice;
 typedef enum nd_state_bits_choice {
     ND_STATE_BITS_32,
     ND_STATE_BITS_8,
@@ -68,6 +73,7 @@ typedef enum nd_gradient_wire {
     ND_GRADIENT_WIRE_BF16,
     ND_GRADIENT_WIRE_INT8
 } nd_gradient_wire;
+typedef enum nd_shorten { ND_SHORTEN_OFF, ND_SHORTEN_ON, ND_SHORTEN_AUTO } nd_shorten;
 typedef enum nd_weight_wire {
     ND_WEIGHT_WIRE_PACKED,
     ND_WEIGHT_WIRE_TRITS,
@@ -140,6 +146,7 @@ typedef struct nd_config {
         int deterministic;
         bool overlap_grad_reduce;
         int grad_reduction, grad_comm_dtype, weight_sync, embedding_sync;
+        int shorten_gradients; /* nd_shorten */
         double timeout_seconds;
         int64_t replica_check_interval;
     } dist;
@@ -147,6 +154,9 @@ typedef struct nd_config {
         nd_config_text run_dir, checkpoint_dir;
         int64_t log_interval, eval_interval, eval_samples, checkpoint_interval, checkpoint_keep,
             max_failed_saves;
+        nd_config_text snapshot_dir;
+        int64_t snapshot_interval, snapshot_memory;
+        int snapshot_buddy; /* nd_snapshot_buddy_choice */
         bool checkpoint_at_end, checkpoint_async, tensorboard;
     } logging;
     nd_config_text old_names; /* old names of keys that were read, for one line of warning */

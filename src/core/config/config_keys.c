@@ -183,6 +183,9 @@ const nd_config_key nd_config_keys[] = {
     CHOICE(dist, grad_comm_dtype, "fp32|bf16|int8", "fp32",
            "type of gradients between ranks: fp32 is exact; bf16 and int8 (in blocks) round, "
            "with error feedback, and need deterministic = off"),
+    CHOICE(dist, shorten_gradients, "off|on|auto", "auto",
+           "exact gradients between hosts in about 0.86 of their bytes, the same to the bit: auto, "
+           "while the link is slower than 4 Gbit/s (not on GPUs)"),
     CHOICE(
         dist, weight_sync, "full|full_base3|delta", "full",
         "how ternary weights reach the other ranks after an update, always exact: all at 2 bits, "
@@ -209,6 +212,16 @@ const nd_config_key nd_config_keys[] = {
     INT(logging, checkpoint_keep, 0, MAX_COUNT, "3", "newest checkpoints kept; 0 keeps all"),
     INT(logging, max_failed_saves, 1, MAX_COUNT, "3",
         "scheduled checkpoints that may fail in a row before the run ends"),
+    INT(logging, snapshot_interval, 0, MAX_COUNT, "0",
+        "steps between snapshots in memory, from which --resume auto goes on after a crash; 0 is "
+        "off"),
+    TEXT(logging, snapshot_dir, "",
+         "where snapshots go, in memory: empty is /dev/shm/nanochat_dist-<user's number>"),
+    INT(logging, snapshot_memory, 0, MAX_COUNT, "0",
+        "MiB of each host's memory that snapshots may take; 0 is what the file system gives"),
+    CHOICE(logging, snapshot_buddy, "other_host|always|off", "other_host",
+           "which ranks keep a copy of another rank's part of a snapshot: other_host where there "
+           "are several hosts, always also on one host, off none"),
     BOOL(logging, tensorboard, "true", "write TensorBoard event files"),
 };
 const int nd_config_key_count = sizeof nd_config_keys / sizeof nd_config_keys[0];

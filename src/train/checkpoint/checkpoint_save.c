@@ -28,9 +28,8 @@ void nd_save_release(nd_save *s, int64_t written)
     pthread_mutex_unlock(&s->mutex);
 }
 
-void nd_save_wait_written(nd_run *run, int64_t index)
+static void wait_written(nd_run *run, nd_save *s, int64_t index)
 {
-    nd_save *s = run->saving.save;
     if (!s)
         return;
     pthread_mutex_lock(&s->mutex);
@@ -41,6 +40,12 @@ void nd_save_wait_written(nd_run *run, int64_t index)
         run->saving.ms += 1e3 * (nd_seconds() - start);
     }
     pthread_mutex_unlock(&s->mutex);
+}
+
+void nd_save_wait_written(nd_run *run, int64_t index)
+{
+    wait_written(run, run->saving.save, index);
+    wait_written(run, run->saving.snapshot, index);
 }
 
 void nd_save_after_restore(nd_run *run, int64_t step)
@@ -60,16 +65,23 @@ double nd_save_take_ms(nd_run *run)
     return ms;
 }
 
-static void discard(nd_run *run)
+void nd_save_destroy(nd_save *s)
 {
-    nd_save *s = run->saving.save;
-    run->saving.save = NULL;
+    if (!s)
+        return;
     nd_checkpoint_close(&s->c);
     pthread_cond_destroy(&s->moved);
     pthread_mutex_destroy(&s->mutex);
     free(s->summaries);
+    free(s->slices);
     free(s->tensors);
     free(s);
+}
+
+static void discard(nd_run *run)
+{
+    nd_save_destroy(run->saving.save);
+    run->saving.save = NULL;
 }
 
 void nd_save_abandon(nd_run *run)
@@ -112,7 +124,7 @@ size_t nd_save_copy_bytes(const nd_run *run)
     size_t bytes = 0;
     for (int64_t i = 0; i < run->model->params.count; i++) {
         nd_optimizer_state parts[ND_CHECKPOINT_PARTS_MAX];
-        if (run->own.owner[i] != run->comm->rank)
+        if (nd_run_owned_rows(run, i).count == 0)
             continue;
         const int count = nd_checkpoint_parts(run, i, parts);
         for (int p = 0; p < count; p++)
@@ -121,21 +133,19 @@ size_t nd_save_copy_bytes(const nd_run *run)
     return bytes;
 }
 
-/* What the writer reads while device memory goes on changing. Taken at the first save and kept. */
-static nd_status copy_owned(nd_run *run)
+nd_status nd_save_copy_owned(nd_run *run, void **copy, size_t *copy_bytes)
 {
     nd_backend *b = run->backend;
     const size_t bytes = nd_save_copy_bytes(run);
-    if (!run->saving.copy) {
-        run->saving.copy = malloc(bytes);
-        if (!run->saving.copy)
+    if (!*copy) {
+        *copy = malloc(bytes + 1);
+        if (!*copy)
             return ND_FAIL(ND_ENOMEM,
-                           "no memory for a copy of masters and state (%zu bytes of the host); "
-                           "[logging] checkpoint_async = false needs none",
+                           "no memory for a copy of masters and state (%zu bytes of the host)",
                            bytes);
-        run->saving.copy_bytes = bytes;
+        *copy_bytes = bytes;
     }
-    char *at = run->saving.copy;
+    char *at = *copy;
     for (int64_t i = 0; i < run->model->params.count; i++) {
         nd_optimizer_state parts[ND_CHECKPOINT_PARTS_MAX];
         const int count = run->masters[i].data ? nd_checkpoint_parts(run, i, parts) : 0;
@@ -148,6 +158,18 @@ static nd_status copy_owned(nd_run *run)
     return ND_OK;
 }
 
+/* Taken at the first save and kept. */
+static nd_status copy_owned(nd_run *run, nd_save *s)
+{
+    const nd_status status = nd_save_copy_owned(run, &run->saving.copy, &run->saving.copy_bytes);
+    s->copy = run->saving.copy;
+    return status != ND_ENOMEM
+               ? status
+               : ND_FAIL(ND_ENOMEM,
+                         "no memory for a copy of masters and state; [logging] checkpoint_async = "
+                         "false needs none");
+}
+
 static nd_status start_directory(const nd_save *s)
 {
     ND_TRY(nd_directory_create(s->parent));
@@ -155,30 +177,12 @@ static nd_status start_directory(const nd_save *s)
     return nd_directory_create(s->temporary);
 }
 
-static nd_status prepare(nd_run *run, nd_save *s)
+nd_status nd_save_create(nd_run *run, bool background, nd_save **save)
 {
-    char name[ND_CHECKPOINT_NAME_MAX];
     const size_t parts = (size_t)run->model->params.count * ND_CHECKPOINT_PARTS_MAX;
-    s->tensors = calloc(parts, sizeof *s->tensors);
-    s->summaries = calloc(run->comm->rank == 0 ? (size_t)run->comm->size : 1, sizeof *s->summaries);
-    if (!s->tensors || !s->summaries)
-        return ND_FAIL(ND_ENOMEM, "no memory for the checkpoint's tables");
-    ND_TRY(nd_identity_copy(&run->identity, &s->c.identity));
-    nd_checkpoint_directory(&run->config, s->parent, sizeof s->parent);
-    nd_checkpoint_name(name, "", run->position.step);
-    ND_TRY(nd_checkpoint_join(s->final, sizeof s->final, s->parent, name));
-    nd_checkpoint_name(name, ND_CHECKPOINT_UNFINISHED, run->position.step);
-    ND_TRY(nd_checkpoint_join(s->temporary, sizeof s->temporary, s->parent, name));
-    if (s->background && !run->backend->ops.host_memory)
-        ND_TRY(copy_owned(run));
-    return run->comm->rank == 0 ? start_directory(s) : ND_OK;
-}
-
-static nd_save *create(nd_run *run, bool background)
-{
-    nd_save *s = calloc(1, sizeof *s);
+    nd_save *s = *save = calloc(1, sizeof *s);
     if (!s)
-        return NULL;
+        return ND_FAIL(ND_ENOMEM, "no memory for a checkpoint");
     s->run = run;
     s->background = background;
     s->c = (nd_checkpoint){.step = run->position.step,
@@ -191,7 +195,25 @@ static nd_save *create(nd_run *run, bool background)
                            sizeof s->c.approximate);
     pthread_mutex_init(&s->mutex, NULL);
     pthread_cond_init(&s->moved, NULL);
-    return s;
+    s->tensors = calloc(parts, sizeof *s->tensors);
+    s->summaries = calloc(run->comm->rank == 0 ? (size_t)run->comm->size : 1, sizeof *s->summaries);
+    if (!s->tensors || !s->summaries)
+        return ND_FAIL(ND_ENOMEM, "no memory for the checkpoint's tables");
+    return nd_identity_copy(&run->identity, &s->c.identity);
+}
+
+static nd_status prepare(nd_run *run, nd_save *s)
+{
+    char name[ND_CHECKPOINT_NAME_MAX];
+    s->durable = true;
+    nd_checkpoint_directory(&run->config, s->parent, sizeof s->parent);
+    nd_checkpoint_name(name, "", run->position.step);
+    ND_TRY(nd_checkpoint_join(s->final, sizeof s->final, s->parent, name));
+    nd_checkpoint_name(name, ND_CHECKPOINT_UNFINISHED, run->position.step);
+    ND_TRY(nd_checkpoint_join(s->temporary, sizeof s->temporary, s->parent, name));
+    if (s->background && !run->backend->ops.host_memory)
+        ND_TRY(copy_owned(run, s));
+    return run->comm->rank == 0 ? start_directory(s) : ND_OK;
 }
 
 /* From files to publishing. */
@@ -251,14 +273,11 @@ static nd_status finish(nd_run *run)
 
 static nd_status begin(nd_run *run, bool background)
 {
-    nd_status status = ND_OK;
     ND_TRY(finish(run));
     nd_comm_set_phase(run->comm, run->position.step, "save");
-    run->saving.save = create(run, background);
-    if (run->saving.save)
+    nd_status status = nd_save_create(run, background, &run->saving.save);
+    if (status == ND_OK)
         status = prepare(run, run->saving.save);
-    else
-        status = ND_FAIL(ND_ENOMEM, "no memory for a checkpoint");
     status = nd_run_agree(run->comm, as_checkpoint_error(status));
     if (status != ND_OK)
         return run->saving.save ? fail(run, status) : status;

@@ -8,6 +8,7 @@
 #include "train/plan/memory_advice.h"
 #include "train/plan/operations.h"
 #include "train/run_memory.h"
+#include "train/snapshot/snapshot.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -68,6 +69,9 @@ static nd_status plan_rank(const nd_config *config, int rank, nd_plan *plan)
         plan->fullest = rank;
     const size_t copy = nd_save_copy_bytes(run);
     plan->saved_copy = copy > plan->saved_copy ? copy : plan->saved_copy;
+    const size_t snapshot = nd_snapshot_share_bytes(run);
+    plan->snapshot = snapshot > plan->snapshot ? snapshot : plan->snapshot;
+    plan->snapshots += snapshot;
     if (rank > 0)
         goto done;
     const nd_loader_options loader = nd_run_loader_options(run);
@@ -136,6 +140,26 @@ static void print_wire(const nd_plan *plan, const nd_config *config, FILE *out)
         fprintf(out, "  approximate: %s\n", approximate);
 }
 
+/* A host has those of its ranks, and where copies are kept, as much again of another host's. */
+static void print_snapshots(const nd_plan *plan, const nd_config *config, FILE *out)
+{
+    static const char *const copies[] = {"twice that with several hosts, for copies", "with copies",
+                                         "no copies"};
+    const double mib = 1024.0 * 1024.0;
+    const bool always = config->logging.snapshot_buddy == ND_SNAPSHOT_BUDDY_ALWAYS;
+    if (config->logging.snapshot_interval == 0)
+        return;
+    fprintf(out, "snapshots (MiB)  %.1f of the fullest rank, %.1f of all, %s; in %s\n",
+            (double)plan->snapshot * (always ? 2.0 : 1.0) / mib,
+            (double)plan->snapshots * (always ? 2.0 : 1.0) / mib,
+            copies[config->logging.snapshot_buddy],
+            config->logging.snapshot_dir[0] ? config->logging.snapshot_dir : "/dev/shm");
+    if (config->logging.snapshot_memory > 0)
+        fprintf(out, "  of which a host may hold %lld ([logging] snapshot_memory)\n",
+                (long long)config->logging.snapshot_memory);
+    fprintf(out, "\n");
+}
+
 void nd_plan_print(const nd_plan *plan, const nd_config *config, size_t device_memory, FILE *out)
 {
     const double mib = 1024.0 * 1024.0;
@@ -163,6 +187,7 @@ void nd_plan_print(const nd_plan *plan, const nd_config *config, size_t device_m
             "checkpoint is written\n",
             (double)plan->saved_copy / mib);
     fprintf(out, "\n");
+    print_snapshots(plan, config, out);
     print_wire(plan, config, out);
     fprintf(out, "arithmetic       %.3g FLOP a step, %.3g over the run\n", plan->flops_per_step,
             plan->flops_per_run);

@@ -8,11 +8,12 @@ static nd_gradient_wire format_of(const nd_run *run, int64_t values)
     return nd_gradient_wire_for((nd_gradient_wire)run->config.dist.grad_comm_dtype, values);
 }
 
-size_t nd_wire_gradient_bytes(const nd_run *run, int64_t index)
+size_t nd_wire_gradient_bytes(const nd_run *run, int64_t index, int owner)
 {
     int64_t rows, cols;
     nd_optimizer_gradient_shape(run->optimizer, index, &rows, &cols);
-    return nd_gradient_wire_bytes(format_of(run, rows * cols), rows * cols);
+    const int64_t owned = nd_ownership_span(&run->own, index, owner, rows).count;
+    return nd_gradient_wire_bytes(format_of(run, rows * cols), owned * cols);
 }
 
 size_t nd_wire_sketch_bytes(const nd_run *run, int64_t index)
@@ -46,19 +47,22 @@ nd_wire_bytes nd_wire_bytes_of(const nd_run *run)
     const double others = ranks - 1, every = (double)run->config.training.galore_update_freq;
     const bool tree = run->config.dist.deterministic == ND_DETERMINISTIC_WORLD;
     const nd_comm_split split = {tree ? run->micro_batches : ranks, !tree};
-    /* A rank tells all others 8 bytes a parameter, and 24 for each of its micro-batches. */
+    /* A rank tells all others of norms, and 24 bytes for each of its micro-batches. */
     nd_wire_bytes b = {.reports =
                            ranks * others *
-                           (8.0 * (double)params->count + 24.0 * (double)run->local_micro_batches)};
+                           ((double)nd_gradient_reducer_norm_bytes(run->reducer, 0, params->count) +
+                            24.0 * (double)run->local_micro_batches)};
     const nd_gradient_wire wire = (nd_gradient_wire)run->config.dist.grad_comm_dtype;
     const bool all = run->config.dist.grad_reduction == ND_REDUCTION_ALLREDUCE;
     for (int64_t i = 0; i < params->count; i++) {
-        /* A ring's all-reduce takes every part but one round twice. */
-        const double sends =
-            all ? 2.0 * others : (double)nd_tree_sends(ranks, split, run->own.owner[i], wire);
         const double weight = others * (double)nd_wire_weight_bytes(run, i);
-        b.gradients += sends * (double)nd_wire_gradient_bytes(run, i);
-        b.sketches += sends * (double)nd_wire_sketch_bytes(run, i) / every;
+        for (int owner = -1; (owner = nd_ownership_next(&run->own, i, owner)) >= 0;) {
+            /* A ring's all-reduce takes every part but one round twice. */
+            const double sends =
+                all ? 2.0 * others : (double)nd_tree_sends(ranks, split, owner, wire);
+            b.gradients += sends * (double)nd_wire_gradient_bytes(run, i, owner);
+            b.sketches += sends * (double)nd_wire_sketch_bytes(run, i) / every;
+        }
         b.projectors += others * (double)nd_wire_projector_bytes(run, i) / every;
         if (params->list[i].role == ND_ROLE_TERNARY)
             b.codes += weight;

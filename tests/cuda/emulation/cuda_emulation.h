@@ -23,6 +23,7 @@
 #define ND_UNROLL
 #define ND_NO_UNROLL
 #define ND_UNROLL_TWO
+#define ND_UNROLL_FOUR
 #define __align__(n) __attribute__((aligned(n)))
 
 struct dim3 {
@@ -44,6 +45,14 @@ struct __align__(8) uint2
 static inline float4 make_float4(float x, float y, float z, float w)
 {
     return {x, y, z, w};
+}
+struct __align__(8) float2
+{
+    float x, y;
+};
+static inline float2 make_float2(float x, float y)
+{
+    return {x, y};
 }
 static inline uint4 make_uint4(uint32_t x, uint32_t y, uint32_t z, uint32_t w)
 {
@@ -72,6 +81,9 @@ void __syncthreads();
 void nd_emulated_exchange(const void *mine, size_t bytes);
 const void *nd_emulated_deposit(int lane);
 int nd_emulated_lane();
+/* Lets the others run until it holds. */
+void nd_emulated_wait_until(std::function<bool()> holds);
+uint32_t nd_emulated_random();
 
 static inline void __syncwarp(uint32_t = 0xffffffffu)
 {
