@@ -3,8 +3,10 @@
 #include "train/checkpoint/checkpoint_parts.h"
 #include "train/fault_points.h"
 
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 int nd_checkpoint_writer(const nd_run *run, int64_t unit, int64_t index)
 {
@@ -134,6 +136,17 @@ static nd_status write_tensors(nd_save *s, nd_checkpoint_h5 *file)
     return ND_OK;
 }
 
+/* The checksums of a snapshot are those of its tensors alone: a second pass over every byte would cost as much as all
+ * the rest of it. */
+static nd_status measure(const char *path, int64_t *bytes)
+{
+    struct stat info;
+    if (stat(path, &info) != 0)
+        return ND_FAIL(ND_EIO, "%s: cannot be looked at: %s", path, strerror(errno));
+    *bytes = info.st_size;
+    return ND_OK;
+}
+
 nd_status nd_save_write_rank_file(nd_save *s)
 {
     const int rank = s->run->comm->rank;
@@ -149,8 +162,9 @@ nd_status nd_save_write_rank_file(nd_save *s)
     ND_TRY(status);
     ND_TRY(closed);
     nd_fault_point_of(rank, s->c.step, "save_sync");
-    if (s->durable)
-        ND_TRY(nd_path_sync(path));
+    if (!s->durable)
+        return measure(path, &s->summary.bytes);
+    ND_TRY(nd_path_sync(path));
     nd_fault_point_of(rank, s->c.step, "save_digest");
     return nd_file_digest(path, &s->summary.bytes, s->summary.sha256);
 }
