@@ -73,6 +73,7 @@ static void add_leaves(partial *mine, int piece, int64_t first, int64_t leaves)
 
 typedef struct sums {
     int64_t leaves;
+    nd_shorten shorten;
     float expected[PIECES][COUNT_MAX]; /* by one rank */
 } sums;
 
@@ -103,6 +104,7 @@ static nd_status check_sums(nd_simulation *simulation, nd_comm *comm, void *cont
     HOLDS(nd_sum_tree_slots(part * comm->rank, part * (comm->rank + 1)) <= SLOTS_MAX);
     partial *mine = make_partial(comm->rank, comm->size, s->leaves);
     comm->part_bytes = PART_BYTES;
+    comm->shorten = s->shorten;
     ND_TRY(comm->ops.reduce_to_owners(comm, (nd_comm_split){.leaves = s->leaves}, mine->pieces,
                                       PIECES));
     for (int p = 0; p < PIECES; p++) {
@@ -205,6 +207,31 @@ Test(simulation, bytes_over_each_link_are_those_predicted)
             all += sent[h];
         }
         cr_assert(all >= total && all * (m.hosts - 1) <= total * m.hosts);
+    }
+}
+
+/* Bytes that leave any host. */
+static double crossing(const nd_simulated_machine *m, nd_shorten shorten)
+{
+    double sent[128], all = 0.0;
+    nd_simulated_costs costs = {.sent = sent};
+    sums s = sums_of(3 * (int64_t)m->ranks);
+    s.shorten = shorten;
+    run(m, check_sums, &s, &costs);
+    for (int h = 0; h < m->hosts; h++)
+        all += sent[h];
+    return all;
+}
+
+Test(simulation, shortened_sums_have_the_same_bits_and_take_fewer_bytes_between_hosts)
+{
+    for (int i = 0; i < SIZES; i++) {
+        nd_simulated_machine m = machine_of(sizes[i]);
+        m.hosts = m.ranks < 8 ? m.ranks : m.hosts;
+        const double whole = crossing(&m, ND_SHORTEN_OFF), shorter = crossing(&m, ND_SHORTEN_ON);
+        cr_assert_leq(shorter, 0.92 * whole, "%d ranks: %g of %g bytes", m.ranks, shorter, whole);
+        m.hosts = 1;
+        cr_assert_eq(crossing(&m, ND_SHORTEN_ON), 0.0);
     }
 }
 
