@@ -13,7 +13,7 @@
 #
 # Ended by success, a signal (after saving) or an error that would come again (a wrong configuration, damaged
 # data or checkpoints, numbers beyond recovery): the program's exit code is passed on. Started again after exit
-# code 5, a rank that died of a signal, and a launcher that lost a host (205). The first restart comes at once;
+# code 5, a rank that died of a signal, a launcher that lost a host (205), and one that then cannot start all ranks (1). The first restart comes at once;
 # one without progress since the last waits, at first 1 s, then twice as long each time, up to 60 s.
 #
 # Lost hosts are those that do not answer `$ND_AGENT HOST true` (ssh) within 5 s. The ranks that are left are as
@@ -177,20 +177,21 @@ start() {
 is_accident() {
     case $code in
     5) return 0 ;;
-    1) [ -n "$lost" ] ;; # of mpirun, that could not start its part on a host
+    1) [ -n "$lost$cause" ] && [ "${step:-0}" -le "${reached:-0}" ] ;; # of a launcher that could not start all ranks
     *) [ "$code" -ge 128 ] ;;
     esac
 }
 
-starts=1 fruitless=0 delay=0 reached=$(last_step)
+starts=1 fruitless=0 delay=0 reached=$(last_step) cause=
 while :; do
     start
     [ -z "$stopped" ] || exit "$code"
     case $code in 0 | 2 | 3 | 4 | 6 | 75) exit "$code" ;; esac
     lost=''
     ! choose_hosts || lost=yes
-    is_accident || exit "$code"
     step=$(last_step)
+    is_accident || exit "$code"
+    [ "$code" -eq 1 ] || cause=$code
     if [ "${step:-0}" -gt "${reached:-0}" ]; then
         fruitless=0 delay=0
     fi
@@ -198,7 +199,7 @@ while :; do
     fruitless=$((fruitless + 1))
     if [ "$fruitless" -gt "$max" ]; then
         say "ended with $code; giving up after $max restarts without a step done in between (--max-restarts)"
-        exit "$code"
+        exit "${cause:-$code}"
     fi
     say "ended with $code after step ${step:-0}; restart $fruitless of $max without progress, in $delay s"
     [ "$delay" -eq 0 ] || sleep "$delay" &

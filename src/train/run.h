@@ -59,6 +59,8 @@ typedef struct nd_saving {
     struct nd_save *snapshot;       /* the one being written, or NULL */
 } nd_saving;
 
+typedef struct nd_rounds nd_rounds; /* train/rounds.h */
+
 typedef struct nd_run {
     nd_config config;
     nd_comm *comm; /* not owned */
@@ -75,6 +77,8 @@ typedef struct nd_run {
         *masters; /* [params.count] whole or this rank's rows; data NULL where it owns nothing */
     nd_gradient_reducer *reducer;
     nd_weight_gather gather;
+    struct nd_run *worker_of; /* the run that this is a worker of; NULL */
+    nd_rounds *rounds; /* with [dist] workers or sync_every; NULL: this run is its only worker */
     nd_reference_model *reference; /* with collider_rule = excess */
     nd_replay *replay;             /* of micro-batches; NULL: their ops run one by one */
     nd_view loss_sums;     /* f64 [local_micro_batches, nd_model_loss_sums] in backend memory */
@@ -100,6 +104,16 @@ nd_status nd_run_create(const nd_config *config, nd_comm *comm, nd_run *run);
  * run->config, run->backend and run->comm, of which only rank and size are used: `plan` passes ranks that do not
  * exist. */
 nd_status nd_run_prepare(nd_run *run);
+
+/* The same for a run without rounds, or one of the workers of another (train/rounds.h). */
+nd_status nd_run_prepare_worker(nd_run *run);
+
+/* Shares the step's micro-batches among the ranks. Errors: ND_ECONFIG where that cannot be. */
+nd_status nd_run_split_batch(nd_run *run);
+
+/* total_steps, or fewer when `epochs` passes over the data end sooner: counted in samples, of which a step need not
+ * have taken as many as one of today's. The same at any step of the run. */
+int64_t nd_run_last_step(const nd_run *run);
 
 /* The rows of a parameter's master and state that this rank has; count 0: none. */
 nd_row_span nd_run_owned_rows(const nd_run *run, int64_t index);

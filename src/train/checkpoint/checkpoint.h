@@ -34,7 +34,7 @@ typedef struct nd_checkpoint_tensor {
 typedef struct nd_checkpoint_file {
     char name[32];
     int64_t bytes;
-    char sha256[ND_SHA256_HEX_SIZE];
+    char sha256[ND_SHA256_HEX_SIZE]; /* "": of a snapshot, whose tensors have theirs */
     char *path; /* where it lies, owned; NULL: under its name in the checkpoint's directory */
 } nd_checkpoint_file;
 

@@ -109,22 +109,38 @@ static nd_status read_texts(const nd_run *run, int64_t step, nd_snapshot_found *
     return ND_OK;
 }
 
-/* Whether this part lies here whole. */
-static bool check_part(const nd_run *run, const nd_checkpoint_file *f, int64_t step,
-                       nd_snapshot_part part, int rank)
+static nd_status read_tensors(const nd_checkpoint *c, const char *file)
 {
-    char path[ND_CHECKPOINT_PATH_MAX], hex[ND_SHA256_HEX_SIZE];
+    nd_status status = ND_OK;
+    for (int64_t t = 0; status == ND_OK && t < c->tensor_count; t++) {
+        const nd_checkpoint_tensor *tensor = &c->tensors[t];
+        if (strcmp(tensor->file, file) != 0)
+            continue;
+        void *values = malloc((size_t)(tensor->rows * tensor->cols) * nd_dtype_size(tensor->dtype));
+        status = values ? nd_checkpoint_read(c, t, values)
+                        : ND_FAIL(ND_ENOMEM, "no memory to check %s", tensor->param);
+        free(values);
+    }
+    return status;
+}
+
+/* Whether this part lies here whole: every tensor of it has its checksum. */
+static bool check_part(const nd_run *run, nd_checkpoint *c, int64_t file, nd_snapshot_part part,
+                       int rank)
+{
+    char path[ND_CHECKPOINT_PATH_MAX];
     struct stat info;
-    int64_t bytes;
-    const bool whole = nd_snapshot_part_path(run, step, part, rank, path) == ND_OK &&
-                       stat(path, &info) == 0 && info.st_size == f->bytes &&
-                       nd_file_digest(path, &bytes, hex) == ND_OK && strcmp(hex, f->sha256) == 0;
+    bool whole = nd_snapshot_part_path(run, c->step, part, rank, path) == ND_OK &&
+                 stat(path, &info) == 0 && info.st_size == c->files[file].bytes;
+    c->files[file].path = path;
+    whole = whole && read_tensors(c, c->files[file].name) == ND_OK;
+    c->files[file].path = NULL;
     nd_error_clear();
     return whole;
 }
 
 /* Ranks of a host share the work: the ones before this rank on its host take the files before. */
-static void check_here(const nd_run *run, const nd_checkpoint *c, unsigned char *mine)
+static void check_here(const nd_run *run, nd_checkpoint *c, unsigned char *mine)
 {
     const nd_hosts *hosts = &run->saving.snapshots->hosts;
     int before = 0, here = 0, turn = 0;
@@ -136,9 +152,9 @@ static void check_here(const nd_run *run, const nd_checkpoint *c, unsigned char 
         const int rank = nd_snapshot_rank_of(c->files[i].name);
         if (rank < 0 || turn++ % here != before)
             continue;
-        if (check_part(run, &c->files[i], c->step, ND_PART_OWN, rank))
+        if (check_part(run, c, i, ND_PART_OWN, rank))
             mine[i] = ND_PART_OWN;
-        else if (check_part(run, &c->files[i], c->step, ND_PART_COPY, rank))
+        else if (check_part(run, c, i, ND_PART_COPY, rank))
             mine[i] = ND_PART_COPY;
     }
 }

@@ -339,7 +339,9 @@ nd_status nd_snapshot_advance(nd_run *run)
 {
     const double start = nd_seconds();
     const nd_snapshots *s = run->saving.snapshots;
-    const nd_status status = s && s->stage != ND_SNAPSHOT_IDLE ? advance(run) : ND_OK;
+    if (!s || s->stage == ND_SNAPSHOT_IDLE)
+        return ND_OK;
+    const nd_status status = advance(run);
     run->saving.ms += 1e3 * (nd_seconds() - start);
     return status;
 }
