@@ -184,6 +184,7 @@ int64_t part_values(nd_gradient_wire format)
         break;
     case ND_GRADIENT_WIRE_BF16:
     case ND_GRADIENT_WIRE_INT8:
+    case ND_GRADIENT_WIRE_INT4:
         return nd_gradient_wire_values(format, (size_t)PART_FLOATS);
     }
     return PART_FLOATS;

@@ -24,6 +24,11 @@ typedef struct nd_comm nd_comm;
 
 enum { ND_COMM_TIMEOUT_DEFAULT = 600 };
 
+/* Ranks first, first + stride, ... of a comm, `count` of them. */
+typedef struct nd_comm_subset {
+    int first, stride, count;
+} nd_comm_subset;
+
 /* How the leaves of a sum are shared: rank r holds leaves [r*n, (r+1)*n), n = leaves / size. */
 typedef struct nd_comm_split {
     int64_t leaves; /* a multiple of the number of ranks */
@@ -96,6 +101,9 @@ typedef struct nd_comm_ops {
     nd_status (*begin_exchange)(nd_comm *comm, const nd_comm_exchange *exchange);
     nd_status (*finish)(nd_comm *comm);
 
+    /* nd_comm_part. NULL: there are no ranks behind this comm. */
+    nd_status (*part)(nd_comm *comm, nd_comm_subset of, nd_comm *part);
+
     /* Ends the whole job at once with this exit code; does not return under mpi. Not collective. */
     void (*abort)(nd_comm *comm, int exit_code);
 } nd_comm_ops;
@@ -143,6 +151,13 @@ nd_status nd_comm_create_mpi(nd_comm **comm);
 
 /* The MPI library in use: "Open MPI v4.1.4". */
 void nd_comm_library(char *text, size_t size);
+
+/* A comm of the ranks in `of`, this one among them, in their order; it is destroyed before `comm`. Its deadlines and
+ * overlap are those of `comm` at this moment. Ranks that call for different subsets get different comms. What was
+ * begun in one of the two is finished before the other is called: one thread communicates at a time. Of a comm without
+ * ranks behind it, as `plan` has, the part has a rank and a size too and nothing else. Collective over `comm`. Errors:
+ * ND_ENOMEM, ND_EPEER. */
+nd_status nd_comm_part(nd_comm *comm, nd_comm_subset of, nd_comm **part);
 
 /* Collective unless a function of `comm` has failed: ends with a barrier. */
 void nd_comm_destroy(nd_comm *comm);

@@ -455,6 +455,7 @@ nd_status nd_comm_over_messages(nd_comm *comm, const char *name, nd_transport *t
     context->staged = staged;
     comm->context = context;
     comm->ops = operations;
+    comm->ops.part = end.part;
     comm->ops.name = name;
     return ND_OK;
 }

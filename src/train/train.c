@@ -11,6 +11,7 @@
 #include "train/replica_check.h"
 #include "train/resume.h"
 #include "train/resume_check.h"
+#include "train/rounds.h"
 #include "train/run.h"
 #include "train/run_backend.h"
 #include "train/run_directory.h"
@@ -48,7 +49,7 @@ static nd_status measure_peak(nd_run *run)
         const double rate = 2.0 * SIDE * SIDE * SIDE / (nd_seconds() - start);
         best = rate > best ? rate : best;
     }
-    run->peak_flops = best;
+    run->start.peak_flops = best;
 done:
     for (int i = 0; i < 3; i++)
         b->ops.release(b, memory[i], bytes);
@@ -67,7 +68,7 @@ static void describe_galore(nd_run *run)
 {
     const nd_params *params = &run->model->params;
     const nd_config *c = &run->config;
-    const nd_projectors *projectors = nd_optimizer_projectors(run->optimizer);
+    const nd_projectors *projectors = nd_optimizer_projectors(nd_run_worker(run, 0)->optimizer);
     char stay[512] = "", name[ND_PARAM_NAME_MAX];
     size_t used = 0;
     int64_t matrices = 0;
@@ -96,11 +97,30 @@ static void describe_galore(nd_run *run)
                     (long long)c->training.galore_rank, stay);
 }
 
+static void describe_rounds(nd_run *run)
+{
+    const nd_config *c = &run->config;
+    const nd_rounds *r = run->rounds;
+    static const char *const wires[] = {"fp32", "int8", "int4"};
+    char place[64];
+    if (r->carried > 1)
+        snprintf(place, sizeof place, "%d on each rank", r->carried);
+    else
+        snprintf(place, sizeof place, "%d rank%s each", r->inside->size,
+                 r->inside->size == 1 ? "" : "s");
+    nd_log_line(&run->log,
+                "workers %lld, %s, with %lld sequences a step each; an outer step every %lld "
+                "(rate %g, momentum %g, changes in %s)",
+                (long long)r->workers, place, (long long)(c->training.batch_size / r->workers),
+                (long long)c->dist.sync_every, c->dist.outer_lr, c->dist.outer_momentum,
+                wires[c->dist.outer_comm_dtype]);
+}
+
 static void describe_memory(nd_run *run)
 {
     const double mib = 1024.0 * 1024.0;
     char memory[512] = "";
-    size_t used = 0, total = run->resident_at_start;
+    size_t used = 0, total = run->start.resident;
     for (int i = 0; i < ND_MEMORY_COUNT; i++) {
         used += (size_t)snprintf(memory + used, sizeof memory - used, "%s %.1f, ",
                                  nd_memory_category_name((nd_memory_category)i),
@@ -108,7 +128,7 @@ static void describe_memory(nd_run *run)
         total += run->arenas[i].size;
     }
     nd_log_line(&run->log, "memory  %sprogram %.1f; %.1f MiB on rank 0 before the first step",
-                memory, (double)run->resident_at_start / mib, (double)total / mib);
+                memory, (double)run->start.resident / mib, (double)total / mib);
 }
 
 static void describe(nd_run *run)
@@ -149,6 +169,8 @@ static void describe(nd_run *run)
             "data    nothing to evaluate on: none of the held-out shards (%lld tokens) is as "
             "long as a window, seq_length + 1 = %lld; pack with a larger --val-fraction",
             (long long)run->data.short_held_out, (long long)c->seq_length + 1);
+    if (run->rounds)
+        describe_rounds(run);
     if (run->config.training.use_galore)
         describe_galore(run);
     if (run->config.old_names[0])
@@ -157,7 +179,7 @@ static void describe(nd_run *run)
     nd_wire_approximations(&run->config, run->comm->size, approximate, sizeof approximate);
     if (approximate[0])
         nd_log_line(&run->log, "wire    approximate: %s", approximate);
-    if (nd_gradient_reducer_immediate(run->reducer))
+    if (nd_gradient_reducer_immediate(nd_run_worker(run, 0)->reducer))
         nd_log_line(&run->log, "update  each layer as its gradient is ready (grad_clip = 0 and one "
                                "micro-batch a rank)");
     describe_memory(run);
@@ -167,21 +189,6 @@ static void describe(nd_run *run)
                     "peak learning rate is never reached",
                     (long long)run->config.training.warmup_steps,
                     (long long)run->config.training.total_steps);
-}
-
-/* total_steps, or fewer when `epochs` passes over the data end sooner: counted in samples, of which a
- * step need not have taken as many as one of today's. */
-static int64_t last_step_of(const nd_run *run)
-{
-    const nd_config *c = &run->config;
-    if (c->data.epochs == 0)
-        return c->training.total_steps;
-    const int64_t end =
-        run->position.data_start + nd_dataset_window_count(run->data.train) * c->data.epochs;
-    const int64_t left = end > run->position.next_sample ? end - run->position.next_sample : 0;
-    const int64_t last =
-        run->position.step + (left + c->training.batch_size - 1) / c->training.batch_size;
-    return last < c->training.total_steps ? last : c->training.total_steps;
 }
 
 static bool due(int64_t step, int64_t interval, int64_t last)
@@ -327,7 +334,7 @@ static void note_slow_rank(nd_run *run, const nd_step_result *step, nd_slow_rank
 static nd_status step_loop(nd_run *run, nd_metrics *metrics)
 {
     const nd_config *c = &run->config;
-    int64_t last = last_step_of(run);
+    int64_t last = nd_run_last_step(run);
     nd_progress_state progress;
     nd_progress_begin(&progress, run, last);
     while (run->position.step < last) {
@@ -347,7 +354,7 @@ static nd_status step_loop(nd_run *run, nd_metrics *metrics)
                         (long long)run->health.skipped_in_a_row, (long long)run->health.skipped);
         if (must_roll_back(run, &step)) {
             ND_TRY(roll_back(run, &step, metrics));
-            last = last_step_of(run);
+            last = nd_run_last_step(run);
             nd_progress_begin(&progress, run, last);
             continue;
         }

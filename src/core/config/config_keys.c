@@ -193,6 +193,17 @@ const nd_config_key nd_config_keys[] = {
     CHOICE(dist, embedding_sync, "full|int8_delta", "full",
            "the same for the embedding and the head: full sends them whole in the type of "
            "activations; int8_delta sends their change, rounded to int8 with error feedback"),
+    INT(dist, workers, 1, 4096, "1",
+        "workers that train apart, each on its part of the batch, whatever the number of ranks"),
+    INT(dist, sync_every, 1, MAX_COUNT, "1",
+        "steps between synchronisations of workers: an outer step with their mean change"),
+    DOUBLE(dist, outer_lr, 0, 100, "1", "rate of the outer Nesterov step"),
+    DOUBLE(dist, outer_momentum, 0, 0.9999, "0.5", "momentum of the outer Nesterov step"),
+    CHOICE(
+        dist, outer_comm_dtype, "fp32|int8|int4", "fp32",
+        "type of changes between workers: int8 and int4 round in blocks, with error feedback; the "
+        "bits do not depend on the number of ranks"),
+    CHOICE(dist, outer_state_bits, "32|8", "32", "bits of an element of the outer momentum"),
     DOUBLE(dist, timeout_seconds, 1, 86400, "600",
            "how long a rank waits for another before the job ends with exit code 5"),
     INT(dist, replica_check_interval, 0, MAX_COUNT, "100",

@@ -5,9 +5,21 @@
 #include "train/checkpoint/checkpoint.h"
 #include "train/checkpoint/checkpoint_hdf5.h"
 #include "train/checkpoint/checkpoint_save.h"
+#include "train/rounds.h"
 
-/* A parameter's tensors: the master and the optimizer's states. */
-enum { ND_CHECKPOINT_PARTS_MAX = 1 + ND_OPTIMIZER_STATES_MAX };
+/* A parameter's tensors: the master and the optimizer's states, or those of the outer step. */
+enum { ND_CHECKPOINT_PARTS_MAX = 1 + ND_OPTIMIZER_STATES_MAX + ND_OUTER_STATES_MAX };
+
+/* Who has such tensors: the run, and with rounds (train/rounds.h) beside it each of K workers. */
+static inline int64_t nd_checkpoint_units(const nd_run *run)
+{
+    return run->rounds ? 1 + run->rounds->workers : 1;
+}
+
+/* The rank in whose file a parameter's tensors of unit `unit` (0 the run, 1 + k worker k) come to lie, and whether this
+ * rank writes them or its rows of them. */
+int nd_checkpoint_writer(const nd_run *run, int64_t unit, int64_t index);
+bool nd_checkpoint_writes(const nd_run *run, int64_t unit, int64_t index);
 
 /* What an owner tells everyone about a tensor it wrote. */
 typedef struct nd_written_tensor {
@@ -35,7 +47,7 @@ struct nd_save {
     char parent[ND_CHECKPOINT_PATH_MAX], temporary[ND_CHECKPOINT_PATH_MAX];
     char final[ND_CHECKPOINT_PATH_MAX];
     nd_written_tensor
-        *tensors;              /* [params.count * ND_CHECKPOINT_PARTS_MAX]: those this rank owns; on
+        *tensors; /* [params.count][units][ND_CHECKPOINT_PARTS_MAX]: those this rank writes; on
                                  * rank 0, once they are gathered, all */
     nd_written_tensor *slices; /* of snapshots, on rank 0: of all ranks, parameters and parts */
     nd_written_file summary, *summaries; /* [size] on rank 0 */
@@ -63,8 +75,15 @@ nd_status nd_save_copy_owned(nd_run *run, void **copy, size_t *bytes);
  * for two more. */
 nd_status nd_save_collect(nd_save *s);
 
-/* The tensors of an owned parameter; returns how many. */
-int nd_checkpoint_parts(const nd_run *run, int64_t index,
+/* The row of s->tensors of a parameter and unit. */
+static inline nd_written_tensor *nd_save_row(const nd_save *s, int64_t unit, int64_t index)
+{
+    const int64_t row = index * nd_checkpoint_units(s->run) + unit;
+    return s->tensors + row * ND_CHECKPOINT_PARTS_MAX;
+}
+
+/* The tensors of a parameter and unit that this rank has, named as in a checkpoint; returns how many. */
+int nd_checkpoint_parts(const nd_run *run, int64_t unit, int64_t index,
                         nd_optimizer_state parts[ND_CHECKPOINT_PARTS_MAX]);
 
 /* Reads the manifest alone into a zeroed checkpoint, which the caller closes also after an error. */

@@ -28,19 +28,19 @@ nd_status nd_checkpoint_join(char *path, size_t size, const char *directory, con
 nd_status nd_save_collect(nd_save *s)
 {
     const nd_run *run = s->run;
-    const int64_t params = run->model->params.count;
+    const int64_t params = run->model->params.count, units = nd_checkpoint_units(run);
     nd_checkpoint *c = &s->c;
-    c->tensors = calloc((size_t)(params * ND_CHECKPOINT_PARTS_MAX + nd_save_slices_max(s)),
+    c->tensors = calloc((size_t)(params * units * ND_CHECKPOINT_PARTS_MAX + nd_save_slices_max(s)),
                         sizeof *c->tensors);
     c->files = calloc((size_t)run->comm->size + 2, sizeof *c->files);
     if (!c->tensors || !c->files)
         return ND_FAIL(ND_ENOMEM, "no memory for a manifest of %lld tensors", (long long)params);
-    for (int64_t i = 0; i < params; i++) {
-        const nd_param *param = &run->model->params.list[i];
-        const int owner = run->own.rows[i] ? 0 : run->own.owner[i];
+    for (int64_t at = 0; at < params * units; at++) {
+        const nd_param *param = &run->model->params.list[at / units];
+        const int owner = nd_checkpoint_writer(run, at % units, at / units);
         for (int p = 0; p < ND_CHECKPOINT_PARTS_MAX; p++) {
-            const nd_written_tensor *w = &s->tensors[i * ND_CHECKPOINT_PARTS_MAX + p];
-            if (!w->part[0] || (run->own.rows[i] && !s->durable))
+            const nd_written_tensor *w = &nd_save_row(s, at % units, at / units)[p];
+            if (!w->part[0] || (run->own.rows[at / units] && !s->durable))
                 continue;
             nd_checkpoint_tensor *t = &c->tensors[c->tensor_count++];
             *t = (nd_checkpoint_tensor){

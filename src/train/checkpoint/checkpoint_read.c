@@ -175,7 +175,7 @@ static nd_status restore_tensor(nd_run *run, const nd_checkpoint *c, int64_t par
     if (index < 0)
         return ND_FAIL(ND_ECHECKPOINT,
                        "%s: holds no %s of %s, which this configuration needs "
-                       "(another optimizer, state_bits, galore_rank or model?)",
+                       "(another optimizer, state_bits, galore_rank, number of workers or model?)",
                        c->directory, part, param->name);
     const nd_checkpoint_tensor *t = &c->tensors[index];
     const bool convert = !has_state(c) && t->dtype == ND_F32, sliced = t->whole_rows > 0;
@@ -207,11 +207,13 @@ static nd_status restore_tensor(nd_run *run, const nd_checkpoint *c, int64_t par
     return status;
 }
 
-/* The master and the states of a parameter that this rank owns. */
-static nd_status restore_parameter(nd_run *run, const nd_checkpoint *c, int64_t index)
+/* What this rank has of a parameter in a unit. */
+static nd_status restore_parameter(nd_run *run, const nd_checkpoint *c, int64_t unit, int64_t index)
 {
     nd_optimizer_state mine[ND_CHECKPOINT_PARTS_MAX], all[ND_CHECKPOINT_PARTS_MAX];
-    int count = nd_checkpoint_parts(run, index, mine);
+    int count = nd_checkpoint_parts(run, unit, index, mine);
+    if (count == 0)
+        return ND_OK;
     memcpy(all, mine, sizeof all);
     if (run->own.rows[index])
         ND_TRY(nd_checkpoint_whole_parts(run, index, all, &count));
@@ -297,9 +299,10 @@ static nd_status restore_own(nd_run *run, const nd_checkpoint *c)
                        c->directory, (long long)masters, (long long)run->model->params.count, apart,
                        only_in);
     }
-    for (int64_t i = 0; i < run->model->params.count; i++)
-        if (run->masters[i].data)
-            ND_TRY(restore_parameter(run, c, i));
+    /* Of an imported model there is the run's master alone: workers take it as their start. */
+    const int64_t units = has_state(c) ? nd_checkpoint_units(run) : 1;
+    for (int64_t at = 0; at < run->model->params.count * units; at++)
+        ND_TRY(restore_parameter(run, c, at % units, at / units));
     return ND_OK;
 }
 
@@ -348,7 +351,7 @@ nd_status nd_checkpoint_restore_open(nd_run *run, const nd_checkpoint *c)
 {
     ND_TRY(nd_run_agree(run->comm, restore(run, c)));
     ND_TRY(nd_run_publish_projectors(run));
-    return nd_run_publish_weights(run, true);
+    return run->rounds ? nd_rounds_adopt(run, !has_state(c)) : nd_run_publish_weights(run, true);
 }
 
 nd_status nd_checkpoint_restore(nd_run *run, const char *directory)

@@ -44,6 +44,8 @@ static void wait_written(nd_run *run, nd_save *s, int64_t index)
 
 void nd_save_wait_written(nd_run *run, int64_t index)
 {
+    if (run->saving.worker_of) /* which saves what its workers have */
+        run = run->saving.worker_of;
     wait_written(run, run->saving.save, index);
     wait_written(run, run->saving.snapshot, index);
 }
@@ -118,18 +120,44 @@ static nd_status publish(void *context)
     return nd_save_publish(context);
 }
 
+/* What this rank writes, tensor by tensor in the order of its file. */
+typedef struct saved_views {
+    const nd_run *run;
+    int64_t index, unit;
+    int part, count;
+    nd_optimizer_state parts[ND_CHECKPOINT_PARTS_MAX];
+} saved_views;
+
+static saved_views saved_views_of(const nd_run *run)
+{
+    return (saved_views){.run = run, .unit = -1};
+}
+
+static bool next_view(saved_views *v, nd_view *view)
+{
+    while (v->part == v->count) {
+        v->part = v->count = 0;
+        if (++v->unit == nd_checkpoint_units(v->run)) {
+            v->unit = 0;
+            v->index++;
+        }
+        if (v->index == v->run->model->params.count)
+            return false;
+        if (nd_checkpoint_writes(v->run, v->unit, v->index))
+            v->count = nd_checkpoint_parts(v->run, v->unit, v->index, v->parts);
+    }
+    *view = v->parts[v->part++].view;
+    return true;
+}
+
 /* The sum of the bytes of all tensors this rank saves, whether or not there is memory behind them. */
 size_t nd_save_copy_bytes(const nd_run *run)
 {
     size_t bytes = 0;
-    for (int64_t i = 0; i < run->model->params.count; i++) {
-        nd_optimizer_state parts[ND_CHECKPOINT_PARTS_MAX];
-        if (nd_run_owned_rows(run, i).count == 0)
-            continue;
-        const int count = nd_checkpoint_parts(run, i, parts);
-        for (int p = 0; p < count; p++)
-            bytes += nd_view_bytes(nd_as_const(parts[p].view));
-    }
+    saved_views each = saved_views_of(run);
+    nd_view view;
+    while (next_view(&each, &view))
+        bytes += nd_view_bytes(nd_as_const(view));
     return bytes;
 }
 
@@ -146,14 +174,12 @@ nd_status nd_save_copy_owned(nd_run *run, void **copy, size_t *copy_bytes)
         *copy_bytes = bytes;
     }
     char *at = *copy;
-    for (int64_t i = 0; i < run->model->params.count; i++) {
-        nd_optimizer_state parts[ND_CHECKPOINT_PARTS_MAX];
-        const int count = run->masters[i].data ? nd_checkpoint_parts(run, i, parts) : 0;
-        for (int p = 0; p < count; p++) {
-            const size_t size = nd_view_bytes(nd_as_const(parts[p].view));
-            ND_TRY(b->ops.download(b, at, parts[p].view.data, size));
-            at += size;
-        }
+    saved_views each = saved_views_of(run);
+    nd_view view;
+    while (next_view(&each, &view)) {
+        const size_t size = nd_view_bytes(nd_as_const(view));
+        ND_TRY(b->ops.download(b, at, view.data, size));
+        at += size;
     }
     return ND_OK;
 }
@@ -179,7 +205,8 @@ static nd_status start_directory(const nd_save *s)
 
 nd_status nd_save_create(nd_run *run, bool background, nd_save **save)
 {
-    const size_t parts = (size_t)run->model->params.count * ND_CHECKPOINT_PARTS_MAX;
+    const size_t parts =
+        (size_t)(run->model->params.count * nd_checkpoint_units(run)) * ND_CHECKPOINT_PARTS_MAX;
     nd_save *s = *save = calloc(1, sizeof *s);
     if (!s)
         return ND_FAIL(ND_ENOMEM, "no memory for a checkpoint");

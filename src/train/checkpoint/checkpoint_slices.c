@@ -24,8 +24,7 @@ static void pack(const nd_save *s, nd_written_tensor *mine)
     for (int64_t i = 0; i < s->run->own.count; i++) {
         if (!s->run->own.rows[i])
             continue;
-        memcpy(mine, s->tensors + i * ND_CHECKPOINT_PARTS_MAX,
-               ND_CHECKPOINT_PARTS_MAX * sizeof *mine);
+        memcpy(mine, nd_save_row(s, 0, i), ND_CHECKPOINT_PARTS_MAX * sizeof *mine);
         mine += ND_CHECKPOINT_PARTS_MAX;
     }
 }

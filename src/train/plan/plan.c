@@ -131,6 +131,9 @@ static void print_wire(const nd_plan *plan, const nd_config *config, FILE *out)
     fprintf(out, "  dense        %10.3f  %s\n", w->dense / mb, dense[config->dist.embedding_sync]);
     fprintf(out, "  projectors   %10.3f\n", w->projectors / mb);
     fprintf(out, "  reports      %10.3f\n", w->reports / mb);
+    if (nd_config_has_rounds(config))
+        fprintf(out, "  outer step   %10.3f  of %lld workers, every %lld steps\n", w->outer / mb,
+                (long long)config->dist.workers, (long long)config->dist.sync_every);
     fprintf(out,
             "  sum          %10.3f  %.3f bytes a parameter, %.3f of them a rank (an all-reduce of "
             "bf16 gradients in a ring: %.3f a rank)\n",

@@ -99,6 +99,25 @@ def lines(path, x_label, y_label, curves, marks):
     chart.write(path)
 
 
+def points(path, x_label, y_label, named):
+    """`named`: (name, x, y) of every run; equal names share a mark, and those without a value are left out."""
+    named = [entry for entry in named if all(math.isfinite(value) for value in entry[1:])]
+    x_range = (0, max([x for _, x, _ in named] + [0]) * 1.08 or 1)
+    chart = Chart(x_label, y_label, x_range, spread([y for _, _, y in named] or [0, 1]))
+    for x in ticks(*x_range):
+        chart.line(chart.x(x), HEIGHT - BOTTOM, chart.x(x), TOP, "#eeeeee")
+        chart.text(chart.x(x), HEIGHT - BOTTOM + 18, "%.6g" % x, "middle")
+    if not named:
+        chart.text((LEFT + WIDTH - RIGHT) / 2, HEIGHT / 2, "no run has such points", "middle")
+    for i, name in enumerate(dict.fromkeys(name for name, _, _ in named)):
+        places = [(chart.x(x), chart.y(y)) for other, x, y in named if other == name]
+        x, y = chart.legend(name)
+        chart.parts += [mark(i, *place) for place in places + [(x + 17, y)]]
+        if len(name) < 12:  # beside its first point too, where grey tells two marks apart badly
+            chart.text(places[0][0] + 8, places[0][1] + 4, name)
+    chart.write(path)
+
+
 def bars(path, y_label, names, stacks):
     """`stacks`: {category: [a value of every name]}, from the bottom up."""
     sums = [sum(values) for values in zip(*stacks.values())]

@@ -36,6 +36,10 @@ static int64_t file_index(const nd_checkpoint *c, const char *name)
 static bool needs(const nd_run *run, const nd_checkpoint_tensor *t, int64_t param, int rank)
 {
     const nd_param *p = &run->model->params.list[param];
+    int worker;
+    if (sscanf(t->part, "w%d.", &worker) == 1) /* of a worker (train/rounds.h) */
+        return run->rounds && worker < run->rounds->workers &&
+               nd_rounds_rank(run, worker, param) == rank;
     const nd_row_span span = nd_ownership_span(&run->own, param, rank, p->rows);
     if (span.count == 0 || t->whole_rows == 0)
         return span.count > 0;
