@@ -173,7 +173,7 @@ nd_status fence(nccl_context *c)
 __global__ void add_part_kernel(float *into, const float *from, int64_t count)
 {
     ND_GRID_LOOP(i, count)
-        into[i] += from[i];
+    into[i] += from[i];
 }
 
 /* Values of a part: whole blocks of the format, and with them of its residual. */

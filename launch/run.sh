@@ -13,8 +13,9 @@
 #
 # Ended by success, a signal (after saving) or an error that would come again (a wrong configuration, damaged
 # data or checkpoints, numbers beyond recovery): the program's exit code is passed on. Started again after exit
-# code 5, a rank that died of a signal, a launcher that lost a host (205), and one that then cannot start all ranks (1). The first restart comes at once;
-# one without progress since the last waits, at first 1 s, then twice as long each time, up to 60 s.
+# code 5, a rank that died of a signal, a launcher that lost a host (205), and one that then cannot start all ranks
+# (1). The first restart comes at once; one without progress since the last waits, at first 1 s, then twice as long
+# each time, up to 60 s.
 #
 # Lost hosts are those that do not answer `$ND_AGENT HOST true` (ssh) within 5 s. The ranks that are left are as
 # many as the configuration allows (`nanochat_dist plan --ranks N`). ND_PROGRAM names the program,
@@ -93,6 +94,7 @@ last_step() { tail -n 1 "$run_dir/metrics.jsonl" 2>/dev/null | sed -n 's/.*"step
 find_alive() {
     local entry answers
     answers=$(for entry in "$@"; do
+        # shellcheck disable=SC2086 # the agent has options
         { timeout 5 $agent "${entry%:*}" true </dev/null >/dev/null 2>&1 && echo "$entry"; } &
     done; wait)
     alive=$'\n'$answers$'\n'

@@ -27,7 +27,8 @@
  * own, so that the run's workspace holds what steps need and nothing else. */
 static nd_status measure_peak(nd_run *run)
 {
-    enum { SIDE = 1024, ROUNDS = 4 };
+    enum { SIDE = 1024, ROUNDS = 4, ROUNDS_MIN = 2 };
+    const double enough = 0.05, begun = nd_seconds();
     nd_backend *b;
     const nd_dtype type = run->model->config.compute;
     const size_t bytes = (size_t)SIDE * SIDE * nd_dtype_size(type);
@@ -37,7 +38,8 @@ static nd_status measure_peak(nd_run *run)
     ND_TRY(nd_run_create_backend(&run->config, run->comm, &b));
     for (int i = 0; i < 3; i++)
         ND_TRY_GOTO(b->ops.allocate(b, bytes, &memory[i]), done);
-    for (int round = 0; round < ROUNDS; round++) {
+    for (int round = 0; round < ROUNDS && (round < ROUNDS_MIN || nd_seconds() - begun < enough);
+         round++) {
         const double start = nd_seconds();
         ND_TRY_GOTO(b->ops.gemm(b, nd_view_of(memory[0], type, SIDE, SIDE),
                                 nd_cview_of(memory[1], type, SIDE, SIDE), false,
