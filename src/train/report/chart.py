@@ -63,9 +63,9 @@ class Chart:
 
 
 def mark(number, x, y):
-    """A circle, a square, a diamond or a triangle."""
+    """A circle, a square, a diamond, a triangle, a cross or a triangle upside down."""
     path = ("M-3 0a3 3 0 1 0 6 0a3 3 0 1 0-6 0", "M-3-3h6v6h-6z", "M0-4l4 4l-4 4l-4-4z",
-            "M0-4l4 7h-8z")[number % 4]
+            "M0-4l4 7h-8z", "M-4-1h3v-3h2v3h3v2h-3v3h-2v-3h-3z", "M0 4l4-7h-8z")[number % 6]
     return '<path transform="translate(%.1f %.1f)" d="%s" fill="%s"/>' % (x, y, path, COLOURS[number % len(COLOURS)])
 
 
