@@ -146,7 +146,7 @@ static void check_here(const nd_run *run, nd_checkpoint *c, unsigned char *mine)
     int before = 0, here = 0, turn = 0;
     for (int r = 0; r < run->comm->size; r++) {
         here += hosts->of[r] == hosts->of[run->comm->rank];
-        before += hosts->of[r] == hosts->of[run->comm->rank] && r < run->comm->rank;
+        before += r < run->comm->rank && hosts->of[r] == hosts->of[run->comm->rank];
     }
     for (int64_t i = 0; i < c->file_count; i++) {
         const int rank = nd_snapshot_rank_of(c->files[i].name);

@@ -45,7 +45,7 @@ static int place_of(const nd_hosts *hosts, int ranks, int rank)
 {
     int place = 0;
     for (int r = 0; r < ranks; r++)
-        place += hosts->of[r] < hosts->of[rank] || (hosts->of[r] == hosts->of[rank] && r < rank);
+        place += hosts->of[r] < hosts->of[rank] || (r < rank && hosts->of[r] == hosts->of[rank]);
     return place;
 }
 
