@@ -14,28 +14,28 @@ static size_t all_bytes(const nd_weight *w)
     return (size_t)nd_trits_bytes(nd_view_count(nd_as_const(w->codes)));
 }
 
-static size_t stream_bytes(const nd_model *model, const nd_ownership *own, int rank)
+static size_t stream_bytes(const nd_model *model, const nd_ownership *own, int member)
 {
     size_t bytes = 0;
     for (int64_t i = 0; i < own->count; i++) {
         const nd_weight *w = &model->weights[i];
-        if (own->owner[i] == rank && w->ternary)
+        if (own->owner[i] == member && w->ternary)
             bytes += nd_view_bytes(nd_as_const(w->scales)) + sizeof all_codes + all_bytes(w);
     }
     return bytes;
 }
 
 nd_status nd_code_stream_reserve(nd_code_stream *s, const nd_model *model, const nd_ownership *own,
-                                 int rank, nd_arena *arena)
+                                 int member, nd_arena *arena)
 {
     const int64_t largest = nd_params_largest(&model->params, ND_ROLE_TERNARY);
-    const size_t mine = stream_bytes(model, own, rank);
+    const size_t mine = stream_bytes(model, own, member);
     size_t theirs = 0;
     s->own = own;
-    if (own->ranks == 1)
+    if (own->group == 1)
         return ND_OK;
-    for (int r = 0; r < own->ranks; r++) {
-        const size_t bytes = r == rank ? 0 : stream_bytes(model, own, r);
+    for (int r = 0; r < own->group; r++) {
+        const size_t bytes = r == member ? 0 : stream_bytes(model, own, r);
         theirs = bytes > theirs ? bytes : theirs;
     }
     if (s->kernels) {
@@ -147,20 +147,21 @@ static nd_status check_bytes(const nd_code_stream *s, uint64_t bytes, int r, int
 static nd_status exchange_by_host(nd_code_stream *s, nd_model *model, const nd_view *masters,
                                   bool whole, nd_comm *comm, uint64_t *bytes)
 {
+    const int first = nd_comm_group_first(comm), member = comm->rank - first;
     char *at = s->mine.data;
     for (int64_t i = 0; i < s->own->count; i++)
-        if (s->own->owner[i] == comm->rank && model->weights[i].ternary)
+        if (s->own->owner[i] == member && model->weights[i].ternary)
             ND_TRY(make_entry(s, model, i, nd_as_const(masters[i]), whole, &at));
     const uint64_t mine = (uint64_t)(at - (char *)s->mine.data);
     ND_TRY(comm->ops.allgather(comm, bytes, &mine, sizeof mine));
-    for (int r = 0; r < comm->size; r++) {
-        char *stream = r == comm->rank ? s->mine.data : s->theirs.data;
-        ND_TRY(check_bytes(s, bytes[r], r, comm->rank));
-        ND_TRY(comm->ops.broadcast(comm, stream, bytes[r], r));
+    for (int r = 0; r < s->own->group; r++) {
+        char *stream = r == member ? s->mine.data : s->theirs.data;
+        ND_TRY(check_bytes(s, bytes[first + r], first + r, comm->rank));
+        ND_TRY(comm->ops.broadcast_group(comm, stream, bytes[first + r], r));
         char *from = stream;
-        for (int64_t i = 0; r != comm->rank && i < s->own->count; i++)
+        for (int64_t i = 0; r != member && i < s->own->count; i++)
             if (s->own->owner[i] == r && model->weights[i].ternary)
-                ND_TRY(take_entry(s, model, i, &from, stream + bytes[r]));
+                ND_TRY(take_entry(s, model, i, &from, stream + bytes[first + r]));
     }
     return ND_OK;
 }
@@ -206,22 +207,23 @@ static nd_status take_on_device(const nd_code_stream *s, nd_model *model, int64_
 static nd_status exchange_on_device(nd_code_stream *s, nd_model *model, const nd_view *masters,
                                     bool whole, nd_comm *comm, uint64_t *bytes)
 {
+    const int first = nd_comm_group_first(comm), member = comm->rank - first;
     nd_backend *b = model->backend;
     uint64_t mine = 0;
     ND_TRY(b->ops.zero(b, s->at.data, sizeof mine));
     for (int64_t i = 0; i < s->own->count; i++)
-        if (s->own->owner[i] == comm->rank && model->weights[i].ternary)
+        if (s->own->owner[i] == member && model->weights[i].ternary)
             ND_TRY(make_on_device(s, model, i, nd_as_const(masters[i]), whole));
     ND_TRY(b->ops.download(b, &mine, s->at.data, sizeof mine));
     ND_TRY(comm->ops.allgather(comm, bytes, &mine, sizeof mine));
-    for (int r = 0; r < comm->size; r++) {
-        void *stream = r == comm->rank ? s->mine.data : s->theirs.data;
-        ND_TRY(check_bytes(s, bytes[r], r, comm->rank));
-        ND_TRY(comm->ops.broadcast_device(comm, stream, bytes[r], r));
+    for (int r = 0; r < s->own->group; r++) {
+        void *stream = r == member ? s->mine.data : s->theirs.data;
+        ND_TRY(check_bytes(s, bytes[first + r], first + r, comm->rank));
+        ND_TRY(comm->ops.broadcast_device(comm, stream, bytes[first + r], r));
         ND_TRY(b->ops.zero(b, s->at.data, sizeof mine));
-        for (int64_t i = 0; r != comm->rank && i < s->own->count; i++)
+        for (int64_t i = 0; r != member && i < s->own->count; i++)
             if (s->own->owner[i] == r && model->weights[i].ternary)
-                ND_TRY(take_on_device(s, model, i, bytes[r]));
+                ND_TRY(take_on_device(s, model, i, bytes[first + r]));
     }
     return ND_OK;
 }

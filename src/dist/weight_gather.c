@@ -31,7 +31,7 @@ size_t nd_weight_gather_bytes(const nd_weight_gather *gather, const nd_model *mo
                : nd_weight_wire_bytes(w, gather->codes);
 }
 
-/* What rank r sends. */
+/* What member r of a group sends. */
 static size_t rank_bytes(const nd_weight_gather *gather, const nd_model *model, int r, bool whole)
 {
     size_t bytes = 0;
@@ -47,18 +47,18 @@ nd_status nd_weight_gather_reserve(nd_weight_gather *gather, const nd_model *mod
     bool changes = false;
     gather->own = own;
     if (gather->codes == ND_WEIGHT_WIRE_CHANGED)
-        ND_TRY(nd_code_stream_reserve(&gather->stream, model, own, rank, arena));
+        ND_TRY(nd_code_stream_reserve(&gather->stream, model, own, rank % own->group, arena));
     for (int64_t i = 0; i < own->count; i++)
         changes |= nd_weight_gather_changes(gather, model, i);
     if (changes)
         ND_TRY(nd_arena_reserve(arena, ND_F32, 1, SCRATCH, &gather->scratch));
-    if (own->ranks == 1 && !changes)
+    if (own->group == 1 && !changes)
         return ND_OK;
     if (!gather->buffers)
-        gather->buffers = calloc((size_t)own->ranks, sizeof *gather->buffers);
+        gather->buffers = calloc((size_t)own->group, sizeof *gather->buffers);
     if (!gather->buffers)
-        return ND_FAIL(ND_ENOMEM, "no memory for the table of %d wire buffers", own->ranks);
-    for (int r = 0; r < own->ranks; r++) {
+        return ND_FAIL(ND_ENOMEM, "no memory for the table of %d wire buffers", own->group);
+    for (int r = 0; r < own->group; r++) {
         const size_t bytes = rank_bytes(gather, model, r, true);
         ND_TRY(nd_arena_reserve(arena, ND_U8, 1, (int64_t)bytes, &gather->buffers[r]));
     }
@@ -74,20 +74,20 @@ void nd_weight_gather_destroy(nd_weight_gather *gather)
 
 /* What this rank owns, into its buffer where others need it. */
 static nd_status make(nd_weight_gather *gather, nd_model *model, const nd_view *masters, bool whole,
-                      int rank)
+                      int member)
 {
     nd_backend *b = model->backend;
-    char *at = gather->buffers ? gather->buffers[rank].data : NULL;
+    char *at = gather->buffers ? gather->buffers[member].data : NULL;
     for (int64_t i = 0; i < gather->own->count; i++) {
         const nd_weight *w = &model->weights[i];
-        if (gather->own->owner[i] != rank || (streams(gather, w) && gather->own->ranks > 1))
+        if (gather->own->owner[i] != member || (streams(gather, w) && gather->own->group > 1))
             continue;
         if (!whole && nd_weight_gather_changes(gather, model, i)) {
             ND_TRY(nd_weight_delta_make(b, w, nd_as_const(masters[i]), gather->scratch, at));
             ND_TRY(nd_weight_delta_apply(b, w, gather->scratch, at));
         } else {
             ND_TRY(nd_model_load_weight(model, i, nd_as_const(masters[i])));
-            if (gather->own->ranks > 1)
+            if (gather->own->group > 1)
                 ND_TRY(nd_weight_wire_pack(b, w, gather->codes, at));
         }
         if (at && !streams(gather, w))
@@ -96,7 +96,7 @@ static nd_status make(nd_weight_gather *gather, nd_model *model, const nd_view *
     return ND_OK;
 }
 
-/* What rank r sent. */
+/* What member r sent. */
 static nd_status take(nd_weight_gather *gather, nd_model *model, bool whole, int r)
 {
     nd_backend *b = model->backend;
@@ -117,12 +117,13 @@ static nd_status take(nd_weight_gather *gather, nd_model *model, bool whole, int
 static nd_status exchange(const nd_weight_gather *gather, const nd_model *model, bool whole,
                           nd_comm *comm)
 {
-    void **buffers = calloc((size_t)comm->size, sizeof *buffers);
-    size_t *bytes = calloc((size_t)comm->size, sizeof *bytes);
+    const int group = gather->own->group;
+    void **buffers = calloc((size_t)group, sizeof *buffers);
+    size_t *bytes = calloc((size_t)group, sizeof *bytes);
     nd_status status = ND_OK;
     if (!buffers || !bytes)
-        status = ND_FAIL(ND_ENOMEM, "no memory for the table of %d wire buffers", comm->size);
-    for (int r = 0; status == ND_OK && r < comm->size; r++) {
+        status = ND_FAIL(ND_ENOMEM, "no memory for the table of %d wire buffers", group);
+    for (int r = 0; status == ND_OK && r < group; r++) {
         buffers[r] = gather->buffers[r].data;
         bytes[r] = rank_bytes(gather, model, r, whole);
     }
@@ -136,13 +137,13 @@ static nd_status exchange(const nd_weight_gather *gather, const nd_model *model,
 nd_status nd_weight_gather_run(nd_weight_gather *gather, nd_model *model, const nd_view *masters,
                                bool whole, nd_comm *comm)
 {
-    ND_TRY(make(gather, model, masters, whole, comm->rank));
-    if (gather->own->ranks > 1)
+    ND_TRY(make(gather, model, masters, whole, comm->rank % gather->own->group));
+    if (gather->own->group > 1)
         ND_TRY(exchange(gather, model, whole, comm));
-    for (int r = 0; gather->own->ranks > 1 && r < gather->own->ranks; r++)
-        if (r != comm->rank)
+    for (int r = 0; gather->own->group > 1 && r < gather->own->group; r++)
+        if (r != comm->rank % gather->own->group)
             ND_TRY(take(gather, model, whole, r));
-    return gather->own->ranks > 1 && gather->codes == ND_WEIGHT_WIRE_CHANGED
+    return gather->own->group > 1 && gather->codes == ND_WEIGHT_WIRE_CHANGED
                ? nd_code_stream_run(&gather->stream, model, masters, whole, comm)
                : ND_OK;
 }

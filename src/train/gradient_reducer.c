@@ -77,7 +77,7 @@ nd_status nd_gradient_reducer_reserve_feedback(nd_gradient_reducer *r, nd_arena 
     for (int64_t i = 0; i < r->params->count; i++) {
         int64_t rows, cols;
         nd_optimizer_gradient_shape(r->optimizer, i, &rows, &cols);
-        if (r->own->owner[i] != r->comm->rank)
+        if (r->own->taker[i] != r->comm->rank)
             ND_TRY(nd_error_feedback_reserve(&r->feedback, i, format_of(r, rows * cols),
                                              rows * cols, arena));
     }
@@ -121,6 +121,7 @@ static void set_piece(nd_gradient_reducer *r, int64_t place, int64_t index, cons
     r->sums.pieces[place] = (nd_comm_piece){.slots = slots,
                                             .count = count,
                                             .owner = r->own->owner[index],
+                                            .taker = r->own->taker[index],
                                             .name = r->params->list[index].name,
                                             .format = format_of(r, count),
                                             .residual = residual};
@@ -179,7 +180,7 @@ static nd_status inject_nan(nd_gradient_reducer *r, const char *point, const nd_
     if (!nd_fault_here(r->comm, "nan", point))
         return ND_OK;
     for (int64_t i = first; i < first + count; i++)
-        if (sums[i].data && r->own->owner[i] == r->comm->rank)
+        if (sums[i].data && nd_ownership_has(r->own, r->comm->rank, i))
             return r->backend->ops.upload(r->backend, sums[i].data, &value, sizeof value);
     return ND_OK;
 }
@@ -209,7 +210,7 @@ static nd_status own_squares(const nd_gradient_reducer *r, int64_t first, int64_
     double host[2 * count], *device = s->norms.data;
     int64_t computed = 0, at = 0;
     for (int64_t i = first; i < first + count; i++) {
-        if (r->own->owner[i] != r->comm->rank)
+        if (!nd_ownership_has(r->own, r->comm->rank, i))
             continue;
         const nd_view parts[2] = {s->sums[i], s->sketches[i]};
         for (int p = 0; p < 2; p++)
@@ -220,7 +221,7 @@ static nd_status own_squares(const nd_gradient_reducer *r, int64_t first, int64_
     if (computed > 0)
         ND_TRY(b->ops.download(b, host, device, (size_t)computed * sizeof *host));
     for (int64_t i = first; i < first + count; i++) {
-        if (r->own->owner[i] != r->comm->rank)
+        if (!nd_ownership_has(r->own, r->comm->rank, i))
             continue;
         mine[i - first] = host[at++];
         if (s->sketches[i].data && !isfinite(host[at++]))
@@ -229,7 +230,8 @@ static nd_status own_squares(const nd_gradient_reducer *r, int64_t first, int64_
     return ND_OK;
 }
 
-/* squares[i] = sum of squares of parameter i, in double by its owner, on every rank. */
+/* squares[i] = sum of squares of parameter i, in double by its owners, on every rank; where they differ, one that is
+ * not finite, since all must judge alike. */
 static nd_status share_squares(nd_gradient_reducer *r, int64_t first, int64_t count,
                                int64_t *nonfinite)
 {
@@ -242,7 +244,9 @@ static nd_status share_squares(nd_gradient_reducer *r, int64_t first, int64_t co
     ND_TRY_GOTO(own_squares(r, first, count, mine), done);
     ND_TRY_GOTO(r->comm->ops.allgather(r->comm, all, mine, (size_t)count * sizeof *mine), done);
     for (int64_t i = 0; i < count; i++) {
-        const double value = all[r->own->owner[first + i] * count + i];
+        double value = 0.0;
+        for (int rank = r->own->owner[first + i]; rank < r->comm->size; rank += r->own->group)
+            value = isfinite(value) ? all[rank * count + i] : value;
         r->sums.squares[first + i] = value;
         if (!isfinite(value) && *nonfinite < 0)
             *nonfinite = first + i;

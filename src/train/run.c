@@ -4,6 +4,7 @@
 #include "core/base/durable_file.h"
 #include "dist/device.h"
 #include "train/run_backend.h"
+#include "train/run_groups.h"
 #include "train/run_memory.h"
 
 #include <stdio.h>
@@ -137,9 +138,11 @@ static nd_status assign_owners(nd_run *run)
     }
     for (int64_t i = 0; i < params->count; i++)
         cost[i] = nd_optimizer_cost(&run->config, &params->list[i]);
-    ND_TRY_GOTO(nd_ownership_create(cost, params->count, run->comm->size, &run->own), done);
+    ND_TRY_GOTO(nd_ownership_create(cost, params->count, run->comm->size, nd_comm_group(run->comm),
+                                    &run->own),
+                done);
     for (int64_t i = 0; i < params->count; i++)
-        owned[i] = run->own.owner[i] == run->comm->rank;
+        owned[i] = nd_ownership_has(&run->own, run->comm->rank, i);
     ND_TRY_GOTO(nd_optimizer_create(&run->config, params, owned, run->backend, &run->optimizer),
                 done);
 done:
@@ -222,6 +225,7 @@ nd_status nd_run_prepare(nd_run *run)
     nd_run_resolve_precision(&run->config, run->backend);
     const nd_model_config model_config = nd_model_config_from(&run->config);
     ND_TRY(split_batch(run));
+    ND_TRY(nd_run_choose_groups(run));
     run->backend->log = &run->log;
     ND_TRY(nd_model_create(&model_config, run->backend, &run->model));
     ND_TRY(assign_owners(run));
@@ -261,7 +265,7 @@ static nd_status create(nd_run *run)
     if (run->config.hardware.cuda_graphs)
         ND_TRY(nd_replay_create(run->backend, &run->log, &run->replay));
     for (int64_t i = 0; i < run->model->params.count; i++)
-        if (run->own.owner[i] == run->comm->rank && nd_projectors_shape(projectors, i))
+        if (nd_ownership_has(&run->own, run->comm->rank, i) && nd_projectors_shape(projectors, i))
             ND_TRY(nd_projectors_initialize(projectors, i));
     return initialize_masters(run);
 }

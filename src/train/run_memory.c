@@ -12,7 +12,7 @@ static nd_status reserve_masters(nd_run *run, nd_arena *arena)
     const nd_dtype type =
         run->config.optimizer.master_precision == ND_PRECISION_BF16 ? ND_BF16 : ND_F32;
     for (int64_t i = 0; i < params->count; i++)
-        if (run->own.owner[i] == run->comm->rank)
+        if (nd_ownership_has(&run->own, run->comm->rank, i))
             ND_TRY(nd_arena_reserve(arena, type, params->list[i].rows, params->list[i].cols,
                                     &run->masters[i]));
     return ND_OK;

@@ -7,7 +7,7 @@ Test(ownership, every_parameter_has_one_owner_and_loads_add_up)
     for (int ranks = 1; ranks <= 5; ranks++) {
         nd_ownership own;
         double total = 0.0;
-        ND_ASSERT_OK(nd_ownership_create(cost, 8, ranks, &own));
+        ND_ASSERT_OK(nd_ownership_create(cost, 8, ranks, ranks, &own));
         for (int r = 0; r < ranks; r++)
             total += own.load[r];
         cr_assert_eq(total, 38.0);
@@ -27,7 +27,7 @@ Test(ownership, the_largest_load_is_within_the_bound_of_the_rule)
         total += cost[i];
     }
     nd_ownership own;
-    ND_ASSERT_OK(nd_ownership_create(cost, 60, 7, &own));
+    ND_ASSERT_OK(nd_ownership_create(cost, 60, 7, 7, &own));
     for (int r = 0; r < 7; r++)
         cr_assert_leq(own.load[r], total / 7 * 4.0 / 3.0);
     nd_ownership_destroy(&own);
@@ -37,7 +37,7 @@ Test(ownership, more_ranks_than_parameters_leaves_ranks_without)
 {
     const double cost[] = {2, 1};
     nd_ownership own;
-    ND_ASSERT_OK(nd_ownership_create(cost, 2, 4, &own));
+    ND_ASSERT_OK(nd_ownership_create(cost, 2, 4, 4, &own));
     cr_assert_eq(own.owner[0], 0);
     cr_assert_eq(own.owner[1], 1);
     cr_assert_eq(own.load[3], 0.0);

@@ -88,8 +88,8 @@ static void compare(int ranks, nd_weight_gather gather)
     nd_comm *solo = NULL;
     for (int64_t i = 0; i < count; i++)
         cost[i] = (double)(shape.model->params.list[i].rows * shape.model->params.list[i].cols);
-    ND_ASSERT_OK(nd_ownership_create(cost, count, ranks, &j.own));
-    ND_ASSERT_OK(nd_ownership_create(cost, count, 1, &alone));
+    ND_ASSERT_OK(nd_ownership_create(cost, count, ranks, ranks, &j.own));
+    ND_ASSERT_OK(nd_ownership_create(cost, count, 1, 1, &alone));
     for (int r = 0; r < ranks; r++)
         prepare(&j.ranks[r], &j.own, r, gather);
     prepare(&one, &alone, 0, gather);

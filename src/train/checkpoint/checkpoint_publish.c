@@ -37,7 +37,7 @@ static nd_status collect(nd_save *s)
         return ND_FAIL(ND_ENOMEM, "no memory for a manifest of %lld tensors", (long long)params);
     for (int64_t i = 0; i < params; i++) {
         const nd_param *param = &run->model->params.list[i];
-        const int owner = run->own.owner[i];
+        const int saver = run->own.saver[i];
         for (int p = 0; p < ND_CHECKPOINT_PARTS_MAX; p++) {
             const nd_written_tensor *w = &s->tensors[i * ND_CHECKPOINT_PARTS_MAX + p];
             if (!w->part[0])
@@ -48,7 +48,7 @@ static nd_status collect(nd_save *s)
             strcpy(t->param, param->name);
             strcpy(t->part, w->part);
             strcpy(t->sha256, w->sha256);
-            snprintf(t->file, sizeof t->file, "rank_%04d.h5", owner);
+            snprintf(t->file, sizeof t->file, "rank_%04d.h5", saver);
         }
     }
     for (int r = 0; r < run->comm->size; r++) {

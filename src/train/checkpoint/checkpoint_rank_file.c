@@ -59,10 +59,11 @@ static nd_status write_tensor(const nd_save *s, nd_checkpoint_h5 *file, const ch
 static nd_status write_tensors(nd_save *s, nd_checkpoint_h5 *file)
 {
     const nd_run *run = s->run;
+    const int rank = run->comm->rank;
     const char *copied = run->saving.copy;
     for (int64_t i = 0; i < run->model->params.count; i++) {
         nd_optimizer_state parts[ND_CHECKPOINT_PARTS_MAX];
-        if (!run->masters[i].data)
+        if (run->own.saver[i] != rank)
             continue;
         const int count = nd_checkpoint_parts(run, i, parts);
         for (int p = 0; p < count; p++) {
@@ -70,7 +71,7 @@ static nd_status write_tensors(nd_save *s, nd_checkpoint_h5 *file)
                 return ND_FAIL(ND_ECHECKPOINT, "%s: given up", s->temporary);
             ND_TRY(write_tensor(s, file, run->model->params.list[i].name, &parts[p], &copied,
                                 &s->tensors[i * ND_CHECKPOINT_PARTS_MAX + p]));
-            nd_fault_point_of(run->comm->rank, s->c.step, "save_tensor");
+            nd_fault_point_of(rank, s->c.step, "save_tensor");
         }
         nd_save_release(s, i + 1);
     }

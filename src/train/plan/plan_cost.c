@@ -126,13 +126,15 @@ static void list_pieces(table *t, const group *g, double ready, double seconds_p
                             .update = nd_optimizer_cost(&run->config, &run->model->params.list[i]) *
                                       seconds_per_flop,
                             .ready = ready,
-                            .owner = run->own.owner[i]};
+                            .owner = run->own.owner[i],
+                            .taker = run->own.taker[i]};
     for (int64_t i = g->first; sketches && i < g->first + g->count; i++)
         if (usually_due(run, i))
             t->pieces[t->pieces_count++] =
                 (nd_cost_piece){.bytes = (double)nd_wire_sketch_bytes(run, i),
                                 .ready = ready,
-                                .owner = run->own.owner[i]};
+                                .owner = run->own.owner[i],
+                                .taker = run->own.taker[i]};
 }
 
 /* As nd_run_create decides. */
@@ -151,8 +153,8 @@ static nd_status list_parts(table *t, nd_cost_work *work)
     const double seconds_per_flop = t->optimizer / update_flops(run);
     t->pieces = calloc(2 * (size_t)params->count, sizeof *t->pieces);
     t->parts = calloc((size_t)t->groups_count, sizeof *t->parts);
-    t->codes = calloc((size_t)run->comm->size, sizeof *t->codes);
-    t->streams = calloc((size_t)run->comm->size, sizeof *t->streams);
+    t->codes = calloc((size_t)run->own.group, sizeof *t->codes);
+    t->streams = calloc((size_t)run->own.group, sizeof *t->streams);
     if (!t->pieces || !t->parts || !t->codes || !t->streams)
         return ND_FAIL(ND_ENOMEM, "no memory for the messages of a plan");
     for (int64_t i = 0; i < params->count; i++)
@@ -180,7 +182,8 @@ static nd_status list_parts(table *t, nd_cost_work *work)
                            .streams = t->streams,
                            .losses = 24.0 * local, /* three doubles a micro-batch */
                            .report = ND_STEP_REPORT_BYTES,
-                           .format = (nd_gradient_wire)run->config.dist.grad_comm_dtype};
+                           .format = (nd_gradient_wire)run->config.dist.grad_comm_dtype,
+                           .group = run->own.group};
     return ND_OK;
 }
 
@@ -214,7 +217,7 @@ static nd_status predict(table *t, estimate how, nd_plan_cost *plan)
     plan->rank_alone = t->passes + t->optimizer;
     plan->update_even = t->optimizer / machine.ranks;
     for (int r = 0; r < machine.ranks; r++)
-        plan->idle += t->codes[r] + t->streams[r] == 0.0;
+        plan->idle += t->codes[r % work.group] + t->streams[r % work.group] == 0.0;
     return ND_OK;
 }
 

@@ -8,18 +8,28 @@ static nd_gradient_wire format_of(const nd_run *run, int64_t values)
     return nd_gradient_wire_for((nd_gradient_wire)run->config.dist.grad_comm_dtype, values);
 }
 
-size_t nd_wire_gradient_bytes(const nd_run *run, int64_t index)
+static int64_t gradient_values(const nd_run *run, int64_t index)
 {
     int64_t rows, cols;
     nd_optimizer_gradient_shape(run->optimizer, index, &rows, &cols);
-    return nd_gradient_wire_bytes(format_of(run, rows * cols), rows * cols);
+    return rows * cols;
+}
+
+static int64_t sketch_values(const nd_run *run, int64_t index)
+{
+    const nd_galore *g = nd_projectors_shape(nd_optimizer_projectors(run->optimizer), index);
+    return g && nd_gradient_reducer_projects(run->reducer) ? g->sketch * nd_galore_small(g) : 0;
+}
+
+size_t nd_wire_gradient_bytes(const nd_run *run, int64_t index)
+{
+    const int64_t count = gradient_values(run, index);
+    return nd_gradient_wire_bytes(format_of(run, count), count);
 }
 
 size_t nd_wire_sketch_bytes(const nd_run *run, int64_t index)
 {
-    const nd_galore *g = nd_projectors_shape(nd_optimizer_projectors(run->optimizer), index);
-    const int64_t count =
-        g && nd_gradient_reducer_projects(run->reducer) ? g->sketch * nd_galore_small(g) : 0;
+    const int64_t count = sketch_values(run, index);
     return nd_gradient_wire_bytes(format_of(run, count), count);
 }
 
@@ -39,27 +49,38 @@ size_t nd_wire_projector_bytes(const nd_run *run, int64_t index)
     return bytes;
 }
 
+/* What all ranks send to sum a message of so many values of parameter `index` to its owners. */
+static double reduction_bytes(const nd_run *run, int64_t index, int64_t values)
+{
+    const nd_comm *comm = run->comm;
+    const bool in_tree = run->config.dist.deterministic == ND_DETERMINISTIC_WORLD;
+    const nd_comm_split split = {in_tree ? run->micro_batches : comm->size, !in_tree};
+    const nd_comm_piece piece = {.owner = run->own.owner[index],
+                                 .taker = run->own.taker[index],
+                                 .format = format_of(run, values)};
+    const nd_tree tree = nd_tree_of(comm, split, &piece, 0);
+    const double exact = (double)sizeof(float) * (double)values;
+    if (run->config.dist.grad_reduction == ND_REDUCTION_ALLREDUCE)
+        return 2.0 * (comm->size - 1) * exact; /* a ring takes every part but one round twice */
+    return nd_tree_sums(&tree) * (double)nd_gradient_wire_bytes(piece.format, values) +
+           nd_tree_copies(&tree) * exact;
+}
+
 nd_wire_bytes nd_wire_bytes_of(const nd_run *run)
 {
     const nd_params *params = &run->model->params;
     const int ranks = run->comm->size;
-    const double others = ranks - 1, every = (double)run->config.training.galore_update_freq;
-    const bool tree = run->config.dist.deterministic == ND_DETERMINISTIC_WORLD;
-    const nd_comm_split split = {tree ? run->micro_batches : ranks, !tree};
+    const double every = (double)run->config.training.galore_update_freq;
+    const double receive = ranks - ranks / nd_comm_group(run->comm); /* all but owners */
     /* A rank tells all others 8 bytes a parameter, and 24 for each of its micro-batches. */
     nd_wire_bytes b = {.reports =
-                           ranks * others *
+                           ranks * (ranks - 1.0) *
                            (8.0 * (double)params->count + 24.0 * (double)run->local_micro_batches)};
-    const nd_gradient_wire wire = (nd_gradient_wire)run->config.dist.grad_comm_dtype;
-    const bool all = run->config.dist.grad_reduction == ND_REDUCTION_ALLREDUCE;
     for (int64_t i = 0; i < params->count; i++) {
-        /* A ring's all-reduce takes every part but one round twice. */
-        const double sends =
-            all ? 2.0 * others : (double)nd_tree_sends(ranks, split, run->own.owner[i], wire);
-        const double weight = others * (double)nd_wire_weight_bytes(run, i);
-        b.gradients += sends * (double)nd_wire_gradient_bytes(run, i);
-        b.sketches += sends * (double)nd_wire_sketch_bytes(run, i) / every;
-        b.projectors += others * (double)nd_wire_projector_bytes(run, i) / every;
+        const double weight = receive * (double)nd_wire_weight_bytes(run, i);
+        b.gradients += reduction_bytes(run, i, gradient_values(run, i));
+        b.sketches += reduction_bytes(run, i, sketch_values(run, i)) / every;
+        b.projectors += receive * (double)nd_wire_projector_bytes(run, i) / every;
         if (params->list[i].role == ND_ROLE_TERNARY)
             b.codes += weight;
         else
