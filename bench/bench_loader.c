@@ -128,7 +128,7 @@ static nd_status bench(int argc, char **argv)
     char path[4096];
     setting s = {.seq_length = 2048, .batch_size = 16};
     int64_t workers = 4;
-    nd_arg_list directories = {.count = 0};
+    nd_arg_rest directories;
     const nd_arg args[] = {
         {"--seq-length", ND_ARG_INT, &s.seq_length, "N", "tokens of a window (2048)"},
         {"--batch-size", ND_ARG_INT, &s.batch_size, "N", "windows of a batch (16)"},

@@ -278,7 +278,7 @@ static void bench_updates(bench *w, const model_shape *s, nd_dtype t)
     const nd_view packed = tensor(w, ND_U8, 1, (s->ffn * s->dim + 3) / 4);
     const nd_view scale = tensor(w, ND_F32, 1, 1), sum = tensor(w, ND_F64, 1, 1);
     const nd_update_params update = {.step_size = 1e-3f, .decay = 1e-5f, .rounding_key = 1};
-    const nd_adamw_params adamw = {1e-3f, 0.9f, 0.95f, 1e-8f, 0.1f, 1.0f, 0.1f, 0.05f, true, 1};
+    const nd_adamw_params adamw = {1e-3f, 0.9f, 0.95f, 1e-8f, 0.1f, 1.0f, 0.1f, 0.05f, true, 1, 0};
     const double size = (double)nd_dtype_size(t), count = (double)(s->ffn * s->dim);
     double seconds;
     TIME(seconds, OP(ternarize, c, scale, nd_as_const(weight)));
@@ -323,7 +323,7 @@ static void bench_state(bench *w, const model_shape *s)
     const nd_tiles tiles = {tensor(w, ND_U8, m, (n + 1) / 2),
                             tensor(w, ND_BF16, m, (n + ND_TILE - 1) / ND_TILE),
                             tensor(w, ND_BF16, (m + ND_TILE - 1) / ND_TILE, n)};
-    const nd_adamw_params adamw = {1e-3f, 0.9f, 0.95f, 1e-8f, 0.1f, 1.0f, 0.1f, 0.05f, true, 1};
+    const nd_adamw_params adamw = {1e-3f, 0.9f, 0.95f, 1e-8f, 0.1f, 1.0f, 0.1f, 0.05f, true, 1, 0};
     double seconds;
     TIME(seconds, OP(quantize_blocks, &linear, nd_as_const(x)));
     print_moved(w, "quantize_blocks", ND_I8, seconds, 5.0 * (double)count);

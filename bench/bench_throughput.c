@@ -17,7 +17,6 @@
 
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 
 enum { WARM_UP = 2, PEAK_SIDE = 2048, DEVICE_SIDE = 8192, SAMPLES_MAX = 256 };
 

@@ -74,6 +74,10 @@ static nd_status report_fault(nd_cuda *cuda)
     if (fault.kind == ND_FAULT_CHANGE)
         return ND_FAIL(ND_EPEER, "the codes of %s: a change of code %lld of %lld came",
                        fault.name.text, (long long)fault.position, (long long)fault.limit);
+    if (fault.kind == ND_FAULT_STOPPED)
+        return ND_FAIL(ND_EINTERNAL,
+                       "cuda: the operands of an int8 product (wgmma) did not arrive; set "
+                       "the environment variable ND_CUDA_INT8=mma");
     return ND_FAIL(ND_EINTERNAL, "token %d at position %lld is outside [%d, %lld)", fault.value,
                    (long long)fault.position, fault.lowest, (long long)fault.limit);
 }

@@ -25,11 +25,34 @@ template <typename F> nd_status nd_cuda_allow_shared(const nd_cuda *cuda, F kern
     return ND_OK;
 }
 
+/* Where a block keeps column i + j of a row in shared memory, i the first of the thread's eight: a thread's columns
+ * stand as far apart as there are threads, so that a warp meets no bank twice. */
+__device__ __forceinline__ int nd_own_column(int64_t i, int j)
+{
+    const int thread = (int)threadIdx.x;
+    return (int)i - thread * ND_WIDE + j * (int)blockDim.x + thread;
+}
+
+/* Bytes of all columns of a row. */
+static inline size_t nd_own_columns_bytes(int64_t n)
+{
+    const int64_t step = (int64_t)nd_row_threads(n) * ND_WIDE;
+    return (size_t)(nd_ceil(n, step) * step) * sizeof(float);
+}
+
 /* Zeros, each where the thread that owns its column will add. */
 __device__ __forceinline__ void nd_clear_columns(float *dw, int64_t n)
 {
     for (int64_t i = (int64_t)threadIdx.x * ND_WIDE; i < n; i += (int64_t)blockDim.x * ND_WIDE)
         for (int j = 0; j < ND_WIDE; j++)
+            dw[nd_own_column(i, j)] = 0.0f;
+}
+
+/* The block's sums to its row of partial [blocks, n]. */
+__device__ __forceinline__ void nd_store_columns(float *partial, const float *dw, int64_t n)
+{
+    for (int64_t i = (int64_t)threadIdx.x * ND_WIDE; i < n; i += (int64_t)blockDim.x * ND_WIDE)
+        for (int j = 0; j < ND_WIDE; j++)
             if (i + j < n)
-                dw[i + j] = 0.0f;
+                partial[(int64_t)blockIdx.x * n + i + j] = dw[nd_own_column(i, j)];
 }

@@ -14,9 +14,10 @@ extern "C" {
 
 enum nd_fault_kind {
     ND_FAULT_NONE,
-    ND_FAULT_TOKEN, /* outside [lowest, limit) */
-    ND_FAULT_CUT,   /* the codes of a tensor end too early */
-    ND_FAULT_CHANGE /* a change of code `position` of `limit` of a tensor */
+    ND_FAULT_TOKEN,  /* outside [lowest, limit) */
+    ND_FAULT_CUT,    /* the codes of a tensor end too early */
+    ND_FAULT_CHANGE, /* a change of code `position` of `limit` of a tensor */
+    ND_FAULT_STOPPED /* an int8 product whose operands did not arrive */
 };
 
 enum { ND_FAULT_NAME = 64 };

@@ -19,7 +19,8 @@ typedef enum nd_cuda_attention {
 typedef enum nd_cuda_int8 {
     ND_CUDA_INT8_FASTEST, /* whichever is, as measured when a shape is first met */
     ND_CUDA_INT8_LIBRARY, /* cuBLASLt and a pass that scales, where it takes the shape */
-    ND_CUDA_INT8_OWN      /* the project's own kernel, with its scaling fused */
+    ND_CUDA_INT8_OWN,     /* the project's own kernels, with their scaling fused */
+    ND_CUDA_INT8_MMA      /* of these, only the one that runs on every device (mma.sync) */
 } nd_cuda_int8;
 
 typedef struct nd_cuda_options {

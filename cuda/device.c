@@ -10,11 +10,18 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* A fault of a kernel leaves its process without a device, so what to do without must be said from outside. */
+static nd_cuda_int8 int8_choice(const char *name)
+{
+    return name && strcmp(name, "mma") == 0 ? ND_CUDA_INT8_MMA : ND_CUDA_INT8_FASTEST;
+}
+
 nd_status nd_device_backend_create(nd_device_choice choice, const nd_comm *comm,
                                    nd_backend **backend)
 {
     char reason[256] = "";
-    nd_cuda_options options = {.attention = (nd_cuda_attention)choice.attention};
+    nd_cuda_options options = {.int8 = int8_choice(getenv("ND_CUDA_INT8")),
+                               .attention = (nd_cuda_attention)choice.attention};
     *backend = NULL;
     if (choice.target == ND_TARGET_CPU)
         return ND_OK;

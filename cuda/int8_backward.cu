@@ -233,7 +233,8 @@ static nd_status ternary_gemm_dw_int8_cuda(nd_backend *b, nd_view dw, nd_cview d
     const size_t token_bytes = nd_scratch_bytes(dw.cols * stride, 1);
     void *scratch;
     ND_TRY(nd_cuda_scratch(
-        cuda, code_bytes + token_bytes + nd_scratch_bytes(blocks * dw.rows, sizeof(float)), &scratch));
+        cuda, code_bytes + token_bytes + nd_scratch_bytes(blocks * dw.rows, sizeof(float)),
+        &scratch));
     int8_t *codes = static_cast<int8_t *>(scratch), *turned = codes + code_bytes;
     float *largest = reinterpret_cast<float *>(turned + token_bytes);
     const float *maxima = static_cast<const float *>(a.data);
@@ -257,7 +258,7 @@ static nd_status ternary_gemm_dw_int8_cuda(nd_backend *b, nd_view dw, nd_cview d
     product.s = largest;
     product.row_width = ND_INT8_TOKENS;
     product.add = beta != 0.0f;
-    return nd_cuda_int8_product(cuda, &product);
+    return nd_cuda_int8_product(b, &product);
 }
 
 void nd_cuda_fill_int8(nd_backend_ops *ops)

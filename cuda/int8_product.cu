@@ -150,7 +150,7 @@ static nd_status launch(nd_cuda *cuda, const nd_int8_product *p, int64_t width)
     return ND_OK;
 }
 
-nd_status nd_cuda_int8_product(nd_cuda *cuda, const nd_int8_product *p)
+nd_status nd_cuda_int8_mma(nd_cuda *cuda, const nd_int8_product *p)
 {
     if (p->row_width > 0) {
         ND_REQUIRE(p->row_width % 32 == 0);

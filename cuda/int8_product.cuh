@@ -16,7 +16,28 @@ struct nd_int8_product {
     int64_t groups, row_width;
     bool add; /* not with groups */
 };
-nd_status nd_cuda_int8_product(nd_cuda *cuda, const nd_int8_product *product);
+nd_status nd_cuda_int8_product(nd_backend *b, const nd_int8_product *product);
+
+/* The same by instructions that every device has (mma.sync): what the next one is held to. */
+nd_status nd_cuda_int8_mma(nd_cuda *cuda, const nd_int8_product *product);
+
+/* The same on compute capability 9.0 (wgmma, TMA): the same bits. Where it takes it: no group scales but groups of rows
+ * in multiples of 128, k a multiple of 16, y.cols of 8, operands and y aligned to 16. */
+bool nd_cuda_int8_hopper_takes(const nd_int8_product *product);
+nd_status nd_cuda_int8_hopper(nd_cuda *cuda, const nd_int8_product *product);
+
+/* Runs both on the device, on numbers that leave tiles, slices and groups unfinished, and compares bits; waits.
+ * *reason (static text): NULL when they are equal, else why the second is not to be used. Errors: a fault that leaves
+ * the device unusable. */
+nd_status nd_cuda_int8_hopper_check(nd_cuda *cuda, const char **reason);
+
+/* Whether the device's own instructions are used. */
+enum nd_hopper_state { ND_HOPPER_UNKNOWN, ND_HOPPER_EXACT, ND_HOPPER_REFUSED };
+struct nd_cuda_hopper {
+    nd_hopper_state state;
+    void *encode_map; /* the driver's function */
+};
+nd_cuda_hopper *nd_cuda_hopper_of(nd_cuda *cuda);
 
 /* The same with one scale (groups 0), by this kernel or by cuBLASLt and a pass that scales, whichever was
  * faster when a shape of this kind was first met: both give the same bits. `sums`: nd_cuda_int8_room

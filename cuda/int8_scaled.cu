@@ -28,6 +28,7 @@ struct shape_kind {
 struct nd_cuda_int8_choices {
     std::map<shape_kind, bool> own; /* by shape: whether the own kernel is faster */
     cudaEvent_t begin, between, end;
+    nd_cuda_hopper hopper;
 };
 
 nd_status nd_cuda_int8_choices_create(nd_cuda *cuda)
@@ -38,6 +39,11 @@ nd_status nd_cuda_int8_choices_create(nd_cuda *cuda)
     ND_CUDA_TRY(cudaEventCreateWithFlags(&choices->between, cudaEventDefault));
     ND_CUDA_TRY(cudaEventCreateWithFlags(&choices->end, cudaEventDefault));
     return ND_OK;
+}
+
+nd_cuda_hopper *nd_cuda_hopper_of(nd_cuda *cuda)
+{
+    return &cuda->int8_choices->hopper;
 }
 
 void nd_cuda_int8_choices_destroy(nd_cuda *cuda)
@@ -58,7 +64,8 @@ __global__ void scale_rows_kernel(nd_floats y, const int32_t *sums, const float 
 {
     const float scale = *s;
     const int64_t count = rows * n;
-    ND_GRID_LOOP_WIDE(i, count) {
+    ND_GRID_LOOP_WIDE(i, count)
+    {
         float x[ND_WIDE], before[ND_WIDE];
         if (wide) { /* n is a multiple of 8: one row */
             const uint4 *from = reinterpret_cast<const uint4 *>(sums + i);
@@ -120,7 +127,7 @@ static nd_status measure(nd_backend *b, const nd_int8_product *p, void *sums, bo
         ND_CUDA_TRY(cudaEventRecord(choices->begin, cuda->stream));
         ND_TRY(by_library(cuda, p, sums, &done));
         ND_CUDA_TRY(cudaEventRecord(choices->between, cuda->stream));
-        ND_TRY(nd_cuda_int8_product(cuda, p));
+        ND_TRY(nd_cuda_int8_product(b, p));
         if (!done)
             return ND_OK;
         ND_CUDA_TRY(cudaEventRecord(choices->end, cuda->stream));
@@ -140,13 +147,13 @@ static nd_status measure(nd_backend *b, const nd_int8_product *p, void *sums, bo
 
 size_t nd_cuda_int8_room(const nd_cuda *cuda, int64_t rows, int64_t cols)
 {
-    return cuda->int8 == ND_CUDA_INT8_OWN ? 0 : nd_scratch_bytes(rows * cols, sizeof(int32_t));
+    return cuda->int8 >= ND_CUDA_INT8_OWN ? 0 : nd_scratch_bytes(rows * cols, sizeof(int32_t));
 }
 
 nd_status nd_cuda_int8_scaled(nd_backend *b, const nd_int8_product *p, void *sums)
 {
     nd_cuda *cuda = nd_cuda_of(b);
-    bool own = cuda->int8 == ND_CUDA_INT8_OWN;
+    bool own = cuda->int8 >= ND_CUDA_INT8_OWN;
     if (cuda->int8 == ND_CUDA_INT8_FASTEST) {
         shape_kind shape = {p->y.cols, p->k, 0};
         while (p->y.rows >> shape.log_rows > 1)
@@ -163,5 +170,5 @@ nd_status nd_cuda_int8_scaled(nd_backend *b, const nd_int8_product *p, void *sum
     bool done = false;
     if (!own)
         ND_TRY(by_library(cuda, p, sums, &done));
-    return done ? ND_OK : nd_cuda_int8_product(cuda, p);
+    return done ? ND_OK : nd_cuda_int8_product(b, p);
 }

@@ -26,14 +26,14 @@ __device__ __forceinline__ float nd_round_stochastic(float x, uint32_t random)
     return nd_float_of((bits + (random & 0xffffu)) & 0xffff0000u);
 }
 
-/* w[i .. i+7] = x, i a multiple of 8: element i takes word i % 4 of philox(key, 2, i / 4). */
+/* w[i .. i+7] = x, i a multiple of 8; with e = first + i element i takes word e % 4 of philox(key, 2, e / 4). */
 __device__ __forceinline__ void nd_store_masters(nd_floats w, int64_t i, int64_t left, bool wide,
-                                                 float x[ND_WIDE], uint64_t key)
+                                                 float x[ND_WIDE], uint64_t key, int64_t first)
 {
     if (w.dtype == ND_BF16) {
         ND_UNROLL
         for (int half = 0; half < 2; half++) {
-            const uint4 random = nd_philox(key, 2, (uint64_t)(i / 4 + half));
+            const uint4 random = nd_philox(key, 2, (uint64_t)((first + i) / 4 + half));
             x[4 * half] = nd_round_stochastic(x[4 * half], random.x);
             x[4 * half + 1] = nd_round_stochastic(x[4 * half + 1], random.y);
             x[4 * half + 2] = nd_round_stochastic(x[4 * half + 2], random.z);
@@ -53,6 +53,7 @@ struct nd_adamw_rule_cuda {
     float rate, decay, beta1, beta2, rest1, rest2, epsilon, scale, inverse1, inverse2;
     bool cautious;
     uint64_t key;
+    int64_t first; /* element of the tensor */
 };
 
 static inline nd_adamw_rule_cuda nd_adamw_rule_of(const nd_adamw_params *p)
@@ -70,6 +71,7 @@ static inline nd_adamw_rule_cuda nd_adamw_rule_of(const nd_adamw_params *p)
     r.inverse2 = (float)(1.0 / (double)p->correction2);
     r.cautious = p->cautious_decay;
     r.key = p->rounding_key;
+    r.first = p->first_element;
     return r;
 }
 

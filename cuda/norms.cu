@@ -65,7 +65,8 @@ __global__ void rmsnorm_quantize_kernel(int8_t *q, float *maxima, nd_floats r, n
 
 /* A block takes rows t, t + blocks, ... and keeps its part of dw in shared memory, where each column
  * belongs to one thread. */
-__global__ void rmsnorm_backward_kernel(nd_floats dx, float *partial, nd_floats dy, nd_floats x,
+__global__ void __launch_bounds__(512, 2)
+    rmsnorm_backward_kernel(nd_floats dx, float *partial, nd_floats dy, nd_floats x,
                                         nd_floats w, nd_floats r, float beta, int64_t rows,
                                         int64_t n, bool wide)
 {
@@ -97,16 +98,12 @@ __global__ void rmsnorm_backward_kernel(nd_floats dx, float *partial, nd_floats 
             for (int j = 0; j < ND_WIDE; j++) {
                 const float change = scale * (g[j] * b[j] - a[j] * pull);
                 d[j] = beta != 0.0f ? beta * d[j] + change : change;
-                if (i + j < n)
-                    dw[i + j] += g[j] * a[j] * scale;
+                dw[nd_own_column(i, j)] += g[j] * a[j] * scale; /* 0 beyond n */
             }
             nd_store_wide(dx, row + i, n - i, wide, d);
         }
     }
-    for (int64_t i = first; i < n; i += step)
-        for (int j = 0; j < ND_WIDE; j++)
-            if (i + j < n)
-                partial[(int64_t)blockIdx.x * n + i + j] = dw[i + j];
+    nd_store_columns(partial, dw, n);
 }
 
 enum { COLUMNS = 32, COLUMN_PARTS = 8 };
@@ -180,7 +177,7 @@ static nd_status rmsnorm_backward_cuda(nd_backend *b, nd_view dx, nd_view dw, nd
     if (nd_view_count(x) == 0)
         return ND_OK;
     const int64_t n = x.cols, blocks = nd_min(x.rows, ND_ROW_BLOCKS);
-    const size_t shared = (size_t)n * sizeof(float);
+    const size_t shared = nd_own_columns_bytes(n);
     void *partial;
     ND_TRY(nd_cuda_allow_shared(cuda, rmsnorm_backward_kernel, shared));
     ND_TRY(nd_cuda_scratch(cuda, (size_t)(blocks * n) * sizeof(float), &partial));

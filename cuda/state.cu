@@ -94,7 +94,8 @@ __global__ void quantize_blocks_kernel(uint8_t *q, float *scales, const float *x
 __global__ void dequantize_blocks_kernel(float *x, const uint8_t *q, const float *scales,
                                          int64_t count, int64_t block, const nd_dynamic_code *code)
 {
-    ND_GRID_LOOP(i, count) {
+    ND_GRID_LOOP(i, count)
+    {
         const float scale = scales[i / block];
         x[i] = code ? decoded(code, q[i], scale) : (float)(int8_t)q[i] * (scale / 127.0f);
     }
@@ -113,8 +114,9 @@ __global__ void adamw_blocks_kernel(nd_floats w, uint8_t *m, float *m_scales, ui
     const float m_scale = m_scales[blockIdx.x], v_scale = v_scales[blockIdx.x];
     uint32_t m_bits = 0, v_bits = 0;
     for (int64_t i = first + (int64_t)threadIdx.x * 4; i < end; i += (int64_t)blockDim.x * 4) {
-        const uint4 random =
-            w.dtype == ND_BF16 ? nd_philox(rule.key, 2, (uint64_t)(i / 4)) : make_uint4(0, 0, 0, 0);
+        const uint4 random = w.dtype == ND_BF16
+                                 ? nd_philox(rule.key, 2, (uint64_t)((rule.first + i) / 4))
+                                 : make_uint4(0, 0, 0, 0);
         const uint32_t words[4] = {random.x, random.y, random.z, random.w};
         ND_UNROLL
         for (int j = 0; j < 4; j++) {
@@ -203,7 +205,8 @@ __global__ void dequantize_tiles_kernel(float *x, const uint8_t *codes, const ui
                                         float beta)
 {
     const int64_t stride = (cols + 1) / 2, tiles = (cols + ND_TILE - 1) / ND_TILE;
-    ND_GRID_LOOP(at, rows * cols) {
+    ND_GRID_LOOP(at, rows * cols)
+    {
         const int64_t i = at / cols, j = at % cols;
         const unsigned bits = codes[i * stride + j / 2] >> (j % 2 * 4) & 15u;
         const float level = nibble_levels[bits & 7u];

@@ -38,7 +38,8 @@ __global__ void swiglu_backward_kernel(nd_floats dgate, nd_floats dup, nd_floats
 
 /* The activation of a row stands in shared memory between its three uses; each element is read by the
  * thread that wrote it. */
-__global__ void swiglu_rmsnorm_quantize_kernel(int8_t *q, float *maxima, nd_floats r,
+__global__ void __launch_bounds__(512, 3)
+    swiglu_rmsnorm_quantize_kernel(int8_t *q, float *maxima, nd_floats r,
                                                nd_floats gate, nd_floats up, nd_floats w, int64_t n,
                                                bool wide)
 {
@@ -54,7 +55,7 @@ __global__ void swiglu_rmsnorm_quantize_kernel(int8_t *q, float *maxima, nd_floa
         for (int j = 0; j < ND_WIDE; j++) {
             const float value = z[j] * sigmoid(z[j]) * u[j];
             sum += value * value;
-            h[i + j] = value; /* zeros up to the next multiple of 8 */
+            h[nd_own_column(i, j)] = value; /* 0 beyond n */
         }
     }
     sum = nd_block_sum(sum, shared);
@@ -62,8 +63,9 @@ __global__ void swiglu_rmsnorm_quantize_kernel(int8_t *q, float *maxima, nd_floa
     for (int64_t i = first; i < n; i += step) {
         nd_load_wide(w, i, n - i, wide, u);
         for (int j = 0; j < ND_WIDE; j++) {
-            h[i + j] = h[i + j] * scale * u[j];
-            largest = nd_larger<true>(largest, fabsf(h[i + j]));
+            const float value = h[nd_own_column(i, j)] * scale * u[j];
+            h[nd_own_column(i, j)] = value;
+            largest = nd_larger<true>(largest, fabsf(value));
         }
     }
     largest = nd_code_scale(largest, shared);
@@ -75,13 +77,14 @@ __global__ void swiglu_rmsnorm_quantize_kernel(int8_t *q, float *maxima, nd_floa
     for (int64_t i = first; i < n; i += step) {
         int code[ND_WIDE];
         for (int j = 0; j < ND_WIDE; j++)
-            code[j] = nd_quantized(h[i + j], factor);
+            code[j] = nd_quantized(h[nd_own_column(i, j)], factor);
         nd_store_codes(q + row + i, n - i, wide, code);
     }
 }
 
 /* Rows t, t + blocks, ... of a block; dw in shared memory as in rmsnorm_backward_kernel. */
-__global__ void swiglu_rmsnorm_backward_kernel(nd_floats dgate, nd_floats dup, float *partial,
+__global__ void __launch_bounds__(512, 2)
+    swiglu_rmsnorm_backward_kernel(nd_floats dgate, nd_floats dup, float *partial,
                                                nd_floats dy, nd_floats gate, nd_floats up,
                                                nd_floats w, nd_floats r, int64_t rows, int64_t n,
                                                bool wide)
@@ -113,8 +116,7 @@ __global__ void swiglu_rmsnorm_backward_kernel(nd_floats dgate, nd_floats dup, f
             for (int j = 0; j < ND_WIDE; j++) {
                 const float s = sigmoid(z[j]), activated = z[j] * s, h = activated * u[j];
                 const float dh = scale * (d[j] * b[j] - h * pull);
-                if (i + j < n)
-                    dw[i + j] += d[j] * h * scale;
+                dw[nd_own_column(i, j)] += d[j] * h * scale; /* 0 beyond n */
                 u[j] = dh * u[j] * s * (1.0f + z[j] * (1.0f - s));
                 d[j] = dh * activated;
             }
@@ -122,10 +124,7 @@ __global__ void swiglu_rmsnorm_backward_kernel(nd_floats dgate, nd_floats dup, f
             nd_store_wide(dup, row + i, n - i, wide, d);
         }
     }
-    for (int64_t i = first; i < n; i += step)
-        for (int j = 0; j < ND_WIDE; j++)
-            if (i + j < n)
-                partial[(int64_t)blockIdx.x * n + i + j] = dw[i + j];
+    nd_store_columns(partial, dw, n);
 }
 
 static nd_status swiglu_cuda(nd_backend *b, nd_view h, nd_cview gate, nd_cview up)
@@ -176,7 +175,7 @@ static nd_status swiglu_rmsnorm_quantize_cuda(nd_backend *b, nd_view q, nd_view 
     ND_REQUIRE(a.rows == gate.rows && r.rows == gate.rows);
     if (nd_view_count(gate) == 0)
         return ND_OK;
-    const size_t shared = (size_t)(nd_ceil(n, ND_WIDE) * ND_WIDE) * sizeof(float);
+    const size_t shared = nd_own_columns_bytes(n);
     ND_TRY(nd_cuda_allow_shared(cuda, swiglu_rmsnorm_quantize_kernel, shared));
     ND_CUDA_TRY(ND_LAUNCH(swiglu_rmsnorm_quantize_kernel, dim3((unsigned)gate.rows),
                           dim3(nd_row_threads(n)), shared, cuda->stream,
@@ -201,7 +200,7 @@ static nd_status swiglu_rmsnorm_backward_cuda(nd_backend *b, nd_view dgate, nd_v
     if (nd_view_count(gate) == 0)
         return ND_OK;
     const int64_t blocks = nd_min(rows, ND_ROW_BLOCKS);
-    const size_t shared = (size_t)n * sizeof(float);
+    const size_t shared = nd_own_columns_bytes(n);
     const bool wide =
         nd_aligned(n, dgate.data, dup.data, dy.data, gate.data) && nd_aligned(n, up.data, w.data);
     void *partial;

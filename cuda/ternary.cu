@@ -70,7 +70,7 @@ static nd_status ternary_gemm_cuda(nd_backend *b, nd_view y, nd_cview q, nd_cvie
     product.s = static_cast<const float *>(s.data);
     product.groups = is_single(s) ? 0 : s.cols;
     if (product.groups > 0)
-        return nd_cuda_int8_product(cuda, &product);
+        return nd_cuda_int8_product(b, &product);
     void *sums;
     ND_TRY(nd_cuda_scratch(cuda, nd_cuda_int8_room(cuda, y.rows, y.cols), &sums));
     return nd_cuda_int8_scaled(b, &product, sums);
@@ -125,7 +125,8 @@ static nd_status ternary_gemm_dw_cuda(nd_backend *b, nd_view dw, nd_cview dy, nd
     if (q.rows == 0) /* no token: nothing but beta */
         return beta != 0.0f ? ND_OK : b->ops.zero(b, dw.data, nd_view_bytes(nd_as_const(dw)));
     void *scratch;
-    ND_TRY(nd_cuda_scratch(cuda, nd_scratch_bytes(nd_view_count(q), nd_dtype_size(dy.dtype)), &scratch));
+    ND_TRY(nd_cuda_scratch(cuda, nd_scratch_bytes(nd_view_count(q), nd_dtype_size(dy.dtype)),
+                           &scratch));
     const nd_view x = nd_view_of(scratch, dy.dtype, q.rows, q.cols);
     ND_TRY(expand(cuda, x, q, static_cast<const float *>(a.data)));
     nd_matmul product;

@@ -5,7 +5,8 @@ __global__ void momentum_kernel(nd_floats u, float *m, nd_floats g, float beta, 
                                 bool nesterov, int64_t count, bool wide)
 {
     const nd_floats moments = {m, ND_F32};
-    ND_GRID_LOOP_WIDE(i, count) {
+    ND_GRID_LOOP_WIDE(i, count)
+    {
         float a[ND_WIDE], moment[ND_WIDE];
         nd_load_wide(g, i, count - i, wide, a);
         nd_load_wide(moments, i, count - i, wide, moment);
@@ -22,14 +23,15 @@ __global__ void momentum_kernel(nd_floats u, float *m, nd_floats g, float beta, 
 __global__ void apply_update_kernel(nd_floats w, nd_floats u, nd_update_params p, int64_t count,
                                     bool wide)
 {
-    ND_GRID_LOOP_WIDE(i, count) {
+    ND_GRID_LOOP_WIDE(i, count)
+    {
         float weight[ND_WIDE], update[ND_WIDE];
         nd_load_wide(w, i, count - i, wide, weight);
         nd_load_wide(u, i, count - i, wide, update);
         for (int j = 0; j < ND_WIDE; j++)
             weight[j] = nd_decayed(weight[j], update[j], p.decay, p.cautious_decay) -
                         p.step_size * update[j];
-        nd_store_masters(w, i, count - i, wide, weight, p.rounding_key);
+        nd_store_masters(w, i, count - i, wide, weight, p.rounding_key, 0);
     }
 }
 
@@ -37,7 +39,8 @@ __global__ void adamw_kernel(nd_floats w, float *m, float *v, nd_floats g, nd_ad
                              int64_t count, bool wide)
 {
     const nd_floats first = {m, ND_F32}, second = {v, ND_F32};
-    ND_GRID_LOOP_WIDE(i, count) {
+    ND_GRID_LOOP_WIDE(i, count)
+    {
         float weight[ND_WIDE], moment1[ND_WIDE], moment2[ND_WIDE], gradient[ND_WIDE];
         nd_load_wide(w, i, count - i, wide, weight);
         nd_load_wide(first, i, count - i, wide, moment1);
@@ -47,7 +50,7 @@ __global__ void adamw_kernel(nd_floats w, float *m, float *v, nd_floats g, nd_ad
             weight[j] = nd_adamw_element(rule, weight[j], &moment1[j], &moment2[j], gradient[j]);
         nd_store_wide(first, i, count - i, wide, moment1);
         nd_store_wide(second, i, count - i, wide, moment2);
-        nd_store_masters(w, i, count - i, wide, weight, rule.key);
+        nd_store_masters(w, i, count - i, wide, weight, rule.key, rule.first);
     }
 }
 

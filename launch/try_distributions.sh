@@ -40,7 +40,9 @@ settings=(${compiler:+"CC=$compiler"})
 
 make_root() {
     bare_root_make "$1"
-    [ -z "$compiler" ] || inside "$1" "apt-get -q update && apt-get -q install -y --no-install-recommends $compiler"
+    local packages=$compiler
+    [[ $compiler != clang* ]] || packages+=" libomp-dev" # its OpenMP is a package of its own
+    [ -z "$compiler" ] || inside "$1" "apt-get -q update && apt-get -q install -y --no-install-recommends $packages"
 }
 quickstart() { inside "$1" "launch/quickstart.sh --steps $steps" "${settings[@]}"; }
 tests() { inside "$1" "launch/test.sh ${only:+--only '$only'}" "${settings[@]}"; }

@@ -28,6 +28,19 @@ static const nd_arg *nearest(const nd_command *command, const char *name)
     return best;
 }
 
+/* NaN for a suffix that means nothing. */
+static long double scale_of(const char *suffix)
+{
+    static const struct {
+        const char *suffix;
+        long double scale;
+    } scales[] = {{"", 1}, {"K", 1e3}, {"k", 1e3}, {"M", 1e6}, {"G", 1e9}};
+    for (size_t i = 0; i < sizeof scales / sizeof scales[0]; i++)
+        if (strcmp(suffix, scales[i].suffix) == 0)
+            return scales[i].scale;
+    return NAN;
+}
+
 static nd_status assign(const nd_arg *arg, const char *text)
 {
     char *end;
@@ -36,11 +49,11 @@ static nd_status assign(const nd_arg *arg, const char *text)
         *(const char **)arg->value = text;
         return ND_OK;
     case ND_ARG_INT: {
-        const long long value = strtoll(text, &end, 10);
-        if (end == text || *end || value < 0)
+        const long double number = strtold(text, &end), value = number * scale_of(end);
+        if (end == text || !(value >= 0.0L && value < 0x1p63L) || floorl(value) < value)
             return ND_FAIL(ND_ECONFIG, "%s: '%.80s' is not a whole number of 0 or more", arg->name,
                            text);
-        *(int64_t *)arg->value = value;
+        *(int64_t *)arg->value = (int64_t)value;
         return ND_OK;
     }
     case ND_ARG_DOUBLE: {
@@ -63,12 +76,11 @@ static nd_status assign(const nd_arg *arg, const char *text)
     return ND_FAIL(ND_ECONFIG, "%s takes no value", arg->name);
 }
 
-nd_status nd_args_once(uint64_t *given, int number, const char *name)
+nd_status nd_args_check_range(const char *name, int64_t value, int64_t least, int64_t most)
 {
-    const uint64_t bit = UINT64_C(1) << (number & 63);
-    if (*given & bit)
-        return ND_FAIL(ND_ECONFIG, "--%s is given twice", name);
-    *given |= bit;
+    if (value < least || value > most)
+        return ND_FAIL(ND_ECONFIG, "%s is %lld; expected a whole number from %lld to %lld", name,
+                       (long long)value, (long long)least, (long long)most);
     return ND_OK;
 }
 
@@ -89,8 +101,11 @@ static nd_status parse_option(const nd_command *command, int argc, char **argv, 
         *(bool *)arg->value = true;
         return ND_OK;
     }
-    if (arg->type != ND_ARG_APPEND)
-        ND_TRY(nd_args_once(given, (int)(arg - command->args), arg->name + 2));
+    const uint64_t bit = UINT64_C(1) << (arg - command->args);
+    if (arg->type != ND_ARG_APPEND &&
+        *given & bit) /* of two values one would be dropped in silence */
+        return ND_FAIL(ND_ECONFIG, "%s is given twice", arg->name);
+    *given |= bit;
     if (equals)
         return assign(arg, equals + 1);
     if (*at + 1 >= argc)
@@ -98,25 +113,30 @@ static nd_status parse_option(const nd_command *command, int argc, char **argv, 
     return assign(arg, argv[++*at]);
 }
 
-nd_status nd_args_parse(const nd_command *command, int argc, char **argv, nd_arg_list *rest,
+nd_status nd_args_parse(const nd_command *command, int argc, char **argv, nd_arg_rest *rest,
                         bool *helped)
 {
     uint64_t given = 0;
+    bool options_end = false;
     *helped = false;
+    if (rest)
+        *rest = (nd_arg_rest){argv + 1, 0};
     for (int i = 1; i < argc; i++) {
-        if (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0) {
+        if (!options_end && strcmp(argv[i], "--") == 0) {
+            options_end = true;
+            continue;
+        }
+        if (!options_end && (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0)) {
             print_help(command, stdout);
             *helped = true;
             return ND_OK;
         }
-        if (argv[i][0] == '-' && argv[i][1] != '\0') {
+        if (!options_end && argv[i][0] == '-' && argv[i][1] != '\0') {
             ND_TRY(parse_option(command, argc, argv, &i, &given));
             continue;
         }
         if (!rest)
             return ND_FAIL(ND_ECONFIG, "unexpected argument '%.80s' (see --help)", argv[i]);
-        if (rest->count == ND_ARG_LIST_MAX)
-            return ND_FAIL(ND_ECONFIG, "more than %d arguments", ND_ARG_LIST_MAX);
         rest->items[rest->count++] = argv[i];
     }
     return ND_OK;

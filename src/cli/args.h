@@ -11,17 +11,23 @@
 typedef enum nd_arg_type {
     ND_ARG_FLAG,   /* bool * */
     ND_ARG_TEXT,   /* const char ** */
-    ND_ARG_INT,    /* int64_t *, 0 or more */
+    ND_ARG_INT,    /* int64_t *, 0 or more: 4096, 100M or 1.5G; K, M and G are powers of 1000 */
     ND_ARG_DOUBLE, /* double * */
     ND_ARG_APPEND  /* nd_arg_list *: may be given more than once */
 } nd_arg_type;
 
-enum { ND_ARG_LIST_MAX = 64 };
+enum { ND_ARG_LIST_MAX = 256 };
 
 typedef struct nd_arg_list {
     const char *items[ND_ARG_LIST_MAX];
     int count;
 } nd_arg_list;
+
+/* Arguments without an option: a part of argv, in their order. */
+typedef struct nd_arg_rest {
+    char **items;
+    int count;
+} nd_arg_rest;
 
 typedef struct nd_arg {
     const char *name; /* "--config" */
@@ -38,9 +44,10 @@ typedef struct nd_command {
     int arg_count;
 } nd_command;
 
-/* Parses argv[1..]. An option that takes a value is given once, unless it is ND_ARG_APPEND. Positional arguments go to `rest` (NULL: none are allowed). --help prints and sets
- * *helped; the caller then returns ND_OK. Errors: ND_ECONFIG naming the option and the nearest one. */
-nd_status nd_args_parse(const nd_command *command, int argc, char **argv, nd_arg_list *rest,
+/* Parses argv[1..]. An option that takes a value is given once, unless it is ND_ARG_APPEND. Positional arguments, among
+ * them all that follow "--", go to `rest` (NULL: none are allowed), for which argv is written over. --help prints and
+ * sets *helped; the caller then returns ND_OK. Errors: ND_ECONFIG naming the option and the nearest one. */
+nd_status nd_args_parse(const nd_command *command, int argc, char **argv, nd_arg_rest *rest,
                         bool *helped);
 
 /* The same, for functions that return an nd_status: returns after --help, and with an error. */
@@ -52,6 +59,5 @@ nd_status nd_args_parse(const nd_command *command, int argc, char **argv, nd_arg
             return ND_OK;                                                                          \
     } while (0)
 
-/* Notes in `given` that option `number` (0 to 63) of a command, --`name`, was given. Errors: ND_ECONFIG when it was
- * given before: of two values one would be dropped in silence. */
-nd_status nd_args_once(uint64_t *given, int number, const char *name);
+/* Errors: ND_ECONFIG naming the option when its value is not from `least` to `most`. */
+nd_status nd_args_check_range(const char *name, int64_t value, int64_t least, int64_t most);

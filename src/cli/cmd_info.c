@@ -59,7 +59,7 @@ static nd_status print_file(const char *path, bool verify)
 nd_status nd_cli_info(int argc, char **argv)
 {
     bool verify = false;
-    nd_arg_list paths = {.count = 0};
+    nd_arg_rest paths;
     const nd_arg args[] = {
         {"--verify", ND_ARG_FLAG, &verify, NULL, "read everything and check every checksum"}};
     const nd_command command = {

@@ -4,7 +4,6 @@
 #include "train/plan/plan.h"
 #include "train/plan/plan_cost.h"
 
-#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>

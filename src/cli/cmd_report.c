@@ -15,7 +15,7 @@ nd_status nd_cli_report(int argc, char **argv)
                                          "/../../src/train/report/"};
     const char *directory = NULL, *claims = NULL;
     char script[ND_CONFIG_TEXT_MAX], claims_path[ND_CONFIG_TEXT_MAX] = "";
-    nd_arg_list paths = {.count = 0};
+    nd_arg_rest paths;
     const nd_arg args[] = {
         {"--out", ND_ARG_TEXT, &directory, "DIR",
          "where REPORT.md, its pictures and their data go"},
@@ -35,9 +35,12 @@ nd_status nd_cli_report(int argc, char **argv)
         ND_TRY(nd_config_find(claims, claims_path, sizeof claims_path));
     ND_TRY(nd_program_file_find(places, sizeof places / sizeof *places, "report.py",
                                 "the program's report script", script, sizeof script));
-    const char *arguments[ND_ARG_LIST_MAX + 9] = {
-        "python3", "-B", "-X", "utf8", script, nd_build_version(), directory, claims_path};
+    const char *const first[] = {"python3",          "-B",      "-X",       "utf8", script,
+                                 nd_build_version(), directory, claims_path};
+    const char *arguments[8 + paths.count + 1];
+    memcpy(arguments, first, sizeof first);
     memcpy(arguments + 8, paths.items, (size_t)paths.count * sizeof *paths.items);
+    arguments[8 + paths.count] = NULL;
     execvp(arguments[0], (char *const *)arguments);
     return ND_FAIL(errno == ENOENT ? ND_ECONFIG : ND_EIO,
                    "report needs python3, which cannot be started: %s; install it "

@@ -1,157 +1,63 @@
 #include "cli/args.h"
 #include "cli/cli.h"
-#include "cli/number_argument.h"
 #include "data/tokenizer.h"
 
 #include <errno.h>
-#include <getopt.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { MAX_INPUTS = 256, MAX_VOCAB = 1 << 20, READ_BYTES = 1 << 16, DEFAULT_VOCAB = 32000 };
+enum { MAX_VOCAB = 1 << 20, READ_BYTES = 1 << 16, DEFAULT_VOCAB = 32000 };
 
-static const char general_help[] =
-    "usage: nanochat_dist tokenizer train|encode|decode [options]\n\n"
-    "  train    learn a tokenizer (SentencePiece BPE with byte fallback) from text\n"
-    "  encode   text to tokens, one decimal number a token\n"
-    "  decode   tokens to text, byte for byte what was encoded\n\n"
-    "`nanochat_dist tokenizer train --help` and so on print the options of each.\n";
-
-static const char train_help[] =
-    "usage: nanochat_dist tokenizer train --input PATH --output FILE [options]\n\n"
-    "  --input PATH      a file or directory; may be given more than once\n"
-    "  --output FILE     the model to write\n"
-    "  --glob PATTERN    which files of a directory, e.g. '*.rs' (all)\n"
-    "  --vocab-size N    number of pieces, 259 of them bytes and marks (32000)\n"
-    "  --max-bytes N     use at most this much text, taken evenly from the inputs (32M; 0: all)\n"
-    "  --binary          also learn from files that are not text\n"
-    "  --threads N       threads for the parts that can use them (2)\n"
-    "  --seed N          chooses the parts of the inputs (1)\n";
-
-static const char encode_help[] =
-    "usage: nanochat_dist tokenizer encode --model FILE [FILE]\n\n"
-    "Prints the tokens of FILE, or of standard input, separated by spaces.\n\n"
-    "  --model FILE      the tokenizer\n";
-
-static const char decode_help[] =
-    "usage: nanochat_dist tokenizer decode --model FILE [FILE]\n\n"
-    "Reads tokens, decimal numbers separated by white space, from FILE or standard input, and\n"
-    "writes the text they stand for.\n\n"
-    "  --model FILE      the tokenizer\n";
-
-static const struct option flags[] = {{"input", required_argument, NULL, 'i'},
-                                      {"output", required_argument, NULL, 'o'},
-                                      {"glob", required_argument, NULL, 'g'},
-                                      {"vocab-size", required_argument, NULL, 'v'},
-                                      {"max-bytes", required_argument, NULL, 'b'},
-                                      {"threads", required_argument, NULL, 't'},
-                                      {"seed", required_argument, NULL, 's'},
-                                      {"binary", no_argument, NULL, 'y'},
-                                      {"model", required_argument, NULL, 'm'},
-                                      {"help", no_argument, NULL, 'h'},
-                                      {0}};
-
-typedef struct arguments {
-    nd_tokenizer_train_options train;
-    nd_left_out left_out;
-    const char *inputs[MAX_INPUTS];
-    const char *model, *file;
-    bool help;
-} arguments;
-
-static nd_status parse_flag(arguments *a, int flag, const char *action, const char *word)
+static nd_status train(const nd_tokenizer_train_options *options)
 {
-    static const char *const allowed[][2] = {
-        {"train", "iogvbtsyh"}, {"encode", "mh"}, {"decode", "mh"}};
-    int64_t number;
-    for (size_t i = 0; i < sizeof allowed / sizeof allowed[0]; i++) {
-        if (strcmp(action, allowed[i][0]) == 0 && flag != ':' && !strchr(allowed[i][1], flag))
-            flag = '?';
-    }
-    switch (flag) {
-    case 'i':
-        if (a->train.input_count == MAX_INPUTS)
-            return ND_FAIL(ND_ECONFIG, "--input given more than %d times; give directories",
-                           MAX_INPUTS);
-        a->inputs[a->train.input_count++] = optarg;
-        return ND_OK;
-    case 'o':
-        a->train.output = optarg;
-        return ND_OK;
-    case 'g':
-        a->train.glob = optarg;
-        return ND_OK;
-    case 'v':
-        ND_TRY(nd_cli_parse_integer("--vocab-size", optarg, 260, MAX_VOCAB, &number));
-        a->train.vocab_size = (int)number;
-        return ND_OK;
-    case 'b':
-        return nd_cli_parse_integer("--max-bytes", optarg, 0, INT64_C(1) << 40,
-                                    &a->train.max_bytes);
-    case 't':
-        ND_TRY(nd_cli_parse_integer("--threads", optarg, 1, 1024, &number));
-        a->train.threads = (int)number;
-        return ND_OK;
-    case 's':
-        ND_TRY(nd_cli_parse_integer("--seed", optarg, 0, INT64_C(1) << 53, &number));
-        a->train.seed = (uint64_t)number;
-        return ND_OK;
-    case 'y':
-        a->train.binary = true;
-        return ND_OK;
-    case 'm':
-        a->model = optarg;
-        return ND_OK;
-    case 'h':
-        a->help = true;
-        return ND_OK;
-    default:
-        return ND_FAIL(ND_ECONFIG, "%s: %s; see `nanochat_dist tokenizer %s --help`", word,
-                       flag == ':' ? "needs a value" : "no such option", action);
-    }
-}
-
-static nd_status parse(int argc, char **argv, const char *action, arguments *a)
-{
-    optind = 0;
-    opterr = 0;
-    char word[32];
-    uint64_t given = 0;
-    for (int flag, at; (flag = getopt_long(argc, argv, ":", flags, &at)) != -1;) {
-        if (flag == ':' || flag == '?')
-            snprintf(word, sizeof word, "%s", argv[optind - 1]);
-        else
-            snprintf(word, sizeof word, "--%s", flags[at].name);
-        ND_TRY(parse_flag(a, flag, action, word));
-        if (flag != 'i' && flag != 'h')
-            ND_TRY(nd_args_once(&given, at, flags[at].name));
-    }
-    const bool takes_file = strcmp(action, "train") != 0;
-    if (argc - optind > (takes_file ? 1 : 0))
-        return ND_FAIL(ND_ECONFIG,
-                       "'%s' is one argument too many; see `nanochat_dist tokenizer %s "
-                       "--help`",
-                       argv[optind + takes_file], action);
-    a->file = argc > optind ? argv[optind] : "-";
-    return ND_OK;
-}
-
-static nd_status run_train(arguments *a)
-{
-    if (a->train.input_count == 0 || !a->train.output)
-        return ND_FAIL(ND_ECONFIG, "%s is missing; see `nanochat_dist tokenizer train --help`",
-                       a->train.output ? "--input" : "--output");
-    a->train.inputs = a->inputs;
-    const nd_status status = nd_tokenizer_train(&a->train, &a->left_out);
-    nd_left_out_print(&a->left_out, "", status == ND_OK ? stdout : stderr);
-    ND_TRY(status);
+    static nd_left_out left_out;
     nd_tokenizer *tokenizer;
-    ND_TRY(nd_tokenizer_open(a->train.output, &tokenizer));
-    printf("%s: %d pieces, SHA-256 %s\n", a->train.output, nd_tokenizer_vocab_size(tokenizer),
+    const nd_status status = nd_tokenizer_train(options, &left_out);
+    nd_left_out_print(&left_out, "", status == ND_OK ? stdout : stderr);
+    ND_TRY(status);
+    ND_TRY(nd_tokenizer_open(options->output, &tokenizer));
+    printf("%s: %d pieces, SHA-256 %s\n", options->output, nd_tokenizer_vocab_size(tokenizer),
            nd_tokenizer_sha256(tokenizer));
     nd_tokenizer_close(tokenizer);
     return ND_OK;
+}
+
+static nd_status run_train(int argc, char **argv)
+{
+    nd_tokenizer_train_options o = {.max_bytes = 32000000};
+    nd_arg_list inputs = {.count = 0};
+    int64_t vocab_size = DEFAULT_VOCAB, threads = 2, seed = 1;
+    const nd_arg args[] = {
+        {"--input", ND_ARG_APPEND, &inputs, "PATH",
+         "a file or directory; may be given more than once"},
+        {"--output", ND_ARG_TEXT, &o.output, "FILE", "the model to write"},
+        {"--glob", ND_ARG_TEXT, &o.glob, "PATTERN",
+         "which files of a directory, e.g. '*.rs' (all)"},
+        {"--vocab-size", ND_ARG_INT, &vocab_size, "N",
+         "number of pieces, 259 of them bytes and marks (32000)"},
+        {"--max-bytes", ND_ARG_INT, &o.max_bytes, "N",
+         "use at most this much text, taken evenly from the inputs (32M; 0: all)"},
+        {"--binary", ND_ARG_FLAG, &o.binary, NULL, "also learn from files that are not text"},
+        {"--threads", ND_ARG_INT, &threads, "N", "threads for the parts that can use them (2)"},
+        {"--seed", ND_ARG_INT, &seed, "N", "chooses the parts of the inputs (1)"},
+    };
+    const nd_command command = {
+        "nanochat_dist tokenizer train --input PATH --output FILE [options]",
+        "Learns a tokenizer (SentencePiece BPE with byte fallback) from text.", args,
+        sizeof args / sizeof args[0]};
+    ND_ARGS_PARSE(command, argc, argv, NULL);
+    ND_TRY(nd_args_check_range("--vocab-size", vocab_size, 260, MAX_VOCAB));
+    ND_TRY(nd_args_check_range("--threads", threads, 1, 1024));
+    if (inputs.count == 0 || !o.output)
+        return ND_FAIL(ND_ECONFIG, "%s is missing; see `nanochat_dist tokenizer train --help`",
+                       o.output ? "--input" : "--output");
+    o.inputs = inputs.items;
+    o.input_count = inputs.count;
+    o.vocab_size = (int)vocab_size;
+    o.threads = (int)threads;
+    o.seed = (uint64_t)seed;
+    return train(&o);
 }
 
 static nd_status open_input(const char *path, FILE **file)
@@ -231,17 +137,15 @@ static nd_status decode_stream(const nd_tokenizer *tokenizer, FILE *file, const 
     return ND_OK;
 }
 
-static nd_status run_coder(const arguments *a,
+static nd_status code_file(const char *model, const char *path,
                            nd_status (*code)(const nd_tokenizer *, FILE *, const char *))
 {
     FILE *file;
     nd_tokenizer *tokenizer;
-    if (!a->model)
-        return ND_FAIL(ND_ECONFIG, "--model is missing; see `nanochat_dist tokenizer --help`");
-    ND_TRY(nd_tokenizer_open(a->model, &tokenizer));
-    nd_status status = open_input(a->file, &file);
+    ND_TRY(nd_tokenizer_open(model, &tokenizer));
+    nd_status status = open_input(path, &file);
     if (status == ND_OK) {
-        status = code(tokenizer, file, file == stdin ? "(standard input)" : a->file);
+        status = code(tokenizer, file, file == stdin ? "(standard input)" : path);
         if (file != stdin)
             fclose(file);
     }
@@ -249,29 +153,45 @@ static nd_status run_coder(const arguments *a,
     return status;
 }
 
+static nd_status run_coder(int argc, char **argv)
+{
+    const bool encode = strcmp(argv[0], "encode") == 0;
+    const char *model = NULL;
+    nd_arg_rest files;
+    const nd_arg args[] = {{"--model", ND_ARG_TEXT, &model, "FILE", "the tokenizer"}};
+    const nd_command commands[] = {
+        {"nanochat_dist tokenizer decode --model FILE [FILE]",
+         "Reads tokens, decimal numbers separated by white space, from FILE or standard input, "
+         "and\n"
+         "writes the text they stand for.",
+         args, 1},
+        {"nanochat_dist tokenizer encode --model FILE [FILE]",
+         "Prints the tokens of FILE, or of standard input, separated by spaces.", args, 1}};
+    ND_ARGS_PARSE(commands[encode], argc, argv, &files);
+    if (!model)
+        return ND_FAIL(ND_ECONFIG, "--model is missing; see `nanochat_dist tokenizer %s --help`",
+                       argv[0]);
+    if (files.count > 1)
+        return ND_FAIL(ND_ECONFIG, "'%s' is one argument too many (see --help)", files.items[1]);
+    return code_file(model, files.count > 0 ? files.items[0] : "-",
+                     encode ? encode_stream : decode_stream);
+}
+
 nd_status nd_cli_tokenizer(int argc, char **argv)
 {
     const char *action = argc > 1 ? argv[1] : "";
-    const char *help = strcmp(action, "train") == 0    ? train_help
-                       : strcmp(action, "encode") == 0 ? encode_help
-                       : strcmp(action, "decode") == 0 ? decode_help
-                                                       : NULL;
-    if (!help && strcmp(action, "--help") == 0) {
-        fputs(general_help, stdout);
-        return ND_OK;
-    }
-    if (!help)
+    if (strcmp(action, "train") == 0)
+        return run_train(argc - 1, argv + 1);
+    if (strcmp(action, "encode") == 0 || strcmp(action, "decode") == 0)
+        return run_coder(argc - 1, argv + 1);
+    if (strcmp(action, "--help") != 0)
         return ND_FAIL(ND_ECONFIG, "tokenizer: '%s' is no action; expected train, encode or decode",
                        action);
-    static arguments a;
-    a = (arguments){
-        .train = {.vocab_size = DEFAULT_VOCAB, .max_bytes = 32000000, .threads = 2, .seed = 1}};
-    ND_TRY(parse(argc - 1, argv + 1, action, &a));
-    if (a.help) {
-        fputs(help, stdout);
-        return ND_OK;
-    }
-    if (help == train_help)
-        return run_train(&a);
-    return run_coder(&a, help == encode_help ? encode_stream : decode_stream);
+    fputs("usage: nanochat_dist tokenizer train|encode|decode [options]\n\n"
+          "  train    learn a tokenizer (SentencePiece BPE with byte fallback) from text\n"
+          "  encode   text to tokens, one decimal number a token\n"
+          "  decode   tokens to text, byte for byte what was encoded\n\n"
+          "`nanochat_dist tokenizer train --help` and so on print the options of each.\n",
+          stdout);
+    return ND_OK;
 }

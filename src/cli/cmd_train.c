@@ -6,7 +6,6 @@
 #include "train/train.h"
 
 #include <stdlib.h>
-#include <string.h>
 
 typedef struct train_arguments {
     nd_config_arguments source;

@@ -303,56 +303,15 @@ void nd_model_file_free(nd_model_file *model)
     *model = (nd_model_file){.bos = -1, .eos = -1};
 }
 
-static size_t write_varint(uint8_t *at, uint64_t value)
+void nd_model_file_forget_threads(void *bytes, size_t size)
 {
-    size_t bytes = 0;
-    for (; value >= 0x80; value >>= 7)
-        at[bytes++] = (uint8_t)(value | 0x80);
-    at[bytes++] = (uint8_t)value;
-    return bytes;
-}
-
-/* Writes the usual number over that of a TrainerSpec, in place: no field grows. Returns the new length. */
-static size_t rewrite_trainer(uint8_t *to, wire message)
-{
-    uint8_t *at = to;
-    while (message.at < message.end) {
-        const uint8_t *start = message.at;
-        field f;
-        if (!read_field(&message, &f)) {
-            message.at = message.end; /* kept as it is; the parser refuses it */
-        } else if (f.number == NUM_THREADS) {
-            at += write_varint(at, NUM_THREADS << 3);
-            *at++ = USUAL_THREADS;
-            continue;
-        }
-        memmove(at, start, (size_t)(message.at - start));
-        at += message.at - start;
+    wire model = {bytes, (const uint8_t *)bytes + size};
+    field outer, inner;
+    while (model.at < model.end && read_field(&model, &outer)) {
+        wire trainer = outer.bytes;
+        while (outer.number == TRAINER_SPEC && trainer.at < trainer.end &&
+               read_field(&trainer, &inner))
+            if (inner.number == NUM_THREADS && inner.varint < 0x80) /* one byte, the last read */
+                ((uint8_t *)bytes)[trainer.at - 1 - (const uint8_t *)bytes] = USUAL_THREADS;
     }
-    return (size_t)(at - to);
-}
-
-size_t nd_model_file_forget_threads(void *bytes, size_t size)
-{
-    uint8_t *at = bytes;
-    wire message = {bytes, (const uint8_t *)bytes + size};
-    while (message.at < message.end) {
-        const uint8_t *start = message.at;
-        field f;
-        const bool good = read_field(&message, &f);
-        if (good && f.number == TRAINER_SPEC && f.bytes.at < f.bytes.end) {
-            uint8_t *content = (uint8_t *)(uintptr_t)f.bytes.at;
-            const size_t length = rewrite_trainer(content, f.bytes);
-            at += write_varint(at, TRAINER_SPEC << 3 | 2);
-            at += write_varint(at, length);
-            memmove(at, content, length);
-            at += length;
-            continue;
-        }
-        if (!good)
-            message.at = message.end;
-        memmove(at, start, (size_t)(message.at - start));
-        at += message.at - start;
-    }
-    return (size_t)(at - (uint8_t *)bytes);
 }

@@ -41,8 +41,8 @@ typedef struct nd_model_file {
 nd_status nd_model_file_parse(const void *bytes, size_t size, const char *name,
                               nd_model_file *model);
 
-/* Makes the file one that two threads trained, whatever their number was: the trainer records it, and it says nothing
- * about the pieces. Works in place; returns the new size, at most `size`. */
-size_t nd_model_file_forget_threads(void *bytes, size_t size);
+/* Makes the file one that two threads trained, whatever their number, below 128, was: the trainer records it, and it says
+ * nothing about the pieces. */
+void nd_model_file_forget_threads(void *bytes, size_t size);
 
 void nd_model_file_free(nd_model_file *model);

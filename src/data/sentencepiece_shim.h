@@ -19,11 +19,6 @@ int nd_sentencepiece_train(int vocab_size, int threads, uint32_t seed, nd_senten
                            void *context, void **model, size_t *model_bytes, char *message,
                            size_t message_size);
 
-/* SentencePiece's own encoding of `text`: the oracle of bpe.c in the tests. The caller frees *ids
- * with free(). Returns 0, or a negative number with a reason in `message`. */
-int nd_sentencepiece_encode(const void *model, size_t model_bytes, const char *text, size_t bytes,
-                            int32_t **ids, size_t *count, char *message, size_t message_size);
-
 #ifdef __cplusplus
 }
 #endif

@@ -12,7 +12,6 @@
 #include "data/tokenizer.h"
 #include "data/utf8.h"
 
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -20,7 +19,7 @@
 enum {
     SENTENCE_MAX = 4096,
     CHUNK_BYTES = 1 << 14,  /* sampling takes or leaves this much at once */
-    THREADS_MAX = 128,      /* SentencePiece refuses more */
+    THREADS_MAX = 127,      /* SentencePiece takes 128; a recorded 127 fits one byte */
     RESERVED_PIECES = 259,  /* <unk>, <s>, </s>, 256 bytes */
     SPACE_ESCAPE = 0x2581,  /* SentencePiece's name of a space */
     UNKNOWN_ESCAPE = 0x2585 /* SentencePiece's name of a rare character */
@@ -181,7 +180,7 @@ static nd_status train(const nd_tokenizer_train_options *options, corpus *text)
         return ND_FAIL(ND_EDATA, "%s: SentencePiece could not train on %zu bytes of text: %s",
                        options->output, text->bytes, plain_reason(message));
     }
-    model_bytes = nd_model_file_forget_threads(model, model_bytes);
+    nd_model_file_forget_threads(model, model_bytes);
     nd_tokenizer *check = NULL; /* what is written can be read */
     nd_status status = nd_tokenizer_open_memory(model, model_bytes, options->output, &check);
     nd_tokenizer_close(check);

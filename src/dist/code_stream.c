@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+enum { ALIGN = 64, ROOM = 4 /* for a fourth of what all ranks could send at most */ };
+
 /* Before the codes of each matrix: its scales, and how many bytes follow (dist/code_kernels.h). */
 static const uint32_t all_codes = ND_CODES_WHOLE;
 
@@ -14,30 +16,37 @@ static size_t all_bytes(const nd_weight *w)
     return (size_t)nd_trits_bytes(nd_view_count(nd_as_const(w->codes)));
 }
 
-static size_t stream_bytes(const nd_model *model, const nd_ownership *own, int member)
+static size_t aligned(uint64_t bytes)
+{
+    return (size_t)((bytes + ALIGN - 1) / ALIGN * ALIGN);
+}
+
+static size_t stream_bytes(const nd_model *model, const nd_ownership *own, int rank)
 {
     size_t bytes = 0;
     for (int64_t i = 0; i < own->count; i++) {
         const nd_weight *w = &model->weights[i];
-        if (own->owner[i] == member && w->ternary)
+        if (own->owner[i] == rank && w->ternary)
             bytes += nd_view_bytes(nd_as_const(w->scales)) + sizeof all_codes + all_bytes(w);
     }
     return bytes;
 }
 
 nd_status nd_code_stream_reserve(nd_code_stream *s, const nd_model *model, const nd_ownership *own,
-                                 int member, nd_arena *arena)
+                                 int rank, nd_arena *arena)
 {
     const int64_t largest = nd_params_largest(&model->params, ND_ROLE_TERNARY);
-    const size_t mine = stream_bytes(model, own, member);
-    size_t theirs = 0;
+    const size_t mine = stream_bytes(model, own, rank);
+    size_t theirs = 0, all = 0;
     s->own = own;
-    if (own->group == 1)
+    if (own->ranks == 1)
         return ND_OK;
-    for (int r = 0; r < own->group; r++) {
-        const size_t bytes = r == member ? 0 : stream_bytes(model, own, r);
+    for (int r = 0; r < own->ranks; r++) {
+        const size_t bytes = aligned(stream_bytes(model, own, r));
         theirs = bytes > theirs ? bytes : theirs;
+        all += bytes;
     }
+    theirs = theirs > all / ROOM ? theirs : aligned(all / ROOM); /* the same on all ranks */
     if (s->kernels) {
         const size_t work = s->kernels->work_bytes(largest, (int64_t)theirs);
         ND_TRY(nd_arena_reserve(arena, ND_U8, 1, sizeof(uint64_t), &s->at));
@@ -135,35 +144,90 @@ static nd_status take_entry(const nd_code_stream *s, nd_model *model, int64_t in
     return w->packed.data ? b->ops.pack_codes(b, w->packed, nd_as_const(w->codes)) : ND_OK;
 }
 
-/* What rank r sends, of which `bytes` are announced, fits where it goes. */
-static nd_status check_bytes(const nd_code_stream *s, uint64_t bytes, int r, int rank)
+typedef nd_status (*send_streams)(nd_comm *comm, void *const *buffers, const size_t *bytes);
+typedef nd_status (*take_stream)(nd_code_stream *s, nd_model *model, int rank, char *stream,
+                                 uint64_t bytes);
+
+/* Messages that are sent at once: of members [first, end) of the group. */
+typedef struct batch {
+    int first, end;
+    void **buffers; /* [ranks] */
+    size_t *bytes;  /* [ranks] 0 of other ranks */
+} batch;
+
+/* The messages of ranks from `first` on for which there is room. What a rank announces must fit where it goes. */
+static nd_status fill_batch(const nd_code_stream *s, const uint64_t *announced, int member,
+                            batch *b)
 {
-    return bytes <= (uint64_t)(r == rank ? s->mine.cols : s->theirs.cols)
-               ? ND_OK
-               : ND_FAIL(ND_EPEER, "rank %d announces %llu bytes of codes", r,
-                         (unsigned long long)bytes);
+    const size_t room = (size_t)s->theirs.cols;
+    size_t used = 0;
+    memset(b->bytes, 0, (size_t)s->own->ranks * sizeof *b->bytes);
+    for (int r = b->end = b->first; r < s->own->ranks; b->end = ++r) {
+        if (announced[r] > room || (r == member && announced[r] > (size_t)s->mine.cols))
+            return ND_FAIL(ND_EPEER, "member %d of a group announces %llu bytes of codes", r,
+                           (unsigned long long)announced[r]);
+        if (used + aligned(announced[r]) > room)
+            return ND_OK;
+        b->buffers[r] = r == member ? s->mine.data : (char *)s->theirs.data + used;
+        b->bytes[r] = (size_t)announced[r];
+        used += aligned(announced[r]);
+    }
+    return ND_OK;
+}
+
+/* Sends s->mine, as long as announced, and takes what others send. */
+static nd_status exchange(nd_code_stream *s, nd_model *model, nd_comm *comm,
+                          const uint64_t *announced, send_streams send, take_stream take)
+{
+    const int member = nd_comm_member(comm);
+    batch b = {.buffers = calloc((size_t)s->own->ranks, sizeof *b.buffers),
+               .bytes = calloc((size_t)s->own->ranks, sizeof *b.bytes)};
+    nd_status status = ND_OK;
+    if (!b.buffers || !b.bytes)
+        status = ND_FAIL(ND_ENOMEM, "no memory for the streams of %d ranks", s->own->ranks);
+    for (; status == ND_OK && b.first < s->own->ranks; b.first = b.end) {
+        status = fill_batch(s, announced, member, &b);
+        if (status == ND_OK)
+            status = send(comm, b.buffers, b.bytes);
+        for (int r = b.first; status == ND_OK && r < b.end; r++)
+            if (r != member)
+                status = take(s, model, r, b.buffers[r], announced[r]);
+    }
+    free(b.buffers);
+    free(b.bytes);
+    return status;
+}
+
+/* In host memory, wherever that of the comm's device is. */
+static nd_status send_by_host(nd_comm *comm, void *const *buffers, const size_t *bytes)
+{
+    if (comm->ops.broadcast_each)
+        return comm->ops.broadcast_each(comm, buffers, bytes);
+    for (int r = 0; r < nd_comm_group(comm); r++)
+        ND_TRY(comm->ops.broadcast_group(comm, buffers[r], bytes[r], r));
+    return ND_OK;
+}
+
+static nd_status take_by_host(nd_code_stream *s, nd_model *model, int rank, char *stream,
+                              uint64_t bytes)
+{
+    char *from = stream;
+    for (int64_t i = 0; i < s->own->count; i++)
+        if (s->own->owner[i] == rank && model->weights[i].ternary)
+            ND_TRY(take_entry(s, model, i, &from, stream + bytes));
+    return ND_OK;
 }
 
 static nd_status exchange_by_host(nd_code_stream *s, nd_model *model, const nd_view *masters,
                                   bool whole, nd_comm *comm, uint64_t *bytes)
 {
-    const int first = nd_comm_group_first(comm), member = comm->rank - first;
     char *at = s->mine.data;
     for (int64_t i = 0; i < s->own->count; i++)
-        if (s->own->owner[i] == member && model->weights[i].ternary)
+        if (s->own->owner[i] == nd_comm_member(comm) && model->weights[i].ternary)
             ND_TRY(make_entry(s, model, i, nd_as_const(masters[i]), whole, &at));
     const uint64_t mine = (uint64_t)(at - (char *)s->mine.data);
     ND_TRY(comm->ops.allgather(comm, bytes, &mine, sizeof mine));
-    for (int r = 0; r < s->own->group; r++) {
-        char *stream = r == member ? s->mine.data : s->theirs.data;
-        ND_TRY(check_bytes(s, bytes[first + r], first + r, comm->rank));
-        ND_TRY(comm->ops.broadcast_group(comm, stream, bytes[first + r], r));
-        char *from = stream;
-        for (int64_t i = 0; r != member && i < s->own->count; i++)
-            if (s->own->owner[i] == r && model->weights[i].ternary)
-                ND_TRY(take_entry(s, model, i, &from, stream + bytes[first + r]));
-    }
-    return ND_OK;
+    return exchange(s, model, comm, bytes + nd_comm_group_first(comm), send_by_host, take_by_host);
 }
 
 /* -- on a device ------------------------------------------------------------------------------ */
@@ -193,39 +257,38 @@ static nd_status make_on_device(const nd_code_stream *s, nd_model *model, int64_
                             s->work.data);
 }
 
-static nd_status take_on_device(const nd_code_stream *s, nd_model *model, int64_t index,
+static nd_status take_on_device(nd_code_stream *s, nd_model *model, int rank, char *stream,
                                 uint64_t bytes)
 {
     nd_backend *b = model->backend;
-    const nd_weight *w = &model->weights[index];
-    const nd_code_entry entry = entry_of(model, index);
-    ND_TRY(unpack(b, w));
-    ND_TRY(s->kernels->take(b, &entry, s->theirs.data, bytes, s->at.data, s->work.data));
-    return w->packed.data ? b->ops.pack_codes(b, w->packed, nd_as_const(w->codes)) : ND_OK;
+    ND_TRY(b->ops.zero(b, s->at.data, sizeof bytes));
+    for (int64_t i = 0; i < s->own->count; i++) {
+        const nd_weight *w = &model->weights[i];
+        if (s->own->owner[i] != rank || !w->ternary)
+            continue;
+        const nd_code_entry entry = entry_of(model, i);
+        ND_TRY(unpack(b, w));
+        ND_TRY(
+            s->kernels->take(b, &entry, (const uint8_t *)stream, bytes, s->at.data, s->work.data));
+        if (w->packed.data)
+            ND_TRY(b->ops.pack_codes(b, w->packed, nd_as_const(w->codes)));
+    }
+    return ND_OK;
 }
 
 static nd_status exchange_on_device(nd_code_stream *s, nd_model *model, const nd_view *masters,
                                     bool whole, nd_comm *comm, uint64_t *bytes)
 {
-    const int first = nd_comm_group_first(comm), member = comm->rank - first;
     nd_backend *b = model->backend;
     uint64_t mine = 0;
     ND_TRY(b->ops.zero(b, s->at.data, sizeof mine));
     for (int64_t i = 0; i < s->own->count; i++)
-        if (s->own->owner[i] == member && model->weights[i].ternary)
+        if (s->own->owner[i] == nd_comm_member(comm) && model->weights[i].ternary)
             ND_TRY(make_on_device(s, model, i, nd_as_const(masters[i]), whole));
     ND_TRY(b->ops.download(b, &mine, s->at.data, sizeof mine));
     ND_TRY(comm->ops.allgather(comm, bytes, &mine, sizeof mine));
-    for (int r = 0; r < s->own->group; r++) {
-        void *stream = r == member ? s->mine.data : s->theirs.data;
-        ND_TRY(check_bytes(s, bytes[first + r], first + r, comm->rank));
-        ND_TRY(comm->ops.broadcast_device(comm, stream, bytes[first + r], r));
-        ND_TRY(b->ops.zero(b, s->at.data, sizeof mine));
-        for (int64_t i = 0; r != member && i < s->own->count; i++)
-            if (s->own->owner[i] == r && model->weights[i].ternary)
-                ND_TRY(take_on_device(s, model, i, bytes[first + r]));
-    }
-    return ND_OK;
+    return exchange(s, model, comm, bytes + nd_comm_group_first(comm), nd_comm_broadcast_each,
+                    take_on_device);
 }
 
 nd_status nd_code_stream_run(nd_code_stream *s, nd_model *model, const nd_view *masters, bool whole,

@@ -1,6 +1,9 @@
 /* Ternary weights sent as changes (weight_sync = delta): one message from each owner, of whatever length it
  * needs, encoded and decoded on the host or by kernels on the device. A matrix with too many changes is
- * sent whole, five codes to a byte. */
+ * sent whole, five codes to a byte.
+ *
+ * Ranks tell each other how long their messages are, and send them around the ring (dist/ring.h), of as many ranks at
+ * once as there is room for: usually of all. */
 #pragma once
 
 #include "core/base/arena.h"
@@ -12,7 +15,7 @@
 typedef struct nd_code_stream {
     const nd_ownership *own;        /* not owned */
     const nd_code_kernels *kernels; /* in: of the backend of the model; NULL: none */
-    nd_view mine, theirs;           /* u8: of this rank, and the longest of another */
+    nd_view mine, theirs;           /* u8: of this rank, and of others */
     nd_view before, now; /* i8: room for a matrix each; `now` where codes lie on a device */
     nd_view at, work;    /* u8: what kernels need besides */
     void *host;          /* memory of all four where the arena's is a device's without kernels */

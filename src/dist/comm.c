@@ -48,7 +48,12 @@ int nd_comm_group(const nd_comm *comm)
 
 int nd_comm_group_first(const nd_comm *comm)
 {
-    return comm->rank - comm->rank % nd_comm_group(comm);
+    return comm->rank - nd_comm_member(comm);
+}
+
+int nd_comm_member(const nd_comm *comm)
+{
+    return comm->rank % nd_comm_group(comm);
 }
 
 size_t nd_wire_part_bytes(const nd_comm *comm)

@@ -100,6 +100,7 @@ struct nd_comm {
     double
         busy_seconds; /* time the wire was at work, in whichever thread; up to date when nothing is
                             begun and not finished */
+    uint64_t batches; /* begun reductions that were worked off, those done together as one */
     bool overlap;     /* in: what is begun may be worked off beside the caller's computation */
     bool threaded;    /* the implementation can do that in host memory, by a thread */
     bool streamed;    /* it can in memory of `device`, in the device's own order */
@@ -144,9 +145,10 @@ bool nd_comm_overlaps(const nd_comm *comm);
 /* Collective. As nd_comm_ops.broadcast_each, in memory of comm->device. */
 nd_status nd_comm_broadcast_each(nd_comm *comm, void *const *buffers, const size_t *bytes);
 
-/* Ranks of a group; the first of this rank's group. */
+/* Ranks of a group; the first of this rank's group; which member of it this rank is. */
 int nd_comm_group(const nd_comm *comm);
 int nd_comm_group_first(const nd_comm *comm);
+int nd_comm_member(const nd_comm *comm);
 
 /* comm->part_bytes, or what stands for it. */
 size_t nd_wire_part_bytes(const nd_comm *comm);

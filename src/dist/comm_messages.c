@@ -129,9 +129,8 @@ static nd_status messages_broadcast_each(nd_comm *comm, void *const *buffers, co
     span s;
     nd_status status = enter(comm, ND_COLLECTIVE_BROADCAST, &s);
     if (status == ND_OK)
-        status =
-            nd_ring_broadcast_each(wire_of(comm), comm->rank - nd_comm_group_first(comm),
-                                   nd_comm_group(comm), nd_comm_group_first(comm), buffers, bytes);
+        status = nd_ring_broadcast_each(wire_of(comm), nd_comm_member(comm), nd_comm_group(comm),
+                                        nd_comm_group_first(comm), buffers, bytes);
     leave(comm, &s);
     return status;
 }
@@ -252,21 +251,88 @@ static nd_status messages_reduce_to_owners(nd_comm *comm, nd_comm_split split,
 
 /* -- collectives beside the caller ------------------------------------------------------------ */
 
-static nd_status work_on_wire(nd_comm *comm, const nd_comm_job *job)
+/* A reduction whose bits do not depend on what is done with it. */
+static bool is_exact(const nd_comm_job *job)
 {
+    bool exact = job->kind == ND_COMM_JOB_REDUCTION;
+    for (int64_t i = 0; exact && i < job->count; i++)
+        exact = job->pieces[i].format == ND_GRADIENT_WIRE_FP32;
+    return exact;
+}
+
+/* How many of the first jobs can be one. */
+static int64_t together(const nd_comm_job *jobs, int64_t count)
+{
+    int64_t n = 1;
+    while (n < count && is_exact(&jobs[n]) && jobs[n].split.leaves == jobs[0].split.leaves)
+        n++;
+    return n;
+}
+
+/* The least that any rank has: after round k a rank has heard of the 2^k before it. */
+static nd_status agree_on_least(nd_comm *comm, int64_t *value)
+{
+    const uint64_t sent = comm->bytes_sent;
+    nd_status status = ND_OK;
+    for (int reach = 1; reach < comm->size && status == ND_OK; reach *= 2) {
+        int64_t theirs = *value;
+        status = nd_wire_exchange(wire_of(comm), value, sizeof *value,
+                                  (comm->rank + reach) % comm->size, &theirs, sizeof theirs,
+                                  (comm->rank + comm->size - reach) % comm->size);
+        *value = theirs < *value ? theirs : *value;
+    }
+    comm->bytes_sent = sent; /* no payload */
+    return status;
+}
+
+/* Pieces of several reductions as those of one. */
+static nd_status reduce_together(nd_comm *comm, const nd_comm_job *jobs, int64_t count)
+{
+    int64_t total = 0, at = 0;
+    for (int64_t i = 0; i < count; i++)
+        total += jobs[i].count;
+    nd_comm_piece *pieces = malloc((size_t)total * sizeof *pieces);
+    if (!pieces)
+        return ND_FAIL(ND_ENOMEM, "no memory for a reduction of %lld pieces", (long long)total);
+    for (int64_t i = 0; i < count; at += jobs[i++].count)
+        memcpy(pieces + at, jobs[i].pieces, (size_t)jobs[i].count * sizeof *pieces);
+    const nd_status status =
+        nd_part_reduction_run(reduction_of(comm), jobs[0].split, pieces, total);
+    at = 0;
+    for (int64_t i = 0; i < count; at += jobs[i++].count)
+        memcpy(jobs[i].pieces, pieces + at, (size_t)jobs[i].count * sizeof *pieces);
+    free(pieces);
+    return status;
+}
+
+/* Reductions that queue because the wire is slower than the backward pass become one, in which ranks have more to give
+ * each other at the same time. What the slowest rank has begun is done together. */
+static nd_status work_on_wire(nd_comm *comm, const nd_comm_job *jobs, int64_t count, int64_t *taken)
+{
+    const nd_comm_job *job = &jobs[0];
+    *taken = 1;
     if (job->kind == ND_COMM_JOB_BROADCAST) {
         ND_TRY(nd_wire_begin(wire_of(comm), ND_COLLECTIVE_BROADCAST, job->step, job->phase));
         return broadcast(comm, group(comm), job->data, job->bytes, job->root);
     }
+    int64_t least = 1;
     ND_TRY(nd_wire_begin(wire_of(comm), ND_COLLECTIVE_REDUCTION, job->step, job->phase));
-    return nd_part_reduction_run(reduction_of(comm), job->split, job->pieces, job->count);
+    if (is_exact(job)) {
+        least = together(jobs, count);
+        nd_wire_subject(wire_of(comm), job->pieces[0].name);
+        ND_TRY(agree_on_least(comm, &least));
+        ND_TRY(nd_wire_begin(wire_of(comm), ND_COLLECTIVE_REDUCTION, job->step, job->phase));
+    }
+    *taken = least;
+    comm->batches++;
+    return reduce_together(comm, jobs, least);
 }
 
 /* In the queue's thread. */
-static nd_status work_beside(nd_comm *comm, const nd_comm_job *job)
+static nd_status work_beside(nd_comm *comm, const nd_comm_job *jobs, int64_t count, int64_t *taken)
 {
     nd_wire_set_yielding(wire_of(comm), true);
-    const nd_status status = work_on_wire(comm, job);
+    const nd_status status = work_on_wire(comm, jobs, count, taken);
     nd_wire_set_yielding(wire_of(comm), false);
     return status;
 }

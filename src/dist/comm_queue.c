@@ -5,6 +5,7 @@
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <time.h>
 
 /* How long an error waits for the thread that computes, and that one for the wire to be left. */
@@ -53,15 +54,21 @@ static void report_error_before_abort(nd_comm_queue *q)
 /* Called and left with the lock held. */
 static void work_off(nd_comm_queue *q)
 {
-    const nd_comm_job job = q->jobs[q->done];
+    const int64_t count = q->begun - q->done;
+    int64_t taken = 1;
+    nd_comm_job *jobs = malloc((size_t)count * sizeof *jobs);
+    const nd_comm_job first = q->jobs[q->done];
+    if (jobs)
+        memcpy(jobs, q->jobs + q->done, (size_t)count * sizeof *jobs);
     q->working = true;
     pthread_mutex_unlock(&q->lock);
     const double start = nd_seconds();
-    const nd_status status = q->worker.run(q->comm, &job);
+    const nd_status status = q->worker.run(q->comm, jobs ? jobs : &first, jobs ? count : 1, &taken);
     const double end = nd_seconds();
+    free(jobs);
     pthread_mutex_lock(&q->lock);
     q->working = false;
-    q->done++;
+    q->done += taken;
     q->busy_seconds += end - start;
     if (status != ND_OK)
         q->error = *nd_error_get();

@@ -22,7 +22,8 @@ typedef struct nd_comm_job {
 
 /* What the thread calls. */
 typedef struct nd_comm_worker {
-    nd_status (*run)(nd_comm *comm, const nd_comm_job *job);
+    /* The first *taken of these `count` jobs, which wait to be done; at least one, and the same on all ranks. */
+    nd_status (*run)(nd_comm *comm, const nd_comm_job *jobs, int64_t count, int64_t *taken);
     /* Makes a job that is under way in the thread fail soon. Called by another thread. */
     void (*interrupt)(nd_comm *comm);
     /* Ends the whole job of all ranks. */

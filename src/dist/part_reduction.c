@@ -5,7 +5,6 @@
 #include "dist/tree_reduction.h"
 
 #include <stdlib.h>
-#include <string.h>
 
 enum { LEVELS = 64 };
 

@@ -19,6 +19,15 @@ static bool streams(const nd_weight_gather *gather, const nd_weight *w)
     return w->ternary && gather->codes == ND_WEIGHT_WIRE_CHANGED;
 }
 
+/* Bytes of weight `index`, or of rows of it, as `w` says. */
+static size_t bytes_of(const nd_weight_gather *gather, const nd_model *model, int64_t index,
+                       const nd_weight *w, bool whole)
+{
+    return !whole && nd_weight_gather_changes(gather, model, index)
+               ? nd_weight_delta_bytes(w)
+               : nd_weight_wire_bytes(w, gather->codes);
+}
+
 size_t nd_weight_gather_bytes(const nd_weight_gather *gather, const nd_model *model, int64_t index,
                               bool whole)
 {
@@ -26,18 +35,38 @@ size_t nd_weight_gather_bytes(const nd_weight_gather *gather, const nd_model *mo
     if (streams(gather, w) && !whole)
         return nd_view_bytes(nd_as_const(w->scales)) + sizeof(uint32_t) +
                (size_t)(ND_CHANGED_TYPICAL * (double)nd_view_count(nd_as_const(w->codes)));
-    return !whole && nd_weight_gather_changes(gather, model, index)
-               ? nd_weight_delta_bytes(w)
-               : nd_weight_wire_bytes(w, gather->codes);
+    return bytes_of(gather, model, index, w, whole);
 }
 
-/* What member r of a group sends. */
+/* What a rank has in a buffer. */
+typedef struct entry {
+    int64_t index;
+    nd_weight w; /* the rows that are its own */
+} entry;
+
+/* The next weight that rank r owns, or owns rows of, and sends in a buffer. Starts at index -1. */
+static bool next_entry(const nd_weight_gather *gather, const nd_model *model, int r, entry *e)
+{
+    while (++e->index < gather->own->count) {
+        e->w = model->weights[e->index];
+        if (streams(gather, &e->w))
+            continue;
+        const nd_row_span span =
+            nd_ownership_span(gather->own, e->index, r, model->params.list[e->index].rows);
+        if (span.count > 0 && !e->w.ternary)
+            e->w.dense = nd_view_rows(e->w.dense, span.first, span.count);
+        if (span.count > 0)
+            return true;
+    }
+    return false;
+}
+
+/* What rank r sends. */
 static size_t rank_bytes(const nd_weight_gather *gather, const nd_model *model, int r, bool whole)
 {
     size_t bytes = 0;
-    for (int64_t i = 0; i < gather->own->count; i++)
-        if (gather->own->owner[i] == r && !streams(gather, &model->weights[i]))
-            bytes += nd_weight_gather_bytes(gather, model, i, whole);
+    for (entry e = {.index = -1}; next_entry(gather, model, r, &e);)
+        bytes += bytes_of(gather, model, e.index, &e.w, whole);
     return bytes;
 }
 
@@ -47,18 +76,18 @@ nd_status nd_weight_gather_reserve(nd_weight_gather *gather, const nd_model *mod
     bool changes = false;
     gather->own = own;
     if (gather->codes == ND_WEIGHT_WIRE_CHANGED)
-        ND_TRY(nd_code_stream_reserve(&gather->stream, model, own, rank % own->group, arena));
+        ND_TRY(nd_code_stream_reserve(&gather->stream, model, own, rank, arena));
     for (int64_t i = 0; i < own->count; i++)
         changes |= nd_weight_gather_changes(gather, model, i);
     if (changes)
         ND_TRY(nd_arena_reserve(arena, ND_F32, 1, SCRATCH, &gather->scratch));
-    if (own->group == 1 && !changes)
+    if (own->ranks == 1 && !changes)
         return ND_OK;
     if (!gather->buffers)
-        gather->buffers = calloc((size_t)own->group, sizeof *gather->buffers);
+        gather->buffers = calloc((size_t)own->ranks, sizeof *gather->buffers);
     if (!gather->buffers)
-        return ND_FAIL(ND_ENOMEM, "no memory for the table of %d wire buffers", own->group);
-    for (int r = 0; r < own->group; r++) {
+        return ND_FAIL(ND_ENOMEM, "no memory for the table of %d wire buffers", own->ranks);
+    for (int r = 0; r < own->ranks; r++) {
         const size_t bytes = rank_bytes(gather, model, r, true);
         ND_TRY(nd_arena_reserve(arena, ND_U8, 1, (int64_t)bytes, &gather->buffers[r]));
     }
@@ -72,44 +101,58 @@ void nd_weight_gather_destroy(nd_weight_gather *gather)
     gather->buffers = NULL;
 }
 
-/* What this rank owns, into its buffer where others need it. */
-static nd_status make(nd_weight_gather *gather, nd_model *model, const nd_view *masters, bool whole,
-                      int member)
+/* One rank has nobody to send a stream to. */
+static nd_status load_streamed(const nd_weight_gather *gather, nd_model *model,
+                               const nd_view *masters)
+{
+    for (int64_t i = 0; i < gather->own->count; i++)
+        if (streams(gather, &model->weights[i]))
+            ND_TRY(nd_model_load_weight(model, i, nd_as_const(masters[i])));
+    return ND_OK;
+}
+
+static nd_status load(nd_model *model, const entry *e, nd_cview master)
 {
     nd_backend *b = model->backend;
-    char *at = gather->buffers ? gather->buffers[member].data : NULL;
-    for (int64_t i = 0; i < gather->own->count; i++) {
-        const nd_weight *w = &model->weights[i];
-        if (gather->own->owner[i] != member || (streams(gather, w) && gather->own->group > 1))
-            continue;
-        if (!whole && nd_weight_gather_changes(gather, model, i)) {
-            ND_TRY(nd_weight_delta_make(b, w, nd_as_const(masters[i]), gather->scratch, at));
-            ND_TRY(nd_weight_delta_apply(b, w, gather->scratch, at));
+    return e->w.ternary ? nd_model_load_weight(model, e->index, master)
+                        : b->ops.axpby(b, e->w.dense, 1.0f, master, 0.0f);
+}
+
+/* What this rank owns, into its buffer where others need it. */
+static nd_status make(nd_weight_gather *gather, nd_model *model, const nd_view *masters, bool whole,
+                      int rank)
+{
+    nd_backend *b = model->backend;
+    char *at = gather->buffers ? gather->buffers[rank].data : NULL;
+    if (gather->own->ranks == 1)
+        ND_TRY(load_streamed(gather, model, masters));
+    for (entry e = {.index = -1}; next_entry(gather, model, rank, &e);) {
+        const nd_cview master = nd_as_const(masters[e.index]);
+        if (!whole && nd_weight_gather_changes(gather, model, e.index)) {
+            ND_TRY(nd_weight_delta_make(b, &e.w, master, gather->scratch, at));
+            ND_TRY(nd_weight_delta_apply(b, &e.w, gather->scratch, at));
         } else {
-            ND_TRY(nd_model_load_weight(model, i, nd_as_const(masters[i])));
-            if (gather->own->group > 1)
-                ND_TRY(nd_weight_wire_pack(b, w, gather->codes, at));
+            ND_TRY(load(model, &e, master));
+            if (gather->own->ranks > 1)
+                ND_TRY(nd_weight_wire_pack(b, &e.w, gather->codes, at));
         }
-        if (at && !streams(gather, w))
-            at += nd_weight_gather_bytes(gather, model, i, whole);
+        if (at)
+            at += bytes_of(gather, model, e.index, &e.w, whole);
     }
     return ND_OK;
 }
 
-/* What member r sent. */
+/* What rank r sent. */
 static nd_status take(nd_weight_gather *gather, nd_model *model, bool whole, int r)
 {
     nd_backend *b = model->backend;
     char *at = gather->buffers[r].data;
-    for (int64_t i = 0; i < gather->own->count; i++) {
-        const nd_weight *w = &model->weights[i];
-        if (gather->own->owner[i] != r || streams(gather, w))
-            continue;
-        if (!whole && nd_weight_gather_changes(gather, model, i))
-            ND_TRY(nd_weight_delta_apply(b, w, gather->scratch, at));
+    for (entry e = {.index = -1}; next_entry(gather, model, r, &e);) {
+        if (!whole && nd_weight_gather_changes(gather, model, e.index))
+            ND_TRY(nd_weight_delta_apply(b, &e.w, gather->scratch, at));
         else
-            ND_TRY(nd_weight_wire_unpack(b, w, gather->codes, at));
-        at += nd_weight_gather_bytes(gather, model, i, whole);
+            ND_TRY(nd_weight_wire_unpack(b, &e.w, gather->codes, at));
+        at += bytes_of(gather, model, e.index, &e.w, whole);
     }
     return ND_OK;
 }
@@ -117,13 +160,13 @@ static nd_status take(nd_weight_gather *gather, nd_model *model, bool whole, int
 static nd_status exchange(const nd_weight_gather *gather, const nd_model *model, bool whole,
                           nd_comm *comm)
 {
-    const int group = gather->own->group;
-    void **buffers = calloc((size_t)group, sizeof *buffers);
-    size_t *bytes = calloc((size_t)group, sizeof *bytes);
+    const int members = gather->own->ranks;
+    void **buffers = calloc((size_t)members, sizeof *buffers);
+    size_t *bytes = calloc((size_t)members, sizeof *bytes);
     nd_status status = ND_OK;
     if (!buffers || !bytes)
-        status = ND_FAIL(ND_ENOMEM, "no memory for the table of %d wire buffers", group);
-    for (int r = 0; status == ND_OK && r < group; r++) {
+        status = ND_FAIL(ND_ENOMEM, "no memory for the table of %d wire buffers", members);
+    for (int r = 0; status == ND_OK && r < members; r++) {
         buffers[r] = gather->buffers[r].data;
         bytes[r] = rank_bytes(gather, model, r, whole);
     }
@@ -137,13 +180,13 @@ static nd_status exchange(const nd_weight_gather *gather, const nd_model *model,
 nd_status nd_weight_gather_run(nd_weight_gather *gather, nd_model *model, const nd_view *masters,
                                bool whole, nd_comm *comm)
 {
-    ND_TRY(make(gather, model, masters, whole, comm->rank % gather->own->group));
-    if (gather->own->group > 1)
+    ND_TRY(make(gather, model, masters, whole, nd_comm_member(comm)));
+    if (gather->own->ranks > 1)
         ND_TRY(exchange(gather, model, whole, comm));
-    for (int r = 0; gather->own->group > 1 && r < gather->own->group; r++)
-        if (r != comm->rank % gather->own->group)
+    for (int r = 0; gather->own->ranks > 1 && r < gather->own->ranks; r++)
+        if (r != nd_comm_member(comm))
             ND_TRY(take(gather, model, whole, r));
-    return gather->own->group > 1 && gather->codes == ND_WEIGHT_WIRE_CHANGED
+    return gather->own->ranks > 1 && gather->codes == ND_WEIGHT_WIRE_CHANGED
                ? nd_code_stream_run(&gather->stream, model, masters, whole, comm)
                : ND_OK;
 }

@@ -5,10 +5,8 @@
 #include "train/checkpoint/checkpoint_hdf5.h"
 #include "train/run_lock.h"
 
-#include <errno.h>
 #include <limits.h>
 #include <stdlib.h>
-#include <string.h>
 
 static const char step_name[] = "step_00000000", tensors_name[] = "rank_0000.h5";
 

@@ -8,7 +8,6 @@
 #include "exchange/ternary_blocks.h"
 #include "train/libraries.h"
 
-#include <math.h>
 #include <stdlib.h>
 
 enum { BLOCK_BYTES_MAX = 66 };

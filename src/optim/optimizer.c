@@ -14,6 +14,7 @@ static const double elementwise_flops = 400.0;
 typedef struct param_state {
     bool owned;
     bool muon;
+    int64_t first_row, rows; /* owned; all without GaLore or rows of its own */
     const nd_galore *galore; /* NULL: full rank */
     nd_state first;          /* momentum or first moment */
     nd_state second;         /* second moment, AdamW only */
@@ -64,6 +65,7 @@ nd_status nd_optimizer_create(const nd_config *config, const nd_params *params, 
     }
     for (int64_t i = 0; i < params->count; i++) {
         states[i].owned = owned[i];
+        states[i].rows = params->list[i].rows;
         states[i].muon = uses_muon(config, &params->list[i]);
         states[i].galore = nd_projectors_shape(o->projectors, i);
     }
@@ -81,6 +83,14 @@ void nd_optimizer_destroy(nd_optimizer *o)
     free(o);
 }
 
+void nd_optimizer_own_rows(nd_optimizer *o, int64_t index, int64_t first, int64_t count)
+{
+    param_state *state = &o->states[index];
+    state->owned = count > 0;
+    state->first_row = first;
+    state->rows = count;
+}
+
 nd_projectors *nd_optimizer_projectors(nd_optimizer *o)
 {
     return o->projectors;
@@ -95,7 +105,7 @@ static void state_shape(const nd_optimizer *o, int64_t index, int64_t *rows, int
 {
     const nd_galore *g = o->states[index].galore;
     const nd_param *p = &o->params->list[index];
-    *rows = g ? nd_galore_reduced_rows(g) : p->rows;
+    *rows = g ? nd_galore_reduced_rows(g) : o->states[index].rows;
     *cols = g ? nd_galore_reduced_cols(g) : p->cols;
 }
 
@@ -181,6 +191,16 @@ static nd_status take_scratch(nd_optimizer *o, nd_arena *arena)
     return reserve_state_scratch(&s->state, &size, arena);
 }
 
+/* Moments of m rows out of `rows`, which alone decide on the codec. */
+static nd_status reserve_moments(param_state *state, int bits, int64_t rows, int64_t m, int64_t n,
+                                 nd_arena *arena)
+{
+    const nd_state_codec *first = nd_state_codec_moment(bits, rows, n, false);
+    const nd_state_codec *second = nd_state_codec_moment(bits, rows, n, true);
+    ND_TRY(nd_state_reserve(&state->first, first, m, n, arena));
+    return nd_state_reserve(&state->second, second, m, n, arena);
+}
+
 nd_status nd_optimizer_reserve(nd_optimizer *o, nd_arena *arena)
 {
     const int bits = nd_config_state_bits(o->config);
@@ -195,10 +215,8 @@ nd_status nd_optimizer_reserve(nd_optimizer *o, nd_arena *arena)
                 nd_state_reserve(&state->first, nd_state_codec_momentum(bits, m, n), m, n, arena));
             continue;
         }
-        const nd_state_codec *first = nd_state_codec_moment(bits, m, n, false);
-        const nd_state_codec *second = nd_state_codec_moment(bits, m, n, true);
-        ND_TRY(nd_state_reserve(&state->first, first, m, n, arena));
-        ND_TRY(nd_state_reserve(&state->second, second, m, n, arena));
+        const int64_t rows = state->galore ? m : o->params->list[i].rows;
+        ND_TRY(reserve_moments(state, bits, rows, m, n, arena));
     }
     ND_TRY(take_scratch(o, arena));
     return nd_projectors_reserve(o->projectors, arena);
@@ -226,6 +244,20 @@ int nd_optimizer_states(const nd_optimizer *o, int64_t index, nd_optimizer_state
         return count + list_parts(&state->first, "momentum", states + count);
     count += list_parts(&state->first, "moment1", states + count);
     return count + list_parts(&state->second, "moment2", states + count);
+}
+
+nd_status nd_optimizer_whole_states(const nd_optimizer *o, int64_t index,
+                                    nd_optimizer_state *states, int *count)
+{
+    const nd_param *p = &o->params->list[index];
+    param_state whole = {.owned = true};
+    nd_arena arena;
+    nd_arena_start_sizing(&arena, "optimizer", o->backend);
+    ND_TRY(reserve_moments(&whole, nd_config_state_bits(o->config), p->rows, p->rows, p->cols,
+                           &arena));
+    *count = list_parts(&whole.first, "moment1", states);
+    *count += list_parts(&whole.second, "moment2", states + *count);
+    return ND_OK;
 }
 
 double nd_optimizer_learning_rate(const nd_optimizer *o, int64_t step)
@@ -374,6 +406,7 @@ nd_status nd_optimizer_update(nd_optimizer *o, int64_t index, nd_view master, nd
         .correction2 = (float)(1.0 - pow(c->optimizer.adam_beta2, (double)(step + 1))),
         .cautious_decay = c->optimizer.cautious_weight_decay,
         .rounding_key = rounding_key,
+        .first_element = state->first_row * param->cols,
     };
     return update_adamw(o, index, master, gradient, &params);
 }
@@ -436,4 +469,20 @@ double nd_optimizer_cost(const nd_config *config, const nd_param *param)
     if (!uses_muon(config, param))
         return elementwise;
     return elementwise + nd_muon_flops(param->rows, param->cols, iterations);
+}
+
+enum { ROW_BLOCKS_MAX = 32 };
+
+int64_t nd_optimizer_row_block(const nd_config *config, const nd_param *param)
+{
+    const bool dense = param->role == ND_ROLE_EMBEDDING || param->role == ND_ROLE_HEAD;
+    if (!dense || uses_muon(config, param) || nd_projectors_apply(config, param, NULL))
+        return param->rows;
+    int64_t least = 1; /* rows that end with a block of state */
+    while (least * param->cols % ND_STATE_DYNAMIC_BLOCK != 0)
+        least *= 2;
+    int64_t rows = (param->rows + ROW_BLOCKS_MAX - 1) / ROW_BLOCKS_MAX;
+    const int64_t some = (ND_STATE_QUANTIZED_MIN + param->cols - 1) / param->cols;
+    rows = (larger(rows, some) + least - 1) / least * least;
+    return rows < param->rows ? rows : param->rows;
 }

@@ -23,6 +23,10 @@ nd_status nd_optimizer_create(const nd_config *config, const nd_params *params, 
                               nd_backend *backend, nd_optimizer **optimizer);
 void nd_optimizer_destroy(nd_optimizer *optimizer);
 
+/* Parameter `index`, owned by rows (nd_optimizer_row_block), is updated here in rows [first, first + count) alone:
+ * its master, gradient and states are those rows. Before nd_optimizer_reserve. */
+void nd_optimizer_own_rows(nd_optimizer *optimizer, int64_t index, int64_t first, int64_t count);
+
 /* Lays out state and working scratch; run on a sizing arena, commit, run again. */
 nd_status nd_optimizer_reserve(nd_optimizer *optimizer, nd_arena *arena);
 
@@ -39,6 +43,10 @@ void nd_optimizer_gradient_shape(const nd_optimizer *optimizer, int64_t index, i
 
 /* The states of parameter `index`, at most ND_OPTIMIZER_STATES_MAX; 0 when it is not owned here. */
 int nd_optimizer_states(const nd_optimizer *optimizer, int64_t index, nd_optimizer_state *states);
+
+/* The same of the whole parameter, whoever owns it by rows: data NULL. Errors: nd_arena_reserve's. */
+nd_status nd_optimizer_whole_states(const nd_optimizer *optimizer, int64_t index,
+                                    nd_optimizer_state *states, int *count);
 
 /* One step of an owned parameter. `step` counts from 0; `gradient` f32 is multiplied by
  * gradient_scale first. With GaLore, N the direction of R in the subspace: w -= lr (galore_scale U +
@@ -57,3 +65,8 @@ double nd_optimizer_learning_rate(const nd_optimizer *optimizer, int64_t step);
 /* Relative cost of a parameter's update, to balance owners: FLOPs, elementwise work counted by what
  * its memory traffic costs. */
 double nd_optimizer_cost(const nd_config *config, const nd_param *param);
+
+/* Rows of a block of which several ranks may own some each, without a change of any bit: those of a parameter that
+ * AdamW updates element by element, embedding or head, in up to 32 blocks whose elements are a multiple of those that
+ * share a scale. All rows where the parameter has one owner. */
+int64_t nd_optimizer_row_block(const nd_config *config, const nd_param *param);

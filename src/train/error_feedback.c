@@ -13,13 +13,11 @@ void nd_error_feedback_destroy(nd_error_feedback *f)
     free(f->residuals);
 }
 
-nd_status nd_error_feedback_reserve(nd_error_feedback *f, int64_t index, nd_gradient_wire format,
-                                    int64_t values, nd_arena *arena)
+nd_status nd_error_feedback_reserve(nd_error_feedback *f, int64_t index, size_t bytes,
+                                    nd_arena *arena)
 {
-    if (format == ND_GRADIENT_WIRE_FP32)
-        return ND_OK;
-    return nd_arena_reserve(arena, ND_U8, 1, (int64_t)nd_gradient_residual_bytes(format, values),
-                            &f->residuals[index]);
+    return bytes > 0 ? nd_arena_reserve(arena, ND_U8, 1, (int64_t)bytes, &f->residuals[index])
+                     : ND_OK;
 }
 
 nd_status nd_error_feedback_reset(nd_error_feedback *f, int64_t index)

@@ -20,9 +20,9 @@ typedef struct nd_error_feedback {
 nd_status nd_error_feedback_create(nd_error_feedback *f, nd_backend *backend, int64_t count);
 void nd_error_feedback_destroy(nd_error_feedback *f);
 
-/* Lays out that of a tensor of `values` that this rank sends in `format`; run on a sizing arena, commit,
- * run again. Errors: nd_arena_reserve's. */
-nd_status nd_error_feedback_reserve(nd_error_feedback *f, int64_t index, nd_gradient_wire format,
-                                    int64_t values, nd_arena *arena);
+/* Lays out that of a tensor, `bytes` long, none where that is 0; run on a sizing arena, commit, run again. Errors:
+ * nd_arena_reserve's. */
+nd_status nd_error_feedback_reserve(nd_error_feedback *f, int64_t index, size_t bytes,
+                                    nd_arena *arena);
 
 nd_status nd_error_feedback_reset(nd_error_feedback *f, int64_t index);

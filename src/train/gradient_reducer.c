@@ -4,6 +4,29 @@
 #include <math.h>
 #include <stdlib.h>
 
+/* Pieces in the order of parameters, and of a parameter in that of its owners. */
+static nd_status create_tables(nd_gradient_reducer *r)
+{
+    nd_gradient_sums *s = &r->sums;
+    const int64_t count = r->params->count;
+    s->piece_at = calloc((size_t)count + 1, sizeof *s->piece_at);
+    for (int64_t i = 0; s->piece_at && i < count; i++) {
+        s->piece_at[i + 1] = s->piece_at[i];
+        for (int owner = -1; (owner = nd_ownership_next(r->own, i, owner)) >= 0;)
+            s->piece_at[i + 1]++;
+    }
+    const size_t pieces =
+        s->piece_at ? (size_t)(s->piece_at[count] + nd_projectors_per_step(r->projectors)) : 0;
+    s->pieces = calloc(pieces, sizeof *s->pieces);
+    s->piece_slots = calloc(pieces * (size_t)r->slots.count, sizeof *s->piece_slots);
+    s->sums = calloc((size_t)count, sizeof *s->sums);
+    s->sketches = calloc((size_t)count, sizeof *s->sketches);
+    s->squares = calloc((size_t)count, sizeof *s->squares);
+    return s->piece_at && s->pieces && s->piece_slots && s->sums && s->sketches && s->squares
+               ? ND_OK
+               : ND_FAIL(ND_ENOMEM, "no memory for the tables of the gradient reducer");
+}
+
 nd_status nd_gradient_reducer_create(const nd_config *config, nd_comm *comm, const nd_model *model,
                                      const nd_ownership *own, nd_optimizer *optimizer,
                                      nd_gradient_reducer **reducer)
@@ -28,18 +51,7 @@ nd_status nd_gradient_reducer_create(const nd_config *config, nd_comm *comm, con
     nd_status status = ND_OK;
     ND_TRY_GOTO(nd_gradient_slots_create(r), fail);
     ND_TRY_GOTO(nd_error_feedback_create(&r->feedback, r->backend, r->params->count), fail);
-    nd_gradient_sums *s = &r->sums;
-    const size_t count = (size_t)r->params->count;
-    const size_t pieces = count + (size_t)nd_projectors_per_step(r->projectors);
-    s->pieces = calloc(pieces, sizeof *s->pieces);
-    s->piece_slots = calloc(pieces * (size_t)r->slots.count, sizeof *s->piece_slots);
-    s->sums = calloc(count, sizeof *s->sums);
-    s->sketches = calloc(count, sizeof *s->sketches);
-    s->squares = calloc(count, sizeof *s->squares);
-    if (!s->pieces || !s->piece_slots || !s->sums || !s->sketches || !s->squares) {
-        status = ND_FAIL(ND_ENOMEM, "no memory for the tables of the gradient reducer");
-        goto fail;
-    }
+    ND_TRY_GOTO(create_tables(r), fail);
     *reducer = r;
     return ND_OK;
 fail:
@@ -54,6 +66,7 @@ void nd_gradient_reducer_destroy(nd_gradient_reducer *r)
     nd_gradient_slots_destroy(r);
     nd_error_feedback_destroy(&r->feedback);
     free(r->sums.pieces);
+    free(r->sums.piece_at);
     free(r->sums.piece_slots);
     free(r->sums.sums);
     free(r->sums.sketches);
@@ -69,17 +82,29 @@ static nd_gradient_wire format_of(const nd_gradient_reducer *r, int64_t values)
 nd_status nd_gradient_reducer_reserve(nd_gradient_reducer *r, nd_arena *arena)
 {
     ND_TRY(nd_gradient_slots_reserve(r, arena));
-    return nd_arena_reserve(arena, ND_F64, 1, 2 * r->params->count, &r->sums.norms);
+    return nd_gradient_norms_reserve(r, arena);
+}
+
+/* Bytes of the residual of what `owner` gets of parameter `index`: 0 where this rank takes it. */
+static size_t residual_bytes(const nd_gradient_reducer *r, int64_t index, int owner)
+{
+    enum { ALIGN = 64 };
+    int64_t rows, cols;
+    nd_optimizer_gradient_shape(r->optimizer, index, &rows, &cols);
+    const nd_row_span span = nd_ownership_span(r->own, index, owner, rows);
+    const size_t bytes = nd_gradient_residual_bytes(format_of(r, rows * cols), span.count * cols);
+    return nd_ownership_taker(r->own, index, owner) == r->comm->rank
+               ? 0
+               : (bytes + ALIGN - 1) / ALIGN * ALIGN;
 }
 
 nd_status nd_gradient_reducer_reserve_feedback(nd_gradient_reducer *r, nd_arena *arena)
 {
     for (int64_t i = 0; i < r->params->count; i++) {
-        int64_t rows, cols;
-        nd_optimizer_gradient_shape(r->optimizer, i, &rows, &cols);
-        if (r->own->taker[i] != r->comm->rank)
-            ND_TRY(nd_error_feedback_reserve(&r->feedback, i, format_of(r, rows * cols),
-                                             rows * cols, arena));
+        size_t bytes = 0;
+        for (int owner = -1; (owner = nd_ownership_next(r->own, i, owner)) >= 0;)
+            bytes += residual_bytes(r, i, owner);
+        ND_TRY(nd_error_feedback_reserve(&r->feedback, i, bytes, arena));
     }
     return ND_OK;
 }
@@ -107,24 +132,40 @@ static int64_t sketch_piece(const nd_gradient_reducer *r, int64_t index)
 {
     int64_t place = 0;
     nd_projectors_due(r->projectors, index, r->step, &place);
-    return r->params->count + place;
+    return r->sums.piece_at[r->params->count] + place;
 }
 
-/* pieces[place]: views[slot], which belong to parameter `index`. */
+/* pieces[place]: views[slot], which belong to parameter `index` of `values`. */
 static void set_piece(nd_gradient_reducer *r, int64_t place, int64_t index, const nd_view *views,
-                      void *residual)
+                      int64_t values, int owner)
 {
-    const int64_t count = nd_view_count(nd_as_const(views[0]));
     float **slots = r->sums.piece_slots + place * r->slots.count;
     for (int slot = 0; slot < r->slots.count; slot++)
         slots[slot] = views[slot].data;
     r->sums.pieces[place] = (nd_comm_piece){.slots = slots,
-                                            .count = count,
-                                            .owner = r->own->owner[index],
-                                            .taker = r->own->taker[index],
+                                            .count = nd_view_count(nd_as_const(views[0])),
+                                            .owner = owner,
+                                            .taker = nd_ownership_taker(r->own, index, owner),
                                             .name = r->params->list[index].name,
-                                            .format = format_of(r, count),
-                                            .residual = residual};
+                                            .format = format_of(r, values)};
+}
+
+/* The pieces of a parameter: what each owner gets. */
+static void set_pieces(nd_gradient_reducer *r, int64_t index)
+{
+    nd_view views[ND_GRADIENT_SLOTS_MAX];
+    const nd_view whole = r->slots.of[0][index];
+    int64_t place = r->sums.piece_at[index];
+    char *residual = r->feedback.residuals[index].data;
+    for (int owner = -1; (owner = nd_ownership_next(r->own, index, owner)) >= 0; place++) {
+        const nd_row_span span = nd_ownership_span(r->own, index, owner, whole.rows);
+        const size_t bytes = residual_bytes(r, index, owner);
+        for (int slot = 0; slot < r->slots.count; slot++)
+            views[slot] = nd_view_rows(r->slots.of[slot][index], span.first, span.count);
+        set_piece(r, place, index, views, nd_view_count(nd_as_const(whole)), owner);
+        r->sums.pieces[place].residual = bytes > 0 ? residual : NULL;
+        residual += bytes;
+    }
 }
 
 typedef nd_status (*reduce_function)(nd_comm *comm, nd_comm_split split, nd_comm_piece *pieces,
@@ -135,20 +176,18 @@ static nd_status reduce_with(reduce_function reduce, nd_gradient_reducer *r, int
                              int64_t count)
 {
     const nd_comm_split split = {r->tree ? r->leaves : r->comm->size, !r->tree};
+    const int64_t *at = r->sums.piece_at;
     nd_view views[ND_GRADIENT_SLOTS_MAX];
-    for (int64_t i = first; i < first + count; i++) {
-        for (int slot = 0; slot < r->slots.count; slot++)
-            views[slot] = r->slots.of[slot][i];
-        set_piece(r, i, i, views, r->feedback.residuals[i].data);
-    }
-    ND_TRY(reduce(r->comm, split, r->sums.pieces + first, count));
+    for (int64_t i = first; i < first + count; i++)
+        set_pieces(r, i);
+    ND_TRY(reduce(r->comm, split, r->sums.pieces + at[first], at[first + count] - at[first]));
     for (int64_t i = first; i < first + count; i++) {
         for (int slot = 0; slot < r->slots.count; slot++)
             views[slot] = nd_gradient_slots_sketch(r, slot, i);
         if (!views[0].data)
             continue;
         const int64_t place = sketch_piece(r, i);
-        set_piece(r, place, i, views, NULL);
+        set_piece(r, place, i, views, nd_view_count(nd_as_const(views[0])), r->own->owner[i]);
         ND_TRY(reduce(r->comm, split, r->sums.pieces + place, 1));
     }
     return ND_OK;
@@ -180,9 +219,25 @@ static nd_status inject_nan(nd_gradient_reducer *r, const char *point, const nd_
     if (!nd_fault_here(r->comm, "nan", point))
         return ND_OK;
     for (int64_t i = first; i < first + count; i++)
-        if (sums[i].data && nd_ownership_has(r->own, r->comm->rank, i))
+        if (sums[i].data)
             return r->backend->ops.upload(r->backend, sums[i].data, &value, sizeof value);
     return ND_OK;
+}
+
+/* The piece of a parameter that is summed to this rank; data NULL: none. */
+static nd_view own_sum(const nd_gradient_reducer *r, int64_t index)
+{
+    nd_view sum = r->slots.of[0][index];
+    sum.data = NULL;
+    int64_t place = r->sums.piece_at[index];
+    for (int owner = -1; (owner = nd_ownership_next(r->own, index, owner)) >= 0; place++) {
+        if (owner != nd_comm_member(r->comm))
+            continue;
+        sum.rows = nd_ownership_span(r->own, index, owner, sum.rows).count;
+        sum.data = r->sums.pieces[place].result;
+        break;
+    }
+    return sum;
 }
 
 /* Notes where the owned ones of what has been reduced lie. */
@@ -190,70 +245,13 @@ static nd_status note_sums(nd_gradient_reducer *r, int64_t first, int64_t count)
 {
     nd_gradient_sums *s = &r->sums;
     for (int64_t i = first; i < first + count; i++) {
-        s->sums[i] = r->slots.of[0][i];
-        s->sums[i].data = s->pieces[i].result;
+        s->sums[i] = own_sum(r, i);
         s->sketches[i] = nd_gradient_slots_sketch(r, 0, i);
         if (s->sketches[i].data)
             s->sketches[i].data = s->pieces[sketch_piece(r, i)].result;
     }
     ND_TRY(inject_nan(r, "sum", s->sums, first, count));
     return inject_nan(r, "sketch", s->sketches, first, count);
-}
-
-/* mine[i] = sum of squares of parameter first + i where this rank owns it; NaN where its sketch, which was
- * reduced by itself, is not finite. One download for all. */
-static nd_status own_squares(const nd_gradient_reducer *r, int64_t first, int64_t count,
-                             double *mine)
-{
-    nd_backend *b = r->backend;
-    const nd_gradient_sums *s = &r->sums;
-    double host[2 * count], *device = s->norms.data;
-    int64_t computed = 0, at = 0;
-    for (int64_t i = first; i < first + count; i++) {
-        if (!nd_ownership_has(r->own, r->comm->rank, i))
-            continue;
-        const nd_view parts[2] = {s->sums[i], s->sketches[i]};
-        for (int p = 0; p < 2; p++)
-            if (parts[p].data)
-                ND_TRY(b->ops.sum_squares(b, nd_view_of(device + computed++, ND_F64, 1, 1),
-                                          nd_as_const(parts[p])));
-    }
-    if (computed > 0)
-        ND_TRY(b->ops.download(b, host, device, (size_t)computed * sizeof *host));
-    for (int64_t i = first; i < first + count; i++) {
-        if (!nd_ownership_has(r->own, r->comm->rank, i))
-            continue;
-        mine[i - first] = host[at++];
-        if (s->sketches[i].data && !isfinite(host[at++]))
-            mine[i - first] = (double)NAN;
-    }
-    return ND_OK;
-}
-
-/* squares[i] = sum of squares of parameter i, in double by its owners, on every rank; where they differ, one that is
- * not finite, since all must judge alike. */
-static nd_status share_squares(nd_gradient_reducer *r, int64_t first, int64_t count,
-                               int64_t *nonfinite)
-{
-    nd_status status = ND_OK;
-    double *mine = calloc((size_t)count * (size_t)(r->comm->size + 1), sizeof *mine);
-    if (!mine)
-        return ND_FAIL(ND_ENOMEM, "no memory for the table of norms");
-    double *all = mine + count;
-    *nonfinite = -1;
-    ND_TRY_GOTO(own_squares(r, first, count, mine), done);
-    ND_TRY_GOTO(r->comm->ops.allgather(r->comm, all, mine, (size_t)count * sizeof *mine), done);
-    for (int64_t i = 0; i < count; i++) {
-        double value = 0.0;
-        for (int rank = r->own->owner[first + i]; rank < r->comm->size; rank += r->own->group)
-            value = isfinite(value) ? all[rank * count + i] : value;
-        r->sums.squares[first + i] = value;
-        if (!isfinite(value) && *nonfinite < 0)
-            *nonfinite = first + i;
-    }
-done:
-    free(mine);
-    return status;
 }
 
 nd_status nd_gradient_reducer_reduce(nd_gradient_reducer *r, int64_t first, int64_t count,
@@ -268,7 +266,7 @@ nd_status nd_gradient_reducer_reduce(nd_gradient_reducer *r, int64_t first, int6
     ND_TRY(note_sums(r, first, count));
     nd_comm_set_phase(r->comm, r->step + 1, "norms");
     nd_fault_point(r->comm, "norms");
-    return share_squares(r, first, count, nonfinite);
+    return nd_gradient_norms_share(r, first, count, nonfinite);
 }
 
 nd_status nd_gradient_reducer_discard(nd_gradient_reducer *r)

@@ -70,10 +70,14 @@ nd_status nd_gradient_reducer_add(nd_gradient_reducer *r, int64_t first, int64_t
 nd_status nd_gradient_reducer_reduce(nd_gradient_reducer *r, int64_t first, int64_t count,
                                      int64_t *nonfinite);
 
+/* Bytes that a rank tells all others there about the norms of these parameters. */
+size_t nd_gradient_reducer_norm_bytes(const nd_gradient_reducer *r, int64_t first, int64_t count);
+
 /* This step's gradients are not used: ends reductions under way and resets the error feedback. Collective. */
 nd_status nd_gradient_reducer_discard(nd_gradient_reducer *r);
 
-/* Of an owned parameter that was reduced: its summed gradient, in the shape of nd_optimizer_gradient_shape. */
+/* Of an owned parameter that was reduced: its summed gradient, in the shape of nd_optimizer_gradient_shape, or the
+ * rows of it that this rank owns. */
 nd_cview nd_gradient_reducer_sum(const nd_gradient_reducer *r, int64_t index);
 
 /* Of one that gets a new subspace in this step: the summed sketch, valid until the next call. */

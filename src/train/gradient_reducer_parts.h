@@ -23,12 +23,14 @@ typedef struct nd_gradient_slots {
 
 /* Of gradient_reducer.c. */
 typedef struct nd_gradient_sums {
-    nd_comm_piece *pieces; /* [params] of the reduction, then a place for each sketch of a step */
-    float **piece_slots;   /* [pieces][slots.count] */
-    nd_view *sums;         /* [params] of owned parameters, in one of the slots */
-    nd_view *sketches;     /* [params] as sums; data NULL where there is none */
-    double *squares;       /* [params] squared norms of this step's gradients */
-    nd_view norms;         /* f64 [1, 2 params] in backend memory: those this rank computes */
+    nd_comm_piece *
+        pieces; /* of the reduction: one for each owner of each parameter, then one for each sketch */
+    int64_t *piece_at;   /* [params + 1] the first of a parameter */
+    float **piece_slots; /* [pieces][slots.count] */
+    nd_view *sums;       /* [params] of what this rank owns, in one of the slots */
+    nd_view *sketches;   /* [params] as sums; data NULL where there is none */
+    double *squares;     /* [params] squared norms of this step's gradients */
+    nd_view norms;       /* f64 [1, n] in backend memory: those this rank computes */
 } nd_gradient_sums;
 
 struct nd_gradient_reducer {
@@ -60,6 +62,14 @@ nd_status nd_gradient_slots_add(nd_gradient_reducer *r, int64_t first, int64_t c
 /* The sketch of a parameter in a slot; data NULL in steps in which it keeps its subspace, and where the
  * owner has the whole gradient to sketch. */
 nd_view nd_gradient_slots_sketch(const nd_gradient_reducer *r, int slot, int64_t index);
+
+/* Of gradient_norms.c: lays out the memory of norms. */
+nd_status nd_gradient_norms_reserve(nd_gradient_reducer *r, nd_arena *arena);
+
+/* squares[i] = sum of squares of parameter i, in double by its owners, on every rank: of parameters [first, first +
+ * count), which are reduced. *nonfinite as in nd_gradient_reducer_reduce. Collective. */
+nd_status nd_gradient_norms_share(nd_gradient_reducer *r, int64_t first, int64_t count,
+                                  int64_t *nonfinite);
 
 static inline bool nd_gradient_reducer_overlaps(const nd_gradient_reducer *r)
 {

@@ -3,8 +3,6 @@
 #include "core/base/machine.h"
 
 #include <malloc.h>
-#include <stdbool.h>
-#include <stdint.h>
 #include <stdio.h>
 #include <unistd.h>
 

@@ -3,7 +3,6 @@
 #include "core/base/facts.h"
 #include "data/data_identity.h"
 
-#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 

@@ -126,6 +126,31 @@ static nd_status split_batch(nd_run *run)
     return ND_OK;
 }
 
+static bool by_rows(const nd_run *run, int64_t index)
+{
+    const nd_param *param = &run->model->params.list[index];
+    return nd_optimizer_row_block(&run->config, param) < param->rows;
+}
+
+/* Where whole matrices have left most room. */
+static nd_status share_rows(nd_run *run)
+{
+    for (int64_t i = 0; i < run->model->params.count; i++) {
+        const nd_param *param = &run->model->params.list[i];
+        if (by_rows(run, i))
+            ND_TRY(nd_ownership_share_rows(&run->own, i, param->rows,
+                                           nd_optimizer_row_block(&run->config, param),
+                                           nd_optimizer_cost(&run->config, param)));
+    }
+    return ND_OK;
+}
+
+nd_row_span nd_run_owned_rows(const nd_run *run, int64_t index)
+{
+    return nd_ownership_span(&run->own, index, nd_comm_member(run->comm),
+                             run->model->params.list[index].rows);
+}
+
 static nd_status assign_owners(nd_run *run)
 {
     const nd_params *params = &run->model->params;
@@ -137,30 +162,37 @@ static nd_status assign_owners(nd_run *run)
         goto done;
     }
     for (int64_t i = 0; i < params->count; i++)
-        cost[i] = nd_optimizer_cost(&run->config, &params->list[i]);
-    ND_TRY_GOTO(nd_ownership_create(cost, params->count, run->comm->size, nd_comm_group(run->comm),
-                                    &run->own),
+        cost[i] = by_rows(run, i) ? 0.0 : nd_optimizer_cost(&run->config, &params->list[i]);
+    ND_TRY_GOTO(nd_ownership_create(cost, params->count, nd_comm_group(run->comm), &run->own),
                 done);
+    ND_TRY_GOTO(share_rows(run), done);
+    ND_TRY_GOTO(nd_ownership_spread(&run->own, cost, run->comm->size / run->own.ranks), done);
     for (int64_t i = 0; i < params->count; i++)
-        owned[i] = nd_ownership_has(&run->own, run->comm->rank, i);
+        owned[i] = nd_run_owned_rows(run, i).count > 0;
     ND_TRY_GOTO(nd_optimizer_create(&run->config, params, owned, run->backend, &run->optimizer),
                 done);
+    for (int64_t i = 0; i < params->count; i++)
+        if (run->own.rows[i])
+            nd_optimizer_own_rows(run->optimizer, i, nd_run_owned_rows(run, i).first,
+                                  nd_run_owned_rows(run, i).count);
 done:
     free(cost);
     free(owned);
     return status;
 }
 
-/* Some rows at a time, so that a large matrix needs no second copy of itself. */
+/* Some rows at a time, so that a large matrix needs no second copy of itself. `first`: of the parameter, where the
+ * master is rows of it. */
 static nd_status initialize_master(nd_run *run, const nd_param *param, nd_view master,
-                                   float *values, nd_view device)
+                                   int64_t first, float *values, nd_view device)
 {
     nd_backend *b = run->backend;
-    const int64_t chunk = device.cols, total = param->rows * param->cols;
-    for (int64_t first = 0; first < total; first += chunk) {
-        const int64_t count = total - first < chunk ? total - first : chunk;
-        char *at = (char *)master.data + (size_t)first * nd_dtype_size(master.dtype);
-        nd_param_initialize(param, (uint64_t)run->config.training.seed, first, count, values);
+    const int64_t chunk = device.cols, total = nd_view_count(nd_as_const(master));
+    for (int64_t done = 0; done < total; done += chunk) {
+        const int64_t count = total - done < chunk ? total - done : chunk;
+        char *at = (char *)master.data + (size_t)done * nd_dtype_size(master.dtype);
+        nd_param_initialize(param, (uint64_t)run->config.training.seed, first + done, count,
+                            values);
         ND_TRY(b->ops.upload(b, device.data, values, (size_t)count * sizeof *values));
         ND_TRY(b->ops.axpby(b, nd_view_of(at, master.dtype, 1, count), 1.0f,
                             nd_cview_of(device.data, ND_F32, 1, count), 0.0f));
@@ -183,8 +215,9 @@ static nd_status initialize_masters(nd_run *run)
         status = b->ops.allocate(b, bytes, &memory);
     for (int64_t i = 0; status == ND_OK && i < params->count; i++)
         if (run->masters[i].data)
-            status = initialize_master(run, &params->list[i], run->masters[i], values,
-                                       nd_view_of(memory, ND_F32, 1, CHUNK));
+            status = initialize_master(run, &params->list[i], run->masters[i],
+                                       nd_run_owned_rows(run, i).first * params->list[i].cols,
+                                       values, nd_view_of(memory, ND_F32, 1, CHUNK));
     b->ops.release(b, memory, bytes);
     free(values);
     return status;
@@ -265,7 +298,7 @@ static nd_status create(nd_run *run)
     if (run->config.hardware.cuda_graphs)
         ND_TRY(nd_replay_create(run->backend, &run->log, &run->replay));
     for (int64_t i = 0; i < run->model->params.count; i++)
-        if (nd_ownership_has(&run->own, run->comm->rank, i) && nd_projectors_shape(projectors, i))
+        if (nd_run_owned_rows(run, i).count > 0 && nd_projectors_shape(projectors, i))
             ND_TRY(nd_projectors_initialize(projectors, i));
     return initialize_masters(run);
 }

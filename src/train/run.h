@@ -69,7 +69,8 @@ typedef struct nd_run {
     nd_model *model;
     nd_ownership own;
     nd_optimizer *optimizer;
-    nd_view *masters; /* [params.count]; data NULL where this rank is not the owner */
+    nd_view
+        *masters; /* [params.count] whole or this rank's rows; data NULL where it owns nothing */
     nd_gradient_reducer *reducer;
     nd_weight_gather gather;
     nd_reference_model *reference; /* with collider_rule = excess */
@@ -97,6 +98,9 @@ nd_status nd_run_create(const nd_config *config, nd_comm *comm, nd_run *run);
  * run->config, run->backend and run->comm, of which only rank and size are used: `plan` passes ranks that do not
  * exist. */
 nd_status nd_run_prepare(nd_run *run);
+
+/* The rows of a parameter's master and state that this rank has; count 0: none. */
+nd_row_span nd_run_owned_rows(const nd_run *run, int64_t index);
 
 /* What the run's loader is started with. */
 nd_loader_options nd_run_loader_options(const nd_run *run);

@@ -4,7 +4,6 @@
 #include "dist/device.h"
 
 #include <stdlib.h>
-#include <string.h>
 
 nd_status nd_run_create_backend(const nd_config *config, const nd_comm *comm, nd_backend **backend)
 {

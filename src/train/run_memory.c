@@ -11,10 +11,11 @@ static nd_status reserve_masters(nd_run *run, nd_arena *arena)
     const nd_params *params = &run->model->params;
     const nd_dtype type =
         run->config.optimizer.master_precision == ND_PRECISION_BF16 ? ND_BF16 : ND_F32;
-    for (int64_t i = 0; i < params->count; i++)
-        if (nd_ownership_has(&run->own, run->comm->rank, i))
-            ND_TRY(nd_arena_reserve(arena, type, params->list[i].rows, params->list[i].cols,
-                                    &run->masters[i]));
+    for (int64_t i = 0; i < params->count; i++) {
+        const int64_t rows = nd_run_owned_rows(run, i).count;
+        if (rows > 0)
+            ND_TRY(nd_arena_reserve(arena, type, rows, params->list[i].cols, &run->masters[i]));
+    }
     return ND_OK;
 }
 
@@ -35,8 +36,8 @@ static nd_status reserve_category(nd_run *run, nd_memory_category category)
         return nd_model_reserve_activations(run->model, arena, true);
     case ND_MEMORY_WIRE:
         ND_TRY(nd_gradient_reducer_reserve_feedback(run->reducer, arena));
-        return nd_weight_gather_reserve(&run->gather, run->model, &run->own, run->comm->rank,
-                                        arena);
+        return nd_weight_gather_reserve(&run->gather, run->model, &run->own,
+                                        nd_comm_member(run->comm), arena);
     case ND_MEMORY_COUNT:
         break;
     }

@@ -29,13 +29,8 @@ static char *stream(const char *stop, const char *const *pieces, int count, size
 
 Test(sample, a_character_is_printed_when_all_its_bytes_are_there)
 {
-    static const char *const pieces[] = {"a\xe6",
-                                         "\xbc",
-                                         "\xa2"
-                                         "b",
-                                         "\xf0\x9f",
-                                         "\xa6\x80",
-                                         "\xc3"};
+    static const char *const pieces[] = {"a\xe6",    "\xbc",     "\xa2\x62", /* and a b */
+                                         "\xf0\x9f", "\xa6\x80", "\xc3"};
     size_t seen[6];
     char *text = stream(NULL, pieces, 6, seen);
     const size_t expected[] = {1, 1, 5, 5, 9, 9};

@@ -2,8 +2,6 @@
 #include "core/base/dynamic_code.h"
 #include "core/conformance.h"
 
-#include <float.h>
-
 static const int64_t shapes[][2] = {{1, 1},    {1, 37},    {5, 16},    {3, 100},  {17, 65},
                                     {64, 256}, {130, 129}, {300, 260}, {40, 1000}};
 enum { SHAPES = sizeof shapes / sizeof *shapes };

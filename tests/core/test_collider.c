@@ -5,7 +5,6 @@
 #include "support/support.h"
 
 #include <math.h>
-#include <stdlib.h>
 #include <string.h>
 
 static const uint64_t seed = 7;

@@ -2,8 +2,6 @@
 #include "core/base/facts.h"
 #include "support/support.h"
 
-#include <string.h>
-
 static void differ(const char *first, const char *second, const char *key, const char *in_first,
                    const char *in_second)
 {

@@ -3,7 +3,6 @@
 #include "support/support.h"
 
 #include <math.h>
-#include <omp.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <string.h>

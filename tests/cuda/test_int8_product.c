@@ -6,6 +6,11 @@
 #include "core/base/float_formats.h"
 #include "core/base/rng.h"
 
+#include <stdio.h>
+#include <stdlib.h>
+
+void nd_emulated_make_mistake(int mistake); /* nd_emulated_mistake */
+
 enum { TOKENS = 3, OUTPUTS = 18, INPUTS = 32 };
 
 /* y of ones times ones, scaled by 1: INPUTS everywhere. */
@@ -69,13 +74,77 @@ Test(int8_product, whichever_kernel_was_faster_gives_the_same_bits)
     nd_backend_destroy(b);
     cr_assert_neq(expected[0][0], 0.0f);
     static const nd_cuda_int8 choices[] = {ND_CUDA_INT8_LIBRARY, ND_CUDA_INT8_FASTEST,
-                                           ND_CUDA_INT8_FASTEST};
-    for (int i = 0; i < 3; i++) {
+                                           ND_CUDA_INT8_FASTEST, ND_CUDA_INT8_MMA};
+    for (int i = 0; i < 4; i++) {
         memset(got, 0xff, sizeof got);
         ND_ASSERT_OK(nd_emulated_backend_create(&(nd_cuda_options){.int8 = choices[i]}, &b));
         backward(b, got);
         nd_backend_destroy(b);
         cr_assert_eq(memcmp(got[0], expected[0], 40 * 32 * sizeof(float)), 0, "%d", i);
         cr_assert_eq(memcmp(got[1], expected[1], 48 * 32 * sizeof(float)), 0, "%d", i);
+    }
+}
+
+enum { WIDE_TOKENS = 136, WIDE_OUTPUTS = 264, WIDE_INPUTS = 144, DEEP_TOKENS = 2100 };
+
+/* A product forward, and one of weights' gradients over blocks of tokens, both with edges everywhere; *said is what
+ * the log was told, to be freed. */
+static void multiply_both(nd_cuda_int8 choice, float *y, float *dw, char **said)
+{
+    nd_log log = {0};
+    nd_backend *b = NULL;
+    size_t bytes;
+    int8_t *q = malloc((size_t)DEEP_TOKENS * WIDE_INPUTS),
+           *c = malloc((size_t)WIDE_OUTPUTS * WIDE_INPUTS);
+    float *a = malloc(sizeof(float) * DEEP_TOKENS),
+          *dy = malloc(sizeof(float) * DEEP_TOKENS * WIDE_OUTPUTS);
+    const float s[1] = {0.3f};
+    for (int i = 0; i < DEEP_TOKENS * WIDE_INPUTS; i++)
+        q[i] = (int8_t)(i * 31 + i / 7);
+    for (int i = 0; i < WIDE_OUTPUTS * WIDE_INPUTS; i++)
+        c[i] = (int8_t)(i * 7 % 3 - 1);
+    for (int t = 0; t < DEEP_TOKENS; t++)
+        a[t] = 0.01f * (float)(t % 50 + 1);
+    nd_rng_normal_fill(nd_rng_key(1, "dy"), 0, 1e-5f, dy, (int64_t)DEEP_TOKENS * WIDE_OUTPUTS);
+    log.terminal = open_memstream(said, &bytes);
+    ND_ASSERT_OK(nd_emulated_backend_create(&(nd_cuda_options){.int8 = choice}, &b));
+    b->log = &log;
+    ND_ASSERT_OK(b->ops.ternary_gemm(
+        b, nd_view_of(y, ND_F32, WIDE_TOKENS, WIDE_OUTPUTS),
+        nd_cview_of(q, ND_I8, WIDE_TOKENS, WIDE_INPUTS), nd_cview_of(a, ND_F32, WIDE_TOKENS, 1),
+        nd_cview_of(c, ND_I8, WIDE_OUTPUTS, WIDE_INPUTS), nd_cview_of(s, ND_F32, 1, 1)));
+    ND_ASSERT_OK(b->ops.ternary_gemm_dw_int8(b, nd_view_of(dw, ND_F32, WIDE_OUTPUTS, WIDE_INPUTS),
+                                             nd_cview_of(dy, ND_F32, DEEP_TOKENS, WIDE_OUTPUTS),
+                                             nd_cview_of(q, ND_I8, DEEP_TOKENS, WIDE_INPUTS),
+                                             nd_cview_of(a, ND_F32, DEEP_TOKENS, 1), 0.0f));
+    nd_backend_destroy(b);
+    fclose(log.terminal);
+    free(q);
+    free(c);
+    free(a);
+    free(dy);
+}
+
+/* A kernel that no device had run when it was written: it is used only where it was seen to be exact. */
+Test(int8_product, hopper_kernels_are_used_where_a_check_found_them_exact)
+{
+    static const char *const says[] = {"checked, the bits are those of mma.sync",
+                                       "its results differ; mma.sync is used",
+                                       "its operands did not arrive; mma.sync is used"};
+    static float y[2][WIDE_TOKENS * WIDE_OUTPUTS], dw[2][WIDE_OUTPUTS * WIDE_INPUTS];
+    char *said;
+    multiply_both(ND_CUDA_INT8_MMA, y[0], dw[0], &said);
+    cr_assert_null(strstr(said, "wgmma"));
+    free(said);
+    for (int mistake = 0; mistake < 3; mistake++) {
+        nd_emulated_make_mistake(mistake);
+        memset(y[1], 0xff, sizeof y[1]);
+        memset(dw[1], 0xff, sizeof dw[1]);
+        multiply_both(ND_CUDA_INT8_OWN, y[1], dw[1], &said);
+        nd_emulated_make_mistake(0);
+        cr_assert_not_null(strstr(said, says[mistake]), "%s", said);
+        free(said);
+        cr_assert_eq(memcmp(y[1], y[0], sizeof y[0]), 0, "mistake %d", mistake);
+        cr_assert_eq(memcmp(dw[1], dw[0], sizeof dw[0]), 0, "mistake %d", mistake);
     }
 }

@@ -389,15 +389,16 @@ Test(pack, wrong_flags_are_named)
     static const struct {
         const char *arguments, *reason;
     } cases[] = {
-        {"pack --nonsense", "--nonsense: no such option"},
-        {"pack --out", "--out: needs a value"},
+        {"pack --nonsense", "unknown option '--nonsense'"},
+        {"pack --out", "--out needs a value"},
         {"pack --out x y", "--tokenizer is missing"},
         {"pack --tokenizer x --out y", "the input is missing"},
-        {"pack --shard-tokens many", "--shard-tokens is 'many'; expected a whole number"},
-        {"pack --val-fraction 1.5", "--val-fraction is '1.5'; expected a number of at least 0"},
+        {"pack --shard-tokens many", "--shard-tokens: 'many' is not a whole number"},
+        {"pack --tokenizer x --out y --val-fraction 1.5 z",
+         "val fraction is 1.5; expected at least 0"},
         {"tokenizer", "expected train, encode or decode"},
         {"tokenizer train --input x", "--output is missing"},
-        {"tokenizer train --model x", "--model: no such option"},
+        {"tokenizer train --model x", "unknown option '--model'"},
         {"tokenizer train --vocab-size 12", "expected a whole number from 260"},
         {"tokenizer encode", "--model is missing"},
         {"tokenizer decode --model x y z", "'z' is one argument too many"},

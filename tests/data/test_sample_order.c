@@ -2,7 +2,6 @@
 #include "support/support.h"
 
 #include <stdlib.h>
-#include <string.h>
 
 static void assert_bijection(uint64_t seed, uint64_t epoch, int64_t n)
 {

@@ -1,5 +1,5 @@
 #include "core/base/rng.h"
-#include "data/sentencepiece_shim.h"
+#include "data/sentencepiece_encode.h"
 #include "data/tokenizer.h"
 #include "support/data_files.h"
 #include "support/support.h"

@@ -4,9 +4,7 @@
 #include "support/data_files.h"
 #include "support/support.h"
 
-#include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 
 static const char *directory;
 

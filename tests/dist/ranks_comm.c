@@ -198,6 +198,35 @@ static void check_what_is_begun(nd_comm *comm)
             CHECK(texts[t][i] == byte_at(i, t));
 }
 
+/* While the first is on its way the others queue, and are done together with the bits they have one by one. */
+static void check_queued(nd_comm *comm)
+{
+    enum { QUEUED = 24, FIRST_FLOATS = 1 << 22 };
+    static float values[FIRST_FLOATS + QUEUED * BEGUN_FLOATS], *slots[QUEUED];
+    nd_comm_piece pieces[QUEUED];
+    const uint64_t before = comm->batches;
+    memset(values, 0, sizeof values);
+    for (int p = 0; p < QUEUED; p++) {
+        slots[p] = p == 0 ? values : values + FIRST_FLOATS + p * BEGUN_FLOATS;
+        for (int64_t i = 0; i < BEGUN_FLOATS; i++)
+            slots[p][i] = summand(comm->rank, i + p);
+        pieces[p] = (nd_comm_piece){.slots = &slots[p],
+                                    .count = p == 0 ? FIRST_FLOATS : BEGUN_FLOATS,
+                                    .owner = p % comm->size};
+    }
+    for (int p = 0; p < QUEUED; p++)
+        CHECK(comm->ops.begin_reduction(comm, (nd_comm_split){.leaves = comm->size}, &pieces[p],
+                                        1) == ND_OK);
+    CHECK(comm->ops.finish(comm) == ND_OK);
+    for (int p = 0; p < QUEUED; p++) {
+        CHECK(!pieces[p].result == (pieces[p].owner != comm->rank));
+        for (int64_t i = 0; pieces[p].result && i < BEGUN_FLOATS; i++)
+            CHECK(pieces[p].result[i] == tree_sum(0, comm->size, i + p));
+    }
+    const uint64_t batches = comm->batches - before;
+    CHECK(nd_comm_overlaps(comm) ? batches >= 1 && batches < QUEUED : batches == 0);
+}
+
 /* The same sum again and again, rounded on its way: each time it is near, and with what rounding took
  * added to the next, the mean is nearer by as much as there are rounds. */
 static void check_rounded(nd_comm *comm, nd_gradient_wire format, int64_t count, int rounds)
@@ -301,6 +330,7 @@ int main(void)
     CHECK(nd_comm_overlaps(comm) == (comm->size > 1));
     const double waited = comm->wait_seconds, busy = comm->busy_seconds;
     check_what_is_begun(comm);
+    check_queued(comm);
     CHECK(comm->size == 1 || (comm->wait_seconds > waited && comm->busy_seconds > busy));
     CHECK(comm->size == 1 || comm->bytes_sent > 0);
     for (int64_t part = 1; part <= 6; part++)

@@ -3,7 +3,6 @@
 #include "dist/changed_codes.h"
 #include "support/support.h"
 
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 

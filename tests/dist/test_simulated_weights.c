@@ -7,6 +7,15 @@
 #include <stdlib.h>
 #include <string.h>
 
+enum { ROW_BLOCK = 16 }; /* rows of the embedding that go to one rank: 256 values */
+
+static nd_model_config fixture_config(void)
+{
+    nd_model_config config = nd_model_fixture_config(ND_ARCH_BITNET, ND_F32);
+    config.vocab_size = 5 * ROW_BLOCK + 3;
+    return config;
+}
+
 typedef struct replica {
     nd_model_fixture model;
     nd_weight_gather gather;
@@ -27,13 +36,16 @@ static nd_weight_gather gather_of(nd_weight_wire codes, nd_embedding_wire embedd
 
 static void prepare(replica *r, const nd_ownership *own, int rank, nd_weight_gather gather)
 {
-    const nd_model_config config = nd_model_fixture_config(ND_ARCH_BITNET, ND_F32);
+    const nd_model_config config = fixture_config();
     r->model = nd_model_fixture_create(&config, false, 7);
     r->gather = gather;
     r->masters = calloc((size_t)own->count, sizeof *r->masters);
-    for (int64_t i = 0; i < own->count; i++)
-        if (own->owner[i] == rank)
-            r->masters[i] = r->model.masters[i];
+    for (int64_t i = 0; i < own->count; i++) {
+        const nd_row_span span =
+            nd_ownership_span(own, i, rank, r->model.model->params.list[i].rows);
+        if (span.count > 0)
+            r->masters[i] = nd_view_rows(r->model.masters[i], span.first, span.count);
+    }
     nd_arena_start_sizing(&r->wire, "wire", r->model.backend);
     ND_ASSERT_OK(nd_weight_gather_reserve(&r->gather, r->model.model, own, rank, &r->wire));
     ND_ASSERT_OK(nd_arena_commit(&r->wire));
@@ -55,8 +67,11 @@ static nd_status publish(nd_comm *comm, replica *r)
     for (int step = 1; step <= 3; step++) {
         for (int64_t i = 0; i < r->gather.own->count; i++)
             for (int64_t j = 0; r->masters[i].data && j < nd_view_count(nd_as_const(r->masters[i]));
-                 j++)
-                ((float *)r->masters[i].data)[j] += (float)((j * 7 + step) % 11 - 5) * 0.02f;
+                 j++) {
+                float *w = (float *)r->masters[i].data + j;
+                const int64_t element = w - (float *)r->model.masters[i].data;
+                *w += (float)((element * 7 + step) % 11 - 5) * 0.02f;
+            }
         ND_TRY(nd_weight_gather_run(&r->gather, r->model.model, r->masters, false, comm));
     }
     return ND_OK;
@@ -78,7 +93,7 @@ static bool same(nd_view a, nd_view b)
 /* Whether all replicas are what one rank makes of the same masters. */
 static void compare(int ranks, nd_weight_gather gather)
 {
-    const nd_model_config config = nd_model_fixture_config(ND_ARCH_BITNET, ND_F32);
+    const nd_model_config config = fixture_config();
     nd_model_fixture shape = nd_model_fixture_create(&config, false, 7);
     const int64_t count = shape.model->params.count;
     double cost[count];
@@ -88,8 +103,13 @@ static void compare(int ranks, nd_weight_gather gather)
     nd_comm *solo = NULL;
     for (int64_t i = 0; i < count; i++)
         cost[i] = (double)(shape.model->params.list[i].rows * shape.model->params.list[i].cols);
-    ND_ASSERT_OK(nd_ownership_create(cost, count, ranks, ranks, &j.own));
-    ND_ASSERT_OK(nd_ownership_create(cost, count, 1, 1, &alone));
+    ND_ASSERT_OK(nd_ownership_create(cost, count, ranks, &j.own));
+    ND_ASSERT_OK(nd_ownership_create(cost, count, 1, &alone));
+    const int64_t embedding = nd_params_embedding(&shape.model->params);
+    j.own.load[j.own.owner[embedding]] -= cost[embedding];
+    ND_ASSERT_OK(
+        nd_ownership_share_rows(&j.own, embedding, config.vocab_size, ROW_BLOCK, cost[embedding]));
+    cr_assert_eq(j.own.rows[embedding] != NULL, ranks > 1);
     for (int r = 0; r < ranks; r++)
         prepare(&j.ranks[r], &j.own, r, gather);
     prepare(&one, &alone, 0, gather);

@@ -4,7 +4,6 @@
 #include "support/data_files.h"
 #include "support/support.h"
 
-#include <stdio.h>
 #include <string.h>
 
 enum { WEIGHTS_MAX = 256, BYTES_MAX = 66 };

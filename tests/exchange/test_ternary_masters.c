@@ -5,7 +5,6 @@
 #include "support/data_files.h"
 #include "support/support.h"
 
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 

@@ -6,7 +6,6 @@
 
 #include <math.h>
 #include <stdlib.h>
-#include <string.h>
 
 nd_model_config nd_model_fixture_config(nd_arch arch, nd_dtype compute)
 {

@@ -6,7 +6,6 @@
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 
 nd_test_place nd_test_here;
 
@@ -72,7 +71,7 @@ void nd_test_write_config(const char *path)
 {
     static const char text[] = "[model]\nhidden_dim = 32\nnum_layers = 2\nnum_heads = 4\n"
                                "num_kv_heads = 2\nffn_mult = 3\nmax_seq_len = 64\n"
-                               "vocab_size = 64\n"
+                               "vocab_size = 256\n"
                                "[training]\ntotal_steps = 12\nbatch_size = 8\n"
                                "micro_batch_size = 1\nseq_length = 16\nlearning_rate = 0.02\n"
                                "warmup_steps = 4\n"

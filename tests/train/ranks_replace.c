@@ -3,7 +3,6 @@
 #include "train/checkpoint/checkpoint.h"
 #include "train/step.h"
 
-#include <stdlib.h>
 #include <string.h>
 
 static nd_status save_twice(nd_run *run)

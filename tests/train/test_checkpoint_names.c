@@ -3,9 +3,7 @@
 #include "support/support.h"
 #include "train/checkpoint/checkpoint.h"
 
-#include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 #include <unistd.h>
 
 static char output[32768];

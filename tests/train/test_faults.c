@@ -2,11 +2,9 @@
 #include "support/run_files.h"
 #include "support/support.h"
 
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 static char directory[64], config[128];
 

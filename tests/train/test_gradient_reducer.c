@@ -41,7 +41,7 @@ static void setup(void)
     f.owned = calloc((size_t)count, sizeof *f.owned);
     for (int64_t i = 0; i < count; i++)
         f.owned[i] = true;
-    ND_ASSERT_OK(nd_ownership_create(f.owner_cost, count, 1, 1, &f.own));
+    ND_ASSERT_OK(nd_ownership_create(f.owner_cost, count, 1, &f.own));
     ND_ASSERT_OK(nd_optimizer_create(c, &f.model->params, f.owned, f.backend, &f.optimizer));
     ND_ASSERT_OK(nd_gradient_reducer_create(c, f.comm, f.model, &f.own, f.optimizer, &f.reducer));
     nd_arena_start_sizing(&f.arena, "gradients", f.backend);

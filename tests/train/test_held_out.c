@@ -3,7 +3,6 @@
 #include "support/run_files.h"
 #include "support/support.h"
 
-#include <stdio.h>
 #include <string.h>
 
 TestSuite(held_out, .init = nd_test_run_setup, .fini = nd_test_run_teardown);

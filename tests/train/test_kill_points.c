@@ -106,6 +106,7 @@ Test(kill_points, of_a_save_leave_the_old_or_the_new_checkpoint_and_the_same_end
     kill_and_resume("save_sync", 8, 0, 4, 4, "");
     kill_and_resume("save_digest", 8, 1, 4, 4, "");
     kill_and_resume("save_gather", 8, 0, 4, 4, "");
+    kill_and_resume("save_join", 8, 0, 4, 4, "");
     kill_and_resume("save_config", 8, 0, 4, 4, "");
     kill_and_resume("save_rename", 8, 0, 4, 4, "");
     kill_and_resume("save_link", 8, 0, 8, 8, "");

@@ -2,7 +2,6 @@
 #include "support/run_files.h"
 #include "support/support.h"
 
-#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -99,6 +98,25 @@ Test(ranks, bf16_masters_round_the_same_on_any_number_of_ranks)
 {
     static const int sizes[] = {0, 2, 4};
     compare(sizes, 3, "--set optimizer.master_precision=bf16");
+}
+
+/* The embedding, and an untied head, have 8 blocks of rows. */
+Test(ranks, embedding_and_head_owned_by_rows_train_the_same_as_owned_by_one_rank)
+{
+    static const int sizes[] = {0, 2, 3, 4};
+    const char *shape = "--set model.vocab_size=512 --set model.hidden_dim=64 "
+                        "--set training.batch_size=24 --set optimizer.master_precision=bf16 ";
+    char keys[512];
+    snprintf(keys, sizeof keys, "%s--set optimizer.state_bits=8", shape);
+    compare(sizes, 4, keys);
+    snprintf(keys, sizeof keys,
+             "%s--set model.arch=llama --set model.tie_embeddings=false "
+             "--set dist.embedding_sync=int8_delta --set dist.weight_sync=delta",
+             shape);
+    compare(sizes, 4, keys);
+    snprintf(keys, sizeof keys, "%s--set training.grad_clip=0 --set dist.deterministic=world",
+             shape);
+    compare(sizes, 4, keys);
 }
 
 Test(ranks, the_number_of_threads_does_not_change_a_bit)

@@ -2,7 +2,6 @@
 #include "support/run_files.h"
 #include "support/support.h"
 
-#include <math.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>

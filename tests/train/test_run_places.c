@@ -3,9 +3,6 @@
 #include "support/run_files.h"
 #include "support/support.h"
 
-#include <stdio.h>
-#include <string.h>
-
 static char output[32768];
 
 TestSuite(run_places, .init = nd_test_run_setup, .fini = nd_test_run_teardown);

@@ -4,7 +4,6 @@
 #include "support/support.h"
 
 #include <stdio.h>
-#include <string.h>
 
 static char output[32768];
 

@@ -5,7 +5,6 @@
 
 #include <math.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 /* Wide enough that matrices and embedding are rounded; micro-batches for 2, 3 and 4 ranks, of which bits

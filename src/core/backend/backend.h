@@ -84,6 +84,7 @@ typedef struct nd_adamw_params {
     float correction1, correction2; /* 1 - beta^step */
     bool cautious_decay;            /* decay only where update * w >= 0 */
     uint64_t rounding_key;          /* stochastic rounding of bf16 w: philox(key, element) */
+    int64_t first_element;          /* of the tensor of which w is a part; a multiple of 8 */
 } nd_adamw_params;
 
 typedef struct nd_update_params {

@@ -1,6 +1,5 @@
 #include "core/config/config_keys.h"
 
-#include <string.h>
 #include <strings.h>
 
 /* Names and values of earlier versions, which files and checkpoints still hold, and the E3 suite's

@@ -16,7 +16,7 @@ static size_t move_rows(const nd_save *s, int rank, char *packed, bool back)
     const nd_ownership *own = &s->run->own;
     size_t used = 0;
     for (int64_t i = 0; i < own->count; i++) {
-        if (own->saver[i] != rank)
+        if (nd_ownership_saver(own, i) != rank)
             continue;
         if (packed && back)
             memcpy(row_of(s, i), packed + used, row_bytes);

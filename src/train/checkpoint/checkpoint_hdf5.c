@@ -69,6 +69,12 @@ nd_status nd_checkpoint_h5_open(const char *path, nd_checkpoint_h5 **file)
     return wrap(H5Fopen(path, H5F_ACC_RDONLY, nd_hdf5_access(false)), path, "open", file);
 }
 
+nd_status nd_checkpoint_h5_append(const char *path, nd_checkpoint_h5 **file)
+{
+    nd_hdf5_start();
+    return wrap(H5Fopen(path, H5F_ACC_RDWR, nd_hdf5_access(false)), path, "open", file);
+}
+
 nd_status nd_checkpoint_h5_close(nd_checkpoint_h5 *file)
 {
     if (!file)

@@ -8,6 +8,8 @@ typedef struct nd_checkpoint_h5 nd_checkpoint_h5;
 
 /* A new file, replacing one of that name. Errors: ND_ECHECKPOINT naming the file. */
 nd_status nd_checkpoint_h5_create(const char *path, nd_checkpoint_h5 **file);
+/* To write more into one. */
+nd_status nd_checkpoint_h5_append(const char *path, nd_checkpoint_h5 **file);
 nd_status nd_checkpoint_h5_open(const char *path, nd_checkpoint_h5 **file);
 
 /* Closes; after writing, errors that appear only now are returned. */

@@ -3,6 +3,7 @@
 
 #include "train/background.h"
 #include "train/checkpoint/checkpoint.h"
+#include "train/checkpoint/checkpoint_hdf5.h"
 #include "train/checkpoint/checkpoint_save.h"
 
 /* A parameter's tensors: the master and the optimizer's states. */
@@ -46,6 +47,7 @@ struct nd_save {
 };
 
 /* The tensors of an owned parameter; returns how many. */
+bool nd_checkpoint_saves(const nd_run *run, int64_t index);
 int nd_checkpoint_parts(const nd_run *run, int64_t index,
                         nd_optimizer_state parts[ND_CHECKPOINT_PARTS_MAX]);
 
@@ -56,6 +58,20 @@ nd_status nd_checkpoint_join(char *path, size_t size, const char *directory, con
 
 /* Writes, fsyncs and hashes this rank's file in s->temporary: fills s->tensors and s->summary. */
 nd_status nd_save_write_rank_file(nd_save *s);
+
+/* Of checkpoint_rows.c, for parameters that are owned by rows: the tensors of the whole parameter, data NULL; where
+ * row `row` of it begins in one of them, in bytes (`param->rows`: where it ends); writes what this rank has of the
+ * next one; and, on rank 0 after every rank's file is on disk and the summaries are known, puts them together. */
+nd_status nd_checkpoint_whole_parts(const nd_run *run, int64_t index,
+                                    nd_optimizer_state parts[ND_CHECKPOINT_PARTS_MAX], int *count);
+size_t nd_checkpoint_row_at(const nd_param *param, nd_view part, int64_t row);
+nd_status nd_save_append_rows(const nd_save *s, const void *bytes, size_t size);
+nd_status nd_save_join_rows(nd_save *s);
+
+/* Writes a tensor, in host memory, and notes what was written. */
+nd_status nd_save_write_values(nd_checkpoint_h5 *file, const char *param,
+                               const nd_optimizer_state *part, const void *host,
+                               nd_written_tensor *written);
 
 /* Releases all parameters before `written` to the update. */
 void nd_save_release(nd_save *s, int64_t written);

@@ -37,7 +37,7 @@ static nd_status collect(nd_save *s)
         return ND_FAIL(ND_ENOMEM, "no memory for a manifest of %lld tensors", (long long)params);
     for (int64_t i = 0; i < params; i++) {
         const nd_param *param = &run->model->params.list[i];
-        const int saver = run->own.saver[i];
+        const int saver = nd_ownership_saver(&run->own, i);
         for (int p = 0; p < ND_CHECKPOINT_PARTS_MAX; p++) {
             const nd_written_tensor *w = &s->tensors[i * ND_CHECKPOINT_PARTS_MAX + p];
             if (!w->part[0])
@@ -126,6 +126,7 @@ static nd_status take_place(nd_save *s)
 nd_status nd_save_publish(nd_save *s)
 {
     nd_fault_point_of(0, s->c.step, "save_config");
+    ND_TRY(nd_save_join_rows(s));
     ND_TRY(collect(s));
     ND_TRY(nd_checkpoint_add_config(&s->c, s->temporary, &s->run->config));
     if (s->run->data.tokenizer)

@@ -6,6 +6,12 @@
 #include <stdlib.h>
 #include <string.h>
 
+bool nd_checkpoint_saves(const nd_run *run, int64_t index)
+{
+    return nd_run_owned_rows(run, index).count > 0 &&
+           nd_ownership_saves(&run->own, index, run->comm->rank);
+}
+
 int nd_checkpoint_parts(const nd_run *run, int64_t index,
                         nd_optimizer_state parts[ND_CHECKPOINT_PARTS_MAX])
 {
@@ -13,9 +19,9 @@ int nd_checkpoint_parts(const nd_run *run, int64_t index,
     return 1 + nd_optimizer_states(run->optimizer, index, parts + 1);
 }
 
-static nd_status write_values(nd_checkpoint_h5 *file, const char *param,
-                              const nd_optimizer_state *part, const void *host,
-                              nd_written_tensor *written)
+nd_status nd_save_write_values(nd_checkpoint_h5 *file, const char *param,
+                               const nd_optimizer_state *part, const void *host,
+                               nd_written_tensor *written)
 {
     const nd_cview values = nd_cview_of(host, part->view.dtype, part->view.rows, part->view.cols);
     char name[2 * ND_PARAM_NAME_MAX + 32];
@@ -32,26 +38,36 @@ static nd_status write_values(nd_checkpoint_h5 *file, const char *param,
     return ND_OK;
 }
 
+/* A whole tensor into the rank's file, rows of one beside it. */
+static nd_status write_part(nd_save *s, nd_checkpoint_h5 *file, int64_t index, int p,
+                            const nd_optimizer_state *part, const void *host)
+{
+    if (s->run->own.rows[index])
+        return nd_save_append_rows(s, host, nd_view_bytes(nd_as_const(part->view)));
+    return nd_save_write_values(file, s->run->model->params.list[index].name, part, host,
+                                &s->tensors[index * ND_CHECKPOINT_PARTS_MAX + p]);
+}
+
 /* From where it lies, from the copy at *copied, which moves on, or through a download. */
-static nd_status write_tensor(const nd_save *s, nd_checkpoint_h5 *file, const char *param,
-                              const nd_optimizer_state *part, const char **copied,
-                              nd_written_tensor *written)
+static nd_status write_tensor(nd_save *s, nd_checkpoint_h5 *file, int64_t index, int p,
+                              const nd_optimizer_state *part, const char **copied)
 {
     nd_backend *b = s->run->backend;
     const size_t bytes = nd_view_bytes(nd_as_const(part->view));
     if (b->ops.host_memory)
-        return write_values(file, param, part, part->view.data, written);
+        return write_part(s, file, index, p, part, part->view.data);
     if (s->background) {
-        ND_TRY(write_values(file, param, part, *copied, written));
+        ND_TRY(write_part(s, file, index, p, part, *copied));
         *copied += bytes;
         return ND_OK;
     }
     void *host = malloc(bytes);
     if (!host)
-        return ND_FAIL(ND_ENOMEM, "no memory to save %s (%zu bytes)", param, bytes);
+        return ND_FAIL(ND_ENOMEM, "no memory to save %s (%zu bytes)",
+                       s->run->model->params.list[index].name, bytes);
     nd_status status = b->ops.download(b, host, part->view.data, bytes);
     if (status == ND_OK)
-        status = write_values(file, param, part, host, written);
+        status = write_part(s, file, index, p, part, host);
     free(host);
     return status;
 }
@@ -59,19 +75,17 @@ static nd_status write_tensor(const nd_save *s, nd_checkpoint_h5 *file, const ch
 static nd_status write_tensors(nd_save *s, nd_checkpoint_h5 *file)
 {
     const nd_run *run = s->run;
-    const int rank = run->comm->rank;
     const char *copied = run->saving.copy;
     for (int64_t i = 0; i < run->model->params.count; i++) {
         nd_optimizer_state parts[ND_CHECKPOINT_PARTS_MAX];
-        if (run->own.saver[i] != rank)
+        if (!nd_checkpoint_saves(run, i))
             continue;
         const int count = nd_checkpoint_parts(run, i, parts);
         for (int p = 0; p < count; p++) {
             if (atomic_load(&s->given_up))
                 return ND_FAIL(ND_ECHECKPOINT, "%s: given up", s->temporary);
-            ND_TRY(write_tensor(s, file, run->model->params.list[i].name, &parts[p], &copied,
-                                &s->tensors[i * ND_CHECKPOINT_PARTS_MAX + p]));
-            nd_fault_point_of(rank, s->c.step, "save_tensor");
+            ND_TRY(write_tensor(s, file, i, p, &parts[p], &copied));
+            nd_fault_point_of(run->comm->rank, s->c.step, "save_tensor");
         }
         nd_save_release(s, i + 1);
     }

@@ -154,10 +154,12 @@ done:
     return status;
 }
 
-static nd_status restore_tensor(nd_run *run, const nd_checkpoint *c, const nd_param *param,
-                                const char *part, nd_view into)
+/* Where ranks have rows of a parameter, `whole` has the shape of all and `into` is where this rank's go. */
+static nd_status restore_tensor(nd_run *run, const nd_checkpoint *c, int64_t param_index,
+                                const char *part, nd_view whole, nd_view into)
 {
     nd_backend *b = run->backend;
+    const nd_param *param = &run->model->params.list[param_index];
     const int64_t index = nd_checkpoint_find(c, param->name, part);
     if (index < 0)
         return ND_FAIL(ND_ECHECKPOINT,
@@ -166,24 +168,44 @@ static nd_status restore_tensor(nd_run *run, const nd_checkpoint *c, const nd_pa
                        c->directory, part, param->name);
     const nd_checkpoint_tensor *t = &c->tensors[index];
     const bool convert = !has_state(c) && t->dtype == ND_F32;
-    if (t->rows != into.rows || t->cols != into.cols || (t->dtype != into.dtype && !convert))
+    if (t->rows != whole.rows || t->cols != whole.cols || (t->dtype != whole.dtype && !convert))
         return ND_FAIL(ND_ECHECKPOINT,
                        "%s: %s of %s is %s [%lld, %lld], this configuration needs "
                        "%s [%lld, %lld]",
                        c->directory, part, param->name, nd_dtype_name(t->dtype), (long long)t->rows,
-                       (long long)t->cols, nd_dtype_name(into.dtype), (long long)into.rows,
-                       (long long)into.cols);
-    const size_t bytes = (size_t)nd_view_count(nd_as_const(into)) * nd_dtype_size(t->dtype);
-    void *host = malloc(bytes);
+                       (long long)t->cols, nd_dtype_name(whole.dtype), (long long)whole.rows,
+                       (long long)whole.cols);
+    const nd_view stored = nd_view_of(NULL, t->dtype, t->rows, t->cols);
+    const size_t size = nd_view_bytes(nd_as_const(stored));
+    char *host = malloc(size);
     if (!host)
-        return ND_FAIL(ND_ENOMEM, "no memory to read %s (%zu bytes)", param->name, bytes);
+        return ND_FAIL(ND_ENOMEM, "no memory to read %s (%zu bytes)", param->name, size);
+    const nd_row_span span = nd_run_owned_rows(run, param_index);
+    const size_t from =
+        run->own.rows[param_index] ? nd_checkpoint_row_at(param, stored, span.first) : 0;
+    const size_t bytes = (size_t)nd_view_count(nd_as_const(into)) * nd_dtype_size(t->dtype);
     nd_status status = nd_checkpoint_read(c, index, host);
     if (status == ND_OK && t->dtype == into.dtype)
-        status = b->ops.upload(b, into.data, host, bytes);
+        status = b->ops.upload(b, into.data, host + from, bytes);
     else if (status == ND_OK)
-        status = upload_converted(b, into, host, bytes);
+        status = upload_converted(b, into, host + from, bytes);
     free(host);
     return status;
+}
+
+/* The master and the states of a parameter that this rank owns. */
+static nd_status restore_parameter(nd_run *run, const nd_checkpoint *c, int64_t index)
+{
+    nd_optimizer_state mine[ND_CHECKPOINT_PARTS_MAX], all[ND_CHECKPOINT_PARTS_MAX];
+    int count = nd_checkpoint_parts(run, index, mine);
+    memcpy(all, mine, sizeof all);
+    if (run->own.rows[index])
+        ND_TRY(nd_checkpoint_whole_parts(run, index, all, &count));
+    if (!has_state(c))
+        count = 1;
+    for (int p = 0; p < count; p++)
+        ND_TRY(restore_tensor(run, c, index, mine[p].name, all[p].view, mine[p].view));
+    return ND_OK;
 }
 
 static nd_status check_tokenizer(const nd_run *run, const nd_checkpoint *c)
@@ -261,16 +283,9 @@ static nd_status restore_own(nd_run *run, const nd_checkpoint *c)
                        c->directory, (long long)masters, (long long)run->model->params.count, apart,
                        only_in);
     }
-    for (int64_t i = 0; i < run->model->params.count; i++) {
-        const nd_param *param = &run->model->params.list[i];
-        nd_optimizer_state states[ND_OPTIMIZER_STATES_MAX];
-        if (!run->masters[i].data)
-            continue;
-        ND_TRY(restore_tensor(run, c, param, "master", run->masters[i]));
-        const int count = has_state(c) ? nd_optimizer_states(run->optimizer, i, states) : 0;
-        for (int s = 0; s < count; s++)
-            ND_TRY(restore_tensor(run, c, param, states[s].name, states[s].view));
-    }
+    for (int64_t i = 0; i < run->model->params.count; i++)
+        if (run->masters[i].data)
+            ND_TRY(restore_parameter(run, c, i));
     return ND_OK;
 }
 

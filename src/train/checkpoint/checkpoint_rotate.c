@@ -4,7 +4,6 @@
 #include "train/fault_points.h"
 
 #include <stdlib.h>
-#include <string.h>
 
 /* Errors here are warnings. */
 static bool worked(nd_save *s, nd_status status)

@@ -31,7 +31,7 @@ void nd_save_release(nd_save *s, int64_t written)
 void nd_save_wait_written(nd_run *run, int64_t index)
 {
     nd_save *s = run->saving.save;
-    if (!s || run->own.saver[index] != run->comm->rank)
+    if (!s || !nd_checkpoint_saves(run, index))
         return;
     pthread_mutex_lock(&s->mutex);
     if (s->written <= index) {
@@ -112,7 +112,7 @@ size_t nd_save_copy_bytes(const nd_run *run)
     size_t bytes = 0;
     for (int64_t i = 0; i < run->model->params.count; i++) {
         nd_optimizer_state parts[ND_CHECKPOINT_PARTS_MAX];
-        if (run->own.saver[i] != run->comm->rank)
+        if (!nd_checkpoint_saves(run, i))
             continue;
         const int count = nd_checkpoint_parts(run, i, parts);
         for (int p = 0; p < count; p++)
@@ -138,8 +138,7 @@ static nd_status copy_owned(nd_run *run)
     char *at = run->saving.copy;
     for (int64_t i = 0; i < run->model->params.count; i++) {
         nd_optimizer_state parts[ND_CHECKPOINT_PARTS_MAX];
-        const int count =
-            run->own.saver[i] == run->comm->rank ? nd_checkpoint_parts(run, i, parts) : 0;
+        const int count = nd_checkpoint_saves(run, i) ? nd_checkpoint_parts(run, i, parts) : 0;
         for (int p = 0; p < count; p++) {
             const size_t size = nd_view_bytes(nd_as_const(parts[p].view));
             ND_TRY(b->ops.download(b, at, parts[p].view.data, size));

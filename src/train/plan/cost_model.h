@@ -13,7 +13,7 @@
  *                             alpha + min(2^k, N - 2^k) n beta; long: a ring, (N - 1) (alpha + n beta)
  *   update                    each owner, what its parameters take: a matrix is not shared
  *   codes                     around a ring, each part handed on as it comes: about B beta + N alpha
- *   streams of changed codes  owner by owner down a binomial tree: a rank with c children sends c times the bytes,
+ *   streams of projectors     owner by owner down a binomial tree: a rank with c children sends c times the bytes,
  *                             the last of ceil(log2 N) hops is a part behind
  *
  * A reduction may begin when the gradient it sums is ready: at f, or within the backward pass where the
@@ -61,7 +61,7 @@ typedef struct nd_cost_work {
     int64_t leaves; /* of the sum; a multiple of the number of ranks */
     const nd_cost_part *parts;
     int64_t count;
-    const double *codes;   /* [group] bytes that an owner sends to its group, around the ring */
+    const double *codes; /* [group] bytes of weights that an owner sends to its group in the ring */
     const double *streams; /* [group] by a broadcast of its own; NULL: none */
     double losses,
         report; /* bytes that a rank tells all others: before the first update; at the end */

@@ -5,7 +5,6 @@
 #include "dist/tree_reduction.h"
 
 #include <stdlib.h>
-#include <string.h>
 
 /* A part between two ranks. */
 typedef struct message {

@@ -103,16 +103,23 @@ static bool usually_due(const nd_run *run, int64_t index)
            nd_projectors_due(p, index, 0, NULL);
 }
 
-/* Changed codes and projectors are broadcast by themselves. */
+/* The part of a parameter's rows that are one owner's. */
+static double share_of(const nd_run *run, int64_t index, int owner)
+{
+    const int64_t rows = run->model->params.list[index].rows;
+    return (double)nd_ownership_span(&run->own, index, owner, rows).count / (double)rows;
+}
+
+/* Weights go around the ring; projectors are broadcast by themselves. */
 static void add_code_bytes(table *t, int64_t index)
 {
     const nd_run *run = t->run;
-    const int owner = run->own.owner[index];
-    const bool streams = run->config.dist.weight_sync == ND_WEIGHT_WIRE_CHANGED &&
-                         run->model->params.list[index].role == ND_ROLE_TERNARY;
-    (streams ? t->streams : t->codes)[owner] += (double)nd_wire_weight_bytes(run, index);
-    if (usually_due(run, index))
-        t->streams[owner] += (double)nd_wire_projector_bytes(run, index);
+    const double bytes = (double)nd_wire_weight_bytes(run, index);
+    for (int owner = -1; (owner = nd_ownership_next(&run->own, index, owner)) >= 0;) {
+        t->codes[owner] += bytes * share_of(run, index, owner);
+        if (usually_due(run, index))
+            t->streams[owner] += (double)nd_wire_projector_bytes(run, index);
+    }
 }
 
 /* The gradients of a group, then the sketches among them. */
@@ -120,21 +127,24 @@ static void list_pieces(table *t, const group *g, double ready, double seconds_p
 {
     const nd_run *run = t->run;
     const bool sketches = nd_gradient_reducer_projects(run->reducer);
-    for (int64_t i = g->first; i < g->first + g->count; i++)
-        t->pieces[t->pieces_count++] =
-            (nd_cost_piece){.bytes = (double)nd_wire_gradient_bytes(run, i),
-                            .update = nd_optimizer_cost(&run->config, &run->model->params.list[i]) *
-                                      seconds_per_flop,
-                            .ready = ready,
-                            .owner = run->own.owner[i],
-                            .taker = run->own.taker[i]};
+    for (int64_t i = g->first; i < g->first + g->count; i++) {
+        const double update =
+            nd_optimizer_cost(&run->config, &run->model->params.list[i]) * seconds_per_flop;
+        for (int owner = -1; (owner = nd_ownership_next(&run->own, i, owner)) >= 0;)
+            t->pieces[t->pieces_count++] =
+                (nd_cost_piece){.bytes = (double)nd_wire_gradient_bytes(run, i, owner),
+                                .update = update * share_of(run, i, owner),
+                                .ready = ready,
+                                .owner = owner,
+                                .taker = nd_ownership_taker(&run->own, i, owner)};
+    }
     for (int64_t i = g->first; sketches && i < g->first + g->count; i++)
         if (usually_due(run, i))
             t->pieces[t->pieces_count++] =
                 (nd_cost_piece){.bytes = (double)nd_wire_sketch_bytes(run, i),
                                 .ready = ready,
                                 .owner = run->own.owner[i],
-                                .taker = run->own.taker[i]};
+                                .taker = nd_ownership_taker(&run->own, i, run->own.owner[i])};
 }
 
 /* As nd_run_create decides. */
@@ -151,10 +161,14 @@ static nd_status list_parts(table *t, nd_cost_work *work)
     const nd_params *params = &run->model->params;
     const double local = (double)run->local_micro_batches;
     const double seconds_per_flop = t->optimizer / update_flops(run);
-    t->pieces = calloc(2 * (size_t)params->count, sizeof *t->pieces);
+    int64_t owners = 0; /* of all parameters */
+    for (int64_t i = 0; i < params->count; i++)
+        for (int owner = -1; (owner = nd_ownership_next(&run->own, i, owner)) >= 0;)
+            owners++;
+    t->pieces = calloc((size_t)(params->count + owners), sizeof *t->pieces);
     t->parts = calloc((size_t)t->groups_count, sizeof *t->parts);
-    t->codes = calloc((size_t)run->own.group, sizeof *t->codes);
-    t->streams = calloc((size_t)run->own.group, sizeof *t->streams);
+    t->codes = calloc((size_t)run->own.ranks, sizeof *t->codes);
+    t->streams = calloc((size_t)run->own.ranks, sizeof *t->streams);
     if (!t->pieces || !t->parts || !t->codes || !t->streams)
         return ND_FAIL(ND_ENOMEM, "no memory for the messages of a plan");
     for (int64_t i = 0; i < params->count; i++)
@@ -168,12 +182,14 @@ static nd_status list_parts(table *t, nd_cost_work *work)
         const double ready = immediate ? done - before : overlap ? done : t->passes;
         list_pieces(t, at, ready, seconds_per_flop);
         if (immediate)
-            t->parts[g] = (nd_cost_part){done - before, t->pieces + first, t->pieces_count - first,
-                                         8.0 * (double)at->count};
+            t->parts[g] = (nd_cost_part){
+                done - before, t->pieces + first, t->pieces_count - first,
+                (double)nd_gradient_reducer_norm_bytes(run->reducer, at->first, at->count)};
     }
     if (!immediate)
         t->parts[0] =
-            (nd_cost_part){t->passes, t->pieces, t->pieces_count, 8.0 * (double)params->count};
+            (nd_cost_part){t->passes, t->pieces, t->pieces_count,
+                           (double)nd_gradient_reducer_norm_bytes(run->reducer, 0, params->count)};
     const bool tree = run->config.dist.deterministic == ND_DETERMINISTIC_WORLD;
     *work = (nd_cost_work){.leaves = tree ? run->micro_batches : run->comm->size,
                            .parts = t->parts,
@@ -183,7 +199,7 @@ static nd_status list_parts(table *t, nd_cost_work *work)
                            .losses = 24.0 * local, /* three doubles a micro-batch */
                            .report = ND_STEP_REPORT_BYTES,
                            .format = (nd_gradient_wire)run->config.dist.grad_comm_dtype,
-                           .group = run->own.group};
+                           .group = run->own.ranks};
     return ND_OK;
 }
 

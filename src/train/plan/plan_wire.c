@@ -8,23 +8,18 @@ static nd_gradient_wire format_of(const nd_run *run, int64_t values)
     return nd_gradient_wire_for((nd_gradient_wire)run->config.dist.grad_comm_dtype, values);
 }
 
-static int64_t gradient_values(const nd_run *run, int64_t index)
+size_t nd_wire_gradient_bytes(const nd_run *run, int64_t index, int owner)
 {
     int64_t rows, cols;
     nd_optimizer_gradient_shape(run->optimizer, index, &rows, &cols);
-    return rows * cols;
+    const int64_t owned = nd_ownership_span(&run->own, index, owner, rows).count;
+    return nd_gradient_wire_bytes(format_of(run, rows * cols), owned * cols);
 }
 
 static int64_t sketch_values(const nd_run *run, int64_t index)
 {
     const nd_galore *g = nd_projectors_shape(nd_optimizer_projectors(run->optimizer), index);
     return g && nd_gradient_reducer_projects(run->reducer) ? g->sketch * nd_galore_small(g) : 0;
-}
-
-size_t nd_wire_gradient_bytes(const nd_run *run, int64_t index)
-{
-    const int64_t count = gradient_values(run, index);
-    return nd_gradient_wire_bytes(format_of(run, count), count);
 }
 
 size_t nd_wire_sketch_bytes(const nd_run *run, int64_t index)
@@ -49,20 +44,21 @@ size_t nd_wire_projector_bytes(const nd_run *run, int64_t index)
     return bytes;
 }
 
-/* What all ranks send to sum a message of so many values of parameter `index` to its owners. */
-static double reduction_bytes(const nd_run *run, int64_t index, int64_t values)
+/* What all ranks send to sum a message of `count` of a tensor's `values` to owner `owner` of every group. */
+static double reduction_bytes(const nd_run *run, int64_t index, int owner, int64_t values,
+                              int64_t count)
 {
     const nd_comm *comm = run->comm;
     const bool in_tree = run->config.dist.deterministic == ND_DETERMINISTIC_WORLD;
     const nd_comm_split split = {in_tree ? run->micro_batches : comm->size, !in_tree};
-    const nd_comm_piece piece = {.owner = run->own.owner[index],
-                                 .taker = run->own.taker[index],
+    const nd_comm_piece piece = {.owner = owner,
+                                 .taker = nd_ownership_taker(&run->own, index, owner),
                                  .format = format_of(run, values)};
     const nd_tree tree = nd_tree_of(comm, split, &piece, 0);
-    const double exact = (double)sizeof(float) * (double)values;
+    const double exact = (double)sizeof(float) * (double)count;
     if (run->config.dist.grad_reduction == ND_REDUCTION_ALLREDUCE)
         return 2.0 * (comm->size - 1) * exact; /* a ring takes every part but one round twice */
-    return nd_tree_sums(&tree) * (double)nd_gradient_wire_bytes(piece.format, values) +
+    return nd_tree_sums(&tree) * (double)nd_gradient_wire_bytes(piece.format, count) +
            nd_tree_copies(&tree) * exact;
 }
 
@@ -71,16 +67,23 @@ nd_wire_bytes nd_wire_bytes_of(const nd_run *run)
     const nd_params *params = &run->model->params;
     const int ranks = run->comm->size;
     const double every = (double)run->config.training.galore_update_freq;
-    const double receive = ranks - ranks / nd_comm_group(run->comm); /* all but owners */
-    /* A rank tells all others 8 bytes a parameter, and 24 for each of its micro-batches. */
+    const double takers = ranks - ranks / run->own.ranks; /* of weights: all but their owners */
+    /* A rank tells all others of norms, and 24 bytes for each of its micro-batches. */
     nd_wire_bytes b = {.reports =
                            ranks * (ranks - 1.0) *
-                           (8.0 * (double)params->count + 24.0 * (double)run->local_micro_batches)};
+                           ((double)nd_gradient_reducer_norm_bytes(run->reducer, 0, params->count) +
+                            24.0 * (double)run->local_micro_batches)};
     for (int64_t i = 0; i < params->count; i++) {
-        const double weight = receive * (double)nd_wire_weight_bytes(run, i);
-        b.gradients += reduction_bytes(run, i, gradient_values(run, i));
-        b.sketches += reduction_bytes(run, i, sketch_values(run, i)) / every;
-        b.projectors += receive * (double)nd_wire_projector_bytes(run, i) / every;
+        const double weight = takers * (double)nd_wire_weight_bytes(run, i);
+        const int64_t sketch = sketch_values(run, i);
+        int64_t rows, cols;
+        nd_optimizer_gradient_shape(run->optimizer, i, &rows, &cols);
+        for (int owner = -1; (owner = nd_ownership_next(&run->own, i, owner)) >= 0;) {
+            const int64_t owned = nd_ownership_span(&run->own, i, owner, rows).count;
+            b.gradients += reduction_bytes(run, i, owner, rows * cols, owned * cols);
+            b.sketches += reduction_bytes(run, i, owner, sketch, sketch) / every;
+        }
+        b.projectors += takers * (double)nd_wire_projector_bytes(run, i) / every;
         if (params->list[i].role == ND_ROLE_TERNARY)
             b.codes += weight;
         else

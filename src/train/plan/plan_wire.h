@@ -3,10 +3,10 @@
 
 #include "train/run.h"
 
-/* Bytes of one message: parameter `index`'s gradient on one edge of the tree; its sketch likewise, in
- * steps that have one (0: it has none); its weight to one replica, and its projector likewise, in steps
+/* Bytes of one message: what `owner` gets of parameter `index`'s gradient, on one edge of the tree; its sketch
+ * likewise, in steps that have one (0: it has none); its weight to one replica, and its projector likewise, in steps
  * that have a new one. */
-size_t nd_wire_gradient_bytes(const nd_run *run, int64_t index);
+size_t nd_wire_gradient_bytes(const nd_run *run, int64_t index, int owner);
 size_t nd_wire_sketch_bytes(const nd_run *run, int64_t index);
 size_t nd_wire_weight_bytes(const nd_run *run, int64_t index);
 size_t nd_wire_projector_bytes(const nd_run *run, int64_t index);

@@ -34,10 +34,11 @@ static nd_status share(const nd_cuda_options *options, nd_backend **shared, nd_b
 
 nd_status nd_conformance_device(nd_backend **backend)
 {
-    /* In turn: the faster int8 product, the library's, the project's own. The bits are the same. */
-    static nd_backend *shared[3];
+    /* In turn: the faster int8 product, the library's, the project's own, that of every device. The bits are the
+     * same. */
+    static nd_backend *shared[4];
     static int made;
-    const int turn = made++ % 3;
+    const int turn = made++ % 4;
     const nd_cuda_options options = {.int8 = (nd_cuda_int8)turn,
                                      .attention = ND_CUDA_ATTENTION_OWN};
     return share(&options, &shared[turn], backend);

@@ -39,6 +39,7 @@ struct fiber {
     int lane, warp;
     bool done;
     bool waits_for_block, waits_for_warp;
+    std::function<bool()> until; /* what else it waits for */
     unsigned generation, parity;
     std::vector<pending_copy> copies;
     int group;
@@ -159,7 +160,7 @@ static bool runnable(const fiber &f)
         return f.generation != block_generation;
     if (f.waits_for_warp)
         return f.generation != warps[(size_t)f.warp].generation;
-    return true;
+    return !f.until || f.until();
 }
 
 static void run_block(dim3 block, dim3 at, dim3 grid, dim3 size)
@@ -183,6 +184,7 @@ static void run_block(dim3 block, dim3 at, dim3 grid, dim3 size)
         f.lane = t % LANES;
         f.warp = t / LANES;
         f.done = f.waits_for_block = f.waits_for_warp = false;
+        f.until = nullptr;
         f.parity = 0;
         f.group = 0;
         f.copies.clear();
@@ -259,6 +261,19 @@ void __syncthreads()
 int nd_emulated_lane()
 {
     return here->lane;
+}
+
+void nd_emulated_wait_until(std::function<bool()> holds)
+{
+    here->until = std::move(holds);
+    if (!here->until())
+        leave_fiber();
+    here->until = nullptr;
+}
+
+uint32_t nd_emulated_random()
+{
+    return next_random();
 }
 
 void nd_emulated_exchange(const void *mine, size_t bytes)

@@ -45,6 +45,14 @@ static inline float4 make_float4(float x, float y, float z, float w)
 {
     return {x, y, z, w};
 }
+struct __align__(8) float2
+{
+    float x, y;
+};
+static inline float2 make_float2(float x, float y)
+{
+    return {x, y};
+}
 static inline uint4 make_uint4(uint32_t x, uint32_t y, uint32_t z, uint32_t w)
 {
     return {x, y, z, w};
@@ -72,6 +80,9 @@ void __syncthreads();
 void nd_emulated_exchange(const void *mine, size_t bytes);
 const void *nd_emulated_deposit(int lane);
 int nd_emulated_lane();
+/* Lets the others run until it holds. */
+void nd_emulated_wait_until(std::function<bool()> holds);
+uint32_t nd_emulated_random();
 
 static inline void __syncwarp(uint32_t = 0xffffffffu)
 {

@@ -5,7 +5,6 @@
 #include "core/base/machine.h"
 
 #include <omp.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>

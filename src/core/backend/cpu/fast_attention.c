@@ -126,10 +126,15 @@ static bool attend_item(const nd_cpu_fast *fast, const forward_call *c, int64_t 
     lay_out(c, fast->private[thread].memory, &s);
     bool ok = true;
     for (int64_t j = 0; j < tiles; j++) {
-        nd_attention_gather_tile(fast->kernels, p, c->k, sequence, kv_head, j, s.tile);
+        int64_t tokens[ND_KEY_TILE];
+        for (int64_t i = 0; i < ND_KEY_TILE; i++) {
+            const int64_t key = j * ND_KEY_TILE + i;
+            tokens[i] = key < p->shape.key_len ? sequence * p->shape.key_len + key : -1;
+        }
+        nd_attention_gather_keys(fast->kernels, p, c->k, kv_head, tokens, s.tile);
         ok = ok && nd_matmul_pack(c->scores, thread, s.tile,
                                   s.keys + (size_t)j * nd_matmul_packed_bytes(c->scores));
-        nd_attention_gather_tile(fast->kernels, p, c->v, sequence, kv_head, j, s.tile);
+        nd_attention_gather_keys(fast->kernels, p, c->v, kv_head, tokens, s.tile);
         ok = ok && nd_matmul_pack(c->sums, thread, s.tile,
                                   s.values + (size_t)j * nd_matmul_packed_bytes(c->sums));
     }

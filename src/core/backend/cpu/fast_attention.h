@@ -78,16 +78,9 @@ void nd_attention_gather_block(const nd_fast_kernels *k, const nd_attention_plan
 void nd_attention_scatter_block(const nd_fast_kernels *k, const nd_attention_plan *p, nd_view x,
                                 nd_attention_rows rows, int64_t kv_head, const float *in);
 
-/* One tile of keys or values of one head, padded with zeros: [ND_KEY_TILE, d]. */
-void nd_attention_gather_tile(const nd_fast_kernels *k, const nd_attention_plan *p, nd_cview x,
-                              int64_t sequence, int64_t kv_head, int64_t tile, void *out);
-
-/* Keys or values of one head in any order: row j is token tokens[j], zeros where that is -1. */
+/* A tile of keys or values of one head, in any order: row j is token tokens[j], zeros where that is -1. */
 void nd_attention_gather_keys(const nd_fast_kernels *k, const nd_attention_plan *p, nd_cview x,
-                              int64_t kv_head, const int64_t *tokens, int64_t count, void *out);
-
-/* Errors: ND_EINTERNAL when the views do not have the shape. */
-nd_status nd_attention_check(nd_cview q, nd_cview k, nd_cview v, const nd_attention_shape *shape);
+                              int64_t kv_head, const int64_t tokens[ND_KEY_TILE], void *out);
 
 /* attention_backward of core/backend/backend.h, a block of queries at a time. */
 nd_status nd_attention_backward_blocked(nd_backend *b, nd_view dq, nd_view dk, nd_view dv,

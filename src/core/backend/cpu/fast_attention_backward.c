@@ -11,7 +11,6 @@
  * and dv that nobody reads. */
 #include "core/backend/cpu/fast_attention.h"
 
-#include <math.h>
 #include <string.h>
 
 typedef struct backward_call {
@@ -263,8 +262,8 @@ static bool run_head(const nd_cpu_fast *fast, const backward_call *c, int64_t in
         char *keys = s.part[PART_KEYS] + (size_t)(tile * tile_count) * p->element;
         char *values = s.part[PART_VALUES] + (size_t)(tile * tile_count) * p->element;
         const int64_t *tokens = item.tokens + tile * ND_KEY_TILE;
-        nd_attention_gather_keys(k, p, c->k, item.kv_head, tokens, ND_KEY_TILE, keys);
-        nd_attention_gather_keys(k, p, c->v, item.kv_head, tokens, ND_KEY_TILE, values);
+        nd_attention_gather_keys(k, p, c->k, item.kv_head, tokens, keys);
+        nd_attention_gather_keys(k, p, c->v, item.kv_head, tokens, values);
         ok = nd_matmul_pack(c->query_sums, thread, keys,
                             s.part[PART_PACKED_KEYS] +
                                 (size_t)tile * nd_matmul_packed_bytes(c->query_sums));

@@ -19,16 +19,6 @@ nd_attention_plan nd_attention_plan_of(const nd_cpu_fast *fast, const nd_attenti
     return p;
 }
 
-nd_status nd_attention_check(nd_cview q, nd_cview k, nd_cview v, const nd_attention_shape *s)
-{
-    const int64_t rows = s->rows.data ? s->rows.cols : s->sequences * s->query_len;
-    ND_REQUIRE(s->kv_heads > 0 && s->heads % s->kv_heads == 0 && s->query_len <= s->key_len);
-    ND_REQUIRE(q.rows == rows && q.cols == s->heads * s->head_dim);
-    ND_REQUIRE(k.rows == s->sequences * s->key_len && k.cols == s->kv_heads * s->head_dim);
-    ND_REQUIRE(nd_same_shape(k, v) && (!s->rows.data || s->query_len == s->key_len));
-    return ND_OK;
-}
-
 int64_t nd_attention_kept(const nd_attention_shape *shape, int64_t rows)
 {
     const int32_t *kept = shape->rows.data;
@@ -104,29 +94,15 @@ void nd_attention_scatter_block(const nd_fast_kernels *k, const nd_attention_pla
 }
 
 void nd_attention_gather_keys(const nd_fast_kernels *k, const nd_attention_plan *p, nd_cview x,
-                              int64_t kv_head, const int64_t *tokens, int64_t count, void *out)
+                              int64_t kv_head, const int64_t tokens[ND_KEY_TILE], void *out)
 {
     const int64_t d = p->shape.head_dim;
     const size_t row_bytes = (size_t)d * p->element;
     char *row = out;
-    for (int64_t j = 0; j < count; j++, row += row_bytes) {
+    for (int64_t j = 0; j < ND_KEY_TILE; j++, row += row_bytes) {
         if (tokens[j] < 0)
             memset(row, 0, row_bytes);
         else
             copy_elements(k, x, (tokens[j] * p->shape.kv_heads + kv_head) * d, d, p->dtype, row);
     }
-}
-
-void nd_attention_gather_tile(const nd_fast_kernels *k, const nd_attention_plan *p, nd_cview x,
-                              int64_t sequence, int64_t kv_head, int64_t tile, void *out)
-{
-    const int64_t d = p->shape.head_dim, first = tile * ND_KEY_TILE;
-    const int64_t count = nd_fast_min(ND_KEY_TILE, p->shape.key_len - first);
-    const size_t row_bytes = (size_t)d * p->element;
-    char *row = out;
-    for (int64_t i = 0; i < count; i++, row += row_bytes) {
-        const int64_t token = sequence * p->shape.key_len + first + i;
-        copy_elements(k, x, (token * p->shape.kv_heads + kv_head) * d, d, p->dtype, row);
-    }
-    memset(row, 0, (size_t)(ND_KEY_TILE - count) * row_bytes);
 }

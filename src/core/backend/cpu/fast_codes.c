@@ -7,17 +7,6 @@
 
 enum { CHUNK = 4096 };
 
-static bool single_scale(nd_cview s)
-{
-    return s.rows == 1 && s.cols == 1;
-}
-
-static bool scales_fit(nd_cview codes, nd_cview s)
-{
-    return s.dtype == ND_F32 && ((single_scale(s) && nd_view_count(codes) > 0) ||
-                                 (s.rows == codes.rows && s.cols > 0 && codes.cols % s.cols == 0));
-}
-
 static float scale_of(double sum, int64_t count)
 {
     const double mean = sum / (double)count;
@@ -79,8 +68,8 @@ static nd_status ternarize_fast(nd_backend *b, nd_view c, nd_view s, nd_cview w)
     if (!nd_fast_covers(w.dtype))
         return fast->reference.ternarize(b, c, s, w);
     ND_REQUIRE(c.dtype == ND_I8 && nd_same_shape(nd_as_const(c), w));
-    ND_REQUIRE(scales_fit(nd_as_const(c), nd_as_const(s)));
-    if (single_scale(nd_as_const(s)))
+    ND_REQUIRE(nd_scales_fit(nd_as_const(c), nd_as_const(s)));
+    if (nd_single_scale(nd_as_const(s)))
         return ternarize_matrix(fast, c, s, w);
     ternarize_spans(fast, c, s, w, w.cols / s.cols);
     return ND_OK;
@@ -161,9 +150,9 @@ static nd_status dequantize_codes_fast(nd_backend *b, nd_view w, nd_cview c, nd_
     nd_cpu_fast *fast = nd_cpu_fast_of(b);
     if (!nd_fast_covers(w.dtype))
         return fast->reference.dequantize_codes(b, w, c, s);
-    ND_REQUIRE(c.dtype == ND_I8 && nd_same_shape(nd_as_const(w), c) && scales_fit(c, s));
+    ND_REQUIRE(c.dtype == ND_I8 && nd_same_shape(nd_as_const(w), c) && nd_scales_fit(c, s));
     const nd_fast_kernels *k = fast->kernels;
-    const bool single = single_scale(s);
+    const bool single = nd_single_scale(s);
     const int64_t width = single ? c.cols : c.cols / s.cols;
     const float *scales = s.data;
     ND_TRY(nd_fast_grow_private(fast, nd_fast_bytes(c.cols, sizeof(float))));

@@ -101,18 +101,6 @@ static nd_status ternary_gemm_groups(nd_cpu_fast *fast, nd_view y, nd_cview q, n
     return ND_OK;
 }
 
-static bool single_scale(nd_cview s)
-{
-    return s.rows == 1 && s.cols == 1;
-}
-
-static nd_status check_scales(nd_cview c, nd_cview s)
-{
-    ND_REQUIRE(c.dtype == ND_I8 && s.dtype == ND_F32);
-    ND_REQUIRE(single_scale(s) || (s.rows == c.rows && s.cols > 0 && c.cols % s.cols == 0));
-    return ND_OK;
-}
-
 static nd_status ternary_gemm_onednn(nd_backend *b, nd_view y, nd_cview q, nd_cview a, nd_cview c,
                                      nd_cview s)
 {
@@ -121,8 +109,8 @@ static nd_status ternary_gemm_onednn(nd_backend *b, nd_view y, nd_cview q, nd_cv
         return fast->reference.ternary_gemm(b, y, q, a, c, s);
     ND_REQUIRE(q.dtype == ND_I8 && a.dtype == ND_F32 && a.rows == q.rows && a.cols == 1);
     ND_REQUIRE(y.rows == q.rows && y.cols == c.rows && q.cols == c.cols);
-    ND_TRY(check_scales(c, s));
-    if (!single_scale(s))
+    ND_REQUIRE(c.dtype == ND_I8 && nd_scales_fit(c, s));
+    if (!nd_single_scale(s))
         return ternary_gemm_groups(fast, y, q, a, c, s);
     const forward_context context = {y, a.data, *(const float *)s.data};
     const nd_product product = {.m = q.rows,
@@ -210,8 +198,8 @@ static nd_status ternary_gemm_dx_onednn(nd_backend *b, nd_view dx, nd_cview dy, 
     if (!nd_fast_covers(dx.dtype) || !nd_fast_covers(dy.dtype) || dy.cols == 0)
         return fast->reference.ternary_gemm_dx(b, dx, dy, c, s, beta);
     ND_REQUIRE(dx.rows == dy.rows && dx.cols == c.cols && dy.cols == c.rows);
-    ND_TRY(check_scales(c, s));
-    const bool single = single_scale(s);
+    ND_REQUIRE(c.dtype == ND_I8 && nd_scales_fit(c, s));
+    const bool single = nd_single_scale(s);
     const nd_dtype dtype = product_dtype(fast, dy.dtype == ND_BF16 && single);
     const size_t weight_bytes = converted_bytes(c, dtype);
     ND_TRY(nd_fast_grow(&fast->shared, weight_bytes + converted_bytes(dy, dtype)));

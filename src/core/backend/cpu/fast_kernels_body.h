@@ -254,11 +254,24 @@ SUM(dot, (double)x[i] * (double)y[i], const float *x, const float *y)
 SUM(dot3, (double)(x[i] * y[i]) * (double)z[i], const float *x, const float *y, const float *z)
 #undef SUM
 
+/* By lanes: a maximum that may meet NaN is not a reduction that every compiler vectorises. */
 static float max_of(const float *x, int64_t n)
 {
+    enum { LANES = 16 };
+    typedef float lanes __attribute__((vector_size(LANES * sizeof(float))));
+    typedef int32_t mask __attribute__((vector_size(LANES * sizeof(int32_t))));
     float largest = -INFINITY;
-#pragma omp simd reduction(max : largest)
-    for (int64_t i = 0; i < n; i++)
+    lanes most = largest + (lanes){0};
+    int64_t i = 0;
+    for (; i + LANES <= n; i += LANES) {
+        lanes next;
+        memcpy(&next, x + i, sizeof next);
+        const mask above = next > most;
+        most = (lanes)(((mask)next & above) | ((mask)most & ~above));
+    }
+    for (int j = 0; j < LANES; j++)
+        largest = most[j] > largest ? most[j] : largest;
+    for (; i < n; i++)
         largest = x[i] > largest ? x[i] : largest;
     return largest;
 }

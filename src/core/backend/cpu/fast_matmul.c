@@ -7,8 +7,8 @@
 #include <string.h>
 
 struct nd_matmul {
+    nd_matmul *next; /* in the cache */
     nd_matmul_shape shape;
-    uint64_t hash;
     nd_matmul_cache *cache;
     nd_onednn_call *product;
     nd_onednn_call *packing; /* NULL unless packed_b */
@@ -18,8 +18,7 @@ struct nd_matmul_cache {
     nd_onednn *onednn;
     int threads;
     nd_fast_arena *scratches; /* [threads] */
-    nd_matmul **slots;        /* open addressing; capacity is a power of two */
-    size_t capacity, count;
+    nd_matmul *made;          /* a list, the newest first: a model has few shapes */
 };
 
 static nd_onednn_matrix stored(int64_t rows, int64_t cols, nd_dtype dtype, int64_t stride,
@@ -30,8 +29,6 @@ static nd_onednn_matrix stored(int64_t rows, int64_t cols, nd_dtype dtype, int64
 
 static void destroy_matmul(nd_matmul *matmul)
 {
-    if (!matmul)
-        return;
     nd_onednn_call_destroy(matmul->product);
     nd_onednn_call_destroy(matmul->packing);
     free(matmul);
@@ -62,13 +59,13 @@ static nd_status fill_matmul(nd_matmul *made)
 
 /* oneDNN plans for as many threads as OpenMP offers when a primitive is made. Planned for one, it
  * runs the same way wherever it is called, and its sums have one order. */
-static nd_status make_matmul(nd_matmul_cache *cache, const nd_matmul_shape *shape, uint64_t hash,
+static nd_status make_matmul(nd_matmul_cache *cache, const nd_matmul_shape *shape,
                              nd_matmul **matmul)
 {
     nd_matmul *made = calloc(1, sizeof *made);
     if (!made)
         return ND_FAIL(ND_ENOMEM, "no memory for a product");
-    *made = (nd_matmul){.shape = *shape, .hash = hash, .cache = cache};
+    *made = (nd_matmul){.next = cache->made, .shape = *shape, .cache = cache};
     const int offered = omp_get_max_threads();
     omp_set_num_threads(1);
     const nd_status status = fill_matmul(made);
@@ -77,59 +74,19 @@ static nd_status make_matmul(nd_matmul_cache *cache, const nd_matmul_shape *shap
         destroy_matmul(made);
         return status;
     }
-    *matmul = made;
-    return ND_OK;
-}
-
-static uint64_t hash_of(const nd_matmul_shape *shape)
-{
-    uint64_t words[sizeof *shape / sizeof(uint64_t)];
-    memcpy(words, shape, sizeof words);
-    uint64_t hash = 0xcbf29ce484222325u;
-    for (size_t i = 0; i < sizeof words / sizeof *words; i++) {
-        hash = (hash ^ words[i]) * 0x9e3779b97f4a7c15u;
-        hash ^= hash >> 29;
-    }
-    return hash;
-}
-
-static nd_status grow_slots(nd_matmul_cache *cache)
-{
-    const size_t capacity = cache->capacity * 2;
-    nd_matmul **slots = calloc(capacity, sizeof *slots);
-    if (!slots)
-        return ND_FAIL(ND_ENOMEM, "no memory for %zu products", capacity);
-    for (size_t i = 0; i < cache->capacity; i++) {
-        if (!cache->slots[i])
-            continue;
-        size_t at = cache->slots[i]->hash & (capacity - 1);
-        while (slots[at])
-            at = (at + 1) & (capacity - 1);
-        slots[at] = cache->slots[i];
-    }
-    free(cache->slots);
-    cache->slots = slots;
-    cache->capacity = capacity;
+    *matmul = cache->made = made;
     return ND_OK;
 }
 
 nd_status nd_matmul_find(nd_matmul_cache *cache, const nd_matmul_shape *shape,
                          const nd_matmul **found)
 {
-    if (2 * cache->count >= cache->capacity)
-        ND_TRY(grow_slots(cache));
-    const uint64_t hash = hash_of(shape);
-    size_t at = hash & (cache->capacity - 1);
-    while (cache->slots[at]) {
-        if (memcmp(&cache->slots[at]->shape, shape, sizeof *shape) == 0) {
-            *found = cache->slots[at];
-            return ND_OK;
-        }
-        at = (at + 1) & (cache->capacity - 1);
-    }
-    ND_TRY(make_matmul(cache, shape, hash, &cache->slots[at]));
-    cache->count++;
-    *found = cache->slots[at];
+    nd_matmul *matmul = cache->made;
+    while (matmul && memcmp(&matmul->shape, shape, sizeof *shape) != 0)
+        matmul = matmul->next;
+    if (!matmul)
+        ND_TRY(make_matmul(cache, shape, &matmul));
+    *found = matmul;
     return ND_OK;
 }
 
@@ -179,10 +136,9 @@ nd_status nd_matmul_cache_create(int threads, nd_matmul_cache **cache)
     if (!made)
         return ND_FAIL(ND_ENOMEM, "no memory for the product cache");
     nd_status status = ND_OK;
-    *made = (nd_matmul_cache){.threads = threads, .capacity = 64};
+    made->threads = threads;
     made->scratches = calloc((size_t)threads, sizeof *made->scratches);
-    made->slots = calloc(made->capacity, sizeof *made->slots);
-    if (!made->scratches || !made->slots) {
+    if (!made->scratches) {
         status = ND_FAIL(ND_ENOMEM, "no memory for the product cache");
         goto failed;
     }
@@ -198,19 +154,20 @@ void nd_matmul_cache_destroy(nd_matmul_cache *cache)
 {
     if (!cache)
         return;
-    for (size_t i = 0; cache->slots && i < cache->capacity; i++)
-        destroy_matmul(cache->slots[i]);
+    for (nd_matmul *matmul = cache->made, *next; matmul; matmul = next) {
+        next = matmul->next;
+        destroy_matmul(matmul);
+    }
     for (int i = 0; cache->scratches && i < cache->threads; i++)
         free(cache->scratches[i].memory);
     nd_onednn_destroy(cache->onednn);
     free(cache->scratches);
-    free(cache->slots);
     free(cache);
 }
 
 size_t nd_matmul_cache_bytes(const nd_matmul_cache *cache)
 {
-    size_t bytes = cache->capacity * sizeof *cache->slots;
+    size_t bytes = 0;
     for (int i = 0; i < cache->threads; i++)
         bytes += cache->scratches[i].bytes;
     return bytes;

@@ -92,7 +92,8 @@ static nd_status adamw_blocks_fast(nd_backend *b, nd_view w, const nd_blocks *m,
         encode_block(&first, i, moment1, n);
         encode_block(&second, i, moment2, n);
         if (w.dtype == ND_BF16)
-            k->store_bf16_stochastic((uint16_t *)w.data + at, weights, p->rounding_key, at, n);
+            k->store_bf16_stochastic((uint16_t *)w.data + at, weights, p->rounding_key,
+                                     p->first_element + at, n);
     }
     return ND_OK;
 }

@@ -13,10 +13,10 @@ static float *load_master(const nd_fast_kernels *k, nd_view w, int64_t at, int64
 }
 
 static void store_master(const nd_fast_kernels *k, nd_view w, int64_t at, int64_t n,
-                         const float *computed, uint64_t key)
+                         const float *computed, uint64_t key, int64_t first)
 {
     if (w.dtype == ND_BF16)
-        k->store_bf16_stochastic((uint16_t *)w.data + at, computed, key, at, n);
+        k->store_bf16_stochastic((uint16_t *)w.data + at, computed, key, first + at, n);
 }
 
 static nd_status momentum_fast(nd_backend *b, nd_view u, nd_view m, nd_cview g, float beta,
@@ -55,7 +55,7 @@ static nd_status apply_update_fast(nd_backend *b, nd_view w, nd_cview u, const n
         const int64_t n = nd_fast_min(CHUNK, count - at);
         float *weights = load_master(k, w, at, n, buffers[0]);
         k->update(weights, nd_fast_load(k, u, at, n, buffers[1]), &rule, n);
-        store_master(k, w, at, n, weights, p->rounding_key);
+        store_master(k, w, at, n, weights, p->rounding_key, 0);
     }
     return ND_OK;
 }
@@ -79,7 +79,7 @@ static nd_status adamw_fast(nd_backend *b, nd_view w, nd_view m, nd_view v, nd_c
         float *weights = load_master(k, w, at, n, buffers[0]);
         k->adamw(weights, (float *)m.data + at, (float *)v.data + at,
                  nd_fast_load(k, g, at, n, buffers[1]), &rule, n);
-        store_master(k, w, at, n, weights, p->rounding_key);
+        store_master(k, w, at, n, weights, p->rounding_key, p->first_element);
     }
     return ND_OK;
 }

@@ -51,6 +51,19 @@ static inline void nd_store(nd_view v, int64_t i, double x)
         ((uint16_t *)v.data)[i] = nd_bf16_from_float((float)x);
 }
 
+/* Scales of a ternary matrix are [1, 1] or [out, in/g]. */
+static inline bool nd_single_scale(nd_cview scales)
+{
+    return scales.rows == 1 && scales.cols == 1;
+}
+
+static inline bool nd_scales_fit(nd_cview codes, nd_cview scales)
+{
+    return scales.dtype == ND_F32 &&
+           ((nd_single_scale(scales) && nd_view_count(codes) > 0) ||
+            (scales.rows == codes.rows && scales.cols > 0 && codes.cols % scales.cols == 0));
+}
+
 /* That `tokens` are `rows` values in [lowest, vocab). Errors: ND_EINTERNAL naming the position. */
 nd_status nd_check_tokens(nd_cview tokens, int64_t rows, int64_t vocab, int32_t lowest);
 
@@ -95,6 +108,9 @@ static inline float nd_state_factor(float numerator, float scale)
 /* AdamW of elements [first, first + n) of w and g; m and v, in double, are those elements only. */
 void nd_reference_adamw(nd_view w, int64_t first, int64_t n, double *m, double *v, nd_cview g,
                         const nd_adamw_params *params);
+
+/* That the views of attention have the shape. Errors: ND_EINTERNAL. */
+nd_status nd_attention_check(nd_cview q, nd_cview k, nd_cview v, const nd_attention_shape *shape);
 
 /* A part of gather_rows: rows [first, end) of y, of each the bytes [from, from + count). */
 typedef struct nd_gather_part {

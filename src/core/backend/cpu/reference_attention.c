@@ -34,7 +34,7 @@ static double dot(nd_cview a, int64_t at, nd_cview b, int64_t bt, int64_t n)
     return sum;
 }
 
-static nd_status check_shapes(nd_cview q, nd_cview k, nd_cview v, const nd_attention_shape *s)
+nd_status nd_attention_check(nd_cview q, nd_cview k, nd_cview v, const nd_attention_shape *s)
 {
     const int64_t rows = s->rows.data ? s->rows.cols : s->sequences * s->query_len;
     ND_REQUIRE(s->kv_heads > 0 && s->heads % s->kv_heads == 0 && s->query_len <= s->key_len);
@@ -72,7 +72,7 @@ static nd_status attention_reference(nd_backend *b, nd_view o, nd_view lse, nd_c
                                      nd_cview v, const nd_attention_shape *s)
 {
     (void)b;
-    ND_TRY(check_shapes(q, k, v, s));
+    ND_TRY(nd_attention_check(q, k, v, s));
     ND_REQUIRE(nd_same_shape(nd_as_const(o), q) && lse.rows == q.rows && lse.cols == s->heads);
     double *scores = malloc((size_t)s->key_len * sizeof *scores);
     if (!scores)
@@ -129,7 +129,7 @@ static nd_status attention_backward_reference(nd_backend *b, nd_view dq, nd_view
                                               nd_cview k, nd_cview v, const nd_attention_shape *s)
 {
     (void)b;
-    ND_TRY(check_shapes(q, k, v, s));
+    ND_TRY(nd_attention_check(q, k, v, s));
     ND_REQUIRE(nd_same_shape(nd_as_const(dq), q) && nd_same_shape(dout, q) && nd_same_shape(o, q));
     const int32_t *rows = s->rows.data;
     const int64_t count = nd_view_count(k), width = k.cols;

@@ -16,27 +16,15 @@ static int8_t code_of(double rounded, double low, double high)
     return isnan(rounded) ? 0 : (int8_t)clip(rounded, low, high);
 }
 
-/* Inputs that share one scale, for scales [1, 1] or [out, in/g]. */
+/* Inputs that share one scale. */
 static int64_t group_width(nd_cview codes, nd_cview scales)
 {
-    return scales.rows == codes.rows && scales.cols > 0 ? codes.cols / scales.cols : codes.cols;
-}
-
-static bool is_single_scale(nd_cview codes, nd_cview scales)
-{
-    return scales.rows == 1 && scales.cols == 1 && codes.rows * codes.cols > 0;
-}
-
-static bool scales_fit(nd_cview codes, nd_cview scales)
-{
-    return scales.dtype == ND_F32 &&
-           (is_single_scale(codes, scales) ||
-            (scales.rows == codes.rows && scales.cols > 0 && codes.cols % scales.cols == 0));
+    return nd_single_scale(scales) ? codes.cols : codes.cols / scales.cols;
 }
 
 static double scale_at(nd_cview codes, nd_cview scales, int64_t row, int64_t col)
 {
-    if (is_single_scale(codes, scales))
+    if (nd_single_scale(scales))
         return nd_load(scales, 0);
     return nd_load(scales, row * scales.cols + col / group_width(codes, scales));
 }
@@ -57,9 +45,9 @@ static nd_status ternarize_reference(nd_backend *b, nd_view c, nd_view s, nd_cvi
 {
     (void)b;
     ND_REQUIRE(c.dtype == ND_I8 && nd_is_float(w.dtype) && nd_same_shape(nd_as_const(c), w));
-    ND_REQUIRE(scales_fit(nd_as_const(c), nd_as_const(s)));
+    ND_REQUIRE(nd_scales_fit(nd_as_const(c), nd_as_const(s)));
     float *scales = s.data;
-    const bool single = is_single_scale(nd_as_const(c), nd_as_const(s));
+    const bool single = nd_single_scale(nd_as_const(s));
     const int64_t span = single ? c.rows * c.cols : group_width(nd_as_const(c), nd_as_const(s));
     for (int64_t i = 0; i < s.rows * s.cols; i++)
         ternarize_span(c, w, i * span, span, &scales[i]);
@@ -120,7 +108,7 @@ static nd_status dequantize_codes_reference(nd_backend *b, nd_view w, nd_cview c
 {
     (void)b;
     ND_REQUIRE(nd_is_float(w.dtype) && c.dtype == ND_I8 && nd_same_shape(nd_as_const(w), c));
-    ND_REQUIRE(scales_fit(c, s));
+    ND_REQUIRE(nd_scales_fit(c, s));
     for (int64_t row = 0; row < c.rows; row++)
         for (int64_t col = 0; col < c.cols; col++) {
             const int64_t i = row * c.cols + col;
@@ -158,7 +146,7 @@ static nd_status ternary_gemm_reference(nd_backend *b, nd_view y, nd_cview q, nd
     (void)b;
     ND_REQUIRE(nd_is_float(y.dtype) && q.dtype == ND_I8 && a.dtype == ND_F32 && c.dtype == ND_I8);
     ND_REQUIRE(y.rows == q.rows && a.rows == q.rows && y.cols == c.rows && q.cols == c.cols);
-    ND_REQUIRE(scales_fit(c, s));
+    ND_REQUIRE(nd_scales_fit(c, s));
     const int8_t *tokens = q.data, *codes = c.data;
     const int64_t width = group_width(c, s);
     for (int64_t t = 0; t < y.rows; t++)
@@ -180,7 +168,7 @@ static nd_status ternary_gemm_dx_reference(nd_backend *b, nd_view dx, nd_cview d
 {
     (void)b;
     ND_REQUIRE(nd_is_float(dx.dtype) && nd_is_float(dy.dtype) && c.dtype == ND_I8);
-    ND_REQUIRE(dx.rows == dy.rows && dx.cols == c.cols && dy.cols == c.rows && scales_fit(c, s));
+    ND_REQUIRE(dx.rows == dy.rows && dx.cols == c.cols && dy.cols == c.rows && nd_scales_fit(c, s));
     for (int64_t t = 0; t < dx.rows; t++)
         for (int64_t i = 0; i < dx.cols; i++) {
             double sum = 0.0;

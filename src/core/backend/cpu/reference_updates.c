@@ -7,14 +7,15 @@
 
 /* Masters in bf16 round stochastically: at a learning rate of 1e-3 nearest rounding loses most
  * updates. One 32-bit draw an element, four elements a block. */
-static void store_master(nd_view w, int64_t i, double x, uint64_t key)
+static void store_master(nd_view w, int64_t i, double x, uint64_t key, int64_t first)
 {
     if (w.dtype != ND_BF16) {
         nd_store(w, i, x);
         return;
     }
-    const nd_rng_block block = nd_rng_philox(key, 2, (uint64_t)(i / 4));
-    ((uint16_t *)w.data)[i] = nd_bf16_from_float_stochastic((float)x, block.word[i % 4]);
+    const int64_t element = first + i;
+    const nd_rng_block block = nd_rng_philox(key, 2, (uint64_t)(element / 4));
+    ((uint16_t *)w.data)[i] = nd_bf16_from_float_stochastic((float)x, block.word[element % 4]);
 }
 
 static double decayed(double w, double update, double decay, bool cautious)
@@ -45,7 +46,7 @@ static nd_status apply_update_reference(nd_backend *b, nd_view w, nd_cview u,
     for (int64_t i = 0; i < nd_view_count(u); i++) {
         const double weight = nd_load(nd_as_const(w), i), update = nd_load(u, i);
         const double kept = decayed(weight, update, p->decay, p->cautious_decay);
-        store_master(w, i, kept - (double)p->step_size * update, p->rounding_key);
+        store_master(w, i, kept - (double)p->step_size * update, p->rounding_key, 0);
     }
     return ND_OK;
 }
@@ -62,7 +63,8 @@ void nd_reference_adamw(nd_view w, int64_t first, int64_t n, double *m, double *
                               (sqrt(v[i] / (double)p->correction2) + (double)p->epsilon);
         const double weight = nd_load(nd_as_const(w), first + i);
         const double kept = decayed(weight, update, decay, p->cautious_decay);
-        store_master(w, first + i, kept - (double)p->learning_rate * update, p->rounding_key);
+        store_master(w, first + i, kept - (double)p->learning_rate * update, p->rounding_key,
+                     p->first_element);
     }
 }
 

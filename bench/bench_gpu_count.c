@@ -1,0 +1,207 @@
+/* What a training step should take on a GPU, by count: the calls of the model and the optimizer as they are made, on a
+ * backend that computes nothing, for one and two layers and from these for all. A table of ops with bytes,
+ * operations, the floor of an H100, and what the kernels of cuda/ should take.
+ *
+ *   bench_gpu_count [--config FILE] [--set SECTION.KEY=VALUE]... [--rows N] */
+#include "bench_run.h"
+#include "counted_ops.h"
+
+#include "cli/args.h"
+#include "train/step.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* An H100 SXM as measured by others, not its data sheet: bytes and operations a second. */
+static const double bandwidth = 3.0e12, int8_rate = 1500e12, dense_rate = 790e12;
+/* Between the kernels of a stream, seconds. */
+static const double launch_seconds = 1.0e-6;
+
+/* What part of these the kernels should reach, and why. */
+typedef struct expectation {
+    double bytes, products;
+    const char *why;
+} expectation;
+
+static const expectation rows_of_bytes = {0.85, 1.0, "rows of 16 bytes a thread, in order"};
+
+static expectation expected_of(int op)
+{
+    switch (op) {
+    case COUNTED_ternary_gemm:
+        return (expectation){0.85, 0.82, "wgmma; 0.62 of the peak: a tile's operands from L2"};
+    case COUNTED_ternary_gemm_dx_int8:
+        return (expectation){0.80, 0.82, "the same, after codes of dy and turned weights"};
+    case COUNTED_ternary_gemm_dw_int8:
+        return (expectation){0.80, 0.74,
+                             "wgmma with tiles of 192 columns, scaled every 1024 tokens"};
+    case COUNTED_ternary_gemm_dx:
+    case COUNTED_ternary_gemm_dw:
+        return (expectation){0.85, 0.90, "cuBLASLt in bf16, after codes became bf16"};
+    case COUNTED_gemm:
+        return (expectation){0.85, 0.90, "cuBLASLt in bf16, after f32 operands became bf16"};
+    case COUNTED_gemm_symmetric:
+        return (expectation){0.85, 0.55, "mma.sync, half of the tiles"};
+    case COUNTED_attention:
+        return (expectation){0.85, 0.65, "cuDNN, causal"};
+    case COUNTED_attention_backward:
+        return (expectation){0.85, 0.50,
+                             "cuDNN, causal, dq written once: ds passes through memory"};
+    case COUNTED_cross_entropy:
+        return (expectation){0.65, 1.0, "a row is read twice, the second time from L2"};
+    default:
+        return rows_of_bytes;
+    }
+}
+
+static double floor_seconds(const counted_op *o)
+{
+    const double products = o->int8 / int8_rate + (o->dense + o->attention) / dense_rate;
+    const double bytes = o->bytes / bandwidth;
+    return products > bytes ? products : bytes;
+}
+
+static double expected_seconds(const counted_op *o)
+{
+    const expectation e = expected_of(o->op);
+    const double products =
+        (o->int8 / int8_rate + (o->dense + o->attention) / dense_rate) / e.products;
+    const double bytes = o->bytes / bandwidth / e.bytes;
+    return (products > bytes ? products : bytes) + o->around / bandwidth / e.bytes +
+           o->kernels * launch_seconds;
+}
+
+static nd_status step_of(const nd_config *config, counted_list *list)
+{
+    nd_run *run = calloc(1, sizeof *run);
+    nd_comm *comm = NULL;
+    nd_step_result result;
+    nd_status status = run ? ND_OK : ND_FAIL(ND_ENOMEM, "no memory for a run");
+    ND_TRY_GOTO(status, done);
+    ND_TRY_GOTO(nd_comm_create_solo(&comm), done);
+    ND_TRY_GOTO(counted_backend_create(list, &run->backend), done);
+    ND_TRY_GOTO(nd_run_create(config, comm, run), done);
+    ND_TRY_GOTO(nd_run_start_loader(run), done);
+    counted_start(run->backend);
+    ND_TRY_GOTO(nd_step_run(run, false, &result), done);
+done:
+    if (run)
+        nd_run_destroy(run);
+    nd_comm_destroy(comm);
+    free(run);
+    return status;
+}
+
+/* one + (layers - 1)(two - one), for each kind of call. */
+static void extend(counted_list *two, const counted_list *one, double layers)
+{
+    for (int i = 0; i < two->count; i++) {
+        counted_op *o = &two->op[i];
+        counted_op less = {.calls = 0};
+        for (int j = 0; j < one->count; j++)
+            if (strcmp(one->op[j].name, o->name) == 0)
+                less = one->op[j];
+        double *const sums[] = {&o->calls, &o->bytes,     &o->around, &o->int8,
+                                &o->dense, &o->attention, &o->kernels};
+        const double before[] = {less.calls, less.bytes,     less.around, less.int8,
+                                 less.dense, less.attention, less.kernels};
+        for (size_t k = 0; k < sizeof before / sizeof *before; k++)
+            *sums[k] = before[k] + (layers - 1.0) * (*sums[k] - before[k]);
+    }
+}
+
+static int slower_first(const void *a, const void *b)
+{
+    const double left = expected_seconds(a), right = expected_seconds(b);
+    return left < right ? 1 : left > right ? -1 : 0;
+}
+
+static void print_row(const counted_op *o)
+{
+    printf("| %s | %.0f | %.1f | %.1f | %.0f | %.0f | %s |\n", o->name, o->calls,
+           (o->bytes + o->around) / o->calls * 1e-6,
+           (o->int8 + o->dense + o->attention) / o->calls * 1e-9, floor_seconds(o) / o->calls * 1e6,
+           expected_seconds(o) / o->calls * 1e6, expected_of(o->op).why);
+}
+
+/* The `rows` costliest kinds of calls, and all together. */
+static void print_table(counted_list *list, double tokens, int64_t rows)
+{
+    double floor = 0.0, expected = 0.0, bytes = 0.0, int8 = 0.0, dense = 0.0, rest = 0.0;
+    qsort(list->op, (size_t)list->count, sizeof *list->op, slower_first);
+    printf("| op | calls a step | MB | GFLOP | floor, us | expected, us | why |\n"
+           "|---|---|---|---|---|---|---|\n");
+    for (int i = 0; i < list->count; i++) {
+        const counted_op *o = &list->op[i];
+        floor += floor_seconds(o);
+        expected += expected_seconds(o);
+        bytes += o->bytes + o->around;
+        int8 += o->int8;
+        dense += o->dense + o->attention;
+        if (i < rows)
+            print_row(o);
+        else
+            rest += expected_seconds(o);
+    }
+    printf("| everything else | | | | | | %.1f ms a step |\n\n", rest * 1e3);
+    printf("A step of %.0f tokens: floor %.1f ms, expected %.1f ms. A token: %.2fe9 operations in "
+           "int8, %.2fe9 in "
+           "bf16, %.1f MB; floor %.2f us, expected %.2f us: **%.1fe3 tokens/s**.\n",
+           tokens, floor * 1e3, expected * 1e3, int8 / tokens * 1e-9, dense / tokens * 1e-9,
+           bytes / tokens * 1e-6, floor / tokens * 1e6, expected / tokens * 1e6,
+           tokens / expected * 1e-3);
+}
+
+static nd_status count_steps(nd_config *config, int64_t rows)
+{
+    counted_list *lists = calloc(2, sizeof *lists);
+    const int64_t layers = config->model.num_layers;
+    nd_status status = lists ? ND_OK : ND_FAIL(ND_ENOMEM, "no memory to count");
+    for (int i = 0; status == ND_OK && i < 2; i++) {
+        config->model.num_layers = i + 1;
+        status = step_of(config, &lists[i]);
+    }
+    if (status == ND_OK) {
+        extend(&lists[1], &lists[0], (double)layers);
+        print_table(&lists[1], (double)(config->training.batch_size * config->training.seq_length),
+                    rows);
+    }
+    free(lists);
+    return status;
+}
+
+static nd_status run(int argc, char **argv)
+{
+    const char *file = NULL;
+    int64_t rows = 16;
+    nd_arg_list set = {.count = 0};
+    const nd_arg args[] = {
+        {"--config", ND_ARG_TEXT, &file, "FILE", "a configuration (the defaults)"},
+        {"--set", ND_ARG_APPEND, &set, "SECTION.KEY=VALUE", "sets one key"},
+        {"--rows", ND_ARG_INT, &rows, "N", "of the table (16)"},
+    };
+    const nd_command command = {"bench_gpu_count", "What a step should take on an H100, by count.",
+                                args, sizeof args / sizeof *args};
+    ND_ARGS_PARSE(command, argc, argv, NULL);
+    nd_config *config = calloc(1, sizeof *config);
+    if (!config)
+        return ND_FAIL(ND_ENOMEM, "no memory for a configuration");
+    nd_config_defaults(config);
+    nd_status status = file ? nd_config_read_file(config, file) : ND_OK;
+    for (int i = 0; status == ND_OK && i < set.count; i++)
+        status = nd_config_set(config, set.items[i], "--set");
+    if (status == ND_OK)
+        status = nd_config_set(config, "data.dataset=synthetic", "bench_gpu_count");
+    if (status == ND_OK)
+        status = nd_config_check(config);
+    if (status == ND_OK)
+        status = count_steps(config, rows);
+    free(config);
+    return status;
+}
+
+int main(int argc, char **argv)
+{
+    return bench_exit("bench_gpu_count", run(argc, argv));
+}
