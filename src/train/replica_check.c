@@ -145,7 +145,8 @@ static nd_status compare(const nd_run *run, const uint64_t *all, int64_t count)
         ND_EPEER,
         "step %lld: %s%s is not the same on all ranks (%s); %lld tensors differ; resume from the "
         "newest checkpoint, and suspect the memory of the ranks that stand alone",
-        (long long)run->position.step, whats[named % HASHES], run->model->params.list[named / HASHES].name, groups, (long long)differing));
+        (long long)run->position.step, whats[named % HASHES],
+        run->model->params.list[named / HASHES].name, groups, (long long)differing));
 }
 
 /* A test's flipped bit, of codes or of a master that this rank owns. */

@@ -312,6 +312,7 @@ nd_status nd_run_create(const nd_config *config, nd_comm *comm, nd_run *run)
         status = nd_run_create_backend(config, comm, &run->backend);
     ND_TRY(nd_run_agree(comm, status));
     ND_TRY(nd_run_share_traits(comm, run->backend));
+    ND_TRY(nd_run_check_groups(config, comm));
     ND_TRY(nd_run_agree(comm, nd_run_prepare(run)));
     ND_TRY(nd_run_agree(comm, nd_run_attach_backend(run)));
     ND_TRY(nd_run_agree(comm, create(run)));

@@ -139,7 +139,7 @@ typedef struct nd_config {
     struct {
         int deterministic;
         bool overlap_grad_reduce;
-        int64_t group_ranks; /* 0: chosen */
+        int64_t group_ranks; /* 0: all */
         int grad_reduction, grad_comm_dtype, weight_sync, embedding_sync;
         double timeout_seconds;
         int64_t replica_check_interval;

@@ -279,6 +279,38 @@ nd_status nd_plan_cost_simulate(const nd_config *config, int ranks, const nd_pla
     return ND_OK;
 }
 
+/* Of whole hosts, or within one; beyond 64 ranks of whole ones alone, and not of every size. */
+static bool is_candidate(int ranks, int hosts, int group)
+{
+    const int local = ranks / hosts;
+    if (ranks % group != 0 || ranks % hosts != 0 || (local % group != 0 && group % local != 0))
+        return false;
+    return ranks <= 64 || group == local || group == 8 * local || group == ranks;
+}
+
+nd_status nd_plan_fastest_groups(const nd_config *config, int ranks, const nd_plan_machine *machine,
+                                 const nd_plan_cost *configured, int *group, double *seconds)
+{
+    nd_config *with = malloc(sizeof *with);
+    nd_status status = with ? ND_OK : ND_FAIL(ND_ENOMEM, "no memory for a configuration");
+    *group = config->dist.group_ranks > 0 ? (int)config->dist.group_ranks : ranks;
+    *seconds = configured->cost.step;
+    for (int g = 1; status == ND_OK && g <= ranks; g++) {
+        nd_plan_cost cost;
+        if (!is_candidate(ranks, machine->hosts, g))
+            continue;
+        *with = *config;
+        with->dist.group_ranks = g;
+        status = nd_plan_cost_predict(with, ranks, machine, &cost);
+        if (status == ND_OK && cost.cost.step < *seconds) {
+            *seconds = cost.cost.step;
+            *group = g;
+        }
+    }
+    free(with);
+    return status;
+}
+
 double nd_plan_cost_strong(const nd_plan_cost *plan)
 {
     return plan->alone / (plan->ranks * plan->cost.step);
