@@ -280,20 +280,20 @@ nd_status nd_plan_cost_simulate(const nd_config *config, int ranks, const nd_pla
 }
 
 /* Of whole hosts, or within one; beyond 64 ranks of whole ones alone, and not of every size. */
-static bool is_candidate(int ranks, int hosts, int group)
+static bool is_candidate(int ranks, int hosts, int size)
 {
     const int local = ranks / hosts;
-    if (ranks % group != 0 || ranks % hosts != 0 || (local % group != 0 && group % local != 0))
+    if (ranks % size != 0 || ranks % hosts != 0 || (local % size != 0 && size % local != 0))
         return false;
-    return ranks <= 64 || group == local || group == 8 * local || group == ranks;
+    return ranks <= 64 || size == local || size == 8 * local || size == ranks;
 }
 
 nd_status nd_plan_fastest_groups(const nd_config *config, int ranks, const nd_plan_machine *machine,
-                                 const nd_plan_cost *configured, int *group, double *seconds)
+                                 const nd_plan_cost *configured, int *size, double *seconds)
 {
     nd_config *with = malloc(sizeof *with);
     nd_status status = with ? ND_OK : ND_FAIL(ND_ENOMEM, "no memory for a configuration");
-    *group = config->dist.group_ranks > 0 ? (int)config->dist.group_ranks : ranks;
+    *size = config->dist.group_ranks > 0 ? (int)config->dist.group_ranks : ranks;
     *seconds = configured->cost.step;
     for (int g = 1; status == ND_OK && g <= ranks; g++) {
         nd_plan_cost cost;
@@ -304,7 +304,7 @@ nd_status nd_plan_fastest_groups(const nd_config *config, int ranks, const nd_pl
         status = nd_plan_cost_predict(with, ranks, machine, &cost);
         if (status == ND_OK && cost.cost.step < *seconds) {
             *seconds = cost.cost.step;
-            *group = g;
+            *size = g;
         }
     }
     free(with);
