@@ -30,12 +30,11 @@ static expectation expected_of(int op)
 {
     switch (op) {
     case COUNTED_ternary_gemm:
-        return (expectation){0.85, 0.82, "wgmma; 0.62 of the peak: a tile's operands from L2"};
+        return (expectation){0.85, 0.88, "wgmma, tiles of 256 x 192: 0.67 of the peak"};
     case COUNTED_ternary_gemm_dx_int8:
-        return (expectation){0.80, 0.82, "the same, after codes of dy and turned weights"};
+        return (expectation){0.80, 0.88, "wgmma as forward, after codes of dy and turned weights"};
     case COUNTED_ternary_gemm_dw_int8:
-        return (expectation){0.80, 0.74,
-                             "wgmma with tiles of 192 columns, scaled every 1024 tokens"};
+        return (expectation){0.80, 0.71, "wgmma, tiles of 128 x 192 scaled every 1024 tokens"};
     case COUNTED_ternary_gemm_dx:
     case COUNTED_ternary_gemm_dw:
         return (expectation){0.85, 0.90, "cuBLASLt in bf16, after codes became bf16"};

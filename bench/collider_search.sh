@@ -10,8 +10,8 @@
 #   --out DIR        where runs go (default: runs/collider_search); a finished run is not repeated
 #   --binary FILE    default: build/release/nanochat_dist
 #   --seeds N ...    default: 1 2 3
-#   --batches N ...  tokens a step, multiples of 2048 (default: 4096 16384); 400 steps of the first size,
-#                    150 of others
+#   --batches N ...  tokens a step, multiples of 2048 (default: 4096 16384); 400 steps of up to 4096 tokens,
+#                    150 of more
 #   --recipes R ...  RULE, RULE:SPARSITY or RULE:SPARSITY:UNTIL, and RULE:SPARSITY:UNTIL:STEPS with
 #                    STEPS times as many steps; default: loss sample sample:0.35:0.6 sample:0.35:0.6:1.1
 set -euo pipefail
@@ -35,7 +35,7 @@ held_out() {
 train_one() {
     local rule sparsity until steps_factor steps all half TIMEFORMAT=%U
     IFS=: read -r rule sparsity until steps_factor <<<"$4"
-    steps=$(awk -v s="$([ "$2" -eq "${batches%% *}" ] && echo 400 || echo 150)" \
+    steps=$(awk -v s="$([ "$2" -le 4096 ] && echo 400 || echo 150)" \
         -v f="${steps_factor:-1}" 'BEGIN { printf "%d", s * f + 0.5 }')
     local pairs=("model.num_layers=3" "model.vocab_size=$(vocabulary "$data_path")"
         "training.batch_size=$(($2 / length))" training.micro_batch_size=16

@@ -11,7 +11,7 @@
 #   --steps N          of each run; the median of all but the first few counts (15)
 #   --quick            six steps: shows that everything works, measures little
 #   --only PART        one-host or two-hosts
-#   --configs 'A B'    of configs/e3/small ('baseline full')
+#   --configs 'A B'    of configs/e3/small/suite ('baseline full')
 #   --rates 'G G ...'  of the cable, Gbit/s ('10 1 0.1')
 #   --latency US       added to the cable, microseconds; needs netem in the kernel (0)
 #   --work DIR         keep the runs here (a temporary directory)
@@ -43,7 +43,7 @@ done
 [[ $steps =~ ^[1-9][0-9]*$ && $steps -ge 4 ]] || fail "--steps is '$steps'; expected a whole number from 4"
 case $only in '' | one-host | two-hosts) ;; *) fail "--only is '$only'; expected one-host or two-hosts" ;; esac
 for config in $configs; do
-    [ -e "configs/e3/small/$config.ini" ] || fail "--configs: no configs/e3/small/$config.ini"
+    [ -e "configs/e3/small/suite/$config.ini" ] || fail "--configs: no configs/e3/small/suite/$config.ini"
 done
 data=$(cd "$data" && pwd)
 mkdir -p "$out"

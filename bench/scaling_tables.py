@@ -139,7 +139,7 @@ class Report:
     def first_codes(self, config, batch):
         """Bytes of weights that ranks send before the first step, which no step counts."""
         output = subprocess.run([self.program, "plan", "--config",
-                                 str(self.root / f"configs/e3/small/{config}.ini"), "--set",
+                                 str(self.root / f"configs/e3/small/suite/{config}.ini"), "--set",
                                  f"training.batch_size={batch}", "--set",
                                  "training.micro_batch_size=2", "--ranks", "2"],
                                 check=True, capture_output=True, text=True).stdout
@@ -153,7 +153,7 @@ class Report:
         whole = self.one("together", config=base, batch=run["batch"])["step_ms"]
         half = self.one("together", config=base, batch=run["batch"] // 2)["step_ms"]
         optimizer = min(max(2.0 * half - whole, 0.01 * whole), 0.9 * whole)
-        command = [self.program, "plan", "--config", str(self.root / f"configs/e3/small/{base}.ini"),
+        command = [self.program, "plan", "--config", str(self.root / f"configs/e3/small/suite/{base}.ini"),
                    "--set", f"training.batch_size={run['batch']}", "--set",
                    "training.micro_batch_size=2", "--ranks", "2", "--hosts", "2",
                    "--bandwidth", f"{link['gbit_measured']:.6g}", "--latency",
@@ -266,7 +266,7 @@ class Report:
     def write(self):
         self.out.mkdir(parents=True, exist_ok=True)
         m = self.machine
-        self.say("# Scaling, measured\n\nWritten by `bench/scaling.sh`; configs/e3/small, "
+        self.say("# Scaling, measured\n\nWritten by `bench/scaling.sh`; configs/e3/small/suite, "
                  f"{m['steps']} steps per run, medians. {m['cores']} cores, {m['model']}; load average at "
                  f"the start {m['load']}.\n")
         self.one_host()

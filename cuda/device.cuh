@@ -19,6 +19,7 @@
 #define ND_UNROLL _Pragma("unroll")
 #define ND_NO_UNROLL _Pragma("unroll 1")
 #define ND_UNROLL_TWO _Pragma("unroll 2")
+#define ND_UNROLL_FOUR _Pragma("unroll 4")
 
 __device__ __forceinline__ uint32_t nd_shared_address(const void *pointer)
 {

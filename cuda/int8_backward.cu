@@ -1,7 +1,7 @@
 /* The backward products with gradients in 8 bits. Tensor cores multiply int8 rows along both operands, so
  * what lies the other way is turned first: codes of weights, quantised activations, and the gradients'
  * codes towards the weights. Turned rows are filled up with zeros to whole slices. */
-#include "floats.cuh"
+#include "columns.cuh"
 #include "int8_product.cuh"
 
 enum { TILE = 64, PADDED = TILE + 4, TURN_THREADS = 256, COLUMN_WARPS = 8 };
@@ -172,6 +172,141 @@ __global__ void encode_columns_kernel(int8_t *codes, const float *largest, nd_fl
     store_turned(codes, outputs, stride, output0, token0, tile);
 }
 
+/* The two above in one for bf16: a block has ND_INT8_TOKENS tokens and 32 outputs, whose gradients are read once and
+ * held in shared memory until their largest are known. A thread has eight outputs, four lanes a token; four tokens
+ * stand together and 64 bytes from the next four, so that neither use meets a bank twice. */
+enum { HELD_OUTPUTS = 32, HELD_LANES = HELD_OUTPUTS / ND_WIDE, HELD_FOUR = 5 * HELD_OUTPUTS * 2 };
+static const size_t held_bytes = (size_t)ND_INT8_TOKENS / 4 * HELD_FOUR;
+
+__device__ __forceinline__ uint4 *held_piece(unsigned char *held, int token, int lane)
+{
+    return reinterpret_cast<uint4 *>(held + token / 4 * HELD_FOUR + token % 4 * (HELD_OUTPUTS * 2) +
+                                     lane * 16);
+}
+
+/* The eight of a piece times a token's a/127. */
+__device__ __forceinline__ void scale_piece(float h[ND_WIDE], uint4 piece, float factor)
+{
+    const uint32_t words[4] = {piece.x, piece.y, piece.z, piece.w};
+    ND_UNROLL
+    for (int j = 0; j < 4; j++) {
+        h[2 * j] = nd_float_of(words[j] << 16) * factor;
+        h[2 * j + 1] = nd_float_of(words[j] & 0xffff0000u) * factor;
+    }
+}
+
+/* Reads the block's gradients into `held` and finds the largest of each of the thread's outputs. */
+__device__ __forceinline__ void hold_columns(unsigned char *held, uint32_t most[ND_WIDE],
+                                             const uint16_t *dy, const float *a, int64_t token0,
+                                             int64_t tokens, int64_t o, int64_t outputs)
+{
+    const int lane = (int)threadIdx.x % HELD_LANES;
+    ND_UNROLL_FOUR
+    for (int pass = 0; pass < ND_INT8_TOKENS * HELD_LANES / TURN_THREADS; pass++) {
+        const int token = pass * (TURN_THREADS / HELD_LANES) + (int)threadIdx.x / HELD_LANES;
+        const int64_t t = token0 + token;
+        const bool inside = t < tokens && o < outputs;
+        const uint4 piece = inside ? *reinterpret_cast<const uint4 *>(dy + t * outputs + o)
+                                   : make_uint4(0, 0, 0, 0);
+        float h[ND_WIDE];
+        *held_piece(held, token, lane) = piece;
+        scale_piece(h, piece, inside ? a[t] / 127.0f : 0.0f);
+        ND_UNROLL
+        for (int j = 0; j < ND_WIDE; j++)
+            most[j] = magnitude(h[j]) > most[j] ? magnitude(h[j]) : most[j];
+    }
+}
+
+/* Of all threads that share outputs. */
+__device__ __forceinline__ void share_largest(uint32_t most[ND_WIDE],
+                                              uint32_t shared[TURN_THREADS / 32][HELD_OUTPUTS])
+{
+    const int lane = (int)threadIdx.x % 32, warp = (int)threadIdx.x / 32;
+    ND_UNROLL
+    for (int j = 0; j < ND_WIDE; j++) {
+        ND_UNROLL
+        for (int offset = 16; offset >= HELD_LANES; offset >>= 1) {
+            const uint32_t other = __shfl_xor_sync(0xffffffffu, most[j], offset);
+            most[j] = other > most[j] ? other : most[j];
+        }
+        if (lane < HELD_LANES)
+            shared[warp][lane * ND_WIDE + j] = most[j];
+    }
+    __syncthreads();
+    for (int i = 0; i < TURN_THREADS / 32; i++)
+        for (int j = 0; j < ND_WIDE; j++) {
+            const uint32_t other = shared[i][lane % HELD_LANES * ND_WIDE + j];
+            most[j] = other > most[j] ? other : most[j];
+        }
+}
+
+__global__ void __launch_bounds__(TURN_THREADS)
+    encode_held_columns_kernel(int8_t *codes, float *largest, const uint16_t *dy, const float *a,
+                               int64_t tokens, int64_t outputs, int64_t stride)
+{
+    ND_DYNAMIC_SHARED(held);
+    __shared__ uint32_t shared[TURN_THREADS / 32][HELD_OUTPUTS];
+    const int lane = (int)threadIdx.x % HELD_LANES;
+    const int64_t token0 = (int64_t)blockIdx.y * ND_INT8_TOKENS;
+    const int64_t o = (int64_t)blockIdx.x * HELD_OUTPUTS + lane * ND_WIDE; /* eight exist or none */
+    uint32_t most[ND_WIDE] = {0, 0, 0, 0, 0, 0, 0, 0};
+    hold_columns(held, most, dy, a, token0, tokens, o, outputs);
+    share_largest(most, shared);
+    if (o >= outputs)
+        return;
+    float factor[ND_WIDE];
+    ND_UNROLL
+    for (int j = 0; j < ND_WIDE; j++) {
+        factor[j] = code_factor(nd_float_of(most[j]));
+        if (threadIdx.x < HELD_LANES)
+            largest[(int64_t)blockIdx.y * outputs + o + j] = nd_float_of(most[j]);
+    }
+    for (int first = (int)threadIdx.x / HELD_LANES * 4; first < ND_INT8_TOKENS;
+         first += TURN_THREADS / HELD_LANES * 4) {
+        uint32_t words[ND_WIDE] = {0, 0, 0, 0, 0, 0, 0, 0}; /* four tokens of an output each */
+        const int64_t t = token0 + first;
+        if (t >= stride)
+            return;
+        ND_UNROLL
+        for (int i = 0; i < 4; i++) {
+            float h[ND_WIDE];
+            scale_piece(h, *held_piece(held, first + i, lane), t + i < tokens ? a[t + i] / 127.0f : 0.0f);
+            ND_UNROLL
+            for (int j = 0; j < ND_WIDE; j++)
+                words[j] |= (uint32_t)(nd_quantized(h[j], factor[j]) & 0xff) << (8 * i);
+        }
+        ND_UNROLL
+        for (int j = 0; j < ND_WIDE; j++)
+            *reinterpret_cast<uint32_t *>(codes + (o + j) * stride + t) = words[j];
+    }
+}
+
+/* codes [dy.cols, stride] and largest [blocks, dy.cols] of h = dy a/127. */
+static nd_status encode_columns(nd_cuda *cuda, int8_t *codes, float *largest, nd_cview dy,
+                                const float *a, int64_t stride)
+{
+    const bool wide = nd_aligned(dy.cols, dy.data);
+    const int64_t blocks = nd_ceil(dy.rows, ND_INT8_TOKENS);
+    ND_REQUIRE(blocks <= 65535 && stride / TILE <= 65535);
+    if (wide && dy.dtype == ND_BF16) {
+        ND_TRY(nd_cuda_allow_shared(cuda, encode_held_columns_kernel, held_bytes));
+        ND_CUDA_TRY(ND_LAUNCH(encode_held_columns_kernel,
+                              dim3((unsigned)nd_ceil(dy.cols, HELD_OUTPUTS), (unsigned)blocks),
+                              dim3(TURN_THREADS), held_bytes, cuda->stream, codes, largest,
+                              static_cast<const uint16_t *>(dy.data), a, dy.rows, dy.cols, stride));
+        return ND_OK;
+    }
+    ND_CUDA_TRY(ND_LAUNCH(largest_columns_kernel,
+                          dim3((unsigned)nd_ceil(dy.cols, 32 * ND_WIDE), (unsigned)blocks),
+                          dim3(32 * COLUMN_WARPS), 0, cuda->stream, largest, nd_floats_of(dy), a,
+                          dy.rows, dy.cols, wide));
+    ND_CUDA_TRY(ND_LAUNCH(encode_columns_kernel,
+                          dim3((unsigned)nd_ceil(dy.cols, TILE), (unsigned)(stride / TILE)),
+                          dim3(TURN_THREADS), 0, cuda->stream, codes, largest, nd_floats_of(dy), a,
+                          dy.rows, dy.cols, stride, wide));
+    return ND_OK;
+}
+
 static nd_status turn(nd_cuda *cuda, int8_t *y, nd_cview x, int64_t stride)
 {
     const bool aligned = x.cols % 16 == 0 && (uintptr_t)x.data % 16 == 0;
@@ -237,17 +372,7 @@ static nd_status ternary_gemm_dw_int8_cuda(nd_backend *b, nd_view dw, nd_cview d
         &scratch));
     int8_t *codes = static_cast<int8_t *>(scratch), *turned = codes + code_bytes;
     float *largest = reinterpret_cast<float *>(turned + token_bytes);
-    const float *maxima = static_cast<const float *>(a.data);
-    const bool wide = nd_aligned(dy.cols, dy.data);
-    ND_REQUIRE(blocks <= 65535 && stride / TILE <= 65535);
-    ND_CUDA_TRY(ND_LAUNCH(largest_columns_kernel,
-                          dim3((unsigned)nd_ceil(dy.cols, 32 * ND_WIDE), (unsigned)blocks),
-                          dim3(32 * COLUMN_WARPS), 0, cuda->stream, largest, nd_floats_of(dy),
-                          maxima, dy.rows, dy.cols, wide));
-    ND_CUDA_TRY(ND_LAUNCH(encode_columns_kernel,
-                          dim3((unsigned)nd_ceil(dy.cols, TILE), (unsigned)(stride / TILE)),
-                          dim3(TURN_THREADS), 0, cuda->stream, codes, largest, nd_floats_of(dy),
-                          maxima, dy.rows, dy.cols, stride, wide));
+    ND_TRY(encode_columns(cuda, codes, largest, dy, static_cast<const float *>(a.data), stride));
     ND_TRY(turn(cuda, turned, q, stride));
     nd_int8_product product;
     memset(&product, 0, sizeof product);

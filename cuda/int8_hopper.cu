@@ -1,8 +1,8 @@
 /* int8 x int8 -> int32 on the tensor cores of compute capability 9.0, scaled as it is stored.
  *
- * A block stays on its multiprocessor and takes tiles of 128 rows and N columns in turns. One thread of its first
+ * A block stays on its multiprocessor and takes tiles in turns. One thread of its first
  * warpgroup copies slices of 128 inputs of both operands (TMA), as many ahead as there is room; the two other
- * warpgroups multiply 64 rows each (wgmma) and store. A stage has two barriers: `full` ends a phase when the bytes of
+ * warpgroups multiply half of the rows each (wgmma) and store. A stage has two barriers: `full` ends a phase when the bytes of
  * a slice are there, `empty` when all eight warps have multiplied them. While tiles are stored the next ones' slices
  * arrive. */
 #include "floats.cuh"
@@ -15,7 +15,6 @@ namespace
 {
 
 enum {
-    ROWS = 128,  /* of a tile */
     SLICE = 128, /* inputs of a stage */
     BLOCK = 3 * ND_WARPGROUP,
     CONSUMER_WARPS = 8,
@@ -25,11 +24,14 @@ enum {
     CONSUMER_REGISTERS = 240
 };
 
-/* Columns of a tile: as many sums as a thread has registers for, where groups need a second set fewer. */
+/* Each multiplying warpgroup has `parts` times 64 rows of a tile: as many sums as a thread has registers for, where
+ * groups need a second set half of them. The larger the tile, the fewer bytes of its operands come from L2 for an
+ * operation, and that is what limits: 37 bytes a cycle at the tensor cores' full speed, of the 32 or so that come. */
 template <bool GROUPED> struct tile {
-    static const int columns = GROUPED ? 192 : 256;
+    static const int parts = GROUPED ? 1 : 2;
+    static const int rows = 2 * 64 * parts, columns = 192;
     static const int stages = GROUPED ? 5 : 4;
-    static const int left_bytes = ROWS * SLICE;
+    static const int left_bytes = rows * SLICE;
     static const int stage_bytes = left_bytes + columns * SLICE;
     static const int shared = ND_SWIZZLE_ATOM + stages * stage_bytes;
 };
@@ -49,11 +51,11 @@ template <bool GROUPED>
 __device__ __forceinline__ void place_tile(const hopper_product &p, int number, int *row,
                                            int *column)
 {
-    const int rows = (p.tokens + ROWS - 1) / ROWS;
+    const int rows = (p.tokens + tile<GROUPED>::rows - 1) / tile<GROUPED>::rows;
     const int columns = (p.outputs + tile<GROUPED>::columns - 1) / tile<GROUPED>::columns;
     const int first = number / (BAND * columns) * BAND, within = number % (BAND * columns);
     const int height = rows - first < BAND ? rows - first : BAND;
-    *row = (first + within % height) * ROWS;
+    *row = (first + within % height) * tile<GROUPED>::rows;
     *column = within / height * tile<GROUPED>::columns;
 }
 
@@ -175,14 +177,15 @@ __device__ __forceinline__ void consume(const hopper_product &p, unsigned char *
 {
     const int COUNT = tile<GROUPED>::columns / 2; /* sums of a thread */
     const int lane = (int)threadIdx.x % 32, warp = (int)threadIdx.x / 32 - ND_WARPGROUP / 32;
-    const int group_row = warp / 4 * 64; /* of this warpgroup in the tile */
+    const int PARTS = tile<GROUPED>::parts;
+    const int group_row = warp / 4 * 64 * PARTS; /* of this warpgroup in the tile */
     int stage = 0;
     uint32_t parity = 0;
-    int32_t sums[COUNT];
+    int32_t sums[PARTS][COUNT];
     float scaled[GROUPED ? COUNT : 1];
     ND_UNROLL
-    for (int i = 0; i < COUNT; i++)
-        sums[i] = 0;
+    for (int i = 0; i < PARTS * COUNT; i++)
+        sums[i / COUNT][i % COUNT] = 0;
     for (int number = (int)blockIdx.x; number < p.tiles; number += (int)gridDim.x) {
         int row, column, held = -1; /* a stage whose products may be under way */
         bool fresh = true;          /* sums begin anew */
@@ -194,14 +197,18 @@ __device__ __forceinline__ void consume(const hopper_product &p, unsigned char *
         for (int slice = 0; slice < p.slices; slice++) {
             const unsigned char *left = stages + stage * tile<GROUPED>::stage_bytes;
             const unsigned char *right = left + tile<GROUPED>::left_bytes;
-            if (!nd_barrier_wait(&full[stage], parity))
+            if (!nd_barrier_wait(&full[stage], parity)) {
+                nd_warpgroup_wait<0>();
                 return report_stop(p);
+            }
             nd_warpgroup_arrive();
             ND_UNROLL
             for (int at = 0; at < SLICE; at += 32) {
-                nd_warpgroup_product<tile<GROUPED>::columns>(
-                    sums, nd_operand(left + group_row * SLICE + at), nd_operand(right + at),
-                    !fresh || at > 0);
+                ND_UNROLL
+                for (int part = 0; part < PARTS; part++)
+                    nd_warpgroup_product<tile<GROUPED>::columns>(
+                        sums[part], nd_operand(left + (group_row + 64 * part) * SLICE + at),
+                        nd_operand(right + at), !fresh || at > 0);
             }
             fresh = false;
             nd_warpgroup_commit();
@@ -218,7 +225,7 @@ __device__ __forceinline__ void consume(const hopper_product &p, unsigned char *
                 if (lane == 0)
                     nd_barrier_arrive(&empty[held]);
                 held = -1;
-                scale_group(p, scaled, sums, COUNT, row, slice / p.group_slices);
+                scale_group(p, scaled, sums[0], COUNT, row, slice / p.group_slices);
                 fresh = true;
             }
             if (++stage == tile<GROUPED>::stages)
@@ -227,10 +234,14 @@ __device__ __forceinline__ void consume(const hopper_product &p, unsigned char *
         nd_warpgroup_wait<0>();
         if (held >= 0 && lane == 0)
             nd_barrier_arrive(&empty[held]);
-        if (!GROUPED && p.y.dtype == ND_BF16)
-            store_results<GROUPED, !GROUPED>(p, sums, scaled, row, column + lane % 4 * 2);
-        else
-            store_results<GROUPED, false>(p, sums, scaled, row, column + lane % 4 * 2);
+        ND_UNROLL
+        for (int part = 0; part < PARTS; part++) {
+            const int first = row + 64 * part, o = column + lane % 4 * 2;
+            if (!GROUPED && p.y.dtype == ND_BF16)
+                store_results<GROUPED, !GROUPED>(p, sums[part], scaled, first, o);
+            else
+                store_results<GROUPED, false>(p, sums[part], scaled, first, o);
+        }
     }
 }
 
@@ -269,10 +280,10 @@ __global__ void __launch_bounds__(BLOCK, 1)
 
 template <bool GROUPED> static nd_status launch(nd_cuda *cuda, const nd_int8_product *p)
 {
-    const int64_t columns = tile<GROUPED>::columns;
-    const int64_t tiles = nd_ceil(p->y.rows, ROWS) * nd_ceil(p->y.cols, columns);
+    const int64_t rows = tile<GROUPED>::rows, columns = tile<GROUPED>::columns;
+    const int64_t tiles = nd_ceil(p->y.rows, rows) * nd_ceil(p->y.cols, columns);
     nd_tensor_map left, right;
-    ND_TRY(nd_cuda_tensor_map(cuda, &left, p->left, p->y.rows, p->k, ROWS));
+    ND_TRY(nd_cuda_tensor_map(cuda, &left, p->left, p->y.rows, p->k, (int)rows));
     ND_TRY(nd_cuda_tensor_map(cuda, &right, p->right, p->y.cols, p->k, (int)columns));
     hopper_product all;
     memset(&all, 0, sizeof all);
@@ -302,7 +313,7 @@ bool nd_cuda_int8_hopper_takes(const nd_int8_product *p)
     return p->groups == 0 && p->row_width % SLICE == 0 && nd_is_wide_type(p->y.dtype) &&
            (p->row_width == 0 || p->y.dtype == ND_F32) && p->k % 16 == 0 && addresses % 16 == 0 &&
            p->y.cols % 8 == 0 && p->y.rows < most && p->y.cols < most && p->k < most &&
-           nd_ceil(p->y.rows, ROWS) * nd_ceil(p->y.cols, ROWS) < most;
+           nd_ceil(p->y.rows, 128) * nd_ceil(p->y.cols, 128) < most;
 }
 
 nd_status nd_cuda_int8_hopper(nd_cuda *cuda, const nd_int8_product *p)

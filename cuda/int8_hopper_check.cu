@@ -130,12 +130,13 @@ static nd_status compare(nd_cuda *cuda, const shape *x, const char **reason)
 
 nd_status nd_cuda_int8_hopper_check(nd_cuda *cuda, const char **reason)
 {
-    /* Every multiprocessor has more than one tile, so that phases of barriers wrap, and edges everywhere. */
-    const int64_t many = 256 * (cuda->multiprocessors / 2 + 2) + 8;
-    const shape shapes[] = {{200, 264, 336, 0, ND_BF16, true},
+    /* Every multiprocessor has more than one tile of 192 columns, so that phases of barriers wrap; edges everywhere. */
+    const int64_t many = 192 * (cuda->multiprocessors + 2) + 8;
+    const int64_t half = 192 * (cuda->multiprocessors / 2 + 2) + 8;
+    const shape shapes[] = {{300, 264, 336, 0, ND_BF16, true},
                             {136, many, 656, 0, ND_BF16, false},
                             {72, 520, 1168, 0, ND_F32, true},
-                            {200, 400, 2256, 1024, ND_F32, true}};
+                            {200, half, 1168, 1024, ND_F32, true}};
     *reason = NULL;
     for (size_t i = 0; !*reason && i < sizeof shapes / sizeof *shapes; i++)
         ND_TRY(compare(cuda, &shapes[i], reason));

@@ -173,7 +173,7 @@ nd_status fence(nccl_context *c)
 __global__ void add_part_kernel(float *into, const float *from, int64_t count)
 {
     ND_GRID_LOOP(i, count)
-        into[i] += from[i];
+    into[i] += from[i];
 }
 
 /* Values of a part: whole blocks of the format, and with them of its residual. */
@@ -184,6 +184,7 @@ int64_t part_values(nd_gradient_wire format)
         break;
     case ND_GRADIENT_WIRE_BF16:
     case ND_GRADIENT_WIRE_INT8:
+    case ND_GRADIENT_WIRE_INT4:
         return nd_gradient_wire_values(format, (size_t)PART_FLOATS);
     }
     return PART_FLOATS;

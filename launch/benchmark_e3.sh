@@ -1,22 +1,28 @@
 #!/usr/bin/env bash
-# The five configurations of the E3 suite on the same text, one after another, and a report of them:
-# each claim beside what was measured, tables, loss curves and memory as pictures. By default the small
-# ones (configs/e3/small), 25 minutes at most on two cores.
+# The five configurations of the E3 suite, and muon_8bit.ini's sibling in 4 bits, on the same text, one after
+# another, and a report of them: each claim beside what was measured, tables, loss curves and memory as
+# pictures. By default the small ones (configs/e3/small), 25 minutes at most on two cores; --seeds 3 takes three
+# times as long. What is claimed of 3 and 7 billion parameters, and the memory at the suite's own size (196M),
+# are planned: `nanochat_dist plan` agrees with runs to the byte.
 #
-#   launch/benchmark_e3.sh [--full] [--out DIR] [--seeds N] [--ranks N] [--steps N] [--data-path DIR]
+#   launch/benchmark_e3.sh [--full | --memory] [--large] [--out DIR] [--seeds N] [--ranks N] [--steps N] [--set KEY=VALUE]...
+#                          [--data-path DIR]
 #
 #   --full           configs/e3, the real sizes: for a GPU
+#   --memory         train nothing: the claims of memory alone, in seconds
+#   --large          also a real step of 3B and of 7B (bench/big_models.sh): 24 GiB, several minutes each
 #   --out DIR        leave everything in DIR (benchmark_results_<time>)
 #   --seeds N        every configuration with N seeds, 1234 and on (1)
 #   --ranks N        processes that train together (1); with the small configurations, whose steps have two
 #                    micro-batches, at most 2
 #   --steps N        optimizer steps instead of the configurations' own, to try it out
+#   --set KEY=VALUE  in every configuration, e.g. the suite's own training.muon_momentum=0.95
 #   --data-path DIR  packed shards to train on instead of the Rust sources
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 . "$root/launch/shared.sh"
 
-configs=configs/e3/small full='' out='' seeds=1 ranks=1 steps='' data_path=''
+configs=configs/e3/small full='' large='' memory='' sets=() out='' seeds=1 ranks=1 steps='' data_path=''
 while [ $# -gt 0 ]; do
     case $1 in
     --help | -h)
@@ -26,6 +32,15 @@ while [ $# -gt 0 ]; do
     --full)
         full=yes configs=configs/e3
         shift
+        ;;
+    --large | --memory)
+        printf -v "${1#--}" yes
+        shift
+        ;;
+    --set)
+        [ $# -gt 1 ] || fail '--set needs a value (see --help)'
+        sets+=(--set "$2")
+        shift 2
         ;;
     --out | --data-path | --seeds | --ranks | --steps)
         [ $# -gt 1 ] || fail "$1 needs a value (see --help)"
@@ -48,7 +63,7 @@ out=${out:-$root/benchmark_results_$(date +%Y%m%d_%H%M%S)}
 mkdir -p "$out"
 out=$(from_root "$out")
 cd "$root"
-names=(baseline mtp_only muon_8bit galore2 full)
+names=(baseline mtp_only muon_8bit muon_4bit galore2 full)
 
 say() { printf '\n== [%d s] %s\n' "$SECONDS" "$*"; }
 
@@ -56,14 +71,21 @@ say 'Debian packages that are missing'
 launch/install_deps.sh --build --quickstart --report
 say 'the release build, in build/release'
 build_program
-if [ -z "$data_path" ]; then
+if [ -z "$data_path$memory" ]; then
     pieces=$(sed -n 's/^vocab_size *= *\([0-9]*\).*/\1/p' "$configs/baseline.ini")
     data=data/rust_$pieces
     [ "$pieces" = 4096 ] && data=data/quickstart # the same text, packed alike
     say "the Rust sources as shards of $pieces different tokens, in $data"
     rust_tokenizer "$data" "$pieces"
-    rust_shards "$data"
-    data_path=$data/shards
+    if [ -n "$full" ]; then
+        rust_shards "$data"
+        data_path=$data/shards
+    else
+        mkdir -p data/e3
+        cp "$data/tokenizer.model" data/e3/
+        split_shards data/e3 '*.rs' "$(rust_sources)"
+        data_path=data/e3/report # held-out documents that no recipe was chosen by
+    fi
     [ -z "$full" ] || echo 'Twenty-two million tokens are seen many times over at this size; --data-path names more.'
 fi
 
@@ -75,7 +97,7 @@ train() { # configuration, seed, directory
     launcher "$ranks"
     [ "$ranks" -eq 1 ] || command=("${launch[@]}")
     command+=("$program" --config "$configs/$1.ini" --data-path "$data_path" --run-dir "$run"
-        --checkpoint-interval 0 --set training.seed="$2" ${steps:+--total-steps "$steps"})
+        --checkpoint-interval 0 --set training.seed="$2" ${steps:+--total-steps "$steps"} "${sets[@]}")
     mkdir -p "$run"
     runs+=("$run")
     echo "${command[*]}"
@@ -91,6 +113,7 @@ train() { # configuration, seed, directory
 }
 
 failed=''
+[ -z "$memory" ] || seeds=0
 for ((seed = 1234; seed < 1234 + seeds; seed++)); do
     for name in "${names[@]}"; do
         run=$out/$name
@@ -102,6 +125,31 @@ done
 for run in "${runs[@]}"; do
     grep -q '^# ended with 0 ' "$run/command.txt" || failed+=" $(basename "$run")"
 done
+
+# plan NAME CONFIGURATION [KEY=VALUE...]: leaves the configuration, these keys changed, and what `plan` says of
+# it, in a directory that the report reads beside the runs.
+plan() {
+    local directory=$out/$1 file=$2 pair
+    shift 2
+    mkdir -p "$directory"
+    cp "$file" "$directory/config.ini"
+    for pair in "$@"; do sed -i "s/^${pair%%=*} = .*/${pair%%=*} = ${pair#*=}/" "$directory/config.ini"; done
+    "$program" plan --config "$directory/config.ini" --ranks 1 >"$directory/plan.txt"
+    echo "$program plan --config $directory/config.ini --ranks 1" >"$directory/command.txt"
+    runs+=("$directory")
+}
+say 'memory of the real sizes, planned'
+for name in "${names[@]}"; do plan "${name}_196m" "configs/e3/$name.ini"; done
+off=(use_mtp=false use_collider=false use_async_loader=false)
+plan baseline_3b configs/models/medium_3b.ini "${off[@]}" use_8bit_optim=false use_galore=false \
+    gradient_checkpointing=false
+plan muon_8bit_3b configs/models/medium_3b.ini use_galore=false gradient_checkpointing=false
+plan galore2_3b configs/models/medium_3b.ini use_8bit_optim=false gradient_checkpointing=false
+plan full_3b configs/models/medium_3b.ini
+plan full_7b configs/models/7b.ini
+plan muon_4bit_3b configs/models/medium_3b.ini use_8bit_optim=false use_galore=false gradient_checkpointing=false \
+    master_precision=$'bf16\\nstate_bits = 4'
+[ -z "$large" ] || bench/big_models.sh | tee "$out/large.md"
 
 say 'the report'
 "$program" report "${runs[@]}" --claims configs/e3/claims.ini --out "$out"

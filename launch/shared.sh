@@ -44,6 +44,22 @@ rust_shards() {
     fi
 }
 
+# split_shards DIR GLOB INPUT: DIR/choose and DIR/report, the same training shards with other held-out documents (2 %,
+# by their content, in order): by the first, recipes are chosen; on the second, they are judged.
+split_shards() {
+    local set
+    [ ! -e "$1/report/index.json" ] || { echo "reusing $1/choose and $1/report"; return; }
+    "$program" pack --tokenizer "$1/tokenizer.model" --out "$1/all" --glob "$2" --val-fraction 0.02 \
+        --shard-tokens 220000 --overwrite "$3"
+    for set in choose report; do
+        mkdir -p "$1/$set"
+        ln -f "$1/all"/train_*.h5 "$1/all/tokenizer.model" "$1/$set/"
+    done
+    ln -f "$1/all/val_00000.h5" "$1/choose/"
+    ln -f "$1/all/val_00001.h5" "$1/report/val_00000.h5"
+    for set in choose report; do "$program" pack --index "$1/$set"; done
+}
+
 rust_sources() {
     local corpus
     corpus=$(find /usr/src -maxdepth 1 -name 'rustc-*' | sort | tail -n 1)

@@ -6,7 +6,8 @@
 #   before the time limit   Slurm sends SIGUSR1 here (--signal=B:USR1@...), and it is passed on; the job is
 #                           put back into the queue
 #   preempted               Slurm sends SIGTERM to the ranks and puts the job back itself (--requeue)
-#   a node failed           likewise, from the newest checkpoint
+#   a rank was lost         the ranks are started again in the same job (launch/run.sh), as long as that leads on
+#   a node failed           Slurm ends the job and puts it back itself; it goes on from the newest checkpoint
 #   cancelled               saved, and not started again
 
 nd_say() { printf '%s job %s: %s\n' "$(date '+%F %T')" "$SLURM_JOB_ID" "$*"; }
@@ -30,7 +31,8 @@ esac
 nd_say "start $((${SLURM_RESTART_COUNT:-0} + 1)) on $SLURM_JOB_NODELIST, $SLURM_NTASKS ranks"
 nd_say "${nd_launch[*]} $ND_PROGRAM $* --resume auto"
 nd_started=$SECONDS
-"${nd_launch[@]}" "$ND_PROGRAM" "$@" --resume auto &
+# Started again within the job while its nodes are there, from snapshots in memory where there are some.
+"$ND_SLURM/../run.sh" --max-restarts "$ND_MAX_RESTARTS" --launch "${nd_launch[*]}" -- "$@" &
 nd_child=$!
 trap 'nd_say "time is nearly up: saving"; kill -USR1 "$nd_child"' USR1
 trap 'nd_say "told to end"' TERM # the ranks are told by Slurm; here it must only not end the script

@@ -21,6 +21,10 @@ export ND_LAUNCHER=${ND_LAUNCHER:-srun}
 export ND_SRUN_OPTIONS=${ND_SRUN_OPTIONS:---mpi=pmix}
 export ND_MPIRUN_OPTIONS=${ND_MPIRUN_OPTIONS:---bind-to none}
 
+# How often in a row a job starts its ranks again after one was lost, without a step done in between, before it
+# puts itself back into the queue; 0 does that at once.
+export ND_MAX_RESTARTS=${ND_MAX_RESTARTS:-3}
+
 # The network between nodes, for Open MPI: all interfaces unless some are named.
 # export OMPI_MCA_btl_tcp_if_include=ib0
 

@@ -22,7 +22,7 @@ nd_status nd_cli_report(int argc, char **argv);
 /* The end of a command that ran over ranks: an error that only this rank knows is printed with the rank
  * and takes the whole job down with its exit code; one that all share is left to rank 0. Releases
  * `comm`. Returns `status`. */
-nd_status nd_cli_leave(nd_comm *comm, nd_status status);
+nd_status nd_cli_shutdown(nd_comm *comm, nd_status status);
 
 /* What `--version` prints: version, commit, how the program was built, and its libraries. */
 void nd_cli_print_version(FILE *out);

@@ -121,7 +121,7 @@ nd_status nd_cli_eval(int argc, char **argv)
             status = print(&a, loaded, &result);
         nd_loaded_model_release(loaded);
     }
-    status = nd_cli_leave(comm, status);
+    status = nd_cli_shutdown(comm, status);
 done:
     free(loaded);
     return status;

@@ -17,7 +17,7 @@ typedef struct gradient_scratch {
     nd_view *views;
 } gradient_scratch;
 
-static nd_status take(nd_loaded_model *l, gradient_scratch *scratch)
+static nd_status reserve(nd_loaded_model *l, gradient_scratch *scratch)
 {
     const nd_params *params = &l->model->params;
     ND_TRY(nd_model_reserve_activations(l->model, &scratch->arena, true));
@@ -114,9 +114,9 @@ static nd_status compute(const grad_arguments *a, nd_loaded_model *l, const int3
         return ND_FAIL(ND_ENOMEM, "no memory for the table of gradients");
     ND_TRY_GOTO(check_tokens(l, a->tokens, tokens, rows * cols), done);
     nd_arena_start_sizing(&scratch.arena, "gradients", l->backend);
-    ND_TRY_GOTO(take(l, &scratch), done);
+    ND_TRY_GOTO(reserve(l, &scratch), done);
     ND_TRY_GOTO(nd_arena_commit(&scratch.arena), done);
-    ND_TRY_GOTO(take(l, &scratch), done);
+    ND_TRY_GOTO(reserve(l, &scratch), done);
     const float scale = (float)(1.0 / (double)(rows * (cols - 1)));
     ND_TRY_GOTO(nd_model_train(l->model, tokens, scale,
                                nd_model_gradients_into(&l->model->params, scratch.views, false),

@@ -96,7 +96,7 @@ nd_status nd_cli_train(int argc, char **argv)
         status = nd_train(options, comm);
     fflush(stdout);
     nd_cli_forget_output();
-    status = nd_cli_leave(comm, status);
+    status = nd_cli_shutdown(comm, status);
 done:
     free(options);
     return status;

@@ -43,7 +43,7 @@ void nd_cli_forget_output(void)
     clearerr(stdout);
 }
 
-nd_status nd_cli_leave(nd_comm *comm, nd_status status)
+nd_status nd_cli_shutdown(nd_comm *comm, nd_status status)
 {
     const bool failed = status != ND_OK && status != ND_ESTOPPED;
     if (failed && comm->size > 1 && !nd_error_get()->shared) {

@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <fnmatch.h>
 #include <fts.h>
+#include <search.h>
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
@@ -13,14 +14,8 @@
 
 typedef struct identity {
     dev_t device;
-    ino_t inode; /* 0: a free place */
+    ino_t inode;
 } identity;
-
-/* The files visited so far: a hash table with open addressing, at most half full. */
-typedef struct seen_files {
-    identity *places;
-    size_t capacity, count;
-} seen_files;
 
 typedef struct walk {
     const nd_text_sources *sources;
@@ -28,50 +23,42 @@ typedef struct walk {
     void *context;
     nd_left_out *left_out; /* never NULL */
     struct stat out;       /* st_ino 0: there is no such directory */
-    seen_files seen;
+    void *seen;            /* identities of the files visited so far: a tree of tsearch */
     int64_t files;
     bool standard_input; /* was read */
 } walk;
 
-static identity *place_of(const seen_files *seen, identity file)
+static int compare(const void *a, const void *b)
 {
-    size_t at = (size_t)(file.inode * 0x9e3779b97f4a7c15u >> 20 ^ file.device);
-    for (;; at++) {
-        identity *place = &seen->places[at & (seen->capacity - 1)];
-        if (place->inode == 0 || (place->inode == file.inode && place->device == file.device))
-            return place;
-    }
+    const identity *x = a, *y = b;
+    const int order = (x->inode > y->inode) - (x->inode < y->inode);
+    return order ? order : (x->device > y->device) - (x->device < y->device);
 }
 
-static nd_status grow(seen_files *seen)
+/* Whether the file was visited before; from now on it was. */
+static nd_status see(walk *w, const struct stat *info, bool *before)
 {
-    seen_files larger = {.capacity = seen->capacity ? 2 * seen->capacity : 1024,
-                         .count = seen->count};
-    larger.places = calloc(larger.capacity, sizeof *larger.places);
-    if (!larger.places)
-        return ND_FAIL(ND_ENOMEM, "no memory for the list of %zu input files", seen->count);
-    for (size_t i = 0; i < seen->capacity; i++)
-        if (seen->places[i].inode != 0)
-            *place_of(&larger, seen->places[i]) = seen->places[i];
-    free(seen->places);
-    *seen = larger;
-    return ND_OK;
+    identity *file = malloc(sizeof *file);
+    identity **place = NULL;
+    if (file) {
+        *file = (identity){info->st_dev, info->st_ino};
+        place = tsearch(file, &w->seen, compare);
+    }
+    *before = place && *place != file;
+    if (!place || *before)
+        free(file);
+    return place ? ND_OK : ND_FAIL(ND_ENOMEM, "no memory for the list of input files");
 }
 
 static nd_status visit_file(walk *w, const char *path, const struct stat *info, int named)
 {
     const bool regular = S_ISREG(info->st_mode);
-    if (regular) {
-        const identity file = {info->st_dev, info->st_ino};
-        if (2 * w->seen.count >= w->seen.capacity)
-            ND_TRY(grow(&w->seen));
-        identity *place = place_of(&w->seen, file);
-        if (place->inode != 0) {
-            nd_left_out_add(w->left_out, ND_LEFT_REPEATED, "%s", path);
-            return ND_OK;
-        }
-        *place = file;
-        w->seen.count++;
+    bool before = false;
+    if (regular)
+        ND_TRY(see(w, info, &before));
+    if (before) {
+        nd_left_out_add(w->left_out, ND_LEFT_REPEATED, "%s", path);
+        return ND_OK;
     }
     w->files++;
     return w->visit(w->context, path, regular ? (int64_t)info->st_size : -1, named);
@@ -196,7 +183,7 @@ nd_status nd_text_sources_visit(const nd_text_sources *sources, nd_text_visit vi
     if (!sources->out || stat(sources->out, &w.out) != 0)
         w.out.st_ino = 0;
     nd_status status = visit_inputs(&w);
-    free(w.seen.places);
+    tdestroy(w.seen, free);
     if (status == ND_OK && w.files == 0)
         status = ND_FAIL(ND_EDATA, "%s%s: no file here%s%s%s",
                          sources->count > 0 ? sources->inputs[0] : "(no input)",

@@ -3,6 +3,8 @@
 #include "dist/launcher.h"
 #include "dist/wire_sizes.h"
 
+#include <stdlib.h>
+
 nd_status nd_comm_create(nd_comm **comm)
 {
     char library[128];
@@ -24,6 +26,37 @@ void nd_comm_set_device(nd_comm *comm, nd_backend *backend)
 bool nd_comm_overlaps(const nd_comm *comm)
 {
     return comm->overlap && comm->size > 1 && (comm->device ? comm->streamed : comm->threaded);
+}
+
+static void destroy_stand_in(nd_comm *comm)
+{
+    free(comm);
+}
+
+nd_status nd_comm_part(nd_comm *comm, nd_comm_subset of, nd_comm **part)
+{
+    nd_comm *made = NULL;
+    if (of.count == 1) {
+        ND_TRY(nd_comm_create_solo(&made));
+    } else {
+        made = calloc(1, sizeof *made);
+        if (!made)
+            return ND_FAIL(ND_ENOMEM, "no memory for a communicator of %d ranks", of.count);
+        made->ops.destroy = destroy_stand_in;
+    }
+    made->rank = (comm->rank - of.first) / of.stride;
+    made->size = of.count;
+    made->local_rank = comm->local_rank;
+    made->local_size = comm->local_size;
+    made->overlap = comm->overlap;
+    made->threaded = comm->threaded;
+    made->part_bytes = comm->part_bytes;
+    made->timeout_seconds = comm->timeout_seconds;
+    made->stop_requested = comm->stop_requested;
+    if (comm->ops.part) /* also where this rank's part is itself alone: others' need not be */
+        ND_TRY(comm->ops.part(comm, of, made));
+    *part = made;
+    return ND_OK;
 }
 
 void nd_comm_destroy(nd_comm *comm)

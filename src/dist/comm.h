@@ -24,6 +24,11 @@ typedef struct nd_comm nd_comm;
 
 enum { ND_COMM_TIMEOUT_DEFAULT = 600 };
 
+/* Ranks first, first + stride, ... of a comm, `count` of them. */
+typedef struct nd_comm_subset {
+    int first, stride, count;
+} nd_comm_subset;
+
 /* How the leaves of a sum are shared: rank r holds leaves [r*n, (r+1)*n), n = leaves / size. */
 typedef struct nd_comm_split {
     int64_t leaves; /* a multiple of the number of ranks */
@@ -44,6 +49,16 @@ typedef struct nd_comm_piece {
     nd_gradient_wire format;
     void *residual;
 } nd_comm_piece;
+
+/* A rank's part of an exchange: the ranks whose `to` it is know its in_bytes. */
+typedef struct nd_comm_exchange {
+    const void *out;
+    size_t out_bytes;
+    int to;
+    void *in;
+    size_t in_bytes;
+    int from;
+} nd_comm_exchange;
 
 typedef struct nd_comm_ops {
     const char *name;
@@ -82,7 +97,15 @@ typedef struct nd_comm_ops {
     nd_status (*begin_reduction)(nd_comm *comm, nd_comm_split split, nd_comm_piece *pieces,
                                  int64_t count);
     nd_status (*begin_broadcast)(nd_comm *comm, void *data, size_t bytes, int root);
+
+    /* A message of host memory to one rank and another from one, likewise begun; either may have no bytes.
+     * Every rank calls it, those too that have no part in it. It overlaps where `threaded`, whatever
+     * comm->device is. */
+    nd_status (*begin_exchange)(nd_comm *comm, const nd_comm_exchange *exchange);
     nd_status (*finish)(nd_comm *comm);
+
+    /* nd_comm_part. NULL: there are no ranks behind this comm. */
+    nd_status (*part)(nd_comm *comm, nd_comm_subset of, nd_comm *part);
 
     /* Ends the whole job at once with this exit code; does not return under mpi. Not collective. */
     void (*abort)(nd_comm *comm, int exit_code);
@@ -109,6 +132,8 @@ struct nd_comm {
     size_t
         part_bytes; /* in: of parts of long messages, a multiple of 256 up to ND_WIRE_PART_BYTES, which it is
                           by itself; the same on all ranks */
+    nd_shorten
+        shorten; /* in: whether exact gradients that go to other hosts are sent in fewer bytes (dist/shortening.h) */
     nd_backend *device; /* not owned; NULL: the host may read what lies there */
 
     /* For errors: where in the run this rank is. `phase` has static storage. */
@@ -130,6 +155,13 @@ nd_status nd_comm_create_mpi(nd_comm **comm);
 
 /* The MPI library in use: "Open MPI v4.1.4". */
 void nd_comm_library(char *text, size_t size);
+
+/* A comm of the ranks in `of`, this one among them, in their order; it is destroyed before `comm`. Its deadlines and
+ * overlap are those of `comm` at this moment. Ranks that call for different subsets get different comms. What was
+ * begun in one of the two is finished before the other is called: one thread communicates at a time. Of a comm without
+ * ranks behind it, as `plan` has, the part has a rank and a size too and nothing else. Collective over `comm`. Errors:
+ * ND_ENOMEM, ND_EPEER. */
+nd_status nd_comm_part(nd_comm *comm, nd_comm_subset of, nd_comm **part);
 
 /* Collective unless a function of `comm` has failed: ends with a barrier. */
 void nd_comm_destroy(nd_comm *comm);

@@ -249,6 +249,22 @@ static nd_status messages_reduce_to_owners(nd_comm *comm, nd_comm_split split,
     return status;
 }
 
+static nd_status exchange(nd_comm *comm, const nd_comm_exchange *x)
+{
+    return nd_wire_exchange(wire_of(comm), x->out, x->out_bytes, x->to, x->in, x->in_bytes,
+                            x->from);
+}
+
+static nd_status messages_exchange(nd_comm *comm, const nd_comm_exchange *x)
+{
+    span s;
+    nd_status status = enter(comm, ND_COLLECTIVE_EXCHANGE, &s);
+    if (status == ND_OK)
+        status = exchange(comm, x);
+    leave(comm, &s);
+    return status;
+}
+
 /* -- collectives beside the caller ------------------------------------------------------------ */
 
 /* A reduction whose bits do not depend on what is done with it. */
@@ -311,6 +327,10 @@ static nd_status work_on_wire(nd_comm *comm, const nd_comm_job *jobs, int64_t co
 {
     const nd_comm_job *job = &jobs[0];
     *taken = 1;
+    if (job->kind == ND_COMM_JOB_EXCHANGE) {
+        ND_TRY(nd_wire_begin(wire_of(comm), ND_COLLECTIVE_EXCHANGE, job->step, job->phase));
+        return exchange(comm, &job->exchange);
+    }
     if (job->kind == ND_COMM_JOB_BROADCAST) {
         ND_TRY(nd_wire_begin(wire_of(comm), ND_COLLECTIVE_BROADCAST, job->step, job->phase));
         return broadcast(comm, group(comm), job->data, job->bytes, job->root);
@@ -377,6 +397,13 @@ static nd_status messages_begin_broadcast(nd_comm *comm, void *data, size_t byte
         (nd_comm_job){.kind = ND_COMM_JOB_BROADCAST, .data = data, .bytes = bytes, .root = root});
 }
 
+static nd_status messages_begin_exchange(nd_comm *comm, const nd_comm_exchange *x)
+{
+    if (!comm->overlap || !comm->threaded || comm->size == 1)
+        return messages_exchange(comm, x);
+    return begin(comm, (nd_comm_job){.kind = ND_COMM_JOB_EXCHANGE, .exchange = *x});
+}
+
 static nd_status messages_finish(nd_comm *comm)
 {
     const double start = nd_wire_now(wire_of(comm));
@@ -427,6 +454,7 @@ static const nd_comm_ops operations = {.destroy = messages_destroy,
                                        .reduce_to_owners = messages_reduce_to_owners,
                                        .begin_reduction = messages_begin_reduction,
                                        .begin_broadcast = messages_begin_broadcast,
+                                       .begin_exchange = messages_begin_exchange,
                                        .finish = messages_finish,
                                        .abort = messages_abort};
 
@@ -456,6 +484,7 @@ nd_status nd_comm_over_messages(nd_comm *comm, const char *name, nd_transport *t
     context->staged = staged;
     comm->context = context;
     comm->ops = operations;
+    comm->ops.part = end.part;
     comm->ops.name = name;
     return ND_OK;
 }

@@ -9,6 +9,7 @@ typedef struct nd_comm_end {
     bool meets;          /* the ranks meet before they part; one that cannot aborts the job */
     void (*close)(void); /* after the last message; NULL: nothing to do */
     void (*abort)(nd_comm *comm, int exit_code);
+    nd_status (*part)(nd_comm *comm, nd_comm_subset of, nd_comm *part); /* nd_comm_ops.part */
 } nd_comm_end;
 
 /* Collective. Fills comm->ops and comm->context, of a comm that has its rank and size and is on the heap; from

@@ -50,9 +50,27 @@ void nd_comm_library(char *text, size_t size)
     snprintf(text, size, "%.*s", (int)strcspn(version, ",\n"), version);
 }
 
+/* Every rank takes part in the split, also one whose part is itself alone. */
+static nd_status make_part(nd_comm *comm, nd_comm_subset of, nd_comm *part)
+{
+    const nd_comm_end end = {.abort = abort_all};
+    nd_transport *transport = NULL;
+    MPI_Comm ranks;
+    ND_TRY(check(comm, MPI_Comm_split(MPI_COMM_WORLD, of.first, comm->rank, &ranks),
+                 "splitting the ranks"));
+    if (of.count == 1)
+        return check(comm, MPI_Comm_free(&ranks), "freeing a communicator");
+    const nd_status status = nd_transport_mpi_create(part, ranks, &transport);
+    if (status != ND_OK) {
+        free(part);
+        return status;
+    }
+    return nd_comm_over_messages(part, "mpi", transport, end);
+}
+
 nd_status nd_comm_create_mpi(nd_comm **comm)
 {
-    nd_comm_end end = {.abort = abort_all};
+    nd_comm_end end = {.abort = abort_all, .part = make_part};
     nd_transport *transport = NULL;
     nd_comm *made = calloc(1, sizeof *made);
     if (!made)
@@ -72,7 +90,7 @@ nd_status nd_comm_create_mpi(nd_comm **comm)
     made->timeout_seconds = ND_COMM_TIMEOUT_DEFAULT;
     nd_status status = find_local_ranks(made);
     if (status == ND_OK)
-        status = nd_transport_mpi_create(made, &transport);
+        status = nd_transport_mpi_create(made, MPI_COMM_WORLD, &transport);
     if (status != ND_OK)
         free(made);
     else

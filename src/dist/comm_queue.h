@@ -9,13 +9,14 @@
 
 /* One collective. The memory it names belongs to the queue until nd_comm_queue_finish. */
 typedef struct nd_comm_job {
-    enum { ND_COMM_JOB_REDUCTION, ND_COMM_JOB_BROADCAST } kind;
+    enum { ND_COMM_JOB_REDUCTION, ND_COMM_JOB_BROADCAST, ND_COMM_JOB_EXCHANGE } kind;
     nd_comm_split split; /* of a reduction */
     nd_comm_piece *pieces;
     int64_t count;
     void *data; /* of a broadcast */
     size_t bytes;
     int root;
+    nd_comm_exchange exchange;
     int64_t step; /* where in the run it was begun */
     const char *phase;
 } nd_comm_job;

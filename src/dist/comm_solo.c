@@ -9,6 +9,13 @@ static void solo_destroy(nd_comm *comm)
     free(comm);
 }
 
+/* nd_comm_part has made it. */
+static nd_status solo_part(nd_comm *comm, nd_comm_subset of, nd_comm *part)
+{
+    (void)comm, (void)of, (void)part;
+    return ND_OK;
+}
+
 static nd_status solo_barrier(nd_comm *comm)
 {
     (void)comm;
@@ -45,6 +52,12 @@ static nd_status solo_reduce_to_owners(nd_comm *comm, nd_comm_split split, nd_co
     return ND_OK;
 }
 
+static nd_status solo_begin_exchange(nd_comm *comm, const nd_comm_exchange *exchange)
+{
+    (void)comm, (void)exchange;
+    return ND_OK;
+}
+
 static void solo_abort(nd_comm *comm, int exit_code)
 {
     (void)comm, (void)exit_code;
@@ -66,7 +79,9 @@ nd_status nd_comm_create_solo(nd_comm **comm)
                               .reduce_to_owners = solo_reduce_to_owners,
                               .begin_reduction = solo_reduce_to_owners,
                               .begin_broadcast = solo_broadcast,
+                              .begin_exchange = solo_begin_exchange,
                               .finish = solo_barrier,
+                              .part = solo_part,
                               .abort = solo_abort};
     made->size = 1;
     made->local_size = 1;

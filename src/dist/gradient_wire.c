@@ -10,8 +10,9 @@
 enum {
     SCALE_BYTES = sizeof(float),
     INT8_BLOCK = ND_WIRE_BLOCK_BYTES - SCALE_BYTES,
+    INT4_BLOCK = 2 * INT8_BLOCK,
     BF16_BLOCK = ND_WIRE_BLOCK_BYTES / 2,
-    BLOCK_MAX = INT8_BLOCK
+    BLOCK_MAX = INT4_BLOCK
 };
 
 nd_gradient_wire nd_gradient_wire_for(nd_gradient_wire chosen, int64_t count)
@@ -21,7 +22,7 @@ nd_gradient_wire nd_gradient_wire_for(nd_gradient_wire chosen, int64_t count)
 
 const char *nd_gradient_wire_name(nd_gradient_wire format)
 {
-    static const char *const names[] = {"fp32", "bf16", "int8"};
+    static const char *const names[] = {"fp32", "bf16", "int8", "int4"};
     return names[format];
 }
 
@@ -39,6 +40,8 @@ size_t nd_gradient_wire_bytes(nd_gradient_wire format, int64_t count)
         return (size_t)count * sizeof(uint16_t);
     case ND_GRADIENT_WIRE_INT8:
         return blocks_bytes(count, INT8_BLOCK);
+    case ND_GRADIENT_WIRE_INT4:
+        return (size_t)((count + 1) / 2 + SCALE_BYTES * ((count + INT4_BLOCK - 1) / INT4_BLOCK));
     }
     return (size_t)count * sizeof(float);
 }
@@ -53,6 +56,8 @@ int64_t nd_gradient_wire_values(nd_gradient_wire format, size_t bytes)
     case ND_GRADIENT_WIRE_INT8:
         return (int64_t)bytes -
                SCALE_BYTES * (int64_t)((bytes + ND_WIRE_BLOCK_BYTES - 1) / ND_WIRE_BLOCK_BYTES);
+    case ND_GRADIENT_WIRE_INT4:
+        return 2 * nd_gradient_wire_values(ND_GRADIENT_WIRE_INT8, bytes);
     }
     return (int64_t)(bytes / sizeof(float));
 }
@@ -66,6 +71,8 @@ size_t nd_gradient_residual_bytes(nd_gradient_wire format, int64_t count)
         return blocks_bytes(count, BF16_BLOCK);
     case ND_GRADIENT_WIRE_INT8:
         return blocks_bytes(count, INT8_BLOCK);
+    case ND_GRADIENT_WIRE_INT4:
+        return blocks_bytes(count, INT4_BLOCK);
     }
     return 0;
 }
@@ -90,6 +97,29 @@ static void encode_block(const nd_row_kernels *k, char *block, const float *x, f
         k->quantize((int8_t *)block + SCALE_BYTES, x, 127.0f / largest, n);
 }
 
+static void decode_block4(float *x, const char *block, int64_t n)
+{
+    const unsigned char *codes = (const unsigned char *)block + SCALE_BYTES;
+    float scale;
+    memcpy(&scale, block, SCALE_BYTES);
+    for (int64_t i = 0; i < n; i++)
+        x[i] = scale * (float)((codes[i / 2] >> 4 * (i % 2) & 15) - 8);
+}
+
+/* Codes 1 to 15, eight more than rint(7 x / max|x|). */
+static void encode_block4(const nd_row_kernels *k, char *block, const float *x, float largest,
+                          int64_t n)
+{
+    const bool zeros = largest < 0x1p-100f || !isfinite(largest);
+    const float scale = !isfinite(largest) ? (float)NAN : zeros ? 0.0f : largest / 7.0f;
+    int8_t codes[INT4_BLOCK + 1] = {0};
+    memcpy(block, &scale, SCALE_BYTES);
+    if (!zeros)
+        k->quantize(codes, x, 7.0f / largest, n);
+    for (int64_t i = 0; i < n; i += 2)
+        block[SCALE_BYTES + i / 2] = (char)((codes[i] + 8) | (codes[i + 1] + 8) << 4);
+}
+
 /* One block; `wire` and `residual` are where it begins in them. */
 static void send_block(const nd_row_kernels *k, nd_gradient_wire format, char *wire,
                        const float *values, char *residual, int64_t n)
@@ -104,6 +134,9 @@ static void send_block(const nd_row_kernels *k, nd_gradient_wire format, char *w
     if (format == ND_GRADIENT_WIRE_BF16) {
         k->store_bf16((uint16_t *)wire, x, n);
         k->load_bf16(sent, (const uint16_t *)wire, n);
+    } else if (format == ND_GRADIENT_WIRE_INT4) {
+        encode_block4(k, wire, x, largest, n);
+        decode_block4(sent, wire, n);
     } else {
         encode_block(k, wire, x, largest, n);
         decode_block(k, sent, wire, n);
@@ -116,11 +149,19 @@ static void send_block(const nd_row_kernels *k, nd_gradient_wire format, char *w
         encode_block(k, residual, x, lost, n);
 }
 
+/* Values of a block of what is sent, and of the residual. */
+static int64_t block_of(nd_gradient_wire format)
+{
+    return format == ND_GRADIENT_WIRE_BF16   ? BF16_BLOCK
+           : format == ND_GRADIENT_WIRE_INT4 ? INT4_BLOCK
+                                             : INT8_BLOCK;
+}
+
 void nd_gradient_wire_encode(nd_gradient_wire format, void *wire, const float *values,
                              void *residual, int64_t count)
 {
     const nd_row_kernels kernels = nd_row_kernels_in_force(), *k = &kernels;
-    const int64_t block = format == ND_GRADIENT_WIRE_BF16 ? BF16_BLOCK : INT8_BLOCK;
+    const int64_t block = block_of(format);
     char *out = wire, *kept = residual;
     if (format == ND_GRADIENT_WIRE_FP32) {
         memcpy(wire, values, (size_t)count * sizeof *values);
@@ -139,12 +180,15 @@ void nd_gradient_wire_add(nd_gradient_wire format, float *into, const void *wire
         k->add(into, into, wire, count);
         return;
     }
-    for (int64_t at = 0; at < count; at += INT8_BLOCK) {
-        const int64_t n = count - at < INT8_BLOCK ? count - at : INT8_BLOCK;
+    const int64_t block = format == ND_GRADIENT_WIRE_INT4 ? INT4_BLOCK : INT8_BLOCK;
+    for (int64_t at = 0; at < count; at += block) {
+        const int64_t n = count - at < block ? count - at : block;
         const char *in = (const char *)wire + nd_gradient_wire_bytes(format, at);
-        float theirs[INT8_BLOCK];
+        float theirs[BLOCK_MAX];
         if (format == ND_GRADIENT_WIRE_BF16)
             k->load_bf16(theirs, (const uint16_t *)in, n);
+        else if (format == ND_GRADIENT_WIRE_INT4)
+            decode_block4(theirs, in, n);
         else
             decode_block(k, theirs, in, n);
         k->add(into + at, into + at, theirs, n);

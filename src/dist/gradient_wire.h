@@ -2,7 +2,9 @@
  *
  * fp32 is exact. bf16 rounds to nearest. int8 takes blocks of 252 consecutive values, each with its own
  * scale: s = max|x| / 127 in f32, then rint(x / s) in one byte per value: 256 bytes, 1.016 per value. A
- * block with a NaN or an infinity gets a scale of NaN and decodes to NaN, so that receivers detect it; bf16 keeps both as they are.
+ * block with a NaN or an infinity gets a scale of NaN and decodes to NaN, so that receivers detect it; bf16 keeps both as they are. int4 is
+ * the same with s = max|x| / 7 for 504 values, two to a byte: 0.508 bytes per value. Outer steps alone use it
+ * (train/outer_step.h).
  *
  * Error feedback (Seide et al., Interspeech 2014; arXiv:1901.09847): the sender keeps the rounding error of
  * a value and adds it to the value it sends next, so that sums over steps lose no more than the last
@@ -23,7 +25,7 @@ enum { ND_WIRE_ROUNDED_MIN = 4096 };
 /* The format for a tensor of `count` values when the run's is `chosen`. */
 nd_gradient_wire nd_gradient_wire_for(nd_gradient_wire chosen, int64_t count);
 
-/* "fp32", "bf16", "int8". */
+/* "fp32", "bf16", "int8", "int4". */
 const char *nd_gradient_wire_name(nd_gradient_wire format);
 
 /* Encoded bytes of `count` values, and values in a number of encoded bytes. */

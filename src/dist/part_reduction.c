@@ -2,6 +2,7 @@
 
 #include "dist/gradient_wire.h"
 #include "dist/part_order.h"
+#include "dist/shortening.h"
 #include "dist/tree_reduction.h"
 
 #include <stdlib.h>
@@ -26,7 +27,8 @@ struct nd_part_reduction {
     nd_comm_piece *pieces; /* of the reduction at hand */
     size_t *bytes;         /* [pieces_capacity] of each on the wire */
     int64_t pieces_capacity;
-    nd_part part;        /* that is walked */
+    nd_part part; /* that is walked */
+    nd_shortening shortening;
     const char *subject; /* last told */
 };
 
@@ -173,7 +175,11 @@ static nd_status receive(nd_part_reduction *r, const act *a, progress *p)
 {
     const nd_comm_piece *piece = &r->pieces[a->piece];
     ND_TRY(nd_wire_finish_receive(r->wire, p->taken));
+    const size_t came = (size_t)nd_wire_received_bytes(r->wire);
     const void *part = nd_wire_received(r->wire, p->taken++);
+    if (came < a->bytes)
+        return nd_shortened_part_take(piece, a->tree.slot, part, came, a->at, a->bytes,
+                                      a->tree.kind == ND_TREE_RECEIVE);
     return a->tree.kind == ND_TREE_TAKE
                ? nd_gradient_part_take(&r->transfer, piece, a->tree.slot, part, a->at, a->bytes)
                : nd_gradient_part_add(&r->transfer, piece, a->tree.slot, part, a->at, a->bytes);
@@ -184,16 +190,19 @@ static nd_status send(nd_part_reduction *r, const act *a, progress *p)
     const nd_comm_piece *piece = &r->pieces[a->piece];
     const nd_comm_piece values = {.slots = piece->slots};
     const void *data = NULL;
+    size_t bytes = a->bytes;
     for (; p->left + ND_WIRE_DEPTH <= p->sends; p->left++)
         ND_TRY(nd_wire_finish_send(r->wire, p->left));
     if (a->tree.finished)
         piece = &values;
     if (piece->format == ND_GRADIENT_WIRE_FP32 && !r->comm->device)
-        data = (const char *)piece->slots[a->tree.slot] + a->at;
+        data = nd_shortened_part_make(&r->shortening, r->comm, a->tree.peer,
+                                      (const char *)piece->slots[a->tree.slot] + a->at,
+                                      nd_wire_room(r->wire, p->sends), &bytes);
     else
         ND_TRY(nd_gradient_part_make(&r->transfer, piece, a->tree.slot,
                                      nd_wire_room(r->wire, p->sends), a->at, a->bytes));
-    return nd_wire_start_send(r->wire, p->sends++, data, (int)a->bytes, a->tree.peer);
+    return nd_wire_start_send(r->wire, p->sends++, data, (int)bytes, a->tree.peer);
 }
 
 static nd_status add(nd_part_reduction *r, const act *a)
@@ -245,7 +254,11 @@ nd_status nd_part_reduction_run(nd_part_reduction *r, nd_comm_split split, nd_co
     ND_TRY(take_pieces(r, pieces, count));
     ND_TRY(walk(r, split, count));
     sort_by_level(r);
+    const double begun = nd_wire_now(r->wire);
+    nd_wire_take_shorter(r->wire, true);
     const nd_status status = work_off(r);
+    nd_wire_take_shorter(r->wire, false);
+    nd_shortening_measure(&r->shortening, nd_wire_now(r->wire) - begun);
     if (status != ND_OK)
         nd_wire_give_up(r->wire);
     return status;

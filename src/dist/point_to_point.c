@@ -130,6 +130,16 @@ const void *nd_wire_received(const nd_wire *wire, int64_t number)
     return memory_of(wire->taken, number);
 }
 
+void nd_wire_take_shorter(nd_wire *wire, bool takes)
+{
+    wire->transport->takes_shorter = takes;
+}
+
+int nd_wire_received_bytes(const nd_wire *wire)
+{
+    return wire->transport->received;
+}
+
 void *nd_wire_room(nd_wire *wire, int64_t number)
 {
     return memory_of(wire->made, number);

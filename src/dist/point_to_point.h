@@ -43,6 +43,11 @@ nd_status nd_wire_relay(nd_wire *wire, void *data, size_t bytes, int from, const
 nd_status nd_wire_start_receive(nd_wire *wire, int64_t number, void *data, int bytes, int from);
 nd_status nd_wire_finish_receive(nd_wire *wire, int64_t number);
 const void *nd_wire_received(const nd_wire *wire, int64_t number);
+
+/* Whether receives that are started from now on may get less than `bytes`, and what the last one that was finished
+ * got. */
+void nd_wire_take_shorter(nd_wire *wire, bool takes);
+int nd_wire_received_bytes(const nd_wire *wire);
 void *nd_wire_room(nd_wire *wire, int64_t number);
 nd_status nd_wire_start_send(nd_wire *wire, int64_t number, const void *data, int bytes, int to);
 nd_status nd_wire_finish_send(nd_wire *wire, int64_t number);

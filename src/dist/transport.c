@@ -5,7 +5,8 @@
 const char *nd_collective_name(int kind)
 {
     static const char *const names[ND_COLLECTIVE_COUNT] = {
-        "nothing", "a barrier", "a broadcast", "an allgather", "a gather", "a tree reduction"};
+        "nothing",  "a barrier",        "a broadcast", "an allgather",
+        "a gather", "a tree reduction", "an exchange"};
     return kind >= 0 && kind < ND_COLLECTIVE_COUNT ? names[kind] : names[ND_COLLECTIVE_NONE];
 }
 

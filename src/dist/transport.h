@@ -17,6 +17,7 @@ typedef enum nd_collective {
     ND_COLLECTIVE_ALLGATHER,
     ND_COLLECTIVE_GATHER,
     ND_COLLECTIVE_REDUCTION,
+    ND_COLLECTIVE_EXCHANGE,
     ND_COLLECTIVE_COUNT
 } nd_collective;
 
@@ -61,6 +62,8 @@ struct nd_transport {
     nd_comm *comm; /* not owned */
     nd_situation situation;
     bool failed;
+    bool takes_shorter; /* in: receives that are started now may get less than they have room for */
+    int received;       /* bytes of the receive that was waited for last */
 };
 
 /* "rank 1 in step 12, phase reduce, waits for rank 3 in a tree reduction of X (collective 57)"; `waits` is what

@@ -3,7 +3,6 @@
 #include "core/base/clock.h"
 
 #include <math.h>
-#include <mpi.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -23,11 +22,12 @@ static const double notice_seconds = 0.2; /* from a signal to the notice of a st
 typedef struct message {
     MPI_Request request; /* MPI_REQUEST_NULL: nothing */
     int peer, bytes;
-    bool receives;
+    bool receives, takes_shorter;
 } message;
 
 typedef struct mpi_transport {
     nd_transport base;
+    MPI_Comm ranks;        /* messages */
     MPI_Comm control;      /* questions and answers */
     nd_situation *answers; /* [size] being sent; a rank has one question open at a time */
     MPI_Request *sends;    /* [size] of those */
@@ -85,6 +85,8 @@ static bool destroy(nd_transport *transport)
         t->keeps_memory |= !settles(&t->sends[r], 0.0);
     if (t->control != MPI_COMM_NULL && !t->base.failed)
         MPI_Comm_free(&t->control);
+    if (t->ranks != MPI_COMM_WORLD && !t->base.failed)
+        MPI_Comm_free(&t->ranks);
     if (t->keeps_memory)
         return false;
     free(t->answers);
@@ -268,8 +270,10 @@ static nd_status wait_for(nd_transport *transport, int slot)
     if (!m->receives)
         return ND_OK;
     MPI_Get_count(&s, MPI_BYTE, &count);
-    if (s.MPI_TAG != tag_of(t) || count != m->bytes)
+    if (s.MPI_TAG != tag_of(t) ||
+        (m->takes_shorter ? count < 0 || count > m->bytes : count != m->bytes))
         return refused(t, m->peer, MPI_SUCCESS, s.MPI_TAG, count, m->bytes);
+    t->base.received = count;
     return ND_OK;
 }
 
@@ -286,9 +290,8 @@ static nd_status send_message(nd_transport *transport, int slot, const void *dat
 {
     mpi_transport *t = of(transport);
     message *m = &t->slots[slot];
-    *m = (message){MPI_REQUEST_NULL, to, bytes, false};
-    return start(t, slot,
-                 MPI_Isend(data, bytes, MPI_BYTE, to, tag_of(t), MPI_COMM_WORLD, &m->request));
+    *m = (message){MPI_REQUEST_NULL, to, bytes, false, false};
+    return start(t, slot, MPI_Isend(data, bytes, MPI_BYTE, to, tag_of(t), t->ranks, &m->request));
 }
 
 /* Any tag: messages of a rank come in order, and its tag says where it is. */
@@ -296,9 +299,9 @@ static nd_status receive_message(nd_transport *transport, int slot, void *data, 
 {
     mpi_transport *t = of(transport);
     message *m = &t->slots[slot];
-    *m = (message){MPI_REQUEST_NULL, from, bytes, true};
+    *m = (message){MPI_REQUEST_NULL, from, bytes, true, transport->takes_shorter};
     return start(t, slot,
-                 MPI_Irecv(data, bytes, MPI_BYTE, from, MPI_ANY_TAG, MPI_COMM_WORLD, &m->request));
+                 MPI_Irecv(data, bytes, MPI_BYTE, from, MPI_ANY_TAG, t->ranks, &m->request));
 }
 
 /* A receive is cancelled, and one that has met its message, which cannot be, gets some time to end, as sends
@@ -317,7 +320,7 @@ static void let_go(nd_transport *transport)
     }
 }
 
-nd_status nd_transport_mpi_create(nd_comm *comm, nd_transport **transport)
+nd_status nd_transport_mpi_create(nd_comm *comm, MPI_Comm ranks, nd_transport **transport)
 {
     mpi_transport *made = calloc(1, sizeof *made);
     nd_situation *answers = calloc((size_t)comm->size, sizeof *answers);
@@ -334,6 +337,7 @@ nd_status nd_transport_mpi_create(nd_comm *comm, nd_transport **transport)
                                         let_go, set_yielding, interrupt},
                                 .comm = comm,
                                 .situation = {.rank = comm->rank}};
+    made->ranks = ranks;
     made->control = MPI_COMM_NULL;
     made->answers = answers;
     made->sends = sends;
@@ -342,7 +346,7 @@ nd_status nd_transport_mpi_create(nd_comm *comm, nd_transport **transport)
     for (int slot = 0; slot < ND_TRANSPORT_SLOTS; slot++)
         made->slots[slot].request = MPI_REQUEST_NULL;
     made->tags = (found ? *limit : 32767) / ND_COLLECTIVE_COUNT;
-    if (MPI_Comm_dup(MPI_COMM_WORLD, &made->control) != MPI_SUCCESS) {
+    if (MPI_Comm_dup(ranks, &made->control) != MPI_SUCCESS) {
         destroy(&made->base);
         return ND_FAIL(ND_EPEER, "rank %d: MPI gives no second communicator", comm->rank);
     }

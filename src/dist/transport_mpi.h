@@ -10,6 +10,9 @@
 
 #include "dist/transport.h"
 
-/* Both collective, the end (ops.destroy) unless something has failed; before MPI is finalized. Errors:
- * ND_ENOMEM, ND_EPEER. */
-nd_status nd_transport_mpi_create(nd_comm *comm, nd_transport **transport);
+#include <mpi.h>
+
+/* Between the ranks of `ranks`, which are those of `comm`; the transport owns it unless it is MPI_COMM_WORLD. Both
+ * collective, the end (ops.destroy) unless something has failed; before MPI is finalized. Errors: ND_ENOMEM,
+ * ND_EPEER. */
+nd_status nd_transport_mpi_create(nd_comm *comm, MPI_Comm ranks, nd_transport **transport);

@@ -12,6 +12,8 @@ typedef struct message message;
 struct message {
     enum { NONE, POSTED, MATCHED } state;
     int rank, peer, bytes;
+    int came; /* bytes of what is received */
+    bool takes_shorter;
     bool receives;
     void *data;
     int kind; /* of the collective, and its number */
@@ -113,7 +115,10 @@ static void meet(nd_simulated_net *net, message *send, message *receive)
     nd_links_carry(&net->links, send->rank, receive->rank, send->bytes, nd_fibers_now(net->fibers),
                    &send->done, &receive->done);
     send->state = receive->state = MATCHED;
-    if (send->bytes != receive->bytes || send->sequence != receive->sequence)
+    const bool fits =
+        receive->takes_shorter ? send->bytes <= receive->bytes : send->bytes == receive->bytes;
+    receive->came = send->bytes;
+    if (!fits || send->sequence != receive->sequence)
         receive->stranger = send;
     else if (send->bytes > 0)
         memcpy(receive->data, send->data, (size_t)send->bytes);
@@ -130,6 +135,7 @@ static message *post(simulated_transport *t, int slot, bool receives, void *data
                    .peer = peer,
                    .bytes = bytes,
                    .receives = receives,
+                   .takes_shorter = receives && t->base.takes_shorter,
                    .data = data,
                    .kind = t->base.situation.kind,
                    .sequence = t->base.situation.sequence};
@@ -202,6 +208,8 @@ static nd_status wait_for(nd_transport *transport, int slot)
     if (m->stranger)
         return refuse(transport, m);
     m->state = NONE;
+    if (m->receives)
+        transport->received = m->came;
     double until = m->done;
     if (m->receives && m->kind == ND_COLLECTIVE_REDUCTION)
         until += machine->add_per_byte * m->bytes;

@@ -103,19 +103,10 @@ static nd_status put_metadata(const nd_source *s, const file_type *f, nd_gguf_wr
     return ND_OK;
 }
 
-/* Row `row` as floats. */
-static void row_values(const nd_source_tensor *t, int64_t row, float *values)
-{
-    for (int64_t i = 0; i < t->param->cols; i++) {
-        const int64_t at = row * t->param->cols + i;
-        values[i] = t->values ? t->values[at] : (float)t->codes[at] * nd_source_scale(t, row, i);
-    }
-}
-
 static nd_status write_f32(nd_gguf_writer *w, const nd_source_tensor *t, float *row)
 {
     for (int64_t r = 0; r < t->param->rows; r++) {
-        row_values(t, r, row);
+        nd_source_row(t, r, row);
         ND_TRY(nd_gguf_write(w, row, (size_t)t->param->cols * sizeof *row));
     }
     return ND_OK;
@@ -125,7 +116,7 @@ static nd_status write_f16(nd_gguf_writer *w, const nd_source_tensor *t, float *
 {
     uint16_t *halves = (uint16_t *)(row + t->param->cols);
     for (int64_t r = 0; r < t->param->rows; r++) {
-        row_values(t, r, row);
+        nd_source_row(t, r, row);
         for (int64_t i = 0; i < t->param->cols; i++) {
             halves[i] = nd_f16_from_float(row[i]);
             if ((halves[i] & 0x7c00u) == 0x7c00u)

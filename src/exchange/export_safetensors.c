@@ -65,12 +65,9 @@ static nd_status write_rows(const nd_source *s, const nd_source_tensor *t, bool 
     const nd_param *p = t->param;
     uint16_t *halves = (uint16_t *)(row + p->cols);
     for (int64_t r = 0; r < p->rows; r++) {
-        const int64_t ours = nd_hf_row(&s->model, p, r);
-        for (int64_t i = 0; i < p->cols; i++) {
-            const int64_t at = ours * p->cols + i;
-            row[i] = t->values ? t->values[at] : (float)t->codes[at] * nd_source_scale(t, ours, i);
+        nd_source_row(t, nd_hf_row(&s->model, p, r), row);
+        for (int64_t i = 0; i < p->cols; i++)
             halves[i] = nd_bf16_from_float(row[i]);
-        }
         ND_TRY(bf16 ? nd_safetensors_write(w, halves, (size_t)p->cols * sizeof *halves)
                     : nd_safetensors_write(w, row, (size_t)p->cols * sizeof *row));
     }

@@ -138,3 +138,11 @@ void nd_source_tensor_free(nd_source_tensor *t)
     free(t->memory);
     memset(t, 0, sizeof *t);
 }
+
+void nd_source_row(const nd_source_tensor *t, int64_t row, float *values)
+{
+    for (int64_t i = 0; i < t->param->cols; i++) {
+        const int64_t at = row * t->param->cols + i;
+        values[i] = t->values ? t->values[at] : (float)t->codes[at] * nd_source_scale(t, row, i);
+    }
+}

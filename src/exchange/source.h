@@ -45,3 +45,6 @@ static inline float nd_source_scale(const nd_source_tensor *t, int64_t row, int6
     return t->groups ? t->scales[row * t->groups + col / (t->param->cols / t->groups)]
                      : t->scales[0];
 }
+
+/* Row `row` as floats [cols]. */
+void nd_source_row(const nd_source_tensor *tensor, int64_t row, float *values);

@@ -129,7 +129,7 @@ static int64_t larger(int64_t a, int64_t b)
     return a > b ? a : b;
 }
 
-static scratch_size measure_room(const nd_optimizer *o)
+static scratch_size measure_scratch(const nd_optimizer *o)
 {
     scratch_size size = {0};
     for (int64_t i = 0; i < o->params->count; i++) {
@@ -171,10 +171,10 @@ static nd_status reserve_state_scratch(nd_state_scratch *scratch, const scratch_
     return ND_OK;
 }
 
-static nd_status take_scratch(nd_optimizer *o, nd_arena *arena)
+static nd_status reserve_scratch(nd_optimizer *o, nd_arena *arena)
 {
     const nd_dtype compute = o->config->hardware.precision == ND_PRECISION_BF16 ? ND_BF16 : ND_F32;
-    const scratch_size size = measure_room(o);
+    const scratch_size size = measure_scratch(o);
     const size_t x_bytes = ((size_t)size.largest * nd_dtype_size(compute) + 63) / 64 * 64;
     nd_muon_scratch *s = &o->scratch;
     nd_view x;
@@ -218,7 +218,7 @@ nd_status nd_optimizer_reserve(nd_optimizer *o, nd_arena *arena)
         const int64_t rows = state->galore ? m : o->params->list[i].rows;
         ND_TRY(reserve_moments(state, bits, rows, m, n, arena));
     }
-    ND_TRY(take_scratch(o, arena));
+    ND_TRY(reserve_scratch(o, arena));
     return nd_projectors_reserve(o->projectors, arena);
 }
 

@@ -84,7 +84,7 @@ typedef struct scratch_size {
     int64_t projector, omega, rank, sketch;
 } scratch_size;
 
-static scratch_size measure_room(const nd_projectors *p)
+static scratch_size measure_scratch(const nd_projectors *p)
 {
     scratch_size size = {0};
     for (int64_t i = 0; i < p->params->count; i++) {
@@ -99,7 +99,7 @@ static scratch_size measure_room(const nd_projectors *p)
     return size;
 }
 
-static nd_status take_host(nd_galore_scratch *scratch, const scratch_size *size)
+static nd_status allocate_host(nd_galore_scratch *scratch, const scratch_size *size)
 {
     if (scratch->host)
         return ND_OK;
@@ -125,7 +125,7 @@ nd_status nd_projectors_reserve(nd_projectors *p, nd_arena *arena)
             ND_TRY(nd_state_reserve(&one->state, nd_state_codec_momentum(bits, rank, small), rank,
                                     small, arena));
     }
-    const scratch_size size = measure_room(p);
+    const scratch_size size = measure_scratch(p);
     ND_TRY(nd_arena_reserve(arena, ND_F32, 1, size.projector, &p->loaded));
     ND_TRY(nd_arena_reserve(arena, ND_F32, 1, size.projector, &p->next));
     ND_TRY(nd_arena_reserve(arena, ND_F32, 1, size.projector, &p->scratch.basis));
@@ -133,7 +133,7 @@ nd_status nd_projectors_reserve(nd_projectors *p, nd_arena *arena)
     ND_TRY(nd_arena_reserve(arena, ND_F32, size.rank, size.rank, &p->rotation));
     ND_TRY(nd_arena_reserve(arena, ND_F32, size.sketch, size.sketch, &p->scratch.gram));
     ND_TRY(nd_arena_reserve(arena, ND_F32, size.rank, size.sketch, &p->scratch.coefficients));
-    return take_host(&p->scratch, &size);
+    return allocate_host(&p->scratch, &size);
 }
 
 const nd_galore *nd_projectors_shape(const nd_projectors *p, int64_t index)

@@ -2,7 +2,7 @@
 
 /* -- f32 ------------------------------------------------------------------------------------------ */
 
-static nd_status take_fp32(nd_state *s, nd_arena *arena)
+static nd_status reserve_fp32(nd_state *s, nd_arena *arena)
 {
     return nd_arena_reserve(arena, ND_F32, s->rows, s->cols, &s->parts[0]);
 }
@@ -22,7 +22,7 @@ static nd_status store_fp32(nd_backend *b, const nd_state *s, const nd_state_scr
     return ND_OK;
 }
 
-const nd_state_codec nd_state_fp32 = {"fp32", 1, {""}, take_fp32, load_fp32, store_fp32};
+const nd_state_codec nd_state_fp32 = {"fp32", 1, {""}, reserve_fp32, load_fp32, store_fp32};
 
 /* -- 8 bits in blocks ----------------------------------------------------------------------------- */
 
@@ -37,7 +37,7 @@ nd_blocks nd_state_blocks(const nd_state *s)
                                                                 : ND_BLOCK_DYNAMIC_UNSIGNED};
 }
 
-static nd_status take_blocks(nd_state *s, nd_arena *arena)
+static nd_status reserve_blocks(nd_state *s, nd_arena *arena)
 {
     const nd_blocks q = nd_state_blocks(s);
     const int64_t blocks = (s->rows * s->cols + q.block - 1) / q.block;
@@ -64,11 +64,11 @@ static nd_status store_blocks(nd_backend *b, const nd_state *s, const nd_state_s
 }
 
 const nd_state_codec nd_state_linear8 = {"8-bit linear", 2,           {"_codes", "_scales"},
-                                         take_blocks,    load_blocks, store_blocks};
+                                         reserve_blocks,    load_blocks, store_blocks};
 const nd_state_codec nd_state_dynamic8 = {"8-bit dynamic", 2,           {"_codes", "_scales"},
-                                          take_blocks,     load_blocks, store_blocks};
+                                          reserve_blocks,     load_blocks, store_blocks};
 const nd_state_codec nd_state_dynamic8_unsigned = {
-    "8-bit dynamic, unsigned", 2, {"_codes", "_scales"}, take_blocks, load_blocks, store_blocks};
+    "8-bit dynamic, unsigned", 2, {"_codes", "_scales"}, reserve_blocks, load_blocks, store_blocks};
 
 /* -- choice --------------------------------------------------------------------------------------- */
 
@@ -92,5 +92,5 @@ nd_status nd_state_reserve(nd_state *s, const nd_state_codec *codec, int64_t row
     s->codec = codec;
     s->rows = rows;
     s->cols = cols;
-    return codec->take(s, arena);
+    return codec->reserve(s, arena);
 }

@@ -38,7 +38,7 @@ struct nd_state_codec {
     const char *name;
     int parts;
     const char *suffixes[ND_STATE_PARTS_MAX]; /* of the parts' names in a checkpoint */
-    nd_status (*take)(nd_state *state, nd_arena *arena);
+    nd_status (*reserve)(nd_state *state, nd_arena *arena);
     /* *m: the matrix; `into` (f32, at least as large) is overwritten where the codec needs it. */
     nd_status (*load)(nd_backend *b, const nd_state *state, const nd_state_scratch *scratch,
                       nd_view into, nd_view *m);

@@ -24,7 +24,7 @@ int64_t nd_state_low_rank(int64_t rows, int64_t cols)
     return rank > least ? rank : least;
 }
 
-static nd_status take(nd_state *s, nd_arena *arena)
+static nd_status reserve(nd_state *s, nd_arena *arena)
 {
     const int64_t rank = nd_state_low_rank(s->rows, s->cols);
     const int64_t tile_rows = (s->rows + ND_TILE - 1) / ND_TILE;
@@ -124,6 +124,6 @@ const nd_state_codec nd_state_low_rank4 = {
     "4-bit with a low-rank part",
     PARTS,
     {"_left", "_left_scales", "_right", "_right_scales", "_rest", "_rest_rows", "_rest_columns"},
-    take,
+    reserve,
     load,
     store};

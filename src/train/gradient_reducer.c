@@ -47,7 +47,9 @@ nd_status nd_gradient_reducer_create(const nd_config *config, nd_comm *comm, con
     r->tree = config->dist.deterministic == ND_DETERMINISTIC_WORLD;
     r->projects =
         nd_projectors_count(r->projectors) > 0 && config->optimizer.galore_residual == 0.0;
-    r->immediate = config->training.grad_clip == 0.0 && r->local == 1;
+    /* Workers update together or not at all, so that none does before all losses are known. */
+    r->immediate =
+        config->training.grad_clip == 0.0 && r->local == 1 && !nd_config_has_rounds(config);
     nd_status status = ND_OK;
     ND_TRY_GOTO(nd_gradient_slots_create(r), fail);
     ND_TRY_GOTO(nd_error_feedback_create(&r->feedback, r->backend, r->params->count), fail);

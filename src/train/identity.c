@@ -28,7 +28,7 @@ static nd_status close_text(FILE *memory, char **text)
 nd_status nd_identity_create(const nd_config *config, nd_identity *identity)
 {
     static const char *const places[] = {"data.data_path", "logging.run_dir",
-                                         "logging.checkpoint_dir", NULL};
+                                         "logging.checkpoint_dir", "logging.snapshot_dir", NULL};
     char *text = NULL;
     size_t size = 0;
     memset(identity, 0, sizeof *identity);

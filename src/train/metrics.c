@@ -6,6 +6,7 @@
 #include "train/approximations.h"
 #include "train/checkpoint/checkpoint_save.h"
 #include "train/plan/operations.h"
+#include "train/rounds.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -121,8 +122,9 @@ static json_t *memory_json(const nd_run *run)
 
 /* Bytes of optimizer state of the ternary matrices this rank owns, and their weights: what lies in
  * memory, projectors included and the scratch of an update not. */
-static void add_matrix_state(json_t *object, const nd_run *run)
+static void add_matrix_state(json_t *object, nd_run *whole)
 {
+    const nd_run *run = nd_run_worker(whole, 0);
     const nd_params *params = &run->model->params;
     nd_optimizer_state states[ND_OPTIMIZER_STATES_MAX];
     size_t bytes = 0;
@@ -236,6 +238,8 @@ static void add_run(json_t *object, const nd_run *run, const nd_step_result *ste
     if (approximate[0])
         json_object_set_new(object, "approximate", json_string(approximate));
     json_object_set_new(object, "phases_ms", phases_json(&step->times));
+    if (step->round_ended)
+        json_object_set_new(object, "round_ended", json_true());
     if (step->stop_requested)
         json_object_set_new(object, "stop_requested", json_true());
 }
@@ -248,7 +252,7 @@ nd_status nd_metrics_write(nd_metrics *metrics, nd_run *run, const nd_step_resul
         tokens_per_second * nd_model_operations(run->model->config,
                                                 nd_mtp_active_heads(&run->model->config),
                                                 step->kept_fraction);
-    const double peak = run->peak_flops * run->comm->size;
+    const double peak = run->start.peak_flops * run->comm->size;
     json_t *o = json_pack(
         "{s:I,s:I,s:o,s:o,s:f,s:o,s:f,s:f,s:f,s:f,s:f,s:f,s:I,s:f,s:f,s:o,s:I,s:I}", "step",
         (json_int_t)run->position.step, "tokens", (json_int_t)run->position.tokens, "loss",

@@ -1,6 +1,7 @@
 #include "train/replica_check.h"
 
 #include "train/fault_points.h"
+#include "train/rounds.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -64,7 +65,7 @@ static nd_status hash_weights(nd_run *run, char *chunk, uint64_t *all_hashes)
         } else {
             ND_TRY(mix_view(b, w->dense, chunk, &hashes[WEIGHT]));
         }
-        if (!nd_projectors_shape(nd_optimizer_projectors(run->optimizer), i))
+        if (run->rounds || !nd_projectors_shape(nd_optimizer_projectors(run->optimizer), i))
             continue;
         const nd_state *state = nd_projectors_state(nd_optimizer_projectors(run->optimizer), i);
         for (int part = 0; part < state->codec->parts; part++)
@@ -172,7 +173,8 @@ static nd_status flip(nd_run *run)
     return flip_at(run, at, "codes");
 }
 
-nd_status nd_replica_check(nd_run *run)
+/* The replicas of one worker, or of the model of the last synchronisation. */
+static nd_status check_replicas(nd_run *run)
 {
     nd_comm *comm = run->comm;
     const int64_t count = HASHES * run->model->params.count;
@@ -195,4 +197,15 @@ nd_status nd_replica_check(nd_run *run)
     free(mine);
     free(all);
     return status;
+}
+
+nd_status nd_replica_check(nd_run *run)
+{
+    nd_status status = ND_OK;
+    if (!run->rounds)
+        return check_replicas(run);
+    for (int i = 0; i < nd_run_workers(run) && status == ND_OK; i++)
+        status = check_replicas(nd_run_worker(run, i));
+    ND_TRY(nd_run_agree(run->comm, status)); /* only one worker's ranks may know */
+    return check_replicas(run);
 }

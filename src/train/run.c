@@ -3,6 +3,7 @@
 #include "core/base/directory.h"
 #include "core/base/durable_file.h"
 #include "dist/device.h"
+#include "train/rounds.h"
 #include "train/run_backend.h"
 #include "train/run_groups.h"
 #include "train/run_memory.h"
@@ -109,8 +110,7 @@ static nd_status read_tokenizer(nd_run *run)
     return ND_OK;
 }
 
-/* Splits the step's micro-batches among the ranks. */
-static nd_status split_batch(nd_run *run)
+nd_status nd_run_split_batch(nd_run *run)
 {
     const nd_config *c = &run->config;
     const int64_t micro = nd_config_micro_batch(c);
@@ -126,10 +126,12 @@ static nd_status split_batch(nd_run *run)
     return ND_OK;
 }
 
+/* The outer step takes parameters whole. */
 static bool by_rows(const nd_run *run, int64_t index)
 {
     const nd_param *param = &run->model->params.list[index];
-    return nd_optimizer_row_block(&run->config, param) < param->rows;
+    return nd_optimizer_row_block(&run->config, param) < param->rows &&
+           !nd_config_has_rounds(&run->config);
 }
 
 /* Where whole matrices have left most room. */
@@ -240,6 +242,11 @@ nd_status nd_run_publish_projector(nd_run *run, int64_t index)
 
 nd_status nd_run_publish_projectors(nd_run *run)
 {
+    if (run->rounds) {
+        for (int i = 0; i < nd_run_workers(run); i++)
+            ND_TRY(nd_run_publish_projectors(nd_run_worker(run, i)));
+        return ND_OK;
+    }
     for (int64_t i = 0; i < run->model->params.count; i++)
         if (nd_projectors_shape(nd_optimizer_projectors(run->optimizer), i))
             ND_TRY(nd_run_publish_projector(run, i));
@@ -248,6 +255,11 @@ nd_status nd_run_publish_projectors(nd_run *run)
 
 nd_status nd_run_reset_error_feedback(nd_run *run)
 {
+    if (run->rounds) {
+        for (int i = 0; i < nd_run_workers(run); i++)
+            ND_TRY(nd_run_reset_error_feedback(nd_run_worker(run, i)));
+        return ND_OK;
+    }
     ND_TRY(nd_gradient_reducer_reset_all_feedback(run->reducer));
     return run->gather.embedding == ND_EMBEDDING_WIRE_DENSE ? ND_OK
                                                             : nd_run_publish_weights(run, true);
@@ -256,8 +268,13 @@ nd_status nd_run_reset_error_feedback(nd_run *run)
 nd_status nd_run_prepare(nd_run *run)
 {
     nd_run_resolve_precision(&run->config, run->backend);
+    return nd_config_has_rounds(&run->config) ? nd_rounds_prepare(run) : nd_run_prepare_worker(run);
+}
+
+nd_status nd_run_prepare_worker(nd_run *run)
+{
     const nd_model_config model_config = nd_model_config_from(&run->config);
-    ND_TRY(split_batch(run));
+    ND_TRY(nd_run_split_batch(run));
     ND_TRY(nd_run_choose_groups(run));
     run->backend->log = &run->log;
     ND_TRY(nd_model_create(&model_config, run->backend, &run->model));
@@ -282,11 +299,24 @@ static nd_status open_reference(nd_run *run)
     return ND_OK;
 }
 
-static nd_status create(nd_run *run)
+/* What a worker holds, at its beginning. */
+static nd_status initialize_worker(nd_run *run)
 {
     nd_projectors *projectors = nd_optimizer_projectors(run->optimizer);
+    if (run->config.hardware.cuda_graphs)
+        ND_TRY(nd_replay_create(run->backend, run->backend->log, &run->replay));
+    for (int64_t i = 0; i < run->model->params.count; i++)
+        if (nd_run_owned_rows(run, i).count > 0 && nd_projectors_shape(projectors, i))
+            ND_TRY(nd_projectors_initialize(projectors, i));
+    return initialize_masters(run);
+}
+
+static nd_status create(nd_run *run)
+{
     ND_TRY(open_data(run));
     run->model->config.pieces = nd_dataset_vocab_size(run->data.train);
+    for (int i = 0; i < nd_run_workers(run); i++)
+        nd_run_worker(run, i)->model->config.pieces = run->model->config.pieces;
     if (nd_model_pieces(&run->model->config) < run->config.model.vocab_size)
         nd_log_line(&run->log,
                     "padding the data's tokenizer has %lld pieces and the model %lld rows: the "
@@ -295,12 +325,12 @@ static nd_status create(nd_run *run)
     ND_TRY(read_tokenizer(run));
     ND_TRY(nd_run_memory_reserve(run));
     ND_TRY(open_reference(run));
-    if (run->config.hardware.cuda_graphs)
-        ND_TRY(nd_replay_create(run->backend, &run->log, &run->replay));
-    for (int64_t i = 0; i < run->model->params.count; i++)
-        if (nd_run_owned_rows(run, i).count > 0 && nd_projectors_shape(projectors, i))
-            ND_TRY(nd_projectors_initialize(projectors, i));
-    return initialize_masters(run);
+    for (int i = 0; i < nd_run_workers(run); i++) {
+        nd_run *w = nd_run_worker(run, i);
+        w->reference = run->reference;
+        ND_TRY(initialize_worker(w));
+    }
+    return run->rounds ? initialize_masters(run) : ND_OK;
 }
 
 nd_status nd_run_create(const nd_config *config, nd_comm *comm, nd_run *run)
@@ -317,7 +347,7 @@ nd_status nd_run_create(const nd_config *config, nd_comm *comm, nd_run *run)
     ND_TRY(nd_run_agree(comm, nd_run_attach_backend(run)));
     ND_TRY(nd_run_agree(comm, create(run)));
     ND_TRY(nd_run_publish_projectors(run));
-    return nd_run_publish_weights(run, true);
+    return run->rounds ? nd_rounds_adopt(run, true) : nd_run_publish_weights(run, true);
 }
 
 nd_loader_options nd_run_loader_options(const nd_run *run)
@@ -346,8 +376,22 @@ nd_status nd_run_start_loader(nd_run *run)
     return nd_loader_open(&options, &run->data.loader);
 }
 
+int64_t nd_run_last_step(const nd_run *run)
+{
+    const nd_config *c = &run->config;
+    if (c->data.epochs == 0)
+        return c->training.total_steps;
+    const int64_t end =
+        run->position.data_start + nd_dataset_window_count(run->data.train) * c->data.epochs;
+    const int64_t left = end > run->position.next_sample ? end - run->position.next_sample : 0;
+    const int64_t last =
+        run->position.step + (left + c->training.batch_size - 1) / c->training.batch_size;
+    return last < c->training.total_steps ? last : c->training.total_steps;
+}
+
 void nd_run_destroy(nd_run *run)
 {
+    nd_rounds_destroy(run->rounds);
     free(run->saving.copy);
     free(run->data.tokenizer);
     nd_identity_destroy(&run->identity);

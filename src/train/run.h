@@ -32,11 +32,13 @@ typedef struct nd_run_data {
     nd_loader *loader;
 } nd_run_data;
 
-/* How the run began. Written by train.c. */
+/* How the run began. Written by train.c, and by run_memory.c what it is about memory. */
 typedef struct nd_run_start {
     bool new_data;      /* a checkpoint of other data may go on (train/resume_check.h) */
     bool sets_aside;    /* what its directory holds, although it goes on from a checkpoint */
     bool has_directory; /* the run's directory is this run's (train/run_directory.h) */
+    size_t resident;    /* bytes before the first arena: program and libraries */
+    double peak_flops;  /* of one rank's dense products, measured; 0 unknown */
 } nd_run_start;
 
 /* The checkpoint it goes on from. Written by checkpoint/checkpoint_read.c. */
@@ -45,17 +47,22 @@ typedef struct nd_restored {
     int64_t step; /* 0 without one */
 } nd_restored;
 
-/* Checkpoints it writes. Written by checkpoint/checkpoint_save.c. */
+/* Checkpoints it writes. Written by checkpoint/checkpoint_save.c; the last two by snapshot/. */
 typedef struct nd_saving {
-    struct nd_save *save;  /* the one under way, or NULL */
-    int64_t step;          /* of the checkpoint written last, or the restored one; -1: none */
-    char state_sha256[65]; /* of the checkpoint written last; rank 0 */
-    int64_t failures;      /* in a row */
+    struct nd_run *worker_of; /* the run that saves what this worker of it has; NULL */
+    struct nd_save *save;     /* the one under way, or NULL */
+    int64_t step;             /* of the checkpoint written last, or the restored one; -1: none */
+    char state_sha256[65];    /* of the checkpoint written last; rank 0 */
+    int64_t failures;         /* in a row */
     bool warned_of_latest;
     double ms;  /* spent on saving since they were asked for */
     void *copy; /* host memory that background saves read, where they need a copy */
     size_t copy_bytes;
+    struct nd_snapshots *snapshots; /* those in memory; NULL: none are looked for */
+    struct nd_save *snapshot;       /* the one being written, or NULL */
 } nd_saving;
+
+typedef struct nd_rounds nd_rounds; /* train/rounds.h */
 
 typedef struct nd_run {
     nd_config config;
@@ -64,7 +71,6 @@ typedef struct nd_run {
     nd_early_log early_log;
     nd_backend *backend;
     nd_arena arenas[ND_MEMORY_COUNT];
-    size_t resident_at_start; /* before the first arena: program and libraries */
 
     nd_model *model;
     nd_ownership own;
@@ -73,6 +79,7 @@ typedef struct nd_run {
         *masters; /* [params.count] whole or this rank's rows; data NULL where it owns nothing */
     nd_gradient_reducer *reducer;
     nd_weight_gather gather;
+    nd_rounds *rounds; /* with [dist] workers or sync_every; NULL: this run is its only worker */
     nd_reference_model *reference; /* with collider_rule = excess */
     nd_replay *replay;             /* of micro-batches; NULL: their ops run one by one */
     nd_view loss_sums;     /* f64 [local_micro_batches, nd_model_loss_sums] in backend memory */
@@ -86,7 +93,6 @@ typedef struct nd_run {
     nd_run_start start;
     nd_restored restored;
     nd_saving saving;
-    double peak_flops; /* of one rank's dense products, measured at start; 0 unknown */
 } nd_run;
 
 /* Builds everything but the loader, from a checked configuration: opens the data, takes all memory,
@@ -98,6 +104,16 @@ nd_status nd_run_create(const nd_config *config, nd_comm *comm, nd_run *run);
  * run->config, run->backend and run->comm, of which only rank and size are used: `plan` passes ranks that do not
  * exist. */
 nd_status nd_run_prepare(nd_run *run);
+
+/* The same for a run without rounds, or one of the workers of another (train/rounds.h). */
+nd_status nd_run_prepare_worker(nd_run *run);
+
+/* Shares the step's micro-batches among the ranks. Errors: ND_ECONFIG where that cannot be. */
+nd_status nd_run_split_batch(nd_run *run);
+
+/* total_steps, or fewer when `epochs` passes over the data end sooner: counted in samples, of which a step need not
+ * have taken as many as one of today's. The same at any step of the run. */
+int64_t nd_run_last_step(const nd_run *run);
 
 /* The rows of a parameter's master and state that this rank has; count 0: none. */
 nd_row_span nd_run_owned_rows(const nd_run *run, int64_t index);

@@ -2,6 +2,7 @@
 
 #include "core/base/machine.h"
 #include "dist/device.h"
+#include "train/rounds.h"
 
 #include <stdlib.h>
 
@@ -64,6 +65,8 @@ nd_status nd_run_attach_backend(nd_run *run)
                         comm->rank, mine == 'd' ? "GPU" : "CPU", r, all[r] == 'd' ? "GPU" : "CPU");
     free(all);
     ND_TRY(status);
+    if (run->rounds) /* weights and gradients are exchanged inside workers alone */
+        comm = run->rounds->inside;
     nd_comm_set_device(comm, run->backend);
     comm->reduction = (nd_reduction)run->config.dist.grad_reduction;
     if (comm->reduction == ND_REDUCTION_ALLREDUCE && !nd_device_owns(b))

@@ -2,9 +2,22 @@
 
 #include "train/passes.h"
 #include "train/plan/memory_advice.h"
+#include "train/rounds.h"
 
 #include <stdio.h>
 #include <stdlib.h>
+
+/* The start of a round lies with all that own the parameter inside their worker, and is never rounded. */
+static nd_status reserve_start(nd_run *run, nd_arena *arena)
+{
+    const nd_params *params = &run->model->params;
+    const nd_rounds *r = run->rounds;
+    for (int64_t i = 0; i < params->count; i++)
+        if (r->worker[0].own.owner[i] == r->inside->rank)
+            ND_TRY(nd_arena_reserve(arena, ND_F32, params->list[i].rows, params->list[i].cols,
+                                    &run->masters[i]));
+    return ND_OK;
+}
 
 static nd_status reserve_masters(nd_run *run, nd_arena *arena)
 {
@@ -19,9 +32,8 @@ static nd_status reserve_masters(nd_run *run, nd_arena *arena)
     return ND_OK;
 }
 
-static nd_status reserve_category(nd_run *run, nd_memory_category category)
+static nd_status reserve_worker(nd_run *run, nd_memory_category category, nd_arena *arena)
 {
-    nd_arena *arena = &run->arenas[category];
     switch (category) {
     case ND_MEMORY_CODES:
         return nd_model_reserve_weights(run->model, arena);
@@ -42,6 +54,43 @@ static nd_status reserve_category(nd_run *run, nd_memory_category category)
         break;
     }
     return ND_FAIL(ND_EINTERNAL, "no memory category %d", (int)category);
+}
+
+/* What the run holds beside its workers: the model of the last synchronisation. */
+static nd_status reserve_common(nd_run *run, nd_memory_category category, nd_arena *arena)
+{
+    switch (category) {
+    case ND_MEMORY_CODES:
+        return nd_model_reserve_weights(run->model, arena);
+    case ND_MEMORY_MASTERS:
+        return reserve_start(run, arena);
+    case ND_MEMORY_OPTIMIZER:
+        return nd_outer_reserve_state(run, arena);
+    case ND_MEMORY_WIRE:
+        return nd_outer_reserve_wire(run, arena);
+    case ND_MEMORY_ACTIVATIONS: /* in the place of a worker's */
+        return nd_model_reserve_activations(run->model, arena, true);
+    case ND_MEMORY_GRADIENTS:
+    case ND_MEMORY_COUNT:
+        break;
+    }
+    return ND_OK;
+}
+
+/* Of workers that a rank carries one computes at a time: their activations lie in one place. */
+static nd_status reserve_category(nd_run *run, nd_memory_category category)
+{
+    nd_arena *arena = &run->arenas[category];
+    const size_t before = arena->used;
+    if (!run->rounds)
+        return reserve_worker(run, category, arena);
+    ND_TRY(reserve_common(run, category, arena));
+    for (int i = 0; i < run->rounds->carried; i++) {
+        if (category == ND_MEMORY_ACTIVATIONS)
+            arena->used = before;
+        ND_TRY(reserve_worker(&run->rounds->worker[i], category, arena));
+    }
+    return ND_OK;
 }
 
 nd_status nd_run_memory_measure(nd_run *run)
@@ -100,7 +149,7 @@ static void warn_when_scarce(nd_run *run, const size_t *need)
 nd_status nd_run_memory_reserve(nd_run *run)
 {
     size_t need[ND_MEMORY_COUNT];
-    run->resident_at_start = nd_memory_resident();
+    run->start.resident = nd_memory_resident();
     ND_TRY(nd_run_memory_measure(run));
     for (int category = 0; category < ND_MEMORY_COUNT; category++)
         need[category] = run->arenas[category].used;

@@ -4,6 +4,8 @@
 #include "optim/mtp_schedule.h"
 #include "train/checkpoint/checkpoint_save.h"
 #include "train/fault_points.h"
+#include "train/rounds.h"
+#include "train/snapshot/snapshot.h"
 #include "train/update.h"
 
 #include <math.h>
@@ -24,6 +26,12 @@ typedef struct stopwatch {
     nd_rank_times times;
 } stopwatch;
 
+/* The gradients of one worker's step. */
+typedef struct worker_gradients {
+    double norm;
+    int64_t nonfinite; /* the first such parameter; -1: none */
+} worker_gradients;
+
 /* Sums of one micro-batch, as every rank gets to know them. */
 typedef struct leaf_loss {
     double nll, total, kept; /* kept < 0: there was no data */
@@ -34,22 +42,25 @@ typedef struct step_report {
     uint64_t bytes_sent;
     double comm_busy_ms;
     nd_rank_times times;
-    int stop_requested, save_ready;
+    int32_t stop_requested;
+    int16_t save_ready, snapshot_ready;
 } step_report;
 _Static_assert(sizeof(step_report) == ND_STEP_REPORT_BYTES, "the plan counts it");
 
 /* -- time ----------------------------------------------------------------------------------------- */
 
-static void start_lap(stopwatch *watch, const nd_run *run)
+static void start_lap(stopwatch *watch, nd_run *run)
 {
+    nd_rounds_count_traffic(run);
     watch->started = nd_seconds();
     watch->waited = run->comm->wait_seconds;
 }
 
 /* Adds the time since the last lap to a phase, without or with what was waited for others, and starts the
  * next. */
-static void end_lap(stopwatch *watch, const nd_run *run, nd_phase phase, bool with_waits)
+static void end_lap(stopwatch *watch, nd_run *run, nd_phase phase, bool with_waits)
 {
+    nd_rounds_count_traffic(run);
     const double waits = with_waits ? 0.0 : run->comm->wait_seconds - watch->waited;
     watch->times.ms[phase] += (float)(1e3 * (nd_seconds() - watch->started - waits));
     start_lap(watch, run);
@@ -179,12 +190,13 @@ static nd_status share_report(nd_run *run, const step_report *mine, nd_step_resu
     }
     result->comm_bytes = 0;
     result->stop_requested = false;
-    result->save_ready = true;
+    result->save_ready = result->snapshot_ready = true;
     result->comm_busy_ms = 0.0;
     for (int r = 0; r < run->comm->size; r++) {
         result->comm_bytes += all[r].bytes_sent;
         result->stop_requested |= all[r].stop_requested != 0;
         result->save_ready &= all[r].save_ready != 0;
+        result->snapshot_ready &= all[r].snapshot_ready != 0;
         result->comm_busy_ms = fmax(result->comm_busy_ms, all[r].comm_busy_ms);
     }
     result->times =
@@ -213,6 +225,7 @@ static void prepare_model(nd_run *run)
     nd_model_set_filtering(run->model, (double)step >= c->training.collider_from * steps &&
                                            (double)step < c->training.collider_until * steps);
     nd_gradient_reducer_begin_step(run->reducer, step, run->position.next_sample);
+    nd_comm_set_phase(run->comm, step + 1, "backward");
 }
 
 static float clipping_factor(const nd_run *run, double norm)
@@ -221,36 +234,109 @@ static float clipping_factor(const nd_run *run, double norm)
     return clip > 0.0 && norm > clip ? (float)(clip / norm) : 1.0f;
 }
 
+/* The passes of all workers of this rank, each over its block of the rank's micro-batches. */
+static nd_status run_passes(nd_run *run, const int32_t *tokens, nd_loss *losses)
+{
+    const nd_model_config *c = &run->model->config;
+    for (int i = 0; i < nd_run_workers(run); i++) {
+        nd_run *w = nd_run_worker(run, i);
+        const int64_t first = i * w->local_micro_batches;
+        ND_TRY(nd_passes_run(w, tokens + first * c->micro_batch * (c->seq_length + 1),
+                             losses + first));
+    }
+    return nd_rounds_finish_inside(run);
+}
+
+/* The gradients of the worker that comes first with one that is not finite, else the root mean square of workers'
+ * norms: the same on every rank. */
+static nd_status share_gradients(nd_run *run, const worker_gradients *mine, double *norm,
+                                 int64_t *nonfinite)
+{
+    const int carried = nd_run_workers(run);
+    *norm = mine->norm;
+    *nonfinite = mine->nonfinite;
+    if (!run->rounds)
+        return ND_OK;
+    worker_gradients *all = malloc((size_t)(carried * run->comm->size) * sizeof *all);
+    if (!all)
+        return ND_FAIL(ND_ENOMEM, "no memory for the norms of %lld workers",
+                       (long long)run->rounds->workers);
+    const nd_status status =
+        run->comm->ops.allgather(run->comm, all, mine, (size_t)carried * sizeof *all);
+    double squares = 0.0;
+    *nonfinite = -1;
+    for (int64_t k = 0; status == ND_OK && k < run->rounds->workers; k++) {
+        const worker_gradients *of = &all[nd_rounds_place(run, k)];
+        squares += of->norm * of->norm;
+        *nonfinite = *nonfinite < 0 ? of->nonfinite : *nonfinite;
+    }
+    *norm = sqrt(squares / (double)run->rounds->workers);
+    free(all);
+    return status;
+}
+
+/* Sums the gradients of each worker; all workers' are good, or none is used. */
+static nd_status reduce(nd_run *run, worker_gradients *gradients, nd_step_result *result)
+{
+    int64_t nonfinite;
+    for (int i = 0; i < nd_run_workers(run); i++) {
+        nd_run *w = nd_run_worker(run, i);
+        ND_TRY(nd_gradient_reducer_reduce(w->reducer, 0, w->model->params.count,
+                                          &gradients[i].nonfinite));
+        gradients[i].norm = nd_gradient_reducer_norm(w->reducer);
+    }
+    ND_TRY(share_gradients(run, gradients, &result->grad_norm, &nonfinite));
+    judge_gradients(nonfinite, result);
+    return ND_OK;
+}
+
+static nd_status update(nd_run *run, const worker_gradients *gradients)
+{
+    for (int i = 0; i < nd_run_workers(run); i++) {
+        nd_run *w = nd_run_worker(run, i);
+        ND_TRY(nd_update_run(w, 0, w->model->params.count, clipping_factor(w, gradients[i].norm)));
+    }
+    return ND_OK;
+}
+
+static nd_status discard(nd_run *run)
+{
+    for (int i = 0; i < nd_run_workers(run); i++)
+        ND_TRY(nd_gradient_reducer_discard(nd_run_worker(run, i)->reducer));
+    return ND_OK;
+}
+
 /* From the batch to updated masters, or to what forbids an update. Where layers are updated during the
  * backward pass, losses are judged before it. `losses` [local_micro_batches] is memory to work in. */
 static nd_status compute_and_update(nd_run *run, step_batch *batch, nd_loss *losses,
                                     stopwatch *watch, nd_step_result *result)
 {
-    nd_gradient_reducer *reducer = run->reducer;
+    nd_gradient_reducer *reducer = nd_run_worker(run, 0)->reducer;
     const bool immediate = nd_gradient_reducer_immediate(reducer);
-    const int64_t count = run->model->params.count;
+    worker_gradients gradients[nd_run_workers(run)];
     int64_t nonfinite = -1;
     nd_split_pass pass;
-    result->grad_norm = (double)NAN;
     ND_TRY(immediate ? nd_passes_forward(run, batch->tokens, &pass, losses)
-                     : nd_passes_run(run, batch->tokens, losses));
+                     : run_passes(run, batch->tokens, losses));
     end_lap(watch, run, ND_PHASE_FORWARD_BACKWARD, false);
     ND_TRY(share_losses(run, losses, batch, result));
     judge_losses(run, batch, result);
     start_lap(watch, run);
-    if (good(result)) {
-        ND_TRY(immediate
-                   ? nd_update_during_backward(run, &pass, &nonfinite, &result->partly_updated)
-                   : nd_gradient_reducer_reduce(reducer, 0, count, &nonfinite));
+    if (good(result) && immediate) {
+        ND_TRY(nd_update_during_backward(run, &pass, &nonfinite, &result->partly_updated));
         judge_gradients(nonfinite, result);
-        end_lap(watch, run, immediate ? ND_PHASE_FORWARD_BACKWARD : ND_PHASE_REDUCTION, !immediate);
+        result->grad_norm = nd_gradient_reducer_norm(reducer);
+        end_lap(watch, run, ND_PHASE_FORWARD_BACKWARD, false);
+    } else if (good(result)) {
+        ND_TRY(reduce(run, gradients, result));
+        end_lap(watch, run, ND_PHASE_REDUCTION, true);
     }
-    if (!good(result))
-        return nd_gradient_reducer_discard(reducer);
-    result->grad_norm = nd_gradient_reducer_norm(reducer);
-    start_lap(watch, run);
+    if (!good(result)) {
+        result->grad_norm = (double)NAN;
+        return discard(run);
+    }
     if (!immediate)
-        ND_TRY(nd_update_run(run, 0, count, clipping_factor(run, result->grad_norm)));
+        ND_TRY(update(run, gradients));
     end_lap(watch, run, ND_PHASE_UPDATE, false);
     return ND_OK;
 }
@@ -264,16 +350,22 @@ static nd_status check_batch(nd_run *run, const step_batch *batch)
     return nd_run_agree(run->comm, batch->error.status);
 }
 
+/* A round ends after so many steps, also where its last one was skipped. */
 static nd_status publish_or_skip(nd_run *run, nd_step_result *result)
 {
     result->skipped = !good(result);
-    if (result->skipped) {
+    result->round_ended = nd_rounds_end_with_next(run);
+    if (result->skipped)
         describe_skip(run, result);
-        return ND_OK;
-    }
     nd_comm_set_phase(run->comm, run->position.step + 1, "weights");
+    if (result->round_ended)
+        return nd_rounds_synchronize(run);
+    if (result->skipped)
+        return ND_OK;
     nd_fault_point(run->comm, "weights");
-    return nd_run_publish_weights(run, false);
+    for (int i = 0; i < nd_run_workers(run); i++)
+        ND_TRY(nd_run_publish_weights(nd_run_worker(run, i), false));
+    return ND_OK;
 }
 
 static nd_status run_step(nd_run *run, bool stop_requested, step_batch *batch, nd_loss *losses,
@@ -283,13 +375,15 @@ static nd_status run_step(nd_run *run, bool stop_requested, step_batch *batch, n
     stopwatch watch = {.started = start};
     const uint64_t bytes_before = run->comm->bytes_sent;
     const double wait_before = run->comm->wait_seconds, busy_before = run->comm->busy_seconds;
-    prepare_model(run);
+    nd_rounds_set_position(run);
+    for (int i = 0; i < nd_run_workers(run); i++)
+        prepare_model(nd_run_worker(run, i));
     nd_comm_set_phase(run->comm, run->position.step + 1, "backward");
     ND_TRY(next_batch(run, batch, &watch));
     nd_fault_point(run->comm, "backward");
     ND_TRY(compute_and_update(run, batch, losses, &watch, result));
     ND_TRY(check_batch(run, batch));
-    result->lr = nd_optimizer_learning_rate(run->optimizer, run->position.step);
+    result->lr = nd_optimizer_learning_rate(nd_run_worker(run, 0)->optimizer, run->position.step);
     start_lap(&watch, run);
     ND_TRY(publish_or_skip(run, result));
     end_lap(&watch, run, ND_PHASE_GATHER, true);
@@ -301,7 +395,8 @@ static nd_status run_step(nd_run *run, bool stop_requested, step_batch *batch, n
                                 .times = watch.times,
                                 .comm_busy_ms = (run->comm->busy_seconds - busy_before) * 1e3,
                                 .stop_requested = stop_requested,
-                                .save_ready = nd_save_ready(run)};
+                                .save_ready = nd_save_ready(run),
+                                .snapshot_ready = nd_snapshot_ready(run)};
     nd_comm_set_phase(run->comm, run->position.step, "report");
     nd_fault_point(run->comm, "report");
     ND_TRY(share_report(run, &report, result));

@@ -19,7 +19,9 @@ typedef struct nd_step_result {
     uint64_t comm_bytes;    /* sent by all ranks */
     bool stop_requested;    /* by a signal, on any rank */
     bool save_ready;        /* a save is under way, and every rank has done its part of its stage */
+    bool snapshot_ready;    /* the same of a snapshot */
     nd_judgement judgement;
+    bool round_ended;    /* workers synchronised after it (train/rounds.h) */
     bool skipped;        /* not good: nothing was updated, skipped_because says why in words */
     bool partly_updated; /* immediate updates: masters changed, even if the step was then skipped */
     char skipped_because[320];

@@ -9,13 +9,16 @@
 #include "train/metrics.h"
 #include "train/progress.h"
 #include "train/replica_check.h"
+#include "train/resume.h"
 #include "train/resume_check.h"
+#include "train/rounds.h"
 #include "train/run.h"
 #include "train/run_backend.h"
 #include "train/run_directory.h"
 #include "train/run_lock.h"
 #include "train/save_attempts.h"
 #include "train/signals.h"
+#include "train/snapshot/snapshot.h"
 #include "train/step.h"
 
 #include <string.h>
@@ -24,7 +27,8 @@
  * own, so that the run's workspace holds what steps need and nothing else. */
 static nd_status measure_peak(nd_run *run)
 {
-    enum { SIDE = 1024, ROUNDS = 4 };
+    enum { SIDE = 1024, ROUNDS = 4, ROUNDS_MIN = 2 };
+    const double enough = 0.05, begun = nd_seconds();
     nd_backend *b;
     const nd_dtype type = run->model->config.compute;
     const size_t bytes = (size_t)SIDE * SIDE * nd_dtype_size(type);
@@ -34,7 +38,8 @@ static nd_status measure_peak(nd_run *run)
     ND_TRY(nd_run_create_backend(&run->config, run->comm, &b));
     for (int i = 0; i < 3; i++)
         ND_TRY_GOTO(b->ops.allocate(b, bytes, &memory[i]), done);
-    for (int round = 0; round < ROUNDS; round++) {
+    for (int round = 0; round < ROUNDS && (round < ROUNDS_MIN || nd_seconds() - begun < enough);
+         round++) {
         const double start = nd_seconds();
         ND_TRY_GOTO(b->ops.gemm(b, nd_view_of(memory[0], type, SIDE, SIDE),
                                 nd_cview_of(memory[1], type, SIDE, SIDE), false,
@@ -44,36 +49,12 @@ static nd_status measure_peak(nd_run *run)
         const double rate = 2.0 * SIDE * SIDE * SIDE / (nd_seconds() - start);
         best = rate > best ? rate : best;
     }
-    run->peak_flops = best;
+    run->start.peak_flops = best;
 done:
     for (int i = 0; i < 3; i++)
         b->ops.release(b, memory[i], bytes);
     nd_backend_destroy(b);
     return status;
-}
-
-/* Rank 0 chooses, everyone hears. `path` is empty for a fresh start. */
-static nd_status choose_checkpoint(nd_run *run, const char *resume,
-                                   char path[ND_CHECKPOINT_PATH_MAX])
-{
-    nd_status status = ND_OK;
-    path[0] = '\0';
-    if (strcmp(resume, "none") == 0)
-        return ND_OK;
-    if (run->comm->rank == 0) {
-        if (strcmp(resume, "auto") == 0) {
-            status = nd_resume_newest(run, path);
-        } else {
-            nd_checkpoint c;
-            status = nd_checkpoint_resolve(resume, &run->log, path);
-            if (status == ND_OK)
-                status = nd_checkpoint_open(path, true, &c);
-            if (status == ND_OK)
-                nd_checkpoint_close(&c);
-        }
-    }
-    ND_TRY(nd_run_agree(run->comm, status));
-    return run->comm->ops.broadcast(run->comm, path, ND_CHECKPOINT_PATH_MAX, 0);
 }
 
 /* "attn_k" of "blk.0.attn_k.weight". */
@@ -87,7 +68,7 @@ static void describe_galore(nd_run *run)
 {
     const nd_params *params = &run->model->params;
     const nd_config *c = &run->config;
-    const nd_projectors *projectors = nd_optimizer_projectors(run->optimizer);
+    const nd_projectors *projectors = nd_optimizer_projectors(nd_run_worker(run, 0)->optimizer);
     char stay[512] = "", name[ND_PARAM_NAME_MAX];
     size_t used = 0;
     int64_t matrices = 0;
@@ -116,11 +97,30 @@ static void describe_galore(nd_run *run)
                     (long long)c->training.galore_rank, stay);
 }
 
+static void describe_rounds(nd_run *run)
+{
+    const nd_config *c = &run->config;
+    const nd_rounds *r = run->rounds;
+    static const char *const wires[] = {"fp32", "int8", "int4"};
+    char place[64];
+    if (r->carried > 1)
+        snprintf(place, sizeof place, "%d on each rank", r->carried);
+    else
+        snprintf(place, sizeof place, "%d rank%s each", r->inside->size,
+                 r->inside->size == 1 ? "" : "s");
+    nd_log_line(&run->log,
+                "workers %lld, %s, with %lld sequences a step each; an outer step every %lld "
+                "(rate %g, momentum %g, changes in %s)",
+                (long long)r->workers, place, (long long)(c->training.batch_size / r->workers),
+                (long long)c->dist.sync_every, c->dist.outer_lr, c->dist.outer_momentum,
+                wires[c->dist.outer_comm_dtype]);
+}
+
 static void describe_memory(nd_run *run)
 {
     const double mib = 1024.0 * 1024.0;
     char memory[512] = "";
-    size_t used = 0, total = run->resident_at_start;
+    size_t used = 0, total = run->start.resident;
     for (int i = 0; i < ND_MEMORY_COUNT; i++) {
         used += (size_t)snprintf(memory + used, sizeof memory - used, "%s %.1f, ",
                                  nd_memory_category_name((nd_memory_category)i),
@@ -128,7 +128,7 @@ static void describe_memory(nd_run *run)
         total += run->arenas[i].size;
     }
     nd_log_line(&run->log, "memory  %sprogram %.1f; %.1f MiB on rank 0 before the first step",
-                memory, (double)run->resident_at_start / mib, (double)total / mib);
+                memory, (double)run->start.resident / mib, (double)total / mib);
 }
 
 static void describe(nd_run *run)
@@ -169,6 +169,8 @@ static void describe(nd_run *run)
             "data    nothing to evaluate on: none of the held-out shards (%lld tokens) is as "
             "long as a window, seq_length + 1 = %lld; pack with a larger --val-fraction",
             (long long)run->data.short_held_out, (long long)c->seq_length + 1);
+    if (run->rounds)
+        describe_rounds(run);
     if (run->config.training.use_galore)
         describe_galore(run);
     if (run->config.old_names[0])
@@ -177,7 +179,7 @@ static void describe(nd_run *run)
     nd_wire_approximations(&run->config, run->comm->size, approximate, sizeof approximate);
     if (approximate[0])
         nd_log_line(&run->log, "wire    approximate: %s", approximate);
-    if (nd_gradient_reducer_immediate(run->reducer))
+    if (nd_gradient_reducer_immediate(nd_run_worker(run, 0)->reducer))
         nd_log_line(&run->log, "update  each layer as its gradient is ready (grad_clip = 0 and one "
                                "micro-batch a rank)");
     describe_memory(run);
@@ -187,21 +189,6 @@ static void describe(nd_run *run)
                     "peak learning rate is never reached",
                     (long long)run->config.training.warmup_steps,
                     (long long)run->config.training.total_steps);
-}
-
-/* total_steps, or fewer when `epochs` passes over the data end sooner: counted in samples, of which a
- * step need not have taken as many as one of today's. */
-static int64_t last_step_of(const nd_run *run)
-{
-    const nd_config *c = &run->config;
-    if (c->data.epochs == 0)
-        return c->training.total_steps;
-    const int64_t end =
-        run->position.data_start + nd_dataset_window_count(run->data.train) * c->data.epochs;
-    const int64_t left = end > run->position.next_sample ? end - run->position.next_sample : 0;
-    const int64_t last =
-        run->position.step + (left + c->training.batch_size - 1) / c->training.batch_size;
-    return last < c->training.total_steps ? last : c->training.total_steps;
 }
 
 static bool due(int64_t step, int64_t interval, int64_t last)
@@ -231,10 +218,11 @@ static nd_status roll_back(nd_run *run, const nd_step_result *step, nd_metrics *
     const nd_position position = run->position;
     const nd_health health = run->health;
     ND_TRY(nd_save_attempt_finish(run, false));
+    ND_TRY(nd_snapshots_drop(run, -1));
     if (health.rollbacks >= run->config.training.max_rollbacks)
         return give_up(run, step, "no more are allowed");
     nd_comm_set_phase(run->comm, run->position.step, "roll back");
-    ND_TRY(choose_checkpoint(run, "auto", path));
+    ND_TRY(nd_resume_choose(run, "auto", path));
     if (!path[0])
         return give_up(run, step, "and there is no checkpoint to go back to");
     ND_TRY(nd_checkpoint_restore(run, path));
@@ -277,7 +265,7 @@ static nd_status own_directory(nd_run *run, nd_metrics *metrics)
     if (run->comm->rank == 0)
         nd_metrics_open(run, metrics);
     run->start.has_directory = true;
-    return ND_OK;
+    return nd_snapshots_drop(run, run->restored.any ? run->restored.step : -1);
 }
 
 static nd_status evaluate(nd_run *run, nd_progress_state *progress, nd_evaluation *evaluation)
@@ -346,7 +334,7 @@ static void note_slow_rank(nd_run *run, const nd_step_result *step, nd_slow_rank
 static nd_status step_loop(nd_run *run, nd_metrics *metrics)
 {
     const nd_config *c = &run->config;
-    int64_t last = last_step_of(run);
+    int64_t last = nd_run_last_step(run);
     nd_progress_state progress;
     nd_progress_begin(&progress, run, last);
     while (run->position.step < last) {
@@ -359,12 +347,14 @@ static nd_status step_loop(nd_run *run, nd_metrics *metrics)
         note_slow_rank(run, &step, &progress.slow);
         if (step.save_ready)
             ND_TRY(nd_save_attempt_advance(run));
+        if (step.snapshot_ready)
+            ND_TRY(nd_snapshot_advance(run));
         if (step.skipped)
             nd_log_line(&run->log, "skipped %s; %lld in a row, %lld in all", step.skipped_because,
                         (long long)run->health.skipped_in_a_row, (long long)run->health.skipped);
         if (must_roll_back(run, &step)) {
             ND_TRY(roll_back(run, &step, metrics));
-            last = last_step_of(run);
+            last = nd_run_last_step(run);
             nd_progress_begin(&progress, run, last);
             continue;
         }
@@ -376,6 +366,9 @@ static nd_status step_loop(nd_run *run, nd_metrics *metrics)
         }
         ND_TRY(report_step(run, metrics, &progress, &step, evaluated));
         ND_TRY(save_if_due(run, &step, last));
+        if (c->logging.snapshot_interval > 0 && run->position.step < last &&
+            run->position.step % c->logging.snapshot_interval == 0)
+            ND_TRY(nd_snapshot_begin(run));
     }
     if (!run->start.has_directory)
         ND_TRY(own_directory(run, metrics));
@@ -401,15 +394,11 @@ static nd_status name_run(nd_run *run)
 /* Everything that can fail without having moved a file. */
 static nd_status prepare(nd_run *run, const char *resume)
 {
-    char checkpoint[ND_CHECKPOINT_PATH_MAX];
     nd_comm_set_phase(run->comm, 0, "resume");
-    ND_TRY(choose_checkpoint(run, resume, checkpoint));
-    if (checkpoint[0]) {
-        ND_TRY(nd_checkpoint_restore(run, checkpoint));
-        nd_log_line(&run->log, "resumed %s at step %lld", checkpoint,
-                    (long long)run->position.step);
-    }
+    ND_TRY(nd_snapshots_create(run));
+    ND_TRY(nd_resume(run, resume));
     ND_TRY(name_run(run));
+    ND_TRY(nd_snapshots_start(run));
     ND_TRY(measure_peak(run));
     ND_TRY(nd_run_start_loader(run));
     if (run->comm->rank == 0)
@@ -448,6 +437,18 @@ static nd_status identify(nd_run *run)
     return nd_identity_compare_data(identity, comm);
 }
 
+/* Ends that nobody resumes from memory: there is a newer checkpoint, or the state is not sound. */
+static nd_status end_snapshots(nd_run *run, nd_status status)
+{
+    const nd_error error = *nd_error_get();
+    if (status == ND_OK || status == ND_ESTOPPED || (status == ND_ENUMERIC && error.shared)) {
+        const nd_status dropped = nd_snapshots_drop(run, -1);
+        nd_error_set(&error);
+        return status == ND_OK ? dropped : status;
+    }
+    return status;
+}
+
 nd_status nd_train(const nd_train_options *options, nd_comm *comm)
 {
     nd_run run = {.config = options->config, .saving = {.step = -1}};
@@ -459,6 +460,7 @@ nd_status nd_train(const nd_train_options *options, nd_comm *comm)
     comm->timeout_seconds = options->config.dist.timeout_seconds;
     comm->stop_requested = nd_signals_stop_requested;
     comm->overlap = options->config.dist.overlap_grad_reduce;
+    comm->shorten = (nd_shorten)options->config.dist.shorten_gradients;
     run.start.new_data = options->new_data;
     ND_TRY_GOTO(nd_identity_compare_programs(&options->config, options->resume, comm), done);
     if (comm->rank == 0)
@@ -472,10 +474,12 @@ nd_status nd_train(const nd_train_options *options, nd_comm *comm)
     status = step_loop(&run, &metrics);
     if (may_save(&run, status))
         status = nd_save_before_error(&run, status);
+    status = end_snapshots(&run, status);
 done:
     nd_metrics_close(&metrics);
     nd_run_directory_close(&run);
     nd_save_abandon(&run);
+    nd_snapshots_destroy(&run);
     nd_run_destroy(&run);
     nd_run_locks_release(&locks);
     return status;

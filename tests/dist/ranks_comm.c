@@ -198,6 +198,42 @@ static void check_what_is_begun(nd_comm *comm)
             CHECK(texts[t][i] == byte_at(i, t));
 }
 
+/* A message of each rank's own length to a rank some way on, in between reductions; and one between two ranks alone. */
+static void check_exchanges(nd_comm *comm)
+{
+    static char out[3 * ND_WIRE_PART_BYTES], in[3 * ND_WIRE_PART_BYTES];
+    float value = 1.0f, *slot = &value;
+    const int size = comm->size, to = (comm->rank + 2) % size,
+              from = (comm->rank + 2 * size - 2) % size;
+    nd_comm_piece piece = {.slots = &slot, .count = 1, .owner = size - 1};
+    nd_comm_exchange x = {.out = out,
+                          .out_bytes = (size_t)comm->rank * ND_WIRE_PART_BYTES / 2 + 3,
+                          .to = to,
+                          .in = in,
+                          .in_bytes = (size_t)from * ND_WIRE_PART_BYTES / 2 + 3,
+                          .from = from};
+    if (size > 5)
+        return;
+    for (size_t i = 0; i < sizeof out; i++)
+        out[i] = byte_at(i, comm->rank);
+    CHECK(comm->ops.begin_exchange(comm, &x) == ND_OK);
+    CHECK(comm->ops.begin_reduction(comm, (nd_comm_split){.leaves = size}, &piece, 1) == ND_OK);
+    CHECK(comm->ops.finish(comm) == ND_OK);
+    CHECK(!piece.result == (comm->rank != size - 1) &&
+          (!piece.result || *piece.result == (float)size));
+    for (size_t i = 0; size > 1 && i < x.in_bytes; i++)
+        CHECK(in[i] == byte_at(i, from));
+    x = (nd_comm_exchange){.out = out,
+                           .out_bytes = comm->rank == size - 1 ? 99 : 0,
+                           .to = 0,
+                           .in = in,
+                           .in_bytes = comm->rank == 0 ? 99 : 0,
+                           .from = size - 1};
+    CHECK(comm->ops.begin_exchange(comm, &x) == ND_OK && comm->ops.finish(comm) == ND_OK);
+    for (size_t i = 0; size > 1 && comm->rank == 0 && i < 99; i++)
+        CHECK(in[i] == byte_at(i, size - 1));
+}
+
 /* While the first is on its way the others queue, and are done together with the bits they have one by one. */
 static void check_queued(nd_comm *comm)
 {
@@ -325,6 +361,7 @@ int main(void)
     check_long_allgather(comm);
     check_gathers(comm);
     check_broadcast_each(comm);
+    check_exchanges(comm);
     check_what_is_begun(comm);
     comm->overlap = true;
     CHECK(nd_comm_overlaps(comm) == (comm->size > 1));

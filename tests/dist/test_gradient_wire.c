@@ -193,3 +193,45 @@ Test(gradient_wire, zeros_and_the_smallest_numbers_make_no_others)
             cr_assert(fabsf(arrived[i]) <= 1.01f * fabsf(x[i]));
     }
 }
+
+Test(gradient_wire, int4_arrives_within_half_a_unit_of_the_largest_of_504_and_takes_half_a_byte)
+{
+    enum { BLOCK4 = 504, EVEN = 20 * BLOCK4 };
+    static float x[EVEN], arrived[EVEN], parts[EVEN];
+    fill(x, EVEN, 7);
+    cross(ND_GRADIENT_WIRE_INT4, x, NULL, arrived, EVEN);
+    for (int64_t i = 0; i < EVEN; i++) {
+        double largest = 0.0;
+        for (int64_t j = i / BLOCK4 * BLOCK4; j < (i / BLOCK4 + 1) * BLOCK4; j++)
+            largest = fmax(largest, fabs((double)x[j]));
+        cr_assert(fabs((double)arrived[i] - (double)x[i]) <= 0.5001 * largest / 7.0,
+                  "%lld: %g became %g", (long long)i, (double)x[i], (double)arrived[i]);
+    }
+    cr_assert_eq(nd_gradient_wire_bytes(ND_GRADIENT_WIRE_INT4, EVEN), 20 * ND_WIRE_BLOCK_BYTES);
+    cross(ND_GRADIENT_WIRE_INT4, x, NULL, parts, 8 * BLOCK4);
+    cross(ND_GRADIENT_WIRE_INT4, x + 8 * BLOCK4, NULL, parts + 8 * BLOCK4, 12 * BLOCK4);
+    cr_assert_eq(memcmp(arrived, parts, sizeof parts), 0, "cut between blocks");
+}
+
+Test(gradient_wire, int4_with_error_feedback_loses_no_more_than_the_last_error)
+{
+    enum { COUNT4 = 505, ROUNDS = 200 };
+    static float x[COUNT4], sum[COUNT4], arrived[COUNT4];
+    char *residual = calloc(1, nd_gradient_residual_bytes(ND_GRADIENT_WIRE_INT4, COUNT4));
+    fill(x, COUNT4, 9);
+    for (int round = 0; round < ROUNDS; round++) {
+        cross(ND_GRADIENT_WIRE_INT4, x, residual, arrived, COUNT4);
+        for (int i = 0; i < COUNT4; i++)
+            sum[i] += arrived[i];
+    }
+    for (int i = 0; i < 500; i++) /* of which the largest is about 3 */
+        cr_assert(fabs((double)sum[i] - ROUNDS * (double)x[i]) < 1.0, "%d: %g of %g", i,
+                  (double)sum[i], ROUNDS * (double)x[i]);
+    x[3] = NAN;
+    cross(ND_GRADIENT_WIRE_INT4, x, residual, arrived, COUNT4);
+    cr_assert_not(isfinite(arrived[3]));
+    x[3] = 0.0f;
+    cross(ND_GRADIENT_WIRE_INT4, x, residual, arrived, COUNT4);
+    cr_assert(isfinite(arrived[3]), "a residual that is not finite");
+    free(residual);
+}

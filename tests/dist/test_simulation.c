@@ -75,6 +75,7 @@ typedef struct sums {
     int64_t leaves;
     int group;
     nd_gradient_wire format;
+    nd_shorten shorten;
     float expected[PIECES][COUNT_MAX]; /* by one rank */
 } sums;
 
@@ -109,6 +110,7 @@ static nd_status check_sums(nd_simulation *simulation, nd_comm *comm, void *cont
     partial *mine = make_partial(comm->rank, comm->size, s);
     comm->part_bytes = PART_BYTES;
     comm->group_ranks = s->group;
+    comm->shorten = s->shorten;
     ND_TRY(comm->ops.reduce_to_owners(comm, (nd_comm_split){.leaves = s->leaves}, mine->pieces,
                                       PIECES));
     for (int p = 0; p < PIECES; p++) {
@@ -181,15 +183,15 @@ Test(simulation, random_delays_neither_stop_ranks_nor_change_bits)
         }
 }
 
-typedef struct crossing {
+typedef struct walker {
     const nd_simulated_machine *machine;
     int rank;
     double length, *sent, *received; /* of a part; of each host */
-} crossing;
+} walker;
 
 static nd_status count_crossing(void *context, const nd_tree_act *act)
 {
-    const crossing *c = context;
+    const walker *c = context;
     const int hosts = c->machine->hosts, ranks = c->machine->ranks;
     const int from = c->rank * hosts / ranks, to = act->peer * hosts / ranks;
     if (act->kind == ND_TREE_SEND && from != to) {
@@ -208,7 +210,7 @@ static void predict_bytes(const nd_simulated_machine *m, int group, double *sent
             const int64_t bytes = 4 * counts[p] - part * PART_BYTES;
             const double length = bytes < PART_BYTES ? (double)bytes : PART_BYTES;
             for (int r = 0; bytes > 0 && r < m->ranks; r++) {
-                crossing c = {m, r, length, sent, received};
+                walker c = {m, r, length, sent, received};
                 int slot;
                 const nd_tree tree = {.ranks = m->ranks,
                                       .group = group,
@@ -294,6 +296,31 @@ Test(simulation, rounded_sums_have_the_bits_of_one_group)
             s.group = groupings[i][1];
             run(&machine, round_sums, &s, NULL);
         }
+}
+
+/* Bytes that leave any host. */
+static double crossing(const nd_simulated_machine *m, nd_shorten shorten)
+{
+    double sent[128], all = 0.0;
+    nd_simulated_costs costs = {.sent = sent};
+    sums s = sums_of(3 * (int64_t)m->ranks, m->ranks);
+    s.shorten = shorten;
+    run(m, check_sums, &s, &costs);
+    for (int h = 0; h < m->hosts; h++)
+        all += sent[h];
+    return all;
+}
+
+Test(simulation, shortened_sums_have_the_same_bits_and_take_fewer_bytes_between_hosts)
+{
+    for (int i = 0; i < SIZES; i++) {
+        nd_simulated_machine m = machine_of(sizes[i]);
+        m.hosts = m.ranks < 8 ? m.ranks : m.hosts;
+        const double whole = crossing(&m, ND_SHORTEN_OFF), shorter = crossing(&m, ND_SHORTEN_ON);
+        cr_assert_leq(shorter, 0.92 * whole, "%d ranks: %g of %g bytes", m.ranks, shorter, whole);
+        m.hosts = 1;
+        cr_assert_eq(crossing(&m, ND_SHORTEN_ON), 0.0);
+    }
 }
 
 /* -- the rest of the contract ----------------------------------------------------------------- */

@@ -26,7 +26,7 @@ int main(int argc, char **argv)
                  argv[i]);
         status = nd_train(options, comm);
     }
-    status = nd_cli_leave(comm, status);
+    status = nd_cli_shutdown(comm, status);
     nd_cli_print_error(-1);
     free(options);
     return nd_error_exit_code(status);

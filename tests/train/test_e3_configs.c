@@ -21,15 +21,17 @@ static nd_config *read_config(const char *directory, const char *name)
     return &config;
 }
 
-static void assert_common_values(const nd_config *c)
+/* With the suite's rates and momentum, or those that a run of the small size wants. */
+static void assert_common_values(const nd_config *c, bool suite)
 {
     cr_assert_eq(c->training.batch_size, 16);
-    cr_assert_eq(c->training.learning_rate, 0.02);
+    cr_assert_eq(c->training.learning_rate, suite ? 0.02 : 0.01);
+    cr_assert_eq(c->optimizer.embedding_lr, suite ? 0.003 : 0.01);
     cr_assert_eq(c->training.weight_decay, 0.01);
     cr_assert_eq(c->training.grad_clip, 1.0);
     cr_assert_eq(c->training.entropy_weight, 0.01);
     cr_assert_eq(c->training.optimizer_type, ND_OPTIMIZER_MUON);
-    cr_assert_eq(c->training.muon_momentum, 0.95);
+    cr_assert_eq(c->training.muon_momentum, suite ? 0.95 : 0.85);
     cr_assert_eq(c->training.schedule_type, 0); /* wsd */
     cr_assert_eq(c->training.stable_ratio, 0.8);
     cr_assert_eq(c->training.min_lr_ratio, 0.1);
@@ -54,7 +56,7 @@ static void assert_systems(const nd_config *c, int config)
         {true, true, true, false, true, false},
         {true, true, true, true, true, true}};
     const bool found[6] = {c->training.use_mtp,          c->training.use_collider,
-                           c->training.use_async_loader, nd_config_state_bits(c) == 8,
+                           c->training.use_async_loader, nd_config_state_bits(c) < 32,
                            c->training.use_galore,       c->hardware.gradient_checkpointing};
     cr_assert_arr_eq(found, systems[config], sizeof found, "%s", names[config]);
 }
@@ -63,7 +65,7 @@ Test(e3_configs, have_the_suites_values)
 {
     for (int i = 0; i < CONFIGS; i++) {
         const nd_config *c = read_config("e3", names[i]);
-        assert_common_values(c);
+        assert_common_values(c, true);
         assert_systems(c, i);
         cr_assert(c->model.vocab_size == 32000 && c->model.hidden_dim == 1024 &&
                   c->model.num_layers == 12 && c->model.num_heads == 16 &&
@@ -82,12 +84,46 @@ Test(e3_configs, have_the_suites_values)
 Test(e3_configs, the_small_ones_have_the_same_systems)
 {
     for (int i = 0; i < CONFIGS; i++) {
-        const nd_config *c = read_config("e3/small", names[i]);
-        assert_common_values(c);
+        const nd_config *c = read_config("e3/small/suite", names[i]);
+        assert_common_values(c, true);
         assert_systems(c, i);
         if (c->training.use_galore)
             cr_assert_eq(c->training.galore_rank, c->model.hidden_dim / 4);
+        c = read_config("e3/small", names[i]);
+        assert_common_values(c, false);
+        assert_systems(c, i);
+        if (c->training.use_galore)
+            cr_assert_leq(c->training.galore_rank, c->model.hidden_dim / 4);
     }
+}
+
+/* What a step with synthetic data says of the state's bytes, of those of fp32 Muon (4 a weight). */
+static double state_share(const char *name)
+{
+    char output[4096];
+    const int code = nd_test_shell(
+        output, sizeof output,
+        "cd %s && %s --config %s/configs/e3/small/%s.ini --run-dir %s --resume none --set "
+        "data.dataset=synthetic --set data.n_samples=16 --set training.batch_size=2 --set "
+        "training.micro_batch_size=1 --set logging.eval_samples=1 --total-steps 1 "
+        "--set training.warmup_steps=0 --set logging.checkpoint_at_end=false >log 2>&1 && sed -n "
+        "'s/.*\"matrix_state_bytes\":\\([0-9]*\\).*\"matrix_weights\":\\([0-9]*\\).*/\\1 "
+        "\\2/p' %s/metrics.jsonl",
+        nd_test_here.directory, ND_BINARY, ND_SOURCE_DIR, name, name, name);
+    cr_assert_eq(code, 0, "%s: %s", name, output);
+    double bytes = 0.0, weights = 0.0;
+    cr_assert_eq(sscanf(output, "%lf %lf", &bytes, &weights), 2, "%s: %s", name, output);
+    return bytes / (4.0 * weights);
+}
+
+Test(e3_configs, state_takes_the_part_of_fp32_muons_that_is_promised, .init = nd_test_run_setup,
+     .fini = nd_test_run_teardown)
+{
+    cr_assert_eq(state_share("baseline"), 1.0);
+    cr_assert_leq(state_share("muon_8bit"), 0.251);
+    cr_assert_leq(state_share("muon_4bit"), 0.1425);
+    cr_assert_leq(state_share("galore2"), 0.375);
+    cr_assert_leq(state_share("full"), 0.05);
 }
 
 /* Beside the suite's: full.ini with thin messages, mtp_only.ini with a block for one further token. */

@@ -349,7 +349,7 @@ Test(resume, from_a_checkpoint_with_old_names_of_keys_equals_the_uninterrupted_r
             "'pack_ternary_weights')):\n"
             "    t = re.sub('(?m)^%s = ' % new, old + ' = ', t)\n"
             "t = t.replace('weight_wire = full', 'weight_wire = packed')\n"
-            "t = t.replace('state_bits = 32', 'state_bits = auto')\n"
+            "t = t.replace('\\nstate_bits = 32', '\\nstate_bits = auto')\n"
             "t = t.replace('[training]', '[training]\\nuse_8bit_optim = false')\n"
             "open(d + '/config.ini', 'w').write(t)\n"
             "m = json.load(open(d + '/manifest.json'))\n"

@@ -263,13 +263,18 @@ bool nd_config_uses_reference(const nd_config *config)
     return config->training.use_collider && config->training.collider_rule == ND_COLLIDER_EXCESS;
 }
 
+bool nd_config_has_rounds(const nd_config *config)
+{
+    return config->dist.workers > 1 || config->dist.sync_every > 1;
+}
+
 int64_t nd_config_micro_batch(const nd_config *config)
 {
     if (config->training.micro_batch_size > 0)
         return config->training.micro_batch_size;
+    const int64_t part = config->training.batch_size / config->dist.workers;
     int64_t micro = 1;
-    while (config->training.batch_size % (2 * micro) == 0 &&
-           config->training.batch_size / (2 * micro) >= 8)
+    while (part % (2 * micro) == 0 && part / (2 * micro) >= 8)
         micro *= 2;
     return micro;
 }

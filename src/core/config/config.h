@@ -32,6 +32,11 @@ typedef enum nd_collider_rule {
     ND_COLLIDER_LOSS,
     ND_COLLIDER_EXCESS
 } nd_collider_rule;
+typedef enum nd_snapshot_buddy_choice {
+    ND_SNAPSHOT_BUDDY_OTHER_HOST,
+    ND_SNAPSHOT_BUDDY_ALWAYS,
+    ND_SNAPSHOT_BUDDY_OFF
+} nd_snapshot_buddy_choice;
 typedef enum nd_state_bits_choice {
     ND_STATE_BITS_32,
     ND_STATE_BITS_8,
@@ -66,8 +71,16 @@ typedef enum nd_reduction { ND_REDUCTION_OWNERS, ND_REDUCTION_ALLREDUCE } nd_red
 typedef enum nd_gradient_wire {
     ND_GRADIENT_WIRE_FP32,
     ND_GRADIENT_WIRE_BF16,
-    ND_GRADIENT_WIRE_INT8
+    ND_GRADIENT_WIRE_INT8,
+    ND_GRADIENT_WIRE_INT4
 } nd_gradient_wire;
+typedef enum nd_outer_wire {
+    ND_OUTER_WIRE_FP32,
+    ND_OUTER_WIRE_INT8,
+    ND_OUTER_WIRE_INT4
+} nd_outer_wire;
+typedef enum nd_outer_bits_choice { ND_OUTER_BITS_32, ND_OUTER_BITS_8 } nd_outer_bits_choice;
+typedef enum nd_shorten { ND_SHORTEN_OFF, ND_SHORTEN_ON, ND_SHORTEN_AUTO } nd_shorten;
 typedef enum nd_weight_wire {
     ND_WEIGHT_WIRE_PACKED,
     ND_WEIGHT_WIRE_TRITS,
@@ -141,6 +154,10 @@ typedef struct nd_config {
         bool overlap_grad_reduce;
         int64_t group_ranks; /* 0: all */
         int grad_reduction, grad_comm_dtype, weight_sync, embedding_sync;
+        int64_t workers, sync_every;
+        double outer_lr, outer_momentum;
+        int outer_comm_dtype, outer_state_bits; /* nd_outer_wire, nd_outer_bits_choice */
+        int shorten_gradients;                  /* nd_shorten */
         double timeout_seconds;
         int64_t replica_check_interval;
     } dist;
@@ -148,6 +165,9 @@ typedef struct nd_config {
         nd_config_text run_dir, checkpoint_dir;
         int64_t log_interval, eval_interval, eval_samples, checkpoint_interval, checkpoint_keep,
             max_failed_saves;
+        nd_config_text snapshot_dir;
+        int64_t snapshot_interval, snapshot_memory;
+        int snapshot_buddy; /* nd_snapshot_buddy_choice */
         bool checkpoint_at_end, checkpoint_async, tensorboard;
     } logging;
     nd_config_text old_names; /* old names of keys that were read, for one line of warning */
@@ -199,8 +219,12 @@ int64_t nd_config_ffn_dim(const nd_config *config);
 /* Whether tokens are filtered by a reference model's losses. */
 bool nd_config_uses_reference(const nd_config *config);
 
+/* Whether workers synchronise every so many steps: with workers = 1 and sync_every = 1 nothing of that is there. */
+bool nd_config_has_rounds(const nd_config *config);
+
 /* Sequences computed at once: micro_batch_size, or when it is 0 the largest power of two that leaves
- * at least eight micro-batches (or divides batch_size at all). The same on any number of ranks. */
+ * at least eight micro-batches of a worker's part of the batch (or divides it at all). The same on any number of
+ * ranks. */
 int64_t nd_config_micro_batch(const nd_config *config);
 
 /* Bits of an element of optimizer state, 32, 8 or 4. */

@@ -98,6 +98,27 @@ static nd_status check_wire(const nd_config *c)
     return ND_OK;
 }
 
+/* K belongs to the recipe, so that this says nothing of ranks. */
+static nd_status check_workers(const nd_config *c)
+{
+    const int64_t workers = c->dist.workers, batch = c->training.batch_size;
+    const int64_t micro = nd_config_micro_batch(c);
+    if (batch % workers != 0 || batch / workers % micro != 0)
+        return ND_FAIL(ND_ECONFIG,
+                       "[training] batch_size = %lld in micro-batches of %lld sequences cannot be "
+                       "shared evenly by [dist] workers = %lld; choose a batch_size that is a "
+                       "multiple of %lld, or fewer workers",
+                       (long long)batch, (long long)micro, (long long)workers,
+                       (long long)(workers * micro));
+    if (nd_config_has_rounds(c) && c->dist.group_ranks > 0)
+        return ND_FAIL(ND_ECONFIG,
+                       "[dist] group_ranks = %lld contradicts workers = %lld with sync_every = "
+                       "%lld: the ranks of a worker are one group; use group_ranks = 0",
+                       (long long)c->dist.group_ranks, (long long)workers,
+                       (long long)c->dist.sync_every);
+    return ND_OK;
+}
+
 /* The owner's sum is the result everywhere; what differs is who adds. */
 static nd_status check_reduction(const nd_config *c)
 {
@@ -162,6 +183,7 @@ nd_status nd_config_check_model(const nd_config *c)
     ND_TRY(check_training(c));
     ND_TRY(check_collider(c));
     ND_TRY(check_wire(c));
+    ND_TRY(check_workers(c));
     ND_TRY(check_reduction(c));
     ND_TRY(check_hardware(c));
     return check_optimizer(c);

@@ -187,6 +187,9 @@ const nd_config_key nd_config_keys[] = {
     CHOICE(dist, grad_comm_dtype, "fp32|bf16|int8", "fp32",
            "type of gradients between ranks: fp32 is exact; bf16 and int8 (in blocks) round, "
            "with error feedback, and need deterministic = off"),
+    CHOICE(dist, shorten_gradients, "off|on|auto", "auto",
+           "exact gradients between hosts in about 0.86 of their bytes, the same to the bit: auto, "
+           "while the link is slower than 4 Gbit/s (not on GPUs)"),
     CHOICE(
         dist, weight_sync, "full|full_base3|delta", "full",
         "how ternary weights reach the other ranks after an update, always exact: all at 2 bits, "
@@ -194,6 +197,17 @@ const nd_config_key nd_config_keys[] = {
     CHOICE(dist, embedding_sync, "full|int8_delta", "full",
            "the same for the embedding and the head: full sends them whole in the type of "
            "activations; int8_delta sends their change, rounded to int8 with error feedback"),
+    INT(dist, workers, 1, 4096, "1",
+        "workers that train apart, each on its part of the batch, whatever the number of ranks"),
+    INT(dist, sync_every, 1, MAX_COUNT, "1",
+        "steps between synchronisations of workers: an outer step with their mean change"),
+    DOUBLE(dist, outer_lr, 0, 100, "1", "rate of the outer Nesterov step"),
+    DOUBLE(dist, outer_momentum, 0, 0.9999, "0.5", "momentum of the outer Nesterov step"),
+    CHOICE(
+        dist, outer_comm_dtype, "fp32|int8|int4", "fp32",
+        "type of changes between workers: int8 and int4 round in blocks, with error feedback; the "
+        "bits do not depend on the number of ranks"),
+    CHOICE(dist, outer_state_bits, "32|8", "32", "bits of an element of the outer momentum"),
     DOUBLE(dist, timeout_seconds, 1, 86400, "600",
            "how long a rank waits for another before the job ends with exit code 5"),
     INT(dist, replica_check_interval, 0, MAX_COUNT, "100",
@@ -213,6 +227,16 @@ const nd_config_key nd_config_keys[] = {
     INT(logging, checkpoint_keep, 0, MAX_COUNT, "3", "newest checkpoints kept; 0 keeps all"),
     INT(logging, max_failed_saves, 1, MAX_COUNT, "3",
         "scheduled checkpoints that may fail in a row before the run ends"),
+    INT(logging, snapshot_interval, 0, MAX_COUNT, "0",
+        "steps between snapshots in memory, from which --resume auto goes on after a crash; 0 is "
+        "off"),
+    TEXT(logging, snapshot_dir, "",
+         "where snapshots go, in memory: empty is /dev/shm/nanochat_dist-<user's number>"),
+    INT(logging, snapshot_memory, 0, MAX_COUNT, "0",
+        "MiB of each host's memory that snapshots may take; 0 is what the file system gives"),
+    CHOICE(logging, snapshot_buddy, "other_host|always|off", "other_host",
+           "which ranks keep a copy of another rank's part of a snapshot: other_host where there "
+           "are several hosts, always also on one host, off none"),
     BOOL(logging, tensorboard, "true", "write TensorBoard event files"),
 };
 const int nd_config_key_count = sizeof nd_config_keys / sizeof nd_config_keys[0];

@@ -10,7 +10,8 @@
  * the backward pass, which runs on compacted rows (docs/collider.md). */
 #pragma once
 
-#include "core/model/layer.h"
+#include "core/base/arena.h"
+#include "core/model/model_config.h"
 
 /* Compacted rows come in multiples of this, the last ones zero, so that backends meet few shapes. */
 enum { ND_KEPT_ROUND = 32 };
@@ -78,17 +79,3 @@ void nd_collider_compact_targets(const nd_collider *collider, nd_cview rows, int
  * losses, or one that is not finite). `order`: room for `tokens` indices. Returns count. */
 int64_t nd_collider_select(nd_collider_params params, const double *losses, int64_t tokens,
                            int32_t *order, int32_t *kept, int64_t *rows);
-
-typedef enum nd_collider_extent {
-    ND_COLLIDER_INPUTS, /* x, its norm, and what the projections of attention read */
-    ND_COLLIDER_ALL
-} nd_collider_extent;
-
-/* The rows of a layer's activations in its backward pass: `part` receives views of the
- * first t rows of all but keys and values, into which what `extent` names is compacted; the others are
- * to be filled. rows: i32 [1, t], as gather_rows takes them. */
-nd_status nd_collider_compact(nd_backend *b, const nd_layer_activations *acts, nd_cview rows,
-                              nd_collider_extent extent, nd_layer_activations *part);
-
-/* The same for one view. */
-nd_status nd_collider_compact_rows(nd_backend *b, nd_view *view, nd_cview rows);

@@ -1,7 +1,5 @@
 #include "core/model/layer.h"
 
-#include "core/model/collider.h"
-
 static nd_dtype statistic_dtype(const nd_model_config *c)
 {
     return c->compute == ND_F64 ? ND_F64 : ND_F32;
@@ -65,8 +63,11 @@ static nd_status pass_into(nd_backend *b, const nd_linear_input *x, nd_cview inp
     return b->ops.axpby(b, x->dense, 1.0f, input, 0.0f);
 }
 
-static nd_rope_params rope_params(const nd_model_config *c, const nd_layer_span *span, bool inverse)
+/* Of the rows that take part. */
+static nd_rope_params rope_params(const nd_layer_pass *p, bool inverse)
 {
+    const nd_model_config *c = p->config;
+    const nd_layer_span *span = &p->span;
     return (nd_rope_params){
         .style = c->arch == ND_ARCH_BITNET ? ND_ROPE_HALVES : ND_ROPE_PAIRS,
         .head_dim = c->head_dim,
@@ -74,11 +75,14 @@ static nd_rope_params rope_params(const nd_model_config *c, const nd_layer_span 
         .start = span->start,
         .base = c->rope_base,
         .inverse = inverse,
+        .rows = p->rows,
     };
 }
 
-static nd_attention_shape attention_shape(const nd_model_config *c, const nd_layer_span *span)
+static nd_attention_shape attention_shape(const nd_layer_pass *p)
 {
+    const nd_model_config *c = p->config;
+    const nd_layer_span *span = &p->span;
     return (nd_attention_shape){
         .sequences = span->sequences,
         .query_len = span->query_len,
@@ -86,6 +90,7 @@ static nd_attention_shape attention_shape(const nd_model_config *c, const nd_lay
         .heads = c->num_heads,
         .kv_heads = c->num_kv_heads,
         .head_dim = c->head_dim,
+        .rows = p->rows,
     };
 }
 
@@ -99,7 +104,8 @@ static nd_status keys_and_values(const nd_layer_pass *p)
                                 w[ND_ATTN_NORM]));
     ND_TRY(nd_linear_forward(b, acts->k, &acts->attn_in, w[ND_ATTN_K], scratch->weight));
     ND_TRY(nd_linear_forward(b, acts->v, &acts->attn_in, w[ND_ATTN_V], scratch->weight));
-    const nd_rope_params rope = rope_params(p->config, &p->span, false);
+    nd_rope_params rope = rope_params(p, false);
+    rope.rows = (nd_cview){0}; /* of all tokens */
     return b->ops.rope(b, acts->k, &rope);
 }
 
@@ -112,11 +118,9 @@ static nd_status queries_to_middle(const nd_layer_pass *p)
     const nd_layer_scratch *scratch = p->scratch;
     const nd_weight *const *w = p->weights.w;
     ND_TRY(nd_linear_forward(b, acts->q, &acts->attn_in, w[ND_ATTN_Q], scratch->weight));
-    nd_rope_params rope = rope_params(c, &p->span, false);
-    rope.rows = p->rows;
+    const nd_rope_params rope = rope_params(p, false);
     ND_TRY(b->ops.rope(b, acts->q, &rope));
-    nd_attention_shape shape = attention_shape(c, &p->span);
-    shape.rows = p->rows;
+    const nd_attention_shape shape = attention_shape(p);
     ND_TRY(b->ops.attention(b, acts->o, acts->lse, nd_as_const(acts->q), nd_as_const(p->span.keys),
                             nd_as_const(p->span.values), &shape));
     if (c->arch == ND_ARCH_BITNET)
@@ -176,13 +180,52 @@ static nd_layer_scratch scratch_rows(const nd_layer_scratch *scratch, int64_t ro
     return out;
 }
 
+nd_status nd_layer_compact_rows(nd_backend *b, nd_view *view, nd_cview rows)
+{
+    const nd_view all = *view;
+    if (!all.data)
+        return ND_OK;
+    *view = nd_view_rows(all, 0, rows.cols);
+    return b->ops.gather_rows(b, *view, nd_as_const(all), rows);
+}
+
+nd_status nd_layer_compact(nd_backend *b, const nd_layer_activations *acts, nd_cview rows,
+                           nd_layer_extent extent, nd_layer_activations *part)
+{
+    *part = *acts;
+    nd_linear_input *const inputs[] = {&part->attn_in, &part->attn_out_in, &part->ffn_in,
+                                       &part->ffn_out_in};
+    nd_view *views[24] = {&part->x, &part->attn_norm_r};
+    size_t count = 2, compacted = 0;
+    for (size_t i = 0; i < sizeof inputs / sizeof *inputs; i++) {
+        views[count++] = &inputs[i]->q;
+        views[count++] = &inputs[i]->a;
+        views[count++] = &inputs[i]->dense;
+        if (i == 0 && extent == ND_LAYER_INPUTS)
+            compacted = count;
+    }
+    nd_view *const others[] = {&part->q,         &part->o,    &part->lse, &part->attn_sub_norm_r,
+                               &part->x_mid,     &part->gate, &part->up,  &part->ffn_sub_norm_r,
+                               &part->ffn_norm_r};
+    for (size_t i = 0; i < sizeof others / sizeof *others; i++)
+        views[count++] = others[i];
+    if (extent == ND_LAYER_ALL)
+        compacted = count;
+    for (size_t i = 0; i < count; i++)
+        if (i < compacted)
+            ND_TRY(nd_layer_compact_rows(b, views[i], rows));
+        else if (views[i]->data)
+            *views[i] = nd_view_rows(*views[i], 0, rows.cols);
+    return ND_OK;
+}
+
 nd_status nd_layer_recompute(const nd_layer_pass *p, nd_layer_activations *part)
 {
     nd_layer_pass narrowed = *p;
     *part = *p->acts;
     ND_TRY(keys_and_values(p));
     if (p->rows.data)
-        ND_TRY(nd_collider_compact(p->backend, p->acts, p->rows, ND_COLLIDER_INPUTS, part));
+        ND_TRY(nd_layer_compact(p->backend, p->acts, p->rows, ND_LAYER_INPUTS, part));
     const nd_layer_scratch scratch = scratch_rows(p->scratch, part->x.rows);
     narrowed.acts = part;
     narrowed.scratch = &scratch;
@@ -190,20 +233,27 @@ nd_status nd_layer_recompute(const nd_layer_pass *p, nd_layer_activations *part)
     return ffn_forward(&narrowed, (nd_view){0});
 }
 
+/* Through y = x Wᵀ of one projection: dw = beta dw + ..., then dx = dx_beta dx + ... */
+static nd_status projection_backward(const nd_layer_pass *p, nd_layer_param which,
+                                     const nd_linear_input *x, nd_view dy, nd_view dx,
+                                     float dx_beta, const nd_layer_gradients *g, float beta)
+{
+    const bool int8 = p->config->int8_gradients;
+    ND_TRY(nd_linear_backward_weight(p->backend, g->dw[which], nd_as_const(dy), x, int8, beta));
+    return nd_linear_backward_input(p->backend, dx, nd_as_const(dy), p->weights.w[which], int8,
+                                    dx_beta);
+}
+
 static nd_status ffn_backward(const nd_layer_pass *p, nd_view dx, const nd_layer_gradients *g,
                               float beta)
 {
     nd_backend *b = p->backend;
-    const nd_model_config *c = p->config;
     const nd_layer_activations *acts = p->acts;
     const nd_layer_scratch *scratch = p->scratch;
     const nd_weight *const *w = p->weights.w;
     const nd_view dh = scratch->wide, dgate = acts->gate, dup = acts->up, dn = scratch->hidden;
-    ND_TRY(nd_linear_backward_weight(b, g->dw[ND_FFN_DOWN], nd_as_const(dx), &acts->ffn_out_in,
-                                     c->int8_gradients, beta));
-    ND_TRY(
-        nd_linear_backward_input(b, dh, nd_as_const(dx), w[ND_FFN_DOWN], c->int8_gradients, 0.0f));
-    if (c->arch == ND_ARCH_BITNET)
+    ND_TRY(projection_backward(p, ND_FFN_DOWN, &acts->ffn_out_in, dx, dh, 0.0f, g, beta));
+    if (p->config->arch == ND_ARCH_BITNET)
         ND_TRY(b->ops.swiglu_rmsnorm_backward(
             b, dgate, dup, g->dw[ND_FFN_SUB_NORM], nd_as_const(dh), nd_as_const(acts->gate),
             nd_as_const(acts->up), nd_as_const(w[ND_FFN_SUB_NORM]->dense),
@@ -211,14 +261,8 @@ static nd_status ffn_backward(const nd_layer_pass *p, nd_view dx, const nd_layer
     else
         ND_TRY(b->ops.swiglu_backward(b, dgate, dup, nd_as_const(dh), nd_as_const(acts->gate),
                                       nd_as_const(acts->up)));
-    ND_TRY(nd_linear_backward_weight(b, g->dw[ND_FFN_GATE], nd_as_const(dgate), &acts->ffn_in,
-                                     c->int8_gradients, beta));
-    ND_TRY(nd_linear_backward_weight(b, g->dw[ND_FFN_UP], nd_as_const(dup), &acts->ffn_in,
-                                     c->int8_gradients, beta));
-    ND_TRY(nd_linear_backward_input(b, dn, nd_as_const(dgate), w[ND_FFN_GATE], c->int8_gradients,
-                                    0.0f));
-    ND_TRY(
-        nd_linear_backward_input(b, dn, nd_as_const(dup), w[ND_FFN_UP], c->int8_gradients, 1.0f));
+    ND_TRY(projection_backward(p, ND_FFN_GATE, &acts->ffn_in, dgate, dn, 0.0f, g, beta));
+    ND_TRY(projection_backward(p, ND_FFN_UP, &acts->ffn_in, dup, dn, 1.0f, g, beta));
     return b->ops.rmsnorm_backward(b, dx, g->dw[ND_FFN_NORM], nd_as_const(dn),
                                    nd_as_const(acts->x_mid), nd_as_const(w[ND_FFN_NORM]->dense),
                                    nd_as_const(acts->ffn_norm_r), 1.0f);
@@ -228,43 +272,28 @@ static nd_status attention_backward(const nd_layer_pass *p, nd_view dx, const nd
                                     float beta)
 {
     nd_backend *b = p->backend;
-    const nd_model_config *c = p->config;
     const nd_layer_activations *acts = p->acts;
     const nd_layer_scratch *s = p->scratch;
     const nd_weight *const *w = p->weights.w;
     nd_view dout = s->heads;
     const nd_view dn = s->hidden;
-    ND_TRY(nd_linear_backward_weight(b, g->dw[ND_ATTN_OUTPUT], nd_as_const(dx), &acts->attn_out_in,
-                                     c->int8_gradients, beta));
-    ND_TRY(nd_linear_backward_input(b, s->dq, nd_as_const(dx), w[ND_ATTN_OUTPUT], c->int8_gradients,
-                                    0.0f));
-    if (c->arch == ND_ARCH_BITNET)
+    ND_TRY(projection_backward(p, ND_ATTN_OUTPUT, &acts->attn_out_in, dx, s->dq, 0.0f, g, beta));
+    if (p->config->arch == ND_ARCH_BITNET)
         ND_TRY(b->ops.rmsnorm_backward(
             b, dout, g->dw[ND_ATTN_SUB_NORM], nd_as_const(s->dq), nd_as_const(acts->o),
             nd_as_const(w[ND_ATTN_SUB_NORM]->dense), nd_as_const(acts->attn_sub_norm_r), 0.0f));
     else
         ND_TRY(b->ops.axpby(b, dout, 1.0f, nd_as_const(s->dq), 0.0f));
-    nd_attention_shape shape = attention_shape(c, &p->span);
-    shape.rows = p->rows;
+    const nd_attention_shape shape = attention_shape(p);
     ND_TRY(b->ops.attention_backward(
         b, s->dq, s->dk, s->dv, nd_as_const(dout), nd_as_const(acts->o), nd_as_const(acts->lse),
         nd_as_const(acts->q), nd_as_const(acts->k), nd_as_const(acts->v), &shape));
-    nd_rope_params rope = rope_params(c, &p->span, true);
-    rope.rows = p->rows;
+    const nd_rope_params rope = rope_params(p, true);
     ND_TRY(b->ops.rope(b, s->dq, &rope));
     ND_TRY(b->ops.rope(b, s->dk, &rope));
-    ND_TRY(nd_linear_backward_weight(b, g->dw[ND_ATTN_Q], nd_as_const(s->dq), &acts->attn_in,
-                                     c->int8_gradients, beta));
-    ND_TRY(nd_linear_backward_weight(b, g->dw[ND_ATTN_K], nd_as_const(s->dk), &acts->attn_in,
-                                     c->int8_gradients, beta));
-    ND_TRY(nd_linear_backward_weight(b, g->dw[ND_ATTN_V], nd_as_const(s->dv), &acts->attn_in,
-                                     c->int8_gradients, beta));
-    ND_TRY(
-        nd_linear_backward_input(b, dn, nd_as_const(s->dq), w[ND_ATTN_Q], c->int8_gradients, 0.0f));
-    ND_TRY(
-        nd_linear_backward_input(b, dn, nd_as_const(s->dk), w[ND_ATTN_K], c->int8_gradients, 1.0f));
-    ND_TRY(
-        nd_linear_backward_input(b, dn, nd_as_const(s->dv), w[ND_ATTN_V], c->int8_gradients, 1.0f));
+    ND_TRY(projection_backward(p, ND_ATTN_Q, &acts->attn_in, s->dq, dn, 0.0f, g, beta));
+    ND_TRY(projection_backward(p, ND_ATTN_K, &acts->attn_in, s->dk, dn, 1.0f, g, beta));
+    ND_TRY(projection_backward(p, ND_ATTN_V, &acts->attn_in, s->dv, dn, 1.0f, g, beta));
     return b->ops.rmsnorm_backward(b, dx, g->dw[ND_ATTN_NORM], nd_as_const(dn),
                                    nd_as_const(acts->x), nd_as_const(w[ND_ATTN_NORM]->dense),
                                    nd_as_const(acts->attn_norm_r), 1.0f);

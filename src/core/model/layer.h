@@ -64,8 +64,8 @@ typedef struct nd_layer_pass {
     const nd_layer_activations *acts;
     const nd_layer_scratch *scratch;
     nd_layer_span span;
-    nd_cview rows; /* i32 [1, t'], as gather_rows takes them: only these tokens take part
-                    * (core/model/collider.h); data NULL: all */
+    nd_cview
+        rows; /* i32 [1, t'], as gather_rows takes them: only these tokens take part; data NULL: all */
 } nd_layer_pass;
 
 /* Computes the layer from acts->x into acts and `x_next` [t, d]. Of all rows. */
@@ -80,3 +80,17 @@ nd_status nd_layer_recompute(const nd_layer_pass *pass, nd_layer_activations *pa
  * With rows dx is [t', d], and everything in acts but keys and values has t' rows. */
 nd_status nd_layer_backward(const nd_layer_pass *pass, nd_view dx,
                             const nd_layer_gradients *gradients, float beta);
+
+typedef enum nd_layer_extent {
+    ND_LAYER_INPUTS, /* x, its norm, and what the projections of attention read */
+    ND_LAYER_ALL
+} nd_layer_extent;
+
+/* The rows of a layer's activations in its backward pass: `part` receives views of the
+ * first t rows of all but keys and values, into which what `extent` names is compacted; the others are
+ * to be filled. rows: i32 [1, t], as gather_rows takes them. */
+nd_status nd_layer_compact(nd_backend *b, const nd_layer_activations *acts, nd_cview rows,
+                           nd_layer_extent extent, nd_layer_activations *part);
+
+/* The same for one view. */
+nd_status nd_layer_compact_rows(nd_backend *b, nd_view *view, nd_cview rows);

@@ -5,23 +5,6 @@
 
 #include <stdlib.h>
 
-/* The training pass of a layer, over all tokens. */
-static nd_layer_pass layer_pass(const nd_model *m, int64_t layer)
-{
-    const nd_layer_activations *acts = &m->layers[layer];
-    nd_layer_pass pass = {.backend = m->backend,
-                          .config = &m->config,
-                          .acts = acts,
-                          .scratch = &m->scratch,
-                          .span = nd_model_training_span(m, acts)};
-    for (int which = 0; which < ND_LAYER_PARAM_COUNT; which++) {
-        const int64_t index = nd_params_layer_index(&m->params, layer, (nd_layer_param)which);
-        if (index >= 0)
-            pass.weights.w[which] = &m->weights[index];
-    }
-    return pass;
-}
-
 void nd_model_set_offset_weights(nd_model *m, const float *weights)
 {
     for (int j = 1; j < nd_model_predicted(&m->config); j++)
@@ -64,7 +47,7 @@ static nd_status forward(nd_model *m)
                             nd_as_const(m->weights[nd_params_embedding(&m->params)].dense),
                             nd_as_const(m->inputs)));
     for (int64_t l = 0; l < m->config.num_layers; l++) {
-        const nd_layer_pass pass = layer_pass(m, l);
+        const nd_layer_pass pass = nd_model_layer_pass(m, &m->layers[l], nd_params_layer_index, l);
         const nd_view next = l + 1 < m->config.num_layers ? m->layers[l + 1].x : m->x_last;
         ND_TRY(nd_layer_forward(&pass, next));
     }
@@ -164,11 +147,6 @@ nd_status nd_model_evaluate(nd_model *m, const int32_t *tokens, int64_t sequence
     return ND_OK;
 }
 
-static nd_status zero_gradient(nd_model *m, nd_view gradient)
-{
-    return m->backend->ops.zero(m->backend, gradient.data, nd_view_bytes(nd_as_const(gradient)));
-}
-
 static nd_backward_rows all_rows(const nd_model *m)
 {
     return (nd_backward_rows){.count = m->tokens,
@@ -227,7 +205,7 @@ static nd_status filter_tokens(nd_model *m, const nd_model_gradients *into, nd_b
     ND_TRY(b->ops.gather_rows(b, part->logits, nd_as_const(late), late_rows));
     nd_view *const views[] = {&part->x_final, &part->x_last, &part->final_r, &inputs};
     for (size_t i = 0; i < sizeof views / sizeof *views; i++)
-        ND_TRY(nd_collider_compact_rows(b, views[i], part->rows));
+        ND_TRY(nd_layer_compact_rows(b, views[i], part->rows));
     part->inputs = nd_view_of(inputs.data, ND_I32, 1, part->count);
     part->dx_final = nd_view_rows(part->dx_final, 0, part->count);
     part->dx = nd_view_rows(part->dx, 0, part->count);
@@ -237,22 +215,19 @@ static nd_status filter_tokens(nd_model *m, const nd_model_gradients *into, nd_b
 static nd_status backward_layer(nd_model *m, int64_t layer, const nd_backward_rows *part,
                                 const nd_view *gradients, bool accumulate)
 {
-    nd_layer_pass pass = layer_pass(m, layer);
-    nd_layer_gradients g = {{{0}}};
-    for (int which = 0; which < ND_LAYER_PARAM_COUNT; which++) {
-        const int64_t index = nd_params_layer_index(&m->params, layer, (nd_layer_param)which);
-        if (index < 0)
-            continue;
-        g.dw[which] = gradients[index];
-        if (!accumulate && m->params.list[index].role == ND_ROLE_NORM)
-            ND_TRY(zero_gradient(m, gradients[index]));
-    }
+    nd_layer_pass pass = nd_model_layer_pass(m, &m->layers[layer], nd_params_layer_index, layer);
+    const nd_layer_gradients g =
+        nd_model_layer_gradients(m, gradients, nd_params_layer_index, layer);
     nd_layer_activations kept = *pass.acts;
+    if (!accumulate)
+        ND_TRY(nd_model_zero_norms(m, gradients,
+                                   nd_params_layer_index(&m->params, layer, ND_ATTN_NORM),
+                                   m->params.per_layer));
     pass.rows = part->rows;
     if (m->config.checkpointing)
         ND_TRY(nd_layer_recompute(&pass, &kept));
     else if (part->rows.data)
-        ND_TRY(nd_collider_compact(m->backend, pass.acts, part->rows, ND_COLLIDER_ALL, &kept));
+        ND_TRY(nd_layer_compact(m->backend, pass.acts, part->rows, ND_LAYER_ALL, &kept));
     pass.acts = &kept;
     return nd_layer_backward(&pass, part->dx, &g, accumulate ? 1.0f : 0.0f);
 }
@@ -280,12 +255,12 @@ nd_status nd_model_pass_begin(nd_model *m, float gradient_scale, const nd_model_
         ND_TRY(sum_losses(m, m->tokens));
     ND_TRY(nd_mtp_train_heads(m, part, gradient_scale, into));
     if (!into->accumulate_others)
-        ND_TRY(zero_gradient(m, gradients[norm]));
+        ND_TRY(nd_model_zero_gradient(m, gradients[norm]));
     ND_TRY(b->ops.rmsnorm_backward(b, part->dx, gradients[norm], nd_as_const(part->dx_final),
                                    nd_as_const(part->x_last), nd_as_const(m->weights[norm].dense),
                                    nd_as_const(part->final_r), 0.0f));
     if (head != embedding && !into->accumulate_others)
-        ND_TRY(zero_gradient(m, gradients[embedding]));
+        ND_TRY(nd_model_zero_gradient(m, gradients[embedding]));
     return nd_mtp_train_blocks(m, part, gradient_scale, into);
 }
 

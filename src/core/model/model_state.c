@@ -151,6 +151,50 @@ nd_status nd_model_reserve_activations(nd_model *m, nd_arena *arena, bool traini
     return nd_arena_reserve(arena, ND_F64, 1, nd_model_loss_sums(m), &m->sums);
 }
 
+nd_layer_pass nd_model_layer_pass(const nd_model *m, const nd_layer_activations *acts,
+                                  nd_layer_index *index, int64_t number)
+{
+    nd_layer_pass pass = {.backend = m->backend,
+                          .config = &m->config,
+                          .acts = acts,
+                          .scratch = &m->scratch,
+                          .span = {.sequences = m->config.micro_batch,
+                                   .query_len = m->config.seq_length,
+                                   .keys = acts->k,
+                                   .values = acts->v}};
+    for (int which = 0; which < ND_LAYER_PARAM_COUNT; which++) {
+        const int64_t at = index(&m->params, number, (nd_layer_param)which);
+        if (at >= 0)
+            pass.weights.w[which] = &m->weights[at];
+    }
+    return pass;
+}
+
+nd_layer_gradients nd_model_layer_gradients(const nd_model *m, const nd_view *views,
+                                            nd_layer_index *index, int64_t number)
+{
+    nd_layer_gradients g = {{{0}}};
+    for (int which = 0; which < ND_LAYER_PARAM_COUNT; which++) {
+        const int64_t at = index(&m->params, number, (nd_layer_param)which);
+        if (at >= 0)
+            g.dw[which] = views[at];
+    }
+    return g;
+}
+
+nd_status nd_model_zero_gradient(nd_model *m, nd_view gradient)
+{
+    return m->backend->ops.zero(m->backend, gradient.data, nd_view_bytes(nd_as_const(gradient)));
+}
+
+nd_status nd_model_zero_norms(nd_model *m, const nd_view *views, int64_t first, int64_t count)
+{
+    for (int64_t i = first; i < first + count; i++)
+        if (m->params.list[i].role == ND_ROLE_NORM)
+            ND_TRY(nd_model_zero_gradient(m, views[i]));
+    return ND_OK;
+}
+
 nd_status nd_model_load_weight(nd_model *m, int64_t index, nd_cview master)
 {
     nd_backend *b = m->backend;

@@ -75,15 +75,19 @@ static inline nd_model_gradients nd_model_gradients_into(const nd_params *params
                                 nd_params_layer_span(params, views, layers)};
 }
 
-/* Positions of a training pass, with the layer's own keys and values. */
-static inline nd_layer_span nd_model_training_span(const nd_model *model,
-                                                   const nd_layer_activations *acts)
-{
-    return (nd_layer_span){.sequences = model->config.micro_batch,
-                           .query_len = model->config.seq_length,
-                           .keys = acts->k,
-                           .values = acts->v};
-}
+/* nd_params_layer_index, or nd_params_mtp_layer_index: where the parameters of layer `number` stand. */
+typedef int64_t nd_layer_index(const nd_params *params, int64_t number, nd_layer_param which);
+
+/* The training pass of a layer, over all tokens, with its own keys and values; and its views among the
+ * gradients of all parameters. */
+nd_layer_pass nd_model_layer_pass(const nd_model *model, const nd_layer_activations *acts,
+                                  nd_layer_index *index, int64_t number);
+nd_layer_gradients nd_model_layer_gradients(const nd_model *model, const nd_view *views,
+                                            nd_layer_index *index, int64_t number);
+
+/* Zeroes a gradient, or those of the norms among parameters [first, first + count). */
+nd_status nd_model_zero_gradient(nd_model *model, nd_view gradient);
+nd_status nd_model_zero_norms(nd_model *model, const nd_view *views, int64_t first, int64_t count);
 
 /* Tokens predicted ahead of each position. */
 int nd_model_predicted(const nd_model_config *config);

@@ -15,18 +15,13 @@ int64_t nd_mtp_active_heads(const nd_model_config *c)
     return active;
 }
 
-static nd_status zero(nd_model *m, nd_view gradient)
-{
-    return m->backend->ops.zero(m->backend, gradient.data, nd_view_bytes(nd_as_const(gradient)));
-}
-
 /* Gradients of heads that do not run. */
 static nd_status zero_heads(nd_model *m, int64_t first, const nd_model_gradients *into)
 {
     if (into->accumulate_others || first >= m->params.extra_heads)
         return ND_OK;
     for (int64_t i = nd_params_mtp_first(&m->params, first); i < m->params.count; i++)
-        ND_TRY(zero(m, into->views[i]));
+        ND_TRY(nd_model_zero_gradient(m, into->views[i]));
     return ND_OK;
 }
 
@@ -97,17 +92,7 @@ static const nd_weight *block_weight(const nd_model *m, int64_t k, nd_mtp_param 
 
 static nd_layer_pass block_pass(const nd_model *m, int64_t k, const nd_mtp_block *block)
 {
-    nd_layer_pass pass = {.backend = m->backend,
-                          .config = &m->config,
-                          .acts = &block->acts,
-                          .scratch = &m->scratch,
-                          .span = nd_model_training_span(m, &block->acts)};
-    for (int which = 0; which < ND_LAYER_PARAM_COUNT; which++) {
-        const int64_t index = nd_params_mtp_layer_index(&m->params, k, (nd_layer_param)which);
-        if (index >= 0)
-            pass.weights.w[which] = &m->weights[index];
-    }
-    return pass;
+    return nd_model_layer_pass(m, &block->acts, nd_params_mtp_layer_index, k);
 }
 
 /* Block k reads token t+1+k where the head before it predicts it; positions too near the end of their
@@ -176,10 +161,10 @@ static nd_status narrow_block(nd_model *m, const nd_backward_rows *part, int64_t
                               &block->embedding_in.dense,
                               &block->out};
     for (size_t i = 0; i < sizeof views / sizeof *views; i++)
-        ND_TRY(nd_collider_compact_rows(m->backend, views[i], part->rows));
+        ND_TRY(nd_layer_compact_rows(m->backend, views[i], part->rows));
     block->inputs = nd_view_of(inputs.data, ND_I32, 1, part->count);
-    return nd_collider_compact(m->backend, &m->mtp.blocks[k].acts, part->rows, ND_COLLIDER_ALL,
-                               &block->acts);
+    return nd_layer_compact(m->backend, &m->mtp.blocks[k].acts, part->rows, ND_LAYER_ALL,
+                            &block->acts);
 }
 
 /* dx = beta dx + the gradient of the block's own loss with respect to its output. */
@@ -216,12 +201,8 @@ static nd_status block_backward(nd_model *m, const nd_backward_rows *part, int64
     nd_layer_pass pass = block_pass(m, k, block);
     const nd_view dn = nd_view_rows(m->scratch.hidden, 0, part->count);
     const nd_view de = nd_view_rows(m->scratch.heads, 0, part->count);
-    nd_layer_gradients g = {{{0}}};
-    for (int which = 0; which < ND_LAYER_PARAM_COUNT; which++) {
-        const int64_t index = nd_params_mtp_layer_index(p, k, (nd_layer_param)which);
-        if (index >= 0)
-            g.dw[which] = into->views[index];
-    }
+    const nd_layer_gradients g =
+        nd_model_layer_gradients(m, into->views, nd_params_mtp_layer_index, k);
     pass.rows = part->rows;
     ND_TRY(nd_layer_backward(&pass, dx, &g, matrix_beta));
     const nd_cview dy = nd_as_const(dx);
@@ -247,15 +228,6 @@ static nd_status block_backward(nd_model *m, const nd_backward_rows *part, int64
         nd_as_const(block->hidden_r), beta);
 }
 
-static nd_status zero_norms(nd_model *m, int64_t k, const nd_model_gradients *into)
-{
-    const int64_t first = nd_params_mtp_first(&m->params, k);
-    for (int64_t i = first; i < first + m->params.per_extra_head && !into->accumulate_others; i++)
-        if (m->params.list[i].role == ND_ROLE_NORM)
-            ND_TRY(zero(m, into->views[i]));
-    return ND_OK;
-}
-
 nd_status nd_mtp_train_blocks(nd_model *m, const nd_backward_rows *part, float gradient_scale,
                               const nd_model_gradients *into)
 {
@@ -269,7 +241,9 @@ nd_status nd_mtp_train_blocks(nd_model *m, const nd_backward_rows *part, float g
         const nd_view dx = nd_view_rows(m->mtp.dx[k % 2], 0, part->count);
         const nd_view below = nd_view_rows(m->mtp.dx[(k + 1) % 2], 0, part->count);
         const bool last = k == active - 1, first = k == 0;
-        ND_TRY(zero_norms(m, k, into));
+        if (!into->accumulate_others)
+            ND_TRY(nd_model_zero_norms(m, into->views, nd_params_mtp_first(&m->params, k),
+                                       m->params.per_extra_head));
         ND_TRY(block_head(m, part, k, &blocks[k], gradient_scale, dx, last ? 0.0f : 1.0f, into));
         ND_TRY(block_backward(m, part, k, &blocks[k],
                               nd_as_const(first ? part->x_last : blocks[k - 1].out), dx,

@@ -26,13 +26,16 @@ typedef struct nd_checkpoint_tensor {
     char file[32]; /* "rank_0000.h5" */
     nd_dtype dtype;
     int64_t rows, cols;
+    int64_t whole_rows, whole_cols,
+        from; /* of a slice: what it is of, and where in it, in bytes; else 0 */
     char sha256[ND_SHA256_HEX_SIZE]; /* of the raw little-endian values */
 } nd_checkpoint_tensor;
 
 typedef struct nd_checkpoint_file {
     char name[32];
     int64_t bytes;
-    char sha256[ND_SHA256_HEX_SIZE];
+    char sha256[ND_SHA256_HEX_SIZE]; /* "": of a snapshot, whose tensors have theirs */
+    char *path; /* where it lies, owned; NULL: under its name in the checkpoint's directory */
 } nd_checkpoint_file;
 
 typedef struct nd_checkpoint {
@@ -119,6 +122,9 @@ nd_status nd_checkpoint_recover(const char *directory);
  * its shape there and the shape expected; ND_EDATA when the data's tokenizer is another. Keys that
  * changed since are named in the log. */
 nd_status nd_checkpoint_restore(nd_run *run, const char *directory);
+
+/* The same from an open one, of which each rank can read the files that hold what it owns. */
+nd_status nd_checkpoint_restore_open(nd_run *run, const nd_checkpoint *checkpoint);
 
 /* What `info DIR` prints. */
 nd_status nd_checkpoint_print(const char *directory, bool verify, FILE *out);

@@ -7,29 +7,43 @@
 #include <stdlib.h>
 #include <string.h>
 
-nd_status nd_checkpoint_add_file(nd_checkpoint *c, const char *directory, const char *name,
-                                 const void *bytes, size_t size)
+nd_status nd_checkpoint_list_file(nd_checkpoint *c, const char *name, const void *bytes,
+                                  size_t size)
 {
-    char path[ND_CHECKPOINT_PATH_MAX];
-    ND_TRY(nd_checkpoint_join(path, sizeof path, directory, name));
-    ND_TRY(nd_file_write_synced(path, bytes, size));
     nd_checkpoint_file *f = &c->files[c->file_count++];
     snprintf(f->name, sizeof f->name, "%s", name);
     f->bytes = (int64_t)size;
     return nd_sha256_hex(bytes, size, f->sha256);
 }
 
-nd_status nd_checkpoint_add_config(nd_checkpoint *c, const char *directory, const nd_config *config)
+nd_status nd_checkpoint_add_file(nd_checkpoint *c, const char *directory, const char *name,
+                                 const void *bytes, size_t size)
 {
-    char *text = NULL;
-    size_t size = 0;
-    FILE *memory = open_memstream(&text, &size);
+    char path[ND_CHECKPOINT_PATH_MAX];
+    ND_TRY(nd_checkpoint_join(path, sizeof path, directory, name));
+    ND_TRY(nd_file_write_synced(path, bytes, size));
+    return nd_checkpoint_list_file(c, name, bytes, size);
+}
+
+nd_status nd_checkpoint_config_text(const nd_checkpoint *c, const nd_config *config, char **text,
+                                    size_t *size)
+{
+    *text = NULL;
+    FILE *memory = open_memstream(text, size);
     if (!memory)
         return ND_FAIL(ND_ENOMEM, "no memory for the configuration's text");
     if (c->identity.run_id[0])
         nd_identity_write_comments(&c->identity, memory);
-    nd_status status = nd_config_write(config, memory);
+    const nd_status status = nd_config_write(config, memory);
     fclose(memory);
+    return status;
+}
+
+nd_status nd_checkpoint_add_config(nd_checkpoint *c, const char *directory, const nd_config *config)
+{
+    char *text;
+    size_t size = 0;
+    nd_status status = nd_checkpoint_config_text(c, config, &text, &size);
     if (status == ND_OK)
         status = nd_checkpoint_add_file(c, directory, "config.ini", text, size);
     free(text);
@@ -48,12 +62,17 @@ static nd_status digest_state(nd_checkpoint *c)
     return status;
 }
 
+nd_status nd_checkpoint_manifest_text(nd_checkpoint *c, char **text)
+{
+    ND_TRY(digest_state(c));
+    return nd_manifest_format(c, text);
+}
+
 nd_status nd_checkpoint_add_manifest(nd_checkpoint *c, const char *directory)
 {
     char path[ND_CHECKPOINT_PATH_MAX], *text = NULL;
-    ND_TRY(digest_state(c));
     ND_TRY(nd_checkpoint_join(path, sizeof path, directory, "manifest.json"));
-    ND_TRY(nd_manifest_format(c, &text));
+    ND_TRY(nd_checkpoint_manifest_text(c, &text));
     const nd_status status = nd_file_write_synced(path, text, strlen(text));
     free(text);
     return status;

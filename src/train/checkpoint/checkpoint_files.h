@@ -11,5 +11,13 @@ nd_status nd_checkpoint_add_file(nd_checkpoint *c, const char *directory, const 
 nd_status nd_checkpoint_add_config(nd_checkpoint *c, const char *directory,
                                    const nd_config *config);
 
+/* What makes up the above: the text of config.ini, which the caller frees, the entry of a file, and the text
+ * of manifest.json, which is the caller's too. */
+nd_status nd_checkpoint_config_text(const nd_checkpoint *c, const nd_config *config, char **text,
+                                    size_t *size);
+nd_status nd_checkpoint_list_file(nd_checkpoint *c, const char *name, const void *bytes,
+                                  size_t size);
+nd_status nd_checkpoint_manifest_text(nd_checkpoint *c, char **text);
+
 /* The state's digest over those of all tensors listed, then manifest.json, the last file. */
 nd_status nd_checkpoint_add_manifest(nd_checkpoint *c, const char *directory);

@@ -5,23 +5,19 @@
 
 static const size_t row_bytes = ND_CHECKPOINT_PARTS_MAX * sizeof(nd_written_tensor);
 
-static nd_written_tensor *row_of(const nd_save *s, int64_t param)
-{
-    return s->tensors + param * ND_CHECKPOINT_PARTS_MAX;
-}
-
-/* Copies the rows of what `rank` owns to `packed`, or back from there; returns their bytes. */
+/* Copies the rows of what `rank` writes to `packed`, or back from there; returns their bytes. */
 static size_t move_rows(const nd_save *s, int rank, char *packed, bool back)
 {
-    const nd_ownership *own = &s->run->own;
+    const int64_t units = nd_checkpoint_units(s->run);
     size_t used = 0;
-    for (int64_t i = 0; i < own->count; i++) {
-        if (nd_ownership_saver(own, i) != rank)
+    for (int64_t at = 0; at < s->run->own.count * units; at++) {
+        if (nd_checkpoint_writer(s->run, at % units, at / units) != rank)
             continue;
+        nd_written_tensor *row = nd_save_row(s, at % units, at / units);
         if (packed && back)
-            memcpy(row_of(s, i), packed + used, row_bytes);
+            memcpy(row, packed + used, row_bytes);
         else if (packed)
-            memcpy(packed + used, row_of(s, i), row_bytes);
+            memcpy(packed + used, row, row_bytes);
         used += row_bytes;
     }
     return used;
@@ -46,7 +42,9 @@ nd_status nd_save_gather(nd_save *s)
     const nd_comm *comm = s->run->comm;
     size_t *bytes = calloc((size_t)comm->size, sizeof *bytes);
     char *mine = malloc(move_rows(s, comm->rank, NULL, false) + 1);
-    char *all = malloc(comm->rank == 0 ? (size_t)s->run->own.count * row_bytes + 1 : 1);
+    char *all = malloc(
+        comm->rank == 0 ? (size_t)(s->run->own.count * nd_checkpoint_units(s->run)) * row_bytes + 1
+                        : 1);
     const nd_status status = bytes && mine && all
                                  ? gather_rows(s, bytes, mine, all)
                                  : ND_FAIL(ND_ENOMEM, "no memory for the checkpoint's tables");

@@ -5,9 +5,21 @@
 #include "train/checkpoint/checkpoint.h"
 #include "train/checkpoint/checkpoint_hdf5.h"
 #include "train/checkpoint/checkpoint_save.h"
+#include "train/rounds.h"
 
-/* A parameter's tensors: the master and the optimizer's states. */
-enum { ND_CHECKPOINT_PARTS_MAX = 1 + ND_OPTIMIZER_STATES_MAX };
+/* A parameter's tensors: the master and the optimizer's states, or those of the outer step. */
+enum { ND_CHECKPOINT_PARTS_MAX = 1 + ND_OPTIMIZER_STATES_MAX + ND_OUTER_STATES_MAX };
+
+/* Who has such tensors: the run, and with rounds (train/rounds.h) beside it each of K workers. */
+static inline int64_t nd_checkpoint_units(const nd_run *run)
+{
+    return run->rounds ? 1 + run->rounds->workers : 1;
+}
+
+/* The rank in whose file a parameter's tensors of unit `unit` (0 the run, 1 + k worker k) come to lie, and whether this
+ * rank writes them or its rows of them. */
+int nd_checkpoint_writer(const nd_run *run, int64_t unit, int64_t index);
+bool nd_checkpoint_writes(const nd_run *run, int64_t unit, int64_t index);
 
 /* What an owner tells everyone about a tensor it wrote. */
 typedef struct nd_written_tensor {
@@ -28,14 +40,16 @@ struct nd_save {
     nd_run
         *run; /* a thread reads only what stays the same while the run trains, and owned tensors */
     nd_save_stage stage;
-    bool background;
+    bool background, durable; /* durable: what is written is fsynced */
+    const char *copy; /* of what this rank owns, where the writer cannot read it; else NULL */
     nd_background job;
     nd_checkpoint c; /* what the run was when the save began; rank 0 adds tensors and files */
     char parent[ND_CHECKPOINT_PATH_MAX], temporary[ND_CHECKPOINT_PATH_MAX];
     char final[ND_CHECKPOINT_PATH_MAX];
     nd_written_tensor
-        *tensors; /* [params.count * ND_CHECKPOINT_PARTS_MAX]: those this rank owns; on
+        *tensors; /* [params.count][units][ND_CHECKPOINT_PARTS_MAX]: those this rank writes; on
                                  * rank 0, once they are gathered, all */
+    nd_written_tensor *slices; /* of snapshots, on rank 0: of all ranks, parameters and parts */
     nd_written_file summary, *summaries; /* [size] on rank 0 */
     char notes[4096];                    /* of the publishing, for the log: lines; empty: none */
     bool unlinked;                       /* `latest` could not be made */
@@ -46,9 +60,30 @@ struct nd_save {
     atomic_bool given_up;
 };
 
-/* The tensors of an owned parameter; returns how many. */
-bool nd_checkpoint_saves(const nd_run *run, int64_t index);
-int nd_checkpoint_parts(const nd_run *run, int64_t index,
+/* A save of the run as it is now: what manifests say of it, no tensors yet. The caller gives the
+ * directories. Errors: ND_ENOMEM; *save is to be destroyed all the same. */
+nd_status nd_save_create(nd_run *run, bool background, nd_save **save);
+
+/* Its thread must have ended. NULL is fine. */
+void nd_save_destroy(nd_save *save);
+
+/* Downloads what this rank owns into *copy, of *bytes, which is allocated where it is NULL and stays the
+ * caller's: what the writer reads while device memory goes on changing. Errors: ND_ENOMEM. */
+nd_status nd_save_copy_owned(nd_run *run, void **copy, size_t *bytes);
+
+/* On rank 0 the gathered tables as the lists of s->c: all tensors, and the files of all ranks, with room
+ * for two more. */
+nd_status nd_save_collect(nd_save *s);
+
+/* The row of s->tensors of a parameter and unit. */
+static inline nd_written_tensor *nd_save_row(const nd_save *s, int64_t unit, int64_t index)
+{
+    const int64_t row = index * nd_checkpoint_units(s->run) + unit;
+    return s->tensors + row * ND_CHECKPOINT_PARTS_MAX;
+}
+
+/* The tensors of a parameter and unit that this rank has, named as in a checkpoint; returns how many. */
+int nd_checkpoint_parts(const nd_run *run, int64_t unit, int64_t index,
                         nd_optimizer_state parts[ND_CHECKPOINT_PARTS_MAX]);
 
 /* Reads the manifest alone into a zeroed checkpoint, which the caller closes also after an error. */
@@ -56,7 +91,8 @@ nd_status nd_checkpoint_open_manifest(const char *directory, nd_checkpoint *chec
 
 nd_status nd_checkpoint_join(char *path, size_t size, const char *directory, const char *name);
 
-/* Writes, fsyncs and hashes this rank's file in s->temporary: fills s->tensors and s->summary. */
+/* Writes, fsyncs where durable, and hashes this rank's file in s->temporary: fills s->tensors and
+ * s->summary. */
 nd_status nd_save_write_rank_file(nd_save *s);
 
 /* Of checkpoint_rows.c, for parameters that are owned by rows: the tensors of the whole parameter, data NULL; where
@@ -67,6 +103,18 @@ nd_status nd_checkpoint_whole_parts(const nd_run *run, int64_t index,
 size_t nd_checkpoint_row_at(const nd_param *param, nd_view part, int64_t row);
 nd_status nd_save_append_rows(const nd_save *s, const void *bytes, size_t size);
 nd_status nd_save_join_rows(nd_save *s);
+
+/* Of checkpoint_slices.c, for the same parameters in snapshots: how many entries of the manifest they may take;
+ * collective: rank 0 learns of all ranks' slices; and lists them. */
+int64_t nd_save_slices_max(const nd_save *s);
+nd_status nd_save_gather_slices(nd_save *s);
+nd_status nd_save_collect_slices(nd_save *s);
+
+/* Bytes [from, from + bytes) of the whole tensor that entry `index` is the first slice of; and whether a slice has
+ * some of them. */
+nd_status nd_checkpoint_read_range(const nd_checkpoint *c, int64_t index, size_t from, size_t bytes,
+                                   void *out);
+bool nd_checkpoint_slice_touches(const nd_checkpoint_tensor *slice, size_t from, size_t bytes);
 
 /* Writes a tensor, in host memory, and notes what was written. */
 nd_status nd_save_write_values(nd_checkpoint_h5 *file, const char *param,

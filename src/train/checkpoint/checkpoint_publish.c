@@ -25,22 +25,22 @@ nd_status nd_checkpoint_join(char *path, size_t size, const char *directory, con
     return ND_OK;
 }
 
-/* The tables of all ranks as the manifest's lists. */
-static nd_status collect(nd_save *s)
+nd_status nd_save_collect(nd_save *s)
 {
     const nd_run *run = s->run;
-    const int64_t params = run->model->params.count;
+    const int64_t params = run->model->params.count, units = nd_checkpoint_units(run);
     nd_checkpoint *c = &s->c;
-    c->tensors = calloc((size_t)(params * ND_CHECKPOINT_PARTS_MAX), sizeof *c->tensors);
+    c->tensors = calloc((size_t)(params * units * ND_CHECKPOINT_PARTS_MAX + nd_save_slices_max(s)),
+                        sizeof *c->tensors);
     c->files = calloc((size_t)run->comm->size + 2, sizeof *c->files);
     if (!c->tensors || !c->files)
         return ND_FAIL(ND_ENOMEM, "no memory for a manifest of %lld tensors", (long long)params);
-    for (int64_t i = 0; i < params; i++) {
-        const nd_param *param = &run->model->params.list[i];
-        const int saver = nd_ownership_saver(&run->own, i);
+    for (int64_t at = 0; at < params * units; at++) {
+        const nd_param *param = &run->model->params.list[at / units];
+        const int owner = nd_checkpoint_writer(run, at % units, at / units);
         for (int p = 0; p < ND_CHECKPOINT_PARTS_MAX; p++) {
-            const nd_written_tensor *w = &s->tensors[i * ND_CHECKPOINT_PARTS_MAX + p];
-            if (!w->part[0])
+            const nd_written_tensor *w = &nd_save_row(s, at % units, at / units)[p];
+            if (!w->part[0] || (run->own.rows[at / units] && !s->durable))
                 continue;
             nd_checkpoint_tensor *t = &c->tensors[c->tensor_count++];
             *t = (nd_checkpoint_tensor){
@@ -48,9 +48,10 @@ static nd_status collect(nd_save *s)
             strcpy(t->param, param->name);
             strcpy(t->part, w->part);
             strcpy(t->sha256, w->sha256);
-            snprintf(t->file, sizeof t->file, "rank_%04d.h5", saver);
+            snprintf(t->file, sizeof t->file, "rank_%04d.h5", owner);
         }
     }
+    ND_TRY(nd_save_collect_slices(s));
     for (int r = 0; r < run->comm->size; r++) {
         nd_checkpoint_file *f = &c->files[c->file_count++];
         snprintf(f->name, sizeof f->name, "rank_%04d.h5", r);
@@ -127,7 +128,7 @@ nd_status nd_save_publish(nd_save *s)
 {
     nd_fault_point_of(0, s->c.step, "save_config");
     ND_TRY(nd_save_join_rows(s));
-    ND_TRY(collect(s));
+    ND_TRY(nd_save_collect(s));
     ND_TRY(nd_checkpoint_add_config(&s->c, s->temporary, &s->run->config));
     if (s->run->data.tokenizer)
         ND_TRY(nd_checkpoint_add_file(&s->c, s->temporary, "tokenizer.model",

@@ -15,6 +15,8 @@ enum { MANIFEST_BYTES_MAX = 1 << 28 };
 
 void nd_checkpoint_close(nd_checkpoint *c)
 {
+    for (int64_t i = 0; i < c->file_count; i++)
+        free(c->files[i].path);
     free(c->tensors);
     free(c->files);
     nd_identity_destroy(&c->identity);
@@ -36,7 +38,7 @@ static nd_status check_file(const nd_checkpoint *c, const nd_checkpoint_file *f,
         return ND_FAIL(ND_ECHECKPOINT, "%s: damaged: %lld bytes, expected %lld", path,
                        (long long)info.st_size, (long long)f->bytes);
     int64_t bytes;
-    if (!deep)
+    if (!deep || !f->sha256[0])
         return ND_OK;
     ND_TRY(nd_file_digest(path, &bytes, hex)); /* unread is not damaged */
     if (strcmp(hex, f->sha256) != 0)
@@ -105,12 +107,21 @@ int64_t nd_checkpoint_find(const nd_checkpoint *c, const char *param, const char
     return -1;
 }
 
+static void path_of(const nd_checkpoint *c, const char *file,
+                    char path[ND_CHECKPOINT_PATH_MAX + 40])
+{
+    snprintf(path, ND_CHECKPOINT_PATH_MAX + 40, "%s/%s", c->directory, file);
+    for (int64_t i = 0; i < c->file_count; i++)
+        if (c->files[i].path && strcmp(c->files[i].name, file) == 0)
+            snprintf(path, ND_CHECKPOINT_PATH_MAX + 40, "%s", c->files[i].path);
+}
+
 nd_status nd_checkpoint_read(const nd_checkpoint *c, int64_t index, void *values)
 {
     const nd_checkpoint_tensor *t = &c->tensors[index];
     char path[ND_CHECKPOINT_PATH_MAX + 40], name[2 * ND_PARAM_NAME_MAX + 48];
     char hex[ND_SHA256_HEX_SIZE];
-    snprintf(path, sizeof path, "%s/%s", c->directory, t->file);
+    path_of(c, t->file, path);
     if (strcmp(t->part, "master") == 0)
         snprintf(name, sizeof name, "/masters/%s", t->param);
     else
@@ -164,18 +175,20 @@ static nd_status restore_tensor(nd_run *run, const nd_checkpoint *c, int64_t par
     if (index < 0)
         return ND_FAIL(ND_ECHECKPOINT,
                        "%s: holds no %s of %s, which this configuration needs "
-                       "(another optimizer, state_bits, galore_rank or model?)",
+                       "(another optimizer, state_bits, galore_rank, number of workers or model?)",
                        c->directory, part, param->name);
     const nd_checkpoint_tensor *t = &c->tensors[index];
-    const bool convert = !has_state(c) && t->dtype == ND_F32;
-    if (t->rows != whole.rows || t->cols != whole.cols || (t->dtype != whole.dtype && !convert))
+    const bool convert = !has_state(c) && t->dtype == ND_F32, sliced = t->whole_rows > 0;
+    const nd_view stored = nd_view_of(NULL, t->dtype, sliced ? t->whole_rows : t->rows,
+                                      sliced ? t->whole_cols : t->cols);
+    if (stored.rows != whole.rows || stored.cols != whole.cols ||
+        (t->dtype != whole.dtype && !convert))
         return ND_FAIL(ND_ECHECKPOINT,
                        "%s: %s of %s is %s [%lld, %lld], this configuration needs "
                        "%s [%lld, %lld]",
-                       c->directory, part, param->name, nd_dtype_name(t->dtype), (long long)t->rows,
-                       (long long)t->cols, nd_dtype_name(whole.dtype), (long long)whole.rows,
-                       (long long)whole.cols);
-    const nd_view stored = nd_view_of(NULL, t->dtype, t->rows, t->cols);
+                       c->directory, part, param->name, nd_dtype_name(t->dtype),
+                       (long long)stored.rows, (long long)stored.cols, nd_dtype_name(whole.dtype),
+                       (long long)whole.rows, (long long)whole.cols);
     const size_t size = nd_view_bytes(nd_as_const(stored));
     char *host = malloc(size);
     if (!host)
@@ -184,7 +197,8 @@ static nd_status restore_tensor(nd_run *run, const nd_checkpoint *c, int64_t par
     const size_t from =
         run->own.rows[param_index] ? nd_checkpoint_row_at(param, stored, span.first) : 0;
     const size_t bytes = (size_t)nd_view_count(nd_as_const(into)) * nd_dtype_size(t->dtype);
-    nd_status status = nd_checkpoint_read(c, index, host);
+    nd_status status = sliced ? nd_checkpoint_read_range(c, index, from, bytes, host + from)
+                              : nd_checkpoint_read(c, index, host);
     if (status == ND_OK && t->dtype == into.dtype)
         status = b->ops.upload(b, into.data, host + from, bytes);
     else if (status == ND_OK)
@@ -193,11 +207,13 @@ static nd_status restore_tensor(nd_run *run, const nd_checkpoint *c, int64_t par
     return status;
 }
 
-/* The master and the states of a parameter that this rank owns. */
-static nd_status restore_parameter(nd_run *run, const nd_checkpoint *c, int64_t index)
+/* What this rank has of a parameter in a unit. */
+static nd_status restore_parameter(nd_run *run, const nd_checkpoint *c, int64_t unit, int64_t index)
 {
     nd_optimizer_state mine[ND_CHECKPOINT_PARTS_MAX], all[ND_CHECKPOINT_PARTS_MAX];
-    int count = nd_checkpoint_parts(run, index, mine);
+    int count = nd_checkpoint_parts(run, unit, index, mine);
+    if (count == 0)
+        return ND_OK;
     memcpy(all, mine, sizeof all);
     if (run->own.rows[index])
         ND_TRY(nd_checkpoint_whole_parts(run, index, all, &count));
@@ -275,7 +291,7 @@ static nd_status restore_own(nd_run *run, const nd_checkpoint *c)
     int64_t masters = 0;
     const char *only_in;
     for (int64_t i = 0; i < c->tensor_count; i++)
-        masters += strcmp(c->tensors[i].part, "master") == 0;
+        masters += strcmp(c->tensors[i].part, "master") == 0 && c->tensors[i].from == 0;
     if (masters != run->model->params.count) {
         const char *apart = first_apart(run, c, &only_in);
         return ND_FAIL(ND_ECHECKPOINT,
@@ -283,9 +299,10 @@ static nd_status restore_own(nd_run *run, const nd_checkpoint *c)
                        c->directory, (long long)masters, (long long)run->model->params.count, apart,
                        only_in);
     }
-    for (int64_t i = 0; i < run->model->params.count; i++)
-        if (run->masters[i].data)
-            ND_TRY(restore_parameter(run, c, i));
+    /* Of an imported model there is the run's master alone: workers take it as their start. */
+    const int64_t units = has_state(c) ? nd_checkpoint_units(run) : 1;
+    for (int64_t at = 0; at < run->model->params.count * units; at++)
+        ND_TRY(restore_parameter(run, c, at % units, at / units));
     return ND_OK;
 }
 
@@ -312,31 +329,38 @@ nd_status nd_checkpoint_open_on_all(nd_comm *comm, const char *directory, bool d
     return status;
 }
 
+static nd_status restore(nd_run *run, const nd_checkpoint *c)
+{
+    ND_TRY(check_tokenizer(run, c));
+    ND_TRY(restore_own(run, c));
+    run->restored = (nd_restored){.any = true, .step = c->step};
+    run->position = (nd_position){.step = c->step,
+                                  .tokens = c->tokens,
+                                  .next_sample = c->next_sample,
+                                  .data_start = c->data_start,
+                                  .restarts = c->restarts + has_state(c)};
+    nd_save_after_restore(run, has_state(c) ? c->step : -1);
+    if (has_state(c))
+        ND_TRY(log_differences(run, c));
+    ND_TRY(nd_resume_check(run, c));
+    run->health = c->health;
+    return ND_OK;
+}
+
+nd_status nd_checkpoint_restore_open(nd_run *run, const nd_checkpoint *c)
+{
+    ND_TRY(nd_run_agree(run->comm, restore(run, c)));
+    ND_TRY(nd_run_publish_projectors(run));
+    return run->rounds ? nd_rounds_adopt(run, !has_state(c)) : nd_run_publish_weights(run, true);
+}
+
 nd_status nd_checkpoint_restore(nd_run *run, const char *directory)
 {
     nd_checkpoint c;
-    nd_status status = nd_checkpoint_open_on_all(run->comm, directory, false, &c);
-    if (status == ND_OK) {
-        status = check_tokenizer(run, &c);
-        if (status == ND_OK)
-            status = restore_own(run, &c);
-        run->restored = (nd_restored){.any = true, .step = c.step};
-        run->position = (nd_position){.step = c.step,
-                                      .tokens = c.tokens,
-                                      .next_sample = c.next_sample,
-                                      .data_start = c.data_start,
-                                      .restarts = c.restarts + has_state(&c)};
-        nd_save_after_restore(run, has_state(&c) ? c.step : -1);
-        if (status == ND_OK && has_state(&c))
-            status = log_differences(run, &c);
-        if (status == ND_OK)
-            status = nd_resume_check(run, &c);
-        run->health = c.health;
-        nd_checkpoint_close(&c);
-    }
-    ND_TRY(nd_run_agree(run->comm, status));
-    ND_TRY(nd_run_publish_projectors(run));
-    return nd_run_publish_weights(run, true);
+    ND_TRY(nd_checkpoint_open_on_all(run->comm, directory, false, &c));
+    const nd_status status = nd_checkpoint_restore_open(run, &c);
+    nd_checkpoint_close(&c);
+    return status;
 }
 
 nd_status nd_checkpoint_print(const char *directory, bool verify, FILE *out)

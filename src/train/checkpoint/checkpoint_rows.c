@@ -111,7 +111,7 @@ static nd_status join_all(const joining *j)
             continue;
         ND_TRY(nd_checkpoint_whole_parts(run, i, parts, &count));
         for (int p = 0; p < count; p++) {
-            ND_TRY(join_part(j, i, &parts[p], &j->s->tensors[i * ND_CHECKPOINT_PARTS_MAX + p]));
+            ND_TRY(join_part(j, i, &parts[p], &nd_save_row(j->s, 0, i)[p]));
             nd_fault_point_of(0, j->s->c.step, "save_join");
         }
     }

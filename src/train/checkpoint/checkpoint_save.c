@@ -28,10 +28,9 @@ void nd_save_release(nd_save *s, int64_t written)
     pthread_mutex_unlock(&s->mutex);
 }
 
-void nd_save_wait_written(nd_run *run, int64_t index)
+static void wait_written(nd_run *run, nd_save *s, int64_t index)
 {
-    nd_save *s = run->saving.save;
-    if (!s || !nd_checkpoint_saves(run, index))
+    if (!s)
         return;
     pthread_mutex_lock(&s->mutex);
     if (s->written <= index) {
@@ -41,6 +40,14 @@ void nd_save_wait_written(nd_run *run, int64_t index)
         run->saving.ms += 1e3 * (nd_seconds() - start);
     }
     pthread_mutex_unlock(&s->mutex);
+}
+
+void nd_save_wait_written(nd_run *run, int64_t index)
+{
+    if (run->saving.worker_of) /* which saves what its workers have */
+        run = run->saving.worker_of;
+    wait_written(run, run->saving.save, index);
+    wait_written(run, run->saving.snapshot, index);
 }
 
 void nd_save_after_restore(nd_run *run, int64_t step)
@@ -60,16 +67,23 @@ double nd_save_take_ms(nd_run *run)
     return ms;
 }
 
-static void discard(nd_run *run)
+void nd_save_destroy(nd_save *s)
 {
-    nd_save *s = run->saving.save;
-    run->saving.save = NULL;
+    if (!s)
+        return;
     nd_checkpoint_close(&s->c);
     pthread_cond_destroy(&s->moved);
     pthread_mutex_destroy(&s->mutex);
     free(s->summaries);
+    free(s->slices);
     free(s->tensors);
     free(s);
+}
+
+static void discard(nd_run *run)
+{
+    nd_save_destroy(run->saving.save);
+    run->saving.save = NULL;
 }
 
 void nd_save_abandon(nd_run *run)
@@ -106,46 +120,80 @@ static nd_status publish(void *context)
     return nd_save_publish(context);
 }
 
+/* What this rank writes, tensor by tensor in the order of its file. */
+typedef struct saved_views {
+    const nd_run *run;
+    int64_t index, unit;
+    int part, count;
+    nd_optimizer_state parts[ND_CHECKPOINT_PARTS_MAX];
+} saved_views;
+
+static saved_views saved_views_of(const nd_run *run)
+{
+    return (saved_views){.run = run, .unit = -1};
+}
+
+static bool next_view(saved_views *v, nd_view *view)
+{
+    while (v->part == v->count) {
+        v->part = v->count = 0;
+        if (++v->unit == nd_checkpoint_units(v->run)) {
+            v->unit = 0;
+            v->index++;
+        }
+        if (v->index == v->run->model->params.count)
+            return false;
+        if (nd_checkpoint_writes(v->run, v->unit, v->index))
+            v->count = nd_checkpoint_parts(v->run, v->unit, v->index, v->parts);
+    }
+    *view = v->parts[v->part++].view;
+    return true;
+}
+
 /* The sum of the bytes of all tensors this rank saves, whether or not there is memory behind them. */
 size_t nd_save_copy_bytes(const nd_run *run)
 {
     size_t bytes = 0;
-    for (int64_t i = 0; i < run->model->params.count; i++) {
-        nd_optimizer_state parts[ND_CHECKPOINT_PARTS_MAX];
-        if (!nd_checkpoint_saves(run, i))
-            continue;
-        const int count = nd_checkpoint_parts(run, i, parts);
-        for (int p = 0; p < count; p++)
-            bytes += nd_view_bytes(nd_as_const(parts[p].view));
-    }
+    saved_views each = saved_views_of(run);
+    nd_view view;
+    while (next_view(&each, &view))
+        bytes += nd_view_bytes(nd_as_const(view));
     return bytes;
 }
 
-/* What the writer reads while device memory goes on changing. Taken at the first save and kept. */
-static nd_status copy_owned(nd_run *run)
+nd_status nd_save_copy_owned(nd_run *run, void **copy, size_t *copy_bytes)
 {
     nd_backend *b = run->backend;
     const size_t bytes = nd_save_copy_bytes(run);
-    if (!run->saving.copy) {
-        run->saving.copy = malloc(bytes);
-        if (!run->saving.copy)
+    if (!*copy) {
+        *copy = malloc(bytes + 1);
+        if (!*copy)
             return ND_FAIL(ND_ENOMEM,
-                           "no memory for a copy of masters and state (%zu bytes of the host); "
-                           "[logging] checkpoint_async = false needs none",
+                           "no memory for a copy of masters and state (%zu bytes of the host)",
                            bytes);
-        run->saving.copy_bytes = bytes;
+        *copy_bytes = bytes;
     }
-    char *at = run->saving.copy;
-    for (int64_t i = 0; i < run->model->params.count; i++) {
-        nd_optimizer_state parts[ND_CHECKPOINT_PARTS_MAX];
-        const int count = nd_checkpoint_saves(run, i) ? nd_checkpoint_parts(run, i, parts) : 0;
-        for (int p = 0; p < count; p++) {
-            const size_t size = nd_view_bytes(nd_as_const(parts[p].view));
-            ND_TRY(b->ops.download(b, at, parts[p].view.data, size));
-            at += size;
-        }
+    char *at = *copy;
+    saved_views each = saved_views_of(run);
+    nd_view view;
+    while (next_view(&each, &view)) {
+        const size_t size = nd_view_bytes(nd_as_const(view));
+        ND_TRY(b->ops.download(b, at, view.data, size));
+        at += size;
     }
     return ND_OK;
+}
+
+/* Taken at the first save and kept. */
+static nd_status copy_owned(nd_run *run, nd_save *s)
+{
+    const nd_status status = nd_save_copy_owned(run, &run->saving.copy, &run->saving.copy_bytes);
+    s->copy = run->saving.copy;
+    return status != ND_ENOMEM
+               ? status
+               : ND_FAIL(ND_ENOMEM,
+                         "no memory for a copy of masters and state; [logging] checkpoint_async = "
+                         "false needs none");
 }
 
 static nd_status start_directory(const nd_save *s)
@@ -155,30 +203,13 @@ static nd_status start_directory(const nd_save *s)
     return nd_directory_create(s->temporary);
 }
 
-static nd_status prepare(nd_run *run, nd_save *s)
+nd_status nd_save_create(nd_run *run, bool background, nd_save **save)
 {
-    char name[ND_CHECKPOINT_NAME_MAX];
-    const size_t parts = (size_t)run->model->params.count * ND_CHECKPOINT_PARTS_MAX;
-    s->tensors = calloc(parts, sizeof *s->tensors);
-    s->summaries = calloc(run->comm->rank == 0 ? (size_t)run->comm->size : 1, sizeof *s->summaries);
-    if (!s->tensors || !s->summaries)
-        return ND_FAIL(ND_ENOMEM, "no memory for the checkpoint's tables");
-    ND_TRY(nd_identity_copy(&run->identity, &s->c.identity));
-    nd_checkpoint_directory(&run->config, s->parent, sizeof s->parent);
-    nd_checkpoint_name(name, "", run->position.step);
-    ND_TRY(nd_checkpoint_join(s->final, sizeof s->final, s->parent, name));
-    nd_checkpoint_name(name, ND_CHECKPOINT_UNFINISHED, run->position.step);
-    ND_TRY(nd_checkpoint_join(s->temporary, sizeof s->temporary, s->parent, name));
-    if (s->background && !run->backend->ops.host_memory)
-        ND_TRY(copy_owned(run));
-    return run->comm->rank == 0 ? start_directory(s) : ND_OK;
-}
-
-static nd_save *create(nd_run *run, bool background)
-{
-    nd_save *s = calloc(1, sizeof *s);
+    const size_t parts =
+        (size_t)(run->model->params.count * nd_checkpoint_units(run)) * ND_CHECKPOINT_PARTS_MAX;
+    nd_save *s = *save = calloc(1, sizeof *s);
     if (!s)
-        return NULL;
+        return ND_FAIL(ND_ENOMEM, "no memory for a checkpoint");
     s->run = run;
     s->background = background;
     s->c = (nd_checkpoint){.step = run->position.step,
@@ -191,7 +222,25 @@ static nd_save *create(nd_run *run, bool background)
                            sizeof s->c.approximate);
     pthread_mutex_init(&s->mutex, NULL);
     pthread_cond_init(&s->moved, NULL);
-    return s;
+    s->tensors = calloc(parts, sizeof *s->tensors);
+    s->summaries = calloc(run->comm->rank == 0 ? (size_t)run->comm->size : 1, sizeof *s->summaries);
+    if (!s->tensors || !s->summaries)
+        return ND_FAIL(ND_ENOMEM, "no memory for the checkpoint's tables");
+    return nd_identity_copy(&run->identity, &s->c.identity);
+}
+
+static nd_status prepare(nd_run *run, nd_save *s)
+{
+    char name[ND_CHECKPOINT_NAME_MAX];
+    s->durable = true;
+    nd_checkpoint_directory(&run->config, s->parent, sizeof s->parent);
+    nd_checkpoint_name(name, "", run->position.step);
+    ND_TRY(nd_checkpoint_join(s->final, sizeof s->final, s->parent, name));
+    nd_checkpoint_name(name, ND_CHECKPOINT_UNFINISHED, run->position.step);
+    ND_TRY(nd_checkpoint_join(s->temporary, sizeof s->temporary, s->parent, name));
+    if (s->background && !run->backend->ops.host_memory)
+        ND_TRY(copy_owned(run, s));
+    return run->comm->rank == 0 ? start_directory(s) : ND_OK;
 }
 
 /* From files to publishing. */
@@ -251,14 +300,11 @@ static nd_status finish(nd_run *run)
 
 static nd_status begin(nd_run *run, bool background)
 {
-    nd_status status = ND_OK;
     ND_TRY(finish(run));
     nd_comm_set_phase(run->comm, run->position.step, "save");
-    run->saving.save = create(run, background);
-    if (run->saving.save)
+    nd_status status = nd_save_create(run, background, &run->saving.save);
+    if (status == ND_OK)
         status = prepare(run, run->saving.save);
-    else
-        status = ND_FAIL(ND_ENOMEM, "no memory for a checkpoint");
     status = nd_run_agree(run->comm, as_checkpoint_error(status));
     if (status != ND_OK)
         return run->saving.save ? fail(run, status) : status;

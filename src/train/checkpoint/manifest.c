@@ -21,10 +21,15 @@ static json_t *tensors_json(const nd_checkpoint *c)
     json_t *list = json_array();
     for (int64_t i = 0; i < c->tensor_count; i++) {
         const nd_checkpoint_tensor *t = &c->tensors[i];
-        json_array_append_new(list, json_pack("{s:s,s:s,s:s,s:s,s:[I,I],s:s}", "name", t->param,
-                                              "part", t->part, "file", t->file, "dtype",
-                                              nd_dtype_name(t->dtype), "shape", (json_int_t)t->rows,
-                                              (json_int_t)t->cols, "sha256", t->sha256));
+        json_t *entry =
+            json_pack("{s:s,s:s,s:s,s:s,s:[I,I],s:s}", "name", t->param, "part", t->part, "file",
+                      t->file, "dtype", nd_dtype_name(t->dtype), "shape", (json_int_t)t->rows,
+                      (json_int_t)t->cols, "sha256", t->sha256);
+        if (t->whole_rows > 0)
+            json_object_set_new(entry, "slice",
+                                json_pack("[I,I,I]", (json_int_t)t->from, (json_int_t)t->whole_rows,
+                                          (json_int_t)t->whole_cols));
+        json_array_append_new(list, entry);
     }
     return list;
 }
@@ -129,6 +134,21 @@ static bool plain_name(const char *name)
     return *name && *name != '.' && strchr(name, '/') == NULL;
 }
 
+/* Absent but for parameters of a snapshot that ranks own by rows. */
+static bool parse_slice(json_t *json, nd_checkpoint_tensor *t)
+{
+    json_int_t from, rows, cols;
+    if (!json)
+        return true;
+    if (json_unpack(json, "[I,I,I]", &from, &rows, &cols) != 0)
+        return false;
+    t->from = from;
+    t->whole_rows = rows;
+    t->whole_cols = cols;
+    return from >= 0 && rows > 0 && cols > 0 && rows <= INT64_MAX / 8 / cols &&
+           from <= rows * cols * 8;
+}
+
 static bool parse_tensor(json_t *json, nd_checkpoint_tensor *t)
 {
     const char *name, *part, *file, *dtype, *sha;
@@ -138,6 +158,8 @@ static bool parse_tensor(json_t *json, nd_checkpoint_tensor *t)
         return false;
     t->rows = rows;
     t->cols = cols;
+    if (!parse_slice(json_object_get(json, "slice"), t))
+        return false;
     return rows > 0 && cols > 0 && rows <= INT64_MAX / 8 / cols && plain_name(file) &&
            parse_dtype(dtype, &t->dtype) && copy_text(t->param, sizeof t->param, name) &&
            copy_text(t->part, sizeof t->part, part) && copy_text(t->file, sizeof t->file, file) &&

@@ -8,6 +8,7 @@
 #include "train/plan/memory_advice.h"
 #include "train/plan/operations.h"
 #include "train/run_memory.h"
+#include "train/snapshot/snapshot.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -68,6 +69,9 @@ static nd_status plan_rank(const nd_config *config, int rank, nd_plan *plan)
         plan->fullest = rank;
     const size_t copy = nd_save_copy_bytes(run);
     plan->saved_copy = copy > plan->saved_copy ? copy : plan->saved_copy;
+    const size_t snapshot = nd_snapshot_share_bytes(run);
+    plan->snapshot = snapshot > plan->snapshot ? snapshot : plan->snapshot;
+    plan->snapshots += snapshot;
     if (rank > 0)
         goto done;
     const nd_loader_options loader = nd_run_loader_options(run);
@@ -127,6 +131,9 @@ static void print_wire(const nd_plan *plan, const nd_config *config, FILE *out)
     fprintf(out, "  dense        %10.3f  %s\n", w->dense / mb, dense[config->dist.embedding_sync]);
     fprintf(out, "  projectors   %10.3f\n", w->projectors / mb);
     fprintf(out, "  reports      %10.3f\n", w->reports / mb);
+    if (nd_config_has_rounds(config))
+        fprintf(out, "  outer step   %10.3f  of %lld workers, every %lld steps\n", w->outer / mb,
+                (long long)config->dist.workers, (long long)config->dist.sync_every);
     fprintf(out,
             "  sum          %10.3f  %.3f bytes a parameter, %.3f of them a rank (an all-reduce of "
             "bf16 gradients in a ring: %.3f a rank)\n",
@@ -134,6 +141,26 @@ static void print_wire(const nd_plan *plan, const nd_config *config, FILE *out)
             4.0 * (plan->ranks - 1) / plan->ranks);
     if (approximate[0])
         fprintf(out, "  approximate: %s\n", approximate);
+}
+
+/* A host has those of its ranks, and where copies are kept, as much again of another host's. */
+static void print_snapshots(const nd_plan *plan, const nd_config *config, FILE *out)
+{
+    static const char *const copies[] = {"twice that with several hosts, for copies", "with copies",
+                                         "no copies"};
+    const double mib = 1024.0 * 1024.0;
+    const bool always = config->logging.snapshot_buddy == ND_SNAPSHOT_BUDDY_ALWAYS;
+    if (config->logging.snapshot_interval == 0)
+        return;
+    fprintf(out, "snapshots (MiB)  %.1f of the fullest rank, %.1f of all, %s; in %s\n",
+            (double)plan->snapshot * (always ? 2.0 : 1.0) / mib,
+            (double)plan->snapshots * (always ? 2.0 : 1.0) / mib,
+            copies[config->logging.snapshot_buddy],
+            config->logging.snapshot_dir[0] ? config->logging.snapshot_dir : "/dev/shm");
+    if (config->logging.snapshot_memory > 0)
+        fprintf(out, "  of which a host may hold %lld ([logging] snapshot_memory)\n",
+                (long long)config->logging.snapshot_memory);
+    fprintf(out, "\n");
 }
 
 void nd_plan_print(const nd_plan *plan, const nd_config *config, size_t device_memory, FILE *out)
@@ -163,6 +190,7 @@ void nd_plan_print(const nd_plan *plan, const nd_config *config, size_t device_m
             "checkpoint is written\n",
             (double)plan->saved_copy / mib);
     fprintf(out, "\n");
+    print_snapshots(plan, config, out);
     print_wire(plan, config, out);
     fprintf(out, "arithmetic       %.3g FLOP a step, %.3g over the run\n", plan->flops_per_step,
             plan->flops_per_run);

@@ -11,6 +11,8 @@ typedef struct nd_plan {
     size_t loader;                    /* prefetched batches of a rank */
     size_t workspace;                 /* of the backend; 0 until measured */
     size_t saved_copy; /* of the rank that owns most: host memory of a save beside GPU memory */
+    size_t snapshot,
+        snapshots; /* of the rank that owns most, and of all: two generations, no copies */
     int64_t parameters, parameters_ternary;
     int64_t tokens_per_step;
     double flops_per_step, flops_per_run; /* of the model; a step's: while all heads run */

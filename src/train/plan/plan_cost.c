@@ -247,6 +247,13 @@ static nd_status estimate_with(estimate how, const nd_config *config, int ranks,
     memset(plan, 0, sizeof *plan);
     if (!run)
         return ND_FAIL(ND_ENOMEM, "no memory for a plan");
+    if (nd_config_has_rounds(config)) {
+        free(run);
+        return ND_FAIL(ND_ECONFIG,
+                       "times are not predicted for [dist] workers = %lld with sync_every = %lld; "
+                       "plan without a described machine says what they send and hold",
+                       (long long)config->dist.workers, (long long)config->dist.sync_every);
+    }
     run->config = *config;
     run->comm = &comm;
     const nd_cpu_backend_options options = {.threads = 1};

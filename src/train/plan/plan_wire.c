@@ -2,6 +2,7 @@
 
 #include "dist/gradient_wire.h"
 #include "dist/tree_reduction.h"
+#include "train/rounds.h"
 
 static nd_gradient_wire format_of(const nd_run *run, int64_t values)
 {
@@ -62,7 +63,8 @@ static double reduction_bytes(const nd_run *run, int64_t index, int owner, int64
            nd_tree_copies(&tree) * exact;
 }
 
-nd_wire_bytes nd_wire_bytes_of(const nd_run *run)
+/* Of a run without rounds, or inside one worker. */
+static nd_wire_bytes bytes_of_worker(const nd_run *run)
 {
     const nd_params *params = &run->model->params;
     const int ranks = run->comm->size;
@@ -92,7 +94,27 @@ nd_wire_bytes nd_wire_bytes_of(const nd_run *run)
     return b;
 }
 
+nd_wire_bytes nd_wire_bytes_of(const nd_run *run)
+{
+    const nd_rounds *r = run->rounds;
+    if (!r)
+        return bytes_of_worker(run);
+    nd_wire_bytes b = bytes_of_worker(&r->worker[0]);
+    const double workers = (double)r->workers, ranks = run->comm->size;
+    b.gradients *= workers;
+    b.sketches *= workers;
+    b.codes *= workers;
+    b.dense *= workers;
+    b.projectors *= workers;
+    /* Inside a worker norms; between all ranks losses, and of each worker its norm and what is not finite. */
+    b.reports =
+        b.reports * workers +
+        ranks * (ranks - 1.0) * (24.0 * (double)run->local_micro_batches + 16.0 * r->carried);
+    b.outer = nd_outer_bytes(run) / (double)run->config.dist.sync_every;
+    return b;
+}
+
 double nd_wire_bytes_sum(const nd_wire_bytes *b)
 {
-    return b->gradients + b->sketches + b->codes + b->dense + b->projectors + b->reports;
+    return b->gradients + b->sketches + b->codes + b->dense + b->projectors + b->reports + b->outer;
 }

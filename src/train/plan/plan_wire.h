@@ -19,6 +19,7 @@ typedef struct nd_wire_bytes {
     double dense; /* all other weights */
     double projectors;
     double reports; /* losses and norms */
+    double outer;   /* changes between workers, on average over sync_every steps */
 } nd_wire_bytes;
 
 /* From a run that is prepared and measured. */

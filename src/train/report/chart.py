@@ -63,9 +63,9 @@ class Chart:
 
 
 def mark(number, x, y):
-    """A circle, a square, a diamond or a triangle."""
+    """A circle, a square, a diamond, a triangle, a cross or a triangle upside down."""
     path = ("M-3 0a3 3 0 1 0 6 0a3 3 0 1 0-6 0", "M-3-3h6v6h-6z", "M0-4l4 4l-4 4l-4-4z",
-            "M0-4l4 7h-8z")[number % 4]
+            "M0-4l4 7h-8z", "M-4-1h3v-3h2v3h3v2h-3v3h-2v-3h-3z", "M0 4l4-7h-8z")[number % 6]
     return '<path transform="translate(%.1f %.1f)" d="%s" fill="%s"/>' % (x, y, path, COLOURS[number % len(COLOURS)])
 
 
@@ -96,6 +96,25 @@ def lines(path, x_label, y_label, curves, marks):
         chart.line(x, y, x + 34, y, colour, style)
         if marks:
             chart.parts += [mark(i, *place) for place in places + [(x + 17, y)]]
+    chart.write(path)
+
+
+def points(path, x_label, y_label, named):
+    """`named`: (name, x, y) of every run; equal names share a mark, and those without a value are left out."""
+    named = [entry for entry in named if all(math.isfinite(value) for value in entry[1:])]
+    x_range = (0, max([x for _, x, _ in named] + [0]) * 1.08 or 1)
+    chart = Chart(x_label, y_label, x_range, spread([y for _, _, y in named] or [0, 1]))
+    for x in ticks(*x_range):
+        chart.line(chart.x(x), HEIGHT - BOTTOM, chart.x(x), TOP, "#eeeeee")
+        chart.text(chart.x(x), HEIGHT - BOTTOM + 18, "%.6g" % x, "middle")
+    if not named:
+        chart.text((LEFT + WIDTH - RIGHT) / 2, HEIGHT / 2, "no run has such points", "middle")
+    for i, name in enumerate(dict.fromkeys(name for name, _, _ in named)):
+        places = [(chart.x(x), chart.y(y)) for other, x, y in named if other == name]
+        x, y = chart.legend(name)
+        chart.parts += [mark(i, *place) for place in places + [(x + 17, y)]]
+        if len(name) < 12:  # beside its first point too, where grey tells two marks apart badly
+            chart.text(places[0][0] + 8, places[0][1] + 4, name)
     chart.write(path)
 
 

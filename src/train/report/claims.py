@@ -1,15 +1,15 @@
 """Claims of a file (configs/e3/claims.ini says how one is written) beside what runs measured.
 
-A claim is decided by the median over the runs of its configuration, each against the run of the same seed it
-is compared with, or the first such run where no seed is shared. It is "not measurable" only with the reason:
-what a run lacks, or what no run of this kind can tell."""
+A claim holds when it does for every run of its configuration, each against the run of the same seed it is
+compared with, or the first such run where no seed is shared. It is "not measurable" only with the reason: what a
+run lacks, or what no run of this kind can tell."""
 import ast
 import configparser
 import math
 import string
 import sys
 
-from runs import NAN, ReportError, median
+from runs import NAN, ReportError
 
 ALLOWED = (ast.Expression, ast.BinOp, ast.UnaryOp, ast.BoolOp, ast.Compare, ast.IfExp, ast.Call, ast.Attribute,
            ast.Name, ast.Constant, ast.Tuple, ast.operator, ast.unaryop, ast.boolop, ast.cmpop, ast.expr_context)
@@ -104,7 +104,7 @@ class Claims:
         if "base" in claim and not base:
             return "there is no run to compare with"
         for who, what in pair:
-            if not who.steps:
+            if not who.steps and not who.planned:
                 return what + " left no metrics"
         for who, what in pair:
             if claim.getboolean("finished", fallback=False) and not who.finished:
@@ -114,10 +114,16 @@ class Claims:
             return "it and the run to compare with trained on different numbers of tokens"
         return None
 
+    @staticmethod
+    def _of_size(claim, runs):
+        """The runs that a claim is about: of the size it names where there are such, else trained small ones."""
+        low, high = (float(limit) * 1e9 for limit in claim.get("billions", "0 0").split())
+        return [run for run in runs if low <= run.parameters <= high] or [run for run in runs if not run.large()]
+
     def _judge(self, claim, role, bound, claimed, runs):
         verdict = Verdict(claim.name, role, claimed)
         values, first, left_out, reason = [], None, 0, None
-        for run in (run for run in runs if run.role == role):
+        for run in self._of_size(claim, [run for run in runs if run.role == role]):
             base = peer(runs, run, claim["base"]) if "base" in claim else None
             why, names = self._unusable(claim, run, base), {"run": run, "base": base, "nan": NAN}
             value = NAN if why or "measure" not in claim else evaluate(claim["measure"], names)
@@ -129,13 +135,13 @@ class Claims:
         if not values:
             verdict.details = reason or "no run of `%s` among these" % role
             return verdict
-        verdict.value = median(values)
+        verdict.value = sum(values) / len(values)
         verdict.measured = format_value(claim["unit"], verdict.value)
-        holds = verdict.value >= bound[1] if bound[0] == ">=" else verdict.value <= bound[1]
+        holds = min(values) >= bound[1] if bound[0] == ">=" else max(values) <= bound[1]
         verdict.verdict = "pass" if holds else "**fail**"
         verdict.details = fill(claim["details"], first)
         if len(values) > 1:
-            verdict.measured += ", median of %d (%s … %s)" % (
+            verdict.measured += ", mean of %d (%s … %s)" % (
                 len(values), format_value(claim["unit"], min(values)), format_value(claim["unit"], max(values)))
             verdict.details += " (`%s`)" % first["run"].name
         if left_out:
@@ -161,5 +167,6 @@ class Claims:
 
 def peer(runs, run, role):
     """The run of `role` that `run` is compared with; None when there is none."""
-    others = [other for other in runs if other.role == role]
+    others = [other for other in runs if other.role == role and other.large() == run.large()
+              and (not run.large() or other.shape() == run.shape())]
     return next((other for other in others if other.seed == run.seed), others[0] if others else None)

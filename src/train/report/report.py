@@ -100,7 +100,7 @@ def speed_section(runs):
 
 
 def memory_categories(runs):
-    return list(dict.fromkeys(name for run in runs for step in run.steps for name in step["mem"]))
+    return list(dict.fromkeys(name for run in runs for name in run.memory_names()))
 
 
 def memory_section(runs):
@@ -109,11 +109,12 @@ def memory_section(runs):
     if categories:
         rows = []
         for run in runs:
-            sizes = [run.memory(name) for name in categories] + [run.largest("rss")]
+            sizes = [run.memory(name) for name in categories] + [run.peak()]
             rows.append([code(run), number(run.parameters * 1e-6, 3) + " M"] +
                         ["%s (%s)" % (number(size / MIB, 2), number(size / run.parameters, 2)) for size in sizes])
         text += ("\n" + prose("MiB of rank 0, the largest of each category over the run; in brackets bytes for "
-                              "each parameter of the model.") + "\n" +
+                              "each parameter of the model. Where a run has been planned, not made, the last "
+                              "column is the sum.") + "\n" +
                  table(["run", ">parameters"] + [">" + name for name in categories + ["peak RSS"]], rows))
     rows = [(code(r), number(r.state_bytes / MIB, 3), number(r.state_bytes / r.parameters, 4),
              number(r.matrix_state_bytes / r.ternary, 4),
@@ -128,7 +129,7 @@ def memory_section(runs):
 def pictures_section(runs, directory):
     """Draws the pictures and writes the points they are drawn from."""
     losses, times, training = [], [], []
-    for i, run in enumerate(runs):
+    for i, run in enumerate(run for run in runs if not run.planned):
         seconds, smooth, weight, train, val = 0.0, 0.0, 0.0, [], []
         for step in run.steps:
             values = {key: step[key] if is_number(step.get(key)) else NAN
@@ -149,9 +150,11 @@ def pictures_section(runs, directory):
         losses.append((run.name, [(row[0], row[2]) for row in val if row[0] == row[0]]))
         times.append((run.name, [(row[1], row[2]) for row in val]))
         training.append((run.name, [(row[0], row[2]) for row in train if row[0] == row[0]]))
-    sizes = {name: [0 if math.isnan(r.memory(name)) else r.memory(name) / MIB for r in runs]
-             for name in memory_categories(runs)}
-    names, held_out = [run.name for run in runs], "held-out loss (nats a token)"
+    small = [run for run in runs if not run.large()]
+    sizes = {name: [0 if math.isnan(r.memory(name)) else r.memory(name) / MIB for r in small]
+             for name in memory_categories(small)}
+    names, held_out = [run.name for run in small], "held-out loss (nats a token)"
+    state = [(run.role or run.name, run.memory("optimizer") / MIB, run.last("val_loss")) for run in small]
     pictures = (
         ("val_loss", "Held-out loss over tokens", chart.lines, "million tokens", held_out, losses, True),
         ("val_loss_time", "Held-out loss over time spent in steps", chart.lines, "seconds in steps", held_out, times,
@@ -160,7 +163,9 @@ def pictures_section(runs, directory):
          "training loss (nats a token)", training, False),
         ("memory", "Memory by category, the largest over the run, rank 0", chart.bars, "MiB, rank 0", names, sizes),
         ("optimizer", "Optimizer memory, the largest over the run, rank 0", chart.bars, "MiB, rank 0", names,
-         {name: values for name, values in sizes.items() if name == "optimizer"}))
+         {name: values for name, values in sizes.items() if name == "optimizer"}),
+        ("loss_memory", "Held-out loss at the end over optimizer memory: a mark a run, a shape a configuration",
+         chart.points, "MiB of optimizer memory, rank 0", held_out, state))
     text = "## Pictures\n\n"
     for name, title, draw, *what in pictures:
         draw(os.path.join(directory, name + ".svg"), *what)
@@ -216,8 +221,9 @@ def write_report(version, directory, claims_path, paths):
     sections = [claims_section(claims, runs)] if suite else []
     if len(runs) > 1:
         sections.append(tokens_section((lambda run: peer(runs, run, claims.baseline)) if suite
-                                       else (lambda run: first), runs))
-    sections += [loss_section(runs), speed_section(runs), memory_section(runs), pictures_section(runs, directory),
+                                       else (lambda run: first), [run for run in runs if not run.large()]))
+    made = [run for run in runs if not run.planned]
+    sections += [loss_section(made), speed_section(made), memory_section(runs), pictures_section(runs, directory),
                  runs_section(runs, first), machine_section(version)]
     path = os.path.join(directory, "REPORT.md")
     with open(path + ".tmp", "w", encoding="utf-8", errors="surrogateescape") as file:

@@ -1,5 +1,6 @@
 """What the directory of a run holds, whole or cut off: config.ini, metrics.jsonl, the newest checkpoint's
-manifest and command.txt. Figures are NaN where the metrics do not hold them."""
+manifest and command.txt. Figures are NaN where the metrics do not hold them. A directory with plan.txt, the
+output of `nanochat_dist plan`, in place of metrics.jsonl tells the memory of a run that was not made."""
 import configparser
 import json
 import math
@@ -42,12 +43,15 @@ class Run:
         self.role = ""
         self.notes = []
         self.config = self._read_config()
+        self.planned = {}
         self.steps = self._read_metrics()
         self.ranks = self.latest("ranks")
         self.parameters = self.latest("parameters")
         self.ternary = self.latest("ternary_parameters")
+        if not self.steps:
+            self._read_plan()
         self.seed = self.setting("training.seed")
-        self.finished = self._ending()
+        self.finished = not self.planned and self._ending()
         self.state_bytes, self.matrix_state_bytes = self._read_state()
         self.command = self._read_text("command.txt")
 
@@ -59,7 +63,7 @@ class Run:
             raise ReportError(3, "%s: %s" % (given, error.strerror))
         if not os.path.isdir(given):
             raise ReportError(3, "%s is no directory; name the directory of a run" % given)
-        files = ("metrics.jsonl", "training.log", "config.ini", "command.txt")
+        files = ("metrics.jsonl", "training.log", "config.ini", "command.txt", "plan.txt")
         if not any(os.path.exists(os.path.join(given, name)) for name in files):
             raise ReportError(3, "%s holds no run: none of metrics.jsonl, training.log and config.ini" % given)
         return os.path.realpath(given)
@@ -101,7 +105,8 @@ class Run:
     def _read_metrics(self):
         text, steps, bad, cut = self._read_text("metrics.jsonl"), [], 0, False
         if text is None:
-            self.notes.append("no metrics.jsonl")
+            if not os.path.exists(os.path.join(self.path, "plan.txt")):
+                self.notes.append("no metrics.jsonl")
             return steps
         for line in text.splitlines():
             try:
@@ -127,6 +132,18 @@ class Run:
             step["mem"] = {key: value for key, value in memory.items() if is_number(value)}
             step["rss"] = max((step["mem"].pop(key, 0) for key in ("rss", "peak")), default=0) or None
         return steps
+
+    def _read_plan(self):
+        """Parameters and rank 0's memory by category as `plan` prints them."""
+        text = self._read_text("plan.txt")
+        head = re.match(r"([\d.]+)M parameters, ([\d.]+)M of them ternary;.* on (\d+) ranks?", text or "")
+        if not head:
+            return
+        self.parameters, self.ternary = float(head.group(1)) * 1e6, float(head.group(2)) * 1e6
+        self.ranks = int(head.group(3))
+        rows = re.search(r"^memory .*\n((?:  \w+ .*\n)+?)  sum ", text, re.M)
+        for name, size in re.findall(r"^  (\w+) +([\d.]+)", rows.group(1) if rows else "", re.M):
+            self.planned[name] = float(size) * 2**20
 
     def _note_steps(self, steps):
         if not steps:
@@ -210,11 +227,27 @@ class Run:
 
     def memory(self, category):
         """Bytes of a memory category on rank 0, the largest over the run."""
+        if self.planned:
+            return self.planned.get(category, NAN)
         return max((s["mem"][category] for s in self.steps if category in s["mem"]), default=NAN)
+
+    def large(self):
+        """Whether it tells memory alone: planned, or a few steps of a model that takes longer than anyone waits."""
+        return bool(self.planned) or self.parameters >= 1e8
+
+    def shape(self):
+        return self.setting("model.hidden_dim"), self.setting("model.num_layers")
+
+    def memory_names(self):
+        return list(self.planned) or list(dict.fromkeys(name for step in self.steps for name in step["mem"]))
+
+    def peak(self):
+        """Bytes of the resident set at its peak; of a plan the sum of its categories."""
+        return sum(self.planned.values()) if self.planned else self.largest("rss")
 
     def memory_total(self):
         """Of all categories but the program and the loader, which no choice of systems changes."""
-        names = {name for step in self.steps for name in step["mem"]} - {"program", "loader"}
+        names = set(self.memory_names()) - {"program", "loader"}
         return sum(self.memory(name) for name in names) if names else NAN
 
     def parameters_of_rank(self):
@@ -270,6 +303,11 @@ class Run:
         warmup = self.setting("training.warmup_steps") or 0
         values = [s[key] for s in self.steps if s["step"] > warmup and is_number(s.get(key))]
         return sum(low <= value <= high for value in values) / len(values) if values else NAN
+
+    def state_of_weights(self, weights):
+        """Bytes of the ternary matrices' optimizer state in memory, projectors included, for each of so many
+        matrix weights."""
+        return self.last("matrix_state_bytes") / weights if weights > 0 else NAN
 
     def state(self):
         if math.isfinite(self.state_bytes) and self.ternary > 0:

@@ -3,6 +3,7 @@
 #include "cuda_backend.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 nd_status nd_conformance_device(nd_backend **backend);
 nd_status nd_conformance_cudnn_device(nd_backend **backend);
@@ -38,7 +39,10 @@ nd_status nd_conformance_device(nd_backend **backend)
      * same. */
     static nd_backend *shared[4];
     static int made;
-    const int turn = made++ % 4;
+    const char *without = getenv("ND_CUDA_INT8");
+    int turn = made++ % 4;
+    if (without && strcmp(without, "mma") == 0 && turn != ND_CUDA_INT8_LIBRARY)
+        turn = ND_CUDA_INT8_MMA;
     const nd_cuda_options options = {.int8 = (nd_cuda_int8)turn,
                                      .attention = ND_CUDA_ATTENTION_OWN};
     return share(&options, &shared[turn], backend);

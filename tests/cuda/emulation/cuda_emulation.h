@@ -23,6 +23,7 @@
 #define ND_UNROLL
 #define ND_NO_UNROLL
 #define ND_UNROLL_TWO
+#define ND_UNROLL_FOUR
 #define __align__(n) __attribute__((aligned(n)))
 
 struct dim3 {

@@ -1,0 +1,212 @@
+#!/usr/bin/env bash
+# Trains, and starts the ranks again by itself when one of them, a host or the network is lost. Every start goes on
+# from the newest whole snapshot in memory or checkpoint on disk (--resume auto; docs/recovery.md).
+#
+#   launch/run.sh [OPTIONS] [--] ARGUMENTS OF nanochat_dist train
+#
+#   --np N             ranks on this machine (1)
+#   --hosts A:4,B:4    hosts and their ranks, instead of --np
+#   --hostfile FILE    the same, a host a line: `A:4` or `A slots=4`
+#   --spare C:4,...    hosts that take the place of lost ones
+#   --max-restarts N   gives up after N restarts in a row without a step done in between (10)
+#   --launch COMMAND   starts the ranks with this instead of mpirun: 'srun --mpi=pmix'
+#
+# Ended by success, a signal (after saving) or an error that would come again (a wrong configuration, damaged
+# data or checkpoints, numbers beyond recovery): the program's exit code is passed on. Started again after exit
+# code 5, a rank that died of a signal, a launcher that lost a host (205), and one that then cannot start all ranks
+# (1). The first restart comes at once; one without progress since the last waits, at first 1 s, then twice as long
+# each time, up to 60 s.
+#
+# Lost hosts are those that do not answer `$ND_AGENT HOST true` (ssh) within 5 s. The ranks that are left are as
+# many as the configuration allows (`nanochat_dist plan --ranks N`). ND_PROGRAM names the program,
+# ND_MPIRUN_OPTIONS further options of mpirun.
+set -euo pipefail
+
+say() { printf 'run.sh: %s\n' "$*" >&2; }
+usage() { say "$* (see --help)"; exit 2; }
+
+np='' hosts='' hostfile='' spare='' max=10 launch=''
+while [ $# -gt 0 ]; do
+    case $1 in
+    --help | -h)
+        sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//;p}' "$0"
+        exit 0
+        ;;
+    --np | --hosts | --hostfile | --spare | --max-restarts | --launch)
+        [ $# -gt 1 ] || usage "$1 needs a value"
+        case $1 in --max-restarts) max=$2 ;; *) printf -v "${1#--}" %s "$2" ;; esac
+        shift 2
+        ;;
+    --)
+        shift
+        break
+        ;;
+    *) break ;;
+    esac
+done
+[[ ${np:-1} =~ ^[1-9][0-9]*$ ]] || usage "--np is '$np'; expected a whole number from 1"
+[[ $max =~ ^[0-9]+$ ]] || usage "--max-restarts is '$max'; expected a whole number from 0"
+[ -z "$hosts" ] || [ -z "$np$hostfile" ] || usage '--hosts excludes --np and --hostfile'
+[ -z "$hostfile" ] || [ -z "$np" ] || usage '--hostfile excludes --np'
+[ -z "$launch" ] || [ -z "$np$hosts$hostfile$spare" ] || usage '--launch says itself where ranks run'
+[ -z "$spare" ] || [ -n "$hosts$hostfile" ] || usage '--spare needs --hosts or --hostfile'
+
+program=${ND_PROGRAM:-$(cd "$(dirname "$0")/.." && pwd)/build/release/nanochat_dist}
+command -v "$program" >/dev/null || usage "there is no program $program; build it, or name it with ND_PROGRAM"
+agent=${ND_AGENT:-ssh -o BatchMode=yes -o ConnectTimeout=4}
+cores=$(env -u OMP_NUM_THREADS -u OMP_THREAD_LIMIT nproc)
+
+# Hosts in use and spare ones: HOST:RANKS, which are all, in the order in which they are taken.
+if [ -n "$hostfile" ]; then
+    [ -r "$hostfile" ] || usage "cannot read $hostfile"
+    hosts=$(sed -e 's/#.*//' -e 's/[[:space:]]*slots *= */:/' "$hostfile" | awk 'NF { print $1 }' | paste -sd,)
+fi
+IFS=, read -ra used <<<"$hosts"
+IFS=, read -ra spares <<<"$spare"
+for entry in "${used[@]}" "${spares[@]}"; do
+    [[ $entry =~ ^[^:]+(:[1-9][0-9]*)?$ ]] || usage "'$entry' is not HOST or HOST:RANKS"
+done
+all=("${used[@]}" "${spares[@]}") wanted=${#used[@]}
+
+# What of the arguments is asked for here: the run's directory, and what decides the number of ranks.
+run_dir='' config='' resume=auto of_plan=() passed=()
+while [ $# -gt 0 ]; do
+    case $1 in
+    --resume) resume=${2:-}; shift $(($# > 1 ? 2 : 1)); continue ;;
+    --resume=*) resume=${1#*=}; shift; continue ;;
+    --config) config=${2:-}; of_plan+=("$1" "${2:-}") ;;
+    --config=*) config=${1#*=}; of_plan+=("$1") ;;
+    --set) of_plan+=("$1" "${2:-}"); [[ ${2:-} != logging.run_dir=* ]] || run_dir=${2#*=} ;;
+    --set=*) of_plan+=("$1"); [[ $1 != --set=logging.run_dir=* ]] || run_dir=${1#--set=*=} ;;
+    --run-dir) run_dir=${2:-} ;;
+    --run-dir=*) run_dir=${1#*=} ;;
+    esac
+    passed+=("$1")
+    shift
+done
+[ -n "$run_dir" ] || run_dir=$(sed -n 's/^ *run_dir *= *//p' "$config" 2>/dev/null || true)
+run_dir=${run_dir:-runs/default}
+
+ranks_of() { [ "${1%:*}" = "$1" ] && echo 1 || echo "${1##*:}"; }
+last_step() { tail -n 1 "$run_dir/metrics.jsonl" 2>/dev/null | sed -n 's/.*"step": *\([0-9]*\).*/\1/p' || true; }
+
+# Sets `alive` to those of the arguments that answer.
+find_alive() {
+    local entry answers
+    answers=$(for entry in "$@"; do
+        # shellcheck disable=SC2086 # the agent has options
+        { timeout 5 $agent "${entry%:*}" true </dev/null >/dev/null 2>&1 && echo "$entry"; } &
+    done; wait)
+    alive=$'\n'$answers$'\n'
+}
+
+# The first hosts that answer, as many as were named: spare ones take the place of lost ones, which come back when
+# they answer again. True when a host in use was lost.
+choose_hosts() {
+    local entry chosen=() lost=1
+    [ ${#used[@]} -gt 0 ] || return 1
+    find_alive "${all[@]}"
+    for entry in "${all[@]}"; do
+        [[ $alive = *$'\n'"$entry"$'\n'* ]] || continue
+        [ ${#chosen[@]} -eq "$wanted" ] || chosen+=("$entry")
+    done
+    for entry in "${used[@]}"; do
+        [[ $alive = *$'\n'"$entry"$'\n'* ]] || { say "host ${entry%:*} does not answer"; lost=0; }
+    done
+    if [ ${#chosen[@]} -eq 0 ]; then
+        say 'no host answers; trying all of them again'
+        return 1
+    fi
+    used=("${chosen[@]}")
+    return $lost
+}
+
+# As many ranks as there is room for and the configuration allows.
+allowed_ranks() {
+    local n=$1
+    while [ "$n" -gt 1 ] && ! "$program" plan "${of_plan[@]}" --ranks "$n" >/dev/null 2>&1; do
+        n=$((n - 1))
+    done
+    echo "$n"
+}
+
+# Sets `command_line`. Without the options mpirun notices a lost host after minutes, and gives ranks that are to
+# end a second for it.
+quickly='--mca odls_base_sigkill_timeout 0'
+compose() {
+    local entry room=0 list=''
+    if [ -n "$launch" ]; then
+        read -ra command_line <<<"$launch"
+        return
+    fi
+    if [ ${#used[@]} -eq 0 ]; then
+        room=${np:-1}
+        [ "$room" -le "$cores" ] || list=--oversubscribe
+        read -ra command_line <<<"mpirun $quickly $list -np $room ${ND_MPIRUN_OPTIONS:-}"
+        return
+    fi
+    for entry in "${used[@]}"; do
+        room=$((room + $(ranks_of "$entry")))
+        list+=${list:+,}${entry%:*}:$(ranks_of "$entry")
+    done
+    [ "$room" = "${full_room:=$room}" ] || room=$(allowed_ranks "$room")
+    read -ra command_line <<<"mpirun $quickly --mca oob_tcp_keepalive_time 1 --mca oob_tcp_keepalive_intvl 1 \
+--mca oob_tcp_keepalive_probes 1 --host $list -np $room ${ND_MPIRUN_OPTIONS:-}"
+}
+
+stopped='' child=''
+pass_on() {
+    stopped=yes
+    [ -z "$child" ] || kill -USR1 "$child" 2>/dev/null || true
+}
+trap pass_on TERM USR1 USR2 HUP
+trap 'stopped=yes' INT # which the ranks get from the terminal themselves
+
+start() {
+    compose
+    say "start $starts: ${command_line[*]} $program ... --resume $resume"
+    "${command_line[@]}" "$program" "${passed[@]}" --resume "$resume" &
+    child=$!
+    code=0
+    while :; do # a signal ends `wait`, not the ranks
+        wait "$child" && code=0 || code=$?
+        kill -0 "$child" 2>/dev/null || break
+    done
+    child='' resume=auto
+}
+
+# Whether what ended with this code may go well another time.
+is_accident() {
+    case $code in
+    5) return 0 ;;
+    1) [ -n "$lost$cause" ] && [ "${step:-0}" -le "${reached:-0}" ] ;; # of a launcher that could not start all ranks
+    *) [ "$code" -ge 128 ] ;;
+    esac
+}
+
+starts=1 fruitless=0 delay=0 reached=$(last_step) cause=
+while :; do
+    start
+    [ -z "$stopped" ] || exit "$code"
+    case $code in 0 | 2 | 3 | 4 | 6 | 75) exit "$code" ;; esac
+    lost=''
+    ! choose_hosts || lost=yes
+    step=$(last_step)
+    is_accident || exit "$code"
+    [ "$code" -eq 1 ] || cause=$code
+    if [ "${step:-0}" -gt "${reached:-0}" ]; then
+        fruitless=0 delay=0
+    fi
+    [ "${step:-0}" -le "${reached:-0}" ] || reached=$step
+    fruitless=$((fruitless + 1))
+    if [ "$fruitless" -gt "$max" ]; then
+        say "ended with $code; giving up after $max restarts without a step done in between (--max-restarts)"
+        exit "${cause:-$code}"
+    fi
+    say "ended with $code after step ${step:-0}; restart $fruitless of $max without progress, in $delay s"
+    [ "$delay" -eq 0 ] || sleep "$delay" &
+    wait $! || true
+    [ -z "$stopped" ] || exit "$code"
+    delay=$((delay == 0 ? 1 : delay * 2 > 60 ? 60 : delay * 2))
+    starts=$((starts + 1))
+done

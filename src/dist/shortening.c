@@ -1,0 +1,47 @@
+#include "dist/shortening.h"
+
+#include "dist/short_floats.h"
+
+/* One core encodes 2 GB/s: a link much faster than that is better left alone. Few bytes say nothing about it. */
+static const double slow_rate = 5e8, measured_bytes = 1e6;
+
+static bool on_other_host(const nd_comm *comm, int peer)
+{
+    const int first = comm->rank - comm->local_rank;
+    return peer < first || peer >= first + comm->local_size;
+}
+
+const void *nd_shortened_part_make(nd_shortening *s, const nd_comm *comm, int peer,
+                                   const void *values, void *room, size_t *bytes)
+{
+    const bool away = on_other_host(comm, peer);
+    const bool slow = s->rate > 0.0 && s->rate < slow_rate;
+    if (away)
+        s->bytes += (double)*bytes;
+    if (!away || (comm->shorten != ND_SHORTEN_ON && (comm->shorten != ND_SHORTEN_AUTO || !slow)))
+        return values;
+    const size_t shorter = nd_short_floats_encode(room, values, (int64_t)(*bytes / sizeof(float)));
+    if (shorter == 0)
+        return values;
+    *bytes = shorter;
+    return NULL;
+}
+
+nd_status nd_shortened_part_take(const nd_comm_piece *piece, int slot, const void *part,
+                                 size_t came, size_t at, size_t bytes, bool add)
+{
+    float *into = piece->slots[slot] + at / sizeof *into;
+    if (piece->format == ND_GRADIENT_WIRE_FP32 &&
+        nd_short_floats_decode(into, part, came, (int64_t)(bytes / sizeof *into), add))
+        return ND_OK;
+    return ND_FAIL(ND_EPEER,
+                   "%zu bytes came of %s, %zu were expected, or fewer that stand for them", came,
+                   piece->name ? piece->name : "a gradient", bytes);
+}
+
+void nd_shortening_measure(nd_shortening *s, double seconds)
+{
+    if (s->bytes >= measured_bytes && seconds > 0.0)
+        s->rate = s->bytes / seconds;
+    s->bytes = 0.0;
+}

@@ -1,0 +1,93 @@
+/* Files of snapshots: written without fsync, or mapped, so that messages go from memory to memory. */
+#include "core/base/durable_file.h"
+#include "train/snapshot/snapshot_parts.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+static nd_status write_file(const char *path, const void *bytes, size_t size)
+{
+    char temporary[ND_CHECKPOINT_PATH_MAX + 8];
+    snprintf(temporary, sizeof temporary, "%s.tmp", path);
+    const int file = open(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+    bool ok = file >= 0;
+    for (size_t done = 0; ok && done < size;) {
+        const ssize_t wrote = write(file, (const char *)bytes + done, size - done);
+        ok = wrote > 0 || (wrote < 0 && errno == EINTR);
+        done += wrote > 0 ? (size_t)wrote : 0;
+    }
+    ok = ok && rename(temporary, path) == 0;
+    const int reason = errno;
+    if (file >= 0)
+        close(file);
+    if (ok)
+        return ND_OK;
+    unlink(temporary);
+    return ND_FAIL(ND_ECHECKPOINT, "cannot write %s: %s", path, strerror(reason));
+}
+
+nd_status nd_snapshot_write_texts(const nd_run *run, int64_t step, const char *config,
+                                  size_t config_bytes, const char *manifest, size_t manifest_bytes)
+{
+    char directory[ND_CHECKPOINT_PATH_MAX], path[ND_CHECKPOINT_PATH_MAX];
+    ND_TRY(nd_snapshot_step_path(run, step, directory));
+    ND_TRY(nd_directory_create(directory));
+    ND_TRY(nd_checkpoint_join(path, sizeof path, directory, "config.ini"));
+    ND_TRY(write_file(path, config, config_bytes));
+    ND_TRY(nd_checkpoint_join(path, sizeof path, directory, "manifest.json"));
+    return write_file(path, manifest, manifest_bytes);
+}
+
+static nd_status map(int file, const char *path, int protection, size_t bytes, void **data)
+{
+    *data = bytes > 0 ? mmap(NULL, bytes, protection, MAP_SHARED, file, 0) : NULL;
+    if (*data != MAP_FAILED)
+        return ND_OK;
+    *data = NULL;
+    return ND_FAIL(ND_ECHECKPOINT, "cannot map %s: %s", path, strerror(errno));
+}
+
+nd_status nd_snapshot_map(const char *path, void **data, size_t *bytes)
+{
+    struct stat info;
+    const int file = open(path, O_RDONLY | O_CLOEXEC);
+    if (file < 0 || fstat(file, &info) != 0) {
+        const int reason = errno;
+        if (file >= 0)
+            close(file);
+        return ND_FAIL(ND_ECHECKPOINT, "cannot open %s: %s", path, strerror(reason));
+    }
+    *bytes = (size_t)info.st_size;
+    const nd_status status = map(file, path, PROT_READ, *bytes, data);
+    close(file);
+    return status;
+}
+
+/* With its memory taken at once: where none is left, a write to the mapping would end the process. */
+nd_status nd_snapshot_map_new(const char *path, size_t bytes, void **data)
+{
+    const int file = open(path, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+    if (file < 0)
+        return ND_FAIL(ND_ECHECKPOINT, "cannot make %s: %s", path, strerror(errno));
+    const int reason = bytes > 0 ? posix_fallocate(file, 0, (off_t)bytes) : 0;
+    nd_status status = reason == 0 ? ND_OK
+                                   : ND_FAIL(ND_ECHECKPOINT, "no room for %s (%zu bytes): %s", path,
+                                             bytes, strerror(reason));
+    if (status == ND_OK)
+        status = map(file, path, PROT_READ | PROT_WRITE, bytes, data);
+    close(file);
+    if (status != ND_OK)
+        unlink(path);
+    return status;
+}
+
+void nd_snapshot_unmap(void *data, size_t bytes)
+{
+    if (data)
+        munmap(data, bytes);
+}

@@ -1,0 +1,195 @@
+/* Snapshots in memory, and the script that starts a run again. Ranks of one machine stand for two hosts by names
+ * of their own (unshare --uts), where that is allowed. */
+#include "support/run_files.h"
+#include "support/support.h"
+
+#include <stdio.h>
+#include <string.h>
+
+static char output[65536];
+
+TestSuite(snapshots, .init = nd_test_run_setup, .fini = nd_test_run_teardown);
+
+/* What all scripts start with. Steps after a snapshot are slow, so that it is whole when a rank is killed. `train RANKS FAULT ARGUMENTS...` runs under mpirun, `hosts RANKS FAULT
+ * ARGUMENTS...` with two ranks on a host; $M is where snapshots go, `state RUN` prints its state. */
+#define SETUP                                                                                      \
+    "M=$D/memory; SET=\"--set logging.snapshot_interval=3 --set logging.snapshot_dir=$M --set "    \
+    "logging.checkpoint_interval=0 --set dist.timeout_seconds=20\";"                               \
+    "S=; for s in 4 5 7 8 10 11; do for p in backward weights report; do "                         \
+    "S=${S}slow@$p:step=$s:rank=0,; done; done;"                                                   \
+    "train() { n=$1 f=$2; shift 2; ND_FAULT=$S$f mpirun --oversubscribe -np $n $F --config $C "    \
+    "$SET "                                                                                        \
+    "\"$@\" > log 2>&1; };"                                                                        \
+    "hosts() { n=$1 f=$2; shift 2; ND_FAULT=$S$f mpirun --oversubscribe -np $n unshare --uts sh "  \
+    "-c "                                                                                          \
+    "'hostname host$((OMPI_COMM_WORLD_RANK / 2)); exec \"$0\" \"$@\"' $F --config $C $SET \"$@\" " \
+    "> log 2>&1; };"                                                                               \
+    "state() { sed -n 's/.*\"state_sha256\": \"\\(.*\\)\".*/\\1/p' "                               \
+    "$1/checkpoints/latest/manifest.json; };"                                                      \
+    "same() { test -n \"$(state whole)\" && test \"$(state whole)\" = \"$(state $1)\" && "         \
+    "test ! -e $M; };"                                                                             \
+    "train 1 '' --run-dir whole --set logging.snapshot_interval=0 || exit 90;"
+
+static void run(const char *script)
+{
+    static char whole[8192];
+    snprintf(whole, sizeof whole, "%s%s", SETUP, script);
+    const int code = nd_test_run_script(output, sizeof output, whole);
+    if (code == 77)
+        cr_skip_test("host names of one's own are not allowed here");
+    if (code != 0)
+        nd_test_run_script(output, sizeof output, "tail -n 40 log; ls -R memory");
+    cr_assert_eq(code, 0, "exit %d: %s", code, output);
+}
+
+Test(snapshots, that_are_resumed_equal_the_uninterrupted_run_to_the_bit)
+{
+    run("for n in 1 2 4; do"
+        " train $n kill@backward:step=8:rank=$((n - 1)) --run-dir run && exit 1;"
+        " train $n '' --run-dir run --resume auto || exit 2;"
+        " grep -q 'resumed .*a snapshot in memory, at step 6' log || exit 3;"
+        " same run || exit 4; test $(wc -l < run/metrics.jsonl) = 12 || exit 5; rm -r run; done");
+}
+
+Test(snapshots, may_be_resumed_by_another_number_of_ranks)
+{
+    run("train 4 kill@backward:step=8:rank=2 --run-dir run;"
+        "train 2 kill@backward:step=11:rank=1 --run-dir run --resume auto;"
+        "grep -q 'in memory, at step 6' log || exit 1;"
+        "train 8 '' --run-dir run --resume auto || exit 2;"
+        "grep -q 'in memory, at step 9' log || exit 3; same run");
+}
+
+Test(snapshots, of_gradients_that_are_rounded_on_the_wire_equal_the_undisturbed_run_with_snapshots)
+{
+    run("SET=\"$SET --set dist.grad_comm_dtype=int8 --set dist.embedding_sync=int8_delta --set "
+        "dist.deterministic=off\";"
+        "rm -r whole; train 2 '' --run-dir whole || exit 1;"
+        "train 2 kill@backward:step=8:rank=1 --run-dir run;"
+        "train 2 '' --run-dir run --resume auto || exit 2;"
+        "grep -q 'in memory, at step 6' log || exit 3; same run");
+}
+
+Test(snapshots, of_a_lost_host_come_from_the_copies_on_another)
+{
+    run("unshare --uts true || exit 77;"
+        "hosts 4 kill@backward:step=9:rank=3 --run-dir run;"
+        "test -e $M/*/host0/step_00000006/copy_0003.h5 || exit 1; rm -r $M/*/host1;"
+        "hosts 2 kill@backward:step=11:rank=0 --run-dir run --resume auto;"
+        "grep -q 'in memory, at step 6' log || exit 2; test $(wc -l < run/metrics.jsonl) = 10 || "
+        "exit 3;"
+        "hosts 4 '' --run-dir run --resume auto || exit 4;"
+        "grep -q 'in memory, at step 9' log || exit 5;"
+        "grep -q 'rank_0001.h5 of step 9 comes from host host0 to host host1' log || exit 6;"
+        "same run");
+}
+
+Test(snapshots, keep_copies_on_the_same_host_when_asked_to_and_say_so)
+{
+    run("SET=\"$SET --set logging.snapshot_buddy=always\";"
+        "train 2 kill@backward:step=9:rank=0 --run-dir run;"
+        "test $(grep -c 'have their copy on their own host' log) = 1 || exit 1;"
+        "printf x | dd of=$(echo $M/*/*/step_00000006/rank_0001.h5) bs=1 seek=3000 conv=notrunc 2> "
+        "dd;"
+        "train 2 '' --run-dir run --resume auto || exit 2;"
+        "grep -q 'in memory, at step 6' log || exit 3; same run");
+}
+
+Test(snapshots, of_which_a_part_is_damaged_give_way_to_the_older_one_and_then_to_the_disk)
+{
+    run("damage() { printf x | dd of=$(echo $M/*/*/step_0000000$1/rank_0001.h5) bs=1 seek=3000 "
+        "conv=notrunc "
+        "2> dd; };"
+        "train 2 kill@backward:step=8:rank=0 --run-dir run --checkpoint-interval 2 --set "
+        "logging.checkpoint_async=false; damage 6;"
+        "cp -r run run2; cp -r $M memory2;"
+        "train 2 '' --run-dir run --resume auto || exit 1;"
+        "grep -q 'passing over the snapshot of step 6 in memory: .*rank_0001.h5' log || exit 2;"
+        "grep -q 'resumed .*checkpoints/step_00000006 at step 6' log || exit 3; same run || exit 4;"
+        "rm -r run; mv run2 run; mv memory2 $M; rm -r run/checkpoints/step_0000000[46];"
+        "train 2 '' --run-dir run --resume auto || exit 5;"
+        "grep -q 'in memory, at step 3' log || exit 6; same run");
+}
+
+Test(snapshots, older_than_the_newest_checkpoint_are_not_taken)
+{
+    run("train 2 kill@backward:step=9:rank=1 --run-dir run --checkpoint-interval 4 --set "
+        "logging.checkpoint_async=false;"
+        "test -e $M/*/*/step_00000006 && test -e run/checkpoints/step_00000008 || exit 1;"
+        "train 2 '' --run-dir run --resume auto || exit 2;"
+        "grep -q 'resumed .*checkpoints/step_00000008 at step 8' log || exit 3; same run");
+}
+
+Test(snapshots, of_another_run_are_named_and_neither_used_nor_removed)
+{
+    run("train 2 kill@backward:step=8:rank=0 --run-dir other; before=$(cd $M; find . -type f | "
+        "sort | xargs "
+        "sha256sum);"
+        "train 2 '' --run-dir run --resume auto || exit 1; ! grep -q resumed log || exit 2;"
+        "id=$(ls $M); test $(grep -c \"snapshots of other runs lie in .*: $id\" log) = 1 || exit 3;"
+        "test \"$before\" = \"$(cd $M; find . -type f | sort | xargs sha256sum)\" || exit 4;"
+        "train 2 '' --run-dir other --resume auto || exit 5; grep -q 'in memory, at step 6' log || "
+        "exit 6;"
+        "same other");
+}
+
+Test(snapshots, of_a_branch_that_is_given_up_are_removed)
+{
+    run("train 2 kill@backward:step=11:rank=0 --run-dir run --checkpoint-interval 4 --set "
+        "logging.checkpoint_async=false;"
+        "test -e $M/*/*/step_00000009 || exit 1;"
+        "train 2 kill@backward:step=6:rank=0 --run-dir run --resume run/checkpoints/step_00000004;"
+        "test ! -e $M/*/*/step_00000009 || exit 2; train 2 '' --run-dir run --resume auto || exit "
+        "3;"
+        "grep -q 'at step 4' log || exit 4; same run");
+}
+
+Test(snapshots, without_room_are_said_once_and_training_goes_on)
+{
+    run("mkdir $M && mount -t tmpfs -o size=64k tmpfs $M || exit 77;"
+        "train 2 '' --run-dir run; code=$?; umount $M; rmdir $M; test $code = 0 || exit 1;"
+        "test $(grep -c 'warning: no snapshot of step 3: .*training continues' log) = 1 || exit 2;"
+        "test $(grep -c 'warning: no snapshot' log) = 1 || exit 3; same run");
+}
+
+Test(snapshots, beyond_snapshot_memory_are_off_and_the_limit_is_named)
+{
+    run("SET=\"$SET --set model.hidden_dim=128\"; rm -r whole; train 2 '' --run-dir whole || exit "
+        "1;"
+        "train 2 '' --run-dir run --set logging.snapshot_memory=1 || exit 2;"
+        "test $(grep -c 'warning: no snapshots: they need .* MiB on host .*snapshot_memory allows "
+        "1' log) = 1 "
+        "|| exit 3; same run && $B plan --config $C $SET --ranks 2 | grep -q '^snapshots (MiB)'");
+}
+
+/* -- launch/run.sh ---------------------------------------------------------------------------- */
+
+#define RUN                                                                                        \
+    "R() { ND_PROGRAM=$P ND_MPIRUN_OPTIONS=--oversubscribe bash " ND_SOURCE_DIR                    \
+    "/launch/run.sh \"$@\" > out 2>&1; };"
+
+Test(run_script, starts_again_after_a_lost_rank_and_reaches_the_same_state,
+     .init = nd_test_run_setup, .fini = nd_test_run_teardown)
+{
+    run(RUN "P=$F; export ND_FAULT=kill@backward:step=8:rank=1;"
+            "R --np 2 --max-restarts 1 -- --config $C $SET --run-dir run; code=$?; cp out log;"
+            "test $code = 137 || exit 1; test $(grep -c 'run.sh: start' out) = 2 || exit 2;"
+            "grep -q 'giving up after 1 restarts' out || exit 3;"
+            "export ND_FAULT=; R --np 2 -- --config $C $SET --run-dir run || exit 4; cp out log;"
+            "grep -q 'in memory, at step 6' out || exit 5; same run");
+}
+
+/* A stand-in for the program ends with the codes that a file lists. */
+Test(run_script, goes_by_the_exit_code_and_counts_restarts_without_progress,
+     .init = nd_test_run_setup, .fini = nd_test_run_teardown)
+{
+    run(RUN "cat > fake <<'END'\n#!/bin/sh\ncode=$(head -n 1 codes); sed -i 1d codes\n"
+            "echo \"$@\" >> calls; exit ${code:-0}\nEND\nchmod +x fake; P=$D/fake; mkdir run;"
+            "try() { printf '%s\\n' $1 > codes; : > calls; R --launch env --max-restarts 2 "
+            "--run-dir run;"
+            " code=$?; cp out log; test $code = $2 && test $(wc -l < calls) = $3; };"
+            "for c in 0 2 3 4 6 75 1 127; do try \"$c 5\" $c 1 || exit $((c + 1)); done;"
+            "for c in 5 134 137 139 205; do try \"$c 0\" 0 2 || exit 70; done;"
+            "try '5 5 5 5' 5 3 || exit 71; grep -q 'giving up after 2 restarts' out || exit 72;"
+            "R --launch env --np 2 x; test $? = 2 || exit 73; R --spare a x; test $? = 2");
+}
