@@ -243,6 +243,20 @@ nd_status receive_and_add(void *context, const nd_comm_piece *piece, int slot, i
     return ND_OK;
 }
 
+/* A finished sum from another rank. */
+nd_status take_slot(void *context, const nd_comm_piece *piece, int slot, int from)
+{
+    nccl_context *c = static_cast<nccl_context *>(context);
+    const int64_t part = part_values(ND_GRADIENT_WIRE_FP32);
+    for (int64_t first = 0; first < piece->count; first += part)
+        NCCL_TRY(c,
+                 c->nccl.receive(piece->slots[slot] + first,
+                                 (size_t)nd_min(piece->count - first, part) * sizeof(float),
+                                 ncclChar, from, c->comm, c->stream),
+                 "receiving gradients");
+    return ND_OK;
+}
+
 /* In NCCL's own order of additions: to the owner, or to all. */
 nd_status reduce_in_any_order(nccl_context *c, nd_comm_piece *p)
 {
@@ -264,28 +278,29 @@ nd_status reduce_in_any_order(nccl_context *c, nd_comm_piece *p)
             c->nccl.reduce(values, values, count, ncclFloat, ncclSum, p->owner, c->comm, c->stream),
             "reducing gradients");
     }
-    p->result = comm->rank == p->owner ? values : NULL;
+    p->result = nd_comm_member(comm) == p->owner ? values : NULL;
     return ND_OK;
 }
 
-/* NCCL adds in its own order, and exact values alone. */
-bool adds_by_itself(nd_comm_split split, const nd_comm_piece *piece)
+/* NCCL adds in its own order, and exact values alone; to one owner, so not where there are groups. */
+bool adds_by_itself(const nd_comm *comm, nd_comm_split split, const nd_comm_piece *piece)
 {
-    return split.any_order && piece->format == ND_GRADIENT_WIRE_FP32;
+    return split.any_order && piece->format == ND_GRADIENT_WIRE_FP32 &&
+           (nd_comm_group(comm) == comm->size || comm->reduction == ND_REDUCTION_ALLREDUCE);
 }
 
 nd_status reduce_pieces(nccl_context *c, nd_comm_split split, nd_comm_piece *pieces, int64_t count)
 {
-    const nd_tree_transfer transfer = {c, send_slot, receive_and_add, add_slots};
+    const nd_tree_transfer transfer = {c, send_slot, receive_and_add, take_slot, add_slots};
     int64_t i = 0;
     while (i < count) {
-        if (!adds_by_itself(split, &pieces[i])) {
+        if (!adds_by_itself(c->host, split, &pieces[i])) {
             ND_TRY(nd_tree_reduce(c->host, &transfer, split, &pieces[i++]));
             continue;
         }
         /* One launch for as many as there are in a row. */
         NCCL_TRY(c, c->nccl.group_start(), "reducing gradients");
-        for (; i < count && adds_by_itself(split, &pieces[i]); i++)
+        for (; i < count && adds_by_itself(c->host, split, &pieces[i]); i++)
             ND_TRY(reduce_in_any_order(c, &pieces[i]));
         NCCL_TRY(c, c->nccl.group_end(), "reducing gradients");
     }
@@ -316,10 +331,31 @@ nd_status reduce_to_owners(nd_comm *comm, nd_comm_split split, nd_comm_piece *pi
     return fence(attached);
 }
 
+/* From a group's member `root` to each other one. */
+nd_status send_to_group(nccl_context *c, void *data, size_t bytes, int root)
+{
+    const nd_comm *comm = c->host;
+    const int first = nd_comm_group_first(comm);
+    NCCL_TRY(c, c->nccl.group_start(), "sending weights");
+    if (nd_comm_member(comm) != root)
+        NCCL_TRY(c, c->nccl.receive(data, bytes, ncclChar, first + root, c->comm, c->stream),
+                 "receiving weights");
+    for (int m = 0; nd_comm_member(comm) == root && m < nd_comm_group(comm); m++)
+        if (m != root)
+            NCCL_TRY(c, c->nccl.send(data, bytes, ncclChar, first + m, c->comm, c->stream),
+                     "sending weights");
+    NCCL_TRY(c, c->nccl.group_end(), "sending weights");
+    return ND_OK;
+}
+
 nd_status enqueue_broadcast(nccl_context *c, void *data, size_t bytes, int root)
 {
     int slot;
     ND_TRY(begin(c, "the broadcast of weights", NULL, 0, &slot));
+    if (nd_comm_group(c->host) < c->host->size) {
+        ND_TRY(send_to_group(c, data, bytes, root));
+        return end(c, slot);
+    }
     NCCL_TRY(c, c->nccl.broadcast(data, data, bytes, ncclChar, root, c->comm, c->stream),
              "sending weights");
     return end(c, slot);
@@ -328,10 +364,10 @@ nd_status enqueue_broadcast(nccl_context *c, void *data, size_t bytes, int root)
 nd_status begin_broadcast(nd_comm *comm, void *data, size_t bytes, int root)
 {
     const double start = nd_seconds(), before = comm->wait_seconds;
-    if (bytes == 0)
+    if (bytes == 0 || nd_comm_group(comm) == 1)
         return ND_OK;
-    if (comm->rank == root)
-        comm->bytes_sent += bytes * (size_t)(comm->size - 1);
+    if (nd_comm_member(comm) == root)
+        comm->bytes_sent += bytes * (size_t)(nd_comm_group(comm) - 1);
     const nd_status status = enqueue_broadcast(attached, data, bytes, root);
     comm->wait_seconds = before + nd_seconds() - start;
     return status;

@@ -33,7 +33,7 @@ typedef struct machine_arguments {
     double add_rate, core_cost;                                /* GB/s, ns a byte */
     const char *flops;
     double step_ms, optimizer_ms;
-    bool simulate;
+    bool simulate, groups;
 } machine_arguments;
 
 static bool wants_time(const machine_arguments *a)
@@ -88,6 +88,19 @@ static nd_status parse_flops(const nd_config *config, const machine_arguments *a
     return ND_OK;
 }
 
+static nd_status print_fastest_groups(const nd_config *config, int ranks,
+                                      const nd_plan_machine *machine,
+                                      const nd_plan_cost *configured)
+{
+    int group;
+    double seconds;
+    ND_TRY(nd_plan_fastest_groups(config, ranks, machine, configured, &group, &seconds));
+    printf(
+        "groups of ranks  dist.group_ranks=%d takes least: %.4g ms a step (as configured: %.4g)\n",
+        group, seconds * 1e3, configured->cost.step * 1e3);
+    return ND_OK;
+}
+
 static nd_status predict_time(const nd_config *config, const machine_arguments *a, int ranks)
 {
     nd_plan_machine machine = {.between = {a->latency * 1e-6, 8e-9 / a->bandwidth},
@@ -103,6 +116,8 @@ static nd_status predict_time(const nd_config *config, const machine_arguments *
     if (machine.flops > 0.0)
         printf("rate a rank      %.3g FLOP/s\n", machine.flops);
     nd_plan_cost_print(&cost, stdout);
+    if (a->groups)
+        ND_TRY(print_fastest_groups(config, ranks, &machine, &cost));
     if (a->simulate) {
         ND_TRY(nd_plan_cost_simulate(config, ranks, &machine, &cost));
         nd_plan_cost_print(&cost, stdout);
@@ -156,6 +171,8 @@ nd_status nd_cli_plan(int argc, char **argv)
          "latency of a message between hosts, microseconds (50)"},
         {"--simulate", ND_ARG_FLAG, &machine.simulate, NULL,
          "also run the step's messages over simulated links, through the code that training runs"},
+        {"--groups", ND_ARG_FLAG, &machine.groups, NULL,
+         "also find the dist.group_ranks with the shortest predicted step"},
         {"--hosts", ND_ARG_INT, &machine.hosts, "H",
          "hosts that the ranks are spread over (one per rank)"},
         {"--local-bandwidth", ND_ARG_DOUBLE, &machine.local_bandwidth, "GBIT",

@@ -148,7 +148,7 @@ typedef nd_status (*send_streams)(nd_comm *comm, void *const *buffers, const siz
 typedef nd_status (*take_stream)(nd_code_stream *s, nd_model *model, int rank, char *stream,
                                  uint64_t bytes);
 
-/* Messages that are sent at once: of ranks [first, end). */
+/* Messages that are sent at once: of members [first, end) of the group. */
 typedef struct batch {
     int first, end;
     void **buffers; /* [ranks] */
@@ -156,19 +156,19 @@ typedef struct batch {
 } batch;
 
 /* The messages of ranks from `first` on for which there is room. What a rank announces must fit where it goes. */
-static nd_status fill_batch(const nd_code_stream *s, const uint64_t *announced, const nd_comm *comm,
+static nd_status fill_batch(const nd_code_stream *s, const uint64_t *announced, int member,
                             batch *b)
 {
     const size_t room = (size_t)s->theirs.cols;
     size_t used = 0;
-    memset(b->bytes, 0, (size_t)comm->size * sizeof *b->bytes);
-    for (int r = b->end = b->first; r < comm->size; b->end = ++r) {
-        if (announced[r] > room || (r == comm->rank && announced[r] > (size_t)s->mine.cols))
-            return ND_FAIL(ND_EPEER, "rank %d announces %llu bytes of codes", r,
+    memset(b->bytes, 0, (size_t)s->own->ranks * sizeof *b->bytes);
+    for (int r = b->end = b->first; r < s->own->ranks; b->end = ++r) {
+        if (announced[r] > room || (r == member && announced[r] > (size_t)s->mine.cols))
+            return ND_FAIL(ND_EPEER, "member %d of a group announces %llu bytes of codes", r,
                            (unsigned long long)announced[r]);
         if (used + aligned(announced[r]) > room)
             return ND_OK;
-        b->buffers[r] = r == comm->rank ? s->mine.data : (char *)s->theirs.data + used;
+        b->buffers[r] = r == member ? s->mine.data : (char *)s->theirs.data + used;
         b->bytes[r] = (size_t)announced[r];
         used += aligned(announced[r]);
     }
@@ -179,17 +179,18 @@ static nd_status fill_batch(const nd_code_stream *s, const uint64_t *announced, 
 static nd_status exchange(nd_code_stream *s, nd_model *model, nd_comm *comm,
                           const uint64_t *announced, send_streams send, take_stream take)
 {
-    batch b = {.buffers = calloc((size_t)comm->size, sizeof *b.buffers),
-               .bytes = calloc((size_t)comm->size, sizeof *b.bytes)};
+    const int member = nd_comm_member(comm);
+    batch b = {.buffers = calloc((size_t)s->own->ranks, sizeof *b.buffers),
+               .bytes = calloc((size_t)s->own->ranks, sizeof *b.bytes)};
     nd_status status = ND_OK;
     if (!b.buffers || !b.bytes)
-        status = ND_FAIL(ND_ENOMEM, "no memory for the streams of %d ranks", comm->size);
-    for (; status == ND_OK && b.first < comm->size; b.first = b.end) {
-        status = fill_batch(s, announced, comm, &b);
+        status = ND_FAIL(ND_ENOMEM, "no memory for the streams of %d ranks", s->own->ranks);
+    for (; status == ND_OK && b.first < s->own->ranks; b.first = b.end) {
+        status = fill_batch(s, announced, member, &b);
         if (status == ND_OK)
             status = send(comm, b.buffers, b.bytes);
         for (int r = b.first; status == ND_OK && r < b.end; r++)
-            if (r != comm->rank)
+            if (r != member)
                 status = take(s, model, r, b.buffers[r], announced[r]);
     }
     free(b.buffers);
@@ -202,8 +203,8 @@ static nd_status send_by_host(nd_comm *comm, void *const *buffers, const size_t 
 {
     if (comm->ops.broadcast_each)
         return comm->ops.broadcast_each(comm, buffers, bytes);
-    for (int r = 0; r < comm->size; r++)
-        ND_TRY(comm->ops.broadcast(comm, buffers[r], bytes[r], r));
+    for (int r = 0; r < nd_comm_group(comm); r++)
+        ND_TRY(comm->ops.broadcast_group(comm, buffers[r], bytes[r], r));
     return ND_OK;
 }
 
@@ -222,11 +223,11 @@ static nd_status exchange_by_host(nd_code_stream *s, nd_model *model, const nd_v
 {
     char *at = s->mine.data;
     for (int64_t i = 0; i < s->own->count; i++)
-        if (s->own->owner[i] == comm->rank && model->weights[i].ternary)
+        if (s->own->owner[i] == nd_comm_member(comm) && model->weights[i].ternary)
             ND_TRY(make_entry(s, model, i, nd_as_const(masters[i]), whole, &at));
     const uint64_t mine = (uint64_t)(at - (char *)s->mine.data);
     ND_TRY(comm->ops.allgather(comm, bytes, &mine, sizeof mine));
-    return exchange(s, model, comm, bytes, send_by_host, take_by_host);
+    return exchange(s, model, comm, bytes + nd_comm_group_first(comm), send_by_host, take_by_host);
 }
 
 /* -- on a device ------------------------------------------------------------------------------ */
@@ -282,11 +283,12 @@ static nd_status exchange_on_device(nd_code_stream *s, nd_model *model, const nd
     uint64_t mine = 0;
     ND_TRY(b->ops.zero(b, s->at.data, sizeof mine));
     for (int64_t i = 0; i < s->own->count; i++)
-        if (s->own->owner[i] == comm->rank && model->weights[i].ternary)
+        if (s->own->owner[i] == nd_comm_member(comm) && model->weights[i].ternary)
             ND_TRY(make_on_device(s, model, i, nd_as_const(masters[i]), whole));
     ND_TRY(b->ops.download(b, &mine, s->at.data, sizeof mine));
     ND_TRY(comm->ops.allgather(comm, bytes, &mine, sizeof mine));
-    return exchange(s, model, comm, bytes, nd_comm_broadcast_each, take_on_device);
+    return exchange(s, model, comm, bytes + nd_comm_group_first(comm), nd_comm_broadcast_each,
+                    take_on_device);
 }
 
 nd_status nd_code_stream_run(nd_code_stream *s, nd_model *model, const nd_view *masters, bool whole,

@@ -21,10 +21,10 @@ typedef struct nd_code_stream {
     void *host;          /* memory of all four where the arena's is a device's without kernels */
 } nd_code_stream;
 
-/* Lays out the streams of rank `rank`; run on a sizing arena, commit, run again. One rank needs none. Where
+/* Lays out the streams of member `member` of a group; run on a sizing arena, commit, run again. One rank needs none. Where
  * neither the host nor kernels can read the arena's memory it is taken from the heap instead, once. */
 nd_status nd_code_stream_reserve(nd_code_stream *s, const nd_model *model, const nd_ownership *own,
-                                 int rank, nd_arena *arena);
+                                 int member, nd_arena *arena);
 void nd_code_stream_destroy(nd_code_stream *s);
 
 /* Collective. Every ternary weight becomes its owner's master [params.count], ternarised. Replicas must

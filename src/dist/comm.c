@@ -69,9 +69,24 @@ nd_status nd_comm_broadcast_each(nd_comm *comm, void *const *buffers, const size
 {
     if (comm->ops.broadcast_each && !comm->device)
         return comm->ops.broadcast_each(comm, buffers, bytes);
-    for (int r = 0; r < comm->size; r++)
-        ND_TRY(comm->ops.broadcast_device(comm, buffers[r], bytes[r], r));
+    for (int m = 0; m < nd_comm_group(comm); m++)
+        ND_TRY(comm->ops.broadcast_device(comm, buffers[m], bytes[m], m));
     return ND_OK;
+}
+
+int nd_comm_group(const nd_comm *comm)
+{
+    return comm->group_ranks > 0 ? comm->group_ranks : comm->size;
+}
+
+int nd_comm_group_first(const nd_comm *comm)
+{
+    return comm->rank - nd_comm_member(comm);
+}
+
+int nd_comm_member(const nd_comm *comm)
+{
+    return comm->rank % nd_comm_group(comm);
 }
 
 size_t nd_wire_part_bytes(const nd_comm *comm)

@@ -35,13 +35,14 @@ typedef struct nd_comm_split {
     bool any_order; /* one leaf a rank, and an implementation may add them in its own order */
 } nd_comm_split;
 
-/* One buffer of a reduction: summed over the leaves of all ranks to rank `owner`. */
+/* One buffer of a reduction: summed over the leaves of all ranks, to member `owner` of every group. */
 typedef struct nd_comm_piece {
     float *const
-        *slots;    /* this rank's partial sums, one a maximal block of its leaves; overwritten */
-    int64_t count; /* floats of each */
-    int owner;
-    float *result;    /* out: on the owner the slot that holds the sum, elsewhere NULL */
+        *slots;       /* this rank's partial sums, one a maximal block of its leaves; overwritten */
+    int64_t count;    /* floats of each */
+    int owner;        /* member of its group: 0 to nd_comm_group(comm) - 1 */
+    int taker;        /* rank where rounded sums are added up; of one group: the owner */
+    float *result;    /* out: on owners the slot that holds the sum, elsewhere NULL */
     const char *name; /* of the tensor, for errors; may be NULL */
     /* The format sent; the same on all ranks. The residual (dist/gradient_wire.h) of what this rank sends,
      * in the same memory as the slots; NULL: rounding is not made up for. */
@@ -67,11 +68,13 @@ typedef struct nd_comm_ops {
     /* `bytes` from `root` to everyone, in place. */
     nd_status (*broadcast)(nd_comm *comm, void *data, size_t bytes, int root);
 
-    /* The same for memory of comm->device. */
+    /* Within each group from its member `root`; of memory of the host, and of comm->device. */
+    nd_status (*broadcast_group)(nd_comm *comm, void *data, size_t bytes, int root);
     nd_status (*broadcast_device)(nd_comm *comm, void *data, size_t bytes, int root);
 
-    /* buffers[r][0..bytes[r]) from every rank r to everyone, in place; all ranks know all bytes. Host memory. NULL:
-     * the implementation has nothing better than one broadcast after another (nd_comm_broadcast_each). */
+    /* buffers[m][0..bytes[m]) from every member m of a group to all of the group, in place; all know all bytes.
+     * Host memory. NULL: the implementation has nothing better than one broadcast after another
+     * (nd_comm_broadcast_each). */
     nd_status (*broadcast_each)(nd_comm *comm, void *const *buffers, const size_t *bytes);
 
     /* all[r*bytes ...] = what rank r passed in `mine`, on every rank. */
@@ -81,9 +84,9 @@ typedef struct nd_comm_ops {
      * Rank r passes bytes[r] bytes: root knows all of them, another rank its own. */
     nd_status (*gather)(nd_comm *comm, void *all, const void *mine, const size_t *bytes, int root);
 
-    /* Sums every piece to its owner in f32, along the tree over leaves of core/base/sum_tree.h, so that the
-     * bits depend neither on the number of ranks nor on who owns what, unless a piece's format rounds
-     * messages. */
+    /* Sums every piece to its owners in f32, along the tree over leaves of core/base/sum_tree.h, so that the
+     * bits depend neither on the number of ranks nor on groups nor on who owns what, unless a piece's format
+     * rounds messages: then they depend on the number of ranks and on who takes what. */
     nd_status (*reduce_to_owners)(nd_comm *comm, nd_comm_split split, nd_comm_piece *pieces,
                                   int64_t count);
 
@@ -114,6 +117,7 @@ struct nd_comm {
     int size;
     int local_rank;      /* rank among those on the same machine */
     int local_size;      /* how many those are */
+    int group_ranks;     /* in: ranks of a group, which are consecutive; 0: all ranks are one */
     uint64_t bytes_sent; /* payload bytes this rank has sent since creation */
     double wait_seconds; /* time the caller's thread has spent inside collectives */
     double
@@ -172,6 +176,11 @@ bool nd_comm_overlaps(const nd_comm *comm);
 
 /* Collective. As nd_comm_ops.broadcast_each, in memory of comm->device. */
 nd_status nd_comm_broadcast_each(nd_comm *comm, void *const *buffers, const size_t *bytes);
+
+/* Ranks of a group; the first of this rank's group; which member of it this rank is. */
+int nd_comm_group(const nd_comm *comm);
+int nd_comm_group_first(const nd_comm *comm);
+int nd_comm_member(const nd_comm *comm);
 
 /* comm->part_bytes, or what stands for it. */
 size_t nd_wire_part_bytes(const nd_comm *comm);

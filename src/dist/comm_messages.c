@@ -73,29 +73,55 @@ static nd_status messages_barrier(nd_comm *comm)
     return status;
 }
 
+/* Consecutive ranks, which this one is among. */
+typedef struct span_of_ranks {
+    int first, size;
+} span_of_ranks;
+
+static span_of_ranks everyone(const nd_comm *comm)
+{
+    return (span_of_ranks){0, comm->size};
+}
+
+static span_of_ranks group(const nd_comm *comm)
+{
+    return (span_of_ranks){nd_comm_group_first(comm), nd_comm_group(comm)};
+}
+
 /* Down a binomial tree, part by part. `place` is the rank's distance from the root: its parent's has the
  * lowest bit cleared, its children's have one lower bit set. */
-static nd_status broadcast(nd_comm *comm, void *data, size_t bytes, int root)
+static nd_status broadcast(nd_comm *comm, span_of_ranks among, void *data, size_t bytes, int root)
 {
-    const int size = comm->size, place = (comm->rank - root + size) % size;
-    const int from = place > 0 ? ((place & (place - 1)) + root) % size : -1;
+    const int size = among.size, place = (comm->rank - among.first - root + size) % size;
+    const int from = place > 0 ? among.first + ((place & (place - 1)) + root) % size : -1;
     int to[ND_WIRE_FAN], children = 0, bit = 1;
     while (bit < size && !(place & bit))
         bit *= 2;
     for (bit /= 2; bit > 0; bit /= 2)
         if (place + bit < size)
-            to[children++] = (place + bit + root) % size;
+            to[children++] = among.first + (place + bit + root) % size;
     return nd_wire_relay(wire_of(comm), data, bytes, from, to, children);
 }
 
-static nd_status messages_broadcast(nd_comm *comm, void *data, size_t bytes, int root)
+static nd_status broadcast_among(nd_comm *comm, span_of_ranks among, void *data, size_t bytes,
+                                 int root)
 {
     span s;
     nd_status status = enter(comm, ND_COLLECTIVE_BROADCAST, &s);
     if (status == ND_OK)
-        status = broadcast(comm, data, bytes, root);
+        status = broadcast(comm, among, data, bytes, root);
     leave(comm, &s);
     return status;
+}
+
+static nd_status messages_broadcast(nd_comm *comm, void *data, size_t bytes, int root)
+{
+    return broadcast_among(comm, everyone(comm), data, bytes, root);
+}
+
+static nd_status messages_broadcast_group(nd_comm *comm, void *data, size_t bytes, int root)
+{
+    return broadcast_among(comm, group(comm), data, bytes, root);
 }
 
 static nd_status messages_broadcast_each(nd_comm *comm, void *const *buffers, const size_t *bytes)
@@ -103,7 +129,8 @@ static nd_status messages_broadcast_each(nd_comm *comm, void *const *buffers, co
     span s;
     nd_status status = enter(comm, ND_COLLECTIVE_BROADCAST, &s);
     if (status == ND_OK)
-        status = nd_ring_broadcast_each(wire_of(comm), comm->rank, comm->size, buffers, bytes);
+        status = nd_ring_broadcast_each(wire_of(comm), nd_comm_member(comm), nd_comm_group(comm),
+                                        nd_comm_group_first(comm), buffers, bytes);
     leave(comm, &s);
     return status;
 }
@@ -195,14 +222,15 @@ static nd_status messages_gather(nd_comm *comm, void *all, const void *mine, con
 static nd_status messages_broadcast_device(nd_comm *comm, void *data, size_t bytes, int root)
 {
     char *staged = ((message_context *)comm->context)->staged, *at = data;
+    const bool sends = comm->rank == nd_comm_group_first(comm) + root;
     if (!comm->device)
-        return messages_broadcast(comm, data, bytes, root);
+        return messages_broadcast_group(comm, data, bytes, root);
     for (size_t left = bytes; left > 0;) {
         const size_t part = left < ND_WIRE_PART_BYTES ? left : ND_WIRE_PART_BYTES;
-        if (comm->rank == root)
+        if (sends)
             ND_TRY(nd_transfer_fetch(comm, staged, at, part));
-        ND_TRY(messages_broadcast(comm, staged, part, root));
-        if (comm->rank != root)
+        ND_TRY(messages_broadcast_group(comm, staged, part, root));
+        if (!sends)
             ND_TRY(nd_transfer_deliver(comm, at, staged, part));
         at += part;
         left -= part;
@@ -305,7 +333,7 @@ static nd_status work_on_wire(nd_comm *comm, const nd_comm_job *jobs, int64_t co
     }
     if (job->kind == ND_COMM_JOB_BROADCAST) {
         ND_TRY(nd_wire_begin(wire_of(comm), ND_COLLECTIVE_BROADCAST, job->step, job->phase));
-        return broadcast(comm, job->data, job->bytes, job->root);
+        return broadcast(comm, group(comm), job->data, job->bytes, job->root);
     }
     int64_t least = 1;
     ND_TRY(nd_wire_begin(wire_of(comm), ND_COLLECTIVE_REDUCTION, job->step, job->phase));
@@ -418,6 +446,7 @@ static void messages_destroy(nd_comm *comm)
 static const nd_comm_ops operations = {.destroy = messages_destroy,
                                        .barrier = messages_barrier,
                                        .broadcast = messages_broadcast,
+                                       .broadcast_group = messages_broadcast_group,
                                        .broadcast_device = messages_broadcast_device,
                                        .broadcast_each = messages_broadcast_each,
                                        .allgather = messages_allgather,

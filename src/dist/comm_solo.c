@@ -72,6 +72,7 @@ nd_status nd_comm_create_solo(nd_comm **comm)
                               .destroy = solo_destroy,
                               .barrier = solo_barrier,
                               .broadcast = solo_broadcast,
+                              .broadcast_group = solo_broadcast,
                               .broadcast_device = solo_broadcast,
                               .allgather = solo_allgather,
                               .gather = solo_gather,

@@ -17,13 +17,34 @@ static int costliest_first(const void *left, const void *right)
     return a->index < b->index ? -1 : a->index > b->index;
 }
 
+static item *sorted(const double *cost, int64_t count)
+{
+    item *items = calloc((size_t)count, sizeof *items);
+    for (int64_t i = 0; items && i < count; i++)
+        items[i] = (item){cost[i], i};
+    if (items)
+        qsort(items, (size_t)count, sizeof *items, costliest_first);
+    return items;
+}
+
+/* The least loaded of first, first + step, ... below `end` gets `cost` more. */
+static int least(double *load, int first, int step, int end, double cost)
+{
+    int found = first;
+    for (int r = first + step; r < end; r += step)
+        if (load[r] < load[found])
+            found = r;
+    load[found] += cost;
+    return found;
+}
+
 nd_status nd_ownership_create(const double *cost, int64_t count, int ranks, nd_ownership *own)
 {
-    *own = (nd_ownership){.count = count, .ranks = ranks};
+    *own = (nd_ownership){.count = count, .ranks = ranks, .groups = 1};
     own->owner = calloc((size_t)count, sizeof *own->owner);
     own->rows = calloc((size_t)count, sizeof *own->rows);
     own->load = calloc((size_t)ranks, sizeof *own->load);
-    item *items = calloc((size_t)count, sizeof *items);
+    item *items = sorted(cost, count);
     if (!own->owner || !own->rows || !own->load || !items) {
         free(items);
         nd_ownership_destroy(own);
@@ -31,18 +52,47 @@ nd_status nd_ownership_create(const double *cost, int64_t count, int ranks, nd_o
                        (long long)count, ranks);
     }
     for (int64_t i = 0; i < count; i++)
-        items[i] = (item){cost[i], i};
-    qsort(items, (size_t)count, sizeof *items, costliest_first);
-    for (int64_t i = 0; i < count; i++) {
-        int least = 0;
-        for (int r = 1; r < ranks; r++)
-            if (own->load[r] < own->load[least])
-                least = r;
-        own->owner[items[i].index] = least;
-        own->load[least] += items[i].cost;
-    }
+        own->owner[items[i].index] = least(own->load, 0, 1, ranks, items[i].cost);
     free(items);
     return ND_OK;
+}
+
+nd_status nd_ownership_spread(nd_ownership *own, const double *cost, int groups)
+{
+    const int all = groups * own->ranks;
+    double *takes = calloc(2 * (size_t)all, sizeof *takes);
+    item *items = sorted(cost, own->count);
+    own->copies = calloc(2 * (size_t)own->count, sizeof *own->copies);
+    const bool whole = takes && items && own->copies;
+    for (int64_t i = 0; whole && i < own->count; i++) {
+        const int64_t index = items[i].index;
+        const int owner = own->rows[index] ? 0 : own->owner[index];
+        own->copies[index] = least(takes, 0, 1, all, items[i].cost);
+        own->copies[own->count + index] = least(takes + all, owner, own->ranks, all, items[i].cost);
+    }
+    own->groups = groups;
+    free(takes);
+    free(items);
+    return whole ? ND_OK : ND_FAIL(ND_ENOMEM, "no memory for %d groups of ranks", groups);
+}
+
+int nd_ownership_saver(const nd_ownership *own, int64_t index)
+{
+    if (own->rows[index])
+        return 0;
+    return own->copies ? own->copies[own->count + index] : own->owner[index];
+}
+
+bool nd_ownership_saves(const nd_ownership *own, int64_t index, int rank)
+{
+    return own->rows[index] ? rank < own->ranks : nd_ownership_saver(own, index) == rank;
+}
+
+int nd_ownership_taker(const nd_ownership *own, int64_t index, int owner)
+{
+    if (own->rows[index])
+        return (int)((index + owner) % own->groups) * own->ranks + owner;
+    return own->copies ? own->copies[index] : owner;
 }
 
 /* Up to which load ranks with less must be filled to take `cost` more in all. */
@@ -117,5 +167,6 @@ void nd_ownership_destroy(nd_ownership *own)
     free(own->rows);
     free(own->owner);
     free(own->load);
+    free(own->copies);
     memset(own, 0, sizeof *own);
 }

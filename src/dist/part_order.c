@@ -2,6 +2,13 @@
 
 #include "dist/wire_sizes.h"
 
+size_t nd_reduction_part_bytes(size_t part_bytes, bool rounds)
+{
+    const size_t most =
+        ND_WIRE_PART_BYTES / sizeof(float); /* a format takes a byte a value at least */
+    return rounds && part_bytes > most ? most : part_bytes;
+}
+
 nd_part_order nd_part_order_of(const size_t *bytes, int64_t count, size_t size)
 {
     nd_part_order o = {.bytes = bytes, .count = count, .size = size, .longest = 1};

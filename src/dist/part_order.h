@@ -19,6 +19,9 @@ typedef struct nd_part_order {
     bool more;
 } nd_part_order;
 
+/* Bytes of a part where messages may have `part_bytes`: of rounded ones so many that their values fit in fp32. */
+size_t nd_reduction_part_bytes(size_t part_bytes, bool rounds);
+
 /* Turns count bytes in units of the longest part, so that short parts among long ones do not always fall to the
  * same ranks. */
 nd_part_order nd_part_order_of(const size_t *bytes, int64_t count, size_t size);

@@ -13,7 +13,8 @@ enum { LEVELS = 64 };
 typedef struct act {
     nd_tree_act tree;
     int64_t piece;
-    size_t at, bytes;
+    size_t at,
+        bytes; /* of the message in the piece's format, or in fp32 where it is a finished sum */
 } act;
 
 struct nd_part_reduction {
@@ -80,18 +81,27 @@ static nd_status note(void *context, const nd_tree_act *tree)
     nd_part_reduction *r = context;
     if (r->count == r->capacity)
         ND_TRY(grow(r));
-    r->acts[r->count++] = (act){*tree, r->part.piece, r->part.at, r->part.bytes};
+    act a = {*tree, r->part.piece, r->part.at, r->part.bytes};
+    if (tree->finished) {
+        const nd_gradient_wire format = r->pieces[a.piece].format;
+        a.at = sizeof(float) * (size_t)nd_gradient_wire_values(format, a.at);
+        a.bytes = sizeof(float) * (size_t)nd_gradient_wire_values(format, a.bytes);
+    }
+    r->acts[r->count++] = a;
     return ND_OK;
 }
 
 static nd_status walk(nd_part_reduction *r, nd_comm_split split, int64_t count)
 {
-    nd_part_order order = nd_part_order_of(r->bytes, count, nd_wire_part_bytes(r->comm));
+    bool rounds = false;
+    for (int64_t i = 0; i < count; i++)
+        rounds |= r->pieces[i].format != ND_GRADIENT_WIRE_FP32;
+    nd_part_order order = nd_part_order_of(
+        r->bytes, count, nd_reduction_part_bytes(nd_wire_part_bytes(r->comm), rounds));
     r->count = 0;
     while (nd_part_next(&order, &r->part)) {
         nd_comm_piece *piece = &r->pieces[r->part.piece];
-        const nd_tree tree = {r->comm->size, split, piece->owner, r->part.turn,
-                              nd_tree_delivers(r->comm->size, split, piece->format)};
+        const nd_tree tree = nd_tree_of(r->comm, split, piece, r->part.turn);
         int slot;
         ND_TRY(nd_tree_walk(r->comm->rank, &tree, note, r, &slot));
         piece->result = slot >= 0 ? piece->slots[slot] : NULL;
@@ -178,10 +188,13 @@ static nd_status receive(nd_part_reduction *r, const act *a, progress *p)
 static nd_status send(nd_part_reduction *r, const act *a, progress *p)
 {
     const nd_comm_piece *piece = &r->pieces[a->piece];
+    const nd_comm_piece values = {.slots = piece->slots};
     const void *data = NULL;
     size_t bytes = a->bytes;
     for (; p->left + ND_WIRE_DEPTH <= p->sends; p->left++)
         ND_TRY(nd_wire_finish_send(r->wire, p->left));
+    if (a->tree.finished)
+        piece = &values;
     if (piece->format == ND_GRADIENT_WIRE_FP32 && !r->comm->device)
         data = nd_shortened_part_make(&r->shortening, r->comm, a->tree.peer,
                                       (const char *)piece->slots[a->tree.slot] + a->at,

@@ -9,7 +9,7 @@ typedef struct stream {
 
 typedef struct ring {
     nd_wire *wire;
-    int rank, size;
+    int rank, size, first;
     size_t part_bytes;
     void *const *buffers;
     const size_t *bytes;
@@ -42,7 +42,8 @@ static nd_status receive_next(const ring *r, stream *in)
     int length;
     const int64_t number = in->number;
     char *data = next(r, in, &length);
-    return nd_wire_start_receive(r->wire, number, data, length, (r->rank + r->size - 1) % r->size);
+    return nd_wire_start_receive(r->wire, number, data, length,
+                                 r->first + (r->rank + r->size - 1) % r->size);
 }
 
 static nd_status send_next(const ring *r, stream *out)
@@ -52,7 +53,7 @@ static nd_status send_next(const ring *r, stream *out)
     if (number >= ND_WIRE_DEPTH)
         ND_TRY(nd_wire_finish_send(r->wire, number - ND_WIRE_DEPTH));
     const char *data = next(r, out, &length);
-    return nd_wire_start_send(r->wire, number, data, length, (r->rank + 1) % r->size);
+    return nd_wire_start_send(r->wire, number, data, length, r->first + (r->rank + 1) % r->size);
 }
 
 /* Starts sends up to ND_WIRE_DEPTH ahead of the round: its own parts, and what it has taken of others. */
@@ -85,10 +86,10 @@ static nd_status go_round(const ring *r)
     return ND_OK;
 }
 
-nd_status nd_ring_broadcast_each(nd_wire *wire, int rank, int size, void *const *buffers,
+nd_status nd_ring_broadcast_each(nd_wire *wire, int rank, int size, int first, void *const *buffers,
                                  const size_t *bytes)
 {
-    const ring r = {wire, rank, size, nd_wire_message_bytes(wire), buffers, bytes};
+    const ring r = {wire, rank, size, first, nd_wire_message_bytes(wire), buffers, bytes};
     if (size == 1)
         return ND_OK;
     const nd_status status = go_round(&r);

@@ -1,4 +1,4 @@
-/* What every rank has for all others, around a ring. */
+/* What every rank of a group has for all others of it, around a ring. */
 #pragma once
 
 #include "dist/point_to_point.h"
@@ -10,6 +10,8 @@
  * In round i a rank takes its i-th part and has started its i-th send: what it hands on came in an earlier round, or
  * in the same one where it has nothing of its own. So whoever is in the earliest round goes on. Sends may be
  * ND_WIRE_DEPTH rounds ahead: else parts would take a whole way round in as many rounds as there are ranks with
- * parts of their own. */
-nd_status nd_ring_broadcast_each(nd_wire *wire, int rank, int size, void *const *buffers,
+ * parts of their own.
+ *
+ * `rank` counts within the group of `size` ranks from rank `first` on. */
+nd_status nd_ring_broadcast_each(nd_wire *wire, int rank, int size, int first, void *const *buffers,
                                  const size_t *bytes);

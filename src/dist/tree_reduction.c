@@ -97,20 +97,106 @@ static bool is_power_of_two(int64_t x)
 
 enum { MEET_RANKS_MAX = 8 };
 
-bool nd_tree_delivers(int ranks, nd_comm_split split, nd_gradient_wire format)
+static bool whole(const nd_tree *tree)
 {
-    return ranks > MEET_RANKS_MAX && format == ND_GRADIENT_WIRE_FP32 &&
-           is_power_of_two(split.leaves / ranks);
+    return is_power_of_two(tree->split.leaves / tree->ranks);
+}
+
+/* Whether sums are delivered. */
+static bool delivers(const nd_tree *tree)
+{
+    return tree->ranks > MEET_RANKS_MAX && tree->format == ND_GRADIENT_WIRE_FP32 && whole(tree);
+}
+
+/* The rank that meets sums, which is an owner where nothing is rounded; -1: none. */
+static int meets(const nd_tree *tree)
+{
+    const int copies = tree->ranks / tree->group;
+    const int64_t turn = whole(tree) ? tree->turn : 0;
+    if (tree->format != ND_GRADIENT_WIRE_FP32)
+        return tree->taker;
+    return delivers(tree)
+               ? -1
+               : (int)((turn + tree->taker / tree->group) % copies) * tree->group + tree->owner;
 }
 
 static walk walk_of(int rank, const nd_tree *tree)
 {
-    const int64_t part = tree->split.leaves / tree->ranks;
     return (walk){.rank = rank,
-                  .meets = tree->deliver ? -1 : tree->owner,
-                  .part = part,
-                  .whole = is_power_of_two(part),
+                  .meets = meets(tree),
+                  .part = tree->split.leaves / tree->ranks,
+                  .whole = whole(tree),
                   .turn = tree->turn};
+}
+
+nd_tree nd_tree_of(const nd_comm *comm, nd_comm_split split, const nd_comm_piece *piece,
+                   int64_t turn)
+{
+    return (nd_tree){.ranks = comm->size,
+                     .group = nd_comm_group(comm),
+                     .split = split,
+                     .owner = piece->owner,
+                     .taker = piece->taker,
+                     .format = piece->format,
+                     .turn = turn};
+}
+
+int nd_tree_top(const nd_tree *tree)
+{
+    return level_of(tree->split.leaves);
+}
+
+/* -- passing finished sums on ----------------------------------------------------------------- */
+
+typedef struct passing {
+    int group, owner;
+    int only; /* the group whose messages are wanted; -1: of all */
+    nd_tree_message visit;
+    void *context;
+} passing;
+
+/* In groups a..b-1, of which `has` has the sum. */
+static void pass_on(const passing *p, int a, int b, int has, int level)
+{
+    if (b - a == 1 || (p->only >= 0 && (p->only < a || p->only >= b)))
+        return;
+    const int middle = a + (int)nd_sum_tree_left(b - a);
+    const int across = has < middle ? middle + has - a : a + has - middle;
+    const int takes = across < b ? across : b - 1;
+    p->visit(p->context, level, has * p->group + p->owner, takes * p->group + p->owner);
+    pass_on(p, a, middle, has < middle ? has : takes, level + 1);
+    pass_on(p, middle, b, has < middle ? takes : has, level + 1);
+}
+
+/* Of the sum that rank `holds`; those that concern the group of rank `only`, or all. */
+static void pass_to_owners(const nd_tree *tree, int holds, int only, nd_tree_message visit,
+                           void *context)
+{
+    const int group = tree->group, near = holds / group, level = nd_tree_top(tree) + 1;
+    const passing p = {group, tree->owner, only >= 0 ? only / group : -1, visit, context};
+    if (holds % group != tree->owner)
+        visit(context, level, holds, near * group + tree->owner);
+    pass_on(&p, 0, tree->ranks / group, near, level + 1);
+}
+
+typedef struct finished {
+    int rank, slot; /* of this rank, which holds the sum there when it sends */
+    nd_tree_visit visit;
+    void *context;
+    nd_status status;
+} finished;
+
+static void act_on(void *context, int level, int from, int to)
+{
+    finished *f = context;
+    if (f->status != ND_OK || (f->rank != from && f->rank != to))
+        return;
+    const nd_tree_act act = {.kind = f->rank == to ? ND_TREE_TAKE : ND_TREE_SEND,
+                             .level = level,
+                             .slot = f->slot,
+                             .peer = f->rank == to ? from : to,
+                             .finished = true};
+    f->status = f->visit(f->context, &act);
 }
 
 nd_status nd_tree_walk(int rank, const nd_tree *tree, nd_tree_visit visit, void *context, int *slot)
@@ -120,16 +206,10 @@ nd_status nd_tree_walk(int rank, const nd_tree *tree, nd_tree_visit visit, void 
     w.visit = visit;
     w.context = context;
     ND_TRY(walk_node(&w, 0, tree->split.leaves, &sum));
-    if (tree->deliver && sum.rank != tree->owner) {
-        const nd_tree_act act = {.kind = rank == tree->owner ? ND_TREE_TAKE : ND_TREE_SEND,
-                                 .level = level_of(tree->split.leaves) + 1,
-                                 .peer = rank == tree->owner ? sum.rank : tree->owner};
-        if (rank == tree->owner || rank == sum.rank)
-            ND_TRY(visit(context, &act));
-        sum = (place){tree->owner, 0};
-    }
-    *slot = rank == sum.rank ? sum.slot : -1;
-    return ND_OK;
+    finished f = {rank, rank == sum.rank ? sum.slot : 0, visit, context, ND_OK};
+    pass_to_owners(tree, sum.rank, rank, act_on, &f);
+    *slot = rank % tree->group == tree->owner ? f.slot : -1;
+    return f.status;
 }
 
 /* -- whole slots at a time -------------------------------------------------------------------- */
@@ -138,6 +218,7 @@ typedef struct reduction {
     nd_comm *comm;
     const nd_tree_transfer *transfer;
     const nd_comm_piece *piece;
+    nd_comm_piece finished; /* the same in fp32 */
 } reduction;
 
 nd_status nd_tree_add(nd_comm *comm, float *restrict into, const float *restrict from,
@@ -159,10 +240,11 @@ static nd_status act_at_once(void *context, const nd_tree_act *act)
     const nd_comm_piece *p = r->piece;
     switch (act->kind) {
     case ND_TREE_SEND:
-        return t->send(t->context, p, act->slot, act->peer);
+        return t->send(t->context, act->finished ? &r->finished : p, act->slot, act->peer);
     case ND_TREE_RECEIVE:
         return t->receive_and_add(t->context, p, act->slot, act->peer);
-    case ND_TREE_TAKE: /* nothing is delivered here */
+    case ND_TREE_TAKE:
+        return t->take(t->context, &r->finished, act->slot, act->peer);
     case ND_TREE_ADD:
         break;
     }
@@ -174,9 +256,11 @@ static nd_status act_at_once(void *context, const nd_tree_act *act)
 nd_status nd_tree_reduce(nd_comm *comm, const nd_tree_transfer *transfer, nd_comm_split split,
                          nd_comm_piece *piece)
 {
-    reduction r = {comm, transfer, piece};
-    const nd_tree tree = {.ranks = comm->size, .split = split, .owner = piece->owner};
+    reduction r = {comm, transfer, piece, *piece};
+    const nd_tree tree = nd_tree_of(comm, split, piece, 0);
     int slot;
+    r.finished.format = ND_GRADIENT_WIRE_FP32;
+    r.finished.residual = NULL;
     ND_TRY(nd_tree_walk(comm->rank, &tree, act_at_once, &r, &slot));
     piece->result = slot >= 0 ? piece->slots[slot] : NULL;
     return ND_OK;
@@ -210,20 +294,33 @@ void nd_tree_messages(const nd_tree *tree, nd_tree_message visit, void *context)
 {
     const listing l = {walk_of(0, tree), visit, context};
     const int holds = list_node(&l, 0, tree->split.leaves);
-    if (tree->deliver && holds != tree->owner)
-        visit(context, level_of(tree->split.leaves) + 1, holds, tree->owner);
+    pass_to_owners(tree, holds, -1, visit, context);
 }
 
-static void count_message(void *context, int level, int from, int to)
+typedef struct tally {
+    int top;
+    double sums;
+} tally;
+
+static void count_sum(void *context, int level, int from, int to)
 {
-    (void)level, (void)from, (void)to;
-    ++*(int64_t *)context;
+    tally *t = context;
+    (void)from, (void)to;
+    t->sums += level <= t->top;
 }
 
-int64_t nd_tree_sends(int ranks, nd_comm_split split, int owner, nd_gradient_wire format)
+double nd_tree_sums(const nd_tree *tree)
 {
-    const nd_tree tree = {.ranks = ranks, .split = split, .owner = owner};
-    int64_t count = 0;
-    nd_tree_messages(&tree, count_message, &count);
-    return count + nd_tree_delivers(ranks, split, format);
+    tally t = {.top = nd_tree_top(tree)};
+    nd_tree_messages(tree, count_sum, &t);
+    return t.sums;
+}
+
+double nd_tree_copies(const nd_tree *tree)
+{
+    const int copies = tree->ranks / tree->group;
+    double delivered = (double)(tree->group - 1) / tree->group;
+    if (!delivers(tree))
+        delivered = meets(tree) % tree->group != tree->owner;
+    return copies - 1 + delivered;
 }

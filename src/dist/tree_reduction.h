@@ -5,40 +5,51 @@
  * they give. Bit k of the turn picks the side of nodes over 2^(k+1) ranks: over consecutive turns each rank halves
  * what it holds with one partner a level, as in recursive halving. Then the sum is either
  *
- *   met       by the owner, which takes at every node that it has leaves below: N - 1 messages for N ranks, of which
+ *   met       by an owner, which takes at every node that it has leaves below: N - 1 messages for N ranks, of which
  *             the owner receives log2 N; or
- *   delivered to the owner by who took the last node: N messages, or N - 1 where that is the owner, of which the
- *             owner receives two or so. For many ranks, where the owner of a large tensor would receive it many times.
+ *   delivered by who took the last node to the owner in its group: one message more, but the owner receives two or
+ *             so. For many ranks, where the owner of a large tensor would receive it many times.
  *
  * Where a rank holds several blocks of leaves the turn is not heeded, since another choice could take more messages,
- * and sums are met. */
+ * and sums are met.
+ *
+ * With several groups the owner that has the sum then passes it on to the owners of the other groups, which become
+ * its copies: to the one at the same place in the other half of all groups, then both in halves of halves. By turns
+ * the sum begins in every group, so that over many parts this is an all-gather by doubling: C copies send C - 1
+ * messages, evenly shared, and of neighbouring groups on a host one takes it from another host.
+ *
+ * What is rounded is met by the rank `taker`, whatever the groups are: so bits do not depend on them. It is passed on
+ * as it was summed, in fp32. */
 #pragma once
 
 #include "dist/comm.h"
 
 typedef struct nd_tree {
-    int ranks;
+    int ranks, group; /* in all; of a group */
     nd_comm_split split;
-    int owner;
+    int owner, taker; /* of nd_comm_piece */
+    nd_gradient_wire format;
     int64_t turn;
-    bool deliver;
 } nd_tree;
 
-/* Whether sums of this format are delivered. What is rounded is met by its owner, which so never sends: it has no
- * residual. */
-bool nd_tree_delivers(int ranks, nd_comm_split split, nd_gradient_wire format);
+nd_tree nd_tree_of(const nd_comm *comm, nd_comm_split split, const nd_comm_piece *piece,
+                   int64_t turn);
+
+/* The level of the last sums; what is on a higher one passes them on in fp32, whatever the format. */
+int nd_tree_top(const nd_tree *tree);
 
 /* What one rank does at a node. Acts of a lower level come before those of a higher one. */
 typedef struct nd_tree_act {
     enum {
         ND_TREE_SEND,
         ND_TREE_RECEIVE, /* and add to the slot */
-        ND_TREE_TAKE,    /* receive what replaces the slot: a delivered sum */
+        ND_TREE_TAKE,    /* receive what replaces the slot: a finished sum */
         ND_TREE_ADD
     } kind;
     int level;
     int slot; /* sent; or added to, from the peer or from slot `other` */
     int peer, other;
+    bool finished; /* what is sent or taken is a finished sum, in fp32 */
 } nd_tree_act;
 
 typedef nd_status (*nd_tree_visit)(void *context, const nd_tree_act *act);
@@ -54,11 +65,13 @@ typedef struct nd_tree_transfer {
     nd_status (*send)(void *context, const nd_comm_piece *piece, int slot, int to);
     /* the slot += what rank `from` sends. */
     nd_status (*receive_and_add)(void *context, const nd_comm_piece *piece, int slot, int from);
+    /* the slot = what rank `from` sends. */
+    nd_status (*take)(void *context, const nd_comm_piece *piece, int slot, int from);
     /* into += from, both of this rank; NULL: by the host, or by comm->device. */
     nd_status (*add)(void *context, float *into, const float *from, int64_t count);
 } nd_tree_transfer;
 
-/* Collective. Adds the piece's slots of all ranks, whole slots at a time; sets piece->result on the owner. */
+/* Collective. Adds the piece's slots of all ranks, whole slots at a time; sets piece->result on owners. */
 nd_status nd_tree_reduce(nd_comm *comm, const nd_tree_transfer *transfer, nd_comm_split split,
                          nd_comm_piece *piece);
 
@@ -69,5 +82,6 @@ nd_status nd_tree_add(nd_comm *comm, float *into, const float *from, int64_t cou
 typedef void (*nd_tree_message)(void *context, int level, int from, int to);
 void nd_tree_messages(const nd_tree *tree, nd_tree_message visit, void *context);
 
-/* How many those are; of delivered sums one more in a part whose last taker is the owner. */
-int64_t nd_tree_sends(int ranks, nd_comm_split split, int owner, nd_gradient_wire format);
+/* How many sums are sent in the piece's format, and, on average over turns, finished ones in fp32. */
+double nd_tree_sums(const nd_tree *tree);
+double nd_tree_copies(const nd_tree *tree);

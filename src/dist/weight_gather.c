@@ -160,12 +160,13 @@ static nd_status take(nd_weight_gather *gather, nd_model *model, bool whole, int
 static nd_status exchange(const nd_weight_gather *gather, const nd_model *model, bool whole,
                           nd_comm *comm)
 {
-    void **buffers = calloc((size_t)comm->size, sizeof *buffers);
-    size_t *bytes = calloc((size_t)comm->size, sizeof *bytes);
+    const int members = gather->own->ranks;
+    void **buffers = calloc((size_t)members, sizeof *buffers);
+    size_t *bytes = calloc((size_t)members, sizeof *bytes);
     nd_status status = ND_OK;
     if (!buffers || !bytes)
-        status = ND_FAIL(ND_ENOMEM, "no memory for the table of %d wire buffers", comm->size);
-    for (int r = 0; status == ND_OK && r < comm->size; r++) {
+        status = ND_FAIL(ND_ENOMEM, "no memory for the table of %d wire buffers", members);
+    for (int r = 0; status == ND_OK && r < members; r++) {
         buffers[r] = gather->buffers[r].data;
         bytes[r] = rank_bytes(gather, model, r, whole);
     }
@@ -179,11 +180,11 @@ static nd_status exchange(const nd_weight_gather *gather, const nd_model *model,
 nd_status nd_weight_gather_run(nd_weight_gather *gather, nd_model *model, const nd_view *masters,
                                bool whole, nd_comm *comm)
 {
-    ND_TRY(make(gather, model, masters, whole, comm->rank));
+    ND_TRY(make(gather, model, masters, whole, nd_comm_member(comm)));
     if (gather->own->ranks > 1)
         ND_TRY(exchange(gather, model, whole, comm));
     for (int r = 0; gather->own->ranks > 1 && r < gather->own->ranks; r++)
-        if (r != comm->rank)
+        if (r != nd_comm_member(comm))
             ND_TRY(take(gather, model, whole, r));
     return gather->own->ranks > 1 && gather->codes == ND_WEIGHT_WIRE_CHANGED
                ? nd_code_stream_run(&gather->stream, model, masters, whole, comm)

@@ -13,7 +13,7 @@ typedef struct nd_weight_gather {
     nd_weight_wire codes;
     nd_embedding_wire embedding;
     nd_code_stream stream; /* of ternary weights, where codes = changed */
-    nd_view *buffers;      /* [ranks] u8: what each rank sends besides */
+    nd_view *buffers;      /* [own->ranks] u8: what each sends besides */
     nd_view scratch;       /* f32 [1, n] of a change; data NULL: none is ever sent */
 } nd_weight_gather;
 

@@ -111,6 +111,16 @@ static nd_status own_squares(const nd_gradient_reducer *r, int64_t first, int64_
     return ND_OK;
 }
 
+/* A number of `owner`; where its copies in other groups differ, one that is not finite, since all must judge alike. */
+static double told(const nd_gradient_reducer *r, const double *all, int64_t each, int owner,
+                   int64_t at)
+{
+    double value = all[owner * each + at];
+    for (int rank = owner; rank < r->comm->size; rank += r->own->ranks)
+        value = isfinite(value) && !isfinite(all[rank * each + at]) ? all[rank * each + at] : value;
+    return value;
+}
+
 /* From what all owners told, rank after rank `each` numbers of which those of this parameter begin at `at`. */
 static double square_of(const nd_gradient_reducer *r, int64_t index, const double *all,
                         int64_t each, int64_t at)
@@ -121,7 +131,7 @@ static double square_of(const nd_gradient_reducer *r, int64_t index, const doubl
             nd_ownership_span(r->own, index, owner, r->params->list[index].rows);
         const int64_t blocks = r->own->rows[index] ? blocks_in(r, index, span.count) : 1;
         for (int64_t k = 0; k < blocks; k++)
-            sum += all[owner * each + at + k];
+            sum += told(r, all, each, owner, at + k);
     }
     return sum;
 }

@@ -87,7 +87,7 @@ nd_status nd_gradient_reducer_reserve(nd_gradient_reducer *r, nd_arena *arena)
     return nd_gradient_norms_reserve(r, arena);
 }
 
-/* Bytes of the residual of what `owner` gets of parameter `index`: 0 where that is this rank. */
+/* Bytes of the residual of what `owner` gets of parameter `index`: 0 where this rank takes it. */
 static size_t residual_bytes(const nd_gradient_reducer *r, int64_t index, int owner)
 {
     enum { ALIGN = 64 };
@@ -95,7 +95,9 @@ static size_t residual_bytes(const nd_gradient_reducer *r, int64_t index, int ow
     nd_optimizer_gradient_shape(r->optimizer, index, &rows, &cols);
     const nd_row_span span = nd_ownership_span(r->own, index, owner, rows);
     const size_t bytes = nd_gradient_residual_bytes(format_of(r, rows * cols), span.count * cols);
-    return owner == r->comm->rank ? 0 : (bytes + ALIGN - 1) / ALIGN * ALIGN;
+    return nd_ownership_taker(r->own, index, owner) == r->comm->rank
+               ? 0
+               : (bytes + ALIGN - 1) / ALIGN * ALIGN;
 }
 
 nd_status nd_gradient_reducer_reserve_feedback(nd_gradient_reducer *r, nd_arena *arena)
@@ -145,6 +147,7 @@ static void set_piece(nd_gradient_reducer *r, int64_t place, int64_t index, cons
     r->sums.pieces[place] = (nd_comm_piece){.slots = slots,
                                             .count = nd_view_count(nd_as_const(views[0])),
                                             .owner = owner,
+                                            .taker = nd_ownership_taker(r->own, index, owner),
                                             .name = r->params->list[index].name,
                                             .format = format_of(r, values)};
 }
@@ -230,7 +233,7 @@ static nd_view own_sum(const nd_gradient_reducer *r, int64_t index)
     sum.data = NULL;
     int64_t place = r->sums.piece_at[index];
     for (int owner = -1; (owner = nd_ownership_next(r->own, index, owner)) >= 0; place++) {
-        if (owner != r->comm->rank)
+        if (owner != nd_comm_member(r->comm))
             continue;
         sum.rows = nd_ownership_span(r->own, index, owner, sum.rows).count;
         sum.data = r->sums.pieces[place].result;

@@ -35,93 +35,149 @@ static nd_status mix_view(nd_backend *b, nd_view view, char *chunk, uint64_t *ha
     return ND_OK;
 }
 
-/* hashes[2 i] of weight i, hashes[2 i + 1] of its projector. */
-static nd_status hash_weights(nd_run *run, char *chunk, uint64_t *hashes)
+/* Of each parameter, on every rank; the last on its owners alone. */
+enum { WEIGHT, PROJECTOR, STATE, HASHES };
+
+/* What an owner holds: master and optimizer state. */
+static nd_status hash_state(nd_run *run, int64_t index, char *chunk, uint64_t *hash)
+{
+    nd_optimizer_state states[ND_OPTIMIZER_STATES_MAX];
+    if (!run->masters[index].data)
+        return ND_OK;
+    const int count = nd_optimizer_states(run->optimizer, index, states);
+    ND_TRY(mix_view(run->backend, run->masters[index], chunk, hash));
+    for (int s = 0; s < count; s++)
+        ND_TRY(mix_view(run->backend, states[s].view, chunk, hash));
+    return ND_OK;
+}
+
+static nd_status hash_weights(nd_run *run, char *chunk, uint64_t *all_hashes)
 {
     nd_backend *b = run->backend;
     for (int64_t i = 0; i < run->model->params.count; i++) {
+        uint64_t *hashes = all_hashes + HASHES * i;
+        if (run->own.groups > 1)
+            ND_TRY(hash_state(run, i, chunk, &hashes[STATE]));
         const nd_weight *w = &run->model->weights[i];
         if (w->ternary) {
-            ND_TRY(mix_view(b, w->scales, chunk, &hashes[2 * i]));
-            ND_TRY(mix_view(b, w->packed.data ? w->packed : w->codes, chunk, &hashes[2 * i]));
+            ND_TRY(mix_view(b, w->scales, chunk, &hashes[WEIGHT]));
+            ND_TRY(mix_view(b, w->packed.data ? w->packed : w->codes, chunk, &hashes[WEIGHT]));
         } else {
-            ND_TRY(mix_view(b, w->dense, chunk, &hashes[2 * i]));
+            ND_TRY(mix_view(b, w->dense, chunk, &hashes[WEIGHT]));
         }
         if (run->rounds || !nd_projectors_shape(nd_optimizer_projectors(run->optimizer), i))
             continue;
         const nd_state *state = nd_projectors_state(nd_optimizer_projectors(run->optimizer), i);
         for (int part = 0; part < state->codec->parts; part++)
-            ND_TRY(mix_view(b, state->parts[part], chunk, &hashes[2 * i + 1]));
+            ND_TRY(mix_view(b, state->parts[part], chunk, &hashes[PROJECTOR]));
     }
     return ND_OK;
 }
 
-/* "rank 0, 1, 3: 0123456789abcdef; rank 2: ..." of hash `index`. */
-static void list_groups(const uint64_t *all, int64_t count, int64_t index, int size, char *text,
-                        size_t scratch)
+/* Which hash of a table of [ranks][count] is meant, and of which ranks: first, first + step, ... */
+typedef struct column {
+    const uint64_t *all;
+    int64_t count, index;
+    int first, step, size;
+} column;
+
+static uint64_t hash_of(const column *c, int rank)
+{
+    return c->all[rank * c->count + c->index];
+}
+
+/* "rank 0, 1, 3: 0123456789abcdef; rank 2: ..." */
+static void list_groups(const column *c, char *text, size_t scratch)
 {
     size_t used = 0;
-    for (int r = 0; r < size; r++) {
-        const uint64_t hash = all[r * count + index];
-        int first = 0;
-        while (all[first * count + index] != hash)
-            first++;
+    for (int r = c->first; r < c->size; r += c->step) {
+        int first = c->first;
+        while (hash_of(c, first) != hash_of(c, r))
+            first += c->step;
         if (first < r)
             continue;
-        used += (size_t)snprintf(text + used, scratch - used, "%srank", r > 0 ? "; " : "");
-        for (int same = r; same < size && used + 64 < scratch; same++)
-            if (all[same * count + index] == hash)
+        used += (size_t)snprintf(text + used, scratch - used, "%srank", r > c->first ? "; " : "");
+        for (int same = r; same < c->size && used + 64 < scratch; same += c->step)
+            if (hash_of(c, same) == hash_of(c, r))
                 used += (size_t)snprintf(text + used, scratch - used, "%s %d", same > r ? "," : "",
                                          same);
-        used +=
-            (size_t)snprintf(text + used, scratch - used, ": %016llx", (unsigned long long)hash);
+        used += (size_t)snprintf(text + used, scratch - used, ": %016llx",
+                                 (unsigned long long)hash_of(c, r));
         if (used + 64 >= scratch)
             return;
     }
 }
 
+/* The first rank of those that must hold the same as rank r: everyone, or the copies of an owner. */
+static column column_of(const nd_run *run, const uint64_t *all, int64_t count, int64_t index, int r)
+{
+    const bool state = index % HASHES == STATE;
+    return (column){all,
+                    count,
+                    index,
+                    state ? r % run->own.ranks : 0,
+                    state ? run->own.ranks : 1,
+                    run->comm->size};
+}
+
 static nd_status compare(const nd_run *run, const uint64_t *all, int64_t count)
 {
     int64_t differing = 0, named = -1;
+    static const char *const whats[] = {"", "the projector of ", "the master or state of "};
     char groups[512];
+    column apart = {0};
     for (int64_t i = 0; i < count; i++) {
         bool same = true;
-        for (int r = 1; r < run->comm->size; r++)
-            same &= all[r * count + i] == all[i];
+        for (int r = 1; r < run->comm->size; r++) {
+            const column c = column_of(run, all, count, i, r);
+            if (hash_of(&c, r) == hash_of(&c, c.first))
+                continue;
+            apart = named < 0 && same ? c : apart;
+            same = false;
+        }
         differing += !same;
         if (!same && named < 0)
             named = i;
     }
     if (named < 0)
         return ND_OK;
-    list_groups(all, count, named, run->comm->size, groups, sizeof groups);
+    list_groups(&apart, groups, sizeof groups);
     return nd_run_same_error(ND_FAIL(
         ND_EPEER,
         "step %lld: %s%s is not the same on all ranks (%s); %lld tensors differ; resume from the "
         "newest checkpoint, and suspect the memory of the ranks that stand alone",
-        (long long)run->position.step, named % 2 ? "the projector of " : "",
-        run->model->params.list[named / 2].name, groups, (long long)differing));
+        (long long)run->position.step, whats[named % HASHES],
+        run->model->params.list[named / HASHES].name, groups, (long long)differing));
 }
 
-/* A test's flipped bit. */
-static nd_status flip(nd_run *run)
+/* A test's flipped bit, of codes or of a master that this rank owns. */
+static nd_status flip_at(nd_run *run, void *at, const char *point)
 {
-    const nd_weight *w =
-        &run->model->weights[nd_params_layer_index(&run->model->params, 0, ND_ATTN_Q)];
-    void *at = w->packed.data ? w->packed.data : w->codes.data;
     char byte;
-    if (!nd_fault_here(run->comm, "flip", "codes"))
+    if (!at || !nd_fault_here(run->comm, "flip", point))
         return ND_OK;
     ND_TRY(run->backend->ops.download(run->backend, &byte, at, 1));
     byte ^= 1;
     return run->backend->ops.upload(run->backend, at, &byte, 1);
 }
 
+static nd_status flip(nd_run *run)
+{
+    int64_t owned = 0;
+    while (owned + 1 < run->model->params.count && !run->masters[owned].data)
+        owned++;
+    const nd_weight *w =
+        &run->model->weights[nd_params_layer_index(&run->model->params, 0, ND_ATTN_Q)];
+    void *at = w->packed.data ? w->packed.data : w->codes.data;
+    ND_TRY(flip_at(run, run->masters[owned].data, "master"));
+    return flip_at(run, at, "codes");
+}
+
 /* The replicas of one worker, or of the model of the last synchronisation. */
 static nd_status check_replicas(nd_run *run)
 {
     nd_comm *comm = run->comm;
-    const int64_t count = 2 * run->model->params.count;
+    const int64_t count = HASHES * run->model->params.count;
     if (comm->size == 1)
         return ND_OK;
     nd_comm_set_phase(comm, run->position.step, "check");

@@ -116,7 +116,7 @@ static nd_status assign_homes(nd_run *run, nd_rounds *r)
 {
     const int64_t count = run->model->params.count;
     const int ranks = run->comm->size;
-    run->own = (nd_ownership){.count = count, .ranks = ranks};
+    run->own = (nd_ownership){.count = count, .ranks = ranks, .groups = 1};
     run->own.owner = calloc((size_t)count, sizeof *run->own.owner);
     run->own.rows = calloc((size_t)count, sizeof *run->own.rows);
     run->own.load = calloc((size_t)ranks, sizeof *run->own.load);

@@ -5,6 +5,7 @@
 #include "dist/device.h"
 #include "train/rounds.h"
 #include "train/run_backend.h"
+#include "train/run_groups.h"
 #include "train/run_memory.h"
 
 #include <stdio.h>
@@ -148,7 +149,7 @@ static nd_status share_rows(nd_run *run)
 
 nd_row_span nd_run_owned_rows(const nd_run *run, int64_t index)
 {
-    return nd_ownership_span(&run->own, index, run->comm->rank,
+    return nd_ownership_span(&run->own, index, nd_comm_member(run->comm),
                              run->model->params.list[index].rows);
 }
 
@@ -164,8 +165,10 @@ static nd_status assign_owners(nd_run *run)
     }
     for (int64_t i = 0; i < params->count; i++)
         cost[i] = by_rows(run, i) ? 0.0 : nd_optimizer_cost(&run->config, &params->list[i]);
-    ND_TRY_GOTO(nd_ownership_create(cost, params->count, run->comm->size, &run->own), done);
+    ND_TRY_GOTO(nd_ownership_create(cost, params->count, nd_comm_group(run->comm), &run->own),
+                done);
     ND_TRY_GOTO(share_rows(run), done);
+    ND_TRY_GOTO(nd_ownership_spread(&run->own, cost, run->comm->size / run->own.ranks), done);
     for (int64_t i = 0; i < params->count; i++)
         owned[i] = nd_run_owned_rows(run, i).count > 0;
     ND_TRY_GOTO(nd_optimizer_create(&run->config, params, owned, run->backend, &run->optimizer),
@@ -272,6 +275,7 @@ nd_status nd_run_prepare_worker(nd_run *run)
 {
     const nd_model_config model_config = nd_model_config_from(&run->config);
     ND_TRY(nd_run_split_batch(run));
+    ND_TRY(nd_run_choose_groups(run));
     run->backend->log = &run->log;
     ND_TRY(nd_model_create(&model_config, run->backend, &run->model));
     ND_TRY(assign_owners(run));
@@ -302,7 +306,7 @@ static nd_status initialize_worker(nd_run *run)
     if (run->config.hardware.cuda_graphs)
         ND_TRY(nd_replay_create(run->backend, run->backend->log, &run->replay));
     for (int64_t i = 0; i < run->model->params.count; i++)
-        if (run->own.owner[i] == run->comm->rank && nd_projectors_shape(projectors, i))
+        if (nd_run_owned_rows(run, i).count > 0 && nd_projectors_shape(projectors, i))
             ND_TRY(nd_projectors_initialize(projectors, i));
     return initialize_masters(run);
 }
@@ -338,6 +342,7 @@ nd_status nd_run_create(const nd_config *config, nd_comm *comm, nd_run *run)
         status = nd_run_create_backend(config, comm, &run->backend);
     ND_TRY(nd_run_agree(comm, status));
     ND_TRY(nd_run_share_traits(comm, run->backend));
+    ND_TRY(nd_run_check_groups(config, comm));
     ND_TRY(nd_run_agree(comm, nd_run_prepare(run)));
     ND_TRY(nd_run_agree(comm, nd_run_attach_backend(run)));
     ND_TRY(nd_run_agree(comm, create(run)));

@@ -48,8 +48,8 @@ static nd_status reserve_worker(nd_run *run, nd_memory_category category, nd_are
         return nd_model_reserve_activations(run->model, arena, true);
     case ND_MEMORY_WIRE:
         ND_TRY(nd_gradient_reducer_reserve_feedback(run->reducer, arena));
-        return nd_weight_gather_reserve(&run->gather, run->model, &run->own, run->comm->rank,
-                                        arena);
+        return nd_weight_gather_reserve(&run->gather, run->model, &run->own,
+                                        nd_comm_member(run->comm), arena);
     case ND_MEMORY_COUNT:
         break;
     }

@@ -281,6 +281,7 @@ static void check_rounded(nd_comm *comm, nd_gradient_wire format, int64_t count,
             nd_comm_piece piece = {.slots = slots,
                                    .count = count,
                                    .owner = owner,
+                                   .taker = owner,
                                    .format = format,
                                    .residual = residual};
             for (int64_t i = 0; i < count; i++)
@@ -304,7 +305,7 @@ static void check_rounded(nd_comm *comm, nd_gradient_wire format, int64_t count,
     free(mean);
 }
 
-/* Messages of all ranks, counted, against nd_tree_sends. */
+/* Messages of all ranks, counted, against nd_tree_sums and nd_tree_copies. */
 static void check_sends(nd_comm *comm, int64_t part)
 {
     const nd_comm_split split = {.leaves = part * comm->size};
@@ -326,7 +327,8 @@ static void check_sends(nd_comm *comm, int64_t part)
         uint64_t sent = 0;
         for (int r = 0; r < comm->size; r++)
             sent += all[r];
-        CHECK(sent == 4 * (uint64_t)nd_tree_sends(comm->size, split, owner, ND_GRADIENT_WIRE_FP32));
+        const nd_tree tree = nd_tree_of(comm, split, &piece, 0);
+        CHECK(sent == 4 * (uint64_t)(nd_tree_sums(&tree) + nd_tree_copies(&tree)));
     }
 }
 

@@ -73,6 +73,8 @@ static void add_leaves(partial *mine, int piece, int64_t first, int64_t leaves)
 
 typedef struct sums {
     int64_t leaves;
+    int group;
+    nd_gradient_wire format;
     nd_shorten shorten;
     float expected[PIECES][COUNT_MAX]; /* by one rank */
 } sums;
@@ -82,15 +84,18 @@ static int owner_of(int piece, int ranks)
     return (int)((int64_t)piece * 7919 % ranks);
 }
 
-static partial *make_partial(int rank, int ranks, int64_t leaves)
+static partial *make_partial(int rank, int ranks, const sums *s)
 {
-    const int64_t part = leaves / ranks;
+    const int64_t part = s->leaves / ranks;
     partial *mine = calloc(1, sizeof *mine);
     for (int p = 0; p < PIECES; p++) {
         for (int slot = 0; slot < SLOTS_MAX; slot++)
             mine->slots[p][slot] = mine->values[p][slot];
-        mine->pieces[p] = (nd_comm_piece){
-            .slots = mine->slots[p], .count = counts[p], .owner = owner_of(p, ranks)};
+        mine->pieces[p] = (nd_comm_piece){.slots = mine->slots[p],
+                                          .count = counts[p],
+                                          .owner = owner_of(p, s->group),
+                                          .taker = owner_of(p, ranks),
+                                          .format = s->format};
         add_leaves(mine, p, part * rank, part);
     }
     return mine;
@@ -102,14 +107,15 @@ static nd_status check_sums(nd_simulation *simulation, nd_comm *comm, void *cont
     const int64_t part = s->leaves / comm->size;
     (void)simulation;
     HOLDS(nd_sum_tree_slots(part * comm->rank, part * (comm->rank + 1)) <= SLOTS_MAX);
-    partial *mine = make_partial(comm->rank, comm->size, s->leaves);
+    partial *mine = make_partial(comm->rank, comm->size, s);
     comm->part_bytes = PART_BYTES;
+    comm->group_ranks = s->group;
     comm->shorten = s->shorten;
     ND_TRY(comm->ops.reduce_to_owners(comm, (nd_comm_split){.leaves = s->leaves}, mine->pieces,
                                       PIECES));
     for (int p = 0; p < PIECES; p++) {
         const float *result = mine->pieces[p].result;
-        HOLDS((result != NULL) == (mine->pieces[p].owner == comm->rank));
+        HOLDS((result != NULL) == (mine->pieces[p].owner == comm->rank % s->group));
         HOLDS(!result || memcmp(result, s->expected[p], (size_t)counts[p] * sizeof *result) == 0);
     }
     free(mine);
@@ -125,9 +131,9 @@ static float tree_sum(int64_t a, int64_t b, int64_t i)
     return tree_sum(a, middle, i) + tree_sum(middle, b, i);
 }
 
-static sums sums_of(int64_t leaves)
+static sums sums_of(int64_t leaves, int group)
 {
-    sums s = {.leaves = leaves};
+    sums s = {.leaves = leaves, .group = group};
     for (int p = 0; p < PIECES; p++)
         for (int64_t i = 0; i < counts[p]; i++)
             s.expected[p][i] = tree_sum(0, leaves, i + p);
@@ -140,7 +146,25 @@ Test(simulation, sums_have_the_bits_of_one_rank_on_1_to_1024_ranks)
     for (int i = 0; i < SIZES; i++)
         for (size_t p = 0; p < sizeof parts / sizeof *parts; p++) {
             const nd_simulated_machine machine = machine_of(sizes[i]);
-            sums s = sums_of(parts[p] * machine.ranks);
+            sums s = sums_of(parts[p] * machine.ranks, machine.ranks);
+            run(&machine, check_sums, &s, NULL);
+        }
+}
+
+/* Ranks, and those of a group: all that divide, up to 64; a rank, half a host, some hosts beyond. */
+static const int groupings[][2] = {{2, 1},    {3, 1},    {8, 1},     {8, 2},      {8, 4},
+                                   {24, 8},   {24, 3},   {64, 1},    {64, 4},     {64, 8},
+                                   {64, 16},  {64, 32},  {40, 8},    {48, 8},     {1024, 1},
+                                   {1024, 4}, {1024, 8}, {1024, 64}, {1024, 256}, {1024, 512}};
+enum { GROUPINGS = sizeof groupings / sizeof *groupings };
+
+Test(simulation, sums_have_the_same_bits_on_the_owners_of_all_groups)
+{
+    static const int64_t parts[] = {1, 2, 3};
+    for (int i = 0; i < GROUPINGS; i++)
+        for (size_t p = 0; p < sizeof parts / sizeof *parts; p++) {
+            const nd_simulated_machine machine = machine_of(groupings[i][0]);
+            sums s = sums_of(parts[p] * machine.ranks, groupings[i][1]);
             run(&machine, check_sums, &s, NULL);
         }
 }
@@ -150,22 +174,35 @@ Test(simulation, random_delays_neither_stop_ranks_nor_change_bits)
     for (int i = 0; i < SIZES; i++)
         for (uint64_t seed = 1; seed <= 3; seed++) {
             nd_simulated_machine machine = machine_of(sizes[i]);
-            sums s = sums_of(3 * (int64_t)machine.ranks);
+            sums s = sums_of(3 * (int64_t)machine.ranks, machine.ranks);
             machine.delay = 1e-3;
             machine.seed = seed;
+            run(&machine, check_sums, &s, NULL);
+            s.group = machine.ranks > 8 ? 8 : 1;
             run(&machine, check_sums, &s, NULL);
         }
 }
 
-/* By the acts of all ranks, one by one. */
+typedef struct walker {
+    const nd_simulated_machine *machine;
+    int rank;
+    double length, *sent, *received; /* of a part; of each host */
+} walker;
+
 static nd_status count_crossing(void *context, const nd_tree_act *act)
 {
-    int *peer = context;
-    *peer = act->kind == ND_TREE_SEND ? act->peer : *peer;
+    const walker *c = context;
+    const int hosts = c->machine->hosts, ranks = c->machine->ranks;
+    const int from = c->rank * hosts / ranks, to = act->peer * hosts / ranks;
+    if (act->kind == ND_TREE_SEND && from != to) {
+        c->sent[from] += c->length;
+        c->received[to] += c->length;
+    }
     return ND_OK;
 }
 
-static void predict_bytes(const nd_simulated_machine *m, double *sent, double *received)
+/* By the acts of all ranks, one by one. */
+static void predict_bytes(const nd_simulated_machine *m, int group, double *sent, double *received)
 {
     double before = 0.0;
     for (int part = 0; part < 4; part++)
@@ -173,41 +210,92 @@ static void predict_bytes(const nd_simulated_machine *m, double *sent, double *r
             const int64_t bytes = 4 * counts[p] - part * PART_BYTES;
             const double length = bytes < PART_BYTES ? (double)bytes : PART_BYTES;
             for (int r = 0; bytes > 0 && r < m->ranks; r++) {
-                int peer = r, slot;
-                const nd_comm_split split = {.leaves = m->ranks};
-                const nd_tree tree = {m->ranks, split, owner_of(p, m->ranks),
-                                      (int64_t)((before + length / 2) / PART_BYTES),
-                                      nd_tree_delivers(m->ranks, split, ND_GRADIENT_WIRE_FP32)};
-                ND_ASSERT_OK(nd_tree_walk(r, &tree, count_crossing, &peer, &slot));
-                if (r * m->hosts / m->ranks == peer * m->hosts / m->ranks)
-                    continue;
-                sent[r * m->hosts / m->ranks] += length;
-                received[peer * m->hosts / m->ranks] += length;
+                walker c = {m, r, length, sent, received};
+                int slot;
+                const nd_tree tree = {.ranks = m->ranks,
+                                      .group = group,
+                                      .split = {.leaves = m->ranks},
+                                      .owner = owner_of(p, group),
+                                      .taker = owner_of(p, m->ranks),
+                                      .turn = (int64_t)((before + length / 2) / PART_BYTES)};
+                ND_ASSERT_OK(nd_tree_walk(r, &tree, count_crossing, &c, &slot));
             }
             before += bytes > 0 ? length : 0.0;
         }
 }
 
-/* Every part crosses hosts - 1 times, since hosts are subtrees, and at most once more on its way to its owner. */
+/* Every part crosses hosts - 1 times, since hosts are subtrees, and at most once more on its way to its owner; then
+ * to each further host that has an owner. */
+static void check_bytes(int ranks, int group)
+{
+    const nd_simulated_machine m = machine_of(ranks);
+    double sent[128], received[128], planned_sent[128] = {0}, planned_received[128] = {0};
+    double bytes = 0.0, all = 0.0;
+    const int copies = ranks / group,
+              crossings = m.hosts - 1 + (copies < m.hosts ? copies : m.hosts) - 1;
+    nd_simulated_costs costs = {.sent = sent, .received = received};
+    sums s = sums_of(m.ranks, group);
+    run(&m, check_sums, &s, &costs);
+    predict_bytes(&m, group, planned_sent, planned_received);
+    for (int p = 0; p < PIECES; p++)
+        bytes += (double)counts[p] * 4.0;
+    for (int h = 0; h < m.hosts; h++) {
+        cr_assert_eq(sent[h], planned_sent[h], "host %d of %d", h, m.hosts);
+        cr_assert_eq(received[h], planned_received[h], "host %d of %d", h, m.hosts);
+        all += sent[h];
+    }
+    if (group % 8 != 0 && 8 % group != 0)
+        return; /* some are on two hosts */
+    cr_assert(all >= crossings * bytes && all <= (crossings + (m.hosts > 1)) * bytes,
+              "%d ranks in %ds: %g bytes between hosts, %d crossings of %g", ranks, group, all,
+              crossings, bytes);
+}
+
 Test(simulation, bytes_over_each_link_are_those_predicted)
 {
-    for (int i = 0; i < SIZES; i++) {
-        const nd_simulated_machine m = machine_of(sizes[i]);
-        double sent[128], received[128], planned_sent[128] = {0}, planned_received[128] = {0};
-        double total = 0.0, all = 0.0;
-        nd_simulated_costs costs = {.sent = sent, .received = received};
-        sums s = sums_of(m.ranks);
-        run(&m, check_sums, &s, &costs);
-        predict_bytes(&m, planned_sent, planned_received);
-        for (int p = 0; p < PIECES; p++)
-            total += (double)counts[p] * 4.0 * (m.hosts - 1);
-        for (int h = 0; h < m.hosts; h++) {
-            cr_assert_eq(sent[h], planned_sent[h], "host %d of %d", h, m.hosts);
-            cr_assert_eq(received[h], planned_received[h], "host %d of %d", h, m.hosts);
-            all += sent[h];
-        }
-        cr_assert(all >= total && all * (m.hosts - 1) <= total * m.hosts);
+    for (int i = 0; i < SIZES; i++)
+        check_bytes(sizes[i], sizes[i]);
+    for (int i = 0; i < GROUPINGS; i++)
+        check_bytes(groupings[i][0], groupings[i][1]);
+}
+
+/* What is rounded on its way has other bits, but the same ones whatever the groups are: all is rounded where it is in
+ * one group. */
+static nd_status round_sums(nd_simulation *simulation, nd_comm *comm, void *context)
+{
+    sums *s = context;
+    (void)simulation;
+    partial *mine = make_partial(comm->rank, comm->size, s);
+    comm->part_bytes = PART_BYTES;
+    comm->group_ranks = s->group;
+    ND_TRY(comm->ops.reduce_to_owners(comm, (nd_comm_split){.leaves = s->leaves}, mine->pieces,
+                                      PIECES));
+    for (int p = 0; p < PIECES; p++) {
+        const float *result = mine->pieces[p].result;
+        const size_t bytes = (size_t)counts[p] * sizeof *result;
+        HOLDS((result != NULL) == (mine->pieces[p].owner == comm->rank % s->group));
+        if (result && s->group == comm->size)
+            memcpy(s->expected[p], result, bytes);
+        HOLDS(!result || memcmp(result, s->expected[p], bytes) == 0);
     }
+    free(mine);
+    return ND_OK;
+}
+
+Test(simulation, rounded_sums_have_the_bits_of_one_group)
+{
+    static const nd_gradient_wire formats[] = {ND_GRADIENT_WIRE_BF16, ND_GRADIENT_WIRE_INT8};
+    for (int f = 0; f < 2; f++)
+        for (int i = 0; i < GROUPINGS; i++) {
+            const nd_simulated_machine machine = machine_of(groupings[i][0]);
+            sums s = sums_of(machine.ranks, machine.ranks);
+            const float exact = s.expected[0][5]; /* no power of two */
+            s.format = formats[f];
+            run(&machine, round_sums, &s, NULL);
+            cr_assert_neq(exact, s.expected[0][5], "nothing was rounded");
+            s.group = groupings[i][1];
+            run(&machine, round_sums, &s, NULL);
+        }
 }
 
 /* Bytes that leave any host. */
@@ -215,7 +303,7 @@ static double crossing(const nd_simulated_machine *m, nd_shorten shorten)
 {
     double sent[128], all = 0.0;
     nd_simulated_costs costs = {.sent = sent};
-    sums s = sums_of(3 * (int64_t)m->ranks);
+    sums s = sums_of(3 * (int64_t)m->ranks, m->ranks);
     s.shorten = shorten;
     run(m, check_sums, &s, &costs);
     for (int h = 0; h < m->hosts; h++)

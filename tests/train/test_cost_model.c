@@ -35,10 +35,10 @@ static void near(double value, double expected, const char *what)
 Test(cost_model, one_rank_computes_and_updates_and_sends_nothing)
 {
     const nd_cost_machine machine = machine_of(1, 1);
-    const nd_cost_piece pieces[] = {{1000, 4, 10, 0}, {500, 3, 10, 0}};
+    const nd_cost_piece pieces[] = {{1000, 4, 10, 0, 0}, {500, 3, 10, 0, 0}};
     const nd_cost_part part = {10, pieces, 2, 16};
     const double codes[] = {700};
-    const nd_cost_work work = {1, &part, 1, codes, NULL, 24, 32, ND_GRADIENT_WIRE_FP32};
+    const nd_cost_work work = {1, &part, 1, codes, NULL, 24, 32, ND_GRADIENT_WIRE_FP32, 0};
     const nd_cost cost = predict(&machine, &work);
     near(cost.step, 17, "step");
     near(cost.updated, 7, "updates");
@@ -51,10 +51,10 @@ Test(cost_model, one_rank_computes_and_updates_and_sends_nothing)
 Test(cost_model, two_ranks_send_a_gradient_and_codes_one_after_another)
 {
     const nd_cost_machine machine = machine_of(2, 2);
-    const nd_cost_piece piece = {1000, 4, 10, 1};
+    const nd_cost_piece piece = {1000, 4, 10, 1, 1};
     const nd_cost_part part = {10, &piece, 1, 0};
     const double codes[] = {0, 500};
-    const nd_cost_work work = {2, &part, 1, codes, NULL, 0, 0, ND_GRADIENT_WIRE_FP32};
+    const nd_cost_work work = {2, &part, 1, codes, NULL, 0, 0, ND_GRADIENT_WIRE_FP32, 0};
     const nd_cost cost = predict(&machine, &work);
     near(cost.passes, 10, "passes");
     near(cost.reduced, 2.5, "reduction");
@@ -70,12 +70,12 @@ Test(cost_model, two_ranks_send_a_gradient_and_codes_one_after_another)
  * 0 -> 1 and 2 -> 3: two hops of 1.5 s. */
 Test(cost_model, a_reduction_and_a_broadcast_take_as_many_hops_as_ranks_have_doublings)
 {
-    const nd_cost_piece piece = {1000, 0, 0, 0};
+    const nd_cost_piece piece = {1000, 0, 0, 0, 0};
     const nd_cost_part part = {0, &piece, 1, 0};
     const double none[8] = {0}, codes[8] = {500};
     const nd_cost_machine four = machine_of(4, 4), eight = machine_of(8, 8);
-    const nd_cost_work work4 = {4, &part, 1, none, codes, 0, 0, ND_GRADIENT_WIRE_FP32};
-    const nd_cost_work work8 = {8, &part, 1, none, codes, 0, 0, ND_GRADIENT_WIRE_FP32};
+    const nd_cost_work work4 = {4, &part, 1, none, codes, 0, 0, ND_GRADIENT_WIRE_FP32, 0};
+    const nd_cost_work work8 = {8, &part, 1, none, codes, 0, 0, ND_GRADIENT_WIRE_FP32, 0};
     const nd_cost cost4 = predict(&four, &work4), cost8 = predict(&eight, &work8);
     near(cost4.reduced, 5, "reduction over 4");
     near(cost4.codes, 3, "codes to 4");
@@ -91,8 +91,8 @@ Test(cost_model, codes_go_round_a_ring)
     const nd_cost_part none = {0, NULL, 0, 0};
     const double one[4] = {500}, each[4] = {500, 500, 500, 500};
     const nd_cost_machine machine = machine_of(4, 4);
-    const nd_cost_work from_one = {4, &none, 1, one, NULL, 0, 0, ND_GRADIENT_WIRE_FP32};
-    const nd_cost_work from_each = {4, &none, 1, each, NULL, 0, 0, ND_GRADIENT_WIRE_FP32};
+    const nd_cost_work from_one = {4, &none, 1, one, NULL, 0, 0, ND_GRADIENT_WIRE_FP32, 0};
+    const nd_cost_work from_each = {4, &none, 1, each, NULL, 0, 0, ND_GRADIENT_WIRE_FP32, 0};
     near(predict(&machine, &from_one).codes, 4.5, "of one");
     near(predict(&machine, &from_each).codes, 4.5, "of each");
     near(predict(&machine, &from_each).bytes, 4 * 3 * 500, "bytes");
@@ -102,23 +102,23 @@ Test(cost_model, codes_go_round_a_ring)
  * at 3 and added at 3.5. */
 Test(cost_model, a_rank_receives_the_next_sum_while_it_adds_one)
 {
-    const nd_cost_piece piece = {1000, 0, 0, 0};
+    const nd_cost_piece piece = {1000, 0, 0, 0, 0};
     const nd_cost_part part = {0, &piece, 1, 0};
     const double codes[3] = {0};
     const nd_cost_machine machine = machine_of(3, 3);
-    const nd_cost_work work = {3, &part, 1, codes, NULL, 0, 0, ND_GRADIENT_WIRE_FP32};
+    const nd_cost_work work = {3, &part, 1, codes, NULL, 0, 0, ND_GRADIENT_WIRE_FP32, 0};
     near(predict(&machine, &work).reduced, 3.5, "reduction");
 }
 
 /* Two pieces of two owners: each rank sends one and receives one at the same time. */
 Test(cost_model, both_directions_of_a_link_are_in_use_at_once)
 {
-    const nd_cost_piece pieces[] = {{1000, 0, 0, 0}, {1000, 0, 0, 1}};
+    const nd_cost_piece pieces[] = {{1000, 0, 0, 0, 0}, {1000, 0, 0, 1, 1}};
     const nd_cost_part one = {0, pieces, 1, 0}, two = {0, pieces, 2, 0};
     const double codes[2] = {0};
     const nd_cost_machine machine = machine_of(2, 2);
-    const nd_cost_work work1 = {2, &one, 1, codes, NULL, 0, 0, ND_GRADIENT_WIRE_FP32};
-    const nd_cost_work work2 = {2, &two, 1, codes, NULL, 0, 0, ND_GRADIENT_WIRE_FP32};
+    const nd_cost_work work1 = {2, &one, 1, codes, NULL, 0, 0, ND_GRADIENT_WIRE_FP32, 0};
+    const nd_cost_work work2 = {2, &two, 1, codes, NULL, 0, 0, ND_GRADIENT_WIRE_FP32, 0};
     near(predict(&machine, &work1).reduced, 2.5, "one");
     near(predict(&machine, &work2).reduced, 2.5, "two");
 }
@@ -129,15 +129,15 @@ Test(cost_model, both_directions_of_a_link_are_in_use_at_once)
  * later. */
 Test(cost_model, long_messages_move_in_parts)
 {
-    const nd_cost_piece piece = {1000, 0, 0, 0};
+    const nd_cost_piece piece = {1000, 0, 0, 0, 0};
     const nd_cost_part part = {0, &piece, 1, 0};
     const double nothing[8] = {0}, codes[8] = {1000};
     nd_cost_machine two = machine_of(2, 2), eight = machine_of(8, 8);
     two.part_bytes = eight.part_bytes = 250;
     const nd_cost_part none = {0, NULL, 0, 0};
-    const nd_cost_work reduction = {2, &part, 1, nothing, NULL, 0, 0, ND_GRADIENT_WIRE_FP32};
-    const nd_cost_work ring = {8, &none, 1, codes, NULL, 0, 0, ND_GRADIENT_WIRE_FP32};
-    const nd_cost_work tree = {8, &none, 1, nothing, codes, 0, 0, ND_GRADIENT_WIRE_FP32};
+    const nd_cost_work reduction = {2, &part, 1, nothing, NULL, 0, 0, ND_GRADIENT_WIRE_FP32, 0};
+    const nd_cost_work ring = {8, &none, 1, codes, NULL, 0, 0, ND_GRADIENT_WIRE_FP32, 0};
+    const nd_cost_work tree = {8, &none, 1, nothing, codes, 0, 0, ND_GRADIENT_WIRE_FP32, 0};
     near(predict(&two, &reduction).reduced, 2.125, "reduction");
     near(predict(&eight, &ring).codes, 9.5, "ring");
     near(predict(&eight, &tree).codes, 6, "tree");
@@ -149,7 +149,7 @@ Test(cost_model, a_long_allgather_goes_round_a_ring)
     nd_cost_machine machine = machine_of(4, 4);
     const double codes[4] = {0};
     const nd_cost_part part = {0, NULL, 0, 100};
-    const nd_cost_work work = {4, &part, 1, codes, NULL, 0, 0, ND_GRADIENT_WIRE_FP32};
+    const nd_cost_work work = {4, &part, 1, codes, NULL, 0, 0, ND_GRADIENT_WIRE_FP32, 0};
     near(predict(&machine, &work).step, 2.3, "doublings");
     machine.ring_bytes = 100;
     near(predict(&machine, &work).step, 3.3, "ring");
@@ -158,12 +158,12 @@ Test(cost_model, a_long_allgather_goes_round_a_ring)
 /* Ranks meet in the nodes (4,8), (0,8), (8,16), (16,20), (16,24) and (0,24) of 24 leaves, 6 a rank. */
 Test(cost_model, parts_that_are_several_blocks_are_sent_block_by_block)
 {
-    const nd_cost_piece piece = {1000, 0, 0, 0};
+    const nd_cost_piece piece = {1000, 0, 0, 0, 0};
     const nd_cost_part part = {0, &piece, 1, 0};
     const double codes[4] = {0};
     const nd_cost_machine machine = machine_of(4, 4);
-    const nd_cost_work whole = {4, &part, 1, codes, NULL, 0, 0, ND_GRADIENT_WIRE_FP32},
-                       split = {24, &part, 1, codes, NULL, 0, 0, ND_GRADIENT_WIRE_FP32};
+    const nd_cost_work whole = {4, &part, 1, codes, NULL, 0, 0, ND_GRADIENT_WIRE_FP32, 0},
+                       split = {24, &part, 1, codes, NULL, 0, 0, ND_GRADIENT_WIRE_FP32, 0};
     near(predict(&machine, &whole).bytes, 3000, "one block a rank");
     near(predict(&machine, &split).bytes, 6000, "two blocks a rank");
 }
@@ -174,12 +174,12 @@ Test(cost_model, ranks_of_a_host_share_its_link)
     const nd_cost_machine machine = machine_of(4, 2);
     const nd_cost_part part = {0, NULL, 0, 100};
     const double codes[4] = {0};
-    const nd_cost_work work = {4, &part, 1, codes, NULL, 0, 0, ND_GRADIENT_WIRE_FP32};
+    const nd_cost_work work = {4, &part, 1, codes, NULL, 0, 0, ND_GRADIENT_WIRE_FP32, 0};
     near(predict(&machine, &work).step, 2.5, "allgather");
     /* 1 -> 0 within a host: 0.1 + 1000 (0.1 + 0.5) ms = 0.7 s, 3 -> 2 alike; then 2 -> 0: 2.5 s */
-    const nd_cost_piece piece = {1000, 0, 0, 0};
+    const nd_cost_piece piece = {1000, 0, 0, 0, 0};
     const nd_cost_part reduced = {0, &piece, 1, 0};
-    const nd_cost_work work2 = {4, &reduced, 1, codes, NULL, 0, 0, ND_GRADIENT_WIRE_FP32};
+    const nd_cost_work work2 = {4, &reduced, 1, codes, NULL, 0, 0, ND_GRADIENT_WIRE_FP32, 0};
     near(predict(&machine, &work2).step, 3.2, "reduction");
 }
 
@@ -188,9 +188,9 @@ Test(cost_model, a_reduction_within_the_backward_pass_is_exposed_only_where_it_o
 {
     const nd_cost_machine machine = machine_of(2, 2);
     const double codes[2] = {0};
-    nd_cost_piece piece = {1000, 0, 6, 0};
+    nd_cost_piece piece = {1000, 0, 6, 0, 0};
     const nd_cost_part part = {10, &piece, 1, 0};
-    const nd_cost_work work = {2, &part, 1, codes, NULL, 0, 0, ND_GRADIENT_WIRE_FP32};
+    const nd_cost_work work = {2, &part, 1, codes, NULL, 0, 0, ND_GRADIENT_WIRE_FP32, 0};
     near(predict(&machine, &work).reduced, 0, "hidden");
     piece.bytes = 5000;
     near(predict(&machine, &work).reduced, 4.5, "exposed");
@@ -204,9 +204,9 @@ Test(cost_model, a_message_beside_the_backward_pass_slows_it_down)
     nd_cost_machine machine = machine_of(2, 2);
     machine.core_per_byte = 1e-3;
     const double codes[2] = {0};
-    nd_cost_piece piece = {1000, 0, 6, 0};
+    nd_cost_piece piece = {1000, 0, 6, 0, 0};
     const nd_cost_part part = {10, &piece, 1, 0};
-    const nd_cost_work work = {2, &part, 1, codes, NULL, 0, 0, ND_GRADIENT_WIRE_FP32};
+    const nd_cost_work work = {2, &part, 1, codes, NULL, 0, 0, ND_GRADIENT_WIRE_FP32, 0};
     near(predict(&machine, &work).step, 11, "beside");
     piece.ready = 10;
     near(predict(&machine, &work).step, 12.5, "after");
@@ -217,11 +217,11 @@ Test(cost_model, updates_during_the_backward_pass_wait_for_each_owner_in_turn)
 {
     const nd_cost_machine machine = machine_of(2, 2);
     const double codes[2] = {0};
-    const nd_cost_piece pieces[] = {{1000, 3, 5, 0}, {1000, 5, 5, 1}};
+    const nd_cost_piece pieces[] = {{1000, 3, 5, 0, 0}, {1000, 5, 5, 1, 1}};
     const nd_cost_part parts[] = {{5, &pieces[0], 1, 10}, {5, &pieces[1], 1, 10}};
     const nd_cost_part together = {10, pieces, 2, 20};
-    const nd_cost_work layers = {2, parts, 2, codes, NULL, 0, 0, ND_GRADIENT_WIRE_FP32},
-                       whole = {2, &together, 1, codes, NULL, 0, 0, ND_GRADIENT_WIRE_FP32};
+    const nd_cost_work layers = {2, parts, 2, codes, NULL, 0, 0, ND_GRADIENT_WIRE_FP32, 0},
+                       whole = {2, &together, 1, codes, NULL, 0, 0, ND_GRADIENT_WIRE_FP32, 0};
     near(predict(&machine, &layers).updated, 8, "layer by layer");
     near(predict(&machine, &whole).updated, 5, "together");
     /* 5 + 2.5 + 1.01 norms; rank 0 updates 3, rank 1 goes on: 5 + 2.5 (0 is ready for its message at
@@ -233,7 +233,7 @@ Test(cost_model, refuses_ranks_that_cannot_share_the_sum)
 {
     const nd_cost_machine machine = machine_of(3, 3);
     const double codes[3] = {0};
-    const nd_cost_work work = {4, NULL, 0, codes, NULL, 0, 0, ND_GRADIENT_WIRE_FP32};
+    const nd_cost_work work = {4, NULL, 0, codes, NULL, 0, 0, ND_GRADIENT_WIRE_FP32, 0};
     nd_cost cost;
     cr_assert_neq(nd_cost_predict(&machine, &work, &cost), ND_OK);
 }
@@ -241,7 +241,7 @@ Test(cost_model, refuses_ranks_that_cannot_share_the_sum)
 /* -- beside the real collectives on simulated links -------------------------------------------- */
 
 /* Pieces and codes of `ranks` owners, of all lengths. */
-static void compare_with_simulation(int ranks, nd_gradient_wire format, double within)
+static void compare_with_simulation(int ranks, int group, nd_gradient_wire format, double within)
 {
     enum { PIECES = 60 };
     const nd_cost_machine machine = {.ranks = ranks,
@@ -252,43 +252,54 @@ static void compare_with_simulation(int ranks, nd_gradient_wire format, double w
                                      .part_bytes = 16384,
                                      .ring_bytes = 32768};
     nd_cost_piece pieces[PIECES];
-    double codes[ranks], streams[ranks];
+    double codes[group], streams[group];
     memset(codes, 0, sizeof codes);
     memset(streams, 0, sizeof streams);
     for (int i = 0; i < PIECES; i++) {
-        pieces[i] =
-            (nd_cost_piece){4096.0 * (1 + i * i % 97), 1e-5 * (i % 7), 2e-3, i * 37 % ranks};
+        pieces[i] = (nd_cost_piece){4096.0 * (1 + i * i % 97), 1e-5 * (i % 7), 2e-3, i * 37 % group,
+                                    i * 37 % ranks};
         codes[pieces[i].owner] += pieces[i].bytes / 4;
         streams[pieces[i].owner] += i < 5 ? 1e4 : 0.0;
     }
     const nd_cost_part part = {2e-3, pieces, PIECES, 8.0 * PIECES};
-    const nd_cost_work work = {2 * ranks, &part, 1, codes, streams, 48, 32, format};
+    const nd_cost_work work = {2 * ranks, &part, 1, codes, streams, 48, 32, format, group};
     nd_cost simulated;
     const nd_cost predicted = predict(&machine, &work);
     ND_ASSERT_OK(nd_simulated_step(&machine, &work, &simulated));
     cr_assert_float_eq(predicted.step / simulated.step, 1.0, within,
-                       "%d ranks: predicted %g (%g, %g, %g), simulated %g (%g, %g, %g)", ranks,
-                       predicted.step, predicted.reduced, predicted.updated, predicted.codes,
-                       simulated.step, simulated.reduced, simulated.updated, simulated.codes);
-    cr_assert_float_eq(predicted.bytes, simulated.bytes, 1.0, "%d ranks: predicted %.0f, sent %.0f",
-                       ranks, predicted.bytes, simulated.bytes);
+                       "%d ranks in %ds: predicted %g (%g, %g, %g), simulated %g (%g, %g, %g)",
+                       ranks, group, predicted.step, predicted.reduced, predicted.updated,
+                       predicted.codes, simulated.step, simulated.reduced, simulated.updated,
+                       simulated.codes);
+    cr_assert_float_eq(predicted.bytes, simulated.bytes, 1.0,
+                       "%d ranks in %ds: predicted %.0f, sent %.0f", ranks, group, predicted.bytes,
+                       simulated.bytes);
 }
 
 Test(cost_model, predicts_what_the_real_collectives_take_on_simulated_links)
 {
     static const int sizes[] = {1, 2, 3, 8, 24, 64};
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
-        compare_with_simulation(sizes[i], ND_GRADIENT_WIRE_FP32, 0.05);
-    compare_with_simulation(64, ND_GRADIENT_WIRE_BF16, 0.05);
+        compare_with_simulation(sizes[i], sizes[i], ND_GRADIENT_WIRE_FP32, 0.05);
+    compare_with_simulation(64, 64, ND_GRADIENT_WIRE_BF16, 0.05);
+}
+
+Test(cost_model, predicts_groups_of_ranks_as_well)
+{
+    static const int sizes[][2] = {{2, 1}, {3, 1}, {8, 1}, {8, 4}, {24, 8}, {64, 8}, {64, 32}};
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
+        compare_with_simulation(sizes[i][0], sizes[i][1], ND_GRADIENT_WIRE_FP32, 0.05);
+    compare_with_simulation(64, 8, ND_GRADIENT_WIRE_BF16, 0.05);
+    compare_with_simulation(64, 8, ND_GRADIENT_WIRE_INT8, 0.05);
 }
 
 Test(cost_model, simulated_ranks_exchange_nothing_beside_their_passes)
 {
     const nd_cost_machine machine = machine_of(2, 2);
-    const nd_cost_piece piece = {1000, 0, 6, 0};
+    const nd_cost_piece piece = {1000, 0, 6, 0, 0};
     const nd_cost_part part = {10, &piece, 1, 0};
     const double codes[2] = {0};
-    const nd_cost_work work = {2, &part, 1, codes, NULL, 0, 0, ND_GRADIENT_WIRE_FP32};
+    const nd_cost_work work = {2, &part, 1, codes, NULL, 0, 0, ND_GRADIENT_WIRE_FP32, 0};
     nd_cost cost;
     cr_assert_eq(nd_simulated_step(&machine, &work, &cost), ND_ECONFIG);
     cr_assert(strstr(nd_error_get()->message, "dist.overlap_grad_reduce=false") != NULL);

@@ -152,6 +152,7 @@ typedef struct nd_config {
     struct {
         int deterministic;
         bool overlap_grad_reduce;
+        int64_t group_ranks; /* 0: all */
         int grad_reduction, grad_comm_dtype, weight_sync, embedding_sync;
         int64_t workers, sync_every;
         double outer_lr, outer_momentum;

@@ -110,6 +110,12 @@ static nd_status check_workers(const nd_config *c)
                        "multiple of %lld, or fewer workers",
                        (long long)batch, (long long)micro, (long long)workers,
                        (long long)(workers * micro));
+    if (nd_config_has_rounds(c) && c->dist.group_ranks > 0)
+        return ND_FAIL(ND_ECONFIG,
+                       "[dist] group_ranks = %lld contradicts workers = %lld with sync_every = "
+                       "%lld: the ranks of a worker are one group; use group_ranks = 0",
+                       (long long)c->dist.group_ranks, (long long)workers,
+                       (long long)c->dist.sync_every);
     return ND_OK;
 }
 

@@ -176,6 +176,10 @@ const nd_config_key nd_config_keys[] = {
            "world: sum micro-batches in a fixed tree, the same bits on any number of ranks"),
     BOOL(dist, overlap_grad_reduce, "true",
          "gradient reduction overlaps the backward pass; the result is the same to the bit"),
+    INT(dist, group_ranks, 0, 1 << 20, "0",
+        "consecutive ranks among which a matrix has one owner and codes are sent; its owners in "
+        "other "
+        "groups get the same gradient and update alike; 0: all ranks are one group"),
     CHOICE(
         dist, grad_reduction, "owners|allreduce", "owners",
         "owners: each gradient is reduced to the rank that owns it; allreduce: NCCL's all-reduce "

@@ -12,12 +12,13 @@ int nd_checkpoint_writer(const nd_run *run, int64_t unit, int64_t index)
 {
     if (unit > 0)
         return nd_rounds_rank(run, unit - 1, index);
-    return run->own.rows[index] ? 0 : run->own.owner[index];
+    return nd_ownership_saver(&run->own, index);
 }
 
 bool nd_checkpoint_writes(const nd_run *run, int64_t unit, int64_t index)
 {
-    return run->own.rows[index] ? nd_run_owned_rows(run, index).count > 0
+    return run->own.rows[index] ? nd_run_owned_rows(run, index).count > 0 &&
+                                      nd_ownership_saves(&run->own, index, run->comm->rank)
                                 : nd_checkpoint_writer(run, unit, index) == run->comm->rank;
 }
 

@@ -62,7 +62,7 @@ static nd_status collect_param(nd_save *s, int64_t index, int64_t turn)
     nd_optimizer_state whole[ND_CHECKPOINT_PARTS_MAX];
     int parts;
     ND_TRY(nd_checkpoint_whole_parts(run, index, whole, &parts));
-    for (int r = 0; r < run->comm->size; r++) {
+    for (int r = 0; r < run->own.ranks; r++) {
         const nd_row_span span = nd_ownership_span(&run->own, index, r, param->rows);
         for (int p = 0; p < parts; p++) {
             const nd_written_tensor *w = &s->slices[r * row + turn * ND_CHECKPOINT_PARTS_MAX + p];

@@ -124,10 +124,11 @@ typedef struct stream {
 
 typedef struct ring {
     nd_cost_clocks *c;
-    const double *bytes;
-    double size; /* of parts */
+    int ranks;           /* of a group */
+    const double *bytes; /* [ranks] */
+    double size;         /* of parts */
     int64_t parts;
-    stream *out; /* [ranks] */
+    stream *out; /* of all ranks */
 } ring;
 
 static int64_t parts_of(const ring *g, int rank)
@@ -137,7 +138,7 @@ static int64_t parts_of(const ring *g, int rank)
 
 static double next_part(const ring *g, stream *s)
 {
-    const int ranks = g->c->m->ranks;
+    const int ranks = g->ranks;
     while (s->part == parts_of(g, s->owner)) {
         s->owner = (s->owner + ranks - 1) % ranks;
         s->part = 0;
@@ -155,48 +156,49 @@ static void send_ahead(const ring *g, int rank, int64_t round, int64_t taken)
         s->starts[s->started % ND_WIRE_DEPTH] = start_send(g->c, rank, s->started);
 }
 
-/* Round by round; the left neighbour of `first` has parts of its own. */
-static void go_round(const ring *g, int first)
+/* A round of one group; the left neighbour of member `starts` has parts of its own. */
+static void go_on(const ring *g, int64_t round, int first, int starts)
 {
-    const int ranks = g->c->m->ranks;
-    for (int64_t round = 0; round < g->parts; round++) {
-        for (int r = 0; r < ranks; r++)
-            if (g->out[r].own > 0)
-                send_ahead(g, r, round, round);
-        for (int i = 0; i < ranks; i++) {
-            const int r = (first + i) % ranks, left = (r + ranks - 1) % ranks;
-            stream *in = &g->out[left];
-            if (in->number < in->count) {
-                const double started = in->starts[in->number++ % ND_WIRE_DEPTH];
-                carry(g->c, left, r, next_part(g, in), started, 0.0);
-            }
-            if (g->out[r].own == 0)
-                send_ahead(g, r, round, round + 1);
+    for (int r = first; r < first + g->ranks; r++)
+        if (g->out[r].own > 0)
+            send_ahead(g, r, round, round);
+    for (int i = 0; i < g->ranks; i++) {
+        const int m = (starts + i) % g->ranks, left = first + (m + g->ranks - 1) % g->ranks;
+        stream *in = &g->out[left];
+        if (in->number < in->count) {
+            const double started = in->starts[in->number++ % ND_WIRE_DEPTH];
+            carry(g->c, left, first + m, next_part(g, in), started, 0.0);
         }
+        if (g->out[first + m].own == 0)
+            send_ahead(g, first + m, round, round + 1);
     }
 }
 
-nd_status nd_cost_broadcast_each(nd_cost_clocks *c, const double *bytes)
+nd_status nd_cost_broadcast_each(nd_cost_clocks *c, int group, const double *bytes)
 {
     const int ranks = c->m->ranks;
-    int first = 0;
+    int starts = 0;
     double all = 0.0;
-    for (int r = 0; r < ranks; r++) {
-        all += bytes[r];
-        first = bytes[r] > 0.0 ? (r + 1) % ranks : first;
+    for (int m = 0; m < group; m++) {
+        all += bytes[m];
+        starts = bytes[m] > 0.0 ? (m + 1) % group : starts;
     }
-    if (all == 0.0 || ranks == 1)
+    if (all == 0.0 || group == 1)
         return ND_OK;
-    ring g = {c, bytes, nd_cost_part_bytes(c->m, all), 0, calloc((size_t)ranks, sizeof *g.out)};
+    ring g = {.c = c, .ranks = group, .bytes = bytes, .size = nd_cost_part_bytes(c->m, all)};
+    g.out = calloc((size_t)ranks, sizeof *g.out);
     if (!g.out)
         return ND_FAIL(ND_ENOMEM, "no memory for the messages of a plan");
+    for (int m = 0; m < group; m++)
+        g.parts += parts_of(&g, m);
     for (int r = 0; r < ranks; r++)
-        g.parts += parts_of(&g, r);
-    for (int r = 0; r < ranks; r++)
-        g.out[r] = (stream){
-            .owner = r, .own = parts_of(&g, r), .count = g.parts - parts_of(&g, (r + 1) % ranks)};
+        g.out[r] = (stream){.owner = r % group,
+                            .own = parts_of(&g, r % group),
+                            .count = g.parts - parts_of(&g, (r + 1) % group)};
     open_windows(c);
-    go_round(&g, first);
+    for (int64_t round = 0; round < g.parts; round++)
+        for (int first = 0; first < ranks; first += group)
+            go_on(&g, round, first, starts);
     close_windows(c);
     free(g.out);
     return ND_OK;
@@ -235,20 +237,21 @@ void nd_cost_allgather(nd_cost_clocks *c, double bytes)
 }
 
 /* Down a binomial tree, each part handed on as it comes, to the child with the highest bit first. */
-nd_status nd_cost_broadcast(nd_cost_clocks *c, int root, double bytes)
+nd_status nd_cost_broadcast(nd_cost_clocks *c, nd_cost_group group, int root, double bytes)
 {
-    const int ranks = c->m->ranks;
+    const int ranks = group.size, first = group.first;
     int top = 1;
     while (2 * top < ranks)
         top *= 2;
     open_windows(c);
-    const double begun = c->clock[root], size = c->m->part_bytes;
+    const double begun = c->clock[first + root], size = c->m->part_bytes;
     for (double left = bytes; left > 0.0; left -= size) {
-        c->clock[root] = begun; /* sends are started one after another, and not waited for here */
+        c->clock[first + root] =
+            begun; /* sends are started one after another, and not waited for here */
         for (int bit = top; bit > 0; bit /= 2)
             for (int place = 0; place + bit < ranks; place += 2 * bit) {
-                const int from = (place + root) % ranks;
-                carry(c, from, (place + bit + root) % ranks, left < size ? left : size,
+                const int from = first + (place + root) % ranks;
+                carry(c, from, first + (place + bit + root) % ranks, left < size ? left : size,
                       c->clock[from], 0.0);
             }
     }

@@ -46,8 +46,13 @@ nd_status nd_cost_reduce(nd_cost_clocks *c, const nd_cost_work *work, const nd_c
 /* `bytes` of each rank. */
 void nd_cost_allgather(nd_cost_clocks *c, double bytes);
 
-/* dist/ring.h: bytes[r] of rank r. Errors: ND_ENOMEM. */
-nd_status nd_cost_broadcast_each(nd_cost_clocks *c, const double *bytes);
+/* dist/ring.h: bytes[m] of member m of every group of `group` ranks. Errors: ND_ENOMEM. */
+nd_status nd_cost_broadcast_each(nd_cost_clocks *c, int group, const double *bytes);
 
-/* Errors: ND_ENOMEM. */
-nd_status nd_cost_broadcast(nd_cost_clocks *c, int root, double bytes);
+/* Consecutive ranks. */
+typedef struct nd_cost_group {
+    int first, size;
+} nd_cost_group;
+
+/* From member `root` of a group. Errors: ND_ENOMEM. */
+nd_status nd_cost_broadcast(nd_cost_clocks *c, nd_cost_group group, int root, double bytes);

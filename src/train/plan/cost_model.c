@@ -18,6 +18,11 @@ static double later(double a, double b)
     return a > b ? a : b;
 }
 
+int nd_cost_group_of(const nd_cost_work *work, int ranks)
+{
+    return work->group > 0 ? work->group : ranks;
+}
+
 /* Pieces that become ready together are one reduction. */
 static nd_status reduce(simulation *s, const nd_cost_part *part)
 {
@@ -36,7 +41,7 @@ static nd_status reduce(simulation *s, const nd_cost_part *part)
 static nd_status settle(simulation *s, const nd_cost_part *part, double losses, nd_cost *cost)
 {
     nd_cost_clocks *c = &s->clocks;
-    const int ranks = c->m->ranks;
+    const int ranks = c->m->ranks, group = nd_cost_group_of(s->work, ranks);
     double longest = 0.0, computed = 0.0, taken = 0.0;
     memcpy(s->began, c->clock, (size_t)ranks * sizeof *c->clock);
     memset(c->taken, 0, (size_t)ranks * sizeof *c->taken);
@@ -56,7 +61,8 @@ static nd_status settle(simulation *s, const nd_cost_part *part, double losses, 
     cost->reduced += nd_cost_clocks_last(c) - computed;
     memset(s->update, 0, (size_t)ranks * sizeof *s->update);
     for (int64_t i = 0; i < part->count; i++)
-        s->update[part->pieces[i].owner] += part->pieces[i].update;
+        for (int r = part->pieces[i].owner; r < ranks; r += group)
+            s->update[r] += part->pieces[i].update;
     for (int r = 0; r < ranks; r++) {
         c->clock[r] += s->update[r];
         s->updates[r] += s->update[r];
@@ -70,13 +76,14 @@ static nd_status run(simulation *s, nd_cost *cost)
 {
     nd_cost_clocks *c = &s->clocks;
     const nd_cost_work *work = s->work;
-    const int ranks = c->m->ranks;
+    const int ranks = c->m->ranks, group = nd_cost_group_of(work, ranks);
     for (int64_t i = 0; i < work->count; i++)
         ND_TRY(settle(s, &work->parts[i], i == 0 ? work->losses : 0.0, cost));
     const double updated = nd_cost_clocks_last(c);
-    for (int r = 0; work->streams && r < ranks && ranks > 1; r++)
-        ND_TRY(nd_cost_broadcast(c, r, work->streams[r]));
-    ND_TRY(nd_cost_broadcast_each(c, work->codes));
+    for (int first = 0; work->streams && first < ranks && group > 1; first += group)
+        for (int m = 0; m < group; m++)
+            ND_TRY(nd_cost_broadcast(c, (nd_cost_group){first, group}, m, work->streams[m]));
+    ND_TRY(nd_cost_broadcast_each(c, group, work->codes));
     nd_cost_allgather(c, work->report);
     cost->step = nd_cost_clocks_last(c);
     cost->codes = cost->step - updated;
@@ -92,9 +99,11 @@ static nd_status run(simulation *s, nd_cost *cost)
 nd_status nd_cost_predict(const nd_cost_machine *m, const nd_cost_work *work, nd_cost *cost)
 {
     memset(cost, 0, sizeof *cost);
-    if (m->ranks < 1 || m->hosts < 1 || m->hosts > m->ranks || work->leaves % m->ranks != 0)
-        return ND_FAIL(ND_EINTERNAL, "%d ranks on %d hosts for a sum of %lld parts", m->ranks,
-                       m->hosts, (long long)work->leaves);
+    if (m->ranks < 1 || m->hosts < 1 || m->hosts > m->ranks || work->leaves % m->ranks != 0 ||
+        m->ranks % nd_cost_group_of(work, m->ranks) != 0)
+        return ND_FAIL(ND_EINTERNAL, "%d ranks in groups of %d on %d hosts for a sum of %lld parts",
+                       m->ranks, nd_cost_group_of(work, m->ranks), m->hosts,
+                       (long long)work->leaves);
     const size_t ranks = (size_t)m->ranks;
     simulation s = {.work = work, .began = calloc(3 * ranks, sizeof *s.began)};
     if (!s.began)

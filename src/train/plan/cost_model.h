@@ -44,9 +44,9 @@ typedef struct nd_cost_machine {
 /* One tensor on its way to its owner. */
 typedef struct nd_cost_piece {
     double bytes;
-    double update; /* seconds in which the owner updates it */
-    double ready;  /* seconds after its part began in which every rank has its gradient */
-    int owner;
+    double update;    /* seconds in which the owner updates it */
+    double ready;     /* seconds after its part began in which every rank has its gradient */
+    int owner, taker; /* of nd_comm_piece */
 } nd_cost_piece;
 
 /* What is reduced and updated together: all parameters, or in immediate mode those of a layer. */
@@ -61,13 +61,16 @@ typedef struct nd_cost_work {
     int64_t leaves; /* of the sum; a multiple of the number of ranks */
     const nd_cost_part *parts;
     int64_t count;
-    const double
-        *codes; /* [ranks] bytes of weights that an owner sends to all others, around the ring */
-    const double *streams; /* [ranks] by a broadcast of its own; NULL: none */
+    const double *codes; /* [group] bytes of weights that an owner sends to its group in the ring */
+    const double *streams; /* [group] by a broadcast of its own; NULL: none */
     double losses,
         report; /* bytes that a rank tells all others: before the first update; at the end */
     nd_gradient_wire format; /* of gradients */
+    int group;               /* ranks of a group (dist/ownership.h); 0: all */
 } nd_cost_work;
+
+/* work->group, or all of `ranks`. */
+int nd_cost_group_of(const nd_cost_work *work, int ranks);
 
 typedef struct nd_cost {
     double passes;  /* of all parts: f */

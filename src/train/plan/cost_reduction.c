@@ -1,5 +1,6 @@
 #include "train/plan/cost_messages.h"
 
+#include "dist/gradient_wire.h"
 #include "dist/part_order.h"
 #include "dist/tree_reduction.h"
 
@@ -32,7 +33,9 @@ typedef struct reduction {
     int *ready;        /* [ranks] a heap of those that can go on, the earliest first */
     int ready_count;
     int64_t level_at[LEVELS + 1];
-    int32_t bytes; /* of the part that is listed */
+    int32_t bytes,
+        finished; /* of the part that is listed; of its finished sum, above level `top` */
+    int top;
 } reduction;
 
 /* -- who sends what to whom ------------------------------------------------------------------- */
@@ -46,8 +49,10 @@ static void count_message(void *context, int level, int from, int to)
 static void list_message(void *context, int level, int from, int to)
 {
     reduction *r = context;
-    r->messages[r->level_at[level]++] =
-        (message){.from = from, .to = to, .bytes = r->bytes, .level = (int8_t)level};
+    r->messages[r->level_at[level]++] = (message){.from = from,
+                                                  .to = to,
+                                                  .bytes = level > r->top ? r->finished : r->bytes,
+                                                  .level = (int8_t)level};
     r->places[from].end++;
     r->places[to].end++;
 }
@@ -55,13 +60,20 @@ static void list_message(void *context, int level, int from, int to)
 static void list_parts(reduction *r, const nd_cost_work *work, const nd_cost_piece *pieces,
                        nd_part_order order, nd_tree_message visit)
 {
-    const int ranks = r->c->m->ranks;
-    const nd_comm_split split = {.leaves = work->leaves};
-    const bool deliver = nd_tree_delivers(ranks, split, work->format);
     nd_part part;
     while (nd_part_next(&order, &part)) {
-        const nd_tree tree = {ranks, split, pieces[part.piece].owner, part.turn, deliver};
+        const nd_cost_piece *piece = &pieces[part.piece];
+        const nd_tree tree = {.ranks = r->c->m->ranks,
+                              .group = nd_cost_group_of(work, r->c->m->ranks),
+                              .split = {.leaves = work->leaves},
+                              .owner = piece->owner,
+                              .taker = piece->taker,
+                              .format = work->format,
+                              .turn = part.turn};
+        r->top = nd_tree_top(&tree);
         r->bytes = (int32_t)part.bytes;
+        r->finished =
+            (int32_t)(sizeof(float) * (size_t)nd_gradient_wire_values(work->format, part.bytes));
         nd_tree_messages(&tree, visit, r);
     }
 }
@@ -282,8 +294,9 @@ nd_status nd_cost_reduce(nd_cost_clocks *c, const nd_cost_work *work, const nd_c
         return ND_FAIL(ND_ENOMEM, "no memory for the messages of a plan");
     for (int64_t i = 0; i < count; i++)
         all += (double)(bytes[i] = (size_t)pieces[i].bytes);
-    const nd_status status = run(
-        &r, work, pieces, nd_part_order_of(bytes, count, (size_t)nd_cost_part_bytes(c->m, all)));
+    const size_t size = nd_reduction_part_bytes((size_t)nd_cost_part_bytes(c->m, all),
+                                                work->format != ND_GRADIENT_WIRE_FP32);
+    const nd_status status = run(&r, work, pieces, nd_part_order_of(bytes, count, size));
     free(bytes);
     free(r.messages);
     free(r.acts);

@@ -135,14 +135,16 @@ static void list_pieces(table *t, const group *g, double ready, double seconds_p
                 (nd_cost_piece){.bytes = (double)nd_wire_gradient_bytes(run, i, owner),
                                 .update = update * share_of(run, i, owner),
                                 .ready = ready,
-                                .owner = owner};
+                                .owner = owner,
+                                .taker = nd_ownership_taker(&run->own, i, owner)};
     }
     for (int64_t i = g->first; sketches && i < g->first + g->count; i++)
         if (usually_due(run, i))
             t->pieces[t->pieces_count++] =
                 (nd_cost_piece){.bytes = (double)nd_wire_sketch_bytes(run, i),
                                 .ready = ready,
-                                .owner = run->own.owner[i]};
+                                .owner = run->own.owner[i],
+                                .taker = nd_ownership_taker(&run->own, i, run->own.owner[i])};
 }
 
 /* As nd_run_create decides. */
@@ -165,8 +167,8 @@ static nd_status list_parts(table *t, nd_cost_work *work)
             owners++;
     t->pieces = calloc((size_t)(params->count + owners), sizeof *t->pieces);
     t->parts = calloc((size_t)t->groups_count, sizeof *t->parts);
-    t->codes = calloc((size_t)run->comm->size, sizeof *t->codes);
-    t->streams = calloc((size_t)run->comm->size, sizeof *t->streams);
+    t->codes = calloc((size_t)run->own.ranks, sizeof *t->codes);
+    t->streams = calloc((size_t)run->own.ranks, sizeof *t->streams);
     if (!t->pieces || !t->parts || !t->codes || !t->streams)
         return ND_FAIL(ND_ENOMEM, "no memory for the messages of a plan");
     for (int64_t i = 0; i < params->count; i++)
@@ -196,7 +198,8 @@ static nd_status list_parts(table *t, nd_cost_work *work)
                            .streams = t->streams,
                            .losses = 24.0 * local, /* three doubles a micro-batch */
                            .report = ND_STEP_REPORT_BYTES,
-                           .format = (nd_gradient_wire)run->config.dist.grad_comm_dtype};
+                           .format = (nd_gradient_wire)run->config.dist.grad_comm_dtype,
+                           .group = run->own.ranks};
     return ND_OK;
 }
 
@@ -230,7 +233,7 @@ static nd_status predict(table *t, estimate how, nd_plan_cost *plan)
     plan->rank_alone = t->passes + t->optimizer;
     plan->update_even = t->optimizer / machine.ranks;
     for (int r = 0; r < machine.ranks; r++)
-        plan->idle += t->codes[r] + t->streams[r] == 0.0;
+        plan->idle += t->codes[r % work.group] + t->streams[r % work.group] == 0.0;
     return ND_OK;
 }
 
@@ -281,6 +284,38 @@ nd_status nd_plan_cost_simulate(const nd_config *config, int ranks, const nd_pla
     ND_TRY(estimate_with(nd_simulated_step, config, ranks, machine, plan));
     plan->simulated = true;
     return ND_OK;
+}
+
+/* Of whole hosts, or within one; beyond 64 ranks of whole ones alone, and not of every size. */
+static bool is_candidate(int ranks, int hosts, int size)
+{
+    const int local = ranks / hosts;
+    if (ranks % size != 0 || ranks % hosts != 0 || (local % size != 0 && size % local != 0))
+        return false;
+    return ranks <= 64 || size == local || size == 8 * local || size == ranks;
+}
+
+nd_status nd_plan_fastest_groups(const nd_config *config, int ranks, const nd_plan_machine *machine,
+                                 const nd_plan_cost *configured, int *size, double *seconds)
+{
+    nd_config *with = malloc(sizeof *with);
+    nd_status status = with ? ND_OK : ND_FAIL(ND_ENOMEM, "no memory for a configuration");
+    *size = config->dist.group_ranks > 0 ? (int)config->dist.group_ranks : ranks;
+    *seconds = configured->cost.step;
+    for (int g = 1; status == ND_OK && g <= ranks; g++) {
+        nd_plan_cost cost;
+        if (!is_candidate(ranks, machine->hosts, g))
+            continue;
+        *with = *config;
+        with->dist.group_ranks = g;
+        status = nd_plan_cost_predict(with, ranks, machine, &cost);
+        if (status == ND_OK && cost.cost.step < *seconds) {
+            *seconds = cost.cost.step;
+            *size = g;
+        }
+    }
+    free(with);
+    return status;
 }
 
 double nd_plan_cost_strong(const nd_plan_cost *plan)

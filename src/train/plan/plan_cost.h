@@ -43,6 +43,11 @@ double nd_plan_cost_weak(const nd_plan_cost *plan);
 nd_status nd_plan_cost_simulate(const nd_config *config, int ranks, const nd_plan_machine *machine,
                                 nd_plan_cost *plan);
 
+/* By nd_plan_cost_predict, which gave `configured`: the group_ranks of those tried that takes the fewest seconds a
+ * step. Errors: those of nd_plan_cost_predict. */
+nd_status nd_plan_fastest_groups(const nd_config *config, int ranks, const nd_plan_machine *machine,
+                                 const nd_plan_cost *configured, int *group, double *seconds);
+
 /* A table of what a step spends on what, and both efficiencies. */
 void nd_plan_cost_print(const nd_plan_cost *plan, FILE *out);
 

@@ -17,11 +17,15 @@ size_t nd_wire_gradient_bytes(const nd_run *run, int64_t index, int owner)
     return nd_gradient_wire_bytes(format_of(run, rows * cols), owned * cols);
 }
 
-size_t nd_wire_sketch_bytes(const nd_run *run, int64_t index)
+static int64_t sketch_values(const nd_run *run, int64_t index)
 {
     const nd_galore *g = nd_projectors_shape(nd_optimizer_projectors(run->optimizer), index);
-    const int64_t count =
-        g && nd_gradient_reducer_projects(run->reducer) ? g->sketch * nd_galore_small(g) : 0;
+    return g && nd_gradient_reducer_projects(run->reducer) ? g->sketch * nd_galore_small(g) : 0;
+}
+
+size_t nd_wire_sketch_bytes(const nd_run *run, int64_t index)
+{
+    const int64_t count = sketch_values(run, index);
     return nd_gradient_wire_bytes(format_of(run, count), count);
 }
 
@@ -41,31 +45,47 @@ size_t nd_wire_projector_bytes(const nd_run *run, int64_t index)
     return bytes;
 }
 
+/* What all ranks send to sum a message of `count` of a tensor's `values` to owner `owner` of every group. */
+static double reduction_bytes(const nd_run *run, int64_t index, int owner, int64_t values,
+                              int64_t count)
+{
+    const nd_comm *comm = run->comm;
+    const bool in_tree = run->config.dist.deterministic == ND_DETERMINISTIC_WORLD;
+    const nd_comm_split split = {in_tree ? run->micro_batches : comm->size, !in_tree};
+    const nd_comm_piece piece = {.owner = owner,
+                                 .taker = nd_ownership_taker(&run->own, index, owner),
+                                 .format = format_of(run, values)};
+    const nd_tree tree = nd_tree_of(comm, split, &piece, 0);
+    const double exact = (double)sizeof(float) * (double)count;
+    if (run->config.dist.grad_reduction == ND_REDUCTION_ALLREDUCE)
+        return 2.0 * (comm->size - 1) * exact; /* a ring takes every part but one round twice */
+    return nd_tree_sums(&tree) * (double)nd_gradient_wire_bytes(piece.format, count) +
+           nd_tree_copies(&tree) * exact;
+}
+
 /* Of a run without rounds, or inside one worker. */
 static nd_wire_bytes bytes_of_worker(const nd_run *run)
 {
     const nd_params *params = &run->model->params;
     const int ranks = run->comm->size;
-    const double others = ranks - 1, every = (double)run->config.training.galore_update_freq;
-    const bool tree = run->config.dist.deterministic == ND_DETERMINISTIC_WORLD;
-    const nd_comm_split split = {tree ? run->micro_batches : ranks, !tree};
+    const double every = (double)run->config.training.galore_update_freq;
+    const double takers = ranks - ranks / run->own.ranks; /* of weights: all but their owners */
     /* A rank tells all others of norms, and 24 bytes for each of its micro-batches. */
     nd_wire_bytes b = {.reports =
-                           ranks * others *
+                           ranks * (ranks - 1.0) *
                            ((double)nd_gradient_reducer_norm_bytes(run->reducer, 0, params->count) +
                             24.0 * (double)run->local_micro_batches)};
-    const nd_gradient_wire wire = (nd_gradient_wire)run->config.dist.grad_comm_dtype;
-    const bool all = run->config.dist.grad_reduction == ND_REDUCTION_ALLREDUCE;
     for (int64_t i = 0; i < params->count; i++) {
-        const double weight = others * (double)nd_wire_weight_bytes(run, i);
+        const double weight = takers * (double)nd_wire_weight_bytes(run, i);
+        const int64_t sketch = sketch_values(run, i);
+        int64_t rows, cols;
+        nd_optimizer_gradient_shape(run->optimizer, i, &rows, &cols);
         for (int owner = -1; (owner = nd_ownership_next(&run->own, i, owner)) >= 0;) {
-            /* A ring's all-reduce takes every part but one round twice. */
-            const double sends =
-                all ? 2.0 * others : (double)nd_tree_sends(ranks, split, owner, wire);
-            b.gradients += sends * (double)nd_wire_gradient_bytes(run, i, owner);
-            b.sketches += sends * (double)nd_wire_sketch_bytes(run, i) / every;
+            const int64_t owned = nd_ownership_span(&run->own, i, owner, rows).count;
+            b.gradients += reduction_bytes(run, i, owner, rows * cols, owned * cols);
+            b.sketches += reduction_bytes(run, i, owner, sketch, sketch) / every;
         }
-        b.projectors += others * (double)nd_wire_projector_bytes(run, i) / every;
+        b.projectors += takers * (double)nd_wire_projector_bytes(run, i) / every;
         if (params->list[i].role == ND_ROLE_TERNARY)
             b.codes += weight;
         else

@@ -16,8 +16,8 @@ typedef struct job {
     size_t part_bytes; /* simulated */
     float *zeros;      /* as many as the longest piece or buffer takes; every rank's */
     float **slots;     /* to them */
-    void **buffers;    /* [ranks] likewise */
-    size_t *bytes;     /* [ranks] simulated, of codes */
+    void **buffers;    /* [group] likewise */
+    size_t *bytes;     /* [group] simulated, of codes */
     /* [parts] when the last rank was done with passes; with reductions; seconds of the longest update */
     double *computed, *reduced, *update;
     double updated; /* when the last rank was */
@@ -62,6 +62,7 @@ static nd_status reduce(const job *j, nd_comm *comm, const nd_cost_part *part)
             .slots = j->slots,
             .count = nd_gradient_wire_values(j->work->format, scaled(j, part->pieces[i].bytes)),
             .owner = part->pieces[i].owner,
+            .taker = part->pieces[i].taker,
             .format = j->work->format};
     const nd_status status = comm->ops.reduce_to_owners(
         comm, (nd_comm_split){.leaves = j->work->leaves}, pieces, part->count);
@@ -80,7 +81,8 @@ static nd_status settle(nd_simulation *s, nd_comm *comm, job *j, int64_t index)
     ND_TRY(tell_all(j, comm, part->norms));
     mark(&j->reduced[index], nd_simulation_now(s));
     for (int64_t i = 0; i < part->count; i++)
-        update += part->pieces[i].owner == comm->rank ? part->pieces[i].update : 0.0;
+        update += part->pieces[i].owner == comm->rank % nd_comm_group(comm) ? part->pieces[i].update
+                                                                            : 0.0;
     mark(&j->update[index], update);
     nd_simulation_compute(s, update);
     mark(&j->updated, nd_simulation_now(s));
@@ -91,10 +93,11 @@ static nd_status run_rank(nd_simulation *s, nd_comm *comm, void *context)
 {
     job *j = context;
     comm->part_bytes = j->part_bytes;
+    comm->group_ranks = j->work->group;
     for (int64_t i = 0; i < j->work->count; i++)
         ND_TRY(settle(s, comm, j, i));
-    for (int r = 0; j->work->streams && r < comm->size; r++)
-        ND_TRY(comm->ops.broadcast(comm, j->zeros, scaled(j, j->work->streams[r]), r));
+    for (int m = 0; j->work->streams && m < nd_comm_group(comm); m++)
+        ND_TRY(comm->ops.broadcast_group(comm, j->zeros, scaled(j, j->work->streams[m]), m));
     ND_TRY(nd_comm_broadcast_each(comm, j->buffers, j->bytes));
     ND_TRY(tell_all(j, comm, j->work->report));
     j->sent += comm->bytes_sent;
@@ -128,23 +131,26 @@ static nd_status take_memory(job *j)
 {
     const nd_cost_work *work = j->work;
     const int64_t leaves = work->leaves / j->machine->ranks;
-    const size_t ranks = (size_t)j->machine->ranks;
+    const size_t ranks = (size_t)j->machine->ranks,
+                 group = (size_t)nd_cost_group_of(work, j->machine->ranks);
     size_t longest = 0;
     int slots = 0;
     for (int64_t p = 0; p < work->count; p++) /* a format takes a byte a value at least */
         for (int64_t i = 0; i < work->parts[p].count; i++)
             longest =
                 (size_t)fmax((double)longest, 4.0 * work->parts[p].pieces[i].bytes / j->scale);
+    for (size_t m = 0; m < group; m++) {
+        const double stream = work->streams ? work->streams[m] : 0.0;
+        longest = (size_t)fmax((double)longest, fmax(work->codes[m], stream) / j->scale);
+    }
     for (size_t r = 0; r < ranks; r++) {
-        const double stream = work->streams ? work->streams[r] : 0.0;
-        longest = (size_t)fmax((double)longest, fmax(work->codes[r], stream) / j->scale);
         const int own = nd_sum_tree_slots(leaves * (int64_t)r, leaves * (int64_t)(r + 1));
         slots = own > slots ? own : slots;
     }
     j->zeros = calloc(longest + 8, 1);
     j->slots = calloc((size_t)slots + 1, sizeof *j->slots);
-    j->buffers = calloc(ranks, sizeof *j->buffers);
-    j->bytes = calloc(ranks, sizeof *j->bytes);
+    j->buffers = calloc(group, sizeof *j->buffers);
+    j->bytes = calloc(group, sizeof *j->bytes);
     j->computed = calloc(3 * (size_t)work->count + 1, sizeof *j->computed);
     if (!j->zeros || !j->slots || !j->buffers || !j->bytes || !j->computed)
         return ND_FAIL(ND_ENOMEM, "no memory for a simulated step");
@@ -152,9 +158,9 @@ static nd_status take_memory(job *j)
     j->update = j->reduced + work->count;
     for (int i = 0; i <= slots; i++)
         j->slots[i] = j->zeros;
-    for (size_t r = 0; r < ranks; r++) {
-        j->buffers[r] = j->zeros;
-        j->bytes[r] = scaled(j, work->codes[r]);
+    for (size_t m = 0; m < group; m++) {
+        j->buffers[m] = j->zeros;
+        j->bytes[m] = scaled(j, work->codes[m]);
     }
     return ND_OK;
 }

@@ -1,0 +1,207 @@
+/* Groups of ranks: the bits, checkpoints and errors of runs do not depend on [dist] group_ranks. */
+#include "train/plan/plan.h"
+#include "train/run_groups.h"
+
+#include "support/run_files.h"
+#include "support/support.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+enum { STEPS = 8 };
+
+static char output[16384];
+
+TestSuite(groups, .init = nd_test_run_setup, .fini = nd_test_run_teardown);
+
+static const char *run_of(int ranks, int group)
+{
+    static char run[128];
+    snprintf(run, sizeof run, "%s/run_%d_%d", nd_test_here.directory, ranks, group);
+    return run;
+}
+
+static void train(int ranks, int group, const char *run, const char *extra)
+{
+    char arguments[1024];
+    snprintf(arguments, sizeof arguments,
+             "--total-steps %d --set dist.group_ranks=%d --set dist.replica_check_interval=2 %s",
+             STEPS, group, extra);
+    nd_test_train(ranks, 0, nd_test_here.config, run, arguments);
+}
+
+/* Ranks in groups beside one rank, bit by bit; one that goes on from another grouping too. */
+static void compare(const char *extra)
+{
+    static const int groupings[][2] = {{4, 1}, {4, 2}, {3, 1}, {8, 4}, {8, 2}};
+    double expected[ND_TEST_STEPS_MAX], losses[ND_TEST_STEPS_MAX];
+    char state[65], all[512];
+    snprintf(all, sizeof all, "--set training.batch_size=24 --set training.micro_batch_size=1 %s",
+             extra);
+    train(0, 0, run_of(0, 0), all);
+    cr_assert_eq(nd_test_metric(run_of(0, 0), "loss", expected), STEPS);
+    strcpy(state, nd_test_state(run_of(0, 0)));
+    cr_assert_eq(strlen(state), 64);
+    for (size_t i = 0; i < sizeof groupings / sizeof *groupings; i++) {
+        const int ranks = groupings[i][0], group = groupings[i][1];
+        if (ranks > ND_TEST_RANKS_MAX)
+            continue;
+        train(ranks, group, run_of(ranks, group), all);
+        cr_assert_eq(nd_test_metric(run_of(ranks, group), "loss", losses), STEPS);
+        for (int s = 0; s < STEPS; s++)
+            cr_assert_eq(losses[s], expected[s], "%d ranks in %ds, step %d: %.17g, one rank %.17g",
+                         ranks, group, s + 1, losses[s], expected[s]);
+        cr_assert_str_eq(nd_test_state(run_of(ranks, group)), state, "%d ranks in %ds: state",
+                         ranks, group);
+    }
+}
+
+Test(groups, ranks_in_groups_of_any_size_train_the_bits_of_one)
+{
+    compare("--set hardware.precision=fp32");
+}
+
+Test(groups, so_they_do_with_projected_gradients_8_bit_state_and_changed_codes)
+{
+    compare("--set training.use_galore=true --set training.galore_rank=8 "
+            "--set training.galore_update_freq=3 --set training.use_8bit_optim=true "
+            "--set dist.weight_sync=delta");
+}
+
+Test(groups, so_they_do_when_adamw_owns_rows_and_state_has_4_bits)
+{
+    compare("--set model.vocab_size=256 --set optimizer.state_bits=4 --set model.hidden_dim=64 "
+            "--set dist.embedding_sync=int8_delta --set dist.overlap_grad_reduce=false");
+}
+
+/* One micro-batch a rank and no clipping: layers are updated during the backward pass. */
+Test(groups, so_they_do_with_updates_during_the_backward_pass)
+{
+    static const int groups[] = {4, 2, 1};
+    double expected[ND_TEST_STEPS_MAX], losses[ND_TEST_STEPS_MAX];
+    for (int i = 0; i < 3; i++) {
+        train(4, groups[i], run_of(4, groups[i]),
+              "--set training.batch_size=4 --set training.micro_batch_size=1 "
+              "--set training.grad_clip=0 --set training.use_galore=true "
+              "--set training.galore_rank=8");
+        cr_assert_eq(nd_test_metric(run_of(4, groups[i]), "loss", i ? losses : expected), STEPS);
+        for (int s = 0; i > 0 && s < STEPS; s++)
+            cr_assert_eq(losses[s], expected[s], "groups of %d, step %d", groups[i], s + 1);
+    }
+}
+
+Test(groups, a_run_goes_on_in_any_other_grouping_with_the_same_bits)
+{
+    static const int onward[][2] = {{4, 2}, {2, 1}, {4, 4}, {0, 0}, {4, 1}};
+    double expected[ND_TEST_STEPS_MAX], losses[ND_TEST_STEPS_MAX];
+    const char *half = "--set training.batch_size=12 --set training.micro_batch_size=1 "
+                       "--checkpoint-interval 4 --set training.use_galore=true "
+                       "--set training.galore_rank=8 --set model.vocab_size=256";
+    train(0, 0, run_of(0, 0), half);
+    nd_test_metric(run_of(0, 0), "loss", expected);
+    for (size_t i = 0; i + 1 < sizeof onward / sizeof *onward; i++) {
+        const int from = onward[i][0], to = onward[i + 1][0];
+        char run[128], state[65], resumed[512];
+        snprintf(run, sizeof run, "%s", run_of(100 + (int)i, from));
+        strcpy(state, nd_test_state(run_of(0, 0)));
+        train(from, onward[i][1], run, half);
+        nd_test_shell(NULL, 0, "rm -r %s/checkpoints/step_%08d", run, STEPS);
+        snprintf(resumed, sizeof resumed, "%s --resume auto", half);
+        train(to, onward[i + 1][1], run, resumed);
+        cr_assert_eq(nd_test_metric(run, "loss", losses), STEPS);
+        for (int s = 0; s < STEPS; s++)
+            cr_assert_eq(losses[s], expected[s], "%d to %d ranks, step %d", from, to, s + 1);
+        nd_test_metric(run, "restarts", losses);
+        cr_assert(losses[STEPS - 1] == 1, "%s did not resume", run);
+        cr_assert_str_eq(nd_test_state(run), state, "%d to %d ranks: another state", from, to);
+    }
+}
+
+Test(groups, rounded_gradients_give_the_same_bits_again_in_the_same_groups)
+{
+    double losses[2][ND_TEST_STEPS_MAX];
+    for (int i = 0; i < 2; i++) {
+        char run[128];
+        snprintf(run, sizeof run, "%s", run_of(4, 10 + i));
+        train(4, 2, run,
+              "--set dist.deterministic=off --set dist.grad_comm_dtype=int8 "
+              "--set model.hidden_dim=64");
+        cr_assert_eq(nd_test_metric(run, "loss", losses[i]), STEPS);
+        cr_assert(isfinite(losses[i][STEPS - 1]));
+    }
+    cr_assert_eq(memcmp(losses[0], losses[1], STEPS * sizeof **losses), 0);
+}
+
+/* A master of rank 2 changes in a bit; rank 0 has its copy. No code need differ by it. */
+Test(groups, a_copy_that_differs_is_found_and_its_ranks_are_named)
+{
+    const int code = nd_test_shell(
+        output, sizeof output,
+        "ND_FAULT='flip@master:step=6:rank=2' OMPI_ALLOW_RUN_AS_ROOT=1 "
+        "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMP_NUM_THREADS=1 mpirun --oversubscribe -np 4 "
+        "%s/nanochat_dist_faulty --config %s --run-dir %s/flip --total-steps 8 "
+        "--set dist.replica_check_interval=2 --set dist.group_ranks=2",
+        ND_TEST_PROGRAMS, nd_test_here.config, nd_test_here.directory);
+    cr_assert_eq(code, 5, "exit %d: %s", code, output);
+    cr_assert(strstr(output, "step 6: the master or state of ") != NULL, "%s", output);
+    cr_assert(strstr(output, "is not the same on all ranks (rank 0: ") != NULL, "%s", output);
+    cr_assert(strstr(output, "; rank 2: ") != NULL, "%s", output);
+}
+
+Test(groups, that_do_not_divide_the_ranks_are_refused_with_what_would_fit)
+{
+    const int code = nd_test_mpirun(output, sizeof output, 4,
+                                    "%s --config %s --run-dir %s/refused --set dist.group_ranks=3",
+                                    ND_BINARY, nd_test_here.config, nd_test_here.directory);
+    cr_assert_eq(code, 2, "exit %d: %s", code, output);
+    cr_assert(strstr(output, "group_ranks = 3 does not divide the 4 ranks of this run; 1, 2, 4 "
+                             "would") != NULL,
+              "%s", output);
+}
+
+Test(groups, fit_hosts_when_each_is_within_one_or_has_whole_ones)
+{
+    static const int even[] = {4, 4, 4, 4}, uneven[] = {2, 4, 2}, odd[] = {3, 3};
+    const bool fits[] = {nd_groups_fit_hosts(even, 4, 1),   nd_groups_fit_hosts(even, 4, 2),
+                         nd_groups_fit_hosts(even, 4, 4),   nd_groups_fit_hosts(even, 4, 8),
+                         nd_groups_fit_hosts(even, 4, 16),  nd_groups_fit_hosts(uneven, 3, 1),
+                         nd_groups_fit_hosts(uneven, 3, 2), nd_groups_fit_hosts(uneven, 3, 8),
+                         nd_groups_fit_hosts(odd, 2, 3)};
+    for (size_t i = 0; i < sizeof fits / sizeof *fits; i++)
+        cr_assert(fits[i], "case %zu", i);
+    cr_assert_eq(nd_groups_fit_hosts(uneven, 3, 4), false);
+    cr_assert_eq(nd_groups_fit_hosts(odd, 2, 2), false);
+}
+
+/* The plan counts what is sent, and memory: a rank in a small group owns more. */
+Test(groups, the_plan_knows_the_bytes_and_the_memory_of_groups)
+{
+    static const int groups[] = {4, 2, 1};
+    static const char *const set[] = {"training.batch_size=4", "training.micro_batch_size=1",
+                                      "model.hidden_dim=64"};
+    size_t masters[3];
+    for (int g = 0; g < 3; g++) {
+        static nd_config config;
+        double sent[ND_TEST_STEPS_MAX], mean = 0.0;
+        nd_plan plan;
+        nd_config_defaults(&config);
+        ND_ASSERT_OK(nd_config_read_file(&config, nd_test_here.config));
+        for (int i = 0; i < 3; i++)
+            ND_ASSERT_OK(nd_config_set(&config, set[i], "test"));
+        config.dist.group_ranks = groups[g];
+        ND_ASSERT_OK(nd_plan_create(&config, 4, &plan));
+        train(4, groups[g], run_of(4, groups[g]),
+              "--set training.batch_size=4 --set training.micro_batch_size=1 "
+              "--set model.hidden_dim=64");
+        nd_test_metric(run_of(4, groups[g]), "comm_bytes", sent);
+        for (int s = 1; s < STEPS; s++)
+            mean += sent[s] / (STEPS - 1);
+        const double planned = nd_wire_bytes_sum(&plan.wire);
+        cr_assert(fabs(planned - mean) < 0.01 * mean, "groups of %d: %g sent, %g planned",
+                  groups[g], mean, planned);
+        masters[g] = plan.bytes[plan.fullest][ND_MEMORY_MASTERS];
+        nd_plan_destroy(&plan);
+    }
+    cr_assert(masters[0] < masters[1] && masters[1] < masters[2]);
+}
