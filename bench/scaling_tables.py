@@ -284,4 +284,6 @@ class Report:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 5:
+        sys.exit(__doc__)
     Report(*sys.argv[1:]).write()

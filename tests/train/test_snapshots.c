@@ -70,6 +70,16 @@ Test(snapshots, of_gradients_that_are_rounded_on_the_wire_equal_the_undisturbed_
         "grep -q 'in memory, at step 6' log || exit 3; same run");
 }
 
+Test(snapshots, of_workers_that_synchronise_now_and_then_equal_the_undisturbed_run)
+{
+    run("unshare --uts true || exit 77;"
+        "SET=\"$SET --set dist.workers=4 --set dist.sync_every=4\";"
+        "rm -r whole; train 2 '' --run-dir whole --set logging.snapshot_interval=0 || exit 1;"
+        "hosts 4 kill@backward:step=9:rank=3 --run-dir run; rm -r $M/*/host1;"
+        "hosts 4 '' --run-dir run --resume auto || exit 2;"
+        "grep -q 'in memory, at step 6' log || exit 3; same run");
+}
+
 Test(snapshots, of_a_lost_host_come_from_the_copies_on_another)
 {
     run("unshare --uts true || exit 77;"

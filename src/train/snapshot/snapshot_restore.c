@@ -32,29 +32,54 @@ static int64_t file_index(const nd_checkpoint *c, const char *name)
     return i;
 }
 
-/* Whether `rank` needs tensor `t` of parameter `param`, all of it or, of a slice, some. */
-static bool needs(const nd_run *run, const nd_checkpoint_tensor *t, int64_t param, int rank)
+/* Whether this rank restores something from tensor `t`, all of it or, of a slice, some. */
+static bool needs(const nd_run *run, const nd_checkpoint_tensor *t, int64_t param, const char *part)
 {
     const nd_param *p = &run->model->params.list[param];
-    const nd_row_span span = nd_ownership_span(&run->own, param, rank % run->own.ranks, p->rows);
-    if (span.count == 0 || t->whole_rows == 0)
-        return span.count > 0;
+    if (strcmp(t->param, p->name) != 0 || strcmp(t->part, part) != 0)
+        return false;
+    if (t->whole_rows == 0 || !run->own.rows[param])
+        return true;
+    const nd_row_span span = nd_run_owned_rows(run, param);
     const nd_view whole = nd_view_of(NULL, t->dtype, t->whole_rows, t->whole_cols);
     const size_t from = nd_checkpoint_row_at(p, whole, span.first);
     return nd_checkpoint_slice_touches(
         t, from, nd_checkpoint_row_at(p, whole, span.first + span.count) - from);
 }
 
-/* needed[host * files + file]: whether a rank there owns something that lies in the file. */
-static void find_needs(const nd_run *run, const nd_checkpoint *c, bool *needed)
+/* mine[file]: whether this rank restores something from there. */
+static void find_needs(const nd_run *run, const nd_checkpoint *c, unsigned char *mine)
 {
-    for (int64_t t = 0; t < c->tensor_count; t++) {
-        const int64_t param = nd_params_find(&run->model->params, c->tensors[t].param);
-        const int64_t file = file_index(c, c->tensors[t].file);
-        for (int r = 0; param >= 0 && file < c->file_count && r < run->comm->size; r++)
-            if (needs(run, &c->tensors[t], param, r))
-                needed[run->saving.snapshots->hosts.of[r] * c->file_count + file] = true;
+    const int64_t units = nd_checkpoint_units(run);
+    for (int64_t at = 0; at < run->model->params.count * units; at++) {
+        nd_optimizer_state parts[ND_CHECKPOINT_PARTS_MAX];
+        const int count = nd_checkpoint_parts(run, at % units, at / units, parts);
+        for (int p = 0; p < count; p++)
+            for (int64_t t = 0; t < c->tensor_count; t++)
+                if (needs(run, &c->tensors[t], at / units, parts[p].name))
+                    mine[file_index(c, c->tensors[t].file)] = 1;
     }
+}
+
+/* needed[host * files + file]: whether a rank there does. Collective. */
+static nd_status share_needs(nd_run *run, const nd_checkpoint *c, bool *needed)
+{
+    nd_comm *comm = run->comm;
+    const size_t files = (size_t)c->file_count;
+    unsigned char *mine = calloc(files + 1, 1), *all = calloc(files + 1, (size_t)comm->size);
+    nd_status status = nd_run_agree(
+        comm, mine && all ? ND_OK : ND_FAIL(ND_ENOMEM, "no memory for the parts of a snapshot"));
+    if (status == ND_OK) {
+        find_needs(run, c, mine);
+        status = comm->ops.allgather(comm, all, mine, files);
+    }
+    for (int r = 0; status == ND_OK && r < comm->size; r++)
+        for (size_t i = 0; i < files; i++)
+            needed[(size_t)run->saving.snapshots->hosts.of[r] * files + i] |=
+                all[(size_t)r * files + i] != 0;
+    free(mine);
+    free(all);
+    return status;
 }
 
 /* A file on its way from one rank to another. */
@@ -133,10 +158,12 @@ static nd_status fetch(nd_run *run, nd_snapshot_found *found, bool *untouched)
     bool *needed = calloc(places, sizeof *needed);
     transfer *list = calloc(places, sizeof *list);
     int count = 0;
-    nd_status status =
-        needed && list ? ND_OK : ND_FAIL(ND_ENOMEM, "no memory for the parts of a snapshot");
+    nd_status status = nd_run_agree(
+        run->comm,
+        needed && list ? ND_OK : ND_FAIL(ND_ENOMEM, "no memory for the parts of a snapshot"));
+    if (status == ND_OK)
+        status = share_needs(run, &found->c, needed);
     if (status == ND_OK) {
-        find_needs(run, &found->c, needed);
         count = list_transfers(run, found, needed, list);
         status = open_ends(run, found, list, count);
     }
