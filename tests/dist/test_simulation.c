@@ -201,7 +201,6 @@ static nd_status count_crossing(void *context, const nd_tree_act *act)
     return ND_OK;
 }
 
-/* By the acts of all ranks, one by one. */
 static void predict_bytes(const nd_simulated_machine *m, int group, double *sent, double *received)
 {
     double before = 0.0;
@@ -259,8 +258,7 @@ Test(simulation, bytes_over_each_link_are_those_predicted)
         check_bytes(groupings[i][0], groupings[i][1]);
 }
 
-/* What is rounded on its way has other bits, but the same ones whatever the groups are: all is rounded where it is in
- * one group. */
+/* What is rounded on its way has the bits of one group. */
 static nd_status round_sums(nd_simulation *simulation, nd_comm *comm, void *context)
 {
     sums *s = context;
