@@ -64,9 +64,9 @@ static nd_status store_blocks(nd_backend *b, const nd_state *s, const nd_state_s
 }
 
 const nd_state_codec nd_state_linear8 = {"8-bit linear", 2,           {"_codes", "_scales"},
-                                         reserve_blocks,    load_blocks, store_blocks};
+                                         reserve_blocks, load_blocks, store_blocks};
 const nd_state_codec nd_state_dynamic8 = {"8-bit dynamic", 2,           {"_codes", "_scales"},
-                                          reserve_blocks,     load_blocks, store_blocks};
+                                          reserve_blocks,  load_blocks, store_blocks};
 const nd_state_codec nd_state_dynamic8_unsigned = {
     "8-bit dynamic, unsigned", 2, {"_codes", "_scales"}, reserve_blocks, load_blocks, store_blocks};
 

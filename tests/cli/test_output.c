@@ -10,7 +10,7 @@ static char output[16384];
 static const char *const prepare =
     "cd $D && $B tokenizer train --input $S/src/core --glob '*.c' --vocab-size 400 --output tok && "
     "$B pack --tokenizer tok --out shards --val-fraction 0.2 --glob '*.c' $S/src/core && "
-    "sed -e 's/vocab_size = 64/vocab_size = 400/' -e 's/= synthetic/= shards/' config.ini > c.ini "
+    "sed -e 's/vocab_size = .*/vocab_size = 400/' -e 's/= synthetic/= shards/' config.ini > c.ini "
     "&& "
     "$B --config c.ini --run-dir run --total-steps 1 --data-path shards && "
     "$B tokenizer encode --model tok c.ini > tokens";
