@@ -7,7 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-enum { ROWS = 2, COLS = 9, VOCABULARY = 64 }; /* the vocabulary of nd_test_write_config */
+enum { ROWS = 2, COLS = 9, VOCABULARY = 256 }; /* the vocabulary of nd_test_write_config */
 
 static const char *directory;
 
@@ -131,6 +131,6 @@ Test(grad, a_token_beyond_the_vocabulary_is_named_with_its_place)
                                    "cd %s && %s grad --checkpoint run --tokens t.h5 --out o.h5",
                                    directory, ND_BINARY);
     cr_assert_eq(code, 3, "%s", output);
-    cr_assert(strstr(output, "t.h5: token 64 at element 17; the vocabulary has 64") != NULL, "%s",
+    cr_assert(strstr(output, "t.h5: token 256 at element 17; the vocabulary has 256") != NULL, "%s",
               output);
 }

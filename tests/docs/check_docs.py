@@ -109,7 +109,7 @@ def check_paths(text, build):
         full = os.path.join(ROOT, script)
         if os.path.exists(full):
             known = open(full).read()
-            for option in re.findall(r"--[a-z][\w-]*", rest):
+            for option in re.findall(r"--[a-z][\w-]*", rest.split(" -- ")[0]):
                 if option not in known:
                     yield f"{script} has no {option}"
 

@@ -258,7 +258,7 @@ Test(galore_runs, keep_no_more_than_one_layers_full_gradient)
     const double vocabulary = 4.0 * 64 * 64, norms = 4.0 * (9 * 64 + 2 * 192);
     const char *const deep = "--set model.num_layers=8 --set model.hidden_dim=64 "
                              "--set training.micro_batch_size=8 --total-steps 1 "
-                             "--set training.galore_rank=4 ";
+                             "--set training.galore_rank=4 --set model.vocab_size=64 ";
     char extra[512];
     snprintf(extra, sizeof extra, "%s", deep);
     const outcome full = train("full", 0, extra);
