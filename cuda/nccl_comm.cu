@@ -1,19 +1,12 @@
-#include "context.cuh"
-
-#include "gradient_wire.h"
 #include "library.h"
 
 #include "nccl_bootstrap.h"
 #include "nccl_comm.h"
-#include "nccl_exchanges.h"
+#include "nccl_context.cuh"
 
 extern "C" {
 #include "core/base/clock.h"
-#include "dist/gradient_wire.h"
-#include "dist/tree_reduction.h"
 }
-
-#include "nccl_functions.h"
 
 #include <sched.h>
 #include <stdio.h>
@@ -25,43 +18,27 @@ static_assert(sizeof(ncclUniqueId) == ND_NCCL_ID_BYTES, "an id is broadcast as b
 namespace
 {
 
-/* Received parts are added from here; so much device memory an exchange may take. */
-const int64_t PART_FLOATS = (int64_t)4 << 20;
 /* How long ranks may need to open the communicator, seconds. */
 const double JOIN_SECONDS = 120.0;
 /* So long a call is polled without sleeping. */
 const double POLL_SECONDS = 1e-3;
 
-struct nccl_context {
-    nccl_functions nccl;
-    ncclComm_t comm;
-    nd_comm_ops base; /* the MPI comm's */
-    void *base_context;
-    nd_backend *backend;
-    cudaStream_t stream;
-    cudaEvent_t ready; /* compute -> exchange, of the one that is being begun */
-    cudaEvent_t starts[ND_NCCL_EXCHANGES], ends[ND_NCCL_EXCHANGES];
-    nd_nccl_exchanges exchanges;
-    float *part; /* [PART_FLOATS] what arrives, or what a format made of values that leave */
-    nd_comm *host;
-};
-
 /* Where a comm's NCCL stands: there is one run in a process, so one comm that has it. */
-nccl_context *attached;
+nd_nccl_context *attached;
 
-nd_cuda *cuda_of(const nccl_context *c)
+nd_cuda *cuda_of(const nd_nccl_context *c)
 {
     return nd_cuda_of(c->backend);
 }
 
-nd_status give_up(nccl_context *c, const char *what, ncclResult_t code)
+nd_status give_up(nd_nccl_context *c, const char *what, ncclResult_t code)
 {
     return nd_nccl_exchanges_fail(&c->exchanges, what, c->nccl.error_string(code));
 }
 
-/* A non-blocking communicator answers "in progress"; waits until it is done, with errors polled. A call
- * that finds its connections open takes microseconds: only what takes longer is slept for. */
-nd_status settle(nccl_context *c, ncclResult_t code, const char *what, double seconds)
+} // namespace
+
+nd_status nd_nccl_settle(nd_nccl_context *c, ncclResult_t code, const char *what, double seconds)
 {
     const double start = nd_seconds();
     while (code == ncclInProgress) {
@@ -77,15 +54,14 @@ nd_status settle(nccl_context *c, ncclResult_t code, const char *what, double se
     return code == ncclSuccess ? ND_OK : give_up(c, what, code);
 }
 
-/* The first call between two ranks opens their connection, for which it waits. */
-#define NCCL_TRY(c, expression, what)                                                              \
-    ND_TRY(settle((c), (expression), (what), (c)->host->timeout_seconds))
+namespace
+{
 
 /* -- what exchanges.h asks for ---------------------------------------------------------------- */
 
 nd_status reached(void *context, int slot, bool end, bool *passed)
 {
-    const nccl_context *c = static_cast<nccl_context *>(context);
+    const nd_nccl_context *c = static_cast<nd_nccl_context *>(context);
     const cudaError_t query = cudaEventQuery(end ? c->ends[slot] : c->starts[slot]);
     *passed = query == cudaSuccess;
     if (query == cudaSuccess)
@@ -98,7 +74,7 @@ nd_status reached(void *context, int slot, bool end, bool *passed)
 
 double seconds_of(void *context, int slot)
 {
-    const nccl_context *c = static_cast<nccl_context *>(context);
+    const nd_nccl_context *c = static_cast<nd_nccl_context *>(context);
     float milliseconds = 0.0f;
     return cudaEventElapsedTime(&milliseconds, c->starts[slot], c->ends[slot]) == cudaSuccess
                ? milliseconds * 1e-3
@@ -107,7 +83,7 @@ double seconds_of(void *context, int slot)
 
 const char *trouble(void *context)
 {
-    nccl_context *c = static_cast<nccl_context *>(context);
+    nd_nccl_context *c = static_cast<nd_nccl_context *>(context);
     ncclResult_t code = ncclSuccess;
     const ncclResult_t asked = c->nccl.async_error(c->comm, &code);
     if (asked != ncclSuccess)
@@ -117,7 +93,7 @@ const char *trouble(void *context)
 
 void abort_communicator(void *context)
 {
-    nccl_context *c = static_cast<nccl_context *>(context);
+    nd_nccl_context *c = static_cast<nd_nccl_context *>(context);
     if (c->comm)
         c->nccl.abort(c->comm);
     c->comm = NULL;
@@ -137,14 +113,14 @@ void nap(void *)
 /* Before the host waits for the stream of computation (context.cuh). */
 nd_status before_wait(void *context, bool all)
 {
-    nd_nccl_exchanges *e = &static_cast<nccl_context *>(context)->exchanges;
+    nd_nccl_exchanges *e = &static_cast<nd_nccl_context *>(context)->exchanges;
     return all ? nd_nccl_exchanges_wait_all(e) : nd_nccl_exchanges_wait(e);
 }
 
 /* -- beside the computation ------------------------------------------------------------------- */
 
 /* What the compute stream has enqueued so far comes before this exchange. */
-nd_status begin(nccl_context *c, const char *what, const char *first, int64_t more, int *slot)
+nd_status begin(nd_nccl_context *c, const char *what, const char *first, int64_t more, int *slot)
 {
     ND_TRY(nd_nccl_exchanges_begin(&c->exchanges, what, first, more, slot));
     ND_CUDA_TRY(cudaEventRecord(c->ready, cuda_of(c)->stream));
@@ -153,14 +129,14 @@ nd_status begin(nccl_context *c, const char *what, const char *first, int64_t mo
     return ND_OK;
 }
 
-nd_status end(nccl_context *c, int slot)
+nd_status end(nd_nccl_context *c, int slot)
 {
     ND_CUDA_TRY(cudaEventRecord(c->ends[slot], c->stream));
     return ND_OK;
 }
 
 /* What the compute stream is given from here on comes after everything begun. */
-nd_status fence(nccl_context *c)
+nd_status fence(nd_nccl_context *c)
 {
     const nd_nccl_exchanges *e = &c->exchanges;
     if (e->begun > e->fenced) {
@@ -170,155 +146,18 @@ nd_status fence(nccl_context *c)
     return nd_nccl_exchanges_fence(&c->exchanges);
 }
 
-__global__ void add_part_kernel(float *into, const float *from, int64_t count)
-{
-    ND_GRID_LOOP(i, count)
-    into[i] += from[i];
-}
-
-/* Values of a part: whole blocks of the format, and with them of its residual. */
-int64_t part_values(nd_gradient_wire format)
-{
-    switch (format) {
-    case ND_GRADIENT_WIRE_FP32:
-        break;
-    case ND_GRADIENT_WIRE_BF16:
-    case ND_GRADIENT_WIRE_INT8:
-    case ND_GRADIENT_WIRE_INT4:
-        return nd_gradient_wire_values(format, (size_t)PART_FLOATS);
-    }
-    return PART_FLOATS;
-}
-
-/* In the exchange stream's order, so that one scratch serves all parts, in both directions. */
-nd_status send_slot(void *context, const nd_comm_piece *piece, int slot, int to)
-{
-    nccl_context *c = static_cast<nccl_context *>(context);
-    const nd_gradient_wire format = piece->format;
-    const float *values = piece->slots[slot];
-    char *residual = static_cast<char *>(piece->residual);
-    c->host->bytes_sent += nd_gradient_wire_bytes(format, piece->count);
-    for (int64_t first = 0; first < piece->count; first += part_values(format)) {
-        const int64_t length = nd_min(piece->count - first, part_values(format));
-        const void *out = values + first;
-        if (format != ND_GRADIENT_WIRE_FP32) {
-            void *kept = residual ? residual + nd_gradient_residual_bytes(format, first) : NULL;
-            out = c->part;
-            ND_TRY(
-                nd_cuda_gradient_encode(c->stream, format, c->part, values + first, kept, length));
-        }
-        NCCL_TRY(c,
-                 c->nccl.send(out, nd_gradient_wire_bytes(format, length), ncclChar, to, c->comm,
-                              c->stream),
-                 "sending gradients");
-    }
-    return ND_OK;
-}
-
-/* Two slots of this rank, on the exchange stream so that the order holds. */
-nd_status add_slots(void *context, float *into, const float *from, int64_t count)
-{
-    nccl_context *c = static_cast<nccl_context *>(context);
-    ND_CUDA_TRY(ND_LAUNCH(add_part_kernel, dim3(nd_blocks_for(count, 256, 4096)), dim3(256), 0,
-                          c->stream, into, from, count));
-    return ND_OK;
-}
-
-nd_status receive_and_add(void *context, const nd_comm_piece *piece, int slot, int from)
-{
-    nccl_context *c = static_cast<nccl_context *>(context);
-    const nd_gradient_wire format = piece->format;
-    float *values = piece->slots[slot];
-    for (int64_t first = 0; first < piece->count; first += part_values(format)) {
-        const int64_t length = nd_min(piece->count - first, part_values(format));
-        NCCL_TRY(c,
-                 c->nccl.receive(c->part, nd_gradient_wire_bytes(format, length), ncclChar, from,
-                                 c->comm, c->stream),
-                 "receiving gradients");
-        if (format != ND_GRADIENT_WIRE_FP32)
-            ND_TRY(nd_cuda_gradient_add(c->stream, format, values + first, c->part, length));
-        else
-            ND_TRY(add_slots(c, values + first, c->part, length));
-    }
-    return ND_OK;
-}
-
-/* A finished sum from another rank. */
-nd_status take_slot(void *context, const nd_comm_piece *piece, int slot, int from)
-{
-    nccl_context *c = static_cast<nccl_context *>(context);
-    const int64_t part = part_values(ND_GRADIENT_WIRE_FP32);
-    for (int64_t first = 0; first < piece->count; first += part)
-        NCCL_TRY(c,
-                 c->nccl.receive(piece->slots[slot] + first,
-                                 (size_t)nd_min(piece->count - first, part) * sizeof(float),
-                                 ncclChar, from, c->comm, c->stream),
-                 "receiving gradients");
-    return ND_OK;
-}
-
-/* In NCCL's own order of additions: to the owner, or to all. */
-nd_status reduce_in_any_order(nccl_context *c, nd_comm_piece *p)
-{
-    nd_comm *comm = c->host;
-    float *values = p->slots[0];
-    const size_t count = (size_t)p->count;
-    const uint64_t bytes = (uint64_t)p->count * sizeof *values;
-    if (comm->reduction == ND_REDUCTION_ALLREDUCE) {
-        /* What a ring sends: every rank all parts but one, twice. */
-        comm->bytes_sent += 2 * bytes * (uint64_t)(comm->size - 1) / (uint64_t)comm->size;
-        NCCL_TRY(c,
-                 c->nccl.all_reduce(values, values, count, ncclFloat, ncclSum, c->comm, c->stream),
-                 "reducing gradients");
-    } else {
-        if (comm->rank != p->owner)
-            comm->bytes_sent += bytes;
-        NCCL_TRY(
-            c,
-            c->nccl.reduce(values, values, count, ncclFloat, ncclSum, p->owner, c->comm, c->stream),
-            "reducing gradients");
-    }
-    p->result = nd_comm_member(comm) == p->owner ? values : NULL;
-    return ND_OK;
-}
-
-/* NCCL adds in its own order, and exact values alone; to one owner, so not where there are groups. */
-bool adds_by_itself(const nd_comm *comm, nd_comm_split split, const nd_comm_piece *piece)
-{
-    return split.any_order && piece->format == ND_GRADIENT_WIRE_FP32 &&
-           (nd_comm_group(comm) == comm->size || comm->reduction == ND_REDUCTION_ALLREDUCE);
-}
-
-nd_status reduce_pieces(nccl_context *c, nd_comm_split split, nd_comm_piece *pieces, int64_t count)
-{
-    const nd_tree_transfer transfer = {c, send_slot, receive_and_add, take_slot, add_slots};
-    int64_t i = 0;
-    while (i < count) {
-        if (!adds_by_itself(c->host, split, &pieces[i])) {
-            ND_TRY(nd_tree_reduce(c->host, &transfer, split, &pieces[i++]));
-            continue;
-        }
-        /* One launch for as many as there are in a row. */
-        NCCL_TRY(c, c->nccl.group_start(), "reducing gradients");
-        for (; i < count && adds_by_itself(c->host, split, &pieces[i]); i++)
-            ND_TRY(reduce_in_any_order(c, &pieces[i]));
-        NCCL_TRY(c, c->nccl.group_end(), "reducing gradients");
-    }
-    return ND_OK;
-}
-
-nd_status enqueue_reduction(nccl_context *c, nd_comm_split split, nd_comm_piece *pieces,
+nd_status enqueue_reduction(nd_nccl_context *c, nd_comm_split split, nd_comm_piece *pieces,
                             int64_t count)
 {
     int slot;
     ND_TRY(begin(c, "the reduction of", count > 0 ? pieces[0].name : NULL, count - 1, &slot));
-    ND_TRY(reduce_pieces(c, split, pieces, count));
+    ND_TRY(nd_nccl_reduce_pieces(c, split, pieces, count));
     return end(c, slot);
 }
 
 nd_status begin_reduction(nd_comm *comm, nd_comm_split split, nd_comm_piece *pieces, int64_t count)
 {
-    nccl_context *c = attached;
+    nd_nccl_context *c = attached;
     const double start = nd_seconds(), before = comm->wait_seconds;
     const nd_status status = enqueue_reduction(c, split, pieces, count);
     comm->wait_seconds = before + nd_seconds() - start;
@@ -332,23 +171,23 @@ nd_status reduce_to_owners(nd_comm *comm, nd_comm_split split, nd_comm_piece *pi
 }
 
 /* From a group's member `root` to each other one. */
-nd_status send_to_group(nccl_context *c, void *data, size_t bytes, int root)
+nd_status send_to_group(nd_nccl_context *c, void *data, size_t bytes, int root)
 {
     const nd_comm *comm = c->host;
     const int first = nd_comm_group_first(comm);
-    NCCL_TRY(c, c->nccl.group_start(), "sending weights");
+    ND_NCCL_TRY(c, c->nccl.group_start(), "sending weights");
     if (nd_comm_member(comm) != root)
-        NCCL_TRY(c, c->nccl.receive(data, bytes, ncclChar, first + root, c->comm, c->stream),
-                 "receiving weights");
+        ND_NCCL_TRY(c, c->nccl.receive(data, bytes, ncclChar, first + root, c->comm, c->stream),
+                    "receiving weights");
     for (int m = 0; nd_comm_member(comm) == root && m < nd_comm_group(comm); m++)
         if (m != root)
-            NCCL_TRY(c, c->nccl.send(data, bytes, ncclChar, first + m, c->comm, c->stream),
-                     "sending weights");
-    NCCL_TRY(c, c->nccl.group_end(), "sending weights");
+            ND_NCCL_TRY(c, c->nccl.send(data, bytes, ncclChar, first + m, c->comm, c->stream),
+                        "sending weights");
+    ND_NCCL_TRY(c, c->nccl.group_end(), "sending weights");
     return ND_OK;
 }
 
-nd_status enqueue_broadcast(nccl_context *c, void *data, size_t bytes, int root)
+nd_status enqueue_broadcast(nd_nccl_context *c, void *data, size_t bytes, int root)
 {
     int slot;
     ND_TRY(begin(c, "the broadcast of weights", NULL, 0, &slot));
@@ -356,8 +195,8 @@ nd_status enqueue_broadcast(nccl_context *c, void *data, size_t bytes, int root)
         ND_TRY(send_to_group(c, data, bytes, root));
         return end(c, slot);
     }
-    NCCL_TRY(c, c->nccl.broadcast(data, data, bytes, ncclChar, root, c->comm, c->stream),
-             "sending weights");
+    ND_NCCL_TRY(c, c->nccl.broadcast(data, data, bytes, ncclChar, root, c->comm, c->stream),
+                "sending weights");
     return end(c, slot);
 }
 
@@ -388,7 +227,7 @@ nd_status finish(nd_comm *comm)
 /* A rank that fails must not leave others in a collective. */
 void abort_job(nd_comm *comm, int exit_code)
 {
-    nccl_context *c = attached;
+    nd_nccl_context *c = attached;
     if (!c)
         return;
     abort_communicator(c);
@@ -396,7 +235,7 @@ void abort_job(nd_comm *comm, int exit_code)
     c->base.abort(comm, exit_code);
 }
 
-nd_status make_events(nccl_context *c)
+nd_status make_events(nd_nccl_context *c)
 {
     ND_CUDA_TRY(cudaEventCreateWithFlags(&c->ready, cudaEventDisableTiming));
     for (int slot = 0; slot < ND_NCCL_EXCHANGES; slot++) {
@@ -408,7 +247,7 @@ nd_status make_events(nccl_context *c)
 
 nd_status open_library(void *context)
 {
-    nccl_context *c = static_cast<nccl_context *>(context);
+    nd_nccl_context *c = static_cast<nd_nccl_context *>(context);
     void *library;
     ND_TRY(nd_library_open("libnccl.so.2", "training on several GPUs", &library));
 #define FIND(member, function)                                                                     \
@@ -417,8 +256,8 @@ nd_status open_library(void *context)
 #undef FIND
     ND_CUDA_TRY(cudaStreamCreateWithFlags(&c->stream, cudaStreamNonBlocking));
     ND_TRY(make_events(c));
-    ND_CUDA_TRY(
-        cudaMalloc(reinterpret_cast<void **>(&c->part), (size_t)PART_FLOATS * sizeof *c->part));
+    ND_CUDA_TRY(cudaMalloc(reinterpret_cast<void **>(&c->part),
+                           (size_t)ND_NCCL_PART_FLOATS * sizeof *c->part));
     return ND_OK;
 }
 
@@ -427,30 +266,30 @@ nd_status name_gpu(void *context, void *gpu)
     cudaDeviceProp properties;
     static_assert(sizeof properties.uuid.bytes == ND_NCCL_GPU_BYTES, "a GPU is named by its UUID");
     ND_CUDA_TRY(cudaGetDeviceProperties(&properties,
-                                        cuda_of(static_cast<nccl_context *>(context))->device));
+                                        cuda_of(static_cast<nd_nccl_context *>(context))->device));
     memcpy(gpu, properties.uuid.bytes, ND_NCCL_GPU_BYTES);
     return ND_OK;
 }
 
 nd_status make_id(void *context, void *id)
 {
-    nccl_context *c = static_cast<nccl_context *>(context);
+    nd_nccl_context *c = static_cast<nd_nccl_context *>(context);
     const ncclResult_t code = c->nccl.get_id(static_cast<ncclUniqueId *>(id));
     return code == ncclSuccess ? ND_OK : give_up(c, "making NCCL's id", code);
 }
 
 nd_status join(void *context, const void *id, int size, int rank)
 {
-    nccl_context *c = static_cast<nccl_context *>(context);
+    nd_nccl_context *c = static_cast<nd_nccl_context *>(context);
     ncclConfig_t config = NCCL_CONFIG_INITIALIZER;
     ncclUniqueId unique;
     config.blocking = 0;
     memcpy(&unique, id, sizeof unique);
-    return settle(c, c->nccl.init(&c->comm, size, unique, rank, &config),
-                  "joining the NCCL communicator", JOIN_SECONDS);
+    return nd_nccl_settle(c, c->nccl.init(&c->comm, size, unique, rank, &config),
+                          "joining the NCCL communicator", JOIN_SECONDS);
 }
 
-void free_context(nccl_context *c)
+void free_context(nd_nccl_context *c)
 {
     cudaFree(c->part);
     if (c->ready)
@@ -470,7 +309,7 @@ void free_context(nccl_context *c)
 
 extern "C" nd_status nd_nccl_attach(nd_comm *comm, nd_backend *backend)
 {
-    nccl_context *c = static_cast<nccl_context *>(calloc(1, sizeof *c));
+    nd_nccl_context *c = static_cast<nd_nccl_context *>(calloc(1, sizeof *c));
     if (!c)
         return ND_FAIL(ND_ENOMEM, "no memory for NCCL's context");
     c->backend = backend;
@@ -500,7 +339,7 @@ extern "C" nd_status nd_nccl_attach(nd_comm *comm, nd_backend *backend)
 }
 
 /* Whether ranks part in peace: then all have begun the same exchanges, and each of them ends. */
-static bool all_is_well(nccl_context *c)
+static bool all_is_well(nd_nccl_context *c)
 {
     const nd_status error = nd_error_get()->status;
     if (!c->comm || (error != ND_OK && error != ND_ESTOPPED))
@@ -510,13 +349,13 @@ static bool all_is_well(nccl_context *c)
 
 extern "C" void nd_nccl_detach(nd_comm *comm)
 {
-    nccl_context *c = attached;
+    nd_nccl_context *c = attached;
     if (!c || c->host != comm)
         return;
     if (all_is_well(c)) {
         const ncclResult_t code = c->nccl.finalize(c->comm);
         /* Peers that are gone are no reason to hang: after the time is over the rest is aborted. */
-        if (settle(c, code, "closing the NCCL communicator", 30.0) == ND_OK)
+        if (nd_nccl_settle(c, code, "closing the NCCL communicator", 30.0) == ND_OK)
             c->nccl.destroy(c->comm);
     } else {
         abort_communicator(c);

@@ -1,0 +1,41 @@
+/* What the files of the NCCL comm share. */
+#pragma once
+
+#include "context.cuh"
+
+#include "nccl_exchanges.h"
+#include "nccl_functions.h"
+
+extern "C" {
+#include "dist/comm.h"
+}
+
+/* Received parts are added from here; so much device memory an exchange may take. */
+const int64_t ND_NCCL_PART_FLOATS = (int64_t)4 << 20;
+
+struct nd_nccl_context {
+    nccl_functions nccl;
+    ncclComm_t comm;
+    nd_comm_ops base; /* the MPI comm's */
+    void *base_context;
+    nd_backend *backend;
+    cudaStream_t stream;
+    cudaEvent_t ready; /* compute -> exchange, of the one that is being begun */
+    cudaEvent_t starts[ND_NCCL_EXCHANGES], ends[ND_NCCL_EXCHANGES];
+    nd_nccl_exchanges exchanges;
+    float
+        *part; /* [ND_NCCL_PART_FLOATS] what arrives, or what a format made of values that leave */
+    nd_comm *host;
+};
+
+/* A non-blocking communicator answers "in progress"; waits until it is done, with errors polled. A call
+ * that finds its connections open takes microseconds: only what takes longer is slept for. */
+nd_status nd_nccl_settle(nd_nccl_context *c, ncclResult_t code, const char *what, double seconds);
+
+/* The first call between two ranks opens their connection, for which it waits. */
+#define ND_NCCL_TRY(c, expression, what)                                                           \
+    ND_TRY(nd_nccl_settle((c), (expression), (what), (c)->host->timeout_seconds))
+
+/* Enqueues a reduction on the exchange stream. Collective; ND_EPEER as nd_nccl_settle. */
+nd_status nd_nccl_reduce_pieces(nd_nccl_context *c, nd_comm_split split, nd_comm_piece *pieces,
+                                int64_t count);
