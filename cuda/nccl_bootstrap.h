@@ -3,11 +3,11 @@
  * the order is tested without a GPU. */
 #pragma once
 
-#include "dist/comm.h"
-
 #ifdef __cplusplus
 extern "C" {
 #endif
+
+#include "dist/comm.h"
 
 enum { ND_NCCL_ID_BYTES = 128, ND_NCCL_GPU_BYTES = 16 };
 

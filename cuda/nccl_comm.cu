@@ -1,8 +1,8 @@
-#include "library.h"
+#include "nccl_context.cuh"
 
+#include "library.h"
 #include "nccl_bootstrap.h"
 #include "nccl_comm.h"
-#include "nccl_context.cuh"
 
 extern "C" {
 #include "core/base/clock.h"

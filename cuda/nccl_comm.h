@@ -10,11 +10,12 @@
 #pragma once
 
 #include "core/backend/backend.h"
-#include "dist/comm.h"
 
 #ifdef __cplusplus
 extern "C" {
 #endif
+
+#include "dist/comm.h"
 
 /* Collective over `comm`, whose device is `backend` (a CUDA backend). Sums keep the tree of
  * reduce_to_owners unless the split allows any order (deterministic = off): then they are NCCL's own

@@ -6,11 +6,11 @@
  * table of functions, so that it is tested without a GPU. */
 #pragma once
 
-#include "dist/comm.h"
-
 #ifdef __cplusplus
 extern "C" {
 #endif
+
+#include "dist/comm.h"
 
 /* So many may be on their way; who begins another waits for the oldest. */
 enum { ND_NCCL_EXCHANGES = 64 };
