@@ -187,10 +187,10 @@ static nd_status fetch(nd_backend *b, nd_view view, int64_t first, int64_t count
 static nd_status fetch_residual(nd_backend *b, nd_gradient_wire format, nd_view residual,
                                 int64_t first, int64_t count, void *room, void **values)
 {
-    char *at = (char *)residual.data + nd_gradient_residual_bytes(format, first);
     *values = NULL;
     if (!residual.data)
         return ND_OK;
+    char *at = (char *)residual.data + nd_gradient_residual_bytes(format, first);
     *values = b->ops.host_memory ? at : room;
     return b->ops.host_memory
                ? ND_OK
