@@ -179,7 +179,8 @@ start() {
 is_accident() {
     case $code in
     5) return 0 ;;
-    1) [ -n "$lost$cause" ] && [ "${step:-0}" -le "${reached:-0}" ] ;; # of a launcher that could not start all ranks
+    # Of a launcher that lost a host, or after such an accident could not start all ranks.
+    1) [ -n "$lost" ] || { [ -n "$cause" ] && [ "${step:-0}" -le "${reached:-0}" ]; } ;;
     *) [ "$code" -ge 128 ] ;;
     esac
 }
