@@ -15,14 +15,7 @@ set -euo pipefail
 config='' build=build/release gbit=1 rounds=2 batch=2
 options 'config build gbit rounds batch' "$@"
 [ -n "$config" ] || fail '--config is needed (see --help)'
-if ! declare -F mpirun_hosts >/dev/null; then
-    work=$(mktemp -d)
-    trap 'rm -rf "$work"' EXIT
-    "$root/bench/two_hosts.sh" "$work" "$(realpath "$0")" "$@"
-    exit
-fi
-[ "$(id -u)" -ne 0 ] || export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
-work=$dir
+on_two_hosts "$@"
 build=$(realpath "$build")
 set_link "$gbit"
 export OMP_NUM_THREADS=1

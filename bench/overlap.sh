@@ -14,14 +14,7 @@ set -euo pipefail
 config='' binary=build/release/nanochat_dist gbit=1 rounds=3
 options 'config binary gbit rounds' "$@"
 [ -n "$config" ] || fail '--config is needed (see --help)'
-if ! declare -F mpirun_hosts >/dev/null; then
-    work=$(mktemp -d)
-    trap 'rm -rf "$work"' EXIT
-    "$root/bench/two_hosts.sh" "$work" "$(realpath "$0")" "$@"
-    exit
-fi
-[ "$(id -u)" -ne 0 ] || export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
-work=$dir
+on_two_hosts "$@"
 set_link "$gbit"
 export OMP_NUM_THREADS=1
 for ((round = 1; round <= rounds; round++)); do

@@ -42,6 +42,19 @@ options() {
     done
 }
 
+# on_two_hosts "$@": the script again, with its arguments, on the hosts of two_hosts.sh; there, $work is its
+# directory.
+on_two_hosts() {
+    if ! declare -F mpirun_hosts >/dev/null; then
+        work=$(mktemp -d)
+        trap 'rm -rf "$work"' EXIT
+        "$root/bench/two_hosts.sh" "$work" "$(realpath "$0")" "$@"
+        exit
+    fi
+    [ "$(id -u)" -ne 0 ] || export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
+    work=$dir
+}
+
 # keys KEY=VALUE...: the array `set`, of a --set for each.
 keys() {
     local pair

@@ -87,7 +87,7 @@ static uint64_t hash_of(const column *c, int rank)
 }
 
 /* "rank 0, 1, 3: 0123456789abcdef; rank 2: ..." */
-static void list_groups(const column *c, char *text, size_t scratch)
+static void list_groups(const column *c, char *text, size_t size)
 {
     size_t used = 0;
     for (int r = c->first; r < c->size; r += c->step) {
@@ -96,14 +96,14 @@ static void list_groups(const column *c, char *text, size_t scratch)
             first += c->step;
         if (first < r)
             continue;
-        used += (size_t)snprintf(text + used, scratch - used, "%srank", r > c->first ? "; " : "");
-        for (int same = r; same < c->size && used + 64 < scratch; same += c->step)
+        used += (size_t)snprintf(text + used, size - used, "%srank", r > c->first ? "; " : "");
+        for (int same = r; same < c->size && used + 64 < size; same += c->step)
             if (hash_of(c, same) == hash_of(c, r))
-                used += (size_t)snprintf(text + used, scratch - used, "%s %d", same > r ? "," : "",
-                                         same);
-        used += (size_t)snprintf(text + used, scratch - used, ": %016llx",
+                used +=
+                    (size_t)snprintf(text + used, size - used, "%s %d", same > r ? "," : "", same);
+        used += (size_t)snprintf(text + used, size - used, ": %016llx",
                                  (unsigned long long)hash_of(c, r));
-        if (used + 64 >= scratch)
+        if (used + 64 >= size)
             return;
     }
 }

@@ -207,3 +207,20 @@ Test(run_script, goes_by_the_exit_code_and_counts_restarts_without_progress,
             "try '5 5 5 5' 5 3 || exit 71; grep -q 'giving up after 2 restarts' out || exit 72;"
             "R --launch env --np 2 x; test $? = 2 || exit 73; R --spare a x; test $? = 2");
 }
+
+/* Stand-ins for mpirun, which ends with 1 after a step, and for what asks whether a host is there. */
+Test(run_script, starts_again_on_the_hosts_that_are_left_when_the_launcher_fails_with_a_host,
+     .init = nd_test_run_setup, .fini = nd_test_run_teardown)
+{
+    run(RUN "mkdir -p bin run; cat > bin/mpirun <<'END'\n#!/bin/sh\n"
+            "echo \"$@\" >> calls; echo '{\"step\": '$(wc -l < calls)'}' >> run/metrics.jsonl;"
+            "[ ! -e lose ] || mv lose lost; [ $(wc -l < calls) -ne 1 ]\nEND\n"
+            "printf '#!/bin/sh\\n[ \"$1\" = a ] || [ ! -e lost ]\\n' > bin/agent; chmod +x bin/*;"
+            "export PATH=$D/bin:$PATH ND_AGENT=$D/bin/agent P=true;"
+            "try() { : > calls; rm -f run/metrics.jsonl; echo '{\"step\": 0}' > run/metrics.jsonl;"
+            " R --hosts a,b --run-dir run; code=$?; cp out log; };"
+            "try; test $code = 1 && test $(wc -l < calls) = 1 || exit 1;"
+            "touch lose; try; test $code = 0 && test $(wc -l < calls) = 2 || exit 2;"
+            "grep -q 'host b does not answer' out || exit 3; tail -n 1 calls | grep -q -- '--host "
+            "a:1 '");
+}

@@ -91,9 +91,9 @@ nd_status nd_checkpoint_open_manifest(const char *directory, nd_checkpoint *chec
 
 nd_status nd_checkpoint_join(char *path, size_t size, const char *directory, const char *name);
 
-/* Writes, fsyncs where durable, and hashes this rank's file in s->temporary: fills s->tensors and
- * s->summary. */
-nd_status nd_save_write_rank_file(nd_save *s);
+/* Writes, fsyncs where durable, and hashes this rank's file in ->temporary of `save`, an nd_save: fills its
+ * tensors and summary. A background job; updates have everything once it has ended, also when it failed. */
+nd_status nd_save_write_and_release(void *save);
 
 /* Of checkpoint_rows.c, for parameters that are owned by rows: the tensors of the whole parameter, data NULL; where
  * row `row` of it begins in one of them, in bytes (`param->rows`: where it ends); writes what this rank has of the

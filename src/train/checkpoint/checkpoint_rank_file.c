@@ -148,7 +148,7 @@ static nd_status measure(const char *path, int64_t *bytes)
     return ND_OK;
 }
 
-nd_status nd_save_write_rank_file(nd_save *s)
+static nd_status write_rank_file(nd_save *s)
 {
     const int rank = s->run->comm->rank;
     char path[ND_CHECKPOINT_PATH_MAX], name[32];
@@ -168,4 +168,11 @@ nd_status nd_save_write_rank_file(nd_save *s)
     ND_TRY(nd_path_sync(path));
     nd_fault_point_of(rank, s->c.step, "save_digest");
     return nd_file_digest(path, &s->summary.bytes, s->summary.sha256);
+}
+
+nd_status nd_save_write_and_release(void *save)
+{
+    const nd_status status = write_rank_file(save);
+    nd_save_release(save, INT64_MAX);
+    return status;
 }

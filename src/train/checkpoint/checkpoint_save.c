@@ -106,15 +106,6 @@ static nd_status fail(nd_run *run, nd_status status)
     return status;
 }
 
-/* Updates have everything once the writer has ended, also when it failed. */
-static nd_status write_files(void *context)
-{
-    nd_save *s = context;
-    const nd_status status = nd_save_write_rank_file(s);
-    nd_save_release(s, INT64_MAX);
-    return status;
-}
-
 static nd_status publish(void *context)
 {
     return nd_save_publish(context);
@@ -309,7 +300,8 @@ static nd_status begin(nd_run *run, bool background)
     if (status != ND_OK)
         return run->saving.save ? fail(run, status) : status;
     nd_fault_point_of(run->comm->rank, run->position.step, "save_start");
-    nd_background_start(&run->saving.save->job, write_files, run->saving.save, background);
+    nd_background_start(&run->saving.save->job, nd_save_write_and_release, run->saving.save,
+                        background);
     return background ? ND_OK : finish(run);
 }
 

@@ -184,14 +184,6 @@ static nd_status fail(nd_run *run, nd_status status)
     return ND_OK;
 }
 
-static nd_status write_part(void *context)
-{
-    nd_save *s = context;
-    const nd_status status = nd_save_write_rank_file(s);
-    nd_save_release(s, INT64_MAX);
-    return status;
-}
-
 /* On the leader room is made first, so that two generations are all that is ever held. */
 static nd_status prepare(nd_run *run)
 {
@@ -227,7 +219,8 @@ static nd_status begin(nd_run *run)
     if (status != ND_OK)
         return fail(run, status);
     s->stage = ND_SNAPSHOT_WRITING;
-    nd_background_start(&run->saving.snapshot->job, write_part, run->saving.snapshot, true);
+    nd_background_start(&run->saving.snapshot->job, nd_save_write_and_release, run->saving.snapshot,
+                        true);
     return ND_OK;
 }
 
