@@ -7,6 +7,8 @@ usage: bench/vs_pytorch/compare.py [--dir DIR] [--steps N] [--optimizer adamw|mu
   --steps N        steps of each measurement, of which the median counts (5)
   --optimizer O    adamw or muon; may be given twice (both)
   --isa ISA        limits nanochat_dist and PyTorch to an instruction set: AVX2, AVX512_CORE ... (all)
+  --limit S        seconds after which a PyTorch measurement is given up (200): bf16 without bf16 instructions
+                   takes minutes a step
 
 6 bitnet layers of 512, 8 sequences of 512 tokens. PyTorch runs eager and compiled, in fp32 and bf16; the
 ratios are to the fastest of its four, and peak memory to its smallest. nanochat_dist runs first and last, and
@@ -62,11 +64,15 @@ def ours(optimizer, steps, isa):
     }
 
 
-def theirs(python, optimizer, precision, compiled, steps, isa):
+def theirs(python, optimizer, precision, compiled, steps, isa, limit):
     words = [python, f"{HERE}/torch_model.py", "--optimizer", optimizer, "--precision", precision,
              "--steps", str(steps)] + ["--compile"] * compiled
-    done = subprocess.run(words, env=environment(isa), capture_output=True, text=True)
     name = f"PyTorch {precision} {'compiled' if compiled else 'eager'}"
+    try:
+        done = subprocess.run(words, env=environment(isa), capture_output=True, text=True, timeout=limit)
+    except subprocess.TimeoutExpired:
+        print(f"{name}: given up, {steps + 2} steps took more than {limit} s", flush=True)
+        return None
     if done.returncode:
         print(f"{name} failed: {(done.stderr.strip().splitlines() or ['no message'])[-1]}")
         return None
@@ -77,7 +83,7 @@ def theirs(python, optimizer, precision, compiled, steps, isa):
 
 def compare(python, optimizer, a):
     first = ours(optimizer, a.steps, a.isa)
-    others = [theirs(python, optimizer, p, c, a.steps, a.isa)
+    others = [theirs(python, optimizer, p, c, a.steps, a.isa, a.limit)
               for p in ("fp32", "bf16") for c in (False, True)]
     others = [r for r in others if r]
     if not others:
@@ -116,6 +122,7 @@ def main():
     parser.add_argument("--steps", type=int, default=5)
     parser.add_argument("--optimizer", action="append", choices=["adamw", "muon"])
     parser.add_argument("--isa")
+    parser.add_argument("--limit", type=float, default=200)
     a = parser.parse_args()
     if not os.path.exists(BENCH):
         fail(f"no {BENCH}: cmake --preset release && cmake --build --preset release")
