@@ -8,6 +8,7 @@
  * (GaLore) travel whole, as they do there: padded to the size of the matrix. Under mpirun; rank 0 prints
  * one JSON object of medians. */
 #include "bench_run.h"
+#include "timing.h"
 
 #include "core/base/float_formats.h"
 #include "train/step.h"
@@ -122,22 +123,10 @@ static nd_status reduce_over_all(nd_comm *comm, nd_comm_split split, nd_comm_pie
     ddp *d = comm->context;
     ND_TRY(d->alone(comm, split, pieces, count));
     const double start = MPI_Wtime();
-    if (d->how != EXCHANGE_NONE && count == d->params->count) /* else a sketch: it stays at home */
+    if (d->how != EXCHANGE_NONE && count == d->params->count) /* else a sketch, which is not exchanged */
         ND_TRY(exchange_all(d, pieces));
     d->seconds += MPI_Wtime() - start;
     return ND_OK;
-}
-
-static int ascending(const void *a, const void *b)
-{
-    const double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
-static double median_ms(double *seconds, int64_t count)
-{
-    qsort(seconds, (size_t)count, sizeof *seconds, ascending);
-    return 1e3 * seconds[count / 2];
 }
 
 static nd_status take_turns(nd_run *run, ddp *d, int64_t steps)
@@ -165,10 +154,13 @@ static nd_status take_turns(nd_run *run, ddp *d, int64_t steps)
         printf("{\"ranks\": %d, \"parameters\": %.0f, \"compute_ms\": %.4f, \"fp32_ms\": %.4f, "
                "\"fp32_allreduce_ms\": %.4f, \"fp32_bytes\": %.0f, \"bf16_ms\": %.4f, "
                "\"bf16_allreduce_ms\": %.4f, \"bf16_bytes\": %.0f}\n",
-               d->size, parameters, median_ms(times[EXCHANGE_NONE], steps),
-               median_ms(times[EXCHANGE_FP32], steps), median_ms(exchanges[EXCHANGE_FP32], steps),
-               2.0 * (d->size - 1) * 4.0 * parameters, median_ms(times[EXCHANGE_BF16], steps),
-               median_ms(exchanges[EXCHANGE_BF16], steps), 2.0 * (d->size - 1) * 2.0 * parameters);
+               d->size, parameters, 1e3 * median(times[EXCHANGE_NONE], (int)steps),
+               1e3 * median(times[EXCHANGE_FP32], (int)steps),
+               1e3 * median(exchanges[EXCHANGE_FP32], (int)steps),
+               2.0 * (d->size - 1) * 4.0 * parameters,
+               1e3 * median(times[EXCHANGE_BF16], (int)steps),
+               1e3 * median(exchanges[EXCHANGE_BF16], (int)steps),
+               2.0 * (d->size - 1) * 2.0 * parameters);
     return ND_OK;
 }
 

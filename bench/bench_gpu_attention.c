@@ -95,7 +95,7 @@ static nd_status time_of(workbench *w, bool backward, double *best)
     return ND_OK;
 }
 
-/* A line of the table; what a kind refuses is told and not an error. */
+/* A line of the table; a refusal is printed and is no error. */
 static nd_status measure(workbench *w, const char *kind, bool backward)
 {
     const nd_attention_shape *s = &w->shape;

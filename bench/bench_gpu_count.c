@@ -6,7 +6,6 @@
 #include "bench_run.h"
 #include "counted_ops.h"
 
-#include "cli/args.h"
 #include "train/step.h"
 
 #include <stdio.h>
@@ -71,25 +70,12 @@ static double expected_seconds(const counted_op *o)
            o->kernels * launch_seconds;
 }
 
-static nd_status step_of(const nd_config *config, counted_list *list)
+static nd_status count_step(nd_run *run, int64_t rows)
 {
-    nd_run *run = calloc(1, sizeof *run);
-    nd_comm *comm = NULL;
     nd_step_result result;
-    nd_status status = run ? ND_OK : ND_FAIL(ND_ENOMEM, "no memory for a run");
-    ND_TRY_GOTO(status, done);
-    ND_TRY_GOTO(nd_comm_create_solo(&comm), done);
-    ND_TRY_GOTO(counted_backend_create(list, &run->backend), done);
-    ND_TRY_GOTO(nd_run_create(config, comm, run), done);
-    ND_TRY_GOTO(nd_run_start_loader(run), done);
+    (void)rows;
     counted_start(run->backend);
-    ND_TRY_GOTO(nd_step_run(run, false, &result), done);
-done:
-    if (run)
-        nd_run_destroy(run);
-    nd_comm_destroy(comm);
-    free(run);
-    return status;
+    return nd_step_run(run, false, &result);
 }
 
 /* one + (layers - 1)(two - one), for each kind of call. */
@@ -154,12 +140,15 @@ static void print_table(counted_list *list, double tokens, int64_t rows)
 
 static nd_status count_steps(nd_config *config, int64_t rows)
 {
+    nd_backend *backend;
     counted_list *lists = calloc(2, sizeof *lists);
     const int64_t layers = config->model.num_layers;
     nd_status status = lists ? ND_OK : ND_FAIL(ND_ENOMEM, "no memory to count");
     for (int i = 0; status == ND_OK && i < 2; i++) {
         config->model.num_layers = i + 1;
-        status = step_of(config, &lists[i]);
+        status = counted_backend_create(&lists[i], &backend);
+        if (status == ND_OK)
+            status = bench_with_run(config, backend, rows, count_step);
     }
     if (status == ND_OK) {
         extend(&lists[1], &lists[0], (double)layers);
@@ -170,37 +159,15 @@ static nd_status count_steps(nd_config *config, int64_t rows)
     return status;
 }
 
-static nd_status run(int argc, char **argv)
-{
-    const char *file = NULL;
-    int64_t rows = 16;
-    nd_arg_list set = {.count = 0};
-    const nd_arg args[] = {
-        {"--config", ND_ARG_TEXT, &file, "FILE", "a configuration (the defaults)"},
-        {"--set", ND_ARG_APPEND, &set, "SECTION.KEY=VALUE", "sets one key"},
-        {"--rows", ND_ARG_INT, &rows, "N", "of the table (16)"},
-    };
-    const nd_command command = {"bench_gpu_count", "What a step should take on an H100, by count.",
-                                args, sizeof args / sizeof *args};
-    ND_ARGS_PARSE(command, argc, argv, NULL);
-    nd_config *config = calloc(1, sizeof *config);
-    if (!config)
-        return ND_FAIL(ND_ENOMEM, "no memory for a configuration");
-    nd_config_defaults(config);
-    nd_status status = file ? nd_config_read_file(config, file) : ND_OK;
-    for (int i = 0; status == ND_OK && i < set.count; i++)
-        status = nd_config_set(config, set.items[i], "--set");
-    if (status == ND_OK)
-        status = nd_config_set(config, "data.dataset=synthetic", "bench_gpu_count");
-    if (status == ND_OK)
-        status = nd_config_check(config);
-    if (status == ND_OK)
-        status = count_steps(config, rows);
-    free(config);
-    return status;
-}
-
 int main(int argc, char **argv)
 {
-    return bench_exit("bench_gpu_count", run(argc, argv));
+    static const char *forced[] = {"data.dataset=synthetic", NULL};
+    const bench_program program = {.name = "bench_gpu_count",
+                                   .summary = "What a step should take on an H100, by count.",
+                                   .count = "--rows",
+                                   .count_help = "of the table (15)",
+                                   .count_most = COUNTED_MOST,
+                                   .forced = forced,
+                                   .plan = count_steps};
+    return bench_main(&program, argc, argv);
 }

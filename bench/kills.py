@@ -49,7 +49,7 @@ def last_step(run):
 
 
 def wait_for_step(run, since, limit=60.0):
-    """A start again shortens the file to the step that it goes on from; the next line is the next step."""
+    """A restart shortens the file to the step it resumes from; the next line is the next step."""
     time.sleep(0.3)  # what was on its way when the fault came
     least = size(run)
     while time.monotonic() - since < limit:

@@ -24,25 +24,36 @@ static nd_status configure(nd_config *config, const char *file, const nd_arg_lis
     return nd_config_check(config);
 }
 
-static nd_status run_once(const bench_program *p, const nd_config *config, int64_t count)
+static void print_shape(const nd_run *run)
 {
-    nd_run *run = calloc(1, sizeof *run);
-    nd_comm *comm = NULL;
-    nd_status status = run ? ND_OK : ND_FAIL(ND_ENOMEM, "no memory for a run");
-    ND_TRY_GOTO(status, done);
-    ND_TRY_GOTO(nd_comm_create_solo(&comm), done);
-    ND_TRY_GOTO(nd_run_create(config, comm, run), done);
-    ND_TRY_GOTO(nd_run_start_loader(run), done);
+    const nd_config *config = &run->config;
     printf(
         "%.2fM parameters, %lld x %lld tokens a step in %lld micro-batches, checkpointing %s, %d "
         "threads\n",
         (double)nd_params_total(&run->model->params) * 1e-6, (long long)config->training.batch_size,
         (long long)config->training.seq_length, (long long)run->micro_batches,
         config->hardware.gradient_checkpointing ? "on" : "off", omp_get_max_threads());
-    ND_TRY_GOTO(p->measure(run, count), done);
+}
+
+nd_status bench_with_run(const nd_config *config, nd_backend *backend, int64_t count,
+                         nd_status (*measure)(nd_run *run, int64_t count))
+{
+    nd_run *run = calloc(1, sizeof *run);
+    nd_comm *comm = NULL;
+    nd_status status = ND_OK;
+    if (!run) {
+        nd_backend_destroy(backend);
+        return ND_FAIL(ND_ENOMEM, "no memory for a run");
+    }
+    run->backend = backend;
+    ND_TRY_GOTO(nd_comm_create_solo(&comm), done);
+    ND_TRY_GOTO(nd_run_create(config, comm, run), done);
+    ND_TRY_GOTO(nd_run_start_loader(run), done);
+    if (!backend)
+        print_shape(run);
+    ND_TRY_GOTO(measure(run, count), done);
 done:
-    if (run)
-        nd_run_destroy(run);
+    nd_run_destroy(run);
     nd_comm_destroy(comm);
     free(run);
     return status;
@@ -55,7 +66,8 @@ static nd_status bench(const bench_program *p, int argc, char **argv)
     nd_arg_list set = {.count = 0};
     const nd_arg args[] = {
         {"--config", ND_ARG_TEXT, &file, "FILE", "a configuration (6 layers of 512, T 512, B 8)"},
-        {p->count, ND_ARG_INT, &count, "N", "how often to measure (15)"},
+        {p->count, ND_ARG_INT, &count, "N",
+         p->count_help ? p->count_help : "how often to measure (15)"},
         {"--set", ND_ARG_APPEND, &set, "SECTION.KEY=VALUE", "sets one key"},
     };
     const nd_command command = {p->name, p->summary, args, sizeof args / sizeof *args};
@@ -67,7 +79,7 @@ static nd_status bench(const bench_program *p, int argc, char **argv)
         return ND_FAIL(ND_ENOMEM, "no memory for a configuration");
     nd_status status = configure(config, file, &set, p->forced);
     if (status == ND_OK)
-        status = run_once(p, config, count);
+        status = p->plan ? p->plan(config, count) : bench_with_run(config, NULL, count, p->measure);
     free(config);
     return status;
 }

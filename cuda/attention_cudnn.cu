@@ -1,5 +1,5 @@
-/* Which attention goes through cuDNN: what it fits and nobody wants otherwise. Decided once for each
- * shape, and told to the log with the reason. */
+/* Which attention goes through cuDNN: all that it supports, unless the configuration says otherwise. Decided
+ * once for each shape, and logged with the reason. */
 #include "attention.cuh"
 
 #include "cuda_backend.h"
@@ -72,7 +72,7 @@ static void tell(nd_backend *b, const nd_cudnn_shape *s, const nd_cudnn_plan *pl
                     (double)nd_cudnn_plan_workspace(plan) / 1048576.0);
 }
 
-/* Opens the library when `auto` needs it first. What is missing is told and not an error. */
+/* Opens the library when `auto` needs it first. A missing library is logged and is no error. */
 static bool is_open(nd_backend *b)
 {
     nd_cuda *cuda = nd_cuda_of(b);

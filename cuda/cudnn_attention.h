@@ -48,7 +48,7 @@ bool nd_cudnn_part(const nd_cudnn_shape *shape, int64_t bytes, nd_cudnn_shape *p
  * nd_cudnn_plan_reason. Errors: ND_ENOMEM. */
 nd_status nd_cudnn_plan_for(nd_cudnn *cudnn, const nd_cudnn_shape *shape, nd_cudnn_plan **plan);
 
-/* The plan of a shape that was met before; NULL for another. */
+/* The plan of a shape that was used before; NULL for a new one. */
 nd_cudnn_plan *nd_cudnn_plan_known(const nd_cudnn *cudnn, const nd_cudnn_shape *shape);
 
 /* Why the shape is refused; NULL when the plan can be run. */

@@ -1,6 +1,6 @@
-/* How ranks meet before NCCL can speak: rank 0 makes the id, everyone hears it through the host's comm
- * or hears that rank 0 failed, and all open the communicator together. Over a table of functions, so that
- * the order is tested without a GPU. */
+/* How ranks create the NCCL communicator: rank 0 makes the id and broadcasts it, or its failure, through the
+ * host's comm; then all ranks open the communicator together. Over a table of functions, so that the order is
+ * tested without a GPU. */
 #pragma once
 
 #ifdef __cplusplus

@@ -107,7 +107,7 @@ train() { # configuration, seed, directory
         echo "# ended with $code after $((SECONDS - started)) s"
         [ "$code" -eq 0 ] || sed -n 's/^.*error: /# error: /p' "$run/output.txt"
     } >"$run/command.txt"
-    [ "$code" -eq 0 ] || echo "benchmark_e3: $1 ended with $code; the others go on" >&2
+    [ "$code" -eq 0 ] || echo "benchmark_e3: $1 ended with $code; continuing with the others" >&2
     # 75: stopped on a signal, which was meant for all of it.
     [ "$code" -ne 75 ] && [ "$code" -ne 130 ]
 }

@@ -88,7 +88,7 @@ rust_tokenizer "$data"
 begin pack 'all of the Rust sources as shards of tokens; 1 % of the documents is held out'
 rust_shards "$data"
 
-begin train "configs/quickstart.ini on $ranks rank(s) and $cores core(s); after a Ctrl-C, start again to go on"
+begin train "configs/quickstart.ini on $ranks rank(s) and $cores core(s); after a Ctrl-C, start again to resume"
 launcher "$ranks"
 [ -n "$steps" ] || choose_steps
 "${launch[@]}" "$program" --config configs/quickstart.ini \

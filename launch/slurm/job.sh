@@ -1,13 +1,13 @@
-# What the batch scripts share: starts the ranks, and has the job start again where it left off.
+# Shared by the batch scripts: starts the ranks, and requeues the job so that it resumes where it stopped.
 # Sourced with the training's arguments.
 #
-# The program saves and leaves with 75 when it gets SIGUSR1 or SIGTERM, and `--resume auto` goes on from the
+# The program saves and leaves with 75 when it gets SIGUSR1 or SIGTERM, and `--resume auto` resumes from the
 # newest complete checkpoint on any number of ranks. So:
-#   before the time limit   Slurm sends SIGUSR1 here (--signal=B:USR1@...), and it is passed on; the job is
-#                           put back into the queue
-#   preempted               Slurm sends SIGTERM to the ranks and puts the job back itself (--requeue)
-#   a rank was lost         the ranks are started again in the same job (launch/run.sh), as long as that leads on
-#   a node failed           Slurm ends the job and puts it back itself; it goes on from the newest checkpoint
+#   before the time limit   Slurm sends SIGUSR1 here (--signal=B:USR1@...), which is forwarded; the job is
+#                           requeued
+#   preempted               Slurm sends SIGTERM to the ranks and requeues the job (--requeue)
+#   a rank was lost         the ranks are started again in the same job (launch/run.sh), as long as steps are completed in between
+#   a node failed           Slurm ends and requeues the job, which resumes from the newest checkpoint
 #   cancelled               saved, and not started again
 
 nd_say() { printf '%s job %s: %s\n' "$(date '+%F %T')" "$SLURM_JOB_ID" "$*"; }

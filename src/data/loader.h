@@ -32,7 +32,7 @@ void nd_loader_close(nd_loader *loader);
 
 /* The rank's samples of the next batch: tokens[i * (seq_length + 1) + j], i < count. The memory is
  * the loader's and valid until the next call. `wait_ms` (may be NULL) is the time spent blocked.
- * An error met by a worker is returned here, with the worker's message. */
+ * A worker's error is returned here, with the worker's message. */
 nd_status nd_loader_next(nd_loader *loader, const int32_t **tokens, double *wait_ms);
 
 /* Bytes held in prefetch buffers, for the memory report; and those a loader of these options will hold,

@@ -26,7 +26,7 @@ typedef struct nd_pack_staging {
  * had not. The caller closes it. Errors: ND_EIO; ND_EDATA when another pack is at work. */
 nd_status nd_pack_staging_open(const char *out, nd_pack_staging *staging);
 
-/* Steps 3 to 5, for what stands in `path` with its index. Errors: ND_EIO; then the next pack goes on. */
+/* Steps 3 to 5, for what stands in `path` with its index. Errors: ND_EIO; the next pack then continues. */
 nd_status nd_pack_staging_publish(nd_pack_staging *staging);
 
 /* Removes what was not completed, and unlocks. */

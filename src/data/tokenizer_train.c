@@ -260,7 +260,7 @@ static nd_status check_output(const char *path)
     if (nd_tokenizer_open(path, &there) != ND_OK) {
         nd_error_clear();
         return ND_FAIL(ND_EIO,
-                       "%s: what is there is no tokenizer and is not replaced by one; move it "
+                       "%s: this file is no tokenizer and is not replaced by one; move it "
                        "elsewhere, or give --output another name",
                        path);
     }

@@ -1,10 +1,9 @@
 /* Error feedback of gradients that are rounded between ranks (dist/gradient_wire.h): for each tensor of
- * another owner that this rank sends, what rounding has taken from it so far, a byte a value.
+ * another owner that this rank sends, its accumulated rounding error, a byte a value.
  *
- * It is reset where it would stand for something else: for a matrix whose gradients are summed projected
- * when its subspace changes, and for all when a step is skipped. It is not in checkpoints; a run resets it
- * when it saves, so that one that resumes there goes on with the same bits. Sketches have none: those of
- * a matrix lie galore_update_freq steps apart. */
+ * It is reset when it no longer applies: for a projected gradient when the matrix gets a new subspace, for
+ * everything when a step is skipped. It is not in checkpoints; a run resets it when it saves, so that a run
+ * resumed there has the same bits. Sketches have none: those of a matrix are galore_update_freq steps apart. */
 #pragma once
 
 #include "core/base/arena.h"

@@ -37,5 +37,5 @@ double nd_health_score(const nd_health *health, double loss);
 /* Counts the step and, when it was good, remembers its loss. */
 void nd_health_end_step(nd_health *health, bool good, double loss);
 
-/* After a checkpoint was restored to leave out the steps since: what was counted `before` goes on. */
+/* After a rollback: restores the counts of `before`. */
 void nd_health_roll_back(nd_health *health, const nd_health *before);

@@ -1,4 +1,4 @@
-/* Who owns a lock: a process, told apart from all others so that it can be said whether it is gone. */
+/* The owner of a lock: a process, identified uniquely so that it is known whether it has ended. */
 #pragma once
 
 #include <stdbool.h>

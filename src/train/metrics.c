@@ -69,7 +69,7 @@ static nd_status open_jsonl(const nd_run *run, nd_metrics *metrics)
                                : ND_FAIL(ND_EIO, "cannot write %s: %s", path, strerror(errno));
 }
 
-/* Logs the error once and forgets it; the run goes on without. */
+/* Logs the error once and clears it: a run continues without metrics. */
 static void go_without(nd_run *run, nd_status status)
 {
     if (status == ND_OK)

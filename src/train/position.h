@@ -14,7 +14,7 @@ typedef struct nd_position {
 /* A step of this configuration was done. */
 void nd_position_advance(nd_position *p, const nd_config *config);
 
-/* After a checkpoint was restored to leave out the steps since: the data goes on where it was `before`. */
+/* After a rollback: the data continues where it was in `before`, so that skipped samples stay skipped. */
 void nd_position_roll_back(nd_position *p, const nd_position *before);
 
 /* New data of `windows` samples begins with the first epoch, in its own measure, that no sample was taken of. */

@@ -56,7 +56,7 @@ static nd_status look_for_newer(nd_run *run, int64_t step, bool *newer)
     return status;
 }
 
-/* *done: the run goes on from a snapshot. */
+/* *done: the run was resumed from a snapshot. */
 static nd_status resume_snapshot(nd_run *run, bool *done)
 {
     nd_snapshot_found found;

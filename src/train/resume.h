@@ -1,4 +1,4 @@
-/* What --resume means: which checkpoint or snapshot a run goes on from. All functions are collective. */
+/* What --resume means: which checkpoint or snapshot a run resumes from. All functions are collective. */
 #pragma once
 
 #include "train/checkpoint/checkpoint.h"

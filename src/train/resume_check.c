@@ -37,8 +37,8 @@ nd_status nd_resume_check_run(const nd_config *config, const char *checkpoint)
     ND_TRY(find_runs(config, checkpoint, theirs, mine, &other));
     return other ? ND_FAIL(
                        ND_ECHECKPOINT,
-                       "%s is of run %s, but %s holds run %s (config.ini there); go on from it in "
-                       "a directory of its own (--resume %s --run-dir DIR), or move it away",
+                       "%s is of run %s, but %s holds run %s (config.ini there); resume it "
+                       "in another directory (--resume %s --run-dir DIR), or move it away",
                        checkpoint, theirs, config->logging.run_dir, mine, checkpoint)
                  : ND_OK;
 }
@@ -55,8 +55,8 @@ nd_status nd_resume_newest(nd_run *run, char path[ND_CHECKPOINT_PATH_MAX])
         ND_TRY(nd_checkpoint_search(c->logging.run_dir, NULL, elsewhere));
     return elsewhere[0]
                ? ND_FAIL(ND_ECHECKPOINT,
-                         "%s holds no checkpoint, but the run in %s has %s; to go on with it give "
-                         "the --checkpoint-dir that it had, to start anew --resume none",
+                         "%s holds no checkpoint, but the run in %s has %s; to resume it give "
+                         "its --checkpoint-dir, to start a new run --resume none",
                          directory, c->logging.run_dir, elsewhere)
                : ND_OK;
 }
@@ -78,8 +78,7 @@ nd_status nd_resume_sets_aside(const nd_config *config, const char *resume, bool
     return ND_OK;
 }
 
-/* Sample numbers go on: the new data begins with the first epoch, in its own measure, that no sample was
- * taken of. */
+/* Sample numbers continue: the new data begins at its first epoch of which no sample was used. */
 static void begin_new_data(nd_run *run, const nd_fact_difference *d)
 {
     const int64_t windows = nd_dataset_window_count(run->data.train);

@@ -19,7 +19,7 @@ nd_status nd_resume_check_run(const nd_config *config, const char *checkpoint);
 nd_status nd_resume_newest(nd_run *run, char path[ND_CHECKPOINT_PATH_MAX]);
 
 /* Called with the checkpoint that was restored: takes its run's id, and compares the data. Where the data
- * differs, run->start.new_data says whether it is an error, or the run goes on with the new data from the start
+ * differs, run->start.new_data says whether it is an error, or the run continues with the new data at the start
  * of an epoch that it has not seen. The same on all ranks. Errors: ND_EDATA naming the first difference and what to do. */
 nd_status nd_resume_check(nd_run *run, const nd_checkpoint *checkpoint);
 

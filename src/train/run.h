@@ -1,4 +1,4 @@
-/* A run: everything a training process holds, passed down to whoever needs it. */
+/* A run: the state of a training process, passed down to every function that needs it. */
 #pragma once
 
 #include "core/base/log.h"
@@ -34,14 +34,14 @@ typedef struct nd_run_data {
 
 /* How the run began. Written by train.c, and by run_memory.c what it is about memory. */
 typedef struct nd_run_start {
-    bool new_data;      /* a checkpoint of other data may go on (train/resume_check.h) */
-    bool sets_aside;    /* what its directory holds, although it goes on from a checkpoint */
+    bool new_data;      /* resume although the data has changed (train/resume_check.h) */
+    bool sets_aside;    /* move an earlier run aside although this one resumes a checkpoint */
     bool has_directory; /* the run's directory is this run's (train/run_directory.h) */
     size_t resident;    /* bytes before the first arena: program and libraries */
     double peak_flops;  /* of one rank's dense products, measured; 0 unknown */
 } nd_run_start;
 
-/* The checkpoint it goes on from. Written by checkpoint/checkpoint_read.c. */
+/* The checkpoint it resumed. Written by checkpoint/checkpoint_read.c. */
 typedef struct nd_restored {
     bool any;
     int64_t step; /* 0 without one */
@@ -95,9 +95,9 @@ typedef struct nd_run {
     nd_saving saving;
 } nd_run;
 
-/* Builds everything but the loader, from a checked configuration: opens the data, takes all memory,
- * initialises masters from the seed and gathers weights. A backend that stands in `run` already is
- * used, and owned from here on. Collective. */
+/* Builds everything but the loader, from a checked configuration: opens the data, reserves all memory,
+ * initialises masters from the seed and gathers weights. A backend already set in `run` is used, and the
+ * run owns it. Collective. */
 nd_status nd_run_create(const nd_config *config, nd_comm *comm, nd_run *run);
 
 /* The part of nd_run_create that needs neither data nor memory: parameter table and owners. From
@@ -111,20 +111,20 @@ nd_status nd_run_prepare_worker(nd_run *run);
 /* Shares the step's micro-batches among the ranks. Errors: ND_ECONFIG where that cannot be. */
 nd_status nd_run_split_batch(nd_run *run);
 
-/* total_steps, or fewer when `epochs` passes over the data end sooner: counted in samples, of which a step need not
- * have taken as many as one of today's. The same at any step of the run. */
+/* total_steps, or fewer when `epochs` passes over the data end sooner. Counted in samples, because earlier steps may
+ * have had another batch_size. The same at any step of the run. */
 int64_t nd_run_last_step(const nd_run *run);
 
 /* The rows of a parameter's master and state that this rank has; count 0: none. */
 nd_row_span nd_run_owned_rows(const nd_run *run, int64_t index);
 
-/* What the run's loader is started with. */
+/* Options of the run's loader. */
 nd_loader_options nd_run_loader_options(const nd_run *run);
 
-/* Starts the loader at the run's position, in place of one that runs. */
+/* Starts the loader at the run's position; closes a running one first. */
 nd_status nd_run_start_loader(nd_run *run);
 
-/* A save that is under way must have been finished or abandoned (train/checkpoint/checkpoint_save.h). */
+/* A save in progress must have been finished or abandoned (train/checkpoint/checkpoint_save.h). */
 void nd_run_destroy(nd_run *run);
 
 /* Sends owners' weights to all replicas; `whole`: not as changes of what replicas have. Collective. */
@@ -134,14 +134,14 @@ nd_status nd_run_publish_weights(nd_run *run, bool whole);
 nd_status nd_run_publish_projector(nd_run *run, int64_t index);
 nd_status nd_run_publish_projectors(nd_run *run);
 
-/* What rounding on the wire left with this rank or in replicas is dropped, so that the run goes on as one
- * does that is restored from a checkpoint of this moment. Collective. */
+/* Drops the rounding errors that formats of the wire left on this rank or in replicas, so that the run continues
+ * exactly like one restored from a checkpoint of this moment. Collective. */
 nd_status nd_run_reset_error_feedback(nd_run *run);
 
 /* Agrees on a status: ND_OK when all ranks pass ND_OK; else every rank gets the error of the lowest
  * failing rank, marked as shared and naming that rank when there are several. Collective. */
 nd_status nd_run_agree(nd_comm *comm, nd_status mine);
 
-/* Marks the error just raised as one that every rank holds without having been told, because all raised
- * it from the same numbers. Returns `status`. Not collective. */
+/* Marks the error just raised as shared without communication, because every rank raised it from the same
+ * numbers. Returns `status`. Not collective. */
 nd_status nd_run_same_error(nd_status status);

@@ -13,7 +13,7 @@ nd_status nd_run_directory_check(nd_run *run);
 /* Once the first step has shown that this run can train. With `fresh`, whatever an earlier run left is set
  * aside as RUN/previous_NNN, and the log says how to get it back; otherwise checkpoints of steps after
  * run->restored.step are (nd_checkpoint_supersede). Then opens RUN/training.log and writes RUN/config.ini,
- * the effective configuration; a run goes on without those. Errors: ND_EIO or ND_ECHECKPOINT naming the
+ * the effective configuration; a run continues without those. Errors: ND_EIO or ND_ECHECKPOINT naming the
  * path, and then nothing has moved. */
 nd_status nd_run_directory_take(nd_run *run, bool fresh);
 

@@ -7,7 +7,7 @@
  *     started again since;
  *   - from another machine: the file system's locks reach all machines and the file is free, or Slurm has
  *     started the owner's job again.
- * Anything else is an error that says what is known and how to go on. */
+ * Anything else is an error that says what is known of the owner and what to do. */
 #pragma once
 
 #include "core/base/error.h"

@@ -130,7 +130,7 @@ static nd_status out_of_memory(const nd_run *run, int category, const size_t *ne
     return status;
 }
 
-/* Memory of the host is handed out whether it is there or not, and processes are killed later. */
+/* Linux overcommits host memory and kills processes later: warn beforehand. */
 static void warn_when_scarce(nd_run *run, const size_t *need)
 {
     const double gib = 1024.0 * 1024.0 * 1024.0;

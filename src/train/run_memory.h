@@ -1,4 +1,4 @@
-/* What a run takes from its arenas: one layout, measured or taken. */
+/* The layout of a run's arenas: counted in a sizing pass, then reserved. */
 #pragma once
 
 #include "train/run.h"
@@ -6,5 +6,5 @@
 /* Counts every category into run->arenas[].used; nothing is allocated. */
 nd_status nd_run_memory_measure(nd_run *run);
 
-/* Measures, allocates and lays out every category. Errors: ND_ENOMEM naming the category. */
+/* Sizes, allocates and lays out every category. Errors: ND_ENOMEM naming the category. */
 nd_status nd_run_memory_reserve(nd_run *run);

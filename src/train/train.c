@@ -210,8 +210,7 @@ static nd_status give_up(const nd_run *run, const nd_step_result *step, const ch
         (long long)c->training.max_rollbacks, why));
 }
 
-/* Back to the newest checkpoint, with the data of the skipped steps, and what came before them since,
- * left out. The counts go on. */
+/* Returns to the newest checkpoint and skips the data used since. Counts are kept. */
 static nd_status roll_back(nd_run *run, const nd_step_result *step, nd_metrics *metrics)
 {
     char path[ND_CHECKPOINT_PATH_MAX];
@@ -378,7 +377,7 @@ static nd_status step_loop(nd_run *run, nd_metrics *metrics)
     return ND_OK;
 }
 
-/* A run that goes on from no checkpoint, or from one that does not say whose it is, gets an id. */
+/* A run that resumes no checkpoint, or one without a run id, gets an id. */
 static nd_status name_run(nd_run *run)
 {
     char *id = run->identity.run_id;
@@ -437,7 +436,7 @@ static nd_status identify(nd_run *run)
     return nd_identity_compare_data(identity, comm);
 }
 
-/* Ends that nobody resumes from memory: there is a newer checkpoint, or the state is not sound. */
+/* Drops snapshots at an end that is not resumed from memory: a newer checkpoint exists, or the state is unsound. */
 static nd_status end_snapshots(nd_run *run, nd_status status)
 {
     const nd_error error = *nd_error_get();

@@ -7,7 +7,7 @@
 typedef struct nd_train_options {
     nd_config config;   /* checked */
     const char *resume; /* "auto", "none", or what nd_checkpoint_resolve takes */
-    bool new_data;      /* a checkpoint of other data may go on */
+    bool new_data;      /* resume although the data has changed */
 } nd_train_options;
 
 /* Collective. ND_OK when the last step is done; ND_ESTOPPED after saving on a signal. */

@@ -219,7 +219,7 @@ static const bad_input bad_data[] = {
      "cp $D/ok.ini $W/text",
      "$B tokenizer train --input $W/text --vocab-size 300 --output $W/text",
      1,
-     {"/text: what is there is no tokenizer and is not replaced", "--output"}},
+     {"/text: this file is no tokenizer and is not replaced", "--output"}},
     {"tokenizer",
      "a word among the tokens",
      "",

@@ -178,11 +178,11 @@ typedef struct nd_backend_traits {
 struct nd_backend {
     nd_backend_ops ops;
     void *context; /* of the implementation */
-    nd_log *log;   /* told what the backend chose for a shape; NULL, as it is made: nobody */
+    nd_log *log;   /* where the backend logs what it chose for a shape; NULL at creation */
     nd_backend_traits traits;
 };
 
-/* The instruction sets that are told apart, each with those before it: generic is the compiler's base
+/* The instruction sets that are distinguished, each including those before it: generic is the compiler's base
  * target and SSE4.1 in oneDNN. The order is that of the choices of [hardware] cpu_isa. */
 typedef enum nd_cpu_isa {
     ND_CPU_ISA_AUTO, /* the best of this CPU */
@@ -191,7 +191,7 @@ typedef enum nd_cpu_isa {
     ND_CPU_ISA_AVX512,
     ND_CPU_ISA_AVX512_VNNI,
     ND_CPU_ISA_AVX512_BF16,
-    ND_CPU_ISA_AMX /* the best that is told apart */
+    ND_CPU_ISA_AMX /* the best that is distinguished */
 } nd_cpu_isa;
 
 /* The CPU backend. `threads` per rank, 0 for what this process may use at once; `reference_only` leaves every

@@ -12,7 +12,7 @@ static nd_status check_shape(const nd_config *c)
     if (c->model.hidden_dim / c->model.num_heads % 2 != 0)
         return ND_FAIL(ND_ECONFIG,
                        "[model] hidden_dim / num_heads = %lld is odd; rotary positions "
-                       "turn pairs",
+                       "rotate pairs",
                        (long long)(c->model.hidden_dim / c->model.num_heads));
     if (nd_config_ffn_dim(c) < 1)
         return ND_FAIL(ND_ECONFIG, "[model] ffn_mult * hidden_dim = %g rounds to no width at all",

@@ -228,7 +228,7 @@ const nd_config_key nd_config_keys[] = {
     INT(logging, max_failed_saves, 1, MAX_COUNT, "3",
         "scheduled checkpoints that may fail in a row before the run ends"),
     INT(logging, snapshot_interval, 0, MAX_COUNT, "0",
-        "steps between snapshots in memory, from which --resume auto goes on after a crash; 0 is "
+        "steps between snapshots in memory, from which --resume auto resumes after a crash; 0 is "
         "off"),
     TEXT(logging, snapshot_dir, "",
          "where snapshots go, in memory: empty is /dev/shm/nanochat_dist-<user's number>"),

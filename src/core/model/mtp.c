@@ -96,7 +96,7 @@ static nd_layer_pass block_pass(const nd_model *m, int64_t k, const nd_mtp_block
 }
 
 /* Block k reads token t+1+k where the head before it predicts it; positions too near the end of their
- * sequence have none, predict nothing, and are seen by nobody. */
+ * sequence have none and predict nothing, and no other position reads them. */
 static nd_status upload_inputs(nd_model *m, int64_t k)
 {
     const int predicted = m->config.mtp_tokens;

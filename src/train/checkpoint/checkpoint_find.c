@@ -284,7 +284,7 @@ static nd_status supersede(const char *directory, const nd_checkpoint_steps *ste
     return status;
 }
 
-/* Takes those out of the list from `first` on that are no checkpoints: nobody would resume them. */
+/* Removes from the list, from `first` on, directories that are not checkpoints. */
 static nd_status leave_foreign(const char *directory, nd_checkpoint_steps *steps, int first)
 {
     int left = first;

@@ -68,7 +68,7 @@ nd_status nd_save_create(nd_run *run, bool background, nd_save **save);
 void nd_save_destroy(nd_save *save);
 
 /* Downloads what this rank owns into *copy, of *bytes, which is allocated where it is NULL and stays the
- * caller's: what the writer reads while device memory goes on changing. Errors: ND_ENOMEM. */
+ * caller's: what the writer reads while device memory changes. Errors: ND_ENOMEM. */
 nd_status nd_save_copy_owned(nd_run *run, void **copy, size_t *bytes);
 
 /* On rank 0 the gathered tables as the lists of s->c: all tensors, and the files of all ranks, with room

@@ -95,7 +95,7 @@ void nd_save_abandon(nd_run *run)
     discard(run);
 }
 
-/* Where all ranks agreed on the error nobody writes any more, and what lies there only takes room. */
+/* Once all ranks agreed on the error no rank writes any more: the unfinished directory is removed. */
 static nd_status fail(nd_run *run, nd_status status)
 {
     const nd_error error = *nd_error_get();

@@ -14,20 +14,20 @@
 
 typedef struct nd_save nd_save;
 
-/* Begins to save the run as it is now, after the end of the save before, and drops what a checkpoint does
- * not hold (nd_run_reset_error_feedback), so that a run that resumes here goes on like this one. With `background` it goes on
- * beside the steps that follow; otherwise it is finished on return. Collective. Errors: ND_ECHECKPOINT
+/* Finishes the previous save, begins to save the run as it is now, and drops what a checkpoint does not hold
+ * (nd_run_reset_error_feedback), so that a run that resumes here continues like this one. With `background` the
+ * save overlaps the following steps; otherwise it is finished on return. Collective. Errors: ND_ECHECKPOINT
  * naming the file and the system's reason; older checkpoints are untouched then. */
 nd_status nd_save_begin(nd_run *run, bool background);
 
-/* Whether this rank has done its part of the present stage. */
+/* Whether this rank has done its part of the current stage. */
 bool nd_save_ready(const nd_run *run);
 
-/* Ends the present stage and begins the next; waits where a rank is not ready. After the last one rank 0
+/* Ends the current stage and begins the next; waits where a rank is not ready. After the last one rank 0
  * has logged the checkpoint and run->saving.state_sha256 is set there. Collective. Errors: as nd_save_begin. */
 nd_status nd_save_advance(nd_run *run);
 
-/* All stages there are; ND_OK when nothing is pending. Collective. */
+/* Completes all stages; ND_OK when nothing is pending. Collective. */
 nd_status nd_save_finish(nd_run *run);
 
 /* To be called before masters or state of parameter `index` change: waits until they are written. */
