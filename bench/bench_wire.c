@@ -99,7 +99,7 @@ static nd_status compare(const char *name, nd_status (*ours)(buffers *),
 }
 
 /* As the CPU backend's arenas: in large pages where the system has them. */
-static char *take(size_t bytes)
+static char *allocate(size_t bytes)
 {
     char *memory = aligned_alloc((size_t)2 << 20, bytes);
     if (memory) {
@@ -111,7 +111,7 @@ static char *take(size_t bytes)
 
 static nd_status compare_all(nd_comm *comm, int most)
 {
-    buffers b = {.comm = comm, .mine = take(sizes[SIZES - 1]), .all = take(sizes[SIZES - 1])};
+    buffers b = {.comm = comm, .mine = allocate(sizes[SIZES - 1]), .all = take(sizes[SIZES - 1])};
     nd_status status = ND_OK;
     if (!b.mine || !b.all) {
         status = ND_FAIL(ND_ENOMEM, "no memory for two buffers of %zu bytes", sizes[SIZES - 1]);

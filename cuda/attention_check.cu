@@ -42,8 +42,8 @@ size_t aligned(nd_cview v)
     return (nd_view_bytes(v) + 255) / 256 * 256;
 }
 
-/* ND_ENOMEM, with nothing recorded, when there is no room to look. */
-nd_status take(nd_backend *b, const nd_attention_shape *s, example *e)
+/* ND_ENOMEM, with nothing recorded, when there is no memory to compare. */
+nd_status allocate_example(nd_backend *b, const nd_attention_shape *s, example *e)
 {
     const int64_t rows = s->sequences * s->key_len;
     const int64_t width = s->heads * s->head_dim, kv = s->kv_heads * s->head_dim;
@@ -113,19 +113,19 @@ nd_status compare(nd_backend *b, example *e, int first, int last, char *reason, 
     return ND_OK;
 }
 
-nd_status look(nd_backend *b, const nd_attention_shape *s, bool backward,
+nd_status run_and_compare(nd_backend *b, const nd_attention_shape *s, bool backward,
                const nd_attention_library_pass *library, example *e, char *reason, size_t size)
 {
     nd_view *v = e->v;
     const nd_cview q = nd_as_const(v[Q]), k = nd_as_const(v[K]), values = nd_as_const(v[V]);
     ND_TRY(draw(b, e));
-    ND_TRY(nd_cuda_attention_own(b, v[OWN_O], v[OWN_LSE], q, k, values, s));
+    ND_TRY(nd_cuda_attention_builtin(b, v[OWN_O], v[OWN_LSE], q, k, values, s));
     if (!backward) {
         ND_TRY(library->forward(library->context, v[O], v[LSE], q, k, values));
         return compare(b, e, 0, 1, reason, size);
     }
     const nd_cview dout = nd_as_const(v[DOUT]), o = nd_as_const(v[OWN_O]), lse = nd_as_const(v[OWN_LSE]);
-    ND_TRY(nd_cuda_attention_backward_own(b, v[OWN_DQ], v[OWN_DK], v[OWN_DV], dout, o, lse, q, k,
+    ND_TRY(nd_cuda_attention_backward_builtin(b, v[OWN_DQ], v[OWN_DK], v[OWN_DV], dout, o, lse, q, k,
                                           values, s));
     ND_TRY(library->backward(library->context, v[DQ], v[DK], v[DV], dout, o, lse, q, k, values));
     return compare(b, e, 2, 4, reason, size);
@@ -139,10 +139,10 @@ nd_status nd_cuda_attention_check(nd_backend *b, const nd_attention_shape *s, bo
 {
     example e = {};
     reason[0] = '\0';
-    nd_status status = take(b, s, &e);
+    nd_status status = allocate_example(b, s, &e);
     *looked = status == ND_OK;
     if (status == ND_OK)
-        status = look(b, s, backward, library, &e, reason, size);
+        status = run_and_compare(b, s, backward, library, &e, reason, size);
     else if (status == ND_ENOMEM)
         status = ND_OK;
     if (e.memory)

@@ -55,7 +55,7 @@ static bool suits_all(const nd_cview *views, size_t count, nd_cview lse)
     return all;
 }
 
-static void tell(nd_backend *b, const nd_cudnn_shape *s, const nd_cudnn_plan *plan)
+static void log_choice(nd_backend *b, const nd_cudnn_shape *s, const nd_cudnn_plan *plan)
 {
     char shape[160];
     const char *reason = nd_cudnn_plan_reason(plan);
@@ -181,7 +181,7 @@ static nd_status choose(nd_backend *b, const nd_attention_shape *s, bool backwar
         ND_TRY(nd_cudnn_plan_for(l->cudnn, &shape, plan));
         if (!nd_cudnn_plan_reason(*plan))
             ND_TRY(check_plan(b, s, backward_pass, *plan));
-        tell(b, &shape, *plan);
+        log_choice(b, &shape, *plan);
     }
     const char *reason = nd_cudnn_plan_reason(*plan);
     if (!reason)

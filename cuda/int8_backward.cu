@@ -332,7 +332,7 @@ static nd_status ternary_gemm_dx_int8_cuda(nd_backend *b, nd_view dx, nd_cview d
     const size_t scale_bytes = nd_scratch_bytes(dy.rows, sizeof(float));
     void *scratch;
     ND_TRY(nd_cuda_scratch(
-        cuda, code_bytes + weight_bytes + scale_bytes + nd_cuda_int8_room(cuda, dx.rows, dx.cols),
+        cuda, code_bytes + weight_bytes + scale_bytes + nd_cuda_int8_scratch(cuda, dx.rows, dx.cols),
         &scratch));
     int8_t *codes = static_cast<int8_t *>(scratch), *weights = codes + code_bytes;
     float *largest = reinterpret_cast<float *>(weights + weight_bytes);

@@ -40,7 +40,7 @@ struct nd_cuda_hopper {
 nd_cuda_hopper *nd_cuda_hopper_of(nd_cuda *cuda);
 
 /* The same with one scale (groups 0), by this kernel or by cuBLASLt and a pass that scales, whichever was
- * faster when a shape of this kind was first met: both give the same bits. `sums`: nd_cuda_int8_room
+ * faster when a shape of this kind was first met: both give the same bits. `sums`: nd_cuda_int8_scratch
  * bytes of the scratch. */
 nd_status nd_cuda_int8_scaled(nd_backend *b, const nd_int8_product *product, void *sums);
-size_t nd_cuda_int8_room(const nd_cuda *cuda, int64_t rows, int64_t cols);
+size_t nd_cuda_int8_scratch(const nd_cuda *cuda, int64_t rows, int64_t cols);

@@ -145,7 +145,7 @@ static nd_status measure(nd_backend *b, const nd_int8_product *p, void *sums, bo
     return ND_OK;
 }
 
-size_t nd_cuda_int8_room(const nd_cuda *cuda, int64_t rows, int64_t cols)
+size_t nd_cuda_int8_scratch(const nd_cuda *cuda, int64_t rows, int64_t cols)
 {
     return cuda->int8 >= ND_CUDA_INT8_OWN ? 0 : nd_scratch_bytes(rows * cols, sizeof(int32_t));
 }

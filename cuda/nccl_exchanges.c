@@ -39,7 +39,7 @@ static nd_status fail_waiting(nd_nccl_exchanges *e, const char *reason)
 }
 
 /* *passed: whether the oldest has ended; then it is booked. */
-static nd_status look(nd_nccl_exchanges *e, bool *passed)
+static nd_status poll_exchange(nd_nccl_exchanges *e, bool *passed)
 {
     const nd_nccl_device *d = &e->device;
     const int slot = (int)(e->done % ND_NCCL_EXCHANGES);
@@ -59,7 +59,7 @@ static nd_status wait_for(nd_nccl_exchanges *e, int64_t count)
     double waited = 0.0, last = d->now(d->context);
     ND_TRY(still_well(e));
     while (e->done < count) {
-        ND_TRY(look(e, &passed));
+        ND_TRY(poll_exchange(e, &passed));
         const double now = d->now(d->context), since = now - last;
         last = now;
         if (runs) {
@@ -107,7 +107,7 @@ nd_status nd_nccl_exchanges_fence(nd_nccl_exchanges *e)
     ND_TRY(still_well(e));
     e->fenced = e->begun;
     while (passed && e->done < e->begun)
-        ND_TRY(look(e, &passed));
+        ND_TRY(poll_exchange(e, &passed));
     const char *trouble = e->done < e->begun ? e->device.trouble(e->device.context) : NULL;
     return trouble ? fail_waiting(e, trouble) : ND_OK;
 }

@@ -71,7 +71,7 @@ static nd_status replay_cuda(nd_backend *b, nd_recording *recording, bool *stale
     return ND_OK;
 }
 
-static void forget_cuda(nd_backend *b, nd_recording *recording)
+static void release_recording(nd_backend *b, nd_recording *recording)
 {
     (void)b;
     cudaGraphExecDestroy(recording->graph);
@@ -83,5 +83,5 @@ void nd_cuda_fill_recording(nd_backend_ops *ops)
     ops->record = record_cuda;
     ops->record_end = record_end_cuda;
     ops->replay = replay_cuda;
-    ops->forget = forget_cuda;
+    ops->release_recording = release_recording;
 }

@@ -72,7 +72,7 @@ static nd_status ternary_gemm_cuda(nd_backend *b, nd_view y, nd_cview q, nd_cvie
     if (product.groups > 0)
         return nd_cuda_int8_product(b, &product);
     void *sums;
-    ND_TRY(nd_cuda_scratch(cuda, nd_cuda_int8_room(cuda, y.rows, y.cols), &sums));
+    ND_TRY(nd_cuda_scratch(cuda, nd_cuda_int8_scratch(cuda, y.rows, y.cols), &sums));
     return nd_cuda_int8_scaled(b, &product, sums);
 }
 

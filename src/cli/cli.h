@@ -33,7 +33,7 @@ nd_status nd_cli_close_output(void);
 nd_status nd_cli_flush_output(void);
 
 /* For a training run, whose terminal is a convenience beside its log: forgets what did not arrive. */
-void nd_cli_forget_output(void);
+void nd_cli_discard_output(void);
 
 /* Prints this thread's error to standard error. `rank` < 0 outside a job of ranks. */
 void nd_cli_print_error(int rank);

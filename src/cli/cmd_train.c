@@ -95,7 +95,7 @@ nd_status nd_cli_train(int argc, char **argv)
     if (status == ND_OK)
         status = nd_train(options, comm);
     fflush(stdout);
-    nd_cli_forget_output();
+    nd_cli_discard_output();
     status = nd_cli_shutdown(comm, status);
 done:
     free(options);

@@ -37,7 +37,7 @@ nd_status nd_cli_close_output(void)
                : ND_FAIL(ND_EIO, "cannot write to standard output: %s", strerror(errno));
 }
 
-void nd_cli_forget_output(void)
+void nd_cli_discard_output(void)
 {
     __fpurge(stdout);
     clearerr(stdout);

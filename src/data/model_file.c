@@ -303,7 +303,7 @@ void nd_model_file_free(nd_model_file *model)
     *model = (nd_model_file){.bos = -1, .eos = -1};
 }
 
-void nd_model_file_forget_threads(void *bytes, size_t size)
+void nd_model_file_normalize_threads(void *bytes, size_t size)
 {
     wire model = {bytes, (const uint8_t *)bytes + size};
     field outer, inner;

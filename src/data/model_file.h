@@ -43,6 +43,6 @@ nd_status nd_model_file_parse(const void *bytes, size_t size, const char *name,
 
 /* Makes the file one that two threads trained, whatever their number, below 128, was: the trainer records it, and it says
  * nothing about the pieces. */
-void nd_model_file_forget_threads(void *bytes, size_t size);
+void nd_model_file_normalize_threads(void *bytes, size_t size);
 
 void nd_model_file_free(nd_model_file *model);

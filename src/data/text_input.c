@@ -73,7 +73,7 @@ static bool is_named_jsonl(const char *path)
            ends_with(path, length, ".jsonlines");
 }
 
-static nd_status look(nd_text_reader *r, const char *path, int named, const nd_text_rules *rules,
+static nd_status inspect(nd_text_reader *r, const char *path, int named, const nd_text_rules *rules,
                       nd_left_out *left_out, bool *taken)
 {
     const char *head, *name = nd_text_reader_name(r);
@@ -108,7 +108,7 @@ nd_status nd_text_input_open(const char *path, int named, const nd_text_rules *r
     bool taken = false;
     *reader = NULL;
     ND_TRY(nd_text_reader_open(path, &r));
-    const nd_status status = look(r, path, named, rules, left_out, &taken);
+    const nd_status status = inspect(r, path, named, rules, left_out, &taken);
     if (taken && status == ND_OK)
         *reader = r;
     else

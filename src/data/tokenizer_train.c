@@ -180,7 +180,7 @@ static nd_status train(const nd_tokenizer_train_options *options, corpus *text)
         return ND_FAIL(ND_EDATA, "%s: SentencePiece could not train on %zu bytes of text: %s",
                        options->output, text->bytes, plain_reason(message));
     }
-    nd_model_file_forget_threads(model, model_bytes);
+    nd_model_file_normalize_threads(model, model_bytes);
     nd_tokenizer *check = NULL; /* what is written can be read */
     nd_status status = nd_tokenizer_open_memory(model, model_bytes, options->output, &check);
     nd_tokenizer_close(check);

@@ -107,7 +107,7 @@ nd_status nd_checkpoint_of_masters(const char *directory, const nd_config *confi
                                    const void *tokenizer, size_t tokenizer_bytes)
 {
     nd_run_lock *lock;
-    ND_TRY(nd_run_lock_take(directory, &lock));
+    ND_TRY(nd_run_lock_acquire(directory, &lock));
     const nd_status status =
         write_checkpoint(directory, config, params, masters, tokenizer, tokenizer_bytes);
     nd_run_lock_release(lock);

@@ -29,7 +29,7 @@ static nd_status cut_short(const cursor *c, const char *what)
                    c->name, what, (size_t)(c->at - c->start));
 }
 
-static nd_status take(cursor *c, void *value, size_t bytes, const char *what)
+static nd_status read_bytes(cursor *c, void *value, size_t bytes, const char *what)
 {
     if (left(c) < bytes)
         return cut_short(c, what);
@@ -41,7 +41,7 @@ static nd_status take(cursor *c, void *value, size_t bytes, const char *what)
 static nd_status take_text(cursor *c, nd_gguf_span *text, const char *what)
 {
     uint64_t bytes = 0;
-    ND_TRY(take(c, &bytes, sizeof bytes, what));
+    ND_TRY(read_bytes(c, &bytes, sizeof bytes, what));
     if (bytes > left(c))
         return cut_short(c, what);
     *text = (nd_gguf_span){c->at, (size_t)bytes};
@@ -58,7 +58,7 @@ size_t nd_gguf_kind_bytes(nd_gguf_kind kind)
 static nd_status take_kind(cursor *c, nd_gguf_kind *kind)
 {
     uint32_t number = 0;
-    ND_TRY(take(c, &number, sizeof number, "a value's type"));
+    ND_TRY(read_bytes(c, &number, sizeof number, "a value's type"));
     if (number >= ND_GGUF_KIND_COUNT)
         return ND_FAIL(ND_EDATA,
                        "%s: damaged: a value's type is %" PRIu32 " at byte %zu; expected 0 to 12",
@@ -100,7 +100,7 @@ static nd_status take_pair(cursor *c, nd_gguf_pair *pair)
     pair->array = pair->kind == ND_GGUF_ARRAY;
     if (pair->array) {
         ND_TRY(take_kind(c, &pair->kind));
-        ND_TRY(take(c, &pair->count, sizeof pair->count, "the length of an array"));
+        ND_TRY(read_bytes(c, &pair->count, sizeof pair->count, "the length of an array"));
     }
     return take_values(c, pair);
 }
@@ -133,16 +133,16 @@ static nd_status take_tensor(cursor *c, uint64_t alignment, uint64_t *offset, nd
                        c->name, t->name.bytes, (int)NAME_MAX_BYTES);
     const int width = (int)t->name.bytes;
     const char *text = (const char *)t->name.at;
-    ND_TRY(take(c, &t->dimensions, sizeof t->dimensions, "a tensor's dimensions"));
+    ND_TRY(read_bytes(c, &t->dimensions, sizeof t->dimensions, "a tensor's dimensions"));
     if (t->dimensions == 0 || t->dimensions > ND_GGUF_DIMENSIONS_MAX)
         return ND_FAIL(ND_EDATA,
                        "%s: damaged: tensor %.*s has %" PRIu32 " dimensions; expected 1 to %d",
                        c->name, width, text, t->dimensions, (int)ND_GGUF_DIMENSIONS_MAX);
     for (uint32_t d = 0; d < ND_GGUF_DIMENSIONS_MAX; d++)
         t->lengths[d] = 1;
-    ND_TRY(take(c, t->lengths, t->dimensions * sizeof *t->lengths, "a tensor's shape"));
-    ND_TRY(take(c, &type, sizeof type, "a tensor's type"));
-    ND_TRY(take(c, &stated, sizeof stated, "a tensor's offset"));
+    ND_TRY(read_bytes(c, t->lengths, t->dimensions * sizeof *t->lengths, "a tensor's shape"));
+    ND_TRY(read_bytes(c, &type, sizeof type, "a tensor's type"));
+    ND_TRY(read_bytes(c, &stated, sizeof stated, "a tensor's offset"));
     t->type = nd_ggml_type_find(type);
     if (!t->type)
         return ND_FAIL(ND_EDATA, "%s: tensor %.*s has type %" PRIu32 ", which ggml does not know",
@@ -228,13 +228,13 @@ static nd_status take_header(cursor *c, nd_gguf *g)
     if (left(c) < HEADER_BYTES || memcmp(c->at, "GGUF", 4) != 0)
         return ND_FAIL(ND_EDATA, "%s: not a GGUF file: it does not begin with GGUF and a header",
                        c->name);
-    ND_TRY(take(c, magic, 4, "the header"));
-    ND_TRY(take(c, &g->version, sizeof g->version, "the header"));
+    ND_TRY(read_bytes(c, magic, 4, "the header"));
+    ND_TRY(read_bytes(c, &g->version, sizeof g->version, "the header"));
     if (g->version != 2 && g->version != ND_GGUF_VERSION)
         return ND_FAIL(ND_EDATA, "%s: GGUF version %" PRIu32 "%s; this program reads 2 and 3",
                        c->name, g->version,
                        (g->version & 0xffff) == 0 ? " (a big-endian file?)" : "");
-    ND_TRY(take(c, counts, sizeof counts, "the header"));
+    ND_TRY(read_bytes(c, counts, sizeof counts, "the header"));
     if (counts[0] > left(c) / TENSOR_BYTES_MIN || counts[1] > left(c) / PAIR_BYTES_MIN)
         return ND_FAIL(ND_EDATA,
                        "%s: damaged or cut short: it announces %" PRIu64 " tensors and %" PRIu64

@@ -33,7 +33,7 @@ static bool fault_of(int at_rank, int64_t at_step, const char *kind, const char 
     return false;
 }
 
-bool nd_fault_here(const nd_comm *comm, const char *kind, const char *point)
+bool nd_fault_requested(const nd_comm *comm, const char *kind, const char *point)
 {
     return fault_of(comm->rank, comm->step, kind, point);
 }

@@ -17,7 +17,7 @@
 void nd_fault_point(const nd_comm *comm, const char *point);
 /* For points of a save, which lasts longer than the step it is of. */
 void nd_fault_point_of(int rank, int64_t step, const char *point);
-bool nd_fault_here(const nd_comm *comm, const char *kind, const char *point);
+bool nd_fault_requested(const nd_comm *comm, const char *kind, const char *point);
 double nd_fault_value(const char *name, int64_t first_sample, int64_t samples, double value,
                       double spike);
 #else
@@ -29,7 +29,7 @@ static inline void nd_fault_point_of(int rank, int64_t step, const char *point)
 {
     (void)rank, (void)step, (void)point;
 }
-static inline bool nd_fault_here(const nd_comm *comm, const char *kind, const char *point)
+static inline bool nd_fault_requested(const nd_comm *comm, const char *kind, const char *point)
 {
     (void)comm, (void)kind, (void)point;
     return false;

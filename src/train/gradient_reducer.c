@@ -218,7 +218,7 @@ static nd_status inject_nan(nd_gradient_reducer *r, const char *point, const nd_
                             int64_t first, int64_t count)
 {
     const float value = (float)NAN;
-    if (!nd_fault_here(r->comm, "nan", point))
+    if (!nd_fault_requested(r->comm, "nan", point))
         return ND_OK;
     for (int64_t i = first; i < first + count; i++)
         if (sums[i].data)

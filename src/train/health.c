@@ -21,10 +21,10 @@ void nd_health_end_step(nd_health *health, bool good, double loss)
 {
     if (!good) {
         health->skipped++;
-        health->skipped_in_a_row++;
+        health->consecutive_skips++;
         return;
     }
-    health->skipped_in_a_row = 0;
+    health->consecutive_skips = 0;
     if (health->recent_count == ND_HEALTH_WINDOW) {
         memmove(health->recent, health->recent + 1, sizeof health->recent - sizeof(double));
         health->recent_count--;
@@ -36,5 +36,5 @@ void nd_health_roll_back(nd_health *health, const nd_health *before)
 {
     health->skipped = before->skipped;
     health->rollbacks = before->rollbacks + 1;
-    health->skipped_in_a_row = 0;
+    health->consecutive_skips = 0;
 }

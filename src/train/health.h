@@ -25,7 +25,7 @@ typedef struct nd_judgement {
 /* Of a run; saved in checkpoints. */
 typedef struct nd_health {
     int64_t skipped;                 /* steps without an update so far */
-    int64_t skipped_in_a_row;        /* of them since the last update */
+    int64_t consecutive_skips;        /* of them since the last update */
     int64_t rollbacks;               /* times the run went back to a checkpoint */
     double recent[ND_HEALTH_WINDOW]; /* losses of the newest steps that were used, oldest first */
     int64_t recent_count;

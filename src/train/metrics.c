@@ -259,7 +259,7 @@ nd_status nd_metrics_write(nd_metrics *metrics, nd_run *run, const nd_step_resul
         number(step->loss), "total_loss", number(step->total_loss), "lr", step->lr, "grad_norm",
         number(step->grad_norm), "tokens_per_sec", tokens_per_second, "step_ms", step->step_ms,
         "data_wait_ms", step->data_wait_ms, "comm_wait_ms", step->comm_wait_ms, "comm_busy_ms",
-        step->comm_busy_ms, "save_ms", nd_save_take_ms(run), "comm_bytes",
+        step->comm_busy_ms, "save_ms", nd_save_ms_since_last(run), "comm_bytes",
         (json_int_t)step->comm_bytes, "kept_fraction", step->kept_fraction, "mfu",
         peak > 0.0 ? flops / peak : 0.0, "mem", memory_json(run), "restarts",
         (json_int_t)run->position.restarts, "skipped", (json_int_t)run->health.skipped);

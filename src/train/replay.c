@@ -7,7 +7,7 @@ typedef struct entry {
     unsigned char key[ND_REPLAY_KEY_MAX];
     size_t size; /* 0: free */
     int64_t used;
-    nd_recording *recording; /* NULL: met once */
+    nd_recording *recording; /* NULL: seen once */
 } entry;
 
 struct nd_replay {
@@ -30,10 +30,10 @@ nd_status nd_replay_create(nd_backend *backend, nd_log *log, nd_replay **replay)
     return ND_OK;
 }
 
-static void forget(nd_replay *r, entry *e)
+static void drop(nd_replay *r, entry *e)
 {
     if (e->recording)
-        r->backend->ops.forget(r->backend, e->recording);
+        r->backend->ops.release_recording(r->backend, e->recording);
     e->recording = NULL;
 }
 
@@ -42,7 +42,7 @@ void nd_replay_destroy(nd_replay *r)
     if (!r)
         return;
     for (int i = 0; i < ND_REPLAY_KEPT; i++)
-        forget(r, &r->entries[i]);
+        drop(r, &r->entries[i]);
     free(r);
 }
 
@@ -60,13 +60,13 @@ static entry *find(nd_replay *r, const void *key, size_t size)
 }
 
 /* In the place of the one that was not used for the longest time. */
-static entry *meet(nd_replay *r, const void *key, size_t size)
+static entry *insert(nd_replay *r, const void *key, size_t size)
 {
     entry *e = &r->entries[0];
     for (int i = 1; i < ND_REPLAY_KEPT; i++)
         if (r->entries[i].used < e->used)
             e = &r->entries[i];
-    forget(r, e);
+    drop(r, e);
     memcpy(e->key, key, size);
     e->size = size;
     return e;
@@ -78,7 +78,7 @@ static void give_up(nd_replay *r)
                 nd_error_get()->message);
     nd_error_clear();
     for (int i = 0; i < ND_REPLAY_KEPT; i++)
-        forget(r, &r->entries[i]);
+        drop(r, &r->entries[i]);
     r->given_up = true;
 }
 
@@ -106,7 +106,7 @@ static nd_status play(nd_replay *r, entry *e, bool *done)
         return ND_OK;
     ND_TRY(r->backend->ops.replay(r->backend, e->recording, &stale));
     if (stale)
-        forget(r, e);
+        drop(r, e);
     *done = !stale;
     r->counts.replayed += *done;
     return ND_OK;
@@ -122,7 +122,7 @@ nd_status nd_replay_run(nd_replay *r, const void *key, size_t size, nd_replay_wo
     if (r->given_up)
         return work(context);
     if (!e) {
-        meet(r, key, size)->used = ++r->clock;
+        insert(r, key, size)->used = ++r->clock;
         return work(context);
     }
     e->used = ++r->clock;

@@ -154,7 +154,7 @@ static nd_status compare(const nd_run *run, const uint64_t *all, int64_t count)
 static nd_status flip_at(nd_run *run, void *at, const char *point)
 {
     char byte;
-    if (!at || !nd_fault_here(run->comm, "flip", point))
+    if (!at || !nd_fault_requested(run->comm, "flip", point))
         return ND_OK;
     ND_TRY(run->backend->ops.download(run->backend, &byte, at, 1));
     byte ^= 1;

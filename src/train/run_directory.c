@@ -139,7 +139,7 @@ static nd_status save_config(const nd_run *run)
     return status;
 }
 
-nd_status nd_run_directory_take(nd_run *run, bool fresh)
+nd_status nd_run_directory_open(nd_run *run, bool fresh)
 {
     char checkpoints[ND_CHECKPOINT_PATH_MAX];
     ND_TRY(make_room(run, fresh));

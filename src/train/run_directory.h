@@ -15,7 +15,7 @@ nd_status nd_run_directory_check(nd_run *run);
  * run->restored.step are (nd_checkpoint_supersede). Then opens RUN/training.log and writes RUN/config.ini,
  * the effective configuration; a run continues without those. Errors: ND_EIO or ND_ECHECKPOINT naming the
  * path, and then nothing has moved. */
-nd_status nd_run_directory_take(nd_run *run, bool fresh);
+nd_status nd_run_directory_open(nd_run *run, bool fresh);
 
 /* Closes the log. */
 void nd_run_directory_close(nd_run *run);

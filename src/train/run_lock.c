@@ -254,7 +254,7 @@ static outcome claim(nd_run_lock *l, double deadline, nd_status *status)
     return *status == ND_OK ? TAKEN : FAILED;
 }
 
-static nd_status take(nd_run_lock *l)
+static nd_status acquire(nd_run_lock *l)
 {
     const double deadline = nd_seconds() + PATIENCE_SECONDS;
     for (int64_t attempt = 0;; attempt++) {
@@ -281,13 +281,13 @@ static nd_status take(nd_run_lock *l)
         if (result == FAILED)
             return status;
         if (nd_seconds() > deadline + PATIENCE_SECONDS)
-            return ND_FAIL(ND_EIO, "cannot take %s: it keeps changing, or is no plain file",
+            return ND_FAIL(ND_EIO, "cannot lock %s: it keeps changing, or is no plain file",
                            l->path);
         usleep((useconds_t)(10000 + (l->self.pid * 7919 + attempt * 104729) % 20000));
     }
 }
 
-nd_status nd_run_lock_take(const char *directory, nd_run_lock **lock)
+nd_status nd_run_lock_acquire(const char *directory, nd_run_lock **lock)
 {
     *lock = NULL;
     ND_TRY(nd_directory_create(directory));
@@ -297,7 +297,7 @@ nd_status nd_run_lock_take(const char *directory, nd_run_lock **lock)
     nd_lock_owner_self(&l->self);
     snprintf(l->directory, sizeof l->directory, "%s", directory);
     snprintf(l->path, sizeof l->path, "%s/" ND_RUN_LOCK_NAME, l->directory);
-    const nd_status status = take(l);
+    const nd_status status = acquire(l);
     if (status != ND_OK)
         free(l);
     else
@@ -316,16 +316,16 @@ void nd_run_lock_release(nd_run_lock *l)
     free(l);
 }
 
-nd_status nd_run_locks_take(const nd_config *config, nd_run_locks *locks)
+nd_status nd_run_locks_acquire(const nd_config *config, nd_run_locks *locks)
 {
     char checkpoints[ND_CHECKPOINT_PATH_MAX];
     *locks = (nd_run_locks){0};
     nd_checkpoint_directory(config, checkpoints, sizeof checkpoints);
-    ND_TRY(nd_run_lock_take(config->logging.run_dir, &locks->run));
+    ND_TRY(nd_run_lock_acquire(config->logging.run_dir, &locks->run));
     nd_fault_point_of(0, 0, "lock");
     if (nd_path_same(config->logging.run_dir, checkpoints))
         return ND_OK;
-    const nd_status status = nd_run_lock_take(checkpoints, &locks->checkpoints);
+    const nd_status status = nd_run_lock_acquire(checkpoints, &locks->checkpoints);
     nd_fault_point_of(0, 0, "locked");
     if (status != ND_OK)
         nd_run_locks_release(locks);

@@ -21,7 +21,7 @@ typedef struct nd_run_lock nd_run_lock;
 /* Makes `directory` where it is absent and takes its lock; waits a few seconds for an owner that is about
  * to end. Not collective. Errors: ND_ECONFIG naming the owner, what is known of it and what to do; ND_EIO
  * naming the file. */
-nd_status nd_run_lock_take(const char *directory, nd_run_lock **lock);
+nd_status nd_run_lock_acquire(const char *directory, nd_run_lock **lock);
 
 /* Removes the file. NULL is fine. */
 void nd_run_lock_release(nd_run_lock *lock);
@@ -32,7 +32,7 @@ typedef struct nd_run_locks {
 } nd_run_locks;
 
 /* On an error none is held. */
-nd_status nd_run_locks_take(const nd_config *config, nd_run_locks *locks);
+nd_status nd_run_locks_acquire(const nd_config *config, nd_run_locks *locks);
 
 /* Fails on all ranks when one of them sees another directory of checkpoints than rank 0, which holds the
  * locks: another working directory, or a file system that is not shared. Collective. Errors: ND_ECONFIG

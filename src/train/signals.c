@@ -27,7 +27,7 @@ static void die_of(int number)
     raise(number);
 }
 
-static void take(int number)
+static void handle(int number)
 {
     if (atomic_load(&signals.expected))
         atomic_fetch_add(&signals.arrived, 1);
@@ -40,7 +40,7 @@ static void *wait_for_signals(void *context)
     (void)context;
     for (int number;;)
         if (sigwait(&signals.asking, &number) == 0)
-            take(number);
+            handle(number);
     return NULL;
 }
 
@@ -55,7 +55,7 @@ static void restore_in_child(void)
 static void choose_signals(void)
 {
     static const int numbers[] = {SIGTERM, SIGINT, SIGUSR1, SIGUSR2, SIGHUP, SIGXCPU};
-    struct sigaction before, action = {.sa_handler = take, .sa_flags = SA_RESTART};
+    struct sigaction before, action = {.sa_handler = handle, .sa_flags = SA_RESTART};
     sigfillset(&action.sa_mask);
     sigemptyset(&signals.asking);
     for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++) {

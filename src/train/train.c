@@ -205,7 +205,7 @@ static nd_status give_up(const nd_run *run, const nd_step_result *step, const ch
         "%s; %lld steps in a row were skipped ([training] max_skipped_steps = %lld) and the "
         "run went back %lld times (max_rollbacks = %lld), %s; a lower learning_rate (0.01) "
         "or a longer warm-up usually helps",
-        step->skipped_because, (long long)run->health.skipped_in_a_row,
+        step->skipped_because, (long long)run->health.consecutive_skips,
         (long long)c->training.max_skipped_steps, (long long)run->health.rollbacks,
         (long long)c->training.max_rollbacks, why));
 }
@@ -241,7 +241,7 @@ static nd_status roll_back(nd_run *run, const nd_step_result *step, nd_metrics *
 static bool must_roll_back(const nd_run *run, const nd_step_result *step)
 {
     return step->skipped && (step->partly_updated ||
-                             run->health.skipped_in_a_row > run->config.training.max_skipped_steps);
+                             run->health.consecutive_skips > run->config.training.max_skipped_steps);
 }
 
 /* Every replica_check_interval steps, and before each checkpoint that is due. */
@@ -259,7 +259,7 @@ static nd_status own_directory(nd_run *run, nd_metrics *metrics)
 {
     nd_status status = ND_OK;
     if (run->comm->rank == 0)
-        status = nd_run_directory_take(run, run->start.sets_aside || !run->restored.any);
+        status = nd_run_directory_open(run, run->start.sets_aside || !run->restored.any);
     ND_TRY(nd_run_agree(run->comm, status));
     if (run->comm->rank == 0)
         nd_metrics_open(run, metrics);
@@ -350,7 +350,7 @@ static nd_status step_loop(nd_run *run, nd_metrics *metrics)
             ND_TRY(nd_snapshot_advance(run));
         if (step.skipped)
             nd_log_line(&run->log, "skipped %s; %lld in a row, %lld in all", step.skipped_because,
-                        (long long)run->health.skipped_in_a_row, (long long)run->health.skipped);
+                        (long long)run->health.consecutive_skips, (long long)run->health.skipped);
         if (must_roll_back(run, &step)) {
             ND_TRY(roll_back(run, &step, metrics));
             last = nd_run_last_step(run);
@@ -417,7 +417,7 @@ static bool may_save(const nd_run *run, nd_status status)
 static nd_status open_directory(nd_run *run, const char *resume, nd_run_locks *locks)
 {
     ND_TRY(nd_identity_create(&run->config, &run->identity));
-    ND_TRY(nd_run_locks_take(&run->config, locks));
+    ND_TRY(nd_run_locks_acquire(&run->config, locks));
     ND_TRY(nd_run_directory_check(run));
     ND_TRY(nd_resume_sets_aside(&run->config, resume, &run->start.sets_aside));
     return run->start.sets_aside

@@ -246,7 +246,7 @@ Test(cudnn, attention_is_recorded_and_replayed)
         cr_assert(memcmp(first.data, again.data, nd_view_bytes(nd_as_const(first))) == 0,
                   "replay %d", i);
     }
-    r.b->ops.forget(r.b, recording);
+    r.b->ops.release_recording(r.b, recording);
     close_pass_memory(&r);
     harness_close(&h);
 }

@@ -95,7 +95,7 @@ Test(cuda, ops_are_recorded_and_replayed_with_their_arguments)
     ND_ASSERT_OK(b->ops.sum(b, nd_view_of(memory, ND_F64, 1, 1), nd_as_const(x)));
     ND_ASSERT_OK(b->ops.replay(b, recording, &stale));
     cr_assert(stale == true);
-    b->ops.forget(b, recording);
+    b->ops.release_recording(b, recording);
     b->ops.release(b, memory, sizeof host);
     nd_backend_destroy(b);
 }

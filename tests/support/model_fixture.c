@@ -28,7 +28,7 @@ nd_model_config nd_model_fixture_config(nd_arch arch, nd_dtype compute)
     };
 }
 
-static void take(nd_model_fixture *f, int which)
+static void reserve(nd_model_fixture *f, int which)
 {
     const nd_params *params = &f->model->params;
     const nd_dtype wide = f->model->config.compute == ND_F64 ? ND_F64 : ND_F32;
@@ -73,9 +73,9 @@ nd_model_fixture nd_model_fixture_create(const nd_model_config *config, bool ref
     nd_arena *const arenas[] = {&f.weights, &f.activations, &f.gradient_arena, &f.master_arena};
     for (int i = 0; i < 4; i++) {
         nd_arena_start_sizing(arenas[i], "test", f.backend);
-        take(&f, i);
+        reserve(&f, i);
         ND_ASSERT_OK(nd_arena_commit(arenas[i]));
-        take(&f, i);
+        reserve(&f, i);
     }
     randomize(&f, seed);
     nd_model_fixture_load(&f);

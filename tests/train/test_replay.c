@@ -49,11 +49,11 @@ static nd_status play(nd_backend *b, nd_recording *recording, bool *stale)
     return ND_OK;
 }
 
-static void forget(nd_backend *b, nd_recording *recording)
+static void release_recording(nd_backend *b, nd_recording *recording)
 {
     (void)b;
     cr_assert(recording == (nd_recording *)&f);
-    note("forget");
+    note("release");
     f.open--;
 }
 
@@ -70,7 +70,7 @@ static nd_backend backend = {.ops = {.name = "fake",
                                      .record = record,
                                      .record_end = record_end,
                                      .replay = play,
-                                     .forget = forget}};
+                                     .release_recording = release_recording}};
 static nd_log quiet;
 static nd_replay *replay;
 
@@ -123,7 +123,7 @@ Test(replay, what_was_recorded_before_memory_moved_is_recorded_again)
     f.trace[0] = '\0';
     f.stale = true;
     run(1);
-    cr_assert_str_eq(f.trace, "stale forget record work keep play ");
+    cr_assert_str_eq(f.trace, "stale release record work keep play ");
     cr_assert_eq(f.open, 1);
 }
 

@@ -70,7 +70,7 @@ static void taken_over(const nd_lock_owner *owner, const char *what)
     nd_run_lock *lock;
     leave_record(owner);
     nd_error_clear();
-    cr_assert_eq(nd_run_lock_take(nd_test_here.directory, &lock), ND_OK, "%s: %s", what,
+    cr_assert_eq(nd_run_lock_acquire(nd_test_here.directory, &lock), ND_OK, "%s: %s", what,
                  nd_error_get()->message);
     nd_run_lock_release(lock);
     cr_assert_neq(access(lock_path(), F_OK), 0, "%s: the lock is left", what);
@@ -91,10 +91,10 @@ Test(run_lock, a_directory_has_one_owner_who_is_named)
     nd_run_lock *lock, *second;
     char pid[32];
     snprintf(pid, sizeof pid, "process %ld on host ", (long)getpid());
-    ND_ASSERT_OK(nd_run_lock_take(nd_test_here.directory, &lock));
-    ND_ASSERT_FAILS(nd_run_lock_take(nd_test_here.directory, &second), ND_ECONFIG, pid);
+    ND_ASSERT_OK(nd_run_lock_acquire(nd_test_here.directory, &lock));
+    ND_ASSERT_FAILS(nd_run_lock_acquire(nd_test_here.directory, &second), ND_ECONFIG, pid);
     nd_run_lock_release(lock);
-    ND_ASSERT_OK(nd_run_lock_take(nd_test_here.directory, &lock));
+    ND_ASSERT_OK(nd_run_lock_acquire(nd_test_here.directory, &lock));
     nd_run_lock_release(lock);
 }
 
@@ -126,7 +126,7 @@ Test(run_lock, of_another_host_is_refused_with_what_to_do)
     strcpy(owner.host, "far_away");
     strcpy(owner.boot, "0b3e6f3a-0000-4000-8000-000000000000");
     leave_record(&owner); /* made without a file lock, which would tell */
-    ND_ASSERT_FAILS(nd_run_lock_take(nd_test_here.directory, &lock), ND_ECONFIG,
+    ND_ASSERT_FAILS(nd_run_lock_acquire(nd_test_here.directory, &lock), ND_ECONFIG,
                     "on host far_away");
     cr_assert(strstr(nd_error_get()->message, "make sure that it has ended") != NULL);
     cr_assert(strstr(nd_error_get()->message, lock_path()) != NULL);
@@ -156,7 +156,7 @@ Test(run_lock, without_a_record_is_taken_over_once_nobody_is_writing_one)
 {
     nd_run_lock *lock;
     nd_test_write_file(lock_path(), "", 0);
-    ND_ASSERT_OK(nd_run_lock_take(nd_test_here.directory, &lock));
+    ND_ASSERT_OK(nd_run_lock_acquire(nd_test_here.directory, &lock));
     nd_run_lock_release(lock);
 }
 
@@ -164,7 +164,7 @@ Test(run_lock, whose_file_cannot_be_opened_is_an_error_that_names_it)
 {
     nd_run_lock *lock;
     cr_assert_eq(symlink("/nowhere/at/all", lock_path()), 0);
-    ND_ASSERT_FAILS(nd_run_lock_take(nd_test_here.directory, &lock), ND_EIO, lock_path());
+    ND_ASSERT_FAILS(nd_run_lock_acquire(nd_test_here.directory, &lock), ND_EIO, lock_path());
 }
 
 /* The owner that was there is gone, and this process has the lock in a file of its own. */
@@ -184,7 +184,7 @@ Test(run_lock, that_another_process_replaced_meanwhile_is_not_taken_for_the_one_
     owner.pid = ended_process();
     leave_record(&owner);
     before_lock = replace_file;
-    ND_ASSERT_FAILS(nd_run_lock_take(nd_test_here.directory, &lock), ND_ECONFIG,
+    ND_ASSERT_FAILS(nd_run_lock_acquire(nd_test_here.directory, &lock), ND_ECONFIG,
                     "is in use by process");
 }
 
@@ -204,7 +204,7 @@ Test(run_lock, made_anew_by_another_process_is_not_removed_for_the_stale_one_tha
     owner.pid = ended_process();
     leave_record(&owner);
     before_rename = make_anew;
-    ND_ASSERT_FAILS(nd_run_lock_take(nd_test_here.directory, &lock), ND_ECONFIG, "is in use by");
+    ND_ASSERT_FAILS(nd_run_lock_acquire(nd_test_here.directory, &lock), ND_ECONFIG, "is in use by");
     cr_assert_eq(access(lock_path(), F_OK), 0);
 }
 
@@ -213,8 +213,8 @@ Test(run_lock, without_file_locks_has_one_owner_too_and_is_taken_over_from_one_t
     nd_lock_owner owner;
     nd_run_lock *lock, *second;
     no_file_locks = true;
-    ND_ASSERT_OK(nd_run_lock_take(nd_test_here.directory, &lock));
-    ND_ASSERT_FAILS(nd_run_lock_take(nd_test_here.directory, &second), ND_ECONFIG,
+    ND_ASSERT_OK(nd_run_lock_acquire(nd_test_here.directory, &lock));
+    ND_ASSERT_FAILS(nd_run_lock_acquire(nd_test_here.directory, &second), ND_ECONFIG,
                     "is in use by process");
     nd_run_lock_release(lock);
     nd_lock_owner_self(&owner);
@@ -223,7 +223,7 @@ Test(run_lock, without_file_locks_has_one_owner_too_and_is_taken_over_from_one_t
     nd_lock_owner_self(&owner);
     owner.pid_namespace++;
     leave_record(&owner); /* of a container beside this one, whose processes are not seen here */
-    ND_ASSERT_FAILS(nd_run_lock_take(nd_test_here.directory, &lock), ND_ECONFIG, "cannot be seen");
+    ND_ASSERT_FAILS(nd_run_lock_acquire(nd_test_here.directory, &lock), ND_ECONFIG, "cannot be seen");
 }
 
 /* Takes the lock and checks that nobody else is inside; one in four dies there. Exit code 1: not alone. */
@@ -231,7 +231,7 @@ static void take_once(const char *inside, bool die)
 {
     nd_run_lock *lock = NULL;
     nd_error_clear();
-    if (nd_run_lock_take(nd_test_here.directory, &lock) != ND_OK)
+    if (nd_run_lock_acquire(nd_test_here.directory, &lock) != ND_OK)
         return; /* the others had it all the time */
     const bool alone = mkdir(inside, 0777) == 0;
     rmdir(inside);

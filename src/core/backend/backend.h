@@ -160,7 +160,7 @@ typedef struct nd_backend_ops {
     nd_status (*record_end)(nd_backend *b, nd_recording **recording);
     /* Runs the ops again. *stale: workspace has moved since; nothing was run then. */
     nd_status (*replay)(nd_backend *b, nd_recording *recording, bool *stale);
-    void (*forget)(nd_backend *b, nd_recording *recording);
+    void (*release_recording)(nd_backend *b, nd_recording *recording);
 
 #define OP(name, ...) nd_status (*name)(nd_backend * b ND_OP_PARAMETERS(__VA_ARGS__));
 #include "core/backend/backend_ops.def"

@@ -19,7 +19,7 @@ static nd_status replay(nd_backend *b, nd_recording *recording, bool *stale)
     return ND_FAIL(ND_EINTERNAL, "the %s backend makes no recordings", b->ops.name);
 }
 
-static void forget(nd_backend *b, nd_recording *recording)
+static void release_recording(nd_backend *b, nd_recording *recording)
 {
     (void)b, (void)recording;
 }
@@ -29,5 +29,5 @@ void nd_no_recording_fill(nd_backend_ops *ops)
     ops->record = record;
     ops->record_end = record_end;
     ops->replay = replay;
-    ops->forget = forget;
+    ops->release_recording = release_recording;
 }

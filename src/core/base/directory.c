@@ -71,7 +71,7 @@ void nd_names_free(nd_names *names)
     *names = (nd_names){NULL, 0};
 }
 
-static nd_status look(const char *path, struct stat *info, bool *exists)
+static nd_status get_info(const char *path, struct stat *info, bool *exists)
 {
     *exists = lstat(path, info) == 0;
     if (!*exists && errno != ENOENT && errno != ENOTDIR)
@@ -82,13 +82,13 @@ static nd_status look(const char *path, struct stat *info, bool *exists)
 nd_status nd_path_exists(const char *path, bool *exists)
 {
     struct stat info;
-    return look(path, &info, exists);
+    return get_info(path, &info, exists);
 }
 
 nd_status nd_path_is_directory(const char *path, bool *is)
 {
     struct stat info;
-    ND_TRY(look(path, &info, is));
+    ND_TRY(get_info(path, &info, is));
     *is = *is && S_ISDIR(info.st_mode);
     return ND_OK;
 }

@@ -52,7 +52,7 @@ static int count_list(const char *text)
     return count;
 }
 
-static void take_memory(nd_cgroup *g, size_t limit, size_t used)
+static void lower_memory_limit(nd_cgroup *g, size_t limit, size_t used)
 {
     const size_t remaining = limit == SIZE_MAX  ? SIZE_MAX
                              : used == SIZE_MAX ? limit
@@ -63,7 +63,7 @@ static void take_memory(nd_cgroup *g, size_t limit, size_t used)
 }
 
 /* One group's files, of either version. */
-static void take_group(nd_cgroup *g, const char *directory)
+static void read_group(nd_cgroup *g, const char *directory)
 {
     static const char *const sets[] = {"cpuset.cpus.effective", "cpuset.effective_cpus",
                                        "cpuset.cpus"};
@@ -79,14 +79,14 @@ static void take_group(nd_cgroup *g, const char *directory)
     for (size_t i = 0; g->processor_set == 0 && i < sizeof sets / sizeof sets[0]; i++)
         if (read_text(directory, sets[i], text, sizeof text))
             g->processor_set = count_list(text);
-    take_memory(g, read_bytes(directory, "memory.max"), read_bytes(directory, "memory.current"));
-    take_memory(g, read_bytes(directory, "memory.limit_in_bytes"),
+    lower_memory_limit(g, read_bytes(directory, "memory.max"), read_bytes(directory, "memory.current"));
+    lower_memory_limit(g, read_bytes(directory, "memory.limit_in_bytes"),
                 read_bytes(directory, "memory.usage_in_bytes"));
 }
 
 /* The group at root/controller/path and those above it. In a container the path may be one of the host
  * that is not to be seen: then only the container's own group, the root, is there. */
-static void take_groups(nd_cgroup *g, const char *root, const char *controller, const char *path)
+static void read_groups(nd_cgroup *g, const char *root, const char *controller, const char *path)
 {
     char directory[PATH_MAX];
     const int base =
@@ -96,7 +96,7 @@ static void take_groups(nd_cgroup *g, const char *root, const char *controller, 
     if (length >= (int)sizeof directory)
         return;
     for (;;) {
-        take_group(g, directory);
+        read_group(g, directory);
         char *slash = strrchr(directory + base, '/');
         if (!slash)
             return;
@@ -116,10 +116,10 @@ nd_cgroup nd_cgroup_read(const char *membership, const char *root)
         *path++ = '\0';
         path[strcspn(path, "\n")] = '\0';
         names++;
-        take_groups(&g, root, names, strcmp(path, "/") == 0 ? "" : path);
+        read_groups(&g, root, names, strcmp(path, "/") == 0 ? "" : path);
         /* "cpu,cpuacct" is also mounted under each name alone. */
         for (char *name = strtok(names, ","); name; name = strtok(NULL, ","))
-            take_groups(&g, root, name, strcmp(path, "/") == 0 ? "" : path);
+            read_groups(&g, root, name, strcmp(path, "/") == 0 ? "" : path);
     }
     if (file)
         fclose(file);

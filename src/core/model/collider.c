@@ -217,7 +217,7 @@ nd_status nd_collider_choose(nd_collider *c, nd_backend *b, nd_cview nll,
     return b->ops.upload(b, c->rows.data, c->kept, nd_view_bytes(*rows));
 }
 
-nd_status nd_collider_late(nd_collider *c, nd_backend *b, nd_cview chosen, int64_t first,
+nd_status nd_collider_split(nd_collider *c, nd_backend *b, nd_cview chosen, int64_t first,
                            int64_t *before, nd_cview *rows)
 {
     int64_t early = 0;

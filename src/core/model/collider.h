@@ -33,7 +33,7 @@ typedef struct nd_collider {
     nd_collider_params params;
     int64_t tokens;
     nd_view rows;     /* i32 [1, tokens], backend memory */
-    nd_view late;     /* the same of nd_collider_late */
+    nd_view late;     /* the same of nd_collider_split */
     nd_view measured; /* sample: f32 or f64 [2 tokens, 1]: losses, and the */
     nd_view norms;    /* [tokens, 1] of their errors; data NULL with other rules */
     nd_view weights;  /* sample: as norms, of the rows that stay */
@@ -65,7 +65,7 @@ nd_status nd_collider_choose(nd_collider *collider, nd_backend *b, nd_cview nll,
  * included, valid until the next call; *before is how many chosen tokens stand before them. That is
  * rounded up to a multiple of ND_KEPT_ROUND where there are as many, so that the products of both parts
  * have few different numbers of rows: backends keep what they planned for each. */
-nd_status nd_collider_late(nd_collider *collider, nd_backend *b, nd_cview chosen, int64_t first,
+nd_status nd_collider_split(nd_collider *collider, nd_backend *b, nd_cview chosen, int64_t first,
                            int64_t *before, nd_cview *rows);
 
 /* Targets [tokens, offsets] of the chosen tokens, compacted in place; -1 in rows of padding. With loss and

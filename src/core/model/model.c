@@ -200,7 +200,7 @@ static nd_status filter_tokens(nd_model *m, const nd_model_gradients *into, nd_b
                                 nd_model_predicted(&m->config), m->host_targets);
     ND_TRY(upload_targets(m, part->count));
     nd_cview late_rows;
-    ND_TRY(nd_collider_late(&m->collider, b, part->rows, first, &part->early, &late_rows));
+    ND_TRY(nd_collider_split(&m->collider, b, part->rows, first, &part->early, &late_rows));
     part->logits = nd_view_of(late.data, late.dtype, late_rows.cols, late.cols);
     ND_TRY(b->ops.gather_rows(b, part->logits, nd_as_const(late), late_rows));
     nd_view *const views[] = {&part->x_final, &part->x_last, &part->final_r, &inputs};

@@ -285,7 +285,7 @@ static nd_status supersede(const char *directory, const nd_checkpoint_steps *ste
 }
 
 /* Removes from the list, from `first` on, directories that are not checkpoints. */
-static nd_status leave_foreign(const char *directory, nd_checkpoint_steps *steps, int first)
+static nd_status drop_foreign(const char *directory, nd_checkpoint_steps *steps, int first)
 {
     int left = first;
     for (int i = first; i < steps->count; i++) {
@@ -305,7 +305,7 @@ nd_status nd_checkpoint_supersede(const char *directory, int64_t step, nd_log *l
     ND_TRY(nd_checkpoint_steps_list(directory, "", &steps));
     while (first < steps.count && steps.list[first] <= step)
         first++;
-    nd_status status = leave_foreign(directory, &steps, first);
+    nd_status status = drop_foreign(directory, &steps, first);
     if (status == ND_OK)
         status = first < steps.count ? supersede(directory, &steps, first, step, log) : ND_OK;
     free(steps.list);

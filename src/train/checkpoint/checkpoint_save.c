@@ -60,7 +60,7 @@ void nd_save_count_failure(nd_run *run)
     run->saving.failures++;
 }
 
-double nd_save_take_ms(nd_run *run)
+double nd_save_ms_since_last(nd_run *run)
 {
     const double ms = run->saving.ms;
     run->saving.ms = 0.0;

@@ -43,7 +43,7 @@ void nd_save_after_restore(nd_run *run, int64_t step);
 void nd_save_count_failure(nd_run *run);
 
 /* Milliseconds spent on saving since this was called last. */
-double nd_save_take_ms(nd_run *run);
+double nd_save_ms_since_last(nd_run *run);
 
 /* Bytes of the copy that a background save makes where the host cannot read the backend's memory. */
 size_t nd_save_copy_bytes(const nd_run *run);

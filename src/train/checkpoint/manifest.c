@@ -57,7 +57,7 @@ static void add_health(json_t *root, const nd_health *h)
     }
     json_object_set_new(root, "health",
                         json_pack("{s:I,s:I,s:I,s:o}", "skipped", (json_int_t)h->skipped, "in_row",
-                                  (json_int_t)h->skipped_in_a_row, "rollbacks",
+                                  (json_int_t)h->consecutive_skips, "rollbacks",
                                   (json_int_t)h->rollbacks, "recent_losses", recent));
 }
 
@@ -101,7 +101,7 @@ static nd_status parse_health(json_t *root, const char *path, nd_health *h)
         json_array_size(recent) > ND_HEALTH_WINDOW)
         return ND_FAIL(ND_ECHECKPOINT, "%s: \"health\" is malformed", path);
     h->skipped = skipped;
-    h->skipped_in_a_row = in_row;
+    h->consecutive_skips = in_row;
     h->rollbacks = rollbacks;
     json_array_foreach(recent, i, item)
     {

@@ -38,7 +38,7 @@ static layout layout_of(const dnnl_memory_desc_t *desc)
     return *desc;
 }
 
-static void forget(dnnl_memory_desc_t *desc)
+static void destroy_desc(dnnl_memory_desc_t *desc)
 {
     dnnl_memory_desc_destroy(*desc);
 }
@@ -61,7 +61,7 @@ static layout layout_of(const dnnl_memory_desc_t *desc)
     return desc;
 }
 
-static void forget(dnnl_memory_desc_t *desc)
+static void destroy_desc(dnnl_memory_desc_t *desc)
 {
     (void)desc;
 }
@@ -150,7 +150,7 @@ static dnnl_status_t describe_product(nd_onednn *onednn, const nd_onednn_matrix 
                                                    layout_of(&descs[1]), NULL, layout_of(&descs[2]),
                                                    attr);
     while (described > 0)
-        forget(&descs[--described]);
+        destroy_desc(&descs[--described]);
     dnnl_post_ops_destroy(post_ops);
     dnnl_primitive_attr_destroy(attr);
     return status;
@@ -217,7 +217,7 @@ nd_status nd_onednn_packing(nd_onednn *onednn, const nd_onednn_matrix *b,
         described = dnnl_reorder_primitive_desc_create(&desc, layout_of(&plain), onednn->engine,
                                                        operand_layout(product, ND_ONEDNN_B),
                                                        onednn->engine, NULL);
-        forget(&plain);
+        destroy_desc(&plain);
     }
     if (described != dnnl_success)
         return failed(described, "describing a packed matrix");
