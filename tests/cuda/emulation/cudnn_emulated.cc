@@ -8,6 +8,7 @@ extern "C" {
 
 #include "cudnn_library.h"
 
+#include <array>
 #include <cmath>
 #include <functional>
 #include <map>
@@ -19,7 +20,6 @@ extern "C" {
 void nd_emulated_do(std::function<void()> work);
 
 struct cudnnContext {
-    int executions;
 };
 
 namespace
@@ -82,22 +82,20 @@ size_t size_of(cudnnBackendAttributeType_t type)
 
 /* -- execution ---------------------------------------------------------------------------------- */
 
-struct place {
-    int64_t at[4];
-};
+using four = std::array<int64_t, 4>; /* a shape, strides or a place */
 
-int64_t row_major(const int64_t dim[4], const place &p)
+int64_t row_major(const four &dim, const four &p)
 {
-    return ((p.at[0] * dim[1] + p.at[1]) * dim[2] + p.at[2]) * dim[3] + p.at[3];
+    return ((p[0] * dim[1] + p[1]) * dim[2] + p[2]) * dim[3] + p[3];
 }
 
 /* Where the element of a tensor of shape `own` lies that stands against `i` of one of shape `dim`: `own`
  * may be smaller. */
-int64_t against(const int64_t own[4], const place &i, const int64_t dim[4])
+int64_t against(const four &own, const four &i, const four &dim)
 {
-    place p;
-    for (int n = 0; n < 4; n++)
-        p.at[n] = own[n] == dim[n] ? i.at[n] : i.at[n] * own[n] / dim[n];
+    four p;
+    for (size_t n = 0; n < 4; n++)
+        p[n] = own[n] == dim[n] ? i[n] : i[n] * own[n] / dim[n];
     return row_major(own, p);
 }
 
@@ -105,33 +103,34 @@ struct execution {
     std::map<int64_t, void *> memory;
     std::map<const descriptor *, std::vector<float>> values; /* row-major */
 
-    static void dims(const descriptor *tensor, int64_t dim[4])
+    static four dims(const descriptor *tensor, int name = CUDNN_ATTR_TENSOR_DIMENSIONS)
     {
-        for (int n = 0; n < 4; n++)
-            dim[n] = value<int64_t>(tensor, CUDNN_ATTR_TENSOR_DIMENSIONS, n);
+        four out;
+        for (size_t n = 0; n < 4; n++)
+            out[n] = value<int64_t>(tensor, name, n);
+        return out;
     }
 
-    static void strides(const descriptor *tensor, int64_t stride[4])
+    static four strides(const descriptor *tensor)
     {
-        for (int n = 0; n < 4; n++)
-            stride[n] = value<int64_t>(tensor, CUDNN_ATTR_TENSOR_STRIDES, n);
+        return dims(tensor, CUDNN_ATTR_TENSOR_STRIDES);
     }
 
-    static int64_t strided(const int64_t stride[4], const place &p)
+    static int64_t strided(const four &stride, const four &p)
     {
         int64_t at = 0;
-        for (int n = 0; n < 4; n++)
-            at += p.at[n] * stride[n];
+        for (size_t n = 0; n < 4; n++)
+            at += p[n] * stride[n];
         return at;
     }
 
-    template <typename F> static void each(const int64_t dim[4], const F &visit)
+    template <typename F> static void each(const four &dim, const F &visit)
     {
-        place p;
-        for (p.at[0] = 0; p.at[0] < dim[0]; p.at[0]++)
-            for (p.at[1] = 0; p.at[1] < dim[1]; p.at[1]++)
-                for (p.at[2] = 0; p.at[2] < dim[2]; p.at[2]++)
-                    for (p.at[3] = 0; p.at[3] < dim[3]; p.at[3]++)
+        four p;
+        for (p[0] = 0; p[0] < dim[0]; p[0]++)
+            for (p[1] = 0; p[1] < dim[1]; p[1]++)
+                for (p[2] = 0; p[2] < dim[2]; p[2]++)
+                    for (p[3] = 0; p[3] < dim[3]; p[3]++)
                         visit(p);
     }
 
@@ -150,13 +149,11 @@ struct execution {
         std::vector<float> &v = values[tensor];
         if (is_virtual(tensor) || !v.empty())
             return v;
-        int64_t dim[4], stride[4];
-        dims(tensor, dim);
-        strides(tensor, stride);
+        const four dim = dims(tensor), stride = strides(tensor);
         const bool narrow = type_of(tensor) == CUDNN_DATA_BFLOAT16;
         v.resize((size_t)(dim[0] * dim[1] * dim[2] * dim[3]));
         const void *from = memory.at(value<int64_t>(tensor, CUDNN_ATTR_TENSOR_UNIQUE_ID));
-        each(dim, [&](const place &p) {
+        each(dim, [&](const four &p) {
             const int64_t at = strided(stride, p);
             v[(size_t)row_major(dim, p)] =
                 narrow ? nd_bf16_to_float(static_cast<const uint16_t *>(from)[at])
@@ -167,15 +164,13 @@ struct execution {
 
     void store(const descriptor *tensor, std::vector<float> v)
     {
-        int64_t dim[4], stride[4];
-        dims(tensor, dim);
-        strides(tensor, stride);
+        const four dim = dims(tensor), stride = strides(tensor);
         const bool narrow = type_of(tensor) == CUDNN_DATA_BFLOAT16;
         for (float &x : v)
             x = narrow ? nd_bf16_to_float(nd_bf16_from_float(x)) : x;
         if (!is_virtual(tensor)) {
             void *to = memory.at(value<int64_t>(tensor, CUDNN_ATTR_TENSOR_UNIQUE_ID));
-            each(dim, [&](const place &p) {
+            each(dim, [&](const four &p) {
                 const int64_t at = strided(stride, p);
                 const float x = v[(size_t)row_major(dim, p)];
                 if (narrow)
@@ -190,9 +185,9 @@ struct execution {
     /* An operand of an operation element by element; of nothing it is 0. */
     struct operand {
         const std::vector<float> *values;
-        int64_t dim[4];
+        four dim;
 
-        float at(const place &i, const int64_t of[4]) const
+        float at(const four &i, const four &of) const
         {
             return values ? (*values)[(size_t)against(dim, i, of)] : 0.0f;
         }
@@ -200,9 +195,9 @@ struct execution {
 
     operand operand_of(const descriptor *op, int name)
     {
-        operand made = {NULL, {1, 1, 1, 1}};
+        operand made = {NULL, {{1, 1, 1, 1}}};
         if (has(op, name)) {
-            dims(part(op, name), made.dim);
+            made.dim = dims(part(op, name));
             made.values = &load(part(op, name));
         }
         return made;
@@ -241,12 +236,11 @@ struct execution {
         const descriptor *y = part(op, CUDNN_ATTR_OPERATION_POINTWISE_YDESC);
         const auto mode = value<cudnnPointwiseMode_t>(how, CUDNN_ATTR_POINTWISE_MODE);
         const int64_t axis = value<int64_t>(how, CUDNN_ATTR_POINTWISE_AXIS);
-        int64_t dim[4];
+        const four dim = dims(y);
         std::vector<float> out;
-        dims(y, dim);
-        each(dim, [&](const place &p) {
+        each(dim, [&](const four &p) {
             out.push_back(mode == CUDNN_POINTWISE_GEN_INDEX
-                              ? (float)p.at[axis]
+                              ? (float)p[(size_t)axis]
                               : computed(mode, x.at(p, dim), b.at(p, dim), t.at(p, dim)));
         });
         store(y, out);
@@ -257,16 +251,13 @@ struct execution {
         const descriptor *a = part(op, CUDNN_ATTR_OPERATION_MATMUL_ADESC);
         const descriptor *b = part(op, CUDNN_ATTR_OPERATION_MATMUL_BDESC);
         const descriptor *c = part(op, CUDNN_ATTR_OPERATION_MATMUL_CDESC);
-        int64_t left[4], right[4], dim[4];
-        dims(a, left);
-        dims(b, right);
-        dims(c, dim);
+        const four left = dims(a), right = dims(b), dim = dims(c);
         const std::vector<float> &x = load(a), &y = load(b);
         std::vector<float> out;
-        each(dim, [&](const place &p) {
+        each(dim, [&](const four &p) {
             double sum = 0.0;
-            const place i = {{p.at[0], p.at[1], p.at[2], 0}};
-            const place j = {{p.at[0], p.at[1] * right[1] / dim[1], 0, p.at[3]}};
+            const four i = {{p[0], p[1], p[2], 0}};
+            const four j = {{p[0], p[1] * right[1] / dim[1], 0, p[3]}};
             const float *row = &x[(size_t)row_major(left, i)];
             const float *col = &y[(size_t)row_major(right, j)];
             for (int64_t k = 0; k < left[3]; k++)
@@ -283,12 +274,10 @@ struct execution {
         const descriptor *y = part(op, CUDNN_ATTR_OPERATION_REDUCTION_YDESC);
         const bool sums = value<cudnnReduceTensorOp_t>(how, CUDNN_ATTR_REDUCTION_OPERATOR) ==
                           CUDNN_REDUCE_TENSOR_ADD;
-        int64_t from[4], to[4];
-        dims(x, from);
-        dims(y, to);
+        const four from = dims(x), to = dims(y);
         const std::vector<float> &v = load(x);
         std::vector<double> out((size_t)(to[0] * to[1] * to[2] * to[3]), sums ? 0.0 : -INFINITY);
-        each(from, [&](const place &p) {
+        each(from, [&](const four &p) {
             double &sum = out[(size_t)against(to, p, from)];
             const double one = v[(size_t)row_major(from, p)];
             sum = sums ? sum + one : std::fmax(sum, one);
@@ -301,13 +290,11 @@ struct execution {
     {
         const descriptor *x = part(op, CUDNN_ATTR_OPERATION_RESHAPE_XDESC);
         const descriptor *y = part(op, CUDNN_ATTR_OPERATION_RESHAPE_YDESC);
-        int64_t from[4], to[4];
-        dims(x, from);
-        dims(y, to);
+        const four from = dims(x), to = dims(y);
         const std::vector<float> &v = load(x);
         std::vector<float> out;
-        each(to, [&](const place &p) {
-            const place i = {{p.at[0], p.at[1], p.at[3], p.at[2]}};
+        each(to, [&](const four &p) {
+            const four i = {{p[0], p[1], p[3], p[2]}};
             out.push_back(v[(size_t)row_major(from, i)]);
         });
         store(y, out);
@@ -454,8 +441,7 @@ cudnnStatus_t get(cudnnBackendDescriptor_t const d, cudnnBackendAttributeName_t 
 }
 
 /* Numbers of the host are read now, memory of the device when it is this call's turn. */
-cudnnStatus_t execute(cudnnHandle_t handle, cudnnBackendDescriptor_t plan,
-                      cudnnBackendDescriptor_t pack)
+cudnnStatus_t execute(cudnnHandle_t, cudnnBackendDescriptor_t plan, cudnnBackendDescriptor_t pack)
 {
     const descriptor *config = part(of(plan), CUDNN_ATTR_EXECUTION_PLAN_ENGINE_CONFIG);
     const descriptor *graph = part(config, CUDNN_ATTR_ENGINE_OPERATION_GRAPH);
@@ -477,7 +463,6 @@ cudnnStatus_t execute(cudnnHandle_t handle, cudnnBackendDescriptor_t plan,
                 all.load(tensor);
         }
     void *workspace = value<void *>(of(pack), CUDNN_ATTR_VARIANT_PACK_WORKSPACE);
-    handle->executions++;
     nd_emulated_do([=] {
         execution now = all;
         memset(workspace, 0xa5, (size_t)WORKSPACE);
