@@ -123,7 +123,8 @@ static nd_status reduce_over_all(nd_comm *comm, nd_comm_split split, nd_comm_pie
     ddp *d = comm->context;
     ND_TRY(d->alone(comm, split, pieces, count));
     const double start = MPI_Wtime();
-    if (d->how != EXCHANGE_NONE && count == d->params->count) /* else a sketch, which is not exchanged */
+    if (d->how != EXCHANGE_NONE &&
+        count == d->params->count) /* else a sketch, which is not exchanged */
         ND_TRY(exchange_all(d, pieces));
     d->seconds += MPI_Wtime() - start;
     return ND_OK;
@@ -169,8 +170,7 @@ static nd_status measure(nd_run *run, int64_t steps)
     ddp d = {.alone = run->comm->ops.reduce_to_owners,
              .params = &run->model->params,
              .bucket = malloc(BUCKET_BYTES)};
-    if (!d.bucket)
-        return ND_FAIL(ND_ENOMEM, "no memory for a bucket of gradients");
+    ND_FAIL_IF(!d.bucket, ND_ENOMEM, "no memory for a bucket of gradients");
     if (nd_gradient_reducer_immediate(run->reducer)) {
         free(d.bucket);
         return ND_FAIL(ND_ECONFIG, "layers are updated during the backward pass; set "

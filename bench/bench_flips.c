@@ -60,8 +60,7 @@ static nd_status measure(nd_run *run, int64_t steps)
 {
     const nd_params *params = &run->model->params;
     int8_t *before = malloc((size_t)nd_params_ternary(params));
-    if (!before)
-        return ND_FAIL(ND_ENOMEM, "no memory for a copy of the codes");
+    ND_FAIL_IF(!before, ND_ENOMEM, "no memory for a copy of the codes");
     nd_status status = ND_OK;
     tally t = {0};
     for (int64_t step = 0; step < steps && status == ND_OK; step++) {
@@ -96,7 +95,11 @@ int main(int argc, char **argv)
 {
     static const char *forced[] = {"hardware.target=cpu", "hardware.pack_ternary_weights=false",
                                    NULL};
-    const bench_program program = {
-        "bench_flips", "Ternary codes that change in a step.", "--steps", 1000000, forced, measure};
+    const bench_program program = {.name = "bench_flips",
+                                   .summary = "Ternary codes that change in a step.",
+                                   .count = "--steps",
+                                   .count_most = 1000000,
+                                   .forced = forced,
+                                   .measure = measure};
     return bench_main(&program, argc, argv);
 }

@@ -37,8 +37,7 @@ static nd_status make(workbench *w, nd_view *view, nd_dtype type, int64_t rows, 
     const size_t size = nd_dtype_size(type), bytes = (size_t)(rows * cols) * size;
     void *memory = NULL;
     uint16_t *host = calloc(1, bytes);
-    if (!host)
-        return ND_FAIL(ND_ENOMEM, "no memory for %zu bytes", bytes);
+    ND_FAIL_IF(!host, ND_ENOMEM, "no memory for %zu bytes", bytes);
     for (int64_t i = 0; type == ND_BF16 && i < DRAWN && i < rows * cols; i++)
         host[i] = nd_bf16_from_float((float)nd_rng_uniform(11, (uint64_t)i) - 0.5f);
     repeat_drawn(host, size, bytes);
@@ -156,11 +155,9 @@ static nd_status bench(int argc, char **argv)
                                 "Times attention by the built-in kernel and by cuDNN.", args,
                                 sizeof args / sizeof *args};
     ND_ARGS_PARSE(command, argc, argv, NULL);
-    if (tokens < 1 || tokens > (1 << 24))
-        return ND_FAIL(ND_ECONFIG, "--tokens is from 1 to %d", 1 << 24);
+    ND_FAIL_IF(tokens < 1 || tokens > (1 << 24), ND_ECONFIG, "--tokens is from 1 to %d", 1 << 24);
     nd_config *config = calloc(1, sizeof *config);
-    if (!config)
-        return ND_FAIL(ND_ENOMEM, "no memory for a configuration");
+    ND_FAIL_IF(!config, ND_ENOMEM, "no memory for a configuration");
     nd_config_defaults(config);
     nd_status status = nd_config_set_key(config, "hardware", "target", target, "--target");
     if (status == ND_OK)

@@ -138,14 +138,12 @@ static nd_status bench(int argc, char **argv, nd_comm *comm)
                                 "Latency and bandwidth between two ranks, through the comm.", args,
                                 sizeof args / sizeof *args};
     ND_ARGS_PARSE(command, argc, argv, NULL);
-    if (comm->size != 2)
-        return ND_FAIL(ND_ECONFIG, "bench_link needs two ranks, not %d", comm->size);
-    if (mib < 1 || mib > 1024 || rounds < 1 || rounds > 1000)
-        return ND_FAIL(ND_ECONFIG, "--mib is from 1 to 1024, --rounds from 1 to 1000");
+    ND_FAIL_IF(comm->size != 2, ND_ECONFIG, "bench_link needs two ranks, not %d", comm->size);
+    ND_FAIL_IF(mib < 1 || mib > 1024 || rounds < 1 || rounds > 1000, ND_ECONFIG,
+               "--mib is from 1 to 1024, --rounds from 1 to 1000");
     const int64_t floats = mib << 18;
     const link l = {comm, calloc((size_t)floats, sizeof(float)), floats, (int)rounds};
-    if (!l.data)
-        return ND_FAIL(ND_ENOMEM, "no memory for a message of %lld MiB", (long long)mib);
+    ND_FAIL_IF(!l.data, ND_ENOMEM, "no memory for a message of %lld MiB", (long long)mib);
     const nd_status status = measure(&l);
     free(l.data);
     return status;

@@ -34,8 +34,7 @@ static nd_status time_memcpy(const setting *s)
 {
     const size_t count = (size_t)s->first.n_tokens;
     int32_t *from = calloc(count, sizeof *from), *to = calloc(count, sizeof *to);
-    if (!from || !to)
-        return ND_FAIL(ND_ENOMEM, "no memory for %zu tokens", count);
+    ND_FAIL_IF(!from || !to, ND_ENOMEM, "no memory for %zu tokens", count);
     memset(from, 1, count * sizeof *from);
     memset(to, 2, count * sizeof *to);
     const double start = nd_seconds();
@@ -138,8 +137,8 @@ static nd_status bench(int argc, char **argv)
                                 "Speed of the loader beside memcpy and HDF5.", args,
                                 sizeof args / sizeof *args};
     ND_ARGS_PARSE(command, argc, argv, &directories);
-    if (directories.count != 1)
-        return ND_FAIL(ND_ECONFIG, "bench_loader needs one directory of shards (see --help)");
+    ND_FAIL_IF(directories.count != 1, ND_ECONFIG,
+               "bench_loader needs one directory of shards (see --help)");
     s.directory = directories.items[0];
     s.workers = (int)workers;
     snprintf(path, sizeof path, "%s/train_00000.h5", s.directory);

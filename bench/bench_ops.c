@@ -23,8 +23,7 @@ enum { REPEATS = 5, LAUNCHES = 8, MAX_BLOCKS = 64 };
 typedef struct bench {
     nd_backend *b;
     double copy_rate; /* GB/s, read plus written */
-    double
-        gemm_rate; /* GFLOP/s of the device's own bf16 product; 0 on the CPU, where oneDNN's counts */
+    double gemm_rate; /* GFLOP/s of a device's own bf16 product; 0 on the CPU: oneDNN's counts */
     int64_t vocab;
     void *blocks[MAX_BLOCKS];
     size_t sizes[MAX_BLOCKS];
@@ -420,11 +419,10 @@ static nd_status bench_all(int argc, char **argv)
     const nd_command command = {"bench_ops [options]", "Times every op of a backend.", args,
                                 sizeof args / sizeof *args};
     ND_ARGS_PARSE(command, argc, argv, NULL);
-    if (tokens % 2048 != 0 || hidden < 512 || hidden % 512 != 0)
-        return ND_FAIL(ND_ECONFIG, "--tokens is a multiple of 2048, --hidden of 512");
+    ND_FAIL_IF(tokens % 2048 != 0 || hidden < 512 || hidden % 512 != 0, ND_ECONFIG,
+               "--tokens is a multiple of 2048, --hidden of 512");
     nd_config *config = calloc(1, sizeof *config);
-    if (!config)
-        return ND_FAIL(ND_ENOMEM, "no memory for a configuration");
+    ND_FAIL_IF(!config, ND_ENOMEM, "no memory for a configuration");
     nd_config_defaults(config);
     config->hardware.threads = threads;
     nd_status status = nd_config_set_key(config, "hardware", "target", target, "--target");

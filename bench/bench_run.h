@@ -10,8 +10,7 @@ typedef struct bench_program {
     const char *summary; /* for --help */
     const char *count;   /* the flag that says how often to measure: "--steps" */
     int64_t count_most;  /* its largest value */
-    const char *
-        *forced; /* "section.key=value" that nothing overrides; NULL-terminated, may be NULL */
+    const char **forced; /* "section.key=value" that win; NULL-terminated, may be NULL */
     nd_status (*measure)(nd_run *run, int64_t count);
     nd_status (*plan)(nd_config *config, int64_t count); /* in its place: opens its runs itself */
     const char *count_help;                              /* NULL: "how often to measure (15)" */

@@ -141,8 +141,8 @@ static nd_status bench(int argc, char **argv, nd_comm *comm)
     const nd_command command = {"mpirun -np N bench_wire [options]",
                                 "Collectives beside those of the MPI library.", args, 1};
     ND_ARGS_PARSE(command, argc, argv, NULL);
-    if (rounds < 1 || rounds > ROUNDS_MAX)
-        return ND_FAIL(ND_ECONFIG, "--rounds is from 1 to %d", ROUNDS_MAX);
+    ND_FAIL_IF(rounds < 1 || rounds > ROUNDS_MAX, ND_ECONFIG, "--rounds is from 1 to %d",
+               ROUNDS_MAX);
     return compare_all(comm, (int)rounds);
 }
 

@@ -196,8 +196,7 @@ static nd_status count(nd_backend *b, const call *c)
     int i = 0;
     while (i < list->count && strcmp(list->op[i].name, one.name) != 0)
         i++;
-    if (i == COUNTED_MOST)
-        return ND_FAIL(ND_EINTERNAL, "more than %d kinds of calls", COUNTED_MOST);
+    ND_FAIL_IF(i == COUNTED_MOST, ND_EINTERNAL, "more than %d kinds of calls", COUNTED_MOST);
     if (i == list->count) {
         list->op[list->count++] = one;
         return ND_OK;

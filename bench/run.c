@@ -72,11 +72,10 @@ static nd_status bench(const bench_program *p, int argc, char **argv)
     };
     const nd_command command = {p->name, p->summary, args, sizeof args / sizeof *args};
     ND_ARGS_PARSE(command, argc, argv, NULL);
-    if (count < 1 || count > p->count_most)
-        return ND_FAIL(ND_ECONFIG, "%s is from 1 to %lld", p->count, (long long)p->count_most);
+    ND_FAIL_IF(count < 1 || count > p->count_most, ND_ECONFIG, "%s is from 1 to %lld", p->count,
+               (long long)p->count_most);
     nd_config *config = calloc(1, sizeof *config);
-    if (!config)
-        return ND_FAIL(ND_ENOMEM, "no memory for a configuration");
+    ND_FAIL_IF(!config, ND_ENOMEM, "no memory for a configuration");
     nd_status status = configure(config, file, &set, p->forced);
     if (status == ND_OK)
         status = p->plan ? p->plan(config, count) : bench_with_run(config, NULL, count, p->measure);

@@ -184,7 +184,7 @@ static bool suits_tensor_cores(nd_cview v, int64_t head_dim)
 }
 
 nd_status nd_cuda_attention_builtin(nd_backend *b, nd_view o, nd_view lse, nd_cview q, nd_cview k,
-                                nd_cview v, const nd_attention_shape *s)
+                                    nd_cview v, const nd_attention_shape *s)
 {
     nd_cuda *cuda = nd_cuda_of(b);
     const nd_attention_layout layout = layout_of(q, k, s);
@@ -211,8 +211,8 @@ static nd_status attention_cuda(nd_backend *b, nd_view o, nd_view lse, nd_cview 
 }
 
 nd_status nd_cuda_attention_backward_builtin(nd_backend *b, nd_view dq, nd_view dk, nd_view dv,
-                                         nd_cview dout, nd_cview o, nd_cview lse, nd_cview q,
-                                         nd_cview k, nd_cview v, const nd_attention_shape *s)
+                                             nd_cview dout, nd_cview o, nd_cview lse, nd_cview q,
+                                             nd_cview k, nd_cview v, const nd_attention_shape *s)
 {
     nd_cuda *cuda = nd_cuda_of(b);
     const nd_attention_layout l = layout_of(q, k, s);
@@ -257,7 +257,8 @@ static nd_status attention_backward_cuda(nd_backend *b, nd_view dq, nd_view dk, 
         return ND_OK;
     bool done;
     ND_TRY(nd_cuda_attention_backward_library(b, dq, dk, dv, dout, o, lse, q, k, v, s, &done));
-    return done ? ND_OK : nd_cuda_attention_backward_builtin(b, dq, dk, dv, dout, o, lse, q, k, v, s);
+    return done ? ND_OK
+                : nd_cuda_attention_backward_builtin(b, dq, dk, dv, dout, o, lse, q, k, v, s);
 }
 
 void nd_cuda_fill_attention(nd_backend_ops *ops)

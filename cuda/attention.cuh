@@ -90,10 +90,10 @@ nd_status nd_cuda_attention_backward_tensor(nd_cuda *cuda, nd_view dq, nd_view d
 
 /* The project's own kernels; shapes have been checked. */
 nd_status nd_cuda_attention_builtin(nd_backend *b, nd_view o, nd_view lse, nd_cview q, nd_cview k,
-                                nd_cview v, const nd_attention_shape *s);
+                                    nd_cview v, const nd_attention_shape *s);
 nd_status nd_cuda_attention_backward_builtin(nd_backend *b, nd_view dq, nd_view dk, nd_view dv,
-                                         nd_cview dout, nd_cview o, nd_cview lse, nd_cview q,
-                                         nd_cview k, nd_cview v, const nd_attention_shape *s);
+                                             nd_cview dout, nd_cview o, nd_cview lse, nd_cview q,
+                                             nd_cview k, nd_cview v, const nd_attention_shape *s);
 
 /* How a library computes one shape. */
 struct nd_attention_library_pass {

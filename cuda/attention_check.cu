@@ -95,7 +95,8 @@ nd_status compare(nd_backend *b, example *e, int first, int last, char *reason, 
 {
     unsigned char *theirs = reinterpret_cast<unsigned char *>(e->host), *own = theirs + e->largest;
     for (int i = first; i <= last; i++) {
-        const nd_cview x = nd_as_const(e->v[compared[i].library]), y = nd_as_const(e->v[compared[i].own]);
+        const nd_cview x = nd_as_const(e->v[compared[i].library]),
+                       y = nd_as_const(e->v[compared[i].own]);
         double difference = 0.0, norm = 0.0;
         ND_TRY(b->ops.download(b, theirs, x.data, nd_view_bytes(x)));
         ND_TRY(b->ops.download(b, own, y.data, nd_view_bytes(y)));
@@ -114,7 +115,8 @@ nd_status compare(nd_backend *b, example *e, int first, int last, char *reason, 
 }
 
 nd_status run_and_compare(nd_backend *b, const nd_attention_shape *s, bool backward,
-               const nd_attention_library_pass *library, example *e, char *reason, size_t size)
+                          const nd_attention_library_pass *library, example *e, char *reason,
+                          size_t size)
 {
     nd_view *v = e->v;
     const nd_cview q = nd_as_const(v[Q]), k = nd_as_const(v[K]), values = nd_as_const(v[V]);
@@ -124,9 +126,10 @@ nd_status run_and_compare(nd_backend *b, const nd_attention_shape *s, bool backw
         ND_TRY(library->forward(library->context, v[O], v[LSE], q, k, values));
         return compare(b, e, 0, 1, reason, size);
     }
-    const nd_cview dout = nd_as_const(v[DOUT]), o = nd_as_const(v[OWN_O]), lse = nd_as_const(v[OWN_LSE]);
-    ND_TRY(nd_cuda_attention_backward_builtin(b, v[OWN_DQ], v[OWN_DK], v[OWN_DV], dout, o, lse, q, k,
-                                          values, s));
+    const nd_cview dout = nd_as_const(v[DOUT]), o = nd_as_const(v[OWN_O]),
+                   lse = nd_as_const(v[OWN_LSE]);
+    ND_TRY(nd_cuda_attention_backward_builtin(b, v[OWN_DQ], v[OWN_DK], v[OWN_DV], dout, o, lse, q,
+                                              k, values, s));
     ND_TRY(library->backward(library->context, v[DQ], v[DK], v[DV], dout, o, lse, q, k, values));
     return compare(b, e, 2, 4, reason, size);
 }

@@ -69,15 +69,14 @@ static nd_status report_fault(nd_cuda *cuda)
     if (fault.kind == ND_FAULT_NONE)
         return ND_OK;
     memset(cuda->fault, 0, sizeof *cuda->fault);
-    if (fault.kind == ND_FAULT_CUT)
-        return ND_FAIL(ND_EPEER, "the codes of %s are cut short", fault.name.text);
-    if (fault.kind == ND_FAULT_CHANGE)
-        return ND_FAIL(ND_EPEER, "the codes of %s: a change of code %lld of %lld came",
-                       fault.name.text, (long long)fault.position, (long long)fault.limit);
-    if (fault.kind == ND_FAULT_STOPPED)
-        return ND_FAIL(ND_EINTERNAL,
-                       "cuda: the operands of an int8 product (wgmma) did not arrive; set "
-                       "the environment variable ND_CUDA_INT8=mma");
+    ND_FAIL_IF(fault.kind == ND_FAULT_CUT, ND_EPEER, "the codes of %s are cut short",
+               fault.name.text);
+    ND_FAIL_IF(fault.kind == ND_FAULT_CHANGE, ND_EPEER,
+               "the codes of %s: a change of code %lld of %lld came", fault.name.text,
+               (long long)fault.position, (long long)fault.limit);
+    ND_FAIL_IF(fault.kind == ND_FAULT_STOPPED, ND_EINTERNAL,
+               "cuda: the operands of an int8 product (wgmma) did not arrive; set the environment "
+               "variable ND_CUDA_INT8=mma");
     return ND_FAIL(ND_EINTERNAL, "token %d at position %lld is outside [%d, %lld)", fault.value,
                    (long long)fault.position, fault.lowest, (long long)fault.limit);
 }
@@ -219,10 +218,9 @@ static nd_status open_device(nd_backend *b, const nd_cuda_options *options)
     const int devices = nd_cuda_device_count(reason, sizeof reason);
     int shared = 0;
     void *fault = NULL, *staging = NULL;
-    if (devices == 0)
-        return ND_FAIL(ND_ECONFIG, "no CUDA device: %s", reason);
-    if (options->device < 0 || options->device >= devices)
-        return ND_FAIL(ND_ECONFIG, "no CUDA device %d: this host has %d", options->device, devices);
+    ND_FAIL_IF(devices == 0, ND_ECONFIG, "no CUDA device: %s", reason);
+    ND_FAIL_IF(options->device < 0 || options->device >= devices, ND_ECONFIG,
+               "no CUDA device %d: this host has %d", options->device, devices);
     cuda->device = options->device;
     cuda->int8 = options->int8;
     cuda->attention = options->attention;
@@ -293,7 +291,7 @@ extern "C" nd_status nd_cuda_backend_create(const nd_cuda_options *options, nd_b
         return status;
     }
     made->traits = {"", true, true, true};
-    snprintf(made->traits.device, sizeof made->traits.device, "GPU %d", cuda->device);
+    nd_cuda_describe(made, made->traits.device, sizeof made->traits.device);
     *backend = made;
     return ND_OK;
 }

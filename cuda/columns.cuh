@@ -16,9 +16,9 @@ nd_status nd_cuda_add_columns(nd_cuda *cuda, nd_view dw, const float *partial, i
 template <typename F> nd_status nd_cuda_allow_shared(const nd_cuda *cuda, F kernel, size_t bytes)
 {
     const size_t own = 32 * sizeof(float);
-    if (bytes + own > cuda->shared_limit)
-        return ND_FAIL(ND_EINTERNAL, "cuda: a row needs %zu bytes of shared memory, %zu are there",
-                       bytes + own, cuda->shared_limit);
+    ND_FAIL_IF(bytes + own > cuda->shared_limit, ND_EINTERNAL,
+               "cuda: a row needs %zu bytes of shared memory, %zu are there", bytes + own,
+               cuda->shared_limit);
     if (bytes + own > 48 * 1024)
         ND_CUDA_TRY(
             cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes));

@@ -65,9 +65,8 @@ struct nd_cuda {
     bool recording;      /* the stream's work is not run but recorded (recording.cu) */
     int64_t epoch;       /* how often memory that recordings know has moved */
     int attention;       /* nd_cuda_attention */
-    nd_cuda_library_attention
-        *library_attention; /* NULL where cuDNN is not wanted or not built in */
-    int int8;               /* nd_cuda_int8 */
+    nd_cuda_library_attention *library_attention; /* NULL: cuDNN is not wanted or not built in */
+    int int8;                                     /* nd_cuda_int8 */
     nd_cuda_int8_choices *int8_choices;
 };
 

@@ -38,11 +38,8 @@ int nd_cuda_device_count(char *reason, size_t size);
  * library (cuBLASLt, or cuDNN when it is insisted on) is missing, ND_ENOMEM. */
 nd_status nd_cuda_backend_create(const nd_cuda_options *options, nd_backend **backend);
 
-/* "NVIDIA H100 80GB HBM3, 79.1 GiB": what a run's log calls the device. */
+/* "NVIDIA H100 80GB HBM3, 79.1 GiB, compute capability 9.0": traits.device of the backend, for the log. */
 void nd_cuda_describe(const nd_backend *backend, char *text, size_t size);
-
-/* Bytes of device memory that are free and that there are. */
-nd_status nd_cuda_memory(const nd_backend *backend, size_t *available, size_t *total);
 
 #ifdef __cplusplus
 }

@@ -46,8 +46,7 @@ struct nd_cudnn {
 static nd_status open_library(int capability, nd_cudnn **cudnn)
 {
     nd_cudnn *made = calloc(1, sizeof *made);
-    if (!made)
-        return ND_FAIL(ND_ENOMEM, "no memory for cuDNN's plans");
+    ND_FAIL_IF(!made, ND_ENOMEM, "no memory for cuDNN's plans");
     const nd_status status = nd_cudnn_library_open(&made->library);
     if (status != ND_OK) {
         free(made);
@@ -126,11 +125,6 @@ void nd_cudnn_destroy(nd_cudnn *cudnn)
     if (cudnn->target.handle)
         cudnn->library.destroy(cudnn->target.handle);
     free(cudnn);
-}
-
-int64_t nd_cudnn_version(const nd_cudnn *cudnn)
-{
-    return cudnn->version;
 }
 
 /* From the support tables of cuDNN's release notes for fused attention. */
@@ -359,8 +353,7 @@ nd_status nd_cudnn_plan_for(nd_cudnn *cudnn, const nd_cudnn_shape *s, nd_cudnn_p
     if (*plan)
         return ND_OK;
     nd_cudnn_plan *made = calloc(1, sizeof *made);
-    if (!made)
-        return ND_FAIL(ND_ENOMEM, "no memory for a plan of cuDNN's");
+    ND_FAIL_IF(!made, ND_ENOMEM, "no memory for a plan of cuDNN's");
     made->shape = *s;
     made->numbers[0] = (float)(1.0 / sqrt((double)s->head_dim));
     made->numbers[1] = -INFINITY;
@@ -449,12 +442,19 @@ static nd_cudnn_arguments part_of(const nd_cudnn_plan *plan, const nd_cudnn_argu
 static nd_status run_part(nd_cudnn *cudnn, const nd_cudnn_plan *plan, const nd_cudnn_arguments *a)
 {
     void *const delta = behind(a->workspace, (int64_t)own_workspace(plan), 1);
-    const void *const all[ARGUMENTS] = {
-        [Q] = a->q,          [K] = a->k,       [V] = a->v,
-        [O] = a->o,          [LSE] = a->lse,   [DOUT] = a->dout,
-        [DQ] = a->dq,        [DK] = a->dk,     [DV] = a->dv,
-        [DELTA] = delta,     [SCALE] = &plan->numbers[0], [MASKED] = &plan->numbers[1],
-        [ONE] = &plan->numbers[2]};
+    const void *const all[ARGUMENTS] = {[Q] = a->q,
+                                        [K] = a->k,
+                                        [V] = a->v,
+                                        [O] = a->o,
+                                        [LSE] = a->lse,
+                                        [DOUT] = a->dout,
+                                        [DQ] = a->dq,
+                                        [DK] = a->dk,
+                                        [DV] = a->dv,
+                                        [DELTA] = delta,
+                                        [SCALE] = &plan->numbers[0],
+                                        [MASKED] = &plan->numbers[1],
+                                        [ONE] = &plan->numbers[2]};
     const void *pointers[ARGUMENTS];
     int64_t ids[ARGUMENTS], count = 0;
     for (int64_t id = Q; id < ARGUMENTS; id++)

@@ -34,9 +34,6 @@ nd_status nd_cudnn_create(void *stream, int capability, nd_cudnn **cudnn);
 nd_status nd_cudnn_create_described(const char *json, int capability, nd_cudnn **cudnn);
 void nd_cudnn_destroy(nd_cudnn *cudnn);
 
-/* The library's version, as 91900 for 9.19.0. */
-int64_t nd_cudnn_version(const nd_cudnn *cudnn);
-
 /* Why a version refuses a shape on a device whatever its engines say; NULL when it does not. */
 const char *nd_cudnn_refuses(int64_t version, int capability, const nd_cudnn_shape *shape);
 

@@ -29,10 +29,3 @@ extern "C" void nd_cuda_describe(const nd_backend *backend, char *text, size_t s
              (double)properties.totalGlobalMem / (1024.0 * 1024.0 * 1024.0), properties.major,
              properties.minor);
 }
-
-extern "C" nd_status nd_cuda_memory(const nd_backend *backend, size_t *available, size_t *total)
-{
-    ND_CUDA_TRY(cudaSetDevice(nd_cuda_of(backend)->device));
-    ND_CUDA_TRY(cudaMemGetInfo(available, total));
-    return ND_OK;
-}

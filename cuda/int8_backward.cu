@@ -270,7 +270,8 @@ __global__ void __launch_bounds__(TURN_THREADS)
         ND_UNROLL
         for (int i = 0; i < 4; i++) {
             float h[ND_WIDE];
-            scale_piece(h, *held_piece(held, first + i, lane), t + i < tokens ? a[t + i] / 127.0f : 0.0f);
+            scale_piece(h, *held_piece(held, first + i, lane),
+                        t + i < tokens ? a[t + i] / 127.0f : 0.0f);
             ND_UNROLL
             for (int j = 0; j < ND_WIDE; j++)
                 words[j] |= (uint32_t)(nd_quantized(h[j], factor[j]) & 0xff) << (8 * i);
@@ -331,9 +332,10 @@ static nd_status ternary_gemm_dx_int8_cuda(nd_backend *b, nd_view dx, nd_cview d
     const size_t weight_bytes = nd_scratch_bytes(c.cols * stride, 1);
     const size_t scale_bytes = nd_scratch_bytes(dy.rows, sizeof(float));
     void *scratch;
-    ND_TRY(nd_cuda_scratch(
-        cuda, code_bytes + weight_bytes + scale_bytes + nd_cuda_int8_scratch(cuda, dx.rows, dx.cols),
-        &scratch));
+    ND_TRY(nd_cuda_scratch(cuda,
+                           code_bytes + weight_bytes + scale_bytes +
+                               nd_cuda_int8_scratch(cuda, dx.rows, dx.cols),
+                           &scratch));
     int8_t *codes = static_cast<int8_t *>(scratch), *weights = codes + code_bytes;
     float *largest = reinterpret_cast<float *>(weights + weight_bytes);
     ND_CUDA_TRY(ND_LAUNCH(encode_rows_kernel, dim3((unsigned)dy.rows),

@@ -59,8 +59,7 @@ static nd_status check(cublasStatus_t code, const char *what, const nd_matmul *c
 {
     if (code == CUBLAS_STATUS_SUCCESS)
         return ND_OK;
-    if (!call)
-        return ND_FAIL(ND_EINTERNAL, "cuBLASLt: %s failed with status %d", what, (int)code);
+    ND_FAIL_IF(!call, ND_EINTERNAL, "cuBLASLt: %s failed with status %d", what, (int)code);
     return ND_FAIL(
         ND_EINTERNAL,
         "cuBLASLt: %s failed with status %d for a product of [%lld, %lld] x [%lld, %lld] "

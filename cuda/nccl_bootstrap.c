@@ -12,9 +12,8 @@ static nd_status agree(nd_comm *comm, nd_status mine, const char *what)
     if (mine != ND_OK)
         return mine;
     for (int r = 0; r < comm->size; r++)
-        if (all[r] != ND_OK)
-            return ND_FAIL(ND_EPEER, "rank %d of %d: rank %d could not %s", comm->rank, comm->size,
-                           r, what);
+        ND_FAIL_IF(all[r] != ND_OK, ND_EPEER, "rank %d of %d: rank %d could not %s", comm->rank,
+                   comm->size, r, what);
     return ND_OK;
 }
 
@@ -26,12 +25,11 @@ static nd_status gpus_differ(nd_comm *comm, const char *mine)
     ND_TRY(comm->ops.allgather(comm, all, mine, ND_NCCL_GPU_BYTES));
     for (int r = 1; r < comm->size; r++)
         for (int other = 0; other < r; other++)
-            if (memcmp(all[r], all[other], ND_NCCL_GPU_BYTES) == 0)
-                return ND_FAIL(ND_ECONFIG,
-                               "rank %d and rank %d have the same GPU: a rank needs a GPU of its "
-                               "own, and CUDA_VISIBLE_DEVICES must show each rank another one, or "
-                               "all ranks all GPUs of their host",
-                               other, r);
+            ND_FAIL_IF(memcmp(all[r], all[other], ND_NCCL_GPU_BYTES) == 0, ND_ECONFIG,
+                       "rank %d and rank %d have the same GPU: a rank needs a GPU of its own, and "
+                       "CUDA_VISIBLE_DEVICES must show each rank another one, or all ranks all "
+                       "GPUs of their host",
+                       other, r);
     return ND_OK;
 }
 

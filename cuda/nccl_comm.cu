@@ -310,8 +310,7 @@ void free_context(nd_nccl_context *c)
 extern "C" nd_status nd_nccl_attach(nd_comm *comm, nd_backend *backend)
 {
     nd_nccl_context *c = static_cast<nd_nccl_context *>(calloc(1, sizeof *c));
-    if (!c)
-        return ND_FAIL(ND_ENOMEM, "no memory for NCCL's context");
+    ND_FAIL_IF(!c, ND_ENOMEM, "no memory for NCCL's context");
     c->backend = backend;
     c->host = comm;
     c->base = comm->ops;

@@ -23,8 +23,7 @@ struct nd_nccl_context {
     cudaEvent_t ready; /* compute -> exchange, of the one that is being begun */
     cudaEvent_t starts[ND_NCCL_EXCHANGES], ends[ND_NCCL_EXCHANGES];
     nd_nccl_exchanges exchanges;
-    float
-        *part; /* [ND_NCCL_PART_FLOATS] what arrives, or what a format made of values that leave */
+    float *part; /* [ND_NCCL_PART_FLOATS] a received part, or an encoded one to send */
     nd_comm *host;
 };
 

@@ -32,8 +32,7 @@ static nd_status record_cuda(nd_backend *b, bool *can)
 static nd_status make_recording(nd_cuda *cuda, cudaGraph_t graph, nd_recording **recording)
 {
     nd_recording *made = static_cast<nd_recording *>(calloc(1, sizeof *made));
-    if (!made)
-        return ND_FAIL(ND_ENOMEM, "no memory for a recording");
+    ND_FAIL_IF(!made, ND_ENOMEM, "no memory for a recording");
     const cudaError_t code = cudaGraphInstantiate(&made->graph, graph, 0);
     if (code != cudaSuccess) {
         free(made);

@@ -17,8 +17,8 @@ static nd_status find_encode(nd_cuda_hopper *hopper)
     ND_CUDA_TRY(cudaGetDriverEntryPoint("cuTensorMapEncodeTiled", &hopper->encode_map,
                                         cudaEnableDefault, &found));
 #endif
-    if (found != cudaDriverEntryPointSuccess || !hopper->encode_map)
-        return ND_FAIL(ND_EINTERNAL, "cuda: the driver has no cuTensorMapEncodeTiled (CUDA 12.0)");
+    ND_FAIL_IF(found != cudaDriverEntryPointSuccess || !hopper->encode_map, ND_EINTERNAL,
+               "cuda: the driver has no cuTensorMapEncodeTiled (CUDA 12.0)");
     return ND_OK;
 }
 
@@ -35,9 +35,8 @@ nd_status nd_cuda_tensor_map(nd_cuda *cuda, nd_tensor_map *map, const void *x, i
         encode(map, CU_TENSOR_MAP_DATA_TYPE_UINT8, 2, const_cast<void *>(x), sizes, strides,
                box_sizes, steps, CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
                CU_TENSOR_MAP_L2_PROMOTION_L2_128B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
-    if (code != CUDA_SUCCESS)
-        return ND_FAIL(ND_EINTERNAL,
-                       "cuda: cuTensorMapEncodeTiled failed with %d for [%lld, %lld] bytes",
-                       (int)code, (long long)rows, (long long)width);
+    ND_FAIL_IF(code != CUDA_SUCCESS, ND_EINTERNAL,
+               "cuda: cuTensorMapEncodeTiled failed with %d for [%lld, %lld] bytes", (int)code,
+               (long long)rows, (long long)width);
     return ND_OK;
 }

@@ -12,7 +12,8 @@ __global__ void expand_kernel(nd_floats x, const int8_t *q, const float *a, int6
                               bool wide)
 {
     const int64_t count = rows * n;
-    ND_GRID_LOOP_WIDE(i, count) {
+    ND_GRID_LOOP_WIDE(i, count)
+    {
         int code[ND_WIDE];
         float out[ND_WIDE];
         nd_load_codes(q + i, count - i, wide, code);

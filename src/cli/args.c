@@ -50,23 +50,22 @@ static nd_status assign(const nd_arg *arg, const char *text)
         return ND_OK;
     case ND_ARG_INT: {
         const long double number = strtold(text, &end), value = number * scale_of(end);
-        if (end == text || !(value >= 0.0L && value < 0x1p63L) || floorl(value) < value)
-            return ND_FAIL(ND_ECONFIG, "%s: '%.80s' is not a whole number of 0 or more", arg->name,
-                           text);
+        ND_FAIL_IF(end == text || !(value >= 0.0L && value < 0x1p63L) || floorl(value) < value,
+                   ND_ECONFIG, "%s: '%.80s' is not a whole number of 0 or more", arg->name, text);
         *(int64_t *)arg->value = (int64_t)value;
         return ND_OK;
     }
     case ND_ARG_DOUBLE: {
         const double value = strtod(text, &end);
-        if (end == text || *end || !isfinite(value))
-            return ND_FAIL(ND_ECONFIG, "%s: '%.80s' is not a number", arg->name, text);
+        ND_FAIL_IF(end == text || *end || !isfinite(value), ND_ECONFIG,
+                   "%s: '%.80s' is not a number", arg->name, text);
         *(double *)arg->value = value;
         return ND_OK;
     }
     case ND_ARG_APPEND: {
         nd_arg_list *list = arg->value;
-        if (list->count == ND_ARG_LIST_MAX)
-            return ND_FAIL(ND_ECONFIG, "%s: given more than %d times", arg->name, ND_ARG_LIST_MAX);
+        ND_FAIL_IF(list->count == ND_ARG_LIST_MAX, ND_ECONFIG, "%s: given more than %d times",
+                   arg->name, ND_ARG_LIST_MAX);
         list->items[list->count++] = text;
         return ND_OK;
     }
@@ -78,9 +77,9 @@ static nd_status assign(const nd_arg *arg, const char *text)
 
 nd_status nd_args_check_range(const char *name, int64_t value, int64_t least, int64_t most)
 {
-    if (value < least || value > most)
-        return ND_FAIL(ND_ECONFIG, "%s is %lld; expected a whole number from %lld to %lld", name,
-                       (long long)value, (long long)least, (long long)most);
+    ND_FAIL_IF(value < least || value > most, ND_ECONFIG,
+               "%s is %lld; expected a whole number from %lld to %lld", name, (long long)value,
+               (long long)least, (long long)most);
     return ND_OK;
 }
 
@@ -94,9 +93,8 @@ static nd_status parse_option(const nd_command *command, int argc, char **argv, 
         if (strlen(command->args[i].name) == length &&
             strncmp(command->args[i].name, text, length) == 0)
             arg = &command->args[i];
-    if (!arg)
-        return ND_FAIL(ND_ECONFIG, "unknown option '%.*s'; the nearest is %s (see --help)",
-                       (int)length, text, nearest(command, text)->name);
+    ND_FAIL_IF(!arg, ND_ECONFIG, "unknown option '%.*s'; the nearest is %s (see --help)",
+               (int)length, text, nearest(command, text)->name);
     if (arg->type == ND_ARG_FLAG && !equals) {
         *(bool *)arg->value = true;
         return ND_OK;
@@ -108,8 +106,8 @@ static nd_status parse_option(const nd_command *command, int argc, char **argv, 
     *given |= bit;
     if (equals)
         return assign(arg, equals + 1);
-    if (*at + 1 >= argc)
-        return ND_FAIL(ND_ECONFIG, "%s needs a value: %s %s", arg->name, arg->name, arg->metavar);
+    ND_FAIL_IF(*at + 1 >= argc, ND_ECONFIG, "%s needs a value: %s %s", arg->name, arg->name,
+               arg->metavar);
     return assign(arg, argv[++*at]);
 }
 
@@ -135,8 +133,7 @@ nd_status nd_args_parse(const nd_command *command, int argc, char **argv, nd_arg
             ND_TRY(parse_option(command, argc, argv, &i, &given));
             continue;
         }
-        if (!rest)
-            return ND_FAIL(ND_ECONFIG, "unexpected argument '%.80s' (see --help)", argv[i]);
+        ND_FAIL_IF(!rest, ND_ECONFIG, "unexpected argument '%.80s' (see --help)", argv[i]);
         rest->items[rest->count++] = argv[i];
     }
     return ND_OK;

@@ -23,8 +23,7 @@ static nd_status turn_text(const chat *c, const char *line, char **text)
     for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++)
         bytes += strlen(parts[i]);
     char *at = *text = malloc(bytes);
-    if (!at)
-        return ND_FAIL(ND_ENOMEM, "no memory for a turn of %zu bytes", bytes);
+    ND_FAIL_IF(!at, ND_ENOMEM, "no memory for a turn of %zu bytes", bytes);
     for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++)
         at = stpcpy(at, parts[i]);
     return ND_OK;

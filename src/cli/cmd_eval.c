@@ -58,10 +58,9 @@ static nd_status print_json(const eval_arguments *a, const nd_loaded_model *l,
                           strlen(l->directory), "step", (json_int_t)l->step, "split", a->split,
                           "val_loss", e->loss, "val_bpb", e->bits_per_byte, "tokens",
                           (json_int_t)e->tokens, "sequences", (json_int_t)e->sequences);
-    if (!o)
-        return ND_FAIL(ND_ENUMERIC,
-                       "%s has no JSON: the loss %g is not finite, or the name is not UTF-8",
-                       l->directory, e->loss);
+    ND_FAIL_IF(!o, ND_ENUMERIC,
+               "%s has no JSON: the loss %g is not finite, or the name is not UTF-8", l->directory,
+               e->loss);
     json_dumpf(o, stdout, JSON_COMPACT | JSON_REAL_PRECISION(17));
     putchar('\n');
     json_decref(o);
@@ -99,16 +98,14 @@ nd_status nd_cli_eval(int argc, char **argv)
                                 "Held-out loss and bits per byte of a checkpoint.", args,
                                 sizeof args / sizeof args[0]};
     ND_ARGS_PARSE(command, argc, argv, NULL);
-    if (!a.checkpoint)
-        return ND_FAIL(ND_ECONFIG, "eval needs --checkpoint DIR (see --help)");
-    if (strcmp(a.split, "val") != 0 && strcmp(a.split, "train") != 0)
-        return ND_FAIL(ND_ECONFIG, "--split: '%.40s' is neither val nor train", a.split);
+    ND_FAIL_IF(!a.checkpoint, ND_ECONFIG, "eval needs --checkpoint DIR (see --help)");
+    ND_FAIL_IF(strcmp(a.split, "val") != 0 && strcmp(a.split, "train") != 0, ND_ECONFIG,
+               "--split: '%.40s' is neither val nor train", a.split);
     nd_comm *comm = NULL;
     nd_loaded_model *loaded = calloc(1, sizeof *loaded);
     nd_evaluation result = {0};
     nd_status status = ND_OK;
-    if (!loaded)
-        return ND_FAIL(ND_ENOMEM, "no memory for a model");
+    ND_FAIL_IF(!loaded, ND_ENOMEM, "no memory for a model");
     ND_TRY_GOTO(nd_comm_create(&comm), done);
     const nd_load_options options = {.checkpoint = a.checkpoint,
                                      .precision = a.precision,

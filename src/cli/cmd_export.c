@@ -36,8 +36,8 @@ static nd_status export(const export_arguments *a, nd_source *s)
     static const char *const tensor_types[] = {"bf16", "f32"};
     const bool gguf = strcmp(a->format, "gguf") == 0;
     size_t type;
-    if (!gguf && strcmp(a->format, "safetensors") != 0)
-        return ND_FAIL(ND_ECONFIG, "--format '%.40s' is neither gguf nor safetensors", a->format);
+    ND_FAIL_IF(!gguf && strcmp(a->format, "safetensors") != 0, ND_ECONFIG,
+               "--format '%.40s' is neither gguf nor safetensors", a->format);
     if (gguf)
         ND_TRY(choose("gguf", a->type, gguf_types, 5, &type));
     else
@@ -69,11 +69,10 @@ nd_status nd_cli_export(int argc, char **argv)
         "Writes a checkpoint's model for llama.cpp or transformers.", args,
         sizeof args / sizeof args[0]};
     ND_ARGS_PARSE(command, argc, argv, NULL);
-    if (!a.checkpoint || !a.out)
-        return ND_FAIL(ND_ECONFIG, "export needs --checkpoint DIR and --out PATH (see --help)");
+    ND_FAIL_IF(!a.checkpoint || !a.out, ND_ECONFIG,
+               "export needs --checkpoint DIR and --out PATH (see --help)");
     nd_source *source = malloc(sizeof *source);
-    if (!source)
-        return ND_FAIL(ND_ENOMEM, "no memory for an export");
+    ND_FAIL_IF(!source, ND_ENOMEM, "no memory for an export");
     const nd_status status = export(&a, source);
     free(source);
     return status;

@@ -31,9 +31,9 @@ static nd_status check_tokens(const nd_loaded_model *l, const char *path, const 
                               int64_t count)
 {
     for (int64_t i = 0; i < count; i++)
-        if (tokens[i] < 0 || tokens[i] >= l->config.model.vocab_size)
-            return ND_FAIL(ND_EDATA, "%s: token %d at element %lld; the vocabulary has %lld", path,
-                           tokens[i], (long long)i, (long long)l->config.model.vocab_size);
+        ND_FAIL_IF(tokens[i] < 0 || tokens[i] >= l->config.model.vocab_size, ND_EDATA,
+                   "%s: token %d at element %lld; the vocabulary has %lld", path, tokens[i],
+                   (long long)i, (long long)l->config.model.vocab_size);
     return ND_OK;
 }
 
@@ -43,8 +43,7 @@ static nd_status write_gradient(nd_hdf5_out *out, nd_backend *b, const char *nam
 {
     const size_t bytes = nd_view_bytes(gradient);
     void *host = malloc(bytes);
-    if (!host)
-        return ND_FAIL(ND_ENOMEM, "no memory for %s (%zu bytes)", name, bytes);
+    ND_FAIL_IF(!host, ND_ENOMEM, "no memory for %s (%zu bytes)", name, bytes);
     nd_status status = b->ops.download(b, host, gradient.data, bytes);
     if (status == ND_OK)
         status = nd_hdf5_out_write(out, name,
@@ -110,8 +109,7 @@ static nd_status compute(const grad_arguments *a, nd_loaded_model *l, const int3
     nd_status status = ND_OK;
     nd_loss loss;
     gradient_scratch scratch = {.views = calloc((size_t)l->model->params.count, sizeof(nd_view))};
-    if (!scratch.views)
-        return ND_FAIL(ND_ENOMEM, "no memory for the table of gradients");
+    ND_FAIL_IF(!scratch.views, ND_ENOMEM, "no memory for the table of gradients");
     ND_TRY_GOTO(check_tokens(l, a->tokens, tokens, rows * cols), done);
     nd_arena_start_sizing(&scratch.arena, "gradients", l->backend);
     ND_TRY_GOTO(reserve(l, &scratch), done);
@@ -152,10 +150,10 @@ nd_status nd_cli_grad(int argc, char **argv)
         "Loss and every gradient of one batch, for cross-checks with other programs.", args,
         sizeof args / sizeof args[0]};
     ND_ARGS_PARSE(command, argc, argv, NULL);
-    if (!a.checkpoint || !a.tokens || !a.out)
-        return ND_FAIL(ND_ECONFIG, "grad needs --checkpoint, --tokens and --out (see --help)");
-    if (nd_path_same(a.tokens, a.out))
-        return ND_FAIL(ND_ECONFIG, "--out %s: this is the file of --tokens; give another", a.out);
+    ND_FAIL_IF(!a.checkpoint || !a.tokens || !a.out, ND_ECONFIG,
+               "grad needs --checkpoint, --tokens and --out (see --help)");
+    ND_FAIL_IF(nd_path_same(a.tokens, a.out), ND_ECONFIG,
+               "--out %s: this is the file of --tokens; give another", a.out);
     int32_t *tokens = NULL;
     int64_t rows = 0, cols = 0;
     ND_TRY(nd_hdf5_read_tokens(a.tokens, "/tokens", &tokens, &rows, &cols));

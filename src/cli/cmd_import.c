@@ -22,9 +22,8 @@ nd_status nd_cli_import(int argc, char **argv)
         "Turns a llama or bitnet model in safetensors into a checkpoint of step 0.", args,
         sizeof args / sizeof args[0]};
     ND_ARGS_PARSE(command, argc, argv, NULL);
-    if (!o.from || !o.run)
-        return ND_FAIL(ND_ECONFIG, "import needs --from DIR and --out DIR (see --help)");
-    if (strcmp(format, "safetensors") != 0)
-        return ND_FAIL(ND_ECONFIG, "--format '%.40s': import reads safetensors", format);
+    ND_FAIL_IF(!o.from || !o.run, ND_ECONFIG, "import needs --from DIR and --out DIR (see --help)");
+    ND_FAIL_IF(strcmp(format, "safetensors") != 0, ND_ECONFIG,
+               "--format '%.40s': import reads safetensors", format);
     return nd_import_safetensors(&o, stdout);
 }

@@ -66,14 +66,13 @@ nd_status nd_cli_info(int argc, char **argv)
         "nanochat_dist info FILE|DIR [--verify]",
         "Describes a data set, a shard, a checkpoint, a GGUF file or safetensors.", args, 1};
     ND_ARGS_PARSE(command, argc, argv, &paths);
-    if (paths.count == 0)
-        return ND_FAIL(ND_ECONFIG, "info needs a file or a directory (see --help)");
+    ND_FAIL_IF(paths.count == 0, ND_ECONFIG, "info needs a file or a directory (see --help)");
     for (int i = 0; i < paths.count; i++) {
         struct stat info;
-        if (stat(paths.items[i], &info) != 0)
-            return ND_FAIL(ND_EDATA, "%s: %s", paths.items[i], strerror(errno));
-        if (!S_ISDIR(info.st_mode) && !S_ISREG(info.st_mode))
-            return ND_FAIL(ND_EDATA, "%s: neither a regular file nor a directory", paths.items[i]);
+        ND_FAIL_IF(stat(paths.items[i], &info) != 0, ND_EDATA, "%s: %s", paths.items[i],
+                   strerror(errno));
+        ND_FAIL_IF(!S_ISDIR(info.st_mode) && !S_ISREG(info.st_mode), ND_EDATA,
+                   "%s: neither a regular file nor a directory", paths.items[i]);
         if (S_ISDIR(info.st_mode))
             ND_TRY(print_directory(paths.items[i], verify));
         else

@@ -90,13 +90,13 @@ nd_status nd_cli_pack(int argc, char **argv)
     o.progress = !quiet;
     o.inputs = (const char *const *)inputs.items;
     o.input_count = inputs.count;
-    if (index && (o.tokenizer || o.out || inputs.count > 0))
-        return ND_FAIL(ND_ECONFIG, "--index DIR goes without --tokenizer, --out and inputs; see "
-                                   "`nanochat_dist pack --help`");
-    if (!index && (!o.tokenizer || !o.out || inputs.count == 0))
-        return ND_FAIL(ND_ECONFIG, "pack: %s missing; see `nanochat_dist pack --help`",
-                       !o.tokenizer ? "--tokenizer is"
-                       : !o.out     ? "--out is"
-                                    : "the input is");
+    ND_FAIL_IF(
+        index && (o.tokenizer || o.out || inputs.count > 0), ND_ECONFIG,
+        "--index DIR goes without --tokenizer, --out and inputs; see `nanochat_dist pack --help`");
+    ND_FAIL_IF(!index && (!o.tokenizer || !o.out || inputs.count == 0), ND_ECONFIG,
+               "pack: %s missing; see `nanochat_dist pack --help`",
+               !o.tokenizer ? "--tokenizer is"
+               : !o.out     ? "--out is"
+                            : "the input is");
     return index ? make_index(index) : pack(&o);
 }

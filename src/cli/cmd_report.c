@@ -27,10 +27,8 @@ nd_status nd_cli_report(int argc, char **argv)
                                 "Needs python3.",
                                 args, sizeof args / sizeof *args};
     ND_ARGS_PARSE(command, argc, argv, &paths);
-    if (paths.count == 0)
-        return ND_FAIL(ND_ECONFIG, "report needs the directories of runs (see --help)");
-    if (!directory || !directory[0])
-        return ND_FAIL(ND_ECONFIG, "report needs --out DIR (see --help)");
+    ND_FAIL_IF(paths.count == 0, ND_ECONFIG, "report needs the directories of runs (see --help)");
+    ND_FAIL_IF(!directory || !directory[0], ND_ECONFIG, "report needs --out DIR (see --help)");
     if (claims)
         ND_TRY(nd_config_find(claims, claims_path, sizeof claims_path));
     ND_TRY(nd_program_file_find(places, sizeof places / sizeof *places, "report.py",

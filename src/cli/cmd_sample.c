@@ -69,15 +69,14 @@ static nd_status converse(const sample_arguments *a, nd_sampler *s)
 {
     const nd_chat_options options = {a->prompt, a->user_prefix, a->reply_prefix, a->max_tokens};
     char *stop = NULL;
-    if (!s->loaded->tokenizer || a->ids)
-        return ND_FAIL(ND_ECONFIG, "--chat needs text: %s",
-                       a->ids ? "leave --ids out" : "the checkpoint holds no tokenizer");
+    ND_FAIL_IF(!s->loaded->tokenizer || a->ids, ND_ECONFIG, "--chat needs text: %s",
+               a->ids ? "leave --ids out" : "the checkpoint holds no tokenizer");
     if (!s->stop) {
         size_t bytes = strlen(a->user_prefix);
         while (bytes > 0 && a->user_prefix[bytes - 1] == ' ')
             bytes--;
-        if (bytes > 0 && asprintf(&stop, "\n%.*s", (int)bytes, a->user_prefix) < 0)
-            return ND_FAIL(ND_ENOMEM, "no memory for the text that ends a reply");
+        ND_FAIL_IF(bytes > 0 && asprintf(&stop, "\n%.*s", (int)bytes, a->user_prefix) < 0,
+                   ND_ENOMEM, "no memory for the text that ends a reply");
         s->stop = stop;
     }
     const nd_status status = nd_chat(s, &options);
@@ -93,8 +92,7 @@ static nd_status sample(const sample_arguments *a, const nd_loaded_model *l)
                     .stop = a->stop};
     if (a->logits) {
         s.logits_out = fopen(a->logits, "wbe");
-        if (!s.logits_out)
-            return ND_FAIL(ND_EIO, "cannot write %s: %s", a->logits, strerror(errno));
+        ND_FAIL_IF(!s.logits_out, ND_EIO, "cannot write %s: %s", a->logits, strerror(errno));
     }
     nd_status status = nd_sampler_open(&s);
     if (status == ND_OK) {
@@ -110,8 +108,7 @@ static nd_status load_and_sample(const sample_arguments *a)
 {
     nd_comm *comm = NULL;
     nd_loaded_model *loaded = calloc(1, sizeof *loaded);
-    if (!loaded)
-        return ND_FAIL(ND_ENOMEM, "no memory for a model");
+    ND_FAIL_IF(!loaded, ND_ENOMEM, "no memory for a model");
     nd_status status = nd_comm_create_solo(&comm);
     const nd_load_options options = {.checkpoint = a->checkpoint,
                                      .precision = a->precision,
@@ -166,12 +163,10 @@ nd_status nd_cli_sample(int argc, char **argv)
                                 "Generates text from a checkpoint.", args,
                                 sizeof args / sizeof args[0]};
     ND_ARGS_PARSE(command, argc, argv, NULL);
-    if (!a.checkpoint)
-        return ND_FAIL(ND_ECONFIG, "sample needs --checkpoint DIR (see --help)");
-    if (a.temperature < 0.0 || a.top_k < 0 || a.max_tokens < 1)
-        return ND_FAIL(ND_ECONFIG,
-                       "--temperature and --top-k are not negative, --max-tokens is 1 or "
-                       "more; found %g, %lld, %lld",
-                       a.temperature, (long long)a.top_k, (long long)a.max_tokens);
+    ND_FAIL_IF(!a.checkpoint, ND_ECONFIG, "sample needs --checkpoint DIR (see --help)");
+    ND_FAIL_IF(a.temperature < 0.0 || a.top_k < 0 || a.max_tokens < 1, ND_ECONFIG,
+               "--temperature and --top-k are not negative, --max-tokens is 1 or more; found %g, "
+               "%lld, %lld",
+               a.temperature, (long long)a.top_k, (long long)a.max_tokens);
     return load_and_sample(&a);
 }

@@ -49,9 +49,9 @@ static nd_status run_train(int argc, char **argv)
     ND_ARGS_PARSE(command, argc, argv, NULL);
     ND_TRY(nd_args_check_range("--vocab-size", vocab_size, 260, MAX_VOCAB));
     ND_TRY(nd_args_check_range("--threads", threads, 1, 1024));
-    if (inputs.count == 0 || !o.output)
-        return ND_FAIL(ND_ECONFIG, "%s is missing; see `nanochat_dist tokenizer train --help`",
-                       o.output ? "--input" : "--output");
+    ND_FAIL_IF(inputs.count == 0 || !o.output, ND_ECONFIG,
+               "%s is missing; see `nanochat_dist tokenizer train --help`",
+               o.output ? "--input" : "--output");
     o.inputs = inputs.items;
     o.input_count = inputs.count;
     o.vocab_size = (int)vocab_size;
@@ -83,8 +83,7 @@ static nd_status encode_stream(const nd_tokenizer *tokenizer, FILE *file, const 
 {
     size_t capacity = 16 * (size_t)READ_BYTES, held = 0, got;
     char *text = malloc(capacity);
-    if (!text)
-        return ND_FAIL(ND_ENOMEM, "%s: no memory to read it", name);
+    ND_FAIL_IF(!text, ND_ENOMEM, "%s: no memory to read it", name);
     nd_status status = ND_OK;
     while (status == ND_OK && (got = fread(text + held, 1, capacity - held, file)) > 0) {
         held += got;
@@ -121,9 +120,9 @@ static nd_status decode_stream(const nd_tokenizer *tokenizer, FILE *file, const 
         char *end, *text;
         size_t bytes;
         const long number = strtol(word, &end, 10);
-        if (*end != '\0' || number < 0 || number >= nd_tokenizer_vocab_size(tokenizer))
-            return ND_FAIL(ND_EDATA, "%s: token %lld is '%s'; expected a number from 0 to %d", name,
-                           position, word, nd_tokenizer_vocab_size(tokenizer) - 1);
+        ND_FAIL_IF(*end != '\0' || number < 0 || number >= nd_tokenizer_vocab_size(tokenizer),
+                   ND_EDATA, "%s: token %lld is '%s'; expected a number from 0 to %d", name,
+                   position, word, nd_tokenizer_vocab_size(tokenizer) - 1);
         const int32_t id = (int32_t)number;
         ND_TRY(nd_tokenizer_decode(tokenizer, &id, 1, &text, &bytes));
         const bool written = fwrite(text, 1, bytes, stdout) == bytes;
@@ -132,8 +131,7 @@ static nd_status decode_stream(const nd_tokenizer *tokenizer, FILE *file, const 
             return nd_cli_flush_output();
         position++;
     }
-    if (ferror(file))
-        return ND_FAIL(ND_EDATA, "%s: cannot read this file: %s", name, strerror(errno));
+    ND_FAIL_IF(ferror(file), ND_EDATA, "%s: cannot read this file: %s", name, strerror(errno));
     return ND_OK;
 }
 
@@ -168,11 +166,10 @@ static nd_status run_coder(int argc, char **argv)
         {"nanochat_dist tokenizer encode --model FILE [FILE]",
          "Prints the tokens of FILE, or of standard input, separated by spaces.", args, 1}};
     ND_ARGS_PARSE(commands[encode], argc, argv, &files);
-    if (!model)
-        return ND_FAIL(ND_ECONFIG, "--model is missing; see `nanochat_dist tokenizer %s --help`",
-                       argv[0]);
-    if (files.count > 1)
-        return ND_FAIL(ND_ECONFIG, "'%s' is one argument too many (see --help)", files.items[1]);
+    ND_FAIL_IF(!model, ND_ECONFIG, "--model is missing; see `nanochat_dist tokenizer %s --help`",
+               argv[0]);
+    ND_FAIL_IF(files.count > 1, ND_ECONFIG, "'%s' is one argument too many (see --help)",
+               files.items[1]);
     return code_file(model, files.count > 0 ? files.items[0] : "-",
                      encode ? encode_stream : decode_stream);
 }
@@ -184,9 +181,8 @@ nd_status nd_cli_tokenizer(int argc, char **argv)
         return run_train(argc - 1, argv + 1);
     if (strcmp(action, "encode") == 0 || strcmp(action, "decode") == 0)
         return run_coder(argc - 1, argv + 1);
-    if (strcmp(action, "--help") != 0)
-        return ND_FAIL(ND_ECONFIG, "tokenizer: '%s' is no action; expected train, encode or decode",
-                       action);
+    ND_FAIL_IF(strcmp(action, "--help") != 0, ND_ECONFIG,
+               "tokenizer: '%s' is no action; expected train, encode or decode", action);
     fputs("usage: nanochat_dist tokenizer train|encode|decode [options]\n\n"
           "  train    learn a tokenizer (SentencePiece BPE with byte fallback) from text\n"
           "  encode   text to tokens, one decimal number a token\n"

@@ -84,8 +84,7 @@ nd_status nd_cli_train(int argc, char **argv)
         return ND_OK;
     ND_TRY(nd_signals_start());
     nd_train_options *options = calloc(1, sizeof *options);
-    if (!options)
-        return ND_FAIL(ND_ENOMEM, "no memory for the configuration");
+    ND_FAIL_IF(!options, ND_ENOMEM, "no memory for the configuration");
     options->resume = a.resume;
     options->new_data = a.new_data;
     nd_comm *comm = NULL;

@@ -81,9 +81,8 @@ int64_t nd_sampler_remaining(const nd_sampler *s)
 nd_status nd_sampler_feed(nd_sampler *s, const int32_t *tokens, size_t count)
 {
     const int64_t held = s->generator.length, all = held + (int64_t)count;
-    if (all > context_of(s))
-        return ND_FAIL(ND_EDATA, "%zu tokens after %lld do not fit a context of %lld", count,
-                       (long long)held, (long long)context_of(s));
+    ND_FAIL_IF(all > context_of(s), ND_EDATA, "%zu tokens after %lld do not fit a context of %lld",
+               count, (long long)held, (long long)context_of(s));
     if (all > s->generator.max_tokens)
         ND_TRY(nd_sampler_reserve(s, all > 2 * held ? all : 2 * held));
     if (!s->logits_out)
@@ -91,8 +90,8 @@ nd_status nd_sampler_feed(nd_sampler *s, const int32_t *tokens, size_t count)
     const size_t row = (size_t)s->loaded->config.model.vocab_size;
     for (size_t i = 0; i < count; i++) {
         ND_TRY(nd_generator_feed(&s->generator, &tokens[i], 1, s->logits));
-        if (fwrite(s->logits, sizeof *s->logits, row, s->logits_out) != row)
-            return ND_FAIL(ND_EIO, "cannot write the logits: %s", strerror(errno));
+        ND_FAIL_IF(fwrite(s->logits, sizeof *s->logits, row, s->logits_out) != row, ND_EIO,
+                   "cannot write the logits: %s", strerror(errno));
     }
     return ND_OK;
 }
@@ -185,8 +184,7 @@ nd_status nd_sampler_reply(nd_sampler *s, int64_t max_tokens, nd_reply_end *end,
     reply r = {.stream = {.out = stdout, .stop = s->stop}, .before = s->generator.length};
     *rest = NULL;
     r.ends = calloc((size_t)most + 1, sizeof *r.ends);
-    if (!r.ends)
-        return ND_FAIL(ND_ENOMEM, "no memory for a reply of %lld tokens", (long long)most);
+    ND_FAIL_IF(!r.ends, ND_ENOMEM, "no memory for a reply of %lld tokens", (long long)most);
     const nd_status status = draw_tokens(s, &r, max_tokens, end, rest);
     nd_text_stream_end(&r.stream);
     free(r.ends);

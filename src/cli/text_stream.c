@@ -30,8 +30,8 @@ static size_t beginning_of(const char *stop, const char *text, size_t bytes)
 
 static nd_status print_first(nd_text_stream *s, size_t bytes)
 {
-    if (fwrite(s->held, 1, bytes, s->out) != bytes || fflush(s->out) != 0)
-        return ND_FAIL(ND_EIO, "cannot print what was generated: %s", strerror(errno));
+    ND_FAIL_IF(fwrite(s->held, 1, bytes, s->out) != bytes || fflush(s->out) != 0, ND_EIO,
+               "cannot print what was generated: %s", strerror(errno));
     memmove(s->held, s->held + bytes, s->held_bytes - bytes);
     s->held_bytes -= bytes;
     s->printed += bytes;
@@ -45,8 +45,7 @@ nd_status nd_text_stream_put(nd_text_stream *s, const char *text, size_t bytes, 
     if (s->held_bytes + bytes + 1 > s->capacity) {
         const size_t capacity = 2 * (s->held_bytes + bytes + 1);
         char *grown = realloc(s->held, capacity);
-        if (!grown)
-            return ND_FAIL(ND_ENOMEM, "no memory for generated text");
+        ND_FAIL_IF(!grown, ND_ENOMEM, "no memory for generated text");
         s->held = grown;
         s->capacity = capacity;
     }

@@ -168,13 +168,13 @@ static nd_status build(nd_bpe *bpe, sorted_piece *pieces, const char *name)
     }
     qsort(pieces, count, sizeof *pieces, by_text);
     for (size_t i = 1; i < count; i++) {
-        if (by_text(&pieces[i - 1], &pieces[i]) == 0)
-            return ND_FAIL(ND_EDATA, "%s: pieces %d and %d are the same text; the file is damaged",
-                           name, pieces[i - 1].token, pieces[i].token);
+        ND_FAIL_IF(by_text(&pieces[i - 1], &pieces[i]) == 0, ND_EDATA,
+                   "%s: pieces %d and %d are the same text; the file is damaged", name,
+                   pieces[i - 1].token, pieces[i].token);
     }
     const size_t splits = visit_splits(bpe, pieces, count, false);
-    if (!table_open(&bpe->pairs, splits) || !table_open(&bpe->characters, count))
-        return ND_FAIL(ND_ENOMEM, "%s: no memory for its merge table", name);
+    ND_FAIL_IF(!table_open(&bpe->pairs, splits) || !table_open(&bpe->characters, count), ND_ENOMEM,
+               "%s: no memory for its merge table", name);
     visit_splits(bpe, pieces, count, true);
     return ND_OK;
 }
@@ -184,8 +184,7 @@ nd_status nd_bpe_open(const nd_model_file *model, const char *name, nd_bpe **bpe
     nd_status status = ND_OK;
     *bpe = NULL;
     nd_bpe *b = calloc(1, sizeof *b);
-    if (!b)
-        return ND_FAIL(ND_ENOMEM, "%s: no memory for the tokenizer", name);
+    ND_FAIL_IF(!b, ND_ENOMEM, "%s: no memory for the tokenizer", name);
     b->model = model;
     for (int i = 0; i < 128; i++)
         b->ascii[i] = NO_PIECE;

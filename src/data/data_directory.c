@@ -14,8 +14,7 @@ enum { INDEX_BYTES_MAX = 1 << 28 };
 nd_status nd_data_path(const char *path, const char *part, const char *name, char *result)
 {
     const int length = snprintf(result, PATH_MAX, "%s%s%s/%s", path, *part ? "/" : "", part, name);
-    if (length >= PATH_MAX - 8)
-        return ND_FAIL(ND_EIO, "%.200s...: this path is too long", path);
+    ND_FAIL_IF(length >= PATH_MAX - 8, ND_EIO, "%.200s...: this path is too long", path);
     return ND_OK;
 }
 
@@ -29,9 +28,8 @@ nd_status nd_data_directory_list(const char *path,
 {
     struct dirent **names = NULL;
     const int count = scandir(path, &names, NULL, by_name);
-    if (count < 0)
-        return ND_FAIL(ND_EDATA, "%s: cannot read this directory of shards: %s", path,
-                       strerror(errno));
+    ND_FAIL_IF(count < 0, ND_EDATA, "%s: cannot read this directory of shards: %s", path,
+               strerror(errno));
     nd_status status = ND_OK;
     for (int i = 0; i < count; i++) {
         if (status == ND_OK)
@@ -46,8 +44,8 @@ nd_status nd_data_exists(const char *path, bool *there)
 {
     struct stat info;
     *there = stat(path, &info) == 0;
-    if (!*there && errno != ENOENT && errno != ENOTDIR)
-        return ND_FAIL(ND_EDATA, "%s: cannot look for this file: %s", path, strerror(errno));
+    ND_FAIL_IF(!*there && errno != ENOENT && errno != ENOTDIR, ND_EDATA,
+               "%s: cannot look for this file: %s", path, strerror(errno));
     return ND_OK;
 }
 
@@ -75,19 +73,17 @@ static nd_status without_index(const char *path)
 {
     traces t = {.shards = 0};
     ND_TRY(nd_data_directory_list(path, note_trace, &t));
-    if (t.unfinished[0] || (t.staging && t.shards == 0))
-        return ND_FAIL(ND_EDATA,
-                       "%s: no whole data set: a pack is still running here or was interrupted "
-                       "(it left %s); run it again%s",
-                       path, t.unfinished[0] ? t.unfinished : ND_PACK_STAGING,
-                       t.shards ? " with --overwrite" : "");
-    if (t.shards > 0)
-        return ND_FAIL(ND_EDATA,
-                       "%s/%s: %d shard%s here, but no " ND_SHARD_INDEX_NAME
-                       ", which pack writes last: packed by an older version or another program, "
-                       "or not copied whole. When all shards are there, make the index with "
-                       "`nanochat_dist pack --index %s`",
-                       path, t.shard, t.shards, t.shards == 1 ? "" : "s", path);
+    ND_FAIL_IF(t.unfinished[0] || (t.staging && t.shards == 0), ND_EDATA,
+               "%s: no whole data set: a pack is still running here or was interrupted (it left "
+               "%s); run it again%s",
+               path, t.unfinished[0] ? t.unfinished : ND_PACK_STAGING,
+               t.shards ? " with --overwrite" : "");
+    ND_FAIL_IF(
+        t.shards > 0, ND_EDATA,
+        "%s/%s: %d shard%s here, but no " ND_SHARD_INDEX_NAME
+        ", which pack writes last: packed by an older version or another program, or not copied "
+        "whole. When all shards are there, make the index with `nanochat_dist pack --index %s`",
+        path, t.shard, t.shards, t.shards == 1 ? "" : "s", path);
     return ND_FAIL(ND_EDATA,
                    "%s: no shard of split 'train' or 'val' here (files named train_*.h5 and "
                    "val_*.h5); make some with `nanochat_dist pack`",
@@ -131,17 +127,14 @@ static nd_status check_file(const nd_data_directory *d, size_t number)
     char path[PATH_MAX];
     struct stat info;
     ND_TRY(shard_path(d, number, path));
-    if (stat(path, &info) != 0)
-        return ND_FAIL(ND_EDATA,
-                       "%s: %s; " ND_SHARD_INDEX_NAME " lists this shard of %lld bytes; copy it "
-                       "here again, or pack again",
-                       path, errno == ENOENT ? "missing" : strerror(errno),
-                       (long long)shard->bytes);
-    if (info.st_size != shard->bytes)
-        return ND_FAIL(ND_EDATA,
-                       "%s: %lld bytes; expected %lld by " ND_SHARD_INDEX_NAME
-                       ": cut short, or of another data set; copy it here again, or pack again",
-                       path, (long long)info.st_size, (long long)shard->bytes);
+    ND_FAIL_IF(stat(path, &info) != 0, ND_EDATA,
+               "%s: %s; " ND_SHARD_INDEX_NAME
+               " lists this shard of %lld bytes; copy it here again, or pack again",
+               path, errno == ENOENT ? "missing" : strerror(errno), (long long)shard->bytes);
+    ND_FAIL_IF(info.st_size != shard->bytes, ND_EDATA,
+               "%s: %lld bytes; expected %lld by " ND_SHARD_INDEX_NAME
+               ": cut short, or of another data set; copy it here again, or pack again",
+               path, (long long)info.st_size, (long long)shard->bytes);
     return ND_OK;
 }
 
@@ -166,8 +159,7 @@ nd_status nd_data_directory_open(const char *path, nd_data_directory *directory)
 {
     nd_status status = ND_OK;
     *directory = (nd_data_directory){.path = strdup(path)};
-    if (!directory->path)
-        return ND_FAIL(ND_ENOMEM, "%s: no memory for its name", path);
+    ND_FAIL_IF(!directory->path, ND_ENOMEM, "%s: no memory for its name", path);
     ND_TRY_GOTO(read_index(directory), failed);
     for (size_t i = 0; i < directory->index.count; i++)
         ND_TRY_GOTO(check_file(directory, i), failed);
@@ -222,11 +214,10 @@ static nd_status verify_bytes(const nd_data_directory *d, size_t number)
     int64_t bytes;
     ND_TRY(shard_path(d, number, path));
     ND_TRY(nd_file_digest(path, &bytes, hex));
-    if (strcmp(hex, d->index.shards[number].sha256) != 0)
-        return ND_FAIL(ND_EDATA,
-                       "%s: its SHA-256 is %s; expected %s by " ND_SHARD_INDEX_NAME
-                       ": damaged, or of another data set; copy it here again, or pack again",
-                       path, hex, d->index.shards[number].sha256);
+    ND_FAIL_IF(strcmp(hex, d->index.shards[number].sha256) != 0, ND_EDATA,
+               "%s: its SHA-256 is %s; expected %s by " ND_SHARD_INDEX_NAME
+               ": damaged, or of another data set; copy it here again, or pack again",
+               path, hex, d->index.shards[number].sha256);
     return ND_OK;
 }
 

@@ -23,12 +23,10 @@ struct nd_dataset {
 
 static nd_status open_synthetic(const nd_dataset_options *options, nd_dataset *d)
 {
-    if (options->n_samples < 1)
-        return ND_FAIL(ND_ECONFIG, "n_samples is %lld; synthetic data needs 1 or more",
-                       (long long)options->n_samples);
+    ND_FAIL_IF(options->n_samples < 1, ND_ECONFIG,
+               "n_samples is %lld; synthetic data needs 1 or more", (long long)options->n_samples);
     d->synthetic = calloc(1, sizeof *d->synthetic);
-    if (!d->synthetic)
-        return ND_FAIL(ND_ENOMEM, "no memory for synthetic data");
+    ND_FAIL_IF(!d->synthetic, ND_ENOMEM, "no memory for synthetic data");
     ND_TRY(nd_synthetic_open(d->synthetic, options->seed, options->vocab_size));
     d->window_count = options->n_samples;
     d->synthetic_first = strcmp(options->split, "train") == 0 ? 0 : HELD_OUT_WINDOWS;
@@ -41,20 +39,16 @@ static nd_status check_shard(const nd_dataset_options *options, const nd_shard *
 {
     const char *sha =
         options->tokenizer_sha256 ? options->tokenizer_sha256 : first->tokenizer_sha256;
-    if (strcmp(shard->tokenizer_sha256, sha) != 0)
-        return ND_FAIL(ND_EDATA,
-                       "%s: packed with the tokenizer of SHA-256 %s; expected %s, the tokenizer of "
-                       "%s",
-                       shard->path, shard->tokenizer_sha256, sha,
-                       options->tokenizer_sha256 ? "the model" : first->path);
-    if (shard->vocab_size > options->vocab_size)
-        return ND_FAIL(ND_EDATA,
-                       "%s: packed for a vocabulary of %lld; expected vocab_size %lld or less",
-                       shard->path, (long long)shard->vocab_size, (long long)options->vocab_size);
-    if (shard->vocab_size != first->vocab_size)
-        return ND_FAIL(ND_EDATA, "%s: packed for a vocabulary of %lld; expected %lld, that of %s",
-                       shard->path, (long long)shard->vocab_size, (long long)first->vocab_size,
-                       first->path);
+    ND_FAIL_IF(strcmp(shard->tokenizer_sha256, sha) != 0, ND_EDATA,
+               "%s: packed with the tokenizer of SHA-256 %s; expected %s, the tokenizer of %s",
+               shard->path, shard->tokenizer_sha256, sha,
+               options->tokenizer_sha256 ? "the model" : first->path);
+    ND_FAIL_IF(shard->vocab_size > options->vocab_size, ND_EDATA,
+               "%s: packed for a vocabulary of %lld; expected vocab_size %lld or less", shard->path,
+               (long long)shard->vocab_size, (long long)options->vocab_size);
+    ND_FAIL_IF(shard->vocab_size != first->vocab_size, ND_EDATA,
+               "%s: packed for a vocabulary of %lld; expected %lld, that of %s", shard->path,
+               (long long)shard->vocab_size, (long long)first->vocab_size, first->path);
     return ND_OK;
 }
 
@@ -68,9 +62,9 @@ static nd_status add_shard(const nd_dataset_options *options, nd_dataset *d,
     const int at = d->shard_count++;
     ND_TRY(check_shard(options, shard, &d->shards[0]));
     d->token_count += shard->n_tokens; /* in range: the index's sum is */
-    if (__builtin_add_overflow(d->text_bytes, shard->n_bytes, &d->text_bytes))
-        return ND_FAIL(ND_EDATA, "%s: n_bytes is %lld; with the shards before that is beyond 2^63",
-                       shard->path, (long long)shard->n_bytes);
+    ND_FAIL_IF(__builtin_add_overflow(d->text_bytes, shard->n_bytes, &d->text_bytes), ND_EDATA,
+               "%s: n_bytes is %lld; with the shards before that is beyond 2^63", shard->path,
+               (long long)shard->n_bytes);
     if (shard->n_tokens > 0)
         d->window_count += (shard->n_tokens - 1) / options->seq_length;
     d->first_window[at + 1] = d->window_count;
@@ -83,22 +77,20 @@ static nd_status open_split(const nd_dataset_options *options, nd_dataset *d,
     const nd_shard_index *index = &directory->index;
     d->shards = calloc(index->count, sizeof *d->shards);
     d->first_window = calloc(index->count + 1, sizeof *d->first_window);
-    if (!d->shards || !d->first_window || index->count > INT_MAX)
-        return ND_FAIL(ND_ENOMEM, "%s: no memory for %zu shards", options->path, index->count);
+    ND_FAIL_IF(!d->shards || !d->first_window || index->count > INT_MAX, ND_ENOMEM,
+               "%s: no memory for %zu shards", options->path, index->count);
     for (size_t i = 0; i < index->count; i++)
         if (strcmp(index->shards[i].split, options->split) == 0)
             ND_TRY(add_shard(options, d, directory, i));
-    if (d->shard_count == 0)
-        return ND_FAIL(ND_EDATA,
-                       "%s: no shard of split '%s' here (files named %s_*.h5); make some with "
-                       "`nanochat_dist pack`",
-                       options->path, options->split, options->split);
-    if (d->window_count == 0)
-        return ND_FAIL(ND_EDATA,
-                       "%s: split '%s' has %lld tokens in %d shards; expected at least one shard "
-                       "with seq_length + 1 = %lld, one window",
-                       options->path, options->split, (long long)d->token_count, d->shard_count,
-                       (long long)options->seq_length + 1);
+    ND_FAIL_IF(d->shard_count == 0, ND_EDATA,
+               "%s: no shard of split '%s' here (files named %s_*.h5); make some with "
+               "`nanochat_dist pack`",
+               options->path, options->split, options->split);
+    ND_FAIL_IF(d->window_count == 0, ND_EDATA,
+               "%s: split '%s' has %lld tokens in %d shards; expected at least one shard with "
+               "seq_length + 1 = %lld, one window",
+               options->path, options->split, (long long)d->token_count, d->shard_count,
+               (long long)options->seq_length + 1);
     return nd_open_shards_create(d->shards, d->shard_count, &d->open);
 }
 
@@ -115,12 +107,10 @@ nd_status nd_dataset_open(const nd_dataset_options *options, nd_dataset **datase
 {
     nd_status status;
     *dataset = NULL;
-    if (options->seq_length < 1)
-        return ND_FAIL(ND_ECONFIG, "seq_length is %lld; expected 1 or more",
-                       (long long)options->seq_length);
+    ND_FAIL_IF(options->seq_length < 1, ND_ECONFIG, "seq_length is %lld; expected 1 or more",
+               (long long)options->seq_length);
     nd_dataset *d = calloc(1, sizeof *d);
-    if (!d)
-        return ND_FAIL(ND_ENOMEM, "no memory for a dataset");
+    ND_FAIL_IF(!d, ND_ENOMEM, "no memory for a dataset");
     d->seq_length = options->seq_length;
     ND_TRY_GOTO(options->synthetic ? open_synthetic(options, d) : open_shards(options, d), failed);
     *dataset = d;
@@ -180,9 +170,9 @@ int64_t nd_dataset_text_bytes(const nd_dataset *dataset)
 
 nd_status nd_dataset_read_window(const nd_dataset *dataset, int64_t index, int32_t *tokens)
 {
-    if (index < 0 || index >= dataset->window_count)
-        return ND_FAIL(ND_EINTERNAL, "window %lld asked for; the dataset has %lld",
-                       (long long)index, (long long)dataset->window_count);
+    ND_FAIL_IF(index < 0 || index >= dataset->window_count, ND_EINTERNAL,
+               "window %lld asked for; the dataset has %lld", (long long)index,
+               (long long)dataset->window_count);
     if (dataset->synthetic) {
         nd_synthetic_window(dataset->synthetic, dataset->synthetic_first + index,
                             dataset->seq_length + 1, tokens);

@@ -21,11 +21,9 @@ static nd_status narrow(const char *path, const char *name, const int64_t *wide,
                         int32_t *values)
 {
     for (int64_t i = 0; i < count; i++) {
-        if (wide[i] < 0 || wide[i] > INT32_MAX)
-            return ND_FAIL(ND_EDATA,
-                           "%s: %s holds %lld at element %lld; expected tokens from 0 to "
-                           "%d",
-                           path, name, (long long)wide[i], (long long)i, INT32_MAX);
+        ND_FAIL_IF(wide[i] < 0 || wide[i] > INT32_MAX, ND_EDATA,
+                   "%s: %s holds %lld at element %lld; expected tokens from 0 to %d", path, name,
+                   (long long)wide[i], (long long)i, INT32_MAX);
         values[i] = (int32_t)wide[i];
     }
     return ND_OK;
@@ -70,8 +68,7 @@ nd_status nd_hdf5_read_tokens(const char *path, const char *name, int32_t **valu
 {
     nd_hdf5_start();
     const hid_t file = H5Fopen(path, H5F_ACC_RDONLY, nd_hdf5_access(false));
-    if (file < 0)
-        return ND_FAIL(ND_EDATA, "%s: not an HDF5 file that can be opened", path);
+    ND_FAIL_IF(file < 0, ND_EDATA, "%s: not an HDF5 file that can be opened", path);
     const hid_t dataset = H5Dopen2(file, name, H5P_DEFAULT);
     nd_status status = ND_OK;
     if (dataset < 0)
@@ -87,12 +84,10 @@ nd_status nd_hdf5_read_tokens(const char *path, const char *name, int32_t **valu
 nd_status nd_hdf5_out_create(const char *path, nd_hdf5_out **out)
 {
     nd_hdf5_start();
-    if (strlen(path) >= PATH_LONGEST)
-        return ND_FAIL(ND_EIO, "%.80s...: the path is too long", path);
+    ND_FAIL_IF(strlen(path) >= PATH_LONGEST, ND_EIO, "%.80s...: the path is too long", path);
     ND_TRY(nd_durable_check(path, "\x89HDF\r\n\x1a\n", "HDF5 file"));
     nd_hdf5_out *o = calloc(1, sizeof *o);
-    if (!o)
-        return ND_FAIL(ND_ENOMEM, "no memory to write %s", path);
+    ND_FAIL_IF(!o, ND_ENOMEM, "no memory to write %s", path);
     strcpy(o->path, path);
     snprintf(o->temporary, sizeof o->temporary, "%s%s", path, ND_TEMPORARY_SUFFIX);
     o->file = H5Fcreate(o->temporary, H5F_ACC_TRUNC, H5P_DEFAULT, nd_hdf5_access(false));

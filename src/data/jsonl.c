@@ -144,9 +144,8 @@ static nd_status hold(lines *l, const char *text, size_t bytes)
     if (l->bytes + bytes > l->capacity) {
         const size_t capacity = 2 * (l->bytes + bytes);
         char *larger = realloc(l->line, capacity);
-        if (!larger)
-            return ND_FAIL(ND_ENOMEM, "%s:%lld: no memory for a line of %zu bytes", name, l->number,
-                           capacity);
+        ND_FAIL_IF(!larger, ND_ENOMEM, "%s:%lld: no memory for a line of %zu bytes", name,
+                   l->number, capacity);
         l->line = larger;
         l->capacity = capacity;
     }

@@ -102,12 +102,10 @@ static nd_status check_options(const nd_loader_options *o)
                        "of the batch",
                        (long long)o->first, (long long)(o->first + o->count),
                        (long long)o->batch_size, (long long)o->start_sample);
-    if (o->async && (o->workers < 1 || o->prefetch_batches < 1))
-        return ND_FAIL(
-            ND_ECONFIG,
-            "num_workers is %d and prefetch_batches is %d; the asynchronous loader needs "
-            "1 or more of each",
-            o->workers, o->prefetch_batches);
+    ND_FAIL_IF(o->async && (o->workers < 1 || o->prefetch_batches < 1), ND_ECONFIG,
+               "num_workers is %d and prefetch_batches is %d; the asynchronous loader needs 1 or "
+               "more of each",
+               o->workers, o->prefetch_batches);
     return ND_OK;
 }
 
@@ -115,16 +113,13 @@ static nd_status allocate(nd_loader *l)
 {
     const size_t tokens = (size_t)(l->options.count * l->row);
     l->slots = calloc((size_t)l->slot_count, sizeof *l->slots);
-    if (!l->slots)
-        return ND_FAIL(ND_ENOMEM, "no memory for the loader");
+    ND_FAIL_IF(!l->slots, ND_ENOMEM, "no memory for the loader");
     for (int i = 0; i < l->slot_count; i++) {
         l->slots[i].missing = l->options.count;
         l->slots[i].tokens = calloc(tokens + 1, sizeof *l->slots[i].tokens);
-        if (!l->slots[i].tokens)
-            return ND_FAIL(ND_ENOMEM,
-                           "no memory for %d batches of %zu tokens; lower prefetch_batches or the "
-                           "batch",
-                           l->slot_count, tokens);
+        ND_FAIL_IF(!l->slots[i].tokens, ND_ENOMEM,
+                   "no memory for %d batches of %zu tokens; lower prefetch_batches or the batch",
+                   l->slot_count, tokens);
     }
     return ND_OK;
 }
@@ -132,13 +127,11 @@ static nd_status allocate(nd_loader *l)
 static nd_status start_workers(nd_loader *l)
 {
     l->threads = calloc((size_t)l->options.workers, sizeof *l->threads);
-    if (!l->threads)
-        return ND_FAIL(ND_ENOMEM, "no memory for %d loader threads", l->options.workers);
+    ND_FAIL_IF(!l->threads, ND_ENOMEM, "no memory for %d loader threads", l->options.workers);
     while (l->thread_count < l->options.workers) {
         const int reason = pthread_create(&l->threads[l->thread_count], NULL, work, l);
-        if (reason != 0)
-            return ND_FAIL(ND_ENOMEM, "cannot start loader thread %d of %d: %s",
-                           l->thread_count + 1, l->options.workers, strerror(reason));
+        ND_FAIL_IF(reason != 0, ND_ENOMEM, "cannot start loader thread %d of %d: %s",
+                   l->thread_count + 1, l->options.workers, strerror(reason));
         l->thread_count++;
     }
     return ND_OK;
@@ -155,8 +148,7 @@ nd_status nd_loader_open(const nd_loader_options *options, nd_loader **loader)
     *loader = NULL;
     ND_TRY(check_options(options));
     nd_loader *l = calloc(1, sizeof *l);
-    if (!l)
-        return ND_FAIL(ND_ENOMEM, "no memory for the loader");
+    ND_FAIL_IF(!l, ND_ENOMEM, "no memory for the loader");
     l->options = *options;
     l->windows = nd_dataset_window_count(options->dataset);
     l->row = nd_dataset_seq_length(options->dataset) + 1;

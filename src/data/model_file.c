@@ -102,11 +102,10 @@ static nd_status check_trainer(wire message, const char *name)
 {
     uint64_t type;
     ND_TRY(read_number(message, 3, MODEL_TYPE_UNIGRAM, name, "trainer_spec", &type));
-    if (type != MODEL_TYPE_BPE)
-        return ND_FAIL(ND_EDATA,
-                       "%s: a SentencePiece model of type %s; expected type BPE (train one with "
-                       "`nanochat_dist tokenizer train`)",
-                       name, type == MODEL_TYPE_UNIGRAM ? "unigram" : "word or char");
+    ND_FAIL_IF(type != MODEL_TYPE_BPE, ND_EDATA,
+               "%s: a SentencePiece model of type %s; expected type BPE (train one with "
+               "`nanochat_dist tokenizer train`)",
+               name, type == MODEL_TYPE_UNIGRAM ? "unigram" : "word or char");
     return ND_OK;
 }
 
@@ -116,12 +115,11 @@ static nd_status check_normalizer(wire message, const char *name)
         field f;
         if (!read_field(&message, &f))
             return damaged(name, "normalizer_spec");
-        if (f.number == 2 && f.bytes.at < f.bytes.end)
-            return ND_FAIL(ND_EDATA,
-                           "%s: this model rewrites text before it splits it (precompiled_charsmap "
-                           "of %td bytes), so decoding would not give the text back; expected "
-                           "identity normalisation",
-                           name, f.bytes.end - f.bytes.at);
+        ND_FAIL_IF(
+            f.number == 2 && f.bytes.at < f.bytes.end, ND_EDATA,
+            "%s: this model rewrites text before it splits it (precompiled_charsmap of %td bytes), "
+            "so decoding would not give the text back; expected identity normalisation",
+            name, f.bytes.end - f.bytes.at);
     }
     return ND_OK;
 }
@@ -185,9 +183,9 @@ static nd_status parse_piece(wire message, const char *name, nd_model_file *mode
     const wire text = read.text;
     const uint64_t type = read.type;
     const float score = read.score;
-    if (text.at == text.end || isnan(score))
-        return ND_FAIL(ND_EDATA, "%s: piece %d has %s; the file is damaged", name, token,
-                       isnan(score) ? "a score that is no number" : "no text");
+    ND_FAIL_IF(text.at == text.end || isnan(score), ND_EDATA,
+               "%s: piece %d has %s; the file is damaged", name, token,
+               isnan(score) ? "a score that is no number" : "no text");
     nd_piece *piece = &model->pieces[token];
     const size_t length = (size_t)(text.end - text.at);
     *piece = (nd_piece){.text = *storage,
@@ -198,10 +196,9 @@ static nd_status parse_piece(wire message, const char *name, nd_model_file *mode
     switch (type) {
     case ND_PIECE_BYTE: {
         const int byte = byte_of_name(text.at, length);
-        if (byte < 0)
-            return ND_FAIL(ND_EDATA,
-                           "%s: byte piece %d is named '%.*s'; expected a name like <0x0A>", name,
-                           token, (int)length, (const char *)text.at);
+        ND_FAIL_IF(byte < 0, ND_EDATA,
+                   "%s: byte piece %d is named '%.*s'; expected a name like <0x0A>", name, token,
+                   (int)length, (const char *)text.at);
         piece->text[0] = (char)byte;
         piece->bytes = 1;
         model->byte_pieces[byte] = token;
@@ -245,12 +242,11 @@ static nd_status scan(wire message, const char *name, int *pieces)
         else if (f.number == 3)
             normalizer = f.bytes;
     }
-    if (*pieces == 0 || !trainer.at || !normalizer.at)
-        return ND_FAIL(ND_EDATA,
-                       "%s: not a SentencePiece model, or a truncated one: it holds no %s", name,
-                       *pieces == 0  ? "pieces"
-                       : !trainer.at ? "trainer_spec"
-                                     : "normalizer_spec");
+    ND_FAIL_IF(*pieces == 0 || !trainer.at || !normalizer.at, ND_EDATA,
+               "%s: not a SentencePiece model, or a truncated one: it holds no %s", name,
+               *pieces == 0  ? "pieces"
+               : !trainer.at ? "trainer_spec"
+                             : "normalizer_spec");
     ND_TRY(check_trainer(trainer, name));
     return check_normalizer(normalizer, name);
 }
@@ -262,8 +258,7 @@ nd_status nd_model_file_parse(const void *bytes, size_t size, const char *name,
     *model = (nd_model_file){.bos = -1, .eos = -1};
     for (int i = 0; i < 256; i++)
         model->byte_pieces[i] = -1;
-    if (size == 0)
-        return ND_FAIL(ND_EDATA, "%s: the file is empty; expected a SentencePiece model", name);
+    ND_FAIL_IF(size == 0, ND_EDATA, "%s: the file is empty; expected a SentencePiece model", name);
     wire message = {bytes, (const uint8_t *)bytes + size};
     int pieces;
     ND_TRY(scan(message, name, &pieces));

@@ -82,11 +82,10 @@ static nd_status open_entry(nd_open_shards *o, int number)
         close_oldest(o);
     while (e->fd < 0) {
         ND_TRY(nd_shard_reopen_file(&o->shards[number], &e->fd));
-        if (e->fd < 0 && !close_oldest(o))
-            return ND_FAIL(ND_EDATA,
-                           "%s: cannot open this file: the process or the machine has too many "
-                           "open; raise `ulimit -n`",
-                           o->shards[number].path);
+        ND_FAIL_IF(e->fd < 0 && !close_oldest(o), ND_EDATA,
+                   "%s: cannot open this file: the process or the machine has too many open; raise "
+                   "`ulimit -n`",
+                   o->shards[number].path);
     }
     o->open++;
     return ND_OK;

@@ -24,16 +24,13 @@ typedef struct packing {
 
 static nd_status check_options(const nd_pack_options *o)
 {
-    if (!(o->val_fraction >= 0 && o->val_fraction < 1))
-        return ND_FAIL(ND_ECONFIG, "val fraction is %g; expected at least 0 and less than 1",
-                       o->val_fraction);
-    if (o->shard_tokens < 1)
-        return ND_FAIL(ND_ECONFIG, "tokens a shard is %lld; expected 1 or more",
-                       (long long)o->shard_tokens);
-    if (o->input_count < 1)
-        return ND_FAIL(ND_ECONFIG, "no input given to pack");
-    if (o->skip_bad && !o->jsonl_field)
-        return ND_FAIL(ND_ECONFIG, "--skip-bad is about JSON Lines; give --jsonl-field too");
+    ND_FAIL_IF(!(o->val_fraction >= 0 && o->val_fraction < 1), ND_ECONFIG,
+               "val fraction is %g; expected at least 0 and less than 1", o->val_fraction);
+    ND_FAIL_IF(o->shard_tokens < 1, ND_ECONFIG, "tokens a shard is %lld; expected 1 or more",
+               (long long)o->shard_tokens);
+    ND_FAIL_IF(o->input_count < 1, ND_ECONFIG, "no input given to pack");
+    ND_FAIL_IF(o->skip_bad && !o->jsonl_field, ND_ECONFIG,
+               "--skip-bad is about JSON Lines; give --jsonl-field too");
     return ND_OK;
 }
 
@@ -72,16 +69,14 @@ static nd_status check_present_file(void *context, const char *name)
     p->shards = true;
     ND_TRY(nd_data_path(o->out, "", name, path));
     ND_TRY(check_present_shard(path, p->tokenizer));
-    if (!o->overwrite)
-        return ND_FAIL(ND_ECONFIG,
-                       "%s: this directory already holds shards; give --overwrite to replace them, "
-                       "or another directory",
-                       o->out);
-    if (!nd_pack_staging_owns(name))
-        return ND_FAIL(ND_ECONFIG,
-                       "%s: pack does not name shards so and does not remove this one; move it "
-                       "elsewhere, or give another directory",
-                       path);
+    ND_FAIL_IF(!o->overwrite, ND_ECONFIG,
+               "%s: this directory already holds shards; give --overwrite to replace them, or "
+               "another directory",
+               o->out);
+    ND_FAIL_IF(!nd_pack_staging_owns(name), ND_ECONFIG,
+               "%s: pack does not name shards so and does not remove this one; move it elsewhere, "
+               "or give another directory",
+               path);
     return ND_OK;
 }
 
@@ -94,11 +89,10 @@ static nd_status check_present_model(const nd_pack_options *o, const nd_tokenize
     if (access(path, F_OK) != 0)
         return ND_OK;
     ND_TRY(nd_file_digest(path, &bytes, hex));
-    if (strcmp(hex, nd_tokenizer_sha256(tokenizer)) != 0)
-        return ND_FAIL(ND_EDATA,
-                       "%s: another tokenizer (SHA-256 %.12s...; the one given has %.12s...); pack "
-                       "into another directory",
-                       path, hex, nd_tokenizer_sha256(tokenizer));
+    ND_FAIL_IF(strcmp(hex, nd_tokenizer_sha256(tokenizer)) != 0, ND_EDATA,
+               "%s: another tokenizer (SHA-256 %.12s...; the one given has %.12s...); pack into "
+               "another directory",
+               path, hex, nd_tokenizer_sha256(tokenizer));
     return ND_OK;
 }
 
@@ -108,11 +102,10 @@ static nd_status check_directory(const nd_pack_options *o, const nd_tokenizer *t
     present_files present = {.options = o, .tokenizer = tokenizer};
     ND_TRY(nd_data_directory_list(o->out, check_present_file, &present));
     ND_TRY(nd_data_path(o->out, "", ND_SHARD_INDEX_NAME, path));
-    if (present.index && !present.shards)
-        return ND_FAIL(ND_ECONFIG,
-                       "%s: the index of a data set goes here, and this file has no shards beside "
-                       "it; move it elsewhere, or give another directory",
-                       path);
+    ND_FAIL_IF(present.index && !present.shards, ND_ECONFIG,
+               "%s: the index of a data set goes here, and this file has no shards beside it; move "
+               "it elsewhere, or give another directory",
+               path);
     return check_present_model(o, tokenizer);
 }
 
@@ -178,9 +171,8 @@ static nd_status write_all(packing *p, const nd_text_sources *sources,
     const void *model = nd_tokenizer_model(tokenizer, &size);
     nd_pack_result *result = p->packer.result;
     ND_TRY(nd_text_sources_visit(sources, pack_file, p, &result->left_out));
-    if (result->documents == 0)
-        return ND_FAIL(ND_EDATA, "%s%s hold no text to pack", sources->inputs[0],
-                       sources->count > 1 ? " and the other inputs" : ": the files here");
+    ND_FAIL_IF(result->documents == 0, ND_EDATA, "%s%s hold no text to pack", sources->inputs[0],
+               sources->count > 1 ? " and the other inputs" : ": the files here");
     ND_TRY(nd_packer_finish(&p->packer));
     ND_TRY(nd_data_path(staging->path, "", "tokenizer.model", path));
     ND_TRY(nd_durable_write(path, model, size));

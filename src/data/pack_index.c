@@ -21,11 +21,10 @@ static nd_status add_shard(void *context, const char *name)
 {
     indexing *x = context;
     char path[PATH_MAX];
-    if (nd_shard_name_matches(name, ND_TEMPORARY_SUFFIX))
-        return ND_FAIL(ND_EDATA,
-                       "%s/%s: left by an interrupted pack, so shards may be missing here; pack "
-                       "again, or remove this file if you know that they are all here",
-                       x->out, name);
+    ND_FAIL_IF(nd_shard_name_matches(name, ND_TEMPORARY_SUFFIX), ND_EDATA,
+               "%s/%s: left by an interrupted pack, so shards may be missing here; pack again, or "
+               "remove this file if you know that they are all here",
+               x->out, name);
     if (!nd_shard_name_matches(name, ""))
         return ND_OK;
     ND_TRY(nd_data_path(x->out, "", name, path));
@@ -42,11 +41,10 @@ static nd_status check_model(const indexing *x)
     if (access(path, F_OK) != 0)
         return ND_OK;
     ND_TRY(nd_file_digest(path, &bytes, hex));
-    if (strcmp(hex, x->index.tokenizer_sha256) != 0)
-        return ND_FAIL(ND_EDATA,
-                       "%s: damaged, or of other data: its SHA-256 is %.12s..., that of the "
-                       "shards' tokenizer is %.12s...",
-                       path, hex, x->index.tokenizer_sha256);
+    ND_FAIL_IF(strcmp(hex, x->index.tokenizer_sha256) != 0, ND_EDATA,
+               "%s: damaged, or of other data: its SHA-256 is %.12s..., that of the shards' "
+               "tokenizer is %.12s...",
+               path, hex, x->index.tokenizer_sha256);
     return ND_OK;
 }
 
@@ -73,9 +71,8 @@ nd_status nd_pack_index(const char *out, size_t *shards)
 {
     nd_pack_staging staging;
     struct stat info;
-    if (stat(out, &info) != 0)
-        return ND_FAIL(ND_EDATA, "%s: cannot read this directory of shards: %s", out,
-                       strerror(errno));
+    ND_FAIL_IF(stat(out, &info) != 0, ND_EDATA, "%s: cannot read this directory of shards: %s", out,
+               strerror(errno));
     ND_TRY(nd_pack_staging_open(out, &staging));
     const nd_status status = write_index(out, shards);
     nd_pack_staging_close(&staging);

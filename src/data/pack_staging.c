@@ -30,8 +30,8 @@ static nd_status remove_file(const char *directory, const char *name)
 {
     char path[PATH_MAX];
     ND_TRY(nd_data_path(directory, "", name, path));
-    if (unlink(path) != 0 && errno != ENOENT)
-        return ND_FAIL(ND_EIO, "%s: cannot remove this file: %s", path, strerror(errno));
+    ND_FAIL_IF(unlink(path) != 0 && errno != ENOENT, ND_EIO, "%s: cannot remove this file: %s",
+               path, strerror(errno));
     return ND_OK;
 }
 
@@ -51,18 +51,16 @@ static nd_status take_lock(nd_pack_staging *s)
     ND_TRY(nd_data_path(s->path, "", lock_name, path));
     for (int i = 0; i < LOCK_TRIES; i++) {
         struct stat info;
-        if (mkdir(s->path, 0777) != 0 && errno != EEXIST)
-            return ND_FAIL(ND_EIO, "%s: cannot make this directory: %s", s->path, strerror(errno));
+        ND_FAIL_IF(mkdir(s->path, 0777) != 0 && errno != EEXIST, ND_EIO,
+                   "%s: cannot make this directory: %s", s->path, strerror(errno));
         s->lock = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0666);
         if (s->lock < 0 && errno == ENOENT)
             continue;
-        if (s->lock < 0)
-            return ND_FAIL(ND_EIO, "%s: cannot make this file: %s", path, strerror(errno));
-        if (flock(s->lock, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK)
-            return ND_FAIL(ND_EDATA,
-                           "%s: another pack is writing here; wait until it has ended, or give "
-                           "another directory",
-                           s->out);
+        ND_FAIL_IF(s->lock < 0, ND_EIO, "%s: cannot make this file: %s", path, strerror(errno));
+        ND_FAIL_IF(
+            flock(s->lock, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK, ND_EDATA,
+            "%s: another pack is writing here; wait until it has ended, or give another directory",
+            s->out);
         if (fstat(s->lock, &info) == 0 && info.st_nlink > 0)
             return ND_OK;
         close(s->lock);

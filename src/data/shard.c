@@ -25,9 +25,8 @@ static nd_status damaged(const char *path, const char *part)
 
 static nd_status read_integer(hid_t file, const char *path, const char *name, int64_t *value)
 {
-    if (H5Aexists(file, name) <= 0)
-        return ND_FAIL(ND_EDATA, "%s: attribute %s is missing; this HDF5 file is no shard", path,
-                       name);
+    ND_FAIL_IF(H5Aexists(file, name) <= 0, ND_EDATA,
+               "%s: attribute %s is missing; this HDF5 file is no shard", path, name);
     nd_status status = ND_OK;
     const hid_t attribute = H5Aopen(file, name, H5P_DEFAULT);
     const hid_t space = H5Aget_space(attribute), type = H5Aget_type(attribute);
@@ -45,9 +44,8 @@ static nd_status read_integer(hid_t file, const char *path, const char *name, in
 static nd_status read_string(hid_t file, const char *path, const char *name, char *value,
                              size_t size)
 {
-    if (H5Aexists(file, name) <= 0)
-        return ND_FAIL(ND_EDATA, "%s: attribute %s is missing; this HDF5 file is no shard", path,
-                       name);
+    ND_FAIL_IF(H5Aexists(file, name) <= 0, ND_EDATA,
+               "%s: attribute %s is missing; this HDF5 file is no shard", path, name);
     nd_status status = ND_OK;
     const hid_t attribute = H5Aopen(file, name, H5P_DEFAULT);
     const hid_t type = H5Aget_type(attribute), space = H5Aget_space(attribute);
@@ -81,9 +79,9 @@ static nd_status read_attributes(hid_t file, nd_shard *shard)
 {
     int64_t version;
     ND_TRY(read_integer(file, shard->path, "format_version", &version));
-    if (version != ND_SHARD_FORMAT_VERSION)
-        return ND_FAIL(ND_EDATA, "%s: format_version is %lld; this program reads version %d",
-                       shard->path, (long long)version, ND_SHARD_FORMAT_VERSION);
+    ND_FAIL_IF(version != ND_SHARD_FORMAT_VERSION, ND_EDATA,
+               "%s: format_version is %lld; this program reads version %d", shard->path,
+               (long long)version, ND_SHARD_FORMAT_VERSION);
     ND_TRY(read_integer(file, shard->path, "vocab_size", &shard->vocab_size));
     ND_TRY(read_integer(file, shard->path, "n_tokens", &shard->n_tokens));
     ND_TRY(read_integer(file, shard->path, "n_bytes", &shard->n_bytes));
@@ -97,9 +95,9 @@ static nd_status read_attributes(hid_t file, nd_shard *shard)
                        "vocabulary and no negative number",
                        shard->path, (long long)shard->vocab_size, (long long)shard->n_tokens,
                        (long long)shard->n_bytes);
-    if (strlen(shard->tokenizer_sha256) != ND_SHA256_HEX_SIZE - 1)
-        return ND_FAIL(ND_EDATA, "%s: tokenizer_sha256 is '%s'; expected 64 hex digits",
-                       shard->path, shard->tokenizer_sha256);
+    ND_FAIL_IF(strlen(shard->tokenizer_sha256) != ND_SHA256_HEX_SIZE - 1, ND_EDATA,
+               "%s: tokenizer_sha256 is '%s'; expected 64 hex digits", shard->path,
+               shard->tokenizer_sha256);
     return ND_OK;
 }
 
@@ -131,20 +129,19 @@ static nd_status locate_chunks(hid_t dataset, nd_shard *shard)
 {
     struct stat info;
     shard->fd = open(shard->path, O_RDONLY | O_CLOEXEC);
-    if (shard->fd < 0 || fstat(shard->fd, &info) != 0)
-        return ND_FAIL(ND_EDATA, "%s: cannot open this file: %s", shard->path, strerror(errno));
+    ND_FAIL_IF(shard->fd < 0 || fstat(shard->fd, &info) != 0, ND_EDATA,
+               "%s: cannot open this file: %s", shard->path, strerror(errno));
     shard->inode = info.st_ino;
     shard->file_bytes = info.st_size;
     /* Stored whole and uncompressed: what is computed from n_tokens below stays in range. */
-    if (shard->n_tokens > (int64_t)info.st_size / shard->token_bytes)
-        return ND_FAIL(ND_EDATA, "%s: n_tokens is %lld, more than fit the file's %lld bytes",
-                       shard->path, (long long)shard->n_tokens, (long long)info.st_size);
+    ND_FAIL_IF(shard->n_tokens > (int64_t)info.st_size / shard->token_bytes, ND_EDATA,
+               "%s: n_tokens is %lld, more than fit the file's %lld bytes", shard->path,
+               (long long)shard->n_tokens, (long long)info.st_size);
     shard->chunk_count = (shard->n_tokens + shard->chunk_tokens - 1) / shard->chunk_tokens;
     shard->chunk_offsets = calloc((size_t)shard->chunk_count + 1, sizeof *shard->chunk_offsets);
     shard->verified = calloc((size_t)shard->chunk_count + 1, sizeof *shard->verified);
-    if (!shard->chunk_offsets || !shard->verified)
-        return ND_FAIL(ND_ENOMEM, "%s: no memory for its %lld chunks", shard->path,
-                       (long long)shard->chunk_count);
+    ND_FAIL_IF(!shard->chunk_offsets || !shard->verified, ND_ENOMEM,
+               "%s: no memory for its %lld chunks", shard->path, (long long)shard->chunk_count);
     const hsize_t expected =
         (hsize_t)(shard->chunk_tokens * shard->token_bytes) + ND_FLETCHER32_BYTES;
     for (int64_t i = 0; i < shard->chunk_count; i++) {
@@ -173,8 +170,7 @@ static nd_status extent_of(hid_t dataset, const char *path, const char *name, hs
     if (rank == 1)
         H5Sget_simple_extent_dims(space, extent, NULL);
     H5Sclose(space);
-    if (rank != 1)
-        return ND_FAIL(ND_EDATA, "%s: /%s has %d dimensions; expected 1", path, name, rank);
+    ND_FAIL_IF(rank != 1, ND_EDATA, "%s: /%s has %d dimensions; expected 1", path, name, rank);
     return ND_OK;
 }
 
@@ -182,16 +178,16 @@ static nd_status open_tokens(hid_t dataset, nd_shard *shard)
 {
     hsize_t extent = 0;
     ND_TRY(extent_of(dataset, shard->path, ND_SHARD_TOKENS, &extent));
-    if (extent != (hsize_t)shard->n_tokens)
-        return ND_FAIL(ND_EDATA, "%s: /tokens has %llu tokens; attribute n_tokens says %lld",
-                       shard->path, (unsigned long long)extent, (long long)shard->n_tokens);
+    ND_FAIL_IF(extent != (hsize_t)shard->n_tokens, ND_EDATA,
+               "%s: /tokens has %llu tokens; attribute n_tokens says %lld", shard->path,
+               (unsigned long long)extent, (long long)shard->n_tokens);
     const hid_t type = H5Dget_type(dataset);
     shard->token_bytes = H5Tequal(type, H5T_STD_U16LE) > 0   ? 2
                          : H5Tequal(type, H5T_STD_U32LE) > 0 ? 4
                                                              : 0;
     H5Tclose(type);
-    if (shard->token_bytes == 0)
-        return ND_FAIL(ND_EDATA, "%s: /tokens is not little-endian uint16 or uint32", shard->path);
+    ND_FAIL_IF(shard->token_bytes == 0, ND_EDATA,
+               "%s: /tokens is not little-endian uint16 or uint32", shard->path);
     ND_TRY(check_layout(dataset, shard));
     return locate_chunks(dataset, shard);
 }
@@ -232,9 +228,8 @@ static nd_status check_documents(hid_t dataset, nd_shard *shard)
 static nd_status with_dataset(hid_t file, nd_shard *shard, const char *name,
                               nd_status (*use)(hid_t, nd_shard *))
 {
-    if (H5Lexists(file, name, H5P_DEFAULT) <= 0)
-        return ND_FAIL(ND_EDATA, "%s: dataset /%s is missing; this HDF5 file is no shard",
-                       shard->path, name);
+    ND_FAIL_IF(H5Lexists(file, name, H5P_DEFAULT) <= 0, ND_EDATA,
+               "%s: dataset /%s is missing; this HDF5 file is no shard", shard->path, name);
     const hid_t dataset = H5Dopen2(file, name, H5P_DEFAULT);
     if (dataset < 0)
         return damaged(shard->path, name);
@@ -258,15 +253,14 @@ static bool has_signature(const char *path)
 static nd_status open_file(const char *path, hid_t *file)
 {
     struct stat info;
-    if (access(path, R_OK) != 0 || stat(path, &info) != 0)
-        return ND_FAIL(ND_EDATA, "%s: cannot open this file: %s", path, strerror(errno));
+    ND_FAIL_IF(access(path, R_OK) != 0 || stat(path, &info) != 0, ND_EDATA,
+               "%s: cannot open this file: %s", path, strerror(errno));
     if (!S_ISREG(info.st_mode)) /* opening a pipe would wait */
         return ND_FAIL(ND_EDATA, "%s: not a regular file; expected a shard", path);
     *file = H5Fopen(path, H5F_ACC_RDONLY, nd_hdf5_access(false));
     if (*file < 0 && (nd_hdf5_is_system_error() || has_signature(path)))
         return damaged(path, "this HDF5 file");
-    if (*file < 0)
-        return ND_FAIL(ND_EDATA, "%s: not an HDF5 file; expected a shard", path);
+    ND_FAIL_IF(*file < 0, ND_EDATA, "%s: not an HDF5 file; expected a shard", path);
     const hid_t properties = H5Fget_create_plist(*file);
     hsize_t userblock = 0;
     H5Pget_userblock(properties, &userblock);
@@ -319,10 +313,9 @@ static nd_status read_bytes(const nd_shard *shard, int fd, void *buffer, size_t 
         const ssize_t got = pread(fd, (char *)buffer + done, bytes - done, (off_t)(offset + done));
         if (got < 0 && errno == EINTR)
             continue;
-        if (got <= 0)
-            return ND_FAIL(ND_EDATA, "%s: cannot read %zu bytes at offset %llu: %s", shard->path,
-                           bytes, (unsigned long long)offset,
-                           got < 0 ? strerror(errno) : "the file has become shorter");
+        ND_FAIL_IF(got <= 0, ND_EDATA, "%s: cannot read %zu bytes at offset %llu: %s", shard->path,
+                   bytes, (unsigned long long)offset,
+                   got < 0 ? strerror(errno) : "the file has become shorter");
         done += (size_t)got;
     }
     return ND_OK;
@@ -332,8 +325,7 @@ static nd_status verify_chunk(const nd_shard *shard, int fd, int64_t chunk)
 {
     const size_t bytes = (size_t)(shard->chunk_tokens * shard->token_bytes);
     uint8_t *data = malloc(bytes + ND_FLETCHER32_BYTES);
-    if (!data)
-        return ND_FAIL(ND_ENOMEM, "%s: no memory for a chunk of %zu bytes", shard->path, bytes);
+    ND_FAIL_IF(!data, ND_ENOMEM, "%s: no memory for a chunk of %zu bytes", shard->path, bytes);
     nd_status status =
         read_bytes(shard, fd, data, bytes + ND_FLETCHER32_BYTES, shard->chunk_offsets[chunk]);
     if (status == ND_OK) {
@@ -390,9 +382,9 @@ static nd_status read_piece(const nd_shard *shard, int fd, int64_t first, int64_
 nd_status nd_shard_read_from(const nd_shard *shard, int fd, int64_t first, int64_t count,
                              int32_t *tokens)
 {
-    if (first < 0 || count < 0 || first > shard->n_tokens - count)
-        return ND_FAIL(ND_EINTERNAL, "%s: tokens %lld to %lld asked for; it has %lld", shard->path,
-                       (long long)first, (long long)(first + count), (long long)shard->n_tokens);
+    ND_FAIL_IF(first < 0 || count < 0 || first > shard->n_tokens - count, ND_EINTERNAL,
+               "%s: tokens %lld to %lld asked for; it has %lld", shard->path, (long long)first,
+               (long long)(first + count), (long long)shard->n_tokens);
     while (count > 0) {
         const int64_t chunk = first / shard->chunk_tokens;
         const int64_t left = (chunk + 1) * shard->chunk_tokens - first;

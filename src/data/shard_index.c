@@ -21,9 +21,9 @@ static nd_status read_text(const json_t *object, const char *where, const char *
                            size_t size)
 {
     const json_t *value = json_object_get(object, key);
-    if (!json_is_string(value) || json_string_length(value) >= size)
-        return ND_FAIL(ND_EDATA, "%s: %s is %s; expected text of at most %zu characters", where,
-                       key, value ? "something else or longer" : "missing", size - 1);
+    ND_FAIL_IF(!json_is_string(value) || json_string_length(value) >= size, ND_EDATA,
+               "%s: %s is %s; expected text of at most %zu characters", where, key,
+               value ? "something else or longer" : "missing", size - 1);
     memcpy(text, json_string_value(value), json_string_length(value) + 1);
     return ND_OK;
 }
@@ -32,13 +32,12 @@ static nd_status read_number(const json_t *object, const char *where, const char
                              int64_t *number)
 {
     const json_t *value = json_object_get(object, key);
-    if (!json_is_integer(value))
-        return ND_FAIL(ND_EDATA, "%s: %s is %s; expected a whole number", where, key,
-                       value ? "something else" : "missing");
+    ND_FAIL_IF(!json_is_integer(value), ND_EDATA, "%s: %s is %s; expected a whole number", where,
+               key, value ? "something else" : "missing");
     *number = (int64_t)json_integer_value(value);
-    if (*number < 0 || *number > most)
-        return ND_FAIL(ND_EDATA, "%s: %s is %lld; expected a number from 0 to %lld", where, key,
-                       (long long)*number, (long long)most);
+    ND_FAIL_IF(*number < 0 || *number > most, ND_EDATA,
+               "%s: %s is %lld; expected a number from 0 to %lld", where, key, (long long)*number,
+               (long long)most);
     return ND_OK;
 }
 
@@ -46,8 +45,9 @@ static nd_status read_digest(const json_t *object, const char *where, const char
                              char hex[ND_SHA256_HEX_SIZE])
 {
     ND_TRY(read_text(object, where, key, hex, ND_SHA256_HEX_SIZE));
-    if (strlen(hex) != ND_SHA256_HEX_SIZE - 1 || strspn(hex, "0123456789abcdef") != strlen(hex))
-        return ND_FAIL(ND_EDATA, "%s: %s is '%s'; expected 64 hex digits", where, key, hex);
+    ND_FAIL_IF(strlen(hex) != ND_SHA256_HEX_SIZE - 1 ||
+                   strspn(hex, "0123456789abcdef") != strlen(hex),
+               ND_EDATA, "%s: %s is '%s'; expected 64 hex digits", where, key, hex);
     return ND_OK;
 }
 
@@ -68,11 +68,10 @@ static nd_status parse_shard(const json_t *object, const char *name, size_t numb
     snprintf(where, sizeof where, "%.400s: shard %zu", name, number);
     ND_TRY(read_text(object, where, "name", shard->name, sizeof shard->name));
     ND_TRY(read_text(object, where, "split", shard->split, sizeof shard->split));
-    if (!nd_shard_index_names(shard))
-        return ND_FAIL(ND_EDATA,
-                       "%s: name is '%s' and split '%s'; expected train_*.h5 or val_*.h5, the name "
-                       "of a file in this directory",
-                       where, shard->name, shard->split);
+    ND_FAIL_IF(!nd_shard_index_names(shard), ND_EDATA,
+               "%s: name is '%s' and split '%s'; expected train_*.h5 or val_*.h5, the name of a "
+               "file in this directory",
+               where, shard->name, shard->split);
     snprintf(where, sizeof where, "%.400s: %s", name, shard->name);
     ND_TRY(read_number(object, where, "bytes", INT64_MAX, &shard->bytes));
     ND_TRY(read_number(object, where, "n_tokens", shard->bytes, &shard->n_tokens));
@@ -85,25 +84,24 @@ static nd_status parse_object(const json_t *root, const char *name, nd_shard_ind
     int64_t version = 0, total = 0;
     const json_t *shards = json_object_get(root, "shards");
     ND_TRY(read_number(root, name, "format_version", INT64_MAX, &version));
-    if (version != ND_SHARD_INDEX_VERSION)
-        return ND_FAIL(ND_EDATA, "%s: format_version is %lld; this program reads version %d", name,
-                       (long long)version, ND_SHARD_INDEX_VERSION);
+    ND_FAIL_IF(version != ND_SHARD_INDEX_VERSION, ND_EDATA,
+               "%s: format_version is %lld; this program reads version %d", name,
+               (long long)version, ND_SHARD_INDEX_VERSION);
     ND_TRY(read_number(root, name, "vocab_size", INT32_MAX, &index->vocab_size));
     ND_TRY(read_digest(root, name, "tokenizer_sha256", index->tokenizer_sha256));
-    if (json_array_size(shards) == 0)
-        return ND_FAIL(ND_EDATA, "%s: shards is empty or no list", name);
+    ND_FAIL_IF(json_array_size(shards) == 0, ND_EDATA, "%s: shards is empty or no list", name);
     index->shards = calloc(json_array_size(shards), sizeof *index->shards);
-    if (!index->shards)
-        return ND_FAIL(ND_ENOMEM, "%s: no memory for %zu shards", name, json_array_size(shards));
+    ND_FAIL_IF(!index->shards, ND_ENOMEM, "%s: no memory for %zu shards", name,
+               json_array_size(shards));
     index->capacity = json_array_size(shards);
     for (size_t i = 0; i < index->capacity; i++) {
         nd_indexed_shard *shard = &index->shards[i];
         ND_TRY(parse_shard(json_array_get(shards, i), name, i, shard));
-        if (i > 0 && strcmp(shard[-1].name, shard->name) >= 0)
-            return ND_FAIL(ND_EDATA, "%s: %s stands after %s; expected names that grow", name,
-                           shard->name, shard[-1].name);
-        if (__builtin_add_overflow(total, shard->n_tokens, &total))
-            return ND_FAIL(ND_EDATA, "%s: its shards have more than 2^63 tokens", name);
+        ND_FAIL_IF(i > 0 && strcmp(shard[-1].name, shard->name) >= 0, ND_EDATA,
+                   "%s: %s stands after %s; expected names that grow", name, shard->name,
+                   shard[-1].name);
+        ND_FAIL_IF(__builtin_add_overflow(total, shard->n_tokens, &total), ND_EDATA,
+                   "%s: its shards have more than 2^63 tokens", name);
         index->count++;
     }
     return ND_OK;
@@ -115,11 +113,10 @@ nd_status nd_shard_index_parse(const void *bytes, size_t size, const char *name,
     json_error_t error;
     *index = (nd_shard_index){0};
     json_t *root = json_loadb(bytes, size, JSON_REJECT_DUPLICATES, &error);
-    if (!root)
-        return ND_FAIL(ND_EDATA,
-                       "%s:%d: not JSON, or not whole: %s; expected the index of shards that "
-                       "`nanochat_dist pack` writes",
-                       name, error.line, error.text);
+    ND_FAIL_IF(!root, ND_EDATA,
+               "%s:%d: not JSON, or not whole: %s; expected the index of shards that "
+               "`nanochat_dist pack` writes",
+               name, error.line, error.text);
     const nd_status status = json_is_object(root)
                                  ? parse_object(root, name, index)
                                  : ND_FAIL(ND_EDATA,

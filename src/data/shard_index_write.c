@@ -10,8 +10,7 @@ static nd_status append(nd_shard_index *index, const nd_indexed_shard *shard)
     if (index->count == index->capacity) {
         const size_t capacity = 2 * index->capacity + 16;
         nd_indexed_shard *larger = realloc(index->shards, capacity * sizeof *larger);
-        if (!larger)
-            return ND_FAIL(ND_ENOMEM, "no memory for an index of %zu shards", capacity);
+        ND_FAIL_IF(!larger, ND_ENOMEM, "no memory for an index of %zu shards", capacity);
         index->shards = larger;
         index->capacity = capacity;
     }
@@ -22,19 +21,16 @@ static nd_status append(nd_shard_index *index, const nd_indexed_shard *shard)
 static nd_status check_fits(const nd_shard_index *index, const nd_shard *shard,
                             const nd_indexed_shard *entry)
 {
-    if (strcmp(shard->tokenizer_sha256, index->tokenizer_sha256) != 0)
-        return ND_FAIL(ND_EDATA,
-                       "%s: packed with the tokenizer of SHA-256 %s; expected %s, the tokenizer of "
-                       "the other shards here",
-                       shard->path, shard->tokenizer_sha256, index->tokenizer_sha256);
-    if (shard->vocab_size != index->vocab_size)
-        return ND_FAIL(ND_EDATA,
-                       "%s: packed for a vocabulary of %lld; the other shards here for "
-                       "%lld",
-                       shard->path, (long long)shard->vocab_size, (long long)index->vocab_size);
-    if (!nd_shard_index_names(entry))
-        return ND_FAIL(ND_EDATA, "%s: attribute split is '%s', which is not how its name begins",
-                       shard->path, shard->split);
+    ND_FAIL_IF(strcmp(shard->tokenizer_sha256, index->tokenizer_sha256) != 0, ND_EDATA,
+               "%s: packed with the tokenizer of SHA-256 %s; expected %s, the tokenizer of the "
+               "other shards here",
+               shard->path, shard->tokenizer_sha256, index->tokenizer_sha256);
+    ND_FAIL_IF(shard->vocab_size != index->vocab_size, ND_EDATA,
+               "%s: packed for a vocabulary of %lld; the other shards here for %lld", shard->path,
+               (long long)shard->vocab_size, (long long)index->vocab_size);
+    ND_FAIL_IF(!nd_shard_index_names(entry), ND_EDATA,
+               "%s: attribute split is '%s', which is not how its name begins", shard->path,
+               shard->split);
     return ND_OK;
 }
 
@@ -43,8 +39,7 @@ nd_status nd_shard_index_add(nd_shard_index *index, const char *path)
     nd_shard shard;
     nd_indexed_shard entry;
     const char *slash = strrchr(path, '/'), *name = slash ? slash + 1 : path;
-    if (strlen(name) >= sizeof entry.name)
-        return ND_FAIL(ND_EIO, "%s: this name is too long", path);
+    ND_FAIL_IF(strlen(name) >= sizeof entry.name, ND_EIO, "%s: this name is too long", path);
     ND_TRY(nd_file_digest(path, &entry.bytes, entry.sha256));
     ND_TRY(nd_shard_open(path, &shard));
     if (index->count == 0) {

@@ -29,8 +29,7 @@ static void print_header(const nd_shard *shard, FILE *out)
 static nd_status verify_tokens(const nd_shard *shard)
 {
     int32_t *tokens = malloc(PART_TOKENS * sizeof *tokens);
-    if (!tokens)
-        return ND_FAIL(ND_ENOMEM, "%s: no memory to verify with", shard->path);
+    ND_FAIL_IF(!tokens, ND_ENOMEM, "%s: no memory to verify with", shard->path);
     nd_status status = ND_OK;
     for (int64_t at = 0; status == ND_OK && at < shard->n_tokens; at += PART_TOKENS) {
         const int64_t left = shard->n_tokens - at;
@@ -45,12 +44,11 @@ static nd_status check_offsets(const nd_shard *shard, const uint64_t *offsets, i
                                int64_t count, uint64_t *last)
 {
     for (int64_t i = 0; i < count; i++) {
-        if (first + i > 0 && offsets[i] <= *last)
-            return ND_FAIL(ND_EDATA,
-                           "%s: /doc_offsets[%lld] is %llu and the next is %llu; expected numbers "
-                           "that grow",
-                           shard->path, (long long)(first + i - 1), (unsigned long long)*last,
-                           (unsigned long long)offsets[i]);
+        ND_FAIL_IF(
+            first + i > 0 && offsets[i] <= *last, ND_EDATA,
+            "%s: /doc_offsets[%lld] is %llu and the next is %llu; expected numbers that grow",
+            shard->path, (long long)(first + i - 1), (unsigned long long)*last,
+            (unsigned long long)offsets[i]);
         *last = offsets[i];
     }
     return ND_OK;
@@ -83,9 +81,8 @@ static nd_status verify_documents(const nd_shard *shard)
 {
     nd_hdf5_start();
     const hid_t file = H5Fopen(shard->path, H5F_ACC_RDONLY, nd_hdf5_access(false));
-    if (file < 0)
-        return ND_FAIL(ND_EDATA, "%s: cannot open this file again: %s", shard->path,
-                       nd_hdf5_reason());
+    ND_FAIL_IF(file < 0, ND_EDATA, "%s: cannot open this file again: %s", shard->path,
+               nd_hdf5_reason());
     const hid_t dataset = H5Dopen2(file, ND_SHARD_DOC_OFFSETS, H5P_DEFAULT);
     const nd_status status = dataset < 0 ? ND_FAIL(ND_EDATA, "%s: cannot open /doc_offsets: %s",
                                                    shard->path, nd_hdf5_reason())

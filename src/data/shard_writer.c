@@ -54,8 +54,7 @@ static nd_status column_open(nd_shard_writer *w, column *c, const char *name, hi
     H5Pclose(properties);
     H5Sclose(space);
     c->buffer = malloc(chunk * c->element);
-    if (!c->buffer)
-        return ND_FAIL(ND_ENOMEM, "%s: no memory for a chunk of %s", w->path, name);
+    ND_FAIL_IF(!c->buffer, ND_ENOMEM, "%s: no memory for a chunk of %s", w->path, name);
     return c->dataset < 0 ? failed(w, name) : ND_OK;
 }
 
@@ -92,8 +91,7 @@ nd_status nd_shard_writer_open(const char *path, int64_t vocab_size, const char 
     *writer = NULL;
     nd_hdf5_start();
     nd_shard_writer *w = calloc(1, sizeof *w);
-    if (!w)
-        return ND_FAIL(ND_ENOMEM, "%s: no memory for a shard", path);
+    ND_FAIL_IF(!w, ND_ENOMEM, "%s: no memory for a shard", path);
     w->tokens.dataset = w->offsets.dataset = w->file = H5I_INVALID_HID;
     w->vocab_size = vocab_size;
     snprintf(w->tokenizer_sha256, sizeof w->tokenizer_sha256, "%s", tokenizer_sha256);

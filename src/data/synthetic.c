@@ -7,9 +7,9 @@ enum { TABLES_EPOCH = 0 };
 
 nd_status nd_synthetic_open(nd_synthetic *chain, uint64_t seed, int64_t vocab_size)
 {
-    if (vocab_size < ND_SYNTHETIC_SUCCESSORS)
-        return ND_FAIL(ND_ECONFIG, "vocab_size is %lld; synthetic data needs %d or more",
-                       (long long)vocab_size, ND_SYNTHETIC_SUCCESSORS);
+    ND_FAIL_IF(vocab_size < ND_SYNTHETIC_SUCCESSORS, ND_ECONFIG,
+               "vocab_size is %lld; synthetic data needs %d or more", (long long)vocab_size,
+               ND_SYNTHETIC_SUCCESSORS);
     const int32_t alphabet =
         vocab_size < ND_SYNTHETIC_ALPHABET ? (int32_t)vocab_size : ND_SYNTHETIC_ALPHABET;
     chain->key = nd_rng_key(seed, "synthetic");

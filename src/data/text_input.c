@@ -74,7 +74,7 @@ static bool is_named_jsonl(const char *path)
 }
 
 static nd_status inspect(nd_text_reader *r, const char *path, int named, const nd_text_rules *rules,
-                      nd_left_out *left_out, bool *taken)
+                         nd_left_out *left_out, bool *taken)
 {
     const char *head, *name = nd_text_reader_name(r);
     size_t bytes, skipped;
@@ -84,15 +84,13 @@ static nd_status inspect(nd_text_reader *r, const char *path, int named, const n
     ND_TRY(nd_text_reader_peek(r, &head, &bytes));
     if (rules->binary)
         return ND_OK;
-    if (rules->refuse_jsonl && is_named_jsonl(path))
-        return ND_FAIL(ND_EDATA,
-                       "%s: JSON Lines by its name; give --jsonl-field NAME, the field that holds "
-                       "the text, or leave it out with --glob",
-                       name);
+    ND_FAIL_IF(rules->refuse_jsonl && is_named_jsonl(path), ND_EDATA,
+               "%s: JSON Lines by its name; give --jsonl-field NAME, the field that holds the "
+               "text, or leave it out with --glob",
+               name);
     const char *reason = why_not_text(head, bytes, &columns);
-    if (reason && (named || columns))
-        return ND_FAIL(ND_EDATA, "%s: %s; or %s", name, reason,
-                       named ? "give --binary to read it as it is" : "leave it out with --glob");
+    ND_FAIL_IF(reason && (named || columns), ND_EDATA, "%s: %s; or %s", name, reason,
+               named ? "give --binary to read it as it is" : "leave it out with --glob");
     *taken = !reason;
     if (reason)
         nd_left_out_add(left_out, ND_LEFT_BINARY, "%s: %s", path, reason);

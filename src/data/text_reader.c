@@ -30,8 +30,8 @@ static nd_status check_unchanged(const nd_text_reader *r)
     struct stat now;
     if (!S_ISREG(r->opened.st_mode))
         return ND_OK;
-    if (fstat(r->file, &now) != 0)
-        return ND_FAIL(ND_EDATA, "%s: cannot look at this file: %s", r->name, strerror(errno));
+    ND_FAIL_IF(fstat(r->file, &now) != 0, ND_EDATA, "%s: cannot look at this file: %s", r->name,
+               strerror(errno));
     if (now.st_size != r->opened.st_size || r->consumed != (int64_t)now.st_size ||
         now.st_mtim.tv_sec != r->opened.st_mtim.tv_sec ||
         now.st_mtim.tv_nsec != r->opened.st_mtim.tv_nsec)
@@ -52,8 +52,7 @@ static nd_status fill(nd_text_reader *r)
     do
         got = read(r->file, r->raw, RAW_BYTES);
     while (got < 0 && errno == EINTR);
-    if (got < 0)
-        return ND_FAIL(ND_EDATA, "%s: cannot read this file: %s", r->name, strerror(errno));
+    ND_FAIL_IF(got < 0, ND_EDATA, "%s: cannot read this file: %s", r->name, strerror(errno));
     r->raw_at = 0;
     r->raw_bytes = (size_t)got;
     r->consumed += got;
@@ -79,9 +78,9 @@ static nd_status decode(nd_text_reader *r, void *buffer, size_t size, size_t *go
         }
         r->raw_at += taken;
         if (waiting == 0 && *got == 0 && r->raw_end) {
-            if (r->decoder && nd_decompressor_is_inside(r->decoder))
-                return ND_FAIL(ND_EDATA, "%s: its compressed data is cut short at byte %lld",
-                               r->name, (long long)r->consumed);
+            ND_FAIL_IF(r->decoder && nd_decompressor_is_inside(r->decoder), ND_EDATA,
+                       "%s: its compressed data is cut short at byte %lld", r->name,
+                       (long long)r->consumed);
             return ND_OK;
         }
     }
@@ -94,8 +93,7 @@ nd_status nd_text_reader_open(const char *path, nd_text_reader **reader)
     nd_status status;
     *reader = NULL;
     nd_text_reader *r = calloc(1, sizeof *r);
-    if (!r)
-        return ND_FAIL(ND_ENOMEM, "%s: no memory to read it", path);
+    ND_FAIL_IF(!r, ND_ENOMEM, "%s: no memory to read it", path);
     r->file = standard_input ? STDIN_FILENO : open(path, O_RDONLY | O_CLOEXEC);
     r->name = strdup(standard_input ? "(standard input)" : path);
     r->raw = malloc(RAW_BYTES);

@@ -131,8 +131,7 @@ static nd_status visit_directory(walk *w, const char *root)
 {
     char *const roots[] = {(char *)root, NULL};
     FTS *tree = fts_open(roots, FTS_LOGICAL | FTS_NOCHDIR, by_name);
-    if (!tree)
-        return ND_FAIL(ND_EDATA, "%s: cannot read this directory: %s", root, strerror(errno));
+    ND_FAIL_IF(!tree, ND_EDATA, "%s: cannot read this directory: %s", root, strerror(errno));
     nd_status status = ND_OK;
     FTSENT *entry;
     errno = 0;

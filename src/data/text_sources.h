@@ -11,9 +11,9 @@
 typedef struct nd_text_sources {
     const char *const *inputs; /* files, directories, or "-" for standard input */
     int count;
-    const char *
-        glob; /* for directories; NULL takes every file. Matched against the file's name, or against its
-                         path within the directory when it contains '/' */
+    /* For directories; NULL takes every file. Matched against the file's name, or, when it contains '/', against its
+     * path within the directory. */
+    const char *glob;
     const char *out; /* what pack wrote to this directory is left out; NULL: no such directory */
 } nd_text_sources;
 

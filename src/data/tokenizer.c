@@ -54,8 +54,7 @@ nd_status nd_tokenizer_open_memory(const void *bytes, size_t size, const char *n
 {
     *tokenizer = NULL;
     void *copy = malloc(size + 1);
-    if (!copy)
-        return ND_FAIL(ND_ENOMEM, "%s: no memory for its %zu bytes", name, size);
+    ND_FAIL_IF(!copy, ND_ENOMEM, "%s: no memory for its %zu bytes", name, size);
     if (size > 0)
         memcpy(copy, bytes, size);
     return open_owned(copy, size, name, tokenizer);
@@ -74,11 +73,6 @@ void nd_tokenizer_close(nd_tokenizer *tokenizer)
 int nd_tokenizer_vocab_size(const nd_tokenizer *tokenizer)
 {
     return tokenizer->model.count;
-}
-
-int nd_tokenizer_bos(const nd_tokenizer *tokenizer)
-{
-    return tokenizer->model.bos;
 }
 
 int nd_tokenizer_eos(const nd_tokenizer *tokenizer)
@@ -126,14 +120,13 @@ nd_status nd_tokenizer_decode(const nd_tokenizer *tokenizer, const int32_t *ids,
     *bytes = 0;
     size_t total = 0;
     for (size_t i = 0; i < count; i++) {
-        if (ids[i] < 0 || ids[i] >= model->count)
-            return ND_FAIL(ND_EDATA, "token %zu is %d; expected 0 to %d, the vocabulary", i, ids[i],
-                           model->count - 1);
+        ND_FAIL_IF(ids[i] < 0 || ids[i] >= model->count, ND_EDATA,
+                   "token %zu is %d; expected 0 to %d, the vocabulary", i, ids[i],
+                   model->count - 1);
         total += model->pieces[ids[i]].bytes;
     }
     char *at = *text = malloc(total + 1);
-    if (!at)
-        return ND_FAIL(ND_ENOMEM, "no memory to decode %zu tokens", count);
+    ND_FAIL_IF(!at, ND_ENOMEM, "no memory to decode %zu tokens", count);
     for (size_t i = 0; i < count; i++) {
         const nd_piece *piece = &model->pieces[ids[i]];
         memcpy(at, piece->text, piece->bytes);

@@ -39,7 +39,6 @@ nd_status nd_tokenizer_open_memory(const void *bytes, size_t size, const char *n
 void nd_tokenizer_close(nd_tokenizer *tokenizer);
 
 int nd_tokenizer_vocab_size(const nd_tokenizer *tokenizer);
-int nd_tokenizer_bos(const nd_tokenizer *tokenizer); /* -1 when the model has none */
 int nd_tokenizer_eos(const nd_tokenizer *tokenizer);
 const char *nd_tokenizer_sha256(const nd_tokenizer *tokenizer); /* hex digits of the model file */
 const void *nd_tokenizer_model(const nd_tokenizer *tokenizer, size_t *size); /* the file's bytes */

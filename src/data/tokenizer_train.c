@@ -52,11 +52,9 @@ static nd_status append(corpus *c, const char *text, size_t bytes)
     if (c->bytes + bytes > c->capacity) {
         const size_t capacity = 2 * (c->bytes + bytes);
         char *larger = realloc(c->text, capacity);
-        if (!larger)
-            return ND_FAIL(ND_ENOMEM,
-                           "no memory for %zu bytes of text to train on; give a smaller "
-                           "--max-bytes",
-                           capacity);
+        ND_FAIL_IF(!larger, ND_ENOMEM,
+                   "no memory for %zu bytes of text to train on; give a smaller --max-bytes",
+                   capacity);
         c->text = larger;
         c->capacity = capacity;
     }
@@ -171,12 +169,10 @@ static nd_status train(const nd_tokenizer_train_options *options, corpus *text)
     const int threads = most > 0 ? most : 1;
     if (nd_sentencepiece_train(options->vocab_size, threads, (uint32_t)options->seed, next_sentence,
                                text, &model, &model_bytes, message, sizeof message) != 0) {
-        if (strstr(message, "ocabulary size"))
-            return ND_FAIL(ND_EDATA,
-                           "%s: %zu bytes of text do not fit a vocabulary of %d pieces (%s); "
-                           "change --vocab-size or give more text",
-                           options->output, text->bytes, options->vocab_size,
-                           plain_reason(message));
+        ND_FAIL_IF(strstr(message, "ocabulary size"), ND_EDATA,
+                   "%s: %zu bytes of text do not fit a vocabulary of %d pieces (%s); change "
+                   "--vocab-size or give more text",
+                   options->output, text->bytes, options->vocab_size, plain_reason(message));
         return ND_FAIL(ND_EDATA, "%s: SentencePiece could not train on %zu bytes of text: %s",
                        options->output, text->bytes, plain_reason(message));
     }
@@ -271,11 +267,10 @@ static nd_status check_output(const char *path)
 nd_status nd_tokenizer_train(const nd_tokenizer_train_options *options, nd_left_out *left_out)
 {
     static _Thread_local nd_left_out ignored;
-    if (options->vocab_size <= RESERVED_PIECES)
-        return ND_FAIL(ND_ECONFIG,
-                       "vocabulary size %d; expected more than %d, the pieces every tokenizer has "
-                       "(256 bytes and 3 marks)",
-                       options->vocab_size, RESERVED_PIECES);
+    ND_FAIL_IF(options->vocab_size <= RESERVED_PIECES, ND_ECONFIG,
+               "vocabulary size %d; expected more than %d, the pieces every tokenizer has (256 "
+               "bytes and 3 marks)",
+               options->vocab_size, RESERVED_PIECES);
     ND_TRY(check_output(options->output));
     corpus text = {.binary = options->binary, .left_out = left_out ? left_out : &ignored};
     text.wanted = options->max_bytes > 0 ? options->max_bytes : INT64_MAX;

@@ -1,5 +1,5 @@
 /* The interface to devices other than the CPU: the backend a rank computes on, and communication from its
- * memory. One implementation is linked: cuda/device.c in builds with CUDA, else device_none.c, a complete
+ * memory. One implementation is linked: cuda/device_cuda.c in builds with CUDA, else device_none.c, a complete
  * one for no device. Callers never ask which. */
 #pragma once
 

@@ -62,8 +62,7 @@ static nd_status write_files(const char *directory, const nd_config *config,
     char path[PATH_MAX];
     c->tensors = calloc((size_t)params->count, sizeof *c->tensors);
     c->files = calloc(3, sizeof *c->files);
-    if (!c->tensors || !c->files)
-        return ND_FAIL(ND_ENOMEM, "no memory for a manifest");
+    ND_FAIL_IF(!c->tensors || !c->files, ND_ENOMEM, "no memory for a manifest");
     nd_checkpoint_file *tensors = &c->files[c->file_count++];
     snprintf(tensors->name, sizeof tensors->name, "%s", tensors_name);
     snprintf(path, sizeof path, "%s/%s", directory, tensors_name);

@@ -43,19 +43,15 @@ static nd_status check_blocks(const nd_source *s, const file_type *f)
     const int64_t block = t->block_weights, group = s->model.group_size;
     for (int64_t i = 0; i < s->params.count; i++) {
         const nd_param *p = &s->params.list[i];
-        if (p->role == ND_ROLE_TERNARY && p->cols % block != 0)
-            return ND_FAIL(
-                ND_ECONFIG,
-                "--type %s: %s has rows of %lld weights; blocks of %s hold %lld (hidden_dim "
-                "and the feed-forward width must be multiples; f16 and f32 take any)",
-                f->name, p->name, (long long)p->cols, t->name, (long long)block);
+        ND_FAIL_IF(p->role == ND_ROLE_TERNARY && p->cols % block != 0, ND_ECONFIG,
+                   "--type %s: %s has rows of %lld weights; blocks of %s hold %lld (hidden_dim and "
+                   "the feed-forward width must be multiples; f16 and f32 take any)",
+                   f->name, p->name, (long long)p->cols, t->name, (long long)block);
     }
-    if (group > 0 && group % block != 0)
-        return ND_FAIL(
-            ND_ECONFIG,
-            "--type %s: blocks of %s hold %lld weights with one scale, the model's groups "
-            "%lld (group_size must be a multiple; f16 and f32 take any)",
-            f->name, t->name, (long long)block, (long long)group);
+    ND_FAIL_IF(group > 0 && group % block != 0, ND_ECONFIG,
+               "--type %s: blocks of %s hold %lld weights with one scale, the model's groups %lld "
+               "(group_size must be a multiple; f16 and f32 take any)",
+               f->name, t->name, (long long)block, (long long)group);
     return ND_OK;
 }
 
@@ -119,10 +115,9 @@ static nd_status write_f16(nd_gguf_writer *w, const nd_source_tensor *t, float *
         nd_source_row(t, r, row);
         for (int64_t i = 0; i < t->param->cols; i++) {
             halves[i] = nd_f16_from_float(row[i]);
-            if ((halves[i] & 0x7c00u) == 0x7c00u)
-                return ND_FAIL(ND_ECONFIG,
-                               "%s holds %g at [%lld, %lld], which f16 cannot; use --type f32",
-                               t->param->name, (double)row[i], (long long)r, (long long)i);
+            ND_FAIL_IF((halves[i] & 0x7c00u) == 0x7c00u, ND_ECONFIG,
+                       "%s holds %g at [%lld, %lld], which f16 cannot; use --type f32",
+                       t->param->name, (double)row[i], (long long)r, (long long)i);
         }
         ND_TRY(nd_gguf_write(w, halves, (size_t)t->param->cols * sizeof *halves));
     }

@@ -134,8 +134,7 @@ static nd_status write_tokenizer(const nd_source *s, const char *directory)
                                 json_stringn(v->pieces[i].name, v->pieces[i].name_bytes));
     char *text = root ? json_dumps(root, JSON_INDENT(2)) : NULL;
     json_decref(root);
-    if (!text)
-        return ND_FAIL(ND_ENOMEM, "no memory for the tokenizer's configuration");
+    ND_FAIL_IF(!text, ND_ENOMEM, "no memory for the tokenizer's configuration");
     return write_text(directory, "tokenizer_config.json", text);
 }
 
@@ -167,10 +166,8 @@ static nd_status check_free(const char *path)
         free(entries[i]);
     if (count >= 0)
         free(entries);
-    if (count > 2)
-        return ND_FAIL(ND_ECONFIG, "--out %s: the directory is not empty; name a new one", path);
-    if (count < 0 && errno != ENOENT)
-        return ND_FAIL(ND_EIO, "--out %s: %s", path, strerror(errno));
+    ND_FAIL_IF(count > 2, ND_ECONFIG, "--out %s: the directory is not empty; name a new one", path);
+    ND_FAIL_IF(count < 0 && errno != ENOENT, ND_EIO, "--out %s: %s", path, strerror(errno));
     return ND_OK;
 }
 

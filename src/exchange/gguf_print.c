@@ -92,10 +92,9 @@ static nd_status verify_data(const nd_gguf *g, const char *path, FILE *out)
     const uint8_t *at = pair->value;
     const nd_gguf_span stated = nd_gguf_next_text(&at);
     ND_TRY(nd_sha256_hex(g->data, g->data_bytes, hex));
-    if (stated.bytes != 64 || memcmp(stated.at, hex, 64) != 0)
-        return ND_FAIL(ND_EDATA,
-                       "%s: damaged: the data's SHA-256 is %.12s..., the file says %.*s...", path,
-                       hex, stated.bytes < 12 ? (int)stated.bytes : 12, (const char *)stated.at);
+    ND_FAIL_IF(stated.bytes != 64 || memcmp(stated.at, hex, 64) != 0, ND_EDATA,
+               "%s: damaged: the data's SHA-256 is %.12s..., the file says %.*s...", path, hex,
+               stated.bytes < 12 ? (int)stated.bytes : 12, (const char *)stated.at);
     fputs("  the data has the checksum the file states\n", out);
     return ND_OK;
 }

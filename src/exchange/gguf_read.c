@@ -59,10 +59,9 @@ static nd_status take_kind(cursor *c, nd_gguf_kind *kind)
 {
     uint32_t number = 0;
     ND_TRY(read_bytes(c, &number, sizeof number, "a value's type"));
-    if (number >= ND_GGUF_KIND_COUNT)
-        return ND_FAIL(ND_EDATA,
-                       "%s: damaged: a value's type is %" PRIu32 " at byte %zu; expected 0 to 12",
-                       c->name, number, (size_t)(c->at - c->start) - sizeof number);
+    ND_FAIL_IF(number >= ND_GGUF_KIND_COUNT, ND_EDATA,
+               "%s: damaged: a value's type is %" PRIu32 " at byte %zu; expected 0 to 12", c->name,
+               number, (size_t)(c->at - c->start) - sizeof number);
     *kind = (nd_gguf_kind)number;
     return ND_OK;
 }
@@ -70,9 +69,9 @@ static nd_status take_kind(cursor *c, nd_gguf_kind *kind)
 static nd_status take_values(cursor *c, nd_gguf_pair *pair)
 {
     pair->value = c->at;
-    if (pair->kind == ND_GGUF_ARRAY)
-        return ND_FAIL(ND_EDATA, "%s: '%.*s' is an array of arrays, which GGUF does not have",
-                       c->name, (int)pair->key.bytes, (const char *)pair->key.at);
+    ND_FAIL_IF(pair->kind == ND_GGUF_ARRAY, ND_EDATA,
+               "%s: '%.*s' is an array of arrays, which GGUF does not have", c->name,
+               (int)pair->key.bytes, (const char *)pair->key.at);
     if (pair->kind != ND_GGUF_TEXT) {
         if (pair->count > left(c) / nd_gguf_kind_bytes(pair->kind))
             return cut_short(c, "a value");
@@ -91,10 +90,9 @@ static nd_status take_values(cursor *c, nd_gguf_pair *pair)
 static nd_status take_pair(cursor *c, nd_gguf_pair *pair)
 {
     ND_TRY(take_text(c, &pair->key, "a key"));
-    if (pair->key.bytes == 0 || pair->key.bytes > UINT16_MAX)
-        return ND_FAIL(ND_EDATA,
-                       "%s: damaged: a key of %zu bytes before byte %zu; expected 1 to 65535",
-                       c->name, pair->key.bytes, (size_t)(c->at - c->start));
+    ND_FAIL_IF(pair->key.bytes == 0 || pair->key.bytes > UINT16_MAX, ND_EDATA,
+               "%s: damaged: a key of %zu bytes before byte %zu; expected 1 to 65535", c->name,
+               pair->key.bytes, (size_t)(c->at - c->start));
     ND_TRY(take_kind(c, &pair->kind));
     pair->count = 1;
     pair->array = pair->kind == ND_GGUF_ARRAY;
@@ -128,39 +126,35 @@ static nd_status take_tensor(cursor *c, uint64_t alignment, uint64_t *offset, nd
     uint32_t type = 0;
     uint64_t stated = 0;
     ND_TRY(take_text(c, &t->name, "a tensor's name"));
-    if (t->name.bytes == 0 || t->name.bytes > NAME_MAX_BYTES)
-        return ND_FAIL(ND_EDATA, "%s: damaged: a tensor's name has %zu bytes; expected 1 to %d",
-                       c->name, t->name.bytes, (int)NAME_MAX_BYTES);
+    ND_FAIL_IF(t->name.bytes == 0 || t->name.bytes > NAME_MAX_BYTES, ND_EDATA,
+               "%s: damaged: a tensor's name has %zu bytes; expected 1 to %d", c->name,
+               t->name.bytes, (int)NAME_MAX_BYTES);
     const int width = (int)t->name.bytes;
     const char *text = (const char *)t->name.at;
     ND_TRY(read_bytes(c, &t->dimensions, sizeof t->dimensions, "a tensor's dimensions"));
-    if (t->dimensions == 0 || t->dimensions > ND_GGUF_DIMENSIONS_MAX)
-        return ND_FAIL(ND_EDATA,
-                       "%s: damaged: tensor %.*s has %" PRIu32 " dimensions; expected 1 to %d",
-                       c->name, width, text, t->dimensions, (int)ND_GGUF_DIMENSIONS_MAX);
+    ND_FAIL_IF(t->dimensions == 0 || t->dimensions > ND_GGUF_DIMENSIONS_MAX, ND_EDATA,
+               "%s: damaged: tensor %.*s has %" PRIu32 " dimensions; expected 1 to %d", c->name,
+               width, text, t->dimensions, (int)ND_GGUF_DIMENSIONS_MAX);
     for (uint32_t d = 0; d < ND_GGUF_DIMENSIONS_MAX; d++)
         t->lengths[d] = 1;
     ND_TRY(read_bytes(c, t->lengths, t->dimensions * sizeof *t->lengths, "a tensor's shape"));
     ND_TRY(read_bytes(c, &type, sizeof type, "a tensor's type"));
     ND_TRY(read_bytes(c, &stated, sizeof stated, "a tensor's offset"));
     t->type = nd_ggml_type_find(type);
-    if (!t->type)
-        return ND_FAIL(ND_EDATA, "%s: tensor %.*s has type %" PRIu32 ", which ggml does not know",
-                       c->name, width, text, type);
-    if (!tensor_bytes(t))
-        return ND_FAIL(ND_EDATA,
-                       "%s: damaged: tensor %.*s has rows of %" PRIu64
-                       " weights, which are no whole "
-                       "blocks of %s (%" PRIu32 "), or more bytes than there can be",
-                       c->name, width, text, t->lengths[0], t->type->name, t->type->block_weights);
-    if (stated != *offset)
-        return ND_FAIL(ND_EDATA,
-                       "%s: damaged: tensor %.*s starts at offset %" PRIu64 ", expected %" PRIu64,
-                       c->name, width, text, stated, *offset);
+    ND_FAIL_IF(!t->type, ND_EDATA, "%s: tensor %.*s has type %" PRIu32 ", which ggml does not know",
+               c->name, width, text, type);
+    ND_FAIL_IF(!tensor_bytes(t), ND_EDATA,
+               "%s: damaged: tensor %.*s has rows of %" PRIu64
+               " weights, which are no whole blocks of %s (%" PRIu32
+               "), or more bytes than there can be",
+               c->name, width, text, t->lengths[0], t->type->name, t->type->block_weights);
+    ND_FAIL_IF(stated != *offset, ND_EDATA,
+               "%s: damaged: tensor %.*s starts at offset %" PRIu64 ", expected %" PRIu64, c->name,
+               width, text, stated, *offset);
     /* *offset and what follows fit 63 bits: only differences of such numbers, so nothing wraps. */
-    if (alignment > INT64_MAX - *offset || t->bytes > INT64_MAX - *offset - alignment)
-        return ND_FAIL(ND_EDATA, "%s: damaged: tensor %.*s has more bytes than there can be",
-                       c->name, width, text);
+    ND_FAIL_IF(alignment > INT64_MAX - *offset || t->bytes > INT64_MAX - *offset - alignment,
+               ND_EDATA, "%s: damaged: tensor %.*s has more bytes than there can be", c->name,
+               width, text);
     *offset += (t->bytes + alignment - 1) / alignment * alignment;
     return ND_OK;
 }
@@ -182,9 +176,9 @@ static nd_status check_unique(nd_gguf_span *names, size_t count, const char *nam
 {
     qsort(names, count, sizeof *names, compare_span_pointers);
     for (size_t i = 1; i < count; i++)
-        if (compare_spans(names[i - 1], names[i]) == 0)
-            return ND_FAIL(ND_EDATA, "%s: damaged: %s '%.*s' stands there twice", name, what,
-                           (int)names[i].bytes, (const char *)names[i].at);
+        ND_FAIL_IF(compare_spans(names[i - 1], names[i]) == 0, ND_EDATA,
+                   "%s: damaged: %s '%.*s' stands there twice", name, what, (int)names[i].bytes,
+                   (const char *)names[i].at);
     return ND_OK;
 }
 
@@ -192,8 +186,7 @@ static nd_status check_names(const nd_gguf *g, const char *name)
 {
     const size_t most = g->pair_count > g->tensor_count ? g->pair_count : g->tensor_count;
     nd_gguf_span *names = malloc((most + 1) * sizeof *names);
-    if (!names)
-        return ND_FAIL(ND_ENOMEM, "%s: no memory for %zu names", name, most);
+    ND_FAIL_IF(!names, ND_ENOMEM, "%s: no memory for %zu names", name, most);
     for (size_t i = 0; i < g->pair_count; i++)
         names[i] = g->pairs[i].key;
     nd_status status = check_unique(names, g->pair_count, name, "key");
@@ -209,14 +202,13 @@ static nd_status find_alignment(nd_gguf *g, const char *name)
 {
     const nd_gguf_pair *pair = nd_gguf_find(g, "general.alignment");
     uint32_t alignment = ND_GGUF_ALIGNMENT;
-    if (pair && (pair->kind != ND_GGUF_U32 || pair->array))
-        return ND_FAIL(ND_EDATA, "%s: damaged: general.alignment is not a number of 32 bits", name);
+    ND_FAIL_IF(pair && (pair->kind != ND_GGUF_U32 || pair->array), ND_EDATA,
+               "%s: damaged: general.alignment is not a number of 32 bits", name);
     if (pair)
         memcpy(&alignment, pair->value, sizeof alignment);
-    if (alignment == 0 || (alignment & (alignment - 1)) != 0)
-        return ND_FAIL(ND_EDATA,
-                       "%s: damaged: general.alignment is %" PRIu32 "; expected a power of two",
-                       name, alignment);
+    ND_FAIL_IF(alignment == 0 || (alignment & (alignment - 1)) != 0, ND_EDATA,
+               "%s: damaged: general.alignment is %" PRIu32 "; expected a power of two", name,
+               alignment);
     g->alignment = alignment;
     return ND_OK;
 }
@@ -225,28 +217,25 @@ static nd_status take_header(cursor *c, nd_gguf *g)
 {
     uint64_t counts[2] = {0, 0};
     char magic[4];
-    if (left(c) < HEADER_BYTES || memcmp(c->at, "GGUF", 4) != 0)
-        return ND_FAIL(ND_EDATA, "%s: not a GGUF file: it does not begin with GGUF and a header",
-                       c->name);
+    ND_FAIL_IF(left(c) < HEADER_BYTES || memcmp(c->at, "GGUF", 4) != 0, ND_EDATA,
+               "%s: not a GGUF file: it does not begin with GGUF and a header", c->name);
     ND_TRY(read_bytes(c, magic, 4, "the header"));
     ND_TRY(read_bytes(c, &g->version, sizeof g->version, "the header"));
-    if (g->version != 2 && g->version != ND_GGUF_VERSION)
-        return ND_FAIL(ND_EDATA, "%s: GGUF version %" PRIu32 "%s; this program reads 2 and 3",
-                       c->name, g->version,
-                       (g->version & 0xffff) == 0 ? " (a big-endian file?)" : "");
+    ND_FAIL_IF(g->version != 2 && g->version != ND_GGUF_VERSION, ND_EDATA,
+               "%s: GGUF version %" PRIu32 "%s; this program reads 2 and 3", c->name, g->version,
+               (g->version & 0xffff) == 0 ? " (a big-endian file?)" : "");
     ND_TRY(read_bytes(c, counts, sizeof counts, "the header"));
-    if (counts[0] > left(c) / TENSOR_BYTES_MIN || counts[1] > left(c) / PAIR_BYTES_MIN)
-        return ND_FAIL(ND_EDATA,
-                       "%s: damaged or cut short: it announces %" PRIu64 " tensors and %" PRIu64
-                       " pairs, more than its %zu bytes can hold",
-                       c->name, counts[0], counts[1], (size_t)(c->end - c->start));
+    ND_FAIL_IF(counts[0] > left(c) / TENSOR_BYTES_MIN || counts[1] > left(c) / PAIR_BYTES_MIN,
+               ND_EDATA,
+               "%s: damaged or cut short: it announces %" PRIu64 " tensors and %" PRIu64
+               " pairs, more than its %zu bytes can hold",
+               c->name, counts[0], counts[1], (size_t)(c->end - c->start));
     g->tensor_count = (size_t)counts[0];
     g->pair_count = (size_t)counts[1];
     g->pairs = calloc(g->pair_count + 1, sizeof *g->pairs);
     g->tensors = calloc(g->tensor_count + 1, sizeof *g->tensors);
-    if (!g->pairs || !g->tensors)
-        return ND_FAIL(ND_ENOMEM, "%s: no memory for %zu pairs and %zu tensors", c->name,
-                       g->pair_count, g->tensor_count);
+    ND_FAIL_IF(!g->pairs || !g->tensors, ND_ENOMEM, "%s: no memory for %zu pairs and %zu tensors",
+               c->name, g->pair_count, g->tensor_count);
     return ND_OK;
 }
 
@@ -259,9 +248,9 @@ static nd_status place_data(const cursor *c, uint64_t end, nd_gguf *g)
     /* The padding behind the last tensor may be missing. */
     const uint64_t least =
         start + end - (last ? (g->alignment - last % g->alignment) % g->alignment : 0);
-    if (g->tensor_count > 0 && (start > size || size < least || size > start + end))
-        return ND_FAIL(ND_EDATA, "%s: damaged or cut short: %zu bytes, expected %" PRIu64, c->name,
-                       size, start + end);
+    ND_FAIL_IF(g->tensor_count > 0 && (start > size || size < least || size > start + end),
+               ND_EDATA, "%s: damaged or cut short: %zu bytes, expected %" PRIu64, c->name, size,
+               start + end);
     g->data = c->start + (start < size ? start : size);
     g->data_bytes = (size_t)(c->end - g->data);
     uint64_t offset = 0;

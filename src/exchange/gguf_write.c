@@ -209,9 +209,9 @@ nd_status nd_gguf_write(nd_gguf_writer *w, const void *bytes, size_t size)
 
 nd_status nd_gguf_writer_end_tensor(nd_gguf_writer *w)
 {
-    if (w->current >= w->tensor_count || w->written != w->sizes[w->current])
-        return ND_FAIL(ND_EINTERNAL, "tensor %" PRId64 " of a GGUF file got %zu bytes, not its own",
-                       w->current, w->written);
+    ND_FAIL_IF(w->current >= w->tensor_count || w->written != w->sizes[w->current], ND_EINTERNAL,
+               "tensor %" PRId64 " of a GGUF file got %zu bytes, not its own", w->current,
+               w->written);
     w->current++;
     w->written = 0;
     return nd_out_file_pad(w->out, ND_GGUF_ALIGNMENT);
@@ -219,9 +219,9 @@ nd_status nd_gguf_writer_end_tensor(nd_gguf_writer *w)
 
 nd_status nd_gguf_writer_finish(nd_gguf_writer *w)
 {
-    if (w->current != w->tensor_count)
-        return ND_FAIL(ND_EINTERNAL, "a GGUF file got %" PRId64 " of its %" PRId64 " tensors",
-                       w->current, w->tensor_count);
+    ND_FAIL_IF(w->current != w->tensor_count, ND_EINTERNAL,
+               "a GGUF file got %" PRId64 " of its %" PRId64 " tensors", w->current,
+               w->tensor_count);
     nd_out_file *out = w->out;
     w->out = NULL;
     return nd_out_file_finish(out, w->digest_offset);

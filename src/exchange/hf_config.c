@@ -98,21 +98,17 @@ static nd_status check_false(const reading *r, const char *key)
 static nd_status set_arch(const reading *r)
 {
     const char *type = json_string_value(json_object_get(r->root, "model_type"));
-    if (!type || (strcmp(type, "llama") != 0 && strcmp(type, "bitnet") != 0))
-        return ND_FAIL(ND_EDATA,
-                       "%s: model_type is '%.40s'; this program knows the graphs llama and bitnet",
-                       r->path, type ? type : "missing");
-    if (strcmp(type, "bitnet") == 0 && !json_object_get(r->root, "hidden_act"))
-        return ND_FAIL(ND_EDATA,
-                       "%s: hidden_act is missing, which means relu2 for bitnet; this program's "
-                       "graph uses silu",
-                       r->path);
+    ND_FAIL_IF(!type || (strcmp(type, "llama") != 0 && strcmp(type, "bitnet") != 0), ND_EDATA,
+               "%s: model_type is '%.40s'; this program knows the graphs llama and bitnet", r->path,
+               type ? type : "missing");
+    ND_FAIL_IF(
+        strcmp(type, "bitnet") == 0 && !json_object_get(r->root, "hidden_act"), ND_EDATA,
+        "%s: hidden_act is missing, which means relu2 for bitnet; this program's graph uses silu",
+        r->path);
     ND_TRY(check_word(r, "hidden_act", "silu", "the feed-forward layers here are SwiGLU"));
     const json_t *quantised = json_object_get(r->root, "quantization_config");
-    if (quantised && !json_is_null(quantised))
-        return ND_FAIL(ND_EDATA,
-                       "%s: the weights are quantised (quantization_config); expected plain ones",
-                       r->path);
+    ND_FAIL_IF(quantised && !json_is_null(quantised), ND_EDATA,
+               "%s: the weights are quantised (quantization_config); expected plain ones", r->path);
     return nd_config_set_key(r->config, "model", "arch", type, r->path);
 }
 
@@ -123,9 +119,9 @@ static nd_status read_number(const reading *r, const json_t *object, const char 
     const json_t *value = json_object_get(object, key);
     if (!value || json_is_null(value))
         return ND_OK;
-    if (!json_is_number(value) || !(json_number_value(value) > 0.0))
-        return ND_FAIL(ND_EDATA, "%s: %s is %s; expected a number above 0", r->path, key,
-                       json_is_number(value) ? "0 or less" : "no number");
+    ND_FAIL_IF(!json_is_number(value) || !(json_number_value(value) > 0.0), ND_EDATA,
+               "%s: %s is %s; expected a number above 0", r->path, key,
+               json_is_number(value) ? "0 or less" : "no number");
     *number = json_number_value(value);
     return ND_OK;
 }
@@ -147,9 +143,8 @@ static nd_status set_rope(const reading *r)
         type = json_string_value(json_object_get(scaling, "rope_type"))
                    ? json_string_value(json_object_get(scaling, "rope_type"))
                    : json_string_value(json_object_get(scaling, "type"));
-    if (type && strcmp(type, "default") != 0)
-        return ND_FAIL(ND_EDATA, "%s: rotary positions are scaled (%.40s); this program's are not",
-                       r->path, type);
+    ND_FAIL_IF(type && strcmp(type, "default") != 0, ND_EDATA,
+               "%s: rotary positions are scaled (%.40s); this program's are not", r->path, type);
     ND_TRY(read_number(r, r->root, "rope_theta", &base));
     ND_TRY(read_number(r, rope, "rope_theta", &base)); /* the newer place counts */
     return set_number(r, "rope_base", base);
@@ -166,14 +161,14 @@ static nd_status set_shape(const reading *r)
     ND_TRY(set_integer(r, "vocab_size", "vocab_size", NULL));
     ND_TRY(set_integer(r, "max_position_embeddings", "max_seq_len", "2048"));
     const json_t *wide = json_object_get(r->root, "intermediate_size");
-    if (!json_is_integer(wide))
-        return ND_FAIL(ND_EDATA, "%s: intermediate_size is no whole number", r->path);
+    ND_FAIL_IF(!json_is_integer(wide), ND_EDATA, "%s: intermediate_size is no whole number",
+               r->path);
     const double hidden = (double)r->config->model.hidden_dim;
     ND_TRY(set_number(r, "ffn_mult", (double)json_integer_value(wide) / hidden));
     const json_t *head_dim = json_object_get(r->root, "head_dim");
     int64_t together;
-    if (head_dim && !json_is_null(head_dim) && !json_is_integer(head_dim))
-        return ND_FAIL(ND_EDATA, "%s: head_dim is no whole number", r->path);
+    ND_FAIL_IF(head_dim && !json_is_null(head_dim) && !json_is_integer(head_dim), ND_EDATA,
+               "%s: head_dim is no whole number", r->path);
     if (json_is_integer(head_dim) &&
         (__builtin_mul_overflow(json_integer_value(head_dim), r->config->model.num_heads,
                                 &together) ||
@@ -195,8 +190,8 @@ static nd_status read_keys(const reading *r, double *epsilon)
     ND_TRY(set_shape(r));
     ND_TRY(set_rope(r));
     const json_t *tied = json_object_get(r->root, "tie_word_embeddings");
-    if (tied && !json_is_null(tied) && !json_is_boolean(tied))
-        return ND_FAIL(ND_EDATA, "%s: tie_word_embeddings is neither true nor false", r->path);
+    ND_FAIL_IF(tied && !json_is_null(tied) && !json_is_boolean(tied), ND_EDATA,
+               "%s: tie_word_embeddings is neither true nor false", r->path);
     ND_TRY(nd_config_set_key(r->config, "model", "tie_embeddings",
                              json_is_true(tied) ? "true" : "false", r->path));
     *epsilon = 1e-6;

@@ -13,16 +13,15 @@ enum { INDEX_BYTES_MAX = 1 << 28, FILES_MAX = 4096 };
 
 static nd_status join(char path[PATH_MAX], const char *directory, const char *name)
 {
-    if (snprintf(path, PATH_MAX, "%s/%s", directory, name) >= PATH_MAX)
-        return ND_FAIL(ND_EDATA, "%.80s...: the path is too long", directory);
+    ND_FAIL_IF(snprintf(path, PATH_MAX, "%s/%s", directory, name) >= PATH_MAX, ND_EDATA,
+               "%.80s...: the path is too long", directory);
     return ND_OK;
 }
 
 static nd_status open_file(nd_hf_model *m, const char *directory, const char *name)
 {
     nd_hf_file *grown = realloc(m->files, (size_t)(m->file_count + 1) * sizeof *grown);
-    if (!grown)
-        return ND_FAIL(ND_ENOMEM, "no memory for %s", name);
+    ND_FAIL_IF(!grown, ND_ENOMEM, "no memory for %s", name);
     m->files = grown;
     nd_hf_file *f = &m->files[m->file_count];
     memset(f, 0, sizeof *f);
@@ -101,8 +100,8 @@ static nd_status read_metadata(nd_hf_model *m)
         ND_TRY(nd_config_set_key(&m->config, "model", "group_size", group, f->path));
     if (scales) {
         m->scales = json_loads(scales, 0, NULL);
-        if (!json_is_object(m->scales))
-            return ND_FAIL(ND_EDATA, "%s: damaged: %s is no object", f->path, ND_HF_SCALES_KEY);
+        ND_FAIL_IF(!json_is_object(m->scales), ND_EDATA, "%s: damaged: %s is no object", f->path,
+                   ND_HF_SCALES_KEY);
     }
     return nd_config_check_model(&m->config);
 }
@@ -126,9 +125,8 @@ static nd_status check_parameter(const nd_hf_model *m, const nd_param *p)
     const nd_hf_file *file = NULL;
     nd_hf_name(p, name);
     const nd_safetensors_tensor *t = find(m, name, &file);
-    if (!t)
-        return ND_FAIL(ND_EDATA, "%s: holds no tensor %s, which its config.json asks for",
-                       m->files[0].path, name);
+    ND_FAIL_IF(!t, ND_EDATA, "%s: holds no tensor %s, which its config.json asks for",
+               m->files[0].path, name);
     const bool vector = p->role == ND_ROLE_NORM;
     const int dimensions = vector ? 1 : 2;
     if (t->dimensions != dimensions || t->shape[dimensions - 1] != p->cols ||
@@ -167,12 +165,10 @@ static nd_status check_tensors(const nd_hf_model *m)
     for (int f = 0; f < m->file_count; f++)
         for (size_t i = 0; i < m->files[f].tensors.count; i++) {
             const char *name = m->files[f].tensors.tensors[i].name;
-            if (!is_parameter(m, name) && !is_redundant(m, name))
-                return ND_FAIL(
-                    ND_EDATA,
-                    "%s: holds %.80s, which the graph that config.json describes does not "
-                    "have here",
-                    m->files[f].path, name);
+            ND_FAIL_IF(
+                !is_parameter(m, name) && !is_redundant(m, name), ND_EDATA,
+                "%s: holds %.80s, which the graph that config.json describes does not have here",
+                m->files[f].path, name);
         }
     return ND_OK;
 }
@@ -183,8 +179,7 @@ static nd_status open_parts(const char *directory, nd_hf_model *m)
     ND_TRY(join(path, directory, "config.json"));
     ND_TRY(nd_hf_config_read(path, &m->config, &m->epsilon));
     ND_TRY(open_files(m, directory));
-    if (m->file_count == 0)
-        return ND_FAIL(ND_EDATA, "%s: its index names no file", directory);
+    ND_FAIL_IF(m->file_count == 0, ND_EDATA, "%s: its index names no file", directory);
     ND_TRY(read_metadata(m));
     m->model = nd_model_config_from(&m->config);
     ND_TRY(nd_params_create(&m->model, &m->params));
@@ -224,9 +219,8 @@ nd_status nd_hf_model_read(const nd_hf_model *m, int64_t index, float *values)
         float *row = values + nd_hf_row(&m->model, p, r) * p->cols;
         ND_TRY(nd_safetensors_floats(t, r * p->cols, p->cols, row));
         for (int64_t i = 0; i < p->cols; i++)
-            if (!isfinite(row[i]))
-                return ND_FAIL(ND_EDATA, "%s: %s holds %g at [%lld, %lld]", file->path, name,
-                               (double)row[i], (long long)r, (long long)i);
+            ND_FAIL_IF(!isfinite(row[i]), ND_EDATA, "%s: %s holds %g at [%lld, %lld]", file->path,
+                       name, (double)row[i], (long long)r, (long long)i);
     }
     return ND_OK;
 }

@@ -42,9 +42,9 @@ static nd_status open_tokenizer(import *in, const char *directory, FILE *out)
         return ND_OK;
     }
     const int pieces = nd_tokenizer_vocab_size(in->tokenizer);
-    if (pieces > in->model.config.model.vocab_size)
-        return ND_FAIL(ND_EDATA, "%s: %d pieces, but config.json says vocab_size = %lld", path,
-                       pieces, (long long)in->model.config.model.vocab_size);
+    ND_FAIL_IF(pieces > in->model.config.model.vocab_size, ND_EDATA,
+               "%s: %d pieces, but config.json says vocab_size = %lld", path, pieces,
+               (long long)in->model.config.model.vocab_size);
     return ND_OK;
 }
 
@@ -77,8 +77,8 @@ static nd_status convert(import *in, const nd_import_options *options, FILE *out
     const nd_masters masters = {read_masters, in};
     ND_TRY(nd_cpu_backend_create(&cpu, &in->backend));
     ND_TRY(open_tokenizer(in, options->from, out));
-    if (snprintf(directory, sizeof directory, "%s/checkpoints", options->run) >= PATH_MAX)
-        return ND_FAIL(ND_EIO, "%.80s...: the path is too long", options->run);
+    ND_FAIL_IF(snprintf(directory, sizeof directory, "%s/checkpoints", options->run) >= PATH_MAX,
+               ND_EIO, "%.80s...: the path is too long", options->run);
     const void *tokenizer = in->tokenizer ? nd_tokenizer_model(in->tokenizer, &bytes) : NULL;
     return nd_checkpoint_of_masters(directory, &in->model.config, &in->model.params, &masters,
                                     tokenizer, bytes);

@@ -13,8 +13,7 @@ nd_status nd_mapped_file_open(const char *path, nd_mapped_file *file)
     nd_status status = ND_OK;
     *file = (nd_mapped_file){NULL, 0};
     const int descriptor = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
-    if (descriptor < 0)
-        return ND_FAIL(ND_EDATA, "%s: cannot open this file: %s", path, strerror(errno));
+    ND_FAIL_IF(descriptor < 0, ND_EDATA, "%s: cannot open this file: %s", path, strerror(errno));
     if (fstat(descriptor, &info) != 0 || !S_ISREG(info.st_mode)) {
         status = ND_FAIL(ND_EDATA, "%s: not a regular file", path);
     } else if (info.st_size == 0) {

@@ -22,8 +22,7 @@ nd_status nd_out_file_create(const char *path, nd_out_file **out)
     *out = NULL;
     ND_TRY(nd_durable_check(path, NULL, NULL));
     nd_out_file *f = calloc(1, sizeof *f);
-    if (!f)
-        return ND_FAIL(ND_ENOMEM, "no memory to write %s", path);
+    ND_FAIL_IF(!f, ND_ENOMEM, "no memory to write %s", path);
     if (snprintf(f->temporary, PATH_MAX, "%s%s", path, ND_TEMPORARY_SUFFIX) >= PATH_MAX) {
         free(f);
         return ND_FAIL(ND_EIO, "%.80s...: the path is too long", path);
@@ -41,10 +40,10 @@ nd_status nd_out_file_create(const char *path, nd_out_file **out)
 
 nd_status nd_out_file_write(nd_out_file *f, const void *bytes, size_t size)
 {
-    if (size > 0 && fwrite(bytes, 1, size, f->file) != size)
-        return ND_FAIL(ND_EIO, "cannot write %s: %s", f->path, strerror(errno));
-    if (f->digest && EVP_DigestUpdate(f->digest, bytes, size) != 1)
-        return ND_FAIL(ND_EINTERNAL, "%s: SHA-256 failed in libcrypto", f->path);
+    ND_FAIL_IF(size > 0 && fwrite(bytes, 1, size, f->file) != size, ND_EIO, "cannot write %s: %s",
+               f->path, strerror(errno));
+    ND_FAIL_IF(f->digest && EVP_DigestUpdate(f->digest, bytes, size) != 1, ND_EINTERNAL,
+               "%s: SHA-256 failed in libcrypto", f->path);
     f->written += (int64_t)size;
     return ND_OK;
 }
@@ -64,8 +63,8 @@ nd_status nd_out_file_pad(nd_out_file *f, size_t alignment)
 nd_status nd_out_file_start_digest(nd_out_file *f)
 {
     f->digest = EVP_MD_CTX_new();
-    if (!f->digest || EVP_DigestInit_ex(f->digest, EVP_sha256(), NULL) != 1)
-        return ND_FAIL(ND_EINTERNAL, "%s: SHA-256 failed in libcrypto", f->path);
+    ND_FAIL_IF(!f->digest || EVP_DigestInit_ex(f->digest, EVP_sha256(), NULL) != 1, ND_EINTERNAL,
+               "%s: SHA-256 failed in libcrypto", f->path);
     return ND_OK;
 }
 
@@ -73,12 +72,12 @@ static nd_status write_digest(nd_out_file *f, int64_t offset)
 {
     unsigned char digest[EVP_MAX_MD_SIZE];
     char hex[ND_SHA256_HEX_SIZE];
-    if (EVP_DigestFinal_ex(f->digest, digest, NULL) != 1)
-        return ND_FAIL(ND_EINTERNAL, "%s: SHA-256 failed in libcrypto", f->path);
+    ND_FAIL_IF(EVP_DigestFinal_ex(f->digest, digest, NULL) != 1, ND_EINTERNAL,
+               "%s: SHA-256 failed in libcrypto", f->path);
     for (int i = 0; i < 32; i++)
         snprintf(hex + 2 * i, 3, "%02x", digest[i]);
-    if (fseeko(f->file, offset, SEEK_SET) != 0 || fwrite(hex, 1, 64, f->file) != 64)
-        return ND_FAIL(ND_EIO, "cannot write %s: %s", f->path, strerror(errno));
+    ND_FAIL_IF(fseeko(f->file, offset, SEEK_SET) != 0 || fwrite(hex, 1, 64, f->file) != 64, ND_EIO,
+               "cannot write %s: %s", f->path, strerror(errno));
     return ND_OK;
 }
 

@@ -56,23 +56,19 @@ static nd_status read_tensor(const char *name, json_t *entry, nd_safetensors *f,
                        name);
     t->name = name;
     const size_t width = dtype_bytes(t->dtype);
-    if (width == 0)
-        return ND_FAIL(ND_EDATA,
-                       "%s: tensor '%.80s' has type '%.20s', which this program does not know",
-                       file, name, t->dtype);
-    if (!read_shape(shape, t, &weights) || weights > INT64_MAX / (int64_t)width)
-        return ND_FAIL(ND_EDATA, "%s: damaged: the shape of '%.80s' is none", file, name);
-    if (start < 0 || end < start || (uint64_t)end > f->data_bytes)
-        return ND_FAIL(ND_EDATA,
-                       "%s: damaged or cut short: '%.80s' lies at %" JSON_INTEGER_FORMAT
-                       " to %" JSON_INTEGER_FORMAT " of %zu bytes",
-                       file, name, start, end, f->data_bytes);
-    if (end - start != weights * (int64_t)width)
-        return ND_FAIL(ND_EDATA,
-                       "%s: damaged: '%.80s' has %" JSON_INTEGER_FORMAT
-                       " bytes, its shape asks for "
-                       "%" PRId64,
-                       file, name, end - start, weights * (int64_t)width);
+    ND_FAIL_IF(width == 0, ND_EDATA,
+               "%s: tensor '%.80s' has type '%.20s', which this program does not know", file, name,
+               t->dtype);
+    ND_FAIL_IF(!read_shape(shape, t, &weights) || weights > INT64_MAX / (int64_t)width, ND_EDATA,
+               "%s: damaged: the shape of '%.80s' is none", file, name);
+    ND_FAIL_IF(start < 0 || end < start || (uint64_t)end > f->data_bytes, ND_EDATA,
+               "%s: damaged or cut short: '%.80s' lies at %" JSON_INTEGER_FORMAT
+               " to %" JSON_INTEGER_FORMAT " of %zu bytes",
+               file, name, start, end, f->data_bytes);
+    ND_FAIL_IF(end - start != weights * (int64_t)width, ND_EDATA,
+               "%s: damaged: '%.80s' has %" JSON_INTEGER_FORMAT
+               " bytes, its shape asks for %" PRId64,
+               file, name, end - start, weights * (int64_t)width);
     t->data = f->data + start;
     t->bytes = (size_t)(end - start);
     return ND_OK;
@@ -91,15 +87,14 @@ static nd_status check_cover(const nd_safetensors *f, const char *file)
     const uint8_t *expected = f->data;
     for (size_t i = 0; i < f->count; i++) {
         const nd_safetensors_tensor *t = &f->tensors[i];
-        if (t->data != expected)
-            return ND_FAIL(ND_EDATA,
-                           "%s: damaged: '%.80s' starts at byte %td of the data, expected %td",
-                           file, t->name, t->data - f->data, expected - f->data);
+        ND_FAIL_IF(t->data != expected, ND_EDATA,
+                   "%s: damaged: '%.80s' starts at byte %td of the data, expected %td", file,
+                   t->name, t->data - f->data, expected - f->data);
         expected += t->bytes;
     }
-    if (expected != f->data + f->data_bytes)
-        return ND_FAIL(ND_EDATA, "%s: damaged: %zu bytes of data, its tensors have %td", file,
-                       f->data_bytes, expected - f->data);
+    ND_FAIL_IF(expected != f->data + f->data_bytes, ND_EDATA,
+               "%s: damaged: %zu bytes of data, its tensors have %td", file, f->data_bytes,
+               expected - f->data);
     return ND_OK;
 }
 
@@ -107,12 +102,12 @@ static nd_status check_metadata(const json_t *metadata, const char *file)
 {
     const char *key;
     json_t *value;
-    if (metadata && !json_is_object(metadata))
-        return ND_FAIL(ND_EDATA, "%s: damaged: __metadata__ is no object", file);
+    ND_FAIL_IF(metadata && !json_is_object(metadata), ND_EDATA,
+               "%s: damaged: __metadata__ is no object", file);
     json_object_foreach((json_t *)(uintptr_t)metadata, key, value)
     {
-        if (!json_is_string(value))
-            return ND_FAIL(ND_EDATA, "%s: damaged: '%.80s' in __metadata__ is no text", file, key);
+        ND_FAIL_IF(!json_is_string(value), ND_EDATA,
+                   "%s: damaged: '%.80s' in __metadata__ is no text", file, key);
     }
     return ND_OK;
 }
@@ -121,12 +116,10 @@ static nd_status read_header(nd_safetensors *f, const char *file)
 {
     const char *key;
     json_t *entry;
-    if (!json_is_object(f->header))
-        return ND_FAIL(ND_EDATA, "%s: damaged: its header is no object", file);
+    ND_FAIL_IF(!json_is_object(f->header), ND_EDATA, "%s: damaged: its header is no object", file);
     f->tensors = calloc(json_object_size(f->header) + 1, sizeof *f->tensors);
-    if (!f->tensors)
-        return ND_FAIL(ND_ENOMEM, "%s: no memory for %zu tensors", file,
-                       json_object_size(f->header));
+    ND_FAIL_IF(!f->tensors, ND_ENOMEM, "%s: no memory for %zu tensors", file,
+               json_object_size(f->header));
     ND_TRY(check_metadata(json_object_get(f->header, "__metadata__"), file));
     json_object_foreach(f->header, key, entry)
     {
@@ -147,20 +140,17 @@ nd_status nd_safetensors_parse(const void *bytes, size_t size, const char *name,
     memset(f, 0, sizeof *f);
     if (size > sizeof length)
         memcpy(&length, at, sizeof length);
-    if (size <= sizeof length || at[sizeof length] != '{')
-        return ND_FAIL(ND_EDATA, "%s: not a safetensors file: no header follows its first 8 bytes",
-                       name);
-    if (length > size - sizeof length || length > ND_SAFETENSORS_HEADER_MAX)
-        return ND_FAIL(ND_EDATA,
-                       "%s: not a safetensors file, or cut short: a header of %" PRIu64
-                       " bytes in %zu (at most %d)",
-                       name, length, size, (int)ND_SAFETENSORS_HEADER_MAX);
+    ND_FAIL_IF(size <= sizeof length || at[sizeof length] != '{', ND_EDATA,
+               "%s: not a safetensors file: no header follows its first 8 bytes", name);
+    ND_FAIL_IF(length > size - sizeof length || length > ND_SAFETENSORS_HEADER_MAX, ND_EDATA,
+               "%s: not a safetensors file, or cut short: a header of %" PRIu64
+               " bytes in %zu (at most %d)",
+               name, length, size, (int)ND_SAFETENSORS_HEADER_MAX);
     f->data = at + sizeof length + length;
     f->data_bytes = size - sizeof length - (size_t)length;
     f->header = json_loadb((const char *)at + sizeof length, (size_t)length, JSON_REJECT_DUPLICATES,
                            &error);
-    if (!f->header)
-        return ND_FAIL(ND_EDATA, "%s: damaged: its header is not JSON: %s", name, error.text);
+    ND_FAIL_IF(!f->header, ND_EDATA, "%s: damaged: its header is not JSON: %s", name, error.text);
     const nd_status status = read_header(f, name);
     if (status != ND_OK)
         nd_safetensors_free(f);
@@ -203,9 +193,8 @@ nd_status nd_safetensors_floats(const nd_safetensors_tensor *t, int64_t first, i
         }
         return ND_OK;
     }
-    if (strcmp(t->dtype, "F64") != 0)
-        return ND_FAIL(ND_EDATA, "tensor %.80s has type %s; expected F32, BF16, F16 or F64",
-                       t->name, t->dtype);
+    ND_FAIL_IF(strcmp(t->dtype, "F64") != 0, ND_EDATA,
+               "tensor %.80s has type %s; expected F32, BF16, F16 or F64", t->name, t->dtype);
     for (int64_t i = 0; i < count; i++) {
         double wide;
         memcpy(&wide, t->data + 8 * (first + i), sizeof wide);
@@ -222,9 +211,8 @@ nd_status nd_safetensors_verify(const nd_safetensors *f, const char *name, bool 
     if (!stated)
         return ND_OK;
     ND_TRY(nd_sha256_hex(f->data, f->data_bytes, hex));
-    if (strcmp(stated, hex) != 0)
-        return ND_FAIL(ND_EDATA,
-                       "%s: damaged: the data's SHA-256 is %.12s..., the file says %.12s...", name,
-                       hex, stated);
+    ND_FAIL_IF(strcmp(stated, hex) != 0, ND_EDATA,
+               "%s: damaged: the data's SHA-256 is %.12s..., the file says %.12s...", name, hex,
+               stated);
     return ND_OK;
 }

@@ -105,9 +105,8 @@ nd_status nd_safetensors_write(nd_safetensors_writer *w, const void *bytes, size
 
 nd_status nd_safetensors_writer_finish(nd_safetensors_writer *w)
 {
-    if (w->written != w->declared)
-        return ND_FAIL(ND_EINTERNAL, "a safetensors file got %lld of %lld bytes",
-                       (long long)w->written, (long long)w->declared);
+    ND_FAIL_IF(w->written != w->declared, ND_EINTERNAL, "a safetensors file got %lld of %lld bytes",
+               (long long)w->written, (long long)w->declared);
     nd_out_file *out = w->out;
     w->out = NULL;
     return nd_out_file_finish(out, w->digest_offset);

@@ -18,9 +18,9 @@ static nd_status open_tokenizer(nd_source *s)
                               &s->tokenizer_bytes));
     ND_TRY(nd_model_file_parse(s->tokenizer, s->tokenizer_bytes, path, &s->vocabulary));
     s->has_tokenizer = true;
-    if (s->vocabulary.count > s->model.vocab_size)
-        return ND_FAIL(ND_ECHECKPOINT, "%s: %d pieces, but the model has a vocabulary of %lld",
-                       path, s->vocabulary.count, (long long)s->model.vocab_size);
+    ND_FAIL_IF(s->vocabulary.count > s->model.vocab_size, ND_ECHECKPOINT,
+               "%s: %d pieces, but the model has a vocabulary of %lld", path, s->vocabulary.count,
+               (long long)s->model.vocab_size);
     return ND_OK;
 }
 
@@ -65,16 +65,15 @@ void nd_source_close(nd_source *s)
 static nd_status read_values(const nd_source *s, const nd_param *p, float *values)
 {
     const int64_t index = nd_checkpoint_find(&s->checkpoint, p->name, "master");
-    if (index < 0)
-        return ND_FAIL(ND_ECHECKPOINT, "%s: holds no tensor %s", s->directory, p->name);
+    ND_FAIL_IF(index < 0, ND_ECHECKPOINT, "%s: holds no tensor %s", s->directory, p->name);
     const nd_checkpoint_tensor *t = &s->checkpoint.tensors[index];
     const int64_t count = p->rows * p->cols;
-    if (t->rows != p->rows || t->cols != p->cols || (t->dtype != ND_F32 && t->dtype != ND_BF16))
-        return ND_FAIL(
-            ND_ECHECKPOINT,
-            "%s: %s is %s [%lld, %lld], its configuration says [%lld, %lld] in f32 or bf16",
-            s->directory, p->name, nd_dtype_name(t->dtype), (long long)t->rows, (long long)t->cols,
-            (long long)p->rows, (long long)p->cols);
+    ND_FAIL_IF(t->rows != p->rows || t->cols != p->cols ||
+                   (t->dtype != ND_F32 && t->dtype != ND_BF16),
+               ND_ECHECKPOINT,
+               "%s: %s is %s [%lld, %lld], its configuration says [%lld, %lld] in f32 or bf16",
+               s->directory, p->name, nd_dtype_name(t->dtype), (long long)t->rows,
+               (long long)t->cols, (long long)p->rows, (long long)p->cols);
     /* bf16 is read into the upper half of the scratch and widened in place, from the front. */
     const size_t width = nd_dtype_size(t->dtype);
     char *scratch = (char *)values + (size_t)count * (sizeof *values - width);
@@ -85,10 +84,9 @@ static nd_status read_values(const nd_source *s, const nd_param *p, float *value
         values[i] = nd_bf16_to_float(half);
     }
     for (int64_t i = 0; i < count; i++)
-        if (!isfinite(values[i]))
-            return ND_FAIL(ND_ECHECKPOINT, "%s: %s holds %g at [%lld, %lld]; it cannot be exported",
-                           s->directory, p->name, (double)values[i], (long long)(i / p->cols),
-                           (long long)(i % p->cols));
+        ND_FAIL_IF(!isfinite(values[i]), ND_ECHECKPOINT,
+                   "%s: %s holds %g at [%lld, %lld]; it cannot be exported", s->directory, p->name,
+                   (double)values[i], (long long)(i / p->cols), (long long)(i % p->cols));
     return ND_OK;
 }
 
@@ -102,10 +100,9 @@ static nd_status ternarize(const nd_source *s, nd_source_tensor *t)
                             nd_cview_of(t->values, ND_F32, p->rows, p->cols)));
     ND_TRY(b->ops.synchronize(b));
     for (int64_t i = 0; i < scale_rows * scale_cols; i++)
-        if (!isfinite(t->scales[i]))
-            return ND_FAIL(ND_ECHECKPOINT,
-                           "%s: the mean of |%s| is beyond fp16, the type of its scale",
-                           s->directory, p->name);
+        ND_FAIL_IF(!isfinite(t->scales[i]), ND_ECHECKPOINT,
+                   "%s: the mean of |%s| is beyond fp16, the type of its scale", s->directory,
+                   p->name);
     return ND_OK;
 }
 
@@ -118,8 +115,7 @@ nd_status nd_source_read(const nd_source *s, int64_t index, nd_source_tensor *t)
     t->groups = ternary ? nd_model_scale_groups(&s->model, p->cols) : 0;
     const size_t scales = !ternary ? 0 : t->groups ? (size_t)(p->rows * t->groups) : 1;
     t->memory = malloc((count + scales) * sizeof(float) + (ternary ? count : 0));
-    if (!t->memory)
-        return ND_FAIL(ND_ENOMEM, "no memory for %s", p->name);
+    ND_FAIL_IF(!t->memory, ND_ENOMEM, "no memory for %s", p->name);
     t->values = t->memory;
     nd_status status = read_values(s, p, t->values);
     if (status == ND_OK && ternary) {

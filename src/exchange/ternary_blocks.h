@@ -12,12 +12,8 @@
  *          byte m. (A digit of 3 means 2d; it is never written here.) */
 #pragma once
 
-#include <stdbool.h>
 #include <stdint.h>
 
 /* One block of ND_GGML_TQ1_0, ND_GGML_TQ2_0 or ND_GGML_Q2_0 from as many codes as it has weights.
  * `scale`: fp16 bits. */
 void nd_ternary_block_encode(uint32_t type, const int8_t *codes, uint16_t scale, uint8_t *block);
-
-/* The inverse. False when a digit is none of the three. */
-bool nd_ternary_block_decode(uint32_t type, const uint8_t *block, int8_t *codes, uint16_t *scale);

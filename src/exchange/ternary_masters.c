@@ -15,12 +15,10 @@ static nd_status make_part(const char *name, float *values, int64_t count, float
     for (int64_t i = 0; i < count; i++)
         largest = fabsf(values[i]) > largest ? fabsf(values[i]) : largest;
     for (int64_t i = 0; i < count; i++) {
-        if (values[i] != 0.0f && fabsf(values[i]) != largest)
-            return ND_FAIL(
-                ND_EDATA,
-                "%s: said to be ternary, but holds %.9g beside 0 and %.9g; was it changed "
-                "after its export?",
-                name, (double)values[i], (double)largest);
+        ND_FAIL_IF(values[i] != 0.0f && fabsf(values[i]) != largest, ND_EDATA,
+                   "%s: said to be ternary, but holds %.9g beside 0 and %.9g; was it changed after "
+                   "its export?",
+                   name, (double)values[i], (double)largest);
         codes[i] = (int8_t)((values[i] > 0.0f) - (values[i] < 0.0f));
         nonzero += codes[i] != 0;
     }
@@ -29,10 +27,9 @@ static nd_status make_part(const char *name, float *values, int64_t count, float
         *scale = nd_f16_round(1e-5f);
         return ND_OK;
     }
-    if (nd_f16_round(*scale) != *scale || fabsf(*scale - largest) > largest / 128.0f)
-        return ND_FAIL(ND_EDATA,
-                       "%s: its scale is %.9g beside weights of %.9g; expected an fp16 value", name,
-                       (double)*scale, (double)largest);
+    ND_FAIL_IF(nd_f16_round(*scale) != *scale || fabsf(*scale - largest) > largest / 128.0f,
+               ND_EDATA, "%s: its scale is %.9g beside weights of %.9g; expected an fp16 value",
+               name, (double)*scale, (double)largest);
     const float t = (float)((double)*scale * (double)count / (double)nonzero);
     for (int64_t i = 0; i < count; i++)
         values[i] = (float)codes[i] * t;

@@ -165,8 +165,8 @@ static nd_status reserve_state_scratch(nd_state_scratch *scratch, const scratch_
     ND_TRY(nd_arena_reserve(arena, ND_F32, size->rank, size->rank, &scratch->gram));
     if (size->rank > 0 && !scratch->host) {
         scratch->host = calloc((size_t)(2 * size->rank * size->rank), sizeof *scratch->host);
-        if (!scratch->host)
-            return ND_FAIL(ND_ENOMEM, "no memory for factors of rank %lld", (long long)size->rank);
+        ND_FAIL_IF(!scratch->host, ND_ENOMEM, "no memory for factors of rank %lld",
+                   (long long)size->rank);
     }
     return ND_OK;
 }
@@ -429,8 +429,7 @@ static nd_status square(nd_backend *b, nd_view c)
 {
     const size_t bytes = nd_view_bytes(nd_as_const(c));
     float *host = malloc(bytes);
-    if (!host)
-        return ND_FAIL(ND_ENOMEM, "no memory for a rotation of %zu bytes", bytes);
+    ND_FAIL_IF(!host, ND_ENOMEM, "no memory for a rotation of %zu bytes", bytes);
     nd_status status = b->ops.download(b, host, c.data, bytes);
     for (int64_t i = 0; status == ND_OK && i < c.rows * c.cols; i++)
         host[i] *= host[i];

@@ -56,8 +56,8 @@ nd_status nd_projectors_create(const nd_config *config, const nd_params *params,
     *projectors = p;
     const int64_t per_step = nd_projectors_per_step(p);
     p->omega_step = malloc((size_t)(per_step + 1) * sizeof *p->omega_step);
-    if (!p->omega_step)
-        return ND_FAIL(ND_ENOMEM, "no memory for the steps of %lld sketches", (long long)per_step);
+    ND_FAIL_IF(!p->omega_step, ND_ENOMEM, "no memory for the steps of %lld sketches",
+               (long long)per_step);
     for (int64_t i = 0; i < per_step; i++)
         p->omega_step[i] = -1;
     return ND_OK;
@@ -107,9 +107,8 @@ static nd_status allocate_host(nd_galore_scratch *scratch, const scratch_size *s
     scratch->host_integers =
         calloc((size_t)nd_galore_host_integers(size->sketch), sizeof *scratch->host_integers);
     scratch->drawn = calloc(ND_GALORE_DRAWN, sizeof *scratch->drawn);
-    if (!scratch->host || !scratch->host_integers || !scratch->drawn)
-        return ND_FAIL(ND_ENOMEM, "no memory to find subspaces of rank %lld",
-                       (long long)size->rank);
+    ND_FAIL_IF(!scratch->host || !scratch->host_integers || !scratch->drawn, ND_ENOMEM,
+               "no memory to find subspaces of rank %lld", (long long)size->rank);
     return ND_OK;
 }
 
@@ -231,9 +230,8 @@ nd_status nd_projectors_sketch(nd_projectors *p, int64_t index, int64_t step, nd
 {
     const nd_galore *g = &p->list[index].shape;
     int64_t place;
-    if (!nd_projectors_due(p, index, step, &place))
-        return ND_FAIL(ND_EINTERNAL, "%s keeps its subspace in step %lld",
-                       p->params->list[index].name, (long long)step);
+    ND_FAIL_IF(!nd_projectors_due(p, index, step, &place), ND_EINTERNAL,
+               "%s keeps its subspace in step %lld", p->params->list[index].name, (long long)step);
     const nd_view row = nd_view_rows(p->omega, place, 1);
     const nd_view omega = shaped(row, g->sketch, nd_galore_large(g));
     if (p->omega_step[place] != step) { /* the first micro-batch */

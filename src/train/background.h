@@ -8,7 +8,7 @@
 #include <stdatomic.h>
 #include <stdbool.h>
 
-/* Zeroed memory is one that has nothing to do. */
+/* Zeroed memory is one without a task. */
 typedef struct nd_background {
     nd_status (*work)(void *context);
     void *context;
@@ -18,11 +18,11 @@ typedef struct nd_background {
     nd_error error; /* of the work; status ND_OK when it succeeded */
 } nd_background;
 
-/* Starts the work; or does it here and now when `threaded` is false or no thread can be had. */
+/* Starts the work on a thread; runs it at once when `threaded` is false or no thread can be started. */
 void nd_background_start(nd_background *b, nd_status (*work)(void *context), void *context,
                          bool threaded);
 
-/* Whether there is nothing left to wait for. */
+/* Whether the work, if any, has ended. */
 bool nd_background_done(nd_background *b);
 
 /* Waits for the end of the work and returns its status, with its error as the calling thread's. ND_OK

@@ -11,8 +11,7 @@ static nd_status evaluate_part(nd_model *model, const nd_dataset *dataset, int64
     const int64_t micro = model->config.micro_batch, width = model->config.seq_length + 1;
     const int64_t count = windows - first < micro ? windows - first : micro;
     int32_t *tokens = malloc((size_t)(micro * width) * sizeof *tokens);
-    if (!tokens)
-        return ND_FAIL(ND_ENOMEM, "no memory for %lld sequences", (long long)micro);
+    ND_FAIL_IF(!tokens, ND_ENOMEM, "no memory for %lld sequences", (long long)micro);
     nd_status status = ND_OK;
     nd_loss loss = {0};
     for (int64_t i = 0; i < micro && status == ND_OK; i++) /* the rest repeats a valid window */
@@ -32,12 +31,10 @@ nd_status nd_evaluate(nd_model *model, const nd_dataset *dataset, nd_comm *comm,
     const int64_t micro = model->config.micro_batch;
     const int64_t parts = (windows + micro - 1) / micro;
     const int64_t share = (parts + comm->size - 1) / comm->size;
-    if (windows == 0)
-        return ND_FAIL(ND_EDATA, "the held-out split has no whole window of %lld tokens",
-                       (long long)model->config.seq_length + 1);
+    ND_FAIL_IF(windows == 0, ND_EDATA, "the held-out split has no whole window of %lld tokens",
+               (long long)model->config.seq_length + 1);
     double *all = calloc((size_t)(share * (comm->size + 1)), sizeof *all);
-    if (!all)
-        return ND_FAIL(ND_ENOMEM, "no memory for %lld losses", (long long)parts);
+    ND_FAIL_IF(!all, ND_ENOMEM, "no memory for %lld losses", (long long)parts);
     double *mine = all + share * comm->size;
     nd_status status = ND_OK;
     for (int64_t j = 0; j < share && status == ND_OK; j++) {

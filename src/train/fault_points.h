@@ -1,11 +1,11 @@
 /* Named points at which a test makes a run fail. Only the program nanochat_dist_faulty, which the tests
- * build, has them (ND_FAULT_POINTS); elsewhere they are nothing.
+ * build, has them (ND_FAULT_POINTS); elsewhere they compile to nothing.
  *
  * The environment variable ND_FAULT says what happens, several separated by commas:
  *   kill@POINT:step=S:rank=R      SIGKILL when rank R passes POINT in step S; also stop@ (SIGSTOP),
  *                                 and slow@ (50 ms of sleep)
- *   flip@POINT:step=S:rank=R      what POINT is about changes in one bit
- *   nan@POINT:step=S:rank=R       one value of what POINT is about is NaN
+ *   flip@POINT:step=S:rank=R      flips one bit of the value at POINT
+ *   nan@POINT:step=S:rank=R       sets one value at POINT to NaN
  *   nan@VALUE:samples=A-B         VALUE of micro-batches that hold a sample of A..B is NaN
  *   spike@VALUE:samples=A-B       ... is larger by 100 a token */
 #pragma once

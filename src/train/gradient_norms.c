@@ -142,8 +142,7 @@ nd_status nd_gradient_norms_share(nd_gradient_reducer *r, int64_t first, int64_t
     nd_status status = ND_OK;
     const int64_t each = places(r, first, count), most = most_computed(r);
     double *host = calloc((size_t)(most + each * (r->comm->size + 1)), sizeof *host);
-    if (!host)
-        return ND_FAIL(ND_ENOMEM, "no memory for the table of norms");
+    ND_FAIL_IF(!host, ND_ENOMEM, "no memory for the table of norms");
     double *mine = host + most, *all = mine + each;
     int64_t at = 0;
     *nonfinite = -1;

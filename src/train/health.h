@@ -1,6 +1,6 @@
 /* Whether a step's numbers may be used, and what a run remembers of those that could not.
  *
- * All ranks judge the same shared numbers, so they agree without saying so. */
+ * All ranks judge the same shared numbers, so they reach the same verdict without exchanging it. */
 #pragma once
 
 #include <stdbool.h>
@@ -25,7 +25,7 @@ typedef struct nd_judgement {
 /* Of a run; saved in checkpoints. */
 typedef struct nd_health {
     int64_t skipped;                 /* steps without an update so far */
-    int64_t consecutive_skips;        /* of them since the last update */
+    int64_t consecutive_skips;       /* of them since the last update */
     int64_t rollbacks;               /* times the run went back to a checkpoint */
     double recent[ND_HEALTH_WINDOW]; /* losses of the newest steps that were used, oldest first */
     int64_t recent_count;

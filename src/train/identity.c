@@ -79,8 +79,8 @@ void nd_identity_destroy(nd_identity *identity)
 nd_status nd_run_id_create(char id[ND_RUN_ID_SIZE])
 {
     uint64_t bits;
-    if (getrandom(&bits, sizeof bits, 0) != (ssize_t)sizeof bits)
-        return ND_FAIL(ND_EIO, "no random number for the run's id: %s", strerror(errno));
+    ND_FAIL_IF(getrandom(&bits, sizeof bits, 0) != (ssize_t)sizeof bits, ND_EIO,
+               "no random number for the run's id: %s", strerror(errno));
     snprintf(id, ND_RUN_ID_SIZE, "%016llx", (unsigned long long)bits);
     return ND_OK;
 }

@@ -28,7 +28,7 @@ nd_status nd_identity_create(const nd_config *config, nd_identity *identity);
 nd_status nd_identity_add_data(nd_identity *identity, const nd_dataset *train,
                                const nd_dataset *val, uint64_t order_seed);
 
-/* A copy that is owned apart. */
+/* A deep copy. */
 nd_status nd_identity_copy(const nd_identity *from, nd_identity *to);
 void nd_identity_destroy(nd_identity *identity);
 

@@ -189,8 +189,7 @@ static nd_status write_line(nd_metrics *metrics, const nd_run *run, const json_t
     if (metrics->jsonl < 0)
         ND_TRY(open_jsonl(run, metrics));
     char *text = json_dumps(object, JSON_COMPACT | JSON_REAL_PRECISION(17));
-    if (!text)
-        return ND_FAIL(ND_ENOMEM, "no memory for a line of %s", path);
+    ND_FAIL_IF(!text, ND_ENOMEM, "no memory for a line of %s", path);
     const size_t length = strlen(text);
     text[length] = '\n'; /* in the place of the NUL */
     const nd_status status = nd_file_append(metrics->jsonl, path, text, length + 1);
@@ -263,9 +262,7 @@ nd_status nd_metrics_write(nd_metrics *metrics, nd_run *run, const nd_step_resul
         (json_int_t)step->comm_bytes, "kept_fraction", step->kept_fraction, "mfu",
         peak > 0.0 ? flops / peak : 0.0, "mem", memory_json(run), "restarts",
         (json_int_t)run->position.restarts, "skipped", (json_int_t)run->health.skipped);
-    if (!o)
-        return ND_FAIL(ND_ENUMERIC, "step %lld: a metric is not finite",
-                       (long long)run->position.step);
+    ND_FAIL_IF(!o, ND_ENUMERIC, "step %lld: a metric is not finite", (long long)run->position.step);
     add_matrix_state(o, run);
     add_run(o, run, step, last_step);
     json_object_set_new(o, "run_id", json_string(run->identity.run_id));

@@ -1,4 +1,4 @@
-/* Where a run stands: what it has trained on, and where it reads on. */
+/* The position of a run: what it has trained on, and its next sample. */
 #pragma once
 
 #include "core/config/config.h"
@@ -17,5 +17,5 @@ void nd_position_advance(nd_position *p, const nd_config *config);
 /* After a rollback: the data continues where it was in `before`, so that skipped samples stay skipped. */
 void nd_position_roll_back(nd_position *p, const nd_position *before);
 
-/* New data of `windows` samples begins with the first epoch, in its own measure, that no sample was taken of. */
+/* New data of `windows` samples begins at its first epoch of which no sample was used. */
 void nd_position_begin_data(nd_position *p, int64_t windows);

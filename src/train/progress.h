@@ -1,4 +1,4 @@
-/* The progress line: what a person watches. */
+/* The progress line. */
 #pragma once
 
 #include "train/run.h"
@@ -17,7 +17,7 @@ typedef struct nd_progress_state {
 /* Starts the clock at the run's step; `last_step` is the one it is to reach. */
 void nd_progress_begin(nd_progress_state *progress, const nd_run *run, int64_t last_step);
 
-/* Takes a step's duration into the smoothed speed. */
+/* Adds a step's duration to the smoothed speed. */
 void nd_progress_advance(nd_progress_state *progress, const nd_run *run,
                          const nd_step_result *step);
 

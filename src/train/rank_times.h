@@ -26,7 +26,7 @@ typedef struct nd_phase_range {
     int rank;                /* of the maximum; the lowest such */
 } nd_phase_range;
 
-/* What all ranks' times of a step come to. */
+/* All ranks' times of a step, summarised. */
 typedef struct nd_times_summary {
     nd_phase_range phases[ND_PHASE_COUNT];
     nd_phase_range own; /* data, passes and update: what a rank does without the others */
@@ -48,6 +48,6 @@ const char *nd_phase_name(nd_phase phase);
 nd_times_summary nd_times_summarize(const nd_rank_times *times, int64_t stride, int ranks,
                                     double *sorted);
 
-/* Takes a step in. True when its slowest rank took 20 % longer than the median for itself, as in the
+/* Adds a step. True when its slowest rank took 20 % longer than the median for itself, as in the
  * ND_SLOW_STEPS - 1 steps before: once for each such row of steps. */
 bool nd_slow_rank_found(nd_slow_rank *slow, const nd_times_summary *summary);

@@ -16,19 +16,18 @@ struct nd_reference_model {
 static nd_status check_tokens(const nd_config *config, const nd_dataset *data,
                               const nd_loaded_model *l)
 {
-    if (l->config.model.vocab_size != config->model.vocab_size)
-        return ND_FAIL(ND_ECONFIG,
-                       "[training] collider_reference: %s has a vocabulary of %lld and the model "
-                       "of this run one of %lld; the reference must read the same tokens",
-                       l->directory, (long long)l->config.model.vocab_size,
-                       (long long)config->model.vocab_size);
+    ND_FAIL_IF(l->config.model.vocab_size != config->model.vocab_size, ND_ECONFIG,
+               "[training] collider_reference: %s has a vocabulary of %lld and the model of this "
+               "run one of %lld; the reference must read the same tokens",
+               l->directory, (long long)l->config.model.vocab_size,
+               (long long)config->model.vocab_size);
     const char *sha = nd_dataset_tokenizer_sha256(data);
-    if (l->tokenizer && sha[0] != '\0' && strcmp(nd_tokenizer_sha256(l->tokenizer), sha) != 0)
-        return ND_FAIL(ND_ECONFIG,
-                       "[training] collider_reference: %s was trained with tokenizer %.12s... and "
-                       "%s is packed with %.12s...; the reference must read the same tokens",
-                       l->directory, nd_tokenizer_sha256(l->tokenizer), config->data.data_path,
-                       sha);
+    ND_FAIL_IF(l->tokenizer && sha[0] != '\0' &&
+                   strcmp(nd_tokenizer_sha256(l->tokenizer), sha) != 0,
+               ND_ECONFIG,
+               "[training] collider_reference: %s was trained with tokenizer %.12s... and %s is "
+               "packed with %.12s...; the reference must read the same tokens",
+               l->directory, nd_tokenizer_sha256(l->tokenizer), config->data.data_path, sha);
     return ND_OK;
 }
 
@@ -39,8 +38,8 @@ static nd_status prepare(nd_reference_model *r, const nd_config *config, const n
     model->config.pieces = nd_dataset_vocab_size(data);
     r->transfer = calloc((size_t)model->tokens, sizeof *r->transfer);
     r->losses = calloc((size_t)model->tokens, sizeof *r->losses);
-    if (!r->transfer || !r->losses)
-        return ND_FAIL(ND_ENOMEM, "no memory for %lld losses", (long long)model->tokens);
+    ND_FAIL_IF(!r->transfer || !r->losses, ND_ENOMEM, "no memory for %lld losses",
+               (long long)model->tokens);
     nd_arena_start_sizing(&r->activations, "reference model", r->loaded.backend);
     ND_TRY(nd_model_reserve_activations(model, &r->activations, false));
     ND_TRY(nd_arena_commit(&r->activations));
@@ -58,8 +57,7 @@ nd_status nd_reference_model_open(const nd_config *config, nd_comm *comm, const 
         .micro_batch = nd_config_micro_batch(config),
         .seq_length = config->training.seq_length};
     nd_reference_model *r = calloc(1, sizeof *r);
-    if (!r)
-        return ND_FAIL(ND_ENOMEM, "no memory for a reference model");
+    ND_FAIL_IF(!r, ND_ENOMEM, "no memory for a reference model");
     nd_status status = nd_load_model(&options, comm, &r->loaded);
     if (status == ND_OK)
         status = prepare(r, config, data);

@@ -22,8 +22,7 @@ struct nd_replay {
 nd_status nd_replay_create(nd_backend *backend, nd_log *log, nd_replay **replay)
 {
     nd_replay *made = calloc(1, sizeof *made);
-    if (!made)
-        return ND_FAIL(ND_ENOMEM, "no memory for the table of recordings");
+    ND_FAIL_IF(!made, ND_ENOMEM, "no memory for the table of recordings");
     made->backend = backend;
     made->log = log;
     *replay = made;
@@ -88,8 +87,7 @@ static nd_status record(nd_replay *r, entry *e, nd_replay_work work, void *conte
     nd_backend *b = r->backend;
     bool can = false;
     ND_TRY(b->ops.record(b, &can));
-    if (!can)
-        return ND_FAIL(ND_EINTERNAL, "the %s backend makes no recordings", b->ops.name);
+    ND_FAIL_IF(!can, ND_EINTERNAL, "the %s backend makes no recordings", b->ops.name);
     const nd_status status = work(context);
     const nd_status ended = b->ops.record_end(b, status == ND_OK ? &e->recording : NULL);
     ND_TRY(status);
@@ -116,8 +114,7 @@ nd_status nd_replay_run(nd_replay *r, const void *key, size_t size, nd_replay_wo
                         void *context)
 {
     bool done = false;
-    if (size > ND_REPLAY_KEY_MAX)
-        return ND_FAIL(ND_EINTERNAL, "a key of %zu bytes", size);
+    ND_FAIL_IF(size > ND_REPLAY_KEY_MAX, ND_EINTERNAL, "a key of %zu bytes", size);
     entry *e = r->given_up ? NULL : find(r, key, size);
     if (r->given_up)
         return work(context);

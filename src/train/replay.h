@@ -16,7 +16,7 @@ typedef struct nd_replay nd_replay;
 /* The ops of one piece of work, nothing else that has an effect: it may be called twice for one run. */
 typedef nd_status (*nd_replay_work)(void *context);
 
-/* `log` hears when recording is given up. Errors: ND_ENOMEM. */
+/* Logs to `log` when recording is given up. Errors: ND_ENOMEM. */
 nd_status nd_replay_create(nd_backend *backend, nd_log *log, nd_replay **replay);
 void nd_replay_destroy(nd_replay *replay);
 

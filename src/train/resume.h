@@ -4,7 +4,7 @@
 #include "train/checkpoint/checkpoint.h"
 #include "train/run.h"
 
-/* Rank 0 chooses, everyone hears: the checkpoint on disk that `resume` ("auto", "none" or a path) means; "" for a
+/* Rank 0 chooses and broadcasts: the checkpoint on disk that `resume` ("auto", "none" or a path) means; "" for a
  * fresh start. Errors: ND_ECHECKPOINT. */
 nd_status nd_resume_choose(nd_run *run, const char *resume, char path[ND_CHECKPOINT_PATH_MAX]);
 

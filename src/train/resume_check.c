@@ -35,11 +35,10 @@ nd_status nd_resume_check_run(const nd_config *config, const char *checkpoint)
     char theirs[ND_RUN_ID_SIZE], mine[ND_RUN_ID_SIZE];
     bool other;
     ND_TRY(find_runs(config, checkpoint, theirs, mine, &other));
-    return other ? ND_FAIL(
-                       ND_ECHECKPOINT,
-                       "%s is of run %s, but %s holds run %s (config.ini there); resume it "
-                       "in another directory (--resume %s --run-dir DIR), or move it away",
-                       checkpoint, theirs, config->logging.run_dir, mine, checkpoint)
+    return other ? ND_FAIL(ND_ECHECKPOINT,
+                           "%s is of run %s, but %s holds run %s (config.ini there); resume it "
+                           "in another directory (--resume %s --run-dir DIR), or move it away",
+                           checkpoint, theirs, config->logging.run_dir, mine, checkpoint)
                  : ND_OK;
 }
 
@@ -107,13 +106,11 @@ nd_status nd_resume_check(nd_run *run, const nd_checkpoint *c)
         nd_log_line(&run->log, "changed %s was %s, is %s", d.key, d.first, d.second);
         return ND_OK;
     }
-    if (!run->start.new_data)
-        return ND_FAIL(
-            ND_EDATA,
-            "the data is not what %s was trained on: '%s' was %s, is %s, so that its next "
-            "sample, %lld, would be another text; bring back the data, or continue with "
-            "the new data from the start of an epoch by --new-data",
-            c->directory, d.key, d.first, d.second, (long long)c->next_sample);
+    ND_FAIL_IF(!run->start.new_data, ND_EDATA,
+               "the data is not what %s was trained on: '%s' was %s, is %s, so that its next "
+               "sample, %lld, would be another text; bring back the data, or continue with the new "
+               "data from the start of an epoch by --new-data",
+               c->directory, d.key, d.first, d.second, (long long)c->next_sample);
     begin_new_data(run, &d);
     return ND_OK;
 }

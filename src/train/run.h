@@ -75,8 +75,7 @@ typedef struct nd_run {
     nd_model *model;
     nd_ownership own;
     nd_optimizer *optimizer;
-    nd_view
-        *masters; /* [params.count] whole or this rank's rows; data NULL where it owns nothing */
+    nd_view *masters; /* [params.count] whole or this rank's rows; data NULL: owns nothing of it */
     nd_gradient_reducer *reducer;
     nd_weight_gather gather;
     nd_rounds *rounds; /* with [dist] workers or sync_every; NULL: this run is its only worker */

@@ -25,8 +25,7 @@ nd_status nd_run_share_traits(nd_comm *comm, nd_backend *backend)
 {
     const bool mine[] = {backend->traits.fast_bf16, backend->traits.fast_int8_gradients};
     bool *all = calloc((size_t)comm->size, sizeof mine);
-    if (!all)
-        return ND_FAIL(ND_ENOMEM, "no memory for the traits of %d ranks", comm->size);
+    ND_FAIL_IF(!all, ND_ENOMEM, "no memory for the traits of %d ranks", comm->size);
     const nd_status status = comm->ops.allgather(comm, all, mine, sizeof mine);
     for (int r = 0; status == ND_OK && r < comm->size; r++) {
         backend->traits.fast_bf16 &= all[2 * r];
@@ -53,8 +52,7 @@ nd_status nd_run_attach_backend(nd_run *run)
     const nd_backend *b = run->backend;
     const char mine = b->ops.host_memory ? 'h' : 'd';
     char *all = calloc((size_t)comm->size, sizeof *all);
-    if (!all)
-        return ND_FAIL(ND_ENOMEM, "no memory for the devices of %d ranks", comm->size);
+    ND_FAIL_IF(!all, ND_ENOMEM, "no memory for the devices of %d ranks", comm->size);
     nd_status status = comm->ops.allgather(comm, all, &mine, sizeof mine);
     for (int r = 0; status == ND_OK && r < comm->size; r++)
         if (all[r] != mine)
@@ -69,10 +67,9 @@ nd_status nd_run_attach_backend(nd_run *run)
         comm = run->rounds->inside;
     nd_comm_set_device(comm, run->backend);
     comm->reduction = (nd_reduction)run->config.dist.grad_reduction;
-    if (comm->reduction == ND_REDUCTION_ALLREDUCE && !nd_device_owns(b))
-        return ND_FAIL(ND_ECONFIG,
-                       "[dist] grad_reduction = allreduce is NCCL's and needs GPUs, but this run "
-                       "computes on %s; use grad_reduction = owners",
-                       b->ops.host_memory ? "CPUs" : b->ops.name);
+    ND_FAIL_IF(comm->reduction == ND_REDUCTION_ALLREDUCE && !nd_device_owns(b), ND_ECONFIG,
+               "[dist] grad_reduction = allreduce is NCCL's and needs GPUs, but this run computes "
+               "on %s; use grad_reduction = owners",
+               b->ops.host_memory ? "CPUs" : b->ops.name);
     return nd_device_attach(comm);
 }

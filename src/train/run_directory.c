@@ -127,8 +127,7 @@ static nd_status save_config(const nd_run *run)
     size_t size = 0;
     snprintf(path, sizeof path, "%s/config.ini", run->config.logging.run_dir);
     FILE *memory = open_memstream(&text, &size);
-    if (!memory)
-        return ND_FAIL(ND_ENOMEM, "no memory for the configuration's text");
+    ND_FAIL_IF(!memory, ND_ENOMEM, "no memory for the configuration's text");
     make_absolute(&config);
     nd_identity_write_comments(&run->identity, memory);
     nd_status status = nd_config_write(&config, memory);

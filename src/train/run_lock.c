@@ -120,11 +120,9 @@ static nd_status refuse(const nd_run_lock *l, const nd_lock_owner *owner, nd_own
 {
     char who[512];
     nd_lock_owner_describe(owner, who, sizeof who);
-    if (state == ND_OWNER_ALIVE)
-        return ND_FAIL(ND_ECONFIG,
-                       "%s is in use by %s; wait until it has ended, or give this run another "
-                       "directory",
-                       l->directory, who);
+    ND_FAIL_IF(state == ND_OWNER_ALIVE, ND_ECONFIG,
+               "%s is in use by %s; wait until it has ended, or give this run another directory",
+               l->directory, who);
     return ND_FAIL(
         ND_ECONFIG,
         "%s is in use by %s, and whether that still runs cannot be seen from host %s; "
@@ -280,9 +278,8 @@ static nd_status acquire(nd_run_lock *l)
         l->file = -1;
         if (result == FAILED)
             return status;
-        if (nd_seconds() > deadline + PATIENCE_SECONDS)
-            return ND_FAIL(ND_EIO, "cannot lock %s: it keeps changing, or is no plain file",
-                           l->path);
+        ND_FAIL_IF(nd_seconds() > deadline + PATIENCE_SECONDS, ND_EIO,
+                   "cannot lock %s: it keeps changing, or is no plain file", l->path);
         usleep((useconds_t)(10000 + (l->self.pid * 7919 + attempt * 104729) % 20000));
     }
 }
@@ -292,8 +289,7 @@ nd_status nd_run_lock_acquire(const char *directory, nd_run_lock **lock)
     *lock = NULL;
     ND_TRY(nd_directory_create(directory));
     nd_run_lock *l = calloc(1, sizeof *l);
-    if (!l)
-        return ND_FAIL(ND_ENOMEM, "no memory for a lock");
+    ND_FAIL_IF(!l, ND_ENOMEM, "no memory for a lock");
     nd_lock_owner_self(&l->self);
     snprintf(l->directory, sizeof l->directory, "%s", directory);
     snprintf(l->path, sizeof l->path, "%s/" ND_RUN_LOCK_NAME, l->directory);

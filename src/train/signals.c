@@ -85,9 +85,8 @@ nd_status nd_signals_start(void)
     const int failed = pthread_create(&thread, NULL, wait_for_signals, NULL);
     sigorset(&all, &signals.mask_before, &signals.asking);
     pthread_sigmask(SIG_SETMASK, &all, NULL);
-    if (failed)
-        return ND_FAIL(ND_EIO, "cannot start the thread that waits for signals: %s",
-                       strerror(failed));
+    ND_FAIL_IF(failed, ND_EIO, "cannot start the thread that waits for signals: %s",
+               strerror(failed));
     pthread_detach(thread);
     pthread_atfork(NULL, NULL, restore_in_child);
     signals.started = true;

@@ -5,7 +5,7 @@
 #include "train/rank_times.h"
 #include "train/run.h"
 
-/* What a rank tells all others at the end of a step. */
+/* The report that ranks exchange at the end of a step. */
 enum { ND_STEP_REPORT_BYTES = 48 };
 
 typedef struct nd_step_result {
@@ -27,7 +27,7 @@ typedef struct nd_step_result {
     char skipped_because[320];
 } nd_step_result;
 
-/* Collective. `stop_requested` is this rank's own wish to stop. A step whose
+/* Collective. `stop_requested`: this rank was asked to stop. A step whose
  * loss or gradient is not finite, or whose loss is a spike, counts and moves the data on, but updates
  * nothing; only with immediate updates may a bad gradient come after the layers above it were updated
  * (partly_updated), and then the run must go back to a checkpoint. Errors: those of the loader on any

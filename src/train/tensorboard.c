@@ -42,8 +42,7 @@ static nd_status write_event(nd_tensorboard *t, const Nd__Event *event)
                  head = sizeof(uint64_t) + sizeof(uint32_t);
     const uint64_t length = size;
     uint8_t *record = malloc(head + size + sizeof(uint32_t));
-    if (!record)
-        return ND_FAIL(ND_ENOMEM, "no memory for an event of %zu bytes", size);
+    ND_FAIL_IF(!record, ND_ENOMEM, "no memory for an event of %zu bytes", size);
     nd__event__pack(event, record + head);
     const uint32_t length_crc = nd_crc32c_masked(&length, sizeof length);
     const uint32_t data_crc = nd_crc32c_masked(record + head, size);
@@ -109,8 +108,7 @@ static nd_status continue_files(const char *directory, int64_t last_step, long l
     struct dirent **entries;
     *latest = 0;
     const int count = scandir(directory, &entries, is_event_file, NULL);
-    if (count < 0)
-        return ND_FAIL(ND_EIO, "cannot list %s: %s", directory, strerror(errno));
+    ND_FAIL_IF(count < 0, ND_EIO, "cannot list %s: %s", directory, strerror(errno));
     for (int i = 0; i < count; i++) {
         char path[PATH_MAX];
         const long long seconds = atoll(entries[i]->d_name + strlen(PREFIX));
@@ -169,8 +167,7 @@ nd_status nd_tensorboard_open(const char *directory, int64_t last_step,
     ND_TRY(nd_directory_create(directory));
     ND_TRY(continue_files(directory, last_step, &latest));
     nd_tensorboard *t = calloc(1, sizeof *t);
-    if (!t)
-        return ND_FAIL(ND_ENOMEM, "no memory for an event file");
+    ND_FAIL_IF(!t, ND_ENOMEM, "no memory for an event file");
     t->file = -1;
     nd_status status = create_file(t, directory, latest);
     if (status == ND_OK)

@@ -240,8 +240,8 @@ static nd_status roll_back(nd_run *run, const nd_step_result *step, nd_metrics *
 
 static bool must_roll_back(const nd_run *run, const nd_step_result *step)
 {
-    return step->skipped && (step->partly_updated ||
-                             run->health.consecutive_skips > run->config.training.max_skipped_steps);
+    return step->skipped && (step->partly_updated || run->health.consecutive_skips >
+                                                         run->config.training.max_skipped_steps);
 }
 
 /* Every replica_check_interval steps, and before each checkpoint that is due. */

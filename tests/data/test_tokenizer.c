@@ -193,7 +193,6 @@ Test(tokenizer, the_same_text_trains_the_same_tokenizer)
 Test(tokenizer, marks_have_their_places)
 {
     cr_assert_eq(nd_tokenizer_vocab_size(tokenizer), 400);
-    cr_assert_eq(nd_tokenizer_bos(tokenizer), 1);
     cr_assert_eq(nd_tokenizer_eos(tokenizer), 2);
 }
 

@@ -4,6 +4,7 @@
 #include "exchange/gguf_read.h"
 #include "exchange/gguf_write.h"
 #include "exchange/ternary_blocks.h"
+#include "exchange/ternary_decode.h"
 #include "support/run_files.h"
 #include "support/support.h"
 
@@ -68,7 +69,7 @@ static float weight_of(const nd_gguf_tensor *t, int64_t row, int64_t col)
         memcpy(&half, block, sizeof half);
         return nd_f16_to_float(half);
     default:
-        cr_assert(nd_ternary_block_decode(t->type->number, block, codes, &half));
+        cr_assert(decode_ternary_block(t->type->number, block, codes, &half));
         return (float)codes[index % t->type->block_weights] * nd_f16_to_float(half);
     }
 }

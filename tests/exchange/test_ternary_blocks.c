@@ -1,6 +1,7 @@
 /* ggml's ternary blocks against their layout, written down here weight by weight. */
 #include "exchange/ggml_types.h"
 #include "exchange/ternary_blocks.h"
+#include "exchange/ternary_decode.h"
 #include "support/data_files.h"
 #include "support/support.h"
 
@@ -27,7 +28,7 @@ Test(ternary_blocks, decoding_gives_back_what_was_encoded)
             const uint16_t wanted = (uint16_t)nd_test_random(seed, 1000, 0x7c00);
             random_codes(seed, codes);
             nd_ternary_block_encode(types[t], codes, wanted, block);
-            cr_assert(nd_ternary_block_decode(types[t], block, back, &scale));
+            cr_assert(decode_ternary_block(types[t], block, back, &scale));
             cr_assert_eq(memcmp(codes, back, type->block_weights), 0, "%s, seed %d", type->name,
                          (int)seed);
             cr_assert_eq(scale, wanted);
@@ -105,9 +106,9 @@ Test(ternary_blocks, a_digit_that_is_no_ternary_code_is_told)
     uint16_t scale;
     nd_ternary_block_encode(ND_GGML_TQ2_0, codes, 0x3c00, block);
     block[7] |= 0x30;
-    cr_assert_not(nd_ternary_block_decode(ND_GGML_TQ2_0, block, codes, &scale));
+    cr_assert_not(decode_ternary_block(ND_GGML_TQ2_0, block, codes, &scale));
     memset(codes, 0, sizeof codes);
     nd_ternary_block_encode(ND_GGML_Q2_0, codes, 0x3c00, block);
     block[9] |= 0x03;
-    cr_assert_not(nd_ternary_block_decode(ND_GGML_Q2_0, block, codes, &scale));
+    cr_assert_not(decode_ternary_block(ND_GGML_Q2_0, block, codes, &scale));
 }

@@ -65,7 +65,7 @@ static nd_status state_now(const char *name)
 {
     snprintf(run.config.logging.checkpoint_dir, sizeof run.config.logging.checkpoint_dir, "%s/%s",
              directory, name);
-    ND_TRY(nd_checkpoint_write(&run, NULL));
+    ND_TRY(nd_save_begin(&run, false));
     strcpy(told->state, run.saving.state_sha256);
     return ND_OK;
 }
@@ -210,7 +210,7 @@ int main(int argc, char **argv)
     need(nd_run_create(&config, comm, &run), "run");
     need(nd_run_start_loader(&run), "loader");
     need(step_to(OLD), "steps");
-    need(nd_checkpoint_write(&run, NULL), "the old checkpoint");
+    need(nd_save_begin(&run, false), "the old checkpoint");
     snprintf(run.config.logging.checkpoint_dir, sizeof run.config.logging.checkpoint_dir, "%s",
              checkpoints);
     need(step_to(NEW), "steps");

@@ -62,7 +62,8 @@ static void train(const nd_config *config, nd_comm *comm, bool remote, const cha
     DO(nd_run_start_loader(run));
     for (int i = 0; i < SAVED_AT; i++)
         DO(nd_step_run(run, false, &out->steps[i]));
-    DO(nd_checkpoint_write(run, path));
+    DO(nd_save_begin(run, false));
+    snprintf(path, sizeof path, "%.4000s/checkpoints/step_%08d", c.logging.run_dir, SAVED_AT);
     DO(nd_save_begin(run, true)); /* the same step again, from a copy where memory is remote */
     DO(nd_run_reset_error_feedback(run)); /* as the step loop does */
     DO(nd_step_run(run, false, &ahead));

@@ -1,6 +1,7 @@
 /* Started alone by test_failed_saves.c: ranks_replace CONFIG RUN. Saves step 4 twice, with another state in
  * between, so that the second checkpoint takes the place of the first. */
 #include "train/checkpoint/checkpoint.h"
+#include "train/checkpoint/checkpoint_save.h"
 #include "train/step.h"
 
 #include <string.h>
@@ -11,12 +12,13 @@ static nd_status save_twice(nd_run *run)
     nd_step_result step;
     while (run->position.step < 4)
         ND_TRY(nd_step_run(run, false, &step));
-    ND_TRY(nd_checkpoint_write(run, path));
+    ND_TRY(nd_save_begin(run, false));
     snprintf(first, sizeof first, "%s", run->saving.state_sha256);
     ND_TRY(nd_step_run(run, false, &step));
     run->position.step = 4;
-    ND_TRY(nd_checkpoint_write(run, path));
+    ND_TRY(nd_save_begin(run, false));
     nd_checkpoint c;
+    snprintf(path, sizeof path, "%.4000s/checkpoints/step_00000004", run->config.logging.run_dir);
     ND_TRY(nd_checkpoint_open(path, true, &c));
     const bool second = strcmp(c.state_sha256, first) != 0;
     nd_checkpoint_close(&c);

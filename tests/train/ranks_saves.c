@@ -91,7 +91,8 @@ int main(int argc, char **argv)
     DO(nd_run_start_loader(&run));
     for (int i = 0; i < SAVED_AT; i++)
         DO(nd_step_run(&run, false, &step));
-    DO(nd_checkpoint_write(&run, path));
+    DO(nd_save_begin(&run, false));
+    snprintf(path, sizeof path, "%.4000s/checkpoints/step_%08d", argv[2], SAVED_AT);
     if (comm->rank == 0 && rename(path, waited) != 0)
         return 1;
     DO(nd_save_begin(&run, true));

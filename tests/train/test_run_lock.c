@@ -223,7 +223,8 @@ Test(run_lock, without_file_locks_has_one_owner_too_and_is_taken_over_from_one_t
     nd_lock_owner_self(&owner);
     owner.pid_namespace++;
     leave_record(&owner); /* of a container beside this one, whose processes are not seen here */
-    ND_ASSERT_FAILS(nd_run_lock_acquire(nd_test_here.directory, &lock), ND_ECONFIG, "cannot be seen");
+    ND_ASSERT_FAILS(nd_run_lock_acquire(nd_test_here.directory, &lock), ND_ECONFIG,
+                    "cannot be seen");
 }
 
 /* Takes the lock and checks that nobody else is inside; one in four dies there. Exit code 1: not alone. */

@@ -19,13 +19,11 @@ static nd_status append(nd_names *names, const char *name, const char *path)
     if ((names->count & (names->count - 1)) == 0) { /* room for the next power of two */
         const size_t room = names->count > 0 ? 2 * (size_t)names->count : 1;
         char **grown = realloc(names->list, room * sizeof *grown);
-        if (!grown)
-            return ND_FAIL(ND_ENOMEM, "no memory for the names in %s", path);
+        ND_FAIL_IF(!grown, ND_ENOMEM, "no memory for the names in %s", path);
         names->list = grown;
     }
     names->list[names->count] = strdup(name);
-    if (!names->list[names->count])
-        return ND_FAIL(ND_ENOMEM, "no memory for the names in %s", path);
+    ND_FAIL_IF(!names->list[names->count], ND_ENOMEM, "no memory for the names in %s", path);
     names->count++;
     return ND_OK;
 }
@@ -51,9 +49,8 @@ nd_status nd_directory_names(const char *path, nd_names *names)
     DIR *directory = opendir(path);
     if (!directory && errno == ENOENT && lstat(path, &info) != 0 && errno == ENOENT)
         return ND_OK;
-    if (!directory)
-        return ND_FAIL(ND_EIO, "cannot list %s: %s", path,
-                       errno == ENOENT ? "this symbolic link leads nowhere" : strerror(errno));
+    ND_FAIL_IF(!directory, ND_EIO, "cannot list %s: %s", path,
+               errno == ENOENT ? "this symbolic link leads nowhere" : strerror(errno));
     const nd_status status = read_names(directory, path, names);
     closedir(directory);
     if (status != ND_OK)
@@ -74,8 +71,8 @@ void nd_names_free(nd_names *names)
 static nd_status get_info(const char *path, struct stat *info, bool *exists)
 {
     *exists = lstat(path, info) == 0;
-    if (!*exists && errno != ENOENT && errno != ENOTDIR)
-        return ND_FAIL(ND_EIO, "cannot look at %s: %s", path, strerror(errno));
+    ND_FAIL_IF(!*exists && errno != ENOENT && errno != ENOTDIR, ND_EIO, "cannot look at %s: %s",
+               path, strerror(errno));
     return ND_OK;
 }
 

@@ -18,8 +18,7 @@ enum { PART_BYTES = 1 << 20 };
 nd_status nd_path_sync(const char *path)
 {
     const int file = open(path, O_RDONLY | O_CLOEXEC);
-    if (file < 0)
-        return ND_FAIL(ND_EIO, "cannot open %s to sync it: %s", path, strerror(errno));
+    ND_FAIL_IF(file < 0, ND_EIO, "cannot open %s to sync it: %s", path, strerror(errno));
     struct stat info;
     int reason = fsync(file) == 0 ? 0 : errno;
     if ((reason == EINVAL || reason == ENOTSUP || reason == ENOSYS) && fstat(file, &info) == 0 &&
@@ -35,9 +34,8 @@ static nd_status write_bytes(int file, const char *path, const char *at, size_t 
         const ssize_t wrote = write(file, at, left);
         if (wrote < 0 && errno == EINTR)
             continue;
-        if (wrote <= 0)
-            return ND_FAIL(ND_EIO, "cannot write %s: %s", path,
-                           strerror(wrote < 0 ? errno : ENOSPC));
+        ND_FAIL_IF(wrote <= 0, ND_EIO, "cannot write %s: %s", path,
+                   strerror(wrote < 0 ? errno : ENOSPC));
         at += wrote;
         left -= (size_t)wrote;
     }
@@ -59,15 +57,14 @@ nd_status nd_file_append(int file, const char *path, const void *bytes, size_t s
 nd_status nd_file_write_synced(const char *path, const void *bytes, size_t size)
 {
     const int file = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
-    if (file < 0)
-        return ND_FAIL(ND_EIO, "cannot write %s: %s", path, strerror(errno));
+    ND_FAIL_IF(file < 0, ND_EIO, "cannot write %s: %s", path, strerror(errno));
     if (write_bytes(file, path, bytes, size) != ND_OK) {
         close(file);
         return ND_EIO;
     }
     const int failed = fsync(file) != 0 ? errno : 0;
-    if (close(file) != 0 || failed)
-        return ND_FAIL(ND_EIO, "cannot finish %s: %s", path, strerror(failed ? failed : errno));
+    ND_FAIL_IF(close(file) != 0 || failed, ND_EIO, "cannot finish %s: %s", path,
+               strerror(failed ? failed : errno));
     return ND_OK;
 }
 
@@ -107,11 +104,12 @@ nd_status nd_durable_check(const char *path, const char *magic, const char *kind
                        "%s: a device, a pipe or a link to one, which would be replaced by a "
                        "file; give the name of a file",
                        path);
-    if (there && magic && S_ISREG(info.st_mode) && info.st_size > 0 && !begins_with(path, magic))
-        return ND_FAIL(ND_EIO,
-                       "%s: this file is no %s and is not replaced by one; move it elsewhere, or "
-                       "give another name",
-                       path, kind);
+    ND_FAIL_IF(there && magic && S_ISREG(info.st_mode) && info.st_size > 0 &&
+                   !begins_with(path, magic),
+               ND_EIO,
+               "%s: this file is no %s and is not replaced by one; move it elsewhere, or give "
+               "another name",
+               path, kind);
     return ND_OK;
 }
 
@@ -162,8 +160,8 @@ nd_status nd_durable_link(const char *directory, const char *link, const char *t
         *unsupported = true;
         return ND_OK;
     }
-    if (!made || rename(temporary, final) != 0)
-        return ND_FAIL(ND_EIO, "cannot make %s point to %s: %s", final, target, strerror(errno));
+    ND_FAIL_IF(!made || rename(temporary, final) != 0, ND_EIO, "cannot make %s point to %s: %s",
+               final, target, strerror(errno));
     return nd_path_sync(directory);
 }
 
@@ -209,8 +207,7 @@ nd_status nd_read_whole_file(const char *path, size_t limit, nd_status status, v
 nd_status nd_file_digest(const char *path, int64_t *bytes, char hex[ND_SHA256_HEX_SIZE])
 {
     const int file = open(path, O_RDONLY | O_CLOEXEC);
-    if (file < 0)
-        return ND_FAIL(ND_EIO, "cannot read %s: %s", path, strerror(errno));
+    ND_FAIL_IF(file < 0, ND_EIO, "cannot read %s: %s", path, strerror(errno));
     EVP_MD_CTX *context = EVP_MD_CTX_new();
     unsigned char *part = malloc(PART_BYTES), digest[EVP_MAX_MD_SIZE];
     bool ok = context && part && EVP_DigestInit_ex(context, EVP_sha256(), NULL) == 1;
@@ -230,8 +227,7 @@ nd_status nd_file_digest(const char *path, int64_t *bytes, char hex[ND_SHA256_HE
     free(part);
     EVP_MD_CTX_free(context);
     close(file);
-    if (!ok)
-        return ND_FAIL(ND_EIO, "cannot read %s to its end: %s", path, strerror(reason));
+    ND_FAIL_IF(!ok, ND_EIO, "cannot read %s to its end: %s", path, strerror(reason));
     for (int i = 0; i < 32; i++)
         snprintf(hex + 2 * i, 3, "%02x", digest[i]);
     return ND_OK;
@@ -240,23 +236,23 @@ nd_status nd_file_digest(const char *path, int64_t *bytes, char hex[ND_SHA256_HE
 nd_status nd_directory_create(const char *path)
 {
     char partial[PATH_MAX];
-    if (strlen(path) >= sizeof partial)
-        return ND_FAIL(ND_EIO, "the path of a directory is longer than %zu bytes", sizeof partial);
+    ND_FAIL_IF(strlen(path) >= sizeof partial, ND_EIO,
+               "the path of a directory is longer than %zu bytes", sizeof partial);
     strcpy(partial, path);
     for (char *at = partial + 1;; at++) {
         const char saved = *at;
         if (saved != '/' && saved != '\0')
             continue;
         *at = '\0';
-        if (mkdir(partial, 0777) != 0 && errno != EEXIST)
-            return ND_FAIL(ND_EIO, "cannot make directory %s: %s", partial, strerror(errno));
+        ND_FAIL_IF(mkdir(partial, 0777) != 0 && errno != EEXIST, ND_EIO,
+                   "cannot make directory %s: %s", partial, strerror(errno));
         *at = saved;
         if (saved == '\0')
             break;
     }
     struct stat info;
-    if (stat(path, &info) != 0 || !S_ISDIR(info.st_mode))
-        return ND_FAIL(ND_EIO, "%s exists and is not a directory", path);
+    ND_FAIL_IF(stat(path, &info) != 0 || !S_ISDIR(info.st_mode), ND_EIO,
+               "%s exists and is not a directory", path);
     return ND_OK;
 }
 
@@ -268,15 +264,13 @@ nd_status nd_directory_remove(const char *path)
     if (!exists)
         return ND_OK;
     const int directory = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-    if (directory < 0)
-        return ND_FAIL(ND_EIO, "cannot remove %s: %s", path, strerror(errno));
+    ND_FAIL_IF(directory < 0, ND_EIO, "cannot remove %s: %s", path, strerror(errno));
     const nd_status status = nd_directory_names(path, &names);
     for (int i = 0; i < names.count; i++)
         unlinkat(directory, names.list[i], 0);
     nd_names_free(&names);
     close(directory);
     ND_TRY(status);
-    if (rmdir(path) != 0)
-        return ND_FAIL(ND_EIO, "cannot remove %s: %s", path, strerror(errno));
+    ND_FAIL_IF(rmdir(path) != 0, ND_EIO, "cannot remove %s: %s", path, strerror(errno));
     return ND_OK;
 }

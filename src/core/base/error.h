@@ -1,7 +1,7 @@
 /* Errors: functions return nd_status; the first error of a thread is kept with its message and the
  * chain of calls it passed through.
  *
- * A function that finds an error calls ND_FAIL with a message that names the file, tensor, key or
+ * A function that finds an error calls ND_FAIL or ND_FAIL_IF with a message that names the file, tensor, key or
  * rank, what was expected and what was found. Callers pass it up with ND_TRY (or ND_TRY_GOTO when
  * they own something), which adds one line to the trace. Nothing in the libraries exits. */
 #pragma once
@@ -48,6 +48,14 @@ typedef struct nd_error {
             nd_error_add_trace(__FILE__, __LINE__, #expression);                                   \
             return nd_try_status_;                                                                 \
         }                                                                                          \
+    } while (0)
+
+/* Fails and returns from the calling function when `condition` holds: ND_FAIL_IF(!run, ND_ENOMEM, "no memory for a
+ * run"). */
+#define ND_FAIL_IF(condition, ...)                                                                 \
+    do {                                                                                           \
+        if (condition)                                                                             \
+            return ND_FAIL(__VA_ARGS__);                                                           \
     } while (0)
 
 /* Needs a local `nd_status status` and a cleanup label. */

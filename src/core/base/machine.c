@@ -79,9 +79,10 @@ static void read_group(nd_cgroup *g, const char *directory)
     for (size_t i = 0; g->processor_set == 0 && i < sizeof sets / sizeof sets[0]; i++)
         if (read_text(directory, sets[i], text, sizeof text))
             g->processor_set = count_list(text);
-    lower_memory_limit(g, read_bytes(directory, "memory.max"), read_bytes(directory, "memory.current"));
+    lower_memory_limit(g, read_bytes(directory, "memory.max"),
+                       read_bytes(directory, "memory.current"));
     lower_memory_limit(g, read_bytes(directory, "memory.limit_in_bytes"),
-                read_bytes(directory, "memory.usage_in_bytes"));
+                       read_bytes(directory, "memory.usage_in_bytes"));
 }
 
 /* The group at root/controller/path and those above it. In a container the path may be one of the host

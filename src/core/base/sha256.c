@@ -6,8 +6,8 @@ nd_status nd_sha256_hex(const void *bytes, size_t size, char hex[ND_SHA256_HEX_S
 {
     unsigned char digest[EVP_MAX_MD_SIZE];
     unsigned int length = 0;
-    if (EVP_Digest(bytes, size, digest, &length, EVP_sha256(), NULL) != 1 || length != 32)
-        return ND_FAIL(ND_EINTERNAL, "SHA-256 of %zu bytes failed in libcrypto", size);
+    ND_FAIL_IF(EVP_Digest(bytes, size, digest, &length, EVP_sha256(), NULL) != 1 || length != 32,
+               ND_EINTERNAL, "SHA-256 of %zu bytes failed in libcrypto", size);
     static const char digits[] = "0123456789abcdef";
     for (unsigned int i = 0; i < length; i++) {
         hex[2 * i] = digits[digest[i] >> 4];

@@ -195,10 +195,9 @@ nd_status nd_config_set_key(nd_config *config, const char *section, const char *
     const nd_config_alias *alias = nd_config_alias_find(section, name);
     char new_value[ND_CONFIG_TEXT_MAX];
     if (alias) {
-        if (!nd_config_alias_value(alias, value, new_value, sizeof new_value))
-            return ND_FAIL(ND_ECONFIG,
-                           "%s: [%s] %s = '%.200s' is not allowed; expected true or false", origin,
-                           alias->section, alias->name, value);
+        ND_FAIL_IF(!nd_config_alias_value(alias, value, new_value, sizeof new_value), ND_ECONFIG,
+                   "%s: [%s] %s = '%.200s' is not allowed; expected true or false", origin,
+                   alias->section, alias->name, value);
         ND_TRY(nd_config_set_key(config, alias->new_section, alias->new_name, new_value, origin));
         if (!alias->spelling)
             note_old_name(config, alias, value, new_value);
@@ -217,23 +216,21 @@ nd_status nd_config_set_key(nd_config *config, const char *section, const char *
     }
     char allowed[256];
     nd_config_key_allowed(key, allowed, sizeof allowed);
-    if (!assign(config, key, value))
-        return ND_FAIL(ND_ECONFIG, "%s: [%s] %s = '%.200s' is not allowed; expected %s", origin,
-                       key->section, key->name, value, allowed);
+    ND_FAIL_IF(!assign(config, key, value), ND_ECONFIG,
+               "%s: [%s] %s = '%.200s' is not allowed; expected %s", origin, key->section,
+               key->name, value, allowed);
     return ND_OK;
 }
 
 nd_status nd_config_set(nd_config *config, const char *assignment, const char *origin)
 {
     char copy[2 * ND_CONFIG_TEXT_MAX];
-    if (strlen(assignment) >= sizeof copy)
-        return ND_FAIL(ND_ECONFIG, "%s: the assignment is longer than %zu bytes", origin,
-                       sizeof copy - 1);
+    ND_FAIL_IF(strlen(assignment) >= sizeof copy, ND_ECONFIG,
+               "%s: the assignment is longer than %zu bytes", origin, sizeof copy - 1);
     strcpy(copy, assignment);
     char *dot = strchr(copy, '.'), *equals = strchr(copy, '=');
-    if (!dot || !equals || dot > equals || dot == copy || equals == dot + 1)
-        return ND_FAIL(ND_ECONFIG, "%s: '%.200s' is not of the form section.key=value", origin,
-                       assignment);
+    ND_FAIL_IF(!dot || !equals || dot > equals || dot == copy || equals == dot + 1, ND_ECONFIG,
+               "%s: '%.200s' is not of the form section.key=value", origin, assignment);
     *dot = '\0';
     *equals = '\0';
     return nd_config_set_key(config, copy, dot + 1, equals + 1, origin);

@@ -3,79 +3,68 @@
 
 static nd_status check_shape(const nd_config *c)
 {
-    if (c->model.hidden_dim % c->model.num_heads != 0)
-        return ND_FAIL(ND_ECONFIG, "[model] num_heads = %lld does not divide hidden_dim = %lld",
-                       (long long)c->model.num_heads, (long long)c->model.hidden_dim);
-    if (c->model.num_heads % c->model.num_kv_heads != 0)
-        return ND_FAIL(ND_ECONFIG, "[model] num_kv_heads = %lld does not divide num_heads = %lld",
-                       (long long)c->model.num_kv_heads, (long long)c->model.num_heads);
-    if (c->model.hidden_dim / c->model.num_heads % 2 != 0)
-        return ND_FAIL(ND_ECONFIG,
-                       "[model] hidden_dim / num_heads = %lld is odd; rotary positions "
-                       "rotate pairs",
-                       (long long)(c->model.hidden_dim / c->model.num_heads));
-    if (nd_config_ffn_dim(c) < 1)
-        return ND_FAIL(ND_ECONFIG, "[model] ffn_mult * hidden_dim = %g rounds to no width at all",
-                       c->model.ffn_mult * (double)c->model.hidden_dim);
-    if (c->model.arch == ND_ARCH_BITNET && !c->model.tie_embeddings)
-        return ND_FAIL(ND_ECONFIG,
-                       "[model] tie_embeddings = false contradicts arch = bitnet, whose "
-                       "graph has no head of its own; use arch = llama");
+    ND_FAIL_IF(c->model.hidden_dim % c->model.num_heads != 0, ND_ECONFIG,
+               "[model] num_heads = %lld does not divide hidden_dim = %lld",
+               (long long)c->model.num_heads, (long long)c->model.hidden_dim);
+    ND_FAIL_IF(c->model.num_heads % c->model.num_kv_heads != 0, ND_ECONFIG,
+               "[model] num_kv_heads = %lld does not divide num_heads = %lld",
+               (long long)c->model.num_kv_heads, (long long)c->model.num_heads);
+    ND_FAIL_IF(c->model.hidden_dim / c->model.num_heads % 2 != 0, ND_ECONFIG,
+               "[model] hidden_dim / num_heads = %lld is odd; rotary positions rotate pairs",
+               (long long)(c->model.hidden_dim / c->model.num_heads));
+    ND_FAIL_IF(nd_config_ffn_dim(c) < 1, ND_ECONFIG,
+               "[model] ffn_mult * hidden_dim = %g rounds to no width at all",
+               c->model.ffn_mult * (double)c->model.hidden_dim);
+    ND_FAIL_IF(c->model.arch == ND_ARCH_BITNET && !c->model.tie_embeddings, ND_ECONFIG,
+               "[model] tie_embeddings = false contradicts arch = bitnet, whose graph has no head "
+               "of its own; use arch = llama");
     const int64_t group = c->model.group_size;
-    if (group > 0 && (c->model.hidden_dim % group != 0 || nd_config_ffn_dim(c) % group != 0))
-        return ND_FAIL(ND_ECONFIG,
-                       "[model] group_size = %lld must divide hidden_dim = %lld and the "
-                       "feed-forward width %lld",
-                       (long long)group, (long long)c->model.hidden_dim,
-                       (long long)nd_config_ffn_dim(c));
+    ND_FAIL_IF(
+        group > 0 && (c->model.hidden_dim % group != 0 || nd_config_ffn_dim(c) % group != 0),
+        ND_ECONFIG,
+        "[model] group_size = %lld must divide hidden_dim = %lld and the feed-forward width %lld",
+        (long long)group, (long long)c->model.hidden_dim, (long long)nd_config_ffn_dim(c));
     return ND_OK;
 }
 
 static nd_status check_collider(const nd_config *c)
 {
     const bool named = c->training.collider_reference[0] != '\0';
-    if (nd_config_uses_reference(c) && !named)
-        return ND_FAIL(
-            ND_ECONFIG,
-            "[training] collider_rule = excess needs collider_reference = CHECKPOINT, the "
-            "model whose losses are the reference");
-    if (named && c->training.collider_rule != ND_COLLIDER_EXCESS)
-        return ND_FAIL(
-            ND_ECONFIG,
-            "[training] collider_reference = %s is not read with collider_rule = %s; use "
-            "collider_rule = excess, or leave the reference out",
-            c->training.collider_reference,
-            c->training.collider_rule == ND_COLLIDER_LOSS ? "loss" : "sample");
-    if (c->training.collider_from >= c->training.collider_until && c->training.collider_until > 0.0)
-        return ND_FAIL(ND_ECONFIG,
-                       "[training] collider_from = %g is not below collider_until = %g; tokens are "
-                       "filtered between the two, as parts of the run",
-                       c->training.collider_from, c->training.collider_until);
+    ND_FAIL_IF(nd_config_uses_reference(c) && !named, ND_ECONFIG,
+               "[training] collider_rule = excess needs collider_reference = CHECKPOINT, the model "
+               "whose losses are the reference");
+    ND_FAIL_IF(named && c->training.collider_rule != ND_COLLIDER_EXCESS, ND_ECONFIG,
+               "[training] collider_reference = %s is not read with collider_rule = %s; use "
+               "collider_rule = excess, or leave the reference out",
+               c->training.collider_reference,
+               c->training.collider_rule == ND_COLLIDER_LOSS ? "loss" : "sample");
+    ND_FAIL_IF(c->training.collider_from >= c->training.collider_until &&
+                   c->training.collider_until > 0.0,
+               ND_ECONFIG,
+               "[training] collider_from = %g is not below collider_until = %g; tokens are "
+               "filtered between the two, as parts of the run",
+               c->training.collider_from, c->training.collider_until);
     return ND_OK;
 }
 
 static nd_status check_training(const nd_config *c)
 {
-    if (c->training.seq_length > c->model.max_seq_len)
-        return ND_FAIL(ND_ECONFIG,
-                       "[training] seq_length = %lld is longer than [model] max_seq_len "
-                       "= %lld",
-                       (long long)c->training.seq_length, (long long)c->model.max_seq_len);
+    ND_FAIL_IF(c->training.seq_length > c->model.max_seq_len, ND_ECONFIG,
+               "[training] seq_length = %lld is longer than [model] max_seq_len = %lld",
+               (long long)c->training.seq_length, (long long)c->model.max_seq_len);
     const int64_t micro = c->training.micro_batch_size;
-    if (micro > 0 && c->training.batch_size % micro != 0)
-        return ND_FAIL(ND_ECONFIG,
-                       "[training] micro_batch_size = %lld does not divide batch_size = "
-                       "%lld",
-                       (long long)micro, (long long)c->training.batch_size);
+    ND_FAIL_IF(micro > 0 && c->training.batch_size % micro != 0, ND_ECONFIG,
+               "[training] micro_batch_size = %lld does not divide batch_size = %lld",
+               (long long)micro, (long long)c->training.batch_size);
     return ND_OK;
 }
 
 static nd_status check_optimizer(const nd_config *c)
 {
     const int bits = nd_config_state_bits(c);
-    if (bits == 4 && c->training.optimizer_type != ND_OPTIMIZER_MUON)
-        return ND_FAIL(ND_ECONFIG, "[optimizer] state_bits = 4 is made for the momentum of Muon, "
-                                   "but [training] optimizer_type = adamw; use state_bits = 8");
+    ND_FAIL_IF(bits == 4 && c->training.optimizer_type != ND_OPTIMIZER_MUON, ND_ECONFIG,
+               "[optimizer] state_bits = 4 is made for the momentum of Muon, but [training] "
+               "optimizer_type = adamw; use state_bits = 8");
     if (c->training.use_galore && c->optimizer.galore_residual > 0.0 &&
         c->training.optimizer_type != ND_OPTIMIZER_MUON)
         return ND_FAIL(ND_ECONFIG,
@@ -103,19 +92,16 @@ static nd_status check_workers(const nd_config *c)
 {
     const int64_t workers = c->dist.workers, batch = c->training.batch_size;
     const int64_t micro = nd_config_micro_batch(c);
-    if (batch % workers != 0 || batch / workers % micro != 0)
-        return ND_FAIL(ND_ECONFIG,
-                       "[training] batch_size = %lld in micro-batches of %lld sequences cannot be "
-                       "shared evenly by [dist] workers = %lld; choose a batch_size that is a "
-                       "multiple of %lld, or fewer workers",
-                       (long long)batch, (long long)micro, (long long)workers,
-                       (long long)(workers * micro));
-    if (nd_config_has_rounds(c) && c->dist.group_ranks > 0)
-        return ND_FAIL(ND_ECONFIG,
-                       "[dist] group_ranks = %lld contradicts workers = %lld with sync_every = "
-                       "%lld: the ranks of a worker are one group; use group_ranks = 0",
-                       (long long)c->dist.group_ranks, (long long)workers,
-                       (long long)c->dist.sync_every);
+    ND_FAIL_IF(batch % workers != 0 || batch / workers % micro != 0, ND_ECONFIG,
+               "[training] batch_size = %lld in micro-batches of %lld sequences cannot be shared "
+               "evenly by [dist] workers = %lld; choose a batch_size that is a multiple of %lld, "
+               "or fewer workers",
+               (long long)batch, (long long)micro, (long long)workers,
+               (long long)(workers * micro));
+    ND_FAIL_IF(nd_config_has_rounds(c) && c->dist.group_ranks > 0, ND_ECONFIG,
+               "[dist] group_ranks = %lld contradicts workers = %lld with sync_every = %lld: the "
+               "ranks of a worker are one group; use group_ranks = 0",
+               (long long)c->dist.group_ranks, (long long)workers, (long long)c->dist.sync_every);
     return ND_OK;
 }
 
@@ -124,56 +110,42 @@ static nd_status check_reduction(const nd_config *c)
 {
     if (c->dist.grad_reduction == ND_REDUCTION_OWNERS)
         return ND_OK;
-    if (c->dist.deterministic == ND_DETERMINISTIC_WORLD)
-        return ND_FAIL(
-            ND_ECONFIG,
-            "[dist] grad_reduction = allreduce contradicts deterministic = world: NCCL adds "
-            "in an order that depends on how many ranks there are; use "
-            "deterministic = off, or grad_reduction = owners");
-    if (c->dist.grad_comm_dtype != ND_GRADIENT_WIRE_FP32)
-        return ND_FAIL(
-            ND_ECONFIG,
-            "[dist] grad_reduction = allreduce contradicts grad_comm_dtype = %s: NCCL adds "
-            "fp32 and keeps no residuals; use grad_comm_dtype = fp32, or "
-            "grad_reduction = owners",
-            c->dist.grad_comm_dtype == ND_GRADIENT_WIRE_BF16 ? "bf16" : "int8");
-    if (c->hardware.target == ND_TARGET_CPU || !ND_HAVE_NCCL)
-        return ND_FAIL(
-            ND_ECONFIG,
-            "[dist] grad_reduction = allreduce is NCCL's and needs GPUs, but %s: between CPUs "
-            "every rank would send and receive each gradient twice for a sum that only "
-            "its owner needs; use grad_reduction = owners",
-            ND_HAVE_NCCL ? "[hardware] target = cpu" : "this build has no NCCL");
+    ND_FAIL_IF(c->dist.deterministic == ND_DETERMINISTIC_WORLD, ND_ECONFIG,
+               "[dist] grad_reduction = allreduce contradicts deterministic = world: NCCL adds in "
+               "an order that depends on how many ranks there are; use deterministic = off, or "
+               "grad_reduction = owners");
+    ND_FAIL_IF(c->dist.grad_comm_dtype != ND_GRADIENT_WIRE_FP32, ND_ECONFIG,
+               "[dist] grad_reduction = allreduce contradicts grad_comm_dtype = %s: NCCL adds fp32 "
+               "and keeps no residuals; use grad_comm_dtype = fp32, or grad_reduction = owners",
+               c->dist.grad_comm_dtype == ND_GRADIENT_WIRE_BF16 ? "bf16" : "int8");
+    ND_FAIL_IF(c->hardware.target == ND_TARGET_CPU || !ND_HAVE_NCCL, ND_ECONFIG,
+               "[dist] grad_reduction = allreduce is NCCL's and needs GPUs, but %s: between CPUs "
+               "every rank would send and receive each gradient twice for a sum that only its "
+               "owner needs; use grad_reduction = owners",
+               ND_HAVE_NCCL ? "[hardware] target = cpu" : "this build has no NCCL");
     return ND_OK;
 }
 
 static nd_status check_hardware(const nd_config *c)
 {
-    if (c->hardware.backward_precision == ND_BACKWARD_INT8 && c->model.group_size > 0)
-        return ND_FAIL(
-            ND_ECONFIG,
-            "[hardware] backward_precision = int8 contradicts [model] group_size = %lld: "
-            "its exact sums need one scale a matrix; use group_size = 0 or "
-            "backward_precision = same",
-            (long long)c->model.group_size);
-    if (c->hardware.cuda_graphs && c->hardware.target == ND_TARGET_CPU)
-        return ND_FAIL(ND_ECONFIG,
-                       "[hardware] cuda_graphs = true contradicts target = cpu, where ops are run "
-                       "as they are called; use cuda_graphs = false");
+    ND_FAIL_IF(
+        c->hardware.backward_precision == ND_BACKWARD_INT8 && c->model.group_size > 0, ND_ECONFIG,
+        "[hardware] backward_precision = int8 contradicts [model] group_size = %lld: its exact "
+        "sums need one scale a matrix; use group_size = 0 or backward_precision = same",
+        (long long)c->model.group_size);
+    ND_FAIL_IF(c->hardware.cuda_graphs && c->hardware.target == ND_TARGET_CPU, ND_ECONFIG,
+               "[hardware] cuda_graphs = true contradicts target = cpu, where ops are run as they "
+               "are called; use cuda_graphs = false");
     if (c->hardware.attention_backend != ND_ATTENTION_CUDNN)
         return ND_OK;
-    if (c->hardware.target == ND_TARGET_CPU || !ND_HAVE_CUDNN)
-        return ND_FAIL(
-            ND_ECONFIG,
-            "[hardware] attention_backend = cudnn needs a GPU and a build with cuDNN, but %s; "
-            "use attention_backend = auto",
-            c->hardware.target == ND_TARGET_CPU ? "[hardware] target = cpu"
-                                                : "this build has no cuDNN");
-    if (c->hardware.precision == ND_PRECISION_FP32)
-        return ND_FAIL(
-            ND_ECONFIG,
-            "[hardware] attention_backend = cudnn contradicts precision = fp32: cuDNN's "
-            "attention computes in bf16; use attention_backend = auto or precision = bf16");
+    ND_FAIL_IF(c->hardware.target == ND_TARGET_CPU || !ND_HAVE_CUDNN, ND_ECONFIG,
+               "[hardware] attention_backend = cudnn needs a GPU and a build with cuDNN, but %s; "
+               "use attention_backend = auto",
+               c->hardware.target == ND_TARGET_CPU ? "[hardware] target = cpu"
+                                                   : "this build has no cuDNN");
+    ND_FAIL_IF(c->hardware.precision == ND_PRECISION_FP32, ND_ECONFIG,
+               "[hardware] attention_backend = cudnn contradicts precision = fp32: cuDNN's "
+               "attention computes in bf16; use attention_backend = auto or precision = bf16");
     return ND_OK;
 }
 
@@ -192,15 +164,13 @@ nd_status nd_config_check_model(const nd_config *c)
 nd_status nd_config_check(const nd_config *c)
 {
     ND_TRY(nd_config_check_model(c));
-    if (c->data.dataset == ND_DATASET_SHARDS && c->data.data_path[0] == '\0')
-        return ND_FAIL(ND_ECONFIG,
-                       "[data] data_path is empty; name a directory of packed shards, or "
-                       "use dataset = synthetic");
-    if (c->logging.run_dir[0] == '\0')
-        return ND_FAIL(ND_ECONFIG, "[logging] run_dir is empty; name a directory for what the run "
-                                   "leaves");
-    if (c->hardware.target == ND_TARGET_CUDA && !ND_HAVE_CUDA)
-        return ND_FAIL(ND_ECONFIG, "[hardware] target = cuda: this build has no CUDA backend; use "
-                                   "target = cpu or auto");
+    ND_FAIL_IF(
+        c->data.dataset == ND_DATASET_SHARDS && c->data.data_path[0] == '\0', ND_ECONFIG,
+        "[data] data_path is empty; name a directory of packed shards, or use dataset = synthetic");
+    ND_FAIL_IF(c->logging.run_dir[0] == '\0', ND_ECONFIG,
+               "[logging] run_dir is empty; name a directory for what the run leaves");
+    ND_FAIL_IF(
+        c->hardware.target == ND_TARGET_CUDA && !ND_HAVE_CUDA, ND_ECONFIG,
+        "[hardware] target = cuda: this build has no CUDA backend; use target = cpu or auto");
     return ND_OK;
 }

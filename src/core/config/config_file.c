@@ -58,20 +58,17 @@ static bool known_section(const char *section)
 static nd_status scan_section(const scan *s, int number, char *text, char *section, size_t size)
 {
     char *end = strchr(text, ']');
-    if (!end)
-        return ND_FAIL(ND_ECONFIG, "%s:%d: '%.80s' opens a section without ']'", s->path, number,
-                       text);
+    ND_FAIL_IF(!end, ND_ECONFIG, "%s:%d: '%.80s' opens a section without ']'", s->path, number,
+               text);
     *end = '\0';
     char *rest = trim(end + 1);
-    if (*rest && *rest != '#' && *rest != ';')
-        return ND_FAIL(ND_ECONFIG, "%s:%d: '%.80s' follows a section's name", s->path, number,
-                       rest);
+    ND_FAIL_IF(*rest && *rest != '#' && *rest != ';', ND_ECONFIG,
+               "%s:%d: '%.80s' follows a section's name", s->path, number, rest);
     const char *name = trim(text + 1);
-    if (!known_section(name))
-        return ND_FAIL(ND_ECONFIG,
-                       "%s:%d: unknown section [%.60s]; sections are [model], "
-                       "[training], [optimizer], [data], [hardware], [dist], [logging]",
-                       s->path, number, name);
+    ND_FAIL_IF(!known_section(name), ND_ECONFIG,
+               "%s:%d: unknown section [%.60s]; sections are [model], [training], [optimizer], "
+               "[data], [hardware], [dist], [logging]",
+               s->path, number, name);
     snprintf(section, size, "%s", name);
     return ND_OK;
 }
@@ -84,12 +81,10 @@ static nd_status check_both_names(const scan *s, int number, const char *section
         const key_place *place = &s->places[i];
         const bool is_new = nd_config_alias_is(place->section, place->name, section, name);
         const bool is_old = nd_config_alias_is(section, name, place->section, place->name);
-        if ((is_new || is_old) && strcasecmp(is_new ? name : place->name, "state_bits") != 0)
-            return ND_FAIL(ND_ECONFIG,
-                           "%s:%d: '%s' and '%s' on line %d are the same key; keep '%s', its "
-                           "present name",
-                           s->path, number, name, place->name, place->line,
-                           is_new ? name : place->name);
+        ND_FAIL_IF((is_new || is_old) && strcasecmp(is_new ? name : place->name, "state_bits") != 0,
+                   ND_ECONFIG,
+                   "%s:%d: '%s' and '%s' on line %d are the same key; keep '%s', its present name",
+                   s->path, number, name, place->name, place->line, is_new ? name : place->name);
     }
     return ND_OK;
 }
@@ -97,23 +92,20 @@ static nd_status check_both_names(const scan *s, int number, const char *section
 static nd_status scan_key(scan *s, int number, char *text, const char *section)
 {
     char *equals = strchr(text, '=');
-    if (!equals)
-        return ND_FAIL(ND_ECONFIG, "%s:%d: '%.80s' is neither a section, a comment nor key = value",
-                       s->path, number, text);
+    ND_FAIL_IF(!equals, ND_ECONFIG,
+               "%s:%d: '%.80s' is neither a section, a comment nor key = value", s->path, number,
+               text);
     *equals = '\0';
     const char *name = trim(text);
-    if (*name == '\0')
-        return ND_FAIL(ND_ECONFIG, "%s:%d: no key before '='", s->path, number);
-    if (*section == '\0')
-        return ND_FAIL(ND_ECONFIG, "%s:%d: key '%.60s' stands before any [section]", s->path,
-                       number, name);
+    ND_FAIL_IF(*name == '\0', ND_ECONFIG, "%s:%d: no key before '='", s->path, number);
+    ND_FAIL_IF(*section == '\0', ND_ECONFIG, "%s:%d: key '%.60s' stands before any [section]",
+               s->path, number, name);
     const int earlier = line_of(s, section, name);
     ND_TRY(check_both_names(s, number, section, name));
-    if (earlier)
-        return ND_FAIL(ND_ECONFIG, "%s:%d: key '%.60s' in [%s] is given twice; first on line %d",
-                       s->path, number, name, section, earlier);
-    if (s->count == LINES_MOST)
-        return ND_FAIL(ND_ECONFIG, "%s:%d: more than %d keys", s->path, number, LINES_MOST);
+    ND_FAIL_IF(earlier, ND_ECONFIG, "%s:%d: key '%.60s' in [%s] is given twice; first on line %d",
+               s->path, number, name, section, earlier);
+    ND_FAIL_IF(s->count == LINES_MOST, ND_ECONFIG, "%s:%d: more than %d keys", s->path, number,
+               LINES_MOST);
     key_place *place = &s->places[s->count++];
     snprintf(place->section, sizeof place->section, "%s", section);
     snprintf(place->name, sizeof place->name, "%s", name);
@@ -121,8 +113,7 @@ static nd_status scan_key(scan *s, int number, char *text, const char *section)
     const char *value = trim(equals + 1), quotes[] = {*value, '\0'};
     if (*value == '"' || *value == '\'') {
         place->quoted = strndup(value + 1, strcspn(value + 1, quotes));
-        if (!place->quoted)
-            return ND_FAIL(ND_ENOMEM, "no memory for a value");
+        ND_FAIL_IF(!place->quoted, ND_ENOMEM, "no memory for a value");
     }
     return ND_OK;
 }
@@ -131,12 +122,11 @@ static nd_status scan_key(scan *s, int number, char *text, const char *section)
 static nd_status check_bytes(const scan *s, FILE *file)
 {
     int number = 1, byte = fgetc(file);
-    if (byte == 0xef)
-        return ND_FAIL(ND_ECONFIG, "%s:1: begins with a byte order mark; save it without", s->path);
+    ND_FAIL_IF(byte == 0xef, ND_ECONFIG, "%s:1: begins with a byte order mark; save it without",
+               s->path);
     for (; byte != EOF && byte != '\0'; byte = fgetc(file))
         number += byte == '\n';
-    if (byte == '\0')
-        return ND_FAIL(ND_ECONFIG, "%s:%d: a NUL byte: damaged, or no text", s->path, number);
+    ND_FAIL_IF(byte == '\0', ND_ECONFIG, "%s:%d: a NUL byte: damaged, or no text", s->path, number);
     rewind(file);
     return ND_OK;
 }
@@ -146,15 +136,14 @@ static nd_status scan_lines(scan *s, FILE *file)
     char line[LINE_LONGEST + 2], section[64] = "";
     for (int number = 1; fgets(line, sizeof line, file); number++) {
         const size_t length = strlen(line);
-        if (length > 0 && line[length - 1] != '\n' && !feof(file))
-            return ND_FAIL(ND_ECONFIG, "%s:%d: a line longer than %d bytes", s->path, number,
-                           LINE_LONGEST);
+        ND_FAIL_IF(length > 0 && line[length - 1] != '\n' && !feof(file), ND_ECONFIG,
+                   "%s:%d: a line longer than %d bytes", s->path, number, LINE_LONGEST);
         char *text = trim(line);
         if (*text == '\0' || *text == '#' || *text == ';')
             continue;
         const size_t end = strlen(text);
-        if (text[end - 1] == '\\')
-            return ND_FAIL(ND_ECONFIG, "%s:%d: lines are not continued with '\\'", s->path, number);
+        ND_FAIL_IF(text[end - 1] == '\\', ND_ECONFIG, "%s:%d: lines are not continued with '\\'",
+                   s->path, number);
         if (*text == '[')
             ND_TRY(scan_section(s, number, text, section, sizeof section));
         else
@@ -197,8 +186,7 @@ static nd_status assign_all(nd_config *config, const scan *s, const dictionary *
         snprintf(full, sizeof full, "%s:%s", place->section, place->name);
         snprintf(origin, sizeof origin, "%s:%d", s->path, place->line);
         const char *value = place->quoted ? place->quoted : iniparser_getstring(values, full, NULL);
-        if (!value)
-            return ND_FAIL(ND_ECONFIG, "%s: key '%s' has no value", origin, place->name);
+        ND_FAIL_IF(!value, ND_ECONFIG, "%s: key '%s' has no value", origin, place->name);
         bool decides_nothing;
         ND_TRY(check_state_bits(s, values, place, value, &decides_nothing));
         if (decides_nothing)

@@ -92,8 +92,8 @@ nd_status nd_collider_create(nd_collider *c, nd_collider_params params, int64_t 
     c->losses = calloc(count, sizeof *c->losses);
     c->probability = calloc(count, sizeof *c->probability);
     c->transfer = calloc(2 * count, sizeof(double));
-    if (!c->kept || !c->order || !c->losses || !c->probability || !c->transfer)
-        return ND_FAIL(ND_ENOMEM, "no memory to choose among %lld tokens", (long long)tokens);
+    ND_FAIL_IF(!c->kept || !c->order || !c->losses || !c->probability || !c->transfer, ND_ENOMEM,
+               "no memory to choose among %lld tokens", (long long)tokens);
     return ND_OK;
 }
 
@@ -199,10 +199,9 @@ nd_status nd_collider_choose(nd_collider *c, nd_backend *b, nd_cview nll,
     const bool excess = c->params.rule == ND_COLLIDER_EXCESS;
     int64_t used = 0;
     *rows = *weight = (nd_cview){0};
-    if (excess && !c->draw.reference)
-        return ND_FAIL(ND_ECONFIG,
-                       "[training] collider_rule = excess: no reference model is loaded here; use "
-                       "collider_rule = sample or loss");
+    ND_FAIL_IF(excess && !c->draw.reference, ND_ECONFIG,
+               "[training] collider_rule = excess: no reference model is loaded here; use "
+               "collider_rule = sample or loss");
     ND_TRY(fetch(c, b, nll));
     for (int64_t t = 0; excess && t < c->tokens; t++)
         c->losses[t] -= c->draw.reference[t];
@@ -218,7 +217,7 @@ nd_status nd_collider_choose(nd_collider *c, nd_backend *b, nd_cview nll,
 }
 
 nd_status nd_collider_split(nd_collider *c, nd_backend *b, nd_cview chosen, int64_t first,
-                           int64_t *before, nd_cview *rows)
+                            int64_t *before, nd_cview *rows)
 {
     int64_t early = 0;
     while (early < chosen.cols && c->kept[early] >= 0 && c->kept[early] < first)

@@ -66,7 +66,7 @@ nd_status nd_collider_choose(nd_collider *collider, nd_backend *b, nd_cview nll,
  * rounded up to a multiple of ND_KEPT_ROUND where there are as many, so that the products of both parts
  * have few different numbers of rows: backends keep what they planned for each. */
 nd_status nd_collider_split(nd_collider *collider, nd_backend *b, nd_cview chosen, int64_t first,
-                           int64_t *before, nd_cview *rows);
+                            int64_t *before, nd_cview *rows);
 
 /* Targets [tokens, offsets] of the chosen tokens, compacted in place; -1 in rows of padding. With loss and
  * excess a kept position does not predict a filtered token: its target becomes -1. `length` is that of a sequence. */

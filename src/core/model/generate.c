@@ -21,8 +21,7 @@ nd_status nd_generator_reserve(nd_generator *g, nd_model *model, int64_t max_tok
         g->keys = calloc((size_t)c->num_layers, sizeof *g->keys);
     if (!g->values)
         g->values = calloc((size_t)c->num_layers, sizeof *g->values);
-    if (!g->keys || !g->values)
-        return ND_FAIL(ND_ENOMEM, "no memory for the table of caches");
+    ND_FAIL_IF(!g->keys || !g->values, ND_ENOMEM, "no memory for the table of caches");
     for (int64_t l = 0; l < c->num_layers; l++) {
         ND_TRY(nd_arena_reserve(arena, c->compute, max_tokens, kv, &g->keys[l]));
         ND_TRY(nd_arena_reserve(arena, c->compute, max_tokens, kv, &g->values[l]));
@@ -102,9 +101,9 @@ nd_status nd_generator_feed(nd_generator *g, const int32_t *tokens, int64_t coun
 {
     const nd_model *m = g->model;
     nd_backend *b = m->backend;
-    if (count < 1 || g->length + count > g->max_tokens)
-        return ND_FAIL(ND_EDATA, "%lld tokens after %lld do not fit a context of %lld",
-                       (long long)count, (long long)g->length, (long long)g->max_tokens);
+    ND_FAIL_IF(count < 1 || g->length + count > g->max_tokens, ND_EDATA,
+               "%lld tokens after %lld do not fit a context of %lld", (long long)count,
+               (long long)g->length, (long long)g->max_tokens);
     for (int64_t at = 0; at < count; at += g->chunk)
         ND_TRY(feed_chunk(g, tokens + at, count - at < g->chunk ? count - at : g->chunk));
     ND_TRY(b->ops.gemm(b, g->logits, nd_as_const(g->x_final), false,

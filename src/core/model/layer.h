@@ -64,8 +64,7 @@ typedef struct nd_layer_pass {
     const nd_layer_activations *acts;
     const nd_layer_scratch *scratch;
     nd_layer_span span;
-    nd_cview
-        rows; /* i32 [1, t'], as gather_rows takes them: only these tokens take part; data NULL: all */
+    nd_cview rows; /* i32 [1, t'] as in gather_rows: the tokens that take part; data NULL: all */
 } nd_layer_pass;
 
 /* Computes the layer from acts->x into acts and `x_next` [t, d]. Of all rows. */

@@ -122,8 +122,7 @@ nd_status nd_model_read_losses(nd_model *m, nd_cview sums, nd_loss *losses)
 {
     const size_t bytes = nd_view_bytes(sums);
     double *host = malloc(bytes);
-    if (!host)
-        return ND_FAIL(ND_ENOMEM, "no memory for %lld losses", (long long)sums.rows);
+    ND_FAIL_IF(!host, ND_ENOMEM, "no memory for %lld losses", (long long)sums.rows);
     const nd_status status = m->backend->ops.download(m->backend, host, sums.data, bytes);
     for (int64_t j = 0; status == ND_OK && j < sums.rows; j++) {
         const double *row = host + j * sums.cols;

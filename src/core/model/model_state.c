@@ -12,8 +12,7 @@ nd_status nd_model_create(const nd_model_config *config, nd_backend *backend, nd
 {
     nd_status status = ND_OK;
     nd_model *m = calloc(1, sizeof *m);
-    if (!m)
-        return ND_FAIL(ND_ENOMEM, "no memory for the model's tables");
+    ND_FAIL_IF(!m, ND_ENOMEM, "no memory for the model's tables");
     m->config = *config;
     m->config.on_device |= !backend->ops.host_memory; /* under target = auto too */
     m->backend = backend;

@@ -110,9 +110,8 @@ nd_status nd_params_create(const nd_model_config *c, nd_params *params)
     params->count = 2 + (params->has_head ? 1 : 0) + params->per_layer * c->num_layers +
                     params->extra_heads * params->per_extra_head;
     params->list = calloc((size_t)params->count, sizeof *params->list);
-    if (!params->list)
-        return ND_FAIL(ND_ENOMEM, "no memory for the table of %lld parameters",
-                       (long long)params->count);
+    ND_FAIL_IF(!params->list, ND_ENOMEM, "no memory for the table of %lld parameters",
+               (long long)params->count);
     nd_param *next = params->list;
     *next++ =
         (nd_param){"token_embd.weight", ND_ROLE_EMBEDDING, -1, c->vocab_size, c->hidden_dim, 0.02f};

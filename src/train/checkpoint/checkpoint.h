@@ -26,9 +26,8 @@ typedef struct nd_checkpoint_tensor {
     char file[32]; /* "rank_0000.h5" */
     nd_dtype dtype;
     int64_t rows, cols;
-    int64_t whole_rows, whole_cols,
-        from; /* of a slice: what it is of, and where in it, in bytes; else 0 */
-    char sha256[ND_SHA256_HEX_SIZE]; /* of the raw little-endian values */
+    int64_t whole_rows, whole_cols, from; /* of a slice: the whole, and its offset there in bytes */
+    char sha256[ND_SHA256_HEX_SIZE];      /* of the raw little-endian values */
 } nd_checkpoint_tensor;
 
 typedef struct nd_checkpoint_file {
@@ -50,17 +49,11 @@ typedef struct nd_checkpoint {
     int64_t tensor_count;
     nd_checkpoint_file *files;
     int64_t file_count;
-    char state_sha256
-        [ND_SHA256_HEX_SIZE]; /* of all tensors' checksums in order: the canonical state */
+    char state_sha256[ND_SHA256_HEX_SIZE]; /* of all tensors' checksums in order */
 } nd_checkpoint;
 
 /* The run's directory of checkpoints: [logging] checkpoint_dir, else <run_dir>/checkpoints. */
 void nd_checkpoint_directory(const nd_config *config, char *path, size_t size);
-
-/* Writes checkpoint step_<run->position.step> and moves `latest`; then removes the oldest beyond
- * checkpoint_keep. Collective. Errors: ND_ECHECKPOINT naming the file and the system's reason; older
- * checkpoints are untouched then. `path` (may be NULL) receives the directory. */
-nd_status nd_checkpoint_write(nd_run *run, char path[ND_CHECKPOINT_PATH_MAX]);
 
 /* The checkpoint that `path` means: itself; or of a run, or a directory of checkpoints, the one that latest
  * names, or without a usable latest the newest complete one. A run's checkpoints are looked for where its

@@ -30,8 +30,7 @@ nd_status nd_checkpoint_config_text(const nd_checkpoint *c, const nd_config *con
 {
     *text = NULL;
     FILE *memory = open_memstream(text, size);
-    if (!memory)
-        return ND_FAIL(ND_ENOMEM, "no memory for the configuration's text");
+    ND_FAIL_IF(!memory, ND_ENOMEM, "no memory for the configuration's text");
     if (c->identity.run_id[0])
         nd_identity_write_comments(&c->identity, memory);
     const nd_status status = nd_config_write(config, memory);
@@ -53,8 +52,7 @@ nd_status nd_checkpoint_add_config(nd_checkpoint *c, const char *directory, cons
 static nd_status digest_state(nd_checkpoint *c)
 {
     char *hashes = malloc(64 * (size_t)c->tensor_count + 1);
-    if (!hashes)
-        return ND_FAIL(ND_ENOMEM, "no memory for %lld checksums", (long long)c->tensor_count);
+    ND_FAIL_IF(!hashes, ND_ENOMEM, "no memory for %lld checksums", (long long)c->tensor_count);
     for (int64_t i = 0; i < c->tensor_count; i++)
         memcpy(hashes + 64 * i, c->tensors[i].sha256, 64);
     const nd_status status = nd_sha256_hex(hashes, 64 * (size_t)c->tensor_count, c->state_sha256);

@@ -110,10 +110,9 @@ nd_status nd_checkpoint_newest(const char *directory, nd_log *log,
                     "--resume with its path takes a checkpoint behind a symbolic link",
                     directory, name);
     }
-    if (count > 0 && at < 0)
-        return ND_FAIL(ND_ECHECKPOINT,
-                       "%s: all %d checkpoints are damaged; --resume none starts a new run",
-                       directory, count);
+    ND_FAIL_IF(count > 0 && at < 0, ND_ECHECKPOINT,
+               "%s: all %d checkpoints are damaged; --resume none starts a new run", directory,
+               count);
     return ND_OK;
 }
 
@@ -149,8 +148,7 @@ static nd_status configured_directory(const char *run, nd_config_text directory,
     if (!exists || foreign)
         return ND_OK;
     nd_config *config = malloc(sizeof *config);
-    if (!config)
-        return ND_FAIL(ND_ENOMEM, "no memory for the configuration in %s", path);
+    ND_FAIL_IF(!config, ND_ENOMEM, "no memory for the configuration in %s", path);
     nd_config_defaults(config);
     const nd_status status = nd_config_read_file(config, path);
     if (status == ND_OK)
@@ -182,8 +180,8 @@ static nd_status search(const char *path, nd_log *log, nd_config_text elsewhere,
     char id[ND_RUN_ID_SIZE];
     bool exists;
     elsewhere[0] = '\0';
-    if (strlen(path) + 64 >= sizeof inside)
-        return ND_FAIL(ND_ECHECKPOINT, "%.80s...: the path is too long", path);
+    ND_FAIL_IF(strlen(path) + 64 >= sizeof inside, ND_ECHECKPOINT, "%.80s...: the path is too long",
+               path);
     snprintf(manifest, sizeof manifest, "%s/manifest.json", path);
     snprintf(inside, sizeof inside, "%s/checkpoints", path);
     snprintf(out, ND_CHECKPOINT_PATH_MAX, "%s", path);

@@ -42,9 +42,8 @@ static hid_t memory_type(nd_dtype dtype)
 
 static nd_status wrap(hid_t id, const char *path, const char *verb, nd_checkpoint_h5 **file)
 {
-    if (id < 0)
-        return ND_FAIL(ND_ECHECKPOINT, "%s: HDF5 cannot %s this file: %s", path, verb,
-                       nd_hdf5_reason());
+    ND_FAIL_IF(id < 0, ND_ECHECKPOINT, "%s: HDF5 cannot %s this file: %s", path, verb,
+               nd_hdf5_reason());
     nd_checkpoint_h5 *made = calloc(1, sizeof *made);
     if (!made) {
         H5Fclose(id);
@@ -136,8 +135,7 @@ nd_status nd_checkpoint_h5_write(nd_checkpoint_h5 *file, const char *name, nd_cv
 nd_status nd_checkpoint_h5_read(nd_checkpoint_h5 *file, const char *name, nd_view values)
 {
     const hid_t dataset = H5Dopen2(file->file, name, H5P_DEFAULT);
-    if (dataset < 0)
-        return ND_FAIL(ND_ECHECKPOINT, "%s: holds no tensor %s", file->path, name);
+    ND_FAIL_IF(dataset < 0, ND_ECHECKPOINT, "%s: holds no tensor %s", file->path, name);
     const hid_t space = H5Dget_space(dataset);
     hsize_t shape[2] = {0, 0};
     nd_status status = ND_OK;

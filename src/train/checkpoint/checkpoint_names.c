@@ -52,8 +52,8 @@ static nd_status as_checkpoint_error(nd_status status)
 static nd_status is_directory(const char *directory, const char *name, bool *is)
 {
     char path[PATH_MAX];
-    if ((size_t)snprintf(path, sizeof path, "%s/%s", directory, name) >= sizeof path)
-        return ND_FAIL(ND_ECHECKPOINT, "%s/%s: the path is too long", directory, name);
+    ND_FAIL_IF((size_t)snprintf(path, sizeof path, "%s/%s", directory, name) >= sizeof path,
+               ND_ECHECKPOINT, "%s/%s: the path is too long", directory, name);
     return nd_path_is_directory(path, is);
 }
 
@@ -67,8 +67,7 @@ static nd_status collect(const char *directory, const char *prefix, const nd_nam
                          nd_checkpoint_steps *steps)
 {
     steps->list = calloc((size_t)names->count + 1, sizeof *steps->list);
-    if (!steps->list)
-        return ND_FAIL(ND_ENOMEM, "no memory for the checkpoints of %s", directory);
+    ND_FAIL_IF(!steps->list, ND_ENOMEM, "no memory for the checkpoints of %s", directory);
     for (int i = 0; i < names->count; i++) {
         bool is;
         int64_t step;
@@ -107,8 +106,8 @@ nd_status nd_checkpoint_latest_read(const char *directory, int64_t *step, bool *
     snprintf(path, sizeof path, "%s/latest", directory);
     const ssize_t length = readlink(path, target, sizeof target - 1);
     *foreign = length >= 0 || errno == EINVAL;
-    if (length < 0 && errno != EINVAL && errno != ENOENT && errno != ENOTDIR)
-        return ND_FAIL(ND_ECHECKPOINT, "cannot look at %s: %s", path, strerror(errno));
+    ND_FAIL_IF(length < 0 && errno != EINVAL && errno != ENOENT && errno != ENOTDIR, ND_ECHECKPOINT,
+               "cannot look at %s: %s", path, strerror(errno));
     target[length > 0 ? length : 0] = '\0';
     *foreign = *foreign && !nd_checkpoint_name_parse(target, "", step);
     return ND_OK;

@@ -37,8 +37,7 @@ typedef struct nd_written_file {
 typedef enum nd_save_stage { ND_SAVE_WRITING, ND_SAVE_PUBLISHING } nd_save_stage;
 
 struct nd_save {
-    nd_run
-        *run; /* a thread reads only what stays the same while the run trains, and owned tensors */
+    nd_run *run; /* threads read only what training does not change, and owned tensors */
     nd_save_stage stage;
     bool background, durable; /* durable: what is written is fsynced */
     const char *copy; /* of what this rank owns, where the writer cannot read it; else NULL */
@@ -46,9 +45,8 @@ struct nd_save {
     nd_checkpoint c; /* what the run was when the save began; rank 0 adds tensors and files */
     char parent[ND_CHECKPOINT_PATH_MAX], temporary[ND_CHECKPOINT_PATH_MAX];
     char final[ND_CHECKPOINT_PATH_MAX];
-    nd_written_tensor
-        *tensors; /* [params.count][units][ND_CHECKPOINT_PARTS_MAX]: those this rank writes; on
-                                 * rank 0, once they are gathered, all */
+    /* [params.count][units][ND_CHECKPOINT_PARTS_MAX]: those this rank writes; on rank 0, once gathered, all */
+    nd_written_tensor *tensors;
     nd_written_tensor *slices; /* of snapshots, on rank 0: of all ranks, parameters and parts */
     nd_written_file summary, *summaries; /* [size] on rank 0 */
     char notes[4096];                    /* of the publishing, for the log: lines; empty: none */

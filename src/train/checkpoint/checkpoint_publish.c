@@ -20,8 +20,8 @@ void nd_checkpoint_directory(const nd_config *config, char *path, size_t size)
 
 nd_status nd_checkpoint_join(char *path, size_t size, const char *directory, const char *name)
 {
-    if ((size_t)snprintf(path, size, "%s/%s", directory, name) >= size)
-        return ND_FAIL(ND_ECHECKPOINT, "%s/%s: the path is too long", directory, name);
+    ND_FAIL_IF((size_t)snprintf(path, size, "%s/%s", directory, name) >= size, ND_ECHECKPOINT,
+               "%s/%s: the path is too long", directory, name);
     return ND_OK;
 }
 
@@ -33,8 +33,8 @@ nd_status nd_save_collect(nd_save *s)
     c->tensors = calloc((size_t)(params * units * ND_CHECKPOINT_PARTS_MAX + nd_save_slices_max(s)),
                         sizeof *c->tensors);
     c->files = calloc((size_t)run->comm->size + 2, sizeof *c->files);
-    if (!c->tensors || !c->files)
-        return ND_FAIL(ND_ENOMEM, "no memory for a manifest of %lld tensors", (long long)params);
+    ND_FAIL_IF(!c->tensors || !c->files, ND_ENOMEM, "no memory for a manifest of %lld tensors",
+               (long long)params);
     for (int64_t at = 0; at < params * units; at++) {
         const nd_param *param = &run->model->params.list[at / units];
         const int owner = nd_checkpoint_writer(run, at % units, at / units);
@@ -104,10 +104,8 @@ static nd_status take_place(nd_save *s)
     ND_TRY(nd_path_is_directory(s->final, &directory));
     if (directory)
         ND_TRY(nd_checkpoint_look(s->parent, s->c.step, &standing));
-    if (taken && !directory)
-        return ND_FAIL(ND_ECHECKPOINT,
-                       "%s is in the way: this program did not write it; move it elsewhere",
-                       s->final);
+    ND_FAIL_IF(taken && !directory, ND_ECHECKPOINT,
+               "%s is in the way: this program did not write it; move it elsewhere", s->final);
     if (standing.own) {
         if (renameat2(AT_FDCWD, s->temporary, AT_FDCWD, s->final, RENAME_EXCHANGE) == 0)
             return nd_directory_remove(s->temporary);

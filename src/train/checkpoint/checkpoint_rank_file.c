@@ -98,9 +98,8 @@ static nd_status write_tensor(nd_save *s, nd_checkpoint_h5 *file, int64_t index,
         return ND_OK;
     }
     void *host = malloc(bytes);
-    if (!host)
-        return ND_FAIL(ND_ENOMEM, "no memory to save %s (%zu bytes)",
-                       s->run->model->params.list[index].name, bytes);
+    ND_FAIL_IF(!host, ND_ENOMEM, "no memory to save %s (%zu bytes)",
+               s->run->model->params.list[index].name, bytes);
     nd_status status = b->ops.download(b, host, part->view.data, bytes);
     if (status == ND_OK)
         status = write_part(s, file, index, part, host, written);
@@ -115,8 +114,7 @@ static nd_status write_unit(nd_save *s, nd_checkpoint_h5 *file, int64_t unit, in
     nd_optimizer_state parts[ND_CHECKPOINT_PARTS_MAX];
     const int count = nd_checkpoint_parts(run, unit, index, parts);
     for (int p = 0; p < count; p++) {
-        if (atomic_load(&s->given_up))
-            return ND_FAIL(ND_ECHECKPOINT, "%s: given up", s->temporary);
+        ND_FAIL_IF(atomic_load(&s->given_up), ND_ECHECKPOINT, "%s: given up", s->temporary);
         ND_TRY(write_tensor(s, file, index, &parts[p], copied, &nd_save_row(s, unit, index)[p]));
         nd_fault_point_of(run->comm->rank, s->c.step, "save_tensor");
     }
@@ -142,8 +140,8 @@ static nd_status write_tensors(nd_save *s, nd_checkpoint_h5 *file)
 static nd_status measure(const char *path, int64_t *bytes)
 {
     struct stat info;
-    if (stat(path, &info) != 0)
-        return ND_FAIL(ND_EIO, "%s: cannot be looked at: %s", path, strerror(errno));
+    ND_FAIL_IF(stat(path, &info) != 0, ND_EIO, "%s: cannot be looked at: %s", path,
+               strerror(errno));
     *bytes = info.st_size;
     return ND_OK;
 }

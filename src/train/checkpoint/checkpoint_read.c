@@ -29,21 +29,18 @@ static nd_status check_file(const nd_checkpoint *c, const nd_checkpoint_file *f,
     struct stat info;
     snprintf(path, sizeof path, "%s/%s", c->directory, f->name);
     if (stat(path, &info) != 0 || (deep && access(path, R_OK) != 0)) {
-        if (errno == ENOENT || errno == ENOTDIR)
-            return ND_FAIL(ND_ECHECKPOINT, "%s: %s, but the manifest lists it", path,
-                           strerror(errno));
+        ND_FAIL_IF(errno == ENOENT || errno == ENOTDIR, ND_ECHECKPOINT,
+                   "%s: %s, but the manifest lists it", path, strerror(errno));
         return ND_FAIL(ND_EIO, "%s: cannot be read: %s", path, strerror(errno));
     }
-    if (info.st_size != f->bytes)
-        return ND_FAIL(ND_ECHECKPOINT, "%s: damaged: %lld bytes, expected %lld", path,
-                       (long long)info.st_size, (long long)f->bytes);
+    ND_FAIL_IF(info.st_size != f->bytes, ND_ECHECKPOINT, "%s: damaged: %lld bytes, expected %lld",
+               path, (long long)info.st_size, (long long)f->bytes);
     int64_t bytes;
     if (!deep || !f->sha256[0])
         return ND_OK;
     ND_TRY(nd_file_digest(path, &bytes, hex)); /* unread is not damaged */
-    if (strcmp(hex, f->sha256) != 0)
-        return ND_FAIL(ND_ECHECKPOINT, "%s: damaged: its SHA-256 is %.12s..., expected %.12s...",
-                       path, hex, f->sha256);
+    ND_FAIL_IF(strcmp(hex, f->sha256) != 0, ND_ECHECKPOINT,
+               "%s: damaged: its SHA-256 is %.12s..., expected %.12s...", path, hex, f->sha256);
     return ND_OK;
 }
 
@@ -60,8 +57,8 @@ nd_status nd_checkpoint_open_manifest(const char *directory, nd_checkpoint *c)
     char path[ND_CHECKPOINT_PATH_MAX + 40];
     void *text = NULL;
     size_t size = 0;
-    if (strlen(directory) >= sizeof c->directory)
-        return ND_FAIL(ND_ECHECKPOINT, "%.80s...: the path is too long", directory);
+    ND_FAIL_IF(strlen(directory) >= sizeof c->directory, ND_ECHECKPOINT,
+               "%.80s...: the path is too long", directory);
     strcpy(c->directory, directory);
     snprintf(path, sizeof path, "%s/manifest.json", directory);
     if (access(path, R_OK) != 0)
@@ -80,13 +77,12 @@ static nd_status open_files(const char *directory, bool deep, nd_checkpoint *c)
     ND_TRY(nd_checkpoint_open_manifest(directory, c));
     for (int64_t i = 0; i < c->file_count; i++)
         ND_TRY(check_file(c, &c->files[i], deep));
-    if (!lists_file(c, "config.ini"))
-        return ND_FAIL(ND_ECHECKPOINT, "%s/manifest.json: lists no config.ini", directory);
+    ND_FAIL_IF(!lists_file(c, "config.ini"), ND_ECHECKPOINT,
+               "%s/manifest.json: lists no config.ini", directory);
     for (int64_t i = 0; i < c->tensor_count; i++)
-        if (!lists_file(c, c->tensors[i].file))
-            return ND_FAIL(ND_ECHECKPOINT,
-                           "%s/manifest.json: tensor %s lies in %s, which is not listed", directory,
-                           c->tensors[i].param, c->tensors[i].file);
+        ND_FAIL_IF(!lists_file(c, c->tensors[i].file), ND_ECHECKPOINT,
+                   "%s/manifest.json: tensor %s lies in %s, which is not listed", directory,
+                   c->tensors[i].param, c->tensors[i].file);
     return ND_OK;
 }
 
@@ -133,11 +129,9 @@ nd_status nd_checkpoint_read(const nd_checkpoint *c, int64_t index, void *values
     nd_checkpoint_h5_close(file);
     ND_TRY(status);
     ND_TRY(nd_sha256_hex(values, nd_view_bytes(nd_as_const(view)), hex));
-    if (strcmp(hex, t->sha256) != 0)
-        return ND_FAIL(ND_ECHECKPOINT,
-                       "%s: tensor %s (%s) is damaged: SHA-256 %.12s..., expected "
-                       "%.12s...",
-                       path, t->param, t->part, hex, t->sha256);
+    ND_FAIL_IF(strcmp(hex, t->sha256) != 0, ND_ECHECKPOINT,
+               "%s: tensor %s (%s) is damaged: SHA-256 %.12s..., expected %.12s...", path, t->param,
+               t->part, hex, t->sha256);
     return ND_OK;
 }
 
@@ -172,11 +166,10 @@ static nd_status restore_tensor(nd_run *run, const nd_checkpoint *c, int64_t par
     nd_backend *b = run->backend;
     const nd_param *param = &run->model->params.list[param_index];
     const int64_t index = nd_checkpoint_find(c, param->name, part);
-    if (index < 0)
-        return ND_FAIL(ND_ECHECKPOINT,
-                       "%s: holds no %s of %s, which this configuration needs "
-                       "(another optimizer, state_bits, galore_rank, number of workers or model?)",
-                       c->directory, part, param->name);
+    ND_FAIL_IF(index < 0, ND_ECHECKPOINT,
+               "%s: holds no %s of %s, which this configuration needs (another optimizer, "
+               "state_bits, galore_rank, number of workers or model?)",
+               c->directory, part, param->name);
     const nd_checkpoint_tensor *t = &c->tensors[index];
     const bool convert = !has_state(c) && t->dtype == ND_F32, sliced = t->whole_rows > 0;
     const nd_view stored = nd_view_of(NULL, t->dtype, sliced ? t->whole_rows : t->rows,
@@ -191,8 +184,7 @@ static nd_status restore_tensor(nd_run *run, const nd_checkpoint *c, int64_t par
                        (long long)whole.rows, (long long)whole.cols);
     const size_t size = nd_view_bytes(nd_as_const(stored));
     char *host = malloc(size);
-    if (!host)
-        return ND_FAIL(ND_ENOMEM, "no memory to read %s (%zu bytes)", param->name, size);
+    ND_FAIL_IF(!host, ND_ENOMEM, "no memory to read %s (%zu bytes)", param->name, size);
     const nd_row_span span = nd_run_owned_rows(run, param_index);
     const size_t from =
         run->own.rows[param_index] ? nd_checkpoint_row_at(param, stored, span.first) : 0;

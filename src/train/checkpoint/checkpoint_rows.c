@@ -138,8 +138,7 @@ nd_status nd_save_join_rows(nd_save *s)
     if (!any)
         return ND_OK;
     joining j = {.s = s, .used = calloc((size_t)s->run->comm->size, sizeof *j.used)};
-    if (!j.used)
-        return ND_FAIL(ND_ENOMEM, "no memory for the rows of %d ranks", s->run->comm->size);
+    ND_FAIL_IF(!j.used, ND_ENOMEM, "no memory for the rows of %d ranks", s->run->comm->size);
     nd_status status = path_of(s, 0, "h5", path);
     if (status == ND_OK)
         status = nd_checkpoint_h5_append(path, &j.file);

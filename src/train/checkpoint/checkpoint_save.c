@@ -158,10 +158,8 @@ nd_status nd_save_copy_owned(nd_run *run, void **copy, size_t *copy_bytes)
     const size_t bytes = nd_save_copy_bytes(run);
     if (!*copy) {
         *copy = malloc(bytes + 1);
-        if (!*copy)
-            return ND_FAIL(ND_ENOMEM,
-                           "no memory for a copy of masters and state (%zu bytes of the host)",
-                           bytes);
+        ND_FAIL_IF(!*copy, ND_ENOMEM,
+                   "no memory for a copy of masters and state (%zu bytes of the host)", bytes);
         *copy_bytes = bytes;
     }
     char *at = *copy;
@@ -199,8 +197,7 @@ nd_status nd_save_create(nd_run *run, bool background, nd_save **save)
     const size_t parts =
         (size_t)(run->model->params.count * nd_checkpoint_units(run)) * ND_CHECKPOINT_PARTS_MAX;
     nd_save *s = *save = calloc(1, sizeof *s);
-    if (!s)
-        return ND_FAIL(ND_ENOMEM, "no memory for a checkpoint");
+    ND_FAIL_IF(!s, ND_ENOMEM, "no memory for a checkpoint");
     s->run = run;
     s->background = background;
     s->c = (nd_checkpoint){.step = run->position.step,
@@ -215,8 +212,7 @@ nd_status nd_save_create(nd_run *run, bool background, nd_save **save)
     pthread_cond_init(&s->moved, NULL);
     s->tensors = calloc(parts, sizeof *s->tensors);
     s->summaries = calloc(run->comm->rank == 0 ? (size_t)run->comm->size : 1, sizeof *s->summaries);
-    if (!s->tensors || !s->summaries)
-        return ND_FAIL(ND_ENOMEM, "no memory for the checkpoint's tables");
+    ND_FAIL_IF(!s->tensors || !s->summaries, ND_ENOMEM, "no memory for the checkpoint's tables");
     return nd_identity_copy(&run->identity, &s->c.identity);
 }
 
@@ -329,13 +325,4 @@ nd_status nd_save_finish(nd_run *run)
     const nd_status status = finish(run);
     run->saving.ms += 1e3 * (nd_seconds() - start);
     return status;
-}
-
-nd_status nd_checkpoint_write(nd_run *run, char out[ND_CHECKPOINT_PATH_MAX])
-{
-    char parent[ND_CHECKPOINT_PATH_MAX], name[ND_CHECKPOINT_NAME_MAX];
-    ND_TRY(nd_save_begin(run, false));
-    nd_checkpoint_directory(&run->config, parent, sizeof parent);
-    nd_checkpoint_name(name, "", run->position.step);
-    return out ? nd_checkpoint_join(out, ND_CHECKPOINT_PATH_MAX, parent, name) : ND_OK;
 }

@@ -114,8 +114,7 @@ static nd_status read_slice(const nd_checkpoint *c, int64_t index, size_t from, 
     const nd_checkpoint_tensor *t = &c->tensors[index];
     const size_t first = (size_t)t->from, end = first + bytes_of(t);
     char *values = malloc(bytes_of(t));
-    if (!values)
-        return ND_FAIL(ND_ENOMEM, "no memory to read %s (%zu bytes)", t->param, bytes_of(t));
+    ND_FAIL_IF(!values, ND_ENOMEM, "no memory to read %s (%zu bytes)", t->param, bytes_of(t));
     const nd_status status = nd_checkpoint_read(c, index, values);
     const size_t start = first > from ? first : from;
     const size_t stop = end < from + bytes ? end : from + bytes;

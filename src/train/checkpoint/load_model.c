@@ -10,15 +10,12 @@ static nd_status load_weights(nd_loaded_model *l, const nd_checkpoint *c)
     for (int64_t i = 0; i < l->model->params.count; i++) {
         const nd_param *p = &l->model->params.list[i];
         const int64_t index = nd_checkpoint_find(c, p->name, "master");
-        if (index < 0)
-            return ND_FAIL(ND_ECHECKPOINT, "%s: holds no tensor %s", c->directory, p->name);
+        ND_FAIL_IF(index < 0, ND_ECHECKPOINT, "%s: holds no tensor %s", c->directory, p->name);
         const nd_checkpoint_tensor *t = &c->tensors[index];
-        if (t->rows != p->rows || t->cols != p->cols)
-            return ND_FAIL(ND_ECHECKPOINT,
-                           "%s: %s is [%lld, %lld], its configuration says [%lld, "
-                           "%lld]",
-                           c->directory, p->name, (long long)t->rows, (long long)t->cols,
-                           (long long)p->rows, (long long)p->cols);
+        ND_FAIL_IF(t->rows != p->rows || t->cols != p->cols, ND_ECHECKPOINT,
+                   "%s: %s is [%lld, %lld], its configuration says [%lld, %lld]", c->directory,
+                   p->name, (long long)t->rows, (long long)t->cols, (long long)p->rows,
+                   (long long)p->cols);
         const nd_view shape = nd_view_of(NULL, t->dtype, t->rows, t->cols);
         const size_t bytes = nd_view_bytes(nd_as_const(shape));
         void *host = malloc(bytes), *device = NULL;

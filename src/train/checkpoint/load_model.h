@@ -7,9 +7,8 @@
 #include "train/checkpoint/checkpoint.h"
 
 typedef struct nd_load_options {
-    const char
-        *checkpoint; /* a checkpoint, or a run or directory of checkpoints with a latest one */
-    const char *precision; /* "fp32", "bf16"; NULL: the configuration's */
+    const char *checkpoint; /* a checkpoint, a run, or a directory of checkpoints */
+    const char *precision;  /* "fp32", "bf16"; NULL: the configuration's */
     const char *target; /* "auto", "cpu", "cuda"; NULL: the configuration's, with cuda as auto: what
                               was trained on a GPU is read without one */
     int64_t threads;    /* 0: the configuration's */

@@ -9,8 +9,7 @@
 static nd_status checksum_of(json_t *root, char hex[ND_SHA256_HEX_SIZE])
 {
     char *canonical = json_dumps(root, JSON_COMPACT | JSON_SORT_KEYS);
-    if (!canonical)
-        return ND_FAIL(ND_ENOMEM, "no memory for the text of a manifest");
+    ND_FAIL_IF(!canonical, ND_ENOMEM, "no memory for the text of a manifest");
     const nd_status status = nd_sha256_hex(canonical, strlen(canonical), hex);
     free(canonical);
     return status;
@@ -69,8 +68,7 @@ nd_status nd_manifest_format(const nd_checkpoint *c, char **text)
                              "tokens", (json_int_t)c->tokens, "restarts", (json_int_t)c->restarts,
                              "next_sample", (json_int_t)c->next_sample, "state_sha256",
                              c->state_sha256, "tensors", tensors_json(c), "files", files_json(c));
-    if (!root)
-        return ND_FAIL(ND_ENOMEM, "no memory for a manifest");
+    ND_FAIL_IF(!root, ND_ENOMEM, "no memory for a manifest");
     add_health(root, &c->health);
     nd_manifest_add_identity(root, &c->identity);
     if (c->data_start > 0)
@@ -181,20 +179,19 @@ static nd_status parse_lists(json_t *tensors, json_t *files, const char *path, n
 {
     c->tensors = calloc(json_array_size(tensors) + 1, sizeof *c->tensors);
     c->files = calloc(json_array_size(files) + 1, sizeof *c->files);
-    if (!c->tensors || !c->files)
-        return ND_FAIL(ND_ENOMEM, "no memory for the manifest %s", path);
+    ND_FAIL_IF(!c->tensors || !c->files, ND_ENOMEM, "no memory for the manifest %s", path);
     size_t i;
     json_t *item;
     json_array_foreach(tensors, i, item)
     {
-        if (!parse_tensor(item, &c->tensors[c->tensor_count++]))
-            return ND_FAIL(ND_ECHECKPOINT, "%s: entry %zu of \"tensors\" is malformed", path, i);
+        ND_FAIL_IF(!parse_tensor(item, &c->tensors[c->tensor_count++]), ND_ECHECKPOINT,
+                   "%s: entry %zu of \"tensors\" is malformed", path, i);
     }
     json_array_foreach(files, i, item)
     {
         nd_checkpoint_file *f = &c->files[c->file_count++];
-        if (!parse_file(item, f))
-            return ND_FAIL(ND_ECHECKPOINT, "%s: entry %zu of \"files\" is malformed", path, i);
+        ND_FAIL_IF(!parse_file(item, f), ND_ECHECKPOINT, "%s: entry %zu of \"files\" is malformed",
+                   path, i);
         c->has_tokenizer |= strcmp(f->name, "tokenizer.model") == 0;
     }
     return ND_OK;
@@ -204,14 +201,13 @@ static nd_status verify_checksum(json_t *root, const char *path)
 {
     char stated[ND_SHA256_HEX_SIZE] = "", actual[ND_SHA256_HEX_SIZE];
     const char *text = json_string_value(json_object_get(root, "checksum"));
-    if (!text || !copy_text(stated, sizeof stated, text))
-        return ND_FAIL(ND_ECHECKPOINT, "%s: has no checksum", path);
+    ND_FAIL_IF(!text || !copy_text(stated, sizeof stated, text), ND_ECHECKPOINT,
+               "%s: has no checksum", path);
     json_object_del(root, "checksum");
     ND_TRY(checksum_of(root, actual));
-    if (strcmp(stated, actual) != 0)
-        return ND_FAIL(ND_ECHECKPOINT,
-                       "%s: damaged: its checksum is %.12s..., its text has %.12s...", path, stated,
-                       actual);
+    ND_FAIL_IF(strcmp(stated, actual) != 0, ND_ECHECKPOINT,
+               "%s: damaged: its checksum is %.12s..., its text has %.12s...", path, stated,
+               actual);
     return ND_OK;
 }
 
@@ -219,8 +215,7 @@ nd_status nd_manifest_parse(const char *text, size_t size, const char *path, nd_
 {
     json_error_t error;
     json_t *root = json_loadb(text, size, JSON_REJECT_DUPLICATES, &error);
-    if (!root)
-        return ND_FAIL(ND_ECHECKPOINT, "%s:%d: not JSON: %s", path, error.line, error.text);
+    ND_FAIL_IF(!root, ND_ECHECKPOINT, "%s:%d: not JSON: %s", path, error.line, error.text);
     nd_status status = ND_OK;
     int version = 0;
     json_int_t step, tokens, restarts, next_sample;

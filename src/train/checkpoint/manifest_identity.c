@@ -48,13 +48,12 @@ static nd_status parse_lines(const json_t *lines, const char *path, char **text)
     json_t *item;
     json_array_foreach(lines, i, item)
     {
-        if (!json_is_string(item))
-            return ND_FAIL(ND_ECHECKPOINT, "%s: entry %zu of \"data\" is no string", path, i);
+        ND_FAIL_IF(!json_is_string(item), ND_ECHECKPOINT, "%s: entry %zu of \"data\" is no string",
+                   path, i);
         total += json_string_length(item) + 1;
     }
     char *at = *text = malloc(total);
-    if (!at)
-        return ND_FAIL(ND_ENOMEM, "no memory for the manifest %s", path);
+    ND_FAIL_IF(!at, ND_ENOMEM, "no memory for the manifest %s", path);
     json_array_foreach(lines, i, item)
     {
         at = stpcpy(at, json_string_value(item));
@@ -71,13 +70,12 @@ nd_status nd_manifest_parse_identity(const json_t *root, const char *path, nd_id
         const json_t *value = json_object_get(root, text_keys[i].name);
         if (!value)
             continue;
-        if (!json_is_string(value) || json_string_length(value) >= text_keys[i].size)
-            return ND_FAIL(ND_ECHECKPOINT, "%s: \"%s\" is malformed", path, text_keys[i].name);
+        ND_FAIL_IF(!json_is_string(value) || json_string_length(value) >= text_keys[i].size,
+                   ND_ECHECKPOINT, "%s: \"%s\" is malformed", path, text_keys[i].name);
         strcpy((char *)identity + text_keys[i].offset, json_string_value(value));
     }
     if (!data)
         return ND_OK;
-    if (!json_is_array(data))
-        return ND_FAIL(ND_ECHECKPOINT, "%s: \"data\" is no list", path);
+    ND_FAIL_IF(!json_is_array(data), ND_ECHECKPOINT, "%s: \"data\" is no list", path);
     return parse_lines(data, path, &identity->data);
 }

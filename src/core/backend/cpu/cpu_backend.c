@@ -19,8 +19,7 @@ static nd_status cpu_allocate(nd_backend *b, size_t bytes, void **memory)
         return ND_OK;
     void *mapped = mmap(NULL, bytes, PROT_READ | PROT_WRITE,
                         MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (mapped == MAP_FAILED)
-        return ND_FAIL(ND_ENOMEM, "cannot map %zu bytes", bytes);
+    ND_FAIL_IF(mapped == MAP_FAILED, ND_ENOMEM, "cannot map %zu bytes", bytes);
     madvise(mapped, bytes, MADV_HUGEPAGE);
     memset(mapped, 0, bytes);
     *memory = mapped;
@@ -87,8 +86,7 @@ nd_status nd_cpu_backend_create(const nd_cpu_backend_options *asked, nd_backend 
     if (resolved.threads == 0)
         resolved.threads = nd_machine_threads(1);
     nd_backend *made = calloc(1, sizeof *made);
-    if (!made)
-        return ND_FAIL(ND_ENOMEM, "no memory for the CPU backend");
+    ND_FAIL_IF(!made, ND_ENOMEM, "no memory for the CPU backend");
     made->ops = (nd_backend_ops){.name = "cpu",
                                  .host_memory = true,
                                  .destroy = cpu_destroy,

@@ -15,8 +15,7 @@ nd_status nd_cpu_fast_create(const nd_cpu_backend_options *options, nd_backend_o
     nd_cpu_isa isa;
     ND_TRY(nd_cpu_isa_apply(options->isa, &isa));
     nd_cpu_fast *made = calloc(1, sizeof *made);
-    if (!made)
-        return ND_FAIL(ND_ENOMEM, "no memory for the CPU backend");
+    ND_FAIL_IF(!made, ND_ENOMEM, "no memory for the CPU backend");
     made->reference = *ops;
     made->isa = isa;
     made->kernels = nd_fast_kernels_for(isa);

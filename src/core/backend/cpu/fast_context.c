@@ -9,8 +9,7 @@ nd_status nd_fast_grow(nd_fast_arena *arena, size_t bytes)
         return ND_OK;
     const size_t rounded = (bytes + 4095) / 4096 * 4096;
     void *memory = aligned_alloc(64, rounded);
-    if (!memory)
-        return ND_FAIL(ND_ENOMEM, "the workspace cannot grow to %zu bytes", rounded);
+    ND_FAIL_IF(!memory, ND_ENOMEM, "the workspace cannot grow to %zu bytes", rounded);
     free(arena->memory);
     arena->memory = memory;
     arena->bytes = rounded;

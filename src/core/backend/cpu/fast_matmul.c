@@ -63,8 +63,7 @@ static nd_status make_matmul(nd_matmul_cache *cache, const nd_matmul_shape *shap
                              nd_matmul **matmul)
 {
     nd_matmul *made = calloc(1, sizeof *made);
-    if (!made)
-        return ND_FAIL(ND_ENOMEM, "no memory for a product");
+    ND_FAIL_IF(!made, ND_ENOMEM, "no memory for a product");
     *made = (nd_matmul){.next = cache->made, .shape = *shape, .cache = cache};
     const int offered = omp_get_max_threads();
     omp_set_num_threads(1);
@@ -133,8 +132,7 @@ bool nd_matmul_same_packing(const nd_matmul *x, const nd_matmul *y)
 nd_status nd_matmul_cache_create(int threads, nd_matmul_cache **cache)
 {
     nd_matmul_cache *made = calloc(1, sizeof *made);
-    if (!made)
-        return ND_FAIL(ND_ENOMEM, "no memory for the product cache");
+    ND_FAIL_IF(!made, ND_ENOMEM, "no memory for the product cache");
     nd_status status = ND_OK;
     made->threads = threads;
     made->scratches = calloc((size_t)threads, sizeof *made->scratches);

@@ -122,9 +122,8 @@ static nd_status pack_shared_operand(nd_cpu_fast *fast, const nd_product *p, til
     if (!whole || !nd_matmul_same_packing(whole, last))
         return ND_OK;
     ND_TRY(nd_fast_grow(&fast->packed, nd_matmul_packed_bytes(whole)));
-    if (!nd_matmul_pack_by_all(whole, p->b.data, fast->packed.memory))
-        return ND_FAIL(ND_EINTERNAL, "oneDNN refused to pack [%lld, %lld]", (long long)p->b.rows,
-                       (long long)p->b.cols);
+    ND_FAIL_IF(!nd_matmul_pack_by_all(whole, p->b.data, fast->packed.memory), ND_EINTERNAL,
+               "oneDNN refused to pack [%lld, %lld]", (long long)p->b.rows, (long long)p->b.cols);
     packed.packed = fast->packed.memory;
     *t = packed;
     return ND_OK;
@@ -185,8 +184,7 @@ static nd_status multiply(nd_cpu_fast *fast, const nd_product *p)
 #pragma omp parallel for num_threads(fast->threads) schedule(dynamic, 1) reduction(&& : ok)
     for (int64_t index = 0; index < t.down * t.across; index++)
         ok = run_tile(fast, p, &t, index, nd_fast_thread()) && ok;
-    if (!ok)
-        return ND_FAIL(ND_EINTERNAL, "oneDNN refused a product [%lld, %lld, %lld]", (long long)p->m,
-                       (long long)p->n, (long long)p->k);
+    ND_FAIL_IF(!ok, ND_EINTERNAL, "oneDNN refused a product [%lld, %lld, %lld]", (long long)p->m,
+               (long long)p->n, (long long)p->k);
     return ND_OK;
 }

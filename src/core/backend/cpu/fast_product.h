@@ -1,32 +1,7 @@
 /* One large product cut into tiles of c, each computed by one thread. */
 #pragma once
 
-#include "core/backend/cpu/fast_context.h"
-
-/* What happens to a finished tile: rows [row, row + rows) and columns [col, col + cols) of c, rows of
- * `values` (f32 or i32) `stride` elements apart. */
-typedef struct nd_tile {
-    int64_t row, rows, col, cols, stride;
-    void *values;
-} nd_tile;
-
-typedef void (*nd_tile_finish)(const nd_fast_kernels *kernels, const void *context, nd_tile tile);
-
-/* c = op(a) op(b), c [m, n]. Either `c.data` is set and receives the product (added when
- * `accumulate`), or `finish` takes each tile. */
-typedef struct nd_product {
-    int64_t m, n, k;
-    nd_cview a, b; /* as stored, f32, bf16 or i8 */
-    bool ternary;  /* one of two i8 operands holds -1, 0 and 1 only */
-    bool transpose_a, transpose_b;
-    int64_t blocked_a; /* > 0: transposed a is stored as [m / blocked_a][k][blocked_a] */
-    nd_view c;
-    bool accumulate;
-    nd_dtype staged; /* dtype of the tiles given to finish */
-    bool in_floats;  /* set by nd_fast_multiply: a and b hold integers, and finish takes i32 */
-    nd_tile_finish finish;
-    const void *context;
-} nd_product;
+#include "core/backend/cpu/product.h"
 
 /* The same bits for any number of threads; sums of products of i8 are exact, whatever the CPU. Errors:
  * ND_ENOMEM, ND_EINTERNAL when oneDNN refuses. */

@@ -142,9 +142,7 @@ static nd_status gemm_symmetric_fast(nd_backend *b, nd_view c, nd_cview a, bool 
              ok;
         place_tile(fast->kernels, &s, i, j, tile);
     }
-    if (!ok)
-        return ND_FAIL(ND_EINTERNAL, "oneDNN refused a symmetric product of side %lld",
-                       (long long)m);
+    ND_FAIL_IF(!ok, ND_EINTERNAL, "oneDNN refused a symmetric product of side %lld", (long long)m);
     return ND_OK;
 }
 

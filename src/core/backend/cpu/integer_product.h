@@ -6,7 +6,7 @@
  * bits first. */
 #pragma once
 
-#include "core/backend/cpu/fast_product.h"
+#include "core/backend/cpu/product.h"
 
 enum { ND_INTEGER_ROWS = 6, ND_INTEGER_COLS = 16 };
 

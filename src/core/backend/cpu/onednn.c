@@ -162,8 +162,7 @@ static nd_status make_call(nd_onednn *onednn, dnnl_primitive_desc_t desc,
 {
     nd_onednn_call *made =
         calloc(1, sizeof *made + (size_t)onednn->threads * sizeof *made->memories);
-    if (!made)
-        return ND_FAIL(ND_ENOMEM, "no memory for a product");
+    ND_FAIL_IF(!made, ND_ENOMEM, "no memory for a product");
     made->onednn = onednn;
     made->names = names;
     made->count = count;
@@ -189,11 +188,10 @@ nd_status nd_onednn_product(nd_onednn *onednn, const nd_onednn_matrix *a, const 
     const nd_onednn_matrix *const operands[] = {a, b, c};
     dnnl_primitive_desc_t desc = NULL;
     const dnnl_status_t described = describe_product(onednn, operands, accumulate, &desc);
-    if (described != dnnl_success)
-        return ND_FAIL(ND_EINTERNAL, "oneDNN has no product [%lld, %lld, %lld] %s x %s -> %s (%d)",
-                       (long long)c->rows, (long long)c->cols, (long long)a->cols,
-                       nd_dtype_name(a->dtype), nd_dtype_name(b->dtype), nd_dtype_name(c->dtype),
-                       (int)described);
+    ND_FAIL_IF(described != dnnl_success, ND_EINTERNAL,
+               "oneDNN has no product [%lld, %lld, %lld] %s x %s -> %s (%d)", (long long)c->rows,
+               (long long)c->cols, (long long)a->cols, nd_dtype_name(a->dtype),
+               nd_dtype_name(b->dtype), nd_dtype_name(c->dtype), (int)described);
     const nd_status status = make_call(onednn, desc, queries, product_names, 4, call);
     dnnl_primitive_desc_destroy(desc);
     return status;
@@ -266,8 +264,7 @@ bool nd_onednn_run(const nd_onednn_call *call, int thread,
 nd_status nd_onednn_create(int threads, nd_onednn **onednn)
 {
     nd_onednn *made = calloc(1, sizeof *made + (size_t)threads * sizeof *made->streams);
-    if (!made)
-        return ND_FAIL(ND_ENOMEM, "no memory for oneDNN's streams");
+    ND_FAIL_IF(!made, ND_ENOMEM, "no memory for oneDNN's streams");
     made->threads = threads;
     dnnl_status_t status = dnnl_engine_create(&made->engine, dnnl_cpu, 0);
     for (int i = 0; i < threads && status == dnnl_success; i++)

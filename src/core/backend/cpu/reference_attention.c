@@ -75,8 +75,7 @@ static nd_status attention_reference(nd_backend *b, nd_view o, nd_view lse, nd_c
     ND_TRY(nd_attention_check(q, k, v, s));
     ND_REQUIRE(nd_same_shape(nd_as_const(o), q) && lse.rows == q.rows && lse.cols == s->heads);
     double *scores = malloc((size_t)s->key_len * sizeof *scores);
-    if (!scores)
-        return ND_FAIL(ND_ENOMEM, "no memory for %lld scores", (long long)s->key_len);
+    ND_FAIL_IF(!scores, ND_ENOMEM, "no memory for %lld scores", (long long)s->key_len);
     for (int64_t row = 0; row < q.rows; row++)
         for (int64_t head = 0; head < s->heads; head++) {
             const query_place at = place_of(s, row, head);
@@ -136,8 +135,7 @@ static nd_status attention_backward_reference(nd_backend *b, nd_view dq, nd_view
     const int64_t key_rows = rows ? q.rows : k.rows;
     ND_REQUIRE(dk.rows == key_rows && dv.rows == key_rows && dk.cols == width && dv.cols == width);
     double *memory = calloc((size_t)(2 * count) + 1, sizeof *memory);
-    if (!memory)
-        return ND_FAIL(ND_ENOMEM, "no memory for 2 x %lld sums", (long long)count);
+    ND_FAIL_IF(!memory, ND_ENOMEM, "no memory for 2 x %lld sums", (long long)count);
     const backward_sums sums = {memory, memory + count};
     for (int64_t row = 0; row < q.rows; row++)
         for (int64_t head = 0; head < s->heads; head++) {

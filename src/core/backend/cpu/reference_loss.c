@@ -9,9 +9,9 @@ nd_status nd_check_tokens(nd_cview tokens, int64_t rows, int64_t vocab, int32_t 
     ND_REQUIRE(tokens.dtype == ND_I32 && nd_view_count(tokens) == rows);
     const int32_t *ids = tokens.data;
     for (int64_t t = 0; t < rows; t++)
-        if (ids[t] < lowest || ids[t] >= vocab)
-            return ND_FAIL(ND_EINTERNAL, "token %d at position %lld is outside [%d, %lld)", ids[t],
-                           (long long)t, lowest, (long long)vocab);
+        ND_FAIL_IF(ids[t] < lowest || ids[t] >= vocab, ND_EINTERNAL,
+                   "token %d at position %lld is outside [%d, %lld)", ids[t], (long long)t, lowest,
+                   (long long)vocab);
     return ND_OK;
 }
 

@@ -31,8 +31,7 @@ static nd_status swiglu_rmsnorm_quantize_reference(nd_backend *b, nd_view q, nd_
 {
     ND_REQUIRE(nd_same_shape(gate, up) && nd_same_shape(nd_as_const(q), gate));
     double *row = malloc((size_t)gate.cols * sizeof *row);
-    if (!row)
-        return ND_FAIL(ND_ENOMEM, "no memory for a row of %lld values", (long long)gate.cols);
+    ND_FAIL_IF(!row, ND_ENOMEM, "no memory for a row of %lld values", (long long)gate.cols);
     const nd_view hidden = nd_view_of(row, ND_F64, 1, gate.cols);
     nd_status status = ND_OK;
     for (int64_t t = 0; t < gate.rows; t++) {
@@ -69,8 +68,7 @@ static nd_status swiglu_rmsnorm_backward_reference(nd_backend *b, nd_view dgate,
     ND_REQUIRE(nd_same_shape(nd_as_const(dgate), gate) && nd_same_shape(nd_as_const(dup), gate));
     const size_t count = (size_t)nd_view_count(gate);
     double *memory = malloc((2 * count + 1) * sizeof *memory);
-    if (!memory)
-        return ND_FAIL(ND_ENOMEM, "no memory for 2 x %zu values", count);
+    ND_FAIL_IF(!memory, ND_ENOMEM, "no memory for 2 x %zu values", count);
     const nd_view hidden = nd_view_of(memory, ND_F64, gate.rows, gate.cols);
     const nd_view dhidden = nd_view_of(memory + count, ND_F64, gate.rows, gate.cols);
     nd_status status = ND_OK;
