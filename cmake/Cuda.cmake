@@ -36,7 +36,7 @@ if(NOT ND_HAVE_CUDA)
 endif()
 
 # Machine code for these, and PTX of the last for what comes later.
-if(NOT CMAKE_CUDA_ARCHITECTURES)
+if(NOT CMAKE_CUDA_ARCHITECTURES AND NOT DEFINED ENV{CUDAARCHS})
     set(CMAKE_CUDA_ARCHITECTURES 80-real 89-real 90)
 endif()
 enable_language(CUDA)

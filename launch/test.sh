@@ -7,7 +7,7 @@
 #   --preset NAME  release (the default), debug, asan (address and undefined behaviour), tsan (data
 #                  races) or coverage; layout, modules, cppcheck and docs are checked with release only
 #   --only REGEX   only the test programs whose name (module/test_thing) matches, and no checks
-#   --skip REGEX   not those whose name matches
+#   --skip REGEX   not those whose name matches; of both, only what the tests need is built
 set -euo pipefail
 
 preset=release only='' skip=''
@@ -79,7 +79,13 @@ cluster=()
 launch/install_deps.sh --build --test --report "${cluster[@]}"
 say "build, preset $preset"
 cmake --preset "$preset" --log-level=WARNING
-cmake --build --preset "$preset" --parallel "$jobs"
+chosen=(--preset "$preset" ${only:+--tests-regex "$only"} ${skip:+--exclude-regex "$skip"})
+targets=()
+if [ -n "$only$skip" ]; then # module/test_thing[.isa] is the program module_test_thing; docs want all
+    mapfile -t targets < <(ctest "${chosen[@]}" --show-only |
+        sed -n 's/^ *Test *#[0-9]*: \([^.]*\).*/\1/p' | sed 's|^docs/.*|all|; s|/device_nccl|/program_nccl|; s|/|_|' | sort -u)
+fi
+cmake --build --preset "$preset" --parallel "$jobs" ${targets[@]:+--target "${targets[@]}"}
 
 if [ "$preset" = release ] && [ -z "$only" ]; then
     check_with clang-format 14 'layout (clang-format)' layout
@@ -95,9 +101,7 @@ export CRITERION_VERBOSITY_LEVEL=1 # a line and a time for every test
 started=$SECONDS
 report=$build/Testing/test_report.log
 mkdir -p "$build/Testing"
-ctest --preset "$preset" --parallel "$jobs" ${only:+--tests-regex "$only"} \
-    ${skip:+--exclude-regex "$skip"} --output-log "$report" \
-    --no-tests=error || broken+=('ctest')
+ctest "${chosen[@]}" --parallel "$jobs" --output-log "$report" --no-tests=error || broken+=('ctest')
 echo "$((SECONDS - started)) s"
 
 # CTest keeps what each program printed; a program that died says nothing at its end, and counts as

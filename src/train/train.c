@@ -24,31 +24,33 @@
 #include <string.h>
 
 /* FLOP/s of one rank's dense product in the compute type, the yardstick of mfu. On a backend of its
- * own, so that the run's workspace holds what steps need and nothing else. */
+ * own, so that the run's workspace holds what steps need and nothing else. A small product tells it where
+ * that takes long enough to be measured, so that starting does not take longer than it must. */
 static nd_status measure_peak(nd_run *run)
 {
-    enum { SIDE = 1024, ROUNDS = 4, ROUNDS_MIN = 2 };
-    const double enough = 0.05, begun = nd_seconds();
+    enum { SIDE = 512, SIDE_MAX = 1024, ROUNDS = 3 };
+    const double enough = 2e-3;
     nd_backend *b;
     const nd_dtype type = run->model->config.compute;
-    const size_t bytes = (size_t)SIDE * SIDE * nd_dtype_size(type);
+    const size_t bytes = (size_t)SIDE_MAX * SIDE_MAX * nd_dtype_size(type);
     void *memory[3] = {NULL};
     nd_status status = ND_OK;
-    double best = 0.0;
+    double best = 0.0, seconds = 0.0;
     ND_TRY(nd_run_create_backend(&run->config, run->comm, &b));
     for (int i = 0; i < 3; i++)
         ND_TRY_GOTO(b->ops.allocate(b, bytes, &memory[i]), done);
-    for (int round = 0; round < ROUNDS && (round < ROUNDS_MIN || nd_seconds() - begun < enough);
-         round++) {
-        const double start = nd_seconds();
-        ND_TRY_GOTO(b->ops.gemm(b, nd_view_of(memory[0], type, SIDE, SIDE),
-                                nd_cview_of(memory[1], type, SIDE, SIDE), false,
-                                nd_cview_of(memory[2], type, SIDE, SIDE), false, 1.0f, 0.0f),
-                    done);
-        ND_TRY_GOTO(b->ops.synchronize(b), done);
-        const double rate = 2.0 * SIDE * SIDE * SIDE / (nd_seconds() - start);
-        best = rate > best ? rate : best;
-    }
+    for (int64_t side = SIDE; side <= SIDE_MAX && seconds < enough; side *= 2)
+        for (int round = 0; round < ROUNDS; round++) {
+            const double start = nd_seconds();
+            ND_TRY_GOTO(b->ops.gemm(b, nd_view_of(memory[0], type, side, side),
+                                    nd_cview_of(memory[1], type, side, side), false,
+                                    nd_cview_of(memory[2], type, side, side), false, 1.0f, 0.0f),
+                        done);
+            ND_TRY_GOTO(b->ops.synchronize(b), done);
+            seconds = nd_seconds() - start;
+            const double rate = 2.0 * (double)(side * side * side) / seconds;
+            best = rate > best ? rate : best;
+        }
     run->start.peak_flops = best;
 done:
     for (int i = 0; i < 3; i++)

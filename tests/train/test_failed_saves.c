@@ -3,6 +3,8 @@
 #include "support/run_files.h"
 #include "support/support.h"
 
+#include <signal.h>
+
 static char output[32768];
 
 TestSuite(failed_saves, .init = nd_test_run_setup, .fini = nd_test_run_teardown);
@@ -158,6 +160,7 @@ Test(failed_saves, are_none_where_nobody_reads_standard_output)
 
 Test(failed_saves, are_none_when_the_terminal_hangs_up)
 {
+    signal(SIGHUP, SIG_DFL); /* whoever started the tests may ignore it */
     run("long=\"$T --total-steps 4000 --checkpoint-interval 1000 --set logging.eval_interval=0\";"
         "wait_for() { while test $(cat run/metrics.jsonl 2> /dev/null | wc -l) -lt $1; do sleep "
         "0.05; "
