@@ -1,55 +1,66 @@
 #!/usr/bin/env bash
 # The exact formats beside a bf16 all-reduce, in one run: two hosts (network namespaces), one rank and one thread
 # each, joined by a link of a given speed. Plain data parallelism (bench_ddp) and this program, with and without
-# shortened gradients, take turns; prints the medians of their steps, ms, and what they send.
+# shortened gradients, take turns; prints their steps, ms, and what they send.
 #
-#   bench/exact_and_ddp.sh --config FILE [--build DIR] [--gbit RATE] [--rounds N] [--batch N] [-- MORE ARGUMENTS]
+#   bench/exact_and_ddp.sh --config FILE [--build DIR] [--gbit 'RATE...'] [--rounds N] [--batch N] [--steps N]
+#                          [--kinds 'KIND...'] [-- MORE ARGUMENTS]
 #
-#   --build DIR      default: build/release
-#   --gbit RATE      of the link, each way (1)
-#   --rounds N       of each (2)
-#   --batch N        sequences of a step, an even number (2)
+#   --build DIR        default: build/release
+#   --gbit 'RATE...'   of the link, each way (1); rates take turns too
+#   --rounds N         of each (2)
+#   --batch N          sequences of a step, an even number (2)
+#   --steps N          of this program (8), whose first two do not count; bench_ddp takes half as many
+#   --kinds 'KIND...'  of whole (shorten_gradients = off), exact (the default) and delta (weight_sync = delta)
+#                      ('whole exact delta')
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/shared.sh"
 
-config='' build=build/release gbit=1 rounds=2 batch=2
-options 'config build gbit rounds batch' "$@"
+config='' build=build/release gbit=1 rounds=2 batch=2 steps=8 kinds='whole exact delta'
+options 'config build gbit rounds batch steps kinds' "$@"
 [ -n "$config" ] || fail '--config is needed (see --help)'
+declare -A settings=([whole]=dist.shorten_gradients=off [exact]=dist.weight_sync=full [delta]=dist.weight_sync=delta)
+for kind in $kinds; do
+    [ -n "${settings[$kind]:-}" ] || fail "--kinds has '$kind'; expected whole, exact or delta"
+done
 on_two_hosts "$@"
 build=$(realpath "$build")
-set_link "$gbit"
 export OMP_NUM_THREADS=1
 
-# ours NAME ARGUMENTS...
-ours() {
+# on_both NAME COMMAND...: what it prints goes to $work/NAME.
+on_both() {
     local name=$1
     shift
-    mpirun_hosts "$build/nanochat_dist" --config "$config" --run-dir "$work/$name-$round" --total-steps 8 \
-        --set "training.batch_size=$batch" --set hardware.threads=1 --set logging.checkpoint_interval=0 \
-        --set logging.checkpoint_at_end=false --set logging.eval_interval=0 "${more[@]}" "$@" \
-        </dev/null >"$work/out" 2>&1 || { cat "$work/out"; exit 1; }
+    mpirun_hosts "$@" --config "$config" --set hardware.threads=1 "${more[@]}" </dev/null >"$work/$name" 2>&1 ||
+        { cat "$work/$name"; exit 1; }
 }
 for ((round = 1; round <= rounds; round++)); do
-    mpirun_hosts "$build/bench/bench_ddp" --config "$config" --set "training.batch_size=$((batch / 2))" \
-        --set hardware.threads=1 "${more[@]}" --steps 4 </dev/null >"$work/ddp-$round" 2>&1 ||
-        { cat "$work/ddp-$round"; exit 1; }
-    ours whole --set dist.shorten_gradients=off
-    ours exact
-    ours delta --set dist.weight_sync=delta
+    for rate in $gbit; do
+        set_link "$rate"
+        on_both "ddp-$rate-$round" "$build/bench/bench_ddp" --set "training.batch_size=$((batch / 2))" \
+            --steps $((steps / 2))
+        for kind in $kinds; do
+            on_both out "$build/nanochat_dist" --run-dir "$work/$kind-$rate-$round" --total-steps "$steps" \
+                --set "training.batch_size=$batch" --set logging.checkpoint_interval=0 \
+                --set logging.checkpoint_at_end=false --set logging.eval_interval=0 --set "${settings[$kind]}"
+        done
+    done
 done
-python3 - "$work" "$gbit Gbit/s" <<'PY'
-import glob, json, statistics, sys
-work, link = sys.argv[1:]
-print("| link | | steps, round by round | sent, MB |\n|---|---|---|---|")
-ddp = [json.loads(open(path).read().strip().splitlines()[-1]) for path in sorted(glob.glob(f"{work}/ddp-*"))]
-for kind in ("fp32", "bf16"):
-    times = ", ".join(f"{d[kind + '_ms']:.0f}" for d in ddp)
-    print(f"| {link} | {kind} all-reduce | {times} | {ddp[0][kind + '_bytes'] / 1e6:.2f} |")
-for name in ("whole", "exact", "delta"):
-    times, sent = [], []
-    for path in sorted(glob.glob(f"{work}/{name}-*/metrics.jsonl")):
-        steps = [json.loads(line) for line in open(path)][2:]
-        times.append(f"{statistics.median(s['step_ms'] for s in steps):.0f}")
-        sent += [s["comm_bytes"] for s in steps]
-    print(f"| {link} | {name} | {', '.join(times)} | {statistics.median(sent) / 1e6:.2f} |")
+sed -n 's/^model name[^:]*: /CPU: /p' /proc/cpuinfo | head -n 1
+python3 - "$work" "$rounds" "$kinds" "$gbit" <<'PY'
+import json, statistics, sys
+work, rounds, kinds, rates = sys.argv[1], range(1, int(sys.argv[2]) + 1), sys.argv[3].split(), sys.argv[4].split()
+
+def row(rate, name, times, sent):
+    print(f"| {rate} | {name} | {', '.join(f'{t:.0f}' for t in times)} | {statistics.median(times):.0f} | {sent / 1e6:.2f} |")
+
+print("| link, Gbit/s | | steps, round by round, ms | median | sent, MB |\n|---|---|---|---|---|")
+for rate in rates:
+    ddp = [json.loads(open(f"{work}/ddp-{rate}-{r}").read().strip().splitlines()[-1]) for r in rounds]
+    for kind in ("fp32", "bf16"):
+        row(rate, f"{kind} all-reduce", [d[kind + "_ms"] for d in ddp], ddp[0][kind + "_bytes"])
+    for name in kinds:
+        runs = [[json.loads(line) for line in open(f"{work}/{name}-{rate}-{r}/metrics.jsonl")][2:] for r in rounds]
+        row(rate, name, [statistics.median(s["step_ms"] for s in steps) for steps in runs],
+            statistics.median(s["comm_bytes"] for steps in runs for s in steps))
 PY

@@ -11,18 +11,28 @@
 #   --steps N          of each run; the median of all but the first few counts (15)
 #   --quick            six steps: shows that everything works, measures little
 #   --only PART        one-host or two-hosts
-#   --configs 'A B'    of configs/e3/small/suite ('baseline full')
+#   --layout HxR       H hosts with R ranks each (2x1); see below
+#   --share N          sequences a rank in other layouts than 2x1, an even number (8)
+#   --config-dir DIR   where the configurations are (configs/e3/small/suite)
+#   --configs 'A B'    of it ('baseline full')
 #   --rates 'G G ...'  of the cable, Gbit/s ('10 1 0.1')
 #   --latency US       added to the cable, microseconds; needs netem in the kernel (0)
 #   --work DIR         keep the runs here (a temporary directory)
 #
 # Ranks have one thread each; up to the number of cores they are bound to one each, beyond it they share.
+#
+# Other layouts than 2x1 (--only two-hosts is implied) may have more ranks than cores. Then one rank alone on a core
+# says nothing about what the network costs. So the same ranks with the same batch run on the same cores twice, in
+# turns: all on one host through shared memory, with no network; and on the hosts. Weak efficiency is the first time
+# over the second. Bytes over each host's cable stand beside those of `plan`; they are measured with whole
+# gradients (shorten_gradients = off), as `plan` counts them.
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 cd "$root"
 . launch/shared.sh
 
 data='' out='' steps=15 only='' configs='baseline full' rates='10 1 0.1' latency=0 work=''
+layout=2x1 share=8 config_dir=configs/e3/small/suite
 while [ $# -gt 0 ]; do
     case $1 in
     --help | -h)
@@ -30,9 +40,10 @@ while [ $# -gt 0 ]; do
         exit 0
         ;;
     --quick) steps=6 && shift ;;
-    --data-path | --out | --steps | --only | --configs | --rates | --latency | --work)
+    --data-path | --out | --steps | --only | --layout | --share | --config-dir | \
+        --configs | --rates | --latency | --work)
         [ $# -gt 1 ] || fail "$1 needs a value (see --help)"
-        case $1 in --data-path) data=$2 ;; *) printf -v "${1#--}" %s "$2" ;; esac
+        case $1 in --data-path) data=$2 ;; --config-dir) config_dir=$2 ;; *) printf -v "${1#--}" %s "$2" ;; esac
         shift 2
         ;;
     *) fail "unknown option '$1' (see --help)" ;;
@@ -43,9 +54,10 @@ done
 [[ $steps =~ ^[1-9][0-9]*$ && $steps -ge 4 ]] || fail "--steps is '$steps'; expected a whole number from 4"
 case $only in '' | one-host | two-hosts) ;; *) fail "--only is '$only'; expected one-host or two-hosts" ;; esac
 for config in $configs; do
-    [ -e "configs/e3/small/suite/$config.ini" ] || fail "--configs: no configs/e3/small/suite/$config.ini"
+    [ -e "$config_dir/$config.ini" ] || fail "--configs: no $config_dir/$config.ini"
 done
 data=$(cd "$data" && pwd)
+[ "$layout" = 2x1 ] || only=two-hosts
 mkdir -p "$out"
 if [ -z "$work" ]; then
     work=$(mktemp -d)
@@ -61,7 +73,7 @@ program=$root/build/release/nanochat_dist
 micro_batch=2 # eight of them in the batch of sixteen, so that eight ranks have one each
 . bench/scaling_runs.sh
 launcher 1 # Open MPI's variables for root
-record part='"machine"' cores="$(env -u OMP_NUM_THREADS -u OMP_THREAD_LIMIT nproc)" steps="$steps" load="$(cut -d' ' -f1 /proc/loadavg)" \
+record part='"machine"' config_dir="\"$config_dir\"" cores="$(env -u OMP_NUM_THREADS -u OMP_THREAD_LIMIT nproc)" steps="$steps" load="$(cut -d' ' -f1 /proc/loadavg)" \
     model="\"$(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -n 1)\""
 
 if [ "$only" != two-hosts ]; then
@@ -82,9 +94,9 @@ if [ "$only" != two-hosts ]; then
     done
 fi
 if [ "$only" != one-host ]; then
-    if reason=$(bench/two_hosts.sh --check); then
-        bench/two_hosts.sh "$work/hosts" bench/scaling_hosts.sh "$root" "$program" "$data" "$work" \
-            "$configs" "$steps" "$micro_batch" "$rates" "$latency"
+    if reason=$(bench/two_hosts.sh --layout "$layout" --check); then
+        bench/two_hosts.sh --layout "$layout" "$work/hosts" bench/scaling_hosts.sh "$root" "$program" "$data" "$work" \
+            "$configs" "$steps" "$micro_batch" "$rates" "$latency" "$layout" "$share" "$config_dir"
     else
         echo "two hosts: $reason"
         record part='"skipped"' reason="\"$reason\""

@@ -1,12 +1,63 @@
 # The part of bench/scaling.sh on two hosts; sourced by two_hosts.sh with the hosts up:
 #
-#   two_hosts.sh DIR scaling_hosts.sh ROOT PROGRAM DATA WORK CONFIGS STEPS MICRO_BATCH RATES LATENCY_US
+#   two_hosts.sh DIR scaling_hosts.sh ROOT PROGRAM DATA WORK CONFIGS STEPS MICRO_BATCH RATES LATENCY_US LAYOUT \
+#                                     SHARE CONFIG_DIR
 #
-# Two ranks, one core each, against one rank with one core.
+# Two ranks, one core each, against one rank with one core; other layouts against the same ranks without a network.
 root=$1 program=$2 data=$3 work=$4 configs=$5 steps=$6 micro_batch=$7 rates=$8 latency_us=$9
+layout=${10} share=${11} config_dir=${12}
 . "$root/bench/scaling_runs.sh"
 bench=$(dirname "$program")/bench
 batch=16
+
+# payload RUN: records what each host has sent and received since the last call.
+declare -A before_payload
+payload() {
+    local n at before
+    for ((n = 1; n <= layout_hosts; n++)); do
+        read -ra at < <(link_payload $n)
+        read -ra before <<<"${before_payload[$n]:-0 0}"
+        before_payload[$n]="${at[*]}"
+        [ -z "${1:-}" ] || record part='"payload"' of="\"$1\"" host=$n out=$((at[0] - before[0])) in=$((at[1] - before[1]))
+    done
+}
+
+# The same ranks with and without the network, in turns; then two runs, the longer of which sends $steps steps more, with
+# whole gradients and, for GaLore, as many new subspaces in every step.
+layouts() {
+    local rate config round count batch=$((share * all_ranks)) near far even='--set training.galore_update_freq=10'
+    for rate in $rates; do
+        say "$layout, links of $rate Gbit/s"
+        set_link "$rate" "$latency_us"
+        for config in $configs; do
+            for round in 1 2; do
+                near=${config}_near_${rate}_$round far=${config}_far_${rate}_$round
+                launch=(mpirun_without_network)
+                train "$near" "$config" "$batch" "$steps"
+                launch=(mpirun_hosts)
+                train "$far" "$config" "$batch" "$steps"
+                record part='"layout"' layout="\"$layout\"" config="\"$config\"" ranks="$all_ranks" \
+                    hosts="$layout_hosts" batch="$batch" gbit="$rate" round="$round" near="\"$near\"" \
+                    run="\"$far\""
+            done
+            [ "$rate" = "${rates%% *}" ] || continue
+            for count in 1 $((steps + 1)); do
+                payload
+                # shellcheck disable=SC2086 # several arguments
+                train "${config}_bytes_$count" "$config" "$batch" "$count" $even \
+                    --set dist.shorten_gradients=off
+                payload "${config}_bytes_$count"
+            done
+            record part='"bytes"' layout="\"$layout\"" config="\"$config\"" ranks="$all_ranks" \
+                hosts="$layout_hosts" batch="$batch" steps="$steps" more="\"$even\"" first="\"${config}_bytes_1\"" \
+                last="\"${config}_bytes_$((steps + 1))\""
+        done
+    done
+}
+if [ "$layout" != 2x1 ]; then
+    layouts
+    return
+fi
 
 say 'one rank on one core: alone, and with another on the other core'
 for config in $configs; do

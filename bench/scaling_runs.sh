@@ -1,5 +1,5 @@
-# What the two halves of bench/scaling.sh share; to be sourced with program, data, work, configs, steps and
-# micro_batch set. Every run is a line of $work/runs.jsonl.
+# What the two halves of bench/scaling.sh share; to be sourced with program, data, work, config_dir, configs, steps
+# and micro_batch set. Every run is a line of $work/runs.jsonl.
 
 say() { printf '[%d s] %s\n' "$SECONDS" "$*"; }
 
@@ -21,7 +21,7 @@ has_key() { "$program" train --list-keys | grep -w "$1" >/dev/null; }
 # settings CONFIG BATCH: sets `arguments` to what a run of this size is given. One thread a rank; nothing
 # but steps is in it.
 settings() {
-    arguments=(--config "$root/configs/e3/small/suite/$1.ini" --set "training.batch_size=$2")
+    arguments=(--config "$config_dir/$1.ini" --set "training.batch_size=$2")
     local set
     for set in "training.micro_batch_size=$micro_batch" training.warmup_steps=1 hardware.target=cpu \
         hardware.threads=1 "data.data_path=$data" logging.eval_interval=0 \

@@ -136,10 +136,53 @@ class Report:
                  "acknowledgements, MPI's start).\n")
         self.say(table(head, [row[:6] + [percent(row[6])] for row in rows]))
 
+    def config_path(self, name):
+        return str(self.root / self.machine["config_dir"] / f"{name}.ini")
+
+    def layouts(self):
+        """Other layouts than one rank on each of two hosts, against the same ranks without a network."""
+        rows = []
+        for run in self.of("layout"):
+            near = read_run(self.work, dict(run, run=run["near"]))["step_ms"]
+            rows.append([run["layout"], run["config"], run["gbit"], run["batch"], near, run["step_ms"],
+                         run["comm_mib"], run["wait_ms"], run["overlap"], near / run["step_ms"]])
+        head = ["layout", "configuration", "link Gbit/s", "sequences", "step ms without network", "step ms", "sent MiB",
+                "wait ms", "overlap", "weak"]
+        self.write_csv("layouts", head, rows)
+        self.say("## Hosts x ranks\n\nThe same ranks on the same cores with the same batch, two rounds in turns: all on "
+                 "one host through shared memory, then on hosts (network namespaces) with a link each, which tc throttles "
+                 "each way. Weak efficiency is the first time over the second.\n")
+        self.say(table(head, [row[:8] + [percent(v) for v in row[8:]] for row in rows]))
+        self.link_bytes()
+
+    def link_bytes(self):
+        rows = []
+        for pair in self.of("bytes"):
+            planned = self.planned_links(pair)
+            for host in range(1, pair["hosts"] + 1):
+                first, last = (self.one("payload", of=pair[end], host=host) for end in ("first", "last"))
+                for way, plan in zip(("out", "in"), planned[host - 1]):
+                    sent = (last[way] - first[way]) / pair["steps"] / MIB
+                    rows.append([pair["layout"], pair["config"], host, way, sent, plan, sent / plan - 1.0])
+        head = ["layout", "configuration", "host", "way", "MiB a step", "by plan", "off by"]
+        self.write_csv("link_bytes", head, rows)
+        self.say("What passed each host's link, without the headers of Ethernet, IP and TCP (66 bytes a packet), with "
+                 "shorten_gradients = off: of a run of more steps less one of one step; and what `plan` says.\n")
+        self.say(table(head, [row[:4] + [f"{row[4]:.4f}", f"{row[5]:.4f}", f"{100 * row[6]:.2f} %"] for row in rows]))
+
+    def planned_links(self, pair):
+        """[(out, in)] of each host, MiB a step."""
+        output = subprocess.run(
+            [self.program, "plan", "--config", self.config_path(pair["config"]), "--ranks", str(pair["ranks"]),
+             "--hosts", str(pair["hosts"]), "--set", f"training.batch_size={pair['batch']}", "--set",
+             "training.micro_batch_size=2", "--bandwidth", "1", "--step-ms", "1000"] + pair["more"].split(),
+            check=True, capture_output=True, text=True).stdout
+        return [tuple(float(v) for v in found) for found in
+                re.findall(r"over the link of host \d+ +([\d.]+) MiB out, ([\d.]+) MiB in", output)]
+
     def first_codes(self, config, batch):
         """Bytes of weights that ranks send before the first step, which no step counts."""
-        output = subprocess.run([self.program, "plan", "--config",
-                                 str(self.root / f"configs/e3/small/suite/{config}.ini"), "--set",
+        output = subprocess.run([self.program, "plan", "--config", self.config_path(config), "--set",
                                  f"training.batch_size={batch}", "--set",
                                  "training.micro_batch_size=2", "--ranks", "2"],
                                 check=True, capture_output=True, text=True).stdout
@@ -153,7 +196,7 @@ class Report:
         whole = self.one("together", config=base, batch=run["batch"])["step_ms"]
         half = self.one("together", config=base, batch=run["batch"] // 2)["step_ms"]
         optimizer = min(max(2.0 * half - whole, 0.01 * whole), 0.9 * whole)
-        command = [self.program, "plan", "--config", str(self.root / f"configs/e3/small/suite/{base}.ini"),
+        command = [self.program, "plan", "--config", self.config_path(base),
                    "--set", f"training.batch_size={run['batch']}", "--set",
                    "training.micro_batch_size=2", "--ranks", "2", "--hosts", "2",
                    "--bandwidth", f"{link['gbit_measured']:.6g}", "--latency",
@@ -266,12 +309,14 @@ class Report:
     def write(self):
         self.out.mkdir(parents=True, exist_ok=True)
         m = self.machine
-        self.say("# Scaling, measured\n\nWritten by `bench/scaling.sh`; configs/e3/small/suite, "
-                 f"{m['steps']} steps per run, medians. {m['cores']} cores, {m['model']}; load average at "
+        self.say("# Scaling, measured\n\nWritten by `bench/scaling.sh`; "
+                 f"{m['config_dir']}, {m['steps']} steps per run, medians. {m['cores']} cores, {m['model']}; load average at "
                  f"the start {m['load']}.\n")
         self.one_host()
         for record in self.of("skipped"):
             self.say(f"## Two hosts\n\nNot measured; {record['reason']}.\n")
+        if self.of("layout"):
+            self.layouts()
         if self.of("two hosts"):
             self.say("## Two hosts\n\nNetwork namespaces on this machine, a core each, joined by a veth that tc "
                      "throttles each way; MPI over TCP. `_bf16` behind a configuration's name is "

@@ -1,24 +1,33 @@
 #!/usr/bin/env bash
-# Two hosts on this machine for the time of one script: network namespaces joined by a cable (veth) whose
-# rate can be set. Everything lives in namespaces of its own (mounts, network, host names, processes), so
-# that nothing of it is seen outside and all of it ends with the script.
+# Hosts on this machine for the time of one script: network namespaces joined by cables (veth) whose rate can be
+# set. Two hosts have one cable between them, more have one each to a bridge. Everything lives in namespaces of
+# its own (mounts, network, host names, processes), so that nothing of it is seen outside and all of it ends with
+# the script.
 #
-#   bench/two_hosts.sh --check           exit 0 when this machine allows it, else 77 and the reason
-#   bench/two_hosts.sh DIR SCRIPT ...    sources SCRIPT with the hosts up; DIR holds their state; what follows
-#                                        SCRIPT are its arguments
+#   bench/two_hosts.sh [--layout HxR] --check           exit 0 when this machine allows it, else 77 and the reason
+#   bench/two_hosts.sh [--layout HxR] DIR SCRIPT ...    sources SCRIPT with the hosts up; DIR holds their state; what
+#                                                       follows SCRIPT are its arguments
 #
-# SCRIPT can call:
-#   set_link GBIT [LATENCY_US]   throttles the cable, each way; a latency is added where the kernel has netem
-#   cut_link                     the cable is gone
-#   link_bytes                   prints what has gone over the cable so far, both ways, headers included
-#   on_host N COMMAND...         runs a command on host 1 or 2, on core N - 1
-#   mpirun_hosts COMMAND...      one rank on each host, one core each, over TCP on the cable
+#   --layout HxR    H hosts with R ranks each (2x1)
+#
+# A host has R cores where the machine has enough for all; where not, the hosts share its cores evenly and a
+# host's ranks share one. SCRIPT can call:
+#   set_link GBIT [LATENCY_US]   throttles each cable, each way; a latency is added where the kernel has netem
+#   cut_link                     the cable of host 1 is gone
+#   link_bytes                   prints what has left the hosts so far, headers included
+#   link_payload N               prints what has left host N and what has come to it, without the 66 bytes of
+#                                Ethernet, IP and TCP before each packet's payload
+#   on_host N COMMAND...         runs a command on host N, on its cores
+#   mpirun_hosts COMMAND...      the ranks on their hosts, over TCP on the cables; shared memory within a host
+#   mpirun_without_network COMMAND...   as many ranks on the same cores, all on one host, through shared memory:
+#                                what they take longer on the hosts is what the cables cost
 set -euo pipefail
 
 skip() {
     echo "skipped: $*"
     exit 77
 }
+machine_cores=$(env -u OMP_NUM_THREADS -u OMP_THREAD_LIMIT nproc)
 own_namespaces=(unshare --mount --net --uts --pid --fork --kill-child --mount-proc)
 
 check() {
@@ -32,9 +41,19 @@ check() {
     "${own_namespaces[@]}" sh -c 'ip link add end1 type veth peer name end2 &&
         tc qdisc add dev end1 root tbf rate 1gbit burst 80kb latency 50ms' 2>/dev/null ||
         skip 'the kernel makes no veth device or throttles none (tc tbf)'
-    [ "$(env -u OMP_NUM_THREADS -u OMP_THREAD_LIMIT nproc)" -ge 2 ] || skip 'two hosts need two cores'
+    [ "$layout_hosts" -eq 2 ] || "${own_namespaces[@]}" ip link add bridge0 type bridge 2>/dev/null ||
+        skip 'the kernel makes no bridge, which more than two hosts need'
+    [ "$machine_cores" -ge 2 ] || skip 'two hosts need two cores'
 }
 
+layout=2x1
+if [ "${1:-}" = --layout ]; then
+    layout=${2:-}
+    shift 2 || shift
+fi
+[[ $layout =~ ^([2-9])x([1-9])$ ]] ||
+    { echo "two_hosts: --layout is '$layout'; expected HOSTSxRANKS, as 2x1 or 4x1" >&2; exit 2; }
+layout_hosts=${BASH_REMATCH[1]} ranks_each=${BASH_REMATCH[2]}
 if [ "${1:-}" != --inside ]; then
     case ${1:-} in
     --help | -h)
@@ -45,7 +64,7 @@ if [ "${1:-}" != --inside ]; then
     check
     [ "${1:-}" != --check ] || exit 0
     [ $# -ge 2 ] || { echo "two_hosts: expected a directory and a script (see --help)" >&2; exit 2; }
-    exec "${own_namespaces[@]}" "$0" --inside "$@"
+    exec "${own_namespaces[@]}" "$0" --layout "$layout" --inside "$@"
 fi
 mkdir -p "$2"
 dir=$(cd "$2" && pwd)
@@ -58,28 +77,50 @@ mkdir -p "$TMPDIR"
 mount --make-rprivate /
 mount -t tmpfs tmpfs /run
 mkdir -p /run/netns
-printf '%s\n' '127.0.0.1 localhost' '10.98.0.1 host1' '10.98.0.2 host2' >"$dir/hosts"
+printf '%s\n' '127.0.0.1 localhost' >"$dir/hosts"
 mount --bind "$dir/hosts" /etc/hosts
 ip link set lo up
-ip netns add host1
-ip netns add host2
-ip link add eth0 netns host1 type veth peer name eth0 netns host2
-for n in 1 2; do
+for ((n = 1; n <= layout_hosts; n++)); do
+    echo "10.98.0.$n host$n" >>"$dir/hosts"
+    ip netns add host$n
+done
+ends=() # of cables: NAMESPACE DEVICE
+if [ "$layout_hosts" -eq 2 ]; then
+    ip link add eth0 netns host1 type veth peer name eth0 netns host2
+    ends=('host1 eth0' 'host2 eth0')
+else
+    ip netns add switch
+    ip -n switch link add bridge0 type bridge
+    ip -n switch link set bridge0 up
+    for ((n = 1; n <= layout_hosts; n++)); do
+        ip link add eth0 netns host$n type veth peer name port$n netns switch
+        ip -n switch link set port$n master bridge0 up
+        ends+=("host$n eth0" "switch port$n")
+    done
+fi
+for ((n = 1; n <= layout_hosts; n++)); do
     ip -n host$n addr add 10.98.0.$n/24 dev eth0
     ip -n host$n link set eth0 up
     ip -n host$n link set lo up
+    # Its cores, as taskset wants them.
+    if [ "$machine_cores" -ge $((layout_hosts * ranks_each)) ]; then
+        echo "$(((n - 1) * ranks_each))-$((n * ranks_each - 1))"
+    else
+        echo $(((n - 1) * machine_cores / layout_hosts))
+    fi >"$dir/cores.host$n"
 done
 
 set_link() {
-    local rate=$1 latency=${2:-0} burst n
+    local rate=$1 latency=${2:-0} burst end where
     # A burst is what may pass at once: half a millisecond's worth, at least a large frame's.
     burst=$(awk -v r="$rate" 'BEGIN { b = r * 1e9 / 8 * 0.0005; print int(b > 16384 ? b : 16384) }')
-    for n in 1 2; do
-        ip netns exec host$n tc qdisc del dev eth0 root 2>/dev/null || true
-        ip netns exec host$n tc qdisc add dev eth0 root handle 1: tbf rate "${rate}gbit" \
+    for end in "${ends[@]}"; do
+        read -ra where <<<"$end"
+        ip netns exec "${where[0]}" tc qdisc del dev "${where[1]}" root 2>/dev/null || true
+        ip netns exec "${where[0]}" tc qdisc add dev "${where[1]}" root handle 1: tbf rate "${rate}gbit" \
             burst "${burst}b" limit $((burst + 4194304))
-        [ "$latency" = 0 ] || ip netns exec host$n tc qdisc add dev eth0 parent 1: \
-            netem delay "${latency}us" 2>/dev/null ||
+        [ "$latency" = 0 ] || [ "${where[0]}" = switch ] ||
+            ip netns exec "${where[0]}" tc qdisc add dev "${where[1]}" parent 1: netem delay "${latency}us" 2>/dev/null ||
             { echo "this kernel has no netem: the latency stays what it is"; latency=0; }
     done
 }
@@ -88,38 +129,67 @@ cut_link() {
     ip -n host1 link set eth0 down
 }
 
+# counters N: bytes and packets that have come to host N, then those that have left it.
+counters() {
+    nsenter --net=/run/netns/host"$1" awk '$1 == "eth0:" { print $2, $3, $10, $11 }' /proc/net/dev
+}
+
 link_bytes() {
-    local n sum=0
-    for n in 1 2; do
-        sum=$((sum + $(nsenter --net=/run/netns/host$n awk '$1 == "eth0:" { print $10 }' \
-            /proc/net/dev)))
+    local n sum=0 at
+    for ((n = 1; n <= layout_hosts; n++)); do
+        read -ra at < <(counters $n)
+        sum=$((sum + at[2]))
     done
     echo "$sum"
+}
+
+link_payload() {
+    local at
+    read -ra at < <(counters "$1")
+    echo "$((at[2] - 66 * at[3])) $((at[0] - 66 * at[1]))"
 }
 
 on_host() {
     local n=$1
     shift
     nsenter --net=/run/netns/host"$n" unshare --uts \
-        sh -c 'hostname "$0" && exec taskset -c "$@"' host"$n" $((n - 1)) "$@"
+        sh -c 'hostname "$0" && exec taskset -c "$@"' host"$n" "$(cat "$dir/cores.host$n")" "$@"
 }
 
-# How mpirun starts its daemon on host 2: AGENT HOST COMMAND..., as ssh would.
-cat >"$dir/agent" <<'END_AGENT'
+# How mpirun starts its daemon on another host: AGENT HOST COMMAND..., as ssh would.
+cat >"$dir/agent" <<END_AGENT
 #!/bin/sh
-host=$1
+host=\$1
 shift
-exec nsenter --net=/run/netns/"$host" unshare --uts \
-    sh -c 'hostname "$0" && exec taskset -c 1 sh -c "$1"' "$host" "$*"
+exec nsenter --net=/run/netns/"\$host" unshare --uts sh -c 'hostname "\$0" && exec taskset -c "\$1" sh -c "\$2"' \\
+    "\$host" "\$(cat "$dir/cores.\$host")" "\$*"
 END_AGENT
-chmod +x "$dir/agent"
+# A rank on one host, on the cores of the host that it would be on: COMMAND...
+cat >"$dir/on_cores" <<END_ON_CORES
+#!/bin/sh
+exec taskset -c "\$(cat "$dir/cores.host\$((OMPI_COMM_WORLD_RANK / $ranks_each + 1))")" "\$@"
+END_ON_CORES
+chmod +x "$dir/agent" "$dir/on_cores"
 
-# btl self,tcp: no shared memory between the two, though the kernel would allow it.
+all_ranks=$((layout_hosts * ranks_each))
+mpi_options=(-np "$all_ranks" --map-by slot --bind-to none --mca pml ob1)
+[ "$all_ranks" -le "$machine_cores" ] || mpi_options+=(--mca mpi_yield_when_idle 1)
+places=$(for ((n = 1; n <= layout_hosts; n++)); do printf ',host%d:%d' $n "$ranks_each"; done)
+
+# No shared memory between hosts, though the kernel would allow it: their names differ.
 mpirun_hosts() {
-    on_host 1 mpirun --host host1:1,host2:1 -np 2 --bind-to none --mca plm rsh \
-        --mca plm_rsh_agent "$dir/agent" --mca pml ob1 --mca btl self,tcp \
+    local within=self
+    [ "$ranks_each" -eq 1 ] || within=self,vader
+    on_host 1 mpirun --host "${places#,}" "${mpi_options[@]}" --mca plm rsh \
+        --mca plm_rsh_agent "$dir/agent" --mca btl "$within,tcp" \
         --mca btl_tcp_if_include eth0 --mca oob_tcp_if_include eth0 \
         --mca orte_keep_fqdn_hostnames 1 "$@"
+}
+
+mpirun_without_network() {
+    nsenter --net=/run/netns/host1 unshare --uts \
+        sh -c 'hostname host1 && exec "$@"' sh mpirun --host "host1:$all_ranks" "${mpi_options[@]}" \
+        --mca btl self,vader "$dir/on_cores" "$@"
 }
 
 . "$script" "$@"

@@ -50,6 +50,7 @@ nd_status nd_gradient_reducer_create(const nd_config *config, nd_comm *comm, con
     /* Workers update together or not at all, so that none does before all losses are known. */
     r->immediate =
         config->training.grad_clip == 0.0 && r->local == 1 && !nd_config_has_rounds(config);
+    r->apart = r->immediate && config->dist.overlap_grad_reduce && comm->size > 1;
     nd_status status = ND_OK;
     ND_TRY_GOTO(nd_gradient_slots_create(r), fail);
     ND_TRY_GOTO(nd_error_feedback_create(&r->feedback, r->backend, r->params->count), fail);
@@ -114,6 +115,11 @@ nd_status nd_gradient_reducer_reserve_feedback(nd_gradient_reducer *r, nd_arena 
 bool nd_gradient_reducer_immediate(const nd_gradient_reducer *r)
 {
     return r->immediate;
+}
+
+bool nd_gradient_reducer_runs_ahead(const nd_gradient_reducer *r)
+{
+    return r->immediate && nd_gradient_reducer_overlaps(r);
 }
 
 bool nd_gradient_reducer_projects(const nd_gradient_reducer *r)

@@ -19,7 +19,8 @@
  * time, and the reduction of each layer begins there and overlaps the backward pass.
  *
  * Immediate updates. With grad_clip = 0 and one micro-batch a rank nothing forbids to reduce a layer and
- * update it as soon as its gradients are there. Then slots of layers share one layer's memory too. */
+ * update it as soon as its gradients are there. Then slots of layers share one layer's memory too; with overlap,
+ * where a layer is reduced while the backward pass of the next goes on, that of two by turns. */
 #pragma once
 
 #include "core/model/model.h"
@@ -51,6 +52,10 @@ nd_status nd_gradient_reducer_reserve_feedback(nd_gradient_reducer *r, nd_arena 
 
 /* Whether layers are updated during the backward pass. */
 bool nd_gradient_reducer_immediate(const nd_gradient_reducer *r);
+
+/* Whether that is so and the reduction of a layer, begun by nd_gradient_reducer_add, overlaps what is computed until
+ * nd_gradient_reducer_reduce of the same parameters, which comes before the next layer but one is added. */
+bool nd_gradient_reducer_runs_ahead(const nd_gradient_reducer *r);
 
 /* Whether gradients of the matrices that GaLore projects are projected before they are summed. */
 bool nd_gradient_reducer_projects(const nd_gradient_reducer *r);

@@ -46,6 +46,7 @@ struct nd_gradient_reducer {
     int64_t local;       /* of this rank: a contiguous part */
     bool tree;           /* [dist] deterministic = world */
     bool projects, immediate;
+    bool apart; /* immediate, and a layer is reduced while the next one's gradients are made */
     int64_t step, sample; /* at hand */
     nd_gradient_slots slots;
     nd_gradient_sums sums;
@@ -73,5 +74,5 @@ nd_status nd_gradient_norms_share(nd_gradient_reducer *r, int64_t first, int64_t
 
 static inline bool nd_gradient_reducer_overlaps(const nd_gradient_reducer *r)
 {
-    return nd_comm_overlaps(r->comm) && !r->immediate;
+    return nd_comm_overlaps(r->comm) && (!r->immediate || r->apart);
 }

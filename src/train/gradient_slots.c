@@ -38,6 +38,13 @@ static int64_t in_first_layer(const nd_gradient_reducer *r, int64_t index)
     return index - r->params->list[index].layer * r->params->per_layer;
 }
 
+/* And that of the layer whose slots it has in immediate mode: the first, or of two by turns. */
+static int64_t in_shared_layer(const nd_gradient_reducer *r, int64_t index)
+{
+    const int64_t layer = r->params->list[index].layer;
+    return index - (layer - layer % (r->apart ? 2 : 1)) * r->params->per_layer;
+}
+
 /* When gradients are summed projected, all parameters of layers are written into one layer's memory. */
 static bool shares_layer(const nd_gradient_reducer *r, int64_t index)
 {
@@ -65,9 +72,9 @@ static nd_status reserve_slot(nd_gradient_reducer *r, nd_view *slot, nd_arena *a
         int64_t rows, cols;
         nd_optimizer_gradient_shape(r->optimizer, i, &rows, &cols);
         const bool projected = nd_optimizer_takes_projected(r->optimizer, i);
-        if (r->immediate && r->params->list[i].layer > 0)
-            slot[i] = slot[in_first_layer(r, i)];
-        else if (r->immediate && shares_layer(r, i) && !projected)
+        if (r->immediate && r->params->list[i].layer >= 0 && in_shared_layer(r, i) < i)
+            slot[i] = slot[in_shared_layer(r, i)];
+        else if (r->immediate && !r->apart && shares_layer(r, i) && !projected)
             slot[i] = r->slots.written[i];
         else
             ND_TRY(nd_arena_reserve(arena, ND_F32, rows, cols, &slot[i]));

@@ -39,7 +39,16 @@ typedef struct immediate {
     nd_run *run;
     int64_t *nonfinite;
     bool *updated;
+    int64_t first, count; /* parameters whose reduction goes on beside the backward pass */
 } immediate;
+
+static nd_status update(const immediate *at, int64_t first, int64_t count)
+{
+    if (*at->nonfinite >= 0 || count == 0)
+        return ND_OK;
+    *at->updated = true;
+    return nd_update_run(at->run, first, count, 1.0f);
+}
 
 static nd_status update_layer(void *context, int64_t first, int64_t count)
 {
@@ -49,17 +58,41 @@ static nd_status update_layer(void *context, int64_t first, int64_t count)
         return ND_OK;
     ND_TRY(nd_gradient_reducer_add(reducer, first, count));
     ND_TRY(nd_gradient_reducer_reduce(reducer, first, count, at->nonfinite));
+    return update(at, first, count);
+}
+
+static nd_status finish_layer(const immediate *at)
+{
+    return at->count > 0
+               ? nd_gradient_reducer_reduce(at->run->reducer, at->first, at->count, at->nonfinite)
+               : ND_OK;
+}
+
+/* The layer before is updated while this one is reduced, and this one's reduction goes on beside the backward pass of
+ * the next. */
+static nd_status update_layer_before(void *context, int64_t first, int64_t count)
+{
+    immediate *at = context;
+    ND_TRY(finish_layer(at));
+    const immediate before = *at;
     if (*at->nonfinite >= 0)
-        return ND_OK;
-    *at->updated = true;
-    return nd_update_run(at->run, first, count, 1.0f);
+        count = 0;
+    else
+        ND_TRY(nd_gradient_reducer_add(at->run->reducer, first, count));
+    at->first = first;
+    at->count = count;
+    return update(at, before.first, before.count);
 }
 
 nd_status nd_update_during_backward(nd_run *run, const nd_split_pass *pass, int64_t *nonfinite,
                                     bool *updated)
 {
-    immediate at = {run, nonfinite, updated};
+    const bool ahead = nd_gradient_reducer_runs_ahead(run->reducer);
+    immediate at = {run, nonfinite, updated, 0, 0};
     *nonfinite = -1;
     *updated = false;
-    return nd_passes_backward(run, pass, (nd_gradients_ready){update_layer, &at});
+    ND_TRY(nd_passes_backward(
+        run, pass, (nd_gradients_ready){ahead ? update_layer_before : update_layer, &at}));
+    ND_TRY(finish_layer(&at));
+    return update(&at, at.first, at.count);
 }

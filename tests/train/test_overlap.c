@@ -65,9 +65,18 @@ Test(overlap, changes_no_bit_where_each_rank_keeps_one_sum)
     compare(2, "--set dist.deterministic=off --set training.batch_size=16");
 }
 
-Test(overlap, stands_back_where_layers_are_updated_in_the_backward_pass)
+Test(overlap, changes_no_bit_where_layers_are_updated_in_the_backward_pass)
 {
-    compare(4, "--set training.grad_clip=0 --set training.batch_size=4");
+    const char *const immediate =
+        "--set training.grad_clip=0 --set training.batch_size=4 --set model.num_layers=5";
+    char with[384];
+    compare(2, "--set training.grad_clip=0 --set training.batch_size=2");
+    compare(4, immediate);
+    snprintf(with, sizeof with,
+             "%s --set training.use_galore=true --set training.galore_rank=8 "
+             "--set training.galore_update_freq=3 --set dist.group_ranks=2",
+             immediate);
+    compare(4, with);
 }
 
 /* What a reduction beside the backward pass was about is not lost when the step is skipped. */

@@ -206,10 +206,18 @@ nd_status nd_cost_broadcast_each(nd_cost_clocks *c, int group, const double *byt
 
 /* -- the others ------------------------------------------------------------------------------- */
 
-/* All ranks go in step; those of a host whose peer is on another share its link. */
-static double allgather_round(nd_cost_clocks *c, double bytes, int distance)
+/* All ranks go in step, each sending to the rank `distance` before it, or to its right neighbor; those of a host whose
+ * peer is on another share its link. */
+static double allgather_round(nd_cost_clocks *c, double bytes, int distance, bool right)
 {
     const nd_cost_machine *m = c->m;
+    for (int r = 0; r < m->ranks && m->hosts > 1; r++) {
+        const int from = nd_links_host(&c->links, r);
+        const int to =
+            nd_links_host(&c->links, (right ? r + 1 : r + m->ranks - distance) % m->ranks);
+        c->links.sent[from] += from != to ? bytes : 0.0;
+        c->links.received[to] += from != to ? bytes : 0.0;
+    }
     const int per_host = (m->ranks + m->hosts - 1) / m->hosts;
     const int crossing = m->hosts == 1 ? 0 : distance < per_host ? distance : per_host;
     c->bytes += bytes * m->ranks;
@@ -225,10 +233,11 @@ void nd_cost_allgather(nd_cost_clocks *c, double bytes)
         return;
     if (bytes < c->m->ring_bytes)
         for (int have = 1; have < ranks; have *= 2)
-            took += allgather_round(c, bytes * (have < ranks - have ? have : ranks - have), have);
+            took += allgather_round(c, bytes * (have < ranks - have ? have : ranks - have), have,
+                                    false);
     else
         for (int round = 1; round < ranks; round++)
-            took += allgather_round(c, bytes, 1);
+            took += allgather_round(c, bytes, 1, true);
     const double end = nd_cost_clocks_last(c) + took;
     for (int r = 0; r < ranks; r++) {
         c->clock[r] = end;

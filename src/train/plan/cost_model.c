@@ -38,16 +38,21 @@ static nd_status reduce(simulation *s, const nd_cost_part *part)
     return ND_OK;
 }
 
-static nd_status settle(simulation *s, const nd_cost_part *part, double losses, nd_cost *cost)
+/* Reduces a part, or none, while ranks compute: for s->update, and so many seconds of passes. Until both are done and
+ * the part's norms are told. */
+static nd_status settle(simulation *s, const nd_cost_part *part, double passes, double losses,
+                        nd_cost *cost)
 {
     nd_cost_clocks *c = &s->clocks;
-    const int ranks = c->m->ranks, group = nd_cost_group_of(s->work, ranks);
-    double longest = 0.0, computed = 0.0, taken = 0.0;
+    const int ranks = c->m->ranks;
+    double computed = 0.0, taken = 0.0;
     memcpy(s->began, c->clock, (size_t)ranks * sizeof *c->clock);
     memset(c->taken, 0, (size_t)ranks * sizeof *c->taken);
     for (int r = 0; r < ranks; r++)
-        c->passes_end[r] = s->began[r] + part->passes;
-    ND_TRY(reduce(s, part));
+        c->passes_end[r] = s->began[r] + s->update[r] + passes;
+    if (part)
+        ND_TRY(s->work->ahead ? nd_cost_reduce(c, s->work, part->pieces, part->count)
+                              : reduce(s, part));
     for (int r = 0; r < ranks; r++) {
         const double done = c->passes_end[r] + c->taken[r];
         computed = later(computed, done);
@@ -56,19 +61,52 @@ static nd_status settle(simulation *s, const nd_cost_part *part, double losses, 
         c->passes_end[r] = 0.0; /* nothing else is beside them */
     }
     nd_cost_allgather(c, losses);
-    nd_cost_allgather(c, part->norms);
-    cost->passes += part->passes + taken;
+    nd_cost_allgather(c, part ? part->norms : 0.0);
+    cost->passes += passes + taken;
     cost->reduced += nd_cost_clocks_last(c) - computed;
+    return ND_OK;
+}
+
+/* s->update: what each rank's share of a part's update takes. */
+static void share_update(simulation *s, const nd_cost_part *part, nd_cost *cost)
+{
+    const int ranks = s->clocks.m->ranks, group = nd_cost_group_of(s->work, ranks);
+    double longest = 0.0;
     memset(s->update, 0, (size_t)ranks * sizeof *s->update);
-    for (int64_t i = 0; i < part->count; i++)
+    for (int64_t i = 0; part && i < part->count; i++)
         for (int r = part->pieces[i].owner; r < ranks; r += group)
             s->update[r] += part->pieces[i].update;
     for (int r = 0; r < ranks; r++) {
-        c->clock[r] += s->update[r];
         s->updates[r] += s->update[r];
         longest = later(longest, s->update[r]);
     }
     cost->updated += longest;
+}
+
+static void update(simulation *s)
+{
+    for (int r = 0; r < s->clocks.m->ranks; r++)
+        s->clocks.clock[r] += s->update[r];
+    memset(s->update, 0, (size_t)s->clocks.m->ranks * sizeof *s->update);
+}
+
+/* Up to the last update. */
+static nd_status run_parts(simulation *s, nd_cost *cost)
+{
+    const nd_cost_work *work = s->work;
+    const nd_cost_part *parts = work->parts, *before = NULL;
+    for (int64_t i = 0; i < work->count; i++, before = &parts[i - 1]) {
+        const nd_cost_part *part = work->ahead ? before : &parts[i];
+        ND_TRY(settle(s, part, parts[i].passes, i == 0 ? work->losses : 0.0, cost));
+        share_update(s, part, cost);
+        if (!work->ahead)
+            update(s);
+    }
+    if (work->ahead) {
+        ND_TRY(settle(s, before, 0.0, 0.0, cost));
+        share_update(s, before, cost);
+        update(s);
+    }
     return ND_OK;
 }
 
@@ -77,8 +115,7 @@ static nd_status run(simulation *s, nd_cost *cost)
     nd_cost_clocks *c = &s->clocks;
     const nd_cost_work *work = s->work;
     const int ranks = c->m->ranks, group = nd_cost_group_of(work, ranks);
-    for (int64_t i = 0; i < work->count; i++)
-        ND_TRY(settle(s, &work->parts[i], i == 0 ? work->losses : 0.0, cost));
+    ND_TRY(run_parts(s, cost));
     const double updated = nd_cost_clocks_last(c);
     for (int first = 0; work->streams && first < ranks && group > 1; first += group)
         for (int m = 0; m < group; m++)
@@ -93,6 +130,9 @@ static nd_status run(simulation *s, nd_cost *cost)
         cost->busy = later(cost->busy, c->busy[r]);
         cost->idlest = s->updates[r] < cost->idlest ? s->updates[r] : cost->idlest;
     }
+    const size_t hosts = (size_t)(c->m->hosts < ND_COST_HOSTS ? c->m->hosts : ND_COST_HOSTS);
+    memcpy(cost->sent, c->links.sent, hosts * sizeof *cost->sent);
+    memcpy(cost->received, c->links.received, hosts * sizeof *cost->received);
     return ND_OK;
 }
 

@@ -18,7 +18,8 @@
  *
  * A reduction may begin when the gradient it sums is ready: at f, or within the backward pass where the
  * exchange overlaps it; then each byte takes delta seconds of the computing core. Where layers are updated
- * during the backward pass, the step is a sequence of such parts. Nothing here is collective or touches a
+ * during the backward pass, the step is a sequence of such parts; with overlap a part is reduced beside the update of
+ * the one before it and the passes of the one after it. Nothing here is collective or touches a
  * device. The same step by the real code on simulated links (bench/bench_simulation.c) takes as long within a few
  * per cent (tests/train/test_cost_model.c). */
 #pragma once
@@ -67,10 +68,13 @@ typedef struct nd_cost_work {
         report; /* bytes that a rank tells all others: before the first update; at the end */
     nd_gradient_wire format; /* of gradients */
     int group;               /* ranks of a group (dist/ownership.h); 0: all */
+    bool ahead; /* each part is reduced beside the passes of the next, whatever `ready` says */
 } nd_cost_work;
 
 /* work->group, or all of `ranks`. */
 int nd_cost_group_of(const nd_cost_work *work, int ranks);
+
+enum { ND_COST_HOSTS = 8 };
 
 typedef struct nd_cost {
     double passes;  /* of all parts: f */
@@ -81,6 +85,7 @@ typedef struct nd_cost {
     double busy;    /* the longest time a rank spends in messages; waiting for peers not counted */
     double bytes;   /* sent by all ranks */
     double idlest;  /* seconds of updates of the rank that has least to do */
+    double sent[ND_COST_HOSTS], received[ND_COST_HOSTS]; /* bytes over the first hosts' links */
 } nd_cost;
 
 /* Errors: ND_EINTERNAL for ranks, hosts or leaves that do not fit each other, ND_ENOMEM. */

@@ -150,8 +150,7 @@ static void list_pieces(table *t, const group *g, double ready, double seconds_p
 /* As nd_run_create decides. */
 static bool overlaps(const nd_run *run)
 {
-    return run->config.dist.overlap_grad_reduce && run->comm->size > 1 &&
-           !nd_gradient_reducer_immediate(run->reducer);
+    return run->config.dist.overlap_grad_reduce && run->comm->size > 1;
 }
 
 static nd_status list_parts(table *t, nd_cost_work *work)
@@ -199,7 +198,8 @@ static nd_status list_parts(table *t, nd_cost_work *work)
                            .losses = 24.0 * local, /* three doubles a micro-batch */
                            .report = ND_STEP_REPORT_BYTES,
                            .format = (nd_gradient_wire)run->config.dist.grad_comm_dtype,
-                           .group = run->own.ranks};
+                           .group = run->own.ranks,
+                           .ahead = overlap && immediate};
     return ND_OK;
 }
 
@@ -348,6 +348,9 @@ void nd_plan_cost_print(const nd_plan_cost *plan, FILE *out)
     fprintf(out, "\n");
     fprintf(out, "  bytes                     %10.4g MiB, sent by all ranks\n",
             c->bytes / (1024.0 * 1024.0));
+    for (int h = 0; plan->hosts > 1 && h < plan->hosts && h < ND_COST_HOSTS; h++)
+        fprintf(out, "  over the link of host %-3d  %10.4f MiB out, %.4f MiB in\n", h,
+                c->sent[h] / (1024.0 * 1024.0), c->received[h] / (1024.0 * 1024.0));
     fprintf(
         out,
         "  alone                     %10.4g ms the same step on one rank; %.4g ms a rank's share "

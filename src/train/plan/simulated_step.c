@@ -18,10 +18,11 @@ typedef struct job {
     float **slots;     /* to them */
     void **buffers;    /* [group] likewise */
     size_t *bytes;     /* [group] simulated, of codes */
-    /* [parts] when the last rank was done with passes; with reductions; seconds of the longest update */
+    /* [parts + 1] when the last rank had computed; had all reductions beside that too; seconds of the longest update */
     double *computed, *reduced, *update;
     double updated; /* when the last rank was */
     uint64_t sent;  /* simulated bytes, by all ranks */
+    nd_simulated_costs costs;
 } job;
 
 /* A tensor stays one. */
@@ -52,39 +53,87 @@ static nd_status tell_all(const job *j, nd_comm *comm, double bytes)
     return status;
 }
 
-static nd_status reduce(const job *j, nd_comm *comm, const nd_cost_part *part)
+static nd_status reduce(const job *j, nd_comm *comm, const nd_cost_piece *of, int64_t count)
 {
-    nd_comm_piece *pieces = calloc((size_t)part->count + 1, sizeof *pieces);
+    nd_comm_piece *pieces = calloc((size_t)count + 1, sizeof *pieces);
     if (!pieces)
         return ND_FAIL(ND_ENOMEM, "no memory for simulated tensors");
-    for (int64_t i = 0; i < part->count; i++)
+    for (int64_t i = 0; i < count; i++)
         pieces[i] = (nd_comm_piece){
             .slots = j->slots,
-            .count = nd_gradient_wire_values(j->work->format, scaled(j, part->pieces[i].bytes)),
-            .owner = part->pieces[i].owner,
-            .taker = part->pieces[i].taker,
+            .count = nd_gradient_wire_values(j->work->format, scaled(j, of[i].bytes)),
+            .owner = of[i].owner,
+            .taker = of[i].taker,
             .format = j->work->format};
-    const nd_status status = comm->ops.reduce_to_owners(
-        comm, (nd_comm_split){.leaves = j->work->leaves}, pieces, part->count);
+    const nd_status status =
+        comm->ops.reduce_to_owners(comm, (nd_comm_split){.leaves = j->work->leaves}, pieces, count);
     free(pieces);
     return status;
 }
 
-static nd_status settle(nd_simulation *s, nd_comm *comm, job *j, int64_t index)
+static void compute_until(nd_simulation *s, double time)
+{
+    nd_simulation_compute(s, fmax(0.0, time - nd_simulation_now(s)));
+}
+
+/* Pieces that become ready together are one reduction. */
+static nd_status reduce_part(nd_simulation *s, const job *j, nd_comm *comm,
+                             const nd_cost_part *part, double began)
+{
+    for (int64_t first = 0, end; first < part->count; first = end) {
+        const double ready = j->work->ahead ? 0.0 : part->pieces[first].ready;
+        for (end = first + 1;
+             end < part->count && (j->work->ahead || part->pieces[end].ready == ready); end++)
+            ;
+        compute_until(s, began + ready);
+        ND_TRY(reduce(j, comm, part->pieces + first, end - first));
+    }
+    return ND_OK;
+}
+
+/* A rank that computes for so long and reduces `part`, or nothing, meanwhile: what is done beside each other begins
+ * together and ends when both are done, so that one fiber can do one and then wait for the other. */
+static nd_status settle(nd_simulation *s, nd_comm *comm, job *j, int64_t stage,
+                        const nd_cost_part *part, double seconds)
+{
+    const double began = nd_simulation_now(s);
+    mark(&j->computed[stage], began + seconds);
+    if (part)
+        ND_TRY(reduce_part(s, j, comm, part, began));
+    compute_until(s, began + seconds);
+    ND_TRY(tell_all(j, comm, stage == 0 ? j->work->losses : 0.0));
+    ND_TRY(tell_all(j, comm, part ? part->norms : 0.0));
+    mark(&j->reduced[stage], nd_simulation_now(s));
+    return ND_OK;
+}
+
+/* Seconds of this rank's share of a part's update. */
+static double update_of(job *j, const nd_comm *comm, int64_t index)
 {
     const nd_cost_part *part = &j->work->parts[index];
     double update = 0.0;
-    nd_simulation_compute(s, part->passes);
-    mark(&j->computed[index], nd_simulation_now(s));
-    ND_TRY(reduce(j, comm, part));
-    ND_TRY(tell_all(j, comm, index == 0 ? j->work->losses : 0.0));
-    ND_TRY(tell_all(j, comm, part->norms));
-    mark(&j->reduced[index], nd_simulation_now(s));
     for (int64_t i = 0; i < part->count; i++)
         update += part->pieces[i].owner == comm->rank % nd_comm_group(comm) ? part->pieces[i].update
                                                                             : 0.0;
     mark(&j->update[index], update);
-    nd_simulation_compute(s, update);
+    return update;
+}
+
+static nd_status run_parts(nd_simulation *s, nd_comm *comm, job *j)
+{
+    const nd_cost_work *work = j->work;
+    const nd_cost_part *parts = work->parts;
+    double update = 0.0; /* to be done beside the next reduction */
+    for (int64_t i = 0; i < work->count + work->ahead; i++) {
+        const int64_t reduced = i - work->ahead;
+        const double passes = i < work->count ? parts[i].passes : 0.0;
+        ND_TRY(settle(s, comm, j, i, reduced >= 0 ? &parts[reduced] : NULL, update + passes));
+        update = reduced >= 0 ? update_of(j, comm, reduced) : 0.0;
+        if (!work->ahead || i == work->count) {
+            nd_simulation_compute(s, update);
+            update = 0.0;
+        }
+    }
     mark(&j->updated, nd_simulation_now(s));
     return ND_OK;
 }
@@ -94,23 +143,12 @@ static nd_status run_rank(nd_simulation *s, nd_comm *comm, void *context)
     job *j = context;
     comm->part_bytes = j->part_bytes;
     comm->group_ranks = j->work->group;
-    for (int64_t i = 0; i < j->work->count; i++)
-        ND_TRY(settle(s, comm, j, i));
+    ND_TRY(run_parts(s, comm, j));
     for (int m = 0; j->work->streams && m < nd_comm_group(comm); m++)
         ND_TRY(comm->ops.broadcast_group(comm, j->zeros, scaled(j, j->work->streams[m]), m));
     ND_TRY(nd_comm_broadcast_each(comm, j->buffers, j->bytes));
     ND_TRY(tell_all(j, comm, j->work->report));
     j->sent += comm->bytes_sent;
-    return ND_OK;
-}
-
-static nd_status check(const nd_cost_work *work)
-{
-    for (int64_t p = 0; p < work->count; p++)
-        for (int64_t i = 0; i < work->parts[p].count; i++)
-            if (work->parts[p].pieces[i].ready != work->parts[p].passes)
-                return ND_FAIL(ND_ECONFIG, "simulated ranks exchange nothing beside their passes: "
-                                           "set dist.overlap_grad_reduce=false");
     return ND_OK;
 }
 
@@ -151,11 +189,13 @@ static nd_status take_memory(job *j)
     j->slots = calloc((size_t)slots + 1, sizeof *j->slots);
     j->buffers = calloc(group, sizeof *j->buffers);
     j->bytes = calloc(group, sizeof *j->bytes);
-    j->computed = calloc(3 * (size_t)work->count + 1, sizeof *j->computed);
-    if (!j->zeros || !j->slots || !j->buffers || !j->bytes || !j->computed)
+    j->computed = calloc(3 * (size_t)work->count + 3, sizeof *j->computed);
+    j->costs.sent = calloc(2 * (size_t)j->machine->hosts, sizeof *j->costs.sent);
+    j->costs.received = j->costs.sent ? j->costs.sent + j->machine->hosts : NULL;
+    if (!j->zeros || !j->slots || !j->buffers || !j->bytes || !j->computed || !j->costs.sent)
         return ND_FAIL(ND_ENOMEM, "no memory for a simulated step");
-    j->reduced = j->computed + work->count;
-    j->update = j->reduced + work->count;
+    j->reduced = j->computed + work->count + 1;
+    j->update = j->reduced + work->count + 1;
     for (int i = 0; i <= slots; i++)
         j->slots[i] = j->zeros;
     for (size_t m = 0; m < group; m++) {
@@ -165,13 +205,28 @@ static nd_status take_memory(job *j)
     return ND_OK;
 }
 
+static void tell(const job *j, nd_cost *cost)
+{
+    const nd_cost_work *work = j->work;
+    for (int64_t i = 0; i < work->count + work->ahead; i++) {
+        cost->passes += i < work->count ? work->parts[i].passes : 0.0;
+        cost->updated += i < work->count ? j->update[i] : 0.0;
+        cost->reduced += j->reduced[i] - j->computed[i];
+    }
+    cost->step = j->costs.seconds;
+    cost->codes = j->costs.seconds - j->updated;
+    cost->bytes = (double)j->sent * j->scale;
+    for (int h = 0; h < j->machine->hosts && h < ND_COST_HOSTS; h++) {
+        cost->sent[h] = j->costs.sent[h] * j->scale;
+        cost->received[h] = j->costs.received[h] * j->scale;
+    }
+}
+
 nd_status nd_simulated_step(const nd_cost_machine *m, const nd_cost_work *work, nd_cost *cost)
 {
     job j = {.machine = m, .work = work};
-    nd_simulated_costs costs = {0};
     nd_status status = ND_OK;
     memset(cost, 0, sizeof *cost);
-    ND_TRY(check(work));
     choose_scale(&j);
     const nd_simulated_machine machine = {
         .ranks = m->ranks,
@@ -180,16 +235,10 @@ nd_status nd_simulated_step(const nd_cost_machine *m, const nd_cost_work *work, 
         .within = {m->within.latency, m->within.per_byte * j.scale},
         .add_per_byte = m->add_per_byte * j.scale};
     ND_TRY_GOTO(take_memory(&j), done);
-    ND_TRY_GOTO(nd_simulation_run(&machine, run_rank, &j, &costs), done);
-    for (int64_t i = 0; i < work->count; i++) {
-        cost->passes += work->parts[i].passes;
-        cost->reduced += j.reduced[i] - j.computed[i];
-        cost->updated += j.update[i];
-    }
-    cost->step = costs.seconds;
-    cost->codes = costs.seconds - j.updated;
-    cost->bytes = (double)j.sent * j.scale;
+    ND_TRY_GOTO(nd_simulation_run(&machine, run_rank, &j, &j.costs), done);
+    tell(&j, cost);
 done:
+    free(j.costs.sent);
     free(j.zeros);
     free(j.slots);
     free(j.buffers);

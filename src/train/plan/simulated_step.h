@@ -5,7 +5,7 @@
 
 #include "train/plan/cost_model.h"
 
-/* Fills what nd_cost_predict does but for `busy` and `idlest`. Errors: ND_ECONFIG for reductions beside the passes,
- * which simulated ranks cannot do; those of nd_simulation_run. */
+/* Fills what nd_cost_predict does but for `busy` and `idlest`; messages beside the passes take nothing from them.
+ * Errors: those of nd_simulation_run. */
 nd_status nd_simulated_step(const nd_cost_machine *machine, const nd_cost_work *work,
                             nd_cost *cost);
