@@ -92,12 +92,12 @@ static nd_status print_fastest_groups(const nd_config *config, int ranks,
                                       const nd_plan_machine *machine,
                                       const nd_plan_cost *configured)
 {
-    int group;
-    double seconds;
-    ND_TRY(nd_plan_fastest_groups(config, ranks, machine, configured, &group, &seconds));
+    nd_plan_groups groups;
+    ND_TRY(nd_plan_groups_predict(config, ranks, machine, &groups));
+    const int best = nd_plan_groups_fastest(&groups);
     printf(
         "groups of ranks  dist.group_ranks=%d takes least: %.4g ms a step (as configured: %.4g)\n",
-        group, seconds * 1e3, configured->cost.step * 1e3);
+        groups.ranks[best], groups.cost[best].cost.step * 1e3, configured->cost.step * 1e3);
     return ND_OK;
 }
 

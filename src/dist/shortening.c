@@ -2,8 +2,8 @@
 
 #include "dist/short_floats.h"
 
-/* One core encodes 2 GB/s: a link much faster than that is better left alone. Few bytes say nothing about it. */
-static const double slow_rate = 5e8, measured_bytes = 1e6;
+/* Fewer say nothing about a link. */
+static const double measured_bytes = 1e6;
 
 static bool on_other_host(const nd_comm *comm, int peer)
 {
@@ -15,7 +15,7 @@ const void *nd_shortened_part_make(nd_shortening *s, const nd_comm *comm, int pe
                                    const void *values, void *room, size_t *bytes)
 {
     const bool away = on_other_host(comm, peer);
-    const bool slow = s->rate > 0.0 && s->rate < slow_rate;
+    const bool slow = s->rate > 0.0 && s->rate < ND_SHORTENING_SLOW;
     if (away)
         s->bytes += (double)*bytes;
     if (!away || (comm->shorten != ND_SHORTEN_ON && (comm->shorten != ND_SHORTEN_AUTO || !slow)))

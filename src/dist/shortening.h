@@ -5,6 +5,10 @@
 
 #include "dist/comm.h"
 
+/* Bytes a second below which a link is slow. One core encodes 2 GB/s: a link much faster than that is better left
+ * alone. */
+static const double ND_SHORTENING_SLOW = 5e8;
+
 typedef struct nd_shortening {
     double bytes; /* of values, sent to other hosts in the reduction at hand */
     double rate;  /* of the last one with enough of them, bytes a second; 0: none yet */

@@ -275,7 +275,7 @@ nd_status nd_run_prepare_worker(nd_run *run)
 {
     const nd_model_config model_config = nd_model_config_from(&run->config);
     ND_TRY(nd_run_split_batch(run));
-    ND_TRY(nd_run_choose_groups(run));
+    ND_TRY(nd_run_set_groups(run));
     run->backend->log = &run->log;
     ND_TRY(nd_model_create(&model_config, run->backend, &run->model));
     ND_TRY(assign_owners(run));
@@ -342,7 +342,7 @@ nd_status nd_run_create(const nd_config *config, nd_comm *comm, nd_run *run)
         status = nd_run_create_backend(config, comm, &run->backend);
     ND_TRY(nd_run_agree(comm, status));
     ND_TRY(nd_run_share_traits(comm, run->backend));
-    ND_TRY(nd_run_check_groups(config, comm));
+    ND_TRY(nd_run_choose_groups(run));
     ND_TRY(nd_run_agree(comm, nd_run_prepare(run)));
     ND_TRY(nd_run_agree(comm, nd_run_attach_backend(run)));
     ND_TRY(nd_run_agree(comm, create(run)));

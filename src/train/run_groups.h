@@ -1,15 +1,25 @@
 /* The groups of ranks of a run: [dist] group_ranks. */
 #pragma once
 
-#include "train/run.h"
+#include "train/plan/plan_cost.h"
 
-/* Sets run->comm->group_ranks; 0 in the configuration: all ranks are one group. Not collective. Errors: ND_ECONFIG
- * for groups that do not divide the ranks, saying which do. */
-nd_status nd_run_choose_groups(nd_run *run);
+/* Sets run->comm->group_ranks to what the configuration says; where that is 0, it stays. Not collective. Errors:
+ * ND_ECONFIG for groups that do not divide the ranks, saying which do. */
+nd_status nd_run_set_groups(nd_run *run);
 
 /* Whether each group of `group` consecutive ranks is within a host or has whole hosts, of sizes[hosts] ranks. */
 bool nd_groups_fit_hosts(const int *sizes, int hosts, int group);
 
-/* Collective. Errors: ND_ECONFIG on every rank for groups that begin or end inside of hosts that they go beyond,
- * saying which fit. */
-nd_status nd_run_check_groups(const nd_config *config, nd_comm *comm);
+/* Errors: ND_ECONFIG for groups that begin or end inside of hosts that they go beyond, saying which fit. */
+nd_status nd_groups_check_hosts(const int *sizes, int hosts, int group);
+
+/* Checks the configured groups against hosts. Where group_ranks is 0 and hosts are several, sets run->comm->group_ranks
+ * to what the cost model chooses (nd_plan_groups_choose) by links and rates measured here, or to 0, all ranks: with
+ * workers, on GPUs, where gradients are rounded, and where hosts have different numbers of ranks. Logs what it chose
+ * and why. run->config, comm and backend are there. Collective. Errors: ND_ECONFIG on every rank; those of
+ * nd_links_probe and nd_plan_groups_predict. */
+nd_status nd_run_choose_groups(nd_run *run);
+
+/* "one of all 8 ranks: 41.2 ms a step predicted, 43.1 in groups of 4; ...", of the one with this index. */
+void nd_run_groups_describe(const nd_plan_groups *groups, int chosen,
+                            const nd_plan_machine *machine, char *text, size_t size);

@@ -11,6 +11,10 @@
     "; c=$?; kill -9 $p; (exit $c)"
 #define TWO_RANKS(first, second)                                                                   \
     "mpirun --oversubscribe -np 1 $B --config " first " : -np 1 $B --config " second
+#define FOUR_RANKS "mpirun --oversubscribe -np 4 $B --config $D/ok.ini --run-dir $W/run"
+#define PLAN_GROUPS                                                                                \
+    "$B plan --config $D/ok.ini --set dist.group_ranks=2 --set training.batch_size=24 "            \
+    "--bandwidth 1 --flops 1e9"
 
 static const bad_input bad_starts[] = {
     {"starts",
@@ -76,6 +80,36 @@ static const bad_input bad_starts[] = {
      RESUME,
      4,
      {"step_00000008 is of run", "holds run", "--run-dir DIR"}},
+    {"starts",
+     "groups that do not divide the ranks",
+     "",
+     FOUR_RANKS " --set dist.group_ranks=3",
+     2,
+     {"group_ranks = 3 does not divide the 4 ranks of this run; 1, 2, 4 would, or 0"}},
+    {"starts",
+     "more groups than micro-batches",
+     "",
+     FOUR_RANKS " --set dist.group_ranks=1 --set training.batch_size=2",
+     2,
+     {"makes 2 of them, which 4 ranks cannot share evenly", "is a multiple of 4"}},
+    {"starts",
+     "groups that straddle hosts",
+     "",
+     PLAN_GROUPS " --ranks 6 --hosts 2",
+     2,
+     {"group_ranks = 2: some groups would begin or end inside of a host", "1, 3, 6 would fit"}},
+    {"starts",
+     "groups on hosts with different numbers of ranks",
+     "",
+     PLAN_GROUPS " --ranks 8 --hosts 3",
+     2,
+     {"the first of 3 hosts having 3 ranks and the last 2; 1, 8 would fit, or 0"}},
+    {"starts",
+     "groups with workers that synchronise rarely",
+     "",
+     FOUR_RANKS " --set dist.group_ranks=2 --set dist.workers=2",
+     2,
+     {"group_ranks = 2 contradicts workers = 2", "use group_ranks = 0"}},
 };
 
 enum { BAD_STARTS = sizeof bad_starts / sizeof bad_starts[0] };

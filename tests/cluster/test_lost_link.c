@@ -27,7 +27,7 @@ static void cut_the_link(const char *overlap)
     const int code =
         nd_test_shell(output, sizeof output,
                       "%s/tests/cluster/lost_link.sh %s %s %s/tests/cluster/small.ini %g "
-                      "training.total_steps=100000 "
+                      "training.total_steps=100000 dist.group_ranks=2 "
                       "dist.overlap_grad_reduce=%s",
                       ND_SOURCE_DIR, directory, ND_BINARY, ND_SOURCE_DIR, timeout, overlap);
     cr_assert_eq(code, 0, "exit %d:\n%s", code, output);

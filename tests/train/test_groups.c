@@ -205,3 +205,99 @@ Test(groups, the_plan_knows_the_bytes_and_the_memory_of_groups)
     }
     cr_assert(masters[0] < masters[1] && masters[1] < masters[2]);
 }
+
+/* -- chosen by the cost model --------------------------------------------------------------------- */
+
+/* Four ranks on two hosts with 0.01 Gbit/s between them. */
+static nd_plan_groups predict(int64_t galore_rank, const char *batch)
+{
+    static nd_config config;
+    static const nd_plan_machine machine = {.between = {3e-5, 8e-7},
+                                            .within = {1e-6, 8e-11},
+                                            .add_per_byte = 2e-10,
+                                            .hosts = 2,
+                                            .flops = 1e10};
+    nd_plan_groups groups;
+    nd_config_defaults(&config);
+    ND_ASSERT_OK(nd_config_read_file(&config, nd_test_here.config));
+    ND_ASSERT_OK(nd_config_set(&config, "model.hidden_dim=128", "test"));
+    ND_ASSERT_OK(nd_config_set(&config, "model.vocab_size=64", "test"));
+    ND_ASSERT_OK(nd_config_set(&config, batch, "test"));
+    config.training.use_galore = galore_rank > 0;
+    config.training.galore_rank = galore_rank;
+    config.dist.overlap_grad_reduce = false;
+    nd_error_clear();
+    if (nd_plan_groups_predict(&config, 4, &machine, &groups) != ND_OK)
+        return (nd_plan_groups){0};
+    cr_assert_eq(groups.count, 3);
+    for (int i = 0; i < 3; i++)
+        cr_assert_eq(groups.ranks[i], 1 << i);
+    return groups;
+}
+
+/* Of one dimension of a gradient little crosses hosts, beside the codes. */
+Test(groups, are_several_where_gradients_are_short_beside_codes_and_memory_allows)
+{
+    const nd_plan_groups thin = predict(1, "training.batch_size=12"),
+                         whole = predict(0, "training.batch_size=12");
+    cr_assert_eq(nd_plan_groups_choose(&thin, SIZE_MAX), 1, "4 ranks: %g s, 2: %g s, 1: %g s",
+                 thin.cost[2].cost.step, thin.cost[1].cost.step, thin.cost[0].cost.step);
+    cr_assert_eq(nd_plan_groups_fastest(&thin), 1);
+    cr_assert_lt(thin.cost[2].memory, thin.cost[1].memory);
+    cr_assert_eq(nd_plan_groups_choose(&thin, thin.cost[2].memory), 2);
+    cr_assert_eq(nd_plan_groups_choose(&whole, SIZE_MAX), 2, "4 ranks: %g s, 2: %g s, 1: %g s",
+                 whole.cost[2].cost.step, whole.cost[1].cost.step, whole.cost[0].cost.step);
+}
+
+Test(groups, are_not_predicted_for_ranks_that_cannot_share_the_batch)
+{
+    cr_assert_eq(predict(0, "training.batch_size=2").count, 0);
+    cr_assert(strstr(nd_error_get()->message, "which 4 ranks cannot share evenly") != NULL, "%s",
+              nd_error_get()->message);
+    nd_error_clear();
+}
+
+Test(groups, that_save_little_are_not_chosen)
+{
+    nd_plan_groups groups = {.count = 2, .ranks = {2, 4}};
+    groups.cost[0].cost.step = 0.96;
+    groups.cost[1].cost.step = 1.0;
+    cr_assert_eq(nd_plan_groups_choose(&groups, 0), 1);
+    cr_assert_eq(nd_plan_groups_fastest(&groups), 0);
+    groups.cost[0].cost.step = 0.94;
+    cr_assert_eq(nd_plan_groups_choose(&groups, 0), 0);
+}
+
+Test(groups, are_described_with_every_candidate_and_what_was_measured)
+{
+    const nd_plan_machine machine = {
+        .between = {5e-5, 8e-9}, .within = {2e-6, 8e-11}, .flops = 1e9};
+    nd_plan_groups groups = {.count = 3, .ranks = {1, 2, 4}};
+    for (int i = 0; i < 3; i++)
+        groups.cost[i].cost.step = 0.01 * (i + 1);
+    nd_run_groups_describe(&groups, 1, &machine, output, sizeof output);
+    cr_assert_str_eq(output,
+                     "2 of 2 ranks: 20 ms a step predicted (1 of 4: 30, 4 of 1: 10); measured 1 "
+                     "Gbit/s and 50 us between hosts, 100 Gbit/s and 2 us within, 1e+09 FLOP/s a "
+                     "rank");
+}
+
+static int plan(int ranks, const char *flops)
+{
+    return nd_test_shell(output, sizeof output,
+                         "%s plan --config %s --ranks %d --hosts 2 --set dist.group_ranks=2 --set "
+                         "training.batch_size=12 --set training.micro_batch_size=1 --bandwidth 1 "
+                         "--flops %s",
+                         ND_BINARY, nd_test_here.config, ranks, flops);
+}
+
+Test(groups, the_plan_measures_a_rank_of_them_and_refuses_those_that_straddle_hosts)
+{
+    cr_assert_eq(plan(4, "measured"), 0, "%s", output);
+    cr_assert(strstr(output, "not counted: gradients between hosts shortened") != NULL, "%s",
+              output);
+    cr_assert_eq(plan(6, "1e9"), 2, "%s", output);
+    cr_assert(strstr(output, "the first of 2 hosts having 3 ranks and the last 3; 1, 3, 6 would "
+                             "fit") != NULL,
+              "%s", output);
+}

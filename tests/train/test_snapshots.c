@@ -84,6 +84,28 @@ Test(snapshots, of_workers_that_synchronise_now_and_then_equal_the_undisturbed_r
         "grep -q 'in memory, at step 6' log || exit 3; same run");
 }
 
+/* Ranks 0 and 2 have the same masters, as have 1 and 3. */
+Test(snapshots, of_groups_are_resumed_in_the_same_and_in_other_groups)
+{
+    run("for g in 2 1; do"
+        " train 4 kill@backward:step=8:rank=2 --run-dir run --set dist.group_ranks=2 && exit 1;"
+        " train 4 '' --run-dir run --resume auto --set dist.group_ranks=$g || exit 2;"
+        " grep -q 'resumed .*a snapshot in memory, at step 6' log || exit 3;"
+        " same run || exit 4; test $(wc -l < run/metrics.jsonl) = 12 || exit 5; rm -r run; done;"
+        "train 4 kill@backward:step=8:rank=0 --run-dir run --set dist.group_ranks=1;"
+        "train 2 '' --run-dir run --resume auto || exit 6;"
+        "grep -q 'in memory, at step 6' log || exit 7; same run");
+}
+
+Test(snapshots, of_groups_on_a_lost_host_come_from_the_copies_on_another)
+{
+    run("unshare --uts true || exit 77;"
+        "hosts 4 kill@backward:step=9:rank=3 --run-dir run --set dist.group_ranks=2;"
+        "test -e $M/*/host0/step_00000006/copy_0003.h5 || exit 1; rm -r $M/*/host1;"
+        "hosts 2 '' --run-dir run --resume auto --set dist.group_ranks=1 || exit 2;"
+        "grep -q 'in memory, at step 6' log || exit 3; same run");
+}
+
 Test(snapshots, of_a_lost_host_come_from_the_copies_on_another)
 {
     run("unshare --uts true || exit 77;"

@@ -178,8 +178,8 @@ const nd_config_key nd_config_keys[] = {
          "gradient reduction overlaps the backward pass; the result is the same to the bit"),
     INT(dist, group_ranks, 0, 1 << 20, "0",
         "consecutive ranks among which a matrix has one owner and codes are sent; its owners in "
-        "other "
-        "groups get the same gradient and update alike; 0: all ranks are one group"),
+        "other groups get the same gradient and update alike; 0: on several hosts by the predicted "
+        "step, else all ranks"),
     CHOICE(
         dist, grad_reduction, "owners|allreduce", "owners",
         "owners: each gradient is reduced to the rank that owns it; allreduce: NCCL's all-reduce "

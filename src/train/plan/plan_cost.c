@@ -1,9 +1,11 @@
 #include "train/plan/plan_cost.h"
 
+#include "dist/shortening.h"
 #include "dist/wire_sizes.h"
 #include "train/plan/operations.h"
 #include "train/plan/plan_wire.h"
 #include "train/plan/simulated_step.h"
+#include "train/run_groups.h"
 #include "train/run_memory.h"
 #include "train/step.h"
 
@@ -203,6 +205,17 @@ static nd_status list_parts(table *t, nd_cost_work *work)
     return ND_OK;
 }
 
+/* As a sender decides (dist/shortening.h), if the link is what limits it. */
+static bool shortens(const nd_run *run, const nd_plan_machine *m)
+{
+    const nd_shorten choice = (nd_shorten)run->config.dist.shorten_gradients;
+    return m->hosts > 1 && run->backend->ops.host_memory &&
+           run->config.hardware.target != ND_TARGET_CUDA &&
+           run->config.dist.grad_comm_dtype == ND_GRADIENT_WIRE_FP32 &&
+           (choice == ND_SHORTEN_ON ||
+            (choice == ND_SHORTEN_AUTO && m->between.per_byte * ND_SHORTENING_SLOW > 1.0));
+}
+
 /* -- the prediction --------------------------------------------------------------------------- */
 
 /* nd_cost_predict, or what takes its place. */
@@ -232,9 +245,27 @@ static nd_status predict(table *t, estimate how, nd_plan_cost *plan)
     plan->alone = t->passes * machine.ranks + t->optimizer;
     plan->rank_alone = t->passes + t->optimizer;
     plan->update_even = t->optimizer / machine.ranks;
+    plan->shortens = shortens(run, m);
+    for (int i = 0; i < ND_MEMORY_COUNT; i++)
+        plan->memory += run->arenas[i].used;
     for (int r = 0; r < machine.ranks; r++)
         plan->idle += t->codes[r % work.group] + t->streams[r % work.group] == 0.0;
     return ND_OK;
+}
+
+/* Groups that a run on these hosts would refuse. */
+static nd_status check_groups(const nd_config *config, int ranks, int hosts)
+{
+    const int64_t size = config->dist.group_ranks;
+    if (size == 0 || ranks % size != 0)
+        return ND_OK; /* or an error of nd_run_set_groups */
+    int *sizes = calloc((size_t)hosts, sizeof *sizes);
+    ND_FAIL_IF(!sizes, ND_ENOMEM, "no memory for %d hosts", hosts);
+    for (int r = 0; r < ranks; r++)
+        sizes[nd_links_host(&(nd_links){.ranks = ranks, .hosts = hosts}, r)]++;
+    const nd_status status = nd_groups_check_hosts(sizes, hosts, (int)size);
+    free(sizes);
+    return status;
 }
 
 static nd_status estimate_with(estimate how, const nd_config *config, int ranks,
@@ -256,12 +287,19 @@ static nd_status estimate_with(estimate how, const nd_config *config, int ranks,
     }
     run->config = *config;
     run->comm = &comm;
+    run->backend = machine->backend;
+    ND_TRY_GOTO(check_groups(config, ranks, machine->hosts), done);
     const nd_cpu_backend_options options = {.threads = 1};
-    ND_TRY_GOTO(nd_cpu_backend_create(&options, &run->backend), done);
+    if (!run->backend)
+        ND_TRY_GOTO(nd_cpu_backend_create(&options, &run->backend), done);
     ND_TRY_GOTO(nd_run_prepare(run), done);
     ND_TRY_GOTO(nd_run_memory_measure(run), done);
     ND_TRY_GOTO(predict(&t, how, plan), done);
 done:
+    if (machine->backend) {
+        machine->backend->log = NULL;
+        run->backend = NULL; /* its owner's */
+    }
     nd_run_destroy(run);
     free(run);
     free(t.groups);
@@ -295,27 +333,44 @@ static bool is_candidate(int ranks, int hosts, int size)
     return ranks <= 64 || size == local || size == 8 * local || size == ranks;
 }
 
-nd_status nd_plan_fastest_groups(const nd_config *config, int ranks, const nd_plan_machine *machine,
-                                 const nd_plan_cost *configured, int *size, double *seconds)
+nd_status nd_plan_groups_predict(const nd_config *config, int ranks, const nd_plan_machine *machine,
+                                 nd_plan_groups *groups)
 {
     nd_config *with = malloc(sizeof *with);
     nd_status status = with ? ND_OK : ND_FAIL(ND_ENOMEM, "no memory for a configuration");
-    *size = config->dist.group_ranks > 0 ? (int)config->dist.group_ranks : ranks;
-    *seconds = configured->cost.step;
-    for (int g = 1; status == ND_OK && g <= ranks; g++) {
-        nd_plan_cost cost;
-        if (!is_candidate(ranks, machine->hosts, g))
+    groups->count = 0;
+    for (int g = 1; status == ND_OK && g <= ranks && groups->count < ND_PLAN_GROUPS_MAX; g++) {
+        if (g < ranks && !is_candidate(ranks, machine->hosts, g))
             continue;
         *with = *config;
         with->dist.group_ranks = g;
-        status = nd_plan_cost_predict(with, ranks, machine, &cost);
-        if (status == ND_OK && cost.cost.step < *seconds) {
-            *seconds = cost.cost.step;
-            *size = g;
-        }
+        groups->ranks[groups->count] = g;
+        status = nd_plan_cost_predict(with, ranks, machine, &groups->cost[groups->count++]);
     }
     free(with);
     return status;
+}
+
+int nd_plan_groups_fastest(const nd_plan_groups *groups)
+{
+    int best = groups->count - 1;
+    for (int i = best - 1; i >= 0; i--)
+        if (groups->cost[i].cost.step < groups->cost[best].cost.step)
+            best = i;
+    return best;
+}
+
+int nd_plan_groups_choose(const nd_plan_groups *groups, size_t memory)
+{
+    const int all = groups->count - 1;
+    double least = 0.95 * groups->cost[all].cost.step;
+    int best = all;
+    for (int i = all - 1; i >= 0; i--)
+        if (groups->cost[i].cost.step < least && groups->cost[i].memory <= memory) {
+            least = groups->cost[i].cost.step;
+            best = i;
+        }
+    return best;
 }
 
 double nd_plan_cost_strong(const nd_plan_cost *plan)
@@ -361,4 +416,8 @@ void nd_plan_cost_print(const nd_plan_cost *plan, FILE *out)
     if (plan->idle > 0)
         fprintf(out, "  %d of the ranks own no parameter: they send gradients and wait\n",
                 plan->idle);
+    if (plan->shortens)
+        fprintf(out,
+                "  not counted: gradients between hosts shortened to about 0.86 of their bytes "
+                "([dist] shorten_gradients)\n");
 }

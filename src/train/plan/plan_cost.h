@@ -15,7 +15,8 @@ typedef struct nd_plan_machine {
     /* One of these is 0. Of one rank: operations a second in whole steps, or the seconds it needs for a
      * step of the configured batch. */
     double flops, step;
-    double optimizer; /* seconds of `step` that do not depend on the batch; 0: by operations */
+    double optimizer;    /* seconds of `step` that do not depend on the batch; 0: by operations */
+    nd_backend *backend; /* not owned; NULL: one is made */
 } nd_plan_machine;
 
 typedef struct nd_plan_cost {
@@ -26,7 +27,9 @@ typedef struct nd_plan_cost {
     double rank_alone;  /* and of a step of a rank's share of the batch, updating everything */
     double update_even; /* seconds of an update that is shared evenly */
     int idle;           /* ranks that own no parameter */
+    size_t memory;      /* of rank 0 in its arenas, bytes */
     bool simulated;
+    bool shortens; /* gradients between hosts will be shortened, which is not counted */
 } nd_plan_cost;
 
 /* From a checked configuration. Errors: those of nd_plan_create. */
@@ -43,10 +46,24 @@ double nd_plan_cost_weak(const nd_plan_cost *plan);
 nd_status nd_plan_cost_simulate(const nd_config *config, int ranks, const nd_plan_machine *machine,
                                 nd_plan_cost *plan);
 
-/* By nd_plan_cost_predict, which gave `configured`: the group_ranks of those tried that takes the fewest seconds a
- * step. Errors: those of nd_plan_cost_predict. */
-nd_status nd_plan_fastest_groups(const nd_config *config, int ranks, const nd_plan_machine *machine,
-                                 const nd_plan_cost *configured, int *group, double *seconds);
+/* What a step takes in groups of several sizes: all ranks, and on hosts of as many ranks each those that are within
+ * a host or whole hosts; beyond 64 ranks a host, eight hosts and all. In order of size. */
+enum { ND_PLAN_GROUPS_MAX = 16 };
+typedef struct nd_plan_groups {
+    int count;
+    int ranks[ND_PLAN_GROUPS_MAX]; /* of a group */
+    nd_plan_cost cost[ND_PLAN_GROUPS_MAX];
+} nd_plan_groups;
+
+/* Whatever dist.group_ranks of `config` is. Errors: those of nd_plan_cost_predict. */
+nd_status nd_plan_groups_predict(const nd_config *config, int ranks, const nd_plan_machine *machine,
+                                 nd_plan_groups *groups);
+
+/* The index of the one that takes least; and of the one to train in: all ranks, unless another saves 5 % of the step
+ * and has at most `memory` bytes a rank. What is measured before a run is known roughly, and small groups need
+ * memory. */
+int nd_plan_groups_fastest(const nd_plan_groups *groups);
+int nd_plan_groups_choose(const nd_plan_groups *groups, size_t memory);
 
 /* A table of what a step spends on what, and both efficiencies. */
 void nd_plan_cost_print(const nd_plan_cost *plan, FILE *out);

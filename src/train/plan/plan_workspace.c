@@ -9,6 +9,7 @@ static void narrow(nd_config *config)
 {
     config->training.batch_size = config->training.micro_batch_size = nd_config_micro_batch(config);
     config->dist.workers = config->dist.sync_every = 1;
+    config->dist.group_ranks = 0;
     config->model.num_layers = 1;
     config->training.galore_update_freq = 1;
     config->training.use_async_loader = false;
