@@ -111,7 +111,8 @@ static char *allocate(size_t bytes)
 
 static nd_status compare_all(nd_comm *comm, int most)
 {
-    buffers b = {.comm = comm, .mine = allocate(sizes[SIZES - 1]), .all = allocate(sizes[SIZES - 1])};
+    buffers b = {
+        .comm = comm, .mine = allocate(sizes[SIZES - 1]), .all = allocate(sizes[SIZES - 1])};
     nd_status status = ND_OK;
     if (!b.mine || !b.all) {
         status = ND_FAIL(ND_ENOMEM, "no memory for two buffers of %zu bytes", sizes[SIZES - 1]);
