@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """The parts of bench/kills.sh that count: kills.py rate|kill|compare (see there)."""
 import json
+import math
 import os
 import random
 import signal
@@ -65,12 +66,13 @@ def link(state):
     subprocess.run(["ip", "-n", "host2", "link", "set", "eth0", state], check=True)
 
 
-def fault(run, number, middle):
-    """Returns what was done and, where it is to be undone, how."""
-    if number == middle:
+def fault(run, number, count):
+    """Of `count` faults the middle one cuts the link, and two kill two ranks at once; returns what was done and, where it
+    is to be undone, how."""
+    if number == count // 2:
         link("down")
         return "link cut", lambda: link("up")
-    victims = random.sample(ranks(run), 2 if number % 3 == 2 else 1)
+    victims = random.sample(ranks(run), 2 if number in (count // 4, 3 * count // 4) else 1)
     for victim in victims:
         os.kill(victim, signal.SIGKILL)
     return f"{len(victims)} killed", None
@@ -78,26 +80,27 @@ def fault(run, number, middle):
 
 def kill(run, every, steps, seconds):
     every, steps = float(every), int(steps)
-    count = max(round(float(seconds) / every) - 1, 1)
+    count = max(round(float(seconds) / every), 1)
     took = []
     seed = int(os.environ.get("ND_KILLS_SEED", "1"))
     random.seed(seed)
     while last_step(run) < 10:
         time.sleep(0.1)
+    begun = time.monotonic()
     for number in range(count):
-        time.sleep(every)
+        time.sleep(max(0.0, begun + (number + 1) * every - time.monotonic()))
         step = last_step(run)
         if step > steps - 10 or len(ranks(run)) < 2:
             break
         start = time.monotonic()
-        what, undo = fault(run, number, count // 2)
+        what, undo = fault(run, number, count)
         waited = wait_for_step(run, start)
         print(f"step {step}: {what}, next step after " + (f"{waited:.2f} s" if waited else "never"), flush=True)
-        took.append(waited or float("inf"))
+        took.append(waited or math.inf)
         if undo:
             time.sleep(max(0.0, 10.0 - (time.monotonic() - start)))
             undo()
-    print(f"seed {seed}, {len(took)} faults, median {statistics.median(took):.2f} s, most {max(took):.2f} s")
+    print(f"seed {seed}, {len(took)} of {count} faults, median {statistics.median(took):.2f} s, most {max(took):.2f} s")
 
 
 def duration(run):

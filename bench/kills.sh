@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Kills ranks of a run that launch/run.sh keeps going: 4 ranks on two hosts (bench/two_hosts.sh), a core each host.
-# Every EVERY seconds one is killed at random, every third time two at once, and in the middle the link between
-# the hosts is cut for 10 s. Before that the same run goes undisturbed. Prints every fault with the time from it to
+# Every EVERY seconds one is killed at random, twice two at once, and in the middle the link between the hosts is cut
+# instead, for 10 s. Before that the same run goes undisturbed. Prints every fault with the time from it to
 # the next completed step, and at the end their median, the steps of the disturbed run as a part of those that the
 # undisturbed one does in the same time, and whether both end in the same state.
 #

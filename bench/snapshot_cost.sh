@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
-# What snapshots cost: trains alternately without and with them, and prints for each run the processor time of all
-# ranks a step, which other programs disturb less than the clock, the median step and what the loop waited for snapshots.
-# With INTERVAL 2 the difference is half of a snapshot, far above the noise.
+# What a snapshot costs, in processor time (user and system, of all threads), which other programs on the machine disturb
+# far less than the clock: trains alternately without and with a snapshot every INTERVAL steps, and prints the mean
+# difference of the pairs, its standard error, and what that is of a step. One rank alone, because ranks that wait for
+# each other spin.
 #
-#   bench/snapshot_cost.sh DIR [RANKS [STEPS [INTERVAL [ROUNDS]]]]     2 ranks, 40 steps, every 2, 3 rounds
+#   bench/snapshot_cost.sh DIR [STEPS [INTERVAL [PAIRS]]]     20 steps, a snapshot in every one, 8 pairs
 set -euo pipefail
 case ${1:-} in
 --help | -h | '')
@@ -12,32 +13,32 @@ case ${1:-} in
     ;;
 esac
 root=$(cd "$(dirname "$0")/.." && pwd)
-dir=$1 ranks=${2:-2} steps=${3:-40} interval=${4:-2} rounds=${5:-3}
+dir=$1 steps=${2:-20} interval=${3:-1} pairs=${4:-8}
 export OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive
 mkdir -p "$dir"
 
-train() { # NAME INTERVAL STEPS
-    rm -rf "${dir:?}/$1"
-    mpirun --oversubscribe -np "$ranks" "$root/build/release/nanochat_dist" --config "$root/configs/e3/small/baseline.ini" \
-        --dataset synthetic --n-samples 100000 --run-dir "$dir/$1" --total-steps "$3" --checkpoint-interval 0 \
-        --set logging.eval_interval=0 --set logging.checkpoint_at_end=false --set logging.snapshot_interval="$2" \
-        --set logging.tensorboard=false >"$dir/log" 2>&1
+train() { # INTERVAL STEPS
+    rm -rf "$dir/run"
+    "$root/build/release/nanochat_dist" --config "$root/configs/e3/small/baseline.ini" --dataset synthetic \
+        --n-samples 100000 --run-dir "$dir/run" --total-steps "$2" --checkpoint-interval 0 \
+        --set logging.eval_interval=0 --set logging.checkpoint_at_end=false --set logging.snapshot_interval="$1" \
+        --set logging.snapshot_dir="/dev/shm/nd_snapshot_cost.$$" --set logging.tensorboard=false >"$dir/log" 2>&1
 }
-cpu() { # NAME INTERVAL STEPS: seconds of all ranks
+cpu() { # INTERVAL STEPS: seconds
     TIMEFORMAT='%U %S'
     { time train "$@"; } 2>&1 | awk '{ print $1 + $2 }'
 }
 grep -m 1 'model name' /proc/cpuinfo
-for ((round = 0; round < rounds; round++)); do
-    for every in 0 "$interval"; do
-        short=$(cpu start 0 2)
-        whole=$(cpu run "$every" "$((steps + 2))")
-        python3 - "$dir/run/metrics.jsonl" "$every" "$short" "$whole" "$steps" <<'END'
-import json, statistics, sys
-lines = [json.loads(line) for line in open(sys.argv[1])][2:]
-print(f"snapshots every {sys.argv[2]:>2}: {(float(sys.argv[4]) - float(sys.argv[3])) / int(sys.argv[5]) * 1e3:.1f} ms of "
-      f"processors a step, median step {statistics.median(l['step_ms'] for l in lines):.1f} ms, "
-      f"waited {sum(l['save_ms'] for l in lines) / len(lines):.2f} ms a step")
-END
-    done
-done
+start=$(cpu 0 2)
+for ((pair = 0; pair < pairs; pair++)); do
+    echo "$(cpu 0 "$((steps + 2))") $(cpu "$interval" "$((steps + 2))")"
+done | tee "$dir/pairs" | awk -v start="$start" -v steps="$steps" -v every="$interval" '
+    { step = 1e3 * ($1 - start) / steps; d = 1e3 * ($2 - $1) / int((steps + 2) / every)
+      printf "a step %.1f ms, a snapshot %+.1f ms\n", step, d
+      n++; steps_sum += step; sum += d; squares += d * d }
+    END {
+        mean = sum / n; step = steps_sum / n; error = n > 1 ? sqrt((squares - n * mean * mean) / (n - 1) / n) : 0
+        printf "%d pairs: a snapshot takes %.1f +- %.1f ms of processor time, %.2f +- %.2f %% of a step of %.1f ms; ", n,
+               mean, error, 100 * mean / step, 100 * error / step, step
+        printf "one every 10 steps %.2f +- %.2f %%\n", 10 * mean / step, 10 * error / step
+    }'

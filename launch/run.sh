@@ -17,6 +17,9 @@
 # (1). The first restart comes at once; one without progress since the last waits, at first 1 s, then twice as long
 # each time, up to 60 s.
 #
+# After 0 and 6 what hosts that the run has lost still hold of it in memory is removed from those that answer; the
+# others are named with the command to type.
+#
 # Lost hosts are those that do not answer `$ND_AGENT HOST true` (ssh) within 5 s. The ranks that are left are as
 # many as the configuration allows (`nanochat_dist plan --ranks N`). ND_PROGRAM names the program,
 # ND_MPIRUN_OPTIONS further options of mpirun.
@@ -98,6 +101,26 @@ find_alive() {
         { timeout 5 $agent "${entry%:*}" true </dev/null >/dev/null 2>&1 && echo "$entry"; } &
     done; wait)
     alive=$'\n'$answers$'\n'
+}
+
+# Removes what hosts that the run has lost still hold of it in memory. The program lists them, "HOST DIRECTORY" a line,
+# and takes those off on which it ended itself.
+clean_lost_hosts() {
+    local list=$run_dir/snapshot_hosts host directory remove left=''
+    [ -s "$list" ] && [ ! -e "$run_dir/run.lock" ] || return 0
+    while read -r host directory; do
+        [[ $directory =~ /[0-9a-f]{16}/[^/]+$ ]] || continue
+        remove=$(printf 'rm -rf %q; rmdir %q %q 2>/dev/null; true' "$directory" "${directory%/*}" \
+            "${directory%/*/*}")
+        # shellcheck disable=SC2086 # the agent has options
+        if timeout 60 $agent "$host" "$remove" </dev/null >/dev/null 2>&1; then
+            say "removed the snapshots of host $host, which the run had lost"
+        else
+            say "host $host does not answer and may hold snapshots; once it does: $agent $host '$remove'"
+            left+="$host $directory"$'\n'
+        fi
+    done <"$list"
+    if [ -n "$left" ]; then printf %s "$left" >"$list"; else rm -f "$list"; fi
 }
 
 # The first hosts that answer, as many as were named: spare ones take the place of lost ones, which come back when
@@ -188,6 +211,7 @@ is_accident() {
 starts=1 fruitless=0 delay=0 reached=$(last_step) cause=
 while :; do
     start
+    case $code in 0 | 6) clean_lost_hosts ;; esac
     [ -z "$stopped" ] || exit "$code"
     case $code in 0 | 2 | 3 | 4 | 6 | 75) exit "$code" ;; esac
     lost=''

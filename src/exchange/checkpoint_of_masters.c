@@ -36,7 +36,7 @@ static nd_status write_tensor(const nd_param *p, const nd_masters *masters, int6
     if (status == ND_OK)
         status = nd_checkpoint_h5_write(file, name, nd_cview_of(values, ND_F32, p->rows, p->cols));
     if (status == ND_OK)
-        status = nd_sha256_hex(values, bytes, t->sha256);
+        status = nd_sha256_hex(values, bytes, t->checksum);
     free(values);
     return status;
 }

@@ -15,8 +15,8 @@ enum { PATH = ND_SET_ASIDE_PATH_MAX };
 #define FINISHED "previous_"
 
 /* What a run leaves, beside its checkpoints. */
-static const char *const leavings[] = {"metrics.jsonl", "training.log", "config.ini",
-                                       "tensorboard"};
+static const char *const leavings[] = {"metrics.jsonl", "training.log", "config.ini", "tensorboard",
+                                       "snapshot_hosts"};
 enum { LEAVINGS = sizeof leavings / sizeof leavings[0] };
 
 static nd_status join(char path[PATH], const char *directory, const char *name)

@@ -1,6 +1,6 @@
 /* Setting aside what an earlier run left: all of it or nothing, in this order.
  *
- *   1. RUN/metrics.jsonl, training.log, config.ini and tensorboard move to RUN/.tmp_previous_001/,
+ *   1. RUN/metrics.jsonl, training.log, config.ini, snapshot_hosts and tensorboard move to RUN/.tmp_previous_001/,
  *   2. checkpoints to RUN/.tmp_previous_001/checkpoints/, or to CHECKPOINTS/.tmp_previous_001/ where that
  *      is a directory of its own or on another file system,
  *   3. .tmp_previous_001 becomes previous_001: in RUN, then in CHECKPOINTS.

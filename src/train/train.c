@@ -266,6 +266,7 @@ static nd_status own_directory(nd_run *run, nd_metrics *metrics)
     if (run->comm->rank == 0)
         nd_metrics_open(run, metrics);
     run->start.has_directory = true;
+    nd_snapshots_list(run, false);
     return nd_snapshots_drop(run, run->restored.any ? run->restored.step : -1);
 }
 
@@ -444,6 +445,8 @@ static nd_status end_snapshots(nd_run *run, nd_status status)
     const nd_error error = *nd_error_get();
     if (status == ND_OK || status == ND_ESTOPPED || (status == ND_ENUMERIC && error.shared)) {
         const nd_status dropped = nd_snapshots_drop(run, -1);
+        if (dropped == ND_OK)
+            nd_snapshots_list(run, true);
         nd_error_set(&error);
         return status == ND_OK ? dropped : status;
     }

@@ -169,6 +169,17 @@ Test(snapshots, of_another_run_are_named_and_neither_used_nor_removed)
         "same other");
 }
 
+Test(snapshots,
+     of_another_run_are_removed_once_it_has_a_checkpoint_as_new_and_nobody_holds_its_lock)
+{
+    run("train 2 kill@backward:step=8:rank=0 --run-dir other; cp -r $M memory2; id=$(ls $M);"
+        "train 2 '' --run-dir other --resume auto || exit 1; test ! -e $M || exit 2;"
+        "cp -r memory2 $M; touch other/run.lock; train 2 '' --run-dir run || exit 3;"
+        "test -e $M/$id/*/step_00000006 || exit 4; rm -r run other/run.lock;"
+        "train 2 '' --run-dir run || exit 5;"
+        "grep -q \"removed those of run $id .*other has a checkpoint\" log || exit 6; same run");
+}
+
 Test(snapshots, of_a_branch_that_is_given_up_are_removed)
 {
     run("train 2 kill@backward:step=11:rank=0 --run-dir run --checkpoint-interval 4 --set "
@@ -245,4 +256,24 @@ Test(run_script, starts_again_on_the_hosts_that_are_left_when_the_launcher_fails
             "touch lose; try; test $code = 0 && test $(wc -l < calls) = 2 || exit 2;"
             "grep -q 'host b does not answer' out || exit 3; tail -n 1 calls | grep -q -- '--host "
             "a:1 '");
+}
+
+/* Two ranks end what four on two hosts began. The other host is away and keeps its snapshots, until it answers. */
+Test(run_script, removes_what_a_lost_host_holds_when_the_run_has_ended_well_or_names_it,
+     .init = nd_test_run_setup, .fini = nd_test_run_teardown)
+{
+    run(RUN
+        "unshare --uts true || exit 77;"
+        "hosts 4 kill@backward:step=9:rank=3 --run-dir run;"
+        "grep -q \"^host1 $M/[0-9a-f]*/host1$\" run/snapshot_hosts || exit 1;"
+        "mkdir -p bin; printf '#!/bin/sh\\nhostname host0; exec \"$@\"\\n' > bin/on_host0;"
+        "printf '#!/bin/sh\\n[ ! -e away ] || exit 255; shift; exec sh -c \"$*\"\\n' > bin/agent;"
+        "chmod +x bin/*; touch away; export ND_AGENT=$D/bin/agent P=$F;"
+        "end() { R --launch \"mpirun --oversubscribe -np 2 unshare --uts $D/bin/on_host0\" -- "
+        "--config $C $SET --run-dir run; code=$?; cp out log; return $code; };"
+        "end || exit 2; grep -q \"host1 does not answer .*agent host1 'rm -rf $M/\" out || exit 3;"
+        "grep -q ^host1 run/snapshot_hosts && ! grep -q ^host0 run/snapshot_hosts || exit 4;"
+        "test -e $M/*/host1 && test ! -e $M/*/host0 || exit 5;"
+        "rm away; end || exit 6; grep -q 'removed the snapshots of host host1' out || exit 7;"
+        "test ! -e run/snapshot_hosts && same run");
 }

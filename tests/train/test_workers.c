@@ -131,6 +131,34 @@ Test(workers, a_run_that_resumes_within_a_round_on_other_ranks_is_the_one_that_w
     }
 }
 
+/* 4 steps without workers, then workers from there: the same on any ranks, and all begin alike. */
+Test(workers, they_begin_where_a_run_without_workers_stands_the_same_on_any_number_of_ranks)
+{
+    char output[16384], run[128], first[65] = "";
+    const int code = nd_test_run_script(
+        output, sizeof output,
+        "A=\"--config $C --set model.hidden_dim=64 --set training.use_8bit_optim=true\";"
+        "$B $A --run-dir $D/one --checkpoint-interval 4 > log 2>&1 || { cat log; exit 1; };"
+        "S=$D/one/checkpoints/step_00000004;"
+        "for np in 1 2 4; do mpirun --oversubscribe -np $np $B $A --run-dir $D/run$np --resume $S "
+        "--set dist.workers=4 --set dist.sync_every=3 --set dist.outer_comm_dtype=int4 "
+        "> log 2>&1 || { cat log; exit 2; };"
+        "grep -q 'workers all 4 begin with the masters' log || exit 3;"
+        "test $(wc -l < run$np/metrics.jsonl) = 8 || exit 4; done;"
+        "sed -n '/\"step\": *5,/s/.*\"loss\": *\\([0-9.]\\{6\\}\\).*/\\1/p' one/metrics.jsonl "
+        "run1/metrics.jsonl "
+        "| uniq | wc -l | grep -q '^1$' || exit 5;"
+        "$B $A --run-dir $D/back --resume $D/run1/checkpoints/step_00000012 > log 2>&1; "
+        "test $? = 4 && grep 'holds no moment' log");
+    cr_assert_eq(code, 0, "exit %d: %s", code, output);
+    for (int np = 1; np <= 4; np *= 2) {
+        snprintf(run, sizeof run, "%s/run%d", nd_test_here.directory, np);
+        if (np == 1)
+            snprintf(first, sizeof first, "%s", nd_test_state(run));
+        cr_assert_str_eq(nd_test_state(run), first, "%d ranks", np);
+    }
+}
+
 /* Held-out loss and the master in a checkpoint are of the model of the last synchronisation. */
 Test(workers, what_is_evaluated_and_exported_is_the_model_of_the_last_synchronisation)
 {

@@ -13,6 +13,7 @@
  * (checkpoint_names.h) is whole: one that is removed is first renamed to .tmp_step_00001000. */
 #pragma once
 
+#include "core/base/gmac.h"
 #include "core/base/sha256.h"
 #include "core/base/view.h"
 #include "train/checkpoint/checkpoint_names.h"
@@ -27,7 +28,8 @@ typedef struct nd_checkpoint_tensor {
     nd_dtype dtype;
     int64_t rows, cols;
     int64_t whole_rows, whole_cols, from; /* of a slice: the whole, and its offset there in bytes */
-    char sha256[ND_SHA256_HEX_SIZE];      /* of the raw little-endian values */
+    char checksum
+        [ND_SHA256_HEX_SIZE]; /* of the raw little-endian values: SHA-256, of a snapshot GMAC */
 } nd_checkpoint_tensor;
 
 typedef struct nd_checkpoint_file {

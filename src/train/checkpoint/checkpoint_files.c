@@ -54,7 +54,7 @@ static nd_status digest_state(nd_checkpoint *c)
     char *hashes = malloc(64 * (size_t)c->tensor_count + 1);
     ND_FAIL_IF(!hashes, ND_ENOMEM, "no memory for %lld checksums", (long long)c->tensor_count);
     for (int64_t i = 0; i < c->tensor_count; i++)
-        memcpy(hashes + 64 * i, c->tensors[i].sha256, 64);
+        memcpy(hashes + 64 * i, c->tensors[i].checksum, 64);
     const nd_status status = nd_sha256_hex(hashes, 64 * (size_t)c->tensor_count, c->state_sha256);
     free(hashes);
     return status;

@@ -26,7 +26,7 @@ typedef struct nd_written_tensor {
     char part[32]; /* empty: no such tensor */
     int dtype;
     int64_t rows, cols;
-    char sha256[ND_SHA256_HEX_SIZE];
+    char checksum[ND_SHA256_HEX_SIZE];
 } nd_written_tensor;
 
 typedef struct nd_written_file {
@@ -114,8 +114,8 @@ nd_status nd_checkpoint_read_range(const nd_checkpoint *c, int64_t index, size_t
                                    void *out);
 bool nd_checkpoint_slice_touches(const nd_checkpoint_tensor *slice, size_t from, size_t bytes);
 
-/* Writes a tensor, in host memory, and notes what was written. */
-nd_status nd_save_write_values(nd_checkpoint_h5 *file, const char *param,
+/* Writes a tensor, in host memory, and notes what was written; `durable` decides about its checksum. */
+nd_status nd_save_write_values(nd_checkpoint_h5 *file, bool durable, const char *param,
                                const nd_optimizer_state *part, const void *host,
                                nd_written_tensor *written);
 

@@ -47,7 +47,7 @@ nd_status nd_save_collect(nd_save *s)
                 .dtype = (nd_dtype)w->dtype, .rows = w->rows, .cols = w->cols};
             strcpy(t->param, param->name);
             strcpy(t->part, w->part);
-            strcpy(t->sha256, w->sha256);
+            strcpy(t->checksum, w->checksum);
             snprintf(t->file, sizeof t->file, "rank_%04d.h5", owner);
         }
     }

@@ -54,7 +54,7 @@ int nd_checkpoint_parts(const nd_run *run, int64_t unit, int64_t index,
                             : nd_optimizer_states(run->optimizer, index, parts + 1));
 }
 
-nd_status nd_save_write_values(nd_checkpoint_h5 *file, const char *param,
+nd_status nd_save_write_values(nd_checkpoint_h5 *file, bool durable, const char *param,
                                const nd_optimizer_state *part, const void *host,
                                nd_written_tensor *written)
 {
@@ -64,7 +64,8 @@ nd_status nd_save_write_values(nd_checkpoint_h5 *file, const char *param,
         snprintf(name, sizeof name, "/masters/%s", param);
     else
         snprintf(name, sizeof name, "/optimizer/%s/%.31s", param, part->name);
-    ND_TRY(nd_sha256_hex(host, nd_view_bytes(values), written->sha256));
+    ND_TRY(durable ? nd_sha256_hex(host, nd_view_bytes(values), written->checksum)
+                   : nd_gmac_hex(host, nd_view_bytes(values), written->checksum));
     ND_TRY(nd_checkpoint_h5_write(file, name, values));
     snprintf(written->part, sizeof written->part, "%.31s", part->name);
     written->dtype = (int)values.dtype;
@@ -80,7 +81,8 @@ static nd_status write_part(nd_save *s, nd_checkpoint_h5 *file, int64_t index,
 {
     if (s->run->own.rows[index] && s->durable)
         return nd_save_append_rows(s, host, nd_view_bytes(nd_as_const(part->view)));
-    return nd_save_write_values(file, s->run->model->params.list[index].name, part, host, written);
+    return nd_save_write_values(file, s->durable, s->run->model->params.list[index].name, part,
+                                host, written);
 }
 
 /* From where it lies, from the copy at *copied, which moves on, or through a download. */

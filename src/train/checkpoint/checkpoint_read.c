@@ -128,10 +128,12 @@ nd_status nd_checkpoint_read(const nd_checkpoint *c, int64_t index, void *values
     const nd_status status = nd_checkpoint_h5_read(file, name, view);
     nd_checkpoint_h5_close(file);
     ND_TRY(status);
-    ND_TRY(nd_sha256_hex(values, nd_view_bytes(nd_as_const(view)), hex));
-    ND_FAIL_IF(strcmp(hex, t->sha256) != 0, ND_ECHECKPOINT,
-               "%s: tensor %s (%s) is damaged: SHA-256 %.12s..., expected %.12s...", path, t->param,
-               t->part, hex, t->sha256);
+    const size_t size = nd_view_bytes(nd_as_const(view));
+    const bool short_one = strlen(t->checksum) < ND_GMAC_HEX_SIZE;
+    ND_TRY(short_one ? nd_gmac_hex(values, size, hex) : nd_sha256_hex(values, size, hex));
+    ND_FAIL_IF(strcmp(hex, t->checksum) != 0, ND_ECHECKPOINT,
+               "%s: tensor %s (%s) is damaged: %s %.12s..., expected %.12s...", path, t->param,
+               t->part, short_one ? "GMAC" : "SHA-256", hex, t->checksum);
     return ND_OK;
 }
 
@@ -197,6 +199,44 @@ static nd_status restore_tensor(nd_run *run, const nd_checkpoint *c, int64_t par
         status = upload_converted(b, into, host + from, bytes);
     free(host);
     return status;
+}
+
+/* Whether a run without workers wrote it, and this one has some: they all begin where it stands. */
+static bool is_of_no_workers(const nd_run *run, const nd_checkpoint *c)
+{
+    if (!run->rounds || !has_state(c))
+        return false;
+    for (int64_t i = 0; i < c->tensor_count; i++)
+        if (strncmp(c->tensors[i].part, "w0.", 3) == 0)
+            return false;
+    return true;
+}
+
+static nd_status clear(nd_backend *b, nd_view view)
+{
+    const size_t bytes = nd_view_bytes(nd_as_const(view));
+    void *zeros = calloc(1, bytes);
+    const nd_status status = zeros ? b->ops.upload(b, view.data, zeros, bytes)
+                                   : ND_FAIL(ND_ENOMEM, "no memory for %zu bytes", bytes);
+    free(zeros);
+    return status;
+}
+
+/* From a checkpoint of a run without workers: the start is its master, each worker's optimizer its own, and what the
+ * outer step keeps is that of a first round. */
+static nd_status spread_parameter(nd_run *run, const nd_checkpoint *c, int64_t unit, int64_t index)
+{
+    nd_optimizer_state mine[ND_CHECKPOINT_PARTS_MAX];
+    const int count = nd_checkpoint_parts(run, unit, index, mine);
+    if (unit == 0 && count > 0)
+        ND_TRY(restore_tensor(run, c, index, "master", mine[0].view, mine[0].view));
+    for (int p = 1; p < count; p++) {
+        const char *name = unit > 0 ? strchr(mine[p].name, '.') + 1 : mine[p].name;
+        ND_TRY(unit == 0 || strcmp(name, "outer_residual") == 0
+                   ? clear(run->backend, mine[p].view)
+                   : restore_tensor(run, c, index, name, mine[p].view, mine[p].view));
+    }
+    return ND_OK;
 }
 
 /* What this rank has of a parameter in a unit. */
@@ -293,8 +333,15 @@ static nd_status restore_own(nd_run *run, const nd_checkpoint *c)
     }
     /* Of an imported model there is the run's master alone: workers take it as their start. */
     const int64_t units = has_state(c) ? nd_checkpoint_units(run) : 1;
+    const bool spread = is_of_no_workers(run, c);
     for (int64_t at = 0; at < run->model->params.count * units; at++)
-        ND_TRY(restore_parameter(run, c, at % units, at / units));
+        ND_TRY(spread ? spread_parameter(run, c, at % units, at / units)
+                      : restore_parameter(run, c, at % units, at / units));
+    if (spread)
+        nd_log_line(&run->log,
+                    "workers all %lld begin with the masters and the optimizer state of a run "
+                    "without workers",
+                    (long long)run->rounds->workers);
     return ND_OK;
 }
 
@@ -343,7 +390,8 @@ nd_status nd_checkpoint_restore_open(nd_run *run, const nd_checkpoint *c)
 {
     ND_TRY(nd_run_agree(run->comm, restore(run, c)));
     ND_TRY(nd_run_publish_projectors(run));
-    return run->rounds ? nd_rounds_adopt(run, !has_state(c)) : nd_run_publish_weights(run, true);
+    return run->rounds ? nd_rounds_adopt(run, !has_state(c) || is_of_no_workers(run, c))
+                       : nd_run_publish_weights(run, true);
 }
 
 nd_status nd_checkpoint_restore(nd_run *run, const char *directory)

@@ -96,7 +96,7 @@ static nd_status join_part(const joining *j, int64_t index, const nd_optimizer_s
         status = read_rows(j, r, whole + from, end - from);
     }
     if (status == ND_OK)
-        status = nd_save_write_values(j->file, param->name, part, whole, written);
+        status = nd_save_write_values(j->file, true, param->name, part, whole, written);
     free(whole);
     return status;
 }

@@ -78,7 +78,7 @@ static nd_status collect_param(nd_save *s, int64_t index, int64_t turn)
                 .from = (int64_t)nd_checkpoint_row_at(param, whole[p].view, span.first)};
             strcpy(t->param, param->name);
             strcpy(t->part, w->part);
-            strcpy(t->sha256, w->sha256);
+            strcpy(t->checksum, w->checksum);
             snprintf(t->file, sizeof t->file, "rank_%04d.h5", r);
         }
     }

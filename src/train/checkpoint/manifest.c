@@ -15,6 +15,12 @@ static nd_status checksum_of(json_t *root, char hex[ND_SHA256_HEX_SIZE])
     return status;
 }
 
+/* A snapshot's are shorter. */
+static const char *checksum_name(const nd_checkpoint_tensor *t)
+{
+    return strlen(t->checksum) < ND_GMAC_HEX_SIZE ? "gmac" : "sha256";
+}
+
 static json_t *tensors_json(const nd_checkpoint *c)
 {
     json_t *list = json_array();
@@ -23,7 +29,7 @@ static json_t *tensors_json(const nd_checkpoint *c)
         json_t *entry =
             json_pack("{s:s,s:s,s:s,s:s,s:[I,I],s:s}", "name", t->param, "part", t->part, "file",
                       t->file, "dtype", nd_dtype_name(t->dtype), "shape", (json_int_t)t->rows,
-                      (json_int_t)t->cols, "sha256", t->sha256);
+                      (json_int_t)t->cols, checksum_name(t), t->checksum);
         if (t->whole_rows > 0)
             json_object_set_new(entry, "slice",
                                 json_pack("[I,I,I]", (json_int_t)t->from, (json_int_t)t->whole_rows,
@@ -149,10 +155,12 @@ static bool parse_slice(json_t *json, nd_checkpoint_tensor *t)
 
 static bool parse_tensor(json_t *json, nd_checkpoint_tensor *t)
 {
-    const char *name, *part, *file, *dtype, *sha;
+    const char *name, *part, *file, *dtype, *checksum;
     json_int_t rows, cols;
-    if (json_unpack(json, "{s:s,s:s,s:s,s:s,s:[I,I],s:s}", "name", &name, "part", &part, "file",
-                    &file, "dtype", &dtype, "shape", &rows, &cols, "sha256", &sha) != 0)
+    if (json_unpack(json, "{s:s,s:s,s:s,s:s,s:[I,I]}", "name", &name, "part", &part, "file", &file,
+                    "dtype", &dtype, "shape", &rows, &cols) != 0 ||
+        (json_unpack(json, "{s:s}", "sha256", &checksum) != 0 &&
+         json_unpack(json, "{s:s}", "gmac", &checksum) != 0))
         return false;
     t->rows = rows;
     t->cols = cols;
@@ -161,7 +169,7 @@ static bool parse_tensor(json_t *json, nd_checkpoint_tensor *t)
     return rows > 0 && cols > 0 && rows <= INT64_MAX / 8 / cols && plain_name(file) &&
            parse_dtype(dtype, &t->dtype) && copy_text(t->param, sizeof t->param, name) &&
            copy_text(t->part, sizeof t->part, part) && copy_text(t->file, sizeof t->file, file) &&
-           copy_text(t->sha256, sizeof t->sha256, sha);
+           copy_text(t->checksum, sizeof t->checksum, checksum);
 }
 
 static bool parse_file(json_t *json, nd_checkpoint_file *f)

@@ -32,6 +32,11 @@ nd_status nd_snapshots_start(nd_run *run);
  * branch that was given up. What is being written is abandoned. */
 nd_status nd_snapshots_drop(nd_run *run, int64_t after);
 
+/* Rank 0: notes in RUN/snapshot_hosts which hosts may hold snapshots of this run: those that ranks run on, and
+ * those that it was on before and has lost. `ended`: ranks have removed theirs; the lost ones stay in the file, which
+ * launch/run.sh goes by, and are named in the log. What fails is a warning. Not collective. */
+void nd_snapshots_list(nd_run *run, bool ended);
+
 /* Waits for this rank's thread; leaves what lies in memory. NULL is fine. Not collective. */
 void nd_snapshots_destroy(nd_run *run);
 

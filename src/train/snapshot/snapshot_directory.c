@@ -1,11 +1,9 @@
-/* Where snapshots lie, and what else lies there. */
-#include "core/base/directory.h"
+/* Where snapshots lie. */
 #include "core/base/durable_file.h"
 #include "train/snapshot/snapshot_parts.h"
 
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 void nd_snapshot_root(const nd_config *config, char path[ND_CHECKPOINT_PATH_MAX])
@@ -89,51 +87,4 @@ nd_status nd_snapshot_remove(const nd_run *run, int64_t keep, int64_t up_to)
     if (rmdir(place) == 0 && rmdir(of_run) == 0) /* only where nothing is left in them */
         rmdir(run->saving.snapshots->root);
     return ND_OK;
-}
-
-static double bytes_below(const char *path, int depth)
-{
-    struct stat info;
-    nd_names names;
-    double bytes = 0.0;
-    if (lstat(path, &info) != 0)
-        return 0.0;
-    if (!S_ISDIR(info.st_mode) || depth == 0)
-        return (double)info.st_size;
-    if (nd_directory_names(path, &names) != ND_OK) {
-        nd_error_clear();
-        return 0.0;
-    }
-    for (int i = 0; i < names.count; i++) {
-        char inner[ND_CHECKPOINT_PATH_MAX];
-        if (nd_checkpoint_join(inner, sizeof inner, path, names.list[i]) == ND_OK)
-            bytes += bytes_below(inner, depth - 1);
-    }
-    nd_names_free(&names);
-    return bytes;
-}
-
-static bool is_run_id(const char *name)
-{
-    return strlen(name) == ND_RUN_ID_SIZE - 1 && strspn(name, "0123456789abcdef") == strlen(name);
-}
-
-void nd_snapshot_others(const nd_run *run, char *text, size_t size)
-{
-    const nd_snapshots *s = run->saving.snapshots;
-    nd_names names;
-    size_t used = 0;
-    text[0] = '\0';
-    if (nd_directory_names(s->root, &names) != ND_OK) {
-        nd_error_clear();
-        return;
-    }
-    for (int i = 0; i < names.count && used < size; i++) {
-        char path[ND_CHECKPOINT_PATH_MAX];
-        if (is_run_id(names.list[i]) && strcmp(names.list[i], run->identity.run_id) != 0 &&
-            nd_checkpoint_join(path, sizeof path, s->root, names.list[i]) == ND_OK)
-            used += (size_t)snprintf(text + used, size - used, "%s%s (%.1f MiB)", used ? ", " : "",
-                                     names.list[i], bytes_below(path, 3) / (1024.0 * 1024.0));
-    }
-    nd_names_free(&names);
 }

@@ -68,6 +68,10 @@ bool nd_snapshot_leads(const nd_run *run);
  * step `up_to` (-1: none of them either); then directories that are empty. Not collective. */
 nd_status nd_snapshot_remove(const nd_run *run, int64_t keep, int64_t up_to);
 
+/* Leaders: removes other runs' snapshots from this host where their run's directory can be seen from here, is locked by
+ * nobody and has a whole checkpoint that is as new, so that nobody can want them. Not collective. */
+void nd_snapshot_remove_others(nd_run *run);
+
 /* Names other runs whose snapshots lie on this host: "ID (12.3 MiB), ..."; "" when there are none. */
 void nd_snapshot_others(const nd_run *run, char *text, size_t size);
 

@@ -133,6 +133,8 @@ nd_status nd_snapshots_start(nd_run *run)
                     (long long)run->config.logging.snapshot_memory);
     else
         describe(run, bytes);
+    if (nd_snapshot_leads(run))
+        nd_snapshot_remove_others(run);
     nd_snapshot_others(run, others, sizeof others);
     if (others[0])
         nd_log_line(&run->log, "snapshot snapshots of other runs lie in %s and stay there: %s",

@@ -1,0 +1,162 @@
+/* Snapshots of other runs on this host: removed where their run can be seen not to need them, else named. */
+#include "core/base/directory.h"
+#include "core/base/durable_file.h"
+#include "train/run_lock.h"
+#include "train/snapshot/snapshot_parts.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+static double bytes_below(const char *path, int depth)
+{
+    struct stat info;
+    nd_names names;
+    double bytes = 0.0;
+    if (lstat(path, &info) != 0)
+        return 0.0;
+    if (!S_ISDIR(info.st_mode) || depth == 0)
+        return (double)info.st_size;
+    if (nd_directory_names(path, &names) != ND_OK) {
+        nd_error_clear();
+        return 0.0;
+    }
+    for (int i = 0; i < names.count; i++) {
+        char inner[ND_CHECKPOINT_PATH_MAX];
+        if (nd_checkpoint_join(inner, sizeof inner, path, names.list[i]) == ND_OK)
+            bytes += bytes_below(inner, depth - 1);
+    }
+    nd_names_free(&names);
+    return bytes;
+}
+
+static bool is_run_id(const char *name)
+{
+    return strlen(name) == ND_RUN_ID_SIZE - 1 && strspn(name, "0123456789abcdef") == strlen(name);
+}
+
+/* The configuration that lies with a snapshot. */
+static nd_status read_config(const char *place, int64_t step, nd_config *config)
+{
+    char name[ND_CHECKPOINT_NAME_MAX], directory[ND_CHECKPOINT_PATH_MAX],
+        path[ND_CHECKPOINT_PATH_MAX];
+    nd_checkpoint_name(name, "", step);
+    ND_TRY(nd_checkpoint_join(directory, sizeof directory, place, name));
+    ND_TRY(nd_checkpoint_join(path, sizeof path, directory, "config.ini"));
+    nd_config_defaults(config);
+    return nd_config_read_file(config, path);
+}
+
+/* Whether `directory` still is that of run `id`, and has a whole checkpoint that is not older than `step`. */
+static bool has_newer(const char *directory, const char *id, int64_t step)
+{
+    char mine[ND_RUN_ID_SIZE], path[ND_CHECKPOINT_PATH_MAX];
+    nd_checkpoint c;
+    if (nd_run_id_read(directory, mine, NULL) != ND_OK || strcmp(mine, id) != 0 ||
+        nd_checkpoint_search(directory, NULL, path) != ND_OK || !path[0] ||
+        nd_checkpoint_open(path, false, &c) != ND_OK)
+        return false;
+    const bool newer = strcmp(c.identity.run_id, id) == 0 && c.step >= step;
+    nd_checkpoint_close(&c);
+    return newer;
+}
+
+/* The lock of a run's directory, NULL where somebody has it: a run that goes on, or one that was cut short. */
+static nd_run_lock *acquire_lock(const char *directory)
+{
+    char path[ND_CHECKPOINT_PATH_MAX];
+    nd_run_lock *lock = NULL;
+    if (nd_checkpoint_join(path, sizeof path, directory, ND_RUN_LOCK_NAME) != ND_OK ||
+        access(path, F_OK) == 0 || nd_run_lock_acquire(directory, &lock) != ND_OK)
+        return NULL;
+    return lock;
+}
+
+static void remove_all(const char *of_run, const char *place, const nd_checkpoint_steps *steps)
+{
+    char path[ND_CHECKPOINT_PATH_MAX], name[ND_CHECKPOINT_NAME_MAX];
+    for (int i = 0; i < steps->count; i++) {
+        nd_checkpoint_name(name, "", steps->list[i]);
+        if (nd_checkpoint_join(path, sizeof path, place, name) == ND_OK)
+            nd_directory_remove(path);
+    }
+    if (rmdir(place) == 0)
+        rmdir(of_run);
+}
+
+/* Removes what run `id` has on this host where nothing can be lost by it: while this process holds the lock of the
+ * run's directory, which has a checkpoint that is as new. Anything else, or what cannot be seen from here, stays. */
+static void remove_if_over(nd_run *run, const char *of_run, const char *id, nd_config *config)
+{
+    char place[ND_CHECKPOINT_PATH_MAX];
+    nd_checkpoint_steps steps = {0};
+    const double mib = bytes_below(of_run, 3) / (1024.0 * 1024.0);
+    if (nd_checkpoint_join(place, sizeof place, of_run, run->saving.snapshots->host) != ND_OK ||
+        nd_checkpoint_steps_list(place, "", &steps) != ND_OK)
+        return;
+    const char *directory = config->logging.run_dir;
+    nd_status status = ND_ECHECKPOINT; /* the newest may have no configuration yet */
+    for (int i = steps.count - 1; status != ND_OK && i >= 0; i--)
+        status = read_config(place, steps.list[i], config);
+    const int64_t newest = steps.count > 0 ? steps.list[steps.count - 1] : 0;
+    nd_run_lock *lock =
+        status == ND_OK && has_newer(directory, id, newest) ? acquire_lock(directory) : NULL;
+    if (lock && has_newer(directory, id, newest)) {
+        remove_all(of_run, place, &steps);
+        nd_log_line(&run->log,
+                    "snapshot removed those of run %s (%.1f MiB) from host %s: %s has a checkpoint "
+                    "that is not older, and nobody runs there",
+                    id, mib, run->saving.snapshots->host, directory);
+    }
+    nd_run_lock_release(lock);
+    free(steps.list);
+}
+
+/* The ids of other runs that have something here come first in *names; returns how many. */
+static int list_others(const nd_run *run, nd_names *names)
+{
+    if (nd_directory_names(run->saving.snapshots->root, names) != ND_OK)
+        return 0;
+    int kept = 0;
+    for (int i = 0; i < names->count; i++)
+        if (is_run_id(names->list[i]) && strcmp(names->list[i], run->identity.run_id) != 0) {
+            char *other = names->list[i];
+            names->list[i] = names->list[kept];
+            names->list[kept++] = other;
+        }
+    return kept;
+}
+
+void nd_snapshot_remove_others(nd_run *run)
+{
+    nd_names names = {0};
+    nd_config *config = malloc(sizeof *config);
+    const int count = config ? list_others(run, &names) : 0;
+    for (int i = 0; i < count; i++) {
+        char path[ND_CHECKPOINT_PATH_MAX];
+        if (nd_checkpoint_join(path, sizeof path, run->saving.snapshots->root, names.list[i]) ==
+            ND_OK)
+            remove_if_over(run, path, names.list[i], config);
+    }
+    nd_error_clear();
+    nd_names_free(&names);
+    free(config);
+}
+
+void nd_snapshot_others(const nd_run *run, char *text, size_t size)
+{
+    nd_names names = {0};
+    size_t used = 0;
+    text[0] = '\0';
+    const int count = list_others(run, &names);
+    for (int i = 0; i < count && used < size; i++) {
+        char path[ND_CHECKPOINT_PATH_MAX];
+        if (nd_checkpoint_join(path, sizeof path, run->saving.snapshots->root, names.list[i]) ==
+            ND_OK)
+            used += (size_t)snprintf(text + used, size - used, "%s%s (%.1f MiB)", used ? ", " : "",
+                                     names.list[i], bytes_below(path, 3) / (1024.0 * 1024.0));
+    }
+    nd_error_clear();
+    nd_names_free(&names);
+}
