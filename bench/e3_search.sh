@@ -20,7 +20,10 @@ data_path='' out=runs/e3_search binary=build/release/nanochat_dist seeds=1 width
 recipes='baseline:0.01:0.85:0.01 baseline:0.02:0.95:0.003 baseline:0.02:0.85:0.003 baseline:0.04:0.85:0.003
     baseline:0.02:0.7:0.003 baseline:0.02:0.85:0.01 baseline:0.02:0.85:0.02 baseline:0.01:0.85:0.02
     mtp_only:0.01:0.85:0.01 mtp_block:0.01:0.85:0.01 muon_8bit:0.01:0.85:0.01 muon_4bit:0.01:0.85:0.01
-    galore2:0.01:0.85:0.01 full:0.01:0.85:0.01 full:0.01:0.85:0.01:training.collider_until=0.3'
+    galore2:0.01:0.85:0.01 full:0.01:0.85:0.01
+    full:0.01:0.85:0.01:optimizer.galore_residual=1,training.collider_until=0.6
+    full:0.01:0.85:0.01:optimizer.galore_residual=1 full:0.01:0.85:0.01:optimizer.galore_residual=2
+    full:0.01:0.85:0.01:optimizer.galore_residual=5'
 options 'data-path out binary seeds width recipes' "$@"
 [ -n "$data_path" ] || fail '--data-path is needed (see --help)'
 mkdir -p "$out"
