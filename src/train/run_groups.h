@@ -20,6 +20,7 @@ nd_status nd_groups_check_hosts(const int *sizes, int hosts, int group);
  * nd_links_probe and nd_plan_groups_predict. */
 nd_status nd_run_choose_groups(nd_run *run);
 
-/* "one of all 8 ranks: 41.2 ms a step predicted, 43.1 in groups of 4; ...", of the one with this index. */
+/* "1 of 8 ranks: 41.2 ms a step predicted (2 of 4: 43.1); measured ...": the grouping with index `chosen`, the others, and
+ * the links and rates they are predicted for. */
 void nd_run_groups_describe(const nd_plan_groups *groups, int chosen,
                             const nd_plan_machine *machine, char *text, size_t size);

@@ -10,8 +10,10 @@ static char output[65536];
 
 TestSuite(snapshots, .init = nd_test_run_setup, .fini = nd_test_run_teardown);
 
-/* What all scripts start with. Steps after a snapshot are slow, so that it is whole when a rank is killed. `train RANKS FAULT ARGUMENTS...` runs under mpirun, `hosts RANKS FAULT
- * ARGUMENTS...` with two ranks on a host; $M is where snapshots go, `state RUN` prints its state. */
+/* What all scripts start with. `train RANKS FAULT ARGUMENTS...` runs under mpirun, `hosts RANKS FAULT ARGUMENTS...` with
+ * two ranks on a host; $M is where snapshots go, `state RUN` prints its state. Steps after a snapshot are slow, so that
+ * it is whole when a rank is killed. A rank that is killed at snapshot_written of step 9 leaves that of step 6 whole
+ * with its copies, however busy the machine is: the next one begins only then, and is not published. */
 #define SETUP                                                                                      \
     "M=$D/memory; SET=\"--set logging.snapshot_interval=3 --set logging.snapshot_dir=$M --set "    \
     "logging.checkpoint_interval=0 --set dist.timeout_seconds=20\";"                               \
@@ -31,8 +33,7 @@ TestSuite(snapshots, .init = nd_test_run_setup, .fini = nd_test_run_teardown);
     "train 1 '' --run-dir whole --set logging.snapshot_interval=0 || exit 90;"
 
 /* On a busy machine a kill can come before the snapshot that it should leave is whole, which is nobody's
- * fault: the script is then tried again, from an empty directory, twice at most. Where copies must be whole as well,
- * the snapshot before it, of step 3, serves as well as that of step 6. */
+ * fault: the script is then tried again, from an empty directory, twice at most. */
 static void run(const char *script)
 {
     static char whole[8192];
@@ -50,7 +51,7 @@ static void run(const char *script)
 Test(snapshots, that_are_resumed_equal_the_uninterrupted_run_to_the_bit)
 {
     run("for n in 1 2 4; do"
-        " train $n kill@backward:step=8:rank=$((n - 1)) --run-dir run && exit 1;"
+        " train $n kill@snapshot_written:step=9:rank=$((n - 1)) --run-dir run && exit 1;"
         " train $n '' --run-dir run --resume auto || exit 2;"
         " grep -q 'resumed .*a snapshot in memory, at step 6' log || exit 3;"
         " same run || exit 4; test $(wc -l < run/metrics.jsonl) = 12 || exit 5; rm -r run; done");
@@ -58,7 +59,7 @@ Test(snapshots, that_are_resumed_equal_the_uninterrupted_run_to_the_bit)
 
 Test(snapshots, may_be_resumed_by_another_number_of_ranks)
 {
-    run("train 4 kill@backward:step=8:rank=2 --run-dir run;"
+    run("train 4 kill@snapshot_written:step=9:rank=2 --run-dir run;"
         "train 2 kill@backward:step=11:rank=1 --run-dir run --resume auto;"
         "grep -q 'in memory, at step 6' log || exit 1;"
         "train 8 '' --run-dir run --resume auto || exit 2;"
@@ -70,9 +71,9 @@ Test(snapshots, of_gradients_that_are_rounded_on_the_wire_equal_the_undisturbed_
     run("SET=\"$SET --set dist.grad_comm_dtype=int8 --set dist.embedding_sync=int8_delta --set "
         "dist.deterministic=off\";"
         "rm -r whole; train 2 '' --run-dir whole || exit 1;"
-        "train 2 kill@backward:step=8:rank=1 --run-dir run;"
+        "train 2 kill@snapshot_written:step=9:rank=1 --run-dir run;"
         "train 2 '' --run-dir run --resume auto || exit 2;"
-        "grep -q 'in memory, at step [36]' log || exit 3; same run");
+        "grep -q 'in memory, at step 6' log || exit 3; same run");
 }
 
 Test(snapshots, of_workers_that_synchronise_now_and_then_equal_the_undisturbed_run)
@@ -80,20 +81,21 @@ Test(snapshots, of_workers_that_synchronise_now_and_then_equal_the_undisturbed_r
     run("unshare --uts true || exit 77;"
         "SET=\"$SET --set dist.workers=4 --set dist.sync_every=4\";"
         "rm -r whole; train 2 '' --run-dir whole --set logging.snapshot_interval=0 || exit 1;"
-        "hosts 4 kill@backward:step=9:rank=3 --run-dir run; rm -r $M/*/host1;"
+        "hosts 4 kill@snapshot_written:step=9:rank=3 --run-dir run; rm -r $M/*/host1;"
         "hosts 4 '' --run-dir run --resume auto || exit 2;"
-        "grep -q 'in memory, at step [36]' log || exit 3; same run");
+        "grep -q 'in memory, at step 6' log || exit 3; same run");
 }
 
 /* Ranks 0 and 2 have the same masters, as have 1 and 3. */
 Test(snapshots, of_groups_are_resumed_in_the_same_and_in_other_groups)
 {
     run("for g in 2 1; do"
-        " train 4 kill@backward:step=8:rank=2 --run-dir run --set dist.group_ranks=2 && exit 1;"
+        " train 4 kill@snapshot_written:step=9:rank=2 --run-dir run --set dist.group_ranks=2 && "
+        "exit 1;"
         " train 4 '' --run-dir run --resume auto --set dist.group_ranks=$g || exit 2;"
         " grep -q 'resumed .*a snapshot in memory, at step 6' log || exit 3;"
         " same run || exit 4; test $(wc -l < run/metrics.jsonl) = 12 || exit 5; rm -r run; done;"
-        "train 4 kill@backward:step=8:rank=0 --run-dir run --set dist.group_ranks=1;"
+        "train 4 kill@snapshot_written:step=9:rank=0 --run-dir run --set dist.group_ranks=1;"
         "train 2 '' --run-dir run --resume auto || exit 6;"
         "grep -q 'in memory, at step 6' log || exit 7; same run");
 }
@@ -101,16 +103,16 @@ Test(snapshots, of_groups_are_resumed_in_the_same_and_in_other_groups)
 Test(snapshots, of_groups_on_a_lost_host_come_from_the_copies_on_another)
 {
     run("unshare --uts true || exit 77;"
-        "hosts 4 kill@backward:step=9:rank=3 --run-dir run --set dist.group_ranks=2;"
+        "hosts 4 kill@snapshot_written:step=9:rank=3 --run-dir run --set dist.group_ranks=2;"
         "test -e $M/*/host0/step_00000006/copy_0003.h5 || exit 1; rm -r $M/*/host1;"
         "hosts 2 '' --run-dir run --resume auto --set dist.group_ranks=1 || exit 2;"
-        "grep -q 'in memory, at step [36]' log || exit 3; same run");
+        "grep -q 'in memory, at step 6' log || exit 3; same run");
 }
 
 Test(snapshots, of_a_lost_host_come_from_the_copies_on_another)
 {
     run("unshare --uts true || exit 77;"
-        "hosts 4 kill@backward:step=9:rank=3 --run-dir run;"
+        "hosts 4 kill@snapshot_written:step=9:rank=3 --run-dir run;"
         "test -e $M/*/host0/step_00000006/copy_0003.h5 || exit 1; rm -r $M/*/host1;"
         "hosts 2 kill@backward:step=11:rank=0 --run-dir run --resume auto;"
         "grep -q 'in memory, at step 6' log || exit 2; test $(wc -l < run/metrics.jsonl) = 10 || "
@@ -124,7 +126,7 @@ Test(snapshots, of_a_lost_host_come_from_the_copies_on_another)
 Test(snapshots, keep_copies_on_the_same_host_when_asked_to_and_say_so)
 {
     run("SET=\"$SET --set logging.snapshot_buddy=always\";"
-        "train 2 kill@backward:step=9:rank=0 --run-dir run;"
+        "train 2 kill@snapshot_written:step=9:rank=0 --run-dir run;"
         "test $(grep -c 'have their copy on their own host' log) = 1 || exit 1;"
         "printf x | dd of=$(echo $M/*/*/step_00000006/rank_0001.h5) bs=1 seek=3000 conv=notrunc 2> "
         "dd;"
@@ -265,7 +267,7 @@ Test(run_script, removes_what_a_lost_host_holds_when_the_run_has_ended_well_or_n
 {
     run(RUN
         "unshare --uts true || exit 77;"
-        "hosts 4 kill@backward:step=9:rank=3 --run-dir run;"
+        "hosts 4 kill@snapshot_written:step=9:rank=3 --run-dir run;"
         "grep -q \"^host1 $M/[0-9a-f]*/host1$\" run/snapshot_hosts || exit 1;"
         "mkdir -p bin; printf '#!/bin/sh\\nhostname host0; exec \"$@\"\\n' > bin/on_host0;"
         "printf '#!/bin/sh\\n[ ! -e away ] || exit 255; shift; exec sh -c \"$*\"\\n' > bin/agent;"

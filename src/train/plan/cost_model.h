@@ -20,7 +20,7 @@
  * exchange overlaps it; then each byte takes delta seconds of the computing core. Where layers are updated
  * during the backward pass, the step is a sequence of such parts; with overlap a part is reduced beside the update of
  * the one before it and the passes of the one after it. Nothing here is collective or touches a
- * device. The same step by the real code on simulated links (bench/bench_simulation.c) takes as long within a few
+ * device. The same step by the real code on simulated links (nd_plan_cost_simulate) takes as long within a few
  * per cent (tests/train/test_cost_model.c). */
 #pragma once
 

@@ -91,7 +91,6 @@ static void remove_if_over(nd_run *run, const char *of_run, const char *id, nd_c
 {
     char place[ND_CHECKPOINT_PATH_MAX];
     nd_checkpoint_steps steps = {0};
-    const double mib = bytes_below(of_run, 3) / (1024.0 * 1024.0);
     if (nd_checkpoint_join(place, sizeof place, of_run, run->saving.snapshots->host) != ND_OK ||
         nd_checkpoint_steps_list(place, "", &steps) != ND_OK)
         return;
@@ -103,6 +102,7 @@ static void remove_if_over(nd_run *run, const char *of_run, const char *id, nd_c
     nd_run_lock *lock =
         status == ND_OK && has_newer(directory, id, newest) ? acquire_lock(directory) : NULL;
     if (lock && has_newer(directory, id, newest)) {
+        const double mib = bytes_below(of_run, 3) / (1024.0 * 1024.0);
         remove_all(of_run, place, &steps);
         nd_log_line(&run->log,
                     "snapshot removed those of run %s (%.1f MiB) from host %s: %s has a checkpoint "
