@@ -8,6 +8,8 @@
 #   --hosts A:4,B:4    hosts and their ranks, instead of --np
 #   --hostfile FILE    the same, a host a line: `A:4` or `A slots=4`
 #   --spare C:4,...    hosts that take the place of lost ones
+#   --take-back N      with fewer hosts than named, asks the others every N seconds (5); when one answers, the run saves,
+#                      stops and goes on with it. After that it asks half as often. 0: only at the next restart
 #   --max-restarts N   gives up after N restarts in a row without a step done in between (10)
 #   --launch COMMAND   starts the ranks with this instead of mpirun: 'srun --mpi=pmix'
 #
@@ -28,16 +30,17 @@ set -euo pipefail
 say() { printf 'run.sh: %s\n' "$*" >&2; }
 usage() { say "$* (see --help)"; exit 2; }
 
-np='' hosts='' hostfile='' spare='' max=10 launch=''
+np='' hosts='' hostfile='' spare='' max=10 launch='' take_back=5
 while [ $# -gt 0 ]; do
     case $1 in
     --help | -h)
         sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//;p}' "$0"
         exit 0
         ;;
-    --np | --hosts | --hostfile | --spare | --max-restarts | --launch)
+    --np | --hosts | --hostfile | --spare | --max-restarts | --launch | --take-back)
         [ $# -gt 1 ] || usage "$1 needs a value"
-        case $1 in --max-restarts) max=$2 ;; *) printf -v "${1#--}" %s "$2" ;; esac
+        name=${1#--}
+        case $1 in --max-restarts) max=$2 ;; *) printf -v "${name//-/_}" %s "$2" ;; esac
         shift 2
         ;;
     --)
@@ -49,6 +52,7 @@ while [ $# -gt 0 ]; do
 done
 [[ ${np:-1} =~ ^[1-9][0-9]*$ ]] || usage "--np is '$np'; expected a whole number from 1"
 [[ $max =~ ^[0-9]+$ ]] || usage "--max-restarts is '$max'; expected a whole number from 0"
+[[ $take_back =~ ^[0-9]+$ ]] || usage "--take-back is '$take_back'; expected a whole number from 0"
 [ -z "$hosts" ] || [ -z "$np$hostfile" ] || usage '--hosts excludes --np and --hostfile'
 [ -z "$hostfile" ] || [ -z "$np" ] || usage '--hostfile excludes --np'
 [ -z "$launch" ] || [ -z "$np$hosts$hostfile$spare" ] || usage '--launch says itself where ranks run'
@@ -144,6 +148,25 @@ choose_hosts() {
     return $lost
 }
 
+# Of the named hosts those not in use, one a line.
+unused_hosts() { printf '%s\n' "${all[@]}" | grep -vxF "$(printf '%s\n' "${used[@]}")" || true; }
+
+# Ends with 0 when a host that is not in use answers, after asking the ranks to save and stop. SIGTERM ends it.
+wait_for_hosts() {
+    local away
+    mapfile -t away < <(unused_hosts)
+    trap 'kill $!; exit 1' TERM
+    while :; do
+        sleep "$take_back" &
+        wait $!
+        find_alive "${away[@]}"
+        [[ $alive != *[!$'\n']* ]] || break
+    done
+    read -ra away <<<"${alive//$'\n'/ }"
+    say "host ${away[*]%:*} answers again: saving, to go on with it"
+    kill -USR1 "$child" 2>/dev/null
+}
+
 # As many ranks as there is room for and the configuration allows.
 allowed_ranks() {
     local n=$1
@@ -189,12 +212,19 @@ start() {
     compose
     say "start $starts: ${command_line[*]} $program ... --resume $resume"
     "${command_line[@]}" "$program" "${passed[@]}" --resume "$resume" &
-    child=$!
-    code=0
+    child=$! watcher='' returned='' code=0
+    if [ "${#used[@]}" -lt "$wanted" ] && [ "$take_back" -gt 0 ]; then
+        wait_for_hosts &
+        watcher=$!
+    fi
     while :; do # a signal ends `wait`, not the ranks
         wait "$child" && code=0 || code=$?
         kill -0 "$child" 2>/dev/null || break
     done
+    if [ -n "$watcher" ]; then
+        kill "$watcher" 2>/dev/null || true
+        ! wait "$watcher" 2>/dev/null || returned=yes
+    fi
     child='' resume=auto
 }
 
@@ -213,6 +243,11 @@ while :; do
     start
     case $code in 0 | 6) clean_lost_hosts ;; esac
     [ -z "$stopped" ] || exit "$code"
+    if [ "$code$returned" = 75yes ]; then
+        choose_hosts || true
+        take_back=$((take_back * 2)) delay=0 starts=$((starts + 1))
+        continue
+    fi
     case $code in 0 | 2 | 3 | 4 | 6 | 75) exit "$code" ;; esac
     lost=''
     ! choose_hosts || lost=yes
