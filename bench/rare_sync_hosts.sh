@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Weak efficiency of two workers on two hosts joined by a slow link (bench/two_hosts.sh): seconds of a round of one
-# rank alone over those of two ranks, each with the same batch, and what the round sends. Alternates between the two.
+# Weak efficiency of two workers on two hosts joined by a slow link (bench/two_hosts.sh): seconds of a round of ranks
+# alone over those of two that synchronise, each with the same batch, and what the round sends. Alternates between the
+# two. The hosts are one machine's cores, which slow each other down: one rank alone runs on each at the same time.
 #
 #   bench/rare_sync_hosts.sh --data-path DIR [--out DIR] [--binary FILE] [--gbit G] [--every H] [--wire NAME]
 #                            [--batch N] [--rounds N]
@@ -25,7 +26,10 @@ shift
 alone=$1 two=$2 rounds=$3
 shift 3
 for round in $(seq "$rounds"); do
-    on_host 1 "$@" --run-dir "$alone$round" --set "training.batch_size=$BATCH" >/dev/null
+    for host in 2 1; do
+        on_host $host "$@" --run-dir "$alone$round.$host" --set "training.batch_size=$BATCH" >/dev/null &
+    done
+    wait
     before=$(link_bytes)
     mpirun_hosts "$@" --run-dir "$two$round" --set "training.batch_size=$((2 * BATCH))" --set dist.workers=2 \
         --set "dist.sync_every=$EVERY" --set "dist.outer_comm_dtype=$WIRE" >/dev/null
@@ -42,9 +46,10 @@ keys "model.vocab_size=$(vocabulary "$data_path")" training.micro_batch_size=2 h
 python3 - "$out" "$rounds" "$every" <<'END_PYTHON'
 import json, statistics, sys
 out, rounds, every = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
-def steps(name):
-    return [json.loads(line) for n in range(1, rounds + 1) for line in open(f"{out}/{name}{n}/metrics.jsonl")]
-alone, two = steps("alone"), steps("two")
+def steps(name, suffixes):
+    return [json.loads(line) for n in range(1, rounds + 1) for suffix in suffixes
+            for line in open(f"{out}/{name}{n}{suffix}/metrics.jsonl")]
+alone, two = steps("alone", (".1", ".2")), steps("two", ("",))
 within = lambda run: statistics.median(s["step_ms"] for s in run if s["step"] not in (1, every))
 # What the last step of a round takes beyond the others, by its own clock; its evaluation is no part of step_ms.
 end = statistics.median(s["phases_ms"]["gather"]["max"] for s in two if s.get("round_ended"))
