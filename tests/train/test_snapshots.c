@@ -265,17 +265,18 @@ Test(run_script, starts_again_on_the_hosts_that_are_left_when_the_launcher_fails
 Test(run_script, takes_a_host_back_as_soon_as_it_answers, .init = nd_test_run_setup,
      .fini = nd_test_run_teardown)
 {
-    run(RUN "mkdir -p bin run; cat > bin/mpirun <<'END'\n#!/bin/sh\n"
-            "echo \"$@\" >> calls; n=$(wc -l < calls); echo '{\"step\": '$n'}' >> run/metrics.jsonl;"
-            "[ $n -ne 1 ] || { touch lost; exit 205; }; [ $n -ne 2 ] || { rm lost;"
-            " trap 'exit 75' USR1; while :; do sleep 0.05; done; }\nEND\n"
-            "printf '#!/bin/sh\\n[ \"$1\" = a ] || [ ! -e lost ]\\n' > bin/agent; chmod +x bin/*;"
-            "export PATH=$D/bin:$PATH ND_AGENT=$D/bin/agent P=true;"
-            "R --take-back x true; test $? = 2 || exit 1;"
-            "R --hosts a,b --take-back 1 --run-dir run || exit 2; cp out log;"
-            "test $(wc -l < calls) = 3 && grep -q 'host b answers again' out || exit 3;"
-            "sed -n 2p calls | grep -q -- '--host a:1 ' || exit 4;"
-            "sed -n 3p calls | grep -q -- '--host a:1,b:1 '");
+    run(RUN
+        "mkdir -p bin run; cat > bin/mpirun <<'END'\n#!/bin/sh\n"
+        "echo \"$@\" >> calls; n=$(wc -l < calls); echo '{\"step\": '$n'}' >> run/metrics.jsonl;"
+        "[ $n -ne 1 ] || { touch lost; exit 205; }; [ $n -ne 2 ] || { rm lost;"
+        " trap 'exit 75' USR1; while :; do sleep 0.05; done; }\nEND\n"
+        "printf '#!/bin/sh\\n[ \"$1\" = a ] || [ ! -e lost ]\\n' > bin/agent; chmod +x bin/*;"
+        "export PATH=$D/bin:$PATH ND_AGENT=$D/bin/agent P=true;"
+        "R --take-back x true; test $? = 2 || exit 1;"
+        "R --hosts a,b --take-back 1 --run-dir run || exit 2; cp out log;"
+        "test $(wc -l < calls) = 3 && grep -q 'host b answers again' out || exit 3;"
+        "sed -n 2p calls | grep -q -- '--host a:1 ' || exit 4;"
+        "sed -n 3p calls | grep -q -- '--host a:1,b:1 '");
 }
 
 /* Two ranks end what four on two hosts began. The other host is away and keeps its snapshots, until it answers. */
