@@ -205,13 +205,19 @@ pass_on() {
     stopped=yes
     [ -z "$child" ] || kill -USR1 "$child" 2>/dev/null || true
 }
+interrupt() { # a second time without saving
+    [ -z "$stopped" ] || [ -z "$child" ] || kill -TERM "$child" 2>/dev/null || true
+    [ -n "$stopped" ] || say 'saving, to stop; Ctrl-C once more stops at once'
+    [ -n "$stopped" ] || pass_on
+}
 trap pass_on TERM USR1 USR2 HUP
-trap 'stopped=yes' INT # which the ranks get from the terminal themselves
+trap interrupt INT
 
 start() {
     compose
     say "start $starts: ${command_line[*]} $program ... --resume $resume"
-    "${command_line[@]}" "$program" "${passed[@]}" --resume "$resume" &
+    # In a session of its own: Ctrl-C would make mpirun end the ranks before they have saved.
+    setsid "${command_line[@]}" "$program" "${passed[@]}" --resume "$resume" </dev/null &
     child=$! watcher='' returned='' code=0
     if [ "${#used[@]}" -lt "$wanted" ] && [ "$take_back" -gt 0 ]; then
         wait_for_hosts &

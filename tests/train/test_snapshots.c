@@ -229,6 +229,20 @@ Test(run_script, starts_again_after_a_lost_rank_and_reaches_the_same_state,
             "grep -q 'in memory, at step 6' out || exit 5; same run");
 }
 
+/* Ctrl-C goes to all processes of the terminal's foreground group. */
+Test(run_script, saves_and_stops_at_ctrl_c, .init = nd_test_run_setup, .fini = nd_test_run_teardown)
+{
+    run("export ND_PROGRAM=$F ND_MPIRUN_OPTIONS=--oversubscribe ND_FAULT=$S;"
+        "env --default-signal=INT setsid bash " ND_SOURCE_DIR
+        "/launch/run.sh --np 2 -- --config $C "
+        "$SET --run-dir run > log 2>&1 & pid=$!; for i in $(seq 600); do "
+        "grep -qs '\"step\": *4,' run/metrics.jsonl && break; sleep 0.05; done;"
+        "kill -INT -$pid; wait $pid; test $? = 75 || exit 1; grep -q 'saving, to stop' log || exit "
+        "2;"
+        "test -e run/checkpoints/latest && test ! -e $M || exit 3;"
+        "train 2 '' --run-dir run --resume auto || exit 4; same run");
+}
+
 /* A stand-in for the program ends with the codes that a file lists. */
 Test(run_script, goes_by_the_exit_code_and_counts_restarts_without_progress,
      .init = nd_test_run_setup, .fini = nd_test_run_teardown)
