@@ -20,11 +20,11 @@ nd_status nd_conformance_device(nd_backend **backend)
     static int made;
     const nd_cuda_options options = {.int8 = (nd_cuda_int8)(made++ % 4),
                                      .attention = ND_CUDA_ATTENTION_OWN};
-    return nd_emulated_backend_create(&options, backend);
+    return nd_emulated_backend_create_checked(&options, backend);
 }
 
 nd_status nd_conformance_cudnn_device(nd_backend **backend)
 {
     const nd_cuda_options options = {.attention = ND_CUDA_ATTENTION_CUDNN};
-    return nd_emulated_backend_create(&options, backend);
+    return nd_emulated_backend_create_checked(&options, backend);
 }

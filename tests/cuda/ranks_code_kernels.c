@@ -49,7 +49,7 @@ nd_status nd_device_backend_create(nd_device_choice choice, const nd_comm *comm,
                                    nd_backend **backend)
 {
     (void)choice, (void)comm;
-    ND_TRY(nd_emulated_backend_create(&(nd_cuda_options){0}, backend));
+    ND_TRY(nd_emulated_backend_create_checked(&(nd_cuda_options){0}, backend));
     device = *backend;
     real = device->ops;
     device->ops.download = count_download;

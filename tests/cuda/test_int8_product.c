@@ -69,7 +69,8 @@ Test(int8_product, whichever_kernel_was_faster_gives_the_same_bits)
 {
     static float expected[2][48 * 32], got[2][48 * 32];
     nd_backend *b = NULL;
-    ND_ASSERT_OK(nd_emulated_backend_create(&(nd_cuda_options){.int8 = ND_CUDA_INT8_OWN}, &b));
+    ND_ASSERT_OK(
+        nd_emulated_backend_create_checked(&(nd_cuda_options){.int8 = ND_CUDA_INT8_OWN}, &b));
     backward(b, expected);
     nd_backend_destroy(b);
     cr_assert_neq(expected[0][0], 0.0f);
@@ -77,7 +78,8 @@ Test(int8_product, whichever_kernel_was_faster_gives_the_same_bits)
                                            ND_CUDA_INT8_FASTEST, ND_CUDA_INT8_MMA};
     for (int i = 0; i < 4; i++) {
         memset(got, 0xff, sizeof got);
-        ND_ASSERT_OK(nd_emulated_backend_create(&(nd_cuda_options){.int8 = choices[i]}, &b));
+        ND_ASSERT_OK(
+            nd_emulated_backend_create_checked(&(nd_cuda_options){.int8 = choices[i]}, &b));
         backward(b, got);
         nd_backend_destroy(b);
         cr_assert_eq(memcmp(got[0], expected[0], 40 * 32 * sizeof(float)), 0, "%d", i);

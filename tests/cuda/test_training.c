@@ -31,7 +31,7 @@ static void train(const char *config, const char *extra, bool device, double los
     ND_ASSERT_OK(nd_config_check(c));
     ND_ASSERT_OK(nd_comm_create_solo(&comm));
     if (device)
-        ND_ASSERT_OK(nd_emulated_backend_create(&(nd_cuda_options){0}, &run->backend));
+        ND_ASSERT_OK(nd_emulated_backend_create_checked(&(nd_cuda_options){0}, &run->backend));
     else
         ND_ASSERT_OK(nd_cpu_backend_create(&(nd_cpu_backend_options){.threads = 1}, &run->backend));
     ND_ASSERT_OK(nd_run_create(c, comm, run));

@@ -2,6 +2,9 @@
 
 #include "hopper.cuh"
 
+#include "cuda_backend.h"
+#include "int8_product.cuh"
+
 #include <stdio.h>
 #include <stdlib.h>
 #include <unordered_map>
@@ -222,5 +225,14 @@ nd_status nd_cuda_tensor_map(nd_cuda *, nd_tensor_map *map, const void *x, int64
     ND_REQUIRE((uintptr_t)x % 16 == 0 && width % 16 == 0 && rows > 0 && width > 0);
     ND_REQUIRE(box > 0 && box <= 256);
     *map = {static_cast<const unsigned char *>(x), rows, width, box};
+    return ND_OK;
+}
+
+extern "C" nd_status nd_emulated_backend_create_checked(const nd_cuda_options *options,
+                                                        nd_backend **backend)
+{
+    ND_TRY(nd_cuda_backend_create(options, backend));
+    if (options->int8 != ND_CUDA_INT8_MMA)
+        nd_cuda_hopper_of(nd_cuda_of(*backend))->state = ND_HOPPER_EXACT;
     return ND_OK;
 }
