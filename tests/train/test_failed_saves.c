@@ -60,16 +60,20 @@ Test(failed_saves, at_the_end_of_the_run_are_an_error)
         "grep -q 'saving a checkpoint failed, 1 in a row' log && test $code = 0 || test $code = 4");
 }
 
-/* The disk fails at some read of a step; the second configuration updates layers during the backward pass. */
+/* Shell text: looks for a read, the n-th, whose failure ends a run (`fail`, which leaves its log and code) after
+ * steps 2 to 9. */
+#define FIND_READ                                                                                  \
+    "low=0; high=900; while :; do n=$(((low + high) / 2)); test $n -gt $low || exit 1; rm -rf "    \
+    "run; fail; grep -q 'step_0000000[2-9], state' log && break;"                                  \
+    " if grep -q 'step_0000001[0-2], state' log; then high=$n; else low=$n; fi; done;"
+
+/* The second configuration updates layers during the backward pass. */
 Test(failed_saves, precede_no_error_of_the_data_without_a_save_of_the_last_whole_step)
 {
     run(ND_TEST_MAKE_SHARDS
+        "fail() { LD_PRELOAD=$IO ND_IO_FAULT=eio:$n:$D/shards/train $R > log 2>&1; code=$?; };"
         "for set in '' '--set training.grad_clip=0 --set training.micro_batch_size=8'; do rm -rf "
-        "whole;"
-        "R=\"$S $set --checkpoint-interval 100\"; n=0; while :; do n=$((n + 9)); test $n -lt 900 "
-        "|| exit 1;"
-        " rm -rf run; LD_PRELOAD=$IO ND_IO_FAULT=eio:$n:$D/shards/train $R > log 2>&1; code=$?;"
-        " grep -q 'step_0000000[2-9], state' log && break; done;"
+        "whole; R=\"$S $set --checkpoint-interval 100\";" FIND_READ
         "test $code = 3 && grep -q 'training cannot continue; saving first: .*Input/output error' "
         "log || "
         "exit 2;"
@@ -81,11 +85,9 @@ Test(failed_saves, precede_no_error_of_the_data_without_a_save_of_the_last_whole
 Test(failed_saves, precede_no_error_of_the_data_on_one_of_two_ranks_either)
 {
     run(ND_TEST_MAKE_SHARDS
-        "n=30; while :; do n=$((n + 9)); test $n -lt 900 || exit 1; rm -rf run; mpirun "
-        "--oversubscribe "
-        "-np 2 env LD_PRELOAD=$IO ND_IO_RANK=1 ND_IO_FAULT=eio:$n:$D/shards/train $S "
-        "--checkpoint-interval 100 --set dist.timeout_seconds=20 > log 2>&1; code=$?;"
-        " grep -q 'step_0000000[2-9], state' log && break; done;"
+        "fail() { mpirun --oversubscribe -np 2 env LD_PRELOAD=$IO ND_IO_RANK=1 "
+        "ND_IO_FAULT=eio:$n:$D/shards/train $S --checkpoint-interval 100 --set "
+        "dist.timeout_seconds=20 > log 2>&1; code=$?; };" FIND_READ
         "test $code = 3 && grep -q 'error: rank 1: .*Input/output error' log || exit 2;"
         "mv run stopped; $S > log && mv run whole && mv stopped run && $S --resume auto > log || "
         "exit 3;"

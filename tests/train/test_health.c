@@ -121,7 +121,8 @@ Test(health, a_step_with_a_nan_from_a_reduction_is_skipped_like_one_with_a_nan_g
     char before[65], after[65];
     for (int v = 0; v < 3; v++) {
         char extra[256], injected[32], wire[32];
-        snprintf(extra, sizeof extra, "--checkpoint-interval 1 --set logging.checkpoint_keep=0 %s",
+        snprintf(extra, sizeof extra,
+                 "--total-steps 7 --checkpoint-interval 1 --set logging.checkpoint_keep=0 %s",
                  variants[v]);
         snprintf(injected, sizeof injected, "gradient%d", v);
         snprintf(wire, sizeof wire, "wire%d", v);

@@ -11,18 +11,20 @@ static char output[65536];
 TestSuite(snapshots, .init = nd_test_run_setup, .fini = nd_test_run_teardown);
 
 /* What all scripts start with. `train RANKS FAULT ARGUMENTS...` runs under mpirun, `hosts RANKS FAULT ARGUMENTS...` with
- * two ranks on a host; $M is where snapshots go, `state RUN` prints its state. Steps after a snapshot are slow, so that
- * it is whole when a rank is killed. A rank that is killed at snapshot_written of step 9 leaves that of step 6 whole
+ * two ranks on a host; $M is where snapshots go, `state RUN` prints its state. Before a FAULT steps after a snapshot are
+ * slow, so that it is whole when a rank is killed. A rank that is killed at snapshot_written of step 9 leaves that of step 6 whole
  * with its copies, however busy the machine is: the next one begins only then, and is not published. */
 #define SETUP                                                                                      \
     "M=$D/memory; SET=\"--set logging.snapshot_interval=3 --set logging.snapshot_dir=$M --set "    \
     "logging.checkpoint_interval=0 --set dist.timeout_seconds=20\";"                               \
     "S=; for s in 4 5 7 8 10 11; do for p in backward weights report; do "                         \
     "S=${S}slow@$p:step=$s:rank=0,; done; done;"                                                   \
-    "train() { n=$1 f=$2; shift 2; ND_FAULT=$S$f mpirun --oversubscribe -np $n $F --config $C "    \
+    "train() { n=$1 f=$2; shift 2; ND_FAULT=${f:+$S$f} mpirun --oversubscribe -np $n $F --config " \
+    "$C "                                                                                          \
     "$SET "                                                                                        \
     "\"$@\" > log 2>&1; };"                                                                        \
-    "hosts() { n=$1 f=$2; shift 2; ND_FAULT=$S$f mpirun --oversubscribe -np $n unshare --uts sh "  \
+    "hosts() { n=$1 f=$2; shift 2; ND_FAULT=${f:+$S$f} mpirun --oversubscribe -np $n unshare "     \
+    "--uts sh "                                                                                    \
     "-c "                                                                                          \
     "'hostname host$((OMPI_COMM_WORLD_RANK / 2)); exec \"$0\" \"$@\"' $F --config $C $SET \"$@\" " \
     "> log 2>&1; };"                                                                               \
