@@ -50,14 +50,11 @@ static nd_status check_machine(const machine_arguments *a, int64_t ranks)
                     {"--local-bandwidth", a->local_bandwidth},
                     {"--add-rate", a->add_rate}};
     for (size_t i = 0; i < sizeof positive / sizeof positive[0]; i++)
-        if (!(positive[i].value > 0.0 && positive[i].value <= 1e6))
-            return ND_FAIL(ND_ECONFIG, "%s: %g is not above 0 and at most 1e6", positive[i].flag,
-                           positive[i].value);
-    if (!(a->latency >= 0.0 && a->local_latency >= 0.0 && a->core_cost >= 0.0))
-        return ND_FAIL(
-            ND_ECONFIG,
-            "--latency, --local-latency and --core-cost: %g, %g and %g are not 0 or more",
-            a->latency, a->local_latency, a->core_cost);
+        ND_FAIL_IF(!(positive[i].value > 0.0 && positive[i].value <= 1e6), ND_ECONFIG,
+                   "%s: %g is not above 0 and at most 1e6", positive[i].flag, positive[i].value);
+    ND_FAIL_IF(!(a->latency >= 0.0 && a->local_latency >= 0.0 && a->core_cost >= 0.0), ND_ECONFIG,
+               "--latency, --local-latency and --core-cost: %g, %g and %g are not 0 or more",
+               a->latency, a->local_latency, a->core_cost);
     if (a->hosts < 1 || a->hosts > ranks)
         return ND_FAIL(ND_ECONFIG, "--hosts: %lld is not from 1 to the number of ranks, %lld",
                        (long long)a->hosts, (long long)ranks);
@@ -80,11 +77,10 @@ static nd_status parse_flops(const nd_config *config, const machine_arguments *a
     if (strcmp(a->flops, "measured") == 0)
         return nd_plan_measure_flops(config, (ranks + (int)a->hosts - 1) / (int)a->hosts, flops);
     *flops = strtod(a->flops, &end);
-    if (end == a->flops || *end != '\0' || !(*flops >= 1e6 && *flops <= 1e18))
-        return ND_FAIL(ND_ECONFIG,
-                       "--flops: '%.40s' is neither `measured` nor operations a second such as "
-                       "2e14",
-                       a->flops);
+    ND_FAIL_IF(end == a->flops || *end != '\0' || !(*flops >= 1e6 && *flops <= 1e18), ND_ECONFIG,
+               "--flops: '%.40s' is neither `measured` nor operations a second such as "
+               "2e14",
+               a->flops);
     return ND_OK;
 }
 

@@ -39,10 +39,9 @@ static nd_status read_matrix(hid_t dataset, const char *path, const char *name, 
                         H5Sget_simple_extent_dims(space, shape, NULL) == 2;
     H5Sclose(space);
     H5Tclose(type);
-    if (!integer || !matrix || shape[0] == 0 || shape[1] < 2 || shape[0] > INT32_MAX ||
-        shape[1] > INT32_MAX)
-        return ND_FAIL(ND_EDATA, "%s: %s is not a matrix of integers [batch, seq_length + 1]", path,
-                       name);
+    ND_FAIL_IF(!integer || !matrix || shape[0] == 0 || shape[1] < 2 || shape[0] > INT32_MAX ||
+                   shape[1] > INT32_MAX,
+               ND_EDATA, "%s: %s is not a matrix of integers [batch, seq_length + 1]", path, name);
     *rows = (int64_t)shape[0];
     *cols = (int64_t)shape[1];
     const int64_t count = *rows * *cols;

@@ -213,14 +213,13 @@ static nd_status check_documents(hid_t dataset, nd_shard *shard)
         ND_TRY(read_offset(dataset, shard->path, 0, &first));
         ND_TRY(read_offset(dataset, shard->path, extent - 1, &last));
     }
-    if (extent == 0 || extent - 1 > (hsize_t)shard->n_tokens || first != 0 ||
-        last != (uint64_t)shard->n_tokens)
-        return ND_FAIL(
-            ND_EDATA,
-            "%s: /doc_offsets holds %llu numbers from %llu to %llu; expected growing ones "
-            "from 0 to %lld, the number of tokens",
-            shard->path, (unsigned long long)extent, (unsigned long long)first,
-            (unsigned long long)last, (long long)shard->n_tokens);
+    ND_FAIL_IF(extent == 0 || extent - 1 > (hsize_t)shard->n_tokens || first != 0 ||
+                   last != (uint64_t)shard->n_tokens,
+               ND_EDATA,
+               "%s: /doc_offsets holds %llu numbers from %llu to %llu; expected growing ones "
+               "from 0 to %lld, the number of tokens",
+               shard->path, (unsigned long long)extent, (unsigned long long)first,
+               (unsigned long long)last, (long long)shard->n_tokens);
     shard->n_documents = (int64_t)extent - 1;
     return ND_OK;
 }

@@ -60,8 +60,7 @@ nd_status nd_code_stream_reserve(nd_code_stream *s, const nd_model *model, const
     if (!arena->memory || s->host)
         return ND_OK;
     char *host = malloc(mine + theirs + 2 * (size_t)largest);
-    if (!host)
-        return ND_FAIL(ND_ENOMEM, "no memory for streams of codes");
+    ND_FAIL_IF(!host, ND_ENOMEM, "no memory for streams of codes");
     s->host = host;
     s->mine = nd_view_of(host, ND_U8, 1, (int64_t)mine);
     s->theirs = nd_view_of(host + mine, ND_U8, 1, (int64_t)theirs);
@@ -295,8 +294,7 @@ nd_status nd_code_stream_run(nd_code_stream *s, nd_model *model, const nd_view *
                              nd_comm *comm)
 {
     uint64_t *bytes = calloc((size_t)comm->size, sizeof *bytes);
-    if (!bytes)
-        return ND_FAIL(ND_ENOMEM, "no memory for the lengths of %d streams", comm->size);
+    ND_FAIL_IF(!bytes, ND_ENOMEM, "no memory for the lengths of %d streams", comm->size);
     const nd_status status =
         (s->kernels ? exchange_on_device : exchange_by_host)(s, model, masters, whole, comm, bytes);
     free(bytes);

@@ -40,8 +40,7 @@ nd_status nd_comm_part(nd_comm *comm, nd_comm_subset of, nd_comm **part)
         ND_TRY(nd_comm_create_solo(&made));
     } else {
         made = calloc(1, sizeof *made);
-        if (!made)
-            return ND_FAIL(ND_ENOMEM, "no memory for a communicator of %d ranks", of.count);
+        ND_FAIL_IF(!made, ND_ENOMEM, "no memory for a communicator of %d ranks", of.count);
         made->ops.destroy = destroy_stand_in;
     }
     made->rank = (comm->rank - of.first) / of.stride;

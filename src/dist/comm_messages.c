@@ -140,8 +140,7 @@ static nd_status grow(message_context *context, size_t bytes)
     if (bytes <= context->gathered_bytes)
         return ND_OK;
     char *larger = realloc(context->gathered, bytes);
-    if (!larger)
-        return ND_FAIL(ND_ENOMEM, "no memory for an allgather of %zu bytes", bytes);
+    ND_FAIL_IF(!larger, ND_ENOMEM, "no memory for an allgather of %zu bytes", bytes);
     context->gathered = larger;
     context->gathered_bytes = bytes;
     return ND_OK;
@@ -308,8 +307,7 @@ static nd_status reduce_together(nd_comm *comm, const nd_comm_job *jobs, int64_t
     for (int64_t i = 0; i < count; i++)
         total += jobs[i].count;
     nd_comm_piece *pieces = malloc((size_t)total * sizeof *pieces);
-    if (!pieces)
-        return ND_FAIL(ND_ENOMEM, "no memory for a reduction of %lld pieces", (long long)total);
+    ND_FAIL_IF(!pieces, ND_ENOMEM, "no memory for a reduction of %lld pieces", (long long)total);
     for (int64_t i = 0; i < count; at += jobs[i++].count)
         memcpy(pieces + at, jobs[i].pieces, (size_t)jobs[i].count * sizeof *pieces);
     const nd_status status =

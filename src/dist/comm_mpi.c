@@ -73,8 +73,7 @@ nd_status nd_comm_create_mpi(nd_comm **comm)
     nd_comm_end end = {.abort = abort_all, .part = make_part};
     nd_transport *transport = NULL;
     nd_comm *made = calloc(1, sizeof *made);
-    if (!made)
-        return ND_FAIL(ND_ENOMEM, "no memory for the communicator");
+    ND_FAIL_IF(!made, ND_ENOMEM, "no memory for the communicator");
     int initialized = 0, provided = 0;
     MPI_Initialized(&initialized);
     if (!initialized) {

@@ -94,8 +94,7 @@ static void *thread_main(void *context)
 nd_status nd_comm_queue_create(nd_comm *comm, const nd_comm_worker *worker, nd_comm_queue **queue)
 {
     nd_comm_queue *q = calloc(1, sizeof *q);
-    if (!q)
-        return ND_FAIL(ND_ENOMEM, "no memory for the queue of collectives");
+    ND_FAIL_IF(!q, ND_ENOMEM, "no memory for the queue of collectives");
     q->comm = comm;
     q->worker = *worker;
     pthread_condattr_t monotonic;
@@ -150,9 +149,8 @@ static nd_status append(nd_comm_queue *q, const nd_comm_job *job)
     if (q->begun == q->capacity) {
         const int64_t capacity = q->capacity > 0 ? 2 * q->capacity : 64;
         nd_comm_job *jobs = realloc(q->jobs, (size_t)capacity * sizeof *jobs);
-        if (!jobs)
-            return ND_FAIL(ND_ENOMEM, "no memory for a queue of %lld collectives",
-                           (long long)capacity);
+        ND_FAIL_IF(!jobs, ND_ENOMEM, "no memory for a queue of %lld collectives",
+                   (long long)capacity);
         q->jobs = jobs;
         q->capacity = capacity;
     }

@@ -66,8 +66,7 @@ static void solo_abort(nd_comm *comm, int exit_code)
 nd_status nd_comm_create_solo(nd_comm **comm)
 {
     nd_comm *made = calloc(1, sizeof *made);
-    if (!made)
-        return ND_FAIL(ND_ENOMEM, "no memory for the communicator");
+    ND_FAIL_IF(!made, ND_ENOMEM, "no memory for the communicator");
     made->ops = (nd_comm_ops){.name = "solo",
                               .destroy = solo_destroy,
                               .barrier = solo_barrier,

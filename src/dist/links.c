@@ -6,11 +6,9 @@
 nd_status nd_links_create(nd_link between, nd_link within, int ranks, int hosts, nd_links *links)
 {
     memset(links, 0, sizeof *links);
-    if (hosts < 1 || ranks < hosts)
-        return ND_FAIL(ND_EINTERNAL, "%d ranks on %d hosts", ranks, hosts);
+    ND_FAIL_IF(hosts < 1 || ranks < hosts, ND_EINTERNAL, "%d ranks on %d hosts", ranks, hosts);
     double *clocks = calloc(2 * (size_t)ranks + 4 * (size_t)hosts, sizeof *clocks);
-    if (!clocks)
-        return ND_FAIL(ND_ENOMEM, "no memory for the links of %d ranks", ranks);
+    ND_FAIL_IF(!clocks, ND_ENOMEM, "no memory for the links of %d ranks", ranks);
     *links = (nd_links){.ranks = ranks,
                         .hosts = hosts,
                         .between = between,

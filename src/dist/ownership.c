@@ -123,9 +123,8 @@ nd_status nd_ownership_share_rows(nd_ownership *own, int64_t index, int64_t rows
         return ND_OK;
     }
     int64_t *bounds = calloc((size_t)own->ranks + 1, sizeof *bounds);
-    if (!bounds)
-        return ND_FAIL(ND_ENOMEM, "no memory to share %lld rows among %d ranks", (long long)rows,
-                       own->ranks);
+    ND_FAIL_IF(!bounds, ND_ENOMEM, "no memory to share %lld rows among %d ranks", (long long)rows,
+               own->ranks);
     const double level = level_of(own, cost);
     double before = 0.0;
     for (int r = 0; r < own->ranks; r++) {

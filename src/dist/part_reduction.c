@@ -35,8 +35,7 @@ struct nd_part_reduction {
 nd_status nd_part_reduction_create(nd_comm *comm, nd_wire *wire, nd_part_reduction **reduction)
 {
     nd_part_reduction *made = calloc(1, sizeof *made);
-    if (!made)
-        return ND_FAIL(ND_ENOMEM, "no memory for reductions");
+    ND_FAIL_IF(!made, ND_ENOMEM, "no memory for reductions");
     made->comm = comm;
     made->wire = wire;
     const nd_status status = nd_gradient_transfer_create(comm, &made->transfer);
@@ -114,8 +113,7 @@ static nd_status take_pieces(nd_part_reduction *r, nd_comm_piece *pieces, int64_
     r->pieces = pieces;
     if (count > r->pieces_capacity) {
         size_t *bytes = realloc(r->bytes, (size_t)count * sizeof *bytes);
-        if (!bytes)
-            return ND_FAIL(ND_ENOMEM, "no memory for a reduction of %lld pieces", (long long)count);
+        ND_FAIL_IF(!bytes, ND_ENOMEM, "no memory for a reduction of %lld pieces", (long long)count);
         r->bytes = bytes;
         r->pieces_capacity = count;
     }

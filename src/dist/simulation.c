@@ -31,8 +31,7 @@ static nd_status create_comm(nd_simulation *s, int rank, nd_comm **comm)
     const nd_links *links = &s->net.links;
     nd_transport *transport = NULL;
     simulated_comm *made = calloc(1, sizeof *made);
-    if (!made)
-        return ND_FAIL(ND_ENOMEM, "no memory for the communicator of rank %d", rank);
+    ND_FAIL_IF(!made, ND_ENOMEM, "no memory for the communicator of rank %d", rank);
     made->net = &s->net;
     made->base.rank = rank;
     made->base.size = links->ranks;
@@ -85,8 +84,7 @@ nd_status nd_simulation_run(const nd_simulated_machine *machine, nd_simulated_ra
 {
     nd_simulation *s = calloc(1, sizeof *s);
     nd_status status = ND_OK;
-    if (!s)
-        return ND_FAIL(ND_ENOMEM, "no memory for a simulation");
+    ND_FAIL_IF(!s, ND_ENOMEM, "no memory for a simulation");
     s->main = main;
     s->context = context;
     ND_TRY_GOTO(nd_simulated_net_create(machine, &s->net), done);

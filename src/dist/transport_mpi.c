@@ -211,9 +211,8 @@ static nd_status refused(mpi_transport *t, int peer, int code, int tag, int64_t 
         return ND_FAIL(ND_EPEER, "%s: unmatched: rank %d is in %s (collective %lld)", text, peer,
                        nd_collective_name(tag % ND_COLLECTIVE_COUNT),
                        (long long)(tag / ND_COLLECTIVE_COUNT));
-    if (code == MPI_SUCCESS)
-        return ND_FAIL(ND_EPEER, "%s: %lld bytes came, %lld were expected", text, (long long)bytes,
-                       (long long)expected);
+    ND_FAIL_IF(code == MPI_SUCCESS, ND_EPEER, "%s: %lld bytes came, %lld were expected", text,
+               (long long)bytes, (long long)expected);
     MPI_Error_string(code, reason, &length);
     return ND_FAIL(ND_EPEER, "%s: %s", text, reason);
 }

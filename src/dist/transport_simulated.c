@@ -249,8 +249,7 @@ nd_status nd_transport_simulated_create(nd_simulated_net *net, nd_comm *comm,
                                         nd_transport **transport)
 {
     simulated_transport *made = calloc(1, sizeof *made);
-    if (!made)
-        return ND_FAIL(ND_ENOMEM, "no memory for the messages of rank %d", comm->rank);
+    ND_FAIL_IF(!made, ND_ENOMEM, "no memory for the messages of rank %d", comm->rank);
     made->base = (nd_transport){.ops = {destroy, now, send_message, receive_message, wait_for,
                                         let_go, set_yielding, interrupt},
                                 .comm = comm,

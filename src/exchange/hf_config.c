@@ -169,16 +169,15 @@ static nd_status set_shape(const reading *r)
     int64_t together;
     ND_FAIL_IF(head_dim && !json_is_null(head_dim) && !json_is_integer(head_dim), ND_EDATA,
                "%s: head_dim is no whole number", r->path);
-    if (json_is_integer(head_dim) &&
-        (__builtin_mul_overflow(json_integer_value(head_dim), r->config->model.num_heads,
-                                &together) ||
-         together != r->config->model.hidden_dim))
-        return ND_FAIL(ND_EDATA,
-                       "%s: head_dim = %" JSON_INTEGER_FORMAT
-                       " times %lld heads is not hidden_size = "
-                       "%lld, which this program's graphs need",
-                       r->path, json_integer_value(head_dim), (long long)r->config->model.num_heads,
-                       (long long)r->config->model.hidden_dim);
+    ND_FAIL_IF(json_is_integer(head_dim) &&
+                   (__builtin_mul_overflow(json_integer_value(head_dim), r->config->model.num_heads,
+                                           &together) ||
+                    together != r->config->model.hidden_dim),
+               ND_EDATA,
+               "%s: head_dim = %" JSON_INTEGER_FORMAT " times %lld heads is not hidden_size = "
+               "%lld, which this program's graphs need",
+               r->path, json_integer_value(head_dim), (long long)r->config->model.num_heads,
+               (long long)r->config->model.hidden_dim);
     return ND_OK;
 }
 

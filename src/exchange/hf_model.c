@@ -129,12 +129,11 @@ static nd_status check_parameter(const nd_hf_model *m, const nd_param *p)
                m->files[0].path, name);
     const bool vector = p->role == ND_ROLE_NORM;
     const int dimensions = vector ? 1 : 2;
-    if (t->dimensions != dimensions || t->shape[dimensions - 1] != p->cols ||
-        (!vector && t->shape[0] != p->rows))
-        return ND_FAIL(
-            ND_EDATA, "%s: %s has %d dimensions, the first %lld; expected %s[%lld, %lld]",
-            file->path, name, t->dimensions, (long long)(t->dimensions > 0 ? t->shape[0] : 0),
-            vector ? "the vector " : "", (long long)p->rows, (long long)p->cols);
+    ND_FAIL_IF(t->dimensions != dimensions || t->shape[dimensions - 1] != p->cols ||
+                   (!vector && t->shape[0] != p->rows),
+               ND_EDATA, "%s: %s has %d dimensions, the first %lld; expected %s[%lld, %lld]",
+               file->path, name, t->dimensions, (long long)(t->dimensions > 0 ? t->shape[0] : 0),
+               vector ? "the vector " : "", (long long)p->rows, (long long)p->cols);
     return ND_OK;
 }
 

@@ -49,11 +49,10 @@ static nd_status read_tensor(const char *name, json_t *entry, nd_safetensors *f,
     json_t *shape;
     json_int_t start, end;
     int64_t weights;
-    if (json_unpack(entry, "{s:s,s:o,s:[I,I]}", "dtype", &t->dtype, "shape", &shape, "data_offsets",
-                    &start, &end) != 0)
-        return ND_FAIL(ND_EDATA,
-                       "%s: damaged: the entry of '%.80s' lacks dtype, shape or data_offsets", file,
-                       name);
+    ND_FAIL_IF(json_unpack(entry, "{s:s,s:o,s:[I,I]}", "dtype", &t->dtype, "shape", &shape,
+                           "data_offsets", &start, &end) != 0,
+               ND_EDATA, "%s: damaged: the entry of '%.80s' lacks dtype, shape or data_offsets",
+               file, name);
     t->name = name;
     const size_t width = dtype_bytes(t->dtype);
     ND_FAIL_IF(width == 0, ND_EDATA,

@@ -32,8 +32,7 @@ nd_status nd_gradient_reducer_create(const nd_config *config, nd_comm *comm, con
                                      nd_gradient_reducer **reducer)
 {
     nd_gradient_reducer *r = calloc(1, sizeof *r);
-    if (!r)
-        return ND_FAIL(ND_ENOMEM, "no memory for the gradient reducer");
+    ND_FAIL_IF(!r, ND_ENOMEM, "no memory for the gradient reducer");
     r->config = config;
     r->comm = comm;
     r->backend = model->backend;

@@ -18,8 +18,7 @@ enum { TOKENIZER_BYTES_MAX = 1 << 28 };
 nd_status nd_run_agree(nd_comm *comm, nd_status mine)
 {
     int *all = calloc((size_t)comm->size, sizeof *all);
-    if (!all)
-        return ND_FAIL(ND_ENOMEM, "no memory for the status of %d ranks", comm->size);
+    ND_FAIL_IF(!all, ND_ENOMEM, "no memory for the status of %d ranks", comm->size);
     const int code = (int)mine;
     int failed = 0, theirs = ND_OK;
     const nd_status gathered = comm->ops.allgather(comm, all, &code, sizeof code);
@@ -102,11 +101,10 @@ static nd_status read_tokenizer(nd_run *run)
     ND_TRY(nd_read_whole_file(path, TOKENIZER_BYTES_MAX, ND_EDATA, &run->data.tokenizer,
                               &run->data.tokenizer_bytes));
     ND_TRY(nd_sha256_hex(run->data.tokenizer, run->data.tokenizer_bytes, hex));
-    if (strcmp(hex, expected) != 0)
-        return ND_FAIL(ND_EDATA,
-                       "%s: damaged, or of other data: its SHA-256 is %.12s..., that of the "
-                       "shards' tokenizer is %.12s...",
-                       path, hex, expected);
+    ND_FAIL_IF(strcmp(hex, expected) != 0, ND_EDATA,
+               "%s: damaged, or of other data: its SHA-256 is %.12s..., that of the "
+               "shards' tokenizer is %.12s...",
+               path, hex, expected);
     return ND_OK;
 }
 
@@ -115,13 +113,12 @@ nd_status nd_run_split_batch(nd_run *run)
     const nd_config *c = &run->config;
     const int64_t micro = nd_config_micro_batch(c);
     run->micro_batches = c->training.batch_size / micro;
-    if (run->micro_batches % run->comm->size != 0)
-        return ND_FAIL(ND_ECONFIG,
-                       "[training] batch_size = %lld in micro-batches of %lld sequences makes %lld "
-                       "of them, which %d ranks cannot share evenly; choose batch_size and "
-                       "micro_batch_size so that batch_size / micro_batch_size is a multiple of %d",
-                       (long long)c->training.batch_size, (long long)micro,
-                       (long long)run->micro_batches, run->comm->size, run->comm->size);
+    ND_FAIL_IF(run->micro_batches % run->comm->size != 0, ND_ECONFIG,
+               "[training] batch_size = %lld in micro-batches of %lld sequences makes %lld "
+               "of them, which %d ranks cannot share evenly; choose batch_size and "
+               "micro_batch_size so that batch_size / micro_batch_size is a multiple of %d",
+               (long long)c->training.batch_size, (long long)micro, (long long)run->micro_batches,
+               run->comm->size, run->comm->size);
     run->local_micro_batches = run->micro_batches / run->comm->size;
     return ND_OK;
 }
@@ -283,8 +280,7 @@ nd_status nd_run_prepare_worker(nd_run *run)
     run->gather.stream.kernels = nd_device_code_kernels(run->backend);
     run->gather.embedding = (nd_embedding_wire)run->config.dist.embedding_sync;
     run->masters = calloc((size_t)run->model->params.count, sizeof *run->masters);
-    if (!run->masters)
-        return ND_FAIL(ND_ENOMEM, "no memory for the table of masters");
+    ND_FAIL_IF(!run->masters, ND_ENOMEM, "no memory for the table of masters");
     return nd_gradient_reducer_create(&run->config, run->comm, run->model, &run->own,
                                       run->optimizer, &run->reducer);
 }

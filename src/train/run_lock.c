@@ -108,10 +108,9 @@ static nd_status write_record(nd_run_lock *l)
     char text[ND_LOCK_OWNER_TEXT_MAX];
     l->self.inode = inode_of(l->file);
     const int length = nd_lock_owner_format(&l->self, text, sizeof text - 1);
-    if (length < 0 || ftruncate(l->file, 0) != 0 ||
-        pwrite(l->file, text, (size_t)length, 0) != length)
-        return ND_FAIL(ND_EIO, "cannot write %s: %s", l->path,
-                       strerror(length < 0 ? ENOMEM : errno));
+    ND_FAIL_IF(length < 0 || ftruncate(l->file, 0) != 0 ||
+                   pwrite(l->file, text, (size_t)length, 0) != length,
+               ND_EIO, "cannot write %s: %s", l->path, strerror(length < 0 ? ENOMEM : errno));
     fsync(l->file); /* other machines read it; not all file systems can */
     return ND_OK;
 }

@@ -113,8 +113,7 @@ static nd_status share_losses(nd_run *run, const nd_loss *losses, step_batch *ba
 {
     const int64_t count = run->local_micro_batches, micro = run->model->config.micro_batch;
     leaf_loss *all = malloc((size_t)(run->micro_batches + count) * sizeof *all);
-    if (!all)
-        return ND_FAIL(ND_ENOMEM, "no memory for %lld losses", (long long)run->micro_batches);
+    ND_FAIL_IF(!all, ND_ENOMEM, "no memory for %lld losses", (long long)run->micro_batches);
     leaf_loss *mine = all + run->micro_batches;
     for (int64_t i = 0; i < count; i++) {
         const nd_loss *l = &losses[i];
@@ -181,8 +180,7 @@ static nd_status share_report(nd_run *run, const step_report *mine, nd_step_resu
 {
     const size_t ranks = (size_t)run->comm->size;
     step_report *all = malloc(ranks * (sizeof *all + sizeof(double)));
-    if (!all)
-        return ND_FAIL(ND_ENOMEM, "no memory for the reports of %d ranks", run->comm->size);
+    ND_FAIL_IF(!all, ND_ENOMEM, "no memory for the reports of %d ranks", run->comm->size);
     const nd_status status = run->comm->ops.allgather(run->comm, all, mine, sizeof *mine);
     if (status != ND_OK) {
         free(all);
@@ -258,9 +256,8 @@ static nd_status share_gradients(nd_run *run, const worker_gradients *mine, doub
     if (!run->rounds)
         return ND_OK;
     worker_gradients *all = malloc((size_t)(carried * run->comm->size) * sizeof *all);
-    if (!all)
-        return ND_FAIL(ND_ENOMEM, "no memory for the norms of %lld workers",
-                       (long long)run->rounds->workers);
+    ND_FAIL_IF(!all, ND_ENOMEM, "no memory for the norms of %lld workers",
+               (long long)run->rounds->workers);
     const nd_status status =
         run->comm->ops.allgather(run->comm, all, mine, (size_t)carried * sizeof *all);
     double squares = 0.0;
@@ -409,9 +406,8 @@ nd_status nd_step_run(nd_run *run, bool stop_requested, nd_step_result *result)
     step_batch batch = {.error = {.status = ND_OK}};
     *result = (nd_step_result){0};
     nd_loss *losses = malloc((size_t)run->local_micro_batches * sizeof *losses);
-    if (!losses)
-        return ND_FAIL(ND_ENOMEM, "no memory for the losses of %lld micro-batches",
-                       (long long)run->local_micro_batches);
+    ND_FAIL_IF(!losses, ND_ENOMEM, "no memory for the losses of %lld micro-batches",
+               (long long)run->local_micro_batches);
     const nd_status status = run_step(run, stop_requested, &batch, losses, result);
     free(batch.stand_in);
     free(losses);

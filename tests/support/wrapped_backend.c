@@ -28,9 +28,8 @@ static nd_status remote_enter(wrapper *w, const char *op, argument *list, int co
         if (!*list[i].data || list[i].bytes == 0)
             continue;
         char *inside = translate(w, *list[i].data, list[i].bytes);
-        if (!inside)
-            return ND_FAIL(ND_EINTERNAL, "%s: argument %d (%zu bytes) is not the backend's memory",
-                           op, i, list[i].bytes);
+        ND_FAIL_IF(!inside, ND_EINTERNAL, "%s: argument %d (%zu bytes) is not the backend's memory",
+                   op, i, list[i].bytes);
         *list[i].data = inside;
     }
     return ND_OK;
@@ -43,8 +42,7 @@ static nd_status remote_allocate(nd_backend *b, size_t bytes, void **memory)
     *memory = NULL;
     if (bytes == 0)
         return ND_OK;
-    if (w->count == REGIONS_MAX)
-        return ND_FAIL(ND_ENOMEM, "remote: too many allocations");
+    ND_FAIL_IF(w->count == REGIONS_MAX, ND_ENOMEM, "remote: too many allocations");
     ND_TRY(w->inner->ops.allocate(w->inner, bytes, &inside));
     void *outside =
         mmap(NULL, bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
@@ -73,8 +71,7 @@ static nd_status remote_upload(nd_backend *b, void *device, const void *host, si
 {
     wrapper *w = wrapper_of(b);
     argument to = {&device, bytes, true};
-    if (translate(w, host, 1))
-        return ND_FAIL(ND_EINTERNAL, "upload: the source is the backend's memory");
+    ND_FAIL_IF(translate(w, host, 1), ND_EINTERNAL, "upload: the source is the backend's memory");
     ND_TRY(remote_enter(w, "upload", &to, 1));
     return w->inner->ops.upload(w->inner, device, host, bytes);
 }

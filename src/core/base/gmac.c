@@ -28,8 +28,7 @@ nd_status nd_gmac_hex(const void *bytes, size_t size, char hex[ND_GMAC_HEX_SIZE]
         add(context, bytes, size) && EVP_EncryptFinal_ex(context, none, &ignored) == 1 &&
         EVP_CIPHER_CTX_ctrl(context, EVP_CTRL_GCM_GET_TAG, sizeof tag, tag) == 1;
     EVP_CIPHER_CTX_free(context);
-    if (!ok)
-        return ND_FAIL(ND_EINTERNAL, "GMAC of %zu bytes failed in libcrypto", size);
+    ND_FAIL_IF(!ok, ND_EINTERNAL, "GMAC of %zu bytes failed in libcrypto", size);
     for (size_t i = 0; i < sizeof tag; i++)
         snprintf(hex + 2 * i, 3, "%02x", tag[i]);
     return ND_OK;

@@ -76,14 +76,13 @@ static nd_status check_optimizer(const nd_config *c)
 
 static nd_status check_wire(const nd_config *c)
 {
-    if (c->dist.grad_comm_dtype != ND_GRADIENT_WIRE_FP32 &&
-        c->dist.deterministic == ND_DETERMINISTIC_WORLD)
-        return ND_FAIL(
-            ND_ECONFIG,
-            "[dist] grad_comm_dtype = %s contradicts deterministic = world: what is rounded "
-            "between ranks depends on how many there are, so the bits do too; use "
-            "deterministic = off, or grad_comm_dtype = fp32",
-            c->dist.grad_comm_dtype == ND_GRADIENT_WIRE_BF16 ? "bf16" : "int8");
+    ND_FAIL_IF(c->dist.grad_comm_dtype != ND_GRADIENT_WIRE_FP32 &&
+                   c->dist.deterministic == ND_DETERMINISTIC_WORLD,
+               ND_ECONFIG,
+               "[dist] grad_comm_dtype = %s contradicts deterministic = world: what is rounded "
+               "between ranks depends on how many there are, so the bits do too; use "
+               "deterministic = off, or grad_comm_dtype = fp32",
+               c->dist.grad_comm_dtype == ND_GRADIENT_WIRE_BF16 ? "bf16" : "int8");
     return ND_OK;
 }
 

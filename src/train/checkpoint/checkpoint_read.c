@@ -260,13 +260,12 @@ static nd_status check_tokenizer(const nd_run *run, const nd_checkpoint *c)
 {
     const char *data = nd_dataset_tokenizer_sha256(run->data.train);
     for (int64_t i = 0; i < c->file_count; i++)
-        if (strcmp(c->files[i].name, "tokenizer.model") == 0 && data[0] &&
-            strcmp(c->files[i].sha256, data) != 0)
-            return ND_FAIL(
-                ND_EDATA,
-                "%s: packed with the tokenizer of SHA-256 %.12s...; the checkpoint %s was "
-                "trained with %.12s...",
-                run->config.data.data_path, data, c->directory, c->files[i].sha256);
+        ND_FAIL_IF(strcmp(c->files[i].name, "tokenizer.model") == 0 && data[0] &&
+                       strcmp(c->files[i].sha256, data) != 0,
+                   ND_EDATA,
+                   "%s: packed with the tokenizer of SHA-256 %.12s...; the checkpoint %s was "
+                   "trained with %.12s...",
+                   run->config.data.data_path, data, c->directory, c->files[i].sha256);
     return ND_OK;
 }
 

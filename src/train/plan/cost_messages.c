@@ -187,8 +187,7 @@ nd_status nd_cost_broadcast_each(nd_cost_clocks *c, int group, const double *byt
         return ND_OK;
     ring g = {.c = c, .ranks = group, .bytes = bytes, .size = nd_cost_part_bytes(c->m, all)};
     g.out = calloc((size_t)ranks, sizeof *g.out);
-    if (!g.out)
-        return ND_FAIL(ND_ENOMEM, "no memory for the messages of a plan");
+    ND_FAIL_IF(!g.out, ND_ENOMEM, "no memory for the messages of a plan");
     for (int m = 0; m < group; m++)
         g.parts += parts_of(&g, m);
     for (int r = 0; r < ranks; r++)

@@ -139,15 +139,13 @@ static nd_status run(simulation *s, nd_cost *cost)
 nd_status nd_cost_predict(const nd_cost_machine *m, const nd_cost_work *work, nd_cost *cost)
 {
     memset(cost, 0, sizeof *cost);
-    if (m->ranks < 1 || m->hosts < 1 || m->hosts > m->ranks || work->leaves % m->ranks != 0 ||
-        m->ranks % nd_cost_group_of(work, m->ranks) != 0)
-        return ND_FAIL(ND_EINTERNAL, "%d ranks in groups of %d on %d hosts for a sum of %lld parts",
-                       m->ranks, nd_cost_group_of(work, m->ranks), m->hosts,
-                       (long long)work->leaves);
+    ND_FAIL_IF(m->ranks < 1 || m->hosts < 1 || m->hosts > m->ranks ||
+                   work->leaves % m->ranks != 0 || m->ranks % nd_cost_group_of(work, m->ranks) != 0,
+               ND_EINTERNAL, "%d ranks in groups of %d on %d hosts for a sum of %lld parts",
+               m->ranks, nd_cost_group_of(work, m->ranks), m->hosts, (long long)work->leaves);
     const size_t ranks = (size_t)m->ranks;
     simulation s = {.work = work, .began = calloc(3 * ranks, sizeof *s.began)};
-    if (!s.began)
-        return ND_FAIL(ND_ENOMEM, "no memory for the clocks of %d ranks", m->ranks);
+    ND_FAIL_IF(!s.began, ND_ENOMEM, "no memory for the clocks of %d ranks", m->ranks);
     s.update = s.began + ranks;
     s.updates = s.update + ranks;
     nd_status status = nd_cost_clocks_create(m, &s.clocks);

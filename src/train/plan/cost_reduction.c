@@ -290,8 +290,7 @@ nd_status nd_cost_reduce(nd_cost_clocks *c, const nd_cost_work *work, const nd_c
     reduction r = {.c = c};
     double all = 0.0;
     size_t *bytes = calloc((size_t)count + 1, sizeof *bytes);
-    if (!bytes)
-        return ND_FAIL(ND_ENOMEM, "no memory for the messages of a plan");
+    ND_FAIL_IF(!bytes, ND_ENOMEM, "no memory for the messages of a plan");
     for (int64_t i = 0; i < count; i++)
         all += (double)(bytes[i] = (size_t)pieces[i].bytes);
     const size_t size = nd_reduction_part_bytes((size_t)nd_cost_part_bytes(c->m, all),

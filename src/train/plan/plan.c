@@ -54,8 +54,7 @@ static nd_status plan_rank(const nd_config *config, int rank, nd_plan *plan)
     nd_comm comm = {.rank = rank, .size = plan->ranks, .local_size = 1};
     nd_run *run = calloc(1, sizeof *run);
     nd_status status = ND_OK;
-    if (!run)
-        return ND_FAIL(ND_ENOMEM, "no memory for a plan");
+    ND_FAIL_IF(!run, ND_ENOMEM, "no memory for a plan");
     run->config = *config;
     run->comm = &comm;
     /* A plan asks for no device. */
@@ -94,8 +93,7 @@ nd_status nd_plan_create(const nd_config *config, int ranks, nd_plan *plan)
     memset(plan, 0, sizeof *plan);
     plan->ranks = ranks;
     plan->bytes = calloc((size_t)ranks, sizeof *plan->bytes);
-    if (!plan->bytes)
-        return ND_FAIL(ND_ENOMEM, "no memory for a plan of %d ranks", ranks);
+    ND_FAIL_IF(!plan->bytes, ND_ENOMEM, "no memory for a plan of %d ranks", ranks);
     for (int rank = 0; rank < ranks; rank++)
         ND_TRY(plan_rank(config, rank, plan));
     return ND_OK;

@@ -80,8 +80,7 @@ static nd_status list_groups(table *t)
     const int64_t layers = c->num_layers, norm = nd_params_output_norm(params);
     const nd_pass_operations o = token_operations(&t->run->config, c);
     t->groups = calloc((size_t)layers + 2, sizeof *t->groups);
-    if (!t->groups)
-        return ND_FAIL(ND_ENOMEM, "no memory for the layers of a plan");
+    ND_FAIL_IF(!t->groups, ND_ENOMEM, "no memory for the layers of a plan");
     double done = o.start;
     t->groups[t->groups_count++] = (group){norm, params->count - norm, done / o.all};
     for (int64_t l = layers - 1; l >= 0; l--) {
@@ -276,8 +275,7 @@ static nd_status estimate_with(estimate how, const nd_config *config, int ranks,
     table t = {.run = run, .machine = *machine};
     nd_status status = ND_OK;
     memset(plan, 0, sizeof *plan);
-    if (!run)
-        return ND_FAIL(ND_ENOMEM, "no memory for a plan");
+    ND_FAIL_IF(!run, ND_ENOMEM, "no memory for a plan");
     if (nd_config_has_rounds(config)) {
         free(run);
         return ND_FAIL(ND_ECONFIG,

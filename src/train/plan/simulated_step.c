@@ -56,8 +56,7 @@ static nd_status tell_all(const job *j, nd_comm *comm, double bytes)
 static nd_status reduce(const job *j, nd_comm *comm, const nd_cost_piece *of, int64_t count)
 {
     nd_comm_piece *pieces = calloc((size_t)count + 1, sizeof *pieces);
-    if (!pieces)
-        return ND_FAIL(ND_ENOMEM, "no memory for simulated tensors");
+    ND_FAIL_IF(!pieces, ND_ENOMEM, "no memory for simulated tensors");
     for (int64_t i = 0; i < count; i++)
         pieces[i] = (nd_comm_piece){
             .slots = j->slots,

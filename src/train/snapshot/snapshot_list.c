@@ -63,8 +63,7 @@ static nd_status write_list(nd_run *run, bool ended)
     size_t size = 0;
     ND_TRY(nd_checkpoint_join(path, sizeof path, run->config.logging.run_dir, "snapshot_hosts"));
     FILE *out = open_memstream(&text, &size);
-    if (!out)
-        return ND_FAIL(ND_ENOMEM, "no memory for the list of hosts with snapshots");
+    ND_FAIL_IF(!out, ND_ENOMEM, "no memory for the list of hosts with snapshots");
     nd_status status = list_absent(run, path, ended, out);
     if (!ended && run->config.logging.snapshot_interval > 0 && !run->saving.snapshots->off)
         list_present(run, out);

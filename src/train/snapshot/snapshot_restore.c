@@ -192,8 +192,7 @@ static nd_status name_paths(const nd_run *run, nd_snapshot_found *found)
                                      (nd_snapshot_part)found->have[holder * c->file_count + i],
                                      nd_snapshot_rank_of(c->files[i].name), path));
         c->files[i].path = strdup(path);
-        if (!c->files[i].path)
-            return ND_FAIL(ND_ENOMEM, "no memory for the paths of a snapshot");
+        ND_FAIL_IF(!c->files[i].path, ND_ENOMEM, "no memory for the paths of a snapshot");
     }
     return ND_OK;
 }
