@@ -42,8 +42,7 @@ static nd_status make(workbench *w, nd_view *view, nd_dtype type, int64_t rows, 
         host[i] = nd_bf16_from_float((float)nd_rng_uniform(11, (uint64_t)i) - 0.5f);
     repeat_drawn(host, size, bytes);
     nd_status status = w->b->ops.allocate(w->b, bytes, &memory);
-    if (status == ND_OK)
-        status = w->b->ops.upload(w->b, memory, host, bytes);
+    ND_IF_OK(w->b->ops.upload(w->b, memory, host, bytes));
     free(host);
     *view = nd_view_of(memory, type, rows, cols);
     return status;
@@ -160,8 +159,7 @@ static nd_status bench(int argc, char **argv)
     ND_FAIL_IF(!config, ND_ENOMEM, "no memory for a configuration");
     nd_config_defaults(config);
     nd_status status = nd_config_set_key(config, "hardware", "target", target, "--target");
-    if (status == ND_OK)
-        status = measure_all(config, "builtin", tokens);
+    ND_IF_OK(measure_all(config, "builtin", tokens));
     if (status == ND_OK && config->hardware.target != ND_TARGET_CPU) {
         status = measure_all(config, "cudnn", tokens);
         if (status != ND_OK && status != ND_ENOMEM) { /* a GPU without cuDNN */

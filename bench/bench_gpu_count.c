@@ -147,8 +147,7 @@ static nd_status count_steps(nd_config *config, int64_t rows)
     for (int i = 0; status == ND_OK && i < 2; i++) {
         config->model.num_layers = i + 1;
         status = counted_backend_create(&lists[i], &backend);
-        if (status == ND_OK)
-            status = bench_with_run(config, backend, rows, count_step);
+        ND_IF_OK(bench_with_run(config, backend, rows, count_step));
     }
     if (status == ND_OK) {
         extend(&lists[1], &lists[0], (double)layers);

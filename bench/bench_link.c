@@ -153,8 +153,7 @@ int main(int argc, char **argv)
 {
     nd_comm *comm = NULL;
     nd_status status = nd_comm_create(&comm);
-    if (status == ND_OK)
-        status = bench(argc, argv, comm);
+    ND_IF_OK(bench(argc, argv, comm));
     if (comm)
         nd_comm_destroy(comm);
     return bench_exit("bench_link", status);

@@ -426,10 +426,8 @@ static nd_status bench_all(int argc, char **argv)
     nd_config_defaults(config);
     config->hardware.threads = threads;
     nd_status status = nd_config_set_key(config, "hardware", "target", target, "--target");
-    if (status == ND_OK)
-        status =
-            run(config, tokens > 0 || config->hardware.target == ND_TARGET_CPU ? tokens : 16384,
-                hidden);
+    ND_IF_OK(run(config, tokens > 0 || config->hardware.target == ND_TARGET_CPU ? tokens : 16384,
+                 hidden));
     free(config);
     return status;
 }

@@ -196,8 +196,7 @@ static nd_status measure(nd_run *run, int64_t steps)
         ND_TRY(time_step(run, &took, &result));
     print_memory(run);
     nd_status status = open_roofline(run, &r);
-    if (status == ND_OK)
-        status = measure_steps(run, &r, (int)steps);
+    ND_IF_OK(measure_steps(run, &r, (int)steps));
     close_roofline(&r);
     return status;
 }

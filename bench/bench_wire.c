@@ -151,8 +151,7 @@ int main(int argc, char **argv)
 {
     nd_comm *comm = NULL;
     nd_status status = nd_comm_create_mpi(&comm);
-    if (status == ND_OK)
-        status = bench(argc, argv, comm);
+    ND_IF_OK(bench(argc, argv, comm));
     if (status == ND_OK)
         nd_comm_destroy(comm);
     return bench_exit("bench_wire", status);

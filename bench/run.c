@@ -77,8 +77,7 @@ static nd_status bench(const bench_program *p, int argc, char **argv)
     nd_config *config = calloc(1, sizeof *config);
     ND_FAIL_IF(!config, ND_ENOMEM, "no memory for a configuration");
     nd_status status = configure(config, file, &set, p->forced);
-    if (status == ND_OK)
-        status = p->plan ? p->plan(config, count) : bench_with_run(config, NULL, count, p->measure);
+    ND_IF_OK(p->plan ? p->plan(config, count) : bench_with_run(config, NULL, count, p->measure));
     free(config);
     return status;
 }

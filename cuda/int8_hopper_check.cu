@@ -108,16 +108,14 @@ static nd_status compare(nd_cuda *cuda, const shape *x, const char **reason)
     memset(&o, 0, sizeof o);
     nd_status status = create(cuda, x, &o);
     std::vector<unsigned char> results[2];
-    if (status == ND_OK)
-        status = run_both(cuda, x, &o);
+    ND_IF_OK(run_both(cuda, x, &o));
     for (int i = 0; status == ND_OK && i < 2; i++) {
         results[i].resize(o.y_bytes);
         status = nd_cuda_check(cudaMemcpyAsync(results[i].data(), o.y[i], o.y_bytes,
                                                cudaMemcpyDeviceToHost, cuda->stream),
                                "the results of an int8 product", __FILE__, __LINE__);
     }
-    if (status == ND_OK)
-        status = nd_cuda_wait(cuda);
+    ND_IF_OK(nd_cuda_wait(cuda));
     if (status == ND_OK && cuda->fault->kind == ND_FAULT_STOPPED) {
         memset(cuda->fault, 0, sizeof *cuda->fault);
         *reason = "its operands did not arrive";

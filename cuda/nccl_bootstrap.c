@@ -37,8 +37,7 @@ nd_status nd_nccl_bootstrap(nd_comm *comm, const nd_nccl_steps *steps)
 {
     char id[ND_NCCL_ID_BYTES] = {0}, gpu[ND_NCCL_GPU_BYTES] = {0};
     nd_status status = steps->open_library(steps->context);
-    if (status == ND_OK)
-        status = steps->name_gpu(steps->context, gpu);
+    ND_IF_OK(steps->name_gpu(steps->context, gpu));
     if (status == ND_OK && comm->rank == 0)
         status = steps->make_id(steps->context, id);
     ND_TRY(agree(comm, status, "prepare NCCL"));

@@ -49,8 +49,7 @@ static nd_status feed_turn(chat *c, const char *line, bool *full)
     int32_t *tokens = NULL;
     size_t count = 0;
     nd_status status = turn_text(c, line, &text);
-    if (status == ND_OK)
-        status = nd_tokenizer_encode(tokenizer, text, strlen(text), &tokens, &count);
+    ND_IF_OK(nd_tokenizer_encode(tokenizer, text, strlen(text), &tokens, &count));
     free(text);
     if (status == ND_OK && !c->started && mark >= 0)
         status = nd_sampler_feed(c->sampler, &mark, 1);

@@ -45,9 +45,8 @@ static nd_status write_gradient(nd_hdf5_out *out, nd_backend *b, const char *nam
     void *host = malloc(bytes);
     ND_FAIL_IF(!host, ND_ENOMEM, "no memory for %s (%zu bytes)", name, bytes);
     nd_status status = b->ops.download(b, host, gradient.data, bytes);
-    if (status == ND_OK)
-        status = nd_hdf5_out_write(out, name,
-                                   nd_cview_of(host, gradient.dtype, gradient.rows, gradient.cols));
+    ND_IF_OK(nd_hdf5_out_write(out, name,
+                               nd_cview_of(host, gradient.dtype, gradient.rows, gradient.cols)));
     free(host);
     return status;
 }

@@ -52,8 +52,7 @@ static nd_status generate(const sample_arguments *a, nd_sampler *s)
     const int64_t most = INT64_MAX - (int64_t)count;
     nd_status status =
         nd_sampler_reserve(s, (int64_t)count + (a->max_tokens < most ? a->max_tokens : most));
-    if (status == ND_OK)
-        status = nd_sampler_feed(s, tokens, count);
+    ND_IF_OK(nd_sampler_feed(s, tokens, count));
     free(tokens);
     ND_TRY(status);
     if (s->loaded->tokenizer && !a->ids)
@@ -114,8 +113,7 @@ static nd_status load_and_sample(const sample_arguments *a)
                                      .precision = a->precision,
                                      .threads = a->threads,
                                      .activation_quant = !a->no_activation_quant};
-    if (status == ND_OK)
-        status = nd_load_model(&options, comm, loaded);
+    ND_IF_OK(nd_load_model(&options, comm, loaded));
     if (status == ND_OK) {
         status = sample(a, loaded);
         nd_loaded_model_release(loaded);

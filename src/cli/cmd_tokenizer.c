@@ -104,8 +104,7 @@ static nd_status encode_stream(const nd_tokenizer *tokenizer, FILE *file, const 
     }
     if (status == ND_OK && ferror(file))
         status = ND_FAIL(ND_EDATA, "%s: cannot read this file: %s", name, strerror(errno));
-    if (status == ND_OK)
-        status = print_tokens(tokenizer, text, held);
+    ND_IF_OK(print_tokens(tokenizer, text, held));
     free(text);
     putchar('\n');
     return status;

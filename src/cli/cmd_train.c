@@ -91,8 +91,7 @@ nd_status nd_cli_train(int argc, char **argv)
     nd_status status = ND_OK;
     ND_TRY_GOTO(nd_comm_create(&comm), done);
     status = nd_run_agree(comm, load_config(&a, &options->config));
-    if (status == ND_OK)
-        status = nd_train(options, comm);
+    ND_IF_OK(nd_train(options, comm));
     fflush(stdout);
     nd_cli_discard_output();
     status = nd_cli_shutdown(comm, status);

@@ -44,8 +44,7 @@ static void print_usage(FILE *out)
 
 static int finish(nd_status status)
 {
-    if (status == ND_OK)
-        status = nd_cli_close_output();
+    ND_IF_OK(nd_cli_close_output());
     if (status != ND_OK && status != ND_ESTOPPED)
         nd_cli_print_error(-1);
     return nd_error_exit_code(status);

@@ -32,8 +32,7 @@ nd_status nd_data_directory_list(const char *path,
                strerror(errno));
     nd_status status = ND_OK;
     for (int i = 0; i < count; i++) {
-        if (status == ND_OK)
-            status = visit(context, names[i]->d_name);
+        ND_IF_OK(visit(context, names[i]->d_name));
         free(names[i]);
     }
     free(names);

@@ -138,8 +138,7 @@ nd_status nd_pack_staging_publish(nd_pack_staging *staging)
     ND_TRY(nd_data_path(staging->path, "", ND_SHARD_INDEX_NAME, path));
     ND_TRY(nd_read_whole_file(path, INDEX_BYTES_MAX, ND_EIO, &text, &size));
     nd_status status = nd_shard_index_parse(text, size, path, &index);
-    if (status == ND_OK)
-        status = publish(staging, &index);
+    ND_IF_OK(publish(staging, &index));
     nd_shard_index_free(&index);
     free(text);
     return status;

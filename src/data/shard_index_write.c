@@ -51,8 +51,7 @@ nd_status nd_shard_index_add(nd_shard_index *index, const char *path)
     entry.n_tokens = shard.n_tokens;
     entry.n_documents = shard.n_documents;
     nd_status status = check_fits(index, &shard, &entry);
-    if (status == ND_OK)
-        status = append(index, &entry);
+    ND_IF_OK(append(index, &entry));
     nd_shard_close(&shard);
     return status;
 }

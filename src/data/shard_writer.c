@@ -214,10 +214,8 @@ nd_status nd_shard_writer_finish(nd_shard_writer *writer)
 {
     nd_status status = write_rest(writer);
     const nd_status closed = close_handles(writer);
-    if (status == ND_OK)
-        status = closed;
-    if (status == ND_OK)
-        status = nd_durable_rename(writer->temporary, writer->path);
+    ND_IF_OK(closed);
+    ND_IF_OK(nd_durable_rename(writer->temporary, writer->path));
     nd_shard_writer_discard(writer);
     return status;
 }

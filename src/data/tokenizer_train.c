@@ -180,8 +180,7 @@ static nd_status train(const nd_tokenizer_train_options *options, corpus *text)
     nd_tokenizer *check = NULL; /* what is written can be read */
     nd_status status = nd_tokenizer_open_memory(model, model_bytes, options->output, &check);
     nd_tokenizer_close(check);
-    if (status == ND_OK)
-        status = nd_durable_write(options->output, model, model_bytes);
+    ND_IF_OK(nd_durable_write(options->output, model, model_bytes));
     free(model);
     return status;
 }
@@ -276,8 +275,7 @@ nd_status nd_tokenizer_train(const nd_tokenizer_train_options *options, nd_left_
     text.wanted = options->max_bytes > 0 ? options->max_bytes : INT64_MAX;
     text.phase = (double)(options->seed * 0x9e3779b97f4a7c15u >> 40) * 0x1p-24;
     nd_status status = read_corpus(options, &text);
-    if (status == ND_OK)
-        status = train(options, &text);
+    ND_IF_OK(train(options, &text));
     free(text.text);
     return status;
 }

@@ -186,8 +186,7 @@ static nd_status exchange(nd_code_stream *s, nd_model *model, nd_comm *comm,
         status = ND_FAIL(ND_ENOMEM, "no memory for the streams of %d ranks", s->own->ranks);
     for (; status == ND_OK && b.first < s->own->ranks; b.first = b.end) {
         status = fill_batch(s, announced, member, &b);
-        if (status == ND_OK)
-            status = send(comm, b.buffers, b.bytes);
+        ND_IF_OK(send(comm, b.buffers, b.bytes));
         for (int r = b.first; status == ND_OK && r < b.end; r++)
             if (r != member)
                 status = take(s, model, r, b.buffers[r], announced[r]);

@@ -108,8 +108,7 @@ static nd_status broadcast_among(nd_comm *comm, span_of_ranks among, void *data,
 {
     span s;
     nd_status status = enter(comm, ND_COLLECTIVE_BROADCAST, &s);
-    if (status == ND_OK)
-        status = broadcast(comm, among, data, bytes, root);
+    ND_IF_OK(broadcast(comm, among, data, bytes, root));
     leave(comm, &s);
     return status;
 }
@@ -128,9 +127,8 @@ static nd_status messages_broadcast_each(nd_comm *comm, void *const *buffers, co
 {
     span s;
     nd_status status = enter(comm, ND_COLLECTIVE_BROADCAST, &s);
-    if (status == ND_OK)
-        status = nd_ring_broadcast_each(wire_of(comm), nd_comm_member(comm), nd_comm_group(comm),
-                                        nd_comm_group_first(comm), buffers, bytes);
+    ND_IF_OK(nd_ring_broadcast_each(wire_of(comm), nd_comm_member(comm), nd_comm_group(comm),
+                                    nd_comm_group_first(comm), buffers, bytes));
     leave(comm, &s);
     return status;
 }
@@ -186,8 +184,7 @@ static nd_status messages_allgather(nd_comm *comm, void *all, const void *mine, 
 {
     span s;
     nd_status status = enter(comm, ND_COLLECTIVE_ALLGATHER, &s);
-    if (status == ND_OK)
-        status = (bytes < ND_WIRE_RING_BYTES ? gather_short : gather_long)(comm, all, mine, bytes);
+    ND_IF_OK((bytes < ND_WIRE_RING_BYTES ? gather_short : gather_long)(comm, all, mine, bytes));
     leave(comm, &s);
     return status;
 }
@@ -211,8 +208,7 @@ static nd_status messages_gather(nd_comm *comm, void *all, const void *mine, con
 {
     span s;
     nd_status status = enter(comm, ND_COLLECTIVE_GATHER, &s);
-    if (status == ND_OK)
-        status = gather(comm, all, mine, bytes, root);
+    ND_IF_OK(gather(comm, all, mine, bytes, root));
     leave(comm, &s);
     return status;
 }
@@ -242,8 +238,7 @@ static nd_status messages_reduce_to_owners(nd_comm *comm, nd_comm_split split,
 {
     span s;
     nd_status status = enter(comm, ND_COLLECTIVE_REDUCTION, &s);
-    if (status == ND_OK)
-        status = nd_part_reduction_run(reduction_of(comm), split, pieces, count);
+    ND_IF_OK(nd_part_reduction_run(reduction_of(comm), split, pieces, count));
     leave(comm, &s);
     return status;
 }
@@ -258,8 +253,7 @@ static nd_status messages_exchange(nd_comm *comm, const nd_comm_exchange *x)
 {
     span s;
     nd_status status = enter(comm, ND_COLLECTIVE_EXCHANGE, &s);
-    if (status == ND_OK)
-        status = exchange(comm, x);
+    ND_IF_OK(exchange(comm, x));
     leave(comm, &s);
     return status;
 }
@@ -464,10 +458,8 @@ nd_status nd_comm_over_messages(nd_comm *comm, const char *name, nd_transport *t
     nd_status status = ND_OK;
     if (!context || !staged)
         status = ND_FAIL(ND_ENOMEM, "no memory for the communicator");
-    if (status == ND_OK)
-        status = nd_wire_create(transport, &context->wire);
-    if (status == ND_OK)
-        status = nd_part_reduction_create(comm, context->wire, &context->reduction);
+    ND_IF_OK(nd_wire_create(transport, &context->wire));
+    ND_IF_OK(nd_part_reduction_create(comm, context->wire, &context->reduction));
     if (status != ND_OK) {
         if (context && context->wire)
             nd_wire_destroy(context->wire);

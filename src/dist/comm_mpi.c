@@ -88,8 +88,7 @@ nd_status nd_comm_create_mpi(nd_comm **comm)
     MPI_Comm_size(MPI_COMM_WORLD, &made->size);
     made->timeout_seconds = ND_COMM_TIMEOUT_DEFAULT;
     nd_status status = find_local_ranks(made);
-    if (status == ND_OK)
-        status = nd_transport_mpi_create(made, MPI_COMM_WORLD, &transport);
+    ND_IF_OK(nd_transport_mpi_create(made, MPI_COMM_WORLD, &transport));
     if (status != ND_OK)
         free(made);
     else

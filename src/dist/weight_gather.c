@@ -170,8 +170,7 @@ static nd_status exchange(const nd_weight_gather *gather, const nd_model *model,
         buffers[r] = gather->buffers[r].data;
         bytes[r] = rank_bytes(gather, model, r, whole);
     }
-    if (status == ND_OK)
-        status = nd_comm_broadcast_each(comm, buffers, bytes);
+    ND_IF_OK(nd_comm_broadcast_each(comm, buffers, bytes));
     free(buffers);
     free(bytes);
     return status;

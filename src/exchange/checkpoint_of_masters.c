@@ -33,10 +33,8 @@ static nd_status write_tensor(const nd_param *p, const nd_masters *masters, int6
     snprintf(name, sizeof name, "/masters/%s", p->name);
     nd_status status = values ? masters->read(masters->context, index, values)
                               : ND_FAIL(ND_ENOMEM, "no memory for %s (%zu bytes)", p->name, bytes);
-    if (status == ND_OK)
-        status = nd_checkpoint_h5_write(file, name, nd_cview_of(values, ND_F32, p->rows, p->cols));
-    if (status == ND_OK)
-        status = nd_sha256_hex(values, bytes, t->checksum);
+    ND_IF_OK(nd_checkpoint_h5_write(file, name, nd_cview_of(values, ND_F32, p->rows, p->cols)));
+    ND_IF_OK(nd_sha256_hex(values, bytes, t->checksum));
     free(values);
     return status;
 }
@@ -91,8 +89,7 @@ static nd_status write_checkpoint(const char *directory, const nd_config *config
     ND_TRY(nd_directory_create(temporary));
     status = write_files(temporary, config, params, masters, tokenizer, tokenizer_bytes, &c);
     nd_checkpoint_close(&c);
-    if (status == ND_OK)
-        status = nd_durable_rename(temporary, final);
+    ND_IF_OK(nd_durable_rename(temporary, final));
     if (status != ND_OK) {
         nd_directory_remove(temporary);
         return status;

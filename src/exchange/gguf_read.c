@@ -192,8 +192,7 @@ static nd_status check_names(const nd_gguf *g, const char *name)
     nd_status status = check_unique(names, g->pair_count, name, "key");
     for (size_t i = 0; i < g->tensor_count; i++)
         names[i] = g->tensors[i].name;
-    if (status == ND_OK)
-        status = check_unique(names, g->tensor_count, name, "tensor");
+    ND_IF_OK(check_unique(names, g->tensor_count, name, "tensor"));
     free(names);
     return status;
 }

@@ -88,8 +88,7 @@ nd_status nd_out_file_finish(nd_out_file *f, int64_t digest_offset)
     f->file = NULL;
     if (fclose(file) != 0 && status == ND_OK)
         status = ND_FAIL(ND_EIO, "cannot write %s: %s", f->path, strerror(errno));
-    if (status == ND_OK)
-        status = nd_durable_rename(f->temporary, f->path);
+    ND_IF_OK(nd_durable_rename(f->temporary, f->path));
     nd_out_file_discard(f);
     return status;
 }

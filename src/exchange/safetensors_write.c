@@ -87,12 +87,9 @@ nd_status nd_safetensors_writer_start(nd_safetensors_writer *w, const char *path
     const char *key = strstr(text, "\"" ND_SAFETENSORS_DIGEST_KEY "\":\"");
     w->digest_offset = (int64_t)(sizeof length + (size_t)(strstr(key, digits) - text));
     nd_status status = nd_out_file_create(path, &w->out);
-    if (status == ND_OK)
-        status = nd_out_file_write(w->out, &length, sizeof length);
-    if (status == ND_OK)
-        status = nd_out_file_write(w->out, text, bytes);
-    if (status == ND_OK)
-        status = nd_out_file_start_digest(w->out);
+    ND_IF_OK(nd_out_file_write(w->out, &length, sizeof length));
+    ND_IF_OK(nd_out_file_write(w->out, text, bytes));
+    ND_IF_OK(nd_out_file_start_digest(w->out));
     free(text);
     return status;
 }

@@ -75,9 +75,7 @@ nd_status nd_ternary_masters(nd_backend *backend, const char *name, float *value
         codes && scales ? ND_OK : ND_FAIL(ND_ENOMEM, "no memory for the codes of %s", name);
     for (int64_t i = 0; status == ND_OK && i < parts; i++)
         status = make_part(name, values + i * each, each, scale, &scales[i], codes + i * each);
-    if (status == ND_OK)
-        status =
-            check(backend, name, nd_cview_of(values, ND_F32, rows, cols), codes, scales, groups);
+    ND_IF_OK(check(backend, name, nd_cview_of(values, ND_F32, rows, cols), codes, scales, groups));
     free(codes);
     free(scales);
     return status;

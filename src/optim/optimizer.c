@@ -433,8 +433,7 @@ static nd_status square(nd_backend *b, nd_view c)
     nd_status status = b->ops.download(b, host, c.data, bytes);
     for (int64_t i = 0; status == ND_OK && i < c.rows * c.cols; i++)
         host[i] *= host[i];
-    if (status == ND_OK)
-        status = b->ops.upload(b, c.data, host, bytes);
+    ND_IF_OK(b->ops.upload(b, c.data, host, bytes));
     free(host);
     return status;
 }

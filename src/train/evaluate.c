@@ -16,8 +16,7 @@ static nd_status evaluate_part(nd_model *model, const nd_dataset *dataset, int64
     nd_loss loss = {0};
     for (int64_t i = 0; i < micro && status == ND_OK; i++) /* the rest repeats a valid window */
         status = nd_dataset_read_window(dataset, i < count ? first + i : first, tokens + i * width);
-    if (status == ND_OK)
-        status = nd_model_evaluate(model, tokens, count, &loss);
+    ND_IF_OK(nd_model_evaluate(model, tokens, count, &loss));
     *nll = loss.nll;
     free(tokens);
     return status;
@@ -43,8 +42,7 @@ nd_status nd_evaluate(nd_model *model, const nd_dataset *dataset, nd_comm *comm,
             status = evaluate_part(model, dataset, part * micro, windows, &mine[j]);
     }
     status = nd_run_agree(comm, status);
-    if (status == ND_OK)
-        status = comm->ops.allgather(comm, all, mine, (size_t)share * sizeof *mine);
+    ND_IF_OK(comm->ops.allgather(comm, all, mine, (size_t)share * sizeof *mine));
     double nll = 0.0;
     for (int64_t j = 0; j < share * comm->size; j++)
         nll += all[j];

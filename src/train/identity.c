@@ -43,8 +43,7 @@ nd_status nd_identity_create(const nd_config *config, nd_identity *identity)
     if (memory)
         nd_config_write_facts(config, places, memory);
     nd_status status = close_text(memory, &text);
-    if (status == ND_OK)
-        status = nd_sha256_hex(text, size, identity->config_sha256);
+    ND_IF_OK(nd_sha256_hex(text, size, identity->config_sha256));
     free(text);
     return status;
 }

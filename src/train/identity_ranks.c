@@ -61,9 +61,8 @@ nd_status nd_identity_compare_programs(const nd_config *config, const char *resu
     if (!text)
         status = ND_FAIL(ND_ENOMEM, "no memory for the description of a run");
     status = nd_run_agree(comm, status);
-    if (status == ND_OK)
-        status = compare(comm, text, ND_ECONFIG, "ranks differ",
-                         "all need the same program, configuration and options");
+    ND_IF_OK(compare(comm, text, ND_ECONFIG, "ranks differ",
+                     "all need the same program, configuration and options"));
     free(text);
     return status;
 }

@@ -274,8 +274,7 @@ nd_status nd_metrics_write(nd_metrics *metrics, nd_run *run, const nd_step_resul
     }
     nd_status status = write_line(metrics, run, o);
     json_decref(o);
-    if (status == ND_OK)
-        status = write_tensorboard(metrics, run, step, evaluation, tokens_per_second);
+    ND_IF_OK(write_tensorboard(metrics, run, step, evaluation, tokens_per_second));
     note_missing(metrics, run, status);
     return ND_OK;
 }

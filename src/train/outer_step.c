@@ -57,8 +57,7 @@ nd_status nd_outer_create(nd_run *run, nd_rounds *rounds)
         status = ND_FAIL(ND_ENOMEM, "no memory for the tables of the outer step");
     for (int64_t i = 0; status == ND_OK && i < params->count; i++)
         sizes[i] = (double)(params->list[i].rows * params->list[i].cols);
-    if (status == ND_OK)
-        status = nd_ownership_create(sizes, params->count, (int)rounds->workers, &o->home);
+    ND_IF_OK(nd_ownership_create(sizes, params->count, (int)rounds->workers, &o->home));
     free(sizes);
     return status;
 }

@@ -59,8 +59,7 @@ nd_status nd_reference_model_open(const nd_config *config, nd_comm *comm, const 
     nd_reference_model *r = calloc(1, sizeof *r);
     ND_FAIL_IF(!r, ND_ENOMEM, "no memory for a reference model");
     nd_status status = nd_load_model(&options, comm, &r->loaded);
-    if (status == ND_OK)
-        status = prepare(r, config, data);
+    ND_IF_OK(prepare(r, config, data));
     if (status != ND_OK) {
         nd_reference_model_close(r);
         return status;

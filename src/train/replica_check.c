@@ -187,12 +187,9 @@ static nd_status check_replicas(nd_run *run)
     nd_status status = chunk && mine && all
                            ? flip(run)
                            : ND_FAIL(ND_ENOMEM, "no memory for %lld hashes", (long long)count);
-    if (status == ND_OK)
-        status = hash_weights(run, chunk, mine);
-    if (status == ND_OK)
-        status = comm->ops.allgather(comm, all, mine, (size_t)count * sizeof *mine);
-    if (status == ND_OK)
-        status = compare(run, all, count);
+    ND_IF_OK(hash_weights(run, chunk, mine));
+    ND_IF_OK(comm->ops.allgather(comm, all, mine, (size_t)count * sizeof *mine));
+    ND_IF_OK(compare(run, all, count));
     free(chunk);
     free(mine);
     free(all);

@@ -67,8 +67,7 @@ static nd_status resume_snapshot(nd_run *run, bool *done)
     if (found.any && run->comm->rank == 0)
         status = look_for_newer(run, found.c.step, &newer);
     status = nd_run_agree(run->comm, status);
-    if (status == ND_OK)
-        status = run->comm->ops.broadcast(run->comm, &newer, sizeof newer, 0);
+    ND_IF_OK(run->comm->ops.broadcast(run->comm, &newer, sizeof newer, 0));
     if (status == ND_OK && found.any && !newer) {
         status = nd_snapshot_restore(run, &found, &untouched);
         *done = status == ND_OK;

@@ -210,8 +210,7 @@ static nd_status initialize_masters(nd_run *run)
     nd_status status =
         values ? ND_OK
                : ND_FAIL(ND_ENOMEM, "no memory to initialise parameters (%zu bytes)", bytes);
-    if (status == ND_OK)
-        status = b->ops.allocate(b, bytes, &memory);
+    ND_IF_OK(b->ops.allocate(b, bytes, &memory));
     for (int64_t i = 0; status == ND_OK && i < params->count; i++)
         if (run->masters[i].data)
             status = initialize_master(run, &params->list[i], run->masters[i],

@@ -132,8 +132,7 @@ static nd_status save_config(const nd_run *run)
     nd_identity_write_comments(&run->identity, memory);
     nd_status status = nd_config_write(&config, memory);
     fclose(memory);
-    if (status == ND_OK)
-        status = nd_durable_write(path, text, size);
+    ND_IF_OK(nd_durable_write(path, text, size));
     free(text);
     return status;
 }

@@ -206,8 +206,7 @@ static nd_status finish(const nd_set_aside *p)
     ND_TRY(nd_rename_new(from, to, NULL));
     nd_fault_point_of(0, 0, "aside_finish");
     nd_status status = finish_steps(p);
-    if (status == ND_OK)
-        status = nd_path_sync(p->run);
+    ND_IF_OK(nd_path_sync(p->run));
     if (status != ND_OK)
         nd_rename_new(to, from, NULL);
     return status;
@@ -217,8 +216,7 @@ static nd_status attempt(nd_set_aside *p, const nd_names *names, bool *apart)
 {
     ND_TRY(choose_number(p));
     nd_status status = collect(p, names, apart);
-    if (status == ND_OK)
-        status = finish(p);
+    ND_IF_OK(finish(p));
     if (status != ND_OK)
         undo(p);
     return status;
@@ -263,10 +261,8 @@ static nd_status recover_in(nd_set_aside p, const char *directory)
         if (p.number == 0)
             continue;
         status = numbered(path, p.run, FINISHED, p.number);
-        if (status == ND_OK)
-            status = nd_path_exists(path, &finished);
-        if (status == ND_OK)
-            status = finished ? finish_steps(&p) : undo(&p);
+        ND_IF_OK(nd_path_exists(path, &finished));
+        ND_IF_OK(finished ? finish_steps(&p) : undo(&p));
     }
     nd_names_free(&names);
     return status;

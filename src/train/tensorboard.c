@@ -170,8 +170,7 @@ nd_status nd_tensorboard_open(const char *directory, int64_t last_step,
     ND_FAIL_IF(!t, ND_ENOMEM, "no memory for an event file");
     t->file = -1;
     nd_status status = create_file(t, directory, latest);
-    if (status == ND_OK)
-        status = write_beginning(t, latest > 0, last_step);
+    ND_IF_OK(write_beginning(t, latest > 0, last_step));
     if (status != ND_OK) {
         nd_tensorboard_close(t);
         return status;

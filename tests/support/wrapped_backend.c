@@ -147,8 +147,7 @@ static nd_status mirror_leave(wrapper *w, const char *op)
         unsigned char margin[MARGIN];
         if (status == ND_OK && r->written)
             status = b->ops.download(b, r->outside, r->inside, r->bytes);
-        if (status == ND_OK)
-            status = b->ops.download(b, margin, r->inside + r->bytes, sizeof margin);
+        ND_IF_OK(b->ops.download(b, margin, r->inside + r->bytes, sizeof margin));
         for (int j = 0; status == ND_OK && j < MARGIN; j++)
             if (margin[j] != MARGIN_BYTE)
                 status = ND_FAIL(ND_EINTERNAL, "%s wrote %d bytes behind an argument of %zu", op, j,

@@ -1,9 +1,10 @@
 /* Errors: functions return nd_status; the first error of a thread is kept with its message and the
  * chain of calls it passed through.
  *
- * A function that finds an error calls ND_FAIL or ND_FAIL_IF with a message that names the file, tensor, key or
- * rank, what was expected and what was found. Callers pass it up with ND_TRY (or ND_TRY_GOTO when
- * they own something), which adds one line to the trace. Nothing in the libraries exits. */
+ * A function that finds an error calls ND_FAIL or ND_FAIL_IF with a message that names the file,
+ * tensor, key or rank, what was expected and what was found. Callers pass it up with ND_TRY (with
+ * ND_TRY_GOTO or ND_IF_OK when they own something), which adds one line to the trace. Nothing in
+ * the libraries exits. */
 #pragma once
 
 #include <stddef.h>
@@ -50,8 +51,8 @@ typedef struct nd_error {
         }                                                                                          \
     } while (0)
 
-/* Fails and returns from the calling function when `condition` holds: ND_FAIL_IF(!run, ND_ENOMEM, "no memory for a
- * run"). */
+/* Fails and returns from the calling function when `condition` holds:
+ * ND_FAIL_IF(!run, ND_ENOMEM, "no memory for a run"). */
 #define ND_FAIL_IF(condition, ...)                                                                 \
     do {                                                                                           \
         if (condition)                                                                             \
@@ -66,6 +67,14 @@ typedef struct nd_error {
             nd_error_add_trace(__FILE__, __LINE__, #expression);                                   \
             goto label;                                                                            \
         }                                                                                          \
+    } while (0)
+
+/* Needs a local `nd_status status`, and evaluates `expression` only while it is ND_OK: for a chain
+ * of calls with a cleanup behind it. */
+#define ND_IF_OK(expression)                                                                       \
+    do {                                                                                           \
+        if (status == ND_OK && (status = (expression)) != ND_OK)                                   \
+            nd_error_add_trace(__FILE__, __LINE__, #expression);                                   \
     } while (0)
 
 /* Records the error unless this thread already holds one, and returns `status`. */

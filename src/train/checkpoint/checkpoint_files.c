@@ -43,8 +43,7 @@ nd_status nd_checkpoint_add_config(nd_checkpoint *c, const char *directory, cons
     char *text;
     size_t size = 0;
     nd_status status = nd_checkpoint_config_text(c, config, &text, &size);
-    if (status == ND_OK)
-        status = nd_checkpoint_add_file(c, directory, "config.ini", text, size);
+    ND_IF_OK(nd_checkpoint_add_file(c, directory, "config.ini", text, size));
     free(text);
     return status;
 }

@@ -37,8 +37,7 @@ nd_status nd_checkpoint_look(const char *directory, int64_t step, nd_checkpoint_
         nd_error_clear();
         status = nd_checkpoint_open_manifest(path, &c);
     }
-    if (status == ND_OK)
-        status = nd_directory_names(path, &names);
+    ND_IF_OK(nd_directory_names(path, &names));
     standing->of_step = standing->own = status == ND_OK && c.step == step;
     for (int i = 0; i < names.count; i++)
         standing->own = standing->own && is_listed(&c, names.list[i]);
@@ -304,8 +303,7 @@ nd_status nd_checkpoint_supersede(const char *directory, int64_t step, nd_log *l
     while (first < steps.count && steps.list[first] <= step)
         first++;
     nd_status status = drop_foreign(directory, &steps, first);
-    if (status == ND_OK)
-        status = first < steps.count ? supersede(directory, &steps, first, step, log) : ND_OK;
+    ND_IF_OK(first < steps.count ? supersede(directory, &steps, first, step, log) : ND_OK);
     free(steps.list);
     return status;
 }
@@ -319,10 +317,8 @@ nd_status nd_checkpoint_recover(const char *directory)
         char from[ND_CHECKPOINT_PATH_MAX], to[ND_CHECKPOINT_PATH_MAX];
         bool taken = true;
         status = step_path(from, directory, ND_CHECKPOINT_REPLACED, steps.list[i]);
-        if (status == ND_OK)
-            status = step_path(to, directory, "", steps.list[i]);
-        if (status == ND_OK)
-            status = nd_path_exists(to, &taken);
+        ND_IF_OK(step_path(to, directory, "", steps.list[i]));
+        ND_IF_OK(nd_path_exists(to, &taken));
         if (status == ND_OK && !taken)
             status = nd_rename_new(from, to, NULL);
     }

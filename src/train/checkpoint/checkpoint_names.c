@@ -89,8 +89,7 @@ nd_status nd_checkpoint_steps_list(const char *directory, const char *prefix,
     nd_names names;
     *steps = (nd_checkpoint_steps){.left_out = -1};
     nd_status status = nd_directory_names(directory, &names);
-    if (status == ND_OK)
-        status = collect(directory, prefix, &names, steps);
+    ND_IF_OK(collect(directory, prefix, &names, steps));
     nd_names_free(&names);
     if (status != ND_OK) {
         free(steps->list);

@@ -103,8 +103,7 @@ static nd_status write_tensor(nd_save *s, nd_checkpoint_h5 *file, int64_t index,
     ND_FAIL_IF(!host, ND_ENOMEM, "no memory to save %s (%zu bytes)",
                s->run->model->params.list[index].name, bytes);
     nd_status status = b->ops.download(b, host, part->view.data, bytes);
-    if (status == ND_OK)
-        status = write_part(s, file, index, part, host, written);
+    ND_IF_OK(write_part(s, file, index, part, host, written));
     free(host);
     return status;
 }

@@ -351,17 +351,15 @@ nd_status nd_checkpoint_open_on_all(nd_comm *comm, const char *directory, bool d
     const nd_status opened = nd_checkpoint_open(directory, deep, c);
     nd_status status = nd_run_agree(comm, opened);
     strcpy(first, c->state_sha256);
-    if (status == ND_OK)
-        status = comm->ops.broadcast(comm, first, sizeof first, 0);
-    if (status == ND_OK)
-        status = nd_run_agree(
-            comm, strcmp(first, c->state_sha256) == 0
-                      ? ND_OK
-                      : ND_FAIL(ND_ECHECKPOINT,
-                                "%s: its state is %.12s... here and %.12s... on rank 0: by this "
-                                "path ranks reach different checkpoints; start them in one working "
-                                "directory, on a shared file system",
-                                directory, c->state_sha256, first));
+    ND_IF_OK(comm->ops.broadcast(comm, first, sizeof first, 0));
+    ND_IF_OK(nd_run_agree(
+        comm, strcmp(first, c->state_sha256) == 0
+                  ? ND_OK
+                  : ND_FAIL(ND_ECHECKPOINT,
+                            "%s: its state is %.12s... here and %.12s... on rank 0: by this "
+                            "path ranks reach different checkpoints; start them in one working "
+                            "directory, on a shared file system",
+                            directory, c->state_sha256, first)));
     if (status != ND_OK && opened == ND_OK)
         nd_checkpoint_close(c);
     return status;

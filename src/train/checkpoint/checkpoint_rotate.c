@@ -62,8 +62,7 @@ static void remove_left(nd_save *s, const char *prefix)
     for (int i = 0; i < steps.count; i++) {
         char path[ND_CHECKPOINT_PATH_MAX];
         nd_status status = join(s, path, prefix, steps.list[i]);
-        if (status == ND_OK)
-            status = nd_directory_remove(path);
+        ND_IF_OK(nd_directory_remove(path));
         worked(s, status);
     }
     free(steps.list);

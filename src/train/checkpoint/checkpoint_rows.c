@@ -95,8 +95,7 @@ static nd_status join_part(const joining *j, int64_t index, const nd_optimizer_s
         const size_t end = nd_checkpoint_row_at(param, part->view, span.first + span.count);
         status = read_rows(j, r, whole + from, end - from);
     }
-    if (status == ND_OK)
-        status = nd_save_write_values(j->file, true, param->name, part, whole, written);
+    ND_IF_OK(nd_save_write_values(j->file, true, param->name, part, whole, written));
     free(whole);
     return status;
 }
@@ -140,8 +139,7 @@ nd_status nd_save_join_rows(nd_save *s)
     joining j = {.s = s, .used = calloc((size_t)s->run->comm->size, sizeof *j.used)};
     ND_FAIL_IF(!j.used, ND_ENOMEM, "no memory for the rows of %d ranks", s->run->comm->size);
     nd_status status = path_of(s, 0, "h5", path);
-    if (status == ND_OK)
-        status = nd_checkpoint_h5_append(path, &j.file);
+    ND_IF_OK(nd_checkpoint_h5_append(path, &j.file));
     if (status == ND_OK) {
         status = join_all(&j);
         const nd_status closed = nd_checkpoint_h5_close(j.file);

@@ -290,8 +290,7 @@ static nd_status begin(nd_run *run, bool background)
     ND_TRY(finish(run));
     nd_comm_set_phase(run->comm, run->position.step, "save");
     nd_status status = nd_save_create(run, background, &run->saving.save);
-    if (status == ND_OK)
-        status = prepare(run, run->saving.save);
+    ND_IF_OK(prepare(run, run->saving.save));
     status = nd_run_agree(run->comm, as_checkpoint_error(status));
     if (status != ND_OK)
         return run->saving.save ? fail(run, status) : status;
@@ -305,8 +304,7 @@ nd_status nd_save_begin(nd_run *run, bool background)
 {
     const double start = nd_seconds();
     nd_status status = begin(run, background);
-    if (status == ND_OK)
-        status = nd_run_reset_error_feedback(run);
+    ND_IF_OK(nd_run_reset_error_feedback(run));
     run->saving.ms += 1e3 * (nd_seconds() - start);
     return status;
 }

@@ -22,15 +22,11 @@ static nd_status load_weights(nd_loaded_model *l, const nd_checkpoint *c)
         nd_backend *b = l->backend;
         nd_status status =
             host ? ND_OK : ND_FAIL(ND_ENOMEM, "no memory to read %s (%zu bytes)", p->name, bytes);
-        if (status == ND_OK)
-            status = nd_checkpoint_read(c, index, host);
-        if (status == ND_OK)
-            status = b->ops.allocate(b, bytes, &device);
-        if (status == ND_OK)
-            status = b->ops.upload(b, device, host, bytes);
-        if (status == ND_OK)
-            status =
-                nd_model_load_weight(l->model, i, nd_cview_of(device, t->dtype, t->rows, t->cols));
+        ND_IF_OK(nd_checkpoint_read(c, index, host));
+        ND_IF_OK(b->ops.allocate(b, bytes, &device));
+        ND_IF_OK(b->ops.upload(b, device, host, bytes));
+        ND_IF_OK(
+            nd_model_load_weight(l->model, i, nd_cview_of(device, t->dtype, t->rows, t->cols)));
         b->ops.release(b, device, bytes);
         free(host);
         ND_TRY(status);

@@ -149,8 +149,7 @@ nd_status nd_cost_predict(const nd_cost_machine *m, const nd_cost_work *work, nd
     s.update = s.began + ranks;
     s.updates = s.update + ranks;
     nd_status status = nd_cost_clocks_create(m, &s.clocks);
-    if (status == ND_OK)
-        status = run(&s, cost);
+    ND_IF_OK(run(&s, cost));
     nd_cost_clocks_destroy(&s.clocks);
     free(s.began);
     return status;

@@ -44,10 +44,8 @@ nd_status nd_snapshot_copy_begin(nd_run *run)
     int64_t *bytes = calloc((size_t)run->comm->size, sizeof *bytes);
     nd_status status =
         nd_run_agree(run->comm, bytes ? ND_OK : ND_FAIL(ND_ENOMEM, "no memory for sizes of parts"));
-    if (status == ND_OK)
-        status = run->comm->ops.allgather(run->comm, bytes, &mine, sizeof mine);
-    if (status == ND_OK)
-        status = nd_run_agree(run->comm, open_files(run, bytes));
+    ND_IF_OK(run->comm->ops.allgather(run->comm, bytes, &mine, sizeof mine));
+    ND_IF_OK(nd_run_agree(run->comm, open_files(run, bytes)));
     if (status == ND_OK)
         s->copy.pieces = count_pieces(run, bytes);
     else

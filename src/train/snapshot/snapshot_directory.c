@@ -69,8 +69,7 @@ static nd_status remove_steps(const char *place, int64_t keep, int64_t up_to)
             continue;
         nd_checkpoint_name(name, "", steps.list[i]);
         status = nd_checkpoint_join(path, sizeof path, place, name);
-        if (status == ND_OK)
-            status = nd_directory_remove(path);
+        ND_IF_OK(nd_directory_remove(path));
     }
     free(steps.list);
     return status;

@@ -77,8 +77,7 @@ nd_status nd_snapshot_map_new(const char *path, size_t bytes, void **data)
     nd_status status = reason == 0 ? ND_OK
                                    : ND_FAIL(ND_ECHECKPOINT, "no room for %s (%zu bytes): %s", path,
                                              bytes, strerror(reason));
-    if (status == ND_OK)
-        status = map(file, path, PROT_READ | PROT_WRITE, bytes, data);
+    ND_IF_OK(map(file, path, PROT_READ | PROT_WRITE, bytes, data));
     close(file);
     if (status != ND_OK)
         unlink(path);

@@ -200,9 +200,8 @@ static nd_status try_one(nd_run *run, const generation *g, int holder, nd_snapsh
     ND_TRY(nd_run_agree(comm, status));
     ND_TRY(nd_snapshot_share_texts(run, found, holder));
     status = nd_snapshot_step_path(run, g->step, found->c.directory);
-    if (status == ND_OK)
-        status = nd_manifest_parse(found->manifest_text, found->manifest_bytes, "manifest.json",
-                                   &found->c);
+    ND_IF_OK(
+        nd_manifest_parse(found->manifest_text, found->manifest_bytes, "manifest.json", &found->c));
     ND_TRY(nd_run_agree(comm, status));
     ND_TRY(gather_parts(run, found));
     const int64_t missing = first_missing(found, comm->size);

@@ -161,8 +161,7 @@ static nd_status fetch(nd_run *run, nd_snapshot_found *found, bool *untouched)
     nd_status status = nd_run_agree(
         run->comm,
         needed && list ? ND_OK : ND_FAIL(ND_ENOMEM, "no memory for the parts of a snapshot"));
-    if (status == ND_OK)
-        status = share_needs(run, &found->c, needed);
+    ND_IF_OK(share_needs(run, &found->c, needed));
     if (status == ND_OK) {
         count = list_transfers(run, found, needed, list);
         status = open_ends(run, found, list, count);
@@ -170,8 +169,7 @@ static nd_status fetch(nd_run *run, nd_snapshot_found *found, bool *untouched)
     status = nd_run_agree(run->comm, status == ND_EIO ? ND_ECHECKPOINT : status);
     *untouched = status == ND_ECHECKPOINT;
     for (int i = 0; i < count; i++) {
-        if (status == ND_OK)
-            status = exchange(run, found, &list[i]);
+        ND_IF_OK(exchange(run, found, &list[i]));
         nd_snapshot_unmap(list[i].data, list[i].bytes);
     }
     free(needed);

@@ -255,13 +255,11 @@ static nd_status publish(nd_run *run)
 {
     nd_snapshot_found texts = {0};
     nd_status status = nd_save_gather_slices(run->saving.snapshot);
-    if (status == ND_OK)
-        status = nd_save_gather(run->saving.snapshot);
+    ND_IF_OK(nd_save_gather(run->saving.snapshot));
     if (status == ND_OK && run->comm->rank == 0)
         status = make_texts(run, &texts);
     status = nd_run_agree(run->comm, as_snapshot_error(status));
-    if (status == ND_OK)
-        status = nd_snapshot_share_texts(run, &texts, 0);
+    ND_IF_OK(nd_snapshot_share_texts(run, &texts, 0));
     if (status == ND_OK && nd_snapshot_leads(run))
         status =
             nd_snapshot_write_texts(run, run->saving.snapshots->step, texts.config_text,
@@ -318,8 +316,7 @@ static nd_status advance(nd_run *run)
     nd_fault_point_of(run->comm->rank, s->step, "snapshot_written");
     nd_status status = as_snapshot_error(nd_background_wait(&run->saving.snapshot->job));
     status = nd_run_agree(run->comm, status);
-    if (status == ND_OK)
-        status = publish(run);
+    ND_IF_OK(publish(run));
     if (status != ND_OK)
         return fail(run, status);
     nd_fault_point_of(run->comm->rank, s->step, "snapshot_published");
