@@ -131,8 +131,7 @@ static void print_table(counted_list *list, double tokens, int64_t rows)
     }
     printf("| everything else | | | | | | %.1f ms a step |\n\n", rest * 1e3);
     printf("A step of %.0f tokens: floor %.1f ms, expected %.1f ms. A token: %.2fe9 operations in "
-           "int8, %.2fe9 in "
-           "bf16, %.1f MB; floor %.2f us, expected %.2f us: **%.1fe3 tokens/s**.\n",
+           "int8, %.2fe9 in bf16, %.1f MB; floor %.2f us, expected %.2f us: **%.1fe3 tokens/s**.\n",
            tokens, floor * 1e3, expected * 1e3, int8 / tokens * 1e-9, dense / tokens * 1e-9,
            bytes / tokens * 1e-6, floor / tokens * 1e6, expected / tokens * 1e6,
            tokens / expected * 1e-3);

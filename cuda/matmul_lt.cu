@@ -62,8 +62,7 @@ static nd_status check(cublasStatus_t code, const char *what, const nd_matmul *c
     ND_FAIL_IF(!call, ND_EINTERNAL, "cuBLASLt: %s failed with status %d", what, (int)code);
     return ND_FAIL(
         ND_EINTERNAL,
-        "cuBLASLt: %s failed with status %d for a product of [%lld, %lld] x [%lld, %lld] "
-        "in %s",
+        "cuBLASLt: %s failed with status %d for a product of [%lld, %lld] x [%lld, %lld] in %s",
         what, (int)code, (long long)call->m, (long long)call->k, (long long)call->k,
         (long long)call->n, nd_dtype_name(call->type));
 }

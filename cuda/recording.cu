@@ -12,10 +12,9 @@ struct nd_recording {
 
 nd_status nd_cuda_not_recording(const nd_cuda *cuda)
 {
-    return cuda->recording
-               ? ND_FAIL(ND_EINTERNAL, "cuda: an op that is recorded waits, uploads, or "
-                                       "needs more memory than there is")
-               : ND_OK;
+    return cuda->recording ? ND_FAIL(ND_EINTERNAL, "cuda: an op that is recorded waits, uploads, "
+                                                   "or needs more memory than there is")
+                           : ND_OK;
 }
 
 /* Relaxed: other threads, such as NCCL's, may do as they like. */

@@ -16,12 +16,11 @@ nd_status nd_cli_report(int argc, char **argv)
     const char *directory = NULL, *claims = NULL;
     char script[ND_CONFIG_TEXT_MAX], claims_path[ND_CONFIG_TEXT_MAX] = "";
     nd_arg_rest paths;
-    const nd_arg args[] = {
-        {"--out", ND_ARG_TEXT, &directory, "DIR",
-         "where REPORT.md, its pictures and their data go"},
-        {"--claims", ND_ARG_TEXT, &claims, "FILE",
-         "claims to set beside what the runs measured: a path, or a name among the installed "
-         "configurations (claims.ini: the E3 suite's)"}};
+    const nd_arg args[] = {{"--out", ND_ARG_TEXT, &directory, "DIR",
+                            "where REPORT.md, its pictures and their data go"},
+                           {"--claims", ND_ARG_TEXT, &claims, "FILE",
+                            "claims to set beside what the runs measured: a path, or a name among "
+                            "the installed configurations (claims.ini: the E3 suite's)"}};
     const nd_command command = {"nanochat_dist report RUN... --out DIR [--claims FILE]",
                                 "Tables and pictures of runs, and claims beside what was measured. "
                                 "Needs python3.",

@@ -142,9 +142,7 @@ nd_status nd_cli_sample(int argc, char **argv)
         {"--precision", ND_ARG_TEXT, &a.precision, "fp32|bf16", "of activations (the run's)"},
         {"--threads", ND_ARG_INT, &a.threads, "N", "threads (all cores)"},
         {"--stop", ND_ARG_TEXT, &a.stop, "TEXT",
-         "stop before this text (--chat: a new line and the "
-         "user's "
-         "prefix)"},
+         "stop before this text (--chat: a new line and the user's prefix)"},
         {"--chat", ND_ARG_FLAG, &a.chat, NULL,
          "hold a conversation: reply to each line of standard input; --prompt precedes it"},
         {"--user-prefix", ND_ARG_TEXT, &a.user_prefix, "TEXT",

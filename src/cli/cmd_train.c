@@ -54,8 +54,7 @@ nd_status nd_cli_train(int argc, char **argv)
         {"--run-dir", ND_ARG_TEXT, &a.run_dir, "DIR", "where the run writes its files"},
         {"--resume", ND_ARG_TEXT, &a.resume, "auto|none|DIR",
          "auto: continue from the newest complete checkpoint; none: start a new run (the default); "
-         "DIR: "
-         "continue from this checkpoint or run"},
+         "DIR: continue from this checkpoint or run"},
         {"--new-data", ND_ARG_FLAG, &a.new_data, NULL,
          "with --resume: continue although the data has changed, from the start of an epoch"},
         {"--dataset", ND_ARG_TEXT, &a.dataset, "synthetic|shards", "where tokens come from"},

@@ -116,10 +116,9 @@ static nd_status check_layout(hid_t dataset, nd_shard *shard)
     else if (H5Pget_nfilters(properties) != 1 ||
              H5Pget_filter2(properties, 0, &flags, &values, NULL, 0, NULL, NULL) !=
                  H5Z_FILTER_FLETCHER32)
-        status = ND_FAIL(ND_EDATA,
-                         "%s: /tokens has %d filters; expected fletcher32 alone, without "
-                         "compression",
-                         shard->path, H5Pget_nfilters(properties));
+        status = ND_FAIL(
+            ND_EDATA, "%s: /tokens has %d filters; expected fletcher32 alone, without compression",
+            shard->path, H5Pget_nfilters(properties));
     shard->chunk_tokens = (int64_t)chunk;
     H5Pclose(properties);
     return status;
@@ -333,12 +332,11 @@ static nd_status verify_chunk(const nd_shard *shard, int fd, int64_t chunk)
                                 (uint32_t)tail[2] << 16 | (uint32_t)tail[3] << 24;
         const uint32_t found = nd_fletcher32(data, bytes);
         if (stored != found)
-            status =
-                ND_FAIL(ND_EDATA,
-                        "%s: chunk %lld (tokens %lld and on) is damaged: its checksum is %08x; "
-                        "expected %08x",
-                        shard->path, (long long)chunk, (long long)(chunk * shard->chunk_tokens),
-                        found, stored);
+            status = ND_FAIL(ND_EDATA,
+                             "%s: chunk %lld (tokens %lld and on) is damaged: its checksum is "
+                             "%08x; expected %08x",
+                             shard->path, (long long)chunk,
+                             (long long)(chunk * shard->chunk_tokens), found, stored);
     }
     free(data);
     if (status == ND_OK)
@@ -419,13 +417,12 @@ nd_status nd_shard_reopen_file(const nd_shard *shard, int *fd)
     if (*fd >= 0 && fstat(*fd, &info) == 0 && info.st_ino == shard->inode &&
         info.st_size == shard->file_bytes)
         return ND_OK;
-    const nd_status status =
-        *fd < 0
-            ? ND_FAIL(ND_EDATA, "%s: cannot open this file again: %s", shard->path, strerror(errno))
-            : ND_FAIL(ND_EDATA,
-                      "%s: replaced since it was first opened; data must stay as it is while it "
-                      "is used",
-                      shard->path);
+    const nd_status status = *fd < 0 ? ND_FAIL(ND_EDATA, "%s: cannot open this file again: %s",
+                                               shard->path, strerror(errno))
+                                     : ND_FAIL(ND_EDATA,
+                                               "%s: replaced since it was first opened; data must "
+                                               "stay as it is while it is used",
+                                               shard->path);
     if (*fd >= 0)
         close(*fd);
     *fd = -1;

@@ -117,12 +117,10 @@ nd_status nd_shard_index_parse(const void *bytes, size_t size, const char *name,
                "%s:%d: not JSON, or not whole: %s; expected the index of shards that "
                "`nanochat_dist pack` writes",
                name, error.line, error.text);
-    const nd_status status = json_is_object(root)
-                                 ? parse_object(root, name, index)
-                                 : ND_FAIL(ND_EDATA,
-                                           "%s: not a JSON object; expected an index of "
-                                           "shards",
-                                           name);
+    const nd_status status =
+        json_is_object(root)
+            ? parse_object(root, name, index)
+            : ND_FAIL(ND_EDATA, "%s: not a JSON object; expected an index of shards", name);
     json_decref(root);
     return status;
 }

@@ -75,9 +75,8 @@ nd_status nd_launcher_check(int size, const char *library)
     const char *count = found ? getenv(found->count) : NULL;
     if (!count || atoll(count) <= size)
         return ND_OK;
-    return ND_FAIL(
-        ND_ECONFIG,
-        "%s started %lld processes (%s), but %s joins only %d of them: each would do the "
-        "whole work alone, in the same directory; %s",
-        found->name, atoll(count), found->count, library, size, found->advice);
+    return ND_FAIL(ND_ECONFIG,
+                   "%s started %lld processes (%s), but %s joins only %d of them: each would do "
+                   "the whole work alone, in the same directory; %s",
+                   found->name, atoll(count), found->count, library, size, found->advice);
 }

@@ -61,12 +61,11 @@ static void describe(const import *in, const nd_import_options *options, FILE *o
     if (fabs(in->model.epsilon - 1e-5) > 1e-12)
         fprintf(out, "note      its norms add %g under the root; here it is 1e-05\n",
                 in->model.epsilon);
-    fprintf(
-        out,
-        "saved     %s/checkpoints/step_00000000\n"
-        "next      nanochat_dist train --config %s/checkpoints/latest/config.ini --data-path DIR "
-        "--run-dir %s --resume auto\n",
-        options->run, options->run, options->run);
+    fprintf(out,
+            "saved     %s/checkpoints/step_00000000\n"
+            "next      nanochat_dist train --config %s/checkpoints/latest/config.ini --data-path "
+            "DIR --run-dir %s --resume auto\n",
+            options->run, options->run, options->run);
 }
 
 static nd_status convert(import *in, const nd_import_options *options, FILE *out)

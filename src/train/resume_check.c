@@ -52,12 +52,11 @@ nd_status nd_resume_newest(nd_run *run, char path[ND_CHECKPOINT_PATH_MAX])
         return nd_resume_check_run(c, path);
     if (!run->start.has_directory)
         ND_TRY(nd_checkpoint_search(c->logging.run_dir, NULL, elsewhere));
-    return elsewhere[0]
-               ? ND_FAIL(ND_ECHECKPOINT,
-                         "%s holds no checkpoint, but the run in %s has %s; to resume it give "
-                         "its --checkpoint-dir, to start a new run --resume none",
-                         directory, c->logging.run_dir, elsewhere)
-               : ND_OK;
+    return elsewhere[0] ? ND_FAIL(ND_ECHECKPOINT,
+                                  "%s holds no checkpoint, but the run in %s has %s; to resume it "
+                                  "give its --checkpoint-dir, to start a new run --resume none",
+                                  directory, c->logging.run_dir, elsewhere)
+                        : ND_OK;
 }
 
 nd_status nd_resume_sets_aside(const nd_config *config, const char *resume, bool *aside)

@@ -24,8 +24,7 @@ nd_status nd_run_set_groups(nd_run *run)
     char fitting[256];
     list_fitting(ranks, NULL, 0, fitting, sizeof fitting);
     ND_FAIL_IF(group > 0 && ranks % group != 0, ND_ECONFIG,
-               "[dist] group_ranks = %lld does not divide the %d ranks of this run; "
-               "%s would, or 0",
+               "[dist] group_ranks = %lld does not divide the %d ranks of this run; %s would, or 0",
                (long long)group, ranks, fitting);
     if (group > 0)
         run->comm->group_ranks = (int)group;

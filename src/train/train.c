@@ -166,11 +166,10 @@ static void describe(nd_run *run)
                     (double)nd_dataset_token_count(run->data.train) * 1e-6,
                     run->data.val ? (double)nd_dataset_token_count(run->data.val) * 1e-6 : 0.0);
     if (run->data.short_held_out > 0)
-        nd_log_line(
-            &run->log,
-            "data    nothing to evaluate on: none of the held-out shards (%lld tokens) is as "
-            "long as a window, seq_length + 1 = %lld; pack with a larger --val-fraction",
-            (long long)run->data.short_held_out, (long long)c->seq_length + 1);
+        nd_log_line(&run->log,
+                    "data    nothing to evaluate on: none of the held-out shards (%lld tokens) is "
+                    "as long as a window, seq_length + 1 = %lld; pack with a larger --val-fraction",
+                    (long long)run->data.short_held_out, (long long)c->seq_length + 1);
     if (run->rounds)
         describe_rounds(run);
     if (run->config.training.use_galore)

@@ -70,8 +70,7 @@ const nd_config_key nd_config_keys[] = {
     DOUBLE(training, min_lr_ratio, 0, 1, "0.1", "final learning rate as a fraction of the peak"),
     INT(training, max_skipped_steps, 0, MAX_COUNT, "3",
         "consecutive skipped steps (non-finite values or a loss spike) before the run rolls back "
-        "to "
-        "its newest checkpoint and skips their data"),
+        "to its newest checkpoint and skips their data"),
     INT(training, max_rollbacks, 0, MAX_COUNT, "2",
         "rollbacks before the run ends with exit code 6"),
     DOUBLE(training, loss_spike_zscore, 0, 1e6, "0",
@@ -83,10 +82,9 @@ const nd_config_key nd_config_keys[] = {
     INT(training, mtp_n_tokens, 2, 8, "4", "tokens predicted ahead, the next one included"),
     DOUBLE(training, mtp_weight, 0, 100, "0.2",
            "weight of the second token; each further one weighs half of the one before"),
-    CHOICE(
-        training, mtp_schedule, "constant|linear|thirds", "thirds",
-        "weights over the run: constant; linear to 0; or all, half and none of the further tokens "
-        "by thirds of the run"),
+    CHOICE(training, mtp_schedule, "constant|linear|thirds", "thirds",
+           "weights over the run: constant; linear to 0; or all, half and none of the further "
+           "tokens by thirds of the run"),
     BOOL(training, use_collider, "false",
          "Collider: run the backward pass on a part of the tokens"),
     CHOICE(
@@ -134,11 +132,9 @@ const nd_config_key nd_config_keys[] = {
     CHOICE(optimizer, galore_projector_bits, "auto|32|8", "auto",
            "bits of GaLore's projectors: auto is 32 where optimizer state is, else 8"),
     DOUBLE(optimizer, galore_scale, 0, 100, "1.0", "factor of GaLore's updates"),
-    DOUBLE(
-        optimizer, galore_residual, 0, 100, "0.0",
-        "factor of the gradient outside the subspace, orthogonalised without momentum and added to "
-        "GaLore's "
-        "update; above 0 full gradients are sent to their owners"),
+    DOUBLE(optimizer, galore_residual, 0, 100, "0.0",
+           "factor of the gradient outside the subspace, orthogonalised without momentum and added "
+           "to GaLore's update; above 0 full gradients are sent to their owners"),
 
     CHOICE(data, dataset, "shards|synthetic", "shards", "where tokens come from"),
     TEXT(data, data_path, "", "directory of packed shards"),
@@ -158,10 +154,9 @@ const nd_config_key nd_config_keys[] = {
     CHOICE(hardware, attention_backend, "auto|cudnn|builtin", "auto",
            "attention in bf16 on a GPU: cudnn, builtin (this program's kernel), or auto: cuDNN's "
            "where it is installed and supports the shape"),
-    CHOICE(
-        hardware, precision, "fp32|bf16|auto", "auto",
-        "type of activations and backward products; auto is bf16 where the machine multiplies it "
-        "faster than fp32 (elsewhere bf16 saves memory and no time)"),
+    CHOICE(hardware, precision, "fp32|bf16|auto", "auto",
+           "type of activations and backward products; auto is bf16 where the machine multiplies "
+           "it faster than fp32 (elsewhere bf16 saves memory and no time)"),
     CHOICE(
         hardware, backward_precision, "same|int8|auto", "auto",
         "type of the backward products of ternary weights: as precision, or int8 with a scale per "
@@ -180,20 +175,18 @@ const nd_config_key nd_config_keys[] = {
         "consecutive ranks among which a matrix has one owner and codes are sent; its owners in "
         "other groups get the same gradient and update alike; 0: on several hosts by the predicted "
         "step, else all ranks"),
-    CHOICE(
-        dist, grad_reduction, "owners|allreduce", "owners",
-        "owners: each gradient is reduced to the rank that owns it; allreduce: NCCL's all-reduce "
-        "(GPUs only, with deterministic = off and grad_comm_dtype = fp32)"),
+    CHOICE(dist, grad_reduction, "owners|allreduce", "owners",
+           "owners: each gradient is reduced to the rank that owns it; allreduce: NCCL's "
+           "all-reduce (GPUs only, with deterministic = off and grad_comm_dtype = fp32)"),
     CHOICE(dist, grad_comm_dtype, "fp32|bf16|int8", "fp32",
            "type of gradients between ranks: fp32 is exact; bf16 and int8 (in blocks) round, "
            "with error feedback, and need deterministic = off"),
     CHOICE(dist, shorten_gradients, "off|on|auto", "auto",
            "exact gradients between hosts in about 0.86 of their bytes, the same to the bit: auto, "
            "while the link is slower than 4 Gbit/s (not on GPUs)"),
-    CHOICE(
-        dist, weight_sync, "full|full_base3|delta", "full",
-        "how ternary weights reach the other ranks after an update, always exact: all at 2 bits, "
-        "all at five to a byte, or only those that changed"),
+    CHOICE(dist, weight_sync, "full|full_base3|delta", "full",
+           "how ternary weights reach the other ranks after an update, always exact: all at 2 "
+           "bits, all at five to a byte, or only those that changed"),
     CHOICE(dist, embedding_sync, "full|int8_delta", "full",
            "the same for the embedding and the head: full sends them whole in the type of "
            "activations; int8_delta sends their change, rounded to int8 with error feedback"),
@@ -203,10 +196,9 @@ const nd_config_key nd_config_keys[] = {
         "steps between synchronisations of workers: an outer step with their mean change"),
     DOUBLE(dist, outer_lr, 0, 100, "1", "rate of the outer Nesterov step"),
     DOUBLE(dist, outer_momentum, 0, 0.9999, "0.5", "momentum of the outer Nesterov step"),
-    CHOICE(
-        dist, outer_comm_dtype, "fp32|int8|int4", "fp32",
-        "type of changes between workers: int8 and int4 round in blocks, with error feedback; the "
-        "bits do not depend on the number of ranks"),
+    CHOICE(dist, outer_comm_dtype, "fp32|int8|int4", "fp32",
+           "type of changes between workers: int8 and int4 round in blocks, with error feedback; "
+           "the bits do not depend on the number of ranks"),
     CHOICE(dist, outer_state_bits, "32|8", "32", "bits of an element of the outer momentum"),
     DOUBLE(dist, timeout_seconds, 1, 86400, "600",
            "how long a rank waits for another before the job ends with exit code 5"),

@@ -179,8 +179,7 @@ static nd_status restore_tensor(nd_run *run, const nd_checkpoint *c, int64_t par
     if (stored.rows != whole.rows || stored.cols != whole.cols ||
         (t->dtype != whole.dtype && !convert))
         return ND_FAIL(ND_ECHECKPOINT,
-                       "%s: %s of %s is %s [%lld, %lld], this configuration needs "
-                       "%s [%lld, %lld]",
+                       "%s: %s of %s is %s [%lld, %lld], this configuration needs %s [%lld, %lld]",
                        c->directory, part, param->name, nd_dtype_name(t->dtype),
                        (long long)stored.rows, (long long)stored.cols, nd_dtype_name(whole.dtype),
                        (long long)whole.rows, (long long)whole.cols);

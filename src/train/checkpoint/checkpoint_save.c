@@ -180,9 +180,8 @@ static nd_status copy_owned(nd_run *run, nd_save *s)
     s->copy = run->saving.copy;
     return status != ND_ENOMEM
                ? status
-               : ND_FAIL(ND_ENOMEM,
-                         "no memory for a copy of masters and state; [logging] checkpoint_async = "
-                         "false needs none");
+               : ND_FAIL(ND_ENOMEM, "no memory for a copy of masters and state; [logging] "
+                                    "checkpoint_async = false needs none");
 }
 
 static nd_status start_directory(const nd_save *s)

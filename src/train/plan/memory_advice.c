@@ -21,9 +21,8 @@ void nd_memory_advise(const nd_config *config, const size_t bytes[ND_MEMORY_COUN
                 "buffer (gradients are %.2f GiB)\n",
                 (double)bytes[ND_MEMORY_GRADIENTS] / gib);
     if (config->training.grad_clip > 0.0)
-        fprintf(out,
-                "  training.grad_clip = 0 with one micro-batch a rank updates layer by layer and "
-                "keeps one layer's gradients\n");
+        fprintf(out, "  training.grad_clip = 0 with one micro-batch a rank updates layer by layer "
+                     "and keeps one layer's gradients\n");
     if (config->training.use_galore && config->optimizer.galore_residual > 0.0)
         fprintf(out, "  optimizer.galore_residual = 0 keeps gradients in galore_rank dimensions\n");
     if (!config->training.use_galore)

@@ -182,20 +182,18 @@ void nd_plan_print(const nd_plan *plan, const nd_config *config, size_t device_m
     fprintf(out, "  beside these: the program with its libraries%s\n",
             plan->workspace > 0 ? "" : ", and the backend's workspace (--workspace measures it)");
     if (config->logging.checkpoint_async)
-        fprintf(
-            out,
-            "  on a GPU also %.1f MiB of the host's memory, a copy of masters and state while a "
-            "checkpoint is written\n",
-            (double)plan->saved_copy / mib);
+        fprintf(out,
+                "  on a GPU also %.1f MiB of the host's memory, a copy of masters and state while "
+                "a checkpoint is written\n",
+                (double)plan->saved_copy / mib);
     fprintf(out, "\n");
     print_snapshots(plan, config, out);
     print_wire(plan, config, out);
     fprintf(out, "arithmetic       %.3g FLOP a step, %.3g over the run\n", plan->flops_per_step,
             plan->flops_per_run);
     if (plan->slow_bf16)
-        fprintf(out,
-                "precision        bf16 saves memory here, not time: the CPU has no bf16 products; "
-                "precision = auto takes fp32\n");
+        fprintf(out, "precision        bf16 saves memory here, not time: the CPU has no bf16 "
+                     "products; precision = auto takes fp32\n");
     if (device_memory == 0)
         return;
     const double need = (double)nd_plan_rank_bytes(plan, plan->fullest);

@@ -404,18 +404,16 @@ void nd_plan_cost_print(const nd_plan_cost *plan, FILE *out)
     for (int h = 0; plan->hosts > 1 && h < plan->hosts && h < ND_COST_HOSTS; h++)
         fprintf(out, "  over the link of host %-3d  %10.4f MiB out, %.4f MiB in\n", h,
                 c->sent[h] / (1024.0 * 1024.0), c->received[h] / (1024.0 * 1024.0));
-    fprintf(
-        out,
-        "  alone                     %10.4g ms the same step on one rank; %.4g ms a rank's share "
-        "of the batch\n",
-        plan->alone * ms, plan->rank_alone * ms);
+    fprintf(out,
+            "  alone                     %10.4g ms the same step on one rank; %.4g ms a rank's "
+            "share of the batch\n",
+            plan->alone * ms, plan->rank_alone * ms);
     fprintf(out, "  efficiency                %9.1f%% strong, %.1f%% weak\n",
             100.0 * nd_plan_cost_strong(plan), 100.0 * nd_plan_cost_weak(plan));
     if (plan->idle > 0)
         fprintf(out, "  %d of the ranks own no parameter: they send gradients and wait\n",
                 plan->idle);
     if (plan->shortens)
-        fprintf(out,
-                "  not counted: gradients between hosts shortened to about 0.86 of their bytes "
-                "([dist] shorten_gradients)\n");
+        fprintf(out, "  not counted: gradients between hosts shortened to about 0.86 of their "
+                     "bytes ([dist] shorten_gradients)\n");
 }

@@ -174,11 +174,10 @@ static nd_status fail(nd_run *run, nd_status status)
         return status;
     }
     if (!s->warned)
-        nd_log_line(
-            &run->log,
-            "warning: no snapshot of step %lld: %s; training continues, and the next one is "
-            "tried when it is due; this is said once",
-            (long long)s->step, error.message);
+        nd_log_line(&run->log,
+                    "warning: no snapshot of step %lld: %s; training continues, and the next one "
+                    "is tried when it is due; this is said once",
+                    (long long)s->step, error.message);
     s->warned = true;
     if (nd_snapshot_leads(run))
         nd_snapshot_remove(run, s->whole, -1);
