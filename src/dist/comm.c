@@ -3,6 +3,7 @@
 #include "dist/launcher.h"
 #include "dist/wire_sizes.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 
 nd_status nd_comm_create(nd_comm **comm)
@@ -86,6 +87,38 @@ int nd_comm_group_first(const nd_comm *comm)
 int nd_comm_member(const nd_comm *comm)
 {
     return comm->rank % nd_comm_group(comm);
+}
+
+bool nd_groups_fit_hosts(const int *sizes, int hosts, int group)
+{
+    int begins = 0; /* first rank of host h */
+    for (int h = 0; h < hosts; begins += sizes[h++]) {
+        const int ends = begins + sizes[h], first = begins / group, last = (ends - 1) / group;
+        const bool whole = begins % group == 0 && ends % group == 0; /* groups within it */
+        if (!whole && first != last)
+            return false;
+    }
+    return true;
+}
+
+nd_status nd_groups_check(int ranks, const int *sizes, int hosts, int group)
+{
+    char fitting[256];
+    size_t used = 0;
+    if (ranks % group == 0 && nd_groups_fit_hosts(sizes, hosts, group))
+        return ND_OK;
+    for (int g = 1; g <= ranks && used + 16 < sizeof fitting; g++)
+        if (ranks % g == 0 && nd_groups_fit_hosts(sizes, hosts, g))
+            used += (size_t)snprintf(fitting + used, sizeof fitting - used, "%s%d",
+                                     g > 1 ? ", " : "", g);
+    ND_FAIL_IF(ranks % group != 0, ND_ECONFIG,
+               "[dist] group_ranks = %d does not divide the %d ranks of this run; %s would, or 0",
+               group, ranks, fitting);
+    return ND_FAIL(ND_ECONFIG,
+                   "[dist] group_ranks = %d: some groups would begin or end inside of a host "
+                   "that they go beyond, the first of %d hosts having %d ranks and the last %d; "
+                   "%s would fit, or 0",
+                   group, hosts, sizes[0], sizes[hosts - 1], fitting);
 }
 
 size_t nd_wire_part_bytes(const nd_comm *comm)

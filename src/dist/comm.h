@@ -182,6 +182,14 @@ int nd_comm_group(const nd_comm *comm);
 int nd_comm_group_first(const nd_comm *comm);
 int nd_comm_member(const nd_comm *comm);
 
+/* Whether every group of `group` consecutive ranks lies within one host or consists of whole hosts.
+ * Host h has sizes[h] consecutive ranks. */
+bool nd_groups_fit_hosts(const int *sizes, int hosts, int group);
+
+/* Errors: ND_ECONFIG, listing the sizes that are possible, unless `group` divides `ranks` and fits
+ * the hosts (hosts = 0: any). Not collective. */
+nd_status nd_groups_check(int ranks, const int *sizes, int hosts, int group);
+
 /* comm->part_bytes, or what stands for it. */
 size_t nd_wire_part_bytes(const nd_comm *comm);
 

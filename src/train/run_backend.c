@@ -2,7 +2,6 @@
 
 #include "core/base/machine.h"
 #include "dist/device.h"
-#include "train/rounds.h"
 
 #include <stdlib.h>
 
@@ -44,32 +43,4 @@ void nd_run_resolve_precision(nd_config *config, const nd_backend *backend)
         config->hardware.backward_precision =
             backend->traits.fast_int8_gradients && config->model.group_size == 0 ? ND_BACKWARD_INT8
                                                                                  : ND_BACKWARD_SAME;
-}
-
-nd_status nd_run_attach_backend(nd_run *run)
-{
-    nd_comm *comm = run->comm;
-    const nd_backend *b = run->backend;
-    const char mine = b->ops.host_memory ? 'h' : 'd';
-    char *all = calloc((size_t)comm->size, sizeof *all);
-    ND_FAIL_IF(!all, ND_ENOMEM, "no memory for the devices of %d ranks", comm->size);
-    nd_status status = comm->ops.allgather(comm, all, &mine, sizeof mine);
-    for (int r = 0; status == ND_OK && r < comm->size; r++)
-        if (all[r] != mine)
-            status =
-                ND_FAIL(ND_ECONFIG,
-                        "rank %d computes on a %s and rank %d on a %s; set [hardware] target "
-                        "to cpu or cuda",
-                        comm->rank, mine == 'd' ? "GPU" : "CPU", r, all[r] == 'd' ? "GPU" : "CPU");
-    free(all);
-    ND_TRY(status);
-    if (run->rounds) /* weights and gradients are exchanged inside workers alone */
-        comm = run->rounds->inside;
-    nd_comm_set_device(comm, run->backend);
-    comm->reduction = (nd_reduction)run->config.dist.grad_reduction;
-    ND_FAIL_IF(comm->reduction == ND_REDUCTION_ALLREDUCE && !nd_device_owns(b), ND_ECONFIG,
-               "[dist] grad_reduction = allreduce is NCCL's and needs GPUs, but this run computes "
-               "on %s; use grad_reduction = owners",
-               b->ops.host_memory ? "CPUs" : b->ops.name);
-    return nd_device_attach(comm);
 }

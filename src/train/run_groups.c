@@ -7,40 +7,14 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-/* "1, 2, 4, 8": what divides the ranks, and fits hosts where their sizes are given. */
-static void list_fitting(int ranks, const int *sizes, int hosts, char *text, size_t size)
-{
-    size_t used = 0;
-    for (int group = 1; group <= ranks && used + 16 < size; group++)
-        if (ranks % group == 0 && (!sizes || nd_groups_fit_hosts(sizes, hosts, group)))
-            used +=
-                (size_t)snprintf(text + used, size - used, "%s%d", group > 1 ? ", " : "", group);
-}
-
 nd_status nd_run_set_groups(nd_run *run)
 {
-    const int ranks = run->comm->size;
-    const int64_t group = run->config.dist.group_ranks;
-    char fitting[256];
-    list_fitting(ranks, NULL, 0, fitting, sizeof fitting);
-    ND_FAIL_IF(group > 0 && ranks % group != 0, ND_ECONFIG,
-               "[dist] group_ranks = %lld does not divide the %d ranks of this run; %s would, or 0",
-               (long long)group, ranks, fitting);
-    if (group > 0)
-        run->comm->group_ranks = (int)group;
-    return ND_OK;
-}
-
-bool nd_groups_fit_hosts(const int *sizes, int hosts, int group)
-{
-    int begins = 0; /* the host at hand */
-    for (int h = 0; h < hosts; begins += sizes[h++]) {
-        const int ends = begins + sizes[h], first = begins / group, last = (ends - 1) / group;
-        const bool whole = begins % group == 0 && ends % group == 0; /* groups within it */
-        if (!whole && first != last)
-            return false;
+    const int group = (int)run->config.dist.group_ranks;
+    if (group > 0) {
+        ND_TRY(nd_groups_check(run->comm->size, NULL, 0, group));
+        run->comm->group_ranks = group;
     }
-    return true;
+    return ND_OK;
 }
 
 /* sizes[] of hosts, from where every rank stands on its own; 0: ranks of a host are not consecutive. */
@@ -54,22 +28,6 @@ static int hosts_of(const int *local, int ranks, int *sizes)
             return 0;
     }
     return hosts;
-}
-
-nd_status nd_groups_check_hosts(const int *sizes, int hosts, int group)
-{
-    char fitting[256];
-    int ranks = 0;
-    if (nd_groups_fit_hosts(sizes, hosts, group))
-        return ND_OK;
-    for (int h = 0; h < hosts; h++)
-        ranks += sizes[h];
-    list_fitting(ranks, sizes, hosts, fitting, sizeof fitting);
-    return ND_FAIL(ND_ECONFIG,
-                   "[dist] group_ranks = %d: some groups would begin or end inside of a host "
-                   "that they go beyond, the first of %d hosts having %d ranks and the last %d; "
-                   "%s would fit, or 0",
-                   group, hosts, sizes[0], sizes[hosts - 1], fitting);
 }
 
 /* -- chosen ------------------------------------------------------------------------------------- */
@@ -172,7 +130,7 @@ nd_status nd_run_choose_groups(nd_run *run)
     nd_status status = comm->ops.allgather(comm, local, &comm->local_rank, sizeof *local);
     const int hosts = status == ND_OK ? hosts_of(local, comm->size, sizes) : 0;
     const char *why = hosts > 1 ? reason_for_one(run, sizes, hosts) : NULL;
-    if (group > 0 && hosts > 0 && nd_groups_check_hosts(sizes, hosts, group) != ND_OK)
+    if (group > 0 && hosts > 0 && nd_groups_check(comm->size, sizes, hosts, group) != ND_OK)
         status = nd_run_same_error(ND_ECONFIG);
     else if (group == 0 && why && comm->rank == 0)
         nd_log_line(&run->log, "groups  1 of %d ranks: %s", comm->size, why);

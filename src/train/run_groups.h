@@ -7,12 +7,6 @@
  * ND_ECONFIG for groups that do not divide the ranks, saying which do. */
 nd_status nd_run_set_groups(nd_run *run);
 
-/* Whether each group of `group` consecutive ranks is within a host or has whole hosts, of sizes[hosts] ranks. */
-bool nd_groups_fit_hosts(const int *sizes, int hosts, int group);
-
-/* Errors: ND_ECONFIG for groups that begin or end inside of hosts that they go beyond, saying which fit. */
-nd_status nd_groups_check_hosts(const int *sizes, int hosts, int group);
-
 /* Checks the configured groups against hosts. Where group_ranks is 0 and hosts are several, sets run->comm->group_ranks
  * to what the cost model chooses (nd_plan_groups_choose) by links and rates measured here, or to 0, all ranks: with
  * workers, on GPUs, where gradients are rounded, and where hosts have different numbers of ranks. Logs what it chose

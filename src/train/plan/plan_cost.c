@@ -5,7 +5,6 @@
 #include "train/plan/operations.h"
 #include "train/plan/plan_wire.h"
 #include "train/plan/simulated_step.h"
-#include "train/run_groups.h"
 #include "train/run_memory.h"
 #include "train/step.h"
 
@@ -255,14 +254,13 @@ static nd_status predict(table *t, estimate how, nd_plan_cost *plan)
 /* Groups that a run on these hosts would refuse. */
 static nd_status check_groups(const nd_config *config, int ranks, int hosts)
 {
-    const int64_t size = config->dist.group_ranks;
-    if (size == 0 || ranks % size != 0)
-        return ND_OK; /* or an error of nd_run_set_groups */
+    if (config->dist.group_ranks == 0)
+        return ND_OK;
     int *sizes = calloc((size_t)hosts, sizeof *sizes);
     ND_FAIL_IF(!sizes, ND_ENOMEM, "no memory for %d hosts", hosts);
     for (int r = 0; r < ranks; r++)
         sizes[nd_links_host(&(nd_links){.ranks = ranks, .hosts = hosts}, r)]++;
-    const nd_status status = nd_groups_check_hosts(sizes, hosts, (int)size);
+    const nd_status status = nd_groups_check(ranks, sizes, hosts, (int)config->dist.group_ranks);
     free(sizes);
     return status;
 }
