@@ -1,20 +1,19 @@
 /* The backend contract: what a device can compute.
  *
  * A backend is a table of ops and a context. Every slot is filled: the CPU backend starts from a
- * plain reference with double accumulation (cpu/reference_*.c) and fast versions replace slots of
- * it; the framework never asks which one it got.
+ * plain reference with double accumulation (cpu/reference_*.c), and fast versions replace slots of
+ * it; callers never ask which one they got.
  *
  * Memory. Views passed to ops point to memory of this backend. Ops may run asynchronously in the
- * order of their calls; `synchronize` and `download` wait. What ops need beyond their arguments is
- * the backend's workspace: it grows while the first step meets each shape, then stays.
+ * order of their calls; `synchronize` and `download` wait. Memory that ops need beyond their arguments
+ * is the backend's workspace: it grows in the first step, as new shapes come, and then stays.
  *
  * Types. "float" below is f32 or bf16 (the CPU reference also takes f64, for gradient checks in
  * double); dtypes may differ between the arguments of one op unless it says otherwise. Accumulation
  * is in f32 or wider. Shapes are [rows, cols]; t counts tokens. Outputs never alias inputs unless
  * the slot says "in place".
  *
- * Determinism. The result of an op is the same to the bit for the same inputs, whatever the number
- * of threads.
+ * Determinism. The same inputs give the same bits, whatever the number of threads.
  *
  * Errors. ND_EINTERNAL for shapes or dtypes that break the contract; ND_ENOMEM when the workspace
  * cannot grow. */
@@ -56,7 +55,7 @@ typedef struct nd_rope_params {
     int64_t start;
     double base;   /* angle of pair i at position p: p * base^(-2i/head_dim) */
     bool inverse;  /* rotate by the negative angle: the backward of rope */
-    nd_cview rows; /* i32 [1, t]: row i stands where row rows[i] would, or, at -1, stays as it is;
+    nd_cview rows; /* i32 [1, t]: row i has the position of row rows[i]; -1: it is not rotated;
                     * data NULL: 0, 1, ... */
 } nd_rope_params;
 
@@ -68,7 +67,7 @@ typedef struct nd_cross_entropy_params {
     float entropy_weight;  /* subtracts w * entropy of the predicted distribution */
     float gradient_scale;  /* dlogits are multiplied by this */
     int offsets;           /* targets a row: the next token, the one after, ...; 0 means 1 */
-    float offset_weight[ND_OFFSETS_MAX]; /* [0] is not read: the next token weighs 1 */
+    float offset_weight[ND_OFFSETS_MAX]; /* [0] is not read: the next token has weight 1 */
     nd_view norm; /* f32 or f64 [t, 1]: receives ||p - onehot(target 0)||; data NULL: not wanted */
     nd_cview weight; /* f32 or f64 [t, 1]: factor of each row's gradient; data NULL: 1 */
 } nd_cross_entropy_params;
@@ -101,8 +100,8 @@ typedef enum nd_block_code {
     ND_BLOCK_DYNAMIC_UNSIGNED /* u8: the same for x >= 0 */
 } nd_block_code;
 
-/* codes: i8 or u8, as many as the tensor has elements; scales: f32, one for each `block` consecutive
- * elements of them, the last block being short. */
+/* codes: i8 or u8, one for each element of the tensor; scales: f32, one for each `block` consecutive
+ * elements; the last block may be short. */
 typedef struct nd_blocks {
     nd_view codes, scales;
     int64_t block;
@@ -141,10 +140,10 @@ typedef struct nd_tiles {
 
 typedef struct nd_backend_ops {
     const char *name;
-    /* Whether the host may read and write what `allocate` gave out, between ops. */
+    /* Whether the host may read and write memory from `allocate` between ops. */
     bool host_memory;
     void (*destroy)(nd_backend *b);
-    /* Bytes the backend holds beyond what `allocate` gave out, for the memory report. */
+    /* Bytes the backend holds beyond those from `allocate`, for the memory report. */
     size_t (*workspace_bytes)(const nd_backend *b);
 
     void (*release)(nd_backend *b, void *memory, size_t bytes);
@@ -152,13 +151,13 @@ typedef struct nd_backend_ops {
 
     /* -- recordings -------------------------------------------------------------------------- */
 
-    /* From here to record_end ops are not run but recorded, with their arguments. Upload, download,
-     * allocate and synchronize fail meanwhile, and so does an op that needs more workspace than any
-     * before it. *can: false, and nothing happens, for a backend that makes no recordings. */
+    /* Until record_end, ops are recorded with their arguments instead of run. Upload, download,
+     * allocate and synchronize then fail, and so does an op that needs more workspace than any
+     * before it. A backend that makes no recordings sets *can to false and does nothing. */
     nd_status (*record)(nd_backend *b, bool *can);
     /* recording NULL: discards what was recorded, also after a failure. */
     nd_status (*record_end)(nd_backend *b, nd_recording **recording);
-    /* Runs the ops again. *stale: workspace has moved since; nothing was run then. */
+    /* Runs the ops again. *stale: the workspace has moved since, and nothing was run. */
     nd_status (*replay)(nd_backend *b, nd_recording *recording, bool *stale);
     void (*release_recording)(nd_backend *b, nd_recording *recording);
 
@@ -167,11 +166,11 @@ typedef struct nd_backend_ops {
 #undef OP
 } nd_backend_ops;
 
-/* What [hardware] precision = auto and backward_precision = auto choose by. */
+/* What [hardware] precision = auto and backward_precision = auto are chosen by. */
 typedef struct nd_backend_traits {
     char device[128];         /* what computes, for the log */
     bool fast_bf16;           /* bf16 products are faster than f32 ones */
-    bool fast_int8_gradients; /* so are the 8-bit backward products, exact as they must be */
+    bool fast_int8_gradients; /* so are 8-bit backward products, which are exact */
     bool exact_int8; /* the hardware multiplies two 8-bit integers exactly at its full rate */
 } nd_backend_traits;
 
@@ -182,8 +181,8 @@ struct nd_backend {
     nd_backend_traits traits;
 };
 
-/* The instruction sets that are distinguished, each including those before it: generic is the compiler's base
- * target and SSE4.1 in oneDNN. The order is that of the choices of [hardware] cpu_isa. */
+/* Instruction sets, each including those before it, in the order of the choices of [hardware] cpu_isa.
+ * Generic is the compiler's base target, and SSE4.1 in oneDNN. */
 typedef enum nd_cpu_isa {
     ND_CPU_ISA_AUTO, /* the best of this CPU */
     ND_CPU_ISA_GENERIC,
@@ -191,22 +190,20 @@ typedef enum nd_cpu_isa {
     ND_CPU_ISA_AVX512,
     ND_CPU_ISA_AVX512_VNNI,
     ND_CPU_ISA_AVX512_BF16,
-    ND_CPU_ISA_AMX /* the best that is distinguished */
+    ND_CPU_ISA_AMX
 } nd_cpu_isa;
 
-/* The CPU backend. `threads` per rank, 0 for what this process may use at once; `reference_only` leaves every
- * slot at the double-accumulation reference. Close releases what it owns. */
 typedef struct nd_cpu_backend_options {
-    int threads;
-    bool reference_only;
-    nd_cpu_isa isa; /* of the whole process, oneDNN included */
+    int threads;         /* of this rank; 0: as many as the process may use */
+    bool reference_only; /* every op is the double-accumulation reference */
+    nd_cpu_isa isa;      /* of the whole process, oneDNN included */
 } nd_cpu_backend_options;
 
-/* The CPU backend: the reference, and unless `reference_only` the fast layer over it. The caller owns it.
- * Errors: ND_ECONFIG when this machine lacks the instruction set, ND_ENOMEM. */
+/* The CPU backend: the reference, and unless `reference_only` the fast layer over it. The caller owns it
+ * (nd_backend_destroy). Errors: ND_ECONFIG when this machine lacks the instruction set, ND_ENOMEM. */
 nd_status nd_cpu_backend_create(const nd_cpu_backend_options *options, nd_backend **backend);
 
-/* The version of the CPU backend's library of products: "oneDNN 3.0.1". */
+/* The version of the library that the CPU backend multiplies matrices with: "oneDNN 3.0.1". */
 void nd_cpu_backend_library(char *text, size_t size);
 
 /* Releases the backend; memory it allocated must have been released before. NULL is allowed. */

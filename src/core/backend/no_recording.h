@@ -3,5 +3,5 @@
 
 #include "core/backend/backend.h"
 
-/* Fills the slots of recordings (core/backend/backend.h): none can be made, and nothing moves. */
+/* Fills the recording slots of `ops`: `record` reports that no recording can be made. */
 void nd_no_recording_fill(nd_backend_ops *ops);

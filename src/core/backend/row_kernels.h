@@ -1,6 +1,5 @@
-/* Operations on rows in host memory, of the instruction set that is in force in this process ([hardware]
- * cpu_isa), for work that is no backend op: encoding gradients for messages. Formulas are beside their
- * namesakes in core/backend/cpu/fast_kernels.h. */
+/* Operations on rows in host memory, for work outside backend ops: encoding gradients for messages. The
+ * formulas are in core/backend/cpu/fast_kernels.h, under the same names. */
 #pragma once
 
 #include <stdint.h>
@@ -15,4 +14,5 @@ typedef struct nd_row_kernels {
     float (*max_magnitude)(const float *x, int64_t n);
 } nd_row_kernels;
 
+/* The kernels for the instruction set that this process uses ([hardware] cpu_isa). */
 nd_row_kernels nd_row_kernels_in_force(void);

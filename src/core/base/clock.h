@@ -1,9 +1,9 @@
-/* The clock that intervals are measured by. */
+/* The clock for measuring intervals. */
 #pragma once
 
 #include <time.h>
 
-/* Seconds since some moment before the program began; never set back. */
+/* Seconds since an arbitrary moment; monotonic. */
 static inline double nd_seconds(void)
 {
     struct timespec t;

@@ -11,26 +11,26 @@ typedef struct nd_names {
     int count;
 } nd_names;
 
-/* The names in a directory, without "." and "..". A directory that does not exist has none; a symbolic
- * link to one that does not exist is an error. The caller frees them. Errors: ND_EIO with the path and the
- * system's reason, ND_ENOMEM; *names is empty then. */
+/* The names in a directory, without "." and "..". A directory that does not exist has none; a dangling
+ * symbolic link is an error. The caller frees them. Errors: ND_EIO with the path and the system's
+ * reason, ND_ENOMEM; *names is then empty. */
 nd_status nd_directory_names(const char *path, nd_names *names);
 void nd_names_free(nd_names *names);
 
-/* Whether something has this name, a dangling symbolic link included. Errors: ND_EIO where the system
- * cannot say. */
+/* Whether the path exists, if only as a dangling symbolic link. Errors: ND_EIO when the system cannot
+ * tell. */
 nd_status nd_path_exists(const char *path, bool *exists);
 
-/* A directory itself, not a symbolic link to one. Errors: as nd_path_exists. */
+/* Whether the path is a directory and not a symbolic link to one. Errors: as nd_path_exists. */
 nd_status nd_path_is_directory(const char *path, bool *is);
 
-/* Whether both paths lead to one file or directory. */
+/* Whether both paths lead to the same file or directory. */
 bool nd_path_same(const char *a, const char *b);
 
-/* Renames, and fails where `to` exists, even as an empty directory. *apart (may be NULL) says after a
- * failure that the two lie on different file systems. Errors: ND_EIO with both paths and the reason. */
+/* Renames; fails if `to` exists, even as an empty directory. After a failure *apart (may be NULL) says
+ * whether the two are on different file systems. Errors: ND_EIO with both paths and the reason. */
 nd_status nd_rename_new(const char *from, const char *to, bool *apart);
 
-/* Whether this file system can fsync a directory. Where it cannot, renames and new names may be lost when
- * the machine crashes, and nd_path_sync leaves directories out. */
+/* Whether this file system can fsync a directory. If not, nd_path_sync skips directories, and renames
+ * and new files may be lost when the machine crashes. */
 bool nd_directory_can_sync(const char *path);

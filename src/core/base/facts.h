@@ -1,5 +1,4 @@
-/* Texts of lines "key = value", which say what something is: two of them are equal or differ in a first
- * key that can be named. */
+/* Descriptions as lines of "key = value", compared to name the first key in which they differ. */
 #pragma once
 
 #include <stdbool.h>
@@ -9,5 +8,5 @@ typedef struct nd_fact_difference {
     char first[256], second[256]; /* the values; "absent" where a text has no such key */
 } nd_fact_difference;
 
-/* Whether two texts differ, and the first key in which they do. Keys come in the same order in both. */
+/* Whether two texts differ, and the first key in which they do. Both have their keys in the same order. */
 bool nd_facts_differ(const char *first, const char *second, nd_fact_difference *difference);

@@ -1,6 +1,6 @@
-/* The log that people read during a run. Rank 0 writes it, other ranks only errors. A line
- * begins with its local time, "2026-01-31 23:59:59 ". An output that cannot be written (a full disk, a
- * broken pipe) is no error: the other one says so once. */
+/* The log that people read during a run. Rank 0 writes it; other ranks write only errors. A line begins
+ * with the local time, "2026-01-31 23:59:59 ". An output that cannot be written (a full disk, a broken
+ * pipe) is not an error: the other output reports it once. */
 #pragma once
 
 #include <stdbool.h>
@@ -10,7 +10,7 @@ typedef struct nd_log {
     FILE *terminal;                    /* standard output of rank 0, else NULL */
     FILE *file;                        /* RUN/training.log of rank 0, else NULL */
     bool animated;                     /* the terminal is one: the progress line redraws itself */
-    bool terminal_failed, file_failed; /* and the other output has said so */
+    bool terminal_failed, file_failed; /* and the other output has reported it */
     int progress_width;                /* columns of the progress line now on screen, 0 for none */
 } nd_log;
 

@@ -1,34 +1,34 @@
-/* The part of the machine that this process may use: the processors it is bound to, and what its control group
- * (versions 1 and 2) leaves it of processor time and memory. */
+/* The part of the machine that this process may use: the processors it is bound to, and the processor
+ * time and memory that its control group (version 1 or 2) allows. */
 #pragma once
 
 #include <stddef.h>
 
-/* Limits of a control group and of all groups above it. */
+/* The tightest limits of a control group and all groups above it. */
 typedef struct nd_cgroup {
     double processors;       /* its quota, in processors; INFINITY: none */
-    int processor_set;       /* processors that its set holds; 0: not known */
-    size_t memory_remaining; /* bytes before the tightest limit; SIZE_MAX: none */
+    int processor_set;       /* number of processors in its set; 0: not known */
+    size_t memory_remaining; /* bytes left before the limit; SIZE_MAX: none */
 } nd_cgroup;
 
-/* `membership` has the lines of /proc/self/cgroup, `root` is where the groups' files are. What cannot be
- * read limits nothing. */
+/* `membership`: the text of /proc/self/cgroup; `root`: the directory of the groups' files. A file that
+ * cannot be read sets no limit. */
 nd_cgroup nd_cgroup_read(const char *membership, const char *root);
 
-/* The same of this process. */
+/* The same for this process. */
 nd_cgroup nd_cgroup_of_process(void);
 
-/* What the choice of threads rests on. */
+/* What the number of threads is chosen by. */
 typedef struct nd_machine_share {
     int own_cores; /* that this process is bound to, hardware threads of one core counted once */
-    int all_cores; /* of the processors that the ranks of this machine share */
+    int all_cores; /* that the ranks of this machine share */
     double processors; /* quota they share; INFINITY: none */
     int ranks;         /* on this machine */
     int omp_threads;   /* first number of OMP_NUM_THREADS; 0: not set, empty or no number */
 } nd_machine_share;
 
-/* OMP_NUM_THREADS where it says something, else an even share that this process can really run at once;
- * at least 1. */
+/* OMP_NUM_THREADS if it is set, else an even share of the cores that this process can run at once; at
+ * least 1. */
 int nd_machine_share_threads(const nd_machine_share *share);
 
 /* The first number of a value of OMP_NUM_THREADS (NULL: not set); 0 when it is none from 1 to 4096. */

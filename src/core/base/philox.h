@@ -1,5 +1,5 @@
-/* The rounds of Philox4x32-10, for the host, the CPU's vector loops and CUDA alike (core/base/rng.h has the source and
- * what a key and a counter are). */
+/* The rounds of Philox4x32-10, for the host, the CPU's vector loops and CUDA. core/base/rng.h names the
+ * paper and defines key and counter. */
 #pragma once
 
 /* uint32_t variables: key k0, k1, low half first; counter c0 to c3, which becomes the random words. */

@@ -1,10 +1,11 @@
-/* Files that come with the program: in a build tree beside the sources, after an install in its share directory. */
+/* Files that come with the program: beside the sources in a build tree, in the share directory after an
+ * install. */
 #pragma once
 
 #include "core/base/error.h"
 
-/* Writes into `path` the first readable file among places[i] followed by `name`; places are relative to the
- * directory of the running program, "" to the current one. An absolute `name` is taken as it is. `what` names it in
- * the error: ND_ECONFIG with all paths that were tried. */
+/* Writes into `path` the first readable file among places[i] followed by `name`. Places are relative to
+ * the directory of the running program, "" is the current directory; an absolute `name` stays as it is.
+ * Errors: ND_ECONFIG, naming `what` and all paths that were tried. */
 nd_status nd_program_file_find(const char *const *places, int count, const char *name,
                                const char *what, char *path, size_t size);

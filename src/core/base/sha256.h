@@ -7,5 +7,5 @@
 
 enum { ND_SHA256_HEX_SIZE = 65 }; /* 64 digits and the terminator */
 
-/* Of `size` bytes: 64 digits and a terminator. Errors: ND_EINTERNAL when the library fails. */
+/* The SHA-256 of `size` bytes. Errors: ND_EINTERNAL when the library fails. */
 nd_status nd_sha256_hex(const void *bytes, size_t size, char hex[ND_SHA256_HEX_SIZE]);

@@ -1,6 +1,6 @@
 /* Five ternary codes to a byte: with m = ceil(count / 5), byte j is the sum over k < 5 of
- * 3^k (code + 1) of code j + k m; absent codes leave their term out. Neighbours stay neighbours, so that
- * vectors of bytes are vectors of codes. */
+ * 3^k (code + 1) of code j + k m; codes beyond the last add nothing. Neighbouring codes are in
+ * neighbouring bytes, so that a vector of bytes holds vectors of codes. */
 #pragma once
 
 #include <stdint.h>
@@ -10,7 +10,7 @@ static inline int64_t nd_trits_bytes(int64_t count)
     return (count + 4) / 5;
 }
 
-/* Bytes [first, end) of `count` codes. */
+/* Writes bytes [first, end) of the packed form of all `count` codes, or reads them back. */
 static inline void nd_trits_pack(uint8_t *packed, const int8_t *codes, int64_t count, int64_t first,
                                  int64_t end)
 {

@@ -51,6 +51,7 @@ static inline const char *nd_dtype_name(nd_dtype dtype)
     return names[dtype];
 }
 
+/* A view of memory [rows, cols] that the caller has. */
 static inline nd_view nd_view_of(void *data, nd_dtype dtype, int64_t rows, int64_t cols)
 {
     return (nd_view){data, dtype, rows, cols};
@@ -85,7 +86,7 @@ static inline nd_view nd_view_rows(nd_view v, int64_t first, int64_t count)
                      v.cols};
 }
 
-/* The memory (u8) from the start of `first` to the end of `last`, which stands behind it in one allocation. */
+/* The memory (u8) from the start of `first` to the end of `last`, a later view of the same allocation. */
 static inline nd_view nd_view_span(nd_view first, nd_view last)
 {
     const int64_t before = (char *)last.data - (char *)first.data;

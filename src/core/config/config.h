@@ -47,7 +47,7 @@ typedef enum nd_projector_bits_choice {
     ND_PROJECTOR_BITS_32,
     ND_PROJECTOR_BITS_8
 } nd_projector_bits_choice;
-/* As nd_cuda_attention counts them. */
+/* In the order of nd_cuda_attention. */
 typedef enum nd_attention_choice {
     ND_ATTENTION_AUTO,
     ND_ATTENTION_CUDNN,
@@ -180,17 +180,17 @@ void nd_config_defaults(nd_config *config);
  * and the nearest known key; duplicates, unknown sections and over-long lines are errors. */
 nd_status nd_config_read_file(nd_config *config, const char *path);
 
-/* One assignment "section.key=value"; `origin` names where it came from ("--set") in messages; then
- * the same in parts. Errors: ND_ECONFIG as above. */
+/* Makes one assignment "section.key=value", whole or in parts; `origin` ("--set") says in messages where
+ * it came from. Errors: ND_ECONFIG as above. */
 nd_status nd_config_set(nd_config *config, const char *assignment, const char *origin);
 nd_status nd_config_set_key(nd_config *config, const char *section, const char *key,
                             const char *value, const char *origin);
 
-/* Checks that the keys agree with each other and that every one set is read by this version.
- * Errors: ND_ECONFIG naming the keys, their values, and what would agree. */
+/* Checks that the keys do not contradict each other and that this build supports them. Errors:
+ * ND_ECONFIG naming the keys, their values, and what would be accepted. */
 nd_status nd_config_check(const nd_config *config);
 
-/* The part of it that needs no data and no device: what `plan` asks for. */
+/* The checks among them that need neither data nor a device, for `plan`. */
 nd_status nd_config_check_model(const nd_config *config);
 
 /* The whole effective configuration as INI text that nd_config_read_file reads back. */
@@ -200,31 +200,33 @@ nd_status nd_config_write(const nd_config *config, FILE *out);
  * "training.batch_size was 16, is 32". Returns how many. */
 int nd_config_write_differences(const nd_config *before, const nd_config *now, FILE *out);
 
-/* All keys but the named ones ("section.key", NULL at the end) as lines "section.key = value". */
+/* Writes every key as a line "section.key = value", except those in `without` ("section.key", ended by
+ * NULL). */
 void nd_config_write_facts(const nd_config *config, const char *const *without, FILE *out);
 
-/* docs/config.md: a table of all keys, generated. */
+/* Writes docs/config.md: a table of all keys. */
 void nd_config_write_markdown(FILE *out);
 
-/* One line a key for --help. */
+/* Writes one line a key, for --help. */
 void nd_config_write_help(FILE *out);
 
-/* `name` itself when it is a readable file, else the config of that name installed with the program or
- * in the checkout it was built in, each with or without ".ini"; the result is written to `path`. Errors: ND_ECONFIG naming the places that were tried. */
+/* Writes to `path` the file that `name` means, with or without ".ini": `name` itself when it is a
+ * readable file, else the configuration of that name that was installed with the program or is in the
+ * checkout it was built in. Errors: ND_ECONFIG naming the places that were tried. */
 nd_status nd_config_find(const char *name, char *path, size_t size);
 
 /* Width of the feed-forward layer: ffn_mult * hidden_dim, rounded to the nearest integer. */
 int64_t nd_config_ffn_dim(const nd_config *config);
 
-/* Whether tokens are filtered by a reference model's losses. */
+/* Whether Collider compares losses with a reference model's. */
 bool nd_config_uses_reference(const nd_config *config);
 
-/* Whether workers synchronise every so many steps: with workers = 1 and sync_every = 1 nothing of that is there. */
+/* Whether the run has rounds of rare synchronisation: workers or sync_every is above 1. */
 bool nd_config_has_rounds(const nd_config *config);
 
-/* Sequences computed at once: micro_batch_size, or when it is 0 the largest power of two that leaves
- * at least eight micro-batches of a worker's part of the batch (or divides it at all). The same on any number of
- * ranks. */
+/* Sequences computed at once: micro_batch_size, or when it is 0 the largest power of two that divides a
+ * worker's part of the batch into at least eight micro-batches (or divides it at all). The same for any
+ * number of ranks. */
 int64_t nd_config_micro_batch(const nd_config *config);
 
 /* Bits of an element of optimizer state, 32, 8 or 4. */

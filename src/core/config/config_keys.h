@@ -25,27 +25,27 @@ typedef struct nd_config_key {
 extern const nd_config_key nd_config_keys[];
 extern const int nd_config_key_count;
 
-/* NULL when there is none. Names are compared without regard to case. */
+/* The key of this name, ignoring case; NULL when there is none. */
 const nd_config_key *nd_config_key_find(const char *section, const char *name);
 
-/* A name of a key other than its own. An old name is accepted with a warning; another spelling, such as
- * the E3 suite's use_8bit_optim, without. */
+/* Another name of a key: an old one, accepted with a warning, or another spelling, such as the E3
+ * suite's use_8bit_optim, accepted without. */
 typedef struct nd_config_alias {
     const char *section, *name;
     const char *new_section, *new_name;
-    const char *values, *new_values; /* "a|b" becomes "c|d"; other values are the key's. Or NULL */
+    const char *values, *new_values; /* "a|b" becomes "c|d", other values stay; NULL: all stay */
     bool spelling;
 } nd_config_alias;
 
-/* NULL when there is none. */
+/* The alias of this name; NULL when there is none. */
 const nd_config_alias *nd_config_alias_find(const char *section, const char *name);
 
-/* Whether the first names the key that the second is. */
+/* Whether section.key is an alias of new_section.new_key. */
 bool nd_config_alias_is(const char *section, const char *name, const char *new_section,
                         const char *new_name);
 
-/* The key's value for a value written under the alias; false when the spelling allows only true and
- * false. */
+/* Writes to `text` the key's value for a value given under the alias. Returns false when the alias takes
+ * only true and false and `value` is neither. */
 bool nd_config_alias_value(const nd_config_alias *alias, const char *value, char *text,
                            size_t size);
 
@@ -54,7 +54,7 @@ int nd_config_choice_index(const char *choices, const char *value);
 void nd_config_choice_name(const char *choices, int index, char *text, size_t size);
 bool nd_config_parse_bool(const char *text, bool *value);
 
-/* The known "section.key" nearest to what was written, by edit distance. */
+/* The known key nearest to what was written, by edit distance. */
 const nd_config_key *nd_config_key_nearest(const char *section, const char *name);
 
 /* The value of a key as text that parses back to the same value. */
