@@ -1,13 +1,14 @@
-/* Collider: the backward pass on a part of the tokens (arXiv:2502.00340).
+/* Collider: the backward pass over some of the tokens (arXiv:2502.00340).
  *
- * The forward pass is untouched. Which tokens of a micro-batch stay is a rule's choice:
+ * The forward pass is unchanged. A rule chooses which tokens of a micro-batch are kept:
  *   sample  token t with probability p_t = min(1, c s_t), s_t the norm of its logits' gradient, c such
- *           that a fixed number stay; its loss weighs 1/p_t, so that the expected loss is that of all
+ *           that a fixed number is kept; its loss has weight 1/p_t, so that the expected loss is that
+ *           of all tokens
  *   loss    importance is the next-token loss, min-max normalised; a token is filtered when it is
  *           below `threshold` and its loss among the lowest `sparsity`
- *   excess  the same of the loss above a reference model's
- * A filtered token's loss is masked and its keys and values are constants: so it takes part in no product of
- * the backward pass, which runs on compacted rows (docs/collider.md). */
+ *   excess  the same, by the loss minus a reference model's
+ * A filtered token's loss is masked and its keys and values are constants. So it is in no product of the
+ * backward pass, which runs on compacted rows (docs/collider.md). */
 #pragma once
 
 #include "core/base/arena.h"
@@ -16,9 +17,9 @@
 /* Compacted rows come in multiples of this, the last ones zero, so that backends meet few shapes. */
 enum { ND_KEPT_ROUND = 32 };
 
-/* What a choice depends on beside the losses. */
+/* What a choice depends on besides the losses. */
 typedef struct nd_collider_draw {
-    int64_t sample;          /* sample: number in the run of the micro-batch's first sequence */
+    int64_t sample;          /* sample: number of the micro-batch's first sequence in the run */
     const double *reference; /* excess: [tokens] losses of the reference model, host memory */
 } nd_collider_draw;
 
@@ -36,7 +37,7 @@ typedef struct nd_collider {
     nd_view late;     /* the same of nd_collider_split */
     nd_view measured; /* sample: f32 or f64 [2 tokens, 1]: losses, and the */
     nd_view norms;    /* [tokens, 1] of their errors; data NULL with other rules */
-    nd_view weights;  /* sample: as norms, of the rows that stay */
+    nd_view weights;  /* sample: as norms, of the rows that are kept */
     nd_collider_draw draw;
     int32_t *kept;       /* [tokens], host memory, as the rest */
     int32_t *order;      /* [tokens] */
@@ -45,26 +46,26 @@ typedef struct nd_collider {
     void *transfer;      /* [2 tokens] of nll's dtype */
 } nd_collider;
 
-/* Takes host memory for micro-batches of `tokens` tokens. Errors: ND_ENOMEM. */
+/* Allocates host memory for micro-batches of `tokens` tokens. Errors: ND_ENOMEM. */
 nd_status nd_collider_create(nd_collider *collider, nd_collider_params params, int64_t tokens);
 void nd_collider_destroy(nd_collider *collider);
 
-/* Takes its views in backend memory, losses being `wide`: run on a sizing arena, commit, run again.
- * Errors: nd_arena_reserve's. */
+/* Reserves its views in backend memory, with losses of type `wide`: run it on a sizing arena, commit,
+ * run it again. Errors: those of nd_arena_reserve. */
 nd_status nd_collider_reserve(nd_collider *collider, nd_dtype wide, nd_arena *arena);
 
-/* Chooses by nll [tokens, 1], and with `sample` by collider->norms and by `ids` (waits for the backend).
- * *count receives how many tokens stay, *rows their indices, as gather_rows takes them, and *weight
- * [rows, 1] the factors of their losses (data NULL: 1), both valid until the next call; rows->data is NULL
- * when all stay. Errors: ND_ECONFIG with `excess` and no reference. */
+/* Chooses by nll [tokens, 1], and with `sample` also by collider->norms and `ids`; waits for the backend.
+ * *count receives how many tokens are kept, *rows their indices in the form of gather_rows (data NULL:
+ * all), and *weight [rows, 1] the factors of their losses (data NULL: 1); both are valid until the next
+ * call. Errors: ND_ECONFIG with `excess` and no reference. */
 nd_status nd_collider_choose(nd_collider *collider, nd_backend *b, nd_cview nll,
                              const nd_collider_tokens *ids, nd_cview *rows, nd_cview *weight,
                              int64_t *count);
 
-/* The chosen tokens from about `first` on, counted from it: *rows as gather_rows takes them, padding
- * included, valid until the next call; *before is how many chosen tokens stand before them. That is
- * rounded up to a multiple of ND_KEPT_ROUND where there are as many, so that the products of both parts
- * have few different numbers of rows: backends keep what they planned for each. */
+/* Splits the chosen tokens at about token `first`. *before receives how many are in the first part:
+ * those before `first`, rounded up to a multiple of ND_KEPT_ROUND while there are as many, so that
+ * backends meet few numbers of rows. *rows receives the others, counted from `first`, in the form of
+ * gather_rows with padding; valid until the next call. */
 nd_status nd_collider_split(nd_collider *collider, nd_backend *b, nd_cview chosen, int64_t first,
                             int64_t *before, nd_cview *rows);
 
@@ -73,9 +74,9 @@ nd_status nd_collider_split(nd_collider *collider, nd_backend *b, nd_cview chose
 void nd_collider_compact_targets(const nd_collider *collider, nd_cview rows, int64_t length,
                                  int offsets, int32_t *targets);
 
-/* Chooses among `tokens` losses: kept[0..count) receives the indices that stay, ascending, then -1 up
- * to a multiple of ND_KEPT_ROUND or `tokens`, whichever is less; `*rows` is how many were written.
- * Equal losses go in the order of their index. Keeps all when no order can be made of them (equal
- * losses, or one that is not finite). `order`: room for `tokens` indices. Returns count. */
+/* Chooses among `tokens` losses: kept[0..count) receives the indices of the kept tokens, ascending, then
+ * -1 up to a multiple of ND_KEPT_ROUND or to `tokens`, whichever is less; *rows is how many were
+ * written. Among equal losses the lower index is filtered first. Keeps all when all losses are equal or
+ * one is not finite. `order`: room for `tokens` indices. Returns count. */
 int64_t nd_collider_select(nd_collider_params params, const double *losses, int64_t tokens,
                            int32_t *order, int32_t *kept, int64_t *rows);

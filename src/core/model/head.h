@@ -1,4 +1,4 @@
-/* The head and the loss, some rows at a time: full logits never exist. */
+/* The head and the loss, a chunk of rows at a time: full logits never exist. */
 #pragma once
 
 #include "core/backend/backend.h"
@@ -8,8 +8,8 @@ typedef struct nd_head_pass {
     nd_cview head;                /* [vocab, d] */
     nd_cview targets;             /* i32 [t, offsets] */
     nd_cross_entropy_params loss; /* gradient_scale is not read without dx */
-    nd_view kept;                 /* [t, pieces]: where logits are left when there is no dx, or */
-    bool computed;      /* stand, to be overwritten; data NULL: in a chunk that all share */
+    nd_view kept;       /* [t, pieces] logits of all rows; data NULL: each chunk has the same place */
+    bool computed;      /* `kept` already holds the logits, which dx overwrites */
     nd_view nll, total; /* [t, 1] */
     nd_view norm;       /* [t, 1] of the error of the prediction; data NULL: not wanted */
     nd_cview weight;    /* [t, 1] factors of the rows' gradients; data NULL: 1 */
@@ -19,6 +19,6 @@ typedef struct nd_head_pass {
     float dhead_beta;
 } nd_head_pass;
 
-/* logits: [chunk, pieces], overwritten. The head's rows beyond `pieces` are padding: they take no part, and
- * their gradient is 0. */
+/* Computes losses and, where `dx` is wanted, gradients. `logits` [chunk, pieces] is overwritten. Rows of the
+ * head beyond `pieces` are padding: no softmax has them, and their gradient is 0. */
 nd_status nd_head_run(nd_backend *b, nd_view logits, const nd_head_pass *pass);

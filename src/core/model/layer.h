@@ -10,7 +10,7 @@
 typedef struct nd_layer_activations {
     nd_view x;                   /* [t, d] input: the residual stream */
     nd_view attn_norm_r;         /* [t, 1] reciprocal root mean squares of the norms */
-    nd_linear_input attn_in;     /* [t, d] normalised, quantised */
+    nd_linear_input attn_in;     /* [t, d] normalised and quantised */
     nd_view q, k, v;             /* [t, h*head_dim], [t, kv_heads*head_dim], after rope */
     nd_view o, lse;              /* [t, h*head_dim], [t, h] */
     nd_view attn_sub_norm_r;     /* bitnet */
@@ -32,15 +32,15 @@ typedef struct nd_layer_scratch {
     nd_view weight;     /* [max out*in] dequantised weight; only without activation_quant */
 } nd_layer_scratch;
 
-/* Positions of one call: `sequences` of `query_len` tokens starting at position `start`. While
- * generating, `keys` and `values` hold those of all positions so far, and the layer's
- * own k and v are their last rows; in training both are the layer's k and v. */
+/* Positions of one call: `sequences` of `query_len` tokens from position `start` on. In generation `keys`
+ * and `values` are the cache of all positions so far, whose last rows are the layer's k and v; in training
+ * they are the layer's k and v. */
 typedef struct nd_layer_span {
     int64_t sequences, query_len, start;
     nd_view keys, values;
 } nd_layer_span;
 
-/* Weights or gradients of a layer by nd_layer_param; absent sub-norms are zeroed entries. */
+/* Weights or gradients of a layer, by nd_layer_param; zero for sub-norms that the graph does not have. */
 typedef struct nd_layer_weights {
     const nd_weight *w[ND_LAYER_PARAM_COUNT];
 } nd_layer_weights;
@@ -49,14 +49,14 @@ typedef struct nd_layer_gradients {
     nd_view dw[ND_LAYER_PARAM_COUNT];
 } nd_layer_gradients;
 
-/* Takes a layer's activations for `tokens` tokens; with `input_only` only x. */
+/* Reserves a layer's activations of `tokens` tokens, or only x with `input_only`; the scratch of all
+ * layers. Errors: those of nd_arena_reserve. */
 nd_status nd_layer_activations_reserve(nd_arena *arena, const nd_model_config *config,
                                        int64_t tokens, bool input_only, nd_layer_activations *acts);
-
 nd_status nd_layer_scratch_reserve(nd_arena *arena, const nd_model_config *config, int64_t tokens,
                                    bool training, nd_layer_scratch *scratch);
 
-/* What one call works on. Nothing of it is owned. */
+/* What one call works on. It owns nothing. */
 typedef struct nd_layer_pass {
     nd_backend *backend;
     const nd_model_config *config;
@@ -64,19 +64,19 @@ typedef struct nd_layer_pass {
     const nd_layer_activations *acts;
     const nd_layer_scratch *scratch;
     nd_layer_span span;
-    nd_cview rows; /* i32 [1, t'] as in gather_rows: the tokens that take part; data NULL: all */
+    nd_cview rows; /* i32 [1, t'] as in gather_rows: tokens of the backward pass; data NULL: all */
 } nd_layer_pass;
 
-/* Computes the layer from acts->x into acts and `x_next` [t, d]. Of all rows. */
+/* Computes the layer from acts->x into acts and `x_next` [t, d], for all rows. */
 nd_status nd_layer_forward(const nd_layer_pass *pass, nd_view x_next);
 
-/* Computes again what nd_layer_backward reads, from acts->x alone. With rows only of these tokens: `part`
- * receives their views, and keys and values of all. Overwrites acts->x. */
+/* Recomputes from acts->x what nd_layer_backward reads. With `rows` only for these tokens: `part`
+ * receives views of them, and of the keys and values of all. Overwrites acts->x. */
 nd_status nd_layer_recompute(const nd_layer_pass *pass, nd_layer_activations *part);
 
-/* dx [t, d] holds d loss / d x_next and becomes d loss / d x. Matrix gradients are
- * beta dw + ..., norm gradients are added to. Overwrites acts->gate and acts->up.
- * With rows dx is [t', d], and everything in acts but keys and values has t' rows. */
+/* dx [t, d] holds d loss / d x_next and becomes d loss / d x. Matrix gradients become beta dw + ...; norm
+ * gradients are added to. Overwrites acts->gate and acts->up. With `rows`, dx is [t', d], and everything
+ * in acts but keys and values has t' rows. */
 nd_status nd_layer_backward(const nd_layer_pass *pass, nd_view dx,
                             const nd_layer_gradients *gradients, float beta);
 
@@ -85,9 +85,9 @@ typedef enum nd_layer_extent {
     ND_LAYER_ALL
 } nd_layer_extent;
 
-/* The rows of a layer's activations in its backward pass: `part` receives views of the
- * first t rows of all but keys and values, into which what `extent` names is compacted; the others are
- * to be filled. rows: i32 [1, t], as gather_rows takes them. */
+/* Moves the rows of a backward pass together: `part` receives views of the first t rows of all
+ * activations but keys and values, into which those that `extent` names are compacted; the caller fills
+ * the others. rows: i32 [1, t] as in gather_rows. */
 nd_status nd_layer_compact(nd_backend *b, const nd_layer_activations *acts, nd_cview rows,
                            nd_layer_extent extent, nd_layer_activations *part);
 

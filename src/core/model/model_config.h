@@ -15,8 +15,7 @@ typedef struct nd_collider_params {
 typedef struct nd_model_config {
     nd_arch arch;
     int64_t hidden_dim, num_layers, num_heads, num_kv_heads, head_dim, ffn_dim, vocab_size;
-    int64_t pieces; /* rows of the vocabulary that stand for a token; the others are padding, which
-                           no softmax sees; 0: all */
+    int64_t pieces; /* rows of the vocabulary that are tokens, the others are padding; 0: all */
     int64_t group_size; /* 0: one ternary scale a matrix */
     bool tied;          /* the head is the token embedding */
     double rope_base;
@@ -25,10 +24,10 @@ typedef struct nd_model_config {
     bool ternary;          /* false: projections are dense, for gradient checks */
     bool activation_quant; /* false: projections see unquantised activations */
     bool int8_gradients;   /* ternary backward products with gradients in 8 bits */
-    bool on_device;        /* not in host memory: more rows of logits are computed at once */
+    bool on_device;        /* more rows of logits are computed at once than in host memory */
     bool checkpointing;    /* keep one activation a layer, recompute the rest */
-    bool packed_codes;     /* codes rest in 2 bits and are unpacked for each product */
-    bool collider;         /* the backward pass runs on a part of the tokens */
+    bool packed_codes;     /* codes are kept in 2 bits and unpacked for each product */
+    bool collider;         /* the backward pass is over some of the tokens */
     nd_collider_params collider_params;
     nd_mtp_form mtp_form;         /* of the tokens predicted after the next one */
     int mtp_tokens;               /* predicted ahead, the next one included; 0 is 1 */
@@ -37,10 +36,10 @@ typedef struct nd_model_config {
     nd_cross_entropy_params loss; /* gradient_scale and offset weights are set per call */
 } nd_model_config;
 
-/* From a checked configuration: ternary, activations quantised, loss keys taken over. */
+/* From a checked configuration: ternary, with quantised activations and its loss keys. */
 nd_model_config nd_model_config_from(const nd_config *config);
 
-/* Tokens that the model can predict. */
+/* The number of tokens that the model can predict. */
 static inline int64_t nd_model_pieces(const nd_model_config *config)
 {
     return config->pieces > 0 && config->pieces < config->vocab_size ? config->pieces
@@ -54,11 +53,10 @@ static inline int nd_model_extra_heads(const nd_model_config *config)
     return config->mtp_form == ND_MTP_SHARED || config->mtp_tokens < 2 ? 0 : config->mtp_tokens - 1;
 }
 
-/* The configuration of the model that remains after training: extra heads are left behind. */
+/* The configuration of the model after training, which has no extra heads. */
 nd_model_config nd_model_config_without_extra_heads(nd_model_config config);
 
-/* Scales of a ternary matrix with `inputs` columns: columns of its [out, groups] scales, or 0 for the
- * single scale. */
+/* Columns of the [out, groups] scales of a ternary matrix with `inputs` columns; 0: a single scale. */
 static inline int64_t nd_model_scale_groups(const nd_model_config *config, int64_t inputs)
 {
     return config->group_size > 0 ? inputs / config->group_size : 0;

@@ -32,9 +32,9 @@ typedef struct nd_model {
     nd_mtp mtp; /* with extra heads */
 } nd_model;
 
-/* Where gradients go. views[i]: f32 (f64 in checks) [rows, cols] of parameter i, written, or added to
- * when the flag of its kind says so. Views of different layers may share memory when the layers' are
- * written and nd_gradients_ready takes the values away. */
+/* Where gradients go. views[i]: f32 (f64 in checks) [rows, cols] of parameter i, overwritten, or added to
+ * if the flag of its kind is set. Views of different layers may share memory if they are overwritten and
+ * nd_gradients_ready has used each layer's values before the next. */
 typedef struct nd_model_gradients {
     const nd_view *views;   /* [params.count] */
     bool accumulate_layers; /* parameters of layers */
@@ -42,22 +42,24 @@ typedef struct nd_model_gradients {
     nd_view spare; /* memory that is free until the first layer's backward pass, or empty */
 } nd_model_gradients;
 
-/* What a backward pass works on: all rows, or those of the tokens that take part. */
+/* What a backward pass works on: all rows, or those of the kept tokens. */
 typedef struct nd_backward_rows {
     nd_cview rows; /* data NULL: all */
     int64_t count;
-    int64_t early;  /* the first rows, whose logits are to be computed again */
+    int64_t early;  /* number of first rows whose logits must be computed again */
     nd_view logits; /* of the others: [count - early, vocab] */
     nd_view inputs, x_last, final_r, x_final;
     nd_view dx_final, dx;
     nd_cview weight; /* [count, 1] factors of the rows' losses; data NULL: 1 */
 } nd_backward_rows;
 
-/* Builds the parameter table. Takes no memory for weights or activations. */
+/* Builds the parameter table, without memory for weights or activations. The caller owns the model.
+ * Errors: ND_ENOMEM. */
 nd_status nd_model_create(const nd_model_config *config, nd_backend *backend, nd_model **model);
 void nd_model_destroy(nd_model *model);
 
-/* Lay out weights (category "codes") and activations in arenas; run on a sizing arena, commit, run again. */
+/* Reserve weights (category "codes") and activations: run them on a sizing arena, commit, run them again.
+ * Errors: those of nd_arena_reserve. */
 nd_status nd_model_reserve_weights(nd_model *model, nd_arena *arena);
 nd_status nd_model_reserve_activations(nd_model *model, nd_arena *arena, bool training);
 
@@ -65,8 +67,8 @@ nd_status nd_model_reserve_activations(nd_model *model, nd_arena *arena, bool tr
  * projections, converts the rest. */
 nd_status nd_model_load_weight(nd_model *model, int64_t index, nd_cview master);
 
-/* Gradients of one micro-batch into views that were reserved in the order of parameters; their memory is
- * spare unless they accumulate. */
+/* Gradients of one micro-batch into `views`, which were reserved in the order of parameters. Unless they
+ * accumulate, their memory is spare. */
 static inline nd_model_gradients nd_model_gradients_into(const nd_params *params,
                                                          const nd_view *views, bool accumulate)
 {
@@ -75,17 +77,17 @@ static inline nd_model_gradients nd_model_gradients_into(const nd_params *params
                                 nd_params_layer_span(params, views, layers)};
 }
 
-/* nd_params_layer_index, or nd_params_mtp_layer_index: where the parameters of layer `number` stand. */
+/* nd_params_layer_index or nd_params_mtp_layer_index. */
 typedef int64_t nd_layer_index(const nd_params *params, int64_t number, nd_layer_param which);
 
-/* The training pass of a layer, over all tokens, with its own keys and values; and its views among the
- * gradients of all parameters. */
+/* The training pass of layer `number` over all tokens; and its views among the gradients of all
+ * parameters. `index` finds its parameters. */
 nd_layer_pass nd_model_layer_pass(const nd_model *model, const nd_layer_activations *acts,
                                   nd_layer_index *index, int64_t number);
 nd_layer_gradients nd_model_layer_gradients(const nd_model *model, const nd_view *views,
                                             nd_layer_index *index, int64_t number);
 
-/* Zeroes a gradient, or those of the norms among parameters [first, first + count). */
+/* Zeroes one gradient, or those of the norms among parameters [first, first + count). */
 nd_status nd_model_zero_gradient(nd_model *model, nd_view gradient);
 nd_status nd_model_zero_norms(nd_model *model, const nd_view *views, int64_t first, int64_t count);
 
@@ -95,6 +97,6 @@ int nd_model_predicted(const nd_model_config *config);
 /* Columns of model->sums. */
 int64_t nd_model_loss_sums(const nd_model *model);
 
-/* Rows of logits computed at once: full logits never exist. 16 MiB of f32 in host memory, near the cores'
- * caches; on a device 128 MiB, since for every chunk the head and its gradient are read and written anew. */
+/* Rows of logits computed at once: 16 MiB of f32 in host memory, near the cores' caches; on a device
+ * 128 MiB, because each chunk reads the head and reads and writes its gradient. */
 int64_t nd_model_logit_rows(const nd_model_config *config);

@@ -5,8 +5,8 @@
  * state that predicted token t+k and the embedding of token t+k, through the model's own head
  * (DeepSeek-V3, arXiv:2412.19437, section 2.2):
  *   x^k[t] = block_k(P_k norm(x^(k-1)[t]) + Q_k norm(embedding(token[t+k]))), x^0 = the last layer's output
- * where the two ternary projections P and Q are the halves of that paper's one.
- * Heads run one after another, in one buffer of logits. The parameter-free form, in which one row of
+ * where the two ternary projections P and Q are the halves of the paper's one.
+ * Heads run one after another in one buffer of logits. The form without parameters, in which one row of
  * logits predicts all tokens, is cross_entropy with several targets. */
 #pragma once
 
@@ -15,21 +15,21 @@
 /* Uploads target `offset` of the first `count` positions to model->targets. */
 nd_status nd_mtp_upload_targets(nd_model *model, int64_t count, int offset);
 
-/* sequential: computes the blocks from the model's forward pass. */
+/* sequential: the blocks' forward pass, after the model's. */
 nd_status nd_mtp_forward(nd_model *model);
 
-/* separate: adds the heads' part to part->dx_final and their gradients; the sum of head k's losses goes to
- * model->sums[2 + k]. */
+/* separate: adds to part->dx_final and to the heads' gradients; model->sums[2 + k] receives the sum of
+ * head k's losses. */
 nd_status nd_mtp_train_heads(nd_model *model, const nd_backward_rows *part, float gradient_scale,
                              const nd_model_gradients *gradients);
 
-/* sequential: adds the blocks' part to part->dx, their gradients and those of the head and the embedding;
- * losses as above. */
+/* sequential: adds to part->dx and to the gradients of the blocks, the head and the embedding; losses as
+ * above. */
 nd_status nd_mtp_train_blocks(nd_model *model, const nd_backward_rows *part, float gradient_scale,
                               const nd_model_gradients *gradients);
 
-/* Extra heads that run: those from the first on which config->loss.offset_weight still wants. */
+/* How many extra heads run: up to the last with a config->loss.offset_weight above 0. */
 int64_t nd_mtp_active_heads(const nd_model_config *config);
 
-/* *total += the weighted losses of the heads that run, from those sums. */
+/* *total += the weighted losses of these heads, from `sums`, a copy of model->sums. */
 void nd_mtp_add_losses(const nd_model *model, const double *sums, double *total);

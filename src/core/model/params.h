@@ -63,10 +63,10 @@ typedef struct nd_params {
 nd_status nd_params_create(const nd_model_config *config, nd_params *params);
 void nd_params_destroy(nd_params *params);
 
-/* Index of a layer's parameter; -1 for a sub-norm the graph does not have. */
+/* Index of a layer's parameter; -1 for a sub-norm that the graph does not have. */
 int64_t nd_params_layer_index(const nd_params *params, int64_t layer, nd_layer_param which);
-/* Of extra head `head`, from 0: a parameter of its block, one of its block's layer (-1 for a sub-norm
- * the graph does not have), and the first of its parameters (a separate head's only one). */
+/* The same for extra head `head`, counted from 0: a parameter of its block, one of its block's layer, and
+ * the first of its parameters (a separate head has only one). */
 int64_t nd_params_mtp_index(const nd_params *params, int64_t head, nd_mtp_param which);
 int64_t nd_params_mtp_layer_index(const nd_params *params, int64_t head, nd_layer_param which);
 int64_t nd_params_mtp_first(const nd_params *params, int64_t head);
@@ -82,7 +82,7 @@ int64_t nd_params_largest(const nd_params *params, nd_param_role role);
 int64_t nd_params_total(const nd_params *params);
 int64_t nd_params_ternary(const nd_params *params); /* those in ternary matrices */
 
-/* The memory that views of layers [0, layers) cover, which were reserved one after another. */
+/* The memory of the views of layers [0, layers), which were reserved one after another. */
 nd_view nd_params_layer_span(const nd_params *params, const nd_view *views, int64_t layers);
 
 /* Initial values of elements [first, first + count), from the seed and the parameter's name alone. */
