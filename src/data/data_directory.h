@@ -1,9 +1,9 @@
 /* A directory that holds a data set: shards and their index (shard_index.h), read only.
  *
- * A pack that replaces a data set makes the new one whole in a directory of its own, ND_PACK_STAGING
- * below this one, and then moves it here file by file (pack_staging.h). While an index stands there, it is the
- * one that counts, and a shard that is still there comes before one of the same name here. So a data set is whole
- * for readers at every moment of that. */
+ * A pack that replaces a data set completes the new one in the subdirectory ND_PACK_STAGING and then
+ * moves it here file by file (pack_staging.h). While an index is there, it is the valid one, and a shard
+ * that is still there takes precedence over one of the same name here. So readers find a whole data set
+ * at every moment. */
 #pragma once
 
 #include "data/shard_index.h"
@@ -19,13 +19,13 @@ typedef struct nd_data_directory {
     nd_shard_index index;
 } nd_data_directory;
 
-/* Reads the index and checks that every shard it lists is there with its size, and that no other shard is.
- * The caller closes it. Errors: ND_EDATA naming the directory or file and what to do; then nothing is to be
- * closed. */
+/* Reads the index and checks that the shards it lists are there, with their sizes, and no others. The
+ * caller closes it, unless it failed. Errors: ND_EDATA naming the directory or file and what to do. */
 nd_status nd_data_directory_open(const char *path, nd_data_directory *directory);
 void nd_data_directory_close(nd_data_directory *directory);
 
-/* Opens shard `number` of the index and checks it against the index. Errors: ND_EDATA. */
+/* Opens shard `number` of the index and checks it against the index. The caller closes it. Errors:
+ * ND_EDATA. */
 nd_status nd_data_directory_open_shard(const nd_data_directory *directory, size_t number,
                                        nd_shard *shard);
 
@@ -39,8 +39,8 @@ nd_status nd_data_directory_list(const char *path,
                                  nd_status (*visit)(void *context, const char *name),
                                  void *context);
 
-/* Whether there is such a file. Errors: ND_EDATA when it cannot be told. */
+/* Whether there is such a file. Errors: ND_EDATA when the system cannot tell. */
 nd_status nd_data_exists(const char *path, bool *there);
 
-/* PATH/part/name in `result`. Errors: ND_EIO when that is too long. */
+/* Writes PATH/part/name to `result` [PATH_MAX]. Errors: ND_EIO when it is too long. */
 nd_status nd_data_path(const char *path, const char *part, const char *name, char *result);

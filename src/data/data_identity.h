@@ -1,14 +1,14 @@
-/* What a dataset is: which tokens in which order, so that two can be compared and the difference named. */
+/* What a dataset is: which tokens in which order, as text that can be compared to name a difference. */
 #pragma once
 
 #include "data/dataset.h"
 
 #include <stdio.h>
 
-/* Lines "key = value" (core/base/facts.h): the length of windows and the seed of their order, then the
- * shards in their order with the size and, from the index, the SHA-256 of each, or the synthetic
- * text; then, in keys that begin with ND_DATA_HELD_OUT, the shards of `val`, which may be NULL. The names
- * of directories are no part of it. Errors: ND_EDATA naming the shard. */
+/* Writes lines "key = value" (core/base/facts.h): the length of windows and the seed of their order; the
+ * shards in order, each with its size and the SHA-256 in the index, or the synthetic text; and, in keys
+ * that begin with ND_DATA_HELD_OUT, the shards of `val` (may be NULL). It does not name directories.
+ * Errors: ND_EDATA naming the shard. */
 nd_status nd_data_identity_write(const nd_dataset *train, const nd_dataset *val,
                                  uint64_t order_seed, FILE *out);
 

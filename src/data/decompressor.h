@@ -1,4 +1,4 @@
-/* What gzip and zstd compressed, a part at a time: any number of members or frames one after the other. */
+/* Decompresses gzip and zstd a part at a time, any number of members or frames in a row. */
 #pragma once
 
 #include "core/base/error.h"
@@ -10,16 +10,16 @@ typedef struct nd_decompressor nd_decompressor;
 
 enum { ND_DECOMPRESSOR_MAGIC_BYTES = 4 };
 
-/* For a file that begins with these bytes; *decompressor is NULL when they are not compressed. Errors:
- * ND_ENOMEM. */
+/* For a file that begins with the bytes at `first`; *decompressor is NULL when it is not compressed. The
+ * caller closes it. Errors: ND_ENOMEM. */
 nd_status nd_decompressor_open(const void *first, size_t bytes, const char *name,
                                nd_decompressor **decompressor);
 void nd_decompressor_close(nd_decompressor *decompressor);
 
-/* Takes some of the `bytes` bytes at `from` (0 to flush) and produces at most `size`. Errors:
- * ND_EDATA naming the file. */
+/* Reads *taken of the `bytes` bytes at `from` (0 bytes: flush) and writes *made bytes, at most `size`, to
+ * `buffer`. Errors: ND_EDATA naming the file `name`. */
 nd_status nd_decompressor_run(nd_decompressor *decompressor, const char *name, const void *from,
                               size_t bytes, size_t *taken, void *buffer, size_t size, size_t *made);
 
-/* Whether a member or frame has begun and not ended. */
+/* Whether the input so far ends inside a member or frame. */
 bool nd_decompressor_is_inside(const nd_decompressor *decompressor);

@@ -1,5 +1,5 @@
-/* The checksum of HDF5's fletcher32 filter, which stands as 4 little-endian bytes behind a chunk:
- * two sums of big-endian 16-bit words modulo 65535, the second in the upper half. */
+/* The checksum of HDF5's fletcher32 filter, 4 little-endian bytes after each chunk: two sums of big-endian
+ * 16-bit words modulo 65535, the second in the upper half. */
 #pragma once
 
 #include <stddef.h>
@@ -7,5 +7,5 @@
 
 enum { ND_FLETCHER32_BYTES = 4 };
 
-/* `bytes` is even: tokens have 2, 4 or 8 bytes. */
+/* `bytes` must be even. */
 uint32_t nd_fletcher32(const void *data, size_t bytes);

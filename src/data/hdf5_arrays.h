@@ -8,19 +8,19 @@
 
 typedef struct nd_hdf5_out nd_hdf5_out;
 
-/* Reads a 2-D integer dataset as int32; the caller frees *values. Errors: ND_EDATA naming file and
- * dataset, and the value that does not fit. */
+/* Reads a 2-D integer dataset as int32 [rows, cols]; the caller frees *values. Errors: ND_EDATA naming
+ * file and dataset, and a value that does not fit. */
 nd_status nd_hdf5_read_tokens(const char *path, const char *dataset, int32_t **values,
                               int64_t *rows, int64_t *cols);
 
-/* A new file; nd_hdf5_out_close moves it from a temporary name to `path` once it is whole. */
+/* Creates a file under a temporary name. Errors, here and below: ND_EIO naming the file. */
 nd_status nd_hdf5_out_create(const char *path, nd_hdf5_out **out);
 
-/* Writes f32, f64 or i32 values (host memory); groups in `name` are made as needed. rows 0 writes one
- * scalar. */
+/* Writes f32, f64 or i32 values (host memory), or one scalar when `rows` is 0. Creates the groups in
+ * `name`. */
 nd_status nd_hdf5_out_write(nd_hdf5_out *out, const char *name, nd_cview values);
 
-/* Closes and renames; with `keep` false removes what was written. */
+/* Closes the file and renames it to its path, or removes it unless `keep`. Frees `out`. */
 nd_status nd_hdf5_out_close(nd_hdf5_out *out, bool keep);
 
 /* The version of the HDF5 library in use: "1.10.8". */

@@ -1,20 +1,19 @@
-/* HDF5's errors as text for our messages; the library itself prints nothing. */
+/* HDF5's errors as text for messages; the library itself prints nothing. */
 #pragma once
 
 #include <stdbool.h>
 #include <stdint.h>
 
-/* To be called before a thread's other calls of HDF5. The library prints no error stack, and does not
- * clean up at the end of the process: HDF5 1.10 crashes there when a file could not be closed because
- * the disk was full. */
+/* Call this before a thread's other HDF5 calls. It stops the library from printing error stacks, and from
+ * cleaning up at exit, where HDF5 1.10 crashes if a file could not be closed on a full disk. */
 void nd_hdf5_start(void);
 
-/* How files are opened and made: without HDF5's file locks, which many shared file systems lack or refuse, and
- * with checksums on metadata where `checked`. Nothing here writes to a file that others read. A property list of HDF5
- * that lives as long as the process; after nd_hdf5_start. */
+/* The property list for opening and creating files: without HDF5's file locks, which many shared file
+ * systems lack (no file is written while others read it), and if `checked` with checksums on metadata.
+ * Lives as long as the process. Call nd_hdf5_start first. */
 int64_t nd_hdf5_access(bool checked);
 
-/* Whether the calling thread's last HDF5 error came from the system: then nothing was read that is wrong. */
+/* Whether the calling thread's last HDF5 error came from the system, not from damaged content. */
 bool nd_hdf5_is_system_error(void);
 
 /* The innermost reason of the calling thread's last HDF5 error; valid until the next call. */

@@ -1,4 +1,4 @@
-/* What inputs held that was not read: counted, the first of each kind named, and said at the end. */
+/* What was skipped in the inputs: counted by kind, with the first of each kind, and printed at the end. */
 #pragma once
 
 #include <limits.h>
@@ -8,11 +8,11 @@
 typedef enum nd_left_out_kind {
     ND_LEFT_HIDDEN,   /* directories whose name begins with a dot */
     ND_LEFT_BINARY,   /* files that are not text */
-    ND_LEFT_LINK,     /* links to nothing, or to a directory that holds them */
+    ND_LEFT_LINK,     /* dangling links, and links to a directory that contains them */
     ND_LEFT_SPECIAL,  /* devices, pipes, sockets */
-    ND_LEFT_REPEATED, /* files that were read before under another name */
-    ND_LEFT_OWN,      /* what pack itself wrote to its output directory */
-    ND_LEFT_LINE,     /* lines of JSON Lines */
+    ND_LEFT_REPEATED, /* files that were already read under another name */
+    ND_LEFT_OWN,      /* files that pack wrote to its output directory */
+    ND_LEFT_LINE,     /* bad lines of JSON Lines */
     ND_LEFT_COUNT
 } nd_left_out_kind;
 
@@ -21,8 +21,9 @@ typedef struct nd_left_out {
     char first[ND_LEFT_COUNT][PATH_MAX]; /* where, and why if that needs saying */
 } nd_left_out;
 
+/* Counts one; the text says where it is. */
 void nd_left_out_add(nd_left_out *left_out, nd_left_out_kind kind, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 
-/* A line for each kind, each beginning with `prefix`; nothing when nothing was left out. */
+/* Prints a line that begins with `prefix` for each kind that was skipped. */
 void nd_left_out_print(const nd_left_out *left_out, const char *prefix, FILE *out);

@@ -1,4 +1,4 @@
-/* The loader: which windows a rank reads at a step, read ahead by worker threads.
+/* The loader: gives a rank its windows of each step, read ahead by worker threads.
  *
  * Sample g of the run (g = step * batch_size + position in the global batch) is window
  * permutation_e(g mod n) of epoch e = g / n, where n is the number of windows and permutation_e a
@@ -24,18 +24,18 @@ typedef struct nd_loader_options {
     int prefetch_batches; /* batches read ahead at most; async only */
 } nd_loader_options;
 
-/* Starts the worker threads. Errors: ND_ENOMEM, ND_ECONFIG. */
+/* Starts the worker threads. The caller owns the loader. Errors: ND_ENOMEM, ND_ECONFIG. */
 nd_status nd_loader_open(const nd_loader_options *options, nd_loader **loader);
 
 /* Stops and joins the workers. */
 void nd_loader_close(nd_loader *loader);
 
-/* The rank's samples of the next batch: tokens[i * (seq_length + 1) + j], i < count. The memory is
- * the loader's and valid until the next call. `wait_ms` (may be NULL) is the time spent blocked.
- * A worker's error is returned here, with the worker's message. */
+/* The rank's samples of the next batch: tokens [count, seq_length + 1], owned by the loader and valid
+ * until the next call. *wait_ms (may be NULL) receives the time spent waiting. Errors: those of
+ * nd_dataset_read_window, also from a worker thread. */
 nd_status nd_loader_next(nd_loader *loader, const int32_t **tokens, double *wait_ms);
 
-/* Bytes held in prefetch buffers, for the memory report; and those a loader of these options will hold,
- * from sequences of `seq_length` tokens. */
+/* Bytes of prefetch buffers, for the memory report: of this loader, and of one with these options and
+ * sequences of `seq_length` tokens. */
 size_t nd_loader_bytes(const nd_loader *loader);
 size_t nd_loader_planned_bytes(const nd_loader_options *options, int64_t seq_length);

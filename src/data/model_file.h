@@ -35,14 +35,14 @@ typedef struct nd_model_file {
     char *text; /* storage of all pieces' texts */
 } nd_model_file;
 
-/* Accepts BPE models with byte fallback and identity normalisation. `name` is for messages. Errors:
- * ND_EDATA with what was expected and found; ND_ENOMEM. Nothing is to be freed after an error. The names
- * of pieces point into `bytes`. */
+/* Accepts BPE models with byte fallback and identity normalisation. `name` is for messages. Names of
+ * pieces point into `bytes`. The caller frees the model, unless it failed. Errors: ND_EDATA with what was
+ * expected and found; ND_ENOMEM. */
 nd_status nd_model_file_parse(const void *bytes, size_t size, const char *name,
                               nd_model_file *model);
 
-/* Makes the file one that two threads trained, whatever their number, below 128, was: the trainer records it, and it says
- * nothing about the pieces. */
+/* Sets the number of training threads that the file records to 2, so that files do not differ by it.
+ * Fewer than 128 are expected. */
 void nd_model_file_normalize_threads(void *bytes, size_t size);
 
 void nd_model_file_free(nd_model_file *model);

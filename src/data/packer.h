@@ -1,4 +1,4 @@
-/* Documents in, shards out: the part of packing that does not know where text comes from. */
+/* Documents in, shards out: the part of packing that is independent of where text comes from. */
 #pragma once
 
 #include "data/pack.h"
@@ -6,8 +6,8 @@
 #include "data/shard_writer.h"
 #include "data/tokenizer.h"
 
-/* Text is tokenized in parts of about this many bytes, and a document's split is decided by a hash
- * of its first this many bytes. */
+/* Text is tokenized in parts of about this many bytes, and a hash of as many bytes from its start decides
+ * a document's split. */
 enum { ND_PACK_PART_BYTES = 1 << 20 };
 
 typedef enum nd_split { ND_SPLIT_TRAIN, ND_SPLIT_VAL, ND_SPLIT_COUNT } nd_split;
@@ -21,13 +21,13 @@ typedef struct nd_packer {
     int next_shard[ND_SPLIT_COUNT];
     nd_split split; /* of the open document, once known */
     bool split_known;
-    int64_t document_bytes; /* of the open document that are tokenized */
+    int64_t document_bytes; /* tokenized bytes of the open document */
     char *held;             /* [2 * ND_PACK_PART_BYTES] text not tokenized yet */
     size_t held_bytes;
     nd_pack_result *result;
 } nd_packer;
 
-/* Counts in `result`. All pointers are borrowed and outlive the packer. Errors: ND_ENOMEM. */
+/* Counts into `result`. All pointers are borrowed and must outlive the packer. Errors: ND_ENOMEM. */
 nd_status nd_packer_open(const nd_pack_options *options, const nd_tokenizer *tokenizer,
                          const char *directory, nd_pack_result *result, nd_packer *packer);
 /* Adds text to the open document. Errors: those of the tokenizer and the shard writer. */

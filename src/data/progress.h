@@ -1,4 +1,4 @@
-/* A progress bar on standard error; where that is no terminal, a plain line every ten seconds. */
+/* A progress bar on standard error, or a plain line every ten seconds if that is not a terminal. */
 #pragma once
 
 #include <stdbool.h>
@@ -12,7 +12,7 @@ typedef struct nd_progress {
 
 /* `shown`: false shows nothing. `total`: bytes of the whole work, -1 when unknown. */
 nd_progress nd_progress_start(bool shown, int64_t total);
-/* `done` bytes, which made `tokens` tokens, since the start; drawn ten times a second at most. */
+/* Shows `done` bytes and `tokens` tokens since the start, at most ten times a second. */
 void nd_progress_show(nd_progress *progress, int64_t done, int64_t tokens);
 /* Leaves the last state on screen. */
 void nd_progress_end(nd_progress *progress, int64_t done, int64_t tokens);

@@ -1,5 +1,5 @@
-/* The one door to SentencePiece, which has a C++ interface only. No exception and no log line
- * leaves it. Everything else about tokenizers is C (tokenizer.h). */
+/* The C interface to SentencePiece, a C++ library. It lets no exception through and logs nothing.
+ * Everything else about tokenizers is C (tokenizer.h). */
 #pragma once
 
 #include <stddef.h>

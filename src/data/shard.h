@@ -1,8 +1,8 @@
 /* A shard: one HDF5 file of tokens (docs/formats.md).
  *
- * Reading bypasses HDF5, whose calls take one global lock and copy through filters, so a
- * shard is opened with HDF5 once, the file offsets of its chunks are kept, and tokens are read with
- * pread(). A chunk's checksum is verified when it is first touched. */
+ * Reading bypasses HDF5, whose calls take a global lock and copy through filters: a shard is opened with
+ * HDF5 once for the file offsets of its chunks, and tokens are read with pread(). A chunk's checksum is
+ * verified at its first read. */
 #pragma once
 
 #include "core/base/error.h"
@@ -30,7 +30,7 @@ typedef struct nd_shard {
     int64_t n_documents;
     char tokenizer_sha256[ND_SHA256_HEX_SIZE];
     char split[ND_SHARD_SPLIT_SIZE];
-    char sha256[ND_SHA256_HEX_SIZE]; /* of the file, as the index has it; "" when it has none */
+    char sha256[ND_SHA256_HEX_SIZE]; /* of the file, from the index; "" without one */
     int token_bytes;                 /* 2 or 4 */
     int64_t chunk_tokens;
     int64_t chunk_count;
@@ -41,8 +41,8 @@ typedef struct nd_shard {
     off_t file_bytes;
 } nd_shard;
 
-/* Opens a shard and checks everything but the tokens themselves. Errors: ND_EDATA naming the file,
- * what was expected and found; `shard` then needs no close. */
+/* Opens a shard and checks everything but the tokens. The caller closes it, unless it failed. Errors:
+ * ND_EDATA naming the file, what was expected and what was found. */
 nd_status nd_shard_open(const char *path, nd_shard *shard);
 void nd_shard_close(nd_shard *shard);
 
@@ -50,9 +50,9 @@ void nd_shard_close(nd_shard *shard);
  * chunk with a wrong checksum, or the position of a token that is not below vocab_size. */
 nd_status nd_shard_read(const nd_shard *shard, int64_t first, int64_t count, int32_t *tokens);
 
-/* For many shards, of which few files are kept open (open_shards.h): the same from a descriptor of the file. A
- * closed one is opened again with nd_shard_reopen_file; *fd is -1 with ND_OK when the process may not open more
- * files. Errors: ND_EDATA when it cannot be opened or is another file by now. */
+/* For many shards with few open files (open_shards.h): nd_shard_read from a descriptor of the file.
+ * nd_shard_close_file closes it, nd_shard_reopen_file opens another; *fd is then -1 with ND_OK when the
+ * process may not open more files. Errors: ND_EDATA when it cannot be opened or was replaced. */
 nd_status nd_shard_read_from(const nd_shard *shard, int fd, int64_t first, int64_t count,
                              int32_t *tokens);
 void nd_shard_close_file(nd_shard *shard);

@@ -6,9 +6,9 @@
 #include <stdbool.h>
 #include <stdio.h>
 
-/* With `verify`, every chunk's checksum, every token's range and every document offset is checked
- * too. Errors: ND_EDATA as nd_shard_open and nd_shard_read give them. */
+/* With `verify` it also checks every chunk's checksum, every token's range and every document offset.
+ * Errors: those of nd_shard_open and nd_shard_read. */
 nd_status nd_shard_info_print(const char *path, bool verify, FILE *out);
 
-/* Reads all of a shard and checks all that `verify` checks. Errors: as above. */
+/* Reads a whole shard and checks what `verify` checks. Errors: as above. */
 nd_status nd_shard_verify(const char *path);

@@ -1,4 +1,4 @@
-/* Bytes of an input: a file, standard input, or what gzip or zstd made of one, known by its first bytes. */
+/* The bytes of a file or of standard input, decompressed if its first bytes are those of gzip or zstd. */
 #pragma once
 
 #include "core/base/error.h"
@@ -15,15 +15,15 @@ enum { ND_TEXT_PEEK_BYTES = 1 << 16 };
 nd_status nd_text_reader_open(const char *path, nd_text_reader **reader);
 void nd_text_reader_close(nd_text_reader *reader);
 
-/* The next bytes, at most `size`; *got is 0 at the end only. Errors: ND_EDATA naming the file: unreadable,
- * damaged or cut short where it is compressed, changed while it was read. */
+/* Reads the next bytes, at most `size`; *got is 0 only at the end. Errors: ND_EDATA naming a file that is
+ * unreadable, compressed and damaged or cut short, or that changed while it was read. */
 nd_status nd_text_reader_read(nd_text_reader *reader, void *buffer, size_t size, size_t *got);
 
-/* The first ND_TEXT_PEEK_BYTES bytes, fewer when there are no more, which reading gives again. To be called before
- * reading; the bytes stay the reader's. Errors: as above. */
+/* The first ND_TEXT_PEEK_BYTES bytes, or all when there are fewer, without consuming them; owned by the
+ * reader. Call it before reading. Errors: as above. */
 nd_status nd_text_reader_peek(nd_text_reader *reader, const char **bytes, size_t *count);
 
-/* Bytes of the file itself read so far. */
+/* Bytes of the file read so far, before decompression. */
 int64_t nd_text_reader_consumed(const nd_text_reader *reader);
 bool nd_text_reader_is_compressed(const nd_text_reader *reader);
 const char *nd_text_reader_name(const nd_text_reader *reader);

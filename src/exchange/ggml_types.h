@@ -19,5 +19,5 @@ typedef struct nd_ggml_type {
     uint32_t block_bytes;
 } nd_ggml_type;
 
-/* NULL for a number that ggml does not use. */
+/* The type with this number; NULL when ggml has none. */
 const nd_ggml_type *nd_ggml_type_find(uint32_t number);

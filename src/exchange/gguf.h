@@ -28,5 +28,5 @@ typedef enum nd_gguf_kind {
     ND_GGUF_KIND_COUNT
 } nd_gguf_kind;
 
-/* Our own key: SHA-256 of everything behind the header, 64 hex digits. llama.cpp passes over it. */
+/* This program's own key: SHA-256 of everything after the header, 64 hex digits. llama.cpp ignores it. */
 #define ND_GGUF_DIGEST_KEY "nanochat_dist.data_sha256"

@@ -1,5 +1,5 @@
-/* Reading a GGUF file, of any program. Everything is checked before it is used: a damaged or hostile file
- * gives an error, never a wrong address. */
+/* Reads GGUF files of any program. Everything is checked before it is used: a damaged or hostile file
+ * gives an error, never an access outside it. */
 #pragma once
 
 #include "core/base/error.h"
@@ -11,7 +11,7 @@
 #include <stdint.h>
 #include <stdio.h>
 
-/* A text in the file: not terminated. */
+/* A text in the file, without a terminator. */
 typedef struct nd_gguf_span {
     const uint8_t *at;
     size_t bytes;
@@ -45,25 +45,27 @@ typedef struct nd_gguf {
     size_t data_bytes;
 } nd_gguf;
 
-/* Parses a whole file of `size` bytes (version 2 or 3); `name` is for messages. Errors: ND_EDATA naming
- * what is wrong and where; ND_ENOMEM. Nothing is to be freed after an error. */
+/* Parses a whole file of `size` bytes (version 2 or 3), which must outlive the result; `name` is for
+ * messages. The caller frees it, unless it failed. Errors: ND_EDATA naming what is wrong and where;
+ * ND_ENOMEM. */
 nd_status nd_gguf_parse(const void *bytes, size_t size, const char *name, nd_gguf *gguf);
 void nd_gguf_free(nd_gguf *gguf);
 
-/* NULL when there is none. */
+/* The pair with this key; NULL when there is none. */
 const nd_gguf_pair *nd_gguf_find(const nd_gguf *gguf, const char *key);
 
-/* Bytes of a value; 0 of texts and arrays. */
+/* Bytes of a value of this kind; 0 for texts and arrays. */
 size_t nd_gguf_kind_bytes(nd_gguf_kind kind);
 
-/* The number of element 0 of a pair of integers, floats or bools. */
+/* The first element of a pair of integers, floats or bools. */
 double nd_gguf_number(const nd_gguf_pair *pair);
-/* The text at `*at`, which moves behind it. */
+
+/* The text at *at, which then points after it. */
 nd_gguf_span nd_gguf_next_text(const uint8_t **at);
 
 /* Prints pairs and tensors of a file of `bytes` bytes. */
 void nd_gguf_describe(const nd_gguf *gguf, const char *path, size_t bytes, FILE *out);
 
-/* What `info FILE.gguf` prints. With `verify` the data's digest is checked where the file has one.
+/* What `info FILE.gguf` prints. With `verify` it checks the data against its digest, if there is one.
  * Errors: ND_EDATA. */
 nd_status nd_gguf_print(const char *path, bool verify, FILE *out);

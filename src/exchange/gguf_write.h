@@ -1,5 +1,5 @@
-/* Writing a GGUF file: pairs and tensors are declared, then the tensors' data is written in the same
- * order. The digest of the data is added by itself. */
+/* Writes a GGUF file: declare pairs and tensors, then write the tensors' data in the same order. The
+ * writer adds the digest of the data. */
 #pragma once
 
 #include "core/base/error.h"
@@ -10,15 +10,16 @@
 
 typedef struct nd_gguf_writer nd_gguf_writer;
 
+/* The caller closes the writer. Errors: ND_ENOMEM. */
 nd_status nd_gguf_writer_create(nd_gguf_writer **writer);
 
-/* Pairs. Memory that runs out is reported by nd_gguf_writer_start. */
+/* Declare a pair. nd_gguf_writer_start reports if memory ran out. */
 void nd_gguf_put_u32(nd_gguf_writer *writer, const char *key, uint32_t value);
 void nd_gguf_put_f32(nd_gguf_writer *writer, const char *key, float value);
 void nd_gguf_put_bool(nd_gguf_writer *writer, const char *key, bool value);
 void nd_gguf_put_text(nd_gguf_writer *writer, const char *key, const char *value);
 
-/* An array of `count` elements: i32, f32, or texts, which are put one by one after it. */
+/* Declare an array of `count` elements: i32, f32, or texts, to be put one by one after it. */
 void nd_gguf_put_i32s(nd_gguf_writer *writer, const char *key, const int32_t *values, size_t count);
 void nd_gguf_put_f32s(nd_gguf_writer *writer, const char *key, const float *values, size_t count);
 void nd_gguf_put_texts(nd_gguf_writer *writer, const char *key, size_t count);
@@ -29,15 +30,16 @@ void nd_gguf_put_element(nd_gguf_writer *writer, const char *text, size_t bytes)
 void nd_gguf_put_tensor(nd_gguf_writer *writer, const char *name, uint32_t type, int64_t rows,
                         int64_t cols, bool vector);
 
-/* Starts the file PATH and writes everything declared. Errors: ND_EIO, ND_ENOMEM. */
+/* Creates the file under a temporary name and writes all declarations. Errors: ND_EIO, ND_ENOMEM. */
 nd_status nd_gguf_writer_start(nd_gguf_writer *writer, const char *path);
 
-/* Bytes of the current tensor; ended by nd_gguf_writer_end_tensor, which checks their number. */
+/* Write bytes of the current tensor, in parts, and end it. Errors: ND_EIO; ND_EINTERNAL when their number
+ * is not the declared one. */
 nd_status nd_gguf_write(nd_gguf_writer *writer, const void *bytes, size_t size);
 nd_status nd_gguf_writer_end_tensor(nd_gguf_writer *writer);
 
-/* Makes the file appear under its name. */
+/* Writes the digest and renames the file to its path, durably. Errors: ND_EIO. */
 nd_status nd_gguf_writer_finish(nd_gguf_writer *writer);
 
-/* Frees the writer and, unless it is finished, removes the file. NULL is allowed. */
+/* Frees the writer and removes an unfinished file. NULL is allowed. */
 void nd_gguf_writer_close(nd_gguf_writer *writer);

@@ -1,11 +1,11 @@
-/* What our own .safetensors files say beyond the tensors, so that an import finds back to the codes. */
+/* Metadata in the .safetensors files of this program, from which an import recovers the codes. */
 #pragma once
 
 /* "true": every projection is codes times scales. */
 #define ND_HF_TERNARY_KEY "nanochat_dist.ternary"
 /* [model] group_size. */
 #define ND_HF_GROUP_KEY "nanochat_dist.group_size"
-/* A JSON object, name of the tensor -> its scale; only with one scale a matrix. bf16 rounds scales. */
+/* A JSON object from tensor names to scales, which bf16 would round; with one scale a matrix only. */
 #define ND_HF_SCALES_KEY "nanochat_dist.scales"
 /* For people. */
 #define ND_HF_ACTIVATIONS_KEY "nanochat_dist.activations"

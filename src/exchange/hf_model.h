@@ -1,4 +1,4 @@
-/* A model as transformers stores it: a directory with config.json and model.safetensors, or shards of it
+/* A model as transformers stores it: a directory with config.json and model.safetensors, or with shards
  * and model.safetensors.index.json. */
 #pragma once
 
@@ -22,18 +22,18 @@ typedef struct nd_hf_model {
     nd_params params;
     nd_hf_file *files;
     int file_count;
-    bool ternary;   /* our own export: projections are codes times scales */
+    bool ternary;   /* exported by this program: projections are codes times scales */
     json_t *scales; /* with it: name -> exact scale; NULL when not stated */
 } nd_hf_model;
 
-/* Opens all files and checks that every parameter is there with its shape, and nothing else. Errors:
- * ND_EDATA, ND_ECONFIG. */
+/* Opens all files and checks that they hold every parameter with its shape, and nothing else. The caller
+ * closes the model, unless it failed. Errors: ND_EDATA, ND_ECONFIG, ND_ENOMEM. */
 nd_status nd_hf_model_open(const char *directory, const nd_config *defaults, nd_hf_model *model);
 void nd_hf_model_close(nd_hf_model *model);
 
-/* Parameter `index` as stored, [rows, cols] in our order of rows. Errors: ND_EDATA, also when a value is
- * not finite. */
+/* Reads parameter `index` as stored, [rows, cols] in our order of rows. Errors: ND_EDATA, also for a value
+ * that is not finite. */
 nd_status nd_hf_model_read(const nd_hf_model *model, int64_t index, float *values);
 
-/* The exact scale of a projection; 0 when it is not stated. */
+/* The exact scale of a projection; 0 when the files do not have it. */
 float nd_hf_model_scale(const nd_hf_model *model, int64_t index);

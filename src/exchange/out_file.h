@@ -1,4 +1,4 @@
-/* A file being written in one go: under a temporary name, with the SHA-256 of its latter part, then
+/* A file that is written from start to end under a temporary name, with the SHA-256 of its last part, then
  * fsynced and renamed. */
 #pragma once
 
@@ -8,19 +8,19 @@
 
 typedef struct nd_out_file nd_out_file;
 
-/* Starts PATH.tmp. Errors: ND_EIO naming the file. */
+/* Creates PATH.tmp. The caller finishes or discards it. Errors, here and below: ND_EIO naming the file. */
 nd_status nd_out_file_create(const char *path, nd_out_file **file);
 
 nd_status nd_out_file_write(nd_out_file *file, const void *bytes, size_t size);
 
-/* Zeros up to the next multiple of `alignment`. */
+/* Writes zeros up to the next multiple of `alignment`. */
 nd_status nd_out_file_pad(nd_out_file *file, size_t alignment);
 
 /* Starts a digest over everything written from now on. */
 nd_status nd_out_file_start_digest(nd_out_file *file);
 
-/* Writes the digest, 64 hex digits, over the bytes at `offset`; then makes the file appear under its
- * name. Frees `file`, whatever happens. */
+/* Writes the digest, 64 hex digits, over the bytes at `digest_offset`, then renames the file to its path,
+ * durably. Frees `file`, also when it fails. */
 nd_status nd_out_file_finish(nd_out_file *file, int64_t digest_offset);
 
 /* Removes the temporary file and frees `file`. NULL is allowed. */

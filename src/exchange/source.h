@@ -1,5 +1,5 @@
-/* The model of a checkpoint as an export sees it: one tensor at a time, projections as the codes and
- * scales that a replica computes with. */
+/* The model in a checkpoint for an export: one tensor at a time, projections as the codes and scales that a
+ * replica computes with. */
 #pragma once
 
 #include "core/model/params.h"
@@ -30,21 +30,22 @@ typedef struct nd_source_tensor {
     void *memory; /* of all of them */
 } nd_source_tensor;
 
-/* Opens a checkpoint (or a run's latest one), checking every file. Errors: ND_ECHECKPOINT. */
+/* Opens a checkpoint, or a run's latest one, and checks every file. The caller closes it, unless
+ * it failed. Errors: ND_ECHECKPOINT, ND_ENOMEM. */
 nd_status nd_source_open(const char *path, nd_source *source);
 void nd_source_close(nd_source *source);
 
-/* Reads parameter `index`; the caller frees it. Errors: ND_ECHECKPOINT naming the tensor, also when a
- * value is not finite. */
+/* Reads parameter `index`; the caller frees it. Errors: ND_ECHECKPOINT naming the tensor, also for a value
+ * that is not finite. */
 nd_status nd_source_read(const nd_source *source, int64_t index, nd_source_tensor *tensor);
 void nd_source_tensor_free(nd_source_tensor *tensor);
 
-/* The scale of a weight. */
+/* The scale of the weight at [row, col]. */
 static inline float nd_source_scale(const nd_source_tensor *t, int64_t row, int64_t col)
 {
     return t->groups ? t->scales[row * t->groups + col / (t->param->cols / t->groups)]
                      : t->scales[0];
 }
 
-/* Row `row` as floats [cols]. */
+/* The weights of row `row` as floats [cols]. */
 void nd_source_row(const nd_source_tensor *tensor, int64_t row, float *values);

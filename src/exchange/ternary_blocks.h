@@ -14,6 +14,6 @@
 
 #include <stdint.h>
 
-/* One block of ND_GGML_TQ1_0, ND_GGML_TQ2_0 or ND_GGML_Q2_0 from as many codes as it has weights.
+/* Encodes one block of ND_GGML_TQ1_0, ND_GGML_TQ2_0 or ND_GGML_Q2_0 from the codes of its weights.
  * `scale`: fp16 bits. */
 void nd_ternary_block_encode(uint32_t type, const int8_t *codes, uint16_t scale, uint8_t *block);
