@@ -44,7 +44,7 @@ nd_status nd_data_exists(const char *path, bool *there)
     struct stat info;
     *there = stat(path, &info) == 0;
     ND_FAIL_IF(!*there && errno != ENOENT && errno != ENOTDIR, ND_EDATA,
-               "%s: cannot look for this file: %s", path, strerror(errno));
+               "%s: cannot tell whether this file exists: %s", path, strerror(errno));
     return ND_OK;
 }
 
@@ -150,7 +150,7 @@ static nd_status check_listed(void *context, const char *name)
         return ND_OK;
     return ND_FAIL(ND_EDATA,
                    "%s/%s: a shard that " ND_SHARD_INDEX_NAME " does not list; move it elsewhere, "
-                   "or take it in with `nanochat_dist pack --index %s`",
+                   "or index it with `nanochat_dist pack --index %s`",
                    d->path, name, d->path);
 }
 

@@ -73,10 +73,11 @@ static nd_status check_present_file(void *context, const char *name)
                "%s: this directory already holds shards; give --overwrite to replace them, or "
                "another directory",
                o->out);
-    ND_FAIL_IF(!nd_pack_staging_owns(name), ND_ECONFIG,
-               "%s: pack does not name shards so and does not remove this one; move it elsewhere, "
-               "or give another directory",
-               path);
+    ND_FAIL_IF(
+        !nd_pack_staging_owns(name), ND_ECONFIG,
+        "%s: pack gives shards other names and does not remove this file; move it elsewhere, "
+        "or give another directory",
+        path);
     return ND_OK;
 }
 

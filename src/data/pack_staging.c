@@ -66,7 +66,7 @@ static nd_status take_lock(nd_pack_staging *s)
         close(s->lock);
         s->lock = -1;
     }
-    return ND_FAIL(ND_EIO, "%s: this file disappears each time it is made", path);
+    return ND_FAIL(ND_EIO, "%s: this file disappears each time it is created", path);
 }
 
 nd_status nd_pack_staging_open(const char *out, nd_pack_staging *staging)

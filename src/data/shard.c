@@ -26,7 +26,7 @@ static nd_status damaged(const char *path, const char *part)
 static nd_status read_integer(hid_t file, const char *path, const char *name, int64_t *value)
 {
     ND_FAIL_IF(H5Aexists(file, name) <= 0, ND_EDATA,
-               "%s: attribute %s is missing; this HDF5 file is no shard", path, name);
+               "%s: attribute %s is missing; this HDF5 file is not a shard", path, name);
     nd_status status = ND_OK;
     const hid_t attribute = H5Aopen(file, name, H5P_DEFAULT);
     const hid_t space = H5Aget_space(attribute), type = H5Aget_type(attribute);
@@ -45,7 +45,7 @@ static nd_status read_string(hid_t file, const char *path, const char *name, cha
                              size_t size)
 {
     ND_FAIL_IF(H5Aexists(file, name) <= 0, ND_EDATA,
-               "%s: attribute %s is missing; this HDF5 file is no shard", path, name);
+               "%s: attribute %s is missing; this HDF5 file is not a shard", path, name);
     nd_status status = ND_OK;
     const hid_t attribute = H5Aopen(file, name, H5P_DEFAULT);
     const hid_t type = H5Aget_type(attribute), space = H5Aget_space(attribute);
@@ -215,7 +215,7 @@ static nd_status check_documents(hid_t dataset, nd_shard *shard)
     ND_FAIL_IF(extent == 0 || extent - 1 > (hsize_t)shard->n_tokens || first != 0 ||
                    last != (uint64_t)shard->n_tokens,
                ND_EDATA,
-               "%s: /doc_offsets holds %llu numbers from %llu to %llu; expected growing ones "
+               "%s: /doc_offsets holds %llu numbers from %llu to %llu; expected ascending ones "
                "from 0 to %lld, the number of tokens",
                shard->path, (unsigned long long)extent, (unsigned long long)first,
                (unsigned long long)last, (long long)shard->n_tokens);
@@ -227,7 +227,7 @@ static nd_status with_dataset(hid_t file, nd_shard *shard, const char *name,
                               nd_status (*use)(hid_t, nd_shard *))
 {
     ND_FAIL_IF(H5Lexists(file, name, H5P_DEFAULT) <= 0, ND_EDATA,
-               "%s: dataset /%s is missing; this HDF5 file is no shard", shard->path, name);
+               "%s: dataset /%s is missing; this HDF5 file is not a shard", shard->path, name);
     const hid_t dataset = H5Dopen2(file, name, H5P_DEFAULT);
     if (dataset < 0)
         return damaged(shard->path, name);

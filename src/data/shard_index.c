@@ -89,7 +89,7 @@ static nd_status parse_object(const json_t *root, const char *name, nd_shard_ind
                (long long)version, ND_SHARD_INDEX_VERSION);
     ND_TRY(read_number(root, name, "vocab_size", INT32_MAX, &index->vocab_size));
     ND_TRY(read_digest(root, name, "tokenizer_sha256", index->tokenizer_sha256));
-    ND_FAIL_IF(json_array_size(shards) == 0, ND_EDATA, "%s: shards is empty or no list", name);
+    ND_FAIL_IF(json_array_size(shards) == 0, ND_EDATA, "%s: shards is empty or not a list", name);
     index->shards = calloc(json_array_size(shards), sizeof *index->shards);
     ND_FAIL_IF(!index->shards, ND_ENOMEM, "%s: no memory for %zu shards", name,
                json_array_size(shards));
@@ -98,7 +98,7 @@ static nd_status parse_object(const json_t *root, const char *name, nd_shard_ind
         nd_indexed_shard *shard = &index->shards[i];
         ND_TRY(parse_shard(json_array_get(shards, i), name, i, shard));
         ND_FAIL_IF(i > 0 && strcmp(shard[-1].name, shard->name) >= 0, ND_EDATA,
-                   "%s: %s stands after %s; expected names that grow", name, shard->name,
+                   "%s: %s follows %s; expected ascending names", name, shard->name,
                    shard[-1].name);
         ND_FAIL_IF(__builtin_add_overflow(total, shard->n_tokens, &total), ND_EDATA,
                    "%s: its shards have more than 2^63 tokens", name);

@@ -46,7 +46,7 @@ static nd_status check_offsets(const nd_shard *shard, const uint64_t *offsets, i
     for (int64_t i = 0; i < count; i++) {
         ND_FAIL_IF(
             first + i > 0 && offsets[i] <= *last, ND_EDATA,
-            "%s: /doc_offsets[%lld] is %llu and the next is %llu; expected numbers that grow",
+            "%s: /doc_offsets[%lld] is %llu and the next is %llu; expected ascending numbers",
             shard->path, (long long)(first + i - 1), (unsigned long long)*last,
             (unsigned long long)offsets[i]);
         *last = offsets[i];

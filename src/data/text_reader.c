@@ -30,7 +30,7 @@ static nd_status check_unchanged(const nd_text_reader *r)
     struct stat now;
     if (!S_ISREG(r->opened.st_mode))
         return ND_OK;
-    ND_FAIL_IF(fstat(r->file, &now) != 0, ND_EDATA, "%s: cannot look at this file: %s", r->name,
+    ND_FAIL_IF(fstat(r->file, &now) != 0, ND_EDATA, "%s: cannot stat this file: %s", r->name,
                strerror(errno));
     if (now.st_size != r->opened.st_size || r->consumed != (int64_t)now.st_size ||
         now.st_mtim.tv_sec != r->opened.st_mtim.tv_sec ||

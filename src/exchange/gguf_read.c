@@ -177,7 +177,7 @@ static nd_status check_unique(nd_gguf_span *names, size_t count, const char *nam
     qsort(names, count, sizeof *names, compare_span_pointers);
     for (size_t i = 1; i < count; i++)
         ND_FAIL_IF(compare_spans(names[i - 1], names[i]) == 0, ND_EDATA,
-                   "%s: damaged: %s '%.*s' stands there twice", name, what, (int)names[i].bytes,
+                   "%s: damaged: %s '%.*s' appears twice", name, what, (int)names[i].bytes,
                    (const char *)names[i].at);
     return ND_OK;
 }
@@ -226,7 +226,7 @@ static nd_status take_header(cursor *c, nd_gguf *g)
     ND_TRY(read_bytes(c, counts, sizeof counts, "the header"));
     ND_FAIL_IF(counts[0] > left(c) / TENSOR_BYTES_MIN || counts[1] > left(c) / PAIR_BYTES_MIN,
                ND_EDATA,
-               "%s: damaged or cut short: it announces %" PRIu64 " tensors and %" PRIu64
+               "%s: damaged or cut short: it declares %" PRIu64 " tensors and %" PRIu64
                " pairs, more than its %zu bytes can hold",
                c->name, counts[0], counts[1], (size_t)(c->end - c->start));
     g->tensor_count = (size_t)counts[0];

@@ -210,8 +210,8 @@ nd_status nd_gguf_write(nd_gguf_writer *w, const void *bytes, size_t size)
 nd_status nd_gguf_writer_end_tensor(nd_gguf_writer *w)
 {
     ND_FAIL_IF(w->current >= w->tensor_count || w->written != w->sizes[w->current], ND_EINTERNAL,
-               "tensor %" PRId64 " of a GGUF file got %zu bytes, not its own", w->current,
-               w->written);
+               "tensor %" PRId64 " of a GGUF file got %zu bytes; the declared number is another",
+               w->current, w->written);
     w->current++;
     w->written = 0;
     return nd_out_file_pad(w->out, ND_GGUF_ALIGNMENT);

@@ -161,14 +161,14 @@ static nd_status set_shape(const reading *r)
     ND_TRY(set_integer(r, "vocab_size", "vocab_size", NULL));
     ND_TRY(set_integer(r, "max_position_embeddings", "max_seq_len", "2048"));
     const json_t *wide = json_object_get(r->root, "intermediate_size");
-    ND_FAIL_IF(!json_is_integer(wide), ND_EDATA, "%s: intermediate_size is no whole number",
+    ND_FAIL_IF(!json_is_integer(wide), ND_EDATA, "%s: intermediate_size is not a whole number",
                r->path);
     const double hidden = (double)r->config->model.hidden_dim;
     ND_TRY(set_number(r, "ffn_mult", (double)json_integer_value(wide) / hidden));
     const json_t *head_dim = json_object_get(r->root, "head_dim");
     int64_t together;
     ND_FAIL_IF(head_dim && !json_is_null(head_dim) && !json_is_integer(head_dim), ND_EDATA,
-               "%s: head_dim is no whole number", r->path);
+               "%s: head_dim is not a whole number", r->path);
     ND_FAIL_IF(json_is_integer(head_dim) &&
                    (__builtin_mul_overflow(json_integer_value(head_dim), r->config->model.num_heads,
                                            &together) ||

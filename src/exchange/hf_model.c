@@ -58,7 +58,7 @@ static nd_status open_shards(nd_hf_model *m, const char *directory, const char *
     json_t *map = json_object_get(root, "weight_map");
     free(text);
     if (!json_is_object(map))
-        status = ND_FAIL(ND_EDATA, "%s: no JSON object with a weight_map%s%s", index_path,
+        status = ND_FAIL(ND_EDATA, "%s: not a JSON object with a weight_map%s%s", index_path,
                          root ? "" : ": ", root ? "" : error.text);
     json_object_foreach(map, tensor, value)
     {
@@ -100,8 +100,8 @@ static nd_status read_metadata(nd_hf_model *m)
         ND_TRY(nd_config_set_key(&m->config, "model", "group_size", group, f->path));
     if (scales) {
         m->scales = json_loads(scales, 0, NULL);
-        ND_FAIL_IF(!json_is_object(m->scales), ND_EDATA, "%s: damaged: %s is no object", f->path,
-                   ND_HF_SCALES_KEY);
+        ND_FAIL_IF(!json_is_object(m->scales), ND_EDATA, "%s: damaged: %s is not an object",
+                   f->path, ND_HF_SCALES_KEY);
     }
     return nd_config_check_model(&m->config);
 }

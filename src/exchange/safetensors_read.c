@@ -59,7 +59,7 @@ static nd_status read_tensor(const char *name, json_t *entry, nd_safetensors *f,
                "%s: tensor '%.80s' has type '%.20s', which this program does not know", file, name,
                t->dtype);
     ND_FAIL_IF(!read_shape(shape, t, &weights) || weights > INT64_MAX / (int64_t)width, ND_EDATA,
-               "%s: damaged: the shape of '%.80s' is none", file, name);
+               "%s: damaged: '%.80s' has no valid shape", file, name);
     ND_FAIL_IF(start < 0 || end < start || (uint64_t)end > f->data_bytes, ND_EDATA,
                "%s: damaged or cut short: '%.80s' lies at %" JSON_INTEGER_FORMAT
                " to %" JSON_INTEGER_FORMAT " of %zu bytes",
@@ -102,11 +102,11 @@ static nd_status check_metadata(const json_t *metadata, const char *file)
     const char *key;
     json_t *value;
     ND_FAIL_IF(metadata && !json_is_object(metadata), ND_EDATA,
-               "%s: damaged: __metadata__ is no object", file);
+               "%s: damaged: __metadata__ is not an object", file);
     json_object_foreach((json_t *)(uintptr_t)metadata, key, value)
     {
         ND_FAIL_IF(!json_is_string(value), ND_EDATA,
-                   "%s: damaged: '%.80s' in __metadata__ is no text", file, key);
+                   "%s: damaged: '%.80s' in __metadata__ is not a string", file, key);
     }
     return ND_OK;
 }
@@ -115,7 +115,8 @@ static nd_status read_header(nd_safetensors *f, const char *file)
 {
     const char *key;
     json_t *entry;
-    ND_FAIL_IF(!json_is_object(f->header), ND_EDATA, "%s: damaged: its header is no object", file);
+    ND_FAIL_IF(!json_is_object(f->header), ND_EDATA, "%s: damaged: its header is not an object",
+               file);
     f->tensors = calloc(json_object_size(f->header) + 1, sizeof *f->tensors);
     ND_FAIL_IF(!f->tensors, ND_ENOMEM, "%s: no memory for %zu tensors", file,
                json_object_size(f->header));

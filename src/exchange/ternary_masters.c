@@ -16,7 +16,7 @@ static nd_status make_part(const char *name, float *values, int64_t count, float
         largest = fabsf(values[i]) > largest ? fabsf(values[i]) : largest;
     for (int64_t i = 0; i < count; i++) {
         ND_FAIL_IF(values[i] != 0.0f && fabsf(values[i]) != largest, ND_EDATA,
-                   "%s: said to be ternary, but holds %.9g beside 0 and %.9g; was it changed after "
+                   "%s: marked as ternary, but holds %.9g besides 0 and %.9g; was it changed after "
                    "its export?",
                    name, (double)values[i], (double)largest);
         codes[i] = (int8_t)((values[i] > 0.0f) - (values[i] < 0.0f));
@@ -58,7 +58,7 @@ static nd_status check(nd_backend *b, const char *name, nd_cview values, const i
     if (memcmp(got_codes, codes, count) != 0 ||
         memcmp(got_scales, scales, (size_t)parts * sizeof *scales) != 0)
         status =
-            ND_FAIL(ND_EINTERNAL, "%s: its masters do not give its codes and scale back", name);
+            ND_FAIL(ND_EINTERNAL, "%s: its masters do not ternarise to its codes and scale", name);
 done:
     free(got_codes);
     free(got_scales);

@@ -264,7 +264,7 @@ Test(gguf, a_header_that_contradicts_itself_is_refused)
     check_refused(nothing, 4, &version, 4, "GGUF version 4");
     check_refused(nothing, 8, &many, 8, "more than its");
     check_refused(nothing, 24, &many, 8, "damaged or cut short");
-    check_refused(twice, 0, "GGUF", 4, "'a.key' stands there twice");
+    check_refused(twice, 0, "GGUF", 4, "'a.key' appears twice");
     check_refused(odd_alignment, 0, "GGUF", 4, "general.alignment is 48");
 }
 

@@ -53,7 +53,7 @@ Test(safetensors, a_header_that_contradicts_itself_is_refused)
                   4, "expected 4");
     check_refused("{\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]}}", 5,
                   "5 bytes of data, its tensors have 4");
-    check_refused("{\"__metadata__\":{\"a\":1}}", 0, "'a' in __metadata__ is no text");
+    check_refused("{\"__metadata__\":{\"a\":1}}", 0, "'a' in __metadata__ is not a string");
     check_refused("{\"a\":{\"dtype\":\"U8\",\"shape\":[],\"data_offsets\":[0,1]},"
                   "\"a\":{\"dtype\":\"U8\",\"shape\":[],\"data_offsets\":[0,1]}}",
                   1, "duplicate");

@@ -113,7 +113,7 @@ Test(ternary_masters, what_is_not_ternary_is_refused)
     fill(values, 6, 60, &scale, COUNT);
     values[100] = 0.25f;
     ND_ASSERT_FAILS(nd_ternary_masters(backend, "blk.0.attn_q.weight", values, ROWS, COLS, 0, 0.0f),
-                    ND_EDATA, "said to be ternary, but holds 0.25");
+                    ND_EDATA, "marked as ternary, but holds 0.25");
     fill(values, 6, 60, &scale, COUNT);
     ND_ASSERT_FAILS(
         nd_ternary_masters(backend, "blk.0.attn_q.weight", values, ROWS, COLS, 0, 0.75f), ND_EDATA,

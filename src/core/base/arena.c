@@ -40,7 +40,7 @@ nd_status nd_arena_reserve(nd_arena *arena, nd_dtype dtype, int64_t rows, int64_
         return ND_FAIL(ND_ENOMEM, "%s: a tensor of %lld x %lld %s is too large to count",
                        arena->name, (long long)rows, (long long)cols, nd_dtype_name(dtype));
     ND_FAIL_IF(arena->size > 0 && end > arena->size, ND_EINTERNAL,
-               "%s: %zu bytes taken of %zu measured", arena->name, end, arena->size);
+               "%s: %zu bytes reserved of %zu counted", arena->name, end, arena->size);
     *view = nd_view_of(arena->memory ? arena->memory + arena->used : NULL, dtype, rows, cols);
     arena->used = end;
     return ND_OK;

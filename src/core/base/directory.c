@@ -71,8 +71,8 @@ void nd_names_free(nd_names *names)
 static nd_status get_info(const char *path, struct stat *info, bool *exists)
 {
     *exists = lstat(path, info) == 0;
-    ND_FAIL_IF(!*exists && errno != ENOENT && errno != ENOTDIR, ND_EIO, "cannot look at %s: %s",
-               path, strerror(errno));
+    ND_FAIL_IF(!*exists && errno != ENOENT && errno != ENOTDIR, ND_EIO, "cannot stat %s: %s", path,
+               strerror(errno));
     return ND_OK;
 }
 

@@ -13,11 +13,11 @@ static nd_status check_shape(const nd_config *c)
                "[model] hidden_dim / num_heads = %lld is odd; rotary positions rotate pairs",
                (long long)(c->model.hidden_dim / c->model.num_heads));
     ND_FAIL_IF(nd_config_ffn_dim(c) < 1, ND_ECONFIG,
-               "[model] ffn_mult * hidden_dim = %g rounds to no width at all",
+               "[model] ffn_mult * hidden_dim = %g rounds to 0",
                c->model.ffn_mult * (double)c->model.hidden_dim);
     ND_FAIL_IF(c->model.arch == ND_ARCH_BITNET && !c->model.tie_embeddings, ND_ECONFIG,
-               "[model] tie_embeddings = false contradicts arch = bitnet, whose graph has no head "
-               "of its own; use arch = llama");
+               "[model] tie_embeddings = false contradicts arch = bitnet, whose graph has no "
+               "separate head; use arch = llama");
     const int64_t group = c->model.group_size;
     ND_FAIL_IF(
         group > 0 && (c->model.hidden_dim % group != 0 || nd_config_ffn_dim(c) % group != 0),
@@ -34,7 +34,7 @@ static nd_status check_collider(const nd_config *c)
                "[training] collider_rule = excess needs collider_reference = CHECKPOINT, the model "
                "whose losses are the reference");
     ND_FAIL_IF(named && c->training.collider_rule != ND_COLLIDER_EXCESS, ND_ECONFIG,
-               "[training] collider_reference = %s is not read with collider_rule = %s; use "
+               "[training] collider_reference = %s is not used with collider_rule = %s; use "
                "collider_rule = excess, or leave the reference out",
                c->training.collider_reference,
                c->training.collider_rule == ND_COLLIDER_LOSS ? "loss" : "sample");
@@ -63,12 +63,12 @@ static nd_status check_optimizer(const nd_config *c)
 {
     const int bits = nd_config_state_bits(c);
     ND_FAIL_IF(bits == 4 && c->training.optimizer_type != ND_OPTIMIZER_MUON, ND_ECONFIG,
-               "[optimizer] state_bits = 4 is made for the momentum of Muon, but [training] "
+               "[optimizer] state_bits = 4 is for the momentum of Muon, but [training] "
                "optimizer_type = adamw; use state_bits = 8");
     if (c->training.use_galore && c->optimizer.galore_residual > 0.0 &&
         c->training.optimizer_type != ND_OPTIMIZER_MUON)
         return ND_FAIL(ND_ECONFIG,
-                       "[optimizer] galore_residual = %g is made for Muon, but [training] "
+                       "[optimizer] galore_residual = %g is for Muon, but [training] "
                        "optimizer_type = adamw; use galore_residual = 0",
                        c->optimizer.galore_residual);
     return ND_OK;

@@ -98,7 +98,7 @@ static nd_status scan_key(scan *s, int number, char *text, const char *section)
     *equals = '\0';
     const char *name = trim(text);
     ND_FAIL_IF(*name == '\0', ND_ECONFIG, "%s:%d: no key before '='", s->path, number);
-    ND_FAIL_IF(*section == '\0', ND_ECONFIG, "%s:%d: key '%.60s' stands before any [section]",
+    ND_FAIL_IF(*section == '\0', ND_ECONFIG, "%s:%d: key '%.60s' comes before any [section]",
                s->path, number, name);
     const int earlier = line_of(s, section, name);
     ND_TRY(check_both_names(s, number, section, name));
@@ -126,7 +126,8 @@ static nd_status check_bytes(const scan *s, FILE *file)
                s->path);
     for (; byte != EOF && byte != '\0'; byte = fgetc(file))
         number += byte == '\n';
-    ND_FAIL_IF(byte == '\0', ND_ECONFIG, "%s:%d: a NUL byte: damaged, or no text", s->path, number);
+    ND_FAIL_IF(byte == '\0', ND_ECONFIG, "%s:%d: a NUL byte: damaged, or not a text file", s->path,
+               number);
     rewind(file);
     return ND_OK;
 }

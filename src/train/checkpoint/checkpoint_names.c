@@ -106,7 +106,7 @@ nd_status nd_checkpoint_latest_read(const char *directory, int64_t *step, bool *
     const ssize_t length = readlink(path, target, sizeof target - 1);
     *foreign = length >= 0 || errno == EINVAL;
     ND_FAIL_IF(length < 0 && errno != EINVAL && errno != ENOENT && errno != ENOTDIR, ND_ECHECKPOINT,
-               "cannot look at %s: %s", path, strerror(errno));
+               "cannot stat %s: %s", path, strerror(errno));
     target[length > 0 ? length : 0] = '\0';
     *foreign = *foreign && !nd_checkpoint_name_parse(target, "", step);
     return ND_OK;
