@@ -172,9 +172,9 @@ const nd_config_key nd_config_keys[] = {
     BOOL(dist, overlap_grad_reduce, "true",
          "gradient reduction overlaps the backward pass; the result is the same to the bit"),
     INT(dist, group_ranks, 0, 1 << 20, "0",
-        "consecutive ranks among which a matrix has one owner and codes are sent; its owners in "
-        "other groups get the same gradient and update alike; 0: on several hosts by the predicted "
-        "step, else all ranks"),
+        "consecutive ranks that form a group: it has one owner of each matrix, which sends codes "
+        "to it alone, and groups hold equal copies; 0: chosen by the predicted step on several "
+        "hosts, else all ranks"),
     CHOICE(dist, grad_reduction, "owners|allreduce", "owners",
            "owners: each gradient is reduced to the rank that owns it; allreduce: NCCL's "
            "all-reduce (GPUs only, with deterministic = off and grad_comm_dtype = fp32)"),
@@ -182,8 +182,8 @@ const nd_config_key nd_config_keys[] = {
            "type of gradients between ranks: fp32 is exact; bf16 and int8 (in blocks) round, "
            "with error feedback, and need deterministic = off"),
     CHOICE(dist, shorten_gradients, "off|on|auto", "auto",
-           "exact gradients between hosts in about 0.86 of their bytes, the same to the bit: auto, "
-           "while the link is slower than 4 Gbit/s (not on GPUs)"),
+           "send exact gradients between hosts in about 0.86 of their bytes, the same to the bit; "
+           "auto: while the link is slower than 4 Gbit/s (not on GPUs)"),
     CHOICE(dist, weight_sync, "full|full_base3|delta", "full",
            "how ternary weights reach the other ranks after an update, always exact: all at 2 "
            "bits, all at five to a byte, or only those that changed"),
