@@ -120,27 +120,23 @@ struct nd_comm {
     int group_ranks;     /* in: ranks of a group, which are consecutive; 0: all ranks are one */
     uint64_t bytes_sent; /* payload bytes this rank has sent since creation */
     double wait_seconds; /* time the caller's thread has spent inside collectives */
-    double
-        busy_seconds; /* time the wire was at work, in whichever thread; up to date when nothing is
-                            begun and not finished */
-    uint64_t batches; /* begun reductions that were worked off, those done together as one */
-    bool overlap;     /* in: what is begun may be worked off beside the caller's computation */
-    bool threaded;    /* the implementation can do that in host memory, by a thread */
-    bool streamed;    /* it can in memory of `device`, in the device's own order */
-    nd_reduction
-        reduction; /* in: who adds, where the implementation has a choice and any order will do */
-    size_t
-        part_bytes; /* in: of parts of long messages, a multiple of 256 up to ND_WIRE_PART_BYTES, which it is
-                          by itself; the same on all ranks */
-    nd_shorten
-        shorten; /* in: whether exact gradients that go to other hosts are sent in fewer bytes (dist/shortening.h) */
-    nd_backend *device; /* not owned; NULL: the host may read what lies there */
+    /* Time that messages took, in any thread; up to date when all that was begun is finished. */
+    double busy_seconds;
+    uint64_t batches;       /* begun reductions that are done, those done together as one */
+    bool overlap;           /* in: what is begun may run beside the caller's computation */
+    bool threaded;          /* the implementation can do that in host memory, by a thread */
+    bool streamed;          /* it can in memory of `device`, in the device's own order */
+    nd_reduction reduction; /* in: who adds, if the implementation has a choice and order is free */
+    /* In: bytes of the parts of long messages, a multiple of 256 up to ND_WIRE_PART_BYTES, the
+     * default; the same on all ranks. */
+    size_t part_bytes;
+    nd_shorten shorten; /* in: whether exact gradients to other hosts are shortened */
+    nd_backend *device; /* not owned; NULL: host memory */
 
     /* For errors: where in the run this rank is. `phase` has static storage. */
     int64_t step;
     const char *phase;
-    double timeout_seconds; /* how long a rank may wait for another; a rank that stops answering for
-                               longer fails the job with ND_EPEER */
+    double timeout_seconds; /* a rank that another waits for longer fails the job (ND_EPEER) */
     bool (*stop_requested)(void); /* whether a signal asked to stop; may be NULL */
 
     void *context; /* of the implementation */

@@ -17,11 +17,10 @@
 typedef struct nd_ownership {
     int64_t count;
     int ranks;
-    int *owner; /* [count] rank that owns parameter i, or ND_OWNED_BY_ROWS */
-    int64_t **
-        rows; /* [count] NULL, or where owner[i] is that [ranks + 1]: rank r has rows [rows[i][r], rows[i][r+1]) */
-    double *load; /* [ranks] summed cost */
-    int *copies;  /* [2][count] of nd_ownership_spread; NULL: there is one group */
+    int *owner;     /* [count] rank that owns parameter i, or ND_OWNED_BY_ROWS */
+    int64_t **rows; /* [count] NULL, or [ranks + 1]: rank r has rows [rows[i][r], rows[i][r+1]) */
+    double *load;   /* [ranks] summed cost */
+    int *copies;    /* [2][count] of nd_ownership_spread; NULL: there is one group */
     int groups;
 } nd_ownership;
 

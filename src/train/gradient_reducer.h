@@ -34,8 +34,7 @@ typedef struct nd_gradient_reducer nd_gradient_reducer;
 typedef struct nd_gradient_leaf {
     nd_model_gradients into; /* valid until the next leaf begins */
     int32_t slot, merges;    /* where they go, and how many blocks they complete */
-    bool
-        repeats; /* adding it is ops alone, whose arguments follow from slot, merges and accumulation */
+    bool repeats; /* adding it is ops alone, with arguments by slot, merges and accumulation */
 } nd_gradient_leaf;
 
 /* Builds the tables; takes no memory for gradients. Of `comm` only rank and size are used here. The

@@ -9,9 +9,8 @@ enum { ND_GRADIENT_SLOTS_MAX = 128 };
 /* Of gradient_slots.c. */
 typedef struct nd_gradient_slots {
     int count;
-    nd_view *of[ND_GRADIENT_SLOTS_MAX]; /* [slot][param], projected where GaLore projects */
-    nd_view
-        sketches[ND_GRADIENT_SLOTS_MAX]; /* [slot] a row a matrix with a new subspace in a step */
+    nd_view *of[ND_GRADIENT_SLOTS_MAX];      /* [slot][param], projected where GaLore projects */
+    nd_view sketches[ND_GRADIENT_SLOTS_MAX]; /* a row a matrix with a new subspace in a step */
     nd_view *written; /* [params] where the backward pass writes, if not into a slot */
     nd_view *views;   /* [params] what the micro-batch at hand was given */
     int depth;        /* slots that hold blocks of earlier micro-batches */
@@ -23,14 +22,13 @@ typedef struct nd_gradient_slots {
 
 /* Of gradient_reducer.c. */
 typedef struct nd_gradient_sums {
-    nd_comm_piece *
-        pieces; /* of the reduction: one for each owner of each parameter, then one for each sketch */
-    int64_t *piece_at;   /* [params + 1] the first of a parameter */
-    float **piece_slots; /* [pieces][slots.count] */
-    nd_view *sums;       /* [params] of what this rank owns, in one of the slots */
-    nd_view *sketches;   /* [params] as sums; data NULL where there is none */
-    double *squares;     /* [params] squared norms of this step's gradients */
-    nd_view norms;       /* f64 [1, n] in backend memory: those this rank computes */
+    nd_comm_piece *pieces; /* one for each owner of each parameter, then one for each sketch */
+    int64_t *piece_at;     /* [params + 1] the first of a parameter */
+    float **piece_slots;   /* [pieces][slots.count] */
+    nd_view *sums;         /* [params] of what this rank owns, in one of the slots */
+    nd_view *sketches;     /* [params] as sums; data NULL where there is none */
+    double *squares;       /* [params] squared norms of this step's gradients */
+    nd_view norms;         /* f64 [1, n] in backend memory: those this rank computes */
 } nd_gradient_sums;
 
 struct nd_gradient_reducer {

@@ -1,4 +1,4 @@
-/* The outer step: what workers have changed becomes one change of the model they all go on from.
+/* The outer step: the changes of all workers become one change of the model that they continue from.
  *
  * For each parameter, with start x of the round and masters y_k of worker k:
  *   d_k = x - y_k                              in the format of the wire, by the owner in each worker
@@ -20,10 +20,9 @@ typedef struct nd_outer {
     nd_view *residual;   /* [params] u8, of u; at home where the wire rounds */
     nd_view *residuals;  /* [carried][params] u8, of d_k; where the wire rounds */
     nd_view sum, loaded; /* f32 of a part: g and u; m where it is not f32 */
-    nd_view
-        messages; /* u8 in host memory: what goes to homes and what comes to this one, then u of each home */
-    nd_view values; /* f32 in host memory: a part of a parameter, twice */
-    bool owns_host; /* `messages` and `values` were allocated apart from arenas */
+    nd_view messages; /* u8 in host memory: changes to homes and to this one, then u of each home */
+    nd_view values;   /* f32 in host memory: a part of a parameter, twice */
+    bool owns_host;   /* `messages` and `values` were allocated apart from arenas */
 } nd_outer;
 
 /* Tables. Errors: ND_ENOMEM. */

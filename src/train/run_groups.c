@@ -53,8 +53,8 @@ static nd_status measure(nd_run *run, nd_plan_machine *machine, size_t *memory)
     double mine[2] = {0.0, 0.9 * (double)nd_memory_available() / comm->local_size};
     double *all = calloc((size_t)comm->size, sizeof mine);
     ND_FAIL_IF(!all, ND_ENOMEM, "no memory for the rates of %d ranks", comm->size);
-    nd_status status = nd_links_probe(comm, &machine->between, &machine->within);
-    ND_TRY_GOTO(status, done);
+    nd_status status;
+    ND_TRY_GOTO(nd_links_probe(comm, &machine->between, &machine->within), done);
     ND_TRY_GOTO(nd_run_agree(comm, nd_plan_measure_flops(&run->config, comm->local_size, &mine[0])),
                 done);
     ND_TRY_GOTO(comm->ops.allgather(comm, all, mine, sizeof mine), done);

@@ -32,14 +32,13 @@
 
 typedef struct nd_cost_machine {
     int ranks;
-    int hosts;           /* consecutive ranks share a host; 1 to ranks */
-    nd_link between;     /* of a host to all others, each way; its ranks share it */
-    nd_link within;      /* of a rank to another of its host */
-    double add_per_byte; /* gamma: seconds to add a byte that arrived */
-    double
-        core_per_byte; /* delta: seconds that a byte, sent or received, takes from computing beside */
-    double part_bytes; /* p */
-    double ring_bytes; /* allgathers of so many bytes a rank are long */
+    int hosts;            /* consecutive ranks share a host; 1 to ranks */
+    nd_link between;      /* of a host to all others, each way; its ranks share it */
+    nd_link within;       /* of a rank to another of its host */
+    double add_per_byte;  /* gamma: seconds to add a byte that arrived */
+    double core_per_byte; /* delta: seconds of computation that a byte sent or received costs */
+    double part_bytes;    /* p */
+    double ring_bytes;    /* allgathers of so many bytes a rank are long */
 } nd_cost_machine;
 
 /* One tensor on its way to its owner. */

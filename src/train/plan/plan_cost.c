@@ -269,18 +269,15 @@ static nd_status estimate_with(estimate how, const nd_config *config, int ranks,
                                const nd_plan_machine *machine, nd_plan_cost *plan)
 {
     nd_comm comm = {.size = ranks, .local_size = 1};
-    nd_run *run = calloc(1, sizeof *run);
-    table t = {.run = run, .machine = *machine};
     nd_status status = ND_OK;
     memset(plan, 0, sizeof *plan);
+    ND_FAIL_IF(nd_config_has_rounds(config), ND_ECONFIG,
+               "times are not predicted for [dist] workers = %lld with sync_every = %lld; "
+               "plan without a described machine says what they send and hold",
+               (long long)config->dist.workers, (long long)config->dist.sync_every);
+    nd_run *run = calloc(1, sizeof *run);
     ND_FAIL_IF(!run, ND_ENOMEM, "no memory for a plan");
-    if (nd_config_has_rounds(config)) {
-        free(run);
-        return ND_FAIL(ND_ECONFIG,
-                       "times are not predicted for [dist] workers = %lld with sync_every = %lld; "
-                       "plan without a described machine says what they send and hold",
-                       (long long)config->dist.workers, (long long)config->dist.sync_every);
-    }
+    table t = {.run = run, .machine = *machine};
     run->config = *config;
     run->comm = &comm;
     run->backend = machine->backend;
