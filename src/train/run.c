@@ -329,25 +329,12 @@ static nd_status create(nd_run *run)
 }
 
 /* Makes run->backend the device of run->comm, and [dist] grad_reduction its way of adding. Undone by
- * nd_device_detach and nd_comm_set_device. Errors: ND_ECONFIG when ranks compute on different kinds of
- * devices, or on one that cannot add as asked; those of nd_device_attach. */
+ * nd_device_detach and nd_comm_set_device. Errors: ND_ECONFIG when the device cannot add as asked;
+ * those of nd_device_attach. */
 static nd_status attach_backend(nd_run *run)
 {
     nd_comm *comm = run->comm;
     const nd_backend *b = run->backend;
-    const char mine = b->ops.host_memory ? 'h' : 'd';
-    char *all = calloc((size_t)comm->size, sizeof *all);
-    ND_FAIL_IF(!all, ND_ENOMEM, "no memory for the devices of %d ranks", comm->size);
-    nd_status status = comm->ops.allgather(comm, all, &mine, sizeof mine);
-    for (int r = 0; status == ND_OK && r < comm->size; r++)
-        if (all[r] != mine)
-            status =
-                ND_FAIL(ND_ECONFIG,
-                        "rank %d computes on a %s and rank %d on a %s; set [hardware] target "
-                        "to cpu or cuda",
-                        comm->rank, mine == 'd' ? "GPU" : "CPU", r, all[r] == 'd' ? "GPU" : "CPU");
-    free(all);
-    ND_TRY(status);
     if (run->rounds) /* weights and gradients are exchanged inside workers alone */
         comm = run->rounds->inside;
     nd_comm_set_device(comm, run->backend);
@@ -367,7 +354,7 @@ nd_status nd_run_create(const nd_config *config, nd_comm *comm, nd_run *run)
     if (!run->backend)
         status = nd_run_create_backend(config, comm, &run->backend);
     ND_TRY(nd_run_agree(comm, status));
-    ND_TRY(nd_run_share_traits(comm, run->backend));
+    ND_TRY(nd_run_agree(comm, nd_run_share_traits(comm, run->backend)));
     ND_TRY(nd_run_choose_groups(run));
     ND_TRY(nd_run_agree(comm, nd_run_prepare(run)));
     ND_TRY(nd_run_agree(comm, attach_backend(run)));

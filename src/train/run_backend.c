@@ -22,13 +22,20 @@ nd_status nd_run_create_backend(const nd_config *config, const nd_comm *comm, nd
 
 nd_status nd_run_share_traits(nd_comm *comm, nd_backend *backend)
 {
-    const bool mine[] = {backend->traits.fast_bf16, backend->traits.fast_int8_gradients};
-    bool *all = calloc((size_t)comm->size, sizeof mine);
+    nd_backend_traits *t = &backend->traits;
+    const bool on_host = backend->ops.host_memory;
+    const bool mine[] = {t->fast_bf16, t->fast_int8_gradients, on_host};
+    bool(*all)[3] = calloc((size_t)comm->size, sizeof mine);
     ND_FAIL_IF(!all, ND_ENOMEM, "no memory for the traits of %d ranks", comm->size);
-    const nd_status status = comm->ops.allgather(comm, all, mine, sizeof mine);
+    nd_status status = comm->ops.allgather(comm, all, mine, sizeof mine);
     for (int r = 0; status == ND_OK && r < comm->size; r++) {
-        backend->traits.fast_bf16 &= all[2 * r];
-        backend->traits.fast_int8_gradients &= all[2 * r + 1];
+        t->fast_bf16 &= all[r][0];
+        t->fast_int8_gradients &= all[r][1];
+        if (all[r][2] != on_host)
+            status = ND_FAIL(ND_ECONFIG,
+                             "rank %d computes on a %s and rank %d on a %s; set [hardware] target "
+                             "to cpu or cuda",
+                             comm->rank, on_host ? "CPU" : "GPU", r, on_host ? "GPU" : "CPU");
     }
     free(all);
     return status;
