@@ -142,7 +142,7 @@ static nd_status count_steps(nd_config *config, int64_t rows)
     nd_backend *backend;
     counted_list *lists = calloc(2, sizeof *lists);
     const int64_t layers = config->model.num_layers;
-    nd_status status = lists ? ND_OK : ND_FAIL(ND_ENOMEM, "no memory to count");
+    nd_status status = ND_CHECK(lists, ND_ENOMEM, "no memory to count");
     for (int i = 0; status == ND_OK && i < 2; i++) {
         config->model.num_layers = i + 1;
         status = counted_backend_create(&lists[i], &backend);

@@ -73,7 +73,7 @@ static nd_status time_hdf5(const setting *s)
     H5Dclose(dataset);
     H5Fclose(file);
     free(tokens);
-    return done == s->first.n_tokens ? ND_OK : ND_FAIL(ND_EDATA, "%s: H5Dread", s->first.path);
+    return ND_CHECK(done == s->first.n_tokens, ND_EDATA, "%s: H5Dread", s->first.path);
 }
 
 /* The dataset is opened anew, so that every chunk's checksum is verified within the time. */

@@ -110,7 +110,7 @@ static nd_status open_roofline(const nd_run *run, roofline *r)
     }
     const bool made = (r->dense.call || create_square(&r->dense, ND_F32, ND_F32)) &&
                       create_square(&r->int8, ND_I8, ND_I32);
-    return made ? ND_OK : ND_FAIL(ND_EINTERNAL, "oneDNN cannot make the products of the roofline");
+    return ND_CHECK(made, ND_EINTERNAL, "oneDNN cannot make the products of the roofline");
 }
 
 static void close_roofline(roofline *r)

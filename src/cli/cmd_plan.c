@@ -125,7 +125,7 @@ static nd_status plan_and_print(const nd_config_arguments *source, int ranks, bo
 {
     nd_config *config = calloc(1, sizeof *config);
     nd_plan plan = {0};
-    nd_status status = config ? ND_OK : ND_FAIL(ND_ENOMEM, "no memory for the configuration");
+    nd_status status = ND_CHECK(config, ND_ENOMEM, "no memory for the configuration");
     ND_TRY_GOTO(status, done);
     ND_TRY_GOTO(nd_config_arguments_load(source, config), done);
     if (config->old_names[0])

@@ -38,8 +38,7 @@ static nd_status encode_prompt(const sample_arguments *a, const nd_loaded_model 
     free(encoded);
     *tokens = all;
     *count = length + offset;
-    return *count > 0 ? ND_OK
-                      : ND_FAIL(ND_EDATA, "the prompt is empty and the tokenizer has no EOS");
+    return ND_CHECK(*count > 0, ND_EDATA, "the prompt is empty and the tokenizer has no EOS");
 }
 
 static nd_status generate(const sample_arguments *a, nd_sampler *s)

@@ -63,8 +63,7 @@ static nd_status run_train(int argc, char **argv)
 static nd_status open_input(const char *path, FILE **file)
 {
     *file = strcmp(path, "-") == 0 ? stdin : fopen(path, "rbe");
-    return *file ? ND_OK
-                 : ND_FAIL(ND_EDATA, "%s: cannot open this file: %s", path, strerror(errno));
+    return ND_CHECK(*file, ND_EDATA, "%s: cannot open this file: %s", path, strerror(errno));
 }
 
 static nd_status print_tokens(const nd_tokenizer *tokenizer, const char *text, size_t bytes)

@@ -17,7 +17,7 @@ static int64_t context_of(const nd_sampler *s)
 nd_status nd_sampler_open(nd_sampler *s)
 {
     s->logits = malloc((size_t)s->loaded->config.model.vocab_size * sizeof *s->logits);
-    return s->logits ? ND_OK : ND_FAIL(ND_ENOMEM, "no memory for logits");
+    return ND_CHECK(s->logits, ND_ENOMEM, "no memory for logits");
 }
 
 static nd_status copy_cache(nd_backend *b, const nd_generator *from, nd_generator *to)
@@ -147,7 +147,7 @@ static nd_status rewind_to_stop(nd_sampler *s, const reply *r, int64_t count, ch
     if (from == r->stream.printed)
         return ND_OK;
     *rest = strndup(r->text + from, r->stream.printed - from);
-    return *rest ? ND_OK : ND_FAIL(ND_ENOMEM, "no memory for generated text");
+    return ND_CHECK(*rest, ND_ENOMEM, "no memory for generated text");
 }
 
 static nd_status draw_tokens(nd_sampler *s, reply *r, int64_t max_tokens, nd_reply_end *end,

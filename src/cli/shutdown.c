@@ -32,9 +32,8 @@ nd_status nd_cli_flush_output(void)
 nd_status nd_cli_close_output(void)
 {
     ND_TRY(nd_cli_flush_output());
-    return fclose(stdout) == 0 || errno == EBADF
-               ? ND_OK
-               : ND_FAIL(ND_EIO, "cannot write to standard output: %s", strerror(errno));
+    return ND_CHECK(fclose(stdout) == 0 || errno == EBADF, ND_EIO,
+                    "cannot write to standard output: %s", strerror(errno));
 }
 
 void nd_cli_discard_output(void)

@@ -380,7 +380,7 @@ nd_status nd_bpe_encode(const nd_bpe *bpe, const char *text, size_t bytes, nd_id
     const bool ok = encode(bpe, text, bytes, &r, out);
     free(r.symbols);
     free(r.heap);
-    return ok ? ND_OK : ND_FAIL(ND_ENOMEM, "no memory to encode %zu bytes of text", bytes);
+    return ND_CHECK(ok, ND_ENOMEM, "no memory to encode %zu bytes of text", bytes);
 }
 
 size_t nd_bpe_safe_cut(const nd_bpe *bpe, const char *text, size_t bytes)

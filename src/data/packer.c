@@ -13,7 +13,7 @@ nd_status nd_packer_open(const nd_pack_options *options, const nd_tokenizer *tok
     *packer = (nd_packer){
         .options = options, .tokenizer = tokenizer, .directory = directory, .result = result};
     packer->held = malloc(2 * (size_t)ND_PACK_PART_BYTES);
-    return packer->held ? ND_OK : ND_FAIL(ND_ENOMEM, "no memory to pack with");
+    return ND_CHECK(packer->held, ND_ENOMEM, "no memory to pack with");
 }
 
 /* FNV-1a and the finaliser of splitmix64, as a number in [0, 1). */
@@ -31,7 +31,7 @@ static nd_status shard_path(const nd_packer *p, nd_split split, char path[PATH_M
 {
     const int length = snprintf(path, PATH_MAX, "%s/%s_%05d.h5", p->directory, split_names[split],
                                 p->next_shard[split]);
-    return length < PATH_MAX ? ND_OK : ND_FAIL(ND_EIO, "%s: this path is too long", p->directory);
+    return ND_CHECK(length < PATH_MAX, ND_EIO, "%s: this path is too long", p->directory);
 }
 
 /* Closes the open shard of a split and takes it into the index. */

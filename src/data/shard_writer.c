@@ -106,9 +106,8 @@ nd_status nd_shard_writer_open(const char *path, int64_t vocab_size, const char 
     const hid_t creation = H5Pcreate(H5P_FILE_CREATE);
     H5Pset_obj_track_times(creation, false);
     w->file = H5Fcreate(w->temporary, H5F_ACC_TRUNC, creation, nd_hdf5_access(true));
-    status = w->file >= 0
-                 ? ND_OK
-                 : ND_FAIL(ND_EIO, "%s: cannot create this file: %s", path, nd_hdf5_reason());
+    status =
+        ND_CHECK(w->file >= 0, ND_EIO, "%s: cannot create this file: %s", path, nd_hdf5_reason());
     H5Pclose(creation);
     if (status != ND_OK)
         goto failed;

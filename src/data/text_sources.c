@@ -47,7 +47,7 @@ static nd_status see(walk *w, const struct stat *info, bool *before)
     *before = place && *place != file;
     if (!place || *before)
         free(file);
-    return place ? ND_OK : ND_FAIL(ND_ENOMEM, "no memory for the list of input files");
+    return ND_CHECK(place, ND_ENOMEM, "no memory for the list of input files");
 }
 
 static nd_status visit_file(walk *w, const char *path, const struct stat *info, int named)

@@ -224,7 +224,7 @@ static nd_status sort_inputs(const nd_tokenizer_train_options *options, const ch
         free(inputs[i].real);
     }
     free(inputs);
-    return ok ? ND_OK : ND_FAIL(ND_ENOMEM, "no memory for a list of %zu inputs", count);
+    return ND_CHECK(ok, ND_ENOMEM, "no memory for a list of %zu inputs", count);
 }
 
 static nd_status read_corpus(const nd_tokenizer_train_options *options, corpus *text)

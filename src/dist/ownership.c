@@ -73,7 +73,7 @@ nd_status nd_ownership_spread(nd_ownership *own, const double *cost, int groups)
     own->groups = groups;
     free(takes);
     free(items);
-    return whole ? ND_OK : ND_FAIL(ND_ENOMEM, "no memory for %d groups of ranks", groups);
+    return ND_CHECK(whole, ND_ENOMEM, "no memory for %d groups of ranks", groups);
 }
 
 int nd_ownership_saver(const nd_ownership *own, int64_t index)

@@ -73,10 +73,9 @@ static nd_status walk_node(const walk *w, int64_t a, int64_t b, place *sum)
     if (first_rank == last_rank && nd_sum_tree_is_block(a, b)) {
         const int64_t first = first_rank * w->part;
         *sum = (place){first_rank, nd_sum_tree_slot(first, first + w->part, a)};
-        return sum->slot >= 0
-                   ? ND_OK
-                   : ND_FAIL(ND_EINTERNAL, "leaves %lld to %lld are no whole block of rank %d",
-                             (long long)a, (long long)b - 1, first_rank);
+        return ND_CHECK(sum->slot >= 0, ND_EINTERNAL,
+                        "leaves %lld to %lld are no whole block of rank %d", (long long)a,
+                        (long long)b - 1, first_rank);
     }
     if (w->whole && (w->rank < first_rank || w->rank > last_rank)) {
         *sum = (place){holder(w, a, b), 0};

@@ -11,7 +11,7 @@ static nd_status finish(json_t *root, char **text)
 {
     *text = root ? json_dumps(root, JSON_INDENT(2)) : NULL;
     json_decref(root);
-    return *text ? ND_OK : ND_FAIL(ND_ENOMEM, "no memory for a configuration's text");
+    return ND_CHECK(*text, ND_ENOMEM, "no memory for a configuration's text");
 }
 
 static void set_mark(json_t *root, int mark)

@@ -32,9 +32,8 @@ nd_status nd_safetensors_writer_create(nd_safetensors_writer **writer)
 
 nd_status nd_safetensors_put_text(nd_safetensors_writer *w, const char *key, const char *value)
 {
-    return json_object_set_new(w->metadata, key, json_string(value)) == 0
-               ? ND_OK
-               : ND_FAIL(ND_ENOMEM, "no memory for the metadata %s", key);
+    return ND_CHECK(json_object_set_new(w->metadata, key, json_string(value)) == 0, ND_ENOMEM,
+                    "no memory for the metadata %s", key);
 }
 
 nd_status nd_safetensors_put_tensor(nd_safetensors_writer *w, const char *name, bool bf16,
@@ -46,9 +45,8 @@ nd_status nd_safetensors_put_tensor(nd_safetensors_writer *w, const char *name, 
     json_t *entry = json_pack("{s:s,s:o,s:[I,I]}", "dtype", bf16 ? "BF16" : "F32", "shape", shape,
                               "data_offsets", start, end);
     w->declared = end;
-    return json_object_set_new(w->tensors, name, entry) == 0
-               ? ND_OK
-               : ND_FAIL(ND_ENOMEM, "no memory for the entry of %s", name);
+    return ND_CHECK(json_object_set_new(w->tensors, name, entry) == 0, ND_ENOMEM,
+                    "no memory for the entry of %s", name);
 }
 
 /* The header's text, blanks after it so that the tensors start at a multiple of 8. */
@@ -71,7 +69,7 @@ static nd_status header_text(const nd_safetensors_writer *w, char **text, size_t
         (*text)[*bytes] = '\0';
     }
     free(compact);
-    return *text ? ND_OK : ND_FAIL(ND_ENOMEM, "no memory for a safetensors header");
+    return ND_CHECK(*text, ND_ENOMEM, "no memory for a safetensors header");
 }
 
 nd_status nd_safetensors_writer_start(nd_safetensors_writer *w, const char *path)

@@ -71,8 +71,7 @@ nd_status nd_ternary_masters(nd_backend *backend, const char *name, float *value
     const int64_t parts = groups ? rows * groups : 1, each = rows * cols / parts;
     int8_t *codes = malloc((size_t)(rows * cols));
     float *scales = malloc((size_t)parts * sizeof *scales);
-    nd_status status =
-        codes && scales ? ND_OK : ND_FAIL(ND_ENOMEM, "no memory for the codes of %s", name);
+    nd_status status = ND_CHECK(codes && scales, ND_ENOMEM, "no memory for the codes of %s", name);
     for (int64_t i = 0; status == ND_OK && i < parts; i++)
         status = make_part(name, values + i * each, each, scale, &scales[i], codes + i * each);
     ND_IF_OK(check(backend, name, nd_cview_of(values, ND_F32, rows, cols), codes, scales, groups));

@@ -5,7 +5,7 @@
 nd_status nd_error_feedback_create(nd_error_feedback *f, nd_backend *backend, int64_t count)
 {
     *f = (nd_error_feedback){backend, calloc((size_t)count, sizeof *f->residuals), count};
-    return f->residuals ? ND_OK : ND_FAIL(ND_ENOMEM, "no memory for the table of error feedback");
+    return ND_CHECK(f->residuals, ND_ENOMEM, "no memory for the table of error feedback");
 }
 
 void nd_error_feedback_destroy(nd_error_feedback *f)

@@ -22,9 +22,9 @@ static nd_status create_tables(nd_gradient_reducer *r)
     s->sums = calloc((size_t)count, sizeof *s->sums);
     s->sketches = calloc((size_t)count, sizeof *s->sketches);
     s->squares = calloc((size_t)count, sizeof *s->squares);
-    return s->piece_at && s->pieces && s->piece_slots && s->sums && s->sketches && s->squares
-               ? ND_OK
-               : ND_FAIL(ND_ENOMEM, "no memory for the tables of the gradient reducer");
+    return ND_CHECK(s->piece_at && s->pieces && s->piece_slots && s->sums && s->sketches &&
+                        s->squares,
+                    ND_ENOMEM, "no memory for the tables of the gradient reducer");
 }
 
 nd_status nd_gradient_reducer_create(const nd_config *config, nd_comm *comm, const nd_model *model,

@@ -19,9 +19,8 @@ nd_status nd_gradient_slots_create(nd_gradient_reducer *r)
         s->of[slot] = calloc(count, sizeof *s->of[slot]);
         whole &= s->of[slot] != NULL;
     }
-    return whole && s->written && s->views
-               ? ND_OK
-               : ND_FAIL(ND_ENOMEM, "no memory for the table of gradients");
+    return ND_CHECK(whole && s->written && s->views, ND_ENOMEM,
+                    "no memory for the table of gradients");
 }
 
 void nd_gradient_slots_destroy(nd_gradient_reducer *r)

@@ -22,7 +22,7 @@ static nd_status close_text(FILE *memory, char **text)
     const bool whole = memory && fflush(memory) == 0 && !ferror(memory);
     if (memory)
         fclose(memory);
-    return whole && *text ? ND_OK : ND_FAIL(ND_ENOMEM, "no memory for the description of a run");
+    return ND_CHECK(whole && *text, ND_ENOMEM, "no memory for the description of a run");
 }
 
 nd_status nd_identity_create(const nd_config *config, nd_identity *identity)

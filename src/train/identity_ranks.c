@@ -28,7 +28,7 @@ static nd_status compare(nd_comm *comm, const char *mine, nd_status error, const
     nd_fact_difference d;
     ND_TRY(comm->ops.broadcast(comm, &size, sizeof size, 0));
     char *theirs = malloc(size);
-    ND_TRY(nd_run_agree(comm, theirs ? ND_OK : ND_FAIL(ND_ENOMEM, "no memory for %s", what)));
+    ND_TRY(nd_run_agree(comm, ND_CHECK(theirs, ND_ENOMEM, "no memory for %s", what)));
     if (comm->rank == 0)
         memcpy(theirs, mine, size);
     nd_status status = comm->ops.broadcast(comm, theirs, size, 0);

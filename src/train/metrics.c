@@ -65,8 +65,7 @@ static nd_status open_jsonl(const nd_run *run, nd_metrics *metrics)
     path_of(run, path);
     const int again = run->restored.step > 0 ? 0 : O_TRUNC;
     metrics->jsonl = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | again, 0666);
-    return metrics->jsonl >= 0 ? ND_OK
-                               : ND_FAIL(ND_EIO, "cannot write %s: %s", path, strerror(errno));
+    return ND_CHECK(metrics->jsonl >= 0, ND_EIO, "cannot write %s: %s", path, strerror(errno));
 }
 
 /* Logs the error once and clears it: a run continues without metrics. */

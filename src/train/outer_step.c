@@ -112,9 +112,8 @@ static nd_status reserve_host(nd_run *run, nd_arena *arena)
     o->owns_host = true;
     o->values = nd_view_of(malloc(2 * PART * sizeof(float)), ND_F32, 2, PART);
     o->messages = nd_view_of(malloc((size_t)all), ND_U8, 1, all);
-    return o->values.data && o->messages.data
-               ? ND_OK
-               : ND_FAIL(ND_ENOMEM, "no memory for messages between workers");
+    return ND_CHECK(o->values.data && o->messages.data, ND_ENOMEM,
+                    "no memory for messages between workers");
 }
 
 nd_status nd_outer_reserve_wire(nd_run *run, nd_arena *arena)

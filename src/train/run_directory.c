@@ -31,9 +31,8 @@ bool nd_run_directory_on_terminal(const nd_comm *comm)
 static nd_status make_usable(const char *path)
 {
     ND_TRY(nd_directory_create(path));
-    return access(path, W_OK | X_OK) == 0
-               ? ND_OK
-               : ND_FAIL(ND_EIO, "cannot write into %s: %s", path, strerror(errno));
+    return ND_CHECK(access(path, W_OK | X_OK) == 0, ND_EIO, "cannot write into %s: %s", path,
+                    strerror(errno));
 }
 
 /* The run's configuration is written under this name. */

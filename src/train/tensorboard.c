@@ -136,7 +136,7 @@ static nd_status create_file(nd_tensorboard *t, const char *directory, long long
     while ((t->file = open(t->path, O_WRONLY | O_CREAT | O_EXCL | O_APPEND | O_CLOEXEC, 0666)) <
                0 &&
            errno == EEXIST && ++seconds);
-    return t->file >= 0 ? ND_OK : ND_FAIL(ND_EIO, "cannot write %s: %s", t->path, strerror(errno));
+    return ND_CHECK(t->file >= 0, ND_EIO, "cannot write %s: %s", t->path, strerror(errno));
 }
 
 static nd_status write_beginning(nd_tensorboard *t, bool restart, int64_t last_step)

@@ -162,7 +162,7 @@ static nd_status mirror_allocate(nd_backend *b, size_t bytes, void **memory)
 {
     (void)b;
     *memory = bytes > 0 ? calloc(1, (bytes + 63) / 64 * 64) : NULL;
-    return bytes == 0 || *memory ? ND_OK : ND_FAIL(ND_ENOMEM, "mirror: no %zu bytes", bytes);
+    return ND_CHECK(bytes == 0 || *memory, ND_ENOMEM, "mirror: no %zu bytes", bytes);
 }
 
 static void mirror_release(nd_backend *b, void *memory, size_t bytes)

@@ -34,9 +34,8 @@ static nd_status read_names(DIR *directory, const char *path, nd_names *names)
         errno = 0;
         const struct dirent *entry = readdir(directory);
         if (!entry)
-            return errno == 0
-                       ? ND_OK
-                       : ND_FAIL(ND_EIO, "cannot list %s to its end: %s", path, strerror(errno));
+            return ND_CHECK(errno == 0, ND_EIO, "cannot list %s to its end: %s", path,
+                            strerror(errno));
         if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0)
             ND_TRY(append(names, entry->d_name, path));
     }

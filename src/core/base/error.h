@@ -59,6 +59,10 @@ typedef struct nd_error {
             return ND_FAIL(__VA_ARGS__);                                                           \
     } while (0)
 
+/* A value: ND_OK when `condition` holds, else the failure:
+ * return ND_CHECK(list, ND_ENOMEM, "no memory for a list"). */
+#define ND_CHECK(condition, ...) ((condition) ? ND_OK : ND_FAIL(__VA_ARGS__))
+
 /* Needs a local `nd_status status` and a cleanup label. */
 #define ND_TRY_GOTO(expression, label)                                                             \
     do {                                                                                           \

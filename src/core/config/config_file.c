@@ -171,12 +171,10 @@ static nd_status check_state_bits(const scan *s, const dictionary *values, const
         !nd_config_parse_bool(value, &eight) || strcasecmp(bits, "auto") == 0)
         return ND_OK;
     *decides_nothing = !eight || strcmp(bits, "8") == 0;
-    return *decides_nothing
-               ? ND_OK
-               : ND_FAIL(ND_ECONFIG,
-                         "%s:%d: use_8bit_optim = true contradicts [optimizer] state_bits = %s on "
-                         "line %d; keep one of them",
-                         s->path, place->line, bits, line_of(s, "optimizer", "state_bits"));
+    return ND_CHECK(*decides_nothing, ND_ECONFIG,
+                    "%s:%d: use_8bit_optim = true contradicts [optimizer] state_bits = %s on "
+                    "line %d; keep one of them",
+                    s->path, place->line, bits, line_of(s, "optimizer", "state_bits"));
 }
 
 static nd_status assign_all(nd_config *config, const scan *s, const dictionary *values)

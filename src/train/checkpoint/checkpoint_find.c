@@ -58,9 +58,8 @@ static nd_status check_step(const char *path, int64_t step)
     ND_TRY(nd_checkpoint_open(path, true, &c));
     const int64_t found = c.step;
     nd_checkpoint_close(&c);
-    return found == step ? ND_OK
-                         : ND_FAIL(ND_ECHECKPOINT, "%s: its manifest is of step %lld", path,
-                                   (long long)found);
+    return ND_CHECK(found == step, ND_ECHECKPOINT, "%s: its manifest is of step %lld", path,
+                    (long long)found);
 }
 
 /* The newest of the list that is whole; *at < 0 when none is. */

@@ -130,7 +130,6 @@ nd_status nd_checkpoint_latest_write(const char *directory, int64_t step, bool *
     if (step >= 0)
         return ND_OK;
     snprintf(path, sizeof path, "%s/latest", directory);
-    return unlink(path) == 0 || errno == ENOENT
-               ? ND_OK
-               : ND_FAIL(ND_ECHECKPOINT, "cannot remove %s: %s", path, strerror(errno));
+    return ND_CHECK(unlink(path) == 0 || errno == ENOENT, ND_ECHECKPOINT, "cannot remove %s: %s",
+                    path, strerror(errno));
 }

@@ -275,7 +275,7 @@ static nd_status log_differences(nd_run *run, const nd_checkpoint *c)
     size_t size = 0;
     nd_config *before = malloc(sizeof *before);
     FILE *memory = open_memstream(&text, &size);
-    nd_status status = before && memory ? ND_OK : ND_FAIL(ND_ENOMEM, "no memory for a config");
+    nd_status status = ND_CHECK(before && memory, ND_ENOMEM, "no memory for a config");
     if (status == ND_OK) {
         snprintf(path, sizeof path, "%s/config.ini", c->directory);
         nd_config_defaults(before);
@@ -352,13 +352,11 @@ nd_status nd_checkpoint_open_on_all(nd_comm *comm, const char *directory, bool d
     strcpy(first, c->state_sha256);
     ND_IF_OK(comm->ops.broadcast(comm, first, sizeof first, 0));
     ND_IF_OK(nd_run_agree(
-        comm, strcmp(first, c->state_sha256) == 0
-                  ? ND_OK
-                  : ND_FAIL(ND_ECHECKPOINT,
-                            "%s: its state is %.12s... here and %.12s... on rank 0: by this "
-                            "path ranks reach different checkpoints; start them in one working "
-                            "directory, on a shared file system",
-                            directory, c->state_sha256, first)));
+        comm, ND_CHECK(strcmp(first, c->state_sha256) == 0, ND_ECHECKPOINT,
+                       "%s: its state is %.12s... here and %.12s... on rank 0: by this "
+                       "path ranks reach different checkpoints; start them in one working "
+                       "directory, on a shared file system",
+                       directory, c->state_sha256, first)));
     if (status != ND_OK && opened == ND_OK)
         nd_checkpoint_close(c);
     return status;

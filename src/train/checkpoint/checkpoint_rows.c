@@ -88,7 +88,7 @@ static nd_status join_part(const joining *j, int64_t index, const nd_optimizer_s
     const size_t bytes = nd_view_bytes(nd_as_const(part->view));
     char *whole = malloc(bytes);
     nd_status status =
-        whole ? ND_OK : ND_FAIL(ND_ENOMEM, "no memory to save %s (%zu bytes)", param->name, bytes);
+        ND_CHECK(whole, ND_ENOMEM, "no memory to save %s (%zu bytes)", param->name, bytes);
     for (int r = -1; status == ND_OK && (r = nd_ownership_next(&run->own, index, r)) >= 0;) {
         const nd_row_span span = nd_ownership_span(&run->own, index, r, param->rows);
         const size_t from = nd_checkpoint_row_at(param, part->view, span.first);

@@ -35,7 +35,7 @@ nd_status nd_save_gather_slices(nd_save *s)
     const size_t count = (size_t)shared_params(s) * ND_CHECKPOINT_PARTS_MAX;
     nd_written_tensor *mine = calloc(count + 1, sizeof *mine);
     size_t *bytes = calloc((size_t)comm->size, sizeof *bytes);
-    nd_status status = mine && bytes ? ND_OK : ND_FAIL(ND_ENOMEM, "no memory for tables of slices");
+    nd_status status = ND_CHECK(mine && bytes, ND_ENOMEM, "no memory for tables of slices");
     if (status == ND_OK && comm->rank == 0) {
         s->slices = calloc(count * (size_t)comm->size + 1, sizeof *s->slices);
         if (!s->slices)
@@ -137,7 +137,6 @@ nd_status nd_checkpoint_read_range(const nd_checkpoint *c, int64_t index, size_t
             nd_checkpoint_slice_touches(t, from, bytes))
             ND_TRY(read_slice(c, i, from, bytes, out, &found));
     }
-    return found == bytes ? ND_OK
-                          : ND_FAIL(ND_ECHECKPOINT, "%s: %s of %s: %zu of %zu bytes are there",
-                                    c->directory, first->part, first->param, found, bytes);
+    return ND_CHECK(found == bytes, ND_ECHECKPOINT, "%s: %s of %s: %zu of %zu bytes are there",
+                    c->directory, first->part, first->param, found, bytes);
 }

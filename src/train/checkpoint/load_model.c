@@ -21,7 +21,7 @@ static nd_status load_weights(nd_loaded_model *l, const nd_checkpoint *c)
         void *host = malloc(bytes), *device = NULL;
         nd_backend *b = l->backend;
         nd_status status =
-            host ? ND_OK : ND_FAIL(ND_ENOMEM, "no memory to read %s (%zu bytes)", p->name, bytes);
+            ND_CHECK(host, ND_ENOMEM, "no memory to read %s (%zu bytes)", p->name, bytes);
         ND_IF_OK(nd_checkpoint_read(c, index, host));
         ND_IF_OK(b->ops.allocate(b, bytes, &device));
         ND_IF_OK(b->ops.upload(b, device, host, bytes));

@@ -262,9 +262,8 @@ static nd_status take_memory(reduction *r, int64_t total)
     r->acts = malloc((2 * (size_t)total + 1) * sizeof *r->acts);
     r->places = calloc(ranks, sizeof *r->places);
     r->ready = calloc(ranks, sizeof *r->ready);
-    return r->messages && r->acts && r->places && r->ready
-               ? ND_OK
-               : ND_FAIL(ND_ENOMEM, "no memory for %lld messages of a plan", (long long)total);
+    return ND_CHECK(r->messages && r->acts && r->places && r->ready, ND_ENOMEM,
+                    "no memory for %lld messages of a plan", (long long)total);
 }
 
 static nd_status run(reduction *r, const nd_cost_work *work, const nd_cost_piece *pieces,

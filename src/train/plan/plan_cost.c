@@ -330,7 +330,7 @@ nd_status nd_plan_groups_predict(const nd_config *config, int ranks, const nd_pl
                                  nd_plan_groups *groups)
 {
     nd_config *with = malloc(sizeof *with);
-    nd_status status = with ? ND_OK : ND_FAIL(ND_ENOMEM, "no memory for a configuration");
+    nd_status status = ND_CHECK(with, ND_ENOMEM, "no memory for a configuration");
     groups->count = 0;
     for (int g = 1; status == ND_OK && g <= ranks && groups->count < ND_PLAN_GROUPS_MAX; g++) {
         if (g < ranks && !is_candidate(ranks, machine->hosts, g))

@@ -74,9 +74,8 @@ nd_status nd_snapshot_map_new(const char *path, size_t bytes, void **data)
     const int file = open(path, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
     ND_FAIL_IF(file < 0, ND_ECHECKPOINT, "cannot make %s: %s", path, strerror(errno));
     const int reason = bytes > 0 ? posix_fallocate(file, 0, (off_t)bytes) : 0;
-    nd_status status = reason == 0 ? ND_OK
-                                   : ND_FAIL(ND_ECHECKPOINT, "no room for %s (%zu bytes): %s", path,
-                                             bytes, strerror(reason));
+    nd_status status = ND_CHECK(reason == 0, ND_ECHECKPOINT, "no room for %s (%zu bytes): %s", path,
+                                bytes, strerror(reason));
     ND_IF_OK(map(file, path, PROT_READ | PROT_WRITE, bytes, data));
     close(file);
     if (status != ND_OK)

@@ -36,9 +36,8 @@ nd_status nd_snapshot_share_texts(nd_run *run, nd_snapshot_found *texts, int roo
         texts->config_text = malloc(sizes[0] + 1);
         texts->manifest_text = malloc(sizes[1] + 1);
     }
-    ND_TRY(nd_run_agree(comm, texts->config_text && texts->manifest_text
-                                  ? ND_OK
-                                  : ND_FAIL(ND_ENOMEM, "no memory for a manifest")));
+    ND_TRY(nd_run_agree(comm, ND_CHECK(texts->config_text && texts->manifest_text, ND_ENOMEM,
+                                       "no memory for a manifest")));
     ND_TRY(comm->ops.broadcast(comm, texts->config_text, sizes[0], root));
     return comm->ops.broadcast(comm, texts->manifest_text, sizes[1], root);
 }
@@ -180,8 +179,7 @@ static nd_status gather_parts(nd_run *run, nd_snapshot_found *found)
     unsigned char *mine = calloc(files, 1);
     found->have = calloc(files, (size_t)comm->size);
     nd_status status = nd_run_agree(
-        comm,
-        mine && found->have ? ND_OK : ND_FAIL(ND_ENOMEM, "no memory for the parts of a snapshot"));
+        comm, ND_CHECK(mine && found->have, ND_ENOMEM, "no memory for the parts of a snapshot"));
     if (status == ND_OK) {
         check_here(run, &found->c, mine);
         status = comm->ops.allgather(comm, found->have, mine, files);
@@ -219,7 +217,7 @@ nd_status nd_snapshot_find(nd_run *run, nd_snapshot_found *found)
     const generation *next = NULL;
     int holder = 0;
     *found = (nd_snapshot_found){0};
-    ND_TRY(nd_run_agree(run->comm, all ? ND_OK : ND_FAIL(ND_ENOMEM, "no memory for snapshots")));
+    ND_TRY(nd_run_agree(run->comm, ND_CHECK(all, ND_ENOMEM, "no memory for snapshots")));
     memset(mine, 0, sizeof mine);
     list_here(run, mine);
     nd_status status = run->comm->ops.allgather(run->comm, all, mine, sizeof mine);

@@ -68,7 +68,7 @@ static nd_status share_needs(nd_run *run, const nd_checkpoint *c, bool *needed)
     const size_t files = (size_t)c->file_count;
     unsigned char *mine = calloc(files + 1, 1), *all = calloc(files + 1, (size_t)comm->size);
     nd_status status = nd_run_agree(
-        comm, mine && all ? ND_OK : ND_FAIL(ND_ENOMEM, "no memory for the parts of a snapshot"));
+        comm, ND_CHECK(mine && all, ND_ENOMEM, "no memory for the parts of a snapshot"));
     if (status == ND_OK) {
         find_needs(run, c, mine);
         status = comm->ops.allgather(comm, all, mine, files);
@@ -159,8 +159,7 @@ static nd_status fetch(nd_run *run, nd_snapshot_found *found, bool *untouched)
     transfer *list = calloc(places, sizeof *list);
     int count = 0;
     nd_status status = nd_run_agree(
-        run->comm,
-        needed && list ? ND_OK : ND_FAIL(ND_ENOMEM, "no memory for the parts of a snapshot"));
+        run->comm, ND_CHECK(needed && list, ND_ENOMEM, "no memory for the parts of a snapshot"));
     ND_IF_OK(share_needs(run, &found->c, needed));
     if (status == ND_OK) {
         count = list_transfers(run, found, needed, list);

@@ -19,7 +19,7 @@ nd_status nd_snapshots_create(nd_run *run)
 {
     const nd_comm *comm = run->comm;
     nd_snapshots *s = calloc(1, sizeof *s);
-    ND_TRY(nd_run_agree(run->comm, s ? ND_OK : ND_FAIL(ND_ENOMEM, "no memory for snapshots")));
+    ND_TRY(nd_run_agree(run->comm, ND_CHECK(s, ND_ENOMEM, "no memory for snapshots")));
     run->saving.snapshots = s;
     s->whole = -1;
     nd_snapshot_root(&run->config, s->root);
@@ -116,7 +116,7 @@ nd_status nd_snapshots_start(nd_run *run)
     if (run->config.logging.snapshot_interval == 0)
         return ND_OK;
     int64_t *shares = calloc((size_t)run->comm->size, sizeof *shares);
-    ND_TRY(nd_run_agree(run->comm, shares ? ND_OK : ND_FAIL(ND_ENOMEM, "no memory for snapshots")));
+    ND_TRY(nd_run_agree(run->comm, ND_CHECK(shares, ND_ENOMEM, "no memory for snapshots")));
     const int64_t mine = (int64_t)nd_snapshot_share_bytes(run);
     const nd_status status = run->comm->ops.allgather(run->comm, shares, &mine, sizeof mine);
     const double bytes = status == ND_OK ? most_bytes(run, shares, &fullest) : 0.0;
