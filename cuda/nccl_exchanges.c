@@ -26,9 +26,8 @@ nd_status nd_nccl_exchanges_fail(nd_nccl_exchanges *e, const char *what, const c
 
 static nd_status still_well(const nd_nccl_exchanges *e)
 {
-    return e->failed ? ND_FAIL(ND_EPEER, "rank %d of %d: NCCL failed before", e->comm->rank,
-                               e->comm->size)
-                     : ND_OK;
+    return ND_CHECK(!e->failed, ND_EPEER, "rank %d of %d: NCCL failed before", e->comm->rank,
+                    e->comm->size);
 }
 
 static nd_status fail_waiting(nd_nccl_exchanges *e, const char *reason)

@@ -15,9 +15,8 @@ static nd_status check_free(const char *directory)
     nd_checkpoint_steps steps;
     ND_TRY(nd_checkpoint_steps_list(directory, "", &steps));
     free(steps.list);
-    return steps.count > 0 ? ND_FAIL(ND_ECONFIG, "%s: holds %d checkpoints already; name a new run",
-                                     directory, steps.count)
-                           : ND_OK;
+    return ND_CHECK(steps.count == 0, ND_ECONFIG,
+                    "%s: holds %d checkpoints already; name a new run", directory, steps.count);
 }
 
 static nd_status write_tensor(const nd_param *p, const nd_masters *masters, int64_t index,

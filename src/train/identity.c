@@ -65,8 +65,7 @@ nd_status nd_identity_copy(const nd_identity *from, nd_identity *to)
 {
     *to = *from;
     to->data = from->data ? strdup(from->data) : NULL;
-    return from->data && !to->data ? ND_FAIL(ND_ENOMEM, "no memory for the description of a run")
-                                   : ND_OK;
+    return ND_CHECK(!from->data || to->data, ND_ENOMEM, "no memory for the description of a run");
 }
 
 void nd_identity_destroy(nd_identity *identity)

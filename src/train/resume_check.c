@@ -35,11 +35,10 @@ nd_status nd_resume_check_run(const nd_config *config, const char *checkpoint)
     char theirs[ND_RUN_ID_SIZE], mine[ND_RUN_ID_SIZE];
     bool other;
     ND_TRY(find_runs(config, checkpoint, theirs, mine, &other));
-    return other ? ND_FAIL(ND_ECHECKPOINT,
-                           "%s is of run %s, but %s holds run %s (config.ini there); resume it "
-                           "in another directory (--resume %s --run-dir DIR), or move it away",
-                           checkpoint, theirs, config->logging.run_dir, mine, checkpoint)
-                 : ND_OK;
+    return ND_CHECK(!other, ND_ECHECKPOINT,
+                    "%s is of run %s, but %s holds run %s (config.ini there); resume it "
+                    "in another directory (--resume %s --run-dir DIR), or move it away",
+                    checkpoint, theirs, config->logging.run_dir, mine, checkpoint);
 }
 
 nd_status nd_resume_newest(nd_run *run, char path[ND_CHECKPOINT_PATH_MAX])
@@ -52,11 +51,10 @@ nd_status nd_resume_newest(nd_run *run, char path[ND_CHECKPOINT_PATH_MAX])
         return nd_resume_check_run(c, path);
     if (!run->start.has_directory)
         ND_TRY(nd_checkpoint_search(c->logging.run_dir, NULL, elsewhere));
-    return elsewhere[0] ? ND_FAIL(ND_ECHECKPOINT,
-                                  "%s holds no checkpoint, but the run in %s has %s; to resume it "
-                                  "give its --checkpoint-dir, to start a new run --resume none",
-                                  directory, c->logging.run_dir, elsewhere)
-                        : ND_OK;
+    return ND_CHECK(!elsewhere[0], ND_ECHECKPOINT,
+                    "%s holds no checkpoint, but the run in %s has %s; to resume it "
+                    "give its --checkpoint-dir, to start a new run --resume none",
+                    directory, c->logging.run_dir, elsewhere);
 }
 
 nd_status nd_resume_sets_aside(const nd_config *config, const char *resume, bool *aside)

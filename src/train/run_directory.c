@@ -41,12 +41,11 @@ static nd_status check_config(const char *run_dir)
     char id[ND_RUN_ID_SIZE];
     bool foreign;
     ND_TRY(nd_run_id_read(run_dir, id, &foreign));
-    return foreign ? ND_FAIL(ND_ECONFIG,
-                             "%s/config.ini: this is where the run's configuration goes, and the "
-                             "file there names no run (the line `; run_id = ...`), so it is not "
-                             "this program's; rename it, or give another --run-dir",
-                             run_dir)
-                   : ND_OK;
+    return ND_CHECK(!foreign, ND_ECONFIG,
+                    "%s/config.ini: this is where the run's configuration goes, and the "
+                    "file there names no run (the line `; run_id = ...`), so it is not "
+                    "this program's; rename it, or give another --run-dir",
+                    run_dir);
 }
 
 nd_status nd_run_directory_check(nd_run *run)
