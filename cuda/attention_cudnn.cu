@@ -187,13 +187,13 @@ static nd_status choose(nd_backend *b, const nd_attention_shape *s, bool backwar
     if (!reason)
         return ND_OK;
     *plan = NULL;
-    ND_FAIL_IF(cuda->attention == ND_CUDA_ATTENTION_CUDNN, ND_ECONFIG,
-               "[hardware] attention_backend = cudnn, but cuDNN refuses attention%s of %lld x %lld "
-               "tokens, %lld heads over %lld of %lld: %s; use attention_backend = auto, which "
-               "takes the program's own kernels for it",
-               backward_pass ? "_backward" : "", (long long)s->sequences, (long long)s->key_len,
-               (long long)s->heads, (long long)s->kv_heads, (long long)s->head_dim, reason);
-    return ND_OK;
+    return ND_CHECK(
+        cuda->attention != ND_CUDA_ATTENTION_CUDNN, ND_ECONFIG,
+        "[hardware] attention_backend = cudnn, but cuDNN refuses attention%s of %lld x %lld "
+        "tokens, %lld heads over %lld of %lld: %s; use attention_backend = auto, which "
+        "takes the program's own kernels for it",
+        backward_pass ? "_backward" : "", (long long)s->sequences, (long long)s->key_len,
+        (long long)s->heads, (long long)s->kv_heads, (long long)s->head_dim, reason);
 }
 
 nd_status nd_cuda_attention_library(nd_backend *b, nd_view o, nd_view lse, nd_cview q, nd_cview k,

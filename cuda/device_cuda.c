@@ -31,11 +31,10 @@ nd_status nd_device_backend_create(nd_device_choice choice, const nd_comm *comm,
                             reason, &options.device));
     if (options.device >= 0)
         return nd_cuda_backend_create(&options, backend);
-    ND_FAIL_IF(choice.attention == ND_ATTENTION_CUDNN, ND_ECONFIG,
-               "[hardware] attention_backend = cudnn needs a GPU, and there is none: %s; use "
-               "attention_backend = auto",
-               reason);
-    return ND_OK;
+    return ND_CHECK(choice.attention != ND_ATTENTION_CUDNN, ND_ECONFIG,
+                    "[hardware] attention_backend = cudnn needs a GPU, and there is none: %s; use "
+                    "attention_backend = auto",
+                    reason);
 }
 
 bool nd_device_owns(const nd_backend *backend)

@@ -39,6 +39,5 @@ nd_status nd_library_open(const char *name, const char *what_for, void **library
 nd_status nd_library_function(void *library, const char *name, void **function)
 {
     *function = dlsym(library, name);
-    ND_FAIL_IF(!*function, ND_EINTERNAL, "%s is missing from its library: %s", name, dlerror());
-    return ND_OK;
+    return ND_CHECK(*function, ND_EINTERNAL, "%s is missing from its library: %s", name, dlerror());
 }

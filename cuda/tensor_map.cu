@@ -35,8 +35,7 @@ nd_status nd_cuda_tensor_map(nd_cuda *cuda, nd_tensor_map *map, const void *x, i
         encode(map, CU_TENSOR_MAP_DATA_TYPE_UINT8, 2, const_cast<void *>(x), sizes, strides,
                box_sizes, steps, CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
                CU_TENSOR_MAP_L2_PROMOTION_L2_128B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
-    ND_FAIL_IF(code != CUDA_SUCCESS, ND_EINTERNAL,
-               "cuda: cuTensorMapEncodeTiled failed with %d for [%lld, %lld] bytes", (int)code,
-               (long long)rows, (long long)width);
-    return ND_OK;
+    return ND_CHECK(code == CUDA_SUCCESS, ND_EINTERNAL,
+                    "cuda: cuTensorMapEncodeTiled failed with %d for [%lld, %lld] bytes", (int)code,
+                    (long long)rows, (long long)width);
 }

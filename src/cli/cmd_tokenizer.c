@@ -129,8 +129,8 @@ static nd_status decode_stream(const nd_tokenizer *tokenizer, FILE *file, const 
             return nd_cli_flush_output();
         position++;
     }
-    ND_FAIL_IF(ferror(file), ND_EDATA, "%s: cannot read this file: %s", name, strerror(errno));
-    return ND_OK;
+    return ND_CHECK(!ferror(file), ND_EDATA, "%s: cannot read this file: %s", name,
+                    strerror(errno));
 }
 
 static nd_status code_file(const char *model, const char *path,

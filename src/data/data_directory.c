@@ -14,8 +14,7 @@ enum { INDEX_BYTES_MAX = 1 << 28 };
 nd_status nd_data_path(const char *path, const char *part, const char *name, char *result)
 {
     const int length = snprintf(result, PATH_MAX, "%s%s%s/%s", path, *part ? "/" : "", part, name);
-    ND_FAIL_IF(length >= PATH_MAX - 8, ND_EIO, "%.200s...: this path is too long", path);
-    return ND_OK;
+    return ND_CHECK(length < PATH_MAX - 8, ND_EIO, "%.200s...: this path is too long", path);
 }
 
 static int by_name(const struct dirent **a, const struct dirent **b)
@@ -130,11 +129,10 @@ static nd_status check_file(const nd_data_directory *d, size_t number)
                "%s: %s; " ND_SHARD_INDEX_NAME
                " lists this shard of %lld bytes; copy it here again, or pack again",
                path, errno == ENOENT ? "missing" : strerror(errno), (long long)shard->bytes);
-    ND_FAIL_IF(info.st_size != shard->bytes, ND_EDATA,
-               "%s: %lld bytes; expected %lld by " ND_SHARD_INDEX_NAME
-               ": cut short, or of another data set; copy it here again, or pack again",
-               path, (long long)info.st_size, (long long)shard->bytes);
-    return ND_OK;
+    return ND_CHECK(info.st_size == shard->bytes, ND_EDATA,
+                    "%s: %lld bytes; expected %lld by " ND_SHARD_INDEX_NAME
+                    ": cut short, or of another data set; copy it here again, or pack again",
+                    path, (long long)info.st_size, (long long)shard->bytes);
 }
 
 static int compare_name(const void *name, const void *shard)
@@ -213,11 +211,10 @@ static nd_status verify_bytes(const nd_data_directory *d, size_t number)
     int64_t bytes;
     ND_TRY(shard_path(d, number, path));
     ND_TRY(nd_file_digest(path, &bytes, hex));
-    ND_FAIL_IF(strcmp(hex, d->index.shards[number].sha256) != 0, ND_EDATA,
-               "%s: its SHA-256 is %s; expected %s by " ND_SHARD_INDEX_NAME
-               ": damaged, or of another data set; copy it here again, or pack again",
-               path, hex, d->index.shards[number].sha256);
-    return ND_OK;
+    return ND_CHECK(strcmp(hex, d->index.shards[number].sha256) == 0, ND_EDATA,
+                    "%s: its SHA-256 is %s; expected %s by " ND_SHARD_INDEX_NAME
+                    ": damaged, or of another data set; copy it here again, or pack again",
+                    path, hex, d->index.shards[number].sha256);
 }
 
 static void print_split(const nd_data_directory *d, const char *split, FILE *out)

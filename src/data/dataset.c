@@ -46,10 +46,9 @@ static nd_status check_shard(const nd_dataset_options *options, const nd_shard *
     ND_FAIL_IF(shard->vocab_size > options->vocab_size, ND_EDATA,
                "%s: packed for a vocabulary of %lld; expected vocab_size %lld or less", shard->path,
                (long long)shard->vocab_size, (long long)options->vocab_size);
-    ND_FAIL_IF(shard->vocab_size != first->vocab_size, ND_EDATA,
-               "%s: packed for a vocabulary of %lld; expected %lld, that of %s", shard->path,
-               (long long)shard->vocab_size, (long long)first->vocab_size, first->path);
-    return ND_OK;
+    return ND_CHECK(shard->vocab_size == first->vocab_size, ND_EDATA,
+                    "%s: packed for a vocabulary of %lld; expected %lld, that of %s", shard->path,
+                    (long long)shard->vocab_size, (long long)first->vocab_size, first->path);
 }
 
 static nd_status add_shard(const nd_dataset_options *options, nd_dataset *d,

@@ -102,11 +102,10 @@ static nd_status check_trainer(wire message, const char *name)
 {
     uint64_t type;
     ND_TRY(read_number(message, 3, MODEL_TYPE_UNIGRAM, name, "trainer_spec", &type));
-    ND_FAIL_IF(type != MODEL_TYPE_BPE, ND_EDATA,
-               "%s: a SentencePiece model of type %s; expected type BPE (train one with "
-               "`nanochat_dist tokenizer train`)",
-               name, type == MODEL_TYPE_UNIGRAM ? "unigram" : "word or char");
-    return ND_OK;
+    return ND_CHECK(type == MODEL_TYPE_BPE, ND_EDATA,
+                    "%s: a SentencePiece model of type %s; expected type BPE (train one with "
+                    "`nanochat_dist tokenizer train`)",
+                    name, type == MODEL_TYPE_UNIGRAM ? "unigram" : "word or char");
 }
 
 static nd_status check_normalizer(wire message, const char *name)

@@ -73,12 +73,11 @@ static nd_status check_present_file(void *context, const char *name)
                "%s: this directory already holds shards; give --overwrite to replace them, or "
                "another directory",
                o->out);
-    ND_FAIL_IF(
-        !nd_pack_staging_owns(name), ND_ECONFIG,
+    return ND_CHECK(
+        nd_pack_staging_owns(name), ND_ECONFIG,
         "%s: pack gives shards other names and does not remove this file; move it elsewhere, "
         "or give another directory",
         path);
-    return ND_OK;
 }
 
 /* Refuses to write over a tokenizer.model of other content, which pack cannot have made. */
@@ -90,11 +89,11 @@ static nd_status check_present_model(const nd_pack_options *o, const nd_tokenize
     if (access(path, F_OK) != 0)
         return ND_OK;
     ND_TRY(nd_file_digest(path, &bytes, hex));
-    ND_FAIL_IF(strcmp(hex, nd_tokenizer_sha256(tokenizer)) != 0, ND_EDATA,
-               "%s: another tokenizer (SHA-256 %.12s...; the one given has %.12s...); pack into "
-               "another directory",
-               path, hex, nd_tokenizer_sha256(tokenizer));
-    return ND_OK;
+    return ND_CHECK(
+        strcmp(hex, nd_tokenizer_sha256(tokenizer)) == 0, ND_EDATA,
+        "%s: another tokenizer (SHA-256 %.12s...; the one given has %.12s...); pack into "
+        "another directory",
+        path, hex, nd_tokenizer_sha256(tokenizer));
 }
 
 static nd_status check_directory(const nd_pack_options *o, const nd_tokenizer *tokenizer)

@@ -41,11 +41,10 @@ static nd_status check_model(const indexing *x)
     if (access(path, F_OK) != 0)
         return ND_OK;
     ND_TRY(nd_file_digest(path, &bytes, hex));
-    ND_FAIL_IF(strcmp(hex, x->index.tokenizer_sha256) != 0, ND_EDATA,
-               "%s: damaged, or of other data: its SHA-256 is %.12s..., that of the shards' "
-               "tokenizer is %.12s...",
-               path, hex, x->index.tokenizer_sha256);
-    return ND_OK;
+    return ND_CHECK(strcmp(hex, x->index.tokenizer_sha256) == 0, ND_EDATA,
+                    "%s: damaged, or of other data: its SHA-256 is %.12s..., that of the shards' "
+                    "tokenizer is %.12s...",
+                    path, hex, x->index.tokenizer_sha256);
 }
 
 static nd_status write_index(const char *out, size_t *shards)

@@ -95,10 +95,9 @@ static nd_status read_attributes(hid_t file, nd_shard *shard)
                        "vocabulary and no negative number",
                        shard->path, (long long)shard->vocab_size, (long long)shard->n_tokens,
                        (long long)shard->n_bytes);
-    ND_FAIL_IF(strlen(shard->tokenizer_sha256) != ND_SHA256_HEX_SIZE - 1, ND_EDATA,
-               "%s: tokenizer_sha256 is '%s'; expected 64 hex digits", shard->path,
-               shard->tokenizer_sha256);
-    return ND_OK;
+    return ND_CHECK(strlen(shard->tokenizer_sha256) == ND_SHA256_HEX_SIZE - 1, ND_EDATA,
+                    "%s: tokenizer_sha256 is '%s'; expected 64 hex digits", shard->path,
+                    shard->tokenizer_sha256);
 }
 
 /* The layout that chunks can be read from without HDF5. */
@@ -169,8 +168,7 @@ static nd_status extent_of(hid_t dataset, const char *path, const char *name, hs
     if (rank == 1)
         H5Sget_simple_extent_dims(space, extent, NULL);
     H5Sclose(space);
-    ND_FAIL_IF(rank != 1, ND_EDATA, "%s: /%s has %d dimensions; expected 1", path, name, rank);
-    return ND_OK;
+    return ND_CHECK(rank == 1, ND_EDATA, "%s: /%s has %d dimensions; expected 1", path, name, rank);
 }
 
 static nd_status open_tokens(hid_t dataset, nd_shard *shard)

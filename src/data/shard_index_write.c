@@ -28,10 +28,9 @@ static nd_status check_fits(const nd_shard_index *index, const nd_shard *shard,
     ND_FAIL_IF(shard->vocab_size != index->vocab_size, ND_EDATA,
                "%s: packed for a vocabulary of %lld; the other shards here for %lld", shard->path,
                (long long)shard->vocab_size, (long long)index->vocab_size);
-    ND_FAIL_IF(!nd_shard_index_names(entry), ND_EDATA,
-               "%s: attribute split is '%s', which is not how its name begins", shard->path,
-               shard->split);
-    return ND_OK;
+    return ND_CHECK(nd_shard_index_names(entry), ND_EDATA,
+                    "%s: attribute split is '%s', which is not how its name begins", shard->path,
+                    shard->split);
 }
 
 nd_status nd_shard_index_add(nd_shard_index *index, const char *path)

@@ -13,9 +13,8 @@ enum { INDEX_BYTES_MAX = 1 << 28, FILES_MAX = 4096 };
 
 static nd_status join(char path[PATH_MAX], const char *directory, const char *name)
 {
-    ND_FAIL_IF(snprintf(path, PATH_MAX, "%s/%s", directory, name) >= PATH_MAX, ND_EDATA,
-               "%.80s...: the path is too long", directory);
-    return ND_OK;
+    return ND_CHECK(snprintf(path, PATH_MAX, "%s/%s", directory, name) < PATH_MAX, ND_EDATA,
+                    "%.80s...: the path is too long", directory);
 }
 
 static nd_status open_file(nd_hf_model *m, const char *directory, const char *name)

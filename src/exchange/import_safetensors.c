@@ -42,10 +42,9 @@ static nd_status open_tokenizer(import *in, const char *directory, FILE *out)
         return ND_OK;
     }
     const int pieces = nd_tokenizer_vocab_size(in->tokenizer);
-    ND_FAIL_IF(pieces > in->model.config.model.vocab_size, ND_EDATA,
-               "%s: %d pieces, but config.json says vocab_size = %lld", path, pieces,
-               (long long)in->model.config.model.vocab_size);
-    return ND_OK;
+    return ND_CHECK(pieces <= in->model.config.model.vocab_size, ND_EDATA,
+                    "%s: %d pieces, but config.json says vocab_size = %lld", path, pieces,
+                    (long long)in->model.config.model.vocab_size);
 }
 
 static void describe(const import *in, const nd_import_options *options, FILE *out)

@@ -91,10 +91,9 @@ static nd_status check_cover(const nd_safetensors *f, const char *file)
                    t->name, t->data - f->data, expected - f->data);
         expected += t->bytes;
     }
-    ND_FAIL_IF(expected != f->data + f->data_bytes, ND_EDATA,
-               "%s: damaged: %zu bytes of data, its tensors have %td", file, f->data_bytes,
-               expected - f->data);
-    return ND_OK;
+    return ND_CHECK(expected == f->data + f->data_bytes, ND_EDATA,
+                    "%s: damaged: %zu bytes of data, its tensors have %td", file, f->data_bytes,
+                    expected - f->data);
 }
 
 static nd_status check_metadata(const json_t *metadata, const char *file)
@@ -211,8 +210,7 @@ nd_status nd_safetensors_verify(const nd_safetensors *f, const char *name, bool 
     if (!stated)
         return ND_OK;
     ND_TRY(nd_sha256_hex(f->data, f->data_bytes, hex));
-    ND_FAIL_IF(strcmp(stated, hex) != 0, ND_EDATA,
-               "%s: damaged: the data's SHA-256 is %.12s..., the file says %.12s...", name, hex,
-               stated);
-    return ND_OK;
+    return ND_CHECK(strcmp(stated, hex) == 0, ND_EDATA,
+                    "%s: damaged: the data's SHA-256 is %.12s..., the file says %.12s...", name,
+                    hex, stated);
 }

@@ -18,10 +18,9 @@ static nd_status open_tokenizer(nd_source *s)
                               &s->tokenizer_bytes));
     ND_TRY(nd_model_file_parse(s->tokenizer, s->tokenizer_bytes, path, &s->vocabulary));
     s->has_tokenizer = true;
-    ND_FAIL_IF(s->vocabulary.count > s->model.vocab_size, ND_ECHECKPOINT,
-               "%s: %d pieces, but the model has a vocabulary of %lld", path, s->vocabulary.count,
-               (long long)s->model.vocab_size);
-    return ND_OK;
+    return ND_CHECK(s->vocabulary.count <= s->model.vocab_size, ND_ECHECKPOINT,
+                    "%s: %d pieces, but the model has a vocabulary of %lld", path,
+                    s->vocabulary.count, (long long)s->model.vocab_size);
 }
 
 static nd_status open_parts(nd_source *s)

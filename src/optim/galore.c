@@ -77,9 +77,8 @@ static nd_status eigenvectors(double *a, double *w, double *work, int *integers,
     const lapack_int failed = LAPACKE_dsyevd_work(LAPACK_COL_MAJOR, 'V', 'U', side, a, side, w,
                                                   work, (lapack_int)work_doubles(n), integers,
                                                   (lapack_int)nd_galore_host_integers(n));
-    ND_FAIL_IF(failed != 0, ND_ENUMERIC, "dsyevd of a Gram matrix of %lld rows failed with %d",
-               (long long)n, (int)failed);
-    return ND_OK;
+    return ND_CHECK(failed == 0, ND_ENUMERIC, "dsyevd of a Gram matrix of %lld rows failed with %d",
+                    (long long)n, (int)failed);
 }
 
 /* The scratch memory, seen with this sketch's shape. */

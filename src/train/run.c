@@ -101,11 +101,10 @@ static nd_status read_tokenizer(nd_run *run)
     ND_TRY(nd_read_whole_file(path, TOKENIZER_BYTES_MAX, ND_EDATA, &run->data.tokenizer,
                               &run->data.tokenizer_bytes));
     ND_TRY(nd_sha256_hex(run->data.tokenizer, run->data.tokenizer_bytes, hex));
-    ND_FAIL_IF(strcmp(hex, expected) != 0, ND_EDATA,
-               "%s: damaged, or of other data: its SHA-256 is %.12s..., that of the "
-               "shards' tokenizer is %.12s...",
-               path, hex, expected);
-    return ND_OK;
+    return ND_CHECK(strcmp(hex, expected) == 0, ND_EDATA,
+                    "%s: damaged, or of other data: its SHA-256 is %.12s..., that of the "
+                    "shards' tokenizer is %.12s...",
+                    path, hex, expected);
 }
 
 nd_status nd_run_split_batch(nd_run *run)

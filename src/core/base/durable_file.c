@@ -271,6 +271,5 @@ nd_status nd_directory_remove(const char *path)
     nd_names_free(&names);
     close(directory);
     ND_TRY(status);
-    ND_FAIL_IF(rmdir(path) != 0, ND_EIO, "cannot remove %s: %s", path, strerror(errno));
-    return ND_OK;
+    return ND_CHECK(rmdir(path) == 0, ND_EIO, "cannot remove %s: %s", path, strerror(errno));
 }

@@ -216,10 +216,9 @@ nd_status nd_config_set_key(nd_config *config, const char *section, const char *
     }
     char allowed[256];
     nd_config_key_allowed(key, allowed, sizeof allowed);
-    ND_FAIL_IF(!assign(config, key, value), ND_ECONFIG,
-               "%s: [%s] %s = '%.200s' is not allowed; expected %s", origin, key->section,
-               key->name, value, allowed);
-    return ND_OK;
+    return ND_CHECK(assign(config, key, value), ND_ECONFIG,
+                    "%s: [%s] %s = '%.200s' is not allowed; expected %s", origin, key->section,
+                    key->name, value, allowed);
 }
 
 nd_status nd_config_set(nd_config *config, const char *assignment, const char *origin)

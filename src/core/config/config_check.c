@@ -142,10 +142,9 @@ static nd_status check_hardware(const nd_config *c)
                "use attention_backend = auto",
                c->hardware.target == ND_TARGET_CPU ? "[hardware] target = cpu"
                                                    : "this build has no cuDNN");
-    ND_FAIL_IF(c->hardware.precision == ND_PRECISION_FP32, ND_ECONFIG,
-               "[hardware] attention_backend = cudnn contradicts precision = fp32: cuDNN's "
-               "attention computes in bf16; use attention_backend = auto or precision = bf16");
-    return ND_OK;
+    return ND_CHECK(c->hardware.precision != ND_PRECISION_FP32, ND_ECONFIG,
+                    "[hardware] attention_backend = cudnn contradicts precision = fp32: cuDNN's "
+                    "attention computes in bf16; use attention_backend = auto or precision = bf16");
 }
 
 nd_status nd_config_check_model(const nd_config *c)

@@ -20,9 +20,8 @@ void nd_checkpoint_directory(const nd_config *config, char *path, size_t size)
 
 nd_status nd_checkpoint_join(char *path, size_t size, const char *directory, const char *name)
 {
-    ND_FAIL_IF((size_t)snprintf(path, size, "%s/%s", directory, name) >= size, ND_ECHECKPOINT,
-               "%s/%s: the path is too long", directory, name);
-    return ND_OK;
+    return ND_CHECK((size_t)snprintf(path, size, "%s/%s", directory, name) < size, ND_ECHECKPOINT,
+                    "%s/%s: the path is too long", directory, name);
 }
 
 nd_status nd_save_collect(nd_save *s)

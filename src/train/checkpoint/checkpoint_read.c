@@ -39,9 +39,9 @@ static nd_status check_file(const nd_checkpoint *c, const nd_checkpoint_file *f,
     if (!deep || !f->sha256[0])
         return ND_OK;
     ND_TRY(nd_file_digest(path, &bytes, hex)); /* unread is not damaged */
-    ND_FAIL_IF(strcmp(hex, f->sha256) != 0, ND_ECHECKPOINT,
-               "%s: damaged: its SHA-256 is %.12s..., expected %.12s...", path, hex, f->sha256);
-    return ND_OK;
+    return ND_CHECK(strcmp(hex, f->sha256) == 0, ND_ECHECKPOINT,
+                    "%s: damaged: its SHA-256 is %.12s..., expected %.12s...", path, hex,
+                    f->sha256);
 }
 
 static bool lists_file(const nd_checkpoint *c, const char *name)
@@ -131,10 +131,9 @@ nd_status nd_checkpoint_read(const nd_checkpoint *c, int64_t index, void *values
     const size_t size = nd_view_bytes(nd_as_const(view));
     const bool short_one = strlen(t->checksum) < ND_GMAC_HEX_SIZE;
     ND_TRY(short_one ? nd_gmac_hex(values, size, hex) : nd_sha256_hex(values, size, hex));
-    ND_FAIL_IF(strcmp(hex, t->checksum) != 0, ND_ECHECKPOINT,
-               "%s: tensor %s (%s) is damaged: %s %.12s..., expected %.12s...", path, t->param,
-               t->part, short_one ? "GMAC" : "SHA-256", hex, t->checksum);
-    return ND_OK;
+    return ND_CHECK(strcmp(hex, t->checksum) == 0, ND_ECHECKPOINT,
+                    "%s: tensor %s (%s) is damaged: %s %.12s..., expected %.12s...", path, t->param,
+                    t->part, short_one ? "GMAC" : "SHA-256", hex, t->checksum);
 }
 
 /* Whether there is anything of an optimizer. An imported model has masters alone: its optimizer starts as

@@ -213,10 +213,9 @@ static nd_status verify_checksum(json_t *root, const char *path)
                "%s: has no checksum", path);
     json_object_del(root, "checksum");
     ND_TRY(checksum_of(root, actual));
-    ND_FAIL_IF(strcmp(stated, actual) != 0, ND_ECHECKPOINT,
-               "%s: damaged: its checksum is %.12s..., its text has %.12s...", path, stated,
-               actual);
-    return ND_OK;
+    return ND_CHECK(strcmp(stated, actual) == 0, ND_ECHECKPOINT,
+                    "%s: damaged: its checksum is %.12s..., its text has %.12s...", path, stated,
+                    actual);
 }
 
 nd_status nd_manifest_parse(const char *text, size_t size, const char *path, nd_checkpoint *c)
