@@ -17,9 +17,8 @@ static nd_status find_encode(nd_cuda_hopper *hopper)
     ND_CUDA_TRY(cudaGetDriverEntryPoint("cuTensorMapEncodeTiled", &hopper->encode_map,
                                         cudaEnableDefault, &found));
 #endif
-    ND_FAIL_IF(found != cudaDriverEntryPointSuccess || !hopper->encode_map, ND_EINTERNAL,
-               "cuda: the driver has no cuTensorMapEncodeTiled (CUDA 12.0)");
-    return ND_OK;
+    return ND_CHECK(found == cudaDriverEntryPointSuccess && hopper->encode_map, ND_EINTERNAL,
+                    "cuda: the driver has no cuTensorMapEncodeTiled (CUDA 12.0)");
 }
 
 nd_status nd_cuda_tensor_map(nd_cuda *cuda, nd_tensor_map *map, const void *x, int64_t rows,

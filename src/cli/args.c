@@ -77,10 +77,9 @@ static nd_status assign(const nd_arg *arg, const char *text)
 
 nd_status nd_args_check_range(const char *name, int64_t value, int64_t least, int64_t most)
 {
-    ND_FAIL_IF(value < least || value > most, ND_ECONFIG,
-               "%s is %lld; expected a whole number from %lld to %lld", name, (long long)value,
-               (long long)least, (long long)most);
-    return ND_OK;
+    return ND_CHECK(value >= least && value <= most, ND_ECONFIG,
+                    "%s is %lld; expected a whole number from %lld to %lld", name, (long long)value,
+                    (long long)least, (long long)most);
 }
 
 static nd_status parse_option(const nd_command *command, int argc, char **argv, int *at,

@@ -35,10 +35,9 @@ static nd_status read_number(const json_t *object, const char *where, const char
     ND_FAIL_IF(!json_is_integer(value), ND_EDATA, "%s: %s is %s; expected a whole number", where,
                key, value ? "something else" : "missing");
     *number = (int64_t)json_integer_value(value);
-    ND_FAIL_IF(*number < 0 || *number > most, ND_EDATA,
-               "%s: %s is %lld; expected a number from 0 to %lld", where, key, (long long)*number,
-               (long long)most);
-    return ND_OK;
+    return ND_CHECK(*number >= 0 && *number <= most, ND_EDATA,
+                    "%s: %s is %lld; expected a number from 0 to %lld", where, key,
+                    (long long)*number, (long long)most);
 }
 
 static nd_status read_digest(const json_t *object, const char *where, const char *key,

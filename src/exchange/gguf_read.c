@@ -233,9 +233,9 @@ static nd_status take_header(cursor *c, nd_gguf *g)
     g->pair_count = (size_t)counts[1];
     g->pairs = calloc(g->pair_count + 1, sizeof *g->pairs);
     g->tensors = calloc(g->tensor_count + 1, sizeof *g->tensors);
-    ND_FAIL_IF(!g->pairs || !g->tensors, ND_ENOMEM, "%s: no memory for %zu pairs and %zu tensors",
-               c->name, g->pair_count, g->tensor_count);
-    return ND_OK;
+    return ND_CHECK(g->pairs && g->tensors, ND_ENOMEM,
+                    "%s: no memory for %zu pairs and %zu tensors", c->name, g->pair_count,
+                    g->tensor_count);
 }
 
 /* Sets where each tensor's data lies, after the header up to c->at. */

@@ -107,9 +107,8 @@ static nd_status allocate_host(nd_galore_scratch *scratch, const scratch_size *s
     scratch->host_integers =
         calloc((size_t)nd_galore_host_integers(size->sketch), sizeof *scratch->host_integers);
     scratch->drawn = calloc(ND_GALORE_DRAWN, sizeof *scratch->drawn);
-    ND_FAIL_IF(!scratch->host || !scratch->host_integers || !scratch->drawn, ND_ENOMEM,
-               "no memory to find subspaces of rank %lld", (long long)size->rank);
-    return ND_OK;
+    return ND_CHECK(scratch->host && scratch->host_integers && scratch->drawn, ND_ENOMEM,
+                    "no memory to find subspaces of rank %lld", (long long)size->rank);
 }
 
 nd_status nd_projectors_reserve(nd_projectors *p, nd_arena *arena)

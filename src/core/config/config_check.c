@@ -117,12 +117,12 @@ static nd_status check_reduction(const nd_config *c)
                "[dist] grad_reduction = allreduce contradicts grad_comm_dtype = %s: NCCL adds fp32 "
                "and keeps no residuals; use grad_comm_dtype = fp32, or grad_reduction = owners",
                c->dist.grad_comm_dtype == ND_GRADIENT_WIRE_BF16 ? "bf16" : "int8");
-    ND_FAIL_IF(c->hardware.target == ND_TARGET_CPU || !ND_HAVE_NCCL, ND_ECONFIG,
-               "[dist] grad_reduction = allreduce is NCCL's and needs GPUs, but %s: between CPUs "
-               "every rank would send and receive each gradient twice for a sum that only its "
-               "owner needs; use grad_reduction = owners",
-               ND_HAVE_NCCL ? "[hardware] target = cpu" : "this build has no NCCL");
-    return ND_OK;
+    return ND_CHECK(
+        c->hardware.target != ND_TARGET_CPU && ND_HAVE_NCCL, ND_ECONFIG,
+        "[dist] grad_reduction = allreduce is NCCL's and needs GPUs, but %s: between CPUs "
+        "every rank would send and receive each gradient twice for a sum that only its "
+        "owner needs; use grad_reduction = owners",
+        ND_HAVE_NCCL ? "[hardware] target = cpu" : "this build has no NCCL");
 }
 
 static nd_status check_hardware(const nd_config *c)

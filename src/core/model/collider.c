@@ -92,9 +92,8 @@ nd_status nd_collider_create(nd_collider *c, nd_collider_params params, int64_t 
     c->losses = calloc(count, sizeof *c->losses);
     c->probability = calloc(count, sizeof *c->probability);
     c->transfer = calloc(2 * count, sizeof(double));
-    ND_FAIL_IF(!c->kept || !c->order || !c->losses || !c->probability || !c->transfer, ND_ENOMEM,
-               "no memory to choose among %lld tokens", (long long)tokens);
-    return ND_OK;
+    return ND_CHECK(c->kept && c->order && c->losses && c->probability && c->transfer, ND_ENOMEM,
+                    "no memory to choose among %lld tokens", (long long)tokens);
 }
 
 void nd_collider_destroy(nd_collider *c)

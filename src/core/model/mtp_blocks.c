@@ -9,9 +9,8 @@ nd_status nd_mtp_create(nd_mtp *mtp, const nd_model_config *config, int64_t toke
         return ND_OK;
     mtp->blocks = calloc(heads, sizeof *mtp->blocks);
     mtp->column = calloc((size_t)tokens, sizeof *mtp->column);
-    ND_FAIL_IF(!mtp->blocks || !mtp->column, ND_ENOMEM,
-               "no memory for %zu heads of multi-token prediction", heads);
-    return ND_OK;
+    return ND_CHECK(mtp->blocks && mtp->column, ND_ENOMEM,
+                    "no memory for %zu heads of multi-token prediction", heads);
 }
 
 void nd_mtp_destroy(nd_mtp *mtp)
