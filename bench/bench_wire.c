@@ -114,10 +114,8 @@ static nd_status compare_all(nd_comm *comm, int most)
     buffers b = {
         .comm = comm, .mine = allocate(sizes[SIZES - 1]), .all = allocate(sizes[SIZES - 1])};
     nd_status status = ND_OK;
-    if (!b.mine || !b.all) {
-        status = ND_FAIL(ND_ENOMEM, "no memory for two buffers of %zu bytes", sizes[SIZES - 1]);
-        goto done;
-    }
+    ND_FAIL_GOTO(!b.mine || !b.all, done, ND_ENOMEM, "no memory for two buffers of %zu bytes",
+                 sizes[SIZES - 1]);
     if (comm->rank == 0)
         printf("| %d ranks | KiB | ours, us | MPI's, us | ratio | of the fastest |\n"
                "|---|---|---|---|---|---|\n",

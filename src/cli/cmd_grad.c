@@ -62,10 +62,8 @@ static nd_status write_kept(nd_hdf5_out *out, const nd_model *m, int64_t count)
     int32_t *kept = calloc((size_t)m->tokens, sizeof *kept);
     double *weight = calloc((size_t)m->tokens, sizeof *weight);
     nd_status status = ND_OK;
-    if (!kept || !weight) {
-        status = ND_FAIL(ND_ENOMEM, "no memory to mark %lld tokens", (long long)m->tokens);
-        goto done;
-    }
+    ND_FAIL_GOTO(!kept || !weight, done, ND_ENOMEM, "no memory to mark %lld tokens",
+                 (long long)m->tokens);
     for (int64_t i = 0; i < count; i++) {
         const int64_t t = c->kept[i];
         kept[t] = 1;

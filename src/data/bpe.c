@@ -192,10 +192,8 @@ nd_status nd_bpe_open(const nd_model_file *model, const char *name, nd_bpe **bpe
     sorted_piece *pieces = malloc(count * sizeof *pieces);
     b->rank = calloc(count, sizeof *b->rank);
     b->neighbours = calloc(1, 1u << (NEIGHBOUR_BITS - 3));
-    if (!pieces || !b->rank || !b->neighbours) {
-        status = ND_FAIL(ND_ENOMEM, "%s: no memory for the tokenizer", name);
-        goto failed;
-    }
+    ND_FAIL_GOTO(!pieces || !b->rank || !b->neighbours, failed, ND_ENOMEM,
+                 "%s: no memory for the tokenizer", name);
     ND_TRY_GOTO(build(b, pieces, name), failed);
     free(pieces);
     *bpe = b;

@@ -109,9 +109,9 @@ nd_status nd_hdf5_out_write(nd_hdf5_out *o, const char *name, nd_cview values)
     const hid_t links = H5Pcreate(H5P_LINK_CREATE);
     H5Pset_create_intermediate_group(links, 1);
     const hid_t dataset = H5Dcreate2(o->file, name, type, space, links, H5P_DEFAULT, H5P_DEFAULT);
-    nd_status status = ND_OK;
-    if (dataset < 0 || H5Dwrite(dataset, type, H5S_ALL, H5S_ALL, H5P_DEFAULT, values.data) < 0)
-        status = ND_FAIL(ND_EIO, "%s: HDF5 cannot write %s: %s", o->path, name, nd_hdf5_reason());
+    nd_status status = ND_CHECK(
+        dataset >= 0 && H5Dwrite(dataset, type, H5S_ALL, H5S_ALL, H5P_DEFAULT, values.data) >= 0,
+        ND_EIO, "%s: HDF5 cannot write %s: %s", o->path, name, nd_hdf5_reason());
     /* Small arrays are held back until here, and an error is not repeated by H5Fclose. */
     if (dataset >= 0 && H5Dclose(dataset) < 0 && status == ND_OK)
         status = ND_FAIL(ND_EIO, "%s: HDF5 cannot finish %s: %s", o->path, name, nd_hdf5_reason());

@@ -263,10 +263,8 @@ nd_status nd_model_file_parse(const void *bytes, size_t size, const char *name,
     ND_TRY(scan(message, name, &pieces));
     model->pieces = calloc((size_t)pieces, sizeof *model->pieces);
     model->text = malloc(size);
-    if (!model->pieces || !model->text) {
-        status = ND_FAIL(ND_ENOMEM, "%s: no memory for %d pieces", name, pieces);
-        goto failed;
-    }
+    ND_FAIL_GOTO(!model->pieces || !model->text, failed, ND_ENOMEM, "%s: no memory for %d pieces",
+                 name, pieces);
     char *storage = model->text;
     while (message.at < message.end) {
         field f;
@@ -276,13 +274,10 @@ nd_status nd_model_file_parse(const void *bytes, size_t size, const char *name,
             ND_TRY_GOTO(parse_piece(f.bytes, name, model, &storage), failed);
     }
     for (int i = 0; i < 256; i++) {
-        if (model->byte_pieces[i] < 0) {
-            status = ND_FAIL(ND_EDATA,
-                             "%s: byte piece <0x%02X> is missing; expected a model with byte "
-                             "fallback, which all 256 make possible",
-                             name, i);
-            goto failed;
-        }
+        ND_FAIL_GOTO(model->byte_pieces[i] < 0, failed, ND_EDATA,
+                     "%s: byte piece <0x%02X> is missing; expected a model with byte "
+                     "fallback, which all 256 make possible",
+                     name, i);
     }
     return ND_OK;
 failed:

@@ -42,12 +42,11 @@ static nd_status check_present_shard(const char *path, const nd_tokenizer *token
         nd_error_clear();
         return ND_OK;
     }
-    nd_status status = ND_OK;
-    if (strcmp(shard.tokenizer_sha256, nd_tokenizer_sha256(tokenizer)) != 0)
-        status = ND_FAIL(ND_EDATA,
-                         "%s: this shard was packed with another tokenizer (SHA-256 %.12s...; the "
-                         "one given has %.12s...); pack into another directory",
-                         path, shard.tokenizer_sha256, nd_tokenizer_sha256(tokenizer));
+    nd_status status =
+        ND_CHECK(strcmp(shard.tokenizer_sha256, nd_tokenizer_sha256(tokenizer)) == 0, ND_EDATA,
+                 "%s: this shard was packed with another tokenizer (SHA-256 %.12s...; the "
+                 "one given has %.12s...); pack into another directory",
+                 path, shard.tokenizer_sha256, nd_tokenizer_sha256(tokenizer));
     nd_shard_close(&shard);
     return status;
 }

@@ -54,10 +54,8 @@ static nd_status write_index(const char *out, size_t *shards)
     nd_status status;
     ND_TRY_GOTO(nd_data_path(out, "", ND_SHARD_INDEX_NAME, path), done);
     ND_TRY_GOTO(nd_data_directory_list(out, add_shard, &x), done);
-    if (x.index.count == 0) {
-        status = ND_FAIL(ND_EDATA, "%s: no shard here (files named train_*.h5 and val_*.h5)", out);
-        goto done;
-    }
+    ND_FAIL_GOTO(x.index.count == 0, done, ND_EDATA,
+                 "%s: no shard here (files named train_*.h5 and val_*.h5)", out);
     ND_TRY_GOTO(check_model(&x), done);
     ND_TRY_GOTO(nd_shard_index_write(&x.index, path), done);
     *shards = x.index.count;

@@ -277,10 +277,7 @@ nd_status nd_shard_open(const char *path, nd_shard *shard)
     nd_hdf5_start();
     ND_TRY(open_file(path, &file));
     shard->path = strdup(path);
-    if (!shard->path) {
-        status = ND_FAIL(ND_ENOMEM, "%s: no memory for its name", path);
-        goto done;
-    }
+    ND_FAIL_GOTO(!shard->path, done, ND_ENOMEM, "%s: no memory for its name", path);
     ND_TRY_GOTO(read_attributes(file, shard), done);
     ND_TRY_GOTO(with_dataset(file, shard, ND_SHARD_TOKENS, open_tokens), done);
     ND_TRY_GOTO(with_dataset(file, shard, ND_SHARD_DOC_OFFSETS, check_documents), done);

@@ -96,10 +96,8 @@ nd_status nd_shard_writer_open(const char *path, int64_t vocab_size, const char 
     w->vocab_size = vocab_size;
     snprintf(w->tokenizer_sha256, sizeof w->tokenizer_sha256, "%s", tokenizer_sha256);
     snprintf(w->split, sizeof w->split, "%s", split);
-    if ((size_t)snprintf(w->path, sizeof w->path, "%s", path) >= sizeof w->path - 8) {
-        status = ND_FAIL(ND_EIO, "%s: this path is too long", path);
-        goto failed;
-    }
+    ND_FAIL_GOTO((size_t)snprintf(w->path, sizeof w->path, "%s", path) >= sizeof w->path - 8,
+                 failed, ND_EIO, "%s: this path is too long", path);
     memcpy(w->temporary, w->path, sizeof w->path);
     strcat(w->temporary, ND_TEMPORARY_SUFFIX);
     /* The newest file format: its metadata carries checksums, as the chunks do. No times in it. */

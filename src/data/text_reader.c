@@ -98,14 +98,10 @@ nd_status nd_text_reader_open(const char *path, nd_text_reader **reader)
     r->name = strdup(standard_input ? "(standard input)" : path);
     r->raw = malloc(RAW_BYTES);
     r->head = malloc(ND_TEXT_PEEK_BYTES);
-    if (!r->name || !r->raw || !r->head) {
-        status = ND_FAIL(ND_ENOMEM, "%s: no memory to read it", path);
-        goto failed;
-    }
-    if (r->file < 0 || fstat(r->file, &r->opened) != 0) {
-        status = ND_FAIL(ND_EDATA, "%s: cannot open this file: %s", path, strerror(errno));
-        goto failed;
-    }
+    ND_FAIL_GOTO(!r->name || !r->raw || !r->head, failed, ND_ENOMEM, "%s: no memory to read it",
+                 path);
+    ND_FAIL_GOTO(r->file < 0 || fstat(r->file, &r->opened) != 0, failed, ND_EDATA,
+                 "%s: cannot open this file: %s", path, strerror(errno));
     if (S_ISREG(r->opened.st_mode)) /* somebody may have read some of standard input */
         r->consumed = (int64_t)lseek(r->file, 0, SEEK_CUR);
     ND_TRY_GOTO(fill(r), failed);

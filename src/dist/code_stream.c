@@ -181,9 +181,8 @@ static nd_status exchange(nd_code_stream *s, nd_model *model, nd_comm *comm,
     const int member = nd_comm_member(comm);
     batch b = {.buffers = calloc((size_t)s->own->ranks, sizeof *b.buffers),
                .bytes = calloc((size_t)s->own->ranks, sizeof *b.bytes)};
-    nd_status status = ND_OK;
-    if (!b.buffers || !b.bytes)
-        status = ND_FAIL(ND_ENOMEM, "no memory for the streams of %d ranks", s->own->ranks);
+    nd_status status = ND_CHECK(b.buffers && b.bytes, ND_ENOMEM,
+                                "no memory for the streams of %d ranks", s->own->ranks);
     for (; status == ND_OK && b.first < s->own->ranks; b.first = b.end) {
         status = fill_batch(s, announced, member, &b);
         ND_IF_OK(send(comm, b.buffers, b.bytes));

@@ -455,9 +455,7 @@ nd_status nd_comm_over_messages(nd_comm *comm, const char *name, nd_transport *t
 {
     message_context *context = calloc(1, sizeof *context);
     void *staged = malloc(ND_WIRE_PART_BYTES);
-    nd_status status = ND_OK;
-    if (!context || !staged)
-        status = ND_FAIL(ND_ENOMEM, "no memory for the communicator");
+    nd_status status = ND_CHECK(context && staged, ND_ENOMEM, "no memory for the communicator");
     ND_IF_OK(nd_wire_create(transport, &context->wire));
     ND_IF_OK(nd_part_reduction_create(comm, context->wire, &context->reduction));
     if (status != ND_OK) {

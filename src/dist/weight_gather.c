@@ -163,9 +163,8 @@ static nd_status exchange(const nd_weight_gather *gather, const nd_model *model,
     const int members = gather->own->ranks;
     void **buffers = calloc((size_t)members, sizeof *buffers);
     size_t *bytes = calloc((size_t)members, sizeof *bytes);
-    nd_status status = ND_OK;
-    if (!buffers || !bytes)
-        status = ND_FAIL(ND_ENOMEM, "no memory for the table of %d wire buffers", members);
+    nd_status status = ND_CHECK(buffers && bytes, ND_ENOMEM,
+                                "no memory for the table of %d wire buffers", members);
     for (int r = 0; status == ND_OK && r < members; r++) {
         buffers[r] = gather->buffers[r].data;
         bytes[r] = rank_bytes(gather, model, r, whole);

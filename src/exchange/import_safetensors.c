@@ -87,10 +87,7 @@ nd_status nd_import_safetensors(const nd_import_options *options, FILE *out)
     nd_config *defaults = malloc(sizeof *defaults);
     import *in = calloc(1, sizeof *in);
     nd_status status = ND_OK;
-    if (!defaults || !in) {
-        status = ND_FAIL(ND_ENOMEM, "no memory for an import");
-        goto done;
-    }
+    ND_FAIL_GOTO(!defaults || !in, done, ND_ENOMEM, "no memory for an import");
     nd_config_defaults(defaults);
     ND_TRY_GOTO(nd_config_set_key(defaults, "data", "data_path", options->data_path, "--data-path"),
                 done);

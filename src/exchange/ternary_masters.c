@@ -45,10 +45,7 @@ static nd_status check(nd_backend *b, const char *name, nd_cview values, const i
     int8_t *got_codes = malloc(count);
     float *got_scales = malloc((size_t)parts * sizeof *got_scales);
     nd_status status = ND_OK;
-    if (!got_codes || !got_scales) {
-        status = ND_FAIL(ND_ENOMEM, "no memory to check %s", name);
-        goto done;
-    }
+    ND_FAIL_GOTO(!got_codes || !got_scales, done, ND_ENOMEM, "no memory to check %s", name);
     ND_TRY_GOTO(b->ops.ternarize(
                     b, nd_view_of(got_codes, ND_I8, values.rows, values.cols),
                     nd_view_of(got_scales, ND_F32, groups ? values.rows : 1, groups ? groups : 1),

@@ -155,10 +155,7 @@ static nd_status assign_owners(nd_run *run)
     double *cost = calloc((size_t)params->count, sizeof *cost);
     bool *owned = calloc((size_t)params->count, sizeof *owned);
     nd_status status = ND_OK;
-    if (!cost || !owned) {
-        status = ND_FAIL(ND_ENOMEM, "no memory for the table of owners");
-        goto done;
-    }
+    ND_FAIL_GOTO(!cost || !owned, done, ND_ENOMEM, "no memory for the table of owners");
     for (int64_t i = 0; i < params->count; i++)
         cost[i] = by_rows(run, i) ? 0.0 : nd_optimizer_cost(&run->config, &params->list[i]);
     ND_TRY_GOTO(nd_ownership_create(cost, params->count, nd_comm_group(run->comm), &run->own),

@@ -73,6 +73,16 @@ typedef struct nd_error {
         }                                                                                          \
     } while (0)
 
+/* ND_FAIL_IF for functions with a cleanup, with the needs of ND_TRY_GOTO:
+ * ND_FAIL_GOTO(!list, done, ND_ENOMEM, "no memory for a list"). */
+#define ND_FAIL_GOTO(condition, label, ...)                                                        \
+    do {                                                                                           \
+        if (condition) {                                                                           \
+            status = ND_FAIL(__VA_ARGS__);                                                         \
+            goto label;                                                                            \
+        }                                                                                          \
+    } while (0)
+
 /* Needs a local `nd_status status`, and evaluates `expression` only while it is ND_OK: for a chain
  * of calls with a cleanup behind it. */
 #define ND_IF_OK(expression)                                                                       \

@@ -207,18 +207,12 @@ nd_status nd_config_read_file(nd_config *config, const char *path)
         goto done;
     }
     file = fopen(path, "r");
-    if (!file || !s.places) {
-        status = ND_FAIL(ND_ECONFIG, "%s: %s", path, strerror(errno));
-        goto done;
-    }
+    ND_FAIL_GOTO(!file || !s.places, done, ND_ECONFIG, "%s: %s", path, strerror(errno));
     ND_TRY_GOTO(check_bytes(&s, file), done);
     ND_TRY_GOTO(scan_lines(&s, file), done);
     iniparser_set_error_callback(quiet_iniparser);
     values = iniparser_load(path);
-    if (!values) {
-        status = ND_FAIL(ND_ECONFIG, "%s: not an INI file that iniparser can read", path);
-        goto done;
-    }
+    ND_FAIL_GOTO(!values, done, ND_ECONFIG, "%s: not an INI file that iniparser can read", path);
     ND_TRY_GOTO(assign_all(config, &s, values), done);
 done:
     if (values)

@@ -24,11 +24,8 @@ nd_status nd_model_create(const nd_model_config *config, nd_backend *backend, nd
     const int64_t targets = m->tokens * nd_model_predicted(config);
     m->host_inputs = calloc((size_t)m->tokens, sizeof *m->host_inputs);
     m->host_targets = calloc((size_t)targets, sizeof *m->host_targets);
-    if (!m->weights || !m->layers || !m->host_inputs || !m->host_targets) {
-        status = ND_FAIL(ND_ENOMEM, "no memory for the tables of %lld layers",
-                         (long long)config->num_layers);
-        goto fail;
-    }
+    ND_FAIL_GOTO(!m->weights || !m->layers || !m->host_inputs || !m->host_targets, fail, ND_ENOMEM,
+                 "no memory for the tables of %lld layers", (long long)config->num_layers);
     if (config->collider)
         ND_TRY_GOTO(nd_collider_create(&m->collider, config->collider_params, m->tokens), fail);
     ND_TRY_GOTO(nd_mtp_create(&m->mtp, config, m->tokens), fail);

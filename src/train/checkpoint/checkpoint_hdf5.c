@@ -78,10 +78,9 @@ nd_status nd_checkpoint_h5_close(nd_checkpoint_h5 *file)
 {
     if (!file)
         return ND_OK;
-    nd_status status = ND_OK;
-    if (H5Fflush(file->file, H5F_SCOPE_GLOBAL) < 0)
-        status = ND_FAIL(ND_ECHECKPOINT, "%s: HDF5 cannot finish writing this file: %s", file->path,
-                         nd_hdf5_reason());
+    nd_status status =
+        ND_CHECK(H5Fflush(file->file, H5F_SCOPE_GLOBAL) >= 0, ND_ECHECKPOINT,
+                 "%s: HDF5 cannot finish writing this file: %s", file->path, nd_hdf5_reason());
     if (H5Fclose(file->file) < 0 && status == ND_OK)
         status = ND_FAIL(ND_ECHECKPOINT, "%s: HDF5 cannot close this file: %s", file->path,
                          nd_hdf5_reason());
@@ -118,10 +117,8 @@ nd_status nd_checkpoint_h5_write(nd_checkpoint_h5 *file, const char *name, nd_cv
                           values.data);
     if (failed >= 0)
         failed = write_dtype(dataset, values.dtype);
-    nd_status status = ND_OK;
-    if (failed < 0)
-        status = ND_FAIL(ND_ECHECKPOINT, "%s: HDF5 cannot write %s: %s", file->path, name,
-                         nd_hdf5_reason());
+    nd_status status = ND_CHECK(failed >= 0, ND_ECHECKPOINT, "%s: HDF5 cannot write %s: %s",
+                                file->path, name, nd_hdf5_reason());
     /* Values of small tensors are held back until here, and an error is not repeated by H5Fclose. */
     if (dataset >= 0 && H5Dclose(dataset) < 0 && status == ND_OK)
         status = ND_FAIL(ND_ECHECKPOINT, "%s: HDF5 cannot finish %s: %s", file->path, name,

@@ -229,18 +229,14 @@ nd_status nd_manifest_parse(const char *text, size_t size, const char *path, nd_
     const char *state, *approximate;
     json_t *tensors, *files;
     ND_TRY_GOTO(verify_checksum(root, path), done);
-    if (json_unpack_ex(root, &error, 0, "{s:i,s:I,s:I,s:I,s:I,s:s,s:o,s:o}", "format_version",
-                       &version, "step", &step, "tokens", &tokens, "restarts", &restarts,
-                       "next_sample", &next_sample, "state_sha256", &state, "tensors", &tensors,
-                       "files", &files) != 0) {
-        status = ND_FAIL(ND_ECHECKPOINT, "%s: %s", path, error.text);
-        goto done;
-    }
-    if (version != ND_CHECKPOINT_FORMAT_VERSION) {
-        status = ND_FAIL(ND_ECHECKPOINT, "%s: format_version is %d, this program reads %d", path,
-                         version, (int)ND_CHECKPOINT_FORMAT_VERSION);
-        goto done;
-    }
+    ND_FAIL_GOTO(json_unpack_ex(root, &error, 0, "{s:i,s:I,s:I,s:I,s:I,s:s,s:o,s:o}",
+                                "format_version", &version, "step", &step, "tokens", &tokens,
+                                "restarts", &restarts, "next_sample", &next_sample, "state_sha256",
+                                &state, "tensors", &tensors, "files", &files) != 0,
+                 done, ND_ECHECKPOINT, "%s: %s", path, error.text);
+    ND_FAIL_GOTO(version != ND_CHECKPOINT_FORMAT_VERSION, done, ND_ECHECKPOINT,
+                 "%s: format_version is %d, this program reads %d", path, version,
+                 (int)ND_CHECKPOINT_FORMAT_VERSION);
     c->step = step;
     c->tokens = tokens;
     c->restarts = restarts;

@@ -27,10 +27,7 @@ static nd_status train_narrowed(const nd_config *config, int ranks, int steps, d
     nd_comm *comm = NULL;
     nd_step_result result;
     nd_status status = ND_OK;
-    if (!narrowed || !run) {
-        status = ND_FAIL(ND_ENOMEM, "no memory to measure a step");
-        goto done;
-    }
+    ND_FAIL_GOTO(!narrowed || !run, done, ND_ENOMEM, "no memory to measure a step");
     *narrowed = *config;
     narrow(narrowed);
     ND_TRY_GOTO(nd_comm_create_solo(&comm), done);
