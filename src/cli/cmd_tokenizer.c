@@ -157,9 +157,8 @@ static nd_status run_coder(int argc, char **argv)
     const nd_arg args[] = {{"--model", ND_ARG_TEXT, &model, "FILE", "the tokenizer"}};
     const nd_command commands[] = {
         {"nanochat_dist tokenizer decode --model FILE [FILE]",
-         "Reads tokens, decimal numbers separated by white space, from FILE or standard input, "
-         "and\n"
-         "writes the text they stand for.",
+         "Reads tokens, decimal numbers separated by white space, from FILE or standard input,\n"
+         "and writes the text they stand for.",
          args, 1},
         {"nanochat_dist tokenizer encode --model FILE [FILE]",
          "Prints the tokens of FILE, or of standard input, separated by spaces.", args, 1}};

@@ -2,6 +2,7 @@
 
 #include "cli/cli.h"
 #include "cli/text_stream.h"
+#include "core/base/grow.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -117,23 +118,16 @@ static nd_status print_token(const nd_sampler *s, reply *r, int64_t index, int32
         return nd_cli_flush_output();
     }
     ND_TRY(nd_tokenizer_decode(s->loaded->tokenizer, &token, 1, &text, &bytes));
-    nd_status status = nd_text_stream_put(&r->stream, text, bytes, stopped);
-    if (status == ND_OK && r->bytes + bytes > r->capacity) {
-        char *grown = realloc(r->text, 2 * (r->bytes + bytes));
-        if (grown) {
-            r->text = grown;
-            r->capacity = 2 * (r->bytes + bytes);
-        } else {
-            status = ND_FAIL(ND_ENOMEM, "no memory for generated text");
-        }
-    }
-    if (status == ND_OK) {
-        if (bytes > 0)
-            memcpy(r->text + r->bytes, text, bytes);
+    const nd_status status = nd_text_stream_put(&r->stream, text, bytes, stopped);
+    char *grown = nd_grown(r->text, &r->capacity, r->bytes + bytes + 1, 1);
+    if (grown) {
+        r->text = grown;
+        memcpy(r->text + r->bytes, text, bytes);
         r->ends[index] = r->bytes += bytes;
     }
     free(text);
-    return status;
+    ND_TRY(status);
+    return ND_CHECK(grown, ND_ENOMEM, "no memory for generated text");
 }
 
 /* Takes the stop text and what follows it out of the cache again. */

@@ -1,5 +1,7 @@
 #include "cli/text_stream.h"
 
+#include "core/base/grow.h"
+
 #include <errno.h>
 #include <stdint.h>
 #include <stdlib.h>
@@ -42,13 +44,9 @@ nd_status nd_text_stream_put(nd_text_stream *s, const char *text, size_t bytes, 
 {
     const bool stops = s->stop && s->stop[0];
     *stopped = false;
-    if (s->held_bytes + bytes + 1 > s->capacity) {
-        const size_t capacity = 2 * (s->held_bytes + bytes + 1);
-        char *grown = realloc(s->held, capacity);
-        ND_FAIL_IF(!grown, ND_ENOMEM, "no memory for generated text");
-        s->held = grown;
-        s->capacity = capacity;
-    }
+    char *grown = nd_grown(s->held, &s->capacity, s->held_bytes + bytes + 1, 1);
+    ND_FAIL_IF(!grown, ND_ENOMEM, "no memory for generated text");
+    s->held = grown;
     memcpy(s->held + s->held_bytes, text, bytes);
     s->held_bytes += bytes;
     if (stops) {

@@ -1,5 +1,6 @@
 #include "data/bpe.h"
 
+#include "core/base/grow.h"
 #include "data/utf8.h"
 
 #include <stdlib.h>
@@ -236,24 +237,12 @@ typedef struct run {
     size_t heap_count, heap_capacity;
 } run;
 
-static bool grow(void **memory, size_t *capacity, size_t needed, size_t element)
-{
-    if (needed <= *capacity)
-        return true;
-    const size_t wanted = needed < 64 ? 64 : needed + needed / 2;
-    void *larger = realloc(*memory, wanted * element);
-    if (!larger)
-        return false;
-    *memory = larger;
-    *capacity = wanted;
-    return true;
-}
-
 static bool emit(nd_id_list *out, int32_t id)
 {
-    if (out->count == out->capacity &&
-        !grow((void **)&out->ids, &out->capacity, out->count + 1, sizeof *out->ids))
+    int32_t *ids = nd_grown(out->ids, &out->capacity, out->count + 1, sizeof *ids);
+    if (!ids)
         return false;
+    out->ids = ids;
     out->ids[out->count++] = id;
     return true;
 }
@@ -292,8 +281,10 @@ static bool propose(const nd_bpe *bpe, run *r, int32_t left)
         table_get(&bpe->pairs, pair_key(r->symbols[left].piece, r->symbols[right].piece));
     if (piece == NO_PIECE)
         return true;
-    if (!grow((void **)&r->heap, &r->heap_capacity, r->heap_count + 1, sizeof *r->heap))
+    merge *heap = nd_grown(r->heap, &r->heap_capacity, r->heap_count + 1, sizeof *heap);
+    if (!heap)
         return false;
+    r->heap = heap;
     r->heap[r->heap_count] = (merge){(uint64_t)bpe->rank[piece] << 32 | (uint32_t)left,
                                      r->symbols[left].bytes + r->symbols[right].bytes, piece};
     sift_up(r->heap, r->heap_count++);
@@ -336,8 +327,10 @@ static bool finish_run(const nd_bpe *bpe, run *r, nd_id_list *out)
 
 static bool add_symbol(run *r, int32_t piece, size_t bytes)
 {
-    if (!grow((void **)&r->symbols, &r->capacity, r->count + 1, sizeof *r->symbols))
+    symbol *symbols = nd_grown(r->symbols, &r->capacity, r->count + 1, sizeof *symbols);
+    if (!symbols)
         return false;
+    r->symbols = symbols;
     const int32_t at = (int32_t)r->count++;
     r->symbols[at] = (symbol){piece, (uint32_t)bytes, at - 1, -1};
     if (at > 0)

@@ -1,5 +1,7 @@
 #include "data/jsonl.h"
 
+#include "core/base/grow.h"
+
 #include <ctype.h>
 #include <jansson.h>
 #include <stdlib.h>
@@ -141,14 +143,10 @@ static nd_status hold(lines *l, const char *text, size_t bytes)
                 l->number, ND_JSONL_LINE_MAX);
         return pass_over(l);
     }
-    if (l->bytes + bytes > l->capacity) {
-        const size_t capacity = 2 * (l->bytes + bytes);
-        char *larger = realloc(l->line, capacity);
-        ND_FAIL_IF(!larger, ND_ENOMEM, "%s:%lld: no memory for a line of %zu bytes", name,
-                   l->number, capacity);
-        l->line = larger;
-        l->capacity = capacity;
-    }
+    char *larger = nd_grown(l->line, &l->capacity, l->bytes + bytes + 1, 1);
+    ND_FAIL_IF(!larger, ND_ENOMEM, "%s:%lld: no memory for a line of %zu bytes", name, l->number,
+               l->bytes + bytes);
+    l->line = larger;
     memcpy(l->line + l->bytes, text, bytes);
     l->bytes += bytes;
     return ND_OK;

@@ -1,4 +1,5 @@
 #include "core/base/durable_file.h"
+#include "core/base/grow.h"
 #include "data/shard_index.h"
 
 #include <jansson.h>
@@ -7,13 +8,10 @@
 
 static nd_status append(nd_shard_index *index, const nd_indexed_shard *shard)
 {
-    if (index->count == index->capacity) {
-        const size_t capacity = 2 * index->capacity + 16;
-        nd_indexed_shard *larger = realloc(index->shards, capacity * sizeof *larger);
-        ND_FAIL_IF(!larger, ND_ENOMEM, "no memory for an index of %zu shards", capacity);
-        index->shards = larger;
-        index->capacity = capacity;
-    }
+    nd_indexed_shard *larger =
+        nd_grown(index->shards, &index->capacity, index->count + 1, sizeof *larger);
+    ND_FAIL_IF(!larger, ND_ENOMEM, "no memory for an index of %zu shards", index->count + 1);
+    index->shards = larger;
     index->shards[index->count++] = *shard;
     return ND_OK;
 }

@@ -5,6 +5,7 @@
  * (invalid UTF-8, NUL, and the two characters that SentencePiece keeps for itself) ends a sentence
  * and is left out. */
 #include "core/base/durable_file.h"
+#include "core/base/grow.h"
 #include "data/model_file.h"
 #include "data/sentencepiece_shim.h"
 #include "data/text_input.h"
@@ -49,15 +50,11 @@ static bool takes(corpus *c, size_t chunk)
 
 static nd_status append(corpus *c, const char *text, size_t bytes)
 {
-    if (c->bytes + bytes > c->capacity) {
-        const size_t capacity = 2 * (c->bytes + bytes);
-        char *larger = realloc(c->text, capacity);
-        ND_FAIL_IF(!larger, ND_ENOMEM,
-                   "no memory for %zu bytes of text to train on; give a smaller --max-bytes",
-                   capacity);
-        c->text = larger;
-        c->capacity = capacity;
-    }
+    char *larger = nd_grown(c->text, &c->capacity, c->bytes + bytes + 1, 1);
+    ND_FAIL_IF(!larger, ND_ENOMEM,
+               "no memory for %zu bytes of text to train on; give a smaller --max-bytes",
+               c->bytes + bytes);
+    c->text = larger;
     memcpy(c->text + c->bytes, text, bytes);
     c->bytes += bytes;
     return ND_OK;

@@ -1,6 +1,7 @@
 #include "dist/comm_queue.h"
 
 #include "core/base/clock.h"
+#include "core/base/grow.h"
 
 #include <pthread.h>
 #include <stdio.h>
@@ -20,7 +21,8 @@ struct nd_comm_queue {
 
     /* Under the lock. */
     nd_comm_job *jobs; /* those begun since all were done; [done, begun) are still to be done */
-    int64_t begun, done, capacity;
+    int64_t begun, done;
+    size_t capacity;
     double busy_seconds;
     bool working, closing, reported;
     nd_error error; /* of the first job that failed; from then on none is run */
@@ -146,14 +148,9 @@ static nd_status report(nd_comm_queue *q)
 static nd_status append(nd_comm_queue *q, const nd_comm_job *job)
 {
     ND_TRY(report(q));
-    if (q->begun == q->capacity) {
-        const int64_t capacity = q->capacity > 0 ? 2 * q->capacity : 64;
-        nd_comm_job *jobs = realloc(q->jobs, (size_t)capacity * sizeof *jobs);
-        ND_FAIL_IF(!jobs, ND_ENOMEM, "no memory for a queue of %lld collectives",
-                   (long long)capacity);
-        q->jobs = jobs;
-        q->capacity = capacity;
-    }
+    nd_comm_job *jobs = nd_grown(q->jobs, &q->capacity, (size_t)q->begun + 1, sizeof *jobs);
+    ND_FAIL_IF(!jobs, ND_ENOMEM, "no memory for a queue of %lld collectives", (long long)q->begun);
+    q->jobs = jobs;
     q->jobs[q->begun++] = *job;
     pthread_cond_broadcast(&q->changed);
     return ND_OK;

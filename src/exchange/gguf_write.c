@@ -1,5 +1,6 @@
 #include "exchange/gguf_write.h"
 
+#include "core/base/grow.h"
 #include "exchange/ggml_types.h"
 #include "exchange/gguf.h"
 #include "exchange/out_file.h"
@@ -152,16 +153,11 @@ void nd_gguf_put_tensor(nd_gguf_writer *w, const char *name, uint32_t type, int6
 {
     const nd_ggml_type *t = nd_ggml_type_find(type);
     const size_t size = (size_t)rows * ((size_t)cols / t->block_weights * (size_t)t->block_bytes);
-    if ((size_t)w->tensor_count == w->capacity) {
-        const size_t capacity = w->capacity ? 2 * w->capacity : 64;
-        size_t *grown = realloc(w->sizes, capacity * sizeof *grown);
-        if (!grown) {
-            w->out_of_memory = true;
-            return;
-        }
-        w->sizes = grown;
-        w->capacity = capacity;
-    }
+    size_t *grown = nd_grown(w->sizes, &w->capacity, (size_t)w->tensor_count + 1, sizeof *grown);
+    w->out_of_memory |= !grown;
+    if (!grown)
+        return;
+    w->sizes = grown;
     put_text(&w->tensors, name, strlen(name));
     put_u32(&w->tensors, vector ? 1 : 2);
     put_u64(&w->tensors, (uint64_t)cols);

@@ -1,0 +1,18 @@
+/* Arrays and buffers that grow. */
+#pragma once
+
+#include <stdlib.h>
+
+/* `memory` with room for `needed` (1 or more) elements of `size` bytes: as it is, or reallocated with
+ * half as much again, which sets *capacity, in elements. NULL when there is no memory; then `memory`
+ * is unchanged. */
+static inline void *nd_grown(void *memory, size_t *capacity, size_t needed, size_t size)
+{
+    if (needed <= *capacity)
+        return memory;
+    const size_t wanted = needed < 64 ? 64 : needed + needed / 2;
+    void *larger = reallocarray(memory, wanted, size);
+    if (larger)
+        *capacity = wanted;
+    return larger;
+}
