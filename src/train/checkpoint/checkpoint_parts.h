@@ -10,7 +10,13 @@
 /* A parameter's tensors: the master and the optimizer's states, or those of the outer step. */
 enum { ND_CHECKPOINT_PARTS_MAX = 1 + ND_OPTIMIZER_STATES_MAX + ND_OUTER_STATES_MAX };
 
-/* Who has such tensors: the run, and with rounds (train/rounds.h) beside it each of K workers. */
+/* Errors of files and memory while saving are errors of the checkpoint or snapshot to the caller. */
+static inline nd_status nd_save_error(nd_status status)
+{
+    return status == ND_EIO || status == ND_ENOMEM ? ND_ECHECKPOINT : status;
+}
+
+/* Who has such tensors: the run, and with rounds (train/rounds.h) also each of K workers. */
 static inline int64_t nd_checkpoint_units(const nd_run *run)
 {
     return run->rounds ? 1 + run->rounds->workers : 1;

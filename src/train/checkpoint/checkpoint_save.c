@@ -9,12 +9,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Errors of files and memory while saving are errors of the checkpoint to the caller. */
-static nd_status as_checkpoint_error(nd_status status)
-{
-    return status == ND_EIO || status == ND_ENOMEM ? ND_ECHECKPOINT : status;
-}
-
 bool nd_save_ready(const nd_run *run)
 {
     return run->saving.save && nd_background_done(&run->saving.save->job);
@@ -159,7 +153,9 @@ nd_status nd_save_copy_owned(nd_run *run, void **copy, size_t *copy_bytes)
     if (!*copy) {
         *copy = malloc(bytes + 1);
         ND_FAIL_IF(!*copy, ND_ENOMEM,
-                   "no memory for a copy of masters and state (%zu bytes of the host)", bytes);
+                   "no memory for a copy of masters and state (%zu bytes of the host), which "
+                   "snapshots and [logging] checkpoint_async = true need",
+                   bytes);
         *copy_bytes = bytes;
     }
     char *at = *copy;
@@ -171,17 +167,6 @@ nd_status nd_save_copy_owned(nd_run *run, void **copy, size_t *copy_bytes)
         at += size;
     }
     return ND_OK;
-}
-
-/* Taken at the first save and kept. */
-static nd_status copy_owned(nd_run *run, nd_save *s)
-{
-    const nd_status status = nd_save_copy_owned(run, &run->saving.copy, &run->saving.copy_bytes);
-    s->copy = run->saving.copy;
-    return status != ND_ENOMEM
-               ? status
-               : ND_FAIL(ND_ENOMEM, "no memory for a copy of masters and state; [logging] "
-                                    "checkpoint_async = false needs none");
 }
 
 static nd_status start_directory(const nd_save *s)
@@ -224,8 +209,10 @@ static nd_status prepare(nd_run *run, nd_save *s)
     ND_TRY(nd_checkpoint_join(s->final, sizeof s->final, s->parent, name));
     nd_checkpoint_name(name, ND_CHECKPOINT_UNFINISHED, run->position.step);
     ND_TRY(nd_checkpoint_join(s->temporary, sizeof s->temporary, s->parent, name));
-    if (s->background && !run->backend->ops.host_memory)
-        ND_TRY(copy_owned(run, s));
+    if (s->background && !run->backend->ops.host_memory) {
+        ND_TRY(nd_save_copy_owned(run, &run->saving.copy, &run->saving.copy_bytes));
+        s->copy = run->saving.copy; /* kept for the next save */
+    }
     return run->comm->rank == 0 ? start_directory(s) : ND_OK;
 }
 
@@ -266,7 +253,7 @@ static nd_status advance(nd_run *run)
 {
     nd_save *s = run->saving.save;
     nd_comm_set_phase(run->comm, run->position.step, "save");
-    const nd_status mine = as_checkpoint_error(nd_background_wait(&s->job));
+    const nd_status mine = nd_save_error(nd_background_wait(&s->job));
     const nd_status status = nd_run_agree(run->comm, mine);
     if (status != ND_OK)
         return fail(run, status);
@@ -290,7 +277,7 @@ static nd_status begin(nd_run *run, bool background)
     nd_comm_set_phase(run->comm, run->position.step, "save");
     nd_status status = nd_save_create(run, background, &run->saving.save);
     ND_IF_OK(prepare(run, run->saving.save));
-    status = nd_run_agree(run->comm, as_checkpoint_error(status));
+    status = nd_run_agree(run->comm, nd_save_error(status));
     if (status != ND_OK)
         return run->saving.save ? fail(run, status) : status;
     nd_fault_point_of(run->comm->rank, run->position.step, "save_start");

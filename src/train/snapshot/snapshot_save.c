@@ -9,12 +9,6 @@
 
 static const double mib = 1024.0 * 1024.0;
 
-/* Errors of files and memory are errors of the snapshot. */
-static nd_status as_snapshot_error(nd_status status)
-{
-    return status == ND_EIO || status == ND_ENOMEM ? ND_ECHECKPOINT : status;
-}
-
 nd_status nd_snapshots_create(nd_run *run)
 {
     const nd_comm *comm = run->comm;
@@ -216,7 +210,7 @@ static nd_status begin(nd_run *run)
     ND_TRY(finish(run));
     nd_comm_set_phase(run->comm, run->position.step, "snapshot");
     s->step = run->position.step;
-    const nd_status status = nd_run_agree(run->comm, as_snapshot_error(prepare(run)));
+    const nd_status status = nd_run_agree(run->comm, nd_save_error(prepare(run)));
     if (status != ND_OK)
         return fail(run, status);
     s->stage = ND_SNAPSHOT_WRITING;
@@ -257,14 +251,14 @@ static nd_status publish(nd_run *run)
     ND_IF_OK(nd_save_gather(run->saving.snapshot));
     if (status == ND_OK && run->comm->rank == 0)
         status = make_texts(run, &texts);
-    status = nd_run_agree(run->comm, as_snapshot_error(status));
+    status = nd_run_agree(run->comm, nd_save_error(status));
     ND_IF_OK(nd_snapshot_share_texts(run, &texts, 0));
     if (status == ND_OK && nd_snapshot_leads(run))
         status =
             nd_snapshot_write_texts(run, run->saving.snapshots->step, texts.config_text,
                                     texts.config_bytes, texts.manifest_text, texts.manifest_bytes);
     nd_snapshot_found_free(&texts);
-    return nd_run_agree(run->comm, as_snapshot_error(status));
+    return nd_run_agree(run->comm, nd_save_error(status));
 }
 
 static void complete(nd_run *run)
@@ -273,8 +267,8 @@ static void complete(nd_run *run)
     s->whole = s->step;
     if (!s->announced)
         nd_log_line(&run->log,
-                    "snapshot the snapshot of step %lld is whole: --resume auto goes on "
-                    "from the newest one",
+                    "snapshot the snapshot of step %lld is whole: --resume auto resumes the "
+                    "newest one",
                     (long long)s->step);
     s->announced = true;
     forget(run);
@@ -284,7 +278,7 @@ static void complete(nd_run *run)
 static nd_status begin_copies(nd_run *run)
 {
     nd_snapshots *s = run->saving.snapshots;
-    const nd_status status = as_snapshot_error(nd_snapshot_copy_begin(run));
+    const nd_status status = nd_save_error(nd_snapshot_copy_begin(run));
     if (status == ND_OK) {
         bool done;
         s->stage = ND_SNAPSHOT_COPYING;
@@ -313,7 +307,7 @@ static nd_status advance(nd_run *run)
         return ND_OK;
     }
     nd_fault_point_of(run->comm->rank, s->step, "snapshot_written");
-    nd_status status = as_snapshot_error(nd_background_wait(&run->saving.snapshot->job));
+    nd_status status = nd_save_error(nd_background_wait(&run->saving.snapshot->job));
     status = nd_run_agree(run->comm, status);
     ND_IF_OK(publish(run));
     if (status != ND_OK)
@@ -348,7 +342,7 @@ nd_status nd_snapshots_drop(nd_run *run, int64_t after)
     if (s->whole > after)
         s->whole = -1;
     if (nd_snapshot_leads(run))
-        status = as_snapshot_error(nd_snapshot_remove(run, -1, after));
+        status = nd_save_error(nd_snapshot_remove(run, -1, after));
     if (status != ND_OK)
         nd_log_line(&run->log, "warning: %s", nd_error_get()->message);
     nd_error_clear();
