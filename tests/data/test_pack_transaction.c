@@ -170,7 +170,7 @@ Test(pack_transaction, never_removes_what_pack_did_not_write)
                   "train_best.h5",
                   directory);
     cr_assert_eq(pack("", "new"), 2, "%s", output);
-    cr_assert(strstr(output, "train_best.h5: pack does not name shards so") != NULL, "%s", output);
+    cr_assert(strstr(output, "train_best.h5: pack gives shards other names") != NULL, "%s", output);
     nd_test_shell(NULL, 0, "rm %s/data/train_best.h5", directory);
     cr_assert_eq(pack("", "new"), 0, "%s", output);
     nd_test_shell(listing, sizeof listing, "ls %s/data", directory);
