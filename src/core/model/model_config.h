@@ -15,7 +15,7 @@ typedef struct nd_collider_params {
 typedef struct nd_model_config {
     nd_arch arch;
     int64_t hidden_dim, num_layers, num_heads, num_kv_heads, head_dim, ffn_dim, vocab_size;
-    int64_t pieces; /* rows of the vocabulary that are tokens, the others are padding; 0: all */
+    int64_t pieces;     /* rows of the vocabulary that are tokens, the others are padding; 0: all */
     int64_t group_size; /* 0: one ternary scale a matrix */
     bool tied;          /* the head is the token embedding */
     double rope_base;
