@@ -269,7 +269,9 @@ while :; do
         say "ended with $code; giving up after $max restarts without a step done in between (--max-restarts)"
         exit "${cause:-$code}"
     fi
-    say "ended with $code after step ${step:-0}; restart $fruitless of $max without progress, in $delay s"
+    how='at once'
+    [ "$fruitless" -eq 1 ] || how="in $delay s, restart $fruitless of $max in a row without a step done in between"
+    say "ended with $code after step ${step:-0}; starting again $how"
     [ "$delay" -eq 0 ] || sleep "$delay" &
     wait $! || true
     [ -z "$stopped" ] || exit "$code"

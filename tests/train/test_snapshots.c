@@ -257,6 +257,8 @@ Test(run_script, goes_by_the_exit_code_and_counts_restarts_without_progress,
             "for c in 0 2 3 4 6 75 1 127; do try \"$c 5\" $c 1 || exit $((c + 1)); done;"
             "for c in 5 134 137 139 205; do try \"$c 0\" 0 2 || exit 70; done;"
             "try '5 5 5 5' 5 3 || exit 71; grep -q 'giving up after 2 restarts' out || exit 72;"
+            "test $(grep -c 'step 0; starting again at once' out) = 1 || exit 74;"
+            "grep -q 'again in 1 s, restart 2 of 2 in a row without a step done' out || exit 75;"
             "R --launch env --np 2 x; test $? = 2 || exit 73; R --spare a x; test $? = 2");
 }
 
@@ -274,7 +276,21 @@ Test(run_script, starts_again_on_the_hosts_that_are_left_when_the_launcher_fails
             "try; test $code = 1 && test $(wc -l < calls) = 1 || exit 1;"
             "touch lose; try; test $code = 0 && test $(wc -l < calls) = 2 || exit 2;"
             "grep -q 'host b does not answer' out || exit 3; tail -n 1 calls | grep -q -- '--host "
-            "a:1 '");
+            "a:1 ' || exit 4; grep -q 'ended with 1 after step 1; starting again at once' out");
+}
+
+/* The stand-in for mpirun loses b at first, and runs on the two hosts that are left. */
+Test(run_script, takes_a_spare_host_in_the_place_of_a_lost_one, .init = nd_test_run_setup,
+     .fini = nd_test_run_teardown)
+{
+    run(RUN "mkdir -p bin run; cat > bin/mpirun <<'END'\n#!/bin/sh\n"
+            "echo \"$@\" >> calls; [ -e lost ] || { touch lost; exit 205; }\nEND\n"
+            "printf '#!/bin/sh\\n[ \"$1\" != b ] || [ ! -e lost ]\\n' > bin/agent; chmod +x bin/*;"
+            "export PATH=$D/bin:$PATH ND_AGENT=$D/bin/agent P=true; : > calls;"
+            "R --hosts a:2,b:2 --spare c:2,d:2 --run-dir run || exit 1; cp out log;"
+            "grep -q 'host b does not answer' out && test $(wc -l < calls) = 2 || exit 2;"
+            "head -n 1 calls | grep -q -- '--host a:2,b:2 -np 4 ' || exit 3;"
+            "tail -n 1 calls | grep -q -- '--host a:2,c:2 -np 4 '");
 }
 
 /* The stand-in for mpirun loses b at first, then runs on a until it is asked to stop, and ends well with both. */
