@@ -147,13 +147,30 @@ static json_t *number(double value)
     return isfinite(value) ? json_real(value) : json_null();
 }
 
+enum { PHASE_SCALARS = 4 * ND_PHASE_COUNT };
+
+/* Of each phase what the metrics say of it. */
+static void set_phases(const nd_times_summary *times, char tags[PHASE_SCALARS][48],
+                       nd_scalar scalars[PHASE_SCALARS])
+{
+    static const char *const kinds[] = {"min_ms", "median_ms", "max_ms", "max_rank"};
+    for (int i = 0; i < PHASE_SCALARS; i++) {
+        const nd_phase_range *r = &times->phases[i / 4];
+        const double values[] = {r->min, r->median, r->max, r->rank};
+        snprintf(tags[i], sizeof tags[i], "ranks/%s_%s", nd_phase_name((nd_phase)(i / 4)),
+                 kinds[i % 4]);
+        scalars[i] = (nd_scalar){tags[i], values[i % 4]};
+    }
+}
+
 static nd_status write_tensorboard(nd_metrics *metrics, const nd_run *run,
                                    const nd_step_result *step, const nd_evaluation *evaluation,
                                    double tokens_per_second)
 {
     if (!metrics->tensorboard)
         return ND_OK;
-    nd_scalar scalars[13 + 2 * ND_PHASE_COUNT];
+    nd_scalar scalars[12 + PHASE_SCALARS];
+    char tags[PHASE_SCALARS][48];
     int count = 0;
     scalars[count++] = (nd_scalar){"train/loss", step->loss};
     scalars[count++] = (nd_scalar){"train/total_loss", step->total_loss};
@@ -165,15 +182,8 @@ static nd_status write_tensorboard(nd_metrics *metrics, const nd_run *run,
     scalars[count++] = (nd_scalar){"speed/data_wait_ms", step->data_wait_ms};
     scalars[count++] = (nd_scalar){"speed/comm_wait_ms", step->comm_wait_ms};
     scalars[count++] = (nd_scalar){"speed/comm_busy_ms", step->comm_busy_ms};
-    char tags[2 * ND_PHASE_COUNT][48];
-    for (int p = 0; p < ND_PHASE_COUNT; p++)
-        for (int largest = 0; largest < 2; largest++) {
-            const nd_phase_range *range = &step->times.phases[p];
-            char *tag = tags[2 * p + largest];
-            snprintf(tag, sizeof tags[0], "ranks/%s_%s_ms", nd_phase_name(p),
-                     largest ? "max" : "median");
-            scalars[count++] = (nd_scalar){tag, largest ? range->max : range->median};
-        }
+    set_phases(&step->times, tags, scalars + count);
+    count += PHASE_SCALARS;
     if (evaluation) {
         scalars[count++] = (nd_scalar){"val/loss", evaluation->loss};
         scalars[count++] = (nd_scalar){"val/bpb", evaluation->bits_per_byte};

@@ -6,24 +6,38 @@
 
 #include <dirent.h>
 #include <event.pb-c.h>
+#include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 TestSuite(tensorboard, .init = nd_test_run_setup, .fini = nd_test_run_teardown);
 
-enum { EVENTS_MAX = 256, FILES_MAX = 16 };
+enum { EVENTS_MAX = 256, FILES_MAX = 16, SCALARS_MAX = 64 };
 
 typedef struct event_list {
     int64_t steps[EVENTS_MAX]; /* of events with scalars */
     int count, restarts, files;
     int64_t restart_step; /* of the last mark */
     char names[FILES_MAX][300];
+    char tags[SCALARS_MAX][64]; /* of the last event with scalars */
+    float values[SCALARS_MAX];
+    size_t scalars;
 } event_list;
 
 static int is_event_file(const struct dirent *entry)
 {
     return strstr(entry->d_name, "tfevents") != NULL;
+}
+
+static void read_scalars(const Nd__Summary *summary, event_list *list)
+{
+    list->scalars = summary->n_value;
+    cr_assert_leq(list->scalars, SCALARS_MAX);
+    for (size_t i = 0; i < list->scalars; i++) {
+        snprintf(list->tags[i], sizeof list->tags[i], "%s", summary->value[i]->tag);
+        list->values[i] = summary->value[i]->simple_value;
+    }
 }
 
 static void read_file(const char *path, event_list *list)
@@ -37,8 +51,10 @@ static void read_file(const char *path, event_list *list)
         cr_assert_leq(at + 16 + length, size, "%s is cut off", path);
         Nd__Event *event = nd__event__unpack(NULL, length, (const uint8_t *)bytes + at + 12);
         cr_assert(event != NULL);
-        if (event->summary)
+        if (event->summary) {
             list->steps[list->count++] = event->step;
+            read_scalars(event->summary, list);
+        }
         if (event->session_log) {
             cr_assert_eq(event->session_log->status, ND__SESSION_LOG__SESSION_STATUS__START);
             list->restart_step = event->step;
@@ -85,6 +101,43 @@ Test(tensorboard, a_resumed_run_marks_the_restart_and_has_no_step_twice)
     cr_assert_eq(list->count, 12);
     for (int i = 0; i < 12; i++)
         cr_assert_eq(list->steps[i], i + 1);
+}
+
+/* "ranks/<phase>_<kind>" is what metrics.jsonl has at phases_ms.<phase>.<key>. */
+static void expect_scalar(const event_list *list, const char *phase, const char *kind,
+                          const json_t *expected)
+{
+    char tag[64];
+    size_t at = 0;
+    snprintf(tag, sizeof tag, "ranks/%s_%s", phase, kind);
+    while (at < list->scalars && strcmp(list->tags[at], tag) != 0)
+        at++;
+    cr_assert_lt(at, list->scalars, "there is no %s", tag);
+    cr_assert_not_null(expected, "%s", tag);
+    cr_assert_eq(list->values[at], (float)json_number_value(expected), "%s", tag);
+}
+
+Test(tensorboard, has_minimum_median_maximum_and_the_slowest_rank_of_each_phase_of_a_step)
+{
+    char run[128], path[192];
+    snprintf(run, sizeof run, "%s/run", nd_test_here.directory);
+    nd_test_train(
+        3, 0, nd_test_here.config, run,
+        "--total-steps 1 --set training.batch_size=6 --set logging.checkpoint_at_end=false");
+    snprintf(path, sizeof path, "%s/tensorboard", run);
+    const event_list *list = read_events(path);
+    snprintf(path, sizeof path, "%s/metrics.jsonl", run);
+    json_t *line = json_load_file(path, 0, NULL), *times;
+    const char *phase;
+    json_object_foreach(json_object_get(line, "phases_ms"), phase, times)
+    {
+        expect_scalar(list, phase, "min_ms", json_object_get(times, "min"));
+        expect_scalar(list, phase, "median_ms", json_object_get(times, "median"));
+        expect_scalar(list, phase, "max_ms", json_object_get(times, "max"));
+        expect_scalar(list, phase, "max_rank", json_object_get(times, "rank"));
+    }
+    cr_assert_eq(json_object_size(json_object_get(line, "phases_ms")), 6);
+    json_decref(line);
 }
 
 /* A start whose file holds steps first .. last. */
