@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 /* The next fault of ND_FAULT from *at on. */
@@ -38,6 +39,24 @@ bool nd_fault_requested(const nd_comm *comm, const char *kind, const char *point
     return fault_of(comm->rank, comm->step, kind, point);
 }
 
+static _Thread_local double slept; /* seconds */
+
+static void take(useconds_t microseconds)
+{
+    usleep(microseconds);
+    slept += 1e-6 * microseconds;
+}
+
+double nd_fault_seconds(const nd_comm *comm)
+{
+    const char *faults = getenv("ND_FAULT");
+    struct timespec used;
+    if (!faults || !strstr(faults, "clock@processor"))
+        return nd_seconds();
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &used);
+    return (double)used.tv_sec + 1e-9 * (double)used.tv_nsec + slept + comm->wait_seconds;
+}
+
 void nd_fault_point_of(int rank, int64_t step, const char *point)
 {
     if (fault_of(rank, step, "kill", point))
@@ -45,7 +64,9 @@ void nd_fault_point_of(int rank, int64_t step, const char *point)
     if (fault_of(rank, step, "stop", point))
         kill(getpid(), SIGSTOP);
     if (fault_of(rank, step, "slow", point))
-        usleep(50000);
+        take(50000);
+    if (fault_of(rank, step, "slower", point))
+        take(200000);
 }
 
 void nd_fault_point(const nd_comm *comm, const char *point)

@@ -3,16 +3,21 @@
  *
  * The environment variable ND_FAULT says what happens, several separated by commas:
  *   kill@POINT:step=S:rank=R      SIGKILL when rank R passes POINT in step S; also stop@ (SIGSTOP),
- *                                 and slow@ (50 ms of sleep)
+ *                                 slow@ and slower@ (50 and 200 ms of sleep)
+ *   clock@processor               times of phases are processor time, sleep and waits for ranks: a busy machine
+ *                                 does not change them
  *   flip@POINT:step=S:rank=R      flips one bit of the value at POINT
  *   nan@POINT:step=S:rank=R       sets one value at POINT to NaN
  *   nan@VALUE:samples=A-B         VALUE of micro-batches that hold a sample of A..B is NaN
  *   spike@VALUE:samples=A-B       ... is larger by 100 a token */
 #pragma once
 
+#include "core/base/clock.h"
 #include "dist/comm.h"
 
 #if ND_FAULT_POINTS
+/* nd_seconds, or of clock@processor the calling thread's; read where no rank is waited for. */
+double nd_fault_seconds(const nd_comm *comm);
 /* The step is the one comm->step says. */
 void nd_fault_point(const nd_comm *comm, const char *point);
 /* For points of a save, which lasts longer than the step it is of. */
@@ -21,6 +26,11 @@ bool nd_fault_requested(const nd_comm *comm, const char *kind, const char *point
 double nd_fault_value(const char *name, int64_t first_sample, int64_t samples, double value,
                       double spike);
 #else
+static inline double nd_fault_seconds(const nd_comm *comm)
+{
+    (void)comm;
+    return nd_seconds();
+}
 static inline void nd_fault_point(const nd_comm *comm, const char *point)
 {
     (void)comm, (void)point;

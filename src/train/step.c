@@ -22,7 +22,7 @@ typedef struct step_batch {
 
 /* Of this rank's time. */
 typedef struct stopwatch {
-    double started, waited; /* nd_seconds and comm->wait_seconds at the last lap */
+    double started, waited; /* nd_fault_seconds and comm->wait_seconds at the last lap */
     nd_rank_times times;
 } stopwatch;
 
@@ -52,7 +52,7 @@ _Static_assert(sizeof(step_report) == ND_STEP_REPORT_BYTES, "the plan counts it"
 static void start_lap(stopwatch *watch, nd_run *run)
 {
     nd_rounds_count_traffic(run);
-    watch->started = nd_seconds();
+    watch->started = nd_fault_seconds(run->comm);
     watch->waited = run->comm->wait_seconds;
 }
 
@@ -62,7 +62,7 @@ static void end_lap(stopwatch *watch, nd_run *run, nd_phase phase, bool with_wai
 {
     nd_rounds_count_traffic(run);
     const double waits = with_waits ? 0.0 : run->comm->wait_seconds - watch->waited;
-    watch->times.ms[phase] += (float)(1e3 * (nd_seconds() - watch->started - waits));
+    watch->times.ms[phase] += (float)(1e3 * (nd_fault_seconds(run->comm) - watch->started - waits));
     start_lap(watch, run);
 }
 
