@@ -149,7 +149,7 @@ Test(workers, they_begin_where_a_run_without_workers_stands_the_same_on_any_numb
         "run1/metrics.jsonl "
         "| uniq | wc -l | grep -q '^1$' || exit 5;"
         "$B $A --run-dir $D/back --resume $D/run1/checkpoints/step_00000012 > log 2>&1; "
-        "test $? = 4 && grep 'holds no moment' log");
+        "test $? = 4 && grep 'run with 4 workers, .* has no workers' log");
     cr_assert_eq(code, 0, "exit %d: %s", code, output);
     for (int np = 1; np <= 4; np *= 2) {
         snprintf(run, sizeof run, "%s/run%d", nd_test_here.directory, np);
@@ -157,6 +157,55 @@ Test(workers, they_begin_where_a_run_without_workers_stands_the_same_on_any_numb
             snprintf(first, sizeof first, "%s", nd_test_state(run));
         cr_assert_str_eq(nd_test_state(run), first, "%d ranks", np);
     }
+}
+
+/* Each worker has masters and state of its own, as many as the checkpoint was written with. */
+Test(workers, a_checkpoint_of_another_number_of_workers_is_refused_and_both_numbers_are_named)
+{
+    char output[16384];
+    const int code = nd_test_run_script(
+        output, sizeof output,
+        "A=\"$B --config $C --set dist.sync_every=3\"; K='--set dist.workers'; exec 2>&1;"
+        "$A $K=4 --run-dir $D/four --total-steps 4 || exit 1;"
+        "$A $K=1 --run-dir $D/one --total-steps 4 || exit 2;"
+        "refused() { c=$?; cat log; test $c = 4 && grep -q \"step_00000004: $1\" log; };"
+        "S=checkpoints/step_00000004;"
+        "for k in 2 8; do for from in \"--run-dir $D/new --resume $D/four/$S\" "
+        "\"--run-dir $D/four --resume auto\"; do $A $K=$k $from > log 2>&1;"
+        " refused \".*run with 4 workers, .* has $k workers.*dist. workers = 4, or\" || exit 3; "
+        "done; done;"
+        "$A $K=1 --run-dir $D/four --resume auto > log 2>&1;"
+        "refused '.*run with 4 workers, .* has 1 worker with sync_every > 1' || exit 4;"
+        "$A $K=1 --set dist.sync_every=1 --run-dir $D/one --resume auto > log 2>&1;"
+        "refused '.*1 worker with sync_every > 1, .* has no workers.*sync_every > 1, or' || exit 5;"
+        "$A $K=2 --run-dir $D/one --resume auto > log 2>&1;"
+        "refused '.*run with 1 worker with sync_every > 1, .* has 2 workers'");
+    cr_assert_eq(code, 0, "exit %d: %s", code, output);
+}
+
+/* What rounding left belongs to a format; steps and outer step may change between rounds. */
+Test(workers, a_change_of_the_format_or_of_the_steps_of_a_round_is_said_and_residuals_begin_at_zero)
+{
+    char output[32768];
+    const int code = nd_test_run_script(
+        output, sizeof output,
+        "A=\"--config $C --set dist.workers=2 --set model.hidden_dim=64\"; exec 2>&1;"
+        "W='--set dist.outer_comm_dtype'; H='--set dist.sync_every';"
+        "go_on() { mpirun --oversubscribe -np $1 $B $A $W=$3 $H=3 --run-dir $D/$4 --total-steps 8 "
+        "--resume $D/$2/checkpoints/step_00000005 > log 2>&1; c=$?; cat log; test $c = 0 && "
+        "grep -q 'changed dist.sync_every was 2, is 3' log; };"
+        "said() { grep -q \"changed dist.outer_comm_dtype was $1, is $2\" log && "
+        "test $(grep -c \"residuals of rounding $3\" log) = 1; };"
+        "for was in fp32 int8; do"
+        " $B $A $W=$was $H=2 --run-dir $D/$was --total-steps 5 || exit 1; done;"
+        "for np in 1 2; do go_on $np fp32 int4 run$np || exit 2;"
+        " said fp32 int4 'begin at zero' || exit 3; done;"
+        "grep -h state_sha256 run1/checkpoints/latest/manifest.json "
+        "run2/checkpoints/latest/manifest.json | uniq | wc -l | grep -qx 1 || exit 4;"
+        "go_on 1 int8 int4 other || exit 5; said int8 int4 'begin at zero' || exit 6;"
+        "go_on 1 int8 fp32 without || exit 7; said int8 fp32 'are dropped' || exit 8;"
+        "go_on 1 int8 int8 same || exit 9; ! grep 'outer_comm_dtype was\\|residuals of' log");
+    cr_assert_eq(code, 0, "exit %d: %s", code, output);
 }
 
 /* Held-out loss and the master in a checkpoint are of the model of the last synchronisation. */

@@ -196,8 +196,8 @@ nd_status nd_config_check_model(const nd_config *config);
 /* The whole effective configuration as INI text that nd_config_read_file reads back. */
 nd_status nd_config_write(const nd_config *config, FILE *out);
 
-/* One line for each key of [model], [training], [optimizer] and [data] that differs:
- * "training.batch_size was 16, is 32". Returns how many. */
+/* One line for each key that differs of [model], [training], [optimizer] and [data], and of those of [dist] that say
+ * what workers compute: "training.batch_size was 16, is 32". Returns how many. */
 int nd_config_write_differences(const nd_config *before, const nd_config *now, FILE *out);
 
 /* Writes every key as a line "section.key = value", except those in `without` ("section.key", ended by

@@ -244,19 +244,29 @@ nd_status nd_config_write(const nd_config *config, FILE *out)
     return ferror(out) ? ND_FAIL(ND_EIO, "writing the configuration: %s", strerror(errno)) : ND_OK;
 }
 
-int nd_config_write_differences(const nd_config *before, const nd_config *now, FILE *out)
+/* Whether a change of the key may change what the rest of a run computes. */
+static bool is_of_recipe(const nd_config_key *key)
 {
     static const char *const sections[] = {"model", "training", "optimizer", "data"};
+    static const char *const of_dist[] = {"workers",        "sync_every",       "outer_lr",
+                                          "outer_momentum", "outer_comm_dtype", "outer_state_bits"};
+    bool is = false;
+    for (size_t s = 0; s < sizeof sections / sizeof sections[0]; s++)
+        is |= strcmp(key->section, sections[s]) == 0;
+    for (size_t k = 0; k < sizeof of_dist / sizeof of_dist[0]; k++)
+        is |= strcmp(key->section, "dist") == 0 && strcmp(key->name, of_dist[k]) == 0;
+    return is;
+}
+
+int nd_config_write_differences(const nd_config *before, const nd_config *now, FILE *out)
+{
     int count = 0;
     for (int i = 0; i < nd_config_key_count; i++) {
         const nd_config_key *key = &nd_config_keys[i];
         char was[ND_CONFIG_TEXT_MAX], is[ND_CONFIG_TEXT_MAX];
-        bool counts = false;
-        for (size_t s = 0; s < sizeof sections / sizeof sections[0]; s++)
-            counts |= strcmp(key->section, sections[s]) == 0;
         nd_config_key_format(before, key, was, sizeof was);
         nd_config_key_format(now, key, is, sizeof is);
-        if (!counts || strcmp(was, is) == 0)
+        if (!is_of_recipe(key) || strcmp(was, is) == 0)
             continue;
         fprintf(out, "%s.%s was %s, is %s\n", key->section, key->name, was, is);
         count++;

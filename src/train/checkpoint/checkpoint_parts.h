@@ -90,6 +90,12 @@ static inline nd_written_tensor *nd_save_row(const nd_save *s, int64_t unit, int
 int nd_checkpoint_parts(const nd_run *run, int64_t unit, int64_t index,
                         nd_optimizer_state parts[ND_CHECKPOINT_PARTS_MAX]);
 
+/* How many workers the run had that wrote the checkpoint; 0: none (workers = 1, sync_every = 1). And whether this run
+ * can go on from it: it has as many, or the checkpoint none. Not collective; the same on all ranks. Errors:
+ * ND_ECHECKPOINT naming the checkpoint, both numbers and what to do. */
+int64_t nd_checkpoint_workers(const nd_checkpoint *c);
+nd_status nd_checkpoint_check_workers(const nd_run *run, const nd_checkpoint *c);
+
 /* Reads the manifest alone into a zeroed checkpoint, which the caller closes also after an error. */
 nd_status nd_checkpoint_open_manifest(const char *directory, nd_checkpoint *checkpoint);
 

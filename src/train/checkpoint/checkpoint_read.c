@@ -169,7 +169,7 @@ static nd_status restore_tensor(nd_run *run, const nd_checkpoint *c, int64_t par
     const int64_t index = nd_checkpoint_find(c, param->name, part);
     ND_FAIL_IF(index < 0, ND_ECHECKPOINT,
                "%s: holds no %s of %s, which this configuration needs (another optimizer, "
-               "state_bits, galore_rank, number of workers or model?)",
+               "state_bits, galore_rank, outer_state_bits or model?)",
                c->directory, part, param->name);
     const nd_checkpoint_tensor *t = &c->tensors[index];
     const bool convert = !has_state(c) && t->dtype == ND_F32, sliced = t->whole_rows > 0;
@@ -202,12 +202,7 @@ static nd_status restore_tensor(nd_run *run, const nd_checkpoint *c, int64_t par
 /* Whether a run without workers wrote it, and this one has some: they all begin where it stands. */
 static bool is_of_no_workers(const nd_run *run, const nd_checkpoint *c)
 {
-    if (!run->rounds || !has_state(c))
-        return false;
-    for (int64_t i = 0; i < c->tensor_count; i++)
-        if (strncmp(c->tensors[i].part, "w0.", 3) == 0)
-            return false;
-    return true;
+    return run->rounds && has_state(c) && nd_checkpoint_workers(c) == 0;
 }
 
 static nd_status clear(nd_backend *b, nd_view view)
@@ -220,6 +215,12 @@ static nd_status clear(nd_backend *b, nd_view view)
     return status;
 }
 
+static bool is_residual(const char *part)
+{
+    const char *name = strchr(part, '.'); /* of a worker */
+    return strcmp(name ? name + 1 : part, "outer_residual") == 0;
+}
+
 /* From a checkpoint of a run without workers: the start is its master, each worker's optimizer its own, and what the
  * outer step keeps is that of a first round. */
 static nd_status spread_parameter(nd_run *run, const nd_checkpoint *c, int64_t unit, int64_t index)
@@ -230,7 +231,7 @@ static nd_status spread_parameter(nd_run *run, const nd_checkpoint *c, int64_t u
         ND_TRY(restore_tensor(run, c, index, "master", mine[0].view, mine[0].view));
     for (int p = 1; p < count; p++) {
         const char *name = unit > 0 ? strchr(mine[p].name, '.') + 1 : mine[p].name;
-        ND_TRY(unit == 0 || strcmp(name, "outer_residual") == 0
+        ND_TRY(unit == 0 || is_residual(name)
                    ? clear(run->backend, mine[p].view)
                    : restore_tensor(run, c, index, name, mine[p].view, mine[p].view));
     }
@@ -238,7 +239,8 @@ static nd_status spread_parameter(nd_run *run, const nd_checkpoint *c, int64_t u
 }
 
 /* What this rank has of a parameter in a unit. */
-static nd_status restore_parameter(nd_run *run, const nd_checkpoint *c, int64_t unit, int64_t index)
+static nd_status restore_parameter(nd_run *run, const nd_checkpoint *c, bool drop_residuals,
+                                   int64_t unit, int64_t index)
 {
     nd_optimizer_state mine[ND_CHECKPOINT_PARTS_MAX], all[ND_CHECKPOINT_PARTS_MAX];
     int count = nd_checkpoint_parts(run, unit, index, mine);
@@ -250,7 +252,9 @@ static nd_status restore_parameter(nd_run *run, const nd_checkpoint *c, int64_t 
     if (!has_state(c))
         count = 1;
     for (int p = 0; p < count; p++)
-        ND_TRY(restore_tensor(run, c, index, mine[p].name, all[p].view, mine[p].view));
+        ND_TRY(drop_residuals && is_residual(mine[p].name)
+                   ? clear(run->backend, mine[p].view)
+                   : restore_tensor(run, c, index, mine[p].name, all[p].view, mine[p].view));
     return ND_OK;
 }
 
@@ -267,32 +271,33 @@ static nd_status check_tokenizer(const nd_run *run, const nd_checkpoint *c)
     return ND_OK;
 }
 
-/* Names keys that are not what they were: some of them change what the rest of the run computes. */
-static nd_status log_differences(nd_run *run, const nd_checkpoint *c)
+/* The configuration that it was written with, which the caller frees. */
+static nd_status read_config(const nd_checkpoint *c, nd_config **before)
 {
-    char path[ND_CHECKPOINT_PATH_MAX + 40], *text = NULL;
+    char path[ND_CHECKPOINT_PATH_MAX + 40];
+    snprintf(path, sizeof path, "%s/config.ini", c->directory);
+    *before = malloc(sizeof **before);
+    ND_FAIL_IF(!*before, ND_ENOMEM, "no memory for a config");
+    nd_config_defaults(*before);
+    return nd_config_read_file(*before, path);
+}
+
+/* Names keys that are not what they were: some of them change what the rest of the run computes. */
+static nd_status log_differences(nd_run *run, const nd_config *before)
+{
+    char *text = NULL;
     size_t size = 0;
-    nd_config *before = malloc(sizeof *before);
     FILE *memory = open_memstream(&text, &size);
-    nd_status status = ND_CHECK(before && memory, ND_ENOMEM, "no memory for a config");
-    if (status == ND_OK) {
-        snprintf(path, sizeof path, "%s/config.ini", c->directory);
-        nd_config_defaults(before);
-        status = nd_config_read_file(before, path);
-    }
-    if (status == ND_OK)
-        nd_config_write_differences(before, &run->config, memory);
-    if (memory)
-        fclose(memory);
+    ND_FAIL_IF(!memory, ND_ENOMEM, "no memory for the differences of configurations");
+    nd_config_write_differences(before, &run->config, memory);
+    fclose(memory);
     char *rest = text;
-    for (char *line; status == ND_OK && rest && (line = strsep(&rest, "\n")) != NULL;)
+    for (char *line; rest && (line = strsep(&rest, "\n")) != NULL;)
         if (*line)
             nd_log_line(&run->log, "changed %s", line);
-    if (status == ND_OK)
-        nd_resume_describe_lengths(run, before);
-    free(before);
     free(text);
-    return status;
+    nd_resume_describe_lengths(run, before);
+    return ND_OK;
 }
 
 /* The first parameter that only one of the two has, and which that is. */
@@ -315,10 +320,19 @@ static const char *first_apart(const nd_run *run, const nd_checkpoint *c, const 
     return "none";
 }
 
-static nd_status restore_own(nd_run *run, const nd_checkpoint *c)
+/* What rounding left is in the format of the wire: another one begins without. */
+static bool drops_residuals(const nd_run *run, const nd_checkpoint *c, const nd_config *before)
+{
+    return before && nd_checkpoint_workers(c) > 0 &&
+           before->dist.outer_comm_dtype != run->config.dist.outer_comm_dtype;
+}
+
+/* `before`: the configuration of a checkpoint that has state, else NULL. */
+static nd_status restore_own(nd_run *run, const nd_checkpoint *c, const nd_config *before)
 {
     int64_t masters = 0;
     const char *only_in;
+    ND_TRY(nd_checkpoint_check_workers(run, c));
     for (int64_t i = 0; i < c->tensor_count; i++)
         masters += strcmp(c->tensors[i].part, "master") == 0 && c->tensors[i].from == 0;
     if (masters != run->model->params.count) {
@@ -330,10 +344,14 @@ static nd_status restore_own(nd_run *run, const nd_checkpoint *c)
     }
     /* Of an imported model there is the run's master alone: workers take it as their start. */
     const int64_t units = has_state(c) ? nd_checkpoint_units(run) : 1;
-    const bool spread = is_of_no_workers(run, c);
+    const bool spread = is_of_no_workers(run, c), drops = drops_residuals(run, c, before);
     for (int64_t at = 0; at < run->model->params.count * units; at++)
         ND_TRY(spread ? spread_parameter(run, c, at % units, at / units)
-                      : restore_parameter(run, c, at % units, at / units));
+                      : restore_parameter(run, c, drops, at % units, at / units));
+    if (drops)
+        nd_log_line(&run->log, "workers residuals of rounding %s: dist.outer_comm_dtype is another",
+                    run->config.dist.outer_comm_dtype == ND_OUTER_WIRE_FP32 ? "are dropped"
+                                                                            : "begin at zero");
     if (spread)
         nd_log_line(&run->log,
                     "workers all %lld begin with the masters and the optimizer state of a run "
@@ -361,10 +379,9 @@ nd_status nd_checkpoint_open_on_all(nd_comm *comm, const char *directory, bool d
     return status;
 }
 
-static nd_status restore(nd_run *run, const nd_checkpoint *c)
+static nd_status restore_from(nd_run *run, const nd_checkpoint *c, const nd_config *before)
 {
-    ND_TRY(check_tokenizer(run, c));
-    ND_TRY(restore_own(run, c));
+    ND_TRY(restore_own(run, c, before));
     run->restored = (nd_restored){.any = true, .step = c->step};
     run->position = (nd_position){.step = c->step,
                                   .tokens = c->tokens,
@@ -372,11 +389,22 @@ static nd_status restore(nd_run *run, const nd_checkpoint *c)
                                   .data_start = c->data_start,
                                   .restarts = c->restarts + has_state(c)};
     nd_save_after_restore(run, has_state(c) ? c->step : -1);
-    if (has_state(c))
-        ND_TRY(log_differences(run, c));
+    if (before)
+        ND_TRY(log_differences(run, before));
     ND_TRY(nd_resume_check(run, c));
     run->health = c->health;
     return ND_OK;
+}
+
+static nd_status restore(nd_run *run, const nd_checkpoint *c)
+{
+    nd_config *before = NULL;
+    ND_TRY(check_tokenizer(run, c));
+    nd_status status = has_state(c) ? read_config(c, &before) : ND_OK;
+    if (status == ND_OK)
+        status = restore_from(run, c, before);
+    free(before);
+    return status;
 }
 
 nd_status nd_checkpoint_restore_open(nd_run *run, const nd_checkpoint *c)
