@@ -298,7 +298,8 @@ static void bench_updates(bench *w, const model_shape *s, nd_dtype t)
     TIME(seconds, OP(adamw, weight, m, v, nd_as_const(g), &adamw));
     print_moved(w, "adamw", t, seconds, (20.0 + 2.0 * size) * count);
     const nd_view square = filled(w, t, s->dim, s->dim), gram = tensor(w, t, s->dim, s->dim);
-    TIME(seconds, OP(gemm_symmetric, gram, nd_as_const(square), false, 1.0f));
+    TIME(seconds, OP(gemm_symmetric, gram, nd_as_const(square), false, nd_as_const(square), 1.0f,
+                     0.0f, 0.0f));
     print_computed("gemm_symmetric", t, seconds, 2.0 * (double)(s->dim * s->dim * s->dim),
                    w->gemm_rate);
     TIME(seconds, OP(sum_squares, sum, nd_as_const(g)));

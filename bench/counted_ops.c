@@ -13,6 +13,7 @@ typedef struct seen_view {
     nd_dtype dtype;
     double rows, cols, bytes;
     bool out;
+    const void *data;
 } seen_view;
 
 /* The arguments of one call. */
@@ -34,8 +35,8 @@ static void see(call *c, nd_dtype dtype, int64_t rows, int64_t cols, const void 
     if (!data || c->views == VIEWS_MOST)
         return;
     const double count = (double)rows * (double)cols;
-    c->view[c->views++] =
-        (seen_view){dtype, (double)rows, (double)cols, count * (double)nd_dtype_size(dtype), out};
+    c->view[c->views++] = (seen_view){
+        dtype, (double)rows, (double)cols, count * (double)nd_dtype_size(dtype), out, data};
 }
 
 static double product(double a, double b, double c)
@@ -133,6 +134,7 @@ static void measure(counted_op *o, const call *c)
         break;
     case COUNTED_gemm_symmetric:
         o->dense = product(v[0].rows, v[0].cols, c->value[0] != 0.0 ? v[1].rows : v[1].cols) / 2.0;
+        o->bytes -= v[1].data == v[2].data ? v[2].bytes : 0.0;
         break;
     case COUNTED_attention:
     case COUNTED_attention_backward:

@@ -1,5 +1,5 @@
-/* c = alpha a aᵀ or alpha aᵀ a in bf16 on tensor cores: tiles on the diagonal and right of it are computed
- * and stored twice, so that half of the product is left out and c is symmetric to the bit. */
+/* c = alpha a bᵀ or alpha aᵀ b, + beta b + gamma I, in bf16 on tensor cores: tiles on the diagonal and right of it
+ * are computed and stored twice, so that half of the product is left out and c is symmetric to the bit. */
 #include "floats.cuh"
 
 #include "tensor_tiles.cuh"
@@ -50,10 +50,23 @@ __device__ __forceinline__ void across_fragments(uint32_t x[4][4], uint32_t w[4]
     }
 }
 
-/* a: [n, k], or [k, n] where it lies ACROSS. Blocks count tiles row by row, each row from the diagonal. */
+/* What is added to alpha times the product. */
+struct addends {
+    nd_floats b;
+    float beta, gamma;
+};
+
+__device__ __forceinline__ float added(const addends &a, int64_t row, int64_t column, int64_t n)
+{
+    return (a.beta == 0.0f ? 0.0f : a.beta * nd_load_one(a.b, row * n + column)) +
+           (row == column ? a.gamma : 0.0f);
+}
+
+/* a and b: [n, k], or [k, n] where they lie ACROSS. Blocks count tiles row by row, each row from the diagonal. */
 template <bool ACROSS>
 __global__ void __launch_bounds__(ND_TILE_THREADS, 2)
-    symmetric_kernel(nd_floats c, const uint16_t *a, int n, int k, int tiles, float alpha)
+    symmetric_kernel(nd_floats c, const uint16_t *a, const uint16_t *b, int n, int k, int tiles,
+                     float alpha, addends more)
 {
     ND_DYNAMIC_SHARED(memory);
     int8_t *stages = reinterpret_cast<int8_t *>(memory);
@@ -64,7 +77,8 @@ __global__ void __launch_bounds__(ND_TILE_THREADS, 2)
         across -= tiles - down;
     across += down;
     const int row0 = down * ND_TILE_ROWS, column0 = across * ND_TILE_ROWS;
-    const int8_t *bytes = reinterpret_cast<const int8_t *>(a);
+    const int8_t *left_bytes = reinterpret_cast<const int8_t *>(a);
+    const int8_t *right_bytes = reinterpret_cast<const int8_t *>(b);
     float sums[4][4][4];
     ND_UNROLL
     for (int i = 0; i < 4; i++)
@@ -77,10 +91,10 @@ __global__ void __launch_bounds__(ND_TILE_THREADS, 2)
         const int at = slice * DEPTH;
         if (ACROSS) {
             fetch_across(stage, a, row0, n, at, k);
-            fetch_across(stage + ND_TILE_BYTES, a, column0, n, at, k);
+            fetch_across(stage + ND_TILE_BYTES, b, column0, n, at, k);
         } else {
-            nd_tile_fetch(stage, bytes, row0, n, 2 * at, 2 * k, true);
-            nd_tile_fetch(stage + ND_TILE_BYTES, bytes, column0, n, 2 * at, 2 * k, true);
+            nd_tile_fetch(stage, left_bytes, row0, n, 2 * at, 2 * k, true);
+            nd_tile_fetch(stage + ND_TILE_BYTES, right_bytes, column0, n, 2 * at, 2 * k, true);
         }
     };
     const auto multiply = [&](int8_t *stage, int) {
@@ -110,12 +124,14 @@ __global__ void __launch_bounds__(ND_TILE_THREADS, 2)
         const int column = column0 + warp_column + 8 * j + lane % 4 * 2 + e % 2;
         if (row > column || column >= n)
             continue;
-        nd_store_one(c, (int64_t)row * n + column, alpha * sums[i][j][e]);
-        nd_store_one(c, (int64_t)column * n + row, alpha * sums[i][j][e]);
+        const float value = alpha * sums[i][j][e] + added(more, row, column, n);
+        nd_store_one(c, (int64_t)row * n + column, value);
+        nd_store_one(c, (int64_t)column * n + row, value);
     }
 }
 
-template <bool ACROSS> static nd_status launch(nd_cuda *cuda, nd_view c, nd_cview a, float alpha)
+template <bool ACROSS>
+static nd_status launch(nd_cuda *cuda, nd_view c, nd_cview a, nd_cview b, float alpha, addends more)
 {
     const int64_t tiles = nd_ceil(c.rows, ND_TILE_ROWS);
     ND_REQUIRE(tiles < 32768 && a.rows < INT32_MAX / 2 && a.cols < INT32_MAX / 2);
@@ -124,58 +140,60 @@ template <bool ACROSS> static nd_status launch(nd_cuda *cuda, nd_view c, nd_cvie
                                      (int)nd_tile_shared));
     ND_CUDA_TRY(ND_LAUNCH(symmetric_kernel<ACROSS>, dim3((unsigned)(tiles * (tiles + 1) / 2)),
                           dim3(ND_TILE_THREADS), nd_tile_shared, cuda->stream, nd_floats_of(c),
-                          static_cast<const uint16_t *>(a.data), c.rows, ACROSS ? a.rows : a.cols,
-                          tiles, alpha));
+                          static_cast<const uint16_t *>(a.data),
+                          static_cast<const uint16_t *>(b.data), c.rows, ACROSS ? a.rows : a.cols,
+                          tiles, alpha, more));
     return ND_OK;
 }
 
-/* c[i,j] of the upper half copied to c[j,i]. */
-template <typename T> __global__ void mirror_kernel(T *c, int64_t n)
+/* c[i,j] of the upper half, with its addends, and the same at c[j,i]. */
+__global__ void mirror_kernel(nd_floats c, addends more, int64_t n)
 {
     const int64_t row = (int64_t)blockIdx.y * MIRROR_TILE + threadIdx.y;
     const int64_t column = (int64_t)blockIdx.x * MIRROR_TILE + threadIdx.x;
-    __shared__ T tile[MIRROR_TILE][MIRROR_TILE + 1];
+    __shared__ float tile[MIRROR_TILE][MIRROR_TILE + 1];
     if (blockIdx.x < blockIdx.y)
         return;
-    if (row < n && column < n)
-        tile[threadIdx.y][threadIdx.x] = c[row * n + column];
+    if (row <= column && column < n) {
+        const float value = nd_load_one(c, row * n + column) + added(more, row, column, n);
+        nd_store_one(c, row * n + column, value);
+        tile[threadIdx.y][threadIdx.x] = value;
+    }
     __syncthreads();
     const int64_t to_row = (int64_t)blockIdx.x * MIRROR_TILE + threadIdx.y;
     const int64_t to_column = (int64_t)blockIdx.y * MIRROR_TILE + threadIdx.x;
-    if (to_row < n && to_column < n && to_row > to_column)
-        c[to_row * n + to_column] = tile[threadIdx.x][threadIdx.y];
+    if (to_row < n && to_row > to_column)
+        nd_store_one(c, to_row * n + to_column, tile[threadIdx.x][threadIdx.y]);
 }
 
 /* What tensor cores do not take: all of it, of which one half then overwrites the other. */
 static nd_status by_whole_product(nd_backend *b, nd_view c, nd_cview a, bool transpose_a,
-                                  float alpha)
+                                  nd_cview bb, float alpha, addends more)
 {
     nd_cuda *cuda = nd_cuda_of(b);
-    ND_TRY(b->ops.gemm(b, c, a, transpose_a, a, !transpose_a, alpha, 0.0f));
+    ND_TRY(b->ops.gemm(b, c, a, transpose_a, bb, !transpose_a, alpha, 0.0f));
     const int64_t n = c.rows;
     const dim3 grid((unsigned)nd_ceil(n, MIRROR_TILE), (unsigned)nd_ceil(n, MIRROR_TILE));
     const dim3 block(MIRROR_TILE, MIRROR_TILE);
-    if (n < 2)
+    if (n == 0)
         return ND_OK;
     ND_REQUIRE(grid.y <= 65535);
-    if (c.dtype == ND_F32)
-        ND_CUDA_TRY(ND_LAUNCH(mirror_kernel<float>, grid, block, 0, cuda->stream,
-                              static_cast<float *>(c.data), n));
-    else
-        ND_CUDA_TRY(ND_LAUNCH(mirror_kernel<uint16_t>, grid, block, 0, cuda->stream,
-                              static_cast<uint16_t *>(c.data), n));
+    ND_CUDA_TRY(ND_LAUNCH(mirror_kernel, grid, block, 0, cuda->stream, nd_floats_of(c), more, n));
     return ND_OK;
 }
 
 static nd_status gemm_symmetric_cuda(nd_backend *b, nd_view c, nd_cview a, bool transpose_a,
-                                     float alpha)
+                                     nd_cview bb, float alpha, float beta, float gamma)
 {
-    ND_REQUIRE(nd_is_wide_type(c.dtype) && nd_is_wide_type(a.dtype) && c.rows == c.cols);
-    ND_REQUIRE((transpose_a ? a.cols : a.rows) == c.rows);
-    if (a.dtype != ND_BF16 || !nd_aligned(a.cols, a.data) || nd_view_count(a) == 0)
-        return by_whole_product(b, c, a, transpose_a, alpha);
-    return transpose_a ? launch<true>(nd_cuda_of(b), c, a, alpha)
-                       : launch<false>(nd_cuda_of(b), c, a, alpha);
+    ND_REQUIRE(nd_is_wide_type(c.dtype) && nd_is_wide_type(a.dtype) && nd_is_wide_type(bb.dtype));
+    ND_REQUIRE((transpose_a ? a.cols : a.rows) == c.rows && c.rows == c.cols);
+    ND_REQUIRE(nd_same_shape(a, bb) && (beta == 0.0f || a.rows == a.cols));
+    const addends more = {nd_floats_of(bb), beta, gamma};
+    if (a.dtype != ND_BF16 || bb.dtype != ND_BF16 || !nd_aligned(a.cols, a.data, bb.data) ||
+        nd_view_count(a) == 0)
+        return by_whole_product(b, c, a, transpose_a, bb, alpha, more);
+    return transpose_a ? launch<true>(nd_cuda_of(b), c, a, bb, alpha, more)
+                       : launch<false>(nd_cuda_of(b), c, a, bb, alpha, more);
 }
 
 void nd_cuda_fill_symmetric(nd_backend_ops *ops)

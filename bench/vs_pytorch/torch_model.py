@@ -2,12 +2,13 @@
 """Trains the model of docs/model.md (bitnet) with PyTorch, and prints how long a step takes.
 
 usage: torch_model.py --optimizer adamw|muon --precision fp32|bf16 [--compile] [--steps N]
-                      [--layers N] [--width N] [--batch N] [--length N] [--vocabulary N]
+                      [--layers N] [--width N] [--batch N] [--micro N] [--length N] [--vocabulary N]
 
 What it computes is what bench_throughput trains: ternary weights and 8-bit activations, fake-quantised
 with straight-through gradients; grouped-query attention by scaled_dot_product_attention; SwiGLU; sub-norms;
 a tied head; clipping; AdamW for the embedding and the norms, AdamW or Muon for the matrices. bf16 means
-autocast over f32 masters. Random tokens. Prints one JSON object."""
+autocast over f32 masters. --micro N computes N sequences at once and adds up their gradients. Random tokens.
+Prints one JSON object."""
 import argparse
 import json
 import resource
@@ -148,7 +149,7 @@ def main():
     parser.add_argument("--optimizer", choices=["adamw", "muon"], default="adamw")
     parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32")
     parser.add_argument("--compile", action="store_true")
-    for name, value in dict(steps=5, layers=6, width=512, batch=8, length=512, vocabulary=4096).items():
+    for name, value in dict(steps=5, layers=6, width=512, batch=8, micro=8, length=512, vocabulary=4096).items():
         parser.add_argument(f"--{name}", type=int, default=value)
     a = parser.parse_args()
     torch.manual_seed(1)
@@ -160,9 +161,10 @@ def main():
     for _ in range(2 + a.steps):  # the first two warm up, and compile
         tokens = torch.randint(a.vocabulary, (a.batch, a.length + 1))
         begin = time.perf_counter()
-        with torch.autocast("cpu", torch.bfloat16, enabled=a.precision == "bf16"):
-            loss = run(tokens)
-        loss.backward()
+        for part in tokens.split(a.micro):
+            with torch.autocast("cpu", torch.bfloat16, enabled=a.precision == "bf16"):
+                loss = run(part) * (len(part) / a.batch)
+            loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         for optimizer in both:
             optimizer.step()

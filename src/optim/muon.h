@@ -33,7 +33,7 @@ nd_muon_scratch nd_muon_scratch_shaped(const nd_muon_scratch *scratch, int64_t r
 
 /* o := the nearest semi-orthogonal matrix to `update`, approximately: singular values into about
  * [0.7, 1.2]. Works on XXᵀ or XᵀX, whichever is smaller. Returns where the result lies in *o (one of
- * scratch->x). A zero update gives zero. */
+ * scratch->x); what was in `update` is lost. A zero update gives zero. */
 nd_status nd_muon_orthogonalize(nd_backend *b, nd_orthogonalization method, int iterations,
                                 const nd_muon_scratch *scratch, nd_view *o);
 

@@ -152,7 +152,19 @@ Test(products, dense_products_agree_with_the_reference)
             check_gemm(&h, shapes[s], mix, -0.5f, 0.25f);
             harness_reset(&h);
         }
+    for (int mix = 0; mix < 4;
+         mix++) { /* several tiles across, and blocks of the inner dimension */
+        check_gemm(&h, (const int64_t[]){70, 530, 300}, mix, -0.5f, 0.25f);
+        harness_reset(&h);
+    }
     harness_close(&h);
+}
+
+static void check_symmetric(const outputs *c, int64_t m)
+{
+    for (int64_t at = 0; at < m * m; at++)
+        cr_assert_eq(nd_load(nd_as_const(c->view[1]), at),
+                     nd_load(nd_as_const(c->view[1]), at % m * m + at / m));
 }
 
 Test(products, symmetric_products_agree_with_the_reference)
@@ -169,11 +181,40 @@ Test(products, symmetric_products_agree_with_the_reference)
             const nd_cview a =
                 nd_as_const(random_floats(&h, float_dtypes[mix & 1], ta ? k : m, ta ? m : k, 1.0f));
             const outputs c = poisoned_outputs(&h, ND_F64, c_type, m, m);
-            RUN(&h, gemm_symmetric, c.view[i], a, ta, -0.5f);
+            RUN(&h, gemm_symmetric, c.view[i], a, ta, a, -0.5f, 0.0f, 0.0f);
             check_close(&h, "gemm_symmetric", &c, c_type == ND_BF16 ? PRODUCT_BF16 : PRODUCT_F32);
-            for (int64_t at = 0; at < m * m; at++) /* symmetric to the bit */
-                cr_assert_eq(nd_load(nd_as_const(c.view[1]), at),
-                             nd_load(nd_as_const(c.view[1]), at % m * m + at / m));
+            check_symmetric(&c, m);
+            harness_reset(&h);
+        }
+    harness_close(&h);
+}
+
+/* Symmetric, and commutes with any other of its kind: element (i, j) is a function of |i - j| modulo m. */
+static nd_cview random_circulant(harness *h, nd_dtype type, int64_t m)
+{
+    const nd_cview values = nd_as_const(random_floats(h, type, 1, m, 1.0f));
+    const nd_view out = poisoned(h, type, m, m);
+    for (int64_t at = 0; at < m * m; at++) {
+        const int64_t apart = llabs(at / m - at % m);
+        set_element(out, at, element(values, apart < m - apart ? apart : m - apart));
+    }
+    return nd_as_const(out);
+}
+
+Test(products, products_of_commuting_matrices_and_their_addends_agree_with_the_reference)
+{
+    static const int64_t sides[] = {1, 7, 64, 136, 300};
+    harness h;
+    harness_open(&h);
+    for (int s = 0; s < 5; s++)
+        for (int mix = 0; mix < 8; mix++) {
+            const int64_t m = sides[s];
+            const nd_dtype type = float_dtypes[mix & 1], c_type = float_dtypes[mix >> 1 & 1];
+            const nd_cview a = random_circulant(&h, type, m), b = random_circulant(&h, type, m);
+            const outputs c = poisoned_outputs(&h, ND_F64, c_type, m, m);
+            RUN(&h, gemm_symmetric, c.view[i], a, mix & 4, b, -0.5f, 3.0f, 2.0f);
+            check_close(&h, "gemm_symmetric", &c, c_type == ND_BF16 ? PRODUCT_BF16 : PRODUCT_F32);
+            check_symmetric(&c, m);
             harness_reset(&h);
         }
     harness_close(&h);

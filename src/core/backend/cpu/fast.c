@@ -1,8 +1,8 @@
 #include "core/backend/cpu/fast.h"
 
 #include "core/backend/cpu/fast_matmul.h"
-#include "core/backend/cpu/integer_product.h"
 #include "core/backend/cpu/op_families.h"
+#include "core/backend/cpu/panel_product.h"
 #include "core/backend/cpu/product_exactness.h"
 
 #include <omp.h>
@@ -20,7 +20,7 @@ nd_status nd_cpu_fast_create(const nd_cpu_backend_options *options, nd_backend_o
     made->isa = isa;
     made->kernels = nd_fast_kernels_for(isa);
     if (isa == ND_CPU_ISA_AVX2 || isa == ND_CPU_ISA_AVX512) /* with VNNI oneDNN's are faster */
-        made->integers = nd_integer_kinds_avx2();
+        made->panels = nd_panel_kinds_avx2();
     made->threads = options->threads > 0 ? options->threads : omp_get_max_threads();
     made->private = calloc((size_t)made->threads, sizeof *made->private);
     nd_status status = ND_OK;
@@ -72,7 +72,7 @@ void nd_cpu_fast_describe(const nd_cpu_fast *fast, nd_backend_traits *traits)
         .fast_bf16 = nd_fast_multiplies_bf16(fast),
         /* What SSE4.1 leaves of oneDNN's integer products is slower than its f32 ones. */
         .fast_int8_gradients = fast->isa >= ND_CPU_ISA_AVX2 && fast->exact_ternary,
-        .exact_int8 = fast->exact_int8 && !fast->integers};
+        .exact_int8 = fast->exact_int8 && !fast->panels};
     snprintf(traits->device, sizeof traits->device, "CPU with %s, %d thread%s%s",
              nd_cpu_isa_name(fast->isa), fast->threads, fast->threads == 1 ? "" : "s",
              !fast->exact_ternary ? "; integer products in f32, since oneDNN's are not exact"

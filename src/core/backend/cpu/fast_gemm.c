@@ -155,8 +155,7 @@ static void finish_blend(const nd_fast_kernels *k, const void *context, nd_tile 
     }
 }
 
-/* An operand in the dtype of the product: itself, or converted into `memory`. */
-static nd_cview as_dtype(nd_cpu_fast *fast, nd_cview x, nd_dtype dtype, void *memory)
+nd_cview nd_fast_as_dtype(nd_cpu_fast *fast, nd_cview x, nd_dtype dtype, void *memory)
 {
     if (x.dtype == dtype)
         return x;
@@ -176,15 +175,14 @@ static nd_cview as_dtype(nd_cpu_fast *fast, nd_cview x, nd_dtype dtype, void *me
     return nd_cview_of(memory, dtype, x.rows, x.cols);
 }
 
-static size_t converted_bytes(nd_cview x, nd_dtype dtype)
+size_t nd_fast_converted_bytes(nd_cview x, nd_dtype dtype)
 {
     return x.dtype == dtype ? 0 : nd_fast_bytes(nd_view_count(x), nd_dtype_size(dtype));
 }
 
-/* bf16 products only where the machine has them. */
-static nd_dtype product_dtype(const nd_cpu_fast *fast, bool wanted)
+nd_dtype nd_fast_product_dtype(const nd_cpu_fast *fast, bool bf16)
 {
-    return wanted && nd_fast_multiplies_bf16(fast) ? ND_BF16 : ND_F32;
+    return bf16 && nd_fast_multiplies_bf16(fast) ? ND_BF16 : ND_F32;
 }
 
 /* -- the ternary backward ---------------------------------------------------------------------- */
@@ -200,12 +198,12 @@ static nd_status ternary_gemm_dx_onednn(nd_backend *b, nd_view dx, nd_cview dy, 
     ND_REQUIRE(dx.rows == dy.rows && dx.cols == c.cols && dy.cols == c.rows);
     ND_REQUIRE(c.dtype == ND_I8 && nd_scales_fit(c, s));
     const bool single = nd_single_scale(s);
-    const nd_dtype dtype = product_dtype(fast, dy.dtype == ND_BF16 && single);
-    const size_t weight_bytes = converted_bytes(c, dtype);
-    ND_TRY(nd_fast_grow(&fast->shared, weight_bytes + converted_bytes(dy, dtype)));
+    const nd_dtype dtype = nd_fast_product_dtype(fast, dy.dtype == ND_BF16 && single);
+    const size_t weight_bytes = nd_fast_converted_bytes(c, dtype);
+    ND_TRY(nd_fast_grow(&fast->shared, weight_bytes + nd_fast_converted_bytes(dy, dtype)));
     nd_cview weight = nd_cview_of(fast->shared.memory, dtype, c.rows, c.cols);
     if (single)
-        weight = as_dtype(fast, c, dtype, fast->shared.memory);
+        weight = nd_fast_as_dtype(fast, c, dtype, fast->shared.memory);
     else
         ND_TRY(b->ops.dequantize_codes(b, nd_view_of(fast->shared.memory, dtype, c.rows, c.cols), c,
                                        s));
@@ -214,7 +212,7 @@ static nd_status ternary_gemm_dx_onednn(nd_backend *b, nd_view dx, nd_cview dy, 
         .m = dy.rows,
         .n = c.cols,
         .k = c.rows,
-        .a = as_dtype(fast, dy, dtype, (char *)fast->shared.memory + weight_bytes),
+        .a = nd_fast_as_dtype(fast, dy, dtype, (char *)fast->shared.memory + weight_bytes),
         .b = weight,
         .staged = ND_F32,
         .finish = finish_blend,
@@ -253,10 +251,10 @@ static nd_status ternary_gemm_dw_onednn(nd_backend *b, nd_view dw, nd_cview dy, 
         return fast->reference.ternary_gemm_dw(b, dw, dy, q, a, beta);
     ND_REQUIRE(q.dtype == ND_I8 && a.dtype == ND_F32 && a.rows == q.rows && dy.rows == q.rows);
     ND_REQUIRE(dw.rows == dy.cols && dw.cols == q.cols);
-    const nd_dtype dtype = product_dtype(fast, dy.dtype == ND_BF16);
+    const nd_dtype dtype = nd_fast_product_dtype(fast, dy.dtype == ND_BF16);
     const int64_t block = nd_fast_tile_rows(dw.rows);
     const size_t folded_bytes = nd_fast_bytes(nd_view_count(dy), nd_dtype_size(dtype));
-    ND_TRY(nd_fast_grow(&fast->shared, folded_bytes + converted_bytes(q, dtype)));
+    ND_TRY(nd_fast_grow(&fast->shared, folded_bytes + nd_fast_converted_bytes(q, dtype)));
     fold_activation_scale(fast, fast->shared.memory, dtype, dy, a.data, block);
     if (beta != 0.0f && beta != 1.0f)
         ND_TRY(b->ops.axpby(b, dw, 0.0f, nd_as_const(dw), beta));
@@ -265,7 +263,7 @@ static nd_status ternary_gemm_dw_onednn(nd_backend *b, nd_view dw, nd_cview dy, 
         .n = dw.cols,
         .k = dy.rows,
         .a = nd_cview_of(fast->shared.memory, dtype, dy.rows, dy.cols),
-        .b = as_dtype(fast, q, dtype, (char *)fast->shared.memory + folded_bytes),
+        .b = nd_fast_as_dtype(fast, q, dtype, (char *)fast->shared.memory + folded_bytes),
         .transpose_a = true,
         .blocked_a = block,
         .c = dw,
@@ -286,20 +284,21 @@ static nd_status gemm_onednn(nd_backend *b, nd_view c, nd_cview a, bool transpos
     ND_REQUIRE((transpose_a ? a.cols : a.rows) == c.rows);
     ND_REQUIRE((transpose_b ? bb.rows : bb.cols) == c.cols);
     ND_REQUIRE((transpose_b ? bb.cols : bb.rows) == inner);
-    const nd_dtype dtype = product_dtype(fast, a.dtype == ND_BF16 || bb.dtype == ND_BF16);
-    const size_t a_bytes = converted_bytes(a, dtype);
-    ND_TRY(nd_fast_grow(&fast->shared, a_bytes + converted_bytes(bb, dtype)));
+    const nd_dtype dtype = nd_fast_product_dtype(fast, a.dtype == ND_BF16 || bb.dtype == ND_BF16);
+    const size_t a_bytes = nd_fast_converted_bytes(a, dtype);
+    ND_TRY(nd_fast_grow(&fast->shared, a_bytes + nd_fast_converted_bytes(bb, dtype)));
     const blend_context context = {c, alpha, beta};
-    nd_product product = {.m = c.rows,
-                          .n = c.cols,
-                          .k = inner,
-                          .a = as_dtype(fast, a, dtype, fast->shared.memory),
-                          .b = as_dtype(fast, bb, dtype, (char *)fast->shared.memory + a_bytes),
-                          .transpose_a = transpose_a,
-                          .transpose_b = transpose_b,
-                          .staged = ND_F32,
-                          .finish = finish_blend,
-                          .context = &context};
+    nd_product product = {
+        .m = c.rows,
+        .n = c.cols,
+        .k = inner,
+        .a = nd_fast_as_dtype(fast, a, dtype, fast->shared.memory),
+        .b = nd_fast_as_dtype(fast, bb, dtype, (char *)fast->shared.memory + a_bytes),
+        .transpose_a = transpose_a,
+        .transpose_b = transpose_b,
+        .staged = ND_F32,
+        .finish = finish_blend,
+        .context = &context};
     const bool plain = alpha == 1.0f && (beta == 0.0f || beta == 1.0f);
     if (plain && (c.dtype == ND_F32 || (dtype == ND_BF16 && beta == 0.0f))) {
         product.c = c;

@@ -1,7 +1,7 @@
 #include "core/backend/cpu/fast_product.h"
 
 #include "core/backend/cpu/fast_matmul.h"
-#include "core/backend/cpu/integer_product.h"
+#include "core/backend/cpu/panel_product.h"
 
 #include <string.h>
 
@@ -16,11 +16,21 @@ int64_t nd_fast_tile_rows(int64_t m)
     return nd_fast_ceil(nd_fast_ceil(m, tiles), STEP) * STEP;
 }
 
+/* Small tiles of a triangle leave more out, and several threads find equal shares; large ones run faster. */
+static int64_t tile_rows(const nd_product *p)
+{
+    if (p->symmetric)
+        return p->m <= 1024 ? 128 : 256;
+    return p->blocked_a > 0 ? p->blocked_a : nd_fast_tile_rows(p->m);
+}
+
 /* Columns of c in one tile: all, unless there is one row of tiles only, or a staged tile would not
  * stay in cache. */
-static int64_t tile_cols(const nd_product *p, int64_t tile_rows)
+static int64_t tile_cols(const nd_product *p, int64_t rows)
 {
-    if (p->m <= tile_rows)
+    if (p->symmetric)
+        return rows;
+    if (p->m <= rows)
         return 256;
     return p->c.data ? p->n : nd_fast_min(p->n, 4096);
 }
@@ -75,6 +85,8 @@ static bool run_tile(nd_cpu_fast *fast, const nd_product *p, const tiling *t, in
     nd_tile tile = {.row = i * t->rows, .col = j * t->cols};
     tile.rows = nd_fast_min(t->rows, p->m - tile.row);
     tile.cols = nd_fast_min(t->cols, p->n - tile.col);
+    if (p->symmetric && tile.col >= tile.row + tile.rows)
+        return true;
     const char *a = p->blocked_a > 0 ? element(p->a, tile.row * p->k)
                     : p->transpose_a ? element(p->a, tile.row)
                                      : element(p->a, tile.row * p->a.cols);
@@ -157,21 +169,29 @@ static nd_status multiply_in_floats(nd_cpu_fast *fast, const nd_product *p)
     return multiply(fast, &floats);
 }
 
+/* Of f32 the panels are worth their packing from some rows on, and oneDNN's vectors of AVX-512 are faster. */
+static bool floats_in_panels(const nd_cpu_fast *fast, const nd_product *p)
+{
+    enum { WORTH_PANELS = 64 };
+    return fast->panels && fast->isa == ND_CPU_ISA_AVX2 && p->a.dtype == ND_F32 && p->finish &&
+           p->m >= WORTH_PANELS;
+}
+
 nd_status nd_fast_multiply(nd_cpu_fast *fast, const nd_product *p)
 {
     if (p->m == 0 || p->n == 0)
         return ND_OK;
     const bool exact = p->ternary ? fast->exact_ternary : fast->exact_int8;
     if (p->a.dtype != ND_I8)
-        return multiply(fast, p);
+        return floats_in_panels(fast, p) ? nd_panel_multiply(fast, p) : multiply(fast, p);
     if (!exact)
         return multiply_in_floats(fast, p);
-    return fast->integers ? nd_integer_multiply(fast, p) : multiply(fast, p);
+    return fast->panels ? nd_panel_multiply(fast, p) : multiply(fast, p);
 }
 
 static nd_status multiply(nd_cpu_fast *fast, const nd_product *p)
 {
-    tiling t = {.rows = p->blocked_a > 0 ? p->blocked_a : nd_fast_tile_rows(p->m)};
+    tiling t = {.rows = tile_rows(p)};
     t.cols = tile_cols(p, t.rows);
     t.down = nd_fast_ceil(p->m, t.rows);
     t.across = nd_fast_ceil(p->n, t.cols);

@@ -1,50 +1,36 @@
-/* Symmetric products: only tiles on and below the diagonal are computed, and mirrored. */
-#include "core/backend/cpu/fast_context.h"
-#include "core/backend/cpu/fast_matmul.h"
+/* Symmetric products: what reaches the diagonal or lies below it is computed, and mirrored. */
+#include "core/backend/cpu/fast_product.h"
 #include "core/backend/cpu/op_families.h"
 
 #include <string.h>
 
-enum { TILE_MAX = 256, TRANSPOSE_BLOCK = 32 };
+enum { BLOCK = 32 }; /* of a matrix that is turned */
 
-/* Small tiles leave more out, and several threads find equal shares; large ones run faster. */
-static int64_t tile_of(int64_t m)
-{
-    return m <= 1024 ? 128 : TILE_MAX;
-}
-
-/* Tiles (i, j), j <= i, of c [m, m] = alpha x xᵀ, x [m, k] dense. */
-typedef struct symmetric {
+typedef struct symmetric_context {
     nd_view c;
-    nd_cview x;
-    float alpha;
-    int64_t tile, tiles;         /* rows of one, and how many */
-    const nd_matmul *made[2][2]; /* [i is last][j is last] */
-} symmetric;
+    nd_cview b;
+    float alpha, beta, gamma;
+} symmetric_context;
 
-static int64_t tile_rows(const symmetric *s, int64_t i)
+/* Row i of a tile, up to the diagonal: alpha product + beta b + gamma I, in the tile and in its place. */
+static void finish_row(const nd_fast_kernels *k, const symmetric_context *s, nd_tile tile,
+                       int64_t i)
 {
-    return nd_fast_min(s->tile, s->c.rows - i * s->tile);
-}
-
-static nd_status find_products(nd_cpu_fast *fast, symmetric *s)
-{
-    for (int64_t i = nd_fast_max(0, s->tiles - 2); i < s->tiles; i++)
-        for (int64_t j = nd_fast_max(0, s->tiles - 2); j <= i; j++) {
-            const nd_matmul_shape shape = {.m = tile_rows(s, i),
-                                           .n = tile_rows(s, j),
-                                           .k = s->x.cols,
-                                           .lda = s->x.cols,
-                                           .ldb = s->x.cols,
-                                           .ldc = tile_rows(s, j),
-                                           .a = s->x.dtype,
-                                           .b = s->x.dtype,
-                                           .c = ND_F32,
-                                           .transpose_b = 1};
-            ND_TRY(nd_matmul_find(fast->matmuls, &shape,
-                                  &s->made[i == s->tiles - 1][j == s->tiles - 1]));
-        }
-    return ND_OK;
+    const int64_t row = tile.row + i, at = row * s->c.cols + tile.col;
+    const int64_t n = nd_fast_min(tile.cols, row + 1 - tile.col);
+    float *values = (float *)tile.values + i * tile.stride, buffer[512];
+    if (n <= 0)
+        return;
+    if (s->beta != 0.0f)
+        k->axpby(values, s->beta, nd_fast_load(k, s->b, at, n, buffer), s->alpha, n);
+    else
+        k->scale(values, values, s->alpha, n);
+    if (n == row + 1 - tile.col)
+        values[n - 1] += s->gamma;
+    if (s->c.dtype == ND_F32)
+        memcpy((float *)s->c.data + at, values, (size_t)n * sizeof *values);
+    else
+        k->store_bf16((uint16_t *)s->c.data + at, values, n);
 }
 
 static void store_element(nd_view c, int64_t at, float value)
@@ -55,37 +41,29 @@ static void store_element(nd_view c, int64_t at, float value)
         ((uint16_t *)c.data)[at] = nd_bf16_from_float(value);
 }
 
-/* Writes a finished tile to its place and to the mirrored one. On the diagonal the lower half decides,
- * so that c is symmetric to the bit. */
-static void place_tile(const nd_fast_kernels *k, const symmetric *s, int64_t i, int64_t j,
-                       float *tile)
+static void finish_symmetric(const nd_fast_kernels *k, const void *context, nd_tile tile)
 {
-    const int64_t rows = tile_rows(s, i), cols = tile_rows(s, j), m = s->c.cols;
-    k->scale(tile, tile, s->alpha, rows * cols);
-    for (int64_t r = 0; r < rows; r++)
-        for (int64_t q = r + 1; i == j && q < cols; q++)
-            tile[r * cols + q] = tile[q * cols + r];
-    for (int64_t r = 0; r < rows; r++) {
-        const int64_t at = (i * s->tile + r) * m + j * s->tile;
-        if (s->c.dtype == ND_F32)
-            memcpy((float *)s->c.data + at, tile + r * cols, (size_t)cols * sizeof *tile);
-        else
-            k->store_bf16((uint16_t *)s->c.data + at, tile + r * cols, cols);
-    }
-    for (int64_t q = 0; i != j && q < cols; q++)
-        for (int64_t r = 0; r < rows; r++)
-            store_element(s->c, (j * s->tile + q) * m + i * s->tile + r, tile[r * cols + q]);
+    const symmetric_context *s = context;
+    const float *values = tile.values;
+    for (int64_t i = 0; i < tile.rows; i++)
+        finish_row(k, s, tile, i);
+    for (int64_t i0 = 0; i0 < tile.rows; i0 += BLOCK)
+        for (int64_t j = 0; j < nd_fast_min(tile.cols, tile.row + i0 + BLOCK - tile.col); j++)
+            for (int64_t i = nd_fast_max(i0, tile.col + j + 1 - tile.row);
+                 i < nd_fast_min(i0 + BLOCK, tile.rows); i++)
+                store_element(s->c, (tile.col + j) * s->c.cols + tile.row + i,
+                              values[i * tile.stride + j]);
 }
 
-/* out [cols, rows] = inᵀ, elements of `size` bytes. */
-static void transpose(const nd_cpu_fast *fast, void *out, nd_cview in, size_t size)
+/* out [cols, rows] = inᵀ. */
+static void transpose(const nd_cpu_fast *fast, void *out, nd_cview in)
 {
 #pragma omp parallel for num_threads(nd_fast_team(fast, nd_view_count(in))) collapse(2)
-    for (int64_t r0 = 0; r0 < in.rows; r0 += TRANSPOSE_BLOCK)
-        for (int64_t c0 = 0; c0 < in.cols; c0 += TRANSPOSE_BLOCK)
-            for (int64_t c = c0; c < nd_fast_min(c0 + TRANSPOSE_BLOCK, in.cols); c++)
-                for (int64_t r = r0; r < nd_fast_min(r0 + TRANSPOSE_BLOCK, in.rows); r++) {
-                    if (size == sizeof(float))
+    for (int64_t r0 = 0; r0 < in.rows; r0 += BLOCK)
+        for (int64_t c0 = 0; c0 < in.cols; c0 += BLOCK)
+            for (int64_t c = c0; c < nd_fast_min(c0 + BLOCK, in.cols); c++)
+                for (int64_t r = r0; r < nd_fast_min(r0 + BLOCK, in.rows); r++) {
+                    if (in.dtype == ND_F32)
                         ((float *)out)[c * in.rows + r] = ((const float *)in.data)[r * in.cols + c];
                     else
                         ((uint16_t *)out)[c * in.rows + r] =
@@ -93,57 +71,49 @@ static void transpose(const nd_cpu_fast *fast, void *out, nd_cview in, size_t si
                 }
 }
 
-/* out [rows, cols] = a, bf16, as f32. */
-static void load_rows(const nd_cpu_fast *fast, float *out, nd_cview a)
+/* An operand in `dtype`, turned where oneDNN reads it and is faster then. Takes its bytes of *memory. */
+static nd_cview operand(nd_cpu_fast *fast, nd_cview x, nd_dtype dtype, bool turn, char **memory)
 {
-#pragma omp parallel for num_threads(nd_fast_team(fast, nd_view_count(a)))
-    for (int64_t row = 0; row < a.rows; row++)
-        fast->kernels->load_bf16(out + row * a.cols, (const uint16_t *)a.data + row * a.cols,
-                                 a.cols);
+    const size_t converted = nd_fast_converted_bytes(x, dtype);
+    x = nd_fast_as_dtype(fast, x, dtype, *memory);
+    *memory += converted;
+    if (!turn)
+        return x;
+    transpose(fast, *memory, x);
+    x = nd_cview_of(*memory, dtype, x.cols, x.rows);
+    *memory += nd_fast_bytes(nd_view_count(x), nd_dtype_size(dtype));
+    return x;
 }
 
 static nd_status gemm_symmetric_fast(nd_backend *b, nd_view c, nd_cview a, bool transpose_a,
-                                     float alpha)
+                                     nd_cview bb, float alpha, float beta, float gamma)
 {
     nd_cpu_fast *fast = nd_cpu_fast_of(b);
     const int64_t m = transpose_a ? a.cols : a.rows, k = transpose_a ? a.rows : a.cols;
-    if (!nd_fast_covers(a.dtype) || !nd_fast_covers(c.dtype))
-        return fast->reference.gemm_symmetric(b, c, a, transpose_a, alpha);
-    ND_REQUIRE(c.rows == m && c.cols == m);
-    symmetric s = {.c = c, .x = a, .alpha = alpha, .tile = tile_of(m)};
-    s.tiles = nd_fast_ceil(m, s.tile);
-    const bool widen = a.dtype == ND_BF16 && !nd_fast_multiplies_bf16(fast);
-    const nd_dtype type = widen ? ND_F32 : a.dtype;
-    const size_t bytes = nd_fast_bytes(m * k, nd_dtype_size(type));
-    ND_TRY(nd_fast_grow(&fast->shared, (widen ? bytes : 0) + (transpose_a ? bytes : 0)));
+    if (!nd_fast_covers(a.dtype) || !nd_fast_covers(bb.dtype) || !nd_fast_covers(c.dtype) || k == 0)
+        return fast->reference.gemm_symmetric(b, c, a, transpose_a, bb, alpha, beta, gamma);
+    ND_REQUIRE(c.rows == m && c.cols == m && nd_same_shape(a, bb) && (beta == 0.0f || m == k));
+    const nd_dtype dtype = nd_fast_product_dtype(fast, a.dtype == ND_BF16 || bb.dtype == ND_BF16);
+    const bool same = a.data == bb.data && a.dtype == bb.dtype;
+    const bool turn = transpose_a && fast->isa != ND_CPU_ISA_AVX2; /* panels need none */
+    const size_t turned = turn ? nd_fast_bytes(m * k, nd_dtype_size(dtype)) : 0;
+    ND_TRY(
+        nd_fast_grow(&fast->shared, nd_fast_converted_bytes(a, dtype) + turned +
+                                        (same ? 0 : nd_fast_converted_bytes(bb, dtype) + turned)));
     char *memory = fast->shared.memory;
-    if (widen) {
-        s.x = nd_cview_of(memory, ND_F32, a.rows, a.cols);
-        load_rows(fast, (float *)memory, a);
-        memory += bytes;
-    }
-    if (transpose_a) {
-        transpose(fast, memory, s.x, nd_dtype_size(type));
-        s.x = nd_cview_of(memory, type, m, k);
-    }
-    ND_TRY(find_products(fast, &s));
-    ND_TRY(nd_fast_grow_private(fast, nd_fast_bytes(TILE_MAX * TILE_MAX, sizeof(float))));
-    bool ok = true;
-#pragma omp parallel for num_threads(fast->threads) schedule(dynamic, 1) reduction(&& : ok)
-    for (int64_t index = 0; index < s.tiles * s.tiles; index++) {
-        const int64_t i = index / s.tiles, j = index % s.tiles;
-        if (j > i)
-            continue;
-        const int thread = nd_fast_thread();
-        float *tile = fast->private[thread].memory;
-        const nd_matmul *product = s.made[i == s.tiles - 1][j == s.tiles - 1];
-        ok = nd_matmul_run(product, thread, nd_cview_rows(s.x, i * s.tile, 1).data,
-                           nd_cview_rows(s.x, j * s.tile, 1).data, tile) &&
-             ok;
-        place_tile(fast->kernels, &s, i, j, tile);
-    }
-    ND_FAIL_IF(!ok, ND_EINTERNAL, "oneDNN refused a symmetric product of side %lld", (long long)m);
-    return ND_OK;
+    const symmetric_context context = {c, bb, alpha, beta, gamma};
+    nd_product product = {.m = m,
+                          .n = m,
+                          .k = k,
+                          .a = operand(fast, a, dtype, turn, &memory),
+                          .symmetric = true,
+                          .transpose_a = transpose_a && !turn,
+                          .transpose_b = !transpose_a || turn,
+                          .staged = ND_F32,
+                          .finish = finish_symmetric,
+                          .context = &context};
+    product.b = same ? product.a : operand(fast, bb, dtype, turn, &memory);
+    return nd_fast_multiply(fast, &product);
 }
 
 void nd_fast_fill_symmetric(nd_backend_ops *ops)

@@ -1,4 +1,4 @@
-/* A large product as fast_product.c cuts it into tiles and integer_product.c computes it. */
+/* A large product as fast_product.c cuts it into tiles and panel_product.c computes it. */
 #pragma once
 
 #include "core/backend/cpu/fast_context.h"
@@ -13,12 +13,13 @@ typedef struct nd_tile {
 typedef void (*nd_tile_finish)(const nd_fast_kernels *kernels, const void *context, nd_tile tile);
 
 /* c = op(a) op(b), c [m, n]. Either `c.data` is set and receives the product (added when
- * `accumulate`), or `finish` takes each tile. */
+ * `accumulate`), or `finish` takes each tile; where both are set, one of the two happens. */
 typedef struct nd_product {
     int64_t m, n, k;
     nd_cview a, b; /* as stored, f32, bf16 or i8 */
     bool ternary;  /* one of two i8 operands holds -1, 0 and 1 only */
     bool transpose_a, transpose_b;
+    bool symmetric;    /* c is: tiles that reach the diagonal or lie below it are enough */
     int64_t blocked_a; /* > 0: transposed a is stored as [m / blocked_a][k][blocked_a] */
     nd_view c;
     bool accumulate;

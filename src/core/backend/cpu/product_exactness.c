@@ -83,7 +83,7 @@ nd_status nd_fast_check_products(nd_cpu_fast *fast)
     nd_fast_arena private[1] = {{0}};
     nd_cpu_fast probe = {.kernels = fast->kernels,
                          .threads = 1,
-                         .integers = fast->integers,
+                         .panels = fast->panels,
                          .exact_ternary = true, /* so that oneDNN's own products run */
                          .exact_int8 = true,
                          .private = private};

@@ -223,9 +223,25 @@ static nd_status gemm_reference(nd_backend *b, nd_view c, nd_cview a, bool trans
 }
 
 static nd_status gemm_symmetric_reference(nd_backend *b, nd_view c, nd_cview a, bool transpose_a,
-                                          float alpha)
+                                          nd_cview bb, float alpha, float beta, float gamma)
 {
-    return gemm_reference(b, c, a, transpose_a, a, !transpose_a, alpha, 0.0f);
+    const int64_t inner = transpose_a ? a.rows : a.cols;
+    const int64_t down = transpose_a ? a.cols : 1, across = transpose_a ? 1 : a.cols;
+    (void)b;
+    ND_REQUIRE(c.rows == (transpose_a ? a.cols : a.rows) && c.cols == c.rows);
+    ND_REQUIRE(nd_same_shape(a, bb) && (beta == 0.0f || inner == c.rows));
+    for (int64_t m = 0; m < c.rows; m++)
+        for (int64_t n = 0; n <= m; n++) {
+            double sum = 0.0;
+            for (int64_t k = 0; k < inner; k++)
+                sum += nd_load(a, m * across + k * down) * nd_load(bb, n * across + k * down);
+            sum = alpha * sum + (m == n ? gamma : 0.0);
+            if (beta != 0.0f)
+                sum += beta * nd_load(bb, m * c.cols + n);
+            nd_store(c, m * c.cols + n, sum);
+            nd_store(c, n * c.cols + m, sum);
+        }
+    return ND_OK;
 }
 
 void nd_reference_fill_ternary(nd_backend_ops *ops)

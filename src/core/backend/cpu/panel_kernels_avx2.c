@@ -1,11 +1,11 @@
-/* Packing and microkernels of integer_product.h for AVX2. */
-#include "core/backend/cpu/integer_product.h"
+/* Packing and microkernels of panel_product.h for AVX2. */
+#include "core/backend/cpu/panel_product.h"
 
 #ifdef __AVX2__
 #include <immintrin.h>
 #include <string.h>
 
-enum { ROWS = ND_INTEGER_ROWS, COLS = ND_INTEGER_COLS, QUAD = 4, PAIR = 2 };
+enum { ROWS = ND_PANEL_ROWS, COLS = ND_PANEL_COLS, QUAD = 4, PAIR = 2 };
 
 /* sum += x in place. Written as instructions, because GCC 12 to 14 keep two copies of each sum of a microkernel,
  * run out of registers, and take 1.6 times as long. */
@@ -24,17 +24,20 @@ static inline void add_doubles(__m256i *sum, __m256i x)
 /* Sums of two products, each at most 2 * 128, fit 16 bits this often. */
 enum { QUADS_IN_16_BITS = 63 };
 
-static void pack_rows_bytes(void *out, const int8_t *a, int64_t stride, int64_t rows, int64_t k)
+static void pack_rows_bytes(void *out, const void *a, int64_t down, int64_t across, int64_t rows,
+                            int64_t k)
 {
+    const int8_t *from = a;
     int8_t *to = out;
+    (void)down;
     for (int64_t i = 0; i < k; i += QUAD, to += ROWS * QUAD)
         for (int64_t r = 0; r < ROWS; r++) {
             const size_t count = (size_t)nd_fast_min(QUAD, k - i);
             memset(to + r * QUAD, 0, QUAD);
             if (r < rows && count == QUAD)
-                memcpy(to + r * QUAD, a + r * stride + i, QUAD);
+                memcpy(to + r * QUAD, from + r * across + i, QUAD);
             else if (r < rows)
-                memcpy(to + r * QUAD, a + r * stride + i, count);
+                memcpy(to + r * QUAD, from + r * across + i, count);
         }
 }
 
@@ -55,9 +58,10 @@ static void interleave_quad(uint8_t *to, const int8_t *b, int64_t down)
     _mm_storeu_si128((void *)(to + 48), _mm_unpackhi_epi16(high01, high23));
 }
 
-static void pack_codes(void *out, const int8_t *b, int64_t down, int64_t across, int64_t cols,
+static void pack_codes(void *out, const void *from, int64_t down, int64_t across, int64_t cols,
                        int64_t k)
 {
+    const int8_t *b = from;
     uint8_t *to = out;
     for (int64_t i = 0; i < k; i += QUAD, to += COLS * QUAD) {
         const bool whole = i + QUAD <= k;
@@ -95,8 +99,9 @@ static void add_16_bits(int32_t *c, __m256i sums)
     _mm256_storeu_si256((void *)c, _mm256_add_epi32(_mm256_loadu_si256((const void *)c), wide));
 }
 
-static void multiply_codes(int32_t *c, int64_t stride, const void *a, const void *b, int64_t k)
+static void multiply_codes(void *sums, int64_t stride, const void *a, const void *b, int64_t k)
 {
+    int32_t *c = sums;
     const int32_t *rows = a;
     const __m256i *cols = b;
     int64_t quads = k / QUAD;
@@ -126,18 +131,22 @@ static void multiply_codes(int32_t *c, int64_t stride, const void *a, const void
 
 /* -- s16 times s16 ------------------------------------------------------------------------------ */
 
-static void pack_rows_words(void *out, const int8_t *a, int64_t stride, int64_t rows, int64_t k)
+static void pack_rows_words(void *out, const void *a, int64_t down, int64_t across, int64_t rows,
+                            int64_t k)
 {
+    const int8_t *from = a;
     int16_t *to = out;
+    (void)down;
     for (int64_t i = 0; i < k; i += PAIR, to += ROWS * PAIR)
         for (int64_t r = 0; r < ROWS; r++)
             for (int64_t p = 0; p < PAIR; p++)
-                to[r * PAIR + p] = r < rows && i + p < k ? a[r * stride + i + p] : 0;
+                to[r * PAIR + p] = r < rows && i + p < k ? from[r * across + i + p] : 0;
 }
 
-static void pack_words(void *out, const int8_t *b, int64_t down, int64_t across, int64_t cols,
+static void pack_words(void *out, const void *from, int64_t down, int64_t across, int64_t cols,
                        int64_t k)
 {
+    const int8_t *b = from;
     int16_t *to = out;
     for (int64_t i = 0; i < k; i += PAIR, to += COLS * PAIR) {
         if (i + PAIR <= k && across == 1 && cols == COLS) {
@@ -154,14 +163,9 @@ static void pack_words(void *out, const int8_t *b, int64_t down, int64_t across,
     }
 }
 
-static int32_t zero(const int8_t *a, int64_t k)
+static void multiply_words(void *sums, int64_t stride, const void *a, const void *b, int64_t k)
 {
-    (void)a, (void)k;
-    return 0;
-}
-
-static void multiply_words(int32_t *c, int64_t stride, const void *a, const void *b, int64_t k)
-{
+    int32_t *c = sums;
     const int32_t *rows = a;
     const __m256i *cols = b;
     __m256i sum[ROWS][2];
@@ -186,18 +190,100 @@ static void multiply_words(int32_t *c, int64_t stride, const void *a, const void
     }
 }
 
+/* -- f32 times f32 ----------------------------------------------------------------------------- */
+
+/* out, 8 rows of `width`: in its first 8 columns the next 8 values of each of 8 rows of x. Of rows that are
+ * not there the last is read again. */
+static void turn_eight(float *out, int64_t width, const float *x, int64_t across, int64_t rows)
+{
+    __m256 r[8], t[8];
+    for (int64_t i = 0; i < 8; i++)
+        r[i] = _mm256_loadu_ps(x + nd_fast_min(i, rows - 1) * across);
+    for (int i = 0; i < 8; i += 2) {
+        t[i] = _mm256_unpacklo_ps(r[i], r[i + 1]);
+        t[i + 1] = _mm256_unpackhi_ps(r[i], r[i + 1]);
+    }
+    for (int i = 0; i < 8; i += 4)
+        for (int j = 0; j < 2; j++) {
+            r[i + 2 * j] = _mm256_shuffle_ps(t[i + j], t[i + 2 + j], 0x44);
+            r[i + 2 * j + 1] = _mm256_shuffle_ps(t[i + j], t[i + 2 + j], 0xee);
+        }
+    for (int i = 0; i < 4; i++) /* in order: a row of 6 ends where the next begins */
+        _mm256_storeu_ps(out + i * width, _mm256_permute2f128_ps(r[i], r[i + 4], 0x20));
+    for (int i = 0; i < 4; i++)
+        _mm256_storeu_ps(out + (i + 4) * width, _mm256_permute2f128_ps(r[i], r[i + 4], 0x31));
+}
+
+static inline void pack_floats(float *out, int64_t width, const float *x, int64_t down,
+                               int64_t across, int64_t cols, int64_t k)
+{
+    int64_t i = 0;
+    for (; across == 1 && cols == width && i < k; i++)
+        memcpy(out + i * width, x + i * down, (size_t)width * sizeof *out);
+    for (; down == 1 && i + 8 <= k; i += 8)
+        for (int64_t j = 0; j < width; j += 8)
+            turn_eight(out + i * width + j, width, x + i + j * across, across, cols - j);
+    for (; i < k; i++)
+        for (int64_t j = 0; j < width; j++)
+            out[i * width + j] = j < cols ? x[i * down + j * across] : 0.0f;
+}
+
+static void pack_rows_floats(void *out, const void *a, int64_t down, int64_t across, int64_t rows,
+                             int64_t k)
+{
+    pack_floats(out, ROWS, a, down, across, rows, k);
+}
+
+static void pack_cols_floats(void *out, const void *b, int64_t down, int64_t across, int64_t cols,
+                             int64_t k)
+{
+    pack_floats(out, COLS, b, down, across, cols, k);
+}
+
+static inline void add_product(__m256 *sum, __m256 x, __m256 y)
+{
+    __asm__("vfmadd231ps %2, %1, %0" : "+x"(*sum) : "x"(x), "x"(y));
+}
+
+static void multiply_floats(void *sums, int64_t stride, const void *a, const void *b, int64_t k)
+{
+    const float *rows = a, *cols = b;
+    float *c = sums;
+    __m256 sum[ROWS][2];
+#pragma GCC unroll 6
+    for (int r = 0; r < ROWS; r++) {
+        sum[r][0] = _mm256_loadu_ps(c + r * stride);
+        sum[r][1] = _mm256_loadu_ps(c + r * stride + 8);
+    }
+    for (int64_t i = 0; i < k; i++, rows += ROWS, cols += COLS) {
+        const __m256 left = _mm256_load_ps(cols), right = _mm256_load_ps(cols + 8);
+#pragma GCC unroll 6
+        for (int r = 0; r < ROWS; r++) {
+            const __m256 row = _mm256_broadcast_ss(rows + r);
+            add_product(&sum[r][0], left, row);
+            add_product(&sum[r][1], right, row);
+        }
+    }
+#pragma GCC unroll 6
+    for (int r = 0; r < ROWS; r++) {
+        _mm256_storeu_ps(c + r * stride, sum[r][0]);
+        _mm256_storeu_ps(c + r * stride + 8, sum[r][1]);
+    }
+}
+
 /* Blocks of columns take 16 KiB: half of a first-level cache. */
-static const nd_integer_kind kinds[] = {
-    {PAIR, 2, 512, pack_rows_words, pack_words, multiply_words, zero},
-    {QUAD, 1, 1008, pack_rows_bytes, pack_codes, multiply_codes, minus_sum},
+static const nd_panel_kind kinds[] = {
+    [ND_PANEL_WORDS] = {PAIR, 2, 512, pack_rows_words, pack_words, multiply_words, NULL},
+    [ND_PANEL_CODES] = {QUAD, 1, 1008, pack_rows_bytes, pack_codes, multiply_codes, minus_sum},
+    [ND_PANEL_FLOATS] = {1, 4, 256, pack_rows_floats, pack_cols_floats, multiply_floats, NULL},
 };
 
-const nd_integer_kind *nd_integer_kinds_avx2(void)
+const nd_panel_kind *nd_panel_kinds_avx2(void)
 {
     return kinds;
 }
 #else
-const nd_integer_kind *nd_integer_kinds_avx2(void)
+const nd_panel_kind *nd_panel_kinds_avx2(void)
 {
     return 0;
 }
