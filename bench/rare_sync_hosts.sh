@@ -26,10 +26,10 @@ shift
 alone=$1 two=$2 rounds=$3
 shift 3
 for round in $(seq "$rounds"); do
-    for host in 2 1; do
-        on_host $host "$@" --run-dir "$alone$round.$host" --set "training.batch_size=$BATCH" >/dev/null &
-    done
-    wait
+    on_host 2 "$@" --run-dir "$alone$round.2" --set "training.batch_size=$BATCH" >/dev/null &
+    beside=$!
+    on_host 1 "$@" --run-dir "$alone$round.1" --set "training.batch_size=$BATCH" >/dev/null
+    wait "$beside"
     before=$(link_bytes)
     mpirun_hosts "$@" --run-dir "$two$round" --set "training.batch_size=$((2 * BATCH))" --set dist.workers=2 \
         --set "dist.sync_every=$EVERY" --set "dist.outer_comm_dtype=$WIRE" >/dev/null

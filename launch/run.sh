@@ -151,16 +151,13 @@ choose_hosts() {
 # Of the named hosts those not in use, one a line.
 unused_hosts() { printf '%s\n' "${all[@]}" | grep -vxF "$(printf '%s\n' "${used[@]}")" || true; }
 
-# Ends with 0 when a host that is not in use answers, after asking the ranks to save and stop. SIGTERM ends it.
+# Ends with 0 when a host that is not in use answers, after asking the ranks to save and stop.
 wait_for_hosts() {
-    local away
+    local away alive=''
     mapfile -t away < <(unused_hosts)
-    trap 'kill $!; exit 1' TERM
-    while :; do
-        sleep "$take_back" &
-        wait $!
+    until [[ $alive = *[!$'\n']* ]]; do
+        read -rt "$take_back" <> <(:) || true # sleeps, without a process that a signal would leave behind
         find_alive "${away[@]}"
-        [[ $alive != *[!$'\n']* ]] || break
     done
     read -ra away <<<"${alive//$'\n'/ }"
     say "host ${away[*]%:*} answers again: saving, to go on with it"
@@ -205,10 +202,13 @@ pass_on() {
     stopped=yes
     [ -z "$child" ] || kill -USR1 "$child" 2>/dev/null || true
 }
-interrupt() { # a second time without saving
-    [ -z "$stopped" ] || [ -z "$child" ] || kill -TERM "$child" 2>/dev/null || true
-    [ -n "$stopped" ] || say 'saving, to stop; Ctrl-C once more stops at once'
-    [ -n "$stopped" ] || pass_on
+interrupt() {
+    if [ -z "$stopped" ]; then
+        say 'saving, to stop; Ctrl-C once more stops at once'
+        pass_on
+    elif [ -n "$child" ]; then
+        kill -TERM "$child" 2>/dev/null || true
+    fi
 }
 trap pass_on TERM USR1 USR2 HUP
 trap interrupt INT
