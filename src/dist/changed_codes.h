@@ -1,8 +1,9 @@
-/* Ternary codes encoded as changes. A step changes one to three in a hundred (docs/wire.md), so a byte per
- * change is shorter than any encoding of all of them.
+/* Ternary codes encoded as changes. One to three codes in a hundred change in a step
+ * (docs/wire.md), so that a byte per change is shorter than any encoding of all codes.
  *
- * In each byte the low 7 bits count unchanged codes; 127 means just these. Otherwise the next code
- * changes to the following value (high bit 0) or the one after that (1), in the order -1, 0, 1, -1. */
+ * In each byte the low 7 bits count unchanged codes. 127 means that no change follows them;
+ * otherwise the next code changes to its successor (high bit 0) or the one after that (high bit 1)
+ * in the cycle -1, 0, 1, -1. */
 #pragma once
 
 #include "core/base/error.h"
@@ -10,10 +11,12 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* Writes to `out` and returns the bytes. When that takes more than `capacity`, returns capacity + 1, and
- * what `out` holds is undefined. */
+/* Encodes the changes from before[count] to now[count] into `out` and returns the bytes written.
+ * Returns capacity + 1 when they need more than `capacity` bytes; the contents of `out` are then
+ * undefined. Host memory. */
 size_t nd_changed_codes_make(const int8_t *before, const int8_t *now, int64_t count, uint8_t *out,
                              size_t capacity);
 
-/* Errors: ND_EPEER when a change lies beyond the last code. */
+/* Applies the changes in[bytes] to codes[count]. Host memory. Errors: ND_EPEER when a change lies
+ * beyond the last code. */
 nd_status nd_changed_codes_apply(int8_t *codes, int64_t count, const uint8_t *in, size_t bytes);

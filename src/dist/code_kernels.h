@@ -1,18 +1,18 @@
-/* Encodes and decodes entries of a code stream (dist/code_stream.h) in device memory: the same bytes as on
- * the host, and the same input is refused. */
+/* Encodes and decodes entries of a code stream (dist/code_stream.h) in device memory. The encoding
+ * has the same bytes as on the host, and decoding rejects the same inputs. */
 #pragma once
 
 #include "core/backend/backend.h"
 
-/* An entry: the scales; in 32 bits how many bytes of changes (dist/changed_codes.h) follow, or
- * ND_CODES_WHOLE; these, or all codes in trits, which is never longer. Entries stand one behind another,
- * at any address. */
+/* An entry consists of the scales; a 32-bit word with the length of the changes
+ * (dist/changed_codes.h) in bytes, or ND_CODES_WHOLE; and those changes, or all codes as trits,
+ * whichever is shorter. Entries follow each other without alignment. */
 #define ND_CODES_WHOLE UINT32_MAX
 
-/* Where a stream that is read has turned out damaged. */
+/* The position of a stream that was found damaged while reading. */
 #define ND_CODES_DAMAGED UINT64_MAX
 
-/* One ternary matrix in memory of the device. */
+/* One ternary matrix in device memory. */
 typedef struct nd_code_entry {
     const char *name; /* of the tensor, for errors; shorter than ND_PARAM_NAME_MAX */
     int8_t *codes;    /* [count], count > 0 */
@@ -21,21 +21,24 @@ typedef struct nd_code_entry {
     int64_t groups;
 } nd_code_entry;
 
-/* Both functions are ops of the backend: done in the order of the calls, and none waits. `at`, in memory
- * of the device, counts the bytes of the stream that are written or read so far. */
+/* Both functions are ops of the backend: they run in the order of the calls and do not wait. *at,
+ * in device memory, is the position in the stream in bytes. */
 typedef struct nd_code_kernels {
-    /* Bytes of `work` for matrices of up to `codes` codes and streams of up to `stream` bytes. */
+    /* Bytes of `work` for matrices of at most `codes` codes and streams of at most `stream`
+     * bytes. */
     size_t (*work_bytes)(int64_t codes, int64_t stream);
 
-    /* Writes the entry at *at of the stream, in which there is room for it whole, and moves *at behind it.
-     * before: the codes that the others have, [count]; not read where `whole`: then all codes go. */
+    /* Encodes an entry at *at and advances *at past it; the stream must have room for a whole
+     * entry. before [count]: the codes that the other ranks have. With `whole` all codes are sent
+     * and `before` is not read. */
     nd_status (*make)(nd_backend *b, const nd_code_entry *entry, const int8_t *before, bool whole,
                       uint8_t *stream, uint64_t *at, void *work);
 
-    /* Reads the entry at *at of a stream of `bytes` bytes, whose codes must be what they were changed from,
-     * and moves *at behind it. One that is cut short or changes a code beyond the last leaves codes and
-     * scales alone and makes *at ND_CODES_DAMAGED, where further entries do nothing. It is an error,
-     * ND_EPEER, of the next call that waits for the device. */
+    /* Decodes the entry at *at of a stream of `bytes` bytes into `entry`, whose codes must be those
+     * that the changes were made from, and advances *at past it. A truncated entry, or a change
+     * beyond the last code, leaves codes and scales unchanged and sets *at to ND_CODES_DAMAGED,
+     * after which further entries do nothing. The next call that waits for the device returns that
+     * error, ND_EPEER. */
     nd_status (*take)(nd_backend *b, const nd_code_entry *entry, const uint8_t *stream,
                       uint64_t bytes, uint64_t *at, void *work);
 } nd_code_kernels;

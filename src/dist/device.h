@@ -1,6 +1,6 @@
-/* The interface to devices other than the CPU: the backend a rank computes on, and communication from its
- * memory. One implementation is linked: cuda/device_cuda.c in builds with CUDA, else device_none.c, a complete
- * one for no device. Callers never ask which. */
+/* The interface to devices other than the CPU: the backend a rank computes on, and communication
+ * from its memory. One implementation is linked: cuda/device_cuda.c in builds with CUDA, else
+ * device_none.c, a complete implementation for no device. Callers need not know which. */
 #pragma once
 
 #include "dist/code_kernels.h"
@@ -14,12 +14,13 @@ typedef struct nd_device_choice {
     nd_attention_choice attention;
 } nd_device_choice;
 
-/* A backend on the device of this rank's own, that of its number among the ranks of its machine
- * (comm->local_rank of comm->local_size); of `comm` nothing else is used. *backend stays NULL where the
- * CPU is what is left: with ND_TARGET_CPU, with ND_TARGET_AUTO where there is no device, and in a build
- * that knows none, where nd_config_check has refused what asks for one. The caller owns the backend
- * (nd_backend_destroy). Not collective. Errors: ND_ECONFIG when a device, or what only one has, is asked for
- * and there is none, or ranks outnumber devices; ND_EINTERNAL when a library is missing; ND_ENOMEM. */
+/* Creates a backend on this rank's own device, chosen by its number among the ranks of its machine
+ * (comm->local_rank of comm->local_size); uses nothing else of `comm`. *backend is NULL where the
+ * CPU is to be used: with ND_TARGET_CPU, with ND_TARGET_AUTO where there is no device, and in a
+ * build without devices, for which nd_config_check has rejected what needs one. The caller owns the
+ * backend (nd_backend_destroy). Not collective. Errors: ND_ECONFIG when a device, or a feature of
+ * one, is requested and there is none, or when ranks outnumber devices; ND_EINTERNAL when a library
+ * is missing; ND_ENOMEM. */
 nd_status nd_device_backend_create(nd_device_choice choice, const nd_comm *comm,
                                    nd_backend **backend);
 
@@ -31,12 +32,12 @@ bool nd_device_owns(const nd_backend *backend);
  * collective. */
 const nd_code_kernels *nd_device_code_kernels(const nd_backend *backend);
 
-/* From now on memory of comm->device is exchanged from device to device, summed as comm->reduction says.
- * Does nothing, so that exchanges pass through the host, where nd_device_owns is false, in a comm of one
- * rank, and in builds without NCCL. Collective. Errors: ND_EINTERNAL when a library is missing,
- * ND_EPEER. */
+/* Exchanges memory of comm->device directly between devices from now on, summed as comm->reduction
+ * says. Does nothing, so that exchanges pass through the host, where nd_device_owns is false, in a
+ * comm of one rank, and in builds without NCCL. Collective. Errors: ND_EINTERNAL when a library is
+ * missing, ND_EPEER. */
 nd_status nd_device_attach(nd_comm *comm);
 
-/* Undoes nd_device_attach; does nothing for a comm that is not attached. Call it before memory of the
- * backend is released. Collective unless a function of `comm` has failed. */
+/* Undoes nd_device_attach; does nothing for a comm that is not attached. Must be called before
+ * memory of the backend is released. Collective unless a function of `comm` has failed. */
 void nd_device_detach(nd_comm *comm);

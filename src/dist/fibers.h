@@ -1,6 +1,6 @@
-/* Fibers on virtual clocks: many functions that take turns in one thread. The one whose clock shows the earliest
- * time runs until it waits for a later one; so what fibers do to each other happens in the order of time, and a
- * run is the same every time. Each has an error of its own (core/base/error.h). */
+/* Fibers on virtual clocks: functions that take turns in one thread. The fiber with the earliest
+ * clock runs until it waits for a later time, so that interactions happen in the order of time and
+ * a run is deterministic. Each fiber has an error of its own (core/base/error.h). */
 #pragma once
 
 #include "core/base/error.h"
@@ -9,23 +9,24 @@
 
 typedef struct nd_fibers nd_fibers;
 
-/* `main` runs once in each of fibers 0..count-1, on a stack of 256 KiB. Errors: ND_ENOMEM. */
+/* Prepares `main` to run once in each of fibers 0..count-1, on a stack of 256 KiB. The caller
+ * destroys the result. Errors: ND_ENOMEM. */
 nd_status nd_fibers_create(int count, void (*main)(void *context, int fiber), void *context,
                            nd_fibers **fibers);
 void nd_fibers_destroy(nd_fibers *fibers);
 
-/* Until all have returned. */
+/* Runs all fibers until they have returned. */
 void nd_fibers_run(nd_fibers *fibers);
 
-/* The rest is called by fibers. The clock of the one that runs: */
+/* The functions below are called by fibers. Returns the clock of the running one, in seconds. */
 double nd_fibers_now(const nd_fibers *fibers);
 
-/* Goes on when the clock shows `time`; at once where that has passed. */
+/* Suspends the running fiber until its clock shows `time`; returns at once when that has passed. */
 void nd_fibers_sleep(nd_fibers *fibers, double time);
 
-/* Goes on when another has called nd_fibers_wake. False: no fiber could go on any more, so all that were blocked
- * do, with this answer. */
+/* Suspends the running fiber until another calls nd_fibers_wake. Returns false on a deadlock: no
+ * fiber could continue, and all blocked ones were resumed. */
 bool nd_fibers_block(nd_fibers *fibers);
 
-/* A blocked fiber goes on when its clock shows `time`. */
+/* Resumes a blocked fiber when its clock shows `time`. */
 void nd_fibers_wake(nd_fibers *fibers, int fiber, double time);

@@ -1,4 +1,5 @@
-/* Which launcher started this process and as one of how many, from its environment variables. */
+/* Identifies from environment variables which launcher started this process, and as one of how
+ * many. */
 #pragma once
 
 #include "core/base/error.h"
@@ -12,7 +13,8 @@ bool nd_launcher_has_mpi(void);
 /* "mpirun (Open MPI)", "srun" ...; "none" when the process was started alone. Static storage. */
 const char *nd_launcher_name(void);
 
-/* Whether the launcher announced no more processes than the `size` that MPI joined. With more, each
- * process would do the whole work alone, in the same places. `library` is the MPI in use, for the message.
- * Not collective. Errors: ND_ECONFIG naming the launcher, its variable, both numbers, and what to do. */
+/* Checks that the launcher announced no more processes than the `size` that MPI joined; otherwise
+ * each process would do the whole work alone, in the same directories. `library` is the MPI
+ * library, for the message. Not collective. Errors: ND_ECONFIG naming the launcher, its variable,
+ * both numbers, and what to do. */
 nd_status nd_launcher_check(int size, const char *library);

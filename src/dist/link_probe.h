@@ -1,11 +1,13 @@
-/* How fast a job's links are (dist/links.h), by messages that ranks send each other before anything else. */
+/* Measures a job's links (dist/links.h) with messages between ranks. */
 #pragma once
 
 #include "dist/comm.h"
 #include "dist/links.h"
 
-/* Ranks of a host are consecutive, and every host has comm->local_size of them. *between: all ranks of a host send to
- * the next host at once and share its link; *within: each rank sends to another of its host, and where a host has one
- * rank it is *between. Of several rounds the fastest counts, and of all ranks the slowest: the same on all. Takes
- * a few tenths of a second on links from 1 Gbit/s on. Collective; nothing may be begun. Errors: ND_ENOMEM, ND_EPEER. */
+/* Measures latency and time per byte. *between: all ranks of a host send to the next host at once
+ * and share its link. *within: each rank sends to another of its host; equal to *between where
+ * hosts have one rank. Ranks of a host must be consecutive, comm->local_size on every host. The
+ * result is the fastest of several rounds and the slowest of all ranks, the same on all. Takes a
+ * few tenths of a second on links of at least 1 Gbit/s. Collective; no operation may be in flight.
+ * Errors: ND_ENOMEM, ND_EPEER. */
 nd_status nd_links_probe(nd_comm *comm, nd_link *between, nd_link *within);

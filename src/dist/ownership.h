@@ -1,12 +1,12 @@
 /* Ownership: which rank keeps the master weights and optimizer state of each parameter.
  *
- * Consecutive ranks form groups, of the same size. Here ranks are members of a group: what member m owns, member m of
- * every group owns, and they hold equal copies. With one group members are ranks.
+ * Consecutive ranks form groups of equal size. Here ranks are members of a group: member m of every
+ * group owns the same parameters and holds equal copies of them. With one group, members are ranks.
  *
- * Whole matrices are assigned by decreasing cost, each to the rank with the least so far (Graham's
- * longest-processing-time rule, at most 4/3 of the best makespan). A parameter that is updated element by element
- * may be owned by rows instead: every rank then has consecutive rows of it, in whole blocks. Every rank computes the
- * same assignment; nothing is exchanged. */
+ * Whole matrices are assigned by decreasing cost, each to the rank with the least cost so far
+ * (Graham's longest-processing-time rule, at most 4/3 of the best makespan). A parameter that is
+ * updated element by element may be owned by rows instead: every rank then owns consecutive rows,
+ * in whole blocks. Every rank computes the same assignment without communication. */
 #pragma once
 
 #include "core/base/error.h"
@@ -31,33 +31,38 @@ typedef struct nd_row_span {
     int64_t first, count;
 } nd_row_span;
 
-/* cost[i] >= 0 of parameter i's update. */
+/* Assigns parameters of update cost cost[i] >= 0 to `ranks` members; nd_ownership_destroy frees the
+ * result. Errors: ND_ENOMEM. */
 nd_status nd_ownership_create(const double *cost, int64_t count, int ranks, nd_ownership *own);
 void nd_ownership_destroy(nd_ownership *own);
 
-/* Gives rows of parameter `index`, of `rows` in blocks of `block` (the last may be short), to all ranks, so that their
- * loads become as equal as whole blocks allow: consecutive ranks have consecutive blocks, some have none. Replaces
- * its owner, whose cost must have been 0; its cost is `cost` now. Nothing changes with one rank or one block.
- * Errors: ND_ENOMEM. */
+/* Distributes rows of parameter `index` over all ranks so that their loads become as equal as whole
+ * blocks allow: consecutive ranks get consecutive blocks, some may get none. The parameter has
+ * `rows` rows in blocks of `block` (the last may be shorter) and cost `cost`; its cost in
+ * nd_ownership_create must have been 0. Does nothing with one rank or one block. Errors:
+ * ND_ENOMEM. */
 nd_status nd_ownership_share_rows(nd_ownership *own, int64_t index, int64_t rows, int64_t block,
                                   double cost);
 
-/* What `rank` has of parameter `index`, of `rows` rows: count 0 where it has nothing. */
+/* The rows of parameter `index`, of `rows` rows, that `rank` owns; count 0: none. */
 nd_row_span nd_ownership_span(const nd_ownership *own, int64_t index, int rank, int64_t rows);
 
-/* The first rank after `rank` that has something of parameter `index`; -1: none. From -1 on, all its owners. */
+/* The first rank after `rank` that owns some of parameter `index`; -1: none. Start with -1 to visit
+ * all owners. */
 int nd_ownership_next(const nd_ownership *own, int64_t index, int rank);
 
-/* For `groups` groups of own->ranks ranks: parameters that are owned whole are saved by one of their owners each, so
- * that ranks save alike, and their rounded gradients are taken where they are in one group. `cost` as above. Errors:
- * ND_ENOMEM. */
+/* With `groups` groups of own->ranks ranks, distributes saving and the addition of rounded
+ * gradients over the groups: each parameter that is owned whole is saved by one of its owners, and
+ * its rounded gradients are added there. `cost` as above. Errors: ND_ENOMEM. */
 nd_status nd_ownership_spread(nd_ownership *own, const double *cost, int groups);
 
-/* Whether `rank` of all ranks saves what it has of parameter `index`: of rows, each member of the first group. */
+/* Whether `rank`, of the ranks of all groups, saves what it owns of parameter `index`. Of a
+ * parameter owned by rows, the members of the first group do. */
 bool nd_ownership_saves(const nd_ownership *own, int64_t index, int rank);
 
-/* The rank of all ranks that takes rounded gradients of what member `owner` owns of parameter `index`. */
+/* The rank, of all groups, that adds rounded gradients of what member `owner` owns of parameter
+ * `index`. */
 int nd_ownership_taker(const nd_ownership *own, int64_t index, int owner);
 
-/* The rank of all ranks whose file has parameter `index`. */
+/* The rank, of all groups, whose file holds parameter `index`. */
 int nd_ownership_saver(const nd_ownership *own, int64_t index);

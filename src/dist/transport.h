@@ -1,9 +1,10 @@
-/* The seam between what ranks do (dist/point_to_point.h and all above it) and what carries their bytes: MPI
- * (dist/transport_mpi.c), or memory and virtual clocks (dist/transport_simulated.c).
+/* The interface between communication algorithms (dist/point_to_point.h and above) and what carries
+ * their bytes: MPI (dist/transport_mpi.c), or memory and virtual clocks
+ * (dist/transport_simulated.c).
  *
- * A message is started in a slot, which is busy until it has been waited for. Messages from one rank to another
- * arrive in the order in which they were started. A send may be held back until its receive is started. One
- * thread at a time may be in here, whichever it is. */
+ * A message is started in a slot, which is busy until it has been waited for. Messages from one
+ * rank to another arrive in the order in which they were started. A send may be delayed until its
+ * receive has started. Any thread may call these functions, one at a time. */
 #pragma once
 
 #include "dist/comm.h"
@@ -23,7 +24,7 @@ typedef enum nd_collective {
 
 enum { ND_PHASE_MAX = 32, ND_SUBJECT_MAX = 96 };
 
-/* Where a rank is: what it tells of itself while it waits. */
+/* What a rank is doing, as it tells its peers while it waits. */
 typedef struct nd_situation {
     int32_t rank, waits_for;
     int32_t kind; /* nd_collective */
@@ -35,21 +36,22 @@ typedef struct nd_situation {
 typedef struct nd_transport nd_transport;
 
 typedef struct nd_transport_ops {
-    /* False: messages that did not end may still use the memory they were started with, which then has to
-     * stay. */
+    /* Returns false when unfinished messages may still use their memory, which then must not be
+     * freed. */
     bool (*destroy)(nd_transport *transport);
-    double (*now)(nd_transport *transport); /* seconds since some moment */
+    double (*now)(nd_transport *transport); /* seconds since an arbitrary moment */
 
-    /* Not collective. Messages of at most INT_MAX bytes. Errors: ND_EPEER. */
+    /* Start a message of at most INT_MAX bytes. Not collective. Errors: ND_EPEER. */
     nd_status (*send)(nd_transport *transport, int slot, const void *data, int bytes, int to);
     nd_status (*receive)(nd_transport *transport, int slot, void *data, int bytes, int from);
 
-    /* Until the message in `slot` is away or here; at once where there is none. Errors: ND_EPEER naming this
-     * rank, its step and phase, the peer and what it does: also for a message of another length or of another
-     * collective. */
+    /* Waits for the message in `slot`; returns at once where there is none. Errors: ND_EPEER naming
+     * this rank, its step and phase, the peer and what that is doing; also for a message of
+     * unexpected length or of another collective. */
     nd_status (*wait)(nd_transport *transport, int slot);
 
-    /* After an error: nothing arrives any more in memory that its owner will free, as far as possible. */
+    /* After an error: cancels receives as far as possible, so that nothing arrives in memory that
+     * its owner is about to free. */
     void (*let_go)(nd_transport *transport);
 
     /* nd_wire_set_yielding and nd_wire_interrupt. */
@@ -62,12 +64,12 @@ struct nd_transport {
     nd_comm *comm; /* not owned */
     nd_situation situation;
     bool failed;
-    bool takes_shorter; /* in: receives that are started now may get less than they have room for */
+    bool takes_shorter; /* in: receives that start from now on accept shorter messages */
     int received;       /* bytes of the receive that was waited for last */
 };
 
-/* "rank 1 in step 12, phase reduce, waits for rank 3 in a tree reduction of X (collective 57)"; `waits` is what
- * stands between. Returns the length, as snprintf. */
+/* Writes "rank 1 in step 12, phase reduce, waits for rank 3 in a tree reduction of X (collective
+ * 57)", with `waits` between the phase and the peer. Returns the length like snprintf. */
 int nd_situation_describe(char *text, size_t size, const nd_situation *s, const char *waits);
 
 /* "a barrier". */

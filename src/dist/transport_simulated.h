@@ -8,19 +8,20 @@
 
 typedef struct nd_simulated_end nd_simulated_end;
 
-/* What the ranks of a job share. */
+/* State shared by the ranks of a job. */
 typedef struct nd_simulated_net {
     nd_simulated_machine machine;
     nd_fibers *fibers; /* not owned */
     nd_links links;
-    nd_simulated_end *ends; /* [ranks] what each has under way */
+    nd_simulated_end *ends; /* [ranks] messages in flight */
     bool aborted;
 } nd_simulated_net;
 
-/* The end frees links and ends only. Errors: ND_ENOMEM, ND_EINTERNAL. */
+/* nd_simulated_net_destroy frees links and ends, but not fibers. Errors: ND_ENOMEM,
+ * ND_EINTERNAL. */
 nd_status nd_simulated_net_create(const nd_simulated_machine *machine, nd_simulated_net *net);
 void nd_simulated_net_destroy(nd_simulated_net *net);
 
-/* The transport of comm->rank. Errors: ND_ENOMEM. */
+/* Creates the transport of comm->rank, which frees itself (ops.destroy). Errors: ND_ENOMEM. */
 nd_status nd_transport_simulated_create(nd_simulated_net *net, nd_comm *comm,
                                         nd_transport **transport);

@@ -1,4 +1,4 @@
-/* How the MPI comm cuts what it moves: known to the comm, and to whoever predicts its time
+/* How the MPI comm splits messages, for the comm itself and for predictions of its time
  * (train/plan/plan_cost.c). */
 #pragma once
 
@@ -6,17 +6,18 @@
 #include <stdint.h>
 
 enum {
-    /* Bytes of a part of a long message, at most (nd_comm.part_bytes): small enough to stay in cache while
-     * they are added, large enough that latency does not count. */
+    /* The largest part of a long message in bytes (nd_comm.part_bytes): small enough to stay in
+     * cache while it is added, large enough to make latency negligible. */
     ND_WIRE_PART_BYTES = 1 << 18,
     /* Parts in flight in each direction. */
     ND_WIRE_DEPTH = 4,
-    /* An allgather of so many bytes of each rank goes around in a ring: from here on bandwidth counts,
-     * not rounds. */
+    /* An allgather of at least so many bytes per rank uses a ring: bandwidth matters there, not
+     * rounds. */
     ND_WIRE_RING_BYTES = 1 << 15
 };
 
-/* Parts of a message, where one starts in it, and how long it is, with parts of `size` bytes. */
+/* The number of parts of a message; the offset of a part; the length of a part. Parts have `size`
+ * bytes. */
 static inline int64_t nd_wire_parts(size_t bytes, size_t size)
 {
     return (int64_t)((bytes + size - 1) / size);
