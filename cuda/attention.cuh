@@ -1,4 +1,4 @@
-/* What the kernels of attention share: where a query and a key stand. */
+/* Shared by the attention kernels: the positions of queries and keys. */
 #pragma once
 
 #include "floats.cuh"
@@ -12,12 +12,12 @@ struct nd_attention_layout {
     float scale; /* 1/sqrt(head_dim) */
 };
 
-/* A row's sequence, -1 for a row of padding, and its keys 0 .. visible-1. */
+/* The sequence of a row, -1 for padding; it sees keys 0 .. visible-1. */
 struct nd_query_place {
     int sequence, visible;
 };
 
-/* A row's sequence (-2 for padding), position, and row of k and v. */
+/* The sequence of a row (-2 for padding), its position, and its row of k and v. */
 struct nd_key_place {
     int sequence, position;
     int64_t token;
@@ -50,7 +50,7 @@ __device__ __forceinline__ nd_key_place nd_key_of(const nd_attention_layout &s, 
     return place;
 }
 
-/* First row of q that sees the key of `row`, of those in its sequence. */
+/* The first row of q in the key's sequence that sees the key of `row`. */
 __device__ __forceinline__ int64_t nd_first_query(const nd_attention_layout &s, int64_t row,
                                                   const nd_key_place &key)
 {
@@ -60,14 +60,14 @@ __device__ __forceinline__ int64_t nd_first_query(const nd_attention_layout &s, 
     return key.sequence * s.query_len + (i > 0 ? i : 0);
 }
 
-/* One behind the last row of q in the key's sequence. */
+/* One past the last row of q in the key's sequence. */
 __device__ __forceinline__ int64_t nd_end_of_queries(const nd_attention_layout &s, int64_t row,
                                                      const nd_key_place &key)
 {
     const int64_t end = (key.sequence + 1) * s.query_len;
     if (!s.rows)
         return end;
-    int64_t low = row, high = s.query_rows; /* rows ascend, then are -1 */
+    int64_t low = row, high = s.query_rows; /* rows ascend; padding (-1) is at the end */
     while (low < high) {
         const int64_t middle = (low + high) / 2;
         if (s.rows[middle] >= 0 && s.rows[middle] < end)
@@ -78,7 +78,7 @@ __device__ __forceinline__ int64_t nd_end_of_queries(const nd_attention_layout &
     return low;
 }
 
-/* bf16 throughout, heads of up to 128 in multiples of 8, on tensor cores. */
+/* Tensor-core kernels: bf16 throughout, head_dim a multiple of 8 up to 128. */
 nd_status nd_cuda_attention_tensor(nd_cuda *cuda, nd_view o, nd_view lse, nd_cview q, nd_cview k,
                                    nd_cview v, const nd_attention_layout *s);
 
@@ -88,14 +88,14 @@ nd_status nd_cuda_attention_backward_tensor(nd_cuda *cuda, nd_view dq, nd_view d
                                             nd_cview v, const float *delta,
                                             const nd_attention_layout *s);
 
-/* The project's own kernels; shapes have been checked. */
+/* The project's own kernels; the caller has checked the shapes. */
 nd_status nd_cuda_attention_builtin(nd_backend *b, nd_view o, nd_view lse, nd_cview q, nd_cview k,
                                     nd_cview v, const nd_attention_shape *s);
 nd_status nd_cuda_attention_backward_builtin(nd_backend *b, nd_view dq, nd_view dk, nd_view dv,
                                              nd_cview dout, nd_cview o, nd_cview lse, nd_cview q,
                                              nd_cview k, nd_cview v, const nd_attention_shape *s);
 
-/* How a library computes one shape. */
+/* A library's functions for one shape. */
 struct nd_attention_library_pass {
     void *context;
     nd_status (*forward)(void *context, nd_view o, nd_view lse, nd_cview q, nd_cview k, nd_cview v);
@@ -103,14 +103,15 @@ struct nd_attention_library_pass {
                           nd_cview o, nd_cview lse, nd_cview q, nd_cview k, nd_cview v);
 };
 
-/* Compares it with the own kernels, and waits: in `reason` (of `size` bytes) what differs, "" when nothing
- * does. *looked is false when there is no memory for that. Errors: those of the passes. */
+/* Compares a library with the project's kernels, and waits: `reason` (`size` bytes) says what
+ * differs, "" when nothing does. *looked is false when there is not enough memory. Errors: those of
+ * the passes. */
 nd_status nd_cuda_attention_check(nd_backend *b, const nd_attention_shape *s, bool backward,
                                   const nd_attention_library_pass *library, bool *looked,
                                   char *reason, size_t size);
 
-/* cuDNN, where it is wanted and fits; *done is false, and nothing enqueued, where the project's own
- * kernels must do it. Errors: ND_ECONFIG when cuDNN is insisted on and refuses. */
+/* cuDNN, where it is requested and supports the shape; otherwise *done is false, and nothing is
+ * enqueued. Errors: ND_ECONFIG when cuDNN is required and does not support it. */
 nd_status nd_cuda_attention_library(nd_backend *b, nd_view o, nd_view lse, nd_cview q, nd_cview k,
                                     nd_cview v, const nd_attention_shape *s, bool *done);
 nd_status nd_cuda_attention_backward_library(nd_backend *b, nd_view dq, nd_view dk, nd_view dv,

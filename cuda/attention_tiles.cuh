@@ -1,7 +1,7 @@
-/* Tiles of bf16 rows in shared memory and the tensor cores' fragments of them.
+/* Tiles of bf16 rows in shared memory and their tensor-core fragments.
  *
- * A row of a tile is D elements in pieces of 8 (16 bytes), whose places are permuted by the row so that
- * eight rows read together meet no bank twice. Heads narrower than D are padded with zeros. */
+ * A row of a tile has D elements in pieces of 8 (16 bytes), permuted by row so that reading eight
+ * rows at once causes no bank conflicts. Narrower heads are padded with zeros. */
 #pragma once
 
 #include "attention.cuh"
@@ -18,7 +18,7 @@ template <int D> __device__ __forceinline__ uint16_t *piece_of(uint16_t *tile, i
     return tile + row * D + ((piece ^ (row & 7)) * 8);
 }
 
-/* Fragment of 16 rows x 16 columns as the left operand: columns 16 at .. 16 at + 15. */
+/* Loads a fragment of 16 rows x 16 columns as the left operand: columns 16 at .. 16 at + 15. */
 template <int D>
 __device__ __forceinline__ void load_left(uint32_t out[4], uint16_t *tile, int row, int at)
 {
@@ -26,8 +26,9 @@ __device__ __forceinline__ void load_left(uint32_t out[4], uint16_t *tile, int r
     nd_load_matrices(out, piece_of<D>(tile, row + lane % 16, 2 * at + lane / 16));
 }
 
-/* Right operands of two 8-column products whose columns are rows `row` .. row+15 of the tile and whose
- * inner dimension is the tile's columns 16 at .. 16 at + 15: {b0, b1} of the first, then the second. */
+/* Loads the right operands of two 8-column products whose columns are rows `row` .. row+15 of the
+ * tile and whose inner dimension is the tile's columns 16 at .. 16 at + 15: {b0, b1} of the first,
+ * then of the second. */
 template <int D>
 __device__ __forceinline__ void load_right(uint32_t out[4], uint16_t *tile, int row, int at)
 {
@@ -35,7 +36,7 @@ __device__ __forceinline__ void load_right(uint32_t out[4], uint16_t *tile, int 
     nd_load_matrices(out, piece_of<D>(tile, row + lane / 16 * 8 + lane % 8, 2 * at + lane / 8 % 2));
 }
 
-/* The same with the tile's rows as the inner dimension and its columns 16 at .. as columns. */
+/* The same with the tile's rows as inner dimension and its columns from 16 at on as columns. */
 template <int D>
 __device__ __forceinline__ void load_right_transposed(uint32_t out[4], uint16_t *tile, int row,
                                                       int at)
@@ -45,7 +46,7 @@ __device__ __forceinline__ void load_right_transposed(uint32_t out[4], uint16_t 
         out, piece_of<D>(tile, row + lane / 8 % 2 * 8 + lane % 8, 2 * at + lane / 16));
 }
 
-/* Sums as a left operand: columns 16 at .. of 8-column results c. */
+/* Converts sums to a left operand: columns from 16 at on of 8-column results c. */
 __device__ __forceinline__ void as_left(uint32_t out[4], const float low[4], const float high[4])
 {
     out[0] = nd_pack_bf16(low[0], low[1]);
@@ -77,7 +78,8 @@ template <int N> __device__ __forceinline__ void clear(float x[N][4])
         x[i][e] = 0.0f;
 }
 
-/* scores += a warp's 16 rows of `left` x N rows of `tile` from `row` on, transposed, over columns 16 at .. of both. */
+/* scores += a warp's 16 rows of `left` x N rows of `tile` from `row` on, transposed, over columns
+ * 16 at .. of both. */
 template <int D, int N>
 __device__ __forceinline__ void add_scores(float scores[N / 8][4], const uint32_t left[4],
                                            uint16_t *tile, int row, int at)
@@ -128,7 +130,7 @@ __device__ __forceinline__ void store_rows(uint16_t *out, int64_t stride, int64_
     }
 }
 
-/* The sequences that a tile's rows belong to, and how far each sees. */
+/* The sequence of each row of a tile, and the number of keys it sees. */
 struct tile_places {
     int sequence[ROWS], visible[ROWS];
 };
@@ -144,7 +146,8 @@ __device__ __forceinline__ void place_queries(tile_places *places, const nd_atte
     __syncthreads();
 }
 
-/* Keys that some row of `sequence` sees, and keys that every row of the tile sees. */
+/* The number of keys that any row of `sequence` sees (most), and that every row of the tile sees
+ * (least). */
 __device__ __forceinline__ void limits_of(const tile_places *places, int sequence, int *most,
                                           int *least)
 {
@@ -157,7 +160,7 @@ __device__ __forceinline__ void limits_of(const tile_places *places, int sequenc
     }
 }
 
-/* The last sequence of the tile, -1 when it has none; the first is that of row 0. */
+/* The last sequence of the tile, -1 when it has none. The first is that of row 0. */
 __device__ __forceinline__ int last_sequence(const tile_places *places)
 {
     int last = -1;
@@ -166,7 +169,7 @@ __device__ __forceinline__ int last_sequence(const tile_places *places)
     return last;
 }
 
-/* How many keys of `sequence` this thread's two rows see. */
+/* The number of keys of `sequence` that this thread's two rows see. */
 __device__ __forceinline__ void sight_of(const tile_places *places, int sequence, int sight[2])
 {
     ND_UNROLL
@@ -176,7 +179,8 @@ __device__ __forceinline__ void sight_of(const tile_places *places, int sequence
     }
 }
 
-/* A stage of {keys, values} from key `first` on of the sequence and head that begin at `base`. */
+/* Starts loading a stage {keys, values} from key `first` on of the sequence and head that begin at
+ * `base`. */
 template <int D>
 __device__ __forceinline__ void fetch_keys(uint16_t *stage, const uint16_t *k, const uint16_t *v,
                                            const nd_attention_layout &s, int64_t base, int first)
@@ -186,7 +190,7 @@ __device__ __forceinline__ void fetch_keys(uint16_t *stage, const uint16_t *k, c
     fetch<D, ROWS>(stage + ROWS * D, v, at, stride, s.key_len - first, s.head_dim);
 }
 
-/* The stage of tile `tile`, once it is there; that of the next one is on its way. */
+/* Waits for the stage of tile `tile` and starts loading the next one. */
 template <int D>
 __device__ __forceinline__ uint16_t *next_keys(uint16_t *stages, int tile, int tiles,
                                                const uint16_t *k, const uint16_t *v,

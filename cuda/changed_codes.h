@@ -1,4 +1,4 @@
-/* Ternary codes made into the entries of a code stream, and read from them, by kernels. */
+/* Kernels that encode and decode the entries of a code stream. */
 #pragma once
 
 #include "dist/code_kernels.h"

@@ -1,18 +1,19 @@
-/* Sums over rows for a norm's weights: blocks of a row kernel each write their own, and these are added
- * in the order of the blocks, so that the result depends on nothing but the shape. */
+/* Sums over rows for the gradient of a norm's weights: each block of a row kernel writes its own
+ * sums, which are then added in the order of the blocks, so that the result depends only on the
+ * shape. */
 #pragma once
 
 #include "floats.cuh"
 
-/* Blocks that share the rows of a backward norm. */
+/* Blocks that share the rows in the backward pass of a norm. */
 enum { ND_ROW_BLOCKS = 528 };
 
 /* dw[i] += sum over `parts` rows of partial [parts, n]. */
 nd_status nd_cuda_add_columns(nd_cuda *cuda, nd_view dw, const float *partial, int64_t parts,
                               int64_t n);
 
-/* Raises the kernel's limit of shared memory when a row needs more than the default. What the kernel
- * has of its own, room for nd_block_sum, counts against both limits. */
+/* Raises the kernel's limit of dynamic shared memory when a row needs more than the default. The
+ * kernel's static memory, for nd_block_sum, counts against both limits. */
 template <typename F> nd_status nd_cuda_allow_shared(const nd_cuda *cuda, F kernel, size_t bytes)
 {
     const size_t own = 32 * sizeof(float);
@@ -25,22 +26,23 @@ template <typename F> nd_status nd_cuda_allow_shared(const nd_cuda *cuda, F kern
     return ND_OK;
 }
 
-/* Where a block keeps column i + j of a row in shared memory, i the first of the thread's eight: a thread's columns
- * stand as far apart as there are threads, so that a warp meets no bank twice. */
+/* The index in shared memory of column i + j of a row, i being the first of the thread's eight
+ * columns. A thread's columns are as far apart as there are threads, which avoids
+ * bank conflicts. */
 __device__ __forceinline__ int nd_own_column(int64_t i, int j)
 {
     const int thread = (int)threadIdx.x;
     return (int)i - thread * ND_WIDE + j * (int)blockDim.x + thread;
 }
 
-/* Bytes of all columns of a row. */
+/* Bytes of shared memory for all columns of a row. */
 static inline size_t nd_own_columns_bytes(int64_t n)
 {
     const int64_t step = (int64_t)nd_row_threads(n) * ND_WIDE;
     return (size_t)(nd_ceil(n, step) * step) * sizeof(float);
 }
 
-/* Zeros, each where the thread that owns its column will add. */
+/* Zeroes the columns, each by the thread that will add to it. */
 __device__ __forceinline__ void nd_clear_columns(float *dw, int64_t n)
 {
     for (int64_t i = (int64_t)threadIdx.x * ND_WIDE; i < n; i += (int64_t)blockDim.x * ND_WIDE)
@@ -48,7 +50,7 @@ __device__ __forceinline__ void nd_clear_columns(float *dw, int64_t n)
             dw[nd_own_column(i, j)] = 0.0f;
 }
 
-/* The block's sums to its row of partial [blocks, n]. */
+/* Writes the block's sums to its row of partial [blocks, n]. */
 __device__ __forceinline__ void nd_store_columns(float *partial, const float *dw, int64_t n)
 {
     for (int64_t i = (int64_t)threadIdx.x * ND_WIDE; i < n; i += (int64_t)blockDim.x * ND_WIDE)

@@ -1,9 +1,9 @@
-/* What the files of the CUDA backend share: its state, its workspace, and how errors pass.
+/* Shared by the files of the CUDA backend: its state, workspace and error handling.
  *
- * One compute stream: ops are enqueued in the order of their calls and return at once. `download` and
- * `synchronize` wait. What an op needs beyond its arguments it takes from the scratch, device memory that
- * grows when an op needs more than any before it and then stays; ops share it because they run one
- * after another. */
+ * There is one compute stream: ops are enqueued in the order of their calls and return at once;
+ * `download` and `synchronize` wait. Memory that an op needs besides its arguments comes from the
+ * scratch, device memory that grows to the largest request so far; ops can share it because they
+ * run one after another. */
 #pragma once
 
 #include "device.cuh"
@@ -15,9 +15,9 @@ extern "C" {
 enum nd_fault_kind {
     ND_FAULT_NONE,
     ND_FAULT_TOKEN,  /* outside [lowest, limit) */
-    ND_FAULT_CUT,    /* the codes of a tensor end too early */
-    ND_FAULT_CHANGE, /* a change of code `position` of `limit` of a tensor */
-    ND_FAULT_STOPPED /* an int8 product whose operands did not arrive */
+    ND_FAULT_CUT,    /* the codes of a tensor are truncated */
+    ND_FAULT_CHANGE, /* a change of code `position` of the `limit` codes of a tensor */
+    ND_FAULT_STOPPED /* an int8 product whose operands did not arrive in time */
 };
 
 enum { ND_FAULT_NAME = 64 };
@@ -25,7 +25,7 @@ struct nd_fault_name {
     char text[ND_FAULT_NAME];
 };
 
-/* What a kernel found wrong with its arguments; host memory that the device writes. */
+/* An error that a kernel found in its arguments; host memory that the device writes. */
 struct nd_cuda_fault {
     int32_t kind; /* nd_fault_kind */
     int32_t value;
@@ -42,10 +42,10 @@ struct nd_cuda_library_attention;
 
 struct nd_cuda {
     int device, multiprocessors;
-    size_t shared_limit; /* dynamic shared memory a block may ask for */
+    size_t shared_limit; /* dynamic shared memory available to a block */
     cudaStream_t stream;
-    /* Called before the host waits for the stream, or for `all` of the device as cudaFree does; NULL:
-     * there is nothing to see to. A stream that waits for other GPUs may never come to rest
+    /* Called before the host waits for the stream or, with `all`, for the whole device as cudaFree
+     * does; NULL: nothing to do. A stream that waits for other GPUs may never become idle
      * (nccl_exchanges.h). */
     nd_status (*before_wait)(void *context, bool all);
     void *before_wait_context;
@@ -53,7 +53,7 @@ struct nd_cuda {
     size_t scratch_bytes;
     nd_cuda_matmuls *matmuls;
     nd_cuda_fault *fault;
-    /* Pinned memory that small uploads pass through, so that they need not wait. */
+    /* Pinned memory for small uploads, so that they need not wait. */
     unsigned char *staging;
     cudaEvent_t staging_free[ND_STAGING_SLOTS];
     int staging_next;
@@ -62,10 +62,10 @@ struct nd_cuda {
     double rope_base;
     void *dynamic_codes; /* two nd_dynamic_code: signed, unsigned */
     float *constants;    /* {0, 1} */
-    bool recording;      /* the stream's work is not run but recorded (recording.cu) */
-    int64_t epoch;       /* how often memory that recordings know has moved */
+    bool recording;      /* ops are recorded instead of executed (recording.cu) */
+    int64_t epoch;       /* counts moves of memory that recordings refer to */
     int attention;       /* nd_cuda_attention */
-    nd_cuda_library_attention *library_attention; /* NULL: cuDNN is not wanted or not built in */
+    nd_cuda_library_attention *library_attention; /* NULL: cuDNN is not requested or not built in */
     int int8;                                     /* nd_cuda_int8 */
     nd_cuda_int8_choices *int8_choices;
 };
@@ -75,7 +75,7 @@ static inline nd_cuda *nd_cuda_of(const nd_backend *b)
     return static_cast<nd_cuda *>(b->context);
 }
 
-/* The status of a CUDA call, recorded as an error when it failed. */
+/* The status of a CUDA call; an error is raised when it failed. */
 nd_status nd_cuda_check(cudaError_t code, const char *what, const char *file, int line);
 #define ND_CUDA_TRY(expression)                                                                    \
     do {                                                                                           \
@@ -85,20 +85,21 @@ nd_status nd_cuda_check(cudaError_t code, const char *what, const char *file, in
             return nd_cuda_status_;                                                                \
     } while (0)
 
-/* Fails while ops are recorded. */
+/* Fails during recording. */
 nd_status nd_cuda_not_recording(const nd_cuda *cuda);
 
-/* Returns when everything enqueued so far is done. */
+/* Waits for everything enqueued so far. */
 nd_status nd_cuda_wait(nd_cuda *cuda);
 
-/* Frees device memory that enqueued ops may still use: cudaFree waits for every stream of the device, so
- * all exchanges with other GPUs are waited for first, under their deadline. memory may be NULL. */
+/* Frees device memory that enqueued ops may still use. cudaFree waits for every stream of the
+ * device, so this function first waits for all exchanges with other GPUs, with their timeout.
+ * memory may be NULL. */
 nd_status nd_cuda_free(nd_cuda *cuda, void *memory);
 
-/* `bytes` of device memory for one op, aligned to 256; what was there before is lost. */
+/* `bytes` of device memory for one op, aligned to 256; its previous contents are lost. */
 nd_status nd_cuda_scratch(nd_cuda *cuda, size_t bytes, void **scratch);
 
-/* `count` elements of `size` bytes, rounded up so that the next piece is aligned too. */
+/* Bytes of `count` elements of `size` bytes, rounded up to keep the next piece aligned. */
 static inline size_t nd_scratch_bytes(int64_t count, size_t size)
 {
     return ((size_t)count * size + 255) / 256 * 256;
@@ -114,17 +115,18 @@ static inline int64_t nd_min(int64_t a, int64_t b)
     return a < b ? a : b;
 }
 
-/* Blocks of `threads` for `work` items, at most `most`: kernels stride over what is left. */
+/* The number of blocks of `threads` threads for `work` items, at most `most`: kernels loop over the
+ * rest. */
 static inline unsigned nd_blocks_for(int64_t work, int64_t threads, int64_t most)
 {
     const int64_t blocks = nd_min(nd_ceil(work, threads), most);
     return (unsigned)(blocks > 0 ? blocks : 1);
 }
 
-/* c [m, n] = alpha op(a) op(b) + beta c, row-major, through cuBLASLt. a and b of one type: bf16 or f32
- * with c f32 or bf16 (bf16 only of bf16), or i8 with c i32, where a is [m, k] and b [n, k] and alpha and
- * beta are 1 and 0. alpha_device (f32, may be NULL) replaces alpha. *done is false when the library
- * has no kernel for it: nothing has been enqueued then. */
+/* c [m, n] = alpha op(a) op(b) + beta c, row-major, with cuBLASLt. a and b have one type: bf16 or
+ * f32 with c f32 or bf16 (bf16 only for bf16), or i8 with c i32, where a is [m, k], b is [n, k],
+ * alpha 1 and beta 0. alpha_device (f32, may be NULL) replaces alpha. *done is false, and nothing
+ * enqueued, when the library has no kernel for it. */
 struct nd_matmul {
     nd_dtype type, c_type;
     bool transpose_a, transpose_b;
@@ -139,24 +141,25 @@ void nd_cuda_matmuls_destroy(nd_cuda *cuda);
 size_t nd_cuda_matmuls_bytes(const nd_cuda *cuda);
 nd_status nd_cuda_matmul(nd_cuda *cuda, const nd_matmul *call, bool *done);
 
-/* What was measured of int8 products (int8_product.cuh). */
+/* Measurements of int8 products (int8_product.cuh). */
 nd_status nd_cuda_int8_choices_create(nd_cuda *cuda);
 void nd_cuda_int8_choices_destroy(nd_cuda *cuda);
 
-/* The same by kernels of our own, for what the library refuses: correct and slow. */
+/* The same with the project's kernels, for what the library does not support: correct and slow. */
 nd_status nd_cuda_matmul_plain(nd_cuda *cuda, const nd_matmul *call);
 
-/* One or the other. */
+/* Uses the library if possible, else the plain kernels. */
 nd_status nd_cuda_product(nd_cuda *cuda, const nd_matmul *call);
 
-/* Errors of the first: ND_ECONFIG, ND_EINTERNAL when cuDNN is insisted on and is not there. */
+/* Errors of nd_cuda_library_attention_create: ND_ECONFIG, ND_EINTERNAL when cuDNN is required and
+ * missing. */
 nd_status nd_cuda_library_attention_create(nd_cuda *cuda);
 void nd_cuda_library_attention_destroy(nd_cuda *cuda);
 
 /* y = alpha x + beta y over `count` elements; beta 0 reads no y. */
 nd_status nd_cuda_axpby(nd_cuda *cuda, nd_view y, float alpha, nd_cview x, float beta);
 
-/* Each fills the slots of one op family. */
+/* Each function fills the slots of one family of ops. */
 void nd_cuda_fill_codes(nd_backend_ops *ops);
 void nd_cuda_fill_ternary(nd_backend_ops *ops);
 void nd_cuda_fill_int8(nd_backend_ops *ops);

@@ -1,10 +1,10 @@
-/* Which of cuDNN's engines computes a graph, and the execution plan made of it. */
+/* Chooses cuDNN's engine for a graph and creates the execution plan. */
 #pragma once
 
 #include "cudnn_operations.h"
 
-/* What a plan is made for: the device of `handle`, or, with no handle, the one that `properties` (a
- * finished CUDNN_BACKEND_DEVICEPROP_DESCRIPTOR) describes; such a plan cannot be executed here. */
+/* The device of a plan: that of `handle` or, when it is NULL, the one that `properties` (a finished
+ * CUDNN_BACKEND_DEVICEPROP_DESCRIPTOR) describes; such a plan cannot be executed here. */
 typedef struct nd_cudnn_target {
     cudnnHandle_t handle;
     cudnnBackendDescriptor_t properties;
@@ -16,7 +16,8 @@ typedef struct nd_cudnn_choice {
     int64_t workspace;             /* bytes */
 } nd_cudnn_choice;
 
-/* Takes the first engine of cuDNN's own order that gives the same bits every time, needs at most `limit`
- * bytes of workspace, and whose plan can be made. False when there is none: graph->failed says why. */
+/* Chooses the first engine in cuDNN's own order that is reproducible, needs at most `limit` bytes
+ * of workspace, and whose plan can be created. Returns false when there is none, with the reason in
+ * graph->failed. */
 bool nd_cudnn_choose_engine(nd_cudnn_graph *graph, nd_cudnn_target target, int64_t limit,
                             nd_cudnn_choice *choice);

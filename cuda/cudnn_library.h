@@ -1,4 +1,5 @@
-/* The functions of cuDNN's graph interface that are used, opened when attention first asks for them. */
+/* The functions of cuDNN's graph interface that are used; loaded when attention first
+ * needs them. */
 #pragma once
 
 #include "core/base/error.h"
@@ -22,10 +23,10 @@ typedef struct nd_cudnn_library {
     __typeof__(&cudnnBackendGetAttribute) get;
     __typeof__(&cudnnBackendFinalize) finalize;
     __typeof__(&cudnnBackendExecute) execute;
-    int64_t part_bytes; /* of workspace that a backward pass may keep ds in (cudnn_attention.c) */
+    int64_t part_bytes; /* of workspace for ds in a backward pass (cudnn_attention.c) */
 } nd_cudnn_library;
 
-/* Errors: ND_EINTERNAL when it is missing or lacks a function. */
+/* Loads the library. Errors: ND_EINTERNAL when it is missing or lacks a function. */
 nd_status nd_cudnn_library_open(nd_cudnn_library *cudnn);
 
 #ifdef __cplusplus

@@ -1,6 +1,6 @@
-/* What kernels are written in: CUDA C++ and the few instructions that have no C++ name. Under
+/* The language of kernels: CUDA C++ and wrappers of the few instructions without C++ names. With
  * ND_CUDA_EMULATED the same sources are compiled for the host, where tests/cuda/emulation runs the
- * threads of a block as fibers: so kernels are tested where there is no GPU. */
+ * threads of a block as fibers, which tests kernels without a GPU. */
 #pragma once
 
 #include <stdint.h>
@@ -26,7 +26,7 @@ __device__ __forceinline__ uint32_t nd_shared_address(const void *pointer)
     return static_cast<uint32_t>(__cvta_generic_to_shared(pointer));
 }
 
-/* 16 bytes of global memory to shared memory, asynchronously; zeros where not `valid`. */
+/* Copies 16 bytes from global to shared memory, asynchronously; zeros unless `valid`. */
 __device__ __forceinline__ void nd_copy_async(void *shared, const void *global, bool valid)
 {
     const int bytes = valid ? 16 : 0;
@@ -40,14 +40,14 @@ __device__ __forceinline__ void nd_copy_commit()
     asm volatile("cp.async.commit_group;\n" ::: "memory");
 }
 
-/* Waits until at most N of this thread's committed groups are on their way. */
+/* Waits until at most N of this thread's committed groups are in flight. */
 template <int N> __device__ __forceinline__ void nd_copy_wait()
 {
     asm volatile("cp.async.wait_group %0;\n" ::"n"(N) : "memory");
 }
 
-/* Four 8 x 8 matrices of 16-bit elements (or 8 x 16 bytes): lane l gives the address of row l % 8 of
- * matrix l / 8 and receives elements 2 (l % 4), 2 (l % 4) + 1 of row l / 4 of each. */
+/* Loads four 8 x 8 matrices of 16-bit elements (or 8 x 16 bytes): lane l passes the address of row
+ * l % 8 of matrix l / 8 and receives elements 2 (l % 4), 2 (l % 4) + 1 of row l / 4 of each. */
 __device__ __forceinline__ void nd_load_matrices(uint32_t out[4], const void *row)
 {
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];\n"
@@ -85,7 +85,7 @@ __device__ __forceinline__ void nd_mma_int8(int32_t c[4], const uint32_t a[4], u
                  : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
 
-/* low in the low half. */
+/* `low` in the low half. */
 __device__ __forceinline__ uint32_t nd_pack_bf16(float low, float high)
 {
     uint32_t packed;
@@ -108,7 +108,7 @@ __device__ __forceinline__ float nd_float_of(uint32_t bits)
     return __uint_as_float(bits);
 }
 
-/* x y, rounded before anything is added to it. */
+/* x y, rounded before anything is added to it (no fused multiply-add). */
 __device__ __forceinline__ float nd_product(float x, float y)
 {
     return __fmul_rn(x, y);
@@ -121,7 +121,8 @@ __device__ __forceinline__ float nd_float_of_bf16(uint16_t h)
     return nd_float_of((uint32_t)h << 16);
 }
 
-/* What all threads of a grid do in turns with 0 <= i < count: one each, or ND_WIDE (floats.cuh) from i on. */
+/* Loops over 0 <= i < count distributed over all threads of a grid: one element per iteration, or
+ * ND_WIDE elements (floats.cuh) from i on. */
 #define ND_GRID_LOOP(i, count)                                                                     \
     for (int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x; i < (count);                  \
          i += (int64_t)gridDim.x * blockDim.x)

@@ -1,11 +1,11 @@
-/* Floats of any type as f32 in registers, eight at a time. */
+/* Loads and stores floats of any type as f32 in registers, eight at a time. */
 #pragma once
 
 #include "context.cuh"
 
 enum { ND_WIDE = 8 }; /* elements of one access: 16 bytes of bf16 */
 
-/* Memory and type of a view, as kernels take them. f64 is read and written one by one only. */
+/* Memory and type of a view, for kernels. f64 is accessed element by element only. */
 struct nd_floats {
     void *data;
     int dtype;
@@ -28,7 +28,7 @@ static inline bool nd_is_wide_type(nd_dtype dtype)
     return dtype == ND_F32 || dtype == ND_BF16;
 }
 
-/* Whether rows of `n` elements that start at these addresses can be read 16 bytes at a time. */
+/* Whether rows of `n` elements at these addresses can be accessed 16 bytes at a time. */
 static inline bool nd_aligned(int64_t n, const void *a, const void *b = NULL, const void *c = NULL,
                               const void *d = NULL)
 {
@@ -55,7 +55,8 @@ __device__ __forceinline__ void nd_store_one(nd_floats v, int64_t i, float x)
         static_cast<double *>(v.data)[i] = (double)x;
 }
 
-/* Elements i .. i+7; of these `left` exist and the rest are 0. `wide`: nd_aligned, so all exist. */
+/* Elements i .. i+7, of which `left` exist and the others are 0. `wide`: nd_aligned, so
+ * all exist. */
 __device__ __forceinline__ void nd_load_wide(nd_floats v, int64_t i, int64_t left, bool wide,
                                              float x[ND_WIDE])
 {
@@ -141,7 +142,7 @@ __device__ __forceinline__ int nd_quantized(float x, float factor)
     return (int)fminf(fmaxf(rintf(x * factor), -128.0f), 127.0f);
 }
 
-/* -- reductions over a block of whole warps; every thread gets the result ------------------------- */
+/* Reductions over a block of whole warps; every thread gets the result. */
 
 __device__ __forceinline__ float nd_warp_sum(float x)
 {
@@ -151,8 +152,8 @@ __device__ __forceinline__ float nd_warp_sum(float x)
     return x;
 }
 
-/* MAGNITUDES: of values that are not negative, compared as bits, so that infinity and NaN are above all
- * numbers. Else NaN is left out. */
+/* MAGNITUDES: for non-negative values, compared as bits, so that infinity and NaN exceed all
+ * numbers. Otherwise NaN is ignored. */
 template <bool MAGNITUDES> __device__ __forceinline__ float nd_larger(float a, float b)
 {
     if (!MAGNITUDES)
@@ -176,13 +177,13 @@ __device__ __forceinline__ double nd_warp_sum(double x)
     return x;
 }
 
-/* `shared`: room for 32 values, used by nothing else. */
+/* `shared`: room for 32 values, for this purpose only. */
 template <typename T> __device__ __forceinline__ T nd_block_sum(T x, T *shared)
 {
     const int lane = (int)threadIdx.x % 32, warp = (int)threadIdx.x / 32;
     const int warps = (int)blockDim.x / 32;
     x = nd_warp_sum(x);
-    __syncthreads(); /* the last use of `shared` is over */
+    __syncthreads(); /* the previous use of `shared` is over */
     if (lane == 0)
         shared[warp] = x;
     __syncthreads();
@@ -208,8 +209,8 @@ __device__ __forceinline__ float nd_block_max(float x, float *shared)
     return largest;
 }
 
-/* The scale a of a row's codes (quantize_rows in core/backend/backend.h) from each thread's largest
- * magnitude, and the factor of its values. */
+/* The scale a of a row's codes (quantize_rows in core/backend/backend.h), from each thread's
+ * largest magnitude, and the factor of its values. */
 __device__ __forceinline__ float nd_code_scale(float largest, float *shared)
 {
     largest = nd_block_max<true>(largest, shared);
@@ -221,7 +222,7 @@ __device__ __forceinline__ float nd_code_factor(float scale)
     return scale <= 3.402823466e38f ? 127.0f / scale : 0.0f;
 }
 
-/* Threads for a row of n elements: whole warps, each thread a few wide accesses. */
+/* Threads for a row of n elements: whole warps, a few wide accesses per thread. */
 static inline unsigned nd_row_threads(int64_t n)
 {
     const int64_t wanted = nd_ceil(nd_ceil(n, ND_WIDE), 32) * 32;

@@ -1,18 +1,19 @@
-/* The instructions of compute capability 9.0 that the int8 product of int8_hopper.cu is made of: barriers in shared
- * memory that count bytes, tiles copied by the tensor memory accelerator (TMA), and products of a warpgroup (128
- * threads) whose operands are read from shared memory. They exist for sm_90a only; elsewhere the kernel is empty
- * and never launched. tests/cuda/emulation has the same functions for the host. */
+/* Instructions of compute capability 9.0 that the int8 product of int8_hopper.cu uses: barriers in
+ * shared memory that count bytes, tiles copied by the tensor memory accelerator (TMA), and products
+ * of a warpgroup (128 threads) with operands in shared memory. They exist for sm_90a only;
+ * elsewhere the kernel is empty and never launched. tests/cuda/emulation implements the same
+ * functions on the host. */
 #pragma once
 
 #include "context.cuh"
 
-static const uint64_t ND_BARRIER_NANOSECONDS = 4000000000; /* seconds, where microseconds are due */
+/* seconds, where microseconds are expected */
+static const uint64_t ND_BARRIER_NANOSECONDS = 4000000000;
 
 enum {
     ND_WARPGROUP = 128,
-    ND_SWIZZLED_BYTES =
-        128, /* of a row of a tile: what the swizzle permutes pieces of 16 bytes within */
-    ND_SWIZZLE_ATOM = 8 * 128 /* eight rows; tiles begin at multiples of it */
+    ND_SWIZZLED_BYTES = 128,  /* of a row of a tile: pieces of 16 bytes are permuted within them */
+    ND_SWIZZLE_ATOM = 8 * 128 /* eight rows; tiles start at multiples of it */
 };
 
 #ifdef ND_CUDA_EMULATED
@@ -32,7 +33,8 @@ typedef CUtensorMap nd_tensor_map;
 
 #if ND_HOPPER
 
-/* A phase of the barrier ends when `arrivals` threads have arrived and all bytes announced have come. */
+/* A phase of the barrier ends when `arrivals` threads have arrived and all announced bytes were
+ * copied. */
 __device__ __forceinline__ void nd_barrier_init(uint64_t *barrier, int arrivals)
 {
     asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;\n" ::"r"(nd_shared_address(barrier)),
@@ -40,7 +42,7 @@ __device__ __forceinline__ void nd_barrier_init(uint64_t *barrier, int arrivals)
                  : "memory");
 }
 
-/* Makes initialised barriers known to the copies that will count on them. */
+/* Makes initialised barriers visible to the copies that count on them. */
 __device__ __forceinline__ void nd_barrier_publish()
 {
     asm volatile("fence.mbarrier_init.release.cluster;\n" ::: "memory");
@@ -53,7 +55,7 @@ __device__ __forceinline__ void nd_barrier_arrive(uint64_t *barrier)
                  : "memory");
 }
 
-/* Arrives, and announces so many bytes to the phase under way. */
+/* Arrives, and announces so many bytes in the current phase. */
 __device__ __forceinline__ void nd_barrier_expect(uint64_t *barrier, int bytes)
 {
     asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;\n" ::"r"(
@@ -80,8 +82,8 @@ __device__ __forceinline__ uint64_t nd_nanoseconds()
     return now;
 }
 
-/* Waits for the end of the phase of this parity (0 first). false: it did not come within seconds, so that a
- * mistake ends a kernel instead of hanging the device. */
+/* Waits for the end of the phase of this parity (0 first). Returns false when it does not end
+ * within seconds, so that a bug ends the kernel instead of hanging the device. */
 __device__ __forceinline__ bool nd_barrier_wait(uint64_t *barrier, uint32_t parity)
 {
     if (nd_barrier_try(barrier, parity))
@@ -93,8 +95,8 @@ __device__ __forceinline__ bool nd_barrier_wait(uint64_t *barrier, uint32_t pari
     return true;
 }
 
-/* Rows `row` .. of the map's matrix, of each the 128 bytes from `column` on, zeros outside, to a swizzled tile;
- * their bytes count on the barrier, those outside too. One thread calls it. */
+/* Copies rows from `row` on of the map's matrix, 128 bytes of each from `column` on, zeros outside,
+ * to a swizzled tile; all bytes, also those outside, count on the barrier. One thread calls it. */
 __device__ __forceinline__ void nd_tile_load(void *tile, const nd_tensor_map *map,
                                              uint64_t *barrier, int column, int row)
 {
@@ -104,7 +106,7 @@ __device__ __forceinline__ void nd_tile_load(void *tile, const nd_tensor_map *ma
                  : "memory");
 }
 
-/* Before the first product after the accumulators were touched otherwise. */
+/* Required before the first product after other accesses to the accumulators. */
 __device__ __forceinline__ void nd_warpgroup_arrive()
 {
     asm volatile("wgmma.fence.sync.aligned;\n" ::: "memory");
@@ -115,13 +117,13 @@ __device__ __forceinline__ void nd_warpgroup_commit()
     asm volatile("wgmma.commit_group.sync.aligned;\n" ::: "memory");
 }
 
-/* Waits until at most GROUPS committed groups of products are under way. */
+/* Waits until at most GROUPS committed groups of products are in flight. */
 template <int GROUPS> __device__ __forceinline__ void nd_warpgroup_wait()
 {
     asm volatile("wgmma.wait_group.sync.aligned %0;\n" ::"n"(GROUPS) : "memory");
 }
 
-/* Registers of a thread, a multiple of 8: what one warpgroup gives up another may take. */
+/* Registers per thread, a multiple of 8: one warpgroup releases what another may acquire. */
 template <int COUNT> __device__ __forceinline__ void nd_registers_give()
 {
     asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;\n" ::"n"(COUNT));
@@ -192,9 +194,10 @@ __device__ __forceinline__ void nd_warpgroup_product<192>(int32_t sums[96], uint
 
 #if ND_HOPPER || !defined(__CUDA_ARCH__)
 
-/* What a product is told of an operand: the address of 32 bytes of its first row in a swizzled tile. In units of
- * 16 bytes: the address in bits 0-13, the leading offset (unused with this swizzle) in 16-29, from eight rows to
- * the next eight in 32-45; the swizzle of 128 bytes is 1 in bits 62-63. */
+/* The descriptor of an operand: the address of 32 bytes of its first row in a swizzled tile. In
+ * units of 16 bytes: the address in bits 0-13, the leading offset (unused with this swizzle) in
+ * 16-29, the distance between groups of eight rows in 32-45; the 128-byte swizzle is value 1 in
+ * bits 62-63. */
 __device__ __forceinline__ uint64_t nd_operand(const void *tile)
 {
     return (uint64_t)((nd_shared_address(tile) & 0x3ffff) >> 4) | (uint64_t)1 << 16 |
@@ -203,7 +206,7 @@ __device__ __forceinline__ uint64_t nd_operand(const void *tile)
 
 #endif
 
-/* The map of x [rows, width] in bytes, width a multiple of 16 and x aligned to 16, for boxes of `box` rows (at most
- * 256). Errors: ND_EINTERNAL when the driver refuses. */
+/* Creates the map of x [rows, width] in bytes, width a multiple of 16 and x aligned to 16, for
+ * boxes of `box` rows (at most 256). Errors: ND_EINTERNAL when the driver rejects it. */
 nd_status nd_cuda_tensor_map(nd_cuda *cuda, nd_tensor_map *map, const void *x, int64_t rows,
                              int64_t width, int box);

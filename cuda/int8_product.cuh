@@ -1,13 +1,14 @@
-/* The project's own int8 product, scaled as it is stored. */
+/* The project's own int8 product, which scales results while storing them. */
 #pragma once
 
 #include "context.cuh"
 
-/* y[r,n] (+)= the product of left [y.rows, k] and rightᵀ, right [y.cols, k], scaled in one of three ways:
+/* y[r,n] (+)= the product of left [y.rows, k] and rightᵀ, right [y.cols, k], scaled in one of three
+ * ways:
  *   groups 0        s a[r]/127 sum_k left[r,k] right[n,k]
  *   groups > 0      a[r]/127 sum_g s[n,g] sum_{k in g} left[r,k] right[n,k]     s: [y.cols, groups]
- *   row_width > 0   sum_g s[g,r]/127 sum_{k in g} left[r,k] right[n,k], groups of row_width (a multiple
- *                   of 32), the last one short                                  s: [groups, y.rows] */
+ *   row_width > 0   sum_g s[g,r]/127 sum_{k in g} left[r,k] right[n,k], groups of row_width (a
+ *                   multiple of 32), the last one shorter                   s: [groups, y.rows] */
 struct nd_int8_product {
     nd_view y;
     const int8_t *left, *right;
@@ -18,20 +19,22 @@ struct nd_int8_product {
 };
 nd_status nd_cuda_int8_product(nd_backend *b, const nd_int8_product *product);
 
-/* The same by instructions that every device has (mma.sync): what the next one is held to. */
+/* The same with instructions that every device has (mma.sync); the reference for the
+ * next function. */
 nd_status nd_cuda_int8_mma(nd_cuda *cuda, const nd_int8_product *product);
 
-/* The same on compute capability 9.0 (wgmma, TMA): the same bits. Where it takes it: no group scales but groups of rows
- * in multiples of 128, k a multiple of 16, y.cols of 8, operands and y aligned to 16. */
+/* The same with instructions of compute capability 9.0 (wgmma, TMA), with equal bits. Supported: no
+ * group scales except groups of rows in multiples of 128, k a multiple of 16, y.cols of 8, operands
+ * and y aligned to 16. */
 bool nd_cuda_int8_hopper_takes(const nd_int8_product *product);
 nd_status nd_cuda_int8_hopper(nd_cuda *cuda, const nd_int8_product *product);
 
-/* Runs both on the device, on numbers that leave tiles, slices and groups unfinished, and compares bits; waits.
- * *reason (static text): NULL when they are equal, else why the second is not to be used. Errors: a fault that leaves
- * the device unusable. */
+/* Runs both on the device, on shapes with incomplete tiles, slices and groups, and compares the
+ * bits; waits. *reason (static text): NULL when they are equal, else why the second must not be
+ * used. Errors: a fault after which the device is unusable. */
 nd_status nd_cuda_int8_hopper_check(nd_cuda *cuda, const char **reason);
 
-/* Whether the device's own instructions are used. */
+/* Whether the instructions of compute capability 9.0 are used. */
 enum nd_hopper_state { ND_HOPPER_UNKNOWN, ND_HOPPER_EXACT, ND_HOPPER_REFUSED };
 struct nd_cuda_hopper {
     nd_hopper_state state;
@@ -39,8 +42,8 @@ struct nd_cuda_hopper {
 };
 nd_cuda_hopper *nd_cuda_hopper_of(nd_cuda *cuda);
 
-/* The same with one scale (groups 0), by this kernel or by cuBLASLt and a pass that scales, whichever was
- * faster when a shape of this kind was first met: both give the same bits. `sums`: nd_cuda_int8_scratch
- * bytes of the scratch. */
+/* The same with one scale (groups 0), by this kernel or by cuBLASLt and a scaling pass, whichever
+ * was faster when a shape of this kind was first used; the bits are equal. `sums`:
+ * nd_cuda_int8_scratch bytes of the scratch. */
 nd_status nd_cuda_int8_scaled(nd_backend *b, const nd_int8_product *product, void *sums);
 size_t nd_cuda_int8_scratch(const nd_cuda *cuda, int64_t rows, int64_t cols);

@@ -1,5 +1,5 @@
-/* NVIDIA's libraries are opened when a GPU is used, so that the same program starts where there are
- * none. */
+/* Loads NVIDIA's libraries when a GPU is used, so that the same program starts on machines without
+ * them. */
 #pragma once
 
 #include "core/base/error.h"
@@ -8,12 +8,12 @@
 extern "C" {
 #endif
 
-/* Opens `name` ("libcublasLt.so.13"): in the directory of the environment variable ND_CUDA_LIBRARIES,
- * by the system's own search, and where the build found CUDA. Errors: ND_EINTERNAL naming the library,
- * what needs it and the loader's reason. It stays open. */
+/* Loads `name` ("libcublasLt.so.13") from the directory in the environment variable
+ * ND_CUDA_LIBRARIES, by the system's search, or from where the build found CUDA. It stays loaded.
+ * Errors: ND_EINTERNAL naming the library, what needs it (`what_for`) and the loader's reason. */
 nd_status nd_library_open(const char *name, const char *what_for, void **library);
 
-/* The function `name` of it. Errors: ND_EINTERNAL. */
+/* Finds the function `name` in it. Errors: ND_EINTERNAL. */
 nd_status nd_library_function(void *library, const char *name, void **function);
 
 #ifdef __cplusplus

@@ -1,4 +1,5 @@
-/* How an updated weight is stored: as it is, or in bf16 with the random words of core/base/rng.h. */
+/* Stores an updated weight: as it is, or in bf16 with stochastic rounding by the random words of
+ * core/base/rng.h. */
 #pragma once
 
 #include "floats.cuh"
@@ -17,7 +18,7 @@ __device__ __forceinline__ uint4 nd_philox(uint64_t key, uint64_t counter_high,
     return make_uint4(c0, c1, c2, c3);
 }
 
-/* nd_bf16_from_float_stochastic, as the float it stands for. */
+/* nd_bf16_from_float_stochastic; returns the rounded value as f32. */
 __device__ __forceinline__ float nd_round_stochastic(float x, uint32_t random)
 {
     const uint32_t bits = nd_bits_of(x);
@@ -26,7 +27,8 @@ __device__ __forceinline__ float nd_round_stochastic(float x, uint32_t random)
     return nd_float_of((bits + (random & 0xffffu)) & 0xffff0000u);
 }
 
-/* w[i .. i+7] = x, i a multiple of 8; with e = first + i element i takes word e % 4 of philox(key, 2, e / 4). */
+/* w[i .. i+7] = x, i a multiple of 8; with e = first + i, element i uses word e % 4 of philox(key,
+ * 2, e / 4). */
 __device__ __forceinline__ void nd_store_masters(nd_floats w, int64_t i, int64_t left, bool wide,
                                                  float x[ND_WIDE], uint64_t key, int64_t first)
 {
@@ -48,7 +50,7 @@ __device__ __forceinline__ float nd_decayed(float w, float update, float decay, 
     return !cautious || update * w >= 0.0f ? w - decay * w : w;
 }
 
-/* nd_adamw_params with what does not depend on the element computed once. */
+/* nd_adamw_params with the terms that do not depend on the element computed once. */
 struct nd_adamw_rule_cuda {
     float rate, decay, beta1, beta2, rest1, rest2, epsilon, scale, inverse1, inverse2;
     bool cautious;

@@ -1,7 +1,7 @@
-/* Operands of tensor cores in shared memory, whatever their type: a block of 256 threads computes a tile of
- * 128 x 128, and slices of 64 bytes of the rows of both operands come several at a time. A row of a slice
- * is four pieces of 16 bytes; a piece's place is permuted by its row so that eight rows read together
- * meet no bank twice. */
+/* Tensor-core operands of any type in shared memory: a block of 256 threads computes a tile of 128
+ * x 128, and slices of 64 bytes of the rows of both operands are loaded several at a time. A row of
+ * a slice consists of four pieces of 16 bytes, permuted by row so that reading eight rows at once
+ * causes no bank conflicts. */
 #pragma once
 
 #include "context.cuh"
@@ -12,7 +12,7 @@ enum {
     ND_TILE_STAGES = 4,
     ND_TILE_THREADS = 256,
     ND_TILE_BYTES = ND_TILE_ROWS * ND_TILE_SLICE, /* of one operand's slice */
-    ND_WARP_ROWS = 64,                            /* of a warp's part of the tile: 2 x 4 warps */
+    ND_WARP_ROWS = 64,                            /* of a warp's part of the tile; 2 x 4 warps */
     ND_WARP_COLUMNS = 32
 };
 
@@ -21,8 +21,8 @@ __device__ __forceinline__ int8_t *nd_tile_piece(int8_t *tile, int row, int piec
     return tile + row * ND_TILE_SLICE + ((piece ^ (row / 2 % 4)) * 16);
 }
 
-/* Rows first .. first + 127 of x, rows of `width` bytes; of each the bytes at .. at + 63, zeros outside.
- * `aligned`: x and width are multiples of 16; the copy is asynchronous then. */
+/* Loads rows first .. first + 127 of x, whose rows have `width` bytes: bytes at .. at + 63 of each,
+ * zeros outside. `aligned`: x and width are multiples of 16; the copy is then asynchronous. */
 __device__ __forceinline__ void nd_tile_fetch(int8_t *tile, const int8_t *x, int first, int rows,
                                               int at, int width, bool aligned)
 {
@@ -41,8 +41,8 @@ __device__ __forceinline__ void nd_tile_fetch(int8_t *tile, const int8_t *x, int
     }
 }
 
-/* fetch(stage, slice) begins to copy a slice of both operands to `stage`, multiply(stage, slice) uses it;
- * `stages`: shared memory of nd_tile_shared bytes. */
+/* Software pipeline over slices: fetch(stage, slice) starts copying a slice of both operands to
+ * `stage`, multiply(stage, slice) uses it. `stages`: shared memory of nd_tile_shared bytes. */
 static const size_t nd_tile_shared = (size_t)ND_TILE_STAGES * 2 * ND_TILE_BYTES;
 
 template <typename Fetch, typename Multiply>
@@ -56,7 +56,7 @@ __device__ __forceinline__ void nd_tile_pipeline(int8_t *stages, int slices, Fet
     }
     for (int slice = 0; slice < slices; slice++) {
         nd_copy_wait<ND_TILE_STAGES - 2>();
-        __syncthreads(); /* this slice is there, and the one before it has been used by all */
+        __syncthreads(); /* this slice has arrived, and all threads have used the one before it */
         const int ahead = slice + ND_TILE_STAGES - 1;
         if (ahead < slices)
             fetch(stages + ahead % ND_TILE_STAGES * 2 * ND_TILE_BYTES, ahead);
@@ -66,8 +66,8 @@ __device__ __forceinline__ void nd_tile_pipeline(int8_t *stages, int slices, Fet
     nd_copy_wait<0>();
 }
 
-/* Of 32 bytes of a slice, half `part` of it, what a warp multiplies: 16 x 32 bytes from each of four
- * groups of its rows, and 8 x 32 bytes (two words) from each of four groups of its columns. */
+/* A warp's operands from half `part` (32 bytes) of a slice: 16 x 32 bytes from each of four groups
+ * of its rows, and 8 x 32 bytes (two words) from each of four groups of its columns. */
 __device__ __forceinline__ void nd_tile_fragments(uint32_t x[4][4], uint32_t w[4][2], int8_t *left,
                                                   int8_t *right, int warp_row, int warp_column,
                                                   int part)

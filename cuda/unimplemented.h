@@ -1,4 +1,4 @@
-/* The table that a backend starts from: every op says that it is missing. */
+/* The initial table of a backend, in which every op returns an "unimplemented" error. */
 #pragma once
 
 #include "core/backend/backend.h"
@@ -9,7 +9,7 @@ extern "C" {
 
 void nd_unimplemented_ops(nd_backend_ops *ops);
 
-/* How many ops are still missing, or empty. */
+/* The number of ops that are still unimplemented or NULL. */
 int nd_unimplemented_count(const nd_backend_ops *ops);
 
 #ifdef __cplusplus

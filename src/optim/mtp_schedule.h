@@ -1,6 +1,6 @@
-/* Multi-token prediction without parameters: one head, several targets. The weights of the
- * targets beyond the next token over the run (after modded-nanogpt, which weighs offsets 1, 1/2, 1/4
- * and drops them by thirds of the run). */
+/* Multi-token prediction without parameters of its own: one head, several targets. This is the
+ * schedule of the weights of targets beyond the next token (after modded-nanogpt, which weighs
+ * offsets 1, 1/2, 1/4 and drops them by thirds of the run). */
 #pragma once
 
 #include "core/backend/backend.h"

@@ -13,37 +13,38 @@ typedef struct nd_muon_params {
     float learning_rate;
     float weight_decay;
     bool cautious_decay;
-    float gradient_scale; /* clipping */
+    float gradient_scale; /* factor from gradient clipping */
     uint64_t rounding_key;
 } nd_muon_params;
 
-/* Room for one update of a [rows, cols] matrix; shared by all matrices of a rank. The iteration runs
- * in `compute` (f32 or bf16). */
+/* Working memory for one update of a [rows, cols] matrix, shared by all matrices of a rank. The
+ * iteration runs in `compute` (f32 or bf16). */
 typedef struct nd_muon_scratch {
     nd_view update;         /* f32 [rows, cols] */
     nd_view x[2];           /* compute [rows, cols] */
     nd_view gram[2];        /* compute [min, min] */
     nd_view norm;           /* f64 [1, 1] */
-    nd_view momentum;       /* f32 [rows, cols] over the memory of x, which is needed only later */
+    nd_view momentum;       /* f32 [rows, cols], aliases x, which is needed only later */
     nd_state_scratch state; /* of the momentum's codec */
 } nd_muon_scratch;
 
-/* Room for the largest matrix, seen with the shape of this one. */
+/* The scratch of the largest matrix with views of this shape. */
 nd_muon_scratch nd_muon_scratch_shaped(const nd_muon_scratch *scratch, int64_t rows, int64_t cols);
 
-/* o := the nearest semi-orthogonal matrix to `update`, approximately: singular values into about
- * [0.7, 1.2]. Works on XXᵀ or XᵀX, whichever is smaller. Returns where the result lies in *o (one of
- * scratch->x); what was in `update` is lost. A zero update gives zero. */
+/* o := the nearest semi-orthogonal matrix to `update`, approximately: singular values end up in
+ * about [0.7, 1.2]. Iterates on XXᵀ or XᵀX, whichever is smaller. *o is the result, one of
+ * scratch->x; `update` is overwritten. A zero update gives zero. */
 nd_status nd_muon_orthogonalize(nd_backend *b, nd_orthogonalization method, int iterations,
                                 const nd_muon_scratch *scratch, nd_view *o);
 
-/* m = beta m + g; u = g + beta m (Nesterov); *o = orthogonalize(u), of the state's shape, in one of
- * scratch->x.   g: f32. */
+/* m = beta m + g; u = g + beta m (Nesterov); *o = orthogonalize(u), with the state's shape, in one
+ * of scratch->x.   g: f32. */
 nd_status nd_muon_direction(nd_backend *b, const nd_state *m, nd_cview g,
                             const nd_muon_params *params, const nd_muon_scratch *scratch,
                             nd_view *o);
 
-/* The update's size relative to the rate, of a matrix [rows, cols]: 0.2 sqrt(max(rows, cols)). */
+/* The size of the update of a matrix [rows, cols] relative to the learning rate: 0.2 sqrt(max(rows,
+ * cols)). */
 float nd_muon_scale(int64_t rows, int64_t cols);
 
 /* m = beta m + g; u = g + beta m (Nesterov); o = orthogonalize(u);
@@ -51,6 +52,6 @@ float nd_muon_scale(int64_t rows, int64_t cols);
 nd_status nd_muon_update(nd_backend *b, nd_view w, const nd_state *m, nd_cview g,
                          const nd_muon_params *params, const nd_muon_scratch *scratch);
 
-/* FLOPs of one orthogonalisation: iterations * (4 m^2 n + 2 m^3), m = min(rows, cols). Of a long matrix in
- * f32 fewer are done (muon.c). */
+/* FLOPs of one orthogonalisation: iterations * (4 m^2 n + 2 m^3), m = min(rows, cols). For long
+ * matrices in f32 fewer are executed (muon.c). */
 double nd_muon_flops(int64_t rows, int64_t cols, int iterations);

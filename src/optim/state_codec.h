@@ -1,7 +1,7 @@
-/* How an optimizer keeps a matrix between steps: in f32, or in fewer bits.
+/* How an optimizer stores a matrix between steps: in f32, or quantised.
  *
- * A codec is a row of one table: which tensors it keeps, and how they become the matrix and are made
- * of it. No more than one matrix at a time is in full precision, in scratch memory that all share. */
+ * A codec says which tensors it stores, how they are decoded to the matrix and how it is encoded
+ * again. At most one matrix at a time is in full precision, in scratch memory that all share. */
 #pragma once
 
 #include "core/base/arena.h"
@@ -11,7 +11,7 @@
  * shorter blocks, since AdamW divides by small second moments. */
 enum { ND_STATE_LINEAR_BLOCK = 2048, ND_STATE_DYNAMIC_BLOCK = 256 };
 
-/* Smaller tensors (norms) stay in f32: they weigh nothing. */
+/* Smaller tensors (norms) stay in f32: their memory is negligible. */
 enum { ND_STATE_QUANTIZED_MIN = 4096 };
 
 enum { ND_STATE_PARTS_MAX = 7 };
@@ -24,7 +24,7 @@ typedef struct nd_state {
     nd_view parts[ND_STATE_PARTS_MAX];
 } nd_state;
 
-/* What the low-rank codec works in beyond the matrix itself; others use none of it. Each view has room
+/* Additional working memory of the low-rank codec; other codecs use none of it. Each view has room
  * for the largest of the states that share it. */
 typedef struct nd_state_scratch {
     nd_view left;    /* f32 [rank, rows] */
@@ -37,20 +37,21 @@ typedef struct nd_state_scratch {
 struct nd_state_codec {
     const char *name;
     int parts;
-    const char *suffixes[ND_STATE_PARTS_MAX]; /* of the parts' names in a checkpoint */
+    const char *suffixes[ND_STATE_PARTS_MAX]; /* of the names of the parts in a checkpoint */
     nd_status (*reserve)(nd_state *state, nd_arena *arena);
-    /* *m: the matrix; `into` (f32, at least as large) is overwritten where the codec needs it. */
+    /* Decodes: *m is the matrix; `into` (f32, at least as large) is overwritten where the codec
+     * needs it. */
     nd_status (*load)(nd_backend *b, const nd_state *state, const nd_state_scratch *scratch,
                       nd_view into, nd_view *m);
-    /* Keeps m, which load gave and the caller changed; m is lost. */
+    /* Encodes m, which load returned and the caller changed; m is overwritten. */
     nd_status (*store)(nd_backend *b, const nd_state *state, const nd_state_scratch *scratch,
                        nd_view m);
 };
 
-extern const nd_state_codec nd_state_fp32;    /* 4 bytes */
+extern const nd_state_codec nd_state_fp32;    /* 4 bytes per element */
 extern const nd_state_codec nd_state_linear8; /* 1 + 4/2048 bytes: Muon's momentum */
-/* AdamW's moments: 1 + 4/256 bytes. Read and written by the op adamw_blocks; load and store serve
- * everything else. */
+/* AdamW's moments: 1 + 4/256 bytes. The op adamw_blocks reads and writes them directly; load and
+ * store serve everything else. */
 extern const nd_state_codec nd_state_dynamic8;
 extern const nd_state_codec nd_state_dynamic8_unsigned;
 extern const nd_state_codec nd_state_low_rank4; /* state_low_rank4.c */
@@ -59,12 +60,13 @@ extern const nd_state_codec nd_state_low_rank4; /* state_low_rank4.c */
 const nd_state_codec *nd_state_codec_momentum(int bits, int64_t rows, int64_t cols);
 const nd_state_codec *nd_state_codec_moment(int bits, int64_t rows, int64_t cols, bool second);
 
-/* Lays out the parts; zeroed memory is a matrix of zeros in every codec. */
+/* Lays out the parts; zeroed memory encodes a zero matrix in every codec. Errors: those of
+ * nd_arena_reserve. */
 nd_status nd_state_reserve(nd_state *state, const nd_state_codec *codec, int64_t rows, int64_t cols,
                            nd_arena *arena);
 
-/* The state of a codec with blocks, as ops take it. */
+/* The state as ops take it; for codecs with blocks. */
 nd_blocks nd_state_blocks(const nd_state *state);
 
-/* Rank of what the low-rank codec keeps apart of a [rows, cols] matrix. */
+/* The rank of the part that the low-rank codec stores separately for a [rows, cols] matrix. */
 int64_t nd_state_low_rank(int64_t rows, int64_t cols);

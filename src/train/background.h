@@ -1,5 +1,5 @@
-/* A background task on its own thread: at most one at a time per nd_background; its status and error are
- * kept for the thread that waits for it. It must not call MPI. */
+/* A background task on its own thread, at most one per nd_background. Its status and error are kept
+ * for the thread that waits for it. It must not call MPI. */
 #pragma once
 
 #include "core/base/error.h"
@@ -8,23 +8,24 @@
 #include <stdatomic.h>
 #include <stdbool.h>
 
-/* Zeroed memory is one without a task. */
+/* Zero-initialised: no task. */
 typedef struct nd_background {
     nd_status (*work)(void *context);
     void *context;
-    bool threaded; /* there is a thread to join */
+    bool threaded; /* a thread must be joined */
     pthread_t thread;
     atomic_bool done;
-    nd_error error; /* of the work; status ND_OK when it succeeded */
+    nd_error error; /* of the task; status ND_OK when it succeeded */
 } nd_background;
 
-/* Starts the work on a thread; runs it at once when `threaded` is false or no thread can be started. */
+/* Starts the task on a thread; runs it before returning when `threaded` is false or no thread can
+ * be created. */
 void nd_background_start(nd_background *b, nd_status (*work)(void *context), void *context,
                          bool threaded);
 
-/* Whether the work, if any, has ended. */
+/* Whether the task, if any, has ended. */
 bool nd_background_done(nd_background *b);
 
-/* Waits for the end of the work and returns its status, with its error as the calling thread's. ND_OK
- * when there was none. */
+/* Waits for the task and returns its status, with its error as the calling thread's. ND_OK when
+ * there was none. */
 nd_status nd_background_wait(nd_background *b);

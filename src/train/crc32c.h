@@ -6,5 +6,6 @@
 
 uint32_t nd_crc32c(const void *bytes, size_t size);
 
-/* Rotated and offset, so that a checksum of data that holds checksums stays strong. */
+/* The masked CRC-32C: rotated and offset, so that checksums of data that contains checksums stay
+ * effective. */
 uint32_t nd_crc32c_masked(const void *bytes, size_t size);

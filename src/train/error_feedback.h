@@ -1,9 +1,10 @@
-/* Error feedback of gradients that are rounded between ranks (dist/gradient_wire.h): for each tensor of
- * another owner that this rank sends, its accumulated rounding error, a byte a value.
+/* Error feedback for gradients that are rounded between ranks (dist/gradient_wire.h): for each
+ * tensor that this rank sends to another owner, its accumulated rounding error, one byte per value.
  *
- * It is reset when it no longer applies: for a projected gradient when the matrix gets a new subspace, for
- * everything when a step is skipped. It is not in checkpoints; a run resets it when it saves, so that a run
- * resumed there has the same bits. Sketches have none: those of a matrix are galore_update_freq steps apart. */
+ * It is reset when it no longer applies: for a projected gradient when the matrix gets a new
+ * subspace, for everything when a step is skipped. Checkpoints do not contain it; a run resets it
+ * when it saves, so that a run resumed from there has the same bits. Sketches have none, because
+ * those of a matrix are galore_update_freq steps apart. */
 #pragma once
 
 #include "core/base/arena.h"
@@ -15,12 +16,13 @@ typedef struct nd_error_feedback {
     int64_t count;
 } nd_error_feedback;
 
-/* For `count` tensors; backend outlives it. Errors: ND_ENOMEM. */
+/* For `count` tensors. `backend` must outlive it; nd_error_feedback_destroy frees it. Errors:
+ * ND_ENOMEM. */
 nd_status nd_error_feedback_create(nd_error_feedback *f, nd_backend *backend, int64_t count);
 void nd_error_feedback_destroy(nd_error_feedback *f);
 
-/* Lays out that of a tensor, `bytes` long, none where that is 0; run on a sizing arena, commit, run again. Errors:
- * nd_arena_reserve's. */
+/* Lays out the `bytes` bytes of a tensor's residual (0: none); run on a sizing arena, commit, run
+ * again. Errors: those of nd_arena_reserve. */
 nd_status nd_error_feedback_reserve(nd_error_feedback *f, int64_t index, size_t bytes,
                                     nd_arena *arena);
 

@@ -6,14 +6,15 @@
 #include "dist/comm.h"
 
 typedef struct nd_evaluation {
-    double loss;          /* mean next-token cross-entropy, nats per token */
-    double bits_per_byte; /* of the text of these tokens; 0 when unknown (synthetic data) */
+    double loss; /* mean next-token cross-entropy, nats per token */
+    /* per byte of the text of these tokens; 0 when unknown (synthetic data) */
+    double bits_per_byte;
     int64_t tokens;
     int64_t sequences;
 } nd_evaluation;
 
-/* Mean loss over the first `samples` windows of a data set (0: all), shared among the ranks; the
- * result is the same to the bit on any number of ranks. Collective. Errors: ND_EDATA when the set has
- * no window. */
+/* Mean loss over the first `samples` windows of a dataset (0: all), distributed over the ranks; the
+ * result has the same bits on any number of ranks. Collective. Errors: ND_EDATA when the dataset
+ * has no window. */
 nd_status nd_evaluate(nd_model *model, const nd_dataset *dataset, nd_comm *comm, int64_t samples,
                       nd_evaluation *evaluation);

@@ -6,29 +6,29 @@
 
 enum { ND_GRADIENT_SLOTS_MAX = 128 };
 
-/* Of gradient_slots.c. */
+/* Used by gradient_slots.c. */
 typedef struct nd_gradient_slots {
     int count;
     nd_view *of[ND_GRADIENT_SLOTS_MAX];      /* [slot][param], projected where GaLore projects */
-    nd_view sketches[ND_GRADIENT_SLOTS_MAX]; /* a row a matrix with a new subspace in a step */
-    nd_view *written; /* [params] where the backward pass writes, if not into a slot */
-    nd_view *views;   /* [params] what the micro-batch at hand was given */
-    int depth;        /* slots that hold blocks of earlier micro-batches */
-    /* The micro-batch at hand. */
+    nd_view sketches[ND_GRADIENT_SLOTS_MAX]; /* one row per matrix with a new subspace in a step */
+    nd_view *written; /* [params] where the backward pass writes, if not to a slot */
+    nd_view *views;   /* [params] the views given for the current micro-batch */
+    int depth;        /* slots in use by blocks of earlier micro-batches */
+    /* The current micro-batch. */
     nd_gradient_leaf leaf;
     bool last;      /* of this rank: it completes the slots */
-    int64_t sample; /* its first */
+    int64_t sample; /* its first sample */
 } nd_gradient_slots;
 
-/* Of gradient_reducer.c. */
+/* Used by gradient_reducer.c. */
 typedef struct nd_gradient_sums {
-    nd_comm_piece *pieces; /* one for each owner of each parameter, then one for each sketch */
-    int64_t *piece_at;     /* [params + 1] the first of a parameter */
+    nd_comm_piece *pieces; /* one per owner of each parameter, then one per sketch */
+    int64_t *piece_at;     /* [params + 1] index of a parameter's first piece */
     float **piece_slots;   /* [pieces][slots.count] */
-    nd_view *sums;         /* [params] of what this rank owns, in one of the slots */
+    nd_view *sums;         /* [params] of what this rank owns; each in one of the slots */
     nd_view *sketches;     /* [params] as sums; data NULL where there is none */
     double *squares;       /* [params] squared norms of this step's gradients */
-    nd_view norms;         /* f64 [1, n] in backend memory: those this rank computes */
+    nd_view norms;         /* f64 [1, n] in backend memory: the norms that this rank computes */
 } nd_gradient_sums;
 
 struct nd_gradient_reducer {
@@ -40,12 +40,12 @@ struct nd_gradient_reducer {
     nd_optimizer *optimizer;
     nd_projectors *projectors;
     int64_t micro_batch; /* sequences */
-    int64_t leaves;      /* of a step, over all ranks */
-    int64_t local;       /* of this rank: a contiguous part */
+    int64_t leaves;      /* of a step, on all ranks */
+    int64_t local;       /* on this rank: a contiguous part */
     bool tree;           /* [dist] deterministic = world */
     bool projects, immediate;
-    bool apart; /* immediate, and a layer is reduced while the next one's gradients are made */
-    int64_t step, sample; /* at hand */
+    bool apart; /* immediate, and a layer is reduced while the next computes its gradients */
+    int64_t step, sample; /* current */
     nd_gradient_slots slots;
     nd_gradient_sums sums;
     nd_error_feedback feedback;
@@ -55,18 +55,19 @@ nd_status nd_gradient_slots_create(nd_gradient_reducer *r);
 void nd_gradient_slots_destroy(nd_gradient_reducer *r);
 nd_status nd_gradient_slots_reserve(nd_gradient_reducer *r, nd_arena *arena);
 
-/* Adds parameters of the micro-batch at hand to its slot and merges the blocks it completes. */
+/* Adds parameters of the current micro-batch to its slot and merges the blocks it completes. */
 nd_status nd_gradient_slots_add(nd_gradient_reducer *r, int64_t first, int64_t count);
 
-/* The sketch of a parameter in a slot; data NULL in steps in which it keeps its subspace, and where the
+/* The sketch of a parameter in a slot; data NULL in steps that keep the subspace, and where the
  * owner has the whole gradient to sketch. */
 nd_view nd_gradient_slots_sketch(const nd_gradient_reducer *r, int slot, int64_t index);
 
-/* Of gradient_norms.c: lays out the memory of norms. */
+/* gradient_norms.c: lays out the memory of norms. */
 nd_status nd_gradient_norms_reserve(nd_gradient_reducer *r, nd_arena *arena);
 
-/* squares[i] = sum of squares of parameter i, in double by its owners, on every rank: of parameters [first, first +
- * count), which are reduced. *nonfinite as in nd_gradient_reducer_reduce. Collective. */
+/* squares[i] = the sum of squares of parameter i, computed in double by its owners, on every rank,
+ * for parameters [first, first + count), which are reduced. *nonfinite as in
+ * nd_gradient_reducer_reduce. Collective. */
 nd_status nd_gradient_norms_share(nd_gradient_reducer *r, int64_t first, int64_t count,
                                   int64_t *nonfinite);
 

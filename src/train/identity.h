@@ -1,5 +1,5 @@
-/* Which run this is: an id, and fingerprints of what it computes from. They are in manifests, in
- * config.ini and in every line of the metrics; ranks compare them before training, and a start that
+/* Identifies a run: its id, and fingerprints of what it computes from. They are in manifests, in
+ * config.ini and in every line of the metrics. Ranks compare them before training, and a run that
  * resumes compares them with the checkpoint's. */
 #pragma once
 
@@ -11,20 +11,21 @@
 enum { ND_RUN_ID_SIZE = 17 }; /* 16 hex digits and the terminator */
 
 typedef struct nd_identity {
-    char run_id[ND_RUN_ID_SIZE]; /* made at a fresh start, kept on resume; "" when not known */
-    char config_sha256[ND_SHA256_HEX_SIZE]; /* of all keys but those that name places */
+    char run_id[ND_RUN_ID_SIZE]; /* made at a fresh start, kept on resume; "" when unknown */
+    char config_sha256[ND_SHA256_HEX_SIZE]; /* of all keys except those that name paths */
     char data_sha256[ND_SHA256_HEX_SIZE];   /* of `data` */
-    char *data; /* what nd_data_identity_write writes; owned; NULL when not known */
+    char *data; /* the text of nd_data_identity_write; owned; NULL when unknown */
 
-    /* Of the program that wrote it; "" when not known. */
+    /* Of the program that wrote it; "" when unknown. */
     char version[32], commit[64], host[128], launcher[64];
     char build[256], libraries[384];
 } nd_identity;
 
-/* The program, its host and launcher, and the configuration. The run's id stays empty. */
+/* Identifies the program, its host and launcher, and the configuration. run_id stays empty. The
+ * caller destroys it. */
 nd_status nd_identity_create(const nd_config *config, nd_identity *identity);
 
-/* Adds the data. Errors: ND_EDATA, ND_ENOMEM. */
+/* Adds the identity of the data. Errors: ND_EDATA, ND_ENOMEM. */
 nd_status nd_identity_add_data(nd_identity *identity, const nd_dataset *train,
                                const nd_dataset *val, uint64_t order_seed);
 
@@ -35,15 +36,16 @@ void nd_identity_destroy(nd_identity *identity);
 /* A new random id. */
 nd_status nd_run_id_create(char id[ND_RUN_ID_SIZE]);
 
-/* Comments at the head of an INI file. */
+/* Writes the identity as comments for the head of an INI file. */
 void nd_identity_write_comments(const nd_identity *identity, FILE *out);
 
-/* The id out of the comments of RUN/config.ini, "" when there is none; *foreign (may be NULL): the file is
- * there without an id, so it is the user's. Errors: ND_EIO when the file is there and cannot be read. */
+/* Reads the id from the comments of RUN/config.ini; "" when there is none. *foreign (may be NULL):
+ * the file exists without an id and so is the user's. Errors: ND_EIO when it exists and cannot be
+ * read. */
 nd_status nd_run_id_read(const char *run_dir, char id[ND_RUN_ID_SIZE], bool *foreign);
 
-/* Fail on all ranks when one has another program, another configuration (of keys that may not differ), or
- * the data of another text than rank 0. Collective. Errors: ND_ECONFIG, ND_EDATA naming the first key
- * that differs, the rank and both values. */
+/* Compare the program and the configuration, and the data, with those of rank 0. Collective. Errors
+ * on all ranks: ND_ECONFIG for another program or a differing key that must not differ, ND_EDATA
+ * for other data, naming the first difference, the rank and both values. */
 nd_status nd_identity_compare_programs(const nd_config *config, const char *resume, nd_comm *comm);
 nd_status nd_identity_compare_data(const nd_identity *identity, nd_comm *comm);

@@ -1,4 +1,4 @@
-/* The libraries this program runs with. */
+/* Versions of the libraries that this program runs with. */
 #pragma once
 
 #include <stddef.h>

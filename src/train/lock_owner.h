@@ -1,4 +1,5 @@
-/* The owner of a lock: a process, identified uniquely so that it is known whether it has ended. */
+/* The owner of a lock: a process, identified uniquely, so that one can tell whether it
+ * has ended. */
 #pragma once
 
 #include <stdbool.h>
@@ -10,30 +11,30 @@ enum { ND_LOCK_OWNER_TEXT_MAX = 2048 };
 typedef struct nd_lock_owner {
     char host[128];
     char machine[40]; /* /etc/machine-id; "" where there is none */
-    char boot[40];    /* the kernel's boot id: another one after each start of the machine */
+    char boot[40];    /* the kernel's boot id, which changes with every boot */
     int64_t pid, pid_namespace;
     int64_t process_start; /* clock ticks since the machine's start */
-    bool locked;           /* it has the file flock()ed */
+    bool locked;           /* it holds flock() on the file */
     char run_id[40];       /* "" until it is known */
     char started[40], launcher[64];
     int64_t slurm_job, slurm_restarts; /* 0 outside Slurm */
-    int64_t inode;                     /* of the file with this record; 0: not known */
+    int64_t inode;                     /* of the file with this record; 0: unknown */
 } nd_lock_owner;
 
 typedef enum nd_owner_state { ND_OWNER_ALIVE, ND_OWNER_GONE, ND_OWNER_UNKNOWN } nd_owner_state;
 
-/* What this process can find out about a file lock on the record. */
+/* What this process can tell about the file lock on the record. */
 typedef enum nd_file_lock { ND_FILE_LOCK_FREE, ND_FILE_LOCK_HELD, ND_FILE_LOCK_NONE } nd_file_lock;
 
-/* This process. */
+/* Fills in this process. */
 void nd_lock_owner_self(nd_lock_owner *self);
 
-/* As JSON, and back; `parse` returns false for a record that is not whole. */
+/* To JSON and back; nd_lock_owner_parse returns false for an incomplete record. */
 int nd_lock_owner_format(const nd_lock_owner *owner, char *text, size_t size);
 bool nd_lock_owner_parse(const char *text, size_t size, nd_lock_owner *owner);
 
-/* Whether the owner is gone, as `self` sees it. FREE: this process has the file lock, so that the owner
- * has not; `reaches_all`: the file system's locks hold between machines. */
+/* Whether the owner has ended, as seen by `self`. ND_FILE_LOCK_FREE: this process holds the file
+ * lock, so the owner does not. `reaches_all`: locks of this file system work across machines. */
 nd_owner_state nd_lock_owner_state(const nd_lock_owner *owner, const nd_lock_owner *self,
                                    nd_file_lock lock, bool reaches_all);
 

@@ -1,4 +1,4 @@
-/* What a run measures, a step at a time: metrics.jsonl and TensorBoard. Rank 0 only. */
+/* Per-step measurements: metrics.jsonl and TensorBoard. Rank 0 only. */
 #pragma once
 
 #include "train/evaluate.h"
@@ -7,20 +7,20 @@
 #include "train/tensorboard.h"
 
 typedef struct nd_metrics {
-    bool opened;                 /* and these are in use */
-    int jsonl;                   /* a file, < 0 where it cannot be opened */
-    nd_tensorboard *tensorboard; /* NULL when switched off, or where it cannot be written */
+    bool opened;                 /* the fields below are in use */
+    int jsonl;                   /* file descriptor, < 0 where the file cannot be opened */
+    nd_tensorboard *tensorboard; /* NULL when disabled or not writable */
     int64_t missing;             /* consecutive steps that could not be written */
 } nd_metrics;
 
-/* Opens RUN/metrics.jsonl and the event file. Steps beyond `run->restored.step`, left by a run that was cut
- * off after its last checkpoint, are removed from metrics.jsonl first. Training continues without what cannot
- * be written, and the log says so once. */
+/* Opens RUN/metrics.jsonl and the event file. First removes from metrics.jsonl steps after
+ * run->restored.step, which a run wrote that ended after its last checkpoint. Training continues
+ * without files that cannot be written, and the log says so once. */
 void nd_metrics_open(nd_run *run, nd_metrics *metrics);
 void nd_metrics_close(nd_metrics *metrics);
 
-/* One object for the step just completed, whole or not at all; `evaluation` is NULL where there was none. A
- * full disk is a warning, and the next step is tried again. */
+/* Writes one object for the step just completed, whole or not at all; `evaluation` is NULL where
+ * there was none. A full disk is a warning, and the next step tries again. */
 nd_status nd_metrics_write(nd_metrics *metrics, nd_run *run, const nd_step_result *step,
                            const nd_evaluation *evaluation, double tokens_per_second,
                            int64_t last_step);

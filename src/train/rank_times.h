@@ -1,15 +1,15 @@
-/* How long the phases of a step take on each rank, and which rank is slower than the others. */
+/* The durations of a step's phases on each rank, and which rank is slower than the others. */
 #pragma once
 
 #include <stdbool.h>
 #include <stdint.h>
 
-/* Reduction and gather contain the waiting in them; the others do not. With immediate updates the reduction is
- * a part of the backward pass, and what is waited for there counts as waiting alone. */
+/* Reduction and gather include waiting; the other phases do not. With immediate updates the
+ * reduction is part of the backward pass, and its waiting counts as ND_PHASE_WAIT alone. */
 typedef enum nd_phase {
     ND_PHASE_DATA,             /* blocked on the loader */
     ND_PHASE_FORWARD_BACKWARD, /* all micro-batches */
-    ND_PHASE_WAIT,             /* inside collectives, or until those begun before were done */
+    ND_PHASE_WAIT,             /* inside collectives, or for non-blocking ones to complete */
     ND_PHASE_REDUCTION,        /* of gradients, after the backward pass */
     ND_PHASE_UPDATE,           /* of masters */
     ND_PHASE_GATHER,           /* of weights */
@@ -22,14 +22,14 @@ typedef struct nd_rank_times {
 } nd_rank_times;
 
 typedef struct nd_phase_range {
-    double min, median, max; /* over the ranks; of an even number the lower median */
-    int rank;                /* of the maximum; the lowest such */
+    double min, median, max; /* over the ranks; the lower median of an even number */
+    int rank;                /* of the maximum; the lowest one on a tie */
 } nd_phase_range;
 
-/* All ranks' times of a step, summarised. */
+/* The times of all ranks in a step, summarised. */
 typedef struct nd_times_summary {
     nd_phase_range phases[ND_PHASE_COUNT];
-    nd_phase_range own; /* data, passes and update: what a rank does without the others */
+    nd_phase_range own; /* data, passes and update: work that does not involve other ranks */
 } nd_times_summary;
 
 /* A rank that was slower in each of the last `steps` steps; -1: none. */
@@ -43,11 +43,12 @@ enum { ND_SLOW_STEPS = 10 };
 /* "data", "forward_backward" ... */
 const char *nd_phase_name(nd_phase phase);
 
-/* `times` of `ranks` ranks, the first at `times`, `stride` bytes apart. `sorted` [ranks] is scratch. Not
- * collective. */
+/* Summarises the times of `ranks` ranks, the first at `times`, `stride` bytes apart. `sorted`
+ * [ranks] is scratch. Not collective. */
 nd_times_summary nd_times_summarize(const nd_rank_times *times, int64_t stride, int ranks,
                                     double *sorted);
 
-/* Adds a step. True when its slowest rank took 20 % longer than the median for itself, as in the
- * ND_SLOW_STEPS - 1 steps before: once for each such row of steps. */
+/* Adds a step. Returns true when its slowest rank took 20 % longer than the median for its own
+ * work, and was the slowest in that way in the ND_SLOW_STEPS - 1 steps before; once per such
+ * sequence. */
 bool nd_slow_rank_found(nd_slow_rank *slow, const nd_times_summary *summary);

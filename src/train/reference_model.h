@@ -1,5 +1,6 @@
-/* The model that `collider_rule = excess` compares losses with: a checkpoint, read once and never
- * trained. Every rank holds its codes and the activations of one evaluated micro-batch. */
+/* The reference model of `collider_rule = excess`, with whose losses the model's are compared: a
+ * checkpoint, read once and not trained. Every rank holds its codes and the activations of one
+ * evaluated micro-batch. */
 #pragma once
 
 #include "core/config/config.h"
@@ -8,16 +9,17 @@
 
 typedef struct nd_reference_model nd_reference_model;
 
-/* Loads [training] collider_reference for micro-batches of the model `like`. Not collective. Errors:
- * ND_ECHECKPOINT naming the checkpoint, ND_ECONFIG where its tokens are not those of `data`. */
+/* Loads [training] collider_reference for micro-batches of the size of `like`. The caller closes
+ * it. Not collective. Errors: ND_ECHECKPOINT naming the checkpoint, ND_ECONFIG where its tokens are
+ * not those of `data`. */
 nd_status nd_reference_model_open(const nd_config *config, nd_comm *comm, const nd_dataset *data,
                                   nd_reference_model **reference);
 void nd_reference_model_close(nd_reference_model *reference);
 
-/* *losses [tokens]: next-token losses of a micro-batch (sequences of seq_length + 1 tokens), in nats,
- * valid until the next call. */
+/* *losses [tokens]: next-token losses of a micro-batch (sequences of seq_length + 1 tokens), in
+ * nats, valid until the next call. */
 nd_status nd_reference_model_losses(nd_reference_model *reference, const int32_t *tokens,
                                     const double **losses);
 
-/* For the log: where it was found. */
+/* The checkpoint's directory, for the log. */
 const char *nd_reference_model_directory(const nd_reference_model *reference);

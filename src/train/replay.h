@@ -1,9 +1,9 @@
-/* Work that is the same every time, recorded once and replayed (nd_backend_ops.record).
+/* Records repeated work once and replays it (nd_backend_ops.record).
  *
- * A piece of work is known by its key: whatever its ops have as arguments follows from it. The first time
- * it runs op by op, so that the backend's workspace reaches its size; the second time it is
- * recorded; from then on its recording is replayed, and made anew when the backend's memory has moved. A
- * recording that fails has run nothing: the work then runs op by op, and so does all work after it. */
+ * Work is identified by a key that determines the arguments of all its ops. The first time it runs
+ * op by op, so that the backend's workspace reaches its size; the second time it is recorded; from
+ * then on the recording is replayed, and recorded again when the backend's memory has moved. A
+ * recording that fails has executed nothing: this work and all later work then runs op by op. */
 #pragma once
 
 #include "core/backend/backend.h"
@@ -13,10 +13,12 @@ enum { ND_REPLAY_KEY_MAX = 128, ND_REPLAY_KEPT = 32 };
 
 typedef struct nd_replay nd_replay;
 
-/* The ops of one piece of work, nothing else that has an effect: it may be called twice for one run. */
+/* The ops of one piece of work; it must have no other effects, because it may be called twice for
+ * one run. */
 typedef nd_status (*nd_replay_work)(void *context);
 
-/* Logs to `log` when recording is given up. Errors: ND_ENOMEM. */
+/* Logs to `log` when recording is disabled after a failure. The caller destroys the result. Errors:
+ * ND_ENOMEM. */
 nd_status nd_replay_create(nd_backend *backend, nd_log *log, nd_replay **replay);
 void nd_replay_destroy(nd_replay *replay);
 
@@ -24,7 +26,7 @@ void nd_replay_destroy(nd_replay *replay);
 nd_status nd_replay_run(nd_replay *replay, const void *key, size_t size, nd_replay_work work,
                         void *context);
 
-/* How often work was recorded, and how often a recording was run. */
+/* How often work was recorded and recordings were replayed. */
 typedef struct nd_replay_counts {
     int64_t recorded, replayed;
 } nd_replay_counts;

@@ -17,49 +17,50 @@
 #include "train/reference_model.h"
 #include "train/replay.h"
 
-/* What the log said before RUN/training.log was opened; rank 0. Written by run_directory.c. */
+/* Log text from before RUN/training.log was opened; rank 0. Written by run_directory.c. */
 typedef struct nd_early_log {
     char *text;
     size_t bytes;
 } nd_early_log;
 
-/* What is read. Written by run.c. */
+/* The data. Written by run.c. */
 typedef struct nd_run_data {
-    nd_dataset *train, *val; /* val NULL when no held-out shard holds a window */
+    nd_dataset *train, *val; /* val: NULL when no held-out shard contains a window */
     int64_t short_held_out;  /* tokens of such a held-out split */
-    void *tokenizer;         /* of the data, for checkpoints; rank 0; NULL when it has none */
+    void *tokenizer;         /* of the data, for checkpoints; rank 0; NULL when there is none */
     size_t tokenizer_bytes;
     nd_loader *loader;
 } nd_run_data;
 
-/* How the run began. Written by train.c, and by run_memory.c what it is about memory. */
+/* How the run began. Written by train.c; the fields about memory by run_memory.c. */
 typedef struct nd_run_start {
     bool new_data;      /* resume although the data has changed (train/resume_check.h) */
-    bool sets_aside;    /* move an earlier run aside although this one resumes a checkpoint */
-    bool has_directory; /* the run's directory is this run's (train/run_directory.h) */
-    size_t resident;    /* bytes before the first arena: program and libraries */
-    double peak_flops;  /* of one rank's dense products, measured; 0 unknown */
+    bool sets_aside;    /* set an earlier run aside although this one resumes a checkpoint */
+    bool has_directory; /* the run's directory belongs to this run (train/run_directory.h) */
+    size_t resident;    /* resident bytes before the first arena: program and libraries */
+    double peak_flops;  /* of one rank's dense products, measured; 0: unknown */
 } nd_run_start;
 
-/* The checkpoint it resumed. Written by checkpoint/checkpoint_read.c. */
+/* The checkpoint that the run resumed. Written by checkpoint/checkpoint_read.c. */
 typedef struct nd_restored {
     bool any;
     int64_t step; /* 0 without one */
 } nd_restored;
 
-/* Checkpoints it writes. Written by checkpoint/checkpoint_save.c; the last two by snapshot/. */
+/* The state of saving. Written by checkpoint/checkpoint_save.c; the last two fields
+ * by snapshot/. */
 typedef struct nd_saving {
-    struct nd_run *worker_of; /* the run that saves what this worker of it has; NULL */
-    struct nd_save *save;     /* the one under way, or NULL */
-    int64_t step;             /* of the checkpoint written last, or the restored one; -1: none */
-    char state_sha256[65];    /* of the checkpoint written last; rank 0 */
-    int64_t failures;         /* in a row */
+    struct nd_run *worker_of; /* the run whose checkpoints contain this worker, or NULL */
+    struct nd_save *save;     /* the save in progress, or NULL */
+    int64_t step;             /* of the last checkpoint written or restored; -1: none */
+    char state_sha256[65];    /* of the last checkpoint written; rank 0 */
+    int64_t failures;         /* consecutive */
     bool warned_of_latest;
-    double ms;  /* spent on saving since they were asked for */
+    double ms;  /* time spent on saving since it was last queried */
     void *copy; /* host memory that background saves read, where they need a copy */
     size_t copy_bytes;
-    struct nd_snapshots *snapshots; /* those in memory; NULL: none are looked for */
-    struct nd_save *snapshot;       /* the one being written, or NULL */
+    struct nd_snapshots *snapshots; /* snapshots in memory; NULL: not used */
+    struct nd_save *snapshot;       /* the snapshot in progress, or NULL */
 } nd_saving;
 
 typedef struct nd_rounds nd_rounds; /* train/rounds.h */
@@ -83,64 +84,67 @@ typedef struct nd_run {
     nd_replay *replay;             /* of micro-batches; NULL: their ops run one by one */
     nd_view loss_sums;     /* f64 [local_micro_batches, nd_model_loss_sums] in backend memory */
     int64_t micro_batches; /* of a step, over all ranks */
-    int64_t local_micro_batches; /* of this rank: a contiguous part */
+    int64_t local_micro_batches; /* on this rank: a contiguous part */
 
     nd_run_data data;
-    nd_position position; /* restored whole, else changed by train/position.c alone */
-    nd_health health;     /* restored whole, else changed by train/health.c alone */
+    nd_position position; /* restored as a whole, else changed only by train/position.c */
+    nd_health health;     /* restored as a whole, else changed only by train/health.c */
     nd_identity identity;
     nd_run_start start;
     nd_restored restored;
     nd_saving saving;
 } nd_run;
 
-/* Builds everything but the loader, from a checked configuration: opens the data, reserves all memory,
- * initialises masters from the seed and gathers weights. A backend already set in `run` is used, and the
- * run owns it. Collective. */
+/* Builds everything except the loader from a checked configuration: opens the data, reserves all
+ * memory, initialises masters from the seed and gathers weights. Uses a backend already set in
+ * `run`; the run owns it. The caller destroys the run. Collective. */
 nd_status nd_run_create(const nd_config *config, nd_comm *comm, nd_run *run);
 
-/* The part of nd_run_create that needs neither data nor memory: parameter table and owners. From
- * run->config, run->backend and run->comm, of which only rank and size are used: `plan` passes ranks that do not
- * exist. */
+/* The part of nd_run_create that needs neither data nor memory: the parameter table and owners.
+ * Uses run->config, run->backend and of run->comm only rank and size, so that `plan` can pass
+ * imaginary ranks. */
 nd_status nd_run_prepare(nd_run *run);
 
-/* The same for a run without rounds, or one of the workers of another (train/rounds.h). */
+/* The same for a run without rounds, or for a worker of another run (train/rounds.h). */
 nd_status nd_run_prepare_worker(nd_run *run);
 
-/* Shares the step's micro-batches among the ranks. Errors: ND_ECONFIG where that cannot be. */
+/* Distributes the micro-batches of a step over the ranks. Errors: ND_ECONFIG where they do not
+ * divide. */
 nd_status nd_run_split_batch(nd_run *run);
 
-/* total_steps, or fewer when `epochs` passes over the data end sooner. Counted in samples, because earlier steps may
- * have had another batch_size. The same at any step of the run. */
+/* The last step: total_steps, or fewer when `epochs` passes over the data end sooner. Counted in
+ * samples, because earlier steps may have had another batch_size; the same at any step of
+ * the run. */
 int64_t nd_run_last_step(const nd_run *run);
 
-/* The rows of a parameter's master and state that this rank has; count 0: none. */
+/* The rows of a parameter's master and state that this rank owns; count 0: none. */
 nd_row_span nd_run_owned_rows(const nd_run *run, int64_t index);
 
 /* Options of the run's loader. */
 nd_loader_options nd_run_loader_options(const nd_run *run);
 
-/* Starts the loader at the run's position; closes a running one first. */
+/* Starts the loader at the run's position, after closing a running one. */
 nd_status nd_run_start_loader(nd_run *run);
 
-/* A save in progress must have been finished or abandoned (train/checkpoint/checkpoint_save.h). */
+/* A save in progress must have been finished or abandoned (train/checkpoint/checkpoint_save.h). Not
+ * collective. */
 void nd_run_destroy(nd_run *run);
 
-/* Sends owners' weights to all replicas; `whole`: not as changes of what replicas have. Collective. */
+/* Sends the owners' weights to all replicas; `whole`: not as changes. Collective. */
 nd_status nd_run_publish_weights(nd_run *run, bool whole);
 
 /* Sends the projector of a matrix, or every projector, from its owner to all ranks. Collective. */
 nd_status nd_run_publish_projector(nd_run *run, int64_t index);
 nd_status nd_run_publish_projectors(nd_run *run);
 
-/* Drops the rounding errors that formats of the wire left on this rank or in replicas, so that the run continues
- * exactly like one restored from a checkpoint of this moment. Collective. */
+/* Clears the rounding errors that wire formats left on this rank or in replicas, so that the run
+ * continues exactly like one restored from a checkpoint of this moment. Collective. */
 nd_status nd_run_reset_error_feedback(nd_run *run);
 
-/* Agrees on a status: ND_OK when all ranks pass ND_OK; else every rank gets the error of the lowest
- * failing rank, marked as shared and naming that rank when there are several. Collective. */
+/* Agrees on a status: ND_OK when all ranks pass ND_OK; otherwise every rank gets the error of the
+ * lowest failing rank, marked as shared and, with several ranks, naming that rank. Collective. */
 nd_status nd_run_agree(nd_comm *comm, nd_status mine);
 
-/* Marks the error just raised as shared without communication, because every rank raised it from the same
- * numbers. Returns `status`. Not collective. */
+/* Marks the error just raised as shared without communication, because every rank raised it from
+ * the same numbers. Returns `status`. Not collective. */
 nd_status nd_run_same_error(nd_status status);

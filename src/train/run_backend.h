@@ -1,13 +1,13 @@
-/* What a run computes on: this rank's GPU, or its share of the CPU. */
+/* The backend of a run: this rank's GPU, or its share of the CPU. */
 #pragma once
 
 #include "core/config/config.h"
 #include "dist/comm.h"
 
-/* The backend of [hardware] target: one GPU a rank where there are GPUs, else the CPU with this rank's
- * share of the machine's cores. Uses only local_rank and local_size of `comm`. The caller owns the
- * backend. Not collective. Errors: ND_ECONFIG when a GPU is asked for and this machine has none, or
- * fewer than ranks. */
+/* Creates the backend of [hardware] target: one GPU per rank where there are GPUs, else the CPU
+ * with this rank's share of the machine's cores. Uses only local_rank and local_size of `comm`. The
+ * caller owns the backend. Not collective. Errors: ND_ECONFIG when a GPU is requested and this
+ * machine has none, or fewer than ranks. */
 nd_status nd_run_create_backend(const nd_config *config, const nd_comm *comm, nd_backend **backend);
 
 /* Clears the traits `fast_bf16` and `fast_int8_gradients` unless every rank's backend has them, so that
@@ -16,5 +16,5 @@ nd_status nd_run_create_backend(const nd_config *config, const nd_comm *comm, nd
 nd_status nd_run_share_traits(nd_comm *comm, nd_backend *backend);
 
 /* Replaces `auto` in [hardware] precision and backward_precision by the fastest type that is exact
- * where exactness is defined. */
+ * where exactness is defined. Not collective. */
 void nd_run_resolve_precision(nd_config *config, const nd_backend *backend);

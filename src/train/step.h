@@ -1,4 +1,4 @@
-/* One optimizer step, over all ranks: batch -> forward and backward passes -> reduced gradients ->
+/* One optimizer step over all ranks: batch -> forward and backward passes -> reduced gradients ->
  * judgement -> updated masters -> published weights. */
 #pragma once
 
@@ -13,23 +13,26 @@ typedef struct nd_step_result {
     double total_loss; /* with auxiliary terms */
     double grad_norm;  /* before clipping */
     double lr;
-    double kept_fraction; /* of the tokens, in the backward pass */
+    double kept_fraction; /* fraction of the tokens in the backward pass */
     double data_wait_ms, comm_wait_ms, comm_busy_ms, step_ms;
     nd_times_summary times; /* of all ranks, by phase */
     uint64_t comm_bytes;    /* sent by all ranks */
     bool stop_requested;    /* by a signal, on any rank */
-    bool save_ready;        /* a save is under way, and every rank has done its part of its stage */
-    bool snapshot_ready;    /* the same of a snapshot */
+    /* a save is in progress, and every rank has finished its part of the current stage */
+    bool save_ready;
+    bool snapshot_ready; /* the same for a snapshot */
     nd_judgement judgement;
-    bool round_ended;    /* workers synchronised after it (train/rounds.h) */
-    bool skipped;        /* not good: nothing was updated, skipped_because says why in words */
-    bool partly_updated; /* immediate updates: masters changed, even if the step was then skipped */
+    bool round_ended; /* workers synchronised after this step (train/rounds.h) */
+    bool skipped;     /* nothing was updated; skipped_because is the reason in words */
+    /* with immediate updates: masters changed, even if the step was then skipped */
+    bool partly_updated;
     char skipped_because[320];
 } nd_step_result;
 
-/* Collective. `stop_requested`: this rank was asked to stop. A step whose
- * loss or gradient is not finite, or whose loss is a spike, counts and moves the data on, but updates
- * nothing; only with immediate updates may a bad gradient come after the layers above it were updated
- * (partly_updated), and then the run must go back to a checkpoint. Errors: those of the loader on any
- * rank, which all ranks hold then (nd_run_agree), with everything but scratch memory as it was before. */
+/* Runs a step. `stop_requested`: this rank was asked to stop. A step whose loss or gradient is not
+ * finite, or whose loss is a spike, is counted and consumes its data, but updates nothing. Only
+ * with immediate updates can a bad gradient appear after the layers above it were updated
+ * (partly_updated); the run must then return to a checkpoint. Collective. Errors: those of the
+ * loader on any rank, shared by all ranks (nd_run_agree); everything except scratch memory is then
+ * unchanged. */
 nd_status nd_step_run(nd_run *run, bool stop_requested, nd_step_result *result);

@@ -13,13 +13,14 @@ typedef struct nd_scalar {
     double value;
 } nd_scalar;
 
-/* Starts a new event file in `directory`, made when absent; its name comes after those of all that are
- * there. Where there are some, events of steps after `last_step` are taken out of them, with what a crash
- * cut off, and the new file begins with a mark of the restart. Errors: ND_EIO naming the file. */
+/* Starts a new event file in `directory`, created if necessary; its name sorts after those of
+ * existing ones. Removes from existing files events of steps after `last_step` and incomplete
+ * records; the new file then begins with a mark of the restart. The caller closes it. Errors:
+ * ND_EIO naming the file. */
 nd_status nd_tensorboard_open(const char *directory, int64_t last_step,
                               nd_tensorboard **tensorboard);
 void nd_tensorboard_close(nd_tensorboard *tensorboard);
 
-/* One event with these scalars, flushed. */
+/* Writes one event with these scalars and flushes it. */
 nd_status nd_tensorboard_write(nd_tensorboard *tensorboard, int64_t step, const nd_scalar *scalars,
                                int count);

@@ -1,4 +1,4 @@
-/* The tensors of one checkpoint file. The only place outside src/data that calls HDF5. */
+/* The tensors of one checkpoint file. No other code outside src/data calls HDF5. */
 #pragma once
 
 #include "core/base/error.h"
@@ -6,18 +6,20 @@
 
 typedef struct nd_checkpoint_h5 nd_checkpoint_h5;
 
-/* A new file, replacing one of that name. Errors: ND_ECHECKPOINT naming the file. */
+/* Create, or replace, a file; open one to add datasets; open one to read. The caller closes it.
+ * Errors: ND_ECHECKPOINT naming the file. */
 nd_status nd_checkpoint_h5_create(const char *path, nd_checkpoint_h5 **file);
-/* To write more into one. */
 nd_status nd_checkpoint_h5_append(const char *path, nd_checkpoint_h5 **file);
 nd_status nd_checkpoint_h5_open(const char *path, nd_checkpoint_h5 **file);
 
-/* Closes; after writing, errors that appear only now are returned. */
+/* Closes the file; also returns errors of writing that appear only now. */
 nd_status nd_checkpoint_h5_close(nd_checkpoint_h5 *file);
 
-/* Writes values (host memory) as the dataset `name`, groups made as needed. f32 is stored as float,
- * i8 and u8 as integers, bf16 as uint16 bit patterns, with the attribute dtype. */
+/* Writes values (host memory) as the dataset `name`, creating groups as needed. f32 is stored as
+ * float, i8 and u8 as integers, bf16 as uint16 bit patterns, with the attribute dtype. Errors:
+ * ND_ECHECKPOINT. */
 nd_status nd_checkpoint_h5_write(nd_checkpoint_h5 *file, const char *name, nd_cview values);
 
-/* Reads the dataset `name`, which must have the dtype and shape of `values`. */
+/* Reads the dataset `name`, which must have the dtype and shape of `values` (host memory). Errors:
+ * ND_ECHECKPOINT. */
 nd_status nd_checkpoint_h5_read(nd_checkpoint_h5 *file, const char *name, nd_view values);

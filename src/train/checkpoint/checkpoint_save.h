@@ -1,49 +1,56 @@
-/* Saving a checkpoint while training continues.
+/* Saves a checkpoint while training continues.
  *
- * A save has two stages. First each rank writes what it owns into its file (checkpoint_rank_file.c). When
- * all have, they exchange checksums, and rank 0 writes the rest and publishes the directory
- * (checkpoint_publish.c). The work of a stage is done on a thread without MPI; what is collective is done
- * between steps, when the reports of a step say that every rank is ready.
+ * A save has two stages. First each rank writes what it owns to its file (checkpoint_rank_file.c).
+ * When all have finished, they exchange checksums, and rank 0 writes the remaining files and
+ * publishes the directory (checkpoint_publish.c). Each stage runs on a thread that does not call
+ * MPI; collective operations run between steps, once the reports of a step say that every rank is
+ * ready.
  *
- * Nothing is copied for it on backends whose memory the host can read: masters and state change in
- * updates only, so the writer has the time of a forward and backward pass, and an update waits for it
- * tensor by tensor (nd_save_wait_written). Elsewhere they are downloaded first, into run->saving.copy. */
+ * Backends whose memory the host can read need no copy: masters and state change only in updates,
+ * so the writer works during the forward and backward passes, and an update waits for it tensor by
+ * tensor (nd_save_wait_written). On other backends they are first downloaded
+ * to run->saving.copy. */
 #pragma once
 
 #include "train/run.h"
 
 typedef struct nd_save nd_save;
 
-/* Finishes the previous save, begins to save the run as it is now, and drops what a checkpoint does not hold
- * (nd_run_reset_error_feedback), so that a run that resumes here continues like this one. With `background` the
- * save overlaps the following steps; otherwise it is finished on return. Collective. Errors: ND_ECHECKPOINT
- * naming the file and the system's reason; older checkpoints are untouched then. */
+/* Finishes the previous save, starts a save of the run as it is now, and clears what a checkpoint
+ * does not contain (nd_run_reset_error_feedback), so that a run that resumes from it continues like
+ * this one. With `background` the save overlaps the following steps; otherwise it is complete on
+ * return. Collective. Errors: ND_ECHECKPOINT naming the file and the system's reason; older
+ * checkpoints are unchanged then. */
 nd_status nd_save_begin(nd_run *run, bool background);
 
-/* Whether this rank has done its part of the current stage. */
+/* Whether this rank has finished its part of the current stage. Not collective. */
 bool nd_save_ready(const nd_run *run);
 
-/* Ends the current stage and begins the next; waits where a rank is not ready. After the last one rank 0
- * has logged the checkpoint and run->saving.state_sha256 is set there. Collective. Errors: as nd_save_begin. */
+/* Ends the current stage and starts the next; waits for ranks that are not ready. After the last
+ * stage rank 0 has logged the checkpoint and set run->saving.state_sha256. Collective. Errors: as
+ * nd_save_begin. */
 nd_status nd_save_advance(nd_run *run);
 
-/* Completes all stages; ND_OK when nothing is pending. Collective. */
+/* Completes all stages; ND_OK when no save is in progress. Collective. Errors: as nd_save_begin. */
 nd_status nd_save_finish(nd_run *run);
 
-/* To be called before masters or state of parameter `index` change: waits until they are written. */
+/* Waits until the save has written masters and state of parameter `index`; call it before they
+ * change. */
 void nd_save_wait_written(nd_run *run, int64_t index);
 
-/* Waits for this rank's thread, which writes no further tensor, and leaves the checkpoint unfinished. */
+/* Stops this rank's thread after the current tensor and leaves the checkpoint incomplete. Not
+ * collective. */
 void nd_save_abandon(nd_run *run);
 
-/* run->saving after a checkpoint of `step` was restored; -1: one that does not hold the whole state. */
+/* Resets run->saving after a checkpoint of `step` was restored; -1: one without the whole state. */
 void nd_save_after_restore(nd_run *run, int64_t step);
 
-/* A save has failed: counted until one succeeds. */
+/* Counts a failed save; a successful one resets the count. */
 void nd_save_count_failure(nd_run *run);
 
-/* Milliseconds spent on saving since this was called last. */
+/* Milliseconds spent on saving since the last call. */
 double nd_save_ms_since_last(nd_run *run);
 
-/* Bytes of the copy that a background save makes where the host cannot read the backend's memory. */
+/* Bytes of the copy that a background save needs where the host cannot read the backend's memory; 0
+ * elsewhere. */
 size_t nd_save_copy_bytes(const nd_run *run);

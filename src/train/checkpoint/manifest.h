@@ -1,12 +1,12 @@
-/* manifest.json of a checkpoint, in and out. It carries its own checksum: SHA-256 of its canonical
- * text (compact, keys sorted) without the key "checksum". */
+/* Writes and parses manifest.json of a checkpoint. The file contains its own checksum: SHA-256 of
+ * its canonical text (compact, keys sorted) without the key "checksum". */
 #pragma once
 
 #include "train/checkpoint/checkpoint.h"
 
-/* JSON text of the manifest; the caller frees it. */
+/* Writes the manifest as JSON; the caller frees the text. Errors: ND_ENOMEM. */
 nd_status nd_manifest_format(const nd_checkpoint *checkpoint, char **text);
 
-/* Fills everything but `directory`. Errors: ND_ECHECKPOINT naming `path` and what is wrong. */
+/* Fills all fields except `directory`. Errors: ND_ECHECKPOINT naming `path` and what is wrong. */
 nd_status nd_manifest_parse(const char *text, size_t size, const char *path,
                             nd_checkpoint *checkpoint);

@@ -1,4 +1,5 @@
-/* The part of a manifest that says which run a checkpoint is of, on what data, and who wrote it. */
+/* The part of a manifest that says which run a checkpoint belongs to, what data it used, and what
+ * program wrote it. */
 #pragma once
 
 #include "train/identity.h"
@@ -7,6 +8,6 @@
 
 void nd_manifest_add_identity(json_t *root, const nd_identity *identity);
 
-/* Keys that are absent, as in checkpoints of older versions, leave their part empty. Errors:
- * ND_ECHECKPOINT naming `path` and the key that is malformed. */
+/* Missing keys, as in checkpoints of older versions, leave their fields empty. Errors:
+ * ND_ECHECKPOINT naming `path` and the malformed key. */
 nd_status nd_manifest_parse_identity(const json_t *root, const char *path, nd_identity *identity);

@@ -1,12 +1,14 @@
-/* The collectives of dist/comm_messages.h on clocks: one a rank, and those of the links (dist/links.h). Each moves
- * the clocks as the real one moves time, message by message, with as many parts under way at once. */
+/* A model of the collectives of dist/comm_messages.h: one clock per rank and the links of
+ * dist/links.h. Each function advances the clocks as the real collective takes time, message by
+ * message, with as many parts in flight. */
 #pragma once
 
 #include "dist/links.h"
 #include "dist/wire_sizes.h"
 #include "train/plan/cost_model.h"
 
-/* What a rank has under way in a collective: when its last ND_WIRE_DEPTH sends left and receives were taken. */
+/* A rank's messages in flight in a collective: when its last ND_WIRE_DEPTH sends left and receives
+ * were consumed. */
 typedef struct nd_cost_window {
     double sent[ND_WIRE_DEPTH], taken[ND_WIRE_DEPTH];
     int64_t sends, receives;
@@ -17,36 +19,37 @@ typedef struct nd_cost_clocks {
     const nd_cost_machine *m;
     nd_links links;
     nd_cost_window *windows; /* [ranks] */
-    double *clock;           /* [ranks] when a rank is free */
+    double *clock;           /* [ranks] when the rank is free */
     double *busy;            /* [ranks] seconds in messages */
-    double *taken;      /* [ranks] seconds that messages took from the passes of the part at hand */
-    double *passes_end; /* [ranks] when these would end if nothing took any */
-    double bytes;       /* sent by all */
+    double *taken;      /* [ranks] seconds that messages took from the passes of the current part */
+    double *passes_end; /* [ranks] when those passes would end without that */
+    double bytes;       /* sent by all ranks */
 } nd_cost_clocks;
 
-/* Errors: ND_ENOMEM, ND_EINTERNAL. */
+/* Creates clocks at time 0; nd_cost_clocks_destroy frees them. Errors: ND_ENOMEM, ND_EINTERNAL. */
 nd_status nd_cost_clocks_create(const nd_cost_machine *m, nd_cost_clocks *c);
 void nd_cost_clocks_destroy(nd_cost_clocks *c);
 
-/* When the last rank is free. */
+/* The time when the last rank is free. */
 double nd_cost_clocks_last(const nd_cost_clocks *c);
 
-/* What a part is in a prediction of so many bytes in all: m->part_bytes, or longer where there would be more than
- * 4096. */
+/* The size of a part in a prediction for `bytes` bytes in total: m->part_bytes, or larger where
+ * there would be more than 4096 parts. */
 double nd_cost_part_bytes(const nd_cost_machine *m, double bytes);
 
-/* nd_links_carry, with what it means for both ranks; what arrives is added, `add` seconds a byte. */
+/* nd_links_carry, plus its effects on both ranks; adding what arrives takes `add` seconds
+ * per byte. */
 void nd_cost_carry(nd_cost_clocks *c, int from, int to, double bytes, double ready, double add,
                    double *away, double *here);
 
-/* dist/part_reduction.h, of pieces that are all ready. Errors: ND_ENOMEM. */
+/* dist/part_reduction.h for pieces that are all ready. Errors: ND_ENOMEM. */
 nd_status nd_cost_reduce(nd_cost_clocks *c, const nd_cost_work *work, const nd_cost_piece *pieces,
                          int64_t count);
 
-/* `bytes` of each rank. */
+/* An allgather of `bytes` bytes per rank. */
 void nd_cost_allgather(nd_cost_clocks *c, double bytes);
 
-/* dist/ring.h: bytes[m] of member m of every group of `group` ranks. Errors: ND_ENOMEM. */
+/* dist/ring.h: bytes[m] from member m of every group of `group` ranks. Errors: ND_ENOMEM. */
 nd_status nd_cost_broadcast_each(nd_cost_clocks *c, int group, const double *bytes);
 
 /* Consecutive ranks. */
@@ -54,5 +57,5 @@ typedef struct nd_cost_group {
     int first, size;
 } nd_cost_group;
 
-/* From member `root` of a group. Errors: ND_ENOMEM. */
+/* A broadcast from member `root` of a group. Errors: ND_ENOMEM. */
 nd_status nd_cost_broadcast(nd_cost_clocks *c, nd_cost_group group, int root, double bytes);

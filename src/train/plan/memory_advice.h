@@ -1,4 +1,4 @@
-/* Keys that make a run smaller. */
+/* Suggests settings that reduce the memory of a run. */
 #pragma once
 
 #include "core/config/config.h"
@@ -6,5 +6,6 @@
 
 #include <stdio.h>
 
-/* Writes what would make a rank of this configuration take less than `bytes`, a line each, indented. */
+/* Writes to `out`, one indented line each, settings with which a rank of this configuration would
+ * need less than `bytes`. */
 void nd_memory_advise(const nd_config *config, const size_t bytes[ND_MEMORY_COUNT], FILE *out);

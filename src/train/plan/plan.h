@@ -1,5 +1,5 @@
-/* The plan of a run: what it will need, before it starts. The layout functions of the run itself are
- * measured for every rank, so that plan and run agree by construction. */
+/* The plan of a run: what it needs, computed before it starts. Uses the run's own layout functions
+ * for every rank, so that plan and run agree by construction. */
 #pragma once
 
 #include "train/plan/plan_wire.h"
@@ -7,30 +7,32 @@
 typedef struct nd_plan {
     int ranks;
     size_t (*bytes)[ND_MEMORY_COUNT]; /* [ranks] */
-    int fullest;                      /* rank with the largest sum */
+    int fullest;                      /* the rank with the largest sum */
     size_t loader;                    /* prefetched batches of a rank */
     size_t workspace;                 /* of the backend; 0 until measured */
-    size_t saved_copy; /* of the rank that owns most: host memory of a save beside GPU memory */
-    size_t snapshot,
-        snapshots; /* of the rank that owns most, and of all: two generations, no copies */
+    size_t saved_copy; /* of the rank that owns most: host memory for saves of GPU memory */
+    size_t snapshot;   /* of the rank that owns most: two generations, without copies */
+    size_t snapshots;  /* of all ranks */
     int64_t parameters, parameters_ternary;
     int64_t tokens_per_step;
-    double flops_per_step, flops_per_run; /* of the model; a step's: while all heads run */
+    double flops_per_step, flops_per_run; /* of the model; per step: while all heads run */
     nd_wire_bytes wire;
-    bool slow_bf16; /* bf16 on CPUs without its instructions */
+    bool slow_bf16; /* bf16 on a CPU without bf16 instructions */
 } nd_plan;
 
-/* From a checked configuration. Errors: ND_ECONFIG when the batch cannot be shared by `ranks`. */
+/* Plans a checked configuration on `ranks` ranks; nd_plan_destroy frees the plan. Errors:
+ * ND_ECONFIG when the batch cannot be distributed over `ranks`; ND_ENOMEM. */
 nd_status nd_plan_create(const nd_config *config, int ranks, nd_plan *plan);
 void nd_plan_destroy(nd_plan *plan);
 
-/* Fills plan->workspace: trains one step of a model of one layer with these widths, since workspace
- * depends on shapes and not on how many layers have them. Takes the memory and time of that. */
+/* Measures plan->workspace by training one step of a one-layer model with these widths, since
+ * workspace depends on shapes and not on the number of layers. Takes the memory and time of that
+ * step. */
 nd_status nd_plan_measure_workspace(const nd_config *config, nd_plan *plan);
 
-/* All of a rank: its categories, loader, and workspace where that was measured. */
+/* All memory of a rank: its categories, loader, and workspace where measured. */
 size_t nd_plan_rank_bytes(const nd_plan *plan, int rank);
 
-/* Tables of memory by category, wire and arithmetic; with `device_memory` > 0 whether it fits, and what
- * would make it fit. */
+/* Prints tables of memory by category, wire and arithmetic; with `device_memory` > 0 also whether
+ * the run fits, and what would make it fit. */
 void nd_plan_print(const nd_plan *plan, const nd_config *config, size_t device_memory, FILE *out);

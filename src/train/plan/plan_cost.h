@@ -1,6 +1,6 @@
-/* The predicted time of a step on a machine that is described: train/plan/cost_model.h applied to a
- * configuration. What is computed comes from a measured step of one rank, or from operations and a rate;
- * what is sent from the layout functions of the run itself. */
+/* Predicts the time of a step of a configuration on a described machine with
+ * train/plan/cost_model.h. Computation is taken from a measured step of one rank, or from
+ * operations and a rate; communication from the run's own layout functions. */
 #pragma once
 
 #include "train/plan/cost_model.h"
@@ -9,14 +9,15 @@
 #include <stdio.h>
 
 typedef struct nd_plan_machine {
-    nd_link between, within;            /* of hosts; of ranks of a host */
+    nd_link between, within;            /* of hosts; of ranks on a host */
     double add_per_byte, core_per_byte; /* seconds */
     int hosts;
-    /* One of these is 0. Of one rank: operations a second in whole steps, or the seconds it needs for a
-     * step of the configured batch. */
+    /* One of these is 0. For one rank: operations per second in whole steps, or seconds for a step
+     * of the configured batch. */
     double flops, step;
-    double optimizer;    /* seconds of `step` that do not depend on the batch; 0: by operations */
-    nd_backend *backend; /* not owned; NULL: one is made */
+    /* seconds of `step` that do not depend on the batch; 0: estimated from operations */
+    double optimizer;
+    nd_backend *backend; /* not owned; NULL: one is created */
 } nd_plan_machine;
 
 typedef struct nd_plan_cost {
@@ -24,54 +25,56 @@ typedef struct nd_plan_cost {
     int ranks, hosts;
     double tokens;      /* of a step */
     double alone;       /* seconds of the same step on one rank */
-    double rank_alone;  /* and of a step of a rank's share of the batch, updating everything */
-    double update_even; /* seconds of an update that is shared evenly */
+    double rank_alone;  /* seconds of a step of one rank's share of the batch, with all updates */
+    double update_even; /* seconds of an evenly distributed update */
     int idle;           /* ranks that own no parameter */
     size_t memory;      /* of rank 0 in its arenas, bytes */
     bool simulated;
-    bool shortens; /* gradients between hosts will be shortened, which is not counted */
+    bool shortens; /* gradients between hosts will be compressed, which the prediction ignores */
 } nd_plan_cost;
 
-/* From a checked configuration. Errors: those of nd_plan_create. */
+/* Predicts a checked configuration. Errors: those of nd_plan_create and nd_cost_predict. */
 nd_status nd_plan_cost_predict(const nd_config *config, int ranks, const nd_plan_machine *machine,
                                nd_plan_cost *plan);
 
-/* Efficiency of N ranks: strong = alone / (N step), the same batch; weak = rank_alone / step, the same
- * batch a rank. */
+/* Efficiency on N ranks. Strong scaling: alone / (N step), the same batch; weak scaling: rank_alone
+ * / step, the same batch per rank. */
 double nd_plan_cost_strong(const nd_plan_cost *plan);
 double nd_plan_cost_weak(const nd_plan_cost *plan);
 
-/* The same step by the real collectives on simulated links (train/plan/simulated_step.h): plan->cost is what
- * that took. */
+/* The same step with the real collectives on simulated links (train/plan/simulated_step.h), whose
+ * time is plan->cost. */
 nd_status nd_plan_cost_simulate(const nd_config *config, int ranks, const nd_plan_machine *machine,
                                 nd_plan_cost *plan);
 
-/* What a step takes in groups of several sizes: all ranks, and on hosts of as many ranks each those that are within
- * a host or whole hosts; beyond 64 ranks a host, eight hosts and all. In order of size. */
+/* Predictions for several group sizes in ascending order: all ranks and, where hosts have equally
+ * many ranks, sizes within a host and of whole hosts; above 64 ranks a host, eight hosts
+ * and all. */
 enum { ND_PLAN_GROUPS_MAX = 16 };
 typedef struct nd_plan_groups {
     int count;
-    int ranks[ND_PLAN_GROUPS_MAX]; /* of a group */
+    int ranks[ND_PLAN_GROUPS_MAX]; /* per group */
     nd_plan_cost cost[ND_PLAN_GROUPS_MAX];
 } nd_plan_groups;
 
-/* Whatever dist.group_ranks of `config` is. Errors: those of nd_plan_cost_predict. */
+/* Ignores dist.group_ranks of `config`. Errors: those of nd_plan_cost_predict. */
 nd_status nd_plan_groups_predict(const nd_config *config, int ranks, const nd_plan_machine *machine,
                                  nd_plan_groups *groups);
 
-/* The index of the one that takes least; and of the one to train in: all ranks, unless another saves 5 % of the step
- * and has at most `memory` bytes a rank. What is measured before a run is known roughly, and small groups need
- * memory. */
+/* The index of the fastest; and of the one to train with: all ranks, unless another saves 5 % of
+ * the step and needs at most `memory` bytes per rank. Measurements before a run are rough, and
+ * small groups need memory. */
 int nd_plan_groups_fastest(const nd_plan_groups *groups);
 int nd_plan_groups_choose(const nd_plan_groups *groups, size_t memory);
 
-/* A table of what a step spends on what, and both efficiencies. */
+/* Prints a table of the parts of a step and both efficiencies. */
 void nd_plan_cost_print(const nd_plan_cost *plan, FILE *out);
 
-/* Operations of a step as they are done, over all ranks: passes and updates, what is done element by
- * element weighed as in nd_optimizer_cost. */
+/* Operations that a step executes on all ranks: passes and updates, elementwise work weighted as in
+ * nd_optimizer_cost. */
 double nd_plan_step_flops(const nd_run *run);
 
-/* Operations a second of whole steps on this machine, by a rank that shares it with `ranks` - 1 others:
- * trains two steps of a model of one layer with these widths and times the second. */
+/* Measures the operations per second of whole steps on this machine, for a rank that shares it with
+ * `ranks` - 1 others: trains two steps of a one-layer model with these widths and times the second.
+ * Errors: those of nd_run_create. */
 nd_status nd_plan_measure_flops(const nd_config *config, int ranks, double *flops);

@@ -3,27 +3,27 @@
 
 #include "train/run.h"
 
-/* Bytes of one message: what `owner` gets of parameter `index`'s gradient, on one edge of the tree; its sketch
- * likewise, in steps that have one (0: it has none); its weight to one replica, and its projector likewise, in steps
- * that have a new one. */
+/* Bytes of one message: the part of parameter `index`'s gradient that `owner` gets, on one edge of
+ * the tree; its sketch likewise, in steps that have one (0: none); its weight, to one replica; and
+ * its projector, in steps with a new one. */
 size_t nd_wire_gradient_bytes(const nd_run *run, int64_t index, int owner);
 size_t nd_wire_sketch_bytes(const nd_run *run, int64_t index);
 size_t nd_wire_weight_bytes(const nd_run *run, int64_t index);
 size_t nd_wire_projector_bytes(const nd_run *run, int64_t index);
 
-/* Sent in a step by all ranks together; sketches and projectors on average over galore_update_freq
- * steps. Saving and comparing replicas are no part of a step. */
+/* Bytes that all ranks together send in a step; sketches and projectors averaged over
+ * galore_update_freq steps. Saves and replica checks are not included. */
 typedef struct nd_wire_bytes {
     double gradients, sketches;
     double codes; /* ternary weights */
     double dense; /* all other weights */
     double projectors;
     double reports; /* losses and norms */
-    double outer;   /* changes between workers, on average over sync_every steps */
+    double outer;   /* changes between workers, averaged over sync_every steps */
 } nd_wire_bytes;
 
-/* From a run that is prepared and measured. */
+/* For a run that is prepared and measured. */
 nd_wire_bytes nd_wire_bytes_of(const nd_run *run);
 
-/* Of all kinds. */
+/* The sum over all kinds. */
 double nd_wire_bytes_sum(const nd_wire_bytes *bytes);

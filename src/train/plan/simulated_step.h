@@ -1,11 +1,11 @@
-/* The step that train/plan/cost_model.h predicts, done by the real collectives on a simulated job
- * (dist/simulation.h): nothing is computed, time passes instead. Tensors are scaled down, and the links with them,
- * so that a part of a message is as small as it can be; all ranks share their memory. */
+/* Runs the step that train/plan/cost_model.h predicts with the real collectives in a simulated job
+ * (dist/simulation.h), in which computation only advances time. Tensors and links are scaled down
+ * so that the parts of messages are as small as possible; all ranks share the tensors' memory. */
 #pragma once
 
 #include "train/plan/cost_model.h"
 
-/* Fills what nd_cost_predict does but for `busy` and `idlest`; messages beside the passes take nothing from them.
- * Errors: those of nd_simulation_run. */
+/* Fills what nd_cost_predict does, except `busy` and `idlest`; messages do not slow down
+ * overlapping passes. Errors: those of nd_simulation_run. */
 nd_status nd_simulated_step(const nd_cost_machine *machine, const nd_cost_work *work,
                             nd_cost *cost);

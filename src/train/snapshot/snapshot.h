@@ -1,19 +1,21 @@
-/* Snapshots: checkpoints in memory, from which a run goes on within seconds after a crash.
+/* Snapshots: checkpoints in memory, from which a run continues within seconds after a crash.
  *
- * Every [logging] snapshot_interval steps each rank writes what it owns, with the files and checksums of a
- * checkpoint, into a directory of its host's memory, and sends a copy to a rank of another host while
- * training continues:
+ * Every [logging] snapshot_interval steps each rank writes what it owns, with the files and
+ * checksums of a checkpoint, to a directory in its host's memory, and sends a copy to a rank on
+ * another host while training continues:
  *
- *   <snapshot_dir>/<run id>/<host>/step_00000120/rank_0002.h5    this host's ranks' parts
- *                                                copy_0005.h5    parts of ranks of another host
+ *   <snapshot_dir>/<run id>/<host>/step_00000120/rank_0002.h5    parts of this host's ranks
+ *                                                copy_0005.h5    parts of ranks on another host
  *                                                config.ini, manifest.json
  *
- * Nothing is fsynced: a process that dies takes nothing of it along. The manifest is written when every rank
- * has its part. The one before stays until the next one has its manifest and its copies, so that one whole
- * generation is there at any moment; there are never more than two. Which parts are where is not written
- * anywhere: the ranks that start again tell each other what they find and check (snapshot_find.c).
+ * Nothing is fsynced: the files survive the end of the process, not of the host. The manifest is
+ * written once every rank has written its part. The previous snapshot stays until the next one has
+ * its manifest and copies, so that there is always one complete snapshot, and never more than two.
+ * The location of parts is not recorded: ranks that restart tell each other what they find and
+ * verify (snapshot_find.c).
  *
- * No failure here ends a run, but for those of the comm. All functions are collective. */
+ * Failures here do not end a run, except for those of the comm. All functions are collective unless
+ * stated otherwise. */
 #pragma once
 
 #include "train/checkpoint/checkpoint.h"
@@ -21,55 +23,61 @@
 
 typedef struct nd_snapshots nd_snapshots;
 
-/* Finds out which ranks share a host and who keeps whose copies: run->saving.snapshots. Errors: ND_ENOMEM,
- * ND_EPEER. */
+/* Determines which ranks share a host and who keeps whose copies: run->saving.snapshots. Errors:
+ * ND_ENOMEM, ND_EPEER. */
 nd_status nd_snapshots_create(nd_run *run);
 
-/* Once the run has its id and its memory: logs what is planned and whose else snapshots lie there. */
+/* Logs the plan and snapshots of other runs on this host. Call it once the run has its id and its
+ * memory. */
 nd_status nd_snapshots_start(nd_run *run);
 
-/* Removes those after step `after` (-1: all) of this run, once the run's directory is its own: they are of a
- * branch that was given up. What is being written is abandoned. */
+/* Removes snapshots of this run after step `after` (-1: all), which belong to an abandoned branch,
+ * and abandons one in progress. Call it once the run has its directory. */
 nd_status nd_snapshots_drop(nd_run *run, int64_t after);
 
-/* Rank 0: notes in RUN/snapshot_hosts which hosts may hold snapshots of this run: those that ranks run on, and
- * those that it was on before and has lost. `ended`: ranks have removed theirs; the lost ones stay in the file, which
- * launch/run.sh goes by, and are named in the log. What fails is a warning. Not collective. */
+/* Records in RUN/snapshot_hosts which hosts may hold snapshots of this run: those that its ranks
+ * run on, and those it ran on before and lost. `ended`: ranks have removed theirs; lost hosts stay
+ * in the file, which launch/run.sh uses, and are logged. Failures are warnings. Rank 0; not
+ * collective. */
 void nd_snapshots_list(nd_run *run, bool ended);
 
-/* Waits for this rank's thread; leaves what lies in memory. NULL is fine. Not collective. */
+/* Waits for this rank's thread and frees run->saving.snapshots; the snapshots stay. NULL is
+ * allowed. Not collective. */
 void nd_snapshots_destroy(nd_run *run);
 
-/* Begins one of the run as it is now; as nd_save_begin drops what a checkpoint does not hold. */
+/* Starts a snapshot of the run as it is now; like nd_save_begin clears what a checkpoint does not
+ * contain. */
 nd_status nd_snapshot_begin(nd_run *run);
 
-/* Whether this rank has done its part of the present stage. Not collective. */
+/* Whether this rank has finished its part of the current stage. Not collective. */
 bool nd_snapshot_ready(const nd_run *run);
 
-/* Goes on with the present one, when all ranks are ready. */
+/* Advances the snapshot in progress when all ranks are ready. */
 nd_status nd_snapshot_advance(nd_run *run);
 
-/* What ranks found of a whole snapshot. */
+/* A complete snapshot that the ranks found. */
 typedef struct nd_snapshot_found {
     bool any;
-    nd_checkpoint c; /* the same on all ranks, but for its directory: that of this rank's host */
-    unsigned char *have; /* [size * c.file_count]: what each rank found, an nd_snapshot_part */
+    /* the same on all ranks, except for its directory, which is on this rank's host */
+    nd_checkpoint c;
+    unsigned char *have; /* [size * c.file_count]: what each rank has, an nd_snapshot_part */
     char *config_text, *manifest_text;
     size_t config_bytes, manifest_bytes;
 } nd_snapshot_found;
 
-/* The newest of this run (run->identity.run_id) of which every part lies whole somewhere. Those that are
- * passed over are named in the log. */
+/* Finds the newest snapshot of this run (run->identity.run_id) of which every part exists undamaged
+ * on some host; logs those it skips. The caller frees it. Errors: ND_ENOMEM, ND_EPEER. */
 nd_status nd_snapshot_find(nd_run *run, nd_snapshot_found *found);
 void nd_snapshot_found_free(nd_snapshot_found *found);
 
-/* nd_checkpoint_restore from there: brings parts that a host lacks from a rank that has them. Errors: as
- * nd_checkpoint_restore; ND_ECHECKPOINT where a host has no room for them, before anything has changed:
- * *untouched then. */
+/* nd_checkpoint_restore from a snapshot: first fetches parts that a host lacks from a rank that has
+ * them. Errors: those of nd_checkpoint_restore; ND_ECHECKPOINT when a host has no room for them,
+ * with *untouched true: nothing has changed then. */
 nd_status nd_snapshot_restore(nd_run *run, nd_snapshot_found *found, bool *untouched);
 
-/* Bytes that a rank's share takes, for `plan`: two generations of what it owns. */
+/* Bytes of a rank's snapshots, for `plan`: two generations of what it owns. Not collective. */
 size_t nd_snapshot_share_bytes(const nd_run *run);
 
-/* The directory that holds those of all runs: [logging] snapshot_dir or its default. */
+/* The directory of the snapshots of all runs: [logging] snapshot_dir or its default. Not
+ * collective. */
 void nd_snapshot_root(const nd_config *config, char path[ND_CHECKPOINT_PATH_MAX]);
