@@ -1,12 +1,12 @@
-/* What Collider saves: time of the backward pass and of the step at several parts of filtered tokens,
- * beside the step without it.
+/* What Collider saves: time of the backward pass and of the step at several parts of filtered
+ * tokens, beside the step without it.
  *
  *   bench_collider [--config FILE] [--rounds N] [--set SECTION.KEY=VALUE]...
  *
- * The threshold is 1, so that exactly the asked part is filtered. Each round runs every variant once;
- * ratios are taken within a round and their medians compared, because machines are shared. The backward
- * pass is what a training pass takes beyond the forward pass with its loss; with Collider it holds the
- * choice of tokens, the compaction and the head's second product. */
+ * The threshold is 1, so that exactly the asked part is filtered. Each round runs every variant
+ * once; ratios are taken within a round and their medians compared, because machines are shared.
+ * The backward pass is what a training pass takes beyond the forward pass with its loss; with
+ * Collider it holds the choice of tokens, the compaction and the head's second product. */
 #include "bench_run.h"
 #include "timed_ops.h"
 #include "timing.h"

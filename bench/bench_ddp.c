@@ -1,12 +1,12 @@
-/* Plain data-parallel training, to measure ours against: every rank keeps masters and optimizer state of
- * the whole model, all gradients are averaged over all ranks by MPI_Allreduce after the backward pass, in
- * buckets of 25 MiB, and every rank updates everything. Model, data and optimizer are the program's own: a
- * run that thinks it is alone, whose reduction goes over all ranks.
+/* Plain data-parallel training, to measure ours against: every rank keeps masters and optimizer
+ * state of the whole model, all gradients are averaged over all ranks by MPI_Allreduce after the
+ * backward pass, in buckets of 25 MiB, and every rank updates everything. Model, data and optimizer
+ * are the program's own: a run that thinks it is alone, whose reduction goes over all ranks.
  *
- * Steps without any exchange, with gradients in fp32 and with gradients in bf16 (added by an operation of
- * MPI's user, rounded after each addition) take turns. The batch is a rank's share. Projected gradients
- * (GaLore) travel whole, as they do there: padded to the size of the matrix. Under mpirun; rank 0 prints
- * one JSON object of medians. */
+ * Steps without any exchange, with gradients in fp32 and with gradients in bf16 (added by an
+ * operation of MPI's user, rounded after each addition) take turns. The batch is a rank's share.
+ * Projected gradients (GaLore) travel whole, as they do there: padded to the size of the matrix.
+ * Under mpirun; rank 0 prints one JSON object of medians. */
 #include "bench_run.h"
 #include "timing.h"
 

@@ -1,11 +1,12 @@
-/* How many ternary codes change in a step, over a real run, and what it would take to send only those.
+/* How many ternary codes change in a step, over a real run, and what it would take to send only
+ * those.
  *
  *   bench_flips --config FILE [--steps N] [--set SECTION.KEY=VALUE]...
  *
- * Columns, means of ten steps: part of the codes that changed; bits a code of five codes to a byte; of a
- * bit for each group of five codes and the changed groups; of a byte for each change, 7 bits of distance
- * and one that says which of the two other codes, 127 for a longer distance; and the entropy of
- * independent changes with that bit, below which no code of theirs can come. */
+ * Columns, means of ten steps: part of the codes that changed; bits a code of five codes to a byte;
+ * of a bit for each group of five codes and the changed groups; of a byte for each change, 7 bits
+ * of distance and one that says which of the two other codes, 127 for a longer distance; and the
+ * entropy of independent changes with that bit, below which no code of theirs can come. */
 #include "bench_run.h"
 
 #include "train/step.h"

@@ -1,9 +1,10 @@
-/* Attention by the project's own kernels and by cuDNN, forward and backward, at the shapes of models.
+/* Attention by the project's own kernels and by cuDNN, forward and backward, at the shapes of
+ * models.
  *
  *   bench_gpu_attention [--tokens N] [--target cpu|cuda]
  *
- * FLOP count products over visible keys: two forward, five backward. Medians of several runs of several
- * launches on random data. Where cuDNN is missing or refuses a shape, the line says why. */
+ * FLOP count products over visible keys: two forward, five backward. Medians of several runs of
+ * several launches on random data. Where cuDNN is missing or refuses a shape, the line says why. */
 #include "bench_run.h"
 #include "timing.h"
 
@@ -128,8 +129,8 @@ static nd_status measure_shape(nd_backend *b, const char *kind, const int64_t s[
     return status;
 }
 
-/* One backend for all shapes: opening the libraries takes seconds, and the workspace is the largest so
- * far. */
+/* One backend for all shapes: opening the libraries takes seconds, and the workspace is the largest
+ * so far. */
 static nd_status measure_all(nd_config *config, const char *kind, int64_t tokens)
 {
     const nd_comm alone = {.size = 1, .local_size = 1};

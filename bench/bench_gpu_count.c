@@ -1,6 +1,7 @@
-/* What a training step should take on a GPU, by count: the calls of the model and the optimizer as they are made, on a
- * backend that computes nothing, for one and two layers and from these for all. A table of ops with bytes,
- * operations, the floor of an H100, and what the kernels of cuda/ should take.
+/* What a training step should take on a GPU, by count: the calls of the model and the optimizer as
+ * they are made, on a backend that computes nothing, for one and two layers and from these for all.
+ * A table of ops with bytes, operations, the floor of an H100, and what the kernels of cuda/ should
+ * take.
  *
  *   bench_gpu_count [--config FILE] [--set SECTION.KEY=VALUE]... [--rows N] */
 #include "bench_run.h"

@@ -1,6 +1,7 @@
-/* Times every op of a backend at the shapes of models, beside what the machine gives: on the CPU the bandwidth
- * of memcpy and oneDNN's own products of the same shapes, on a GPU its own copy and bf16 product. Medians of a few
- * runs; the ratio in the last column compares within this run, since other work on the machine shifts both.
+/* Times every op of a backend at the shapes of models, beside what the machine gives: on the CPU
+ * the bandwidth of memcpy and oneDNN's own products of the same shapes, on a GPU its own copy and
+ * bf16 product. Medians of a few runs; the ratio in the last column compares within this run, since
+ * other work on the machine shifts both.
  *
  *   bench_ops [--target cpu|cuda] [--threads N] [--tokens N] [--hidden N]
  *
@@ -84,7 +85,8 @@ static void release_all(bench *w)
     }
 }
 
-/* Median seconds of a call, after one to warm up: on a device of several in a row, which is what it is given. */
+/* Median seconds of a call, after one to warm up: on a device of several in a row, which is what it
+ * is given. */
 #define TIME(seconds, call)                                                                        \
     do {                                                                                           \
         const int launches_ = w->b->ops.host_memory ? 1 : LAUNCHES;                                \
@@ -119,8 +121,8 @@ static void print_computed(const char *name, nd_dtype dtype, double seconds, dou
     printf("\n");
 }
 
-/* GFLOP/s that a product [m,k] x [k,n] is measured against: oneDNN's own of these types by all threads, 0 where it
- * has none; the device's. */
+/* GFLOP/s that a product [m,k] x [k,n] is measured against: oneDNN's own of these types by all
+ * threads, 0 where it has none; the device's. */
 static double limit_of(const bench *w, int64_t m, int64_t n, int64_t k, nd_dtype in, nd_dtype out)
 {
     peak_product p;

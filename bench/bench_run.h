@@ -17,11 +17,12 @@ typedef struct bench_program {
 } bench_program;
 
 /* Reads --config, --set and the count, opens the run (without a configuration: 6 layers of 512, 8
- * sequences of 512 tokens, synthetic), measures, and returns the exit code after printing any error. */
+ * sequences of 512 tokens, synthetic), measures, and returns the exit code after printing any
+ * error. */
 int bench_main(const bench_program *program, int argc, char **argv);
 
-/* Opens a run of one rank with its loader, calls `measure`, and closes the run. Takes ownership of `backend`; NULL is
- * the configuration's, and prints what the run is. */
+/* Opens a run of one rank with its loader, calls `measure`, and closes the run. Takes ownership of
+ * `backend`; NULL is the configuration's, and prints what the run is. */
 nd_status bench_with_run(const nd_config *config, nd_backend *backend, int64_t count,
                          nd_status (*measure)(nd_run *run, int64_t count));
 

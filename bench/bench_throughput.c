@@ -1,7 +1,8 @@
-/* Tokens a second of whole training steps, beside the roofline measured in the same run: the time the
- * step's products would take at the speed of large products: on the CPU oneDNN's in int8 and bf16, f32 where
- * it has none of bf16, on a GPU its own in bf16. Without VNNI oneDNN's int8 products are exact for ternary codes
- * alone: the gradients of weights then count at the dense rate.
+/* Tokens a second of whole training steps, beside the roofline measured in the same run: the time
+ * the step's products would take at the speed of large products: on the CPU oneDNN's in int8 and
+ * bf16, f32 where it has none of bf16, on a GPU its own in bf16. Without VNNI oneDNN's int8
+ * products are exact for ternary codes alone: the gradients of weights then count at the dense
+ * rate.
  *
  *   bench_throughput [--config FILE] [--steps N] [--set SECTION.KEY=VALUE]...
  *
@@ -20,9 +21,9 @@
 
 enum { WARM_UP = 2, PEAK_SIDE = 2048, DEVICE_SIDE = 8192, SAMPLES_MAX = 256 };
 
-/* FLOPs of one step: in int8 (ternary products forward, and backward with gradients in 8 bits, those of
- * weights where such products are exact), and everything else that multiplies: backward products of each
- * projection, the head three times, attention. */
+/* FLOPs of one step: in int8 (ternary products forward, and backward with gradients in 8 bits,
+ * those of weights where such products are exact), and everything else that multiplies: backward
+ * products of each projection, the head three times, attention. */
 static void step_flops(const nd_run *run, double *in_int8, double *rest)
 {
     const nd_model_config *c = &run->model->config;
@@ -76,8 +77,8 @@ static nd_status print_operations(nd_run *run)
     return ND_OK;
 }
 
-/* What products are measured against: on the CPU oneDNN's in int8 and in the compute type, on a GPU its own in
- * bf16, which then stands for both. */
+/* What products are measured against: on the CPU oneDNN's in int8 and in the compute type, on a GPU
+ * its own in bf16, which then stands for both. */
 typedef struct roofline {
     nd_backend *device; /* NULL: the CPU */
     nd_view v[3];

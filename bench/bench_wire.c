@@ -1,6 +1,6 @@
 /* The wire's collectives beside those of the MPI library, on the same ranks and buffers: median of
- * alternating rounds, in microseconds, and how much longer ours takes, by medians and by the fastest
- * round of each, which others on the machine disturb least. Run under mpirun:
+ * alternating rounds, in microseconds, and how much longer ours takes, by medians and by the
+ * fastest round of each, which others on the machine disturb least. Run under mpirun:
  *
  *   mpirun -np 2 build/release/bench/bench_wire [--rounds N]
  *
@@ -64,8 +64,8 @@ static nd_status their_reduction(buffers *b)
     return ND_OK;
 }
 
-/* From when all ranks are there until the last of them is done. Whose turn it is finds the same in the
- * caches. */
+/* From when all ranks are there until the last of them is done. Whose turn it is finds the same in
+ * the caches. */
 static nd_status time_one(nd_status (*run)(buffers *), buffers *b, double *took)
 {
     memset(b->all, 0, b->bytes);

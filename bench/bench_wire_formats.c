@@ -1,5 +1,5 @@
-/* How fast formats of the wire are made and read on one core: GB/s of the f32 gradients, or of the codes
- * in bytes, that go in or come out.
+/* How fast formats of the wire are made and read on one core: GB/s of the f32 gradients, or of the
+ * codes in bytes, that go in or come out.
  *
  *   bench_wire_formats */
 #include "bench_run.h"

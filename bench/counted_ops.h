@@ -1,5 +1,6 @@
-/* A backend that computes nothing and counts what a GPU would: for each op and shape the bytes that its kernels move
- * through device memory and the operations of its products. Memory is addresses alone, and downloads are zeros. */
+/* A backend that computes nothing and counts what a GPU would: for each op and shape the bytes that
+ * its kernels move through device memory and the operations of its products. Memory is addresses
+ * alone, and downloads are zeros. */
 #pragma once
 
 #include "core/backend/backend.h"
@@ -28,7 +29,7 @@ typedef struct counted_list {
     int count;
 } counted_list;
 
-/* The backend adds to `list` from the next call of counted_start on. The caller owns the backend, not the list.
- * Errors: ND_ENOMEM. */
+/* The backend adds to `list` from the next call of counted_start on. The caller owns the backend,
+ * not the list. Errors: ND_ENOMEM. */
 nd_status counted_backend_create(counted_list *list, nd_backend **backend);
 void counted_start(nd_backend *backend);

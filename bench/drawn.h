@@ -1,5 +1,5 @@
-/* Random inputs of benchmarks: a few numbers are drawn, as Philox on one thread would take longer than what
- * is measured, and repeated with a period that divides no row. */
+/* Random inputs of benchmarks: a few numbers are drawn, as Philox on one thread would take longer
+ * than what is measured, and repeated with a period that divides no row. */
 #pragma once
 
 #include <stddef.h>

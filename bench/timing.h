@@ -1,4 +1,5 @@
-/* What benchmarks share: medians, and a clock of the processor, since machines are shared and noisy. */
+/* What benchmarks share: medians, and a clock of the processor, since machines are shared and
+ * noisy. */
 #pragma once
 
 #include "core/base/clock.h"

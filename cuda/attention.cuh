@@ -3,8 +3,8 @@
 
 #include "floats.cuh"
 
-/* nd_attention_shape for kernels. Rows of q (and o, lse, dq, dout) are query_rows; rows of dk and dv
- * are key_rows. With `rows` both are the tokens named there. */
+/* nd_attention_shape for kernels. Rows of q (and o, lse, dq, dout) are query_rows; rows of dk and
+ * dv are key_rows. With `rows` both are the tokens named there. */
 struct nd_attention_layout {
     int64_t query_len, key_len, query_rows, key_rows;
     int heads, kv_heads, head_dim;

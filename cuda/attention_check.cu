@@ -1,6 +1,6 @@
-/* Whether a library computes attention as the project's own kernels do, on numbers drawn for the purpose:
- * looked at once for each plan, before anything depends on it. The numbers are the same in every run and
- * on every rank, so that all come to the same answer. */
+/* Whether a library computes attention as the project's own kernels do, on numbers drawn for the
+ * purpose: looked at once for each plan, before anything depends on it. The numbers are the same in
+ * every run and on every rank, so that all come to the same answer. */
 #include "attention.cuh"
 
 extern "C" {
@@ -17,8 +17,8 @@ namespace
 enum { Q, K, V, DOUT, O, LSE, DQ, DK, DV, OWN_O, OWN_LSE, OWN_DQ, OWN_DK, OWN_DV, VIEWS };
 enum { DRAWN = 65521 };
 
-/* Relative differences in the Euclidean norm. Roundings differ by some 4e-3, in lse by 1e-6; a kernel that
- * means something else differs by 1e-1 and more. */
+/* Relative differences in the Euclidean norm. Roundings differ by some 4e-3, in lse by 1e-6; a
+ * kernel that means something else differs by 1e-1 and more. */
 const struct {
     int library, own;
     const char *name;

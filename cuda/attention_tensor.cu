@@ -1,13 +1,13 @@
 /* Attention in bf16 on tensor cores, one pass over the keys with a running maximum (Dao et al.,
- * arXiv:2205.14135, 2307.08691). A block holds 64 queries, four warps of 16 each; keys and values come through
- * shared memory in tiles, the next one on its way while one is used. */
+ * arXiv:2205.14135, 2307.08691). A block holds 64 queries, four warps of 16 each; keys and values
+ * come through shared memory in tiles, the next one on its way while one is used. */
 #include "attention_tiles.cuh"
 
 namespace
 {
 
-/* S = Q Kᵀ for the 16 queries from `row` on and the tile's 64 keys. The queries are read again for every
- * tile: held in registers they would leave too few for the results. */
+/* S = Q Kᵀ for the 16 queries from `row` on and the tile's 64 keys. The queries are read again for
+ * every tile: held in registers they would leave too few for the results. */
 template <int D>
 __device__ __forceinline__ void scores_of(float s[ROWS / 8][4], uint16_t *queries, int row,
                                           uint16_t *keys)
@@ -21,7 +21,8 @@ __device__ __forceinline__ void scores_of(float s[ROWS / 8][4], uint16_t *querie
     }
 }
 
-/* Scores become weights beside a running maximum and sum; what was summed before is scaled to the new maximum. */
+/* Scores become weights beside a running maximum and sum; what was summed before is scaled to the
+ * new maximum. */
 template <int D>
 __device__ __forceinline__ void take_scores(float p[ROWS / 8][4], float acc[D / 8][4],
                                             float largest[2], float sum[2], float scale)
@@ -155,7 +156,6 @@ nd_status forward(nd_cuda *cuda, nd_view o, nd_view lse, nd_cview q, nd_cview k,
 }
 
 } // namespace
-
 
 nd_status nd_cuda_attention_tensor(nd_cuda *cuda, nd_view o, nd_view lse, nd_cview q, nd_cview k,
                                    nd_cview v, const nd_attention_layout *s)

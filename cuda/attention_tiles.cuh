@@ -55,8 +55,8 @@ __device__ __forceinline__ void as_left(uint32_t out[4], const float low[4], con
     out[3] = nd_pack_bf16(high[2], high[3]);
 }
 
-/* Starts copying COUNT rows of heads of d elements: row r of the tile from x + first + r * stride where
- * r < length, else zeros. */
+/* Starts copying COUNT rows of heads of d elements: row r of the tile from x + first + r * stride
+ * where r < length, else zeros. */
 template <int D, int COUNT>
 __device__ __forceinline__ void fetch(uint16_t *tile, const uint16_t *x, int64_t first,
                                       int64_t stride, int64_t length, int d)

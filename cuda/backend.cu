@@ -115,7 +115,8 @@ static void cuda_release(nd_backend *b, void *memory, size_t bytes)
         cudaFree(memory);
 }
 
-/* Through pinned memory when it is small: the call returns at once and the host's memory is free. */
+/* Through pinned memory when it is small: the call returns at once and the host's memory
+ * is free. */
 static nd_status cuda_upload(nd_backend *b, void *device, const void *host, size_t bytes)
 {
     nd_cuda *cuda = nd_cuda_of(b);

@@ -1,6 +1,6 @@
-/* The entries of a code stream, without atomics: where a byte goes, and what it changes, follows from
- * sums over all that comes before. In three steps: within tiles, a block each; over the tiles, by one
- * block; and within tiles again. */
+/* The entries of a code stream, without atomics: where a byte goes, and what it changes, follows
+ * from sums over all that comes before. In three steps: within tiles, a block each; over the tiles,
+ * by one block; and within tiles again. */
 #include "floats.cuh"
 
 extern "C" {
@@ -85,8 +85,8 @@ __device__ __forceinline__ T scan(T value, T *all)
 
 /* -- making ----------------------------------------------------------------------------------- */
 
-/* Of the codes of a thread, bit by bit: those that change, and those that become the second of the other
- * two. */
+/* Of the codes of a thread, bit by bit: those that change, and those that become the second of the
+ * other two. */
 struct changes {
     uint32_t any, second;
 };
@@ -137,7 +137,8 @@ __device__ __forceinline__ int last_of(changes c, int start)
     return last;
 }
 
-/* Bytes of the changes of a thread behind the tile's change `previous`; -1: its first takes none here. */
+/* Bytes of the changes of a thread behind the tile's change `previous`; -1: its first takes none
+ * here. */
 __device__ __forceinline__ int bytes_of(changes c, int start, int previous)
 {
     int bytes = 0;
@@ -217,14 +218,15 @@ __global__ void place_kernel(entry_head *head, make_tile *tiles, int64_t tile_co
 __device__ __forceinline__ void copy_bytes(uint8_t *to, const uint8_t *from, int64_t bytes)
 {
     ND_GRID_LOOP(i, bytes)
-        to[i] = from[i];
+    to[i] = from[i];
 }
 
 /* As the kernels of codes.cu, for bytes at any address. */
 __device__ __forceinline__ void pack_all(uint8_t *packed, const int8_t *codes, int64_t count,
                                          int64_t bytes)
 {
-    ND_GRID_LOOP(j, bytes) {
+    ND_GRID_LOOP(j, bytes)
+    {
         int value = 0, power = 1;
         for (int64_t i = j; i < count; i += bytes, power *= 3)
             value += power * (codes[i] + 1);
@@ -235,15 +237,16 @@ __device__ __forceinline__ void pack_all(uint8_t *packed, const int8_t *codes, i
 __device__ __forceinline__ void unpack_all(int8_t *codes, const uint8_t *packed, int64_t count,
                                            int64_t bytes)
 {
-    ND_GRID_LOOP(j, bytes) {
+    ND_GRID_LOOP(j, bytes)
+    {
         int value = packed[j];
         for (int64_t i = j; i < count; i += bytes, value /= 3)
             codes[i] = (int8_t)(value % 3 - 1);
     }
 }
 
-/* The changes of this block's tile. Long runs of skips stand before its first change only: the block
- * writes them together. */
+/* The changes of this block's tile. Long runs of skips stand before its first change only: the
+ * block writes them together. */
 __device__ __forceinline__ void write_tile(uint8_t *out, const make_tile *tile,
                                            const int8_t *before, const int8_t *now, int64_t count,
                                            bool wide)

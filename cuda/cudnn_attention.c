@@ -1,12 +1,12 @@
-/* The graphs are written as cuDNN's fused attention expects them (NVIDIA, cuDNN documentation, "Attention";
- * Dao, arXiv:2307.08691): the library recognises their form, so operations that look superfluous are
- * not.
+/* The graphs are written as cuDNN's fused attention expects them (NVIDIA, cuDNN documentation,
+ * "Attention"; Dao, arXiv:2307.08691): the library recognises their form, so operations that look
+ * superfluous are not.
  *
- * Backward, cuDNN knows two forms. In one, parts of dq are added to f32 memory in the order in which they
- * arrive (and none of its engines says that its bits do not repeat). In the other, which is the one
- * asked for here, ds stands in the workspace and dq is one product of it, written once. That workspace
- * is quadratic in the length, so a batch is passed over in parts: some sequences at once, or some heads
- * of one, as many as a fixed workspace holds. */
+ * Backward, cuDNN knows two forms. In one, parts of dq are added to f32 memory in the order in
+ * which they arrive (and none of its engines says that its bits do not repeat). In the other, which
+ * is the one asked for here, ds stands in the workspace and dq is one product of it, written once.
+ * That workspace is quadratic in the length, so a batch is passed over in parts: some sequences at
+ * once, or some heads of one, as many as a fixed workspace holds. */
 #include "cudnn_attention.h"
 
 #include "cudnn_engine.h"
@@ -19,7 +19,8 @@
 /* The arguments of a plan. */
 enum { Q = 1, K, V, O, LSE, DOUT, DQ, DK, DV, DELTA, SCALE, MASKED, ONE, ARGUMENTS };
 
-/* The oldest version that is used, and the newest that needs whole tiles of keys in the backward pass. */
+/* The oldest version that is used, and the newest that needs whole tiles of keys in the backward
+ * pass. */
 enum { OLDEST = 91100, WHOLE_TILES = 91500, TILE = 128 };
 
 /* Bytes of workspace that an engine may take for a part in all. */
@@ -176,8 +177,8 @@ static nd_cudnn_tensor mask(nd_cudnn_graph *g, nd_cudnn_tensor s, nd_cudnn_tenso
     return y;
 }
 
-/* Dimensions b, h, s, d of what lies in memory as [tokens, heads*head_dim]: `heads` of a part, `all` of
- * them in memory. `turned` exchanges the last two: kᵀ, vᵀ. */
+/* Dimensions b, h, s, d of what lies in memory as [tokens, heads*head_dim]: `heads` of a part,
+ * `all` of them in memory. `turned` exchanges the last two: kᵀ, vᵀ. */
 static nd_cudnn_tensor rows(nd_cudnn_graph *g, int64_t id, const nd_cudnn_shape *s, int64_t heads,
                             int64_t all, bool turned)
 {
@@ -269,8 +270,8 @@ static void gather_heads(nd_cudnn_graph *g, nd_cudnn_tensor xt, nd_cudnn_tensor 
     nd_cudnn_reduce(g, CUDNN_REDUCE_TENSOR_ADD, each, y);
 }
 
-/* p = exp(mask(s) - lse); delta = dout . o; dv = pᵀ dout; ds = scale p (dout vᵀ - delta); dk = dsᵀ q;
- * dq = ds k. */
+/* p = exp(mask(s) - lse); delta = dout . o; dv = pᵀ dout; ds = scale p (dout vᵀ - delta); dk = dsᵀ
+ * q; dq = ds k. */
 static void backward_graph(nd_cudnn_graph *g, const nd_cudnn_shape *s, const nd_cudnn_shape *whole)
 {
     const int64_t heads = whole->heads, kv_heads = whole->kv_heads;

@@ -10,7 +10,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* A fault of a kernel leaves its process without a device, so what to do without must be said from outside. */
+/* A fault of a kernel leaves its process without a device, so what to do without must be said from
+ * outside. */
 static nd_cuda_int8 int8_choice(const char *name)
 {
     return name && strcmp(name, "mma") == 0 ? ND_CUDA_INT8_MMA : ND_CUDA_INT8_FASTEST;

@@ -1,5 +1,5 @@
-/* A warp a block of values that share a scale. Products and sums are rounded one by one, as the host's
- * kernels round them: a fused multiply-add would give other residuals. */
+/* A warp a block of values that share a scale. Products and sums are rounded one by one, as the
+ * host's kernels round them: a fused multiply-add would give other residuals. */
 #include "floats.cuh"
 
 extern "C" {
@@ -30,8 +30,8 @@ __device__ __forceinline__ bool is_number(uint32_t magnitude)
     return magnitude < 0x7f800000u;
 }
 
-/* Writes x [n] as one scale and n codes, and leaves in x what a reader of them sees. Below 2^-100 the
- * factor could overflow: such a block is one of zeros. */
+/* Writes x [n] as one scale and n codes, and leaves in x what a reader of them sees. Below 2^-100
+ * the factor could overflow: such a block is one of zeros. */
 template <int PARTS>
 __device__ __forceinline__ void write_codes(unsigned char *block, float x[PARTS], uint32_t bits,
                                             int n)
@@ -109,7 +109,8 @@ __global__ void encode_kernel(unsigned char *wire, const float *values, unsigned
 template <bool NARROW>
 __global__ void add_kernel(float *into, const unsigned char *wire, int64_t count)
 {
-    ND_GRID_LOOP(i, count) {
+    ND_GRID_LOOP(i, count)
+    {
         if (NARROW) {
             into[i] += nd_float_of_bf16(reinterpret_cast<const uint16_t *>(wire)[i]);
             continue;

@@ -139,9 +139,10 @@ template <int COUNT> __device__ __forceinline__ void nd_registers_take()
     ND_REGISTERS4(d, i), ND_REGISTERS4(d, (i) + 4), ND_REGISTERS4(d, (i) + 8),                     \
         ND_REGISTERS4(d, (i) + 12)
 
-/* sums [64, N] (+)= left [64, 32] right [N, 32] transposed, int8 in shared memory, by the four warps of a
- * warpgroup, asynchronously. A thread has rows 16 (warp % 4) + lane / 4 (+ 8) and columns 8 j + 2 (lane % 4) (+ 1):
- * sums[4 j .. 4 j + 3] = (row, column), (row, column + 1), (row + 8, column), (row + 8, column + 1). */
+/* sums [64, N] (+)= left [64, 32] right [N, 32] transposed, int8 in shared memory, by the four
+ * warps of a warpgroup, asynchronously. A thread has rows 16 (warp % 4) + lane / 4 (+ 8) and
+ * columns 8 j + 2 (lane % 4) (+ 1): sums[4 j .. 4 j + 3] = (row, column), (row, column + 1), (row +
+ * 8, column), (row + 8, column + 1). */
 template <int N>
 __device__ __forceinline__ void nd_warpgroup_product(int32_t sums[N / 2], uint64_t left,
                                                      uint64_t right, bool add);

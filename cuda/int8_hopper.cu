@@ -1,10 +1,10 @@
 /* int8 x int8 -> int32 on the tensor cores of compute capability 9.0, scaled as it is stored.
  *
- * A block stays on its multiprocessor and takes tiles in turns. One thread of its first
- * warpgroup copies slices of 128 inputs of both operands (TMA), as many ahead as there is room; the two other
- * warpgroups multiply half of the rows each (wgmma) and store. A stage has two barriers: `full` ends a phase when the bytes of
- * a slice are there, `empty` when all eight warps have multiplied them. While tiles are stored the next ones' slices
- * arrive. */
+ * A block stays on its multiprocessor and takes tiles in turns. One thread of its first warpgroup
+ * copies slices of 128 inputs of both operands (TMA), as many ahead as there is room; the two other
+ * warpgroups multiply half of the rows each (wgmma) and store. A stage has two barriers: `full`
+ * ends a phase when the bytes of a slice are there, `empty` when all eight warps have multiplied
+ * them. While tiles are stored the next ones' slices arrive. */
 #include "floats.cuh"
 #include "hopper.cuh"
 #include "int8_product.cuh"
@@ -24,9 +24,10 @@ enum {
     CONSUMER_REGISTERS = 240
 };
 
-/* Each multiplying warpgroup has `parts` times 64 rows of a tile: as many sums as a thread has registers for, where
- * groups need a second set half of them. The larger the tile, the fewer bytes of its operands come from L2 for an
- * operation, and that is what limits: 37 bytes a cycle at the tensor cores' full speed, of the 32 or so that come. */
+/* Each multiplying warpgroup has `parts` times 64 rows of a tile: as many sums as a thread has
+ * registers for, where groups need a second set half of them. The larger the tile, the fewer bytes
+ * of its operands come from L2 for an operation, and that is what limits: 37 bytes a cycle at the
+ * tensor cores' full speed, of the 32 or so that come. */
 template <bool GROUPED> struct tile {
     static const int parts = GROUPED ? 1 : 2;
     static const int rows = 2 * 64 * parts, columns = 192;
@@ -91,8 +92,9 @@ __device__ __forceinline__ uint32_t round_two(const hopper_product &p, int64_t a
     return nd_pack_bf16(x, y);
 }
 
-/* A thread's results, whose first is that of `row` and column `o`; nd_warpgroup_product says which they are. In bf16
- * two lanes exchange a word so that each stores four columns, and four lanes 32 bytes of a row. */
+/* A thread's results, whose first is that of `row` and column `o`; nd_warpgroup_product says which
+ * they are. In bf16 two lanes exchange a word so that each stores four columns, and four lanes 32
+ * bytes of a row. */
 template <bool GROUPED, bool NARROW>
 __device__ __forceinline__ void store_results(const hopper_product &p, const int32_t *sums,
                                               const float *scaled, int row, int o)

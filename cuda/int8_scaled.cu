@@ -1,6 +1,7 @@
-/* The int8 product with one scale, by cuBLASLt into int32 and a pass that scales, or by the project's own
- * kernel, which scales as it stores. Sums are exact and scaled by the same operations, so both give the
- * same bits, and which is faster for a shape may be measured on the device. */
+/* The int8 product with one scale, by cuBLASLt into int32 and a pass that scales, or by the
+ * project's own kernel, which scales as it stores. Sums are exact and scaled by the same
+ * operations, so both give the same bits, and which is faster for a shape may be measured on the
+ * device. */
 #include "floats.cuh"
 
 #include "cuda_backend.h"

@@ -1,6 +1,6 @@
-/* Products through cuBLASLt. For each shape, type and alignment the library is asked once; the algorithm
- * it names is kept, so that equal calls give equal bits. Algorithms that add into the result from
- * several places are excluded. */
+/* Products through cuBLASLt. For each shape, type and alignment the library is asked once; the
+ * algorithm it names is kept, so that equal calls give equal bits. Algorithms that add into the
+ * result from several places are excluded. */
 #include "context.cuh"
 
 #include "library.h"

@@ -1,5 +1,5 @@
-/* Rotary positions. Cosines and sines are computed in double once and kept, as far as positions have
- * been asked for. */
+/* Rotary positions. Cosines and sines are computed in double once and kept, as far as positions
+ * have been asked for. */
 #include "floats.cuh"
 
 __global__ void rope_table_kernel(float *cosines, float *sines, int64_t positions, int64_t half,
@@ -19,7 +19,8 @@ __global__ void rope_kernel(nd_floats x, const float *cosines, const float *sine
                             int64_t seq_len, int64_t start, bool halves, bool inverse)
 {
     const int64_t pairs = heads * half;
-    ND_GRID_LOOP(at, tokens * pairs) {
+    ND_GRID_LOOP(at, tokens * pairs)
+    {
         const int64_t t = at / pairs, head = at % pairs / half, i = at % half;
         const int64_t token = rows ? rows[t] : t;
         if (token < 0)
@@ -61,8 +62,8 @@ __device__ __forceinline__ void store_pairs(nd_floats x, int64_t first, int half
     nd_store_wide(x, first + (halves ? half : ND_WIDE), ND_WIDE, true, high);
 }
 
-/* A block a token, a thread eight pairs of a head, which are a multiple of eight: 16 bytes an access, and no division
- * of 64 bits but one a token. */
+/* A block a token, a thread eight pairs of a head, which are a multiple of eight: 16 bytes an
+ * access, and no division of 64 bits but one a token. */
 __global__ void rope_wide_kernel(nd_floats x, const float *cosines, const float *sines,
                                  const int32_t *rows, int64_t tokens, int heads, int half,
                                  int64_t seq_len, int64_t start, bool halves, bool inverse)

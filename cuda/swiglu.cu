@@ -8,7 +8,8 @@ __device__ __forceinline__ float sigmoid(float z)
 
 __global__ void swiglu_kernel(nd_floats h, nd_floats gate, nd_floats up, int64_t count, bool wide)
 {
-    ND_GRID_LOOP_WIDE(i, count) {
+    ND_GRID_LOOP_WIDE(i, count)
+    {
         float z[ND_WIDE], u[ND_WIDE];
         nd_load_wide(gate, i, count - i, wide, z);
         nd_load_wide(up, i, count - i, wide, u);
@@ -21,7 +22,8 @@ __global__ void swiglu_kernel(nd_floats h, nd_floats gate, nd_floats up, int64_t
 __global__ void swiglu_backward_kernel(nd_floats dgate, nd_floats dup, nd_floats dh, nd_floats gate,
                                        nd_floats up, int64_t count, bool wide)
 {
-    ND_GRID_LOOP_WIDE(i, count) {
+    ND_GRID_LOOP_WIDE(i, count)
+    {
         float z[ND_WIDE], u[ND_WIDE], d[ND_WIDE];
         nd_load_wide(gate, i, count - i, wide, z);
         nd_load_wide(up, i, count - i, wide, u);
@@ -36,12 +38,11 @@ __global__ void swiglu_backward_kernel(nd_floats dgate, nd_floats dup, nd_floats
     }
 }
 
-/* The activation of a row stands in shared memory between its three uses; each element is read by the
- * thread that wrote it. */
+/* The activation of a row stands in shared memory between its three uses; each element is read by
+ * the thread that wrote it. */
 __global__ void __launch_bounds__(512, 3)
-    swiglu_rmsnorm_quantize_kernel(int8_t *q, float *maxima, nd_floats r,
-                                               nd_floats gate, nd_floats up, nd_floats w, int64_t n,
-                                               bool wide)
+    swiglu_rmsnorm_quantize_kernel(int8_t *q, float *maxima, nd_floats r, nd_floats gate,
+                                   nd_floats up, nd_floats w, int64_t n, bool wide)
 {
     ND_DYNAMIC_SHARED(memory);
     __shared__ float shared[32];
@@ -84,10 +85,9 @@ __global__ void __launch_bounds__(512, 3)
 
 /* Rows t, t + blocks, ... of a block; dw in shared memory as in rmsnorm_backward_kernel. */
 __global__ void __launch_bounds__(512, 2)
-    swiglu_rmsnorm_backward_kernel(nd_floats dgate, nd_floats dup, float *partial,
-                                               nd_floats dy, nd_floats gate, nd_floats up,
-                                               nd_floats w, nd_floats r, int64_t rows, int64_t n,
-                                               bool wide)
+    swiglu_rmsnorm_backward_kernel(nd_floats dgate, nd_floats dup, float *partial, nd_floats dy,
+                                   nd_floats gate, nd_floats up, nd_floats w, nd_floats r,
+                                   int64_t rows, int64_t n, bool wide)
 {
     ND_DYNAMIC_SHARED(memory);
     __shared__ float shared[32];

@@ -1,5 +1,5 @@
-/* Descriptions of matrices for the tensor memory accelerator, which the driver encodes. Its function is asked of the
- * runtime, so that the program starts where there is no driver. */
+/* Descriptions of matrices for the tensor memory accelerator, which the driver encodes. Its
+ * function is asked of the runtime, so that the program starts where there is no driver. */
 #include "hopper.cuh"
 #include "int8_product.cuh"
 

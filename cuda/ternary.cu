@@ -1,9 +1,9 @@
 /* Products of ternary weights.
  *
- * Forward: int8 codes on tensor cores (int8_scaled.cu, int8_product.cu). Backward: codes and quantised
- * activations are exact in bf16 (integers up to 256), so that with bf16 gradients dX = s (dY C) rounds
- * nothing but the result; dW rounds x̂ = q a/127 once. With f32 gradients both are f32 products. With
- * gradients in 8 bits: int8_backward.cu. */
+ * Forward: int8 codes on tensor cores (int8_scaled.cu, int8_product.cu). Backward: codes and
+ * quantised activations are exact in bf16 (integers up to 256), so that with bf16 gradients dX = s
+ * (dY C) rounds nothing but the result; dW rounds x̂ = q a/127 once. With f32 gradients both are
+ * f32 products. With gradients in 8 bits: int8_backward.cu. */
 #include "floats.cuh"
 #include "int8_product.cuh"
 

@@ -1,5 +1,5 @@
-/* Command-line options: a table a subcommand, so that parsing, --help and the completion of the shell
- * agree. */
+/* Command-line options: a table a subcommand, so that parsing, --help and the completion of the
+ * shell agree. */
 #pragma once
 
 #include "core/base/error.h"
@@ -44,9 +44,10 @@ typedef struct nd_command {
     int arg_count;
 } nd_command;
 
-/* Parses argv[1..]. An option that takes a value is given once, unless it is ND_ARG_APPEND. Positional arguments, among
- * them all that follow "--", go to `rest` (NULL: none are allowed), for which argv is written over. --help prints and
- * sets *helped; the caller then returns ND_OK. Errors: ND_ECONFIG naming the option and the nearest one. */
+/* Parses argv[1..]. An option that takes a value is given once, unless it is ND_ARG_APPEND.
+ * Positional arguments, among them all that follow "--", go to `rest` (NULL: none are allowed), for
+ * which argv is written over. --help prints and sets *helped; the caller then returns ND_OK.
+ * Errors: ND_ECONFIG naming the option and the nearest one. */
 nd_status nd_args_parse(const nd_command *command, int argc, char **argv, nd_arg_rest *rest,
                         bool *helped);
 

@@ -1,12 +1,12 @@
-/* A conversation: lines of the standard input and the model's replies, in one context whose keys and values
- * are kept from turn to turn.
+/* A conversation: lines of the standard input and the model's replies, in one context whose keys
+ * and values are kept from turn to turn.
  *
  * Models trained here know no roles, so a turn is plain text:
  *
  *   USER_PREFIX line REPLY_PREFIX reply
  *
- * with a line's end between two turns, the mark between documents and the prompt, if any, before the
- * first. A reply ends at the stop text, at the model's own mark, or after max_tokens. */
+ * with a line's end between two turns, the mark between documents and the prompt, if any, before
+ * the first. A reply ends at the stop text, at the model's own mark, or after max_tokens. */
 #pragma once
 
 #include "cli/sampler.h"
@@ -17,6 +17,6 @@ typedef struct nd_chat_options {
     int64_t max_tokens; /* of one reply */
 } nd_chat_options;
 
-/* Until the input ends or the context is full, which is said on standard error. Prefixes are shown when the
- * input is a terminal; else only replies are printed, each with a line's end. */
+/* Until the input ends or the context is full, which is said on standard error. Prefixes are shown
+ * when the input is a terminal; else only replies are printed, each with a line's end. */
 nd_status nd_chat(nd_sampler *sampler, const nd_chat_options *options);

@@ -50,10 +50,10 @@ static int finish(nd_status status)
     return nd_error_exit_code(status);
 }
 
-/* OpenMP's threads spin for milliseconds at each barrier before they sleep, which stalls everything when
- * other ranks or programs want the same cores (an evaluation beside other load took ten times as long).
- * The library reads its environment before main, so the program starts itself again. A user who
- * sets one of these variables decides. */
+/* OpenMP's threads spin for milliseconds at each barrier before they sleep, which stalls everything
+ * when other ranks or programs want the same cores (an evaluation beside other load took ten times
+ * as long). The library reads its environment before main, so the program starts itself again. A
+ * user who sets one of these variables decides. */
 static void spin_briefly(char **argv)
 {
     if (getenv("OMP_WAIT_POLICY") || getenv("GOMP_SPINCOUNT"))
@@ -62,8 +62,8 @@ static void spin_briefly(char **argv)
         execv("/proc/self/exe", argv); /* returns only where there is no /proc: spinning then */
 }
 
-/* A file opened later would get the number of a standard one that is closed, and be written over. What
- * stands in for it fails as it would. */
+/* A file opened later would get the number of a standard one that is closed, and be written over.
+ * What stands in for it fails as it would. */
 static void open_standard_files(void)
 {
     static const int modes[] = {O_WRONLY, O_RDONLY, O_RDONLY};

@@ -33,8 +33,8 @@ void nd_sampler_close(nd_sampler *sampler);
 /* The mark that documents begin with; -1 when the tokenizer has none. */
 int32_t nd_sampler_mark(const nd_sampler *sampler);
 
-/* Reserves memory for `tokens` tokens in all, or for max_seq_len where that is less; what is in the cache
- * stays. Errors: ND_ENOMEM. */
+/* Reserves memory for `tokens` tokens in all, or for max_seq_len where that is less; what is in the
+ * cache stays. Errors: ND_ENOMEM. */
 nd_status nd_sampler_reserve(nd_sampler *sampler, int64_t tokens);
 
 /* Tokens that still fit the context, max_seq_len. */
@@ -43,7 +43,7 @@ int64_t nd_sampler_remaining(const nd_sampler *sampler);
 /* Runs tokens through the model. Errors: ND_EDATA when they do not fit. */
 nd_status nd_sampler_feed(nd_sampler *sampler, const int32_t *tokens, size_t count);
 
-/* Draws and prints at most `max_tokens` tokens. They are in the cache afterwards, but for
- * `*rest` (at most that many bytes of text, freed by the caller; NULL when there is none): the end of a
+/* Draws and prints at most `max_tokens` tokens. They are in the cache afterwards, but for `*rest`
+ * (at most that many bytes of text, freed by the caller; NULL when there is none): the end of a
  * token that the stop text cut in two. */
 nd_status nd_sampler_reply(nd_sampler *sampler, int64_t max_tokens, nd_reply_end *end, char **rest);

@@ -16,8 +16,8 @@ typedef struct nd_text_stream {
     size_t printed; /* bytes so far */
 } nd_text_stream;
 
-/* Adds text and prints what is certain. *stopped: the text to stop at has come; all before it is printed,
- * and the stream is at its end. Errors: ND_ENOMEM, ND_EIO. */
+/* Adds text and prints what is certain. *stopped: the text to stop at has come; all before it is
+ * printed, and the stream is at its end. Errors: ND_ENOMEM, ND_EIO. */
 nd_status nd_text_stream_put(nd_text_stream *stream, const char *text, size_t bytes, bool *stopped);
 
 /* Prints the rest and frees the stream's memory. */

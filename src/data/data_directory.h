@@ -1,9 +1,9 @@
 /* A directory that holds a data set: shards and their index (shard_index.h), read only.
  *
- * A pack that replaces a data set completes the new one in the subdirectory ND_PACK_STAGING and then
- * moves it here file by file (pack_staging.h). While an index is there, it is the valid one, and a shard
- * that is still there takes precedence over one of the same name here. So readers find a whole data set
- * at every moment. */
+ * A pack that replaces a data set completes the new one in the subdirectory ND_PACK_STAGING and
+ * then moves it here file by file (pack_staging.h). While an index is there, it is the valid one,
+ * and a shard that is still there takes precedence over one of the same name here. So readers find
+ * a whole data set at every moment. */
 #pragma once
 
 #include "data/shard_index.h"
@@ -19,8 +19,9 @@ typedef struct nd_data_directory {
     nd_shard_index index;
 } nd_data_directory;
 
-/* Reads the index and checks that the shards it lists are there, with their sizes, and no others. The
- * caller closes it, unless it failed. Errors: ND_EDATA naming the directory or file and what to do. */
+/* Reads the index and checks that the shards it lists are there, with their sizes, and no others.
+ * The caller closes it, unless it failed. Errors: ND_EDATA naming the directory or file and what to
+ * do. */
 nd_status nd_data_directory_open(const char *path, nd_data_directory *directory);
 void nd_data_directory_close(nd_data_directory *directory);
 
@@ -29,12 +30,12 @@ void nd_data_directory_close(nd_data_directory *directory);
 nd_status nd_data_directory_open_shard(const nd_data_directory *directory, size_t number,
                                        nd_shard *shard);
 
-/* What `info DIR` prints. All shards are opened; with `verify` every byte of them is compared with the
- * index's SHA-256. Errors: ND_EDATA. */
+/* What `info DIR` prints. All shards are opened; with `verify` every byte of them is compared with
+ * the index's SHA-256. Errors: ND_EDATA. */
 nd_status nd_data_directory_print(const char *path, bool verify, FILE *out);
 
-/* Calls `visit` with the name of each file in a directory, in their order. Errors: those of `visit`;
- * ND_EDATA when the directory cannot be listed. */
+/* Calls `visit` with the name of each file in a directory, in their order. Errors: those of
+ * `visit`; ND_EDATA when the directory cannot be listed. */
 nd_status nd_data_directory_list(const char *path,
                                  nd_status (*visit)(void *context, const char *name),
                                  void *context);

@@ -1,14 +1,15 @@
-/* What a dataset is: which tokens in which order, as text that can be compared to name a difference. */
+/* What a dataset is: which tokens in which order, as text that can be compared to name a
+ * difference. */
 #pragma once
 
 #include "data/dataset.h"
 
 #include <stdio.h>
 
-/* Writes lines "key = value" (core/base/facts.h): the length of windows and the seed of their order; the
- * shards in order, each with its size and the SHA-256 in the index, or the synthetic text; and, in keys
- * that begin with ND_DATA_HELD_OUT, the shards of `val` (may be NULL). It does not name directories.
- * Errors: ND_EDATA naming the shard. */
+/* Writes lines "key = value" (core/base/facts.h): the length of windows and the seed of their
+ * order; the shards in order, each with its size and the SHA-256 in the index, or the synthetic
+ * text; and, in keys that begin with ND_DATA_HELD_OUT, the shards of `val` (may be NULL). It does
+ * not name directories. Errors: ND_EDATA naming the shard. */
 nd_status nd_data_identity_write(const nd_dataset *train, const nd_dataset *val,
                                  uint64_t order_seed, FILE *out);
 

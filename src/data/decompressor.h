@@ -10,14 +10,14 @@ typedef struct nd_decompressor nd_decompressor;
 
 enum { ND_DECOMPRESSOR_MAGIC_BYTES = 4 };
 
-/* For a file that begins with the bytes at `first`; *decompressor is NULL when it is not compressed. The
- * caller closes it. Errors: ND_ENOMEM. */
+/* For a file that begins with the bytes at `first`; *decompressor is NULL when it is not
+ * compressed. The caller closes it. Errors: ND_ENOMEM. */
 nd_status nd_decompressor_open(const void *first, size_t bytes, const char *name,
                                nd_decompressor **decompressor);
 void nd_decompressor_close(nd_decompressor *decompressor);
 
-/* Reads *taken of the `bytes` bytes at `from` (0 bytes: flush) and writes *made bytes, at most `size`, to
- * `buffer`. Errors: ND_EDATA naming the file `name`. */
+/* Reads *taken of the `bytes` bytes at `from` (0 bytes: flush) and writes *made bytes, at most
+ * `size`, to `buffer`. Errors: ND_EDATA naming the file `name`. */
 nd_status nd_decompressor_run(nd_decompressor *decompressor, const char *name, const void *from,
                               size_t bytes, size_t *taken, void *buffer, size_t size, size_t *made);
 

@@ -1,5 +1,5 @@
-/* The checksum of HDF5's fletcher32 filter, 4 little-endian bytes after each chunk: two sums of big-endian
- * 16-bit words modulo 65535, the second in the upper half. */
+/* The checksum of HDF5's fletcher32 filter, 4 little-endian bytes after each chunk: two sums of
+ * big-endian 16-bit words modulo 65535, the second in the upper half. */
 #pragma once
 
 #include <stddef.h>

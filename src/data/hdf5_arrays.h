@@ -8,16 +8,16 @@
 
 typedef struct nd_hdf5_out nd_hdf5_out;
 
-/* Reads a 2-D integer dataset as int32 [rows, cols]; the caller frees *values. Errors: ND_EDATA naming
- * file and dataset, and a value that does not fit. */
+/* Reads a 2-D integer dataset as int32 [rows, cols]; the caller frees *values. Errors: ND_EDATA
+ * naming file and dataset, and a value that does not fit. */
 nd_status nd_hdf5_read_tokens(const char *path, const char *dataset, int32_t **values,
                               int64_t *rows, int64_t *cols);
 
 /* Creates a file under a temporary name. Errors, here and below: ND_EIO naming the file. */
 nd_status nd_hdf5_out_create(const char *path, nd_hdf5_out **out);
 
-/* Writes f32, f64 or i32 values (host memory), or one scalar when `rows` is 0. Creates the groups in
- * `name`. */
+/* Writes f32, f64 or i32 values (host memory), or one scalar when `rows` is 0. Creates the groups
+ * in `name`. */
 nd_status nd_hdf5_out_write(nd_hdf5_out *out, const char *name, nd_cview values);
 
 /* Closes the file and renames it to its path, or removes it unless `keep`. Frees `out`. */

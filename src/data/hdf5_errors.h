@@ -4,13 +4,14 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-/* Call this before a thread's other HDF5 calls. It stops the library from printing error stacks, and from
- * cleaning up at exit, where HDF5 1.10 crashes if a file could not be closed on a full disk. */
+/* Call this before a thread's other HDF5 calls. It stops the library from printing error stacks,
+ * and from cleaning up at exit, where HDF5 1.10 crashes if a file could not be closed on a full
+ * disk. */
 void nd_hdf5_start(void);
 
-/* The property list for opening and creating files: without HDF5's file locks, which many shared file
- * systems lack (no file is written while others read it), and if `checked` with checksums on metadata.
- * Lives as long as the process. Call nd_hdf5_start first. */
+/* The property list for opening and creating files: without HDF5's file locks, which many shared
+ * file systems lack (no file is written while others read it), and if `checked` with checksums on
+ * metadata. Lives as long as the process. Call nd_hdf5_start first. */
 int64_t nd_hdf5_access(bool checked);
 
 /* Whether the calling thread's last HDF5 error came from the system, not from damaged content. */

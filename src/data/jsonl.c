@@ -53,7 +53,8 @@ static size_t number_length(const char *at, const char *end)
     return (size_t)(c - at);
 }
 
-/* Numbers are not what is read here, and the parser refuses those beyond its types: writes 0 over them. */
+/* Numbers are not what is read here, and the parser refuses those beyond its types: writes 0 over
+ * them. */
 static void blank_large_numbers(char *line, size_t bytes)
 {
     bool inside = false;

@@ -18,7 +18,7 @@ typedef struct nd_jsonl_rules {
 } nd_jsonl_rules;
 
 /* Calls `visit` with the string `field` of each line that is not blank. Errors: those of `visit`;
- * ND_EDATA naming file and line of a bad one: not a JSON object, without the field or a string in it,
- * invalid UTF-8, or too long. */
+ * ND_EDATA naming file and line of a bad one: not a JSON object, without the field or a string in
+ * it, invalid UTF-8, or too long. */
 nd_status nd_jsonl_read(nd_text_reader *reader, const nd_jsonl_rules *rules, nd_jsonl_visit visit,
                         void *context);

@@ -1,4 +1,5 @@
-/* What was skipped in the inputs: counted by kind, with the first of each kind, and printed at the end. */
+/* What was skipped in the inputs: counted by kind, with the first of each kind, and printed at the
+ * end. */
 #pragma once
 
 #include <limits.h>

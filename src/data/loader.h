@@ -30,12 +30,12 @@ nd_status nd_loader_open(const nd_loader_options *options, nd_loader **loader);
 /* Stops and joins the workers. */
 void nd_loader_close(nd_loader *loader);
 
-/* The rank's samples of the next batch: tokens [count, seq_length + 1], owned by the loader and valid
- * until the next call. *wait_ms (may be NULL) receives the time spent waiting. Errors: those of
- * nd_dataset_read_window, also from a worker thread. */
+/* The rank's samples of the next batch: tokens [count, seq_length + 1], owned by the loader and
+ * valid until the next call. *wait_ms (may be NULL) receives the time spent waiting. Errors: those
+ * of nd_dataset_read_window, also from a worker thread. */
 nd_status nd_loader_next(nd_loader *loader, const int32_t **tokens, double *wait_ms);
 
-/* Bytes of prefetch buffers, for the memory report: of this loader, and of one with these options and
- * sequences of `seq_length` tokens. */
+/* Bytes of prefetch buffers, for the memory report: of this loader, and of one with these options
+ * and sequences of `seq_length` tokens. */
 size_t nd_loader_bytes(const nd_loader *loader);
 size_t nd_loader_planned_bytes(const nd_loader_options *options, int64_t seq_length);

@@ -35,14 +35,14 @@ typedef struct nd_model_file {
     char *text; /* storage of all pieces' texts */
 } nd_model_file;
 
-/* Accepts BPE models with byte fallback and identity normalisation. `name` is for messages. Names of
- * pieces point into `bytes`. The caller frees the model, unless it failed. Errors: ND_EDATA with what was
- * expected and found; ND_ENOMEM. */
+/* Accepts BPE models with byte fallback and identity normalisation. `name` is for messages. Names
+ * of pieces point into `bytes`. The caller frees the model, unless it failed. Errors: ND_EDATA with
+ * what was expected and found; ND_ENOMEM. */
 nd_status nd_model_file_parse(const void *bytes, size_t size, const char *name,
                               nd_model_file *model);
 
-/* Sets the number of training threads that the file records to 2, so that files do not differ by it.
- * Fewer than 128 are expected. */
+/* Sets the number of training threads that the file records to 2, so that files do not differ by
+ * it. Fewer than 128 are expected. */
 void nd_model_file_normalize_threads(void *bytes, size_t size);
 
 void nd_model_file_free(nd_model_file *model);

@@ -1,5 +1,5 @@
-/* Keeps few files of many shards open: at most some of what the process may open (ulimit -n). The least
- * recently used one is closed for another. */
+/* Keeps few files of many shards open: at most some of what the process may open (ulimit -n). The
+ * least recently used one is closed for another. */
 #pragma once
 
 #include "data/shard.h"
@@ -11,7 +11,7 @@ nd_status nd_open_shards_create(const nd_shard *shards, int count, nd_open_shard
 /* No thread may be reading. */
 void nd_open_shards_close(nd_open_shards *open);
 
-/* nd_shard_read of shard `number`. Thread-safe. Errors: as there; ND_EDATA when the file was replaced, or
- * when the process can open no file at all. */
+/* nd_shard_read of shard `number`. Thread-safe. Errors: as there; ND_EDATA when the file was
+ * replaced, or when the process can open no file at all. */
 nd_status nd_open_shards_read(nd_open_shards *open, int number, int64_t first, int64_t count,
                               int32_t *tokens);

@@ -1,11 +1,11 @@
-/* Packing: text in, HDF5 shards of tokens out, in constant memory: a document is tokenized in parts, cut
- * where that does not change its tokens.
+/* Packing: text in, HDF5 shards of tokens out, in constant memory: a document is tokenized in
+ * parts, cut where that does not change its tokens.
  *
  * A shard is one HDF5 file (docs/formats.md): /tokens (uint16 when the vocabulary fits, else
  * uint32; 1-D, chunked, fletcher32), /doc_offsets (uint64, start of each document in /tokens, then
  * the length), attributes format_version, vocab_size, tokenizer_sha256, n_tokens, n_bytes, split.
- * Each document is followed by EOS. The data set appears in its directory whole, with an index of its
- * shards, or not at all (pack_staging.h). The same input gives the same bytes. */
+ * Each document is followed by EOS. The data set appears in its directory whole, with an index of
+ * its shards, or not at all (pack_staging.h). The same input gives the same bytes. */
 #pragma once
 
 #include "core/base/error.h"
@@ -39,13 +39,14 @@ typedef struct nd_pack_result {
     nd_left_out left_out; /* filled in also when packing fails */
 } nd_pack_result;
 
-/* Packs the inputs, skipping empty documents, and copies the tokenizer to out/tokenizer.model. After an
- * error `out` holds the data set that it held before, or none. Errors: ND_EDATA naming file, line and
- * byte offset of text that cannot be packed, or when `out` holds shards of another tokenizer; ND_ECONFIG
- * when it holds shards and overwrite is not set; ND_EIO. */
+/* Packs the inputs, skipping empty documents, and copies the tokenizer to out/tokenizer.model.
+ * After an error `out` holds the data set that it held before, or none. Errors: ND_EDATA naming
+ * file, line and byte offset of text that cannot be packed, or when `out` holds shards of another
+ * tokenizer; ND_ECONFIG when it holds shards and overwrite is not set; ND_EIO. */
 nd_status nd_pack(const nd_pack_options *options, nd_pack_result *result);
 
-/* Writes the index of the shards in `out`, after reading them and checking every checksum: for shards of
- * older versions or other programs. Finishes an interrupted pack first. *shards receives their number.
- * Errors: ND_EDATA naming the shard that is damaged or of another tokenizer; ND_EIO. */
+/* Writes the index of the shards in `out`, after reading them and checking every checksum: for
+ * shards of older versions or other programs. Finishes an interrupted pack first. *shards receives
+ * their number. Errors: ND_EDATA naming the shard that is damaged or of another
+ * tokenizer; ND_EIO. */
 nd_status nd_pack_index(const char *out, size_t *shards);

@@ -7,8 +7,9 @@
  *   4. Old shards that the new index does not list are removed.
  *   5. The index is renamed into OUT, and OUT fsynced; the directory of step 1 is removed.
  *
- * A pack that was killed in step 1 changed nothing for readers; the next pack finishes one that was killed
- * later. A file lock, where the file system has them, keeps two packs from writing to the same OUT. */
+ * A pack that was killed in step 1 changed nothing for readers; the next pack finishes one that was
+ * killed later. A file lock, where the file system has them, keeps two packs from writing to the
+ * same OUT. */
 #pragma once
 
 #include "core/base/error.h"
@@ -22,15 +23,18 @@ typedef struct nd_pack_staging {
     int lock;            /* -1: none */
 } nd_pack_staging;
 
-/* Creates OUT if it is missing, locks it, and publishes what an interrupted pack completed or removes what
- * it did not. The caller closes it. Errors: ND_EIO; ND_EDATA when another pack holds the lock. */
+/* Creates OUT if it is missing, locks it, and publishes what an interrupted pack completed or
+ * removes what it did not. The caller closes it. Errors: ND_EIO; ND_EDATA when another pack holds
+ * the lock. */
 nd_status nd_pack_staging_open(const char *out, nd_pack_staging *staging);
 
-/* Steps 3 to 5, for the files in `path` and their index. Errors: ND_EIO; the next pack then continues. */
+/* Steps 3 to 5, for the files in `path` and their index. Errors: ND_EIO; the next pack then
+ * continues. */
 nd_status nd_pack_staging_publish(nd_pack_staging *staging);
 
 /* Removes what was not published, and unlocks. */
 void nd_pack_staging_close(nd_pack_staging *staging);
 
-/* Whether pack gives shards such a name (train_00000.h5). No other file is ever replaced or removed. */
+/* Whether pack gives shards such a name (train_00000.h5). No other file is ever replaced or
+ * removed. */
 bool nd_pack_staging_owns(const char *name);

@@ -6,8 +6,8 @@
 #include "data/shard_writer.h"
 #include "data/tokenizer.h"
 
-/* Text is tokenized in parts of about this many bytes, and a hash of as many bytes from its start decides
- * a document's split. */
+/* Text is tokenized in parts of about this many bytes, and a hash of as many bytes from its start
+ * decides a document's split. */
 enum { ND_PACK_PART_BYTES = 1 << 20 };
 
 typedef enum nd_split { ND_SPLIT_TRAIN, ND_SPLIT_VAL, ND_SPLIT_COUNT } nd_split;
@@ -27,7 +27,8 @@ typedef struct nd_packer {
     nd_pack_result *result;
 } nd_packer;
 
-/* Counts into `result`. All pointers are borrowed and must outlive the packer. Errors: ND_ENOMEM. */
+/* Counts into `result`. All pointers are borrowed and must outlive the packer.
+ * Errors: ND_ENOMEM. */
 nd_status nd_packer_open(const nd_pack_options *options, const nd_tokenizer *tokenizer,
                          const char *directory, nd_pack_result *result, nd_packer *packer);
 /* Adds text to the open document. Errors: those of the tokenizer and the shard writer. */

@@ -1,8 +1,8 @@
 /* A shard: one HDF5 file of tokens (docs/formats.md).
  *
- * Reading bypasses HDF5, whose calls take a global lock and copy through filters: a shard is opened with
- * HDF5 once for the file offsets of its chunks, and tokens are read with pread(). A chunk's checksum is
- * verified at its first read. */
+ * Reading bypasses HDF5, whose calls take a global lock and copy through filters: a shard is opened
+ * with HDF5 once for the file offsets of its chunks, and tokens are read with pread(). A chunk's
+ * checksum is verified at its first read. */
 #pragma once
 
 #include "core/base/error.h"
@@ -41,8 +41,8 @@ typedef struct nd_shard {
     off_t file_bytes;
 } nd_shard;
 
-/* Opens a shard and checks everything but the tokens. The caller closes it, unless it failed. Errors:
- * ND_EDATA naming the file, what was expected and what was found. */
+/* Opens a shard and checks everything but the tokens. The caller closes it, unless it failed.
+ * Errors: ND_EDATA naming the file, what was expected and what was found. */
 nd_status nd_shard_open(const char *path, nd_shard *shard);
 void nd_shard_close(nd_shard *shard);
 
@@ -51,8 +51,9 @@ void nd_shard_close(nd_shard *shard);
 nd_status nd_shard_read(const nd_shard *shard, int64_t first, int64_t count, int32_t *tokens);
 
 /* For many shards with few open files (open_shards.h): nd_shard_read from a descriptor of the file.
- * nd_shard_close_file closes it, nd_shard_reopen_file opens another; *fd is then -1 with ND_OK when the
- * process may not open more files. Errors: ND_EDATA when it cannot be opened or was replaced. */
+ * nd_shard_close_file closes it, nd_shard_reopen_file opens another; *fd is then -1 with ND_OK when
+ * the process may not open more files. Errors: ND_EDATA when it cannot be opened or
+ * was replaced. */
 nd_status nd_shard_read_from(const nd_shard *shard, int fd, int64_t first, int64_t count,
                              int32_t *tokens);
 void nd_shard_close_file(nd_shard *shard);

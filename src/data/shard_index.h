@@ -1,5 +1,5 @@
-/* The index of a data set: index.json, which lists its shards and is written last. A directory without a
- * whole index is not a data set (docs/formats.md). */
+/* The index of a data set: index.json, which lists its shards and is written last. A directory
+ * without a whole index is not a data set (docs/formats.md). */
 #pragma once
 
 #include "core/base/error.h"
@@ -29,13 +29,15 @@ typedef struct nd_shard_index {
     size_t count, capacity;
 } nd_shard_index;
 
-/* Parses the text of an index.json of any origin; `name` is for messages. The caller frees the index,
- * after an error too. Errors: ND_EDATA naming shard and key, what was expected and found; ND_ENOMEM. */
+/* Parses the text of an index.json of any origin; `name` is for messages. The caller frees the
+ * index, after an error too. Errors: ND_EDATA naming shard and key, what was expected and found;
+ * ND_ENOMEM. */
 nd_status nd_shard_index_parse(const void *bytes, size_t size, const char *name,
                                nd_shard_index *index);
 
-/* Appends the shard at `path`, which it reads. An empty index adopts the tokenizer and vocabulary of its
- * first shard. Errors: ND_EDATA, also for a shard of another tokenizer or vocabulary; ND_EIO; ND_ENOMEM. */
+/* Appends the shard at `path`, which it reads. An empty index adopts the tokenizer and vocabulary
+ * of its first shard. Errors: ND_EDATA, also for a shard of another tokenizer or vocabulary;
+ * ND_EIO; ND_ENOMEM. */
 nd_status nd_shard_index_add(nd_shard_index *index, const char *path);
 
 /* Sorts the shards and writes the index, durably. Errors: ND_EIO, ND_ENOMEM. */
@@ -43,8 +45,8 @@ nd_status nd_shard_index_write(nd_shard_index *index, const char *path);
 
 void nd_shard_index_free(nd_shard_index *index);
 
-/* Whether the name of an entry begins with its split and has no directory, so that an index cannot refer
- * to files elsewhere. */
+/* Whether the name of an entry begins with its split and has no directory, so that an index cannot
+ * refer to files elsewhere. */
 bool nd_shard_index_names(const nd_indexed_shard *shard);
 
 /* Whether `name` is that of a shard, train_*.h5 or val_*.h5, followed by `suffix`. */

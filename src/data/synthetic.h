@@ -1,9 +1,9 @@
 /* Synthetic text: a chain whose next token depends on the two before it, so that a model can learn
  * it and the loss it can reach is known.
  *
- * Of the vocabulary, A = min(vocab_size, 256) tokens are used. Each has four successors, which follow
- * with probabilities 1/2, 1/4, 1/8, 1/8; the token before it decides which successor has which
- * probability. In nats a token, a model reaches about log(A) - 0.02 when it has learned which
+ * Of the vocabulary, A = min(vocab_size, 256) tokens are used. Each has four successors, which
+ * follow with probabilities 1/2, 1/4, 1/8, 1/8; the token before it decides which successor has
+ * which probability. In nats a token, a model reaches about log(A) - 0.02 when it has learned which
  * tokens exist, 1.33 with the last token alone, and 1.213 (1.75 bits), the floor, with the last
  * two. Token t of a window is a pure function of (seed, window, t). */
 #pragma once

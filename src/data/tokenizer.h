@@ -1,8 +1,8 @@
 /* The tokenizer: SentencePiece BPE with byte fallback, in C.
  *
- * encode followed by decode returns the same bytes for any input, NUL and invalid UTF-8 included: identity
- * normalisation, no dummy prefix, no whitespace folding, and byte pieces for bytes that SentencePiece
- * would replace. */
+ * encode followed by decode returns the same bytes for any input, NUL and invalid UTF-8 included:
+ * identity normalisation, no dummy prefix, no whitespace folding, and byte pieces for bytes that
+ * SentencePiece would replace. */
 #pragma once
 
 #include "core/base/error.h"
@@ -26,9 +26,9 @@ typedef struct nd_tokenizer_train_options {
     uint64_t seed;
 } nd_tokenizer_train_options;
 
-/* Trains, and writes the model file durably: the same bytes for the same files, in whatever order and by
- * whatever paths they are given, and for any number of threads. `left_out` (may be NULL) counts skipped
- * files. Errors: ND_EDATA, ND_EIO. */
+/* Trains, and writes the model file durably: the same bytes for the same files, in whatever order
+ * and by whatever paths they are given, and for any number of threads. `left_out` (may be NULL)
+ * counts skipped files. Errors: ND_EDATA, ND_EIO. */
 nd_status nd_tokenizer_train(const nd_tokenizer_train_options *options, nd_left_out *left_out);
 
 /* Reads a model file. The caller owns the tokenizer. Errors: ND_EDATA naming the file. */
@@ -52,7 +52,7 @@ nd_status nd_tokenizer_encode(const nd_tokenizer *tokenizer, const char *text, s
  * tokens; 0 when there is no such place. */
 size_t nd_tokenizer_safe_cut(const nd_tokenizer *tokenizer, const char *text, size_t bytes);
 
-/* The bytes of `ids`; control pieces have none. The caller frees *text, which has a NUL after *bytes
- * bytes. Errors: ND_EDATA naming the index of an id out of range. */
+/* The bytes of `ids`; control pieces have none. The caller frees *text, which has a NUL after
+ * *bytes bytes. Errors: ND_EDATA naming the index of an id out of range. */
 nd_status nd_tokenizer_decode(const nd_tokenizer *tokenizer, const int32_t *ids, size_t count,
                               char **text, size_t *bytes);

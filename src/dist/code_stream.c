@@ -154,7 +154,8 @@ typedef struct batch {
     size_t *bytes;  /* [ranks] 0 of other ranks */
 } batch;
 
-/* The messages of ranks from `first` on for which there is room. What a rank announces must fit where it goes. */
+/* The messages of ranks from `first` on for which there is room. What a rank announces must fit
+ * where it goes. */
 static nd_status fill_batch(const nd_code_stream *s, const uint64_t *announced, int member,
                             batch *b)
 {

@@ -88,8 +88,8 @@ static span_of_ranks group(const nd_comm *comm)
     return (span_of_ranks){nd_comm_group_first(comm), nd_comm_group(comm)};
 }
 
-/* Down a binomial tree, part by part. `place` is the rank's distance from the root: its parent's has the
- * lowest bit cleared, its children's have one lower bit set. */
+/* Down a binomial tree, part by part. `place` is the rank's distance from the root: its parent's
+ * has the lowest bit cleared, its children's have one lower bit set. */
 static nd_status broadcast(nd_comm *comm, span_of_ranks among, void *data, size_t bytes, int root)
 {
     const int size = among.size, place = (comm->rank - among.first - root + size) % size;
@@ -144,8 +144,8 @@ static nd_status grow(message_context *context, size_t bytes)
     return ND_OK;
 }
 
-/* Bruck's: rank r has the parts of ranks r, r+1, ...; in each round it takes as many again. Few rounds,
- * and two copies of everything. */
+/* Bruck's: rank r has the parts of ranks r, r+1, ...; in each round it takes as many again. Few
+ * rounds, and two copies of everything. */
 static nd_status gather_short(nd_comm *comm, char *all, const void *mine, size_t bytes)
 {
     message_context *context = comm->context;
@@ -164,8 +164,8 @@ static nd_status gather_short(nd_comm *comm, char *all, const void *mine, size_t
     return ND_OK;
 }
 
-/* A ring: in each round a rank takes one more part from its left neighbour and hands the one it took
- * before on to its right one. */
+/* A ring: in each round a rank takes one more part from its left neighbour and hands the one it
+ * took before on to its right one. */
 static nd_status gather_long(nd_comm *comm, char *all, const void *mine, size_t bytes)
 {
     const int size = comm->size, rank = comm->rank;
@@ -313,8 +313,9 @@ static nd_status reduce_together(nd_comm *comm, const nd_comm_job *jobs, int64_t
     return status;
 }
 
-/* Reductions that queue because the wire is slower than the backward pass become one, in which ranks have more to give
- * each other at the same time. What the slowest rank has begun is done together. */
+/* Reductions that queue because the wire is slower than the backward pass become one, in which
+ * ranks have more to give each other at the same time. What the slowest rank has begun is done
+ * together. */
 static nd_status work_on_wire(nd_comm *comm, const nd_comm_job *jobs, int64_t count, int64_t *taken)
 {
     const nd_comm_job *job = &jobs[0];
@@ -414,7 +415,8 @@ static void messages_abort(nd_comm *comm, int exit_code)
     abort_all(comm, exit_code);
 }
 
-/* Some ends (MPI_Finalize) wait for everyone without end, so the ranks meet before, where waiting has one. */
+/* Some ends (MPI_Finalize) wait for everyone without end, so the ranks meet before, where waiting
+ * has one. */
 static void messages_destroy(nd_comm *comm)
 {
     message_context *context = comm->context;

@@ -24,8 +24,8 @@ typedef struct nd_device_choice {
 nd_status nd_device_backend_create(nd_device_choice choice, const nd_comm *comm,
                                    nd_backend **backend);
 
-/* Whether nd_device_backend_create made `backend`, so that nd_device_attach can send from its memory without
- * the host. Not collective. */
+/* Whether nd_device_backend_create made `backend`, so that nd_device_attach can send from its
+ * memory without the host. Not collective. */
 bool nd_device_owns(const nd_backend *backend);
 
 /* Kernels that encode and decode code streams in memory of `backend`; NULL: the host does it. Not

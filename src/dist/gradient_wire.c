@@ -5,8 +5,8 @@
 #include <math.h>
 #include <string.h>
 
-/* Values that share a scale: on the wire in int8, and in the residual of either format. Both divide a
- * message where it is cut. */
+/* Values that share a scale: on the wire in int8, and in the residual of either format. Both divide
+ * a message where it is cut. */
 enum {
     SCALE_BYTES = sizeof(float),
     INT8_BLOCK = ND_WIRE_BLOCK_BYTES - SCALE_BYTES,

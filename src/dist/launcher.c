@@ -16,8 +16,8 @@ typedef struct launcher {
     "start it with `srun --mpi=pmix` (`srun --mpi=list` shows what this Slurm offers), or with "   \
     "mpirun"
 
-/* The innermost first, which decides: mpirun inside a Slurm job starts its helpers with srun, and what it
- * starts inherits their variables. */
+/* The innermost first, which decides: mpirun inside a Slurm job starts its helpers with srun, and
+ * what it starts inherits their variables. */
 static const launcher launchers[] = {
     {"mpirun of Open MPI", "OMPI_COMM_WORLD_SIZE", USE_OWN_MPIRUN},
     {"mpirun of MVAPICH", "MV2_COMM_WORLD_SIZE", USE_OWN_MPIRUN},
@@ -32,8 +32,8 @@ static const launcher slurm_task = {"srun", "SLURM_NTASKS", USE_PMIX};
 static const launcher torchrun = {"torchrun", "WORLD_SIZE", USE_OWN_MPIRUN};
 static const launcher pytorch = {"a launcher of PyTorch", "WORLD_SIZE", USE_OWN_MPIRUN};
 
-/* Inside a job SLURM_NTASKS is set everywhere, also in the batch script and in the shell of salloc, where
- * what is started is alone. Steps that are no srun's have the largest ids. */
+/* Inside a job SLURM_NTASKS is set everywhere, also in the batch script and in the shell of salloc,
+ * where what is started is alone. Steps that are no srun's have the largest ids. */
 static bool in_slurm_step(void)
 {
     const char *id = getenv("SLURM_STEP_ID"), *task = getenv("SLURM_PROCID");

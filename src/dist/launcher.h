@@ -6,8 +6,8 @@
 
 #include <stdbool.h>
 
-/* Whether a launcher started this process as one of several that MPI may join: mpirun (PRRTE), srun with
- * PMIx, or another MPI's process manager. */
+/* Whether a launcher started this process as one of several that MPI may join: mpirun (PRRTE), srun
+ * with PMIx, or another MPI's process manager. */
 bool nd_launcher_has_mpi(void);
 
 /* "mpirun (Open MPI)", "srun" ...; "none" when the process was started alone. Static storage. */

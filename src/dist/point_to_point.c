@@ -4,8 +4,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-/* Part i of a message uses place i % ND_WIRE_DEPTH, which has a slot to receive in and ND_WIRE_FAN to send
- * from. */
+/* Part i of a message uses place i % ND_WIRE_DEPTH, which has a slot to receive in and ND_WIRE_FAN
+ * to send from. */
 static_assert(ND_WIRE_DEPTH * (1 + ND_WIRE_FAN) <= ND_TRANSPORT_SLOTS, "slots for all parts");
 
 struct nd_wire {
@@ -205,9 +205,9 @@ static nd_status send_part(nd_wire *wire, const movement *m, int64_t part)
     return ND_OK;
 }
 
-/* Round i waits for part i and sees to it that parts up to i + ND_WIRE_DEPTH - 1 are on their way, or with
- * a relay that part i goes on. No rank waits for a part that another sends only in a later round than
- * its own, so whoever is in the earliest round goes on. */
+/* Round i waits for part i and sees to it that parts up to i + ND_WIRE_DEPTH - 1 are on their way,
+ * or with a relay that part i goes on. No rank waits for a part that another sends only in a later
+ * round than its own, so whoever is in the earliest round goes on. */
 static nd_status move_parts(nd_wire *wire, const movement *m)
 {
     const int64_t in = nd_wire_parts(m->in_bytes, nd_wire_message_bytes(wire));

@@ -141,7 +141,8 @@ static bool ask(mpi_transport *t, int rank)
     }
     MPI_Request_free(&question);
     if (!done) {
-        /* An answer that is here already is not cancelled. It is short, so neither is waited for long. */
+        /* An answer that is here already is not cancelled. It is short, so neither is waited for
+         * long. */
         MPI_Status s;
         int cancelled = 0;
         MPI_Cancel(&reply);
@@ -303,8 +304,8 @@ static nd_status receive_message(nd_transport *transport, int slot, void *data, 
                  MPI_Irecv(data, bytes, MPI_BYTE, from, MPI_ANY_TAG, t->ranks, &m->request));
 }
 
-/* A receive is cancelled, and one that has met its message, which cannot be, gets some time to end, as sends
- * do. */
+/* A receive is cancelled, and one that has met its message, which cannot be, gets some time to end,
+ * as sends do. */
 static void let_go(nd_transport *transport)
 {
     mpi_transport *t = of(transport);

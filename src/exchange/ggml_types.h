@@ -1,5 +1,6 @@
 /* The types of tensors in GGUF files: numbers and block sizes of ggml (ggml.h, enum ggml_type, and
- * ggml-common.h, as of September 2026). A tensor is rows of blocks; a row is a whole number of them. */
+ * ggml-common.h, as of September 2026). A tensor is rows of blocks; a row is a whole number of
+ * them. */
 #pragma once
 
 #include <stdint.h>

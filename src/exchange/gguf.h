@@ -5,8 +5,8 @@
  *   a tensor: text name, u32 dimensions, i64 lengths (the innermost first), i32 type, u64 offset
  *   padding to the alignment, then the tensors' data, each padded to the alignment
  *
- * A text is its u64 length and its bytes. Tensors follow one another without gaps beyond the padding,
- * which llama.cpp insists on. */
+ * A text is its u64 length and its bytes. Tensors follow one another without gaps beyond the
+ * padding, which llama.cpp insists on. */
 #pragma once
 
 enum { ND_GGUF_VERSION = 3, ND_GGUF_ALIGNMENT = 32, ND_GGUF_DIMENSIONS_MAX = 4 };
@@ -28,5 +28,6 @@ typedef enum nd_gguf_kind {
     ND_GGUF_KIND_COUNT
 } nd_gguf_kind;
 
-/* This program's own key: SHA-256 of everything after the header, 64 hex digits. llama.cpp ignores it. */
+/* This program's own key: SHA-256 of everything after the header, 64 hex digits. llama.cpp ignores
+ * it. */
 #define ND_GGUF_DIGEST_KEY "nanochat_dist.data_sha256"

@@ -1,5 +1,5 @@
-/* Reads GGUF files of any program. Everything is checked before it is used: a damaged or hostile file
- * gives an error, never an access outside it. */
+/* Reads GGUF files of any program. Everything is checked before it is used: a damaged or hostile
+ * file gives an error, never an access outside it. */
 #pragma once
 
 #include "core/base/error.h"
@@ -45,9 +45,9 @@ typedef struct nd_gguf {
     size_t data_bytes;
 } nd_gguf;
 
-/* Parses a whole file of `size` bytes (version 2 or 3), which must outlive the result; `name` is for
- * messages. The caller frees it, unless it failed. Errors: ND_EDATA naming what is wrong and where;
- * ND_ENOMEM. */
+/* Parses a whole file of `size` bytes (version 2 or 3), which must outlive the result; `name` is
+ * for messages. The caller frees it, unless it failed. Errors: ND_EDATA naming what is wrong and
+ * where; ND_ENOMEM. */
 nd_status nd_gguf_parse(const void *bytes, size_t size, const char *name, nd_gguf *gguf);
 void nd_gguf_free(nd_gguf *gguf);
 
@@ -66,6 +66,6 @@ nd_gguf_span nd_gguf_next_text(const uint8_t **at);
 /* Prints pairs and tensors of a file of `bytes` bytes. */
 void nd_gguf_describe(const nd_gguf *gguf, const char *path, size_t bytes, FILE *out);
 
-/* What `info FILE.gguf` prints. With `verify` it checks the data against its digest, if there is one.
- * Errors: ND_EDATA. */
+/* What `info FILE.gguf` prints. With `verify` it checks the data against its digest, if there is
+ * one. Errors: ND_EDATA. */
 nd_status nd_gguf_print(const char *path, bool verify, FILE *out);

@@ -1,5 +1,5 @@
-/* Writes a GGUF file: declare pairs and tensors, then write the tensors' data in the same order. The
- * writer adds the digest of the data. */
+/* Writes a GGUF file: declare pairs and tensors, then write the tensors' data in the same order.
+ * The writer adds the digest of the data. */
 #pragma once
 
 #include "core/base/error.h"
@@ -25,16 +25,17 @@ void nd_gguf_put_f32s(nd_gguf_writer *writer, const char *key, const float *valu
 void nd_gguf_put_texts(nd_gguf_writer *writer, const char *key, size_t count);
 void nd_gguf_put_element(nd_gguf_writer *writer, const char *text, size_t bytes);
 
-/* Declares a tensor [rows, cols] (a vector when `rows` is 1 and `vector`), of a type in ggml_types.h
- * whose block divides cols. */
+/* Declares a tensor [rows, cols] (a vector when `rows` is 1 and `vector`), of a type in
+ * ggml_types.h whose block divides cols. */
 void nd_gguf_put_tensor(nd_gguf_writer *writer, const char *name, uint32_t type, int64_t rows,
                         int64_t cols, bool vector);
 
-/* Creates the file under a temporary name and writes all declarations. Errors: ND_EIO, ND_ENOMEM. */
+/* Creates the file under a temporary name and writes all declarations. Errors:
+ * ND_EIO, ND_ENOMEM. */
 nd_status nd_gguf_writer_start(nd_gguf_writer *writer, const char *path);
 
-/* Write bytes of the current tensor, in parts, and end it. Errors: ND_EIO; ND_EINTERNAL when their number
- * is not the declared one. */
+/* Write bytes of the current tensor, in parts, and end it. Errors: ND_EIO; ND_EINTERNAL when their
+ * number is not the declared one. */
 nd_status nd_gguf_write(nd_gguf_writer *writer, const void *bytes, size_t size);
 nd_status nd_gguf_writer_end_tensor(nd_gguf_writer *writer);
 

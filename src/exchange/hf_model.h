@@ -1,5 +1,5 @@
-/* A model as transformers stores it: a directory with config.json and model.safetensors, or with shards
- * and model.safetensors.index.json. */
+/* A model as transformers stores it: a directory with config.json and model.safetensors, or with
+ * shards and model.safetensors.index.json. */
 #pragma once
 
 #include "core/config/config.h"
@@ -26,13 +26,13 @@ typedef struct nd_hf_model {
     json_t *scales; /* with it: name -> exact scale; NULL when not stated */
 } nd_hf_model;
 
-/* Opens all files and checks that they hold every parameter with its shape, and nothing else. The caller
- * closes the model, unless it failed. Errors: ND_EDATA, ND_ECONFIG, ND_ENOMEM. */
+/* Opens all files and checks that they hold every parameter with its shape, and nothing else. The
+ * caller closes the model, unless it failed. Errors: ND_EDATA, ND_ECONFIG, ND_ENOMEM. */
 nd_status nd_hf_model_open(const char *directory, const nd_config *defaults, nd_hf_model *model);
 void nd_hf_model_close(nd_hf_model *model);
 
-/* Reads parameter `index` as stored, [rows, cols] in our order of rows. Errors: ND_EDATA, also for a value
- * that is not finite. */
+/* Reads parameter `index` as stored, [rows, cols] in our order of rows. Errors: ND_EDATA, also for
+ * a value that is not finite. */
 nd_status nd_hf_model_read(const nd_hf_model *model, int64_t index, float *values);
 
 /* The exact scale of a projection; 0 when the files do not have it. */

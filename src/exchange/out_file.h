@@ -1,5 +1,5 @@
-/* A file that is written from start to end under a temporary name, with the SHA-256 of its last part, then
- * fsynced and renamed. */
+/* A file that is written from start to end under a temporary name, with the SHA-256 of its last
+ * part, then fsynced and renamed. */
 #pragma once
 
 #include "core/base/sha256.h"
@@ -8,7 +8,8 @@
 
 typedef struct nd_out_file nd_out_file;
 
-/* Creates PATH.tmp. The caller finishes or discards it. Errors, here and below: ND_EIO naming the file. */
+/* Creates PATH.tmp. The caller finishes or discards it. Errors, here and below: ND_EIO naming the
+ * file. */
 nd_status nd_out_file_create(const char *path, nd_out_file **file);
 
 nd_status nd_out_file_write(nd_out_file *file, const void *bytes, size_t size);
@@ -19,8 +20,8 @@ nd_status nd_out_file_pad(nd_out_file *file, size_t alignment);
 /* Starts a digest over everything written from now on. */
 nd_status nd_out_file_start_digest(nd_out_file *file);
 
-/* Writes the digest, 64 hex digits, over the bytes at `digest_offset`, then renames the file to its path,
- * durably. Frees `file`, also when it fails. */
+/* Writes the digest, 64 hex digits, over the bytes at `digest_offset`, then renames the file to its
+ * path, durably. Frees `file`, also when it fails. */
 nd_status nd_out_file_finish(nd_out_file *file, int64_t digest_offset);
 
 /* Removes the temporary file and frees `file`. NULL is allowed. */

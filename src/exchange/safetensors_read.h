@@ -1,5 +1,5 @@
-/* Reads .safetensors files of any program. Everything is checked before it is used: a damaged or hostile
- * file gives an error, never an access outside it. */
+/* Reads .safetensors files of any program. Everything is checked before it is used: a damaged or
+ * hostile file gives an error, never an access outside it. */
 #pragma once
 
 #include "core/base/error.h"
@@ -29,9 +29,9 @@ typedef struct nd_safetensors {
     size_t data_bytes;
 } nd_safetensors;
 
-/* Parses a whole file of `size` bytes, which must outlive the result; `name` is for messages. The tensors
- * must cover the data without gaps or overlaps. The caller frees it, unless it failed. Errors: ND_EDATA
- * naming what is wrong; ND_ENOMEM. */
+/* Parses a whole file of `size` bytes, which must outlive the result; `name` is for messages. The
+ * tensors must cover the data without gaps or overlaps. The caller frees it, unless it failed.
+ * Errors: ND_EDATA naming what is wrong; ND_ENOMEM. */
 nd_status nd_safetensors_parse(const void *bytes, size_t size, const char *name,
                                nd_safetensors *file);
 void nd_safetensors_free(nd_safetensors *file);
@@ -42,13 +42,13 @@ const nd_safetensors_tensor *nd_safetensors_find(const nd_safetensors *file, con
 /* The metadata under this key; NULL when there is none. */
 const char *nd_safetensors_text(const nd_safetensors *file, const char *key);
 
-/* Converts values [first, first + count) of a tensor in F32, BF16, F16 or F64 to floats. Errors: ND_EDATA
- * naming the tensor and its type. */
+/* Converts values [first, first + count) of a tensor in F32, BF16, F16 or F64 to floats. Errors:
+ * ND_EDATA naming the tensor and its type. */
 nd_status nd_safetensors_floats(const nd_safetensors_tensor *tensor, int64_t first, int64_t count,
                                 float *values);
 
-/* Checks the data against the digest that files of this program have; *has_digest receives whether there
- * is one. Errors: ND_EDATA. */
+/* Checks the data against the digest that files of this program have; *has_digest receives whether
+ * there is one. Errors: ND_EDATA. */
 nd_status nd_safetensors_verify(const nd_safetensors *file, const char *name, bool *has_digest);
 
 /* Prints metadata and tensors of a file of `bytes` bytes. */

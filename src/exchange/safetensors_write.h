@@ -1,5 +1,5 @@
-/* Writes a .safetensors file: u64 length of the header, the header as JSON, the tensors' bytes. Declare
- * texts and tensors, then write the tensors' values in the same order. */
+/* Writes a .safetensors file: u64 length of the header, the header as JSON, the tensors' bytes.
+ * Declare texts and tensors, then write the tensors' values in the same order. */
 #pragma once
 
 #include "core/base/error.h"
@@ -24,13 +24,13 @@ nd_status nd_safetensors_put_text(nd_safetensors_writer *writer, const char *key
 nd_status nd_safetensors_put_tensor(nd_safetensors_writer *writer, const char *name, bool bf16,
                                     int64_t rows, int64_t cols, bool vector);
 
-/* Creates the file under a temporary name and writes the header; then write the values, in parts. Errors:
- * ND_EIO, ND_ENOMEM. */
+/* Creates the file under a temporary name and writes the header; then write the values, in parts.
+ * Errors: ND_EIO, ND_ENOMEM. */
 nd_status nd_safetensors_writer_start(nd_safetensors_writer *writer, const char *path);
 nd_status nd_safetensors_write(nd_safetensors_writer *writer, const void *bytes, size_t size);
 
-/* Writes the digest and renames the file to its path, durably. Errors: ND_EINTERNAL when the number of
- * bytes is not the declared one; ND_EIO. */
+/* Writes the digest and renames the file to its path, durably. Errors: ND_EINTERNAL when the number
+ * of bytes is not the declared one; ND_EIO. */
 nd_status nd_safetensors_writer_finish(nd_safetensors_writer *writer);
 
 /* Frees the writer and removes an unfinished file. NULL is allowed. */

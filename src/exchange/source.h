@@ -1,5 +1,5 @@
-/* The model in a checkpoint for an export: one tensor at a time, projections as the codes and scales that a
- * replica computes with. */
+/* The model in a checkpoint for an export: one tensor at a time, projections as the codes and
+ * scales that a replica computes with. */
 #pragma once
 
 #include "core/model/params.h"
@@ -19,8 +19,8 @@ typedef struct nd_source {
     nd_model_file vocabulary; /* of tokenizer.model */
 } nd_source;
 
-/* A parameter's values. Ternary: `codes` [rows, cols] and `scales`, fp16 values in f32, [rows, groups],
- * or a single one when groups is 0. Dense: `values` [rows, cols]. */
+/* A parameter's values. Ternary: `codes` [rows, cols] and `scales`, fp16 values in f32, [rows,
+ * groups], or a single one when groups is 0. Dense: `values` [rows, cols]. */
 typedef struct nd_source_tensor {
     const nd_param *param;
     float *values;
@@ -35,8 +35,8 @@ typedef struct nd_source_tensor {
 nd_status nd_source_open(const char *path, nd_source *source);
 void nd_source_close(nd_source *source);
 
-/* Reads parameter `index`; the caller frees it. Errors: ND_ECHECKPOINT naming the tensor, also for a value
- * that is not finite. */
+/* Reads parameter `index`; the caller frees it. Errors: ND_ECHECKPOINT naming the tensor, also for
+ * a value that is not finite. */
 nd_status nd_source_read(const nd_source *source, int64_t index, nd_source_tensor *tensor);
 void nd_source_tensor_free(nd_source_tensor *tensor);
 

@@ -1,6 +1,6 @@
-/* Ternary codes with one fp16 scale, as ggml packs them (ggml-common.h, block_tq1_0, block_tq2_0 and
- * block_q2_0; the order of weights is that of dequantize_row_* in ggml-quants.c). With w = c·d for codes
- * c in {-1, 0, 1} and d the block's scale, nothing is lost.
+/* Ternary codes with one fp16 scale, as ggml packs them (ggml-common.h, block_tq1_0, block_tq2_0
+ * and block_q2_0; the order of weights is that of dequantize_row_* in ggml-quants.c). With w = c·d
+ * for codes c in {-1, 0, 1} and d the block's scale, nothing is lost.
  *
  *   TQ2_0  256 weights, 66 bytes: 64 bytes of 2-bit digits c + 1, then d. Byte 32h + m holds weights
  *          128h + m + 32n in bits 2n, n = 0..3.

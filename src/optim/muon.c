@@ -65,14 +65,14 @@ static nd_status iterate(nd_backend *b, quintic p, nd_view x, nd_view y, const n
     return apply_factor(b, y, square[1], x);
 }
 
-/* The iterations on G = XXᵀ (or XᵀX) alone, of a matrix at least GRAM_RATIO times as long as wide: they need
- * the long side only to make G and for the result. With F = aI + bG + cG²
+/* The iterations on G = XXᵀ (or XᵀX) alone, of a matrix at least GRAM_RATIO times as long as wide:
+ * they need the long side only to make G and for the result. With F = aI + bG + cG²
  *
  *   X' = F X,   G' = F² G,
  *
- * and N, the product of all F. All are symmetric. At 512 x 1792 this takes 0.48 of the operations, at 256 x 512
- * 0.66. In f32 only: what rounding adds to G grows twelvefold an iteration, to 1e-4 of the result at that
- * size and 3e-3 at 12 x 48; bf16 would not bear it. */
+ * and N, the product of all F. All are symmetric. At 512 x 1792 this takes 0.48 of the operations,
+ * at 256 x 512 0.66. In f32 only: what rounding adds to G grows twelvefold an iteration, to 1e-4 of
+ * the result at that size and 3e-3 at 12 x 48; bf16 would not bear it. */
 enum { GRAM_RATIO = 2 };
 
 static void swap(nd_view *x, nd_view *y)

@@ -12,8 +12,8 @@
 
 enum { LEFT, LEFT_SCALES, RIGHT, RIGHT_SCALES, REST, REST_ROWS, REST_COLUMNS, PARTS };
 
-/* As many directions as cost a byte for so many elements of the matrix, so that all of it stays below
- * 0.57 bytes an element; at least four for small matrices. */
+/* As many directions as cost a byte for so many elements of the matrix, so that all of it stays
+ * below 0.57 bytes an element; at least four for small matrices. */
 enum { ELEMENTS_PER_BYTE = 28, RANK_MIN = 4 };
 
 int64_t nd_state_low_rank(int64_t rows, int64_t cols)

@@ -1,5 +1,6 @@
-/* Norms of summed gradients. A parameter that may be owned by rows is squared block by block of rows, whoever owns
- * them, so that the sum of its squares has the same bits for any number of owners. */
+/* Norms of summed gradients. A parameter that may be owned by rows is squared block by block of
+ * rows, whoever owns them, so that the sum of its squares has the same bits for any number of
+ * owners. */
 #include "train/gradient_reducer_parts.h"
 
 #include <math.h>
@@ -17,7 +18,8 @@ static bool has_blocks(const nd_gradient_reducer *r, int64_t index)
     return blocks_in(r, index, r->params->list[index].rows) > 1;
 }
 
-/* Numbers that a rank tells of a parameter: one, or where it is owned by rows one for each block of who has most. */
+/* Numbers that a rank tells of a parameter: one, or where it is owned by rows one for each block of
+ * who has most. */
 static int64_t places_of(const nd_gradient_reducer *r, int64_t index)
 {
     const int64_t rows = r->params->list[index].rows;
@@ -79,8 +81,8 @@ static nd_status compute(const nd_gradient_reducer *r, int64_t index, int64_t *c
                : ND_OK;
 }
 
-/* What this rank tells of a parameter it owns, from its squares at *at, which moves on: NaN where its sketch, which
- * was reduced by itself, is not finite. */
+/* What this rank tells of a parameter it owns, from its squares at *at, which moves on: NaN where
+ * its sketch, which was reduced by itself, is not finite. */
 static void fill(const nd_gradient_reducer *r, int64_t index, const double **at, double *mine)
 {
     const nd_view sum = r->sums.sums[index];
@@ -111,7 +113,8 @@ static nd_status own_squares(const nd_gradient_reducer *r, int64_t first, int64_
     return ND_OK;
 }
 
-/* A number of `owner`; where its copies in other groups differ, one that is not finite, since all must judge alike. */
+/* A number of `owner`; where its copies in other groups differ, one that is not finite, since all
+ * must judge alike. */
 static double told(const nd_gradient_reducer *r, const double *all, int64_t each, int owner,
                    int64_t at)
 {
@@ -121,7 +124,8 @@ static double told(const nd_gradient_reducer *r, const double *all, int64_t each
     return value;
 }
 
-/* From what all owners told, rank after rank `each` numbers of which those of this parameter begin at `at`. */
+/* From what all owners told, rank after rank `each` numbers of which those of this parameter begin
+ * at `at`. */
 static double square_of(const nd_gradient_reducer *r, int64_t index, const double *all,
                         int64_t each, int64_t at)
 {

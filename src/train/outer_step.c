@@ -9,7 +9,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Values of a part: whole blocks of every format and of the momentum's state, and few bytes beside a model. */
+/* Values of a part: whole blocks of every format and of the momentum's state, and few bytes beside
+ * a model. */
 enum { PART = 504 * 256 };
 _Static_assert(PART % ND_STATE_LINEAR_BLOCK == 0, "parts are cut between blocks of the momentum");
 
@@ -307,7 +308,8 @@ static nd_status move_start(const nd_run *run, const part *p, const void *messag
 
 /* -- the step --------------------------------------------------------------------------------- */
 
-/* The next part whose home is rank `home` of `across`, of parameters that this rank's place owns. */
+/* The next part whose home is rank `home` of `across`, of parameters that this rank's
+ * place owns. */
 static void next_part(const nd_run *run, int home, part *p)
 {
     const nd_rounds *r = run->rounds;

@@ -108,7 +108,8 @@ static void list_groups(const column *c, char *text, size_t size)
     }
 }
 
-/* The first rank of those that must hold the same as rank r: everyone, or the copies of an owner. */
+/* The first rank of those that must hold the same as rank r: everyone, or the copies of
+ * an owner. */
 static column column_of(const nd_run *run, const uint64_t *all, int64_t count, int64_t index, int r)
 {
     const bool state = index % HASHES == STATE;

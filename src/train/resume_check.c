@@ -6,7 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* The run that a checkpoint is of, "" when it does not say, and whether the directory holds another. */
+/* The run that a checkpoint is of, "" when it does not say, and whether the directory holds
+ * another. */
 static nd_status find_runs(const nd_config *config, const char *checkpoint,
                            char theirs[ND_RUN_ID_SIZE], char mine[ND_RUN_ID_SIZE], bool *other)
 {

@@ -67,8 +67,8 @@ static nd_status open_split(const nd_run *run, const char *split, const char *to
     return nd_dataset_open(&options, dataset);
 }
 
-/* Both splits must stand for the same tokens. A data set whose held-out shards are too short for a window, or that has
- * none, has no `val`. */
+/* Both splits must stand for the same tokens. A data set whose held-out shards are too short for a
+ * window, or that has none, has no `val`. */
 static nd_status open_data(nd_run *run)
 {
     const nd_config *c = &run->config;
@@ -86,7 +86,8 @@ static nd_status open_data(nd_run *run)
                       &run->data.val);
 }
 
-/* What checkpoints carry. Read once, so that a file that is damaged or replaced later is in none. */
+/* What checkpoints carry. Read once, so that a file that is damaged or replaced later is
+ * in none. */
 static nd_status read_tokenizer(nd_run *run)
 {
     char path[ND_CONFIG_TEXT_MAX + 32], hex[ND_SHA256_HEX_SIZE];
@@ -176,8 +177,8 @@ done:
     return status;
 }
 
-/* Some rows at a time, so that a large matrix needs no second copy of itself. `first`: of the parameter, where the
- * master is rows of it. */
+/* Some rows at a time, so that a large matrix needs no second copy of itself. `first`: of the
+ * parameter, where the master is rows of it. */
 static nd_status initialize_master(nd_run *run, const nd_param *param, nd_view master,
                                    int64_t first, float *values, nd_view device)
 {
@@ -323,9 +324,9 @@ static nd_status create(nd_run *run)
     return run->rounds ? initialize_masters(run) : ND_OK;
 }
 
-/* Makes run->backend the device of run->comm, and [dist] grad_reduction its way of adding. Undone by
- * nd_device_detach and nd_comm_set_device. Errors: ND_ECONFIG when the device cannot add as asked;
- * those of nd_device_attach. */
+/* Makes run->backend the device of run->comm, and [dist] grad_reduction its way of adding. Undone
+ * by nd_device_detach and nd_comm_set_device. Errors: ND_ECONFIG when the device cannot add as
+ * asked; those of nd_device_attach. */
 static nd_status attach_backend(nd_run *run)
 {
     nd_comm *comm = run->comm;

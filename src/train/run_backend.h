@@ -10,9 +10,9 @@
  * machine has none, or fewer than ranks. */
 nd_status nd_run_create_backend(const nd_config *config, const nd_comm *comm, nd_backend **backend);
 
-/* Clears the traits `fast_bf16` and `fast_int8_gradients` unless every rank's backend has them, so that
- * all ranks choose the same precision. Collective. Errors: ND_ECONFIG when ranks compute on different
- * kinds of devices; ND_ENOMEM, ND_EPEER. */
+/* Clears the traits `fast_bf16` and `fast_int8_gradients` unless every rank's backend has them, so
+ * that all ranks choose the same precision. Collective. Errors: ND_ECONFIG when ranks compute on
+ * different kinds of devices; ND_ENOMEM, ND_EPEER. */
 nd_status nd_run_share_traits(nd_comm *comm, nd_backend *backend);
 
 /* Replaces `auto` in [hardware] precision and backward_precision by the fastest type that is exact

@@ -107,7 +107,8 @@ static void open_log(nd_run *run)
     run->early_log.text = NULL;
 }
 
-/* checkpoint_dir as other working directories understand it, where a configuration can hold that. */
+/* checkpoint_dir as other working directories understand it, where a configuration can
+ * hold that. */
 static void make_absolute(nd_config *config)
 {
     char *real = realpath(config->logging.checkpoint_dir, NULL);

@@ -17,7 +17,8 @@ nd_status nd_run_set_groups(nd_run *run)
     return ND_OK;
 }
 
-/* sizes[] of hosts, from where every rank stands on its own; 0: ranks of a host are not consecutive. */
+/* sizes[] of hosts, from where every rank stands on its own; 0: ranks of a host are not
+ * consecutive. */
 static int hosts_of(const int *local, int ranks, int *sizes)
 {
     int hosts = 0;
@@ -30,7 +31,8 @@ static int hosts_of(const int *local, int ranks, int *sizes)
     return hosts;
 }
 
-/* -- chosen ------------------------------------------------------------------------------------- */
+/* -- chosen
+ * ------------------------------------------------------------------------------------- */
 
 /* What no cost model is asked about; NULL: nothing. */
 static const char *reason_for_one(const nd_run *run, const int *sizes, int hosts)
@@ -93,8 +95,8 @@ void nd_run_groups_describe(const nd_plan_groups *groups, int chosen,
                  machine->within.latency * 1e6, machine->flops);
 }
 
-/* Rank 0 predicts, since other ranks' arithmetic might differ in the last place. Ranks add 5 GB/s, as `plan` takes
- * it. */
+/* Rank 0 predicts, since other ranks' arithmetic might differ in the last place. Ranks add 5 GB/s,
+ * as `plan` takes it. */
 static nd_status choose(nd_run *run, int hosts)
 {
     nd_comm *comm = run->comm;

@@ -50,8 +50,9 @@ static void restore_in_child(void)
     sigaction(SIGPIPE, &signals.pipe_before, NULL);
 }
 
-/* Where no thread has a signal blocked but those that libraries started before, such as the workers of a
- * threaded BLAS, the kernel would let one of them die of it: there, and only there, a handler takes it. */
+/* Where no thread has a signal blocked but those that libraries started before, such as the workers
+ * of a threaded BLAS, the kernel would let one of them die of it: there, and only there, a handler
+ * takes it. */
 static void choose_signals(void)
 {
     static const int numbers[] = {SIGTERM, SIGINT, SIGUSR1, SIGUSR2, SIGHUP, SIGXCPU};

@@ -47,7 +47,8 @@ typedef struct step_report {
 } step_report;
 _Static_assert(sizeof(step_report) == ND_STEP_REPORT_BYTES, "the plan counts it");
 
-/* -- time ----------------------------------------------------------------------------------------- */
+/* -- time
+ * ----------------------------------------------------------------------------------------- */
 
 static void start_lap(stopwatch *watch, nd_run *run)
 {
@@ -56,8 +57,8 @@ static void start_lap(stopwatch *watch, nd_run *run)
     watch->waited = run->comm->wait_seconds;
 }
 
-/* Adds the time since the last lap to a phase, without or with what was waited for others, and starts the
- * next. */
+/* Adds the time since the last lap to a phase, without or with what was waited for others, and
+ * starts the next. */
 static void end_lap(stopwatch *watch, nd_run *run, nd_phase phase, bool with_waits)
 {
     nd_rounds_count_traffic(run);
@@ -68,8 +69,8 @@ static void end_lap(stopwatch *watch, nd_run *run, nd_phase phase, bool with_wai
 
 /* -- batch ------------------------------------------------------------------------------------ */
 
-/* A rank without data takes part with tokens of no meaning until losses are shared: then all ranks know, and
- * none has updated anything. */
+/* A rank without data takes part with tokens of no meaning until losses are shared: then all ranks
+ * know, and none has updated anything. */
 static nd_status next_batch(nd_run *run, step_batch *batch, stopwatch *watch)
 {
     const nd_model_config *c = &run->model->config;
@@ -245,8 +246,8 @@ static nd_status run_passes(nd_run *run, const int32_t *tokens, nd_loss *losses)
     return nd_rounds_finish_inside(run);
 }
 
-/* The gradients of the worker that comes first with one that is not finite, else the root mean square of workers'
- * norms: the same on every rank. */
+/* The gradients of the worker that comes first with one that is not finite, else the root mean
+ * square of workers' norms: the same on every rank. */
 static nd_status share_gradients(nd_run *run, const worker_gradients *mine, double *norm,
                                  int64_t *nonfinite)
 {
@@ -303,8 +304,9 @@ static nd_status discard(nd_run *run)
     return ND_OK;
 }
 
-/* From the batch to updated masters, or to what forbids an update. Where layers are updated during the
- * backward pass, losses are judged before it. `losses` [local_micro_batches] is memory to work in. */
+/* From the batch to updated masters, or to what forbids an update. Where layers are updated during
+ * the backward pass, losses are judged before it. `losses` [local_micro_batches] is memory to work
+ * in. */
 static nd_status compute_and_update(nd_run *run, step_batch *batch, nd_loss *losses,
                                     stopwatch *watch, nd_step_result *result)
 {

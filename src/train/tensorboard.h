@@ -1,5 +1,5 @@
-/* TensorBoard event files: records of length, masked CRC-32C of the length, a protobuf Event, masked
- * CRC-32C of the event. */
+/* TensorBoard event files: records of length, masked CRC-32C of the length, a protobuf Event,
+ * masked CRC-32C of the event. */
 #pragma once
 
 #include "core/base/error.h"

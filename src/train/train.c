@@ -24,8 +24,9 @@
 #include <string.h>
 
 /* FLOP/s of one rank's dense product in the compute type, the yardstick of mfu. On a backend of its
- * own, so that the run's workspace holds what steps need and nothing else. A small product tells it where
- * that takes long enough to be measured, so that starting does not take longer than it must. */
+ * own, so that the run's workspace holds what steps need and nothing else. A small product tells it
+ * where that takes long enough to be measured, so that starting does not take longer than
+ * it must. */
 static nd_status measure_peak(nd_run *run)
 {
     enum { SIDE = 512, SIDE_MAX = 1024, ROUNDS = 3 };
@@ -407,8 +408,9 @@ static nd_status prepare(nd_run *run, const char *resume)
     return ND_OK;
 }
 
-/* Of errors that all ranks hold, those that leave the weights as the last whole step made them. Those of
- * checkpoints come from saves that have failed, and those of numbers from weights that are not sound. */
+/* Of errors that all ranks hold, those that leave the weights as the last whole step made them.
+ * Those of checkpoints come from saves that have failed, and those of numbers from weights that are
+ * not sound. */
 static bool may_save(const nd_run *run, nd_status status)
 {
     return run->start.has_directory && nd_error_get()->shared &&
@@ -438,7 +440,8 @@ static nd_status identify(nd_run *run)
     return nd_identity_compare_data(identity, comm);
 }
 
-/* Drops snapshots at an end that is not resumed from memory: a newer checkpoint exists, or the state is unsound. */
+/* Drops snapshots at an end that is not resumed from memory: a newer checkpoint exists, or the
+ * state is unsound. */
 static nd_status end_snapshots(nd_run *run, nd_status status)
 {
     const nd_error error = *nd_error_get();

@@ -1,7 +1,7 @@
 /* What was tried, and what the program must say. Shell text sees these variables:
  *   B binary   S source tree   D what all rows share (read only)   W this row's own directory
- * D holds ok.ini (synthetic), shards.ini, tok.model, shards/, other.model, other/ (shards of the other
- * tokenizer) and run/ (six steps of shards.ini, a checkpoint every two). */
+ * D holds ok.ini (synthetic), shards.ini, tok.model, shards/, other.model, other/ (shards of the
+ * other tokenizer) and run/ (six steps of shards.ini, a checkpoint every two). */
 #pragma once
 
 typedef struct bad_input {

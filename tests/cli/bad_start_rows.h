@@ -1,5 +1,5 @@
-/* The rows of bad_input_rows.h about starts: launchers, directories that are in use, ranks and checkpoints
- * that do not belong together. */
+/* The rows of bad_input_rows.h about starts: launchers, directories that are in use, ranks and
+ * checkpoints that do not belong together. */
 #pragma once
 
 #include "cli/bad_input_rows.h"

@@ -1,4 +1,5 @@
-/* The rows of bad_input_rows.h about reports, flags given twice and a standard output that takes nothing. */
+/* The rows of bad_input_rows.h about reports, flags given twice and a standard output that takes
+ * nothing. */
 #pragma once
 
 #include "cli/bad_input_rows.h"

@@ -5,8 +5,8 @@
 #include <stdio.h>
 #include <string.h>
 
-/* Trains with checkpoints on a file system of `kilobytes` that the first one fits and the second does
- * not. */
+/* Trains with checkpoints on a file system of `kilobytes` that the first one fits and the second
+ * does not. */
 static void fill_disk(int ranks, int kilobytes)
 {
     static char output[16384];

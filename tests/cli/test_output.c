@@ -1,4 +1,5 @@
-/* What was printed must have arrived: a full or a closed standard output is an error of every command. */
+/* What was printed must have arrived: a full or a closed standard output is an error of every
+ * command. */
 #include "support/run_files.h"
 #include "support/support.h"
 

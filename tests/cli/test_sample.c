@@ -10,7 +10,8 @@
 
 enum { VOCABULARY = 400 };
 
-/* What a stream that stops at `stop` prints of these pieces; `seen[i]` bytes of it after piece i. */
+/* What a stream that stops at `stop` prints of these pieces; `seen[i]` bytes of it after
+ * piece i. */
 static char *stream(const char *stop, const char *const *pieces, int count, size_t *seen)
 {
     char *text = NULL;
@@ -136,12 +137,13 @@ Test(chat, a_full_context_ends_it_with_a_message)
     cr_assert(strstr(output, "the context of 128 tokens is full") != NULL, "%s", output);
     ASSERT_RUNS("yes question | head -n 100 | $B sample --checkpoint run --chat --max-tokens 800 "
                 "--stop never");
-    /* In a reply, or before a question where the model ended its replies by itself: its bits decide. */
+    /* In a reply, or before a question where the model ended its replies by itself: its bits
+     * decide. */
     cr_assert(strstr(output, "the context of 128 tokens is full (") != NULL, "%s", output);
 }
 
-/* The stop text is what the model said itself: then nothing of it stays in the cache, so that the same
- * conversation without it gives the same second reply. */
+/* The stop text is what the model said itself: then nothing of it stays in the cache, so that the
+ * same conversation without it gives the same second reply. */
 Test(chat, what_the_stop_text_cut_off_is_forgotten)
 {
     ASSERT_RUNS(

@@ -1,9 +1,9 @@
 /* Running one op on the reference and on the fast layer side by side.
  *
- * A harness holds the reference and fast backends with 1, 2 and 3 threads, with the instruction sets
- * that DNNL_MAX_CPU_ISA leaves: CTest runs each suite once for every one of this machine. Inputs are
- * shared; each backend has its own outputs, poisoned with NaN patterns before the
- * op. The reference writes f64 wherever an op takes it, so that its rounding does not count. */
+ * A harness holds the reference and fast backends with 1, 2 and 3 threads, with the instruction
+ * sets that DNNL_MAX_CPU_ISA leaves: CTest runs each suite once for every one of this machine.
+ * Inputs are shared; each backend has its own outputs, poisoned with NaN patterns before the op.
+ * The reference writes f64 wherever an op takes it, so that its rounding does not count. */
 #pragma once
 
 #include "support/support.h"
@@ -37,8 +37,8 @@ typedef struct outputs {
 } outputs;
 
 #ifdef ND_CONFORMANCE_DEVICE
-/* So many times a device in the place of the fast layer: nd_conformance_device makes it, tests/cuda says
- * which. */
+/* So many times a device in the place of the fast layer: nd_conformance_device makes it, tests/cuda
+ * says which. */
 #include "support/wrapped_backend.h"
 
 nd_status nd_conformance_device(nd_backend **backend);

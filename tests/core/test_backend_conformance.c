@@ -149,8 +149,8 @@ Test(backend, swiglu_backward_agrees_with_the_reference)
     over_shapes_and_dtypes(swiglu_backward_case);
 }
 
-/* A GPU gives a block 48 KiB of shared memory, of which a reduction takes 128 bytes, unless it is asked for
- * more: 12256 floats and more of a row. */
+/* A GPU gives a block 48 KiB of shared memory, of which a reduction takes 128 bytes, unless it is
+ * asked for more: 12256 floats and more of a row. */
 Test(backend, norms_of_rows_that_just_fill_shared_memory_agree_with_the_reference)
 {
     static const int64_t widths[] = {12256, 12257, 12288, 12289};

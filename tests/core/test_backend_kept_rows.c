@@ -170,7 +170,8 @@ static void check_kept_attention(harness *h, const kept_case *c, nd_dtype type)
         check_close(h, "kept dk", &dk, tolerance);
     check_close(h, "kept dv", &dv, tolerance);
 
-    /* The same with all rows and masks: zero dout where filtered, dk and dv of filtered keys dropped. */
+    /* The same with all rows and masks: zero dout where filtered, dk and dv of filtered keys
+     * dropped. */
     const nd_view masked = poisoned(h, ND_F64, a.dout.rows, a.dout.cols);
     memset(masked.data, 0, nd_view_bytes(nd_as_const(masked)));
     for (int64_t r = 0; r < part.rows.cols; r++) {

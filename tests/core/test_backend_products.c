@@ -134,8 +134,8 @@ static void check_gemm(harness *h, const int64_t *size, int mix, float alpha, fl
     const outputs c =
         beta == 0.0f ? poisoned_outputs(h, ND_F64, c_type, m, n) : copied_outputs(h, ND_F64, start);
     RUN(h, gemm, c.view[i], a, ta, b, tb, alpha, beta);
-    /* The f32 operand of a mixed pair is rounded to bf16: 2^-9 of a product in the mean, which may be more
-     * of a sum when there are few. */
+    /* The f32 operand of a mixed pair is rounded to bf16: 2^-9 of a product in the mean, which may
+     * be more of a sum when there are few. */
     const bool rounds = a_type != b_type;
     const double tolerance = c_type == ND_BF16 || rounds ? PRODUCT_BF16 : PRODUCT_F32;
     check_close(h, "gemm", &c, rounds && m * n < 64 ? 5.0 * tolerance : tolerance);
@@ -189,7 +189,8 @@ Test(products, symmetric_products_agree_with_the_reference)
     harness_close(&h);
 }
 
-/* Symmetric, and commutes with any other of its kind: element (i, j) is a function of |i - j| modulo m. */
+/* Symmetric, and commutes with any other of its kind: element (i, j) is a function of |i - j|
+ * modulo m. */
 static nd_cview random_circulant(harness *h, nd_dtype type, int64_t m)
 {
     const nd_cview values = nd_as_const(random_floats(h, type, 1, m, 1.0f));

@@ -1,5 +1,5 @@
-/* One switch for the instruction sets of the program and of oneDNN. The limit holds for a process, so
- * that each case runs in a child of its own. */
+/* One switch for the instruction sets of the program and of oneDNN. The limit holds for a process,
+ * so that each case runs in a child of its own. */
 #include "support/support.h"
 
 #include "core/backend/backend.h"
@@ -30,8 +30,8 @@ static void digest_of(nd_view v, char hex[ND_SHA256_HEX_SIZE])
     ND_ASSERT_OK(nd_sha256_hex(v.data, nd_view_bytes(nd_as_const(v)), hex));
 }
 
-/* What is defined to be exact, of inputs with extremes: the ternary forward pass and the two backward
- * products in 8 bits, in f32 and bf16. */
+/* What is defined to be exact, of inputs with extremes: the ternary forward pass and the two
+ * backward products in 8 bits, in f32 and bf16. */
 static void compute(nd_backend *b, outcome *result)
 {
     static float dy[TOKENS * OUT], a[TOKENS], y[TOKENS * OUT], dx[TOKENS * IN], dw[OUT * IN];

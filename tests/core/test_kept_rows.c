@@ -1,5 +1,6 @@
-/* What the backward pass computes with: after the choice of tokens every op that works on tokens sees the
- * kept ones only, and heads of multi-token prediction follow one another through one buffer of logits. */
+/* What the backward pass computes with: after the choice of tokens every op that works on tokens
+ * sees the kept ones only, and heads of multi-token prediction follow one another through one
+ * buffer of logits. */
 #include "core/model/collider.h"
 #include "support/model_fixture.h"
 #include "support/support.h"
@@ -16,7 +17,8 @@ typedef struct call {
     const void *of[3]; /* of a product: what is written, and both factors */
 } call;
 
-/* The backend's own ops, and what was called. Before the choice, `chosen` is false and nothing is noted. */
+/* The backend's own ops, and what was called. Before the choice, `chosen` is false and nothing is
+ * noted. */
 static struct {
     nd_backend_ops ops;
     bool chosen;
@@ -222,7 +224,8 @@ static int calls_of(const char *op, int64_t rows)
     return found;
 }
 
-/* -- the backward pass --------------------------------------------------------------------------- */
+/* -- the backward
+ * pass --------------------------------------------------------------------------- */
 
 static nd_model_config filtering_config(nd_arch arch)
 {
@@ -236,8 +239,9 @@ static nd_model_config filtering_config(nd_arch arch)
     return config;
 }
 
-/* Trains once and checks that no op after the choice has more rows than the kept tokens', rounded up,
- * but for `whole` calls, and that those of the layers have all of these. Returns their number. */
+/* Trains once and checks that no op after the choice has more rows than the kept tokens', rounded
+ * up, but for `whole` calls, and that those of the layers have all of these. Returns
+ * their number. */
 static int64_t check_rows(const nd_model_config *config, int whole)
 {
     nd_model_fixture f = nd_model_fixture_create(config, false, seed);
@@ -307,8 +311,8 @@ Test(kept_rows, extra_heads_and_blocks_have_the_kept_tokens_alone)
     }
 }
 
-/* The backend plans a product for each number of rows it meets and keeps it: were they any number, memory
- * would grow for as long as a run goes on. */
+/* The backend plans a product for each number of rows it meets and keeps it: were they any number,
+ * memory would grow for as long as a run goes on. */
 Test(kept_rows, products_of_the_head_have_few_different_numbers_of_rows)
 {
     nd_model_config config = filtering_config(ND_ARCH_BITNET);
@@ -325,7 +329,8 @@ Test(kept_rows, products_of_the_head_have_few_different_numbers_of_rows)
     nd_model_fixture_destroy(&f);
 }
 
-/* -- heads one after another ----------------------------------------------------------------------- */
+/* -- heads one after another
+ * ----------------------------------------------------------------------- */
 
 /* The products of one head: logits, their gradient's way back to the state, and to the head. */
 static void check_head(const call *c, const void *logits, const void *head, const void *dhead)

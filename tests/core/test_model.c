@@ -189,8 +189,8 @@ Test(model, packed_codes_give_the_same_gradients_to_the_bit_in_less_memory)
     }
 }
 
-/* Rounding to 8 bits moves a gradient by about a hundredth; the head's and what does not pass a ternary
- * product stay what they were. */
+/* Rounding to 8 bits moves a gradient by about a hundredth; the head's and what does not pass a
+ * ternary product stay what they were. */
 Test(model, gradients_in_8_bits_are_near_whole_ones)
 {
     for (int arch = 0; arch < 2; arch++) {

@@ -46,7 +46,8 @@ Test(token_sample, all_tokens_are_certain_when_all_are_wanted)
         cr_assert_eq(p[t], 1.0, "token %d: %.17g", t, p[t]);
 }
 
-/* Over a grid of offsets, a token is drawn as often as its probability says, to within one of them. */
+/* Over a grid of offsets, a token is drawn as often as its probability says, to within one
+ * of them. */
 Test(token_sample, draws_exactly_the_count_and_each_token_with_its_probability)
 {
     enum { GRID = 1000 };
@@ -89,7 +90,8 @@ Test(token_sample, represents_a_run_of_the_order_by_its_share_to_within_one_toke
     }
 }
 
-/* -- gradients: the sample's losses alone are masked and weighted, all keys and values stay ---------- */
+/* -- gradients: the sample's losses alone are masked and weighted, all keys and values stay
+ * ---------- */
 
 static struct {
     nd_backend_ops ops;
@@ -152,7 +154,7 @@ static double *flat_gradient(const nd_model_fixture *f, int64_t *count)
     return flat;
 }
 
-/* ||mean over draws - full gradient||^2 as a multiple of what it is expected to be, the variance of one
+/* |mean over draws - full gradient||^2 as a multiple of what it is expected to be, the variance of one
  * draw divided by their number. */
 static double excess_of_mean(bool unweighted)
 {

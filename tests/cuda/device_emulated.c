@@ -15,8 +15,8 @@ const nd_code_kernels *nd_conformance_code_kernels(void)
 
 nd_status nd_conformance_device(nd_backend **backend)
 {
-    /* In turn: the faster int8 product, the library's, the project's own, that of every device. The bits are the
-     * same. */
+    /* In turn: the faster int8 product, the library's, the project's own, that of every device. The
+     * bits are the same. */
     static int made;
     const nd_cuda_options options = {.int8 = (nd_cuda_int8)(made++ % 4),
                                      .attention = ND_CUDA_ATTENTION_OWN};

@@ -1,9 +1,10 @@
 /* Started under mpirun by test_code_streams.c: ranks_code_kernels damaged|sound CONFIG DIR
  * [SECTION.KEY=VALUE]...
  *
- * Trains on emulated devices twice: with changed codes compared by the host, and by kernels. Exits 0 when
- * losses, streams and replicas are the same to the bit, and prints how often the host waited in the last
- * step. With `damaged` rank 1 receives a stream in which the first entry is longer than what came. */
+ * Trains on emulated devices twice: with changed codes compared by the host, and by kernels. Exits
+ * 0 when losses, streams and replicas are the same to the bit, and prints how often the host waited
+ * in the last step. With `damaged` rank 1 receives a stream in which the first entry is longer than
+ * what came. */
 #include "cuda/emulated_backend.h"
 
 #include "dist/device.h"
@@ -31,7 +32,8 @@ typedef struct results {
     int waits, changed; /* in the last step */
 } results;
 
-/* -- the seam to devices, for a program of its own ------------------------------------------------- */
+/* -- the seam to devices, for a program of its own
+ * ------------------------------------------------- */
 
 static nd_status count_download(nd_backend *b, void *host, const void *memory, size_t bytes)
 {
@@ -101,7 +103,8 @@ void nd_device_detach(nd_comm *comm)
     base.name = NULL;
 }
 
-/* -- training ----------------------------------------------------------------------------------- */
+/* -- training
+ * ----------------------------------------------------------------------------------- */
 
 #define DO(expression)                                                                             \
     do {                                                                                           \

@@ -1,4 +1,5 @@
-/* Tests that pass, fail and crash, for what device/runner.c makes of them; the GPU is said to be there. */
+/* Tests that pass, fail and crash, for what device/runner.c makes of them; the GPU is said to be
+ * there. */
 #include "cuda_backend.h"
 
 #include <criterion/criterion.h>

@@ -1,5 +1,5 @@
-/* Entries of a code stream made and read by the device's kernels, emulated or on a GPU: byte by byte the
- * host's. */
+/* Entries of a code stream made and read by the device's kernels, emulated or on a GPU: byte by
+ * byte the host's. */
 #include "support/support.h"
 
 #include "core/base/rng.h"
@@ -175,7 +175,8 @@ static void check_taken(const int8_t *codes, int64_t count, const float *of_code
         cr_assert_eq(got_scales[i], -1.0f);
 }
 
-/* Makes and reads the entry at `start` of a stream, with codes at address `shift` of their memory. */
+/* Makes and reads the entry at `start` of a stream, with codes at address `shift` of
+ * their memory. */
 static void cross_at(int64_t count, int64_t groups, bool whole, size_t start, size_t shift)
 {
     const size_t capacity = start + (size_t)(groups * 4 + 4 + nd_trits_bytes(count)) + MARGIN;
@@ -302,8 +303,8 @@ Test(code_kernels, stand_one_behind_another)
     close_device();
 }
 
-/* Reads a damaged stream of `bytes` bytes, and on, as another entry: codes and scales stay as they were,
- * and the next wait names the first of them. */
+/* Reads a damaged stream of `bytes` bytes, and on, as another entry: codes and scales stay as they
+ * were, and the next wait names the first of them. */
 static void refused(int64_t count, uint64_t bytes, const char *message)
 {
     const float none[] = {-1.0f};

@@ -1,16 +1,18 @@
-/* Attention through cuDNN against the reference: on a GPU, or with cuDNN's calls emulated. What cuDNN
- * refuses is an error of this device, so that nothing here is computed by other kernels unseen. */
+/* Attention through cuDNN against the reference: on a GPU, or with cuDNN's calls emulated. What
+ * cuDNN refuses is an error of this device, so that nothing here is computed by other kernels
+ * unseen. */
 #define nd_conformance_device nd_conformance_cudnn_device
 #include "core/conformance.h"
 
 #include <stdio.h>
 
-/* bf16 in and out; p, ds and, with grouped heads, each head's dk and dv are rounded to bf16 as well. lse is
- * f32 of products of bf16, with the device's exponential. */
+/* bf16 in and out; p, ds and, with grouped heads, each head's dk and dv are rounded to bf16 as
+ * well. lse is f32 of products of bf16, with the device's exponential. */
 static const double OUTPUT = 8e-3, GRADIENT = 1.2e-2, LSE = 2e-5;
 
-/* Sequences, length, heads, heads of k and v, head_dim. Of the long ones the reference in double would take
- * a minute: their bits are compared, and on a GPU the backend compares each plan with the own kernels. */
+/* Sequences, length, heads, heads of k and v, head_dim. Of the long ones the reference in double
+ * would take a minute: their bits are compared, and on a GPU the backend compares each plan with
+ * the own kernels. */
 static const int64_t shapes[][5] = {
     {2, 64, 4, 4, 64},    {1, 128, 4, 2, 64},    {3, 17, 4, 1, 16},   {2, 130, 6, 2, 32},
     {1, 200, 2, 1, 128},  {2, 33, 2, 2, 40},     {1, 2, 4, 2, 8},     {6, 64, 4, 4, 32},
@@ -139,7 +141,8 @@ Test(cudnn, kept_tokens_go_backward_from_what_cudnn_went_forward)
     harness_close(&h);
 }
 
-/* -- on memory of the device -------------------------------------------------------------------- */
+/* -- on memory of the
+ * device -------------------------------------------------------------------- */
 
 enum { BUFFERS = 9, REPEATS = 5 }; /* q, k, v, dout; o, lse, dq, dk, dv */
 

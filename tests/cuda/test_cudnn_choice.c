@@ -1,5 +1,5 @@
-/* What goes through cuDNN, what does not, and what is said of it: on the emulated device, whose cuDNN fails
- * as the environment variable ND_EMULATED_CUDNN says. */
+/* What goes through cuDNN, what does not, and what is said of it: on the emulated device, whose
+ * cuDNN fails as the environment variable ND_EMULATED_CUDNN says. */
 #include "cuda/emulated_backend.h"
 #include "support/support.h"
 

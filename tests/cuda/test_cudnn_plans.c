@@ -1,5 +1,6 @@
-/* The graphs of attention before the real cuDNN, for GPUs that are described and not there: the library
- * compiles its kernels and finishes the plans. Skipped where the library is missing. Nothing is run. */
+/* The graphs of attention before the real cuDNN, for GPUs that are described and not there: the
+ * library compiles its kernels and finishes the plans. Skipped where the library is missing.
+ * Nothing is run. */
 #include "support/support.h"
 
 #include "cudnn_attention.h"

@@ -4,8 +4,9 @@
 #include <string.h>
 #include <time.h>
 
-/* Runs the section `nccl` on a machine of `gpus` GPUs with `program` (of the shell) in the place of what it
- * starts. `output`: all that is written until nobody holds the script's output open. Returns the code. */
+/* Runs the section `nccl` on a machine of `gpus` GPUs with `program` (of the shell) in the place of
+ * what it starts. `output`: all that is written until nobody holds the script's output open.
+ * Returns the code. */
 static int check(char output[8192], int gpus, const char *program, const char *options)
 {
     return nd_test_shell(

@@ -1,4 +1,5 @@
-/* Gradients rounded by the device's kernels (emulated): what the host's functions make, byte by byte. */
+/* Gradients rounded by the device's kernels (emulated): what the host's functions make, byte by
+ * byte. */
 #include "support/support.h"
 
 #include "core/base/rng.h"
@@ -71,7 +72,8 @@ Test(gradient_wire_kernels, make_and_read_what_the_host_does)
                 check(formats[f], counts[c], feedback);
 }
 
-/* A block that is not finite arrives so, and leaves its residual as it was; other blocks do not know. */
+/* A block that is not finite arrives so, and leaves its residual as it was; other blocks do not
+ * know. */
 Test(gradient_wire_kernels, what_is_not_finite_arrives_so)
 {
     enum { COUNT = 3 * 252, WIRE = 4 * COUNT };

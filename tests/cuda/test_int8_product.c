@@ -1,5 +1,6 @@
-/* Int8 products: the project's own where the address of its result is unusual, and the choice between it and
- * the library's. What they compute is in tests/core/test_backend_{products,int8}.c. */
+/* Int8 products: the project's own where the address of its result is unusual, and the choice
+ * between it and the library's. What they compute is
+ * in tests/core/test_backend_{products,int8}.c. */
 #include "cuda/emulated_backend.h"
 #include "support/support.h"
 
@@ -89,8 +90,8 @@ Test(int8_product, whichever_kernel_was_faster_gives_the_same_bits)
 
 enum { WIDE_TOKENS = 136, WIDE_OUTPUTS = 264, WIDE_INPUTS = 144, DEEP_TOKENS = 2100 };
 
-/* A product forward, and one of weights' gradients over blocks of tokens, both with edges everywhere; *said is what
- * the log was told, to be freed. */
+/* A product forward, and one of weights' gradients over blocks of tokens, both with edges
+ * everywhere; *said is what the log was told, to be freed. */
 static void multiply_both(nd_cuda_int8 choice, float *y, float *dw, char **said)
 {
     nd_log log = {0};
@@ -127,7 +128,8 @@ static void multiply_both(nd_cuda_int8 choice, float *y, float *dw, char **said)
     free(dy);
 }
 
-/* A kernel that no device had run when it was written: it is used only where it was seen to be exact. */
+/* A kernel that no device had run when it was written: it is used only where it was seen to be
+ * exact. */
 Test(int8_product, hopper_kernels_are_used_where_a_check_found_them_exact)
 {
     static const char *const says[] = {"checked, the bits are those of mma.sync",

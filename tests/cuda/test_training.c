@@ -111,14 +111,15 @@ static void replay(const char *extra, int64_t recorded, int64_t replayed)
     nd_test_remove_directory(directory);
 }
 
-/* Four micro-batches a step in the places 0, 1, 1 and 2 of the stack, with 0, 1, 0 and 2 merges: four
- * works, each recorded in the second step. */
+/* Four micro-batches a step in the places 0, 1, 1 and 2 of the stack, with 0, 1, 0 and 2 merges:
+ * four works, each recorded in the second step. */
 Test(cuda_training, a_micro_batch_that_is_replayed_gives_the_same_bits)
 {
     replay("training.batch_size=4", 4, 4);
 }
 
-/* One work: the first micro-batch writes and the others add to it, so two; the evaluation comes last. */
+/* One work: the first micro-batch writes and the others add to it, so two; the evaluation comes
+ * last. */
 Test(cuda_training, so_does_one_that_adds_to_the_sum_of_those_before)
 {
     replay("training.batch_size=4 dist.deterministic=off", 2, 6);

@@ -1,5 +1,5 @@
-/* A pack that is killed or fails at any of its system calls leaves the data set that was there or the new one, whole,
- * and the next pack ends well. */
+/* A pack that is killed or fails at any of its system calls leaves the data set that was there or
+ * the new one, whole, and the next pack ends well. */
 #include "data/data_directory.h"
 #include "support/data_files.h"
 #include "support/support.h"
@@ -38,7 +38,8 @@ static int pack(const char *fault, const char *input)
                          directory, fault, ND_BINARY, directory, input);
 }
 
-/* "old" or "new" by the data set's index, "none" where there is no whole one, and no other state. */
+/* "old" or "new" by the data set's index, "none" where there is no whole one, and no
+ * other state. */
 static const char *state(void)
 {
     char path[128], tokens[64];
@@ -60,8 +61,9 @@ static const char *state(void)
     return shards == 2 ? "old" : "new";
 }
 
-/* Fails each call once, from the first to the one that is never made; the old data set stands before each. Every
- * fifth only, unless it is the replacement that is killed or ND_IO_FAULTS_ALL is set. */
+/* Fails each call once, from the first to the one that is never made; the old data set stands
+ * before each. Every fifth only, unless it is the replacement that is killed or ND_IO_FAULTS_ALL is
+ * set. */
 static void fail_at_every_call(const char *kind, bool had_one)
 {
     char fault[256];

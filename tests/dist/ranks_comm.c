@@ -1,5 +1,5 @@
-/* Started under mpirun by test_comm.c: exercises every function of the contract and exits 0 when all
- * results are right on this rank. */
+/* Started under mpirun by test_comm.c: exercises every function of the contract and exits 0 when
+ * all results are right on this rank. */
 #include "core/base/sum_tree.h"
 #include "dist/comm.h"
 #include "dist/gradient_wire.h"
@@ -211,7 +211,8 @@ static void check_what_is_begun(nd_comm *comm)
             CHECK(texts[t][i] == byte_at(i, t));
 }
 
-/* A message of each rank's own length to a rank some way on, in between reductions; and one between two ranks alone. */
+/* A message of each rank's own length to a rank some way on, in between reductions; and one between
+ * two ranks alone. */
 static void check_exchanges(nd_comm *comm)
 {
     static char out[3 * ND_WIRE_PART_BYTES], in[3 * ND_WIRE_PART_BYTES];
@@ -247,7 +248,8 @@ static void check_exchanges(nd_comm *comm)
         CHECK(in[i] == byte_at(i, size - 1));
 }
 
-/* While the first is on its way the others queue, and are done together with the bits they have one by one. */
+/* While the first is on its way the others queue, and are done together with the bits they have one
+ * by one. */
 static void check_queued(nd_comm *comm)
 {
     enum { QUEUED = 24, FIRST_FLOATS = 1 << 22 };
@@ -277,8 +279,8 @@ static void check_queued(nd_comm *comm)
     CHECK(nd_comm_overlaps(comm) ? batches >= 1 && batches < QUEUED : batches == 0);
 }
 
-/* The same sum again and again, rounded on its way: each time it is near, and with what rounding took
- * added to the next, the mean is nearer by as much as there are rounds. */
+/* The same sum again and again, rounded on its way: each time it is near, and with what rounding
+ * took added to the next, the mean is nearer by as much as there are rounds. */
 static void check_rounded(nd_comm *comm, nd_gradient_wire format, int64_t count, int rounds)
 {
     const nd_comm_split split = {.leaves = comm->size};

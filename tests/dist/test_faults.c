@@ -17,9 +17,9 @@ static double now(void)
     return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
 }
 
-/* Runs the fault on rank `culprit` of 4, and checks how and when the job ends and that nothing of it
- * is left. `expected` < 0: the launcher keeps the exit code to itself. `output` receives what was
- * said. `beside`: what ranks do while the last reduction goes on, see ranks_faults.c. */
+/* Runs the fault on rank `culprit` of 4, and checks how and when the job ends and that nothing of
+ * it is left. `expected` < 0: the launcher keeps the exit code to itself. `output` receives what
+ * was said. `beside`: what ranks do while the last reduction goes on, see ranks_faults.c. */
 static void run_fault_beside(char *output, size_t size, const char *options, const char *fault,
                              int culprit, int expected, const char *beside)
 {

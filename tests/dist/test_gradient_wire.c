@@ -127,8 +127,9 @@ static double drift(nd_gradient_wire format, int steps, bool feedback)
     return worst;
 }
 
-/* In units of the codes of int8. What is kept is half a unit of that step's block, whose size varies by
- * some tens of per cent; what keeping it in 8 bits loses is below 1/254 of that a step. */
+/* In units of the codes of int8. What is kept is half a unit of that step's block, whose size
+ * varies by some tens of per cent; what keeping it in 8 bits loses is below 1/254 of that
+ * a step. */
 Test(gradient_wire, with_feedback_sums_over_steps_lose_no_more_than_one_step_does)
 {
     const double after10 = drift(ND_GRADIENT_WIRE_INT8, 10, true);

@@ -151,7 +151,8 @@ Test(simulation, sums_have_the_bits_of_one_rank_on_1_to_1024_ranks)
         }
 }
 
-/* Ranks, and those of a group: all that divide, up to 64; a rank, half a host, some hosts beyond. */
+/* Ranks, and those of a group: all that divide, up to 64; a rank, half a host, some
+ * hosts beyond. */
 static const int groupings[][2] = {{2, 1},    {3, 1},    {8, 1},     {8, 2},      {8, 4},
                                    {24, 8},   {24, 3},   {64, 1},    {64, 4},     {64, 8},
                                    {64, 16},  {64, 32},  {40, 8},    {48, 8},     {1024, 1},
@@ -223,8 +224,8 @@ static void predict_bytes(const nd_simulated_machine *m, int group, double *sent
         }
 }
 
-/* Every part crosses hosts - 1 times, since hosts are subtrees, and at most once more on its way to its owner; then
- * to each further host that has an owner. */
+/* Every part crosses hosts - 1 times, since hosts are subtrees, and at most once more on its way to
+ * its owner; then to each further host that has an owner. */
 static void check_bytes(int ranks, int group)
 {
     const nd_simulated_machine m = machine_of(ranks);

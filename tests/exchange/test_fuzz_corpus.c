@@ -1,5 +1,6 @@
-/* Readers of files that may come from anywhere over the fuzzers' corpus, and over blind mutations of it: what launch/fuzz.sh does
- * with libFuzzer, for any compiler. Nothing may crash, hang, or (in the asan build) read beyond a file. */
+/* Readers of files that may come from anywhere over the fuzzers' corpus, and over blind mutations
+ * of it: what launch/fuzz.sh does with libFuzzer, for any compiler. Nothing may crash, hang, or (in
+ * the asan build) read beyond a file. */
 #include "core/base/rng.h"
 #include "support/fuzz_readers.h"
 #include "support/support.h"

@@ -268,8 +268,8 @@ Test(gguf, a_header_that_contradicts_itself_is_refused)
     check_refused(odd_alignment, 0, "GGUF", 4, "general.alignment is 48");
 }
 
-/* A header of tensors of I8 with these lengths, each starting where the sizes before it add up to, modulo
- * 2^64. */
+/* A header of tensors of I8 with these lengths, each starting where the sizes before it add up to,
+ * modulo 2^64. */
 static size_t write_tensors(const uint64_t *lengths, uint64_t count, uint8_t bytes[512])
 {
     const uint64_t counts[2] = {count, 0};

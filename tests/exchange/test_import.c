@@ -143,8 +143,8 @@ Test(import, a_model_in_shards_is_the_model_in_one_file)
     cr_assert(strstr(output, "expected a plain name") != NULL, "%s", output);
 }
 
-/* Rows of an embedding that no piece stands for, as models have whose vocabulary is rounded up; here with
- * weights that would win every softmax. */
+/* Rows of an embedding that no piece stands for, as models have whose vocabulary is rounded up;
+ * here with weights that would win every softmax. */
 static const char *const pad =
     "import json, struct, sys\n"
     "d, rows = sys.argv[1], int(sys.argv[2])\n"

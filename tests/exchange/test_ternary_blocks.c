@@ -36,8 +36,8 @@ Test(ternary_blocks, decoding_gives_back_what_was_encoded)
     }
 }
 
-/* Places of single weights, by hand from block_tq2_0 and dequantize_row_tq2_0: two halves of 128 weights
- * in 32 bytes each, four layers of 32 weights in a byte's pairs of bits. */
+/* Places of single weights, by hand from block_tq2_0 and dequantize_row_tq2_0: two halves of 128
+ * weights in 32 bytes each, four layers of 32 weights in a byte's pairs of bits. */
 Test(ternary_blocks, a_weight_of_tq2_0_is_two_bits_of_the_byte_it_belongs_to)
 {
     static const struct {
@@ -60,7 +60,8 @@ Test(ternary_blocks, a_weight_of_tq2_0_is_two_bits_of_the_byte_it_belongs_to)
     }
 }
 
-/* ceil(256 v / 243) with v = 81 t0 + 27 t1 + 9 t2 + 3 t3 + t4, digits t = code + 1: all 1 is 121. */
+/* ceil(256 v / 243) with v = 81 t0 + 27 t1 + 9 t2 + 3 t3 + t4, digits t = code + 1: all 1
+ * is 121. */
 Test(ternary_blocks, five_weights_of_tq1_0_are_the_digits_of_one_byte)
 {
     static const struct {

@@ -1,5 +1,5 @@
-/* Masters that ternarise to given codes and scales. nd_ternary_masters checks that itself and fails when they
- * do not; the first tests show that it is needed and that the check is of something. */
+/* Masters that ternarise to given codes and scales. nd_ternary_masters checks that itself and fails
+ * when they do not; the first tests show that it is needed and that the check is of something. */
 #include "core/base/float_formats.h"
 #include "exchange/ternary_masters.h"
 #include "support/data_files.h"
@@ -25,7 +25,8 @@ static void teardown(void)
 
 TestSuite(ternary_masters, .init = setup, .fini = teardown);
 
-/* Codes of which about `percent` of 100 are not 0, times the scale of each part of `each` values. */
+/* Codes of which about `percent` of 100 are not 0, times the scale of each part of
+ * `each` values. */
 static void fill(float *values, uint64_t seed, uint32_t percent, const float *scales, int each)
 {
     for (int i = 0; i < COUNT; i++) {

@@ -1,7 +1,7 @@
 /* A disk that fails, for programs that are started with this library in LD_PRELOAD.
  *
- * System calls that change or read files below one directory are numbered from 1. From call `at` on, or at
- * call `at` alone, they fail:
+ * System calls that change or read files below one directory are numbered from 1. From call `at`
+ * on, or at call `at` alone, they fail:
  *   enospc  every call from `at` on that needs room fails with ENOSPC: writes, new files, links
  *   eio     call `at` fails with EIO
  *   short   call `at`, when it is a write, writes half of what it should

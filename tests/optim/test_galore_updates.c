@@ -1,4 +1,5 @@
-/* The optimizer with projected matrices: updates in the subspace, and state that moves into the next one. */
+/* The optimizer with projected matrices: updates in the subspace, and state that moves into the
+ * next one. */
 #include "core/model/model_config.h"
 #include "optim/galore_fixture.h"
 
@@ -136,7 +137,8 @@ Test(galore_updates, so_do_those_of_adamw)
     check_update("blk.1.ffn_down.weight", adamw, 0.02);
 }
 
-/* The two parts have orthogonal columns (rows) and as many singular values near 1 as a full update. */
+/* The two parts have orthogonal columns (rows) and as many singular values near 1 as a
+ * full update. */
 Test(galore_updates, with_the_residual_an_update_is_as_large_as_a_full_one)
 {
     static const char *const residual[] = {"training.weight_decay=0", "optimizer.galore_residual=1",

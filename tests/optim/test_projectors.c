@@ -66,7 +66,8 @@ static void destroy(fixture *f)
     nd_backend_destroy(f->backend);
 }
 
-/* Sketches the matrices that are due in `step`, as one micro-batch does. Returns a sum of the sketches. */
+/* Sketches the matrices that are due in `step`, as one micro-batch does. Returns a sum of the
+ * sketches. */
 static double sketch_all(fixture *f, int64_t step, int *due)
 {
     double sum = 0.0;

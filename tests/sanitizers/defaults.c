@@ -1,11 +1,11 @@
 /* What the sanitizers are told, linked into every program of the asan and tsan presets (see
- * cmake/Modules.cmake), so that it also holds for ranks under mpirun. Only libraries that are not ours
- * and not instrumented are named here.
+ * cmake/Modules.cmake), so that it also holds for ranks under mpirun. Only libraries that are not
+ * ours and not instrumented are named here.
  *
- * Leaks (asan). Open MPI keeps tables for the life of the process and frees some after LeakSanitizer
- * looks; its components are unloaded by then, which is why dlclose() below keeps them mapped: a leak
- * in an unloaded library has no name to match. Finding the names takes 0.3 s of each rank, so that what
- * MPI_Init allocates is none to begin with.
+ * Leaks (asan). Open MPI keeps tables for the life of the process and frees some after
+ * LeakSanitizer looks; its components are unloaded by then, which is why dlclose() below keeps them
+ * mapped: a leak in an unloaded library has no name to match. Finding the names takes 0.3 s of each
+ * rank, so that what MPI_Init allocates is none to begin with.
  *
  * Races (tsan). Open MPI, HDF5, oneDNN, SentencePiece and libgomp synchronise in ways that are not
  * seen, as they are compiled without -fsanitize. What they touch is left out
@@ -45,11 +45,12 @@ const char *__lsan_default_suppressions(void)
     return "leak:libmpi.so\n"
            "leak:libopen-pal.so\n"
            "leak:libopen-rte.so\n"
-           "leak:/openmpi/\n"             /* components, lib/openmpi3/mca_*.so */
-           "leak:libhdf5\n"               /* 1.10 loses memory when it refuses a damaged file */
-           "leak:libhwloc.so\n"           /* on behalf of Open MPI */
-           "leak:libpmix.so\n"            /* the same */
-           "leak:__vasprintf_internal\n"; /* the same: the stack ends in libc, and we never call it */
+           "leak:/openmpi/\n"   /* components, lib/openmpi3/mca_*.so */
+           "leak:libhdf5\n"     /* 1.10 loses memory when it refuses a damaged file */
+           "leak:libhwloc.so\n" /* on behalf of Open MPI */
+           "leak:libpmix.so\n"  /* the same */
+           /* the same: the stack ends in libc, and we never call it */
+           "leak:__vasprintf_internal\n";
 }
 
 const char *__lsan_default_options(void);

@@ -17,8 +17,8 @@ char *nd_test_code(uint64_t seed, size_t bytes);
 /* Trains a tokenizer of 400 pieces on nd_test_code; the path is DIRECTORY/tok.model. */
 void nd_test_train_tokenizer(const char *directory, uint64_t seed);
 
-/* Writes DIRECTORY/index.json over the shards there, whatever they are: what a file that cannot be opened holds is 0, and
- * the tokenizer is that of the first that can. */
+/* Writes DIRECTORY/index.json over the shards there, whatever they are: what a file that cannot be
+ * opened holds is 0, and the tokenizer is that of the first that can. */
 void nd_test_index(const char *directory);
 
 /* Writes a shard of `tokens`, one document, and the index of its directory. */

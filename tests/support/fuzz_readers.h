@@ -1,6 +1,6 @@
 /* What a file of unknown origin meets, as functions that fuzzers call: launch/fuzz.sh, and
- * tests/exchange/test_fuzz_corpus.c, which works with any compiler. They look at everything a reader gives
- * out, so that a sanitizer sees what lies outside. */
+ * tests/exchange/test_fuzz_corpus.c, which works with any compiler. They look at everything a
+ * reader gives out, so that a sanitizer sees what lies outside. */
 #pragma once
 
 #include <stddef.h>
@@ -12,5 +12,6 @@ void nd_fuzz_config_json(const uint8_t *bytes, size_t size);
 void nd_fuzz_ini(const uint8_t *bytes, size_t size);
 void nd_fuzz_shard_index(const uint8_t *bytes, size_t size);
 
-/* As it is, and with the checksum that its text asks for, without which nothing behind it is read. */
+/* As it is, and with the checksum that its text asks for, without which nothing behind it
+ * is read. */
 void nd_fuzz_manifest(const uint8_t *bytes, size_t size);

@@ -9,7 +9,8 @@
 
 enum { MARGIN = 256, MARGIN_BYTE = 0xa5 };
 
-/* -- remote ------------------------------------------------------------------------------------- */
+/* -- remote
+ * ------------------------------------------------------------------------------------- */
 
 static char *translate(const wrapper *w, const void *outside, size_t bytes)
 {
@@ -88,7 +89,8 @@ static nd_status remote_download(nd_backend *b, void *host, const void *device, 
     return w->inner->ops.download(w->inner, host, from, bytes);
 }
 
-/* -- mirror ------------------------------------------------------------------------------------- */
+/* -- mirror
+ * ------------------------------------------------------------------------------------- */
 
 static bool overlap(const region *r, const char *at, size_t bytes)
 {
@@ -179,7 +181,8 @@ static nd_status mirror_move(nd_backend *b, void *to, const void *from, size_t b
     return ND_OK;
 }
 
-/* -- both --------------------------------------------------------------------------------------- */
+/* -- both
+ * --------------------------------------------------------------------------------------- */
 
 static nd_status create(nd_backend *inner, const wrapper *like, nd_backend_ops ops,
                         nd_backend **backend)

@@ -1,5 +1,5 @@
-/* The ops of a backend that stands in front of another, for wrapped_backend.c: each has its arguments
- * translated, calls the other's, and sees to what was written. */
+/* The ops of a backend that stands in front of another, for wrapped_backend.c: each has its
+ * arguments translated, calls the other's, and sees to what was written. */
 #pragma once
 
 #include "core/backend/backend.h"

@@ -1,11 +1,12 @@
 /* Started alone by test_io_faults.c, linked with libnd_io_faults.so:
  *   ranks_io_faults CONFIG DIR KIND FIRST STRIDE [SECTION.KEY=VALUE]...
  *
- * A run has a checkpoint of step 3 and stands at step 4. For calls number FIRST, FIRST + STRIDE, ... of the
- * save of step 4, until the save has fewer: the disk fails there (tests/io_faults/io_faults.h), in a process
- * of its own. Whatever happens, the save must end with an error that names a file and the reason or have
- * succeeded; the newest checkpoint and `latest` must be whole; and a run that resumes must end in the
- * state of the one that was left alone. Prints a line for each case that is otherwise, and exits 1. */
+ * A run has a checkpoint of step 3 and stands at step 4. For calls number FIRST, FIRST + STRIDE,
+ * ... of the save of step 4, until the save has fewer: the disk fails there
+ * (tests/io_faults/io_faults.h), in a process of its own. Whatever happens, the save must end with
+ * an error that names a file and the reason or have succeeded; the newest checkpoint and `latest`
+ * must be whole; and a run that resumes must end in the state of the one that was left alone.
+ * Prints a line for each case that is otherwise, and exits 1. */
 #include "io_faults/io_faults.h"
 
 #include "train/checkpoint/checkpoint.h"

@@ -1,8 +1,8 @@
 /* Started alone or under mpirun by test_remote.c: ranks_remote CONFIG DIR [SECTION.KEY=VALUE]...
  *
  * Trains, evaluates, saves and resumes twice: on the CPU backend, and on the same backend with its
- * memory out of the host's reach (support/wrapped_backend.h). Exits 0 when every number is the same to
- * the bit on this rank. */
+ * memory out of the host's reach (support/wrapped_backend.h). Exits 0 when every number is the same
+ * to the bit on this rank. */
 #include "support/wrapped_backend.h"
 
 #include "train/checkpoint/checkpoint.h"

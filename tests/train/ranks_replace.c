@@ -1,5 +1,5 @@
-/* Started alone by test_failed_saves.c: ranks_replace CONFIG RUN. Saves step 4 twice, with another state in
- * between, so that the second checkpoint takes the place of the first. */
+/* Started alone by test_failed_saves.c: ranks_replace CONFIG RUN. Saves step 4 twice, with another
+ * state in between, so that the second checkpoint takes the place of the first. */
 #include "train/checkpoint/checkpoint.h"
 #include "train/checkpoint/checkpoint_save.h"
 #include "train/step.h"

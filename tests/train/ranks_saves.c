@@ -1,7 +1,7 @@
 /* Started alone or under mpirun by test_saves.c: ranks_saves CONFIG DIR [SECTION.KEY=VALUE]...
  *
- * Saves the same step twice: waiting for it, and beside the next steps of training. Exits 0 when rank 0 found
- * every file of the two checkpoints to be the same to the byte. */
+ * Saves the same step twice: waiting for it, and beside the next steps of training. Exits 0 when
+ * rank 0 found every file of the two checkpoints to be the same to the byte. */
 #include "train/checkpoint/checkpoint.h"
 #include "train/checkpoint/checkpoint_save.h"
 #include "train/step.h"

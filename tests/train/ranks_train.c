@@ -1,7 +1,7 @@
 /* Started under mpirun by test_worlds.c: ranks_train CONFIG RUN_DIR...
  *
- * Trains in each of the directories in turn, from the newest checkpoint there, if there is one: one start
- * of the ranks for several runs. */
+ * Trains in each of the directories in turn, from the newest checkpoint there, if there is one: one
+ * start of the ranks for several runs. */
 #include "cli/cli.h"
 #include "train/run.h"
 #include "train/train.h"

@@ -1,4 +1,5 @@
-/* Names in a directory of checkpoints: which are the program's, and that everything else is left alone. */
+/* Names in a directory of checkpoints: which are the program's, and that everything else is left
+ * alone. */
 #include "support/run_files.h"
 #include "support/support.h"
 #include "train/checkpoint/checkpoint.h"
@@ -64,7 +65,8 @@ Test(checkpoint_names, are_in_the_order_of_their_numbers)
     free(steps.list);
 }
 
-/* A copy, a link and a file beside the run's own, through a resume with rotation and a fresh start. */
+/* A copy, a link and a file beside the run's own, through a resume with rotation and a
+ * fresh start. */
 Test(checkpoint_names, of_the_user_are_neither_counted_nor_moved_nor_removed)
 {
     run("K='--set logging.checkpoint_keep=1'; $T --epochs 1 $K; cd run/checkpoints;"

@@ -1,6 +1,7 @@
-/* Every combination of the systems: multi-token prediction, Collider, the asynchronous loader, 8-bit
- * state, GaLore and gradient checkpointing. Each trains three steps with accumulation and clipping, and
- * again with a break after the second, partly on other numbers of ranks; both end in the same state. */
+/* Every combination of the systems: multi-token prediction, Collider, the asynchronous loader,
+ * 8-bit state, GaLore and gradient checkpointing. Each trains three steps with accumulation and
+ * clipping, and again with a break after the second, partly on other numbers of ranks; both end in
+ * the same state. */
 #include "support/run_files.h"
 #include "support/support.h"
 
@@ -18,8 +19,8 @@ static const char *text(int systems, int system)
     return systems & system ? "true" : "false";
 }
 
-/* The keys of a combination. 128 wide, so that projected matrices too are large enough for states in 8
- * bits; they meet a new subspace in every other step. */
+/* The keys of a combination. 128 wide, so that projected matrices too are large enough for states
+ * in 8 bits; they meet a new subspace in every other step. */
 static void write_arguments(int systems, char *arguments, size_t size)
 {
     snprintf(arguments, size,
@@ -38,8 +39,9 @@ static void write_arguments(int systems, char *arguments, size_t size)
              systems % 3 == 0 ? "int8" : "same"); /* with every system, and with all of them */
 }
 
-/* Ranks of the run before and after the break. Starting several takes long, so that most combinations
- * run alone, unless ND_TEST_ALL_RANKS is set; each system does meet ranks, and so do all at once. */
+/* Ranks of the run before and after the break. Starting several takes long, so that most
+ * combinations run alone, unless ND_TEST_ALL_RANKS is set; each system does meet ranks, and so do
+ * all at once. */
 static void choose_ranks(int systems, int *before, int *after)
 {
     const int kind = (systems * 7 + systems / 8) % 16;
@@ -48,7 +50,8 @@ static void choose_ranks(int systems, int *before, int *after)
     *after = all || kind == 5 ? 2 : 0;
 }
 
-/* What the systems leave in the checkpoint: codes of momentum, and projectors, in 8 bits with both. */
+/* What the systems leave in the checkpoint: codes of momentum, and projectors, in 8 bits
+ * with both. */
 static void check_state(const char *run, int systems)
 {
     char path[256];

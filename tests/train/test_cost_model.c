@@ -46,8 +46,8 @@ Test(cost_model, one_rank_computes_and_updates_and_sends_nothing)
     near(cost.bytes, 0, "bytes");
 }
 
-/* 0 sends 1000 bytes in one part: 1 + 1000 (1 + 0.5) ms = 2.5 s, of which it is held for 1; 1 updates for
- * 4 s; 500 bytes of codes back: 1.5 s. */
+/* 0 sends 1000 bytes in one part: 1 + 1000 (1 + 0.5) ms = 2.5 s, of which it is held for 1; 1
+ * updates for 4 s; 500 bytes of codes back: 1.5 s. */
 Test(cost_model, two_ranks_send_a_gradient_and_codes_one_after_another)
 {
     const nd_cost_machine machine = machine_of(2, 2);
@@ -66,8 +66,8 @@ Test(cost_model, two_ranks_send_a_gradient_and_codes_one_after_another)
     near(cost.idlest, 0, "the other's update");
 }
 
-/* 1 -> 0 and 3 -> 2 at once, then 2 -> 0: ceil(log2 4) = 2 hops of 2.5 s. Streams of changed codes go 0 -> 2, then
- * 0 -> 1 and 2 -> 3: two hops of 1.5 s. */
+/* 1 -> 0 and 3 -> 2 at once, then 2 -> 0: ceil(log2 4) = 2 hops of 2.5 s. Streams of changed codes
+ * go 0 -> 2, then 0 -> 1 and 2 -> 3: two hops of 1.5 s. */
 Test(cost_model, a_reduction_and_a_broadcast_take_as_many_hops_as_ranks_have_doublings)
 {
     const nd_cost_piece piece = {1000, 0, 0, 0, 0};
@@ -84,8 +84,8 @@ Test(cost_model, a_reduction_and_a_broadcast_take_as_many_hops_as_ranks_have_dou
     near(cost8.bytes, 7 * 1500, "bytes of 8");
 }
 
-/* One owner's 500 bytes take three hops of 1.5 s. Where each of four has as many, they take no longer, and go both
- * into and out of every rank at once. */
+/* One owner's 500 bytes take three hops of 1.5 s. Where each of four has as many, they take no
+ * longer, and go both into and out of every rank at once. */
 Test(cost_model, codes_go_round_a_ring)
 {
     const nd_cost_part none = {0, NULL, 0, 0};
@@ -98,8 +98,8 @@ Test(cost_model, codes_go_round_a_ring)
     near(predict(&machine, &from_each).bytes, 4 * 3 * 500, "bytes");
 }
 
-/* Three ranks split as 2 + 1. 1 -> 0 is there at 2 s and added at 2.5; 2 -> 0 has the link in from 1 s on, is there
- * at 3 and added at 3.5. */
+/* Three ranks split as 2 + 1. 1 -> 0 is there at 2 s and added at 2.5; 2 -> 0 has the link in from
+ * 1 s on, is there at 3 and added at 3.5. */
 Test(cost_model, a_rank_receives_the_next_sum_while_it_adds_one)
 {
     const nd_cost_piece piece = {1000, 0, 0, 0, 0};
@@ -123,10 +123,10 @@ Test(cost_model, both_directions_of_a_link_are_in_use_at_once)
     near(predict(&machine, &work2).reduced, 2.5, "two");
 }
 
-/* Adding 250 bytes hides behind the next ones' way, but for the last: 1 + 1 + 0.125 s. Around a ring of eight the
- * first part is there after seven hops of 1.25 s, three more 0.25 s apart; down a tree the root sends three copies
- * of 1000 bytes, 1 s each; the last part of the longest way is sent after 2.5 s, handed on at 2.75 and 3, each 1 s
- * later. */
+/* Adding 250 bytes hides behind the next ones' way, but for the last: 1 + 1 + 0.125 s. Around a
+ * ring of eight the first part is there after seven hops of 1.25 s, three more 0.25 s apart; down a
+ * tree the root sends three copies of 1000 bytes, 1 s each; the last part of the longest way is
+ * sent after 2.5 s, handed on at 2.75 and 3, each 1 s later. */
 Test(cost_model, long_messages_move_in_parts)
 {
     const nd_cost_piece piece = {1000, 0, 0, 0, 0};
@@ -156,7 +156,8 @@ Test(cost_model, a_long_allgather_goes_round_a_ring)
     near(predict(&machine, &work).step, 3.3, "ring");
 }
 
-/* Ranks meet in the nodes (4,8), (0,8), (8,16), (16,20), (16,24) and (0,24) of 24 leaves, 6 a rank. */
+/* Ranks meet in the nodes (4,8), (0,8), (8,16), (16,20), (16,24) and (0,24) of 24 leaves, 6
+ * a rank. */
 Test(cost_model, parts_that_are_several_blocks_are_sent_block_by_block)
 {
     const nd_cost_piece piece = {1000, 0, 0, 0, 0};
@@ -169,7 +170,8 @@ Test(cost_model, parts_that_are_several_blocks_are_sent_block_by_block)
     near(predict(&machine, &split).bytes, 6000, "two blocks a rank");
 }
 
-/* Round 1: one rank of each host sends 100 bytes over the link: 1.1 s; round 2: both send 200: 1.4 s. */
+/* Round 1: one rank of each host sends 100 bytes over the link: 1.1 s; round 2: both send 200: 1.4
+ * s. */
 Test(cost_model, ranks_of_a_host_share_its_link)
 {
     const nd_cost_machine machine = machine_of(4, 2);
@@ -199,7 +201,8 @@ Test(cost_model, a_reduction_within_the_backward_pass_is_exposed_only_where_it_o
     near(predict(&machine, &work).reduced, 8.5, "after the passes");
 }
 
-/* 1000 bytes, all of them on their way before second 10, take 1 ms each from either rank's passes. */
+/* 1000 bytes, all of them on their way before second 10, take 1 ms each from either
+ * rank's passes. */
 Test(cost_model, a_message_beside_the_backward_pass_slows_it_down)
 {
     nd_cost_machine machine = machine_of(2, 2);
@@ -226,13 +229,13 @@ Test(cost_model, updates_during_the_backward_pass_wait_for_each_owner_in_turn)
                                 0, false};
     near(predict(&machine, &layers).updated, 8, "layer by layer");
     near(predict(&machine, &whole).updated, 5, "together");
-    /* 5 + 2.5 + 1.01 norms; rank 0 updates 3, rank 1 goes on: 5 + 2.5 (0 is ready for its message at
-     * 8.51 + 3 + 5) + 1.01, + 5 */
+    /* 5 + 2.5 + 1.01 norms; rank 0 updates 3, rank 1 goes on: 5 + 2.5 (0 is ready for its message
+     * at 8.51 + 3 + 5) + 1.01, + 5 */
     near(predict(&machine, &layers).step, 8.51 + 3 + 5 + 2.5 + 1.01 + 5, "step");
 }
 
-/* The first is reduced within the passes of the second, to 5 + 5; 1.01 norms; the second is reduced in 2.5 s while 0
- * updates the first in 3; 1.01 norms; 1 updates the second. */
+/* The first is reduced within the passes of the second, to 5 + 5; 1.01 norms; the second is reduced
+ * in 2.5 s while 0 updates the first in 3; 1.01 norms; 1 updates the second. */
 Test(cost_model, with_overlap_a_part_is_reduced_beside_the_passes_of_the_next)
 {
     const nd_cost_machine machine = machine_of(2, 2);
@@ -262,8 +265,8 @@ Test(cost_model, refuses_ranks_that_cannot_share_the_sum)
 
 enum { PIECES = 60, PARTS = 6 };
 
-/* When pieces are reduced: after all passes; beside them, layer by layer; after those of their layer, which is updated
- * then; beside those of the next layer. */
+/* When pieces are reduced: after all passes; beside them, layer by layer; after those of their
+ * layer, which is updated then; beside those of the next layer. */
 typedef enum schedule { AFTER, BESIDE, LAYERS, AHEAD } schedule;
 
 /* Of layers, some whose passes take longer than their reduction and some that do not. */
@@ -353,7 +356,8 @@ Test(cost_model, predicts_reductions_and_updates_within_the_backward_pass)
             compare_with_simulation(sizes[i][0], sizes[i][1], ND_GRADIENT_WIRE_FP32, how);
 }
 
-/* -- applied to configurations ------------------------------------------------------------------ */
+/* -- applied to
+ * configurations ------------------------------------------------------------------ */
 
 TestSuite(plan_cost, .init = nd_test_run_setup, .fini = nd_test_run_teardown);
 
@@ -383,8 +387,8 @@ static nd_plan_cost predict_run(int ranks, const char *set)
     return cost;
 }
 
-/* The prediction counts what ranks tell each other at the end of a step too, which a run's metrics do
- * not. */
+/* The prediction counts what ranks tell each other at the end of a step too, which a run's metrics
+ * do not. */
 static void check_bytes(int ranks, const char *set)
 {
     char run[128], extra[160];
@@ -440,7 +444,8 @@ Test(plan_cost, plan_tells_the_time_of_a_step_and_refuses_half_a_machine)
     cr_assert(strstr(output, "either --flops or --step-ms") != NULL, "%s", output);
 }
 
-/* As the 7B model is trained, in small: projected gradients, updates within the backward pass, on hosts of four. */
+/* As the 7B model is trained, in small: projected gradients, updates within the backward pass, on
+ * hosts of four. */
 Test(plan_cost, the_simulated_step_of_a_streamed_update_takes_what_was_predicted)
 {
     static const char *const sets[] = {"dist.overlap_grad_reduce=true",

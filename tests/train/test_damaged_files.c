@@ -1,7 +1,7 @@
-/* Files that a disk, a copy or a cosmic ray has changed: a thousand cases of what a run resumes from, and a
- * thousand of what it reads. A case is cut off at a random length, has one random bit flipped, or up to 64
- * random bytes replaced. It must be refused by the file's name, or it must be shown that nothing a run reads has
- * changed. ND_DAMAGE_SEED repeats a run of this test. */
+/* Files that a disk, a copy or a cosmic ray has changed: a thousand cases of what a run resumes
+ * from, and a thousand of what it reads. A case is cut off at a random length, has one random bit
+ * flipped, or up to 64 random bytes replaced. It must be refused by the file's name, or it must be
+ * shown that nothing a run reads has changed. ND_DAMAGE_SEED repeats a run of this test. */
 #include "data/dataset.h"
 #include "support/data_files.h"
 #include "support/run_files.h"
@@ -141,7 +141,8 @@ static bool same_checkpoint(const nd_checkpoint *a, const nd_checkpoint *b)
            strcmp(a->state_sha256, b->state_sha256) == 0 && same_lists(a, b);
 }
 
-/* A whole checkpoint has the bytes its manifest names, so what is left to compare is the manifest. */
+/* A whole checkpoint has the bytes its manifest names, so what is left to compare is
+ * the manifest. */
 Test(damaged_files, of_a_checkpoint_are_refused_by_name_or_say_the_same)
 {
     static nd_checkpoint whole, c;
@@ -176,8 +177,8 @@ Test(damaged_files, of_a_checkpoint_are_refused_by_name_or_say_the_same)
 
 static int32_t tokens_of_windows[1 << 20];
 
-/* Reads every window of a split and adds its bytes of text to *text. Returns how many tokens, -1 on an
- * error. */
+/* Reads every window of a split and adds its bytes of text to *text. Returns how many tokens, -1 on
+ * an error. */
 static int64_t read_split(const char *split, int32_t *tokens, int64_t *text)
 {
     char path[128];

@@ -1,5 +1,5 @@
-/* The five configurations of the E3 suite: their values, their small editions, and that what the suite
- * advises to change does change training. */
+/* The five configurations of the E3 suite: their values, their small editions, and that what the
+ * suite advises to change does change training. */
 #include "core/config/config.h"
 #include "support/run_files.h"
 #include "support/support.h"
@@ -126,7 +126,8 @@ Test(e3_configs, state_takes_the_part_of_fp32_muons_that_is_promised, .init = nd
     cr_assert_leq(state_share("full"), 0.05);
 }
 
-/* Beside the suite's: full.ini with thin messages, mtp_only.ini with a block for one further token. */
+/* Beside the suite's: full.ini with thin messages, mtp_only.ini with a block for one
+ * further token. */
 Test(e3_configs, have_variants_that_differ_in_what_they_say)
 {
     static const char *const sizes[] = {"e3", "e3/small"};

@@ -1,5 +1,5 @@
-/* What a run survives: saves that fail, file systems that lack something, logs that nobody can write or read;
- * and what it saves before it ends for another reason. */
+/* What a run survives: saves that fail, file systems that lack something, logs that nobody can
+ * write or read; and what it saves before it ends for another reason. */
 #include "support/run_files.h"
 #include "support/support.h"
 
@@ -60,8 +60,8 @@ Test(failed_saves, at_the_end_of_the_run_are_an_error)
         "grep -q 'saving a checkpoint failed, 1 in a row' log && test $code = 0 || test $code = 4");
 }
 
-/* Shell text: looks for a read, the n-th, whose failure ends a run (`fail`, which leaves its log and code) after
- * steps 2 to 9. */
+/* Shell text: looks for a read, the n-th, whose failure ends a run (`fail`, which leaves its log
+ * and code) after steps 2 to 9. */
 #define FIND_READ                                                                                  \
     "low=0; high=900; while :; do n=$(((low + high) / 2)); test $n -gt $low || exit 1; rm -rf "    \
     "run; fail; grep -q 'step_0000000[2-9], state' log && break;"                                  \
@@ -118,7 +118,8 @@ Test(failed_saves, are_none_where_names_cannot_be_exchanged)
         "echo $(ls -A run/checkpoints) | grep -qx 'latest step_00000004'");
 }
 
-/* A crash while a checkpoint is replaced there: the earlier one comes back, and is never removed alone. */
+/* A crash while a checkpoint is replaced there: the earlier one comes back, and is never removed
+ * alone. */
 Test(failed_saves, that_replace_a_checkpoint_and_are_killed_leave_the_earlier_one)
 {
     run("$T --set logging.checkpoint_keep=1 > log; cd run/checkpoints; mkdir .tmp_step_00000012;"
@@ -128,7 +129,8 @@ Test(failed_saves, that_replace_a_checkpoint_and_are_killed_leave_the_earlier_on
         "test -z \"$(ls -A run/checkpoints | grep tmp)\"");
 }
 
-/* The log and the metrics lie on a file system that is full after some steps; checkpoints do not. */
+/* The log and the metrics lie on a file system that is full after some steps; checkpoints
+ * do not. */
 Test(failed_saves, are_none_where_the_disk_of_the_logs_is_full)
 {
     char listing[4096];
@@ -137,7 +139,8 @@ Test(failed_saves, are_none_where_the_disk_of_the_logs_is_full)
         cr_skip_test("no right to mount a small file system here");
     const int code = nd_test_run_script(
         output, sizeof output,
-        "T=\"$T --set logging.tensorboard=false\";" /* whose file may be the first that does not fit */
+        /* whose file may be the first that does not fit */
+        "T=\"$T --set logging.tensorboard=false\";"
         "$T --checkpoint-dir $D/ck --total-steps 300 --checkpoint-interval 50 --log-interval 1 > "
         "log;"
         "code=$?; cp run/metrics.jsonl run/training.log .; $T --checkpoint-dir $D/ck --total-steps "
@@ -171,7 +174,8 @@ Test(failed_saves, are_none_when_the_terminal_hangs_up)
         "rm -r run; nohup $T --total-steps 60 > log & wait_for 5; kill -HUP $!; wait $!");
 }
 
-/* Beyond `ulimit -f` the kernel sends SIGXFSZ, which ends a process that has not chosen otherwise. */
+/* Beyond `ulimit -f` the kernel sends SIGXFSZ, which ends a process that has not
+ * chosen otherwise. */
 Test(failed_saves, are_none_where_a_log_reaches_the_limit_of_file_sizes)
 {
     run("(ulimit -f 100; $T --total-steps 200 --checkpoint-interval 0 --set "

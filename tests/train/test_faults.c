@@ -22,8 +22,8 @@ static void teardown(void)
 
 TestSuite(train_faults, .init = setup, .fini = teardown);
 
-/* Starts a long run on 3 ranks, sends `signal` to rank 1 after some steps, and prints how mpirun ended,
- * the seconds from the signal to that, and what is left of the run's processes. */
+/* Starts a long run on 3 ranks, sends `signal` to rank 1 after some steps, and prints how mpirun
+ * ended, the seconds from the signal to that, and what is left of the run's processes. */
 static const char script[] =
     "export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMP_NUM_THREADS=1\n"
     "cd $1\n"

@@ -150,7 +150,8 @@ Test(galore_runs, without_the_fixed_tree_they_start_alike)
     cr_assert_float_eq(off.norms[0], tree.norms[0], 1e-5);
 }
 
-/* The cut is after step 8: each matrix got a subspace in one of steps 6 to 10 and the five before. */
+/* The cut is after step 8: each matrix got a subspace in one of steps 6 to 10 and the
+ * five before. */
 Test(galore_runs, cut_between_two_subspaces_they_go_on_to_the_bit_on_other_ranks)
 {
     const outcome whole = train("whole", 2, GALORE "--set training.use_8bit_optim=true");

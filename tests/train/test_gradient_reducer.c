@@ -1,5 +1,5 @@
-/* The gradient reducer by itself: it is given gradients of micro-batches and returns sums, their norm and a
- * verdict. */
+/* The gradient reducer by itself: it is given gradients of micro-batches and returns sums, their
+ * norm and a verdict. */
 #include "support/support.h"
 #include "train/gradient_reducer.h"
 
@@ -65,8 +65,8 @@ static void teardown(void)
 
 TestSuite(gradient_reducer, .init = setup, .fini = teardown);
 
-/* A step of 6 micro-batches: every value of parameter i in micro-batch j is (i + 1) (j + 1), but `bad` in the
- * first of parameter `at` in the last one. */
+/* A step of 6 micro-batches: every value of parameter i in micro-batch j is (i + 1) (j + 1), but
+ * `bad` in the first of parameter `at` in the last one. */
 static int64_t reduce_step(int64_t step, int64_t at, float bad)
 {
     const nd_params *params = &f.model->params;

@@ -1,5 +1,6 @@
-/* Steps whose numbers cannot be used: skipped, gone back from, given up. The numbers are injected by
- * nanochat_dist_faulty (src/train/fault_points.h). Step s of these runs reads samples 8s-8 to 8s-1. */
+/* Steps whose numbers cannot be used: skipped, gone back from, given up. The numbers are injected
+ * by nanochat_dist_faulty (src/train/fault_points.h). Step s of these runs reads samples 8s-8 to
+ * 8s-1. */
 #include "train/health.h"
 
 #include "support/run_files.h"

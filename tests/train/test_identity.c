@@ -209,7 +209,8 @@ Test(identity, new_data_starts_at_an_epoch_of_its_own_and_epochs_are_counted_fro
                  0, "%s", output);
     says("starts at epoch 1, sample 96");
     cr_assert_eq(nd_test_metric(run, "step", steps), 5 + 96 / 8);
-    /* The flag may stay on the command line: the data is what the newest checkpoint was trained on. */
+    /* The flag may stay on the command line: the data is what the newest checkpoint was
+     * trained on. */
     cr_assert_eq(train(run, "--resume auto --n-samples 96 --epochs 2 --total-steps 100 --new-data"),
                  0, "%s", output);
     cr_assert(strstr(output, "starts at epoch") == NULL, "%s", output);

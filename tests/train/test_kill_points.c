@@ -1,6 +1,6 @@
-/* A run killed at every point of a step and of a save, and resumed on another number of ranks, ends as
- * the one that was not. Checkpoints are written after steps 4, 8 and 12, beside the steps that follow, and
- * in the last test by saves that are waited for. */
+/* A run killed at every point of a step and of a save, and resumed on another number of ranks, ends
+ * as the one that was not. Checkpoints are written after steps 4, 8 and 12, beside the steps that
+ * follow, and in the last test by saves that are waited for. */
 #include "support/run_files.h"
 #include "support/support.h"
 
@@ -51,8 +51,8 @@ static bool resumed_from(int step)
     return step == 0 ? strstr(output, "resumed ") == NULL : strstr(output, resumed) != NULL;
 }
 
-/* Two ranks, of which the fault kills one; the run must go on from checkpoint `from`, or from `before` where
- * that may not have been finished (0: from the start). */
+/* Two ranks, of which the fault kills one; the run must go on from checkpoint `from`, or from
+ * `before` where that may not have been finished (0: from the start). */
 static void fail_and_resume(const char *name, const char *fault, int from, int before,
                             const char *extra)
 {

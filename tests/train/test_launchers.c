@@ -60,7 +60,8 @@ Test(launchers, one_process_in_a_shell_or_a_step_of_slurm_trains)
         cr_assert_eq(train_with(alone[i]), 0, "%s: %s", alone[i], output);
 }
 
-/* mpirun's helpers are started by srun, one a node, and what they start inherits their variables. */
+/* mpirun's helpers are started by srun, one a node, and what they start inherits
+ * their variables. */
 Test(launchers, mpirun_inside_a_slurm_job_trains)
 {
     const int code = nd_test_shell(

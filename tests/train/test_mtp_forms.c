@@ -1,5 +1,5 @@
-/* The forms of multi-token prediction that have parameters of their own: they are saved and resumed with
- * the run, and left behind by everything that uses the model. */
+/* The forms of multi-token prediction that have parameters of their own: they are saved and resumed
+ * with the run, and left behind by everything that uses the model. */
 #include "support/run_files.h"
 #include "support/support.h"
 

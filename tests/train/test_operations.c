@@ -136,8 +136,8 @@ Test(operations, count_the_heads_of_further_tokens_that_run)
     }
 }
 
-/* Half of 128 tokens: whole multiples of the rows that come at once. Logits for which there was no room
- * between the passes are computed again. */
+/* Half of 128 tokens: whole multiples of the rows that come at once. Logits for which there was no
+ * room between the passes are computed again. */
 Test(operations, of_filtered_tokens_are_left_out_of_the_backward_pass)
 {
     for (int i = 0; i < 4; i++) {

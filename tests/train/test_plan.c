@@ -120,7 +120,8 @@ Test(plan, says_that_bf16_saves_no_time_where_the_cpu_has_no_products_of_it)
     }
 }
 
-/* Masters and state lie within 15 % of even shares; before rows were shared it was 9 % on 8 and 37 % on 64. */
+/* Masters and state lie within 15 % of even shares; before rows were shared it was 9 % on 8 and 37
+ * % on 64. */
 Test(plan, the_fullest_rank_of_the_7b_model_keeps_little_more_than_an_even_share)
 {
     static const int sizes[] = {8, 64};
@@ -153,7 +154,8 @@ Test(plan, refuses_a_batch_that_the_ranks_cannot_share)
     cr_assert(strstr(output, "3 ranks cannot share evenly") != NULL, "%s", output);
 }
 
-/* -- a device that is too small ------------------------------------------------------------------ */
+/* -- a device that is too
+ * small ------------------------------------------------------------------ */
 
 static struct {
     nd_status (*allocate)(nd_backend *b, size_t bytes, void **memory);

@@ -7,8 +7,8 @@
 
 TestSuite(ranks, .init = nd_test_run_setup, .fini = nd_test_run_teardown);
 
-/* Trains on each number of ranks and compares all losses, held-out losses and the checkpointed state
- * with those of the first; no more than ND_TEST_RANKS_MAX from the third on. */
+/* Trains on each number of ranks and compares all losses, held-out losses and the checkpointed
+ * state with those of the first; no more than ND_TEST_RANKS_MAX from the third on. */
 static void compare(const int *sizes, int count, const char *extra)
 {
     double expected[ND_TEST_STEPS_MAX], expected_val[ND_TEST_STEPS_MAX];

@@ -94,7 +94,8 @@ Test(remote, ranks_exchange_gradients_and_codes_through_the_host)
         "dist.weight_sync=delta dist.embedding_sync=int8_delta hardware.pack_ternary_weights=true");
 }
 
-/* How often the host waits for the backend in the last of these steps: what a GPU stands still for. */
+/* How often the host waits for the backend in the last of these steps: what a GPU stands
+ * still for. */
 static int64_t waits_of_step(int steps, const char *extra)
 {
     const nd_cpu_backend_options options = {.threads = 1};
@@ -141,7 +142,8 @@ Test(remote, a_step_waits_twice_for_the_device)
     cr_assert_eq(waits_of_step(2, "training.use_mtp=true training.mtp_form=sequential"), 2);
 }
 
-/* A new subspace waits for three small matrices. 14 of 20 steps find one of the 14 matrices' each. */
+/* A new subspace waits for three small matrices. 14 of 20 steps find one of the 14
+ * matrices' each. */
 Test(remote, so_does_one_with_galore_but_for_new_subspaces)
 {
     const char *settings = "training.use_galore=true training.galore_rank=8 "

@@ -1,5 +1,5 @@
-/* What `report` makes of runs' directories, whole and damaged. The metrics are written here, so that
- * every figure expected is known. */
+/* What `report` makes of runs' directories, whole and damaged. The metrics are written here, so
+ * that every figure expected is known. */
 #include "support/support.h"
 
 #include <stdio.h>

@@ -167,7 +167,8 @@ static void kill_a_rank(const char *run)
 static const char *const long_run = "--set training.total_steps=400 --checkpoint-interval 5 --set "
                                     "training.schedule_type=constant --set logging.eval_interval=0";
 
-/* After a kill: the job has ended with an error within seconds, and goes on as if nothing happened. */
+/* After a kill: the job has ended with an error within seconds, and goes on as if
+ * nothing happened. */
 static void continue_after_kill(pid_t child, const char *run)
 {
     double took;

@@ -165,7 +165,8 @@ static uint32_t word(const char *bytes)
     return value;
 }
 
-/* Walks the records of the only event file and returns how many there are; checks both checksums. */
+/* Walks the records of the only event file and returns how many there are; checks
+ * both checksums. */
 static int count_records(const char *path)
 {
     size_t size = 0;

@@ -27,8 +27,8 @@ static const char *lock_path(void)
     return path;
 }
 
-/* In place of the C library's, so that a test can be a file system without file locks, or another process
- * that is faster. */
+/* In place of the C library's, so that a test can be a file system without file locks, or another
+ * process that is faster. */
 static bool no_file_locks;
 static void (*before_lock)(void), (*before_rename)(void);
 
@@ -227,7 +227,8 @@ Test(run_lock, without_file_locks_has_one_owner_too_and_is_taken_over_from_one_t
                     "cannot be seen");
 }
 
-/* Takes the lock and checks that nobody else is inside; one in four dies there. Exit code 1: not alone. */
+/* Takes the lock and checks that nobody else is inside; one in four dies there. Exit code 1: not
+ * alone. */
 static void take_once(const char *inside, bool die)
 {
     nd_run_lock *lock = NULL;

@@ -1,5 +1,6 @@
-/* Where a run's files and checkpoints lie: other working directories, other users, copies, names that are taken,
- * places that cannot be read. No command takes another run's for them, or goes back in silence. */
+/* Where a run's files and checkpoints lie: other working directories, other users, copies, names
+ * that are taken, places that cannot be read. No command takes another run's for them, or goes back
+ * in silence. */
 #include "support/run_files.h"
 #include "support/support.h"
 

@@ -1,5 +1,5 @@
-/* Checkpoints that are written while training continues. In nanochat_dist_faulty a save can be made slow:
- * 50 ms a tensor, far longer than a step. */
+/* Checkpoints that are written while training continues. In nanochat_dist_faulty a save can be made
+ * slow: 50 ms a tensor, far longer than a step. */
 #include "support/run_files.h"
 #include "support/support.h"
 
@@ -100,8 +100,8 @@ Test(saves, under_way_are_finished_before_the_run_goes_back_to_them)
     cr_assert_str_eq(nd_test_state(path_of("slow")), state);
 }
 
-/* The first signal comes while step 4 is being saved, the second while the step that saw the first is: step
- * 6, whose update waits for the save, or on a busy machine step 5. */
+/* The first signal comes while step 4 is being saved, the second while the step that saw the first
+ * is: step 6, whose update waits for the save, or on a busy machine step 5. */
 Test(saves, under_way_are_finished_on_a_signal_and_a_second_one_loses_nothing)
 {
     static const char script[] =

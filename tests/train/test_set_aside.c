@@ -1,5 +1,5 @@
-/* An earlier run in the same directory: a start that fails or is killed leaves it where it was, and one that
- * succeeds sets it aside whole. */
+/* An earlier run in the same directory: a start that fails or is killed leaves it where it was, and
+ * one that succeeds sets it aside whole. */
 #include "support/run_files.h"
 #include "support/support.h"
 
@@ -7,7 +7,8 @@
 
 static char output[32768];
 
-/* What all tests here share: an earlier run, and `same`, which compares every file and link with it. */
+/* What all tests here share: an earlier run, and `same`, which compares every file and link with
+ * it. */
 static const char *const earlier =
     "look() { (cd run; find . -type f -exec sha256sum {} + | sort -k 2; find . -type l -printf '%p "
     "%l\\n'"

@@ -1,5 +1,5 @@
-/* Signals by the thousand while a run computes, saves and evaluates. In nanochat_dist_faulty ND_SIGNALS
- * says how many ask for a stop, so that a run can be made to outlive them. */
+/* Signals by the thousand while a run computes, saves and evaluates. In nanochat_dist_faulty
+ * ND_SIGNALS says how many ask for a stop, so that a run can be made to outlive them. */
 #include "support/run_files.h"
 #include "support/support.h"
 #include "train/signals.h"
@@ -76,7 +76,8 @@ static int code_of(int status)
     return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
 }
 
-/* Sends `number`s, or with 0 all kinds in turn, until the process ends with *code; returns how many. */
+/* Sends `number`s, or with 0 all kinds in turn, until the process ends with *code; returns how
+ * many. */
 static int bombard(pid_t child, int number, int *code)
 {
     static const int kinds[] = {SIGUSR1, SIGTERM, SIGINT, SIGHUP, SIGUSR2, SIGXCPU};

@@ -1,5 +1,5 @@
-/* Snapshots in memory, and the script that starts a run again. Ranks of one machine stand for two hosts by names
- * of their own (unshare --uts), where that is allowed. */
+/* Snapshots in memory, and the script that starts a run again. Ranks of one machine stand for two
+ * hosts by names of their own (unshare --uts), where that is allowed. */
 #include "support/run_files.h"
 #include "support/support.h"
 
@@ -10,10 +10,11 @@ static char output[65536];
 
 TestSuite(snapshots, .init = nd_test_run_setup, .fini = nd_test_run_teardown);
 
-/* What all scripts start with. `train RANKS FAULT ARGUMENTS...` runs under mpirun, `hosts RANKS FAULT ARGUMENTS...` with
- * two ranks on a host; $M is where snapshots go, `state RUN` prints its state. Before a FAULT steps after a snapshot are
- * slow, so that it is whole when a rank is killed. A rank that is killed at snapshot_written of step 9 leaves that of step 6 whole
- * with its copies, however busy the machine is: the next one begins only then, and is not published. */
+/* What all scripts start with. `train RANKS FAULT ARGUMENTS...` runs under mpirun, `hosts RANKS
+ * FAULT ARGUMENTS...` with two ranks on a host; $M is where snapshots go, `state RUN` prints its
+ * state. Before a FAULT steps after a snapshot are slow, so that it is whole when a rank is killed.
+ * A rank that is killed at snapshot_written of step 9 leaves that of step 6 whole with its copies,
+ * however busy the machine is: the next one begins only then, and is not published. */
 #define SETUP                                                                                      \
     "M=$D/memory; SET=\"--set logging.snapshot_interval=3 --set logging.snapshot_dir=$M --set "    \
     "logging.checkpoint_interval=0 --set dist.timeout_seconds=20\";"                               \
@@ -34,8 +35,8 @@ TestSuite(snapshots, .init = nd_test_run_setup, .fini = nd_test_run_teardown);
     "test ! -e $M; };"                                                                             \
     "train 1 '' --run-dir whole --set logging.snapshot_interval=0 || exit 90;"
 
-/* On a busy machine a kill can come before the snapshot that it should leave is whole, which is nobody's
- * fault: the script is then tried again, from an empty directory, twice at most. */
+/* On a busy machine a kill can come before the snapshot that it should leave is whole, which is
+ * nobody's fault: the script is then tried again, from an empty directory, twice at most. */
 static void run(const char *script)
 {
     static char whole[8192];
@@ -262,7 +263,8 @@ Test(run_script, goes_by_the_exit_code_and_counts_restarts_without_progress,
             "R --launch env --np 2 x; test $? = 2 || exit 73; R --spare a x; test $? = 2");
 }
 
-/* Stand-ins for mpirun, which ends with 1 after a step, and for what asks whether a host is there. */
+/* Stand-ins for mpirun, which ends with 1 after a step, and for what asks whether a host
+ * is there. */
 Test(run_script, starts_again_on_the_hosts_that_are_left_when_the_launcher_fails_with_a_host,
      .init = nd_test_run_setup, .fini = nd_test_run_teardown)
 {
@@ -293,7 +295,8 @@ Test(run_script, takes_a_spare_host_in_the_place_of_a_lost_one, .init = nd_test_
             "tail -n 1 calls | grep -q -- '--host a:2,c:2 -np 4 '");
 }
 
-/* The stand-in for mpirun loses b at first, then runs on a until it is asked to stop, and ends well with both. */
+/* The stand-in for mpirun loses b at first, then runs on a until it is asked to stop, and ends well
+ * with both. */
 Test(run_script, takes_a_host_back_as_soon_as_it_answers, .init = nd_test_run_setup,
      .fini = nd_test_run_teardown)
 {
@@ -311,7 +314,8 @@ Test(run_script, takes_a_host_back_as_soon_as_it_answers, .init = nd_test_run_se
         "sed -n 3p calls | grep -q -- '--host a:1,b:1 '");
 }
 
-/* Two ranks end what four on two hosts began. The other host is away and keeps its snapshots, until it answers. */
+/* Two ranks end what four on two hosts began. The other host is away and keeps its snapshots, until
+ * it answers. */
 Test(run_script, removes_what_a_lost_host_holds_when_the_run_has_ended_well_or_names_it,
      .init = nd_test_run_setup, .fini = nd_test_run_teardown)
 {

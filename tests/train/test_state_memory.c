@@ -1,5 +1,5 @@
-/* What optimizer state weighs in a run's own metrics, and that it never lies there in full precision for
- * more than a matrix. */
+/* What optimizer state weighs in a run's own metrics, and that it never lies there in full
+ * precision for more than a matrix. */
 #include "support/run_files.h"
 #include "support/support.h"
 
@@ -76,8 +76,8 @@ Test(state_memory, of_matrices_is_at_most_half_of_muons_at_a_quarter_of_the_rank
     cr_assert_leq(bytes_a_weight(0, more), 0.5);
 }
 
-/* Eight layers have six more than two. Were all their state decoded at once, anywhere, that would be
- * six times the memory that one matrix more takes. */
+/* Eight layers have six more than two. Were all their state decoded at once, anywhere, that would
+ * be six times the memory that one matrix more takes. */
 Test(state_memory, grows_with_layers_by_the_bytes_of_its_codes_alone)
 {
     static const struct {

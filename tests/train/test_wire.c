@@ -7,8 +7,8 @@
 #include <stdio.h>
 #include <string.h>
 
-/* Wide enough that matrices and embedding are rounded; micro-batches for 2, 3 and 4 ranks, of which bits
- * need fewer than tolerances do. */
+/* Wide enough that matrices and embedding are rounded; micro-batches for 2, 3 and 4 ranks, of which
+ * bits need fewer than tolerances do. */
 #define SHAPE(batch, samples)                                                                      \
     "--set model.hidden_dim=64 --set hardware.threads=1 --set training.batch_size=" batch          \
     " --set data.n_samples=" samples " "
@@ -46,8 +46,9 @@ static void assert_same_bits(int ranks, const char *name, const char *extra, con
     cr_assert_str_eq(state, nd_test_state(run_name(other)), "%s: another state", name);
 }
 
-/* The losses of these runs fall from 4.2 to 3.85. With deterministic = off and exact gradients those of 2
- * and of 3 ranks differ by 0.01 after 12 steps, because codes flip; four times that is allowed. */
+/* The losses of these runs fall from 4.2 to 3.85. With deterministic = off and exact gradients
+ * those of 2 and of 3 ranks differ by 0.01 after 12 steps, because codes flip; four times that is
+ * allowed. */
 static void assert_near(int ranks, const char *name, const char *both, const char *const *formats)
 {
     const double tolerance = 0.04;
@@ -165,7 +166,8 @@ Test(wire, a_gradient_that_is_not_finite_on_one_rank_is_found_by_all)
     cr_assert_eq(skipped[11], 1.0);
 }
 
-/* The metrics of a run against the plan's sum, averaged over whole periods of galore_update_freq. */
+/* The metrics of a run against the plan's sum, averaged over whole periods
+ * of galore_update_freq. */
 static void check_plan(int ranks, const char *const *set, int count)
 {
     char arguments[1024] = SMALL "--total-steps 13 ";

@@ -300,7 +300,8 @@ Test(workers, every_system_of_the_e3_suite_trains_in_workers_the_same_on_any_num
     }
 }
 
-/* A loss that is not finite makes all workers skip the step; after too many they go back together. */
+/* A loss that is not finite makes all workers skip the step; after too many they go
+ * back together. */
 Test(workers, they_skip_a_step_together_and_go_back_together)
 {
     char output[16384];

@@ -5,8 +5,9 @@
  * it; callers never ask which one they got.
  *
  * Memory. Views passed to ops point to memory of this backend. Ops may run asynchronously in the
- * order of their calls; `synchronize` and `download` wait. Memory that ops need beyond their arguments
- * is the backend's workspace: it grows in the first step, as new shapes come, and then stays.
+ * order of their calls; `synchronize` and `download` wait. Memory that ops need beyond their
+ * arguments is the backend's workspace: it grows in the first step, as new shapes come, and then
+ * stays.
  *
  * Types. "float" below is f32 or bf16 (the CPU reference also takes f64, for gradient checks in
  * double); dtypes may differ between the arguments of one op unless it says otherwise. Accumulation
@@ -100,8 +101,8 @@ typedef enum nd_block_code {
     ND_BLOCK_DYNAMIC_UNSIGNED /* u8: the same for x >= 0 */
 } nd_block_code;
 
-/* codes: i8 or u8, one for each element of the tensor; scales: f32, one for each `block` consecutive
- * elements; the last block may be short. */
+/* codes: i8 or u8, one for each element of the tensor; scales: f32, one for each `block`
+ * consecutive elements; the last block may be short. */
 typedef struct nd_blocks {
     nd_view codes, scales;
     int64_t block;
@@ -181,8 +182,8 @@ struct nd_backend {
     nd_backend_traits traits;
 };
 
-/* Instruction sets, each including those before it, in the order of the choices of [hardware] cpu_isa.
- * Generic is the compiler's base target, and SSE4.1 in oneDNN. */
+/* Instruction sets, each including those before it, in the order of the choices of [hardware]
+ * cpu_isa. Generic is the compiler's base target, and SSE4.1 in oneDNN. */
 typedef enum nd_cpu_isa {
     ND_CPU_ISA_AUTO, /* the best of this CPU */
     ND_CPU_ISA_GENERIC,
@@ -199,8 +200,9 @@ typedef struct nd_cpu_backend_options {
     nd_cpu_isa isa;      /* of the whole process, oneDNN included */
 } nd_cpu_backend_options;
 
-/* The CPU backend: the reference, and unless `reference_only` the fast layer over it. The caller owns it
- * (nd_backend_destroy). Errors: ND_ECONFIG when this machine lacks the instruction set, ND_ENOMEM. */
+/* The CPU backend: the reference, and unless `reference_only` the fast layer over it. The caller
+ * owns it (nd_backend_destroy). Errors: ND_ECONFIG when this machine lacks the instruction set,
+ * ND_ENOMEM. */
 nd_status nd_cpu_backend_create(const nd_cpu_backend_options *options, nd_backend **backend);
 
 /* The version of the library that the CPU backend multiplies matrices with: "oneDNN 3.0.1". */

@@ -1,8 +1,9 @@
-/* Arenas: memory reserved at start-up, by category. The names are the categories of the memory report.
+/* Arenas: memory reserved at start-up, by category. The names are the categories of the memory
+ * report.
  *
- * A layout function reserves views in an arena. It runs twice: in a sizing pass, which only counts, and
- * after nd_arena_commit over real memory. So a plan made without a device and the run itself agree by
- * construction. */
+ * A layout function reserves views in an arena. It runs twice: in a sizing pass, which only counts,
+ * and after nd_arena_commit over real memory. So a plan made without a device and the run itself
+ * agree by construction. */
 #pragma once
 
 #include "core/backend/backend.h"
@@ -17,19 +18,19 @@ typedef struct nd_arena {
     size_t used;         /* bytes reserved or counted so far */
 } nd_arena;
 
-/* Resets the arena, which must hold no memory, to a sizing pass. `name` and `backend` are not owned and
- * outlive it. */
+/* Resets the arena, which must hold no memory, to a sizing pass. `name` and `backend` are not owned
+ * and outlive it. */
 void nd_arena_start_sizing(nd_arena *arena, const char *name, nd_backend *backend);
 
-/* Allocates the counted bytes and restarts the layout from the beginning. Errors: ND_ENOMEM naming the
- * arena and the bytes. */
+/* Allocates the counted bytes and restarts the layout from the beginning. Errors: ND_ENOMEM naming
+ * the arena and the bytes. */
 nd_status nd_arena_commit(nd_arena *arena);
 
 /* Frees the memory, which invalidates all views. The arena is then empty. */
 void nd_arena_release(nd_arena *arena);
 
 /* Reserves the next view [rows, cols], zeroed and aligned to ND_ARENA_ALIGN; its data is NULL while
- * sizing. The arena owns the memory. Errors: ND_ENOMEM when more is reserved than was counted or the
- * product of dimensions overflows. */
+ * sizing. The arena owns the memory. Errors: ND_ENOMEM when more is reserved than was counted or
+ * the product of dimensions overflows. */
 nd_status nd_arena_reserve(nd_arena *arena, nd_dtype dtype, int64_t rows, int64_t cols,
                            nd_view *view);

@@ -11,14 +11,14 @@ typedef struct nd_names {
     int count;
 } nd_names;
 
-/* The names in a directory, without "." and "..". A directory that does not exist has none; a dangling
- * symbolic link is an error. The caller frees them. Errors: ND_EIO with the path and the system's
- * reason, ND_ENOMEM; *names is then empty. */
+/* The names in a directory, without "." and "..". A directory that does not exist has none; a
+ * dangling symbolic link is an error. The caller frees them. Errors: ND_EIO with the path and the
+ * system's reason, ND_ENOMEM; *names is then empty. */
 nd_status nd_directory_names(const char *path, nd_names *names);
 void nd_names_free(nd_names *names);
 
-/* Whether the path exists, if only as a dangling symbolic link. Errors: ND_EIO when the system cannot
- * tell. */
+/* Whether the path exists, if only as a dangling symbolic link. Errors: ND_EIO when the system
+ * cannot tell. */
 nd_status nd_path_exists(const char *path, bool *exists);
 
 /* Whether the path is a directory and not a symbolic link to one. Errors: as nd_path_exists. */
@@ -27,10 +27,11 @@ nd_status nd_path_is_directory(const char *path, bool *is);
 /* Whether both paths lead to the same file or directory. */
 bool nd_path_same(const char *a, const char *b);
 
-/* Renames; fails if `to` exists, even as an empty directory. After a failure *apart (may be NULL) says
- * whether the two are on different file systems. Errors: ND_EIO with both paths and the reason. */
+/* Renames; fails if `to` exists, even as an empty directory. After a failure *apart (may be NULL)
+ * says whether the two are on different file systems. Errors: ND_EIO with both paths and the
+ * reason. */
 nd_status nd_rename_new(const char *from, const char *to, bool *apart);
 
-/* Whether this file system can fsync a directory. If not, nd_path_sync skips directories, and renames
- * and new files may be lost when the machine crashes. */
+/* Whether this file system can fsync a directory. If not, nd_path_sync skips directories, and
+ * renames and new files may be lost when the machine crashes. */
 bool nd_directory_can_sync(const char *path);

@@ -11,20 +11,22 @@
 /* Suffix of files that are not finished yet. */
 #define ND_TEMPORARY_SUFFIX ".tmp"
 
-/* Checks that a new file may replace what is at `path`: nothing, an empty file, or a file that begins
- * with `magic` (NULL: any; `kind` names such files in the error), but no device, pipe or socket, nor a
- * link into /proc such as /dev/stdout. Errors: ND_EIO. */
+/* Checks that a new file may replace what is at `path`: nothing, an empty file, or a file that
+ * begins with `magic` (NULL: any; `kind` names such files in the error), but no device, pipe or
+ * socket, nor a link into /proc such as /dev/stdout. Errors: ND_EIO. */
 nd_status nd_durable_check(const char *path, const char *magic, const char *kind);
 
-/* Renames the finished file `temporary` to `path`, durably. Errors: ND_EIO; `temporary` is removed. */
+/* Renames the finished file `temporary` to `path`, durably. Errors: ND_EIO; `temporary`
+ * is removed. */
 nd_status nd_durable_rename(const char *temporary, const char *path);
 
-/* Replaces the file `path` by these bytes. After an error (ND_EIO) or a crash the old file is there. */
+/* Replaces the file `path` by these bytes. After an error (ND_EIO) or a crash the old file is
+ * there. */
 nd_status nd_durable_write(const char *path, const void *bytes, size_t size);
 
-/* Atomically makes `link` in `directory` a symbolic link to `target`. On a file system without symbolic
- * links nothing is done and *unsupported is set; with `unsupported` NULL that is an error. Errors:
- * ND_EIO. */
+/* Atomically makes `link` in `directory` a symbolic link to `target`. On a file system without
+ * symbolic links nothing is done and *unsupported is set; with `unsupported` NULL that is an error.
+ * Errors: ND_EIO. */
 nd_status nd_durable_link(const char *directory, const char *link, const char *target,
                           bool *unsupported);
 

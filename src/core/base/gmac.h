@@ -1,6 +1,7 @@
-/* GMAC (NIST SP 800-38D) as lower-case hex, through OpenSSL's libcrypto: the tag of AES-128-GCM over data
- * that is authenticated but not encrypted, with a key and a nonce of zeros. A 128-bit checksum against
- * damage, not against tampering; several times as fast as SHA-256 on CPUs with carry-less multiplication. */
+/* GMAC (NIST SP 800-38D) as lower-case hex, through OpenSSL's libcrypto: the tag of AES-128-GCM
+ * over data that is authenticated but not encrypted, with a key and a nonce of zeros. A 128-bit
+ * checksum against damage, not against tampering; several times as fast as SHA-256 on CPUs with
+ * carry-less multiplication. */
 #pragma once
 
 #include "core/base/error.h"

@@ -3,9 +3,9 @@
 
 #include <stdlib.h>
 
-/* `memory` with room for `needed` (1 or more) elements of `size` bytes: as it is, or reallocated with
- * half as much again, which sets *capacity, in elements. NULL when there is no memory; then `memory`
- * is unchanged. */
+/* `memory` with room for `needed` (1 or more) elements of `size` bytes: as it is, or reallocated
+ * with half as much again, which sets *capacity, in elements. NULL when there is no memory; then
+ * `memory` is unchanged. */
 static inline void *nd_grown(void *memory, size_t *capacity, size_t needed, size_t size)
 {
     if (needed <= *capacity)

@@ -1,6 +1,6 @@
-/* The log that people read during a run. Rank 0 writes it; other ranks write only errors. A line begins
- * with the local time, "2026-01-31 23:59:59 ". An output that cannot be written (a full disk, a broken
- * pipe) is not an error: the other output reports it once. */
+/* The log that people read during a run. Rank 0 writes it; other ranks write only errors. A line
+ * begins with the local time, "2026-01-31 23:59:59 ". An output that cannot be written (a full
+ * disk, a broken pipe) is not an error: the other output reports it once. */
 #pragma once
 
 #include <stdbool.h>
@@ -23,5 +23,6 @@ void nd_log_replay(nd_log *log, const char *text);
 /* Redraws the progress line on a terminal; elsewhere, and in the file, a plain line. */
 void nd_log_progress(nd_log *log, const char *text);
 
-/* Redraws the progress line on a terminal and writes nothing elsewhere: between the lines of a log. */
+/* Redraws the progress line on a terminal and writes nothing elsewhere: between the lines of
+ * a log. */
 void nd_log_redraw(nd_log *log, const char *text);

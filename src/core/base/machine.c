@@ -85,8 +85,8 @@ static void read_group(nd_cgroup *g, const char *directory)
                        read_bytes(directory, "memory.usage_in_bytes"));
 }
 
-/* The group at root/controller/path and those above it. In a container the path may be one of the host
- * that is not to be seen: then only the container's own group, the root, is there. */
+/* The group at root/controller/path and those above it. In a container the path may be one of the
+ * host that is not to be seen: then only the container's own group, the root, is there. */
 static void read_groups(nd_cgroup *g, const char *root, const char *controller, const char *path)
 {
     char directory[PATH_MAX];
@@ -144,7 +144,8 @@ static int first_sibling(int processor)
                : processor;
 }
 
-/* Cores among the processors that process `id` (0: this one) is bound to; 0 where that is not known. */
+/* Cores among the processors that process `id` (0: this one) is bound to; 0 where that is not
+ * known. */
 static int bound_cores(pid_t id)
 {
     const size_t bytes = CPU_ALLOC_SIZE(CPU_SETSIZE * 8);
@@ -194,8 +195,8 @@ int nd_machine_threads(int ranks)
                           .processors = group.processors,
                           .ranks = ranks > 0 ? ranks : 1,
                           .omp_threads = nd_machine_omp_threads(getenv("OMP_NUM_THREADS"))};
-    /* A launcher that binds its ranks is not bound itself; whoever binds all of them together, as a batch
-     * system or taskset does, binds the launcher too. */
+    /* A launcher that binds its ranks is not bound itself; whoever binds all of them together, as a
+     * batch system or taskset does, binds the launcher too. */
     const int launcher = bound_cores(getppid());
     if (launcher >= s.own_cores && launcher > 0 && launcher < s.all_cores)
         s.all_cores = launcher;

@@ -1,5 +1,5 @@
-/* The part of the machine that this process may use: the processors it is bound to, and the processor
- * time and memory that its control group (version 1 or 2) allows. */
+/* The part of the machine that this process may use: the processors it is bound to, and the
+ * processor time and memory that its control group (version 1 or 2) allows. */
 #pragma once
 
 #include <stddef.h>
@@ -11,8 +11,8 @@ typedef struct nd_cgroup {
     size_t memory_remaining; /* bytes left before the limit; SIZE_MAX: none */
 } nd_cgroup;
 
-/* `membership`: the text of /proc/self/cgroup; `root`: the directory of the groups' files. A file that
- * cannot be read sets no limit. */
+/* `membership`: the text of /proc/self/cgroup; `root`: the directory of the groups' files. A file
+ * that cannot be read sets no limit. */
 nd_cgroup nd_cgroup_read(const char *membership, const char *root);
 
 /* The same for this process. */
@@ -27,11 +27,12 @@ typedef struct nd_machine_share {
     int omp_threads;   /* first number of OMP_NUM_THREADS; 0: not set, empty or no number */
 } nd_machine_share;
 
-/* OMP_NUM_THREADS if it is set, else an even share of the cores that this process can run at once; at
- * least 1. */
+/* OMP_NUM_THREADS if it is set, else an even share of the cores that this process can run at once;
+ * at least 1. */
 int nd_machine_share_threads(const nd_machine_share *share);
 
-/* The first number of a value of OMP_NUM_THREADS (NULL: not set); 0 when it is none from 1 to 4096. */
+/* The first number of a value of OMP_NUM_THREADS (NULL: not set); 0 when it is none from 1
+ * to 4096. */
 int nd_machine_omp_threads(const char *value);
 
 /* The number of threads for this process, one of `ranks` on this machine. */

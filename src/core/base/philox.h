@@ -1,8 +1,9 @@
-/* The rounds of Philox4x32-10, for the host, the CPU's vector loops and CUDA. core/base/rng.h names the
- * paper and defines key and counter. */
+/* The rounds of Philox4x32-10, for the host, the CPU's vector loops and CUDA. core/base/rng.h names
+ * the paper and defines key and counter. */
 #pragma once
 
-/* uint32_t variables: key k0, k1, low half first; counter c0 to c3, which becomes the random words. */
+/* uint32_t variables: key k0, k1, low half first; counter c0 to c3, which becomes the
+ * random words. */
 #define ND_PHILOX(k0, k1, c0, c1, c2, c3)                                                          \
     for (int nd_round = 0; nd_round < 10; nd_round++) {                                            \
         const uint64_t nd_product0 = (uint64_t)0xD2511F53u * (c0);                                 \

@@ -1,11 +1,11 @@
-/* Files that come with the program: beside the sources in a build tree, in the share directory after an
- * install. */
+/* Files that come with the program: beside the sources in a build tree, in the share directory
+ * after an install. */
 #pragma once
 
 #include "core/base/error.h"
 
-/* Writes into `path` the first readable file among places[i] followed by `name`. Places are relative to
- * the directory of the running program, "" is the current directory; an absolute `name` stays as it is.
- * Errors: ND_ECONFIG, naming `what` and all paths that were tried. */
+/* Writes into `path` the first readable file among places[i] followed by `name`. Places are
+ * relative to the directory of the running program, "" is the current directory; an absolute `name`
+ * stays as it is. Errors: ND_ECONFIG, naming `what` and all paths that were tried. */
 nd_status nd_program_file_find(const char *const *places, int count, const char *name,
                                const char *what, char *path, size_t size);

@@ -1,10 +1,11 @@
 /* The tree that sums micro-batches, wherever they are computed.
  *
- * Node (a, b) of the tree over leaves 0..n-1 splits at the largest power of two below b - a. So every
- * aligned block of 2^k leaves is a node, and a rank that holds any consecutive leaves holds a few whole
- * nodes: the maximal aligned blocks of its part, at most 2 log2(n) of them. It adds its leaves into
- * those, keeps the blocks apart in as many buffers (slots), and the ranks add blocks up the tree
- * (dist/tree_reduction.h). The sum has the same shape, and the same bits, for every number of ranks. */
+ * Node (a, b) of the tree over leaves 0..n-1 splits at the largest power of two below b - a. So
+ * every aligned block of 2^k leaves is a node, and a rank that holds any consecutive leaves holds a
+ * few whole nodes: the maximal aligned blocks of its part, at most 2 log2(n) of them. It adds its
+ * leaves into those, keeps the blocks apart in as many buffers (slots), and the ranks add blocks up
+ * the tree (dist/tree_reduction.h). The sum has the same shape, and the same bits, for every number
+ * of ranks. */
 #pragma once
 
 #include <stdbool.h>
@@ -19,8 +20,8 @@ static inline int64_t nd_sum_tree_left(int64_t count)
     return left;
 }
 
-/* How many blocks are completed by leaf `leaf` of a part that starts at leaf `first`: each is a pair of
- * equal neighbours, the last two slots of a stack, the upper to be added to the lower. */
+/* How many blocks are completed by leaf `leaf` of a part that starts at leaf `first`: each is a
+ * pair of equal neighbours, the last two slots of a stack, the upper to be added to the lower. */
 static inline int nd_sum_tree_merges(int64_t first, int64_t leaf)
 {
     int merges = 0;
@@ -29,7 +30,8 @@ static inline int nd_sum_tree_merges(int64_t first, int64_t leaf)
     return merges;
 }
 
-/* Slots that part [first, end) needs while it is added up: leaf by leaf onto the stack, then merged. */
+/* Slots that part [first, end) needs while it is added up: leaf by leaf onto the stack, then
+ * merged. */
 static inline int nd_sum_tree_slots(int64_t first, int64_t end)
 {
     int depth = 0, most = 0;
@@ -48,8 +50,8 @@ static inline bool nd_sum_tree_is_block(int64_t a, int64_t b)
     return (size & (size - 1)) == 0 && a % size == 0;
 }
 
-/* The slot in which part [first, end) ends up holding its maximal block that starts at `start`; -1 when
- * no maximal block does. */
+/* The slot in which part [first, end) ends up holding its maximal block that starts at `start`; -1
+ * when no maximal block does. */
 static inline int nd_sum_tree_slot(int64_t first, int64_t end, int64_t start)
 {
     int slot = 0;

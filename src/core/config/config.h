@@ -176,12 +176,13 @@ typedef struct nd_config {
 /* Every key at its default. */
 void nd_config_defaults(nd_config *config);
 
-/* Reads an INI file over `config`. Errors: ND_ECONFIG naming file, line, key, value, what is allowed
- * and the nearest known key; duplicates, unknown sections and over-long lines are errors. */
+/* Reads an INI file over `config`. Errors: ND_ECONFIG naming file, line, key, value, what is
+ * allowed and the nearest known key; duplicates, unknown sections and over-long lines
+ * are errors. */
 nd_status nd_config_read_file(nd_config *config, const char *path);
 
-/* Makes one assignment "section.key=value", whole or in parts; `origin` ("--set") says in messages where
- * it came from. Errors: ND_ECONFIG as above. */
+/* Makes one assignment "section.key=value", whole or in parts; `origin` ("--set") says in messages
+ * where it came from. Errors: ND_ECONFIG as above. */
 nd_status nd_config_set(nd_config *config, const char *assignment, const char *origin);
 nd_status nd_config_set_key(nd_config *config, const char *section, const char *key,
                             const char *value, const char *origin);
@@ -196,12 +197,13 @@ nd_status nd_config_check_model(const nd_config *config);
 /* The whole effective configuration as INI text that nd_config_read_file reads back. */
 nd_status nd_config_write(const nd_config *config, FILE *out);
 
-/* One line for each key that differs of [model], [training], [optimizer] and [data], and of those of [dist] that say
- * what workers compute: "training.batch_size was 16, is 32". Returns how many. */
+/* One line for each key that differs of [model], [training], [optimizer] and [data], and of those
+ * of [dist] that say what workers compute: "training.batch_size was 16, is 32". Returns
+ * how many. */
 int nd_config_write_differences(const nd_config *before, const nd_config *now, FILE *out);
 
-/* Writes every key as a line "section.key = value", except those in `without` ("section.key", ended by
- * NULL). */
+/* Writes every key as a line "section.key = value", except those in `without` ("section.key", ended
+ * by NULL). */
 void nd_config_write_facts(const nd_config *config, const char *const *without, FILE *out);
 
 /* Writes docs/config.md: a table of all keys. */
@@ -211,8 +213,8 @@ void nd_config_write_markdown(FILE *out);
 void nd_config_write_help(FILE *out);
 
 /* Writes to `path` the file that `name` means, with or without ".ini": `name` itself when it is a
- * readable file, else the configuration of that name that was installed with the program or is in the
- * checkout it was built in. Errors: ND_ECONFIG naming the places that were tried. */
+ * readable file, else the configuration of that name that was installed with the program or is in
+ * the checkout it was built in. Errors: ND_ECONFIG naming the places that were tried. */
 nd_status nd_config_find(const char *name, char *path, size_t size);
 
 /* Width of the feed-forward layer: ffn_mult * hidden_dim, rounded to the nearest integer. */
@@ -224,9 +226,9 @@ bool nd_config_uses_reference(const nd_config *config);
 /* Whether the run has rounds of rare synchronisation: workers or sync_every is above 1. */
 bool nd_config_has_rounds(const nd_config *config);
 
-/* Sequences computed at once: micro_batch_size, or when it is 0 the largest power of two that divides a
- * worker's part of the batch into at least eight micro-batches (or divides it at all). The same for any
- * number of ranks. */
+/* Sequences computed at once: micro_batch_size, or when it is 0 the largest power of two that
+ * divides a worker's part of the batch into at least eight micro-batches (or divides it at all).
+ * The same for any number of ranks. */
 int64_t nd_config_micro_batch(const nd_config *config);
 
 /* Bits of an element of optimizer state, 32, 8 or 4. */

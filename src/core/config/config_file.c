@@ -118,7 +118,8 @@ static nd_status scan_key(scan *s, int number, char *text, const char *section)
     return ND_OK;
 }
 
-/* What a line's reader would skip silently: NUL bytes, as a crash leaves them, and a byte order mark. */
+/* What a line's reader would skip silently: NUL bytes, as a crash leaves them, and a byte order
+ * mark. */
 static nd_status check_bytes(const scan *s, FILE *file)
 {
     int number = 1, byte = fgetc(file);

@@ -44,8 +44,8 @@ const nd_config_alias *nd_config_alias_find(const char *section, const char *nam
 bool nd_config_alias_is(const char *section, const char *name, const char *new_section,
                         const char *new_name);
 
-/* Writes to `text` the key's value for a value given under the alias. Returns false when the alias takes
- * only true and false and `value` is neither. */
+/* Writes to `text` the key's value for a value given under the alias. Returns false when the alias
+ * takes only true and false and `value` is neither. */
 bool nd_config_alias_value(const nd_config_alias *alias, const char *value, char *text,
                            size_t size);
 

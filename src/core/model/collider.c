@@ -7,7 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Merge sort of indices by their values: stable, so that equal ones stay in the order of their index. */
+/* Merge sort of indices by their values: stable, so that equal ones stay in the order of their
+ * index. */
 static void sort_ascending(const double *values, int32_t *order, int32_t *scratch, int64_t count)
 {
     if (count < 2)
@@ -139,8 +140,8 @@ static nd_status fetch(nd_collider *c, nd_backend *b, nd_cview nll)
     return ND_OK;
 }
 
-/* The order in which tokens are drawn: by target, then by the token before it, so that tokens whose gradients
- * are alike are represented evenly; at random among equal ones. */
+/* The order in which tokens are drawn: by target, then by the token before it, so that tokens whose
+ * gradients are alike are represented evenly; at random among equal ones. */
 static void order_alike(nd_collider *c, const nd_collider_tokens *tokens)
 {
     const uint64_t key = nd_rng_key(c->params.seed, "collider order");
@@ -157,7 +158,8 @@ static void order_alike(nd_collider *c, const nd_collider_tokens *tokens)
 /* The gradient of a token whose error vanishes is bounded below, and so is its weight above. */
 static const double least_score = 0.02;
 
-/* Draws by losses and norms, which stand in c->losses and c->probability; leaves probabilities there. */
+/* Draws by losses and norms, which stand in c->losses and c->probability; leaves probabilities
+ * there. */
 static int64_t sample(nd_collider *c, const nd_collider_tokens *ids, int64_t *rows)
 {
     const int64_t tokens = c->tokens;

@@ -7,14 +7,15 @@
  *   loss    importance is the next-token loss, min-max normalised; a token is filtered when it is
  *           below `threshold` and its loss among the lowest `sparsity`
  *   excess  the same, by the loss minus a reference model's
- * A filtered token's loss is masked and its keys and values are constants. So it is in no product of the
- * backward pass, which runs on compacted rows (docs/collider.md). */
+ * A filtered token's loss is masked and its keys and values are constants. So it is in no product
+ * of the backward pass, which runs on compacted rows (docs/collider.md). */
 #pragma once
 
 #include "core/base/arena.h"
 #include "core/model/model_config.h"
 
-/* Compacted rows come in multiples of this, the last ones zero, so that backends meet few shapes. */
+/* Compacted rows come in multiples of this, the last ones zero, so that backends meet
+ * few shapes. */
 enum { ND_KEPT_ROUND = 32 };
 
 /* What a choice depends on besides the losses. */
@@ -50,33 +51,34 @@ typedef struct nd_collider {
 nd_status nd_collider_create(nd_collider *collider, nd_collider_params params, int64_t tokens);
 void nd_collider_destroy(nd_collider *collider);
 
-/* Reserves its views in backend memory, with losses of type `wide`: run it on a sizing arena, commit,
- * run it again. Errors: those of nd_arena_reserve. */
+/* Reserves its views in backend memory, with losses of type `wide`: run it on a sizing arena,
+ * commit, run it again. Errors: those of nd_arena_reserve. */
 nd_status nd_collider_reserve(nd_collider *collider, nd_dtype wide, nd_arena *arena);
 
-/* Chooses by nll [tokens, 1], and with `sample` also by collider->norms and `ids`; waits for the backend.
- * *count receives how many tokens are kept, *rows their indices in the form of gather_rows (data NULL:
- * all), and *weight [rows, 1] the factors of their losses (data NULL: 1); both are valid until the next
- * call. Errors: ND_ECONFIG with `excess` and no reference. */
+/* Chooses by nll [tokens, 1], and with `sample` also by collider->norms and `ids`; waits for the
+ * backend. *count receives how many tokens are kept, *rows their indices in the form of gather_rows
+ * (data NULL: all), and *weight [rows, 1] the factors of their losses (data NULL: 1); both are
+ * valid until the next call. Errors: ND_ECONFIG with `excess` and no reference. */
 nd_status nd_collider_choose(nd_collider *collider, nd_backend *b, nd_cview nll,
                              const nd_collider_tokens *ids, nd_cview *rows, nd_cview *weight,
                              int64_t *count);
 
 /* Splits the chosen tokens at about token `first`. *before receives how many are in the first part:
  * those before `first`, rounded up to a multiple of ND_KEPT_ROUND while there are as many, so that
- * backends meet few numbers of rows. *rows receives the others, counted from `first`, in the form of
- * gather_rows with padding; valid until the next call. */
+ * backends meet few numbers of rows. *rows receives the others, counted from `first`, in the form
+ * of gather_rows with padding; valid until the next call. */
 nd_status nd_collider_split(nd_collider *collider, nd_backend *b, nd_cview chosen, int64_t first,
                             int64_t *before, nd_cview *rows);
 
-/* Targets [tokens, offsets] of the chosen tokens, compacted in place; -1 in rows of padding. With loss and
- * excess a kept position does not predict a filtered token: its target becomes -1. `length` is that of a sequence. */
+/* Targets [tokens, offsets] of the chosen tokens, compacted in place; -1 in rows of padding. With
+ * loss and excess a kept position does not predict a filtered token: its target becomes -1.
+ * `length` is that of a sequence. */
 void nd_collider_compact_targets(const nd_collider *collider, nd_cview rows, int64_t length,
                                  int offsets, int32_t *targets);
 
-/* Chooses among `tokens` losses: kept[0..count) receives the indices of the kept tokens, ascending, then
- * -1 up to a multiple of ND_KEPT_ROUND or to `tokens`, whichever is less; *rows is how many were
- * written. Among equal losses the lower index is filtered first. Keeps all when all losses are equal or
- * one is not finite. `order`: room for `tokens` indices. Returns count. */
+/* Chooses among `tokens` losses: kept[0..count) receives the indices of the kept tokens, ascending,
+ * then -1 up to a multiple of ND_KEPT_ROUND or to `tokens`, whichever is less; *rows is how many
+ * were written. Among equal losses the lower index is filtered first. Keeps all when all losses are
+ * equal or one is not finite. `order`: room for `tokens` indices. Returns count. */
 int64_t nd_collider_select(nd_collider_params params, const double *losses, int64_t tokens,
                            int32_t *order, int32_t *kept, int64_t *rows);

@@ -20,17 +20,18 @@ typedef struct nd_sampling {
     uint64_t seed;
 } nd_sampling;
 
-/* Reserves caches and activations: run it on a sizing arena, commit, run it again. Errors: ND_ENOMEM. */
+/* Reserves caches and activations: run it on a sizing arena, commit, run it again. Errors:
+ * ND_ENOMEM. */
 nd_status nd_generator_reserve(nd_generator *generator, nd_model *model, int64_t max_tokens,
                                nd_arena *arena);
 void nd_generator_destroy(nd_generator *generator);
 
-/* Runs `count` tokens through the model, after those already in the cache. `logits` [vocab_size], in
- * host memory, receives those of the last one. Errors: ND_EDATA when the cache is full. */
+/* Runs `count` tokens through the model, after those already in the cache. `logits` [vocab_size],
+ * in host memory, receives those of the last one. Errors: ND_EDATA when the cache is full. */
 nd_status nd_generator_feed(nd_generator *generator, const int32_t *tokens, int64_t count,
                             float *logits);
 
-/* Draws a token from softmax(logits / temperature) among the top_k. The draw depends on the seed and
- * `position` alone, so that a seed gives the same text again. Overwrites `logits`. */
+/* Draws a token from softmax(logits / temperature) among the top_k. The draw depends on the seed
+ * and `position` alone, so that a seed gives the same text again. Overwrites `logits`. */
 int32_t nd_sample_token(const nd_sampling *sampling, int64_t position, float *logits,
                         int64_t vocab_size);

@@ -19,6 +19,6 @@ typedef struct nd_head_pass {
     float dhead_beta;
 } nd_head_pass;
 
-/* Computes losses and, where `dx` is wanted, gradients. `logits` [chunk, pieces] is overwritten. Rows of the
- * head beyond `pieces` are padding: no softmax has them, and their gradient is 0. */
+/* Computes losses and, where `dx` is wanted, gradients. `logits` [chunk, pieces] is overwritten.
+ * Rows of the head beyond `pieces` are padding: no softmax has them, and their gradient is 0. */
 nd_status nd_head_run(nd_backend *b, nd_view logits, const nd_head_pass *pass);

@@ -32,15 +32,16 @@ typedef struct nd_layer_scratch {
     nd_view weight;     /* [max out*in] dequantised weight; only without activation_quant */
 } nd_layer_scratch;
 
-/* Positions of one call: `sequences` of `query_len` tokens from position `start` on. In generation `keys`
- * and `values` are the cache of all positions so far, whose last rows are the layer's k and v; in training
- * they are the layer's k and v. */
+/* Positions of one call: `sequences` of `query_len` tokens from position `start` on. In generation
+ * `keys` and `values` are the cache of all positions so far, whose last rows are the layer's k and
+ * v; in training they are the layer's k and v. */
 typedef struct nd_layer_span {
     int64_t sequences, query_len, start;
     nd_view keys, values;
 } nd_layer_span;
 
-/* Weights or gradients of a layer, by nd_layer_param; zero for sub-norms that the graph does not have. */
+/* Weights or gradients of a layer, by nd_layer_param; zero for sub-norms that the graph does not
+ * have. */
 typedef struct nd_layer_weights {
     const nd_weight *w[ND_LAYER_PARAM_COUNT];
 } nd_layer_weights;
@@ -49,8 +50,8 @@ typedef struct nd_layer_gradients {
     nd_view dw[ND_LAYER_PARAM_COUNT];
 } nd_layer_gradients;
 
-/* Reserves a layer's activations of `tokens` tokens, or only x with `input_only`; the scratch of all
- * layers. Errors: those of nd_arena_reserve. */
+/* Reserves a layer's activations of `tokens` tokens, or only x with `input_only`; the scratch of
+ * all layers. Errors: those of nd_arena_reserve. */
 nd_status nd_layer_activations_reserve(nd_arena *arena, const nd_model_config *config,
                                        int64_t tokens, bool input_only, nd_layer_activations *acts);
 nd_status nd_layer_scratch_reserve(nd_arena *arena, const nd_model_config *config, int64_t tokens,
@@ -74,9 +75,9 @@ nd_status nd_layer_forward(const nd_layer_pass *pass, nd_view x_next);
  * receives views of them, and of the keys and values of all. Overwrites acts->x. */
 nd_status nd_layer_recompute(const nd_layer_pass *pass, nd_layer_activations *part);
 
-/* dx [t, d] holds d loss / d x_next and becomes d loss / d x. Matrix gradients become beta dw + ...; norm
- * gradients are added to. Overwrites acts->gate and acts->up. With `rows`, dx is [t', d], and everything
- * in acts but keys and values has t' rows. */
+/* dx [t, d] holds d loss / d x_next and becomes d loss / d x. Matrix gradients become beta dw +
+ * ...; norm gradients are added to. Overwrites acts->gate and acts->up. With `rows`, dx is [t', d],
+ * and everything in acts but keys and values has t' rows. */
 nd_status nd_layer_backward(const nd_layer_pass *pass, nd_view dx,
                             const nd_layer_gradients *gradients, float beta);
 
@@ -86,8 +87,8 @@ typedef enum nd_layer_extent {
 } nd_layer_extent;
 
 /* Moves the rows of a backward pass together: `part` receives views of the first t rows of all
- * activations but keys and values, into which those that `extent` names are compacted; the caller fills
- * the others. rows: i32 [1, t] as in gather_rows. */
+ * activations but keys and values, into which those that `extent` names are compacted; the caller
+ * fills the others. rows: i32 [1, t] as in gather_rows. */
 nd_status nd_layer_compact(nd_backend *b, const nd_layer_activations *acts, nd_cview rows,
                            nd_layer_extent extent, nd_layer_activations *part);
 

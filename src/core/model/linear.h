@@ -1,11 +1,11 @@
-/* The linear layer: ternary codes with quantised activations, and the unquantised forms that checks and
- * evaluation need. */
+/* The linear layer: ternary codes with quantised activations, and the unquantised forms that checks
+ * and evaluation need. */
 #pragma once
 
 #include "core/base/arena.h"
 
-/* A parameter as a replica holds it. Codes are kept as bytes, or packed; then `codes` is scratch that all
- * weights share and each product fills. */
+/* A parameter as a replica holds it. Codes are kept as bytes, or packed; then `codes` is scratch
+ * that all weights share and each product fills. */
 typedef struct nd_weight {
     bool ternary;
     nd_view codes;  /* i8 [out, in] */
@@ -23,8 +23,8 @@ typedef struct nd_linear_input {
     nd_view dense; /* float [t, in] */
 } nd_linear_input;
 
-/* Reserves an input of `tokens` rows; `compute` is its type unless it is quantised. Errors: those of
- * nd_arena_reserve. */
+/* Reserves an input of `tokens` rows; `compute` is its type unless it is quantised. Errors: those
+ * of nd_arena_reserve. */
 nd_status nd_linear_input_reserve(nd_arena *arena, bool quantized, nd_dtype compute, int64_t tokens,
                                   int64_t width, nd_linear_input *x);
 
@@ -32,13 +32,13 @@ nd_status nd_linear_input_reserve(nd_arena *arena, bool quantized, nd_dtype comp
 nd_status nd_linear_input_norm(nd_backend *b, const nd_linear_input *x, nd_view r, nd_cview input,
                                const nd_weight *w);
 
-/* y = x Wᵀ. `scratch`: a float view of at least out*in elements for the dequantised weight, when codes are
- * multiplied with dense activations; else unused. */
+/* y = x Wᵀ. `scratch`: a float view of at least out*in elements for the dequantised weight, when
+ * codes are multiplied with dense activations; else unused. */
 nd_status nd_linear_forward(nd_backend *b, nd_view y, const nd_linear_input *x, const nd_weight *w,
                             nd_view scratch);
 
-/* dx = beta dx + dy W (straight-through: W of codes and scales). int8: with dy in 8 bits if W is ternary
- * with one scale. */
+/* dx = beta dx + dy W (straight-through: W of codes and scales). int8: with dy in 8 bits if W is
+ * ternary with one scale. */
 nd_status nd_linear_backward_input(nd_backend *b, nd_view dx, nd_cview dy, const nd_weight *w,
                                    bool int8, float beta);
 

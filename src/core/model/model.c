@@ -55,8 +55,8 @@ static nd_status forward(nd_model *m)
                           nd_as_const(m->weights[nd_params_output_norm(&m->params)].dense));
 }
 
-/* The next token's loss of positions [first, end), without gradients. Their logits are left in `kept`
- * unless its data is NULL; so are the norms of their errors in `norms` [tokens, 1]. */
+/* The next token's loss of positions [first, end), without gradients. Their logits are left in
+ * `kept` unless its data is NULL; so are the norms of their errors in `norms` [tokens, 1]. */
 static nd_status loss_alone(nd_model *m, int64_t first, int64_t end, nd_view kept, nd_view norms)
 {
     const int64_t rows = end - first;
@@ -158,8 +158,8 @@ static nd_backward_rows all_rows(const nd_model *m)
                               .dx = m->dx};
 }
 
-/* As many rows of logits as `memory` holds, at most all tokens'. Where it is fewer, rows of padding have
- * room behind them. */
+/* As many rows of logits as `memory` holds, at most all tokens'. Where it is fewer, rows of padding
+ * have room behind them. */
 static nd_view logits_in(const nd_model *m, nd_view memory)
 {
     const nd_view one = nd_view_rows(m->logits, 0, 1);

@@ -1,4 +1,5 @@
-/* The forward and backward pass of a micro-batch. Masters and optimizer state are with their owners. */
+/* The forward and backward pass of a micro-batch. Masters and optimizer state are with their
+ * owners. */
 #pragma once
 
 #include "core/model/model_state.h"
@@ -18,8 +19,8 @@ typedef struct nd_gradients_ready {
     void *context;
 } nd_gradients_ready;
 
-/* Loss of the first `sequences` of `tokens` [micro_batch, seq_length + 1] (host memory), by a forward pass
- * alone. */
+/* Loss of the first `sequences` of `tokens` [micro_batch, seq_length + 1] (host memory), by a
+ * forward pass alone. */
 nd_status nd_model_evaluate(nd_model *model, const int32_t *tokens, int64_t sequences,
                             nd_loss *loss);
 
@@ -30,25 +31,25 @@ nd_status nd_model_train(nd_model *model, const int32_t *tokens, float gradient_
 /* Uploads the tokens of the next pass, which may be overwritten when this returns. */
 nd_status nd_model_upload(nd_model *model, const int32_t *tokens);
 
-/* Forward and backward pass. Losses are left in model->sums, so that the host does not wait, except with
- * filtering, which chooses tokens by their losses. *kept: as in nd_loss. */
+/* Forward and backward pass. Losses are left in model->sums, so that the host does not wait, except
+ * with filtering, which chooses tokens by their losses. *kept: as in nd_loss. */
 nd_status nd_model_pass(nd_model *model, float gradient_scale, nd_model_gradients gradients,
                         nd_gradients_ready ready, int64_t *kept);
 
-/* The same in two parts: until the head's gradients are done and the losses are in model->sums; and the
- * rest, for the tokens in *part. */
+/* The same in two parts: until the head's gradients are done and the losses are in model->sums; and
+ * the rest, for the tokens in *part. */
 nd_status nd_model_pass_begin(nd_model *model, float gradient_scale,
                               const nd_model_gradients *gradients, nd_backward_rows *part,
                               int64_t *kept);
 nd_status nd_model_pass_finish(nd_model *model, const nd_model_gradients *gradients,
                                nd_gradients_ready ready, const nd_backward_rows *part);
 
-/* losses[j].nll and .total from row j of `sums`, copies of model->sums after passes with the same offset
- * weights. One download. */
+/* losses[j].nll and .total from row j of `sums`, copies of model->sums after passes with the same
+ * offset weights. One download. */
 nd_status nd_model_read_losses(nd_model *model, nd_cview sums, nd_loss *losses);
 
-/* Sets the weights of the tokens predicted after the next one for the passes that follow: offset j of
- * nd_cross_entropy_params, 1 <= j < tokens predicted ahead. They are 0 until set. */
+/* Sets the weights of the tokens predicted after the next one for the passes that follow: offset j
+ * of nd_cross_entropy_params, 1 <= j < tokens predicted ahead. They are 0 until set. */
 void nd_model_set_offset_weights(nd_model *model, const float *weights);
 
 /* Turns Collider's filter on or off; a model that has it starts with it on. */

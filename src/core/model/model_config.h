@@ -56,7 +56,8 @@ static inline int nd_model_extra_heads(const nd_model_config *config)
 /* The configuration of the model after training, which has no extra heads. */
 nd_model_config nd_model_config_without_extra_heads(nd_model_config config);
 
-/* Columns of the [out, groups] scales of a ternary matrix with `inputs` columns; 0: a single scale. */
+/* Columns of the [out, groups] scales of a ternary matrix with `inputs` columns; 0: a
+ * single scale. */
 static inline int64_t nd_model_scale_groups(const nd_model_config *config, int64_t inputs)
 {
     return config->group_size > 0 ? inputs / config->group_size : 0;

@@ -32,9 +32,9 @@ typedef struct nd_model {
     nd_mtp mtp; /* with extra heads */
 } nd_model;
 
-/* Where gradients go. views[i]: f32 (f64 in checks) [rows, cols] of parameter i, overwritten, or added to
- * if the flag of its kind is set. Views of different layers may share memory if they are overwritten and
- * nd_gradients_ready has used each layer's values before the next. */
+/* Where gradients go. views[i]: f32 (f64 in checks) [rows, cols] of parameter i, overwritten, or
+ * added to if the flag of its kind is set. Views of different layers may share memory if they are
+ * overwritten and nd_gradients_ready has used each layer's values before the next. */
 typedef struct nd_model_gradients {
     const nd_view *views;   /* [params.count] */
     bool accumulate_layers; /* parameters of layers */
@@ -58,8 +58,8 @@ typedef struct nd_backward_rows {
 nd_status nd_model_create(const nd_model_config *config, nd_backend *backend, nd_model **model);
 void nd_model_destroy(nd_model *model);
 
-/* Reserve weights (category "codes") and activations: run them on a sizing arena, commit, run them again.
- * Errors: those of nd_arena_reserve. */
+/* Reserve weights (category "codes") and activations: run them on a sizing arena, commit, run them
+ * again. Errors: those of nd_arena_reserve. */
 nd_status nd_model_reserve_weights(nd_model *model, nd_arena *arena);
 nd_status nd_model_reserve_activations(nd_model *model, nd_arena *arena, bool training);
 
@@ -67,8 +67,8 @@ nd_status nd_model_reserve_activations(nd_model *model, nd_arena *arena, bool tr
  * projections, converts the rest. */
 nd_status nd_model_load_weight(nd_model *model, int64_t index, nd_cview master);
 
-/* Gradients of one micro-batch into `views`, which were reserved in the order of parameters. Unless they
- * accumulate, their memory is spare. */
+/* Gradients of one micro-batch into `views`, which were reserved in the order of parameters. Unless
+ * they accumulate, their memory is spare. */
 static inline nd_model_gradients nd_model_gradients_into(const nd_params *params,
                                                          const nd_view *views, bool accumulate)
 {
@@ -97,6 +97,6 @@ int nd_model_predicted(const nd_model_config *config);
 /* Columns of model->sums. */
 int64_t nd_model_loss_sums(const nd_model *model);
 
-/* Rows of logits computed at once: 16 MiB of f32 in host memory, near the cores' caches; on a device
- * 128 MiB, because each chunk reads the head and reads and writes its gradient. */
+/* Rows of logits computed at once: 16 MiB of f32 in host memory, near the cores' caches; on a
+ * device 128 MiB, because each chunk reads the head and reads and writes its gradient. */
 int64_t nd_model_logit_rows(const nd_model_config *config);

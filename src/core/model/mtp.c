@@ -34,8 +34,8 @@ nd_status nd_mtp_upload_targets(nd_model *m, int64_t count, int offset)
                                   (size_t)count * sizeof *m->mtp.column);
 }
 
-/* The loss of one further token and its gradients. Smoothing applies as for the next token; z-loss and
- * entropy are the next token's alone. */
+/* The loss of one further token and its gradients. Smoothing applies as for the next token; z-loss
+ * and entropy are the next token's alone. */
 static nd_status run_head(nd_model *m, int64_t index, nd_cview x, nd_head_pass *pass)
 {
     nd_backend *b = m->backend;
@@ -83,7 +83,8 @@ nd_status nd_mtp_train_heads(nd_model *m, const nd_backward_rows *part, float gr
     return zero_heads(m, active, into);
 }
 
-/* -- blocks --------------------------------------------------------------------------------------- */
+/* -- blocks
+ * --------------------------------------------------------------------------------------- */
 
 static const nd_weight *block_weight(const nd_model *m, int64_t k, nd_mtp_param which)
 {
@@ -95,8 +96,8 @@ static nd_layer_pass block_pass(const nd_model *m, int64_t k, const nd_mtp_block
     return nd_model_layer_pass(m, &block->acts, nd_params_mtp_layer_index, k);
 }
 
-/* Block k reads token t+1+k where the head before it predicts it; positions too near the end of their
- * sequence have none and predict nothing, and no other position reads them. */
+/* Block k reads token t+1+k where the head before it predicts it; positions too near the end of
+ * their sequence have none and predict nothing, and no other position reads them. */
 static nd_status upload_inputs(nd_model *m, int64_t k)
 {
     const int predicted = m->config.mtp_tokens;

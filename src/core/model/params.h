@@ -1,5 +1,5 @@
-/* The parameters of a model: their names, shapes, roles and initial values. The order is that of the
- * forward pass and is the same everywhere (ownership, checkpoints, gradients). */
+/* The parameters of a model: their names, shapes, roles and initial values. The order is that of
+ * the forward pass and is the same everywhere (ownership, checkpoints, gradients). */
 #pragma once
 
 #include "core/model/model_config.h"
@@ -13,7 +13,8 @@ typedef enum nd_param_role {
     ND_ROLE_TERNARY    /* a projection [out, in] */
 } nd_param_role;
 
-/* A layer's parameters, in the order of the forward pass. The two sub-norms exist in bitnet only. */
+/* A layer's parameters, in the order of the forward pass. The two sub-norms exist in
+ * bitnet only. */
 typedef enum nd_layer_param {
     ND_ATTN_NORM,
     ND_ATTN_Q,
@@ -29,8 +30,8 @@ typedef enum nd_layer_param {
     ND_LAYER_PARAM_COUNT
 } nd_layer_param;
 
-/* A block of the sequential form of multi-token prediction (core/model/mtp.h): these, then a layer's
- * parameters, then ND_MTP_OUTPUT_NORM. */
+/* A block of the sequential form of multi-token prediction (core/model/mtp.h): these, then a
+ * layer's parameters, then ND_MTP_OUTPUT_NORM. */
 typedef enum nd_mtp_param {
     ND_MTP_HIDDEN_NORM,
     ND_MTP_HIDDEN_PROJ,
@@ -65,8 +66,8 @@ void nd_params_destroy(nd_params *params);
 
 /* Index of a layer's parameter; -1 for a sub-norm that the graph does not have. */
 int64_t nd_params_layer_index(const nd_params *params, int64_t layer, nd_layer_param which);
-/* The same for extra head `head`, counted from 0: a parameter of its block, one of its block's layer, and
- * the first of its parameters (a separate head has only one). */
+/* The same for extra head `head`, counted from 0: a parameter of its block, one of its block's
+ * layer, and the first of its parameters (a separate head has only one). */
 int64_t nd_params_mtp_index(const nd_params *params, int64_t head, nd_mtp_param which);
 int64_t nd_params_mtp_layer_index(const nd_params *params, int64_t head, nd_layer_param which);
 int64_t nd_params_mtp_first(const nd_params *params, int64_t head);
@@ -85,6 +86,7 @@ int64_t nd_params_ternary(const nd_params *params); /* those in ternary matrices
 /* The memory of the views of layers [0, layers), which were reserved one after another. */
 nd_view nd_params_layer_span(const nd_params *params, const nd_view *views, int64_t layers);
 
-/* Initial values of elements [first, first + count), from the seed and the parameter's name alone. */
+/* Initial values of elements [first, first + count), from the seed and the parameter's
+ * name alone. */
 void nd_param_initialize(const nd_param *param, uint64_t seed, int64_t first, int64_t count,
                          float *values);

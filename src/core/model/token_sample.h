@@ -1,6 +1,7 @@
-/* A sample of tokens that stands for all of them: unequal probabilities, a fixed number, and weights
- * 1/p, so that the expected weighted sum over the sample is the sum over all (Horvitz and Thompson,
- * "A generalization of sampling without replacement from a finite universe", JASA 47, 1952). */
+/* A sample of tokens that stands for all of them: unequal probabilities, a fixed number, and
+ * weights 1/p, so that the expected weighted sum over the sample is the sum over all (Horvitz and
+ * Thompson, "A generalization of sampling without replacement from a finite universe", JASA 47,
+ * 1952). */
 #pragma once
 
 #include <stdint.h>
@@ -9,9 +10,9 @@
  * positive and finite. */
 void nd_token_probabilities(const double *scores, int64_t tokens, int64_t count, double *p);
 
-/* Systematic sampling: draws tokens of probability 1, and another one wherever the sum of probabilities,
- * in the given order, passes offset, offset + 1, ...; 0 <= offset < 1. Sets chosen[t] to 1 for exactly
- * `count` tokens, the sum of p, and to 0 for the others. Neighbours in the order are seldom drawn
- * together, so similar tokens should be neighbours. */
+/* Systematic sampling: draws tokens of probability 1, and another one wherever the sum of
+ * probabilities, in the given order, passes offset, offset + 1, ...; 0 <= offset < 1. Sets
+ * chosen[t] to 1 for exactly `count` tokens, the sum of p, and to 0 for the others. Neighbours in
+ * the order are seldom drawn together, so similar tokens should be neighbours. */
 void nd_token_draw(const double *p, int64_t tokens, int64_t count, const int32_t *order,
                    double offset, int32_t *chosen);

@@ -114,8 +114,8 @@ nd_status nd_checkpoint_newest(const char *directory, nd_log *log,
     return ND_OK;
 }
 
-/* `latest` where it is the program's own and leads to a checkpoint, else the newest whole one, else what
- * somebody else called latest. `out` is empty when there is none. */
+/* `latest` where it is the program's own and leads to a checkpoint, else the newest whole one, else
+ * what somebody else called latest. `out` is empty when there is none. */
 static nd_status resolve_in(const char *directory, nd_log *log, char out[ND_CHECKPOINT_PATH_MAX])
 {
     nd_log silent = {0};

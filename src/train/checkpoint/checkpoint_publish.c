@@ -70,8 +70,8 @@ void nd_save_note(nd_save *s, const char *format, ...)
     snprintf(s->notes + strlen(s->notes), sizeof s->notes - strlen(s->notes), "\n");
 }
 
-/* For file systems that cannot exchange two names: the earlier one steps aside. A crash in between is
- * repaired by nd_checkpoint_recover; `latest` does not name this step meanwhile. */
+/* For file systems that cannot exchange two names: the earlier one steps aside. A crash in between
+ * is repaired by nd_checkpoint_recover; `latest` does not name this step meanwhile. */
 static nd_status replace(const nd_save *s)
 {
     char name[ND_CHECKPOINT_NAME_MAX], earlier[ND_CHECKPOINT_PATH_MAX];
@@ -92,8 +92,9 @@ static nd_status replace(const nd_save *s)
     return nd_directory_remove(earlier);
 }
 
-/* Makes the directory `temporary` appear as `final`. Where that stands already (the same step saved before a
- * restart) the two are exchanged in one call, so that a whole one stands there at any moment. */
+/* Makes the directory `temporary` appear as `final`. Where that stands already (the same step saved
+ * before a restart) the two are exchanged in one call, so that a whole one stands there at any
+ * moment. */
 static nd_status take_place(nd_save *s)
 {
     char name[ND_CHECKPOINT_NAME_MAX];

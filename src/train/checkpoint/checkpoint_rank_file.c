@@ -136,8 +136,8 @@ static nd_status write_tensors(nd_save *s, nd_checkpoint_h5 *file)
     return ND_OK;
 }
 
-/* The checksums of a snapshot are those of its tensors alone: a second pass over every byte would cost as much as all
- * the rest of it. */
+/* The checksums of a snapshot are those of its tensors alone: a second pass over every byte would
+ * cost as much as all the rest of it. */
 static nd_status measure(const char *path, int64_t *bytes)
 {
     struct stat info;

@@ -136,8 +136,8 @@ nd_status nd_checkpoint_read(const nd_checkpoint *c, int64_t index, void *values
                     t->part, short_one ? "GMAC" : "SHA-256", hex, t->checksum);
 }
 
-/* Whether there is anything of an optimizer. An imported model has masters alone: its optimizer starts as
- * that of a new run, and the masters may become another type. */
+/* Whether there is anything of an optimizer. An imported model has masters alone: its optimizer
+ * starts as that of a new run, and the masters may become another type. */
 static bool has_state(const nd_checkpoint *c)
 {
     for (int64_t i = 0; i < c->tensor_count; i++)
@@ -160,7 +160,8 @@ done:
     return status;
 }
 
-/* Where ranks have rows of a parameter, `whole` has the shape of all and `into` is where this rank's go. */
+/* Where ranks have rows of a parameter, `whole` has the shape of all and `into` is where this
+ * rank's go. */
 static nd_status restore_tensor(nd_run *run, const nd_checkpoint *c, int64_t param_index,
                                 const char *part, nd_view whole, nd_view into)
 {
@@ -221,8 +222,8 @@ static bool is_residual(const char *part)
     return strcmp(name ? name + 1 : part, "outer_residual") == 0;
 }
 
-/* From a checkpoint of a run without workers: the start is its master, each worker's optimizer its own, and what the
- * outer step keeps is that of a first round. */
+/* From a checkpoint of a run without workers: the start is its master, each worker's optimizer its
+ * own, and what the outer step keeps is that of a first round. */
 static nd_status spread_parameter(nd_run *run, const nd_checkpoint *c, int64_t unit, int64_t index)
 {
     nd_optimizer_state mine[ND_CHECKPOINT_PARTS_MAX];

@@ -1,6 +1,7 @@
-/* Parameters that are owned by rows. Each rank writes the bytes of its rows, parameter after parameter and of each
- * part after part, to a file beside its rank's; when all have done so, rank 0 puts every tensor together, writes it
- * whole into its own file, and removes the others. So a checkpoint does not know about rows. */
+/* Parameters that are owned by rows. Each rank writes the bytes of its rows, parameter after
+ * parameter and of each part after part, to a file beside its rank's; when all have done so, rank 0
+ * puts every tensor together, writes it whole into its own file, and removes the others. So a
+ * checkpoint does not know about rows. */
 #include "core/base/durable_file.h"
 #include "train/checkpoint/checkpoint_hdf5.h"
 #include "train/checkpoint/checkpoint_parts.h"

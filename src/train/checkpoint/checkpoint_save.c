@@ -89,7 +89,8 @@ void nd_save_abandon(nd_run *run)
     discard(run);
 }
 
-/* Once all ranks agreed on the error no rank writes any more: the unfinished directory is removed. */
+/* Once all ranks agreed on the error no rank writes any more: the unfinished directory
+ * is removed. */
 static nd_status fail(nd_run *run, nd_status status)
 {
     const nd_error error = *nd_error_get();
@@ -135,7 +136,8 @@ static bool next_view(saved_views *v, nd_view *view)
     return true;
 }
 
-/* The sum of the bytes of all tensors this rank saves, whether or not there is memory behind them. */
+/* The sum of the bytes of all tensors this rank saves, whether or not there is memory
+ * behind them. */
 size_t nd_save_copy_bytes(const nd_run *run)
 {
     size_t bytes = 0;

@@ -1,6 +1,6 @@
-/* Parameters that are owned by rows, in snapshots: every rank's rows stay in its own file, as slices of the tensor,
- * because rank 0 cannot read what other hosts hold in memory. Checkpoints on disk have whole tensors
- * (checkpoint_rows.c). */
+/* Parameters that are owned by rows, in snapshots: every rank's rows stay in its own file, as
+ * slices of the tensor, because rank 0 cannot read what other hosts hold in memory. Checkpoints on
+ * disk have whole tensors (checkpoint_rows.c). */
 #include "train/checkpoint/checkpoint_parts.h"
 
 #include <stdlib.h>

@@ -205,8 +205,8 @@ nd_status nd_cost_broadcast_each(nd_cost_clocks *c, int group, const double *byt
 
 /* -- the others ------------------------------------------------------------------------------- */
 
-/* All ranks go in step, each sending to the rank `distance` before it, or to its right neighbor; those of a host whose
- * peer is on another share its link. */
+/* All ranks go in step, each sending to the rank `distance` before it, or to its right neighbor;
+ * those of a host whose peer is on another share its link. */
 static double allgather_round(nd_cost_clocks *c, double bytes, int distance, bool right)
 {
     const nd_cost_machine *m = c->m;
@@ -244,7 +244,8 @@ void nd_cost_allgather(nd_cost_clocks *c, double bytes)
     }
 }
 
-/* Down a binomial tree, each part handed on as it comes, to the child with the highest bit first. */
+/* Down a binomial tree, each part handed on as it comes, to the child with the highest
+ * bit first. */
 nd_status nd_cost_broadcast(nd_cost_clocks *c, nd_cost_group group, int root, double bytes)
 {
     const int ranks = group.size, first = group.first;

@@ -38,8 +38,8 @@ static nd_status reduce(simulation *s, const nd_cost_part *part)
     return ND_OK;
 }
 
-/* Reduces a part, or none, while ranks compute: for s->update, and so many seconds of passes. Until both are done and
- * the part's norms are told. */
+/* Reduces a part, or none, while ranks compute: for s->update, and so many seconds of passes. Until
+ * both are done and the part's norms are told. */
 static nd_status settle(simulation *s, const nd_cost_part *part, double passes, double losses,
                         nd_cost *cost)
 {

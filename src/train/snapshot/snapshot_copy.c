@@ -1,5 +1,5 @@
-/* Copies of parts on other ranks, sent in pieces beside the steps that follow: a piece is begun between two
- * steps and goes over the wire while the next one computes. */
+/* Copies of parts on other ranks, sent in pieces beside the steps that follow: a piece is begun
+ * between two steps and goes over the wire while the next one computes. */
 #include "train/snapshot/snapshot_parts.h"
 
 #include <stdlib.h>
@@ -7,7 +7,8 @@
 
 enum { PIECE_BYTES = 1 << 20 };
 
-/* Pieces take at most half of the interval, so that the copies are there long before the next snapshot. */
+/* Pieces take at most half of the interval, so that the copies are there long before the next
+ * snapshot. */
 static int64_t count_pieces(const nd_run *run, const int64_t *bytes)
 {
     int64_t largest = 0;

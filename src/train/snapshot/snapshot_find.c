@@ -1,5 +1,5 @@
-/* The newest whole snapshot, whoever holds its parts: leaders tell of the manifests on their hosts; of each,
- * newest first, ranks check the parts that lie on theirs and tell each other. */
+/* The newest whole snapshot, whoever holds its parts: leaders tell of the manifests on their hosts;
+ * of each, newest first, ranks check the parts that lie on theirs and tell each other. */
 #include "core/base/directory.h"
 #include "core/base/durable_file.h"
 #include "train/checkpoint/manifest.h"

@@ -1,5 +1,6 @@
-/* RUN/snapshot_hosts: on which hosts there may be snapshots of the run, a line each, "HOST DIRECTORY". A host that was
- * lost keeps its own until the run is there again; launch/run.sh goes by this list when the run has ended well. */
+/* RUN/snapshot_hosts: on which hosts there may be snapshots of the run, a line each, "HOST
+ * DIRECTORY". A host that was lost keeps its own until the run is there again; launch/run.sh goes
+ * by this list when the run has ended well. */
 #include "core/base/durable_file.h"
 #include "train/snapshot/snapshot_parts.h"
 

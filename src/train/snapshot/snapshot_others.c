@@ -1,4 +1,5 @@
-/* Snapshots of other runs on this host: removed where their run can be seen not to need them, else named. */
+/* Snapshots of other runs on this host: removed where their run can be seen not to need them, else
+ * named. */
 #include "core/base/directory.h"
 #include "core/base/durable_file.h"
 #include "train/run_lock.h"
@@ -48,7 +49,8 @@ static nd_status read_config(const char *place, int64_t step, nd_config *config)
     return nd_config_read_file(config, path);
 }
 
-/* Whether `directory` still is that of run `id`, and has a whole checkpoint that is not older than `step`. */
+/* Whether `directory` still is that of run `id`, and has a whole checkpoint that is not older than
+ * `step`. */
 static bool has_newer(const char *directory, const char *id, int64_t step)
 {
     char mine[ND_RUN_ID_SIZE], path[ND_CHECKPOINT_PATH_MAX];
@@ -62,7 +64,8 @@ static bool has_newer(const char *directory, const char *id, int64_t step)
     return newer;
 }
 
-/* The lock of a run's directory, NULL where somebody has it: a run that goes on, or one that was cut short. */
+/* The lock of a run's directory, NULL where somebody has it: a run that goes on, or one that was
+ * cut short. */
 static nd_run_lock *acquire_lock(const char *directory)
 {
     char path[ND_CHECKPOINT_PATH_MAX];
@@ -85,8 +88,9 @@ static void remove_all(const char *of_run, const char *place, const nd_checkpoin
         rmdir(of_run);
 }
 
-/* Removes what run `id` has on this host where nothing can be lost by it: while this process holds the lock of the
- * run's directory, which has a checkpoint that is as new. Anything else, or what cannot be seen from here, stays. */
+/* Removes what run `id` has on this host where nothing can be lost by it: while this process holds
+ * the lock of the run's directory, which has a checkpoint that is as new. Anything else, or what
+ * cannot be seen from here, stays. */
 static void remove_if_over(nd_run *run, const char *of_run, const char *id, nd_config *config)
 {
     char place[ND_CHECKPOINT_PATH_MAX];

@@ -1,5 +1,5 @@
-/* Going on from a snapshot: a host reads what its ranks own from memory; parts that it lacks come from a rank
- * that has them, and stay there as parts of the snapshot. */
+/* Going on from a snapshot: a host reads what its ranks own from memory; parts that it lacks come
+ * from a rank that has them, and stay there as parts of the snapshot. */
 #include "core/base/durable_file.h"
 #include "train/snapshot/snapshot_parts.h"
 

@@ -19,8 +19,9 @@ static void forget(nd_backend *b)
     free(b);
 }
 
-/* Opening a device with its libraries takes longer than most tests, and cuDNN's plans a second each: one
- * backend for the whole program. What is handed out shares it, and its owner's destroy leaves it alone. */
+/* Opening a device with its libraries takes longer than most tests, and cuDNN's plans a second
+ * each: one backend for the whole program. What is handed out shares it, and its owner's destroy
+ * leaves it alone. */
 static nd_status share(const nd_cuda_options *options, nd_backend **shared, nd_backend **backend)
 {
     if (!*shared)
@@ -35,8 +36,8 @@ static nd_status share(const nd_cuda_options *options, nd_backend **shared, nd_b
 
 nd_status nd_conformance_device(nd_backend **backend)
 {
-    /* In turn: the faster int8 product, the library's, the project's own, that of every device. The bits are the
-     * same. */
+    /* In turn: the faster int8 product, the library's, the project's own, that of every device. The
+     * bits are the same. */
     static nd_backend *shared[4];
     static int made;
     const char *without = getenv("ND_CUDA_INT8");

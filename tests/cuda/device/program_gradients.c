@@ -1,4 +1,5 @@
-/* What launch/gpu_check.sh needs of HDF5 files, in C because a bare machine's Python cannot read them.
+/* What launch/gpu_check.sh needs of HDF5 files, in C because a bare machine's Python cannot read
+ * them.
  *
  *   PROGRAM tokens FILE             /tokens: drawn integers below 4096, [2, 65]
  *   PROGRAM compare A B LIMIT       gradients of two files of `nanochat_dist grad`: exits 0 when in no

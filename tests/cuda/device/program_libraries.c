@@ -1,6 +1,6 @@
-/* Whether everything that is opened when a GPU is used can be opened here, GPU or not: prints the version of
- * cuBLASLt, NCCL, cuDNN and the compiler that it calls, and what the CUDA runtime says of devices. Exits 1
- * when a library is missing. */
+/* Whether everything that is opened when a GPU is used can be opened here, GPU or not: prints the
+ * version of cuBLASLt, NCCL, cuDNN and the compiler that it calls, and what the CUDA runtime says
+ * of devices. Exits 1 when a library is missing. */
 #include "cuda_backend.h"
 #include "library.h"
 

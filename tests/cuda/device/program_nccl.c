@@ -1,5 +1,6 @@
-/* NCCL with the ranks it was started with (one GPU each; one rank alone will do): sums along the tree and
- * in any order, at once and begun, exact and rounded, and a broadcast, on device memory. Exits 0 when all is right, 77 without a GPU. */
+/* NCCL with the ranks it was started with (one GPU each; one rank alone will do): sums along the
+ * tree and in any order, at once and begun, exact and rounded, and a broadcast, on device memory.
+ * Exits 0 when all is right, 77 without a GPU. */
 #include "cuda_backend.h"
 #include "device_choice.h"
 #include "nccl_comm.h"

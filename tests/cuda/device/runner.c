@@ -1,6 +1,7 @@
-/* Runs the tests of a program one after another in one process, so that the device is opened once and
- * compute-sanitizer sees everything. Exits 77 where there is no GPU. After a test that fails or crashes
- * the rest runs in a fresh process image: a fault of a kernel makes every later call of its process fail.
+/* Runs the tests of a program one after another in one process, so that the device is opened once
+ * and compute-sanitizer sees everything. Exits 77 where there is no GPU. After a test that fails or
+ * crashes the rest runs in a fresh process image: a fault of a kernel makes every later call of its
+ * process fail.
  *
  *   PROGRAM [--only TEXT]   only the tests whose suite::name contains TEXT */
 #include "cuda_backend.h"

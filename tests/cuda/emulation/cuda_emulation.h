@@ -1,8 +1,9 @@
-/* Enough of CUDA to run the kernels of cuda/ on the host: blocks one after another, the threads of a
- * block as fibers that switch at barriers and at the instructions a warp executes together. The order
- * in which warps run changes from barrier to barrier, so that a missing barrier shows; asynchronous
- * copies arrive only when they are waited for; memory is the heap's, so that a sanitizer sees every
- * access outside it. It says nothing about speed, registers or what only the hardware does. */
+/* Enough of CUDA to run the kernels of cuda/ on the host: blocks one after another, the threads of
+ * a block as fibers that switch at barriers and at the instructions a warp executes together. The
+ * order in which warps run changes from barrier to barrier, so that a missing barrier shows;
+ * asynchronous copies arrive only when they are waited for; memory is the heap's, so that a
+ * sanitizer sees every access outside it. It says nothing about speed, registers or what only the
+ * hardware does. */
 #pragma once
 
 #include <math.h>
@@ -63,7 +64,8 @@ static inline uint2 make_uint2(uint32_t x, uint32_t y)
     return {x, y};
 }
 
-/* -- the running thread ------------------------------------------------------------------------- */
+/* -- the running
+ * thread ------------------------------------------------------------------------- */
 
 struct nd_emulated_place {
     dim3 thread, block, block_size, grid_size;
@@ -113,8 +115,8 @@ template <typename F> void nd_emulated_call(void *f)
 /* Runs it, or keeps it while the stream is captured. */
 void nd_emulated_do(std::function<void()> work);
 
-/* What a kernel may ask for at a launch: the default, or what cudaFuncSetAttribute gave it. When it asks for
- * more the launch fails. */
+/* What a kernel may ask for at a launch: the default, or what cudaFuncSetAttribute gave it. When it
+ * asks for more the launch fails. */
 void nd_emulated_allow_shared(const void *kernel, size_t bytes);
 bool nd_emulated_may_launch(const void *kernel, size_t shared);
 
@@ -144,7 +146,8 @@ cudaError_t cudaGetLastError(); /* of any call before; then it is forgotten */
      cudaGetLastError())
 #define ND_DYNAMIC_SHARED(name) unsigned char *const name = nd_emulated_shared()
 
-/* -- instructions ------------------------------------------------------------------------------- */
+/* -- instructions
+ * ------------------------------------------------------------------------------- */
 
 void nd_copy_async(void *shared, const void *global, bool valid);
 void nd_copy_commit();
@@ -180,7 +183,8 @@ static inline float nd_float_of(uint32_t bits)
     return x;
 }
 
-/* -- the runtime -------------------------------------------------------------------------------- */
+/* -- the runtime
+ * -------------------------------------------------------------------------------- */
 
 typedef struct nd_emulated_stream *cudaStream_t;
 typedef struct nd_emulated_event *cudaEvent_t;

@@ -1,7 +1,8 @@
-/* What cuda/hopper.cuh declares, on the host. Copies of tiles arrive at once or, as often, only when their barrier is
- * waited for; products read shared memory when they are waited for, and only then: so what is overwritten too early,
- * or used before it was waited for, gives wrong numbers. Addresses in shared memory are counted from where a block's
- * begins, and operands of products are found through the bits of their descriptions alone. */
+/* What cuda/hopper.cuh declares, on the host. Copies of tiles arrive at once or, as often, only
+ * when their barrier is waited for; products read shared memory when they are waited for, and only
+ * then: so what is overwritten too early, or used before it was waited for, gives wrong numbers.
+ * Addresses in shared memory are counted from where a block's begins, and operands of products are
+ * found through the bits of their descriptions alone. */
 #pragma once
 
 #include "cuda_emulation.h"
@@ -38,6 +39,7 @@ void nd_warpgroup_product(int32_t sums[N / 2], uint64_t left, uint64_t right, bo
 template <int COUNT> void nd_registers_give() {}
 template <int COUNT> void nd_registers_take() {}
 
-/* What may go wrong on a device: the next blocks' products are of wrong signs, or their copies never arrive. */
+/* What may go wrong on a device: the next blocks' products are of wrong signs, or their copies
+ * never arrive. */
 enum nd_emulated_mistake { ND_EMULATED_RIGHT, ND_EMULATED_WRONG_SUMS, ND_EMULATED_NO_COPIES };
 extern "C" void nd_emulated_make_mistake(int mistake);

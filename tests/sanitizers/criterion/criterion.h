@@ -1,6 +1,6 @@
 /* The part of Criterion that the tests use, for the tsan preset only: Criterion starts its tests
- * through a memory arena at a fixed address, which ThreadSanitizer's layout leaves no room for. Here
- * every test is a fork() of the program. Messages and the closing line are Criterion's. */
+ * through a memory arena at a fixed address, which ThreadSanitizer's layout leaves no room for.
+ * Here every test is a fork() of the program. Messages and the closing line are Criterion's. */
 #pragma once
 
 #include <math.h>

@@ -7,8 +7,9 @@
 
 #include "core/backend/cpu/fast_matmul.h"
 
-/* Blocks are whole multiples of ND_ROW_STEP rows: oneDNN's f32 kernels for AVX2 add in another order in
- * rows that are left over, and a row's result must not depend on where in a block it stands. */
+/* Blocks are whole multiples of ND_ROW_STEP rows: oneDNN's f32 kernels for AVX2 add in another
+ * order in rows that are left over, and a row's result must not depend on where in a block it
+ * stands. */
 enum { ND_KEY_TILE = 128, ND_BLOCK_ROWS = 64, ND_ROW_STEP = 16 };
 
 typedef struct nd_attention_plan {
@@ -23,7 +24,8 @@ typedef struct nd_attention_plan {
     float scale;     /* 1/sqrt(head_dim) */
 } nd_attention_plan;
 
-/* How this shape is cut into blocks and tiles, with the threads and the bf16 products that `fast` has. */
+/* How this shape is cut into blocks and tiles, with the threads and the bf16 products that `fast`
+ * has. */
 nd_attention_plan nd_attention_plan_of(const nd_cpu_fast *fast, const nd_attention_shape *shape,
                                        bool all_bf16);
 
@@ -78,7 +80,8 @@ void nd_attention_gather_block(const nd_fast_kernels *k, const nd_attention_plan
 void nd_attention_scatter_block(const nd_fast_kernels *k, const nd_attention_plan *p, nd_view x,
                                 nd_attention_rows rows, int64_t kv_head, const float *in);
 
-/* A tile of keys or values of one head, in any order: row j is token tokens[j], zeros where that is -1. */
+/* A tile of keys or values of one head, in any order: row j is token tokens[j], zeros where that is
+ * -1. */
 void nd_attention_gather_keys(const nd_fast_kernels *k, const nd_attention_plan *p, nd_cview x,
                               int64_t kv_head, const int64_t tokens[ND_KEY_TILE], void *out);
 

@@ -5,10 +5,10 @@
  * they are the left operands of dv += pᵀ dout and dk += dsᵀ q as they stand; only dq = ds k reads
  * them transposed.
  *
- * Keys stand in slots. When only some tokens take part, long sequences have their keys sorted: first
- * those that do, then the others, whose tiles need dq alone. In both lists a query sees a first part,
- * so that the mask stays a triangle. In short ones the two part-filled tiles would cost more than dk
- * and dv that nobody reads. */
+ * Keys stand in slots. When only some tokens take part, long sequences have their keys sorted:
+ * first those that do, then the others, whose tiles need dq alone. In both lists a query sees a
+ * first part, so that the mask stays a triangle. In short ones the two part-filled tiles would cost
+ * more than dk and dv that nobody reads. */
 #include "core/backend/cpu/fast_attention.h"
 
 #include <string.h>

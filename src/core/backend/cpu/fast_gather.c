@@ -2,8 +2,8 @@
  *
  * In place, row i overwrites what a later row may no longer read, but an earlier one may still have
  * to. Rows [i, rows[i]) read nothing that they write, so that threads share them out whole, which
- * memory serves twice as fast as parts of rows. Where such a run is short, at the start, threads share
- * the bytes of each row instead. */
+ * memory serves twice as fast as parts of rows. Where such a run is short, at the start, threads
+ * share the bytes of each row instead. */
 #include "core/backend/cpu/fast_context.h"
 #include "core/backend/cpu/op_families.h"
 

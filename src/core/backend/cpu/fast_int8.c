@@ -38,7 +38,8 @@ static void finish_scaled(const nd_fast_kernels *k, const void *context, nd_tile
     }
 }
 
-/* -- dx ------------------------------------------------------------------------------------------ */
+/* -- dx
+ * ------------------------------------------------------------------------------------------ */
 
 static void encode_rows(nd_cpu_fast *fast, int8_t *codes, float *largest, nd_cview dy)
 {
@@ -80,7 +81,8 @@ static nd_status ternary_gemm_dx_int8_onednn(nd_backend *b, nd_view dx, nd_cview
     return nd_fast_multiply(fast, &product);
 }
 
-/* -- dw ------------------------------------------------------------------------------------------ */
+/* -- dw
+ * ------------------------------------------------------------------------------------------ */
 
 /* One block of tokens of dy, and where its codes go, turned: [out, tokens]. */
 typedef struct token_block {

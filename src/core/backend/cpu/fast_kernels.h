@@ -1,9 +1,10 @@
 /* The vector loops of the fast layer, one table for each instruction set. They work on rows of f32
  * in cache; what touches views, dtypes, threads and memory lives in fast_*.c and is compiled once.
  *
- * Each table comes from fast_kernels_body.h, compiled by fast_kernels_<isa>.c. For one table a result
- * depends on the arguments alone; between tables it may differ in the last bits, because sums run
- * over a different number of lanes. Outputs may be the same array as an input of the same type. */
+ * Each table comes from fast_kernels_body.h, compiled by fast_kernels_<isa>.c. For one table a
+ * result depends on the arguments alone; between tables it may differ in the last bits, because
+ * sums run over a different number of lanes. Outputs may be the same array as an input of the same
+ * type. */
 #pragma once
 
 #include "core/backend/backend.h"

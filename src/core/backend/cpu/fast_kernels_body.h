@@ -64,8 +64,8 @@ static void store_bf16(uint16_t *y, const float *x, int64_t n)
         y[i] = round_bf16(x[i]);
 }
 
-/* Lane j of the loop is one block of Philox4x32-10 (see core/base/rng.c), whose four words round four
- * neighbours. */
+/* Lane j of the loop is one block of Philox4x32-10 (see core/base/rng.c), whose four words round
+ * four neighbours. */
 static void store_bf16_stochastic(uint16_t *y, const float *x, uint64_t key, int64_t first,
                                   int64_t n)
 {
@@ -146,8 +146,8 @@ static void quantize_columns(int8_t *q, const float *x, float factor, const floa
         q[i] = byte_of((x[i] * factor) * factors[i]);
 }
 
-/* Exchanges, in rows r and r + distance of eight, the upper parts of the one's fields of two `distance`
- * bytes with the lower parts of the other's. */
+/* Exchanges, in rows r and r + distance of eight, the upper parts of the one's fields of two
+ * `distance` bytes with the lower parts of the other's. */
 static inline void exchange(uint64_t rows[8][8], int distance, uint64_t low)
 {
     for (int r = 0; r < 8; r++) {
@@ -162,7 +162,8 @@ static inline void exchange(uint64_t rows[8][8], int distance, uint64_t low)
     }
 }
 
-/* Eight rows at a time: words of eight bytes are blocks, and a block is transposed in three steps. */
+/* Eight rows at a time: words of eight bytes are blocks, and a block is transposed in
+ * three steps. */
 static void transpose_bytes(int8_t *y, const int8_t *x, int64_t stride)
 {
     for (int part = 0; part < 8; part++) {
@@ -194,8 +195,8 @@ static void pack(uint8_t *packed, const int8_t *c, int64_t bytes)
                               (c[4 * i + 3] + 1) << 6);
 }
 
-/* A byte's four fields are spread over the bytes of a word, then 1 is taken from each byte; the high
- * bits keep the borrows apart. */
+/* A byte's four fields are spread over the bytes of a word, then 1 is taken from each byte; the
+ * high bits keep the borrows apart. */
 static void unpack(int8_t *c, const uint8_t *packed, int64_t bytes)
 {
     enum { LANES = 64 };

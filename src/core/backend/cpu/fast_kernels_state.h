@@ -1,4 +1,5 @@
-/* The kernels of quantised state: the part of fast_kernels_body.h that includes it, after `pick`. */
+/* The kernels of quantised state: the part of fast_kernels_body.h that includes it,
+ * after `pick`. */
 /* As integers, magnitudes order as they do as floats, with NaN above infinity. */
 static float max_magnitude(const float *x, int64_t n)
 {

@@ -19,8 +19,8 @@ typedef struct nd_matmul_shape {
 
 typedef struct nd_matmul nd_matmul;
 
-/* The products met so far, for `threads` threads, and the bytes that it holds for them. Errors: ND_ENOMEM,
- * ND_EINTERNAL with oneDNN's status. */
+/* The products met so far, for `threads` threads, and the bytes that it holds for them. Errors:
+ * ND_ENOMEM, ND_EINTERNAL with oneDNN's status. */
 nd_status nd_matmul_cache_create(int threads, nd_matmul_cache **cache);
 void nd_matmul_cache_destroy(nd_matmul_cache *cache);
 size_t nd_matmul_cache_bytes(const nd_matmul_cache *cache);
@@ -32,8 +32,8 @@ nd_status nd_matmul_find(nd_matmul_cache *cache, const nd_matmul_shape *shape,
 /* Runs it as `thread`; false when oneDNN refuses. */
 bool nd_matmul_run(const nd_matmul *matmul, int thread, const void *a, const void *b, void *c);
 
-/* For packed_b shapes: bytes of a packed b, the packing by the calling thread, or, in serial code, by
- * all threads, and whether what is packed for one serves the other. */
+/* For packed_b shapes: bytes of a packed b, the packing by the calling thread, or, in serial code,
+ * by all threads, and whether what is packed for one serves the other. */
 size_t nd_matmul_packed_bytes(const nd_matmul *matmul);
 bool nd_matmul_pack(const nd_matmul *matmul, int thread, const void *b, void *packed);
 bool nd_matmul_pack_by_all(const nd_matmul *matmul, const void *b, void *packed);

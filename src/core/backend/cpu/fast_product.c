@@ -16,7 +16,8 @@ int64_t nd_fast_tile_rows(int64_t m)
     return nd_fast_ceil(nd_fast_ceil(m, tiles), STEP) * STEP;
 }
 
-/* Small tiles of a triangle leave more out, and several threads find equal shares; large ones run faster. */
+/* Small tiles of a triangle leave more out, and several threads find equal shares; large ones run
+ * faster. */
 static int64_t tile_rows(const nd_product *p)
 {
     if (p->symmetric)
@@ -151,7 +152,8 @@ static void as_floats(nd_cpu_fast *fast, float *out, nd_cview x)
 
 static nd_status multiply(nd_cpu_fast *fast, const nd_product *p);
 
-/* Exact where oneDNN's integers are not: every partial sum is an integer below 2^24, which f32 holds. */
+/* Exact where oneDNN's integers are not: every partial sum is an integer below 2^24, which f32
+ * holds. */
 static nd_status multiply_in_floats(nd_cpu_fast *fast, const nd_product *p)
 {
     ND_REQUIRE(p->k * 128 * (p->ternary ? 1 : 128) <= 1 << 24);
@@ -169,7 +171,8 @@ static nd_status multiply_in_floats(nd_cpu_fast *fast, const nd_product *p)
     return multiply(fast, &floats);
 }
 
-/* Of f32 the panels are worth their packing from some rows on, and oneDNN's vectors of AVX-512 are faster. */
+/* Of f32 the panels are worth their packing from some rows on, and oneDNN's vectors of AVX-512 are
+ * faster. */
 static bool floats_in_panels(const nd_cpu_fast *fast, const nd_product *p)
 {
     enum { WORTH_PANELS = 64 };

@@ -11,7 +11,8 @@ typedef struct nd_fast_weights {
     void *extra;
 } nd_fast_weights;
 
-/* w: [1, n] in any float type. Valid until the shared workspace is used again. Errors: ND_ENOMEM. */
+/* w: [1, n] in any float type. Valid until the shared workspace is used again.
+ * Errors: ND_ENOMEM. */
 nd_status nd_fast_load_weights(nd_cpu_fast *fast, nd_cview w, size_t extra,
                                nd_fast_weights *weights);
 

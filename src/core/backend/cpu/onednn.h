@@ -1,11 +1,12 @@
-/* oneDNN behind one small seam, the only place that knows its API: versions 2.5 to 3.x. Nothing here says
- * how many threads work on a call: OpenMP's setting does, when it is made and when it runs. */
+/* oneDNN behind one small seam, the only place that knows its API: versions 2.5 to 3.x. Nothing
+ * here says how many threads work on a call: OpenMP's setting does, when it is made and when it
+ * runs. */
 #pragma once
 
 #include "core/backend/backend.h"
 
-/* [rows, cols]; neighbours in a column and in a row are so many elements apart. Both 0: the layout that
- * oneDNN likes best. */
+/* [rows, cols]; neighbours in a column and in a row are so many elements apart. Both 0: the layout
+ * that oneDNN likes best. */
 typedef struct nd_onednn_matrix {
     int64_t rows, cols, row_stride, col_stride;
     nd_dtype dtype;
@@ -17,8 +18,8 @@ enum { ND_ONEDNN_A, ND_ONEDNN_B, ND_ONEDNN_C, ND_ONEDNN_SCRATCH, ND_ONEDNN_OPERA
 typedef struct nd_onednn nd_onednn;
 typedef struct nd_onednn_call nd_onednn_call;
 
-/* oneDNN's CPU, for calls by `threads` threads. Destroy its calls first. Errors: ND_ENOMEM, ND_EINTERNAL
- * with oneDNN's status, as of all that follows. */
+/* oneDNN's CPU, for calls by `threads` threads. Destroy its calls first. Errors: ND_ENOMEM,
+ * ND_EINTERNAL with oneDNN's status, as of all that follows. */
 nd_status nd_onednn_create(int threads, nd_onednn **onednn);
 void nd_onednn_destroy(nd_onednn *onednn);
 

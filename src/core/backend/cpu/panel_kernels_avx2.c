@@ -7,8 +7,8 @@
 
 enum { ROWS = ND_PANEL_ROWS, COLS = ND_PANEL_COLS, QUAD = 4, PAIR = 2 };
 
-/* sum += x in place. Written as instructions, because GCC 12 to 14 keep two copies of each sum of a microkernel,
- * run out of registers, and take 1.6 times as long. */
+/* sum += x in place. Written as instructions, because GCC 12 to 14 keep two copies of each sum of a
+ * microkernel, run out of registers, and take 1.6 times as long. */
 static inline void add_words(__m256i *sum, __m256i x)
 {
     __asm__("vpaddw %1, %0, %0" : "+x"(*sum) : "x"(x));
@@ -129,7 +129,8 @@ static void multiply_codes(void *sums, int64_t stride, const void *a, const void
     }
 }
 
-/* -- s16 times s16 ------------------------------------------------------------------------------ */
+/* -- s16 times
+ * s16 ------------------------------------------------------------------------------ */
 
 static void pack_rows_words(void *out, const void *a, int64_t down, int64_t across, int64_t rows,
                             int64_t k)
@@ -192,8 +193,8 @@ static void multiply_words(void *sums, int64_t stride, const void *a, const void
 
 /* -- f32 times f32 ----------------------------------------------------------------------------- */
 
-/* out, 8 rows of `width`: in its first 8 columns the next 8 values of each of 8 rows of x. Of rows that are
- * not there the last is read again. */
+/* out, 8 rows of `width`: in its first 8 columns the next 8 values of each of 8 rows of x. Of rows
+ * that are not there the last is read again. */
 static void turn_eight(float *out, int64_t width, const float *x, int64_t across, int64_t rows)
 {
     __m256 r[8], t[8];

@@ -2,8 +2,8 @@
 
 #include <string.h>
 
-/* Multiples of the panels; a tile's sums stay in the second-level cache. The tiles of a triangle are smaller, so
- * that threads find equal shares. */
+/* Multiples of the panels; a tile's sums stay in the second-level cache. The tiles of a triangle
+ * are smaller, so that threads find equal shares. */
 enum { TILE_ROWS = 96, TRIANGLE_ROWS = 48, TILE_COLS = 512 };
 
 typedef struct panel_call {

@@ -3,8 +3,8 @@
 
 #include "core/backend/cpu/fast_context.h"
 
-/* What happens to a finished tile: rows [row, row + rows) and columns [col, col + cols) of c, rows of
- * `values` (f32 or i32) `stride` elements apart. */
+/* What happens to a finished tile: rows [row, row + rows) and columns [col, col + cols) of c, rows
+ * of `values` (f32 or i32) `stride` elements apart. */
 typedef struct nd_tile {
     int64_t row, rows, col, cols, stride;
     void *values;

@@ -5,9 +5,9 @@
 
 #include <stdlib.h>
 
-/* A whole tile and a rest in each direction; the inner dimension is that of a block of tokens, short of
- * one, so that it is odd. Rows and columns repeat after KINDS, so that few sums are to be expected: this is
- * part of every rank's start. */
+/* A whole tile and a rest in each direction; the inner dimension is that of a block of tokens,
+ * short of one, so that it is odd. Rows and columns repeat after KINDS, so that few sums are to be
+ * expected: this is part of every rank's start. */
 enum { ROWS = 67, COLS = 49, INNER = ND_INT8_TOKENS - 1, KINDS = 8 };
 
 typedef struct operands {
@@ -24,8 +24,8 @@ static void keep_sums(const nd_fast_kernels *k, const void *context, nd_tile til
             c[(tile.row + i) * COLS + tile.col + j] = ((int32_t *)tile.values)[i * tile.stride + j];
 }
 
-/* Extremes in all pairs of signs: `pattern` 0 is one sign throughout, 1 alternates along the sums, 2
- * mixes all. Codes are -1 and 1 in the places of the extremes. */
+/* Extremes in all pairs of signs: `pattern` 0 is one sign throughout, 1 alternates along the sums,
+ * 2 mixes all. Codes are -1 and 1 in the places of the extremes. */
 static int8_t extreme(int pattern, int64_t row, int64_t position, bool code)
 {
     const int64_t index = row % KINDS;
