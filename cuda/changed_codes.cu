@@ -83,8 +83,6 @@ __device__ __forceinline__ T scan(T value, T *all)
     return lane > 0 ? OP<T>::of(before, left) : before;
 }
 
-/* -- making ----------------------------------------------------------------------------------- */
-
 /* Of the codes of a thread, bit by bit: those that change, and those that become the second of the
  * other two. */
 struct changes {
@@ -291,8 +289,6 @@ __global__ void write_kernel(uint8_t *stream, const entry_head *head, const make
         write_tile(codes, tiles + blockIdx.x, before, now, count, wide);
 }
 
-/* -- taking ----------------------------------------------------------------------------------- */
-
 /* What the host knows of an entry. */
 struct expected {
     const uint8_t *stream;
@@ -441,8 +437,6 @@ __global__ void apply_kernel(int8_t *codes, uint8_t *scales, const entry_head *h
         }
     }
 }
-
-/* -- the table -------------------------------------------------------------------------------- */
 
 size_t work_bytes(int64_t codes, int64_t stream)
 {

@@ -228,8 +228,6 @@ static nd_status exchange_by_host(nd_code_stream *s, nd_model *model, const nd_v
     return exchange(s, model, comm, bytes + nd_comm_group_first(comm), send_by_host, take_by_host);
 }
 
-/* -- on a device ------------------------------------------------------------------------------ */
-
 static nd_code_entry entry_of(const nd_model *model, int64_t index)
 {
     const nd_weight *w = &model->weights[index];

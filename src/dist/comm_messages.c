@@ -258,8 +258,6 @@ static nd_status messages_exchange(nd_comm *comm, const nd_comm_exchange *x)
     return status;
 }
 
-/* -- collectives beside the caller ------------------------------------------------------------ */
-
 /* A reduction whose bits do not depend on what is done with it. */
 static bool is_exact(const nd_comm_job *job)
 {
@@ -404,8 +402,6 @@ static nd_status messages_finish(nd_comm *comm)
     comm->wait_seconds += nd_wire_now(wire_of(comm)) - start;
     return status;
 }
-
-/* -- begin and end ---------------------------------------------------------------------------- */
 
 static void messages_abort(nd_comm *comm, int exit_code)
 {

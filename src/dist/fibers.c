@@ -36,8 +36,7 @@ static fiber *at(const nd_fibers *f, int index)
     return &f->list[index == HOME ? f->count : index];
 }
 
-/* -- the heap: ties go to the lower number ---------------------------------------------------- */
-
+/* Order of the heap; ties go to the lower index. */
 static bool before(const nd_fibers *f, int a, int b)
 {
     const double left = f->list[a].clock, right = f->list[b].clock;
@@ -67,8 +66,6 @@ static int pop(nd_fibers *f)
     f->ready[i] = moved;
     return first;
 }
-
-/* -- from one to the next --------------------------------------------------------------------- */
 
 static void keep_error(fiber *left)
 {

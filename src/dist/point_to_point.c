@@ -107,8 +107,6 @@ static nd_status wait(nd_wire *wire, int slot)
     return wire->transport->ops.wait(wire->transport, slot);
 }
 
-/* -- one by one ------------------------------------------------------------------------------- */
-
 static char *memory_of(char *parts, int64_t number)
 {
     return parts + (size_t)(number % ND_WIRE_DEPTH) * ND_WIRE_PART_BYTES;
@@ -161,8 +159,6 @@ void nd_wire_give_up(nd_wire *wire)
     wire->transport->failed = true;
     wire->transport->ops.let_go(wire->transport);
 }
-
-/* -- long messages ---------------------------------------------------------------------------- */
 
 /* One movement of parts: a message in, a message out, or both. */
 typedef struct movement {

@@ -101,8 +101,6 @@ static int tag_of(const mpi_transport *t)
            t->base.situation.kind;
 }
 
-/* -- telling what happened -------------------------------------------------------------------- */
-
 /* Answers whoever asks. */
 static void answer(mpi_transport *t)
 {
@@ -229,8 +227,6 @@ static void notice(mpi_transport *t, double since_signal)
     fprintf(stderr, "nanochat_dist: asked to stop: %s\n", text);
     fflush(stderr);
 }
-
-/* -- messages --------------------------------------------------------------------------------- */
 
 static nd_status wait_for(nd_transport *transport, int slot)
 {

@@ -48,8 +48,6 @@ nd_status nd_weight_wire_unpack(nd_backend *b, const nd_weight *w, nd_weight_wir
     return w->packed.data ? b->ops.pack_codes(b, w->packed, nd_as_const(w->codes)) : ND_OK;
 }
 
-/* -- changes ---------------------------------------------------------------------------------- */
-
 static int64_t blocks_of(int64_t count)
 {
     return (count + ND_DELTA_BLOCK - 1) / ND_DELTA_BLOCK;

@@ -1,8 +1,5 @@
 #include "optim/state_codec.h"
 
-/* -- f32
- * ------------------------------------------------------------------------------------------ */
-
 static nd_status reserve_fp32(nd_state *s, nd_arena *arena)
 {
     return nd_arena_reserve(arena, ND_F32, s->rows, s->cols, &s->parts[0]);
@@ -24,9 +21,6 @@ static nd_status store_fp32(nd_backend *b, const nd_state *s, const nd_state_scr
 }
 
 const nd_state_codec nd_state_fp32 = {"fp32", 1, {""}, reserve_fp32, load_fp32, store_fp32};
-
-/* -- 8 bits in
- * blocks ----------------------------------------------------------------------------- */
 
 nd_blocks nd_state_blocks(const nd_state *s)
 {
@@ -71,9 +65,6 @@ const nd_state_codec nd_state_dynamic8 = {"8-bit dynamic", 2,           {"_codes
                                           reserve_blocks,  load_blocks, store_blocks};
 const nd_state_codec nd_state_dynamic8_unsigned = {
     "8-bit dynamic, unsigned", 2, {"_codes", "_scales"}, reserve_blocks, load_blocks, store_blocks};
-
-/* -- choice
- * --------------------------------------------------------------------------------------- */
 
 const nd_state_codec *nd_state_codec_momentum(int bits, int64_t rows, int64_t cols)
 {

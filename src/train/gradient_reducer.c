@@ -132,8 +132,6 @@ void nd_gradient_reducer_begin_step(nd_gradient_reducer *r, int64_t step, int64_
     r->sample = sample;
 }
 
-/* -- from slots to owners --------------------------------------------------------------------- */
-
 /* Where the sketch of a parameter that has one stands among the pieces. */
 static int64_t sketch_piece(const nd_gradient_reducer *r, int64_t index)
 {
@@ -283,8 +281,6 @@ nd_status nd_gradient_reducer_discard(nd_gradient_reducer *r)
         ND_TRY(r->comm->ops.finish(r->comm));
     return nd_gradient_reducer_reset_all_feedback(r);
 }
-
-/* -- what was reduced ------------------------------------------------------------------------- */
 
 nd_cview nd_gradient_reducer_sum(const nd_gradient_reducer *r, int64_t index)
 {

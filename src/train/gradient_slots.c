@@ -4,8 +4,6 @@
 
 #include <stdlib.h>
 
-/* -- memory ----------------------------------------------------------------------------------- */
-
 nd_status nd_gradient_slots_create(nd_gradient_reducer *r)
 {
     nd_gradient_slots *s = &r->slots;
@@ -96,8 +94,6 @@ nd_status nd_gradient_slots_reserve(nd_gradient_reducer *r, nd_arena *arena)
         ND_TRY(nd_arena_reserve(arena, ND_F32, sketches, sketch, &s->sketches[slot]));
     return ND_OK;
 }
-
-/* -- from the backward pass into slots -------------------------------------------------------- */
 
 nd_view nd_gradient_slots_sketch(const nd_gradient_reducer *r, int slot, int64_t index)
 {

@@ -42,8 +42,6 @@ static nd_view *residual_of(const nd_run *run, int i, int64_t index)
     return &run->rounds->outer.residuals[i * run->model->params.count + index];
 }
 
-/* -- memory ----------------------------------------------------------------------------------- */
-
 nd_status nd_outer_create(nd_run *run, nd_rounds *rounds)
 {
     nd_outer *o = &rounds->outer;
@@ -130,8 +128,6 @@ nd_status nd_outer_reserve_wire(nd_run *run, nd_arena *arena)
     return reserve_host(run, arena);
 }
 
-/* -- what a checkpoint holds ------------------------------------------------------------------ */
-
 static int add_residual(nd_view residual, nd_optimizer_state *states)
 {
     if (residual.rows == 0)
@@ -159,8 +155,6 @@ int nd_outer_worker_states(const nd_run *run, int i, int64_t index, nd_optimizer
 {
     return add_residual(*residual_of(run, i, index), states);
 }
-
-/* -- a part of a parameter -------------------------------------------------------------------- */
 
 /* Values [first, first + count) of a view as f32 in host memory: where they lie, or in `room`. */
 static nd_status fetch(nd_backend *b, nd_view view, int64_t first, int64_t count, float *room,
@@ -305,8 +299,6 @@ static nd_status move_start(const nd_run *run, const part *p, const void *messag
         room[i] = values[i] - change[i];
     return b->ops.upload(b, (float *)start.data + p->first, room, (size_t)p->count * sizeof *room);
 }
-
-/* -- the step --------------------------------------------------------------------------------- */
 
 /* The next part whose home is rank `home` of `across`, of parameters that this rank's
  * place owns. */

@@ -66,8 +66,6 @@ void nd_rounds_count_traffic(nd_run *run)
     move_traffic(run->comm, run->rounds->across);
 }
 
-/* -- begin and end ---------------------------------------------------------------------------- */
-
 static nd_status check_ranks(const nd_config *c, int ranks)
 {
     const int64_t workers = c->dist.workers;
@@ -172,8 +170,6 @@ void nd_rounds_destroy(nd_rounds *r)
     nd_comm_destroy(r->inside);
     free(r);
 }
-
-/* -- the common model ------------------------------------------------------------------------- */
 
 static nd_status copy_view(nd_backend *b, nd_view into, nd_view from)
 {

@@ -31,9 +31,6 @@ static int hosts_of(const int *local, int ranks, int *sizes)
     return hosts;
 }
 
-/* -- chosen
- * ------------------------------------------------------------------------------------- */
-
 /* What no cost model is asked about; NULL: nothing. */
 static const char *reason_for_one(const nd_run *run, const int *sizes, int hosts)
 {

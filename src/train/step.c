@@ -47,9 +47,6 @@ typedef struct step_report {
 } step_report;
 _Static_assert(sizeof(step_report) == ND_STEP_REPORT_BYTES, "the plan counts it");
 
-/* -- time
- * ----------------------------------------------------------------------------------------- */
-
 static void start_lap(stopwatch *watch, nd_run *run)
 {
     nd_rounds_count_traffic(run);
@@ -66,8 +63,6 @@ static void end_lap(stopwatch *watch, nd_run *run, nd_phase phase, bool with_wai
     watch->times.ms[phase] += (float)(1e3 * (nd_fault_seconds(run->comm) - watch->started - waits));
     start_lap(watch, run);
 }
-
-/* -- batch ------------------------------------------------------------------------------------ */
 
 /* A rank without data takes part with tokens of no meaning until losses are shared: then all ranks
  * know, and none has updated anything. */
@@ -87,8 +82,6 @@ static nd_status next_batch(nd_run *run, step_batch *batch, stopwatch *watch)
     batch->tokens = batch->stand_in;
     return batch->stand_in ? ND_OK : status;
 }
-
-/* -- judgement -------------------------------------------------------------------------------- */
 
 /* Adds the losses of all micro-batches in their order and finds the first that is not finite. */
 static void add_losses(const nd_run *run, const leaf_loss *all, nd_step_result *result)
@@ -210,8 +203,6 @@ static bool good(const nd_step_result *result)
 {
     return result->judgement.verdict == ND_VERDICT_GOOD;
 }
-
-/* -- the step --------------------------------------------------------------------------------- */
 
 static void prepare_model(nd_run *run)
 {

@@ -230,8 +230,6 @@ Test(backend, rope_agrees_with_the_reference_in_both_styles_and_directions)
     harness_close(&h);
 }
 
-/* -- codes ------------------------------------------------------------------------------------- */
-
 static void codes_case(harness *h, int64_t rows, int64_t n, nd_dtype x_type, nd_dtype y_type)
 {
     const nd_cview w = nd_as_const(random_floats(h, x_type, rows, n, 0.02f));
@@ -313,8 +311,6 @@ Test(backend, codes_of_a_row_that_is_not_finite_have_a_scale_that_says_so)
         }
     harness_close(&h);
 }
-
-/* -- embedding and loss ------------------------------------------------------------------------ */
 
 Test(backend, embedding_and_its_gradient_agree_with_the_reference)
 {
@@ -409,8 +405,6 @@ Test(backend, cross_entropy_agrees_with_the_reference)
 {
     over_shapes_and_dtypes(cross_entropy_case);
 }
-
-/* -- optimizers -------------------------------------------------------------------------------- */
 
 static void momentum_case(harness *h, int64_t rows, int64_t n, nd_dtype g_type, nd_dtype u_type)
 {

@@ -245,8 +245,6 @@ Test(products, long_sums_do_not_depend_on_threads)
     harness_close(&h);
 }
 
-/* -- attention --------------------------------------------------------------------------------- */
-
 static const nd_attention_shape attentions[] = {
     {1, 1, 1, 1, 1, 1, {0}},     {2, 17, 17, 4, 2, 16, {0}},  {1, 130, 200, 6, 2, 64, {0}},
     {2, 1, 37, 4, 4, 8, {0}},    {1, 3, 150, 8, 2, 64, {0}},  {1, 300, 300, 2, 2, 64, {0}},
@@ -313,8 +311,6 @@ Test(products, attention_with_large_scores_is_finite)
         check_attention(&h, &attentions[s], ND_F32, ND_F32, 8.0f);
     harness_close(&h);
 }
-
-/* -- workspace --------------------------------------------------------------------------------- */
 
 Test(products, the_workspace_grows_with_new_shapes_only)
 {

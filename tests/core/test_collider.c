@@ -82,9 +82,6 @@ Test(collider, rounds_the_rows_up_with_padding)
         cr_assert_eq(kept[i], -1);
 }
 
-/* -- the backward
- * pass -------------------------------------------------------------------------- */
-
 static nd_model_config collider_config(nd_arch arch, nd_dtype compute, double threshold,
                                        double sparsity)
 {

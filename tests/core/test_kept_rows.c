@@ -224,9 +224,6 @@ static int calls_of(const char *op, int64_t rows)
     return found;
 }
 
-/* -- the backward
- * pass --------------------------------------------------------------------------- */
-
 static nd_model_config filtering_config(nd_arch arch)
 {
     nd_model_config config = nd_model_fixture_config(arch, ND_BF16);
@@ -328,9 +325,6 @@ Test(kept_rows, products_of_the_head_have_few_different_numbers_of_rows)
                          (long long)seen.list[i].rows);
     nd_model_fixture_destroy(&f);
 }
-
-/* -- heads one after another
- * ----------------------------------------------------------------------- */
 
 /* The products of one head: logits, their gradient's way back to the state, and to the head. */
 static void check_head(const call *c, const void *logits, const void *head, const void *dhead)

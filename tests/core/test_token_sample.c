@@ -90,9 +90,7 @@ Test(token_sample, represents_a_run_of_the_order_by_its_share_to_within_one_toke
     }
 }
 
-/* -- gradients: the sample's losses alone are masked and weighted, all keys and values stay
- * ---------- */
-
+/* For tests of gradients: only the sample's losses are masked and weighted; keys and values stay. */
 static struct {
     nd_backend_ops ops;
     const nd_model *model;
@@ -154,8 +152,8 @@ static double *flat_gradient(const nd_model_fixture *f, int64_t *count)
     return flat;
 }
 
-/* |mean over draws - full gradient||^2 as a multiple of what it is expected to be, the variance of one
- * draw divided by their number. */
+/* |mean over draws - full gradient|^2 as a multiple of its expectation, the variance of one draw
+ * divided by their number. */
 static double excess_of_mean(bool unweighted)
 {
     enum { DRAWS = 400 };

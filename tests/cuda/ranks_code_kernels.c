@@ -32,9 +32,6 @@ typedef struct results {
     int waits, changed; /* in the last step */
 } results;
 
-/* -- the seam to devices, for a program of its own
- * ------------------------------------------------- */
-
 static nd_status count_download(nd_backend *b, void *host, const void *memory, size_t bytes)
 {
     waits += in_comm == 0;
@@ -102,9 +99,6 @@ void nd_device_detach(nd_comm *comm)
         comm->ops = base;
     base.name = NULL;
 }
-
-/* -- training
- * ----------------------------------------------------------------------------------- */
 
 #define DO(expression)                                                                             \
     do {                                                                                           \

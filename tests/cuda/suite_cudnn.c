@@ -141,9 +141,6 @@ Test(cudnn, kept_tokens_go_backward_from_what_cudnn_went_forward)
     harness_close(&h);
 }
 
-/* -- on memory of the
- * device -------------------------------------------------------------------- */
-
 enum { BUFFERS = 9, REPEATS = 5 }; /* q, k, v, dout; o, lse, dq, dk, dv */
 
 typedef struct pass_memory {

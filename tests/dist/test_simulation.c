@@ -38,8 +38,6 @@ static void run(const nd_simulated_machine *machine, nd_simulated_rank main, voi
                            __LINE__, #condition);                                                  \
     } while (0)
 
-/* -- sums ------------------------------------------------------------------------------------- */
-
 /* Pieces of one to four parts of 256 bytes. */
 enum { PIECES = 7, COUNT_MAX = 250, SLOTS_MAX = 8, PART_BYTES = 256 };
 static const int64_t counts[PIECES] = {250, 3, 64, 100, 65, 1, 192};
@@ -322,8 +320,6 @@ Test(simulation, shortened_sums_have_the_same_bits_and_take_fewer_bytes_between_
     }
 }
 
-/* -- the rest of the contract ----------------------------------------------------------------- */
-
 static char byte_at(size_t i, int rank)
 {
     return (char)(i * 31 + i / 4096 + (size_t)rank * 7);
@@ -456,8 +452,6 @@ Test(simulation, a_message_takes_latency_and_bytes_from_when_both_ranks_are_ther
     cr_assert_eq(received[1], 1000);
     cr_assert_eq(sent[1] + received[0], 0);
 }
-
-/* -- errors ----------------------------------------------------------------------------------- */
 
 static nd_status leave_early(nd_simulation *simulation, nd_comm *comm, void *context)
 {

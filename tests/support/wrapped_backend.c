@@ -9,9 +9,6 @@
 
 enum { MARGIN = 256, MARGIN_BYTE = 0xa5 };
 
-/* -- remote
- * ------------------------------------------------------------------------------------- */
-
 static char *translate(const wrapper *w, const void *outside, size_t bytes)
 {
     const char *at = outside;
@@ -88,9 +85,6 @@ static nd_status remote_download(nd_backend *b, void *host, const void *device, 
     w->waits++;
     return w->inner->ops.download(w->inner, host, from, bytes);
 }
-
-/* -- mirror
- * ------------------------------------------------------------------------------------- */
 
 static bool overlap(const region *r, const char *at, size_t bytes)
 {
@@ -180,9 +174,6 @@ static nd_status mirror_move(nd_backend *b, void *to, const void *from, size_t b
         memcpy(to, from, bytes);
     return ND_OK;
 }
-
-/* -- both
- * --------------------------------------------------------------------------------------- */
 
 static nd_status create(nd_backend *inner, const wrapper *like, nd_backend_ops ops,
                         nd_backend **backend)

@@ -261,8 +261,6 @@ Test(cost_model, refuses_ranks_that_cannot_share_the_sum)
     cr_assert_neq(nd_cost_predict(&machine, &work, &cost), ND_OK);
 }
 
-/* -- beside the real collectives on simulated links -------------------------------------------- */
-
 enum { PIECES = 60, PARTS = 6 };
 
 /* When pieces are reduced: after all passes; beside them, layer by layer; after those of their
@@ -355,9 +353,6 @@ Test(cost_model, predicts_reductions_and_updates_within_the_backward_pass)
         for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
             compare_with_simulation(sizes[i][0], sizes[i][1], ND_GRADIENT_WIRE_FP32, how);
 }
-
-/* -- applied to
- * configurations ------------------------------------------------------------------ */
 
 TestSuite(plan_cost, .init = nd_test_run_setup, .fini = nd_test_run_teardown);
 

@@ -206,9 +206,6 @@ Test(groups, the_plan_knows_the_bytes_and_the_memory_of_groups)
     cr_assert(masters[0] < masters[1] && masters[1] < masters[2]);
 }
 
-/* -- chosen by the cost
- * model --------------------------------------------------------------------- */
-
 /* Four ranks on two hosts with 0.01 Gbit/s between them. */
 static nd_plan_groups predict(int64_t galore_rank, const char *batch)
 {

@@ -154,9 +154,6 @@ Test(plan, refuses_a_batch_that_the_ranks_cannot_share)
     cr_assert(strstr(output, "3 ranks cannot share evenly") != NULL, "%s", output);
 }
 
-/* -- a device that is too
- * small ------------------------------------------------------------------ */
-
 static struct {
     nd_status (*allocate)(nd_backend *b, size_t bytes, void **memory);
     size_t left;

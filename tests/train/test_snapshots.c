@@ -215,8 +215,6 @@ Test(snapshots, beyond_snapshot_memory_are_off_and_the_limit_is_named)
         "|| exit 3; same run && $B plan --config $C $SET --ranks 2 | grep -q '^snapshots (MiB)'");
 }
 
-/* -- launch/run.sh ---------------------------------------------------------------------------- */
-
 #define RUN                                                                                        \
     "R() { ND_PROGRAM=$P ND_MPIRUN_OPTIONS=--oversubscribe bash " ND_SOURCE_DIR                    \
     "/launch/run.sh \"$@\" > out 2>&1; };"

@@ -150,7 +150,7 @@ typedef struct nd_backend_ops {
     void (*release)(nd_backend *b, void *memory, size_t bytes);
     nd_status (*synchronize)(nd_backend *b);
 
-    /* -- recordings -------------------------------------------------------------------------- */
+    /* Recordings. */
 
     /* Until record_end, ops are recorded with their arguments instead of run. Upload, download,
      * allocate and synchronize then fail, and so does an op that needs more workspace than any

@@ -83,9 +83,6 @@ nd_status nd_mtp_train_heads(nd_model *m, const nd_backward_rows *part, float gr
     return zero_heads(m, active, into);
 }
 
-/* -- blocks
- * --------------------------------------------------------------------------------------- */
-
 static const nd_weight *block_weight(const nd_model *m, int64_t k, nd_mtp_param which)
 {
     return &m->weights[nd_params_mtp_index(&m->params, k, which)];

@@ -68,8 +68,6 @@ void nd_cost_carry(nd_cost_clocks *c, int from, int to, double bytes, double rea
     c->bytes += bytes;
 }
 
-/* -- messages that are started ahead ---------------------------------------------------------- */
-
 static void open_windows(nd_cost_clocks *c)
 {
     memset(c->windows, 0, (size_t)c->m->ranks * sizeof *c->windows);
@@ -111,8 +109,6 @@ double nd_cost_part_bytes(const nd_cost_machine *m, double bytes)
     return least > m->part_bytes ? ND_WIRE_BLOCK_BYTES * ceil(least / ND_WIRE_BLOCK_BYTES)
                                  : m->part_bytes;
 }
-
-/* -- the ring --------------------------------------------------------------------------------- */
 
 /* What a rank sends to its right neighbour: its own parts, then those of the ranks at its left. */
 typedef struct stream {
@@ -202,8 +198,6 @@ nd_status nd_cost_broadcast_each(nd_cost_clocks *c, int group, const double *byt
     free(g.out);
     return ND_OK;
 }
-
-/* -- the others ------------------------------------------------------------------------------- */
 
 /* All ranks go in step, each sending to the rank `distance` before it, or to its right neighbor;
  * those of a host whose peer is on another share its link. */

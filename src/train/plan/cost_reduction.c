@@ -38,8 +38,6 @@ typedef struct reduction {
     int top;
 } reduction;
 
-/* -- who sends what to whom ------------------------------------------------------------------- */
-
 static void count_message(void *context, int level, int from, int to)
 {
     (void)from, (void)to;
@@ -93,8 +91,6 @@ static void share_acts(reduction *r, int64_t total)
         r->acts[r->places[r->messages[i].to].end++] = (int32_t)i;
     }
 }
-
-/* -- in the order of time --------------------------------------------------------------------- */
 
 static bool before(const reduction *r, int a, int b)
 {
@@ -252,8 +248,6 @@ static void go_on(reduction *r, int rank)
     if (goes)
         all_left(r, rank);
 }
-
-/* -- the whole -------------------------------------------------------------------------------- */
 
 static nd_status take_memory(reduction *r, int64_t total)
 {

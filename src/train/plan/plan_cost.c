@@ -29,8 +29,6 @@ typedef struct table {
     double passes, optimizer; /* seconds: of one rank's micro-batches; of an update of everything */
 } table;
 
-/* -- what is computed ------------------------------------------------------------------------- */
-
 /* Operations of the passes of a token as they are done while all heads run. */
 static nd_pass_operations token_operations(const nd_config *c, const nd_model_config *m)
 {
@@ -90,8 +88,6 @@ static nd_status list_groups(table *t)
     t->groups[t->groups_count++] = (group){nd_params_embedding(params), 1, 1.0};
     return ND_OK;
 }
-
-/* -- what is sent ----------------------------------------------------------------------------- */
 
 /* Whether this parameter's subspace is replaced in a step like most others. */
 static bool usually_due(const nd_run *run, int64_t index)
@@ -213,8 +209,6 @@ static bool shortens(const nd_run *run, const nd_plan_machine *m)
            (choice == ND_SHORTEN_ON ||
             (choice == ND_SHORTEN_AUTO && m->between.per_byte * ND_SHORTENING_SLOW > 1.0));
 }
-
-/* -- the prediction --------------------------------------------------------------------------- */
 
 /* nd_cost_predict, or what takes its place. */
 typedef nd_status (*estimate)(const nd_cost_machine *machine, const nd_cost_work *work,

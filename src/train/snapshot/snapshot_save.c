@@ -36,8 +36,6 @@ size_t nd_snapshot_share_bytes(const nd_run *run)
     return 2 * nd_save_copy_bytes(run);
 }
 
-/* -- what is planned -------------------------------------------------------------------------- */
-
 /* Bytes that snapshots take on the fullest host. */
 static double most_bytes(const nd_run *run, const int64_t *shares, int *fullest)
 {
@@ -135,8 +133,6 @@ nd_status nd_snapshots_start(nd_run *run)
                     s->root, others);
     return ND_OK;
 }
-
-/* -- a snapshot ------------------------------------------------------------------------------- */
 
 bool nd_snapshot_ready(const nd_run *run)
 {

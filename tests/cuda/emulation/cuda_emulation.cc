@@ -14,8 +14,6 @@ extern "C" {
 #include <ucontext.h>
 #endif
 
-/* -- fibers ------------------------------------------------------------------------------------- */
-
 namespace
 {
 
@@ -294,8 +292,6 @@ const void *nd_emulated_deposit(int lane)
 {
     return warps[(size_t)here->warp].deposits[here->parity][lane];
 }
-
-/* -- instructions ------------------------------------------------------------------------------- */
 
 void nd_copy_async(void *shared, const void *global, bool valid)
 {

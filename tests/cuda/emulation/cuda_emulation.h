@@ -64,8 +64,7 @@ static inline uint2 make_uint2(uint32_t x, uint32_t y)
     return {x, y};
 }
 
-/* -- the running
- * thread ------------------------------------------------------------------------- */
+/* The running thread. */
 
 struct nd_emulated_place {
     dim3 thread, block, block_size, grid_size;
@@ -146,8 +145,7 @@ cudaError_t cudaGetLastError(); /* of any call before; then it is forgotten */
      cudaGetLastError())
 #define ND_DYNAMIC_SHARED(name) unsigned char *const name = nd_emulated_shared()
 
-/* -- instructions
- * ------------------------------------------------------------------------------- */
+/* Instructions. */
 
 void nd_copy_async(void *shared, const void *global, bool valid);
 void nd_copy_commit();
@@ -183,8 +181,7 @@ static inline float nd_float_of(uint32_t bits)
     return x;
 }
 
-/* -- the runtime
- * -------------------------------------------------------------------------------- */
+/* The runtime. */
 
 typedef struct nd_emulated_stream *cudaStream_t;
 typedef struct nd_emulated_event *cudaEvent_t;

@@ -80,8 +80,6 @@ size_t size_of(cudnnBackendAttributeType_t type)
     }
 }
 
-/* -- execution ---------------------------------------------------------------------------------- */
-
 using four = std::array<int64_t, 4>; /* a shape, strides or a place */
 
 int64_t row_major(const four &dim, const four &p)
@@ -315,8 +313,6 @@ struct execution {
         }
     }
 };
-
-/* -- the interface ------------------------------------------------------------------------------ */
 
 size_t get_version(void)
 {

@@ -92,8 +92,6 @@ const char *cudaGetErrorString(cudaError_t code)
     return code == cudaErrorMemoryAllocation ? "out of memory" : "no error";
 }
 
-/* -- graphs ------------------------------------------------------------------------------------- */
-
 struct nd_emulated_graph {
     std::vector<std::function<void()>> work;
 };

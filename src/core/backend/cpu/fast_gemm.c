@@ -4,8 +4,6 @@
 
 #include <string.h>
 
-/* -- the ternary forward ----------------------------------------------------------------------- */
-
 typedef struct forward_context {
     nd_view y;
     const float *a;
@@ -126,8 +124,6 @@ static nd_status ternary_gemm_onednn(nd_backend *b, nd_view y, nd_cview q, nd_cv
     return nd_fast_multiply(fast, &product);
 }
 
-/* -- tiles of floats --------------------------------------------------------------------------- */
-
 typedef struct blend_context {
     nd_view c;
     float alpha, beta;
@@ -184,8 +180,6 @@ nd_dtype nd_fast_product_dtype(const nd_cpu_fast *fast, bool bf16)
 {
     return bf16 && nd_fast_multiplies_bf16(fast) ? ND_BF16 : ND_F32;
 }
-
-/* -- the ternary backward ---------------------------------------------------------------------- */
 
 /* Codes are exact in bf16, so the scale stays outside the product. Group scales (rare) are folded
  * into an f32 weight instead. */
@@ -270,8 +264,6 @@ static nd_status ternary_gemm_dw_onednn(nd_backend *b, nd_view dw, nd_cview dy, 
         .accumulate = beta != 0.0f};
     return nd_fast_multiply(fast, &product);
 }
-
-/* -- dense products ---------------------------------------------------------------------------- */
 
 static nd_status gemm_onednn(nd_backend *b, nd_view c, nd_cview a, bool transpose_a, nd_cview bb,
                              bool transpose_b, float alpha, float beta)

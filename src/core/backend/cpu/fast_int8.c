@@ -38,9 +38,6 @@ static void finish_scaled(const nd_fast_kernels *k, const void *context, nd_tile
     }
 }
 
-/* -- dx
- * ------------------------------------------------------------------------------------------ */
-
 static void encode_rows(nd_cpu_fast *fast, int8_t *codes, float *largest, nd_cview dy)
 {
     const nd_fast_kernels *k = fast->kernels;
@@ -80,9 +77,6 @@ static nd_status ternary_gemm_dx_int8_onednn(nd_backend *b, nd_view dx, nd_cview
                                 .context = &context};
     return nd_fast_multiply(fast, &product);
 }
-
-/* -- dw
- * ------------------------------------------------------------------------------------------ */
 
 /* One block of tokens of dy, and where its codes go, turned: [out, tokens]. */
 typedef struct token_block {

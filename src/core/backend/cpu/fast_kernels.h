@@ -36,7 +36,8 @@ typedef struct nd_softmax_gradient {
 typedef struct nd_fast_kernels {
     const char *name;
 
-    /* -- conversions ------------------------------------------------------------------------- */
+    /* Conversions. */
+
     void (*load_bf16)(float *y, const uint16_t *x, int64_t n);
     void (*store_bf16)(uint16_t *y, const float *x, int64_t n);
     /* Element i rounds with word i % 4 of philox(key, 2, i / 4); `first` is a multiple of 4. */
@@ -59,7 +60,8 @@ typedef struct nd_fast_kernels {
     void (*pack_trits)(uint8_t *packed, const int8_t *c, int64_t stride, int64_t bytes);
     void (*unpack_trits)(int8_t *c, const uint8_t *packed, int64_t stride, int64_t bytes);
 
-    /* -- reductions -------------------------------------------------------------------------- */
+    /* Reductions. */
+
     double (*sum)(const float *x, int64_t n);
     double (*sum_abs)(const float *x, int64_t n);
     double (*sum_squares)(const float *x, int64_t n);
@@ -67,7 +69,8 @@ typedef struct nd_fast_kernels {
     double (*dot3)(const float *x, const float *y, const float *z, int64_t n);
     float (*max)(const float *x, int64_t n);
 
-    /* -- rows -------------------------------------------------------------------------------- */
+    /* Rows. */
+
     void (*scale)(float *y, const float *x, float s, int64_t n);      /* y = s x */
     void (*add)(float *y, const float *x, const float *z, int64_t n); /* y = x + z */
     void (*axpby)(float *y, float alpha, const float *x, float beta, int64_t n);
@@ -86,7 +89,8 @@ typedef struct nd_fast_kernels {
     void (*rotate_pairs)(float *x, const float *cosine, const float *sine, float sign,
                          int64_t half);
 
-    /* -- softmax ----------------------------------------------------------------------------- */
+    /* Softmax. */
+
     /* e = exp(x - largest); *sum = sum e; *tilt = sum e (x - largest). */
     void (*softmax_moments)(float *e, const float *x, float largest, double *sum, double *tilt,
                             int64_t n);
@@ -102,14 +106,16 @@ typedef struct nd_fast_kernels {
                                int64_t rows, int64_t n);
     float (*dot_short)(const float *x, const float *y, int64_t n); /* f32 sum, for head_dim */
 
-    /* -- optimizers -------------------------------------------------------------------------- */
+    /* Optimizers. */
+
     void (*momentum)(float *u, float *m, const float *g, float beta, float scale, bool nesterov,
                      int64_t n);
     void (*update)(float *w, const float *u, const nd_decay_rule *rule, int64_t n);
     void (*adamw)(float *w, float *m, float *v, const float *g, const nd_adamw_rule *rule,
                   int64_t n);
 
-    /* -- quantised state --------------------------------------------------------------------- */
+    /* Quantised state. */
+
     float (*max_magnitude)(const float *x, int64_t n); /* max |x|; NaN when there is one */
     /* largest = max(largest, |factor x|), so too. */
     void (*max_columns)(float *largest, const float *x, float factor, int64_t n);

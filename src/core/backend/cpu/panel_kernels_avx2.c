@@ -19,8 +19,6 @@ static inline void add_doubles(__m256i *sum, __m256i x)
     __asm__("vpaddd %1, %0, %0" : "+x"(*sum) : "x"(x));
 }
 
-/* -- u8 code + 1 times s8 ---------------------------------------------------------------------- */
-
 /* Sums of two products, each at most 2 * 128, fit 16 bits this often. */
 enum { QUADS_IN_16_BITS = 63 };
 
@@ -129,9 +127,6 @@ static void multiply_codes(void *sums, int64_t stride, const void *a, const void
     }
 }
 
-/* -- s16 times
- * s16 ------------------------------------------------------------------------------ */
-
 static void pack_rows_words(void *out, const void *a, int64_t down, int64_t across, int64_t rows,
                             int64_t k)
 {
@@ -190,8 +185,6 @@ static void multiply_words(void *sums, int64_t stride, const void *a, const void
         _mm256_storeu_si256((void *)(c + r * stride + 8), sum[r][1]);
     }
 }
-
-/* -- f32 times f32 ----------------------------------------------------------------------------- */
 
 /* out, 8 rows of `width`: in its first 8 columns the next 8 values of each of 8 rows of x. Of rows
  * that are not there the last is read again. */
