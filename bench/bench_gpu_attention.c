@@ -129,8 +129,7 @@ static nd_status measure_shape(nd_backend *b, const char *kind, const int64_t s[
     return status;
 }
 
-/* One backend for all shapes: opening the libraries takes seconds, and the workspace is the largest
- * so far. */
+/* One backend for all shapes: opening libraries takes seconds, and the workspace is reused. */
 static nd_status measure_all(nd_config *config, const char *kind, int64_t tokens)
 {
     const nd_comm alone = {.size = 1, .local_size = 1};

@@ -121,8 +121,8 @@ static void print_computed(const char *name, nd_dtype dtype, double seconds, dou
     printf("\n");
 }
 
-/* GFLOP/s that a product [m,k] x [k,n] is measured against: oneDNN's own of these types by all
- * threads, 0 where it has none; the device's. */
+/* GFLOP/s to compare a product [m,k] x [k,n] with: oneDNN's of these types on all threads, 0 where
+ * it has none; the device's. */
 static double limit_of(const bench *w, int64_t m, int64_t n, int64_t k, nd_dtype in, nd_dtype out)
 {
     peak_product p;

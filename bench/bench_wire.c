@@ -64,8 +64,7 @@ static nd_status their_reduction(buffers *b)
     return ND_OK;
 }
 
-/* From when all ranks are there until the last of them is done. Whose turn it is finds the same in
- * the caches. */
+/* From when all ranks have arrived until the last has finished. Each turn finds the same caches. */
 static nd_status time_one(nd_status (*run)(buffers *), buffers *b, double *took)
 {
     memset(b->all, 0, b->bytes);

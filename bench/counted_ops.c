@@ -44,9 +44,8 @@ static double product(double a, double b, double c)
     return 2.0 * a * b * c;
 }
 
-/* What an int8 backward product does before it multiplies: dy is read (once to find the largest,
- * once to encode, in `reads`) and its codes written, and `turned` bytes of codes read and written
- * the other way round. */
+/* What an int8 backward product does before it multiplies: reads dy (once for the maximum, once to
+ * encode: `reads`), writes its codes, and transposes `turned` bytes of codes. */
 static void int8_backward(counted_op *o, const call *c, double tokens, double inputs,
                           double outputs, double reads, double turned)
 {
@@ -72,8 +71,7 @@ static void dense_product(counted_op *o, const call *c)
     }
 }
 
-/* Causal: half of the pairs. Backward, a library that writes dq once keeps ds of all pairs in
- * between. */
+/* Causal: half of the pairs. Backward, a library that writes dq once stores ds of all pairs. */
 static void attention(counted_op *o, const call *c, bool backward)
 {
     const nd_attention_shape *s = c->parameters;

@@ -1,7 +1,7 @@
-/* Attention of any float type and heads of up to 256, in f32: a warp a row and head. And the choice
- * between cuDNN (attention_cudnn.cu), these kernels and those of attention_tensor.cu. Nothing is
- * added by two threads: dq is summed over keys by the warp of its query, dk and dv over queries by
- * the warp of their key. */
+/* Attention of any float type with head_dim up to 256, in f32, one warp per row and head; and the
+ * choice between cuDNN (attention_cudnn.cu), these kernels and attention_tensor.cu. Without
+ * atomics: the warp of a query sums its dq over keys, the warp of a key its dk and dv
+ * over queries. */
 #include "attention.cuh"
 
 enum { HEAD_MAX = 256, PARTS = HEAD_MAX / 32, WARPS = 4 };

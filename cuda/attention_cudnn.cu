@@ -131,8 +131,7 @@ static nd_status backward(void *context, nd_view dq, nd_view dk, nd_view dv, nd_
     return run(p->cuda, p->plan, &a);
 }
 
-/* A plan whose first run fails or gives something else than the own kernels is refused from then
- * on. */
+/* Rejects a plan whose first run fails or differs from the project's kernels. */
 static nd_status check_plan(nd_backend *b, const nd_attention_shape *s, bool is_backward,
                             nd_cudnn_plan *plan)
 {
@@ -155,8 +154,7 @@ static nd_status check_plan(nd_backend *b, const nd_attention_shape *s, bool is_
     return ND_OK;
 }
 
-/* *plan: NULL when the project's own kernels are to do it. `all` and lse: what it reads
- * and writes. */
+/* *plan: NULL if the project's own kernels must be used. `all` and lse: inputs and outputs. */
 static nd_status choose(nd_backend *b, const nd_attention_shape *s, bool backward_pass,
                         const nd_cview *all, size_t count, nd_cview lse, nd_cudnn_plan **plan)
 {

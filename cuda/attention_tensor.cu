@@ -21,8 +21,7 @@ __device__ __forceinline__ void scores_of(float s[ROWS / 8][4], uint16_t *querie
     }
 }
 
-/* Scores become weights beside a running maximum and sum; what was summed before is scaled to the
- * new maximum. */
+/* Online softmax: scores become weights; earlier sums are rescaled to the new maximum. */
 template <int D>
 __device__ __forceinline__ void take_scores(float p[ROWS / 8][4], float acc[D / 8][4],
                                             float largest[2], float sum[2], float scale)
@@ -36,8 +35,8 @@ __device__ __forceinline__ void take_scores(float p[ROWS / 8][4], float acc[D / 
         top = fmaxf(top, __shfl_xor_sync(0xffffffffu, top, 1));
         top = fmaxf(top, __shfl_xor_sync(0xffffffffu, top, 2));
         const float zero = top > -INFINITY ? top * scale : 0.0f; /* nothing seen yet */
-        /* Exactly 1 where the maximum stays: how many tiles of keys that it does not see a
-         * row meets depends on its neighbours. */
+        /* Exactly 1 if the maximum is unchanged: the number of unseen tiles depends on the row's
+         * neighbours. */
         const float kept = top == largest[half] ? 1.0f : exp2f((largest[half] - top) * scale);
         largest[half] = top;
         sum[half] *= kept;

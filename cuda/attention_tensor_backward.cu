@@ -1,13 +1,12 @@
-/* The backward pass of attention_tensor.cu. A block holds 64 queries (dq) or 64 keys (dk and dv),
- * and the other side comes through shared memory. dq and (dk, dv) are separate kernels: each output
- * has one owner, in a fixed order. */
+/* The backward pass of attention_tensor.cu. A block holds 64 queries (dq) or 64 keys (dk and dv)
+ * and loads the other side to shared memory. Separate kernels: each output has one owner
+ * and order. */
 #include "attention_tiles.cuh"
 
 namespace
 {
 
-/* Scores of this warp's 16 rows of two tiles against QUERY_TILE rows of two others, from
- * `row` on. */
+/* Scores of this warp's 16 rows of two tiles with QUERY_TILE rows of two others, from `row` on. */
 template <int D>
 __device__ __forceinline__ void score_both(float p[QUERY_TILE / 8][4], float dp[QUERY_TILE / 8][4],
                                            uint16_t *left, uint16_t *dleft, uint16_t *right,
@@ -174,8 +173,7 @@ __device__ __forceinline__ void queries_of_keys(const nd_attention_layout &s, in
     *end = last >= first ? nd_end_of_queries(s, last, nd_key_of(s, last)) : 0;
 }
 
-/* Scores p become weights, and dp the gradients of scores, of queries in columns and keys
- * in rows. */
+/* Scores p become weights and dp gradients of scores; queries in columns, keys in rows. */
 __device__ __forceinline__ void weigh_queries(float p[QUERY_TILE / 8][4],
                                               float dp[QUERY_TILE / 8][4], const query_tile *with,
                                               const nd_key_place place[2], float scale)

@@ -115,8 +115,7 @@ static void cuda_release(nd_backend *b, void *memory, size_t bytes)
         cudaFree(memory);
 }
 
-/* Through pinned memory when it is small: the call returns at once and the host's memory
- * is free. */
+/* Small ones go through pinned memory: the call returns at once and host memory may be reused. */
 static nd_status cuda_upload(nd_backend *b, void *device, const void *host, size_t bytes)
 {
     nd_cuda *cuda = nd_cuda_of(b);

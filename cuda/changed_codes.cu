@@ -1,6 +1,6 @@
-/* The entries of a code stream, without atomics: where a byte goes, and what it changes, follows
- * from sums over all that comes before. In three steps: within tiles, a block each; over the tiles,
- * by one block; and within tiles again. */
+/* Entries of a code stream without atomics: the place of a byte and what it changes follow from
+ * prefix sums. Three steps: within tiles, one block each; over tiles, one block; within tiles
+ * again. */
 #include "floats.cuh"
 
 extern "C" {
@@ -83,8 +83,7 @@ __device__ __forceinline__ T scan(T value, T *all)
     return lane > 0 ? OP<T>::of(before, left) : before;
 }
 
-/* Of the codes of a thread, bit by bit: those that change, and those that become the second of the
- * other two. */
+/* Bit sets of a thread's codes: those that change, and those that become the second other value. */
 struct changes {
     uint32_t any, second;
 };
@@ -135,7 +134,7 @@ __device__ __forceinline__ int last_of(changes c, int start)
     return last;
 }
 
-/* Bytes of the changes of a thread behind the tile's change `previous`; -1: its first takes none
+/* Bytes of a thread's changes after the tile's change `previous`; -1: the first is not written
  * here. */
 __device__ __forceinline__ int bytes_of(changes c, int start, int previous)
 {
@@ -243,8 +242,8 @@ __device__ __forceinline__ void unpack_all(int8_t *codes, const uint8_t *packed,
     }
 }
 
-/* The changes of this block's tile. Long runs of skips stand before its first change only: the
- * block writes them together. */
+/* Writes the changes of this block's tile. Only its first change may follow long runs of skips,
+ * which the block writes together. */
 __device__ __forceinline__ void write_tile(uint8_t *out, const make_tile *tile,
                                            const int8_t *before, const int8_t *now, int64_t count,
                                            bool wide)

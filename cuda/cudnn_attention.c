@@ -19,8 +19,7 @@
 /* The arguments of a plan. */
 enum { Q = 1, K, V, O, LSE, DOUT, DQ, DK, DV, DELTA, SCALE, MASKED, ONE, ARGUMENTS };
 
-/* The oldest version that is used, and the newest that needs whole tiles of keys in the backward
- * pass. */
+/* The oldest supported version; the newest that needs whole tiles of keys backward. */
 enum { OLDEST = 91100, WHOLE_TILES = 91500, TILE = 128 };
 
 /* Bytes of workspace that an engine may take for a part in all. */

@@ -10,8 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* A fault of a kernel leaves its process without a device, so what to do without must be said from
- * outside. */
+/* After a kernel fault the process has no device, so the environment says what to avoid. */
 static nd_cuda_int8 int8_choice(const char *name)
 {
     return name && strcmp(name, "mma") == 0 ? ND_CUDA_INT8_MMA : ND_CUDA_INT8_FASTEST;

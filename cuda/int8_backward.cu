@@ -1,7 +1,6 @@
-/* The backward products with gradients in 8 bits. Tensor cores multiply int8 rows along both
- * operands, so what lies the other way is turned first: codes of weights, quantised activations,
- * and the gradients' codes towards the weights. Turned rows are filled up with zeros to whole
- * slices. */
+/* Backward products with int8 gradients. Tensor cores need int8 rows along both operands, so codes
+ * of weights, quantised activations and, for dw, the gradients' codes are transposed first.
+ * Transposed rows are padded with zeros to whole slices. */
 #include "columns.cuh"
 #include "int8_product.cuh"
 
@@ -114,8 +113,8 @@ __device__ __forceinline__ void scaled_gradients(float h[ND_WIDE], nd_floats dy,
         h[j] = inside ? h[j] * factor : 0.0f;
 }
 
-/* largest [blocks, outputs]: of each block of ND_INT8_TOKENS tokens. A lane has eight outputs, a
- * warp every COLUMN_WARPS-th token. */
+/* largest [blocks, outputs]: maximum of each block of ND_INT8_TOKENS tokens. A lane has eight
+ * outputs, a warp every COLUMN_WARPS-th token. */
 __global__ void largest_columns_kernel(float *largest, nd_floats dy, const float *a, int64_t tokens,
                                        int64_t outputs, bool wide)
 {
@@ -173,10 +172,10 @@ __global__ void encode_columns_kernel(int8_t *codes, const float *largest, nd_fl
     store_turned(codes, outputs, stride, output0, token0, tile);
 }
 
-/* The two above in one for bf16: a block has ND_INT8_TOKENS tokens and 32 outputs, whose gradients
- * are read once and held in shared memory until their largest are known. A thread has eight
- * outputs, four lanes a token; four tokens stand together and 64 bytes from the next four, so that
- * neither use meets a bank twice. */
+/* Both kernels above in one for bf16: a block has ND_INT8_TOKENS tokens and 32 outputs, whose
+ * gradients are read once and kept in shared memory until their maxima are known. A thread has
+ * eight outputs, four lanes a token; groups of four tokens are padded by 64 bytes against bank
+ * conflicts. */
 enum { HELD_OUTPUTS = 32, HELD_LANES = HELD_OUTPUTS / ND_WIDE, HELD_FOUR = 5 * HELD_OUTPUTS * 2 };
 static const size_t held_bytes = (size_t)ND_INT8_TOKENS / 4 * HELD_FOUR;
 

@@ -92,9 +92,9 @@ __device__ __forceinline__ uint32_t round_two(const hopper_product &p, int64_t a
     return nd_pack_bf16(x, y);
 }
 
-/* A thread's results, whose first is that of `row` and column `o`; nd_warpgroup_product says which
- * they are. In bf16 two lanes exchange a word so that each stores four columns, and four lanes 32
- * bytes of a row. */
+/* Stores a thread's results, starting at `row` and column `o` (layout: nd_warpgroup_product). In
+ * bf16 two lanes exchange a word, so that each stores four columns and four lanes 32 bytes of a
+ * row. */
 template <bool GROUPED, bool NARROW>
 __device__ __forceinline__ void store_results(const hopper_product &p, const int32_t *sums,
                                               const float *scaled, int row, int o)

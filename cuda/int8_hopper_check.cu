@@ -1,5 +1,4 @@
-/* Whether the int8 product of int8_hopper.cu does on this device what that of int8_product.cu does,
- * and which of the two is used. */
+/* Compares the int8 product of int8_hopper.cu with int8_product.cu on this device and chooses. */
 #include "int8_product.cuh"
 
 #include "cuda_backend.h"
@@ -128,8 +127,8 @@ static nd_status compare(nd_cuda *cuda, const shape *x, const char **reason)
 
 nd_status nd_cuda_int8_hopper_check(nd_cuda *cuda, const char **reason)
 {
-    /* Every multiprocessor has more than one tile of 192 columns, so that phases of barriers wrap;
-     * edges everywhere. */
+    /* More than one tile of 192 columns per multiprocessor, so that barrier phases wrap; edges
+     * everywhere. */
     const int64_t many = 192 * (cuda->multiprocessors + 2) + 8;
     const int64_t half = 192 * (cuda->multiprocessors / 2 + 2) + 8;
     const shape shapes[] = {{300, 264, 336, 0, ND_BF16, true},
@@ -152,8 +151,7 @@ static nd_status device_is_hopper(const nd_cuda *cuda, bool *is)
     return ND_OK;
 }
 
-/* Checked before the first product that could use it; while ops are recorded nothing can be waited
- * for, and the question stays open. */
+/* Checks before the first use; not while ops are recorded, when nothing can be waited for. */
 static nd_status decide(nd_backend *b, nd_cuda_hopper *hopper)
 {
     nd_cuda *cuda = nd_cuda_of(b);

@@ -1,7 +1,6 @@
-/* The int8 product with one scale, by cuBLASLt into int32 and a pass that scales, or by the
- * project's own kernel, which scales as it stores. Sums are exact and scaled by the same
- * operations, so both give the same bits, and which is faster for a shape may be measured on the
- * device. */
+/* The int8 product with one scale, by cuBLASLt into int32 and a scaling pass, or by the project's
+ * kernel with fused scaling. Sums are exact and scaled by the same operations, so the bits are
+ * equal, and the faster may be chosen by measuring. */
 #include "floats.cuh"
 
 #include "cuda_backend.h"

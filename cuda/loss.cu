@@ -51,9 +51,8 @@ __global__ void embedding_kernel(nd_floats x, nd_floats table, const int32_t *id
 
 enum { LINK_THREADS = 256 };
 
-/* next[t]: the position after t that holds the same token, or -1; is_first[t]: none before it does.
- * Every thread looks at every position, which at 16,000 tokens is less work than reading their
- * gradients. */
+/* next[t]: the next position with the same token, or -1; is_first[t]: there is none before. Each
+ * thread scans all positions, which for 16,000 tokens costs less than reading their gradients. */
 __global__ void link_kernel(int32_t *next, uint8_t *is_first, const int32_t *ids, int32_t count)
 {
     __shared__ int32_t tile[LINK_THREADS];
@@ -102,7 +101,7 @@ __global__ void embedding_backward_kernel(float *dtable, nd_floats dx, const int
 }
 
 /* With m the largest logit: S = sum e^(z-m), E = sum (z-m) e^(z-m), Q = sum e^(2(z-m)), Z =
- * sum z. */
+ * sum z */
 struct row_sums {
     float largest, s, e, q, z;
 };

@@ -1,6 +1,5 @@
-/* Products through cuBLASLt. For each shape, type and alignment the library is asked once; the
- * algorithm it names is kept, so that equal calls give equal bits. Algorithms that add into the
- * result from several places are excluded. */
+/* Products with cuBLASLt. The algorithm is chosen once for each shape, type and alignment, so that
+ * equal calls give equal bits; algorithms that accumulate from several places are excluded. */
 #include "context.cuh"
 
 #include "library.h"
@@ -153,8 +152,8 @@ static uint32_t alignment_of(const void *pointer)
     return alignment;
 }
 
-/* Row-major c = op(a) op(b) is column-major cᵀ = op(b)ᵀ op(a)ᵀ: b comes first, and what is stored
- * row-major is already the transpose. */
+/* Row-major c = op(a) op(b) is column-major cᵀ = op(b)ᵀ op(a)ᵀ: b comes first, and row-major
+ * storage is the transpose. */
 static nd_status describe(const lt_functions *lt, const nd_matmul *p, plan *made)
 {
     const bool integer = p->type == ND_I8;

@@ -63,8 +63,8 @@ __global__ void rmsnorm_quantize_kernel(int8_t *q, float *maxima, nd_floats r, n
     }
 }
 
-/* A block takes rows t, t + blocks, ... and keeps its part of dw in shared memory, where each
- * column belongs to one thread. */
+/* A block processes rows t, t + blocks, ...; its part of dw is in shared memory, one thread per
+ * column. */
 __global__ void __launch_bounds__(512, 2)
     rmsnorm_backward_kernel(nd_floats dx, float *partial, nd_floats dy, nd_floats x, nd_floats w,
                             nd_floats r, float beta, int64_t rows, int64_t n, bool wide)

@@ -1,6 +1,5 @@
-/* Recordings are CUDA graphs of the compute stream. Addresses stand in them: that of the scratch,
- * of the rotary table and of what ops were given. The first two move when they grow, and
- * cuda->epoch counts that. */
+/* Recordings are CUDA graphs of the compute stream. They contain addresses: of the scratch and the
+ * rotary table, whose moves cuda->epoch counts, and of the ops' arguments. */
 #include "context.cuh"
 
 #include <stdlib.h>

@@ -1,5 +1,4 @@
-/* Rotary positions. Cosines and sines are computed in double once and kept, as far as positions
- * have been asked for. */
+/* Rotary positions. Cosines and sines are computed once, in double, as positions are needed. */
 #include "floats.cuh"
 
 __global__ void rope_table_kernel(float *cosines, float *sines, int64_t positions, int64_t half,

@@ -101,8 +101,7 @@ __global__ void dequantize_blocks_kernel(float *x, const uint8_t *q, const float
     }
 }
 
-/* Moments of a block stand in shared memory between update and encoding, each element with the
- * thread that updates it. */
+/* Moments of a block stay in shared memory between update and encoding, one thread per element. */
 __global__ void adamw_blocks_kernel(nd_floats w, uint8_t *m, float *m_scales, uint8_t *v,
                                     float *v_scales, nd_floats g, nd_adamw_rule_cuda rule,
                                     int64_t count, int64_t block, const nd_dynamic_code *codes)

@@ -38,8 +38,7 @@ __global__ void swiglu_backward_kernel(nd_floats dgate, nd_floats dup, nd_floats
     }
 }
 
-/* The activation of a row stands in shared memory between its three uses; each element is read by
- * the thread that wrote it. */
+/* A row's activation stays in shared memory for its three uses, one thread per element. */
 __global__ void __launch_bounds__(512, 3)
     swiglu_rmsnorm_quantize_kernel(int8_t *q, float *maxima, nd_floats r, nd_floats gate,
                                    nd_floats up, nd_floats w, int64_t n, bool wide)

@@ -1,6 +1,5 @@
-/* c = alpha a bᵀ or alpha aᵀ b, + beta b + gamma I, in bf16 on tensor cores: tiles on the diagonal
- * and right of it are computed and stored twice, so that half of the product is left out and c is
- * symmetric to the bit. */
+/* c = alpha a bᵀ or alpha aᵀ b, + beta b + gamma I, in bf16 on tensor cores. Only tiles on and
+ * right of the diagonal are computed; they are stored twice, so c is exactly symmetric. */
 #include "floats.cuh"
 
 #include "tensor_tiles.cuh"
@@ -17,8 +16,7 @@ __device__ __forceinline__ int8_t *across_piece(int8_t *tile, int row, int piece
     return tile + row * ND_TILE_ROWS * 2 + ((piece ^ row % 8) * 16);
 }
 
-/* Rows at .. at + 31 of a [k, n], columns first .. first + 127, zeros outside; n is a multiple of
- * 8. */
+/* Rows at .. at + 31 of a [k, n], columns first .. first + 127, else zeros; n a multiple of 8. */
 __device__ __forceinline__ void fetch_across(int8_t *tile, const uint16_t *a, int first, int n,
                                              int at, int k)
 {
@@ -64,8 +62,7 @@ __device__ __forceinline__ float added(const addends &a, int64_t row, int64_t co
            (row == column ? a.gamma : 0.0f);
 }
 
-/* a and b: [n, k], or [k, n] where they lie ACROSS. Blocks count tiles row by row, each row from
- * the diagonal. */
+/* a and b: [n, k], or [k, n] if ACROSS. Blocks enumerate tiles by row, from the diagonal on. */
 template <bool ACROSS>
 __global__ void __launch_bounds__(ND_TILE_THREADS, 2)
     symmetric_kernel(nd_floats c, const uint16_t *a, const uint16_t *b, int n, int k, int tiles,

@@ -51,8 +51,7 @@ static nd_status write_gradient(nd_hdf5_out *out, nd_backend *b, const char *nam
     return status;
 }
 
-/* With Collider, of each position: 1 where it took part in the backward pass, else 0, and the
- * factor of its loss, 0 where it did not. */
+/* With Collider, for each position: 1 if it took part in the backward pass, and its loss factor. */
 static nd_status write_kept(nd_hdf5_out *out, const nd_model *m, int64_t count)
 {
     const nd_collider *c = &m->collider;

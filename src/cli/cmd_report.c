@@ -8,8 +8,7 @@
 #include <string.h>
 #include <unistd.h>
 
-/* The report is a Python script (src/train/report/report.py), which takes the place of this
- * process. */
+/* The report is a Python script (src/train/report/report.py) that replaces this process. */
 nd_status nd_cli_report(int argc, char **argv)
 {
     static const char *const places[] = {"/../share/nanochat_dist/report/",

@@ -62,8 +62,8 @@ static void spin_briefly(char **argv)
         execv("/proc/self/exe", argv); /* returns only where there is no /proc: spinning then */
 }
 
-/* A file opened later would get the number of a standard one that is closed, and be written over.
- * What stands in for it fails as it would. */
+/* Opens closed standard descriptors, which a file opened later would otherwise get and overwrite.
+ * The replacement fails like a closed one. */
 static void open_standard_files(void)
 {
     static const int modes[] = {O_WRONLY, O_RDONLY, O_RDONLY};

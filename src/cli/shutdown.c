@@ -50,8 +50,8 @@ nd_status nd_cli_shutdown(nd_comm *comm, nd_status status)
         comm->ops.abort(comm, nd_error_exit_code(status));
     }
     if (failed && comm->size > 1) {
-        /* All ranks hold this error. mpirun ends the job when the first of them exits, so none
-         * exits before rank 0 has printed it. */
+        /* A shared error. mpirun ends the job when the first rank exits, so all wait until rank 0
+         * has printed it. */
         if (comm->rank == 0)
             nd_cli_print_error(-1);
         comm->ops.barrier(comm);

@@ -17,8 +17,7 @@ struct nd_decompressor {
     ZSTD_DCtx *zstd;
 };
 
-/* The formats' magic numbers, RFC 1952 and RFC 8878; a zstd file may begin with a
- * skippable frame. */
+/* Magic numbers of RFC 1952 and RFC 8878; a zstd file may begin with a skippable frame. */
 static bool is_gzip(const uint8_t *c, size_t bytes)
 {
     return bytes >= 3 && c[0] == 0x1f && c[1] == 0x8b && c[2] == 8;

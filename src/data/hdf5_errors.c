@@ -33,8 +33,7 @@ int64_t nd_hdf5_access(bool checked)
 
 static const char mark[] = "error message = '"; /* of a failed system call */
 
-/* HDF5 describes a failed system call in a paragraph with a time stamp and addresses; the system's
- * reason in it is what matters. */
+/* HDF5 describes a failed system call with a time stamp and addresses; only the reason matters. */
 static void keep_reason(const char *description, char *text, size_t size)
 {
     const char *reason = strstr(description, mark);

@@ -53,8 +53,7 @@ static size_t number_length(const char *at, const char *end)
     return (size_t)(c - at);
 }
 
-/* Numbers are not what is read here, and the parser refuses those beyond its types: writes 0 over
- * them. */
+/* The parser refuses numbers beyond its types, which are not needed: overwrites them with 0. */
 static void blank_large_numbers(char *line, size_t bytes)
 {
     bool inside = false;

@@ -4,8 +4,7 @@
 
 enum { ROUNDS = 4 };
 
-/* Round keys from the generator; the round function is a 64-bit finaliser (splitmix64's), whose low
- * half_bits are used. */
+/* Round keys from the generator; the round function is splitmix64's finaliser, cut to half_bits. */
 static uint64_t round_function(uint64_t key, uint64_t half)
 {
     uint64_t x = half + key;

@@ -81,8 +81,7 @@ static bool matches(const FTSENT *entry, const char *root, const char *glob)
     return fnmatch(glob, inside, 0) == 0;
 }
 
-/* What pack writes to its output directory, wherever that lies and by whatever link it
- * was reached. */
+/* What pack writes to its output directory, by whatever path or link it was reached. */
 static bool is_own(const walk *w, const FTSENT *entry)
 {
     const char *name = entry->fts_name;

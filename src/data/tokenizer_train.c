@@ -188,8 +188,7 @@ typedef struct input {
     char *real; /* its absolute path without links, or as given when it has none */
 } input;
 
-/* As a walk through a directory that holds both would meet them: '/' comes before every other
- * character. */
+/* In the order of a walk through a common directory: '/' sorts before all other characters. */
 static int in_walking_order(const void *a, const void *b)
 {
     const unsigned char *x = (const unsigned char *)((const input *)a)->real;
@@ -200,8 +199,7 @@ static int in_walking_order(const void *a, const void *b)
     return left - right;
 }
 
-/* Sorts inputs, so that neither their order nor their spelling matters. The caller
- * frees *sorted. */
+/* Sorts inputs, so that their order and spelling do not matter. The caller frees *sorted. */
 static nd_status sort_inputs(const nd_tokenizer_train_options *options, const char ***sorted)
 {
     const size_t count = (size_t)options->input_count;

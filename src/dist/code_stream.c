@@ -154,8 +154,7 @@ typedef struct batch {
     size_t *bytes;  /* [ranks] 0 of other ranks */
 } batch;
 
-/* The messages of ranks from `first` on for which there is room. What a rank announces must fit
- * where it goes. */
+/* Collects the messages of ranks from `first` on that fit; announced lengths are not trusted. */
 static nd_status fill_batch(const nd_code_stream *s, const uint64_t *announced, int member,
                             batch *b)
 {

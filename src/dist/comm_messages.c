@@ -144,8 +144,8 @@ static nd_status grow(message_context *context, size_t bytes)
     return ND_OK;
 }
 
-/* Bruck's: rank r has the parts of ranks r, r+1, ...; in each round it takes as many again. Few
- * rounds, and two copies of everything. */
+/* Bruck's: rank r holds the parts of ranks r, r+1, ... and doubles them in each round. Few rounds,
+ * but copies everything twice. */
 static nd_status gather_short(nd_comm *comm, char *all, const void *mine, size_t bytes)
 {
     message_context *context = comm->context;
@@ -164,8 +164,7 @@ static nd_status gather_short(nd_comm *comm, char *all, const void *mine, size_t
     return ND_OK;
 }
 
-/* A ring: in each round a rank takes one more part from its left neighbour and hands the one it
- * took before on to its right one. */
+/* A ring: in each round a rank receives one more part from the left and forwards the last one. */
 static nd_status gather_long(nd_comm *comm, char *all, const void *mine, size_t bytes)
 {
     const int size = comm->size, rank = comm->rank;
@@ -311,9 +310,8 @@ static nd_status reduce_together(nd_comm *comm, const nd_comm_job *jobs, int64_t
     return status;
 }
 
-/* Reductions that queue because the wire is slower than the backward pass become one, in which
- * ranks have more to give each other at the same time. What the slowest rank has begun is done
- * together. */
+/* Queued reductions, which the link could not keep up with, are merged: one larger reduction has
+ * more parts to overlap. Ranks merge as many as the slowest has queued. */
 static nd_status work_on_wire(nd_comm *comm, const nd_comm_job *jobs, int64_t count, int64_t *taken)
 {
     const nd_comm_job *job = &jobs[0];
@@ -411,8 +409,7 @@ static void messages_abort(nd_comm *comm, int exit_code)
     abort_all(comm, exit_code);
 }
 
-/* Some ends (MPI_Finalize) wait for everyone without end, so the ranks meet before, where waiting
- * has one. */
+/* MPI_Finalize may wait forever, so ranks first synchronise where waiting has a timeout. */
 static void messages_destroy(nd_comm *comm)
 {
     message_context *context = comm->context;

@@ -38,8 +38,8 @@ static struct timespec in_seconds(double seconds)
     return t;
 }
 
-/* The caller may be in a long computation, and the other ranks wait for an end. Called and left
- * with the lock held. */
+/* The caller may be in a long computation while other ranks wait. Holds the lock on entry
+ * and exit. */
 static void report_error_before_abort(nd_comm_queue *q)
 {
     const struct timespec until = in_seconds(error_seconds);

@@ -5,8 +5,8 @@
 #include <math.h>
 #include <string.h>
 
-/* Values that share a scale: on the wire in int8, and in the residual of either format. Both divide
- * a message where it is cut. */
+/* Values per scale: on the wire in int8, and in residuals. Parts of messages are multiples
+ * of both. */
 enum {
     SCALE_BYTES = sizeof(float),
     INT8_BLOCK = ND_WIRE_BLOCK_BYTES - SCALE_BYTES,

@@ -16,8 +16,8 @@ typedef struct launcher {
     "start it with `srun --mpi=pmix` (`srun --mpi=list` shows what this Slurm offers), or with "   \
     "mpirun"
 
-/* The innermost first, which decides: mpirun inside a Slurm job starts its helpers with srun, and
- * what it starts inherits their variables. */
+/* The innermost decides and comes first: mpirun in a Slurm job starts its helpers with srun, and
+ * its ranks inherit those variables. */
 static const launcher launchers[] = {
     {"mpirun of Open MPI", "OMPI_COMM_WORLD_SIZE", USE_OWN_MPIRUN},
     {"mpirun of MVAPICH", "MV2_COMM_WORLD_SIZE", USE_OWN_MPIRUN},

@@ -30,9 +30,8 @@ static nd_status slowest(const probe *p, double mine, double *of_all)
     return ND_OK;
 }
 
-/* Seconds in which a rank has sent `bytes` to one rank and taken as many from another, on average
- * over `rounds` one after another: the fastest of TRIES. Ranks wait in the first ones for those
- * that come late. */
+/* Seconds to send `bytes` to one rank while receiving as many from another, averaged over `rounds`:
+ * the fastest of TRIES, because the first ones include waiting for late ranks. */
 static nd_status time_exchange(const probe *p, size_t bytes, int to, int from, int rounds,
                                double *seconds)
 {

@@ -4,8 +4,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-/* Part i of a message uses place i % ND_WIRE_DEPTH, which has a slot to receive in and ND_WIRE_FAN
- * to send from. */
+/* Part i of a message uses slots of place i % ND_WIRE_DEPTH: one to receive, ND_WIRE_FAN
+ * to send. */
 static_assert(ND_WIRE_DEPTH * (1 + ND_WIRE_FAN) <= ND_TRANSPORT_SLOTS, "slots for all parts");
 
 struct nd_wire {

@@ -139,8 +139,7 @@ static bool ask(mpi_transport *t, int rank)
     }
     MPI_Request_free(&question);
     if (!done) {
-        /* An answer that is here already is not cancelled. It is short, so neither is waited for
-         * long. */
+        /* An answer that has arrived is not cancelled. It is short, so neither wait takes long. */
         MPI_Status s;
         int cancelled = 0;
         MPI_Cancel(&reply);
@@ -300,8 +299,7 @@ static nd_status receive_message(nd_transport *transport, int slot, void *data, 
                  MPI_Irecv(data, bytes, MPI_BYTE, from, MPI_ANY_TAG, t->ranks, &m->request));
 }
 
-/* A receive is cancelled, and one that has met its message, which cannot be, gets some time to end,
- * as sends do. */
+/* Cancels receives; one that has matched its message cannot be, and like sends gets time to end. */
 static void let_go(nd_transport *transport)
 {
     mpi_transport *t = of(transport);

@@ -113,8 +113,7 @@ static nd_status write_text(const char *directory, const char *name, char *text)
     return status;
 }
 
-/* How transformers makes its tokenizer out of tokenizer.model: text as it is, the mark
- * before it. */
+/* How transformers builds its tokenizer from tokenizer.model: text as it is, the mark before it. */
 static nd_status write_tokenizer(const nd_source *s, const char *directory)
 {
     char path[PATH_MAX];

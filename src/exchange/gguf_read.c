@@ -103,8 +103,7 @@ static nd_status take_pair(cursor *c, nd_gguf_pair *pair)
     return take_values(c, pair);
 }
 
-/* The bytes of a tensor of these lengths; false when they overflow or its rows are no
- * whole blocks. */
+/* The bytes of a tensor of these lengths; false on overflow or if rows are not whole blocks. */
 static bool tensor_bytes(nd_gguf_tensor *t)
 {
     uint64_t rows = 1, bytes;

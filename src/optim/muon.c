@@ -10,9 +10,8 @@ typedef struct quintic {
 /* Newton-Schulz: one polynomial, repeated (Jordan et al. 2024). */
 static const quintic newton_schulz = {3.4445f, -4.7750f, 2.0315f};
 
-/* Polar Express: the best polynomial for each iteration in turn (arXiv:2505.16932), for singular
- * values in [1e-3, 1]. The last is the one the sequence tends to, which has a fixed point at 1; it
- * repeats. */
+/* Polar Express (arXiv:2505.16932): the best polynomial for each iteration, for singular values in
+ * [1e-3, 1]. The last is the limit of the sequence, with a fixed point at 1, and repeats. */
 static const quintic polar_express[] = {
     {8.15655f, -22.48329f, 15.87877f}, {4.04293f, -2.80892f, 0.50002f},
     {3.89167f, -2.77248f, 0.50606f},   {3.28575f, -2.36813f, 0.46449f},

@@ -1,6 +1,5 @@
-/* Norms of summed gradients. A parameter that may be owned by rows is squared block by block of
- * rows, whoever owns them, so that the sum of its squares has the same bits for any number of
- * owners. */
+/* Norms of summed gradients. Parameters that may be owned by rows are squared in blocks of rows, so
+ * that the sum of squares has the same bits for any number of owners. */
 #include "train/gradient_reducer_parts.h"
 
 #include <math.h>
@@ -18,8 +17,8 @@ static bool has_blocks(const nd_gradient_reducer *r, int64_t index)
     return blocks_in(r, index, r->params->list[index].rows) > 1;
 }
 
-/* Numbers that a rank tells of a parameter: one, or where it is owned by rows one for each block of
- * who has most. */
+/* The numbers that a rank reports of a parameter: one or, if owned by rows, one per block of the
+ * largest share. */
 static int64_t places_of(const nd_gradient_reducer *r, int64_t index)
 {
     const int64_t rows = r->params->list[index].rows;
@@ -113,8 +112,8 @@ static nd_status own_squares(const nd_gradient_reducer *r, int64_t first, int64_
     return ND_OK;
 }
 
-/* A number of `owner`; where its copies in other groups differ, one that is not finite, since all
- * must judge alike. */
+/* A number of `owner`; if copies in other groups differ, the non-finite one, so that all judge
+ * alike. */
 static double told(const nd_gradient_reducer *r, const double *all, int64_t each, int owner,
                    int64_t at)
 {
@@ -124,8 +123,8 @@ static double told(const nd_gradient_reducer *r, const double *all, int64_t each
     return value;
 }
 
-/* From what all owners told, rank after rank `each` numbers of which those of this parameter begin
- * at `at`. */
+/* From the reports of all owners, `each` numbers per rank, those of this parameter starting at
+ * `at`. */
 static double square_of(const nd_gradient_reducer *r, int64_t index, const double *all,
                         int64_t each, int64_t at)
 {

@@ -176,8 +176,7 @@ static void set_pieces(nd_gradient_reducer *r, int64_t index)
 typedef nd_status (*reduce_function)(nd_comm *comm, nd_comm_split split, nd_comm_piece *pieces,
                                      int64_t count);
 
-/* Sums the slots of parameters [first, first + count) to their owners, then the sketches among
- * them. */
+/* Sums the slots of parameters [first, first + count) to their owners, then their sketches. */
 static nd_status reduce_with(reduce_function reduce, nd_gradient_reducer *r, int64_t first,
                              int64_t count)
 {

@@ -42,8 +42,7 @@ static int64_t in_shared_layer(const nd_gradient_reducer *r, int64_t index)
     return index - (layer - layer % (r->apart ? 2 : 1)) * r->params->per_layer;
 }
 
-/* When gradients are summed projected, all parameters of layers are written into one layer's
- * memory. */
+/* Gradients that are summed projected are all written to the memory of a single layer. */
 static bool shares_layer(const nd_gradient_reducer *r, int64_t index)
 {
     return r->projects && r->params->list[index].layer >= 0;

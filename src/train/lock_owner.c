@@ -22,8 +22,7 @@ static void read_line(const char *path, char *text, size_t size)
     fclose(file);
 }
 
-/* When a process began, in clock ticks since the machine's start; -1 when there is none, or when it
- * has ended and its parent has not asked yet. */
+/* The start time of a process in clock ticks since boot; -1 if there is none or it is a zombie. */
 static int64_t process_start(int64_t pid)
 {
     char path[64], line[1024];
@@ -130,8 +129,7 @@ nd_owner_state nd_lock_owner_state(const nd_lock_owner *o, const nd_lock_owner *
         return ND_OWNER_GONE;
     if (same_boot && o->pid_namespace == self->pid_namespace)
         return process_start(o->pid) == o->process_start ? ND_OWNER_ALIVE : ND_OWNER_GONE;
-    /* A container beside this one: its processes have other numbers here, but one kernel has the
-     * lock. */
+    /* A neighbouring container: other pids, but the same kernel, which knows all locks. */
     if (same_boot)
         return lock == ND_FILE_LOCK_FREE && o->locked ? ND_OWNER_GONE : ND_OWNER_UNKNOWN;
     if (same_host)

@@ -232,8 +232,7 @@ static json_t *phases_json(const nd_times_summary *times)
     return object;
 }
 
-/* What readers of a run's metrics would otherwise have to work out from its configuration
- * and log. */
+/* What readers would otherwise have to derive from the run's configuration and log. */
 static void add_run(json_t *object, const nd_run *run, const nd_step_result *step,
                     int64_t last_step)
 {

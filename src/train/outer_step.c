@@ -9,8 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Values of a part: whole blocks of every format and of the momentum's state, and few bytes beside
- * a model. */
+/* Values of a part: whole blocks of every wire format and of the momentum's state. */
 enum { PART = 504 * 256 };
 _Static_assert(PART % ND_STATE_LINEAR_BLOCK == 0, "parts are cut between blocks of the momentum");
 
@@ -300,8 +299,7 @@ static nd_status move_start(const nd_run *run, const part *p, const void *messag
     return b->ops.upload(b, (float *)start.data + p->first, room, (size_t)p->count * sizeof *room);
 }
 
-/* The next part whose home is rank `home` of `across`, of parameters that this rank's
- * place owns. */
+/* Advances to the next part whose home is rank `home` of `across` and that this place owns. */
 static void next_part(const nd_run *run, int home, part *p)
 {
     const nd_rounds *r = run->rounds;

@@ -9,8 +9,8 @@
 
 enum { CHUNK_BYTES = 1 << 20 }; /* a multiple of 8 */
 
-/* Mixes words one after another, each step a bijection of the state, so that a single changed word
- * always changes the result. */
+/* Hashes words in sequence; every step is a bijection, so one changed word always changes the
+ * result. */
 static uint64_t mix(uint64_t hash, const char *bytes, size_t count)
 {
     for (size_t i = 0; i < count; i += 8) {
@@ -108,8 +108,7 @@ static void list_groups(const column *c, char *text, size_t size)
     }
 }
 
-/* The first rank of those that must hold the same as rank r: everyone, or the copies of
- * an owner. */
+/* The first rank that must agree with rank r: rank 0, or the first copy of its owner. */
 static column column_of(const nd_run *run, const uint64_t *all, int64_t count, int64_t index, int r)
 {
     const bool state = index % HASHES == STATE;

@@ -6,8 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* The run that a checkpoint is of, "" when it does not say, and whether the directory holds
- * another. */
+/* The run of a checkpoint, "" if unknown, and whether the directory belongs to another. */
 static nd_status find_runs(const nd_config *config, const char *checkpoint,
                            char theirs[ND_RUN_ID_SIZE], char mine[ND_RUN_ID_SIZE], bool *other)
 {

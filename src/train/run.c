@@ -67,8 +67,7 @@ static nd_status open_split(const nd_run *run, const char *split, const char *to
     return nd_dataset_open(&options, dataset);
 }
 
-/* Both splits must stand for the same tokens. A data set whose held-out shards are too short for a
- * window, or that has none, has no `val`. */
+/* Both splits must use one tokenizer. No `val` if no held-out shard is long enough for a window. */
 static nd_status open_data(nd_run *run)
 {
     const nd_config *c = &run->config;
@@ -86,8 +85,7 @@ static nd_status open_data(nd_run *run)
                       &run->data.val);
 }
 
-/* What checkpoints carry. Read once, so that a file that is damaged or replaced later is
- * in none. */
+/* For checkpoints. Read once, so that a file that is damaged or replaced later is in none. */
 static nd_status read_tokenizer(nd_run *run)
 {
     char path[ND_CONFIG_TEXT_MAX + 32], hex[ND_SHA256_HEX_SIZE];
@@ -177,8 +175,8 @@ done:
     return status;
 }
 
-/* Some rows at a time, so that a large matrix needs no second copy of itself. `first`: of the
- * parameter, where the master is rows of it. */
+/* In chunks, so that a large matrix needs no second copy. `first` is the parameter's row offset in
+ * elements. */
 static nd_status initialize_master(nd_run *run, const nd_param *param, nd_view master,
                                    int64_t first, float *values, nd_view device)
 {
@@ -324,9 +322,9 @@ static nd_status create(nd_run *run)
     return run->rounds ? initialize_masters(run) : ND_OK;
 }
 
-/* Makes run->backend the device of run->comm, and [dist] grad_reduction its way of adding. Undone
- * by nd_device_detach and nd_comm_set_device. Errors: ND_ECONFIG when the device cannot add as
- * asked; those of nd_device_attach. */
+/* Sets the device of run->comm and its way of adding ([dist] grad_reduction); undone by
+ * nd_device_detach and nd_comm_set_device. Errors: ND_ECONFIG when the device cannot add
+ * that way. */
 static nd_status attach_backend(nd_run *run)
 {
     nd_comm *comm = run->comm;

@@ -107,8 +107,7 @@ static void open_log(nd_run *run)
     run->early_log.text = NULL;
 }
 
-/* checkpoint_dir as other working directories understand it, where a configuration can
- * hold that. */
+/* Makes checkpoint_dir independent of the working directory, if the key can hold the path. */
 static void make_absolute(nd_config *config)
 {
     char *real = realpath(config->logging.checkpoint_dir, NULL);

@@ -17,8 +17,7 @@ nd_status nd_run_set_groups(nd_run *run)
     return ND_OK;
 }
 
-/* sizes[] of hosts, from where every rank stands on its own; 0: ranks of a host are not
- * consecutive. */
+/* sizes[] of hosts from all local ranks; returns 0 if ranks of a host are not consecutive. */
 static int hosts_of(const int *local, int ranks, int *sizes)
 {
     int hosts = 0;
@@ -92,8 +91,8 @@ void nd_run_groups_describe(const nd_plan_groups *groups, int chosen,
                  machine->within.latency * 1e6, machine->flops);
 }
 
-/* Rank 0 predicts, since other ranks' arithmetic might differ in the last place. Ranks add 5 GB/s,
- * as `plan` takes it. */
+/* Rank 0 predicts: arithmetic on other ranks might differ in the last bit. Assumes 5 GB/s for
+ * additions, like `plan`. */
 static nd_status choose(nd_run *run, int hosts)
 {
     nd_comm *comm = run->comm;

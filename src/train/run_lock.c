@@ -19,8 +19,7 @@
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
-/* How long an owner that is about to end is waited for, and one that is about to write
- * its record. */
+/* Time to wait for an owner that is about to end, or about to write its record. */
 #define PATIENCE_SECONDS 3.0
 
 /* Begins the names of files that announce the removal of a stale lock. */
@@ -62,9 +61,8 @@ static bool locks_are_local(const char *options)
     return false;
 }
 
-/* Whether a file lock keeps out processes of other machines: on a file system that they do not see,
- * or one that is known to lock for all. From the file's line of mountinfo: "36 35 98:0 / /mnt rw -
- * ext4 ...". */
+/* Whether a file lock excludes processes on other machines: the file system is local or known to
+ * lock globally. Reads the file's line in mountinfo: "36 35 98:0 / /mnt rw - ext4 ...". */
 static bool locks_reach_all(int file)
 {
     static const char *const known[] = {"ext2",  "ext3", "ext4", "xfs",  "btrfs",  "zfs",
@@ -153,8 +151,7 @@ static bool same_owner(const nd_lock_owner *a, const nd_lock_owner *b)
            strcmp(a->boot, b->boot) == 0;
 }
 
-/* Whether another process that may be alive has announced that it removes a lock. Announcements of
- * those that are gone are removed. */
+/* Whether another live process has announced the removal of a lock. Removes stale announcements. */
 static bool others_announce(const nd_run_lock *l, const char *mine)
 {
     bool others = false;
@@ -180,10 +177,9 @@ static bool others_announce(const nd_run_lock *l, const char *mine)
     return others || !list;
 }
 
-/* Without file locks: removes the record of an owner that is gone. Only one process at a time may,
- * or one would remove what another has put in its place: each announces itself in a file of its own
- * first and goes on when it sees no other's. Of two that do so at once at least one sees
- * the other. */
+/* Removes the record of a dead owner where there are no file locks. Two processes must not do so at
+ * once, or one could remove the other's new record: each first announces itself in a file and
+ * continues only if it sees no other. Of two at the same time at least one sees the other. */
 static void remove_stale(const nd_run_lock *l, const nd_lock_owner *gone)
 {
     char mine[ND_CHECKPOINT_PATH_MAX + 160];

@@ -7,8 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-/* The start of a round lies with all that own the parameter inside their worker, and is never
- * rounded. */
+/* Every owner of the parameter within its worker keeps the start of a round, in full precision. */
 static nd_status reserve_start(nd_run *run, nd_arena *arena)
 {
     const nd_params *params = &run->model->params;
@@ -104,8 +103,7 @@ nd_status nd_run_memory_measure(nd_run *run)
     return ND_OK;
 }
 
-/* What was asked for, beside all that the rank needs, and what would take less. `need`: bytes of
- * every category. */
+/* The request, the rank's total and what would reduce it. `need`: bytes of every category. */
 static nd_status out_of_memory(const nd_run *run, int category, const size_t *need)
 {
     const double gib = 1024.0 * 1024.0 * 1024.0;

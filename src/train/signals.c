@@ -50,9 +50,8 @@ static void restore_in_child(void)
     sigaction(SIGPIPE, &signals.pipe_before, NULL);
 }
 
-/* Where no thread has a signal blocked but those that libraries started before, such as the workers
- * of a threaded BLAS, the kernel would let one of them die of it: there, and only there, a handler
- * takes it. */
+/* If only threads that libraries started earlier (a threaded BLAS) leave a signal unblocked, the
+ * kernel would deliver it to one of them and end the process: only then a handler takes it. */
 static void choose_signals(void)
 {
     static const int numbers[] = {SIGTERM, SIGINT, SIGUSR1, SIGUSR2, SIGHUP, SIGXCPU};

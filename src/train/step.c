@@ -54,8 +54,7 @@ static void start_lap(stopwatch *watch, nd_run *run)
     watch->waited = run->comm->wait_seconds;
 }
 
-/* Adds the time since the last lap to a phase, without or with what was waited for others, and
- * starts the next. */
+/* Adds the time since the last lap, with or without waits for other ranks, to a phase. */
 static void end_lap(stopwatch *watch, nd_run *run, nd_phase phase, bool with_waits)
 {
     nd_rounds_count_traffic(run);
@@ -64,8 +63,8 @@ static void end_lap(stopwatch *watch, nd_run *run, nd_phase phase, bool with_wai
     start_lap(watch, run);
 }
 
-/* A rank without data takes part with tokens of no meaning until losses are shared: then all ranks
- * know, and none has updated anything. */
+/* A rank without data uses placeholder tokens until losses are shared; then all ranks know, before
+ * any update. */
 static nd_status next_batch(nd_run *run, step_batch *batch, stopwatch *watch)
 {
     const nd_model_config *c = &run->model->config;
@@ -295,9 +294,8 @@ static nd_status discard(nd_run *run)
     return ND_OK;
 }
 
-/* From the batch to updated masters, or to what forbids an update. Where layers are updated during
- * the backward pass, losses are judged before it. `losses` [local_micro_batches] is memory to work
- * in. */
+/* From the batch to updated masters or a verdict against an update. With immediate updates losses
+ * are judged before the backward pass. `losses` [local_micro_batches] is scratch. */
 static nd_status compute_and_update(nd_run *run, step_batch *batch, nd_loss *losses,
                                     stopwatch *watch, nd_step_result *result)
 {

@@ -78,9 +78,9 @@ static Nd__Event *read_event(FILE *file, size_t *end)
     return event;
 }
 
-/* Cuts a file after the last whole event of a step up to `last_step`: steps only grow within a
- * file. Another program's file stays as it is. What cannot be cut stays too: the mark of the
- * restart tells readers to drop those steps. */
+/* Truncates a file after the last complete event of a step up to `last_step` (steps ascend within a
+ * file). Other programs' files, and files that cannot be truncated, stay: the restart mark tells
+ * readers to drop those steps. */
 static void drop_later_steps(const char *path, int64_t last_step)
 {
     FILE *file = fopen(path, "rbe");
@@ -102,8 +102,7 @@ static void drop_later_steps(const char *path, int64_t last_step)
     (void)cut;
 }
 
-/* Prepares the files of earlier starts; `latest` is the largest time in their names, 0
- * without any. */
+/* Prepares the files of earlier starts; `latest` is the latest time in their names, else 0. */
 static nd_status continue_files(const char *directory, int64_t last_step, long long *latest)
 {
     struct dirent **entries;

@@ -23,10 +23,9 @@
 
 #include <string.h>
 
-/* FLOP/s of one rank's dense product in the compute type, the yardstick of mfu. On a backend of its
- * own, so that the run's workspace holds what steps need and nothing else. A small product tells it
- * where that takes long enough to be measured, so that starting does not take longer than
- * it must. */
+/* Measures the FLOP/s of one rank's dense product in the compute type, the reference of mfu. Uses
+ * its own backend, so that the run's workspace is not affected, and a small product if that takes
+ * long enough to measure. */
 static nd_status measure_peak(nd_run *run)
 {
     enum { SIDE = 512, SIDE_MAX = 1024, ROUNDS = 3 };
@@ -408,9 +407,8 @@ static nd_status prepare(nd_run *run, const char *resume)
     return ND_OK;
 }
 
-/* Of errors that all ranks hold, those that leave the weights as the last whole step made them.
- * Those of checkpoints come from saves that have failed, and those of numbers from weights that are
- * not sound. */
+/* Errors known to all ranks after which the weights are those of the last complete step. Not
+ * ND_ECHECKPOINT, which is a failed save, nor ND_ENUMERIC, after which weights are unsound. */
 static bool may_save(const nd_run *run, nd_status status)
 {
     return run->start.has_directory && nd_error_get()->shared &&
@@ -440,8 +438,8 @@ static nd_status identify(nd_run *run)
     return nd_identity_compare_data(identity, comm);
 }
 
-/* Drops snapshots at an end that is not resumed from memory: a newer checkpoint exists, or the
- * state is unsound. */
+/* Drops snapshots at an end that is not resumed from them: a checkpoint is newer, or state
+ * is bad. */
 static nd_status end_snapshots(nd_run *run, nd_status status)
 {
     const nd_error error = *nd_error_get();

@@ -68,8 +68,8 @@ static nd_status finish_layer(const immediate *at)
                : ND_OK;
 }
 
-/* The layer before is updated while this one is reduced, and this one's reduction goes on beside
- * the backward pass of the next. */
+/* Updates the previous layer while this one is reduced, which overlaps the next one's backward
+ * pass. */
 static nd_status update_layer_before(void *context, int64_t first, int64_t count)
 {
     immediate *at = context;

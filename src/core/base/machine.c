@@ -144,8 +144,7 @@ static int first_sibling(int processor)
                : processor;
 }
 
-/* Cores among the processors that process `id` (0: this one) is bound to; 0 where that is not
- * known. */
+/* Cores among the processors that process `id` (0: this one) is bound to; 0 if unknown. */
 static int bound_cores(pid_t id)
 {
     const size_t bytes = CPU_ALLOC_SIZE(CPU_SETSIZE * 8);

@@ -2,8 +2,7 @@
 
 #include <strings.h>
 
-/* Names and values of earlier versions, which files and checkpoints still hold, and the E3 suite's
- * name of state_bits. */
+/* Names and values of earlier versions, which old files contain, and E3's name of state_bits. */
 static const nd_config_alias aliases[] = {
     {"training", "use_8bit_optim", "optimizer", "state_bits", "true|false", "8|32", true},
     {"hardware", "packed_codes", "hardware", "pack_ternary_weights", NULL, NULL, false},

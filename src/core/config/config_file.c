@@ -1,6 +1,5 @@
-/* INI files in and out. iniparser reads them; what it passes over in silence (duplicate keys, lines
- * that are too long, keys outside a section) is found by a scan of our own first, which also knows
- * the line numbers that messages need. */
+/* Reads and writes INI files. iniparser parses them, but ignores duplicate keys, long lines and
+ * keys outside sections, so a scan finds those first; it also knows line numbers for messages. */
 #include "core/config/config.h"
 #include "core/config/config_keys.h"
 
@@ -73,8 +72,8 @@ static nd_status scan_section(const scan *s, int number, char *text, char *secti
     return ND_OK;
 }
 
-/* A key under both of its names. Earlier versions wrote use_8bit_optim beside state_bits; there
- * check_state_bits compares the values. */
+/* A key under both names. Earlier versions wrote use_8bit_optim beside state_bits, which
+ * check_state_bits compares. */
 static nd_status check_both_names(const scan *s, int number, const char *section, const char *name)
 {
     for (int i = 0; i < s->count; i++) {
@@ -118,8 +117,8 @@ static nd_status scan_key(scan *s, int number, char *text, const char *section)
     return ND_OK;
 }
 
-/* What a line's reader would skip silently: NUL bytes, as a crash leaves them, and a byte order
- * mark. */
+/* Rejects what the parser would skip silently: NUL bytes, as after a crash, and a byte
+ * order mark. */
 static nd_status check_bytes(const scan *s, FILE *file)
 {
     int number = 1, byte = fgetc(file);

@@ -7,8 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Merge sort of indices by their values: stable, so that equal ones stay in the order of their
- * index. */
+/* Merge sort of indices by value; stable, so that equal values keep their order. */
 static void sort_ascending(const double *values, int32_t *order, int32_t *scratch, int64_t count)
 {
     if (count < 2)
@@ -158,8 +157,8 @@ static void order_alike(nd_collider *c, const nd_collider_tokens *tokens)
 /* The gradient of a token whose error vanishes is bounded below, and so is its weight above. */
 static const double least_score = 0.02;
 
-/* Draws by losses and norms, which stand in c->losses and c->probability; leaves probabilities
- * there. */
+/* Draws by the losses and norms in c->losses and c->probability, which holds
+ * probabilities after. */
 static int64_t sample(nd_collider *c, const nd_collider_tokens *ids, int64_t *rows)
 {
     const int64_t tokens = c->tokens;

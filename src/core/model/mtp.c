@@ -34,8 +34,8 @@ nd_status nd_mtp_upload_targets(nd_model *m, int64_t count, int offset)
                                   (size_t)count * sizeof *m->mtp.column);
 }
 
-/* The loss of one further token and its gradients. Smoothing applies as for the next token; z-loss
- * and entropy are the next token's alone. */
+/* The loss of one further token and its gradients. Smoothing applies as to the next token; z-loss
+ * and entropy do not. */
 static nd_status run_head(nd_model *m, int64_t index, nd_cview x, nd_head_pass *pass)
 {
     nd_backend *b = m->backend;

@@ -60,8 +60,7 @@ static nd_param layer_param(const nd_model_config *c, int64_t layer, nd_layer_pa
     return p;
 }
 
-/* A block predicts token t+2+head from the state that predicted the one before and the embedding of
- * that. */
+/* A block predicts token t+2+head from the previous prediction's state and its embedding. */
 static nd_param *add_block(const nd_model_config *c, const nd_params *params, int64_t head,
                            nd_param *next)
 {

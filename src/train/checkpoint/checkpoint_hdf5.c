@@ -119,8 +119,7 @@ nd_status nd_checkpoint_h5_write(nd_checkpoint_h5 *file, const char *name, nd_cv
         failed = write_dtype(dataset, values.dtype);
     nd_status status = ND_CHECK(failed >= 0, ND_ECHECKPOINT, "%s: HDF5 cannot write %s: %s",
                                 file->path, name, nd_hdf5_reason());
-    /* Values of small tensors are held back until here, and an error is not repeated
-     * by H5Fclose. */
+    /* Small tensors are buffered until here, and H5Fclose does not repeat an error. */
     if (dataset >= 0 && H5Dclose(dataset) < 0 && status == ND_OK)
         status = ND_FAIL(ND_ECHECKPOINT, "%s: HDF5 cannot finish %s: %s", file->path, name,
                          nd_hdf5_reason());

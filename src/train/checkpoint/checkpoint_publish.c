@@ -92,9 +92,8 @@ static nd_status replace(const nd_save *s)
     return nd_directory_remove(earlier);
 }
 
-/* Makes the directory `temporary` appear as `final`. Where that stands already (the same step saved
- * before a restart) the two are exchanged in one call, so that a whole one stands there at any
- * moment. */
+/* Renames the directory `temporary` to `final`. If that exists (the same step, saved before a
+ * restart), exchanges the two atomically, so that `final` is complete at any moment. */
 static nd_status take_place(nd_save *s)
 {
     char name[ND_CHECKPOINT_NAME_MAX];

@@ -136,8 +136,7 @@ static nd_status write_tensors(nd_save *s, nd_checkpoint_h5 *file)
     return ND_OK;
 }
 
-/* The checksums of a snapshot are those of its tensors alone: a second pass over every byte would
- * cost as much as all the rest of it. */
+/* Snapshots have checksums of tensors only: another pass over all bytes would double the cost. */
 static nd_status measure(const char *path, int64_t *bytes)
 {
     struct stat info;

@@ -160,8 +160,7 @@ done:
     return status;
 }
 
-/* Where ranks have rows of a parameter, `whole` has the shape of all and `into` is where this
- * rank's go. */
+/* For parameters owned by rows `whole` has the full shape and `into` receives this rank's rows. */
 static nd_status restore_tensor(nd_run *run, const nd_checkpoint *c, int64_t param_index,
                                 const char *part, nd_view whole, nd_view into)
 {

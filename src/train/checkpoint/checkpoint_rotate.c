@@ -22,8 +22,7 @@ static nd_status join(const nd_save *s, char path[ND_CHECKPOINT_PATH_MAX], const
     return nd_checkpoint_join(path, ND_CHECKPOINT_PATH_MAX, s->parent, name);
 }
 
-/* Under an unfinished name first, so that a crash leaves no part of it under a
- * checkpoint's name. */
+/* Renamed first, so that a crash leaves no incomplete directory with a checkpoint's name. */
 static nd_status remove_one(const nd_save *s, int64_t step)
 {
     char path[ND_CHECKPOINT_PATH_MAX], going[ND_CHECKPOINT_PATH_MAX];

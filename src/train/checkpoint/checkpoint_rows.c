@@ -1,7 +1,6 @@
-/* Parameters that are owned by rows. Each rank writes the bytes of its rows, parameter after
- * parameter and of each part after part, to a file beside its rank's; when all have done so, rank 0
- * puts every tensor together, writes it whole into its own file, and removes the others. So a
- * checkpoint does not know about rows. */
+/* Parameters owned by rows. Each rank writes its rows, by parameter and part, to a file next to its
+ * rank file; when all have, rank 0 assembles each tensor, writes it to its own file and removes the
+ * others. So checkpoints do not depend on the distribution of rows. */
 #include "core/base/durable_file.h"
 #include "train/checkpoint/checkpoint_hdf5.h"
 #include "train/checkpoint/checkpoint_parts.h"

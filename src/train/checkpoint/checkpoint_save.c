@@ -89,8 +89,7 @@ void nd_save_abandon(nd_run *run)
     discard(run);
 }
 
-/* Once all ranks agreed on the error no rank writes any more: the unfinished directory
- * is removed. */
+/* Once all ranks know the error none writes any more, and the incomplete directory is removed. */
 static nd_status fail(nd_run *run, nd_status status)
 {
     const nd_error error = *nd_error_get();
@@ -136,8 +135,7 @@ static bool next_view(saved_views *v, nd_view *view)
     return true;
 }
 
-/* The sum of the bytes of all tensors this rank saves, whether or not there is memory
- * behind them. */
+/* The bytes of all tensors that this rank saves, whether or not memory is allocated for them. */
 size_t nd_save_copy_bytes(const nd_run *run)
 {
     size_t bytes = 0;

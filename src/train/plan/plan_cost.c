@@ -11,8 +11,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Parameters whose gradients become ready together, in the order of the backward pass, and how much
- * of a micro-batch's passes is done by then. */
+/* Parameters whose gradients become ready together, in the order of the backward pass, and the
+ * fraction of a micro-batch's passes that is complete then. */
 typedef struct group {
     int64_t first, count;
     double done;

@@ -45,8 +45,7 @@ size_t nd_wire_projector_bytes(const nd_run *run, int64_t index)
     return bytes;
 }
 
-/* What all ranks send to sum a message of `count` of a tensor's `values` to owner `owner` of every
- * group. */
+/* Bytes that all ranks send to sum `count` of a tensor's `values` to `owner` of every group. */
 static double reduction_bytes(const nd_run *run, int64_t index, int owner, int64_t values,
                               int64_t count)
 {
@@ -107,8 +106,7 @@ nd_wire_bytes nd_wire_bytes_of(const nd_run *run)
     b.codes *= workers;
     b.dense *= workers;
     b.projectors *= workers;
-    /* Inside a worker norms; between all ranks losses, and of each worker its norm and what is not
-     * finite. */
+    /* Norms inside a worker; losses between all ranks, and each worker's norm and verdict. */
     b.reports =
         b.reports * workers +
         ranks * (ranks - 1.0) * (24.0 * (double)run->local_micro_batches + 16.0 * r->carried);

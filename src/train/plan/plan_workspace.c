@@ -17,8 +17,8 @@ static void narrow(nd_config *config)
     config->data.n_samples = config->training.batch_size;
 }
 
-/* Trains `steps` steps of a narrowed model with a rank's share of this machine; the last one's time
- * and the workspace at the end. */
+/* Trains `steps` steps of a narrowed model on a rank's share of this machine; returns the last
+ * one's time and the final workspace. */
 static nd_status train_narrowed(const nd_config *config, int ranks, int steps, double *seconds,
                                 double *operations, size_t *workspace)
 {

@@ -18,8 +18,8 @@ typedef struct job {
     float **slots;     /* to them */
     void **buffers;    /* [group] likewise */
     size_t *bytes;     /* [group] simulated, of codes */
-    /* [parts + 1] when the last rank had computed; had all reductions beside that too; seconds of
-     * the longest update */
+    /* [parts + 1] when the last rank had computed; and had reduced; seconds of the
+     * longest update */
     double *computed, *reduced, *update;
     double updated; /* when the last rank was */
     uint64_t sent;  /* simulated bytes, by all ranks */
@@ -91,9 +91,8 @@ static nd_status reduce_part(nd_simulation *s, const job *j, nd_comm *comm,
     return ND_OK;
 }
 
-/* A rank that computes for so long and reduces `part`, or nothing, meanwhile: what is done beside
- * each other begins together and ends when both are done, so that one fiber can do one and then
- * wait for the other. */
+/* A rank computes for `seconds` while it reduces `part` (NULL: nothing). Both begin together and
+ * the stage ends when both are done, so one fiber can do them one after the other. */
 static nd_status settle(nd_simulation *s, nd_comm *comm, job *j, int64_t stage,
                         const nd_cost_part *part, double seconds)
 {
@@ -153,8 +152,7 @@ static nd_status run_rank(nd_simulation *s, nd_comm *comm, void *context)
     return ND_OK;
 }
 
-/* As many real bytes a simulated one as make parts as short as they can be, where the real ones
- * would not fit. */
+/* Chooses the scale that makes parts as short as possible, where real sizes would not fit. */
 static void choose_scale(job *j)
 {
     const nd_cost_work *work = j->work;

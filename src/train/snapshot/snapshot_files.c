@@ -1,5 +1,4 @@
-/* Files of snapshots: written without fsync, or mapped, so that messages go from memory
- * to memory. */
+/* Files of snapshots, written without fsync or mapped, so that messages go memory to memory. */
 #include "core/base/durable_file.h"
 #include "train/snapshot/snapshot_parts.h"
 
@@ -69,8 +68,7 @@ nd_status nd_snapshot_map(const char *path, void **data, size_t *bytes)
     return status;
 }
 
-/* With its memory taken at once: where none is left, a write to the mapping would end
- * the process. */
+/* Allocates all pages now: otherwise a write to the mapping could end the process (SIGBUS). */
 nd_status nd_snapshot_map_new(const char *path, size_t bytes, void **data)
 {
     const int file = open(path, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);

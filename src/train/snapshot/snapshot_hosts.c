@@ -69,8 +69,8 @@ static int most_on_a_host(const nd_hosts *hosts, int ranks)
     return most;
 }
 
-/* Ordered by host, the ranks a whole host's number further on are on another one, unless one host
- * has more than half of them. */
+/* With ranks ordered by host, a shift by the largest host's size leads to another host, unless one
+ * host has more than half of the ranks. */
 int nd_hosts_buddy(const nd_hosts *hosts, int ranks, int rank, nd_snapshot_buddy_choice choice)
 {
     if (choice == ND_SNAPSHOT_BUDDY_OFF || ranks == 1 ||

@@ -1,6 +1,6 @@
-/* RUN/snapshot_hosts: on which hosts there may be snapshots of the run, a line each, "HOST
- * DIRECTORY". A host that was lost keeps its own until the run is there again; launch/run.sh goes
- * by this list when the run has ended well. */
+/* RUN/snapshot_hosts lists the hosts that may hold snapshots of the run, one "HOST DIRECTORY" per
+ * line. Lost hosts stay in it until the run uses them again; launch/run.sh cleans up by
+ * this list. */
 #include "core/base/durable_file.h"
 #include "train/snapshot/snapshot_parts.h"
 

@@ -1,5 +1,4 @@
-/* Snapshots of other runs on this host: removed where their run can be seen not to need them, else
- * named. */
+/* Removes other runs' snapshots on this host that are certainly not needed; lists the rest. */
 #include "core/base/directory.h"
 #include "core/base/durable_file.h"
 #include "train/run_lock.h"
@@ -49,8 +48,7 @@ static nd_status read_config(const char *place, int64_t step, nd_config *config)
     return nd_config_read_file(config, path);
 }
 
-/* Whether `directory` still is that of run `id`, and has a whole checkpoint that is not older than
- * `step`. */
+/* Whether `directory` belongs to run `id` and has a complete checkpoint of `step` or later. */
 static bool has_newer(const char *directory, const char *id, int64_t step)
 {
     char mine[ND_RUN_ID_SIZE], path[ND_CHECKPOINT_PATH_MAX];
@@ -64,8 +62,7 @@ static bool has_newer(const char *directory, const char *id, int64_t step)
     return newer;
 }
 
-/* The lock of a run's directory, NULL where somebody has it: a run that goes on, or one that was
- * cut short. */
+/* Locks a run's directory; NULL if a running or crashed process holds the lock. */
 static nd_run_lock *acquire_lock(const char *directory)
 {
     char path[ND_CHECKPOINT_PATH_MAX];
@@ -88,9 +85,8 @@ static void remove_all(const char *of_run, const char *place, const nd_checkpoin
         rmdir(of_run);
 }
 
-/* Removes what run `id` has on this host where nothing can be lost by it: while this process holds
- * the lock of the run's directory, which has a checkpoint that is as new. Anything else, or what
- * cannot be seen from here, stays. */
+/* Removes the snapshots of run `id` on this host if nothing can be lost: this process holds the
+ * lock of the run's directory, which has a checkpoint that is as new. Keeps them in doubt. */
 static void remove_if_over(nd_run *run, const char *of_run, const char *id, nd_config *config)
 {
     char place[ND_CHECKPOINT_PATH_MAX];

@@ -5,8 +5,7 @@
 #if defined(__x86_64__)
 #include <cpuid.h>
 
-/* Tiles of bf16 and 8-bit integers, which not every compiler's __builtin_cpu_supports knows by
- * name. */
+/* bf16 and int8 tiles, which not every compiler's __builtin_cpu_supports knows. */
 static bool has_amx(void)
 {
     enum { BF16 = 1 << 22, TILE = 1 << 24, INT8 = 1 << 25, ALL = BF16 | TILE | INT8 };

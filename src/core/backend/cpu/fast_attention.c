@@ -176,8 +176,7 @@ static nd_status attention_blocked(nd_cpu_fast *fast, forward_call *c)
     return ok ? ND_OK : ND_FAIL(ND_EINTERNAL, "oneDNN refused a product of attention");
 }
 
-/* One query of one head against its keys, straight from the cache of keys and values: with few
- * queries nothing is gained by packing. */
+/* One query of one head, directly from the cache: with few queries packing does not pay. */
 static void attend_query(const nd_fast_kernels *k, const forward_call *c, int64_t index,
                          float *space)
 {

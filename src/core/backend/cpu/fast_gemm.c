@@ -28,8 +28,8 @@ static void finish_forward(const nd_fast_kernels *k, const void *context, nd_til
     }
 }
 
-/* Tiles of group-scaled sums: the products of one group of inputs at a time, added in f32 with the
- * group's scales (given as [in/g, out]). */
+/* Tiles of group-scaled sums: products of one group of inputs at a time, added in f32 with the
+ * group's scales, which come as [in/g, out]. */
 typedef struct group_context {
     nd_view sums; /* f32 [t, out] */
     const float *scales;
@@ -181,8 +181,7 @@ nd_dtype nd_fast_product_dtype(const nd_cpu_fast *fast, bool bf16)
     return bf16 && nd_fast_multiplies_bf16(fast) ? ND_BF16 : ND_F32;
 }
 
-/* Codes are exact in bf16, so the scale stays outside the product. Group scales (rare) are folded
- * into an f32 weight instead. */
+/* Codes are exact in bf16, so the scale is applied outside. Group scales (rare) use f32 weights. */
 static nd_status ternary_gemm_dx_onednn(nd_backend *b, nd_view dx, nd_cview dy, nd_cview c,
                                         nd_cview s, float beta)
 {
@@ -214,8 +213,8 @@ static nd_status ternary_gemm_dx_onednn(nd_backend *b, nd_view dx, nd_cview dy, 
     return nd_fast_multiply(fast, &product);
 }
 
-/* dy a/127 in the product's dtype, cut into blocks of columns: [out / block][t][block], so that
- * each tile of dw reads dense memory. */
+/* dy a/127 in the product's dtype in blocks of columns [out / block][t][block], so that each tile
+ * of dw reads dense memory. */
 static void fold_activation_scale(nd_cpu_fast *fast, void *folded, nd_dtype dtype, nd_cview dy,
                                   const float *a, int64_t block)
 {

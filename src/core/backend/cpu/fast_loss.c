@@ -63,9 +63,9 @@ typedef struct row_loss {
     double nll, total, norm;
 } row_loss;
 
-/* One row of logits, f32, whose gradient is multiplied by `scale`; see the reference for the
- * formulas. With e_i = exp(z_i - max) and S their sum, p = e/S and H = log S - sum_i e_i (z_i -
- * max) / S. `e` is scratch. */
+/* One f32 row of logits, its gradient multiplied by `scale`; formulas as in the reference. With e_i
+ * = exp(z_i - max) and S their sum: p = e/S, H = log S - sum_i e_i (z_i - max) / S.
+ * `e`: scratch. */
 static row_loss cross_entropy_row(const nd_fast_kernels *k, float *logits, int64_t vocab,
                                   const int32_t *targets, const nd_cross_entropy_params *p,
                                   double scale, float *e)

@@ -16,8 +16,7 @@ int64_t nd_fast_tile_rows(int64_t m)
     return nd_fast_ceil(nd_fast_ceil(m, tiles), STEP) * STEP;
 }
 
-/* Small tiles of a triangle leave more out, and several threads find equal shares; large ones run
- * faster. */
+/* Small tiles of a triangle leave out more and balance threads; large ones are faster. */
 static int64_t tile_rows(const nd_product *p)
 {
     if (p->symmetric)
@@ -25,8 +24,8 @@ static int64_t tile_rows(const nd_product *p)
     return p->blocked_a > 0 ? p->blocked_a : nd_fast_tile_rows(p->m);
 }
 
-/* Columns of c in one tile: all, unless there is one row of tiles only, or a staged tile would not
- * stay in cache. */
+/* Columns of c per tile: all, unless there is only one row of tiles or a tile would exceed the
+ * cache. */
 static int64_t tile_cols(const nd_product *p, int64_t rows)
 {
     if (p->symmetric)
@@ -152,8 +151,7 @@ static void as_floats(nd_cpu_fast *fast, float *out, nd_cview x)
 
 static nd_status multiply(nd_cpu_fast *fast, const nd_product *p);
 
-/* Exact where oneDNN's integers are not: every partial sum is an integer below 2^24, which f32
- * holds. */
+/* Exact where oneDNN's integers are not: every partial sum is an integer below 2^24. */
 static nd_status multiply_in_floats(nd_cpu_fast *fast, const nd_product *p)
 {
     ND_REQUIRE(p->k * 128 * (p->ternary ? 1 : 128) <= 1 << 24);
@@ -171,8 +169,7 @@ static nd_status multiply_in_floats(nd_cpu_fast *fast, const nd_product *p)
     return multiply(fast, &floats);
 }
 
-/* Of f32 the panels are worth their packing from some rows on, and oneDNN's vectors of AVX-512 are
- * faster. */
+/* In f32, packing panels pays from some rows on, and oneDNN is faster with AVX-512. */
 static bool floats_in_panels(const nd_cpu_fast *fast, const nd_product *p)
 {
     enum { WORTH_PANELS = 64 };

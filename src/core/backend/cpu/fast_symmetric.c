@@ -12,8 +12,7 @@ typedef struct symmetric_context {
     float alpha, beta, gamma;
 } symmetric_context;
 
-/* Row i of a tile, up to the diagonal: alpha product + beta b + gamma I, in the tile and in its
- * place. */
+/* Row i of a tile, up to the diagonal: alpha product + beta b + gamma I, stored twice. */
 static void finish_row(const nd_fast_kernels *k, const symmetric_context *s, nd_tile tile,
                        int64_t i)
 {
@@ -72,8 +71,7 @@ static void transpose(const nd_cpu_fast *fast, void *out, nd_cview in)
                 }
 }
 
-/* An operand in `dtype`, turned where oneDNN reads it and is faster then. Takes its bytes of
- * *memory. */
+/* An operand in `dtype`, transposed where that is faster for oneDNN; uses part of *memory. */
 static nd_cview operand(nd_cpu_fast *fast, nd_cview x, nd_dtype dtype, bool turn, char **memory)
 {
     const size_t converted = nd_fast_converted_bytes(x, dtype);

@@ -28,8 +28,8 @@ static const int product_names[] = {DNNL_ARG_SRC, DNNL_ARG_WEIGHTS, DNNL_ARG_DST
                                     DNNL_ARG_SCRATCHPAD};
 static const int packing_names[] = {DNNL_ARG_FROM, DNNL_ARG_TO};
 
-/* A description is a handle that its maker destroys from version 3 on, and a struct before. A
- * layout is someone else's description. */
+/* A description is a handle that its creator destroys from version 3 on, and a struct before. A
+ * layout is a borrowed description. */
 #if DNNL_VERSION_MAJOR >= 3
 typedef const_dnnl_memory_desc_t layout;
 

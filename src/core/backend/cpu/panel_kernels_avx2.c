@@ -186,8 +186,8 @@ static void multiply_words(void *sums, int64_t stride, const void *a, const void
     }
 }
 
-/* out, 8 rows of `width`: in its first 8 columns the next 8 values of each of 8 rows of x. Of rows
- * that are not there the last is read again. */
+/* Transposes the next 8 values of 8 rows of x into the first 8 columns of out (8 rows of `width`).
+ * Repeats the last row for missing ones. */
 static void turn_eight(float *out, int64_t width, const float *x, int64_t across, int64_t rows)
 {
     __m256 r[8], t[8];

@@ -91,8 +91,7 @@ static nd_status attention_reference(nd_backend *b, nd_view o, nd_view lse, nd_c
     return ND_OK;
 }
 
-/* Buffers in double for dk and dv of all tokens, so that sums over queries are not rounded on the
- * way. */
+/* dk and dv of all tokens in double, so that sums over queries are not rounded early. */
 typedef struct backward_sums {
     double *dk, *dv;
 } backward_sums;

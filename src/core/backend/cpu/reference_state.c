@@ -1,5 +1,5 @@
-/* Reference: optimizer state in 8 and 4 bits. Codes are what they are by f32 arithmetic, so that
- * other layers can find the same ones. */
+/* Reference: optimizer state in 8 and 4 bits. f32 arithmetic defines the codes, so that other
+ * implementations can match them. */
 #include "core/backend/cpu/op_families.h"
 #include "core/backend/cpu/reference.h"
 #include "core/base/dynamic_code.h"
