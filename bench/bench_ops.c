@@ -143,6 +143,21 @@ typedef struct model_shape {
 } model_shape;
 
 #define OP(op, ...) stop_on(w->b->ops.op(w->b, __VA_ARGS__))
+#define IN(v) nd_as_const(v)
+
+/* Times an op and prints it beside a copy of as many bytes, or beside `limit` GFLOP/s. */
+#define MOVED(op, dtype, bytes, ...)                                                               \
+    do {                                                                                           \
+        double seconds_;                                                                           \
+        TIME(seconds_, OP(op, __VA_ARGS__));                                                       \
+        print_moved(w, #op, dtype, seconds_, bytes);                                               \
+    } while (0)
+#define COMPUTED(op, dtype, operations, limit, ...)                                                \
+    do {                                                                                           \
+        double seconds_;                                                                           \
+        TIME(seconds_, OP(op, __VA_ARGS__));                                                       \
+        print_computed(#op, dtype, seconds_, operations, limit);                                   \
+    } while (0)
 
 static void bench_products(bench *w, const model_shape *s, nd_dtype t)
 {
@@ -156,28 +171,18 @@ static void bench_products(bench *w, const model_shape *s, nd_dtype t)
         const nd_view dw = tensor(w, ND_F32, out, in), weight = filled(w, t, out, in);
         OP(ternarize, c, scale, nd_as_const(weight));
         printf(" [%lld tokens] x [%lld, %lld]\n", (long long)n, (long long)out, (long long)in);
-        double seconds;
-        TIME(seconds, OP(ternary_gemm, y, nd_as_const(q), nd_as_const(a), nd_as_const(c),
-                         nd_as_const(scale)));
-        print_computed("ternary_gemm", t, seconds, operations,
-                       limit_of(w, n, out, in, ND_I8, ND_I32));
-        TIME(seconds,
-             OP(ternary_gemm_dx, dx, nd_as_const(y), nd_as_const(c), nd_as_const(scale), 0.0f));
-        print_computed("ternary_gemm_dx", t, seconds, operations, limit_of(w, n, in, out, t, t));
-        TIME(seconds,
-             OP(ternary_gemm_dw, dw, nd_as_const(y), nd_as_const(q), nd_as_const(a), 1.0f));
-        print_computed("ternary_gemm_dw", t, seconds, operations,
-                       limit_of(w, out, in, n, t, ND_F32));
-        TIME(seconds, OP(ternary_gemm_dx_int8, dx, nd_as_const(y), nd_as_const(c),
-                         nd_as_const(scale), 0.0f));
-        print_computed("ternary_gemm_dx_int8", t, seconds, operations,
-                       limit_of(w, n, in, out, ND_I8, ND_I32));
-        TIME(seconds,
-             OP(ternary_gemm_dw_int8, dw, nd_as_const(y), nd_as_const(q), nd_as_const(a), 1.0f));
-        print_computed("ternary_gemm_dw_int8", t, seconds, operations,
-                       limit_of(w, out, in, n, ND_I8, ND_I32));
-        TIME(seconds, OP(gemm, y, nd_as_const(dx), false, nd_as_const(weight), true, 1.0f, 0.0f));
-        print_computed("gemm", t, seconds, operations, limit_of(w, n, out, in, t, t));
+        COMPUTED(ternary_gemm, t, operations, limit_of(w, n, out, in, ND_I8, ND_I32), y, IN(q),
+                 IN(a), IN(c), IN(scale));
+        COMPUTED(ternary_gemm_dx, t, operations, limit_of(w, n, in, out, t, t), dx, IN(y), IN(c),
+                 IN(scale), 0.0f);
+        COMPUTED(ternary_gemm_dw, t, operations, limit_of(w, out, in, n, t, ND_F32), dw, IN(y),
+                 IN(q), IN(a), 1.0f);
+        COMPUTED(ternary_gemm_dx_int8, t, operations, limit_of(w, n, in, out, ND_I8, ND_I32), dx,
+                 IN(y), IN(c), IN(scale), 0.0f);
+        COMPUTED(ternary_gemm_dw_int8, t, operations, limit_of(w, out, in, n, ND_I8, ND_I32), dw,
+                 IN(y), IN(q), IN(a), 1.0f);
+        COMPUTED(gemm, t, operations, limit_of(w, n, out, in, t, t), y, IN(dx), false, IN(weight),
+                 true, 1.0f, 0.0f);
         release_all(w);
     }
 }
@@ -196,11 +201,9 @@ static void bench_attention(bench *w, const model_shape *s, nd_dtype t)
     /* Two products of the visible half forward, five backward. */
     const double product = (double)(s->tokens * s->seq_len * s->dim);
     double seconds;
-    TIME(seconds, OP(attention, o, lse, nd_as_const(q), nd_as_const(k), nd_as_const(v), &shape));
-    print_computed("attention", t, seconds, 2.0 * product, 0.0);
-    TIME(seconds, OP(attention_backward, dq, dk, dv, nd_as_const(o), nd_as_const(o),
-                     nd_as_const(lse), nd_as_const(q), nd_as_const(k), nd_as_const(v), &shape));
-    print_computed("attention_backward", t, seconds, 5.0 * product, 0.0);
+    COMPUTED(attention, t, 2.0 * product, 0.0, o, lse, IN(q), IN(k), IN(v), &shape);
+    COMPUTED(attention_backward, t, 5.0 * product, 0.0, dq, dk, dv, IN(o), IN(o), IN(lse), IN(q),
+             IN(k), IN(v), &shape);
     const nd_attention_shape decode = {1,  1, s->seq_len, s->heads, s->kv_heads, s->dim / s->heads,
                                        {0}};
     const nd_cview keys = nd_cview_rows(nd_as_const(k), 0, s->seq_len);
@@ -223,31 +226,19 @@ static void bench_rows(bench *w, const model_shape *s, nd_dtype t)
     const nd_view wide_weight = filled(w, ND_F32, 1, f), dwide = tensor(w, ND_F32, 1, f);
     const nd_view narrow_q = nd_view_of(q.data, ND_I8, n, d);
     const nd_rope_params rope = {.head_dim = d / s->heads, .seq_len = s->seq_len, .base = 10000.0};
-    double seconds;
-    TIME(seconds, OP(rmsnorm, y, r, nd_as_const(x), nd_as_const(weight)));
-    print_moved(w, "rmsnorm", t, seconds, 2.0 * size * row);
-    TIME(seconds, OP(rmsnorm_quantize, narrow_q, a, r, nd_as_const(x), nd_as_const(weight)));
-    print_moved(w, "rmsnorm_quantize", t, seconds, (size + 1.0) * row);
-    TIME(seconds, OP(rmsnorm_backward, dx, dweight, nd_as_const(y), nd_as_const(x),
-                     nd_as_const(weight), nd_as_const(r), 0.0f));
-    print_moved(w, "rmsnorm_backward", t, seconds, 3.0 * size * row);
-    TIME(seconds, OP(quantize_rows, narrow_q, a, nd_as_const(x)));
-    print_moved(w, "quantize_rows", t, seconds, (size + 1.0) * row);
-    TIME(seconds, OP(swiglu, h, nd_as_const(gate), nd_as_const(up)));
-    print_moved(w, "swiglu", t, seconds, 3.0 * size * wide);
-    TIME(seconds, OP(swiglu_rmsnorm_quantize, q, a, r, nd_as_const(gate), nd_as_const(up),
-                     nd_as_const(wide_weight)));
-    print_moved(w, "swiglu_rmsnorm_quantize", t, seconds, (2.0 * size + 1.0) * wide);
-    TIME(seconds,
-         OP(swiglu_backward, dgate, dup, nd_as_const(h), nd_as_const(gate), nd_as_const(up)));
-    print_moved(w, "swiglu_backward", t, seconds, 5.0 * size * wide);
-    TIME(seconds, OP(swiglu_rmsnorm_backward, dgate, dup, dwide, nd_as_const(h), nd_as_const(gate),
-                     nd_as_const(up), nd_as_const(wide_weight), nd_as_const(r)));
-    print_moved(w, "swiglu_rmsnorm_backward", t, seconds, 5.0 * size * wide);
-    TIME(seconds, OP(rope, y, &rope));
-    print_moved(w, "rope", t, seconds, 2.0 * size * row);
-    TIME(seconds, OP(add, dx, nd_as_const(x), nd_as_const(y)));
-    print_moved(w, "add", t, seconds, 3.0 * size * row);
+    MOVED(rmsnorm, t, 2.0 * size * row, y, r, IN(x), IN(weight));
+    MOVED(rmsnorm_quantize, t, (size + 1.0) * row, narrow_q, a, r, IN(x), IN(weight));
+    MOVED(rmsnorm_backward, t, 3.0 * size * row, dx, dweight, IN(y), IN(x), IN(weight), IN(r),
+          0.0f);
+    MOVED(quantize_rows, t, (size + 1.0) * row, narrow_q, a, IN(x));
+    MOVED(swiglu, t, 3.0 * size * wide, h, IN(gate), IN(up));
+    MOVED(swiglu_rmsnorm_quantize, t, (2.0 * size + 1.0) * wide, q, a, r, IN(gate), IN(up),
+          IN(wide_weight));
+    MOVED(swiglu_backward, t, 5.0 * size * wide, dgate, dup, IN(h), IN(gate), IN(up));
+    MOVED(swiglu_rmsnorm_backward, t, 5.0 * size * wide, dgate, dup, dwide, IN(h), IN(gate), IN(up),
+          IN(wide_weight), IN(r));
+    MOVED(rope, t, 2.0 * size * row, y, &rope);
+    MOVED(add, t, 3.0 * size * row, dx, IN(x), IN(y));
     release_all(w);
 }
 
@@ -261,13 +252,10 @@ static void bench_loss(bench *w, const model_shape *s, nd_dtype t)
     const nd_cview some = nd_cview_of(ids.data, ND_I32, 1, rows);
     const nd_cross_entropy_params params = {.gradient_scale = 1.0f, .entropy_weight = 0.01f};
     const double size = (double)nd_dtype_size(t), row = (double)(s->tokens * s->dim);
-    double seconds;
-    TIME(seconds, OP(cross_entropy, nll, total, logits, some, &params));
-    print_moved(w, "cross_entropy", t, seconds, 2.0 * size * (double)(rows * s->vocab));
-    TIME(seconds, OP(embedding, x, nd_as_const(table), nd_as_const(ids)));
-    print_moved(w, "embedding", t, seconds, 2.0 * size * row);
-    TIME(seconds, OP(embedding_backward, dtable, nd_as_const(x), nd_as_const(ids)));
-    print_moved(w, "embedding_backward", t, seconds, (size + 8.0) * row);
+    MOVED(cross_entropy, t, 2.0 * size * (double)(rows * s->vocab), nll, total, logits, some,
+          &params);
+    MOVED(embedding, t, 2.0 * size * row, x, IN(table), IN(ids));
+    MOVED(embedding_backward, t, (size + 8.0) * row, dtable, IN(x), IN(ids));
     release_all(w);
 }
 
@@ -281,31 +269,19 @@ static void bench_updates(bench *w, const model_shape *s, nd_dtype t)
     const nd_update_params update = {.step_size = 1e-3f, .decay = 1e-5f, .rounding_key = 1};
     const nd_adamw_params adamw = {1e-3f, 0.9f, 0.95f, 1e-8f, 0.1f, 1.0f, 0.1f, 0.05f, true, 1, 0};
     const double size = (double)nd_dtype_size(t), count = (double)(s->ffn * s->dim);
-    double seconds;
-    TIME(seconds, OP(ternarize, c, scale, nd_as_const(weight)));
-    print_moved(w, "ternarize", t, seconds, (2.0 * size + 1.0) * count);
-    TIME(seconds, OP(pack_codes, packed, nd_as_const(c)));
-    print_moved(w, "pack_codes", ND_I8, seconds, 1.25 * count);
-    TIME(seconds, OP(unpack_codes, c, nd_as_const(packed)));
-    print_moved(w, "unpack_codes", ND_I8, seconds, 1.25 * count);
+    MOVED(ternarize, t, (2.0 * size + 1.0) * count, c, scale, IN(weight));
+    MOVED(pack_codes, ND_I8, 1.25 * count, packed, IN(c));
+    MOVED(unpack_codes, ND_I8, 1.25 * count, c, IN(packed));
     const nd_view trits = tensor(w, ND_U8, 1, (s->ffn * s->dim + 4) / 5);
-    TIME(seconds, OP(pack_trits, trits, nd_as_const(c)));
-    print_moved(w, "pack_trits", ND_I8, seconds, 1.2 * count);
-    TIME(seconds, OP(unpack_trits, c, nd_as_const(trits)));
-    print_moved(w, "unpack_trits", ND_I8, seconds, 1.2 * count);
-    TIME(seconds, OP(momentum, u, m, nd_as_const(g), 0.95f, 1.0f, true));
-    print_moved(w, "momentum", t, seconds, (12.0 + size) * count);
-    TIME(seconds, OP(apply_update, weight, nd_as_const(u), &update));
-    print_moved(w, "apply_update", t, seconds, 3.0 * size * count);
-    TIME(seconds, OP(adamw, weight, m, v, nd_as_const(g), &adamw));
-    print_moved(w, "adamw", t, seconds, (20.0 + 2.0 * size) * count);
+    MOVED(pack_trits, ND_I8, 1.2 * count, trits, IN(c));
+    MOVED(unpack_trits, ND_I8, 1.2 * count, c, IN(trits));
+    MOVED(momentum, t, (12.0 + size) * count, u, m, IN(g), 0.95f, 1.0f, true);
+    MOVED(apply_update, t, 3.0 * size * count, weight, IN(u), &update);
+    MOVED(adamw, t, (20.0 + 2.0 * size) * count, weight, m, v, IN(g), &adamw);
     const nd_view square = filled(w, t, s->dim, s->dim), gram = tensor(w, t, s->dim, s->dim);
-    TIME(seconds, OP(gemm_symmetric, gram, nd_as_const(square), false, nd_as_const(square), 1.0f,
-                     0.0f, 0.0f));
-    print_computed("gemm_symmetric", t, seconds, 2.0 * (double)(s->dim * s->dim * s->dim),
-                   w->gemm_rate);
-    TIME(seconds, OP(sum_squares, sum, nd_as_const(g)));
-    print_moved(w, "sum_squares", ND_F32, seconds, 4.0 * count);
+    COMPUTED(gemm_symmetric, t, 2.0 * (double)(s->dim * s->dim * s->dim), w->gemm_rate, gram,
+             IN(square), false, IN(square), 1.0f, 0.0f, 0.0f);
+    MOVED(sum_squares, ND_F32, 4.0 * count, sum, IN(g));
     release_all(w);
 }
 
@@ -326,17 +302,11 @@ static void bench_state(bench *w, const model_shape *s)
                             tensor(w, ND_BF16, m, (n + ND_TILE - 1) / ND_TILE),
                             tensor(w, ND_BF16, (m + ND_TILE - 1) / ND_TILE, n)};
     const nd_adamw_params adamw = {1e-3f, 0.9f, 0.95f, 1e-8f, 0.1f, 1.0f, 0.1f, 0.05f, true, 1, 0};
-    double seconds;
-    TIME(seconds, OP(quantize_blocks, &linear, nd_as_const(x)));
-    print_moved(w, "quantize_blocks", ND_I8, seconds, 5.0 * (double)count);
-    TIME(seconds, OP(dequantize_blocks, x, &linear));
-    print_moved(w, "dequantize_blocks", ND_I8, seconds, 5.0 * (double)count);
-    TIME(seconds, OP(adamw_blocks, weight, &first, &second, nd_as_const(g), &adamw));
-    print_moved(w, "adamw_blocks", ND_U8, seconds, 16.0 * (double)count);
-    TIME(seconds, OP(quantize_tiles, &tiles, nd_as_const(x)));
-    print_moved(w, "quantize_tiles", ND_U8, seconds, 4.5 * (double)count);
-    TIME(seconds, OP(dequantize_tiles, x, &tiles, 1.0f));
-    print_moved(w, "dequantize_tiles", ND_U8, seconds, 8.5 * (double)count);
+    MOVED(quantize_blocks, ND_I8, 5.0 * (double)count, &linear, IN(x));
+    MOVED(dequantize_blocks, ND_I8, 5.0 * (double)count, x, &linear);
+    MOVED(adamw_blocks, ND_U8, 16.0 * (double)count, weight, &first, &second, IN(g), &adamw);
+    MOVED(quantize_tiles, ND_U8, 4.5 * (double)count, &tiles, IN(x));
+    MOVED(dequantize_tiles, ND_U8, 8.5 * (double)count, x, &tiles, 1.0f);
     release_all(w);
 }
 
