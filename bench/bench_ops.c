@@ -12,7 +12,6 @@
 
 #include "cli/args.h"
 #include "core/base/float_formats.h"
-#include "core/base/rng.h"
 #include "train/run_backend.h"
 
 #include <stdio.h>

@@ -8,7 +8,6 @@ extern "C" {
 #include "core/base/dynamic_code.h"
 }
 
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 

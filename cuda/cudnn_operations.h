@@ -5,7 +5,6 @@
 
 #include "cudnn_library.h"
 
-#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 

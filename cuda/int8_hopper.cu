@@ -9,8 +9,6 @@
 #include "hopper.cuh"
 #include "int8_product.cuh"
 
-#include <stdio.h>
-
 namespace
 {
 

@@ -1,8 +1,6 @@
 /* The table that a backend starts from: every op says that it is missing. */
 #include "unimplemented.h"
 
-#include <stddef.h>
-
 #pragma GCC diagnostic ignored "-Wunused-parameter"
 
 #define OP(name, ...)                                                                              \

@@ -9,8 +9,6 @@
 
 #include "core/base/error.h"
 
-#include <stdint.h>
-
 typedef struct nd_link {
     double latency;  /* alpha: seconds per message */
     double per_byte; /* beta: seconds per byte */

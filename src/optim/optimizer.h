@@ -6,7 +6,6 @@
 #include "core/config/config.h"
 #include "core/model/params.h"
 #include "optim/projectors.h"
-#include "optim/schedule.h"
 
 typedef struct nd_optimizer nd_optimizer;
 

@@ -1,6 +1,5 @@
 #include "core/base/float_formats.h"
 #include "core/base/rng.h"
-#include "support/support.h"
 
 #include <math.h>
 

@@ -1,5 +1,4 @@
 #include "core/base/rng.h"
-#include "support/support.h"
 
 #include <math.h>
 

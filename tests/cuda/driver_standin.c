@@ -1,7 +1,6 @@
 /* A CUDA driver without a device, named libcuda.so.1, so that cuDNN can compile its kernels and
  * finish its plans for a device that is only described. Whatever loads a module or asks for a
  * function of one gets a token; nothing can be launched, and there are no devices. */
-#include <stddef.h>
 
 enum { SUCCESS = 0, NO_DEVICE = 100, NOT_SUPPORTED = 801 };
 

@@ -1,5 +1,4 @@
 #include "data/sample_order.h"
-#include "support/support.h"
 
 #include <stdlib.h>
 

@@ -3,7 +3,6 @@
 #include "core/base/sum_tree.h"
 #include "dist/comm.h"
 #include "dist/gradient_wire.h"
-#include "dist/point_to_point.h"
 #include "dist/tree_reduction.h"
 
 #include <math.h>

@@ -1,5 +1,4 @@
 #include "optim/mtp_schedule.h"
-#include "support/support.h"
 
 static nd_config config_with(int schedule)
 {

@@ -1,5 +1,4 @@
 #include "optim/schedule.h"
-#include "support/support.h"
 
 Test(schedule, warm_up_moves_at_step_0_and_reaches_the_peak)
 {

@@ -2,7 +2,6 @@
 #pragma once
 
 #include <stddef.h>
-#include <stdint.h>
 
 enum { ND_TEST_STEPS_MAX = 512 };
 

@@ -1,6 +1,5 @@
 /* Runs with each of Collider's rules. */
 #include "support/run_files.h"
-#include "support/support.h"
 
 #include <stdio.h>
 #include <string.h>

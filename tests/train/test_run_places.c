@@ -2,7 +2,6 @@
  * that are taken, places that cannot be read. No command takes another run's for them, or goes back
  * in silence. */
 #include "support/run_files.h"
-#include "support/support.h"
 
 static char output[32768];
 

@@ -3,7 +3,6 @@
 #include "train/snapshot/snapshot_parts.h"
 
 #include <stdlib.h>
-#include <string.h>
 #include <unistd.h>
 
 void nd_snapshot_root(const nd_config *config, char path[ND_CHECKPOINT_PATH_MAX])
