@@ -6,7 +6,8 @@
 nd_status nd_cuda_library_attention_create(nd_cuda *cuda)
 {
     return cuda->attention == ND_CUDA_ATTENTION_CUDNN
-               ? ND_FAIL(ND_ECONFIG, "[hardware] attention_backend = cudnn, but this build has no cuDNN")
+               ? ND_FAIL(ND_ECONFIG,
+                         "[hardware] attention_backend = cudnn, but this build has no cuDNN")
                : ND_OK;
 }
 

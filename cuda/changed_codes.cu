@@ -215,15 +215,14 @@ __global__ void place_kernel(entry_head *head, make_tile *tiles, int64_t tile_co
 __device__ __forceinline__ void copy_bytes(uint8_t *to, const uint8_t *from, int64_t bytes)
 {
     ND_GRID_LOOP(i, bytes)
-    to[i] = from[i];
+        to[i] = from[i];
 }
 
 /* As the kernels of codes.cu, for bytes at any address. */
 __device__ __forceinline__ void pack_all(uint8_t *packed, const int8_t *codes, int64_t count,
                                          int64_t bytes)
 {
-    ND_GRID_LOOP(j, bytes)
-    {
+    ND_GRID_LOOP(j, bytes) {
         int value = 0, power = 1;
         for (int64_t i = j; i < count; i += bytes, power *= 3)
             value += power * (codes[i] + 1);
@@ -234,8 +233,7 @@ __device__ __forceinline__ void pack_all(uint8_t *packed, const int8_t *codes, i
 __device__ __forceinline__ void unpack_all(int8_t *codes, const uint8_t *packed, int64_t count,
                                            int64_t bytes)
 {
-    ND_GRID_LOOP(j, bytes)
-    {
+    ND_GRID_LOOP(j, bytes) {
         int value = packed[j];
         for (int64_t i = j; i < count; i += bytes, value /= 3)
             codes[i] = (int8_t)(value % 3 - 1);

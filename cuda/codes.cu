@@ -225,8 +225,7 @@ static nd_status ternarize_cuda(nd_backend *b, nd_view c, nd_view s, nd_cview w)
                           partial, nd_floats_of(w), count, wide));
     ND_CUDA_TRY(ND_LAUNCH(scale_kernel, dim3(1), dim3(MEAN_THREADS), 0, cuda->stream, scales,
                           partial, (int)blocks, count));
-    ND_CUDA_TRY(ND_LAUNCH(code_kernel, dim3(nd_blocks_for(nd_ceil(count, ND_WIDE), 256, 1 << 16)),
-                          dim3(256), 0, cuda->stream, codes, scales, nd_floats_of(w), count, wide));
+    ND_LAUNCH_WIDE(code_kernel, cuda, count, codes, scales, nd_floats_of(w), count, wide);
     return ND_OK;
 }
 
@@ -299,10 +298,9 @@ static nd_status dequantize_codes_cuda(nd_backend *b, nd_view w, nd_cview c, nd_
     if (count == 0)
         return ND_OK;
     const int64_t width = count / nd_view_count(s);
-    ND_CUDA_TRY(ND_LAUNCH(
-        dequantize_kernel, dim3(nd_blocks_for(nd_ceil(count, ND_WIDE), 256, 1 << 16)), dim3(256), 0,
-        cuda->stream, nd_floats_of(w), static_cast<const int8_t *>(c.data),
-        static_cast<const float *>(s.data), count, width, nd_aligned(count, w.data, c.data)));
+    ND_LAUNCH_WIDE(dequantize_kernel, cuda, count, nd_floats_of(w),
+                   static_cast<const int8_t *>(c.data), static_cast<const float *>(s.data), count,
+                   width, nd_aligned(count, w.data, c.data));
     return ND_OK;
 }
 

@@ -123,11 +123,8 @@ static nd_status add_cuda(nd_backend *b, nd_view y, nd_cview x, nd_cview z)
     const int64_t count = nd_view_count(x);
     ND_REQUIRE(nd_is_wide_type(y.dtype) && nd_is_wide_type(x.dtype) && nd_is_wide_type(z.dtype));
     ND_REQUIRE(nd_same_shape(nd_as_const(y), x) && nd_same_shape(x, z));
-    if (count == 0)
-        return ND_OK;
-    ND_CUDA_TRY(ND_LAUNCH(add_kernel, dim3(nd_blocks_for(nd_ceil(count, ND_WIDE), 256, 1 << 16)),
-                          dim3(256), 0, cuda->stream, nd_floats_of(y), nd_floats_of(x),
-                          nd_floats_of(z), count, nd_aligned(count, y.data, x.data, z.data)));
+    ND_LAUNCH_WIDE(add_kernel, cuda, count, nd_floats_of(y), nd_floats_of(x), nd_floats_of(z),
+                   count, nd_aligned(count, y.data, x.data, z.data));
     return ND_OK;
 }
 
@@ -136,11 +133,8 @@ nd_status nd_cuda_axpby(nd_cuda *cuda, nd_view y, float alpha, nd_cview x, float
     const int64_t count = nd_view_count(x);
     ND_REQUIRE(nd_is_wide_type(y.dtype) && nd_is_wide_type(x.dtype));
     ND_REQUIRE(nd_view_count(nd_as_const(y)) == count);
-    if (count == 0)
-        return ND_OK;
-    ND_CUDA_TRY(ND_LAUNCH(axpby_kernel, dim3(nd_blocks_for(nd_ceil(count, ND_WIDE), 256, 1 << 16)),
-                          dim3(256), 0, cuda->stream, nd_floats_of(y), alpha, nd_floats_of(x), beta,
-                          count, nd_aligned(count, y.data, x.data)));
+    ND_LAUNCH_WIDE(axpby_kernel, cuda, count, nd_floats_of(y), alpha, nd_floats_of(x), beta, count,
+                   nd_aligned(count, y.data, x.data));
     return ND_OK;
 }
 
@@ -156,13 +150,9 @@ static nd_status divide_by_norm_cuda(nd_backend *b, nd_view y, nd_cview x, nd_cv
     const int64_t count = nd_view_count(x);
     ND_REQUIRE(nd_is_wide_type(y.dtype) && nd_is_wide_type(x.dtype));
     ND_REQUIRE(nd_view_count(nd_as_const(y)) == count && squares.dtype == ND_F64);
-    if (count == 0)
-        return ND_OK;
-    ND_CUDA_TRY(ND_LAUNCH(divide_by_norm_kernel,
-                          dim3(nd_blocks_for(nd_ceil(count, ND_WIDE), 256, 1 << 16)), dim3(256), 0,
-                          cuda->stream, nd_floats_of(y), nd_floats_of(x),
-                          static_cast<const double *>(squares.data), factor, count,
-                          nd_aligned(count, y.data, x.data)));
+    ND_LAUNCH_WIDE(divide_by_norm_kernel, cuda, count, nd_floats_of(y), nd_floats_of(x),
+                   static_cast<const double *>(squares.data), factor, count,
+                   nd_aligned(count, y.data, x.data));
     return ND_OK;
 }
 
@@ -170,7 +160,8 @@ static nd_status divide_by_norm_cuda(nd_backend *b, nd_view y, nd_cview x, nd_cv
 static nd_status gather_rows_cuda(nd_backend *b, nd_view y, nd_cview x, nd_cview rows)
 {
     nd_cuda *cuda = nd_cuda_of(b);
-    const size_t bytes = nd_view_bytes(nd_as_const(y)), row = (size_t)x.cols * nd_dtype_size(x.dtype);
+    const size_t bytes = nd_view_bytes(nd_as_const(y)),
+                 row = (size_t)x.cols * nd_dtype_size(x.dtype);
     const int32_t *from = static_cast<const int32_t *>(rows.data);
     ND_REQUIRE(y.dtype == x.dtype && y.cols == x.cols && rows.dtype == ND_I32);
     ND_REQUIRE(rows.cols == y.rows);
@@ -183,16 +174,12 @@ static nd_status gather_rows_cuda(nd_backend *b, nd_view y, nd_cview x, nd_cview
         ND_TRY(nd_cuda_scratch(cuda, bytes, &target));
     if (row % 16 == 0 && ((uintptr_t)x.data | (uintptr_t)target) % 16 == 0) {
         const int64_t width = (int64_t)row / 16;
-        ND_CUDA_TRY(ND_LAUNCH(gather_kernel<uint4>,
-                              dim3(nd_blocks_for(y.rows * width, 256, 1 << 16)), dim3(256), 0,
-                              cuda->stream, static_cast<uint4 *>(target),
-                              static_cast<const uint4 *>(x.data), from, y.rows, width));
+        ND_LAUNCH_EACH(gather_kernel<uint4>, cuda, y.rows * width, static_cast<uint4 *>(target),
+                       static_cast<const uint4 *>(x.data), from, y.rows, width);
     } else {
         const int64_t width = (int64_t)row;
-        ND_CUDA_TRY(ND_LAUNCH(gather_kernel<uint8_t>,
-                              dim3(nd_blocks_for(y.rows * width, 256, 1 << 16)), dim3(256), 0,
-                              cuda->stream, static_cast<uint8_t *>(target),
-                              static_cast<const uint8_t *>(x.data), from, y.rows, width));
+        ND_LAUNCH_EACH(gather_kernel<uint8_t>, cuda, y.rows * width, static_cast<uint8_t *>(target),
+                       static_cast<const uint8_t *>(x.data), from, y.rows, width);
     }
     if (overlaps)
         ND_CUDA_TRY(cudaMemcpyAsync(y.data, target, bytes, cudaMemcpyDeviceToDevice, cuda->stream));

@@ -109,8 +109,7 @@ __global__ void encode_kernel(unsigned char *wire, const float *values, unsigned
 template <bool NARROW>
 __global__ void add_kernel(float *into, const unsigned char *wire, int64_t count)
 {
-    ND_GRID_LOOP(i, count)
-    {
+    ND_GRID_LOOP(i, count) {
         if (NARROW) {
             into[i] += nd_float_of_bf16(reinterpret_cast<const uint16_t *>(wire)[i]);
             continue;

@@ -64,8 +64,7 @@ __global__ void scale_rows_kernel(nd_floats y, const int32_t *sums, const float 
 {
     const float scale = *s;
     const int64_t count = rows * n;
-    ND_GRID_LOOP_WIDE(i, count)
-    {
+    ND_GRID_LOOP_WIDE(i, count) {
         float x[ND_WIDE], before[ND_WIDE];
         if (wide) { /* n is a multiple of 8: one row */
             const uint4 *from = reinterpret_cast<const uint4 *>(sums + i);
@@ -108,10 +107,9 @@ static nd_status by_library(nd_cuda *cuda, const nd_int8_product *p, void *sums,
     if (!*done)
         return ND_OK;
     const int64_t count = p->y.rows * p->y.cols;
-    ND_CUDA_TRY(ND_LAUNCH(
-        scale_rows_kernel, dim3(nd_blocks_for(nd_ceil(count, ND_WIDE), 256, 1 << 16)), dim3(256), 0,
-        cuda->stream, nd_floats_of(p->y), static_cast<const int32_t *>(sums), p->a, p->s, p->y.rows,
-        p->y.cols, p->add, nd_aligned(p->y.cols, p->y.data)));
+    ND_LAUNCH_WIDE(scale_rows_kernel, cuda, count, nd_floats_of(p->y),
+                   static_cast<const int32_t *>(sums), p->a, p->s, p->y.rows, p->y.cols, p->add,
+                   nd_aligned(p->y.cols, p->y.data));
     return ND_OK;
 }
 

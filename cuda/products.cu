@@ -76,7 +76,8 @@ static conversions needed(nd_dtype type, nd_cview a, nd_cview bb, nd_view c)
     return need;
 }
 
-static nd_status converted(nd_cuda *cuda, nd_cview x, nd_dtype type, char *scratch, const void **out)
+static nd_status converted(nd_cuda *cuda, nd_cview x, nd_dtype type, char *scratch,
+                           const void **out)
 {
     *out = x.data;
     if (x.dtype == type)

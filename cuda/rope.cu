@@ -18,8 +18,7 @@ __global__ void rope_kernel(nd_floats x, const float *cosines, const float *sine
                             int64_t seq_len, int64_t start, bool halves, bool inverse)
 {
     const int64_t pairs = heads * half;
-    ND_GRID_LOOP(at, tokens * pairs)
-    {
+    ND_GRID_LOOP(at, tokens * pairs) {
         const int64_t t = at / pairs, head = at % pairs / half, i = at % half;
         const int64_t token = rows ? rows[t] : t;
         if (token < 0)
@@ -134,10 +133,9 @@ static nd_status rope_cuda(nd_backend *b, nd_view x, const nd_rope_params *p)
                               p->inverse));
         return ND_OK;
     }
-    ND_CUDA_TRY(ND_LAUNCH(rope_kernel, dim3(nd_blocks_for(x.rows * heads * half, 256, 1 << 16)),
-                          dim3(256), 0, cuda->stream, nd_floats_of(x), cuda->rope, sines,
-                          static_cast<const int32_t *>(p->rows.data), x.rows, heads, half,
-                          p->seq_len, p->start, p->style == ND_ROPE_HALVES, p->inverse));
+    ND_LAUNCH_EACH(rope_kernel, cuda, x.rows * heads * half, nd_floats_of(x), cuda->rope, sines,
+                   static_cast<const int32_t *>(p->rows.data), x.rows, heads, half, p->seq_len,
+                   p->start, p->style == ND_ROPE_HALVES, p->inverse);
     return ND_OK;
 }
 

@@ -94,8 +94,7 @@ __global__ void quantize_blocks_kernel(uint8_t *q, float *scales, const float *x
 __global__ void dequantize_blocks_kernel(float *x, const uint8_t *q, const float *scales,
                                          int64_t count, int64_t block, const nd_dynamic_code *code)
 {
-    ND_GRID_LOOP(i, count)
-    {
+    ND_GRID_LOOP(i, count) {
         const float scale = scales[i / block];
         x[i] = code ? decoded(code, q[i], scale) : (float)(int8_t)q[i] * (scale / 127.0f);
     }
@@ -204,8 +203,7 @@ __global__ void dequantize_tiles_kernel(float *x, const uint8_t *codes, const ui
                                         float beta)
 {
     const int64_t stride = (cols + 1) / 2, tiles = (cols + ND_TILE - 1) / ND_TILE;
-    ND_GRID_LOOP(at, rows * cols)
-    {
+    ND_GRID_LOOP(at, rows * cols) {
         const int64_t i = at / cols, j = at % cols;
         const unsigned bits = codes[i * stride + j / 2] >> (j % 2 * 4) & 15u;
         const float level = nibble_levels[bits & 7u];
@@ -241,12 +239,10 @@ static nd_status dequantize_blocks_cuda(nd_backend *b, nd_view x, const nd_block
     nd_cuda *cuda = nd_cuda_of(b);
     const int64_t count = nd_view_count(nd_as_const(x));
     ND_REQUIRE(x.dtype == ND_F32 && nd_blocks_hold(q, count));
-    if (count == 0)
-        return ND_OK;
-    ND_CUDA_TRY(ND_LAUNCH(
-        dequantize_blocks_kernel, dim3(nd_blocks_for(count, 256, 1 << 16)), dim3(256), 0,
-        cuda->stream, static_cast<float *>(x.data), static_cast<const uint8_t *>(q->codes.data),
-        static_cast<const float *>(q->scales.data), count, q->block, code_for(cuda, q->code)));
+    ND_LAUNCH_EACH(dequantize_blocks_kernel, cuda, count, static_cast<float *>(x.data),
+                   static_cast<const uint8_t *>(q->codes.data),
+                   static_cast<const float *>(q->scales.data), count, q->block,
+                   code_for(cuda, q->code));
     return ND_OK;
 }
 
@@ -289,11 +285,10 @@ static nd_status dequantize_tiles_cuda(nd_backend *b, nd_view x, const nd_tiles 
     ND_REQUIRE(x.dtype == ND_F32 && nd_tiles_hold(q, nd_as_const(x)));
     if (x.rows * x.cols == 0)
         return ND_OK;
-    ND_CUDA_TRY(ND_LAUNCH(
-        dequantize_tiles_kernel, dim3(nd_blocks_for(x.rows * x.cols, 256, 1 << 16)), dim3(256), 0,
-        cuda->stream, static_cast<float *>(x.data), static_cast<const uint8_t *>(q->codes.data),
-        static_cast<const uint16_t *>(q->row_max.data),
-        static_cast<const uint16_t *>(q->column_max.data), x.rows, x.cols, beta));
+    ND_LAUNCH_EACH(dequantize_tiles_kernel, cuda, x.rows * x.cols, static_cast<float *>(x.data),
+                   static_cast<const uint8_t *>(q->codes.data),
+                   static_cast<const uint16_t *>(q->row_max.data),
+                   static_cast<const uint16_t *>(q->column_max.data), x.rows, x.cols, beta);
     return ND_OK;
 }
 

@@ -8,8 +8,7 @@ __device__ __forceinline__ float sigmoid(float z)
 
 __global__ void swiglu_kernel(nd_floats h, nd_floats gate, nd_floats up, int64_t count, bool wide)
 {
-    ND_GRID_LOOP_WIDE(i, count)
-    {
+    ND_GRID_LOOP_WIDE(i, count) {
         float z[ND_WIDE], u[ND_WIDE];
         nd_load_wide(gate, i, count - i, wide, z);
         nd_load_wide(up, i, count - i, wide, u);
@@ -22,8 +21,7 @@ __global__ void swiglu_kernel(nd_floats h, nd_floats gate, nd_floats up, int64_t
 __global__ void swiglu_backward_kernel(nd_floats dgate, nd_floats dup, nd_floats dh, nd_floats gate,
                                        nd_floats up, int64_t count, bool wide)
 {
-    ND_GRID_LOOP_WIDE(i, count)
-    {
+    ND_GRID_LOOP_WIDE(i, count) {
         float z[ND_WIDE], u[ND_WIDE], d[ND_WIDE];
         nd_load_wide(gate, i, count - i, wide, z);
         nd_load_wide(up, i, count - i, wide, u);
@@ -133,11 +131,8 @@ static nd_status swiglu_cuda(nd_backend *b, nd_view h, nd_cview gate, nd_cview u
     ND_REQUIRE(nd_is_wide_type(h.dtype) && nd_is_wide_type(gate.dtype) &&
                nd_is_wide_type(up.dtype));
     ND_REQUIRE(nd_same_shape(nd_as_const(h), gate) && nd_same_shape(gate, up));
-    if (count == 0)
-        return ND_OK;
-    ND_CUDA_TRY(ND_LAUNCH(swiglu_kernel, dim3(nd_blocks_for(nd_ceil(count, ND_WIDE), 256, 1 << 16)),
-                          dim3(256), 0, cuda->stream, nd_floats_of(h), nd_floats_of(gate),
-                          nd_floats_of(up), count, nd_aligned(count, h.data, gate.data, up.data)));
+    ND_LAUNCH_WIDE(swiglu_kernel, cuda, count, nd_floats_of(h), nd_floats_of(gate),
+                   nd_floats_of(up), count, nd_aligned(count, h.data, gate.data, up.data));
     return ND_OK;
 }
 
@@ -155,10 +150,8 @@ static nd_status swiglu_backward_cuda(nd_backend *b, nd_view dgate, nd_view dup,
         return ND_OK;
     const bool wide =
         nd_aligned(count, dgate.data, dup.data, dh.data, gate.data) && nd_aligned(count, up.data);
-    ND_CUDA_TRY(ND_LAUNCH(swiglu_backward_kernel,
-                          dim3(nd_blocks_for(nd_ceil(count, ND_WIDE), 256, 1 << 16)), dim3(256), 0,
-                          cuda->stream, nd_floats_of(dgate), nd_floats_of(dup), nd_floats_of(dh),
-                          nd_floats_of(gate), nd_floats_of(up), count, wide));
+    ND_LAUNCH_WIDE(swiglu_backward_kernel, cuda, count, nd_floats_of(dgate), nd_floats_of(dup),
+                   nd_floats_of(dh), nd_floats_of(gate), nd_floats_of(up), count, wide);
     return ND_OK;
 }
 

@@ -12,8 +12,7 @@ __global__ void expand_kernel(nd_floats x, const int8_t *q, const float *a, int6
                               bool wide)
 {
     const int64_t count = rows * n;
-    ND_GRID_LOOP_WIDE(i, count)
-    {
+    ND_GRID_LOOP_WIDE(i, count) {
         int code[ND_WIDE];
         float out[ND_WIDE];
         nd_load_codes(q + i, count - i, wide, code);
@@ -35,9 +34,8 @@ static nd_status expand(nd_cuda *cuda, nd_view x, nd_cview q, const float *a)
 {
     const int64_t count = nd_view_count(q);
     const bool wide = nd_aligned(q.cols, x.data, q.data);
-    ND_CUDA_TRY(ND_LAUNCH(expand_kernel, dim3(nd_blocks_for(nd_ceil(count, ND_WIDE), 256, 1 << 16)),
-                          dim3(256), 0, cuda->stream, nd_floats_of(x),
-                          static_cast<const int8_t *>(q.data), a, q.rows, q.cols, wide));
+    ND_LAUNCH_WIDE(expand_kernel, cuda, count, nd_floats_of(x), static_cast<const int8_t *>(q.data),
+                   a, q.rows, q.cols, wide);
     return ND_OK;
 }
 

@@ -5,8 +5,7 @@ __global__ void momentum_kernel(nd_floats u, float *m, nd_floats g, float beta, 
                                 bool nesterov, int64_t count, bool wide)
 {
     const nd_floats moments = {m, ND_F32};
-    ND_GRID_LOOP_WIDE(i, count)
-    {
+    ND_GRID_LOOP_WIDE(i, count) {
         float a[ND_WIDE], moment[ND_WIDE];
         nd_load_wide(g, i, count - i, wide, a);
         nd_load_wide(moments, i, count - i, wide, moment);
@@ -23,8 +22,7 @@ __global__ void momentum_kernel(nd_floats u, float *m, nd_floats g, float beta, 
 __global__ void apply_update_kernel(nd_floats w, nd_floats u, nd_update_params p, int64_t count,
                                     bool wide)
 {
-    ND_GRID_LOOP_WIDE(i, count)
-    {
+    ND_GRID_LOOP_WIDE(i, count) {
         float weight[ND_WIDE], update[ND_WIDE];
         nd_load_wide(w, i, count - i, wide, weight);
         nd_load_wide(u, i, count - i, wide, update);
@@ -39,8 +37,7 @@ __global__ void adamw_kernel(nd_floats w, float *m, float *v, nd_floats g, nd_ad
                              int64_t count, bool wide)
 {
     const nd_floats first = {m, ND_F32}, second = {v, ND_F32};
-    ND_GRID_LOOP_WIDE(i, count)
-    {
+    ND_GRID_LOOP_WIDE(i, count) {
         float weight[ND_WIDE], moment1[ND_WIDE], moment2[ND_WIDE], gradient[ND_WIDE];
         nd_load_wide(w, i, count - i, wide, weight);
         nd_load_wide(first, i, count - i, wide, moment1);
@@ -61,12 +58,9 @@ static nd_status momentum_cuda(nd_backend *b, nd_view u, nd_view m, nd_cview g, 
     const int64_t count = nd_view_count(g);
     ND_REQUIRE(nd_is_wide_type(u.dtype) && m.dtype == ND_F32 && nd_is_wide_type(g.dtype));
     ND_REQUIRE(nd_same_shape(nd_as_const(u), g) && nd_same_shape(nd_as_const(m), g));
-    if (count == 0)
-        return ND_OK;
-    ND_CUDA_TRY(ND_LAUNCH(
-        momentum_kernel, dim3(nd_blocks_for(nd_ceil(count, ND_WIDE), 256, 1 << 16)), dim3(256), 0,
-        cuda->stream, nd_floats_of(u), static_cast<float *>(m.data), nd_floats_of(g), beta, scale,
-        nesterov, count, nd_aligned(count, u.data, m.data, g.data)));
+    ND_LAUNCH_WIDE(momentum_kernel, cuda, count, nd_floats_of(u), static_cast<float *>(m.data),
+                   nd_floats_of(g), beta, scale, nesterov, count,
+                   nd_aligned(count, u.data, m.data, g.data));
     return ND_OK;
 }
 
@@ -76,12 +70,8 @@ static nd_status apply_update_cuda(nd_backend *b, nd_view w, nd_cview u, const n
     const int64_t count = nd_view_count(u);
     ND_REQUIRE(nd_is_wide_type(w.dtype) && nd_is_wide_type(u.dtype) &&
                nd_same_shape(nd_as_const(w), u));
-    if (count == 0)
-        return ND_OK;
-    ND_CUDA_TRY(ND_LAUNCH(apply_update_kernel,
-                          dim3(nd_blocks_for(nd_ceil(count, ND_WIDE), 256, 1 << 16)), dim3(256), 0,
-                          cuda->stream, nd_floats_of(w), nd_floats_of(u), *p, count,
-                          nd_aligned(count, w.data, u.data)));
+    ND_LAUNCH_WIDE(apply_update_kernel, cuda, count, nd_floats_of(w), nd_floats_of(u), *p, count,
+                   nd_aligned(count, w.data, u.data));
     return ND_OK;
 }
 
@@ -93,12 +83,9 @@ static nd_status adamw_cuda(nd_backend *b, nd_view w, nd_view m, nd_view v, nd_c
     ND_REQUIRE(nd_is_wide_type(w.dtype) && nd_is_wide_type(g.dtype));
     ND_REQUIRE(m.dtype == ND_F32 && v.dtype == ND_F32 && nd_same_shape(nd_as_const(w), g));
     ND_REQUIRE(nd_same_shape(nd_as_const(m), g) && nd_same_shape(nd_as_const(v), g));
-    if (count == 0)
-        return ND_OK;
-    ND_CUDA_TRY(ND_LAUNCH(adamw_kernel, dim3(nd_blocks_for(nd_ceil(count, ND_WIDE), 256, 1 << 16)),
-                          dim3(256), 0, cuda->stream, nd_floats_of(w), static_cast<float *>(m.data),
-                          static_cast<float *>(v.data), nd_floats_of(g), nd_adamw_rule_of(p), count,
-                          nd_aligned(count, w.data, m.data, v.data, g.data)));
+    ND_LAUNCH_WIDE(adamw_kernel, cuda, count, nd_floats_of(w), static_cast<float *>(m.data),
+                   static_cast<float *>(v.data), nd_floats_of(g), nd_adamw_rule_of(p), count,
+                   nd_aligned(count, w.data, m.data, v.data, g.data));
     return ND_OK;
 }
 

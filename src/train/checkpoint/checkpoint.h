@@ -1,7 +1,7 @@
 /* Checkpoints: directories of global tensors, each in exactly one file, with a checksum per tensor.
  * Only the assignment of tensors to files depends on the number of ranks.
  *
- *   step_00001000/manifest.json   the list of files and tensors, and their checksums (docs/run_files.md)
+ *   step_00001000/manifest.json   files, tensors and their checksums (docs/run_files.md)
  *   step_00001000/config.ini      the effective configuration
  *   step_00001000/tokenizer.model the tokenizer, when the data has one
  *   step_00001000/rank_0000.h5    /masters/<name>, /optimizer/<name>/<state>
@@ -30,8 +30,8 @@ typedef struct nd_checkpoint_tensor {
     int64_t rows, cols;
     /* of a slice: shape of the whole tensor, and the slice's offset in it in bytes */
     int64_t whole_rows, whole_cols, from;
-    char checksum
-        [ND_SHA256_HEX_SIZE]; /* of the raw little-endian values: SHA-256, in a snapshot GMAC */
+    /* of the raw little-endian values: SHA-256, in a snapshot GMAC */
+    char checksum[ND_SHA256_HEX_SIZE];
 } nd_checkpoint_tensor;
 
 typedef struct nd_checkpoint_file {
