@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Held-out loss and bytes of optimizer state with projected gradients against full-rank Muon at equal
-# tokens: the table of docs/galore.md, on standard output. About a minute a run and core of this size.
+# Held-out loss and bytes of optimizer state with projected gradients against full-rank Muon at
+# equal tokens: the table of docs/galore.md, on standard output. About a minute a run and core of
+# this size.
 #
 #   bench/bench_galore.sh --data-path DIR [--out DIR] [--binary FILE] [--seeds 'N N ...']
 #                         [--width N] [-- MORE ARGUMENTS OF nanochat_dist train]

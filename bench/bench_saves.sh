@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# What checkpoints cost a run: the table of docs/distributed.md, on standard output. Trains the same steps with
-# checkpoints that are waited for and with those written beside training, in turn, several times. In a run of
-# one checkpoint every --interval steps, the last half of the steps between two has nothing to do with either;
-# what the first half takes longer than their median, together with what the loop spends on saving, is the
-# cost of a checkpoint.
+# What checkpoints cost a run: the table of docs/distributed.md, on standard output. Trains the same
+# steps with checkpoints that are waited for and with those written beside training, in turn,
+# several times. In a run of one checkpoint every --interval steps, the last half of the steps
+# between two has nothing to do with either; what the first half takes longer than their median,
+# together with what the loop spends on saving, is the cost of a checkpoint.
 #
 #   bench/bench_saves.sh [--out DIR] [--binary FILE] [--ranks N] [--rounds N] [--interval N] [--saves N]
 #                        [-- MORE ARGUMENTS OF nanochat_dist train]
@@ -49,7 +49,8 @@ run() { # run NAME ASYNC ARGUMENTS...
         "${@:3}" >"$out/$1.log" 2>&1
 }
 
-# prints: median step ms without saving, ms that a checkpoint costs, the part of it the loop waited for
+# prints: median step ms without saving, ms that a checkpoint costs, the part of it the loop waited
+# for
 costs() {
     awk -v interval="$interval" '
         function value(key) {

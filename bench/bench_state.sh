@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Held-out loss with optimizer state in 32, 8 and 4 bits at equal tokens, over several seeds: the table
-# of docs/state_codecs.md, on standard output. About 80 s a run on two cores.
+# Held-out loss with optimizer state in 32, 8 and 4 bits at equal tokens, over several seeds: the
+# table of docs/state_codecs.md, on standard output. About 80 s a run on two cores.
 #
 #   bench/bench_state.sh --data-path DIR [--out DIR] [--binary FILE] [--seeds 'N N ...']
 #                        [--formats 'B B ...'] [-- MORE ARGUMENTS OF nanochat_dist train]

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Held-out loss with rounded gradients and a rounded change of the embedding between ranks, at equal tokens
-# and over several seeds: a table on standard output. int8_delta is int8 with
-# embedding_sync = int8_delta; full_* has every system of the E3 suite, with GaLore of rank 32.
+# Held-out loss with rounded gradients and a rounded change of the embedding between ranks, at equal
+# tokens and over several seeds: a table on standard output. int8_delta is int8 with embedding_sync
+# = int8_delta; full_* has every system of the E3 suite, with GaLore of rank 32.
 #
 #   bench/bench_wire_loss.sh --data-path DIR [--out DIR] [--binary FILE] [--seeds 'N N ...']
 #                            [--formats 'F F ...'] [--ranks N] [-- MORE ARGUMENTS OF nanochat_dist train]

@@ -8,8 +8,8 @@
 #   --tokens N  tokens a step, one sequence (256)
 #   MODEL       medium_3b, 7b (both)
 #
-# The batch is small because a step of a real one takes a CPU an hour; memory hardly depends on it with
-# gradient checkpointing. 24 GiB are needed for 7b, and several minutes a model on two cores.
+# The batch is small because a step of a real one takes a CPU an hour; memory hardly depends on it
+# with gradient checkpointing. 24 GiB are needed for 7b, and several minutes a model on two cores.
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/shared.sh"
 program=$root/build/release/nanochat_dist

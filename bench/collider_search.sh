@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# What Collider costs in held-out loss and saves in time, by rule and recipe: a table for each batch size on
-# standard output. Three layers of 128 (bench/small.ini), one thread. The held-out documents are split
-# in two: recipes are chosen by the first half ("chosen") and reported by the second.
+# What Collider costs in held-out loss and saves in time, by rule and recipe: a table for each batch
+# size on standard output. Three layers of 128 (bench/small.ini), one thread. The held-out documents
+# are split in two: recipes are chosen by the first half ("chosen") and reported by the second.
 #
 #   bench/collider_search.sh --data-path DIR [--out DIR] [--binary FILE] [--seeds 'N N ...']
 #                            [--batches 'N N ...'] [--recipes 'R R ...'] [-- MORE ARGUMENTS OF train]

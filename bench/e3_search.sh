@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# The search behind configs/e3/small: the baseline and each configuration with other rates, momentum and keys, and
-# their held-out loss at equal tokens: the tables of docs/e3/search.md, on standard output. 4 layers of 128, 400
-# steps of 4096 tokens, one thread: two minutes of CPU time a run.
+# The search behind configs/e3/small: the baseline and each configuration with other rates, momentum
+# and keys, and their held-out loss at equal tokens: the tables of docs/e3/search.md, on standard
+# output. 4 layers of 128, 400 steps of 4096 tokens, one thread: two minutes of CPU time a run.
 #
 #   bench/e3_search.sh --data-path DIR [--out DIR] [--binary FILE] [--seeds 'N N ...'] [--width N]
 #                      [--recipes 'R R ...'] [-- MORE ARGUMENTS OF train]

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# The exact formats beside a bf16 all-reduce, in one run: two hosts (network namespaces), one rank and one thread
-# each, joined by a link of a given speed. Plain data parallelism (bench_ddp) and this program, with and without
-# shortened gradients, take turns; prints their steps, ms, and what they send.
+# The exact formats beside a bf16 all-reduce, in one run: two hosts (network namespaces), one rank
+# and one thread each, joined by a link of a given speed. Plain data parallelism (bench_ddp) and
+# this program, with and without shortened gradients, take turns; prints their steps, ms, and what
+# they send.
 #
 #   bench/exact_and_ddp.sh --config FILE [--build DIR] [--gbit 'RATE...'] [--rounds N] [--batch N] [--steps N]
 #                          [--kinds 'KIND...'] [-- MORE ARGUMENTS]

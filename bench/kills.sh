@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
-# Kills ranks of a run that launch/run.sh keeps going: 4 ranks on two hosts (bench/two_hosts.sh), a core each host.
-# Every EVERY seconds one is killed at random, twice two at once, and in the middle the link between the hosts is cut
-# instead, for 10 s. Before that the same run goes undisturbed. Prints every fault with the time from it to
-# the next completed step, and at the end their median, the steps of the disturbed run as a part of those that the
-# undisturbed one does in the same time, and whether both end in the same state.
+# Kills ranks of a run that launch/run.sh keeps going: 4 ranks on two hosts (bench/two_hosts.sh), a
+# core each host. Every EVERY seconds one is killed at random, twice two at once, and in the middle
+# the link between the hosts is cut instead, for 10 s. Before that the same run goes undisturbed.
+# Prints every fault with the time from it to the next completed step, and at the end their median,
+# the steps of the disturbed run as a part of those that the undisturbed one does in the same time,
+# and whether both end in the same state.
 #
 #   bench/kills.sh DIR [SECONDS [EVERY]]     about 2 x SECONDS (300), a fault every EVERY (30)
 set -euo pipefail

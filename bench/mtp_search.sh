@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Which recipe of multi-token prediction needs the fewest tokens to the held-out loss of the baseline:
-# trains the baseline and each recipe with the same seeds at the small size and prints a table.
+# Which recipe of multi-token prediction needs the fewest tokens to the held-out loss of the
+# baseline: trains the baseline and each recipe with the same seeds at the small size and prints a
+# table.
 #
 #   bench/mtp_search.sh [--seeds N] [--steps N] [--fewer P] [--out DIR] [--jobs N] [--data-path DIR]
 #                       [--configuration FILE] [RECIPE...] [-- MORE ARGUMENTS OF nanochat_dist train]

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# What overlapping communication with computation gains: two hosts (network namespaces), one rank and one
-# thread each, joined by a link of a given speed. Runs with and without alternate; prints the medians of
-# their steps, ms.
+# What overlapping communication with computation gains: two hosts (network namespaces), one rank
+# and one thread each, joined by a link of a given speed. Runs with and without alternate; prints
+# the medians of their steps, ms.
 #
 #   bench/overlap.sh --config FILE [--binary FILE] [--gbit RATE] [--rounds N] [-- MORE ARGUMENTS OF train]
 #

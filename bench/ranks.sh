@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Trains the same small run on 1, 2, 3, 4 and 8 ranks and prints a Markdown table: first and last loss,
-# held-out loss, hash of the checkpointed state, bytes sent a step.
+# Trains the same small run on 1, 2, 3, 4 and 8 ranks and prints a Markdown table: first and last
+# loss, held-out loss, hash of the checkpointed state, bytes sent a step.
 #
 #   bench/ranks.sh [PROGRAM]
 set -euo pipefail

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Held-out loss of workers that synchronise every so many steps against every-step synchronisation, at equal tokens
-# and over several seeds: a table on standard output. One process carries all workers, one after another, which
-# gives the bits that as many ranks give.
+# Held-out loss of workers that synchronise every so many steps against every-step synchronisation,
+# at equal tokens and over several seeds: a table on standard output. One process carries all
+# workers, one after another, which gives the bits that as many ranks give.
 #
 #   bench/rare_sync.sh --data-path DIR [--out DIR] [--binary FILE] [--seeds 'N N ...'] [--cases 'KxH KxH ...']
 #                      [--config NAME] [--wire NAME] [--start STEP] [-- MORE ARGUMENTS OF nanochat_dist train]

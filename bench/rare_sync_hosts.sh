@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# Weak efficiency of two workers on two hosts joined by a slow link (bench/two_hosts.sh): seconds of a round of ranks
-# alone over those of two that synchronise, each with the same batch, and what the round sends. Alternates between the
-# two. The hosts are one machine's cores, which slow each other down: one rank alone runs on each at the same time.
+# Weak efficiency of two workers on two hosts joined by a slow link (bench/two_hosts.sh): seconds of
+# a round of ranks alone over those of two that synchronise, each with the same batch, and what the
+# round sends. Alternates between the two. The hosts are one machine's cores, which slow each other
+# down: one rank alone runs on each at the same time.
 #
 #   bench/rare_sync_hosts.sh --data-path DIR [--out DIR] [--binary FILE] [--gbit G] [--every H] [--wire NAME]
 #                            [--batch N] [--rounds N]
@@ -51,7 +52,8 @@ def steps(name, suffixes):
             for line in open(f"{out}/{name}{n}{suffix}/metrics.jsonl")]
 alone, two = steps("alone", (".1", ".2")), steps("two", ("",))
 within = lambda run: statistics.median(s["step_ms"] for s in run if s["step"] not in (1, every))
-# What the last step of a round takes beyond the others, by its own clock; its evaluation is no part of step_ms.
+# What the last step of a round takes beyond the others, by its own clock; its evaluation is no part
+# of step_ms.
 end = statistics.median(s["phases_ms"]["gather"]["max"] for s in two if s.get("round_ended"))
 step, base = within(two), within(alone)
 sent = sum(s["comm_bytes"] for s in two) / rounds / every / two[0]["parameters"] / two[0]["ranks"]

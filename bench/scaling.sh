@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# How training scales: 1, 2, 4 and 8 ranks on this host, then two hosts (network namespaces) with one core
-# each and a cable of 10, 1 and 0.1 Gbit/s between them; the same batch over all ranks (strong scaling) and
-# the same batch a rank (weak); beside plain data parallelism, which all-reduces all gradients in fp32 or
-# bf16; and the times that `plan` predicts. About ten minutes on two cores that nothing else uses.
+# How training scales: 1, 2, 4 and 8 ranks on this host, then two hosts (network namespaces) with
+# one core each and a cable of 10, 1 and 0.1 Gbit/s between them; the same batch over all ranks
+# (strong scaling) and the same batch a rank (weak); beside plain data parallelism, which
+# all-reduces all gradients in fp32 or bf16; and the times that `plan` predicts. About ten minutes
+# on two cores that nothing else uses.
 #
 #   bench/scaling.sh --data-path DIR --out DIR [options]
 #
@@ -19,13 +20,15 @@
 #   --latency US       added to the cable, microseconds; needs netem in the kernel (0)
 #   --work DIR         keep the runs here (a temporary directory)
 #
-# Ranks have one thread each; up to the number of cores they are bound to one each, beyond it they share.
+# Ranks have one thread each; up to the number of cores they are bound to one each, beyond it they
+# share.
 #
-# Other layouts than 2x1 (--only two-hosts is implied) may have more ranks than cores. Then one rank alone on a core
-# says nothing about what the network costs. So the same ranks with the same batch run on the same cores twice, in
-# turns: all on one host through shared memory, with no network; and on the hosts. Weak efficiency is the first time
-# over the second. Bytes over each host's cable stand beside those of `plan`; they are measured with whole
-# gradients (shorten_gradients = off), as `plan` counts them.
+# Other layouts than 2x1 (--only two-hosts is implied) may have more ranks than cores. Then one rank
+# alone on a core says nothing about what the network costs. So the same ranks with the same batch
+# run on the same cores twice, in turns: all on one host through shared memory, with no network; and
+# on the hosts. Weak efficiency is the first time over the second. Bytes over each host's cable
+# stand beside those of `plan`; they are measured with whole gradients (shorten_gradients = off), as
+# `plan` counts them.
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 cd "$root"

@@ -3,7 +3,8 @@
 #   two_hosts.sh DIR scaling_hosts.sh ROOT PROGRAM DATA WORK CONFIGS STEPS MICRO_BATCH RATES LATENCY_US LAYOUT \
 #                                     SHARE CONFIG_DIR
 #
-# Two ranks, one core each, against one rank with one core; other layouts against the same ranks without a network.
+# Two ranks, one core each, against one rank with one core; other layouts against the same ranks
+# without a network.
 root=$1 program=$2 data=$3 work=$4 configs=$5 steps=$6 micro_batch=$7 rates=$8 latency_us=$9
 layout=${10} share=${11} config_dir=${12}
 . "$root/bench/scaling_runs.sh"
@@ -22,8 +23,8 @@ payload() {
     done
 }
 
-# The same ranks with and without the network, in turns; then two runs, the longer of which sends $steps steps more, with
-# whole gradients and, for GaLore, as many new subspaces in every step.
+# The same ranks with and without the network, in turns; then two runs, the longer of which sends
+# $steps steps more, with whole gradients and, for GaLore, as many new subspaces in every step.
 layouts() {
     local rate config round count batch=$((share * all_ranks)) near far even='--set training.galore_update_freq=10'
     for rate in $rates; do

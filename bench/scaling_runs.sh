@@ -1,10 +1,10 @@
-# What the two halves of bench/scaling.sh share; to be sourced with program, data, work, config_dir, configs, steps
-# and micro_batch set. Every run is a line of $work/runs.jsonl.
+# What the two halves of bench/scaling.sh share; to be sourced with program, data, work, config_dir,
+# configs, steps and micro_batch set. Every run is a line of $work/runs.jsonl.
 
 say() { printf '[%d s] %s\n' "$SECONDS" "$*"; }
 
-# Configurations to run: NAME CONFIG MORE ARGUMENTS. Beside each of those asked for, the same with what it
-# sends made smaller, where this build has the keys.
+# Configurations to run: NAME CONFIG MORE ARGUMENTS. Beside each of those asked for, the same with
+# what it sends made smaller, where this build has the keys.
 variants() {
     local name
     for name in $configs; do
@@ -18,8 +18,8 @@ variants() {
 }
 has_key() { "$program" train --list-keys | grep -w "$1" >/dev/null; }
 
-# settings CONFIG BATCH: sets `arguments` to what a run of this size is given. One thread a rank; nothing
-# but steps is in it.
+# settings CONFIG BATCH: sets `arguments` to what a run of this size is given. One thread a rank;
+# nothing but steps is in it.
 settings() {
     arguments=(--config "$config_dir/$1.ini" --set "training.batch_size=$2")
     local set

@@ -8,9 +8,9 @@ fail() { # as for wrong usage
     exit 2
 }
 
-# options 'NAME NAME ... [WORD...]' "$@": an option --a-name VALUE sets the variable a_name; what follows --
-# goes to the array `more`. Other words go to the array `operands` where the names end in dots, and are
-# errors elsewhere. --help prints the head of the script.
+# options 'NAME NAME ... [WORD...]' "$@": an option --a-name VALUE sets the variable a_name; what
+# follows -- goes to the array `more`. Other words go to the array `operands` where the names end in
+# dots, and are errors elsewhere. --help prints the head of the script.
 options() {
     local names=" $1 " name
     more=() operands=()
@@ -42,8 +42,8 @@ options() {
     done
 }
 
-# on_two_hosts "$@": the script again, with its arguments, on the hosts of two_hosts.sh; there, $work is its
-# directory.
+# on_two_hosts "$@": the script again, with its arguments, on the hosts of two_hosts.sh; there,
+# $work is its directory.
 on_two_hosts() {
     if ! declare -F mpirun_hosts >/dev/null; then
         work=$(mktemp -d)
@@ -83,9 +83,9 @@ value() {
     sed -n "s/.*\"$2\":\([0-9.e+-]*\).*/\1/p" "$out/$1/metrics.jsonl" | tail -n 1
 }
 
-# losses_head WHAT [COLUMN...], losses NAME RUN [BASE [KEY]]: head and rows of a table of the held-out losses
-# of RUN_seedN at their ends, for every N of $seeds, and their mean; with BASE, by how much it is above the
-# mean of BASE_seedN; with KEY, its value at the end of the last.
+# losses_head WHAT [COLUMN...], losses NAME RUN [BASE [KEY]]: head and rows of a table of the
+# held-out losses of RUN_seedN at their ends, for every N of $seeds, and their mean; with BASE, by
+# how much it is above the mean of BASE_seedN; with KEY, its value at the end of the last.
 losses_head() {
     local seed column line="| $1 |" rule='|---|'
     shift

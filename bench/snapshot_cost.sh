@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# What a snapshot costs, in processor time (user and system, of all threads), which other programs on the machine disturb
-# far less than the clock: trains alternately without and with a snapshot every INTERVAL steps, and prints the mean
-# difference of the pairs, its standard error, and what that is of a step. One rank alone, because ranks that wait for
-# each other spin.
+# What a snapshot costs, in processor time (user and system, of all threads), which other programs
+# on the machine disturb far less than the clock: trains alternately without and with a snapshot
+# every INTERVAL steps, and prints the mean difference of the pairs, its standard error, and what
+# that is of a step. One rank alone, because ranks that wait for each other spin.
 #
 #   bench/snapshot_cost.sh DIR [STEPS [INTERVAL [PAIRS]]]     20 steps, a snapshot in every one, 8 pairs
 set -euo pipefail

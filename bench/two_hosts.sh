@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Hosts on this machine for the time of one script: network namespaces joined by cables (veth) whose rate can be
-# set. Two hosts have one cable between them, more have one each to a bridge. Everything lives in namespaces of
-# its own (mounts, network, host names, processes), so that nothing of it is seen outside and all of it ends with
-# the script.
+# Hosts on this machine for the time of one script: network namespaces joined by cables (veth) whose
+# rate can be set. Two hosts have one cable between them, more have one each to a bridge. Everything
+# lives in namespaces of its own (mounts, network, host names, processes), so that nothing of it is
+# seen outside and all of it ends with the script.
 #
 #   bench/two_hosts.sh [--layout HxR] --check           exit 0 when this machine allows it, else 77 and the reason
 #   bench/two_hosts.sh [--layout HxR] DIR SCRIPT ...    sources SCRIPT with the hosts up; DIR holds their state; what
@@ -10,8 +10,8 @@
 #
 #   --layout HxR    H hosts with R ranks each (2x1)
 #
-# A host has R cores where the machine has enough for all; where not, the hosts share its cores evenly and a
-# host's ranks share one. SCRIPT can call:
+# A host has R cores where the machine has enough for all; where not, the hosts share its cores
+# evenly and a host's ranks share one. SCRIPT can call:
 #   set_link GBIT [LATENCY_US]   throttles each cable, each way; a latency is added where the kernel has netem
 #   cut_link                     the cable of host 1 is gone
 #   link_bytes                   prints what has left the hosts so far, headers included
@@ -114,8 +114,8 @@ set_link() {
     local rate=$1 latency=${2:-0} burst segment end where
     # A burst is what may pass at once: half a millisecond's worth, at least a large frame's.
     burst=$(awk -v r="$rate" 'BEGIN { b = r * 1e9 / 8 * 0.0005; print int(b > 16384 ? b : 16384) }')
-    # Segments that a burst holds pass whole, for cards to cut them: tbf would cut longer ones into frames, which takes
-    # so much of a core that 1 Gbit/s comes out as 0.73.
+    # Segments that a burst holds pass whole, for cards to cut them: tbf would cut longer ones into
+    # frames, which takes so much of a core that 1 Gbit/s comes out as 0.73.
     segment=$((burst < 65536 ? burst / 2 : 65536))
     for end in "${ends[@]}"; do
         read -ra where <<<"$end"

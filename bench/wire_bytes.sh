@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Bytes that ranks send a step, by format: those that runs counted (comm_bytes of metrics.jsonl, mean of
-# the last half of the steps) beside those of `plan`. A Markdown table on standard output.
+# Bytes that ranks send a step, by format: those that runs counted (comm_bytes of metrics.jsonl,
+# mean of the last half of the steps) beside those of `plan`. A Markdown table on standard output.
 #
 #   bench/wire_bytes.sh --config FILE [--data-path DIR] [--out DIR] [--binary FILE] [--ranks 'N N ...']
 #                       [--formats 'G,C,E ...'] [--steps N] [-- MORE ARGUMENTS OF nanochat_dist train]

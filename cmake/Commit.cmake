@@ -1,5 +1,5 @@
-# Writes the commit that SOURCE is at to FILE, a C file, when it says something else: run at every build.
-# cmake -DSOURCE=DIR -DFILE=FILE -P Commit.cmake
+# Writes the commit that SOURCE is at to FILE, a C file, when it says something else: run at every
+# build. cmake -DSOURCE=DIR -DFILE=FILE -P Commit.cmake
 execute_process(COMMAND git -C ${SOURCE} describe --always --dirty --abbrev=12 --exclude=*
     OUTPUT_VARIABLE commit OUTPUT_STRIP_TRAILING_WHITESPACE ERROR_QUIET RESULT_VARIABLE failed)
 execute_process(COMMAND git -C ${SOURCE} rev-parse --show-toplevel

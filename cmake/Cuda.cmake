@@ -1,5 +1,6 @@
-# The CUDA backend and the NCCL comm: ND_CUDA = AUTO (when nvcc is found), ON or OFF. NVIDIA's libraries
-# are opened at run time; only the CUDA runtime is linked, statically. cuDNN is taken where its header is.
+# The CUDA backend and the NCCL comm: ND_CUDA = AUTO (when nvcc is found), ON or OFF. NVIDIA's
+# libraries are opened at run time; only the CUDA runtime is linked, statically. cuDNN is taken
+# where its header is.
 set(ND_CUDA AUTO CACHE STRING "Build the CUDA backend: AUTO, ON or OFF")
 set_property(CACHE ND_CUDA PROPERTY STRINGS AUTO ON OFF)
 set(ND_CUDA_INCLUDE_DIRS "" CACHE STRING "Directories of cublasLt.h and nccl.h when CUDA's lacks them")

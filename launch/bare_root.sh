@@ -1,6 +1,6 @@
-# Bare roots of distributions, for launch/try_distributions.sh and launch/cross_aarch64.sh; to be sourced.
-# Expects $root (the checkout), $dir (where roots are kept; '' for a passing one) and $mirror ('' for the
-# system's own), and fail() of launch/shared.sh.
+# Bare roots of distributions, for launch/try_distributions.sh and launch/cross_aarch64.sh; to be
+# sourced. Expects $root (the checkout), $dir (where roots are kept; '' for a passing one) and
+# $mirror ('' for the system's own), and fail() of launch/shared.sh.
 
 bare_root_ready() {
     [ "$(id -u)" -eq 0 ] || fail 'needs root, for debootstrap and chroot'
@@ -34,8 +34,8 @@ bare_root_make() {
     git clone --quiet --no-hardlinks "$root" "$target/root/nanochat_dist"
 }
 
-# inside SUITE COMMAND [VARIABLE=VALUE...]: in the clone, in namespaces of its own, so that no mount or process
-# outlives it.
+# inside SUITE COMMAND [VARIABLE=VALUE...]: in the clone, in namespaces of its own, so that no mount
+# or process outlives it.
 inside() {
     unshare --mount --pid --fork --kill-child --propagation private bash -c '
         set -e

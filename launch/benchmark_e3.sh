@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
-# The five configurations of the E3 suite, and muon_8bit.ini's sibling in 4 bits, on the same text, one after
-# another, and a report of them: each claim beside what was measured, tables, loss curves and memory as
-# pictures. By default the small ones (configs/e3/small), 25 minutes at most on two cores; --seeds 3 takes three
-# times as long. What is claimed of 3 and 7 billion parameters, and the memory at the suite's own size (196M),
-# are planned: `nanochat_dist plan` agrees with runs to the byte.
+# The five configurations of the E3 suite, and muon_8bit.ini's sibling in 4 bits, on the same text,
+# one after another, and a report of them: each claim beside what was measured, tables, loss curves
+# and memory as pictures. By default the small ones (configs/e3/small), 25 minutes at most on two
+# cores; --seeds 3 takes three times as long. What is claimed of 3 and 7 billion parameters, and the
+# memory at the suite's own size (196M), are planned: `nanochat_dist plan` agrees with runs to the
+# byte.
 #
 #   launch/benchmark_e3.sh [--full | --memory] [--large] [--out DIR] [--seeds N] [--ranks N] [--steps N] [--set KEY=VALUE]...
 #                          [--data-path DIR]
@@ -126,8 +127,8 @@ for run in "${runs[@]}"; do
     grep -q '^# ended with 0 ' "$run/command.txt" || failed+=" $(basename "$run")"
 done
 
-# plan NAME CONFIGURATION [KEY=VALUE...]: leaves the configuration, these keys changed, and what `plan` says of
-# it, in a directory that the report reads beside the runs.
+# plan NAME CONFIGURATION [KEY=VALUE...]: leaves the configuration, these keys changed, and what
+# `plan` says of it, in a directory that the report reads beside the runs.
 plan() {
     local directory=$out/$1 file=$2 pair
     shift 2

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Runs every test of the coverage preset and writes build/coverage/coverage.md: the part of the lines of src/
-# that they run, by file, and the ten tests that take longest.
+# Runs every test of the coverage preset and writes build/coverage/coverage.md: the part of the
+# lines of src/ that they run, by file, and the ten tests that take longest.
 set -euo pipefail
 case ${1:-} in
 --help | -h)

@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
-# Cross-compiles for ARM (aarch64) and runs the suites of core, optim, data and dist, ranks under mpirun
-# included, in qemu's user emulation. Compiler and build tools are native; libraries, mpirun and the
-# program are ARM's. All is in a bare root that debootstrap makes; on the machine itself only the kernel's
-# table of foreign programs (binfmt_misc) gets an entry while this runs, where it has none for aarch64.
-# Needs root, a network, 5 GB of disk, and the packages debootstrap and qemu-user-static.
+# Cross-compiles for ARM (aarch64) and runs the suites of core, optim, data and dist, ranks under
+# mpirun included, in qemu's user emulation. Compiler and build tools are native; libraries, mpirun
+# and the program are ARM's. All is in a bare root that debootstrap makes; on the machine itself
+# only the kernel's table of foreign programs (binfmt_misc) gets an entry while this runs, where it
+# has none for aarch64. Needs root, a network, 5 GB of disk, and the packages debootstrap and
+# qemu-user-static.
 #
 #   launch/cross_aarch64.sh [--dir DIR] [--suite SUITE] [--mirror URL] [--only REGEX]
 #
@@ -38,7 +39,8 @@ binfmt=/proc/sys/fs/binfmt_misc ours=''
 [ -e $binfmt/register ] || mount -t binfmt_misc none $binfmt
 if ! grep -qs '^magic 7f454c460201010*0200b7' $binfmt/*; then
     ours=$binfmt/nd-aarch64
-    # Magic and mask of an aarch64 ELF, as qemu-user-static's own file in /usr/share/binfmts has them.
+    # Magic and mask of an aarch64 ELF, as qemu-user-static's own file in /usr/share/binfmts has
+    # them.
     head='\x7fELF\x02\x01\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x02\x00\xb7\x00'
     mask='\xff\xff\xff\xff\xff\xff\xff\x00\xff\xff\xff\xff\xff\xff\xff\xff\xfe\xff\xff\xff'
     printf '%s' ":nd-aarch64:M::$head:$mask:$(command -v qemu-aarch64-static):F" >$binfmt/register
@@ -49,8 +51,8 @@ leave() {
 }
 trap leave EXIT
 
-# libopenmpi-dev is unpacked, not installed: it wants a Fortran compiler of its own architecture, which
-# would take the place of the native cross compiler.
+# libopenmpi-dev is unpacked, not installed: it wants a Fortran compiler of its own architecture,
+# which would take the place of the native cross compiler.
 libraries='libpmix-dev libhwloc-dev libevent-dev libhdf5-dev libiniparser-dev libjansson-dev libssl-dev
 libdnnl-dev liblapacke-dev libopenblas-serial-dev libsentencepiece-dev libprotobuf-dev libprotobuf-c-dev
 libcriterion-dev openmpi-bin'

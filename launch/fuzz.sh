@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Fuzzes the readers of files that may come from anywhere with libFuzzer, under the address and undefined-behaviour sanitizers.
-# Needs clang with its runtime libraries (Debian: clang). Without it, tests/exchange/test_fuzz_corpus.c
-# replays the corpus and mutates it blindly.
+# Fuzzes the readers of files that may come from anywhere with libFuzzer, under the address and
+# undefined-behaviour sanitizers. Needs clang with its runtime libraries (Debian: clang). Without
+# it, tests/exchange/test_fuzz_corpus.c replays the corpus and mutates it blindly.
 #
 #   launch/fuzz.sh [--seconds N] [--keep] [gguf|safetensors|config_json|manifest|ini|shard_index]...
 #

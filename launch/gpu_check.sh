@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Checks the CUDA backend where there is a GPU, and measures it: in two calls of four and seven minutes, with
-# programs that launch/gpu_pack.sh built elsewhere. Needs no network, and writes nothing outside --out,
+# Checks the CUDA backend where there is a GPU, and measures it: in two calls of four and seven
+# minutes, with programs that launch/gpu_pack.sh built elsewhere. Needs no network, and writes
+# nothing outside --out,
 # --build and a temporary folder. What hangs is killed at its limit; that for which no time is left is not run.
 #
 #   launch/gpu_check.sh --call 1|2 [--pack DIR] [--out DIR] [--seconds N]
@@ -75,8 +76,8 @@ not_run() { # SECTION REASON
     say '' "## $1" '' "$1: not run: $2"
     not_run+=("$1")
 }
-# Ends what is left of a process group. Programs of ours leave in good order when they are asked to, and
-# not at all when the GPU does not answer.
+# Ends what is left of a process group. Programs of ours leave in good order when they are asked to,
+# and not at all when the GPU does not answer.
 end_group() {
     local i
     kill -TERM -- "-$1" 2>/dev/null || return
@@ -86,7 +87,8 @@ end_group() {
     done
     kill -KILL -- "-$1" 2>/dev/null
 }
-# What the report keeps of a section's output: of one that failed what its checks said, else its last lines.
+# What the report keeps of a section's output: of one that failed what its checks said, else its
+# last lines.
 excerpt() { # FILE CODE
     local kept='Assertion Failed|\[FAIL\]|TOO FAR|NOT THE SAME|[Ee]rror|failed|expected|stopped after'
     [ "$2" -eq 0 ] || [ "$2" -eq 77 ] || grep -E -A 2 "$kept" "$1" | head -n 40
@@ -98,8 +100,8 @@ keep_runs() {
         -size -4M -print0 | tar -czf "$out/runs.part" --null -T - 2>/dev/null &&
         mv "$out/runs.part" "$out/runs$call.tar.gz")
 }
-# run SECTION SECONDS command...: its output goes to raw.txt as it comes, and an excerpt into the report. A
-# command that exits with 77 says that there was nothing to run.
+# run SECTION SECONDS command...: its output goes to raw.txt as it comes, and an excerpt into the
+# report. A command that exits with 77 says that there was nothing to run.
 run() {
     local name=$1 limit=$2 started=$SECONDS code child watchdog before
     shift 2
@@ -257,8 +259,8 @@ nccl() {
     ! lacks NCCL || return 77
     "$build/tests/cuda/device/cuda_program_nccl"
 }
-# cuDNN's attention: against the reference, the losses of a run beside those of the project's kernels, the
-# same bits twice and as a graph.
+# cuDNN's attention: against the reference, the losses of a run beside those of the project's
+# kernels, the same bits twice and as a graph.
 attention() {
     local code=0 kind
     ! lacks CUDNN || return 77

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Fills a folder with the Debian packages that the host side of nanochat_dist needs where there is a GPU,
-# nvcc and CMake but no network: launch/gpu_check.sh --deps DIR unpacks them there. At most 60 MB; what
-# such a machine has itself (a C compiler, CMake, CUDA) is left out.
+# Fills a folder with the Debian packages that the host side of nanochat_dist needs where there is a
+# GPU, nvcc and CMake but no network: launch/gpu_check.sh --deps DIR unpacks them there. At most 60
+# MB; what such a machine has itself (a C compiler, CMake, CUDA) is left out.
 #
 #   launch/gpu_deps.sh DIR
 set -euo pipefail

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# Writes the table of docs/gpu_kernels.md: registers, stack frame, spills and shared memory of every kernel, as
-# ptxas reports them for one architecture; int8_hopper.cu is compiled for 90a, as in the build. Below it, where
-# cuobjdump is found, the tensor-core and TMA instructions of that file's machine code. Needs nvcc, no GPU.
+# Writes the table of docs/gpu_kernels.md: registers, stack frame, spills and shared memory of every
+# kernel, as ptxas reports them for one architecture; int8_hopper.cu is compiled for 90a, as in the
+# build. Below it, where cuobjdump is found, the tensor-core and TMA instructions of that file's
+# machine code. Needs nvcc, no GPU.
 #
 #   launch/gpu_kernels.sh [ARCH]     ARCH: 90 (the default), 80, 89 ...
 set -euo pipefail

@@ -1,5 +1,6 @@
-# Where launch/gpu_check.sh has its programs and libraries from; to be sourced. Expects $here (their folder),
-# $work (a temporary one), $pack, $deps, $build, $root and cmake_arguments as they stand there, and may change them.
+# Where launch/gpu_check.sh has its programs and libraries from; to be sourced. Expects $here (their
+# folder), $work (a temporary one), $pack, $deps, $build, $root and cmake_arguments as they stand
+# there, and may change them.
 
 system_libraries=${LD_LIBRARY_PATH:-} # Python's; none of ours is meant for it
 use_libraries() { export LD_LIBRARY_PATH=${LD_LIBRARY_PATH:+$LD_LIBRARY_PATH:}$1; }
@@ -46,8 +47,8 @@ for pattern in sys.argv[1:]:
     print(next(found, ""))
 P
 }
-# cuBLASLt, NCCL, cuDNN and what it compiles with are the machine's own: beside CUDA or in Python packages.
-# Says which are nowhere.
+# cuBLASLt, NCCL, cuDNN and what it compiles with are the machine's own: beside CUDA or in Python
+# packages. Says which are nowhere.
 find_nvidia() {
     local names=(libcublasLt.so libnccl.so libcudnn.so libnvrtc.so) headers=(cublasLt.h nccl.h cudnn_graph.h)
     local found=() includes='' i path folder

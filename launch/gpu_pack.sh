@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
-# Fills a folder of at most 60 MB with all that launch/gpu_check.sh needs where there is a GPU and its
-# driver, but perhaps no compiler, no MPI, no HDF5 and no network: the programs, device tests and
-# benchmarks built for one architecture, every library they load but libc, the configurations, the losses
-# of a CPU to compare with, and the scripts. cuBLASLt, NCCL and cuDNN are too large and are found there. It
-# needs nvcc, no GPU; it runs on systems whose glibc is as new as this one's or newer.
+# Fills a folder of at most 60 MB with all that launch/gpu_check.sh needs where there is a GPU and
+# its driver, but perhaps no compiler, no MPI, no HDF5 and no network: the programs, device tests
+# and benchmarks built for one architecture, every library they load but libc, the configurations,
+# the losses of a CPU to compare with, and the scripts. cuBLASLt, NCCL and cuDNN are too large and
+# are found there. It needs nvcc, no GPU; it runs on systems whose glibc is as new as this one's or
+# newer.
 #
 #   launch/gpu_pack.sh DIR [--arch N] [--build DIR] [--jobs N]
 #
@@ -71,8 +72,8 @@ tar -C / -c "${prefix[@]}" | tar -C "$stage" -x
 install -s "$(readlink -f "$(command -v orted)")" "$stage/usr/bin/orted"
 install -s "$(readlink -f "$(command -v mpirun)")" "$stage/usr/bin/mpirun"
 
-# What all of these load. libc's own parts must be the system's; libstdc++ and libgcc_s only serve where
-# the system has none.
+# What all of these load. libc's own parts must be the system's; libstdc++ and libgcc_s only serve
+# where the system has none.
 mkdir -p "$stage/lib/fallback"
 mapfile -t loaded < <(find "$stage" -type f \( -perm -u+x -o -name '*.so' \) -exec ldd {} + 2>/dev/null |
     awk '$2 == "=>" && $3 ~ "^/" { print $3 }' | sort -u)

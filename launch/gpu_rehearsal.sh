@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Rehearses launch/gpu_check.sh without a GPU: starts the folder that launch/gpu_pack.sh filled in a bare root
-# of a later distribution (no MPI, no HDF5, no compiler), with a driver that has no device
-# (tests/cuda/driver_standin.c) and a script in nvidia-smi's place, three times: as root without Python, as
-# root with NVIDIA's libraries in Python packages, and so as a user. Everything must go as far as CUDA's
-# runtime, which finds no device: it does not accept a stand-in for one, so no kernel is launched. Needs
-# root, a network, debootstrap and 3 GB of disk.
+# Rehearses launch/gpu_check.sh without a GPU: starts the folder that launch/gpu_pack.sh filled in a
+# bare root of a later distribution (no MPI, no HDF5, no compiler), with a driver that has no device
+# (tests/cuda/driver_standin.c) and a script in nvidia-smi's place, three times: as root without
+# Python, as root with NVIDIA's libraries in Python packages, and so as a user. Everything must go
+# as far as CUDA's runtime, which finds no device: it does not accept a stand-in for one, so no
+# kernel is launched. Needs root, a network, debootstrap and 3 GB of disk.
 #
 #   launch/gpu_rehearsal.sh PACK [--suite SUITE] [--dir DIR] [--mirror URL] [--nvidia DIR]
 #

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Installs the Debian packages that building, testing and the quickstart need, and only those that are
-# missing. Asks nothing. Without arguments: all but those of --cluster and --fuzz.
+# Installs the Debian packages that building, testing and the quickstart need, and only those that
+# are missing. Asks nothing. Without arguments: all but those of --cluster and --fuzz.
 #
 #   launch/install_deps.sh [--build] [--test] [--quickstart] [--report] [--cluster] [--fuzz]
 #                          [--check] [--names]

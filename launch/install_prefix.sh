@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# Builds and installs nanochat_dist in a directory, without root. A C and a C++ compiler are the system's or
-# an environment module's. MPI and HDF5 are too where `mpicc` and `h5cc` are on the path (or HDF5_ROOT is set);
-# everything else that is missing, and these where they are missing, is downloaded as Debian packages and
-# unpacked beside the program. Needs a Debian or Ubuntu system with apt-get and dpkg; nothing of it is changed.
+# Builds and installs nanochat_dist in a directory, without root. A C and a C++ compiler are the
+# system's or an environment module's. MPI and HDF5 are too where `mpicc` and `h5cc` are on the path
+# (or HDF5_ROOT is set); everything else that is missing, and these where they are missing, is
+# downloaded as Debian packages and unpacked beside the program. Needs a Debian or Ubuntu system
+# with apt-get and dpkg; nothing of it is changed.
 #
 #   launch/install_prefix.sh PREFIX [--cuda] [--list]
 #

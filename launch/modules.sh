@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Checks who includes whom. A module of src/ includes its own headers and those of the modules that its line
-# in CMakeLists.txt names, with what these name; cuda/ those of core and dist and its own; nobody
-# includes cuda/. Libraries that are called in one place are included there only.
+# Checks who includes whom. A module of src/ includes its own headers and those of the modules that
+# its line in CMakeLists.txt names, with what these name; cuda/ those of core and dist and its own;
+# nobody includes cuda/. Libraries that are called in one place are included there only.
 #
 #   launch/modules.sh [DIR]     DIR: the tree to check, this one without it
 #

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# From a fresh checkout to a language model that writes Rust: installs, builds, trains a tokenizer, packs
-# text, trains, evaluates, samples. It measures the speed of a step first and trains for as many steps as
-# end within six minutes of its start, or within ten where six are too few. A second start reuses the
-# tokenizer and the shards and continues from the newest checkpoint.
+# From a fresh checkout to a language model that writes Rust: installs, builds, trains a tokenizer,
+# packs text, trains, evaluates, samples. It measures the speed of a step first and trains for as
+# many steps as end within six minutes of its start, or within ten where six are too few. A second
+# start reuses the tokenizer and the shards and continues from the newest checkpoint.
 #
 #   launch/quickstart.sh [--steps N] [--ranks N] [--dir DIR]
 #
@@ -50,8 +50,9 @@ end() {
     summary+=$(printf '  %-10s %4d s' "$stage" $((SECONDS - stage_start)))$'\n'
 }
 
-# choose_steps: as many as end within six minutes of the script's start, but 400 when ten minutes are
-# enough for them, and never more than the configuration's. An interrupted run keeps its own number.
+# choose_steps: as many as end within six minutes of the script's start, but 400 when ten minutes
+# are enough for them, and never more than the configuration's. An interrupted run keeps its own
+# number.
 choose_steps() {
     local whole probe ms left
     whole=$(sed -n 's/^total_steps *= *//p' configs/quickstart.ini)

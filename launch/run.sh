@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Trains, and starts the ranks again by itself when one of them, a host or the network is lost. Every start goes on
-# from the newest whole snapshot in memory or checkpoint on disk (--resume auto; docs/recovery.md).
+# Trains, and starts the ranks again by itself when one of them, a host or the network is lost.
+# Every start goes on from the newest whole snapshot in memory or checkpoint on disk (--resume auto;
+# docs/recovery.md).
 #
 #   launch/run.sh [OPTIONS] [--] ARGUMENTS OF nanochat_dist train
 #
@@ -13,18 +14,18 @@
 #   --max-restarts N   gives up after N restarts in a row without a step done in between (10)
 #   --launch COMMAND   starts the ranks with this instead of mpirun: 'srun --mpi=pmix'
 #
-# Ended by success, a signal (after saving) or an error that would come again (a wrong configuration, damaged
-# data or checkpoints, numbers beyond recovery): the program's exit code is passed on. Started again after exit
-# code 5, a rank that died of a signal, a launcher that lost a host (205), and one that then cannot start all ranks
-# (1). The first restart comes at once; one without progress since the last waits, at first 1 s, then twice as long
-# each time, up to 60 s.
+# Ended by success, a signal (after saving) or an error that would come again (a wrong
+# configuration, damaged data or checkpoints, numbers beyond recovery): the program's exit code is
+# passed on. Started again after exit code 5, a rank that died of a signal, a launcher that lost a
+# host (205), and one that then cannot start all ranks (1). The first restart comes at once; one
+# without progress since the last waits, at first 1 s, then twice as long each time, up to 60 s.
 #
-# After 0 and 6 what hosts that the run has lost still hold of it in memory is removed from those that answer; the
-# others are named with the command to type.
+# After 0 and 6 what hosts that the run has lost still hold of it in memory is removed from those
+# that answer; the others are named with the command to type.
 #
-# Lost hosts are those that do not answer `$ND_AGENT HOST true` (ssh) within 5 s. The ranks that are left are as
-# many as the configuration allows (`nanochat_dist plan --ranks N`). ND_PROGRAM names the program,
-# ND_MPIRUN_OPTIONS further options of mpirun.
+# Lost hosts are those that do not answer `$ND_AGENT HOST true` (ssh) within 5 s. The ranks that are
+# left are as many as the configuration allows (`nanochat_dist plan --ranks N`). ND_PROGRAM names
+# the program, ND_MPIRUN_OPTIONS further options of mpirun.
 set -euo pipefail
 
 say() { printf 'run.sh: %s\n' "$*" >&2; }
@@ -75,7 +76,8 @@ for entry in "${used[@]}" "${spares[@]}"; do
 done
 all=("${used[@]}" "${spares[@]}") wanted=${#used[@]}
 
-# What of the arguments is asked for here: the run's directory, and what decides the number of ranks.
+# What of the arguments is asked for here: the run's directory, and what decides the number of
+# ranks.
 run_dir='' config='' resume=auto of_plan=() passed=()
 while [ $# -gt 0 ]; do
     case $1 in
@@ -107,8 +109,8 @@ find_alive() {
     alive=$'\n'$answers$'\n'
 }
 
-# Removes what hosts that the run has lost still hold of it in memory. The program lists them, "HOST DIRECTORY" a line,
-# and takes those off on which it ended itself.
+# Removes what hosts that the run has lost still hold of it in memory. The program lists them, "HOST
+# DIRECTORY" a line, and takes those off on which it ended itself.
 clean_lost_hosts() {
     local list=$run_dir/snapshot_hosts host directory remove left=''
     [ -s "$list" ] && [ ! -e "$run_dir/run.lock" ] || return 0
@@ -127,8 +129,8 @@ clean_lost_hosts() {
     if [ -n "$left" ]; then printf %s "$left" >"$list"; else rm -f "$list"; fi
 }
 
-# The first hosts that answer, as many as were named: spare ones take the place of lost ones, which come back when
-# they answer again. True when a host in use was lost.
+# The first hosts that answer, as many as were named: spare ones take the place of lost ones, which
+# come back when they answer again. True when a host in use was lost.
 choose_hosts() {
     local entry chosen=() lost=1
     [ ${#used[@]} -gt 0 ] || return 1
@@ -173,8 +175,8 @@ allowed_ranks() {
     echo "$n"
 }
 
-# Sets `command_line`. Without the options mpirun notices a lost host after minutes, and gives ranks that are to
-# end a second for it.
+# Sets `command_line`. Without the options mpirun notices a lost host after minutes, and gives ranks
+# that are to end a second for it.
 quickly='--mca odls_base_sigkill_timeout 0'
 compose() {
     local entry room=0 list=''

@@ -18,7 +18,8 @@ build_program() {
     cmake --build --preset release --parallel "$cores" --target nanochat_dist
 }
 
-# rust_tokenizer DIR [PIECES]: DIR/tokenizer.model, learned from the Rust sources of the package rust-src.
+# rust_tokenizer DIR [PIECES]: DIR/tokenizer.model, learned from the Rust sources of the package
+# rust-src.
 rust_tokenizer() {
     local corpus
     corpus=$(rust_sources) || exit 1
@@ -31,7 +32,8 @@ rust_tokenizer() {
     fi
 }
 
-# rust_shards DIR: DIR/shards, all of them packed with that tokenizer; 1 % of the documents is held out.
+# rust_shards DIR: DIR/shards, all of them packed with that tokenizer; 1 % of the documents is held
+# out.
 rust_shards() {
     local corpus
     corpus=$(rust_sources) || exit 1
@@ -44,8 +46,9 @@ rust_shards() {
     fi
 }
 
-# split_shards DIR GLOB INPUT: DIR/choose and DIR/report, the same training shards with other held-out documents (2 %,
-# by their content, in order): by the first, recipes are chosen; on the second, they are judged.
+# split_shards DIR GLOB INPUT: DIR/choose and DIR/report, the same training shards with other
+# held-out documents (2 %, by their content, in order): by the first, recipes are chosen; on the
+# second, they are judged.
 split_shards() {
     local set
     [ ! -e "$1/report/index.json" ] || { echo "reusing $1/choose and $1/report"; return; }
@@ -68,7 +71,8 @@ rust_sources() {
 }
 
 # launcher RANKS: sets `launch` to what starts the program on so many ranks of this machine.
-# Containers often run as root, which Open MPI wants said; --oversubscribe lets ranks share a core, and
+# Containers often run as root, which Open MPI wants said; --oversubscribe lets ranks share a core,
+# and
 # --bind-to none lets every rank use its share of many.
 launcher() {
     [ "$(id -u)" -ne 0 ] || export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1

@@ -57,10 +57,10 @@ check_with() { # tool, version, name, command
     fi
 }
 
-sources() { find src tests bench -name '*.[ch]' -o -name '*.cc' | sort; }
+sources() { find src tests bench cuda -name '*.[ch]' -o -name '*.cc' -o -name '*.cu' -o -name '*.cuh' | sort; }
 layout() { sources | xargs clang-format --dry-run -Werror; }
-# Every buffer is cut from an arena of bytes, so that casts from char * are how floats are made here;
-# the arenas align them.
+# Every buffer is cut from an arena of bytes, so that casts from char * are how floats are made
+# here; the arenas align them.
 mistakes() {
     cppcheck --project="$build/compile_commands.json" -D__CPPCHECK__ --file-filter='src/*' -j "$jobs" \
         --enable=warning,performance,portability --inline-suppr --error-exitcode=1 --quiet \
@@ -72,8 +72,8 @@ config_docs() {
 }
 
 say 'dependencies'
-# The tests of the batch scripts bring up a Slurm in namespaces, where there may be any; else they are
-# skipped with the reason.
+# The tests of the batch scripts bring up a Slurm in namespaces, where there may be any; else they
+# are skipped with the reason.
 cluster=()
 [ "$(id -u)" -ne 0 ] || ! unshare --mount --net --pid --fork true 2>/dev/null || cluster=(--cluster)
 launch/install_deps.sh --build --test --report "${cluster[@]}"

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Tries the project on clean distributions: for each SUITE debootstrap makes a bare root, a fresh clone of
-# HEAD goes into it, and there run the README's two commands, two ranks under mpirun, and an export to
-# GGUF. Prints a table of the versions and outcomes; exits 1 when anything failed. Needs root, a network
-# and 6 GB of disk a suite; the machine itself is left as it is.
+# Tries the project on clean distributions: for each SUITE debootstrap makes a bare root, a fresh
+# clone of HEAD goes into it, and there run the README's two commands, two ranks under mpirun, and
+# an export to GGUF. Prints a table of the versions and outcomes; exits 1 when anything failed.
+# Needs root, a network and 6 GB of disk a suite; the machine itself is left as it is.
 #
 #   launch/try_distributions.sh [--dir DIR] [--mirror URL] [--steps N] [--only REGEX] [--compiler CC]
 #                               [SUITE...]

@@ -1,5 +1,5 @@
-# Debian packages that are unpacked into a directory instead of installed, and what finds them there; to be
-# sourced. Needs no root and touches nothing of the system.
+# Debian packages that are unpacked into a directory instead of installed, and what finds them
+# there; to be sourced. Needs no root and touches nothing of the system.
 
 # unpack_packages ROOT FILE.deb...: once; a later call finds them.
 unpack_packages() {

@@ -1,8 +1,8 @@
-# Shared by the batch scripts: starts the ranks, and requeues the job so that it resumes where it stopped.
-# Sourced with the training's arguments.
+# Shared by the batch scripts: starts the ranks, and requeues the job so that it resumes where it
+# stopped. Sourced with the training's arguments.
 #
-# The program saves and leaves with 75 when it gets SIGUSR1 or SIGTERM, and `--resume auto` resumes from the
-# newest complete checkpoint on any number of ranks. So:
+# The program saves and leaves with 75 when it gets SIGUSR1 or SIGTERM, and `--resume auto` resumes
+# from the newest complete checkpoint on any number of ranks. So:
 #   before the time limit   Slurm sends SIGUSR1 here (--signal=B:USR1@...), which is forwarded; the job is
 #                           requeued
 #   preempted               Slurm sends SIGTERM to the ranks and requeues the job (--requeue)
@@ -19,7 +19,8 @@ if [ -n "${SLURM_CPUS_PER_TASK:-}" ]; then
 fi
 
 case $ND_LAUNCHER in
-# A rank that ends must not have the others killed while they save; nor may they wait for it for ever.
+# A rank that ends must not have the others killed while they save; nor may they wait for it for
+# ever.
 srun) read -ra nd_launch <<<"srun --kill-on-bad-exit=0 --wait=60 $ND_SRUN_OPTIONS" ;;
 mpirun) read -ra nd_launch <<<"mpirun $ND_MPIRUN_OPTIONS" ;;
 *)
@@ -31,7 +32,8 @@ esac
 nd_say "start $((${SLURM_RESTART_COUNT:-0} + 1)) on $SLURM_JOB_NODELIST, $SLURM_NTASKS ranks"
 nd_say "${nd_launch[*]} $ND_PROGRAM $* --resume auto"
 nd_started=$SECONDS
-# Started again within the job while its nodes are there, from snapshots in memory where there are some.
+# Started again within the job while its nodes are there, from snapshots in memory where there are
+# some.
 "$ND_SLURM/../run.sh" --max-restarts "$ND_MAX_RESTARTS" --launch "${nd_launch[*]}" -- "$@" &
 nd_child=$!
 trap 'nd_say "time is nearly up: saving"; kill -USR1 "$nd_child"' USR1
@@ -45,8 +47,8 @@ while :; do
 done
 nd_say "ended with $nd_code after $((SECONDS - nd_started)) s"
 
-# Only a job that nobody ends from outside puts itself back: a cancelled one stays so, and of a preempted
-# one Slurm takes care.
+# Only a job that nobody ends from outside puts itself back: a cancelled one stays so, and of a
+# preempted one Slurm takes care.
 nd_requeue() {
     local state
     state=$(scontrol show job "$SLURM_JOB_ID" | sed -n 's/.*JobState=\([A-Z_]*\).*/\1/p')
@@ -60,8 +62,8 @@ case $nd_code in
 0) ;;
 75) nd_requeue 'saved' ;;
 5 | 13[0-9] | 14[0-9] | 205)
-    # A rank, a node or the network was lost, which Slurm may not have noticed yet. What fails at once
-    # again and again is no accident.
+    # A rank, a node or the network was lost, which Slurm may not have noticed yet. What fails at
+    # once again and again is no accident.
     if [ $((SECONDS - nd_started)) -ge 300 ] || [ "${SLURM_RESTART_COUNT:-0}" -lt 3 ]; then
         nd_requeue 'a rank was lost'
     fi

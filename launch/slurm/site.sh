@@ -7,10 +7,8 @@
 # Where these files lie; a job finds them there again.
 export ND_SLURM=${ND_SLURM:-$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)}
 
-# Account, partition and whatever else sbatch must be told; see INPUT ENVIRONMENT VARIABLES in sbatch(1).
-# export SBATCH_ACCOUNT=...
-# export SBATCH_PARTITION=...
-# export SBATCH_QOS=...
+# Account, partition and whatever else sbatch must be told; see INPUT ENVIRONMENT VARIABLES in
+# sbatch(1). export SBATCH_ACCOUNT=... export SBATCH_PARTITION=... export SBATCH_QOS=...
 
 # The program, and what it needs to be found.
 # module load openmpi hdf5
@@ -21,13 +19,13 @@ export ND_LAUNCHER=${ND_LAUNCHER:-srun}
 export ND_SRUN_OPTIONS=${ND_SRUN_OPTIONS:---mpi=pmix}
 export ND_MPIRUN_OPTIONS=${ND_MPIRUN_OPTIONS:---bind-to none}
 
-# How often in a row a job starts its ranks again after one was lost, without a step done in between, before it
-# puts itself back into the queue; 0 does that at once.
+# How often in a row a job starts its ranks again after one was lost, without a step done in
+# between, before it puts itself back into the queue; 0 does that at once.
 export ND_MAX_RESTARTS=${ND_MAX_RESTARTS:-3}
 
 # The network between nodes, for Open MPI: all interfaces unless some are named.
 # export OMPI_MCA_btl_tcp_if_include=ib0
 
-# Threads that spin while they wait take cores from others on shared nodes; on whole nodes `active` may be
-# a little faster.
+# Threads that spin while they wait take cores from others on shared nodes; on whole nodes `active`
+# may be a little faster.
 export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-passive}

@@ -3,8 +3,8 @@
  *
  * A step:
  *   nd_gradient_reducer_begin_step
- *   for each micro-batch of this rank: nd_gradient_reducer_begin says where its backward pass writes, and
- *       nd_gradient_reducer_add is called for parameters as that pass completes them
+ *   for each micro-batch of this rank: nd_gradient_reducer_begin says where its backward pass
+ *       writes, and nd_gradient_reducer_add is called for parameters as that pass completes them
  *   nd_gradient_reducer_reduce sums to owners and reports non-finite gradients
  *   nd_gradient_reducer_sum, _sketch and _norm return the results; or nd_gradient_reducer_discard
  *

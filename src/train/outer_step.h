@@ -4,7 +4,7 @@
  * For each parameter, with x its value at the start of the round and y_k the master of worker k:
  *   d_k = x - y_k                              in the wire format, by the owner in each worker
  *   g   = (d_0 + ... + d_{K-1}) / K            in that order, by the home
- *   m   = mu m + g,   u = lr (g + mu m)        Nesterov (DiLoCo, Algorithm 1), by the home, which keeps m
+ *   m   = mu m + g,   u = lr (g + mu m)        Nesterov (DiLoCo, Algorithm 1), by the home, which has m
  *   x   = x - u                                u in the wire format, by all owners
  *   y_k = x
  *

@@ -1,10 +1,10 @@
-# What can befall a job in a cluster, one after another: preempted, told that its time is nearly up, a node
-# lost; then the same under mpirun, and cancelled. Sourced by two_nodes.sh:
+# What can befall a job in a cluster, one after another: preempted, told that its time is nearly up,
+# a node lost; then the same under mpirun, and cancelled. Sourced by two_nodes.sh:
 #
 #   two_nodes.sh DIR faults.sh CHECKOUT PROGRAM CONFIG RUN
 #
-# RUN is what launch/slurm/cpu.sbatch leaves in the end, and RUN_mpirun what it leaves with mpirun when it
-# is cancelled on the way.
+# RUN is what launch/slurm/cpu.sbatch leaves in the end, and RUN_mpirun what it leaves with mpirun
+# when it is cancelled on the way.
 checkout=$1 run=$4
 arguments=(--config "$3" --run-dir "$run")
 export ND_PROGRAM=$2

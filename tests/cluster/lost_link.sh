@@ -4,8 +4,9 @@
 #   tests/cluster/lost_link.sh --check                       exit 0 when this machine allows it, else 77
 #   tests/cluster/lost_link.sh DIR PROGRAM CONFIG TIMEOUT [SECTION.KEY=VALUE...]
 #
-# Prints how mpirun ended; the milliseconds from the link's end to that, to the end of the last rank, and to
-# that of mpirun's daemon on the other host; what of the job is left after 20 s more; what the ranks said.
+# Prints how mpirun ended; the milliseconds from the link's end to that, to the end of the last
+# rank, and to that of mpirun's daemon on the other host; what of the job is left after 20 s more;
+# what the ranks said.
 set -euo pipefail
 if ! declare -F cut_link >/dev/null; then
     hosts=$(dirname "$0")/../../bench/two_hosts.sh

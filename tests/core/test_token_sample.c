@@ -90,7 +90,7 @@ Test(token_sample, represents_a_run_of_the_order_by_its_share_to_within_one_toke
     }
 }
 
-/* For tests of gradients: only the sample's losses are masked and weighted; keys and values stay. */
+/* For gradients: only the sample's losses are masked and weighted; keys and values stay. */
 static struct {
     nd_backend_ops ops;
     const nd_model *model;

@@ -1,9 +1,9 @@
 /* Collider: the backward pass over some of the tokens (arXiv:2502.00340).
  *
  * The forward pass is unchanged. A rule chooses which tokens of a micro-batch are kept:
- *   sample  token t with probability p_t = min(1, c s_t), s_t the norm of its logits' gradient, c such
- *           that a fixed number is kept; its loss has weight 1/p_t, so that the expected loss is that
- *           of all tokens
+ *   sample  token t with probability p_t = min(1, c s_t), s_t the norm of its logits' gradient, c
+ *           such that a fixed number is kept; its loss has weight 1/p_t, so that the expected loss
+ *           is that of all tokens
  *   loss    importance is the next-token loss, min-max normalised; a token is filtered when it is
  *           below `threshold` and its loss among the lowest `sparsity`
  *   excess  the same, by the loss minus a reference model's

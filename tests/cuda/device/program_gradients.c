@@ -2,8 +2,8 @@
  * them.
  *
  *   PROGRAM tokens FILE             /tokens: drawn integers below 4096, [2, 65]
- *   PROGRAM compare A B LIMIT       gradients of two files of `nanochat_dist grad`: exits 0 when in no
- *                                   tensor |a - b| is above LIMIT |a|, in the Euclidean norm */
+ *   PROGRAM compare A B LIMIT       gradients of two files of `nanochat_dist grad`: exits 0 if
+ *                                   |a - b| <= LIMIT |a| (Euclidean norm) in every tensor */
 #include "data/hdf5_arrays.h"
 
 #include <hdf5.h>

@@ -360,8 +360,8 @@ static const uint32_t *operands_of(int lane)
     return static_cast<const uint32_t *>(nd_emulated_deposit(lane));
 }
 
-/* Calls add(i, x, y) with the words of row and column of result i, as m16n8k16 and m16n8k32 lay them
- * out: word w of row r is left word r / 8 + w / 4 * 2 of lane r % 8 * 4 + w % 4. */
+/* Calls add(i, x, y) with the words of row and column of result i, as m16n8k16 and m16n8k32 lay
+ * them out: word w of row r is left word r / 8 + w / 4 * 2 of lane r % 8 * 4 + w % 4. */
 template <typename F>
 static void multiply(const uint32_t a[4], uint32_t b0, uint32_t b1, const F &add)
 {

@@ -1,6 +1,6 @@
-/* In the place of cuda/cudnn_library.c: cuDNN's graph interface, with plans that are executed operation by
- * operation on the host. Two engines are proposed for every graph, and the better one does not repeat its
- * bits. The environment variable ND_EMULATED_CUDNN names what goes wrong. */
+/* In the place of cuda/cudnn_library.c: cuDNN's graph interface, with plans that are executed
+ * operation by operation on the host. Two engines are proposed for every graph, and the better one
+ * does not repeat its bits. The environment variable ND_EMULATED_CUDNN names what goes wrong. */
 extern "C" {
 #include "core/base/error.h"
 #include "core/base/float_formats.h"
@@ -87,8 +87,8 @@ int64_t row_major(const four &dim, const four &p)
     return ((p[0] * dim[1] + p[1]) * dim[2] + p[2]) * dim[3] + p[3];
 }
 
-/* Where the element of a tensor of shape `own` lies that stands against `i` of one of shape `dim`: `own`
- * may be smaller. */
+/* Where the element of a tensor of shape `own` lies that stands against `i` of one of shape `dim`:
+ * `own` may be smaller. */
 int64_t against(const four &own, const four &i, const four &dim)
 {
     four p;

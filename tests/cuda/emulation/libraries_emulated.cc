@@ -1,5 +1,5 @@
-/* In the place of cuda/matmul_lt.cu and device_info.cu: the products of cuBLASLt as plain loops, and a
- * device that is always there. */
+/* In the place of cuda/matmul_lt.cu and device_info.cu: the products of cuBLASLt as plain loops,
+ * and a device that is always there. */
 #include "context.cuh"
 
 #include "cuda_backend.h"

@@ -1,5 +1,5 @@
-/* CUDA's runtime for the kernels that run on the host: memory is the heap's, streams run at once, a graph is what was
- * enqueued while it was captured. */
+/* CUDA's runtime for the kernels that run on the host: memory is the heap's, streams run at once, a
+ * graph is what was enqueued while it was captured. */
 #include "cuda_emulation.h"
 
 #include <stdlib.h>
@@ -21,8 +21,8 @@ static cudaError_t fail(cudaError_t error)
     return error;
 }
 
-/* Of kernels that raise no limit: room for a reduction over a block, as each that takes shared memory at its
- * launch has of its own. */
+/* Of kernels that raise no limit: room for a reduction over a block, as each that takes shared
+ * memory at its launch has of its own. */
 static const size_t default_shared = (48 << 10) - 32 * sizeof(float);
 
 static std::unordered_map<const void *, size_t> shared_of_kernels;
