@@ -192,10 +192,9 @@ nd_status nd_cuda_attention_builtin(nd_backend *b, nd_view o, nd_view lse, nd_cv
     if (suits_tensor_cores(q, s->head_dim) && suits_tensor_cores(k, s->head_dim) &&
         suits_tensor_cores(v, s->head_dim) && suits_tensor_cores(nd_as_const(o), s->head_dim))
         return nd_cuda_attention_tensor(cuda, o, lse, q, k, v, &layout);
-    ND_CUDA_TRY(ND_LAUNCH(attention_kernel, dim3((unsigned)nd_ceil(q.rows * s->heads, WARPS)),
-                          dim3(WARPS * 32), 0, cuda->stream, nd_floats_of(o), nd_floats_of(lse),
-                          nd_floats_of(q), nd_floats_of(k), nd_floats_of(v), layout));
-    return ND_OK;
+    return ND_CUDA(ND_LAUNCH(attention_kernel, dim3((unsigned)nd_ceil(q.rows * s->heads, WARPS)),
+                             dim3(WARPS * 32), 0, cuda->stream, nd_floats_of(o), nd_floats_of(lse),
+                             nd_floats_of(q), nd_floats_of(k), nd_floats_of(v), layout));
 }
 
 static nd_status attention_cuda(nd_backend *b, nd_view o, nd_view lse, nd_cview q, nd_cview k,
@@ -236,11 +235,10 @@ nd_status nd_cuda_attention_backward_builtin(nd_backend *b, nd_view dq, nd_view 
         ND_CUDA_TRY(ND_LAUNCH(attention_dq_kernel, dim3((unsigned)nd_ceil(items, WARPS)), block, 0,
                               cuda->stream, nd_floats_of(dq), nd_floats_of(dout), nd_floats_of(lse),
                               delta, nd_floats_of(q), nd_floats_of(k), nd_floats_of(v), l));
-    ND_CUDA_TRY(ND_LAUNCH(attention_dkv_kernel, dim3((unsigned)nd_ceil(keys, WARPS)), block, 0,
-                          cuda->stream, nd_floats_of(dk), nd_floats_of(dv), nd_floats_of(dout),
-                          nd_floats_of(lse), delta, nd_floats_of(q), nd_floats_of(k),
-                          nd_floats_of(v), l));
-    return ND_OK;
+    return ND_CUDA(ND_LAUNCH(attention_dkv_kernel, dim3((unsigned)nd_ceil(keys, WARPS)), block, 0,
+                             cuda->stream, nd_floats_of(dk), nd_floats_of(dv), nd_floats_of(dout),
+                             nd_floats_of(lse), delta, nd_floats_of(q), nd_floats_of(k),
+                             nd_floats_of(v), l));
 }
 
 static nd_status attention_backward_cuda(nd_backend *b, nd_view dq, nd_view dk, nd_view dv,

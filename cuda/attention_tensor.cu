@@ -148,10 +148,9 @@ nd_status forward(nd_cuda *cuda, nd_view o, nd_view lse, nd_cview q, nd_cview k,
     const size_t shared = (size_t)(5 * ROWS * D) * sizeof(uint16_t);
     const dim3 grid((unsigned)nd_ceil(s->query_rows, ROWS), (unsigned)s->heads);
     ND_TRY(allow(attention_forward_kernel<D>, shared));
-    ND_CUDA_TRY(ND_LAUNCH(attention_forward_kernel<D>, grid, dim3(THREADS), shared, cuda->stream,
-                          elements(o), nd_floats_of(lse), elements(q), elements(k), elements(v),
-                          *s));
-    return ND_OK;
+    return ND_CUDA(ND_LAUNCH(attention_forward_kernel<D>, grid, dim3(THREADS), shared, cuda->stream,
+                             elements(o), nd_floats_of(lse), elements(q), elements(k), elements(v),
+                             *s));
 }
 
 } // namespace

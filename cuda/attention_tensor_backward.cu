@@ -269,12 +269,11 @@ nd_status backward(nd_cuda *cuda, nd_view dq, nd_view dk, nd_view dv, nd_cview d
                               dim3((unsigned)nd_ceil(s->query_rows, ROWS), (unsigned)s->heads),
                               dim3(THREADS), dq_shared, cuda->stream, elements(dq), elements(dout),
                               totals, delta, elements(q), elements(k), elements(v), *s));
-    ND_CUDA_TRY(ND_LAUNCH(attention_dkv_tensor_kernel<D>,
-                          dim3((unsigned)nd_ceil(s->key_rows, ROWS), (unsigned)s->kv_heads),
-                          dim3(THREADS), dkv_shared, cuda->stream, elements(dk), elements(dv),
-                          elements(dout), totals, delta, elements(q), elements(k), elements(v),
-                          *s));
-    return ND_OK;
+    return ND_CUDA(ND_LAUNCH(attention_dkv_tensor_kernel<D>,
+                             dim3((unsigned)nd_ceil(s->key_rows, ROWS), (unsigned)s->kv_heads),
+                             dim3(THREADS), dkv_shared, cuda->stream, elements(dk), elements(dv),
+                             elements(dout), totals, delta, elements(q), elements(k), elements(v),
+                             *s));
 }
 
 } // namespace

@@ -216,9 +216,8 @@ inline uint16_t *elements(nd_view v)
 
 template <typename F> nd_status allow(F kernel, size_t bytes)
 {
-    ND_CUDA_TRY(
+    return ND_CUDA(
         cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes));
-    return ND_OK;
 }
 
 } // namespace

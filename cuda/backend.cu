@@ -29,16 +29,14 @@ static nd_status before_wait(nd_cuda *cuda, bool all)
 nd_status nd_cuda_wait(nd_cuda *cuda)
 {
     ND_TRY(before_wait(cuda, false));
-    ND_CUDA_TRY(cudaStreamSynchronize(cuda->stream));
-    return ND_OK;
+    return ND_CUDA(cudaStreamSynchronize(cuda->stream));
 }
 
 nd_status nd_cuda_free(nd_cuda *cuda, void *memory)
 {
     ND_TRY(before_wait(cuda, true));
     ND_CUDA_TRY(cudaStreamSynchronize(cuda->stream));
-    ND_CUDA_TRY(cudaFree(memory));
-    return ND_OK;
+    return ND_CUDA(cudaFree(memory));
 }
 
 nd_status nd_cuda_scratch(nd_cuda *cuda, size_t bytes, void **scratch)
@@ -101,8 +99,7 @@ static nd_status cuda_allocate(nd_backend *b, size_t bytes, void **memory)
         return ND_FAIL(ND_ENOMEM, "cuda: no %zu bytes of device memory (%.2f GiB): %s", bytes,
                        (double)bytes / (1024.0 * 1024.0 * 1024.0), cudaGetErrorString(code));
     }
-    ND_CUDA_TRY(cudaMemsetAsync(*memory, 0, bytes, cuda->stream));
-    return ND_OK;
+    return ND_CUDA(cudaMemsetAsync(*memory, 0, bytes, cuda->stream));
 }
 
 static void cuda_release(nd_backend *b, void *memory, size_t bytes)
@@ -136,8 +133,7 @@ static nd_status cuda_upload(nd_backend *b, void *device, const void *host, size
     ND_CUDA_TRY(cudaEventSynchronize(cuda->staging_free[slot]));
     memcpy(staged, host, bytes);
     ND_CUDA_TRY(cudaMemcpyAsync(device, staged, bytes, cudaMemcpyHostToDevice, cuda->stream));
-    ND_CUDA_TRY(cudaEventRecord(cuda->staging_free[slot], cuda->stream));
-    return ND_OK;
+    return ND_CUDA(cudaEventRecord(cuda->staging_free[slot], cuda->stream));
 }
 
 static nd_status cuda_download(nd_backend *b, void *host, const void *device, size_t bytes)

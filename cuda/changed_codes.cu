@@ -460,10 +460,9 @@ nd_status make(nd_backend *b, const nd_code_entry *entry, const int8_t *before, 
     ND_CUDA_TRY(ND_LAUNCH(place_kernel, dim3(1), threads, 0, queue, head, tiles,
                           whole ? 0 : tile_count, stream, at, scale_bytes,
                           nd_ceil(entry->count, 5)));
-    ND_CUDA_TRY(ND_LAUNCH(write_kernel, grid, threads, 0, queue, stream, head, tiles, before, now,
-                          entry->count, reinterpret_cast<const uint8_t *>(entry->scales),
-                          scale_bytes, wide));
-    return ND_OK;
+    return ND_CUDA(ND_LAUNCH(write_kernel, grid, threads, 0, queue, stream, head, tiles, before,
+                             now, entry->count, reinterpret_cast<const uint8_t *>(entry->scales),
+                             scale_bytes, wide));
 }
 
 nd_status take(nd_backend *b, const nd_code_entry *entry, const uint8_t *stream, uint64_t bytes,
@@ -483,9 +482,8 @@ nd_status take(nd_backend *b, const nd_code_entry *entry, const uint8_t *stream,
     ND_CUDA_TRY(ND_LAUNCH(advance_kernel, few, threads, 0, cuda->stream, tiles, e, at));
     ND_CUDA_TRY(ND_LAUNCH(check_kernel, dim3(1), threads, 0, cuda->stream, head, tiles, e, at,
                           cuda->fault, name));
-    ND_CUDA_TRY(ND_LAUNCH(apply_kernel, many, threads, 0, cuda->stream, entry->codes,
-                          reinterpret_cast<uint8_t *>(entry->scales), head, tiles, e));
-    return ND_OK;
+    return ND_CUDA(ND_LAUNCH(apply_kernel, many, threads, 0, cuda->stream, entry->codes,
+                             reinterpret_cast<uint8_t *>(entry->scales), head, tiles, e));
 }
 
 } // namespace

@@ -211,10 +211,9 @@ static nd_status ternarize_cuda(nd_backend *b, nd_view c, nd_view s, nd_cview w)
     float *scales = static_cast<float *>(s.data);
     if (!is_single(nd_as_const(c), nd_as_const(s))) {
         const int64_t groups = s.rows * s.cols;
-        ND_CUDA_TRY(ND_LAUNCH(group_code_kernel, dim3((unsigned)nd_ceil(groups, 8)), dim3(256), 0,
-                              cuda->stream, codes, scales, nd_floats_of(w), groups,
-                              count / groups));
-        return ND_OK;
+        return ND_CUDA(ND_LAUNCH(group_code_kernel, dim3((unsigned)nd_ceil(groups, 8)), dim3(256),
+                                 0, cuda->stream, codes, scales, nd_floats_of(w), groups,
+                                 count / groups));
     }
     void *scratch;
     const bool wide = nd_aligned(count, c.data, w.data);
@@ -225,8 +224,7 @@ static nd_status ternarize_cuda(nd_backend *b, nd_view c, nd_view s, nd_cview w)
                           partial, nd_floats_of(w), count, wide));
     ND_CUDA_TRY(ND_LAUNCH(scale_kernel, dim3(1), dim3(MEAN_THREADS), 0, cuda->stream, scales,
                           partial, (int)blocks, count));
-    ND_LAUNCH_WIDE(code_kernel, cuda, count, codes, scales, nd_floats_of(w), count, wide);
-    return ND_OK;
+    return ND_LAUNCH_WIDE(code_kernel, cuda, count, codes, scales, nd_floats_of(w), count, wide);
 }
 
 static nd_status pack_codes_cuda(nd_backend *b, nd_view packed, nd_cview c)
@@ -239,10 +237,9 @@ static nd_status pack_codes_cuda(nd_backend *b, nd_view packed, nd_cview c)
         return ND_OK;
     const bool wide =
         count % 16 == 0 && (uintptr_t)c.data % 16 == 0 && (uintptr_t)packed.data % 4 == 0;
-    ND_CUDA_TRY(ND_LAUNCH(pack_kernel, dim3((unsigned)nd_ceil(count, 16 * 256)), dim3(256), 0,
-                          cuda->stream, static_cast<uint8_t *>(packed.data),
-                          static_cast<const int8_t *>(c.data), count, wide));
-    return ND_OK;
+    return ND_CUDA(ND_LAUNCH(pack_kernel, dim3((unsigned)nd_ceil(count, 16 * 256)), dim3(256), 0,
+                             cuda->stream, static_cast<uint8_t *>(packed.data),
+                             static_cast<const int8_t *>(c.data), count, wide));
 }
 
 static nd_status unpack_codes_cuda(nd_backend *b, nd_view c, nd_cview packed)
@@ -255,10 +252,9 @@ static nd_status unpack_codes_cuda(nd_backend *b, nd_view c, nd_cview packed)
         return ND_OK;
     const bool wide =
         count % 16 == 0 && (uintptr_t)c.data % 16 == 0 && (uintptr_t)packed.data % 4 == 0;
-    ND_CUDA_TRY(ND_LAUNCH(unpack_kernel, dim3((unsigned)nd_ceil(count, 16 * 256)), dim3(256), 0,
-                          cuda->stream, static_cast<int8_t *>(c.data),
-                          static_cast<const uint8_t *>(packed.data), count, wide));
-    return ND_OK;
+    return ND_CUDA(ND_LAUNCH(unpack_kernel, dim3((unsigned)nd_ceil(count, 16 * 256)), dim3(256), 0,
+                             cuda->stream, static_cast<int8_t *>(c.data),
+                             static_cast<const uint8_t *>(packed.data), count, wide));
 }
 
 static nd_status pack_trits_cuda(nd_backend *b, nd_view packed, nd_cview c)
@@ -269,10 +265,9 @@ static nd_status pack_trits_cuda(nd_backend *b, nd_view packed, nd_cview c)
     ND_REQUIRE(nd_view_count(nd_as_const(packed)) == bytes);
     if (count == 0)
         return ND_OK;
-    ND_CUDA_TRY(ND_LAUNCH(pack_trits_kernel, dim3((unsigned)nd_ceil(bytes, 256)), dim3(256), 0,
-                          cuda->stream, static_cast<uint8_t *>(packed.data),
-                          static_cast<const int8_t *>(c.data), count, bytes));
-    return ND_OK;
+    return ND_CUDA(ND_LAUNCH(pack_trits_kernel, dim3((unsigned)nd_ceil(bytes, 256)), dim3(256), 0,
+                             cuda->stream, static_cast<uint8_t *>(packed.data),
+                             static_cast<const int8_t *>(c.data), count, bytes));
 }
 
 static nd_status unpack_trits_cuda(nd_backend *b, nd_view c, nd_cview packed)
@@ -283,10 +278,9 @@ static nd_status unpack_trits_cuda(nd_backend *b, nd_view c, nd_cview packed)
     ND_REQUIRE(nd_view_count(packed) == bytes);
     if (count == 0)
         return ND_OK;
-    ND_CUDA_TRY(ND_LAUNCH(unpack_trits_kernel, dim3((unsigned)nd_ceil(bytes, 256)), dim3(256), 0,
-                          cuda->stream, static_cast<int8_t *>(c.data),
-                          static_cast<const uint8_t *>(packed.data), count, bytes));
-    return ND_OK;
+    return ND_CUDA(ND_LAUNCH(unpack_trits_kernel, dim3((unsigned)nd_ceil(bytes, 256)), dim3(256), 0,
+                             cuda->stream, static_cast<int8_t *>(c.data),
+                             static_cast<const uint8_t *>(packed.data), count, bytes));
 }
 
 static nd_status dequantize_codes_cuda(nd_backend *b, nd_view w, nd_cview c, nd_cview s)
@@ -298,10 +292,9 @@ static nd_status dequantize_codes_cuda(nd_backend *b, nd_view w, nd_cview c, nd_
     if (count == 0)
         return ND_OK;
     const int64_t width = count / nd_view_count(s);
-    ND_LAUNCH_WIDE(dequantize_kernel, cuda, count, nd_floats_of(w),
-                   static_cast<const int8_t *>(c.data), static_cast<const float *>(s.data), count,
-                   width, nd_aligned(count, w.data, c.data));
-    return ND_OK;
+    return ND_LAUNCH_WIDE(dequantize_kernel, cuda, count, nd_floats_of(w),
+                          static_cast<const int8_t *>(c.data), static_cast<const float *>(s.data),
+                          count, width, nd_aligned(count, w.data, c.data));
 }
 
 static nd_status quantize_rows_cuda(nd_backend *b, nd_view q, nd_view a, nd_cview x)
@@ -311,11 +304,10 @@ static nd_status quantize_rows_cuda(nd_backend *b, nd_view q, nd_view a, nd_cvie
     ND_REQUIRE(nd_same_shape(nd_as_const(q), x) && a.rows == x.rows && a.cols == 1);
     if (nd_view_count(x) == 0)
         return ND_OK;
-    ND_CUDA_TRY(ND_LAUNCH(quantize_rows_kernel, dim3((unsigned)x.rows),
-                          dim3(nd_row_threads(x.cols)), 0, cuda->stream,
-                          static_cast<int8_t *>(q.data), static_cast<float *>(a.data),
-                          nd_floats_of(x), x.cols, nd_aligned(x.cols, q.data, x.data)));
-    return ND_OK;
+    return ND_CUDA(ND_LAUNCH(quantize_rows_kernel, dim3((unsigned)x.rows),
+                             dim3(nd_row_threads(x.cols)), 0, cuda->stream,
+                             static_cast<int8_t *>(q.data), static_cast<float *>(a.data),
+                             nd_floats_of(x), x.cols, nd_aligned(x.cols, q.data, x.data)));
 }
 
 void nd_cuda_fill_codes(nd_backend_ops *ops)

@@ -77,6 +77,7 @@ static inline nd_cuda *nd_cuda_of(const nd_backend *b)
 
 /* The status of a CUDA call; an error is raised when it failed. */
 nd_status nd_cuda_check(cudaError_t code, const char *what, const char *file, int line);
+#define ND_CUDA(expression) nd_cuda_check((expression), #expression, __FILE__, __LINE__)
 #define ND_CUDA_TRY(expression)                                                                    \
     do {                                                                                           \
         const nd_status nd_cuda_status_ =                                                          \

@@ -101,10 +101,9 @@ static nd_status sum_into(nd_backend *b, nd_view out, nd_cview x, bool squares)
     ND_CUDA_TRY(ND_LAUNCH(sum_kernel, dim3(blocks), dim3(SUM_THREADS), 0, cuda->stream,
                           static_cast<double *>(partial), nd_floats_of(x), count, squares,
                           nd_aligned(count, x.data)));
-    ND_CUDA_TRY(ND_LAUNCH(sum_parts_kernel, dim3(1), dim3(SUM_THREADS), 0, cuda->stream,
-                          static_cast<double *>(out.data), static_cast<const double *>(partial),
-                          (int)blocks));
-    return ND_OK;
+    return ND_CUDA(ND_LAUNCH(sum_parts_kernel, dim3(1), dim3(SUM_THREADS), 0, cuda->stream,
+                             static_cast<double *>(out.data), static_cast<const double *>(partial),
+                             (int)blocks));
 }
 
 static nd_status sum_squares_cuda(nd_backend *b, nd_view out, nd_cview x)
@@ -123,9 +122,8 @@ static nd_status add_cuda(nd_backend *b, nd_view y, nd_cview x, nd_cview z)
     const int64_t count = nd_view_count(x);
     ND_REQUIRE(nd_is_wide_type(y.dtype) && nd_is_wide_type(x.dtype) && nd_is_wide_type(z.dtype));
     ND_REQUIRE(nd_same_shape(nd_as_const(y), x) && nd_same_shape(x, z));
-    ND_LAUNCH_WIDE(add_kernel, cuda, count, nd_floats_of(y), nd_floats_of(x), nd_floats_of(z),
-                   count, nd_aligned(count, y.data, x.data, z.data));
-    return ND_OK;
+    return ND_LAUNCH_WIDE(add_kernel, cuda, count, nd_floats_of(y), nd_floats_of(x),
+                          nd_floats_of(z), count, nd_aligned(count, y.data, x.data, z.data));
 }
 
 nd_status nd_cuda_axpby(nd_cuda *cuda, nd_view y, float alpha, nd_cview x, float beta)
@@ -133,9 +131,8 @@ nd_status nd_cuda_axpby(nd_cuda *cuda, nd_view y, float alpha, nd_cview x, float
     const int64_t count = nd_view_count(x);
     ND_REQUIRE(nd_is_wide_type(y.dtype) && nd_is_wide_type(x.dtype));
     ND_REQUIRE(nd_view_count(nd_as_const(y)) == count);
-    ND_LAUNCH_WIDE(axpby_kernel, cuda, count, nd_floats_of(y), alpha, nd_floats_of(x), beta, count,
-                   nd_aligned(count, y.data, x.data));
-    return ND_OK;
+    return ND_LAUNCH_WIDE(axpby_kernel, cuda, count, nd_floats_of(y), alpha, nd_floats_of(x), beta,
+                          count, nd_aligned(count, y.data, x.data));
 }
 
 static nd_status axpby_cuda(nd_backend *b, nd_view y, float alpha, nd_cview x, float beta)
@@ -150,10 +147,9 @@ static nd_status divide_by_norm_cuda(nd_backend *b, nd_view y, nd_cview x, nd_cv
     const int64_t count = nd_view_count(x);
     ND_REQUIRE(nd_is_wide_type(y.dtype) && nd_is_wide_type(x.dtype));
     ND_REQUIRE(nd_view_count(nd_as_const(y)) == count && squares.dtype == ND_F64);
-    ND_LAUNCH_WIDE(divide_by_norm_kernel, cuda, count, nd_floats_of(y), nd_floats_of(x),
-                   static_cast<const double *>(squares.data), factor, count,
-                   nd_aligned(count, y.data, x.data));
-    return ND_OK;
+    return ND_LAUNCH_WIDE(divide_by_norm_kernel, cuda, count, nd_floats_of(y), nd_floats_of(x),
+                          static_cast<const double *>(squares.data), factor, count,
+                          nd_aligned(count, y.data, x.data));
 }
 
 /* In place a row may be written before another thread has read it: then through the scratch. */
@@ -174,12 +170,14 @@ static nd_status gather_rows_cuda(nd_backend *b, nd_view y, nd_cview x, nd_cview
         ND_TRY(nd_cuda_scratch(cuda, bytes, &target));
     if (row % 16 == 0 && ((uintptr_t)x.data | (uintptr_t)target) % 16 == 0) {
         const int64_t width = (int64_t)row / 16;
-        ND_LAUNCH_EACH(gather_kernel<uint4>, cuda, y.rows * width, static_cast<uint4 *>(target),
-                       static_cast<const uint4 *>(x.data), from, y.rows, width);
+        ND_TRY(ND_LAUNCH_EACH(gather_kernel<uint4>, cuda, y.rows * width,
+                              static_cast<uint4 *>(target), static_cast<const uint4 *>(x.data),
+                              from, y.rows, width));
     } else {
         const int64_t width = (int64_t)row;
-        ND_LAUNCH_EACH(gather_kernel<uint8_t>, cuda, y.rows * width, static_cast<uint8_t *>(target),
-                       static_cast<const uint8_t *>(x.data), from, y.rows, width);
+        ND_TRY(ND_LAUNCH_EACH(gather_kernel<uint8_t>, cuda, y.rows * width,
+                              static_cast<uint8_t *>(target), static_cast<const uint8_t *>(x.data),
+                              from, y.rows, width));
     }
     if (overlaps)
         ND_CUDA_TRY(cudaMemcpyAsync(y.data, target, bytes, cudaMemcpyDeviceToDevice, cuda->stream));

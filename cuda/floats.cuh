@@ -5,14 +5,12 @@
 
 enum { ND_WIDE = 8 }; /* elements of one access: 16 bytes of bf16 */
 
-/* Launch a kernel in the compute stream over `count` elements, one or ND_WIDE per iteration of its
- * loop, in blocks of 256 threads; nothing for none. Return from the caller on an error. */
+/* The status of launching a kernel in the compute stream over `count` elements, one or ND_WIDE per
+ * iteration of its loop, in blocks of 256 threads; nothing is launched for none. */
 #define ND_LAUNCH_EACH(kernel, cuda, count, ...)                                                   \
-    do {                                                                                           \
-        if ((count) > 0)                                                                           \
-            ND_CUDA_TRY(ND_LAUNCH(kernel, dim3(nd_blocks_for((count), 256, 1 << 16)), dim3(256),   \
-                                  0, (cuda)->stream, __VA_ARGS__));                                \
-    } while (0)
+    ((count) > 0 ? ND_CUDA(ND_LAUNCH(kernel, dim3(nd_blocks_for((count), 256, 1 << 16)),           \
+                                     dim3(256), 0, (cuda)->stream, __VA_ARGS__))                   \
+                 : ND_OK)
 #define ND_LAUNCH_WIDE(kernel, cuda, count, ...)                                                   \
     ND_LAUNCH_EACH(kernel, cuda, nd_ceil((count), ND_WIDE), __VA_ARGS__)
 

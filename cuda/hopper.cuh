@@ -149,8 +149,8 @@ __device__ __forceinline__ void nd_warpgroup_product(int32_t sums[N / 2], uint64
 
 /* clang-format off */
 template <>
-__device__ __forceinline__ void nd_warpgroup_product<256>(int32_t sums[128], uint64_t left, uint64_t right,
-                                                          bool add)
+__device__ __forceinline__ void nd_warpgroup_product<256>(int32_t sums[128], uint64_t left,
+                                                          uint64_t right, bool add)
 {
     asm volatile(
         "{ .reg .pred p; setp.ne.b32 p, %130, 0; "
@@ -171,8 +171,8 @@ __device__ __forceinline__ void nd_warpgroup_product<256>(int32_t sums[128], uin
 }
 
 template <>
-__device__ __forceinline__ void nd_warpgroup_product<192>(int32_t sums[96], uint64_t left, uint64_t right,
-                                                          bool add)
+__device__ __forceinline__ void nd_warpgroup_product<192>(int32_t sums[96], uint64_t left,
+                                                          uint64_t right, bool add)
 {
     asm volatile(
         "{ .reg .pred p; setp.ne.b32 p, %98, 0; "

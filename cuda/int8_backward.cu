@@ -292,21 +292,20 @@ static nd_status encode_columns(nd_cuda *cuda, int8_t *codes, float *largest, nd
     ND_REQUIRE(blocks <= 65535 && stride / TILE <= 65535);
     if (wide && dy.dtype == ND_BF16) {
         ND_TRY(nd_cuda_allow_shared(cuda, encode_held_columns_kernel, held_bytes));
-        ND_CUDA_TRY(ND_LAUNCH(encode_held_columns_kernel,
-                              dim3((unsigned)nd_ceil(dy.cols, HELD_OUTPUTS), (unsigned)blocks),
-                              dim3(TURN_THREADS), held_bytes, cuda->stream, codes, largest,
-                              static_cast<const uint16_t *>(dy.data), a, dy.rows, dy.cols, stride));
-        return ND_OK;
+        return ND_CUDA(ND_LAUNCH(encode_held_columns_kernel,
+                                 dim3((unsigned)nd_ceil(dy.cols, HELD_OUTPUTS), (unsigned)blocks),
+                                 dim3(TURN_THREADS), held_bytes, cuda->stream, codes, largest,
+                                 static_cast<const uint16_t *>(dy.data), a, dy.rows, dy.cols,
+                                 stride));
     }
     ND_CUDA_TRY(ND_LAUNCH(largest_columns_kernel,
                           dim3((unsigned)nd_ceil(dy.cols, 32 * ND_WIDE), (unsigned)blocks),
                           dim3(32 * COLUMN_WARPS), 0, cuda->stream, largest, nd_floats_of(dy), a,
                           dy.rows, dy.cols, wide));
-    ND_CUDA_TRY(ND_LAUNCH(encode_columns_kernel,
-                          dim3((unsigned)nd_ceil(dy.cols, TILE), (unsigned)(stride / TILE)),
-                          dim3(TURN_THREADS), 0, cuda->stream, codes, largest, nd_floats_of(dy), a,
-                          dy.rows, dy.cols, stride, wide));
-    return ND_OK;
+    return ND_CUDA(ND_LAUNCH(encode_columns_kernel,
+                             dim3((unsigned)nd_ceil(dy.cols, TILE), (unsigned)(stride / TILE)),
+                             dim3(TURN_THREADS), 0, cuda->stream, codes, largest, nd_floats_of(dy),
+                             a, dy.rows, dy.cols, stride, wide));
 }
 
 static nd_status turn(nd_cuda *cuda, int8_t *y, nd_cview x, int64_t stride)
@@ -314,9 +313,8 @@ static nd_status turn(nd_cuda *cuda, int8_t *y, nd_cview x, int64_t stride)
     const bool aligned = x.cols % 16 == 0 && (uintptr_t)x.data % 16 == 0;
     const dim3 grid((unsigned)nd_ceil(x.cols, TILE), (unsigned)nd_ceil(x.rows, TILE));
     ND_REQUIRE(grid.y <= 65535);
-    ND_CUDA_TRY(ND_LAUNCH(turn_kernel, grid, dim3(TURN_THREADS), 0, cuda->stream, y,
-                          static_cast<const int8_t *>(x.data), x.rows, x.cols, stride, aligned));
-    return ND_OK;
+    return ND_CUDA(ND_LAUNCH(turn_kernel, grid, dim3(TURN_THREADS), 0, cuda->stream, y,
+                             static_cast<const int8_t *>(x.data), x.rows, x.cols, stride, aligned));
 }
 
 static nd_status ternary_gemm_dx_int8_cuda(nd_backend *b, nd_view dx, nd_cview dy, nd_cview c,

@@ -300,10 +300,9 @@ template <bool GROUPED> static nd_status launch(nd_cuda *cuda, const nd_int8_pro
     ND_CUDA_TRY(cudaFuncSetAttribute(int8_hopper_kernel<GROUPED>,
                                      cudaFuncAttributeMaxDynamicSharedMemorySize,
                                      (int)tile<GROUPED>::shared));
-    ND_CUDA_TRY(ND_LAUNCH(int8_hopper_kernel<GROUPED>,
-                          dim3((unsigned)nd_min(tiles, cuda->multiprocessors)), dim3(BLOCK),
-                          (size_t)tile<GROUPED>::shared, cuda->stream, left, right, all));
-    return ND_OK;
+    return ND_CUDA(ND_LAUNCH(int8_hopper_kernel<GROUPED>,
+                             dim3((unsigned)nd_min(tiles, cuda->multiprocessors)), dim3(BLOCK),
+                             (size_t)tile<GROUPED>::shared, cuda->stream, left, right, all));
 }
 
 bool nd_cuda_int8_hopper_takes(const nd_int8_product *p)

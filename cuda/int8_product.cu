@@ -142,12 +142,11 @@ static nd_status launch(nd_cuda *cuda, const nd_int8_product *p, int64_t width)
     ND_CUDA_TRY(cudaFuncSetAttribute(int8_product_kernel<GROUPS>,
                                      cudaFuncAttributeMaxDynamicSharedMemorySize,
                                      (int)nd_tile_shared));
-    ND_CUDA_TRY(ND_LAUNCH(int8_product_kernel<GROUPS>,
-                          dim3((unsigned)nd_ceil(p->y.cols, ND_TILE_ROWS), (unsigned)rows),
-                          dim3(ND_TILE_THREADS), nd_tile_shared, cuda->stream, nd_floats_of(p->y),
-                          p->left, p->a, p->right, p->s, p->y.rows, p->y.cols, p->k, width, p->add,
-                          aligned));
-    return ND_OK;
+    return ND_CUDA(ND_LAUNCH(int8_product_kernel<GROUPS>,
+                             dim3((unsigned)nd_ceil(p->y.cols, ND_TILE_ROWS), (unsigned)rows),
+                             dim3(ND_TILE_THREADS), nd_tile_shared, cuda->stream,
+                             nd_floats_of(p->y), p->left, p->a, p->right, p->s, p->y.rows,
+                             p->y.cols, p->k, width, p->add, aligned));
 }
 
 nd_status nd_cuda_int8_mma(nd_cuda *cuda, const nd_int8_product *p)
@@ -161,9 +160,8 @@ nd_status nd_cuda_int8_mma(nd_cuda *cuda, const nd_int8_product *p)
     if (p->k / p->groups % 32 == 0)
         return launch<OUTPUT_GROUPS>(cuda, p, p->k / p->groups);
     ND_REQUIRE(!p->add);
-    ND_CUDA_TRY(ND_LAUNCH(int8_product_plain_kernel,
-                          dim3(nd_blocks_for(p->y.rows * p->y.cols, 128, 1 << 16)), dim3(128), 0,
-                          cuda->stream, nd_floats_of(p->y), p->left, p->a, p->right, p->s,
-                          p->y.rows, p->y.cols, p->k, p->groups));
-    return ND_OK;
+    return ND_CUDA(ND_LAUNCH(int8_product_plain_kernel,
+                             dim3(nd_blocks_for(p->y.rows * p->y.cols, 128, 1 << 16)), dim3(128), 0,
+                             cuda->stream, nd_floats_of(p->y), p->left, p->a, p->right, p->s,
+                             p->y.rows, p->y.cols, p->k, p->groups));
 }

@@ -37,8 +37,7 @@ nd_status nd_cuda_int8_choices_create(nd_cuda *cuda)
     cuda->int8_choices = choices;
     ND_CUDA_TRY(cudaEventCreateWithFlags(&choices->begin, cudaEventDefault));
     ND_CUDA_TRY(cudaEventCreateWithFlags(&choices->between, cudaEventDefault));
-    ND_CUDA_TRY(cudaEventCreateWithFlags(&choices->end, cudaEventDefault));
-    return ND_OK;
+    return ND_CUDA(cudaEventCreateWithFlags(&choices->end, cudaEventDefault));
 }
 
 nd_cuda_hopper *nd_cuda_hopper_of(nd_cuda *cuda)
@@ -107,10 +106,9 @@ static nd_status by_library(nd_cuda *cuda, const nd_int8_product *p, void *sums,
     if (!*done)
         return ND_OK;
     const int64_t count = p->y.rows * p->y.cols;
-    ND_LAUNCH_WIDE(scale_rows_kernel, cuda, count, nd_floats_of(p->y),
-                   static_cast<const int32_t *>(sums), p->a, p->s, p->y.rows, p->y.cols, p->add,
-                   nd_aligned(p->y.cols, p->y.data));
-    return ND_OK;
+    return ND_LAUNCH_WIDE(scale_rows_kernel, cuda, count, nd_floats_of(p->y),
+                          static_cast<const int32_t *>(sums), p->a, p->s, p->y.rows, p->y.cols,
+                          p->add, nd_aligned(p->y.cols, p->y.data));
 }
 
 /* Runs both a few times, the last of which count; p->y holds the result then. */

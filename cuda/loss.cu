@@ -31,9 +31,8 @@ static nd_status check_tokens(nd_cuda *cuda, nd_cview tokens, int64_t rows, int6
                               int32_t lowest)
 {
     ND_REQUIRE(tokens.dtype == ND_I32 && nd_view_count(tokens) == rows);
-    ND_CUDA_TRY(ND_LAUNCH(check_tokens_kernel, dim3(1), dim3(256), 0, cuda->stream, cuda->fault,
-                          static_cast<const int32_t *>(tokens.data), rows, vocab, lowest));
-    return ND_OK;
+    return ND_CUDA(ND_LAUNCH(check_tokens_kernel, dim3(1), dim3(256), 0, cuda->stream, cuda->fault,
+                             static_cast<const int32_t *>(tokens.data), rows, vocab, lowest));
 }
 
 __global__ void embedding_kernel(nd_floats x, nd_floats table, const int32_t *ids, int64_t vocab,
@@ -228,11 +227,10 @@ static nd_status embedding_cuda(nd_backend *b, nd_view x, nd_cview table, nd_cvi
     ND_TRY(check_tokens(cuda, tokens, x.rows, table.rows, 0));
     if (x.rows * x.cols == 0)
         return ND_OK;
-    ND_CUDA_TRY(ND_LAUNCH(embedding_kernel, dim3((unsigned)x.rows), dim3(nd_row_threads(x.cols)), 0,
-                          cuda->stream, nd_floats_of(x), nd_floats_of(table),
-                          static_cast<const int32_t *>(tokens.data), table.rows, x.cols,
-                          nd_aligned(x.cols, x.data, table.data)));
-    return ND_OK;
+    return ND_CUDA(ND_LAUNCH(embedding_kernel, dim3((unsigned)x.rows), dim3(nd_row_threads(x.cols)),
+                             0, cuda->stream, nd_floats_of(x), nd_floats_of(table),
+                             static_cast<const int32_t *>(tokens.data), table.rows, x.cols,
+                             nd_aligned(x.cols, x.data, table.data)));
 }
 
 static nd_status embedding_backward_cuda(nd_backend *b, nd_view dtable, nd_cview dx,
@@ -254,11 +252,10 @@ static nd_status embedding_backward_cuda(nd_backend *b, nd_view dtable, nd_cview
     ND_CUDA_TRY(ND_LAUNCH(link_kernel, dim3((unsigned)nd_ceil(count, LINK_THREADS)),
                           dim3(LINK_THREADS), 0, cuda->stream, next, is_first, ids,
                           (int32_t)count));
-    ND_CUDA_TRY(ND_LAUNCH(embedding_backward_kernel, dim3((unsigned)count),
-                          dim3(nd_row_threads(dx.cols)), 0, cuda->stream,
-                          static_cast<float *>(dtable.data), nd_floats_of(dx), ids, next, is_first,
-                          dtable.rows, dx.cols, nd_aligned(dx.cols, dtable.data, dx.data)));
-    return ND_OK;
+    return ND_CUDA(
+        ND_LAUNCH(embedding_backward_kernel, dim3((unsigned)count), dim3(nd_row_threads(dx.cols)),
+                  0, cuda->stream, static_cast<float *>(dtable.data), nd_floats_of(dx), ids, next,
+                  is_first, dtable.rows, dx.cols, nd_aligned(dx.cols, dtable.data, dx.data)));
 }
 
 static nd_status cross_entropy_cuda(nd_backend *b, nd_view nll, nd_view total, nd_view logits,
@@ -274,12 +271,11 @@ static nd_status cross_entropy_cuda(nd_backend *b, nd_view nll, nd_view total, n
     ND_TRY(check_tokens(cuda, targets, logits.rows * offsets, logits.cols, -1));
     if (logits.rows * logits.cols == 0)
         return ND_OK;
-    ND_CUDA_TRY(ND_LAUNCH(
+    return ND_CUDA(ND_LAUNCH(
         cross_entropy_kernel, dim3((unsigned)logits.rows), dim3(nd_row_threads(logits.cols)), 0,
         cuda->stream, nd_floats_of(nll), nd_floats_of(total), nd_floats_of(logits),
         static_cast<const int32_t *>(targets.data), logits.cols, offsets, *p, nd_floats_of(p->norm),
         nd_floats_of(p->weight), nd_aligned(logits.cols, logits.data)));
-    return ND_OK;
 }
 
 void nd_cuda_fill_loss(nd_backend_ops *ops)

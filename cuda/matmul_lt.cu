@@ -102,8 +102,7 @@ nd_status nd_cuda_matmuls_create(nd_cuda *cuda)
     cuda->matmuls = m;
     ND_TRY(open_functions(&m->lt));
     LT_TRY(m->lt.create(&m->handle), NULL);
-    ND_CUDA_TRY(cudaMalloc(&m->workspace, WORKSPACE_BYTES));
-    return ND_OK;
+    return ND_CUDA(cudaMalloc(&m->workspace, WORKSPACE_BYTES));
 }
 
 void nd_cuda_matmuls_destroy(nd_cuda *cuda)

@@ -128,10 +128,9 @@ __global__ void add_columns_kernel(nd_floats dw, const float *partial, int64_t p
 nd_status nd_cuda_add_columns(nd_cuda *cuda, nd_view dw, const float *partial, int64_t parts,
                               int64_t n)
 {
-    ND_CUDA_TRY(ND_LAUNCH(add_columns_kernel, dim3((unsigned)nd_ceil(n, COLUMNS)),
-                          dim3(COLUMNS, COLUMN_PARTS), 0, cuda->stream, nd_floats_of(dw), partial,
-                          parts, n));
-    return ND_OK;
+    return ND_CUDA(ND_LAUNCH(add_columns_kernel, dim3((unsigned)nd_ceil(n, COLUMNS)),
+                             dim3(COLUMNS, COLUMN_PARTS), 0, cuda->stream, nd_floats_of(dw),
+                             partial, parts, n));
 }
 
 static nd_status rmsnorm_cuda(nd_backend *b, nd_view y, nd_view r, nd_cview x, nd_cview w)
@@ -142,10 +141,9 @@ static nd_status rmsnorm_cuda(nd_backend *b, nd_view y, nd_view r, nd_cview x, n
     ND_REQUIRE(w.rows == 1 && w.cols == x.cols && r.rows == x.rows && r.cols == 1);
     if (nd_view_count(x) == 0)
         return ND_OK;
-    ND_CUDA_TRY(ND_LAUNCH(rmsnorm_kernel, dim3((unsigned)x.rows), dim3(nd_row_threads(x.cols)), 0,
-                          cuda->stream, nd_floats_of(y), nd_floats_of(r), nd_floats_of(x),
-                          nd_floats_of(w), x.cols, nd_aligned(x.cols, y.data, x.data, w.data)));
-    return ND_OK;
+    return ND_CUDA(ND_LAUNCH(rmsnorm_kernel, dim3((unsigned)x.rows), dim3(nd_row_threads(x.cols)),
+                             0, cuda->stream, nd_floats_of(y), nd_floats_of(r), nd_floats_of(x),
+                             nd_floats_of(w), x.cols, nd_aligned(x.cols, y.data, x.data, w.data)));
 }
 
 static nd_status rmsnorm_quantize_cuda(nd_backend *b, nd_view q, nd_view a, nd_view r, nd_cview x,
@@ -158,11 +156,10 @@ static nd_status rmsnorm_quantize_cuda(nd_backend *b, nd_view q, nd_view a, nd_v
     ND_REQUIRE(w.rows == 1 && w.cols == x.cols);
     if (nd_view_count(x) == 0)
         return ND_OK;
-    ND_CUDA_TRY(ND_LAUNCH(
+    return ND_CUDA(ND_LAUNCH(
         rmsnorm_quantize_kernel, dim3((unsigned)x.rows), dim3(nd_row_threads(x.cols)), 0,
         cuda->stream, static_cast<int8_t *>(q.data), static_cast<float *>(a.data), nd_floats_of(r),
         nd_floats_of(x), nd_floats_of(w), x.cols, nd_aligned(x.cols, q.data, x.data, w.data)));
-    return ND_OK;
 }
 
 static nd_status rmsnorm_backward_cuda(nd_backend *b, nd_view dx, nd_view dw, nd_cview dy,

@@ -47,9 +47,8 @@ nd_status nd_cuda_matmul_plain(nd_cuda *cuda, const nd_matmul *call)
 {
     const dim3 grid((unsigned)nd_ceil(call->n, PLAIN_TILE), (unsigned)nd_ceil(call->m, PLAIN_TILE));
     ND_REQUIRE(grid.y <= 65535);
-    ND_CUDA_TRY(ND_LAUNCH(plain_product_kernel, grid, dim3(PLAIN_TILE, PLAIN_TILE), 0, cuda->stream,
-                          *call));
-    return ND_OK;
+    return ND_CUDA(ND_LAUNCH(plain_product_kernel, grid, dim3(PLAIN_TILE, PLAIN_TILE), 0,
+                             cuda->stream, *call));
 }
 
 nd_status nd_cuda_product(nd_cuda *cuda, const nd_matmul *call)

@@ -108,9 +108,8 @@ static nd_status grow_table(nd_cuda *cuda, int64_t positions, int64_t head_dim, 
     cuda->rope_positions = rounded;
     cuda->rope_head_dim = head_dim;
     cuda->rope_base = base;
-    ND_CUDA_TRY(ND_LAUNCH(rope_table_kernel, dim3((unsigned)nd_ceil(count, 128)), dim3(128), 0,
-                          cuda->stream, cuda->rope, cuda->rope + count, rounded, half, base));
-    return ND_OK;
+    return ND_CUDA(ND_LAUNCH(rope_table_kernel, dim3((unsigned)nd_ceil(count, 128)), dim3(128), 0,
+                             cuda->stream, cuda->rope, cuda->rope + count, rounded, half, base));
 }
 
 static nd_status rope_cuda(nd_backend *b, nd_view x, const nd_rope_params *p)
@@ -126,17 +125,15 @@ static nd_status rope_cuda(nd_backend *b, nd_view x, const nd_rope_params *p)
     const float *sines = cuda->rope + cuda->rope_positions * half;
     if (half % ND_WIDE == 0 && nd_aligned(x.cols, x.data) && x.cols < INT32_MAX) {
         const int64_t threads = nd_min(nd_ceil(heads * half / ND_WIDE, 32) * 32, 256);
-        ND_CUDA_TRY(ND_LAUNCH(rope_wide_kernel, dim3((unsigned)nd_min(x.rows, 1 << 16)),
-                              dim3((unsigned)threads), 0, cuda->stream, nd_floats_of(x), cuda->rope,
-                              sines, static_cast<const int32_t *>(p->rows.data), x.rows, (int)heads,
-                              (int)half, p->seq_len, p->start, p->style == ND_ROPE_HALVES,
-                              p->inverse));
-        return ND_OK;
+        return ND_CUDA(ND_LAUNCH(rope_wide_kernel, dim3((unsigned)nd_min(x.rows, 1 << 16)),
+                                 dim3((unsigned)threads), 0, cuda->stream, nd_floats_of(x),
+                                 cuda->rope, sines, static_cast<const int32_t *>(p->rows.data),
+                                 x.rows, (int)heads, (int)half, p->seq_len, p->start,
+                                 p->style == ND_ROPE_HALVES, p->inverse));
     }
-    ND_LAUNCH_EACH(rope_kernel, cuda, x.rows * heads * half, nd_floats_of(x), cuda->rope, sines,
-                   static_cast<const int32_t *>(p->rows.data), x.rows, heads, half, p->seq_len,
-                   p->start, p->style == ND_ROPE_HALVES, p->inverse);
-    return ND_OK;
+    return ND_LAUNCH_EACH(rope_kernel, cuda, x.rows * heads * half, nd_floats_of(x), cuda->rope,
+                          sines, static_cast<const int32_t *>(p->rows.data), x.rows, heads, half,
+                          p->seq_len, p->start, p->style == ND_ROPE_HALVES, p->inverse);
 }
 
 void nd_cuda_fill_rope(nd_backend_ops *ops)

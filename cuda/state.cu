@@ -227,11 +227,10 @@ static nd_status quantize_blocks_cuda(nd_backend *b, const nd_blocks *q, nd_cvie
     ND_REQUIRE(x.dtype == ND_F32 && nd_blocks_hold(q, count));
     if (count == 0)
         return ND_OK;
-    ND_CUDA_TRY(ND_LAUNCH(
+    return ND_CUDA(ND_LAUNCH(
         quantize_blocks_kernel, dim3((unsigned)nd_ceil(count, q->block)), dim3(BLOCK_THREADS), 0,
         cuda->stream, static_cast<uint8_t *>(q->codes.data), static_cast<float *>(q->scales.data),
         static_cast<const float *>(x.data), count, q->block, code_for(cuda, q->code)));
-    return ND_OK;
 }
 
 static nd_status dequantize_blocks_cuda(nd_backend *b, nd_view x, const nd_blocks *q)
@@ -239,11 +238,10 @@ static nd_status dequantize_blocks_cuda(nd_backend *b, nd_view x, const nd_block
     nd_cuda *cuda = nd_cuda_of(b);
     const int64_t count = nd_view_count(nd_as_const(x));
     ND_REQUIRE(x.dtype == ND_F32 && nd_blocks_hold(q, count));
-    ND_LAUNCH_EACH(dequantize_blocks_kernel, cuda, count, static_cast<float *>(x.data),
-                   static_cast<const uint8_t *>(q->codes.data),
-                   static_cast<const float *>(q->scales.data), count, q->block,
-                   code_for(cuda, q->code));
-    return ND_OK;
+    return ND_LAUNCH_EACH(dequantize_blocks_kernel, cuda, count, static_cast<float *>(x.data),
+                          static_cast<const uint8_t *>(q->codes.data),
+                          static_cast<const float *>(q->scales.data), count, q->block,
+                          code_for(cuda, q->code));
 }
 
 static nd_status adamw_blocks_cuda(nd_backend *b, nd_view w, const nd_blocks *m, const nd_blocks *v,
@@ -255,13 +253,12 @@ static nd_status adamw_blocks_cuda(nd_backend *b, nd_view w, const nd_blocks *m,
     ND_REQUIRE(nd_same_shape(nd_as_const(w), g) && nd_adamw_blocks_fit(m, v, count));
     if (count == 0)
         return ND_OK;
-    ND_CUDA_TRY(ND_LAUNCH(
+    return ND_CUDA(ND_LAUNCH(
         adamw_blocks_kernel, dim3((unsigned)nd_ceil(count, m->block)), dim3(BLOCK_THREADS), 0,
         cuda->stream, nd_floats_of(w), static_cast<uint8_t *>(m->codes.data),
         static_cast<float *>(m->scales.data), static_cast<uint8_t *>(v->codes.data),
         static_cast<float *>(v->scales.data), nd_floats_of(g), nd_adamw_rule_of(p), count, m->block,
         static_cast<const nd_dynamic_code *>(cuda->dynamic_codes)));
-    return ND_OK;
 }
 
 static nd_status quantize_tiles_cuda(nd_backend *b, const nd_tiles *q, nd_cview x)
@@ -271,12 +268,11 @@ static nd_status quantize_tiles_cuda(nd_backend *b, const nd_tiles *q, nd_cview 
     ND_REQUIRE(x.dtype == ND_F32 && nd_tiles_hold(q, x) && down <= 65535);
     if (nd_view_count(x) == 0)
         return ND_OK;
-    ND_CUDA_TRY(ND_LAUNCH(
+    return ND_CUDA(ND_LAUNCH(
         quantize_tiles_kernel, dim3((unsigned)nd_ceil(x.cols, ND_TILE), (unsigned)down),
         dim3(TILE_THREADS), 0, cuda->stream, static_cast<uint8_t *>(q->codes.data),
         static_cast<uint16_t *>(q->row_max.data), static_cast<uint16_t *>(q->column_max.data),
         static_cast<const float *>(x.data), x.rows, x.cols));
-    return ND_OK;
 }
 
 static nd_status dequantize_tiles_cuda(nd_backend *b, nd_view x, const nd_tiles *q, float beta)
@@ -285,11 +281,10 @@ static nd_status dequantize_tiles_cuda(nd_backend *b, nd_view x, const nd_tiles 
     ND_REQUIRE(x.dtype == ND_F32 && nd_tiles_hold(q, nd_as_const(x)));
     if (x.rows * x.cols == 0)
         return ND_OK;
-    ND_LAUNCH_EACH(dequantize_tiles_kernel, cuda, x.rows * x.cols, static_cast<float *>(x.data),
-                   static_cast<const uint8_t *>(q->codes.data),
-                   static_cast<const uint16_t *>(q->row_max.data),
-                   static_cast<const uint16_t *>(q->column_max.data), x.rows, x.cols, beta);
-    return ND_OK;
+    return ND_LAUNCH_EACH(dequantize_tiles_kernel, cuda, x.rows * x.cols,
+                          static_cast<float *>(x.data), static_cast<const uint8_t *>(q->codes.data),
+                          static_cast<const uint16_t *>(q->row_max.data),
+                          static_cast<const uint16_t *>(q->column_max.data), x.rows, x.cols, beta);
 }
 
 void nd_cuda_fill_state(nd_backend_ops *ops)

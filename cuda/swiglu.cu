@@ -131,9 +131,8 @@ static nd_status swiglu_cuda(nd_backend *b, nd_view h, nd_cview gate, nd_cview u
     ND_REQUIRE(nd_is_wide_type(h.dtype) && nd_is_wide_type(gate.dtype) &&
                nd_is_wide_type(up.dtype));
     ND_REQUIRE(nd_same_shape(nd_as_const(h), gate) && nd_same_shape(gate, up));
-    ND_LAUNCH_WIDE(swiglu_kernel, cuda, count, nd_floats_of(h), nd_floats_of(gate),
-                   nd_floats_of(up), count, nd_aligned(count, h.data, gate.data, up.data));
-    return ND_OK;
+    return ND_LAUNCH_WIDE(swiglu_kernel, cuda, count, nd_floats_of(h), nd_floats_of(gate),
+                          nd_floats_of(up), count, nd_aligned(count, h.data, gate.data, up.data));
 }
 
 static nd_status swiglu_backward_cuda(nd_backend *b, nd_view dgate, nd_view dup, nd_cview dh,
@@ -150,9 +149,9 @@ static nd_status swiglu_backward_cuda(nd_backend *b, nd_view dgate, nd_view dup,
         return ND_OK;
     const bool wide =
         nd_aligned(count, dgate.data, dup.data, dh.data, gate.data) && nd_aligned(count, up.data);
-    ND_LAUNCH_WIDE(swiglu_backward_kernel, cuda, count, nd_floats_of(dgate), nd_floats_of(dup),
-                   nd_floats_of(dh), nd_floats_of(gate), nd_floats_of(up), count, wide);
-    return ND_OK;
+    return ND_LAUNCH_WIDE(swiglu_backward_kernel, cuda, count, nd_floats_of(dgate),
+                          nd_floats_of(dup), nd_floats_of(dh), nd_floats_of(gate), nd_floats_of(up),
+                          count, wide);
 }
 
 static nd_status swiglu_rmsnorm_quantize_cuda(nd_backend *b, nd_view q, nd_view a, nd_view r,
@@ -169,12 +168,11 @@ static nd_status swiglu_rmsnorm_quantize_cuda(nd_backend *b, nd_view q, nd_view 
         return ND_OK;
     const size_t shared = nd_own_columns_bytes(n);
     ND_TRY(nd_cuda_allow_shared(cuda, swiglu_rmsnorm_quantize_kernel, shared));
-    ND_CUDA_TRY(ND_LAUNCH(swiglu_rmsnorm_quantize_kernel, dim3((unsigned)gate.rows),
-                          dim3(nd_row_threads(n)), shared, cuda->stream,
-                          static_cast<int8_t *>(q.data), static_cast<float *>(a.data),
-                          nd_floats_of(r), nd_floats_of(gate), nd_floats_of(up), nd_floats_of(w), n,
-                          nd_aligned(n, q.data, gate.data, up.data, w.data)));
-    return ND_OK;
+    return ND_CUDA(ND_LAUNCH(swiglu_rmsnorm_quantize_kernel, dim3((unsigned)gate.rows),
+                             dim3(nd_row_threads(n)), shared, cuda->stream,
+                             static_cast<int8_t *>(q.data), static_cast<float *>(a.data),
+                             nd_floats_of(r), nd_floats_of(gate), nd_floats_of(up), nd_floats_of(w),
+                             n, nd_aligned(n, q.data, gate.data, up.data, w.data)));
 }
 
 static nd_status swiglu_rmsnorm_backward_cuda(nd_backend *b, nd_view dgate, nd_view dup, nd_view dw,

@@ -138,12 +138,11 @@ static nd_status launch(nd_cuda *cuda, nd_view c, nd_cview a, nd_cview b, float 
     ND_CUDA_TRY(cudaFuncSetAttribute(symmetric_kernel<ACROSS>,
                                      cudaFuncAttributeMaxDynamicSharedMemorySize,
                                      (int)nd_tile_shared));
-    ND_CUDA_TRY(ND_LAUNCH(symmetric_kernel<ACROSS>, dim3((unsigned)(tiles * (tiles + 1) / 2)),
-                          dim3(ND_TILE_THREADS), nd_tile_shared, cuda->stream, nd_floats_of(c),
-                          static_cast<const uint16_t *>(a.data),
-                          static_cast<const uint16_t *>(b.data), c.rows, ACROSS ? a.rows : a.cols,
-                          tiles, alpha, more));
-    return ND_OK;
+    return ND_CUDA(ND_LAUNCH(symmetric_kernel<ACROSS>, dim3((unsigned)(tiles * (tiles + 1) / 2)),
+                             dim3(ND_TILE_THREADS), nd_tile_shared, cuda->stream, nd_floats_of(c),
+                             static_cast<const uint16_t *>(a.data),
+                             static_cast<const uint16_t *>(b.data), c.rows,
+                             ACROSS ? a.rows : a.cols, tiles, alpha, more));
 }
 
 /* c[i,j] of the upper half, with its addends, and the same at c[j,i]. */
@@ -178,8 +177,8 @@ static nd_status by_whole_product(nd_backend *b, nd_view c, nd_cview a, bool tra
     if (n == 0)
         return ND_OK;
     ND_REQUIRE(grid.y <= 65535);
-    ND_CUDA_TRY(ND_LAUNCH(mirror_kernel, grid, block, 0, cuda->stream, nd_floats_of(c), more, n));
-    return ND_OK;
+    return ND_CUDA(
+        ND_LAUNCH(mirror_kernel, grid, block, 0, cuda->stream, nd_floats_of(c), more, n));
 }
 
 static nd_status gemm_symmetric_cuda(nd_backend *b, nd_view c, nd_cview a, bool transpose_a,

@@ -34,9 +34,8 @@ static nd_status expand(nd_cuda *cuda, nd_view x, nd_cview q, const float *a)
 {
     const int64_t count = nd_view_count(q);
     const bool wide = nd_aligned(q.cols, x.data, q.data);
-    ND_LAUNCH_WIDE(expand_kernel, cuda, count, nd_floats_of(x), static_cast<const int8_t *>(q.data),
-                   a, q.rows, q.cols, wide);
-    return ND_OK;
+    return ND_LAUNCH_WIDE(expand_kernel, cuda, count, nd_floats_of(x),
+                          static_cast<const int8_t *>(q.data), a, q.rows, q.cols, wide);
 }
 
 static bool scales_fit(nd_cview c, nd_cview s)

@@ -58,10 +58,9 @@ static nd_status momentum_cuda(nd_backend *b, nd_view u, nd_view m, nd_cview g, 
     const int64_t count = nd_view_count(g);
     ND_REQUIRE(nd_is_wide_type(u.dtype) && m.dtype == ND_F32 && nd_is_wide_type(g.dtype));
     ND_REQUIRE(nd_same_shape(nd_as_const(u), g) && nd_same_shape(nd_as_const(m), g));
-    ND_LAUNCH_WIDE(momentum_kernel, cuda, count, nd_floats_of(u), static_cast<float *>(m.data),
-                   nd_floats_of(g), beta, scale, nesterov, count,
-                   nd_aligned(count, u.data, m.data, g.data));
-    return ND_OK;
+    return ND_LAUNCH_WIDE(momentum_kernel, cuda, count, nd_floats_of(u),
+                          static_cast<float *>(m.data), nd_floats_of(g), beta, scale, nesterov,
+                          count, nd_aligned(count, u.data, m.data, g.data));
 }
 
 static nd_status apply_update_cuda(nd_backend *b, nd_view w, nd_cview u, const nd_update_params *p)
@@ -70,9 +69,8 @@ static nd_status apply_update_cuda(nd_backend *b, nd_view w, nd_cview u, const n
     const int64_t count = nd_view_count(u);
     ND_REQUIRE(nd_is_wide_type(w.dtype) && nd_is_wide_type(u.dtype) &&
                nd_same_shape(nd_as_const(w), u));
-    ND_LAUNCH_WIDE(apply_update_kernel, cuda, count, nd_floats_of(w), nd_floats_of(u), *p, count,
-                   nd_aligned(count, w.data, u.data));
-    return ND_OK;
+    return ND_LAUNCH_WIDE(apply_update_kernel, cuda, count, nd_floats_of(w), nd_floats_of(u), *p,
+                          count, nd_aligned(count, w.data, u.data));
 }
 
 static nd_status adamw_cuda(nd_backend *b, nd_view w, nd_view m, nd_view v, nd_cview g,
@@ -83,10 +81,9 @@ static nd_status adamw_cuda(nd_backend *b, nd_view w, nd_view m, nd_view v, nd_c
     ND_REQUIRE(nd_is_wide_type(w.dtype) && nd_is_wide_type(g.dtype));
     ND_REQUIRE(m.dtype == ND_F32 && v.dtype == ND_F32 && nd_same_shape(nd_as_const(w), g));
     ND_REQUIRE(nd_same_shape(nd_as_const(m), g) && nd_same_shape(nd_as_const(v), g));
-    ND_LAUNCH_WIDE(adamw_kernel, cuda, count, nd_floats_of(w), static_cast<float *>(m.data),
-                   static_cast<float *>(v.data), nd_floats_of(g), nd_adamw_rule_of(p), count,
-                   nd_aligned(count, w.data, m.data, v.data, g.data));
-    return ND_OK;
+    return ND_LAUNCH_WIDE(adamw_kernel, cuda, count, nd_floats_of(w), static_cast<float *>(m.data),
+                          static_cast<float *>(v.data), nd_floats_of(g), nd_adamw_rule_of(p), count,
+                          nd_aligned(count, w.data, m.data, v.data, g.data));
 }
 
 void nd_cuda_fill_updates(nd_backend_ops *ops)
