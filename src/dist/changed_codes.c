@@ -4,7 +4,7 @@
 
 enum { SKIP = 127, SECOND = 128, WORD = 8 };
 
-/* The first change from `at` on. */
+/* The first change at or after `at`. */
 static int64_t next_change(const int8_t *before, const int8_t *now, int64_t count, int64_t at)
 {
     for (; at + WORD <= count; at += WORD) {

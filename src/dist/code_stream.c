@@ -6,9 +6,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { ALIGN = 64, ROOM = 4 /* for a fourth of what all ranks could send at most */ };
+enum { ALIGN = 64, ROOM = 4 /* at most a fourth of what all ranks could send */ };
 
-/* Before the codes of each matrix: its scales, and how many bytes follow (dist/code_kernels.h). */
+/* Precedes the codes of each matrix: scales, and the length of what
+ * follows (dist/code_kernels.h). */
 static const uint32_t all_codes = ND_CODES_WHOLE;
 
 static size_t all_bytes(const nd_weight *w)
@@ -75,7 +76,7 @@ void nd_code_stream_destroy(nd_code_stream *s)
     s->host = NULL;
 }
 
-/* The codes of a weight in host memory: their own, or a copy in `scratch`. */
+/* The codes of a weight in host memory: in place, or copied to `scratch`. */
 static nd_status read_codes(nd_backend *b, const nd_weight *w, nd_view scratch, int8_t **codes)
 {
     *codes = w->codes.data;
@@ -147,11 +148,11 @@ typedef nd_status (*send_streams)(nd_comm *comm, void *const *buffers, const siz
 typedef nd_status (*take_stream)(nd_code_stream *s, nd_model *model, int rank, char *stream,
                                  uint64_t bytes);
 
-/* Messages that are sent at once: of members [first, end) of the group. */
+/* Messages that are sent together: those of members [first, end) of the group. */
 typedef struct batch {
     int first, end;
     void **buffers; /* [ranks] */
-    size_t *bytes;  /* [ranks] 0 of other ranks */
+    size_t *bytes;  /* [ranks] 0 for ranks outside the batch */
 } batch;
 
 /* Collects the messages of ranks from `first` on that fit; announced lengths are not trusted. */
@@ -174,7 +175,7 @@ static nd_status fill_batch(const nd_code_stream *s, const uint64_t *announced, 
     return ND_OK;
 }
 
-/* Sends s->mine, as long as announced, and takes what others send. */
+/* Sends s->mine with the announced length and receives the others' messages. */
 static nd_status exchange(nd_code_stream *s, nd_model *model, nd_comm *comm,
                           const uint64_t *announced, send_streams send, take_stream take)
 {
@@ -195,7 +196,7 @@ static nd_status exchange(nd_code_stream *s, nd_model *model, nd_comm *comm,
     return status;
 }
 
-/* In host memory, wherever that of the comm's device is. */
+/* Uses host memory even if comm has a device. */
 static nd_status send_by_host(nd_comm *comm, void *const *buffers, const size_t *bytes)
 {
     if (comm->ops.broadcast_each)

@@ -53,7 +53,7 @@ nd_status nd_comm_part(nd_comm *comm, nd_comm_subset of, nd_comm **part)
     made->part_bytes = comm->part_bytes;
     made->timeout_seconds = comm->timeout_seconds;
     made->stop_requested = comm->stop_requested;
-    if (comm->ops.part) /* also where this rank's part is itself alone: others' need not be */
+    if (comm->ops.part) /* also for a part of one rank, because the other parts may have more */
         ND_TRY(comm->ops.part(comm, of, made));
     *part = made;
     return ND_OK;

@@ -13,9 +13,9 @@ typedef struct message_context {
     nd_comm_end end;
     nd_wire *wire;
     nd_part_reduction *reduction;
-    void *staged; /* [ND_WIRE_PART_BYTES] of a broadcast, where what is sent lies on a device */
-    nd_comm_queue *queue; /* NULL until something is begun that is worked off beside the caller */
-    char *gathered;       /* what an allgather has so far */
+    void *staged;         /* [ND_WIRE_PART_BYTES] staging buffer for broadcasts of device memory */
+    nd_comm_queue *queue; /* NULL until the first non-blocking operation that overlaps */
+    char *gathered;       /* what an allgather has received so far */
     size_t gathered_bytes;
 } message_context;
 
@@ -29,7 +29,7 @@ static nd_part_reduction *reduction_of(const nd_comm *comm)
     return ((message_context *)comm->context)->reduction;
 }
 
-/* The caller waits from `asked` on, the wire is at work for this collective from `began` on. */
+/* The caller waits from `asked` on; the wire works on this collective from `began` on. */
 typedef struct span {
     double asked, began;
 } span;
@@ -40,7 +40,7 @@ static nd_status finish_begun(const nd_comm *comm)
     return queue ? nd_comm_queue_finish(queue) : ND_OK;
 }
 
-/* Every collective of the caller's thread stands between these two. */
+/* Every collective of the caller's thread is enclosed by enter and leave. */
 static nd_status enter(nd_comm *comm, nd_collective kind, span *s)
 {
     s->asked = s->began = nd_wire_now(wire_of(comm));
@@ -56,7 +56,7 @@ static void leave(nd_comm *comm, const span *s)
     comm->busy_seconds += end - s->began;
 }
 
-/* Dissemination: after round k a rank has heard, through others, of the 2^k before it. */
+/* Dissemination: after round k a rank has heard, directly or not, from the 2^k ranks before it. */
 static nd_status messages_barrier(nd_comm *comm)
 {
     span s;
@@ -73,7 +73,7 @@ static nd_status messages_barrier(nd_comm *comm)
     return status;
 }
 
-/* Consecutive ranks, which this one is among. */
+/* Consecutive ranks, including this one. */
 typedef struct span_of_ranks {
     int first, size;
 } span_of_ranks;
@@ -188,7 +188,7 @@ static nd_status messages_allgather(nd_comm *comm, void *all, const void *mine, 
     return status;
 }
 
-/* The root takes one rank's part after another; each of the others sends once. */
+/* The root receives from one rank after another; every other rank sends once. */
 static nd_status gather(nd_comm *comm, char *all, const void *mine, const size_t *bytes, int root)
 {
     if (comm->rank != root)
@@ -212,7 +212,7 @@ static nd_status messages_gather(nd_comm *comm, void *all, const void *mine, con
     return status;
 }
 
-/* Part by part through the host. */
+/* Part by part through host memory. */
 static nd_status messages_broadcast_device(nd_comm *comm, void *data, size_t bytes, int root)
 {
     char *staged = ((message_context *)comm->context)->staged, *at = data;
@@ -257,7 +257,7 @@ static nd_status messages_exchange(nd_comm *comm, const nd_comm_exchange *x)
     return status;
 }
 
-/* A reduction whose bits do not depend on what is done with it. */
+/* Whether merging the reduction with others leaves its bits unchanged. */
 static bool is_exact(const nd_comm_job *job)
 {
     bool exact = job->kind == ND_COMM_JOB_REDUCTION;
@@ -266,7 +266,7 @@ static bool is_exact(const nd_comm_job *job)
     return exact;
 }
 
-/* How many of the first jobs can be one. */
+/* How many of the first jobs can be merged. */
 static int64_t together(const nd_comm_job *jobs, int64_t count)
 {
     int64_t n = 1;
@@ -275,7 +275,7 @@ static int64_t together(const nd_comm_job *jobs, int64_t count)
     return n;
 }
 
-/* The least that any rank has: after round k a rank has heard of the 2^k before it. */
+/* The minimum over ranks: after round k a rank has heard from the 2^k ranks before it. */
 static nd_status agree_on_least(nd_comm *comm, int64_t *value)
 {
     const uint64_t sent = comm->bytes_sent;
@@ -291,7 +291,7 @@ static nd_status agree_on_least(nd_comm *comm, int64_t *value)
     return status;
 }
 
-/* Pieces of several reductions as those of one. */
+/* Merges the pieces of several reductions into one. */
 static nd_status reduce_together(nd_comm *comm, const nd_comm_job *jobs, int64_t count)
 {
     int64_t total = 0, at = 0;
@@ -337,7 +337,7 @@ static nd_status work_on_wire(nd_comm *comm, const nd_comm_job *jobs, int64_t co
     return reduce_together(comm, jobs, least);
 }
 
-/* In the queue's thread. */
+/* Runs on the queue's thread. */
 static nd_status work_beside(nd_comm *comm, const nd_comm_job *jobs, int64_t count, int64_t *taken)
 {
     nd_wire_set_yielding(wire_of(comm), true);
@@ -413,7 +413,7 @@ static void messages_abort(nd_comm *comm, int exit_code)
 static void messages_destroy(nd_comm *comm)
 {
     message_context *context = comm->context;
-    finish_begun(comm); /* an error of it is the wire's */
+    finish_begun(comm); /* its error is that of the wire */
     nd_comm_queue_destroy(context->queue);
     context->queue = NULL;
     if (context->end.meets && (nd_wire_failed(context->wire) || messages_barrier(comm) != ND_OK)) {

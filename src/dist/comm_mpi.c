@@ -19,7 +19,7 @@ static nd_status check(const nd_comm *comm, int code, const char *what)
 
 static void abort_all(nd_comm *comm, int exit_code)
 {
-    /* mpirun of Open MPI 5 forwards nothing more once it knows: time for what was printed last. */
+    /* Open MPI 5's mpirun then forwards no more output: wait for what was printed last. */
     (void)comm;
     usleep(200 * 1000);
     MPI_Abort(MPI_COMM_WORLD, exit_code);
@@ -50,7 +50,7 @@ void nd_comm_library(char *text, size_t size)
     snprintf(text, size, "%.*s", (int)strcspn(version, ",\n"), version);
 }
 
-/* Every rank takes part in the split, also one whose part is itself alone. */
+/* Every rank takes part in the split, even for a part of one rank. */
 static nd_status make_part(nd_comm *comm, nd_comm_subset of, nd_comm *part)
 {
     const nd_comm_end end = {.abort = abort_all};

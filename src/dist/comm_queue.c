@@ -9,7 +9,8 @@
 #include <string.h>
 #include <time.h>
 
-/* How long an error waits for the thread that computes, and that one for the wire to be left. */
+/* How long an error waits for the computing thread to collect it; how long that thread waits for
+ * communication to stop. */
 static const double error_seconds = 0.5, leave_seconds = 0.2;
 
 struct nd_comm_queue {
@@ -19,13 +20,13 @@ struct nd_comm_queue {
     pthread_mutex_t lock;
     pthread_cond_t changed;
 
-    /* Under the lock. */
-    nd_comm_job *jobs; /* those begun since all were done; [done, begun) are still to be done */
+    /* Guarded by the lock. */
+    nd_comm_job *jobs; /* since the queue was last empty; [done, begun) are pending */
     int64_t begun, done;
     size_t capacity;
     double busy_seconds;
     bool working, closing, reported;
-    nd_error error; /* of the first job that failed; from then on none is run */
+    nd_error error; /* of the first failed job; no further job runs after it */
 };
 
 static struct timespec in_seconds(double seconds)
@@ -53,7 +54,7 @@ static void report_error_before_abort(nd_comm_queue *q)
     q->worker.abort(q->comm, nd_error_exit_code(q->error.status));
 }
 
-/* Called and left with the lock held. */
+/* Holds the lock on entry and exit. */
 static void work_off(nd_comm_queue *q)
 {
     const int64_t count = q->begun - q->done;
@@ -133,7 +134,7 @@ void nd_comm_queue_destroy(nd_comm_queue *q)
     free(q);
 }
 
-/* The thread's error becomes the caller's. With the lock held. */
+/* Passes the thread's error to the caller. Holds the lock. */
 static nd_status report(nd_comm_queue *q)
 {
     if (q->error.status == ND_OK)

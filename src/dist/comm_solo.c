@@ -9,7 +9,7 @@ static void solo_destroy(nd_comm *comm)
     free(comm);
 }
 
-/* nd_comm_part has made it. */
+/* nd_comm_part creates it. */
 static nd_status solo_part(nd_comm *comm, nd_comm_subset of, nd_comm *part)
 {
     (void)comm, (void)of, (void)part;

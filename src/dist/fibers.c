@@ -18,8 +18,8 @@ typedef struct fiber {
     ucontext_t at;
     double clock;
     bool blocked, stuck, ended;
-    nd_error *error; /* NULL until it has had one */
-    void *sanitizer; /* what one knows it by */
+    nd_error *error; /* NULL until its first error */
+    void *sanitizer; /* the sanitizer's handle of the stack */
 } fiber;
 
 struct nd_fibers {
@@ -27,7 +27,7 @@ struct nd_fibers {
     void (*main)(void *context, int fiber);
     void *context;
     char *stacks; /* [count][STACK_BYTES] */
-    fiber *list;  /* [count + 1], the last is whoever called nd_fibers_run */
+    fiber *list;  /* [count + 1]; the last is the caller of nd_fibers_run */
     int *ready;   /* [count] a heap, the earliest first */
 };
 
@@ -104,7 +104,7 @@ static void leave_for(nd_fibers *f, int next)
     give_error_back(from);
 }
 
-/* The earliest that can go on, or home when none can. */
+/* Switches to the earliest fiber that can continue, or home if none can. */
 static void leave(nd_fibers *f)
 {
     leave_for(f, f->ready_count > 0 ? pop(f) : HOME);
@@ -172,7 +172,7 @@ static void prepare(nd_fibers *f, int index)
     getcontext(&x->at);
     x->at.uc_stack.ss_sp = stack;
     x->at.uc_stack.ss_size = STACK_BYTES;
-    mprotect(stack, 4096, PROT_NONE); /* who needs more than a stack dies there */
+    mprotect(stack, 4096, PROT_NONE); /* a guard page: a stack overflow crashes there */
     makecontext(&x->at, (void (*)(void))begin, 2, (unsigned)(self >> 32), (unsigned)self);
 #if defined(__SANITIZE_THREAD__)
     x->sanitizer = __tsan_create_fiber(0);

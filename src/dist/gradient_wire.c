@@ -84,7 +84,7 @@ static void decode_block(const nd_row_kernels *k, float *x, const char *block, i
     k->load_i8(x, (const int8_t *)block + SCALE_BYTES, scale, n);
 }
 
-/* Below 2^-100 the factor could overflow: such a block is one of zeros. */
+/* Below 2^-100 the factor could overflow: such a block is encoded as zeros. */
 static void encode_block(const nd_row_kernels *k, char *block, const float *x, float largest,
                          int64_t n)
 {
@@ -106,7 +106,7 @@ static void decode_block4(float *x, const char *block, int64_t n)
         x[i] = scale * (float)((codes[i / 2] >> 4 * (i % 2) & 15) - 8);
 }
 
-/* Codes 1 to 15, eight more than rint(7 x / max|x|). */
+/* Codes 1 to 15: rint(7 x / max|x|) + 8. */
 static void encode_block4(const nd_row_kernels *k, char *block, const float *x, float largest,
                           int64_t n)
 {
@@ -120,7 +120,7 @@ static void encode_block4(const nd_row_kernels *k, char *block, const float *x, 
         block[SCALE_BYTES + i / 2] = (char)((codes[i] + 8) | (codes[i + 1] + 8) << 4);
 }
 
-/* One block; `wire` and `residual` are where it begins in them. */
+/* Encodes one block; `wire` and `residual` point to its start in them. */
 static void send_block(const nd_row_kernels *k, nd_gradient_wire format, char *wire,
                        const float *values, char *residual, int64_t n)
 {
@@ -149,7 +149,7 @@ static void send_block(const nd_row_kernels *k, nd_gradient_wire format, char *w
         encode_block(k, residual, x, lost, n);
 }
 
-/* Values of a block of what is sent, and of the residual. */
+/* Values that share a block of the message and of the residual. */
 static int64_t block_of(nd_gradient_wire format)
 {
     return format == ND_GRADIENT_WIRE_BF16   ? BF16_BLOCK

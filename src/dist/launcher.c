@@ -32,8 +32,8 @@ static const launcher slurm_task = {"srun", "SLURM_NTASKS", USE_PMIX};
 static const launcher torchrun = {"torchrun", "WORLD_SIZE", USE_OWN_MPIRUN};
 static const launcher pytorch = {"a launcher of PyTorch", "WORLD_SIZE", USE_OWN_MPIRUN};
 
-/* Inside a job SLURM_NTASKS is set everywhere, also in the batch script and in the shell of salloc,
- * where what is started is alone. Steps that are no srun's have the largest ids. */
+/* Within a job SLURM_NTASKS is set everywhere, even in the batch script and salloc's shell, which
+ * start single processes. Steps that srun did not start have the largest ids. */
 static bool in_slurm_step(void)
 {
     const char *id = getenv("SLURM_STEP_ID"), *task = getenv("SLURM_PROCID");

@@ -12,7 +12,7 @@ enum {
     LONG_MAX = 4 << 20
 };
 
-/* Long enough that the clock and the scheduler do not show. */
+/* Long compared with the resolution of the clock and the scheduler's time slice. */
 static const double enough = 8e-3;
 
 typedef struct probe {
@@ -49,7 +49,7 @@ static nd_status time_exchange(const probe *p, size_t bytes, int to, int from, i
     return slowest(p, fastest, seconds);
 }
 
-/* `sharing` ranks send over the link at once. */
+/* `sharing` ranks share the link. */
 static nd_status time_link(const probe *p, int to, int from, int sharing, nd_link *link)
 {
     double first, longest = 0.0;
@@ -73,7 +73,7 @@ nd_status nd_links_probe(nd_comm *comm, nd_link *between, nd_link *within)
                .memory = calloc(2, LONG_MAX),
                .all = calloc((size_t)comm->size, sizeof *p.all)};
     nd_status status = ND_OK;
-    comm->overlap = false; /* the caller's own time is what is measured */
+    comm->overlap = false; /* the caller's own time is measured */
     if (!p.memory || !p.all)
         status = ND_FAIL(ND_ENOMEM, "no memory to measure links");
     ND_TRY_GOTO(status, done);

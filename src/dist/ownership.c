@@ -27,7 +27,7 @@ static item *sorted(const double *cost, int64_t count)
     return items;
 }
 
-/* The least loaded of first, first + step, ... below `end` gets `cost` more. */
+/* Adds `cost` to the least loaded of first, first + step, ... below `end`. */
 static int least(double *load, int first, int step, int end, double cost)
 {
     int found = first;
@@ -95,7 +95,7 @@ int nd_ownership_taker(const nd_ownership *own, int64_t index, int owner)
     return own->copies ? own->copies[index] : owner;
 }
 
-/* Up to which load ranks with less must be filled to take `cost` more in all. */
+/* The load up to which less loaded ranks must be filled to distribute `cost`. */
 static double level_of(const nd_ownership *own, double cost)
 {
     double low = own->load[0], high = own->load[0];

@@ -11,8 +11,8 @@ static_assert(ND_WIRE_DEPTH * (1 + ND_WIRE_FAN) <= ND_TRANSPORT_SLOTS, "slots fo
 struct nd_wire {
     nd_comm *comm;
     nd_transport *transport;
-    char *taken; /* [ND_WIRE_DEPTH][ND_WIRE_PART_BYTES] what has been received */
-    char *made;  /* the same of what is to be sent */
+    char *taken; /* [ND_WIRE_DEPTH][ND_WIRE_PART_BYTES] received messages */
+    char *made;  /* the same for messages to send */
 };
 
 nd_status nd_wire_create(nd_transport *transport, nd_wire **wire)
@@ -160,7 +160,7 @@ void nd_wire_give_up(nd_wire *wire)
     wire->transport->ops.let_go(wire->transport);
 }
 
-/* One movement of parts: a message in, a message out, or both. */
+/* A transfer in parts: a message in, a message out, or both. */
 typedef struct movement {
     size_t in_bytes, out_bytes;
     int from;
@@ -201,9 +201,9 @@ static nd_status send_part(nd_wire *wire, const movement *m, int64_t part)
     return ND_OK;
 }
 
-/* Round i waits for part i and sees to it that parts up to i + ND_WIRE_DEPTH - 1 are on their way,
- * or with a relay that part i goes on. No rank waits for a part that another sends only in a later
- * round than its own, so whoever is in the earliest round goes on. */
+/* Round i waits for part i and keeps parts up to i + ND_WIRE_DEPTH - 1 in flight; a relay forwards
+ * part i. No deadlock: no rank waits for a part that another sends only in a later round, so the
+ * rank in the earliest round can always continue. */
 static nd_status move_parts(nd_wire *wire, const movement *m)
 {
     const int64_t in = nd_wire_parts(m->in_bytes, nd_wire_message_bytes(wire));

@@ -6,7 +6,7 @@ enum { BLOCK = 256, HEADER = 4, WIDTH_MAX = 4, WIDTH_RAW = 8 };
 
 static const uint64_t ones = 0x0101010101010101u;
 
-/* Values of a block taken apart. */
+/* The values of a block, split into their fields. */
 typedef struct parts {
     uint16_t low[BLOCK];
     uint8_t high[BLOCK], exponent[BLOCK], below[BLOCK]; /* below: d */
@@ -23,7 +23,7 @@ static void split(parts *p, const float *values, int n)
     }
 }
 
-/* How many are at least as far below as `limit`. */
+/* How many values have d of at least `limit`. */
 static int count_escapes(const parts *p, int n, int limit)
 {
     int count = 0;
@@ -55,7 +55,7 @@ static int choose_width(parts *p, int n, uint8_t *top, int *escapes)
     return best;
 }
 
-/* Bit k of eight bytes in one. */
+/* Gathers bit k of eight bytes in one byte. */
 static uint8_t gather_bit(uint64_t bytes, int k)
 {
     return (uint8_t)(((bytes >> k & ones) * 0x0102040810204080u) >> 56);
@@ -75,7 +75,7 @@ static uint8_t *write_planes(uint8_t *at, parts *p, int n, int width)
             at[k * plane + b] = gather_bit(eight, k);
     }
     at += width * plane;
-    for (int i = 0; i < n; i++) { /* written, and kept where it is one */
+    for (int i = 0; i < n; i++) { /* written always, kept only if it is an escape */
         *at = p->exponent[i];
         at += p->below[i] >= limit;
     }
@@ -100,7 +100,7 @@ size_t nd_short_floats_encode(void *out, const float *values, int64_t count)
         split(&p, values + first, n);
         const int width = choose_width(&p, n, &top, &escapes);
         used += (size_t)block_bytes(n, width, escapes);
-        if (used + 1 >= room) /* the last escape is followed by a byte that is not kept */
+        if (used + 1 >= room) /* one byte is written beyond the last escape */
             return 0;
         const uint16_t escaped = (uint16_t)escapes;
         at[0] = top;
@@ -116,14 +116,14 @@ size_t nd_short_floats_encode(void *out, const float *values, int64_t count)
     return used;
 }
 
-/* Eight bytes of 0 or 1 from the bits of one. */
+/* Spreads the bits of a byte to eight bytes of 0 or 1. */
 static uint64_t spread_bits(uint8_t bits)
 {
     const uint64_t each = bits * ones & 0x8040201008040201u;
     return (each + 0x7f * ones) >> 7 & ones;
 }
 
-/* False: the escapes are not as many as announced. */
+/* Returns false when the number of escapes is not the announced one. */
 static bool read_exponents(parts *p, const uint8_t *at, int n, int width, uint8_t top, int escapes)
 {
     const int plane = (n + 7) / 8, limit = (1 << width) - 1;

@@ -2,7 +2,7 @@
 
 #include "dist/short_floats.h"
 
-/* Fewer say nothing about a link. */
+/* Smaller reductions do not measure a link. */
 static const double measured_bytes = 1e6;
 
 static bool on_other_host(const nd_comm *comm, int peer)

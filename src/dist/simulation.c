@@ -14,7 +14,7 @@ struct nd_simulation {
     double end;
 };
 
-/* The net that the running ranks belong to, for nd_comm_ops.abort, which has the comm alone. */
+/* Knows the network of the running ranks, for nd_comm_ops.abort, which only gets the comm. */
 typedef struct simulated_comm {
     nd_comm base;
     nd_simulated_net *net;

@@ -11,30 +11,30 @@
 
 enum { TAG_QUESTION = 1, TAG_ANSWER = 2 };
 
-static const double spin_seconds = 2e-3; /* before the first sleep of a wait */
+static const double spin_seconds = 2e-3; /* of polling before a wait first sleeps */
 static const double spin_yielding = 10e-6;
 static const double nap_first = 20e-6, nap_longest = 1e-3;
-static const double answer_seconds = 0.4; /* how long an answer may take */
-static const double settle_seconds = 0.1; /* for what had begun when something failed */
-static const double notice_seconds = 0.2; /* from a signal to the notice of a stuck wait */
+static const double answer_seconds = 0.4; /* timeout of an answer */
+static const double settle_seconds = 0.1; /* given to unfinished messages after an error */
+static const double notice_seconds = 0.2; /* from a signal to the report of a stuck wait */
 
-/* What is under way in a slot. */
+/* The message in a slot. */
 typedef struct message {
-    MPI_Request request; /* MPI_REQUEST_NULL: nothing */
+    MPI_Request request; /* MPI_REQUEST_NULL: none */
     int peer, bytes;
     bool receives, takes_shorter;
 } message;
 
 typedef struct mpi_transport {
     nd_transport base;
-    MPI_Comm ranks;        /* messages */
-    MPI_Comm control;      /* questions and answers */
-    nd_situation *answers; /* [size] being sent; a rank has one question open at a time */
-    MPI_Request *sends;    /* [size] of those */
-    int64_t tags;          /* sequence numbers before tags repeat */
+    MPI_Comm ranks;        /* for messages */
+    MPI_Comm control;      /* for questions and answers */
+    nd_situation *answers; /* [size] in flight; a rank has at most one open question */
+    MPI_Request *sends;    /* [size] of the answers */
+    int64_t tags;          /* sequence numbers until tags repeat */
     nd_situation theirs;   /* the last answer */
     bool noticed, yields;
-    bool keeps_memory; /* MPI may still use it */
+    bool keeps_memory; /* MPI may still access buffers */
     atomic_bool interrupted;
     message slots[ND_TRANSPORT_SLOTS];
 } mpi_transport;
@@ -66,7 +66,7 @@ static void interrupt(nd_transport *transport)
     atomic_store(&of(transport)->interrupted, true);
 }
 
-/* Whether a request is done within `seconds`, which a message that has met its partner soon is. */
+/* Whether a request completes within `seconds`, as it does soon once both sides have started it. */
 static bool settles(MPI_Request *request, double seconds)
 {
     const double start = MPI_Wtime();
@@ -77,7 +77,7 @@ static bool settles(MPI_Request *request, double seconds)
     return done;
 }
 
-/* Memory that MPI may still read or write is left to the end of the process. */
+/* Leaves memory that MPI may still access allocated until the process ends. */
 static bool destroy(nd_transport *transport)
 {
     mpi_transport *t = of(transport);
@@ -101,7 +101,7 @@ static int tag_of(const mpi_transport *t)
            t->base.situation.kind;
 }
 
-/* Answers whoever asks. */
+/* Answers pending questions. */
 static void answer(mpi_transport *t)
 {
     for (;;) {
@@ -156,7 +156,7 @@ static void append(char *text, size_t size, const char *more)
     snprintf(text + used, size - used, "%s", more);
 }
 
-/* Follows who waits for whom from `suspect` on. */
+/* Follows the chain of waiting ranks from `suspect` on. */
 static void follow(mpi_transport *t, int suspect, char *text, size_t size)
 {
     const nd_situation *theirs = &t->theirs;
@@ -196,7 +196,7 @@ static nd_status timed_out(mpi_transport *t, int peer)
     return ND_FAIL(ND_EPEER, "%s", text);
 }
 
-/* An error of MPI, or a message of another collective. */
+/* Raises an error of MPI, or that of a message of another collective. */
 static nd_status refused(mpi_transport *t, int peer, int code, int tag, int64_t bytes,
                          int64_t expected)
 {
@@ -215,7 +215,7 @@ static nd_status refused(mpi_transport *t, int peer, int code, int tag, int64_t 
     return ND_FAIL(ND_EPEER, "%s: %s", text, reason);
 }
 
-/* A launcher that lost a rank tells the others to stop, and kills them soon after. */
+/* A launcher that lost a rank asks the others to stop and kills them soon after: report first. */
 static void notice(mpi_transport *t, double since_signal)
 {
     char text[512];
@@ -252,7 +252,7 @@ static nd_status wait_for(nd_transport *transport, int slot)
             t->base.failed = true;
             return ND_FAIL(ND_EPEER, "rank %d: interrupted", comm->rank);
         }
-        if (waited < spin) /* MPI itself yields where ranks outnumber cores */
+        if (waited < spin) /* MPI itself yields when ranks outnumber cores */
             continue;
         answer(t);
         if (comm->stop_requested && comm->stop_requested())
@@ -289,7 +289,7 @@ static nd_status send_message(nd_transport *transport, int slot, const void *dat
     return start(t, slot, MPI_Isend(data, bytes, MPI_BYTE, to, tag_of(t), t->ranks, &m->request));
 }
 
-/* Any tag: messages of a rank come in order, and its tag says where it is. */
+/* Receives any tag: messages of a rank are ordered, and the tag tells which collective it is in. */
 static nd_status receive_message(nd_transport *transport, int slot, void *data, int bytes, int from)
 {
     mpi_transport *t = of(transport);

@@ -12,15 +12,15 @@ typedef struct message message;
 struct message {
     enum { NONE, POSTED, MATCHED } state;
     int rank, peer, bytes;
-    int came; /* bytes of what is received */
+    int came; /* received bytes */
     bool takes_shorter;
     bool receives;
     void *data;
-    int kind; /* of the collective, and its number */
+    int kind; /* kind and number of the collective */
     int64_t sequence;
-    const message *stranger; /* a send that does not belong to this receive */
-    double done;             /* when away or here */
-    message *next;           /* posted, in order */
+    const message *stranger; /* a send of another collective, which the receive met */
+    double done;             /* when it is sent or received */
+    message *next;           /* of the queue, in order */
 };
 
 /* Oldest first. */
@@ -30,9 +30,10 @@ typedef struct queue {
 
 struct nd_simulated_end {
     message slots[ND_TRANSPORT_SLOTS];
-    queue sends, receives; /* those to this rank, and its own, that have no partner yet */
-    const message *waits;  /* what its fiber is blocked for; NULL: nothing */
-    uint64_t waited;       /* how often it has waited: what its delays are drawn by */
+    /* messages to this rank and receives of this rank that have no partner yet */
+    queue sends, receives;
+    const message *waits; /* the message its fiber waits for; NULL: none */
+    uint64_t waited;      /* number of waits; its pauses are drawn from it */
 };
 
 typedef struct simulated_transport {
@@ -79,7 +80,7 @@ static double now(nd_transport *transport)
     return nd_fibers_now(of(transport)->net->fibers);
 }
 
-/* Takes the oldest message of this pair out, or returns NULL. */
+/* Removes the oldest message of this pair and returns it, else NULL. */
 static message *take(queue *q, int rank, int peer)
 {
     for (message **at = &q->first; *at; at = &(*at)->next) {
@@ -221,7 +222,7 @@ static nd_status wait_for(nd_transport *transport, int slot)
     return ND_OK;
 }
 
-/* What is posted names memory that may go. */
+/* Drops posted messages, whose memory may be freed. */
 static void let_go(nd_transport *transport)
 {
     nd_simulated_net *net = of(transport)->net;
@@ -237,7 +238,7 @@ static void let_go(nd_transport *transport)
 
 static void set_yielding(nd_transport *transport, bool yields)
 {
-    (void)transport, (void)yields; /* waiting takes no processor */
+    (void)transport, (void)yields; /* waiting uses no processor here */
 }
 
 static void interrupt(nd_transport *transport)

@@ -13,13 +13,13 @@ bool nd_weight_gather_changes(const nd_weight_gather *gather, const nd_model *mo
            (role == ND_ROLE_EMBEDDING || role == ND_ROLE_HEAD);
 }
 
-/* Whether it is sent in the stream instead of a buffer. */
+/* Whether it is sent in the code stream instead of a buffer. */
 static bool streams(const nd_weight_gather *gather, const nd_weight *w)
 {
     return w->ternary && gather->codes == ND_WEIGHT_WIRE_CHANGED;
 }
 
-/* Bytes of weight `index`, or of rows of it, as `w` says. */
+/* Bytes of weight `index`, or of the rows of it that `w` holds. */
 static size_t bytes_of(const nd_weight_gather *gather, const nd_model *model, int64_t index,
                        const nd_weight *w, bool whole)
 {
@@ -38,13 +38,13 @@ size_t nd_weight_gather_bytes(const nd_weight_gather *gather, const nd_model *mo
     return bytes_of(gather, model, index, w, whole);
 }
 
-/* What a rank has in a buffer. */
+/* A weight in a rank's buffer. */
 typedef struct entry {
     int64_t index;
-    nd_weight w; /* the rows that are its own */
+    nd_weight w; /* the rows that the rank owns */
 } entry;
 
-/* The next weight that rank r owns, or owns rows of, and sends in a buffer. Starts at index -1. */
+/* Advances to the next weight that rank r owns (or rows of) and sends in a buffer. Starts at -1. */
 static bool next_entry(const nd_weight_gather *gather, const nd_model *model, int r, entry *e)
 {
     while (++e->index < gather->own->count) {
@@ -61,7 +61,7 @@ static bool next_entry(const nd_weight_gather *gather, const nd_model *model, in
     return false;
 }
 
-/* What rank r sends. */
+/* Bytes that rank r sends. */
 static size_t rank_bytes(const nd_weight_gather *gather, const nd_model *model, int r, bool whole)
 {
     size_t bytes = 0;
@@ -101,7 +101,7 @@ void nd_weight_gather_destroy(nd_weight_gather *gather)
     gather->buffers = NULL;
 }
 
-/* One rank has nobody to send a stream to. */
+/* A single rank sends no stream. */
 static nd_status load_streamed(const nd_weight_gather *gather, nd_model *model,
                                const nd_view *masters)
 {
@@ -118,7 +118,7 @@ static nd_status load(nd_model *model, const entry *e, nd_cview master)
                         : b->ops.axpby(b, e->w.dense, 1.0f, master, 0.0f);
 }
 
-/* What this rank owns, into its buffer where others need it. */
+/* Packs what this rank owns into its buffer where others need it. */
 static nd_status make(nd_weight_gather *gather, nd_model *model, const nd_view *masters, bool whole,
                       int rank)
 {
@@ -142,7 +142,7 @@ static nd_status make(nd_weight_gather *gather, nd_model *model, const nd_view *
     return ND_OK;
 }
 
-/* What rank r sent. */
+/* Unpacks what rank r sent. */
 static nd_status take(nd_weight_gather *gather, nd_model *model, bool whole, int r)
 {
     nd_backend *b = model->backend;

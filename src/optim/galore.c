@@ -47,7 +47,7 @@ nd_status nd_galore_random(nd_backend *b, uint64_t key, nd_view x, float *drawn)
     return ND_OK;
 }
 
-/* A matrix, its eigenvalues, and what LAPACK's dsyevd asks for to find them with the vectors. */
+/* Memory for a matrix, its eigenvalues, and LAPACK's dsyevd to find them and the vectors. */
 static int64_t work_doubles(int64_t n)
 {
     return 1 + 6 * n + 2 * n * n;
@@ -63,8 +63,8 @@ int64_t nd_galore_host_integers(int64_t sketch)
     return 3 + 5 * sketch;
 }
 
-/* OpenBLAS in the variant with threads would add its own to those of the backend, and make results
- * depend on their number. Absent from other LAPACKs. */
+/* Threaded OpenBLAS would add threads to those of the backend, and results would depend on their
+ * number. Absent from other LAPACKs. */
 __attribute__((weak)) void openblas_set_num_threads(int threads);
 
 /* a [n, n] := its eigenvectors in rows, w: eigenvalues, ascending. */
@@ -73,7 +73,8 @@ static nd_status eigenvectors(double *a, double *w, double *work, int *integers,
     if (openblas_set_num_threads)
         openblas_set_num_threads(1);
     const lapack_int side = (lapack_int)n;
-    /* A symmetric matrix is the same in rows and columns; column-major vectors are rows here. */
+    /* A symmetric matrix is the same in row- and column-major order; column-major vectors
+     * are rows. */
     const lapack_int failed = LAPACKE_dsyevd_work(LAPACK_COL_MAJOR, 'V', 'U', side, a, side, w,
                                                   work, (lapack_int)work_doubles(n), integers,
                                                   (lapack_int)nd_galore_host_integers(n));
@@ -81,7 +82,7 @@ static nd_status eigenvectors(double *a, double *w, double *work, int *integers,
                     (long long)n, (int)failed);
 }
 
-/* The scratch memory, seen with this sketch's shape. */
+/* The scratch with views of this sketch's shape. */
 static nd_galore_scratch shaped(const nd_galore_scratch *scratch, const nd_galore *g)
 {
     nd_galore_scratch out = *scratch;
@@ -91,7 +92,7 @@ static nd_galore_scratch shaped(const nd_galore_scratch *scratch, const nd_galor
     return out;
 }
 
-/* Twice, so that the Gram matrix of the second time is nearly the identity and its factor exact. */
+/* Twice, so that the second Gram matrix is nearly the identity and its factor accurate. */
 static nd_status orthonormalize(nd_backend *b, nd_view p, const nd_galore_scratch *r)
 {
     const nd_view gram = nd_view_of(r->gram.data, ND_F32, p.rows, p.rows);
@@ -108,10 +109,10 @@ nd_status nd_galore_random_subspace(nd_backend *b, const nd_galore *g, nd_view p
     return orthonormalize(b, p, scratch);
 }
 
-/* Eigenvalues of YYᵀ below this part of the largest are rounding in f32. */
+/* Eigenvalues of YYᵀ below this fraction of the largest are rounding errors in f32. */
 static const double negligible = 1e-6;
 
-/* The coefficients of unit vectors Λ^(-1/2) V Y, largest first; returns how many there are. */
+/* The coefficients of unit vectors Λ^(-1/2) V Y, largest first; returns their number. */
 static int64_t leading(const double *vectors, const double *values, const nd_galore *g, float *out)
 {
     const int64_t n = g->sketch;
@@ -134,7 +135,7 @@ nd_status nd_galore_subspace(nd_backend *b, const nd_galore *g, nd_view p, nd_cv
     const nd_galore_scratch r = shaped(scratch, g);
     const int64_t n = g->sketch;
     double *a = r.host, *values = a + n * n, *work = values + n;
-    float *transfer = (float *)work; /* not both at once */
+    float *transfer = (float *)work; /* not used at the same time */
     ND_TRY(b->ops.gemm(b, r.gram, y, false, y, true, 1.0f, 0.0f));
     ND_TRY(b->ops.download(b, transfer, r.gram.data, nd_view_bytes(nd_as_const(r.gram))));
     for (int64_t i = 0; i < n * n; i++)

@@ -3,7 +3,7 @@
 #include <math.h>
 #include <string.h>
 
-/* Part of the weight of target j that is left when `progress` of the run is over. */
+/* The fraction of target j's weight at `progress` through the run. */
 static double schedule_factor(const nd_config *config, int64_t j, double progress)
 {
     const int64_t extras = config->training.mtp_n_tokens - 1;

@@ -18,7 +18,7 @@ static const quintic polar_express[] = {
     {2.34654f, -1.70978f, 0.42324f},   {1.875f, -1.25f, 0.375f}};
 enum { POLAR_EXPRESS_COUNT = sizeof polar_express / sizeof polar_express[0] };
 
-/* Room above 1 that bf16 rounding of the norm may need. */
+/* Margin above 1 for the bf16 rounding of the norm. */
 static const double polar_express_margin = 1.01;
 
 static quintic polynomial(nd_orthogonalization method, int iteration)
@@ -28,7 +28,7 @@ static quintic polynomial(nd_orthogonalization method, int iteration)
     return polar_express[iteration < POLAR_EXPRESS_COUNT ? iteration : POLAR_EXPRESS_COUNT - 1];
 }
 
-/* c = x y of symmetric matrices that commute. */
+/* c = x y for symmetric matrices that commute. */
 static nd_status multiply(nd_backend *b, nd_view c, nd_view x, nd_view y)
 {
     return b->ops.gemm_symmetric(b, c, nd_as_const(x), false, nd_as_const(y), 1.0f, 0.0f, 0.0f);
@@ -56,7 +56,7 @@ static nd_status apply_factor(nd_backend *b, nd_view y, nd_view factor, nd_view 
                             : b->ops.gemm(b, y, of, false, f, false, 1.0f, 0.0f);
 }
 
-/* One iteration from x into y. */
+/* One iteration from x to y. */
 static nd_status iterate(nd_backend *b, quintic p, nd_view x, nd_view y, const nd_view square[2])
 {
     ND_TRY(gram_of(b, square[0], x));
@@ -64,14 +64,14 @@ static nd_status iterate(nd_backend *b, quintic p, nd_view x, nd_view y, const n
     return apply_factor(b, y, square[1], x);
 }
 
-/* The iterations on G = XXᵀ (or XᵀX) alone, of a matrix at least GRAM_RATIO times as long as wide:
- * they need the long side only to make G and for the result. With F = aI + bG + cG²
+/* Iterates on G = XXᵀ (or XᵀX) alone, for matrices at least GRAM_RATIO times as long as wide: the
+ * long side is used only to compute G and the result. With F = aI + bG + cG²
  *
  *   X' = F X,   G' = F² G,
  *
  * and N, the product of all F. All are symmetric. At 512 x 1792 this takes 0.48 of the operations,
- * at 256 x 512 0.66. In f32 only: what rounding adds to G grows twelvefold an iteration, to 1e-4 of
- * the result at that size and 3e-3 at 12 x 48; bf16 would not bear it. */
+ * at 256 x 512 0.66. Only in f32: rounding errors of G grow twelvefold per iteration, to 1e-4 of
+ * the result at that size and 3e-3 at 12 x 48, too much for bf16. */
 enum { GRAM_RATIO = 2 };
 
 static void swap(nd_view *x, nd_view *y)

@@ -7,14 +7,14 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-/* FLOPs that an elementwise update of one weight is worth in time: its bytes over the ratio of
- * arithmetic to bandwidth of today's machines. */
+/* FLOPs that take as long as the elementwise update of one weight: its bytes times today's ratio of
+ * arithmetic to bandwidth. */
 static const double elementwise_flops = 400.0;
 
 typedef struct param_state {
     bool owned;
     bool muon;
-    int64_t first_row, rows; /* owned; all without GaLore or rows of its own */
+    int64_t first_row, rows; /* owned rows; all with GaLore or a single owner */
     const nd_galore *galore; /* NULL: full rank */
     nd_state first;          /* momentum or first moment */
     nd_state second;         /* second moment, AdamW only */
@@ -28,8 +28,8 @@ struct nd_optimizer {
     param_state *states;
     nd_projectors *projectors;
     nd_muon_scratch scratch;
-    nd_view lifted;  /* compute type: a projected update in full, of the largest such matrix */
-    nd_view reduced; /* f32: R of a gradient that comes whole */
+    nd_view lifted;  /* compute type: the largest projected update, lifted to full size */
+    nd_view reduced; /* f32: R of a gradient that is not projected yet */
 };
 
 static bool uses_muon(const nd_config *config, const nd_param *param)
@@ -117,10 +117,10 @@ void nd_optimizer_gradient_shape(const nd_optimizer *o, int64_t index, int64_t *
         state_shape(o, index, rows, cols);
 }
 
-/* The smallest scratch that serves every matrix updated here. */
+/* The smallest scratch for every matrix updated here. */
 typedef struct scratch_size {
-    int64_t largest, side;     /* elements of what is orthogonalised; the smaller of its sides */
-    int64_t lifted, reduced;   /* elements of a projected matrix; of R where G comes whole */
+    int64_t largest, side;     /* elements of an orthogonalised matrix; its smaller side */
+    int64_t lifted, reduced;   /* elements of a projected matrix; of R where it is projected here */
     int64_t rank, left, right; /* of the low-rank codec's matrices */
 } scratch_size;
 
@@ -191,7 +191,7 @@ static nd_status reserve_scratch(nd_optimizer *o, nd_arena *arena)
     return reserve_state_scratch(&s->state, &size, arena);
 }
 
-/* Moments of m rows out of `rows`, which alone decide on the codec. */
+/* Moments of m rows of `rows`; `rows` alone selects the codec. */
 static nd_status reserve_moments(param_state *state, int bits, int64_t rows, int64_t m, int64_t n,
                                  nd_arena *arena)
 {
@@ -222,7 +222,7 @@ nd_status nd_optimizer_reserve(nd_optimizer *o, nd_arena *arena)
     return nd_projectors_reserve(o->projectors, arena);
 }
 
-/* Appends the tensors of one state, named after what it is of. */
+/* Appends the tensors of one state, with its name as prefix. */
 static int list_parts(const nd_state *state, const char *name, nd_optimizer_state *out)
 {
     for (int i = 0; i < state->codec->parts; i++) {
@@ -291,7 +291,7 @@ static nd_status lift(nd_optimizer *o, int64_t index, nd_cview direction, double
     return nd_galore_lift(o->backend, g, *lifted, nd_as_const(projector), direction, (float)factor);
 }
 
-/* lifted += galore_residual times the orthogonalised rest of the gradient beside `reduced`. */
+/* lifted += galore_residual times the orthogonalised remainder of the gradient beyond `reduced`. */
 static nd_status add_residual(nd_optimizer *o, int64_t index, nd_view lifted, nd_cview gradient,
                               nd_cview reduced, const nd_muon_params *p)
 {
@@ -358,7 +358,7 @@ static nd_status update_adamw(nd_optimizer *o, int64_t index, nd_view master, nd
         .cautious_decay = p->cautious_decay,
         .rounding_key = p->rounding_key,
     };
-    /* The direction is what a step of rate 1 takes from weights of zero. */
+    /* The direction is a step with learning rate 1 from zero weights. */
     const nd_view w = nd_view_of(o->scratch.update.data, ND_F32, gradient.rows, gradient.cols);
     nd_adamw_params unit = *p;
     unit.learning_rate = 1.0f;
@@ -377,7 +377,7 @@ nd_status nd_optimizer_update(nd_optimizer *o, int64_t index, nd_view master, nd
     const nd_param *param = &o->params->list[index];
     const param_state *state = &o->states[index];
     const double rate = peak_rate(c, param->role) * nd_schedule_factor(&o->schedule, step);
-    /* Norms and embeddings are not decayed: shrinking them only moves scale elsewhere. */
+    /* Norms and embeddings are not decayed, which would only move scale elsewhere. */
     const double decay = param->role == ND_ROLE_TERNARY ? c->training.weight_decay : 0.0;
     const uint64_t rounding_key = nd_rng_key(
         (uint64_t)c->training.seed + 0x9e3779b97f4a7c15u * (uint64_t)(step + 1), param->name);
@@ -476,7 +476,7 @@ int64_t nd_optimizer_row_block(const nd_config *config, const nd_param *param)
     const bool dense = param->role == ND_ROLE_EMBEDDING || param->role == ND_ROLE_HEAD;
     if (!dense || uses_muon(config, param) || nd_projectors_apply(config, param, NULL))
         return param->rows;
-    int64_t least = 1; /* rows that end with a block of state */
+    int64_t least = 1; /* rows that end at a block boundary of the state */
     while (least * param->cols % ND_STATE_DYNAMIC_BLOCK != 0)
         least *= 2;
     int64_t rows = (param->rows + ROW_BLOCKS_MAX - 1) / ROW_BLOCKS_MAX;

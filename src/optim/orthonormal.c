@@ -19,7 +19,7 @@ static void cholesky(double *a, int64_t n)
         }
 }
 
-/* t := the inverse of the lower triangular l, row by row along rows of t. */
+/* t := the inverse of the lower triangular l, computed along rows of t. */
 static void invert_lower(double *t, const double *l, int64_t n)
 {
     for (int64_t i = 0; i < n; i++) {
@@ -40,7 +40,7 @@ nd_status nd_orthonormal_rows(nd_backend *b, nd_view y, nd_cview x, nd_view gram
     const int64_t n = x.rows;
     const size_t bytes = (size_t)(n * n) * sizeof(float);
     double *a = host, *t = host + n * n, norms[n];
-    float *transfer = (float *)t; /* not both at once */
+    float *transfer = (float *)t; /* not used at the same time */
     ND_TRY(b->ops.gemm(b, gram, x, false, x, true, 1.0f, 0.0f));
     ND_TRY(b->ops.download(b, transfer, gram.data, bytes));
     double top = 0.0;

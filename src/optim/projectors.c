@@ -8,7 +8,7 @@
 typedef struct projector {
     bool used;
     nd_galore shape;
-    int64_t order; /* among those used */
+    int64_t order; /* among the projected */
     nd_state state;
 } projector;
 
@@ -17,13 +17,13 @@ struct nd_projectors {
     const nd_params *params;
     nd_backend *backend;
     projector *list; /* [params.count] */
-    int64_t count;   /* of those used */
+    int64_t count;   /* of projected parameters */
     nd_view loaded;  /* f32 [rank, small] of the largest */
-    nd_view next;    /* f32, as loaded */
-    nd_view omega;   /* f32 [per_step, sketch x large]: of each matrix that is due in a step */
+    nd_view next;    /* f32, like `loaded` */
+    nd_view omega;   /* f32 [per_step, sketch x large]: of the matrices due in a step */
     nd_view rotation;
     nd_galore_scratch scratch;
-    int64_t *omega_step; /* [per_step] of what stands in a row of omega; -1 nothing */
+    int64_t *omega_step; /* [per_step] the step of each row of omega; -1: none */
 };
 
 bool nd_projectors_apply(const nd_config *config, const nd_param *param, nd_galore *g)
@@ -175,7 +175,7 @@ int64_t nd_projectors_sketch_count(const nd_projectors *p)
     return count;
 }
 
-/* A stream of random numbers for a parameter and a step; step -1 is the first subspace. */
+/* The random stream of a parameter and step; step -1 is for the first subspace. */
 static uint64_t stream(const nd_projectors *p, int64_t index, int64_t step, const char *purpose)
 {
     char name[ND_PARAM_NAME_MAX + 32];

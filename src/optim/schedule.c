@@ -2,7 +2,7 @@
 
 #include <math.h>
 
-/* Progress of `step` through (start, end]: 0 before start, 1 at the last step. */
+/* Progress of `step` in (start, end]: 0 before start, 1 at the last step. */
 static double progress(int64_t step, int64_t start, int64_t end)
 {
     if (step < start)

@@ -1,19 +1,19 @@
 /* Momentum in 4 bits: M ~ Lᵀ R + E.
  *
- * Muon makes all singular values of the momentum equal, so that an error as large as the small ones
- * is amplified to full size. The size of a 4-bit error follows the largest elements, and these come
- * from the few largest singular directions: they are kept apart in 8 bits (L: [rank, rows], R:
- * [rank, cols], one scale a row), and only the rest E is in 4 bits, in tiles scaled by the smaller
- * of the row's and the column's maximum. The directions follow the momentum by one step of subspace
- * iteration a store, which starts from the last R; E holds what L and R miss, whatever they are, so
- * that a poor start costs precision once and nothing else. */
+ * Muon makes all singular values of the momentum equal, so an error as large as the small ones is
+ * amplified to full size. The size of 4-bit errors follows the largest elements, which come from
+ * the few largest singular directions. These are stored separately in 8 bits (L: [rank, rows], R:
+ * [rank, cols], one scale per row), and only the remainder E in 4 bits, in tiles scaled by the
+ * smaller of the row's and the column's maximum. Each store tracks the directions by one step of
+ * subspace iteration from the last R; E holds whatever L and R miss, so a poor start costs
+ * precision only once. */
 #include "optim/orthonormal.h"
 #include "optim/state_codec.h"
 
 enum { LEFT, LEFT_SCALES, RIGHT, RIGHT_SCALES, REST, REST_ROWS, REST_COLUMNS, PARTS };
 
-/* As many directions as cost a byte for so many elements of the matrix, so that all of it stays
- * below 0.57 bytes an element; at least four for small matrices. */
+/* As many directions as cost a byte per ELEMENTS_PER_BYTE elements, so that the total stays below
+ * 0.57 bytes per element; at least four for small matrices. */
 enum { ELEMENTS_PER_BYTE = 28, RANK_MIN = 4 };
 
 int64_t nd_state_low_rank(int64_t rows, int64_t cols)
@@ -51,7 +51,7 @@ static nd_tiles rest_of(const nd_state *s)
     return (nd_tiles){s->parts[REST], s->parts[REST_ROWS], s->parts[REST_COLUMNS]};
 }
 
-/* The shared scratch, seen with this matrix's shape. */
+/* The shared scratch with views of this matrix's shape. */
 static nd_state_scratch shaped(const nd_state_scratch *scratch, const nd_state *s)
 {
     const int64_t rank = nd_state_low_rank(s->rows, s->cols);
@@ -86,7 +86,7 @@ static nd_status start(nd_backend *b, nd_view right, nd_view m)
     return ND_OK;
 }
 
-/* left := orthonormal rows that span M rightᵀ. *size 0 means that nothing came of it. */
+/* left := orthonormal rows that span M rightᵀ. *size 0: there are none. */
 static nd_status iterate(nd_backend *b, const nd_state_scratch *r, nd_view m, double *size)
 {
     ND_TRY(
@@ -94,7 +94,7 @@ static nd_status iterate(nd_backend *b, const nd_state_scratch *r, nd_view m, do
     return nd_orthonormal_rows(b, r->left, nd_as_const(r->product), r->gram, r->host, size);
 }
 
-/* codes := encoded factor, and factor := the decoded codes. */
+/* codes := the encoded factor; factor := the decoded codes. */
 static nd_status round_factor(nd_backend *b, const nd_blocks *codes, nd_view factor)
 {
     ND_TRY(b->ops.quantize_blocks(b, codes, nd_as_const(factor)));

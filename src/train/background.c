@@ -1,6 +1,6 @@
 #include "train/background.h"
 
-/* A thread's error is its own, and the caller may hold an older one. */
+/* Errors are per thread, and the caller may hold an older one. */
 static void run_here(nd_background *b)
 {
     const nd_error before = *nd_error_get();

@@ -9,7 +9,7 @@
 #include <time.h>
 #include <unistd.h>
 
-/* The next fault of ND_FAULT from *at on. */
+/* The next fault in ND_FAULT from *at on. */
 static bool next_fault(const char **at, char fault[128])
 {
     if (!*at || !**at)

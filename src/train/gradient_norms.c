@@ -11,7 +11,7 @@ static int64_t blocks_in(const nd_gradient_reducer *r, int64_t index, int64_t ro
     return (rows + block - 1) / block;
 }
 
-/* Whether rows of the gradient are those of the parameter. */
+/* Whether the gradient has the parameter's rows. */
 static bool has_blocks(const nd_gradient_reducer *r, int64_t index)
 {
     return blocks_in(r, index, r->params->list[index].rows) > 1;
@@ -46,7 +46,7 @@ size_t nd_gradient_reducer_norm_bytes(const nd_gradient_reducer *r, int64_t firs
     return (size_t)places(r, first, count) * sizeof(double);
 }
 
-/* Of each parameter its blocks and its sketch. */
+/* The blocks and the sketch of each parameter. */
 static int64_t most_computed(const nd_gradient_reducer *r)
 {
     int64_t most = r->params->count;
@@ -60,7 +60,7 @@ nd_status nd_gradient_norms_reserve(nd_gradient_reducer *r, nd_arena *arena)
     return nd_arena_reserve(arena, ND_F64, 1, most_computed(r), &r->sums.norms);
 }
 
-/* Squares of what this rank owns of a parameter: each block's, then the sketch's. */
+/* Squares of what this rank owns of a parameter: of each block, then of the sketch. */
 static nd_status compute(const nd_gradient_reducer *r, int64_t index, int64_t *computed)
 {
     nd_backend *b = r->backend;
@@ -80,8 +80,8 @@ static nd_status compute(const nd_gradient_reducer *r, int64_t index, int64_t *c
                : ND_OK;
 }
 
-/* What this rank tells of a parameter it owns, from its squares at *at, which moves on: NaN where
- * its sketch, which was reduced by itself, is not finite. */
+/* What this rank reports of a parameter it owns, from its squares at *at (advanced): NaN if its
+ * sketch, which is reduced separately, is not finite. */
 static void fill(const nd_gradient_reducer *r, int64_t index, const double **at, double *mine)
 {
     const nd_view sum = r->sums.sums[index];
@@ -94,7 +94,7 @@ static void fill(const nd_gradient_reducer *r, int64_t index, const double **at,
         mine[0] = (double)NAN;
 }
 
-/* One download for all. */
+/* Downloads all at once. */
 static nd_status own_squares(const nd_gradient_reducer *r, int64_t first, int64_t count,
                              double *host, double *mine)
 {

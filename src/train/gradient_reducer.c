@@ -4,7 +4,7 @@
 #include <math.h>
 #include <stdlib.h>
 
-/* Pieces in the order of parameters, and of a parameter in that of its owners. */
+/* Pieces are ordered by parameter, and within a parameter by owner. */
 static nd_status create_tables(nd_gradient_reducer *r)
 {
     nd_gradient_sums *s = &r->sums;
@@ -46,7 +46,7 @@ nd_status nd_gradient_reducer_create(const nd_config *config, nd_comm *comm, con
     r->tree = config->dist.deterministic == ND_DETERMINISTIC_WORLD;
     r->projects =
         nd_projectors_count(r->projectors) > 0 && config->optimizer.galore_residual == 0.0;
-    /* Workers update together or not at all, so that none does before all losses are known. */
+    /* Workers update together or not at all, so none updates before all losses are known. */
     r->immediate =
         config->training.grad_clip == 0.0 && r->local == 1 && !nd_config_has_rounds(config);
     r->apart = r->immediate && config->dist.overlap_grad_reduce && comm->size > 1;
@@ -87,7 +87,7 @@ nd_status nd_gradient_reducer_reserve(nd_gradient_reducer *r, nd_arena *arena)
     return nd_gradient_norms_reserve(r, arena);
 }
 
-/* Bytes of the residual of what `owner` gets of parameter `index`: 0 where this rank takes it. */
+/* Bytes of the residual of what `owner` gets of parameter `index`; 0 if this rank is the taker. */
 static size_t residual_bytes(const nd_gradient_reducer *r, int64_t index, int owner)
 {
     enum { ALIGN = 64 };
@@ -132,7 +132,7 @@ void nd_gradient_reducer_begin_step(nd_gradient_reducer *r, int64_t step, int64_
     r->sample = sample;
 }
 
-/* Where the sketch of a parameter that has one stands among the pieces. */
+/* The index of a parameter's sketch among the pieces. */
 static int64_t sketch_piece(const nd_gradient_reducer *r, int64_t index)
 {
     int64_t place = 0;
@@ -140,7 +140,7 @@ static int64_t sketch_piece(const nd_gradient_reducer *r, int64_t index)
     return r->sums.piece_at[r->params->count] + place;
 }
 
-/* pieces[place]: views[slot], which belong to parameter `index` of `values`. */
+/* pieces[place]: views[slot] of parameter `index` of `values`. */
 static void set_piece(nd_gradient_reducer *r, int64_t place, int64_t index, const nd_view *views,
                       int64_t values, int owner)
 {
@@ -155,7 +155,7 @@ static void set_piece(nd_gradient_reducer *r, int64_t place, int64_t index, cons
                                             .format = format_of(r, values)};
 }
 
-/* The pieces of a parameter: what each owner gets. */
+/* One piece per owner of the parameter. */
 static void set_pieces(nd_gradient_reducer *r, int64_t index)
 {
     nd_view views[ND_GRADIENT_SLOTS_MAX];
@@ -198,10 +198,10 @@ static nd_status reduce_with(reduce_function reduce, nd_gradient_reducer *r, int
     return ND_OK;
 }
 
-/* Begins to reduce these parameters' gradients, which are complete on this rank. */
+/* Starts reducing these parameters' gradients, which are complete on this rank. */
 static nd_status begin_reduction(nd_gradient_reducer *r, int64_t first, int64_t count)
 {
-    nd_comm_set_phase(r->comm, r->step + 1, "reduce"); /* what is begun belongs to it */
+    nd_comm_set_phase(r->comm, r->step + 1, "reduce"); /* operations in flight belong to it */
     ND_TRY(reduce_with(r->comm->ops.begin_reduction, r, first, count));
     nd_comm_set_phase(r->comm, r->step + 1, "backward");
     nd_fault_point(r->comm, "reduction_begun");
@@ -216,7 +216,7 @@ nd_status nd_gradient_reducer_add(nd_gradient_reducer *r, int64_t first, int64_t
     return ND_OK;
 }
 
-/* A test's NaN in what a rank's first reduction of `point` gave. */
+/* For tests: a NaN in the result of a rank's first reduction of `point`. */
 static nd_status inject_nan(nd_gradient_reducer *r, const char *point, const nd_view *sums,
                             int64_t first, int64_t count)
 {
@@ -229,7 +229,7 @@ static nd_status inject_nan(nd_gradient_reducer *r, const char *point, const nd_
     return ND_OK;
 }
 
-/* The piece of a parameter that is summed to this rank; data NULL: none. */
+/* The piece of a parameter that this rank gets; data NULL: none. */
 static nd_view own_sum(const nd_gradient_reducer *r, int64_t index)
 {
     nd_view sum = r->slots.of[0][index];
@@ -245,7 +245,7 @@ static nd_view own_sum(const nd_gradient_reducer *r, int64_t index)
     return sum;
 }
 
-/* Notes where the owned ones of what has been reduced lie. */
+/* Records where the owned sums are after a reduction. */
 static nd_status note_sums(nd_gradient_reducer *r, int64_t first, int64_t count)
 {
     nd_gradient_sums *s = &r->sums;
@@ -276,7 +276,7 @@ nd_status nd_gradient_reducer_reduce(nd_gradient_reducer *r, int64_t first, int6
 
 nd_status nd_gradient_reducer_discard(nd_gradient_reducer *r)
 {
-    if (nd_gradient_reducer_overlaps(r)) /* slots are written again in the next step */
+    if (nd_gradient_reducer_overlaps(r)) /* slots are reused in the next step */
         ND_TRY(r->comm->ops.finish(r->comm));
     return nd_gradient_reducer_reset_all_feedback(r);
 }

@@ -29,13 +29,13 @@ void nd_gradient_slots_destroy(nd_gradient_reducer *r)
     free(r->slots.views);
 }
 
-/* The same parameter of the first layer. */
+/* The same parameter in the first layer. */
 static int64_t in_first_layer(const nd_gradient_reducer *r, int64_t index)
 {
     return index - r->params->list[index].layer * r->params->per_layer;
 }
 
-/* And that of the layer whose slots it has in immediate mode: the first, or of two by turns. */
+/* The same in the layer whose slots it uses with immediate updates: the first, or one of two. */
 static int64_t in_shared_layer(const nd_gradient_reducer *r, int64_t index)
 {
     const int64_t layer = r->params->list[index].layer;
@@ -87,7 +87,7 @@ nd_status nd_gradient_slots_reserve(nd_gradient_reducer *r, nd_arena *arena)
     ND_TRY(reserve_written(r, arena));
     for (int slot = 0; slot < s->count; slot++)
         ND_TRY(reserve_slot(r, s->of[slot], arena));
-    if (!r->projects) /* an owner's, one after another */
+    if (!r->projects) /* one per owner */
         return nd_arena_reserve(arena, ND_F32, 1, sketch, &s->sketches[0]);
     for (int slot = 0; slot < s->count; slot++)
         ND_TRY(nd_arena_reserve(arena, ND_F32, sketches, sketch, &s->sketches[slot]));
@@ -104,7 +104,7 @@ nd_view nd_gradient_slots_sketch(const nd_gradient_reducer *r, int slot, int64_t
     return nd_view_of(row.data, ND_F32, g->sketch, nd_galore_small(g));
 }
 
-/* Whether adding a leaf is ops alone, with the same arguments every time. */
+/* Whether adding a leaf consists of ops with the same arguments every time. */
 static bool repeats(const nd_gradient_reducer *r, bool last)
 {
     if (r->immediate || (nd_gradient_reducer_overlaps(r) && last))
@@ -137,7 +137,7 @@ nd_gradient_leaf nd_gradient_reducer_begin(nd_gradient_reducer *r, int64_t j)
     return s->leaf;
 }
 
-/* A test's NaN. */
+/* For tests. */
 static nd_status inject_nan(const nd_gradient_reducer *r, int64_t index)
 {
     const nd_gradient_slots *s = &r->slots;

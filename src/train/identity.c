@@ -16,7 +16,7 @@
 
 #define RUN_ID_COMMENT "; run_id = "
 
-/* A text that grows; `*text` is the caller's to free, also after an error. */
+/* Finishes a growing text; the caller frees `*text`, even after an error. */
 static nd_status close_text(FILE *memory, char **text)
 {
     const bool whole = memory && fflush(memory) == 0 && !ferror(memory);

@@ -1,4 +1,4 @@
-/* What all ranks must have in common. */
+/* What must be equal on all ranks. */
 #include "core/base/build_info.h"
 #include "core/base/facts.h"
 #include "train/identity.h"
@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Compares a text with rank 0's, which is sent only when it differs somewhere. Collective. */
+/* Compares a text with rank 0's, which is sent only if some rank differs. Collective. */
 static nd_status compare(nd_comm *comm, const char *mine, nd_status error, const char *what,
                          const char *advice)
 {
@@ -44,7 +44,7 @@ static nd_status compare(nd_comm *comm, const char *mine, nd_status error, const
 
 nd_status nd_identity_compare_programs(const nd_config *config, const char *resume, nd_comm *comm)
 {
-    /* What may differ from machine to machine: what the data says of itself is compared later. */
+    /* Keys that may differ between machines; the data's own identity is compared later. */
     static const char *const own[] = {"data.data_path", "hardware.threads", "hardware.cpu_isa",
                                       NULL};
     char options[256], *text = NULL;

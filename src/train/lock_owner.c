@@ -28,7 +28,7 @@ static int64_t process_start(int64_t pid)
     char path[64], line[1024];
     snprintf(path, sizeof path, "/proc/%lld/stat", (long long)pid);
     read_line(path, line, sizeof line);
-    const char *at = strrchr(line, ')'); /* the name before may hold anything */
+    const char *at = strrchr(line, ')'); /* the name before it may contain anything */
     char state;
     long long start;
     if (!at ||
@@ -124,7 +124,7 @@ nd_owner_state nd_lock_owner_state(const nd_lock_owner *o, const nd_lock_owner *
     const bool same_boot = strcmp(o->boot, self->boot) == 0 && (self->boot[0] || same_host);
     if (lock == ND_FILE_LOCK_HELD)
         return ND_OWNER_ALIVE;
-    /* One kernel has the lock: a living owner holds another file, of which this one is a copy. */
+    /* Same kernel: a living owner has another file locked, of which this is a copy. */
     if (same_boot && lock == ND_FILE_LOCK_FREE && o->locked && o->inode && o->inode != self->inode)
         return ND_OWNER_GONE;
     if (same_boot && o->pid_namespace == self->pid_namespace)

@@ -13,7 +13,7 @@ const char *nd_memory_category_name(nd_memory_category category)
     return names[category];
 }
 
-/* Pages of /proc/self/statm: all that are resident, and those of files and shared memory. */
+/* Resident pages in /proc/self/statm: all, and those of files and shared memory. */
 static void read_statm(size_t *resident, size_t *shared)
 {
     unsigned long total = 0, resident_pages = 0, shared_pages = 0;

@@ -119,8 +119,8 @@ static json_t *memory_json(const nd_run *run)
     return mem;
 }
 
-/* Bytes of optimizer state of the ternary matrices this rank owns, and their weights: what lies in
- * memory, projectors included and the scratch of an update not. */
+/* Bytes of optimizer state of the ternary matrices this rank owns, in memory, and the number of
+ * their weights: with projectors, without scratch. */
 static void add_matrix_state(json_t *object, nd_run *whole)
 {
     const nd_run *run = nd_run_worker(whole, 0);
@@ -141,7 +141,7 @@ static void add_matrix_state(json_t *object, nd_run *whole)
     json_object_set_new(object, "matrix_weights", json_integer(weights));
 }
 
-/* null where a skipped step has no number */
+/* null if a skipped step has no value */
 static json_t *number(double value)
 {
     return isfinite(value) ? json_real(value) : json_null();
@@ -149,7 +149,7 @@ static json_t *number(double value)
 
 enum { PHASE_SCALARS = 4 * ND_PHASE_COUNT };
 
-/* Of each phase what the metrics say of it. */
+/* The scalars of each phase. */
 static void set_phases(const nd_times_summary *times, char tags[PHASE_SCALARS][48],
                        nd_scalar scalars[PHASE_SCALARS])
 {
@@ -200,13 +200,13 @@ static nd_status write_line(nd_metrics *metrics, const nd_run *run, const json_t
     char *text = json_dumps(object, JSON_COMPACT | JSON_REAL_PRECISION(17));
     ND_FAIL_IF(!text, ND_ENOMEM, "no memory for a line of %s", path);
     const size_t length = strlen(text);
-    text[length] = '\n'; /* in the place of the NUL */
+    text[length] = '\n'; /* replaces the NUL */
     const nd_status status = nd_file_append(metrics->jsonl, path, text, length + 1);
     free(text);
     return status;
 }
 
-/* Says once that steps are missing, and once that they no longer are. */
+/* Reports once that steps are missing, and once that writing works again. */
 static void note_missing(nd_metrics *metrics, nd_run *run, nd_status status)
 {
     if (status != ND_OK && metrics->missing++ == 0)

@@ -13,7 +13,7 @@
 enum { PART = 504 * 256 };
 _Static_assert(PART % ND_STATE_LINEAR_BLOCK == 0, "parts are cut between blocks of the momentum");
 
-/* A part of a parameter; count 0: there is none. */
+/* A part of a parameter; count 0: none. */
 typedef struct part {
     int64_t index, first, count;
 } part;
@@ -96,7 +96,7 @@ static nd_status reserve_residual(const nd_run *run, int64_t index, nd_view *res
     return bytes > 0 ? nd_arena_reserve(arena, ND_U8, 1, (int64_t)bytes, residual) : ND_OK;
 }
 
-/* What the host works on lies in the arena where the host can reach it. */
+/* The host's working memory is in the arena if that is host memory. */
 static nd_status reserve_host(nd_run *run, nd_arena *arena)
 {
     nd_outer *o = &run->rounds->outer;
@@ -155,7 +155,7 @@ int nd_outer_worker_states(const nd_run *run, int i, int64_t index, nd_optimizer
     return add_residual(*residual_of(run, i, index), states);
 }
 
-/* Values [first, first + count) of a view as f32 in host memory: where they lie, or in `room`. */
+/* Values [first, first + count) of a view as f32 in host memory: in place or in `room`. */
 static nd_status fetch(nd_backend *b, nd_view view, int64_t first, int64_t count, float *room,
                        const float **values)
 {
@@ -166,7 +166,7 @@ static nd_status fetch(nd_backend *b, nd_view view, int64_t first, int64_t count
     if (direct)
         return ND_OK;
     ND_TRY(b->ops.download(b, room, at, bytes));
-    if (view.dtype == ND_BF16) /* from the end: a value grows over the next ones' place */
+    if (view.dtype == ND_BF16) /* backwards: the expanded values overwrite the following ones */
         for (int64_t i = count - 1; i >= 0; i--) {
             uint16_t bits;
             memcpy(&bits, (const char *)room + 2 * i, sizeof bits);
@@ -175,7 +175,7 @@ static nd_status fetch(nd_backend *b, nd_view view, int64_t first, int64_t count
     return ND_OK;
 }
 
-/* The residual of values from `first` on in host memory: where it lies, or in `room`. */
+/* The residual of values from `first` on in host memory: in place or in `room`. */
 static nd_status fetch_residual(nd_backend *b, nd_gradient_wire format, nd_view residual,
                                 int64_t first, int64_t count, void *room, void **values)
 {
@@ -189,7 +189,7 @@ static nd_status fetch_residual(nd_backend *b, nd_gradient_wire format, nd_view 
                : b->ops.download(b, room, at, nd_gradient_residual_bytes(format, count));
 }
 
-/* values, of a parameter from `first` on, into a message; the residual changes. */
+/* Encodes values of a parameter from `first` on into a message and updates the residual. */
 static nd_status encode(const nd_run *run, nd_gradient_wire format, nd_view residual, int64_t first,
                         int64_t count, const float *values, void *message)
 {
@@ -209,7 +209,7 @@ static size_t message_bytes(const nd_run *run, const part *p)
     return nd_gradient_wire_bytes(wire_of(run, p->index), p->count);
 }
 
-/* d_k of this rank's workers into `out`. */
+/* Encodes d_k of this rank's workers to `out`. */
 static nd_status make_changes(const nd_run *run, const part *p, char *out)
 {
     const nd_rounds *r = run->rounds;
@@ -230,7 +230,7 @@ static nd_status make_changes(const nd_run *run, const part *p, char *out)
     return ND_OK;
 }
 
-/* The mean of all d_k, which rank r's workers sent as changes[r], into o->sum. */
+/* o->sum = the mean of all d_k, which rank r's workers sent as changes[r]. */
 static nd_status take_mean(const nd_run *run, const part *p, void *const *changes)
 {
     const nd_rounds *r = run->rounds;
@@ -247,7 +247,7 @@ static nd_status take_mean(const nd_run *run, const part *p, void *const *change
                                     (size_t)p->count * sizeof *mean);
 }
 
-/* g in o->sum becomes u. */
+/* o->sum: g becomes u. */
 static nd_status apply_momentum(const nd_run *run, const part *p)
 {
     const nd_outer *o = &run->rounds->outer;
@@ -274,7 +274,7 @@ static nd_status apply_momentum(const nd_run *run, const part *p)
     return rounded ? state.codec->store(b, &state, &none, m) : ND_OK;
 }
 
-/* u, in o->sum, into a message. */
+/* Encodes u, in o->sum, into a message. */
 static nd_status make_step(const nd_run *run, const part *p, void *out)
 {
     const nd_outer *o = &run->rounds->outer;
@@ -318,7 +318,7 @@ static void next_part(const nd_run *run, int home, part *p)
     p->count = left < PART ? left : PART;
 }
 
-/* parts[r] of every home r: changes go there, and their steps come back. */
+/* For parts[r] of every home r: sends changes there and receives the resulting steps. */
 static nd_status exchange_parts(nd_run *run, const part *parts)
 {
     const nd_rounds *r = run->rounds;
@@ -340,7 +340,7 @@ static nd_status exchange_parts(nd_run *run, const part *parts)
         out_bytes[home] = (size_t)r->carried * message_bytes(run, &parts[home]);
         ND_TRY(make_changes(run, &parts[home], out[home]));
     }
-    for (int round = 1; round < ranks; round++) { /* in each with another pair */
+    for (int round = 1; round < ranks; round++) { /* each with another pair of ranks */
         const int to = (across->rank + round) % ranks;
         const int from = (across->rank + ranks - round) % ranks;
         const nd_comm_exchange x = {out[to], out_bytes[to], to, in[from], in_bytes[from], from};

@@ -8,7 +8,7 @@ typedef struct one_pass {
     nd_loss *loss;
 } one_pass;
 
-/* What the arguments of a pass's ops follow from, beside the run's configuration. */
+/* What determines the arguments of a pass's ops, besides the run's configuration. */
 typedef struct pass_key {
     int32_t slot, merges, accumulate;
     float gradient_scale, offset_weight[ND_OFFSETS_MAX];
@@ -20,7 +20,7 @@ nd_status nd_passes_reserve(nd_run *run, nd_arena *arena)
                             &run->loss_sums);
 }
 
-/* The gradient is that of the mean over the batch's tokens. */
+/* For the gradient of the mean over the batch's tokens. */
 static float gradient_scale(const nd_run *run)
 {
     const int64_t length = run->model->config.seq_length;
@@ -40,7 +40,7 @@ static nd_status run_pass(void *context)
                          &p->loss->kept);
 }
 
-/* Whether it consists of ops alone, with the same arguments every time. */
+/* Whether it consists of ops with the same arguments every time. */
 static bool repeats(const one_pass *p)
 {
     const nd_run *run = p->run;
@@ -50,7 +50,7 @@ static bool repeats(const one_pass *p)
            run->model->params.extra_heads == 0 && !new_weights;
 }
 
-/* The tokens of this rank's micro-batch j, and what Collider's choice among them depends on. */
+/* Uploads the tokens of this rank's micro-batch j and what Collider's choice needs. */
 static nd_status upload(nd_run *run, const int32_t *tokens, int64_t j)
 {
     nd_model *model = run->model;
@@ -82,7 +82,7 @@ nd_status nd_passes_run(nd_run *run, const int32_t *tokens, nd_loss *losses)
     nd_model *model = run->model;
     const int64_t stride = model->config.micro_batch * (model->config.seq_length + 1);
     for (int64_t j = 0; j < run->local_micro_batches; j++) {
-        /* Its losses go to a row of their own: nobody waits for them before the last. */
+        /* Each has its own row of losses, so that only the last one is waited for. */
         const nd_view row = nd_view_rows(run->loss_sums, j, 1);
         one_pass p = {run, nd_gradient_reducer_begin(run->reducer, j), &losses[j]};
         losses[j] = (nd_loss){.tokens = model->tokens, .kept = model->tokens};

@@ -17,7 +17,7 @@ static int ascending(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-/* `values` [ranks] in their order; sorts them. */
+/* `values` [ranks] by rank; sorts them. */
 static nd_phase_range range_of(double *values, int ranks)
 {
     int slowest = 0;

@@ -12,7 +12,7 @@ struct nd_reference_model {
     double *losses;  /* [tokens] */
 };
 
-/* Losses of the same tokens can be compared only where tokens mean the same. */
+/* Losses can be compared only if both models use the same tokens. */
 static nd_status check_tokens(const nd_config *config, const nd_dataset *data,
                               const nd_loaded_model *l)
 {

@@ -58,7 +58,7 @@ static entry *find(nd_replay *r, const void *key, size_t size)
     return NULL;
 }
 
-/* In the place of the one that was not used for the longest time. */
+/* Replaces the least recently used entry. */
 static entry *insert(nd_replay *r, const void *key, size_t size)
 {
     entry *e = &r->entries[0];
@@ -81,7 +81,7 @@ static void give_up(nd_replay *r)
     r->given_up = true;
 }
 
-/* e->recording stays NULL where there can be none. */
+/* e->recording stays NULL if recording is impossible. */
 static nd_status record(nd_replay *r, entry *e, nd_replay_work work, void *context)
 {
     nd_backend *b = r->backend;
@@ -96,7 +96,7 @@ static nd_status record(nd_replay *r, entry *e, nd_replay_work work, void *conte
     return ND_OK;
 }
 
-/* *done: a recording was run. */
+/* *done: a recording was replayed. */
 static nd_status play(nd_replay *r, entry *e, bool *done)
 {
     bool stale = false;

@@ -35,10 +35,10 @@ static nd_status mix_view(nd_backend *b, nd_view view, char *chunk, uint64_t *ha
     return ND_OK;
 }
 
-/* Of each parameter, on every rank; the last on its owners alone. */
+/* Per parameter on every rank; the last on owners only. */
 enum { WEIGHT, PROJECTOR, STATE, HASHES };
 
-/* What an owner holds: master and optimizer state. */
+/* The state of an owner: master and optimizer state. */
 static nd_status hash_state(nd_run *run, int64_t index, char *chunk, uint64_t *hash)
 {
     nd_optimizer_state states[ND_OPTIMIZER_STATES_MAX];
@@ -74,7 +74,7 @@ static nd_status hash_weights(nd_run *run, char *chunk, uint64_t *all_hashes)
     return ND_OK;
 }
 
-/* Which hash of a table of [ranks][count] is meant, and of which ranks: first, first + step, ... */
+/* One hash in a table [ranks][count], for ranks first, first + step, ... */
 typedef struct column {
     const uint64_t *all;
     int64_t count, index;
@@ -150,7 +150,7 @@ static nd_status compare(const nd_run *run, const uint64_t *all, int64_t count)
         run->model->params.list[named / HASHES].name, groups, (long long)differing));
 }
 
-/* A test's flipped bit, of codes or of a master that this rank owns. */
+/* For tests: flips one bit of codes, or of a master that this rank owns. */
 static nd_status flip_at(nd_run *run, void *at, const char *point)
 {
     char byte;
@@ -173,7 +173,7 @@ static nd_status flip(nd_run *run)
     return flip_at(run, at, "codes");
 }
 
-/* The replicas of one worker, or of the model of the last synchronisation. */
+/* Checks the replicas of one worker, or of the model of the last synchronisation. */
 static nd_status check_replicas(nd_run *run)
 {
     nd_comm *comm = run->comm;

@@ -30,8 +30,8 @@ nd_status nd_resume_choose(nd_run *run, const char *resume, char path[ND_CHECKPO
     return run->comm->ops.broadcast(run->comm, path, ND_CHECKPOINT_PATH_MAX, 0);
 }
 
-/* Rank 0: whether a checkpoint on disk is newer than `step`. Its bytes are hashed only where its
- * name says so: the snapshot is checked already. */
+/* Rank 0: whether a checkpoint on disk is newer than `step`. Hashes its files only if its name says
+ * so, since the snapshot is already verified. */
 static nd_status look_for_newer(nd_run *run, int64_t step, bool *newer)
 {
     char directory[ND_CHECKPOINT_PATH_MAX], path[ND_CHECKPOINT_PATH_MAX];

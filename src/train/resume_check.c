@@ -74,7 +74,7 @@ nd_status nd_resume_sets_aside(const nd_config *config, const char *resume, bool
     return ND_OK;
 }
 
-/* Sample numbers continue: the new data begins at its first epoch of which no sample was used. */
+/* Sample numbers continue: the new data begins at its first epoch without used samples. */
 static void begin_new_data(nd_run *run, const nd_fact_difference *d)
 {
     const int64_t windows = nd_dataset_window_count(run->data.train);

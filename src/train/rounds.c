@@ -83,7 +83,7 @@ static nd_status check_ranks(const nd_config *c, int ranks)
                    (long long)workers, ranks, (long long)below, (long long)above, ranks);
 }
 
-/* The comms of this rank's worker and of its place in all workers. */
+/* Creates the comms of this rank's worker and of its position in all workers. */
 static nd_status make_comms(nd_run *run, nd_rounds *r)
 {
     nd_comm *comm = run->comm;
@@ -97,7 +97,7 @@ static nd_status make_comms(nd_run *run, nd_rounds *r)
     return nd_comm_part(comm, (nd_comm_subset){comm->rank % size, size, workers}, &r->across);
 }
 
-/* A run whose whole batch is the worker's block. What it shares with the run is not its own. */
+/* A run whose batch is the worker's block; it does not own what it shares with the run. */
 static nd_status prepare_worker(nd_run *run, nd_rounds *r, nd_run *w)
 {
     w->saving.worker_of = run;
@@ -109,7 +109,7 @@ static nd_status prepare_worker(nd_run *run, nd_rounds *r, nd_run *w)
     return nd_run_prepare_worker(w);
 }
 
-/* Who answers for a parameter: the home's owner. */
+/* The rank responsible for a parameter: the owner in its home. */
 static nd_status assign_homes(nd_run *run, nd_rounds *r)
 {
     const int64_t count = run->model->params.count;
@@ -147,7 +147,7 @@ nd_status nd_rounds_prepare(nd_run *run)
     ND_TRY(make_comms(run, r));
     for (int i = 0; i < carried; i++)
         ND_TRY(prepare_worker(run, r, &worker[i]));
-    run->backend->log = &run->log; /* the last worker's */
+    run->backend->log = &run->log; /* not the last worker's */
     return assign_homes(run, r);
 }
 
@@ -177,7 +177,7 @@ static nd_status copy_view(nd_backend *b, nd_view into, nd_view from)
                      : ND_OK;
 }
 
-/* What replicas compute with, from a worker that has just taken the start. */
+/* Copies the replicas of a worker that has just adopted the start. */
 static nd_status copy_weights(nd_run *run)
 {
     const nd_model *from = run->rounds->worker[0].model;
@@ -205,7 +205,7 @@ nd_status nd_rounds_adopt(nd_run *run, bool workers)
     nd_rounds *r = run->rounds;
     nd_run *first = &r->worker[0];
     const bool rounded = run->config.optimizer.master_precision == ND_PRECISION_BF16;
-    const bool apart = !workers || rounded; /* workers do not stand exactly at the start */
+    const bool apart = !workers || rounded; /* workers differ slightly from the start */
     if (apart) {
         ND_TRY(nd_weight_gather_run(&first->gather, first->model, run->masters, true, r->inside));
         ND_TRY(copy_weights(run));

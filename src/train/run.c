@@ -121,7 +121,7 @@ nd_status nd_run_split_batch(nd_run *run)
     return ND_OK;
 }
 
-/* The outer step takes parameters whole. */
+/* The outer step needs whole parameters. */
 static bool by_rows(const nd_run *run, int64_t index)
 {
     const nd_param *param = &run->model->params.list[index];
@@ -129,7 +129,7 @@ static bool by_rows(const nd_run *run, int64_t index)
            !nd_config_has_rounds(&run->config);
 }
 
-/* Where whole matrices have left most room. */
+/* After whole matrices are assigned, fills up the least loaded ranks. */
 static nd_status share_rows(nd_run *run)
 {
     for (int64_t i = 0; i < run->model->params.count; i++) {
@@ -288,7 +288,7 @@ static nd_status open_reference(nd_run *run)
     return ND_OK;
 }
 
-/* What a worker holds, at its beginning. */
+/* Initialises a worker's state. */
 static nd_status initialize_worker(nd_run *run)
 {
     nd_projectors *projectors = nd_optimizer_projectors(run->optimizer);
@@ -329,7 +329,7 @@ static nd_status attach_backend(nd_run *run)
 {
     nd_comm *comm = run->comm;
     const nd_backend *b = run->backend;
-    if (run->rounds) /* weights and gradients are exchanged inside workers alone */
+    if (run->rounds) /* only workers exchange weights and gradients */
         comm = run->rounds->inside;
     nd_comm_set_device(comm, run->backend);
     comm->reduction = (nd_reduction)run->config.dist.grad_reduction;

@@ -27,7 +27,7 @@ bool nd_run_directory_on_terminal(const nd_comm *comm)
     return terminal;
 }
 
-/* Made now, and not when hours of training are to be saved. */
+/* Created now rather than when hours of training are to be saved. */
 static nd_status make_usable(const char *path)
 {
     ND_TRY(nd_directory_create(path));
@@ -35,7 +35,7 @@ static nd_status make_usable(const char *path)
                     strerror(errno));
 }
 
-/* The run's configuration is written under this name. */
+/* The file must be the program's own, because the run's configuration replaces it. */
 static nd_status check_config(const char *run_dir)
 {
     char id[ND_RUN_ID_SIZE];
@@ -90,7 +90,7 @@ static nd_status make_room(nd_run *run, bool fresh)
     return ND_OK;
 }
 
-/* What was said so far goes into the file too. */
+/* Copies the buffered log to the file. */
 static void open_log(nd_run *run)
 {
     char path[ND_CONFIG_TEXT_MAX + 32];

@@ -30,7 +30,7 @@ static int hosts_of(const int *local, int ranks, int *sizes)
     return hosts;
 }
 
-/* What no cost model is asked about; NULL: nothing. */
+/* Why the cost model is not used; NULL: it is. */
 static const char *reason_for_one(const nd_run *run, const int *sizes, int hosts)
 {
     if (!run->backend->ops.host_memory)
@@ -44,7 +44,7 @@ static const char *reason_for_one(const nd_run *run, const int *sizes, int hosts
     return NULL;
 }
 
-/* What ranks can count on: the slowest's operations a second, and the least memory. */
+/* The slowest rank's operations per second, and the least memory. */
 static nd_status measure(nd_run *run, nd_plan_machine *machine, size_t *memory)
 {
     nd_comm *comm = run->comm;

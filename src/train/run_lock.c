@@ -22,7 +22,7 @@
 /* Time to wait for an owner that is about to end, or about to write its record. */
 #define PATIENCE_SECONDS 3.0
 
-/* Begins the names of files that announce the removal of a stale lock. */
+/* Prefix of files that announce the removal of a stale lock. */
 #define ANNOUNCED ND_RUN_LOCK_NAME ".stale."
 
 struct nd_run_lock {
@@ -40,7 +40,7 @@ static nd_file_lock lock_file(int file)
     return errno == EWOULDBLOCK ? ND_FILE_LOCK_HELD : ND_FILE_LOCK_NONE;
 }
 
-/* Whether the path still names this file: nobody removed or replaced it since it was opened. */
+/* Whether the path still names this file: not removed or replaced since it was opened. */
 static bool still_there(const nd_run_lock *l)
 {
     struct stat by_path, by_file;
@@ -48,7 +48,7 @@ static bool still_there(const nd_run_lock *l)
            by_path.st_dev == by_file.st_dev && by_path.st_ino == by_file.st_ino;
 }
 
-/* Whether the mount's options say that file locks stay on this machine. */
+/* Whether the mount options restrict file locks to this machine. */
 static bool locks_are_local(const char *options)
 {
     static const char *const words[] = {"nolock", "local_lock=all", "local_lock=flock",
@@ -111,7 +111,7 @@ static nd_status write_record(nd_run_lock *l)
     ND_FAIL_IF(length < 0 || ftruncate(l->file, 0) != 0 ||
                    pwrite(l->file, text, (size_t)length, 0) != length,
                ND_EIO, "cannot write %s: %s", l->path, strerror(length < 0 ? ENOMEM : errno));
-    fsync(l->file); /* other machines read it; not all file systems can */
+    fsync(l->file); /* for other machines; not all file systems support it */
     return ND_OK;
 }
 
@@ -129,7 +129,7 @@ static nd_status refuse(const nd_run_lock *l, const nd_lock_owner *owner, nd_own
         l->directory, who, l->self.host, (long long)owner->pid, l->path);
 }
 
-/* Of a lock that this process may not write: another user's. */
+/* For a lock that this process may not open: another user's. */
 static nd_status refuse_closed(const nd_run_lock *l, int reason)
 {
     nd_lock_owner owner;
@@ -206,7 +206,7 @@ static void remove_stale(const nd_run_lock *l, const nd_lock_owner *gone)
     unlink(mine);
 }
 
-/* The file is there, open, and has an owner or had one. */
+/* The file exists, and has or had an owner. */
 static outcome contend(nd_run_lock *l, bool patient, nd_status *status)
 {
     nd_lock_owner owner = {.host = "unknown", .started = "at an unknown time"};
@@ -215,7 +215,7 @@ static outcome contend(nd_run_lock *l, bool patient, nd_status *status)
     if (!still_there(l))
         return TRY_AGAIN;
     if (!whole && lock != ND_FILE_LOCK_HELD && patient)
-        return TRY_AGAIN; /* just made: its maker is about to lock it and to write the record */
+        return TRY_AGAIN; /* just created: its creator is about to lock it and write the record */
     l->self.inode = inode_of(l->file);
     nd_owner_state state = nd_lock_owner_state(&owner, &l->self, lock, locks_reach_all(l->file));
     if (!whole && lock == ND_FILE_LOCK_FREE)
@@ -235,7 +235,7 @@ static outcome contend(nd_run_lock *l, bool patient, nd_status *status)
     return *status == ND_OK ? TAKEN : FAILED;
 }
 
-/* This process made the file. One that looked at it meanwhile may have it locked for a moment. */
+/* This process created the file. Another that inspects it may hold its lock for a moment. */
 static outcome claim(nd_run_lock *l, double deadline, nd_status *status)
 {
     nd_file_lock lock;
@@ -299,7 +299,7 @@ nd_status nd_run_lock_acquire(const char *directory, nd_run_lock **lock)
     return status;
 }
 
-/* Removed before it is unlocked: whoever waits for it finds that its path is gone. */
+/* Removes the file before unlocking it, so that waiting processes see that it is gone. */
 void nd_run_lock_release(nd_run_lock *l)
 {
     if (!l)
@@ -326,7 +326,7 @@ nd_status nd_run_locks_acquire(const nd_config *config, nd_run_locks *locks)
     return status;
 }
 
-/* Listing the directory makes NFS ask its server for what it holds now. */
+/* Listing the directory makes NFS refresh it from the server. */
 static bool sees(const char *directory, const nd_lock_owner *owner)
 {
     char path[ND_CHECKPOINT_PATH_MAX + 64];

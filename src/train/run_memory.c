@@ -56,7 +56,7 @@ static nd_status reserve_worker(nd_run *run, nd_memory_category category, nd_are
     return ND_FAIL(ND_EINTERNAL, "no memory category %d", (int)category);
 }
 
-/* What the run holds beside its workers: the model of the last synchronisation. */
+/* The run's own memory besides its workers: the model of the last synchronisation. */
 static nd_status reserve_common(nd_run *run, nd_memory_category category, nd_arena *arena)
 {
     switch (category) {
@@ -68,7 +68,7 @@ static nd_status reserve_common(nd_run *run, nd_memory_category category, nd_are
         return nd_outer_reserve_state(run, arena);
     case ND_MEMORY_WIRE:
         return nd_outer_reserve_wire(run, arena);
-    case ND_MEMORY_ACTIVATIONS: /* in the place of a worker's */
+    case ND_MEMORY_ACTIVATIONS: /* shared with workers */
         return nd_model_reserve_activations(run->model, arena, true);
     case ND_MEMORY_GRADIENTS:
     case ND_MEMORY_COUNT:
@@ -77,7 +77,7 @@ static nd_status reserve_common(nd_run *run, nd_memory_category category, nd_are
     return ND_OK;
 }
 
-/* Of workers that a rank carries one computes at a time: their activations lie in one place. */
+/* A rank's workers compute one after another and share their activations' memory. */
 static nd_status reserve_category(nd_run *run, nd_memory_category category)
 {
     nd_arena *arena = &run->arenas[category];
@@ -111,7 +111,7 @@ static nd_status out_of_memory(const nd_run *run, int category, const size_t *ne
     size_t size = 0, total = 0;
     FILE *out = open_memstream(&text, &size);
     if (!out)
-        return ND_ENOMEM; /* the arena's error stands */
+        return ND_ENOMEM; /* keeps the arena's error */
     for (int i = 0; i < ND_MEMORY_COUNT; i++)
         total += need[i];
     fprintf(out, "of %.2f GiB in all (", (double)total / gib);
@@ -129,7 +129,7 @@ static nd_status out_of_memory(const nd_run *run, int category, const size_t *ne
     return status;
 }
 
-/* Linux overcommits host memory and kills processes later: warn beforehand. */
+/* Linux overcommits host memory and kills processes later: warn in advance. */
 static void warn_when_scarce(nd_run *run, const size_t *need)
 {
     const double gib = 1024.0 * 1024.0 * 1024.0;

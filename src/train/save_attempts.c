@@ -33,7 +33,7 @@ nd_status nd_save_attempt(nd_run *run, bool background)
     ND_TRY(nd_save_attempt_finish(run, false));
     const nd_status status = nd_save_begin(run, background);
     ND_TRY(tolerate(run, status));
-    /* In every step that saves on schedule, so that the bits do not depend on whether it worked. */
+    /* After every scheduled save, so that the bits do not depend on its success. */
     return status == ND_OK ? ND_OK : nd_run_reset_error_feedback(run);
 }
 

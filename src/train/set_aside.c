@@ -14,7 +14,7 @@ enum { PATH = ND_SET_ASIDE_PATH_MAX };
 #define UNFINISHED ".tmp_previous_"
 #define FINISHED "previous_"
 
-/* What a run leaves, beside its checkpoints. */
+/* The files of a run, besides its checkpoints. */
 static const char *const leavings[] = {"metrics.jsonl", "training.log", "config.ini", "tensorboard",
                                        "snapshot_hosts"};
 enum { LEAVINGS = sizeof leavings / sizeof leavings[0] };
@@ -33,7 +33,7 @@ static nd_status numbered(char path[PATH], const char *directory, const char *st
     return join(path, directory, name);
 }
 
-/* Where files and checkpoints lie before step 3. */
+/* Where files and checkpoints are before step 3. */
 static nd_status unfinished(const nd_set_aside *p, char files[PATH], char steps[PATH])
 {
     ND_TRY(numbered(files, p->run, UNFINISHED, p->number));
@@ -41,7 +41,8 @@ static nd_status unfinished(const nd_set_aside *p, char files[PATH], char steps[
                     : join(steps, files, "checkpoints");
 }
 
-/* A checkpoint's directory, whole or superseded. Links and files of such names are the user's. */
+/* Whether it is a checkpoint's directory, superseded or not. Links and files of such names are the
+ * user's. */
 static nd_status is_checkpoint(const char *directory, const char *name, bool *is)
 {
     char path[PATH];
@@ -98,7 +99,7 @@ static nd_status move_steps(const nd_set_aside *p, const nd_names *names, const 
     return moved ? nd_checkpoint_latest_write(to, latest, NULL) : ND_OK;
 }
 
-/* Whether there is anything to move, and the names among which checkpoints are. */
+/* Finds whether there is anything to move, and names that may be checkpoints. */
 static nd_status look(const nd_set_aside *p, nd_names *names, bool *found)
 {
     int64_t latest;
@@ -119,7 +120,7 @@ static nd_status look(const nd_set_aside *p, nd_names *names, bool *found)
     return ND_OK;
 }
 
-/* The lowest number that neither directory has used. */
+/* The lowest number unused in both directories. */
 static nd_status choose_number(nd_set_aside *p)
 {
     const char *const directories[] = {p->run, p->checkpoints};
@@ -139,7 +140,7 @@ static nd_status choose_number(nd_set_aside *p)
     return ND_OK;
 }
 
-/* Everything in `from` but `left` goes back to `to`; then `from` goes. */
+/* Moves everything in `from` except `left` back to `to`, then removes `from`. */
 static nd_status move_back(const char *from, const char *to, const char *left)
 {
     nd_names names;
@@ -149,7 +150,7 @@ static nd_status move_back(const char *from, const char *to, const char *left)
             status = move(from, to, names.list[i], NULL);
     nd_names_free(&names);
     if (status == ND_OK)
-        rmdir(from); /* stays where it was not there or is not empty */
+        rmdir(from); /* fails if it is absent or not empty */
     return status;
 }
 
@@ -185,7 +186,7 @@ static nd_status collect(const nd_set_aside *p, const nd_names *names, bool *apa
     return nd_path_sync(files);
 }
 
-/* Step 3 in CHECKPOINTS. Nothing is there where checkpoints went with the files. */
+/* Step 3 in CHECKPOINTS; nothing to do if checkpoints moved with the files. */
 static nd_status finish_steps(const nd_set_aside *p)
 {
     char from[PATH], to[PATH];
@@ -271,7 +272,7 @@ static nd_status recover_in(nd_set_aside p, const char *directory)
 nd_status nd_set_aside_recover(const nd_set_aside *p)
 {
     nd_set_aside places = *p;
-    places.apart = true; /* first, for what lies below CHECKPOINTS */
+    places.apart = true; /* first, for directories in CHECKPOINTS */
     ND_TRY(recover_in(places, p->checkpoints));
     places.apart = false;
     return recover_in(places, p->run);

@@ -6,17 +6,17 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Signals are the process's, and a handler can reach nothing but globals. */
+/* Signals belong to the process, and handlers can only access globals. */
 static struct {
     bool started;
     atomic_bool expected;
     atomic_llong arrived;
-    long long wanted; /* signals that ask for a stop */
+    long long wanted; /* signals that request a stop */
     sigset_t asking, mask_before;
     struct sigaction pipe_before;
 } signals = {.wanted = 1};
 
-/* As if nothing had blocked or caught it. */
+/* Ends the process as if nothing had blocked or caught the signal. */
 static void die_of(int number)
 {
     sigset_t one;

@@ -12,15 +12,15 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-/* This rank's part of a step's batch. */
+/* This rank's part of the batch. */
 typedef struct step_batch {
     const int32_t *tokens;
-    int32_t *stand_in;     /* owned: tokens of no meaning where there was no data */
+    int32_t *stand_in;     /* owned: placeholder tokens if there was no data */
     bool missing_anywhere; /* on any rank; known once losses are shared */
-    nd_error error;        /* why there is none on this rank; status ND_OK: there is */
+    nd_error error;        /* why this rank has no data; status ND_OK: it has */
 } step_batch;
 
-/* Of this rank's time. */
+/* Measures this rank's time. */
 typedef struct stopwatch {
     double started, waited; /* nd_fault_seconds and comm->wait_seconds at the last lap */
     nd_rank_times times;
@@ -32,12 +32,12 @@ typedef struct worker_gradients {
     int64_t nonfinite; /* the first such parameter; -1: none */
 } worker_gradients;
 
-/* Sums of one micro-batch, as every rank gets to know them. */
+/* Sums of one micro-batch, known to every rank. */
 typedef struct leaf_loss {
     double nll, total, kept; /* kept < 0: there was no data */
 } leaf_loss;
 
-/* What ranks tell each other at the end of a step. */
+/* The report that ranks exchange at the end of a step. */
 typedef struct step_report {
     uint64_t bytes_sent;
     double comm_busy_ms;
@@ -82,7 +82,7 @@ static nd_status next_batch(nd_run *run, step_batch *batch, stopwatch *watch)
     return batch->stand_in ? ND_OK : status;
 }
 
-/* Adds the losses of all micro-batches in their order and finds the first that is not finite. */
+/* Adds the losses of all micro-batches in order and finds the first non-finite one. */
 static void add_losses(const nd_run *run, const leaf_loss *all, nd_step_result *result)
 {
     const double tokens =
@@ -100,7 +100,7 @@ static void add_losses(const nd_run *run, const leaf_loss *all, nd_step_result *
     result->kept_fraction = kept / tokens;
 }
 
-/* Shares the losses of all micro-batches and adds them into `result`. */
+/* Shares the losses of all micro-batches and adds them to `result`. */
 static nd_status share_losses(nd_run *run, const nd_loss *losses, step_batch *batch,
                               nd_step_result *result)
 {
@@ -131,7 +131,7 @@ static void judge_losses(const nd_run *run, const step_batch *batch, nd_step_res
     const double limit = run->config.training.loss_spike_zscore;
     nd_judgement *j = &result->judgement;
     if (batch->missing_anywhere)
-        j->verdict = ND_VERDICT_LOSS; /* so that nothing is updated */
+        j->verdict = ND_VERDICT_LOSS; /* prevents any update */
     if (j->verdict != ND_VERDICT_GOOD || limit == 0.0)
         return;
     j->score = nd_health_score(&run->health, result->loss);
@@ -223,7 +223,7 @@ static float clipping_factor(const nd_run *run, double norm)
     return clip > 0.0 && norm > clip ? (float)(clip / norm) : 1.0f;
 }
 
-/* The passes of all workers of this rank, each over its block of the rank's micro-batches. */
+/* Runs the passes of this rank's workers, each on its block of the rank's micro-batches. */
 static nd_status run_passes(nd_run *run, const int32_t *tokens, nd_loss *losses)
 {
     const nd_model_config *c = &run->model->config;
@@ -236,8 +236,8 @@ static nd_status run_passes(nd_run *run, const int32_t *tokens, nd_loss *losses)
     return nd_rounds_finish_inside(run);
 }
 
-/* The gradients of the worker that comes first with one that is not finite, else the root mean
- * square of workers' norms: the same on every rank. */
+/* The gradients of the first worker with a non-finite one, else the root mean square of the
+ * workers' norms: the same on every rank. */
 static nd_status share_gradients(nd_run *run, const worker_gradients *mine, double *norm,
                                  int64_t *nonfinite)
 {
@@ -263,7 +263,7 @@ static nd_status share_gradients(nd_run *run, const worker_gradients *mine, doub
     return status;
 }
 
-/* Sums the gradients of each worker; all workers' are good, or none is used. */
+/* Sums the gradients of each worker; if any is not finite, none is used. */
 static nd_status reduce(nd_run *run, worker_gradients *gradients, nd_step_result *result)
 {
     int64_t nonfinite;
@@ -329,7 +329,7 @@ static nd_status compute_and_update(nd_run *run, step_batch *batch, nd_loss *los
     return ND_OK;
 }
 
-/* Where a rank had no data, every rank returns its error. */
+/* If a rank had no data, every rank returns its error. */
 static nd_status check_batch(nd_run *run, const step_batch *batch)
 {
     if (!batch->missing_anywhere)
@@ -338,7 +338,7 @@ static nd_status check_batch(nd_run *run, const step_batch *batch)
     return nd_run_agree(run->comm, batch->error.status);
 }
 
-/* A round ends after so many steps, also where its last one was skipped. */
+/* A round ends after a fixed number of steps, even if its last one was skipped. */
 static nd_status publish_or_skip(nd_run *run, nd_step_result *result)
 {
     result->skipped = !good(result);

@@ -19,7 +19,7 @@
 
 #define WRITER "nanochat_dist"
 
-#define TIME_MAX 9999999998LL /* ten digits, and one more has as many */
+#define TIME_MAX 9999999998LL /* ten digits, also when incremented */
 
 enum { EVENT_BYTES_MAX = 1 << 24 };
 
@@ -35,7 +35,7 @@ static double wall_time(void)
     return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
 }
 
-/* One record, whole or not at all: readers stop at the first that is cut off. */
+/* Writes one record, whole or not at all: readers stop at the first incomplete one. */
 static nd_status write_event(nd_tensorboard *t, const Nd__Event *event)
 {
     const size_t size = nd__event__get_packed_size(event),
@@ -60,7 +60,8 @@ static int is_event_file(const struct dirent *entry)
     return strncmp(entry->d_name, PREFIX, strlen(PREFIX)) == 0;
 }
 
-/* The next event of a file, *end behind it; NULL where the file ends or a crash cut it off. */
+/* The next event of a file, with its end in *end; NULL at the end of the file or an incomplete
+ * record. */
 static Nd__Event *read_event(FILE *file, size_t *end)
 {
     uint64_t length;
@@ -112,7 +113,7 @@ static nd_status continue_files(const char *directory, int64_t last_step, long l
     for (int i = 0; i < count; i++) {
         char path[PATH_MAX];
         const long long seconds = atoll(entries[i]->d_name + strlen(PREFIX));
-        if (seconds <= TIME_MAX) /* as create_file writes them */
+        if (seconds <= TIME_MAX) /* named as by create_file */
             *latest = seconds > *latest ? seconds : *latest;
         if (snprintf(path, sizeof path, "%s/%s", directory, entries[i]->d_name) < (int)sizeof path)
             drop_later_steps(path, last_step);
@@ -122,7 +123,7 @@ static nd_status continue_files(const char *directory, int64_t last_step, long l
     return ND_OK;
 }
 
-/* Readers take files in the order of their names. */
+/* Readers take files in order of their names. */
 static nd_status create_file(nd_tensorboard *t, const char *directory, long long latest)
 {
     char host[256] = "host";

@@ -211,7 +211,7 @@ static nd_status give_up(const nd_run *run, const nd_step_result *step, const ch
         (long long)c->training.max_rollbacks, why));
 }
 
-/* Returns to the newest checkpoint and skips the data used since. Counts are kept. */
+/* Returns to the newest checkpoint and skips the data used since; keeps the statistics. */
 static nd_status roll_back(nd_run *run, const nd_step_result *step, nd_metrics *metrics)
 {
     char path[ND_CHECKPOINT_PATH_MAX];
@@ -255,7 +255,7 @@ static bool must_check(const nd_run *run, int64_t last)
             due(run->position.step, c->logging.checkpoint_interval, end));
 }
 
-/* The first step has shown that this run can train: now the directory is its own. */
+/* The first step has shown that this run can train: takes over the directory. */
 static nd_status own_directory(nd_run *run, nd_metrics *metrics)
 {
     nd_status status = ND_OK;
@@ -314,7 +314,7 @@ static nd_status save_if_due(nd_run *run, const nd_step_result *step, int64_t la
                                      : nd_save_last(run);
 }
 
-/* Names a rank that keeps the others waiting. All ranks come to the same, and one writes it. */
+/* Reports a rank that slows down the others. All ranks detect it; one logs it. */
 static void note_slow_rank(nd_run *run, const nd_step_result *step, nd_slow_rank *slow)
 {
     const nd_phase_range *own = &step->times.own;
@@ -392,7 +392,7 @@ static nd_status name_run(nd_run *run)
     return run->comm->ops.broadcast(run->comm, id, ND_RUN_ID_SIZE, 0);
 }
 
-/* Everything that can fail without having moved a file. */
+/* Everything that can fail before files are moved. */
 static nd_status prepare(nd_run *run, const char *resume)
 {
     nd_comm_set_phase(run->comm, 0, "resume");
@@ -415,7 +415,7 @@ static bool may_save(const nd_run *run, nd_status status)
            (status == ND_EDATA || status == ND_EIO || status == ND_ENOMEM);
 }
 
-/* Rank 0. The run's id is that of the run which the directory holds. */
+/* Rank 0. Adopts the id of the run in the directory. */
 static nd_status open_directory(nd_run *run, const char *resume, nd_run_locks *locks)
 {
     ND_TRY(nd_identity_create(&run->config, &run->identity));
@@ -427,7 +427,7 @@ static nd_status open_directory(nd_run *run, const char *resume, nd_run_locks *l
                : nd_run_id_read(run->config.logging.run_dir, run->identity.run_id, NULL);
 }
 
-/* What the run is, the same on all ranks. */
+/* Makes the run's identity the same on all ranks. */
 static nd_status identify(nd_run *run)
 {
     nd_comm *comm = run->comm;

@@ -39,7 +39,7 @@ typedef struct immediate {
     nd_run *run;
     int64_t *nonfinite;
     bool *updated;
-    int64_t first, count; /* parameters whose reduction goes on beside the backward pass */
+    int64_t first, count; /* parameters whose reduction overlaps the backward pass */
 } immediate;
 
 static nd_status update(const immediate *at, int64_t first, int64_t count)

@@ -1,4 +1,4 @@
-/* Which checkpoints a directory holds, and which one is meant. */
+/* Lists and finds checkpoints. */
 #include "core/base/directory.h"
 #include "train/checkpoint/checkpoint.h"
 #include "train/checkpoint/checkpoint_parts.h"
@@ -44,14 +44,14 @@ nd_status nd_checkpoint_look(const char *directory, int64_t step, nd_checkpoint_
     standing->whole = standing->own && opened == ND_OK;
     nd_names_free(&names);
     nd_checkpoint_close(&c);
-    if (status == ND_ECHECKPOINT) { /* not the program's, or damaged beyond telling */
+    if (status == ND_ECHECKPOINT) { /* not the program's, or damaged beyond recognition */
         nd_error_clear();
         return ND_OK;
     }
     return status == ND_EIO ? ND_ECHECKPOINT : status;
 }
 
-/* Opens deeply. A copy under the name of another step is no checkpoint of that one. */
+/* Checks deeply. A copy with another step's name is not a checkpoint of that step. */
 static nd_status check_step(const char *path, int64_t step)
 {
     nd_checkpoint c;
@@ -62,7 +62,7 @@ static nd_status check_step(const char *path, int64_t step)
                     (long long)found);
 }
 
-/* The newest of the list that is whole; *at < 0 when none is. */
+/* The newest complete one of the list; *at < 0: none. */
 static nd_status newest_of(const nd_checkpoint_steps *steps, const char *directory, nd_log *log,
                            char path[ND_CHECKPOINT_PATH_MAX], int *at)
 {
@@ -114,8 +114,8 @@ nd_status nd_checkpoint_newest(const char *directory, nd_log *log,
     return ND_OK;
 }
 
-/* `latest` where it is the program's own and leads to a checkpoint, else the newest whole one, else
- * what somebody else called latest. `out` is empty when there is none. */
+/* `latest` if the program created it and it leads to a checkpoint; else the newest complete one;
+ * else whatever the user called latest. `out` is empty when there is none. */
 static nd_status resolve_in(const char *directory, nd_log *log, char out[ND_CHECKPOINT_PATH_MAX])
 {
     nd_log silent = {0};
@@ -133,7 +133,7 @@ static nd_status resolve_in(const char *directory, nd_log *log, char out[ND_CHEC
                             : ND_OK;
 }
 
-/* [logging] checkpoint_dir of a run's config.ini and the run's id; "" where there is none. */
+/* [logging] checkpoint_dir in a run's config.ini, and the run's id; "" if unknown. */
 static nd_status configured_directory(const char *run, nd_config_text directory,
                                       char id[ND_RUN_ID_SIZE])
 {
@@ -155,7 +155,7 @@ static nd_status configured_directory(const char *run, nd_config_text directory,
     return status;
 }
 
-/* A relative checkpoint_dir, read in another working directory, may lead to another run's. */
+/* A relative checkpoint_dir may lead to another run's when read in another directory. */
 static nd_status check_is_of(const char *run, const char *id, const char *found)
 {
     nd_checkpoint c = {0};
@@ -189,7 +189,7 @@ static nd_status search(const char *path, nd_log *log, nd_config_text elsewhere,
     out[0] = '\0';
     snprintf(manifest, sizeof manifest, "%s/rank_0000.h5", path);
     ND_TRY(nd_path_exists(manifest, &exists));
-    if (exists) /* a checkpoint that is not whole, and nothing else was meant */
+    if (exists) /* an incomplete checkpoint; nothing else can be meant */
         return ND_OK;
     ND_TRY(configured_directory(path, elsewhere, id));
     const char *const places[] = {elsewhere, inside, path};
@@ -280,7 +280,7 @@ static nd_status supersede(const char *directory, const nd_checkpoint_steps *ste
     return status;
 }
 
-/* Removes from the list, from `first` on, directories that are not checkpoints. */
+/* Removes directories that are not checkpoints from the list, from `first` on. */
 static nd_status drop_foreign(const char *directory, nd_checkpoint_steps *steps, int first)
 {
     int left = first;

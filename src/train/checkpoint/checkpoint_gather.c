@@ -5,7 +5,7 @@
 
 static const size_t row_bytes = ND_CHECKPOINT_PARTS_MAX * sizeof(nd_written_tensor);
 
-/* Copies the rows of what `rank` writes to `packed`, or back from there; returns their bytes. */
+/* Copies the table rows of what `rank` writes to `packed`, or back; returns their bytes. */
 static size_t move_rows(const nd_save *s, int rank, char *packed, bool back)
 {
     const int64_t units = nd_checkpoint_units(s->run);

@@ -43,7 +43,7 @@ bool nd_checkpoint_name_superseded(const char *name)
            nd_checkpoint_name_parse(stem, ND_CHECKPOINT_SUPERSEDED, NULL);
 }
 
-/* Errors of looking are errors of the checkpoints to the caller. */
+/* The caller gets file errors as ND_ECHECKPOINT. */
 static nd_status as_checkpoint_error(nd_status status)
 {
     return status == ND_EIO ? ND_ECHECKPOINT : status;

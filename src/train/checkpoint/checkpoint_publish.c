@@ -70,8 +70,8 @@ void nd_save_note(nd_save *s, const char *format, ...)
     snprintf(s->notes + strlen(s->notes), sizeof s->notes - strlen(s->notes), "\n");
 }
 
-/* For file systems that cannot exchange two names: the earlier one steps aside. A crash in between
- * is repaired by nd_checkpoint_recover; `latest` does not name this step meanwhile. */
+/* For file systems that cannot exchange two names: renames the earlier one first. After a crash in
+ * between nd_checkpoint_recover restores it; `latest` does not name this step meanwhile. */
 static nd_status replace(const nd_save *s)
 {
     char name[ND_CHECKPOINT_NAME_MAX], earlier[ND_CHECKPOINT_PATH_MAX];
@@ -113,7 +113,7 @@ static nd_status take_place(nd_save *s)
         return ND_FAIL(ND_ECHECKPOINT, "cannot rename %s to %s: %s", s->temporary, s->final,
                        strerror(errno));
     }
-    if (taken) { /* damaged, or the user put something into it */
+    if (taken) { /* damaged, or the user added files */
         ND_TRY(nd_checkpoint_supersede_one(s->parent, s->c.step, name));
         nd_save_note(s, "moved   what stood at %s, damaged or not of this program, to %s", s->final,
                      name);

@@ -74,7 +74,8 @@ nd_status nd_save_write_values(nd_checkpoint_h5 *file, bool durable, const char 
     return ND_OK;
 }
 
-/* A whole tensor into the rank's file, rows of one beside it; of a snapshot the rows too. */
+/* Writes a whole tensor to the rank's file, rows to a file next to it; in snapshots to
+ * the former. */
 static nd_status write_part(nd_save *s, nd_checkpoint_h5 *file, int64_t index,
                             const nd_optimizer_state *part, const void *host,
                             nd_written_tensor *written)
@@ -85,7 +86,7 @@ static nd_status write_part(nd_save *s, nd_checkpoint_h5 *file, int64_t index,
                                 host, written);
 }
 
-/* From where it lies, from the copy at *copied, which moves on, or through a download. */
+/* Reads it in place, from the copy at *copied (advanced), or by download. */
 static nd_status write_tensor(nd_save *s, nd_checkpoint_h5 *file, int64_t index,
                               const nd_optimizer_state *part, const char **copied,
                               nd_written_tensor *written)

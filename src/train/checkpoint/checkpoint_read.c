@@ -38,7 +38,7 @@ static nd_status check_file(const nd_checkpoint *c, const nd_checkpoint_file *f,
     int64_t bytes;
     if (!deep || !f->sha256[0])
         return ND_OK;
-    ND_TRY(nd_file_digest(path, &bytes, hex)); /* unread is not damaged */
+    ND_TRY(nd_file_digest(path, &bytes, hex)); /* an unreadable file is not a damaged one */
     return ND_CHECK(strcmp(hex, f->sha256) == 0, ND_ECHECKPOINT,
                     "%s: damaged: its SHA-256 is %.12s..., expected %.12s...", path, hex,
                     f->sha256);
@@ -136,8 +136,8 @@ nd_status nd_checkpoint_read(const nd_checkpoint *c, int64_t index, void *values
                     t->part, short_one ? "GMAC" : "SHA-256", hex, t->checksum);
 }
 
-/* Whether there is anything of an optimizer. An imported model has masters alone: its optimizer
- * starts as that of a new run, and the masters may become another type. */
+/* Whether there is any optimizer state. An imported model has masters only: its optimizer starts
+ * fresh, and the masters may change their type. */
 static bool has_state(const nd_checkpoint *c)
 {
     for (int64_t i = 0; i < c->tensor_count; i++)
@@ -199,7 +199,7 @@ static nd_status restore_tensor(nd_run *run, const nd_checkpoint *c, int64_t par
     return status;
 }
 
-/* Whether a run without workers wrote it, and this one has some: they all begin where it stands. */
+/* Whether a run without workers wrote it and this one has some, which then all start from it. */
 static bool is_of_no_workers(const nd_run *run, const nd_checkpoint *c)
 {
     return run->rounds && has_state(c) && nd_checkpoint_workers(c) == 0;
@@ -221,8 +221,8 @@ static bool is_residual(const char *part)
     return strcmp(name ? name + 1 : part, "outer_residual") == 0;
 }
 
-/* From a checkpoint of a run without workers: the start is its master, each worker's optimizer its
- * own, and what the outer step keeps is that of a first round. */
+/* From a checkpoint without workers: the start is its master, each worker gets its optimizer state,
+ * and the outer step's state is that of a first round. */
 static nd_status spread_parameter(nd_run *run, const nd_checkpoint *c, int64_t unit, int64_t index)
 {
     nd_optimizer_state mine[ND_CHECKPOINT_PARTS_MAX];
@@ -238,7 +238,7 @@ static nd_status spread_parameter(nd_run *run, const nd_checkpoint *c, int64_t u
     return ND_OK;
 }
 
-/* What this rank has of a parameter in a unit. */
+/* Restores what this rank owns of a parameter in a unit. */
 static nd_status restore_parameter(nd_run *run, const nd_checkpoint *c, bool drop_residuals,
                                    int64_t unit, int64_t index)
 {
@@ -271,7 +271,7 @@ static nd_status check_tokenizer(const nd_run *run, const nd_checkpoint *c)
     return ND_OK;
 }
 
-/* The configuration that it was written with, which the caller frees. */
+/* The configuration it was written with; the caller frees it. */
 static nd_status read_config(const nd_checkpoint *c, nd_config **before)
 {
     char path[ND_CHECKPOINT_PATH_MAX + 40];
@@ -282,7 +282,7 @@ static nd_status read_config(const nd_checkpoint *c, nd_config **before)
     return nd_config_read_file(*before, path);
 }
 
-/* Names keys that are not what they were: some of them change what the rest of the run computes. */
+/* Logs changed keys, some of which affect the rest of the run. */
 static nd_status log_differences(nd_run *run, const nd_config *before)
 {
     char *text = NULL;
@@ -300,7 +300,7 @@ static nd_status log_differences(nd_run *run, const nd_config *before)
     return ND_OK;
 }
 
-/* The first parameter that only one of the two has, and which that is. */
+/* The first parameter that only one of the two has, and which. */
 static const char *first_apart(const nd_run *run, const nd_checkpoint *c, const char **only_in)
 {
     const nd_params *params = &run->model->params;
@@ -320,14 +320,14 @@ static const char *first_apart(const nd_run *run, const nd_checkpoint *c, const 
     return "none";
 }
 
-/* What rounding left is in the format of the wire: another one begins without. */
+/* Residuals are in the wire format; with another format they are dropped. */
 static bool drops_residuals(const nd_run *run, const nd_checkpoint *c, const nd_config *before)
 {
     return before && nd_checkpoint_workers(c) > 0 &&
            before->dist.outer_comm_dtype != run->config.dist.outer_comm_dtype;
 }
 
-/* `before`: the configuration of a checkpoint that has state, else NULL. */
+/* `before`: the configuration of a checkpoint with state, else NULL. */
 static nd_status restore_own(nd_run *run, const nd_checkpoint *c, const nd_config *before)
 {
     int64_t masters = 0;
@@ -342,7 +342,7 @@ static nd_status restore_own(nd_run *run, const nd_checkpoint *c, const nd_confi
                        c->directory, (long long)masters, (long long)run->model->params.count, apart,
                        only_in);
     }
-    /* Of an imported model there is the run's master alone: workers take it as their start. */
+    /* An imported model has only the run's master, which workers start from. */
     const int64_t units = has_state(c) ? nd_checkpoint_units(run) : 1;
     const bool spread = is_of_no_workers(run, c), drops = drops_residuals(run, c, before);
     for (int64_t at = 0; at < run->model->params.count * units; at++)

@@ -34,7 +34,7 @@ static nd_status remove_one(const nd_save *s, int64_t step)
     return nd_directory_remove(going);
 }
 
-/* Those before this one, newest first. A damaged one does not count. */
+/* Removes older ones, newest first. Damaged ones do not count. */
 static void remove_old(nd_save *s, const nd_checkpoint_steps *steps, int64_t latest)
 {
     const int64_t keep = s->run->config.logging.checkpoint_keep;
@@ -53,7 +53,7 @@ static void remove_old(nd_save *s, const nd_checkpoint_steps *steps, int64_t lat
     }
 }
 
-/* Directories that crashes left half written, half removed or replaced. */
+/* Removes directories that crashes left half written, half removed or replaced. */
 static void remove_left(nd_save *s, const char *prefix)
 {
     nd_checkpoint_steps steps;

@@ -57,7 +57,7 @@ nd_status nd_save_append_rows(const nd_save *s, const void *bytes, size_t size)
     return (fclose(file) == 0) && whole ? ND_OK : io_error(path, "written");
 }
 
-/* What is being put together. */
+/* State of joining rows. */
 typedef struct joining {
     nd_save *s;
     nd_checkpoint_h5 *file;

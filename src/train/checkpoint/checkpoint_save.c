@@ -38,7 +38,7 @@ static void wait_written(nd_run *run, nd_save *s, int64_t index)
 
 void nd_save_wait_written(nd_run *run, int64_t index)
 {
-    if (run->saving.worker_of) /* which saves what its workers have */
+    if (run->saving.worker_of) /* which saves its workers' state */
         run = run->saving.worker_of;
     wait_written(run, run->saving.save, index);
     wait_written(run, run->saving.snapshot, index);
@@ -105,7 +105,7 @@ static nd_status publish(void *context)
     return nd_save_publish(context);
 }
 
-/* What this rank writes, tensor by tensor in the order of its file. */
+/* Iterates over what this rank writes, in the order of its file. */
 typedef struct saved_views {
     const nd_run *run;
     int64_t index, unit;
@@ -216,7 +216,7 @@ static nd_status prepare(nd_run *run, nd_save *s)
     return run->comm->rank == 0 ? start_directory(s) : ND_OK;
 }
 
-/* From files to publishing. */
+/* Between writing files and publishing. */
 static nd_status exchange(nd_run *run, nd_save *s)
 {
     nd_comm *comm = run->comm;

@@ -1,6 +1,6 @@
-/* Parameters that are owned by rows, in snapshots: every rank's rows stay in its own file, as
- * slices of the tensor, because rank 0 cannot read what other hosts hold in memory. Checkpoints on
- * disk have whole tensors (checkpoint_rows.c). */
+/* Parameters owned by rows, in snapshots: every rank's rows stay in its own file as slices of the
+ * tensor, because rank 0 cannot read other hosts' memory. Checkpoints on disk have whole tensors
+ * (checkpoint_rows.c). */
 #include "train/checkpoint/checkpoint_parts.h"
 
 #include <stdlib.h>
@@ -53,7 +53,7 @@ nd_status nd_save_gather_slices(nd_save *s)
     return status;
 }
 
-/* The slices of parameter `index`, the `turn`th of those that are owned by rows. */
+/* The slices of parameter `index`, which is the `turn`th owned by rows. */
 static nd_status collect_param(nd_save *s, int64_t index, int64_t turn)
 {
     const nd_run *run = s->run;
@@ -107,7 +107,7 @@ bool nd_checkpoint_slice_touches(const nd_checkpoint_tensor *t, size_t from, siz
     return bytes > 0 && first < from + bytes && from < end;
 }
 
-/* Copies what slice `index` has of the range. */
+/* Copies the bytes of the range that slice `index` holds. */
 static nd_status read_slice(const nd_checkpoint *c, int64_t index, size_t from, size_t bytes,
                             char *out, size_t *found)
 {

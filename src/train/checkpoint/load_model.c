@@ -45,7 +45,7 @@ static nd_status load(const nd_load_options *o, const nd_comm *comm, nd_checkpoi
         ND_TRY(nd_config_set_key(&l->config, "hardware", "precision", o->precision, "--precision"));
         l->config.hardware.backward_precision = ND_BACKWARD_SAME;
     }
-    l->config.hardware.cpu_isa = ND_CPU_ISA_AUTO; /* that was another machine */
+    l->config.hardware.cpu_isa = ND_CPU_ISA_AUTO; /* it describes another machine */
     if (o->target)
         ND_TRY(nd_config_set_key(&l->config, "hardware", "target", o->target, "--target"));
     else if (l->config.hardware.target == ND_TARGET_CUDA)

@@ -15,7 +15,7 @@ static nd_status checksum_of(json_t *root, char hex[ND_SHA256_HEX_SIZE])
     return status;
 }
 
-/* A snapshot's are shorter. */
+/* Snapshots have shorter checksums. */
 static const char *checksum_name(const nd_checkpoint_tensor *t)
 {
     return strlen(t->checksum) < ND_GMAC_HEX_SIZE ? "gmac" : "sha256";
@@ -49,7 +49,7 @@ static json_t *files_json(const nd_checkpoint *c)
     return list;
 }
 
-/* Losses as text, exact to the bit and the same in every program that writes JSON again. */
+/* Losses as text: exact, and unchanged by other programs that rewrite JSON. */
 static void add_health(json_t *root, const nd_health *h)
 {
     char text[32];
@@ -92,7 +92,7 @@ nd_status nd_manifest_format(const nd_checkpoint *c, char **text)
     return status;
 }
 
-/* Absent in checkpoints of models that were never trained. */
+/* Absent for models that were not trained. */
 static nd_status parse_health(json_t *root, const char *path, nd_health *h)
 {
     json_t *json = json_object_get(root, "health"), *recent, *item;
@@ -132,13 +132,13 @@ static bool parse_dtype(const char *name, nd_dtype *dtype)
     return false;
 }
 
-/* File names come from the manifest and go into paths: nothing but a plain name is taken. */
+/* File names in the manifest become paths, so only plain names are accepted. */
 static bool plain_name(const char *name)
 {
     return *name && *name != '.' && strchr(name, '/') == NULL;
 }
 
-/* Absent but for parameters of a snapshot that ranks own by rows. */
+/* Absent except for parameters owned by rows in snapshots. */
 static bool parse_slice(json_t *json, nd_checkpoint_tensor *t)
 {
     json_int_t from, rows, cols;

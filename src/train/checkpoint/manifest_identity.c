@@ -20,7 +20,7 @@ static const text_key text_keys[] = {
     KEY("libraries", libraries)};
 enum { TEXT_KEYS = sizeof text_keys / sizeof *text_keys };
 
-/* One string a line: what a person compares. */
+/* One string per line, for comparison by people. */
 static json_t *lines_json(const char *text)
 {
     json_t *lines = json_array();

@@ -46,7 +46,7 @@ double nd_cost_clocks_last(const nd_cost_clocks *c)
     return latest;
 }
 
-/* What a message beside the passes takes from them. */
+/* The computing time that a message takes from overlapping passes. */
 static void take(nd_cost_clocks *c, int rank, double begin, double end, double bytes)
 {
     const double inside = c->passes_end[rank] - begin, took = end - begin;
@@ -75,7 +75,7 @@ static void open_windows(nd_cost_clocks *c)
         c->windows[r].opened = c->clock[r];
 }
 
-/* A rank is done when its last sends have left. */
+/* A rank is free when its last sends have left. */
 static void close_windows(nd_cost_clocks *c)
 {
     for (int r = 0; r < c->m->ranks; r++)
@@ -83,14 +83,14 @@ static void close_windows(nd_cost_clocks *c)
             c->clock[r] = later(c->clock[r], c->windows[r].sent[i]);
 }
 
-/* When a rank has room to start send `number`. */
+/* When a rank can start send `number`. */
 static double start_send(nd_cost_clocks *c, int rank, int64_t number)
 {
     c->clock[rank] = later(c->clock[rank], c->windows[rank].sent[number % ND_WIRE_DEPTH]);
     return c->clock[rank];
 }
 
-/* Sent at `started`, added or kept where it arrives. */
+/* A message sent at `started`, added or stored at its destination. */
 static void carry(nd_cost_clocks *c, int from, int to, double bytes, double started, double add)
 {
     nd_cost_window *out = &c->windows[from], *in = &c->windows[to];
@@ -110,11 +110,11 @@ double nd_cost_part_bytes(const nd_cost_machine *m, double bytes)
                                  : m->part_bytes;
 }
 
-/* What a rank sends to its right neighbour: its own parts, then those of the ranks at its left. */
+/* What a rank sends to the right: its own parts, then those of the ranks to its left. */
 typedef struct stream {
     int owner;
     int64_t part, own, number, started,
-        count; /* the owner's next; its own; sent; started; of all */
+        count; /* the owner's next part; parts of its own, sent, started, in total */
     double starts[ND_WIRE_DEPTH];
 } stream;
 
@@ -152,7 +152,7 @@ static void send_ahead(const ring *g, int rank, int64_t round, int64_t taken)
         s->starts[s->started % ND_WIRE_DEPTH] = start_send(g->c, rank, s->started);
 }
 
-/* A round of one group; the left neighbour of member `starts` has parts of its own. */
+/* One round of a group; the left neighbour of member `starts` has parts of its own. */
 static void go_on(const ring *g, int64_t round, int first, int starts)
 {
     for (int r = first; r < first + g->ranks; r++)
@@ -199,8 +199,8 @@ nd_status nd_cost_broadcast_each(nd_cost_clocks *c, int group, const double *byt
     return ND_OK;
 }
 
-/* All ranks go in step, each sending to the rank `distance` before it, or to its right neighbor;
- * those of a host whose peer is on another share its link. */
+/* All ranks proceed in lockstep, each sending to the rank `distance` before it or to its right
+ * neighbour; ranks whose peer is on another host share their host's link. */
 static double allgather_round(nd_cost_clocks *c, double bytes, int distance, bool right)
 {
     const nd_cost_machine *m = c->m;
@@ -249,8 +249,7 @@ nd_status nd_cost_broadcast(nd_cost_clocks *c, nd_cost_group group, int root, do
     open_windows(c);
     const double begun = c->clock[first + root], size = c->m->part_bytes;
     for (double left = bytes; left > 0.0; left -= size) {
-        c->clock[first + root] =
-            begun; /* sends are started one after another, and not waited for here */
+        c->clock[first + root] = begun; /* sends are started one after another without waiting */
         for (int bit = top; bit > 0; bit /= 2)
             for (int place = 0; place + bit < ranks; place += 2 * bit) {
                 const int from = first + (place + root) % ranks;

@@ -8,9 +8,9 @@
 typedef struct simulation {
     nd_cost_clocks clocks;
     const nd_cost_work *work;
-    double *began;   /* [ranks] when it began the part at hand */
-    double *update;  /* [ranks] seconds of updates: of the part at hand */
-    double *updates; /* [ranks] of all parts */
+    double *began;   /* [ranks] start of the current part */
+    double *update;  /* [ranks] seconds of updates in the current part */
+    double *updates; /* [ranks] in all parts */
 } simulation;
 
 static double later(double a, double b)
@@ -23,7 +23,7 @@ int nd_cost_group_of(const nd_cost_work *work, int ranks)
     return work->group > 0 ? work->group : ranks;
 }
 
-/* Pieces that become ready together are one reduction. */
+/* Pieces that become ready together form one reduction. */
 static nd_status reduce(simulation *s, const nd_cost_part *part)
 {
     nd_cost_clocks *c = &s->clocks;
@@ -38,8 +38,8 @@ static nd_status reduce(simulation *s, const nd_cost_part *part)
     return ND_OK;
 }
 
-/* Reduces a part, or none, while ranks compute: for s->update, and so many seconds of passes. Until
- * both are done and the part's norms are told. */
+/* Reduces a part (NULL: none) while ranks compute s->update and `passes` seconds; ends when both
+ * are done and the part's norms are exchanged. */
 static nd_status settle(simulation *s, const nd_cost_part *part, double passes, double losses,
                         nd_cost *cost)
 {
@@ -58,7 +58,7 @@ static nd_status settle(simulation *s, const nd_cost_part *part, double passes, 
         computed = later(computed, done);
         taken = later(taken, c->taken[r]);
         c->clock[r] = later(c->clock[r], done);
-        c->passes_end[r] = 0.0; /* nothing else is beside them */
+        c->passes_end[r] = 0.0; /* nothing else overlaps them */
     }
     nd_cost_allgather(c, losses);
     nd_cost_allgather(c, part ? part->norms : 0.0);
@@ -67,7 +67,7 @@ static nd_status settle(simulation *s, const nd_cost_part *part, double passes, 
     return ND_OK;
 }
 
-/* s->update: what each rank's share of a part's update takes. */
+/* s->update: seconds of each rank's share of a part's update. */
 static void share_update(simulation *s, const nd_cost_part *part, nd_cost *cost)
 {
     const int ranks = s->clocks.m->ranks, group = nd_cost_group_of(s->work, ranks);

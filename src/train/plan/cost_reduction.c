@@ -6,35 +6,35 @@
 
 #include <stdlib.h>
 
-/* A part between two ranks. */
+/* A part sent between two ranks. */
 typedef struct message {
     int32_t from, to, bytes;
     int8_t level;
-    bool started, open, carried; /* sent; receive started; on its way, and then: */
+    /* the send has started; the receive has; both, with these times: */
+    bool started, open, carried;
     double away, here;
 } message;
 
-/* Where a rank stands in what it does. */
+/* A rank's progress. */
 typedef struct place {
-    int64_t at, next_send, next_receive, end; /* among acts */
+    int64_t at, next_send, next_receive, end; /* indices into acts */
     int64_t sends, passed, receives, taken;
-    int32_t leaving[ND_WIRE_DEPTH]; /* the messages it sent last */
-    int32_t waits;                  /* for this message; -1: for none */
-    int level;                      /* at hand */
+    int32_t leaving[ND_WIRE_DEPTH]; /* its last messages */
+    int32_t waits;                  /* the message it waits for; -1: none */
+    int level;                      /* current */
 } place;
 
 enum { LEVELS = 64 };
 
 typedef struct reduction {
     nd_cost_clocks *c;
-    message *messages; /* level by level */
-    int32_t *acts;     /* messages of each rank, rank by rank, in their order */
+    message *messages; /* by level */
+    int32_t *acts;     /* indices of each rank's messages, in its order */
     place *places;     /* [ranks] */
-    int *ready;        /* [ranks] a heap of those that can go on, the earliest first */
+    int *ready;        /* [ranks] heap of ranks that can continue, earliest first */
     int ready_count;
     int64_t level_at[LEVELS + 1];
-    int32_t bytes,
-        finished; /* of the part that is listed; of its finished sum, above level `top` */
+    int32_t bytes, finished; /* of the current part; of its finished sum, above level `top` */
     int top;
 } reduction;
 
@@ -76,7 +76,7 @@ static void list_parts(reduction *r, const nd_cost_work *work, const nd_cost_pie
     }
 }
 
-/* places[].end holds counts; then each rank's part of the acts. */
+/* Turns the counts in places[].end into each rank's range of acts. */
 static void share_acts(reduction *r, int64_t total)
 {
     int64_t at = 0;
@@ -132,7 +132,7 @@ static void wake(reduction *r, int rank, int32_t index, double time)
     push(r, rank);
 }
 
-/* Both sides are there. */
+/* Carries the message once both sides have started it. */
 static void meet(reduction *r, int32_t index, double now)
 {
     message *m = &r->messages[index];
@@ -157,7 +157,7 @@ static void open_receives(reduction *r, int rank)
     }
 }
 
-/* False: it waits, or comes later. */
+/* Whether the message has left; if not, the rank waits or continues later. */
 static bool has_left(reduction *r, int rank, int32_t index)
 {
     double *clock = &r->c->clock[rank];
@@ -188,7 +188,7 @@ static bool all_left(reduction *r, int rank)
     return left;
 }
 
-/* Of the level at hand. */
+/* Starts sends of the current level. */
 static bool send_ahead(reduction *r, int rank)
 {
     place *p = &r->places[rank];

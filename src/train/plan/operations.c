@@ -5,7 +5,7 @@ static double product(int64_t inputs, int64_t outputs)
     return 2.0 * (double)inputs * (double)outputs;
 }
 
-/* A layer's forward pass but for what only the filtered tokens can be spared, and that part. */
+/* A layer's forward pass: the part that all tokens need, and the rest. */
 static double keys_and_values(const nd_model_config *c)
 {
     return 2.0 * product(c->hidden_dim, c->num_kv_heads * c->head_dim);

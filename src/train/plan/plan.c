@@ -28,7 +28,7 @@ static void count_operations(const nd_config *config, nd_model_config model, nd_
     plan->flops_per_step = tokens * nd_model_operations(model, nd_model_extra_heads(&model), 1.0);
     for (int64_t step = 0; step <= last;) {
         const int64_t heads = active_heads(config, &model, step);
-        int64_t same = step, other = last + 1; /* heads are only ever dropped */
+        int64_t same = step, other = last + 1; /* the number of heads never grows */
         while (other - same > 1) {
             const int64_t middle = same + (other - same) / 2;
             *(active_heads(config, &model, middle) == heads ? &same : &other) = middle;
@@ -39,7 +39,7 @@ static void count_operations(const nd_config *config, nd_model_config model, nd_
     }
 }
 
-/* [hardware] cpu_isa may name another machine's; auto is this one's. */
+/* [hardware] cpu_isa may name another machine's; auto means this one. */
 static bool has_slow_bf16(const nd_run *run)
 {
     const nd_cpu_isa isa = (nd_cpu_isa)run->config.hardware.cpu_isa;
@@ -57,7 +57,7 @@ static nd_status plan_rank(const nd_config *config, int rank, nd_plan *plan)
     ND_FAIL_IF(!run, ND_ENOMEM, "no memory for a plan");
     run->config = *config;
     run->comm = &comm;
-    /* A plan asks for no device. */
+    /* A plan needs no device. */
     const nd_cpu_backend_options options = {.threads = 1};
     ND_TRY_GOTO(nd_cpu_backend_create(&options, &run->backend), done);
     ND_TRY_GOTO(nd_run_prepare(run), done);
@@ -141,7 +141,7 @@ static void print_wire(const nd_plan *plan, const nd_config *config, FILE *out)
         fprintf(out, "  approximate: %s\n", approximate);
 }
 
-/* A host has those of its ranks, and where copies are kept, as much again of another host's. */
+/* A host holds its ranks' snapshots and, with copies, as much from another host. */
 static void print_snapshots(const nd_plan *plan, const nd_config *config, FILE *out)
 {
     static const char *const copies[] = {"twice that with several hosts, for copies", "with copies",

@@ -26,10 +26,10 @@ typedef struct table {
     nd_cost_part *parts;
     double *codes, *streams;
     int64_t groups_count, pieces_count;
-    double passes, optimizer; /* seconds: of one rank's micro-batches; of an update of everything */
+    double passes, optimizer; /* seconds: of one rank's micro-batches; of updating everything */
 } table;
 
-/* Operations of the passes of a token as they are done while all heads run. */
+/* Operations of a token's passes while all heads are active. */
 static nd_pass_operations token_operations(const nd_config *c, const nd_model_config *m)
 {
     const double kept = c->training.use_collider ? 1.0 - c->training.collider_sparsity : 1.0;
@@ -69,7 +69,7 @@ static void share_time(table *t)
     t->passes = (m->step - t->optimizer) / ranks;
 }
 
-/* Groups as nd_model_train announces them. */
+/* The groups that nd_model_train announces. */
 static nd_status list_groups(table *t)
 {
     const nd_params *params = &t->run->model->params;
@@ -89,7 +89,7 @@ static nd_status list_groups(table *t)
     return ND_OK;
 }
 
-/* Whether this parameter's subspace is replaced in a step like most others. */
+/* Whether this parameter's subspace is replaced in a typical step. */
 static bool usually_due(const nd_run *run, int64_t index)
 {
     const int64_t every = run->config.training.galore_update_freq;
@@ -99,14 +99,14 @@ static bool usually_due(const nd_run *run, int64_t index)
            nd_projectors_due(p, index, 0, NULL);
 }
 
-/* The part of a parameter's rows that are one owner's. */
+/* The fraction of a parameter's rows that an owner has. */
 static double share_of(const nd_run *run, int64_t index, int owner)
 {
     const int64_t rows = run->model->params.list[index].rows;
     return (double)nd_ownership_span(&run->own, index, owner, rows).count / (double)rows;
 }
 
-/* Weights go around the ring; projectors are broadcast by themselves. */
+/* Weights go around the ring; projectors are broadcast separately. */
 static void add_code_bytes(table *t, int64_t index)
 {
     const nd_run *run = t->run;
@@ -118,7 +118,7 @@ static void add_code_bytes(table *t, int64_t index)
     }
 }
 
-/* The gradients of a group, then the sketches among them. */
+/* Lists the gradients of a group, then its sketches. */
 static void list_pieces(table *t, const group *g, double ready, double seconds_per_flop)
 {
     const nd_run *run = t->run;
@@ -143,7 +143,7 @@ static void list_pieces(table *t, const group *g, double ready, double seconds_p
                                 .taker = nd_ownership_taker(&run->own, i, run->own.owner[i])};
 }
 
-/* As nd_run_create decides. */
+/* The decision of nd_run_create. */
 static bool overlaps(const nd_run *run)
 {
     return run->config.dist.overlap_grad_reduce && run->comm->size > 1;
@@ -156,7 +156,7 @@ static nd_status list_parts(table *t, nd_cost_work *work)
     const nd_params *params = &run->model->params;
     const double local = (double)run->local_micro_batches;
     const double seconds_per_flop = t->optimizer / update_flops(run);
-    int64_t owners = 0; /* of all parameters */
+    int64_t owners = 0; /* summed over parameters */
     for (int64_t i = 0; i < params->count; i++)
         for (int owner = -1; (owner = nd_ownership_next(&run->own, i, owner)) >= 0;)
             owners++;
@@ -191,7 +191,7 @@ static nd_status list_parts(table *t, nd_cost_work *work)
                            .count = immediate ? t->groups_count : 1,
                            .codes = t->codes,
                            .streams = t->streams,
-                           .losses = 24.0 * local, /* three doubles a micro-batch */
+                           .losses = 24.0 * local, /* three doubles per micro-batch */
                            .report = ND_STEP_REPORT_BYTES,
                            .format = (nd_gradient_wire)run->config.dist.grad_comm_dtype,
                            .group = run->own.ranks,
@@ -199,7 +199,7 @@ static nd_status list_parts(table *t, nd_cost_work *work)
     return ND_OK;
 }
 
-/* As a sender decides (dist/shortening.h), if the link is what limits it. */
+/* The sender's decision (dist/shortening.h), assuming that the link is the bottleneck. */
 static bool shortens(const nd_run *run, const nd_plan_machine *m)
 {
     const nd_shorten choice = (nd_shorten)run->config.dist.shorten_gradients;
@@ -210,7 +210,7 @@ static bool shortens(const nd_run *run, const nd_plan_machine *m)
             (choice == ND_SHORTEN_AUTO && m->between.per_byte * ND_SHORTENING_SLOW > 1.0));
 }
 
-/* nd_cost_predict, or what takes its place. */
+/* nd_cost_predict or nd_simulated_step. */
 typedef nd_status (*estimate)(const nd_cost_machine *machine, const nd_cost_work *work,
                               nd_cost *cost);
 
@@ -245,7 +245,7 @@ static nd_status predict(table *t, estimate how, nd_plan_cost *plan)
     return ND_OK;
 }
 
-/* Groups that a run on these hosts would refuse. */
+/* Rejects groups that a run on these hosts would reject. */
 static nd_status check_groups(const nd_config *config, int ranks, int hosts)
 {
     if (config->dist.group_ranks == 0)
@@ -285,7 +285,7 @@ static nd_status estimate_with(estimate how, const nd_config *config, int ranks,
 done:
     if (machine->backend) {
         machine->backend->log = NULL;
-        run->backend = NULL; /* its owner's */
+        run->backend = NULL; /* owned by the caller */
     }
     nd_run_destroy(run);
     free(run);
@@ -311,7 +311,7 @@ nd_status nd_plan_cost_simulate(const nd_config *config, int ranks, const nd_pla
     return ND_OK;
 }
 
-/* Of whole hosts, or within one; beyond 64 ranks of whole ones alone, and not of every size. */
+/* Whole hosts or within a host; above 64 ranks only some sizes of whole hosts. */
 static bool is_candidate(int ranks, int hosts, int size)
 {
     const int local = ranks / hosts;
@@ -380,7 +380,7 @@ void nd_plan_cost_print(const nd_plan_cost *plan, FILE *out)
     fprintf(out, "  forward and backward      %10.4g ms\n", c->passes * ms);
     fprintf(out, "  gradients, beyond them    %10.4g ms\n", c->reduced * ms);
     fprintf(out, "  updates, the longest      %10.4g ms", c->updated * ms);
-    if (!plan->simulated) /* which does not tell ranks apart */
+    if (!plan->simulated) /* it does not distinguish ranks */
         fprintf(out, " (%.4g shared evenly; the least a rank has is %.4g)", plan->update_even * ms,
                 c->idlest * ms);
     fprintf(out, "\n  codes and reports         %10.4g ms\n", c->codes * ms);

@@ -57,20 +57,21 @@ static double reduction_bytes(const nd_run *run, int64_t index, int owner, int64
                                  .format = format_of(run, values)};
     const nd_tree tree = nd_tree_of(comm, split, &piece, 0);
     const double exact = (double)sizeof(float) * (double)count;
+    /* a ring sends every part twice, except in one round */
     if (run->config.dist.grad_reduction == ND_REDUCTION_ALLREDUCE)
-        return 2.0 * (comm->size - 1) * exact; /* a ring takes every part but one round twice */
+        return 2.0 * (comm->size - 1) * exact;
     return nd_tree_sums(&tree) * (double)nd_gradient_wire_bytes(piece.format, count) +
            nd_tree_copies(&tree) * exact;
 }
 
-/* Of a run without rounds, or inside one worker. */
+/* For a run without rounds, or within one worker. */
 static nd_wire_bytes bytes_of_worker(const nd_run *run)
 {
     const nd_params *params = &run->model->params;
     const int ranks = run->comm->size;
     const double every = (double)run->config.training.galore_update_freq;
-    const double takers = ranks - ranks / run->own.ranks; /* of weights: all but their owners */
-    /* A rank tells all others of norms, and 24 bytes for each of its micro-batches. */
+    const double takers = ranks - ranks / run->own.ranks; /* weights go to all but their owners */
+    /* A rank sends norms, and 24 bytes per micro-batch, to all others. */
     nd_wire_bytes b = {.reports =
                            ranks * (ranks - 1.0) *
                            ((double)nd_gradient_reducer_norm_bytes(run->reducer, 0, params->count) +

@@ -54,7 +54,7 @@ nd_status nd_plan_measure_workspace(const nd_config *config, nd_plan *plan)
     return train_narrowed(config, plan->ranks, 1, &seconds, &operations, &plan->workspace);
 }
 
-/* The first step meets every shape for the first time; the second is like all others. */
+/* The first step sees every shape for the first time; the second is typical. */
 nd_status nd_plan_measure_flops(const nd_config *config, int ranks, double *flops)
 {
     double seconds, operations;

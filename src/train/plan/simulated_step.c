@@ -12,21 +12,20 @@
 typedef struct job {
     const nd_cost_machine *machine;
     const nd_cost_work *work;
-    double scale;      /* real bytes a simulated byte */
+    double scale;      /* real bytes per simulated byte */
     size_t part_bytes; /* simulated */
-    float *zeros;      /* as many as the longest piece or buffer takes; every rank's */
-    float **slots;     /* to them */
+    float *zeros;      /* as many as the longest piece or buffer; shared by all ranks */
+    float **slots;     /* pointing to them */
     void **buffers;    /* [group] likewise */
-    size_t *bytes;     /* [group] simulated, of codes */
-    /* [parts + 1] when the last rank had computed; and had reduced; seconds of the
-     * longest update */
+    size_t *bytes;     /* [group] of codes, simulated */
+    /* [parts + 1] when the last rank had computed; and reduced; seconds of the longest update */
     double *computed, *reduced, *update;
-    double updated; /* when the last rank was */
-    uint64_t sent;  /* simulated bytes, by all ranks */
+    double updated; /* when the last rank had updated */
+    uint64_t sent;  /* by all ranks, simulated */
     nd_simulated_costs costs;
 } job;
 
-/* A tensor stays one. */
+/* Never less than one float. */
 static size_t scaled(const job *j, double bytes)
 {
     const double floats = rint(bytes / j->scale / sizeof(float));
@@ -76,7 +75,7 @@ static void compute_until(nd_simulation *s, double time)
     nd_simulation_compute(s, fmax(0.0, time - nd_simulation_now(s)));
 }
 
-/* Pieces that become ready together are one reduction. */
+/* Pieces that become ready together form one reduction. */
 static nd_status reduce_part(nd_simulation *s, const job *j, nd_comm *comm,
                              const nd_cost_part *part, double began)
 {
@@ -123,7 +122,7 @@ static nd_status run_parts(nd_simulation *s, nd_comm *comm, job *j)
 {
     const nd_cost_work *work = j->work;
     const nd_cost_part *parts = work->parts;
-    double update = 0.0; /* to be done beside the next reduction */
+    double update = 0.0; /* during the next reduction */
     for (int64_t i = 0; i < work->count + work->ahead; i++) {
         const int64_t reduced = i - work->ahead;
         const double passes = i < work->count ? parts[i].passes : 0.0;
@@ -173,7 +172,7 @@ static nd_status take_memory(job *j)
                  group = (size_t)nd_cost_group_of(work, j->machine->ranks);
     size_t longest = 0;
     int slots = 0;
-    for (int64_t p = 0; p < work->count; p++) /* a format takes a byte a value at least */
+    for (int64_t p = 0; p < work->count; p++) /* a format has at least one byte per value */
         for (int64_t i = 0; i < work->parts[p].count; i++)
             longest =
                 (size_t)fmax((double)longest, 4.0 * work->parts[p].pieces[i].bytes / j->scale);

@@ -1,5 +1,5 @@
-/* Copies of parts on other ranks, sent in pieces beside the steps that follow: a piece is begun
- * between two steps and goes over the wire while the next one computes. */
+/* Sends copies of parts to other ranks in pieces that overlap the following steps: a piece starts
+ * between two steps and is sent while the next one computes. */
 #include "train/snapshot/snapshot_parts.h"
 
 #include <stdlib.h>
@@ -55,7 +55,7 @@ nd_status nd_snapshot_copy_begin(nd_run *run)
     return status;
 }
 
-/* The bytes of a file before piece `piece` of `pieces`. */
+/* The bytes before piece `piece` of `pieces`. */
 static size_t start_of(size_t bytes, int64_t piece, int64_t pieces)
 {
     return bytes / (size_t)pieces * (size_t)piece + (piece == pieces ? bytes % (size_t)pieces : 0);
@@ -87,6 +87,6 @@ nd_status nd_snapshot_copy_advance(nd_run *run, bool *done)
 void nd_snapshot_copy_abandon(nd_run *run)
 {
     if (run->saving.snapshots->stage == ND_SNAPSHOT_COPYING)
-        run->comm->ops.finish(run->comm); /* an error of it comes again */
+        run->comm->ops.finish(run->comm); /* its error is returned again later */
     unmap(&run->saving.snapshots->copy);
 }

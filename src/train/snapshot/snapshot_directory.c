@@ -1,4 +1,4 @@
-/* Where snapshots lie. */
+/* Directories of snapshots. */
 #include "core/base/durable_file.h"
 #include "train/snapshot/snapshot_parts.h"
 
@@ -82,7 +82,7 @@ nd_status nd_snapshot_remove(const nd_run *run, int64_t keep, int64_t up_to)
     ND_TRY(run_path(run, of_run));
     ND_TRY(nd_snapshot_place(run, place));
     ND_TRY(remove_steps(place, keep, up_to));
-    if (rmdir(place) == 0 && rmdir(of_run) == 0) /* only where nothing is left in them */
+    if (rmdir(place) == 0 && rmdir(of_run) == 0) /* only if they are empty */
         rmdir(run->saving.snapshots->root);
     return ND_OK;
 }

@@ -1,5 +1,5 @@
-/* The newest whole snapshot, whoever holds its parts: leaders tell of the manifests on their hosts;
- * of each, newest first, ranks check the parts that lie on theirs and tell each other. */
+/* Finds the newest complete snapshot, wherever its parts are: leaders report the manifests on their
+ * hosts; for each, newest first, ranks verify the parts on their hosts and share the results. */
 #include "core/base/directory.h"
 #include "core/base/durable_file.h"
 #include "train/checkpoint/manifest.h"
@@ -42,7 +42,7 @@ nd_status nd_snapshot_share_texts(nd_run *run, nd_snapshot_found *texts, int roo
     return comm->ops.broadcast(comm, texts->manifest_text, sizes[1], root);
 }
 
-/* What the manifest of a step on this host says; step -1 where there is none of this run. */
+/* Reads the manifest of a step on this host; step -1 if this run has none. */
 static void look(const nd_run *run, int64_t step, generation *g)
 {
     char path[ND_CHECKPOINT_PATH_MAX];
@@ -74,7 +74,7 @@ static void list_here(const nd_run *run, generation mine[GENERATIONS])
     free(steps.list);
 }
 
-/* The newest of all that is older than `before`, and a rank on whose host its manifest lies. */
+/* The newest older than `before`, and a rank on whose host its manifest is. */
 static const generation *newest_before(const generation *all, int count, const generation *before,
                                        int *rank)
 {
@@ -123,7 +123,7 @@ static nd_status read_tensors(const nd_checkpoint *c, const char *file)
     return status;
 }
 
-/* Whether this part lies here whole: every tensor of it has its checksum. */
+/* Whether this part is here undamaged: every tensor has its checksum. */
 static bool check_part(const nd_run *run, nd_checkpoint *c, int64_t file, nd_snapshot_part part,
                        int rank)
 {
@@ -138,7 +138,7 @@ static bool check_part(const nd_run *run, nd_checkpoint *c, int64_t file, nd_sna
     return whole;
 }
 
-/* Ranks of a host share the work: the ones before this rank on its host take the files before. */
+/* The ranks of a host share the files in their order. */
 static void check_here(const nd_run *run, nd_checkpoint *c, unsigned char *mine)
 {
     const nd_hosts *hosts = &run->saving.snapshots->hosts;
@@ -158,7 +158,7 @@ static void check_here(const nd_run *run, nd_checkpoint *c, unsigned char *mine)
     }
 }
 
-/* The first file that no rank has; -1: the snapshot is whole. */
+/* The first file that no rank has; -1: the snapshot is complete. */
 static int64_t first_missing(const nd_snapshot_found *found, int ranks)
 {
     const int64_t files = found->c.file_count;
@@ -188,7 +188,7 @@ static nd_status gather_parts(nd_run *run, nd_snapshot_found *found)
     return status;
 }
 
-/* Errors of this snapshot, which the ranks agreed on, leave found->any false. */
+/* Errors of this snapshot, on which ranks agreed, leave found->any false. */
 static nd_status try_one(nd_run *run, const generation *g, int holder, nd_snapshot_found *found)
 {
     nd_comm *comm = run->comm;

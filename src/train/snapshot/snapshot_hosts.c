@@ -40,7 +40,7 @@ void nd_hosts_free(nd_hosts *hosts)
     *hosts = (nd_hosts){0};
 }
 
-/* The place of a rank when ranks are ordered by host, and the rank at a place. */
+/* The position of a rank when ranks are ordered by host, and the rank at a position. */
 static int place_of(const nd_hosts *hosts, int ranks, int rank)
 {
     int place = 0;

@@ -31,7 +31,7 @@ static void list_present(const nd_run *run, FILE *out)
         }
 }
 
-/* Those of the file whose hosts have no rank now. */
+/* Hosts in the file that have no rank now. */
 static nd_status list_absent(nd_run *run, const char *path, bool ended, FILE *out)
 {
     void *text;

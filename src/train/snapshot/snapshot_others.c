@@ -36,7 +36,7 @@ static bool is_run_id(const char *name)
     return strlen(name) == ND_RUN_ID_SIZE - 1 && strspn(name, "0123456789abcdef") == strlen(name);
 }
 
-/* The configuration that lies with a snapshot. */
+/* The configuration stored with a snapshot. */
 static nd_status read_config(const char *place, int64_t step, nd_config *config)
 {
     char name[ND_CHECKPOINT_NAME_MAX], directory[ND_CHECKPOINT_PATH_MAX],
@@ -95,7 +95,7 @@ static void remove_if_over(nd_run *run, const char *of_run, const char *id, nd_c
         nd_checkpoint_steps_list(place, "", &steps) != ND_OK)
         return;
     const char *directory = config->logging.run_dir;
-    nd_status status = ND_ECHECKPOINT; /* the newest may have no configuration yet */
+    nd_status status = ND_ECHECKPOINT; /* the newest may still lack its configuration */
     for (int i = steps.count - 1; status != ND_OK && i >= 0; i--)
         status = read_config(place, steps.list[i], config);
     const int64_t newest = steps.count > 0 ? steps.list[steps.count - 1] : 0;
@@ -113,7 +113,7 @@ static void remove_if_over(nd_run *run, const char *of_run, const char *id, nd_c
     free(steps.list);
 }
 
-/* The ids of other runs that have something here come first in *names; returns how many. */
+/* Moves the ids of other runs with snapshots here to the front of *names; returns their number. */
 static int list_others(const nd_run *run, nd_names *names)
 {
     if (nd_directory_names(run->saving.snapshots->root, names) != ND_OK)

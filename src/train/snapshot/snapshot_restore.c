@@ -1,12 +1,12 @@
-/* Going on from a snapshot: a host reads what its ranks own from memory; parts that it lacks come
- * from a rank that has them, and stay there as parts of the snapshot. */
+/* Resumes from a snapshot: a host reads what its ranks own from memory; parts it lacks come from a
+ * rank that has them, and stay there as parts of the snapshot. */
 #include "core/base/durable_file.h"
 #include "train/snapshot/snapshot_parts.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-/* The lowest rank (of `host`, or of any where it is -1) that found file `i`; -1: none. */
+/* The lowest rank (on `host`; -1: any) that has file `i`; -1: none. */
 static int holder_of(const nd_run *run, const nd_snapshot_found *found, int64_t i, int host)
 {
     for (int r = 0; r < run->comm->size; r++)
@@ -32,7 +32,7 @@ static int64_t file_index(const nd_checkpoint *c, const char *name)
     return i;
 }
 
-/* Whether this rank restores something from tensor `t`, all of it or, of a slice, some. */
+/* Whether this rank restores some of tensor `t` (of a slice: some of its bytes). */
 static bool needs(const nd_run *run, const nd_checkpoint_tensor *t, int64_t param, const char *part)
 {
     const nd_param *p = &run->model->params.list[param];
@@ -47,7 +47,7 @@ static bool needs(const nd_run *run, const nd_checkpoint_tensor *t, int64_t para
         t, from, nd_checkpoint_row_at(p, whole, span.first + span.count) - from);
 }
 
-/* mine[file]: whether this rank restores something from there. */
+/* mine[file]: whether this rank restores something from it. */
 static void find_needs(const nd_run *run, const nd_checkpoint *c, unsigned char *mine)
 {
     const int64_t units = nd_checkpoint_units(run);
@@ -61,7 +61,7 @@ static void find_needs(const nd_run *run, const nd_checkpoint *c, unsigned char 
     }
 }
 
-/* needed[host * files + file]: whether a rank there does. Collective. */
+/* needed[host * files + file]: whether a rank on the host does. Collective. */
 static nd_status share_needs(nd_run *run, const nd_checkpoint *c, bool *needed)
 {
     nd_comm *comm = run->comm;
@@ -82,11 +82,11 @@ static nd_status share_needs(nd_run *run, const nd_checkpoint *c, bool *needed)
     return status;
 }
 
-/* A file on its way from one rank to another. */
+/* A file sent from one rank to another. */
 typedef struct transfer {
     int from, to;
     int64_t file;
-    void *data; /* here, where this rank is one of the two */
+    void *data; /* mapped, if this rank is one of the two */
     size_t bytes;
 } transfer;
 
@@ -132,7 +132,7 @@ static nd_status open_ends(const nd_run *run, const nd_snapshot_found *found, tr
     return ND_OK;
 }
 
-/* Every rank takes part in each exchange, most with nothing to send. */
+/* Every rank takes part in each exchange, most without data. */
 static nd_status exchange(nd_run *run, nd_snapshot_found *found, const transfer *t)
 {
     nd_comm *comm = run->comm;

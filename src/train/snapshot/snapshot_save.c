@@ -153,7 +153,7 @@ static void forget(nd_run *run)
     run->saving.snapshot = NULL;
 }
 
-/* All ranks agreed on the error: nobody writes any more. Only those of the comm go up. */
+/* All ranks know the error and none writes any more. Returns only errors of the comm. */
 static nd_status fail(nd_run *run, nd_status status)
 {
     nd_snapshots *s = run->saving.snapshots;
@@ -175,7 +175,7 @@ static nd_status fail(nd_run *run, nd_status status)
     return ND_OK;
 }
 
-/* On the leader room is made first, so that two generations are all that is ever held. */
+/* The leader first makes room, so that there are never more than two generations. */
 static nd_status prepare(nd_run *run)
 {
     nd_snapshots *s = run->saving.snapshots;
@@ -226,7 +226,7 @@ nd_status nd_snapshot_begin(nd_run *run)
     return status;
 }
 
-/* Rank 0's texts, after the tables are gathered. */
+/* Rank 0's texts, once the tables are gathered. */
 static nd_status make_texts(nd_run *run, nd_snapshot_found *texts)
 {
     nd_save *save = run->saving.snapshot;
@@ -270,7 +270,7 @@ static void complete(nd_run *run)
     forget(run);
 }
 
-/* Without copies the snapshot is whole as long as all hosts are there. */
+/* Without copies the snapshot is complete as long as all hosts live. */
 static nd_status begin_copies(nd_run *run)
 {
     nd_snapshots *s = run->saving.snapshots;
@@ -334,7 +334,7 @@ nd_status nd_snapshots_drop(nd_run *run, int64_t after)
     if (!s)
         return ND_OK;
     forget(run);
-    ND_TRY(nd_run_agree(run->comm, ND_OK)); /* nobody writes */
+    ND_TRY(nd_run_agree(run->comm, ND_OK)); /* nobody writes any more */
     if (s->whole > after)
         s->whole = -1;
     if (nd_snapshot_leads(run))
