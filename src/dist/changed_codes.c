@@ -19,8 +19,8 @@ static int64_t next_change(const int8_t *before, const int8_t *now, int64_t coun
     return at;
 }
 
-size_t nd_changed_codes_make(const int8_t *before, const int8_t *now, int64_t count, uint8_t *out,
-                             size_t capacity)
+size_t nd_changed_codes_encode(const int8_t *before, const int8_t *now, int64_t count, uint8_t *out,
+                               size_t capacity)
 {
     size_t used = 0;
     int64_t from = 0;

@@ -14,8 +14,8 @@
 /* Encodes the changes from before[count] to now[count] into `out` and returns the bytes written.
  * Returns capacity + 1 when they need more than `capacity` bytes; the contents of `out` are then
  * undefined. Host memory. */
-size_t nd_changed_codes_make(const int8_t *before, const int8_t *now, int64_t count, uint8_t *out,
-                             size_t capacity);
+size_t nd_changed_codes_encode(const int8_t *before, const int8_t *now, int64_t count, uint8_t *out,
+                               size_t capacity);
 
 /* Applies the changes in[bytes] to codes[count]. Host memory. Errors: ND_EPEER when a change lies
  * beyond the last code. */

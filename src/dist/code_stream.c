@@ -107,7 +107,7 @@ static nd_status make_entry(const nd_code_stream *s, nd_model *model, int64_t in
     ND_TRY(b->ops.download(b, *at, w->scales.data, scales));
     uint8_t *codes = (uint8_t *)*at + scales + sizeof all_codes;
     if (!whole)
-        used = nd_changed_codes_make(s->before.data, now, count, codes, scratch);
+        used = nd_changed_codes_encode(s->before.data, now, count, codes, scratch);
     const uint32_t length = used > scratch ? all_codes : (uint32_t)used;
     memcpy(*at + scales, &length, sizeof length);
     if (length == all_codes)

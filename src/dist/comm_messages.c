@@ -10,7 +10,7 @@
 #include <string.h>
 
 typedef struct message_context {
-    nd_comm_end end;
+    nd_comm_shutdown end;
     nd_wire *wire;
     nd_part_reduction *reduction;
     void *staged;         /* [ND_WIRE_PART_BYTES] staging buffer for broadcasts of device memory */
@@ -267,7 +267,7 @@ static bool is_exact(const nd_comm_job *job)
 }
 
 /* How many of the first jobs can be merged. */
-static int64_t together(const nd_comm_job *jobs, int64_t count)
+static int64_t count_mergeable(const nd_comm_job *jobs, int64_t count)
 {
     int64_t n = 1;
     while (n < count && is_exact(&jobs[n]) && jobs[n].split.leaves == jobs[0].split.leaves)
@@ -292,7 +292,7 @@ static nd_status agree_on_least(nd_comm *comm, int64_t *value)
 }
 
 /* Merges the pieces of several reductions into one. */
-static nd_status reduce_together(nd_comm *comm, const nd_comm_job *jobs, int64_t count)
+static nd_status reduce_merged(nd_comm *comm, const nd_comm_job *jobs, int64_t count)
 {
     int64_t total = 0, at = 0;
     for (int64_t i = 0; i < count; i++)
@@ -312,7 +312,8 @@ static nd_status reduce_together(nd_comm *comm, const nd_comm_job *jobs, int64_t
 
 /* Queued reductions, which the link could not keep up with, are merged: one larger reduction has
  * more parts to overlap. Ranks merge as many as the slowest has queued. */
-static nd_status work_on_wire(nd_comm *comm, const nd_comm_job *jobs, int64_t count, int64_t *taken)
+static nd_status run_reductions(nd_comm *comm, const nd_comm_job *jobs, int64_t count,
+                                int64_t *taken)
 {
     const nd_comm_job *job = &jobs[0];
     *taken = 1;
@@ -327,21 +328,21 @@ static nd_status work_on_wire(nd_comm *comm, const nd_comm_job *jobs, int64_t co
     int64_t least = 1;
     ND_TRY(nd_wire_begin(wire_of(comm), ND_COLLECTIVE_REDUCTION, job->step, job->phase));
     if (is_exact(job)) {
-        least = together(jobs, count);
+        least = count_mergeable(jobs, count);
         nd_wire_subject(wire_of(comm), job->pieces[0].name);
         ND_TRY(agree_on_least(comm, &least));
         ND_TRY(nd_wire_begin(wire_of(comm), ND_COLLECTIVE_REDUCTION, job->step, job->phase));
     }
     *taken = least;
     comm->batches++;
-    return reduce_together(comm, jobs, least);
+    return reduce_merged(comm, jobs, least);
 }
 
 /* Runs on the queue's thread. */
-static nd_status work_beside(nd_comm *comm, const nd_comm_job *jobs, int64_t count, int64_t *taken)
+static nd_status run_queued(nd_comm *comm, const nd_comm_job *jobs, int64_t count, int64_t *taken)
 {
     nd_wire_set_yielding(wire_of(comm), true);
-    const nd_status status = work_on_wire(comm, jobs, count, taken);
+    const nd_status status = run_reductions(comm, jobs, count, taken);
     nd_wire_set_yielding(wire_of(comm), false);
     return status;
 }
@@ -358,7 +359,7 @@ static void abort_all(nd_comm *comm, int exit_code)
 
 static nd_status begin(nd_comm *comm, nd_comm_job job)
 {
-    static const nd_comm_worker worker = {work_beside, interrupt, abort_all};
+    static const nd_comm_worker worker = {run_queued, interrupt, abort_all};
     message_context *context = comm->context;
     if (!context->queue)
         ND_TRY(nd_comm_queue_create(comm, &worker, &context->queue));
@@ -416,7 +417,8 @@ static void messages_destroy(nd_comm *comm)
     finish_begun(comm); /* its error is that of the wire */
     nd_comm_queue_destroy(context->queue);
     context->queue = NULL;
-    if (context->end.meets && (nd_wire_failed(context->wire) || messages_barrier(comm) != ND_OK)) {
+    if (context->end.synchronizes &&
+        (nd_wire_failed(context->wire) || messages_barrier(comm) != ND_OK)) {
         fprintf(stderr, "nanochat_dist: rank %d: error: %s\n", comm->rank, nd_error_get()->message);
         messages_abort(comm, nd_error_exit_code(ND_EPEER));
     }
@@ -446,7 +448,7 @@ static const nd_comm_ops operations = {.destroy = messages_destroy,
                                        .abort = messages_abort};
 
 nd_status nd_comm_over_messages(nd_comm *comm, const char *name, nd_transport *transport,
-                                nd_comm_end end)
+                                nd_comm_shutdown end)
 {
     message_context *context = calloc(1, sizeof *context);
     void *staged = malloc(ND_WIRE_PART_BYTES);

@@ -53,7 +53,7 @@ void nd_comm_library(char *text, size_t size)
 /* Every rank takes part in the split, even for a part of one rank. */
 static nd_status make_part(nd_comm *comm, nd_comm_subset of, nd_comm *part)
 {
-    const nd_comm_end end = {.abort = abort_all};
+    const nd_comm_shutdown end = {.abort = abort_all};
     nd_transport *transport = NULL;
     MPI_Comm ranks;
     ND_TRY(check(comm, MPI_Comm_split(MPI_COMM_WORLD, of.first, comm->rank, &ranks),
@@ -70,7 +70,7 @@ static nd_status make_part(nd_comm *comm, nd_comm_subset of, nd_comm *part)
 
 nd_status nd_comm_create_mpi(nd_comm **comm)
 {
-    nd_comm_end end = {.abort = abort_all, .part = make_part};
+    nd_comm_shutdown end = {.abort = abort_all, .part = make_part};
     nd_transport *transport = NULL;
     nd_comm *made = calloc(1, sizeof *made);
     ND_FAIL_IF(!made, ND_ENOMEM, "no memory for the communicator");
@@ -78,7 +78,7 @@ nd_status nd_comm_create_mpi(nd_comm **comm)
     MPI_Initialized(&initialized);
     if (!initialized) {
         MPI_Init_thread(NULL, NULL, MPI_THREAD_SERIALIZED, &provided);
-        end.meets = true; /* who called MPI_Init calls MPI_Finalize */
+        end.synchronizes = true; /* who called MPI_Init calls MPI_Finalize */
         end.close = finalize;
     }
     MPI_Query_thread(&provided);

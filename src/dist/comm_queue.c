@@ -55,7 +55,7 @@ static void report_error_before_abort(nd_comm_queue *q)
 }
 
 /* Holds the lock on entry and exit. */
-static void work_off(nd_comm_queue *q)
+static void run_jobs(nd_comm_queue *q)
 {
     const int64_t count = q->begun - q->done;
     int64_t taken = 1;
@@ -86,7 +86,7 @@ static void *thread_main(void *context)
     pthread_mutex_lock(&q->lock);
     while (!q->closing) {
         if (q->done < q->begun && q->error.status == ND_OK)
-            work_off(q);
+            run_jobs(q);
         else
             pthread_cond_wait(&q->changed, &q->lock);
     }

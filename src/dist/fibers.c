@@ -85,7 +85,7 @@ static void give_error_back(const fiber *resumed)
         nd_error_set(resumed->error);
 }
 
-static void leave_for(nd_fibers *f, int next)
+static void switch_to(nd_fibers *f, int next)
 {
     fiber *from = at(f, f->running), *to = at(f, next);
     keep_error(from);
@@ -105,9 +105,9 @@ static void leave_for(nd_fibers *f, int next)
 }
 
 /* Switches to the earliest fiber that can continue, or home if none can. */
-static void leave(nd_fibers *f)
+static void switch_to_next(nd_fibers *f)
 {
-    leave_for(f, f->ready_count > 0 ? pop(f) : HOME);
+    switch_to(f, f->ready_count > 0 ? pop(f) : HOME);
 }
 
 /* makecontext passes int. */
@@ -127,7 +127,7 @@ static void begin(unsigned high, unsigned low)
     f->main(f->context, f->running);
     at(f, f->running)->ended = true;
     f->alive--;
-    leave(f);
+    switch_to_next(f);
 }
 
 nd_status nd_fibers_create(int count, void (*main)(void *context, int fiber), void *context,
@@ -194,7 +194,7 @@ void nd_fibers_run(nd_fibers *f)
         for (int i = 0; i < f->count; i++)
             if (f->list[i].stuck && f->list[i].blocked)
                 nd_fibers_wake(f, i, f->list[i].clock);
-        leave(f);
+        switch_to_next(f);
     }
 #if defined(__SANITIZE_THREAD__)
     for (int i = 0; i < f->count; i++)
@@ -216,14 +216,14 @@ void nd_fibers_sleep(nd_fibers *f, double time)
     if (f->ready_count == 0 || before(f, f->running, f->ready[0]))
         return;
     push(f, f->running);
-    leave(f);
+    switch_to_next(f);
 }
 
 bool nd_fibers_block(nd_fibers *f)
 {
     fiber *me = at(f, f->running);
     me->blocked = true;
-    leave(f);
+    switch_to_next(f);
     return !me->stuck;
 }
 

@@ -130,7 +130,7 @@ const void *nd_wire_received(const nd_wire *wire, int64_t number)
 
 void nd_wire_take_shorter(nd_wire *wire, bool takes)
 {
-    wire->transport->takes_shorter = takes;
+    wire->transport->accepts_short = takes;
 }
 
 int nd_wire_received_bytes(const nd_wire *wire)
@@ -157,7 +157,7 @@ nd_status nd_wire_finish_send(nd_wire *wire, int64_t number)
 void nd_wire_give_up(nd_wire *wire)
 {
     wire->transport->failed = true;
-    wire->transport->ops.let_go(wire->transport);
+    wire->transport->ops.cancel(wire->transport);
 }
 
 /* A transfer in parts: a message in, a message out, or both. */

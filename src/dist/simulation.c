@@ -46,7 +46,8 @@ static nd_status create_comm(nd_simulation *s, int rank, nd_comm **comm)
         return status;
     }
     *comm = &made->base;
-    return nd_comm_over_messages(*comm, "simulated", transport, (nd_comm_end){.abort = abort_all});
+    return nd_comm_over_messages(*comm, "simulated", transport,
+                                 (nd_comm_shutdown){.abort = abort_all});
 }
 
 static nd_status run_rank(nd_simulation *s, int rank)

@@ -52,7 +52,7 @@ typedef struct nd_transport_ops {
 
     /* After an error: cancels receives as far as possible, so that nothing arrives in memory that
      * its owner is about to free. */
-    void (*let_go)(nd_transport *transport);
+    void (*cancel)(nd_transport *transport);
 
     /* nd_wire_set_yielding and nd_wire_interrupt. */
     void (*set_yielding)(nd_transport *transport, bool yields);
@@ -64,7 +64,7 @@ struct nd_transport {
     nd_comm *comm; /* not owned */
     nd_situation situation;
     bool failed;
-    bool takes_shorter; /* in: receives that start from now on accept shorter messages */
+    bool accepts_short; /* in: receives that start from now on accept shorter messages */
     int received;       /* bytes of the receive that was waited for last */
 };
 

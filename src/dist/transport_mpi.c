@@ -22,7 +22,7 @@ static const double notice_seconds = 0.2; /* from a signal to the report of a st
 typedef struct message {
     MPI_Request request; /* MPI_REQUEST_NULL: none */
     int peer, bytes;
-    bool receives, takes_shorter;
+    bool receives, accepts_short;
 } message;
 
 typedef struct mpi_transport {
@@ -266,7 +266,7 @@ static nd_status wait_for(nd_transport *transport, int slot)
         return ND_OK;
     MPI_Get_count(&s, MPI_BYTE, &count);
     if (s.MPI_TAG != tag_of(t) ||
-        (m->takes_shorter ? count < 0 || count > m->bytes : count != m->bytes))
+        (m->accepts_short ? count < 0 || count > m->bytes : count != m->bytes))
         return refused(t, m->peer, MPI_SUCCESS, s.MPI_TAG, count, m->bytes);
     t->base.received = count;
     return ND_OK;
@@ -294,13 +294,13 @@ static nd_status receive_message(nd_transport *transport, int slot, void *data, 
 {
     mpi_transport *t = of(transport);
     message *m = &t->slots[slot];
-    *m = (message){MPI_REQUEST_NULL, from, bytes, true, transport->takes_shorter};
+    *m = (message){MPI_REQUEST_NULL, from, bytes, true, transport->accepts_short};
     return start(t, slot,
                  MPI_Irecv(data, bytes, MPI_BYTE, from, MPI_ANY_TAG, t->ranks, &m->request));
 }
 
 /* Cancels receives; one that has matched its message cannot be, and like sends gets time to end. */
-static void let_go(nd_transport *transport)
+static void cancel(nd_transport *transport)
 {
     mpi_transport *t = of(transport);
     double left = settle_seconds;
@@ -328,7 +328,7 @@ nd_status nd_transport_mpi_create(nd_comm *comm, MPI_Comm ranks, nd_transport **
     int *limit = NULL, found = 0;
     MPI_Comm_get_attr(MPI_COMM_WORLD, MPI_TAG_UB, &limit, &found);
     made->base = (nd_transport){.ops = {destroy, now, send_message, receive_message, wait_for,
-                                        let_go, set_yielding, interrupt},
+                                        cancel, set_yielding, interrupt},
                                 .comm = comm,
                                 .situation = {.rank = comm->rank}};
     made->ranks = ranks;

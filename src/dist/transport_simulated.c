@@ -13,7 +13,7 @@ struct message {
     enum { NONE, POSTED, MATCHED } state;
     int rank, peer, bytes;
     int came; /* received bytes */
-    bool takes_shorter;
+    bool accepts_short;
     bool receives;
     void *data;
     int kind; /* kind and number of the collective */
@@ -28,7 +28,7 @@ typedef struct queue {
     message *first, **last;
 } queue;
 
-struct nd_simulated_end {
+struct nd_simulated_endpoint {
     message slots[ND_TRANSPORT_SLOTS];
     /* messages to this rank and receives of this rank that have no partner yet */
     queue sends, receives;
@@ -104,7 +104,7 @@ static void append(queue *q, message *m)
 
 static void go_on(const nd_simulated_net *net, const message *m)
 {
-    nd_simulated_end *end = &net->ends[m->rank];
+    nd_simulated_endpoint *end = &net->ends[m->rank];
     if (end->waits != m)
         return;
     end->waits = NULL;
@@ -117,7 +117,7 @@ static void meet(nd_simulated_net *net, message *send, message *receive)
                    &send->done, &receive->done);
     send->state = receive->state = MATCHED;
     const bool fits =
-        receive->takes_shorter ? send->bytes <= receive->bytes : send->bytes == receive->bytes;
+        receive->accepts_short ? send->bytes <= receive->bytes : send->bytes == receive->bytes;
     receive->came = send->bytes;
     if (!fits || send->sequence != receive->sequence)
         receive->stranger = send;
@@ -136,7 +136,7 @@ static message *post(simulated_transport *t, int slot, bool receives, void *data
                    .peer = peer,
                    .bytes = bytes,
                    .receives = receives,
-                   .takes_shorter = receives && t->base.takes_shorter,
+                   .accepts_short = receives && t->base.accepts_short,
                    .data = data,
                    .kind = t->base.situation.kind,
                    .sequence = t->base.situation.sequence};
@@ -159,7 +159,7 @@ static nd_status send_message(nd_transport *transport, int slot, const void *dat
 static nd_status receive_message(nd_transport *transport, int slot, void *data, int bytes, int from)
 {
     simulated_transport *t = of(transport);
-    nd_simulated_end *mine = &t->net->ends[transport->comm->rank];
+    nd_simulated_endpoint *mine = &t->net->ends[transport->comm->rank];
     message *receive = post(t, slot, true, data, bytes, from);
     message *send = take(&mine->sends, from, transport->comm->rank);
     if (send)
@@ -195,7 +195,7 @@ static nd_status wait_for(nd_transport *transport, int slot)
     simulated_transport *t = of(transport);
     nd_simulated_net *net = t->net;
     const nd_simulated_machine *machine = &net->machine;
-    nd_simulated_end *end = &net->ends[transport->comm->rank];
+    nd_simulated_endpoint *end = &net->ends[transport->comm->rank];
     message *m = &end->slots[slot];
     if (m->state == NONE)
         return ND_OK;
@@ -223,7 +223,7 @@ static nd_status wait_for(nd_transport *transport, int slot)
 }
 
 /* Drops posted messages, whose memory may be freed. */
-static void let_go(nd_transport *transport)
+static void cancel(nd_transport *transport)
 {
     nd_simulated_net *net = of(transport)->net;
     const int rank = transport->comm->rank;
@@ -252,7 +252,7 @@ nd_status nd_transport_simulated_create(nd_simulated_net *net, nd_comm *comm,
     simulated_transport *made = calloc(1, sizeof *made);
     ND_FAIL_IF(!made, ND_ENOMEM, "no memory for the messages of rank %d", comm->rank);
     made->base = (nd_transport){.ops = {destroy, now, send_message, receive_message, wait_for,
-                                        let_go, set_yielding, interrupt},
+                                        cancel, set_yielding, interrupt},
                                 .comm = comm,
                                 .situation = {.rank = comm->rank}};
     made->net = net;

@@ -6,14 +6,14 @@
 #include "dist/simulation.h"
 #include "dist/transport.h"
 
-typedef struct nd_simulated_end nd_simulated_end;
+typedef struct nd_simulated_endpoint nd_simulated_endpoint;
 
 /* State shared by the ranks of a job. */
 typedef struct nd_simulated_net {
     nd_simulated_machine machine;
     nd_fibers *fibers; /* not owned */
     nd_links links;
-    nd_simulated_end *ends; /* [ranks] messages in flight */
+    nd_simulated_endpoint *ends; /* [ranks] messages in flight */
     bool aborted;
 } nd_simulated_net;
 

@@ -129,7 +129,7 @@ static nd_status make(nd_weight_gather *gather, nd_model *model, const nd_view *
     for (entry e = {.index = -1}; next_entry(gather, model, rank, &e);) {
         const nd_cview master = nd_as_const(masters[e.index]);
         if (!whole && nd_weight_gather_changes(gather, model, e.index)) {
-            ND_TRY(nd_weight_delta_make(b, &e.w, master, gather->scratch, at));
+            ND_TRY(nd_weight_delta_encode(b, &e.w, master, gather->scratch, at));
             ND_TRY(nd_weight_delta_apply(b, &e.w, gather->scratch, at));
         } else {
             ND_TRY(load(model, &e, master));

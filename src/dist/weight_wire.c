@@ -83,8 +83,8 @@ static nd_cview read_part(nd_cview v, int64_t first, int64_t count)
                        count);
 }
 
-nd_status nd_weight_delta_make(nd_backend *b, const nd_weight *w, nd_cview master, nd_view scratch,
-                               char *at)
+nd_status nd_weight_delta_encode(nd_backend *b, const nd_weight *w, nd_cview master,
+                                 nd_view scratch, char *at)
 {
     const int64_t total = nd_view_count(master);
     for (int64_t first = 0; first < total; first += scratch.cols) {

@@ -29,6 +29,6 @@ nd_status nd_weight_wire_unpack(nd_backend *b, const nd_weight *w, nd_weight_wir
 
 /* Encode the change from the replica `w` to `master`, and add the change at `at` to the replica.
  * scratch: f32 [1, n], n a multiple of ND_DELTA_BLOCK; overwritten. */
-nd_status nd_weight_delta_make(nd_backend *b, const nd_weight *w, nd_cview master, nd_view scratch,
-                               char *at);
+nd_status nd_weight_delta_encode(nd_backend *b, const nd_weight *w, nd_cview master,
+                                 nd_view scratch, char *at);
 nd_status nd_weight_delta_apply(nd_backend *b, const nd_weight *w, nd_view scratch, char *at);

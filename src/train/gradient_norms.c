@@ -114,8 +114,8 @@ static nd_status own_squares(const nd_gradient_reducer *r, int64_t first, int64_
 
 /* A number of `owner`; if copies in other groups differ, the non-finite one, so that all judge
  * alike. */
-static double told(const nd_gradient_reducer *r, const double *all, int64_t each, int owner,
-                   int64_t at)
+static double reported(const nd_gradient_reducer *r, const double *all, int64_t each, int owner,
+                       int64_t at)
 {
     double value = all[owner * each + at];
     for (int rank = owner; rank < r->comm->size; rank += r->own->ranks)
@@ -134,7 +134,7 @@ static double square_of(const nd_gradient_reducer *r, int64_t index, const doubl
             nd_ownership_span(r->own, index, owner, r->params->list[index].rows);
         const int64_t blocks = r->own->rows[index] ? blocks_in(r, index, span.count) : 1;
         for (int64_t k = 0; k < blocks; k++)
-            sum += told(r, all, each, owner, at + k);
+            sum += reported(r, all, each, owner, at + k);
     }
     return sum;
 }

@@ -69,7 +69,7 @@ static nd_status open_jsonl(const nd_run *run, nd_metrics *metrics)
 }
 
 /* Logs the error once and clears it: a run continues without metrics. */
-static void go_without(nd_run *run, nd_status status)
+static void warn_and_continue(nd_run *run, nd_status status)
 {
     if (status == ND_OK)
         return;
@@ -83,12 +83,12 @@ void nd_metrics_open(nd_run *run, nd_metrics *metrics)
     *metrics = (nd_metrics){.opened = true};
     path_of(run, path);
     if (run->restored.step > 0)
-        go_without(run, drop_later_steps(path, run->restored.step));
-    go_without(run, open_jsonl(run, metrics));
+        warn_and_continue(run, drop_later_steps(path, run->restored.step));
+    warn_and_continue(run, open_jsonl(run, metrics));
     if (!run->config.logging.tensorboard)
         return;
     snprintf(path, sizeof path, "%s/tensorboard", run->config.logging.run_dir);
-    go_without(run, nd_tensorboard_open(path, run->restored.step, &metrics->tensorboard));
+    warn_and_continue(run, nd_tensorboard_open(path, run->restored.step, &metrics->tensorboard));
 }
 
 void nd_metrics_close(nd_metrics *metrics)
@@ -210,7 +210,7 @@ static nd_status write_line(nd_metrics *metrics, const nd_run *run, const json_t
 static void note_missing(nd_metrics *metrics, nd_run *run, nd_status status)
 {
     if (status != ND_OK && metrics->missing++ == 0)
-        go_without(run, status);
+        warn_and_continue(run, status);
     nd_error_clear();
     if (status != ND_OK || metrics->missing == 0)
         return;

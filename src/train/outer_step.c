@@ -210,7 +210,7 @@ static size_t message_bytes(const nd_run *run, const part *p)
 }
 
 /* Encodes d_k of this rank's workers to `out`. */
-static nd_status make_changes(const nd_run *run, const part *p, char *out)
+static nd_status encode_changes(const nd_run *run, const part *p, char *out)
 {
     const nd_rounds *r = run->rounds;
     float *room = r->outer.values.data, *change = room + PART;
@@ -231,7 +231,7 @@ static nd_status make_changes(const nd_run *run, const part *p, char *out)
 }
 
 /* o->sum = the mean of all d_k, which rank r's workers sent as changes[r]. */
-static nd_status take_mean(const nd_run *run, const part *p, void *const *changes)
+static nd_status compute_mean(const nd_run *run, const part *p, void *const *changes)
 {
     const nd_rounds *r = run->rounds;
     float *mean = r->outer.values.data;
@@ -275,7 +275,7 @@ static nd_status apply_momentum(const nd_run *run, const part *p)
 }
 
 /* Encodes u, in o->sum, into a message. */
-static nd_status make_step(const nd_run *run, const part *p, void *out)
+static nd_status encode_step(const nd_run *run, const part *p, void *out)
 {
     const nd_outer *o = &run->rounds->outer;
     const float *values;
@@ -285,7 +285,7 @@ static nd_status make_step(const nd_run *run, const part *p, void *out)
 }
 
 /* x -= u */
-static nd_status move_start(const nd_run *run, const part *p, const void *message)
+static nd_status apply_step(const nd_run *run, const part *p, const void *message)
 {
     nd_backend *b = run->backend;
     float *room = run->rounds->outer.values.data, *change = room + PART;
@@ -338,7 +338,7 @@ static nd_status exchange_parts(nd_run *run, const part *parts)
             continue;
         nd_save_wait_written(run, parts[home].index);
         out_bytes[home] = (size_t)r->carried * message_bytes(run, &parts[home]);
-        ND_TRY(make_changes(run, &parts[home], out[home]));
+        ND_TRY(encode_changes(run, &parts[home], out[home]));
     }
     for (int round = 1; round < ranks; round++) { /* each with another pair of ranks */
         const int to = (across->rank + round) % ranks;
@@ -349,16 +349,16 @@ static nd_status exchange_parts(nd_run *run, const part *parts)
     ND_TRY(across->ops.finish(across));
     in[across->rank] = out[across->rank];
     if (mine->count > 0) {
-        ND_TRY(take_mean(run, mine, in));
+        ND_TRY(compute_mean(run, mine, in));
         ND_TRY(apply_momentum(run, mine));
-        ND_TRY(make_step(run, mine, out[across->rank]));
+        ND_TRY(encode_step(run, mine, out[across->rank]));
     }
     for (int home = 0; home < ranks; home++)
         out_bytes[home] = parts[home].count > 0 ? message_bytes(run, &parts[home]) : 0;
     ND_TRY(nd_comm_broadcast_each(across, out, out_bytes));
     for (int home = 0; home < ranks; home++)
         if (parts[home].count > 0)
-            ND_TRY(move_start(run, &parts[home], out[home]));
+            ND_TRY(apply_step(run, &parts[home], out[home]));
     return ND_OK;
 }
 

@@ -327,7 +327,7 @@ nd_status nd_run_locks_acquire(const nd_config *config, nd_run_locks *locks)
 }
 
 /* Listing the directory makes NFS refresh it from the server. */
-static bool sees(const char *directory, const nd_lock_owner *owner)
+static bool sees_lock(const char *directory, const nd_lock_owner *owner)
 {
     char path[ND_CHECKPOINT_PATH_MAX + 64];
     nd_lock_owner found = {.pid = -1};
@@ -347,7 +347,7 @@ static nd_status find_lock(const nd_config *config, const nd_lock_owner *owner)
     char directory[ND_CHECKPOINT_PATH_MAX], here[ND_CHECKPOINT_PATH_MAX] = "?", *real;
     const double deadline = nd_seconds() + PATIENCE_SECONDS;
     nd_checkpoint_directory(config, directory, sizeof directory);
-    while (!sees(directory, owner)) {
+    while (!sees_lock(directory, owner)) {
         if (nd_seconds() < deadline) {
             usleep(50000);
             continue;

@@ -15,9 +15,9 @@ enum { PATH = ND_SET_ASIDE_PATH_MAX };
 #define FINISHED "previous_"
 
 /* The files of a run, besides its checkpoints. */
-static const char *const leavings[] = {"metrics.jsonl", "training.log", "config.ini", "tensorboard",
-                                       "snapshot_hosts"};
-enum { LEAVINGS = sizeof leavings / sizeof leavings[0] };
+static const char *const run_files[] = {"metrics.jsonl", "training.log", "config.ini",
+                                        "tensorboard", "snapshot_hosts"};
+enum { RUN_FILES = sizeof run_files / sizeof run_files[0] };
 
 static nd_status join(char path[PATH], const char *directory, const char *name)
 {
@@ -63,13 +63,13 @@ static nd_status move(const char *from, const char *to, const char *name, bool *
 
 static nd_status move_files(const nd_set_aside *p, const char *to)
 {
-    for (int i = 0; i < LEAVINGS; i++) {
+    for (int i = 0; i < RUN_FILES; i++) {
         char path[PATH];
         bool exists;
-        ND_TRY(join(path, p->run, leavings[i]));
+        ND_TRY(join(path, p->run, run_files[i]));
         ND_TRY(nd_path_exists(path, &exists));
         if (exists)
-            ND_TRY(move(p->run, to, leavings[i], NULL));
+            ND_TRY(move(p->run, to, run_files[i], NULL));
     }
     return ND_OK;
 }
@@ -100,15 +100,15 @@ static nd_status move_steps(const nd_set_aside *p, const nd_names *names, const 
 }
 
 /* Finds whether there is anything to move, and names that may be checkpoints. */
-static nd_status look(const nd_set_aside *p, nd_names *names, bool *found)
+static nd_status find_files(const nd_set_aside *p, nd_names *names, bool *found)
 {
     int64_t latest;
     bool foreign, is;
     ND_TRY(nd_checkpoint_latest_read(p->checkpoints, &latest, &foreign));
     *found = latest >= 0;
-    for (int i = 0; i < LEAVINGS; i++) {
+    for (int i = 0; i < RUN_FILES; i++) {
         char path[PATH];
-        ND_TRY(join(path, p->run, leavings[i]));
+        ND_TRY(join(path, p->run, run_files[i]));
         ND_TRY(nd_path_exists(path, &is));
         *found |= is;
     }
@@ -228,7 +228,7 @@ nd_status nd_set_aside_run(nd_set_aside *p)
     nd_names names = {NULL, 0};
     bool found = false, apart = false;
     p->number = 0;
-    nd_status status = look(p, &names, &found);
+    nd_status status = find_files(p, &names, &found);
     if (status == ND_OK && found)
         status = attempt(p, &names, &apart);
     if (status != ND_OK && apart && !p->apart) {

@@ -15,7 +15,7 @@
 /* This rank's part of the batch. */
 typedef struct step_batch {
     const int32_t *tokens;
-    int32_t *stand_in;     /* owned: placeholder tokens if there was no data */
+    int32_t *placeholder;  /* owned: placeholder tokens if there was no data */
     bool missing_anywhere; /* on any rank; known once losses are shared */
     nd_error error;        /* why this rank has no data; status ND_OK: it has */
 } step_batch;
@@ -75,11 +75,11 @@ static nd_status next_batch(nd_run *run, step_batch *batch, stopwatch *watch)
     if (status == ND_OK)
         return ND_OK;
     batch->error = *nd_error_get();
-    batch->stand_in =
+    batch->placeholder =
         calloc((size_t)(run->local_micro_batches * c->micro_batch * (c->seq_length + 1)),
-               sizeof *batch->stand_in);
-    batch->tokens = batch->stand_in;
-    return batch->stand_in ? ND_OK : status;
+               sizeof *batch->placeholder);
+    batch->tokens = batch->placeholder;
+    return batch->placeholder ? ND_OK : status;
 }
 
 /* Adds the losses of all micro-batches in order and finds the first non-finite one. */
@@ -112,7 +112,7 @@ static nd_status share_losses(nd_run *run, const nd_loss *losses, step_batch *ba
         const nd_loss *l = &losses[i];
         const int64_t sample = run->position.next_sample + (count * run->comm->rank + i) * micro;
         const double nll = nd_fault_value("loss", sample, micro, l->nll, 100.0 * (double)l->tokens);
-        mine[i] = (leaf_loss){nll, l->total, batch->stand_in ? -1.0 : (double)l->kept};
+        mine[i] = (leaf_loss){nll, l->total, batch->placeholder ? -1.0 : (double)l->kept};
     }
     nd_comm_set_phase(run->comm, run->position.step + 1, "losses");
     nd_fault_point(run->comm, "losses");
@@ -400,7 +400,7 @@ nd_status nd_step_run(nd_run *run, bool stop_requested, nd_step_result *result)
     ND_FAIL_IF(!losses, ND_ENOMEM, "no memory for the losses of %lld micro-batches",
                (long long)run->local_micro_batches);
     const nd_status status = run_step(run, stop_requested, &batch, losses, result);
-    free(batch.stand_in);
+    free(batch.placeholder);
     free(losses);
     return status;
 }

@@ -256,7 +256,7 @@ static bool must_check(const nd_run *run, int64_t last)
 }
 
 /* The first step has shown that this run can train: takes over the directory. */
-static nd_status own_directory(nd_run *run, nd_metrics *metrics)
+static nd_status claim_directory(nd_run *run, nd_metrics *metrics)
 {
     nd_status status = ND_OK;
     if (run->comm->rank == 0)
@@ -315,7 +315,7 @@ static nd_status save_if_due(nd_run *run, const nd_step_result *step, int64_t la
 }
 
 /* Reports a rank that slows down the others. All ranks detect it; one logs it. */
-static void note_slow_rank(nd_run *run, const nd_step_result *step, nd_slow_rank *slow)
+static void report_slow_rank(nd_run *run, const nd_step_result *step, nd_slow_rank *slow)
 {
     const nd_phase_range *own = &step->times.own;
     if (!nd_slow_rank_found(slow, &step->times))
@@ -343,9 +343,9 @@ static nd_status step_loop(nd_run *run, nd_metrics *metrics)
         nd_evaluation evaluation, *evaluated = NULL;
         ND_TRY(nd_step_run(run, nd_signals_stop_requested(), &step));
         if (!run->start.has_directory)
-            ND_TRY(own_directory(run, metrics));
+            ND_TRY(claim_directory(run, metrics));
         nd_progress_advance(&progress, run, &step);
-        note_slow_rank(run, &step, &progress.slow);
+        report_slow_rank(run, &step, &progress.slow);
         if (step.save_ready)
             ND_TRY(nd_save_attempt_advance(run));
         if (step.snapshot_ready)
@@ -372,7 +372,7 @@ static nd_status step_loop(nd_run *run, nd_metrics *metrics)
             ND_TRY(nd_snapshot_begin(run));
     }
     if (!run->start.has_directory)
-        ND_TRY(own_directory(run, metrics));
+        ND_TRY(claim_directory(run, metrics));
     ND_TRY(nd_save_attempt_finish(run, true));
     nd_log_line(&run->log, "done    %lld steps, %.2fM tokens", (long long)run->position.step,
                 (double)run->position.tokens * 1e-6);

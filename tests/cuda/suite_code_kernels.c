@@ -142,7 +142,7 @@ static size_t make_by_host(uint8_t *to, const int8_t *was, const int8_t *is, int
 {
     const size_t of_scales = (size_t)groups * sizeof *scales;
     uint8_t *codes = to + of_scales + 4;
-    size_t used = whole ? capacity + 1 : nd_changed_codes_make(was, is, count, codes, capacity);
+    size_t used = whole ? capacity + 1 : nd_changed_codes_encode(was, is, count, codes, capacity);
     const uint32_t length = used > capacity ? UINT32_MAX : (uint32_t)used;
     memcpy(to, scales, of_scales);
     memcpy(to + of_scales, &length, sizeof length);

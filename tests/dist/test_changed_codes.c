@@ -24,7 +24,7 @@ static void fill(double probability, uint64_t seed)
 
 static size_t cross(int64_t count)
 {
-    const size_t bytes = nd_changed_codes_make(before, now, count, stream, CAPACITY);
+    const size_t bytes = nd_changed_codes_encode(before, now, count, stream, CAPACITY);
     memcpy(got, before, sizeof got);
     ND_ASSERT_OK(nd_changed_codes_apply(got, count, stream, bytes));
     cr_assert_eq(memcmp(got, now, (size_t)count), 0);
@@ -59,9 +59,9 @@ Test(changed_codes, that_need_more_room_than_there_is_are_told)
 {
     fill(0.5, 2);
     const size_t bytes = cross(COUNT);
-    cr_assert_eq(nd_changed_codes_make(before, now, COUNT, stream, bytes), bytes);
-    cr_assert_eq(nd_changed_codes_make(before, now, COUNT, stream, bytes - 1), bytes);
-    cr_assert_eq(nd_changed_codes_make(before, now, COUNT, stream, 0), 1);
+    cr_assert_eq(nd_changed_codes_encode(before, now, COUNT, stream, bytes), bytes);
+    cr_assert_eq(nd_changed_codes_encode(before, now, COUNT, stream, bytes - 1), bytes);
+    cr_assert_eq(nd_changed_codes_encode(before, now, COUNT, stream, 0), 1);
 }
 
 Test(changed_codes, beyond_the_last_are_refused)

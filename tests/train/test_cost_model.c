@@ -63,7 +63,7 @@ Test(cost_model, two_ranks_send_a_gradient_and_codes_one_after_another)
     near(cost.step, 18, "step");
     near(cost.busy, 3, "in messages");
     near(cost.bytes, 1500, "bytes");
-    near(cost.idlest, 0, "the other's update");
+    near(cost.least_updates, 0, "the other's update");
 }
 
 /* 1 -> 0 and 3 -> 2 at once, then 2 -> 0: ceil(log2 4) = 2 hops of 2.5 s. Streams of changed codes

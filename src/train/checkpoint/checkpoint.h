@@ -97,14 +97,15 @@ nd_status nd_checkpoint_newest(const char *directory, nd_log *log,
                                char path[ND_CHECKPOINT_PATH_MAX]);
 
 /* The state of a directory with the name of a step. */
-typedef struct nd_checkpoint_standing {
+typedef struct nd_checkpoint_inspection {
     bool of_step; /* its manifest is of this step: it is that checkpoint, damaged or not */
     bool own;     /* and lists every file in it: the program wrote all of them */
     bool whole;   /* and those files have their sizes */
-} nd_checkpoint_standing;
+} nd_checkpoint_inspection;
 
 /* Inspects it. Errors: ND_ECHECKPOINT when it cannot be read. */
-nd_status nd_checkpoint_look(const char *directory, int64_t step, nd_checkpoint_standing *standing);
+nd_status nd_checkpoint_inspect(const char *directory, int64_t step,
+                                nd_checkpoint_inspection *standing);
 
 /* Renames checkpoints of steps after `step`, which are damaged or belong to an abandoned branch, to
  * superseded_step_*, so that they are neither resumed nor counted, and resets `latest`; all or

@@ -24,12 +24,13 @@ static bool is_listed(const nd_checkpoint *c, const char *name)
     return strcmp(name, "manifest.json") == 0;
 }
 
-nd_status nd_checkpoint_look(const char *directory, int64_t step, nd_checkpoint_standing *standing)
+nd_status nd_checkpoint_inspect(const char *directory, int64_t step,
+                                nd_checkpoint_inspection *standing)
 {
     char path[ND_CHECKPOINT_PATH_MAX];
     nd_checkpoint c = {0};
     nd_names names = {NULL, 0};
-    *standing = (nd_checkpoint_standing){.of_step = false};
+    *standing = (nd_checkpoint_inspection){.of_step = false};
     ND_TRY(step_path(path, directory, "", step));
     const nd_status opened = nd_checkpoint_open(path, false, &c);
     nd_status status = opened;
@@ -285,8 +286,8 @@ static nd_status drop_foreign(const char *directory, nd_checkpoint_steps *steps,
 {
     int left = first;
     for (int i = first; i < steps->count; i++) {
-        nd_checkpoint_standing standing;
-        ND_TRY(nd_checkpoint_look(directory, steps->list[i], &standing));
+        nd_checkpoint_inspection standing;
+        ND_TRY(nd_checkpoint_inspect(directory, steps->list[i], &standing));
         if (standing.of_step)
             steps->list[left++] = steps->list[i];
     }

@@ -62,9 +62,9 @@ struct nd_save {
     bool unlinked;                       /* `latest` could not be created */
 
     pthread_mutex_t mutex; /* guards `written` */
-    pthread_cond_t moved;
+    pthread_cond_t progressed;
     int64_t written; /* parameters before this one may change */
-    atomic_bool given_up;
+    atomic_bool abandoned;
 };
 
 /* Creates a save of the run as it is now: the metadata of its manifest, without tensors. The caller

@@ -94,15 +94,15 @@ static nd_status replace(const nd_save *s)
 
 /* Renames the directory `temporary` to `final`. If that exists (the same step, saved before a
  * restart), exchanges the two atomically, so that `final` is complete at any moment. */
-static nd_status take_place(nd_save *s)
+static nd_status rename_to_final(nd_save *s)
 {
     char name[ND_CHECKPOINT_NAME_MAX];
     bool taken, directory;
-    nd_checkpoint_standing standing = {.own = false};
+    nd_checkpoint_inspection standing = {.own = false};
     ND_TRY(nd_path_exists(s->final, &taken));
     ND_TRY(nd_path_is_directory(s->final, &directory));
     if (directory)
-        ND_TRY(nd_checkpoint_look(s->parent, s->c.step, &standing));
+        ND_TRY(nd_checkpoint_inspect(s->parent, s->c.step, &standing));
     ND_FAIL_IF(taken && !directory, ND_ECHECKPOINT,
                "%s is in the way: this program did not write it; move it elsewhere", s->final);
     if (standing.own) {
@@ -133,7 +133,7 @@ nd_status nd_save_publish(nd_save *s)
     ND_TRY(nd_checkpoint_add_manifest(&s->c, s->temporary));
     ND_TRY(nd_path_sync(s->temporary));
     nd_fault_point_of(0, s->c.step, "save_rename");
-    ND_TRY(take_place(s));
+    ND_TRY(rename_to_final(s));
     ND_TRY(nd_path_sync(s->parent));
     nd_fault_point_of(0, s->c.step, "save_link");
     ND_TRY(nd_checkpoint_latest_write(s->parent, s->c.step, &s->unlinked));

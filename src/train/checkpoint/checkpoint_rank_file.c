@@ -116,7 +116,7 @@ static nd_status write_unit(nd_save *s, nd_checkpoint_h5 *file, int64_t unit, in
     nd_optimizer_state parts[ND_CHECKPOINT_PARTS_MAX];
     const int count = nd_checkpoint_parts(run, unit, index, parts);
     for (int p = 0; p < count; p++) {
-        ND_FAIL_IF(atomic_load(&s->given_up), ND_ECHECKPOINT, "%s: given up", s->temporary);
+        ND_FAIL_IF(atomic_load(&s->abandoned), ND_ECHECKPOINT, "%s: given up", s->temporary);
         ND_TRY(write_tensor(s, file, index, &parts[p], copied, &nd_save_row(s, unit, index)[p]));
         nd_fault_point_of(run->comm->rank, s->c.step, "save_tensor");
     }

@@ -301,7 +301,7 @@ static nd_status log_differences(nd_run *run, const nd_config *before)
 }
 
 /* The first parameter that only one of the two has, and which. */
-static const char *first_apart(const nd_run *run, const nd_checkpoint *c, const char **only_in)
+static const char *first_unmatched(const nd_run *run, const nd_checkpoint *c, const char **only_in)
 {
     const nd_params *params = &run->model->params;
     *only_in = "the configuration";
@@ -336,7 +336,7 @@ static nd_status restore_own(nd_run *run, const nd_checkpoint *c, const nd_confi
     for (int64_t i = 0; i < c->tensor_count; i++)
         masters += strcmp(c->tensors[i].part, "master") == 0 && c->tensors[i].from == 0;
     if (masters != run->model->params.count) {
-        const char *apart = first_apart(run, c, &only_in);
+        const char *apart = first_unmatched(run, c, &only_in);
         return ND_FAIL(ND_ECHECKPOINT,
                        "%s: holds %lld parameters, this configuration has %lld; %s is in %s alone",
                        c->directory, (long long)masters, (long long)run->model->params.count, apart,

@@ -41,9 +41,9 @@ static void remove_old(nd_save *s, const nd_checkpoint_steps *steps, int64_t lat
     int64_t kept = 1; /* the one just written */
     for (int i = steps->count - 1; i >= 0; i--) {
         const int64_t step = steps->list[i];
-        nd_checkpoint_standing standing;
+        nd_checkpoint_inspection standing;
         if (step >= s->c.step || step == latest ||
-            !worked(s, nd_checkpoint_look(s->parent, step, &standing)) || !standing.own)
+            !worked(s, nd_checkpoint_inspect(s->parent, step, &standing)) || !standing.own)
             continue;
         if (kept < keep)
             kept += standing.whole;
@@ -54,7 +54,7 @@ static void remove_old(nd_save *s, const nd_checkpoint_steps *steps, int64_t lat
 }
 
 /* Removes directories that crashes left half written, half removed or replaced. */
-static void remove_left(nd_save *s, const char *prefix)
+static void remove_leftovers(nd_save *s, const char *prefix)
 {
     nd_checkpoint_steps steps;
     if (!worked(s, nd_checkpoint_steps_list(s->parent, prefix, &steps)))
@@ -79,6 +79,6 @@ void nd_save_rotate(nd_save *s)
         remove_old(s, &steps, latest);
         free(steps.list);
     }
-    remove_left(s, ND_CHECKPOINT_UNFINISHED);
-    remove_left(s, ND_CHECKPOINT_REPLACED);
+    remove_leftovers(s, ND_CHECKPOINT_UNFINISHED);
+    remove_leftovers(s, ND_CHECKPOINT_REPLACED);
 }

@@ -18,7 +18,7 @@ void nd_save_release(nd_save *s, int64_t written)
 {
     pthread_mutex_lock(&s->mutex);
     s->written = written;
-    pthread_cond_signal(&s->moved);
+    pthread_cond_signal(&s->progressed);
     pthread_mutex_unlock(&s->mutex);
 }
 
@@ -30,7 +30,7 @@ static void wait_written(nd_run *run, nd_save *s, int64_t index)
     if (s->written <= index) {
         const double start = nd_seconds();
         while (s->written <= index)
-            pthread_cond_wait(&s->moved, &s->mutex);
+            pthread_cond_wait(&s->progressed, &s->mutex);
         run->saving.ms += 1e3 * (nd_seconds() - start);
     }
     pthread_mutex_unlock(&s->mutex);
@@ -66,7 +66,7 @@ void nd_save_destroy(nd_save *s)
     if (!s)
         return;
     nd_checkpoint_close(&s->c);
-    pthread_cond_destroy(&s->moved);
+    pthread_cond_destroy(&s->progressed);
     pthread_mutex_destroy(&s->mutex);
     free(s->summaries);
     free(s->slices);
@@ -84,7 +84,7 @@ void nd_save_abandon(nd_run *run)
 {
     if (!run->saving.save)
         return;
-    atomic_store(&run->saving.save->given_up, true);
+    atomic_store(&run->saving.save->abandoned, true);
     nd_background_wait(&run->saving.save->job);
     discard(run);
 }
@@ -193,7 +193,7 @@ nd_status nd_save_create(nd_run *run, bool background, nd_save **save)
     nd_wire_approximations(&run->config, run->comm->size, s->c.approximate,
                            sizeof s->c.approximate);
     pthread_mutex_init(&s->mutex, NULL);
-    pthread_cond_init(&s->moved, NULL);
+    pthread_cond_init(&s->progressed, NULL);
     s->tensors = calloc(parts, sizeof *s->tensors);
     s->summaries = calloc(run->comm->rank == 0 ? (size_t)run->comm->size : 1, sizeof *s->summaries);
     ND_FAIL_IF(!s->tensors || !s->summaries, ND_ENOMEM, "no memory for the checkpoint's tables");

@@ -153,7 +153,7 @@ static void send_ahead(const ring *g, int rank, int64_t round, int64_t taken)
 }
 
 /* One round of a group; the left neighbour of member `starts` has parts of its own. */
-static void go_on(const ring *g, int64_t round, int first, int starts)
+static void advance(const ring *g, int64_t round, int first, int starts)
 {
     for (int r = first; r < first + g->ranks; r++)
         if (g->out[r].own > 0)
@@ -193,7 +193,7 @@ nd_status nd_cost_broadcast_each(nd_cost_clocks *c, int group, const double *byt
     open_windows(c);
     for (int64_t round = 0; round < g.parts; round++)
         for (int first = 0; first < ranks; first += group)
-            go_on(&g, round, first, starts);
+            advance(&g, round, first, starts);
     close_windows(c);
     free(g.out);
     return ND_OK;

@@ -40,8 +40,8 @@ static nd_status reduce(simulation *s, const nd_cost_part *part)
 
 /* Reduces a part (NULL: none) while ranks compute s->update and `passes` seconds; ends when both
  * are done and the part's norms are exchanged. */
-static nd_status settle(simulation *s, const nd_cost_part *part, double passes, double losses,
-                        nd_cost *cost)
+static nd_status run_stage(simulation *s, const nd_cost_part *part, double passes, double losses,
+                           nd_cost *cost)
 {
     nd_cost_clocks *c = &s->clocks;
     const int ranks = c->m->ranks;
@@ -97,13 +97,13 @@ static nd_status run_parts(simulation *s, nd_cost *cost)
     const nd_cost_part *parts = work->parts, *before = NULL;
     for (int64_t i = 0; i < work->count; i++, before = &parts[i - 1]) {
         const nd_cost_part *part = work->ahead ? before : &parts[i];
-        ND_TRY(settle(s, part, parts[i].passes, i == 0 ? work->losses : 0.0, cost));
+        ND_TRY(run_stage(s, part, parts[i].passes, i == 0 ? work->losses : 0.0, cost));
         share_update(s, part, cost);
         if (!work->ahead)
             update(s);
     }
     if (work->ahead) {
-        ND_TRY(settle(s, before, 0.0, 0.0, cost));
+        ND_TRY(run_stage(s, before, 0.0, 0.0, cost));
         share_update(s, before, cost);
         update(s);
     }
@@ -125,10 +125,11 @@ static nd_status run(simulation *s, nd_cost *cost)
     cost->step = nd_cost_clocks_last(c);
     cost->codes = cost->step - updated;
     cost->bytes = c->bytes;
-    cost->idlest = s->updates[0];
+    cost->least_updates = s->updates[0];
     for (int r = 0; r < ranks; r++) {
         cost->busy = later(cost->busy, c->busy[r]);
-        cost->idlest = s->updates[r] < cost->idlest ? s->updates[r] : cost->idlest;
+        cost->least_updates =
+            s->updates[r] < cost->least_updates ? s->updates[r] : cost->least_updates;
     }
     const size_t hosts = (size_t)(c->m->hosts < ND_COST_HOSTS ? c->m->hosts : ND_COST_HOSTS);
     memcpy(cost->sent, c->links.sent, hosts * sizeof *cost->sent);

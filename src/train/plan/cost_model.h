@@ -87,7 +87,7 @@ typedef struct nd_cost {
     double step;    /* when the last rank has all codes and reports */
     double busy;    /* the longest time a rank spends in messages, without waiting for peers */
     double bytes;   /* sent by all ranks */
-    double idlest;  /* seconds of updates of the rank with the fewest */
+    double least_updates; /* seconds of updates of the rank with the fewest */
     double sent[ND_COST_HOSTS], received[ND_COST_HOSTS]; /* bytes on the links of the first hosts */
 } nd_cost;
 

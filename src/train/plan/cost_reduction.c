@@ -133,7 +133,7 @@ static void wake(reduction *r, int rank, int32_t index, double time)
 }
 
 /* Carries the message once both sides have started it. */
-static void meet(reduction *r, int32_t index, double now)
+static void carry_when_ready(reduction *r, int32_t index, double now)
 {
     message *m = &r->messages[index];
     if (!m->started || !m->open)
@@ -153,12 +153,12 @@ static void open_receives(reduction *r, int rank)
             continue;
         m->open = true;
         p->receives++;
-        meet(r, r->acts[p->next_receive], r->c->clock[rank]);
+        carry_when_ready(r, r->acts[p->next_receive], r->c->clock[rank]);
     }
 }
 
 /* Whether the message has left; if not, the rank waits or continues later. */
-static bool has_left(reduction *r, int rank, int32_t index)
+static bool has_been_sent(reduction *r, int rank, int32_t index)
 {
     double *clock = &r->c->clock[rank];
     const message *m = &r->messages[index];
@@ -178,13 +178,13 @@ static const message *act_at(const reduction *r, int64_t at)
     return &r->messages[r->acts[at]];
 }
 
-static bool all_left(reduction *r, int rank)
+static bool all_sent(reduction *r, int rank)
 {
     const place *p = &r->places[rank];
     const int64_t kept = p->sends < ND_WIRE_DEPTH ? p->sends : ND_WIRE_DEPTH;
     bool left = true;
     for (int64_t i = p->sends - kept; left && i < p->sends; i++)
-        left = has_left(r, rank, p->leaving[i % ND_WIRE_DEPTH]);
+        left = has_been_sent(r, rank, p->leaving[i % ND_WIRE_DEPTH]);
     return left;
 }
 
@@ -200,12 +200,12 @@ static bool send_ahead(reduction *r, int rank)
         int32_t *oldest = &p->leaving[p->sends % ND_WIRE_DEPTH];
         if (r->messages[index].from != rank)
             continue;
-        if (p->sends >= ND_WIRE_DEPTH && !has_left(r, rank, *oldest))
+        if (p->sends >= ND_WIRE_DEPTH && !has_been_sent(r, rank, *oldest))
             return false;
         *oldest = index;
         p->sends++;
         r->messages[index].started = true;
-        meet(r, index, r->c->clock[rank]);
+        carry_when_ready(r, index, r->c->clock[rank]);
     }
     return true;
 }
@@ -226,13 +226,13 @@ static bool receive(reduction *r, int rank, int32_t index)
     return false;
 }
 
-static void go_on(reduction *r, int rank)
+static void advance(reduction *r, int rank)
 {
     place *p = &r->places[rank];
     bool goes = true;
     while (goes && p->at < p->end) {
         const int32_t index = r->acts[p->at];
-        if (r->messages[index].level != p->level && !all_left(r, rank))
+        if (r->messages[index].level != p->level && !all_sent(r, rank))
             return;
         p->level = r->messages[index].level;
         open_receives(r, rank);
@@ -246,7 +246,7 @@ static void go_on(reduction *r, int rank)
         }
     }
     if (goes)
-        all_left(r, rank);
+        all_sent(r, rank);
 }
 
 static nd_status take_memory(reduction *r, int64_t total)
@@ -273,7 +273,7 @@ static nd_status run(reduction *r, const nd_cost_work *work, const nd_cost_piece
     for (int rank = 0; rank < r->c->m->ranks; rank++)
         push(r, rank);
     while (r->ready_count > 0)
-        go_on(r, pop(r));
+        advance(r, pop(r));
     return ND_OK;
 }
 

@@ -382,7 +382,7 @@ void nd_plan_cost_print(const nd_plan_cost *plan, FILE *out)
     fprintf(out, "  updates, the longest      %10.4g ms", c->updated * ms);
     if (!plan->simulated) /* it does not distinguish ranks */
         fprintf(out, " (%.4g shared evenly; the least a rank has is %.4g)", plan->update_even * ms,
-                c->idlest * ms);
+                c->least_updates * ms);
     fprintf(out, "\n  codes and reports         %10.4g ms\n", c->codes * ms);
     fprintf(out, "  exposed communication     %10.4g ms", (c->step - c->passes - c->updated) * ms);
     if (!plan->simulated)

@@ -37,7 +37,7 @@ static void mark(double *latest, double now)
     *latest = fmax(*latest, now);
 }
 
-static nd_status tell_all(const job *j, nd_comm *comm, double bytes)
+static nd_status allgather_bytes(const job *j, nd_comm *comm, double bytes)
 {
     if (bytes == 0.0)
         return ND_OK;
@@ -92,16 +92,16 @@ static nd_status reduce_part(nd_simulation *s, const job *j, nd_comm *comm,
 
 /* A rank computes for `seconds` while it reduces `part` (NULL: nothing). Both begin together and
  * the stage ends when both are done, so one fiber can do them one after the other. */
-static nd_status settle(nd_simulation *s, nd_comm *comm, job *j, int64_t stage,
-                        const nd_cost_part *part, double seconds)
+static nd_status run_stage(nd_simulation *s, nd_comm *comm, job *j, int64_t stage,
+                           const nd_cost_part *part, double seconds)
 {
     const double began = nd_simulation_now(s);
     mark(&j->computed[stage], began + seconds);
     if (part)
         ND_TRY(reduce_part(s, j, comm, part, began));
     compute_until(s, began + seconds);
-    ND_TRY(tell_all(j, comm, stage == 0 ? j->work->losses : 0.0));
-    ND_TRY(tell_all(j, comm, part ? part->norms : 0.0));
+    ND_TRY(allgather_bytes(j, comm, stage == 0 ? j->work->losses : 0.0));
+    ND_TRY(allgather_bytes(j, comm, part ? part->norms : 0.0));
     mark(&j->reduced[stage], nd_simulation_now(s));
     return ND_OK;
 }
@@ -126,7 +126,7 @@ static nd_status run_parts(nd_simulation *s, nd_comm *comm, job *j)
     for (int64_t i = 0; i < work->count + work->ahead; i++) {
         const int64_t reduced = i - work->ahead;
         const double passes = i < work->count ? parts[i].passes : 0.0;
-        ND_TRY(settle(s, comm, j, i, reduced >= 0 ? &parts[reduced] : NULL, update + passes));
+        ND_TRY(run_stage(s, comm, j, i, reduced >= 0 ? &parts[reduced] : NULL, update + passes));
         update = reduced >= 0 ? update_of(j, comm, reduced) : 0.0;
         if (!work->ahead || i == work->count) {
             nd_simulation_compute(s, update);
@@ -146,7 +146,7 @@ static nd_status run_rank(nd_simulation *s, nd_comm *comm, void *context)
     for (int m = 0; j->work->streams && m < nd_comm_group(comm); m++)
         ND_TRY(comm->ops.broadcast_group(comm, j->zeros, scaled(j, j->work->streams[m]), m));
     ND_TRY(nd_comm_broadcast_each(comm, j->buffers, j->bytes));
-    ND_TRY(tell_all(j, comm, j->work->report));
+    ND_TRY(allgather_bytes(j, comm, j->work->report));
     j->sent += comm->bytes_sent;
     return ND_OK;
 }

@@ -5,7 +5,7 @@
 
 #include "train/plan/cost_model.h"
 
-/* Fills what nd_cost_predict does, except `busy` and `idlest`; messages do not slow down
+/* Fills what nd_cost_predict does, except `busy` and `least_updates`; messages do not slow down
  * overlapping passes. Errors: those of nd_simulation_run. */
 nd_status nd_simulated_step(const nd_cost_machine *machine, const nd_cost_work *work,
                             nd_cost *cost);

@@ -43,7 +43,7 @@ nd_status nd_snapshot_share_texts(nd_run *run, nd_snapshot_found *texts, int roo
 }
 
 /* Reads the manifest of a step on this host; step -1 if this run has none. */
-static void look(const nd_run *run, int64_t step, generation *g)
+static void read_manifest(const nd_run *run, int64_t step, generation *g)
 {
     char path[ND_CHECKPOINT_PATH_MAX];
     nd_checkpoint c = {0};
@@ -69,7 +69,7 @@ static void list_here(const nd_run *run, generation mine[GENERATIONS])
     if (nd_snapshot_place(run, place) == ND_OK &&
         nd_checkpoint_steps_list(place, "", &steps) == ND_OK)
         for (int i = 0; i < GENERATIONS && i < steps.count; i++)
-            look(run, steps.list[steps.count - 1 - i], &mine[i]);
+            read_manifest(run, steps.list[steps.count - 1 - i], &mine[i]);
     nd_error_clear();
     free(steps.list);
 }

@@ -140,13 +140,13 @@ bool nd_snapshot_ready(const nd_run *run)
            (!run->saving.snapshot || nd_background_done(&run->saving.snapshot->job));
 }
 
-static void forget(nd_run *run)
+static void abandon(nd_run *run)
 {
     nd_snapshots *s = run->saving.snapshots;
     nd_snapshot_copy_abandon(run);
     s->stage = ND_SNAPSHOT_IDLE;
     if (run->saving.snapshot) {
-        atomic_store(&run->saving.snapshot->given_up, true);
+        atomic_store(&run->saving.snapshot->abandoned, true);
         nd_background_wait(&run->saving.snapshot->job);
     }
     nd_save_destroy(run->saving.snapshot);
@@ -158,7 +158,7 @@ static nd_status fail(nd_run *run, nd_status status)
 {
     nd_snapshots *s = run->saving.snapshots;
     const nd_error error = *nd_error_get();
-    forget(run);
+    abandon(run);
     if (status != ND_ECHECKPOINT) {
         nd_error_set(&error);
         return status;
@@ -267,7 +267,7 @@ static void complete(nd_run *run)
                     "newest one",
                     (long long)s->step);
     s->announced = true;
-    forget(run);
+    abandon(run);
 }
 
 /* Without copies the snapshot is complete as long as all hosts live. */
@@ -333,7 +333,7 @@ nd_status nd_snapshots_drop(nd_run *run, int64_t after)
     nd_status status = ND_OK;
     if (!s)
         return ND_OK;
-    forget(run);
+    abandon(run);
     ND_TRY(nd_run_agree(run->comm, ND_OK)); /* nobody writes any more */
     if (s->whole > after)
         s->whole = -1;
@@ -351,7 +351,7 @@ void nd_snapshots_destroy(nd_run *run)
     if (!s)
         return;
     if (run->saving.snapshot) {
-        atomic_store(&run->saving.snapshot->given_up, true);
+        atomic_store(&run->saving.snapshot->abandoned, true);
         nd_background_wait(&run->saving.snapshot->job);
     }
     nd_save_destroy(run->saving.snapshot);
