@@ -1,5 +1,6 @@
 #include "dist/links.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -33,11 +34,6 @@ int nd_links_host(const nd_links *links, int rank)
     return (int)((int64_t)rank * links->hosts / links->ranks);
 }
 
-static double later(double a, double b)
-{
-    return a > b ? a : b;
-}
-
 void nd_links_carry(nd_links *links, int from, int to, double bytes, double ready, double *away,
                     double *here)
 {
@@ -45,9 +41,9 @@ void nd_links_carry(nd_links *links, int from, int to, double bytes, double read
     const nd_link link = a == b ? links->within : links->between;
     double *out = a == b ? &links->port_out[from] : &links->out[a];
     double *in = a == b ? &links->port_in[to] : &links->in[b];
-    const double begin = later(ready, *out);
+    const double begin = fmax(ready, *out);
     *out = *away = begin + bytes * link.per_byte;
-    *in = later(begin, *in) + bytes * link.per_byte;
+    *in = fmax(begin, *in) + bytes * link.per_byte;
     *here = *in + link.latency;
     if (a != b) {
         links->sent[a] += bytes;

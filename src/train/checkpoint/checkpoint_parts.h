@@ -71,8 +71,10 @@ struct nd_save {
  * sets the directories. Errors: ND_ENOMEM; *save must be destroyed all the same. */
 nd_status nd_save_create(nd_run *run, bool background, nd_save **save);
 
-/* Frees the save; its thread must have ended. NULL is allowed. */
+/* Frees the save, whose thread must have ended; or first ends its thread after the current tensor
+ * and sets *save to NULL. NULL is allowed. */
 void nd_save_destroy(nd_save *save);
+void nd_save_stop(nd_save **save);
 
 /* Downloads what this rank owns into *copy, of *bytes bytes, allocated when NULL and owned by the
  * caller: the writer reads it while device memory changes. Errors: ND_ENOMEM. */

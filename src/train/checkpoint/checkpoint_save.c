@@ -80,13 +80,19 @@ static void discard(nd_run *run)
     run->saving.save = NULL;
 }
 
+void nd_save_stop(nd_save **save)
+{
+    if (*save) {
+        atomic_store(&(*save)->abandoned, true);
+        nd_background_wait(&(*save)->job);
+    }
+    nd_save_destroy(*save);
+    *save = NULL;
+}
+
 void nd_save_abandon(nd_run *run)
 {
-    if (!run->saving.save)
-        return;
-    atomic_store(&run->saving.save->abandoned, true);
-    nd_background_wait(&run->saving.save->job);
-    discard(run);
+    nd_save_stop(&run->saving.save);
 }
 
 /* Once all ranks know the error none writes any more, and the incomplete directory is removed. */

@@ -33,16 +33,11 @@ void nd_cost_clocks_destroy(nd_cost_clocks *c)
     memset(c, 0, sizeof *c);
 }
 
-static double later(double a, double b)
-{
-    return a > b ? a : b;
-}
-
 double nd_cost_clocks_last(const nd_cost_clocks *c)
 {
     double latest = 0.0;
     for (int r = 0; r < c->m->ranks; r++)
-        latest = later(latest, c->clock[r]);
+        latest = fmax(latest, c->clock[r]);
     return latest;
 }
 
@@ -80,13 +75,13 @@ static void close_windows(nd_cost_clocks *c)
 {
     for (int r = 0; r < c->m->ranks; r++)
         for (int i = 0; i < ND_WIRE_DEPTH; i++)
-            c->clock[r] = later(c->clock[r], c->windows[r].sent[i]);
+            c->clock[r] = fmax(c->clock[r], c->windows[r].sent[i]);
 }
 
 /* When a rank can start send `number`. */
 static double start_send(nd_cost_clocks *c, int rank, int64_t number)
 {
-    c->clock[rank] = later(c->clock[rank], c->windows[rank].sent[number % ND_WIRE_DEPTH]);
+    c->clock[rank] = fmax(c->clock[rank], c->windows[rank].sent[number % ND_WIRE_DEPTH]);
     return c->clock[rank];
 }
 
@@ -97,9 +92,9 @@ static void carry(nd_cost_clocks *c, int from, int to, double bytes, double star
     const double open =
         in->receives < ND_WIRE_DEPTH ? in->opened : in->taken[in->receives % ND_WIRE_DEPTH];
     double away, here;
-    nd_cost_carry(c, from, to, bytes, later(started, open), add, &away, &here);
+    nd_cost_carry(c, from, to, bytes, fmax(started, open), add, &away, &here);
     out->sent[out->sends++ % ND_WIRE_DEPTH] = away;
-    c->clock[to] = later(c->clock[to], here) + add * bytes;
+    c->clock[to] = fmax(c->clock[to], here) + add * bytes;
     in->taken[in->receives++ % ND_WIRE_DEPTH] = c->clock[to];
 }
 

@@ -2,6 +2,7 @@
 
 #include "train/plan/cost_messages.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -12,11 +13,6 @@ typedef struct simulation {
     double *update;  /* [ranks] seconds of updates in the current part */
     double *updates; /* [ranks] in all parts */
 } simulation;
-
-static double later(double a, double b)
-{
-    return a > b ? a : b;
-}
 
 int nd_cost_group_of(const nd_cost_work *work, int ranks)
 {
@@ -32,7 +28,7 @@ static nd_status reduce(simulation *s, const nd_cost_part *part)
         for (end = first + 1; end < part->count && part->pieces[end].ready == ready; end++)
             ;
         for (int r = 0; r < c->m->ranks; r++)
-            c->clock[r] = later(c->clock[r], s->began[r] + ready);
+            c->clock[r] = fmax(c->clock[r], s->began[r] + ready);
         ND_TRY(nd_cost_reduce(c, s->work, part->pieces + first, end - first));
     }
     return ND_OK;
@@ -55,9 +51,9 @@ static nd_status run_stage(simulation *s, const nd_cost_part *part, double passe
                               : reduce(s, part));
     for (int r = 0; r < ranks; r++) {
         const double done = c->passes_end[r] + c->taken[r];
-        computed = later(computed, done);
-        taken = later(taken, c->taken[r]);
-        c->clock[r] = later(c->clock[r], done);
+        computed = fmax(computed, done);
+        taken = fmax(taken, c->taken[r]);
+        c->clock[r] = fmax(c->clock[r], done);
         c->passes_end[r] = 0.0; /* nothing else overlaps them */
     }
     nd_cost_allgather(c, losses);
@@ -78,7 +74,7 @@ static void share_update(simulation *s, const nd_cost_part *part, nd_cost *cost)
             s->update[r] += part->pieces[i].update;
     for (int r = 0; r < ranks; r++) {
         s->updates[r] += s->update[r];
-        longest = later(longest, s->update[r]);
+        longest = fmax(longest, s->update[r]);
     }
     cost->updated += longest;
 }
@@ -127,7 +123,7 @@ static nd_status run(simulation *s, nd_cost *cost)
     cost->bytes = c->bytes;
     cost->least_updates = s->updates[0];
     for (int r = 0; r < ranks; r++) {
-        cost->busy = later(cost->busy, c->busy[r]);
+        cost->busy = fmax(cost->busy, c->busy[r]);
         cost->least_updates =
             s->updates[r] < cost->least_updates ? s->updates[r] : cost->least_updates;
     }

@@ -145,12 +145,7 @@ static void abandon(nd_run *run)
     nd_snapshots *s = run->saving.snapshots;
     nd_snapshot_copy_abandon(run);
     s->stage = ND_SNAPSHOT_IDLE;
-    if (run->saving.snapshot) {
-        atomic_store(&run->saving.snapshot->abandoned, true);
-        nd_background_wait(&run->saving.snapshot->job);
-    }
-    nd_save_destroy(run->saving.snapshot);
-    run->saving.snapshot = NULL;
+    nd_save_stop(&run->saving.snapshot);
 }
 
 /* All ranks know the error and none writes any more. Returns only errors of the comm. */
@@ -350,12 +345,7 @@ void nd_snapshots_destroy(nd_run *run)
     nd_snapshots *s = run->saving.snapshots;
     if (!s)
         return;
-    if (run->saving.snapshot) {
-        atomic_store(&run->saving.snapshot->abandoned, true);
-        nd_background_wait(&run->saving.snapshot->job);
-    }
-    nd_save_destroy(run->saving.snapshot);
-    run->saving.snapshot = NULL;
+    nd_save_stop(&run->saving.snapshot);
     nd_snapshot_unmap(s->copy.out, s->copy.out_bytes);
     nd_snapshot_unmap(s->copy.in, s->copy.in_bytes);
     nd_hosts_free(&s->hosts);
