@@ -1,7 +1,6 @@
 /* Attention of any float type with head_dim up to 256, in f32, one warp per row and head; and the
- * choice between cuDNN (attention_cudnn.cu), these kernels and attention_tensor.cu. Without
- * atomics: the warp of a query sums its dq over keys, the warp of a key its dk and dv
- * over queries. */
+ * choice between cuDNN, these kernels and attention_tensor.cu. Without atomics: the warp of a query
+ * sums its dq over keys, the warp of a key its dk and dv over queries. */
 #include "attention.cuh"
 
 enum { HEAD_MAX = 256, PARTS = HEAD_MAX / 32, WARPS = 4 };

@@ -1,6 +1,6 @@
-/* Whether a library computes attention as the project's own kernels do, on numbers drawn for the
- * purpose: looked at once for each plan, before anything depends on it. The numbers are the same in
- * every run and on every rank, so that all come to the same answer. */
+/* Compares a library's attention with the project's kernels on random example values, once per plan
+ * and before anything depends on it. The values are the same in every run and on every rank, so
+ * that all reach the same decision. */
 #include "attention.cuh"
 
 extern "C" {
@@ -17,8 +17,8 @@ namespace
 enum { Q, K, V, DOUT, O, LSE, DQ, DK, DV, OWN_O, OWN_LSE, OWN_DQ, OWN_DK, OWN_DV, VIEWS };
 enum { DRAWN = 65521 };
 
-/* Relative differences in the Euclidean norm. Roundings differ by some 4e-3, in lse by 1e-6; a
- * kernel that means something else differs by 1e-1 and more. */
+/* Relative differences in the Euclidean norm. Rounding differs by about 4e-3, in lse by 1e-6; a
+ * kernel that computes something else differs by 1e-1 and more. */
 const struct {
     int library, own;
     const char *name;
@@ -42,7 +42,7 @@ size_t aligned(nd_cview v)
     return (nd_view_bytes(v) + 255) / 256 * 256;
 }
 
-/* ND_ENOMEM, with nothing recorded, when there is no memory to compare. */
+/* ND_ENOMEM, with no error recorded, when there is not enough memory to compare. */
 nd_status allocate_example(nd_backend *b, const nd_attention_shape *s, example *e)
 {
     const int64_t rows = s->sequences * s->key_len;
@@ -70,7 +70,7 @@ nd_status allocate_example(nd_backend *b, const nd_attention_shape *s, example *
     return ND_OK;
 }
 
-/* Between -2 and 2, so that scores are of the order of one. */
+/* Between -2 and 2, so that scores are of order one. */
 nd_status draw(nd_backend *b, example *e)
 {
     for (int i = Q; i <= DOUT; i++) {

@@ -1,5 +1,5 @@
-/* Which attention goes through cuDNN: all that it supports, unless the configuration says
- * otherwise. Decided once for each shape, and logged with the reason. */
+/* Decides which attention goes through cuDNN: all that it supports, unless configured otherwise.
+ * Decided once per shape, and logged with the reason. */
 #include "attention.cuh"
 
 #include "cuda_backend.h"
@@ -13,8 +13,8 @@ extern "C" {
 #include <string.h>
 
 struct nd_cuda_library_attention {
-    nd_cudnn *cudnn;  /* NULL until it is asked for, and when there is none */
-    bool tried, told; /* to open it; that kept tokens go to the project's kernels */
+    nd_cudnn *cudnn;  /* NULL until it is needed, and if there is none */
+    bool tried, told; /* tried to open it; logged that kept tokens use the project's kernels */
 };
 
 static nd_status open_library(nd_cuda *cuda)
@@ -72,7 +72,7 @@ static void log_choice(nd_backend *b, const nd_cudnn_shape *s, const nd_cudnn_pl
                     (double)nd_cudnn_plan_workspace(plan) / 1048576.0);
 }
 
-/* Opens the library when `auto` needs it first. A missing library is logged and is no error. */
+/* Opens the library when `auto` first needs it. A missing library is logged and not an error. */
 static bool is_open(nd_backend *b)
 {
     nd_cuda *cuda = nd_cuda_of(b);
@@ -142,7 +142,7 @@ static nd_status check_plan(nd_backend *b, const nd_attention_shape *s, bool is_
     const nd_status status =
         nd_cuda_attention_check(b, s, is_backward, &library, &looked, reason, sizeof reason);
     if (status == ND_ENOMEM)
-        return status; /* of its workspace: the run has no room for it */
+        return status; /* of its workspace: there is no room for it */
     if (status != ND_OK) {
         snprintf(reason, sizeof reason, "%.200s", nd_error_get()->message);
         nd_error_clear();

@@ -1,13 +1,13 @@
-/* Attention in bf16 on tensor cores, one pass over the keys with a running maximum (Dao et al.,
- * arXiv:2205.14135, 2307.08691). A block holds 64 queries, four warps of 16 each; keys and values
- * come through shared memory in tiles, the next one on its way while one is used. */
+/* Attention in bf16 on tensor cores, one pass over the keys with an online softmax (Dao et al.,
+ * arXiv:2205.14135, 2307.08691). A block holds 64 queries, 16 in each of four warps; tiles of keys
+ * and values are loaded to shared memory while the previous one is used. */
 #include "attention_tiles.cuh"
 
 namespace
 {
 
-/* S = Q Kᵀ for the 16 queries from `row` on and the tile's 64 keys. The queries are read again for
- * every tile: held in registers they would leave too few for the results. */
+/* S = Q Kᵀ for the 16 queries from `row` on and the tile's 64 keys. Queries are reloaded for every
+ * tile: in registers they would leave too few for the results. */
 template <int D>
 __device__ __forceinline__ void scores_of(float s[ROWS / 8][4], uint16_t *queries, int row,
                                           uint16_t *keys)
@@ -34,7 +34,7 @@ __device__ __forceinline__ void take_scores(float p[ROWS / 8][4], float acc[D / 
             top = fmaxf(top, fmaxf(p[j][2 * half], p[j][2 * half + 1]));
         top = fmaxf(top, __shfl_xor_sync(0xffffffffu, top, 1));
         top = fmaxf(top, __shfl_xor_sync(0xffffffffu, top, 2));
-        const float zero = top > -INFINITY ? top * scale : 0.0f; /* nothing seen yet */
+        const float zero = top > -INFINITY ? top * scale : 0.0f; /* no visible key yet */
         /* Exactly 1 if the maximum is unchanged: the number of unseen tiles depends on the row's
          * neighbours. */
         const float kept = top == largest[half] ? 1.0f : exp2f((largest[half] - top) * scale);
@@ -55,7 +55,7 @@ __device__ __forceinline__ void take_scores(float p[ROWS / 8][4], float acc[D / 
     }
 }
 
-/* Scores of keys from `key0` on that a row does not see. */
+/* Masks the scores of keys from `key0` on that a row does not see. */
 __device__ __forceinline__ void hide_unseen(float p[ROWS / 8][4], int key0, const int sight[2])
 {
     ND_UNROLL
@@ -66,7 +66,7 @@ __device__ __forceinline__ void hide_unseen(float p[ROWS / 8][4], int key0, cons
             p[j][e] = -INFINITY;
 }
 
-/* What each of this thread's two rows is divided by; stores lse. */
+/* The divisor of each of this thread's two rows; stores lse. */
 __device__ __forceinline__ void finish_sums(nd_floats lse, float factor[2], const float largest[2],
                                             float sum[2], const nd_attention_layout &s, int64_t row,
                                             int head)
@@ -112,7 +112,7 @@ __global__ void __launch_bounds__(THREADS)
         sight_of(&places, sequence, sight);
         const int64_t base = (int64_t)sequence * s.key_len * kv_stride + (int64_t)kv_head * d;
         const int tiles = (most + ROWS - 1) / ROWS;
-        __syncthreads(); /* the stages of the sequence before are free */
+        __syncthreads(); /* the previous sequence's stages are free */
         if (tiles > 0)
             fetch_keys<D>(stages, k, v, s, base, 0);
         nd_copy_commit();
@@ -131,7 +131,7 @@ __global__ void __launch_bounds__(THREADS)
                 as_left(weights, p[2 * j], p[2 * j + 1]);
                 add_rows<D>(acc, weights, values, 16 * j);
             }
-            __syncthreads(); /* the stage may be filled again */
+            __syncthreads(); /* the stage may be overwritten */
         }
         nd_copy_wait<0>();
     }

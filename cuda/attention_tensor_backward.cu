@@ -1,6 +1,5 @@
 /* The backward pass of attention_tensor.cu. A block holds 64 queries (dq) or 64 keys (dk and dv)
- * and loads the other side to shared memory. Separate kernels: each output has one owner
- * and order. */
+ * and loads the other side to shared memory. In separate kernels, each output has a fixed order. */
 #include "attention_tiles.cuh"
 
 namespace
@@ -25,7 +24,7 @@ __device__ __forceinline__ void score_both(float p[QUERY_TILE / 8][4], float dp[
     }
 }
 
-/* Scores p of queries in rows and keys in columns, from `key0` on, become their gradients. */
+/* Scores p become their gradients; queries in rows, keys in columns from `key0` on. */
 __device__ __forceinline__ void weigh_keys(float p[QUERY_TILE / 8][4],
                                            const float dp[QUERY_TILE / 8][4], const float total[2],
                                            const float pull[2], const int sight[2], int key0,
@@ -41,7 +40,7 @@ __device__ __forceinline__ void weigh_keys(float p[QUERY_TILE / 8][4],
     }
 }
 
-/* Of this thread's two rows: lse in the base of exp2f, and delta. */
+/* For this thread's two rows: lse in the base of exp2f, and delta. */
 __device__ __forceinline__ void load_totals(float total[2], float pull[2], const float *lse,
                                             const float *delta, const nd_attention_layout &s,
                                             int64_t row, int head)
@@ -94,7 +93,7 @@ __global__ void __launch_bounds__(THREADS)
             const int key0 = tile * ROWS;
             uint16_t *keys = next_keys<D>(stages, tile, tiles, k, v, s, base);
             uint16_t *values = keys + ROWS * D;
-            /* Half a tile at a time: with all of it the results would not fit the registers. */
+            /* Half a tile at a time: the results of a whole one would not fit the registers. */
             ND_NO_UNROLL
             for (int key = 0; key < ROWS; key += QUERY_TILE) {
                 float p[QUERY_TILE / 8][4], dp[QUERY_TILE / 8][4];
@@ -115,7 +114,7 @@ __global__ void __launch_bounds__(THREADS)
                   s.scale, s.scale);
 }
 
-/* What a tile of queries brings beside its rows. */
+/* The data of a tile of queries besides its rows. */
 struct query_tile {
     int sequence[QUERY_TILE], visible[QUERY_TILE];
     float total[QUERY_TILE], pull[QUERY_TILE];
@@ -142,7 +141,7 @@ __device__ __forceinline__ void fetch_queries(uint16_t *tile, query_tile *beside
     }
 }
 
-/* The tile's rows of keys and values, whose places are those of nd_key_of. */
+/* Loads the tile's rows of keys and values, at the positions of nd_key_of. */
 template <int D>
 __device__ __forceinline__ void fetch_key_rows(uint16_t *keys, uint16_t *values, const uint16_t *k,
                                                const uint16_t *v, const nd_attention_layout &s,
@@ -160,7 +159,7 @@ __device__ __forceinline__ void fetch_key_rows(uint16_t *keys, uint16_t *values,
     }
 }
 
-/* Queries that see some key of the tile: rows of padding come last. */
+/* The queries that see some key of the tile; padding rows come last. */
 __device__ __forceinline__ void queries_of_keys(const nd_attention_layout &s, int64_t first,
                                                 int64_t *begin, int64_t *end)
 {

@@ -1,4 +1,4 @@
-/* In the place of attention_cudnn.cu where there is no cuDNN to build with. */
+/* Replaces attention_cudnn.cu in builds without cuDNN. */
 #include "attention.cuh"
 
 #include "cuda_backend.h"

@@ -1,4 +1,4 @@
-/* The backend's memory, order and errors. The ops are in the files of their families. */
+/* The backend's memory, order and errors. Each family of ops has its own file. */
 #include "context.cuh"
 
 #include "cuda_backend.h"
@@ -15,7 +15,7 @@ nd_status nd_cuda_check(cudaError_t code, const char *what, const char *file, in
 {
     if (code == cudaSuccess)
         return ND_OK;
-    cudaGetLastError(); /* told here, it is not an error of the next call */
+    cudaGetLastError(); /* reported here, not by the next call */
     return nd_error_raise(code == cudaErrorMemoryAllocation ? ND_ENOMEM : ND_EINTERNAL, file, line,
                           "cuda: %.200s: %s", what, cudaGetErrorString(code));
 }
@@ -42,7 +42,7 @@ nd_status nd_cuda_free(nd_cuda *cuda, void *memory)
 nd_status nd_cuda_scratch(nd_cuda *cuda, size_t bytes, void **scratch)
 {
     if (bytes > cuda->scratch_bytes) {
-        ND_TRY(nd_cuda_free(cuda, cuda->scratch)); /* what runs may still use it */
+        ND_TRY(nd_cuda_free(cuda, cuda->scratch)); /* enqueued ops may still use it */
         cuda->scratch = NULL;
         cuda->scratch_bytes = 0;
         cuda->epoch++;
@@ -59,7 +59,7 @@ nd_status nd_cuda_scratch(nd_cuda *cuda, size_t bytes, void **scratch)
     return ND_OK;
 }
 
-/* What a kernel complained about, once the stream has come to rest. */
+/* Raises the error that a kernel recorded, once the stream is idle. */
 static nd_status report_fault(nd_cuda *cuda)
 {
     const nd_cuda_fault fault = *const_cast<const nd_cuda_fault *>(cuda->fault);
@@ -94,7 +94,7 @@ static nd_status cuda_allocate(nd_backend *b, size_t bytes, void **memory)
     ND_TRY(nd_cuda_not_recording(cuda));
     const cudaError_t code = cudaMalloc(memory, bytes);
     if (code != cudaSuccess) {
-        cudaGetLastError(); /* an allocation that failed is not an error of the next call */
+        cudaGetLastError(); /* a failed allocation is not an error of the next call */
         *memory = NULL;
         return ND_FAIL(ND_ENOMEM, "cuda: no %zu bytes of device memory (%.2f GiB): %s", bytes,
                        (double)bytes / (1024.0 * 1024.0 * 1024.0), cudaGetErrorString(code));
@@ -106,7 +106,7 @@ static void cuda_release(nd_backend *b, void *memory, size_t bytes)
 {
     nd_cuda *cuda = nd_cuda_of(b);
     (void)bytes;
-    /* Where peers are gone they were waited for under the deadline, and what is left is aborted. */
+    /* Exchanges with lost peers were waited for until their timeout and then aborted. */
     if (memory && nd_cuda_free(cuda, memory) != ND_OK)
         cudaFree(memory);
 }
@@ -127,7 +127,7 @@ static nd_status cuda_upload(nd_backend *b, void *device, const void *host, size
     unsigned char *staged = cuda->staging + (size_t)slot * ND_STAGING_BYTES;
     cuda->staging_next = (slot + 1) % ND_STAGING_SLOTS;
     if (cudaEventQuery(cuda->staging_free[slot]) != cudaSuccess) {
-        cudaGetLastError(); /* "not ready" is remembered too, and a launch would report it */
+        cudaGetLastError(); /* "not ready" is remembered, too, and a launch would report it */
         ND_TRY(before_wait(cuda, false));
     }
     ND_CUDA_TRY(cudaEventSynchronize(cuda->staging_free[slot]));
@@ -139,7 +139,7 @@ static nd_status cuda_upload(nd_backend *b, void *device, const void *host, size
 static nd_status cuda_download(nd_backend *b, void *host, const void *device, size_t bytes)
 {
     nd_cuda *cuda = nd_cuda_of(b);
-    ND_TRY(before_wait(cuda, false)); /* the copy itself waits when the host's memory is pageable */
+    ND_TRY(before_wait(cuda, false)); /* the copy itself waits if host memory is pageable */
     if (bytes > 0)
         ND_CUDA_TRY(cudaMemcpyAsync(host, device, bytes, cudaMemcpyDeviceToHost, cuda->stream));
     return cuda_synchronize(b);

@@ -1,6 +1,5 @@
-/* Entries of a code stream without atomics: the place of a byte and what it changes follow from
- * prefix sums. Three steps: within tiles, one block each; over tiles, one block; within tiles
- * again. */
+/* Entries of a code stream without atomics: prefix sums determine the place of a byte and what it
+ * changes. Three steps: within tiles, one block each; over tiles, one block; within tiles again. */
 #include "floats.cuh"
 
 extern "C" {
@@ -16,33 +15,33 @@ static_assert((int)ND_FAULT_NAME == (int)ND_PARAM_NAME_MAX, "a fault names a ten
 namespace
 {
 
-/* Codes of a thread, or bytes of it, and of a tile. */
+/* Codes, or bytes, per thread and per tile. */
 enum { THREADS = 256, WARPS = THREADS / 32, EACH = 16, TILE = THREADS * EACH };
 /* As in dist/changed_codes.c. */
 enum { SKIP = 127, SECOND = 128 };
 enum { LENGTH_BYTES = 4, HEAD_BYTES = 64, BLOCKS_MAX = 2048 };
 
-/* What the second step leaves to the third. */
+/* Results of the second step for the third. */
 struct entry_head {
-    uint64_t codes; /* where in the stream they begin, changes or all */
+    uint64_t codes; /* their start in the stream, changes or all codes */
     int64_t bytes;
     int32_t whole, damaged;
 };
 static_assert(sizeof(entry_head) <= HEAD_BYTES, "tiles come behind it");
 
-/* Codes that are compared. Positions within a tile are counted from its start. */
+/* Encoding: a tile of codes. Positions within a tile are relative to its start. */
 struct make_tile {
-    int64_t previous; /* the last change before this tile, -1: there is none */
+    int64_t previous; /* the last change before this tile, -1: none */
     int64_t offset;   /* its first byte */
     int32_t first, last;
-    int32_t rest; /* bytes of its changes but the first */
+    int32_t rest; /* bytes of its changes except the first */
 };
 
-/* Bytes of changes that are read. */
+/* Decoding: a tile of bytes of changes. */
 struct take_tile {
-    int64_t from;    /* the code at which its first byte stands */
-    int32_t advance; /* codes it passes */
-    int32_t last;    /* the last that it changes, counted from there; -1: none */
+    int64_t from;    /* the code at its first byte */
+    int32_t advance; /* codes that it passes */
+    int32_t last;    /* the last code it changes, relative to `from`; -1: none */
 };
 
 template <typename T> struct sum {
@@ -55,7 +54,7 @@ template <typename T> struct largest {
     __device__ static __forceinline__ T of(T a, T b) { return a > b ? a : b; }
 };
 
-/* Of the values of the threads before this one; *all: of all of the block. */
+/* Scan over the values of preceding threads; *all: over the whole block. */
 template <template <typename> class OP, typename T>
 __device__ __forceinline__ T scan(T value, T *all)
 {
@@ -69,7 +68,7 @@ __device__ __forceinline__ T scan(T value, T *all)
             through = OP<T>::of(other, through);
     }
     const T left = __shfl_sync(0xffffffffu, through, lane - 1);
-    __syncthreads(); /* what the call before left here has been read */
+    __syncthreads(); /* the previous call's values have been read */
     if (lane == 31)
         of_warps[warp] = through;
     __syncthreads();
@@ -123,7 +122,7 @@ __device__ __forceinline__ changes compare(const int8_t *before, const int8_t *n
     return c;
 }
 
-/* The last that changes, where codes stand from `start` on. */
+/* The last changed code, the thread's codes beginning at `start`. */
 __device__ __forceinline__ int last_of(changes c, int start)
 {
     int last = -1;
@@ -134,8 +133,7 @@ __device__ __forceinline__ int last_of(changes c, int start)
     return last;
 }
 
-/* Bytes of a thread's changes after the tile's change `previous`; -1: the first is not written
- * here. */
+/* Bytes of a thread's changes after the tile's change `previous`; -1: without the first. */
 __device__ __forceinline__ int bytes_of(changes c, int start, int previous)
 {
     int bytes = 0;
@@ -178,7 +176,7 @@ __device__ __forceinline__ int64_t leading_bytes(const make_tile *tile, int64_t 
     return (index * TILE + tile->first - previous - 1) / SKIP + 1;
 }
 
-/* One block. tile_count 0: all codes go. */
+/* One block. tile_count 0: all codes are sent. */
 __global__ void place_kernel(entry_head *head, make_tile *tiles, int64_t tile_count,
                              uint8_t *stream, uint64_t *at, int64_t scale_bytes, int64_t capacity)
 {
@@ -218,7 +216,7 @@ __device__ __forceinline__ void copy_bytes(uint8_t *to, const uint8_t *from, int
         to[i] = from[i];
 }
 
-/* As the kernels of codes.cu, for bytes at any address. */
+/* Like the kernels of codes.cu, for bytes at any address. */
 __device__ __forceinline__ void pack_all(uint8_t *packed, const int8_t *codes, int64_t count,
                                          int64_t bytes)
 {
@@ -286,14 +284,14 @@ __global__ void write_kernel(uint8_t *stream, const entry_head *head, const make
         write_tile(codes, tiles + blockIdx.x, before, now, count, wide);
 }
 
-/* What the host knows of an entry. */
+/* What the host knows about an entry. */
 struct expected {
     const uint8_t *stream;
     uint64_t end;
-    int64_t scale_bytes, count, all; /* all: bytes of all codes */
+    int64_t scale_bytes, count, all; /* all: bytes of all codes, packed */
 };
 
-/* False: it is cut short, or lies behind a damaged one. */
+/* Returns false if it is truncated or follows a damaged one. */
 __device__ __forceinline__ bool find_codes(const expected *e, uint64_t at, entry_head *head)
 {
     const uint64_t left = at <= e->end ? e->end - at : 0;
@@ -310,7 +308,7 @@ __device__ __forceinline__ bool find_codes(const expected *e, uint64_t at, entry
     return left >= before + (uint64_t)head->bytes;
 }
 
-/* The bytes of a thread. */
+/* The codes that a thread's bytes pass, and the last one they change. */
 struct passage {
     int advance, last;
 };
@@ -345,7 +343,7 @@ __global__ void advance_kernel(take_tile *tiles, expected e, const uint64_t *at)
     }
 }
 
-/* The first change beyond the last code, which tile `tile` has. */
+/* The first change beyond the last code, in tile `tile`. */
 __device__ __forceinline__ int64_t bad_change(const expected *e, const entry_head *head,
                                               const take_tile *tiles, int64_t tile)
 {
@@ -382,7 +380,7 @@ __global__ void check_kernel(entry_head *out, take_tile *tiles, expected e, uint
     const uint64_t start = *at;
     const bool found = find_codes(&e, start, &head);
     const int64_t n = found && !head.whole ? (head.bytes + TILE - 1) / TILE : 0;
-    int64_t reached = 0, bad = -1; /* bad: the first tile that goes too far */
+    int64_t reached = 0, bad = -1; /* bad: the first tile that exceeds the codes */
     for (int64_t base = 0; base < n && bad < 0; base += THREADS) {
         const int64_t i = base + threadIdx.x;
         const bool some = i < n;
@@ -396,7 +394,7 @@ __global__ void check_kernel(entry_head *out, take_tile *tiles, expected e, uint
         reached += passed;
         bad = farthest < 0 ? -1 : n - farthest;
     }
-    __syncthreads(); /* everyone has read *at, and `from` is written */
+    __syncthreads(); /* all threads have read *at, and `from` is written */
     if (threadIdx.x > 0)
         return;
     head.damaged = !found || bad >= 0;
@@ -473,7 +471,7 @@ nd_status take(nd_backend *b, const nd_code_entry *entry, const uint8_t *stream,
     take_tile *tiles = reinterpret_cast<take_tile *>(static_cast<char *>(work) + HEAD_BYTES);
     const int64_t all = nd_ceil(entry->count, 5);
     const expected e = {stream, bytes, entry->groups * (int64_t)sizeof(float), entry->count, all};
-    /* Changes are seldom more than an eighth of all codes in trits. */
+    /* Changes rarely take more than an eighth of all codes as trits. */
     const dim3 few(nd_blocks_for(all, 8 * TILE, BLOCKS_MAX)), threads(THREADS);
     const dim3 many(nd_blocks_for(all, THREADS, BLOCKS_MAX));
     nd_fault_name name = {""};

@@ -64,7 +64,7 @@ __global__ void code_kernel(int8_t *c, const float *s, nd_floats w, int64_t coun
     }
 }
 
-/* A warp a group of `width` consecutive weights. */
+/* One warp per group of `width` consecutive weights. */
 __global__ void group_code_kernel(int8_t *c, float *s, nd_floats w, int64_t groups, int64_t width)
 {
     const int64_t group = ((int64_t)blockIdx.x * blockDim.x + threadIdx.x) / 32;
@@ -82,7 +82,7 @@ __global__ void group_code_kernel(int8_t *c, float *s, nd_floats w, int64_t grou
         c[group * width + i] = (int8_t)code_of(nd_load_one(w, group * width + i), 0.5f * scale);
 }
 
-/* Sixteen codes a thread. */
+/* Sixteen codes per thread. */
 __global__ void pack_kernel(uint8_t *packed, const int8_t *c, int64_t count, bool wide)
 {
     const int64_t first = ((int64_t)blockIdx.x * blockDim.x + threadIdx.x) * 16;
@@ -128,7 +128,7 @@ __global__ void unpack_kernel(int8_t *c, const uint8_t *packed, int64_t count, b
         c[i] = (int8_t)((int)(packed[i / 4] >> (2 * (i % 4)) & 3) - 1);
 }
 
-/* One byte a thread; its codes lie `bytes` apart, so that neighbours read neighbours. */
+/* One byte per thread; its codes are `bytes` apart, so that loads are coalesced. */
 __global__ void pack_trits_kernel(uint8_t *packed, const int8_t *c, int64_t count, int64_t bytes)
 {
     const int64_t j = (int64_t)blockIdx.x * blockDim.x + threadIdx.x;
@@ -150,7 +150,7 @@ __global__ void unpack_trits_kernel(int8_t *c, const uint8_t *packed, int64_t co
         c[i] = (int8_t)(value % 3 - 1);
 }
 
-/* width: inputs that share a scale. */
+/* width: inputs per scale. */
 __global__ void dequantize_kernel(nd_floats w, const int8_t *c, const float *s, int64_t count,
                                   int64_t width, bool wide)
 {

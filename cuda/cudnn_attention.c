@@ -1,12 +1,11 @@
-/* The graphs are written as cuDNN's fused attention expects them (NVIDIA, cuDNN documentation,
- * "Attention"; Dao, arXiv:2307.08691): the library recognises their form, so operations that look
- * superfluous are not.
+/* The graphs have the form of cuDNN's fused attention (NVIDIA, cuDNN documentation, "Attention";
+ * Dao, arXiv:2307.08691), by which the library recognises them; operations that look redundant are
+ * not.
  *
- * Backward, cuDNN knows two forms. In one, parts of dq are added to f32 memory in the order in
- * which they arrive (and none of its engines says that its bits do not repeat). In the other, which
- * is the one asked for here, ds stands in the workspace and dq is one product of it, written once.
- * That workspace is quadratic in the length, so a batch is passed over in parts: some sequences at
- * once, or some heads of one, as many as a fixed workspace holds. */
+ * cuDNN has two backward forms. One adds parts of dq to f32 memory in order of arrival (and none of
+ * its engines claims to be reproducible). The other, used here, stores ds in the workspace and
+ * computes dq as one product of it. That workspace is quadratic in the length, so a batch is
+ * processed in parts: as many sequences, or heads of one, as a fixed workspace holds. */
 #include "cudnn_attention.h"
 
 #include "cudnn_engine.h"
@@ -16,20 +15,20 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* The arguments of a plan. */
+/* Ids of a plan's arguments. */
 enum { Q = 1, K, V, O, LSE, DOUT, DQ, DK, DV, DELTA, SCALE, MASKED, ONE, ARGUMENTS };
 
 /* The oldest supported version; the newest that needs whole tiles of keys backward. */
 enum { OLDEST = 91100, WHOLE_TILES = 91500, TILE = 128 };
 
-/* Bytes of workspace that an engine may take for a part in all. */
+/* The most workspace, in bytes, that an engine may need for a part. */
 static const int64_t WORKSPACE_LIMIT = (int64_t)512 << 20;
 
 struct nd_cudnn_plan {
     nd_cudnn_shape shape, part; /* the graph is of a part */
     nd_cudnn_graph graph;
     nd_cudnn_choice choice;
-    float numbers[3]; /* the scale, what a masked score is, one */
+    float numbers[3]; /* the scale, the masked score, one */
     char reason[ND_CUDNN_REASON];
     nd_cudnn_plan *next;
 };
@@ -161,7 +160,7 @@ static nd_cudnn_tensor with_type(nd_cudnn_graph *g, cudnnPointwiseMode_t mode,
     return y;
 }
 
-/* Scores of keys that stand behind their query become -inf. */
+/* Scores of keys after their query become -inf. */
 static nd_cudnn_tensor mask(nd_cudnn_graph *g, nd_cudnn_tensor s, nd_cudnn_tensor masked)
 {
     const nd_cudnn_tensor row =
@@ -176,8 +175,8 @@ static nd_cudnn_tensor mask(nd_cudnn_graph *g, nd_cudnn_tensor s, nd_cudnn_tenso
     return y;
 }
 
-/* Dimensions b, h, s, d of what lies in memory as [tokens, heads*head_dim]: `heads` of a part,
- * `all` of them in memory. `turned` exchanges the last two: kᵀ, vᵀ. */
+/* Dimensions b, h, s, d of memory [tokens, heads*head_dim]: `heads` of a part, `all` in memory.
+ * `turned` exchanges the last two: kᵀ, vᵀ. */
 static nd_cudnn_tensor rows(nd_cudnn_graph *g, int64_t id, const nd_cudnn_shape *s, int64_t heads,
                             int64_t all, bool turned)
 {
@@ -201,7 +200,7 @@ static nd_cudnn_tensor transposed_tokens(nd_cudnn_graph *g, int64_t id, const nd
     return rows(g, id, s, s->kv_heads, all, true);
 }
 
-/* One f32 a token and head, as lse lies in memory. */
+/* One f32 per token and head, in the layout of lse. */
 static nd_cudnn_tensor statistics(nd_cudnn_graph *g, const nd_cudnn_shape *s, int64_t all)
 {
     const int64_t dim[4] = {s->sequences, s->heads, s->length, 1};
@@ -269,8 +268,8 @@ static void gather_heads(nd_cudnn_graph *g, nd_cudnn_tensor xt, nd_cudnn_tensor 
     nd_cudnn_reduce(g, CUDNN_REDUCE_TENSOR_ADD, each, y);
 }
 
-/* p = exp(mask(s) - lse); delta = dout . o; dv = pᵀ dout; ds = scale p (dout vᵀ - delta); dk = dsᵀ
- * q; dq = ds k. */
+/* p = exp(mask(s) - lse); delta = dout . o; dv = pᵀ dout; ds = scale p (dout vᵀ - delta);
+ * dk = dsᵀ q; dq = ds k. */
 static void backward_graph(nd_cudnn_graph *g, const nd_cudnn_shape *s, const nd_cudnn_shape *whole)
 {
     const int64_t heads = whole->heads, kv_heads = whole->kv_heads;
@@ -411,13 +410,13 @@ int64_t nd_cudnn_plan_engine(const nd_cudnn_plan *plan)
     return plan->choice.engine;
 }
 
-/* `count` elements of `size` bytes behind `at`; NULL stays NULL. */
+/* The address of element `count` of `size` bytes from `at`; NULL stays NULL. */
 static void *behind(const void *at, int64_t count, size_t size)
 {
     return at ? (unsigned char *)(uintptr_t)at + (size_t)count * size : NULL;
 }
 
-/* The arguments of the part that begins at a sequence and a head of k and v. */
+/* The arguments of the part that starts at a sequence and a key-value head. */
 static nd_cudnn_arguments part_of(const nd_cudnn_plan *plan, const nd_cudnn_arguments *a,
                                   int64_t sequence, int64_t kv_head)
 {

@@ -44,7 +44,7 @@ static int64_t proposals(nd_cudnn_graph *graph, nd_cudnn_target target,
     return count;
 }
 
-/* An engine that does not say whether its bits repeat is taken for one whose bits do not. */
+/* An engine that does not say whether it is reproducible counts as one that is not. */
 static bool repeats(const nd_cudnn_graph *graph, cudnnBackendDescriptor_t engine)
 {
     cudnnBackendNumericalNote_t notes[CUDNN_NUMERICAL_NOTE_TYPE_COUNT];
@@ -58,7 +58,7 @@ static bool repeats(const nd_cudnn_graph *graph, cudnnBackendDescriptor_t engine
     return true;
 }
 
-/* `why` says what stands against this configuration when the result is false. */
+/* If the result is false, `why` is the reason. */
 static bool plan_of(nd_cudnn_graph *graph, nd_cudnn_target target, cudnnBackendDescriptor_t config,
                     int64_t limit, nd_cudnn_choice *choice, char why[ND_CUDNN_REASON])
 {

@@ -3,7 +3,7 @@
 #include <stdio.h>
 #include <string.h>
 
-/* Values between operations are numbered from here on. */
+/* First number of intermediate values. */
 enum { FIRST_VIRTUAL = 1000 };
 
 void nd_cudnn_describe(const nd_cudnn_library *cudnn, cudnnStatus_t code, char *text, size_t size)

@@ -1,4 +1,4 @@
-/* Which GPUs there are and what they are called. */
+/* The GPUs of this machine and their names. */
 #include "context.cuh"
 
 #include "cuda_backend.h"

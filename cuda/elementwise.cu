@@ -40,7 +40,7 @@ __global__ void divide_by_norm_kernel(nd_floats y, nd_floats x, const double *sq
     }
 }
 
-/* 16 bytes, or one, of a row a thread; in place when `staged` is the scratch. */
+/* 16 bytes, or one, of a row per thread. */
 template <typename T>
 __global__ void gather_kernel(T *y, const T *x, const int32_t *rows, int64_t count, int64_t width)
 {
@@ -56,7 +56,7 @@ __global__ void gather_kernel(T *y, const T *x, const int32_t *rows, int64_t cou
 
 enum { SUM_BLOCKS = 1024, SUM_THREADS = 256 };
 
-/* One double a block, then one of all: which element is added where depends on the count alone. */
+/* One double per block, then their sum: the order of additions depends on the count alone. */
 __global__ void sum_kernel(double *partial, nd_floats x, int64_t count, bool squares, bool wide)
 {
     __shared__ double shared[32];
@@ -152,7 +152,7 @@ static nd_status divide_by_norm_cuda(nd_backend *b, nd_view y, nd_cview x, nd_cv
                           nd_aligned(count, y.data, x.data));
 }
 
-/* In place a row may be written before another thread has read it: then through the scratch. */
+/* In place, a row may be overwritten before another thread reads it: then uses the scratch. */
 static nd_status gather_rows_cuda(nd_backend *b, nd_view y, nd_cview x, nd_cview rows)
 {
     nd_cuda *cuda = nd_cuda_of(b);

@@ -1,5 +1,5 @@
-/* A warp a block of values that share a scale. Products and sums are rounded one by one, as the
- * host's kernels round them: a fused multiply-add would give other residuals. */
+/* One warp per block of values that share a scale. Products and sums are rounded separately, as on
+ * the host: a fused multiply-add would give other residuals. */
 #include "floats.cuh"
 
 extern "C" {
@@ -11,10 +11,10 @@ extern "C" {
 namespace
 {
 
-/* As in dist/gradient_wire.c: values of a block of int8, and of a residual beside bf16. */
+/* As in dist/gradient_wire.c: values per block of int8, and of a residual for bf16. */
 enum { WARPS = 4, SCALE_BYTES = 4, INT8_VALUES = 252, BF16_VALUES = 128 };
 
-/* The largest magnitude in a warp as bits: infinity and NaN above all numbers. */
+/* The largest magnitude in a warp as bits: infinity and NaN exceed all numbers. */
 __device__ __forceinline__ uint32_t largest_in_warp(uint32_t bits)
 {
     ND_UNROLL
@@ -30,8 +30,8 @@ __device__ __forceinline__ bool is_number(uint32_t magnitude)
     return magnitude < 0x7f800000u;
 }
 
-/* Writes x [n] as one scale and n codes, and leaves in x what a reader of them sees. Below 2^-100
- * the factor could overflow: such a block is one of zeros. */
+/* Writes x [n] as one scale and n codes, and replaces x by their decoded values. Below 2^-100 the
+ * factor could overflow: such a block is encoded as zeros. */
 template <int PARTS>
 __device__ __forceinline__ void write_codes(unsigned char *block, float x[PARTS], uint32_t bits,
                                             int n)
@@ -101,7 +101,7 @@ __global__ void encode_kernel(unsigned char *wire, const float *values, unsigned
         lost = bits > lost ? bits : lost;
     }
     lost = largest_in_warp(lost);
-    __syncwarp(); /* every lane has read its residual's scale */
+    __syncwarp(); /* all lanes have read their residual's scale */
     if (is_number(lost))
         write_codes<PARTS>(kept, x, lost, n);
 }

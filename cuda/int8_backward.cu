@@ -17,13 +17,13 @@ __device__ __forceinline__ uint32_t magnitude(float x)
     return nd_bits_of(x) & 0x7fffffffu;
 }
 
-/* As nd_state_factor(127, m): 0 where m is not finite or below 2^-100. */
+/* nd_state_factor(127, m): 0 if m is not finite or below 2^-100. */
 __device__ __forceinline__ float code_factor(float m)
 {
     return m >= 0x1p-100f && m <= 3.402823466e38f ? 127.0f / m : 0.0f;
 }
 
-/* A block a row of x [rows, n] into codes [rows, stride]. */
+/* Encodes x [rows, n] to codes [rows, stride], one block per row. */
 __global__ void encode_rows_kernel(int8_t *codes, float *largest, nd_floats x, int64_t n,
                                    int64_t stride, bool wide)
 {
@@ -64,7 +64,7 @@ __global__ void encode_rows_kernel(int8_t *codes, float *largest, nd_floats x, i
     }
 }
 
-/* The thread's part of a turned tile: 16 consecutive bytes of one of its rows. */
+/* Stores the thread's part of a transposed tile: 16 consecutive bytes of one row. */
 __device__ __forceinline__ void store_turned(int8_t *y, int64_t rows, int64_t stride, int64_t row0,
                                              int64_t column0, const int8_t tile[TILE][PADDED])
 {
@@ -144,7 +144,7 @@ __global__ void largest_columns_kernel(float *largest, nd_floats dy, const float
         largest[(int64_t)blockIdx.y * outputs + mine] = nd_float_of(all);
 }
 
-/* codes [outputs, stride], turned, of a tile of tokens and outputs. */
+/* codes [outputs, stride], transposed, of a tile of tokens and outputs. */
 __global__ void encode_columns_kernel(int8_t *codes, const float *largest, nd_floats dy,
                                       const float *a, int64_t tokens, int64_t outputs,
                                       int64_t stride, bool wide)
@@ -174,8 +174,8 @@ __global__ void encode_columns_kernel(int8_t *codes, const float *largest, nd_fl
 
 /* Both kernels above in one for bf16: a block has ND_INT8_TOKENS tokens and 32 outputs, whose
  * gradients are read once and kept in shared memory until their maxima are known. A thread has
- * eight outputs, four lanes a token; groups of four tokens are padded by 64 bytes against bank
- * conflicts. */
+ * eight outputs, four lanes share a token; groups of four tokens are padded against
+ * bank conflicts. */
 enum { HELD_OUTPUTS = 32, HELD_LANES = HELD_OUTPUTS / ND_WIDE, HELD_FOUR = 5 * HELD_OUTPUTS * 2 };
 static const size_t held_bytes = (size_t)ND_INT8_TOKENS / 4 * HELD_FOUR;
 
@@ -185,7 +185,7 @@ __device__ __forceinline__ uint4 *held_piece(unsigned char *held, int token, int
                                      lane * 16);
 }
 
-/* The eight of a piece times a token's a/127. */
+/* The eight values of a piece times a token's a/127. */
 __device__ __forceinline__ void scale_piece(float h[ND_WIDE], uint4 piece, float factor)
 {
     const uint32_t words[4] = {piece.x, piece.y, piece.z, piece.w};
@@ -196,7 +196,7 @@ __device__ __forceinline__ void scale_piece(float h[ND_WIDE], uint4 piece, float
     }
 }
 
-/* Reads the block's gradients into `held` and finds the largest of each of the thread's outputs. */
+/* Loads the block's gradients to `held` and finds the maximum of each of the thread's outputs. */
 __device__ __forceinline__ void hold_columns(unsigned char *held, uint32_t most[ND_WIDE],
                                              const uint16_t *dy, const float *a, int64_t token0,
                                              int64_t tokens, int64_t o, int64_t outputs)
@@ -218,7 +218,7 @@ __device__ __forceinline__ void hold_columns(unsigned char *held, uint32_t most[
     }
 }
 
-/* Of all threads that share outputs. */
+/* Shares the maxima among threads with the same outputs. */
 __device__ __forceinline__ void share_largest(uint32_t most[ND_WIDE],
                                               uint32_t shared[TURN_THREADS / 32][HELD_OUTPUTS])
 {
@@ -249,7 +249,8 @@ __global__ void __launch_bounds__(TURN_THREADS)
     __shared__ uint32_t shared[TURN_THREADS / 32][HELD_OUTPUTS];
     const int lane = (int)threadIdx.x % HELD_LANES;
     const int64_t token0 = (int64_t)blockIdx.y * ND_INT8_TOKENS;
-    const int64_t o = (int64_t)blockIdx.x * HELD_OUTPUTS + lane * ND_WIDE; /* eight exist or none */
+    /* all eight exist or none */
+    const int64_t o = (int64_t)blockIdx.x * HELD_OUTPUTS + lane * ND_WIDE;
     uint32_t most[ND_WIDE] = {0, 0, 0, 0, 0, 0, 0, 0};
     hold_columns(held, most, dy, a, token0, tokens, o, outputs);
     share_largest(most, shared);
@@ -264,7 +265,7 @@ __global__ void __launch_bounds__(TURN_THREADS)
     }
     for (int first = (int)threadIdx.x / HELD_LANES * 4; first < ND_INT8_TOKENS;
          first += TURN_THREADS / HELD_LANES * 4) {
-        uint32_t words[ND_WIDE] = {0, 0, 0, 0, 0, 0, 0, 0}; /* four tokens of an output each */
+        uint32_t words[ND_WIDE] = {0, 0, 0, 0, 0, 0, 0, 0}; /* four tokens of each output */
         const int64_t t = token0 + first;
         if (t >= stride)
             return;
@@ -362,7 +363,7 @@ static nd_status ternary_gemm_dw_int8_cuda(nd_backend *b, nd_view dw, nd_cview d
     ND_REQUIRE(dw.rows == dy.cols && dw.cols == q.cols && (beta == 0.0f || beta == 1.0f));
     if (dw.rows * dw.cols == 0)
         return ND_OK;
-    if (q.rows == 0) /* no token: nothing but beta */
+    if (q.rows == 0) /* without tokens only beta applies */
         return beta != 0.0f ? ND_OK : b->ops.zero(b, dw.data, nd_view_bytes(nd_as_const(dw)));
     const int64_t stride = whole_tiles(q.rows), blocks = nd_ceil(q.rows, ND_INT8_TOKENS);
     const size_t code_bytes = nd_scratch_bytes(dw.rows * stride, 1);

@@ -1,10 +1,10 @@
-/* int8 x int8 -> int32 on the tensor cores of compute capability 9.0, scaled as it is stored.
+/* int8 x int8 -> int32 on the tensor cores of compute capability 9.0, scaled while it is stored.
  *
- * A block stays on its multiprocessor and takes tiles in turns. One thread of its first warpgroup
- * copies slices of 128 inputs of both operands (TMA), as many ahead as there is room; the two other
- * warpgroups multiply half of the rows each (wgmma) and store. A stage has two barriers: `full`
- * ends a phase when the bytes of a slice are there, `empty` when all eight warps have multiplied
- * them. While tiles are stored the next ones' slices arrive. */
+ * A persistent block processes several tiles. One thread of its first warpgroup copies slices of
+ * 128 inputs of both operands (TMA), as far ahead as there is room; each of the other two
+ * warpgroups multiplies half of the rows (wgmma) and stores them. A stage has two barriers: `full`
+ * ends a phase when a slice has arrived, `empty` when all eight warps have multiplied it. Slices of
+ * the next tile arrive while one is stored. */
 #include "floats.cuh"
 #include "hopper.cuh"
 #include "int8_product.cuh"
@@ -16,16 +16,15 @@ enum {
     SLICE = 128, /* inputs of a stage */
     BLOCK = 3 * ND_WARPGROUP,
     CONSUMER_WARPS = 8,
-    BAND =
-        16, /* rows of tiles that are taken together, so that their operands meet in the L2 cache */
+    BAND = 16, /* rows of tiles processed together, so that operands are reused from L2 */
     PRODUCER_REGISTERS = 24,
     CONSUMER_REGISTERS = 240
 };
 
 /* Each multiplying warpgroup has `parts` times 64 rows of a tile: as many sums as a thread has
- * registers for, where groups need a second set half of them. The larger the tile, the fewer bytes
- * of its operands come from L2 for an operation, and that is what limits: 37 bytes a cycle at the
- * tensor cores' full speed, of the 32 or so that come. */
+ * registers for, half as many if groups need a second set. Larger tiles load fewer bytes from L2
+ * per operation, which is the limit: tensor cores at full speed need 37 bytes per cycle of about
+ * 32. */
 template <bool GROUPED> struct tile {
     static const int parts = GROUPED ? 1 : 2;
     static const int rows = 2 * 64 * parts, columns = 192;
@@ -45,7 +44,7 @@ struct hopper_product {
 
 } // namespace
 
-/* Where the tile of this number begins: down a band's rows first. */
+/* The origin of a tile; tiles are numbered down the rows of a band first. */
 template <bool GROUPED>
 __device__ __forceinline__ void place_tile(const hopper_product &p, int number, int *row,
                                            int *column)
@@ -70,14 +69,14 @@ __device__ __forceinline__ float2 &two_at(const hopper_product &p, int64_t at)
     return *reinterpret_cast<float2 *>(static_cast<float *>(p.y.data) + at);
 }
 
-/* Two columns of a row, of f32. */
+/* Stores two columns of a row in f32. */
 __device__ __forceinline__ void store_two(const hopper_product &p, int64_t at, float x, float y)
 {
     const float2 before = p.add ? two_at(p, at) : make_float2(0.0f, 0.0f);
     two_at(p, at) = p.add ? make_float2(x + before.x, y + before.y) : make_float2(x, y);
 }
 
-/* The same of bf16, rounded but not stored. */
+/* The same in bf16, rounded but not stored. */
 __device__ __forceinline__ uint32_t round_two(const hopper_product &p, int64_t at, bool inside,
                                               float x, float y)
 {
@@ -90,9 +89,8 @@ __device__ __forceinline__ uint32_t round_two(const hopper_product &p, int64_t a
     return nd_pack_bf16(x, y);
 }
 
-/* Stores a thread's results, starting at `row` and column `o` (layout: nd_warpgroup_product). In
- * bf16 two lanes exchange a word, so that each stores four columns and four lanes 32 bytes of a
- * row. */
+/* Stores a thread's results from `row` and column `o` on (layout: nd_warpgroup_product). In bf16
+ * two lanes exchange a word: each stores four columns, and four lanes 32 bytes of a row. */
 template <bool GROUPED, bool NARROW>
 __device__ __forceinline__ void store_results(const hopper_product &p, const int32_t *sums,
                                               const float *scaled, int row, int o)
@@ -102,7 +100,7 @@ __device__ __forceinline__ void store_results(const hopper_product &p, const int
     ND_UNROLL
     for (int half = 0; half < 2; half++) {
         const int t = row + 8 * half;
-        const bool inside = t < p.tokens; /* of four lanes that share a row, all or none */
+        const bool inside = t < p.tokens; /* for all four lanes of a row or none */
         const float factor = GROUPED ? 1.0f / 127.0f : inside ? one * (p.a[t] / 127.0f) : 0.0f;
         const int64_t first = (int64_t)t * p.outputs;
         const auto result = [&](int from) {
@@ -132,7 +130,7 @@ __device__ __forceinline__ void store_results(const hopper_product &p, const int
     }
 }
 
-/* scaled += s sums, with the scales of `group` of the thread's two rows. */
+/* scaled += s sums, with the scales of `group` for the thread's two rows. */
 __device__ __forceinline__ void scale_group(const hopper_product &p, float *scaled,
                                             const int32_t *sums, int count, int row, int group)
 {
@@ -159,7 +157,7 @@ __device__ __forceinline__ void produce(const hopper_product &p, const nd_tensor
         place_tile<GROUPED>(p, number, &row, &column);
         for (int slice = 0; slice < p.slices; slice++) {
             unsigned char *to = stages + stage * tile<GROUPED>::stage_bytes;
-            if (!nd_barrier_wait(&empty[stage], parity ^ 1)) /* free from the start */
+            if (!nd_barrier_wait(&empty[stage], parity ^ 1)) /* initially free */
                 return report_stop(p);
             nd_barrier_expect(&full[stage], tile<GROUPED>::stage_bytes);
             nd_tile_load(to, left, &full[stage], slice * SLICE, row);
@@ -175,10 +173,10 @@ template <bool GROUPED>
 __device__ __forceinline__ void consume(const hopper_product &p, unsigned char *stages,
                                         uint64_t *full, uint64_t *empty)
 {
-    const int COUNT = tile<GROUPED>::columns / 2; /* sums of a thread */
+    const int COUNT = tile<GROUPED>::columns / 2; /* sums per thread */
     const int lane = (int)threadIdx.x % 32, warp = (int)threadIdx.x / 32 - ND_WARPGROUP / 32;
     const int PARTS = tile<GROUPED>::parts;
-    const int group_row = warp / 4 * 64 * PARTS; /* of this warpgroup in the tile */
+    const int group_row = warp / 4 * 64 * PARTS; /* this warpgroup's rows in the tile */
     int stage = 0;
     uint32_t parity = 0;
     int32_t sums[PARTS][COUNT];
@@ -187,8 +185,8 @@ __device__ __forceinline__ void consume(const hopper_product &p, unsigned char *
     for (int i = 0; i < PARTS * COUNT; i++)
         sums[i / COUNT][i % COUNT] = 0;
     for (int number = (int)blockIdx.x; number < p.tiles; number += (int)gridDim.x) {
-        int row, column, held = -1; /* a stage whose products may be under way */
-        bool fresh = true;          /* sums begin anew */
+        int row, column, held = -1; /* a stage whose products may still run */
+        bool fresh = true;          /* start new sums */
         place_tile<GROUPED>(p, number, &row, &column);
         row += group_row + warp % 4 * 16 + lane / 4;
         ND_UNROLL

@@ -77,10 +77,10 @@ static void destroy(nd_cuda *cuda, operands *o)
     void *const all[] = {o->left, o->right, o->a, o->s, o->y[0], o->y[1]};
     for (void *memory : all)
         if (memory && nd_cuda_free(cuda, memory) != ND_OK)
-            return; /* the device is lost, and its memory with it */
+            return; /* the device and its memory are lost */
 }
 
-/* The second call adds where the shape says so. */
+/* The second call adds if the shape says so. */
 static nd_status run_both(nd_cuda *cuda, const shape *x, const operands *o)
 {
     nd_int8_product p;
@@ -127,8 +127,8 @@ static nd_status compare(nd_cuda *cuda, const shape *x, const char **reason)
 
 nd_status nd_cuda_int8_hopper_check(nd_cuda *cuda, const char **reason)
 {
-    /* More than one tile of 192 columns per multiprocessor, so that barrier phases wrap; edges
-     * everywhere. */
+    /* More than one tile of 192 columns per multiprocessor, so that phases wrap;
+     * incomplete tiles. */
     const int64_t many = 192 * (cuda->multiprocessors + 2) + 8;
     const int64_t half = 192 * (cuda->multiprocessors / 2 + 2) + 8;
     const shape shapes[] = {{300, 264, 336, 0, ND_BF16, true},
@@ -141,7 +141,7 @@ nd_status nd_cuda_int8_hopper_check(nd_cuda *cuda, const char **reason)
     return ND_OK;
 }
 
-/* 9.0 itself: the instructions are of no later kind. */
+/* Only 9.0: later devices lack these instructions. */
 static nd_status device_is_hopper(const nd_cuda *cuda, bool *is)
 {
     int major = 0, minor = 0;

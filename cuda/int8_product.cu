@@ -1,13 +1,13 @@
-/* int8 x int8 -> int32 on tensor cores, tile by tile, scaled as it is stored. */
+/* int8 x int8 -> int32 on tensor cores by tiles, scaled while it is stored. */
 #include "floats.cuh"
 
 #include "int8_product.cuh"
 #include "tensor_tiles.cuh"
 
-/* Where sums of groups of inputs are scaled one by one: by scales of outputs, or of rows. */
+/* Groups of inputs that are scaled separately: by scales of outputs, or of rows. */
 enum { NO_GROUPS, OUTPUT_GROUPS, ROW_GROUPS };
 
-/* A thread's results, whose first is that of `token0` and `output0`. */
+/* Stores a thread's results from `token0` and `output0` on. */
 template <int GROUPS>
 __device__ __forceinline__ void store_tile(nd_floats y, const float *a, float one,
                                            const int32_t sums[4][4][4], const float scaled[4][4][4],
@@ -114,7 +114,7 @@ __global__ void __launch_bounds__(ND_TILE_THREADS)
                        output0 + warp_column + lane % 4 * 2, tokens, outputs, add);
 }
 
-/* A thread a result: for groups that no slice boundary divides. */
+/* One thread per result: for groups not aligned to slices. */
 __global__ void int8_product_plain_kernel(nd_floats y, const int8_t *q, const float *a,
                                           const int8_t *c, const float *s, int64_t tokens,
                                           int64_t outputs, int64_t k, int64_t groups)

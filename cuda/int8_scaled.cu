@@ -16,7 +16,7 @@ enum { TRIALS = 3 };
 
 struct shape_kind {
     int64_t n, k;
-    int log_rows; /* products of filtered tokens come in many heights */
+    int log_rows; /* products of filtered tokens have many heights */
     bool operator<(const shape_kind &other) const
     {
         return std::tie(n, k, log_rows) < std::tie(other.n, other.k, other.log_rows);
@@ -26,7 +26,7 @@ struct shape_kind {
 } // namespace
 
 struct nd_cuda_int8_choices {
-    std::map<shape_kind, bool> own; /* by shape: whether the own kernel is faster */
+    std::map<shape_kind, bool> own; /* by shape: whether the project's kernel is faster */
     cudaEvent_t begin, between, end;
     nd_cuda_hopper hopper;
 };
@@ -111,7 +111,7 @@ static nd_status by_library(nd_cuda *cuda, const nd_int8_product *p, void *sums,
                           p->add, nd_aligned(p->y.cols, p->y.data));
 }
 
-/* Runs both a few times, the last of which count; p->y holds the result then. */
+/* Runs both several times and measures the last ones; p->y holds the result afterwards. */
 static nd_status measure(nd_backend *b, const nd_int8_product *p, void *sums, bool *own)
 {
     nd_cuda *cuda = nd_cuda_of(b);
@@ -157,7 +157,7 @@ nd_status nd_cuda_int8_scaled(nd_backend *b, const nd_int8_product *p, void *sum
         const auto known = cuda->int8_choices->own.find(shape);
         if (known != cuda->int8_choices->own.end()) {
             own = known->second;
-        } else if (!p->add && !cuda->recording) { /* else it cannot be done twice */
+        } else if (!p->add && !cuda->recording) { /* otherwise it cannot be repeated */
             ND_TRY(measure(b, p, sums, &own));
             cuda->int8_choices->own[shape] = own;
             return ND_OK;

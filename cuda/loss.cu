@@ -78,7 +78,7 @@ __global__ void link_kernel(int32_t *next, uint8_t *is_first, const int32_t *ids
     }
 }
 
-/* The block of a token's first position adds all its rows in their order. */
+/* The block of a token's first position adds all its rows in order. */
 __global__ void embedding_backward_kernel(float *dtable, nd_floats dx, const int32_t *ids,
                                           const int32_t *next, const uint8_t *is_first,
                                           int64_t vocab, int64_t n, bool wide)
@@ -99,8 +99,8 @@ __global__ void embedding_backward_kernel(float *dtable, nd_floats dx, const int
     }
 }
 
-/* With m the largest logit: S = sum e^(z-m), E = sum (z-m) e^(z-m), Q = sum e^(2(z-m)), Z =
- * sum z */
+/* With m the largest logit: S = sum e^(z-m), E = sum (z-m) e^(z-m), Q = sum e^(2(z-m)),
+ * Z = sum z. */
 struct row_sums {
     float largest, s, e, q, z;
 };
@@ -177,7 +177,7 @@ __global__ void cross_entropy_kernel(nd_floats nll, nd_floats total, nd_floats l
     if (threadIdx.x == 0) {
         float row_nll = 0.0f, row_total = 0.0f;
         if (present) {
-            /* Not lse - z: for a likely target that would cancel. */
+            /* Not lse - z, which would cancel for a likely target. */
             row_nll = (r.largest - nd_load_one(logits, row + targets[0])) + log_sum;
             row_total = p.z_loss_weight * lse * lse - p.entropy_weight * entropy;
             ND_UNROLL

@@ -15,7 +15,7 @@ namespace
 
 const size_t WORKSPACE_BYTES = (size_t)32 << 20;
 
-/* The functions used, opened from the library. */
+/* The library's functions. */
 struct lt_functions {
     decltype(&cublasLtCreate) create;
     decltype(&cublasLtDestroy) destroy;
@@ -31,7 +31,7 @@ struct lt_functions {
     decltype(&cublasLtMatmulPreferenceSetAttribute) preference_set;
 };
 
-/* What decides which algorithm is right; compared as bytes. */
+/* Determines the algorithm; compared as bytes. */
 struct plan_key {
     int64_t m, n, k;
     int32_t type, c_type, transpose_a, transpose_b, device_alpha;
@@ -187,7 +187,7 @@ static nd_status choose(nd_cuda_matmuls *m, const nd_matmul *p, const plan_key *
     cublasLtMatmulPreference_t preference;
     cublasLtMatmulHeuristicResult_t best;
     const uint64_t workspace = WORKSPACE_BYTES;
-    /* Parts of a sum are added in f32, also where the result is bf16. */
+    /* Partial sums are added in f32, even for a bf16 result. */
     const uint32_t reductions = CUBLASLT_REDUCTION_SCHEME_NONE |
                                 CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE |
                                 (p->c_type == ND_BF16 ? 0 : CUBLASLT_REDUCTION_SCHEME_OUTPUT_TYPE);
@@ -276,7 +276,7 @@ nd_status nd_cuda_matmul(nd_cuda *cuda, const nd_matmul *p, bool *done)
     const cublasStatus_t code = m->lt.matmul(
         m->handle, use->desc, alpha, p->b, use->left, p->a, use->right, beta, p->c, use->result,
         p->c, use->result, &use->algorithm, m->workspace, WORKSPACE_BYTES, cuda->stream);
-    if (code == CUBLAS_STATUS_NOT_SUPPORTED) { /* the advice was wrong: never again */
+    if (code == CUBLAS_STATUS_NOT_SUPPORTED) { /* the proposal was wrong: do not try it again */
         use->found = *done = false;
         return ND_OK;
     }

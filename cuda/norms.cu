@@ -1,5 +1,5 @@
-/* RMSNorm, alone and with the quantisation that follows it, and its gradient: a block a row, the
- * row read again from cache where it is needed twice. */
+/* RMSNorm, alone and with the following quantisation, and its gradient: one block per row, which is
+ * read again from cache if needed twice. */
 #include "columns.cuh"
 
 __global__ void rmsnorm_kernel(nd_floats y, nd_floats r, nd_floats x, nd_floats w, int64_t n,
@@ -63,8 +63,7 @@ __global__ void rmsnorm_quantize_kernel(int8_t *q, float *maxima, nd_floats r, n
     }
 }
 
-/* A block processes rows t, t + blocks, ...; its part of dw is in shared memory, one thread per
- * column. */
+/* A block processes rows t, t + blocks, ... and keeps its part of dw in shared memory. */
 __global__ void __launch_bounds__(512, 2)
     rmsnorm_backward_kernel(nd_floats dx, float *partial, nd_floats dy, nd_floats x, nd_floats w,
                             nd_floats r, float beta, int64_t rows, int64_t n, bool wide)

@@ -1,5 +1,5 @@
-/* Dense products. Operands of one type go to cuBLASLt as they are; of a mixed pair the f32 one is
- * rounded to bf16; f32 operands with a bf16 result pass through f32. */
+/* Dense products. Operands of one type go to cuBLASLt unchanged; of a mixed pair the f32 operand is
+ * rounded to bf16; f32 operands with a bf16 result use an f32 buffer. */
 #include "floats.cuh"
 
 enum { PLAIN_TILE = 16 };
@@ -58,7 +58,7 @@ nd_status nd_cuda_product(nd_cuda *cuda, const nd_matmul *call)
     return done ? ND_OK : nd_cuda_matmul_plain(cuda, call);
 }
 
-/* Room for the operands of one product that need another type. */
+/* Bytes for converted operands of one product. */
 struct conversions {
     size_t a, b, c;
 };

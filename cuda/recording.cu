@@ -16,7 +16,7 @@ nd_status nd_cuda_not_recording(const nd_cuda *cuda)
                            : ND_OK;
 }
 
-/* Relaxed: other threads, such as NCCL's, may do as they like. */
+/* Relaxed: does not restrict other threads, such as NCCL's. */
 static nd_status record_cuda(nd_backend *b, bool *can)
 {
     nd_cuda *cuda = nd_cuda_of(b);
@@ -49,7 +49,7 @@ static nd_status record_end_cuda(nd_backend *b, nd_recording **recording)
     const cudaError_t code = cudaStreamEndCapture(cuda->stream, &graph);
     cuda->recording = false;
     if (code != cudaSuccess)
-        cudaGetLastError(); /* what ended a recording is not an error of the next call */
+        cudaGetLastError(); /* an error that ended the recording is not one of the next call */
     if (recording)
         status = code == cudaSuccess
                      ? make_recording(cuda, graph, recording)

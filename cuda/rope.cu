@@ -33,7 +33,7 @@ __global__ void rope_kernel(nd_floats x, const float *cosines, const float *sine
     }
 }
 
-/* Elements first .. of x as eight pairs (u, v): two halves of a head, or sixteen neighbours. */
+/* Elements from `first` on as eight pairs (u, v): two halves of a head, or neighbours. */
 __device__ __forceinline__ void load_pairs(nd_floats x, int64_t first, int half, bool halves,
                                            float u[ND_WIDE], float v[ND_WIDE])
 {
@@ -60,8 +60,8 @@ __device__ __forceinline__ void store_pairs(nd_floats x, int64_t first, int half
     nd_store_wide(x, first + (halves ? half : ND_WIDE), ND_WIDE, true, high);
 }
 
-/* A block a token, a thread eight pairs of a head, which are a multiple of eight: 16 bytes an
- * access, and no division of 64 bits but one a token. */
+/* One block per token; a thread has eight pairs of a head, whose number is a multiple of eight:
+ * 16-byte accesses, and one 64-bit division per token. */
 __global__ void rope_wide_kernel(nd_floats x, const float *cosines, const float *sines,
                                  const int32_t *rows, int64_t tokens, int heads, int half,
                                  int64_t seq_len, int64_t start, bool halves, bool inverse)
@@ -92,7 +92,7 @@ __global__ void rope_wide_kernel(nd_floats x, const float *cosines, const float 
     }
 }
 
-/* The table holds at least `positions`. */
+/* Extends the table to at least `positions`. */
 static nd_status grow_table(nd_cuda *cuda, int64_t positions, int64_t head_dim, double base)
 {
     const int64_t half = head_dim / 2;

@@ -1,5 +1,5 @@
-/* Optimizer state in 8 bits, block by block, and in 4 bits, tile by tile. The arithmetic that
- * decides a code is the reference's, in f32, so that the codes are the same. */
+/* Optimizer state in 8 bits by blocks and in 4 bits by tiles. Codes are computed in f32 as in the
+ * reference, so that they are the same. */
 #include "masters.cuh"
 
 extern "C" {
@@ -38,7 +38,7 @@ __device__ __forceinline__ float largest_magnitude(uint32_t bits, uint32_t *shar
     return nd_float_of(bits);
 }
 
-/* The number of limits below |scaled|, by bisection: `limits` ascend, the last is infinite. */
+/* The number of limits below |scaled|, by bisection: `limits` ascend and end with infinity. */
 __device__ __forceinline__ uint8_t nearest(const nd_dynamic_code *code, float x, float scaled)
 {
     const float a = fabsf(scaled);
@@ -66,7 +66,7 @@ __device__ __forceinline__ float stored_scale(float largest)
     return largest < 0x1p-100f ? 0.0f : largest;
 }
 
-/* A CUDA block for each block of state; code NULL is the linear code. */
+/* One CUDA block per block of state; code NULL is the linear code. */
 __global__ void quantize_blocks_kernel(uint8_t *q, float *scales, const float *x, int64_t count,
                                        int64_t block, const nd_dynamic_code *code)
 {
@@ -146,7 +146,7 @@ __global__ void adamw_blocks_kernel(nd_floats w, uint8_t *m, float *m_scales, ui
     }
 }
 
-/* A CUDA block a tile. */
+/* One CUDA block per tile. */
 __global__ void quantize_tiles_kernel(uint8_t *codes, uint16_t *row_max, uint16_t *column_max,
                                       const float *x, int64_t rows, int64_t cols)
 {

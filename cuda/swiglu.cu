@@ -80,7 +80,7 @@ __global__ void __launch_bounds__(512, 3)
     }
 }
 
-/* Rows t, t + blocks, ... of a block; dw in shared memory as in rmsnorm_backward_kernel. */
+/* Rows t, t + blocks, ...; dw is in shared memory as in rmsnorm_backward_kernel. */
 __global__ void __launch_bounds__(512, 2)
     swiglu_rmsnorm_backward_kernel(nd_floats dgate, nd_floats dup, float *partial, nd_floats dy,
                                    nd_floats gate, nd_floats up, nd_floats w, nd_floats r,

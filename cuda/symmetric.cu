@@ -5,12 +5,12 @@
 #include "tensor_tiles.cuh"
 
 enum {
-    DEPTH = ND_TILE_SLICE / 2 /* of the sums, in a slice */,
+    DEPTH = ND_TILE_SLICE / 2 /* values in a slice */,
     COLUMN_PIECES = ND_TILE_ROWS / 8,
     MIRROR_TILE = 16
 };
 
-/* Where a slice lies across the rows of a: DEPTH rows of 128 values, 16 pieces each. */
+/* A slice across the rows of a: DEPTH rows of 128 values, 16 pieces each. */
 __device__ __forceinline__ int8_t *across_piece(int8_t *tile, int row, int piece)
 {
     return tile + row * ND_TILE_ROWS * 2 + ((piece ^ row % 8) * 16);
@@ -29,7 +29,7 @@ __device__ __forceinline__ void fetch_across(int8_t *tile, const uint16_t *a, in
     }
 }
 
-/* As nd_tile_fragments, of operands that lie across. */
+/* nd_tile_fragments for operands stored across. */
 __device__ __forceinline__ void across_fragments(uint32_t x[4][4], uint32_t w[4][2], int8_t *left,
                                                  int8_t *right, int warp_row, int warp_column,
                                                  int part)
@@ -50,7 +50,7 @@ __device__ __forceinline__ void across_fragments(uint32_t x[4][4], uint32_t w[4]
     }
 }
 
-/* What is added to alpha times the product. */
+/* The terms added to alpha times the product. */
 struct addends {
     nd_floats b;
     float beta, gamma;
@@ -145,7 +145,7 @@ static nd_status launch(nd_cuda *cuda, nd_view c, nd_cview a, nd_cview b, float 
                              ACROSS ? a.rows : a.cols, tiles, alpha, more));
 }
 
-/* c[i,j] of the upper half, with its addends, and the same at c[j,i]. */
+/* Completes c[i,j] of the upper half, and stores it at c[j,i], too. */
 __global__ void mirror_kernel(nd_floats c, addends more, int64_t n)
 {
     const int64_t row = (int64_t)blockIdx.y * MIRROR_TILE + threadIdx.y;
@@ -165,7 +165,8 @@ __global__ void mirror_kernel(nd_floats c, addends more, int64_t n)
         nd_store_one(c, to_row * n + to_column, tile[threadIdx.x][threadIdx.y]);
 }
 
-/* What tensor cores do not take: all of it, of which one half then overwrites the other. */
+/* For what tensor cores do not support: the whole product, half of which then overwrites
+ * the other. */
 static nd_status by_whole_product(nd_backend *b, nd_view c, nd_cview a, bool transpose_a,
                                   nd_cview bb, float alpha, addends more)
 {

@@ -1,5 +1,5 @@
-/* Descriptions of matrices for the tensor memory accelerator, which the driver encodes. Its
- * function is asked of the runtime, so that the program starts where there is no driver. */
+/* Matrix descriptors for the tensor memory accelerator, encoded by a driver function that is looked
+ * up at run time, so that the program starts without a driver. */
 #include "hopper.cuh"
 #include "int8_product.cuh"
 

@@ -1,13 +1,13 @@
 /* Products of ternary weights.
  *
  * Forward: int8 codes on tensor cores (int8_scaled.cu, int8_product.cu). Backward: codes and
- * quantised activations are exact in bf16 (integers up to 256), so that with bf16 gradients dX = s
- * (dY C) rounds nothing but the result; dW rounds x̂ = q a/127 once. With f32 gradients both are
- * f32 products. With gradients in 8 bits: int8_backward.cu. */
+ * quantised activations are exact in bf16 (integers up to 256), so with bf16 gradients dX = s (dY
+ * C) rounds only the result, and dW rounds x̂ = q a/127 once. With f32 gradients both are f32
+ * products. 8-bit gradients: int8_backward.cu. */
 #include "floats.cuh"
 #include "int8_product.cuh"
 
-/* x = q a/127, or the codes themselves with a NULL. */
+/* x = q a/127, or the codes themselves if a is NULL. */
 __global__ void expand_kernel(nd_floats x, const int8_t *q, const float *a, int64_t rows, int64_t n,
                               bool wide)
 {
@@ -120,7 +120,7 @@ static nd_status ternary_gemm_dw_cuda(nd_backend *b, nd_view dw, nd_cview dy, nd
     ND_REQUIRE(dw.rows == dy.cols && dw.cols == q.cols);
     if (dw.rows * dw.cols == 0)
         return ND_OK;
-    if (q.rows == 0) /* no token: nothing but beta */
+    if (q.rows == 0) /* without tokens only beta applies */
         return beta != 0.0f ? ND_OK : b->ops.zero(b, dw.data, nd_view_bytes(nd_as_const(dw)));
     void *scratch;
     ND_TRY(nd_cuda_scratch(cuda, nd_scratch_bytes(nd_view_count(q), nd_dtype_size(dy.dtype)),

@@ -1,4 +1,4 @@
-/* The table that a backend starts from: every op says that it is missing. */
+/* The initial table of a backend, in which every op is an error. */
 #include "unimplemented.h"
 
 #pragma GCC diagnostic ignored "-Wunused-parameter"

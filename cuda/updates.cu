@@ -1,4 +1,4 @@
-/* What the optimizers do to weights and moments. */
+/* Optimizer updates of weights and moments. */
 #include "masters.cuh"
 
 __global__ void momentum_kernel(nd_floats u, float *m, nd_floats g, float beta, float scale,
