@@ -84,8 +84,7 @@ static void release_all(bench *w)
     }
 }
 
-/* Median seconds of a call, after one to warm up: on a device of several in a row, which is what it
- * is given. */
+/* Median seconds of a call after a warm-up; on a device of several in a row, as it is used. */
 #define TIME(seconds, call)                                                                        \
     do {                                                                                           \
         const int launches_ = w->b->ops.host_memory ? 1 : LAUNCHES;                                \
@@ -120,8 +119,7 @@ static void print_computed(const char *name, nd_dtype dtype, double seconds, dou
     printf("\n");
 }
 
-/* GFLOP/s to compare a product [m,k] x [k,n] with: oneDNN's of these types on all threads, 0 where
- * it has none; the device's. */
+/* GFLOP/s to compare a product [m,k] x [k,n] with: oneDNN's (0: it has none), or the device's. */
 static double limit_of(const bench *w, int64_t m, int64_t n, int64_t k, nd_dtype in, nd_dtype out)
 {
     peak_product p;

@@ -10,8 +10,7 @@ typedef struct peak_product {
     void *operands[ND_ONEDNN_OPERANDS];
 } peak_product;
 
-/* [m, k] x [k, n] of type `in`, the right operand packed. False where oneDNN has no
- * such product. */
+/* [m, k] x [k, n] of type `in`, the right operand packed. False if oneDNN has no such product. */
 bool peak_create(peak_product *p, int64_t m, int64_t n, int64_t k, nd_dtype in, nd_dtype out);
 void peak_destroy(peak_product *p);
 

@@ -1,5 +1,4 @@
-/* What benchmarks share: medians, and a clock of the processor, since machines are shared and
- * noisy. */
+/* Medians, and a clock of processor time, for benchmarks on shared and noisy machines. */
 #pragma once
 
 #include "core/base/clock.h"

@@ -55,8 +55,8 @@ __device__ __forceinline__ void as_left(uint32_t out[4], const float low[4], con
     out[3] = nd_pack_bf16(high[2], high[3]);
 }
 
-/* Starts copying COUNT rows of heads of d elements: row r of the tile from x + first + r * stride
- * where r < length, else zeros. */
+/* Starts copying COUNT rows of heads of d elements: row r from x + first + r * stride if r <
+ * length, else zeros. */
 template <int D, int COUNT>
 __device__ __forceinline__ void fetch(uint16_t *tile, const uint16_t *x, int64_t first,
                                       int64_t stride, int64_t length, int d)
@@ -78,8 +78,7 @@ template <int N> __device__ __forceinline__ void clear(float x[N][4])
         x[i][e] = 0.0f;
 }
 
-/* scores += a warp's 16 rows of `left` x N rows of `tile` from `row` on, transposed, over columns
- * 16 at .. of both. */
+/* scores += a warp's 16 rows of `left` x N rows of `tile` from `row` on, transposed. */
 template <int D, int N>
 __device__ __forceinline__ void add_scores(float scores[N / 8][4], const uint32_t left[4],
                                            uint16_t *tile, int row, int at)
@@ -146,8 +145,7 @@ __device__ __forceinline__ void place_queries(tile_places *places, const nd_atte
     __syncthreads();
 }
 
-/* The number of keys that any row of `sequence` sees (most), and that every row of the tile sees
- * (least). */
+/* The number of keys that any row of `sequence` sees, and that every row of the tile sees. */
 __device__ __forceinline__ void limits_of(const tile_places *places, int sequence, int *most,
                                           int *least)
 {
@@ -179,8 +177,7 @@ __device__ __forceinline__ void sight_of(const tile_places *places, int sequence
     }
 }
 
-/* Starts loading a stage {keys, values} from key `first` on of the sequence and head that begin at
- * `base`. */
+/* Starts loading a stage {keys, values} of a sequence and head from key `first` on. */
 template <int D>
 __device__ __forceinline__ void fetch_keys(uint16_t *stage, const uint16_t *k, const uint16_t *v,
                                            const nd_attention_layout &s, int64_t base, int first)

@@ -1,6 +1,5 @@
-/* Sums over rows for the gradient of a norm's weights: each block of a row kernel writes its own
- * sums, which are then added in the order of the blocks, so that the result depends only on the
- * shape. */
+/* Sums over rows for the gradient of a norm's weights: each block writes its own sums, which are
+ * then added in the order of blocks, so that the result depends only on the shape. */
 #pragma once
 
 #include "floats.cuh"
@@ -26,9 +25,8 @@ template <typename F> nd_status nd_cuda_allow_shared(const nd_cuda *cuda, F kern
     return ND_OK;
 }
 
-/* The index in shared memory of column i + j of a row, i being the first of the thread's eight
- * columns. A thread's columns are as far apart as there are threads, which avoids
- * bank conflicts. */
+/* The shared-memory index of column i + j of a row, i being the first of the thread's eight. They
+ * are as far apart as there are threads, which avoids bank conflicts. */
 __device__ __forceinline__ int nd_own_column(int64_t i, int j)
 {
     const int thread = (int)threadIdx.x;

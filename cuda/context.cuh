@@ -44,9 +44,8 @@ struct nd_cuda {
     int device, multiprocessors;
     size_t shared_limit; /* dynamic shared memory available to a block */
     cudaStream_t stream;
-    /* Called before the host waits for the stream or, with `all`, for the whole device as cudaFree
-     * does; NULL: nothing to do. A stream that waits for other GPUs may never become idle
-     * (nccl_exchanges.h). */
+    /* Called before the host waits for the stream or, with `all`, for the device, as cudaFree does;
+     * may be NULL. A stream that waits for other GPUs may never become idle (nccl_exchanges.h). */
     nd_status (*before_wait)(void *context, bool all);
     void *before_wait_context;
     void *scratch;
@@ -92,9 +91,8 @@ nd_status nd_cuda_not_recording(const nd_cuda *cuda);
 /* Waits for everything enqueued so far. */
 nd_status nd_cuda_wait(nd_cuda *cuda);
 
-/* Frees device memory that enqueued ops may still use. cudaFree waits for every stream of the
- * device, so this function first waits for all exchanges with other GPUs, with their timeout.
- * memory may be NULL. */
+/* Frees device memory (may be NULL) that enqueued ops may still use. cudaFree waits for every
+ * stream of the device, so exchanges with other GPUs are first waited for, with their timeout. */
 nd_status nd_cuda_free(nd_cuda *cuda, void *memory);
 
 /* `bytes` of device memory for one op, aligned to 256; its previous contents are lost. */
@@ -116,8 +114,7 @@ static inline int64_t nd_min(int64_t a, int64_t b)
     return a < b ? a : b;
 }
 
-/* The number of blocks of `threads` threads for `work` items, at most `most`: kernels loop over the
- * rest. */
+/* Blocks of `threads` threads for `work` items, at most `most`: kernels loop over the rest. */
 static inline unsigned nd_blocks_for(int64_t work, int64_t threads, int64_t most)
 {
     const int64_t blocks = nd_min(nd_ceil(work, threads), most);
@@ -152,8 +149,7 @@ nd_status nd_cuda_matmul_plain(nd_cuda *cuda, const nd_matmul *call);
 /* Uses the library if possible, else the plain kernels. */
 nd_status nd_cuda_product(nd_cuda *cuda, const nd_matmul *call);
 
-/* Errors of nd_cuda_library_attention_create: ND_ECONFIG, ND_EINTERNAL when cuDNN is required and
- * missing. */
+/* Errors when creating: ND_ECONFIG, ND_EINTERNAL if cuDNN is required and missing. */
 nd_status nd_cuda_library_attention_create(nd_cuda *cuda);
 void nd_cuda_library_attention_destroy(nd_cuda *cuda);
 

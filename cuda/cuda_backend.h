@@ -39,8 +39,7 @@ int nd_cuda_device_count(char *reason, size_t size);
  * ND_ENOMEM. */
 nd_status nd_cuda_backend_create(const nd_cuda_options *options, nd_backend **backend);
 
-/* "NVIDIA H100 80GB HBM3, 79.1 GiB, compute capability 9.0": traits.device of the backend, for the
- * log. */
+/* "NVIDIA H100 80GB HBM3, 79.1 GiB, compute capability 9.0": traits.device, for the log. */
 void nd_cuda_describe(const nd_backend *backend, char *text, size_t size);
 
 #ifdef __cplusplus

@@ -36,8 +36,8 @@ nd_status nd_cudnn_create(void *stream, int capability, nd_cudnn **cudnn);
 nd_status nd_cudnn_create_described(const char *json, int capability, nd_cudnn **cudnn);
 void nd_cudnn_destroy(nd_cudnn *cudnn);
 
-/* The reason why a cuDNN version is not used for a shape on a device, even if its engines support
- * it; NULL when there is none. */
+/* Why a cuDNN version is not used for a shape on a device, even if its engines support it;
+ * or NULL. */
 const char *nd_cudnn_refuses(int64_t version, int capability, const nd_cudnn_shape *shape);
 
 /* The part of a shape that a plan computes at once: forward all of it; backward as many sequences,
@@ -58,8 +58,7 @@ const char *nd_cudnn_plan_reason(const nd_cudnn_plan *plan);
 /* Refuses the shape from now on, for this reason. */
 void nd_cudnn_plan_reject(nd_cudnn_plan *plan, const char *reason);
 
-/* Bytes of device memory that running the plan needs, aligned to 256; and the number of
- * its engine. */
+/* Bytes of device memory that the plan needs, aligned to 256; the number of its engine. */
 size_t nd_cudnn_plan_workspace(const nd_cudnn_plan *plan);
 int64_t nd_cudnn_plan_engine(const nd_cudnn_plan *plan);
 

@@ -17,7 +17,6 @@ typedef struct nd_cudnn_choice {
 } nd_cudnn_choice;
 
 /* Chooses the first engine in cuDNN's own order that is reproducible, needs at most `limit` bytes
- * of workspace, and whose plan can be created. Returns false when there is none, with the reason in
- * graph->failed. */
+ * of workspace, and whose plan can be created. False, with graph->failed, if there is none. */
 bool nd_cudnn_choose_engine(nd_cudnn_graph *graph, nd_cudnn_target target, int64_t limit,
                             nd_cudnn_choice *choice);

@@ -1,5 +1,4 @@
-/* The functions of cuDNN's graph interface that are used; loaded when attention first
- * needs them. */
+/* The functions of cuDNN's graph interface, loaded when attention first needs them. */
 #pragma once
 
 #include "core/base/error.h"

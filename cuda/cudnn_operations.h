@@ -54,8 +54,7 @@ nd_cudnn_tensor nd_cudnn_number(nd_cudnn_graph *graph, int64_t id);
 nd_cudnn_tensor nd_cudnn_between(nd_cudnn_graph *graph, cudnnDataType_t type, const int64_t dim[4],
                                  const int64_t stride[4]);
 
-/* y = mode(x, b, t), computed in `compute`; b and t may be NULL. `axis` is the dimension of an
- * index operation. */
+/* y = mode(x, b, t), computed in `compute`; b and t may be NULL. `axis`: for index operations. */
 void nd_cudnn_pointwise_into(nd_cudnn_graph *graph, cudnnPointwiseMode_t mode,
                              cudnnDataType_t compute, int64_t axis, const nd_cudnn_tensor *x,
                              const nd_cudnn_tensor *b, const nd_cudnn_tensor *t,
@@ -65,8 +64,7 @@ void nd_cudnn_pointwise_into(nd_cudnn_graph *graph, cudnnPointwiseMode_t mode,
 nd_cudnn_tensor nd_cudnn_pointwise(nd_cudnn_graph *graph, cudnnPointwiseMode_t mode,
                                    nd_cudnn_tensor x, const nd_cudnn_tensor *b);
 
-/* c = a b over the last two dimensions, accumulated in f32; the number of a's heads may be a
- * multiple of b's. */
+/* c = a b over the last two dimensions, summed in f32; a may have a multiple of b's heads. */
 void nd_cudnn_product(nd_cudnn_graph *graph, nd_cudnn_tensor a, nd_cudnn_tensor b,
                       nd_cudnn_tensor c);
 

@@ -64,8 +64,7 @@ __device__ __forceinline__ void nd_store_one(nd_floats v, int64_t i, float x)
         static_cast<double *>(v.data)[i] = (double)x;
 }
 
-/* Elements i .. i+7, of which `left` exist and the others are 0. `wide`: nd_aligned, so
- * all exist. */
+/* Elements i .. i+7, of which `left` exist and the others are 0. `wide`: nd_aligned, all exist. */
 __device__ __forceinline__ void nd_load_wide(nd_floats v, int64_t i, int64_t left, bool wide,
                                              float x[ND_WIDE])
 {

@@ -33,8 +33,7 @@ typedef CUtensorMap nd_tensor_map;
 
 #if ND_HOPPER
 
-/* A phase of the barrier ends when `arrivals` threads have arrived and all announced bytes were
- * copied. */
+/* A phase ends when `arrivals` threads have arrived and all announced bytes were copied. */
 __device__ __forceinline__ void nd_barrier_init(uint64_t *barrier, int arrivals)
 {
     asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;\n" ::"r"(nd_shared_address(barrier)),

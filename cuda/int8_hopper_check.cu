@@ -127,8 +127,7 @@ static nd_status compare(nd_cuda *cuda, const shape *x, const char **reason)
 
 nd_status nd_cuda_int8_hopper_check(nd_cuda *cuda, const char **reason)
 {
-    /* More than one tile of 192 columns per multiprocessor, so that phases wrap;
-     * incomplete tiles. */
+    /* Phases wrap: more than one tile of 192 columns per multiprocessor; incomplete tiles. */
     const int64_t many = 192 * (cuda->multiprocessors + 2) + 8;
     const int64_t half = 192 * (cuda->multiprocessors / 2 + 2) + 8;
     const shape shapes[] = {{300, 264, 336, 0, ND_BF16, true},

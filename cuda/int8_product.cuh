@@ -19,8 +19,7 @@ struct nd_int8_product {
 };
 nd_status nd_cuda_int8_product(nd_backend *b, const nd_int8_product *product);
 
-/* The same with instructions that every device has (mma.sync); the reference for the
- * next function. */
+/* The same with instructions that every device has (mma.sync); the reference for the next. */
 nd_status nd_cuda_int8_mma(nd_cuda *cuda, const nd_int8_product *product);
 
 /* The same with instructions of compute capability 9.0 (wgmma, TMA), with equal bits. Supported: no

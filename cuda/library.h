@@ -1,5 +1,4 @@
-/* Loads NVIDIA's libraries when a GPU is used, so that the same program starts on machines without
- * them. */
+/* Loads NVIDIA's libraries when a GPU is used: the program also starts without them. */
 #pragma once
 
 #include "core/base/error.h"

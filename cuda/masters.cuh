@@ -1,5 +1,4 @@
-/* Stores an updated weight: as it is, or in bf16 with stochastic rounding by the random words of
- * core/base/rng.h. */
+/* Stores an updated weight, in bf16 with stochastic rounding by the words of core/base/rng.h. */
 #pragma once
 
 #include "floats.cuh"
@@ -27,8 +26,8 @@ __device__ __forceinline__ float nd_round_stochastic(float x, uint32_t random)
     return nd_float_of((bits + (random & 0xffffu)) & 0xffff0000u);
 }
 
-/* w[i .. i+7] = x, i a multiple of 8; with e = first + i, element i uses word e % 4 of philox(key,
- * 2, e / 4). */
+/* w[i .. i+7] = x, i a multiple of 8; element e = first + i uses word e % 4 of philox(key, 2, e /
+ * 4). */
 __device__ __forceinline__ void nd_store_masters(nd_floats w, int64_t i, int64_t left, bool wide,
                                                  float x[ND_WIDE], uint64_t key, int64_t first)
 {

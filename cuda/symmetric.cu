@@ -165,8 +165,7 @@ __global__ void mirror_kernel(nd_floats c, addends more, int64_t n)
         nd_store_one(c, to_row * n + to_column, tile[threadIdx.x][threadIdx.y]);
 }
 
-/* For what tensor cores do not support: the whole product, half of which then overwrites
- * the other. */
+/* For what tensor cores do not support: the whole product, then one half overwrites the other. */
 static nd_status by_whole_product(nd_backend *b, nd_view c, nd_cview a, bool transpose_a,
                                   nd_cview bb, float alpha, addends more)
 {

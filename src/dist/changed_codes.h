@@ -17,6 +17,5 @@
 size_t nd_changed_codes_encode(const int8_t *before, const int8_t *now, int64_t count, uint8_t *out,
                                size_t capacity);
 
-/* Applies the changes in[bytes] to codes[count]. Host memory. Errors: ND_EPEER when a change lies
- * beyond the last code. */
+/* Applies changes in[bytes] to codes[count]. Host memory. Errors: ND_EPEER beyond the last code. */
 nd_status nd_changed_codes_apply(int8_t *codes, int64_t count, const uint8_t *in, size_t bytes);

@@ -24,13 +24,12 @@ typedef struct nd_code_entry {
 /* Both functions are ops of the backend: they run in the order of the calls and do not wait. *at,
  * in device memory, is the position in the stream in bytes. */
 typedef struct nd_code_kernels {
-    /* Bytes of `work` for matrices of at most `codes` codes and streams of at most `stream`
-     * bytes. */
+    /* Bytes of `work` for matrices of up to `codes` codes and streams of up to `stream` bytes. */
     size_t (*work_bytes)(int64_t codes, int64_t stream);
 
     /* Encodes an entry at *at and advances *at past it; the stream must have room for a whole
-     * entry. before [count]: the codes that the other ranks have. With `whole` all codes are sent
-     * and `before` is not read. */
+     * entry. before [count]: the codes that other ranks have; not read with `whole`, which sends
+     * all codes. */
     nd_status (*make)(nd_backend *b, const nd_code_entry *entry, const int8_t *before, bool whole,
                       uint8_t *stream, uint64_t *at, void *work);
 

@@ -36,8 +36,7 @@ typedef struct nd_comm_split {
     bool any_order; /* with one leaf per rank: the implementation may add them in any order */
 } nd_comm_split;
 
-/* One buffer of a reduction: the sum over the leaves of all ranks goes to member `owner` of every
- * group. */
+/* One buffer of a reduction: its sum over the leaves of all ranks goes to every group's `owner`. */
 typedef struct nd_comm_piece {
     /* [slots] this rank's partial sums, one for each maximal block of its leaves; overwritten */
     float *const *slots;
@@ -52,8 +51,7 @@ typedef struct nd_comm_piece {
     void *residual;
 } nd_comm_piece;
 
-/* A rank's part in an exchange: sends to `to`, receives from `from`. The receiver knows the
- * size. */
+/* A rank's part in an exchange: sends to `to`, receives from `from`, which knows the sizes, too. */
 typedef struct nd_comm_exchange {
     const void *out;
     size_t out_bytes;
@@ -110,8 +108,7 @@ typedef struct nd_comm_ops {
     /* Implements nd_comm_part. NULL: the comm has no other processes. */
     nd_status (*part)(nd_comm *comm, nd_comm_subset of, nd_comm *part);
 
-    /* Terminates the whole job at once with this exit code; does not return under mpi. Not
-     * collective. */
+    /* Terminates the whole job with this exit code; does not return under mpi. Not collective. */
     void (*abort)(nd_comm *comm, int exit_code);
 } nd_comm_ops;
 
@@ -172,8 +169,7 @@ void nd_comm_destroy(nd_comm *comm);
 void nd_comm_set_device(nd_comm *comm, nd_backend *backend);
 
 /* Whether begin_reduction and begin_broadcast return before they complete: overlap is requested,
- * there are several ranks, and the implementation can overlap in the memory used. The same on all
- * ranks. */
+ * there are several ranks, and it is possible in the memory used. The same on all ranks. */
 bool nd_comm_overlaps(const nd_comm *comm);
 
 /* nd_comm_ops.broadcast_each in memory of comm->device. Collective. */

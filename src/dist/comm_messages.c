@@ -144,8 +144,7 @@ static nd_status grow(message_context *context, size_t bytes)
     return ND_OK;
 }
 
-/* Bruck's: rank r holds the parts of ranks r, r+1, ... and doubles them in each round. Few rounds,
- * but copies everything twice. */
+/* Bruck's: rank r holds the parts of ranks r, r+1, ... and doubles them in each round. */
 static nd_status gather_short(nd_comm *comm, char *all, const void *mine, size_t bytes)
 {
     message_context *context = comm->context;

@@ -9,8 +9,7 @@
 #include <string.h>
 #include <time.h>
 
-/* How long an error waits for the computing thread to collect it; how long that thread waits for
- * communication to stop. */
+/* How long an error waits to be collected, and communication may take to stop. */
 static const double error_seconds = 0.5, leave_seconds = 0.2;
 
 struct nd_comm_queue {
@@ -39,8 +38,7 @@ static struct timespec in_seconds(double seconds)
     return t;
 }
 
-/* The caller may be in a long computation while other ranks wait. Holds the lock on entry
- * and exit. */
+/* The caller may be computing while other ranks wait. Holds the lock on entry and exit. */
 static void report_error_before_abort(nd_comm_queue *q)
 {
     const struct timespec until = in_seconds(error_seconds);

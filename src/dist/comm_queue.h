@@ -23,8 +23,7 @@ typedef struct nd_comm_job {
 
 /* Callbacks of the thread. */
 typedef struct nd_comm_worker {
-    /* Runs the first *taken of these `count` queued jobs: at least one, and the same number on all
-     * ranks. */
+    /* Runs the first *taken of these `count` queued jobs, at least one; the same on all ranks. */
     nd_status (*run)(nd_comm *comm, const nd_comm_job *jobs, int64_t count, int64_t *taken);
     /* Makes the job that the thread is running fail soon. Called from another thread. */
     void (*interrupt)(nd_comm *comm);
@@ -34,8 +33,7 @@ typedef struct nd_comm_worker {
 
 typedef struct nd_comm_queue nd_comm_queue;
 
-/* Not collective. The caller destroys the queue. Errors: ND_ENOMEM; ND_EINTERNAL when no thread can
- * be created. */
+/* Not collective. The caller destroys the queue. Errors: ND_ENOMEM, ND_EINTERNAL (no thread). */
 nd_status nd_comm_queue_create(nd_comm *comm, const nd_comm_worker *worker, nd_comm_queue **queue);
 
 /* Interrupts the current collective and joins the thread. NULL is allowed. */

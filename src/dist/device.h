@@ -28,14 +28,13 @@ nd_status nd_device_backend_create(nd_device_choice choice, const nd_comm *comm,
  * memory without the host. Not collective. */
 bool nd_device_owns(const nd_backend *backend);
 
-/* Kernels that encode and decode code streams in memory of `backend`; NULL: the host does it. Not
- * collective. */
+/* Kernels for code streams in memory of `backend`; NULL: the host does it. Not collective. */
 const nd_code_kernels *nd_device_code_kernels(const nd_backend *backend);
 
 /* Exchanges memory of comm->device directly between devices from now on, summed as comm->reduction
- * says. Does nothing, so that exchanges pass through the host, where nd_device_owns is false, in a
- * comm of one rank, and in builds without NCCL. Collective. Errors: ND_EINTERNAL when a library is
- * missing, ND_EPEER. */
+ * says. Does nothing where nd_device_owns is false, in a comm of one rank, and in builds without
+ * NCCL; exchanges then pass through the host. Collective. Errors: ND_EINTERNAL
+ * (library), ND_EPEER. */
 nd_status nd_device_attach(nd_comm *comm);
 
 /* Undoes nd_device_attach; does nothing for a comm that is not attached. Must be called before

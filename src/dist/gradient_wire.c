@@ -5,7 +5,7 @@
 #include <math.h>
 #include <string.h>
 
-/* Values per scale: on the wire in int8, and in residuals. Parts of messages are multiples
+/* Values per scale on the wire in int8, and in residuals. Parts of messages are multiples
  * of both. */
 enum {
     SCALE_BYTES = sizeof(float),

@@ -1,5 +1,4 @@
-/* Identifies from environment variables which launcher started this process, and as one of how
- * many. */
+/* Which launcher started this process, and as one of how many, from environment variables. */
 #pragma once
 
 #include "core/base/error.h"

@@ -31,8 +31,8 @@ typedef struct nd_row_span {
     int64_t first, count;
 } nd_row_span;
 
-/* Assigns parameters of update cost cost[i] >= 0 to `ranks` members; nd_ownership_destroy frees the
- * result. Errors: ND_ENOMEM. */
+/* Assigns parameters of cost cost[i] >= 0 to `ranks` members; the caller destroys it. Errors:
+ * ND_ENOMEM. */
 nd_status nd_ownership_create(const double *cost, int64_t count, int ranks, nd_ownership *own);
 void nd_ownership_destroy(nd_ownership *own);
 
@@ -47,8 +47,7 @@ nd_status nd_ownership_share_rows(nd_ownership *own, int64_t index, int64_t rows
 /* The rows of parameter `index`, of `rows` rows, that `rank` owns; count 0: none. */
 nd_row_span nd_ownership_span(const nd_ownership *own, int64_t index, int rank, int64_t rows);
 
-/* The first rank after `rank` that owns some of parameter `index`; -1: none. Start with -1 to visit
- * all owners. */
+/* The next rank after `rank` that owns some of parameter `index`; -1: none. Start with -1. */
 int nd_ownership_next(const nd_ownership *own, int64_t index, int rank);
 
 /* With `groups` groups of own->ranks ranks, distributes saving and the addition of rounded
@@ -60,8 +59,7 @@ nd_status nd_ownership_spread(nd_ownership *own, const double *cost, int groups)
  * parameter owned by rows, the members of the first group do. */
 bool nd_ownership_saves(const nd_ownership *own, int64_t index, int rank);
 
-/* The rank, of all groups, that adds rounded gradients of what member `owner` owns of parameter
- * `index`. */
+/* The rank, of all groups, that adds rounded gradients of member `owner` for parameter `index`. */
 int nd_ownership_taker(const nd_ownership *own, int64_t index, int owner);
 
 /* The rank, of all groups, whose file holds parameter `index`. */

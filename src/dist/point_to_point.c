@@ -4,8 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-/* Part i of a message uses slots of place i % ND_WIRE_DEPTH: one to receive, ND_WIRE_FAN
- * to send. */
+/* Part i of a message uses the slots at i % ND_WIRE_DEPTH: 1 to receive, ND_WIRE_FAN to send. */
 static_assert(ND_WIRE_DEPTH * (1 + ND_WIRE_FAN) <= ND_TRANSPORT_SLOTS, "slots for all parts");
 
 struct nd_wire {

@@ -10,8 +10,8 @@
 
 typedef struct nd_wire nd_wire;
 
-/* The wire owns the transport, also after an error. Destroying is collective unless a function has
- * failed. Errors: ND_ENOMEM. */
+/* Owns the transport, even after an error. Destroying is collective unless a function failed.
+ * Errors: ND_ENOMEM. */
 nd_status nd_wire_create(nd_transport *transport, nd_wire **wire);
 void nd_wire_destroy(nd_wire *wire);
 
@@ -45,16 +45,14 @@ nd_status nd_wire_start_receive(nd_wire *wire, int64_t number, void *data, int b
 nd_status nd_wire_finish_receive(nd_wire *wire, int64_t number);
 const void *nd_wire_received(const nd_wire *wire, int64_t number);
 
-/* Whether receives that start from now on accept messages shorter than `bytes`, and the length of
- * the receive finished last. */
+/* Whether receives accept shorter messages from now on; the length of the last finished receive. */
 void nd_wire_take_shorter(nd_wire *wire, bool takes);
 int nd_wire_received_bytes(const nd_wire *wire);
 void *nd_wire_room(nd_wire *wire, int64_t number);
 nd_status nd_wire_start_send(nd_wire *wire, int64_t number, const void *data, int bytes, int to);
 nd_status nd_wire_finish_send(nd_wire *wire, int64_t number);
 
-/* After an error of one of these functions: makes sure that no message arrives in memory that its
- * owner is about to free. */
+/* After an error: makes sure that no message arrives in memory that is about to be freed. */
 void nd_wire_give_up(nd_wire *wire);
 
 /* Bytes of a part: nd_comm.part_bytes. */
@@ -65,8 +63,7 @@ bool nd_wire_failed(const nd_wire *wire);
 /* The time in seconds on the clock that measures waits. */
 double nd_wire_now(const nd_wire *wire);
 
-/* Whether later waits yield the core at once, as is right beside a computing thread, or poll for a
- * while first. */
+/* Whether later waits yield the core at once, as beside a computing thread, or first poll. */
 void nd_wire_set_yielding(nd_wire *wire, bool yields);
 
 /* Makes a present or future wait of another thread fail soon. May be called at any time. */

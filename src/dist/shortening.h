@@ -1,13 +1,12 @@
 /* Lossless compression of exact gradients (dist/short_floats.h) on their way to other hosts:
- * always, or while the link is slow. The sender decides; a part that arrives shorter than expected
- * is compressed. The sums are the same to the bit. Gradients in device memory are sent
- * uncompressed. */
+ * always, or while the link is slow. The sender decides; a part shorter than expected is
+ * compressed. Sums are the same to the bit. Gradients in device memory are not compressed. */
 #pragma once
 
 #include "dist/comm.h"
 
-/* Bytes per second below which a link counts as slow. One core encodes 2 GB/s, so compression does
- * not pay on much faster links. */
+/* Below this many bytes per second a link is slow. One core encodes 2 GB/s: faster links do not
+ * gain. */
 static const double ND_SHORTENING_SLOW = 5e8;
 
 typedef struct nd_shortening {

@@ -36,8 +36,8 @@ typedef struct nd_situation {
 typedef struct nd_transport nd_transport;
 
 typedef struct nd_transport_ops {
-    /* Returns false when unfinished messages may still use their memory, which then must not be
-     * freed. */
+    /* Returns false when unfinished messages may still use their memory, which must not
+     * be freed. */
     bool (*destroy)(nd_transport *transport);
     double (*now)(nd_transport *transport); /* seconds since an arbitrary moment */
 
@@ -50,8 +50,8 @@ typedef struct nd_transport_ops {
      * unexpected length or of another collective. */
     nd_status (*wait)(nd_transport *transport, int slot);
 
-    /* After an error: cancels receives as far as possible, so that nothing arrives in memory that
-     * its owner is about to free. */
+    /* After an error: cancels receives, so that nothing arrives in memory that is about to be
+     * freed. */
     void (*cancel)(nd_transport *transport);
 
     /* nd_wire_set_yielding and nd_wire_interrupt. */

@@ -17,8 +17,7 @@ typedef struct nd_simulated_net {
     bool aborted;
 } nd_simulated_net;
 
-/* nd_simulated_net_destroy frees links and ends, but not fibers. Errors: ND_ENOMEM,
- * ND_EINTERNAL. */
+/* Destroying frees links and ends, but not fibers. Errors: ND_ENOMEM, ND_EINTERNAL. */
 nd_status nd_simulated_net_create(const nd_simulated_machine *machine, nd_simulated_net *net);
 void nd_simulated_net_destroy(nd_simulated_net *net);
 

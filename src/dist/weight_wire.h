@@ -21,8 +21,7 @@ enum { ND_DELTA_BLOCK = 256 };
 size_t nd_weight_wire_bytes(const nd_weight *w, nd_weight_wire format);
 size_t nd_weight_delta_bytes(const nd_weight *w);
 
-/* Encode and decode a whole weight at `at`: backend memory of nd_weight_wire_bytes, aligned to
- * 4. */
+/* Encode and decode a weight at `at`: backend memory of nd_weight_wire_bytes, aligned to 4. */
 nd_status nd_weight_wire_pack(nd_backend *b, const nd_weight *w, nd_weight_wire format, char *at);
 nd_status nd_weight_wire_unpack(nd_backend *b, const nd_weight *w, nd_weight_wire format,
                                 const char *at);

@@ -1,5 +1,4 @@
-/* How the MPI comm splits messages, for the comm itself and for predictions of its time
- * (train/plan/plan_cost.c). */
+/* How the MPI comm splits messages; also for predictions of its time (train/plan/plan_cost.c). */
 #pragma once
 
 #include <stddef.h>
@@ -11,13 +10,11 @@ enum {
     ND_WIRE_PART_BYTES = 1 << 18,
     /* Parts in flight in each direction. */
     ND_WIRE_DEPTH = 4,
-    /* An allgather of at least so many bytes per rank uses a ring: bandwidth matters there, not
-     * rounds. */
+    /* Allgathers of at least so many bytes per rank use a ring: bandwidth matters, not rounds. */
     ND_WIRE_RING_BYTES = 1 << 15
 };
 
-/* The number of parts of a message; the offset of a part; the length of a part. Parts have `size`
- * bytes. */
+/* With parts of `size` bytes: the number of parts; a part's offset; its length. */
 static inline int64_t nd_wire_parts(size_t bytes, size_t size)
 {
     return (int64_t)((bytes + size - 1) / size);

@@ -73,8 +73,7 @@ static nd_status eigenvectors(double *a, double *w, double *work, int *integers,
     if (openblas_set_num_threads)
         openblas_set_num_threads(1);
     const lapack_int side = (lapack_int)n;
-    /* A symmetric matrix is the same in row- and column-major order; column-major vectors
-     * are rows. */
+    /* A symmetric matrix is the same in row- and column-major order; its vectors become rows. */
     const lapack_int failed = LAPACKE_dsyevd_work(LAPACK_COL_MAJOR, 'V', 'U', side, a, side, w,
                                                   work, (lapack_int)work_doubles(n), integers,
                                                   (lapack_int)nd_galore_host_integers(n));

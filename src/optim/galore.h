@@ -64,8 +64,8 @@ nd_status nd_galore_sketch(nd_backend *b, const nd_galore *g, nd_view y, nd_cvie
  * threads draw, but no more than a backend uploads without waiting. */
 enum { ND_GALORE_DRAWN = 1 << 18 };
 
-/* Fills x (f32) with normal(0, 1): element i from counter i of the key. `drawn`: host buffer
- * [ND_GALORE_DRAWN]. */
+/* Fills x (f32) with normal(0, 1): element i from counter i of the key.
+ * drawn: [ND_GALORE_DRAWN]. */
 nd_status nd_galore_random(nd_backend *b, uint64_t key, nd_view x, float *drawn);
 
 /* Working memory for finding a subspace, for sketches of at most `sketch` rows. */
@@ -91,8 +91,7 @@ nd_status nd_galore_subspace(nd_backend *b, const nd_galore *g, nd_view p, nd_cv
 nd_status nd_galore_random_subspace(nd_backend *b, const nd_galore *g, nd_view p, uint64_t key,
                                     const nd_galore_scratch *scratch);
 
-/* c = next previousᵀ [rank, rank]: maps coordinates of the previous subspace to those of
- * the next. */
+/* c = next previousᵀ [rank, rank]: maps coordinates of the previous subspace to the next one's. */
 nd_status nd_galore_rotation(nd_backend *b, nd_view c, nd_cview next, nd_cview previous);
 
 /* out = c R, or R cᵀ when m > n.   m, out: f32 of R's shape. */

@@ -37,14 +37,12 @@ nd_muon_scratch nd_muon_scratch_shaped(const nd_muon_scratch *scratch, int64_t r
 nd_status nd_muon_orthogonalize(nd_backend *b, nd_orthogonalization method, int iterations,
                                 const nd_muon_scratch *scratch, nd_view *o);
 
-/* m = beta m + g; u = g + beta m (Nesterov); *o = orthogonalize(u), with the state's shape, in one
- * of scratch->x.   g: f32. */
+/* m = beta m + g; u = g + beta m (Nesterov); *o = orthogonalize(u), one of scratch->x.   g: f32. */
 nd_status nd_muon_direction(nd_backend *b, const nd_state *m, nd_cview g,
                             const nd_muon_params *params, const nd_muon_scratch *scratch,
                             nd_view *o);
 
-/* The size of the update of a matrix [rows, cols] relative to the learning rate: 0.2 sqrt(max(rows,
- * cols)). */
+/* The update's size relative to the learning rate: 0.2 sqrt(max(rows, cols)). */
 float nd_muon_scale(int64_t rows, int64_t cols);
 
 /* m = beta m + g; u = g + beta m (Nesterov); o = orthogonalize(u);

@@ -7,8 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-/* FLOPs that take as long as the elementwise update of one weight: its bytes times today's ratio of
- * arithmetic to bandwidth. */
+/* FLOPs that take as long as updating one weight elementwise, which is limited by bandwidth. */
 static const double elementwise_flops = 400.0;
 
 typedef struct param_state {

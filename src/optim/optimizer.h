@@ -28,19 +28,16 @@ void nd_optimizer_destroy(nd_optimizer *optimizer);
  * nd_optimizer_reserve. */
 void nd_optimizer_own_rows(nd_optimizer *optimizer, int64_t index, int64_t first, int64_t count);
 
-/* Lays out state and scratch; run on a sizing arena, commit, run again. Errors: those of
- * nd_arena_reserve. */
+/* Lays out state and scratch; run on a sizing arena, commit, run again. Errors: the arena's. */
 nd_status nd_optimizer_reserve(nd_optimizer *optimizer, nd_arena *arena);
 
 /* The projectors, which every rank holds; owned by the optimizer. */
 nd_projectors *nd_optimizer_projectors(nd_optimizer *optimizer);
 
-/* Whether nd_optimizer_update takes the projected gradient, as with GaLore unless galore_residual
- * needs the whole gradient. */
+/* Whether nd_optimizer_update takes the projected gradient: GaLore without galore_residual. */
 bool nd_optimizer_takes_projected(const nd_optimizer *optimizer, int64_t index);
 
-/* Shape of the gradient that nd_optimizer_update takes: that of the parameter, or the projected
- * one. */
+/* Shape of the gradient that nd_optimizer_update takes: the parameter's, or the projected one. */
 void nd_optimizer_gradient_shape(const nd_optimizer *optimizer, int64_t index, int64_t *rows,
                                  int64_t *cols);
 

@@ -15,14 +15,13 @@ typedef struct nd_projectors nd_projectors;
  * shape. */
 bool nd_projectors_apply(const nd_config *config, const nd_param *param, nd_galore *g);
 
-/* config, params and backend must outlive the result, which the caller destroys.
- * Errors: ND_ENOMEM. */
+/* config, params and backend must outlive the result; the caller destroys it. Errors: ND_ENOMEM. */
 nd_status nd_projectors_create(const nd_config *config, const nd_params *params,
                                nd_backend *backend, nd_projectors **projectors);
 void nd_projectors_destroy(nd_projectors *p);
 
-/* Lays out all projectors and scratch; run on a sizing arena, commit, run again. Errors: those of
- * nd_arena_reserve. */
+/* Lays out projectors and scratch; run on a sizing arena, commit, run again. Errors:
+ * the arena's. */
 nd_status nd_projectors_reserve(nd_projectors *p, nd_arena *arena);
 
 /* The GaLore shape of a parameter; NULL when it is not projected. */

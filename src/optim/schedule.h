@@ -1,5 +1,4 @@
-/* Learning-rate schedules: a factor in (0, 1] that multiplies the peak learning rate of a group of
- * parameters. */
+/* Learning-rate schedules: a factor in (0, 1] for the peak learning rate of a parameter group. */
 #pragma once
 
 #include <stdint.h>

@@ -39,8 +39,7 @@ struct nd_state_codec {
     int parts;
     const char *suffixes[ND_STATE_PARTS_MAX]; /* of the names of the parts in a checkpoint */
     nd_status (*reserve)(nd_state *state, nd_arena *arena);
-    /* Decodes: *m is the matrix; `into` (f32, at least as large) is overwritten where the codec
-     * needs it. */
+    /* Decodes: *m is the matrix; `into` (f32, at least as large) may be overwritten. */
     nd_status (*load)(nd_backend *b, const nd_state *state, const nd_state_scratch *scratch,
                       nd_view into, nd_view *m);
     /* Encodes m, which load returned and the caller changed; m is overwritten. */
@@ -50,8 +49,7 @@ struct nd_state_codec {
 
 extern const nd_state_codec nd_state_fp32;    /* 4 bytes per element */
 extern const nd_state_codec nd_state_linear8; /* 1 + 4/2048 bytes: Muon's momentum */
-/* AdamW's moments: 1 + 4/256 bytes. The op adamw_blocks reads and writes them directly; load and
- * store serve everything else. */
+/* AdamW's moments: 1 + 4/256 bytes. Only adamw_blocks updates them without load and store. */
 extern const nd_state_codec nd_state_dynamic8;
 extern const nd_state_codec nd_state_dynamic8_unsigned;
 extern const nd_state_codec nd_state_low_rank4; /* state_low_rank4.c */
@@ -60,8 +58,7 @@ extern const nd_state_codec nd_state_low_rank4; /* state_low_rank4.c */
 const nd_state_codec *nd_state_codec_momentum(int bits, int64_t rows, int64_t cols);
 const nd_state_codec *nd_state_codec_moment(int bits, int64_t rows, int64_t cols, bool second);
 
-/* Lays out the parts; zeroed memory encodes a zero matrix in every codec. Errors: those of
- * nd_arena_reserve. */
+/* Lays out the parts; zeroed memory encodes a zero matrix. Errors: those of nd_arena_reserve. */
 nd_status nd_state_reserve(nd_state *state, const nd_state_codec *codec, int64_t rows, int64_t cols,
                            nd_arena *arena);
 

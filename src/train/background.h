@@ -18,14 +18,12 @@ typedef struct nd_background {
     nd_error error; /* of the task; status ND_OK when it succeeded */
 } nd_background;
 
-/* Starts the task on a thread; runs it before returning when `threaded` is false or no thread can
- * be created. */
+/* Starts the task; runs it before returning if `threaded` is false or there can be no thread. */
 void nd_background_start(nd_background *b, nd_status (*work)(void *context), void *context,
                          bool threaded);
 
 /* Whether the task, if any, has ended. */
 bool nd_background_done(nd_background *b);
 
-/* Waits for the task and returns its status, with its error as the calling thread's. ND_OK when
- * there was none. */
+/* Waits for the task; returns its status and makes its error the caller's. ND_OK without a task. */
 nd_status nd_background_wait(nd_background *b);

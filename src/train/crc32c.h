@@ -6,6 +6,5 @@
 
 uint32_t nd_crc32c(const void *bytes, size_t size);
 
-/* The masked CRC-32C: rotated and offset, so that checksums of data that contains checksums stay
- * effective. */
+/* Rotated and offset, so that checksums of data with checksums stay effective. */
 uint32_t nd_crc32c_masked(const void *bytes, size_t size);

@@ -15,8 +15,7 @@ typedef struct nd_error_feedback {
     int64_t count;
 } nd_error_feedback;
 
-/* For `count` tensors. `backend` must outlive it; nd_error_feedback_destroy frees it. Errors:
- * ND_ENOMEM. */
+/* For `count` tensors. backend must outlive it; the caller destroys it. Errors: ND_ENOMEM. */
 nd_status nd_error_feedback_create(nd_error_feedback *f, nd_backend *backend, int64_t count);
 void nd_error_feedback_destroy(nd_error_feedback *f);
 

@@ -16,8 +16,7 @@
 #include "dist/comm.h"
 
 #if ND_FAULT_POINTS
-/* nd_seconds, or with clock@processor the processor time of the calling thread; not used where
- * ranks are waited for. */
+/* nd_seconds, or with clock@processor processor time of this thread; not for waits. */
 double nd_fault_seconds(const nd_comm *comm);
 /* The step is comm->step. */
 void nd_fault_point(const nd_comm *comm, const char *point);

@@ -17,8 +17,7 @@ static bool has_blocks(const nd_gradient_reducer *r, int64_t index)
     return blocks_in(r, index, r->params->list[index].rows) > 1;
 }
 
-/* The numbers that a rank reports of a parameter: one or, if owned by rows, one per block of the
- * largest share. */
+/* The number of values a rank reports of a parameter: 1, or the most blocks of rows of an owner. */
 static int64_t places_of(const nd_gradient_reducer *r, int64_t index)
 {
     const int64_t rows = r->params->list[index].rows;
@@ -112,8 +111,7 @@ static nd_status own_squares(const nd_gradient_reducer *r, int64_t first, int64_
     return ND_OK;
 }
 
-/* A number of `owner`; if copies in other groups differ, the non-finite one, so that all judge
- * alike. */
+/* A value of `owner`; if copies in other groups differ, the non-finite one: all judge alike. */
 static double reported(const nd_gradient_reducer *r, const double *all, int64_t each, int owner,
                        int64_t at)
 {
@@ -123,8 +121,7 @@ static double reported(const nd_gradient_reducer *r, const double *all, int64_t 
     return value;
 }
 
-/* From the reports of all owners, `each` numbers per rank, those of this parameter starting at
- * `at`. */
+/* From the owners' reports of `each` values per rank, this parameter's starting at `at`. */
 static double square_of(const nd_gradient_reducer *r, int64_t index, const double *all,
                         int64_t each, int64_t at)
 {

@@ -81,23 +81,20 @@ nd_status nd_gradient_reducer_reduce(nd_gradient_reducer *r, int64_t first, int6
 /* Bytes that a rank sends to all others in it for the norms of these parameters. */
 size_t nd_gradient_reducer_norm_bytes(const nd_gradient_reducer *r, int64_t first, int64_t count);
 
-/* Discards the gradients of this step: waits for reductions in flight and resets the error
- * feedback. Collective. */
+/* Discards this step's gradients: ends reductions in flight, resets error feedback. Collective. */
 nd_status nd_gradient_reducer_discard(nd_gradient_reducer *r);
 
 /* The summed gradient of an owned parameter after its reduction, in the shape of
  * nd_optimizer_gradient_shape, or the rows of it that this rank owns. */
 nd_cview nd_gradient_reducer_sum(const nd_gradient_reducer *r, int64_t index);
 
-/* The summed sketch of a parameter that gets a new subspace in this step, valid until the next
- * call. */
+/* The summed sketch of a parameter with a new subspace in this step, valid until the next call. */
 nd_status nd_gradient_reducer_sketch(nd_gradient_reducer *r, int64_t index, nd_cview *sketch);
 
 /* The norm of all gradients (projected where GaLore projects) after all are reduced: squares in
  * double, added in the order of parameters. The same on every rank. */
 double nd_gradient_reducer_norm(const nd_gradient_reducer *r);
 
-/* Resets the error feedback of one parameter, or of all. Not collective, but all ranks must call it
- * at the same point. */
+/* Resets the error feedback of one parameter, or of all. Not collective; call it on all ranks. */
 nd_status nd_gradient_reducer_reset_feedback(nd_gradient_reducer *r, int64_t index);
 nd_status nd_gradient_reducer_reset_all_feedback(nd_gradient_reducer *r);

@@ -31,8 +31,7 @@ typedef struct nd_health {
     int64_t recent_count;
 } nd_health;
 
-/* Standard deviations of `loss` above the mean of recent ones; 0 with fewer
- * than ND_HEALTH_ENOUGH. */
+/* Standard deviations of `loss` above the recent mean; 0 with fewer than ND_HEALTH_ENOUGH. */
 double nd_health_score(const nd_health *health, double loss);
 
 /* Counts the step and, when it was good, records its loss. */

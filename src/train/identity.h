@@ -21,8 +21,7 @@ typedef struct nd_identity {
     char build[256], libraries[384];
 } nd_identity;
 
-/* Identifies the program, its host and launcher, and the configuration. run_id stays empty. The
- * caller destroys it. */
+/* Identifies program, host, launcher and configuration, but no run. The caller destroys it. */
 nd_status nd_identity_create(const nd_config *config, nd_identity *identity);
 
 /* Adds the identity of the data. Errors: ND_EDATA, ND_ENOMEM. */

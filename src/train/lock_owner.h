@@ -1,5 +1,4 @@
-/* The owner of a lock: a process, identified uniquely, so that one can tell whether it
- * has ended. */
+/* The owner of a lock: a process, identified uniquely, so that its end can be detected. */
 #pragma once
 
 #include <stdbool.h>

@@ -4,9 +4,8 @@
  * For each parameter, with x its value at the start of the round and y_k the master of worker k:
  *   d_k = x - y_k                              in the wire format, by the owner in each worker
  *   g   = (d_0 + ... + d_{K-1}) / K            in that order, by the home
- *   m   = mu m + g,   u = lr (g + mu m)        Nesterov (DiLoCo, Algorithm 1), by the home, which has m
- *   x   = x - u                                u in the wire format, by all owners
- *   y_k = x
+ *   m   = mu m + g,   u = lr (g + mu m)        Nesterov (DiLoCo, Algorithm 1), by the home, which
+ * has m x   = x - u                                u in the wire format, by all owners y_k = x
  *
  * Both messages are rounded with error feedback: each worker keeps the residual of its d_k, the
  * home that of u. Every d_k is rounded, even where the home is the same rank, so that the bits
@@ -49,8 +48,8 @@ enum { ND_OUTER_STATES_MAX = 4 };
 int nd_outer_states(const nd_run *run, int64_t index, nd_optimizer_state *states);
 int nd_outer_worker_states(const nd_run *run, int i, int64_t index, nd_optimizer_state *states);
 
-/* Runs the outer step for all parameters; afterwards the workers' masters are the new start.
- * Collective. Errors: ND_EPEER. */
+/* Runs the outer step; the workers' masters are the new start then. Collective.
+ * Errors: ND_EPEER. */
 nd_status nd_outer_step(nd_run *run);
 
 /* Bytes that all ranks send in it. */

@@ -14,8 +14,7 @@ typedef struct nd_position {
 /* Advances by one step of this configuration. */
 void nd_position_advance(nd_position *p, const nd_config *config);
 
-/* After a rollback: continues in the data where `before` was, so that skipped samples
- * stay skipped. */
+/* After a rollback: continues in the data where `before` was; skipped samples stay skipped. */
 void nd_position_roll_back(nd_position *p, const nd_position *before);
 
 /* Begins new data of `windows` samples at its first epoch without used samples. */

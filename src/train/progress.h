@@ -21,7 +21,6 @@ void nd_progress_begin(nd_progress_state *progress, const nd_run *run, int64_t l
 void nd_progress_advance(nd_progress_state *progress, const nd_run *run,
                          const nd_step_result *step);
 
-/* Writes "step 120/2000  loss 3.412  val 1.204 bpb  lr 0.0200  |g| 0.81  12.3k tok/s  eta 3m12s
- * ..." */
+/* "step 120/2000  loss 3.412  val 1.204 bpb  lr 0.0200  |g| 0.81  12.3k tok/s  eta 3m12s ..." */
 void nd_progress_line(const nd_progress_state *progress, const nd_run *run,
                       const nd_step_result *step, char *text, size_t size);

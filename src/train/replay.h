@@ -13,12 +13,10 @@ enum { ND_REPLAY_KEY_MAX = 128, ND_REPLAY_KEPT = 32 };
 
 typedef struct nd_replay nd_replay;
 
-/* The ops of one piece of work; it must have no other effects, because it may be called twice for
- * one run. */
+/* The ops of one piece of work, without other effects: it may be called twice for one run. */
 typedef nd_status (*nd_replay_work)(void *context);
 
-/* Logs to `log` when recording is disabled after a failure. The caller destroys the result. Errors:
- * ND_ENOMEM. */
+/* Logs to `log` when a failure disables recording. The caller destroys it. Errors: ND_ENOMEM. */
 nd_status nd_replay_create(nd_backend *backend, nd_log *log, nd_replay **replay);
 void nd_replay_destroy(nd_replay *replay);
 

@@ -56,8 +56,8 @@ typedef struct nd_checkpoint {
     char state_sha256[ND_SHA256_HEX_SIZE]; /* over the checksums of all tensors in order */
 } nd_checkpoint;
 
-/* Writes the path of the run's directory of checkpoints: [logging] checkpoint_dir, else
- * <run_dir>/checkpoints. */
+/* Writes the run's directory of checkpoints: [logging] checkpoint_dir,
+ * else <run_dir>/checkpoints. */
 void nd_checkpoint_directory(const nd_config *config, char *path, size_t size);
 
 /* Finds the checkpoint that `path` refers to: a checkpoint itself; for a run or a directory of
@@ -76,9 +76,8 @@ nd_status nd_checkpoint_search(const char *path, nd_log *log, char out[ND_CHECKP
  * ND_EIO where the system cannot read it, which does not mean that it is damaged. */
 nd_status nd_checkpoint_open(const char *directory, bool deep, nd_checkpoint *checkpoint);
 
-/* Opens the checkpoint on all ranks, each by its own path; all must refer to the same checkpoint.
- * Collective. Errors: the same on all ranks, also when a rank sees another checkpoint; nothing is
- * open then. */
+/* Opens a checkpoint on all ranks, each by its own path. Collective. Errors: the same on all ranks,
+ * also when a rank sees another checkpoint; nothing is open then. */
 nd_status nd_checkpoint_open_on_all(nd_comm *comm, const char *directory, bool deep,
                                     nd_checkpoint *c);
 void nd_checkpoint_close(nd_checkpoint *checkpoint);
@@ -116,7 +115,7 @@ nd_status nd_checkpoint_supersede(const char *directory, int64_t step, nd_log *l
 nd_status nd_checkpoint_supersede_one(const char *directory, int64_t step,
                                       char name[ND_CHECKPOINT_NAME_MAX]);
 
-/* Restores a checkpoint whose replacement was interrupted by a crash. Not collective. Errors:
+/* Restores a checkpoint whose replacement a crash interrupted. Not collective. Errors:
  * ND_ECHECKPOINT. */
 nd_status nd_checkpoint_recover(const char *directory);
 
@@ -129,6 +128,5 @@ nd_status nd_checkpoint_restore(nd_run *run, const char *directory);
 /* The same from an open checkpoint; each rank must be able to read the files with what it owns. */
 nd_status nd_checkpoint_restore_open(nd_run *run, const nd_checkpoint *checkpoint);
 
-/* Prints what `info DIR` shows, with `verify` after a deep check. Errors:
- * ND_ECHECKPOINT, ND_EIO. */
+/* Prints what `info DIR` shows; `verify`: after a deep check. Errors: ND_ECHECKPOINT, ND_EIO. */
 nd_status nd_checkpoint_print(const char *directory, bool verify, FILE *out);

@@ -20,6 +20,5 @@ nd_status nd_checkpoint_h5_close(nd_checkpoint_h5 *file);
  * ND_ECHECKPOINT. */
 nd_status nd_checkpoint_h5_write(nd_checkpoint_h5 *file, const char *name, nd_cview values);
 
-/* Reads the dataset `name`, which must have the dtype and shape of `values` (host memory). Errors:
- * ND_ECHECKPOINT. */
+/* Reads the dataset `name` of the dtype and shape of `values` (host). Errors: ND_ECHECKPOINT. */
 nd_status nd_checkpoint_h5_read(nd_checkpoint_h5 *file, const char *name, nd_view values);

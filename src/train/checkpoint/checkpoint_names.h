@@ -22,8 +22,7 @@ enum { ND_CHECKPOINT_NAME_MAX = 64 };
 /* Writes `prefix` ("" or one of the above) and the name of the step. */
 void nd_checkpoint_name(char name[ND_CHECKPOINT_NAME_MAX], const char *prefix, int64_t step);
 
-/* Whether `name` is exactly what nd_checkpoint_name writes for `prefix` and some step. `step` may
- * be NULL. */
+/* Whether `name` is what nd_checkpoint_name writes for `prefix` and a step (may be NULL). */
 bool nd_checkpoint_name_parse(const char *name, const char *prefix, int64_t *step);
 
 /* Whether `name` is superseded_step_00001000, possibly with a number after it. */

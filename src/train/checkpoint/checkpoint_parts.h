@@ -7,8 +7,7 @@
 #include "train/checkpoint/checkpoint_save.h"
 #include "train/rounds.h"
 
-/* The most tensors of a parameter: the master and the states of the optimizer or of the
- * outer step. */
+/* The most tensors of a parameter: the master, and states of the optimizer or the outer step. */
 enum { ND_CHECKPOINT_PARTS_MAX = 1 + ND_OPTIMIZER_STATES_MAX + ND_OUTER_STATES_MAX };
 
 /* The caller of a save gets errors of files and memory as ND_ECHECKPOINT. */
@@ -53,8 +52,7 @@ struct nd_save {
     nd_checkpoint c; /* the run's state when the save began; rank 0 adds tensors and files */
     char parent[ND_CHECKPOINT_PATH_MAX], temporary[ND_CHECKPOINT_PATH_MAX];
     char final[ND_CHECKPOINT_PATH_MAX];
-    /* [params.count][units][ND_CHECKPOINT_PARTS_MAX]: those that this rank writes; on rank 0 all,
-     * once gathered */
+    /* [params.count][units][ND_CHECKPOINT_PARTS_MAX]: what this rank writes; rank 0 gathers all */
     nd_written_tensor *tensors;
     nd_written_tensor *slices;           /* in snapshots, on rank 0: [ranks][params][parts] */
     nd_written_file summary, *summaries; /* [size] on rank 0 */
@@ -91,8 +89,8 @@ static inline nd_written_tensor *nd_save_row(const nd_save *s, int64_t unit, int
     return s->tensors + row * ND_CHECKPOINT_PARTS_MAX;
 }
 
-/* The tensors of a parameter and unit that this rank owns, with their names in a checkpoint;
- * returns their number. */
+/* The tensors of a parameter and unit on this rank, named as in a checkpoint; returns
+ * their number. */
 int nd_checkpoint_parts(const nd_run *run, int64_t unit, int64_t index,
                         nd_optimizer_state parts[ND_CHECKPOINT_PARTS_MAX]);
 
@@ -148,8 +146,8 @@ void nd_save_release(nd_save *s, int64_t written);
 /* Gathers the tables of all owners and the summaries of all files on rank 0. Collective. */
 nd_status nd_save_gather(nd_save *s);
 
-/* Publishes the checkpoint, on rank 0, once every rank's file is on disk and s->tensors and
- * s->summaries are complete. */
+/* Publishes the checkpoint: rank 0, with all files on disk, s->tensors and
+ * s->summaries complete. */
 nd_status nd_save_publish(nd_save *s);
 
 /* Removes the oldest checkpoints beyond the newest checkpoint_keep, and remains of crashes. Removes

@@ -74,8 +74,7 @@ nd_status nd_save_write_values(nd_checkpoint_h5 *file, bool durable, const char 
     return ND_OK;
 }
 
-/* Writes a whole tensor to the rank's file, rows to a file next to it; in snapshots to
- * the former. */
+/* Writes whole tensors to the rank's file, rows next to it; in snapshots both to the former. */
 static nd_status write_part(nd_save *s, nd_checkpoint_h5 *file, int64_t index,
                             const nd_optimizer_state *part, const void *host,
                             nd_written_tensor *written)

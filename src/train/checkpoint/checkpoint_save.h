@@ -34,12 +34,10 @@ nd_status nd_save_advance(nd_run *run);
 /* Completes all stages; ND_OK when no save is in progress. Collective. Errors: as nd_save_begin. */
 nd_status nd_save_finish(nd_run *run);
 
-/* Waits until the save has written masters and state of parameter `index`; call it before they
- * change. */
+/* Waits until the save has written masters and state of parameter `index`, which are to change. */
 void nd_save_wait_written(nd_run *run, int64_t index);
 
-/* Stops this rank's thread after the current tensor and leaves the checkpoint incomplete. Not
- * collective. */
+/* Stops this rank's thread after the current tensor: an incomplete checkpoint. Not collective. */
 void nd_save_abandon(nd_run *run);
 
 /* Resets run->saving after a checkpoint of `step` was restored; -1: one without the whole state. */
@@ -51,6 +49,5 @@ void nd_save_count_failure(nd_run *run);
 /* Milliseconds spent on saving since the last call. */
 double nd_save_ms_since_last(nd_run *run);
 
-/* Bytes of the copy that a background save needs where the host cannot read the backend's memory; 0
- * elsewhere. */
+/* Bytes of the copy for background saves; 0 if the host can read the backend's memory. */
 size_t nd_save_copy_bytes(const nd_run *run);

@@ -9,8 +9,7 @@
 typedef struct nd_load_options {
     const char *checkpoint; /* a checkpoint, a run, or a directory of checkpoints */
     const char *precision;  /* "fp32", "bf16"; NULL: as configured */
-    /* "auto", "cpu", "cuda"; NULL: as configured, with cuda as auto, so that a model trained on a
-     * GPU loads without one */
+    /* "auto", "cpu", "cuda"; NULL: as configured, except that cuda becomes auto */
     const char *target;
     int64_t threads;       /* 0: as configured */
     bool reference_only;   /* use the double-accumulating reference for every op */

@@ -1,5 +1,4 @@
-/* The part of a manifest that says which run a checkpoint belongs to, what data it used, and what
- * program wrote it. */
+/* The part of a manifest about the run, the data and the program that wrote it. */
 #pragma once
 
 #include "train/identity.h"

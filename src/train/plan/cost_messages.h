@@ -7,8 +7,7 @@
 #include "dist/wire_sizes.h"
 #include "train/plan/cost_model.h"
 
-/* A rank's messages in flight in a collective: when its last ND_WIRE_DEPTH sends left and receives
- * were consumed. */
+/* A rank's messages in a collective: when its last ND_WIRE_DEPTH were sent and received. */
 typedef struct nd_cost_window {
     double sent[ND_WIRE_DEPTH], taken[ND_WIRE_DEPTH];
     int64_t sends, receives;
@@ -37,8 +36,7 @@ double nd_cost_clocks_last(const nd_cost_clocks *c);
  * there would be more than 4096 parts. */
 double nd_cost_part_bytes(const nd_cost_machine *m, double bytes);
 
-/* nd_links_carry, plus its effects on both ranks; adding what arrives takes `add` seconds
- * per byte. */
+/* nd_links_carry and its effects on both ranks; what arrives is added in `add` seconds per byte. */
 void nd_cost_carry(nd_cost_clocks *c, int from, int to, double bytes, double ready, double add,
                    double *away, double *here);
 

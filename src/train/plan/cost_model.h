@@ -50,8 +50,7 @@ typedef struct nd_cost_piece {
     int owner, taker; /* of nd_comm_piece */
 } nd_cost_piece;
 
-/* Parameters that are reduced and updated together: all, or with immediate updates those of a
- * layer. */
+/* Parameters that are reduced and updated together: all, or a layer with immediate updates. */
 typedef struct nd_cost_part {
     double passes; /* seconds of its forward and backward passes */
     const nd_cost_piece *pieces;
@@ -91,6 +90,5 @@ typedef struct nd_cost {
     double sent[ND_COST_HOSTS], received[ND_COST_HOSTS]; /* bytes on the links of the first hosts */
 } nd_cost;
 
-/* Predicts the cost of a step. Errors: ND_EINTERNAL when ranks, hosts and leaves do not match;
- * ND_ENOMEM. */
+/* Predicts the cost of a step. Errors: ND_EINTERNAL for sizes that do not match; ND_ENOMEM. */
 nd_status nd_cost_predict(const nd_cost_machine *machine, const nd_cost_work *work, nd_cost *cost);

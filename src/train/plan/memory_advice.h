@@ -6,6 +6,5 @@
 
 #include <stdio.h>
 
-/* Writes to `out`, one indented line each, settings with which a rank of this configuration would
- * need less than `bytes`. */
+/* Writes, one indented line each, settings with which a rank would need less than `bytes`. */
 void nd_memory_advise(const nd_config *config, const size_t bytes[ND_MEMORY_COUNT], FILE *out);

@@ -25,9 +25,8 @@ typedef struct nd_plan {
 nd_status nd_plan_create(const nd_config *config, int ranks, nd_plan *plan);
 void nd_plan_destroy(nd_plan *plan);
 
-/* Measures plan->workspace by training one step of a one-layer model with these widths, since
- * workspace depends on shapes and not on the number of layers. Takes the memory and time of that
- * step. */
+/* Measures plan->workspace by training one step of a one-layer model with these widths: workspace
+ * depends on shapes, not on the number of layers. Takes that step's memory and time. */
 nd_status nd_plan_measure_workspace(const nd_config *config, nd_plan *plan);
 
 /* All memory of a rank: its categories, loader, and workspace where measured. */

@@ -12,8 +12,7 @@ typedef struct nd_plan_machine {
     nd_link between, within;            /* of hosts; of ranks on a host */
     double add_per_byte, core_per_byte; /* seconds */
     int hosts;
-    /* One of these is 0. For one rank: operations per second in whole steps, or seconds for a step
-     * of the configured batch. */
+    /* One of these is 0, for one rank: operations per second in whole steps; seconds for a step. */
     double flops, step;
     /* seconds of `step` that do not depend on the batch; 0: estimated from operations */
     double optimizer;
@@ -42,8 +41,7 @@ nd_status nd_plan_cost_predict(const nd_config *config, int ranks, const nd_plan
 double nd_plan_cost_strong(const nd_plan_cost *plan);
 double nd_plan_cost_weak(const nd_plan_cost *plan);
 
-/* The same step with the real collectives on simulated links (train/plan/simulated_step.h), whose
- * time is plan->cost. */
+/* The same step with the real collectives on simulated links (train/plan/simulated_step.h). */
 nd_status nd_plan_cost_simulate(const nd_config *config, int ranks, const nd_plan_machine *machine,
                                 nd_plan_cost *plan);
 
@@ -70,8 +68,7 @@ int nd_plan_groups_choose(const nd_plan_groups *groups, size_t memory);
 /* Prints a table of the parts of a step and both efficiencies. */
 void nd_plan_cost_print(const nd_plan_cost *plan, FILE *out);
 
-/* Operations that a step executes on all ranks: passes and updates, elementwise work weighted as in
- * nd_optimizer_cost. */
+/* Operations of a step on all ranks; elementwise work is weighted as in nd_optimizer_cost. */
 double nd_plan_step_flops(const nd_run *run);
 
 /* Measures the operations per second of whole steps on this machine, for a rank that shares it with

@@ -23,12 +23,10 @@
 
 typedef struct nd_snapshots nd_snapshots;
 
-/* Determines which ranks share a host and who keeps whose copies: run->saving.snapshots. Errors:
- * ND_ENOMEM, ND_EPEER. */
+/* Determines who shares a host and who keeps whose copies. Errors: ND_ENOMEM, ND_EPEER. */
 nd_status nd_snapshots_create(nd_run *run);
 
-/* Logs the plan and snapshots of other runs on this host. Call it once the run has its id and its
- * memory. */
+/* Logs the plan and other runs' snapshots here; call it when the run has its id and memory. */
 nd_status nd_snapshots_start(nd_run *run);
 
 /* Removes snapshots of this run after step `after` (-1: all), which belong to an abandoned branch,
@@ -41,12 +39,10 @@ nd_status nd_snapshots_drop(nd_run *run, int64_t after);
  * collective. */
 void nd_snapshots_list(nd_run *run, bool ended);
 
-/* Waits for this rank's thread and frees run->saving.snapshots; the snapshots stay. NULL is
- * allowed. Not collective. */
+/* Waits for this rank's thread, frees all but the snapshots. NULL is allowed. Not collective. */
 void nd_snapshots_destroy(nd_run *run);
 
-/* Starts a snapshot of the run as it is now; like nd_save_begin clears what a checkpoint does not
- * contain. */
+/* Starts a snapshot of the run; like nd_save_begin clears what a checkpoint does not contain. */
 nd_status nd_snapshot_begin(nd_run *run);
 
 /* Whether this rank has finished its part of the current stage. Not collective. */
@@ -78,6 +74,5 @@ nd_status nd_snapshot_restore(nd_run *run, nd_snapshot_found *found, bool *untou
 /* Bytes of a rank's snapshots, for `plan`: two generations of what it owns. Not collective. */
 size_t nd_snapshot_share_bytes(const nd_run *run);
 
-/* The directory of the snapshots of all runs: [logging] snapshot_dir or its default. Not
- * collective. */
+/* The directory of all runs' snapshots: [logging] snapshot_dir or its default. Not collective. */
 void nd_snapshot_root(const nd_config *config, char path[ND_CHECKPOINT_PATH_MAX]);

@@ -46,13 +46,11 @@ struct nd_snapshots {
     bool warned, warned_of_copies, announced;
 };
 
-/* Determines the hosts of all ranks; nd_hosts_free frees the result. Collective. Errors: ND_ENOMEM,
- * ND_EPEER. */
+/* Determines all ranks' hosts; nd_hosts_free frees it. Collective. Errors: ND_ENOMEM, ND_EPEER. */
 nd_status nd_hosts_find(nd_comm *comm, nd_hosts *hosts);
 void nd_hosts_free(nd_hosts *hosts);
 
-/* The rank that keeps the copy of `rank`, on another host if possible; -1: none. The assignment is
- * a permutation. */
+/* The rank that keeps `rank`'s copy, on another host if possible; -1: none. A permutation. */
 int nd_hosts_buddy(const nd_hosts *hosts, int ranks, int rank, nd_snapshot_buddy_choice choice);
 
 /* The paths <root>/<run id>/<host> and below. Errors: ND_ECHECKPOINT when a path is too long. */
@@ -78,16 +76,15 @@ void nd_snapshot_remove_others(nd_run *run);
 /* Lists other runs with snapshots on this host: "ID (12.3 MiB), ..."; "" when there are none. */
 void nd_snapshot_others(const nd_run *run, char *text, size_t size);
 
-/* On leaders: writes config.ini and manifest.json of a snapshot, the manifest last
- * and atomically. */
+/* On leaders: writes config.ini and then, atomically, manifest.json of a snapshot. */
 nd_status nd_snapshot_write_texts(const nd_run *run, int64_t step, const char *config,
                                   size_t config_bytes, const char *manifest, size_t manifest_bytes);
 
 /* Broadcasts both texts from `root`. Collective. Errors: ND_ENOMEM, ND_EPEER. */
 nd_status nd_snapshot_share_texts(nd_run *run, nd_snapshot_found *texts, int root);
 
-/* Maps a whole file for reading, or a new file of `bytes` bytes for writing. Empty files map to
- * NULL. Errors: ND_ECHECKPOINT. */
+/* Maps a whole file for reading, or a new one of `bytes` bytes for writing; NULL if empty. Errors:
+ * ND_ECHECKPOINT. */
 nd_status nd_snapshot_map(const char *path, void **data, size_t *bytes);
 nd_status nd_snapshot_map_new(const char *path, size_t bytes, void **data);
 void nd_snapshot_unmap(void *data, size_t bytes);
