@@ -23,13 +23,11 @@ typedef struct nd_id_list {
     size_t count, capacity;
 } nd_id_list;
 
-/* `model` is borrowed and must outlive the result; `name` is for messages. Errors: ND_EDATA,
- * ND_ENOMEM. */
+/* `model` must outlive the result; `name` is for messages. Errors: ND_EDATA, ND_ENOMEM. */
 nd_status nd_bpe_open(const nd_model_file *model, const char *name, nd_bpe **bpe);
 void nd_bpe_close(nd_bpe *bpe);
 
-/* Appends the tokens of `text` to `out`, whose ids the caller frees. Thread-safe. Errors:
- * ND_ENOMEM. */
+/* Appends the tokens of `text` to `out` (the caller frees). Thread-safe. Errors: ND_ENOMEM. */
 nd_status nd_bpe_encode(const nd_bpe *bpe, const char *text, size_t bytes, nd_id_list *out);
 
 /* The greatest n <= bytes at which `text` may be cut without changing the tokens, whatever follows

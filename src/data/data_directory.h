@@ -25,8 +25,7 @@ typedef struct nd_data_directory {
 nd_status nd_data_directory_open(const char *path, nd_data_directory *directory);
 void nd_data_directory_close(nd_data_directory *directory);
 
-/* Opens shard `number` of the index and checks it against the index. The caller closes it. Errors:
- * ND_EDATA. */
+/* Opens shard `number` and checks it against the index. The caller closes it. Errors: ND_EDATA. */
 nd_status nd_data_directory_open_shard(const nd_data_directory *directory, size_t number,
                                        nd_shard *shard);
 

@@ -1,5 +1,4 @@
-/* What a dataset is: which tokens in which order, as text that can be compared to name a
- * difference. */
+/* What a dataset is (which tokens in which order) as text in which differences can be named. */
 #pragma once
 
 #include "data/dataset.h"

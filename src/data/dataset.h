@@ -43,12 +43,10 @@ int64_t nd_dataset_seq_length(const nd_dataset *dataset);
 /* The SHA-256 of the tokenizer the shards were packed with, as hex; "" when synthetic. */
 const char *nd_dataset_tokenizer_sha256(const nd_dataset *dataset);
 
-/* The number of tokens of that tokenizer, which may be less than the model's vocab_size; 0 when
- * synthetic. */
+/* The number of tokens of that tokenizer, at most the model's vocab_size; 0 when synthetic. */
 int64_t nd_dataset_vocab_size(const nd_dataset *dataset);
 
-/* Bytes of text in the split (attribute n_bytes of the shards), for bits per byte; 0 when
- * synthetic. */
+/* Bytes of text in the split (n_bytes of the shards), for bits per byte; 0 when synthetic. */
 int64_t nd_dataset_text_bytes(const nd_dataset *dataset);
 
 /* Copies window `index` into tokens[0 .. seq_length]. Thread-safe. Errors: ND_EDATA naming the

@@ -1,5 +1,4 @@
-/* What was skipped in the inputs: counted by kind, with the first of each kind, and printed at the
- * end. */
+/* What was skipped in the inputs: counts by kind with the first of each, printed at the end. */
 #pragma once
 
 #include <limits.h>

@@ -28,13 +28,12 @@ typedef struct nd_pack_staging {
  * the lock. */
 nd_status nd_pack_staging_open(const char *out, nd_pack_staging *staging);
 
-/* Steps 3 to 5, for the files in `path` and their index. Errors: ND_EIO; the next pack then
- * continues. */
+/* Steps 3 to 5, for the files in `path` and their index. Errors: ND_EIO; the next
+ * pack continues. */
 nd_status nd_pack_staging_publish(nd_pack_staging *staging);
 
 /* Removes what was not published, and unlocks. */
 void nd_pack_staging_close(nd_pack_staging *staging);
 
-/* Whether pack gives shards such a name (train_00000.h5). No other file is ever replaced or
- * removed. */
+/* Whether `name` is like a shard's (train_00000.h5). No other file is replaced or removed. */
 bool nd_pack_staging_owns(const char *name);

@@ -27,8 +27,7 @@ typedef struct nd_packer {
     nd_pack_result *result;
 } nd_packer;
 
-/* Counts into `result`. All pointers are borrowed and must outlive the packer.
- * Errors: ND_ENOMEM. */
+/* Counts into `result`. All pointers must outlive the packer. Errors: ND_ENOMEM. */
 nd_status nd_packer_open(const nd_pack_options *options, const nd_tokenizer *tokenizer,
                          const char *directory, nd_pack_result *result, nd_packer *packer);
 /* Adds text to the open document. Errors: those of the tokenizer and the shard writer. */

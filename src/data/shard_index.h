@@ -45,8 +45,7 @@ nd_status nd_shard_index_write(nd_shard_index *index, const char *path);
 
 void nd_shard_index_free(nd_shard_index *index);
 
-/* Whether the name of an entry begins with its split and has no directory, so that an index cannot
- * refer to files elsewhere. */
+/* Whether an entry's name begins with its split and has no directory: none can refer elsewhere. */
 bool nd_shard_index_names(const nd_indexed_shard *shard);
 
 /* Whether `name` is that of a shard, train_*.h5 or val_*.h5, followed by `suffix`. */

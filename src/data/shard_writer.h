@@ -13,8 +13,7 @@ typedef struct nd_shard_writer nd_shard_writer;
 nd_status nd_shard_writer_open(const char *path, int64_t vocab_size, const char *tokenizer_sha256,
                                const char *split, nd_shard_writer **writer);
 
-/* Appends `count` tokens, below vocab_size, to the open document. Errors: ND_EIO naming
- * the file. */
+/* Appends `count` tokens below vocab_size to the open document. Errors: ND_EIO naming the file. */
 nd_status nd_shard_writer_add(nd_shard_writer *writer, const int32_t *ids, size_t count);
 /* Closes a document of `bytes` bytes of text. */
 nd_status nd_shard_writer_end_document(nd_shard_writer *writer, int64_t bytes);

@@ -1,5 +1,4 @@
-/* An input file, inspected before it is read: text is opened, anything else is skipped
- * or refused. */
+/* An input file, inspected before it is read: text is opened, the rest skipped or refused. */
 #pragma once
 
 #include "data/left_out.h"

@@ -28,6 +28,6 @@ typedef enum nd_gguf_kind {
     ND_GGUF_KIND_COUNT
 } nd_gguf_kind;
 
-/* This program's own key: SHA-256 of everything after the header, 64 hex digits. llama.cpp ignores
- * it. */
+/* The program's own key: SHA-256 of what follows the header, 64 hex digits; llama.cpp
+ * ignores it. */
 #define ND_GGUF_DIGEST_KEY "nanochat_dist.data_sha256"

@@ -66,6 +66,5 @@ nd_gguf_span nd_gguf_next_text(const uint8_t **at);
 /* Prints pairs and tensors of a file of `bytes` bytes. */
 void nd_gguf_describe(const nd_gguf *gguf, const char *path, size_t bytes, FILE *out);
 
-/* What `info FILE.gguf` prints. With `verify` it checks the data against its digest, if there is
- * one. Errors: ND_EDATA. */
+/* What `info FILE.gguf` prints; `verify` checks the data's digest, if any. Errors: ND_EDATA. */
 nd_status nd_gguf_print(const char *path, bool verify, FILE *out);

@@ -30,8 +30,7 @@ void nd_gguf_put_element(nd_gguf_writer *writer, const char *text, size_t bytes)
 void nd_gguf_put_tensor(nd_gguf_writer *writer, const char *name, uint32_t type, int64_t rows,
                         int64_t cols, bool vector);
 
-/* Creates the file under a temporary name and writes all declarations. Errors:
- * ND_EIO, ND_ENOMEM. */
+/* Creates the temporary file and writes all declarations. Errors: ND_EIO, ND_ENOMEM. */
 nd_status nd_gguf_writer_start(nd_gguf_writer *writer, const char *path);
 
 /* Write bytes of the current tensor, in parts, and end it. Errors: ND_EIO; ND_EINTERNAL when their

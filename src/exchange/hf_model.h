@@ -31,8 +31,8 @@ typedef struct nd_hf_model {
 nd_status nd_hf_model_open(const char *directory, const nd_config *defaults, nd_hf_model *model);
 void nd_hf_model_close(nd_hf_model *model);
 
-/* Reads parameter `index` as stored, [rows, cols] in our order of rows. Errors: ND_EDATA, also for
- * a value that is not finite. */
+/* Reads parameter `index` [rows, cols], in our order of rows. Errors: ND_EDATA, also if
+ * not finite. */
 nd_status nd_hf_model_read(const nd_hf_model *model, int64_t index, float *values);
 
 /* The exact scale of a projection; 0 when the files do not have it. */

@@ -11,7 +11,6 @@ typedef struct nd_mapped_file {
     size_t size;
 } nd_mapped_file;
 
-/* Maps a regular file read-only; the caller closes it. Errors: ND_EDATA naming the file and the
- * system's reason. */
+/* Maps a regular file read-only; the caller closes it. Errors: ND_EDATA naming file and reason. */
 nd_status nd_mapped_file_open(const char *path, nd_mapped_file *file);
 void nd_mapped_file_close(nd_mapped_file *file);

@@ -24,8 +24,7 @@ nd_status nd_safetensors_put_text(nd_safetensors_writer *writer, const char *key
 nd_status nd_safetensors_put_tensor(nd_safetensors_writer *writer, const char *name, bool bf16,
                                     int64_t rows, int64_t cols, bool vector);
 
-/* Creates the file under a temporary name and writes the header; then write the values, in parts.
- * Errors: ND_EIO, ND_ENOMEM. */
+/* Creates the temporary file with the header; then write the values. Errors: ND_EIO, ND_ENOMEM. */
 nd_status nd_safetensors_writer_start(nd_safetensors_writer *writer, const char *path);
 nd_status nd_safetensors_write(nd_safetensors_writer *writer, const void *bytes, size_t size);
 

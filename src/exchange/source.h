@@ -35,8 +35,7 @@ typedef struct nd_source_tensor {
 nd_status nd_source_open(const char *path, nd_source *source);
 void nd_source_close(nd_source *source);
 
-/* Reads parameter `index`; the caller frees it. Errors: ND_ECHECKPOINT naming the tensor, also for
- * a value that is not finite. */
+/* Reads parameter `index`; the caller frees it. Errors: ND_ECHECKPOINT naming the tensor. */
 nd_status nd_source_read(const nd_source *source, int64_t index, nd_source_tensor *tensor);
 void nd_source_tensor_free(nd_source_tensor *tensor);
 

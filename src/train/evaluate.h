@@ -13,8 +13,8 @@ typedef struct nd_evaluation {
     int64_t sequences;
 } nd_evaluation;
 
-/* Mean loss over the first `samples` windows of a dataset (0: all), distributed over the ranks; the
- * result has the same bits on any number of ranks. Collective. Errors: ND_EDATA when the dataset
- * has no window. */
+/* Mean loss over the first `samples` windows of a dataset (0: all), distributed over the ranks,
+ * with the same bits on any number of ranks. Collective. Errors: ND_EDATA for a dataset without
+ * windows. */
 nd_status nd_evaluate(nd_model *model, const nd_dataset *dataset, nd_comm *comm, int64_t samples,
                       nd_evaluation *evaluation);

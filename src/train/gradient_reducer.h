@@ -40,7 +40,7 @@ typedef struct nd_gradient_leaf {
 } nd_gradient_leaf;
 
 /* Builds the tables but reserves no memory for gradients. Uses only rank and size of `comm`. The
- * arguments are not owned and must outlive the reducer, which the caller destroys. Not collective.
+ * arguments must outlive the reducer, which the caller destroys. Not collective.
  * Errors: ND_ENOMEM. */
 nd_status nd_gradient_reducer_create(const nd_config *config, nd_comm *comm, const nd_model *model,
                                      const nd_ownership *own, nd_optimizer *optimizer,

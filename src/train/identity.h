@@ -39,8 +39,7 @@ nd_status nd_run_id_create(char id[ND_RUN_ID_SIZE]);
 void nd_identity_write_comments(const nd_identity *identity, FILE *out);
 
 /* Reads the id from the comments of RUN/config.ini; "" when there is none. *foreign (may be NULL):
- * the file exists without an id and so is the user's. Errors: ND_EIO when it exists and cannot be
- * read. */
+ * the file exists without an id, so it is the user's. Errors: ND_EIO when it cannot be read. */
 nd_status nd_run_id_read(const char *run_dir, char id[ND_RUN_ID_SIZE], bool *foreign);
 
 /* Compare the program and the configuration, and the data, with those of rank 0. Collective. Errors

@@ -24,7 +24,6 @@ size_t nd_memory_program(size_t counted);
 size_t nd_memory_resident(void);
 size_t nd_memory_resident_peak(void);
 
-/* Bytes that processes on this machine can still allocate before the kernel must kill one:
- * MemAvailable plus free swap, or the remainder of the control group, whichever is less. SIZE_MAX
- * when the system does not say. */
+/* Bytes that processes can still allocate before the kernel must kill one: MemAvailable plus free
+ * swap, or the remainder of the control group, whichever is less. SIZE_MAX when unknown. */
 size_t nd_memory_available(void);

@@ -48,8 +48,7 @@ enum { ND_OUTER_STATES_MAX = 4 };
 int nd_outer_states(const nd_run *run, int64_t index, nd_optimizer_state *states);
 int nd_outer_worker_states(const nd_run *run, int i, int64_t index, nd_optimizer_state *states);
 
-/* Runs the outer step; the workers' masters are the new start then. Collective.
- * Errors: ND_EPEER. */
+/* Runs the outer step; workers' masters are the new start then. Collective. Errors: ND_EPEER. */
 nd_status nd_outer_step(nd_run *run);
 
 /* Bytes that all ranks send in it. */

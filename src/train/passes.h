@@ -7,9 +7,9 @@
  * Errors: those of nd_arena_reserve. */
 nd_status nd_passes_reserve(nd_run *run, nd_arena *arena);
 
-/* Runs all micro-batches of this rank (`tokens` [local_micro_batches][micro_batch][seq_length + 1],
- * host memory) and adds their gradients to the reducer; losses[j] is that of micro-batch j.
- * Collective with overlap. */
+/* Runs all micro-batches of this rank (`tokens` [local_micro_batches][micro_batch][seq_length + 1]
+ * in host memory), adding gradients to the reducer; losses[j] is micro-batch j's. Collective with
+ * overlap. */
 nd_status nd_passes_run(nd_run *run, const int32_t *tokens, nd_loss *losses);
 
 /* The same in two calls for immediate updates, where the loss of the only micro-batch is needed

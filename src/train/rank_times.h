@@ -48,7 +48,6 @@ const char *nd_phase_name(nd_phase phase);
 nd_times_summary nd_times_summarize(const nd_rank_times *times, int64_t stride, int ranks,
                                     double *sorted);
 
-/* Adds a step. Returns true when its slowest rank took 20 % longer than the median for its own
- * work, and was the slowest in that way in the ND_SLOW_STEPS - 1 steps before; once per such
- * sequence. */
+/* Adds a step. Returns true, once per sequence, when its slowest rank took 20 % longer than the
+ * median for its own work, as in each of the ND_SLOW_STEPS - 1 steps before. */
 bool nd_slow_rank_found(nd_slow_rank *slow, const nd_times_summary *summary);

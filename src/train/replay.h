@@ -20,8 +20,7 @@ typedef nd_status (*nd_replay_work)(void *context);
 nd_status nd_replay_create(nd_backend *backend, nd_log *log, nd_replay **replay);
 void nd_replay_destroy(nd_replay *replay);
 
-/* Runs the work. key: `size` bytes, at most ND_REPLAY_KEY_MAX. Errors: those of the work run op by
- * op. */
+/* Runs the work. key: `size` <= ND_REPLAY_KEY_MAX bytes. Errors: those of the work run op by op. */
 nd_status nd_replay_run(nd_replay *replay, const void *key, size_t size, nd_replay_work work,
                         void *context);
 

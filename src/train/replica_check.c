@@ -9,8 +9,7 @@
 
 enum { CHUNK_BYTES = 1 << 20 }; /* a multiple of 8 */
 
-/* Hashes words in sequence; every step is a bijection, so one changed word always changes the
- * result. */
+/* Hashes words in sequence; each step is a bijection: one changed word changes the result. */
 static uint64_t mix(uint64_t hash, const char *bytes, size_t count)
 {
     for (size_t i = 0; i < count; i += 8) {

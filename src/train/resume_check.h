@@ -1,5 +1,5 @@
-/* Checks whether a checkpoint may be resumed here: it belongs to this directory's run, and the data
- * is unchanged. */
+/* Whether a checkpoint may be resumed: it belongs to this directory's run and the data is
+ * the same. */
 #pragma once
 
 #include "train/checkpoint/checkpoint.h"
@@ -15,9 +15,8 @@ nd_status nd_resume_sets_aside(const nd_config *config, const char *resume, bool
  * run. Rank 0. Errors: ND_ECHECKPOINT naming both runs. */
 nd_status nd_resume_check_run(const nd_config *config, const char *checkpoint);
 
-/* The checkpoint of --resume auto: the newest complete one in the run's directory of checkpoints,
- * "" when there is none. Rank 0. Errors: ND_ECHECKPOINT, also where this run's checkpoints are
- * elsewhere. */
+/* The newest complete checkpoint in the run's directory of checkpoints, "" when there is none. Rank
+ * 0. Errors: ND_ECHECKPOINT, also where this run's checkpoints are elsewhere. */
 nd_status nd_resume_newest(nd_run *run, char path[ND_CHECKPOINT_PATH_MAX]);
 
 /* After a checkpoint was restored: adopts its run's id and compares the data. Where the data

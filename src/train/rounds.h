@@ -46,12 +46,11 @@ bool nd_rounds_end_with_next(const nd_run *run);
 /* Sets the position of the workers to that of the run. Not collective. */
 void nd_rounds_set_position(nd_run *run);
 
-/* Completes all operations in flight on `inside`, so that another comm may be used. Collective over
- * `inside`. */
+/* Completes operations in flight on `inside`, so that another comm may be used. Collective
+ * over it. */
 nd_status nd_rounds_finish_inside(const nd_run *run);
 
-/* Adds what the parts of the run's comm have sent and waited since the last call to the run's comm.
- * Not collective. */
+/* Adds what parts of the run's comm have sent and waited since to that comm. Not collective. */
 void nd_rounds_count_traffic(nd_run *run);
 
 /* After masters were initialised or restored: makes the run's model that of its masters, and with

@@ -175,8 +175,7 @@ done:
     return status;
 }
 
-/* In chunks, so that a large matrix needs no second copy. `first` is the parameter's row offset in
- * elements. */
+/* In chunks, so that a large matrix needs no second copy. `first`: offset in the parameter. */
 static nd_status initialize_master(nd_run *run, const nd_param *param, nd_view master,
                                    int64_t first, float *values, nd_view device)
 {
@@ -322,9 +321,8 @@ static nd_status create(nd_run *run)
     return run->rounds ? initialize_masters(run) : ND_OK;
 }
 
-/* Sets the device of run->comm and its way of adding ([dist] grad_reduction); undone by
- * nd_device_detach and nd_comm_set_device. Errors: ND_ECONFIG when the device cannot add
- * that way. */
+/* Sets the device of run->comm and its way of adding ([dist] grad_reduction); nd_device_detach and
+ * nd_comm_set_device undo it. Errors: ND_ECONFIG if the device cannot add so. */
 static nd_status attach_backend(nd_run *run)
 {
     nd_comm *comm = run->comm;

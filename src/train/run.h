@@ -47,8 +47,7 @@ typedef struct nd_restored {
     int64_t step; /* 0 without one */
 } nd_restored;
 
-/* The state of saving. Written by checkpoint/checkpoint_save.c; the last two fields
- * by snapshot/. */
+/* Saving. Written by checkpoint/checkpoint_save.c; the last two fields by snapshot/. */
 typedef struct nd_saving {
     struct nd_run *worker_of; /* the run whose checkpoints contain this worker, or NULL */
     struct nd_save *save;     /* the save in progress, or NULL */
@@ -101,20 +100,17 @@ typedef struct nd_run {
 nd_status nd_run_create(const nd_config *config, nd_comm *comm, nd_run *run);
 
 /* The part of nd_run_create that needs neither data nor memory: the parameter table and owners.
- * Uses run->config, run->backend and of run->comm only rank and size, so that `plan` can pass
- * imaginary ranks. */
+ * Uses run->config, run->backend, and only rank and size of run->comm, which `plan` makes up. */
 nd_status nd_run_prepare(nd_run *run);
 
 /* The same for a run without rounds, or for a worker of another run (train/rounds.h). */
 nd_status nd_run_prepare_worker(nd_run *run);
 
-/* Distributes the micro-batches of a step over the ranks. Errors: ND_ECONFIG where they do not
- * divide. */
+/* Distributes a step's micro-batches over the ranks. Errors: ND_ECONFIG if they do not divide. */
 nd_status nd_run_split_batch(nd_run *run);
 
-/* The last step: total_steps, or fewer when `epochs` passes over the data end sooner. Counted in
- * samples, because earlier steps may have had another batch_size; the same at any step of
- * the run. */
+/* The last step: total_steps, or fewer when `epochs` passes over the data end sooner, counted in
+ * samples because batch_size may have changed. The same at any step of the run. */
 int64_t nd_run_last_step(const nd_run *run);
 
 /* The rows of a parameter's master and state that this rank owns; count 0: none. */
@@ -126,8 +122,7 @@ nd_loader_options nd_run_loader_options(const nd_run *run);
 /* Starts the loader at the run's position, after closing a running one. */
 nd_status nd_run_start_loader(nd_run *run);
 
-/* A save in progress must have been finished or abandoned (train/checkpoint/checkpoint_save.h). Not
- * collective. */
+/* A save in progress must be finished or abandoned (checkpoint_save.h). Not collective. */
 void nd_run_destroy(nd_run *run);
 
 /* Sends the owners' weights to all replicas; `whole`: not as changes. Collective. */

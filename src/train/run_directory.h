@@ -1,5 +1,4 @@
-/* The run's directory: files of an earlier run, and this run's log and configuration. Rank
- * 0 only. */
+/* The run's directory: an earlier run's files, this run's log and configuration. Rank 0 only. */
 #pragma once
 
 #include "train/run.h"

@@ -91,8 +91,8 @@ void nd_run_groups_describe(const nd_plan_groups *groups, int chosen,
                  machine->within.latency * 1e6, machine->flops);
 }
 
-/* Rank 0 predicts: arithmetic on other ranks might differ in the last bit. Assumes 5 GB/s for
- * additions, like `plan`. */
+/* Rank 0 predicts: others might differ in the last bit. Assumes 5 GB/s for additions,
+ * like `plan`. */
 static nd_status choose(nd_run *run, int hosts)
 {
     nd_comm *comm = run->comm;

@@ -6,8 +6,7 @@
 
 #include "train/run.h"
 
-/* nd_save_begin on schedule, after the previous save has ended. Errors: ND_ECHECKPOINT when no
- * further failure is allowed. */
+/* nd_save_begin on schedule, after the last save. Errors: ND_ECHECKPOINT if no more may fail. */
 nd_status nd_save_attempt(nd_run *run, bool background);
 
 /* nd_save_advance. Errors: as nd_save_attempt. */

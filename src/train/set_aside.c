@@ -41,8 +41,7 @@ static nd_status unfinished(const nd_set_aside *p, char files[PATH], char steps[
                     : join(steps, files, "checkpoints");
 }
 
-/* Whether it is a checkpoint's directory, superseded or not. Links and files of such names are the
- * user's. */
+/* Whether it is a checkpoint, superseded or not. Links and files of such names are the user's. */
 static nd_status is_checkpoint(const char *directory, const char *name, bool *is)
 {
     char path[PATH];

@@ -2,8 +2,8 @@
  *
  *   1. RUN/metrics.jsonl, training.log, config.ini, snapshot_hosts and tensorboard move to
  *      RUN/.tmp_previous_001/,
- *   2. checkpoints to RUN/.tmp_previous_001/checkpoints/, or to CHECKPOINTS/.tmp_previous_001/ where
- *      that is another directory or on another file system,
+ *   2. checkpoints to RUN/.tmp_previous_001/checkpoints/, or to CHECKPOINTS/.tmp_previous_001/
+ * where that is another directory or on another file system,
  *   3. .tmp_previous_001 is renamed to previous_001: in RUN, then in CHECKPOINTS.
  *
  * An error before step 3 moves everything back. After a crash the next start undoes the moves, or
@@ -22,8 +22,8 @@ typedef struct nd_set_aside {
     int number;                    /* out: an unused number; 0: there was nothing to move */
 } nd_set_aside;
 
-/* Sets the files aside. Errors: ND_EIO or ND_ECHECKPOINT with the path and the reason; nothing has
- * moved then. */
+/* Sets the files aside. Errors: ND_EIO, ND_ECHECKPOINT with path and reason; nothing has moved
+ * then. */
 nd_status nd_set_aside_run(nd_set_aside *places);
 
 /* Undoes or completes what a crash interrupted. Errors: as above. */

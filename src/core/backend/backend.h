@@ -54,10 +54,10 @@ typedef struct nd_rope_params {
     int64_t head_dim;
     int64_t seq_len; /* row t is at position start + t % seq_len */
     int64_t start;
-    double base;   /* angle of pair i at position p: p * base^(-2i/head_dim) */
-    bool inverse;  /* rotate by the negative angle: the backward of rope */
-    nd_cview rows; /* i32 [1, t]: row i has the position of row rows[i]; -1: it is not rotated;
-                    * data NULL: 0, 1, ... */
+    double base;  /* angle of pair i at position p: p * base^(-2i/head_dim) */
+    bool inverse; /* rotate by the negative angle: the backward of rope */
+    /* i32 [1, t]: row i has the position of row rows[i]; -1: not rotated; data NULL: 0, 1, ... */
+    nd_cview rows;
 } nd_rope_params;
 
 enum { ND_OFFSETS_MAX = 8 };

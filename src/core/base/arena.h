@@ -18,12 +18,10 @@ typedef struct nd_arena {
     size_t used;         /* bytes reserved or counted so far */
 } nd_arena;
 
-/* Resets the arena, which must hold no memory, to a sizing pass. `name` and `backend` are not owned
- * and outlive it. */
+/* Starts a sizing pass of an arena without memory. `name` and `backend` must outlive the arena. */
 void nd_arena_start_sizing(nd_arena *arena, const char *name, nd_backend *backend);
 
-/* Allocates the counted bytes and restarts the layout from the beginning. Errors: ND_ENOMEM naming
- * the arena and the bytes. */
+/* Allocates the counted bytes and restarts the layout. Errors: ND_ENOMEM naming arena and bytes. */
 nd_status nd_arena_commit(nd_arena *arena);
 
 /* Frees the memory, which invalidates all views. The arena is then empty. */

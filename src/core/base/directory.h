@@ -17,8 +17,7 @@ typedef struct nd_names {
 nd_status nd_directory_names(const char *path, nd_names *names);
 void nd_names_free(nd_names *names);
 
-/* Whether the path exists, if only as a dangling symbolic link. Errors: ND_EIO when the system
- * cannot tell. */
+/* Whether the path exists, if only as a dangling symbolic link. Errors: ND_EIO when unknown. */
 nd_status nd_path_exists(const char *path, bool *exists);
 
 /* Whether the path is a directory and not a symbolic link to one. Errors: as nd_path_exists. */

@@ -16,12 +16,11 @@
  * socket, nor a link into /proc such as /dev/stdout. Errors: ND_EIO. */
 nd_status nd_durable_check(const char *path, const char *magic, const char *kind);
 
-/* Renames the finished file `temporary` to `path`, durably. Errors: ND_EIO; `temporary`
- * is removed. */
+/* Renames the finished file `temporary` to `path`, durably. Errors: ND_EIO; it is removed then. */
 nd_status nd_durable_rename(const char *temporary, const char *path);
 
-/* Replaces the file `path` by these bytes. After an error (ND_EIO) or a crash the old file is
- * there. */
+/* Replaces the file `path` by these bytes. After an error (ND_EIO) or crash the old one
+ * is there. */
 nd_status nd_durable_write(const char *path, const void *bytes, size_t size);
 
 /* Atomically makes `link` in `directory` a symbolic link to `target`. On a file system without
@@ -30,8 +29,7 @@ nd_status nd_durable_write(const char *path, const void *bytes, size_t size);
 nd_status nd_durable_link(const char *directory, const char *link, const char *target,
                           bool *unsupported);
 
-/* Writes a whole file and fsyncs it in place, for callers that publish the directory that holds it.
- * Errors: ND_EIO. */
+/* Writes a whole file and fsyncs it; its caller publishes the directory. Errors: ND_EIO. */
 nd_status nd_file_write_synced(const char *path, const void *bytes, size_t size);
 
 /* Reads a whole file of at most `limit` bytes; the caller frees *bytes, which has a NUL after *size
@@ -45,8 +43,7 @@ nd_status nd_file_digest(const char *path, int64_t *bytes, char hex[ND_SHA256_HE
 /* Appends a record to an open file; if the disk is full, no part of it stays. Errors: ND_EIO. */
 nd_status nd_file_append(int file, const char *path, const void *bytes, size_t size);
 
-/* fsyncs a file or directory by name; skips a directory if the file system cannot fsync it. Errors:
- * ND_EIO. */
+/* fsyncs a file or directory by name; skips directories that cannot be fsynced. Errors: ND_EIO. */
 nd_status nd_path_sync(const char *path);
 
 /* mkdir -p. Errors: ND_EIO. */

@@ -8,6 +8,5 @@ typedef struct nd_fact_difference {
     char first[256], second[256]; /* the values; "absent" where a text has no such key */
 } nd_fact_difference;
 
-/* Whether two texts differ, and the first key in which they do. Both have their keys in the same
- * order. */
+/* Whether two texts with the same order of keys differ, and the first key in which they do. */
 bool nd_facts_differ(const char *first, const char *second, nd_fact_difference *difference);

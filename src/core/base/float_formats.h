@@ -40,8 +40,7 @@ static inline uint16_t nd_bf16_from_float_stochastic(float x, uint32_t random)
     return (uint16_t)((bits + (random & 0xffffu)) >> 16);
 }
 
-/* IEEE binary16. Ternary scales are rounded to it, so that files that store 16 bits
- * lose nothing. */
+/* IEEE binary16. Ternary scales are rounded to it, so that 16-bit formats lose nothing. */
 float nd_f16_to_float(uint16_t h);
 uint16_t nd_f16_from_float(float x);
 

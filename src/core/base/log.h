@@ -23,6 +23,5 @@ void nd_log_replay(nd_log *log, const char *text);
 /* Redraws the progress line on a terminal; elsewhere, and in the file, a plain line. */
 void nd_log_progress(nd_log *log, const char *text);
 
-/* Redraws the progress line on a terminal and writes nothing elsewhere: between the lines of
- * a log. */
+/* Redraws the progress line between the lines of the log; writes nothing except to a terminal. */
 void nd_log_redraw(nd_log *log, const char *text);

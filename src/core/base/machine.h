@@ -27,12 +27,10 @@ typedef struct nd_machine_share {
     int omp_threads;   /* first number of OMP_NUM_THREADS; 0: not set, empty or no number */
 } nd_machine_share;
 
-/* OMP_NUM_THREADS if it is set, else an even share of the cores that this process can run at once;
- * at least 1. */
+/* OMP_NUM_THREADS if set, else an even share of the cores that this process can use; at least 1. */
 int nd_machine_share_threads(const nd_machine_share *share);
 
-/* The first number of a value of OMP_NUM_THREADS (NULL: not set); 0 when it is none from 1
- * to 4096. */
+/* The first number of a value of OMP_NUM_THREADS (NULL: not set); 0 unless it is 1 to 4096. */
 int nd_machine_omp_threads(const char *value);
 
 /* The number of threads for this process, one of `ranks` on this machine. */

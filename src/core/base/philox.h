@@ -2,8 +2,7 @@
  * the paper and defines key and counter. */
 #pragma once
 
-/* uint32_t variables: key k0, k1, low half first; counter c0 to c3, which becomes the
- * random words. */
+/* uint32_t variables: key k0, k1, low half first; counter c0 to c3, replaced by random words. */
 #define ND_PHILOX(k0, k1, c0, c1, c2, c3)                                                          \
     for (int nd_round = 0; nd_round < 10; nd_round++) {                                            \
         const uint64_t nd_product0 = (uint64_t)0xD2511F53u * (c0);                                 \

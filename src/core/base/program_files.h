@@ -1,5 +1,4 @@
-/* Files that come with the program: beside the sources in a build tree, in the share directory
- * after an install. */
+/* Files of the program: beside the sources, or in the share directory when installed. */
 #pragma once
 
 #include "core/base/error.h"

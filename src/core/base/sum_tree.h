@@ -30,8 +30,7 @@ static inline int nd_sum_tree_merges(int64_t first, int64_t leaf)
     return merges;
 }
 
-/* Slots that part [first, end) needs while it is added up: leaf by leaf onto the stack, then
- * merged. */
+/* Slots that part [first, end) needs: leaf by leaf onto the stack, then merged. */
 static inline int nd_sum_tree_slots(int64_t first, int64_t end)
 {
     int depth = 0, most = 0;
@@ -50,8 +49,7 @@ static inline bool nd_sum_tree_is_block(int64_t a, int64_t b)
     return (size & (size - 1)) == 0 && a % size == 0;
 }
 
-/* The slot in which part [first, end) ends up holding its maximal block that starts at `start`; -1
- * when no maximal block does. */
+/* The slot in which part [first, end) holds its maximal block that starts at `start`; -1: none. */
 static inline int nd_sum_tree_slot(int64_t first, int64_t end, int64_t start)
 {
     int slot = 0;

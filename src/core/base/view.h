@@ -86,8 +86,7 @@ static inline nd_view nd_view_rows(nd_view v, int64_t first, int64_t count)
                      v.cols};
 }
 
-/* The memory (u8) from the start of `first` to the end of `last`, a later view of the same
- * allocation. */
+/* The memory (u8) from the start of `first` to the end of `last` in the same allocation. */
 static inline nd_view nd_view_span(nd_view first, nd_view last)
 {
     const int64_t before = (char *)last.data - (char *)first.data;

@@ -202,8 +202,7 @@ nd_status nd_config_write(const nd_config *config, FILE *out);
  * how many. */
 int nd_config_write_differences(const nd_config *before, const nd_config *now, FILE *out);
 
-/* Writes every key as a line "section.key = value", except those in `without` ("section.key", ended
- * by NULL). */
+/* Writes keys as lines "section.key = value", except those in `without` (ended by NULL). */
 void nd_config_write_facts(const nd_config *config, const char *const *without, FILE *out);
 
 /* Writes docs/config.md: a table of all keys. */

@@ -72,8 +72,7 @@ static nd_status scan_section(const scan *s, int number, char *text, char *secti
     return ND_OK;
 }
 
-/* A key under both names. Earlier versions wrote use_8bit_optim beside state_bits, which
- * check_state_bits compares. */
+/* A key under both names. Earlier versions wrote use_8bit_optim too: see check_state_bits. */
 static nd_status check_both_names(const scan *s, int number, const char *section, const char *name)
 {
     for (int i = 0; i < s->count; i++) {
@@ -117,8 +116,7 @@ static nd_status scan_key(scan *s, int number, char *text, const char *section)
     return ND_OK;
 }
 
-/* Rejects what the parser would skip silently: NUL bytes, as after a crash, and a byte
- * order mark. */
+/* Rejects what the parser would skip: NUL bytes, as after a crash, and a byte order mark. */
 static nd_status check_bytes(const scan *s, FILE *file)
 {
     int number = 1, byte = fgetc(file);

@@ -157,8 +157,7 @@ static void order_alike(nd_collider *c, const nd_collider_tokens *tokens)
 /* The gradient of a token whose error vanishes is bounded below, and so is its weight above. */
 static const double least_score = 0.02;
 
-/* Draws by the losses and norms in c->losses and c->probability, which holds
- * probabilities after. */
+/* Draws by losses and norms in c->losses and c->probability; the latter becomes probabilities. */
 static int64_t sample(nd_collider *c, const nd_collider_tokens *ids, int64_t *rows)
 {
     const int64_t tokens = c->tokens;

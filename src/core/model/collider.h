@@ -14,8 +14,7 @@
 #include "core/base/arena.h"
 #include "core/model/model_config.h"
 
-/* Compacted rows come in multiples of this, the last ones zero, so that backends meet
- * few shapes. */
+/* Compacted rows come in multiples of this, padded with zeros: backends meet few shapes. */
 enum { ND_KEPT_ROUND = 32 };
 
 /* What a choice depends on besides the losses. */

@@ -20,8 +20,7 @@ typedef struct nd_sampling {
     uint64_t seed;
 } nd_sampling;
 
-/* Reserves caches and activations: run it on a sizing arena, commit, run it again. Errors:
- * ND_ENOMEM. */
+/* Reserves caches and activations; run on a sizing arena, commit, run again. Errors: ND_ENOMEM. */
 nd_status nd_generator_reserve(nd_generator *generator, nd_model *model, int64_t max_tokens,
                                nd_arena *arena);
 void nd_generator_destroy(nd_generator *generator);

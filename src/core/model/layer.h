@@ -5,8 +5,7 @@
 #include "core/model/linear.h"
 #include "core/model/params.h"
 
-/* What a layer keeps from its forward pass for its backward pass; t tokens, d = hidden_dim,
- * f = ffn_dim, h heads. */
+/* A layer's activations for its backward pass; t tokens, d = hidden_dim, f = ffn_dim, h heads. */
 typedef struct nd_layer_activations {
     nd_view x;                   /* [t, d] input: the residual stream */
     nd_view attn_norm_r;         /* [t, 1] reciprocal root mean squares of the norms */
@@ -40,8 +39,7 @@ typedef struct nd_layer_span {
     nd_view keys, values;
 } nd_layer_span;
 
-/* Weights or gradients of a layer, by nd_layer_param; zero for sub-norms that the graph does not
- * have. */
+/* Weights or gradients of a layer, by nd_layer_param; zero for sub-norms that do not exist. */
 typedef struct nd_layer_weights {
     const nd_weight *w[ND_LAYER_PARAM_COUNT];
 } nd_layer_weights;

@@ -1,5 +1,4 @@
-/* The linear layer: ternary codes with quantised activations, and the unquantised forms that checks
- * and evaluation need. */
+/* The linear layer: ternary codes with quantised activations, and unquantised forms. */
 #pragma once
 
 #include "core/base/arena.h"
@@ -14,8 +13,7 @@ typedef struct nd_weight {
     nd_view dense;  /* float [rows, cols], of parameters that are not ternary */
 } nd_weight;
 
-/* What a projection reads, kept for the backward pass: q and a, or `dense` when activations are not
- * quantised. */
+/* A projection's input, kept for the backward pass: q and a, or `dense` if not quantised. */
 typedef struct nd_linear_input {
     bool quantized;
     nd_view q;     /* i8 [t, in] */
@@ -23,8 +21,7 @@ typedef struct nd_linear_input {
     nd_view dense; /* float [t, in] */
 } nd_linear_input;
 
-/* Reserves an input of `tokens` rows; `compute` is its type unless it is quantised. Errors: those
- * of nd_arena_reserve. */
+/* Reserves an input of `tokens` rows, of type `compute` if not quantised. Errors: the arena's. */
 nd_status nd_linear_input_reserve(nd_arena *arena, bool quantized, nd_dtype compute, int64_t tokens,
                                   int64_t width, nd_linear_input *x);
 
@@ -37,8 +34,8 @@ nd_status nd_linear_input_norm(nd_backend *b, const nd_linear_input *x, nd_view 
 nd_status nd_linear_forward(nd_backend *b, nd_view y, const nd_linear_input *x, const nd_weight *w,
                             nd_view scratch);
 
-/* dx = beta dx + dy W (straight-through: W of codes and scales). int8: with dy in 8 bits if W is
- * ternary with one scale. */
+/* dx = beta dx + dy W (straight-through: codes and scales). int8: dy in 8 bits if W has
+ * one scale. */
 nd_status nd_linear_backward_input(nd_backend *b, nd_view dx, nd_cview dy, const nd_weight *w,
                                    bool int8, float beta);
 

@@ -20,8 +20,7 @@ static nd_status upload_targets(nd_model *m, int64_t count)
     return m->backend->ops.upload(m->backend, m->targets.data, m->host_targets, bytes);
 }
 
-/* Splits sequences of seq_length + 1 tokens into inputs and targets at each offset; a target beyond
- * the sequence is -1. */
+/* Splits sequences of seq_length + 1 tokens into inputs and targets at each offset; -1 beyond. */
 nd_status nd_model_upload(nd_model *m, const int32_t *tokens)
 {
     const int64_t length = m->config.seq_length;
@@ -158,8 +157,7 @@ static nd_backward_rows all_rows(const nd_model *m)
                               .dx = m->dx};
 }
 
-/* As many rows of logits as `memory` holds, at most all tokens'. If fewer, padding rows have room,
- * too. */
+/* As many rows of logits as `memory` holds, at most all; if fewer, padding rows fit, too. */
 static nd_view logits_in(const nd_model *m, nd_view memory)
 {
     const nd_view one = nd_view_rows(m->logits, 0, 1);

@@ -1,5 +1,4 @@
-/* The forward and backward pass of a micro-batch. Masters and optimizer state are with their
- * owners. */
+/* The forward and backward pass of a micro-batch. Owners hold masters and optimizer state. */
 #pragma once
 
 #include "core/model/model_state.h"
@@ -19,8 +18,8 @@ typedef struct nd_gradients_ready {
     void *context;
 } nd_gradients_ready;
 
-/* Loss of the first `sequences` of `tokens` [micro_batch, seq_length + 1] (host memory), by a
- * forward pass alone. */
+/* The loss of the first `sequences` of `tokens` [micro_batch, seq_length + 1] (host),
+ * forward only. */
 nd_status nd_model_evaluate(nd_model *model, const int32_t *tokens, int64_t sequences,
                             nd_loss *loss);
 

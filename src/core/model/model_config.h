@@ -46,8 +46,7 @@ static inline int64_t nd_model_pieces(const nd_model_config *config)
                                                                      : config->vocab_size;
 }
 
-/* Further tokens that have their own parameters: blocks or heads of the sequential and separate
- * forms. */
+/* Further tokens with own parameters: heads or blocks of the separate and sequential forms. */
 static inline int nd_model_extra_heads(const nd_model_config *config)
 {
     return config->mtp_form == ND_MTP_SHARED || config->mtp_tokens < 2 ? 0 : config->mtp_tokens - 1;
@@ -56,8 +55,7 @@ static inline int nd_model_extra_heads(const nd_model_config *config)
 /* The configuration of the model after training, which has no extra heads. */
 nd_model_config nd_model_config_without_extra_heads(nd_model_config config);
 
-/* Columns of the [out, groups] scales of a ternary matrix with `inputs` columns; 0: a
- * single scale. */
+/* Columns of the [out, groups] scales of a ternary matrix with `inputs` columns; 0: one scale. */
 static inline int64_t nd_model_scale_groups(const nd_model_config *config, int64_t inputs)
 {
     return config->group_size > 0 ? inputs / config->group_size : 0;

@@ -53,7 +53,7 @@ typedef struct nd_backward_rows {
     nd_cview weight; /* [count, 1] factors of the rows' losses; data NULL: 1 */
 } nd_backward_rows;
 
-/* Builds the parameter table, without memory for weights or activations. The caller owns the model.
+/* Builds the parameter table without weights or activations. The caller owns it.
  * Errors: ND_ENOMEM. */
 nd_status nd_model_create(const nd_model_config *config, nd_backend *backend, nd_model **model);
 void nd_model_destroy(nd_model *model);

@@ -34,8 +34,7 @@ nd_status nd_mtp_upload_targets(nd_model *m, int64_t count, int offset)
                                   (size_t)count * sizeof *m->mtp.column);
 }
 
-/* The loss of one further token and its gradients. Smoothing applies as to the next token; z-loss
- * and entropy do not. */
+/* The loss of one further token and its gradients: with smoothing, without z-loss and entropy. */
 static nd_status run_head(nd_model *m, int64_t index, nd_cview x, nd_head_pass *pass)
 {
     nd_backend *b = m->backend;

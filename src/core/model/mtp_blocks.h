@@ -18,12 +18,11 @@ typedef struct nd_mtp {
     int32_t *column;      /* [tokens], host memory */
 } nd_mtp;
 
-/* Allocates host memory for the extra heads, for micro-batches of `tokens` tokens. Errors:
- * ND_ENOMEM. */
+/* Allocates host memory for extra heads, for micro-batches of `tokens`. Errors: ND_ENOMEM. */
 nd_status nd_mtp_create(nd_mtp *mtp, const nd_model_config *config, int64_t tokens);
 void nd_mtp_destroy(nd_mtp *mtp);
 
-/* Reserves the blocks' activations: run it on a sizing arena, commit, run it again. Errors: those
- * of nd_arena_reserve. */
+/* Reserves the blocks' activations; run on a sizing arena, commit, run again. Errors:
+ * the arena's. */
 nd_status nd_mtp_reserve(nd_mtp *mtp, const nd_model_config *config, int64_t tokens,
                          nd_arena *arena);

@@ -13,8 +13,7 @@ typedef enum nd_param_role {
     ND_ROLE_TERNARY    /* a projection [out, in] */
 } nd_param_role;
 
-/* A layer's parameters, in the order of the forward pass. The two sub-norms exist in
- * bitnet only. */
+/* A layer's parameters in forward order. The two sub-norms exist in bitnet only. */
 typedef enum nd_layer_param {
     ND_ATTN_NORM,
     ND_ATTN_Q,
@@ -86,7 +85,6 @@ int64_t nd_params_ternary(const nd_params *params); /* those in ternary matrices
 /* The memory of the views of layers [0, layers), which were reserved one after another. */
 nd_view nd_params_layer_span(const nd_params *params, const nd_view *views, int64_t layers);
 
-/* Initial values of elements [first, first + count), from the seed and the parameter's
- * name alone. */
+/* Initial values of elements [first, first + count), from the seed and the name alone. */
 void nd_param_initialize(const nd_param *param, uint64_t seed, int64_t first, int64_t count,
                          float *values);

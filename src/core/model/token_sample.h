@@ -6,8 +6,8 @@
 
 #include <stdint.h>
 
-/* p[t] = min(1, c score[t]) with c such that their sum is `count`, 0 < count <= tokens. Scores are
- * positive and finite. */
+/* p[t] = min(1, c score[t]), c such that their sum is `count` <= tokens. Scores are finite and
+ * > 0. */
 void nd_token_probabilities(const double *scores, int64_t tokens, int64_t count, double *p);
 
 /* Systematic sampling: draws tokens of probability 1, and another one wherever the sum of

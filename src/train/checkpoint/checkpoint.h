@@ -56,8 +56,7 @@ typedef struct nd_checkpoint {
     char state_sha256[ND_SHA256_HEX_SIZE]; /* over the checksums of all tensors in order */
 } nd_checkpoint;
 
-/* Writes the run's directory of checkpoints: [logging] checkpoint_dir,
- * else <run_dir>/checkpoints. */
+/* The path of a run's checkpoints: [logging] checkpoint_dir, else <run_dir>/checkpoints. */
 void nd_checkpoint_directory(const nd_config *config, char *path, size_t size);
 
 /* Finds the checkpoint that `path` refers to: a checkpoint itself; for a run or a directory of
@@ -115,8 +114,7 @@ nd_status nd_checkpoint_supersede(const char *directory, int64_t step, nd_log *l
 nd_status nd_checkpoint_supersede_one(const char *directory, int64_t step,
                                       char name[ND_CHECKPOINT_NAME_MAX]);
 
-/* Restores a checkpoint whose replacement a crash interrupted. Not collective. Errors:
- * ND_ECHECKPOINT. */
+/* Restores a checkpoint that a crash left half replaced. Not collective. Errors: ND_ECHECKPOINT. */
 nd_status nd_checkpoint_recover(const char *directory);
 
 /* Restores masters, optimizer state, step and tokens of a run from a checkpoint of the same model,

@@ -19,6 +19,5 @@ nd_status nd_checkpoint_list_file(nd_checkpoint *c, const char *name, const void
                                   size_t size);
 nd_status nd_checkpoint_manifest_text(nd_checkpoint *c, char **text);
 
-/* Computes the state's digest from the tensors' checksums and writes manifest.json, the
- * last file. */
+/* Computes the state's digest from tensors' checksums and writes manifest.json, the last file. */
 nd_status nd_checkpoint_add_manifest(nd_checkpoint *c, const char *directory);

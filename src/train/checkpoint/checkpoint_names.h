@@ -40,9 +40,8 @@ typedef struct nd_checkpoint_steps {
 nd_status nd_checkpoint_steps_list(const char *directory, const char *prefix,
                                    nd_checkpoint_steps *steps);
 
-/* Reads the step that `latest` in `directory` names; -1 where there is none or, with *foreign,
- * where the program did not create it (a file, a directory, a link to another name). Errors:
- * ND_ECHECKPOINT. */
+/* Reads the step that `latest` in `directory` names; -1 if there is none or, with *foreign, if the
+ * program did not create it (a file, a directory, another link). Errors: ND_ECHECKPOINT. */
 nd_status nd_checkpoint_latest_read(const char *directory, int64_t *step, bool *foreign);
 
 /* Makes `latest` name `step`; removes it with step -1. Leaves one that the program did not create

@@ -89,8 +89,7 @@ static inline nd_written_tensor *nd_save_row(const nd_save *s, int64_t unit, int
     return s->tensors + row * ND_CHECKPOINT_PARTS_MAX;
 }
 
-/* The tensors of a parameter and unit on this rank, named as in a checkpoint; returns
- * their number. */
+/* This rank's tensors of a parameter and unit, named as in a checkpoint; returns their number. */
 int nd_checkpoint_parts(const nd_run *run, int64_t unit, int64_t index,
                         nd_optimizer_state parts[ND_CHECKPOINT_PARTS_MAX]);
 
@@ -146,8 +145,7 @@ void nd_save_release(nd_save *s, int64_t written);
 /* Gathers the tables of all owners and the summaries of all files on rank 0. Collective. */
 nd_status nd_save_gather(nd_save *s);
 
-/* Publishes the checkpoint: rank 0, with all files on disk, s->tensors and
- * s->summaries complete. */
+/* Publishes the checkpoint: rank 0, once all files, s->tensors and s->summaries are complete. */
 nd_status nd_save_publish(nd_save *s);
 
 /* Removes the oldest checkpoints beyond the newest checkpoint_keep, and remains of crashes. Removes

@@ -27,8 +27,8 @@ nd_status nd_save_begin(nd_run *run, bool background);
 bool nd_save_ready(const nd_run *run);
 
 /* Ends the current stage and starts the next; waits for ranks that are not ready. After the last
- * stage rank 0 has logged the checkpoint and set run->saving.state_sha256. Collective. Errors: as
- * nd_save_begin. */
+ * one rank 0 has logged the checkpoint and set run->saving.state_sha256. Collective. Errors: as
+ * above. */
 nd_status nd_save_advance(nd_run *run);
 
 /* Completes all stages; ND_OK when no save is in progress. Collective. Errors: as nd_save_begin. */

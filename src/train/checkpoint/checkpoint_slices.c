@@ -1,6 +1,5 @@
-/* Parameters owned by rows, in snapshots: every rank's rows stay in its own file as slices of the
- * tensor, because rank 0 cannot read other hosts' memory. Checkpoints on disk have whole tensors
- * (checkpoint_rows.c). */
+/* Parameters owned by rows, in snapshots: every rank's rows stay in its own file as slices, because
+ * rank 0 cannot read other hosts' memory. On disk tensors are whole (checkpoint_rows.c). */
 #include "train/checkpoint/checkpoint_parts.h"
 
 #include <stdlib.h>

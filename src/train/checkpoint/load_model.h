@@ -29,8 +29,7 @@ typedef struct nd_loaded_model {
     nd_tokenizer *tokenizer; /* NULL when the checkpoint has none */
 } nd_loaded_model;
 
-/* Loads a model; the caller releases it. Collective. Errors: ND_ECHECKPOINT naming the file or
- * tensor, or a rank that sees another checkpoint than rank 0. After an error there is nothing to
- * release. */
+/* Loads a model; the caller releases it, except after an error. Collective. Errors: ND_ECHECKPOINT
+ * naming the file or tensor, or a rank that sees another checkpoint than rank 0. */
 nd_status nd_load_model(const nd_load_options *options, nd_comm *comm, nd_loaded_model *loaded);
 void nd_loaded_model_release(nd_loaded_model *loaded);

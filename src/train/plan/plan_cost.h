@@ -45,9 +45,8 @@ double nd_plan_cost_weak(const nd_plan_cost *plan);
 nd_status nd_plan_cost_simulate(const nd_config *config, int ranks, const nd_plan_machine *machine,
                                 nd_plan_cost *plan);
 
-/* Predictions for several group sizes in ascending order: all ranks and, where hosts have equally
- * many ranks, sizes within a host and of whole hosts; above 64 ranks a host, eight hosts
- * and all. */
+/* Predictions for group sizes in ascending order: all ranks and, where hosts have equally many
+ * ranks, sizes within a host and of whole hosts; above 64 ranks only one, eight and all hosts. */
 enum { ND_PLAN_GROUPS_MAX = 16 };
 typedef struct nd_plan_groups {
     int count;
@@ -60,8 +59,7 @@ nd_status nd_plan_groups_predict(const nd_config *config, int ranks, const nd_pl
                                  nd_plan_groups *groups);
 
 /* The index of the fastest; and of the one to train with: all ranks, unless another saves 5 % of
- * the step and needs at most `memory` bytes per rank. Measurements before a run are rough, and
- * small groups need memory. */
+ * the step (measurements are rough) and needs at most `memory` bytes per rank. */
 int nd_plan_groups_fastest(const nd_plan_groups *groups);
 int nd_plan_groups_choose(const nd_plan_groups *groups, size_t memory);
 

@@ -7,8 +7,7 @@
 
 enum { PIECE_BYTES = 1 << 20 };
 
-/* Pieces take at most half of the interval, so that copies are complete well before the
- * next one. */
+/* Pieces take at most half of the interval, so that copies are complete in good time. */
 static int64_t count_pieces(const nd_run *run, const int64_t *bytes)
 {
     int64_t largest = 0;

@@ -24,8 +24,7 @@ typedef struct nd_attention_plan {
     float scale;     /* 1/sqrt(head_dim) */
 } nd_attention_plan;
 
-/* How this shape is cut into blocks and tiles, with the threads and the bf16 products that `fast`
- * has. */
+/* How this shape is cut into blocks and tiles for the threads and bf16 products of `fast`. */
 nd_attention_plan nd_attention_plan_of(const nd_cpu_fast *fast, const nd_attention_shape *shape,
                                        bool all_bf16);
 
@@ -71,8 +70,8 @@ static inline nd_attention_rows nd_attention_block(const nd_attention_plan *p,
                                nd_fast_min(p->queries, sequence.count - start)};
 }
 
-/* Rows of one block, stacked by head and padded with zeros, in the products' dtype: [rows, d].
- * `x` is q, o or dout. */
+/* Rows of one block of q, o or dout, stacked by head, zero-padded, in the products' dtype: [rows,
+ * d]. */
 void nd_attention_gather_block(const nd_fast_kernels *k, const nd_attention_plan *p, nd_cview x,
                                nd_attention_rows rows, int64_t kv_head, void *out);
 
@@ -80,8 +79,7 @@ void nd_attention_gather_block(const nd_fast_kernels *k, const nd_attention_plan
 void nd_attention_scatter_block(const nd_fast_kernels *k, const nd_attention_plan *p, nd_view x,
                                 nd_attention_rows rows, int64_t kv_head, const float *in);
 
-/* A tile of keys or values of one head, in any order: row j is token tokens[j], zeros where that is
- * -1. */
+/* A tile of keys or values of one head: row j is token tokens[j], zeros if that is -1. */
 void nd_attention_gather_keys(const nd_fast_kernels *k, const nd_attention_plan *p, nd_cview x,
                               int64_t kv_head, const int64_t tokens[ND_KEY_TILE], void *out);
 

@@ -82,8 +82,7 @@ static inline bool nd_fast_covers(nd_dtype dtype)
     return dtype == ND_F32 || dtype == ND_BF16;
 }
 
-/* Row elements [first, first + n) of a view as f32: the view's own memory when it is f32, else
- * `buffer` filled. */
+/* Elements [first, first + n) of a view as f32: its own memory if it is f32, else `buffer`. */
 static inline const float *nd_fast_load(const nd_fast_kernels *k, nd_cview v, int64_t first,
                                         int64_t n, float *buffer)
 {

@@ -213,8 +213,7 @@ static nd_status ternary_gemm_dx_onednn(nd_backend *b, nd_view dx, nd_cview dy, 
     return nd_fast_multiply(fast, &product);
 }
 
-/* dy a/127 in the product's dtype in blocks of columns [out / block][t][block], so that each tile
- * of dw reads dense memory. */
+/* dy a/127 in the product's dtype, [out / block][t][block]: each tile of dw reads dense memory. */
 static void fold_activation_scale(nd_cpu_fast *fast, void *folded, nd_dtype dtype, nd_cview dy,
                                   const float *a, int64_t block)
 {

@@ -8,8 +8,7 @@
 #include <math.h>
 #include <string.h>
 
-/* condition ? x : y through bits: GCC does not turn a conditional of floats into a vector select
- * while comparisons may trap. */
+/* condition ? x : y through bits: GCC makes no vector select of it while comparisons may trap. */
 static inline float pick(bool condition, float x, float y)
 {
     const uint32_t mask = 0u - (uint32_t)condition;
@@ -64,8 +63,7 @@ static void store_bf16(uint16_t *y, const float *x, int64_t n)
         y[i] = round_bf16(x[i]);
 }
 
-/* Lane j of the loop is one block of Philox4x32-10 (see core/base/rng.c), whose four words round
- * four neighbours. */
+/* Lane j is one block of Philox4x32-10 (core/base/rng.c), whose four words round four elements. */
 static void store_bf16_stochastic(uint16_t *y, const float *x, uint64_t key, int64_t first,
                                   int64_t n)
 {
@@ -162,8 +160,7 @@ static inline void exchange(uint64_t rows[8][8], int distance, uint64_t low)
     }
 }
 
-/* Eight rows at a time: words of eight bytes are blocks, and a block is transposed in
- * three steps. */
+/* Eight rows at a time: blocks of eight words of eight bytes, transposed in three steps. */
 static void transpose_bytes(int8_t *y, const int8_t *x, int64_t stride)
 {
     for (int part = 0; part < 8; part++) {

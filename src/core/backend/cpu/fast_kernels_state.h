@@ -1,5 +1,4 @@
-/* The kernels of quantised state: the part of fast_kernels_body.h that includes it,
- * after `pick`. */
+/* The kernels of quantised state, included by fast_kernels_body.h after `pick`. */
 /* As integers, magnitudes order as they do as floats, with NaN above infinity. */
 static float max_magnitude(const float *x, int64_t n)
 {

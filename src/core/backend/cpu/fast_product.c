@@ -24,8 +24,7 @@ static int64_t tile_rows(const nd_product *p)
     return p->blocked_a > 0 ? p->blocked_a : nd_fast_tile_rows(p->m);
 }
 
-/* Columns of c per tile: all, unless there is only one row of tiles or a tile would exceed the
- * cache. */
+/* Columns of c per tile: all, unless there is one row of tiles or a tile exceeds the cache. */
 static int64_t tile_cols(const nd_product *p, int64_t rows)
 {
     if (p->symmetric)

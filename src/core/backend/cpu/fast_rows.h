@@ -11,8 +11,7 @@ typedef struct nd_fast_weights {
     void *extra;
 } nd_fast_weights;
 
-/* w: [1, n] in any float type. Valid until the shared workspace is used again.
- * Errors: ND_ENOMEM. */
+/* w: [1, n], any float type. Valid until the workspace is used again. Errors: ND_ENOMEM. */
 nd_status nd_fast_load_weights(nd_cpu_fast *fast, nd_cview w, size_t extra,
                                nd_fast_weights *weights);
 
@@ -38,8 +37,7 @@ static inline void nd_fast_quantize_row(const nd_fast_kernels *k, int8_t *q, flo
     k->quantize(q, x, isfinite(*a) ? 127.0f / *a : 0.0f, n);
 }
 
-/* Sums over rows (a norm's dw) are taken in blocks of rows, fixed by the number of rows, and the
- * blocks added in order. */
+/* Sums over rows (a norm's dw) go by blocks, fixed by the number of rows and added in order. */
 enum { ND_ROW_BLOCKS = 32 };
 
 static inline int64_t nd_fast_block_rows(int64_t rows)

@@ -5,8 +5,8 @@
 
 #include "core/backend/backend.h"
 
-/* [rows, cols]; neighbours in a column and in a row are so many elements apart. Both 0: the layout
- * that oneDNN likes best. */
+/* [rows, cols]; distance of neighbours in a column and in a row. Both 0: oneDNN's
+ * favourite layout. */
 typedef struct nd_onednn_matrix {
     int64_t rows, cols, row_stride, col_stride;
     nd_dtype dtype;

@@ -25,8 +25,7 @@ typedef struct nd_panel_kind {
                       int64_t k);
     /* c [6, 16], i32 or f32, += a b over k (padded) inner values; rows of c are `stride` apart. */
     void (*multiply)(void *c, int64_t stride, const void *a, const void *b, int64_t k);
-    /* What must be added to row i of c: for ternary codes minus the sum of its k values. NULL:
-     * nothing. */
+    /* Added to row i of c: for ternary codes minus the sum of its k values. NULL: nothing. */
     int32_t (*start_of_row)(const int8_t *a, int64_t k);
 } nd_panel_kind;
 
@@ -35,6 +34,5 @@ enum { ND_PANEL_WORDS, ND_PANEL_CODES, ND_PANEL_FLOATS }; /* the kinds */
 /* NULL where the compiler's target lacks AVX2. */
 const nd_panel_kind *nd_panel_kinds_avx2(void);
 
-/* nd_fast_multiply for operands of i8, a not transposed, or of f32, and p->finish. Errors:
- * ND_ENOMEM. */
+/* nd_fast_multiply for i8 operands, a not transposed, or f32, and p->finish. Errors: ND_ENOMEM. */
 nd_status nd_panel_multiply(nd_cpu_fast *fast, const nd_product *p);
