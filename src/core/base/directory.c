@@ -101,7 +101,7 @@ nd_status nd_rename_new(const char *from, const char *to, bool *apart)
     struct stat info;
     int failed = renameat2(AT_FDCWD, from, AT_FDCWD, to, RENAME_NOREPLACE);
     if (failed && (errno == EINVAL || errno == ENOSYS || errno == ENOTSUP)) {
-        /* This file system cannot do both in one call. */
+        /* This file system cannot do both atomically. */
         errno = EEXIST;
         failed = lstat(to, &info) == 0 ? -1 : rename(from, to);
     }

@@ -23,7 +23,7 @@ nd_status nd_path_sync(const char *path)
     int reason = fsync(file) == 0 ? 0 : errno;
     if ((reason == EINVAL || reason == ENOTSUP || reason == ENOSYS) && fstat(file, &info) == 0 &&
         S_ISDIR(info.st_mode))
-        reason = 0; /* nd_directory_can_sync tells */
+        reason = 0; /* reported by nd_directory_can_sync */
     close(file);
     return reason ? ND_FAIL(ND_EIO, "cannot sync %s: %s", path, strerror(reason)) : ND_OK;
 }
@@ -47,7 +47,7 @@ nd_status nd_file_append(int file, const char *path, const void *bytes, size_t s
     const off_t before = lseek(file, 0, SEEK_END);
     const nd_status status = write_bytes(file, path, bytes, size);
     if (status != ND_OK && before >= 0) {
-        /* A part of a record would make the next one unreadable too. */
+        /* A partial record would make the next one unreadable, too. */
         const int failed = ftruncate(file, before);
         (void)failed;
     }
@@ -212,7 +212,7 @@ nd_status nd_file_digest(const char *path, int64_t *bytes, char hex[ND_SHA256_HE
     unsigned char *part = malloc(PART_BYTES), digest[EVP_MAX_MD_SIZE];
     bool ok = context && part && EVP_DigestInit_ex(context, EVP_sha256(), NULL) == 1;
     ssize_t got = 1;
-    int reason = ENOMEM; /* of libcrypto's failures */
+    int reason = ENOMEM; /* the error of libcrypto failures */
     *bytes = 0;
     while (ok && got != 0) {
         got = read(file, part, PART_BYTES);

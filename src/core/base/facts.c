@@ -50,7 +50,7 @@ bool nd_facts_differ(const char *first, const char *second, nd_fact_difference *
     if (!*first && !*second)
         return false;
     const bool both = *first && *second && same_key(first, second);
-    /* A key of the first text that the second has later on: the lines before it there are new. */
+    /* A key of the first text that the second has later: the lines before it are new. */
     const bool in_first = both || (*first && !has_key(second, first));
     const bool in_second = both || !in_first;
     const char *line = in_first ? first : second;

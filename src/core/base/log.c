@@ -24,7 +24,7 @@ static void clear_progress(nd_log *log)
     log->progress_width = 0;
 }
 
-/* A log that cannot be written must not stop the run: reports it once, to the other output. */
+/* A log that cannot be written must not stop the run: reports it once to the other output. */
 static void check_output(nd_log *log, FILE **output, FILE *other, bool *failed, const char *name)
 {
     if (fflush(*output) == 0 && !ferror(*output))

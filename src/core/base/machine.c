@@ -24,7 +24,7 @@ static bool read_text(const char *directory, const char *name, char *text, int s
     return read;
 }
 
-/* SIZE_MAX for "max", and where there is no such file. */
+/* SIZE_MAX for "max" and missing files. */
 static size_t read_bytes(const char *directory, const char *name)
 {
     char text[64];
@@ -34,7 +34,7 @@ static size_t read_bytes(const char *directory, const char *name)
                : SIZE_MAX;
 }
 
-/* Processors of a list as "0-3,8,10-11"; 0 when it is none. */
+/* Processors in a list such as "0-3,8,10-11"; 0 if it is not one. */
 static int count_list(const char *text)
 {
     int count = 0, first, last, used;
@@ -62,7 +62,7 @@ static void lower_memory_limit(nd_cgroup *g, size_t limit, size_t used)
         g->memory_remaining = remaining;
 }
 
-/* One group's files, of either version. */
+/* Reads one group's files, of either version. */
 static void read_group(nd_cgroup *g, const char *directory)
 {
     static const char *const sets[] = {"cpuset.cpus.effective", "cpuset.effective_cpus",
@@ -85,8 +85,8 @@ static void read_group(nd_cgroup *g, const char *directory)
                        read_bytes(directory, "memory.usage_in_bytes"));
 }
 
-/* The group at root/controller/path and those above it. In a container the path may be one of the
- * host that is not to be seen: then only the container's own group, the root, is there. */
+/* Reads the group at root/controller/path and its parents. In a container the path may be one of
+ * the host that is not visible: then only the root, the container's own group, exists. */
 static void read_groups(nd_cgroup *g, const char *root, const char *controller, const char *path)
 {
     char directory[PATH_MAX];
@@ -132,7 +132,7 @@ nd_cgroup nd_cgroup_of_process(void)
     return nd_cgroup_read("/proc/self/cgroup", "/sys/fs/cgroup");
 }
 
-/* The first of the hardware threads of this processor's core. */
+/* The first hardware thread of this processor's core. */
 static int first_sibling(int processor)
 {
     char directory[96], text[256];
@@ -194,8 +194,8 @@ int nd_machine_threads(int ranks)
                           .processors = group.processors,
                           .ranks = ranks > 0 ? ranks : 1,
                           .omp_threads = nd_machine_omp_threads(getenv("OMP_NUM_THREADS"))};
-    /* A launcher that binds its ranks is not bound itself; whoever binds all of them together, as a
-     * batch system or taskset does, binds the launcher too. */
+    /* A launcher that binds its ranks is not bound itself; a batch system or taskset that binds all
+     * of them binds the launcher, too. */
     const int launcher = bound_cores(getppid());
     if (launcher >= s.own_cores && launcher > 0 && launcher < s.all_cores)
         s.all_cores = launcher;

@@ -105,7 +105,7 @@ static bool assign(nd_config *config, const nd_config_key *key, const char *text
     case ND_KEY_TEXT:
         break;
     }
-    /* An INI file has no way to write the rest. */
+    /* An INI file cannot represent anything else. */
     if (strlen(text) >= ND_CONFIG_TEXT_MAX || strpbrk(text, "\n\r\"") != NULL)
         return false;
     strcpy(slot(config, key), text);

@@ -1,4 +1,4 @@
-/* What keys must agree on. */
+/* Checks between keys. */
 #include "core/config/config.h"
 
 static nd_status check_shape(const nd_config *c)
@@ -86,7 +86,7 @@ static nd_status check_wire(const nd_config *c)
     return ND_OK;
 }
 
-/* K belongs to the recipe, so that this says nothing of ranks. */
+/* K is part of the recipe, so this does not depend on ranks. */
 static nd_status check_workers(const nd_config *c)
 {
     const int64_t workers = c->dist.workers, batch = c->training.batch_size;
@@ -104,7 +104,7 @@ static nd_status check_workers(const nd_config *c)
     return ND_OK;
 }
 
-/* The owner's sum is the result everywhere; what differs is who adds. */
+/* The result is the owner's sum everywhere; the difference is who adds. */
 static nd_status check_reduction(const nd_config *c)
 {
     if (c->dist.grad_reduction == ND_REDUCTION_OWNERS)

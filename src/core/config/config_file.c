@@ -13,12 +13,12 @@
 
 enum { LINE_LONGEST = 1000, LINES_MOST = 4096 };
 
-/* Where each key of a file stands. */
+/* The position of each key in a file. */
 typedef struct key_place {
     char section[64];
     char name[64];
     int line;
-    char *quoted; /* what stands between quotes, or NULL: iniparser's releases differ on its \\ */
+    char *quoted; /* text between quotes, or NULL: iniparser's versions differ in \\ */
 } key_place;
 
 typedef struct scan {
@@ -157,8 +157,8 @@ static int quiet_iniparser(const char *format, ...)
     return 0;
 }
 
-/* A file that says use_8bit_optim and state_bits: whether the first decides nothing. It is false by
- * default, and state_bits = auto, also a value of earlier versions, leaves the choice to it. */
+/* For a file with use_8bit_optim and state_bits: whether the former has no effect. It is false by
+ * default, and state_bits = auto, a value of earlier versions, leaves the choice to it. */
 static nd_status check_state_bits(const scan *s, const dictionary *values, const key_place *place,
                                   const char *value, bool *decides_nothing)
 {
@@ -200,7 +200,8 @@ nd_status nd_config_read_file(nd_config *config, const char *path)
     scan s = {path, calloc(LINES_MOST, sizeof(key_place)), 0};
     FILE *file = NULL;
     struct stat info;
-    if (stat(path, &info) == 0 && !S_ISREG(info.st_mode)) { /* it is read twice, and a pipe waits */
+    /* it is read twice, and a pipe would wait */
+    if (stat(path, &info) == 0 && !S_ISREG(info.st_mode)) {
         status = ND_FAIL(ND_ECONFIG, "%s: not a regular file", path);
         goto done;
     }
@@ -242,7 +243,7 @@ nd_status nd_config_write(const nd_config *config, FILE *out)
     return ferror(out) ? ND_FAIL(ND_EIO, "writing the configuration: %s", strerror(errno)) : ND_OK;
 }
 
-/* Whether a change of the key may change what the rest of a run computes. */
+/* Whether changing the key may change the results of the rest of a run. */
 static bool is_of_recipe(const nd_config_key *key)
 {
     static const char *const sections[] = {"model", "training", "optimizer", "data"};

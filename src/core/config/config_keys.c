@@ -248,7 +248,7 @@ const nd_config_key *nd_config_key_nearest(const char *section, const char *name
     int best_distance = 0;
     for (int i = 0; i < nd_config_key_count; i++) {
         const nd_config_key *key = &nd_config_keys[i];
-        /* A part of a key's name, such as "warmup", is as good as one letter wrong. */
+        /* Part of a key's name, such as "warmup", counts as one wrong letter. */
         const bool part = strlen(name) > 2 && strcasestr(key->name, name) != NULL;
         const int whole = nd_edit_distance(name, key->name);
         const int edits = part && whole > 1 ? 1 : whole;

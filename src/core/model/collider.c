@@ -25,7 +25,7 @@ static void sort_ascending(const double *values, int32_t *order, int32_t *scratc
             order[out++] = scratch[left++];
 }
 
-/* How many of the tokens in ascending order of their loss are filtered. */
+/* The number of tokens, in ascending order of loss, that are filtered. */
 static int64_t filtered(nd_collider_params params, const double *losses, const int32_t *order,
                         int64_t tokens)
 {
@@ -53,7 +53,7 @@ static int64_t round_up(int64_t rows, int64_t most)
     return rounded < most ? rounded : most;
 }
 
-/* From a mark of each token to the indices of the marked ones, in place, and padding. */
+/* Converts marks of tokens to the indices of marked ones, in place, with padding. */
 static int64_t list_chosen(int32_t *kept, int64_t tokens, int64_t *rows)
 {
     int64_t count = 0;
@@ -124,7 +124,7 @@ static double wide_value(const nd_collider *c, nd_dtype type, int64_t i)
                           : (double)((const float *)c->transfer)[i];
 }
 
-/* Losses to c->losses, and with `sample` norms to c->probability: the host waits once. */
+/* Downloads losses to c->losses and, with `sample`, norms to c->probability, waiting once. */
 static nd_status fetch(nd_collider *c, nd_backend *b, nd_cview nll)
 {
     const bool sampled = c->norms.data != NULL;
@@ -139,8 +139,8 @@ static nd_status fetch(nd_collider *c, nd_backend *b, nd_cview nll)
     return ND_OK;
 }
 
-/* The order in which tokens are drawn: by target, then by the token before it, so that tokens whose
- * gradients are alike are represented evenly; at random among equal ones. */
+/* The order of drawing: by target, then by the previous token, so that tokens with similar
+ * gradients are represented evenly; random among equal ones. */
 static void order_alike(nd_collider *c, const nd_collider_tokens *tokens)
 {
     const uint64_t key = nd_rng_key(c->params.seed, "collider order");
@@ -154,7 +154,7 @@ static void order_alike(nd_collider *c, const nd_collider_tokens *tokens)
     sort_ascending(c->losses, c->order, c->kept, c->tokens);
 }
 
-/* The gradient of a token whose error vanishes is bounded below, and so is its weight above. */
+/* Bounds the score of a token with vanishing error from below, and so its weight from above. */
 static const double least_score = 0.02;
 
 /* Draws by losses and norms in c->losses and c->probability; the latter becomes probabilities. */
@@ -176,7 +176,7 @@ static int64_t sample(nd_collider *c, const nd_collider_tokens *ids, int64_t *ro
     return list_chosen(c->kept, tokens, rows);
 }
 
-/* Weights 1/p of the rows that stay, 0 in rows of padding. */
+/* Weights 1/p of kept rows, 0 for padding. */
 static nd_status upload_weights(nd_collider *c, nd_backend *b, int64_t rows, nd_cview *weight)
 {
     for (int64_t i = 0; i < rows; i++) {
@@ -234,7 +234,7 @@ void nd_collider_compact_targets(const nd_collider *c, nd_cview rows, int64_t le
 {
     enum { FILTERED = 0, KEPT = 1 };
     const bool all = c->params.rule == ND_COLLIDER_SAMPLE; /* targets are predicted */
-    int32_t *state = c->order;                             /* of every token, from here on */
+    int32_t *state = c->order;                             /* of every token from here on */
     memset(state, 0, (size_t)c->tokens * sizeof *state);
     for (int64_t i = 0; i < rows.cols; i++)
         if (c->kept[i] >= 0)

@@ -112,7 +112,7 @@ nd_status nd_generator_feed(nd_generator *g, const int32_t *tokens, int64_t coun
     return b->ops.download(b, logits, g->logits.data, nd_view_bytes(nd_as_const(g->logits)));
 }
 
-/* The k-th largest logit, found by a bounded insertion of the largest k. */
+/* The k-th largest logit, by insertion into a list of the largest k. */
 static float kth_largest(const float *logits, int64_t vocab_size, int64_t k, float *best)
 {
     int64_t held = 0;

@@ -63,7 +63,7 @@ static nd_status pass_into(nd_backend *b, const nd_linear_input *x, nd_cview inp
     return b->ops.axpby(b, x->dense, 1.0f, input, 0.0f);
 }
 
-/* Of the rows that take part. */
+/* For the rows that take part. */
 static nd_rope_params rope_params(const nd_layer_pass *p, bool inverse)
 {
     const nd_model_config *c = p->config;
@@ -105,11 +105,11 @@ static nd_status keys_and_values(const nd_layer_pass *p)
     ND_TRY(nd_linear_forward(b, acts->k, &acts->attn_in, w[ND_ATTN_K], scratch->weight));
     ND_TRY(nd_linear_forward(b, acts->v, &acts->attn_in, w[ND_ATTN_V], scratch->weight));
     nd_rope_params rope = rope_params(p, false);
-    rope.rows = (nd_cview){0}; /* of all tokens */
+    rope.rows = (nd_cview){0}; /* for all tokens */
     return b->ops.rope(b, acts->k, &rope);
 }
 
-/* What follows keys and values, up to x_mid; with `rows` acts holds these rows. */
+/* The rest of the layer up to x_mid; with `rows` acts holds these rows only. */
 static nd_status queries_to_middle(const nd_layer_pass *p)
 {
     nd_backend *b = p->backend;
@@ -233,7 +233,7 @@ nd_status nd_layer_recompute(const nd_layer_pass *p, nd_layer_activations *part)
     return ffn_forward(&narrowed, (nd_view){0});
 }
 
-/* Through y = x Wᵀ of one projection: dw = beta dw + ..., then dx = dx_beta dx + ... */
+/* Backward through a projection y = x Wᵀ: dw = beta dw + ..., then dx = dx_beta dx + ... */
 static nd_status projection_backward(const nd_layer_pass *p, nd_layer_param which,
                                      const nd_linear_input *x, nd_view dy, nd_view dx,
                                      float dx_beta, const nd_layer_gradients *g, float beta)

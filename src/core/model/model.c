@@ -11,7 +11,7 @@ void nd_model_set_offset_weights(nd_model *m, const float *weights)
         m->config.loss.offset_weight[j] = weights[j];
 }
 
-/* The first `count` positions of host_targets, as the next token's loss reads them. */
+/* Uploads the first `count` positions of host_targets for the next token's loss. */
 static nd_status upload_targets(nd_model *m, int64_t count)
 {
     if (m->params.extra_heads > 0)
@@ -54,8 +54,8 @@ static nd_status forward(nd_model *m)
                           nd_as_const(m->weights[nd_params_output_norm(&m->params)].dense));
 }
 
-/* The next token's loss of positions [first, end), without gradients. Their logits are left in
- * `kept` unless its data is NULL; so are the norms of their errors in `norms` [tokens, 1]. */
+/* The next token's loss of positions [first, end), without gradients. Stores their logits in `kept`
+ * and the norms of their errors in `norms` [tokens, 1], each unless its data is NULL. */
 static nd_status loss_alone(nd_model *m, int64_t first, int64_t end, nd_view kept, nd_view norms)
 {
     const int64_t rows = end - first;
@@ -70,7 +70,7 @@ static nd_status loss_alone(nd_model *m, int64_t first, int64_t end, nd_view kep
     return nd_head_run(m->backend, m->logits, &pass);
 }
 
-/* The same with dx_final and dhead = beta dhead + ..., of some of the rows that take part. */
+/* The same with dx_final and dhead = beta dhead + ..., for some of the rows that take part. */
 static nd_status loss_and_gradients(nd_model *m, const nd_backward_rows *part, int64_t first,
                                     int64_t end, nd_view kept, float gradient_scale, nd_view dhead,
                                     float beta)
@@ -93,7 +93,7 @@ static nd_status loss_and_gradients(nd_model *m, const nd_backward_rows *part, i
     return nd_head_run(m->backend, m->logits, &pass);
 }
 
-/* Those of all rows that take part, first the ones whose logits were kept. */
+/* Those of all rows that take part, first of those whose logits were kept. */
 static nd_status head_gradients(nd_model *m, const nd_backward_rows *part, float gradient_scale,
                                 const nd_model_gradients *into)
 {
@@ -167,7 +167,7 @@ static nd_view logits_in(const nd_model *m, nd_view memory)
     return nd_view_of(memory.data, one.dtype, rows < m->tokens ? rows : m->tokens, one.cols);
 }
 
-/* Room for the logits of the last tokens, whose number its rows are. */
+/* Room for the logits of the last tokens; its rows are their number. */
 static nd_view late_logits(const nd_model *m, const nd_model_gradients *into)
 {
     const nd_view scratch = logits_in(m, m->idle);
@@ -175,7 +175,7 @@ static nd_view late_logits(const nd_model *m, const nd_model_gradients *into)
     return gradients.rows > scratch.rows ? gradients : scratch;
 }
 
-/* Learns the losses of all tokens first, then compacts what the head reads to those that matter. */
+/* Computes all losses, then compacts the head's inputs to the kept tokens. */
 static nd_status filter_tokens(nd_model *m, const nd_model_gradients *into, nd_backward_rows *part,
                                int64_t *kept)
 {

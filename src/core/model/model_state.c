@@ -14,7 +14,7 @@ nd_status nd_model_create(const nd_model_config *config, nd_backend *backend, nd
     nd_model *m = calloc(1, sizeof *m);
     ND_FAIL_IF(!m, ND_ENOMEM, "no memory for the model's tables");
     m->config = *config;
-    m->config.on_device |= !backend->ops.host_memory; /* under target = auto too */
+    m->config.on_device |= !backend->ops.host_memory; /* also with target = auto */
     m->backend = backend;
     m->filtering = config->collider;
     m->tokens = config->micro_batch * config->seq_length;
@@ -50,7 +50,7 @@ void nd_model_destroy(nd_model *m)
     free(m);
 }
 
-/* Codes as bytes, or packed beside a view of the scratch that all of them share. */
+/* Codes as bytes, or packed with a view of a shared scratch. */
 static nd_status reserve_codes(nd_arena *arena, const nd_param *p, nd_view scratch, nd_weight *w)
 {
     if (scratch.cols == 0)
@@ -94,8 +94,8 @@ int64_t nd_model_logit_rows(const nd_model_config *config)
     return rows < tokens ? rows : tokens;
 }
 
-/* With checkpointing every layer keeps its input alone and they share the rest, recomputed layer by
- * layer in the backward pass; an evaluation shares everything. */
+/* With checkpointing every layer keeps only its input and shares the rest, which is recomputed
+ * layer by layer in the backward pass; an evaluation shares everything. */
 static nd_status reserve_layers(nd_model *m, nd_arena *arena, bool training)
 {
     const nd_model_config *c = &m->config;

@@ -15,7 +15,7 @@ int64_t nd_mtp_active_heads(const nd_model_config *c)
     return active;
 }
 
-/* Gradients of heads that do not run. */
+/* Zeroes gradients of inactive heads. */
 static nd_status zero_heads(nd_model *m, int64_t first, const nd_model_gradients *into)
 {
     if (into->accumulate_others || first >= m->params.extra_heads)
@@ -51,7 +51,7 @@ static nd_status run_head(nd_model *m, int64_t index, nd_cview x, nd_head_pass *
                       nd_as_const(pass->total));
 }
 
-/* In the order in which heads run. */
+/* In the order of the heads. */
 void nd_mtp_add_losses(const nd_model *m, const double *sums, double *total)
 {
     const int64_t active = nd_mtp_active_heads(&m->config);
@@ -92,7 +92,7 @@ static nd_layer_pass block_pass(const nd_model *m, int64_t k, const nd_mtp_block
     return nd_model_layer_pass(m, &block->acts, nd_params_mtp_layer_index, k);
 }
 
-/* Block k reads token t+1+k where the head before it predicts it; positions too near the end of
+/* Block k reads token t+1+k, predicted by the previous head. Positions too close to the end of
  * their sequence have none and predict nothing, and no other position reads them. */
 static nd_status upload_inputs(nd_model *m, int64_t k)
 {
@@ -138,7 +138,7 @@ nd_status nd_mtp_forward(nd_model *m)
     return ND_OK;
 }
 
-/* A block as the backward pass sees it: its rows, compacted in place where not all take part. */
+/* The block in the backward pass: its rows, compacted in place if not all take part. */
 static nd_status narrow_block(nd_model *m, const nd_backward_rows *part, int64_t k,
                               nd_mtp_block *block)
 {
@@ -187,7 +187,7 @@ static nd_status block_head(nd_model *m, const nd_backward_rows *part, int64_t k
                                    nd_as_const(block->out), w, nd_as_const(r), beta);
 }
 
-/* From dx, the gradient of the block's output, to that of the state it read: dhidden += or = ... */
+/* From dx, the gradient of the block's output, to that of its input state: dhidden += or = ... */
 static nd_status block_backward(nd_model *m, const nd_backward_rows *part, int64_t k,
                                 const nd_mtp_block *block, nd_cview hidden, nd_view dx,
                                 nd_view dhidden, float beta, const nd_model_gradients *into)

@@ -16,8 +16,8 @@ static bool is_sub_norm(nd_layer_param which)
     return which == ND_ATTN_SUB_NORM || which == ND_FFN_SUB_NORM;
 }
 
-/* Shape and initial spread of a layer's parameter. Projections start at 1/sqrt(inputs), those that
- * write into the residual stream smaller by sqrt(2 layers) (GPT-2). */
+/* Shape and initial spread of a layer's parameter: 1/sqrt(inputs) for projections, smaller by
+ * sqrt(2 layers) for those that write to the residual stream (GPT-2). */
 static nd_param layer_param(const nd_model_config *c, int64_t layer, nd_layer_param which)
 {
     const int64_t d = c->hidden_dim, f = c->ffn_dim, kv = c->num_kv_heads * c->head_dim;
@@ -134,7 +134,7 @@ void nd_params_destroy(nd_params *params)
     memset(params, 0, sizeof *params);
 }
 
-/* Place among a layer's parameters, -1 for one the graph does not have. */
+/* Position among a layer's parameters, -1 if the graph does not have it. */
 static int64_t place_in_layer(const nd_params *params, nd_layer_param which)
 {
     if (params->has_sub_norms)
@@ -221,7 +221,7 @@ int64_t nd_params_ternary(const nd_params *params)
 
 nd_view nd_params_layer_span(const nd_params *params, const nd_view *views, int64_t layers)
 {
-    const int64_t first = 1; /* behind the embedding */
+    const int64_t first = 1; /* after the embedding */
     return layers > 0 ? nd_view_span(views[first], views[first + layers * params->per_layer - 1])
                       : (nd_view){0};
 }

@@ -8,8 +8,7 @@ void nd_token_probabilities(const double *scores, int64_t tokens, int64_t count,
     bool more = true;
     for (int64_t t = 0; t < tokens; t++)
         p[t] = 0.0;
-    while (
-        more) { /* each round finds tokens that are certain, and leaves a larger c to the others */
+    while (more) { /* each round finds tokens with p = 1 and leaves a larger c to the others */
         double rest = 0.0;
         int64_t certain = 0;
         for (int64_t t = 0; t < tokens; t++) {

@@ -9,8 +9,8 @@
 #include <string.h>
 #include <sys/mman.h>
 
-/* Memory is mapped rather than taken from the heap, and touched at once: a run that does not fit
- * fails when it starts, and what is released really leaves the process. */
+/* Memory is mapped and touched at once instead of taken from the heap: a run that does not fit
+ * fails at the start, and released memory is returned to the system. */
 static nd_status cpu_allocate(nd_backend *b, size_t bytes, void **memory)
 {
     (void)b;

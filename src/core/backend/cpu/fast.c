@@ -70,7 +70,7 @@ void nd_cpu_fast_describe(const nd_cpu_fast *fast, nd_backend_traits *traits)
 {
     *traits = (nd_backend_traits){
         .fast_bf16 = nd_fast_multiplies_bf16(fast),
-        /* What SSE4.1 leaves of oneDNN's integer products is slower than its f32 ones. */
+        /* Without VNNI oneDNN's integer products are slower than its f32 ones. */
         .fast_int8_gradients = fast->isa >= ND_CPU_ISA_AVX2 && fast->exact_ternary,
         .exact_int8 = fast->exact_int8 && !fast->panels};
     snprintf(traits->device, sizeof traits->device, "CPU with %s, %d thread%s%s",

@@ -5,7 +5,7 @@
 #include <math.h>
 #include <string.h>
 
-enum { CHUNK_ROWS = 1024 /* rows for which one thread packs the keys once */, FEW_QUERIES = 4 };
+enum { CHUNK_ROWS = 1024 /* rows for which a thread packs the keys once */, FEW_QUERIES = 4 };
 
 typedef struct forward_call {
     nd_attention_plan plan;
@@ -16,7 +16,7 @@ typedef struct forward_call {
     const nd_matmul *scores, *sums; /* q kᵀ of one tile; out += p v */
 } forward_call;
 
-/* A thread's memory in one call. */
+/* A thread's working memory. */
 typedef struct forward_space {
     char *keys, *values; /* packed tiles */
     char *tile;          /* one tile, or one block of queries, dense */
@@ -52,7 +52,7 @@ static size_t lay_out(const forward_call *c, char *memory, forward_space *space)
     return total;
 }
 
-/* exp(scores - max) over what each row sees, and what normalises it. */
+/* exp(scores - max) over the visible keys of each row, and the normaliser. */
 static void softmax_block(const nd_fast_kernels *k, const forward_call *c, forward_space s,
                           nd_attention_rows rows, int64_t kv_head, int64_t tiles,
                           float *inverse_sum)
@@ -76,7 +76,7 @@ static void softmax_block(const nd_fast_kernels *k, const forward_call *c, forwa
         k->store_bf16((uint16_t *)s.probabilities, s.scores, tiles * stride);
 }
 
-/* Tiles of keys that the last of some rows sees. */
+/* Tiles of keys that the last of these rows sees. */
 static int64_t visible_tiles(const nd_attention_plan *p, nd_attention_rows rows)
 {
     return nd_fast_ceil(nd_attention_visible(&p->shape, rows.first + rows.count - 1), ND_KEY_TILE);

@@ -1,14 +1,14 @@
 /* Fast layer: attention backward.
  *
- * One item is one key/value head of one sequence: blocks of queries run over the tiles of keys they
- * see, and dk, dv of the head gather in f32. Scores are computed transposed, one row a key, so that
- * they are the left operands of dv += pᵀ dout and dk += dsᵀ q as they stand; only dq = ds k reads
- * them transposed.
+ * One item is one key-value head of one sequence: blocks of queries iterate over the tiles of keys
+ * they see, and dk, dv of the head accumulate in f32. Scores are computed transposed, one row per
+ * key, so that they are directly left operands of dv += pᵀ dout and dk += dsᵀ q; only dq = ds k
+ * reads them transposed.
  *
- * Keys stand in slots. When only some tokens take part, long sequences have their keys sorted:
- * first those that do, then the others, whose tiles need dq alone. In both lists a query sees a
- * first part, so that the mask stays a triangle. In short ones the two part-filled tiles would cost
- * more than dk and dv that nobody reads. */
+ * Keys are stored in slots. When only some tokens take part, long sequences sort their keys: first
+ * those of kept tokens, then the others, whose tiles need dq only. In both lists a query sees a
+ * prefix, so that the mask stays triangular. In short sequences two partial tiles would cost more
+ * than the unneeded dk and dv. */
 #include "core/backend/cpu/fast_attention.h"
 
 #include <string.h>
@@ -17,7 +17,7 @@ typedef struct backward_call {
     nd_attention_plan plan;
     nd_view dq, dk, dv;
     nd_cview dout, o, lse, q, k, v;
-    bool sorted;                 /* kept keys come before the others */
+    bool sorted;                 /* keys of kept tokens come first */
     int64_t tiles;               /* of key slots at most */
     int64_t kept;                /* rows of q without those at -1 */
     const nd_matmul *scores;     /* [keys, rows] = k qᵀ, and v doutᵀ */
@@ -25,7 +25,7 @@ typedef struct backward_call {
     const nd_matmul *query_sums; /* [rows, d] += ds k */
 } backward_call;
 
-enum { SORTED_KEYS = 1024 /* keys from which sorting them pays */ };
+enum { SORTED_KEYS = 1024 /* from so many keys on, sorting them pays */ };
 
 enum {
     PART_KEYS, /* [tiles * ND_KEY_TILE, d], dense */
@@ -58,7 +58,7 @@ typedef struct backward_space {
 /* The sequence and head of an item. */
 typedef struct backward_item {
     int64_t sequence, kv_head;
-    nd_attention_rows rows; /* of q that are the sequence's */
+    nd_attention_rows rows; /* the sequence's rows of q */
     int64_t own_tiles;      /* tiles of keys that get dk and dv */
     int64_t tiles;
     const int64_t *tokens, *seen; /* by key slot */
@@ -104,7 +104,7 @@ static size_t lay_out(const backward_call *c, char *memory, backward_space *spac
     return total;
 }
 
-/* Puts the sequence's keys into slots. */
+/* Assigns the sequence's keys to slots. */
 static void place_keys(const backward_call *c, backward_space s, backward_item *item)
 {
     const nd_attention_shape *shape = &c->plan.shape;
@@ -132,8 +132,8 @@ static void place_keys(const backward_call *c, backward_space s, backward_item *
     item->seen = seen;
 }
 
-/* Per row of the block: lse, and delta = dout · o. Padding rows have zero dout, so that whatever
- * probability they get adds nothing. */
+/* Per row of the block: lse, and delta = dout · o. Padding rows have zero dout and so
+ * add nothing. */
 static void load_row_terms(const nd_fast_kernels *k, const backward_call *c, backward_space s,
                            const backward_item *item, nd_attention_rows rows)
 {
@@ -154,7 +154,7 @@ static void load_row_terms(const nd_fast_kernels *k, const backward_call *c, bac
     }
 }
 
-/* Zeroes what the causal mask hides: for a key, the queries before it. */
+/* Zeroes what the causal mask hides: queries before a key. */
 static void mask_tile(const backward_call *c, backward_space s, const backward_item *item,
                       int64_t block, int64_t tile)
 {

@@ -1,4 +1,4 @@
-/* Moving blocks of heads between the tensors' layout and dense memory. */
+/* Copies blocks of heads between the tensors' layout and dense memory. */
 #include "core/backend/cpu/fast_attention.h"
 
 #include <math.h>

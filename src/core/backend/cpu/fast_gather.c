@@ -1,9 +1,8 @@
-/* Fast layer: moving rows together.
+/* Fast layer: gathering rows.
  *
- * In place, row i overwrites what a later row may no longer read, but an earlier one may still have
- * to. Rows [i, rows[i]) read nothing that they write, so that threads share them out whole, which
- * memory serves twice as fast as parts of rows. Where such a run is short, at the start, threads
- * share the bytes of each row instead. */
+ * In place, row i overwrites memory that later rows no longer read, but earlier ones may. Rows [i,
+ * rows[i]) read nothing that they write, so threads copy whole rows of such a run, twice as fast as
+ * parts of rows. Where runs are short, at the start, threads share the bytes of each row. */
 #include "core/backend/cpu/fast_context.h"
 #include "core/backend/cpu/op_families.h"
 

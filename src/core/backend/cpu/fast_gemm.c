@@ -45,7 +45,7 @@ static void finish_group(const nd_fast_kernels *k, const void *context, nd_tile 
     }
 }
 
-/* Copies the columns [first, first + count) of every row of an i8 matrix together. */
+/* Gathers columns [first, first + count) of every row of an i8 matrix. */
 static void gather_columns(nd_cpu_fast *fast, int8_t *out, nd_cview x, int64_t first, int64_t count)
 {
     const int8_t *in = x.data;

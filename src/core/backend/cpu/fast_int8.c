@@ -4,10 +4,10 @@
 
 #include <string.h>
 
-/* Outputs that a thread encodes together, and tokens and outputs that are turned at once. */
+/* Outputs encoded together by a thread; tokens and outputs transposed together. */
 enum { PANEL = 256, TURNED = 64 };
 
-/* Sums of codes become values: row i of the result is scaled by scale * largest[i] / 127. */
+/* Scales sums of codes: row i of the result by scale * largest[i] / 127. */
 typedef struct scaled_context {
     nd_view c;
     float scale;
@@ -78,7 +78,7 @@ static nd_status ternary_gemm_dx_int8_onednn(nd_backend *b, nd_view dx, nd_cview
     return nd_fast_multiply(fast, &product);
 }
 
-/* One block of tokens of dy, and where its codes go, turned: [out, tokens]. */
+/* One block of tokens of dy, and the destination of its transposed codes: [out, tokens]. */
 typedef struct token_block {
     nd_cview dy;
     const float *a;

@@ -1,4 +1,4 @@
-/* Kernels for AVX2, entered only after the CPU was asked. */
+/* Kernels for AVX2, used only if the CPU has it. */
 #define ND_KERNEL_ISA "avx2"
 #include "core/backend/cpu/fast_kernels_body.h"
 

@@ -1,4 +1,4 @@
-/* Kernels for AVX-512, entered only after the CPU was asked. */
+/* Kernels for AVX-512, used only if the CPU has it. */
 #define ND_KERNEL_ISA "avx512"
 #include "core/backend/cpu/fast_kernels_body.h"
 

@@ -18,7 +18,7 @@ struct nd_matmul_cache {
     nd_onednn *onednn;
     int threads;
     nd_fast_arena *scratches; /* [threads] */
-    nd_matmul *made;          /* a list, the newest first: a model has few shapes */
+    nd_matmul *made;          /* a list, newest first: a model has few shapes */
 };
 
 static nd_onednn_matrix stored(int64_t rows, int64_t cols, nd_dtype dtype, int64_t stride,
@@ -45,7 +45,8 @@ static nd_status fill_matmul(nd_matmul *made)
     ND_TRY(nd_onednn_product(cache->onednn, &a, s->packed_b ? &any : &b, &c, s->accumulate,
                              &made->product));
     if (s->packed_b) {
-        omp_set_num_threads(cache->threads); /* copies may be shared: they sum nothing */
+        /* copies may use all threads, because they add nothing */
+        omp_set_num_threads(cache->threads);
         const nd_status status =
             nd_onednn_packing(cache->onednn, &b, made->product, &made->packing);
         omp_set_num_threads(1);
@@ -57,8 +58,8 @@ static nd_status fill_matmul(nd_matmul *made)
     return ND_OK;
 }
 
-/* oneDNN plans for as many threads as OpenMP offers when a primitive is made. Planned for one, it
- * runs the same way wherever it is called, and its sums have one order. */
+/* oneDNN plans for OpenMP's number of threads when a primitive is created. Planned for one, it runs
+ * in the same way everywhere, with one order of sums. */
 static nd_status make_matmul(nd_matmul_cache *cache, const nd_matmul_shape *shape,
                              nd_matmul **matmul)
 {
@@ -89,8 +90,8 @@ nd_status nd_matmul_find(nd_matmul_cache *cache, const nd_matmul_shape *shape,
     return ND_OK;
 }
 
-/* Some of oneDNN's products take the threads that OpenMP offers when they run, whatever they were
- * planned for, unless a team of several is already at work. */
+/* Some of oneDNN's products use OpenMP's threads at run time, whatever they were planned for,
+ * unless inside a parallel region. */
 static bool run_on(int threads, const nd_onednn_call *call, int thread,
                    const void *const operands[ND_ONEDNN_OPERANDS])
 {

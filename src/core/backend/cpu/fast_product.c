@@ -5,8 +5,8 @@
 
 #include <string.h>
 
-/* Wide tiles pay for the packing of b inside oneDNN; several of them must remain per thread. Tall
- * products get a number of tiles that two or four threads share evenly, whatever m is. */
+/* Wide tiles amortise oneDNN's packing of b; several must remain per thread. Tall products get a
+ * number of tiles that divides evenly among two or four threads, whatever m is. */
 int64_t nd_fast_tile_rows(int64_t m)
 {
     enum { WIDEST = 256, SHARERS = 4, STEP = 16 };
@@ -120,8 +120,8 @@ static nd_status find_tiles(nd_cpu_fast *fast, const nd_product *p, tiling *t, b
     return ND_OK;
 }
 
-/* oneDNN packs a plain b anew for every tile. Packing it once pays where many tiles share it and
- * oneDNN reorders that layout fast: rows of k, in bf16 or f32. */
+/* oneDNN packs a plain b for every tile. Packing once pays if many tiles share it and oneDNN
+ * reorders that layout fast: rows of k, in bf16 or f32. */
 static nd_status pack_shared_operand(nd_cpu_fast *fast, const nd_product *p, tiling *t)
 {
     enum { WORTH_PACKING = 512 };

@@ -4,8 +4,8 @@
 
 #include <math.h>
 
-/* The table holds [positions, head_dim]: half cosines, then half sines. It covers positions from 0,
- * doubling as longer ones come, so that decoding extends it rarely. */
+/* The table holds [positions, head_dim]: half cosines, half sines, for positions from 0. It doubles
+ * when longer ones come, so that decoding rarely extends it. */
 static nd_status cover_positions(nd_cpu_fast *fast, const nd_rope_params *p)
 {
     const int64_t needed = p->start + p->seq_len, half = p->head_dim / 2;

@@ -2,7 +2,7 @@
 #include "core/backend/cpu/fast_context.h"
 #include "core/backend/cpu/op_families.h"
 
-/* What encodes and decodes blocks of one kind. */
+/* Encodes and decodes blocks of one kind. */
 typedef struct block_codec {
     const nd_fast_kernels *kernels;
     const nd_blocks *q;
@@ -98,12 +98,12 @@ static nd_status adamw_blocks_fast(nd_backend *b, nd_view w, const nd_blocks *m,
     return ND_OK;
 }
 
-/* The place of one tile in a matrix and in its codes. */
+/* The position of a tile in a matrix and in its codes. */
 typedef struct tile {
     int64_t rows, cols; /* of this tile, at most ND_TILE */
-    int64_t at, stride; /* first element of the matrix, and a row further */
-    uint8_t *codes;     /* first byte; a row is q->codes.cols further */
-    uint16_t *row_max;  /* a row is q->row_max.cols further */
+    int64_t at, stride; /* first element in the matrix; distance of rows */
+    uint8_t *codes;     /* first byte; rows are q->codes.cols apart */
+    uint16_t *row_max;  /* rows are q->row_max.cols apart */
     uint16_t *column_max;
 } tile;
 

@@ -1,10 +1,10 @@
-/* Symmetric products: what reaches the diagonal or lies below it is computed, and mirrored. */
+/* Symmetric products: tiles on or below the diagonal are computed and mirrored. */
 #include "core/backend/cpu/fast_product.h"
 #include "core/backend/cpu/op_families.h"
 
 #include <string.h>
 
-enum { BLOCK = 32 }; /* of a matrix that is turned */
+enum { BLOCK = 32 }; /* of a transposed matrix */
 
 typedef struct symmetric_context {
     nd_view c;

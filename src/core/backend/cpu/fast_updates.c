@@ -1,10 +1,10 @@
-/* Fast layer: what the optimizers do to weights and moments. */
+/* Fast layer: optimizer updates of weights and moments. */
 #include "core/backend/cpu/fast_context.h"
 #include "core/backend/cpu/op_families.h"
 
 enum { CHUNK = 2048 /* a multiple of 4: stochastic rounding draws four words at once */ };
 
-/* Weights of a chunk as f32, and back. */
+/* Loads and stores a chunk of weights as f32. */
 static float *load_master(const nd_fast_kernels *k, nd_view w, int64_t at, int64_t n, float *buffer)
 {
     float *target = nd_fast_target(w, at, buffer);

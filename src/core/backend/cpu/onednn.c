@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Memory objects carry the pointers of a call, so each thread has its own set. */
+/* Memory objects hold the pointers of a call, so each thread has its own. */
 typedef struct thread_memories {
     dnnl_memory_t of[ND_ONEDNN_OPERANDS];
 } thread_memories;
@@ -253,7 +253,7 @@ bool nd_onednn_run(const nd_onednn_call *call, int thread,
     dnnl_exec_arg_t arguments[ND_ONEDNN_OPERANDS];
     for (int i = 0; i < call->count; i++) {
         void *data;
-        memcpy(&data, &operands[i], sizeof data); /* oneDNN's memories do not know const */
+        memcpy(&data, &operands[i], sizeof data); /* oneDNN's API lacks const */
         if (set_pointer(memories->of[i], data, stream) != dnnl_success)
             return false;
         arguments[i] = (dnnl_exec_arg_t){call->names[i], memories->of[i]};
@@ -287,7 +287,7 @@ void nd_onednn_destroy(nd_onednn *onednn)
     free(onednn);
 }
 
-/* Each has the bits of those before it, in every version. */
+/* Each has the same bits as the previous ones, in every version. */
 static const dnnl_cpu_isa_t isas[] = {
     [ND_CPU_ISA_GENERIC] = dnnl_cpu_isa_sse41,
     [ND_CPU_ISA_AVX2] = dnnl_cpu_isa_avx2,

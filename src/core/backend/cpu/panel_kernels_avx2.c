@@ -7,7 +7,7 @@
 
 enum { ROWS = ND_PANEL_ROWS, COLS = ND_PANEL_COLS, QUAD = 4, PAIR = 2 };
 
-/* sum += x in place. Written as instructions, because GCC 12 to 14 keep two copies of each sum of a
+/* sum += x in place. In assembly, because GCC 12 to 14 keep two copies of each sum of a
  * microkernel, run out of registers, and take 1.6 times as long. */
 static inline void add_words(__m256i *sum, __m256i x)
 {
@@ -19,7 +19,7 @@ static inline void add_doubles(__m256i *sum, __m256i x)
     __asm__("vpaddd %1, %0, %0" : "+x"(*sum) : "x"(x));
 }
 
-/* Sums of two products, each at most 2 * 128, fit 16 bits this often. */
+/* So many sums of two products, each at most 2 * 128, fit 16 bits. */
 enum { QUADS_IN_16_BITS = 63 };
 
 static void pack_rows_bytes(void *out, const void *a, int64_t down, int64_t across, int64_t rows,

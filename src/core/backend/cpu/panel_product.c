@@ -2,8 +2,8 @@
 
 #include <string.h>
 
-/* Multiples of the panels; a tile's sums stay in the second-level cache. The tiles of a triangle
- * are smaller, so that threads find equal shares. */
+/* Multiples of the panels; a tile's sums fit the second-level cache. Tiles of a triangle are
+ * smaller, for equal shares of threads. */
 enum { TILE_ROWS = 96, TRIANGLE_ROWS = 48, TILE_COLS = 512 };
 
 typedef struct panel_call {
@@ -33,7 +33,7 @@ static void pack_columns(const panel_call *c, int64_t panel, char *packed)
                        nd_fast_min(ND_PANEL_COLS, p->n - col), p->k);
 }
 
-/* Panels of a tile's rows, of inner values [first, first + k) alone: they stay in cache. */
+/* Packs panels of a tile's rows, only inner values [first, first + k): they stay in cache. */
 static void pack_rows(const panel_call *c, nd_tile tile, int64_t first, int64_t k, char *rows)
 {
     const nd_product *p = c->p;
@@ -44,7 +44,7 @@ static void pack_rows(const panel_call *c, nd_tile tile, int64_t first, int64_t 
                            nd_fast_min(ND_PANEL_ROWS, tile.rows - i), nd_fast_min(k, p->k - first));
 }
 
-/* Where the sums of each row start. */
+/* The start values of each row's sums. */
 static void begin_tile(const panel_call *c, nd_tile tile)
 {
     const nd_product *p = c->p;
@@ -58,7 +58,7 @@ static void begin_tile(const panel_call *c, nd_tile tile)
     }
 }
 
-/* Of a symmetric product, what lies above the diagonal is left out. */
+/* Symmetric products omit what is above the diagonal. */
 static int64_t first_row(const panel_call *c, nd_tile tile, int64_t col)
 {
     const int64_t above = c->p->symmetric ? tile.col + col - tile.row : 0;
@@ -107,7 +107,7 @@ nd_status nd_panel_multiply(nd_cpu_fast *fast, const nd_product *p)
             pack_columns(&c, panel, fast->packed.memory);
 #pragma omp for schedule(dynamic, 1)
         for (int64_t index = 0; index < down * across; index++) {
-            /* The lowest rows of a triangle are the longest: they come first. */
+            /* The lowest rows of a triangle are the longest and come first. */
             const int64_t at = p->symmetric ? down * across - 1 - index : index;
             nd_tile tile = {.row = at / across * height,
                             .col = at % across * TILE_COLS,

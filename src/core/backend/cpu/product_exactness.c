@@ -5,9 +5,9 @@
 
 #include <stdlib.h>
 
-/* A whole tile and a rest in each direction; the inner dimension is that of a block of tokens,
- * short of one, so that it is odd. Rows and columns repeat after KINDS, so that few sums are to be
- * expected: this is part of every rank's start. */
+/* A whole tile and a remainder in each direction; the inner dimension is one less than a block of
+ * tokens, so odd. Rows and columns repeat after KINDS, for few expected sums: every rank runs this
+ * at its start. */
 enum { ROWS = 67, COLS = 49, INNER = ND_INT8_TOKENS - 1, KINDS = 8 };
 
 typedef struct operands {
@@ -24,8 +24,8 @@ static void keep_sums(const nd_fast_kernels *k, const void *context, nd_tile til
             c[(tile.row + i) * COLS + tile.col + j] = ((int32_t *)tile.values)[i * tile.stride + j];
 }
 
-/* Extremes in all pairs of signs: `pattern` 0 is one sign throughout, 1 alternates along the sums,
- * 2 mixes all. Codes are -1 and 1 in the places of the extremes. */
+/* Extremes in all pairs of signs: `pattern` 0 has one sign, 1 alternates along the sums, 2 mixes
+ * all. Codes are -1 and 1 at the extremes. */
 static int8_t extreme(int pattern, int64_t row, int64_t position, bool code)
 {
     const int64_t index = row % KINDS;
@@ -84,7 +84,7 @@ nd_status nd_fast_check_products(nd_cpu_fast *fast)
     nd_cpu_fast probe = {.kernels = fast->kernels,
                          .threads = 1,
                          .panels = fast->panels,
-                         .exact_ternary = true, /* so that oneDNN's own products run */
+                         .exact_ternary = true, /* selects oneDNN's own products */
                          .exact_int8 = true,
                          .private = private};
     bool exact[2] = {true, true};

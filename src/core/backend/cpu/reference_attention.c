@@ -5,15 +5,15 @@
 #include <math.h>
 #include <stdlib.h>
 
-/* The place of one (sequence, head, query) in the tensors. */
+/* The position of one (sequence, head, query) in the tensors. */
 typedef struct query_place {
     int64_t q;       /* first element of the query, of o and of dq */
     int64_t lse;     /* element of lse */
     int64_t k;       /* first element of key 0, of v, dk and dv; keys are key_stride apart */
-    int64_t visible; /* number of keys the query sees; 0 for a row of padding */
+    int64_t visible; /* number of visible keys; 0 for a padding row */
 } query_place;
 
-/* The place of row `row` of q. */
+/* The position of row `row` of q. */
 static query_place place_of(const nd_attention_shape *s, int64_t row, int64_t head)
 {
     const int64_t token = s->rows.data ? ((const int32_t *)s->rows.data)[row] : row;

@@ -5,7 +5,7 @@
 #include <math.h>
 #include <stdlib.h>
 
-/* NaN where there is one. */
+/* NaN if there is one. */
 static float largest_of(const float *x, int64_t n)
 {
     float largest = 0.0f;
@@ -15,7 +15,7 @@ static float largest_of(const float *x, int64_t n)
     return largest;
 }
 
-/* x becomes its codes. Returns m, by which sums of them are scaled. */
+/* Replaces x by its codes. Returns m, the scale of their sums. */
 static float encode(float *x, int64_t n)
 {
     const float m = largest_of(x, n);

@@ -136,7 +136,7 @@ static nd_status axpby_reference(nd_backend *b, nd_view y, float alpha, nd_cview
     return ND_OK;
 }
 
-/* Of this backend's own axpby, whichever that is. */
+/* Uses this backend's own axpby, reference or fast. */
 static nd_status divide_by_norm_reference(nd_backend *b, nd_view y, nd_cview x, nd_cview squares,
                                           double factor)
 {

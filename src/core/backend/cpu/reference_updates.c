@@ -1,4 +1,4 @@
-/* Reference: what the optimizers do to weights and moments. */
+/* Reference: optimizer updates of weights and moments. */
 #include "core/backend/cpu/op_families.h"
 #include "core/backend/cpu/reference.h"
 #include "core/base/rng.h"
