@@ -30,7 +30,7 @@ struct entry_head {
 static_assert(sizeof(entry_head) <= HEAD_BYTES, "tiles come behind it");
 
 /* Encoding: a tile of codes. Positions within a tile are relative to its start. */
-struct make_tile {
+struct encode_tile {
     int64_t previous; /* the last change before this tile, -1: none */
     int64_t offset;   /* its first byte */
     int32_t first, last;
@@ -38,7 +38,7 @@ struct make_tile {
 };
 
 /* Decoding: a tile of bytes of changes. */
-struct take_tile {
+struct decode_tile {
     int64_t from;    /* the code at its first byte */
     int32_t advance; /* codes that it passes */
     int32_t last;    /* the last code it changes, relative to `from`; -1: none */
@@ -148,12 +148,12 @@ __device__ __forceinline__ int bytes_of(changes c, int start, int previous)
     return bytes;
 }
 
-__global__ void measure_kernel(make_tile *tiles, const int8_t *before, const int8_t *now,
+__global__ void measure_kernel(encode_tile *tiles, const int8_t *before, const int8_t *now,
                                int64_t count, bool wide)
 {
     const int start = (int)threadIdx.x * EACH;
     const changes c = compare(before, now, (int64_t)blockIdx.x * TILE + start, count, wide);
-    make_tile *tile = tiles + blockIdx.x;
+    encode_tile *tile = tiles + blockIdx.x;
     int last, rest;
     const int previous = scan<largest>(last_of(c, start), &last);
     scan<sum>(bytes_of(c, start, previous), &rest);
@@ -170,20 +170,20 @@ __global__ void measure_kernel(make_tile *tiles, const int8_t *before, const int
 }
 
 /* Bytes of the first change of tile `index`. */
-__device__ __forceinline__ int64_t leading_bytes(const make_tile *tile, int64_t index,
+__device__ __forceinline__ int64_t leading_bytes(const encode_tile *tile, int64_t index,
                                                  int64_t previous)
 {
     return (index * TILE + tile->first - previous - 1) / SKIP + 1;
 }
 
 /* One block. tile_count 0: all codes are sent. */
-__global__ void place_kernel(entry_head *head, make_tile *tiles, int64_t tile_count,
+__global__ void place_kernel(entry_head *head, encode_tile *tiles, int64_t tile_count,
                              uint8_t *stream, uint64_t *at, int64_t scale_bytes, int64_t capacity)
 {
     int64_t used = 0, last = -1;
     for (int64_t base = 0; base < tile_count; base += THREADS) {
         const int64_t i = base + threadIdx.x;
-        make_tile *tile = tiles + i;
+        encode_tile *tile = tiles + i;
         const bool some = i < tile_count && tile->last >= 0;
         int64_t last_here, used_here;
         int64_t previous = scan<largest>(some ? i * TILE + tile->last : (int64_t)-1, &last_here);
@@ -240,7 +240,7 @@ __device__ __forceinline__ void unpack_all(int8_t *codes, const uint8_t *packed,
 
 /* Writes the changes of this block's tile. Only its first change may follow long runs of skips,
  * which the block writes together. */
-__device__ __forceinline__ void write_tile(uint8_t *out, const make_tile *tile,
+__device__ __forceinline__ void write_tile(uint8_t *out, const encode_tile *tile,
                                            const int8_t *before, const int8_t *now, int64_t count,
                                            bool wide)
 {
@@ -272,7 +272,7 @@ __device__ __forceinline__ void write_tile(uint8_t *out, const make_tile *tile,
     }
 }
 
-__global__ void write_kernel(uint8_t *stream, const entry_head *head, const make_tile *tiles,
+__global__ void write_kernel(uint8_t *stream, const entry_head *head, const encode_tile *tiles,
                              const int8_t *before, const int8_t *now, int64_t count,
                              const uint8_t *scales, int64_t scale_bytes, bool wide)
 {
@@ -325,7 +325,7 @@ __device__ __forceinline__ passage read_bytes(const uint8_t *in, int64_t first, 
     return p;
 }
 
-__global__ void advance_kernel(take_tile *tiles, expected e, const uint64_t *at)
+__global__ void advance_kernel(decode_tile *tiles, expected e, const uint64_t *at)
 {
     entry_head head = {0, 0, 0, 0};
     if (!find_codes(&e, *at, &head) || head.whole)
@@ -345,7 +345,7 @@ __global__ void advance_kernel(take_tile *tiles, expected e, const uint64_t *at)
 
 /* The first change beyond the last code, in tile `tile`. */
 __device__ __forceinline__ int64_t bad_change(const expected *e, const entry_head *head,
-                                              const take_tile *tiles, int64_t tile)
+                                              const decode_tile *tiles, int64_t tile)
 {
     const uint8_t *in = e->stream + head->codes;
     int64_t code = tiles[tile].from;
@@ -373,7 +373,7 @@ __device__ __forceinline__ void set_fault(nd_cuda_fault *fault, int kind, int64_
 }
 
 /* One block. */
-__global__ void check_kernel(entry_head *out, take_tile *tiles, expected e, uint64_t *at,
+__global__ void check_kernel(entry_head *out, decode_tile *tiles, expected e, uint64_t *at,
                              nd_cuda_fault *fault, nd_fault_name name)
 {
     entry_head head = {0, 0, 0, 0};
@@ -407,7 +407,7 @@ __global__ void check_kernel(entry_head *out, take_tile *tiles, expected e, uint
 }
 
 __global__ void apply_kernel(int8_t *codes, uint8_t *scales, const entry_head *head,
-                             const take_tile *tiles, expected e)
+                             const decode_tile *tiles, expected e)
 {
     if (head->damaged)
         return;
@@ -435,17 +435,17 @@ __global__ void apply_kernel(int8_t *codes, uint8_t *scales, const entry_head *h
 
 size_t work_bytes(int64_t codes, int64_t stream)
 {
-    const size_t make = (size_t)nd_ceil(codes, TILE) * sizeof(make_tile);
-    const size_t take = (size_t)nd_ceil(stream, TILE) * sizeof(take_tile);
+    const size_t make = (size_t)nd_ceil(codes, TILE) * sizeof(encode_tile);
+    const size_t take = (size_t)nd_ceil(stream, TILE) * sizeof(decode_tile);
     return HEAD_BYTES + (make > take ? make : take);
 }
 
-nd_status make(nd_backend *b, const nd_code_entry *entry, const int8_t *before, bool whole,
-               uint8_t *stream, uint64_t *at, void *work)
+nd_status encode(nd_backend *b, const nd_code_entry *entry, const int8_t *before, bool whole,
+                 uint8_t *stream, uint64_t *at, void *work)
 {
     const cudaStream_t queue = nd_cuda_of(b)->stream;
     entry_head *head = static_cast<entry_head *>(work);
-    make_tile *tiles = reinterpret_cast<make_tile *>(static_cast<char *>(work) + HEAD_BYTES);
+    encode_tile *tiles = reinterpret_cast<encode_tile *>(static_cast<char *>(work) + HEAD_BYTES);
     const int64_t tile_count = nd_ceil(entry->count, TILE);
     const int64_t scale_bytes = entry->groups * (int64_t)sizeof(float);
     const bool wide = ((uintptr_t)before | (uintptr_t)entry->codes) % 16 == 0;
@@ -463,12 +463,12 @@ nd_status make(nd_backend *b, const nd_code_entry *entry, const int8_t *before, 
                              scale_bytes, wide));
 }
 
-nd_status take(nd_backend *b, const nd_code_entry *entry, const uint8_t *stream, uint64_t bytes,
-               uint64_t *at, void *work)
+nd_status decode(nd_backend *b, const nd_code_entry *entry, const uint8_t *stream, uint64_t bytes,
+                 uint64_t *at, void *work)
 {
     nd_cuda *cuda = nd_cuda_of(b);
     entry_head *head = static_cast<entry_head *>(work);
-    take_tile *tiles = reinterpret_cast<take_tile *>(static_cast<char *>(work) + HEAD_BYTES);
+    decode_tile *tiles = reinterpret_cast<decode_tile *>(static_cast<char *>(work) + HEAD_BYTES);
     const int64_t all = nd_ceil(entry->count, 5);
     const expected e = {stream, bytes, entry->groups * (int64_t)sizeof(float), entry->count, all};
     /* Changes rarely take more than an eighth of all codes as trits. */
@@ -486,4 +486,4 @@ nd_status take(nd_backend *b, const nd_code_entry *entry, const uint8_t *stream,
 
 } // namespace
 
-extern "C" const nd_code_kernels nd_cuda_code_kernels = {work_bytes, make, take};
+extern "C" const nd_code_kernels nd_cuda_code_kernels = {work_bytes, encode, decode};

@@ -30,14 +30,14 @@ typedef struct nd_code_kernels {
     /* Encodes an entry at *at and advances *at past it; the stream must have room for a whole
      * entry. before [count]: the codes that other ranks have; not read with `whole`, which sends
      * all codes. */
-    nd_status (*make)(nd_backend *b, const nd_code_entry *entry, const int8_t *before, bool whole,
-                      uint8_t *stream, uint64_t *at, void *work);
+    nd_status (*encode)(nd_backend *b, const nd_code_entry *entry, const int8_t *before, bool whole,
+                        uint8_t *stream, uint64_t *at, void *work);
 
     /* Decodes the entry at *at of a stream of `bytes` bytes into `entry`, whose codes must be those
      * that the changes were made from, and advances *at past it. A truncated entry, or a change
      * beyond the last code, leaves codes and scales unchanged and sets *at to ND_CODES_DAMAGED,
      * after which further entries do nothing. The next call that waits for the device returns that
      * error, ND_EPEER. */
-    nd_status (*take)(nd_backend *b, const nd_code_entry *entry, const uint8_t *stream,
-                      uint64_t bytes, uint64_t *at, void *work);
+    nd_status (*decode)(nd_backend *b, const nd_code_entry *entry, const uint8_t *stream,
+                        uint64_t bytes, uint64_t *at, void *work);
 } nd_code_kernels;

@@ -249,8 +249,8 @@ static nd_status make_on_device(const nd_code_stream *s, nd_model *model, int64_
         ND_TRY(b->ops.copy(b, s->before.data, entry.codes, (size_t)entry.count));
     }
     ND_TRY(nd_model_load_weight(model, index, master));
-    return s->kernels->make(b, &entry, s->before.data, whole, s->mine.data, s->at.data,
-                            s->work.data);
+    return s->kernels->encode(b, &entry, s->before.data, whole, s->mine.data, s->at.data,
+                              s->work.data);
 }
 
 static nd_status take_on_device(nd_code_stream *s, nd_model *model, int rank, char *stream,
@@ -264,8 +264,8 @@ static nd_status take_on_device(nd_code_stream *s, nd_model *model, int rank, ch
             continue;
         const nd_code_entry entry = entry_of(model, i);
         ND_TRY(unpack(b, w));
-        ND_TRY(
-            s->kernels->take(b, &entry, (const uint8_t *)stream, bytes, s->at.data, s->work.data));
+        ND_TRY(s->kernels->decode(b, &entry, (const uint8_t *)stream, bytes, s->at.data,
+                                  s->work.data));
         if (w->packed.data)
             ND_TRY(b->ops.pack_codes(b, w->packed, nd_as_const(w->codes)));
     }

@@ -103,7 +103,7 @@ static void make(int64_t count, int64_t groups, bool whole, size_t shift)
     send(on.codes + shift, now + shift, (size_t)count);
     send(on.before + shift, before + shift, (size_t)count);
     send(on.scales, scales, sizeof scales);
-    ND_ASSERT_OK(kernels->make(b, &entry, on.before + shift, whole, on.stream, on.at, on.work));
+    ND_ASSERT_OK(kernels->encode(b, &entry, on.before + shift, whole, on.stream, on.at, on.work));
 }
 
 /* Reads one on top of these codes, and scales of -1. */
@@ -116,7 +116,7 @@ static void take(const char *name, const int8_t *codes, int64_t count, int64_t g
         none[i] = -1.0f;
     send(on.scales, none, sizeof none);
     send(on.codes, codes, (size_t)count + MARGIN);
-    ND_ASSERT_OK(kernels->take(b, &entry, on.stream, bytes, on.at, on.work));
+    ND_ASSERT_OK(kernels->decode(b, &entry, on.stream, bytes, on.at, on.work));
 }
 
 /* Each code changes with this probability, to either of the others. */
