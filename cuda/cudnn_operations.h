@@ -5,6 +5,7 @@
 
 #include "cudnn_library.h"
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 

@@ -4,6 +4,7 @@
 #include "core/base/error.h"
 
 #include <stdbool.h>
+#include <stddef.h>
 
 /* The GPU of a rank: the one with its number among the ranks of this machine, or the only one where
  * `visible`, the value of CUDA_VISIBLE_DEVICES (may be NULL), names one: srun --gpus-per-task=1

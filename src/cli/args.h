@@ -6,6 +6,7 @@
 
 #include <stdbool.h>
 #include <stdint.h>
+#include <stdio.h>
 
 typedef enum nd_arg_type {
     ND_ARG_FLAG,   /* bool * */

@@ -13,6 +13,8 @@
 
 #include "data/model_file.h"
 
+#include <stdbool.h>
+
 typedef struct nd_bpe nd_bpe;
 
 /* A run of this many characters without a boundary is cut there. */

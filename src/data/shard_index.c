@@ -1,5 +1,6 @@
 #include "data/shard_index.h"
 
+#include <ctype.h>
 #include <fnmatch.h>
 #include <jansson.h>
 #include <stdbool.h>

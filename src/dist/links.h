@@ -9,6 +9,8 @@
 
 #include "core/base/error.h"
 
+#include <stdint.h>
+
 typedef struct nd_link {
     double latency;  /* alpha: seconds per message */
     double per_byte; /* beta: seconds per byte */

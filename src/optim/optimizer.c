@@ -2,6 +2,7 @@
 
 #include "core/base/rng.h"
 #include "optim/muon.h"
+#include "optim/schedule.h"
 
 #include <math.h>
 #include <stdio.h>

@@ -8,6 +8,7 @@
 #pragma once
 
 #include "core/base/arena.h"
+#include "dist/gradient_wire.h"
 
 typedef struct nd_error_feedback {
     nd_backend *backend;

@@ -7,6 +7,8 @@
  * the libraries exits. */
 #pragma once
 
+#include <stddef.h>
+
 /* Up to ND_ESTOPPED a status is the exit code of the process; the others end with 1. */
 typedef enum nd_status {
     ND_OK = 0,

@@ -29,6 +29,7 @@
 #include "core/config/config.h"
 #include "dist/links.h"
 
+#include <stddef.h>
 #include <stdint.h>
 
 typedef struct nd_cost_machine {
