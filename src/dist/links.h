@@ -17,9 +17,9 @@ typedef struct nd_link {
 } nd_link;
 
 typedef struct nd_links {
-    int ranks, hosts; /* consecutive ranks share a host */
-    nd_link between; /* of a host to all others, in each direction */
-    nd_link within;  /* of a rank to another on its host */
+    int ranks, hosts;           /* consecutive ranks share a host */
+    nd_link between;            /* of a host to all others, in each direction */
+    nd_link within;             /* of a rank to another on its host */
     double *port_out, *port_in; /* [ranks] time when each becomes free */
     double *out, *in;           /* [hosts] time when each becomes free */
     double *sent, *received;    /* [hosts] bytes to and from other hosts */

@@ -5,10 +5,10 @@
  * the state that predicted token t+k and the embedding of token t+k, through the model's own head
  * (DeepSeek-V3, arXiv:2412.19437, section 2.2):
  *   x^k[t] = block_k(P_k norm(x^(k-1)[t]) + Q_k norm(embedding(token[t+k])))
- * where x^0 is the last layer's output and the two ternary projections P and Q are the halves of the
- * paper's one. Heads run one after
- * another in one buffer of logits. The form without parameters, in which one row of logits predicts
- * all tokens, is cross_entropy with several targets. */
+ * where x^0 is the last layer's output and the two ternary projections P and Q are the halves of
+ * the paper's one. Heads run one after another in one buffer of logits. The form without
+ * parameters, in which one row of logits predicts all tokens, is cross_entropy with several
+ * targets. */
 #pragma once
 
 #include "core/model/model_state.h"
