@@ -1,4 +1,5 @@
 /* The link between two hosts goes down in the middle of training (lost_link.sh). */
+#include "support/run_files.h"
 #include "support/support.h"
 
 #include <stdlib.h>

@@ -5,6 +5,7 @@
 #include "core/backend/backend.h"
 #include "core/backend/cpu/fast_kernels.h"
 #include "core/backend/row_kernels.h"
+#include "core/base/float_formats.h"
 #include "core/base/rng.h"
 #include "core/base/sha256.h"
 

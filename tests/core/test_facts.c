@@ -1,5 +1,6 @@
 /* Texts of lines "key = value". */
 #include "core/base/facts.h"
+#include "support/support.h"
 
 static void differ(const char *first, const char *second, const char *key, const char *in_first,
                    const char *in_second)

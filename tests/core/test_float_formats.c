@@ -1,5 +1,6 @@
 #include "core/base/float_formats.h"
 #include "core/base/rng.h"
+#include "support/support.h"
 
 #include <math.h>
 

@@ -1,6 +1,7 @@
 /* The whole model: gradients against finite differences in double, and the ways of computing it
  * against each other. */
 #include "core/backend/cpu/reference.h"
+#include "core/base/rng.h"
 #include "core/model/generate.h"
 #include "support/model_fixture.h"
 #include "support/support.h"

@@ -1,4 +1,5 @@
 #include "core/base/rng.h"
+#include "support/support.h"
 
 #include <math.h>
 

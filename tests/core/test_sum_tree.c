@@ -1,5 +1,6 @@
 /* Parts of leaves, added up block by block, give the sum of the tree for every count and split. */
 #include "core/base/sum_tree.h"
+#include "support/support.h"
 
 static float leaf(int64_t i)
 {

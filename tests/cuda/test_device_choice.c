@@ -2,6 +2,8 @@
 #include "device_choice.h"
 #include "support/support.h"
 
+#include <string.h>
+
 Test(device_choice, a_rank_takes_the_gpu_of_its_number_on_this_host)
 {
     int device = -7;

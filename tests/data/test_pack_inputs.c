@@ -1,4 +1,5 @@
 /* What pack reads of its inputs, and what it says about the rest. */
+#include "data/pack.h"
 #include "data/shard.h"
 #include "support/data_files.h"
 #include "support/support.h"

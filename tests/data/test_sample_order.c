@@ -1,4 +1,5 @@
 #include "data/sample_order.h"
+#include "support/support.h"
 
 #include <stdlib.h>
 

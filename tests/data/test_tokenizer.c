@@ -1,3 +1,4 @@
+#include "core/base/rng.h"
 #include "data/sentencepiece_encode.h"
 #include "data/tokenizer.h"
 #include "support/data_files.h"

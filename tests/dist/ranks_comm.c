@@ -4,6 +4,7 @@
 #include "dist/comm.h"
 #include "dist/gradient_wire.h"
 #include "dist/tree_reduction.h"
+#include "dist/point_to_point.h"
 #include "dist/wire_sizes.h"
 
 #include <math.h>

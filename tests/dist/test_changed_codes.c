@@ -3,6 +3,7 @@
 #include "dist/changed_codes.h"
 #include "support/support.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 enum { COUNT = 20011, CAPACITY = 3 * COUNT };

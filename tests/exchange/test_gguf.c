@@ -3,6 +3,8 @@
 #include "exchange/export.h"
 #include "exchange/gguf_read.h"
 #include "exchange/gguf_write.h"
+#include "exchange/ternary_blocks.h"
+#include "exchange/ternary_decode.h"
 #include "support/run_files.h"
 #include "support/support.h"
 

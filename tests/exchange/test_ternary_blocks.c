@@ -3,6 +3,7 @@
 #include "exchange/ternary_blocks.h"
 #include "exchange/ternary_decode.h"
 #include "support/data_files.h"
+#include "support/support.h"
 
 #include <string.h>
 

@@ -5,6 +5,7 @@
 #include "support/data_files.h"
 #include "support/support.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 enum { ROWS = 24, COLS = 64, COUNT = ROWS * COLS };

@@ -1,4 +1,5 @@
 #include "optim/mtp_schedule.h"
+#include "support/support.h"
 
 static nd_config config_with(int schedule)
 {

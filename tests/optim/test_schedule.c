@@ -1,4 +1,5 @@
 #include "optim/schedule.h"
+#include "support/support.h"
 
 Test(schedule, warm_up_moves_at_step_0_and_reaches_the_peak)
 {

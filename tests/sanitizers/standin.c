@@ -1,6 +1,7 @@
 /* Runs the tests of a program for the tsan preset: see criterion/criterion.h. */
 #include "standin_tests.h"
 
+#include <errno.h>
 #include <signal.h>
 #include <sys/wait.h>
 #include <unistd.h>

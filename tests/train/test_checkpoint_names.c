@@ -2,6 +2,7 @@
  * alone. */
 #include "support/run_files.h"
 #include "support/support.h"
+#include "train/checkpoint/checkpoint.h"
 
 #include <stdlib.h>
 #include <unistd.h>

@@ -1,5 +1,6 @@
 /* Runs with each of Collider's rules. */
 #include "support/run_files.h"
+#include "support/support.h"
 
 #include <stdio.h>
 #include <string.h>

@@ -1,6 +1,7 @@
 /* What a run survives: saves that fail, file systems that lack something, logs that nobody can
  * write or read; and what it saves before it ends for another reason. */
 #include "support/run_files.h"
+#include "support/support.h"
 
 #include <signal.h>
 

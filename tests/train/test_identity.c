@@ -1,4 +1,5 @@
 /* A run's id and fingerprints: in its files, between ranks, and on resume. */
+#include "data/data_identity.h"
 #include "support/data_files.h"
 #include "support/run_files.h"
 #include "support/support.h"

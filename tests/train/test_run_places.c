@@ -2,6 +2,7 @@
  * that are taken, places that cannot be read. No command takes another run's for them, or goes back
  * in silence. */
 #include "support/run_files.h"
+#include "support/support.h"
 
 static char output[32768];
 

@@ -1,6 +1,7 @@
 /* An earlier run in the same directory: a start that fails or is killed leaves it where it was, and
  * one that succeeds sets it aside whole. */
 #include "support/run_files.h"
+#include "support/support.h"
 
 #include <stdio.h>
 

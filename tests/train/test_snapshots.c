@@ -1,6 +1,7 @@
 /* Snapshots in memory, and the script that starts a run again. Ranks of one machine stand for two
  * hosts by names of their own (unshare --uts), where that is allowed. */
 #include "support/run_files.h"
+#include "support/support.h"
 
 #include <stdio.h>
 #include <string.h>
