@@ -7,10 +7,10 @@
  * rank longer than timeout_seconds, and a rank in another collective, are ND_EPEER; after that every
  * function fails, and only abort may be called.
  *
- * All memory is host memory, except for gradients and weights (reduce_to_owners, broadcast_device), which
- * are in memory of the run's backend, comm->device. With `streamed` these exchanges are ordered like ops
- * of that backend: calls return at once, and an error may surface in a later call or in the backend's next
- * download. */
+ * All memory is host memory, except for gradients and weights (reduce_to_owners, broadcast_device,
+ * broadcast_each_device), which are in memory of the run's backend, comm->device. With `streamed` these
+ * exchanges are ordered like ops of that backend: calls return at once, and an error may surface in a later
+ * call or in the backend's next download. */
 #pragma once
 
 #include "core/backend/backend.h"
@@ -73,9 +73,10 @@ typedef struct nd_comm_ops {
     nd_status (*broadcast_device)(nd_comm *comm, void *data, size_t bytes, int root);
 
     /* buffers[m][0..bytes[m]) from every member m of a group to all of the group, in place; all know all bytes.
-     * Host memory. NULL: the implementation has nothing better than one broadcast after another
-     * (nd_comm_broadcast_each). */
+     * Of memory of the host, and of comm->device. NULL: the implementation has nothing better than one broadcast
+     * after another (nd_comm_broadcast_each). */
     nd_status (*broadcast_each)(nd_comm *comm, void *const *buffers, const size_t *bytes);
+    nd_status (*broadcast_each_device)(nd_comm *comm, void *const *buffers, const size_t *bytes);
 
     /* all[r*bytes ...] = what rank r passed in `mine`, on every rank. */
     nd_status (*allgather)(nd_comm *comm, void *all, const void *mine, size_t bytes);
