@@ -54,10 +54,16 @@ __device__ __forceinline__ void write_codes(unsigned char *block, float x[PARTS]
     }
 }
 
-template <bool NARROW>
-__global__ void encode_kernel(unsigned char *wire, const float *values, unsigned char *residual,
-                              int64_t count)
+struct part_list {
+    nd_gradient_part parts[ND_GRADIENT_PARTS];
+};
+
+template <bool NARROW> __device__ __forceinline__ void encode(const nd_gradient_part &part)
 {
+    unsigned char *const wire = static_cast<unsigned char *>(part.wire);
+    unsigned char *const residual = static_cast<unsigned char *>(part.residual);
+    const float *const values = part.values;
+    const int64_t count = part.count;
     enum { VALUES = NARROW ? BF16_VALUES : INT8_VALUES, PARTS = (VALUES + 31) / 32 };
     const int lane = (int)threadIdx.x % 32;
     const int64_t block = (int64_t)blockIdx.x * WARPS + threadIdx.x / 32, first = block * VALUES;
@@ -106,53 +112,66 @@ __global__ void encode_kernel(unsigned char *wire, const float *values, unsigned
         write_codes<PARTS>(kept, x, lost, n);
 }
 
-template <bool NARROW>
-__global__ void add_kernel(float *into, const unsigned char *wire, int64_t count)
+/* Part y of the list. */
+__global__ void encode_kernel(part_list list)
 {
-    ND_GRID_LOOP(i, count) {
-        if (NARROW) {
-            into[i] += nd_float_of_bf16(reinterpret_cast<const uint16_t *>(wire)[i]);
-            continue;
-        }
-        const unsigned char *block = wire + i / INT8_VALUES * (INT8_VALUES + SCALE_BYTES);
-        const float scale = *reinterpret_cast<const float *>(block);
-        into[i] += nd_product((float)(int8_t)block[SCALE_BYTES + i % INT8_VALUES], scale);
+    const nd_gradient_part part = list.parts[blockIdx.y];
+    if (part.format == ND_GRADIENT_WIRE_BF16)
+        encode<true>(part);
+    else
+        encode<false>(part);
+}
+
+__device__ __forceinline__ float decoded(const nd_gradient_part &part, int64_t i)
+{
+    if (part.format == ND_GRADIENT_WIRE_FP32)
+        return static_cast<const float *>(part.wire)[i];
+    if (part.format == ND_GRADIENT_WIRE_BF16)
+        return nd_float_of_bf16(static_cast<const uint16_t *>(part.wire)[i]);
+    const unsigned char *block = static_cast<const unsigned char *>(part.wire) +
+                                 i / INT8_VALUES * (INT8_VALUES + SCALE_BYTES);
+    return nd_product((float)(int8_t)block[SCALE_BYTES + i % INT8_VALUES],
+                      *reinterpret_cast<const float *>(block));
+}
+
+__global__ void add_kernel(part_list list)
+{
+    const nd_gradient_part part = list.parts[blockIdx.y];
+    ND_GRID_LOOP(i, part.count)
+    part.values[i] += decoded(part, i);
+}
+
+part_list listed(const nd_gradient_part *parts, int count, int64_t *longest)
+{
+    part_list list = {};
+    *longest = 0;
+    for (int i = 0; i < count; i++) {
+        list.parts[i] = parts[i];
+        *longest = parts[i].count > *longest ? parts[i].count : *longest;
     }
+    return list;
 }
 
 } // namespace
 
-extern "C" nd_status nd_cuda_gradient_encode(void *stream, int format, void *wire,
-                                             const float *values, void *residual, int64_t count)
+extern "C" nd_status nd_cuda_gradient_encode(void *stream, const nd_gradient_part *parts, int count)
 {
-    const bool narrow = format == ND_GRADIENT_WIRE_BF16;
-    const int64_t blocks = nd_ceil(count, narrow ? BF16_VALUES : INT8_VALUES);
-    const dim3 grid((unsigned)nd_ceil(blocks, WARPS)), threads(WARPS * 32);
-    unsigned char *to = static_cast<unsigned char *>(wire);
-    unsigned char *kept = static_cast<unsigned char *>(residual);
-    if (count == 0)
-        return ND_OK;
-    if (narrow)
-        ND_CUDA_TRY(ND_LAUNCH(encode_kernel<true>, grid, threads, 0,
-                              static_cast<cudaStream_t>(stream), to, values, kept, count));
-    else
-        ND_CUDA_TRY(ND_LAUNCH(encode_kernel<false>, grid, threads, 0,
-                              static_cast<cudaStream_t>(stream), to, values, kept, count));
+    int64_t longest;
+    const part_list list = listed(parts, count, &longest);
+    const unsigned blocks = (unsigned)nd_ceil(nd_ceil(longest, BF16_VALUES), WARPS);
+    if (longest > 0)
+        ND_CUDA_TRY(ND_LAUNCH(encode_kernel, dim3(blocks, (unsigned)count), dim3(WARPS * 32), 0,
+                              static_cast<cudaStream_t>(stream), list));
     return ND_OK;
 }
 
-extern "C" nd_status nd_cuda_gradient_add(void *stream, int format, float *into, const void *wire,
-                                          int64_t count)
+extern "C" nd_status nd_cuda_gradient_add(void *stream, const nd_gradient_part *parts, int count)
 {
-    const dim3 grid(nd_blocks_for(count, 256, 4096)), threads(256);
-    const unsigned char *from = static_cast<const unsigned char *>(wire);
-    if (count == 0)
-        return ND_OK;
-    if (format == ND_GRADIENT_WIRE_BF16)
-        ND_CUDA_TRY(ND_LAUNCH(add_kernel<true>, grid, threads, 0, static_cast<cudaStream_t>(stream),
-                              into, from, count));
-    else
-        ND_CUDA_TRY(ND_LAUNCH(add_kernel<false>, grid, threads, 0,
-                              static_cast<cudaStream_t>(stream), into, from, count));
+    int64_t longest;
+    const part_list list = listed(parts, count, &longest);
+    if (longest > 0)
+        ND_CUDA_TRY(ND_LAUNCH(
+            add_kernel, dim3(nd_blocks_for(longest, 256, nd_ceil(4096, count)), (unsigned)count),
+            dim3(256), 0, static_cast<cudaStream_t>(stream), list));
     return ND_OK;
 }

@@ -1,5 +1,5 @@
 /* The formats of dist/gradient_wire.h, encoded and decoded on the device with the same bits as on
- * the host: NCCL sends what these kernels wrote. */
+ * the host: NCCL sends what these kernels wrote. One launch handles many parts. */
 #pragma once
 
 #include "core/base/error.h"
@@ -10,15 +10,25 @@
 extern "C" {
 #endif
 
-/* nd_gradient_wire_encode in `stream` (a cudaStream_t) for device memory; `wire` and `residual`
- * aligned to 4 bytes. `format` is an nd_gradient_wire other than fp32. A NaN in bf16 stays a NaN,
- * possibly with other bits. */
-nd_status nd_cuda_gradient_encode(void *stream, int format, void *wire, const float *values,
-                                  void *residual, int64_t count);
+/* A part of a message in device memory; `wire` and `residual` aligned to 4 bytes. */
+typedef struct nd_gradient_part {
+    float *values; /* [count] */
+    void *wire;
+    void *residual; /* for encoding only; NULL: none is kept */
+    int64_t count;
+    int format; /* an nd_gradient_wire */
+} nd_gradient_part;
 
-/* nd_gradient_wire_add in `stream`, likewise. */
-nd_status nd_cuda_gradient_add(void *stream, int format, float *into, const void *wire,
-                               int64_t count);
+/* The most parts of one launch. */
+enum { ND_GRADIENT_PARTS = 64 };
+
+/* nd_gradient_wire_encode of up to ND_GRADIENT_PARTS parts, none in fp32 and with separate
+ * residuals, in `stream` (a cudaStream_t). A NaN in bf16 stays a NaN, possibly with other bits. Not
+ * collective. Errors: those of the launch. */
+nd_status nd_cuda_gradient_encode(void *stream, const nd_gradient_part *parts, int count);
+
+/* nd_gradient_wire_add likewise, to values that do not overlap; fp32 too. */
+nd_status nd_cuda_gradient_add(void *stream, const nd_gradient_part *parts, int count);
 
 #ifdef __cplusplus
 }

@@ -3,6 +3,7 @@
 #include "library.h"
 #include "nccl_bootstrap.h"
 #include "nccl_comm.h"
+#include "nccl_weights.h"
 
 extern "C" {
 #include "core/base/clock.h"
@@ -218,6 +219,44 @@ nd_status broadcast_device(nd_comm *comm, void *data, size_t bytes, int root)
     return fence(attached);
 }
 
+/* All owners' in one launch. */
+nd_status broadcast_in_one(nd_nccl_context *c, void *const *buffers, const size_t *bytes)
+{
+    nd_comm *comm = c->host;
+    ND_NCCL_TRY(c, c->nccl.group_start(), "sending weights");
+    for (int r = 0; r < comm->size; r++)
+        if (bytes[r] > 0)
+            ND_NCCL_TRY(c,
+                        c->nccl.broadcast(buffers[r], buffers[r], bytes[r], ncclChar, r, c->comm,
+                                          c->stream),
+                        "sending weights");
+    ND_NCCL_TRY(c, c->nccl.group_end(), "sending weights");
+    comm->bytes_sent += bytes[comm->rank] * (size_t)(comm->size - 1);
+    return ND_OK;
+}
+
+nd_status enqueue_each(nd_nccl_context *c, void *const *buffers, const size_t *bytes)
+{
+    int slot;
+    ND_TRY(begin(c, "the broadcasts of weights", NULL, 0, &slot));
+    if (nd_comm_group(c->host) < c->host->size)
+        ND_TRY(nd_nccl_weights_send(&c->parts.link, c->host, buffers, bytes));
+    else
+        ND_TRY(broadcast_in_one(c, buffers, bytes));
+    return end(c, slot);
+}
+
+nd_status broadcast_each_device(nd_comm *comm, void *const *buffers, const size_t *bytes)
+{
+    const double start = nd_seconds(), before = comm->wait_seconds;
+    if (nd_comm_group(comm) == 1)
+        return ND_OK;
+    const nd_status status = enqueue_each(attached, buffers, bytes);
+    comm->wait_seconds = before + nd_seconds() - start;
+    ND_TRY(status);
+    return fence(attached);
+}
+
 nd_status finish(nd_comm *comm)
 {
     (void)comm;
@@ -256,8 +295,8 @@ nd_status open_library(void *context)
 #undef FIND
     ND_CUDA_TRY(cudaStreamCreateWithFlags(&c->stream, cudaStreamNonBlocking));
     ND_TRY(make_events(c));
-    ND_CUDA_TRY(cudaMalloc(reinterpret_cast<void **>(&c->part),
-                           (size_t)ND_NCCL_PART_FLOATS * sizeof *c->part));
+    ND_CUDA_TRY(
+        cudaMalloc(reinterpret_cast<void **>(&c->parts.scratch), 2 * (size_t)ND_NCCL_WINDOW_BYTES));
     return ND_OK;
 }
 
@@ -291,7 +330,8 @@ nd_status join(void *context, const void *id, int size, int rank)
 
 void free_context(nd_nccl_context *c)
 {
-    cudaFree(c->part);
+    cudaFree(c->parts.scratch);
+    nd_nccl_parts_destroy(&c->parts);
     if (c->ready)
         cudaEventDestroy(c->ready);
     for (int slot = 0; slot < ND_NCCL_EXCHANGES; slot++) {
@@ -314,6 +354,10 @@ extern "C" nd_status nd_nccl_attach(nd_comm *comm, nd_backend *backend)
     c->backend = backend;
     c->host = comm;
     c->base = comm->ops;
+    c->parts.comm = comm;
+    c->parts.link = nd_nccl_link_of(c);
+    c->parts.part_bytes = ND_NCCL_PART_BYTES;
+    c->parts.window_bytes = ND_NCCL_WINDOW_BYTES;
     c->exchanges.comm = comm;
     c->exchanges.device = {reached, seconds_of, trouble, abort_communicator, clock_of, nap, c};
     const nd_nccl_steps steps = {open_library, name_gpu, make_id, join, c};
@@ -329,6 +373,7 @@ extern "C" nd_status nd_nccl_attach(nd_comm *comm, nd_backend *backend)
     comm->ops.name = "mpi, nccl";
     comm->ops.reduce_to_owners = reduce_to_owners;
     comm->ops.broadcast_device = broadcast_device;
+    comm->ops.broadcast_each_device = broadcast_each_device;
     comm->ops.begin_reduction = begin_reduction;
     comm->ops.begin_broadcast = begin_broadcast;
     comm->ops.finish = finish;

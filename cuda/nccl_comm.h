@@ -2,7 +2,7 @@
  * keeps everything that lies in host memory. No vendor types here.
  *
  * Gradients and codes move on a stream of their own, ordered against the compute stream by events: every
- * exchange comes after the ops called before it, and `finish`, reduce_to_owners and broadcast_device let
+ * exchange comes after the ops called before it, and `finish`, reduce_to_owners and the broadcasts let
  * the ops that follow come after the exchange. None of them makes the host wait. Before the host waits
  * for the device, it waits for exchanges with the comm's deadline (nccl_exchanges.h); when that is over,
  * or NCCL reports an error, the communicator is aborted, and that call and all later ones return

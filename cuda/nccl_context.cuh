@@ -5,13 +5,11 @@
 
 #include "nccl_exchanges.h"
 #include "nccl_functions.h"
+#include "nccl_parts.h"
 
 extern "C" {
 #include "dist/comm.h"
 }
-
-/* Received parts are added from here; so much device memory an exchange may take. */
-const int64_t ND_NCCL_PART_FLOATS = (int64_t)4 << 20;
 
 struct nd_nccl_context {
     nccl_functions nccl;
@@ -23,7 +21,7 @@ struct nd_nccl_context {
     cudaEvent_t ready; /* compute -> exchange, of the one that is being begun */
     cudaEvent_t starts[ND_NCCL_EXCHANGES], ends[ND_NCCL_EXCHANGES];
     nd_nccl_exchanges exchanges;
-    float *part; /* [ND_NCCL_PART_FLOATS] a received part, or an encoded one to send */
+    nd_nccl_parts parts;
     nd_comm *host;
 };
 
@@ -34,6 +32,9 @@ nd_status nd_nccl_settle(nd_nccl_context *c, ncclResult_t code, const char *what
 /* The first call between two ranks opens their connection, for which it waits. */
 #define ND_NCCL_TRY(c, expression, what)                                                           \
     ND_TRY(nd_nccl_settle((c), (expression), (what), (c)->host->timeout_seconds))
+
+/* NCCL and the kernels of gradient_wire.h in the exchange stream. */
+nd_nccl_link nd_nccl_link_of(nd_nccl_context *c);
 
 /* Enqueues a reduction on the exchange stream. Collective; ND_EPEER as nd_nccl_settle. */
 nd_status nd_nccl_reduce_pieces(nd_nccl_context *c, nd_comm_split split, nd_comm_piece *pieces,

@@ -1,101 +1,56 @@
 /* Reductions of gradients: NCCL's own, or parts up the tree in any wire format. */
 #include "nccl_context.cuh"
 
-#include "gradient_wire.h"
-
 extern "C" {
 #include "dist/gradient_wire.h"
-#include "dist/tree_reduction.h"
 }
+
+#include <stdlib.h>
 
 namespace
 {
 
-__global__ void add_part_kernel(float *into, const float *from, int64_t count)
+nd_nccl_context *of(void *context)
 {
-    ND_GRID_LOOP(i, count)
-    into[i] += from[i];
+    return static_cast<nd_nccl_context *>(context);
 }
 
-/* Values of a part: whole blocks of the format, and with them of its residual. */
-int64_t part_values(nd_gradient_wire format)
+nd_status group_start(void *context)
 {
-    switch (format) {
-    case ND_GRADIENT_WIRE_FP32:
-        break;
-    case ND_GRADIENT_WIRE_BF16:
-    case ND_GRADIENT_WIRE_INT8:
-    case ND_GRADIENT_WIRE_INT4:
-        return nd_gradient_wire_values(format, (size_t)ND_NCCL_PART_FLOATS);
-    }
-    return ND_NCCL_PART_FLOATS;
-}
-
-/* In the exchange stream's order, so that one scratch serves all parts, in both directions. */
-nd_status send_slot(void *context, const nd_comm_piece *piece, int slot, int to)
-{
-    nd_nccl_context *c = static_cast<nd_nccl_context *>(context);
-    const nd_gradient_wire format = piece->format;
-    const float *values = piece->slots[slot];
-    char *residual = static_cast<char *>(piece->residual);
-    c->host->bytes_sent += nd_gradient_wire_bytes(format, piece->count);
-    for (int64_t first = 0; first < piece->count; first += part_values(format)) {
-        const int64_t length = nd_min(piece->count - first, part_values(format));
-        const void *out = values + first;
-        if (format != ND_GRADIENT_WIRE_FP32) {
-            void *kept = residual ? residual + nd_gradient_residual_bytes(format, first) : NULL;
-            out = c->part;
-            ND_TRY(
-                nd_cuda_gradient_encode(c->stream, format, c->part, values + first, kept, length));
-        }
-        ND_NCCL_TRY(c,
-                    c->nccl.send(out, nd_gradient_wire_bytes(format, length), ncclChar, to, c->comm,
-                                 c->stream),
-                    "sending gradients");
-    }
+    ND_NCCL_TRY(of(context), of(context)->nccl.group_start(), "exchanging between GPUs");
     return ND_OK;
 }
 
-/* Two slots of this rank, on the exchange stream so that the order holds. */
-nd_status add_slots(void *context, float *into, const float *from, int64_t count)
+nd_status group_end(void *context)
 {
-    nd_nccl_context *c = static_cast<nd_nccl_context *>(context);
-    ND_CUDA_TRY(ND_LAUNCH(add_part_kernel, dim3(nd_blocks_for(count, 256, 4096)), dim3(256), 0,
-                          c->stream, into, from, count));
+    ND_NCCL_TRY(of(context), of(context)->nccl.group_end(), "exchanging between GPUs");
     return ND_OK;
 }
 
-nd_status receive_and_add(void *context, const nd_comm_piece *piece, int slot, int from)
+nd_status send(void *context, const void *data, size_t bytes, int to)
 {
-    nd_nccl_context *c = static_cast<nd_nccl_context *>(context);
-    const nd_gradient_wire format = piece->format;
-    float *values = piece->slots[slot];
-    for (int64_t first = 0; first < piece->count; first += part_values(format)) {
-        const int64_t length = nd_min(piece->count - first, part_values(format));
-        ND_NCCL_TRY(c,
-                    c->nccl.receive(c->part, nd_gradient_wire_bytes(format, length), ncclChar, from,
-                                    c->comm, c->stream),
-                    "receiving gradients");
-        if (format != ND_GRADIENT_WIRE_FP32)
-            ND_TRY(nd_cuda_gradient_add(c->stream, format, values + first, c->part, length));
-        else
-            ND_TRY(add_slots(c, values + first, c->part, length));
-    }
+    nd_nccl_context *c = of(context);
+    ND_NCCL_TRY(c, c->nccl.send(data, bytes, ncclChar, to, c->comm, c->stream),
+                "sending between GPUs");
     return ND_OK;
 }
 
-/* A finished sum from another rank. */
-nd_status take_slot(void *context, const nd_comm_piece *piece, int slot, int from)
+nd_status receive(void *context, void *data, size_t bytes, int from)
 {
-    nd_nccl_context *c = static_cast<nd_nccl_context *>(context);
-    const int64_t part = part_values(ND_GRADIENT_WIRE_FP32);
-    for (int64_t first = 0; first < piece->count; first += part)
-        ND_NCCL_TRY(c,
-                    c->nccl.receive(piece->slots[slot] + first,
-                                    (size_t)nd_min(piece->count - first, part) * sizeof(float),
-                                    ncclChar, from, c->comm, c->stream),
-                    "receiving gradients");
+    nd_nccl_context *c = of(context);
+    ND_NCCL_TRY(c, c->nccl.receive(data, bytes, ncclChar, from, c->comm, c->stream),
+                "receiving between GPUs");
     return ND_OK;
+}
+
+nd_status encode(void *context, const nd_gradient_part *parts, int count)
+{
+    return nd_cuda_gradient_encode(of(context)->stream, parts, count);
+}
+
+nd_status add(void *context, const nd_gradient_part *parts, int count)
+{
+    return nd_cuda_gradient_add(of(context)->stream, parts, count);
 }
 
 /* In NCCL's own order of additions: to the owner, or to all. */
@@ -124,29 +79,47 @@ nd_status reduce_in_any_order(nd_nccl_context *c, nd_comm_piece *p)
 }
 
 /* NCCL adds in its own order, and exact values alone; to one owner, so not where there are groups. */
-bool adds_by_itself(const nd_comm *comm, nd_comm_split split, const nd_comm_piece *piece)
+bool adds_by_itself(const nd_comm *comm, const nd_comm_piece *piece)
 {
-    return split.any_order && piece->format == ND_GRADIENT_WIRE_FP32 &&
+    return piece->format == ND_GRADIENT_WIRE_FP32 &&
            (nd_comm_group(comm) == comm->size || comm->reduction == ND_REDUCTION_ALLREDUCE);
+}
+
+/* Those that NCCL does not add by itself, as one reduction. */
+nd_status reduce_others(nd_nccl_context *c, nd_comm_split split, nd_comm_piece *pieces,
+                        int64_t count)
+{
+    int64_t others = 0, at = 0;
+    nd_comm_piece *list = static_cast<nd_comm_piece *>(calloc((size_t)count + 1, sizeof *list));
+    ND_FAIL_IF(!list, ND_ENOMEM, "no memory for a reduction of %lld pieces", (long long)count);
+    for (int64_t i = 0; i < count; i++)
+        if (!adds_by_itself(c->host, &pieces[i]))
+            list[others++] = pieces[i];
+    const nd_status status =
+        others > 0 ? nd_nccl_parts_reduce(&c->parts, split, list, others) : ND_OK;
+    for (int64_t i = 0; i < count; i++)
+        if (!adds_by_itself(c->host, &pieces[i]))
+            pieces[i].result = list[at++].result;
+    free(list);
+    return status;
 }
 
 } // namespace
 
+nd_nccl_link nd_nccl_link_of(nd_nccl_context *c)
+{
+    return {group_start, group_end, send, receive, encode, add, c};
+}
+
 nd_status nd_nccl_reduce_pieces(nd_nccl_context *c, nd_comm_split split, nd_comm_piece *pieces,
                                 int64_t count)
 {
-    const nd_tree_transfer transfer = {c, send_slot, receive_and_add, take_slot, add_slots};
-    int64_t i = 0;
-    while (i < count) {
-        if (!adds_by_itself(c->host, split, &pieces[i])) {
-            ND_TRY(nd_tree_reduce(c->host, &transfer, split, &pieces[i++]));
-            continue;
-        }
-        /* One launch for as many as there are in a row. */
-        ND_NCCL_TRY(c, c->nccl.group_start(), "reducing gradients");
-        for (; i < count && adds_by_itself(c->host, split, &pieces[i]); i++)
+    if (!split.any_order)
+        return nd_nccl_parts_reduce(&c->parts, split, pieces, count);
+    ND_TRY(group_start(c));
+    for (int64_t i = 0; i < count; i++)
+        if (adds_by_itself(c->host, &pieces[i]))
             ND_TRY(reduce_in_any_order(c, &pieces[i]));
-        ND_NCCL_TRY(c, c->nccl.group_end(), "reducing gradients");
-    }
-    return ND_OK;
+    ND_TRY(group_end(c));
+    return reduce_others(c, split, pieces, count);
 }

@@ -67,8 +67,10 @@ void nd_comm_destroy(nd_comm *comm)
 
 nd_status nd_comm_broadcast_each(nd_comm *comm, void *const *buffers, const size_t *bytes)
 {
-    if (comm->ops.broadcast_each && !comm->device)
-        return comm->ops.broadcast_each(comm, buffers, bytes);
+    nd_status (*each)(nd_comm *, void *const *, const size_t *) =
+        comm->device ? comm->ops.broadcast_each_device : comm->ops.broadcast_each;
+    if (each)
+        return each(comm, buffers, bytes);
     for (int m = 0; m < nd_comm_group(comm); m++)
         ND_TRY(comm->ops.broadcast_device(comm, buffers[m], bytes[m], m));
     return ND_OK;

@@ -8,10 +8,10 @@
  * in another collective, are ND_EPEER errors; after one every function fails, and only abort may be
  * called.
  *
- * All memory is host memory, except for gradients and weights (reduce_to_owners, broadcast_device),
- * which are in memory of the run's backend, comm->device. With `streamed` these exchanges are
- * ordered like ops of that backend: calls return at once, and an error may surface in a later call
- * or in the backend's next download. */
+ * All memory is host memory, except for gradients and weights (reduce_to_owners, broadcast_device,
+ * broadcast_each_device), which are in memory of the run's backend, comm->device. With `streamed`
+ * these exchanges are ordered like ops of that backend: calls return at once, and an error may
+ * surface in a later call or in the backend's next download. */
 #pragma once
 
 #include "core/backend/backend.h"
@@ -74,9 +74,10 @@ typedef struct nd_comm_ops {
     nd_status (*broadcast_device)(nd_comm *comm, void *data, size_t bytes, int root);
 
     /* Copies buffers[m][0..bytes[m]) from every member m of a group to the whole group, in place;
-     * every rank knows all sizes. Host memory. NULL: one broadcast after another
-     * (nd_comm_broadcast_each). */
+     * every rank knows all sizes. In host memory, and in memory of comm->device. NULL: one
+     * broadcast after another (nd_comm_broadcast_each). */
     nd_status (*broadcast_each)(nd_comm *comm, void *const *buffers, const size_t *bytes);
+    nd_status (*broadcast_each_device)(nd_comm *comm, void *const *buffers, const size_t *bytes);
 
     /* all[r*bytes ...] = `mine` of rank r, on every rank. */
     nd_status (*allgather)(nd_comm *comm, void *all, const void *mine, size_t bytes);

@@ -43,12 +43,29 @@ static nd_status solo_gather(nd_comm *comm, void *all, const void *mine, const s
     return solo_allgather(comm, all, mine, bytes[0]);
 }
 
+typedef struct sum {
+    nd_comm *comm;
+    const nd_comm_piece *piece;
+} sum;
+
+/* All leaves are here, so every act is an addition. */
+static nd_status add_slots(void *context, const nd_tree_act *act)
+{
+    const sum *s = context;
+    return nd_tree_add(s->comm, s->piece->slots[act->slot], s->piece->slots[act->other],
+                       s->piece->count);
+}
+
 static nd_status solo_reduce_to_owners(nd_comm *comm, nd_comm_split split, nd_comm_piece *pieces,
                                        int64_t count)
 {
-    const nd_tree_transfer none = {0}; /* all leaves are here */
-    for (int64_t i = 0; i < count; i++)
-        ND_TRY(nd_tree_reduce(comm, &none, split, &pieces[i]));
+    for (int64_t i = 0; i < count; i++) {
+        sum s = {comm, &pieces[i]};
+        const nd_tree tree = nd_tree_of(comm, split, &pieces[i], 0);
+        int slot;
+        ND_TRY(nd_tree_walk(comm->rank, &tree, add_slots, &s, &slot));
+        pieces[i].result = slot >= 0 ? pieces[i].slots[slot] : NULL;
+    }
     return ND_OK;
 }
 

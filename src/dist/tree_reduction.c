@@ -144,6 +144,14 @@ int nd_tree_top(const nd_tree *tree)
     return level_of(tree->split.leaves);
 }
 
+int nd_tree_turn_bits(const nd_tree *tree, int level)
+{
+    const int leaves = level_of(tree->split.leaves / tree->ranks);
+    return delivers(tree) && is_power_of_two(tree->ranks) && level <= nd_tree_top(tree)
+               ? level - leaves
+               : 0;
+}
+
 /* -- passing finished sums on ----------------------------------------------------------------- */
 
 typedef struct passing {
@@ -210,15 +218,6 @@ nd_status nd_tree_walk(int rank, const nd_tree *tree, nd_tree_visit visit, void 
     return f.status;
 }
 
-/* -- whole slots at a time -------------------------------------------------------------------- */
-
-typedef struct reduction {
-    nd_comm *comm;
-    const nd_tree_transfer *transfer;
-    const nd_comm_piece *piece;
-    nd_comm_piece finished; /* the same in fp32 */
-} reduction;
-
 nd_status nd_tree_add(nd_comm *comm, float *restrict into, const float *restrict from,
                       int64_t count)
 {
@@ -228,39 +227,6 @@ nd_status nd_tree_add(nd_comm *comm, float *restrict into, const float *restrict
                                  nd_cview_of(from, ND_F32, 1, count), 1.0f);
     for (int64_t i = 0; i < count; i++)
         into[i] += from[i];
-    return ND_OK;
-}
-
-static nd_status act_at_once(void *context, const nd_tree_act *act)
-{
-    const reduction *r = context;
-    const nd_tree_transfer *t = r->transfer;
-    const nd_comm_piece *p = r->piece;
-    switch (act->kind) {
-    case ND_TREE_SEND:
-        return t->send(t->context, act->finished ? &r->finished : p, act->slot, act->peer);
-    case ND_TREE_RECEIVE:
-        return t->receive_and_add(t->context, p, act->slot, act->peer);
-    case ND_TREE_TAKE:
-        return t->take(t->context, &r->finished, act->slot, act->peer);
-    case ND_TREE_ADD:
-        break;
-    }
-    if (t->add)
-        return t->add(t->context, p->slots[act->slot], p->slots[act->other], p->count);
-    return nd_tree_add(r->comm, p->slots[act->slot], p->slots[act->other], p->count);
-}
-
-nd_status nd_tree_reduce(nd_comm *comm, const nd_tree_transfer *transfer, nd_comm_split split,
-                         nd_comm_piece *piece)
-{
-    reduction r = {comm, transfer, piece, *piece};
-    const nd_tree tree = nd_tree_of(comm, split, piece, 0);
-    int slot;
-    r.finished.format = ND_GRADIENT_WIRE_FP32;
-    r.finished.residual = NULL;
-    ND_TRY(nd_tree_walk(comm->rank, &tree, act_at_once, &r, &slot));
-    piece->result = slot >= 0 ? piece->slots[slot] : NULL;
     return ND_OK;
 }
 

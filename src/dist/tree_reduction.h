@@ -38,6 +38,10 @@ nd_tree nd_tree_of(const nd_comm *comm, nd_comm_split split, const nd_comm_piece
 /* The level of the last sums; what is on a higher one passes them on in fp32, whatever the format. */
 int nd_tree_top(const nd_tree *tree);
 
+/* How many low bits of the turn say which rank takes a node's sum at this level, so that no rank takes two of
+ * 2^bits parts of consecutive turns; 0: one rank may take every part. */
+int nd_tree_turn_bits(const nd_tree *tree, int level);
+
 /* What one rank does at a node. Acts of a lower level come before those of a higher one. */
 typedef struct nd_tree_act {
     enum {
@@ -58,22 +62,6 @@ typedef nd_status (*nd_tree_visit)(void *context, const nd_tree_act *act);
  * collective. Errors: those of `visit`. */
 nd_status nd_tree_walk(int rank, const nd_tree *tree, nd_tree_visit visit, void *context,
                        int *slot);
-
-/* How an implementation moves a slot of a piece between two ranks. */
-typedef struct nd_tree_transfer {
-    void *context;
-    nd_status (*send)(void *context, const nd_comm_piece *piece, int slot, int to);
-    /* the slot += what rank `from` sends. */
-    nd_status (*receive_and_add)(void *context, const nd_comm_piece *piece, int slot, int from);
-    /* the slot = what rank `from` sends. */
-    nd_status (*take)(void *context, const nd_comm_piece *piece, int slot, int from);
-    /* into += from, both of this rank; NULL: by the host, or by comm->device. */
-    nd_status (*add)(void *context, float *into, const float *from, int64_t count);
-} nd_tree_transfer;
-
-/* Collective. Adds the piece's slots of all ranks, whole slots at a time; sets piece->result on owners. */
-nd_status nd_tree_reduce(nd_comm *comm, const nd_tree_transfer *transfer, nd_comm_split split,
-                         nd_comm_piece *piece);
 
 /* into += from, floats of this rank where the comm's gradients lie. */
 nd_status nd_tree_add(nd_comm *comm, float *into, const float *from, int64_t count);

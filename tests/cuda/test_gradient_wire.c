@@ -1,5 +1,6 @@
 /* Gradients rounded by the device's kernels (emulated): what the host's functions make, byte by
  * byte. */
+#include "gradient_wire.h"
 #include "support/support.h"
 
 #include "core/base/rng.h"
@@ -9,10 +10,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-nd_status nd_emulated_gradient_encode(void *stream, int format, void *wire, const float *values,
-                                      void *residual, int64_t count);
-nd_status nd_emulated_gradient_add(void *stream, int format, float *into, const void *wire,
-                                   int64_t count);
+nd_status nd_emulated_gradient_encode(void *stream, const nd_gradient_part *parts, int count);
+nd_status nd_emulated_gradient_add(void *stream, const nd_gradient_part *parts, int count);
 
 enum { COUNT_MAX = 10007, STEPS = 4, MARGIN = 64 };
 
@@ -42,6 +41,19 @@ static void same_bytes(const char *what, const void *a, const void *b, size_t by
                   (long long)count, nd_gradient_wire_name(format), i, bytes, y[i], x[i]);
 }
 
+static void encode(nd_gradient_wire format, void *wire, float *values, void *residual,
+                   int64_t count)
+{
+    const nd_gradient_part part = {values, wire, residual, count, (int)format};
+    ND_ASSERT_OK(nd_emulated_gradient_encode(NULL, &part, 1));
+}
+
+static void add(nd_gradient_wire format, float *into, void *wire, int64_t count)
+{
+    const nd_gradient_part part = {into, wire, NULL, count, (int)format};
+    ND_ASSERT_OK(nd_emulated_gradient_add(NULL, &part, 1));
+}
+
 static void check(nd_gradient_wire format, int64_t count, bool feedback)
 {
     static float values[COUNT_MAX], sums[2][COUNT_MAX + MARGIN / 4];
@@ -53,13 +65,12 @@ static void check(nd_gradient_wire format, int64_t count, bool feedback)
         memset(wire, 0x5a, sizeof wire);
         draw(values, count, step);
         nd_gradient_wire_encode(format, wire[0], values, feedback ? residual[0] : NULL, count);
-        ND_ASSERT_OK(nd_emulated_gradient_encode(NULL, (int)format, wire[1], values,
-                                                 feedback ? residual[1] : NULL, count));
+        encode(format, wire[1], values, feedback ? residual[1] : NULL, count);
         same_bytes("the wire", wire[0], wire[1], bytes, count, format);
         same_bytes("the residual", residual[0], residual[1],
                    nd_gradient_residual_bytes(format, count), count, format);
         nd_gradient_wire_add(format, sums[0], wire[0], count);
-        ND_ASSERT_OK(nd_emulated_gradient_add(NULL, (int)format, sums[1], wire[1], count));
+        add(format, sums[1], wire[1], count);
         same_bytes("the sum", sums[0], sums[1], (size_t)count * sizeof(float), count, format);
     }
 }
@@ -83,13 +94,11 @@ Test(gradient_wire_kernels, what_is_not_finite_arrives_so)
             draw(values, COUNT, 1);
             memset(residual, 0, sizeof residual);
             memset(sums, 0, sizeof sums);
-            ND_ASSERT_OK(
-                nd_emulated_gradient_encode(NULL, (int)formats[f], wire, values, residual, COUNT));
+            encode(formats[f], wire, values, residual, COUNT);
             memcpy(before, residual, sizeof before);
             values[300] = bad ? INFINITY : NAN;
-            ND_ASSERT_OK(
-                nd_emulated_gradient_encode(NULL, (int)formats[f], wire, values, residual, COUNT));
-            ND_ASSERT_OK(nd_emulated_gradient_add(NULL, (int)formats[f], sums, wire, COUNT));
+            encode(formats[f], wire, values, residual, COUNT);
+            add(formats[f], sums, wire, COUNT);
             cr_assert_not(isfinite(sums[300]));
             for (int i = 0; i < 252; i++)
                 cr_assert(isfinite(sums[i]), "value %d", i);
@@ -100,26 +109,54 @@ Test(gradient_wire_kernels, what_is_not_finite_arrives_so)
         }
 }
 
-/* Parts that begin at multiples of whole blocks are the message, cut. */
-Test(gradient_wire_kernels, parts_are_the_whole_in_pieces)
+/* Parts that begin at multiples of whole blocks, in one launch, are the message, cut. */
+Test(gradient_wire_kernels, parts_of_a_launch_are_the_whole_in_pieces)
 {
-    static float values[COUNT_MAX], wire[2][COUNT_MAX], residual[2][COUNT_MAX];
+    static float values[COUNT_MAX], wire[2][COUNT_MAX], residual[2][COUNT_MAX], sums[2][COUNT_MAX];
     for (int f = 0; f < 2; f++) {
         const nd_gradient_wire format = formats[f];
         const int64_t part = nd_gradient_wire_values(format, 8 * ND_WIRE_BLOCK_BYTES);
+        nd_gradient_part parts[ND_GRADIENT_PARTS];
+        int count = 0;
         draw(values, COUNT_MAX, 2);
         memset(residual, 0, sizeof residual);
-        ND_ASSERT_OK(nd_emulated_gradient_encode(NULL, (int)format, wire[0], values, residual[0],
-                                                 COUNT_MAX));
+        memset(sums, 0, sizeof sums);
+        encode(format, wire[0], values, residual[0], COUNT_MAX);
+        add(format, sums[0], wire[0], COUNT_MAX);
         for (int64_t first = 0; first < COUNT_MAX; first += part) {
             const int64_t n = COUNT_MAX - first < part ? COUNT_MAX - first : part;
-            ND_ASSERT_OK(nd_emulated_gradient_encode(
-                NULL, (int)format, (char *)wire[1] + nd_gradient_wire_bytes(format, first),
-                values + first, (char *)residual[1] + nd_gradient_residual_bytes(format, first),
-                n));
+            char *kept = (char *)residual[1] + nd_gradient_residual_bytes(format, first);
+            char *to = (char *)wire[1] + nd_gradient_wire_bytes(format, first);
+            cr_assert_lt(count, ND_GRADIENT_PARTS);
+            parts[count++] = (nd_gradient_part){values + first, to, kept, n, (int)format};
         }
+        ND_ASSERT_OK(nd_emulated_gradient_encode(NULL, parts, count));
         cr_assert(memcmp(wire[0], wire[1], nd_gradient_wire_bytes(format, COUNT_MAX)) == 0);
         cr_assert(memcmp(residual[0], residual[1], nd_gradient_residual_bytes(format, COUNT_MAX)) ==
                   0);
+        for (int i = 0; i < count; i++)
+            parts[i].values = sums[1] + (parts[i].values - values);
+        ND_ASSERT_OK(nd_emulated_gradient_add(NULL, parts, count));
+        cr_assert(memcmp(sums[0], sums[1], sizeof sums[0]) == 0);
     }
+}
+
+/* Norms in fp32 beside rounded matrices, of different lengths. */
+Test(gradient_wire_kernels, a_launch_adds_parts_of_all_formats)
+{
+    enum { LENGTH = 1009 };
+    static float values[3][LENGTH], wire[3][LENGTH], sums[2][3][LENGTH];
+    const nd_gradient_wire all[] = {ND_GRADIENT_WIRE_FP32, ND_GRADIENT_WIRE_BF16,
+                                    ND_GRADIENT_WIRE_INT8};
+    nd_gradient_part parts[3];
+    memset(sums, 0, sizeof sums);
+    for (int f = 0; f < 3; f++) {
+        const int64_t count = LENGTH - 300 * f;
+        draw(values[f], count, 3);
+        nd_gradient_wire_encode(all[f], wire[f], values[f], NULL, count);
+        nd_gradient_wire_add(all[f], sums[0][f], wire[f], count);
+        parts[f] = (nd_gradient_part){sums[1][f], wire[f], NULL, count, (int)all[f]};
+    }
+    ND_ASSERT_OK(nd_emulated_gradient_add(NULL, parts, 3));
+    cr_assert(memcmp(sums[0], sums[1], sizeof sums[0]) == 0);
 }

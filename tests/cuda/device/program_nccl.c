@@ -1,5 +1,5 @@
 /* NCCL with the ranks it was started with (one GPU each; one rank alone will do): sums along the
- * tree and in any order, at once and begun, exact and rounded, and a broadcast, on device memory.
+ * tree and in any order, at once and begun, exact and rounded, and broadcasts, on device memory.
  * Exits 0 when all is right, 77 without a GPU. */
 #include "cuda_backend.h"
 #include "device_choice.h"
@@ -76,6 +76,34 @@ static int reduce(nd_comm *comm, nd_backend *b, int64_t leaves_a_rank, bool begi
     return reduce_in(comm, b, leaves_a_rank, begin, ND_GRADIENT_WIRE_FP32);
 }
 
+/* What every member of a group has, to all of it. */
+static int gather(nd_comm *comm, nd_backend *b)
+{
+    const int members = nd_comm_group(comm), first = nd_comm_group_first(comm);
+    void *buffers[members];
+    size_t bytes[members];
+    static float host[COUNT];
+    for (int m = 0; m < members; m++) {
+        bytes[m] = sizeof(float) * (size_t)(COUNT - 1000 * m % COUNT);
+        for (int i = 0; i < COUNT; i++)
+            host[i] = first + m == comm->rank ? (float)comm->rank : -1.0f;
+        DO(b->ops.allocate(b, bytes[m], &buffers[m]));
+        DO(b->ops.upload(b, buffers[m], host, bytes[m]));
+    }
+    DO(nd_comm_broadcast_each(comm, buffers, bytes));
+    for (int m = 0; m < members; m++) {
+        DO(b->ops.download(b, host, buffers[m], bytes[m]));
+        for (size_t i = 0; i < bytes[m] / sizeof *host; i++)
+            if (host[i] != (float)(first + m)) {
+                fprintf(stderr, "rank %d: %g came from rank %d\n", comm->rank, (double)host[i],
+                        first + m);
+                return 1;
+            }
+        b->ops.release(b, buffers[m], bytes[m]);
+    }
+    return 0;
+}
+
 int main(void)
 {
     char reason[256];
@@ -117,6 +145,14 @@ int main(void)
     if (value != 999 + comm->size)
         return 1;
     b->ops.release(b, memory, sizeof value);
+    if (gather(comm, b))
+        return 1;
+    comm->group_ranks = comm->size % 2 == 0 ? comm->size / 2 : 1;
+    if (gather(comm, b)) /* within a host */
+        return 1;
+    comm->local_size = 1;
+    if (gather(comm, b)) /* as if across hosts */
+        return 1;
     nd_nccl_detach(comm);
     nd_comm_set_device(comm, NULL);
     nd_backend_destroy(b);

@@ -1,0 +1,27 @@
+/* What reductions and gathers between GPUs are made of: NCCL and kernels in one stream (nccl_comm.cu), or an emulation
+ * of both (tests/cuda/emulated_nccl.h). Calls are enqueued and done in their order; sends and receives only within a
+ * group. Each returns ND_EPEER or the error of a launch. */
+#pragma once
+
+#include "gradient_wire.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#include <stddef.h>
+
+typedef struct nd_nccl_link {
+    nd_status (*group_start)(void *context);
+    nd_status (*group_end)(void *context);
+    nd_status (*send)(void *context, const void *data, size_t bytes, int to);
+    nd_status (*receive)(void *context, void *data, size_t bytes, int from);
+    /* nd_cuda_gradient_encode and nd_cuda_gradient_add. */
+    nd_status (*encode)(void *context, const nd_gradient_part *parts, int count);
+    nd_status (*add)(void *context, const nd_gradient_part *parts, int count);
+    void *context;
+} nd_nccl_link;
+
+#ifdef __cplusplus
+}
+#endif

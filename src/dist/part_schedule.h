@@ -1,0 +1,30 @@
+/* What one rank does in a reduction of several pieces: their parts (dist/part_order.h), each walked through the tree
+ * (dist/tree_reduction.h), level by level. Messages (dist/part_reduction.c) and NCCL (cuda/nccl_parts.c) work it
+ * off. */
+#pragma once
+
+#include "dist/part_order.h"
+#include "dist/tree_reduction.h"
+
+typedef struct nd_part_act {
+    nd_tree_act tree;
+    int64_t piece, number; /* of the part among all, in their order */
+    size_t at,
+        bytes; /* of the message in the piece's format, or in fp32 where it is a finished sum */
+} nd_part_act;
+
+typedef struct nd_part_schedule {
+    nd_part_act *acts; /* [count] level by level of the tree, and within a level part by part */
+    int64_t count;
+    nd_part_order order; /* of all parts from the first on, the same on all ranks */
+    nd_part_act *walked; /* [capacity] in the order of the walk */
+    int64_t capacity;
+    size_t *bytes; /* [pieces_capacity] of each piece on the wire */
+    int64_t pieces_capacity;
+} nd_part_schedule;
+
+/* What comm->rank does with `pieces` in parts of `part_bytes`, in the place of what was there before (all zeros at
+ * first); sets their results. Not collective. Errors: ND_ENOMEM. */
+nd_status nd_part_schedule_make(nd_part_schedule *schedule, const nd_comm *comm, size_t part_bytes,
+                                nd_comm_split split, nd_comm_piece *pieces, int64_t count);
+void nd_part_schedule_destroy(nd_part_schedule *schedule);
