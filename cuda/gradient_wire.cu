@@ -138,7 +138,7 @@ __global__ void add_kernel(part_list list)
 {
     const nd_gradient_part part = list.parts[blockIdx.y];
     ND_GRID_LOOP(i, part.count)
-    part.values[i] += decoded(part, i);
+        part.values[i] += decoded(part, i);
 }
 
 part_list listed(const nd_gradient_part *parts, int count, int64_t *longest)

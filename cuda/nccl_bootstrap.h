@@ -1,6 +1,6 @@
-/* How ranks create the NCCL communicator: rank 0 makes the id and broadcasts it, or its failure, through the
- * host's comm; then all ranks open the communicator together. Over a table of functions, so that the order is
- * tested without a GPU. */
+/* How ranks create the NCCL communicator: rank 0 makes the id and broadcasts it, or its failure,
+ * through the host's comm; then all ranks open the communicator together. Over a table of
+ * functions, so that the order is tested without a GPU. */
 #pragma once
 
 #ifdef __cplusplus
@@ -19,9 +19,10 @@ typedef struct nd_nccl_steps {
     void *context;
 } nd_nccl_steps;
 
-/* Collective. No rank joins unless every rank has the library and a GPU of its own, and rank 0 an id: a
- * rank that joined alone would wait for ever. Errors: those of the steps, on the rank they happened;
- * ND_EPEER on the others, naming the first rank that failed; ND_ECONFIG on all when two have one GPU. */
+/* Collective. No rank joins unless every rank has the library and a GPU of its own, and rank 0 an
+ * id: a rank that joined alone would wait for ever. Errors: those of the steps, on the rank they
+ * happened; ND_EPEER on the others, naming the first rank that failed; ND_ECONFIG on all when two
+ * have one GPU. */
 nd_status nd_nccl_bootstrap(nd_comm *comm, const nd_nccl_steps *steps);
 
 #ifdef __cplusplus

@@ -25,8 +25,8 @@ struct nd_nccl_context {
     nd_comm *host;
 };
 
-/* A non-blocking communicator answers "in progress"; waits until it is done, with errors polled. A call
- * that finds its connections open takes microseconds: only what takes longer is slept for. */
+/* A non-blocking communicator answers "in progress"; waits until it is done, with errors polled. A
+ * call that finds its connections open takes microseconds: only what takes longer is slept for. */
 nd_status nd_nccl_settle(nd_nccl_context *c, ncclResult_t code, const char *what, double seconds);
 
 /* The first call between two ranks opens their connection, for which it waits. */

@@ -1,4 +1,5 @@
-/* What is used of NCCL, which is opened when several GPUs train: a program that finds none runs without. */
+/* What is used of NCCL, which is opened when several GPUs train: a program that finds none runs
+ * without. */
 #pragma once
 
 #include <nccl.h>

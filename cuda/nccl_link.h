@@ -1,6 +1,7 @@
-/* What reductions and gathers between GPUs are made of: NCCL and kernels in one stream (nccl_comm.cu), or an emulation
- * of both (tests/cuda/emulated_nccl.h). Calls are enqueued and done in their order; sends and receives only within a
- * group. Each returns ND_EPEER or the error of a launch. */
+/* What reductions and gathers between GPUs are made of: NCCL and kernels in one stream
+ * (nccl_comm.cu), or an emulation of both (tests/cuda/emulated_nccl.h). Calls are enqueued and done
+ * in their order; sends and receives only within a group. Each returns ND_EPEER or the error of a
+ * launch. */
 #pragma once
 
 #include "gradient_wire.h"

@@ -78,7 +78,8 @@ nd_status reduce_in_any_order(nd_nccl_context *c, nd_comm_piece *p)
     return ND_OK;
 }
 
-/* NCCL adds in its own order, and exact values alone; to one owner, so not where there are groups. */
+/* NCCL adds in its own order, and exact values alone; to one owner, so not where there
+ * are groups. */
 bool adds_by_itself(const nd_comm *comm, const nd_comm_piece *piece)
 {
     return piece->format == ND_GRADIENT_WIRE_FP32 &&

@@ -1,5 +1,5 @@
-/* Sends partial sums of the reduction tree in the format of their piece, and adds them where they arrive:
- * part by part, through host memory for data on a device. */
+/* Sends partial sums of the reduction tree in the format of their piece, and adds them where they
+ * arrive: part by part, through host memory for data on a device. */
 #pragma once
 
 #include "dist/comm.h"
@@ -14,8 +14,8 @@ typedef struct nd_gradient_transfer {
 nd_status nd_gradient_transfer_create(nd_comm *comm, nd_gradient_transfer *transfer);
 void nd_gradient_transfer_destroy(nd_gradient_transfer *transfer);
 
-/* Bytes [at, at + bytes) of the message that a slot of the piece is, cut between blocks: adds what has come, takes
- * it in its place (fp32), or makes what goes. */
+/* Bytes [at, at + bytes) of the message that a slot of the piece is, cut between blocks: _add
+ * adds a received part, _take replaces the values with it (fp32), _make encodes a part to send. */
 nd_status nd_gradient_part_add(const nd_gradient_transfer *t, const nd_comm_piece *piece, int slot,
                                const void *part, size_t at, size_t bytes);
 nd_status nd_gradient_part_take(const nd_gradient_transfer *t, const nd_comm_piece *piece, int slot,

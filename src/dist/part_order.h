@@ -1,5 +1,5 @@
-/* The parts of a reduction of several pieces, in the order in which they are worked off within a level of the tree:
- * part k of every piece, then part k + 1 (dist/part_reduction.c; train/plan/cost_model.c predicts it). */
+/* The parts of a reduction of several pieces, in their order within a level of the tree: part k of
+ * every piece, then part k + 1 (dist/part_reduction.c; train/plan/cost_model.c predicts it). */
 #pragma once
 
 #include <stdbool.h>
@@ -19,12 +19,13 @@ typedef struct nd_part_order {
     bool more;
 } nd_part_order;
 
-/* Bytes of a part where messages may have `part_bytes`: of rounded ones so many that their values fit in fp32. */
+/* Bytes of a part where messages are at most `part_bytes`: for rounded parts small enough that
+ * their values fit in fp32. */
 size_t nd_reduction_part_bytes(size_t part_bytes, bool rounds);
 
-/* Turns count bytes in units of the longest part, so that short parts among long ones do not always fall to the
- * same ranks. */
+/* Turns count bytes in units of the longest part, so that short parts among long ones do not always
+ * fall to the same ranks. */
 nd_part_order nd_part_order_of(const size_t *bytes, int64_t count, size_t size);
 
-/* False: there are no more. */
+/* The next part; false at the end. */
 bool nd_part_next(nd_part_order *order, nd_part *part);

@@ -46,8 +46,8 @@ static void tell_subject(nd_part_reduction *r, const nd_comm_piece *piece)
     r->subject = piece->name;
 }
 
-/* Sends that were started, that are at acts behind this rank, and that have left; receives that were started, and
- * taken; where the next of both is among the acts. */
+/* Sends that were started, that are at acts behind this rank, and that have left; receives that
+ * were started, and taken; where the next of both is among the acts. */
 typedef struct progress {
     int64_t sends, passed, left, next_send;
     int64_t receives, taken, next_receive;
@@ -115,8 +115,8 @@ static nd_status add(nd_part_reduction *r, const nd_part_act *a)
                        nd_gradient_wire_values(piece->format, a->bytes));
 }
 
-/* Sends of a level need nothing that is received in it. So they do not wait for receives before them, whose
- * senders would wait for these in turn, one message at a time. */
+/* Sends of a level need nothing that is received in it. So they do not wait for receives before
+ * them, whose senders would wait for these in turn, one message at a time. */
 static nd_status send_ahead(nd_part_reduction *r, int64_t at, progress *p)
 {
     const int level = r->schedule.acts[at].tree.level;

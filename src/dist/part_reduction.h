@@ -1,13 +1,13 @@
 /* Many pieces through the tree of dist/tree_reduction.h at once, in parts.
  *
- * Parts of different pieces take turns, so that the ranks that take them do too. Every rank works off what it does
- * level by level of the tree, and within a level part by part; up to ND_WIRE_DEPTH receives and as many sends of the
- * level are started ahead of where it stands. So both directions of a link are in use, and a part is added while the
- * next ones arrive.
+ * Parts of different pieces alternate, and so do the ranks that receive them. Every rank proceeds
+ * level by level of the tree, and within a level part by part; up to ND_WIRE_DEPTH receives and as
+ * many sends of the level are started ahead of its position. So both directions of a link are in
+ * use, and a part is added while the next ones arrive.
  *
- * The order (level, part) is the same on all ranks, and a rank waits only for messages up to where it stands: of
- * all messages that are not done the first in this order has been started on both sides. So ranks do not wait in a
- * circle. */
+ * The order (level, part) is the same on all ranks, and a rank waits only for messages up to its
+ * position: of all unfinished messages the first in this order has been started on both sides. So
+ * ranks do not deadlock. */
 #pragma once
 
 #include "dist/gradient_transfer.h"

@@ -1,6 +1,6 @@
-/* What one rank does in a reduction of several pieces: their parts (dist/part_order.h), each walked through the tree
- * (dist/tree_reduction.h), level by level. Messages (dist/part_reduction.c) and NCCL (cuda/nccl_parts.c) work it
- * off. */
+/* What one rank does in a reduction of several pieces: their parts (dist/part_order.h), each walked
+ * through the tree (dist/tree_reduction.h), level by level. Carried out
+ * with messages by dist/part_reduction.c and with NCCL by cuda/nccl_parts.c. */
 #pragma once
 
 #include "dist/part_order.h"
@@ -9,8 +9,8 @@
 typedef struct nd_part_act {
     nd_tree_act tree;
     int64_t piece, number; /* of the part among all, in their order */
-    size_t at,
-        bytes; /* of the message in the piece's format, or in fp32 where it is a finished sum */
+    /* Of the message in the piece's format, or in fp32 where it is a finished sum. */
+    size_t at, bytes;
 } nd_part_act;
 
 typedef struct nd_part_schedule {
@@ -23,8 +23,8 @@ typedef struct nd_part_schedule {
     int64_t pieces_capacity;
 } nd_part_schedule;
 
-/* What comm->rank does with `pieces` in parts of `part_bytes`, in the place of what was there before (all zeros at
- * first); sets their results. Not collective. Errors: ND_ENOMEM. */
+/* What comm->rank does with `pieces` in parts of `part_bytes`, replacing what it
+ * held (all zeros at first); sets their results. Not collective. Errors: ND_ENOMEM. */
 nd_status nd_part_schedule_make(nd_part_schedule *schedule, const nd_comm *comm, size_t part_bytes,
                                 nd_comm_split split, nd_comm_piece *pieces, int64_t count);
 void nd_part_schedule_destroy(nd_part_schedule *schedule);

@@ -1,6 +1,7 @@
 #include "dist/ring.h"
 
-/* A stream of parts: those of one rank after those of the rank at its right, from `owner` to the left. */
+/* A stream of parts: those of one rank after those of the rank at its right, from `owner` to the
+ * left. */
 typedef struct stream {
     int owner, size;
     int64_t part;          /* of the owner's, the next */
@@ -56,7 +57,8 @@ static nd_status send_next(const ring *r, stream *out)
     return nd_wire_start_send(r->wire, number, data, length, r->first + (r->rank + 1) % r->size);
 }
 
-/* Starts sends up to ND_WIRE_DEPTH ahead of the round: its own parts, and what it has taken of others. */
+/* Starts sends up to ND_WIRE_DEPTH ahead of the round: its own parts, and what it has taken of
+ * others. */
 static nd_status send_ahead(const ring *r, stream *out, int64_t round, int64_t taken)
 {
     const int64_t own = nd_wire_parts(r->bytes[r->rank], r->part_bytes);

@@ -1,16 +1,17 @@
-/* What every rank of a group has for all others of it, around a ring. */
+/* Sends what every rank of a group has to all others of it, around a ring. */
 #pragma once
 
 #include "dist/point_to_point.h"
 
-/* nd_comm_ops.broadcast_each. A rank sends its own parts to its right neighbour, then hands on what comes from the
- * left one: with N ranks and B bytes in all it takes about B beta and N alpha, each rank sends about B bytes, and
- * of consecutive ranks on a host one sends to another host and one receives from one.
+/* nd_comm_ops.broadcast_each. A rank sends its own parts to its right neighbour, then hands on what
+ * comes from the left one: with N ranks and B bytes in all it takes about B beta and N alpha, each
+ * rank sends about B bytes, and of consecutive ranks on a host one sends to another host and one
+ * receives from one.
  *
- * In round i a rank takes its i-th part and has started its i-th send: what it hands on came in an earlier round, or
- * in the same one where it has nothing of its own. So whoever is in the earliest round goes on. Sends may be
- * ND_WIRE_DEPTH rounds ahead: else parts would take a whole way round in as many rounds as there are ranks with
- * parts of their own.
+ * In round i a rank takes its i-th part and has started its i-th send: what it hands on came in an
+ * earlier round, or in the same one where it has nothing of its own. So a rank in the earliest
+ * round can always continue. Sends may be ND_WIRE_DEPTH rounds ahead: otherwise a part would need
+ * as many rounds for its way around as there are ranks with parts of their own.
  *
  * `rank` counts within the group of `size` ranks from rank `first` on. */
 nd_status nd_ring_broadcast_each(nd_wire *wire, int rank, int size, int first, void *const *buffers,

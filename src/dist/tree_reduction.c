@@ -66,7 +66,8 @@ static nd_status meet(const walk *w, int64_t a, int64_t b, place left, place rig
     return w->visit(w->context, &act);
 }
 
-/* The leaves a..b-1. A rank walks what it may be concerned with, and keeps the books of the rest. */
+/* The leaves a..b-1. A rank walks what it may be concerned with, and keeps the books of
+ * the rest. */
 static nd_status walk_node(const walk *w, int64_t a, int64_t b, place *sum)
 {
     const int first_rank = (int)(a / w->part), last_rank = (int)((b - 1) / w->part);

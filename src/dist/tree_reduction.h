@@ -1,25 +1,28 @@
 /* Summing one piece over all ranks along the tree of core/base/sum_tree.h.
  *
- * At a node two ranks meet, each with the sum of a child, and one of them takes both. Addition is commutative to
- * the bit, so it does not matter which: it is picked by `turn`, so that over many pieces all ranks take as much as
- * they give. Bit k of the turn picks the side of nodes over 2^(k+1) ranks: over consecutive turns each rank halves
- * what it holds with one partner a level, as in recursive halving. Then the sum is either
+ * At each node two ranks hold the sum of one child each, and one of them, the taker, receives the
+ * other's sum. Addition is commutative to the bit, so either may be the taker: `turn` picks it, so
+ * that over many pieces every rank sends as much as it receives. Bit k of the turn picks the side
+ * of nodes over 2^(k+1) ranks: over consecutive turns each rank exchanges half of what it holds
+ * with one partner a level, as in recursive halving. There are two ways to the owner:
  *
- *   met       by an owner, which takes at every node that it has leaves below: N - 1 messages for N ranks, of which
- *             the owner receives log2 N; or
- *   delivered by who took the last node to the owner in its group: one message more, but the owner receives two or
- *             so. For many ranks, where the owner of a large tensor would receive it many times.
+ * - met: an owner is the taker of every node that it has leaves below. N ranks send N - 1 messages,
+ *   of which the owner receives log2 N.
+ * - delivered: the taker of the last node sends the sum to the owner in its group. One message
+ *   more, but the owner receives about two: for many ranks, where the owner of a large tensor would
+ *   otherwise receive it many times.
  *
- * Where a rank holds several blocks of leaves the turn is not heeded, since another choice could take more messages,
- * and sums are met.
+ * Where a rank holds several blocks of leaves the turn is ignored, since another choice could need
+ * more messages, and sums are met.
  *
- * With several groups the owner that has the sum then passes it on to the owners of the other groups, which become
- * its copies: to the one at the same place in the other half of all groups, then both in halves of halves. By turns
- * the sum begins in every group, so that over many parts this is an all-gather by doubling: C copies send C - 1
- * messages, evenly shared, and of neighbouring groups on a host one takes it from another host.
+ * With several groups the owner of the sum then sends it to the owners in the other groups: to the
+ * one at the same place in the other half of all groups, then both in halves of halves. The first
+ * owner of the sum changes with the turn, so that over many parts this is an all-gather by
+ * doubling: C copies send C - 1 messages, evenly shared, and of neighbouring groups on a host one
+ * receives it from another host.
  *
- * What is rounded is met by the rank `taker`, whatever the groups are: so bits do not depend on them. It is passed on
- * as it was summed, in fp32. */
+ * Rounded sums are met by the rank `taker`, whatever the groups are, so that the bits do not depend
+ * on them. The finished sum is sent on in fp32, as it was summed. */
 #pragma once
 
 #include "dist/comm.h"
@@ -35,11 +38,12 @@ typedef struct nd_tree {
 nd_tree nd_tree_of(const nd_comm *comm, nd_comm_split split, const nd_comm_piece *piece,
                    int64_t turn);
 
-/* The level of the last sums; what is on a higher one passes them on in fp32, whatever the format. */
+/* The level of the last sums; what is on a higher one passes them on in fp32, whatever
+ * the format. */
 int nd_tree_top(const nd_tree *tree);
 
-/* How many low bits of the turn say which rank takes a node's sum at this level, so that no rank takes two of
- * 2^bits parts of consecutive turns; 0: one rank may take every part. */
+/* How many low bits of the turn say which rank takes a node's sum at this level, so that no rank
+ * takes two of 2^bits parts of consecutive turns; 0: one rank may take every part. */
 int nd_tree_turn_bits(const nd_tree *tree, int level);
 
 /* What one rank does at a node. Acts of a lower level come before those of a higher one. */
@@ -58,18 +62,20 @@ typedef struct nd_tree_act {
 
 typedef nd_status (*nd_tree_visit)(void *context, const nd_tree_act *act);
 
-/* Calls `visit` for what `rank` does, in order. *slot: where the sum is, -1 where it is on another rank. Not
- * collective. Errors: those of `visit`. */
+/* Calls `visit` for what `rank` does, in order. *slot: where the sum is, -1 where it is on another
+ * rank. Not collective. Errors: those of `visit`. */
 nd_status nd_tree_walk(int rank, const nd_tree *tree, nd_tree_visit visit, void *context,
                        int *slot);
 
 /* into += from, floats of this rank where the comm's gradients lie. */
 nd_status nd_tree_add(nd_comm *comm, float *into, const float *from, int64_t count);
 
-/* Calls `visit` for every message of a part, those of a lower level of a subtree before those above them. */
+/* Calls `visit` for every message of a part, those of a lower level of a subtree before those above
+ * them. */
 typedef void (*nd_tree_message)(void *context, int level, int from, int to);
 void nd_tree_messages(const nd_tree *tree, nd_tree_message visit, void *context);
 
-/* How many sums are sent in the piece's format, and, on average over turns, finished ones in fp32. */
+/* How many sums are sent in the piece's format, and, on average over turns, finished ones
+ * in fp32. */
 double nd_tree_sums(const nd_tree *tree);
 double nd_tree_copies(const nd_tree *tree);

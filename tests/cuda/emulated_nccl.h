@@ -1,10 +1,12 @@
-/* NCCL's groups, sends and receives between ranks that are fibers of one process (dist/fibers.h), and the kernels
- * between them done by the host. A group ends when all its messages are exchanged. It is an error of every rank, and
- * none hangs, where
- *   - the sends of a rank to another in their groups at hand are not its receives, in number, order and bytes;
+/* NCCL's groups, sends and receives between ranks that are fibers of one process (dist/fibers.h),
+ * and the kernels between them done by the host. A group ends when all its messages are exchanged.
+ * It is an error of every rank, and none hangs, where
+ *   - the sends of a rank to another in their groups at hand are not its receives, in number, order
+ *     and bytes;
  *   - no rank can go on, as when a message has no partner in any group;
  *   - what is received in a group overlaps other memory of the group;
- *   - a message is outside a group, or a kernel inside one, or a group has more than 2048 messages. */
+ *   - a message is outside a group, or a kernel inside one, or a group has more than 2048 messages.
+ */
 #pragma once
 
 #include "nccl_link.h"
@@ -21,7 +23,8 @@ typedef struct nd_emulated_counts {
 /* What a rank does; its error is that of the run. */
 typedef nd_status (*nd_emulated_rank)(nd_emulated_nccl *nccl, int rank, void *context);
 
-/* Runs `main` once on every rank. `counts` [ranks] may be NULL. Errors: of the rank that failed first; ND_ENOMEM. */
+/* Runs `main` once on every rank. `counts` [ranks] may be NULL. Errors: of the rank that failed
+ * first; ND_ENOMEM. */
 nd_status nd_emulated_nccl_run(int ranks, nd_emulated_rank main, void *context,
                                nd_emulated_counts *counts);
 

@@ -1,5 +1,5 @@
-/* Reductions and gathers between GPUs as nccl_parts.c and nccl_weights.c enqueue them, over an emulated NCCL; the same
- * sums over messages are what they are compared with. */
+/* Reductions and gathers between GPUs as nccl_parts.c and nccl_weights.c enqueue them, over an
+ * emulated NCCL; the same sums over messages are what they are compared with. */
 #include "emulated_nccl.h"
 #include "nccl_parts.h"
 #include "nccl_weights.h"
@@ -284,7 +284,8 @@ static nd_status reduce_long(nd_emulated_nccl *nccl, int rank, void *context)
     return ND_OK;
 }
 
-/* Where turns share the sums, 8 parts a rank are 16 parts of all in a window of the first level, 32 in the second. */
+/* Where turns share the sums, 8 parts a rank are 16 parts of all in a window of the first level, 32
+ * in the second. */
 Test(nccl_parts, windows_are_longer_where_more_ranks_share_them)
 {
     nd_emulated_counts done[16];

@@ -3,8 +3,8 @@
 #include "core/base/sum_tree.h"
 #include "dist/comm.h"
 #include "dist/gradient_wire.h"
-#include "dist/tree_reduction.h"
 #include "dist/point_to_point.h"
+#include "dist/tree_reduction.h"
 #include "dist/wire_sizes.h"
 
 #include <math.h>
