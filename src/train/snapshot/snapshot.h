@@ -21,21 +21,23 @@
 
 typedef struct nd_snapshots nd_snapshots;
 
-/* Finds out which ranks share a host and who keeps whose copies: run->saving.snapshots. Errors: ND_ENOMEM,
- * ND_EPEER. */
+/* Finds out which ranks share a host, who keeps whose copies, and what of this host is not to be used:
+ * run->saving.snapshots. Errors: ND_ENOMEM, ND_EPEER. */
 nd_status nd_snapshots_create(nd_run *run);
 
 /* Once the run has its id and its memory: logs what is planned and whose else snapshots lie there. */
 nd_status nd_snapshots_start(nd_run *run);
 
 /* Removes those after step `after` (-1: all) of this run, once the run's directory is its own: they are of a
- * branch that was given up. What is being written is abandoned. */
+ * branch that was given up. What is being written is abandoned. Hosts without ranks keep theirs, and
+ * RUN/snapshot_hosts says that they are not to be used. */
 nd_status nd_snapshots_drop(nd_run *run, int64_t after);
 
 /* Rank 0: notes in RUN/snapshot_hosts which hosts may hold snapshots of this run: those that ranks run on, and
- * those that it was on before and has lost. `ended`: ranks have removed theirs; the lost ones stay in the file, which
- * launch/run.sh goes by, and are named in the log. What fails is a warning. Not collective. */
-void nd_snapshots_list(nd_run *run, bool ended);
+ * those that it was on before and has lost, of which those after step `after` are not to be used. `ended`: ranks
+ * have removed theirs; the lost ones stay in the file, which launch/run.sh goes by, and are named in the log. What
+ * fails is a warning. Not collective. */
+void nd_snapshots_list(nd_run *run, int64_t after, bool ended);
 
 /* Waits for this rank's thread; leaves what lies in memory. NULL is fine. Not collective. */
 void nd_snapshots_destroy(nd_run *run);

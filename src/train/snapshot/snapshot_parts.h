@@ -4,7 +4,7 @@
 #include "train/checkpoint/checkpoint_parts.h"
 #include "train/snapshot/snapshot.h"
 
-enum { ND_HOST_NAME_MAX = 64 };
+enum { ND_HOST_NAME_MAX = 65 }; /* Linux allows 64 bytes */
 
 /* What a rank found of a file of a snapshot. */
 typedef enum nd_snapshot_part { ND_PART_NONE, ND_PART_OWN, ND_PART_COPY } nd_snapshot_part;
@@ -35,7 +35,10 @@ struct nd_snapshots {
     nd_hosts hosts;
     int leader; /* the lowest rank of this rank's host, which makes and removes directories there */
     int to, from; /* who keeps this rank's copy, and whose this rank keeps; -1: nobody's */
-    bool off;     /* they do not fit */
+    bool off;     /* they do not fit, or */
+    bool copied;  /* those here are of another directory that holds this run */
+    int64_t
+        limit; /* those on this host after this step are of a branch that was given up while it was away */
     nd_snapshot_stage stage;
     int64_t step;  /* of the one under way */
     int64_t whole; /* of the newest whole one; -1: none */
@@ -59,10 +62,18 @@ nd_status nd_snapshot_step_path(const nd_run *run, int64_t step, char path[ND_CH
 nd_status nd_snapshot_part_path(const nd_run *run, int64_t step, nd_snapshot_part part, int rank,
                                 char path[ND_CHECKPOINT_PATH_MAX]);
 
+/* Whether what is written there stays in memory: a tmpfs or a ramfs, or no file system that can be asked. */
+bool nd_snapshot_in_memory(const char *path);
+
 /* The rank of "rank_0002.h5", -1 of other names. */
 int nd_snapshot_rank_of(const char *file);
 
 bool nd_snapshot_leads(const nd_run *run);
+
+/* Sets s->copied where a host has snapshots of a directory that holds this run too, as one of the two is a copy of the
+ * other and each goes on by itself: they are not this one's to use or to remove. The log names it. Collective. Errors:
+ * ND_ENOMEM, ND_EPEER. */
+nd_status nd_snapshot_find_copy(nd_run *run);
 
 /* Leaders: removes all snapshots of this run on this host, but step `keep` (-1: none kept) and those up to
  * step `up_to` (-1: none of them either); then directories that are empty. Not collective. */
@@ -74,6 +85,10 @@ void nd_snapshot_remove_others(nd_run *run);
 
 /* Names other runs whose snapshots lie on this host: "ID (12.3 MiB), ..."; "" when there are none. */
 void nd_snapshot_others(const nd_run *run, char *text, size_t size);
+
+/* Sets s->limit by RUN/snapshot_hosts, which rank 0 reads where the run there is the one that goes on. Collective. Errors:
+ * ND_ENOMEM, ND_EPEER; a file that cannot be read is a warning. */
+nd_status nd_snapshot_find_limit(nd_run *run);
 
 /* Leaders: writes config.ini and manifest.json of a snapshot, the manifest last and at once. */
 nd_status nd_snapshot_write_texts(const nd_run *run, int64_t step, const char *config,
