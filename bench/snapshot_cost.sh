@@ -2,9 +2,10 @@
 # What a snapshot costs, in processor time (user and system, of all threads), which other programs
 # on the machine disturb far less than the clock: trains alternately without and with a snapshot
 # every INTERVAL steps, and prints the mean difference of the pairs, its standard error, and what
-# that is of a step. One rank alone, because ranks that wait for each other spin.
+# that is of a step. One rank alone, because ranks that wait for each other spin; or RANKS that are
+# workers apart and so hardly wait, each with a copy on the next: all ranks together.
 #
-#   bench/snapshot_cost.sh DIR [STEPS [INTERVAL [PAIRS]]]     20 steps, a snapshot in every one, 8 pairs
+#   bench/snapshot_cost.sh DIR [STEPS [INTERVAL [PAIRS [RANKS]]]]     20 steps, a snapshot in every one, 8 pairs, 1 rank
 set -euo pipefail
 case ${1:-} in
 --help | -h | '')
@@ -13,16 +14,22 @@ case ${1:-} in
     ;;
 esac
 root=$(cd "$(dirname "$0")/.." && pwd)
-dir=$1 steps=${2:-20} interval=${3:-1} pairs=${4:-8}
+dir=$1 steps=${2:-20} interval=${3:-1} pairs=${4:-8} ranks=${5:-1} launch=() set=()
 export OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive
+[ "$(id -u)" -ne 0 ] || export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
+if [ "$ranks" -gt 1 ]; then
+    launch=(mpirun --bind-to none -np "$ranks")
+    set=(--set "dist.workers=$ranks" --set dist.sync_every=100000 --set logging.snapshot_buddy=always)
+fi
 mkdir -p "$dir"
 
 train() { # INTERVAL STEPS
     rm -rf "$dir/run"
-    "$root/build/release/nanochat_dist" --config "$root/configs/e3/small/baseline.ini" --dataset synthetic \
+    "${launch[@]}" "$root/build/release/nanochat_dist" --config "$root/configs/e3/small/baseline.ini" --dataset synthetic \
         --n-samples 100000 --run-dir "$dir/run" --total-steps "$2" --checkpoint-interval 0 \
         --set logging.eval_interval=0 --set logging.checkpoint_at_end=false --set logging.snapshot_interval="$1" \
-        --set logging.snapshot_dir="/dev/shm/nd_snapshot_cost.$$" --set logging.tensorboard=false >"$dir/log" 2>&1
+        --set logging.snapshot_dir="/dev/shm/nd_snapshot_cost.$$" --set logging.tensorboard=false "${set[@]}" \
+        >"$dir/log" 2>&1
 }
 cpu() { # INTERVAL STEPS: seconds
     TIMEFORMAT='%U %S'

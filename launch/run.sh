@@ -17,7 +17,7 @@
 # Ended by success, a signal (after saving) or an error that would come again (a wrong
 # configuration, damaged data or checkpoints, numbers beyond recovery): the program's exit code is
 # passed on. Started again after exit code 5, a rank that died of a signal, a launcher that lost a
-# host (205), and one that then cannot start all ranks (1). The first restart comes at once; one
+# host (205), and one that then cannot start all ranks (1, 255). The first restart comes at once; one
 # without progress since the last waits, at first 1 s, then twice as long each time, up to 60 s.
 #
 # After 0 and 6 what hosts that the run has lost still hold of it in memory is removed from those
@@ -68,6 +68,7 @@ cores=$(env -u OMP_NUM_THREADS -u OMP_THREAD_LIMIT nproc)
 if [ -n "$hostfile" ]; then
     [ -r "$hostfile" ] || usage "cannot read $hostfile"
     hosts=$(sed -e 's/#.*//' -e 's/[[:space:]]*slots *= */:/' "$hostfile" | awk 'NF { print $1 }' | paste -sd,)
+    [ -n "$hosts" ] || usage "$hostfile names no host"
 fi
 IFS=, read -ra used <<<"$hosts"
 IFS=, read -ra spares <<<"$spare"
@@ -76,24 +77,31 @@ for entry in "${used[@]}" "${spares[@]}"; do
 done
 all=("${used[@]}" "${spares[@]}") wanted=${#used[@]}
 
-# What of the arguments is asked for here: the run's directory, and what decides the number of
-# ranks.
-run_dir='' config='' resume=auto of_plan=() passed=()
+# What of the arguments is asked for here: the run's directory, and what decides the number of ranks.
+run_dir='' set_dir='' config='' resume=auto of_plan=() passed=()
 while [ $# -gt 0 ]; do
     case $1 in
     --resume) resume=${2:-}; shift $(($# > 1 ? 2 : 1)); continue ;;
     --resume=*) resume=${1#*=}; shift; continue ;;
     --config) config=${2:-}; of_plan+=("$1" "${2:-}") ;;
     --config=*) config=${1#*=}; of_plan+=("$1") ;;
-    --set) of_plan+=("$1" "${2:-}"); [[ ${2:-} != logging.run_dir=* ]] || run_dir=${2#*=} ;;
-    --set=*) of_plan+=("$1"); [[ $1 != --set=logging.run_dir=* ]] || run_dir=${1#--set=*=} ;;
+    --set) of_plan+=("$1" "${2:-}"); [[ ${2:-} != logging.run_dir=* ]] || set_dir=${2#*=} ;;
+    --set=*) of_plan+=("$1"); [[ $1 != --set=logging.run_dir=* ]] || set_dir=${1#--set=*=} ;;
     --run-dir) run_dir=${2:-} ;;
     --run-dir=*) run_dir=${1#*=} ;;
     esac
     passed+=("$1")
     shift
 done
-[ -n "$run_dir" ] || run_dir=$(sed -n 's/^ *run_dir *= *//p' "$config" 2>/dev/null || true)
+run_dir=${run_dir:-$set_dir}
+if [ -z "$run_dir" ]; then # what the configuration says, which may be named as the program allows
+    at=$(dirname "$(readlink -f "$(command -v "$program")")")
+    for file in "$config"{,.ini} "$at"/{../share/nanochat_dist,../..}/configs/{,e3/,models/}"$config"{,.ini}; do
+        [ -f "$file" ] || continue
+        run_dir=$(sed -n 's/^[[:space:]]*run_dir[[:space:]]*=[[:space:]]*"\{0,1\}\([^";#]*[^";#[:space:]]\).*/\1/p' "$file")
+        break
+    done
+fi
 run_dir=${run_dir:-runs/default}
 
 ranks_of() { [ "${1%:*}" = "$1" ] && echo 1 || echo "${1##*:}"; }
@@ -112,8 +120,9 @@ find_alive() {
 # Removes what hosts that the run has lost still hold of it in memory. The program lists them, "HOST
 # DIRECTORY" a line, and takes those off on which it ended itself.
 clean_lost_hosts() {
-    local list=$run_dir/snapshot_hosts host directory remove left=''
+    local list=$run_dir/snapshot_hosts all host directory remove left=''
     [ -s "$list" ] && [ ! -e "$run_dir/run.lock" ] || return 0
+    all=$(<"$list")
     while read -r host directory; do
         [[ $directory =~ /[0-9a-f]{16}/[^/]+$ ]] || continue
         remove=$(printf 'rm -rf %q; rmdir %q %q 2>/dev/null; true' "$directory" "${directory%/*}" \
@@ -123,9 +132,9 @@ clean_lost_hosts() {
             say "removed the snapshots of host $host, which the run had lost"
         else
             say "host $host does not answer and may hold snapshots; once it does: $agent $host '$remove'"
-            left+="$host $directory"$'\n'
+            left+=$(awk -v host="$host" '$1 == host' <<<"$all")$'\n'
         fi
-    done <"$list"
+    done <<<"$all"
     if [ -n "$left" ]; then printf %s "$left" >"$list"; else rm -f "$list"; fi
 }
 
@@ -143,7 +152,7 @@ choose_hosts() {
         [[ $alive = *$'\n'"$entry"$'\n'* ]] || { say "host ${entry%:*} does not answer"; lost=0; }
     done
     if [ ${#chosen[@]} -eq 0 ]; then
-        say 'no host answers; trying all of them again'
+        say 'no host answers'
         return 1
     fi
     used=("${chosen[@]}")
@@ -242,6 +251,8 @@ is_accident() {
     5) return 0 ;;
     # Of a launcher that lost a host, or after such an accident could not start all ranks.
     1) [ -n "$lost" ] || { [ -n "$cause" ] && [ "${step:-0}" -le "${reached:-0}" ]; } ;;
+    # Of mpirun that cannot start anything on its hosts: at first their names are wrong.
+    255) [ -n "$lost$cause" ] || [ "${step:-0}" -gt "${reached:-0}" ] ;;
     *) [ "$code" -ge 128 ] ;;
     esac
 }
@@ -261,7 +272,7 @@ while :; do
     ! choose_hosts || lost=yes
     step=$(last_step)
     is_accident || exit "$code"
-    [ "$code" -eq 1 ] || cause=$code
+    case $code in 1 | 255) ;; *) cause=$code ;; esac
     if [ "${step:-0}" -gt "${reached:-0}" ]; then
         fruitless=0 delay=0
     fi

@@ -8,8 +8,7 @@ void nd_progress_begin(nd_progress_state *progress, const nd_run *run, int64_t l
                                     .first_step = run->position.step,
                                     .val_bpb = -1.0,
                                     .val_loss = -1.0,
-                                    .last_step = last_step,
-                                    .slow = {.rank = -1}};
+                                    .last_step = last_step};
 }
 
 void nd_progress_advance(nd_progress_state *progress, const nd_run *run, const nd_step_result *step)

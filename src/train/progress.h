@@ -11,7 +11,6 @@ typedef struct nd_progress_state {
     double tokens_per_second; /* smoothed over recent steps */
     double val_bpb, val_loss; /* of the last evaluation; negative before the first */
     int64_t last_step;
-    nd_slow_rank slow;
 } nd_progress_state;
 
 /* Starts the clock at the run's current step; `last_step` is the run's target. */

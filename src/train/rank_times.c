@@ -28,29 +28,53 @@ static nd_phase_range range_of(double *values, int ranks)
     return (nd_phase_range){values[0], values[(ranks - 1) / 2], values[ranks - 1], slowest};
 }
 
+/* What a rank does without the others. */
+static const bool own[ND_PHASE_COUNT] = {
+    [ND_PHASE_DATA] = true, [ND_PHASE_FORWARD_BACKWARD] = true, [ND_PHASE_UPDATE] = true};
+
+static const nd_rank_times *times_of(const nd_rank_times *times, int64_t stride, int rank)
+{
+    return (const nd_rank_times *)((const char *)times + (int64_t)rank * stride);
+}
+
+static double own_ms(const nd_rank_times *t)
+{
+    double ms = 0.0;
+    for (int p = 0; p < ND_PHASE_COUNT; p++)
+        ms += own[p] ? (double)t->ms[p] : 0.0;
+    return ms;
+}
+
 nd_times_summary nd_times_summarize(const nd_rank_times *times, int64_t stride, int ranks,
                                     double *sorted)
 {
-    static const bool own[ND_PHASE_COUNT] = {
-        [ND_PHASE_DATA] = true, [ND_PHASE_FORWARD_BACKWARD] = true, [ND_PHASE_UPDATE] = true};
     nd_times_summary summary = {.own = {0}};
     for (int p = 0; p <= ND_PHASE_COUNT; p++) {
         for (int r = 0; r < ranks; r++) {
-            const nd_rank_times *t =
-                (const nd_rank_times *)((const char *)times + (int64_t)r * stride);
-            sorted[r] = p < ND_PHASE_COUNT ? (double)t->ms[p] : 0.0;
-            for (int q = 0; p == ND_PHASE_COUNT && q < ND_PHASE_COUNT; q++)
-                sorted[r] += own[q] ? (double)t->ms[q] : 0.0;
+            const nd_rank_times *t = times_of(times, stride, r);
+            sorted[r] = p < ND_PHASE_COUNT ? (double)t->ms[p] : own_ms(t);
         }
         *(p < ND_PHASE_COUNT ? &summary.phases[p] : &summary.own) = range_of(sorted, ranks);
     }
     return summary;
 }
 
-bool nd_slow_rank_found(nd_slow_rank *slow, const nd_times_summary *summary)
+void nd_slow_ranks_add(nd_slow_rank *slow, const nd_rank_times *times, int64_t stride, int ranks,
+                       const nd_times_summary *summary)
 {
-    const bool is_slow = summary->own.max > slow_factor * summary->own.median;
-    if (!is_slow || summary->own.rank != slow->rank)
-        *slow = (nd_slow_rank){is_slow ? summary->own.rank : -1, 0};
-    return is_slow && ++slow->steps == ND_SLOW_STEPS;
+    for (int r = 0; r < ranks; r++) {
+        const nd_rank_times *t = times_of(times, stride, r);
+        nd_slow_rank *s = &slow[r];
+        double most = -1.0;
+        s->own_ms = own_ms(t);
+        s->steps = s->own_ms > slow_factor * summary->own.median ? s->steps + 1 : 0;
+        for (int p = 0; p < ND_PHASE_COUNT; p++) {
+            const double above = (double)t->ms[p] - summary->phases[p].median;
+            if (!own[p] || above <= most)
+                continue;
+            most = above;
+            s->worst = (nd_phase)p;
+            s->worst_ms = (double)t->ms[p];
+        }
+    }
 }

@@ -32,10 +32,11 @@ typedef struct nd_times_summary {
     nd_phase_range own; /* data, passes and update: work that does not involve other ranks */
 } nd_times_summary;
 
-/* A rank that was slower in each of the last `steps` steps; -1: none. */
+/* How one rank compares with the median rank in what it does without the others. */
 typedef struct nd_slow_rank {
-    int rank;
-    int64_t steps;
+    int64_t steps;  /* in a row in which it took 20 % longer; 0: the last was not one of them */
+    nd_phase worst; /* of the last step: the phase that was furthest above the median, */
+    double worst_ms, own_ms; /* what that took, and all of its own */
 } nd_slow_rank;
 
 enum { ND_SLOW_STEPS = 10 };
@@ -48,6 +49,8 @@ const char *nd_phase_name(nd_phase phase);
 nd_times_summary nd_times_summarize(const nd_rank_times *times, int64_t stride, int ranks,
                                     double *sorted);
 
-/* Adds a step. Returns true, once per sequence, when its slowest rank took 20 % longer than the
- * median for its own work, as in each of the ND_SLOW_STEPS - 1 steps before. */
-bool nd_slow_rank_found(nd_slow_rank *slow, const nd_times_summary *summary);
+/* Adds a step to the counts of all ranks, slow[ranks]; `times` and `stride` as above, `summary` of
+ * them. A rank is reported when its `steps` reach ND_SLOW_STEPS, once per sequence. On a slow host
+ * several are slow together. Not collective. */
+void nd_slow_ranks_add(nd_slow_rank *slow, const nd_rank_times *times, int64_t stride, int ranks,
+                       const nd_times_summary *summary);

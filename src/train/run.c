@@ -301,6 +301,8 @@ static nd_status initialize_worker(nd_run *run)
 
 static nd_status create(nd_run *run)
 {
+    run->slow = calloc((size_t)run->comm->size, sizeof *run->slow);
+    ND_FAIL_IF(!run->slow, ND_ENOMEM, "no memory for the times of %d ranks", run->comm->size);
     ND_TRY(open_data(run));
     run->model->config.pieces = nd_dataset_vocab_size(run->data.train);
     for (int i = 0; i < nd_run_workers(run); i++)
@@ -398,6 +400,7 @@ void nd_run_destroy(nd_run *run)
 {
     nd_rounds_destroy(run->rounds);
     free(run->saving.copy);
+    free(run->slow);
     free(run->data.tokenizer);
     nd_identity_destroy(&run->identity);
     nd_loader_close(run->data.loader);

@@ -14,6 +14,7 @@
 #include "train/identity.h"
 #include "train/memory.h"
 #include "train/position.h"
+#include "train/rank_times.h"
 #include "train/reference_model.h"
 #include "train/replay.h"
 
@@ -92,6 +93,7 @@ typedef struct nd_run {
     nd_run_start start;
     nd_restored restored;
     nd_saving saving;
+    nd_slow_rank *slow; /* [comm size] how ranks' steps compare; changed by train/step.c */
 } nd_run;
 
 /* Builds everything except the loader from a checked configuration: opens the data, reserves all

@@ -192,6 +192,7 @@ static nd_status share_report(nd_run *run, const step_report *mine, nd_step_resu
     }
     result->times =
         nd_times_summarize(&all->times, sizeof *all, run->comm->size, (double *)(all + ranks));
+    nd_slow_ranks_add(run->slow, &all->times, sizeof *all, run->comm->size, &result->times);
     result->data_wait_ms = result->times.phases[ND_PHASE_DATA].max;
     result->comm_wait_ms = result->times.phases[ND_PHASE_WAIT].max;
     free(all);

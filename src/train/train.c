@@ -265,7 +265,6 @@ static nd_status claim_directory(nd_run *run, nd_metrics *metrics)
     if (run->comm->rank == 0)
         nd_metrics_open(run, metrics);
     run->start.has_directory = true;
-    nd_snapshots_list(run, false);
     return nd_snapshots_drop(run, run->restored.any ? run->restored.step : -1);
 }
 
@@ -314,22 +313,18 @@ static nd_status save_if_due(nd_run *run, const nd_step_result *step, int64_t la
                                      : nd_save_last(run);
 }
 
-/* Reports a rank that slows down the others. All ranks detect it; one logs it. */
-static void report_slow_rank(nd_run *run, const nd_step_result *step, nd_slow_rank *slow)
+/* Reports ranks that slow down the others. All ranks detect them; one logs them. */
+static void report_slow_ranks(nd_run *run, const nd_step_result *step)
 {
-    const nd_phase_range *own = &step->times.own;
-    if (!nd_slow_rank_found(slow, &step->times))
-        return;
-    nd_phase worst = ND_PHASE_FORWARD_BACKWARD;
-    const nd_phase_range *phases = step->times.phases;
-    if (phases[ND_PHASE_DATA].max - phases[ND_PHASE_DATA].median >
-        phases[worst].max - phases[worst].median)
-        worst = ND_PHASE_DATA;
-    nd_log_line(
-        &run->log,
-        "slow    rank %d took at least 20 %% longer than the median rank in each of the last "
-        "%d steps, mostly in %s: %.0f ms of %.0f against %.0f",
-        own->rank, ND_SLOW_STEPS, nd_phase_name(worst), phases[worst].max, own->max, own->median);
+    for (int r = 0; r < run->comm->size; r++) {
+        const nd_slow_rank *slow = &run->slow[r];
+        if (slow->steps == ND_SLOW_STEPS)
+            nd_log_line(&run->log,
+                        "slow    rank %d took at least 20 %% longer than the median rank in each "
+                        "of the last %d steps, mostly in %s: %.0f ms of %.0f against %.0f",
+                        r, ND_SLOW_STEPS, nd_phase_name(slow->worst), slow->worst_ms, slow->own_ms,
+                        step->times.own.median);
+    }
 }
 
 static nd_status step_loop(nd_run *run, nd_metrics *metrics)
@@ -345,7 +340,7 @@ static nd_status step_loop(nd_run *run, nd_metrics *metrics)
         if (!run->start.has_directory)
             ND_TRY(claim_directory(run, metrics));
         nd_progress_advance(&progress, run, &step);
-        report_slow_rank(run, &step, &progress.slow);
+        report_slow_ranks(run, &step);
         if (step.save_ready)
             ND_TRY(nd_save_attempt_advance(run));
         if (step.snapshot_ready)
@@ -446,7 +441,7 @@ static nd_status end_snapshots(nd_run *run, nd_status status)
     if (status == ND_OK || status == ND_ESTOPPED || (status == ND_ENUMERIC && error.shared)) {
         const nd_status dropped = nd_snapshots_drop(run, -1);
         if (dropped == ND_OK)
-            nd_snapshots_list(run, true);
+            nd_snapshots_list(run, -1, true);
         nd_error_set(&error);
         return status == ND_OK ? dropped : status;
     }

@@ -1,5 +1,5 @@
-# What can befall a job in a cluster, one after another: preempted, told that its time is nearly up,
-# a node lost; then the same under mpirun, and cancelled. Sourced by two_nodes.sh:
+# What can befall a job in a cluster, one after another: a rank killed, preempted, told that its
+# time is nearly up, a node lost; then the same under mpirun, and cancelled. Sourced by two_nodes.sh:
 #
 #   two_nodes.sh DIR faults.sh CHECKOUT PROGRAM CONFIG RUN
 #
@@ -49,8 +49,18 @@ start_again() {
     wait_for 'the job runs again' 30 is RUNNING
 }
 
-submit job.log "$checkout/launch/slurm/cpu.sbatch" "${arguments[@]}"
+started() { grep -q "run.sh: start $1:" "$dir/job.log"; }
+
+submit job.log "$checkout/launch/slurm/cpu.sbatch" "${arguments[@]}" --set logging.checkpoint_interval=40 \
+    --set logging.snapshot_interval=1 --set "logging.snapshot_dir=$dir/memory" --set dist.timeout_seconds=10
 some_steps "$run"
+say 'a rank killed'
+kill -KILL "$(pgrep -n -f "^$ND_PROGRAM .*--run-dir $run ")"
+wait_for 'the job starts its ranks again' 60 started 2
+some_steps "$run"
+say 'the job has gone on'
+scontrol show job "$job" | grep -q ' Restarts=0 ' || die 'Slurm has restarted the job'
+grep -q ' resumed .*a snapshot in memory' "$dir/job.log" || die 'not resumed from memory'
 say 'preempted by a job of the partition high'
 sbatch --parsable --partition=high --nodes=2 --output=/dev/null --wrap 'sleep 1' >/dev/null
 start_again
@@ -61,6 +71,7 @@ start_again
 some_steps "$run"
 say 'node n2 lost'
 node_kill 2
+rm -rf "$dir"/memory/*/n2
 wait_for 'Slurm finds the node dead' 60 is PENDING
 say 'Slurm has found it out'
 node_start 2
@@ -68,8 +79,9 @@ start_again
 wait_for 'the job ends' 120 is COMPLETED
 say 'done'
 grep -q 'back into the queue: saved' "$dir/job.log" || die 'the job did not put itself back'
-[ "$(grep -c ' resumed ' "$dir/job.log")" -ge 3 ] || die 'not resumed three times'
+[ "$(grep -c ' resumed ' "$dir/job.log")" -ge 4 ] || die 'not resumed four times'
 [ "$(grep -c ' stopped on a signal' "$dir/job.log")" -ge 2 ] || die 'not saved on both signals'
+[ ! -e "$dir/memory" ] || die 'snapshots are left'
 
 say 'with mpirun'
 export ND_LAUNCHER=mpirun

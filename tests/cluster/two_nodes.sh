@@ -32,7 +32,7 @@ if [ "${1:-}" != --inside ]; then
     check
     [ "${1:-}" != --check ] || exit 0
     # A cluster that hangs ends here, with all its processes.
-    exec timeout 300 "${own_namespaces[@]}" "$0" --inside "$@"
+    exec timeout 400 "${own_namespaces[@]}" "$0" --inside "$@"
 fi
 dir=$2
 mkdir -p "$dir/controller"

@@ -197,6 +197,54 @@ Test(snapshots, of_a_branch_that_is_given_up_are_removed)
         "grep -q 'at step 4' log || exit 4; same run");
 }
 
+Test(snapshots, of_a_directory_that_was_copied_stay_those_of_the_original)
+{
+    run("train 2 kill@snapshot_written:step=9:rank=0 --run-dir run --checkpoint-interval 5 --set "
+        "logging.checkpoint_async=false; cp -r run run2;"
+        "train 2 '' --run-dir run2 --resume auto || exit 1; test -e $M/*/*/step_00000006 || exit 2;"
+        "grep -q 'resumed .*checkpoints/step_00000005 at step 5' log || exit 3;"
+        "test $(grep -c 'none is resumed: those of run .* are of run, which' log) = 1 || exit 4;"
+        "train 2 '' --run-dir run --resume auto || exit 5; grep -q 'in memory, at step 6' log || "
+        "exit "
+        "6;"
+        "same run && test $(state run2) = $(state run)");
+}
+
+/* Host1 has a whole snapshot of step 6 when the run goes back to step 4 on host0 alone. */
+Test(snapshots, of_a_branch_that_was_given_up_while_their_host_was_away_are_not_used)
+{
+    run("unshare --uts true || exit 77;"
+        "hosts 4 kill@snapshot_written:step=9:rank=3 --run-dir run --checkpoint-interval 4 --set "
+        "logging.checkpoint_async=false;"
+        "test -e $M/*/host1/step_00000006/copy_0001.h5 || exit 1;"
+        "hosts 2 kill@backward:step=6:rank=0 --run-dir run --resume run/checkpoints/step_00000004;"
+        "test -e $M/*/host1/step_00000006 && test ! -e $M/*/host0/step_00000006 || exit 2;"
+        "grep -qx 'host1 4' run/snapshot_hosts || exit 3;"
+        "hosts 4 '' --run-dir run --resume auto || exit 4;"
+        "grep -q 'resumed .*checkpoints/step_00000004 at step 4' log || exit 5;"
+        "grep -q 'host host1 was away: what it holds of steps after 4' log || exit 6; same run");
+}
+
+Test(snapshots, of_hosts_whose_long_names_differ_in_the_last_letter_lie_apart)
+{
+    run("unshare --uts true || exit 77; N=$(printf 'h%.0s' $(seq 63)); export N;"
+        "ND_FAULT=${S}kill@snapshot_written:step=9:rank=1 mpirun --oversubscribe -np 2 unshare "
+        "--uts sh -c 'hostname $N$OMPI_COMM_WORLD_RANK; exec \"$0\" \"$@\"' $F --config $C $SET "
+        "--run-dir run > log 2>&1; test -e $M/*/${N}0/step_00000006/copy_0001.h5 || exit 1;"
+        "test -e $M/*/${N}1/step_00000006/copy_0000.h5");
+}
+
+Test(snapshots, on_a_disk_are_said_once)
+{
+    run("case $(stat -f -c %T .) in tmpfs | ramfs) exit 0;; esac; W='snapshots go to a disk';"
+        "train 2 '' --run-dir run --resume auto || exit 1; test $(grep -c \"$W\" log) = 1 || exit "
+        "2;"
+        "grep -q \"warning: $W: .* snapshot_dir = $M on host $(hostname) is not in\" log || exit 3;"
+        "same run || exit 4; rm -r run; test $(stat -f -c %T /dev/shm) = tmpfs || exit 0;"
+        "M=/dev/shm/nd_test.$$; train 2 '' --run-dir run --set logging.snapshot_dir=$M || exit 5;"
+        "! grep \"$W\" log && same run");
+}
+
 Test(snapshots, without_room_are_said_once_and_training_goes_on)
 {
     run("mkdir $M && mount -t tmpfs -o size=64k tmpfs $M || exit 77;"
@@ -248,17 +296,36 @@ Test(run_script, saves_and_stops_at_ctrl_c, .init = nd_test_run_setup, .fini = n
 Test(run_script, goes_by_the_exit_code_and_counts_restarts_without_progress,
      .init = nd_test_run_setup, .fini = nd_test_run_teardown)
 {
-    run(RUN "cat > fake <<'END'\n#!/bin/sh\ncode=$(head -n 1 codes); sed -i 1d codes\n"
-            "echo \"$@\" >> calls; exit ${code:-0}\nEND\nchmod +x fake; P=$D/fake; mkdir run;"
-            "try() { printf '%s\\n' $1 > codes; : > calls; R --launch env --max-restarts 2 "
-            "--run-dir run;"
-            " code=$?; cp out log; test $code = $2 && test $(wc -l < calls) = $3; };"
-            "for c in 0 2 3 4 6 75 1 127; do try \"$c 5\" $c 1 || exit $((c + 1)); done;"
-            "for c in 5 134 137 139 205; do try \"$c 0\" 0 2 || exit 70; done;"
-            "try '5 5 5 5' 5 3 || exit 71; grep -q 'giving up after 2 restarts' out || exit 72;"
-            "test $(grep -c 'step 0; starting again at once' out) = 1 || exit 74;"
-            "grep -q 'again in 1 s, restart 2 of 2 in a row without a step done' out || exit 75;"
-            "R --launch env --np 2 x; test $? = 2 || exit 73; R --spare a x; test $? = 2");
+    run(RUN
+        "cat > fake <<'END'\n#!/bin/sh\ncode=$(head -n 1 codes); sed -i 1d codes\n"
+        "echo \"$@\" >> calls; exit ${code:-0}\nEND\nchmod +x fake; P=$D/fake; mkdir run;"
+        "try() { printf '%s\\n' $1 > codes; : > calls; R --launch env --max-restarts 2 "
+        "--run-dir run;"
+        " code=$?; cp out log; test $code = $2 && test $(wc -l < calls) = $3; };"
+        "for c in 0 2 3 4 6 75 1 127 255; do try \"$c 5\" $c 1 || exit $((c % 99 + 1)); done;"
+        "for c in 5 134 137 139 205; do try \"$c 0\" 0 2 || exit 70; done;"
+        "try '5 255 0' 0 3 || exit 78; try '5 5 5 5' 5 3 || exit 71; grep -q 'giving up after 2 "
+        "restarts' out || exit 72;"
+        "test $(grep -c 'step 0; starting again at once' out) = 1 || exit 74;"
+        "grep -q 'again in 1 s, restart 2 of 2 in a row without a step done' out || exit 75;"
+        "R --launch env --np 2 x; test $? = 2 || exit 73; R --spare a x; test $? = 2 || exit 76;"
+        "echo '# none' > empty; R --hostfile empty x; test $? = 2 && grep -q 'empty names no "
+        "host' out");
+}
+
+/* The stand-in for the program does a step and is lost, four times; its directory is in a
+ * configuration that is found as the program finds it. */
+Test(run_script, sees_progress_in_the_directory_of_a_configuration_that_is_given_by_name,
+     .init = nd_test_run_setup, .fini = nd_test_run_teardown)
+{
+    run(RUN "rm -rf far; mkdir -p build/release configs/e3 far; printf '[logging]\nrun_dir = "
+            "\"far\" ; away\n' > configs/e3/my.ini; cat > build/release/fake <<'END'\n#!/bin/sh\n"
+            "echo >> far/steps; n=$(wc -l < far/steps); echo '{\"step\": '$n'}' > "
+            "far/metrics.jsonl; [ $n -gt 4 ] || exit 5\nEND\n"
+            "chmod +x build/release/fake; P=$D/build/release/fake;"
+            "R --launch env --max-restarts 1 -- --config e3/my; code=$?; cp out log;"
+            "test $code = 0 && test $(wc -l < far/steps) = 5 || exit 1;"
+            "grep -q 'ended with 5 after step 4; starting again at once' out");
 }
 
 /* Stand-ins for mpirun, which ends with 1 after a step, and for what asks whether a host

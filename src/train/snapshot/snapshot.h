@@ -23,21 +23,23 @@
 
 typedef struct nd_snapshots nd_snapshots;
 
-/* Determines who shares a host and who keeps whose copies. Errors: ND_ENOMEM, ND_EPEER. */
+/* Determines who shares a host, who keeps whose copies, and which snapshots of this host must not
+ * be used. Errors: ND_ENOMEM, ND_EPEER. */
 nd_status nd_snapshots_create(nd_run *run);
 
 /* Logs the plan and other runs' snapshots here; call it when the run has its id and memory. */
 nd_status nd_snapshots_start(nd_run *run);
 
 /* Removes snapshots of this run after step `after` (-1: all), which belong to an abandoned branch,
- * and abandons one in progress. Call it once the run has its directory. */
+ * and abandons one in progress. Call it once the run has its directory. Hosts without ranks keep
+ * theirs, and RUN/snapshot_hosts says that they must not be used. */
 nd_status nd_snapshots_drop(nd_run *run, int64_t after);
 
 /* Records in RUN/snapshot_hosts which hosts may hold snapshots of this run: those that its ranks
- * run on, and those it ran on before and lost. `ended`: ranks have removed theirs; lost hosts stay
- * in the file, which launch/run.sh uses, and are logged. Failures are warnings. Rank 0; not
- * collective. */
-void nd_snapshots_list(nd_run *run, bool ended);
+ * run on, and those it ran on before and lost, whose snapshots after step `after` must not be used.
+ * `ended`: ranks have removed theirs; lost hosts stay in the file, which launch/run.sh uses, and
+ * are logged. Failures are warnings. Rank 0; not collective. */
+void nd_snapshots_list(nd_run *run, int64_t after, bool ended);
 
 /* Waits for this rank's thread, frees all but the snapshots. NULL is allowed. Not collective. */
 void nd_snapshots_destroy(nd_run *run);

@@ -2,7 +2,11 @@
 #include "core/base/durable_file.h"
 #include "train/snapshot/snapshot_parts.h"
 
+#include <errno.h>
+#include <linux/magic.h>
 #include <stdlib.h>
+#include <string.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 void nd_snapshot_root(const nd_config *config, char path[ND_CHECKPOINT_PATH_MAX])
@@ -12,6 +16,23 @@ void nd_snapshot_root(const nd_config *config, char path[ND_CHECKPOINT_PATH_MAX]
     else
         snprintf(path, ND_CHECKPOINT_PATH_MAX, "/dev/shm/nanochat_dist-%lu",
                  (unsigned long)getuid());
+}
+
+bool nd_snapshot_in_memory(const char *path)
+{
+    char above[ND_CHECKPOINT_PATH_MAX]; /* the nearest directory that is there */
+    struct statfs info;
+    snprintf(above, sizeof above, "%s", path);
+    while (statfs(above[0] ? above : ".", &info) != 0) {
+        char *slash = strrchr(above, '/');
+        if (errno != ENOENT || !above[0])
+            return true;
+        if (slash)
+            slash[slash == above] = '\0';
+        else
+            above[0] = '\0';
+    }
+    return (uint32_t)info.f_type == TMPFS_MAGIC || (uint32_t)info.f_type == RAMFS_MAGIC;
 }
 
 static nd_status run_path(const nd_run *run, char path[ND_CHECKPOINT_PATH_MAX])
@@ -77,7 +98,7 @@ static nd_status remove_steps(const char *place, int64_t keep, int64_t up_to)
 nd_status nd_snapshot_remove(const nd_run *run, int64_t keep, int64_t up_to)
 {
     char place[ND_CHECKPOINT_PATH_MAX], of_run[ND_CHECKPOINT_PATH_MAX];
-    if (!run->identity.run_id[0])
+    if (!run->identity.run_id[0] || run->saving.snapshots->copied)
         return ND_OK;
     ND_TRY(run_path(run, of_run));
     ND_TRY(nd_snapshot_place(run, place));

@@ -64,12 +64,16 @@ static void list_here(const nd_run *run, generation mine[GENERATIONS])
     nd_checkpoint_steps steps = {0};
     for (int i = 0; i < GENERATIONS; i++)
         mine[i].step = -1;
-    if (!nd_snapshot_leads(run) || !run->identity.run_id[0])
+    if (!nd_snapshot_leads(run) || !run->identity.run_id[0] || run->saving.snapshots->copied)
         return;
     if (nd_snapshot_place(run, place) == ND_OK &&
-        nd_checkpoint_steps_list(place, "", &steps) == ND_OK)
-        for (int i = 0; i < GENERATIONS && i < steps.count; i++)
-            read_manifest(run, steps.list[steps.count - 1 - i], &mine[i]);
+        nd_checkpoint_steps_list(place, "", &steps) == ND_OK) {
+        int64_t last = steps.count;
+        while (last > 0 && steps.list[last - 1] > run->saving.snapshots->limit)
+            last--;
+        for (int i = 0; i < GENERATIONS && i < last; i++)
+            read_manifest(run, steps.list[last - 1 - i], &mine[i]);
+    }
     nd_error_clear();
     free(steps.list);
 }

@@ -23,7 +23,7 @@ nd_status nd_hosts_find(nd_comm *comm, nd_hosts *hosts)
     hosts->names = calloc((size_t)comm->size, sizeof *hosts->names);
     if (!hosts->of || !hosts->names)
         return ND_FAIL(ND_ENOMEM, "no memory for the names of %d ranks' hosts", comm->size);
-    if (gethostname(name, sizeof name - 1) != 0 || !name[0])
+    if (gethostname(name, sizeof name) != 0 || !name[0])
         strcpy(name, "unknown");
     for (char *at = name; *at; at++) /* it becomes the name of a directory */
         if (*at == '/' || (*at == '.' && at == name))

@@ -1,6 +1,7 @@
 /* RUN/snapshot_hosts lists the hosts that may hold snapshots of the run, one "HOST DIRECTORY" per
- * line. Lost hosts stay in it until the run uses them again; launch/run.sh cleans up by
- * this list. */
+ * line. Lost hosts stay in it until the run uses them again; launch/run.sh cleans up by this list.
+ * A second line, "HOST STEP", says that the run continued from STEP without the host: what it holds
+ * of later steps belongs to an abandoned branch. */
 #include "core/base/durable_file.h"
 #include "train/snapshot/snapshot_parts.h"
 
@@ -31,23 +32,61 @@ static void list_present(const nd_run *run, FILE *out)
         }
 }
 
-/* Hosts in the file that have no rank now. */
-static nd_status list_absent(nd_run *run, const char *path, bool ended, FILE *out)
+static bool is_step(const char *text, int64_t *step)
 {
-    void *text;
+    char *end;
+    *step = strtoll(text, &end, 10);
+    return end > text && (*end == '\0' || *end == '\n');
+}
+
+/* The step of a host's second line in `text`; INT64_MAX: it has none. */
+static int64_t limit_of(const char *text, const char *host)
+{
+    const size_t length = strlen(host);
+    int64_t step;
+    for (const char *line = text; line; line = strchr(line, '\n')) {
+        line += *line == '\n';
+        if (strncmp(line, host, length) == 0 && line[length] == ' ' &&
+            is_step(line + length + 1, &step))
+            return step;
+    }
+    return INT64_MAX;
+}
+
+/* NULL where there is no list. */
+static nd_status read_list(const char *path, char **text)
+{
+    void *all = NULL;
     size_t size;
-    if (access(path, F_OK) != 0)
-        return ND_OK;
-    ND_TRY(nd_read_whole_file(path, LIST_BYTES_MAX, ND_EIO, &text, &size));
+    if (access(path, F_OK) == 0)
+        ND_TRY(nd_read_whole_file(path, LIST_BYTES_MAX, ND_EIO, &all, &size));
+    *text = all;
+    return ND_OK;
+}
+
+static nd_status path_of(const nd_run *run, char path[ND_CHECKPOINT_PATH_MAX])
+{
+    return nd_checkpoint_join(path, ND_CHECKPOINT_PATH_MAX, run->config.logging.run_dir,
+                              "snapshot_hosts");
+}
+
+/* Those of the file whose hosts have no rank now. */
+static nd_status list_absent(nd_run *run, const char *path, int64_t after, bool ended, FILE *out)
+{
+    char *text;
+    int64_t step;
+    ND_TRY(read_list(path, &text));
     char *rest = text;
     for (char *host; (host = strsep(&rest, "\n")) != NULL;) {
         char *directory = strchr(host, ' ');
         if (!directory)
             continue;
         *directory++ = '\0';
-        if (is_here(run, host))
+        if (is_step(directory, &step) || is_here(run, host))
             continue;
-        fprintf(out, "%s %s\n", host, directory);
+        const int64_t limit = rest ? limit_of(rest, host) : INT64_MAX;
+        fprintf(out, "%s %s\n%s %lld\n", host, directory, host,
+                (long long)(limit < after ? limit : after));
         if (ended)
             nd_log_line(&run->log,
                         "snapshot host %s, which the run has lost, may hold snapshots of it still: "
@@ -58,14 +97,14 @@ static nd_status list_absent(nd_run *run, const char *path, bool ended, FILE *ou
     return ND_OK;
 }
 
-static nd_status write_list(nd_run *run, bool ended)
+static nd_status write_list(nd_run *run, int64_t after, bool ended)
 {
     char path[ND_CHECKPOINT_PATH_MAX], *text = NULL;
     size_t size = 0;
-    ND_TRY(nd_checkpoint_join(path, sizeof path, run->config.logging.run_dir, "snapshot_hosts"));
+    ND_TRY(path_of(run, path));
     FILE *out = open_memstream(&text, &size);
     ND_FAIL_IF(!out, ND_ENOMEM, "no memory for the list of hosts with snapshots");
-    nd_status status = list_absent(run, path, ended, out);
+    nd_status status = list_absent(run, path, after, ended, out);
     if (!ended && run->config.logging.snapshot_interval > 0 && !run->saving.snapshots->off)
         list_present(run, out);
     if (fclose(out) != 0 && status == ND_OK)
@@ -78,13 +117,54 @@ static nd_status write_list(nd_run *run, bool ended)
     return status;
 }
 
-void nd_snapshots_list(nd_run *run, bool ended)
+void nd_snapshots_list(nd_run *run, int64_t after, bool ended)
 {
     const nd_error error = *nd_error_get();
     if (run->comm->rank != 0 || !run->saving.snapshots)
         return;
     nd_error_clear();
-    if (write_list(run, ended) != ND_OK)
+    if (write_list(run, after, ended) != ND_OK)
         nd_log_line(&run->log, "warning: %s", nd_error_get()->message);
     nd_error_set(&error);
+}
+
+/* Rank 0: the limits of all ranks' hosts. */
+static nd_status read_limits(nd_run *run, int64_t *limits)
+{
+    const nd_hosts *hosts = &run->saving.snapshots->hosts;
+    char path[ND_CHECKPOINT_PATH_MAX], *text;
+    int hosts_seen = 0;
+    ND_TRY(path_of(run, path));
+    ND_TRY(read_list(path, &text));
+    for (int r = 0; text && r < run->comm->size; r++) {
+        const bool first = hosts->of[r] == hosts_seen;
+        hosts_seen += first;
+        limits[r] = limit_of(text, hosts->names[r]);
+        if (first && limits[r] < 0)
+            nd_log_line(&run->log, "snapshot host %s was away: what it holds is not used",
+                        hosts->names[r]);
+        else if (first && limits[r] < INT64_MAX)
+            nd_log_line(&run->log,
+                        "snapshot host %s was away: what it holds of steps after %lld is not used",
+                        hosts->names[r], (long long)limits[r]);
+    }
+    free(text);
+    return ND_OK;
+}
+
+nd_status nd_snapshot_find_limit(nd_run *run)
+{
+    const size_t ranks = (size_t)run->comm->size;
+    int64_t *limits = malloc(ranks * sizeof *limits);
+    ND_TRY(nd_run_agree(run->comm, ND_CHECK(limits, ND_ENOMEM, "no memory for %zu steps", ranks)));
+    for (size_t r = 0; r < ranks; r++)
+        limits[r] = INT64_MAX;
+    if (run->comm->rank == 0 && run->identity.run_id[0] && read_limits(run, limits) != ND_OK) {
+        nd_log_line(&run->log, "warning: %s", nd_error_get()->message);
+        nd_error_clear();
+    }
+    const nd_status status = run->comm->ops.broadcast(run->comm, limits, ranks * sizeof *limits, 0);
+    run->saving.snapshots->limit = limits[run->comm->rank];
+    free(limits);
+    return status;
 }

@@ -113,6 +113,59 @@ static void remove_if_over(nd_run *run, const char *of_run, const char *id, nd_c
     free(steps.list);
 }
 
+/* Whether `directory` is another than the run's and holds a run of the same id. */
+static bool is_copy(const nd_run *run, const char *directory)
+{
+    struct stat there, here;
+    char id[ND_RUN_ID_SIZE];
+    return stat(directory, &there) == 0 && stat(run->config.logging.run_dir, &here) == 0 &&
+           (there.st_ino != here.st_ino || there.st_dev != here.st_dev) &&
+           nd_run_id_read(directory, id, NULL) == ND_OK && strcmp(id, run->identity.run_id) == 0;
+}
+
+/* On leaders: the directory of the run that wrote the newest snapshot of this run id on this host,
+ * or "" where it may be this run's. */
+static void copied_from(const nd_run *run, nd_config_text directory)
+{
+    char place[ND_CHECKPOINT_PATH_MAX];
+    nd_checkpoint_steps steps = {0};
+    nd_config *config = malloc(sizeof *config);
+    directory[0] = '\0';
+    if (config && run->identity.run_id[0] && nd_snapshot_place(run, place) == ND_OK &&
+        nd_checkpoint_steps_list(place, "", &steps) == ND_OK)
+        for (int i = steps.count - 1; !directory[0] && i >= 0; i--)
+            if (read_config(place, steps.list[i], config) == ND_OK &&
+                is_copy(run, config->logging.run_dir))
+                strcpy(directory, config->logging.run_dir);
+    nd_error_clear();
+    free(steps.list);
+    free(config);
+}
+
+nd_status nd_snapshot_find_copy(nd_run *run)
+{
+    nd_comm *comm = run->comm;
+    nd_snapshots *s = run->saving.snapshots;
+    nd_config_text mine = "", *all = calloc((size_t)comm->size, sizeof *all);
+    ND_TRY(
+        nd_run_agree(comm, ND_CHECK(all, ND_ENOMEM, "no memory for %d directories", comm->size)));
+    if (nd_snapshot_leads(run))
+        copied_from(run, mine);
+    const nd_status status = comm->ops.allgather(comm, all, mine, sizeof mine);
+    int rank = 0;
+    while (rank < comm->size && !all[rank][0])
+        rank++;
+    s->copied = status == ND_OK && rank < comm->size;
+    if (s->copied)
+        nd_log_line(&run->log,
+                    "warning: no snapshots, and none is resumed: those of run %s in %s on host %s "
+                    "are of %s, which holds this run too; go on there, or remove that directory of "
+                    "%s",
+                    run->identity.run_id, s->root, s->hosts.names[rank], all[rank], s->root);
+    free(all);
+    return status;
+}
+
 /* Moves the ids of other runs with snapshots here to the front of *names; returns their number. */
 static int list_others(const nd_run *run, nd_names *names)
 {

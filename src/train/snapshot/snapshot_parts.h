@@ -4,7 +4,7 @@
 #include "train/checkpoint/checkpoint_parts.h"
 #include "train/snapshot/snapshot.h"
 
-enum { ND_HOST_NAME_MAX = 64 };
+enum { ND_HOST_NAME_MAX = 65 }; /* Linux allows 64 bytes */
 
 /* What a rank has of a file of a snapshot. */
 typedef enum nd_snapshot_part { ND_PART_NONE, ND_PART_OWN, ND_PART_COPY } nd_snapshot_part;
@@ -36,7 +36,10 @@ struct nd_snapshots {
     int leader; /* the lowest rank on this host, which creates and removes directories there */
     /* the rank that keeps this rank's copy, and the rank whose copy this one keeps; -1: none */
     int to, from;
-    bool off; /* disabled, because they do not fit */
+    bool off;    /* disabled, because they do not fit */
+    bool copied; /* disabled, because those here are of another directory that holds this run */
+    /* those on this host after this step belong to a branch abandoned while the host was away */
+    int64_t limit;
     nd_snapshot_stage stage;
     int64_t step;  /* of the one in progress */
     int64_t whole; /* of the newest complete one; -1: none */
@@ -59,10 +62,18 @@ nd_status nd_snapshot_step_path(const nd_run *run, int64_t step, char path[ND_CH
 nd_status nd_snapshot_part_path(const nd_run *run, int64_t step, nd_snapshot_part part, int rank,
                                 char path[ND_CHECKPOINT_PATH_MAX]);
 
+/* Whether files there stay in memory: a tmpfs or ramfs, or the file system is unknown. */
+bool nd_snapshot_in_memory(const char *path);
+
 /* The rank in a file name like "rank_0002.h5", -1 for other names. */
 int nd_snapshot_rank_of(const char *file);
 
 bool nd_snapshot_leads(const nd_run *run);
+
+/* Sets s->copied where a host has snapshots of another directory with this run's id, since one is a
+ * copy of the other and both continue: this run must neither use nor remove them. Logs the
+ * directory. Collective. Errors: ND_ENOMEM, ND_EPEER. */
+nd_status nd_snapshot_find_copy(nd_run *run);
 
 /* On leaders: removes all snapshots of this run on this host except step `keep` (-1: keep none) and
  * those up to step `up_to` (-1: none), then empty directories. Not collective. */
@@ -75,6 +86,10 @@ void nd_snapshot_remove_others(nd_run *run);
 
 /* Lists other runs with snapshots on this host: "ID (12.3 MiB), ..."; "" when there are none. */
 void nd_snapshot_others(const nd_run *run, char *text, size_t size);
+
+/* Sets s->limit from RUN/snapshot_hosts, which rank 0 reads if that directory's run is the one that
+ * continues. Collective. Errors: ND_ENOMEM, ND_EPEER; a file that cannot be read is a warning. */
+nd_status nd_snapshot_find_limit(nd_run *run);
 
 /* On leaders: writes config.ini and then, atomically, manifest.json of a snapshot. */
 nd_status nd_snapshot_write_texts(const nd_run *run, int64_t step, const char *config,

@@ -28,7 +28,8 @@ nd_status nd_snapshots_create(nd_run *run)
     for (int r = 0; r < comm->size; r++)
         if (nd_hosts_buddy(&s->hosts, comm->size, r, choice) == comm->rank)
             s->from = r;
-    return ND_OK;
+    ND_TRY(nd_snapshot_find_copy(run));
+    return nd_snapshot_find_limit(run);
 }
 
 size_t nd_snapshot_share_bytes(const nd_run *run)
@@ -100,12 +101,35 @@ static void describe(nd_run *run, double bytes)
                     same, run->comm->size);
 }
 
+/* Training goes on with snapshots on a disk: nobody has to have the memory. Collective. */
+static nd_status warn_of_disks(nd_run *run)
+{
+    const nd_snapshots *s = run->saving.snapshots;
+    const bool here = !nd_snapshot_in_memory(s->root);
+    bool *disk = calloc((size_t)run->comm->size, sizeof *disk);
+    ND_TRY(nd_run_agree(run->comm, ND_CHECK(disk, ND_ENOMEM, "no memory for snapshots")));
+    const nd_status status = run->comm->ops.allgather(run->comm, disk, &here, sizeof here);
+    int rank = 0;
+    while (rank < run->comm->size && !disk[rank])
+        rank++;
+    if (status == ND_OK && rank < run->comm->size)
+        nd_log_line(&run->log,
+                    "warning: snapshots go to a disk: [logging] snapshot_dir = %s on host %s is "
+                    "not in memory, so they take as long as the disk does and may not outlive the "
+                    "host any better; a tmpfs such as /dev/shm is meant",
+                    s->root, s->hosts.names[rank]);
+    free(disk);
+    return status;
+}
+
 nd_status nd_snapshots_start(nd_run *run)
 {
     nd_snapshots *s = run->saving.snapshots;
     char others[1024];
     int fullest = 0;
-    if (run->config.logging.snapshot_interval == 0)
+    s->copied &= run->restored.any; /* else the run has another id now */
+    s->off = s->copied;
+    if (run->config.logging.snapshot_interval == 0 || s->off)
         return ND_OK;
     int64_t *shares = calloc((size_t)run->comm->size, sizeof *shares);
     ND_TRY(nd_run_agree(run->comm, ND_CHECK(shares, ND_ENOMEM, "no memory for snapshots")));
@@ -125,6 +149,8 @@ nd_status nd_snapshots_start(nd_run *run)
                     (long long)run->config.logging.snapshot_memory);
     else
         describe(run, bytes);
+    if (!s->off)
+        ND_TRY(warn_of_disks(run));
     if (nd_snapshot_leads(run))
         nd_snapshot_remove_others(run);
     nd_snapshot_others(run, others, sizeof others);
@@ -329,11 +355,13 @@ nd_status nd_snapshots_drop(nd_run *run, int64_t after)
     if (!s)
         return ND_OK;
     abandon(run);
+    nd_snapshots_list(run, after, false);
     ND_TRY(nd_run_agree(run->comm, ND_OK)); /* nobody writes any more */
     if (s->whole > after)
         s->whole = -1;
     if (nd_snapshot_leads(run))
-        status = nd_save_error(nd_snapshot_remove(run, -1, after));
+        status = nd_save_error(nd_snapshot_remove(run, -1, after < s->limit ? after : s->limit));
+    s->limit = INT64_MAX;
     if (status != ND_OK)
         nd_log_line(&run->log, "warning: %s", nd_error_get()->message);
     nd_error_clear();
