@@ -23,13 +23,41 @@ payload() {
     done
 }
 
+# measure_link WHERE PLACES GBIT: by bench_link between two ranks, of two hosts or of one.
+measure_link() {
+    local mpi_options=(-np 2 "${mpi_options[@]:2}") places=$2 file=link_${1}_$3.json
+    mpirun_hosts "$bench/bench_link" --mib 8 --rounds 3 >"$work/$file"
+    record part='"layout link"' where="\"$1\"" asked_gbit="$3" file="\"$file\""
+}
+
+# alone_at_once CONFIG: one rank trains alone in the place of each of the ranks, all at once.
+alone_at_once() {
+    local config=$1 n running=() pid
+    for ((n = 0; n < all_ranks; n++)); do
+        launch=(on_host $((n / ranks_each + 1)))
+        train "${config}_at_once_$n" "$config" "$share" "$steps" &
+        running+=($!)
+    done
+    for pid in "${running[@]}"; do wait "$pid"; done
+    for ((n = 0; n < all_ranks; n++)); do
+        record part='"at once"' config="\"$config\"" ranks=1 batch="$share" \
+            run="\"${config}_at_once_$n\""
+    done
+}
+
 # The same ranks with and without the network, in turns; then two runs, the longer of which sends
 # $steps steps more, with whole gradients and, for GaLore, as many new subspaces in every step.
 layouts() {
     local rate config round count batch=$((share * all_ranks)) near far even='--set training.galore_update_freq=10'
+    for config in $configs; do
+        say "$all_ranks ranks that train alone at once: $config"
+        alone_at_once "$config"
+    done
     for rate in $rates; do
         say "$layout, links of $rate Gbit/s"
         set_link "$rate" "$latency_us"
+        measure_link between ,host1:1,host2:1 "$rate"
+        [ "$ranks_each" -eq 1 ] || measure_link within ,host1:2 "$rate"
         for config in $configs; do
             for round in 1 2; do
                 near=${config}_near_${rate}_$round far=${config}_far_${rate}_$round
@@ -73,6 +101,8 @@ for config in $configs; do
         launch=(on_host 1)
         train "${config}_together_$share" "$config" "$share" "$steps"
         wait "$beside"
+        record part='"beside"' config="\"$config\"" ranks=1 batch="$share" \
+            run="\"${config}_beside_$share\""
         record part='"together"' config="\"$config\"" ranks=1 batch="$share" \
             run="\"${config}_together_$share\""
     done

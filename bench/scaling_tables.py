@@ -27,7 +27,9 @@ def read_run(work, record):
         return statistics.median(line[key] for line in used)
 
     record["step_ms"] = median("step_ms")
+    record["steps_ms"] = [line["step_ms"] for line in used]
     record["tokens_per_s"] = 1e3 * record["batch"] * SEQUENCE / record["step_ms"]
+    record["update_ms"] = statistics.median(line["phases_ms"]["update"]["median"] for line in used)
     record["comm_mib"] = median("comm_bytes") / MIB
     record["all_bytes"] = sum(line["comm_bytes"] for line in lines)
     record["wait_ms"] = median("comm_wait_ms")
@@ -53,6 +55,11 @@ def cell(value):
 def table(head, rows):
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     return "\n".join(lines + ["| " + " | ".join(cell(c) for c in row) + " |" for row in rows]) + "\n"
+
+
+def slowest(records):
+    """Median over steps of the time of the slowest of runs side by side: ranks that train together wait for it."""
+    return statistics.median(max(steps) for steps in zip(*(r["steps_ms"] for r in records)))
 
 
 def percent(value):
@@ -139,20 +146,34 @@ class Report:
     def config_path(self, name):
         return str(self.root / self.machine["config_dir"] / f"{name}.ini")
 
+    def predict_layout(self, run):
+        """[predicted, simulated] ms, from the slowest of ranks that train alone in the places of all, at once."""
+        between, within = (self.one("layout link", where=where, asked_gbit=run["gbit"]) for where in ("between", "within"))
+        alone = self.of("at once", config=run["config"])
+        step, optimizer = slowest(alone), statistics.mean(r["update_ms"] for r in alone)
+        local = ["--local-bandwidth", f"{within['gbit_measured']:.6g}", "--local-latency",
+                 f"{within['latency_us']:.6g}"] if within else []
+        return self.plan_times(run["config"], run, run["hosts"], between,
+                               run["ranks"] * (step - optimizer) + optimizer, optimizer, local)
+
     def layouts(self):
         """Other layouts than one rank on each of two hosts, against the same ranks without a network."""
         rows = []
         for run in self.of("layout"):
             near = read_run(self.work, dict(run, run=run["near"]))["step_ms"]
+            planned = self.predict_layout(run)
             rows.append([run["layout"], run["config"], run["gbit"], run["batch"], near, run["step_ms"],
-                         run["comm_mib"], run["wait_ms"], run["overlap"], near / run["step_ms"]])
+                         run["comm_mib"], run["wait_ms"]] + planned + [run["overlap"], near / run["step_ms"]] +
+                        [ms / run["step_ms"] - 1.0 for ms in planned])
         head = ["layout", "configuration", "link Gbit/s", "sequences", "step ms without network", "step ms", "sent MiB",
-                "wait ms", "overlap", "weak"]
+                "wait ms", "predicted ms", "simulated ms", "overlap", "weak", "prediction off by", "simulation off by"]
         self.write_csv("layouts", head, rows)
         self.say("## Hosts x ranks\n\nThe same ranks on the same cores with the same batch, two rounds in turns: all on "
                  "one host through shared memory, then on hosts (network namespaces) with a link each, which tc throttles "
-                 "each way. Weak efficiency is the first time over the second.\n")
-        self.say(table(head, [row[:8] + [percent(v) for v in row[8:]] for row in rows]))
+                 "each way. Weak efficiency is the first time over the second. `predicted` and `simulated` are what `plan` "
+                 "says from the measured links and the step times of ranks that train alone in the places of all, at "
+                 "once.\n")
+        self.say(table(head, [row[:10] + [percent(v) for v in row[10:]] for row in rows]))
         self.link_bytes()
 
     def link_bytes(self):
@@ -190,22 +211,23 @@ class Report:
         return 1e6 * sum(float(re.search(rf"^  {kind} +([\d.]+)", sent, re.M).group(1))
                          for kind in ("codes", "dense"))
 
-    def predict(self, run, link):
-        """What `plan` predicts for a run, from one rank's times with the other core at work."""
-        base = run["base"]
-        whole = self.one("together", config=base, batch=run["batch"])["step_ms"]
-        half = self.one("together", config=base, batch=run["batch"] // 2)["step_ms"]
-        optimizer = min(max(2.0 * half - whole, 0.01 * whole), 0.9 * whole)
-        command = [self.program, "plan", "--config", self.config_path(base),
+    def plan_times(self, config, run, hosts, link, step, optimizer, more):
+        """[predicted, simulated] ms of a step, by `plan`, from a step of the whole batch on one rank."""
+        command = [self.program, "plan", "--config", self.config_path(config),
                    "--set", f"training.batch_size={run['batch']}", "--set",
-                   "training.micro_batch_size=2", "--ranks", "2", "--hosts", "2",
+                   "training.micro_batch_size=2", "--ranks", str(run["ranks"]), "--hosts", str(hosts),
                    "--bandwidth", f"{link['gbit_measured']:.6g}", "--latency",
                    f"{link['latency_us']:.6g}", "--add-rate", f"{link['add_gbyte']:.6g}",
                    "--core-cost", f"{link['core_ns']:.6g}",
-                   "--step-ms", f"{whole:.6g}", "--optimizer-ms", f"{optimizer:.6g}"]
-        output = subprocess.run(command + run["more"].split(), check=True, capture_output=True,
-                                text=True).stdout
-        return float(re.search(r"time a step +([\d.e+]+) ms", output).group(1))
+                   "--step-ms", f"{step:.6g}", "--optimizer-ms", f"{optimizer:.6g}", "--simulate"]
+        output = subprocess.run(command + more, check=True, capture_output=True, text=True).stdout
+        return [float(re.search(rf"time a step +([\d.e+]+) ms.*\({kind}\)", output).group(1))
+                for kind in ("predicted", "simulated")]
+
+    def predict(self, run, link):
+        """[predicted, simulated] ms, from the slower of two ranks that train alone at once."""
+        alone = [self.one(part, config=run["base"], batch=run["batch"]) for part in ("together", "beside")]
+        return self.plan_times(run["base"], run, 2, link, slowest(alone), alone[0]["update_ms"], run["more"].split())
 
     def two_hosts(self):
         rows = []
@@ -214,26 +236,27 @@ class Report:
             alone = self.one("alone", config=run["base"], batch=run["batch"])["step_ms"]
             share = self.one("alone", config=run["base"], batch=run["batch"] // 2)["step_ms"]
             beside = self.one("together", config=run["base"], batch=run["batch"])["step_ms"]
-            predicted = self.predict(run, link)
-            run["predicted"] = predicted
+            planned = self.predict(run, link)
+            run["predicted"] = planned[0]
             rows.append([run["config"], run["gbit"], run["step_ms"], run["tokens_per_s"], run["comm_mib"],
                          run["wait_ms"], run["busy_ms"], run["overlap"],
                          alone / (2.0 * run["step_ms"]), share / run["step_ms"], alone / beside,
-                         predicted, predicted / run["step_ms"] - 1.0,
+                         *planned, *[ms / run["step_ms"] - 1.0 for ms in planned],
                          run["veth"] / (run["all_bytes"] + self.first_codes(
                              run["base"], run["batch"])) - 1.0])
         head = ["configuration", "link Gbit/s", "step ms", "tokens/s", "sent MiB", "wait ms", "busy ms",
-                "overlap", "strong", "weak", "ceiling", "predicted ms", "off by", "overhead"]
+                "overlap", "strong", "weak", "ceiling", "predicted ms", "simulated ms", "prediction off by",
+                "simulation off by", "overhead"]
         self.write_csv("two_hosts", head, rows)
         self.say("### Training\n\nTwo ranks of one core each against one rank with one core: strong = T1 / "
                  "(2 T2) for the same 16 sequences, weak = T1 of 8 sequences / T2 of 16. The ceiling "
                  "is what strong scaling would reach if nothing were exchanged: the two cores share caches, "
                  "memory and clock, so that a rank is slower when the other one computes. Overlap is the part "
-                 "of the time in messages that computations hid. `predicted` is what `plan` says from the "
-                 "measured link and one rank's measured steps; overhead, by how much the bytes on the cable "
+                 "of the time in messages that computations hid. `predicted` and `simulated` are what `plan` says from the "
+                 "measured link and the slower of two ranks that train alone at once, step by step; overhead, by how much the bytes on the cable "
                  "exceed those that the run counted in its steps and those of the first codes.\n")
-        self.say(table(head, [row[:7] + [percent(v) for v in row[7:11]] + [row[11]] +
-                              [percent(v) for v in row[12:]] for row in rows]))
+        self.say(table(head, [row[:7] + [percent(v) for v in row[7:11]] + row[11:13] +
+                              [percent(v) for v in row[13:]] for row in rows]))
         self.baselines()
 
     def baselines(self):

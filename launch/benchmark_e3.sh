@@ -12,7 +12,8 @@
 #   --full           configs/e3, the real sizes: for a GPU
 #   --memory         train nothing: the claims of memory alone, in seconds
 #   --large          also a real step of 3B and of 7B (bench/big_models.sh): 24 GiB, several minutes each
-#   --out DIR        leave everything in DIR (benchmark_results_<time>)
+#   --out DIR        leave everything in DIR (benchmark_results_<time>); runs that finished there with the same
+#                    command are not repeated, so an interrupted benchmark continues
 #   --seeds N        every configuration with N seeds, 1234 and on (1)
 #   --ranks N        processes that train together (1); with the small configurations, whose steps have two
 #                    micro-batches, at most 2
@@ -102,6 +103,11 @@ train() { # configuration, seed, directory
     mkdir -p "$run"
     runs+=("$run")
     echo "${command[*]}"
+    if { read -r before && read -r ended; } 2>/dev/null <"$run/command.txt" && [ "$before" = "${command[*]}" ] &&
+        [[ $ended == '# ended with 0 '* ]]; then
+        echo 'finished before; not repeated'
+        return
+    fi
     "${command[@]}" 2>&1 </dev/null | tee -i "$run/output.txt" || code=${PIPESTATUS[0]}
     {
         echo "${command[*]}"
