@@ -127,10 +127,5 @@ static nd_status bench(int argc, char **argv, nd_comm *comm)
 
 int main(int argc, char **argv)
 {
-    nd_comm *comm = NULL;
-    nd_status status = nd_comm_create_mpi(&comm);
-    ND_IF_OK(bench(argc, argv, comm));
-    if (status == ND_OK)
-        nd_comm_destroy(comm);
-    return bench_exit("bench_phases", status);
+    return bench_ranks("bench_phases", bench, argc, argv);
 }

@@ -26,5 +26,10 @@ int bench_main(const bench_program *program, int argc, char **argv);
 nd_status bench_with_run(const nd_config *config, nd_backend *backend, int64_t count,
                          nd_status (*measure)(nd_run *run, int64_t count));
 
+/* Runs `bench` over the ranks that mpirun started; returns the exit code after printing any error.
+ */
+int bench_ranks(const char *name, nd_status (*bench)(int argc, char **argv, nd_comm *comm),
+                int argc, char **argv);
+
 /* Prints the error of a benchmark that failed; returns the exit code. */
 int bench_exit(const char *name, nd_status status);

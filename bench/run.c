@@ -89,6 +89,17 @@ int bench_exit(const char *name, nd_status status)
     return nd_error_exit_code(status);
 }
 
+int bench_ranks(const char *name, nd_status (*bench_on)(int argc, char **argv, nd_comm *comm),
+                int argc, char **argv)
+{
+    nd_comm *comm = NULL;
+    nd_status status = nd_comm_create_mpi(&comm);
+    ND_IF_OK(bench_on(argc, argv, comm));
+    if (status == ND_OK)
+        nd_comm_destroy(comm);
+    return bench_exit(name, status);
+}
+
 int bench_main(const bench_program *program, int argc, char **argv)
 {
     return bench_exit(program->name, bench(program, argc, argv));

@@ -171,8 +171,8 @@ class Report:
         self.say("## Hosts x ranks\n\nThe same ranks on the same cores with the same batch, two rounds in turns: all on "
                  "one host through shared memory, then on hosts (network namespaces) with a link each, which tc throttles "
                  "each way. Weak efficiency is the first time over the second. `predicted` and `simulated` are what `plan` "
-                 "says from the measured links and the step times of ranks that train alone in the places of all, at "
-                 "once.\n")
+                 "says from the measured links and, step by step, the slowest of ranks that train alone in the places of "
+                 "all, at once.\n")
         self.say(table(head, [row[:10] + [percent(v) for v in row[10:]] for row in rows]))
         self.link_bytes()
 

@@ -12,14 +12,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* In a rank, where an assertion of Criterion must not leave by longjmp. */
-#define HOLDS(condition)                                                                           \
-    do {                                                                                           \
-        if (!(condition))                                                                          \
-            return ND_FAIL(ND_EINTERNAL, "rank %d, line %d: %s does not hold", comm->rank,         \
-                           __LINE__, #condition);                                                  \
-    } while (0)
-
 enum { PIECES = 7, COUNT_MAX = 1003, SLOTS_MAX = 8, STEPS = 2, RANKS_MAX = 64 };
 static const int64_t counts[PIECES] = {1003, 3, 256, 515, 64, 1, 777};
 
@@ -104,7 +96,7 @@ static nd_status run_steps(const job *j, nd_comm *comm, reduce how, void *contex
     }
     for (int p = 0; p < PIECES; p++) {
         out->owns[p] = mine->pieces[p].result != NULL;
-        HOLDS(out->owns[p] == (mine->pieces[p].owner == nd_comm_member(comm)));
+        ND_HOLDS(out->owns[p] == (mine->pieces[p].owner == nd_comm_member(comm)));
         if (out->owns[p])
             memcpy(out->results[p], mine->pieces[p].result, (size_t)counts[p] * sizeof(float));
     }
@@ -157,7 +149,7 @@ static nd_status nccl_rank(nd_emulated_nccl *nccl, int rank, void *context)
     /* What is received stays in the first window, what is encoded in the second. */
     const bool exact = j->formats[0] == ND_GRADIENT_WIRE_FP32 && j->formats[0] == j->formats[1];
     for (size_t i = (exact ? 1 : 2) * j->window; i < 3 * j->window; i++)
-        HOLDS(parts.scratch[i] == UNTOUCHED);
+        ND_HOLDS(parts.scratch[i] == UNTOUCHED);
     free(parts.scratch);
     nd_nccl_parts_destroy(&parts);
     return ND_OK;
@@ -277,7 +269,7 @@ static nd_status reduce_long(nd_emulated_nccl *nccl, int rank, void *context)
         values[i] = (float)rank;
     ND_TRY(nd_nccl_parts_reduce(&parts, (nd_comm_split){.leaves = 16}, &piece, 1));
     for (int i = 0; rank == 5 && i < LONG; i++)
-        HOLDS(piece.result[i] == 120.0f);
+        ND_HOLDS(piece.result[i] == 120.0f);
     nd_nccl_parts_destroy(&parts);
     free(parts.scratch);
     free(values);
@@ -327,7 +319,7 @@ static nd_status gather_rank(nd_emulated_nccl *nccl, int rank, void *context)
     for (int m = 0; m < g->group; m++) {
         const char *got = buffers[m];
         for (size_t i = 0; i < bytes[m]; i++)
-            HOLDS(got[i] == first + m + 1);
+            ND_HOLDS(got[i] == first + m + 1);
         free(buffers[m]);
     }
     return ND_OK;

@@ -30,14 +30,6 @@ static void run(const nd_simulated_machine *machine, nd_simulated_rank main, voi
                  nd_error_get()->trace);
 }
 
-/* In a rank, where an assertion of Criterion must not leave by longjmp. */
-#define HOLDS(condition)                                                                           \
-    do {                                                                                           \
-        if (!(condition))                                                                          \
-            return ND_FAIL(ND_EINTERNAL, "rank %d, line %d: %s does not hold", comm->rank,         \
-                           __LINE__, #condition);                                                  \
-    } while (0)
-
 /* Pieces of one to four parts of 256 bytes. */
 enum { PIECES = 7, COUNT_MAX = 250, SLOTS_MAX = 8, PART_BYTES = 256 };
 static const int64_t counts[PIECES] = {250, 3, 64, 100, 65, 1, 192};
@@ -104,7 +96,7 @@ static nd_status check_sums(nd_simulation *simulation, nd_comm *comm, void *cont
     const sums *s = context;
     const int64_t part = s->leaves / comm->size;
     (void)simulation;
-    HOLDS(nd_sum_tree_slots(part * comm->rank, part * (comm->rank + 1)) <= SLOTS_MAX);
+    ND_HOLDS(nd_sum_tree_slots(part * comm->rank, part * (comm->rank + 1)) <= SLOTS_MAX);
     partial *mine = make_partial(comm->rank, comm->size, s);
     comm->part_bytes = PART_BYTES;
     comm->group_ranks = s->group;
@@ -113,8 +105,9 @@ static nd_status check_sums(nd_simulation *simulation, nd_comm *comm, void *cont
                                       PIECES));
     for (int p = 0; p < PIECES; p++) {
         const float *result = mine->pieces[p].result;
-        HOLDS((result != NULL) == (mine->pieces[p].owner == comm->rank % s->group));
-        HOLDS(!result || memcmp(result, s->expected[p], (size_t)counts[p] * sizeof *result) == 0);
+        ND_HOLDS((result != NULL) == (mine->pieces[p].owner == comm->rank % s->group));
+        ND_HOLDS(!result ||
+                 memcmp(result, s->expected[p], (size_t)counts[p] * sizeof *result) == 0);
     }
     free(mine);
     return ND_OK;
@@ -270,10 +263,10 @@ static nd_status round_sums(nd_simulation *simulation, nd_comm *comm, void *cont
     for (int p = 0; p < PIECES; p++) {
         const float *result = mine->pieces[p].result;
         const size_t bytes = (size_t)counts[p] * sizeof *result;
-        HOLDS((result != NULL) == (mine->pieces[p].owner == comm->rank % s->group));
+        ND_HOLDS((result != NULL) == (mine->pieces[p].owner == comm->rank % s->group));
         if (result && s->group == comm->size)
             memcpy(s->expected[p], result, bytes);
-        HOLDS(!result || memcmp(result, s->expected[p], bytes) == 0);
+        ND_HOLDS(!result || memcmp(result, s->expected[p], bytes) == 0);
     }
     free(mine);
     return ND_OK;
@@ -332,7 +325,7 @@ static nd_status check_broadcast(nd_comm *comm, size_t bytes, int root)
         data[i] = byte_at(i, root);
     ND_TRY(comm->ops.broadcast(comm, data, bytes, root));
     for (size_t i = 0; i < bytes; i++)
-        HOLDS(data[i] == byte_at(i, root));
+        ND_HOLDS(data[i] == byte_at(i, root));
     free(data);
     return ND_OK;
 }
@@ -345,7 +338,7 @@ static nd_status check_allgather(nd_comm *comm, size_t bytes)
     ND_TRY(comm->ops.allgather(comm, all, mine, bytes));
     for (int r = 0; r < comm->size; r++)
         for (size_t i = 0; i < bytes; i += 1 + bytes / 97)
-            HOLDS(all[(size_t)r * bytes + i] == byte_at(i, r));
+            ND_HOLDS(all[(size_t)r * bytes + i] == byte_at(i, r));
     free(mine);
     free(all);
     return ND_OK;
@@ -363,7 +356,7 @@ static nd_status check_gather(nd_comm *comm, int root)
     ND_TRY(comm->ops.gather(comm, all, mine, bytes, root));
     for (int r = 0; comm->rank == root && r < size; at += bytes[r++])
         for (size_t i = 0; i < bytes[r]; i++)
-            HOLDS(at[i] == byte_at(i, r));
+            ND_HOLDS(at[i] == byte_at(i, r));
     free(bytes);
     free(all);
     return ND_OK;
@@ -386,11 +379,11 @@ static nd_status check_broadcast_each(nd_comm *comm, size_t unit)
     size_t total = 0;
     for (int r = 0; r < size; r++) {
         for (size_t i = 0; i < bytes[r]; i++)
-            HOLDS(((char *)buffers[r])[i] == byte_at(i, r));
+            ND_HOLDS(((char *)buffers[r])[i] == byte_at(i, r));
         total += bytes[r];
         free(buffers[r]);
     }
-    HOLDS(comm->bytes_sent - before == (size > 1 ? total - bytes[(comm->rank + 1) % size] : 0));
+    ND_HOLDS(comm->bytes_sent - before == (size > 1 ? total - bytes[(comm->rank + 1) % size] : 0));
     free(buffers);
     free(bytes);
     return ND_OK;
@@ -434,7 +427,7 @@ static nd_status time_one_message(nd_simulation *simulation, nd_comm *comm, void
     nd_simulation_compute(simulation, comm->rank == 0 ? 2.0 : 1.0);
     ND_TRY(comm->ops.broadcast(comm, data, sizeof data, 0));
     *(double *)context += comm->rank == 1 ? nd_simulation_now(simulation) : 0.0;
-    HOLDS(comm->rank == 0 || comm->wait_seconds > 2.0);
+    ND_HOLDS(comm->rank == 0 || comm->wait_seconds > 2.0);
     return ND_OK;
 }
 

@@ -17,6 +17,15 @@
         cr_assert(nd_assert_status_ == ND_OK, "%s: %s", #expression, nd_error_get()->message);     \
     } while (0)
 
+/* For simulated ranks, in which an assertion of Criterion must not leave by longjmp: returns an
+ * error that names the line. The function has a `comm`. */
+#define ND_HOLDS(condition)                                                                        \
+    do {                                                                                           \
+        if (!(condition))                                                                          \
+            return ND_FAIL(ND_EINTERNAL, "rank %d, line %d: %s does not hold", comm->rank,         \
+                           __LINE__, #condition);                                                  \
+    } while (0)
+
 /* Asserts that a call fails with `expected` and a message that contains `text`. */
 #define ND_ASSERT_FAILS(expression, expected, text)                                                \
     do {                                                                                           \

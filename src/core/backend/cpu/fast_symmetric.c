@@ -5,7 +5,6 @@
 #include <string.h>
 
 enum { BLOCK = 32 }; /* of a transposed matrix */
-enum { EDGE = 8 };   /* of mirrored blocks */
 
 typedef struct symmetric_context {
     nd_view c;
@@ -13,7 +12,7 @@ typedef struct symmetric_context {
     float alpha, beta, gamma;
 } symmetric_context;
 
-/* Row i of a tile, up to the diagonal: alpha product + beta b + gamma I, stored twice. */
+/* Row i of a tile, up to the diagonal: alpha product + beta b + gamma I, in the tile and in c. */
 static void finish_row(const nd_fast_kernels *k, const symmetric_context *s, nd_tile tile,
                        int64_t i)
 {
@@ -42,39 +41,18 @@ static void store_element(nd_view c, int64_t at, float value)
         ((uint16_t *)c.data)[at] = nd_bf16_from_float(value);
 }
 
-/* values[j] [EDGE], rows `stride` apart, to c[j][0..EDGE) for each of EDGE columns j. */
-static void mirror_block(float *c, int64_t cols, const float *values, int64_t stride)
-{
-    float turned[EDGE][EDGE];
-    for (int i = 0; i < EDGE; i++)
-        for (int j = 0; j < EDGE; j++)
-            turned[j][i] = values[i * stride + j];
-    for (int j = 0; j < EDGE; j++)
-        memcpy(c + j * cols, turned[j], sizeof turned[j]);
-}
-
-static void mirror(const symmetric_context *s, nd_tile tile, int64_t i0, int64_t j0)
-{
-    const float *values = (const float *)tile.values + i0 * tile.stride + j0;
-    const int64_t row = tile.row + i0, col = tile.col + j0, cols = s->c.cols;
-    const int64_t rows = nd_fast_min(EDGE, tile.rows - i0), n = nd_fast_min(EDGE, tile.cols - j0);
-    if (s->c.dtype == ND_F32 && rows == EDGE && n == EDGE && col + EDGE <= row) {
-        mirror_block((float *)s->c.data + col * cols + row, cols, values, tile.stride);
-        return;
-    }
-    for (int64_t j = 0; j < n; j++)
-        for (int64_t i = nd_fast_max(0, col + j + 1 - row); i < rows; i++)
-            store_element(s->c, (col + j) * cols + row + i, values[i * tile.stride + j]);
-}
-
 static void finish_symmetric(const nd_fast_kernels *k, const void *context, nd_tile tile)
 {
     const symmetric_context *s = context;
+    const float *values = tile.values;
     for (int64_t i = 0; i < tile.rows; i++)
         finish_row(k, s, tile, i);
-    for (int64_t i = 0; i < tile.rows; i += EDGE)
-        for (int64_t j = 0; j < nd_fast_min(tile.cols, tile.row + i + EDGE - tile.col); j += EDGE)
-            mirror(s, tile, i, j);
+    for (int64_t i0 = 0; i0 < tile.rows; i0 += BLOCK)
+        for (int64_t j = 0; j < nd_fast_min(tile.cols, tile.row + i0 + BLOCK - tile.col); j++)
+            for (int64_t i = nd_fast_max(i0, tile.col + j + 1 - tile.row);
+                 i < nd_fast_min(i0 + BLOCK, tile.rows); i++)
+                store_element(s->c, (tile.col + j) * s->c.cols + tile.row + i,
+                              values[i * tile.stride + j]);
 }
 
 /* out [cols, rows] = inᵀ. */

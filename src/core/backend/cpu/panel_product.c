@@ -6,9 +6,6 @@
  * smaller, for equal shares of threads. */
 enum { TILE_ROWS = 96, TRIANGLE_ROWS = 48, TILE_COLS = 512 };
 
-/* Beyond a tile's columns, so that its rows do not compete for the same lines of the cache. */
-enum { PADDING = ND_PANEL_COLS };
-
 typedef struct panel_call {
     const nd_product *p;
     const nd_panel_kind *kind;
@@ -94,11 +91,11 @@ nd_status nd_panel_multiply(nd_cpu_fast *fast, const nd_product *p)
     panel_call c = {.p = p, .kind = kind, .k = nd_fast_ceil(p->k, kind->step) * kind->step};
     c.block = nd_fast_min(kind->block, c.k);
     const int64_t panels = nd_fast_ceil(p->n, ND_PANEL_COLS);
-    const int64_t stride = nd_fast_min(TILE_COLS, panels * ND_PANEL_COLS) + PADDING;
+    const int64_t width = nd_fast_min(TILE_COLS, panels * ND_PANEL_COLS);
     const size_t row_bytes = nd_fast_bytes(panel_bytes(&c, TILE_ROWS, c.block), 1) + 64;
     ND_REQUIRE(p->finish && p->blocked_a == 0 && (which == ND_PANEL_FLOATS || !p->transpose_a));
     ND_TRY(nd_fast_grow(&fast->packed, (size_t)(panels * panel_bytes(&c, ND_PANEL_COLS, c.k))));
-    ND_TRY(nd_fast_grow_private(fast, row_bytes + (size_t)(TILE_ROWS * stride) * sizeof(int32_t)));
+    ND_TRY(nd_fast_grow_private(fast, row_bytes + (size_t)(TILE_ROWS * width) * sizeof(int32_t)));
     c.packed = fast->packed.memory;
     const int64_t height = p->symmetric ? TRIANGLE_ROWS : TILE_ROWS;
     const int64_t across = nd_fast_ceil(p->n, TILE_COLS), down = nd_fast_ceil(p->m, height);
@@ -114,7 +111,7 @@ nd_status nd_panel_multiply(nd_cpu_fast *fast, const nd_product *p)
             const int64_t at = p->symmetric ? down * across - 1 - index : index;
             nd_tile tile = {.row = at / across * height,
                             .col = at % across * TILE_COLS,
-                            .stride = stride,
+                            .stride = width,
                             .values = rows + row_bytes};
             tile.rows = nd_fast_min(height, p->m - tile.row);
             tile.cols = nd_fast_min(TILE_COLS, p->n - tile.col);
