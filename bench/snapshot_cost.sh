@@ -1,11 +1,13 @@
 #!/usr/bin/env bash
 # What a snapshot costs, in processor time (user and system, of all threads), which other programs
-# on the machine disturb far less than the clock: trains alternately without and with a snapshot
-# every INTERVAL steps, and prints the mean difference of the pairs, its standard error, and what
-# that is of a step. One rank alone, because ranks that wait for each other spin; or RANKS that are
+# on the machine disturb far less than the clock. Trains alternately without and with a snapshot
+# every INTERVAL steps, prints the mean difference of the pairs with its standard error, and what
+# that is of a step. What a snapshot costs does not depend on the batch: the pairs train on one
+# sequence a rank, so that what two runs differ by anyway is small, and a step of the whole batch is
+# timed apart. One rank alone, because ranks that wait for each other spin; or RANKS that are
 # workers apart and so hardly wait, each with a copy on the next: all ranks together.
 #
-#   bench/snapshot_cost.sh DIR [STEPS [INTERVAL [PAIRS [RANKS]]]]     20 steps, a snapshot in every one, 8 pairs, 1 rank
+#   bench/snapshot_cost.sh DIR [STEPS [INTERVAL [PAIRS [RANKS]]]]     40 steps, a snapshot in every one, 8 pairs, 1 rank
 set -euo pipefail
 case ${1:-} in
 --help | -h | '')
@@ -14,7 +16,7 @@ case ${1:-} in
     ;;
 esac
 root=$(cd "$(dirname "$0")/.." && pwd)
-dir=$1 steps=${2:-20} interval=${3:-1} pairs=${4:-8} ranks=${5:-1} launch=() set=()
+dir=$1 steps=${2:-40} interval=${3:-1} pairs=${4:-8} ranks=${5:-1} launch=() set=()
 export OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive
 [ "$(id -u)" -ne 0 ] || export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
 if [ "$ranks" -gt 1 ]; then
@@ -23,28 +25,32 @@ if [ "$ranks" -gt 1 ]; then
 fi
 mkdir -p "$dir"
 
-train() { # INTERVAL STEPS
+train() { # INTERVAL STEPS ARGUMENTS...
+    local interval=$1 steps=$2
+    shift 2
     rm -rf "$dir/run"
     "${launch[@]}" "$root/build/release/nanochat_dist" --config "$root/configs/e3/small/baseline.ini" --dataset synthetic \
-        --n-samples 100000 --run-dir "$dir/run" --total-steps "$2" --checkpoint-interval 0 \
-        --set logging.eval_interval=0 --set logging.checkpoint_at_end=false --set logging.snapshot_interval="$1" \
-        --set logging.snapshot_dir="/dev/shm/nd_snapshot_cost.$$" --set logging.tensorboard=false "${set[@]}" \
+        --n-samples 100000 --run-dir "$dir/run" --total-steps "$steps" --checkpoint-interval 0 \
+        --set logging.eval_interval=0 --set logging.checkpoint_at_end=false --set logging.snapshot_interval="$interval" \
+        --set logging.snapshot_dir="/dev/shm/nd_snapshot_cost.$$" --set logging.tensorboard=false "${set[@]}" "$@" \
         >"$dir/log" 2>&1
 }
-cpu() { # INTERVAL STEPS: seconds
+cpu() { # as train: seconds
     TIMEFORMAT='%U %S'
     { time train "$@"; } 2>&1 | awk '{ print $1 + $2 }'
 }
 grep -m 1 'model name' /proc/cpuinfo
+small=(--set "training.batch_size=$ranks" --set training.micro_batch_size=1)
 start=$(cpu 0 2)
+step=$(cpu 0 12 | awk -v start="$start" '{ print 1e3 * ($1 - start) / 10 }')
 for ((pair = 0; pair < pairs; pair++)); do
-    echo "$(cpu 0 "$((steps + 2))") $(cpu "$interval" "$((steps + 2))")"
-done | tee "$dir/pairs" | awk -v start="$start" -v steps="$steps" -v every="$interval" '
-    { step = 1e3 * ($1 - start) / steps; d = 1e3 * ($2 - $1) / int((steps + 2) / every)
-      printf "a step %.1f ms, a snapshot %+.1f ms\n", step, d
-      n++; steps_sum += step; sum += d; squares += d * d }
+    echo "$(cpu 0 "$steps" "${small[@]}") $(cpu "$interval" "$steps" "${small[@]}")"
+done | tee "$dir/pairs" | awk -v step="$step" -v steps="$steps" -v every="$interval" '
+    { d = 1e3 * ($2 - $1) / int(steps / every)
+      printf "a snapshot %+.1f ms\n", d
+      n++; sum += d; squares += d * d }
     END {
-        mean = sum / n; step = steps_sum / n; error = n > 1 ? sqrt((squares - n * mean * mean) / (n - 1) / n) : 0
+        mean = sum / n; error = n > 1 ? sqrt((squares - n * mean * mean) / (n - 1) / n) : 0
         printf "%d pairs: a snapshot takes %.1f +- %.1f ms of processor time, %.2f +- %.2f %% of a step of %.1f ms; ", n,
                mean, error, 100 * mean / step, 100 * error / step, step
         printf "one every 10 steps %.2f +- %.2f %%\n", 10 * mean / step, 10 * error / step

@@ -79,8 +79,8 @@ static nd_status receive(nd_part_reduction *r, const nd_part_act *a, progress *p
     const size_t came = (size_t)nd_wire_received_bytes(r->wire);
     const void *part = nd_wire_received(r->wire, p->taken++);
     if (came < a->bytes)
-        return nd_shortened_part_take(piece, a->tree.slot, part, came, a->at, a->bytes,
-                                      a->tree.kind == ND_TREE_RECEIVE);
+        return nd_shortened_part_decode(piece, a->tree.slot, part, came, a->at, a->bytes,
+                                        a->tree.kind == ND_TREE_RECEIVE);
     return a->tree.kind == ND_TREE_TAKE
                ? nd_gradient_part_take(&r->transfer, piece, a->tree.slot, part, a->at, a->bytes)
                : nd_gradient_part_add(&r->transfer, piece, a->tree.slot, part, a->at, a->bytes);
@@ -97,12 +97,12 @@ static nd_status send(nd_part_reduction *r, const nd_part_act *a, progress *p)
     if (a->tree.finished)
         piece = &values;
     if (piece->format == ND_GRADIENT_WIRE_FP32 && !r->comm->device)
-        data = nd_shortened_part_make(&r->shortening, r->comm, a->tree.peer,
-                                      (const char *)piece->slots[a->tree.slot] + a->at,
-                                      nd_wire_room(r->wire, p->sends), &bytes);
+        data = nd_shortened_part_encode(&r->shortening, r->comm, a->tree.peer,
+                                        (const char *)piece->slots[a->tree.slot] + a->at,
+                                        nd_wire_send_buffer(r->wire, p->sends), &bytes);
     else
         ND_TRY(nd_gradient_part_make(&r->transfer, piece, a->tree.slot,
-                                     nd_wire_room(r->wire, p->sends), a->at, a->bytes));
+                                     nd_wire_send_buffer(r->wire, p->sends), a->at, a->bytes));
     return nd_wire_start_send(r->wire, p->sends++, data, (int)bytes, a->tree.peer);
 }
 
@@ -160,11 +160,11 @@ nd_status nd_part_reduction_run(nd_part_reduction *r, nd_comm_split split, nd_co
                                  split, pieces, count));
     r->pieces = pieces;
     const double begun = nd_wire_now(r->wire);
-    nd_wire_take_shorter(r->wire, true);
+    nd_wire_accept_shorter(r->wire, true);
     const nd_status status = work_off(r);
-    nd_wire_take_shorter(r->wire, false);
+    nd_wire_accept_shorter(r->wire, false);
     nd_shortening_measure(&r->shortening, nd_wire_now(r->wire) - begun);
     if (status != ND_OK)
-        nd_wire_give_up(r->wire);
+        nd_wire_cancel(r->wire);
     return status;
 }

@@ -127,9 +127,9 @@ const void *nd_wire_received(const nd_wire *wire, int64_t number)
     return memory_of(wire->taken, number);
 }
 
-void nd_wire_take_shorter(nd_wire *wire, bool takes)
+void nd_wire_accept_shorter(nd_wire *wire, bool accepts)
 {
-    wire->transport->accepts_short = takes;
+    wire->transport->accepts_short = accepts;
 }
 
 int nd_wire_received_bytes(const nd_wire *wire)
@@ -137,7 +137,7 @@ int nd_wire_received_bytes(const nd_wire *wire)
     return wire->transport->received;
 }
 
-void *nd_wire_room(nd_wire *wire, int64_t number)
+void *nd_wire_send_buffer(nd_wire *wire, int64_t number)
 {
     return memory_of(wire->made, number);
 }
@@ -153,7 +153,7 @@ nd_status nd_wire_finish_send(nd_wire *wire, int64_t number)
     return wait(wire, send_slot(number, 0));
 }
 
-void nd_wire_give_up(nd_wire *wire)
+void nd_wire_cancel(nd_wire *wire)
 {
     wire->transport->failed = true;
     wire->transport->ops.cancel(wire->transport);
@@ -227,7 +227,7 @@ static nd_status move(nd_wire *wire, const movement *m)
 {
     const nd_status status = move_parts(wire, m);
     if (status != ND_OK)
-        nd_wire_give_up(wire);
+        nd_wire_cancel(wire);
     return status;
 }
 

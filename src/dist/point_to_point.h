@@ -40,20 +40,20 @@ nd_status nd_wire_relay(nd_wire *wire, void *data, size_t bytes, int from, const
 /* Single messages of at most one part, several in flight. Message number i, counted from 0 in each
  * collective and direction, may start once number i - ND_WIRE_DEPTH is finished. With `data` NULL
  * the wire provides the memory: nd_wire_received returns a received message, valid until a receive
- * starts in its place; a send sends what is in nd_wire_room. */
+ * starts in its place; a send sends what is in nd_wire_send_buffer. */
 nd_status nd_wire_start_receive(nd_wire *wire, int64_t number, void *data, int bytes, int from);
 nd_status nd_wire_finish_receive(nd_wire *wire, int64_t number);
 const void *nd_wire_received(const nd_wire *wire, int64_t number);
 
 /* Whether receives accept shorter messages from now on; the length of the last finished receive. */
-void nd_wire_take_shorter(nd_wire *wire, bool takes);
+void nd_wire_accept_shorter(nd_wire *wire, bool accepts);
 int nd_wire_received_bytes(const nd_wire *wire);
-void *nd_wire_room(nd_wire *wire, int64_t number);
+void *nd_wire_send_buffer(nd_wire *wire, int64_t number);
 nd_status nd_wire_start_send(nd_wire *wire, int64_t number, const void *data, int bytes, int to);
 nd_status nd_wire_finish_send(nd_wire *wire, int64_t number);
 
 /* After an error: makes sure that no message arrives in memory that is about to be freed. */
-void nd_wire_give_up(nd_wire *wire);
+void nd_wire_cancel(nd_wire *wire);
 
 /* Bytes of a part: nd_comm.part_bytes. */
 size_t nd_wire_message_bytes(const nd_wire *wire);

@@ -96,6 +96,6 @@ nd_status nd_ring_broadcast_each(nd_wire *wire, int rank, int size, int first, v
         return ND_OK;
     const nd_status status = go_round(&r);
     if (status != ND_OK)
-        nd_wire_give_up(wire);
+        nd_wire_cancel(wire);
     return status;
 }

@@ -11,8 +11,8 @@ static bool on_other_host(const nd_comm *comm, int peer)
     return peer < first || peer >= first + comm->local_size;
 }
 
-const void *nd_shortened_part_make(nd_shortening *s, const nd_comm *comm, int peer,
-                                   const void *values, void *room, size_t *bytes)
+const void *nd_shortened_part_encode(nd_shortening *s, const nd_comm *comm, int peer,
+                                     const void *values, void *room, size_t *bytes)
 {
     const bool away = on_other_host(comm, peer);
     const bool slow = s->rate > 0.0 && s->rate < ND_SHORTENING_SLOW;
@@ -27,8 +27,8 @@ const void *nd_shortened_part_make(nd_shortening *s, const nd_comm *comm, int pe
     return NULL;
 }
 
-nd_status nd_shortened_part_take(const nd_comm_piece *piece, int slot, const void *part,
-                                 size_t came, size_t at, size_t bytes, bool add)
+nd_status nd_shortened_part_decode(const nd_comm_piece *piece, int slot, const void *part,
+                                   size_t came, size_t at, size_t bytes, bool add)
 {
     float *into = piece->slots[slot] + at / sizeof *into;
     if (piece->format == ND_GRADIENT_WIRE_FP32 &&

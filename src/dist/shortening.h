@@ -16,13 +16,13 @@ typedef struct nd_shortening {
 
 /* Prepares values [0, *bytes) for sending to `peer`. Returns `values` to send them as they are, or
  * NULL when they were compressed into `room`, with *bytes their new length. */
-const void *nd_shortened_part_make(nd_shortening *s, const nd_comm *comm, int peer,
-                                   const void *values, void *room, size_t *bytes);
+const void *nd_shortened_part_encode(nd_shortening *s, const nd_comm *comm, int peer,
+                                     const void *values, void *room, size_t *bytes);
 
 /* Stores or, with `add`, adds a received part of `came` bytes, which stands for bytes [at, at +
  * bytes) of a slot of a piece in host memory. Errors: ND_EPEER. */
-nd_status nd_shortened_part_take(const nd_comm_piece *piece, int slot, const void *part,
-                                 size_t came, size_t at, size_t bytes, bool add);
+nd_status nd_shortened_part_decode(const nd_comm_piece *piece, int slot, const void *part,
+                                   size_t came, size_t at, size_t bytes, bool add);
 
 /* Records the duration of a reduction. */
 void nd_shortening_measure(nd_shortening *s, double seconds);

@@ -104,7 +104,7 @@ Test(shortening, damaged_bytes_are_refused_or_decoded_to_something)
 static bool shortens(nd_shortening *s, const nd_comm *comm, int peer)
 {
     size_t bytes = sizeof coded / 256 * 256;
-    const void *sent = nd_shortened_part_make(s, comm, peer, values, coded, &bytes);
+    const void *sent = nd_shortened_part_encode(s, comm, peer, values, coded, &bytes);
     cr_assert_eq(sent == NULL, bytes < sizeof coded / 256 * 256);
     cr_assert(sent == NULL || sent == values);
     return sent == NULL;

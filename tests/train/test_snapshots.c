@@ -137,6 +137,20 @@ Test(snapshots, keep_copies_on_the_same_host_when_asked_to_and_say_so)
         "grep -q 'in memory, at step 6' log || exit 3; same run");
 }
 
+/* Before the copies of step 8 its file of copies can only be that of step 4. */
+Test(snapshots, are_written_over_the_generation_before_the_last)
+{
+    run("SET=\"$SET --set logging.snapshot_interval=2 --set logging.snapshot_buddy=always\";"
+        "for at in written reuse; do"
+        " train 2 kill@snapshot_$at:step=8:rank=0 --run-dir run && exit 1;"
+        " test -e $M/*/*/step_0000000[48]/copy_0001.h5 || exit 2;"
+        " test $(find $M -name manifest.json) = $(echo $M/*/*/step_00000006/manifest.json) || exit "
+        "3;"
+        " train 2 '' --run-dir run --resume auto || exit 4;"
+        " grep -q 'resumed .*a snapshot in memory, at step 6' log || exit 5;"
+        " same run || exit 6; rm -r run; done");
+}
+
 Test(snapshots, of_which_a_part_is_damaged_give_way_to_the_older_one_and_then_to_the_disk)
 {
     run("damage() { printf x | dd of=$(echo $M/*/*/step_0000000$1/rank_0001.h5) bs=1 seek=3000 "

@@ -9,6 +9,7 @@
 
 struct nd_checkpoint_h5 {
     hid_t file;
+    bool existed; /* datasets of the names to write may be there */
     char path[4096];
 };
 
@@ -71,7 +72,9 @@ nd_status nd_checkpoint_h5_open(const char *path, nd_checkpoint_h5 **file)
 nd_status nd_checkpoint_h5_append(const char *path, nd_checkpoint_h5 **file)
 {
     nd_hdf5_start();
-    return wrap(H5Fopen(path, H5F_ACC_RDWR, nd_hdf5_access(false)), path, "open", file);
+    ND_TRY(wrap(H5Fopen(path, H5F_ACC_RDWR, nd_hdf5_access(false)), path, "open", file));
+    (*file)->existed = true;
+    return ND_OK;
 }
 
 nd_status nd_checkpoint_h5_close(nd_checkpoint_h5 *file)
@@ -101,7 +104,32 @@ static herr_t write_dtype(hid_t dataset, nd_dtype dtype)
     return wrote;
 }
 
-nd_status nd_checkpoint_h5_write(nd_checkpoint_h5 *file, const char *name, nd_cview values)
+static bool has_form(hid_t dataset, nd_cview values)
+{
+    const hid_t space = H5Dget_space(dataset), type = H5Dget_type(dataset);
+    hsize_t shape[2];
+    const bool same = H5Sget_simple_extent_ndims(space) == 2 &&
+                      H5Sget_simple_extent_dims(space, shape, NULL) == 2 &&
+                      shape[0] == (hsize_t)values.rows && shape[1] == (hsize_t)values.cols &&
+                      H5Tequal(type, stored_type(values.dtype)) > 0;
+    H5Tclose(type);
+    H5Sclose(space);
+    return same;
+}
+
+/* The dataset `name` of an existing file to write over; one of another form is removed: negative,
+ * as when there is none. */
+static hid_t open_existing(const nd_checkpoint_h5 *file, const char *name, nd_cview values)
+{
+    const hid_t dataset = file->existed ? H5Dopen2(file->file, name, H5P_DEFAULT) : -1;
+    if (dataset < 0 || has_form(dataset, values))
+        return dataset;
+    H5Dclose(dataset);
+    H5Ldelete(file->file, name, H5P_DEFAULT);
+    return -1;
+}
+
+static hid_t create_dataset(const nd_checkpoint_h5 *file, const char *name, nd_cview values)
 {
     const hsize_t shape[2] = {(hsize_t)values.rows, (hsize_t)values.cols};
     const hid_t space = H5Screate_simple(2, shape, NULL);
@@ -111,11 +139,23 @@ nd_status nd_checkpoint_h5_write(nd_checkpoint_h5 *file, const char *name, nd_cv
     H5Pset_obj_track_times(properties, false); /* equal states make equal files */
     const hid_t dataset = H5Dcreate2(file->file, name, stored_type(values.dtype), space, links,
                                      properties, H5P_DEFAULT);
+    H5Pclose(properties);
+    H5Pclose(links);
+    H5Sclose(space);
+    return dataset;
+}
+
+nd_status nd_checkpoint_h5_write(nd_checkpoint_h5 *file, const char *name, nd_cview values)
+{
+    hid_t dataset = open_existing(file, name, values);
+    const bool created = dataset < 0;
+    if (created)
+        dataset = create_dataset(file, name, values);
     herr_t failed = dataset < 0 ? -1 : 0;
     if (!failed)
         failed = H5Dwrite(dataset, memory_type(values.dtype), H5S_ALL, H5S_ALL, H5P_DEFAULT,
                           values.data);
-    if (failed >= 0)
+    if (failed >= 0 && created)
         failed = write_dtype(dataset, values.dtype);
     nd_status status = ND_CHECK(failed >= 0, ND_ECHECKPOINT, "%s: HDF5 cannot write %s: %s",
                                 file->path, name, nd_hdf5_reason());
@@ -123,9 +163,6 @@ nd_status nd_checkpoint_h5_write(nd_checkpoint_h5 *file, const char *name, nd_cv
     if (dataset >= 0 && H5Dclose(dataset) < 0 && status == ND_OK)
         status = ND_FAIL(ND_ECHECKPOINT, "%s: HDF5 cannot finish %s: %s", file->path, name,
                          nd_hdf5_reason());
-    H5Pclose(properties);
-    H5Pclose(links);
-    H5Sclose(space);
     return status;
 }
 

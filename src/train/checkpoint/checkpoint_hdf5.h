@@ -6,8 +6,8 @@
 
 typedef struct nd_checkpoint_h5 nd_checkpoint_h5;
 
-/* Create, or replace, a file; open one to add datasets; open one to read. The caller closes it.
- * Errors: ND_ECHECKPOINT naming the file. */
+/* Create, or replace, a file; open one to add or replace datasets; open one to read. The caller
+ * closes it. Errors: ND_ECHECKPOINT naming the file. */
 nd_status nd_checkpoint_h5_create(const char *path, nd_checkpoint_h5 **file);
 nd_status nd_checkpoint_h5_append(const char *path, nd_checkpoint_h5 **file);
 nd_status nd_checkpoint_h5_open(const char *path, nd_checkpoint_h5 **file);

@@ -1,3 +1,4 @@
+#include "core/base/directory.h"
 #include "core/base/durable_file.h"
 #include "train/checkpoint/checkpoint_hdf5.h"
 #include "train/checkpoint/checkpoint_parts.h"
@@ -146,6 +147,15 @@ static nd_status measure(const char *path, int64_t *bytes)
     return ND_OK;
 }
 
+/* A snapshot's may be one of an older generation, whose memory is then used again. */
+static nd_status open_rank_file(const nd_save *s, const char *path, nd_checkpoint_h5 **file)
+{
+    bool exists = false;
+    if (!s->durable)
+        ND_TRY(nd_path_exists(path, &exists));
+    return exists ? nd_checkpoint_h5_append(path, file) : nd_checkpoint_h5_create(path, file);
+}
+
 static nd_status write_rank_file(nd_save *s)
 {
     const int rank = s->run->comm->rank;
@@ -154,7 +164,7 @@ static nd_status write_rank_file(nd_save *s)
     snprintf(name, sizeof name, "rank_%04d.h5", rank);
     ND_TRY(nd_checkpoint_join(path, sizeof path, s->temporary, name));
     nd_fault_point_of(rank, s->c.step, "save_files");
-    ND_TRY(nd_checkpoint_h5_create(path, &file));
+    ND_TRY(open_rank_file(s, path, &file));
     const nd_status status = write_tensors(s, file);
     nd_fault_point_of(rank, s->c.step, "save_close");
     const nd_status closed = nd_checkpoint_h5_close(file);

@@ -76,5 +76,6 @@ nd_status nd_snapshot_restore(nd_run *run, nd_snapshot_found *found, bool *untou
 /* Bytes of a rank's snapshots, for `plan`: two generations of what it owns. Not collective. */
 size_t nd_snapshot_share_bytes(const nd_run *run);
 
-/* The directory of all runs' snapshots: [logging] snapshot_dir or its default. Not collective. */
-void nd_snapshot_root(const nd_config *config, char path[ND_CHECKPOINT_PATH_MAX]);
+/* The absolute path of all runs' snapshots: [logging] snapshot_dir or its default. Not collective.
+ * Errors: ND_ECHECKPOINT when it is too long. */
+nd_status nd_snapshot_root(const nd_config *config, char path[ND_CHECKPOINT_PATH_MAX]);

@@ -1,5 +1,6 @@
 /* Directories of snapshots. */
 #include "core/base/durable_file.h"
+#include "train/fault_points.h"
 #include "train/snapshot/snapshot_parts.h"
 
 #include <errno.h>
@@ -9,13 +10,18 @@
 #include <sys/vfs.h>
 #include <unistd.h>
 
-void nd_snapshot_root(const nd_config *config, char path[ND_CHECKPOINT_PATH_MAX])
+nd_status nd_snapshot_root(const nd_config *config, char path[ND_CHECKPOINT_PATH_MAX])
 {
-    if (config->logging.snapshot_dir[0])
-        snprintf(path, ND_CHECKPOINT_PATH_MAX, "%s", config->logging.snapshot_dir);
+    const char *named = config->logging.snapshot_dir;
+    char here[ND_CHECKPOINT_PATH_MAX];
+    if (named[0] && named[0] != '/' && getcwd(here, sizeof here))
+        return nd_checkpoint_join(path, ND_CHECKPOINT_PATH_MAX, here, named);
+    if (named[0])
+        snprintf(path, ND_CHECKPOINT_PATH_MAX, "%s", named);
     else
         snprintf(path, ND_CHECKPOINT_PATH_MAX, "/dev/shm/nanochat_dist-%lu",
                  (unsigned long)getuid());
+    return ND_OK;
 }
 
 bool nd_snapshot_in_memory(const char *path)
@@ -105,5 +111,22 @@ nd_status nd_snapshot_remove(const nd_run *run, int64_t keep, int64_t up_to)
     ND_TRY(remove_steps(place, keep, up_to));
     if (rmdir(place) == 0 && rmdir(of_run) == 0) /* only if they are empty */
         rmdir(run->saving.snapshots->root);
+    return ND_OK;
+}
+
+nd_status nd_snapshot_reuse(const nd_run *run)
+{
+    const nd_snapshots *s = run->saving.snapshots;
+    char from[ND_CHECKPOINT_PATH_MAX], to[ND_CHECKPOINT_PATH_MAX], manifest[ND_CHECKPOINT_PATH_MAX];
+    if (s->spare < 0)
+        return ND_OK;
+    ND_TRY(nd_snapshot_step_path(run, s->spare, from));
+    ND_TRY(nd_snapshot_step_path(run, s->step, to));
+    ND_TRY(nd_checkpoint_join(manifest, sizeof manifest, from, "manifest.json"));
+    ND_FAIL_IF(unlink(manifest) != 0 && errno != ENOENT, ND_ECHECKPOINT, "cannot remove %s: %s",
+               manifest, strerror(errno));
+    nd_fault_point_of(run->comm->rank, s->step, "snapshot_reuse");
+    ND_FAIL_IF(rename(from, to) != 0 && errno != ENOENT, ND_ECHECKPOINT,
+               "cannot rename %s to %s: %s", from, to, strerror(errno));
     return ND_OK;
 }

@@ -45,7 +45,7 @@ nd_status nd_snapshot_write_texts(const nd_run *run, int64_t step, const char *c
 
 static nd_status map(int file, const char *path, int protection, size_t bytes, void **data)
 {
-    *data = bytes > 0 ? mmap(NULL, bytes, protection, MAP_SHARED, file, 0) : NULL;
+    *data = bytes > 0 ? mmap(NULL, bytes, protection, MAP_SHARED | MAP_POPULATE, file, 0) : NULL;
     if (*data != MAP_FAILED)
         return ND_OK;
     *data = NULL;
@@ -71,9 +71,11 @@ nd_status nd_snapshot_map(const char *path, void **data, size_t *bytes)
 /* Allocates all pages now: otherwise a write to the mapping could end the process (SIGBUS). */
 nd_status nd_snapshot_map_new(const char *path, size_t bytes, void **data)
 {
-    const int file = open(path, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+    const int file = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0666);
     ND_FAIL_IF(file < 0, ND_ECHECKPOINT, "cannot make %s: %s", path, strerror(errno));
-    const int reason = bytes > 0 ? posix_fallocate(file, 0, (off_t)bytes) : 0;
+    int reason = ftruncate(file, (off_t)bytes) == 0 ? 0 : errno;
+    if (reason == 0 && bytes > 0)
+        reason = posix_fallocate(file, 0, (off_t)bytes);
     nd_status status = ND_CHECK(reason == 0, ND_ECHECKPOINT, "no room for %s (%zu bytes): %s", path,
                                 bytes, strerror(reason));
     ND_IF_OK(map(file, path, PROT_READ | PROT_WRITE, bytes, data));

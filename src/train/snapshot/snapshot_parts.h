@@ -43,6 +43,7 @@ struct nd_snapshots {
     nd_snapshot_stage stage;
     int64_t step;  /* of the one in progress */
     int64_t whole; /* of the newest complete one; -1: none */
+    int64_t spare; /* the one before it, if these processes wrote it; -1: none */
     nd_snapshot_copy copy;
     void *host_copy; /* of device memory, for the writer */
     size_t host_copy_bytes;
@@ -79,6 +80,11 @@ nd_status nd_snapshot_find_copy(nd_run *run);
  * those up to step `up_to` (-1: none), then empty directories. Not collective. */
 nd_status nd_snapshot_remove(const nd_run *run, int64_t keep, int64_t up_to);
 
+/* On leaders: renames the files of step s->spare, which is then no snapshot any more, to those of
+ * step s->step, to be overwritten: memory that is freed and allocated again costs more than the
+ * copy into it. Does nothing where there is none. Not collective. Errors: ND_ECHECKPOINT. */
+nd_status nd_snapshot_reuse(const nd_run *run);
+
 /* On leaders: removes snapshots of other runs from this host if their run's directory is visible
  * here, is not locked and has a complete checkpoint that is as new, so that nobody needs them. Not
  * collective. */
@@ -98,7 +104,8 @@ nd_status nd_snapshot_write_texts(const nd_run *run, int64_t step, const char *c
 /* Broadcasts both texts from `root`. Collective. Errors: ND_ENOMEM, ND_EPEER. */
 nd_status nd_snapshot_share_texts(nd_run *run, nd_snapshot_found *texts, int root);
 
-/* Maps a whole file for reading, or a new one of `bytes` bytes for writing; NULL if empty. Errors:
+/* Maps a whole file for reading, or one of `bytes` bytes, created or resized, for writing; NULL if
+ * empty. Errors:
  * ND_ECHECKPOINT. */
 nd_status nd_snapshot_map(const char *path, void **data, size_t *bytes);
 nd_status nd_snapshot_map_new(const char *path, size_t bytes, void **data);

@@ -15,8 +15,8 @@ nd_status nd_snapshots_create(nd_run *run)
     nd_snapshots *s = calloc(1, sizeof *s);
     ND_TRY(nd_run_agree(run->comm, ND_CHECK(s, ND_ENOMEM, "no memory for snapshots")));
     run->saving.snapshots = s;
-    s->whole = -1;
-    nd_snapshot_root(&run->config, s->root);
+    s->whole = s->spare = -1;
+    ND_TRY(nd_run_agree(run->comm, nd_snapshot_root(&run->config, s->root)));
     ND_TRY(nd_hosts_find(run->comm, &s->hosts));
     strcpy(s->host, s->hosts.names[comm->rank]);
     while (s->hosts.of[s->leader] != s->hosts.of[comm->rank])
@@ -190,6 +190,7 @@ static nd_status fail(nd_run *run, nd_status status)
                     "is tried when it is due; this is said once",
                     (long long)s->step, error.message);
     s->warned = true;
+    s->spare = -1;
     if (nd_snapshot_leads(run))
         nd_snapshot_remove(run, s->whole, -1);
     nd_error_clear();
@@ -210,7 +211,8 @@ static nd_status prepare(nd_run *run)
     }
     if (!nd_snapshot_leads(run))
         return ND_OK;
-    ND_TRY(nd_snapshot_remove(run, s->whole, -1));
+    ND_TRY(nd_snapshot_remove(run, s->whole, s->spare));
+    ND_TRY(nd_snapshot_reuse(run));
     return nd_directory_create(save->temporary);
 }
 
@@ -281,6 +283,7 @@ static nd_status publish(nd_run *run)
 static void complete(nd_run *run)
 {
     nd_snapshots *s = run->saving.snapshots;
+    s->spare = s->announced ? s->whole : -1;
     s->whole = s->step;
     if (!s->announced)
         nd_log_line(&run->log,
@@ -357,6 +360,7 @@ nd_status nd_snapshots_drop(nd_run *run, int64_t after)
     abandon(run);
     nd_snapshots_list(run, after, false);
     ND_TRY(nd_run_agree(run->comm, ND_OK)); /* nobody writes any more */
+    s->spare = -1;
     if (s->whole > after)
         s->whole = -1;
     if (nd_snapshot_leads(run))
