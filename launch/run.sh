@@ -117,12 +117,17 @@ find_alive() {
     alive=$'\n'$answers$'\n'
 }
 
-# Removes what hosts that the run has lost still hold of it in memory. The program lists them, "HOST
-# DIRECTORY" a line, and takes those off on which it ended itself.
+# Removes what hosts that the run has lost still hold of it in memory. The program lists them, after
+# "of RUN", "HOST DIRECTORY" a line, and takes those off on which it ended itself.
 clean_lost_hosts() {
-    local list=$run_dir/snapshot_hosts all host directory remove left=''
+    local list=$run_dir/snapshot_hosts all host directory remove left='' of
     [ -s "$list" ] && [ ! -e "$run_dir/run.lock" ] || return 0
     all=$(<"$list")
+    of=$(sed -n '1s/^of //p' <<<"$all")
+    if [ -n "$of" ] && [ -d "$of" ] && [ ! "$of" -ef "$run_dir" ]; then
+        say "$run_dir is a copy of $of, so what lost hosts hold of it stays"
+        return 0
+    fi
     while read -r host directory; do
         [[ $directory =~ /[0-9a-f]{16}/[^/]+$ ]] || continue
         remove=$(printf 'rm -rf %q; rmdir %q %q 2>/dev/null; true' "$directory" "${directory%/*}" \
@@ -135,7 +140,7 @@ clean_lost_hosts() {
             left+=$(awk -v host="$host" '$1 == host' <<<"$all")$'\n'
         fi
     done <<<"$all"
-    if [ -n "$left" ]; then printf %s "$left" >"$list"; else rm -f "$list"; fi
+    if [ -n "$left" ]; then printf 'of %s\n%s' "$(realpath "$run_dir")" "$left" >"$list"; else rm -f "$list"; fi
 }
 
 # The first hosts that answer, as many as were named: spare ones take the place of lost ones, which

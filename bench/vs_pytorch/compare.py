@@ -2,13 +2,15 @@
 """Times training steps of nanochat_dist and of the same model in PyTorch, in turn, on this CPU.
 
 usage: bench/vs_pytorch/compare.py [--dir DIR] [--steps N] [--optimizer adamw|muon]... [--micro N]...
-                                   [--isa ISA]
+                                   [--precision fp32|bf16]... [--isa ISA] [--checkpointing]
 
   --dir DIR        a folder for PyTorch, installed from PyPI on the first run (build/vs_pytorch)
   --steps N        steps of each measurement, of which the median counts (5)
   --optimizer O    adamw or muon; may be given twice (both)
   --micro N        sequences computed at once, of the 8 of a step; may be given more than once (8)
+  --precision P    PyTorch's; may be given twice (both)
   --isa ISA        limits nanochat_dist and PyTorch to an instruction set: AVX2, AVX512_CORE ... (all)
+  --checkpointing  times nanochat_dist with gradient checkpointing too, a row of its own
   --limit S        seconds after which a PyTorch measurement is given up (200): bf16 without bf16 instructions
                    takes minutes a step
 
@@ -51,15 +53,16 @@ def environment(isa):
     return e
 
 
-def ours(optimizer, micro, steps, isa):
+def ours(optimizer, micro, checkpointing, steps, isa):
     words = [BENCH, "--steps", str(steps), "--set", f"training.optimizer_type={optimizer}",
-             "--set", f"training.micro_batch_size={micro}"]
+             "--set", f"training.micro_batch_size={micro}",
+             "--set", f"hardware.gradient_checkpointing={str(checkpointing).lower()}"]
     done = subprocess.run(words, env=environment(isa), capture_output=True, text=True)
     if done.returncode:
         fail(f"{' '.join(words)} failed: {done.stderr.strip()}")
     find = lambda pattern: float(re.search(pattern, done.stdout).group(1))
     return {
-        "name": f"nanochat_dist, {micro} at once",
+        "name": f"nanochat_dist, {micro} at once" + ", checkpointing" * checkpointing,
         "parameters": find(r"([\d.]+)M parameters"),
         "step_s": find(r"step \| ([\d.]+) ms") / 1e3,
         "peak_bytes": find(r"its peak \| ([\d.]+)") * 2**20,
@@ -92,25 +95,27 @@ def counted(runs):
 
 def compare(python, optimizer, a):
     micros = a.micro or [8]
-    first = [ours(optimizer, m, a.steps, a.isa) for m in micros]
+    modes = [(m, c) for c in [False, True][:1 + a.checkpointing] for m in micros]
+    first = [ours(optimizer, m, c, a.steps, a.isa) for m, c in modes]
     others = [theirs(python, optimizer, m, p, c, a.steps, a.isa, a.limit)
-              for m in micros for p in ("fp32", "bf16") for c in (False, True)]
+              for m in micros for p in a.precision or ["fp32", "bf16"] for c in (False, True)]
     others = [r for r in others if r]
     if not others:
         fail("PyTorch did not run at all")
-    last = [ours(optimizer, m, a.steps, a.isa) for m in micros]
+    last = [ours(optimizer, m, c, a.steps, a.isa) for m, c in modes]
     both = [max(pair, key=lambda r: r["step_s"]) for pair in zip(first, last)]
     for r in others:
         if abs(r["parameters"] / 1e6 - both[0]["parameters"]) > 0.006:
             fail(f"{r['name']} has {r['parameters'] / 1e6:.2f}M parameters, nanochat_dist "
                  f"{both[0]['parameters']}M: they are not the same model")
-    mine, other = counted(both), counted(others)
+    rows, other = [counted(both[:len(micros)])] + both[len(micros):], counted(others)
     print(f"\n{optimizer}, medians of {a.steps} steps, PyTorch {others[0]['torch']}, "
           f"{others[0]['threads']} threads\n\n| | tokens/s | peak memory, MiB |\n|---|---|---|")
     for r in both + others:
         print(f"| {r['name']} | {4096 / r['step_s']:.0f} | {r['peak_bytes'] / 2**20:.0f} |")
-    print(f"| **{mine['name']}** to {other['name']} | **{other['step_s'] / mine['step_s']:.2f}** | "
-          f"**{mine['peak_bytes'] / other['peak_bytes']:.2f}** |")
+    for mine in rows:
+        print(f"| **{mine['name']}** to {other['name']} | **{other['step_s'] / mine['step_s']:.2f}** "
+              f"| **{mine['peak_bytes'] / other['peak_bytes']:.2f}** |")
     print("\nratio to the roofline, at first and at last: "
           + ", ".join(f"{f['roofline']} and {l['roofline']}" for f, l in zip(first, last)), flush=True)
 
@@ -132,7 +137,9 @@ def main():
     parser.add_argument("--steps", type=int, default=5)
     parser.add_argument("--optimizer", action="append", choices=["adamw", "muon"])
     parser.add_argument("--micro", type=int, action="append", choices=[1, 2, 4, 8])
+    parser.add_argument("--precision", action="append", choices=["fp32", "bf16"])
     parser.add_argument("--isa")
+    parser.add_argument("--checkpointing", action="store_true")
     parser.add_argument("--limit", type=float, default=200)
     a = parser.parse_args()
     if not os.path.exists(BENCH):

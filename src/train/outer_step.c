@@ -3,6 +3,7 @@
 #include "core/base/float_formats.h"
 #include "dist/gradient_wire.h"
 #include "train/checkpoint/checkpoint_save.h"
+#include "train/fault_points.h"
 #include "train/rounds.h"
 
 #include <stdio.h>
@@ -376,6 +377,7 @@ nd_status nd_outer_step(nd_run *run)
         }
         if (any)
             ND_TRY(exchange_parts(run, parts));
+        nd_fault_point(run->comm, "outer");
     }
     return ND_OK;
 }

@@ -406,10 +406,12 @@ Test(run_script, removes_what_a_lost_host_holds_when_the_run_has_ended_well_or_n
         "printf '#!/bin/sh\\n[ ! -e away ] || exit 255; shift; exec sh -c \"$*\"\\n' > bin/agent;"
         "chmod +x bin/*; touch away; export ND_AGENT=$D/bin/agent P=$F;"
         "end() { R --launch \"mpirun --oversubscribe -np 2 unshare --uts $D/bin/on_host0\" -- "
-        "--config $C $SET --run-dir run; code=$?; cp out log; return $code; };"
-        "end || exit 2; grep -q \"host1 does not answer .*agent host1 'rm -rf $M/\" out || exit 3;"
+        "--config $C $SET --run-dir $1; code=$?; cp out log; return $code; };"
+        "end run || exit 2; grep -q \"host1 does not answer .*agent host1 'rm -rf $M/\" out || "
+        "exit 3;"
         "grep -q ^host1 run/snapshot_hosts && ! grep -q ^host0 run/snapshot_hosts || exit 4;"
         "test -e $M/*/host1 && test ! -e $M/*/host0 || exit 5;"
-        "rm away; end || exit 6; grep -q 'removed the snapshots of host host1' out || exit 7;"
+        "rm away; cp -r run copy; end copy || exit 6; test -e $M/*/host1 || exit 7;"
+        "end run || exit 8; grep -q 'removed the snapshots of host host1' out || exit 9;"
         "test ! -e run/snapshot_hosts && same run");
 }

@@ -1,7 +1,8 @@
 /* RUN/snapshot_hosts lists the hosts that may hold snapshots of the run, one "HOST DIRECTORY" per
- * line. Lost hosts stay in it until the run uses them again; launch/run.sh cleans up by this list.
- * A second line, "HOST STEP", says that the run continued from STEP without the host: what it holds
- * of later steps belongs to an abandoned branch. */
+ * line, after a first one, "of RUN", with the run's directory: a copy of that directory, while the
+ * original is there, does not go by the list. Lost hosts stay in it until the run uses them again;
+ * launch/run.sh cleans up by this list. A second line, "HOST STEP", says that the run continued
+ * from STEP without the host: what it holds of later steps belongs to an abandoned branch. */
 #include "core/base/durable_file.h"
 #include "train/snapshot/snapshot_parts.h"
 
@@ -53,13 +54,18 @@ static int64_t limit_of(const char *text, const char *host)
     return INT64_MAX;
 }
 
-/* NULL where there is no list. */
-static nd_status read_list(const char *path, char **text)
+/* NULL where there is no list, or it is that of another directory. */
+static nd_status read_list(const nd_run *run, const char *path, char **text)
 {
     void *all = NULL;
     size_t size;
+    char of[ND_CHECKPOINT_PATH_MAX];
     if (access(path, F_OK) == 0)
         ND_TRY(nd_read_whole_file(path, LIST_BYTES_MAX, ND_EIO, &all, &size));
+    if (all && sscanf(all, "of %4095[^\n]", of) == 1 && nd_snapshot_is_copy(run, of)) {
+        free(all);
+        all = NULL;
+    }
     *text = all;
     return ND_OK;
 }
@@ -75,7 +81,7 @@ static nd_status list_absent(nd_run *run, const char *path, int64_t after, bool 
 {
     char *text;
     int64_t step;
-    ND_TRY(read_list(path, &text));
+    ND_TRY(read_list(run, path, &text));
     char *rest = text;
     for (char *host; (host = strsep(&rest, "\n")) != NULL;) {
         char *directory = strchr(host, ' ');
@@ -102,14 +108,20 @@ static nd_status write_list(nd_run *run, int64_t after, bool ended)
     char path[ND_CHECKPOINT_PATH_MAX], *text = NULL;
     size_t size = 0;
     ND_TRY(path_of(run, path));
+    char *real = realpath(run->config.logging.run_dir, NULL);
     FILE *out = open_memstream(&text, &size);
-    ND_FAIL_IF(!out, ND_ENOMEM, "no memory for the list of hosts with snapshots");
+    if (!out) {
+        free(real);
+        return ND_FAIL(ND_ENOMEM, "no memory for the list of hosts with snapshots");
+    }
+    const int head = fprintf(out, "of %s\n", real ? real : run->config.logging.run_dir);
+    free(real);
     nd_status status = list_absent(run, path, after, ended, out);
     if (!ended && run->config.logging.snapshot_interval > 0 && !run->saving.snapshots->off)
         list_present(run, out);
     if (fclose(out) != 0 && status == ND_OK)
         status = ND_FAIL(ND_ENOMEM, "no memory for the list of hosts with snapshots");
-    if (status == ND_OK && size > 0)
+    if (status == ND_OK && size > (size_t)head)
         status = nd_durable_write(path, text, size);
     else if (status == ND_OK && unlink(path) != 0 && errno != ENOENT)
         status = ND_FAIL(ND_EIO, "cannot remove %s: %s", path, strerror(errno));
@@ -135,7 +147,7 @@ static nd_status read_limits(nd_run *run, int64_t *limits)
     char path[ND_CHECKPOINT_PATH_MAX], *text;
     int hosts_seen = 0;
     ND_TRY(path_of(run, path));
-    ND_TRY(read_list(path, &text));
+    ND_TRY(read_list(run, path, &text));
     for (int r = 0; text && r < run->comm->size; r++) {
         const bool first = hosts->of[r] == hosts_seen;
         hosts_seen += first;

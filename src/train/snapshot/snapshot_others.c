@@ -113,8 +113,7 @@ static void remove_if_over(nd_run *run, const char *of_run, const char *id, nd_c
     free(steps.list);
 }
 
-/* Whether `directory` is another than the run's and holds a run of the same id. */
-static bool is_copy(const nd_run *run, const char *directory)
+bool nd_snapshot_is_copy(const nd_run *run, const char *directory)
 {
     struct stat there, here;
     char id[ND_RUN_ID_SIZE];
@@ -135,7 +134,7 @@ static void copied_from(const nd_run *run, nd_config_text directory)
         nd_checkpoint_steps_list(place, "", &steps) == ND_OK)
         for (int i = steps.count - 1; !directory[0] && i >= 0; i--)
             if (read_config(place, steps.list[i], config) == ND_OK &&
-                is_copy(run, config->logging.run_dir))
+                nd_snapshot_is_copy(run, config->logging.run_dir))
                 strcpy(directory, config->logging.run_dir);
     nd_error_clear();
     free(steps.list);

@@ -71,6 +71,9 @@ int nd_snapshot_rank_of(const char *file);
 
 bool nd_snapshot_leads(const nd_run *run);
 
+/* Whether `directory` is another than the run's and holds a run of the same id. */
+bool nd_snapshot_is_copy(const nd_run *run, const char *directory);
+
 /* Sets s->copied where a host has snapshots of another directory with this run's id, since one is a
  * copy of the other and both continue: this run must neither use nor remove them. Logs the
  * directory. Collective. Errors: ND_ENOMEM, ND_EPEER. */
