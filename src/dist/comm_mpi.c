@@ -77,6 +77,9 @@ nd_status nd_comm_create_mpi(nd_comm **comm)
     int initialized = 0, provided = 0;
     MPI_Initialized(&initialized);
     if (!initialized) {
+        /* Open MPI announces a message behind what its connection still has to send, so with one a
+         * peer's link carries little more than one direction at a time. */
+        setenv("OMPI_MCA_btl_tcp_links", "2", 0);
         MPI_Init_thread(NULL, NULL, MPI_THREAD_SERIALIZED, &provided);
         end.synchronizes = true; /* who called MPI_Init calls MPI_Finalize */
         end.close = finalize;
