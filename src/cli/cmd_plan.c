@@ -26,7 +26,7 @@ static nd_status parse_bytes(const char *text, size_t *bytes)
     return ND_FAIL(ND_ECONFIG, "--device-memory: '%.40s' is not a size such as 24GiB", text);
 }
 
-/* What describes the machine of a prediction, as it is typed; 0: not given. */
+/* Options that describe the machine, in the units of the command line; 0: not given. */
 typedef struct machine_arguments {
     int64_t hosts;
     double bandwidth, latency, local_bandwidth, local_latency; /* Gbit/s, us */

@@ -2,8 +2,8 @@
  *
  * A pack that replaces a data set completes the new one in the subdirectory ND_PACK_STAGING and
  * then moves it here file by file (pack_staging.h). While an index is there, it is the valid one,
- * and a shard that is still there takes precedence over one of the same name here. So readers find
- * a whole data set at every moment. */
+ * and a shard that is still there takes precedence over one of the same name here, so readers
+ * always find a complete data set. */
 #pragma once
 
 #include "data/shard_index.h"

@@ -7,8 +7,8 @@
 #include <zstd.h>
 
 enum {
-    GZIP_WINDOW = 15 + 16, /* zlib's number for: the largest window, and a gzip header */
-    ZSTD_WINDOW_LOG = 31   /* what `zstd --ultra --long=31` makes is read too */
+    GZIP_WINDOW = 15 + 16, /* for zlib: the largest window, with a gzip header */
+    ZSTD_WINDOW_LOG = 31   /* accepts `zstd --ultra --long=31` */
 };
 
 struct nd_decompressor {
@@ -85,7 +85,7 @@ static nd_status run_zstd(nd_decompressor *d, const char *name, ZSTD_inBuffer *i
     return ND_OK;
 }
 
-/* Between members there may be zeros, which tapes add. */
+/* Skips zeros between members: padding of tapes. */
 static nd_status run_gzip(nd_decompressor *d, const char *name, ZSTD_inBuffer *in,
                           ZSTD_outBuffer *out)
 {

@@ -1,4 +1,4 @@
-/* Decompresses gzip and zstd a part at a time, any number of members or frames in a row. */
+/* Decompresses gzip and zstd incrementally, with any number of consecutive members or frames. */
 #pragma once
 
 #include "core/base/error.h"
@@ -10,8 +10,8 @@ typedef struct nd_decompressor nd_decompressor;
 
 enum { ND_DECOMPRESSOR_MAGIC_BYTES = 4 };
 
-/* For a file that begins with the bytes at `first`; *decompressor is NULL when it is not
- * compressed. The caller closes it. Errors: ND_ENOMEM. */
+/* Detects the format from a file's first bytes; *decompressor is NULL when it is not compressed.
+ * The caller closes it. Errors: ND_ENOMEM. */
 nd_status nd_decompressor_open(const void *first, size_t bytes, const char *name,
                                nd_decompressor **decompressor);
 void nd_decompressor_close(nd_decompressor *decompressor);

@@ -13,9 +13,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { READ_TOKENS = 4096 }; /* copied through the stack at once */
+enum { READ_TOKENS = 4096 }; /* tokens copied through the stack at once */
 
-/* A shard is damaged only when it was read and what it holds is wrong. */
+/* A system error says nothing about the shard; any other means that it is damaged. */
 static nd_status damaged(const char *path, const char *part)
 {
     const bool unread = nd_hdf5_is_system_error();
@@ -100,7 +100,7 @@ static nd_status read_attributes(hid_t file, nd_shard *shard)
                     shard->tokenizer_sha256);
 }
 
-/* The layout that chunks can be read from without HDF5. */
+/* Checks that chunks can be read without HDF5. */
 static nd_status check_layout(hid_t dataset, nd_shard *shard)
 {
     const hid_t properties = H5Dget_create_plist(dataset);
@@ -131,7 +131,7 @@ static nd_status locate_chunks(hid_t dataset, nd_shard *shard)
                "%s: cannot open this file: %s", shard->path, strerror(errno));
     shard->inode = info.st_ino;
     shard->file_bytes = info.st_size;
-    /* Stored whole and uncompressed: what is computed from n_tokens below stays in range. */
+    /* Tokens are stored uncompressed, so this bounds n_tokens: nothing below overflows. */
     ND_FAIL_IF(shard->n_tokens > (int64_t)info.st_size / shard->token_bytes, ND_EDATA,
                "%s: n_tokens is %lld, more than fit the file's %lld bytes", shard->path,
                (long long)shard->n_tokens, (long long)info.st_size);
@@ -234,7 +234,7 @@ static nd_status with_dataset(hid_t file, nd_shard *shard, const char *name,
     return status;
 }
 
-/* Read here: H5Fis_hdf5 locks the file, and does not tell a failure from a no. */
+/* Not H5Fis_hdf5, which locks the file and does not distinguish failures from other formats. */
 static bool has_signature(const char *path)
 {
     static const char signature[] = "\x89HDF\r\n\x1a\n";
@@ -251,7 +251,7 @@ static nd_status open_file(const char *path, hid_t *file)
     struct stat info;
     ND_FAIL_IF(access(path, R_OK) != 0 || stat(path, &info) != 0, ND_EDATA,
                "%s: cannot open this file: %s", path, strerror(errno));
-    if (!S_ISREG(info.st_mode)) /* opening a pipe would wait */
+    if (!S_ISREG(info.st_mode)) /* opening a pipe would block */
         return ND_FAIL(ND_EDATA, "%s: not a regular file; expected a shard", path);
     *file = H5Fopen(path, H5F_ACC_RDONLY, nd_hdf5_access(false));
     if (*file < 0 && (nd_hdf5_is_system_error() || has_signature(path)))
@@ -349,7 +349,7 @@ static nd_status bad_token(const nd_shard *shard, int64_t first, const int32_t *
                    (long long)shard->vocab_size);
 }
 
-/* `count` tokens that lie in one chunk. */
+/* Reads `count` tokens of one chunk. */
 static nd_status read_piece(const nd_shard *shard, int fd, int64_t first, int64_t count,
                             int32_t *tokens)
 {

@@ -93,7 +93,7 @@ static nd_status write_checkpoint(const char *directory, const nd_config *config
         nd_directory_remove(temporary);
         return status;
     }
-    bool unsupported; /* the newest step is found without */
+    bool unsupported; /* ignored: the newest step is found without the link */
     return nd_checkpoint_latest_write(directory, 0, &unsupported);
 }
 

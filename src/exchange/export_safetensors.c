@@ -103,7 +103,7 @@ static nd_status write_model(const nd_source *s, bool bf16, const char *path,
     return nd_safetensors_writer_finish(w);
 }
 
-/* Frees `text`. */
+/* Takes ownership of `text`. */
 static nd_status write_text(const char *directory, const char *name, char *text)
 {
     char path[PATH_MAX];
@@ -113,7 +113,8 @@ static nd_status write_text(const char *directory, const char *name, char *text)
     return status;
 }
 
-/* How transformers builds its tokenizer from tokenizer.model: text as it is, the mark before it. */
+/* Tells transformers to build its tokenizer from tokenizer.model: no normalisation, the document
+ * separator first. */
 static nd_status write_tokenizer(const nd_source *s, const char *directory)
 {
     char path[PATH_MAX];
@@ -157,7 +158,7 @@ static nd_status write_files(const nd_source *s, bool bf16, const char *director
     return nd_path_sync(directory);
 }
 
-/* Nothing is overwritten: rename() puts a directory over an empty one only. */
+/* rename() replaces an empty directory only, so nothing is overwritten. */
 static nd_status check_free(const char *path)
 {
     struct dirent **entries;

@@ -26,7 +26,7 @@ static size_t dtype_bytes(const char *name)
     return 0;
 }
 
-/* Reads the shape; false when it is none or its size overflows. *weights is its product. */
+/* Reads the shape and its product, *weights; false when it is invalid or the product overflows. */
 static bool read_shape(json_t *shape, nd_safetensors_tensor *t, int64_t *weights)
 {
     *weights = 1;

@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* One part with one scale: `count` values. Its scale goes to *scale, its codes to `codes`. */
+/* Turns `count` values that share one scale into masters; returns the scale and the codes. */
 static nd_status make_part(const char *name, float *values, int64_t count, float stated,
                            float *scale, int8_t *codes)
 {
@@ -36,7 +36,7 @@ static nd_status make_part(const char *name, float *values, int64_t count, float
     return ND_OK;
 }
 
-/* Codes and scales that ternarising gives, against those wanted. */
+/* Checks that ternarising the masters gives these codes and scales. */
 static nd_status check(nd_backend *b, const char *name, nd_cview values, const int8_t *codes,
                        const float *scales, int64_t groups)
 {

@@ -16,7 +16,7 @@ static int compare(const void *a, const void *b)
 
 static nd_status append(nd_names *names, const char *name, const char *path)
 {
-    if ((names->count & (names->count - 1)) == 0) { /* room for the next power of two */
+    if ((names->count & (names->count - 1)) == 0) { /* grow to the next power of two */
         const size_t room = names->count > 0 ? 2 * (size_t)names->count : 1;
         char **grown = realloc(names->list, room * sizeof *grown);
         ND_FAIL_IF(!grown, ND_ENOMEM, "no memory for the names in %s", path);
@@ -101,7 +101,7 @@ nd_status nd_rename_new(const char *from, const char *to, bool *apart)
     struct stat info;
     int failed = renameat2(AT_FDCWD, from, AT_FDCWD, to, RENAME_NOREPLACE);
     if (failed && (errno == EINVAL || errno == ENOSYS || errno == ENOTSUP)) {
-        /* This file system cannot do both atomically. */
+        /* Without RENAME_NOREPLACE: check, then rename; not atomic. */
         errno = EEXIST;
         failed = lstat(to, &info) == 0 ? -1 : rename(from, to);
     }

@@ -1,5 +1,5 @@
-/* Listing directories and moving their entries. "Cannot list" is an error here, never "nothing is
- * there". All paths are shorter than PATH_MAX. */
+/* Listing directories and moving their entries. A directory that cannot be listed is an error,
+ * never an empty directory. All paths are shorter than PATH_MAX. */
 #pragma once
 
 #include "core/base/error.h"

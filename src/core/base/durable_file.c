@@ -170,7 +170,7 @@ nd_status nd_read_whole_file(const char *path, size_t limit, nd_status status, v
 {
     *bytes = NULL;
     *size = 0;
-    const int opened = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC); /* a pipe would wait */
+    const int opened = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC); /* do not block on a pipe */
     FILE *file = opened >= 0 ? fdopen(opened, "rb") : NULL;
     if (!file) {
         const int reason = errno;

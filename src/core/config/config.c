@@ -105,7 +105,7 @@ static bool assign(nd_config *config, const nd_config_key *key, const char *text
     case ND_KEY_TEXT:
         break;
     }
-    /* An INI file cannot represent anything else. */
+    /* An INI file cannot represent these. */
     if (strlen(text) >= ND_CONFIG_TEXT_MAX || strpbrk(text, "\n\r\"") != NULL)
         return false;
     strcpy(slot(config, key), text);
@@ -179,7 +179,7 @@ void nd_config_key_allowed(const nd_config_key *key, char *text, size_t size)
     snprintf(text, size, "a line of text up to %d bytes, without \"", ND_CONFIG_TEXT_MAX - 1);
 }
 
-/* Adds "dist.gradient_wire = int8 is now dist.grad_comm_dtype = int8" to the old names read. */
+/* Records "dist.gradient_wire = int8 is now dist.grad_comm_dtype = int8" for the warning. */
 static void note_old_name(nd_config *config, const nd_config_alias *alias, const char *value,
                           const char *new_value)
 {

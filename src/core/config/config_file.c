@@ -151,7 +151,7 @@ static nd_status scan_lines(scan *s, FILE *file)
     return ferror(file) ? ND_FAIL(ND_ECONFIG, "%s: %s", s->path, strerror(errno)) : ND_OK;
 }
 
-static int quiet_iniparser(const char *format, ...)
+static int ignore_iniparser_error(const char *format, ...)
 {
     (void)format;
     return 0;
@@ -200,7 +200,7 @@ nd_status nd_config_read_file(nd_config *config, const char *path)
     scan s = {path, calloc(LINES_MOST, sizeof(key_place)), 0};
     FILE *file = NULL;
     struct stat info;
-    /* it is read twice, and a pipe would wait */
+    /* The file is read twice, which a pipe does not allow. */
     if (stat(path, &info) == 0 && !S_ISREG(info.st_mode)) {
         status = ND_FAIL(ND_ECONFIG, "%s: not a regular file", path);
         goto done;
@@ -209,7 +209,7 @@ nd_status nd_config_read_file(nd_config *config, const char *path)
     ND_FAIL_GOTO(!file || !s.places, done, ND_ECONFIG, "%s: %s", path, strerror(errno));
     ND_TRY_GOTO(check_bytes(&s, file), done);
     ND_TRY_GOTO(scan_lines(&s, file), done);
-    iniparser_set_error_callback(quiet_iniparser);
+    iniparser_set_error_callback(ignore_iniparser_error);
     values = iniparser_load(path);
     ND_FAIL_GOTO(!values, done, ND_ECONFIG, "%s: not an INI file that iniparser can read", path);
     ND_TRY_GOTO(assign_all(config, &s, values), done);
@@ -243,8 +243,8 @@ nd_status nd_config_write(const nd_config *config, FILE *out)
     return ferror(out) ? ND_FAIL(ND_EIO, "writing the configuration: %s", strerror(errno)) : ND_OK;
 }
 
-/* Whether changing the key may change the results of the rest of a run. */
-static bool is_of_recipe(const nd_config_key *key)
+/* Whether changing the key in the middle of a run may change its results. */
+static bool affects_results(const nd_config_key *key)
 {
     static const char *const sections[] = {"model", "training", "optimizer", "data"};
     static const char *const of_dist[] = {"workers",        "sync_every",       "outer_lr",
@@ -265,7 +265,7 @@ int nd_config_write_differences(const nd_config *before, const nd_config *now, F
         char was[ND_CONFIG_TEXT_MAX], is[ND_CONFIG_TEXT_MAX];
         nd_config_key_format(before, key, was, sizeof was);
         nd_config_key_format(now, key, is, sizeof is);
-        if (!is_of_recipe(key) || strcmp(was, is) == 0)
+        if (!affects_results(key) || strcmp(was, is) == 0)
             continue;
         fprintf(out, "%s.%s was %s, is %s\n", key->section, key->name, was, is);
         count++;

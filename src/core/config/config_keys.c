@@ -248,7 +248,7 @@ const nd_config_key *nd_config_key_nearest(const char *section, const char *name
     int best_distance = 0;
     for (int i = 0; i < nd_config_key_count; i++) {
         const nd_config_key *key = &nd_config_keys[i];
-        /* Part of a key's name, such as "warmup", counts as one wrong letter. */
+        /* Part of a key's name, such as "warmup", counts as distance 1. */
         const bool part = strlen(name) > 2 && strcasestr(key->name, name) != NULL;
         const int whole = nd_edit_distance(name, key->name);
         const int edits = part && whole > 1 ? 1 : whole;

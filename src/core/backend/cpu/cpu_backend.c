@@ -9,8 +9,8 @@
 #include <string.h>
 #include <sys/mman.h>
 
-/* Memory is mapped and touched at once instead of taken from the heap: a run that does not fit
- * fails at the start, and released memory is returned to the system. */
+/* Maps and touches memory instead of using the heap, so that a run that does not fit fails at its
+ * start and released memory returns to the system. */
 static nd_status cpu_allocate(nd_backend *b, size_t bytes, void **memory)
 {
     (void)b;
@@ -67,7 +67,7 @@ static void cpu_destroy(nd_backend *b)
     free(b);
 }
 
-/* Every slot as a plain loop with double accumulation over any float dtype, f64 included. */
+/* Fills every slot with the reference: plain loops, double accumulation, any float dtype. */
 static void fill_reference(nd_backend_ops *ops)
 {
     nd_reference_fill_ternary(ops);

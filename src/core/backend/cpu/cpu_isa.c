@@ -52,7 +52,7 @@ nd_status nd_cpu_isa_apply(nd_cpu_isa wanted, nd_cpu_isa *effective)
                "takes it)",
                nd_cpu_isa_name(wanted), nd_cpu_isa_name(best()));
     if (wanted != ND_CPU_ISA_AUTO)
-        nd_onednn_limit(wanted); /* refused where one is in force: see below */
+        nd_onednn_limit(wanted); /* no effect if one is in force: checked below */
     *effective = best();
     ND_FAIL_IF(wanted != ND_CPU_ISA_AUTO && *effective != wanted, ND_ECONFIG,
                "[hardware] cpu_isa = %s, but oneDNN is limited to %s in this process already (by "

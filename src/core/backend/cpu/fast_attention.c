@@ -5,14 +5,14 @@
 #include <math.h>
 #include <string.h>
 
-enum { CHUNK_ROWS = 1024 /* rows for which a thread packs the keys once */, FEW_QUERIES = 4 };
+enum { CHUNK_ROWS = 1024 /* rows that share one packing of the keys */, FEW_QUERIES = 4 };
 
 typedef struct forward_call {
     nd_attention_plan plan;
     nd_view o, lse;
     nd_cview q, k, v;
     int64_t kept;                   /* rows of q without those at -1 */
-    int64_t chunk, chunks;          /* blocks of one work item; items of one head */
+    int64_t chunk, chunks;          /* blocks of a work item; items of a head */
     const nd_matmul *scores, *sums; /* q kᵀ of one tile; out += p v */
 } forward_call;
 
@@ -76,7 +76,7 @@ static void softmax_block(const nd_fast_kernels *k, const forward_call *c, forwa
         k->store_bf16((uint16_t *)s.probabilities, s.scores, tiles * stride);
 }
 
-/* Tiles of keys that the last of these rows sees. */
+/* The number of key tiles visible to the last of these rows. */
 static int64_t visible_tiles(const nd_attention_plan *p, nd_attention_rows rows)
 {
     return nd_fast_ceil(nd_attention_visible(&p->shape, rows.first + rows.count - 1), ND_KEY_TILE);
@@ -176,7 +176,7 @@ static nd_status attention_blocked(nd_cpu_fast *fast, forward_call *c)
     return ok ? ND_OK : ND_FAIL(ND_EINTERNAL, "oneDNN refused a product of attention");
 }
 
-/* One query of one head, directly from the cache: with few queries packing does not pay. */
+/* One query of one head, directly from the cache: for few queries packing does not pay. */
 static void attend_query(const nd_fast_kernels *k, const forward_call *c, int64_t index,
                          float *space)
 {

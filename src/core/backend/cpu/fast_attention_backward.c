@@ -25,7 +25,7 @@ typedef struct backward_call {
     const nd_matmul *query_sums; /* [rows, d] += ds k */
 } backward_call;
 
-enum { SORTED_KEYS = 1024 /* from so many keys on, sorting them pays */ };
+enum { SORTED_KEYS = 1024 /* minimum number of keys for sorting */ };
 
 enum {
     PART_KEYS, /* [tiles * ND_KEY_TILE, d], dense */
@@ -154,7 +154,7 @@ static void load_row_terms(const nd_fast_kernels *k, const backward_call *c, bac
     }
 }
 
-/* Zeroes what the causal mask hides: queries before a key. */
+/* Applies the causal mask: zeroes queries before a key. */
 static void mask_tile(const backward_call *c, backward_space s, const backward_item *item,
                       int64_t block, int64_t tile)
 {

@@ -1,6 +1,6 @@
 /* Fast layer: gathering rows.
  *
- * In place, row i overwrites memory that later rows no longer read, but earlier ones may. Rows [i,
+ * In place, row i overwrites memory that earlier rows may read, but later ones do not. Rows [i,
  * rows[i]) read nothing that they write, so threads copy whole rows of such a run, twice as fast as
  * parts of rows. Where runs are short, at the start, threads share the bytes of each row. */
 #include "core/backend/cpu/fast_context.h"

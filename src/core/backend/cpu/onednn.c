@@ -18,7 +18,7 @@ struct nd_onednn {
 
 struct nd_onednn_call {
     nd_onednn *onednn;
-    const int *names; /* oneDNN's, of the operands */
+    const int *names; /* oneDNN's names of the operands */
     int count;
     dnnl_primitive_t primitive;
     thread_memories memories[]; /* [threads] */
@@ -28,7 +28,7 @@ static const int product_names[] = {DNNL_ARG_SRC, DNNL_ARG_WEIGHTS, DNNL_ARG_DST
                                     DNNL_ARG_SCRATCHPAD};
 static const int packing_names[] = {DNNL_ARG_FROM, DNNL_ARG_TO};
 
-/* A description is a handle that its creator destroys from version 3 on, and a struct before. A
+/* A description is a struct before version 3 and then a handle that its creator destroys. A
  * layout is a borrowed description. */
 #if DNNL_VERSION_MAJOR >= 3
 typedef const_dnnl_memory_desc_t layout;
@@ -287,7 +287,7 @@ void nd_onednn_destroy(nd_onednn *onednn)
     free(onednn);
 }
 
-/* Each has the same bits as the previous ones, in every version. */
+/* Each includes the bits of the previous ones, in every version. */
 static const dnnl_cpu_isa_t isas[] = {
     [ND_CPU_ISA_GENERIC] = dnnl_cpu_isa_sse41,
     [ND_CPU_ISA_AVX2] = dnnl_cpu_isa_avx2,

@@ -5,7 +5,7 @@
 #include <math.h>
 #include <stdlib.h>
 
-/* NaN if there is one. */
+/* max |x|; NaN if there is one. */
 static float largest_of(const float *x, int64_t n)
 {
     float largest = 0.0f;
