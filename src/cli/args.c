@@ -75,11 +75,11 @@ static nd_status assign_value(const nd_arg *arg, const char *text)
     return ND_FAIL(ND_ECONFIG, "%s takes no value", arg->name);
 }
 
-nd_status nd_args_check_range(const char *name, int64_t value, int64_t least, int64_t most)
+nd_status nd_args_check_range(const char *name, int64_t value, int64_t min, int64_t max)
 {
-    return ND_CHECK(value >= least && value <= most, ND_ECONFIG,
+    return ND_CHECK(value >= min && value <= max, ND_ECONFIG,
                     "%s is %lld; expected a whole number from %lld to %lld", name, (long long)value,
-                    (long long)least, (long long)most);
+                    (long long)min, (long long)max);
 }
 
 static nd_status parse_option(const nd_command *command, int argc, char **argv, int *at,

@@ -60,5 +60,5 @@ nd_status nd_args_parse(const nd_command *command, int argc, char **argv, nd_arg
             return ND_OK;                                                                          \
     } while (0)
 
-/* Errors: ND_ECONFIG naming the option when its value is not from `least` to `most`. */
-nd_status nd_args_check_range(const char *name, int64_t value, int64_t least, int64_t most);
+/* Errors: ND_ECONFIG naming the option when its value is not from `min` to `max`. */
+nd_status nd_args_check_range(const char *name, int64_t value, int64_t min, int64_t max);

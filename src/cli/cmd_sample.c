@@ -48,9 +48,9 @@ static nd_status generate(const sample_arguments *a, nd_sampler *s)
     nd_reply_end end;
     char *rest = NULL;
     ND_TRY(encode_prompt(a, s->loaded, &tokens, &count));
-    const int64_t most = INT64_MAX - (int64_t)count;
+    const int64_t limit = INT64_MAX - (int64_t)count;
     nd_status status =
-        nd_sampler_reserve(s, (int64_t)count + (a->max_tokens < most ? a->max_tokens : most));
+        nd_sampler_reserve(s, (int64_t)count + (a->max_tokens < limit ? a->max_tokens : limit));
     ND_IF_OK(nd_sampler_feed(s, tokens, count));
     free(tokens);
     ND_TRY(status);

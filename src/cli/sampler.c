@@ -174,12 +174,12 @@ static nd_status draw_tokens(nd_sampler *s, reply *r, int64_t max_tokens, nd_rep
 
 nd_status nd_sampler_reply(nd_sampler *s, int64_t max_tokens, nd_reply_end *end, char **rest)
 {
-    const int64_t most =
+    const int64_t limit =
         max_tokens < nd_sampler_remaining(s) ? max_tokens : nd_sampler_remaining(s);
     reply r = {.stream = {.out = stdout, .stop = s->stop}, .before = s->generator.length};
     *rest = NULL;
-    r.ends = calloc((size_t)most + 1, sizeof *r.ends);
-    ND_FAIL_IF(!r.ends, ND_ENOMEM, "no memory for a reply of %lld tokens", (long long)most);
+    r.ends = calloc((size_t)limit + 1, sizeof *r.ends);
+    ND_FAIL_IF(!r.ends, ND_ENOMEM, "no memory for a reply of %lld tokens", (long long)limit);
     const nd_status status = draw_tokens(s, &r, max_tokens, end, rest);
     nd_text_stream_end(&r.stream);
     free(r.ends);

@@ -38,11 +38,11 @@ nd_status nd_data_directory_list(const char *path,
     return status;
 }
 
-nd_status nd_data_exists(const char *path, bool *there)
+nd_status nd_data_exists(const char *path, bool *exists)
 {
     struct stat info;
-    *there = stat(path, &info) == 0;
-    ND_FAIL_IF(!*there && errno != ENOENT && errno != ENOTDIR, ND_EDATA,
+    *exists = stat(path, &info) == 0;
+    ND_FAIL_IF(!*exists && errno != ENOENT && errno != ENOTDIR, ND_EDATA,
                "%s: cannot tell whether this file exists: %s", path, strerror(errno));
     return ND_OK;
 }
@@ -93,13 +93,13 @@ static nd_status read_index(nd_data_directory *d)
     char path[PATH_MAX];
     void *text;
     size_t size;
-    bool there;
+    bool exists;
     ND_TRY(nd_data_path(d->path, ND_PACK_STAGING, ND_SHARD_INDEX_NAME, path));
     ND_TRY(nd_data_exists(path, &d->staged));
     if (!d->staged) {
         ND_TRY(nd_data_path(d->path, "", ND_SHARD_INDEX_NAME, path));
-        ND_TRY(nd_data_exists(path, &there));
-        if (!there)
+        ND_TRY(nd_data_exists(path, &exists));
+        if (!exists)
             return fail_without_index(d->path);
     }
     ND_TRY(nd_read_whole_file(path, INDEX_BYTES_MAX, ND_EDATA, &text, &size));
@@ -112,11 +112,11 @@ static nd_status read_index(nd_data_directory *d)
 static nd_status shard_path(const nd_data_directory *d, size_t number, char path[PATH_MAX])
 {
     const char *name = d->index.shards[number].name;
-    bool there = false;
+    bool exists = false;
     ND_TRY(nd_data_path(d->path, ND_PACK_STAGING, name, path));
     if (d->staged)
-        ND_TRY(nd_data_exists(path, &there));
-    return there ? ND_OK : nd_data_path(d->path, "", name, path);
+        ND_TRY(nd_data_exists(path, &exists));
+    return exists ? ND_OK : nd_data_path(d->path, "", name, path);
 }
 
 static nd_status check_file(const nd_data_directory *d, size_t number)

@@ -39,8 +39,8 @@ nd_status nd_data_directory_list(const char *path,
                                  nd_status (*visit)(void *context, const char *name),
                                  void *context);
 
-/* Whether there is such a file. Errors: ND_EDATA when the system cannot tell. */
-nd_status nd_data_exists(const char *path, bool *there);
+/* Whether the file exists. Errors: ND_EDATA when the system cannot tell. */
+nd_status nd_data_exists(const char *path, bool *exists);
 
 /* Writes PATH/part/name to `result` [PATH_MAX]. Errors: ND_EIO when it is too long. */
 nd_status nd_data_path(const char *path, const char *part, const char *name, char *result);

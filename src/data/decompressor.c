@@ -113,13 +113,14 @@ static nd_status run_gzip(nd_decompressor *d, const char *name, ZSTD_inBuffer *i
 }
 
 nd_status nd_decompressor_run(nd_decompressor *decompressor, const char *name, const void *from,
-                              size_t bytes, size_t *taken, void *buffer, size_t size, size_t *made)
+                              size_t bytes, size_t *consumed, void *buffer, size_t size,
+                              size_t *produced)
 {
     ZSTD_inBuffer in = {from, bytes, 0};
     ZSTD_outBuffer out = {buffer, size, 0};
     const nd_status status = decompressor->is_zstd ? run_zstd(decompressor, name, &in, &out)
                                                    : run_gzip(decompressor, name, &in, &out);
-    *taken = in.pos;
-    *made = out.pos;
+    *consumed = in.pos;
+    *produced = out.pos;
     return status;
 }

@@ -178,7 +178,7 @@ static bool put_string(hid_t file, const char *name, const char *value)
     return ok;
 }
 
-static nd_status write_rest(nd_shard_writer *w)
+static nd_status write_remainder(nd_shard_writer *w)
 {
     ND_TRY(column_flush(w, &w->tokens));
     ND_TRY(column_flush(w, &w->offsets));
@@ -209,7 +209,7 @@ static nd_status close_handles(nd_shard_writer *w)
 
 nd_status nd_shard_writer_finish(nd_shard_writer *writer)
 {
-    nd_status status = write_rest(writer);
+    nd_status status = write_remainder(writer);
     const nd_status closed = close_handles(writer);
     ND_IF_OK(closed);
     ND_IF_OK(nd_durable_rename(writer->temporary, writer->path));

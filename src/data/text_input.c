@@ -74,13 +74,13 @@ static bool is_named_jsonl(const char *path)
 }
 
 static nd_status inspect(nd_text_reader *r, const char *path, int named, const nd_text_rules *rules,
-                         nd_left_out *left_out, bool *taken)
+                         nd_left_out *left_out, bool *accepted)
 {
     const char *head, *name = nd_text_reader_name(r);
     size_t bytes, skipped;
     bool columns;
     char mark[3];
-    *taken = true;
+    *accepted = true;
     ND_TRY(nd_text_reader_peek(r, &head, &bytes));
     if (rules->binary)
         return ND_OK;
@@ -91,7 +91,7 @@ static nd_status inspect(nd_text_reader *r, const char *path, int named, const n
     const char *reason = non_text_reason(head, bytes, &columns);
     ND_FAIL_IF(reason && (named || columns), ND_EDATA, "%s: %s; or %s", name, reason,
                named ? "give --binary to read it as it is" : "leave it out with --glob");
-    *taken = !reason;
+    *accepted = !reason;
     if (reason)
         nd_left_out_add(left_out, ND_LEFT_BINARY, "%s: %s", path, reason);
     else if (bytes >= 3 && memcmp(head, "\xef\xbb\xbf", 3) == 0)
@@ -103,11 +103,11 @@ nd_status nd_text_input_open(const char *path, int named, const nd_text_rules *r
                              nd_left_out *left_out, nd_text_reader **reader)
 {
     nd_text_reader *r;
-    bool taken = false;
+    bool accepted = false;
     *reader = NULL;
     ND_TRY(nd_text_reader_open(path, &r));
-    const nd_status status = inspect(r, path, named, rules, left_out, &taken);
-    if (taken && status == ND_OK)
+    const nd_status status = inspect(r, path, named, rules, left_out, &accepted);
+    if (accepted && status == ND_OK)
         *reader = r;
     else
         nd_text_reader_close(r);

@@ -68,15 +68,15 @@ static nd_status decode(nd_text_reader *r, void *buffer, size_t size, size_t *go
     while (*got == 0) {
         ND_TRY(fill(r));
         const size_t buffered = r->raw_bytes - r->raw_at;
-        size_t taken = 0;
+        size_t used = 0;
         if (!r->decoder) {
-            *got = taken = buffered < size ? buffered : size;
-            memcpy(buffer, r->raw + r->raw_at, taken);
+            *got = used = buffered < size ? buffered : size;
+            memcpy(buffer, r->raw + r->raw_at, used);
         } else if (buffered > 0 || nd_decompressor_is_inside(r->decoder)) {
-            ND_TRY(nd_decompressor_run(r->decoder, r->name, r->raw + r->raw_at, buffered, &taken,
+            ND_TRY(nd_decompressor_run(r->decoder, r->name, r->raw + r->raw_at, buffered, &used,
                                        buffer, size, got));
         }
-        r->raw_at += taken;
+        r->raw_at += used;
         if (buffered == 0 && *got == 0 && r->raw_end) {
             ND_FAIL_IF(r->decoder && nd_decompressor_is_inside(r->decoder), ND_EDATA,
                        "%s: its compressed data is cut short at byte %lld", r->name,

@@ -243,18 +243,18 @@ done:
 static nd_status check_output_file(const char *path)
 {
     struct stat info;
-    nd_tokenizer *there;
+    nd_tokenizer *existing;
     ND_TRY(nd_durable_check(path, NULL, NULL));
     if (stat(path, &info) != 0 || info.st_size == 0)
         return ND_OK;
-    if (nd_tokenizer_open(path, &there) != ND_OK) {
+    if (nd_tokenizer_open(path, &existing) != ND_OK) {
         nd_error_clear();
         return ND_FAIL(ND_EIO,
                        "%s: this file is no tokenizer and is not replaced by one; move it "
                        "elsewhere, or give --output another name",
                        path);
     }
-    nd_tokenizer_close(there);
+    nd_tokenizer_close(existing);
     return ND_OK;
 }
 

@@ -159,7 +159,7 @@ static nd_status write_files(const nd_source *s, bool bf16, const char *director
 }
 
 /* rename() replaces an empty directory only, so nothing is overwritten. */
-static nd_status check_free(const char *path)
+static nd_status check_empty(const char *path)
 {
     struct dirent **entries;
     const int count = scandir(path, &entries, NULL, NULL);
@@ -182,7 +182,7 @@ nd_status nd_export_safetensors(const nd_source *s, bool bf16, const char *path)
     if ((size_t)snprintf(temporary, sizeof temporary, "%.*s%s", (int)bytes, path,
                          ND_TEMPORARY_SUFFIX) >= sizeof temporary)
         return ND_FAIL(ND_EIO, "%.80s...: the path is too long", path);
-    ND_TRY(check_free(path));
+    ND_TRY(check_empty(path));
     ND_TRY(nd_directory_remove(temporary));
     ND_TRY(nd_directory_create(temporary));
     ND_TRY_GOTO(write_files(s, bf16, temporary), failed);

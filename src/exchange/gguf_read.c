@@ -184,9 +184,9 @@ static nd_status check_unique(nd_gguf_span *names, size_t count, const char *nam
 
 static nd_status check_names(const nd_gguf *g, const char *name)
 {
-    const size_t most = g->pair_count > g->tensor_count ? g->pair_count : g->tensor_count;
-    nd_gguf_span *names = malloc((most + 1) * sizeof *names);
-    ND_FAIL_IF(!names, ND_ENOMEM, "%s: no memory for %zu names", name, most);
+    const size_t capacity = g->pair_count > g->tensor_count ? g->pair_count : g->tensor_count;
+    nd_gguf_span *names = malloc((capacity + 1) * sizeof *names);
+    ND_FAIL_IF(!names, ND_ENOMEM, "%s: no memory for %zu names", name, capacity);
     for (size_t i = 0; i < g->pair_count; i++)
         names[i] = g->pairs[i].key;
     nd_status status = check_unique(names, g->pair_count, name, "key");
@@ -246,9 +246,9 @@ static nd_status locate_data(const cursor *c, uint64_t end, nd_gguf *g)
     const uint64_t start = (header + g->alignment - 1) / g->alignment * g->alignment;
     const uint64_t last = g->tensor_count ? g->tensors[g->tensor_count - 1].bytes : 0;
     /* The padding behind the last tensor may be missing. */
-    const uint64_t least =
+    const uint64_t min_size =
         start + end - (last ? (g->alignment - last % g->alignment) % g->alignment : 0);
-    ND_FAIL_IF(g->tensor_count > 0 && (start > size || size < least || size > start + end),
+    ND_FAIL_IF(g->tensor_count > 0 && (start > size || size < min_size || size > start + end),
                ND_EDATA, "%s: damaged or cut short: %zu bytes, expected %" PRIu64, c->name, size,
                start + end);
     g->data = c->start + (start < size ? start : size);

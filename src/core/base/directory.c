@@ -81,11 +81,11 @@ nd_status nd_path_exists(const char *path, bool *exists)
     return get_info(path, &info, exists);
 }
 
-nd_status nd_path_is_directory(const char *path, bool *is)
+nd_status nd_path_is_directory(const char *path, bool *is_directory)
 {
     struct stat info;
-    ND_TRY(get_info(path, &info, is));
-    *is = *is && S_ISDIR(info.st_mode);
+    ND_TRY(get_info(path, &info, is_directory));
+    *is_directory = *is_directory && S_ISDIR(info.st_mode);
     return ND_OK;
 }
 
@@ -96,7 +96,7 @@ bool nd_path_same(const char *a, const char *b)
            first.st_ino == second.st_ino;
 }
 
-nd_status nd_rename_new(const char *from, const char *to, bool *apart)
+nd_status nd_rename_new(const char *from, const char *to, bool *cross_device)
 {
     struct stat info;
     int failed = renameat2(AT_FDCWD, from, AT_FDCWD, to, RENAME_NOREPLACE);
@@ -105,8 +105,8 @@ nd_status nd_rename_new(const char *from, const char *to, bool *apart)
         errno = EEXIST;
         failed = lstat(to, &info) == 0 ? -1 : rename(from, to);
     }
-    if (apart)
-        *apart = failed && errno == EXDEV;
+    if (cross_device)
+        *cross_device = failed && errno == EXDEV;
     return failed ? ND_FAIL(ND_EIO, "cannot move %s to %s: %s", from, to, strerror(errno)) : ND_OK;
 }
 

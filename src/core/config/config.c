@@ -59,9 +59,9 @@ static bool parse_int(const char *text, int64_t *value)
 {
     char *end;
     errno = 0;
-    const long long whole = strtoll(text, &end, 10);
+    const long long integer = strtoll(text, &end, 10);
     if (end != text && *end == '\0' && errno == 0)
-        return *value = whole, true;
+        return *value = integer, true;
     const double real = strtod(text, &end);
     if (end == text || *end != '\0' || !isfinite(real) || real != floor(real) || fabs(real) > 1e15)
         return false;

@@ -29,12 +29,12 @@ static void sort_ascending(const double *values, int32_t *order, int32_t *scratc
 static int64_t count_filtered(nd_collider_params params, const double *losses, const int32_t *order,
                               int64_t tokens)
 {
-    const double least = losses[order[0]], most = losses[order[tokens - 1]];
+    const double lowest = losses[order[0]], highest = losses[order[tokens - 1]];
     const int64_t limit = (int64_t)floor(params.sparsity * (double)tokens);
     int64_t count = 0;
-    if (!(most > least))
+    if (!(highest > lowest))
         return 0;
-    while (count < limit && (losses[order[count]] - least) / (most - least) < params.threshold)
+    while (count < limit && (losses[order[count]] - lowest) / (highest - lowest) < params.threshold)
         count++;
     return count;
 }
@@ -47,10 +47,10 @@ static bool all_finite(const double *losses, int64_t tokens)
     return true;
 }
 
-static int64_t round_up(int64_t rows, int64_t most)
+static int64_t round_up(int64_t rows, int64_t limit)
 {
     const int64_t rounded = (rows + ND_KEPT_ROUND - 1) / ND_KEPT_ROUND * ND_KEPT_ROUND;
-    return rounded < most ? rounded : most;
+    return rounded < limit ? rounded : limit;
 }
 
 /* Replaces marks of tokens by the indices of the marked ones, padded; returns their number. */

@@ -25,7 +25,7 @@ typedef struct forward_space {
     float *out;          /* [rows, d] */
 } forward_space;
 
-static size_t lay_out(const forward_call *c, char *memory, forward_space *space)
+static size_t layout_space(const forward_call *c, char *memory, forward_space *space)
 {
     const nd_attention_plan *p = &c->plan;
     const int64_t d = p->shape.head_dim, score_count = p->tiles * p->rows * ND_KEY_TILE;
@@ -123,7 +123,7 @@ static bool attend_item(const nd_cpu_fast *fast, const forward_call *c, int64_t 
         return true;
     const int64_t tiles = visible_tiles(p, nd_attention_block(p, rows, last - 1));
     forward_space s;
-    lay_out(c, fast->private[thread].memory, &s);
+    layout_space(c, fast->private[thread].memory, &s);
     bool ok = true;
     for (int64_t j = 0; j < tiles; j++) {
         int64_t tokens[ND_KEY_TILE];
@@ -167,7 +167,7 @@ static nd_status attention_blocked(nd_cpu_fast *fast, forward_call *c)
     ND_TRY(find_products(fast, c));
     c->chunk = nd_fast_max(1, CHUNK_ROWS / p->rows);
     c->chunks = nd_fast_ceil(p->blocks, c->chunk);
-    ND_TRY(nd_fast_grow_private(fast, lay_out(c, NULL, NULL)));
+    ND_TRY(nd_fast_grow_private(fast, layout_space(c, NULL, NULL)));
     const int64_t items = p->shape.sequences * p->shape.kv_heads * c->chunks;
     bool ok = true;
 #pragma omp parallel for num_threads(fast->threads) schedule(dynamic, 1) reduction(&& : ok)

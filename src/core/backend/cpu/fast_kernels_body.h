@@ -259,16 +259,16 @@ static float max_of(const float *x, int64_t n)
     typedef float lanes __attribute__((vector_size(LANES * sizeof(float))));
     typedef int32_t mask __attribute__((vector_size(LANES * sizeof(int32_t))));
     float largest = -INFINITY;
-    lanes most = largest + (lanes){0};
+    lanes maxima = largest + (lanes){0};
     int64_t i = 0;
     for (; i + LANES <= n; i += LANES) {
         lanes next;
         memcpy(&next, x + i, sizeof next);
-        const mask above = next > most;
-        most = (lanes)(((mask)next & above) | ((mask)most & ~above));
+        const mask above = next > maxima;
+        maxima = (lanes)(((mask)next & above) | ((mask)maxima & ~above));
     }
     for (int j = 0; j < LANES; j++)
-        largest = most[j] > largest ? most[j] : largest;
+        largest = maxima[j] > largest ? maxima[j] : largest;
     for (; i < n; i++)
         largest = x[i] > largest ? x[i] : largest;
     return largest;
