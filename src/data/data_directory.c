@@ -140,7 +140,7 @@ static int compare_name(const void *name, const void *shard)
     return strcmp(name, ((const nd_indexed_shard *)shard)->name);
 }
 
-static nd_status check_listed(void *context, const char *name)
+static nd_status check_unlisted(void *context, const char *name)
 {
     const nd_data_directory *d = context;
     if (!nd_shard_name_matches(name, "") ||
@@ -161,7 +161,7 @@ nd_status nd_data_directory_open(const char *path, nd_data_directory *directory)
     for (size_t i = 0; i < directory->index.count; i++)
         ND_TRY_GOTO(check_file(directory, i), failed);
     if (!directory->staged) /* otherwise old shards may still be there */
-        ND_TRY_GOTO(nd_data_directory_list(path, check_listed, directory), failed);
+        ND_TRY_GOTO(nd_data_directory_list(path, check_unlisted, directory), failed);
     return ND_OK;
 failed:
     nd_data_directory_close(directory);

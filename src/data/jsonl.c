@@ -20,7 +20,7 @@ typedef struct line_reader {
     bool too_long;    /* the rest of the line is skipped */
 } line_reader;
 
-static const char *kind_of(const json_t *value)
+static const char *type_name(const json_t *value)
 {
     static const char *const kinds[] = {"an object", "an array", "a string", "an integer",
                                         "a number",  "true",     "false",    "null"};
@@ -96,12 +96,12 @@ static const json_t *find_document(const line_reader *l, const json_t *object,
                 error->position, error->text);
     else if (!json_is_object(object))
         ND_FAIL(ND_EDATA, "%s:%lld: this line is %s; expected a JSON object", name, l->number,
-                kind_of(object));
+                type_name(object));
     else if (!value)
         ND_FAIL(ND_EDATA, "%s:%lld: the object has no field '%s'", name, l->number, field);
     else if (!json_is_string(value))
         ND_FAIL(ND_EDATA, "%s:%lld: field '%s' is %s; expected a string", name, l->number, field,
-                kind_of(value));
+                type_name(value));
     return json_is_string(value) ? value : NULL;
 }
 

@@ -162,8 +162,8 @@ static nd_status add_size(void *context, const char *path, int64_t bytes, int na
     return ND_OK;
 }
 
-static nd_status write_all(packing *p, const nd_text_sources *sources,
-                           const nd_tokenizer *tokenizer, nd_pack_staging *staging)
+static nd_status pack_sources(packing *p, const nd_text_sources *sources,
+                              const nd_tokenizer *tokenizer, nd_pack_staging *staging)
 {
     char path[PATH_MAX];
     size_t size;
@@ -182,8 +182,8 @@ static nd_status write_all(packing *p, const nd_text_sources *sources,
     return written == ND_OK ? nd_pack_staging_publish(staging) : written;
 }
 
-static nd_status pack_all(const nd_pack_options *o, const nd_tokenizer *tokenizer,
-                          nd_pack_result *result)
+static nd_status pack_to_staging(const nd_pack_options *o, const nd_tokenizer *tokenizer,
+                                 nd_pack_result *result)
 {
     nd_status status;
     nd_pack_staging staging;
@@ -194,7 +194,7 @@ static nd_status pack_all(const nd_pack_options *o, const nd_tokenizer *tokenize
     ND_TRY_GOTO(check_directory(o, tokenizer), done);
     ND_TRY_GOTO(nd_packer_open(o, tokenizer, staging.path, result, &p.packer), done);
     p.progress = nd_progress_start(o->progress, p.total);
-    ND_TRY_GOTO(write_all(&p, &sources, tokenizer, &staging), done);
+    ND_TRY_GOTO(pack_sources(&p, &sources, tokenizer, &staging), done);
     nd_progress_end(&p.progress, p.read_bytes, result->tokens);
 done:
     nd_packer_close(&p.packer);
@@ -212,7 +212,7 @@ nd_status nd_pack(const nd_pack_options *options, nd_pack_result *result)
         nd_tokenizer_eos(tokenizer) < 0
             ? ND_FAIL(ND_EDATA, "%s: this tokenizer has no </s> to end a document with",
                       options->tokenizer)
-            : pack_all(options, tokenizer, result);
+            : pack_to_staging(options, tokenizer, result);
     nd_tokenizer_close(tokenizer);
     return status;
 }

@@ -18,9 +18,9 @@ enum { READ_TOKENS = 4096 }; /* tokens copied through the stack at once */
 /* A system error says nothing about the shard; any other means that it is damaged. */
 static nd_status damaged(const char *path, const char *part)
 {
-    const bool unread = nd_hdf5_is_system_error();
+    const bool system_error = nd_hdf5_is_system_error();
     return ND_FAIL(ND_EDATA, "%s: cannot read %s: %s%s", path, part, nd_hdf5_reason(),
-                   unread ? "" : "; the shard is damaged or is none");
+                   system_error ? "" : "; the shard is damaged or is none");
 }
 
 static nd_status read_integer(hid_t file, const char *path, const char *name, int64_t *value)
@@ -161,7 +161,7 @@ static nd_status locate_chunks(hid_t dataset, nd_shard *shard)
     return ND_OK;
 }
 
-static nd_status extent_of(hid_t dataset, const char *path, const char *name, hsize_t *extent)
+static nd_status read_extent(hid_t dataset, const char *path, const char *name, hsize_t *extent)
 {
     const hid_t space = H5Dget_space(dataset);
     const int rank = H5Sget_simple_extent_ndims(space);
@@ -174,7 +174,7 @@ static nd_status extent_of(hid_t dataset, const char *path, const char *name, hs
 static nd_status open_tokens(hid_t dataset, nd_shard *shard)
 {
     hsize_t extent = 0;
-    ND_TRY(extent_of(dataset, shard->path, ND_SHARD_TOKENS, &extent));
+    ND_TRY(read_extent(dataset, shard->path, ND_SHARD_TOKENS, &extent));
     ND_FAIL_IF(extent != (hsize_t)shard->n_tokens, ND_EDATA,
                "%s: /tokens has %llu tokens; attribute n_tokens says %lld", shard->path,
                (unsigned long long)extent, (long long)shard->n_tokens);
@@ -205,7 +205,7 @@ static nd_status check_documents(hid_t dataset, nd_shard *shard)
 {
     hsize_t extent = 0;
     uint64_t first = 0, last = 0;
-    ND_TRY(extent_of(dataset, shard->path, ND_SHARD_DOC_OFFSETS, &extent));
+    ND_TRY(read_extent(dataset, shard->path, ND_SHARD_DOC_OFFSETS, &extent));
     if (extent > 0) {
         ND_TRY(read_offset(dataset, shard->path, 0, &first));
         ND_TRY(read_offset(dataset, shard->path, extent - 1, &last));
@@ -339,7 +339,7 @@ static nd_status verify_chunk(const nd_shard *shard, int fd, int64_t chunk)
     return status;
 }
 
-static nd_status bad_token(const nd_shard *shard, int64_t first, const int32_t *tokens)
+static nd_status fail_token(const nd_shard *shard, int64_t first, const int32_t *tokens)
 {
     int64_t at = 0;
     while ((uint32_t)tokens[at] < (uint32_t)shard->vocab_size)
@@ -368,7 +368,7 @@ static nd_status read_piece(const nd_shard *shard, int fd, int64_t first, int64_
         for (int64_t i = 0; i < count; i++)
             largest = (uint32_t)tokens[i] > largest ? (uint32_t)tokens[i] : largest;
     }
-    return (int64_t)largest < shard->vocab_size ? ND_OK : bad_token(shard, first, tokens);
+    return (int64_t)largest < shard->vocab_size ? ND_OK : fail_token(shard, first, tokens);
 }
 
 nd_status nd_shard_read_from(const nd_shard *shard, int fd, int64_t first, int64_t count,

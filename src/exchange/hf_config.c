@@ -76,7 +76,7 @@ static nd_status set_integer(const config_reader *r, const char *hf_key, const c
 }
 
 /* Checks a key that must be missing or have one value, because the graph would otherwise differ. */
-static nd_status check_word(const config_reader *r, const char *key, const char *expected,
+static nd_status check_text(const config_reader *r, const char *key, const char *expected,
                             const char *why)
 {
     const json_t *value = json_object_get(r->root, key);
@@ -105,9 +105,9 @@ static nd_status set_arch(const config_reader *r)
         strcmp(type, "bitnet") == 0 && !json_object_get(r->root, "hidden_act"), ND_EDATA,
         "%s: hidden_act is missing, which means relu2 for bitnet; this program's graph uses silu",
         r->path);
-    ND_TRY(check_word(r, "hidden_act", "silu", "the feed-forward layers here are SwiGLU"));
-    const json_t *quantised = json_object_get(r->root, "quantization_config");
-    ND_FAIL_IF(quantised && !json_is_null(quantised), ND_EDATA,
+    ND_TRY(check_text(r, "hidden_act", "silu", "the feed-forward layers here are SwiGLU"));
+    const json_t *quantisation = json_object_get(r->root, "quantization_config");
+    ND_FAIL_IF(quantisation && !json_is_null(quantisation), ND_EDATA,
                "%s: the weights are quantised (quantization_config); expected plain ones", r->path);
     return nd_config_set_key(r->config, "model", "arch", type, r->path);
 }

@@ -180,8 +180,8 @@ void nd_config_key_allowed(const nd_config_key *key, char *text, size_t size)
 }
 
 /* Records "dist.gradient_wire = int8 is now dist.grad_comm_dtype = int8" for the warning. */
-static void note_old_name(nd_config *config, const nd_config_alias *alias, const char *value,
-                          const char *new_value)
+static void record_old_name(nd_config *config, const nd_config_alias *alias, const char *value,
+                            const char *new_value)
 {
     const size_t used = strlen(config->old_names);
     snprintf(config->old_names + used, sizeof config->old_names - used,
@@ -200,7 +200,7 @@ nd_status nd_config_set_key(nd_config *config, const char *section, const char *
                    alias->section, alias->name, value);
         ND_TRY(nd_config_set_key(config, alias->new_section, alias->new_name, new_value, origin));
         if (!alias->spelling)
-            note_old_name(config, alias, value, new_value);
+            record_old_name(config, alias, value, new_value);
         return ND_OK;
     }
     /* Earlier versions wrote state_bits = auto beside use_8bit_optim, which decides. */

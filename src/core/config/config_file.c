@@ -27,7 +27,7 @@ typedef struct scan {
     int count;
 } scan;
 
-static char *trim(char *text)
+static char *trim_spaces(char *text)
 {
     while (isspace((unsigned char)*text))
         text++;
@@ -60,10 +60,10 @@ static nd_status scan_section(const scan *s, int number, char *text, char *secti
     ND_FAIL_IF(!end, ND_ECONFIG, "%s:%d: '%.80s' opens a section without ']'", s->path, number,
                text);
     *end = '\0';
-    char *rest = trim(end + 1);
+    char *rest = trim_spaces(end + 1);
     ND_FAIL_IF(*rest && *rest != '#' && *rest != ';', ND_ECONFIG,
                "%s:%d: '%.80s' follows a section's name", s->path, number, rest);
-    const char *name = trim(text + 1);
+    const char *name = trim_spaces(text + 1);
     ND_FAIL_IF(!known_section(name), ND_ECONFIG,
                "%s:%d: unknown section [%.60s]; sections are [model], [training], [optimizer], "
                "[data], [hardware], [dist], [logging]",
@@ -94,7 +94,7 @@ static nd_status scan_key(scan *s, int number, char *text, const char *section)
                "%s:%d: '%.80s' is neither a section, a comment nor key = value", s->path, number,
                text);
     *equals = '\0';
-    const char *name = trim(text);
+    const char *name = trim_spaces(text);
     ND_FAIL_IF(*name == '\0', ND_ECONFIG, "%s:%d: no key before '='", s->path, number);
     ND_FAIL_IF(*section == '\0', ND_ECONFIG, "%s:%d: key '%.60s' comes before any [section]",
                s->path, number, name);
@@ -108,7 +108,7 @@ static nd_status scan_key(scan *s, int number, char *text, const char *section)
     snprintf(place->section, sizeof place->section, "%s", section);
     snprintf(place->name, sizeof place->name, "%s", name);
     place->line = number;
-    const char *value = trim(equals + 1), quotes[] = {*value, '\0'};
+    const char *value = trim_spaces(equals + 1), quotes[] = {*value, '\0'};
     if (*value == '"' || *value == '\'') {
         place->quoted = strndup(value + 1, strcspn(value + 1, quotes));
         ND_FAIL_IF(!place->quoted, ND_ENOMEM, "no memory for a value");
@@ -137,7 +137,7 @@ static nd_status scan_lines(scan *s, FILE *file)
         const size_t length = strlen(line);
         ND_FAIL_IF(length > 0 && line[length - 1] != '\n' && !feof(file), ND_ECONFIG,
                    "%s:%d: a line longer than %d bytes", s->path, number, LINE_BYTES_MAX);
-        char *text = trim(line);
+        char *text = trim_spaces(line);
         if (*text == '\0' || *text == '#' || *text == ';')
             continue;
         const size_t end = strlen(text);
@@ -160,17 +160,16 @@ static int ignore_iniparser_error(const char *format, ...)
 /* For a file with use_8bit_optim and state_bits: whether the former has no effect. It is false by
  * default, and state_bits = auto, a value of earlier versions, leaves the choice to it. */
 static nd_status check_state_bits(const scan *s, const dictionary *values,
-                                  const key_position *place, const char *value,
-                                  bool *decides_nothing)
+                                  const key_position *place, const char *value, bool *ineffective)
 {
     bool eight;
     const char *bits = iniparser_getstring(values, "optimizer:state_bits", NULL);
-    *decides_nothing = false;
+    *ineffective = false;
     if (!bits || strcasecmp(place->name, "use_8bit_optim") != 0 ||
         !nd_config_parse_bool(value, &eight) || strcasecmp(bits, "auto") == 0)
         return ND_OK;
-    *decides_nothing = !eight || strcmp(bits, "8") == 0;
-    return ND_CHECK(*decides_nothing, ND_ECONFIG,
+    *ineffective = !eight || strcmp(bits, "8") == 0;
+    return ND_CHECK(*ineffective, ND_ECONFIG,
                     "%s:%d: use_8bit_optim = true contradicts [optimizer] state_bits = %s on "
                     "line %d; keep one of them",
                     s->path, place->line, bits, line_of(s, "optimizer", "state_bits"));
@@ -185,9 +184,9 @@ static nd_status assign_all(nd_config *config, const scan *s, const dictionary *
         snprintf(origin, sizeof origin, "%s:%d", s->path, place->line);
         const char *value = place->quoted ? place->quoted : iniparser_getstring(values, full, NULL);
         ND_FAIL_IF(!value, ND_ECONFIG, "%s: key '%s' has no value", origin, place->name);
-        bool decides_nothing;
-        ND_TRY(check_state_bits(s, values, place, value, &decides_nothing));
-        if (decides_nothing)
+        bool ineffective;
+        ND_TRY(check_state_bits(s, values, place, value, &ineffective));
+        if (ineffective)
             continue;
         ND_TRY(nd_config_set_key(config, place->section, place->name, value, origin));
     }
