@@ -28,8 +28,8 @@ static const nd_arg *nearest(const nd_command *command, const char *name)
     return best;
 }
 
-/* NaN for a suffix that means nothing. */
-static long double scale_of(const char *suffix)
+/* NaN for an unknown suffix. */
+static long double suffix_scale(const char *suffix)
 {
     static const struct {
         const char *suffix;
@@ -41,7 +41,7 @@ static long double scale_of(const char *suffix)
     return NAN;
 }
 
-static nd_status assign(const nd_arg *arg, const char *text)
+static nd_status assign_value(const nd_arg *arg, const char *text)
 {
     char *end;
     switch (arg->type) {
@@ -49,7 +49,7 @@ static nd_status assign(const nd_arg *arg, const char *text)
         *(const char **)arg->value = text;
         return ND_OK;
     case ND_ARG_INT: {
-        const long double number = strtold(text, &end), value = number * scale_of(end);
+        const long double number = strtold(text, &end), value = number * suffix_scale(end);
         ND_FAIL_IF(end == text || !(value >= 0.0L && value < 0x1p63L) || floorl(value) < value,
                    ND_ECONFIG, "%s: '%.80s' is not a whole number of 0 or more", arg->name, text);
         *(int64_t *)arg->value = (int64_t)value;
@@ -75,11 +75,11 @@ static nd_status assign(const nd_arg *arg, const char *text)
     return ND_FAIL(ND_ECONFIG, "%s takes no value", arg->name);
 }
 
-nd_status nd_args_check_range(const char *name, int64_t value, int64_t least, int64_t most)
+nd_status nd_args_check_range(const char *name, int64_t value, int64_t min, int64_t max)
 {
-    return ND_CHECK(value >= least && value <= most, ND_ECONFIG,
+    return ND_CHECK(value >= min && value <= max, ND_ECONFIG,
                     "%s is %lld; expected a whole number from %lld to %lld", name, (long long)value,
-                    (long long)least, (long long)most);
+                    (long long)min, (long long)max);
 }
 
 static nd_status parse_option(const nd_command *command, int argc, char **argv, int *at,
@@ -99,15 +99,14 @@ static nd_status parse_option(const nd_command *command, int argc, char **argv, 
         return ND_OK;
     }
     const uint64_t bit = UINT64_C(1) << (arg - command->args);
-    if (arg->type != ND_ARG_APPEND &&
-        *given & bit) /* of two values one would be dropped in silence */
-        return ND_FAIL(ND_ECONFIG, "%s is given twice", arg->name);
+    ND_FAIL_IF(arg->type != ND_ARG_APPEND && *given & bit, ND_ECONFIG, "%s is given twice",
+               arg->name);
     *given |= bit;
     if (equals)
-        return assign(arg, equals + 1);
+        return assign_value(arg, equals + 1);
     ND_FAIL_IF(*at + 1 >= argc, ND_ECONFIG, "%s needs a value: %s %s", arg->name, arg->name,
                arg->metavar);
-    return assign(arg, argv[++*at]);
+    return assign_value(arg, argv[++*at]);
 }
 
 nd_status nd_args_parse(const nd_command *command, int argc, char **argv, nd_arg_rest *rest,

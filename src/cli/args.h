@@ -1,5 +1,5 @@
-/* Command-line options: a table a subcommand, so that parsing, --help and the completion of the
- * shell agree. */
+/* Command-line options: one table for each subcommand, so that parsing, --help and the shell's
+ * completion agree. */
 #pragma once
 
 #include "core/base/error.h"
@@ -23,7 +23,7 @@ typedef struct nd_arg_list {
     int count;
 } nd_arg_list;
 
-/* Arguments without an option: a part of argv, in their order. */
+/* Positional arguments in their order, stored in argv. */
 typedef struct nd_arg_rest {
     char **items;
     int count;
@@ -45,13 +45,13 @@ typedef struct nd_command {
 } nd_command;
 
 /* Parses argv[1..]. An option that takes a value is given once, unless it is ND_ARG_APPEND.
- * Positional arguments, among them all that follow "--", go to `rest` (NULL: none are allowed), for
- * which argv is written over. --help prints and sets *helped; the caller then returns ND_OK.
- * Errors: ND_ECONFIG naming the option and the nearest one. */
+ * Positional arguments, among them all that follow "--", go to `rest` (NULL: none are allowed),
+ * which overwrites argv. --help prints and sets *helped; the caller then returns ND_OK. Errors:
+ * ND_ECONFIG naming the option and the nearest one. */
 nd_status nd_args_parse(const nd_command *command, int argc, char **argv, nd_arg_rest *rest,
                         bool *helped);
 
-/* The same, for functions that return an nd_status: returns after --help, and with an error. */
+/* nd_args_parse in a function that returns nd_status: returns after --help and on errors. */
 #define ND_ARGS_PARSE(command, argc, argv, rest)                                                   \
     do {                                                                                           \
         bool nd_helped_;                                                                           \
@@ -60,5 +60,5 @@ nd_status nd_args_parse(const nd_command *command, int argc, char **argv, nd_arg
             return ND_OK;                                                                          \
     } while (0)
 
-/* Errors: ND_ECONFIG naming the option when its value is not from `least` to `most`. */
-nd_status nd_args_check_range(const char *name, int64_t value, int64_t least, int64_t most);
+/* Errors: ND_ECONFIG naming the option when its value is not from `min` to `max`. */
+nd_status nd_args_check_range(const char *name, int64_t value, int64_t min, int64_t max);

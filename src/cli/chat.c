@@ -11,11 +11,11 @@ typedef struct chat {
     const nd_chat_options *options;
     bool terminal;
     bool started;
-    char *rest; /* of the last reply: printed, but not in the cache */
+    char *rest; /* end of the last reply that is printed but not in the cache */
 } chat;
 
-/* What the model sees of a turn before its reply. */
-static nd_status turn_text(const chat *c, const char *line, char **text)
+/* The text fed to the model in a turn, before its reply. */
+static nd_status format_turn(const chat *c, const char *line, char **text)
 {
     const char *parts[] = {c->rest ? c->rest : "", c->started ? "\n" : c->options->prompt,
                            c->options->user_prefix, line, c->options->reply_prefix};
@@ -29,7 +29,7 @@ static nd_status turn_text(const chat *c, const char *line, char **text)
     return ND_OK;
 }
 
-static bool is_full(const chat *c, size_t needed)
+static bool context_is_full(const chat *c, size_t needed)
 {
     const int64_t capacity = nd_sampler_remaining(c->sampler);
     if ((int64_t)needed < capacity)
@@ -48,13 +48,13 @@ static nd_status feed_turn(chat *c, const char *line, bool *full)
     char *text = NULL;
     int32_t *tokens = NULL;
     size_t count = 0;
-    nd_status status = turn_text(c, line, &text);
+    nd_status status = format_turn(c, line, &text);
     ND_IF_OK(nd_tokenizer_encode(tokenizer, text, strlen(text), &tokens, &count));
     free(text);
     if (status == ND_OK && !c->started && mark >= 0)
         status = nd_sampler_feed(c->sampler, &mark, 1);
     if (status == ND_OK) {
-        *full = is_full(c, count);
+        *full = context_is_full(c, count);
         if (!*full && count > 0)
             status = nd_sampler_feed(c->sampler, tokens, count);
     }
@@ -65,7 +65,7 @@ static nd_status feed_turn(chat *c, const char *line, bool *full)
     return status;
 }
 
-/* The reply's prefix without what a terminal has already done: the line's end was typed. */
+/* Omits the newline that the user has already typed. */
 static void show_reply_prefix(const chat *c)
 {
     const char *prefix = c->options->reply_prefix;
@@ -73,7 +73,7 @@ static void show_reply_prefix(const chat *c)
         fputs(prefix + (prefix[0] == '\n'), stdout);
 }
 
-static nd_status one_turn(chat *c, const char *line, bool *ended)
+static nd_status run_turn(chat *c, const char *line, bool *ended)
 {
     nd_reply_end end;
     ND_TRY(feed_turn(c, line, ended));
@@ -83,7 +83,7 @@ static nd_status one_turn(chat *c, const char *line, bool *ended)
     ND_TRY(nd_sampler_reply(c->sampler, c->options->max_tokens, &end, &c->rest));
     fputc('\n', stdout);
     ND_TRY(nd_cli_flush_output());
-    *ended = end == ND_REPLY_FULL && is_full(c, 1);
+    *ended = end == ND_REPLY_FULL && context_is_full(c, 1);
     return ND_OK;
 }
 
@@ -103,7 +103,7 @@ nd_status nd_chat(nd_sampler *sampler, const nd_chat_options *options)
             break;
         if (bytes > 0 && line[bytes - 1] == '\n')
             line[bytes - 1] = '\0';
-        status = one_turn(&c, line, &ended);
+        status = run_turn(&c, line, &ended);
     }
     if (c.terminal && !ended)
         fputc('\n', stdout);

@@ -5,8 +5,8 @@
  *
  *   USER_PREFIX line REPLY_PREFIX reply
  *
- * with a line's end between two turns, the mark between documents and the prompt, if any, before
- * the first. A reply ends at the stop text, at the model's own mark, or after max_tokens. */
+ * with a newline between two turns, and the document separator and the prompt, if any, before the
+ * first. A reply ends at the stop text, at the document separator, or after max_tokens. */
 #pragma once
 
 #include "cli/sampler.h"
@@ -17,6 +17,6 @@ typedef struct nd_chat_options {
     int64_t max_tokens; /* of one reply */
 } nd_chat_options;
 
-/* Until the input ends or the context is full, which is said on standard error. Prefixes are shown
- * when the input is a terminal; else only replies are printed, each with a line's end. */
+/* Runs until the input ends or the context is full, which standard error reports. Prefixes are
+ * shown when the input is a terminal; otherwise only replies are printed, each on its own line. */
 nd_status nd_chat(nd_sampler *sampler, const nd_chat_options *options);

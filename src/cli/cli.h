@@ -19,22 +19,21 @@ nd_status nd_cli_import(int argc, char **argv);
 nd_status nd_cli_plan(int argc, char **argv);
 nd_status nd_cli_report(int argc, char **argv);
 
-/* The end of a command that ran over ranks: an error that only this rank knows is printed with the
- * rank and takes the whole job down with its exit code; one that all share is left to rank 0.
- * Releases `comm`. Returns `status`. */
+/* Ends a command that ran over ranks: an error that only this rank knows is printed with the rank
+ * and aborts the whole job with its exit code; a shared one is printed by rank 0. Destroys `comm`.
+ * Returns `status`. */
 nd_status nd_cli_shutdown(nd_comm *comm, nd_status status);
 
 /* What `--version` prints: version, commit, how the program was built, and its libraries. */
 void nd_cli_print_version(FILE *out);
-/* Checks that all output was written: a full or closed standard output is an error of every
- * command, told here once for all. ND_EIO after what `nd_cli_flush_output` reports too, which long
- * outputs call on their way. */
+/* Checks that all output was written, for every command: a full or closed standard output is an
+ * error. Commands with long output call nd_cli_flush_output meanwhile. Errors: ND_EIO, also from
+ * nd_cli_flush_output. */
 nd_status nd_cli_close_output(void);
 nd_status nd_cli_flush_output(void);
 
-/* For a training run, whose terminal is a convenience beside its log: forgets what did
- * not arrive. */
+/* Discards output that could not be written, for a training run, which also has its log. */
 void nd_cli_discard_output(void);
 
-/* Prints this thread's error to standard error. `rank` < 0 outside a job of ranks. */
+/* Prints this thread's error to standard error, with `rank` unless that is negative. */
 void nd_cli_print_error(int rank);

@@ -10,8 +10,8 @@ typedef struct export_arguments {
 } export_arguments;
 
 /* Index of `type` among the format's types, the first when it is NULL. */
-static nd_status choose(const char *format, const char *type, const char *const *types,
-                        size_t count, size_t *chosen)
+static nd_status find_type(const char *format, const char *type, const char *const *types,
+                           size_t count, size_t *chosen)
 {
     *chosen = 0;
     for (size_t i = 0; type && i < count; i++) {
@@ -39,9 +39,9 @@ static nd_status export(const export_arguments *a, nd_source *s)
     ND_FAIL_IF(!gguf && strcmp(a->format, "safetensors") != 0, ND_ECONFIG,
                "--format '%.40s' is neither gguf nor safetensors", a->format);
     if (gguf)
-        ND_TRY(choose("gguf", a->type, gguf_types, 5, &type));
+        ND_TRY(find_type("gguf", a->type, gguf_types, 5, &type));
     else
-        ND_TRY(choose("safetensors", a->type, tensor_types, 2, &type));
+        ND_TRY(find_type("safetensors", a->type, tensor_types, 2, &type));
     ND_TRY(nd_source_open(a->checkpoint, s));
     const nd_status status = gguf ? nd_export_gguf(s, (nd_gguf_export_type)type, a->out)
                                   : nd_export_safetensors(s, type == 0, a->out);

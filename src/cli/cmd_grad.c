@@ -11,7 +11,7 @@ typedef struct grad_arguments {
     bool reference;
 } grad_arguments;
 
-/* Gradients of a whole model, one view a parameter. */
+/* Gradients of a whole model, one view for each parameter. */
 typedef struct gradient_scratch {
     nd_arena arena;
     nd_view *views;
@@ -37,7 +37,7 @@ static nd_status check_tokens(const nd_loaded_model *l, const char *path, const 
     return ND_OK;
 }
 
-/* The gradient may lie where the host cannot read it. */
+/* Copies the gradient to host memory first. */
 static nd_status write_gradient(nd_hdf5_out *out, nd_backend *b, const char *name,
                                 nd_cview gradient)
 {

@@ -13,7 +13,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-static bool holds(const char *directory, const char *name)
+static bool directory_has(const char *directory, const char *name)
 {
     char path[PATH_MAX];
     return snprintf(path, sizeof path, "%s/%s", directory, name) < PATH_MAX &&
@@ -27,31 +27,32 @@ static nd_status print_directory(const char *path, bool verify)
     const nd_status found = nd_checkpoint_resolve(path, &warnings, directory);
     if (found == ND_OK)
         return nd_checkpoint_print(directory, verify, stdout);
-    if (holds(path, "model.safetensors")) {
+    if (directory_has(path, "model.safetensors")) {
         snprintf(model, sizeof model, "%s/model.safetensors", path);
         nd_error_clear();
         return nd_safetensors_print(model, verify, stdout);
     }
-    if (holds(path, "config.ini") || holds(path, "checkpoints") || holds(path, "manifest.json"))
-        return found; /* a run, or a checkpoint */
+    if (directory_has(path, "config.ini") || directory_has(path, "checkpoints") ||
+        directory_has(path, "manifest.json"))
+        return found; /* a run or a checkpoint that cannot be read */
     nd_error_clear();
     return nd_data_directory_print(path, verify, stdout);
 }
 
-/* By its name's ending, else by its first bytes; a shard where neither tells. */
+/* Recognises the format by the suffix, then by the first bytes; the default is a shard. */
 static nd_status print_file(const char *path, bool verify)
 {
     char first[9] = "";
-    const char *ending = strrchr(path, '.');
+    const char *suffix = strrchr(path, '.');
     FILE *file = fopen(path, "rbe");
     if (file) {
         if (fread(first, 1, 9, file) != 9)
             first[8] = '\0';
         fclose(file);
     }
-    if ((ending && strcmp(ending, ".gguf") == 0) || memcmp(first, "GGUF", 4) == 0)
+    if ((suffix && strcmp(suffix, ".gguf") == 0) || memcmp(first, "GGUF", 4) == 0)
         return nd_gguf_print(path, verify, stdout);
-    if ((ending && strcmp(ending, ".safetensors") == 0) || first[8] == '{')
+    if ((suffix && strcmp(suffix, ".safetensors") == 0) || first[8] == '{')
         return nd_safetensors_print(path, verify, stdout);
     return nd_shard_info_print(path, verify, stdout);
 }

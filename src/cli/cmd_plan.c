@@ -26,7 +26,7 @@ static nd_status parse_bytes(const char *text, size_t *bytes)
     return ND_FAIL(ND_ECONFIG, "--device-memory: '%.40s' is not a size such as 24GiB", text);
 }
 
-/* What describes the machine of a prediction, as it is typed; 0: not given. */
+/* Options that describe the machine, in the units of the command line; 0: not given. */
 typedef struct machine_arguments {
     int64_t hosts;
     double bandwidth, latency, local_bandwidth, local_latency; /* Gbit/s, us */
@@ -36,7 +36,7 @@ typedef struct machine_arguments {
     bool simulate, groups;
 } machine_arguments;
 
-static bool wants_time(const machine_arguments *a)
+static bool predicts_time(const machine_arguments *a)
 {
     return a->bandwidth != 0.0 || a->step_ms != 0.0 || a->flops;
 }
@@ -135,7 +135,7 @@ static nd_status plan_and_print(const nd_config_arguments *source, int ranks, bo
     if (workspace)
         ND_TRY_GOTO(nd_plan_measure_workspace(config, &plan), done);
     nd_plan_print(&plan, config, device_memory, stdout);
-    if (wants_time(machine))
+    if (predicts_time(machine))
         ND_TRY_GOTO(predict_time(config, machine, ranks), done);
 done:
     nd_plan_destroy(&plan);
@@ -197,7 +197,7 @@ nd_status nd_cli_plan(int argc, char **argv)
         ND_TRY(parse_bytes(memory, &bytes));
     if (machine.hosts == 0)
         machine.hosts = ranks;
-    if (wants_time(&machine))
+    if (predicts_time(&machine))
         ND_TRY(check_machine(&machine, ranks));
     return plan_and_print(&source, (int)ranks, workspace, bytes, &machine);
 }

@@ -14,7 +14,7 @@ typedef struct sample_arguments {
     bool ids, chat, no_activation_quant;
 } sample_arguments;
 
-/* The prompt's tokens, after the mark that documents are separated by. */
+/* The prompt's tokens after the document separator. */
 static nd_status encode_prompt(const sample_arguments *a, const nd_loaded_model *l,
                                int32_t **tokens, size_t *count)
 {
@@ -48,9 +48,9 @@ static nd_status generate(const sample_arguments *a, nd_sampler *s)
     nd_reply_end end;
     char *rest = NULL;
     ND_TRY(encode_prompt(a, s->loaded, &tokens, &count));
-    const int64_t most = INT64_MAX - (int64_t)count;
+    const int64_t limit = INT64_MAX - (int64_t)count;
     nd_status status =
-        nd_sampler_reserve(s, (int64_t)count + (a->max_tokens < most ? a->max_tokens : most));
+        nd_sampler_reserve(s, (int64_t)count + (a->max_tokens < limit ? a->max_tokens : limit));
     ND_IF_OK(nd_sampler_feed(s, tokens, count));
     free(tokens);
     ND_TRY(status);
@@ -62,8 +62,8 @@ static nd_status generate(const sample_arguments *a, nd_sampler *s)
     return replied;
 }
 
-/* A reply ends where the model begins the next turn itself. */
-static nd_status converse(const sample_arguments *a, nd_sampler *s)
+/* The default stop text is the user prefix: there the model would begin the user's next turn. */
+static nd_status run_chat(const sample_arguments *a, nd_sampler *s)
 {
     const nd_chat_options options = {a->prompt, a->user_prefix, a->reply_prefix, a->max_tokens};
     char *stop = NULL;
@@ -94,7 +94,7 @@ static nd_status sample(const sample_arguments *a, const nd_loaded_model *l)
     }
     nd_status status = nd_sampler_open(&s);
     if (status == ND_OK) {
-        status = a->chat ? converse(a, &s) : generate(a, &s);
+        status = a->chat ? run_chat(a, &s) : generate(a, &s);
         nd_sampler_close(&s);
     }
     if (s.logits_out && fclose(s.logits_out) != 0 && status == ND_OK)

@@ -77,7 +77,7 @@ static nd_status print_tokens(const nd_tokenizer *tokenizer, const char *text, s
     return nd_cli_flush_output();
 }
 
-/* A piece of the text at a time, cut where that changes no token. */
+/* Encodes in parts, cut where that does not change the tokens. */
 static nd_status encode_stream(const nd_tokenizer *tokenizer, FILE *file, const char *name)
 {
     size_t capacity = 16 * (size_t)READ_BYTES, held = 0, got;
@@ -133,8 +133,8 @@ static nd_status decode_stream(const nd_tokenizer *tokenizer, FILE *file, const 
                     strerror(errno));
 }
 
-static nd_status code_file(const char *model, const char *path,
-                           nd_status (*code)(const nd_tokenizer *, FILE *, const char *))
+static nd_status convert_file(const char *model, const char *path,
+                              nd_status (*code)(const nd_tokenizer *, FILE *, const char *))
 {
     FILE *file;
     nd_tokenizer *tokenizer;
@@ -149,7 +149,7 @@ static nd_status code_file(const char *model, const char *path,
     return status;
 }
 
-static nd_status run_coder(int argc, char **argv)
+static nd_status run_conversion(int argc, char **argv)
 {
     const bool encode = strcmp(argv[0], "encode") == 0;
     const char *model = NULL;
@@ -167,8 +167,8 @@ static nd_status run_coder(int argc, char **argv)
                argv[0]);
     ND_FAIL_IF(files.count > 1, ND_ECONFIG, "'%s' is one argument too many (see --help)",
                files.items[1]);
-    return code_file(model, files.count > 0 ? files.items[0] : "-",
-                     encode ? encode_stream : decode_stream);
+    return convert_file(model, files.count > 0 ? files.items[0] : "-",
+                        encode ? encode_stream : decode_stream);
 }
 
 nd_status nd_cli_tokenizer(int argc, char **argv)
@@ -177,7 +177,7 @@ nd_status nd_cli_tokenizer(int argc, char **argv)
     if (strcmp(action, "train") == 0)
         return run_train(argc - 1, argv + 1);
     if (strcmp(action, "encode") == 0 || strcmp(action, "decode") == 0)
-        return run_coder(argc - 1, argv + 1);
+        return run_conversion(argc - 1, argv + 1);
     ND_FAIL_IF(strcmp(action, "--help") != 0, ND_ECONFIG,
                "tokenizer: '%s' is no action; expected train, encode or decode", action);
     fputs("usage: nanochat_dist tokenizer train|encode|decode [options]\n\n"

@@ -1,4 +1,4 @@
-/* --config and --set, as every command that takes a configuration has them. */
+/* --config and --set, for every command that takes a configuration. */
 #pragma once
 
 #include "cli/args.h"
@@ -9,5 +9,5 @@ typedef struct nd_config_arguments {
     nd_arg_list set;
 } nd_config_arguments;
 
-/* Defaults, then the file, then every --set. Not checked. */
+/* Applies the defaults, then the file, then every --set, without nd_config_check. */
 nd_status nd_config_arguments_load(const nd_config_arguments *arguments, nd_config *config);

@@ -42,7 +42,7 @@ static void print_usage(FILE *out)
     fputs("\n" ND_EXIT_CODES, out);
 }
 
-static int finish(nd_status status)
+static int exit_code(nd_status status)
 {
     ND_IF_OK(nd_cli_close_output());
     if (status != ND_OK && status != ND_ESTOPPED)
@@ -50,21 +50,21 @@ static int finish(nd_status status)
     return nd_error_exit_code(status);
 }
 
-/* OpenMP's threads spin for milliseconds at each barrier before they sleep, which stalls everything
- * when other ranks or programs want the same cores (an evaluation beside other load took ten times
- * as long). The library reads its environment before main, so the program starts itself again. A
- * user who sets one of these variables decides. */
-static void spin_briefly(char **argv)
+/* OpenMP threads spin for milliseconds at each barrier before they sleep, which stalls ranks and
+ * programs that share their cores (an evaluation beside other load took ten times as long). The
+ * library reads its environment before main, so the program executes itself again. Values that the
+ * user has set are kept. */
+static void limit_openmp_spinning(char **argv)
 {
     if (getenv("OMP_WAIT_POLICY") || getenv("GOMP_SPINCOUNT"))
         return;
     if (setenv("GOMP_SPINCOUNT", "10000", 1) == 0)
-        execv("/proc/self/exe", argv); /* returns only where there is no /proc: spinning then */
+        execv("/proc/self/exe", argv); /* returns only on failure (no /proc): threads then spin */
 }
 
 /* Opens closed standard descriptors, which a file opened later would otherwise get and overwrite.
  * The replacement fails like a closed one. */
-static void open_standard_files(void)
+static void open_standard_descriptors(void)
 {
     static const int modes[] = {O_WRONLY, O_RDONLY, O_RDONLY};
     for (int number = 0; number < 3; number++)
@@ -74,27 +74,27 @@ static void open_standard_files(void)
 
 int main(int argc, char **argv)
 {
-    open_standard_files();
-    signal(SIGXFSZ, SIG_IGN); /* beyond `ulimit -f` writing fails, and that is said */
-    spin_briefly(argv);
+    open_standard_descriptors();
+    signal(SIGXFSZ, SIG_IGN); /* writes beyond `ulimit -f` fail and are reported */
+    limit_openmp_spinning(argv);
     if (argc < 2) {
         print_usage(stderr);
         return ND_ECONFIG;
     }
     if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "help") == 0) {
         print_usage(stdout);
-        return finish(ND_OK);
+        return exit_code(ND_OK);
     }
     if (strcmp(argv[1], "--version") == 0) {
         nd_cli_print_version(stdout);
-        return finish(ND_OK);
+        return exit_code(ND_OK);
     }
     for (int i = 0; i < SUBCOMMAND_COUNT; i++) {
         if (strcmp(argv[1], subcommands[i].name) == 0)
-            return finish(subcommands[i].run(argc - 1, argv + 1));
+            return exit_code(subcommands[i].run(argc - 1, argv + 1));
     }
     if (argv[1][0] == '-')
-        return finish(nd_cli_train(argc, argv));
+        return exit_code(nd_cli_train(argc, argv));
     fprintf(stderr, "nanochat_dist: error: no subcommand '%s'\n\n", argv[1]);
     print_usage(stderr);
     return ND_ECONFIG;

@@ -8,9 +8,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { RESERVED_MIN = 128 /* tokens; as many as a prompt's are computed at once */ };
+enum { RESERVED_MIN = 128 /* tokens: the chunk in which a prompt is computed */ };
 
-static int64_t context_of(const nd_sampler *s)
+static int64_t context_length(const nd_sampler *s)
 {
     return s->loaded->config.model.max_seq_len;
 }
@@ -40,7 +40,7 @@ nd_status nd_sampler_reserve(nd_sampler *s, int64_t tokens)
     nd_arena arena = {0};
     nd_status status = ND_OK;
     tokens = tokens > RESERVED_MIN ? tokens : RESERVED_MIN;
-    tokens = tokens < context_of(s) ? tokens : context_of(s);
+    tokens = tokens < context_length(s) ? tokens : context_length(s);
     if (tokens <= s->generator.max_tokens)
         return ND_OK;
     nd_arena_start_sizing(&arena, "activations", s->loaded->backend);
@@ -76,14 +76,15 @@ int32_t nd_sampler_mark(const nd_sampler *s)
 
 int64_t nd_sampler_remaining(const nd_sampler *s)
 {
-    return context_of(s) - s->generator.length;
+    return context_length(s) - s->generator.length;
 }
 
 nd_status nd_sampler_feed(nd_sampler *s, const int32_t *tokens, size_t count)
 {
     const int64_t held = s->generator.length, all = held + (int64_t)count;
-    ND_FAIL_IF(all > context_of(s), ND_EDATA, "%zu tokens after %lld do not fit a context of %lld",
-               count, (long long)held, (long long)context_of(s));
+    ND_FAIL_IF(all > context_length(s), ND_EDATA,
+               "%zu tokens after %lld do not fit a context of %lld", count, (long long)held,
+               (long long)context_length(s));
     if (all > s->generator.max_tokens)
         ND_TRY(nd_sampler_reserve(s, all > 2 * held ? all : 2 * held));
     if (!s->logits_out)
@@ -97,7 +98,7 @@ nd_status nd_sampler_feed(nd_sampler *s, const int32_t *tokens, size_t count)
     return ND_OK;
 }
 
-/* Where the tokens of a reply end: byte ends[i] of its text, token i being fed `before` + i + 1. */
+/* A reply's text. Token i ends at byte ends[i] and is number `before` + i of the cache. */
 typedef struct reply {
     nd_text_stream stream;
     int64_t before; /* tokens in the cache before the reply */
@@ -130,7 +131,7 @@ static nd_status print_token(const nd_sampler *s, reply *r, int64_t index, int32
     return ND_CHECK(grown, ND_ENOMEM, "no memory for generated text");
 }
 
-/* Takes the stop text and what follows it out of the cache again. */
+/* Removes the stop text and what follows it from the cache. */
 static nd_status rewind_to_stop(nd_sampler *s, const reply *r, int64_t count, char **rest)
 {
     int64_t kept = 0;
@@ -173,12 +174,12 @@ static nd_status draw_tokens(nd_sampler *s, reply *r, int64_t max_tokens, nd_rep
 
 nd_status nd_sampler_reply(nd_sampler *s, int64_t max_tokens, nd_reply_end *end, char **rest)
 {
-    const int64_t most =
+    const int64_t limit =
         max_tokens < nd_sampler_remaining(s) ? max_tokens : nd_sampler_remaining(s);
     reply r = {.stream = {.out = stdout, .stop = s->stop}, .before = s->generator.length};
     *rest = NULL;
-    r.ends = calloc((size_t)most + 1, sizeof *r.ends);
-    ND_FAIL_IF(!r.ends, ND_ENOMEM, "no memory for a reply of %lld tokens", (long long)most);
+    r.ends = calloc((size_t)limit + 1, sizeof *r.ends);
+    ND_FAIL_IF(!r.ends, ND_ENOMEM, "no memory for a reply of %lld tokens", (long long)limit);
     const nd_status status = draw_tokens(s, &r, max_tokens, end, rest);
     nd_text_stream_end(&r.stream);
     free(r.ends);

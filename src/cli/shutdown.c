@@ -50,12 +50,12 @@ nd_status nd_cli_shutdown(nd_comm *comm, nd_status status)
         comm->ops.abort(comm, nd_error_exit_code(status));
     }
     if (failed && comm->size > 1) {
-        /* A shared error. mpirun ends the job when the first rank exits, so all wait until rank 0
-         * has printed it. */
+        /* mpirun ends the job when the first rank exits, so all wait until rank 0 has printed the
+         * shared error. */
         if (comm->rank == 0)
             nd_cli_print_error(-1);
         comm->ops.barrier(comm);
-        nd_error_clear(); /* printed: main need not */
+        nd_error_clear(); /* so that main does not print it again */
     }
     nd_comm_destroy(comm);
     return status;

@@ -7,8 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Bytes at the end of `text` that begin a UTF-8 character and lack its rest. */
-static size_t incomplete_character(const char *text, size_t bytes)
+/* Bytes at the end of `text` that are the beginning of an incomplete UTF-8 character. */
+static size_t incomplete_character_bytes(const char *text, size_t bytes)
 {
     for (size_t back = 1; back <= 3 && back <= bytes; back++) {
         const uint8_t byte = (uint8_t)text[bytes - back];
@@ -21,7 +21,7 @@ static size_t incomplete_character(const char *text, size_t bytes)
 }
 
 /* Bytes at the end of `text` that are the beginning of `stop`. */
-static size_t beginning_of(const char *stop, const char *text, size_t bytes)
+static size_t partial_stop_bytes(const char *stop, const char *text, size_t bytes)
 {
     const size_t whole = strlen(stop);
     for (size_t part = whole - 1 < bytes ? whole - 1 : bytes; part > 0; part--)
@@ -30,7 +30,7 @@ static size_t beginning_of(const char *stop, const char *text, size_t bytes)
     return 0;
 }
 
-static nd_status print_first(nd_text_stream *s, size_t bytes)
+static nd_status print_bytes(nd_text_stream *s, size_t bytes)
 {
     ND_FAIL_IF(fwrite(s->held, 1, bytes, s->out) != bytes || fflush(s->out) != 0, ND_EIO,
                "cannot print what was generated: %s", strerror(errno));
@@ -53,15 +53,15 @@ nd_status nd_text_stream_put(nd_text_stream *s, const char *text, size_t bytes, 
         const char *found = memmem(s->held, s->held_bytes, s->stop, strlen(s->stop));
         if (found) {
             *stopped = true;
-            ND_TRY(print_first(s, (size_t)(found - s->held)));
+            ND_TRY(print_bytes(s, (size_t)(found - s->held)));
             s->held_bytes = 0;
             return ND_OK;
         }
     }
-    size_t uncertain = stops ? beginning_of(s->stop, s->held, s->held_bytes) : 0;
-    const size_t cut = incomplete_character(s->held, s->held_bytes);
+    size_t uncertain = stops ? partial_stop_bytes(s->stop, s->held, s->held_bytes) : 0;
+    const size_t cut = incomplete_character_bytes(s->held, s->held_bytes);
     uncertain = cut > uncertain ? cut : uncertain;
-    return print_first(s, s->held_bytes - uncertain);
+    return print_bytes(s, s->held_bytes - uncertain);
 }
 
 void nd_text_stream_end(nd_text_stream *s)

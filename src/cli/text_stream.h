@@ -1,5 +1,5 @@
-/* Prints generated text as soon as it is certain. A character whose bytes are
- * not all there is held back, and so is what may be the beginning of the text to stop at. */
+/* Prints generated text as soon as it is final. Incomplete characters are held back, and so is text
+ * that may be the beginning of the stop text. */
 #pragma once
 
 #include "core/base/error.h"
@@ -10,13 +10,13 @@
 
 typedef struct nd_text_stream {
     FILE *out;
-    const char *stop; /* NULL or empty: nothing stops it */
-    char *held;       /* put, not yet printed */
+    const char *stop; /* the stop text; NULL or empty: none */
+    char *held;       /* text not printed yet */
     size_t held_bytes, capacity;
     size_t printed; /* bytes so far */
 } nd_text_stream;
 
-/* Adds text and prints what is certain. *stopped: the text to stop at has come; all before it is
+/* Adds text and prints what is final. *stopped: the stop text appeared; all text before it is
  * printed, and the stream is at its end. Errors: ND_ENOMEM, ND_EIO. */
 nd_status nd_text_stream_put(nd_text_stream *stream, const char *text, size_t bytes, bool *stopped);
 

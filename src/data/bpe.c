@@ -24,7 +24,7 @@ struct nd_bpe {
     uint8_t *neighbours; /* bit set of hashed (left, right) characters that some piece joins */
 };
 
-static uint64_t mix(uint64_t key)
+static uint64_t hash_key(uint64_t key)
 {
     key *= 0x9e3779b97f4a7c15u;
     return key ^ key >> 32;
@@ -49,7 +49,7 @@ static void table_close(table *t)
 
 static void table_put(table *t, uint64_t key, int32_t value)
 {
-    uint64_t slot = mix(key) & t->mask;
+    uint64_t slot = hash_key(key) & t->mask;
     while (t->keys[slot] != 0 && t->keys[slot] != key + 1)
         slot = (slot + 1) & t->mask;
     t->keys[slot] = key + 1;
@@ -58,7 +58,7 @@ static void table_put(table *t, uint64_t key, int32_t value)
 
 static int32_t table_get(const table *t, uint64_t key)
 {
-    uint64_t slot = mix(key) & t->mask;
+    uint64_t slot = hash_key(key) & t->mask;
     while (t->keys[slot] != 0) {
         if (t->keys[slot] == key + 1)
             return t->values[slot];
@@ -74,10 +74,10 @@ static uint64_t pair_key(int32_t left, int32_t right)
 
 static uint32_t neighbour_bit(uint32_t left, uint32_t right)
 {
-    return (uint32_t)(mix((uint64_t)left << 32 | right) & ((1u << NEIGHBOUR_BITS) - 1));
+    return (uint32_t)(hash_key((uint64_t)left << 32 | right) & ((1u << NEIGHBOUR_BITS) - 1));
 }
 
-static bool can_join(const nd_bpe *bpe, uint32_t left, uint32_t right)
+static bool may_join(const nd_bpe *bpe, uint32_t left, uint32_t right)
 {
     const uint32_t bit = neighbour_bit(left, right);
     return bpe->neighbours[bit >> 3] >> (bit & 7) & 1;
@@ -89,8 +89,6 @@ static int32_t piece_of_character(const nd_bpe *bpe, uint32_t code)
         return bpe->ascii[code];
     return code == SPACE_ESCAPE ? NO_PIECE : table_get(&bpe->characters, code);
 }
-
-/* Building. Pieces sorted by text find the halves of a piece. */
 
 typedef struct sorted_piece {
     const char *text;
@@ -120,7 +118,8 @@ static int32_t find_text(const sorted_piece *pieces, size_t count, const char *t
     return found ? found->token : NO_PIECE;
 }
 
-/* Calls `visit` at every place inside a piece where two characters meet. */
+/* Visits the splits of all pieces between two characters: marks the characters as neighbours and,
+ * with `store`, stores the pairs and single characters that form pieces. Returns the number. */
 static size_t visit_splits(nd_bpe *bpe, const sorted_piece *pieces, size_t count, bool store)
 {
     size_t splits = 0;
@@ -130,7 +129,7 @@ static size_t visit_splits(nd_bpe *bpe, const sorted_piece *pieces, size_t count
         for (uint32_t at = 0; at < piece->bytes;) {
             const size_t length = nd_utf8_decode(piece->text + at, piece->bytes - at, &code);
             if (length == 0)
-                break; /* such a piece can match no text */
+                break; /* invalid UTF-8 matches no text */
             if (at > 0) {
                 splits++;
                 const uint32_t bit = neighbour_bit(previous, code);
@@ -153,7 +152,7 @@ static size_t visit_splits(nd_bpe *bpe, const sorted_piece *pieces, size_t count
     return splits;
 }
 
-static nd_status build(nd_bpe *bpe, sorted_piece *pieces, const char *name)
+static nd_status build_tables(nd_bpe *bpe, sorted_piece *pieces, const char *name)
 {
     const nd_model_file *model = bpe->model;
     size_t count = 0;
@@ -195,7 +194,7 @@ nd_status nd_bpe_open(const nd_model_file *model, const char *name, nd_bpe **bpe
     b->neighbours = calloc(1, 1u << (NEIGHBOUR_BITS - 3));
     ND_FAIL_GOTO(!pieces || !b->rank || !b->neighbours, failed, ND_ENOMEM,
                  "%s: no memory for the tokenizer", name);
-    ND_TRY_GOTO(build(b, pieces, name), failed);
+    ND_TRY_GOTO(build_tables(b, pieces, name), failed);
     free(pieces);
     *bpe = b;
     return ND_OK;
@@ -216,8 +215,6 @@ void nd_bpe_close(nd_bpe *bpe)
     free(bpe);
 }
 
-/* Encoding: one run between two boundaries at a time. */
-
 typedef struct symbol {
     int32_t piece;
     uint32_t bytes; /* 0 once merged into its left neighbour */
@@ -230,6 +227,7 @@ typedef struct merge {
     int32_t piece;
 } merge;
 
+/* Text between two boundaries, which is encoded at once. */
 typedef struct run {
     symbol *symbols;
     size_t count, capacity;
@@ -237,7 +235,7 @@ typedef struct run {
     size_t heap_count, heap_capacity;
 } run;
 
-static bool emit(nd_id_list *out, int32_t id)
+static bool append_id(nd_id_list *out, int32_t id)
 {
     int32_t *ids = nd_grown(out->ids, &out->capacity, out->count + 1, sizeof *ids);
     if (!ids)
@@ -257,7 +255,7 @@ static void sift_up(merge *heap, size_t at)
     heap[at] = moved;
 }
 
-static merge pop(run *r)
+static merge pop_merge(run *r)
 {
     const merge top = r->heap[0];
     const merge moved = r->heap[--r->heap_count];
@@ -274,7 +272,7 @@ static merge pop(run *r)
     return top;
 }
 
-static bool propose(const nd_bpe *bpe, run *r, int32_t left)
+static bool push_merge(const nd_bpe *bpe, run *r, int32_t left)
 {
     const int32_t right = r->symbols[left].next;
     const int32_t piece =
@@ -291,34 +289,34 @@ static bool propose(const nd_bpe *bpe, run *r, int32_t left)
     return true;
 }
 
-/* Merges the run's symbols and emits what is left. */
-static bool finish_run(const nd_bpe *bpe, run *r, nd_id_list *out)
+/* Merges the run's symbols and appends the resulting pieces to `out`. */
+static bool merge_run(const nd_bpe *bpe, run *r, nd_id_list *out)
 {
     const int32_t count = (int32_t)r->count;
     r->heap_count = 0;
     for (int32_t i = 0; i + 1 < count; i++) {
-        if (!propose(bpe, r, i))
+        if (!push_merge(bpe, r, i))
             return false;
     }
     while (r->heap_count > 0) {
-        const merge m = pop(r);
+        const merge m = pop_merge(r);
         const int32_t left = (int32_t)(uint32_t)m.order;
         symbol *s = &r->symbols[left];
         if (s->bytes == 0 || s->next < 0 || s->bytes + r->symbols[s->next].bytes != m.bytes)
             continue;
-        symbol *gone = &r->symbols[s->next];
-        *s = (symbol){m.piece, m.bytes, s->previous, gone->next};
-        gone->bytes = 0;
+        symbol *merged = &r->symbols[s->next];
+        *s = (symbol){m.piece, m.bytes, s->previous, merged->next};
+        merged->bytes = 0;
         if (s->next >= 0) {
             r->symbols[s->next].previous = left;
-            if (!propose(bpe, r, left))
+            if (!push_merge(bpe, r, left))
                 return false;
         }
-        if (s->previous >= 0 && !propose(bpe, r, s->previous))
+        if (s->previous >= 0 && !push_merge(bpe, r, s->previous))
             return false;
     }
     for (int32_t i = count > 0 ? 0 : -1; i >= 0; i = r->symbols[i].next) {
-        if (!emit(out, r->symbols[i].piece))
+        if (!append_id(out, r->symbols[i].piece))
             return false;
     }
     r->count = 0;
@@ -345,8 +343,8 @@ static bool encode(const nd_bpe *bpe, const char *text, size_t bytes, run *r, nd
         size_t length = nd_utf8_decode(text + at, bytes - at, &code);
         const int32_t piece = length ? piece_of_character(bpe, code) : NO_PIECE;
         if (r->count > 0 &&
-            (piece == NO_PIECE || r->count == ND_BPE_RUN_MAX || !can_join(bpe, previous, code))) {
-            if (!finish_run(bpe, r, out))
+            (piece == NO_PIECE || r->count == ND_BPE_RUN_MAX || !may_join(bpe, previous, code))) {
+            if (!merge_run(bpe, r, out))
                 return false;
         }
         if (piece != NO_PIECE) {
@@ -355,14 +353,14 @@ static bool encode(const nd_bpe *bpe, const char *text, size_t bytes, run *r, nd
         } else {
             length = length ? length : 1;
             for (size_t i = 0; i < length; i++) {
-                if (!emit(out, bpe->model->byte_pieces[(unsigned char)text[at + i]]))
+                if (!append_id(out, bpe->model->byte_pieces[(unsigned char)text[at + i]]))
                     return false;
             }
         }
         previous = code;
         at += length;
     }
-    return finish_run(bpe, r, out);
+    return merge_run(bpe, r, out);
 }
 
 nd_status nd_bpe_encode(const nd_bpe *bpe, const char *text, size_t bytes, nd_id_list *out)
@@ -376,25 +374,25 @@ nd_status nd_bpe_encode(const nd_bpe *bpe, const char *text, size_t bytes, nd_id
 
 size_t nd_bpe_safe_cut(const nd_bpe *bpe, const char *text, size_t bytes)
 {
-    /* Nearly every text has a boundary between two ASCII characters near its end. */
+    /* Most texts have a boundary between two ASCII characters near the end. */
     for (size_t at = bytes; at-- > 1;) {
         const unsigned char left = (unsigned char)text[at - 1], right = (unsigned char)text[at];
         if (left < 128 && right < 128 &&
             (bpe->ascii[left] == NO_PIECE || bpe->ascii[right] == NO_PIECE ||
-             !can_join(bpe, left, right)))
+             !may_join(bpe, left, right)))
             return at;
     }
     size_t cut = 0;
     uint32_t previous = 0, code = 0;
-    bool joins = false; /* the character before `at` may join a next one */
+    bool joinable = false; /* the character before `at` is a piece */
     for (size_t at = 0; at < bytes;) {
         const size_t length = nd_utf8_decode(text + at, bytes - at, &code);
         if (length == 0 && bytes - at < 4)
-            break; /* perhaps the beginning of a character */
+            break; /* possibly an incomplete character */
         const bool piece = length && piece_of_character(bpe, code) != NO_PIECE;
-        if (at > 0 && (!joins || !piece || !can_join(bpe, previous, code)))
+        if (at > 0 && (!joinable || !piece || !may_join(bpe, previous, code)))
             cut = at;
-        joins = piece;
+        joinable = piece;
         previous = code;
         at += length ? length : 1;
     }

@@ -38,25 +38,25 @@ nd_status nd_data_directory_list(const char *path,
     return status;
 }
 
-nd_status nd_data_exists(const char *path, bool *there)
+nd_status nd_data_exists(const char *path, bool *exists)
 {
     struct stat info;
-    *there = stat(path, &info) == 0;
-    ND_FAIL_IF(!*there && errno != ENOENT && errno != ENOTDIR, ND_EDATA,
+    *exists = stat(path, &info) == 0;
+    ND_FAIL_IF(!*exists && errno != ENOENT && errno != ENOTDIR, ND_EDATA,
                "%s: cannot tell whether this file exists: %s", path, strerror(errno));
     return ND_OK;
 }
 
-/* What a directory without an index holds. */
-typedef struct traces {
+/* What a directory without an index contains. */
+typedef struct contents {
     char shard[ND_SHARD_NAME_SIZE], unfinished[ND_SHARD_NAME_SIZE];
     int shards;
     bool staging;
-} traces;
+} contents;
 
-static nd_status note_trace(void *context, const char *name)
+static nd_status note_file(void *context, const char *name)
 {
-    traces *t = context;
+    contents *t = context;
     if (nd_shard_name_matches(name, "")) {
         if (t->shards++ == 0 || strcmp(name, t->shard) < 0)
             snprintf(t->shard, sizeof t->shard, "%s", name);
@@ -67,10 +67,10 @@ static nd_status note_trace(void *context, const char *name)
     return ND_OK;
 }
 
-static nd_status without_index(const char *path)
+static nd_status fail_without_index(const char *path)
 {
-    traces t = {.shards = 0};
-    ND_TRY(nd_data_directory_list(path, note_trace, &t));
+    contents t = {.shards = 0};
+    ND_TRY(nd_data_directory_list(path, note_file, &t));
     ND_FAIL_IF(t.unfinished[0] || (t.staging && t.shards == 0), ND_EDATA,
                "%s: no whole data set: a pack is still running here or was interrupted (it left "
                "%s); run it again%s",
@@ -93,14 +93,14 @@ static nd_status read_index(nd_data_directory *d)
     char path[PATH_MAX];
     void *text;
     size_t size;
-    bool there;
+    bool exists;
     ND_TRY(nd_data_path(d->path, ND_PACK_STAGING, ND_SHARD_INDEX_NAME, path));
     ND_TRY(nd_data_exists(path, &d->staged));
     if (!d->staged) {
         ND_TRY(nd_data_path(d->path, "", ND_SHARD_INDEX_NAME, path));
-        ND_TRY(nd_data_exists(path, &there));
-        if (!there)
-            return without_index(d->path);
+        ND_TRY(nd_data_exists(path, &exists));
+        if (!exists)
+            return fail_without_index(d->path);
     }
     ND_TRY(nd_read_whole_file(path, INDEX_BYTES_MAX, ND_EDATA, &text, &size));
     const nd_status status = nd_shard_index_parse(text, size, path, &d->index);
@@ -108,15 +108,15 @@ static nd_status read_index(nd_data_directory *d)
     return status;
 }
 
-/* Of a shard, where it stands now. */
+/* The path of a shard, which may still be in the staging directory. */
 static nd_status shard_path(const nd_data_directory *d, size_t number, char path[PATH_MAX])
 {
     const char *name = d->index.shards[number].name;
-    bool there = false;
+    bool exists = false;
     ND_TRY(nd_data_path(d->path, ND_PACK_STAGING, name, path));
     if (d->staged)
-        ND_TRY(nd_data_exists(path, &there));
-    return there ? ND_OK : nd_data_path(d->path, "", name, path);
+        ND_TRY(nd_data_exists(path, &exists));
+    return exists ? ND_OK : nd_data_path(d->path, "", name, path);
 }
 
 static nd_status check_file(const nd_data_directory *d, size_t number)
@@ -140,7 +140,7 @@ static int compare_name(const void *name, const void *shard)
     return strcmp(name, ((const nd_indexed_shard *)shard)->name);
 }
 
-static nd_status check_listed(void *context, const char *name)
+static nd_status check_unlisted(void *context, const char *name)
 {
     const nd_data_directory *d = context;
     if (!nd_shard_name_matches(name, "") ||
@@ -160,8 +160,8 @@ nd_status nd_data_directory_open(const char *path, nd_data_directory *directory)
     ND_TRY_GOTO(read_index(directory), failed);
     for (size_t i = 0; i < directory->index.count; i++)
         ND_TRY_GOTO(check_file(directory, i), failed);
-    if (!directory->staged) /* what is replaced may still be there */
-        ND_TRY_GOTO(nd_data_directory_list(path, check_listed, directory), failed);
+    if (!directory->staged) /* otherwise old shards may still be there */
+        ND_TRY_GOTO(nd_data_directory_list(path, check_unlisted, directory), failed);
     return ND_OK;
 failed:
     nd_data_directory_close(directory);
@@ -205,7 +205,7 @@ nd_status nd_data_directory_open_shard(const nd_data_directory *directory, size_
     return status;
 }
 
-static nd_status verify_bytes(const nd_data_directory *d, size_t number)
+static nd_status verify_digest(const nd_data_directory *d, size_t number)
 {
     char path[PATH_MAX], hex[ND_SHA256_HEX_SIZE];
     int64_t bytes;
@@ -241,7 +241,7 @@ nd_status nd_data_directory_print(const char *path, bool verify, FILE *out)
     for (size_t i = 0; i < d.index.count; i++) {
         nd_shard shard;
         if (verify)
-            ND_TRY_GOTO(verify_bytes(&d, i), done);
+            ND_TRY_GOTO(verify_digest(&d, i), done);
         ND_TRY_GOTO(nd_data_directory_open_shard(&d, i, &shard), done);
         nd_shard_close(&shard);
     }

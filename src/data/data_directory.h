@@ -2,8 +2,8 @@
  *
  * A pack that replaces a data set completes the new one in the subdirectory ND_PACK_STAGING and
  * then moves it here file by file (pack_staging.h). While an index is there, it is the valid one,
- * and a shard that is still there takes precedence over one of the same name here. So readers find
- * a whole data set at every moment. */
+ * and a shard that is still there takes precedence over one of the same name here, so readers
+ * always find a complete data set. */
 #pragma once
 
 #include "data/shard_index.h"
@@ -39,8 +39,8 @@ nd_status nd_data_directory_list(const char *path,
                                  nd_status (*visit)(void *context, const char *name),
                                  void *context);
 
-/* Whether there is such a file. Errors: ND_EDATA when the system cannot tell. */
-nd_status nd_data_exists(const char *path, bool *there);
+/* Whether the file exists. Errors: ND_EDATA when the system cannot tell. */
+nd_status nd_data_exists(const char *path, bool *exists);
 
 /* Writes PATH/part/name to `result` [PATH_MAX]. Errors: ND_EIO when it is too long. */
 nd_status nd_data_path(const char *path, const char *part, const char *name, char *result);

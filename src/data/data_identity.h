@@ -1,4 +1,4 @@
-/* What a dataset is (which tokens in which order) as text in which differences can be named. */
+/* The identity of a dataset (its tokens and their order) as text that shows differences. */
 #pragma once
 
 #include "data/dataset.h"

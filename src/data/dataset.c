@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Held-out synthetic windows are windows of the same chain that training never reaches. */
+/* Held-out synthetic windows start here in the same chain, where training never gets. */
 #define HELD_OUT_WINDOWS ((int64_t)1 << 62)
 
 struct nd_dataset {
@@ -60,7 +60,7 @@ static nd_status add_shard(const nd_dataset_options *options, nd_dataset *d,
     memcpy(shard->sha256, directory->index.shards[number].sha256, sizeof shard->sha256);
     const int at = d->shard_count++;
     ND_TRY(check_shard(options, shard, &d->shards[0]));
-    d->token_count += shard->n_tokens; /* in range: the index's sum is */
+    d->token_count += shard->n_tokens; /* no overflow: the index's sum was checked */
     ND_FAIL_IF(__builtin_add_overflow(d->text_bytes, shard->n_bytes, &d->text_bytes), ND_EDATA,
                "%s: n_bytes is %lld; with the shards before that is beyond 2^63", shard->path,
                (long long)shard->n_bytes);

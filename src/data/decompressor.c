@@ -7,8 +7,8 @@
 #include <zstd.h>
 
 enum {
-    GZIP_WINDOW = 15 + 16, /* zlib's number for: the largest window, and a gzip header */
-    ZSTD_WINDOW_LOG = 31   /* what `zstd --ultra --long=31` makes is read too */
+    GZIP_WINDOW = 15 + 16, /* for zlib: the largest window, with a gzip header */
+    ZSTD_WINDOW_LOG = 31   /* accepts `zstd --ultra --long=31` */
 };
 
 struct nd_decompressor {
@@ -85,7 +85,7 @@ static nd_status run_zstd(nd_decompressor *d, const char *name, ZSTD_inBuffer *i
     return ND_OK;
 }
 
-/* Between members there may be zeros, which tapes add. */
+/* Skips zeros between members: padding of tapes. */
 static nd_status run_gzip(nd_decompressor *d, const char *name, ZSTD_inBuffer *in,
                           ZSTD_outBuffer *out)
 {
@@ -113,13 +113,14 @@ static nd_status run_gzip(nd_decompressor *d, const char *name, ZSTD_inBuffer *i
 }
 
 nd_status nd_decompressor_run(nd_decompressor *decompressor, const char *name, const void *from,
-                              size_t bytes, size_t *taken, void *buffer, size_t size, size_t *made)
+                              size_t bytes, size_t *consumed, void *buffer, size_t size,
+                              size_t *produced)
 {
     ZSTD_inBuffer in = {from, bytes, 0};
     ZSTD_outBuffer out = {buffer, size, 0};
     const nd_status status = decompressor->is_zstd ? run_zstd(decompressor, name, &in, &out)
                                                    : run_gzip(decompressor, name, &in, &out);
-    *taken = in.pos;
-    *made = out.pos;
+    *consumed = in.pos;
+    *produced = out.pos;
     return status;
 }

@@ -112,7 +112,7 @@ nd_status nd_hdf5_out_write(nd_hdf5_out *o, const char *name, nd_cview values)
     nd_status status = ND_CHECK(
         dataset >= 0 && H5Dwrite(dataset, type, H5S_ALL, H5S_ALL, H5P_DEFAULT, values.data) >= 0,
         ND_EIO, "%s: HDF5 cannot write %s: %s", o->path, name, nd_hdf5_reason());
-    /* Small arrays are held back until here, and an error is not repeated by H5Fclose. */
+    /* HDF5 buffers small arrays until here, and H5Fclose does not repeat the error. */
     if (dataset >= 0 && H5Dclose(dataset) < 0 && status == ND_OK)
         status = ND_FAIL(ND_EIO, "%s: HDF5 cannot finish %s: %s", o->path, name, nd_hdf5_reason());
     H5Pclose(links);
@@ -138,7 +138,7 @@ nd_status nd_hdf5_out_close(nd_hdf5_out *o, bool keep)
 void nd_hdf5_version(char *text, size_t size)
 {
     unsigned major = 0, minor = 0, release = 0;
-    nd_hdf5_start(); /* which must come before the first call */
+    nd_hdf5_start(); /* before the first HDF5 call */
     H5get_libversion(&major, &minor, &release);
     snprintf(text, size, "%u.%u.%u", major, minor, release);
 }

@@ -7,7 +7,7 @@
 
 static hid_t access_lists[2]; /* without and with checksums on metadata */
 
-static void start_once(void)
+static void initialize(void)
 {
     H5dont_atexit();
     for (int checked = 0; checked < 2; checked++) {
@@ -22,7 +22,7 @@ static void start_once(void)
 void nd_hdf5_start(void)
 {
     static pthread_once_t once = PTHREAD_ONCE_INIT;
-    pthread_once(&once, start_once);
+    pthread_once(&once, initialize);
     H5Eset_auto2(H5E_DEFAULT, NULL, NULL);
 }
 
@@ -31,30 +31,30 @@ int64_t nd_hdf5_access(bool checked)
     return access_lists[checked];
 }
 
-static const char mark[] = "error message = '"; /* of a failed system call */
+static const char system_error[] = "error message = '"; /* in HDF5's descriptions */
 
 /* HDF5 describes a failed system call with a time stamp and addresses; only the reason matters. */
-static void keep_reason(const char *description, char *text, size_t size)
+static void copy_reason(const char *description, char *text, size_t size)
 {
-    const char *reason = strstr(description, mark);
+    const char *reason = strstr(description, system_error);
     if (reason)
-        snprintf(text, size, "%.*s", (int)strcspn(reason + strlen(mark), "'"),
-                 reason + strlen(mark));
+        snprintf(text, size, "%.*s", (int)strcspn(reason + strlen(system_error), "'"),
+                 reason + strlen(system_error));
     else
         snprintf(text, size, "%.*s", (int)strcspn(description, "\n"), description);
 }
 
-static herr_t keep_description(unsigned position, const H5E_error2_t *error, void *text)
+static herr_t copy_innermost(unsigned position, const H5E_error2_t *error, void *text)
 {
     if (position == 0 && error->desc)
-        keep_reason(error->desc, text, 256);
+        copy_reason(error->desc, text, 256);
     return 0;
 }
 
 static herr_t find_system_error(unsigned position, const H5E_error2_t *error, void *found)
 {
     (void)position;
-    if (error->desc && strstr(error->desc, mark))
+    if (error->desc && strstr(error->desc, system_error))
         *(bool *)found = true;
     return 0;
 }
@@ -70,6 +70,6 @@ const char *nd_hdf5_reason(void)
 {
     static _Thread_local char text[256];
     text[0] = '\0';
-    H5Ewalk2(H5E_DEFAULT, H5E_WALK_UPWARD, keep_description, text);
+    H5Ewalk2(H5E_DEFAULT, H5E_WALK_UPWARD, copy_innermost, text);
     return text[0] ? text : "no reason given";
 }

@@ -9,7 +9,7 @@
 
 enum { READ_BYTES = 1 << 16, LONGEST_NUMBER = 18 /* digits that always fit 64 bits */ };
 
-typedef struct lines {
+typedef struct line_reader {
     nd_text_reader *reader;
     const nd_jsonl_rules *rules;
     nd_jsonl_visit visit;
@@ -17,10 +17,10 @@ typedef struct lines {
     char *line;
     size_t bytes, capacity;
     long long number; /* of the line, from 1 */
-    bool too_long;    /* and the rest of it is passed over */
-} lines;
+    bool too_long;    /* the rest of the line is skipped */
+} line_reader;
 
-static const char *kind_of(const json_t *value)
+static const char *type_name(const json_t *value)
 {
     static const char *const kinds[] = {"an object", "an array", "a string", "an integer",
                                         "a number",  "true",     "false",    "null"};
@@ -53,8 +53,8 @@ static size_t number_length(const char *at, const char *end)
     return (size_t)(c - at);
 }
 
-/* The parser refuses numbers beyond its types, which are not needed: overwrites them with 0. */
-static void blank_large_numbers(char *line, size_t bytes)
+/* Overwrites numbers that the parser may refuse as too large, which are not needed, with 0. */
+static void zero_large_numbers(char *line, size_t bytes)
 {
     bool inside = false;
     for (char *c = line, *end = line + bytes; c < end; c++) {
@@ -75,18 +75,19 @@ static void blank_large_numbers(char *line, size_t bytes)
     }
 }
 
-static json_t *parse(lines *l, json_error_t *error)
+static json_t *parse(line_reader *l, json_error_t *error)
 {
     const size_t flags = JSON_ALLOW_NUL | JSON_DECODE_ANY;
     json_t *object = json_loadb(l->line, l->bytes, flags, error);
     if (object || json_error_code(error) != json_error_numeric_overflow)
         return object;
-    blank_large_numbers(l->line, l->bytes);
+    zero_large_numbers(l->line, l->bytes);
     return json_loadb(l->line, l->bytes, flags, error);
 }
 
-/* The line's document, NULL with an error set when the line is bad. */
-static const json_t *document_of(const lines *l, const json_t *object, const json_error_t *error)
+/* The line's document; NULL, with an error raised, when the line is bad. */
+static const json_t *find_document(const line_reader *l, const json_t *object,
+                                   const json_error_t *error)
 {
     const char *name = nd_text_reader_name(l->reader), *field = l->rules->field;
     const json_t *value = json_object_get(object, field);
@@ -95,17 +96,17 @@ static const json_t *document_of(const lines *l, const json_t *object, const jso
                 error->position, error->text);
     else if (!json_is_object(object))
         ND_FAIL(ND_EDATA, "%s:%lld: this line is %s; expected a JSON object", name, l->number,
-                kind_of(object));
+                type_name(object));
     else if (!value)
         ND_FAIL(ND_EDATA, "%s:%lld: the object has no field '%s'", name, l->number, field);
     else if (!json_is_string(value))
         ND_FAIL(ND_EDATA, "%s:%lld: field '%s' is %s; expected a string", name, l->number, field,
-                kind_of(value));
+                type_name(value));
     return json_is_string(value) ? value : NULL;
 }
 
-/* Of a line of which the error says what is wrong. */
-static nd_status pass_over(const lines *l)
+/* Counts a bad line, whose error has been raised, if such lines are skipped; else fails. */
+static nd_status reject_line(const line_reader *l)
 {
     if (!l->rules->skip_bad)
         return ND_EDATA;
@@ -114,7 +115,7 @@ static nd_status pass_over(const lines *l)
     return ND_OK;
 }
 
-static nd_status visit_line(lines *l)
+static nd_status visit_line(line_reader *l)
 {
     size_t blank = 0;
     json_error_t error;
@@ -123,15 +124,15 @@ static nd_status visit_line(lines *l)
     if (blank == l->bytes)
         return ND_OK;
     json_t *object = parse(l, &error);
-    const json_t *text = document_of(l, object, &error);
+    const json_t *text = find_document(l, object, &error);
     const nd_status status =
         text ? l->visit(l->context, l->reader, json_string_value(text), json_string_length(text))
-             : pass_over(l);
+             : reject_line(l);
     json_decref(object);
     return status;
 }
 
-static nd_status hold(lines *l, const char *text, size_t bytes)
+static nd_status append_to_line(line_reader *l, const char *text, size_t bytes)
 {
     const char *name = nd_text_reader_name(l->reader);
     if (l->too_long)
@@ -141,7 +142,7 @@ static nd_status hold(lines *l, const char *text, size_t bytes)
         l->bytes = 0;
         ND_FAIL(ND_EDATA, "%s:%lld: this line is longer than %d bytes; is it JSON Lines?", name,
                 l->number, ND_JSONL_LINE_MAX);
-        return pass_over(l);
+        return reject_line(l);
     }
     char *larger = nd_grown(l->line, &l->capacity, l->bytes + bytes + 1, 1);
     ND_FAIL_IF(!larger, ND_ENOMEM, "%s:%lld: no memory for a line of %zu bytes", name, l->number,
@@ -152,7 +153,7 @@ static nd_status hold(lines *l, const char *text, size_t bytes)
     return ND_OK;
 }
 
-static nd_status end_line(lines *l)
+static nd_status end_line(line_reader *l)
 {
     const nd_status status = visit_line(l);
     l->bytes = 0;
@@ -161,7 +162,7 @@ static nd_status end_line(lines *l)
     return status;
 }
 
-static nd_status read_lines(lines *l)
+static nd_status read_lines(line_reader *l)
 {
     char chunk[READ_BYTES];
     for (size_t got = 1; got > 0;) {
@@ -169,7 +170,7 @@ static nd_status read_lines(lines *l)
         for (size_t at = 0; at < got;) {
             const char *newline = memchr(chunk + at, '\n', got - at);
             const size_t part = newline ? (size_t)(newline - chunk) - at : got - at;
-            ND_TRY(hold(l, chunk + at, part));
+            ND_TRY(append_to_line(l, chunk + at, part));
             at += part;
             if (newline) {
                 ND_TRY(end_line(l));
@@ -183,7 +184,8 @@ static nd_status read_lines(lines *l)
 nd_status nd_jsonl_read(nd_text_reader *reader, const nd_jsonl_rules *rules, nd_jsonl_visit visit,
                         void *context)
 {
-    lines l = {.reader = reader, .rules = rules, .visit = visit, .context = context, .number = 1};
+    line_reader l = {
+        .reader = reader, .rules = rules, .visit = visit, .context = context, .number = 1};
     const nd_status status = read_lines(&l);
     free(l.line);
     return status;

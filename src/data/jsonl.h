@@ -4,10 +4,10 @@
 #include "data/left_out.h"
 #include "data/text_reader.h"
 
-/* Bytes; a longer line is a bad line, because lines are held in memory whole. */
+/* In bytes. A longer line is a bad line, because whole lines are held in memory. */
 enum { ND_JSONL_LINE_MAX = 1 << 28 };
 
-/* Called with the document of a line of `reader`; another status than ND_OK ends the reading. */
+/* Called with the document of a line of `reader`; a status other than ND_OK ends the reading. */
 typedef nd_status (*nd_jsonl_visit)(void *context, const nd_text_reader *reader, const char *text,
                                     size_t bytes);
 

@@ -2,8 +2,8 @@
 
 #include <stdarg.h>
 
-/* What was left out, of one and of several, and what to do about it. */
-static const char *const words[ND_LEFT_COUNT][3] = {
+/* Singular, plural, and advice (NULL: none). */
+static const char *const descriptions[ND_LEFT_COUNT][3] = {
     [ND_LEFT_HIDDEN] = {"hidden directory", "hidden directories",
                         "name one as an input to read it"},
     [ND_LEFT_BINARY] = {"file that is not text", "files that are not text",
@@ -31,10 +31,10 @@ void nd_left_out_print(const nd_left_out *left_out, const char *prefix, FILE *ou
 {
     for (int kind = 0; kind < ND_LEFT_COUNT; kind++) {
         const int64_t count = left_out->count[kind];
-        const char *advice = words[kind][2];
+        const char *advice = descriptions[kind][2];
         if (count > 0)
             fprintf(out, "%sleft out: %lld %s (%s%s)%s%s\n", prefix, (long long)count,
-                    words[kind][count > 1], count > 1 ? "first: " : "", left_out->first[kind],
-                    advice ? "; " : "", advice ? advice : "");
+                    descriptions[kind][count > 1], count > 1 ? "first: " : "",
+                    left_out->first[kind], advice ? "; " : "", advice ? advice : "");
     }
 }

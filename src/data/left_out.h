@@ -1,4 +1,4 @@
-/* What was skipped in the inputs: counts by kind with the first of each, printed at the end. */
+/* Skipped inputs: the count and the first of each kind, printed at the end. */
 #pragma once
 
 #include <limits.h>
@@ -18,10 +18,10 @@ typedef enum nd_left_out_kind {
 
 typedef struct nd_left_out {
     int64_t count[ND_LEFT_COUNT];
-    char first[ND_LEFT_COUNT][PATH_MAX]; /* where, and why if that needs saying */
+    char first[ND_LEFT_COUNT][PATH_MAX]; /* its place, with the reason where needed */
 } nd_left_out;
 
-/* Counts one; the text says where it is. */
+/* Counts one; the text names its place. */
 void nd_left_out_add(nd_left_out *left_out, nd_left_out_kind kind, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 

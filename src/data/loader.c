@@ -1,8 +1,8 @@
 /* Read-ahead: a ring of batches that worker threads fill in order and the caller empties in order.
  *
- * Work is handed out in blocks of rows, batch after batch. Batch b lives in slot b % slot_count,
- * and a worker starts on it only when the caller has left batch b - slot_count. One mutex guards
- * the counters; reading is done outside it. */
+ * Workers take blocks of rows, batch after batch. Batch b is in slot b % slot_count, and a worker
+ * starts on it only when the caller has released batch b - slot_count. One mutex guards the
+ * counters; reading is done outside it. */
 #include "data/loader.h"
 
 #include "core/base/clock.h"
@@ -29,7 +29,7 @@ struct nd_loader {
     int slot_count;
 
     pthread_mutex_t mutex;
-    pthread_cond_t work, ready;   /* a slot was freed or the end asked for; a batch was completed */
+    pthread_cond_t work, ready;   /* a slot was freed, or closing; a batch was completed */
     int64_t next_batch, next_row; /* the first row not handed out */
     int64_t released;             /* batches whose slot may be used again */
     bool stop;
@@ -43,15 +43,15 @@ static nd_status read_rows(const nd_loader *l, int64_t batch, int64_t row, int64
     const nd_loader_options *o = &l->options;
     for (int64_t i = row; i < row + rows; i++) {
         const int64_t sample = o->start_sample + batch * o->batch_size + o->first + i;
-        const int64_t place = sample % l->windows, epoch = sample / l->windows;
+        const int64_t position = sample % l->windows, epoch = sample / l->windows;
         const int64_t window =
-            o->shuffle ? nd_sample_order(o->seed, (uint64_t)epoch, l->windows, place) : place;
+            o->shuffle ? nd_sample_order(o->seed, (uint64_t)epoch, l->windows, position) : position;
         ND_TRY(nd_dataset_read_window(o->dataset, window, tokens + i * l->row));
     }
     return ND_OK;
 }
 
-/* Takes the next block of rows. Mutex held. False when the loader is closing. */
+/* Takes the next block of rows. False when the loader is closing. The caller holds the mutex. */
 static bool take_block(nd_loader *l, int64_t *batch, int64_t *row, int64_t *rows)
 {
     while (!l->stop && l->next_batch >= l->released + l->slot_count)
@@ -70,7 +70,7 @@ static bool take_block(nd_loader *l, int64_t *batch, int64_t *row, int64_t *rows
     return true;
 }
 
-static void *work(void *context)
+static void *worker_main(void *context)
 {
     nd_loader *l = context;
     int64_t batch, row, rows;
@@ -129,7 +129,7 @@ static nd_status start_workers(nd_loader *l)
     l->threads = calloc((size_t)l->options.workers, sizeof *l->threads);
     ND_FAIL_IF(!l->threads, ND_ENOMEM, "no memory for %d loader threads", l->options.workers);
     while (l->thread_count < l->options.workers) {
-        const int reason = pthread_create(&l->threads[l->thread_count], NULL, work, l);
+        const int reason = pthread_create(&l->threads[l->thread_count], NULL, worker_main, l);
         ND_FAIL_IF(reason != 0, ND_ENOMEM, "cannot start loader thread %d of %d: %s",
                    l->thread_count + 1, l->options.workers, strerror(reason));
         l->thread_count++;
@@ -137,7 +137,7 @@ static nd_status start_workers(nd_loader *l)
     return ND_OK;
 }
 
-static int slots_of(const nd_loader_options *options)
+static int slots_needed(const nd_loader_options *options)
 {
     return options->async ? options->prefetch_batches + 1 : 1;
 }
@@ -153,7 +153,7 @@ nd_status nd_loader_open(const nd_loader_options *options, nd_loader **loader)
     l->windows = nd_dataset_window_count(options->dataset);
     l->row = nd_dataset_seq_length(options->dataset) + 1;
     /* The caller holds one batch while prefetch_batches are read ahead. */
-    l->slot_count = slots_of(options);
+    l->slot_count = slots_needed(options);
     pthread_mutex_init(&l->mutex, NULL);
     pthread_cond_init(&l->work, NULL);
     pthread_cond_init(&l->ready, NULL);
@@ -187,14 +187,13 @@ void nd_loader_close(nd_loader *loader)
     free(loader);
 }
 
-/* Waits for batch `batch`, after giving the slot of the one before back to the workers. */
+/* Releases the slot of the previous batch to the workers, then waits for batch `batch`. */
 static nd_status wait_for_batch(nd_loader *l, int64_t batch)
 {
     slot *s = &l->slots[batch % l->slot_count];
     pthread_mutex_lock(&l->mutex);
     if (batch > l->released) {
-        slot *left = &l->slots[l->released % l->slot_count];
-        left->missing = l->options.count;
+        l->slots[l->released % l->slot_count].missing = l->options.count;
         l->released = batch;
         pthread_cond_broadcast(&l->work);
     }
@@ -227,7 +226,7 @@ nd_status nd_loader_next(nd_loader *loader, const int32_t **tokens, double *wait
 
 size_t nd_loader_planned_bytes(const nd_loader_options *options, int64_t seq_length)
 {
-    return (size_t)slots_of(options) * (size_t)(options->count * (seq_length + 1)) *
+    return (size_t)slots_needed(options) * (size_t)(options->count * (seq_length + 1)) *
            sizeof(int32_t);
 }
 

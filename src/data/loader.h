@@ -1,4 +1,4 @@
-/* The loader: gives a rank its windows of each step, read ahead by worker threads.
+/* The loader: reads a rank's windows of each step, ahead of time in worker threads.
  *
  * Sample g of the run (g = step * batch_size + position in the global batch) is window
  * permutation_e(g mod n) of epoch e = g / n, where n is the number of windows and permutation_e a

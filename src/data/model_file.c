@@ -12,8 +12,8 @@ enum { MODEL_TYPE_UNIGRAM = 1, MODEL_TYPE_BPE = 2, MAX_PIECES = 1 << 24, SCORE_B
 enum {
     TRAINER_SPEC = 2,
     NUM_THREADS = 16,
-    USUAL_THREADS = 2
-}; /* numbers of fields; what `tokenizer train` does */
+    DEFAULT_THREADS = 2
+}; /* field numbers; the default of `tokenizer train` */
 
 /* A protobuf message being read. */
 typedef struct wire {
@@ -48,7 +48,7 @@ static bool read_fixed(wire *message, int bytes, uint64_t *value)
     return true;
 }
 
-/* False at damage; the caller checks for the end. */
+/* False if the message is damaged. The caller checks for its end. */
 static bool read_field(wire *message, field *f)
 {
     uint64_t key;
@@ -123,8 +123,8 @@ static nd_status check_normalizer(wire message, const char *name)
     return ND_OK;
 }
 
-/* The byte that a name such as "<0x0A>" means, or -1. */
-static int byte_of_name(const uint8_t *text, size_t bytes)
+/* The byte that a name such as "<0x0A>" stands for, or -1. */
+static int byte_from_name(const uint8_t *text, size_t bytes)
 {
     unsigned value;
     char copy[7] = {0};
@@ -135,7 +135,7 @@ static int byte_of_name(const uint8_t *text, size_t bytes)
 }
 
 /* Writes the text of a piece to `text`, which is as long as its name; returns its length. */
-static uint32_t surface(const wire *text_field, char *text)
+static uint32_t decode_piece_name(const wire *text_field, char *text)
 {
     uint32_t bytes = 0;
     for (const uint8_t *c = text_field->at; c < text_field->end;) {
@@ -194,7 +194,7 @@ static nd_status parse_piece(wire message, const char *name, nd_model_file *mode
                         .type = (nd_piece_type)type};
     switch (type) {
     case ND_PIECE_BYTE: {
-        const int byte = byte_of_name(text.at, length);
+        const int byte = byte_from_name(text.at, length);
         ND_FAIL_IF(byte < 0, ND_EDATA,
                    "%s: byte piece %d is named '%.*s'; expected a name like <0x0A>", name, token,
                    (int)length, (const char *)text.at);
@@ -212,7 +212,7 @@ static nd_status parse_piece(wire message, const char *name, nd_model_file *mode
     case ND_PIECE_UNKNOWN:
         break;
     case ND_PIECE_NORMAL:
-        piece->bytes = surface(&text, piece->text);
+        piece->bytes = decode_piece_name(&text, piece->text);
         break;
     default:
         return ND_FAIL(ND_EDATA,
@@ -301,6 +301,6 @@ void nd_model_file_normalize_threads(void *bytes, size_t size)
         while (outer.number == TRAINER_SPEC && trainer.at < trainer.end &&
                read_field(&trainer, &inner))
             if (inner.number == NUM_THREADS && inner.varint < 0x80) /* one byte, the last read */
-                ((uint8_t *)bytes)[trainer.at - 1 - (const uint8_t *)bytes] = USUAL_THREADS;
+                ((uint8_t *)bytes)[trainer.at - 1 - (const uint8_t *)bytes] = DEFAULT_THREADS;
     }
 }

@@ -41,8 +41,8 @@ typedef struct nd_model_file {
 nd_status nd_model_file_parse(const void *bytes, size_t size, const char *name,
                               nd_model_file *model);
 
-/* Sets the number of training threads that the file records to 2, so that files do not differ by
- * it. Fewer than 128 are expected. */
+/* Sets the number of training threads that the file records to 2, so that files do not depend on
+ * it. Expects fewer than 128. */
 void nd_model_file_normalize_threads(void *bytes, size_t size);
 
 void nd_model_file_free(nd_model_file *model);

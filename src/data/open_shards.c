@@ -6,7 +6,7 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
-enum { FEWEST = 4, MOST = 4096, SHARE = 4 /* of the files that the process may open */ };
+enum { OPEN_MIN = 4, OPEN_MAX = 4096, OPEN_SHARE = 4 /* of the files that the process may open */ };
 
 typedef struct entry {
     int fd;    /* -1: closed */
@@ -16,7 +16,7 @@ typedef struct entry {
 
 struct nd_open_shards {
     const nd_shard *shards;
-    entry *entries; /* [count], guarded by the mutex as what follows is */
+    entry *entries; /* [count]; the mutex guards this and what follows */
     int count, open, limit;
     uint64_t clock;
     pthread_mutex_t mutex;
@@ -33,8 +33,9 @@ nd_status nd_open_shards_create(const nd_shard *shards, int count, nd_open_shard
         free(entries);
         return ND_FAIL(ND_ENOMEM, "no memory for a table of %d shards", count);
     }
-    const rlim_t share = getrlimit(RLIMIT_NOFILE, &files) == 0 ? files.rlim_cur / SHARE : FEWEST;
-    o->limit = share < FEWEST ? FEWEST : share > MOST ? MOST : (int)share;
+    const rlim_t share =
+        getrlimit(RLIMIT_NOFILE, &files) == 0 ? files.rlim_cur / OPEN_SHARE : OPEN_MIN;
+    o->limit = share < OPEN_MIN ? OPEN_MIN : share > OPEN_MAX ? OPEN_MAX : (int)share;
     o->shards = shards;
     o->entries = entries;
     o->count = count;
@@ -57,7 +58,7 @@ void nd_open_shards_close(nd_open_shards *open)
     free(open);
 }
 
-/* False when every open file is being read. */
+/* Closes the least recently used file. False when every open file is being read. */
 static bool close_oldest(nd_open_shards *o)
 {
     entry *oldest = NULL;
@@ -74,7 +75,7 @@ static bool close_oldest(nd_open_shards *o)
     return true;
 }
 
-/* With the mutex held. */
+/* The caller holds the mutex. */
 static nd_status open_entry(nd_open_shards *o, int number)
 {
     entry *e = &o->entries[number];

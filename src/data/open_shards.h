@@ -1,4 +1,4 @@
-/* Keeps few files of many shards open: at most some of what the process may open (ulimit -n). The
+/* Limits the open files of many shards to a share of what the process may open (ulimit -n): the
  * least recently used one is closed for another. */
 #pragma once
 

@@ -34,7 +34,7 @@ static nd_status check_options(const nd_pack_options *o)
     return ND_OK;
 }
 
-/* Refuses a shard of another tokenizer; one that cannot be read has none. */
+/* Refuses a shard of another tokenizer; an unreadable one may be replaced. */
 static nd_status check_present_shard(const char *path, const nd_tokenizer *tokenizer)
 {
     nd_shard shard;
@@ -79,7 +79,7 @@ static nd_status check_present_file(void *context, const char *name)
         path);
 }
 
-/* Refuses to write over a tokenizer.model of other content, which pack cannot have made. */
+/* Refuses to overwrite a tokenizer.model with other content, which pack cannot have written. */
 static nd_status check_present_model(const nd_pack_options *o, const nd_tokenizer *tokenizer)
 {
     char path[PATH_MAX], hex[ND_SHA256_HEX_SIZE];
@@ -108,7 +108,7 @@ static nd_status check_directory(const nd_pack_options *o, const nd_tokenizer *t
     return check_present_model(o, tokenizer);
 }
 
-static void show(packing *p, const nd_text_reader *reader)
+static void show_progress(packing *p, const nd_text_reader *reader)
 {
     nd_progress_show(&p->progress, p->read_bytes + nd_text_reader_consumed(reader),
                      p->packer.result->tokens);
@@ -120,7 +120,7 @@ static nd_status pack_line(void *context, const nd_text_reader *reader, const ch
     packing *p = context;
     ND_TRY(nd_packer_text(&p->packer, text, bytes));
     ND_TRY(nd_packer_end_document(&p->packer));
-    show(p, reader);
+    show_progress(p, reader);
     return ND_OK;
 }
 
@@ -130,7 +130,7 @@ static nd_status pack_document(packing *p, nd_text_reader *reader)
     for (size_t got = 1; got > 0;) {
         ND_TRY(nd_text_reader_read(reader, chunk, sizeof chunk, &got));
         ND_TRY(nd_packer_text(&p->packer, chunk, got));
-        show(p, reader);
+        show_progress(p, reader);
     }
     return nd_packer_end_document(&p->packer);
 }
@@ -162,8 +162,8 @@ static nd_status add_size(void *context, const char *path, int64_t bytes, int na
     return ND_OK;
 }
 
-static nd_status write_all(packing *p, const nd_text_sources *sources,
-                           const nd_tokenizer *tokenizer, nd_pack_staging *staging)
+static nd_status pack_sources(packing *p, const nd_text_sources *sources,
+                              const nd_tokenizer *tokenizer, nd_pack_staging *staging)
 {
     char path[PATH_MAX];
     size_t size;
@@ -178,12 +178,12 @@ static nd_status write_all(packing *p, const nd_text_sources *sources,
     ND_TRY(nd_data_path(staging->path, "", ND_SHARD_INDEX_NAME, path));
     const nd_status written = nd_shard_index_write(&p->packer.index, path);
     if (written != ND_OK)
-        unlink(path); /* nothing half failed is taken for complete */
+        unlink(path); /* it would mark the pack as complete */
     return written == ND_OK ? nd_pack_staging_publish(staging) : written;
 }
 
-static nd_status pack_all(const nd_pack_options *o, const nd_tokenizer *tokenizer,
-                          nd_pack_result *result)
+static nd_status pack_to_staging(const nd_pack_options *o, const nd_tokenizer *tokenizer,
+                                 nd_pack_result *result)
 {
     nd_status status;
     nd_pack_staging staging;
@@ -194,7 +194,7 @@ static nd_status pack_all(const nd_pack_options *o, const nd_tokenizer *tokenize
     ND_TRY_GOTO(check_directory(o, tokenizer), done);
     ND_TRY_GOTO(nd_packer_open(o, tokenizer, staging.path, result, &p.packer), done);
     p.progress = nd_progress_start(o->progress, p.total);
-    ND_TRY_GOTO(write_all(&p, &sources, tokenizer, &staging), done);
+    ND_TRY_GOTO(pack_sources(&p, &sources, tokenizer, &staging), done);
     nd_progress_end(&p.progress, p.read_bytes, result->tokens);
 done:
     nd_packer_close(&p.packer);
@@ -212,7 +212,7 @@ nd_status nd_pack(const nd_pack_options *options, nd_pack_result *result)
         nd_tokenizer_eos(tokenizer) < 0
             ? ND_FAIL(ND_EDATA, "%s: this tokenizer has no </s> to end a document with",
                       options->tokenizer)
-            : pack_all(options, tokenizer, result);
+            : pack_to_staging(options, tokenizer, result);
     nd_tokenizer_close(tokenizer);
     return status;
 }

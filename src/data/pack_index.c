@@ -1,4 +1,4 @@
-/* The index of shards that are there already. */
+/* Writes the index of existing shards. */
 #include "core/base/durable_file.h"
 #include "data/data_directory.h"
 #include "data/pack.h"
@@ -31,7 +31,7 @@ static nd_status add_shard(void *context, const char *name)
     return nd_shard_index_add(&x->index, path);
 }
 
-/* A tokenizer beside the shards must be theirs. */
+/* A tokenizer.model beside the shards must be the one they were packed with. */
 static nd_status check_model(const indexing *x)
 {
     char path[PATH_MAX], hex[ND_SHA256_HEX_SIZE];

@@ -35,7 +35,7 @@ static nd_status remove_file(const char *directory, const char *name)
     return ND_OK;
 }
 
-/* Everything in the directory of unfinished files but the lock. */
+/* Removes a file of the staging directory unless it is the lock. */
 static nd_status remove_unfinished(void *context, const char *name)
 {
     const nd_pack_staging *s = context;
@@ -44,7 +44,7 @@ static nd_status remove_unfinished(void *context, const char *name)
     return remove_file(s->path, name);
 }
 
-/* The file may be removed by the pack that held the lock: then it locks nothing. */
+/* Tries again when the pack that held the lock removes the file, whose lock then means nothing. */
 static nd_status take_lock(nd_pack_staging *s)
 {
     char path[PATH_MAX];
@@ -91,12 +91,12 @@ failed:
     return status;
 }
 
-static nd_status move_here(const nd_pack_staging *s, const char *name)
+static nd_status move_to_output(const nd_pack_staging *s, const char *name)
 {
     char from[PATH_MAX], to[PATH_MAX];
     ND_TRY(nd_data_path(s->path, "", name, from));
     ND_TRY(nd_data_path(s->out, "", name, to));
-    if (rename(from, to) != 0 && errno != ENOENT) /* moved before an interruption */
+    if (rename(from, to) != 0 && errno != ENOENT) /* ENOENT: moved before an interruption */
         return ND_FAIL(ND_EIO, "%s: cannot rename %s to this: %s", to, from, strerror(errno));
     return ND_OK;
 }
@@ -121,11 +121,11 @@ static nd_status publish(nd_pack_staging *s, const nd_shard_index *index)
 {
     const replacing r = {s, index};
     for (size_t i = 0; i < index->count; i++)
-        ND_TRY(move_here(s, index->shards[i].name));
-    ND_TRY(move_here(s, "tokenizer.model"));
+        ND_TRY(move_to_output(s, index->shards[i].name));
+    ND_TRY(move_to_output(s, "tokenizer.model"));
     ND_TRY(nd_path_sync(s->out));
     ND_TRY(nd_data_directory_list(s->out, remove_replaced, (void *)&r));
-    ND_TRY(move_here(s, ND_SHARD_INDEX_NAME));
+    ND_TRY(move_to_output(s, ND_SHARD_INDEX_NAME));
     return nd_path_sync(s->out);
 }
 
@@ -150,7 +150,7 @@ void nd_pack_staging_close(nd_pack_staging *staging)
     bool complete = true;
     if (staging->lock < 0)
         return;
-    const nd_error before = *nd_error_get(); /* which nothing here may hide, or pose as */
+    const nd_error before = *nd_error_get(); /* kept: errors below do not count */
     if (nd_data_path(staging->path, "", ND_SHARD_INDEX_NAME, index) == ND_OK &&
         nd_data_exists(index, &complete) == ND_OK && !complete)
         nd_directory_remove(staging->path);

@@ -1,4 +1,4 @@
-/* How a pack becomes visible: whole or not at all, whenever it is killed.
+/* Publishes a pack atomically: readers see all of it or nothing, whenever it is killed.
  *
  *   1. Everything is written to OUT/.pack_in_progress: shards, tokenizer.model, each durable.
  *   2. The index is written there, durable. From now on readers see the new data set
@@ -32,7 +32,7 @@ nd_status nd_pack_staging_open(const char *out, nd_pack_staging *staging);
  * pack continues. */
 nd_status nd_pack_staging_publish(nd_pack_staging *staging);
 
-/* Removes what was not published, and unlocks. */
+/* Removes unpublished files and unlocks. */
 void nd_pack_staging_close(nd_pack_staging *staging);
 
 /* Whether `name` is like a shard's (train_00000.h5). No other file is replaced or removed. */

@@ -1,5 +1,7 @@
 #include "data/packer.h"
 
+#include "core/base/rng.h"
+
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -16,15 +18,13 @@ nd_status nd_packer_open(const nd_pack_options *options, const nd_tokenizer *tok
     return ND_CHECK(packer->held, ND_ENOMEM, "no memory to pack with");
 }
 
-/* FNV-1a and the finaliser of splitmix64, as a number in [0, 1). */
-static double hash_of(const char *text, size_t bytes)
+/* FNV-1a and the finaliser of splitmix64, scaled to [0, 1). */
+static double split_hash(const char *text, size_t bytes)
 {
     uint64_t hash = 0xcbf29ce484222325u;
     for (size_t i = 0; i < bytes; i++)
         hash = (hash ^ (unsigned char)text[i]) * 0x100000001b3u;
-    hash = (hash ^ hash >> 30) * 0xbf58476d1ce4e5b9u;
-    hash = (hash ^ hash >> 27) * 0x94d049bb133111ebu;
-    return (double)((hash ^ hash >> 31) >> 11) * 0x1p-53;
+    return (double)(nd_rng_mix(hash) >> 11) * 0x1p-53;
 }
 
 static nd_status shard_path(const nd_packer *p, nd_split split, char path[PATH_MAX])
@@ -34,7 +34,7 @@ static nd_status shard_path(const nd_packer *p, nd_split split, char path[PATH_M
     return ND_CHECK(length < PATH_MAX, ND_EIO, "%s: this path is too long", p->directory);
 }
 
-/* Closes the open shard of a split and takes it into the index. */
+/* Finishes the open shard of a split and adds it to the index. */
 static nd_status finish_shard(nd_packer *p, nd_split split)
 {
     char path[PATH_MAX];
@@ -51,13 +51,13 @@ static nd_status finish_shard(nd_packer *p, nd_split split)
     return ND_OK;
 }
 
-static nd_status writer_of_document(nd_packer *p, nd_shard_writer **writer)
+static nd_status document_writer(nd_packer *p, nd_shard_writer **writer)
 {
     if (!p->split_known) {
         const size_t bytes =
             p->held_bytes < ND_PACK_PART_BYTES ? p->held_bytes : ND_PACK_PART_BYTES;
         p->split =
-            hash_of(p->held, bytes) < p->options->val_fraction ? ND_SPLIT_VAL : ND_SPLIT_TRAIN;
+            split_hash(p->held, bytes) < p->options->val_fraction ? ND_SPLIT_VAL : ND_SPLIT_TRAIN;
         p->split_known = true;
     }
     if (!p->writers[p->split]) {
@@ -78,13 +78,13 @@ static void count_tokens(nd_packer *p, size_t count)
         p->result->val_tokens += (int64_t)count;
 }
 
-/* Tokenizes the first `bytes` of what is held. */
+/* Tokenizes and writes the first `bytes` of the held text. */
 static nd_status tokenize(nd_packer *p, size_t bytes)
 {
     nd_shard_writer *writer;
     int32_t *ids;
     size_t count;
-    ND_TRY(writer_of_document(p, &writer));
+    ND_TRY(document_writer(p, &writer));
     ND_TRY(nd_tokenizer_encode(p->tokenizer, p->held, bytes, &ids, &count));
     const nd_status status = nd_shard_writer_add(writer, ids, count);
     free(ids);
@@ -96,7 +96,7 @@ static nd_status tokenize(nd_packer *p, size_t bytes)
     return ND_OK;
 }
 
-/* Where to cut a text in which no place is safe: before the character that begins last. */
+/* The cut for text without a safe place: before its last character. */
 static size_t forced_cut(const char *text, size_t bytes)
 {
     size_t cut = bytes - 1;
@@ -131,7 +131,7 @@ nd_status nd_packer_end_document(nd_packer *packer)
     nd_shard_writer *writer;
     if (packer->held_bytes > 0)
         ND_TRY(tokenize(packer, packer->held_bytes));
-    ND_TRY(writer_of_document(packer, &writer));
+    ND_TRY(document_writer(packer, &writer));
     ND_TRY(nd_shard_writer_add(writer, &eos, 1));
     ND_TRY(nd_shard_writer_end_document(writer, packer->document_bytes));
     count_tokens(packer, 1);

@@ -1,4 +1,4 @@
-/* Documents in, shards out: the part of packing that is independent of where text comes from. */
+/* Writes documents to shards: the part of packing independent of the text's source. */
 #pragma once
 
 #include "data/pack.h"

@@ -14,5 +14,5 @@ typedef struct nd_progress {
 nd_progress nd_progress_start(bool shown, int64_t total);
 /* Shows `done` bytes and `tokens` tokens since the start, at most ten times a second. */
 void nd_progress_show(nd_progress *progress, int64_t done, int64_t tokens);
-/* Leaves the last state on screen. */
+/* Shows the final state and leaves it on screen. */
 void nd_progress_end(nd_progress *progress, int64_t done, int64_t tokens);

@@ -4,15 +4,6 @@
 
 enum { ROUNDS = 4 };
 
-/* Round keys from the generator; the round function is splitmix64's finaliser, cut to half_bits. */
-static uint64_t round_function(uint64_t key, uint64_t half)
-{
-    uint64_t x = half + key;
-    x = (x ^ x >> 30) * 0xbf58476d1ce4e5b9u;
-    x = (x ^ x >> 27) * 0x94d049bb133111ebu;
-    return x ^ x >> 31;
-}
-
 int64_t nd_sample_order(uint64_t seed, uint64_t epoch, int64_t n, int64_t index)
 {
     if (n < 2)
@@ -31,7 +22,7 @@ int64_t nd_sample_order(uint64_t seed, uint64_t epoch, int64_t n, int64_t index)
     do {
         uint64_t left = value >> half_bits, right = value & half_mask;
         for (int round = 0; round < ROUNDS; round++) {
-            const uint64_t next = left ^ (round_function(keys[round], right) & half_mask);
+            const uint64_t next = left ^ (nd_rng_mix(keys[round] + right) & half_mask);
             left = right;
             right = next;
         }

@@ -1,5 +1,5 @@
-/* The C interface to SentencePiece, a C++ library. It lets no exception through and logs nothing.
- * Everything else about tokenizers is C (tokenizer.h). */
+/* The C interface to SentencePiece's training, a C++ library. It throws no exceptions and logs
+ * nothing. */
 #pragma once
 
 #include <stddef.h>

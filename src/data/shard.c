@@ -13,14 +13,14 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { READ_TOKENS = 4096 }; /* copied through the stack at once */
+enum { READ_TOKENS = 4096 }; /* tokens copied through the stack at once */
 
-/* A shard is damaged only when it was read and what it holds is wrong. */
+/* A system error says nothing about the shard; any other means that it is damaged. */
 static nd_status damaged(const char *path, const char *part)
 {
-    const bool unread = nd_hdf5_is_system_error();
+    const bool system_error = nd_hdf5_is_system_error();
     return ND_FAIL(ND_EDATA, "%s: cannot read %s: %s%s", path, part, nd_hdf5_reason(),
-                   unread ? "" : "; the shard is damaged or is none");
+                   system_error ? "" : "; the shard is damaged or is none");
 }
 
 static nd_status read_integer(hid_t file, const char *path, const char *name, int64_t *value)
@@ -100,7 +100,7 @@ static nd_status read_attributes(hid_t file, nd_shard *shard)
                     shard->tokenizer_sha256);
 }
 
-/* The layout that chunks can be read from without HDF5. */
+/* Checks that chunks can be read without HDF5. */
 static nd_status check_layout(hid_t dataset, nd_shard *shard)
 {
     const hid_t properties = H5Dget_create_plist(dataset);
@@ -131,7 +131,7 @@ static nd_status locate_chunks(hid_t dataset, nd_shard *shard)
                "%s: cannot open this file: %s", shard->path, strerror(errno));
     shard->inode = info.st_ino;
     shard->file_bytes = info.st_size;
-    /* Stored whole and uncompressed: what is computed from n_tokens below stays in range. */
+    /* Tokens are stored uncompressed, so this bounds n_tokens: nothing below overflows. */
     ND_FAIL_IF(shard->n_tokens > (int64_t)info.st_size / shard->token_bytes, ND_EDATA,
                "%s: n_tokens is %lld, more than fit the file's %lld bytes", shard->path,
                (long long)shard->n_tokens, (long long)info.st_size);
@@ -161,7 +161,7 @@ static nd_status locate_chunks(hid_t dataset, nd_shard *shard)
     return ND_OK;
 }
 
-static nd_status extent_of(hid_t dataset, const char *path, const char *name, hsize_t *extent)
+static nd_status read_extent(hid_t dataset, const char *path, const char *name, hsize_t *extent)
 {
     const hid_t space = H5Dget_space(dataset);
     const int rank = H5Sget_simple_extent_ndims(space);
@@ -174,7 +174,7 @@ static nd_status extent_of(hid_t dataset, const char *path, const char *name, hs
 static nd_status open_tokens(hid_t dataset, nd_shard *shard)
 {
     hsize_t extent = 0;
-    ND_TRY(extent_of(dataset, shard->path, ND_SHARD_TOKENS, &extent));
+    ND_TRY(read_extent(dataset, shard->path, ND_SHARD_TOKENS, &extent));
     ND_FAIL_IF(extent != (hsize_t)shard->n_tokens, ND_EDATA,
                "%s: /tokens has %llu tokens; attribute n_tokens says %lld", shard->path,
                (unsigned long long)extent, (long long)shard->n_tokens);
@@ -205,7 +205,7 @@ static nd_status check_documents(hid_t dataset, nd_shard *shard)
 {
     hsize_t extent = 0;
     uint64_t first = 0, last = 0;
-    ND_TRY(extent_of(dataset, shard->path, ND_SHARD_DOC_OFFSETS, &extent));
+    ND_TRY(read_extent(dataset, shard->path, ND_SHARD_DOC_OFFSETS, &extent));
     if (extent > 0) {
         ND_TRY(read_offset(dataset, shard->path, 0, &first));
         ND_TRY(read_offset(dataset, shard->path, extent - 1, &last));
@@ -234,7 +234,7 @@ static nd_status with_dataset(hid_t file, nd_shard *shard, const char *name,
     return status;
 }
 
-/* Read here: H5Fis_hdf5 locks the file, and does not tell a failure from a no. */
+/* Not H5Fis_hdf5, which locks the file and does not distinguish failures from other formats. */
 static bool has_signature(const char *path)
 {
     static const char signature[] = "\x89HDF\r\n\x1a\n";
@@ -251,7 +251,7 @@ static nd_status open_file(const char *path, hid_t *file)
     struct stat info;
     ND_FAIL_IF(access(path, R_OK) != 0 || stat(path, &info) != 0, ND_EDATA,
                "%s: cannot open this file: %s", path, strerror(errno));
-    if (!S_ISREG(info.st_mode)) /* opening a pipe would wait */
+    if (!S_ISREG(info.st_mode)) /* opening a pipe would block */
         return ND_FAIL(ND_EDATA, "%s: not a regular file; expected a shard", path);
     *file = H5Fopen(path, H5F_ACC_RDONLY, nd_hdf5_access(false));
     if (*file < 0 && (nd_hdf5_is_system_error() || has_signature(path)))
@@ -339,7 +339,7 @@ static nd_status verify_chunk(const nd_shard *shard, int fd, int64_t chunk)
     return status;
 }
 
-static nd_status bad_token(const nd_shard *shard, int64_t first, const int32_t *tokens)
+static nd_status fail_token(const nd_shard *shard, int64_t first, const int32_t *tokens)
 {
     int64_t at = 0;
     while ((uint32_t)tokens[at] < (uint32_t)shard->vocab_size)
@@ -349,7 +349,7 @@ static nd_status bad_token(const nd_shard *shard, int64_t first, const int32_t *
                    (long long)shard->vocab_size);
 }
 
-/* `count` tokens that lie in one chunk. */
+/* Reads `count` tokens of one chunk. */
 static nd_status read_piece(const nd_shard *shard, int fd, int64_t first, int64_t count,
                             int32_t *tokens)
 {
@@ -368,7 +368,7 @@ static nd_status read_piece(const nd_shard *shard, int fd, int64_t first, int64_
         for (int64_t i = 0; i < count; i++)
             largest = (uint32_t)tokens[i] > largest ? (uint32_t)tokens[i] : largest;
     }
-    return (int64_t)largest < shard->vocab_size ? ND_OK : bad_token(shard, first, tokens);
+    return (int64_t)largest < shard->vocab_size ? ND_OK : fail_token(shard, first, tokens);
 }
 
 nd_status nd_shard_read_from(const nd_shard *shard, int fd, int64_t first, int64_t count,

@@ -28,16 +28,16 @@ static nd_status read_text(const json_t *object, const char *where, const char *
     return ND_OK;
 }
 
-static nd_status read_number(const json_t *object, const char *where, const char *key, int64_t most,
+static nd_status read_number(const json_t *object, const char *where, const char *key, int64_t max,
                              int64_t *number)
 {
     const json_t *value = json_object_get(object, key);
     ND_FAIL_IF(!json_is_integer(value), ND_EDATA, "%s: %s is %s; expected a whole number", where,
                key, value ? "something else" : "missing");
     *number = (int64_t)json_integer_value(value);
-    return ND_CHECK(*number >= 0 && *number <= most, ND_EDATA,
+    return ND_CHECK(*number >= 0 && *number <= max, ND_EDATA,
                     "%s: %s is %lld; expected a number from 0 to %lld", where, key,
-                    (long long)*number, (long long)most);
+                    (long long)*number, (long long)max);
 }
 
 static nd_status read_digest(const json_t *object, const char *where, const char *key,
@@ -53,11 +53,11 @@ static nd_status read_digest(const json_t *object, const char *where, const char
 bool nd_shard_index_names(const nd_indexed_shard *shard)
 {
     const size_t split = strlen(shard->split);
-    bool good = nd_shard_name_matches(shard->name, "") && shard->name[split] == '_' &&
-                strncmp(shard->name, shard->split, split) == 0;
+    bool valid = nd_shard_name_matches(shard->name, "") && shard->name[split] == '_' &&
+                 strncmp(shard->name, shard->split, split) == 0;
     for (const char *c = shard->name; *c; c++)
-        good = good && *c != '/' && !iscntrl((unsigned char)*c);
-    return good;
+        valid = valid && *c != '/' && !iscntrl((unsigned char)*c);
+    return valid;
 }
 
 static nd_status parse_shard(const json_t *object, const char *name, size_t number,

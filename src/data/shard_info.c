@@ -6,7 +6,7 @@
 #include <hdf5.h>
 #include <stdlib.h>
 
-enum { PART_TOKENS = ND_SHARD_CHUNK_TOKENS, PART_OFFSETS = 4096 };
+enum { READ_TOKENS = ND_SHARD_CHUNK_TOKENS, READ_OFFSETS = 4096 };
 
 static void print_header(const nd_shard *shard, FILE *out)
 {
@@ -28,18 +28,18 @@ static void print_header(const nd_shard *shard, FILE *out)
 
 static nd_status verify_tokens(const nd_shard *shard)
 {
-    int32_t *tokens = malloc(PART_TOKENS * sizeof *tokens);
+    int32_t *tokens = malloc(READ_TOKENS * sizeof *tokens);
     ND_FAIL_IF(!tokens, ND_ENOMEM, "%s: no memory to verify with", shard->path);
     nd_status status = ND_OK;
-    for (int64_t at = 0; status == ND_OK && at < shard->n_tokens; at += PART_TOKENS) {
+    for (int64_t at = 0; status == ND_OK && at < shard->n_tokens; at += READ_TOKENS) {
         const int64_t left = shard->n_tokens - at;
-        status = nd_shard_read(shard, at, left < PART_TOKENS ? left : PART_TOKENS, tokens);
+        status = nd_shard_read(shard, at, left < READ_TOKENS ? left : READ_TOKENS, tokens);
     }
     free(tokens);
     return status;
 }
 
-/* The next `count` offsets, of which the first must be above *last. */
+/* Checks that `count` offsets ascend from *last, which becomes the last of them. */
 static nd_status check_offsets(const nd_shard *shard, const uint64_t *offsets, int64_t first,
                                int64_t count, uint64_t *last)
 {
@@ -54,16 +54,16 @@ static nd_status check_offsets(const nd_shard *shard, const uint64_t *offsets, i
     return ND_OK;
 }
 
-/* In parts of fixed size: what was opened again may be another file by now. */
+/* Reads parts of fixed size, because the reopened file may be another one with other sizes. */
 static nd_status verify_offsets(const nd_shard *shard, hid_t dataset)
 {
-    uint64_t offsets[PART_OFFSETS], last = 0;
+    uint64_t offsets[READ_OFFSETS], last = 0;
     nd_status status = ND_OK;
     const hid_t file = H5Dget_space(dataset);
-    for (int64_t at = 0; status == ND_OK && at <= shard->n_documents; at += PART_OFFSETS) {
+    for (int64_t at = 0; status == ND_OK && at <= shard->n_documents; at += READ_OFFSETS) {
         const int64_t left = shard->n_documents + 1 - at;
         const hsize_t first = (hsize_t)at,
-                      count = (hsize_t)(left < PART_OFFSETS ? left : PART_OFFSETS);
+                      count = (hsize_t)(left < READ_OFFSETS ? left : READ_OFFSETS);
         const hid_t memory = H5Screate_simple(1, &count, NULL);
         if (H5Sselect_hyperslab(file, H5S_SELECT_SET, &first, NULL, &count, NULL) < 0 ||
             H5Dread(dataset, H5T_NATIVE_UINT64, memory, file, H5P_DEFAULT, offsets) < 0)

@@ -69,7 +69,7 @@ static nd_status column_flush(nd_shard_writer *w, column *c)
     const bool ok =
         H5Sselect_hyperslab(file, H5S_SELECT_SET, &c->written, NULL, &count, NULL) >= 0 &&
         H5Dwrite(c->dataset, c->type, memory, file, H5P_DEFAULT, c->buffer) >= 0;
-    const nd_status status = ok ? ND_OK : failed(w, "tokens"); /* before HDF5 forgets the reason */
+    const nd_status status = ok ? ND_OK : failed(w, "tokens"); /* before the reason is lost */
     H5Sclose(memory);
     H5Sclose(file);
     c->written = extent;
@@ -100,7 +100,7 @@ nd_status nd_shard_writer_open(const char *path, int64_t vocab_size, const char 
                  failed, ND_EIO, "%s: this path is too long", path);
     memcpy(w->temporary, w->path, sizeof w->path);
     strcat(w->temporary, ND_TEMPORARY_SUFFIX);
-    /* The newest file format: its metadata carries checksums, as the chunks do. No times in it. */
+    /* The newest file format, whose metadata has checksums; without time stamps. */
     const hid_t creation = H5Pcreate(H5P_FILE_CREATE);
     H5Pset_obj_track_times(creation, false);
     w->file = H5Fcreate(w->temporary, H5F_ACC_TRUNC, creation, nd_hdf5_access(true));
@@ -178,7 +178,7 @@ static bool put_string(hid_t file, const char *name, const char *value)
     return ok;
 }
 
-static nd_status write_rest(nd_shard_writer *w)
+static nd_status write_remainder(nd_shard_writer *w)
 {
     ND_TRY(column_flush(w, &w->tokens));
     ND_TRY(column_flush(w, &w->offsets));
@@ -192,7 +192,7 @@ static nd_status write_rest(nd_shard_writer *w)
     return ND_OK;
 }
 
-/* Fails when HDF5 could not write all it held back. */
+/* Fails when HDF5 cannot write its buffered data. */
 static nd_status close_handles(nd_shard_writer *w)
 {
     nd_status status = ND_OK;
@@ -209,7 +209,7 @@ static nd_status close_handles(nd_shard_writer *w)
 
 nd_status nd_shard_writer_finish(nd_shard_writer *writer)
 {
-    nd_status status = write_rest(writer);
+    nd_status status = write_remainder(writer);
     const nd_status closed = close_handles(writer);
     ND_IF_OK(closed);
     ND_IF_OK(nd_durable_rename(writer->temporary, writer->path));

@@ -5,12 +5,12 @@
 #include <string.h>
 #include <strings.h>
 
-/* What files begin with that are not text but may hold some. */
+/* Signatures of files that are not text themselves but may contain it. */
 static const struct {
     const char *magic;
     size_t bytes, at;
-    const char *what; /* and what to do */
-    bool columns;     /* a table whose text was certainly meant */
+    const char *what; /* the format and what to do */
+    bool columns;     /* a table: refused instead of skipped */
 } formats[] = {
     {"PAR1", 4, 0, "a Parquet file; write its text column as JSON Lines first (docs/formats.md)",
      true},
@@ -30,18 +30,18 @@ static const struct {
     {"\xfe\xff", 2, 0, "not UTF-8, UTF-16 perhaps; convert it first (iconv)", false},
 };
 
-/* NULL when the bytes look like text. */
-static const char *why_not_text(const char *text, size_t bytes, bool *columns)
+/* Why the bytes are not text; NULL when they look like text. */
+static const char *non_text_reason(const char *text, size_t bytes, bool *columns)
 {
-    size_t odd = 0;
+    size_t non_text = 0;
     *columns = false;
     for (size_t i = 0; i < bytes;) {
         uint32_t code = 0;
         const size_t length = nd_utf8_decode(text + i, bytes - i, &code);
-        odd += length == 0 || (code < ' ' && !memchr("\t\n\v\f\r\b\x1b", (int)code, 7));
+        non_text += length == 0 || (code < ' ' && !memchr("\t\n\v\f\r\b\x1b", (int)code, 7));
         i += length ? length : 1;
     }
-    const bool is_text = !memchr(text, '\0', bytes) && odd * 3 < bytes + 1;
+    const bool is_text = !memchr(text, '\0', bytes) && non_text * 3 < bytes + 1;
     for (size_t f = 0; f < sizeof formats / sizeof formats[0]; f++) {
         if (bytes < formats[f].at + formats[f].bytes ||
             memcmp(text + formats[f].at, formats[f].magic, formats[f].bytes) != 0)
@@ -74,13 +74,13 @@ static bool is_named_jsonl(const char *path)
 }
 
 static nd_status inspect(nd_text_reader *r, const char *path, int named, const nd_text_rules *rules,
-                         nd_left_out *left_out, bool *taken)
+                         nd_left_out *left_out, bool *accepted)
 {
     const char *head, *name = nd_text_reader_name(r);
     size_t bytes, skipped;
     bool columns;
     char mark[3];
-    *taken = true;
+    *accepted = true;
     ND_TRY(nd_text_reader_peek(r, &head, &bytes));
     if (rules->binary)
         return ND_OK;
@@ -88,10 +88,10 @@ static nd_status inspect(nd_text_reader *r, const char *path, int named, const n
                "%s: JSON Lines by its name; give --jsonl-field NAME, the field that holds the "
                "text, or leave it out with --glob",
                name);
-    const char *reason = why_not_text(head, bytes, &columns);
+    const char *reason = non_text_reason(head, bytes, &columns);
     ND_FAIL_IF(reason && (named || columns), ND_EDATA, "%s: %s; or %s", name, reason,
                named ? "give --binary to read it as it is" : "leave it out with --glob");
-    *taken = !reason;
+    *accepted = !reason;
     if (reason)
         nd_left_out_add(left_out, ND_LEFT_BINARY, "%s: %s", path, reason);
     else if (bytes >= 3 && memcmp(head, "\xef\xbb\xbf", 3) == 0)
@@ -103,11 +103,11 @@ nd_status nd_text_input_open(const char *path, int named, const nd_text_rules *r
                              nd_left_out *left_out, nd_text_reader **reader)
 {
     nd_text_reader *r;
-    bool taken = false;
+    bool accepted = false;
     *reader = NULL;
     ND_TRY(nd_text_reader_open(path, &r));
-    const nd_status status = inspect(r, path, named, rules, left_out, &taken);
-    if (taken && status == ND_OK)
+    const nd_status status = inspect(r, path, named, rules, left_out, &accepted);
+    if (accepted && status == ND_OK)
         *reader = r;
     else
         nd_text_reader_close(r);

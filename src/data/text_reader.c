@@ -14,17 +14,17 @@ enum { RAW_BYTES = 1 << 16 };
 struct nd_text_reader {
     char *name;
     int file;
-    struct stat opened;         /* as it was then */
+    struct stat opened;         /* when opened */
     int64_t consumed;           /* bytes read from the file */
-    bool raw_end;               /* no more of them */
+    bool raw_end;               /* end of the file */
     nd_decompressor *decoder;   /* NULL: the file's bytes are the text's */
     char *raw;                  /* [RAW_BYTES] */
-    size_t raw_at, raw_bytes;   /* raw[raw_at .. raw_bytes) waits */
+    size_t raw_at, raw_bytes;   /* raw[raw_at .. raw_bytes) is unread */
     char *head;                 /* [ND_TEXT_PEEK_BYTES] */
-    size_t head_at, head_bytes; /* head[head_at .. head_bytes) was peeked at and not read */
+    size_t head_at, head_bytes; /* head[head_at .. head_bytes) was peeked, not read */
 };
 
-/* At the end of a file: that it is still the one that was opened. */
+/* Checks at the end that the file is still as it was when opened. */
 static nd_status check_unchanged(const nd_text_reader *r)
 {
     struct stat now;
@@ -43,7 +43,7 @@ static nd_status check_unchanged(const nd_text_reader *r)
     return ND_OK;
 }
 
-/* The next bytes of the file, when none wait. */
+/* Reads the next bytes of the file when none are buffered. */
 static nd_status fill(nd_text_reader *r)
 {
     ssize_t got;
@@ -67,17 +67,17 @@ static nd_status decode(nd_text_reader *r, void *buffer, size_t size, size_t *go
     *got = 0;
     while (*got == 0) {
         ND_TRY(fill(r));
-        const size_t waiting = r->raw_bytes - r->raw_at;
-        size_t taken = 0;
+        const size_t buffered = r->raw_bytes - r->raw_at;
+        size_t used = 0;
         if (!r->decoder) {
-            *got = taken = waiting < size ? waiting : size;
-            memcpy(buffer, r->raw + r->raw_at, taken);
-        } else if (waiting > 0 || nd_decompressor_is_inside(r->decoder)) {
-            ND_TRY(nd_decompressor_run(r->decoder, r->name, r->raw + r->raw_at, waiting, &taken,
+            *got = used = buffered < size ? buffered : size;
+            memcpy(buffer, r->raw + r->raw_at, used);
+        } else if (buffered > 0 || nd_decompressor_is_inside(r->decoder)) {
+            ND_TRY(nd_decompressor_run(r->decoder, r->name, r->raw + r->raw_at, buffered, &used,
                                        buffer, size, got));
         }
-        r->raw_at += taken;
-        if (waiting == 0 && *got == 0 && r->raw_end) {
+        r->raw_at += used;
+        if (buffered == 0 && *got == 0 && r->raw_end) {
             ND_FAIL_IF(r->decoder && nd_decompressor_is_inside(r->decoder), ND_EDATA,
                        "%s: its compressed data is cut short at byte %lld", r->name,
                        (long long)r->consumed);
@@ -102,13 +102,13 @@ nd_status nd_text_reader_open(const char *path, nd_text_reader **reader)
                  path);
     ND_FAIL_GOTO(r->file < 0 || fstat(r->file, &r->opened) != 0, failed, ND_EDATA,
                  "%s: cannot open this file: %s", path, strerror(errno));
-    if (S_ISREG(r->opened.st_mode)) /* somebody may have read some of standard input */
+    if (S_ISREG(r->opened.st_mode)) /* standard input may start in the middle */
         r->consumed = (int64_t)lseek(r->file, 0, SEEK_CUR);
     ND_TRY_GOTO(fill(r), failed);
-    while (r->raw_bytes < ND_DECOMPRESSOR_MAGIC_BYTES && !r->raw_end) { /* a slow pipe */
+    while (r->raw_bytes < ND_DECOMPRESSOR_MAGIC_BYTES && !r->raw_end) { /* a short read */
         ssize_t more = read(r->file, r->raw + r->raw_bytes, RAW_BYTES - r->raw_bytes);
         if (more <= 0 && !(more < 0 && errno == EINTR))
-            break; /* the next fill() says what it is */
+            break; /* the next fill() reports errors */
         r->raw_bytes += more > 0 ? (size_t)more : 0;
         r->consumed += more > 0 ? more : 0;
     }

@@ -22,27 +22,27 @@ typedef struct walk {
     nd_text_visit visit;
     void *context;
     nd_left_out *left_out; /* never NULL */
-    struct stat out;       /* st_ino 0: there is no such directory */
+    struct stat out;       /* output directory; st_ino 0: none */
     void *seen;            /* identities of the files visited so far: a tree of tsearch */
     int64_t files;
-    bool standard_input; /* was read */
+    bool standard_input; /* already read */
 } walk;
 
-static int compare(const void *a, const void *b)
+static int compare_identities(const void *a, const void *b)
 {
     const identity *x = a, *y = b;
     const int order = (x->inode > y->inode) - (x->inode < y->inode);
     return order ? order : (x->device > y->device) - (x->device < y->device);
 }
 
-/* Whether the file was visited before; from now on it was. */
-static nd_status see(walk *w, const struct stat *info, bool *before)
+/* Records the file as visited; *before: it was already. */
+static nd_status mark_visited(walk *w, const struct stat *info, bool *before)
 {
     identity *file = malloc(sizeof *file);
     identity **place = NULL;
     if (file) {
         *file = (identity){info->st_dev, info->st_ino};
-        place = tsearch(file, &w->seen, compare);
+        place = tsearch(file, &w->seen, compare_identities);
     }
     *before = place && *place != file;
     if (!place || *before)
@@ -55,7 +55,7 @@ static nd_status visit_file(walk *w, const char *path, const struct stat *info, 
     const bool regular = S_ISREG(info->st_mode);
     bool before = false;
     if (regular)
-        ND_TRY(see(w, info, &before));
+        ND_TRY(mark_visited(w, info, &before));
     if (before) {
         nd_left_out_add(w->left_out, ND_LEFT_REPEATED, "%s", path);
         return ND_OK;
@@ -81,8 +81,8 @@ static bool matches(const FTSENT *entry, const char *root, const char *glob)
     return fnmatch(glob, inside, 0) == 0;
 }
 
-/* What pack writes to its output directory, by whatever path or link it was reached. */
-static bool is_own(const walk *w, const FTSENT *entry)
+/* Whether pack writes this file of its output directory, whatever path or link leads there. */
+static bool is_pack_output(const walk *w, const FTSENT *entry)
 {
     const char *name = entry->fts_name;
     return entry->fts_level > 0 && w->out.st_ino != 0 &&
@@ -96,8 +96,8 @@ static nd_status visit_entry(walk *w, FTS *tree, FTSENT *entry, const char *root
 {
     if (entry->fts_info == FTS_DP)
         return ND_OK;
-    if (is_own(w, entry)) {
-        if (strcmp(entry->fts_name, ND_PACK_STAGING) != 0) /* of the pack that is running */
+    if (is_pack_output(w, entry)) {
+        if (strcmp(entry->fts_name, ND_PACK_STAGING) != 0) /* that of this pack is not counted */
             nd_left_out_add(w->left_out, ND_LEFT_OWN, "%s", entry->fts_path);
         fts_set(tree, entry, FTS_SKIP);
         return ND_OK;
@@ -173,12 +173,12 @@ static nd_status visit_inputs(walk *w)
 nd_status nd_text_sources_visit(const nd_text_sources *sources, nd_text_visit visit, void *context,
                                 nd_left_out *left_out)
 {
-    static _Thread_local nd_left_out nowhere;
+    static _Thread_local nd_left_out ignored;
     const char *glob = sources->glob;
     walk w = {.sources = sources,
               .visit = visit,
               .context = context,
-              .left_out = left_out ? left_out : &nowhere};
+              .left_out = left_out ? left_out : &ignored};
     if (!sources->out || stat(sources->out, &w.out) != 0)
         w.out.st_ino = 0;
     nd_status status = visit_inputs(&w);

@@ -26,9 +26,9 @@ typedef struct nd_tokenizer_train_options {
     uint64_t seed;
 } nd_tokenizer_train_options;
 
-/* Trains, and writes the model file durably: the same bytes for the same files, in whatever order
- * and by whatever paths they are given, and for any number of threads. `left_out` (may be NULL)
- * counts skipped files. Errors: ND_EDATA, ND_EIO. */
+/* Trains, and writes the model file durably: the same bytes for the same files, whatever their
+ * order and paths, and for any number of threads. `left_out` (may be NULL) counts skipped files.
+ * Errors: ND_EDATA, ND_EIO. */
 nd_status nd_tokenizer_train(const nd_tokenizer_train_options *options, nd_left_out *left_out);
 
 /* Reads a model file. The caller owns the tokenizer. Errors: ND_EDATA naming the file. */

@@ -1,9 +1,9 @@
-/* Training a tokenizer: sentences out of files, a model out of SentencePiece.
+/* Training a tokenizer: reads sentences from files and trains a model with SentencePiece.
  *
  * A sentence is a line with its newlines, so that pieces such as ";\n" and "}\n\n" can be learned;
- * indentation comes from the runs of spaces at a line's beginning. Text that no piece can stand for
- * (invalid UTF-8, NUL, and the two characters that SentencePiece keeps for itself) ends a sentence
- * and is left out. */
+ * indentation comes from the runs of spaces at a line's beginning. Text that no piece can represent
+ * (invalid UTF-8, NUL, and the two characters that SentencePiece reserves) ends a sentence and is
+ * left out. */
 #include "core/base/durable_file.h"
 #include "core/base/grow.h"
 #include "data/model_file.h"
@@ -19,32 +19,31 @@
 
 enum {
     SENTENCE_MAX = 4096,
-    CHUNK_BYTES = 1 << 14,  /* sampling takes or leaves this much at once */
-    THREADS_MAX = 127,      /* SentencePiece takes 128; a recorded 127 fits one byte */
+    CHUNK_BYTES = 1 << 14,  /* unit of sampling */
+    THREADS_MAX = 127,      /* SentencePiece allows 128; a recorded 127 fits one byte */
     RESERVED_PIECES = 259,  /* <unk>, <s>, </s>, 256 bytes */
-    SPACE_ESCAPE = 0x2581,  /* SentencePiece's name of a space */
-    UNKNOWN_ESCAPE = 0x2585 /* SentencePiece's name of a rare character */
+    SPACE_ESCAPE = 0x2581,  /* SentencePiece's space */
+    UNKNOWN_ESCAPE = 0x2585 /* SentencePiece's rare character */
 };
 
 typedef struct corpus {
     char *text;
     size_t bytes, capacity;
-    size_t at; /* where the next sentence begins */
-    int64_t seen, total,
-        wanted;   /* sampling: of `total` bytes, `seen` so far, `wanted` to be taken */
-    double phase; /* in [0, 1): which chunks a seed takes */
+    size_t at;                   /* where the next sentence begins */
+    int64_t seen, total, wanted; /* bytes read so far, of all inputs, and to be sampled */
+    double phase;                /* in [0, 1), from the seed: selects the chunks */
     bool binary;
     nd_left_out *left_out;
 } corpus;
 
-/* Takes a chunk when that keeps what is taken nearest to wanted/total of what was seen. */
-static bool takes(corpus *c, size_t chunk)
+/* Selects chunks so that the sampled bytes stay close to wanted/total of the bytes seen. */
+static bool select_chunk(corpus *c, size_t chunk)
 {
     c->seen += (int64_t)chunk;
-    if (c->wanted >= c->total) /* also when the total is unknown, as that of a pipe */
+    if (c->wanted >= c->total) /* also with an unknown total, as for a pipe */
         return (int64_t)(c->bytes + chunk) <= c->wanted;
-    const double due = (double)c->seen * (double)c->wanted / (double)c->total;
-    return (double)c->bytes + (double)chunk * c->phase <= due &&
+    const double expected = (double)c->seen * (double)c->wanted / (double)c->total;
+    return (double)c->bytes + (double)chunk * c->phase <= expected &&
            (int64_t)(c->bytes + chunk) <= c->wanted;
 }
 
@@ -60,7 +59,6 @@ static nd_status append(corpus *c, const char *text, size_t bytes)
     return ND_OK;
 }
 
-/* Of an input file; NULL when it is left out. */
 static nd_status open_text(const corpus *c, const char *path, int named, nd_left_out *left_out,
                            nd_text_reader **reader)
 {
@@ -68,14 +66,14 @@ static nd_status open_text(const corpus *c, const char *path, int named, nd_left
     return nd_text_input_open(path, named, &rules, left_out, reader);
 }
 
-/* The text of compressed files is counted by reading them: sampling goes by the text. */
+/* Compressed files are read to count their text, which is what sampling is based on. */
 static nd_status add_size(void *context, const char *path, int64_t size, int named)
 {
-    static _Thread_local nd_left_out ignored; /* take_file counts them */
+    static _Thread_local nd_left_out ignored; /* sample_file counts them */
     corpus *c = context;
     nd_text_reader *reader = NULL;
     char chunk[CHUNK_BYTES];
-    if (size < 0) /* a pipe, which is read once */
+    if (size < 0) /* a pipe can be read only once */
         return ND_OK;
     ND_TRY(open_text(c, path, named, &ignored, &reader));
     nd_status status = ND_OK;
@@ -90,7 +88,7 @@ static nd_status add_size(void *context, const char *path, int64_t size, int nam
 }
 
 /* Chunks end at a newline where there is one, so that sampling does not break lines. */
-static nd_status take_text(corpus *c, nd_text_reader *reader)
+static nd_status sample_text(corpus *c, nd_text_reader *reader)
 {
     char chunk[CHUNK_BYTES];
     size_t held = 0;
@@ -101,15 +99,15 @@ static nd_status take_text(corpus *c, nd_text_reader *reader)
             continue;
         const char *newline = memrchr(chunk, '\n', held);
         const size_t whole = newline ? (size_t)(newline - chunk) + 1 : held;
-        if (takes(c, whole))
+        if (select_chunk(c, whole))
             ND_TRY(append(c, chunk, whole));
         memmove(chunk, chunk + whole, held - whole);
         held -= whole;
     }
-    return held > 0 && takes(c, held) ? append(c, chunk, held) : ND_OK;
+    return held > 0 && select_chunk(c, held) ? append(c, chunk, held) : ND_OK;
 }
 
-static nd_status take_file(void *context, const char *path, int64_t size, int named)
+static nd_status sample_file(void *context, const char *path, int64_t size, int named)
 {
     (void)size;
     corpus *c = context;
@@ -117,12 +115,12 @@ static nd_status take_file(void *context, const char *path, int64_t size, int na
     ND_TRY(open_text(c, path, named, c->left_out, &reader));
     if (!reader)
         return ND_OK;
-    const nd_status status = take_text(c, reader);
+    const nd_status status = sample_text(c, reader);
     nd_text_reader_close(reader);
     return status;
 }
 
-/* A run of characters up to and with the newlines that end its line. */
+/* The next sentence: characters up to and including the newlines that end the line. */
 static int next_sentence(void *context, const char **text, size_t *bytes)
 {
     corpus *c = context;
@@ -149,8 +147,8 @@ static int next_sentence(void *context, const char **text, size_t *bytes)
     return at > start;
 }
 
-/* SentencePiece's reasons begin with the C++ source line they come from. */
-static const char *plain_reason(const char *message)
+/* Removes the C++ source line with which SentencePiece's messages begin. */
+static const char *strip_source_line(const char *message)
 {
     const char *bracket = strstr(message, "] ");
     const char *reason = bracket ? bracket + 2 : message;
@@ -162,19 +160,19 @@ static nd_status train(const nd_tokenizer_train_options *options, corpus *text)
     char message[1024] = "";
     void *model = NULL;
     size_t model_bytes = 0;
-    const int most = options->threads < THREADS_MAX ? options->threads : THREADS_MAX;
-    const int threads = most > 0 ? most : 1;
+    const int limit = options->threads < THREADS_MAX ? options->threads : THREADS_MAX;
+    const int threads = limit > 0 ? limit : 1;
     if (nd_sentencepiece_train(options->vocab_size, threads, (uint32_t)options->seed, next_sentence,
                                text, &model, &model_bytes, message, sizeof message) != 0) {
         ND_FAIL_IF(strstr(message, "ocabulary size"), ND_EDATA,
                    "%s: %zu bytes of text do not fit a vocabulary of %d pieces (%s); change "
                    "--vocab-size or give more text",
-                   options->output, text->bytes, options->vocab_size, plain_reason(message));
+                   options->output, text->bytes, options->vocab_size, strip_source_line(message));
         return ND_FAIL(ND_EDATA, "%s: SentencePiece could not train on %zu bytes of text: %s",
-                       options->output, text->bytes, plain_reason(message));
+                       options->output, text->bytes, strip_source_line(message));
     }
     nd_model_file_normalize_threads(model, model_bytes);
-    nd_tokenizer *check = NULL; /* what is written can be read */
+    nd_tokenizer *check = NULL; /* the model must be readable before it is written */
     nd_status status = nd_tokenizer_open_memory(model, model_bytes, options->output, &check);
     nd_tokenizer_close(check);
     ND_IF_OK(nd_durable_write(options->output, model, model_bytes));
@@ -182,14 +180,14 @@ static nd_status train(const nd_tokenizer_train_options *options, corpus *text)
     return status;
 }
 
-/* An input, and what its files are ordered by. */
+/* An input with its sort key. */
 typedef struct input {
     const char *given;
-    char *real; /* its absolute path without links, or as given when it has none */
+    char *real; /* its resolved path, or the given one where that fails */
 } input;
 
-/* In the order of a walk through a common directory: '/' sorts before all other characters. */
-static int in_walking_order(const void *a, const void *b)
+/* The order of a directory walk: '/' sorts before all other characters. */
+static int compare_paths(const void *a, const void *b)
 {
     const unsigned char *x = (const unsigned char *)((const input *)a)->real;
     const unsigned char *y = (const unsigned char *)((const input *)b)->real;
@@ -209,12 +207,12 @@ static nd_status sort_inputs(const nd_tokenizer_train_options *options, const ch
     for (size_t i = 0; ok && i < count; i++) {
         inputs[i].given = options->inputs[i];
         inputs[i].real = realpath(inputs[i].given, NULL);
-        if (!inputs[i].real) /* standard input, or what the walk will refuse */
+        if (!inputs[i].real) /* standard input, or refused later */
             inputs[i].real = strdup(inputs[i].given);
         ok = inputs[i].real != NULL;
     }
     if (ok)
-        qsort(inputs, count, sizeof *inputs, in_walking_order);
+        qsort(inputs, count, sizeof *inputs, compare_paths);
     for (size_t i = 0; inputs && i < count; i++) {
         if (ok)
             (*sorted)[i] = inputs[i].given;
@@ -232,7 +230,7 @@ static nd_status read_corpus(const nd_tokenizer_train_options *options, corpus *
     const nd_text_sources sources = {sorted, options->input_count, options->glob, NULL};
     ND_TRY_GOTO(nd_text_sources_visit(&sources, add_size, text, NULL), done);
     text->total = text->total > 0 ? text->total : 1;
-    ND_TRY_GOTO(nd_text_sources_visit(&sources, take_file, text, text->left_out), done);
+    ND_TRY_GOTO(nd_text_sources_visit(&sources, sample_file, text, text->left_out), done);
     if (text->bytes == 0)
         status = ND_FAIL(ND_EDATA, "%s%s hold no text to train on", sorted[0],
                          options->input_count > 1 ? " and the other inputs" : ": the files here");
@@ -241,22 +239,22 @@ done:
     return status;
 }
 
-/* Before the work: the corpus itself may have been named. */
-static nd_status check_output(const char *path)
+/* Refuses to overwrite other files: --output may name the corpus by mistake. */
+static nd_status check_output_file(const char *path)
 {
     struct stat info;
-    nd_tokenizer *there;
+    nd_tokenizer *existing;
     ND_TRY(nd_durable_check(path, NULL, NULL));
     if (stat(path, &info) != 0 || info.st_size == 0)
         return ND_OK;
-    if (nd_tokenizer_open(path, &there) != ND_OK) {
+    if (nd_tokenizer_open(path, &existing) != ND_OK) {
         nd_error_clear();
         return ND_FAIL(ND_EIO,
                        "%s: this file is no tokenizer and is not replaced by one; move it "
                        "elsewhere, or give --output another name",
                        path);
     }
-    nd_tokenizer_close(there);
+    nd_tokenizer_close(existing);
     return ND_OK;
 }
 
@@ -267,7 +265,7 @@ nd_status nd_tokenizer_train(const nd_tokenizer_train_options *options, nd_left_
                "vocabulary size %d; expected more than %d, the pieces every tokenizer has (256 "
                "bytes and 3 marks)",
                options->vocab_size, RESERVED_PIECES);
-    ND_TRY(check_output(options->output));
+    ND_TRY(check_output_file(options->output));
     corpus text = {.binary = options->binary, .left_out = left_out ? left_out : &ignored};
     text.wanted = options->max_bytes > 0 ? options->max_bytes : INT64_MAX;
     text.phase = (double)(options->seed * 0x9e3779b97f4a7c15u >> 40) * 0x1p-24;

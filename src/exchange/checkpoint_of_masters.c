@@ -10,7 +10,7 @@
 
 static const char step_name[] = "step_00000000", tensors_name[] = "rank_0000.h5";
 
-static nd_status check_free(const char *directory)
+static nd_status check_new(const char *directory)
 {
     nd_checkpoint_steps steps;
     ND_TRY(nd_checkpoint_steps_list(directory, "", &steps));
@@ -79,7 +79,7 @@ static nd_status write_checkpoint(const char *directory, const nd_config *config
     char temporary[PATH_MAX - 64], final[PATH_MAX];
     nd_checkpoint c = {.step = 0};
     nd_status status = ND_OK;
-    ND_TRY(check_free(directory));
+    ND_TRY(check_new(directory));
     if ((size_t)snprintf(temporary, sizeof temporary, "%s/.tmp_%s", directory, step_name) >=
         sizeof temporary)
         return ND_FAIL(ND_EIO, "%.80s...: the path is too long", directory);
@@ -93,7 +93,7 @@ static nd_status write_checkpoint(const char *directory, const nd_config *config
         nd_directory_remove(temporary);
         return status;
     }
-    bool unsupported; /* the newest step is found without */
+    bool unsupported; /* ignored: the newest step is found without the link */
     return nd_checkpoint_latest_write(directory, 0, &unsupported);
 }
 

@@ -14,7 +14,7 @@ enum { BLOCK_BYTES_MAX = 66 };
 
 static const float norm_epsilon = 1e-5f; /* inside the root of every RMSNorm */
 
-/* What llama.cpp calls the file as a whole: llama.h, enum llama_ftype. */
+/* A file type of llama.cpp (llama.h, enum llama_ftype). */
 typedef struct file_type {
     const char *name;
     uint32_t number;

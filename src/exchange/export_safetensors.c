@@ -103,7 +103,7 @@ static nd_status write_model(const nd_source *s, bool bf16, const char *path,
     return nd_safetensors_writer_finish(w);
 }
 
-/* Frees `text`. */
+/* Takes ownership of `text`. */
 static nd_status write_text(const char *directory, const char *name, char *text)
 {
     char path[PATH_MAX];
@@ -113,7 +113,8 @@ static nd_status write_text(const char *directory, const char *name, char *text)
     return status;
 }
 
-/* How transformers builds its tokenizer from tokenizer.model: text as it is, the mark before it. */
+/* Tells transformers to build its tokenizer from tokenizer.model: no normalisation, the document
+ * separator first. */
 static nd_status write_tokenizer(const nd_source *s, const char *directory)
 {
     char path[PATH_MAX];
@@ -157,8 +158,8 @@ static nd_status write_files(const nd_source *s, bool bf16, const char *director
     return nd_path_sync(directory);
 }
 
-/* Nothing is overwritten: rename() puts a directory over an empty one only. */
-static nd_status check_free(const char *path)
+/* rename() replaces an empty directory only, so nothing is overwritten. */
+static nd_status check_empty(const char *path)
 {
     struct dirent **entries;
     const int count = scandir(path, &entries, NULL, NULL);
@@ -181,7 +182,7 @@ nd_status nd_export_safetensors(const nd_source *s, bool bf16, const char *path)
     if ((size_t)snprintf(temporary, sizeof temporary, "%.*s%s", (int)bytes, path,
                          ND_TEMPORARY_SUFFIX) >= sizeof temporary)
         return ND_FAIL(ND_EIO, "%.80s...: the path is too long", path);
-    ND_TRY(check_free(path));
+    ND_TRY(check_empty(path));
     ND_TRY(nd_directory_remove(temporary));
     ND_TRY(nd_directory_create(temporary));
     ND_TRY_GOTO(write_files(s, bf16, temporary), failed);

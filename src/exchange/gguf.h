@@ -28,6 +28,5 @@ typedef enum nd_gguf_kind {
     ND_GGUF_KIND_COUNT
 } nd_gguf_kind;
 
-/* The program's own key: SHA-256 of what follows the header, 64 hex digits; llama.cpp
- * ignores it. */
+/* This program's own key, ignored by llama.cpp: SHA-256 of what follows the header, in hex. */
 #define ND_GGUF_DIGEST_KEY "nanochat_dist.data_sha256"

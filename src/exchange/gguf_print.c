@@ -7,8 +7,8 @@
 
 enum { TEXT_SHOWN_MAX = 64, ELEMENTS_SHOWN = 4 };
 
-/* The beginning of a text of the file, on one line and without what a terminal would obey. Returns
- * the columns it takes, characters beyond ASCII counted by their bytes. */
+/* Prints the beginning of a text on one line, with control characters escaped. Returns the columns
+ * printed, counting a byte as one. */
 static int print_bytes(nd_gguf_span text, FILE *out)
 {
     int columns = 0;

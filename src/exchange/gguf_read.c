@@ -11,18 +11,18 @@ enum {
     NAME_MAX_BYTES = 63 /* ggml's limit for tensors */
 };
 
-/* What is left of the file. */
+/* The position in the file. */
 typedef struct cursor {
     const uint8_t *at, *start, *end;
     const char *name;
 } cursor;
 
-static size_t left(const cursor *c)
+static size_t remaining(const cursor *c)
 {
     return (size_t)(c->end - c->at);
 }
 
-static nd_status cut_short(const cursor *c, const char *what)
+static nd_status fail_truncated(const cursor *c, const char *what)
 {
     return ND_FAIL(ND_EDATA,
                    "%s: damaged or cut short: the file ends in %s, which starts at byte %zu",
@@ -31,19 +31,19 @@ static nd_status cut_short(const cursor *c, const char *what)
 
 static nd_status read_bytes(cursor *c, void *value, size_t bytes, const char *what)
 {
-    if (left(c) < bytes)
-        return cut_short(c, what);
+    if (remaining(c) < bytes)
+        return fail_truncated(c, what);
     memcpy(value, c->at, bytes);
     c->at += bytes;
     return ND_OK;
 }
 
-static nd_status take_text(cursor *c, nd_gguf_span *text, const char *what)
+static nd_status read_text(cursor *c, nd_gguf_span *text, const char *what)
 {
     uint64_t bytes = 0;
     ND_TRY(read_bytes(c, &bytes, sizeof bytes, what));
-    if (bytes > left(c))
-        return cut_short(c, what);
+    if (bytes > remaining(c))
+        return fail_truncated(c, what);
     *text = (nd_gguf_span){c->at, (size_t)bytes};
     c->at += bytes;
     return ND_OK;
@@ -55,7 +55,7 @@ size_t nd_gguf_kind_bytes(nd_gguf_kind kind)
     return sizes[kind];
 }
 
-static nd_status take_kind(cursor *c, nd_gguf_kind *kind)
+static nd_status read_kind(cursor *c, nd_gguf_kind *kind)
 {
     uint32_t number = 0;
     ND_TRY(read_bytes(c, &number, sizeof number, "a value's type"));
@@ -66,44 +66,44 @@ static nd_status take_kind(cursor *c, nd_gguf_kind *kind)
     return ND_OK;
 }
 
-static nd_status take_values(cursor *c, nd_gguf_pair *pair)
+static nd_status skip_values(cursor *c, nd_gguf_pair *pair)
 {
     pair->value = c->at;
     ND_FAIL_IF(pair->kind == ND_GGUF_ARRAY, ND_EDATA,
                "%s: '%.*s' is an array of arrays, which GGUF does not have", c->name,
                (int)pair->key.bytes, (const char *)pair->key.at);
     if (pair->kind != ND_GGUF_TEXT) {
-        if (pair->count > left(c) / nd_gguf_kind_bytes(pair->kind))
-            return cut_short(c, "a value");
+        if (pair->count > remaining(c) / nd_gguf_kind_bytes(pair->kind))
+            return fail_truncated(c, "a value");
         c->at += pair->count * nd_gguf_kind_bytes(pair->kind);
         return ND_OK;
     }
-    if (pair->count > left(c) / sizeof(uint64_t))
-        return cut_short(c, "an array of texts");
+    if (pair->count > remaining(c) / sizeof(uint64_t))
+        return fail_truncated(c, "an array of texts");
     for (uint64_t i = 0; i < pair->count; i++) {
         nd_gguf_span text;
-        ND_TRY(take_text(c, &text, "a text"));
+        ND_TRY(read_text(c, &text, "a text"));
     }
     return ND_OK;
 }
 
-static nd_status take_pair(cursor *c, nd_gguf_pair *pair)
+static nd_status read_pair(cursor *c, nd_gguf_pair *pair)
 {
-    ND_TRY(take_text(c, &pair->key, "a key"));
+    ND_TRY(read_text(c, &pair->key, "a key"));
     ND_FAIL_IF(pair->key.bytes == 0 || pair->key.bytes > UINT16_MAX, ND_EDATA,
                "%s: damaged: a key of %zu bytes before byte %zu; expected 1 to 65535", c->name,
                pair->key.bytes, (size_t)(c->at - c->start));
-    ND_TRY(take_kind(c, &pair->kind));
+    ND_TRY(read_kind(c, &pair->kind));
     pair->count = 1;
     pair->array = pair->kind == ND_GGUF_ARRAY;
     if (pair->array) {
-        ND_TRY(take_kind(c, &pair->kind));
+        ND_TRY(read_kind(c, &pair->kind));
         ND_TRY(read_bytes(c, &pair->count, sizeof pair->count, "the length of an array"));
     }
-    return take_values(c, pair);
+    return skip_values(c, pair);
 }
 
-/* The bytes of a tensor of these lengths; false on overflow or if rows are not whole blocks. */
+/* Sets t->bytes from its lengths; false on overflow or if rows are not whole blocks. */
 static bool tensor_bytes(nd_gguf_tensor *t)
 {
     uint64_t rows = 1, bytes;
@@ -120,12 +120,12 @@ static bool tensor_bytes(nd_gguf_tensor *t)
     return true;
 }
 
-/* `*offset` is where the tensor should start; moved behind it and its padding. */
-static nd_status take_tensor(cursor *c, uint64_t alignment, uint64_t *offset, nd_gguf_tensor *t)
+/* `*offset` is the expected start of the tensor, advanced past it and its padding. */
+static nd_status read_tensor(cursor *c, uint64_t alignment, uint64_t *offset, nd_gguf_tensor *t)
 {
     uint32_t type = 0;
     uint64_t stated = 0;
-    ND_TRY(take_text(c, &t->name, "a tensor's name"));
+    ND_TRY(read_text(c, &t->name, "a tensor's name"));
     ND_FAIL_IF(t->name.bytes == 0 || t->name.bytes > NAME_MAX_BYTES, ND_EDATA,
                "%s: damaged: a tensor's name has %zu bytes; expected 1 to %d", c->name,
                t->name.bytes, (int)NAME_MAX_BYTES);
@@ -151,7 +151,7 @@ static nd_status take_tensor(cursor *c, uint64_t alignment, uint64_t *offset, nd
     ND_FAIL_IF(stated != *offset, ND_EDATA,
                "%s: damaged: tensor %.*s starts at offset %" PRIu64 ", expected %" PRIu64, c->name,
                width, text, stated, *offset);
-    /* *offset and what follows fit 63 bits: only differences of such numbers, so nothing wraps. */
+    /* All operands fit 63 bits and are only subtracted, so nothing overflows. */
     ND_FAIL_IF(alignment > INT64_MAX - *offset || t->bytes > INT64_MAX - *offset - alignment,
                ND_EDATA, "%s: damaged: tensor %.*s has more bytes than there can be", c->name,
                width, text);
@@ -171,7 +171,7 @@ static int compare_span_pointers(const void *a, const void *b)
     return compare_spans(*(const nd_gguf_span *)a, *(const nd_gguf_span *)b);
 }
 
-/* Sorts `names` and refuses two equal ones. */
+/* Sorts `names` and refuses duplicates. */
 static nd_status check_unique(nd_gguf_span *names, size_t count, const char *name, const char *what)
 {
     qsort(names, count, sizeof *names, compare_span_pointers);
@@ -184,9 +184,9 @@ static nd_status check_unique(nd_gguf_span *names, size_t count, const char *nam
 
 static nd_status check_names(const nd_gguf *g, const char *name)
 {
-    const size_t most = g->pair_count > g->tensor_count ? g->pair_count : g->tensor_count;
-    nd_gguf_span *names = malloc((most + 1) * sizeof *names);
-    ND_FAIL_IF(!names, ND_ENOMEM, "%s: no memory for %zu names", name, most);
+    const size_t capacity = g->pair_count > g->tensor_count ? g->pair_count : g->tensor_count;
+    nd_gguf_span *names = malloc((capacity + 1) * sizeof *names);
+    ND_FAIL_IF(!names, ND_ENOMEM, "%s: no memory for %zu names", name, capacity);
     for (size_t i = 0; i < g->pair_count; i++)
         names[i] = g->pairs[i].key;
     nd_status status = check_unique(names, g->pair_count, name, "key");
@@ -212,11 +212,11 @@ static nd_status find_alignment(nd_gguf *g, const char *name)
     return ND_OK;
 }
 
-static nd_status take_header(cursor *c, nd_gguf *g)
+static nd_status read_header(cursor *c, nd_gguf *g)
 {
     uint64_t counts[2] = {0, 0};
     char magic[4];
-    ND_FAIL_IF(left(c) < HEADER_BYTES || memcmp(c->at, "GGUF", 4) != 0, ND_EDATA,
+    ND_FAIL_IF(remaining(c) < HEADER_BYTES || memcmp(c->at, "GGUF", 4) != 0, ND_EDATA,
                "%s: not a GGUF file: it does not begin with GGUF and a header", c->name);
     ND_TRY(read_bytes(c, magic, 4, "the header"));
     ND_TRY(read_bytes(c, &g->version, sizeof g->version, "the header"));
@@ -224,7 +224,8 @@ static nd_status take_header(cursor *c, nd_gguf *g)
                "%s: GGUF version %" PRIu32 "%s; this program reads 2 and 3", c->name, g->version,
                (g->version & 0xffff) == 0 ? " (a big-endian file?)" : "");
     ND_TRY(read_bytes(c, counts, sizeof counts, "the header"));
-    ND_FAIL_IF(counts[0] > left(c) / TENSOR_BYTES_MIN || counts[1] > left(c) / PAIR_BYTES_MIN,
+    ND_FAIL_IF(counts[0] > remaining(c) / TENSOR_BYTES_MIN ||
+                   counts[1] > remaining(c) / PAIR_BYTES_MIN,
                ND_EDATA,
                "%s: damaged or cut short: it declares %" PRIu64 " tensors and %" PRIu64
                " pairs, more than its %zu bytes can hold",
@@ -238,16 +239,16 @@ static nd_status take_header(cursor *c, nd_gguf *g)
                     g->tensor_count);
 }
 
-/* Sets where each tensor's data lies, after the header up to c->at. */
-static nd_status place_data(const cursor *c, uint64_t end, nd_gguf *g)
+/* Sets the address of each tensor's data. The header ends at c->at. */
+static nd_status locate_data(const cursor *c, uint64_t end, nd_gguf *g)
 {
     const size_t header = (size_t)(c->at - c->start), size = (size_t)(c->end - c->start);
     const uint64_t start = (header + g->alignment - 1) / g->alignment * g->alignment;
     const uint64_t last = g->tensor_count ? g->tensors[g->tensor_count - 1].bytes : 0;
     /* The padding behind the last tensor may be missing. */
-    const uint64_t least =
+    const uint64_t min_size =
         start + end - (last ? (g->alignment - last % g->alignment) % g->alignment : 0);
-    ND_FAIL_IF(g->tensor_count > 0 && (start > size || size < least || size > start + end),
+    ND_FAIL_IF(g->tensor_count > 0 && (start > size || size < min_size || size > start + end),
                ND_EDATA, "%s: damaged or cut short: %zu bytes, expected %" PRIu64, c->name, size,
                start + end);
     g->data = c->start + (start < size ? start : size);
@@ -263,14 +264,14 @@ static nd_status place_data(const cursor *c, uint64_t end, nd_gguf *g)
 static nd_status parse(cursor *c, nd_gguf *g)
 {
     uint64_t end = 0;
-    ND_TRY(take_header(c, g));
+    ND_TRY(read_header(c, g));
     for (size_t i = 0; i < g->pair_count; i++)
-        ND_TRY(take_pair(c, &g->pairs[i]));
+        ND_TRY(read_pair(c, &g->pairs[i]));
     ND_TRY(find_alignment(g, c->name));
     for (size_t i = 0; i < g->tensor_count; i++)
-        ND_TRY(take_tensor(c, g->alignment, &end, &g->tensors[i]));
+        ND_TRY(read_tensor(c, g->alignment, &end, &g->tensors[i]));
     ND_TRY(check_names(g, c->name));
-    return place_data(c, end, g);
+    return locate_data(c, end, g);
 }
 
 nd_status nd_gguf_parse(const void *bytes, size_t size, const char *name, nd_gguf *g)

@@ -14,7 +14,7 @@ static int32_t unknown_piece(const nd_model_file *vocabulary)
     return -1;
 }
 
-static void put_specials(nd_gguf_writer *w, const nd_model_file *v)
+static void put_special_tokens(nd_gguf_writer *w, const nd_model_file *v)
 {
     const int start = v->eos >= 0 ? v->eos : v->bos, unknown = unknown_piece(v);
     if (start >= 0)
@@ -57,7 +57,7 @@ nd_status nd_gguf_put_vocabulary(nd_gguf_writer *w, const nd_model_file *v, int6
     }
     nd_gguf_put_f32s(w, "tokenizer.ggml.scores", scores, count);
     nd_gguf_put_i32s(w, "tokenizer.ggml.token_type", types, count);
-    put_specials(w, v);
+    put_special_tokens(w, v);
     free(scores);
     free(types);
     return ND_OK;

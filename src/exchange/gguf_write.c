@@ -10,49 +10,49 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Numbers are written as they lie in memory. */
+/* Numbers are written in the byte order of memory. */
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "GGUF files are little-endian");
 
-/* Text that grows; `memory` is what stdio makes of it. */
-typedef struct part {
+/* A growing memory buffer behind a stdio stream. */
+typedef struct buffer {
     FILE *memory;
     char *bytes;
     size_t size;
-} part;
+} buffer;
 
 struct nd_gguf_writer {
-    part pairs, tensors;
+    buffer pairs, tensors;
     int64_t pair_count, tensor_count;
     size_t *sizes;      /* [tensor_count] bytes of each tensor */
     size_t capacity;    /* of sizes */
     uint64_t next;      /* offset of the next tensor */
-    size_t digest_at;   /* of the digest's digits in `pairs` */
-    bool out_of_memory; /* while declaring */
+    size_t digest_at;   /* offset of the digest in `pairs` */
+    bool out_of_memory; /* in a declaration */
     nd_out_file *out;
     int64_t digest_offset; /* in the file */
     int64_t current;       /* tensor being written */
-    size_t written;        /* of it */
+    size_t written;        /* bytes of it */
 };
 
-static bool part_open(part *p)
+static bool buffer_open(buffer *p)
 {
     p->memory = open_memstream(&p->bytes, &p->size);
     return p->memory != NULL;
 }
 
-static void part_free(part *p)
+static void buffer_free(buffer *p)
 {
     if (p->memory)
         fclose(p->memory);
     free(p->bytes);
-    *p = (part){NULL, NULL, 0};
+    *p = (buffer){NULL, NULL, 0};
 }
 
 nd_status nd_gguf_writer_create(nd_gguf_writer **writer)
 {
     nd_gguf_writer *w = calloc(1, sizeof *w);
     *writer = NULL;
-    if (!w || !part_open(&w->pairs) || !part_open(&w->tensors)) {
+    if (!w || !buffer_open(&w->pairs) || !buffer_open(&w->tensors)) {
         nd_gguf_writer_close(w);
         return ND_FAIL(ND_ENOMEM, "no memory for a GGUF header");
     }
@@ -60,23 +60,23 @@ nd_status nd_gguf_writer_create(nd_gguf_writer **writer)
     return ND_OK;
 }
 
-static void put(part *p, const void *bytes, size_t size)
+static void put(buffer *p, const void *bytes, size_t size)
 {
     if (size > 0)
         fwrite(bytes, 1, size, p->memory);
 }
 
-static void put_u64(part *p, uint64_t value)
+static void put_u64(buffer *p, uint64_t value)
 {
     put(p, &value, sizeof value);
 }
 
-static void put_u32(part *p, uint32_t value)
+static void put_u32(buffer *p, uint32_t value)
 {
     put(p, &value, sizeof value);
 }
 
-static void put_text(part *p, const char *text, size_t bytes)
+static void put_text(buffer *p, const char *text, size_t bytes)
 {
     put_u64(p, bytes);
     put(p, text, bytes);
@@ -228,8 +228,8 @@ void nd_gguf_writer_close(nd_gguf_writer *w)
     if (!w)
         return;
     nd_out_file_discard(w->out);
-    part_free(&w->pairs);
-    part_free(&w->tensors);
+    buffer_free(&w->pairs);
+    buffer_free(&w->tensors);
     free(w->sizes);
     free(w);
 }

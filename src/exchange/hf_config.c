@@ -7,7 +7,7 @@
 
 enum { CONFIG_BYTES_MAX = 1 << 24 };
 
-static nd_status finish(json_t *root, char **text)
+static nd_status dump_json(json_t *root, char **text)
 {
     *text = root ? json_dumps(root, JSON_INDENT(2)) : NULL;
     json_decref(root);
@@ -42,7 +42,7 @@ nd_status nd_hf_config_text(const nd_config *c, bool bf16, int mark, char **text
         json_object_set_new(root, "pad_token_id", json_null());
         set_mark(root, mark);
     }
-    return finish(root, text);
+    return dump_json(root, text);
 }
 
 nd_status nd_hf_generation_text(int mark, char **text)
@@ -50,33 +50,33 @@ nd_status nd_hf_generation_text(int mark, char **text)
     json_t *root = json_object();
     if (root)
         set_mark(root, mark);
-    return finish(root, text);
+    return dump_json(root, text);
 }
 
-/* A config.json being read. */
-typedef struct reading {
+/* The config.json being read. */
+typedef struct config_reader {
     const char *path;
     json_t *root;
     nd_config *config;
-} reading;
+} config_reader;
 
-static nd_status set_integer(const reading *r, const char *theirs, const char *ours,
+static nd_status set_integer(const config_reader *r, const char *hf_key, const char *key,
                              const char *fallback)
 {
-    const json_t *value = json_object_get(r->root, theirs);
+    const json_t *value = json_object_get(r->root, hf_key);
     char text[32];
     if (json_is_integer(value))
         snprintf(text, sizeof text, "%" JSON_INTEGER_FORMAT, json_integer_value(value));
     else if ((!value || json_is_null(value)) && fallback)
         snprintf(text, sizeof text, "%s", fallback);
     else
-        return ND_FAIL(ND_EDATA, "%s: %s is %s; expected a whole number", r->path, theirs,
+        return ND_FAIL(ND_EDATA, "%s: %s is %s; expected a whole number", r->path, hf_key,
                        value ? "no whole number" : "missing");
-    return nd_config_set_key(r->config, "model", ours, text, r->path);
+    return nd_config_set_key(r->config, "model", key, text, r->path);
 }
 
-/* Keys that must have one value, or be missing, for the graph to be ours. */
-static nd_status check_word(const reading *r, const char *key, const char *expected,
+/* Checks a key that must be missing or have one value, because the graph would otherwise differ. */
+static nd_status check_text(const config_reader *r, const char *key, const char *expected,
                             const char *why)
 {
     const json_t *value = json_object_get(r->root, key);
@@ -87,7 +87,7 @@ static nd_status check_word(const reading *r, const char *key, const char *expec
                    word ? word : "no text", expected, why);
 }
 
-static nd_status check_false(const reading *r, const char *key)
+static nd_status check_false(const config_reader *r, const char *key)
 {
     const json_t *value = json_object_get(r->root, key);
     if (!value || json_is_null(value) || json_is_false(value))
@@ -95,7 +95,7 @@ static nd_status check_false(const reading *r, const char *key)
     return ND_FAIL(ND_EDATA, "%s: %s is set; this program's graphs have no biases", r->path, key);
 }
 
-static nd_status set_arch(const reading *r)
+static nd_status set_arch(const config_reader *r)
 {
     const char *type = json_string_value(json_object_get(r->root, "model_type"));
     ND_FAIL_IF(!type || (strcmp(type, "llama") != 0 && strcmp(type, "bitnet") != 0), ND_EDATA,
@@ -105,15 +105,15 @@ static nd_status set_arch(const reading *r)
         strcmp(type, "bitnet") == 0 && !json_object_get(r->root, "hidden_act"), ND_EDATA,
         "%s: hidden_act is missing, which means relu2 for bitnet; this program's graph uses silu",
         r->path);
-    ND_TRY(check_word(r, "hidden_act", "silu", "the feed-forward layers here are SwiGLU"));
-    const json_t *quantised = json_object_get(r->root, "quantization_config");
-    ND_FAIL_IF(quantised && !json_is_null(quantised), ND_EDATA,
+    ND_TRY(check_text(r, "hidden_act", "silu", "the feed-forward layers here are SwiGLU"));
+    const json_t *quantisation = json_object_get(r->root, "quantization_config");
+    ND_FAIL_IF(quantisation && !json_is_null(quantisation), ND_EDATA,
                "%s: the weights are quantised (quantization_config); expected plain ones", r->path);
     return nd_config_set_key(r->config, "model", "arch", type, r->path);
 }
 
-/* A key that may be missing or null, but nothing else than a number above 0. */
-static nd_status read_number(const reading *r, const json_t *object, const char *key,
+/* Reads an optional number, which must be above 0; *number stays when it is missing or null. */
+static nd_status read_number(const config_reader *r, const json_t *object, const char *key,
                              double *number)
 {
     const json_t *value = json_object_get(object, key);
@@ -126,14 +126,14 @@ static nd_status read_number(const reading *r, const json_t *object, const char 
     return ND_OK;
 }
 
-static nd_status set_number(const reading *r, const char *ours, double value)
+static nd_status set_number(const config_reader *r, const char *key, double value)
 {
     char text[40];
     snprintf(text, sizeof text, "%.17g", value);
-    return nd_config_set_key(r->config, "model", ours, text, r->path);
+    return nd_config_set_key(r->config, "model", key, text, r->path);
 }
 
-static nd_status set_rope(const reading *r)
+static nd_status set_rope(const config_reader *r)
 {
     const json_t *scaling = json_object_get(r->root, "rope_scaling");
     const json_t *rope = json_object_get(r->root, "rope_parameters");
@@ -146,11 +146,11 @@ static nd_status set_rope(const reading *r)
     ND_FAIL_IF(type && strcmp(type, "default") != 0, ND_EDATA,
                "%s: rotary positions are scaled (%.40s); this program's are not", r->path, type);
     ND_TRY(read_number(r, r->root, "rope_theta", &base));
-    ND_TRY(read_number(r, rope, "rope_theta", &base)); /* the newer place counts */
+    ND_TRY(read_number(r, rope, "rope_theta", &base)); /* the newer key takes precedence */
     return set_number(r, "rope_base", base);
 }
 
-static nd_status set_shape(const reading *r)
+static nd_status set_shape(const config_reader *r)
 {
     char heads[32];
     ND_TRY(set_integer(r, "hidden_size", "hidden_dim", NULL));
@@ -181,7 +181,7 @@ static nd_status set_shape(const reading *r)
     return ND_OK;
 }
 
-static nd_status read_keys(const reading *r, double *epsilon)
+static nd_status read_keys(const config_reader *r, double *epsilon)
 {
     ND_TRY(set_arch(r));
     ND_TRY(check_false(r, "attention_bias"));
@@ -204,7 +204,7 @@ nd_status nd_hf_config_parse(const char *text, size_t size, const char *path, nd
                              double *epsilon)
 {
     json_error_t error;
-    reading r = {path, json_loadb(text, size, 0, &error), config};
+    config_reader r = {path, json_loadb(text, size, 0, &error), config};
     if (!json_is_object(r.root)) {
         const bool parsed = r.root != NULL;
         json_decref(r.root);

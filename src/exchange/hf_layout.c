@@ -4,7 +4,7 @@
 #include <string.h>
 
 static const struct {
-    const char *ours, *theirs;
+    const char *kind, *hf_kind;
 } names[] = {
     {"attn_norm", "input_layernorm"},
     {"attn_q", "self_attn.q_proj"},
@@ -20,11 +20,11 @@ static const struct {
 };
 
 /* The part of "blk.3.attn_q.weight" between the dots, and its length. */
-static const char *part_of(const nd_param *p, size_t *bytes)
+static const char *tensor_kind(const nd_param *p, size_t *bytes)
 {
-    const char *part = strchr(strchr(p->name, '.') + 1, '.') + 1;
-    *bytes = (size_t)(strrchr(part, '.') - part);
-    return part;
+    const char *kind = strchr(strchr(p->name, '.') + 1, '.') + 1;
+    *bytes = (size_t)(strrchr(kind, '.') - kind);
+    return kind;
 }
 
 void nd_hf_name(const nd_param *p, char name[ND_HF_NAME_MAX])
@@ -37,11 +37,11 @@ void nd_hf_name(const nd_param *p, char name[ND_HF_NAME_MAX])
                                               : "lm_head");
         return;
     }
-    const char *part = part_of(p, &bytes);
+    const char *kind = tensor_kind(p, &bytes);
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
-        if (strlen(names[i].ours) == bytes && memcmp(names[i].ours, part, bytes) == 0)
+        if (strlen(names[i].kind) == bytes && memcmp(names[i].kind, kind, bytes) == 0)
             snprintf(name, ND_HF_NAME_MAX, "model.layers.%lld.%s.weight", (long long)p->layer,
-                     names[i].theirs);
+                     names[i].hf_kind);
 }
 
 int64_t nd_hf_row(const nd_model_config *m, const nd_param *p, int64_t row)
@@ -49,8 +49,8 @@ int64_t nd_hf_row(const nd_model_config *m, const nd_param *p, int64_t row)
     size_t bytes;
     if (m->arch != ND_ARCH_LLAMA || p->layer < 0)
         return row;
-    const char *part = part_of(p, &bytes);
-    if (bytes != 6 || (memcmp(part, "attn_q", 6) != 0 && memcmp(part, "attn_k", 6) != 0))
+    const char *kind = tensor_kind(p, &bytes);
+    if (bytes != 6 || (memcmp(kind, "attn_q", 6) != 0 && memcmp(kind, "attn_k", 6) != 0))
         return row;
     const int64_t half = m->head_dim / 2, head = row / m->head_dim, in_head = row % m->head_dim;
     return head * m->head_dim + 2 * (in_head % half) + in_head / half;

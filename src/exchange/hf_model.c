@@ -11,7 +11,7 @@
 
 enum { INDEX_BYTES_MAX = 1 << 28, FILES_MAX = 4096 };
 
-static nd_status join(char path[PATH_MAX], const char *directory, const char *name)
+static nd_status join_path(char path[PATH_MAX], const char *directory, const char *name)
 {
     return ND_CHECK(snprintf(path, PATH_MAX, "%s/%s", directory, name) < PATH_MAX, ND_EDATA,
                     "%.80s...: the path is too long", directory);
@@ -24,7 +24,7 @@ static nd_status open_file(nd_hf_model *m, const char *directory, const char *na
     m->files = grown;
     nd_hf_file *f = &m->files[m->file_count];
     memset(f, 0, sizeof *f);
-    ND_TRY(join(f->path, directory, name));
+    ND_TRY(join_path(f->path, directory, name));
     ND_TRY(nd_mapped_file_open(f->path, &f->mapped));
     const nd_status status =
         nd_safetensors_parse(f->mapped.bytes, f->mapped.size, f->path, &f->tensors);
@@ -77,13 +77,13 @@ static nd_status open_shards(nd_hf_model *m, const char *directory, const char *
 static nd_status open_files(nd_hf_model *m, const char *directory)
 {
     char path[PATH_MAX];
-    ND_TRY(join(path, directory, "model.safetensors.index.json"));
+    ND_TRY(join_path(path, directory, "model.safetensors.index.json"));
     if (access(path, F_OK) == 0)
         return open_shards(m, directory, path);
     return open_file(m, directory, "model.safetensors");
 }
 
-/* What our own exports say of themselves. */
+/* Reads the metadata of this program's own exports. */
 static nd_status read_metadata(nd_hf_model *m)
 {
     const nd_hf_file *f = &m->files[0];
@@ -136,7 +136,7 @@ static nd_status check_parameter(const nd_hf_model *m, const nd_param *p)
     return ND_OK;
 }
 
-/* Tensors that old files hold though they follow from the configuration, or twice. */
+/* Whether old files may hold the tensor though it is a copy or follows from the configuration. */
 static bool is_redundant(const nd_hf_model *m, const char *name)
 {
     const char *rope = ".rotary_emb.inv_freq";
@@ -147,10 +147,10 @@ static bool is_redundant(const nd_hf_model *m, const char *name)
 
 static bool is_parameter(const nd_hf_model *m, const char *name)
 {
-    char theirs[ND_HF_NAME_MAX];
+    char hf_name[ND_HF_NAME_MAX];
     for (int64_t i = 0; i < m->params.count; i++) {
-        nd_hf_name(&m->params.list[i], theirs);
-        if (strcmp(theirs, name) == 0)
+        nd_hf_name(&m->params.list[i], hf_name);
+        if (strcmp(hf_name, name) == 0)
             return true;
     }
     return false;
@@ -174,7 +174,7 @@ static nd_status check_tensors(const nd_hf_model *m)
 static nd_status open_parts(const char *directory, nd_hf_model *m)
 {
     char path[PATH_MAX];
-    ND_TRY(join(path, directory, "config.json"));
+    ND_TRY(join_path(path, directory, "config.json"));
     ND_TRY(nd_hf_config_read(path, &m->config, &m->epsilon));
     ND_TRY(open_files(m, directory));
     ND_FAIL_IF(m->file_count == 0, ND_EDATA, "%s: its index names no file", directory);

@@ -27,7 +27,7 @@ static nd_status read_masters(void *context, int64_t index, float *values)
                               nd_hf_model_scale(&in->model, index));
 }
 
-/* An unusable tokenizer is reported and left out; the weights are useful without. */
+/* An unusable tokenizer is reported and omitted, because the weights are useful without it. */
 static nd_status open_tokenizer(import *in, const char *directory, FILE *out)
 {
     char path[PATH_MAX];

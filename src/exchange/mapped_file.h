@@ -1,4 +1,4 @@
-/* A whole file mapped into memory, for readers that jump in files of any size. */
+/* A whole file mapped into memory, for random access to files of any size. */
 #pragma once
 
 #include "core/base/error.h"

@@ -1,5 +1,5 @@
-/* A file that is written from start to end under a temporary name, with the SHA-256 of its last
- * part, then fsynced and renamed. */
+/* A file written sequentially under a temporary name, with the SHA-256 of its last part, then
+ * fsynced and renamed. */
 #pragma once
 
 #include "core/base/sha256.h"

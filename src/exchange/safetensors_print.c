@@ -5,7 +5,7 @@
 
 enum { TEXT_SHOWN_MAX = 64 };
 
-/* JSON's own escapes keep what a terminal would obey out of the way. */
+/* Prints text as a JSON string, whose escapes neutralise control characters. */
 static void print_text(const char *text, FILE *out)
 {
     char shown[TEXT_SHOWN_MAX + 1];

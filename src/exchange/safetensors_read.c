@@ -26,7 +26,7 @@ static size_t dtype_bytes(const char *name)
     return 0;
 }
 
-/* Reads the shape; false when it is none or its size overflows. *weights is its product. */
+/* Reads the shape and its product, *weights; false when it is invalid or the product overflows. */
 static bool read_shape(json_t *shape, nd_safetensors_tensor *t, int64_t *weights)
 {
     *weights = 1;
@@ -73,7 +73,7 @@ static nd_status read_tensor(const char *name, json_t *entry, nd_safetensors *f,
     return ND_OK;
 }
 
-static int by_place(const void *a, const void *b)
+static int compare_offsets(const void *a, const void *b)
 {
     const nd_safetensors_tensor *x = a, *y = b;
     if (x->data != y->data)
@@ -81,7 +81,7 @@ static int by_place(const void *a, const void *b)
     return (x->bytes > y->bytes) - (x->bytes < y->bytes);
 }
 
-static nd_status check_cover(const nd_safetensors *f, const char *file)
+static nd_status check_coverage(const nd_safetensors *f, const char *file)
 {
     const uint8_t *expected = f->data;
     for (size_t i = 0; i < f->count; i++) {
@@ -127,8 +127,8 @@ static nd_status read_header(nd_safetensors *f, const char *file)
         ND_TRY(read_tensor(key, entry, f, &f->tensors[f->count], file));
         f->count++;
     }
-    qsort(f->tensors, f->count, sizeof *f->tensors, by_place);
-    return check_cover(f, file);
+    qsort(f->tensors, f->count, sizeof *f->tensors, compare_offsets);
+    return check_coverage(f, file);
 }
 
 nd_status nd_safetensors_parse(const void *bytes, size_t size, const char *name, nd_safetensors *f)

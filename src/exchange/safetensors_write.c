@@ -49,7 +49,7 @@ nd_status nd_safetensors_put_tensor(nd_safetensors_writer *w, const char *name, 
                     "no memory for the entry of %s", name);
 }
 
-/* The header's text, blanks after it so that the tensors start at a multiple of 8. */
+/* The header's text, padded with blanks so that the tensors start at a multiple of 8. */
 static nd_status header_text(const nd_safetensors_writer *w, char **text, size_t *bytes)
 {
     json_t *header = json_object();
@@ -81,7 +81,7 @@ nd_status nd_safetensors_writer_start(nd_safetensors_writer *w, const char *path
     ND_TRY(nd_safetensors_put_text(w, ND_SAFETENSORS_DIGEST_KEY, digits));
     ND_TRY(header_text(w, &text, &bytes));
     const uint64_t length = bytes;
-    /* The key occurs in the metadata only: names of tensors begin otherwise. */
+    /* Only metadata has this key: no tensor's name begins like it. */
     const char *key = strstr(text, "\"" ND_SAFETENSORS_DIGEST_KEY "\":\"");
     w->digest_offset = (int64_t)(sizeof length + (size_t)(strstr(key, digits) - text));
     nd_status status = nd_out_file_create(path, &w->out);

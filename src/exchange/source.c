@@ -60,7 +60,7 @@ void nd_source_close(nd_source *s)
     memset(s, 0, sizeof *s);
 }
 
-/* The master as floats. */
+/* Reads the master as floats. */
 static nd_status read_values(const nd_source *s, const nd_param *p, float *values)
 {
     const int64_t index = nd_checkpoint_find(&s->checkpoint, p->name, "master");
@@ -73,13 +73,13 @@ static nd_status read_values(const nd_source *s, const nd_param *p, float *value
                "%s: %s is %s [%lld, %lld], its configuration says [%lld, %lld] in f32 or bf16",
                s->directory, p->name, nd_dtype_name(t->dtype), (long long)t->rows,
                (long long)t->cols, (long long)p->rows, (long long)p->cols);
-    /* bf16 is read into the upper half of the scratch and widened in place, from the front. */
+    /* bf16 is read into the upper half of `values` and widened in place from the front. */
     const size_t width = nd_dtype_size(t->dtype);
-    char *scratch = (char *)values + (size_t)count * (sizeof *values - width);
-    ND_TRY(nd_checkpoint_read(&s->checkpoint, index, scratch));
+    char *upper = (char *)values + (size_t)count * (sizeof *values - width);
+    ND_TRY(nd_checkpoint_read(&s->checkpoint, index, upper));
     for (int64_t i = 0; t->dtype == ND_BF16 && i < count; i++) {
         uint16_t half;
-        memcpy(&half, scratch + 2 * i, sizeof half);
+        memcpy(&half, upper + 2 * i, sizeof half);
         values[i] = nd_bf16_to_float(half);
     }
     for (int64_t i = 0; i < count; i++)

@@ -10,7 +10,7 @@ static void store_scale(uint8_t *at, uint16_t scale)
     at[1] = (uint8_t)(scale >> 8);
 }
 
-/* The weights a byte of TQ1_0 holds: the first, the distance between them, and how many. */
+/* The weights in a byte of TQ1_0: the first, their distance and their number. */
 typedef struct trit_run {
     int first, stride, count;
 } trit_run;

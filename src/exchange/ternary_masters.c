@@ -6,9 +6,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* One part with one scale: `count` values. Its scale goes to *scale, its codes to `codes`. */
-static nd_status make_part(const char *name, float *values, int64_t count, float stated,
-                           float *scale, int8_t *codes)
+/* Turns `count` values that share one scale into masters; returns the scale and the codes. */
+static nd_status convert_part(const char *name, float *values, int64_t count, float known_scale,
+                              float *scale, int8_t *codes)
 {
     float largest = 0.0f;
     int64_t nonzero = 0;
@@ -22,7 +22,7 @@ static nd_status make_part(const char *name, float *values, int64_t count, float
         codes[i] = (int8_t)((values[i] > 0.0f) - (values[i] < 0.0f));
         nonzero += codes[i] != 0;
     }
-    *scale = stated > 0.0f ? stated : largest;
+    *scale = known_scale > 0.0f ? known_scale : largest;
     if (nonzero == 0) {
         *scale = nd_f16_round(1e-5f);
         return ND_OK;
@@ -36,9 +36,9 @@ static nd_status make_part(const char *name, float *values, int64_t count, float
     return ND_OK;
 }
 
-/* Codes and scales that ternarising gives, against those wanted. */
-static nd_status check(nd_backend *b, const char *name, nd_cview values, const int8_t *codes,
-                       const float *scales, int64_t groups)
+/* Checks that ternarising the masters gives these codes and scales. */
+static nd_status check_ternarised(nd_backend *b, const char *name, nd_cview values,
+                                  const int8_t *codes, const float *scales, int64_t groups)
 {
     const int64_t parts = groups ? values.rows * groups : 1;
     const size_t count = (size_t)nd_view_count(values);
@@ -70,8 +70,9 @@ nd_status nd_ternary_masters(nd_backend *backend, const char *name, float *value
     float *scales = malloc((size_t)parts * sizeof *scales);
     nd_status status = ND_CHECK(codes && scales, ND_ENOMEM, "no memory for the codes of %s", name);
     for (int64_t i = 0; status == ND_OK && i < parts; i++)
-        status = make_part(name, values + i * each, each, scale, &scales[i], codes + i * each);
-    ND_IF_OK(check(backend, name, nd_cview_of(values, ND_F32, rows, cols), codes, scales, groups));
+        status = convert_part(name, values + i * each, each, scale, &scales[i], codes + i * each);
+    ND_IF_OK(check_ternarised(backend, name, nd_cview_of(values, ND_F32, rows, cols), codes, scales,
+                              groups));
     free(codes);
     free(scales);
     return status;

@@ -69,7 +69,7 @@ typedef struct nd_cross_entropy_params {
     float gradient_scale;  /* dlogits are multiplied by this */
     int offsets;           /* targets a row: the next token, the one after, ...; 0 means 1 */
     float offset_weight[ND_OFFSETS_MAX]; /* [0] is not read: the next token has weight 1 */
-    nd_view norm; /* f32 or f64 [t, 1]: receives ||p - onehot(target 0)||; data NULL: not wanted */
+    nd_view norm;    /* f32 or f64 [t, 1]: receives ||p - onehot(target 0)|| unless data is NULL */
     nd_cview weight; /* f32 or f64 [t, 1]: factor of each row's gradient; data NULL: 1 */
 } nd_cross_entropy_params;
 
@@ -167,7 +167,7 @@ typedef struct nd_backend_ops {
 #undef OP
 } nd_backend_ops;
 
-/* What [hardware] precision = auto and backward_precision = auto are chosen by. */
+/* Determines [hardware] precision = auto and backward_precision = auto. */
 typedef struct nd_backend_traits {
     char device[128];         /* what computes, for the log */
     bool fast_bf16;           /* bf16 products are faster than f32 ones */

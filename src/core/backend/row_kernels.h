@@ -1,5 +1,5 @@
-/* Operations on rows in host memory, for work outside backend ops: encoding gradients for messages.
- * The formulas are in core/backend/cpu/fast_kernels.h, under the same names. */
+/* Kernels on rows in host memory for use outside backend ops, such as encoding messages of
+ * gradients. The formulas are in core/backend/cpu/fast_kernels.h, under the same names. */
 #pragma once
 
 #include <stdint.h>

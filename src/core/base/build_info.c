@@ -2,7 +2,7 @@
 
 #include <stdio.h>
 
-/* Only in the program itself (nd_commit in cmake/Modules.cmake). */
+/* Defined in the program only (nd_commit in cmake/Modules.cmake). */
 extern const char nd_build_commit_text[] __attribute__((weak));
 
 const char *nd_build_version(void)

@@ -16,7 +16,7 @@ static int compare(const void *a, const void *b)
 
 static nd_status append(nd_names *names, const char *name, const char *path)
 {
-    if ((names->count & (names->count - 1)) == 0) { /* room for the next power of two */
+    if ((names->count & (names->count - 1)) == 0) { /* grow to the next power of two */
         const size_t room = names->count > 0 ? 2 * (size_t)names->count : 1;
         char **grown = realloc(names->list, room * sizeof *grown);
         ND_FAIL_IF(!grown, ND_ENOMEM, "no memory for the names in %s", path);
@@ -81,11 +81,11 @@ nd_status nd_path_exists(const char *path, bool *exists)
     return get_info(path, &info, exists);
 }
 
-nd_status nd_path_is_directory(const char *path, bool *is)
+nd_status nd_path_is_directory(const char *path, bool *is_directory)
 {
     struct stat info;
-    ND_TRY(get_info(path, &info, is));
-    *is = *is && S_ISDIR(info.st_mode);
+    ND_TRY(get_info(path, &info, is_directory));
+    *is_directory = *is_directory && S_ISDIR(info.st_mode);
     return ND_OK;
 }
 
@@ -96,17 +96,17 @@ bool nd_path_same(const char *a, const char *b)
            first.st_ino == second.st_ino;
 }
 
-nd_status nd_rename_new(const char *from, const char *to, bool *apart)
+nd_status nd_rename_new(const char *from, const char *to, bool *cross_device)
 {
     struct stat info;
     int failed = renameat2(AT_FDCWD, from, AT_FDCWD, to, RENAME_NOREPLACE);
     if (failed && (errno == EINVAL || errno == ENOSYS || errno == ENOTSUP)) {
-        /* This file system cannot do both atomically. */
+        /* Without RENAME_NOREPLACE: check, then rename; not atomic. */
         errno = EEXIST;
         failed = lstat(to, &info) == 0 ? -1 : rename(from, to);
     }
-    if (apart)
-        *apart = failed && errno == EXDEV;
+    if (cross_device)
+        *cross_device = failed && errno == EXDEV;
     return failed ? ND_FAIL(ND_EIO, "cannot move %s to %s: %s", from, to, strerror(errno)) : ND_OK;
 }
 

@@ -1,5 +1,5 @@
-/* Listing directories and moving their entries. "Cannot list" is an error here, never "nothing is
- * there". All paths are shorter than PATH_MAX. */
+/* Listing directories and moving their entries. A directory that cannot be listed is an error,
+ * never an empty directory. All paths are shorter than PATH_MAX. */
 #pragma once
 
 #include "core/base/error.h"
@@ -21,15 +21,15 @@ void nd_names_free(nd_names *names);
 nd_status nd_path_exists(const char *path, bool *exists);
 
 /* Whether the path is a directory and not a symbolic link to one. Errors: as nd_path_exists. */
-nd_status nd_path_is_directory(const char *path, bool *is);
+nd_status nd_path_is_directory(const char *path, bool *is_directory);
 
 /* Whether both paths lead to the same file or directory. */
 bool nd_path_same(const char *a, const char *b);
 
-/* Renames; fails if `to` exists, even as an empty directory. After a failure *apart (may be NULL)
- * says whether the two are on different file systems. Errors: ND_EIO with both paths and the
+/* Renames; fails if `to` exists, even as an empty directory. After a failure *cross_device (may be
+ * NULL) says whether the two are on different file systems. Errors: ND_EIO with both paths and the
  * reason. */
-nd_status nd_rename_new(const char *from, const char *to, bool *apart);
+nd_status nd_rename_new(const char *from, const char *to, bool *cross_device);
 
 /* Whether this file system can fsync a directory. If not, nd_path_sync skips directories, and
  * renames and new files may be lost when the machine crashes. */

@@ -96,15 +96,15 @@ nd_status nd_durable_check(const char *path, const char *magic, const char *kind
     static const char unnamed[] = "/proc/";
     char target[sizeof unnamed];
     struct stat info;
-    const bool there = stat(path, &info) == 0;
+    const bool present = stat(path, &info) == 0;
     const ssize_t length = readlink(path, target, sizeof target);
-    if ((there && !S_ISREG(info.st_mode) && !S_ISDIR(info.st_mode)) ||
+    if ((present && !S_ISREG(info.st_mode) && !S_ISDIR(info.st_mode)) ||
         (length == (ssize_t)sizeof unnamed && memcmp(target, unnamed, sizeof unnamed - 1) == 0))
         return ND_FAIL(ND_EIO,
                        "%s: a device, a pipe or a link to one, which would be replaced by a "
                        "file; give the name of a file",
                        path);
-    ND_FAIL_IF(there && magic && S_ISREG(info.st_mode) && info.st_size > 0 &&
+    ND_FAIL_IF(present && magic && S_ISREG(info.st_mode) && info.st_size > 0 &&
                    !begins_with(path, magic),
                ND_EIO,
                "%s: this file is no %s and is not replaced by one; move it elsewhere, or give "
@@ -155,12 +155,12 @@ nd_status nd_durable_link(const char *directory, const char *link, const char *t
         snprintf(final, sizeof final, "%s/%s", directory, link) >= PATH_MAX)
         return ND_FAIL(ND_EIO, "the path of %s/%s is too long", directory, link);
     unlink(temporary);
-    const bool made = symlink(target, temporary) == 0;
-    if (!made && (errno == EPERM || errno == ENOTSUP || errno == ENOSYS) && unsupported) {
+    const bool linked = symlink(target, temporary) == 0;
+    if (!linked && (errno == EPERM || errno == ENOTSUP || errno == ENOSYS) && unsupported) {
         *unsupported = true;
         return ND_OK;
     }
-    ND_FAIL_IF(!made || rename(temporary, final) != 0, ND_EIO, "cannot make %s point to %s: %s",
+    ND_FAIL_IF(!linked || rename(temporary, final) != 0, ND_EIO, "cannot make %s point to %s: %s",
                final, target, strerror(errno));
     return nd_path_sync(directory);
 }
@@ -170,7 +170,7 @@ nd_status nd_read_whole_file(const char *path, size_t limit, nd_status status, v
 {
     *bytes = NULL;
     *size = 0;
-    const int opened = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC); /* a pipe would wait */
+    const int opened = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC); /* do not block on a pipe */
     FILE *file = opened >= 0 ? fdopen(opened, "rb") : NULL;
     if (!file) {
         const int reason = errno;

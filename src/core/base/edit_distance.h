@@ -1,5 +1,5 @@
-/* How far apart two names are, to suggest the one that was meant. */
+/* The distance between two names, for suggestions in error messages. */
 #pragma once
 
-/* Levenshtein distance without regard to case, of the first 63 characters. */
+/* Case-insensitive Levenshtein distance between the first 63 characters of each. */
 int nd_edit_distance(const char *a, const char *b);

@@ -59,7 +59,7 @@ typedef struct nd_error {
             return ND_FAIL(__VA_ARGS__);                                                           \
     } while (0)
 
-/* A value: ND_OK when `condition` holds, else the failure:
+/* An expression: ND_OK when `condition` holds, otherwise the failure:
  * return ND_CHECK(list, ND_ENOMEM, "no memory for a list"). */
 #define ND_CHECK(condition, ...) ((condition) ? ND_OK : ND_FAIL(__VA_ARGS__))
 
@@ -73,7 +73,7 @@ typedef struct nd_error {
         }                                                                                          \
     } while (0)
 
-/* ND_FAIL_IF for functions with a cleanup, with the needs of ND_TRY_GOTO:
+/* ND_FAIL_IF for functions with a cleanup label; needs the same locals as ND_TRY_GOTO:
  * ND_FAIL_GOTO(!list, done, ND_ENOMEM, "no memory for a list"). */
 #define ND_FAIL_GOTO(condition, label, ...)                                                        \
     do {                                                                                           \
@@ -83,8 +83,8 @@ typedef struct nd_error {
         }                                                                                          \
     } while (0)
 
-/* Needs a local `nd_status status`, and evaluates `expression` only while it is ND_OK: for a chain
- * of calls with a cleanup behind it. */
+/* Evaluates `expression` only while the local `nd_status status` is ND_OK: for a chain of calls
+ * followed by a cleanup. */
 #define ND_IF_OK(expression)                                                                       \
     do {                                                                                           \
         if (status == ND_OK && (status = (expression)) != ND_OK)                                   \

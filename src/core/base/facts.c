@@ -20,7 +20,7 @@ static size_t key_length(const char *line)
     return equals ? (size_t)(equals - line) : line_length(line);
 }
 
-static bool same_key(const char *a, const char *b)
+static bool keys_equal(const char *a, const char *b)
 {
     const size_t length = key_length(a);
     return length == key_length(b) && memcmp(a, b, length) == 0;
@@ -29,7 +29,7 @@ static bool same_key(const char *a, const char *b)
 static bool has_key(const char *text, const char *line)
 {
     for (; *text; text = next_line(text))
-        if (same_key(text, line))
+        if (keys_equal(text, line))
             return true;
     return false;
 }
@@ -49,8 +49,8 @@ bool nd_facts_differ(const char *first, const char *second, nd_fact_difference *
     }
     if (!*first && !*second)
         return false;
-    const bool both = *first && *second && same_key(first, second);
-    /* A key of the first text that the second has later: the lines before it are new. */
+    const bool both = *first && *second && keys_equal(first, second);
+    /* If the second text has this key further down, its lines up to there are new. */
     const bool in_first = both || (*first && !has_key(second, first));
     const bool in_second = both || !in_first;
     const char *line = in_first ? first : second;

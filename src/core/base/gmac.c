@@ -6,10 +6,10 @@
 
 static bool add(EVP_CIPHER_CTX *context, const unsigned char *bytes, size_t size)
 {
-    const size_t most = 1 << 30; /* of an int */
+    const size_t part_max = 1 << 30; /* lengths are int */
     int ignored;
     for (size_t done = 0; done < size;) {
-        const size_t part = size - done < most ? size - done : most;
+        const size_t part = size - done < part_max ? size - done : part_max;
         if (EVP_EncryptUpdate(context, NULL, &ignored, bytes + done, (int)part) != 1)
             return false;
         done += part;

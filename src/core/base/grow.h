@@ -10,9 +10,9 @@ static inline void *nd_grown(void *memory, size_t *capacity, size_t needed, size
 {
     if (needed <= *capacity)
         return memory;
-    const size_t wanted = needed < 64 ? 64 : needed + needed / 2;
-    void *larger = reallocarray(memory, wanted, size);
+    const size_t new_capacity = needed < 64 ? 64 : needed + needed / 2;
+    void *larger = reallocarray(memory, new_capacity, size);
     if (larger)
-        *capacity = wanted;
+        *capacity = new_capacity;
     return larger;
 }

@@ -36,7 +36,7 @@ static void check_output(nd_log *log, FILE **output, FILE *other, bool *failed, 
                 strerror(reason));
     *failed = true;
     if (output == &log->terminal && (reason == EPIPE || reason == EIO || reason == EBADF))
-        *output = NULL; /* it has no reader any more */
+        *output = NULL; /* nobody reads it any more */
 }
 
 static void check_outputs(nd_log *log)

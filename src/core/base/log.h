@@ -9,8 +9,8 @@
 typedef struct nd_log {
     FILE *terminal;                    /* standard output of rank 0, else NULL */
     FILE *file;                        /* RUN/training.log of rank 0, else NULL */
-    bool animated;                     /* the terminal is one: the progress line redraws itself */
-    bool terminal_failed, file_failed; /* and the other output has reported it */
+    bool animated;                     /* output is a terminal: redraw the progress line in place */
+    bool terminal_failed, file_failed; /* reported on the other output */
     int progress_width;                /* columns of the progress line now on screen, 0 for none */
 } nd_log;
 

@@ -24,7 +24,7 @@ static bool read_text(const char *directory, const char *name, char *text, int s
     return read;
 }
 
-/* SIZE_MAX for "max" and missing files. */
+/* A limit in bytes; SIZE_MAX for "max" and for missing files. */
 static size_t read_bytes(const char *directory, const char *name)
 {
     char text[64];
@@ -194,8 +194,8 @@ int nd_machine_threads(int ranks)
                           .processors = group.processors,
                           .ranks = ranks > 0 ? ranks : 1,
                           .omp_threads = nd_machine_omp_threads(getenv("OMP_NUM_THREADS"))};
-    /* A launcher that binds its ranks is not bound itself; a batch system or taskset that binds all
-     * of them binds the launcher, too. */
+    /* A launcher that binds its ranks is not bound itself, whereas a batch system or taskset binds
+     * the launcher as well. */
     const int launcher = bound_cores(getppid());
     if (launcher >= s.own_cores && launcher > 0 && launcher < s.all_cores)
         s.all_cores = launcher;

@@ -18,11 +18,11 @@ nd_cgroup nd_cgroup_read(const char *membership, const char *root);
 /* The same for this process. */
 nd_cgroup nd_cgroup_of_process(void);
 
-/* What the number of threads is chosen by. */
+/* What determines the number of threads. */
 typedef struct nd_machine_share {
-    int own_cores; /* that this process is bound to, hardware threads of one core counted once */
-    int all_cores; /* that the ranks of this machine share */
-    double processors; /* quota they share; INFINITY: none */
+    int own_cores;     /* this process is bound to; hardware threads of a core count once */
+    int all_cores;     /* shared by the ranks of this machine */
+    double processors; /* quota shared by the ranks; INFINITY: none */
     int ranks;         /* on this machine */
     int omp_threads;   /* first number of OMP_NUM_THREADS; 0: not set, empty or no number */
 } nd_machine_share;

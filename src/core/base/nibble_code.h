@@ -10,6 +10,6 @@ enum { ND_NIBBLE_LEVELS = 8, ND_NIBBLE_SIGN = 8 };
 static const float nd_nibble_levels[ND_NIBBLE_LEVELS] = {0.0476f, 0.1435f, 0.2420f, 0.3448f,
                                                          0.4569f, 0.5847f, 0.7381f, 0.9406f};
 
-/* A magnitude has as its index the number of limits that lie below it. */
+/* The index of a magnitude is the number of limits below it. */
 static const float nd_nibble_limits[ND_NIBBLE_LEVELS - 1] = {0.09555f, 0.19275f, 0.2934f, 0.40085f,
                                                              0.5208f,  0.6614f,  0.83935f};

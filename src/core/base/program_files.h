@@ -5,6 +5,6 @@
 
 /* Writes into `path` the first readable file among places[i] followed by `name`. Places are
  * relative to the directory of the running program, "" is the current directory; an absolute `name`
- * stays as it is. Errors: ND_ECONFIG, naming `what` and all paths that were tried. */
+ * is used as it is. Errors: ND_ECONFIG, naming `what` and all paths tried. */
 nd_status nd_program_file_find(const char *const *places, int count, const char *name,
                                const char *what, char *path, size_t size);

@@ -15,13 +15,10 @@ nd_rng_block nd_rng_philox(uint64_t key, uint64_t counter_high, uint64_t counter
 
 uint64_t nd_rng_key(uint64_t seed, const char *purpose)
 {
-    uint64_t hash = 0xcbf29ce484222325u ^ seed; /* FNV-1a, then the finaliser of splitmix64 */
+    uint64_t hash = 0xcbf29ce484222325u ^ seed; /* FNV-1a, then splitmix64 */
     for (const char *c = purpose; *c; c++)
         hash = (hash ^ (uint8_t)*c) * 0x100000001b3u;
-    hash += 0x9e3779b97f4a7c15u * (seed + 1);
-    hash = (hash ^ (hash >> 30)) * 0xbf58476d1ce4e5b9u;
-    hash = (hash ^ (hash >> 27)) * 0x94d049bb133111ebu;
-    return hash ^ (hash >> 31);
+    return nd_rng_mix(hash + 0x9e3779b97f4a7c15u * (seed + 1));
 }
 
 double nd_rng_uniform(uint64_t key, uint64_t index)

@@ -15,6 +15,14 @@ nd_rng_block nd_rng_philox(uint64_t key, uint64_t counter_high, uint64_t counter
 /* A 64-bit key from a seed and a purpose such as a tensor's name: independent streams. */
 uint64_t nd_rng_key(uint64_t seed, const char *purpose);
 
+/* The finaliser of splitmix64: a bijection that mixes all bits. */
+static inline uint64_t nd_rng_mix(uint64_t x)
+{
+    x = (x ^ x >> 30) * 0xbf58476d1ce4e5b9u;
+    x = (x ^ x >> 27) * 0x94d049bb133111ebu;
+    return x ^ x >> 31;
+}
+
 /* Uniform in [0, 1), 53 bits, from element `index` of the stream. */
 double nd_rng_uniform(uint64_t key, uint64_t index);
 

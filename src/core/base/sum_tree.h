@@ -33,13 +33,13 @@ static inline int nd_sum_tree_merges(int64_t first, int64_t leaf)
 /* Slots that part [first, end) needs: leaf by leaf onto the stack, then merged. */
 static inline int nd_sum_tree_slots(int64_t first, int64_t end)
 {
-    int depth = 0, most = 0;
+    int depth = 0, max_depth = 0;
     for (int64_t leaf = first; leaf < end; leaf++) {
         depth++;
-        most = depth > most ? depth : most;
+        max_depth = depth > max_depth ? depth : max_depth;
         depth -= nd_sum_tree_merges(first, leaf);
     }
-    return most;
+    return max_depth;
 }
 
 /* Whether (a, b) is an aligned block of a power of two of leaves. */

@@ -59,9 +59,9 @@ static bool parse_int(const char *text, int64_t *value)
 {
     char *end;
     errno = 0;
-    const long long whole = strtoll(text, &end, 10);
+    const long long integer = strtoll(text, &end, 10);
     if (end != text && *end == '\0' && errno == 0)
-        return *value = whole, true;
+        return *value = integer, true;
     const double real = strtod(text, &end);
     if (end == text || *end != '\0' || !isfinite(real) || real != floor(real) || fabs(real) > 1e15)
         return false;
@@ -105,7 +105,7 @@ static bool assign(nd_config *config, const nd_config_key *key, const char *text
     case ND_KEY_TEXT:
         break;
     }
-    /* An INI file cannot represent anything else. */
+    /* An INI file cannot represent these. */
     if (strlen(text) >= ND_CONFIG_TEXT_MAX || strpbrk(text, "\n\r\"") != NULL)
         return false;
     strcpy(slot(config, key), text);
@@ -179,9 +179,9 @@ void nd_config_key_allowed(const nd_config_key *key, char *text, size_t size)
     snprintf(text, size, "a line of text up to %d bytes, without \"", ND_CONFIG_TEXT_MAX - 1);
 }
 
-/* Adds "dist.gradient_wire = int8 is now dist.grad_comm_dtype = int8" to the old names read. */
-static void note_old_name(nd_config *config, const nd_config_alias *alias, const char *value,
-                          const char *new_value)
+/* Records "dist.gradient_wire = int8 is now dist.grad_comm_dtype = int8" for the warning. */
+static void record_old_name(nd_config *config, const nd_config_alias *alias, const char *value,
+                            const char *new_value)
 {
     const size_t used = strlen(config->old_names);
     snprintf(config->old_names + used, sizeof config->old_names - used,
@@ -200,7 +200,7 @@ nd_status nd_config_set_key(nd_config *config, const char *section, const char *
                    alias->section, alias->name, value);
         ND_TRY(nd_config_set_key(config, alias->new_section, alias->new_name, new_value, origin));
         if (!alias->spelling)
-            note_old_name(config, alias, value, new_value);
+            record_old_name(config, alias, value, new_value);
         return ND_OK;
     }
     /* Earlier versions wrote state_bits = auto beside use_8bit_optim, which decides. */

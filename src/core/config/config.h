@@ -191,15 +191,15 @@ nd_status nd_config_set_key(nd_config *config, const char *section, const char *
  * ND_ECONFIG naming the keys, their values, and what would be accepted. */
 nd_status nd_config_check(const nd_config *config);
 
-/* The checks among them that need neither data nor a device, for `plan`. */
+/* The subset of these checks that needs neither data nor a device, for `plan`. */
 nd_status nd_config_check_model(const nd_config *config);
 
 /* The whole effective configuration as INI text that nd_config_read_file reads back. */
 nd_status nd_config_write(const nd_config *config, FILE *out);
 
-/* One line for each key that differs of [model], [training], [optimizer] and [data], and of those
- * of [dist] that say what workers compute: "training.batch_size was 16, is 32". Returns
- * how many. */
+/* Writes a line such as "training.batch_size was 16, is 32" for each differing key of [model],
+ * [training], [optimizer] and [data], and of the keys of [dist] that affect results. Returns the
+ * number of lines. */
 int nd_config_write_differences(const nd_config *before, const nd_config *now, FILE *out);
 
 /* Writes keys as lines "section.key = value", except those in `without` (ended by NULL). */
@@ -211,9 +211,9 @@ void nd_config_write_markdown(FILE *out);
 /* Writes one line a key, for --help. */
 void nd_config_write_help(FILE *out);
 
-/* Writes to `path` the file that `name` means, with or without ".ini": `name` itself when it is a
- * readable file, else the configuration of that name that was installed with the program or is in
- * the checkout it was built in. Errors: ND_ECONFIG naming the places that were tried. */
+/* Resolves `name`, with or without ".ini", to `path`: `name` itself when it is a readable file,
+ * otherwise the configuration of that name installed with the program or in the checkout it was
+ * built from. Errors: ND_ECONFIG naming the places that were tried. */
 nd_status nd_config_find(const char *name, char *path, size_t size);
 
 /* Width of the feed-forward layer: ffn_mult * hidden_dim, rounded to the nearest integer. */

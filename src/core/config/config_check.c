@@ -86,7 +86,7 @@ static nd_status check_wire(const nd_config *c)
     return ND_OK;
 }
 
-/* K is part of the recipe, so this does not depend on ranks. */
+/* The number of workers affects results, so the check must not depend on the number of ranks. */
 static nd_status check_workers(const nd_config *c)
 {
     const int64_t workers = c->dist.workers, batch = c->training.batch_size;
@@ -104,7 +104,7 @@ static nd_status check_workers(const nd_config *c)
     return ND_OK;
 }
 
-/* The result is the owner's sum everywhere; the difference is who adds. */
+/* The choices differ only in which ranks add. */
 static nd_status check_reduction(const nd_config *c)
 {
     if (c->dist.grad_reduction == ND_REDUCTION_OWNERS)

@@ -11,23 +11,23 @@
 #include <strings.h>
 #include <sys/stat.h>
 
-enum { LINE_LONGEST = 1000, LINES_MOST = 4096 };
+enum { LINE_BYTES_MAX = 1000, LINES_MAX = 4096 };
 
 /* The position of each key in a file. */
-typedef struct key_place {
+typedef struct key_position {
     char section[64];
     char name[64];
     int line;
     char *quoted; /* text between quotes, or NULL: iniparser's versions differ in \\ */
-} key_place;
+} key_position;
 
 typedef struct scan {
     const char *path;
-    key_place *places;
+    key_position *places;
     int count;
 } scan;
 
-static char *trim(char *text)
+static char *trim_spaces(char *text)
 {
     while (isspace((unsigned char)*text))
         text++;
@@ -60,10 +60,10 @@ static nd_status scan_section(const scan *s, int number, char *text, char *secti
     ND_FAIL_IF(!end, ND_ECONFIG, "%s:%d: '%.80s' opens a section without ']'", s->path, number,
                text);
     *end = '\0';
-    char *rest = trim(end + 1);
+    char *rest = trim_spaces(end + 1);
     ND_FAIL_IF(*rest && *rest != '#' && *rest != ';', ND_ECONFIG,
                "%s:%d: '%.80s' follows a section's name", s->path, number, rest);
-    const char *name = trim(text + 1);
+    const char *name = trim_spaces(text + 1);
     ND_FAIL_IF(!known_section(name), ND_ECONFIG,
                "%s:%d: unknown section [%.60s]; sections are [model], [training], [optimizer], "
                "[data], [hardware], [dist], [logging]",
@@ -76,7 +76,7 @@ static nd_status scan_section(const scan *s, int number, char *text, char *secti
 static nd_status check_both_names(const scan *s, int number, const char *section, const char *name)
 {
     for (int i = 0; i < s->count; i++) {
-        const key_place *place = &s->places[i];
+        const key_position *place = &s->places[i];
         const bool is_new = nd_config_alias_is(place->section, place->name, section, name);
         const bool is_old = nd_config_alias_is(section, name, place->section, place->name);
         ND_FAIL_IF((is_new || is_old) && strcasecmp(is_new ? name : place->name, "state_bits") != 0,
@@ -94,7 +94,7 @@ static nd_status scan_key(scan *s, int number, char *text, const char *section)
                "%s:%d: '%.80s' is neither a section, a comment nor key = value", s->path, number,
                text);
     *equals = '\0';
-    const char *name = trim(text);
+    const char *name = trim_spaces(text);
     ND_FAIL_IF(*name == '\0', ND_ECONFIG, "%s:%d: no key before '='", s->path, number);
     ND_FAIL_IF(*section == '\0', ND_ECONFIG, "%s:%d: key '%.60s' comes before any [section]",
                s->path, number, name);
@@ -102,13 +102,13 @@ static nd_status scan_key(scan *s, int number, char *text, const char *section)
     ND_TRY(check_both_names(s, number, section, name));
     ND_FAIL_IF(earlier, ND_ECONFIG, "%s:%d: key '%.60s' in [%s] is given twice; first on line %d",
                s->path, number, name, section, earlier);
-    ND_FAIL_IF(s->count == LINES_MOST, ND_ECONFIG, "%s:%d: more than %d keys", s->path, number,
-               LINES_MOST);
-    key_place *place = &s->places[s->count++];
+    ND_FAIL_IF(s->count == LINES_MAX, ND_ECONFIG, "%s:%d: more than %d keys", s->path, number,
+               LINES_MAX);
+    key_position *place = &s->places[s->count++];
     snprintf(place->section, sizeof place->section, "%s", section);
     snprintf(place->name, sizeof place->name, "%s", name);
     place->line = number;
-    const char *value = trim(equals + 1), quotes[] = {*value, '\0'};
+    const char *value = trim_spaces(equals + 1), quotes[] = {*value, '\0'};
     if (*value == '"' || *value == '\'') {
         place->quoted = strndup(value + 1, strcspn(value + 1, quotes));
         ND_FAIL_IF(!place->quoted, ND_ENOMEM, "no memory for a value");
@@ -132,12 +132,12 @@ static nd_status check_bytes(const scan *s, FILE *file)
 
 static nd_status scan_lines(scan *s, FILE *file)
 {
-    char line[LINE_LONGEST + 2], section[64] = "";
+    char line[LINE_BYTES_MAX + 2], section[64] = "";
     for (int number = 1; fgets(line, sizeof line, file); number++) {
         const size_t length = strlen(line);
         ND_FAIL_IF(length > 0 && line[length - 1] != '\n' && !feof(file), ND_ECONFIG,
-                   "%s:%d: a line longer than %d bytes", s->path, number, LINE_LONGEST);
-        char *text = trim(line);
+                   "%s:%d: a line longer than %d bytes", s->path, number, LINE_BYTES_MAX);
+        char *text = trim_spaces(line);
         if (*text == '\0' || *text == '#' || *text == ';')
             continue;
         const size_t end = strlen(text);
@@ -151,7 +151,7 @@ static nd_status scan_lines(scan *s, FILE *file)
     return ferror(file) ? ND_FAIL(ND_ECONFIG, "%s: %s", s->path, strerror(errno)) : ND_OK;
 }
 
-static int quiet_iniparser(const char *format, ...)
+static int ignore_iniparser_error(const char *format, ...)
 {
     (void)format;
     return 0;
@@ -159,17 +159,17 @@ static int quiet_iniparser(const char *format, ...)
 
 /* For a file with use_8bit_optim and state_bits: whether the former has no effect. It is false by
  * default, and state_bits = auto, a value of earlier versions, leaves the choice to it. */
-static nd_status check_state_bits(const scan *s, const dictionary *values, const key_place *place,
-                                  const char *value, bool *decides_nothing)
+static nd_status check_state_bits(const scan *s, const dictionary *values,
+                                  const key_position *place, const char *value, bool *ineffective)
 {
     bool eight;
     const char *bits = iniparser_getstring(values, "optimizer:state_bits", NULL);
-    *decides_nothing = false;
+    *ineffective = false;
     if (!bits || strcasecmp(place->name, "use_8bit_optim") != 0 ||
         !nd_config_parse_bool(value, &eight) || strcasecmp(bits, "auto") == 0)
         return ND_OK;
-    *decides_nothing = !eight || strcmp(bits, "8") == 0;
-    return ND_CHECK(*decides_nothing, ND_ECONFIG,
+    *ineffective = !eight || strcmp(bits, "8") == 0;
+    return ND_CHECK(*ineffective, ND_ECONFIG,
                     "%s:%d: use_8bit_optim = true contradicts [optimizer] state_bits = %s on "
                     "line %d; keep one of them",
                     s->path, place->line, bits, line_of(s, "optimizer", "state_bits"));
@@ -178,15 +178,15 @@ static nd_status check_state_bits(const scan *s, const dictionary *values, const
 static nd_status assign_all(nd_config *config, const scan *s, const dictionary *values)
 {
     for (int i = 0; i < s->count; i++) {
-        const key_place *place = &s->places[i];
+        const key_position *place = &s->places[i];
         char full[160], origin[ND_CONFIG_TEXT_MAX + 16];
         snprintf(full, sizeof full, "%s:%s", place->section, place->name);
         snprintf(origin, sizeof origin, "%s:%d", s->path, place->line);
         const char *value = place->quoted ? place->quoted : iniparser_getstring(values, full, NULL);
         ND_FAIL_IF(!value, ND_ECONFIG, "%s: key '%s' has no value", origin, place->name);
-        bool decides_nothing;
-        ND_TRY(check_state_bits(s, values, place, value, &decides_nothing));
-        if (decides_nothing)
+        bool ineffective;
+        ND_TRY(check_state_bits(s, values, place, value, &ineffective));
+        if (ineffective)
             continue;
         ND_TRY(nd_config_set_key(config, place->section, place->name, value, origin));
     }
@@ -197,10 +197,10 @@ nd_status nd_config_read_file(nd_config *config, const char *path)
 {
     nd_status status = ND_OK;
     dictionary *values = NULL;
-    scan s = {path, calloc(LINES_MOST, sizeof(key_place)), 0};
+    scan s = {path, calloc(LINES_MAX, sizeof(key_position)), 0};
     FILE *file = NULL;
     struct stat info;
-    /* it is read twice, and a pipe would wait */
+    /* The file is read twice, which a pipe does not allow. */
     if (stat(path, &info) == 0 && !S_ISREG(info.st_mode)) {
         status = ND_FAIL(ND_ECONFIG, "%s: not a regular file", path);
         goto done;
@@ -209,7 +209,7 @@ nd_status nd_config_read_file(nd_config *config, const char *path)
     ND_FAIL_GOTO(!file || !s.places, done, ND_ECONFIG, "%s: %s", path, strerror(errno));
     ND_TRY_GOTO(check_bytes(&s, file), done);
     ND_TRY_GOTO(scan_lines(&s, file), done);
-    iniparser_set_error_callback(quiet_iniparser);
+    iniparser_set_error_callback(ignore_iniparser_error);
     values = iniparser_load(path);
     ND_FAIL_GOTO(!values, done, ND_ECONFIG, "%s: not an INI file that iniparser can read", path);
     ND_TRY_GOTO(assign_all(config, &s, values), done);
@@ -243,18 +243,19 @@ nd_status nd_config_write(const nd_config *config, FILE *out)
     return ferror(out) ? ND_FAIL(ND_EIO, "writing the configuration: %s", strerror(errno)) : ND_OK;
 }
 
-/* Whether changing the key may change the results of the rest of a run. */
-static bool is_of_recipe(const nd_config_key *key)
+/* Whether changing the key in the middle of a run may change its results. */
+static bool affects_results(const nd_config_key *key)
 {
     static const char *const sections[] = {"model", "training", "optimizer", "data"};
-    static const char *const of_dist[] = {"workers",        "sync_every",       "outer_lr",
-                                          "outer_momentum", "outer_comm_dtype", "outer_state_bits"};
-    bool is = false;
+    static const char *const dist_keys[] = {"workers",          "sync_every",
+                                            "outer_lr",         "outer_momentum",
+                                            "outer_comm_dtype", "outer_state_bits"};
+    bool affects = false;
     for (size_t s = 0; s < sizeof sections / sizeof sections[0]; s++)
-        is |= strcmp(key->section, sections[s]) == 0;
-    for (size_t k = 0; k < sizeof of_dist / sizeof of_dist[0]; k++)
-        is |= strcmp(key->section, "dist") == 0 && strcmp(key->name, of_dist[k]) == 0;
-    return is;
+        affects |= strcmp(key->section, sections[s]) == 0;
+    for (size_t k = 0; k < sizeof dist_keys / sizeof dist_keys[0]; k++)
+        affects |= strcmp(key->section, "dist") == 0 && strcmp(key->name, dist_keys[k]) == 0;
+    return affects;
 }
 
 int nd_config_write_differences(const nd_config *before, const nd_config *now, FILE *out)
@@ -262,12 +263,12 @@ int nd_config_write_differences(const nd_config *before, const nd_config *now, F
     int count = 0;
     for (int i = 0; i < nd_config_key_count; i++) {
         const nd_config_key *key = &nd_config_keys[i];
-        char was[ND_CONFIG_TEXT_MAX], is[ND_CONFIG_TEXT_MAX];
-        nd_config_key_format(before, key, was, sizeof was);
-        nd_config_key_format(now, key, is, sizeof is);
-        if (!is_of_recipe(key) || strcmp(was, is) == 0)
+        char old[ND_CONFIG_TEXT_MAX], new[ND_CONFIG_TEXT_MAX];
+        nd_config_key_format(before, key, old, sizeof old);
+        nd_config_key_format(now, key, new, sizeof new);
+        if (!affects_results(key) || strcmp(old, new) == 0)
             continue;
-        fprintf(out, "%s.%s was %s, is %s\n", key->section, key->name, was, is);
+        fprintf(out, "%s.%s was %s, is %s\n", key->section, key->name, old, new);
         count++;
     }
     return count;

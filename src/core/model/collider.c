@@ -25,16 +25,16 @@ static void sort_ascending(const double *values, int32_t *order, int32_t *scratc
             order[out++] = scratch[left++];
 }
 
-/* The number of tokens, in ascending order of loss, that are filtered. */
-static int64_t filtered(nd_collider_params params, const double *losses, const int32_t *order,
-                        int64_t tokens)
+/* The number of tokens filtered, which are the first in ascending order of loss. */
+static int64_t count_filtered(nd_collider_params params, const double *losses, const int32_t *order,
+                              int64_t tokens)
 {
-    const double least = losses[order[0]], most = losses[order[tokens - 1]];
+    const double lowest = losses[order[0]], highest = losses[order[tokens - 1]];
     const int64_t limit = (int64_t)floor(params.sparsity * (double)tokens);
     int64_t count = 0;
-    if (!(most > least))
+    if (!(highest > lowest))
         return 0;
-    while (count < limit && (losses[order[count]] - least) / (most - least) < params.threshold)
+    while (count < limit && (losses[order[count]] - lowest) / (highest - lowest) < params.threshold)
         count++;
     return count;
 }
@@ -47,14 +47,14 @@ static bool all_finite(const double *losses, int64_t tokens)
     return true;
 }
 
-static int64_t round_up(int64_t rows, int64_t most)
+static int64_t round_up(int64_t rows, int64_t limit)
 {
     const int64_t rounded = (rows + ND_KEPT_ROUND - 1) / ND_KEPT_ROUND * ND_KEPT_ROUND;
-    return rounded < most ? rounded : most;
+    return rounded < limit ? rounded : limit;
 }
 
-/* Converts marks of tokens to the indices of marked ones, in place, with padding. */
-static int64_t list_chosen(int32_t *kept, int64_t tokens, int64_t *rows)
+/* Replaces marks of tokens by the indices of the marked ones, padded; returns their number. */
+static int64_t indices_of_marked(int32_t *kept, int64_t tokens, int64_t *rows)
 {
     int64_t count = 0;
     for (int64_t t = 0; t < tokens; t++)
@@ -69,18 +69,18 @@ static int64_t list_chosen(int32_t *kept, int64_t tokens, int64_t *rows)
 int64_t nd_collider_select(nd_collider_params params, const double *losses, int64_t tokens,
                            int32_t *order, int32_t *kept, int64_t *rows)
 {
-    int64_t gone = 0;
+    int64_t filtered = 0;
     if (all_finite(losses, tokens)) {
         for (int64_t t = 0; t < tokens; t++)
             order[t] = (int32_t)t;
         sort_ascending(losses, order, kept, tokens);
-        gone = filtered(params, losses, order, tokens);
+        filtered = count_filtered(params, losses, order, tokens);
     }
     for (int64_t t = 0; t < tokens; t++)
         kept[t] = 1;
-    for (int64_t i = 0; i < gone; i++)
+    for (int64_t i = 0; i < filtered; i++)
         kept[order[i]] = 0;
-    return list_chosen(kept, tokens, rows);
+    return indices_of_marked(kept, tokens, rows);
 }
 
 nd_status nd_collider_create(nd_collider *c, nd_collider_params params, int64_t tokens)
@@ -118,14 +118,14 @@ nd_status nd_collider_reserve(nd_collider *c, nd_dtype wide, nd_arena *arena)
     return nd_arena_reserve(arena, ND_I32, 1, c->tokens, &c->late);
 }
 
-static double wide_value(const nd_collider *c, nd_dtype type, int64_t i)
+static double transferred(const nd_collider *c, nd_dtype type, int64_t i)
 {
     return type == ND_F64 ? ((const double *)c->transfer)[i]
                           : (double)((const float *)c->transfer)[i];
 }
 
 /* Downloads losses to c->losses and, with `sample`, norms to c->probability, waiting once. */
-static nd_status fetch(nd_collider *c, nd_backend *b, nd_cview nll)
+static nd_status download_losses(nd_collider *c, nd_backend *b, nd_cview nll)
 {
     const bool sampled = c->norms.data != NULL;
     const nd_cview from = sampled ? nd_as_const(c->measured) : nll;
@@ -133,15 +133,15 @@ static nd_status fetch(nd_collider *c, nd_backend *b, nd_cview nll)
         ND_TRY(b->ops.copy(b, c->measured.data, nll.data, nd_view_bytes(nll)));
     ND_TRY(b->ops.download(b, c->transfer, from.data, nd_view_bytes(from)));
     for (int64_t t = 0; t < c->tokens; t++) {
-        c->losses[t] = wide_value(c, nll.dtype, t);
-        c->probability[t] = sampled ? wide_value(c, nll.dtype, c->tokens + t) : 1.0;
+        c->losses[t] = transferred(c, nll.dtype, t);
+        c->probability[t] = sampled ? transferred(c, nll.dtype, c->tokens + t) : 1.0;
     }
     return ND_OK;
 }
 
-/* The order of drawing: by target, then by the previous token, so that tokens with similar
- * gradients are represented evenly; random among equal ones. */
-static void order_alike(nd_collider *c, const nd_collider_tokens *tokens)
+/* Sorts tokens for systematic sampling: by target, then by input token, so that tokens with similar
+ * gradients are neighbours; ties are broken at random. */
+static void order_by_similarity(nd_collider *c, const nd_collider_tokens *tokens)
 {
     const uint64_t key = nd_rng_key(c->params.seed, "collider order");
     const uint64_t first = (uint64_t)c->draw.sample * (uint64_t)c->tokens;
@@ -154,10 +154,10 @@ static void order_alike(nd_collider *c, const nd_collider_tokens *tokens)
     sort_ascending(c->losses, c->order, c->kept, c->tokens);
 }
 
-/* Bounds the score of a token with vanishing error from below, and so its weight from above. */
-static const double least_score = 0.02;
+/* Added to every score; bounds the weight of a token with vanishing error. */
+static const double score_floor = 0.02;
 
-/* Draws by losses and norms in c->losses and c->probability; the latter becomes probabilities. */
+/* Draws tokens by the norms in c->probability, which become probabilities; overwrites losses. */
 static int64_t sample(nd_collider *c, const nd_collider_tokens *ids, int64_t *rows)
 {
     const int64_t tokens = c->tokens;
@@ -167,13 +167,13 @@ static int64_t sample(nd_collider *c, const nd_collider_tokens *ids, int64_t *ro
     if (!all_finite(c->losses, tokens) || !all_finite(c->probability, tokens))
         return tokens;
     for (int64_t t = 0; t < tokens; t++)
-        scores[t] = c->probability[t] + least_score;
+        scores[t] = c->probability[t] + score_floor;
     nd_token_probabilities(scores, tokens, count, c->probability);
-    order_alike(c, ids);
+    order_by_similarity(c, ids);
     const uint64_t key = nd_rng_key(c->params.seed, "collider");
     nd_token_draw(c->probability, tokens, count, c->order,
                   nd_rng_uniform(key, (uint64_t)c->draw.sample), c->kept);
-    return list_chosen(c->kept, tokens, rows);
+    return indices_of_marked(c->kept, tokens, rows);
 }
 
 /* Weights 1/p of kept rows, 0 for padding. */
@@ -201,7 +201,7 @@ nd_status nd_collider_choose(nd_collider *c, nd_backend *b, nd_cview nll,
     ND_FAIL_IF(excess && !c->draw.reference, ND_ECONFIG,
                "[training] collider_rule = excess: no reference model is loaded here; use "
                "collider_rule = sample or loss");
-    ND_TRY(fetch(c, b, nll));
+    ND_TRY(download_losses(c, b, nll));
     for (int64_t t = 0; excess && t < c->tokens; t++)
         c->losses[t] -= c->draw.reference[t];
     *count = sampled
@@ -233,8 +233,8 @@ void nd_collider_compact_targets(const nd_collider *c, nd_cview rows, int64_t le
                                  int32_t *targets)
 {
     enum { FILTERED = 0, KEPT = 1 };
-    const bool all = c->params.rule == ND_COLLIDER_SAMPLE; /* targets are predicted */
-    int32_t *state = c->order;                             /* of every token from here on */
+    const bool all = c->params.rule == ND_COLLIDER_SAMPLE; /* predict every target */
+    int32_t *state = c->order; /* [tokens]; the order is no longer needed */
     memset(state, 0, (size_t)c->tokens * sizeof *state);
     for (int64_t i = 0; i < rows.cols; i++)
         if (c->kept[i] >= 0)

@@ -14,16 +14,16 @@
 #include "core/base/arena.h"
 #include "core/model/model_config.h"
 
-/* Compacted rows come in multiples of this, padded with zeros: backends meet few shapes. */
+/* Compacted rows are padded to multiples of this, so that backends meet few shapes. */
 enum { ND_KEPT_ROUND = 32 };
 
-/* What a choice depends on besides the losses. */
+/* What the choice depends on besides the losses. */
 typedef struct nd_collider_draw {
     int64_t sample;          /* sample: number of the micro-batch's first sequence in the run */
     const double *reference; /* excess: [tokens] losses of the reference model, host memory */
 } nd_collider_draw;
 
-/* Of each position, in host memory: its token and the next ones. */
+/* The token at each position and the next ones, in host memory. */
 typedef struct nd_collider_tokens {
     const int32_t *inputs, *targets; /* [tokens], [tokens, stride] */
     int64_t vocabulary;

@@ -42,8 +42,8 @@ void nd_generator_destroy(nd_generator *g)
     memset(g, 0, sizeof *g);
 }
 
-/* The first `rows` tokens of an activation set, its keys and values being rows of the caches. */
-static nd_layer_activations narrowed(const nd_generator *g, int64_t layer, int64_t rows)
+/* The activations of `rows` new tokens, with their keys and values stored in the caches. */
+static nd_layer_activations first_rows(const nd_generator *g, int64_t layer, int64_t rows)
 {
     nd_layer_activations a = g->acts;
     nd_view *const views[] = {
@@ -71,7 +71,7 @@ static nd_status feed_chunk(nd_generator *g, const int32_t *tokens, int64_t coun
     ND_TRY(b->ops.embedding(b, x, nd_as_const(m->weights[nd_params_embedding(&m->params)].dense),
                             nd_as_const(ids)));
     for (int64_t l = 0; l < m->config.num_layers; l++) {
-        nd_layer_activations acts = narrowed(g, l, count);
+        nd_layer_activations acts = first_rows(g, l, count);
         nd_layer_pass pass = {
             .backend = b, .config = &m->config, .acts = &acts, .scratch = &scratch};
         for (int which = 0; which < ND_LAYER_PARAM_COUNT; which++) {
@@ -87,9 +87,9 @@ static nd_status feed_chunk(nd_generator *g, const int32_t *tokens, int64_t coun
         };
         acts.x = x;
         ND_TRY(nd_layer_forward(&pass, next));
-        const nd_view swapped = x;
+        const nd_view previous = x;
         x = next;
-        next = swapped;
+        next = previous;
     }
     g->length += count;
     const nd_view last = nd_view_rows(x, count - 1, 1);
@@ -130,13 +130,13 @@ static float kth_largest(const float *logits, int64_t vocab_size, int64_t k, flo
 int32_t nd_sample_token(const nd_sampling *sampling, int64_t position, float *logits,
                         int64_t vocab_size)
 {
-    int64_t likeliest = 0;
+    int64_t most_likely = 0;
     for (int64_t i = 1; i < vocab_size; i++)
-        if (logits[i] > logits[likeliest])
-            likeliest = i;
+        if (logits[i] > logits[most_likely])
+            most_likely = i;
     if (sampling->temperature <= 0.0)
-        return (int32_t)likeliest;
-    const float largest = logits[likeliest];
+        return (int32_t)most_likely;
+    const float largest = logits[most_likely];
     float threshold = -INFINITY;
     if (sampling->top_k > 0 && sampling->top_k < vocab_size) {
         float *best = malloc((size_t)sampling->top_k * sizeof *best);
@@ -157,5 +157,5 @@ int32_t nd_sample_token(const nd_sampling *sampling, int64_t position, float *lo
         if (left < 0.0 && logits[i] > 0.0f)
             return (int32_t)i;
     }
-    return (int32_t)likeliest;
+    return (int32_t)most_likely;
 }

@@ -15,7 +15,7 @@ typedef struct nd_generator {
 } nd_generator;
 
 typedef struct nd_sampling {
-    double temperature; /* 0: the likeliest token */
+    double temperature; /* 0: the most likely token */
     int64_t top_k;      /* 0: all */
     uint64_t seed;
 } nd_sampling;
@@ -31,6 +31,6 @@ nd_status nd_generator_feed(nd_generator *generator, const int32_t *tokens, int6
                             float *logits);
 
 /* Draws a token from softmax(logits / temperature) among the top_k. The draw depends on the seed
- * and `position` alone, so that a seed gives the same text again. Overwrites `logits`. */
+ * and `position` alone, so a seed reproduces the text. Overwrites `logits`. */
 int32_t nd_sample_token(const nd_sampling *sampling, int64_t position, float *logits,
                         int64_t vocab_size);

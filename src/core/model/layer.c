@@ -56,14 +56,14 @@ nd_status nd_layer_scratch_reserve(nd_arena *arena, const nd_model_config *c, in
 }
 
 /* x := quantised or plain copy of the input (graphs without sub-norms). */
-static nd_status pass_into(nd_backend *b, const nd_linear_input *x, nd_cview input)
+static nd_status store_input(nd_backend *b, const nd_linear_input *x, nd_cview input)
 {
     if (x->quantized)
         return b->ops.quantize_rows(b, x->q, x->a, input);
     return b->ops.axpby(b, x->dense, 1.0f, input, 0.0f);
 }
 
-/* For the rows that take part. */
+/* Rope for the rows that take part in this pass. */
 static nd_rope_params rope_params(const nd_layer_pass *p, bool inverse)
 {
     const nd_model_config *c = p->config;
@@ -105,12 +105,12 @@ static nd_status keys_and_values(const nd_layer_pass *p)
     ND_TRY(nd_linear_forward(b, acts->k, &acts->attn_in, w[ND_ATTN_K], scratch->weight));
     ND_TRY(nd_linear_forward(b, acts->v, &acts->attn_in, w[ND_ATTN_V], scratch->weight));
     nd_rope_params rope = rope_params(p, false);
-    rope.rows = (nd_cview){0}; /* for all tokens */
+    rope.rows = (nd_cview){0}; /* keys of all tokens */
     return b->ops.rope(b, acts->k, &rope);
 }
 
-/* The rest of the layer up to x_mid; with `rows` acts holds these rows only. */
-static nd_status queries_to_middle(const nd_layer_pass *p)
+/* From the queries to x_mid; with `rows`, acts holds these rows only. */
+static nd_status attention_forward(const nd_layer_pass *p)
 {
     nd_backend *b = p->backend;
     const nd_model_config *c = p->config;
@@ -127,7 +127,7 @@ static nd_status queries_to_middle(const nd_layer_pass *p)
         ND_TRY(nd_linear_input_norm(b, &acts->attn_out_in, acts->attn_sub_norm_r,
                                     nd_as_const(acts->o), w[ND_ATTN_SUB_NORM]));
     else
-        ND_TRY(pass_into(b, &acts->attn_out_in, nd_as_const(acts->o)));
+        ND_TRY(store_input(b, &acts->attn_out_in, nd_as_const(acts->o)));
     ND_TRY(nd_linear_forward(b, scratch->hidden, &acts->attn_out_in, w[ND_ATTN_OUTPUT],
                              scratch->weight));
     return b->ops.add(b, acts->x_mid, nd_as_const(acts->x), nd_as_const(scratch->hidden));
@@ -155,7 +155,7 @@ static nd_status ffn_forward(const nd_layer_pass *p, nd_view x_next)
             ND_TRY(nd_linear_input_norm(b, out, acts->ffn_sub_norm_r, nd_as_const(scratch->wide),
                                         w[ND_FFN_SUB_NORM]));
         else
-            ND_TRY(pass_into(b, out, nd_as_const(scratch->wide)));
+            ND_TRY(store_input(b, out, nd_as_const(scratch->wide)));
     }
     if (!x_next.data)
         return ND_OK;
@@ -166,11 +166,11 @@ static nd_status ffn_forward(const nd_layer_pass *p, nd_view x_next)
 nd_status nd_layer_forward(const nd_layer_pass *p, nd_view x_next)
 {
     ND_TRY(keys_and_values(p));
-    ND_TRY(queries_to_middle(p));
+    ND_TRY(attention_forward(p));
     return ffn_forward(p, x_next);
 }
 
-/* The scratch of `rows` tokens. */
+/* The scratch cut to `rows` tokens. */
 static nd_layer_scratch scratch_rows(const nd_layer_scratch *scratch, int64_t rows)
 {
     nd_layer_scratch out = *scratch;
@@ -221,16 +221,16 @@ nd_status nd_layer_compact(nd_backend *b, const nd_layer_activations *acts, nd_c
 
 nd_status nd_layer_recompute(const nd_layer_pass *p, nd_layer_activations *part)
 {
-    nd_layer_pass narrowed = *p;
+    nd_layer_pass compacted_pass = *p;
     *part = *p->acts;
     ND_TRY(keys_and_values(p));
     if (p->rows.data)
         ND_TRY(nd_layer_compact(p->backend, p->acts, p->rows, ND_LAYER_INPUTS, part));
     const nd_layer_scratch scratch = scratch_rows(p->scratch, part->x.rows);
-    narrowed.acts = part;
-    narrowed.scratch = &scratch;
-    ND_TRY(queries_to_middle(&narrowed));
-    return ffn_forward(&narrowed, (nd_view){0});
+    compacted_pass.acts = part;
+    compacted_pass.scratch = &scratch;
+    ND_TRY(attention_forward(&compacted_pass));
+    return ffn_forward(&compacted_pass, (nd_view){0});
 }
 
 /* Backward through a projection y = x Wᵀ: dw = beta dw + ..., then dx = dx_beta dx + ... */
@@ -303,8 +303,8 @@ nd_status nd_layer_backward(const nd_layer_pass *pass, nd_view dx, const nd_laye
                             float beta)
 {
     const nd_layer_scratch scratch = scratch_rows(pass->scratch, dx.rows);
-    nd_layer_pass narrowed = *pass;
-    narrowed.scratch = &scratch;
-    ND_TRY(ffn_backward(&narrowed, dx, g, beta));
-    return attention_backward(&narrowed, dx, g, beta);
+    nd_layer_pass compacted_pass = *pass;
+    compacted_pass.scratch = &scratch;
+    ND_TRY(ffn_backward(&compacted_pass, dx, g, beta));
+    return attention_backward(&compacted_pass, dx, g, beta);
 }

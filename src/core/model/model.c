@@ -56,7 +56,7 @@ static nd_status forward(nd_model *m)
 
 /* The next token's loss of positions [first, end), without gradients. Stores their logits in `kept`
  * and the norms of their errors in `norms` [tokens, 1], each unless its data is NULL. */
-static nd_status loss_alone(nd_model *m, int64_t first, int64_t end, nd_view kept, nd_view norms)
+static nd_status loss_only(nd_model *m, int64_t first, int64_t end, nd_view kept, nd_view norms)
 {
     const int64_t rows = end - first;
     const nd_head_pass pass = {.x = nd_cview_rows(nd_as_const(m->x_final), first, rows),
@@ -70,7 +70,7 @@ static nd_status loss_alone(nd_model *m, int64_t first, int64_t end, nd_view kep
     return nd_head_run(m->backend, m->logits, &pass);
 }
 
-/* The same with dx_final and dhead = beta dhead + ..., for some of the rows that take part. */
+/* The same for some rows of the backward pass, with dx_final and dhead = beta dhead + ... */
 static nd_status loss_and_gradients(nd_model *m, const nd_backward_rows *part, int64_t first,
                                     int64_t end, nd_view kept, float gradient_scale, nd_view dhead,
                                     float beta)
@@ -93,7 +93,7 @@ static nd_status loss_and_gradients(nd_model *m, const nd_backward_rows *part, i
     return nd_head_run(m->backend, m->logits, &pass);
 }
 
-/* Those of all rows that take part, first of those whose logits were kept. */
+/* The head's gradients of all backward rows, starting with those whose logits were kept. */
 static nd_status head_gradients(nd_model *m, const nd_backward_rows *part, float gradient_scale,
                                 const nd_model_gradients *into)
 {
@@ -138,7 +138,7 @@ nd_status nd_model_evaluate(nd_model *m, const int32_t *tokens, int64_t sequence
     double sums[2];
     ND_TRY(nd_model_upload(m, tokens));
     ND_TRY(forward(m));
-    ND_TRY(loss_alone(m, 0, m->tokens, (nd_view){0}, (nd_view){0}));
+    ND_TRY(loss_only(m, 0, m->tokens, (nd_view){0}, (nd_view){0}));
     ND_TRY(sum_losses(m, rows));
     ND_TRY(m->backend->ops.download(m->backend, sums, m->sums.data, sizeof sums));
     *loss = (nd_loss){.nll = sums[0], .total = sums[1], .tokens = rows, .kept = rows};
@@ -157,8 +157,8 @@ static nd_backward_rows all_rows(const nd_model *m)
                               .dx = m->dx};
 }
 
-/* As many rows of logits as `memory` holds, at most all; if fewer, padding rows fit, too. */
-static nd_view logits_in(const nd_model *m, nd_view memory)
+/* As many rows of logits as fit `memory`, with padding unless all do. */
+static nd_view logits_view(const nd_model *m, nd_view memory)
 {
     const nd_view one = nd_view_rows(m->logits, 0, 1);
     int64_t rows = memory.cols / (int64_t)nd_view_bytes(nd_as_const(one));
@@ -167,11 +167,11 @@ static nd_view logits_in(const nd_model *m, nd_view memory)
     return nd_view_of(memory.data, one.dtype, rows < m->tokens ? rows : m->tokens, one.cols);
 }
 
-/* Room for the logits of the last tokens; its rows are their number. */
-static nd_view late_logits(const nd_model *m, const nd_model_gradients *into)
+/* Memory that keeps the logits of the last `rows` tokens. */
+static nd_view kept_logits(const nd_model *m, const nd_model_gradients *into)
 {
-    const nd_view scratch = logits_in(m, m->idle);
-    const nd_view gradients = logits_in(m, into->spare);
+    const nd_view scratch = logits_view(m, m->idle);
+    const nd_view gradients = logits_view(m, into->spare);
     return gradients.rows > scratch.rows ? gradients : scratch;
 }
 
@@ -181,10 +181,10 @@ static nd_status filter_tokens(nd_model *m, const nd_model_gradients *into, nd_b
 {
     nd_backend *b = m->backend;
     nd_view inputs = nd_view_of(m->inputs.data, ND_I32, m->tokens, 1);
-    const nd_view late = late_logits(m, into);
+    const nd_view late = kept_logits(m, into);
     const int64_t first = m->tokens - late.rows;
-    ND_TRY(loss_alone(m, 0, first, (nd_view){0}, m->collider.norms));
-    ND_TRY(loss_alone(m, first, m->tokens, late, m->collider.norms));
+    ND_TRY(loss_only(m, 0, first, (nd_view){0}, m->collider.norms));
+    ND_TRY(loss_only(m, first, m->tokens, late, m->collider.norms));
     ND_TRY(sum_losses(m, m->tokens));
     const nd_collider_tokens ids = {m->host_inputs, m->host_targets, m->config.vocab_size,
                                     nd_model_predicted(&m->config)};
@@ -229,7 +229,7 @@ static nd_status backward_layer(nd_model *m, int64_t layer, const nd_backward_ro
     return nd_layer_backward(&pass, part->dx, &g, accumulate ? 1.0f : 0.0f);
 }
 
-static nd_status announce(nd_gradients_ready ready, int64_t first, int64_t count)
+static nd_status notify_ready(nd_gradients_ready ready, int64_t first, int64_t count)
 {
     return ready.call ? ready.call(ready.context, first, count) : ND_OK;
 }
@@ -267,15 +267,15 @@ nd_status nd_model_pass_finish(nd_model *m, const nd_model_gradients *into,
     nd_backend *b = m->backend;
     const int64_t norm = nd_params_output_norm(&m->params);
     const int64_t embedding = nd_params_embedding(&m->params);
-    ND_TRY(announce(ready, norm, m->params.count - norm));
+    ND_TRY(notify_ready(ready, norm, m->params.count - norm));
     for (int64_t l = m->config.num_layers - 1; l >= 0; l--) {
         ND_TRY(backward_layer(m, l, part, into->views, into->accumulate_layers));
-        ND_TRY(announce(ready, nd_params_layer_index(&m->params, l, ND_ATTN_NORM),
-                        m->params.per_layer));
+        ND_TRY(notify_ready(ready, nd_params_layer_index(&m->params, l, ND_ATTN_NORM),
+                            m->params.per_layer));
     }
     ND_TRY(b->ops.embedding_backward(b, into->views[embedding], nd_as_const(part->dx),
                                      nd_as_const(part->inputs)));
-    return announce(ready, embedding, 1);
+    return notify_ready(ready, embedding, 1);
 }
 
 nd_status nd_model_pass(nd_model *m, float gradient_scale, nd_model_gradients into,

@@ -87,8 +87,8 @@ nd_status nd_model_reserve_weights(nd_model *m, nd_arena *arena)
 int64_t nd_model_logit_rows(const nd_model_config *config)
 {
     const int64_t tokens = config->micro_batch * config->seq_length;
-    const int64_t most = (int64_t)(config->on_device ? 32 << 20 : 4 << 20);
-    int64_t rows = most / config->vocab_size / 32 * 32;
+    const int64_t max_floats = (int64_t)(config->on_device ? 32 << 20 : 4 << 20);
+    int64_t rows = max_floats / config->vocab_size / 32 * 32;
     if (rows < 32)
         rows = 32;
     return rows < tokens ? rows : tokens;

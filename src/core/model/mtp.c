@@ -51,7 +51,7 @@ static nd_status run_head(nd_model *m, int64_t index, nd_cview x, nd_head_pass *
                       nd_as_const(pass->total));
 }
 
-/* In the order of the heads. */
+/* Adds in the order in which the heads ran. */
 void nd_mtp_add_losses(const nd_model *m, const double *sums, double *total)
 {
     const int64_t active = nd_mtp_active_heads(&m->config);
@@ -92,8 +92,8 @@ static nd_layer_pass block_pass(const nd_model *m, int64_t k, const nd_mtp_block
     return nd_model_layer_pass(m, &block->acts, nd_params_mtp_layer_index, k);
 }
 
-/* Block k reads token t+1+k, predicted by the previous head. Positions too close to the end of
- * their sequence have none and predict nothing, and no other position reads them. */
+/* Block k reads token t+1+k, which the previous head predicted. Positions too close to the end of
+ * their sequence get token 0 instead; they predict nothing, and no other position reads them. */
 static nd_status upload_inputs(nd_model *m, int64_t k)
 {
     const int predicted = m->config.mtp_tokens;
@@ -138,9 +138,9 @@ nd_status nd_mtp_forward(nd_model *m)
     return ND_OK;
 }
 
-/* The block in the backward pass: its rows, compacted in place if not all take part. */
-static nd_status narrow_block(nd_model *m, const nd_backward_rows *part, int64_t k,
-                              nd_mtp_block *block)
+/* The block's views for the backward pass, compacted in place unless all rows take part. */
+static nd_status compact_block(nd_model *m, const nd_backward_rows *part, int64_t k,
+                               nd_mtp_block *block)
 {
     *block = m->mtp.blocks[k];
     if (!part->rows.data)
@@ -187,7 +187,7 @@ static nd_status block_head(nd_model *m, const nd_backward_rows *part, int64_t k
                                    nd_as_const(block->out), w, nd_as_const(r), beta);
 }
 
-/* From dx, the gradient of the block's output, to that of its input state: dhidden += or = ... */
+/* From dx, the gradient of the block's output: dhidden = beta dhidden + that of its input state. */
 static nd_status block_backward(nd_model *m, const nd_backward_rows *part, int64_t k,
                                 const nd_mtp_block *block, nd_cview hidden, nd_view dx,
                                 nd_view dhidden, float beta, const nd_model_gradients *into)
@@ -233,7 +233,7 @@ nd_status nd_mtp_train_blocks(nd_model *m, const nd_backward_rows *part, float g
     const int64_t active = nd_mtp_active_heads(&m->config);
     nd_mtp_block blocks[ND_OFFSETS_MAX];
     for (int64_t k = 0; k < active; k++)
-        ND_TRY(narrow_block(m, part, k, &blocks[k]));
+        ND_TRY(compact_block(m, part, k, &blocks[k]));
     for (int64_t k = active - 1; k >= 0; k--) {
         const nd_view dx = nd_view_rows(m->mtp.dx[k % 2], 0, part->count);
         const nd_view below = nd_view_rows(m->mtp.dx[(k + 1) % 2], 0, part->count);

@@ -134,8 +134,8 @@ void nd_params_destroy(nd_params *params)
     memset(params, 0, sizeof *params);
 }
 
-/* Position among a layer's parameters, -1 if the graph does not have it. */
-static int64_t place_in_layer(const nd_params *params, nd_layer_param which)
+/* Position among a layer's parameters; -1 if the graph lacks it. */
+static int64_t offset_in_layer(const nd_params *params, nd_layer_param which)
 {
     if (params->has_sub_norms)
         return which;
@@ -146,8 +146,8 @@ static int64_t place_in_layer(const nd_params *params, nd_layer_param which)
 
 int64_t nd_params_layer_index(const nd_params *params, int64_t layer, nd_layer_param which)
 {
-    const int64_t place = place_in_layer(params, which);
-    return place < 0 ? -1 : 1 + layer * params->per_layer + place;
+    const int64_t offset = offset_in_layer(params, which);
+    return offset < 0 ? -1 : 1 + layer * params->per_layer + offset;
 }
 
 int64_t nd_params_mtp_first(const nd_params *params, int64_t head)
@@ -163,8 +163,8 @@ int64_t nd_params_mtp_index(const nd_params *params, int64_t head, nd_mtp_param 
 
 int64_t nd_params_mtp_layer_index(const nd_params *params, int64_t head, nd_layer_param which)
 {
-    const int64_t place = place_in_layer(params, which);
-    return place < 0 ? -1 : nd_params_mtp_first(params, head) + ND_MTP_OUTPUT_NORM + place;
+    const int64_t offset = offset_in_layer(params, which);
+    return offset < 0 ? -1 : nd_params_mtp_first(params, head) + ND_MTP_OUTPUT_NORM + offset;
 }
 
 int64_t nd_params_embedding(const nd_params *params)

@@ -8,7 +8,7 @@ void nd_token_probabilities(const double *scores, int64_t tokens, int64_t count,
     bool more = true;
     for (int64_t t = 0; t < tokens; t++)
         p[t] = 0.0;
-    while (more) { /* each round finds tokens with p = 1 and leaves a larger c to the others */
+    while (more) { /* each round sets some p to 1, which raises c for the others */
         double rest = 0.0;
         int64_t certain = 0;
         for (int64_t t = 0; t < tokens; t++) {
@@ -44,7 +44,7 @@ void nd_token_draw(const double *p, int64_t tokens, int64_t count, const int32_t
             left--;
         }
     }
-    for (int64_t i = tokens - 1; left > 0; i--) /* the sum was rounded down at its end */
+    for (int64_t i = tokens - 1; left > 0; i--) /* rounding may leave the sum just below count */
         if (!chosen[order[i]]) {
             chosen[order[i]] = 1;
             left--;

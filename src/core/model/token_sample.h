@@ -1,7 +1,6 @@
-/* A sample of tokens that stands for all of them: unequal probabilities, a fixed number, and
- * weights 1/p, so that the expected weighted sum over the sample is the sum over all (Horvitz and
- * Thompson, "A generalization of sampling without replacement from a finite universe", JASA 47,
- * 1952). */
+/* Sampling of tokens with unequal probabilities and a fixed sample size. With weights 1/p the
+ * expected weighted sum over the sample is the sum over all tokens (Horvitz and Thompson, "A
+ * generalization of sampling without replacement from a finite universe", JASA 47, 1952). */
 #pragma once
 
 #include <stdint.h>

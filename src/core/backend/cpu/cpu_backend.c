@@ -9,8 +9,8 @@
 #include <string.h>
 #include <sys/mman.h>
 
-/* Memory is mapped and touched at once instead of taken from the heap: a run that does not fit
- * fails at the start, and released memory is returned to the system. */
+/* Maps and touches memory instead of using the heap, so that a run that does not fit fails at its
+ * start and released memory returns to the system. */
 static nd_status cpu_allocate(nd_backend *b, size_t bytes, void **memory)
 {
     (void)b;
@@ -67,7 +67,7 @@ static void cpu_destroy(nd_backend *b)
     free(b);
 }
 
-/* Every slot as a plain loop with double accumulation over any float dtype, f64 included. */
+/* Fills every slot with the reference: plain loops, double accumulation, any float dtype. */
 static void fill_reference(nd_backend_ops *ops)
 {
     nd_reference_fill_ternary(ops);
@@ -85,33 +85,33 @@ nd_status nd_cpu_backend_create(const nd_cpu_backend_options *asked, nd_backend 
     nd_cpu_backend_options resolved = *asked, *options = &resolved;
     if (resolved.threads == 0)
         resolved.threads = nd_machine_threads(1);
-    nd_backend *made = calloc(1, sizeof *made);
-    ND_FAIL_IF(!made, ND_ENOMEM, "no memory for the CPU backend");
-    made->ops = (nd_backend_ops){.name = "cpu",
-                                 .host_memory = true,
-                                 .destroy = cpu_destroy,
-                                 .workspace_bytes = cpu_workspace_bytes,
-                                 .allocate = cpu_allocate,
-                                 .release = cpu_release,
-                                 .upload = cpu_copy,
-                                 .download = cpu_copy,
-                                 .copy = cpu_copy,
-                                 .zero = cpu_zero,
-                                 .synchronize = cpu_synchronize};
-    fill_reference(&made->ops);
-    nd_no_recording_fill(&made->ops);
+    nd_backend *created = calloc(1, sizeof *created);
+    ND_FAIL_IF(!created, ND_ENOMEM, "no memory for the CPU backend");
+    created->ops = (nd_backend_ops){.name = "cpu",
+                                    .host_memory = true,
+                                    .destroy = cpu_destroy,
+                                    .workspace_bytes = cpu_workspace_bytes,
+                                    .allocate = cpu_allocate,
+                                    .release = cpu_release,
+                                    .upload = cpu_copy,
+                                    .download = cpu_copy,
+                                    .copy = cpu_copy,
+                                    .zero = cpu_zero,
+                                    .synchronize = cpu_synchronize};
+    fill_reference(&created->ops);
+    nd_no_recording_fill(&created->ops);
     omp_set_num_threads(options->threads);
     if (!options->reference_only) {
         nd_cpu_fast *fast = NULL;
-        const nd_status status = nd_cpu_fast_create(options, &made->ops, &fast);
+        const nd_status status = nd_cpu_fast_create(options, &created->ops, &fast);
         if (status != ND_OK) {
-            free(made);
+            free(created);
             return status;
         }
-        made->context = fast;
-        nd_cpu_fast_describe(fast, &made->traits);
+        created->context = fast;
+        nd_cpu_fast_describe(fast, &created->traits);
     }
-    *backend = made;
+    *backend = created;
     return ND_OK;
 }
 

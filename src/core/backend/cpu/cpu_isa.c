@@ -45,28 +45,28 @@ static nd_cpu_isa best(void)
     return isa;
 }
 
-nd_status nd_cpu_isa_apply(nd_cpu_isa wanted, nd_cpu_isa *effective)
+nd_status nd_cpu_isa_apply(nd_cpu_isa requested, nd_cpu_isa *effective)
 {
-    ND_FAIL_IF(!cpu_supports(wanted), ND_ECONFIG,
+    ND_FAIL_IF(!cpu_supports(requested), ND_ECONFIG,
                "[hardware] cpu_isa = %s: this CPU lacks it; the best it has is %s (cpu_isa = auto "
                "takes it)",
-               nd_cpu_isa_name(wanted), nd_cpu_isa_name(best()));
-    if (wanted != ND_CPU_ISA_AUTO)
-        nd_onednn_limit(wanted); /* refused where one is in force: see below */
+               nd_cpu_isa_name(requested), nd_cpu_isa_name(best()));
+    if (requested != ND_CPU_ISA_AUTO)
+        nd_onednn_limit(requested); /* no effect if one is in force: checked below */
     *effective = best();
-    ND_FAIL_IF(wanted != ND_CPU_ISA_AUTO && *effective != wanted, ND_ECONFIG,
+    ND_FAIL_IF(requested != ND_CPU_ISA_AUTO && *effective != requested, ND_ECONFIG,
                "[hardware] cpu_isa = %s, but oneDNN is limited to %s in this process already (by "
                "DNNL_MAX_CPU_ISA, or by an earlier choice)",
-               nd_cpu_isa_name(wanted), nd_cpu_isa_name(*effective));
+               nd_cpu_isa_name(requested), nd_cpu_isa_name(*effective));
     return ND_OK;
 }
 #else
-nd_status nd_cpu_isa_apply(nd_cpu_isa wanted, nd_cpu_isa *effective)
+nd_status nd_cpu_isa_apply(nd_cpu_isa requested, nd_cpu_isa *effective)
 {
     *effective = ND_CPU_ISA_GENERIC;
-    ND_FAIL_IF(wanted > ND_CPU_ISA_GENERIC, ND_ECONFIG,
+    ND_FAIL_IF(requested > ND_CPU_ISA_GENERIC, ND_ECONFIG,
                "[hardware] cpu_isa = %s is of x86 CPUs; on this one use auto or generic",
-               nd_cpu_isa_name(wanted));
+               nd_cpu_isa_name(requested));
     return ND_OK;
 }
 #endif

@@ -14,24 +14,24 @@ nd_status nd_cpu_fast_create(const nd_cpu_backend_options *options, nd_backend_o
 {
     nd_cpu_isa isa;
     ND_TRY(nd_cpu_isa_apply(options->isa, &isa));
-    nd_cpu_fast *made = calloc(1, sizeof *made);
-    ND_FAIL_IF(!made, ND_ENOMEM, "no memory for the CPU backend");
-    made->reference = *ops;
-    made->isa = isa;
-    made->kernels = nd_fast_kernels_for(isa);
+    nd_cpu_fast *created = calloc(1, sizeof *created);
+    ND_FAIL_IF(!created, ND_ENOMEM, "no memory for the CPU backend");
+    created->reference = *ops;
+    created->isa = isa;
+    created->kernels = nd_fast_kernels_for(isa);
     if (isa == ND_CPU_ISA_AVX2 || isa == ND_CPU_ISA_AVX512) /* with VNNI oneDNN's are faster */
-        made->panels = nd_panel_kinds_avx2();
-    made->threads = options->threads > 0 ? options->threads : omp_get_max_threads();
-    made->private = calloc((size_t)made->threads, sizeof *made->private);
+        created->panels = nd_panel_kinds_avx2();
+    created->threads = options->threads > 0 ? options->threads : omp_get_max_threads();
+    created->private = calloc((size_t)created->threads, sizeof *created->private);
     nd_status status = ND_OK;
-    if (!made->private)
-        status = ND_FAIL(ND_ENOMEM, "no memory for %d threads", made->threads);
+    if (!created->private)
+        status = ND_FAIL(ND_ENOMEM, "no memory for %d threads", created->threads);
     if (status == ND_OK)
-        status = nd_matmul_cache_create(made->threads, &made->matmuls);
+        status = nd_matmul_cache_create(created->threads, &created->matmuls);
     if (status == ND_OK)
-        status = nd_fast_check_products(made);
+        status = nd_fast_check_products(created);
     if (status != ND_OK) {
-        nd_cpu_fast_destroy(made);
+        nd_cpu_fast_destroy(created);
         return status;
     }
     nd_fast_fill_products(ops);
@@ -47,7 +47,7 @@ nd_status nd_cpu_fast_create(const nd_cpu_backend_options *options, nd_backend_o
     nd_fast_fill_gather(ops);
     nd_fast_fill_updates(ops);
     nd_fast_fill_state(ops);
-    *fast = made;
+    *fast = created;
     return ND_OK;
 }
 

@@ -9,8 +9,8 @@ nd_status nd_cpu_fast_create(const nd_cpu_backend_options *options, nd_backend_o
                              nd_cpu_fast **fast);
 void nd_cpu_fast_destroy(nd_cpu_fast *fast);
 
-/* What the fast layer runs on. */
+/* Describes what the fast layer runs on. */
 void nd_cpu_fast_describe(const nd_cpu_fast *fast, nd_backend_traits *traits);
 
-/* Bytes that its ops have taken beyond their arguments so far. */
+/* Bytes of workspace that its ops have allocated so far. */
 size_t nd_cpu_fast_workspace_bytes(const nd_cpu_fast *fast);

@@ -5,14 +5,14 @@
 #include <math.h>
 #include <string.h>
 
-enum { CHUNK_ROWS = 1024 /* rows for which a thread packs the keys once */, FEW_QUERIES = 4 };
+enum { CHUNK_ROWS = 1024 /* rows that share one packing of the keys */, FEW_QUERIES = 4 };
 
 typedef struct forward_call {
     nd_attention_plan plan;
     nd_view o, lse;
     nd_cview q, k, v;
     int64_t kept;                   /* rows of q without those at -1 */
-    int64_t chunk, chunks;          /* blocks of one work item; items of one head */
+    int64_t chunk, chunks;          /* blocks of a work item; items of a head */
     const nd_matmul *scores, *sums; /* q kᵀ of one tile; out += p v */
 } forward_call;
 
@@ -25,7 +25,7 @@ typedef struct forward_space {
     float *out;          /* [rows, d] */
 } forward_space;
 
-static size_t lay_out(const forward_call *c, char *memory, forward_space *space)
+static size_t layout_space(const forward_call *c, char *memory, forward_space *space)
 {
     const nd_attention_plan *p = &c->plan;
     const int64_t d = p->shape.head_dim, score_count = p->tiles * p->rows * ND_KEY_TILE;
@@ -76,7 +76,7 @@ static void softmax_block(const nd_fast_kernels *k, const forward_call *c, forwa
         k->store_bf16((uint16_t *)s.probabilities, s.scores, tiles * stride);
 }
 
-/* Tiles of keys that the last of these rows sees. */
+/* The number of key tiles visible to the last of these rows. */
 static int64_t visible_tiles(const nd_attention_plan *p, nd_attention_rows rows)
 {
     return nd_fast_ceil(nd_attention_visible(&p->shape, rows.first + rows.count - 1), ND_KEY_TILE);
@@ -123,7 +123,7 @@ static bool attend_item(const nd_cpu_fast *fast, const forward_call *c, int64_t 
         return true;
     const int64_t tiles = visible_tiles(p, nd_attention_block(p, rows, last - 1));
     forward_space s;
-    lay_out(c, fast->private[thread].memory, &s);
+    layout_space(c, fast->private[thread].memory, &s);
     bool ok = true;
     for (int64_t j = 0; j < tiles; j++) {
         int64_t tokens[ND_KEY_TILE];
@@ -167,7 +167,7 @@ static nd_status attention_blocked(nd_cpu_fast *fast, forward_call *c)
     ND_TRY(find_products(fast, c));
     c->chunk = nd_fast_max(1, CHUNK_ROWS / p->rows);
     c->chunks = nd_fast_ceil(p->blocks, c->chunk);
-    ND_TRY(nd_fast_grow_private(fast, lay_out(c, NULL, NULL)));
+    ND_TRY(nd_fast_grow_private(fast, layout_space(c, NULL, NULL)));
     const int64_t items = p->shape.sequences * p->shape.kv_heads * c->chunks;
     bool ok = true;
 #pragma omp parallel for num_threads(fast->threads) schedule(dynamic, 1) reduction(&& : ok)
@@ -176,7 +176,7 @@ static nd_status attention_blocked(nd_cpu_fast *fast, forward_call *c)
     return ok ? ND_OK : ND_FAIL(ND_EINTERNAL, "oneDNN refused a product of attention");
 }
 
-/* One query of one head, directly from the cache: with few queries packing does not pay. */
+/* One query of one head, directly from the cache: for few queries packing does not pay. */
 static void attend_query(const nd_fast_kernels *k, const forward_call *c, int64_t index,
                          float *space)
 {

@@ -1,4 +1,4 @@
-/* What the forward and the backward of attention share.
+/* Shared by the forward and the backward pass of attention.
  *
  * Work is done for one key/value head at a time, with all query heads of its group stacked: a block
  * is group * queries rows, head after head, against tiles of ND_KEY_TILE keys. Everything a thread
@@ -7,9 +7,8 @@
 
 #include "core/backend/cpu/fast_matmul.h"
 
-/* Blocks are whole multiples of ND_ROW_STEP rows: oneDNN's f32 kernels for AVX2 add in another
- * order in rows that are left over, and a row's result must not depend on where in a block it
- * stands. */
+/* Blocks are multiples of ND_ROW_STEP rows: oneDNN's f32 kernels for AVX2 sum remainder rows in
+ * another order, and a row's result must not depend on its position in a block. */
 enum { ND_KEY_TILE = 128, ND_BLOCK_ROWS = 64, ND_ROW_STEP = 16 };
 
 typedef struct nd_attention_plan {
@@ -24,7 +23,7 @@ typedef struct nd_attention_plan {
     float scale;     /* 1/sqrt(head_dim) */
 } nd_attention_plan;
 
-/* How this shape is cut into blocks and tiles for the threads and bf16 products of `fast`. */
+/* Plans the blocks and tiles of this shape for the threads and bf16 products of `fast`. */
 nd_attention_plan nd_attention_plan_of(const nd_cpu_fast *fast, const nd_attention_shape *shape,
                                        bool all_bf16);
 
@@ -36,11 +35,11 @@ typedef struct nd_attention_rows {
 /* Rows of q in use: `rows` without the trailing -1 entries of shape.rows. */
 int64_t nd_attention_kept(const nd_attention_shape *shape, int64_t rows);
 
-/* Those of them that are one sequence's. */
+/* The rows among them of one sequence. */
 nd_attention_rows nd_attention_sequence(const nd_attention_shape *shape, int64_t kept,
                                         int64_t sequence);
 
-/* Zeroes the rows of x from `first` on: those at -1. */
+/* Zeroes the rows of x from `first` on, which are those at -1. */
 void nd_attention_zero_rows(nd_view x, int64_t first);
 
 /* The token of row `row` of q. */
@@ -49,7 +48,7 @@ static inline int64_t nd_attention_token(const nd_attention_shape *s, int64_t ro
     return s->rows.data ? ((const int32_t *)s->rows.data)[row] : row;
 }
 
-/* Keys that it sees. */
+/* The number of keys visible to row `row` of q. */
 static inline int64_t nd_attention_visible(const nd_attention_shape *s, int64_t row)
 {
     return s->key_len - s->query_len + nd_attention_token(s, row) % s->query_len + 1;

@@ -25,7 +25,7 @@ typedef struct backward_call {
     const nd_matmul *query_sums; /* [rows, d] += ds k */
 } backward_call;
 
-enum { SORTED_KEYS = 1024 /* from so many keys on, sorting them pays */ };
+enum { SORTED_KEYS = 1024 /* minimum number of keys for sorting */ };
 
 enum {
     PART_KEYS, /* [tiles * ND_KEY_TILE, d], dense */
@@ -46,8 +46,8 @@ enum {
     PART_DQ,  /* f32 [rows, d] */
     PART_LSE, /* f32 [rows] */
     PART_DELTA,
-    PART_TOKENS, /* int64 [slots] the token of a key slot, -1 for padding */
-    PART_SEEN,   /* int64 [slots] the first query of the sequence that sees it */
+    PART_TOKENS,      /* int64 [slots] the token of a key slot, -1 for padding */
+    PART_FIRST_QUERY, /* int64 [slots] the first query that sees the key */
     PARTS
 };
 
@@ -61,10 +61,10 @@ typedef struct backward_item {
     nd_attention_rows rows; /* the sequence's rows of q */
     int64_t own_tiles;      /* tiles of keys that get dk and dv */
     int64_t tiles;
-    const int64_t *tokens, *seen; /* by key slot */
+    const int64_t *tokens, *first_query; /* by key slot */
 } backward_item;
 
-static size_t lay_out(const backward_call *c, char *memory, backward_space *space)
+static size_t layout_space(const backward_call *c, char *memory, backward_space *space)
 {
     const nd_attention_plan *p = &c->plan;
     const int64_t d = p->shape.head_dim, keys = c->tiles * ND_KEY_TILE;
@@ -89,7 +89,7 @@ static size_t lay_out(const backward_call *c, char *memory, backward_space *spac
         [PART_LSE] = nd_fast_bytes(p->rows, sizeof(float)),
         [PART_DELTA] = nd_fast_bytes(p->rows, sizeof(float)),
         [PART_TOKENS] = nd_fast_bytes(keys, sizeof(int64_t)),
-        [PART_SEEN] = nd_fast_bytes(keys, sizeof(int64_t)),
+        [PART_FIRST_QUERY] = nd_fast_bytes(keys, sizeof(int64_t)),
     };
     size_t total = 0;
     for (int i = 0; i < PARTS; i++) {
@@ -105,19 +105,20 @@ static size_t lay_out(const backward_call *c, char *memory, backward_space *spac
 }
 
 /* Assigns the sequence's keys to slots. */
-static void place_keys(const backward_call *c, backward_space s, backward_item *item)
+static void assign_key_slots(const backward_call *c, backward_space s, backward_item *item)
 {
     const nd_attention_shape *shape = &c->plan.shape;
     const int32_t *rows = shape->rows.data;
     const int64_t before = shape->key_len - shape->query_len; /* keys before the first query */
     const int64_t own = c->sorted ? item->rows.count : shape->key_len;
     const int64_t base = item->sequence * shape->key_len;
-    int64_t *tokens = (int64_t *)s.part[PART_TOKENS], *seen = (int64_t *)s.part[PART_SEEN];
+    int64_t *tokens = (int64_t *)s.part[PART_TOKENS],
+            *first_query = (int64_t *)s.part[PART_FIRST_QUERY];
     item->own_tiles = nd_fast_ceil(own, ND_KEY_TILE);
     item->tiles = item->own_tiles + nd_fast_ceil(shape->key_len - own, ND_KEY_TILE);
     for (int64_t slot = 0; slot < item->tiles * ND_KEY_TILE; slot++) {
         tokens[slot] = -1;
-        seen[slot] = INT64_MAX;
+        first_query[slot] = INT64_MAX;
     }
     int64_t slot = item->own_tiles * ND_KEY_TILE;
     for (int64_t j = 0, row = 0; j < shape->key_len; j++) {
@@ -125,11 +126,11 @@ static void place_keys(const backward_call *c, backward_space s, backward_item *
             rows && row < item->rows.count && rows[item->rows.first + row] == base + j;
         const int64_t at = !c->sorted ? j : takes_part ? row : slot++;
         tokens[at] = base + j;
-        seen[at] = rows ? row : j - before;
+        first_query[at] = rows ? row : j - before;
         row += takes_part;
     }
     item->tokens = tokens;
-    item->seen = seen;
+    item->first_query = first_query;
 }
 
 /* Per row of the block: lse, and delta = dout · o. Padding rows have zero dout and so
@@ -154,14 +155,14 @@ static void load_row_terms(const nd_fast_kernels *k, const backward_call *c, bac
     }
 }
 
-/* Zeroes what the causal mask hides: queries before a key. */
+/* Applies the causal mask: zeroes queries before a key. */
 static void mask_tile(const backward_call *c, backward_space s, const backward_item *item,
                       int64_t block, int64_t tile)
 {
     const nd_attention_plan *p = &c->plan;
     for (int64_t j = 0; j < ND_KEY_TILE; j++) {
-        const int64_t seen = item->seen[tile * ND_KEY_TILE + j];
-        const int64_t hidden = nd_fast_min(seen - block * p->queries, p->queries);
+        const int64_t first_query = item->first_query[tile * ND_KEY_TILE + j];
+        const int64_t hidden = nd_fast_min(first_query - block * p->queries, p->queries);
         if (hidden <= 0)
             continue;
         for (int64_t h = 0; h < p->group; h++) {
@@ -218,7 +219,7 @@ static bool run_block(const nd_fast_kernels *k, const backward_call *c, backward
     const int64_t end = block * p->queries + rows.count;
     memset(s.part[PART_DQ], 0, (size_t)(p->rows * p->shape.head_dim) * sizeof(float));
     for (int64_t tile = 0; ok && tile < item->tiles; tile++)
-        if (item->seen[tile * ND_KEY_TILE] < end)
+        if (item->first_query[tile * ND_KEY_TILE] < end)
             ok = run_tile(k, c, s, item, block, tile, thread);
     nd_attention_scatter_block(k, p, c->dq, rows, item->kv_head, (float *)s.part[PART_DQ]);
     return ok;
@@ -251,9 +252,9 @@ static bool run_head(const nd_cpu_fast *fast, const backward_call *c, int64_t in
     backward_item item = {.sequence = index / p->shape.kv_heads,
                           .kv_head = index % p->shape.kv_heads};
     backward_space s;
-    lay_out(c, fast->private[thread].memory, &s);
+    layout_space(c, fast->private[thread].memory, &s);
     item.rows = nd_attention_sequence(&p->shape, c->kept, item.sequence);
-    place_keys(c, s, &item);
+    assign_key_slots(c, s, &item);
     const size_t sum_bytes = (size_t)(item.own_tiles * tile_count) * sizeof(float);
     memset(s.part[PART_DK], 0, sum_bytes);
     memset(s.part[PART_DV], 0, sum_bytes);
@@ -335,7 +336,7 @@ nd_status nd_attention_backward_blocked(nd_backend *b, nd_view dq, nd_view dk, n
     call.sorted = part && shape->key_len >= SORTED_KEYS;
     call.tiles = call.plan.tiles + (call.sorted ? 1 : 0);
     ND_TRY(find_products(fast, &call));
-    ND_TRY(nd_fast_grow_private(fast, lay_out(&call, NULL, NULL)));
+    ND_TRY(nd_fast_grow_private(fast, layout_space(&call, NULL, NULL)));
     bool ok = true;
 #pragma omp parallel for num_threads(fast->threads) schedule(dynamic, 1) reduction(&& : ok)
     for (int64_t item = 0; item < shape->sequences * shape->kv_heads; item++)

@@ -7,7 +7,7 @@
 
 enum { CHUNK = 4096 };
 
-static float scale_of(double sum, int64_t count)
+static float ternary_scale(double sum, int64_t count)
 {
     const double mean = sum / (double)count;
     return nd_f16_round((float)(mean > 1e-5 ? mean : 1e-5));
@@ -25,7 +25,7 @@ static void ternarize_spans(nd_cpu_fast *fast, nd_view c, nd_view s, nd_cview w,
             const int64_t n = nd_fast_min(CHUNK, span - at);
             sum += k->sum_abs(nd_fast_load(k, w, i * span + at, n, buffer), n);
         }
-        const float scale = scale_of(sum, span);
+        const float scale = ternary_scale(sum, span);
         ((float *)s.data)[i] = scale;
         for (int64_t at = 0; at < span; at += CHUNK) {
             const int64_t n = nd_fast_min(CHUNK, span - at);
@@ -50,7 +50,7 @@ static nd_status ternarize_matrix(nd_cpu_fast *fast, nd_view c, nd_view s, nd_cv
     double sum = 0.0;
     for (int64_t i = 0; i < chunks; i++)
         sum += partial[i];
-    const float scale = scale_of(sum, count);
+    const float scale = ternary_scale(sum, count);
     *(float *)s.data = scale;
 #pragma omp parallel for num_threads(nd_fast_team(fast, count))
     for (int64_t i = 0; i < chunks; i++) {

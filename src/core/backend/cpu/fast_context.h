@@ -10,7 +10,7 @@
 #include "core/backend/cpu/fast_kernels.h"
 #include "core/backend/cpu/reference.h"
 
-/* Memory that grows and stays. */
+/* A buffer that grows and is kept. */
 typedef struct nd_fast_arena {
     void *memory;
     size_t bytes;
@@ -42,7 +42,7 @@ static inline nd_cpu_fast *nd_cpu_fast_of(const nd_backend *backend)
     return backend->context;
 }
 
-/* At least `bytes`, aligned to 64; what was there before is lost. Errors: ND_ENOMEM. */
+/* Grows to at least `bytes`, aligned to 64; the content is lost. Errors: ND_ENOMEM. */
 nd_status nd_fast_grow(nd_fast_arena *arena, size_t bytes);
 nd_status nd_fast_grow_private(nd_cpu_fast *fast, size_t bytes);
 
@@ -71,7 +71,7 @@ static inline int64_t nd_fast_ceil(int64_t a, int64_t b)
     return (a + b - 1) / b;
 }
 
-/* Threads worth waking for `elements` of elementwise work. */
+/* The number of threads that pays for `elements` of elementwise work. */
 static inline int nd_fast_team(const nd_cpu_fast *fast, int64_t elements)
 {
     return elements < 16384 ? 1 : fast->threads;
@@ -92,7 +92,7 @@ static inline const float *nd_fast_load(const nd_fast_kernels *k, nd_cview v, in
     return buffer;
 }
 
-/* Where to compute elements that nd_fast_store then puts in place. */
+/* The destination of elements for nd_fast_store: the view itself if f32, else `buffer`. */
 static inline float *nd_fast_target(nd_view v, int64_t first, float *buffer)
 {
     return v.dtype == ND_F32 ? (float *)v.data + first : buffer;

@@ -1,12 +1,12 @@
 /* Fast layer: gathering rows.
  *
- * In place, row i overwrites memory that later rows no longer read, but earlier ones may. Rows [i,
+ * In place, row i overwrites memory that earlier rows may read, but later ones do not. Rows [i,
  * rows[i]) read nothing that they write, so threads copy whole rows of such a run, twice as fast as
  * parts of rows. Where runs are short, at the start, threads share the bytes of each row. */
 #include "core/backend/cpu/fast_context.h"
 #include "core/backend/cpu/op_families.h"
 
-enum { LINE = 64, WORTH_SHARING = 1 << 18 /* bytes of a run of whole rows */ };
+enum { LINE = 64, MIN_RUN_BYTES = 1 << 18 /* bytes of a run of whole rows */ };
 
 /* The end of the longest run of rows from `first` that read nothing they write. */
 static int64_t run_end(nd_view y, nd_cview x, nd_cview rows, int64_t first)
@@ -50,7 +50,7 @@ static nd_status gather_rows_fast(nd_backend *b, nd_view y, nd_cview x, nd_cview
         nd_gather_rows_part(y, x, rows, (nd_gather_part){0, y.rows, 0, (size_t)stride});
     for (int64_t at = 0; threads > 1 && at < y.rows;) {
         int64_t start = at, end = run_end(y, x, rows, at);
-        while (end < y.rows && (end - start) * stride < WORTH_SHARING)
+        while (end < y.rows && (end - start) * stride < MIN_RUN_BYTES)
             end = run_end(y, x, rows, ++start);
         if (start > at)
             share_bytes(threads, y, x, rows, at, start);

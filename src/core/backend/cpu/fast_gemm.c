@@ -28,8 +28,8 @@ static void finish_forward(const nd_fast_kernels *k, const void *context, nd_til
     }
 }
 
-/* Tiles of group-scaled sums: products of one group of inputs at a time, added in f32 with the
- * group's scales, which come as [in/g, out]. */
+/* Group-scaled sums: the product of one group of inputs at a time, added in f32 with the group's
+ * scales, given as [in/g, out]. */
 typedef struct group_context {
     nd_view sums; /* f32 [t, out] */
     const float *scales;
@@ -181,7 +181,8 @@ nd_dtype nd_fast_product_dtype(const nd_cpu_fast *fast, bool bf16)
     return bf16 && nd_fast_multiplies_bf16(fast) ? ND_BF16 : ND_F32;
 }
 
-/* Codes are exact in bf16, so the scale is applied outside. Group scales (rare) use f32 weights. */
+/* Multiplies codes, which are exact in bf16, and applies the scale to the result. Group scales
+ * (rare) use f32 weights. */
 static nd_status ternary_gemm_dx_onednn(nd_backend *b, nd_view dx, nd_cview dy, nd_cview c,
                                         nd_cview s, float beta)
 {

@@ -4,10 +4,10 @@
 
 #include <string.h>
 
-/* Outputs encoded together by a thread; tokens and outputs transposed together. */
-enum { PANEL = 256, TURNED = 64 };
+/* Outputs that a thread encodes together; tokens and outputs transposed together. */
+enum { PANEL = 256, BLOCK = 64 };
 
-/* Scales sums of codes: row i of the result by scale * largest[i] / 127. */
+/* Multiplies row i of sums of codes by scale * largest[i] / 127. */
 typedef struct scaled_context {
     nd_view c;
     float scale;
@@ -78,7 +78,7 @@ static nd_status ternary_gemm_dx_int8_onednn(nd_backend *b, nd_view dx, nd_cview
     return nd_fast_multiply(fast, &product);
 }
 
-/* One block of tokens of dy, and the destination of its transposed codes: [out, tokens]. */
+/* A block of tokens of dy, and its transposed codes [out, tokens]. */
 typedef struct token_block {
     nd_cview dy;
     const float *a;
@@ -102,22 +102,22 @@ static void encode_columns(const nd_fast_kernels *k, const token_block *x, int64
 {
     const int64_t n = nd_fast_min(PANEL, x->dy.cols - output);
     float buffer[PANEL], factors[PANEL], *largest = x->largest + output;
-    int8_t rows[TURNED * PANEL] = {0}, turned[TURNED * TURNED];
+    int8_t rows[BLOCK * PANEL] = {0}, transposed[BLOCK * BLOCK];
     memset(largest, 0, (size_t)n * sizeof *largest);
     for (int64_t t = 0; t < x->tokens; t++)
         k->max_columns(largest, load_gradients(k, x, t, output, n, buffer), token_factor(x, t), n);
     for (int64_t i = 0; i < n; i++)
         factors[i] = nd_state_factor(127.0f, largest[i]);
-    for (int64_t from = 0; from < x->tokens; from += TURNED) {
-        const int64_t count = nd_fast_min(TURNED, x->tokens - from);
+    for (int64_t from = 0; from < x->tokens; from += BLOCK) {
+        const int64_t count = nd_fast_min(BLOCK, x->tokens - from);
         for (int64_t t = from; t < from + count; t++)
             k->quantize_columns(rows + (t - from) * PANEL,
                                 load_gradients(k, x, t, output, n, buffer), token_factor(x, t),
                                 factors, n);
         for (int64_t i = 0; i < n; i++) {
-            if (i % TURNED == 0)
-                k->transpose_bytes(turned, rows + i, PANEL);
-            memcpy(x->codes + (output + i) * x->tokens + from, turned + i % TURNED * TURNED,
+            if (i % BLOCK == 0)
+                k->transpose_bytes(transposed, rows + i, PANEL);
+            memcpy(x->codes + (output + i) * x->tokens + from, transposed + i % BLOCK * BLOCK,
                    (size_t)count);
         }
     }

@@ -48,7 +48,7 @@ typedef struct nd_fast_kernels {
     void (*load_i32)(float *y, const int32_t *x, float scale, int64_t n);       /* y = scale x */
     void (*add_i32)(float *y, const int32_t *x, const float *scale, int64_t n); /* y += scale x */
     void (*quantize)(int8_t *q, const float *x, float factor, int64_t n);
-    /* As quantize of factor x, with a factor of each column. */
+    /* quantize of factor x, with one more factor for each column. */
     void (*quantize_columns)(int8_t *q, const float *x, float factor, const float *factors,
                              int64_t n);
     /* y [64, 64] = xᵀ, rows of x `stride` apart. */
@@ -83,7 +83,7 @@ typedef struct nd_fast_kernels {
     void (*swiglu)(float *h, const float *gate, const float *up, int64_t n);
     void (*swiglu_backward)(float *dgate, float *dup, const float *dh, const float *gate,
                             const float *up, int64_t n);
-    /* One head by the angles of one position; sign -1 turns back. */
+    /* Rotates one head by the angles of one position; sign -1 rotates back. */
     void (*rotate_halves)(float *x, const float *cosine, const float *sine, float sign,
                           int64_t half);
     void (*rotate_pairs)(float *x, const float *cosine, const float *sine, float sign,
@@ -117,7 +117,7 @@ typedef struct nd_fast_kernels {
     /* Quantised state. */
 
     float (*max_magnitude)(const float *x, int64_t n); /* max |x|; NaN when there is one */
-    /* largest = max(largest, |factor x|), so too. */
+    /* largest = max(largest, |factor x|), with NaN likewise. */
     void (*max_columns)(float *largest, const float *x, float factor, int64_t n);
     /* Codes of x factor, and y = scale times their values. */
     void (*encode_dynamic)(uint8_t *q, const float *x, float factor, const nd_dynamic_code *code,

@@ -8,8 +8,8 @@
 #include <math.h>
 #include <string.h>
 
-/* condition ? x : y through bits: GCC makes no vector select of it while comparisons may trap. */
-static inline float pick(bool condition, float x, float y)
+/* condition ? x : y on bits: GCC does not vectorise the expression if comparisons may trap. */
+static inline float select_float(bool condition, float x, float y)
 {
     const uint32_t mask = 0u - (uint32_t)condition;
     return nd_float_from_bits((nd_float_bits(x) & mask) | (nd_float_bits(y) & ~mask));
@@ -19,8 +19,8 @@ static inline float pick(bool condition, float x, float y)
  * value at the end. Cephes' polynomial on [-ln2/2, ln2/2]. */
 static inline float exp_fast(float x)
 {
-    const float above = pick(x < -87.0f, -87.0f, x);
-    const float clamped = pick(above > 87.0f, 87.0f, above);
+    const float above = select_float(x < -87.0f, -87.0f, x);
+    const float clamped = select_float(above > 87.0f, 87.0f, above);
     const float magic = 12582912.0f; /* 1.5 * 2^23: adding it rounds to an integer */
     const float shifted = clamped * 1.44269504f + magic;
     const float k = shifted - magic;
@@ -124,8 +124,8 @@ static void add_i32(float *y, const int32_t *x, const float *scale, int64_t n)
 static inline int8_t byte_of(float scaled)
 {
     const float magic = 12582912.0f;
-    const float above = pick(scaled < -128.0f, -128.0f, scaled);
-    const float clipped = pick(above > 127.0f, 127.0f, above);
+    const float above = select_float(scaled < -128.0f, -128.0f, scaled);
+    const float clipped = select_float(above > 127.0f, 127.0f, above);
     return (int8_t)(int32_t)(nd_float_bits(clipped + magic) - nd_float_bits(magic));
 }
 
@@ -144,9 +144,9 @@ static void quantize_columns(int8_t *q, const float *x, float factor, const floa
         q[i] = byte_of((x[i] * factor) * factors[i]);
 }
 
-/* Exchanges, in rows r and r + distance of eight, the upper parts of the one's fields of two
- * `distance` bytes with the lower parts of the other's. */
-static inline void exchange(uint64_t rows[8][8], int distance, uint64_t low)
+/* A step of the transposition: swaps, in fields of 2 distance bytes, the upper halves of row r with
+ * the lower halves of row r + distance. */
+static inline void swap_halves(uint64_t rows[8][8], int distance, uint64_t low)
 {
     for (int r = 0; r < 8; r++) {
         if (r & distance)
@@ -167,9 +167,9 @@ static void transpose_bytes(int8_t *y, const int8_t *x, int64_t stride)
         uint64_t rows[8][8];
         for (int r = 0; r < 8; r++)
             memcpy(rows[r], x + (8 * part + r) * stride, sizeof rows[r]);
-        exchange(rows, 4, 0x00000000ffffffffu);
-        exchange(rows, 2, 0x0000ffff0000ffffu);
-        exchange(rows, 1, 0x00ff00ff00ff00ffu);
+        swap_halves(rows, 4, 0x00000000ffffffffu);
+        swap_halves(rows, 2, 0x0000ffff0000ffffu);
+        swap_halves(rows, 1, 0x00ff00ff00ff00ffu);
         for (int w = 0; w < 8; w++)
             for (int r = 0; r < 8; r++)
                 memcpy(y + (8 * w + r) * 64 + 8 * part, &rows[r][w], 8);
@@ -259,16 +259,16 @@ static float max_of(const float *x, int64_t n)
     typedef float lanes __attribute__((vector_size(LANES * sizeof(float))));
     typedef int32_t mask __attribute__((vector_size(LANES * sizeof(int32_t))));
     float largest = -INFINITY;
-    lanes most = largest + (lanes){0};
+    lanes maxima = largest + (lanes){0};
     int64_t i = 0;
     for (; i + LANES <= n; i += LANES) {
         lanes next;
         memcpy(&next, x + i, sizeof next);
-        const mask above = next > most;
-        most = (lanes)(((mask)next & above) | ((mask)most & ~above));
+        const mask above = next > maxima;
+        maxima = (lanes)(((mask)next & above) | ((mask)maxima & ~above));
     }
     for (int j = 0; j < LANES; j++)
-        largest = most[j] > largest ? most[j] : largest;
+        largest = maxima[j] > largest ? maxima[j] : largest;
     for (; i < n; i++)
         largest = x[i] > largest ? x[i] : largest;
     return largest;
@@ -379,7 +379,7 @@ static void momentum(float *u, float *m, const float *g, float beta, float scale
 
 static inline float decayed(float w, float update, float decay, bool cautious)
 {
-    const float factor = pick(!cautious | (update * w >= 0.0f), decay, 0.0f);
+    const float factor = select_float(!cautious | (update * w >= 0.0f), decay, 0.0f);
     return w - factor * w;
 }
 

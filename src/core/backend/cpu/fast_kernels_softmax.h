@@ -1,5 +1,4 @@
-/* The kernels of softmax, for the loss and attention: a part of fast_kernels_body.h, which includes
- * it and has what it is written in. */
+/* The softmax kernels of the loss and of attention, included by fast_kernels_body.h. */
 static double exp_sum(float *y, const float *x, float s, float shift, int64_t n)
 {
     double total = 0.0;

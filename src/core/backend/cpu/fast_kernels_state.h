@@ -1,5 +1,5 @@
-/* The kernels of quantised state, included by fast_kernels_body.h after `pick`. */
-/* As integers, magnitudes order as they do as floats, with NaN above infinity. */
+/* The kernels of quantised state, included by fast_kernels_body.h after `select_float`. */
+/* The bits of magnitudes compare like the floats, with NaN above infinity. */
 static float max_magnitude(const float *x, int64_t n)
 {
     int32_t largest = 0;
@@ -21,7 +21,7 @@ static void max_columns(float *largest, const float *x, float factor, int64_t n)
     }
 }
 
-/* The cell within the decade is a guess of the index that the limits correct by one at most. */
+/* Estimates the index from the cell within the decade; the limits correct it by at most one. */
 static void encode_dynamic(uint8_t *q, const float *x, float factor, const nd_dynamic_code *code,
                            int64_t n)
 {
@@ -37,12 +37,12 @@ static void encode_dynamic(uint8_t *q, const float *x, float factor, const nd_dy
         float cells = cells0, inverse_width = inverse_widths[0];
         for (int d = 1; d < ND_DYNAMIC_DECADES; d++) {
             const bool above = a >= lows[d - 1];
-            cells = pick(above, cells0 * (float)(1 << d), cells);
-            inverse_width = pick(above, inverse_widths[d], inverse_width);
+            cells = select_float(above, cells0 * (float)(1 << d), cells);
+            inverse_width = select_float(above, inverse_widths[d], inverse_width);
         }
         const float at = cells - offset + (a * inverse_width - 0.1f) * (cells * (1.0f / 0.9f));
-        const float bounded = pick(at > 1.0f, at, 1.0f);
-        const int32_t guess = (int32_t)pick(bounded < highest, bounded, highest);
+        const float bounded = select_float(at > 1.0f, at, 1.0f);
+        const int32_t guess = (int32_t)select_float(bounded < highest, bounded, highest);
         const int32_t index = guess + (a > limits[guess]) - (a <= limits[guess - 1]);
         const uint32_t sign = (nd_float_bits(x[i]) & sign_bit) >> 24;
         q[i] = (uint8_t)((uint32_t)index | sign);
@@ -64,7 +64,7 @@ static void decode_dynamic(float *y, const uint8_t *q, float scale_y, const nd_d
 
 static inline uint32_t nibble(float x, float factor, float column_factor)
 {
-    const float scaled = fabsf(x * pick(factor > column_factor, factor, column_factor));
+    const float scaled = fabsf(x * select_float(factor > column_factor, factor, column_factor));
     uint32_t index = (nd_float_bits(x) >> 31) * ND_NIBBLE_SIGN;
     for (int k = 0; k < ND_NIBBLE_LEVELS - 1; k++)
         index += (uint32_t)(scaled > nd_nibble_limits[k]);
@@ -100,7 +100,7 @@ static void decode_nibbles(float *y, const uint8_t *q, float scale_y, const floa
     const bool keep = beta != 0.0f;
 #pragma omp simd
     for (int64_t i = 0; i < n; i++) {
-        const float s = pick(scale_y < scales[i], scale_y, scales[i]);
-        y[i] = pick(keep, y[i], 0.0f) + values[i] * s;
+        const float s = select_float(scale_y < scales[i], scale_y, scales[i]);
+        y[i] = select_float(keep, y[i], 0.0f) + values[i] * s;
     }
 }

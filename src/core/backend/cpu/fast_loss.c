@@ -27,7 +27,7 @@ static nd_status embedding_fast(nd_backend *b, nd_view x, nd_cview table, nd_cvi
     return ND_OK;
 }
 
-/* Threads process slices of columns, so that each row of the table adds its tokens in order. */
+/* Threads own slices of columns, so that each row of the table adds its tokens in order. */
 static nd_status embedding_backward_fast(nd_backend *b, nd_view dtable, nd_cview dx,
                                          nd_cview tokens)
 {

@@ -18,7 +18,7 @@ struct nd_matmul_cache {
     nd_onednn *onednn;
     int threads;
     nd_fast_arena *scratches; /* [threads] */
-    nd_matmul *made;          /* a list, newest first: a model has few shapes */
+    nd_matmul *list;          /* list, newest first: models have few shapes */
 };
 
 static nd_onednn_matrix stored(int64_t rows, int64_t cols, nd_dtype dtype, int64_t stride,
@@ -34,54 +34,54 @@ static void destroy_matmul(nd_matmul *matmul)
     free(matmul);
 }
 
-static nd_status fill_matmul(nd_matmul *made)
+static nd_status fill_matmul(nd_matmul *created)
 {
-    const nd_matmul_shape *s = &made->shape;
-    nd_matmul_cache *cache = made->cache;
+    const nd_matmul_shape *s = &created->shape;
+    nd_matmul_cache *cache = created->cache;
     const nd_onednn_matrix a = stored(s->m, s->k, s->a, s->lda, s->transpose_a);
     const nd_onednn_matrix b = stored(s->k, s->n, s->b, s->ldb, s->transpose_b);
     const nd_onednn_matrix c = stored(s->m, s->n, s->c, s->ldc, false);
     const nd_onednn_matrix any = {.rows = s->k, .cols = s->n, .dtype = s->b};
     ND_TRY(nd_onednn_product(cache->onednn, &a, s->packed_b ? &any : &b, &c, s->accumulate,
-                             &made->product));
+                             &created->product));
     if (s->packed_b) {
-        /* copies may use all threads, because they add nothing */
+        /* Copies do not sum, so any number of threads gives the same bits. */
         omp_set_num_threads(cache->threads);
         const nd_status status =
-            nd_onednn_packing(cache->onednn, &b, made->product, &made->packing);
+            nd_onednn_packing(cache->onednn, &b, created->product, &created->packing);
         omp_set_num_threads(1);
         ND_TRY(status);
     }
-    const size_t bytes = nd_onednn_bytes(made->product, ND_ONEDNN_SCRATCH);
+    const size_t bytes = nd_onednn_bytes(created->product, ND_ONEDNN_SCRATCH);
     for (int i = 0; i < cache->threads; i++)
         ND_TRY(nd_fast_grow(&cache->scratches[i], bytes + 64));
     return ND_OK;
 }
 
-/* oneDNN plans for OpenMP's number of threads when a primitive is created. Planned for one, it runs
- * in the same way everywhere, with one order of sums. */
+/* oneDNN plans a primitive for OpenMP's number of threads at its creation. Planned for one thread,
+ * it sums in the same order everywhere. */
 static nd_status make_matmul(nd_matmul_cache *cache, const nd_matmul_shape *shape,
                              nd_matmul **matmul)
 {
-    nd_matmul *made = calloc(1, sizeof *made);
-    ND_FAIL_IF(!made, ND_ENOMEM, "no memory for a product");
-    *made = (nd_matmul){.next = cache->made, .shape = *shape, .cache = cache};
-    const int offered = omp_get_max_threads();
+    nd_matmul *created = calloc(1, sizeof *created);
+    ND_FAIL_IF(!created, ND_ENOMEM, "no memory for a product");
+    *created = (nd_matmul){.next = cache->list, .shape = *shape, .cache = cache};
+    const int max_threads = omp_get_max_threads();
     omp_set_num_threads(1);
-    const nd_status status = fill_matmul(made);
-    omp_set_num_threads(offered);
+    const nd_status status = fill_matmul(created);
+    omp_set_num_threads(max_threads);
     if (status != ND_OK) {
-        destroy_matmul(made);
+        destroy_matmul(created);
         return status;
     }
-    *matmul = cache->made = made;
+    *matmul = cache->list = created;
     return ND_OK;
 }
 
 nd_status nd_matmul_find(nd_matmul_cache *cache, const nd_matmul_shape *shape,
                          const nd_matmul **found)
 {
-    nd_matmul *matmul = cache->made;
+    nd_matmul *matmul = cache->list;
     while (matmul && memcmp(&matmul->shape, shape, sizeof *shape) != 0)
         matmul = matmul->next;
     if (!matmul)
@@ -90,15 +90,15 @@ nd_status nd_matmul_find(nd_matmul_cache *cache, const nd_matmul_shape *shape,
     return ND_OK;
 }
 
-/* Some of oneDNN's products use OpenMP's threads at run time, whatever they were planned for,
- * unless inside a parallel region. */
+/* Outside parallel regions some oneDNN products use OpenMP's threads at run time, whatever they
+ * were planned for. */
 static bool run_on(int threads, const nd_onednn_call *call, int thread,
                    const void *const operands[ND_ONEDNN_OPERANDS])
 {
-    const int offered = omp_get_max_threads();
+    const int max_threads = omp_get_max_threads();
     omp_set_num_threads(threads);
     const bool ran = nd_onednn_run(call, thread, operands);
-    omp_set_num_threads(offered);
+    omp_set_num_threads(max_threads);
     return ran;
 }
 
@@ -132,20 +132,20 @@ bool nd_matmul_same_packing(const nd_matmul *x, const nd_matmul *y)
 
 nd_status nd_matmul_cache_create(int threads, nd_matmul_cache **cache)
 {
-    nd_matmul_cache *made = calloc(1, sizeof *made);
-    ND_FAIL_IF(!made, ND_ENOMEM, "no memory for the product cache");
+    nd_matmul_cache *created = calloc(1, sizeof *created);
+    ND_FAIL_IF(!created, ND_ENOMEM, "no memory for the product cache");
     nd_status status = ND_OK;
-    made->threads = threads;
-    made->scratches = calloc((size_t)threads, sizeof *made->scratches);
-    if (!made->scratches) {
+    created->threads = threads;
+    created->scratches = calloc((size_t)threads, sizeof *created->scratches);
+    if (!created->scratches) {
         status = ND_FAIL(ND_ENOMEM, "no memory for the product cache");
         goto failed;
     }
-    ND_TRY_GOTO(nd_onednn_create(threads, &made->onednn), failed);
-    *cache = made;
+    ND_TRY_GOTO(nd_onednn_create(threads, &created->onednn), failed);
+    *cache = created;
     return ND_OK;
 failed:
-    nd_matmul_cache_destroy(made);
+    nd_matmul_cache_destroy(created);
     return status;
 }
 
@@ -153,7 +153,7 @@ void nd_matmul_cache_destroy(nd_matmul_cache *cache)
 {
     if (!cache)
         return;
-    for (nd_matmul *matmul = cache->made, *next; matmul; matmul = next) {
+    for (nd_matmul *matmul = cache->list, *next; matmul; matmul = next) {
         next = matmul->next;
         destroy_matmul(matmul);
     }

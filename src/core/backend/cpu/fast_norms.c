@@ -91,14 +91,14 @@ static void norm_row_backward(const nd_cpu_fast *fast, nd_view dx, nd_cview dy, 
     const float *in = nd_fast_load(k, x, t * n, n, nd_fast_buffer(fast, thread, 0, n));
     const float *grad = nd_fast_load(k, dy, t * n, n, nd_fast_buffer(fast, thread, 1, n));
     const double mean = k->dot3(grad, w, in, n) / (double)n;
-    const float along = (float)((double)r * (double)r * (double)r * mean);
+    const float projection = (float)((double)r * (double)r * (double)r * mean);
     float *out = nd_fast_target(dx, t * n, nd_fast_buffer(fast, thread, 2, n));
     k->multiply_add(dw, grad, in, r, n);
     if (beta == 0.0f) {
-        k->norm_backward(out, grad, in, w, r, along, n);
+        k->norm_backward(out, grad, in, w, r, projection, n);
     } else {
         float *fresh = nd_fast_buffer(fast, thread, 3, n);
-        k->norm_backward(fresh, grad, in, w, r, along, n);
+        k->norm_backward(fresh, grad, in, w, r, projection, n);
         nd_fast_load(k, nd_as_const(dx), t * n, n, out);
         k->axpby(out, 1.0f, fresh, beta, n);
     }

@@ -9,14 +9,14 @@
  * number of tiles that divides evenly among two or four threads, whatever m is. */
 int64_t nd_fast_tile_rows(int64_t m)
 {
-    enum { WIDEST = 256, SHARERS = 4, STEP = 16 };
+    enum { ROWS_MAX = 256, TILE_MULTIPLE = 4, STEP = 16 };
     if (m < 2048)
         return m >= 512 ? 128 : 64;
-    const int64_t tiles = nd_fast_ceil(nd_fast_ceil(m, WIDEST), SHARERS) * SHARERS;
+    const int64_t tiles = nd_fast_ceil(nd_fast_ceil(m, ROWS_MAX), TILE_MULTIPLE) * TILE_MULTIPLE;
     return nd_fast_ceil(nd_fast_ceil(m, tiles), STEP) * STEP;
 }
 
-/* Small tiles of a triangle leave out more and balance threads; large ones are faster. */
+/* For a triangle small tiles skip more and balance the threads; large ones are faster. */
 static int64_t tile_rows(const nd_product *p)
 {
     if (p->symmetric)
@@ -51,13 +51,8 @@ static nd_matmul_shape tile_shape(const nd_product *p, int64_t rows, int64_t col
     return s;
 }
 
-static const char *element(nd_cview v, int64_t index)
-{
-    return (const char *)v.data + (size_t)index * nd_dtype_size(v.dtype);
-}
-
-/* f32 [n] that hold integers, in place. */
-static void to_integers(void *values, int64_t n)
+/* Converts n integers stored as f32 to i32, in place. */
+static void convert_to_integers(void *values, int64_t n)
 {
     const float *in = values;
     int32_t *out = values;
@@ -70,34 +65,35 @@ static void to_integers(void *values, int64_t n)
 }
 
 typedef struct tiling {
-    int64_t rows, cols;          /* of a whole tile */
-    int64_t down, across;        /* tiles */
-    const void *packed;          /* b for all tiles, or NULL */
-    const nd_matmul *made[2][2]; /* [last row of tiles][last column of tiles] */
+    int64_t rows, cols;             /* of a whole tile */
+    int64_t row_count, col_count;   /* numbers of tiles */
+    const void *packed;             /* b for all tiles, or NULL */
+    const nd_matmul *matmuls[2][2]; /* [last row?][last column?] */
 } tiling;
 
 static bool run_tile(nd_cpu_fast *fast, const nd_product *p, const tiling *t, int64_t index,
                      int thread)
 {
-    const int64_t i = index / t->across, j = index % t->across;
-    const nd_matmul *matmul = t->made[i == t->down - 1][j == t->across - 1];
+    const int64_t i = index / t->col_count, j = index % t->col_count;
+    const nd_matmul *matmul = t->matmuls[i == t->row_count - 1][j == t->col_count - 1];
     nd_tile tile = {.row = i * t->rows, .col = j * t->cols};
     tile.rows = nd_fast_min(t->rows, p->m - tile.row);
     tile.cols = nd_fast_min(t->cols, p->n - tile.col);
     if (p->symmetric && tile.col >= tile.row + tile.rows)
         return true;
-    const char *a = p->blocked_a > 0 ? element(p->a, tile.row * p->k)
-                    : p->transpose_a ? element(p->a, tile.row)
-                                     : element(p->a, tile.row * p->a.cols);
-    const char *b =
-        t->packed ? t->packed : element(p->b, p->transpose_b ? tile.col * p->b.cols : tile.col);
+    const char *a = p->blocked_a > 0 ? nd_element_at(p->a, tile.row * p->k)
+                    : p->transpose_a ? nd_element_at(p->a, tile.row)
+                                     : nd_element_at(p->a, tile.row * p->a.cols);
+    const char *b = t->packed
+                        ? t->packed
+                        : nd_element_at(p->b, p->transpose_b ? tile.col * p->b.cols : tile.col);
     if (!p->c.data) {
         tile.values = fast->private[thread].memory;
         tile.stride = tile.cols;
         if (!nd_matmul_run(matmul, thread, a, b, tile.values))
             return false;
         if (p->in_floats)
-            to_integers(tile.values, tile.rows * tile.cols);
+            convert_to_integers(tile.values, tile.rows * tile.cols);
         p->finish(fast->kernels, p->context, tile);
         return true;
     }
@@ -110,26 +106,26 @@ static nd_status find_tiles(nd_cpu_fast *fast, const nd_product *p, tiling *t, b
 {
     for (int last_row = 0; last_row < 2; last_row++)
         for (int last_col = 0; last_col < 2; last_col++) {
-            const int64_t rows = last_row ? p->m - (t->down - 1) * t->rows : t->rows;
-            const int64_t cols = last_col ? p->n - (t->across - 1) * t->cols : t->cols;
-            if ((!last_row && t->down == 1) || (!last_col && t->across == 1))
+            const int64_t rows = last_row ? p->m - (t->row_count - 1) * t->rows : t->rows;
+            const int64_t cols = last_col ? p->n - (t->col_count - 1) * t->cols : t->cols;
+            if ((!last_row && t->row_count == 1) || (!last_col && t->col_count == 1))
                 continue;
             const nd_matmul_shape shape = tile_shape(p, rows, cols, packed);
-            ND_TRY(nd_matmul_find(fast->matmuls, &shape, &t->made[last_row][last_col]));
+            ND_TRY(nd_matmul_find(fast->matmuls, &shape, &t->matmuls[last_row][last_col]));
         }
     return ND_OK;
 }
 
-/* oneDNN packs a plain b for every tile. Packing once pays if many tiles share it and oneDNN
- * reorders that layout fast: rows of k, in bf16 or f32. */
+/* oneDNN packs an unpacked b for every tile. Packing it once pays if many tiles share it and oneDNN
+ * reorders its layout fast: rows of k, in bf16 or f32. */
 static nd_status pack_shared_operand(nd_cpu_fast *fast, const nd_product *p, tiling *t)
 {
-    enum { WORTH_PACKING = 512 };
-    if (p->m < WORTH_PACKING || p->transpose_b || p->b.dtype == ND_I8 || t->across != 1)
+    enum { MIN_ROWS = 512 };
+    if (p->m < MIN_ROWS || p->transpose_b || p->b.dtype == ND_I8 || t->col_count != 1)
         return ND_OK;
     tiling packed = *t;
     ND_TRY(find_tiles(fast, p, &packed, true));
-    const nd_matmul *whole = packed.made[0][1], *last = packed.made[1][1];
+    const nd_matmul *whole = packed.matmuls[0][1], *last = packed.matmuls[1][1];
     if (!whole || !nd_matmul_same_packing(whole, last))
         return ND_OK;
     ND_TRY(nd_fast_grow(&fast->packed, nd_matmul_packed_bytes(whole)));
@@ -168,12 +164,12 @@ static nd_status multiply_in_floats(nd_cpu_fast *fast, const nd_product *p)
     return multiply(fast, &floats);
 }
 
-/* In f32, packing panels pays from some rows on, and oneDNN is faster with AVX-512. */
+/* For f32, packed panels pay from some number of rows on; with AVX-512 oneDNN is faster. */
 static bool floats_in_panels(const nd_cpu_fast *fast, const nd_product *p)
 {
-    enum { WORTH_PANELS = 64 };
+    enum { MIN_ROWS = 64 };
     return fast->panels && fast->isa == ND_CPU_ISA_AVX2 && p->a.dtype == ND_F32 && p->finish &&
-           p->m >= WORTH_PANELS;
+           p->m >= MIN_ROWS;
 }
 
 nd_status nd_fast_multiply(nd_cpu_fast *fast, const nd_product *p)
@@ -192,8 +188,8 @@ static nd_status multiply(nd_cpu_fast *fast, const nd_product *p)
 {
     tiling t = {.rows = tile_rows(p)};
     t.cols = tile_cols(p, t.rows);
-    t.down = nd_fast_ceil(p->m, t.rows);
-    t.across = nd_fast_ceil(p->n, t.cols);
+    t.row_count = nd_fast_ceil(p->m, t.rows);
+    t.col_count = nd_fast_ceil(p->n, t.cols);
     ND_TRY(pack_shared_operand(fast, p, &t));
     if (!t.packed)
         ND_TRY(find_tiles(fast, p, &t, false));
@@ -201,7 +197,7 @@ static nd_status multiply(nd_cpu_fast *fast, const nd_product *p)
         ND_TRY(nd_fast_grow_private(fast, nd_fast_bytes(t.rows * t.cols, 4)));
     bool ok = true;
 #pragma omp parallel for num_threads(fast->threads) schedule(dynamic, 1) reduction(&& : ok)
-    for (int64_t index = 0; index < t.down * t.across; index++)
+    for (int64_t index = 0; index < t.row_count * t.col_count; index++)
         ok = run_tile(fast, p, &t, index, nd_fast_thread()) && ok;
     ND_FAIL_IF(!ok, ND_EINTERNAL, "oneDNN refused a product [%lld, %lld, %lld]", (long long)p->m,
                (long long)p->n, (long long)p->k);

@@ -6,7 +6,7 @@
 
 /* The table holds [positions, head_dim]: half cosines, half sines, for positions from 0. It doubles
  * when longer ones come, so that decoding rarely extends it. */
-static nd_status cover_positions(nd_cpu_fast *fast, const nd_rope_params *p)
+static nd_status extend_table(nd_cpu_fast *fast, const nd_rope_params *p)
 {
     const int64_t needed = p->start + p->seq_len, half = p->head_dim / 2;
     const bool same = fast->rope_head_dim == p->head_dim && fast->rope_base == p->base;
@@ -43,14 +43,14 @@ static nd_status rope_fast(nd_backend *b, nd_view x, const nd_rope_params *p)
     const nd_fast_kernels *k = fast->kernels;
     const int64_t n = x.cols, half = p->head_dim / 2;
     const float sign = p->inverse ? -1.0f : 1.0f;
-    ND_TRY(cover_positions(fast, p));
+    ND_TRY(extend_table(fast, p));
     ND_TRY(nd_fast_grow_private(fast, nd_fast_bytes(n, sizeof(float))));
 #pragma omp parallel for num_threads(nd_fast_team(fast, x.rows *n))
     for (int64_t t = 0; t < x.rows; t++) {
-        const int64_t place = rows ? rows[t] : t;
-        if (place < 0)
+        const int64_t token = rows ? rows[t] : t;
+        if (token < 0)
             continue;
-        const int64_t position = p->start + place % p->seq_len;
+        const int64_t position = p->start + token % p->seq_len;
         const float *cosine = (const float *)fast->rope.memory + position * p->head_dim;
         float *row = nd_fast_target(x, t * n, fast->private[nd_fast_thread()].memory);
         nd_fast_load(k, nd_as_const(x), t * n, n, row);

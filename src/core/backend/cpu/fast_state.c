@@ -109,15 +109,15 @@ typedef struct tile {
 
 static tile tile_at(const nd_tiles *q, int64_t rows, int64_t cols, int64_t number)
 {
-    const int64_t across = q->row_max.cols, i = number / across * ND_TILE,
-                  j = number % across * ND_TILE;
+    const int64_t tiles_in_row = q->row_max.cols, i = number / tiles_in_row * ND_TILE,
+                  j = number % tiles_in_row * ND_TILE;
     return (tile){
         .rows = nd_fast_min(ND_TILE, rows - i),
         .cols = nd_fast_min(ND_TILE, cols - j),
         .at = i * cols + j,
         .stride = cols,
         .codes = (uint8_t *)q->codes.data + i * q->codes.cols + j / 2,
-        .row_max = (uint16_t *)q->row_max.data + i * across + j / ND_TILE,
+        .row_max = (uint16_t *)q->row_max.data + i * tiles_in_row + j / ND_TILE,
         .column_max = (uint16_t *)q->column_max.data + i / ND_TILE * cols + j,
     };
 }

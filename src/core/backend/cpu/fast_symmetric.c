@@ -4,7 +4,7 @@
 
 #include <string.h>
 
-enum { BLOCK = 32 }; /* of a transposed matrix */
+enum { BLOCK = 32 }; /* rows and columns transposed together */
 
 typedef struct symmetric_context {
     nd_view c;
@@ -71,13 +71,14 @@ static void transpose(const nd_cpu_fast *fast, void *out, nd_cview in)
                 }
 }
 
-/* An operand in `dtype`, transposed where that is faster for oneDNN; uses part of *memory. */
-static nd_cview operand(nd_cpu_fast *fast, nd_cview x, nd_dtype dtype, bool turn, char **memory)
+/* The operand in `dtype`, transposed if asked; takes memory from *memory. */
+static nd_cview operand(nd_cpu_fast *fast, nd_cview x, nd_dtype dtype, bool transposed,
+                        char **memory)
 {
     const size_t converted = nd_fast_converted_bytes(x, dtype);
     x = nd_fast_as_dtype(fast, x, dtype, *memory);
     *memory += converted;
-    if (!turn)
+    if (!transposed)
         return x;
     transpose(fast, *memory, x);
     x = nd_cview_of(*memory, dtype, x.cols, x.rows);
@@ -95,24 +96,25 @@ static nd_status gemm_symmetric_fast(nd_backend *b, nd_view c, nd_cview a, bool 
     ND_REQUIRE(c.rows == m && c.cols == m && nd_same_shape(a, bb) && (beta == 0.0f || m == k));
     const nd_dtype dtype = nd_fast_product_dtype(fast, a.dtype == ND_BF16 || bb.dtype == ND_BF16);
     const bool same = a.data == bb.data && a.dtype == bb.dtype;
-    const bool turn = transpose_a && fast->isa != ND_CPU_ISA_AVX2; /* panels need none */
-    const size_t turned = turn ? nd_fast_bytes(m * k, nd_dtype_size(dtype)) : 0;
-    ND_TRY(
-        nd_fast_grow(&fast->shared, nd_fast_converted_bytes(a, dtype) + turned +
-                                        (same ? 0 : nd_fast_converted_bytes(bb, dtype) + turned)));
+    /* Panels take either layout. */
+    const bool transposed = transpose_a && fast->isa != ND_CPU_ISA_AVX2;
+    const size_t copy_bytes = transposed ? nd_fast_bytes(m * k, nd_dtype_size(dtype)) : 0;
+    ND_TRY(nd_fast_grow(&fast->shared,
+                        nd_fast_converted_bytes(a, dtype) + copy_bytes +
+                            (same ? 0 : nd_fast_converted_bytes(bb, dtype) + copy_bytes)));
     char *memory = fast->shared.memory;
     const symmetric_context context = {c, bb, alpha, beta, gamma};
     nd_product product = {.m = m,
                           .n = m,
                           .k = k,
-                          .a = operand(fast, a, dtype, turn, &memory),
+                          .a = operand(fast, a, dtype, transposed, &memory),
                           .symmetric = true,
-                          .transpose_a = transpose_a && !turn,
-                          .transpose_b = !transpose_a || turn,
+                          .transpose_a = transpose_a && !transposed,
+                          .transpose_b = !transpose_a || transposed,
                           .staged = ND_F32,
                           .finish = finish_symmetric,
                           .context = &context};
-    product.b = same ? product.a : operand(fast, bb, dtype, turn, &memory);
+    product.b = same ? product.a : operand(fast, bb, dtype, transposed, &memory);
     return nd_fast_multiply(fast, &product);
 }
 

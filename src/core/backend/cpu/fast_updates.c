@@ -2,7 +2,7 @@
 #include "core/backend/cpu/fast_context.h"
 #include "core/backend/cpu/op_families.h"
 
-enum { CHUNK = 2048 /* a multiple of 4: stochastic rounding draws four words at once */ };
+enum { CHUNK = 2048 /* a multiple of 4, because stochastic rounding draws four words at once */ };
 
 /* Loads and stores a chunk of weights as f32. */
 static float *load_master(const nd_fast_kernels *k, nd_view w, int64_t at, int64_t n, float *buffer)

@@ -18,7 +18,7 @@ struct nd_onednn {
 
 struct nd_onednn_call {
     nd_onednn *onednn;
-    const int *names; /* oneDNN's, of the operands */
+    const int *names; /* oneDNN's names of the operands */
     int count;
     dnnl_primitive_t primitive;
     thread_memories memories[]; /* [threads] */
@@ -28,7 +28,7 @@ static const int product_names[] = {DNNL_ARG_SRC, DNNL_ARG_WEIGHTS, DNNL_ARG_DST
                                     DNNL_ARG_SCRATCHPAD};
 static const int packing_names[] = {DNNL_ARG_FROM, DNNL_ARG_TO};
 
-/* A description is a handle that its creator destroys from version 3 on, and a struct before. A
+/* A description is a struct before version 3 and then a handle that its creator destroys. A
  * layout is a borrowed description. */
 #if DNNL_VERSION_MAJOR >= 3
 typedef const_dnnl_memory_desc_t layout;
@@ -66,14 +66,14 @@ static void destroy_desc(dnnl_memory_desc_t *desc)
     (void)desc;
 }
 
-static dnnl_status_t dnnl_matmul_primitive_desc_create(dnnl_primitive_desc_t *made,
+static dnnl_status_t dnnl_matmul_primitive_desc_create(dnnl_primitive_desc_t *created,
                                                        dnnl_engine_t engine, layout a, layout b,
                                                        layout bias, layout c,
                                                        const_dnnl_primitive_attr_t attr)
 {
     dnnl_matmul_desc_t desc;
     const dnnl_status_t status = dnnl_matmul_desc_init(&desc, a, b, bias, c);
-    return status ? status : dnnl_primitive_desc_create(made, &desc, attr, engine, NULL);
+    return status ? status : dnnl_primitive_desc_create(created, &desc, attr, engine, NULL);
 }
 #endif
 
@@ -128,7 +128,7 @@ static dnnl_status_t fill_attributes(dnnl_primitive_attr_t attr, dnnl_post_ops_t
 }
 
 static dnnl_status_t describe_product(nd_onednn *onednn, const nd_onednn_matrix *const operands[3],
-                                      bool accumulate, dnnl_primitive_desc_t *made)
+                                      bool accumulate, dnnl_primitive_desc_t *created)
 {
     dnnl_memory_desc_t descs[3];
     dnnl_primitive_attr_t attr = NULL;
@@ -146,7 +146,7 @@ static dnnl_status_t describe_product(nd_onednn *onednn, const nd_onednn_matrix 
     if (status == dnnl_success)
         status = fill_attributes(attr, post_ops, accumulate);
     if (status == dnnl_success)
-        status = dnnl_matmul_primitive_desc_create(made, onednn->engine, layout_of(&descs[0]),
+        status = dnnl_matmul_primitive_desc_create(created, onednn->engine, layout_of(&descs[0]),
                                                    layout_of(&descs[1]), NULL, layout_of(&descs[2]),
                                                    attr);
     while (described > 0)
@@ -160,23 +160,23 @@ static nd_status make_call(nd_onednn *onednn, dnnl_primitive_desc_t desc,
                            const dnnl_query_t *queries, const int *names, int count,
                            nd_onednn_call **call)
 {
-    nd_onednn_call *made =
-        calloc(1, sizeof *made + (size_t)onednn->threads * sizeof *made->memories);
-    ND_FAIL_IF(!made, ND_ENOMEM, "no memory for a product");
-    made->onednn = onednn;
-    made->names = names;
-    made->count = count;
-    dnnl_status_t status = dnnl_primitive_create(&made->primitive, desc);
+    nd_onednn_call *created =
+        calloc(1, sizeof *created + (size_t)onednn->threads * sizeof *created->memories);
+    ND_FAIL_IF(!created, ND_ENOMEM, "no memory for a product");
+    created->onednn = onednn;
+    created->names = names;
+    created->count = count;
+    dnnl_status_t status = dnnl_primitive_create(&created->primitive, desc);
     for (int thread = 0; thread < onednn->threads; thread++)
         for (int i = 0; i < count && status == dnnl_success; i++)
-            status = dnnl_memory_create(&made->memories[thread].of[i],
+            status = dnnl_memory_create(&created->memories[thread].of[i],
                                         dnnl_primitive_desc_query_md(desc, queries[i], 0),
                                         onednn->engine, DNNL_MEMORY_NONE);
     if (status != dnnl_success) {
-        nd_onednn_call_destroy(made);
+        nd_onednn_call_destroy(created);
         return failed(status, "making a primitive");
     }
-    *call = made;
+    *call = created;
     return ND_OK;
 }
 
@@ -263,17 +263,18 @@ bool nd_onednn_run(const nd_onednn_call *call, int thread,
 
 nd_status nd_onednn_create(int threads, nd_onednn **onednn)
 {
-    nd_onednn *made = calloc(1, sizeof *made + (size_t)threads * sizeof *made->streams);
-    ND_FAIL_IF(!made, ND_ENOMEM, "no memory for oneDNN's streams");
-    made->threads = threads;
-    dnnl_status_t status = dnnl_engine_create(&made->engine, dnnl_cpu, 0);
+    nd_onednn *created = calloc(1, sizeof *created + (size_t)threads * sizeof *created->streams);
+    ND_FAIL_IF(!created, ND_ENOMEM, "no memory for oneDNN's streams");
+    created->threads = threads;
+    dnnl_status_t status = dnnl_engine_create(&created->engine, dnnl_cpu, 0);
     for (int i = 0; i < threads && status == dnnl_success; i++)
-        status = dnnl_stream_create(&made->streams[i], made->engine, dnnl_stream_default_flags);
+        status =
+            dnnl_stream_create(&created->streams[i], created->engine, dnnl_stream_default_flags);
     if (status != dnnl_success) {
-        nd_onednn_destroy(made);
+        nd_onednn_destroy(created);
         return failed(status, "creating the CPU engine");
     }
-    *onednn = made;
+    *onednn = created;
     return ND_OK;
 }
 
@@ -287,7 +288,7 @@ void nd_onednn_destroy(nd_onednn *onednn)
     free(onednn);
 }
 
-/* Each has the same bits as the previous ones, in every version. */
+/* Each includes the bits of the previous ones, in every version. */
 static const dnnl_cpu_isa_t isas[] = {
     [ND_CPU_ISA_GENERIC] = dnnl_cpu_isa_sse41,
     [ND_CPU_ISA_AVX2] = dnnl_cpu_isa_avx2,

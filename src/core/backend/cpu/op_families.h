@@ -1,4 +1,4 @@
-/* The families of ops, one file each: what cpu_backend.c and fast.c build their tables from. */
+/* The op families, one file each, from which cpu_backend.c and fast.c build their tables. */
 #pragma once
 
 #include "core/backend/backend.h"

@@ -14,38 +14,38 @@ static inline void add_words(__m256i *sum, __m256i x)
     __asm__("vpaddw %1, %0, %0" : "+x"(*sum) : "x"(x));
 }
 
-static inline void add_doubles(__m256i *sum, __m256i x)
+static inline void add_dwords(__m256i *sum, __m256i x)
 {
     __asm__("vpaddd %1, %0, %0" : "+x"(*sum) : "x"(x));
 }
 
-/* So many sums of two products, each at most 2 * 128, fit 16 bits. */
+/* The number of sums of two products, each at most 2 * 128, that fit 16 bits. */
 enum { QUADS_IN_16_BITS = 63 };
 
-static void pack_rows_bytes(void *out, const void *a, int64_t down, int64_t across, int64_t rows,
-                            int64_t k)
+static void pack_rows_bytes(void *out, const void *a, int64_t row_stride, int64_t col_stride,
+                            int64_t rows, int64_t k)
 {
     const int8_t *from = a;
     int8_t *to = out;
-    (void)down;
+    (void)row_stride;
     for (int64_t i = 0; i < k; i += QUAD, to += ROWS * QUAD)
         for (int64_t r = 0; r < ROWS; r++) {
             const size_t count = (size_t)nd_fast_min(QUAD, k - i);
             memset(to + r * QUAD, 0, QUAD);
             if (r < rows && count == QUAD)
-                memcpy(to + r * QUAD, from + r * across + i, QUAD);
+                memcpy(to + r * QUAD, from + r * col_stride + i, QUAD);
             else if (r < rows)
-                memcpy(to + r * QUAD, from + r * across + i, count);
+                memcpy(to + r * QUAD, from + r * col_stride + i, count);
         }
 }
 
-/* Four rows of 16 codes, interleaved. */
-static void interleave_quad(uint8_t *to, const int8_t *b, int64_t down)
+/* Interleaves four rows of 16 codes. */
+static void interleave_quad(uint8_t *to, const int8_t *b, int64_t row_stride)
 {
     const __m128i one = _mm_set1_epi8(1);
     __m128i row[QUAD];
     for (int i = 0; i < QUAD; i++)
-        row[i] = _mm_add_epi8(_mm_loadu_si128((const void *)(b + i * down)), one);
+        row[i] = _mm_add_epi8(_mm_loadu_si128((const void *)(b + i * row_stride)), one);
     const __m128i low01 = _mm_unpacklo_epi8(row[0], row[1]),
                   low23 = _mm_unpacklo_epi8(row[2], row[3]);
     const __m128i high01 = _mm_unpackhi_epi8(row[0], row[1]),
@@ -56,29 +56,29 @@ static void interleave_quad(uint8_t *to, const int8_t *b, int64_t down)
     _mm_storeu_si128((void *)(to + 48), _mm_unpackhi_epi16(high01, high23));
 }
 
-static void pack_codes(void *out, const void *from, int64_t down, int64_t across, int64_t cols,
-                       int64_t k)
+static void pack_codes(void *out, const void *from, int64_t row_stride, int64_t col_stride,
+                       int64_t cols, int64_t k)
 {
     const int8_t *b = from;
     uint8_t *to = out;
     for (int64_t i = 0; i < k; i += QUAD, to += COLS * QUAD) {
         const bool whole = i + QUAD <= k;
-        if (whole && across == 1 && cols == COLS) {
-            interleave_quad(to, b + i * down, down);
+        if (whole && col_stride == 1 && cols == COLS) {
+            interleave_quad(to, b + i * row_stride, row_stride);
             continue;
         }
         memset(to, 0, COLS * QUAD);
         for (int64_t j = 0; j < cols; j++) {
             uint32_t four;
-            if (whole && down == 1) {
-                memcpy(&four, b + i + j * across, QUAD);
-                /* Each byte, 0xff, 0 or 1, plus 1, without carries between them. */
+            if (whole && row_stride == 1) {
+                memcpy(&four, b + i + j * col_stride, QUAD);
+                /* Adds 1 to each byte (0xff, 0 or 1) without carries between them. */
                 four = ((four & 0x7f7f7f7fu) + 0x01010101u) ^ (four & 0x80808080u);
                 memcpy(to + j * QUAD, &four, QUAD);
                 continue;
             }
             for (int64_t q = 0; q < nd_fast_min(QUAD, k - i); q++)
-                to[j * QUAD + q] = (uint8_t)(b[(i + q) * down + j * across] + 1);
+                to[j * QUAD + q] = (uint8_t)(b[(i + q) * row_stride + j * col_stride] + 1);
         }
     }
 }
@@ -127,27 +127,27 @@ static void multiply_codes(void *sums, int64_t stride, const void *a, const void
     }
 }
 
-static void pack_rows_words(void *out, const void *a, int64_t down, int64_t across, int64_t rows,
-                            int64_t k)
+static void pack_rows_words(void *out, const void *a, int64_t row_stride, int64_t col_stride,
+                            int64_t rows, int64_t k)
 {
     const int8_t *from = a;
     int16_t *to = out;
-    (void)down;
+    (void)row_stride;
     for (int64_t i = 0; i < k; i += PAIR, to += ROWS * PAIR)
         for (int64_t r = 0; r < ROWS; r++)
             for (int64_t p = 0; p < PAIR; p++)
-                to[r * PAIR + p] = r < rows && i + p < k ? from[r * across + i + p] : 0;
+                to[r * PAIR + p] = r < rows && i + p < k ? from[r * col_stride + i + p] : 0;
 }
 
-static void pack_words(void *out, const void *from, int64_t down, int64_t across, int64_t cols,
-                       int64_t k)
+static void pack_words(void *out, const void *from, int64_t row_stride, int64_t col_stride,
+                       int64_t cols, int64_t k)
 {
     const int8_t *b = from;
     int16_t *to = out;
     for (int64_t i = 0; i < k; i += PAIR, to += COLS * PAIR) {
-        if (i + PAIR <= k && across == 1 && cols == COLS) {
-            const __m128i even = _mm_loadu_si128((const void *)(b + i * down));
-            const __m128i odd = _mm_loadu_si128((const void *)(b + (i + 1) * down));
+        if (i + PAIR <= k && col_stride == 1 && cols == COLS) {
+            const __m128i even = _mm_loadu_si128((const void *)(b + i * row_stride));
+            const __m128i odd = _mm_loadu_si128((const void *)(b + (i + 1) * row_stride));
             _mm256_storeu_si256((void *)to, _mm256_cvtepi8_epi16(_mm_unpacklo_epi8(even, odd)));
             _mm256_storeu_si256((void *)(to + 16),
                                 _mm256_cvtepi8_epi16(_mm_unpackhi_epi8(even, odd)));
@@ -155,7 +155,8 @@ static void pack_words(void *out, const void *from, int64_t down, int64_t across
         }
         for (int64_t j = 0; j < COLS; j++)
             for (int64_t p = 0; p < PAIR; p++)
-                to[j * PAIR + p] = j < cols && i + p < k ? b[(i + p) * down + j * across] : 0;
+                to[j * PAIR + p] =
+                    j < cols && i + p < k ? b[(i + p) * row_stride + j * col_stride] : 0;
     }
 }
 
@@ -175,8 +176,8 @@ static void multiply_words(void *sums, int64_t stride, const void *a, const void
 #pragma GCC unroll 6
         for (int r = 0; r < ROWS; r++) {
             const __m256i row = _mm256_set1_epi32(rows[r]);
-            add_doubles(&sum[r][0], _mm256_madd_epi16(left, row));
-            add_doubles(&sum[r][1], _mm256_madd_epi16(right, row));
+            add_dwords(&sum[r][0], _mm256_madd_epi16(left, row));
+            add_dwords(&sum[r][1], _mm256_madd_epi16(right, row));
         }
     }
 #pragma GCC unroll 6
@@ -188,11 +189,12 @@ static void multiply_words(void *sums, int64_t stride, const void *a, const void
 
 /* Transposes the next 8 values of 8 rows of x into the first 8 columns of out (8 rows of `width`).
  * Repeats the last row for missing ones. */
-static void turn_eight(float *out, int64_t width, const float *x, int64_t across, int64_t rows)
+static void transpose_8x8(float *out, int64_t width, const float *x, int64_t col_stride,
+                          int64_t rows)
 {
     __m256 r[8], t[8];
     for (int64_t i = 0; i < 8; i++)
-        r[i] = _mm256_loadu_ps(x + nd_fast_min(i, rows - 1) * across);
+        r[i] = _mm256_loadu_ps(x + nd_fast_min(i, rows - 1) * col_stride);
     for (int i = 0; i < 8; i += 2) {
         t[i] = _mm256_unpacklo_ps(r[i], r[i + 1]);
         t[i + 1] = _mm256_unpackhi_ps(r[i], r[i + 1]);
@@ -202,36 +204,36 @@ static void turn_eight(float *out, int64_t width, const float *x, int64_t across
             r[i + 2 * j] = _mm256_shuffle_ps(t[i + j], t[i + 2 + j], 0x44);
             r[i + 2 * j + 1] = _mm256_shuffle_ps(t[i + j], t[i + 2 + j], 0xee);
         }
-    for (int i = 0; i < 4; i++) /* in order: a row of 6 ends where the next begins */
+    for (int i = 0; i < 4; i++) /* in order: with width 6 a store overlaps the next row */
         _mm256_storeu_ps(out + i * width, _mm256_permute2f128_ps(r[i], r[i + 4], 0x20));
     for (int i = 0; i < 4; i++)
         _mm256_storeu_ps(out + (i + 4) * width, _mm256_permute2f128_ps(r[i], r[i + 4], 0x31));
 }
 
-static inline void pack_floats(float *out, int64_t width, const float *x, int64_t down,
-                               int64_t across, int64_t cols, int64_t k)
+static inline void pack_floats(float *out, int64_t width, const float *x, int64_t row_stride,
+                               int64_t col_stride, int64_t cols, int64_t k)
 {
     int64_t i = 0;
-    for (; across == 1 && cols == width && i < k; i++)
-        memcpy(out + i * width, x + i * down, (size_t)width * sizeof *out);
-    for (; down == 1 && i + 8 <= k; i += 8)
+    for (; col_stride == 1 && cols == width && i < k; i++)
+        memcpy(out + i * width, x + i * row_stride, (size_t)width * sizeof *out);
+    for (; row_stride == 1 && i + 8 <= k; i += 8)
         for (int64_t j = 0; j < width; j += 8)
-            turn_eight(out + i * width + j, width, x + i + j * across, across, cols - j);
+            transpose_8x8(out + i * width + j, width, x + i + j * col_stride, col_stride, cols - j);
     for (; i < k; i++)
         for (int64_t j = 0; j < width; j++)
-            out[i * width + j] = j < cols ? x[i * down + j * across] : 0.0f;
+            out[i * width + j] = j < cols ? x[i * row_stride + j * col_stride] : 0.0f;
 }
 
-static void pack_rows_floats(void *out, const void *a, int64_t down, int64_t across, int64_t rows,
-                             int64_t k)
+static void pack_rows_floats(void *out, const void *a, int64_t row_stride, int64_t col_stride,
+                             int64_t rows, int64_t k)
 {
-    pack_floats(out, ROWS, a, down, across, rows, k);
+    pack_floats(out, ROWS, a, row_stride, col_stride, rows, k);
 }
 
-static void pack_cols_floats(void *out, const void *b, int64_t down, int64_t across, int64_t cols,
-                             int64_t k)
+static void pack_cols_floats(void *out, const void *b, int64_t row_stride, int64_t col_stride,
+                             int64_t cols, int64_t k)
 {
-    pack_floats(out, COLS, b, down, across, cols, k);
+    pack_floats(out, COLS, b, row_stride, col_stride, cols, k);
 }
 
 static inline void add_product(__m256 *sum, __m256 x, __m256 y)
@@ -265,7 +267,7 @@ static void multiply_floats(void *sums, int64_t stride, const void *a, const voi
     }
 }
 
-/* Blocks of columns take 16 KiB: half of a first-level cache. */
+/* Blocks of column panels take 16 KiB, half of a first-level cache. */
 static const nd_panel_kind kinds[] = {
     [ND_PANEL_WORDS] = {PAIR, 2, 512, pack_rows_words, pack_words, multiply_words, NULL},
     [ND_PANEL_CODES] = {QUAD, 1, 1008, pack_rows_bytes, pack_codes, multiply_codes, minus_sum},

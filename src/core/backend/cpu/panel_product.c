@@ -2,9 +2,9 @@
 
 #include <string.h>
 
-/* Multiples of the panels; a tile's sums fit the second-level cache. Tiles of a triangle are
- * smaller, for equal shares of threads. */
-enum { TILE_ROWS = 96, TRIANGLE_ROWS = 48, TILE_COLS = 512 };
+/* Multiples of the panels; a tile's sums fit the second-level cache. A triangle has smaller tiles,
+ * which balance the threads. */
+enum { TILE_ROWS = 96, TRIANGLE_TILE_ROWS = 48, TILE_COLS = 512 };
 
 typedef struct panel_call {
     const nd_product *p;
@@ -12,11 +12,6 @@ typedef struct panel_call {
     const char *packed; /* [panels of columns][k / step][16][step] */
     int64_t k, block;   /* padded */
 } panel_call;
-
-static const char *element(nd_cview v, int64_t index)
-{
-    return (const char *)v.data + (size_t)index * nd_dtype_size(v.dtype);
-}
 
 static int64_t panel_bytes(const panel_call *c, int64_t width, int64_t k)
 {
@@ -27,25 +22,28 @@ static void pack_columns(const panel_call *c, int64_t panel, char *packed)
 {
     const nd_product *p = c->p;
     const int64_t col = panel * ND_PANEL_COLS;
-    const int64_t down = p->transpose_b ? 1 : p->b.cols, across = p->transpose_b ? p->b.cols : 1;
+    const int64_t row_stride = p->transpose_b ? 1 : p->b.cols;
+    const int64_t col_stride = p->transpose_b ? p->b.cols : 1;
     c->kind->pack_cols(packed + panel * panel_bytes(c, ND_PANEL_COLS, c->k),
-                       element(p->b, col * across), down, across,
+                       nd_element_at(p->b, col * col_stride), row_stride, col_stride,
                        nd_fast_min(ND_PANEL_COLS, p->n - col), p->k);
 }
 
-/* Packs panels of a tile's rows, only inner values [first, first + k): they stay in cache. */
+/* Packs inner values [first, first + k) of a tile's rows into panels, which stay in cache. */
 static void pack_rows(const panel_call *c, nd_tile tile, int64_t first, int64_t k, char *rows)
 {
     const nd_product *p = c->p;
-    const int64_t down = p->transpose_a ? p->a.cols : 1, across = p->transpose_a ? 1 : p->a.cols;
+    const int64_t row_stride = p->transpose_a ? p->a.cols : 1;
+    const int64_t col_stride = p->transpose_a ? 1 : p->a.cols;
     for (int64_t i = 0; i < tile.rows; i += ND_PANEL_ROWS)
         c->kind->pack_rows(rows + panel_bytes(c, i, k),
-                           element(p->a, (tile.row + i) * across + first * down), down, across,
-                           nd_fast_min(ND_PANEL_ROWS, tile.rows - i), nd_fast_min(k, p->k - first));
+                           nd_element_at(p->a, (tile.row + i) * col_stride + first * row_stride),
+                           row_stride, col_stride, nd_fast_min(ND_PANEL_ROWS, tile.rows - i),
+                           nd_fast_min(k, p->k - first));
 }
 
-/* The start values of each row's sums. */
-static void begin_tile(const panel_call *c, nd_tile tile)
+/* Initialises the sums of a tile. */
+static void initialize_tile(const panel_call *c, nd_tile tile)
 {
     const nd_product *p = c->p;
     int32_t *sums = tile.values;
@@ -58,7 +56,7 @@ static void begin_tile(const panel_call *c, nd_tile tile)
     }
 }
 
-/* Symmetric products omit what is above the diagonal. */
+/* The first row of panels to compute: symmetric products omit those above the diagonal. */
 static int64_t first_row(const panel_call *c, nd_tile tile, int64_t col)
 {
     const int64_t above = c->p->symmetric ? tile.col + col - tile.row : 0;
@@ -68,7 +66,7 @@ static int64_t first_row(const panel_call *c, nd_tile tile, int64_t col)
 static void run_tile(const panel_call *c, nd_tile tile, char *rows)
 {
     const nd_panel_kind *kind = c->kind;
-    begin_tile(c, tile);
+    initialize_tile(c, tile);
     for (int64_t k = 0; k < c->k; k += c->block) {
         const int64_t count = nd_fast_min(c->block, c->k - k);
         pack_rows(c, tile, k, count, rows);
@@ -97,8 +95,8 @@ nd_status nd_panel_multiply(nd_cpu_fast *fast, const nd_product *p)
     ND_TRY(nd_fast_grow(&fast->packed, (size_t)(panels * panel_bytes(&c, ND_PANEL_COLS, c.k))));
     ND_TRY(nd_fast_grow_private(fast, row_bytes + (size_t)(TILE_ROWS * width) * sizeof(int32_t)));
     c.packed = fast->packed.memory;
-    const int64_t height = p->symmetric ? TRIANGLE_ROWS : TILE_ROWS;
-    const int64_t across = nd_fast_ceil(p->n, TILE_COLS), down = nd_fast_ceil(p->m, height);
+    const int64_t height = p->symmetric ? TRIANGLE_TILE_ROWS : TILE_ROWS;
+    const int64_t col_count = nd_fast_ceil(p->n, TILE_COLS), row_count = nd_fast_ceil(p->m, height);
 #pragma omp parallel num_threads(fast->threads)
     {
         char *rows = fast->private[nd_fast_thread()].memory;
@@ -106,11 +104,11 @@ nd_status nd_panel_multiply(nd_cpu_fast *fast, const nd_product *p)
         for (int64_t panel = 0; panel < panels; panel++)
             pack_columns(&c, panel, fast->packed.memory);
 #pragma omp for schedule(dynamic, 1)
-        for (int64_t index = 0; index < down * across; index++) {
-            /* The lowest rows of a triangle are the longest and come first. */
-            const int64_t at = p->symmetric ? down * across - 1 - index : index;
-            nd_tile tile = {.row = at / across * height,
-                            .col = at % across * TILE_COLS,
+        for (int64_t index = 0; index < row_count * col_count; index++) {
+            /* Starts with the lowest rows of a triangle, which are the longest. */
+            const int64_t at = p->symmetric ? row_count * col_count - 1 - index : index;
+            nd_tile tile = {.row = at / col_count * height,
+                            .col = at % col_count * TILE_COLS,
                             .stride = width,
                             .values = rows + row_bytes};
             tile.rows = nd_fast_min(height, p->m - tile.row);

@@ -1,16 +1,22 @@
-/* A large product as fast_product.c cuts it into tiles and panel_product.c computes it. */
+/* A large product, computed in tiles by fast_product.c or panel_product.c. */
 #pragma once
 
 #include "core/backend/cpu/fast_context.h"
 
-/* What happens to a finished tile: rows [row, row + rows) and columns [col, col + cols) of c, rows
- * of `values` (f32 or i32) `stride` elements apart. */
+/* A finished tile: rows [row, row + rows) and columns [col, col + cols) of c, rows of `values` (f32
+ * or i32) `stride` elements apart. */
 typedef struct nd_tile {
     int64_t row, rows, col, cols, stride;
     void *values;
 } nd_tile;
 
 typedef void (*nd_tile_finish)(const nd_fast_kernels *kernels, const void *context, nd_tile tile);
+
+/* The address of element `index` of v. */
+static inline const char *nd_element_at(nd_cview v, int64_t index)
+{
+    return (const char *)v.data + (size_t)index * nd_dtype_size(v.dtype);
+}
 
 /* c = op(a) op(b), c [m, n]. Either `c.data` is set and receives the product (added when
  * `accumulate`), or `finish` takes each tile; where both are set, one of the two happens. */
@@ -19,7 +25,7 @@ typedef struct nd_product {
     nd_cview a, b; /* as stored, f32, bf16 or i8 */
     bool ternary;  /* one of two i8 operands holds -1, 0 and 1 only */
     bool transpose_a, transpose_b;
-    bool symmetric;    /* c is: tiles that reach the diagonal or lie below it are enough */
+    bool symmetric;    /* c is symmetric: only tiles on or below the diagonal are needed */
     int64_t blocked_a; /* > 0: transposed a is stored as [m / blocked_a][k][blocked_a] */
     nd_view c;
     bool accumulate;

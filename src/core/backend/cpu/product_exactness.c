@@ -5,9 +5,9 @@
 
 #include <stdlib.h>
 
-/* A whole tile and a remainder in each direction; the inner dimension is one less than a block of
- * tokens, so odd. Rows and columns repeat after KINDS, for few expected sums: every rank runs this
- * at its start. */
+/* A whole tile and a remainder in each direction, and an odd inner dimension: a block of tokens
+ * less one. Every rank runs this at its start, so rows and columns repeat after KINDS to have few
+ * distinct sums. */
 enum { ROWS = 67, COLS = 49, INNER = ND_INT8_TOKENS - 1, KINDS = 8 };
 
 typedef struct operands {
@@ -24,8 +24,8 @@ static void keep_sums(const nd_fast_kernels *k, const void *context, nd_tile til
             c[(tile.row + i) * COLS + tile.col + j] = ((int32_t *)tile.values)[i * tile.stride + j];
 }
 
-/* Extremes in all pairs of signs: `pattern` 0 has one sign, 1 alternates along the sums, 2 mixes
- * all. Codes are -1 and 1 at the extremes. */
+/* The extreme values in all pairs of signs: `pattern` 0 has one sign, 1 alternates along the sums,
+ * 2 mixes all. Codes are -1 and 1. */
 static int8_t extreme(int pattern, int64_t row, int64_t position, bool code)
 {
     const int64_t index = row % KINDS;

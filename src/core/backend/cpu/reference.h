@@ -1,10 +1,10 @@
-/* Shared by the reference layer: element access over any dtype, and the contract's shape checks. */
+/* Shared by the reference layer: element access for any dtype, and checks of the contract. */
 #pragma once
 
 #include "core/backend/backend.h"
 #include "core/base/float_formats.h"
 
-/* Stops an op whose arguments break the contract. */
+/* Fails an op whose arguments violate the contract. */
 #define ND_REQUIRE(condition)                                                                      \
     do {                                                                                           \
         if (!(condition))                                                                          \
@@ -64,18 +64,14 @@ static inline bool nd_scales_fit(nd_cview codes, nd_cview scales)
             (scales.rows == codes.rows && scales.cols > 0 && codes.cols % scales.cols == 0));
 }
 
-/* That `tokens` are `rows` values in [lowest, vocab). Errors: ND_EINTERNAL naming the position. */
+/* Checks for `rows` tokens in [lowest, vocab). Errors: ND_EINTERNAL naming the position. */
 nd_status nd_check_tokens(nd_cview tokens, int64_t rows, int64_t vocab, int32_t lowest);
-
-static inline nd_dtype nd_block_dtype(nd_block_code code)
-{
-    return code == ND_BLOCK_LINEAR ? ND_I8 : ND_U8;
-}
 
 /* Whether codes and scales have room for `count` elements. */
 static inline bool nd_blocks_hold(const nd_blocks *q, int64_t count)
 {
-    return q->block > 0 && q->codes.dtype == nd_block_dtype(q->code) && q->scales.dtype == ND_F32 &&
+    const nd_dtype dtype = q->code == ND_BLOCK_LINEAR ? ND_I8 : ND_U8;
+    return q->block > 0 && q->codes.dtype == dtype && q->scales.dtype == ND_F32 &&
            nd_view_count(nd_as_const(q->codes)) == count &&
            nd_view_count(nd_as_const(q->scales)) == (count + q->block - 1) / q->block;
 }
@@ -109,7 +105,7 @@ static inline float nd_state_factor(float numerator, float scale)
 void nd_reference_adamw(nd_view w, int64_t first, int64_t n, double *m, double *v, nd_cview g,
                         const nd_adamw_params *params);
 
-/* That the views of attention have the shape. Errors: ND_EINTERNAL. */
+/* Checks the views of attention against the shape. Errors: ND_EINTERNAL. */
 nd_status nd_attention_check(nd_cview q, nd_cview k, nd_cview v, const nd_attention_shape *shape);
 
 /* A part of gather_rows: rows [first, end) of y, of each the bytes [from, from + count). */

@@ -6,19 +6,19 @@
 #include <stdlib.h>
 
 /* The position of one (sequence, head, query) in the tensors. */
-typedef struct query_place {
+typedef struct query_position {
     int64_t q;       /* first element of the query, of o and of dq */
     int64_t lse;     /* element of lse */
     int64_t k;       /* first element of key 0, of v, dk and dv; keys are key_stride apart */
     int64_t visible; /* number of visible keys; 0 for a padding row */
-} query_place;
+} query_position;
 
 /* The position of row `row` of q. */
-static query_place place_of(const nd_attention_shape *s, int64_t row, int64_t head)
+static query_position position_of(const nd_attention_shape *s, int64_t row, int64_t head)
 {
     const int64_t token = s->rows.data ? ((const int32_t *)s->rows.data)[row] : row;
     const int64_t kv_head = head / (s->heads / s->kv_heads);
-    query_place at = {.q = (row * s->heads + head) * s->head_dim, .lse = row * s->heads + head};
+    query_position at = {.q = (row * s->heads + head) * s->head_dim, .lse = row * s->heads + head};
     if (token < 0)
         return at;
     at.k = (token / s->query_len * s->key_len * s->kv_heads + kv_head) * s->head_dim;
@@ -45,7 +45,7 @@ nd_status nd_attention_check(nd_cview q, nd_cview k, nd_cview v, const nd_attent
 }
 
 static void attend(nd_view o, nd_view lse, nd_cview q, nd_cview k, nd_cview v,
-                   const nd_attention_shape *s, query_place at, double *scores)
+                   const nd_attention_shape *s, query_position at, double *scores)
 {
     const int64_t d = s->head_dim, stride = s->kv_heads * d;
     double largest = -INFINITY;
@@ -78,7 +78,7 @@ static nd_status attention_reference(nd_backend *b, nd_view o, nd_view lse, nd_c
     ND_FAIL_IF(!scores, ND_ENOMEM, "no memory for %lld scores", (long long)s->key_len);
     for (int64_t row = 0; row < q.rows; row++)
         for (int64_t head = 0; head < s->heads; head++) {
-            const query_place at = place_of(s, row, head);
+            const query_position at = position_of(s, row, head);
             if (at.visible > 0) {
                 attend(o, lse, q, k, v, s, at, scores);
                 continue;
@@ -98,7 +98,7 @@ typedef struct backward_sums {
 
 static void attend_backward(nd_view dq, backward_sums sums, nd_cview dout, nd_cview o, nd_cview lse,
                             nd_cview q, nd_cview k, nd_cview v, const nd_attention_shape *s,
-                            query_place at)
+                            query_position at)
 {
     const int64_t d = s->head_dim, stride = s->kv_heads * d;
     const double scale = 1.0 / sqrt((double)d);
@@ -138,7 +138,7 @@ static nd_status attention_backward_reference(nd_backend *b, nd_view dq, nd_view
     const backward_sums sums = {memory, memory + count};
     for (int64_t row = 0; row < q.rows; row++)
         for (int64_t head = 0; head < s->heads; head++) {
-            const query_place at = place_of(s, row, head);
+            const query_position at = position_of(s, row, head);
             if (at.visible > 0)
                 attend_backward(dq, sums, dout, o, lse, q, k, v, s, at);
             else

@@ -5,8 +5,8 @@
 #include <math.h>
 #include <stdlib.h>
 
-/* NaN if there is one. */
-static float largest_of(const float *x, int64_t n)
+/* max |x|; NaN if there is one. */
+static float max_magnitude(const float *x, int64_t n)
 {
     float largest = 0.0f;
     for (int64_t i = 0; i < n; i++)
@@ -18,7 +18,7 @@ static float largest_of(const float *x, int64_t n)
 /* Replaces x by its codes. Returns m, the scale of their sums. */
 static float encode(float *x, int64_t n)
 {
-    const float m = largest_of(x, n);
+    const float m = max_magnitude(x, n);
     const float factor = nd_state_factor(127.0f, m);
     for (int64_t i = 0; i < n; i++)
         x[i] = rintf(x[i] * factor);
@@ -33,7 +33,7 @@ static double code_sum(const float *codes, const int8_t *other, int64_t stride, 
     return (double)sum;
 }
 
-static void put(nd_view x, int64_t at, double value, float beta)
+static void accumulate(nd_view x, int64_t at, double value, float beta)
 {
     nd_store(x, at, beta == 0.0f ? value : beta * nd_load(nd_as_const(x), at) + value);
 }
@@ -55,7 +55,7 @@ static nd_status ternary_gemm_dx_int8_reference(nd_backend *b, nd_view dx, nd_cv
         for (int64_t i = 0; i < dx.cols; i++) {
             const double sum =
                 finite ? code_sum(row, (const int8_t *)c.data + i, c.cols, dy.cols) : NAN;
-            put(dx, t * dx.cols + i, nd_load(s, 0) * sum * m / 127.0, beta);
+            accumulate(dx, t * dx.cols + i, nd_load(s, 0) * sum * m / 127.0, beta);
         }
     }
     free(row);
@@ -83,7 +83,7 @@ static nd_status ternary_gemm_dw_int8_reference(nd_backend *b, nd_view dw, nd_cv
             const bool finite = isfinite(m);
             for (int64_t i = 0; i < dw.cols; i++) {
                 const double sum = finite ? code_sum(column, tokens + i, q.cols, n) : NAN;
-                put(dw, o * dw.cols + i, sum * m / 127.0, first > 0 ? 1.0f : beta);
+                accumulate(dw, o * dw.cols + i, sum * m / 127.0, first > 0 ? 1.0f : beta);
             }
         }
     }

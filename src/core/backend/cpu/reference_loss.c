@@ -42,10 +42,6 @@ static nd_status embedding_backward_reference(nd_backend *b, nd_view dtable, nd_
     return ND_OK;
 }
 
-/* One row: with p = softmax(z), H = -sum p log p,
- *   d nll_smooth / dz_i = p_i - (1-e)[i = target] - e/V   (each offset's, times its weight)
- *   d lse^2 / dz_i      = 2 lse p_i
- *   d (-H) / dz_i       = p_i (log p_i + H) */
 static double offset_weight(const nd_cross_entropy_params *p, const int32_t *targets, int offset)
 {
     return targets[offset] < 0 ? 0.0 : offset == 0 ? 1.0 : (double)p->offset_weight[offset];
@@ -55,6 +51,10 @@ typedef struct row_loss {
     double nll, total, norm;
 } row_loss;
 
+/* One row: with p = softmax(z), H = -sum p log p,
+ *   d nll_smooth / dz_i = p_i - (1-e)[i = target] - e/V   (each offset's, times its weight)
+ *   d lse^2 / dz_i      = 2 lse p_i
+ *   d (-H) / dz_i       = p_i (log p_i + H) */
 static row_loss cross_entropy_row(nd_view logits, int64_t row, const int32_t *targets,
                                   const nd_cross_entropy_params *p, double scale)
 {

@@ -28,7 +28,7 @@ static int64_t block_end(const nd_blocks *q, int64_t k)
     return end < count ? end : count;
 }
 
-static uint8_t nearest(const nd_dynamic_code *code, float x, float scaled)
+static uint8_t nearest_code(const nd_dynamic_code *code, float x, float scaled)
 {
     const float a = fabsf(scaled);
     int index = 0;
@@ -56,7 +56,7 @@ static void encode_block(const block_codec *c, const nd_blocks *q, int64_t k, co
         if (c->kind == ND_BLOCK_LINEAR)
             ((int8_t *)q->codes.data)[first + i] = isnan(scaled) ? 0 : (int8_t)rintf(scaled);
         else
-            ((uint8_t *)q->codes.data)[first + i] = nearest(&c->dynamic, x, scaled);
+            ((uint8_t *)q->codes.data)[first + i] = nearest_code(&c->dynamic, x, scaled);
     }
 }
 

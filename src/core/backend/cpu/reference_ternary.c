@@ -11,7 +11,7 @@ static double clip(double x, double low, double high)
 }
 
 /* A NaN has no integer value, and casting one is undefined: its code is 0. */
-static int8_t code_of(double rounded, double low, double high)
+static int8_t clip_code(double rounded, double low, double high)
 {
     return isnan(rounded) ? 0 : (int8_t)clip(rounded, low, high);
 }
@@ -38,7 +38,7 @@ static void ternarize_span(nd_view c, nd_cview w, int64_t first, int64_t count, 
     *scale = nd_f16_round((float)(mean > 1e-5 ? mean : 1e-5));
     int8_t *codes = c.data;
     for (int64_t i = first; i < first + count; i++)
-        codes[i] = code_of(rint(nd_load(w, i) / (double)*scale), -1.0, 1.0);
+        codes[i] = clip_code(rint(nd_load(w, i) / (double)*scale), -1.0, 1.0);
 }
 
 static nd_status ternarize_reference(nd_backend *b, nd_view c, nd_view s, nd_cview w)
@@ -134,7 +134,7 @@ static nd_status quantize_rows_reference(nd_backend *b, nd_view q, nd_view a, nd
         const float factor = isfinite(largest) ? 127.0f / largest : 0.0f;
         for (int64_t i = 0; i < x.cols; i++) {
             const float scaled = (float)nd_load(x, t * x.cols + i) * factor;
-            codes[t * x.cols + i] = code_of((double)rintf(scaled), -128.0, 127.0);
+            codes[t * x.cols + i] = clip_code((double)rintf(scaled), -128.0, 127.0);
         }
     }
     return ND_OK;
