@@ -176,6 +176,7 @@ static nd_status measure(nd_run *run, int64_t steps)
         return ND_FAIL(ND_ECONFIG, "layers are updated during the backward pass; set "
                                    "training.grad_clip above 0");
     }
+    setenv("OMPI_MCA_btl_tcp_links", "2", 0); /* as nd_comm_create_mpi does */
     MPI_Init(NULL, NULL);
     MPI_Comm_size(MPI_COMM_WORLD, &d.size);
     MPI_Op_create(sum_bf16, 1, &d.sum_bf16);
