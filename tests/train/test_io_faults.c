@@ -43,7 +43,8 @@ Test(io_faults, writes_that_are_cut_short_are_continued)
     fail_at_each_call("short", 7, quantised);
 }
 
-/* Two ranks; the disk fails on one of them. Then the run goes on, alone. */
+/* Two ranks; the disk fails on one of them. Then the run goes on, alone. Steps after the save are
+ * slow, so that its failure is known before the last one, whose save would make up for it. */
 static void fail_under_mpirun(const char *fault, int rank, const char *mode)
 {
     char run[128], state[65];
@@ -55,10 +56,13 @@ static void fail_under_mpirun(const char *fault, int rank, const char *mode)
         output, sizeof output,
         "ASAN_OPTIONS=verify_asan_link_order=0 OMPI_ALLOW_RUN_AS_ROOT=1 "
         "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMP_NUM_THREADS=1 mpirun --oversubscribe -np 2 "
-        "env LD_PRELOAD=" ND_IO_FAULTS " ND_IO_FAULT=%s:%s/checkpoints/.tmp_step_00000008 "
-        "ND_IO_RANK=%d %s --config %s --run-dir %s --set logging.max_failed_saves=1 "
+        "env ND_FAULT=slower@backward:step=9:rank=0,slower@backward:step=10:rank=0,"
+        "slower@backward:step=11:rank=0 LD_PRELOAD=" ND_IO_FAULTS
+        " ND_IO_FAULT=%s:%s/checkpoints/.tmp_step_00000008 "
+        "ND_IO_RANK=%d " ND_TEST_PROGRAMS
+        "/nanochat_dist_faulty --config %s --run-dir %s --set logging.max_failed_saves=1 "
         "--set logging.checkpoint_async=%s",
-        fault, run, rank, ND_BINARY, nd_test_here.config, run, mode);
+        fault, run, rank, nd_test_here.config, run, mode);
     cr_assert_eq(code, 4, "%s: exit %d: %s", fault, code, output);
     cr_assert(strstr(output, "error: rank ") != NULL, "%s", output);
     cr_assert(strstr(output, "checkpoints/.tmp_step_00000008") != NULL, "%s", output);
