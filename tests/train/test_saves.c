@@ -2,6 +2,7 @@
  * slow: 50 ms a tensor, far longer than a step. */
 #include "support/run_files.h"
 #include "support/support.h"
+#include "train/checkpoint/checkpoint_hdf5.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -153,4 +154,30 @@ Test(saves, under_way_are_finished_at_the_end_of_the_run)
         nd_test_shell(output, sizeof output, "%s info --verify %s", ND_BINARY, path_of("run")), 0,
         "%s", output);
     cr_assert(strstr(output, "step 8,") != NULL, "%s", output);
+}
+
+/* As snapshots write over an older generation. */
+Test(saves, a_tensor_that_is_written_again_has_its_new_values_and_shape)
+{
+    const float first[6] = {1, 2, 3, 4, 5, 6}, second[6] = {7, 8, 9, 10, 11, 12};
+    const unsigned char third[2] = {13, 14};
+    float whole[6];
+    unsigned char codes[2];
+    char path[256];
+    nd_checkpoint_h5 *file = NULL;
+    snprintf(path, sizeof path, "%s/again.h5", nd_test_here.directory);
+    cr_assert_eq(nd_checkpoint_h5_create(path, &file), ND_OK);
+    cr_assert_eq(nd_checkpoint_h5_write(file, "/a/x", nd_cview_of(first, ND_F32, 2, 3)), ND_OK);
+    cr_assert_eq(nd_checkpoint_h5_write(file, "/a/y", nd_cview_of(first, ND_F32, 2, 3)), ND_OK);
+    cr_assert_eq(nd_checkpoint_h5_close(file), ND_OK);
+    cr_assert_eq(nd_checkpoint_h5_append(path, &file), ND_OK);
+    cr_assert_eq(nd_checkpoint_h5_write(file, "/a/x", nd_cview_of(second, ND_F32, 2, 3)), ND_OK);
+    cr_assert_eq(nd_checkpoint_h5_write(file, "/a/y", nd_cview_of(third, ND_U8, 2, 1)), ND_OK);
+    cr_assert_eq(nd_checkpoint_h5_close(file), ND_OK);
+    cr_assert_eq(nd_checkpoint_h5_open(path, &file), ND_OK);
+    cr_assert_eq(nd_checkpoint_h5_read(file, "/a/x", nd_view_of(whole, ND_F32, 2, 3)), ND_OK);
+    cr_assert_eq(nd_checkpoint_h5_read(file, "/a/y", nd_view_of(codes, ND_U8, 2, 1)), ND_OK);
+    cr_assert_eq(nd_checkpoint_h5_close(file), ND_OK);
+    cr_assert_eq(memcmp(whole, second, sizeof second), 0);
+    cr_assert_eq(memcmp(codes, third, sizeof third), 0);
 }

@@ -411,7 +411,9 @@ Test(run_script, removes_what_a_lost_host_holds_when_the_run_has_ended_well_or_n
         "exit 3;"
         "grep -q ^host1 run/snapshot_hosts && ! grep -q ^host0 run/snapshot_hosts || exit 4;"
         "test -e $M/*/host1 && test ! -e $M/*/host0 || exit 5;"
-        "rm away; cp -r run copy; end copy || exit 6; test -e $M/*/host1 || exit 7;"
+        "rm away; cp -r run copy; P=true; end copy || exit 6;"
+        "grep -q 'copy is a copy of .*/run, so' out || exit 7; P=$F; end copy || exit 10;"
+        "test -e $M/*/host1 || exit 11;"
         "end run || exit 8; grep -q 'removed the snapshots of host host1' out || exit 9;"
         "test ! -e run/snapshot_hosts && same run");
 }

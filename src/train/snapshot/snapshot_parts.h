@@ -108,8 +108,7 @@ nd_status nd_snapshot_write_texts(const nd_run *run, int64_t step, const char *c
 nd_status nd_snapshot_share_texts(nd_run *run, nd_snapshot_found *texts, int root);
 
 /* Maps a whole file for reading, or one of `bytes` bytes, created or resized, for writing; NULL if
- * empty. Errors:
- * ND_ECHECKPOINT. */
+ * empty. Errors: ND_ECHECKPOINT. */
 nd_status nd_snapshot_map(const char *path, void **data, size_t *bytes);
 nd_status nd_snapshot_map_new(const char *path, size_t bytes, void **data);
 void nd_snapshot_unmap(void *data, size_t bytes);
