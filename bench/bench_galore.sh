@@ -15,7 +15,7 @@ set -euo pipefail
 
 data_path='' out=runs/bench_galore binary=build/release/nanochat_dist seeds='1 2 3' width=128
 options 'data-path out binary seeds width' "$@"
-[ -n "$data_path" ] || fail '--data-path is needed (see --help)'
+need_shards
 mkdir -p "$out"
 
 common=("model.vocab_size=$(vocabulary "$data_path")" "model.hidden_dim=$width" model.ffn_mult=3.5

@@ -14,7 +14,7 @@ set -euo pipefail
 
 data_path='' out=runs/bench_state binary=build/release/nanochat_dist seeds='1 2 3' formats='32 8 4'
 options 'data-path out binary seeds formats' "$@"
-[ -n "$data_path" ] || fail '--data-path is needed (see --help)'
+need_shards
 mkdir -p "$out"
 vocab=$(vocabulary "$data_path")
 

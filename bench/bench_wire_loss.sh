@@ -18,7 +18,7 @@ set -euo pipefail
 data_path='' out=runs/bench_wire_loss binary=build/release/nanochat_dist seeds='1 2 3' ranks=2
 formats='fp32 bf16 int8 int8_delta full_fp32 full_int8 full_int8_delta'
 options 'data-path out binary seeds formats ranks' "$@"
-[ -n "$data_path" ] || fail '--data-path is needed (see --help)'
+need_shards
 mkdir -p "$out"
 
 common=("model.vocab_size=$(vocabulary "$data_path")" model.num_layers=2 training.total_steps=200

@@ -20,7 +20,7 @@ set -euo pipefail
 data_path='' out=runs/collider_search binary=build/release/nanochat_dist seeds='1 2 3'
 batches='4096 16384' recipes='loss sample sample:0.35:0.6 sample:0.35:0.6:1.1'
 options 'data-path out binary seeds batches recipes' "$@"
-[ -n "$data_path" ] || fail '--data-path is needed (see --help)'
+need_shards
 mkdir -p "$out"
 length=128
 export OMP_NUM_THREADS=1

@@ -25,7 +25,7 @@ recipes='baseline:0.01:0.85:0.01 baseline:0.02:0.95:0.003 baseline:0.02:0.85:0.0
     full:0.01:0.85:0.01:optimizer.galore_residual=1 full:0.01:0.85:0.01:optimizer.galore_residual=2
     full:0.01:0.85:0.01:optimizer.galore_residual=5'
 options 'data-path out binary seeds width recipes' "$@"
-[ -n "$data_path" ] || fail '--data-path is needed (see --help)'
+need_shards
 mkdir -p "$out"
 export OMP_NUM_THREADS=1
 

@@ -21,7 +21,7 @@ set -euo pipefail
 data_path='' out=runs/rare_sync binary=build/release/nanochat_dist seeds='1 2 3' config=baseline wire=int4 start=0
 cases='4x30 1x10 1x30 1x100 2x10 2x30 2x100 4x10 4x100 8x10 8x30 8x100'
 options 'data-path out binary seeds cases config wire start' "$@"
-[ -n "$data_path" ] || fail '--data-path is needed (see --help)'
+need_shards
 mkdir -p "$out"
 
 for seed in $seeds; do

@@ -16,7 +16,7 @@ set -euo pipefail
 
 data_path='' out=runs/rare_sync_hosts binary=build/release/nanochat_dist gbit=0.1 every=30 wire=int4 batch=16 rounds=1
 options 'data-path out binary gbit every wire batch rounds' "$@"
-[ -n "$data_path" ] || fail '--data-path is needed (see --help)'
+need_shards
 binary=$(realpath "$binary") data_path=$(realpath "$data_path")
 mkdir -p "$out"
 out=$(cd "$out" && pwd)

@@ -62,6 +62,13 @@ keys() {
     for pair in "$@"; do set+=(--set "$pair"); done
 }
 
+# need_shards: fails unless $data_path is a directory of packed shards.
+need_shards() {
+    [ -n "$data_path" ] || fail '--data-path is needed (see --help)'
+    [[ -d $data_path && -n $(find "$data_path" -name '*.h5' -print -quit) ]] ||
+        fail "--data-path: no shards (*.h5) in '$data_path'"
+}
+
 # vocabulary DIR: vocab_size of the shards in it.
 vocabulary() {
     "$binary" info "$(find "$1" -name '*.h5' | sort | head -n 1)" |

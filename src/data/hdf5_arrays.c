@@ -85,6 +85,7 @@ nd_status nd_hdf5_out_create(const char *path, nd_hdf5_out **out)
     nd_hdf5_start();
     ND_FAIL_IF(strlen(path) >= PATH_LONGEST, ND_EIO, "%.80s...: the path is too long", path);
     ND_TRY(nd_durable_check(path, "\x89HDF\r\n\x1a\n", "HDF5 file"));
+    ND_TRY(nd_durable_prepare(path));
     nd_hdf5_out *o = calloc(1, sizeof *o);
     ND_FAIL_IF(!o, ND_ENOMEM, "no memory to write %s", path);
     strcpy(o->path, path);

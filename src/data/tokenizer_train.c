@@ -240,11 +240,12 @@ done:
 }
 
 /* Refuses to overwrite other files: --output may name the corpus by mistake. */
-static nd_status check_output_file(const char *path)
+static nd_status prepare_output_file(const char *path)
 {
     struct stat info;
     nd_tokenizer *existing;
     ND_TRY(nd_durable_check(path, NULL, NULL));
+    ND_TRY(nd_durable_prepare(path));
     if (stat(path, &info) != 0 || info.st_size == 0)
         return ND_OK;
     if (nd_tokenizer_open(path, &existing) != ND_OK) {
@@ -265,7 +266,7 @@ nd_status nd_tokenizer_train(const nd_tokenizer_train_options *options, nd_left_
                "vocabulary size %d; expected more than %d, the pieces every tokenizer has (256 "
                "bytes and 3 marks)",
                options->vocab_size, RESERVED_PIECES);
-    ND_TRY(check_output_file(options->output));
+    ND_TRY(prepare_output_file(options->output));
     corpus text = {.binary = options->binary, .left_out = left_out ? left_out : &ignored};
     text.wanted = options->max_bytes > 0 ? options->max_bytes : INT64_MAX;
     text.phase = (double)(options->seed * 0x9e3779b97f4a7c15u >> 40) * 0x1p-24;

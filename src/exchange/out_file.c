@@ -21,6 +21,7 @@ nd_status nd_out_file_create(const char *path, nd_out_file **out)
 {
     *out = NULL;
     ND_TRY(nd_durable_check(path, NULL, NULL));
+    ND_TRY(nd_durable_prepare(path));
     nd_out_file *f = calloc(1, sizeof *f);
     ND_FAIL_IF(!f, ND_ENOMEM, "no memory to write %s", path);
     if (snprintf(f->temporary, PATH_MAX, "%s%s", path, ND_TEMPORARY_SUFFIX) >= PATH_MAX) {

@@ -322,3 +322,20 @@ Test(tokenizer, training_takes_no_more_text_than_asked_for)
     options.max_bytes = 100;
     ND_ASSERT_FAILS(nd_tokenizer_train(&options, NULL), ND_EDATA, "no text to train on");
 }
+
+Test(tokenizer, a_model_goes_into_a_new_directory_or_is_refused_before_the_text_is_read)
+{
+    char input[4096], output[4096];
+    snprintf(input, sizeof input, "%s/train.txt", directory);
+    snprintf(output, sizeof output, "%s/new/place/some.model", directory);
+    const char *inputs[] = {input};
+    nd_tokenizer_train_options options = {
+        .inputs = inputs, .input_count = 1, .output = output, .vocab_size = 330};
+    ND_ASSERT_OK(nd_tokenizer_train(&options, NULL));
+    nd_tokenizer *t;
+    ND_ASSERT_OK(nd_tokenizer_open(output, &t));
+    nd_tokenizer_close(t);
+    inputs[0] = "/no/such/text";
+    options.output = "/proc/nanochat_dist/some.model";
+    ND_ASSERT_FAILS(nd_tokenizer_train(&options, NULL), ND_EIO, "/proc/nanochat_dist");
+}

@@ -27,7 +27,7 @@ static void setup(void)
     strcpy(directory, nd_test_directory());
     snprintf(config, sizeof config, "%s/config.ini", directory);
     snprintf(run, sizeof run, "%s/run", directory);
-    snprintf(path, sizeof path, "%s/model.gguf", directory);
+    snprintf(path, sizeof path, "%s/new/model.gguf", directory); /* export makes new/ */
     nd_test_write_file(config, text, sizeof text - 1);
 }
 

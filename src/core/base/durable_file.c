@@ -113,6 +113,15 @@ nd_status nd_durable_check(const char *path, const char *magic, const char *kind
     return ND_OK;
 }
 
+nd_status nd_durable_prepare(const char *path)
+{
+    char directory[PATH_MAX];
+    directory_of(path, directory);
+    ND_TRY(nd_directory_create(directory));
+    return ND_CHECK(access(directory, W_OK | X_OK) == 0, ND_EIO, "%s: cannot write into %s: %s",
+                    path, directory, strerror(errno));
+}
+
 nd_status nd_durable_rename(const char *temporary, const char *path)
 {
     char directory[PATH_MAX];

@@ -16,6 +16,10 @@
  * socket, nor a link into /proc such as /dev/stdout. Errors: ND_EIO. */
 nd_status nd_durable_check(const char *path, const char *magic, const char *kind);
 
+/* Creates the directory that `path` lies in and checks that files can be made in it: before the
+ * work whose result goes there. Errors: ND_EIO. */
+nd_status nd_durable_prepare(const char *path);
+
 /* Renames the finished file `temporary` to `path`, durably. Errors: ND_EIO; it is removed then. */
 nd_status nd_durable_rename(const char *temporary, const char *path);
 
