@@ -6,7 +6,8 @@
 
 enum { SCRATCH = 4096 * ND_DELTA_BLOCK };
 
-bool nd_weight_gather_changes(const nd_weight_gather *gather, const nd_model *model, int64_t index)
+/* Whether weight `index` may be sent as its change: embedding and heads with int8_delta. */
+static bool sends_change(const nd_weight_gather *gather, const nd_model *model, int64_t index)
 {
     const nd_param_role role = model->params.list[index].role;
     return gather->embedding == ND_EMBEDDING_WIRE_INT8_DELTA &&
@@ -23,9 +24,8 @@ static bool streams(const nd_weight_gather *gather, const nd_weight *w)
 static size_t bytes_of(const nd_weight_gather *gather, const nd_model *model, int64_t index,
                        const nd_weight *w, bool whole)
 {
-    return !whole && nd_weight_gather_changes(gather, model, index)
-               ? nd_weight_delta_bytes(w)
-               : nd_weight_wire_bytes(w, gather->codes);
+    return !whole && sends_change(gather, model, index) ? nd_weight_delta_bytes(w)
+                                                        : nd_weight_wire_bytes(w, gather->codes);
 }
 
 size_t nd_weight_gather_bytes(const nd_weight_gather *gather, const nd_model *model, int64_t index,
@@ -78,7 +78,7 @@ nd_status nd_weight_gather_reserve(nd_weight_gather *gather, const nd_model *mod
     if (gather->codes == ND_WEIGHT_WIRE_CHANGED)
         ND_TRY(nd_code_stream_reserve(&gather->stream, model, own, rank, arena));
     for (int64_t i = 0; i < own->count; i++)
-        changes |= nd_weight_gather_changes(gather, model, i);
+        changes |= sends_change(gather, model, i);
     if (changes)
         ND_TRY(nd_arena_reserve(arena, ND_F32, 1, SCRATCH, &gather->scratch));
     if (own->ranks == 1 && !changes)
@@ -128,7 +128,7 @@ static nd_status make(nd_weight_gather *gather, nd_model *model, const nd_view *
         ND_TRY(load_streamed(gather, model, masters));
     for (entry e = {.index = -1}; next_entry(gather, model, rank, &e);) {
         const nd_cview master = nd_as_const(masters[e.index]);
-        if (!whole && nd_weight_gather_changes(gather, model, e.index)) {
+        if (!whole && sends_change(gather, model, e.index)) {
             ND_TRY(nd_weight_delta_encode(b, &e.w, master, gather->scratch, at));
             ND_TRY(nd_weight_delta_apply(b, &e.w, gather->scratch, at));
         } else {
@@ -148,7 +148,7 @@ static nd_status take(nd_weight_gather *gather, nd_model *model, bool whole, int
     nd_backend *b = model->backend;
     char *at = gather->buffers[r].data;
     for (entry e = {.index = -1}; next_entry(gather, model, r, &e);) {
-        if (!whole && nd_weight_gather_changes(gather, model, e.index))
+        if (!whole && sends_change(gather, model, e.index))
             ND_TRY(nd_weight_delta_apply(b, &e.w, gather->scratch, at));
         else
             ND_TRY(nd_weight_wire_unpack(b, &e.w, gather->codes, at));

@@ -20,9 +20,6 @@ typedef struct nd_weight_gather {
 /* Typical bytes per code when changes are sent, measured (docs/wire.md). */
 #define ND_CHANGED_TYPICAL 0.025
 
-/* Whether weight `index` may be sent as its change: embedding and heads with int8_delta. */
-bool nd_weight_gather_changes(const nd_weight_gather *gather, const nd_model *model, int64_t index);
-
 /* Bytes of weight `index` on the wire in a step; `whole`: where weights are sent whole. Ternary
  * weights sent as changes are estimated by ND_CHANGED_TYPICAL. */
 size_t nd_weight_gather_bytes(const nd_weight_gather *gather, const nd_model *model, int64_t index,

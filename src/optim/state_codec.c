@@ -63,7 +63,7 @@ const nd_state_codec nd_state_linear8 = {"8-bit linear", 2,           {"_codes",
                                          reserve_blocks, load_blocks, store_blocks};
 const nd_state_codec nd_state_dynamic8 = {"8-bit dynamic", 2,           {"_codes", "_scales"},
                                           reserve_blocks,  load_blocks, store_blocks};
-const nd_state_codec nd_state_dynamic8_unsigned = {
+static const nd_state_codec dynamic8_unsigned = {
     "8-bit dynamic, unsigned", 2, {"_codes", "_scales"}, reserve_blocks, load_blocks, store_blocks};
 
 const nd_state_codec *nd_state_codec_momentum(int bits, int64_t rows, int64_t cols)
@@ -77,7 +77,7 @@ const nd_state_codec *nd_state_codec_moment(int bits, int64_t rows, int64_t cols
 {
     if (bits == 32 || rows * cols < ND_STATE_QUANTIZED_MIN)
         return &nd_state_fp32;
-    return second ? &nd_state_dynamic8_unsigned : &nd_state_dynamic8;
+    return second ? &dynamic8_unsigned : &nd_state_dynamic8;
 }
 
 nd_status nd_state_reserve(nd_state *s, const nd_state_codec *codec, int64_t rows, int64_t cols,

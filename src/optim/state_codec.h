@@ -51,7 +51,6 @@ extern const nd_state_codec nd_state_fp32;    /* 4 bytes per element */
 extern const nd_state_codec nd_state_linear8; /* 1 + 4/2048 bytes: Muon's momentum */
 /* AdamW's moments: 1 + 4/256 bytes. Only adamw_blocks updates them without load and store. */
 extern const nd_state_codec nd_state_dynamic8;
-extern const nd_state_codec nd_state_dynamic8_unsigned;
 extern const nd_state_codec nd_state_low_rank4; /* state_low_rank4.c */
 
 /* Chooses the codec of Muon's momentum and of AdamW's moments at [optimizer] state_bits. */

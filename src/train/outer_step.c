@@ -32,7 +32,8 @@ static int64_t count_of(const nd_run *run, int64_t index)
     return run->model->params.list[index].rows * run->model->params.list[index].cols;
 }
 
-bool nd_outer_is_home(const nd_run *run, int64_t index)
+/* Whether this rank is the home of a parameter. */
+static bool is_home(const nd_run *run, int64_t index)
 {
     return run->own.owner[index] == run->comm->rank;
 }
@@ -80,7 +81,7 @@ nd_status nd_outer_reserve_state(nd_run *run, nd_arena *arena)
     bool loads = false;
     for (int64_t i = 0; i < run->model->params.count; i++) {
         const nd_param *p = &run->model->params.list[i];
-        if (!nd_outer_is_home(run, i))
+        if (!is_home(run, i))
             continue;
         const nd_state_codec *codec = nd_state_codec_momentum(bits, p->rows, p->cols);
         loads |= codec != &nd_state_fp32;
@@ -119,7 +120,7 @@ nd_status nd_outer_reserve_wire(nd_run *run, nd_arena *arena)
 {
     nd_rounds *r = run->rounds;
     for (int64_t i = 0; i < run->model->params.count; i++) {
-        if (nd_outer_is_home(run, i))
+        if (is_home(run, i))
             ND_TRY(reserve_residual(run, i, &r->outer.residual[i], arena));
         for (int k = 0; k < r->carried; k++)
             if (r->worker[k].own.owner[i] == r->inside->rank)
@@ -141,7 +142,7 @@ int nd_outer_states(const nd_run *run, int64_t index, nd_optimizer_state *states
     const nd_outer *o = &run->rounds->outer;
     const nd_state *m = &o->momentum[index];
     int count = 0;
-    if (!nd_outer_is_home(run, index))
+    if (!is_home(run, index))
         return 0;
     for (int p = 0; p < m->codec->parts; p++, count++) {
         snprintf(states[count].name, sizeof states[count].name, "outer_momentum%s",

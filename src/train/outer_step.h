@@ -38,9 +38,6 @@ void nd_outer_destroy(nd_outer *outer);
 nd_status nd_outer_reserve_state(nd_run *run, nd_arena *arena);
 nd_status nd_outer_reserve_wire(nd_run *run, nd_arena *arena);
 
-/* Whether this rank is the home of a parameter. */
-bool nd_outer_is_home(const nd_run *run, int64_t index);
-
 /* States of a parameter, for checkpoints: those of the home, "outer_momentum" or its parts and
  * "outer_residual"; and that of the i-th worker of this rank, "outer_residual". At most
  * ND_OUTER_STATES_MAX; return the number. */

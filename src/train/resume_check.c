@@ -30,7 +30,9 @@ static bool lies_in(const char *path, const char *directory)
     return inside;
 }
 
-nd_status nd_resume_check_run(const nd_config *config, const char *checkpoint)
+/* Checks that a checkpoint found in the run's directory of checkpoints belongs to the directory's
+ * run. Rank 0. Errors: ND_ECHECKPOINT naming both runs. */
+static nd_status check_run(const nd_config *config, const char *checkpoint)
 {
     char theirs[ND_RUN_ID_SIZE], mine[ND_RUN_ID_SIZE];
     bool other;
@@ -48,7 +50,7 @@ nd_status nd_resume_newest(nd_run *run, char path[ND_CHECKPOINT_PATH_MAX])
     nd_checkpoint_directory(c, directory, sizeof directory);
     ND_TRY(nd_checkpoint_newest(directory, &run->log, path));
     if (path[0])
-        return nd_resume_check_run(c, path);
+        return check_run(c, path);
     if (!run->start.has_directory)
         ND_TRY(nd_checkpoint_search(c->logging.run_dir, NULL, elsewhere));
     return ND_CHECK(!elsewhere[0], ND_ECHECKPOINT,
@@ -67,7 +69,7 @@ nd_status nd_resume_sets_aside(const nd_config *config, const char *resume, bool
     ND_TRY(nd_checkpoint_resolve(resume, NULL, path));
     nd_checkpoint_directory(config, checkpoints, sizeof checkpoints);
     if (lies_in(path, checkpoints))
-        return nd_resume_check_run(config, path);
+        return check_run(config, path);
     bool other;
     ND_TRY(find_runs(config, path, theirs, mine, &other));
     *aside = other || !theirs[0] || !mine[0];

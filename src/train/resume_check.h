@@ -11,10 +11,6 @@
  * of another run among this run's checkpoints. */
 nd_status nd_resume_sets_aside(const nd_config *config, const char *resume, bool *aside);
 
-/* Checks that a checkpoint found in the run's directory of checkpoints belongs to the directory's
- * run. Rank 0. Errors: ND_ECHECKPOINT naming both runs. */
-nd_status nd_resume_check_run(const nd_config *config, const char *checkpoint);
-
 /* The newest complete checkpoint in the run's directory of checkpoints, "" when there is none. Rank
  * 0. Errors: ND_ECHECKPOINT, also where this run's checkpoints are elsewhere. */
 nd_status nd_resume_newest(nd_run *run, char path[ND_CHECKPOINT_PATH_MAX]);

@@ -12,7 +12,9 @@
 #include <string.h>
 #include <unistd.h>
 
-bool nd_run_directory_on_terminal(const nd_comm *comm)
+/* Whether rank 0's standard output ends at a terminal: under mpirun ranks write to a
+ * pseudo-terminal even when mpirun itself writes to a file. */
+static bool on_terminal(const nd_comm *comm)
 {
     char path[64];
     if (!isatty(STDOUT_FILENO))
@@ -53,7 +55,7 @@ nd_status nd_run_directory_check(nd_run *run)
     char checkpoints[ND_CHECKPOINT_PATH_MAX];
     nd_set_aside places = {.run = run->config.logging.run_dir, .checkpoints = checkpoints};
     run->log.terminal = stdout;
-    run->log.animated = nd_run_directory_on_terminal(run->comm);
+    run->log.animated = on_terminal(run->comm);
     run->log.file = open_memstream(&run->early_log.text, &run->early_log.bytes);
     nd_checkpoint_directory(&run->config, checkpoints, sizeof checkpoints);
     ND_TRY(check_config(places.run));

@@ -18,7 +18,3 @@ nd_status nd_run_directory_open(nd_run *run, bool fresh);
 
 /* Closes the log. */
 void nd_run_directory_close(nd_run *run);
-
-/* Whether rank 0's standard output ends at a terminal: under mpirun ranks write to a
- * pseudo-terminal even when mpirun itself writes to a file. */
-bool nd_run_directory_on_terminal(const nd_comm *comm);

@@ -66,12 +66,11 @@ struct nd_save {
 };
 
 /* Creates a save of the run as it is now: the metadata of its manifest, without tensors. The caller
- * sets the directories. Errors: ND_ENOMEM; *save must be destroyed all the same. */
+ * sets the directories. Errors: ND_ENOMEM; *save must be ended with nd_save_stop all the same. */
 nd_status nd_save_create(nd_run *run, bool background, nd_save **save);
 
-/* Frees the save, whose thread must have ended; or first ends its thread after the current tensor
- * and sets *save to NULL. NULL is allowed. */
-void nd_save_destroy(nd_save *save);
+/* Ends the save's thread after the current tensor, frees the save and sets *save to NULL, which is
+ * allowed. */
 void nd_save_stop(nd_save **save);
 
 /* Downloads what this rank owns into *copy, of *bytes bytes, allocated when NULL and owned by the

@@ -61,7 +61,8 @@ double nd_save_ms_since_last(nd_run *run)
     return ms;
 }
 
-void nd_save_destroy(nd_save *s)
+/* The save's thread must have ended. NULL is allowed. */
+static void destroy(nd_save *s)
 {
     if (!s)
         return;
@@ -76,7 +77,7 @@ void nd_save_destroy(nd_save *s)
 
 static void discard(nd_run *run)
 {
-    nd_save_destroy(run->saving.save);
+    destroy(run->saving.save);
     run->saving.save = NULL;
 }
 
@@ -86,7 +87,7 @@ void nd_save_stop(nd_save **save)
         atomic_store(&(*save)->abandoned, true);
         nd_background_wait(&(*save)->job);
     }
-    nd_save_destroy(*save);
+    destroy(*save);
     *save = NULL;
 }
 

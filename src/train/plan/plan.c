@@ -49,6 +49,15 @@ static bool has_slow_bf16(const nd_run *run)
            run->config.hardware.precision == ND_PRECISION_BF16 && !fast;
 }
 
+/* All memory of a rank: its categories, loader, and workspace where measured. */
+static size_t rank_bytes(const nd_plan *plan, int rank)
+{
+    size_t total = plan->loader + plan->workspace;
+    for (int i = 0; i < ND_MEMORY_COUNT; i++)
+        total += plan->bytes[rank][i];
+    return total;
+}
+
 static nd_status plan_rank(const nd_config *config, int rank, nd_plan *plan)
 {
     nd_comm comm = {.rank = rank, .size = plan->ranks, .local_size = 1};
@@ -64,7 +73,7 @@ static nd_status plan_rank(const nd_config *config, int rank, nd_plan *plan)
     ND_TRY_GOTO(nd_run_memory_measure(run), done);
     for (int i = 0; i < ND_MEMORY_COUNT; i++)
         plan->bytes[rank][i] = run->arenas[i].used;
-    if (nd_plan_rank_bytes(plan, rank) > nd_plan_rank_bytes(plan, plan->fullest))
+    if (rank_bytes(plan, rank) > rank_bytes(plan, plan->fullest))
         plan->fullest = rank;
     const size_t copy = nd_save_copy_bytes(run);
     plan->saved_copy = copy > plan->saved_copy ? copy : plan->saved_copy;
@@ -103,14 +112,6 @@ void nd_plan_destroy(nd_plan *plan)
 {
     free(plan->bytes);
     memset(plan, 0, sizeof *plan);
-}
-
-size_t nd_plan_rank_bytes(const nd_plan *plan, int rank)
-{
-    size_t total = plan->loader + plan->workspace;
-    for (int i = 0; i < ND_MEMORY_COUNT; i++)
-        total += plan->bytes[rank][i];
-    return total;
 }
 
 static void print_wire(const nd_plan *plan, const nd_config *config, FILE *out)
@@ -177,8 +178,8 @@ void nd_plan_print(const nd_plan *plan, const nd_config *config, size_t device_m
     if (plan->workspace > 0)
         fprintf(out, "  %-12s %9.1f %9.1f\n", "workspace", (double)plan->workspace / mib,
                 (double)plan->workspace / mib);
-    fprintf(out, "  %-12s %9.1f %9.1f\n", "sum", (double)nd_plan_rank_bytes(plan, 0) / mib,
-            (double)nd_plan_rank_bytes(plan, plan->fullest) / mib);
+    fprintf(out, "  %-12s %9.1f %9.1f\n", "sum", (double)rank_bytes(plan, 0) / mib,
+            (double)rank_bytes(plan, plan->fullest) / mib);
     fprintf(out, "  beside these: the program with its libraries%s\n",
             plan->workspace > 0 ? "" : ", and the backend's workspace (--workspace measures it)");
     if (config->logging.checkpoint_async)
@@ -196,7 +197,7 @@ void nd_plan_print(const nd_plan *plan, const nd_config *config, size_t device_m
                      "products; precision = auto takes fp32\n");
     if (device_memory == 0)
         return;
-    const double need = (double)nd_plan_rank_bytes(plan, plan->fullest);
+    const double need = (double)rank_bytes(plan, plan->fullest);
     const bool fits = need <= (double)device_memory;
     fprintf(out, "\n%.2f GiB of %.2f GiB: %s\n", need / gib, (double)device_memory / gib,
             fits ? "fits" : "does not fit; what would help:");

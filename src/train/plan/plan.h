@@ -29,9 +29,6 @@ void nd_plan_destroy(nd_plan *plan);
  * depends on shapes, not on the number of layers. Takes that step's memory and time. */
 nd_status nd_plan_measure_workspace(const nd_config *config, nd_plan *plan);
 
-/* All memory of a rank: its categories, loader, and workspace where measured. */
-size_t nd_plan_rank_bytes(const nd_plan *plan, int rank);
-
 /* Prints tables of memory by category, wire and arithmetic; with `device_memory` > 0 also whether
  * the run fits, and what would make it fit. */
 void nd_plan_print(const nd_plan *plan, const nd_config *config, size_t device_memory, FILE *out);
