@@ -42,6 +42,9 @@ nd_status nd_cuda_backend_create(const nd_cuda_options *options, nd_backend **ba
 /* "NVIDIA H100 80GB HBM3, 79.1 GiB, compute capability 9.0": traits.device, for the log. */
 void nd_cuda_describe(const nd_backend *backend, char *text, size_t size);
 
+/* nd_device_memory_left (dist/device.h). */
+size_t nd_cuda_memory_left(void);
+
 #ifdef __cplusplus
 }
 #endif

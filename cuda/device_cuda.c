@@ -7,6 +7,7 @@
 #include "nccl_comm.h"
 #endif
 
+#include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -40,6 +41,11 @@ nd_status nd_device_backend_create(nd_device_choice choice, const nd_comm *comm,
 bool nd_device_owns(const nd_backend *backend)
 {
     return strcmp(backend->ops.name, "cuda") == 0;
+}
+
+size_t nd_device_memory_left(const nd_backend *backend)
+{
+    return nd_device_owns(backend) ? nd_cuda_memory_left() : SIZE_MAX;
 }
 
 const nd_code_kernels *nd_device_code_kernels(const nd_backend *backend)

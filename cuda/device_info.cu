@@ -18,6 +18,15 @@ extern "C" int nd_cuda_device_count(char *reason, size_t size)
     return 0;
 }
 
+extern "C" size_t nd_cuda_memory_left(void)
+{
+    size_t left = 0, total;
+    if (cudaMemGetInfo(&left, &total) == cudaSuccess)
+        return left;
+    cudaGetLastError();
+    return SIZE_MAX;
+}
+
 extern "C" void nd_cuda_describe(const nd_backend *backend, char *text, size_t size)
 {
     cudaDeviceProp properties;

@@ -257,6 +257,23 @@ nd_status broadcast_each_device(nd_comm *comm, void *const *buffers, const size_
     return fence(attached);
 }
 
+nd_status enqueue_exchange(nd_nccl_context *c, const nd_comm_exchange *x)
+{
+    int slot;
+    ND_TRY(begin(c, "a message between GPUs", NULL, 0, &slot));
+    ND_TRY(nd_nccl_link_exchange(&c->parts.link, x));
+    return end(c, slot);
+}
+
+nd_status begin_exchange_device(nd_comm *comm, const nd_comm_exchange *x)
+{
+    const double start = nd_seconds(), before = comm->wait_seconds;
+    comm->bytes_sent += x->out_bytes;
+    const nd_status status = enqueue_exchange(attached, x);
+    comm->wait_seconds = before + nd_seconds() - start;
+    return status;
+}
+
 nd_status finish(nd_comm *comm)
 {
     (void)comm;
@@ -376,6 +393,7 @@ extern "C" nd_status nd_nccl_attach(nd_comm *comm, nd_backend *backend)
     comm->ops.broadcast_each_device = broadcast_each_device;
     comm->ops.begin_reduction = begin_reduction;
     comm->ops.begin_broadcast = begin_broadcast;
+    comm->ops.begin_exchange_device = begin_exchange_device;
     comm->ops.finish = finish;
     comm->ops.abort = abort_job;
     comm->streamed = true;

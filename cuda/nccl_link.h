@@ -10,7 +10,7 @@
 extern "C" {
 #endif
 
-#include <stddef.h>
+#include "dist/comm.h"
 
 typedef struct nd_nccl_link {
     nd_status (*group_start)(void *context);
@@ -22,6 +22,17 @@ typedef struct nd_nccl_link {
     nd_status (*add)(void *context, const nd_gradient_part *parts, int count);
     void *context;
 } nd_nccl_link;
+
+/* nd_comm_ops.begin_exchange_device, enqueued: a group of its own. */
+static inline nd_status nd_nccl_link_exchange(const nd_nccl_link *link, const nd_comm_exchange *x)
+{
+    ND_TRY(link->group_start(link->context));
+    if (x->out_bytes > 0)
+        ND_TRY(link->send(link->context, x->out, x->out_bytes, x->to));
+    if (x->in_bytes > 0)
+        ND_TRY(link->receive(link->context, x->in, x->in_bytes, x->from));
+    return link->group_end(link->context);
+}
 
 #ifdef __cplusplus
 }

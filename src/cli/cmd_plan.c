@@ -75,7 +75,8 @@ static nd_status parse_flops(const nd_config *config, const machine_arguments *a
     if (!a->flops)
         return ND_OK;
     if (strcmp(a->flops, "measured") == 0)
-        return nd_plan_measure_flops(config, (ranks + (int)a->hosts - 1) / (int)a->hosts, flops);
+        return nd_plan_measure_flops(config, (ranks + (int)a->hosts - 1) / (int)a->hosts, NULL,
+                                     flops);
     *flops = strtod(a->flops, &end);
     ND_FAIL_IF(end == a->flops || *end != '\0' || !(*flops >= 1e6 && *flops <= 1e18), ND_ECONFIG,
                "--flops: '%.40s' is neither `measured` nor operations a second such as 2e14",

@@ -104,6 +104,9 @@ typedef struct nd_comm_ops {
      * either may be empty. Ranks without a part in it call it, too. It overlaps where `threaded`,
      * whatever comm->device is. */
     nd_status (*begin_exchange)(nd_comm *comm, const nd_comm_exchange *exchange);
+
+    /* The same in memory of comm->device, `streamed`. NULL: the comm sends from host memory. */
+    nd_status (*begin_exchange_device)(nd_comm *comm, const nd_comm_exchange *exchange);
     nd_status (*finish)(nd_comm *comm);
 
     /* Implements nd_comm_part. NULL: the comm has no other processes. */

@@ -28,6 +28,10 @@ nd_status nd_device_backend_create(nd_device_choice choice, const nd_comm *comm,
  * memory without the host. Not collective. */
 bool nd_device_owns(const nd_backend *backend);
 
+/* Bytes that can still be allocated on the device of `backend`; SIZE_MAX when unknown, or where
+ * nd_device_owns is false. Not collective. */
+size_t nd_device_memory_left(const nd_backend *backend);
+
 /* Kernels for code streams in memory of `backend`; NULL: the host does it. Not collective. */
 const nd_code_kernels *nd_device_code_kernels(const nd_backend *backend);
 

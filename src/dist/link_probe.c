@@ -6,10 +6,12 @@
 enum {
     SHORT_ROUNDS = 8,
     LONG_ROUNDS = 2,
+    DEVICE_ROUNDS = 16,
     TRIES = 3,
     SHORT = 8,
     LONG_MIN = 16 << 10,
-    LONG_MAX = 4 << 20
+    LONG_MAX = 4 << 20,
+    DEVICE_LONG_MAX = 16 << 20
 };
 
 /* Long compared with the resolution of the clock and the scheduler's time slice. */
@@ -17,9 +19,30 @@ static const double enough = 8e-3;
 
 typedef struct probe {
     nd_comm *comm;
-    char *memory; /* [2][LONG_MAX] */
+    nd_backend *device; /* whose memory is sent; NULL: the host's */
+    size_t longest;
+    void *memory; /* [2][longest] */
     double *all;  /* [ranks] */
 } probe;
+
+static nd_status take_memory(probe *p)
+{
+    p->all = calloc((size_t)p->comm->size, sizeof *p->all);
+    if (p->device)
+        ND_TRY(p->device->ops.allocate(p->device, 2 * p->longest, &p->memory));
+    else
+        p->memory = calloc(2, p->longest);
+    return ND_CHECK(p->memory && p->all, ND_ENOMEM, "no memory to measure links");
+}
+
+static void release_memory(probe *p)
+{
+    if (p->device)
+        p->device->ops.release(p->device, p->memory, 2 * p->longest);
+    else
+        free(p->memory);
+    free(p->all);
+}
 
 static nd_status slowest(const probe *p, double mine, double *of_all)
 {
@@ -30,19 +53,31 @@ static nd_status slowest(const probe *p, double mine, double *of_all)
     return ND_OK;
 }
 
-/* Seconds to send `bytes` to one rank while receiving as many from another, averaged over `rounds`:
- * the fastest of TRIES, because the first ones include waiting for late ranks. */
-static nd_status time_exchange(const probe *p, size_t bytes, int to, int from, int rounds,
-                               double *seconds)
+/* A device's messages are waited for after the `last` of a try: in a step they are enqueued ahead,
+ * too, and the host sees late that they have ended. */
+static nd_status exchange(const probe *p, const nd_comm_exchange *x, bool last)
 {
     nd_comm *comm = p->comm;
-    const nd_comm_exchange x = {p->memory, bytes, to, p->memory + LONG_MAX, bytes, from};
+    ND_TRY((p->device ? comm->ops.begin_exchange_device : comm->ops.begin_exchange)(comm, x));
+    if (p->device && !last)
+        return ND_OK;
+    ND_TRY(comm->ops.finish(comm));
+    return p->device ? p->device->ops.synchronize(p->device) : ND_OK;
+}
+
+/* Seconds to send `bytes` to one rank while receiving as many from another, averaged over rounds:
+ * the fastest of TRIES, because the first ones include waiting for late ranks. */
+static nd_status time_exchange(const probe *p, size_t bytes, int to, int from, double *seconds)
+{
+    nd_comm *comm = p->comm;
+    char *in = (char *)p->memory + p->longest;
+    const nd_comm_exchange x = {p->memory, bytes, to, in, bytes, from};
+    const int rounds = p->device ? DEVICE_ROUNDS : bytes == SHORT ? SHORT_ROUNDS : LONG_ROUNDS;
     double fastest = INFINITY, before = 0.0;
     for (int i = 0; i <= TRIES * rounds; i++) {
         if (i % rounds == 1)
             before = comm->wait_seconds;
-        ND_TRY(comm->ops.begin_exchange(comm, &x));
-        ND_TRY(comm->ops.finish(comm));
+        ND_TRY(exchange(p, &x, i % rounds == 0));
         if (i > 0 && i % rounds == 0)
             fastest = fmin(fastest, (comm->wait_seconds - before) / rounds);
     }
@@ -54,10 +89,10 @@ static nd_status time_link(const probe *p, int to, int from, int sharing, nd_lin
 {
     double first, longest = 0.0;
     size_t bytes = LONG_MIN;
-    ND_TRY(time_exchange(p, SHORT, to, from, SHORT_ROUNDS, &first));
+    ND_TRY(time_exchange(p, SHORT, to, from, &first));
     for (;; bytes *= 4) {
-        ND_TRY(time_exchange(p, bytes, to, from, LONG_ROUNDS, &longest));
-        if (longest - first >= enough || bytes == LONG_MAX)
+        ND_TRY(time_exchange(p, bytes, to, from, &longest));
+        if (longest - first >= enough || bytes == p->longest)
             break;
     }
     link->latency = first;
@@ -69,14 +104,11 @@ nd_status nd_links_probe(nd_comm *comm, nd_link *between, nd_link *within)
 {
     const int local = comm->local_size, first = comm->rank - comm->local_rank;
     const bool overlap = comm->overlap;
-    probe p = {.comm = comm,
-               .memory = calloc(2, LONG_MAX),
-               .all = calloc((size_t)comm->size, sizeof *p.all)};
-    nd_status status = ND_OK;
+    probe p = {.comm = comm, .device = comm->ops.begin_exchange_device ? comm->device : NULL};
+    nd_status status;
+    p.longest = p.device ? DEVICE_LONG_MAX : LONG_MAX;
     comm->overlap = false; /* the caller's own time is measured */
-    if (!p.memory || !p.all)
-        status = ND_FAIL(ND_ENOMEM, "no memory to measure links");
-    ND_TRY_GOTO(status, done);
+    ND_TRY_GOTO(take_memory(&p), done);
     ND_TRY_GOTO(time_link(&p, (comm->rank + local) % comm->size,
                           (comm->rank + comm->size - local) % comm->size, local, between),
                 done);
@@ -87,7 +119,6 @@ nd_status nd_links_probe(nd_comm *comm, nd_link *between, nd_link *within)
                     done);
 done:
     comm->overlap = overlap;
-    free(p.memory);
-    free(p.all);
+    release_memory(&p);
     return status;
 }

@@ -342,6 +342,7 @@ static nd_status attach_backend(nd_run *run)
 
 nd_status nd_run_create(const nd_config *config, nd_comm *comm, nd_run *run)
 {
+    const bool rounds = nd_config_has_rounds(config);
     run->config = *config;
     run->comm = comm;
     nd_status status = ND_OK;
@@ -349,9 +350,12 @@ nd_status nd_run_create(const nd_config *config, nd_comm *comm, nd_run *run)
         status = nd_run_create_backend(config, comm, &run->backend);
     ND_TRY(nd_run_agree(comm, status));
     ND_TRY(nd_run_agree(comm, nd_run_share_traits(comm, run->backend)));
+    if (!rounds)
+        ND_TRY(nd_run_agree(comm, attach_backend(run)));
     ND_TRY(nd_run_choose_groups(run));
     ND_TRY(nd_run_agree(comm, nd_run_prepare(run)));
-    ND_TRY(nd_run_agree(comm, attach_backend(run)));
+    if (rounds) /* nd_run_prepare has made the comms of the workers */
+        ND_TRY(nd_run_agree(comm, attach_backend(run)));
     ND_TRY(nd_run_agree(comm, create(run)));
     ND_TRY(nd_run_publish_projectors(run));
     return run->rounds ? nd_rounds_adopt(run, true) : nd_run_publish_weights(run, true);

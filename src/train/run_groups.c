@@ -1,5 +1,6 @@
 #include "train/run_groups.h"
 
+#include "dist/device.h"
 #include "dist/link_probe.h"
 #include "train/memory.h"
 
@@ -33,9 +34,13 @@ static int hosts_of(const int *local, int ranks, int *sizes)
 /* Why the cost model is not used; NULL: it is. */
 static const char *reason_for_one(const nd_run *run, const int *sizes, int hosts)
 {
-    if (!run->backend->ops.host_memory)
-        return "links between GPUs are not measured; `plan --groups` takes them as they are given";
-    if (run->config.dist.grad_comm_dtype != ND_GRADIENT_WIRE_FP32)
+    const nd_comm *comm = run->comm;
+    if (comm->device && !comm->ops.begin_exchange_device)
+        return "links between GPUs are measured with NCCL, which this build lacks; `plan --groups` "
+               "takes them as they are given";
+    /* In one group without the tree, NCCL adds in its own order. */
+    if (run->config.dist.grad_comm_dtype != ND_GRADIENT_WIRE_FP32 ||
+        (comm->device && run->config.dist.deterministic != ND_DETERMINISTIC_WORLD))
         return "other groups would round gradients to other bits, so they are not chosen by what "
                "is measured; `plan --groups` names the fastest";
     for (int h = 0; h < hosts; h++)
@@ -44,17 +49,27 @@ static const char *reason_for_one(const nd_run *run, const int *sizes, int hosts
     return NULL;
 }
 
+/* Bytes that this rank may take. */
+static double memory_left(const nd_comm *comm)
+{
+    return 0.9 * (comm->device ? (double)nd_device_memory_left(comm->device)
+                               : (double)nd_memory_available() / comm->local_size);
+}
+
 /* The slowest rank's operations per second, and the least memory. */
 static nd_status measure(nd_run *run, nd_plan_machine *machine, size_t *memory)
 {
     nd_comm *comm = run->comm;
-    double mine[2] = {0.0, 0.9 * (double)nd_memory_available() / comm->local_size};
+    double mine[2] = {0.0, 0.0};
     double *all = calloc((size_t)comm->size, sizeof mine);
     ND_FAIL_IF(!all, ND_ENOMEM, "no memory for the rates of %d ranks", comm->size);
     nd_status status;
     ND_TRY_GOTO(nd_links_probe(comm, &machine->between, &machine->within), done);
-    ND_TRY_GOTO(nd_run_agree(comm, nd_plan_measure_flops(&run->config, comm->local_size, &mine[0])),
+    run->backend->log = &run->log;
+    ND_TRY_GOTO(nd_run_agree(comm, nd_plan_measure_flops(&run->config, comm->local_size,
+                                                         comm->device, &mine[0])),
                 done);
+    mine[1] = memory_left(comm); /* beside the workspace, which a device has kept */
     ND_TRY_GOTO(comm->ops.allgather(comm, all, mine, sizeof mine), done);
     for (int r = 0; r < comm->size; r++) {
         mine[0] = fmin(mine[0], all[2 * r]);
@@ -91,12 +106,13 @@ void nd_run_groups_describe(const nd_plan_groups *groups, int chosen,
                  machine->within.latency * 1e6, machine->flops);
 }
 
-/* Rank 0 predicts: others might differ in the last bit. Assumes 5 GB/s for additions,
- * like `plan`. */
+/* Rank 0 predicts: others might differ in the last bit. Assumes 5 GB/s for additions, like `plan`,
+ * and 1 TB/s on a GPU. */
 static nd_status choose(nd_run *run, int hosts)
 {
     nd_comm *comm = run->comm;
-    nd_plan_machine machine = {.add_per_byte = 2e-10, .hosts = hosts, .backend = run->backend};
+    nd_plan_machine machine = {
+        .add_per_byte = comm->device ? 1e-12 : 2e-10, .hosts = hosts, .backend = run->backend};
     nd_plan_groups groups;
     size_t memory = 0;
     nd_status status = ND_OK;

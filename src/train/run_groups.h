@@ -9,10 +9,11 @@ nd_status nd_run_set_groups(nd_run *run);
 
 /* Checks the configured groups against the hosts. With group_ranks = 0 and several hosts, sets
  * run->comm->group_ranks to the choice of the cost model (nd_plan_groups_choose) from links and
- * rates measured here; or to 0, one group, with workers, on GPUs, where gradients are rounded, and
+ * rates measured here; or to 0, one group, with workers, where the choice would change the bits of
+ * gradients (rounded ones, and those that NCCL adds in its own order), on GPUs without NCCL, and
  * where hosts have different numbers of ranks. Logs the choice and the reason. Requires
- * run->config, comm and backend. Collective. Errors: ND_ECONFIG on every rank; those of
- * nd_links_probe and nd_plan_groups_predict. */
+ * run->config, backend, and comm with its device attached. Collective. Errors: ND_ECONFIG on every
+ * rank; those of nd_links_probe and nd_plan_groups_predict. */
 nd_status nd_run_choose_groups(nd_run *run);
 
 /* Writes "1 of 8 ranks: 41.2 ms a step predicted (2 of 4: 43.1); measured ...": the grouping with

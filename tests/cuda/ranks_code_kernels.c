@@ -61,6 +61,12 @@ bool nd_device_owns(const nd_backend *backend)
     return backend == device;
 }
 
+size_t nd_device_memory_left(const nd_backend *backend)
+{
+    (void)backend;
+    return SIZE_MAX;
+}
+
 const nd_code_kernels *nd_device_code_kernels(const nd_backend *backend)
 {
     return by_kernels && nd_device_owns(backend) ? &nd_emulated_code_kernels : NULL;

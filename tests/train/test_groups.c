@@ -280,6 +280,24 @@ Test(groups, are_described_with_every_candidate_and_what_was_measured)
                      "rank");
 }
 
+/* As on a GPU, which a rank has only once. */
+Test(groups, what_a_rank_computes_is_measured_on_a_backend_that_stays)
+{
+    static nd_config config;
+    nd_backend *cpu;
+    nd_log log = {0};
+    double flops = 0.0;
+    nd_config_defaults(&config);
+    ND_ASSERT_OK(nd_config_read_file(&config, nd_test_here.config));
+    ND_ASSERT_OK(nd_cpu_backend_create(&(nd_cpu_backend_options){.threads = 1}, &cpu));
+    cpu->log = &log;
+    ND_ASSERT_OK(nd_plan_measure_flops(&config, 2, cpu, &flops));
+    cr_assert(flops > 0.0);
+    cr_assert(cpu->log == &log);
+    cr_assert_gt(cpu->ops.workspace_bytes(cpu), 0);
+    nd_backend_destroy(cpu);
+}
+
 static int plan(int ranks, const char *flops)
 {
     return nd_test_shell(output, sizeof output,

@@ -69,7 +69,8 @@ void nd_plan_cost_print(const nd_plan_cost *plan, FILE *out);
 /* Operations of a step on all ranks; elementwise work is weighted as in nd_optimizer_cost. */
 double nd_plan_step_flops(const nd_run *run);
 
-/* Measures the operations per second of whole steps on this machine, for a rank that shares it with
- * `ranks` - 1 others: trains two steps of a one-layer model with these widths and times the second.
- * Errors: those of nd_run_create. */
-nd_status nd_plan_measure_flops(const nd_config *config, int ranks, double *flops);
+/* Measures the operations per second of whole steps on `backend` (NULL: on one of its own, for a
+ * rank that shares this machine with `ranks` - 1 others): trains two steps of a one-layer model
+ * with these widths and times the second. Errors: those of nd_run_create. */
+nd_status nd_plan_measure_flops(const nd_config *config, int ranks, nd_backend *backend,
+                                double *flops);

@@ -17,11 +17,12 @@ static void narrow(nd_config *config)
     config->data.n_samples = config->training.batch_size;
 }
 
-/* Trains `steps` steps of a narrowed model on a rank's share of this machine; returns the last
- * one's time and the final workspace. */
-static nd_status train_narrowed(const nd_config *config, int ranks, int steps, double *seconds,
-                                double *operations, size_t *workspace)
+/* Trains `steps` steps of a narrowed model on `backend` or, if that is NULL, on a rank's share of
+ * this machine; returns the last one's time and the final workspace. */
+static nd_status train_narrowed(const nd_config *config, int ranks, nd_backend *backend, int steps,
+                                double *seconds, double *operations, size_t *workspace)
 {
+    nd_log *log = backend ? backend->log : NULL;
     nd_config *narrowed = malloc(sizeof *narrowed);
     nd_run *run = calloc(1, sizeof *run);
     nd_comm *comm = NULL;
@@ -32,7 +33,10 @@ static nd_status train_narrowed(const nd_config *config, int ranks, int steps, d
     narrow(narrowed);
     ND_TRY_GOTO(nd_comm_create_solo(&comm), done);
     comm->local_size = ranks; /* which share the cores of this machine */
+    run->backend = backend;
     ND_TRY_GOTO(nd_run_create(narrowed, comm, run), done);
+    if (backend) /* it logs what it chooses for a shape once */
+        backend->log = log;
     ND_TRY_GOTO(nd_run_start_loader(run), done);
     for (int i = 0; i < steps; i++)
         ND_TRY_GOTO(nd_step_run(run, false, &result), done);
@@ -40,6 +44,10 @@ static nd_status train_narrowed(const nd_config *config, int ranks, int steps, d
     *operations = nd_plan_step_flops(run);
     *workspace = run->backend->ops.workspace_bytes(run->backend);
 done:
+    if (run && backend) {
+        backend->log = log;
+        run->backend = NULL; /* owned by the caller */
+    }
     if (run)
         nd_run_destroy(run);
     nd_comm_destroy(comm);
@@ -51,15 +59,16 @@ done:
 nd_status nd_plan_measure_workspace(const nd_config *config, nd_plan *plan)
 {
     double seconds, operations;
-    return train_narrowed(config, plan->ranks, 1, &seconds, &operations, &plan->workspace);
+    return train_narrowed(config, plan->ranks, NULL, 1, &seconds, &operations, &plan->workspace);
 }
 
 /* The first step sees every shape for the first time; the second is typical. */
-nd_status nd_plan_measure_flops(const nd_config *config, int ranks, double *flops)
+nd_status nd_plan_measure_flops(const nd_config *config, int ranks, nd_backend *backend,
+                                double *flops)
 {
     double seconds, operations;
     size_t workspace;
-    ND_TRY(train_narrowed(config, ranks, 2, &seconds, &operations, &workspace));
+    ND_TRY(train_narrowed(config, ranks, backend, 2, &seconds, &operations, &workspace));
     *flops = operations / seconds;
     return ND_OK;
 }

@@ -6,6 +6,7 @@
 #include "nccl_comm.h"
 
 #include "dist/gradient_wire.h"
+#include "dist/link_probe.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -104,6 +105,14 @@ static int gather(nd_comm *comm, nd_backend *b)
     return 0;
 }
 
+static int probe(nd_comm *comm)
+{
+    nd_link between, within;
+    DO(nd_links_probe(comm, &between, &within));
+    printf("links: %.3g Gbit/s, %.3g us\n", 8e-9 / between.per_byte, between.latency * 1e6);
+    return between.latency > 0.0 && between.per_byte > 0.0 ? 0 : 1;
+}
+
 int main(void)
 {
     char reason[256];
@@ -151,7 +160,7 @@ int main(void)
     if (gather(comm, b)) /* within a host */
         return 1;
     comm->local_size = 1;
-    if (gather(comm, b)) /* as if across hosts */
+    if (gather(comm, b) || probe(comm)) /* as if across hosts */
         return 1;
     nd_nccl_detach(comm);
     nd_comm_set_device(comm, NULL);
