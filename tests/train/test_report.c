@@ -411,6 +411,30 @@ Test(report, claims_and_pictures_stand_in_the_report_of_the_five)
     free(text);
 }
 
+Test(report, runs_that_differ_by_their_seed_alone_are_one_curve_and_one_row_of_memory)
+{
+    curve higher = plain;
+    higher.val_loss[3] = 2.7;
+    write_run("one", 1, "", &plain);
+    write_run("two", 2, "", &higher);
+    char *text = report("one two");
+    char *svg = nd_test_read_file(path_of("out", "val_loss.svg"), NULL);
+    ASSERT_HAS(svg, ">one, mean of 2<");
+    cr_assert_null(strstr(svg, ">two<"));
+    ASSERT_HAS(text, "The same with other seeds: `two`.");
+    ASSERT_HAS(strstr(text, "## Memory"), "| `one` |");
+    cr_assert_null(strstr(strstr(text, "## Memory"), "| `two` |"));
+    free(svg);
+    free(text);
+    write_run("two", 1, "", &higher); /* the same seed, as on other ranks: compared */
+    text = report("one two");
+    svg = nd_test_read_file(path_of("out", "val_loss.svg"), NULL);
+    ASSERT_HAS(svg, ">two<");
+    ASSERT_HAS(strstr(text, "## Memory"), "| `two` |");
+    free(svg);
+    free(text);
+}
+
 Test(report, without_python_the_command_says_so)
 {
     char output[4096];

@@ -20,7 +20,7 @@ def ticks(low, high):
 class Chart:
     def __init__(self, x_label, y_label, x_range, y_range):
         self.x_range, self.y_range, self.parts = x_range, y_range, []
-        self.legends = 0
+        self.legends, self.labels = 0, []
         self.text((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 12, x_label, "middle")
         self.parts.append('<text transform="translate(16 %d) rotate(-90)" text-anchor="middle">%s</text>'
                           % ((TOP + HEIGHT - BOTTOM) / 2, escape(y_label)))
@@ -52,6 +52,14 @@ class Chart:
         self.legends += 1
         self.text(x + 40, y + 4, name)
         return x, y
+
+    def label(self, x, y, name):
+        """Beside a mark: to the left of one near the right edge, below labels that stand there already."""
+        left = x + 8 + 7 * len(name) > WIDTH - RIGHT
+        while any(abs(x - other_x) < 90 and abs(y - other_y) < 13 for other_x, other_y in self.labels):
+            y += 13
+        self.labels.append((x, y))
+        self.text(x - 8 if left else x + 8, y + 4, name, "end" if left else "start")
 
     def write(self, path):
         frame = '<rect x="%d" y="%d" width="%d" height="%d" fill="none" stroke="#000000"/>' % (
@@ -100,21 +108,29 @@ def lines(path, x_label, y_label, curves, marks):
 
 
 def points(path, x_label, y_label, named):
-    """`named`: (name, x, y) of every run; equal names share a mark, and those without a value are left out."""
-    named = [entry for entry in named if all(math.isfinite(value) for value in entry[1:])]
+    """`named`: (name, x, [y, ...]) of every mark, which stands at the mean of its values, on a line over their
+    range; equal names share a shape, and those without a value are left out."""
+    named = [entry for entry in named if entry[2] and math.isfinite(entry[1])]
     x_range = (0, max([x for _, x, _ in named] + [0]) * 1.08 or 1)
-    chart = Chart(x_label, y_label, x_range, spread([y for _, _, y in named] or [0, 1]))
+    chart = Chart(x_label, y_label, x_range, spread([y for _, _, ys in named for y in ys] or [0, 1]))
     for x in ticks(*x_range):
         chart.line(chart.x(x), HEIGHT - BOTTOM, chart.x(x), TOP, "#eeeeee")
         chart.text(chart.x(x), HEIGHT - BOTTOM + 18, "%.6g" % x, "middle")
     if not named:
         chart.text((LEFT + WIDTH - RIGHT) / 2, HEIGHT / 2, "no run has such points", "middle")
+    taken = []
     for i, name in enumerate(dict.fromkeys(name for name, _, _ in named)):
-        places = [(chart.x(x), chart.y(y)) for other, x, y in named if other == name]
+        places = []
+        for ys, at in [(ys, chart.x(x)) for other, x, ys in named if other == name]:
+            while any(abs(at - other) < 5 for other in taken):  # ranges side by side
+                at += 5
+            taken.append(at)
+            places.append((at, chart.y(sum(ys) / len(ys))))
+            chart.line(at, chart.y(min(ys)), at, chart.y(max(ys)), COLOURS[i % len(COLOURS)])
         x, y = chart.legend(name)
         chart.parts += [mark(i, *place) for place in places + [(x + 17, y)]]
-        if len(name) < 12:  # beside its first point too, where grey tells two marks apart badly
-            chart.text(places[0][0] + 8, places[0][1] + 4, name)
+        if len(name) < 12:  # beside its first mark too, where grey tells two marks apart badly
+            chart.label(*places[0], name)
     chart.write(path)
 
 

@@ -99,11 +99,24 @@ def speed_section(runs):
                   "together.") + "".join(approximate))
 
 
+def seeds(runs):
+    """(name, runs) of the runs that differ by their seed alone; those of one seed are told apart."""
+    groups = {}
+    for run in runs:
+        key = (run.recipe(), 0)
+        while any(run.seed == other.seed for other in groups.get(key, [])):
+            key = (key[0], key[1] + 1)
+        groups.setdefault(key, []).append(run)
+    return [("%s, mean of %d" % (group[0].role or group[0].name, len(group)) if len(group) > 1 else group[0].name,
+             group) for group in groups.values()]
+
+
 def memory_categories(runs):
     return list(dict.fromkeys(name for run in runs for name in run.memory_names()))
 
 
 def memory_section(runs):
+    runs = [group[0] for _, group in seeds(runs)]
     categories = memory_categories(runs)
     text = "## Memory\n"
     if categories:
@@ -114,11 +127,13 @@ def memory_section(runs):
                         ["%s (%s)" % (number(size / MIB, 2), number(size / run.parameters, 2)) for size in sizes])
         text += ("\n" + prose("MiB of rank 0, the largest of each category over the run; in brackets bytes for "
                               "each parameter of the model. Where a run has been planned, not made, the last "
-                              "column is the sum.") + "\n" +
+                              "column is the sum. Of runs that differ by their seed alone the first stands "
+                              "for all.") + "\n" +
                  table(["run", ">parameters"] + [">" + name for name in categories + ["peak RSS"]], rows))
     rows = [(code(r), number(r.state_bytes / MIB, 3), number(r.state_bytes / r.parameters, 4),
              number(r.matrix_state_bytes / r.ternary, 4),
-             number(r.last("matrix_state_bytes") / (r.last("matrix_weights") or NAN), 4)) for r in runs]
+             number(r.last("matrix_state_bytes") / (r.last("matrix_weights") or NAN), 4))
+            for r in runs if not r.planned]
     return text + ("\n" + prose("Optimizer state alone, as it lies in the newest checkpoint, of all ranks (the "
                                 "category `optimizer` also holds the scratch of one update); and of the matrices "
                                 "that rank 0 owns, as the last step's metrics count its memory:") + "\n" +
@@ -126,9 +141,18 @@ def memory_section(runs):
                           ">in rank 0's metrics"), rows))
 
 
+def mean_curves(groups, curves):
+    """A curve of each of seeds(); of its runs those with as many points as the first count."""
+    means = []
+    for name, group in groups:
+        alike = [curves[run.path] for run in group if len(curves[run.path]) == len(curves[group[0].path])]
+        means.append((name, [tuple(sum(axis) / len(alike) for axis in zip(*places)) for places in zip(*alike)]))
+    return means
+
+
 def pictures_section(runs, directory):
     """Draws the pictures and writes the points they are drawn from."""
-    losses, times, training = [], [], []
+    losses, times, training = {}, {}, {}
     for i, run in enumerate(run for run in runs if not run.planned):
         seconds, smooth, weight, train, val = 0.0, 0.0, 0.0, [], []
         for step in run.steps:
@@ -147,14 +171,19 @@ def pictures_section(runs, directory):
             with open("%s_%s.dat" % (stem, suffix), "w", encoding="utf-8", errors="surrogateescape") as file:
                 file.write("# %s\n" % head)
                 file.writelines(" ".join("%.9g" % value for value in row) + "\n" for row in rows)
-        losses.append((run.name, [(row[0], row[2]) for row in val if row[0] == row[0]]))
-        times.append((run.name, [(row[1], row[2]) for row in val]))
-        training.append((run.name, [(row[0], row[2]) for row in train if row[0] == row[0]]))
-    small = [run for run in runs if not run.large()]
-    sizes = {name: [0 if math.isnan(r.memory(name)) else r.memory(name) / MIB for r in small]
-             for name in memory_categories(small)}
-    names, held_out = [run.name for run in small], "held-out loss (nats a token)"
-    state = [(run.role or run.name, run.memory("optimizer") / MIB, run.last("val_loss")) for run in small]
+        losses[run.path] = [(row[0], row[2]) for row in val if row[0] == row[0]]
+        times[run.path] = [(row[1], row[2]) for row in val]
+        training[run.path] = [(row[0], row[2]) for row in train if row[0] == row[0]]
+    small = seeds(run for run in runs if not run.large())
+    trained = [(name, group) for name, group in seeds(runs) if not group[0].planned]
+    losses, times, training = (mean_curves(trained, curves) for curves in (losses, times, training))
+    firsts = [group[0] for _, group in small]
+    sizes = {name: [0 if math.isnan(r.memory(name)) else r.memory(name) / MIB for r in firsts]
+             for name in memory_categories(firsts)}
+    names, held_out = [name for name, _ in small], "held-out loss (nats a token)"
+    state = [(group[0].role or group[0].name, group[0].memory("optimizer") / MIB,
+              [run.last("val_loss") for run in group if math.isfinite(run.last("val_loss"))])
+             for _, group in trained]
     pictures = (
         ("val_loss", "Held-out loss over tokens", chart.lines, "million tokens", held_out, losses, True),
         ("val_loss_time", "Held-out loss over time spent in steps", chart.lines, "seconds in steps", held_out, times,
@@ -164,7 +193,7 @@ def pictures_section(runs, directory):
         ("memory", "Memory by category, the largest over the run, rank 0", chart.bars, "MiB, rank 0", names, sizes),
         ("optimizer", "Optimizer memory, the largest over the run, rank 0", chart.bars, "MiB, rank 0", names,
          {name: values for name, values in sizes.items() if name == "optimizer"}),
-        ("loss_memory", "Held-out loss at the end over optimizer memory: a mark a run, a shape a configuration",
+        ("loss_memory", "Held-out loss at the end over optimizer memory: the mean of the seeds, and their range",
          chart.points, "MiB of optimizer memory, rank 0", held_out, state))
     text = "## Pictures\n\n"
     for name, title, draw, *what in pictures:
@@ -175,17 +204,21 @@ def pictures_section(runs, directory):
 
 def runs_section(runs, first):
     text = "## The runs\n"
-    for run in runs:
+    for _, (run, *others) in seeds(runs):
         text += "\n**%s**" % code(run)
         if run.config is not None and run is not first:
             other = [key.split(".", 1)[1] + " = " + value for key, value in run.config.items()
                      if first.config.get(key) != value and not key.startswith("logging.")]
             text += ". Other than in %s: %s" % (code(first), plain("; ".join(other)) or "nothing")
-        text += ".\n\n" + "".join("- %s\n" % note for note in run.notes) + ("\n" if run.notes else "")
-        text += "```sh\n%s\n```\n" % (
-            run.command.rstrip("\n") if run.command is not None else
-            "# as far as its directory tells\n%snanochat_dist --config %s/config.ini"
-            % ("mpirun " if run.ranks > 1 else "", run.name))
+        text += ". The same with other seeds: %s" % ", ".join(map(code, others)) if others else ""
+        notes = ["- %s\n" % (note if each is run else "%s: %s" % (code(each), note))
+                 for each in (run, *others) for note in each.notes]
+        text += ".\n\n" + "".join(notes) + ("\n" if notes else "") + "```sh\n"
+        for each in (run, *others):
+            text += (each.command.rstrip("\n") if each.command is not None else
+                     "# as far as its directory tells\n%snanochat_dist --config %s/config.ini"
+                     % ("mpirun " if each.ranks > 1 else "", each.name)) + "\n"
+        text += "```\n"
     return text
 
 

@@ -92,6 +92,11 @@ class Run:
         return {"%s.%s" % (section, key): value.strip().strip('"')
                 for section in parser.sections() for key, value in parser[section].items()}
 
+    def recipe(self):
+        """What is alike in runs that differ by their seed alone."""
+        return self.role, frozenset(item for item in (self.config or {"": self.name}).items()
+                                    if item[0] != "training.seed" and not item[0].startswith("logging."))
+
     def setting(self, key):
         """A key of the configuration, "section.key": True, False, a number or a text; "" when absent."""
         value = (self.config or {}).get(key, "")
