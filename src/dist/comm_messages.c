@@ -298,8 +298,11 @@ static nd_status reduce_merged(nd_comm *comm, const nd_comm_job *jobs, int64_t c
         total += jobs[i].count;
     nd_comm_piece *pieces = malloc((size_t)total * sizeof *pieces);
     ND_FAIL_IF(!pieces, ND_ENOMEM, "no memory for a reduction of %lld pieces", (long long)total);
-    for (int64_t i = 0; i < count; at += jobs[i++].count)
-        memcpy(pieces + at, jobs[i].pieces, (size_t)jobs[i].count * sizeof *pieces);
+    for (int64_t i = 0; i < count; i++)
+        for (int64_t j = 0; j < jobs[i].count; j++) {
+            pieces[at] = jobs[i].pieces[j];
+            pieces[at++].merged = (int)i;
+        }
     const nd_status status =
         nd_part_reduction_run(reduction_of(comm), jobs[0].split, pieces, total);
     at = 0;

@@ -9,9 +9,10 @@ size_t nd_reduction_part_bytes(size_t part_bytes, bool rounds)
     return rounds && part_bytes > most ? most : part_bytes;
 }
 
-nd_part_order nd_part_order_of(const size_t *bytes, int64_t count, size_t size)
+nd_part_order nd_part_order_of(const size_t *bytes, const int *merged, int64_t count, size_t size)
 {
-    nd_part_order o = {.bytes = bytes, .count = count, .size = size, .longest = 1};
+    nd_part_order o = {
+        .bytes = bytes, .merged = merged, .count = count, .size = size, .longest = 1};
     for (int64_t i = 0; i < count; i++) {
         const size_t first = bytes[i] < size ? bytes[i] : size;
         o.longest = first > o.longest ? first : o.longest;
@@ -34,12 +35,13 @@ bool nd_part_next(nd_part_order *o, nd_part *part)
         if (o->index >= parts)
             continue;
         o->more |= parts > o->index + 1;
+        size_t *before = &o->before[o->merged ? o->merged[o->piece] % ND_PART_TURNS : 0];
         *part = (nd_part){.piece = o->piece++,
                           .index = o->index,
                           .at = nd_wire_part_start(o->index, o->size),
                           .bytes = (size_t)nd_wire_part_length(bytes, o->index, o->size)};
-        part->turn = (int64_t)((o->before + part->bytes / 2) / o->longest);
-        o->before += part->bytes;
+        part->turn = (int64_t)((*before + part->bytes / 2) / o->longest);
+        *before += part->bytes;
         return true;
     }
 }

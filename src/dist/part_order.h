@@ -12,10 +12,14 @@ typedef struct nd_part {
     int64_t turn;         /* of dist/tree_reduction.h */
 } nd_part;
 
+enum { ND_PART_TURNS = 64 };
+
 typedef struct nd_part_order {
     const size_t *bytes; /* [count] of the pieces on the wire; not owned */
+    const int *merged;   /* [count] the pieces' `merged` (dist/comm.h); NULL: all 0; not owned */
     int64_t count, piece, index;
-    size_t size, longest, before;
+    size_t size, longest;
+    size_t before[ND_PART_TURNS]; /* bytes of parts so far, by `merged` modulo their number */
     bool more;
 } nd_part_order;
 
@@ -24,8 +28,9 @@ typedef struct nd_part_order {
 size_t nd_reduction_part_bytes(size_t part_bytes, bool rounds);
 
 /* Turns count bytes in units of the longest part, so that short parts among long ones do not always
- * fall to the same ranks. */
-nd_part_order nd_part_order_of(const size_t *bytes, int64_t count, size_t size);
+ * fall to the same ranks; in each of merged reductions by itself, so that merging changes no one's
+ * share. */
+nd_part_order nd_part_order_of(const size_t *bytes, const int *merged, int64_t count, size_t size);
 
 /* The next part; false at the end. */
 bool nd_part_next(nd_part_order *order, nd_part *part);

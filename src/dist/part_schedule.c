@@ -12,6 +12,7 @@ void nd_part_schedule_destroy(nd_part_schedule *s)
     free(s->acts);
     free(s->walked);
     free(s->bytes);
+    free(s->merged);
     memset(s, 0, sizeof *s);
 }
 
@@ -35,12 +36,17 @@ static nd_status take_pieces(nd_part_schedule *s, const nd_comm_piece *pieces, i
 {
     if (count > s->pieces_capacity) {
         size_t *bytes = realloc(s->bytes, (size_t)count * sizeof *bytes);
-        ND_FAIL_IF(!bytes, ND_ENOMEM, "no memory for a reduction of %lld pieces", (long long)count);
-        s->bytes = bytes;
+        s->bytes = bytes ? bytes : s->bytes;
+        int *merged = realloc(s->merged, (size_t)count * sizeof *merged);
+        s->merged = merged ? merged : s->merged;
+        ND_FAIL_IF(!bytes || !merged, ND_ENOMEM, "no memory for a reduction of %lld pieces",
+                   (long long)count);
         s->pieces_capacity = count;
     }
-    for (int64_t i = 0; i < count; i++)
+    for (int64_t i = 0; i < count; i++) {
         s->bytes[i] = nd_gradient_wire_bytes(pieces[i].format, pieces[i].count);
+        s->merged[i] = pieces[i].merged;
+    }
     return ND_OK;
 }
 
@@ -100,7 +106,7 @@ nd_status nd_part_schedule_make(nd_part_schedule *s, const nd_comm *comm, size_t
                                 nd_comm_split split, nd_comm_piece *pieces, int64_t count)
 {
     ND_TRY(take_pieces(s, pieces, count));
-    s->order = nd_part_order_of(s->bytes, count, part_bytes);
+    s->order = nd_part_order_of(s->bytes, s->merged, count, part_bytes);
     ND_TRY(walk(s, comm, split, pieces));
     sort_by_level(s);
     return ND_OK;

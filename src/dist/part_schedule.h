@@ -20,6 +20,7 @@ typedef struct nd_part_schedule {
     nd_part_act *walked; /* [capacity] in the order of the walk */
     int64_t capacity;
     size_t *bytes; /* [pieces_capacity] of each piece on the wire */
+    int *merged;   /* [pieces_capacity] of each piece */
     int64_t pieces_capacity;
 } nd_part_schedule;
 

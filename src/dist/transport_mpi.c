@@ -13,7 +13,7 @@ enum { TAG_QUESTION = 1, TAG_ANSWER = 2 };
 
 static const double spin_seconds = 2e-3; /* of polling before a wait first sleeps */
 static const double spin_yielding = 10e-6;
-static const double nap_first = 20e-6, nap_longest = 1e-3;
+static const double nap_first = 20e-6, nap_longest = 1e-3, nap_yielding = 200e-6;
 static const double answer_seconds = 0.4; /* timeout of an answer */
 static const double settle_seconds = 0.1; /* given to unfinished messages after an error */
 static const double notice_seconds = 0.2; /* from a signal to the report of a stuck wait */
@@ -233,6 +233,7 @@ static nd_status wait_for(nd_transport *transport, int slot)
     message *m = &t->slots[slot];
     const nd_comm *comm = transport->comm;
     const double spin = t->yields ? spin_yielding : spin_seconds;
+    const double longest = t->yields ? nap_yielding : nap_longest;
     MPI_Status s = {.MPI_TAG = -1};
     double waited = 0.0, signalled = 0.0, sleep = nap_first, last = MPI_Wtime();
     int done = 0, count = m->bytes;
@@ -260,7 +261,7 @@ static nd_status wait_for(nd_transport *transport, int slot)
         if (waited > comm->timeout_seconds)
             return timed_out(t, m->peer);
         nap(sleep);
-        sleep = sleep < nap_longest / 2 ? sleep * 2 : nap_longest;
+        sleep = sleep < longest / 2 ? sleep * 2 : longest;
     }
     if (!m->receives)
         return ND_OK;

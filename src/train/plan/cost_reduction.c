@@ -288,7 +288,7 @@ nd_status nd_cost_reduce(nd_cost_clocks *c, const nd_cost_work *work, const nd_c
         all += (double)(bytes[i] = (size_t)pieces[i].bytes);
     const size_t size = nd_reduction_part_bytes((size_t)nd_cost_part_bytes(c->m, all),
                                                 work->format != ND_GRADIENT_WIRE_FP32);
-    const nd_status status = run(&r, work, pieces, nd_part_order_of(bytes, count, size));
+    const nd_status status = run(&r, work, pieces, nd_part_order_of(bytes, NULL, count, size));
     free(bytes);
     free(r.messages);
     free(r.acts);
