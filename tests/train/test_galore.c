@@ -139,13 +139,13 @@ Test(galore_runs, so_they_do_with_adamw_in_32_and_8_bits)
                                 "--set training.learning_rate=0.003 --set model.hidden_dim=128");
 }
 
-/* Until differences in rounding turn codes. */
+/* Until differences in rounding turn codes, which the first updates do. */
 Test(galore_runs, without_the_fixed_tree_they_start_alike)
 {
     const outcome tree = train("tree", 0, GALORE);
     const outcome off = train("off", 2, GALORE "--set dist.deterministic=off");
-    for (int i = 0; i < 3; i++)
-        cr_assert_float_eq(off.losses[i], tree.losses[i], 1e-3, "step %d: %g and %g", i + 1,
+    for (int i = 0; i < 2; i++)
+        cr_assert_float_eq(off.losses[i], tree.losses[i], 1e-3, "step %d: %.9g and %.9g", i + 1,
                            off.losses[i], tree.losses[i]);
     cr_assert_float_eq(off.norms[0], tree.norms[0], 1e-5);
 }
