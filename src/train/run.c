@@ -15,41 +15,6 @@
 
 enum { TOKENIZER_BYTES_MAX = 1 << 28 };
 
-nd_status nd_run_agree(nd_comm *comm, nd_status mine)
-{
-    int *all = calloc((size_t)comm->size, sizeof *all);
-    ND_FAIL_IF(!all, ND_ENOMEM, "no memory for the status of %d ranks", comm->size);
-    const int code = (int)mine;
-    int failed = 0, theirs = ND_OK;
-    const nd_status gathered = comm->ops.allgather(comm, all, &code, sizeof code);
-    while (failed < comm->size && all[failed] == ND_OK)
-        failed++;
-    if (failed < comm->size)
-        theirs = all[failed];
-    free(all);
-    ND_TRY(gathered);
-    if (failed == comm->size)
-        return ND_OK;
-    nd_error error = *nd_error_get();
-    ND_TRY(comm->ops.broadcast(comm, &error, sizeof error, failed));
-    if (comm->size > 1 && !error.shared) {
-        nd_error named = error;
-        snprintf(named.message, sizeof named.message, "rank %d: %.1900s", failed, error.message);
-        error = named;
-    }
-    error.shared = 1;
-    nd_error_set(&error);
-    return (nd_status)theirs;
-}
-
-nd_status nd_run_same_error(nd_status status)
-{
-    nd_error error = *nd_error_get();
-    error.shared = 1;
-    nd_error_set(&error);
-    return status;
-}
-
 static nd_status open_split(const nd_run *run, const char *split, const char *tokenizer,
                             nd_dataset **dataset)
 {
@@ -348,15 +313,15 @@ nd_status nd_run_create(const nd_config *config, nd_comm *comm, nd_run *run)
     nd_status status = ND_OK;
     if (!run->backend)
         status = nd_run_create_backend(config, comm, &run->backend);
-    ND_TRY(nd_run_agree(comm, status));
-    ND_TRY(nd_run_agree(comm, nd_run_share_traits(comm, run->backend)));
+    ND_TRY(nd_comm_agree(comm, status));
+    ND_TRY(nd_comm_agree(comm, nd_run_share_traits(comm, run->backend)));
     if (!rounds)
-        ND_TRY(nd_run_agree(comm, attach_backend(run)));
+        ND_TRY(nd_comm_agree(comm, attach_backend(run)));
     ND_TRY(nd_run_choose_groups(run));
-    ND_TRY(nd_run_agree(comm, nd_run_prepare(run)));
+    ND_TRY(nd_comm_agree(comm, nd_run_prepare(run)));
     if (rounds) /* nd_run_prepare has made the comms of the workers */
-        ND_TRY(nd_run_agree(comm, attach_backend(run)));
-    ND_TRY(nd_run_agree(comm, create(run)));
+        ND_TRY(nd_comm_agree(comm, attach_backend(run)));
+    ND_TRY(nd_comm_agree(comm, create(run)));
     ND_TRY(nd_run_publish_projectors(run));
     return run->rounds ? nd_rounds_adopt(run, true) : nd_run_publish_weights(run, true);
 }

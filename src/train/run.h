@@ -137,11 +137,3 @@ nd_status nd_run_publish_projectors(nd_run *run);
 /* Clears the rounding errors that wire formats left on this rank or in replicas, so that the run
  * continues exactly like one restored from a checkpoint of this moment. Collective. */
 nd_status nd_run_reset_error_feedback(nd_run *run);
-
-/* Agrees on a status: ND_OK when all ranks pass ND_OK; otherwise every rank gets the error of the
- * lowest failing rank, marked as shared and, with several ranks, naming that rank. Collective. */
-nd_status nd_run_agree(nd_comm *comm, nd_status mine);
-
-/* Marks the error just raised as shared without communication, because every rank raised it from
- * the same numbers. Returns `status`. Not collective. */
-nd_status nd_run_same_error(nd_status status);

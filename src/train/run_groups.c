@@ -66,8 +66,8 @@ static nd_status measure(nd_run *run, nd_plan_machine *machine, size_t *memory)
     nd_status status;
     ND_TRY_GOTO(nd_links_probe(comm, &machine->between, &machine->within), done);
     run->backend->log = &run->log;
-    ND_TRY_GOTO(nd_run_agree(comm, nd_plan_measure_flops(&run->config, comm->local_size,
-                                                         comm->device, &mine[0])),
+    ND_TRY_GOTO(nd_comm_agree(comm, nd_plan_measure_flops(&run->config, comm->local_size,
+                                                          comm->device, &mine[0])),
                 done);
     mine[1] = memory_left(comm); /* beside the workspace, which a device has kept */
     ND_TRY_GOTO(comm->ops.allgather(comm, all, mine, sizeof mine), done);
@@ -126,7 +126,7 @@ static nd_status choose(nd_run *run, int hosts)
         nd_run_groups_describe(&groups, chosen, &machine, text, sizeof text);
         nd_log_line(&run->log, "groups  %s", text);
     }
-    ND_TRY(nd_run_agree(comm, status));
+    ND_TRY(nd_comm_agree(comm, status));
     return comm->ops.broadcast(comm, &comm->group_ranks, sizeof comm->group_ranks, 0);
 }
 
@@ -145,7 +145,7 @@ nd_status nd_run_choose_groups(nd_run *run)
     const int hosts = status == ND_OK ? hosts_of(local, comm->size, sizes) : 0;
     const char *why = hosts > 1 ? reason_for_one(run, sizes, hosts) : NULL;
     if (group > 0 && hosts > 0 && nd_groups_check(comm->size, sizes, hosts, group) != ND_OK)
-        status = nd_run_same_error(ND_ECONFIG);
+        status = nd_error_mark_shared(ND_ECONFIG);
     else if (group == 0 && why && comm->rank == 0)
         nd_log_line(&run->log, "groups  1 of %d ranks: %s", comm->size, why);
     else if (group == 0 && hosts > 1 && !why)

@@ -336,7 +336,7 @@ static nd_status check_batch(nd_run *run, const step_batch *batch)
     if (!batch->missing_anywhere)
         return ND_OK;
     nd_error_set(&batch->error);
-    return nd_run_agree(run->comm, batch->error.status);
+    return nd_comm_agree(run->comm, batch->error.status);
 }
 
 /* A round ends after a fixed number of steps, even if its last one was skipped. */

@@ -365,10 +365,10 @@ nd_status nd_checkpoint_open_on_all(nd_comm *comm, const char *directory, bool d
 {
     char first[ND_SHA256_HEX_SIZE];
     const nd_status opened = nd_checkpoint_open(directory, deep, c);
-    nd_status status = nd_run_agree(comm, opened);
+    nd_status status = nd_comm_agree(comm, opened);
     strcpy(first, c->state_sha256);
     ND_IF_OK(comm->ops.broadcast(comm, first, sizeof first, 0));
-    ND_IF_OK(nd_run_agree(
+    ND_IF_OK(nd_comm_agree(
         comm, ND_CHECK(strcmp(first, c->state_sha256) == 0, ND_ECHECKPOINT,
                        "%s: its state is %.12s... here and %.12s... on rank 0: by this "
                        "path ranks reach different checkpoints; start them in one working "
@@ -409,7 +409,7 @@ static nd_status restore(nd_run *run, const nd_checkpoint *c)
 
 nd_status nd_checkpoint_restore_open(nd_run *run, const nd_checkpoint *c)
 {
-    ND_TRY(nd_run_agree(run->comm, restore(run, c)));
+    ND_TRY(nd_comm_agree(run->comm, restore(run, c)));
     ND_TRY(nd_run_publish_projectors(run));
     return run->rounds ? nd_rounds_adopt(run, !has_state(c) || is_of_no_workers(run, c))
                        : nd_run_publish_weights(run, true);

@@ -261,7 +261,7 @@ static nd_status advance(nd_run *run)
     nd_save *s = run->saving.save;
     nd_comm_set_phase(run->comm, run->position.step, "save");
     const nd_status mine = nd_save_error(nd_background_wait(&s->job));
-    const nd_status status = nd_run_agree(run->comm, mine);
+    const nd_status status = nd_comm_agree(run->comm, mine);
     if (status != ND_OK)
         return fail(run, status);
     if (s->stage == ND_SAVE_WRITING)
@@ -284,7 +284,7 @@ static nd_status begin(nd_run *run, bool background)
     nd_comm_set_phase(run->comm, run->position.step, "save");
     nd_status status = nd_save_create(run, background, &run->saving.save);
     ND_IF_OK(prepare(run, run->saving.save));
-    status = nd_run_agree(run->comm, nd_save_error(status));
+    status = nd_comm_agree(run->comm, nd_save_error(status));
     if (status != ND_OK)
         return run->saving.save ? fail(run, status) : status;
     nd_fault_point_of(run->comm->rank, run->position.step, "save_start");

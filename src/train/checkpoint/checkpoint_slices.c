@@ -40,7 +40,7 @@ nd_status nd_save_gather_slices(nd_save *s)
         if (!s->slices)
             status = ND_FAIL(ND_ENOMEM, "no memory for tables of slices");
     }
-    status = nd_run_agree(comm, status);
+    status = nd_comm_agree(comm, status);
     if (status == ND_OK && count > 0) {
         pack(s, mine);
         for (int r = 0; r < comm->size; r++)

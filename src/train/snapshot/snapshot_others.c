@@ -147,7 +147,7 @@ nd_status nd_snapshot_find_copy(nd_run *run)
     nd_snapshots *s = run->saving.snapshots;
     nd_config_text mine = "", *all = calloc((size_t)comm->size, sizeof *all);
     ND_TRY(
-        nd_run_agree(comm, ND_CHECK(all, ND_ENOMEM, "no memory for %d directories", comm->size)));
+        nd_comm_agree(comm, ND_CHECK(all, ND_ENOMEM, "no memory for %d directories", comm->size)));
     if (nd_snapshot_leads(run))
         copied_from(run, mine);
     const nd_status status = comm->ops.allgather(comm, all, mine, sizeof mine);
