@@ -20,7 +20,7 @@
 #include "train/checkpoint/checkpoint_names.h"
 #include "train/run.h"
 
-enum { ND_CHECKPOINT_FORMAT_VERSION = 1, ND_CHECKPOINT_PATH_MAX = 4096 };
+enum { ND_CHECKPOINT_FORMAT_VERSION = 1 };
 
 typedef struct nd_checkpoint_tensor {
     char param[ND_PARAM_NAME_MAX]; /* "blk.0.attn_q.weight" */
@@ -55,9 +55,6 @@ typedef struct nd_checkpoint {
     int64_t file_count;
     char state_sha256[ND_SHA256_HEX_SIZE]; /* over the checksums of all tensors in order */
 } nd_checkpoint;
-
-/* The path of a run's checkpoints: [logging] checkpoint_dir, else <run_dir>/checkpoints. */
-void nd_checkpoint_directory(const nd_config *config, char *path, size_t size);
 
 /* Finds the checkpoint that `path` refers to: a checkpoint itself; for a run or a directory of
  * checkpoints the one that `latest` names or, without a usable `latest`, the newest complete one.

@@ -102,8 +102,6 @@ nd_status nd_checkpoint_check_workers(const nd_run *run, const nd_checkpoint *c)
 /* Reads only the manifest into a zeroed checkpoint, which the caller closes even after an error. */
 nd_status nd_checkpoint_open_manifest(const char *directory, nd_checkpoint *checkpoint);
 
-nd_status nd_checkpoint_join(char *path, size_t size, const char *directory, const char *name);
-
 /* Writes this rank's file in the temporary directory of `save`, an nd_save, with its checksums and,
  * where durable, fsync; fills the save's tensors and summary. Runs as a background job. All
  * parameters are released to updates once it has ended, even after an error. */

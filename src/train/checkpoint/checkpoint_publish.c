@@ -10,20 +10,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-void nd_checkpoint_directory(const nd_config *config, char *path, size_t size)
-{
-    if (config->logging.checkpoint_dir[0])
-        snprintf(path, size, "%s", config->logging.checkpoint_dir);
-    else
-        snprintf(path, size, "%s/checkpoints", config->logging.run_dir);
-}
-
-nd_status nd_checkpoint_join(char *path, size_t size, const char *directory, const char *name)
-{
-    return ND_CHECK((size_t)snprintf(path, size, "%s/%s", directory, name) < size, ND_ECHECKPOINT,
-                    "%s/%s: the path is too long", directory, name);
-}
-
 nd_status nd_save_collect(nd_save *s)
 {
     const nd_run *run = s->run;
@@ -74,11 +60,10 @@ void nd_save_note(nd_save *s, const char *format, ...)
  * between nd_checkpoint_recover restores it; `latest` does not name this step meanwhile. */
 static nd_status replace(const nd_save *s)
 {
-    char name[ND_CHECKPOINT_NAME_MAX], earlier[ND_CHECKPOINT_PATH_MAX];
+    char earlier[ND_CHECKPOINT_PATH_MAX];
     int64_t latest;
     bool foreign;
-    nd_checkpoint_name(name, ND_CHECKPOINT_REPLACED, s->c.step);
-    ND_TRY(nd_checkpoint_join(earlier, sizeof earlier, s->parent, name));
+    ND_TRY(nd_checkpoint_step_path(earlier, s->parent, ND_CHECKPOINT_REPLACED, s->c.step));
     ND_TRY(nd_directory_remove(earlier));
     ND_TRY(nd_checkpoint_latest_read(s->parent, &latest, &foreign));
     if (latest == s->c.step)

@@ -162,7 +162,7 @@ static nd_status write_rank_file(nd_save *s)
     char path[ND_CHECKPOINT_PATH_MAX], name[32];
     nd_checkpoint_h5 *file = NULL;
     snprintf(name, sizeof name, "rank_%04d.h5", rank);
-    ND_TRY(nd_checkpoint_join(path, sizeof path, s->temporary, name));
+    ND_TRY(nd_checkpoint_join(path, s->temporary, name));
     nd_fault_point_of(rank, s->c.step, "save_files");
     ND_TRY(open_rank_file(s, path, &file));
     const nd_status status = write_tensors(s, file);

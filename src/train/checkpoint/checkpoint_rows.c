@@ -15,7 +15,7 @@ static nd_status path_of(const nd_save *s, int rank, const char *suffix, char *p
 {
     char name[32];
     snprintf(name, sizeof name, "rank_%04d.%s", rank, suffix);
-    return nd_checkpoint_join(path, ND_CHECKPOINT_PATH_MAX, s->temporary, name);
+    return nd_checkpoint_join(path, s->temporary, name);
 }
 
 static nd_status io_error(const char *path, const char *what)

@@ -209,13 +209,11 @@ nd_status nd_save_create(nd_run *run, bool background, nd_save **save)
 
 static nd_status prepare(nd_run *run, nd_save *s)
 {
-    char name[ND_CHECKPOINT_NAME_MAX];
     s->durable = true;
     nd_checkpoint_directory(&run->config, s->parent, sizeof s->parent);
-    nd_checkpoint_name(name, "", run->position.step);
-    ND_TRY(nd_checkpoint_join(s->final, sizeof s->final, s->parent, name));
-    nd_checkpoint_name(name, ND_CHECKPOINT_UNFINISHED, run->position.step);
-    ND_TRY(nd_checkpoint_join(s->temporary, sizeof s->temporary, s->parent, name));
+    ND_TRY(nd_checkpoint_step_path(s->final, s->parent, "", run->position.step));
+    ND_TRY(nd_checkpoint_step_path(s->temporary, s->parent, ND_CHECKPOINT_UNFINISHED,
+                                   run->position.step));
     if (s->background && !run->backend->ops.host_memory) {
         ND_TRY(nd_save_copy_owned(run, &run->saving.copy, &run->saving.copy_bytes));
         s->copy = run->saving.copy; /* kept for the next save */

@@ -103,10 +103,10 @@ static nd_status read_texts(const nd_run *run, int64_t step, nd_snapshot_found *
     char directory[ND_CHECKPOINT_PATH_MAX], path[ND_CHECKPOINT_PATH_MAX];
     void *text;
     ND_TRY(nd_snapshot_step_path(run, step, directory));
-    ND_TRY(nd_checkpoint_join(path, sizeof path, directory, "config.ini"));
+    ND_TRY(nd_checkpoint_join(path, directory, "config.ini"));
     ND_TRY(nd_read_whole_file(path, TEXT_BYTES_MAX, ND_ECHECKPOINT, &text, &found->config_bytes));
     found->config_text = text;
-    ND_TRY(nd_checkpoint_join(path, sizeof path, directory, "manifest.json"));
+    ND_TRY(nd_checkpoint_join(path, directory, "manifest.json"));
     ND_TRY(nd_read_whole_file(path, TEXT_BYTES_MAX, ND_ECHECKPOINT, &text, &found->manifest_bytes));
     found->manifest_text = text;
     return ND_OK;

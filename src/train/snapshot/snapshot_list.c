@@ -72,8 +72,7 @@ static nd_status read_list(const nd_run *run, const char *path, char **text)
 
 static nd_status path_of(const nd_run *run, char path[ND_CHECKPOINT_PATH_MAX])
 {
-    return nd_checkpoint_join(path, ND_CHECKPOINT_PATH_MAX, run->config.logging.run_dir,
-                              "snapshot_hosts");
+    return nd_checkpoint_join(path, run->config.logging.run_dir, "snapshot_hosts");
 }
 
 /* Those of the file whose hosts have no rank now. */
