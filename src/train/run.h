@@ -42,13 +42,13 @@ typedef struct nd_run_start {
     double peak_flops;  /* of one rank's dense products, measured; 0: unknown */
 } nd_run_start;
 
-/* The checkpoint that the run resumed. Written by checkpoint/checkpoint_read.c. */
+/* The checkpoint that the run resumed. Written by checkpoint/checkpoint_restore.c. */
 typedef struct nd_restored {
     bool any;
     int64_t step; /* 0 without one */
 } nd_restored;
 
-/* Saving. Written by checkpoint/checkpoint_save.c; the last two fields by snapshot/. */
+/* Saving. Written by checkpoint/; the last two fields by snapshot/. */
 typedef struct nd_saving {
     struct nd_run *worker_of; /* the run whose checkpoints contain this worker, or NULL */
     struct nd_save *save;     /* the save in progress, or NULL */

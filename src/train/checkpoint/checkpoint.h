@@ -15,10 +15,15 @@
 #pragma once
 
 #include "core/base/gmac.h"
+#include "core/base/log.h"
 #include "core/base/sha256.h"
 #include "core/base/view.h"
+#include "core/model/params.h"
 #include "train/checkpoint/checkpoint_names.h"
-#include "train/run.h"
+#include "train/health.h"
+#include "train/identity.h"
+
+typedef struct nd_run nd_run; /* train/run.h */
 
 enum { ND_CHECKPOINT_FORMAT_VERSION = 1 };
 
@@ -76,7 +81,13 @@ nd_status nd_checkpoint_open(const char *directory, bool deep, nd_checkpoint *ch
  * also when a rank sees another checkpoint; nothing is open then. */
 nd_status nd_checkpoint_open_on_all(nd_comm *comm, const char *directory, bool deep,
                                     nd_checkpoint *c);
+
+/* Reads only the manifest into a zeroed checkpoint, which the caller closes even after an error. */
+nd_status nd_checkpoint_open_manifest(const char *directory, nd_checkpoint *checkpoint);
 void nd_checkpoint_close(nd_checkpoint *checkpoint);
+
+/* Whether the manifest lists a file of this name. */
+bool nd_checkpoint_lists(const nd_checkpoint *checkpoint, const char *name);
 
 /* The index of a tensor, -1 when there is none. */
 int64_t nd_checkpoint_find(const nd_checkpoint *checkpoint, const char *param, const char *part);

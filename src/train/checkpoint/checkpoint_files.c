@@ -1,7 +1,6 @@
 #include "train/checkpoint/checkpoint_files.h"
 
 #include "core/base/durable_file.h"
-#include "train/checkpoint/checkpoint_parts.h"
 #include "train/checkpoint/manifest.h"
 
 #include <stdlib.h>

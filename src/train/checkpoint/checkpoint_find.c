@@ -1,20 +1,11 @@
 /* Lists and finds checkpoints. */
 #include "core/base/directory.h"
 #include "train/checkpoint/checkpoint.h"
-#include "train/checkpoint/checkpoint_parts.h"
 #include "train/fault_points.h"
 #include "train/identity.h"
 
 #include <stdlib.h>
 #include <string.h>
-
-static bool is_listed(const nd_checkpoint *c, const char *name)
-{
-    for (int64_t i = 0; i < c->file_count; i++)
-        if (strcmp(c->files[i].name, name) == 0)
-            return true;
-    return strcmp(name, "manifest.json") == 0;
-}
 
 nd_status nd_checkpoint_inspect(const char *directory, int64_t step,
                                 nd_checkpoint_inspection *standing)
@@ -33,7 +24,8 @@ nd_status nd_checkpoint_inspect(const char *directory, int64_t step,
     ND_IF_OK(nd_directory_names(path, &names));
     standing->of_step = standing->own = status == ND_OK && c.step == step;
     for (int i = 0; i < names.count; i++)
-        standing->own = standing->own && is_listed(&c, names.list[i]);
+        standing->own &=
+            nd_checkpoint_lists(&c, names.list[i]) || strcmp(names.list[i], "manifest.json") == 0;
     standing->whole = standing->own && opened == ND_OK;
     nd_names_free(&names);
     nd_checkpoint_close(&c);
