@@ -8,16 +8,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-nd_status nd_run_set_groups(nd_run *run)
-{
-    const int group = (int)run->config.dist.group_ranks;
-    if (group > 0) {
-        ND_TRY(nd_groups_check(run->comm->size, NULL, 0, group));
-        run->comm->group_ranks = group;
-    }
-    return ND_OK;
-}
-
 /* sizes[] of hosts from all local ranks; returns 0 if ranks of a host are not consecutive. */
 static int hosts_of(const int *local, int ranks, int *sizes)
 {
@@ -137,7 +127,7 @@ nd_status nd_run_choose_groups(nd_run *run)
     comm->group_ranks = 0;
     if (comm->size == 1 || nd_config_has_rounds(&run->config) ||
         (group > 0 && comm->size % group != 0))
-        return ND_OK; /* or an error of nd_run_set_groups */
+        return ND_OK; /* or an error of nd_run_prepare */
     int *local = calloc(2 * (size_t)comm->size, sizeof *local);
     ND_FAIL_IF(!local, ND_ENOMEM, "no memory for the hosts of %d ranks", comm->size);
     int *sizes = local + comm->size;

@@ -12,9 +12,9 @@
 #include "train/resume.h"
 #include "train/resume_check.h"
 #include "train/rounds.h"
-#include "train/run.h"
 #include "train/run_backend.h"
 #include "train/run_directory.h"
+#include "train/run_groups.h"
 #include "train/run_lock.h"
 #include "train/save_attempts.h"
 #include "train/signals.h"
@@ -466,7 +466,9 @@ nd_status nd_train(const nd_train_options *options, nd_comm *comm)
         status = open_directory(&run, options->resume, &locks);
     ND_TRY_GOTO(nd_comm_agree(comm, status), done);
     ND_TRY_GOTO(nd_run_locks_compare(&run.config, &locks, comm), done);
-    ND_TRY_GOTO(nd_run_create(&options->config, comm, &run), done);
+    ND_TRY_GOTO(nd_run_attach(&options->config, comm, &run), done);
+    ND_TRY_GOTO(nd_run_choose_groups(&run), done);
+    ND_TRY_GOTO(nd_run_build(&run), done);
     ND_TRY_GOTO(identify(&run), done);
     ND_TRY_GOTO(nd_comm_agree(comm, prepare(&run, options->resume)), done);
     nd_run_locks_name(&locks, run.identity.run_id);

@@ -5,7 +5,7 @@
 #include "train/checkpoint/checkpoint.h"
 #include "train/checkpoint/checkpoint_hdf5.h"
 #include "train/checkpoint/checkpoint_save.h"
-#include "train/rounds.h"
+#include "train/outer_step.h"
 
 /* The most tensors of a parameter: the master, and states of the optimizer or the outer step. */
 enum { ND_CHECKPOINT_PARTS_MAX = 1 + ND_OPTIMIZER_STATES_MAX + ND_OUTER_STATES_MAX };
