@@ -160,38 +160,38 @@ int nd_outer_worker_states(const nd_run *run, int i, int64_t index, nd_optimizer
     return add_residual(*residual_of(run, i, index), states);
 }
 
-/* Values [first, first + count) of a view as f32 in host memory: in place or in `room`. */
-static nd_status fetch(nd_backend *b, nd_view view, int64_t first, int64_t count, float *room,
+/* Values [first, first + count) of a view as f32 in host memory: in place or in `scratch`. */
+static nd_status fetch(nd_backend *b, nd_view view, int64_t first, int64_t count, float *scratch,
                        const float **values)
 {
     const char *at = (const char *)view.data + (size_t)first * nd_dtype_size(view.dtype);
     const size_t bytes = (size_t)count * nd_dtype_size(view.dtype);
     const bool direct = b->ops.host_memory && view.dtype == ND_F32;
-    *values = direct ? (const float *)(const void *)at : room;
+    *values = direct ? (const float *)(const void *)at : scratch;
     if (direct)
         return ND_OK;
-    ND_TRY(b->ops.download(b, room, at, bytes));
+    ND_TRY(b->ops.download(b, scratch, at, bytes));
     if (view.dtype == ND_BF16) /* backwards: the expanded values overwrite the following ones */
         for (int64_t i = count - 1; i >= 0; i--) {
             uint16_t bits;
-            memcpy(&bits, (const char *)room + 2 * i, sizeof bits);
-            room[i] = nd_bf16_to_float(bits);
+            memcpy(&bits, (const char *)scratch + 2 * i, sizeof bits);
+            scratch[i] = nd_bf16_to_float(bits);
         }
     return ND_OK;
 }
 
-/* The residual of values from `first` on in host memory: in place or in `room`. */
+/* The residual of values from `first` on in host memory: in place or in `scratch`. */
 static nd_status fetch_residual(nd_backend *b, nd_gradient_wire format, nd_view residual,
-                                int64_t first, int64_t count, void *room, void **values)
+                                int64_t first, int64_t count, void *scratch, void **values)
 {
     *values = NULL;
     if (!residual.data)
         return ND_OK;
     char *at = (char *)residual.data + nd_gradient_residual_bytes(format, first);
-    *values = b->ops.host_memory ? at : room;
+    *values = b->ops.host_memory ? at : scratch;
     return b->ops.host_memory
                ? ND_OK
-               : b->ops.download(b, room, at, nd_gradient_residual_bytes(format, count));
+               : b->ops.download(b, scratch, at, nd_gradient_residual_bytes(format, count));
 }
 
 /* Encodes values of a parameter from `first` on into a message and updates the residual. */
@@ -199,13 +199,13 @@ static nd_status encode(const nd_run *run, nd_gradient_wire format, nd_view resi
                         int64_t count, const float *values, void *message)
 {
     nd_backend *b = run->backend;
-    char room[PART + PART / 64 + ND_WIRE_BLOCK_BYTES];
+    char scratch[PART + PART / 64 + ND_WIRE_BLOCK_BYTES];
     void *kept;
-    ND_TRY(fetch_residual(b, format, residual, first, count, room, &kept));
+    ND_TRY(fetch_residual(b, format, residual, first, count, scratch, &kept));
     nd_gradient_wire_encode(format, message, values, kept, count);
-    return kept == room
+    return kept == scratch
                ? b->ops.upload(b, (char *)residual.data + nd_gradient_residual_bytes(format, first),
-                               room, nd_gradient_residual_bytes(format, count))
+                               scratch, nd_gradient_residual_bytes(format, count))
                : ND_OK;
 }
 
@@ -218,15 +218,15 @@ static size_t message_bytes(const nd_run *run, const part *p)
 static nd_status encode_changes(const nd_run *run, const part *p, char *out)
 {
     const nd_rounds *r = run->rounds;
-    float *room = r->outer->values.data, *change = room + PART;
+    float *scratch = r->outer->values.data, *change = scratch + PART;
     const nd_gradient_wire format = wire_of(run, p->index);
     for (int k = 0; k < r->carried; k++) {
         const float *start, *master;
         ND_TRY(fetch(run->backend, run->masters[p->index], p->first, p->count, change, &start));
         if (start != change)
             memcpy(change, start, (size_t)p->count * sizeof *change);
-        ND_TRY(
-            fetch(run->backend, r->worker[k].masters[p->index], p->first, p->count, room, &master));
+        ND_TRY(fetch(run->backend, r->worker[k].masters[p->index], p->first, p->count, scratch,
+                     &master));
         for (int64_t i = 0; i < p->count; i++)
             change[i] -= master[i];
         ND_TRY(encode(run, format, *residual_of(run, k, p->index), p->first, p->count, change,
@@ -293,15 +293,16 @@ static nd_status encode_step(const nd_run *run, const part *p, void *out)
 static nd_status apply_step(const nd_run *run, const part *p, const void *message)
 {
     nd_backend *b = run->backend;
-    float *room = run->rounds->outer->values.data, *change = room + PART;
+    float *scratch = run->rounds->outer->values.data, *change = scratch + PART;
     const nd_view start = run->masters[p->index];
     const float *values;
     memset(change, 0, (size_t)p->count * sizeof *change);
     nd_gradient_wire_add(wire_of(run, p->index), change, message, p->count);
-    ND_TRY(fetch(b, start, p->first, p->count, room, &values));
+    ND_TRY(fetch(b, start, p->first, p->count, scratch, &values));
     for (int64_t i = 0; i < p->count; i++)
-        room[i] = values[i] - change[i];
-    return b->ops.upload(b, (float *)start.data + p->first, room, (size_t)p->count * sizeof *room);
+        scratch[i] = values[i] - change[i];
+    return b->ops.upload(b, (float *)start.data + p->first, scratch,
+                         (size_t)p->count * sizeof *scratch);
 }
 
 /* Advances to the next part whose home is rank `home` of `across` and that this place owns. */
@@ -330,12 +331,12 @@ static nd_status exchange_parts(nd_run *run, const part *parts)
     nd_comm *across = r->across;
     const int ranks = across->size;
     const part *mine = &parts[across->rank];
-    const size_t room = (size_t)r->carried * PART * sizeof(float);
+    const size_t each = (size_t)r->carried * PART * sizeof(float);
     void *out[ranks], *in[ranks];
     size_t out_bytes[ranks], in_bytes[ranks];
     for (int home = 0; home < ranks; home++) {
-        out[home] = (char *)r->outer->messages.data + (size_t)home * room;
-        in[home] = (char *)r->outer->messages.data + (size_t)(ranks + home) * room;
+        out[home] = (char *)r->outer->messages.data + (size_t)home * each;
+        in[home] = (char *)r->outer->messages.data + (size_t)(ranks + home) * each;
         out_bytes[home] = in_bytes[home] = 0;
         if (mine->count > 0)
             in_bytes[home] = (size_t)r->carried * message_bytes(run, mine);
