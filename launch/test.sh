@@ -5,7 +5,8 @@
 #   launch/test.sh [--preset NAME] [--only REGEX] [--skip REGEX]
 #
 #   --preset NAME  release (the default), debug, asan (address and undefined behaviour), tsan (data
-#                  races) or coverage; layout, modules, cppcheck and docs are checked with release only
+#                  races) or coverage; layout, modules, cppcheck and docs are checked with release
+#                  only
 #   --only REGEX   only the test programs whose name (module/test_thing) matches, and no checks
 #   --skip REGEX   not those whose name matches; of both, only what the tests need is built
 set -euo pipefail
@@ -62,7 +63,8 @@ layout() { sources | xargs clang-format --dry-run -Werror; }
 # Every buffer is cut from an arena of bytes, so that casts from char * are how floats are made
 # here; the arenas align them.
 mistakes() {
-    cppcheck --project="$build/compile_commands.json" -D__CPPCHECK__ --file-filter='src/*' -j "$jobs" \
+    cppcheck --project="$build/compile_commands.json" -D__CPPCHECK__ \
+        --file-filter='src/*' -j "$jobs" \
         --enable=warning,performance,portability --inline-suppr --error-exitcode=1 --quiet \
         --suppress=missingIncludeSystem --suppress=invalidPointerCast
 }
