@@ -2,7 +2,7 @@
 
 #include "core/base/float_formats.h"
 #include "dist/gradient_wire.h"
-#include "train/checkpoint/checkpoint_save.h"
+#include "train/checkpoint/checkpoint_wait.h"
 #include "train/fault_points.h"
 
 #include <stdio.h>
@@ -18,17 +18,16 @@ typedef struct part {
     int64_t index, first, count;
 } part;
 
+static int64_t count_of(const nd_run *run, int64_t index)
+{
+    return run->model->params.list[index].rows * run->model->params.list[index].cols;
+}
+
 static nd_gradient_wire wire_of(const nd_run *run, int64_t index)
 {
     static const nd_gradient_wire formats[] = {ND_GRADIENT_WIRE_FP32, ND_GRADIENT_WIRE_INT8,
                                                ND_GRADIENT_WIRE_INT4};
-    const nd_param *p = &run->model->params.list[index];
-    return nd_gradient_wire_for(formats[run->config.dist.outer_comm_dtype], p->rows * p->cols);
-}
-
-static int64_t count_of(const nd_run *run, int64_t index)
-{
-    return run->model->params.list[index].rows * run->model->params.list[index].cols;
+    return nd_gradient_wire_for(formats[run->config.dist.outer_comm_dtype], count_of(run, index));
 }
 
 /* Whether this rank is the home of a parameter. */

@@ -41,7 +41,6 @@ nd_status nd_outer_reserve_wire(nd_run *run, nd_arena *arena);
 /* States of a parameter, for checkpoints: those of the home, "outer_momentum" or its parts and
  * "outer_residual"; and that of the i-th worker of this rank, "outer_residual". At most
  * ND_OUTER_STATES_MAX; return the number. */
-enum { ND_OUTER_STATES_MAX = 4 };
 int nd_outer_states(const nd_run *run, int64_t index, nd_optimizer_state *states);
 int nd_outer_worker_states(const nd_run *run, int i, int64_t index, nd_optimizer_state *states);
 

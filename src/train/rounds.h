@@ -14,6 +14,9 @@
 
 #include "train/run.h"
 
+/* The most states that the outer step has of a parameter. */
+enum { ND_OUTER_STATES_MAX = 4 };
+
 struct nd_rounds {
     int64_t workers; /* K */
     int carried;     /* workers of this rank */

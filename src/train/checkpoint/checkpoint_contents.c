@@ -1,5 +1,6 @@
 /* What a checkpoint contains of each parameter, and which rank writes it. */
 #include "train/checkpoint/checkpoint_parts.h"
+#include "train/outer_step.h"
 
 #include <string.h>
 

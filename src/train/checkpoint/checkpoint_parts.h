@@ -5,7 +5,7 @@
 #include "train/checkpoint/checkpoint.h"
 #include "train/checkpoint/checkpoint_hdf5.h"
 #include "train/checkpoint/checkpoint_save.h"
-#include "train/outer_step.h"
+#include "train/rounds.h"
 
 /* The most tensors of a parameter: the master, and states of the optimizer or the outer step. */
 enum { ND_CHECKPOINT_PARTS_MAX = 1 + ND_OPTIMIZER_STATES_MAX + ND_OUTER_STATES_MAX };
@@ -91,13 +91,6 @@ static inline nd_written_tensor *nd_save_row(const nd_save *s, int64_t unit, int
 /* This rank's tensors of a parameter and unit, named as in a checkpoint; returns their number. */
 int nd_checkpoint_parts(const nd_run *run, int64_t unit, int64_t index,
                         nd_optimizer_state parts[ND_CHECKPOINT_PARTS_MAX]);
-
-/* The number of workers of the run that wrote the checkpoint; 0: none (workers = 1, sync_every =
- * 1). nd_checkpoint_check_workers checks that this run can continue from it: it has as many
- * workers, or the checkpoint has none. Not collective; the same on all ranks. Errors:
- * ND_ECHECKPOINT naming the checkpoint, both numbers and what to do. */
-int64_t nd_checkpoint_workers(const nd_checkpoint *c);
-nd_status nd_checkpoint_check_workers(const nd_run *run, const nd_checkpoint *c);
 
 /* Writes this rank's file in the temporary directory of `save`, an nd_save, with its checksums and,
  * where durable, fsync; fills the save's tensors and summary. Runs as a background job. All

@@ -68,10 +68,51 @@ static nd_status restore_tensor(nd_run *run, const nd_checkpoint *c, int64_t par
     return status;
 }
 
+/* The workers of the run that wrote it; 0: none (workers = 1, sync_every = 1). */
+static int64_t workers_of(const nd_checkpoint *c)
+{
+    int64_t workers = 0;
+    for (int64_t i = 0; i < c->tensor_count; i++) {
+        char *end;
+        const char *part = c->tensors[i].part;
+        const int64_t k = part[0] == 'w' ? strtoll(part + 1, &end, 10) : 0;
+        if (part[0] == 'w' && strcmp(end, ".master") == 0 && k >= workers)
+            workers = k + 1;
+    }
+    return workers;
+}
+
+static void describe_workers(int64_t workers, char text[64])
+{
+    if (workers > 1)
+        snprintf(text, 64, "%lld workers", (long long)workers);
+    else
+        snprintf(text, 64, "%s",
+                 workers == 1 ? "1 worker with sync_every > 1"
+                              : "no workers (workers = 1, sync_every = 1)");
+}
+
+/* The run has as many, or the checkpoint has none. */
+static nd_status check_workers(const nd_run *run, const nd_checkpoint *c)
+{
+    const int64_t was = workers_of(c), is = run->rounds ? run->rounds->workers : 0;
+    char theirs[64], ours[64];
+    if (was == 0 || was == is)
+        return ND_OK;
+    describe_workers(was, theirs);
+    describe_workers(is, ours);
+    return ND_FAIL(
+        ND_ECHECKPOINT,
+        "%s: is of a run with %s, but this configuration has %s; each worker has masters "
+        "and optimizer state of its own: choose [dist] workers = %lld%s, or start from a "
+        "checkpoint of a run without workers",
+        c->directory, theirs, ours, (long long)was, was == 1 ? " and sync_every > 1" : "");
+}
+
 /* Whether a run without workers wrote it and this one has some, which then all start from it. */
 static bool is_of_no_workers(const nd_run *run, const nd_checkpoint *c)
 {
-    return run->rounds && has_state(c) && nd_checkpoint_workers(c) == 0;
+    return run->rounds && has_state(c) && workers_of(c) == 0;
 }
 
 static nd_status clear(nd_backend *b, nd_view view)
@@ -192,7 +233,7 @@ static const char *first_unmatched(const nd_run *run, const nd_checkpoint *c, co
 /* Residuals are in the wire format; with another format they are dropped. */
 static bool drops_residuals(const nd_run *run, const nd_checkpoint *c, const nd_config *before)
 {
-    return before && nd_checkpoint_workers(c) > 0 &&
+    return before && workers_of(c) > 0 &&
            before->dist.outer_comm_dtype != run->config.dist.outer_comm_dtype;
 }
 
@@ -201,7 +242,7 @@ static nd_status restore_own(nd_run *run, const nd_checkpoint *c, const nd_confi
 {
     int64_t masters = 0;
     const char *only_in;
-    ND_TRY(nd_checkpoint_check_workers(run, c));
+    ND_TRY(check_workers(run, c));
     for (int64_t i = 0; i < c->tensor_count; i++)
         masters += strcmp(c->tensors[i].part, "master") == 0 && c->tensors[i].from == 0;
     if (masters != run->model->params.count) {

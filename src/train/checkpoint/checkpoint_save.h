@@ -34,9 +34,6 @@ nd_status nd_save_advance(nd_run *run);
 /* Completes all stages; ND_OK when no save is in progress. Collective. Errors: as nd_save_begin. */
 nd_status nd_save_finish(nd_run *run);
 
-/* Waits until the save has written masters and state of parameter `index`, which are to change. */
-void nd_save_wait_written(nd_run *run, int64_t index);
-
 /* Stops this rank's thread after the current tensor: an incomplete checkpoint. Not collective. */
 void nd_save_abandon(nd_run *run);
 

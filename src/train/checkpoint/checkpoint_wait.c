@@ -1,4 +1,6 @@
 /* Updates wait for what a save in progress still has to write. */
+#include "train/checkpoint/checkpoint_wait.h"
+
 #include "core/base/clock.h"
 #include "train/checkpoint/checkpoint_parts.h"
 
