@@ -149,6 +149,14 @@ __device__ __forceinline__ row_sums sum_row(nd_floats logits, int64_t row, int64
     return r;
 }
 
+/* From the softmax to the target, whose loss is `nll`. */
+__device__ __forceinline__ float distance(const row_sums &r, float nll)
+{
+    const float target = expf(-nll);
+    const float others = fmaxf(r.q / (r.s * r.s) - target * target, 0.0f);
+    return sqrtf(others + (1.0f - target) * (1.0f - target));
+}
+
 __global__ void cross_entropy_kernel(nd_floats nll, nd_floats total, nd_floats logits,
                                      const int32_t *all_targets, int64_t vocab, int offsets,
                                      nd_cross_entropy_params p, nd_floats norm, nd_floats weight,
@@ -158,15 +166,13 @@ __global__ void cross_entropy_kernel(nd_floats nll, nd_floats total, nd_floats l
     const int64_t t = blockIdx.x, row = t * vocab;
     const int32_t *targets = all_targets + t * offsets;
     const bool present = targets[0] >= 0 && targets[0] < vocab;
-    const bool wants_gradient = p.gradient_scale != 0.0f;
     row_sums r = {0.0f, 1.0f, 0.0f, 0.0f, 0.0f};
     if (present)
         r = sum_row(logits, row, vocab, wide, shared);
     const float log_sum = logf(r.s), lse = r.largest + log_sum;
     const float entropy = log_sum - r.e / r.s;
     const float mean = r.z / (float)vocab - lse, smooth = p.label_smoothing;
-    float weights = 0.0f;
-    float offset_weight[ND_OFFSETS_MAX];
+    float weights = 0.0f, offset_weight[ND_OFFSETS_MAX];
     ND_UNROLL
     for (int j = 0; j < ND_OFFSETS_MAX; j++) {
         offset_weight[j] = 0.0f;
@@ -190,14 +196,10 @@ __global__ void cross_entropy_kernel(nd_floats nll, nd_floats total, nd_floats l
         }
         nd_store_one(nll, t, row_nll);
         nd_store_one(total, t, row_total);
-        if (norm.data) {
-            const float target = present ? expf(-row_nll) : 1.0f;
-            const float others = fmaxf(r.q / (r.s * r.s) - target * target, 0.0f);
-            const float squares = others + (1.0f - target) * (1.0f - target);
-            nd_store_one(norm, t, present ? sqrtf(squares) : 0.0f);
-        }
+        if (norm.data)
+            nd_store_one(norm, t, present ? distance(r, row_nll) : 0.0f);
     }
-    if (!wants_gradient)
+    if (p.gradient_scale == 0.0f)
         return;
     __syncthreads(); /* the logits of the targets have been read */
     const float scale = p.gradient_scale * (weight.data ? nd_load_one(weight, t) : 1.0f);

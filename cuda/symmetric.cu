@@ -81,12 +81,8 @@ __global__ void __launch_bounds__(ND_TILE_THREADS, 2)
     const int8_t *right_bytes = reinterpret_cast<const int8_t *>(b);
     float sums[4][4][4];
     ND_UNROLL
-    for (int i = 0; i < 4; i++)
-        ND_UNROLL
-    for (int j = 0; j < 4; j++)
-        ND_UNROLL
-    for (int e = 0; e < 4; e++)
-        sums[i][j][e] = 0.0f;
+    for (int i = 0; i < 64; i++)
+        sums[i / 16][i / 4 % 4][i % 4] = 0.0f;
     const auto fetch = [&](int8_t *stage, int slice) {
         const int at = slice * DEPTH;
         if (ACROSS) {

@@ -11,12 +11,13 @@
 #
 #   --full           configs/e3, the real sizes: for a GPU
 #   --memory         train nothing: the claims of memory alone, in seconds
-#   --large          also a real step of 3B and of 7B (bench/big_models.sh): 24 GiB, several minutes each
-#   --out DIR        leave everything in DIR (benchmark_results_<time>); runs that finished there with the same
-#                    command are not repeated, so an interrupted benchmark continues
+#   --large          also a real step of 3B and of 7B (bench/big_models.sh): 24 GiB, several minutes
+#                    each
+#   --out DIR        leave everything in DIR (benchmark_results_<time>); runs that finished there
+#                    with the same command are not repeated, so an interrupted benchmark continues
 #   --seeds N        every configuration with N seeds, 1234 and on (1)
-#   --ranks N        processes that train together (1); with the small configurations, whose steps have two
-#                    micro-batches, at most 2
+#   --ranks N        processes that train together (1); with the small configurations, whose steps
+#                    have two micro-batches, at most 2
 #   --steps N        optimizer steps instead of the configurations' own, to try it out
 #   --set KEY=VALUE  in every configuration, e.g. the suite's own training.muon_momentum=0.95
 #   --data-path DIR  packed shards to train on instead of the Rust sources

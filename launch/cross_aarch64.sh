@@ -76,6 +76,7 @@ inside "$suite" "set -e
     cmake --build --preset release --parallel $cores --target nanochat_dist ranks_comm ranks_faults \$tests"
 log=$dir/aarch64.tests.log
 said=0
-inside "$suite" "ctest --preset release --tests-regex '$only' --timeout 3000" 2>&1 | tee "$log" || said=1
+inside "$suite" "ctest --preset release --tests-regex '$only' --timeout 3000" 2>&1 |
+    tee "$log" || said=1
 echo "cross_aarch64: $log has what failed, if anything"
 exit $said

@@ -53,7 +53,8 @@ for reader in "${readers[@]}"; do
     mkdir -p "$out/found_$reader"
     echo "== $reader: $seconds s"
     "$out/fuzz_$reader" -max_total_time="$seconds" -timeout=60 -rss_limit_mb=2048 -max_len=16384 \
-        -dict="tests/fuzz/$reader.dict" -artifact_prefix="$out/${reader}_" -print_final_stats=1 -verbosity=1 \
+        -dict="tests/fuzz/$reader.dict" -artifact_prefix="$out/${reader}_" \
+        -print_final_stats=1 -verbosity=1 \
         "$out/found_$reader" "tests/fuzz/corpus/$reader" >"$out/$reader.log" 2>&1 ||
         { tail -40 "$out/$reader.log"; exit 1; }
     grep -E '^(Done|stat::)|INITED' "$out/$reader.log"

@@ -2,21 +2,25 @@
 # Checks the CUDA backend where there is a GPU, and measures it: in two calls of four and seven
 # minutes, with programs that launch/gpu_pack.sh built elsewhere. Needs no network, and writes
 # nothing outside --out,
-# --build and a temporary folder. What hangs is killed at its limit; that for which no time is left is not run.
+# --build and a temporary folder. What hangs is killed at its limit; that for which no time is left
+# is not run.
 #
 #   launch/gpu_check.sh --call 1|2 [--pack DIR] [--out DIR] [--seconds N]
 #   launch/gpu_check.sh [--sections LIST] [--pack DIR | --deps DIR] [--build DIR] [--arch N] ...
 #
-#   --call 1         are the results right: smoke, conformance, gradients, losses, nccl, attention, graphs
+#   --call 1         are the results right: smoke, conformance, gradients, losses, nccl, attention,
+#                    graphs
 #   --call 2         how fast is it: speed, seven, e3, ops, speed_bf16, attention_speed, seven_bf16
 #   --sections LIST  these instead; also build, sanitizer, overlap (two GPUs)
-#   --pack DIR       what launch/gpu_pack.sh filled (the folder of this script, where it lies in one)
-#   --deps DIR       without a pack the programs are built here, with the packages that launch/gpu_deps.sh
-#                    collected, or the system's
+#   --pack DIR       what launch/gpu_pack.sh filled (the folder of this script, where it lies in
+#                    one)
+#   --deps DIR       without a pack the programs are built here, with the packages that
+#                    launch/gpu_deps.sh collected, or the system's
 #   --build DIR      where they are built (build/gpu)
 #   --arch N         CUDA architecture to build for (what nvidia-smi says the GPU is)
-#   --out DIR        report.md; raw.txt, all output as it comes; runs.tar.gz, metrics and logs of all runs,
-#                    after every section. With --call 1: report1.md and so on. ($OUT, or build/gpu_check)
+#   --out DIR        report.md; raw.txt, all output as it comes; runs.tar.gz, metrics and logs of
+#                    all runs, after every section. With --call 1: report1.md and so on. ($OUT, or
+#                    build/gpu_check)
 #   --seconds N      the time of everything together (call 1: 235, call 2: 410, else 570)
 #
 # Exits 0 when every section passed, 1 when one failed, 3 when none failed and some were not run.
@@ -96,7 +100,8 @@ excerpt() { # FILE CODE
 }
 # Metrics and logs of all runs so far, whole at any time.
 keep_runs() {
-    (cd "$work" && find runs -type f \( -name '*.jsonl' -o -name '*.log' -o -name '*.txt' -o -name '*.ini' \) \
+    (cd "$work" && find runs -type f \( -name '*.jsonl' -o -name '*.log' -o \
+        -name '*.txt' -o -name '*.ini' \) \
         -size -4M -print0 | tar -czf "$out/runs.part" --null -T - 2>/dev/null &&
         mv "$out/runs.part" "$out/runs$call.tar.gz")
 }
@@ -152,7 +157,8 @@ wanted() { [[ " $sections " == *" $1 "* ]]; }
 
 build_all() {
     cmake -S "$root" -B "$build" "${cmake_arguments[@]}" &&
-        cmake --build "$build" --parallel "$(env -u OMP_NUM_THREADS -u OMP_THREAD_LIMIT nproc)" --target nanochat_dist bench_throughput \
+        cmake --build "$build" --parallel "$(env -u OMP_NUM_THREADS -u OMP_THREAD_LIMIT nproc)" \
+            --target nanochat_dist bench_throughput \
             bench_ops bench_gpu_attention device_tests
 }
 # One run, under $launcher: NAME TARGET CONFIG STEPS [SETTING]...
@@ -162,7 +168,8 @@ train() {
     shift 4
     for setting in "$@"; do settings+=(--set "$setting"); done
     "${launcher[@]}" "$build/nanochat_dist" --config "$root/$config" --run-dir "$work/runs/$name" \
-        --dataset synthetic --n-samples 4096 --total-steps "$steps" --set "hardware.target=$target" \
+        --dataset synthetic --n-samples 4096 --total-steps "$steps" \
+        --set "hardware.target=$target" \
         --set logging.checkpoint_at_end=false --set logging.eval_interval=0 "${settings[@]}" \
         >"$work/runs/$name.txt" 2>&1 || { tail -n 5 "$work/runs/$name.txt"; return 1; }
 }
@@ -231,7 +238,8 @@ gradients() {
         logging.checkpoint_at_end=true || return 1
     "$program" tokens "$work/tokens.h5" || return 1
     for target in cpu cuda; do
-        "$build/nanochat_dist" grad --checkpoint "$work/runs/seed" --precision fp32 --target $target \
+        "$build/nanochat_dist" grad --checkpoint "$work/runs/seed" \
+            --precision fp32 --target $target \
             --tokens "$work/tokens.h5" --out "$work/$target.h5" || return 1
     done
     "$program" compare "$work/cpu.h5" "$work/cuda.h5" 1e-3

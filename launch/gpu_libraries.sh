@@ -17,7 +17,8 @@ relocate_mpi() {
 # What was built elsewhere, with all that it loads.
 unpack_programs() {
     mkdir "$work/pack"
-    LD_LIBRARY_PATH=$pack/xz "$pack/xz/xz" -dc "$pack/programs.tar.xz" | tar -x -C "$work/pack" || return 1
+    LD_LIBRARY_PATH=$pack/xz "$pack/xz/xz" -dc "$pack/programs.tar.xz" |
+        tar -x -C "$work/pack" || return 1
     build=$work/pack root=$work/pack
     LD_LIBRARY_PATH=$build/lib${system_libraries:+:$system_libraries}
     # The system's are newer, and libraries of CUDA may want them so.

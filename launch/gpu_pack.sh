@@ -92,7 +92,8 @@ for name in baseline full; do
     rm -rf "$losses.part"
     "$stage/nanochat_dist" --config "configs/e3/small/$name.ini" --run-dir "$losses.part" \
         --dataset synthetic --n-samples 4096 --total-steps 50 --set hardware.target=cpu \
-        --set hardware.precision=fp32 --set logging.checkpoint_at_end=false --set logging.eval_interval=0 \
+        --set hardware.precision=fp32 --set logging.checkpoint_at_end=false \
+        --set logging.eval_interval=0 \
         --set logging.tensorboard=false >/dev/null
     mkdir -p "$losses"
     mv "$losses.part" "$losses/$name.cpu"

@@ -31,7 +31,8 @@ for argument in "$@"; do
 done
 [ -n "$prefix" ] || fail 'needs a directory (see --help)'
 for tool in cc c++; do
-    command -v "$tool" >/dev/null || fail "no $tool on the path: load a compiler module, or ask for gcc and g++"
+    command -v "$tool" >/dev/null ||
+        fail "no $tool on the path: load a compiler module, or ask for gcc and g++"
 done
 for tool in apt-get dpkg; do
     command -v "$tool" >/dev/null ||
@@ -69,7 +70,8 @@ if [ -n "$list" ]; then
     exit 0
 fi
 
-cmake_arguments=(-G Ninja -DCMAKE_BUILD_TYPE=Release -DBUILD_TESTING=OFF -DND_WERROR=OFF "-DND_CUDA=$cuda"
+cmake_arguments=(-G Ninja -DCMAKE_BUILD_TYPE=Release -DBUILD_TESTING=OFF
+    -DND_WERROR=OFF "-DND_CUDA=$cuda"
     "-DCMAKE_INSTALL_PREFIX=$prefix")
 : >"$prefix/env.sh"
 if [ ${#missing[@]} -gt 0 ]; then
@@ -94,5 +96,6 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 . "$prefix/env.sh"
 launcher 2
-(cd "$work" && "${launch[@]}" nanochat_dist --config quickstart --dataset synthetic --total-steps 1 --run-dir run)
+(cd "$work" && "${launch[@]}" nanochat_dist --config quickstart --dataset synthetic \
+    --total-steps 1 --run-dir run)
 printf '\n== Done in %d s. In each shell:\n\n    . %s/env.sh\n' "$SECONDS" "$prefix"

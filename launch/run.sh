@@ -9,16 +9,17 @@
 #   --hosts A:4,B:4    hosts and their ranks, instead of --np
 #   --hostfile FILE    the same, a host a line: `A:4` or `A slots=4`
 #   --spare C:4,...    hosts that take the place of lost ones
-#   --take-back N      with fewer hosts than named, asks the others every N seconds (5); when one answers, the run saves,
-#                      stops and goes on with it. After that it asks half as often. 0: only at the next restart
+#   --take-back N      with fewer hosts than named, asks the others every N seconds (5); when one
+#                      answers, the run saves, stops and goes on with it. After that it asks half as
+#                      often. 0: only at the next restart
 #   --max-restarts N   gives up after N restarts in a row without a step done in between (10)
 #   --launch COMMAND   starts the ranks with this instead of mpirun: 'srun --mpi=pmix'
 #
 # Ended by success, a signal (after saving) or an error that would come again (a wrong
 # configuration, damaged data or checkpoints, numbers beyond recovery): the program's exit code is
 # passed on. Started again after exit code 5, a rank that died of a signal, a launcher that lost a
-# host (205), and one that then cannot start all ranks (1, 255). The first restart comes at once; one
-# without progress since the last waits, at first 1 s, then twice as long each time, up to 60 s.
+# host (205), and one that then cannot start all ranks (1, 255). The first restart comes at once;
+# one without progress since the last waits, at first 1 s, then twice as long each time, up to 60 s.
 #
 # After 0 and 6 what hosts that the run has lost still hold of it in memory is removed from those
 # that answer; the others are named with the command to type.
@@ -56,7 +57,8 @@ done
 [[ $take_back =~ ^[0-9]+$ ]] || usage "--take-back is '$take_back'; expected a whole number from 0"
 [ -z "$hosts" ] || [ -z "$np$hostfile" ] || usage '--hosts excludes --np and --hostfile'
 [ -z "$hostfile" ] || [ -z "$np" ] || usage '--hostfile excludes --np'
-[ -z "$launch" ] || [ -z "$np$hosts$hostfile$spare" ] || usage '--launch says itself where ranks run'
+[ -z "$launch" ] || [ -z "$np$hosts$hostfile$spare" ] ||
+    usage '--launch says itself where ranks run'
 [ -z "$spare" ] || [ -n "$hosts$hostfile" ] || usage '--spare needs --hosts or --hostfile'
 
 program=${ND_PROGRAM:-$(cd "$(dirname "$0")/.." && pwd)/build/release/nanochat_dist}
@@ -77,7 +79,8 @@ for entry in "${used[@]}" "${spares[@]}"; do
 done
 all=("${used[@]}" "${spares[@]}") wanted=${#used[@]}
 
-# What of the arguments is asked for here: the run's directory, and what decides the number of ranks.
+# What of the arguments is asked for here: the run's directory, and what decides the number of
+# ranks.
 run_dir='' set_dir='' config='' resume=auto of_plan=() passed=()
 while [ $# -gt 0 ]; do
     case $1 in

@@ -52,8 +52,8 @@ rust_shards() {
 split_shards() {
     local set
     [ ! -e "$1/report/index.json" ] || { echo "reusing $1/choose and $1/report"; return; }
-    "$program" pack --tokenizer "$1/tokenizer.model" --out "$1/all" --glob "$2" --val-fraction 0.02 \
-        --shard-tokens 220000 --overwrite "$3"
+    "$program" pack --tokenizer "$1/tokenizer.model" --out "$1/all" --glob "$2" \
+        --val-fraction 0.02 --shard-tokens 220000 --overwrite "$3"
     for set in choose report; do
         mkdir -p "$1/$set"
         ln -f "$1/all"/train_*.h5 "$1/all/tokenizer.model" "$1/$set/"
@@ -72,8 +72,7 @@ rust_sources() {
 
 # launcher RANKS: sets `launch` to what starts the program on so many ranks of this machine.
 # Containers often run as root, which Open MPI wants said; --oversubscribe lets ranks share a core,
-# and
-# --bind-to none lets every rank use its share of many.
+# and --bind-to none lets every rank use its share of many.
 launcher() {
     [ "$(id -u)" -ne 0 ] || export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
     launch=(mpirun --oversubscribe --bind-to none -np "$1")

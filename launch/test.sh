@@ -5,7 +5,8 @@
 #   launch/test.sh [--preset NAME] [--only REGEX] [--skip REGEX]
 #
 #   --preset NAME  release (the default), debug, asan (address and undefined behaviour), tsan (data
-#                  races) or coverage; layout, modules, cppcheck and docs are checked with release only
+#                  races) or coverage; layout, modules, circles, cppcheck and docs are checked
+#                  with release only
 #   --only REGEX   only the test programs whose name (module/test_thing) matches, and no checks
 #   --skip REGEX   not those whose name matches; of both, only what the tests need is built
 set -euo pipefail
@@ -62,9 +63,20 @@ layout() { sources | xargs clang-format --dry-run -Werror; }
 # Every buffer is cut from an arena of bytes, so that casts from char * are how floats are made
 # here; the arenas align them.
 mistakes() {
-    cppcheck --project="$build/compile_commands.json" -D__CPPCHECK__ --file-filter='src/*' -j "$jobs" \
+    cppcheck --project="$build/compile_commands.json" -D__CPPCHECK__ \
+        --file-filter='src/*' -j "$jobs" \
         --enable=warning,performance,portability --inline-suppr --error-exitcode=1 --quiet \
         --suppress=missingIncludeSystem --suppress=invalidPointerCast
+}
+# No two source files of a library need each other, be it through others.
+circles() {
+    nm -A "$build"/libnd_{core,optim,data,dist,train,exchange,cli}.a | awk '
+        { split($1, at, ":"); file = at[1] ":" at[2] }
+        $2 == "U" { user[++n] = file; used[n] = $3 }
+        $2 ~ /^[TDBR]$/ { home[$3] = file }
+        END { for (i = 1; i <= n; i++)
+                  if (used[i] in home && home[used[i]] != user[i]) print user[i], home[used[i]] }' |
+        tsort >/dev/null
 }
 config_docs() {
     diff -u docs/config.md <("$build/nanochat_dist" train --print-config-docs) ||
@@ -90,6 +102,7 @@ cmake --build --preset "$preset" --parallel "$jobs" ${targets[@]:+--target "${ta
 if [ "$preset" = release ] && [ -z "$only" ]; then
     check_with clang-format 14 'layout (clang-format)' layout
     check 'modules (who includes whom)' launch/modules.sh
+    check 'circles (who calls whom)' circles
     check_with cppcheck 2.10 'mistakes (cppcheck)' mistakes
     check 'docs/config.md' config_docs
 fi

@@ -11,8 +11,10 @@
 #   --dir DIR      keep roots and logs there; a root that is there already is used again
 #   --mirror URL   where the packages are (that of this system's own apt sources)
 #   --steps N      of the quickstart (2)
-#   --only REGEX   not the whole suite: the test programs whose name matches, as launch/test.sh has it
-#   --compiler CC  build with this compiler, e.g. clang, installed in the root (the distribution's gcc)
+#   --only REGEX   not the whole suite: the test programs whose name matches, as launch/test.sh has
+#                  it
+#   --compiler CC  build with this compiler, e.g. clang, installed in the root (the distribution's
+#                  gcc)
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 . "$root/launch/shared.sh"

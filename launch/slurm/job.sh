@@ -3,11 +3,13 @@
 #
 # The program saves and leaves with 75 when it gets SIGUSR1 or SIGTERM, and `--resume auto` resumes
 # from the newest complete checkpoint on any number of ranks. So:
-#   before the time limit   Slurm sends SIGUSR1 here (--signal=B:USR1@...), which is forwarded; the job is
-#                           requeued
+#   before the time limit   Slurm sends SIGUSR1 here (--signal=B:USR1@...), which is forwarded; the
+#                           job is requeued
 #   preempted               Slurm sends SIGTERM to the ranks and requeues the job (--requeue)
-#   a rank was lost         the ranks are started again in the same job (launch/run.sh), as long as steps are completed in between
-#   a node failed           Slurm ends and requeues the job, which resumes from the newest checkpoint
+#   a rank was lost         the ranks are started again in the same job (launch/run.sh), as long as
+#                           steps are completed in between
+#   a node failed           Slurm ends and requeues the job, which resumes from the newest
+#                           checkpoint
 #   cancelled               saved, and not started again
 
 nd_say() { printf '%s job %s: %s\n' "$(date '+%F %T')" "$SLURM_JOB_ID" "$*"; }

@@ -2,7 +2,6 @@
 #include "cli/cli.h"
 #include "train/checkpoint/load_model.h"
 #include "train/evaluate.h"
-#include "train/run.h"
 
 #include <jansson.h>
 #include <stdlib.h>
@@ -111,9 +110,9 @@ nd_status nd_cli_eval(int argc, char **argv)
                                      .precision = a.precision,
                                      .threads = a.threads,
                                      .activation_quant = !a.no_activation_quant};
-    status = nd_run_agree(comm, nd_load_model(&options, comm, loaded));
+    status = nd_comm_agree(comm, nd_load_model(&options, comm, loaded));
     if (status == ND_OK) {
-        status = nd_run_agree(comm, evaluate(&a, comm, loaded, &result));
+        status = nd_comm_agree(comm, evaluate(&a, comm, loaded, &result));
         if (status == ND_OK && comm->rank == 0)
             status = print(&a, loaded, &result);
         nd_loaded_model_release(loaded);

@@ -1,7 +1,6 @@
 #include "cli/args.h"
 #include "cli/cli.h"
 #include "cli/config_arguments.h"
-#include "train/run.h"
 #include "train/signals.h"
 #include "train/train.h"
 
@@ -89,7 +88,7 @@ nd_status nd_cli_train(int argc, char **argv)
     nd_comm *comm = NULL;
     nd_status status = ND_OK;
     ND_TRY_GOTO(nd_comm_create(&comm), done);
-    status = nd_run_agree(comm, load_config(&a, &options->config));
+    status = nd_comm_agree(comm, load_config(&a, &options->config));
     ND_IF_OK(nd_train(options, comm));
     fflush(stdout);
     nd_cli_discard_output();

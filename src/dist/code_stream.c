@@ -159,14 +159,14 @@ typedef struct batch {
 static nd_status fill_batch(const nd_code_stream *s, const uint64_t *announced, int member,
                             batch *b)
 {
-    const size_t room = (size_t)s->theirs.cols;
+    const size_t capacity = (size_t)s->theirs.cols;
     size_t used = 0;
     memset(b->bytes, 0, (size_t)s->own->ranks * sizeof *b->bytes);
     for (int r = b->end = b->first; r < s->own->ranks; b->end = ++r) {
-        if (announced[r] > room || (r == member && announced[r] > (size_t)s->mine.cols))
+        if (announced[r] > capacity || (r == member && announced[r] > (size_t)s->mine.cols))
             return ND_FAIL(ND_EPEER, "member %d of a group announces %llu bytes of codes", r,
                            (unsigned long long)announced[r]);
-        if (used + aligned(announced[r]) > room)
+        if (used + aligned(announced[r]) > capacity)
             return ND_OK;
         b->buffers[r] = r == member ? s->mine.data : (char *)s->theirs.data + used;
         b->bytes[r] = (size_t)announced[r];

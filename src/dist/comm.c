@@ -1,23 +1,9 @@
 #include "dist/comm.h"
 
-#include "dist/launcher.h"
 #include "dist/wire_sizes.h"
 
 #include <stdio.h>
 #include <stdlib.h>
-
-nd_status nd_comm_create(nd_comm **comm)
-{
-    char library[128];
-    ND_TRY(nd_launcher_has_mpi() ? nd_comm_create_mpi(comm) : nd_comm_create_solo(comm));
-    nd_comm_library(library, sizeof library);
-    const nd_status status = nd_launcher_check((*comm)->size, library);
-    if (status != ND_OK) {
-        nd_comm_destroy(*comm);
-        *comm = NULL;
-    }
-    return status;
-}
 
 void nd_comm_set_device(nd_comm *comm, nd_backend *backend)
 {
@@ -27,42 +13,6 @@ void nd_comm_set_device(nd_comm *comm, nd_backend *backend)
 bool nd_comm_overlaps(const nd_comm *comm)
 {
     return comm->overlap && comm->size > 1 && (comm->device ? comm->streamed : comm->threaded);
-}
-
-static void destroy_stand_in(nd_comm *comm)
-{
-    free(comm);
-}
-
-nd_status nd_comm_part(nd_comm *comm, nd_comm_subset of, nd_comm **part)
-{
-    nd_comm *made = NULL;
-    if (of.count == 1) {
-        ND_TRY(nd_comm_create_solo(&made));
-    } else {
-        made = calloc(1, sizeof *made);
-        ND_FAIL_IF(!made, ND_ENOMEM, "no memory for a communicator of %d ranks", of.count);
-        made->ops.destroy = destroy_stand_in;
-    }
-    made->rank = (comm->rank - of.first) / of.stride;
-    made->size = of.count;
-    made->local_rank = comm->local_rank;
-    made->local_size = comm->local_size;
-    made->overlap = comm->overlap;
-    made->threaded = comm->threaded;
-    made->part_bytes = comm->part_bytes;
-    made->timeout_seconds = comm->timeout_seconds;
-    made->stop_requested = comm->stop_requested;
-    if (comm->ops.part) /* also for a part of one rank, because the other parts may have more */
-        ND_TRY(comm->ops.part(comm, of, made));
-    *part = made;
-    return ND_OK;
-}
-
-void nd_comm_destroy(nd_comm *comm)
-{
-    if (comm)
-        comm->ops.destroy(comm);
 }
 
 nd_status nd_comm_broadcast_each(nd_comm *comm, void *const *buffers, const size_t *bytes)
@@ -132,4 +82,28 @@ void nd_comm_set_phase(nd_comm *comm, int64_t step, const char *phase)
 {
     comm->step = step;
     comm->phase = phase;
+}
+
+nd_status nd_comm_agree(nd_comm *comm, nd_status mine)
+{
+    int *all = calloc((size_t)comm->size, sizeof *all);
+    ND_FAIL_IF(!all, ND_ENOMEM, "no memory for the status of %d ranks", comm->size);
+    const int code = (int)mine;
+    int failed = 0, theirs = ND_OK;
+    const nd_status gathered = comm->ops.allgather(comm, all, &code, sizeof code);
+    while (failed < comm->size && all[failed] == ND_OK)
+        failed++;
+    if (failed < comm->size)
+        theirs = all[failed];
+    free(all);
+    ND_TRY(gathered);
+    if (failed == comm->size)
+        return ND_OK;
+    nd_error error = *nd_error_get();
+    ND_TRY(comm->ops.broadcast(comm, &error, sizeof error, failed));
+    nd_error named = error;
+    if (comm->size > 1 && !error.shared)
+        snprintf(named.message, sizeof named.message, "rank %d: %.1900s", failed, error.message);
+    nd_error_set(&named);
+    return nd_error_mark_shared((nd_status)theirs);
 }

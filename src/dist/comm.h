@@ -199,3 +199,7 @@ size_t nd_wire_part_bytes(const nd_comm *comm);
 
 /* Where in the run this rank is, for messages. `phase` has static storage. Not collective. */
 void nd_comm_set_phase(nd_comm *comm, int64_t step, const char *phase);
+
+/* Agrees on a status: ND_OK when all ranks pass ND_OK; otherwise every rank gets the error of the
+ * lowest failing rank, marked as shared and, with several ranks, naming that rank. Collective. */
+nd_status nd_comm_agree(nd_comm *comm, nd_status mine);

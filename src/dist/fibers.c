@@ -1,5 +1,7 @@
 #include "dist/fibers.h"
 
+#include "core/base/clock_heap.h"
+
 #include <stdint.h>
 #include <stdlib.h>
 #include <sys/mman.h>
@@ -23,48 +25,17 @@ typedef struct fiber {
 } fiber;
 
 struct nd_fibers {
-    int count, running, alive, ready_count;
+    int count, running, alive;
     void (*main)(void *context, int fiber);
     void *context;
     char *stacks; /* [count][STACK_BYTES] */
     fiber *list;  /* [count + 1]; the last is the caller of nd_fibers_run */
-    int *ready;   /* [count] a heap, the earliest first */
+    nd_clock_heap ready;
 };
 
 static fiber *at(const nd_fibers *f, int index)
 {
     return &f->list[index == HOME ? f->count : index];
-}
-
-/* Order of the heap; ties go to the lower index. */
-static bool before(const nd_fibers *f, int a, int b)
-{
-    const double left = f->list[a].clock, right = f->list[b].clock;
-    return left < right || (left == right && a < b);
-}
-
-static void push(nd_fibers *f, int index)
-{
-    int i = f->ready_count++;
-    for (; i > 0 && before(f, index, f->ready[(i - 1) / 2]); i = (i - 1) / 2)
-        f->ready[i] = f->ready[(i - 1) / 2];
-    f->ready[i] = index;
-}
-
-static int pop(nd_fibers *f)
-{
-    const int first = f->ready[0], moved = f->ready[--f->ready_count];
-    int i = 0;
-    for (int child = 1; child < f->ready_count; child = 2 * i + 1) {
-        if (child + 1 < f->ready_count && before(f, f->ready[child + 1], f->ready[child]))
-            child++;
-        if (!before(f, f->ready[child], moved))
-            break;
-        f->ready[i] = f->ready[child];
-        i = child;
-    }
-    f->ready[i] = moved;
-    return first;
 }
 
 static void keep_error(fiber *left)
@@ -107,7 +78,7 @@ static void switch_to(nd_fibers *f, int next)
 /* Switches to the earliest fiber that can continue, or home if none can. */
 static void switch_to_next(nd_fibers *f)
 {
-    switch_to(f, f->ready_count > 0 ? pop(f) : HOME);
+    switch_to(f, f->ready.count > 0 ? nd_clock_pop(&f->ready) : HOME);
 }
 
 /* makecontext passes int. */
@@ -147,7 +118,7 @@ nd_status nd_fibers_create(int count, void (*main)(void *context, int fiber), vo
     *f = (nd_fibers){.count = count, .running = HOME, .main = main, .context = context};
     f->stacks = stacks;
     f->list = list;
-    f->ready = ready;
+    f->ready = (nd_clock_heap){.list = ready, .clock = &list->clock, .stride = sizeof *list};
     *fibers = f;
     return ND_OK;
 }
@@ -160,7 +131,7 @@ void nd_fibers_destroy(nd_fibers *f)
     for (int i = 0; i <= f->count; i++)
         free(f->list[i].error);
     free(f->list);
-    free(f->ready);
+    free(f->ready.list);
     free(f);
 }
 
@@ -177,7 +148,7 @@ static void prepare(nd_fibers *f, int index)
 #if defined(__SANITIZE_THREAD__)
     x->sanitizer = __tsan_create_fiber(0);
 #endif
-    push(f, index);
+    nd_clock_push(&f->ready, index);
 }
 
 void nd_fibers_run(nd_fibers *f)
@@ -189,7 +160,7 @@ void nd_fibers_run(nd_fibers *f)
     at(f, HOME)->sanitizer = __tsan_get_current_fiber();
 #endif
     while (f->alive > 0) {
-        for (int i = 0; f->ready_count == 0 && i < f->count; i++)
+        for (int i = 0; f->ready.count == 0 && i < f->count; i++)
             f->list[i].stuck |= f->list[i].blocked;
         for (int i = 0; i < f->count; i++)
             if (f->list[i].stuck && f->list[i].blocked)
@@ -213,9 +184,9 @@ void nd_fibers_sleep(nd_fibers *f, double time)
     if (time <= me->clock)
         return;
     me->clock = time;
-    if (f->ready_count == 0 || before(f, f->running, f->ready[0]))
+    if (f->ready.count == 0 || nd_clock_before(&f->ready, f->running, f->ready.list[0]))
         return;
-    push(f, f->running);
+    nd_clock_push(&f->ready, f->running);
     switch_to_next(f);
 }
 
@@ -232,5 +203,5 @@ void nd_fibers_wake(nd_fibers *f, int index, double time)
     fiber *woken = &f->list[index];
     woken->blocked = false;
     woken->clock = time > woken->clock ? time : woken->clock;
-    push(f, index);
+    nd_clock_push(&f->ready, index);
 }

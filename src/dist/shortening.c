@@ -12,7 +12,7 @@ static bool on_other_host(const nd_comm *comm, int peer)
 }
 
 const void *nd_shortened_part_encode(nd_shortening *s, const nd_comm *comm, int peer,
-                                     const void *values, void *room, size_t *bytes)
+                                     const void *values, void *scratch, size_t *bytes)
 {
     const bool away = on_other_host(comm, peer);
     const bool slow = s->rate > 0.0 && s->rate < ND_SHORTENING_SLOW;
@@ -20,7 +20,8 @@ const void *nd_shortened_part_encode(nd_shortening *s, const nd_comm *comm, int 
         s->bytes += (double)*bytes;
     if (!away || (comm->shorten != ND_SHORTEN_ON && (comm->shorten != ND_SHORTEN_AUTO || !slow)))
         return values;
-    const size_t shorter = nd_short_floats_encode(room, values, (int64_t)(*bytes / sizeof(float)));
+    const size_t shorter =
+        nd_short_floats_encode(scratch, values, (int64_t)(*bytes / sizeof(float)));
     if (shorter == 0)
         return values;
     *bytes = shorter;

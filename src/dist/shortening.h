@@ -15,9 +15,9 @@ typedef struct nd_shortening {
 } nd_shortening;
 
 /* Prepares values [0, *bytes) for sending to `peer`. Returns `values` to send them as they are, or
- * NULL when they were compressed into `room`, with *bytes their new length. */
+ * NULL when they were compressed into `scratch`, with *bytes their new length. */
 const void *nd_shortened_part_encode(nd_shortening *s, const nd_comm *comm, int peer,
-                                     const void *values, void *room, size_t *bytes);
+                                     const void *values, void *scratch, size_t *bytes);
 
 /* Stores or, with `add`, adds a received part of `came` bytes, which stands for bytes [at, at +
  * bytes) of a slot of a piece in host memory. Errors: ND_EPEER. */

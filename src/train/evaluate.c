@@ -1,7 +1,5 @@
 #include "train/evaluate.h"
 
-#include "train/run.h"
-
 #include <math.h>
 #include <stdlib.h>
 
@@ -41,7 +39,7 @@ nd_status nd_evaluate(nd_model *model, const nd_dataset *dataset, nd_comm *comm,
         if (part < parts)
             status = evaluate_part(model, dataset, part * micro, windows, &mine[j]);
     }
-    status = nd_run_agree(comm, status);
+    status = nd_comm_agree(comm, status);
     ND_IF_OK(comm->ops.allgather(comm, all, mine, (size_t)share * sizeof *mine));
     double nll = 0.0;
     for (int64_t j = 0; j < share * comm->size; j++)

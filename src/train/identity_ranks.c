@@ -2,7 +2,6 @@
 #include "core/base/build_info.h"
 #include "core/base/facts.h"
 #include "train/identity.h"
-#include "train/run.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -15,7 +14,7 @@ static nd_status compare(nd_comm *comm, const char *mine, nd_status error, const
     size_t size = strlen(mine) + 1;
     int differs[comm->size];
     bool any = false;
-    ND_TRY(nd_run_agree(comm, nd_sha256_hex(mine, size, own)));
+    ND_TRY(nd_comm_agree(comm, nd_sha256_hex(mine, size, own)));
     memcpy(first, own, sizeof first);
     ND_TRY(comm->ops.broadcast(comm, first, sizeof first, 0));
     const int here = memcmp(first, own, sizeof own) != 0;
@@ -28,7 +27,7 @@ static nd_status compare(nd_comm *comm, const char *mine, nd_status error, const
     nd_fact_difference d;
     ND_TRY(comm->ops.broadcast(comm, &size, sizeof size, 0));
     char *theirs = malloc(size);
-    ND_TRY(nd_run_agree(comm, ND_CHECK(theirs, ND_ENOMEM, "no memory for %s", what)));
+    ND_TRY(nd_comm_agree(comm, ND_CHECK(theirs, ND_ENOMEM, "no memory for %s", what)));
     if (comm->rank == 0)
         memcpy(theirs, mine, size);
     nd_status status = comm->ops.broadcast(comm, theirs, size, 0);
@@ -36,7 +35,7 @@ static nd_status compare(nd_comm *comm, const char *mine, nd_status error, const
         if (here && nd_facts_differ(theirs, mine, &d))
             status = ND_FAIL(error, "%s: '%s' is %s on this rank and %s on rank 0; %s", what, d.key,
                              d.second, d.first, advice);
-        status = nd_run_agree(comm, status);
+        status = nd_comm_agree(comm, status);
     }
     free(theirs);
     return status;
@@ -60,7 +59,7 @@ nd_status nd_identity_compare_programs(const nd_config *config, const char *resu
     }
     if (!text)
         status = ND_FAIL(ND_ENOMEM, "no memory for the description of a run");
-    status = nd_run_agree(comm, status);
+    status = nd_comm_agree(comm, status);
     ND_IF_OK(compare(comm, text, ND_ECONFIG, "ranks differ",
                      "all need the same program, configuration and options"));
     free(text);

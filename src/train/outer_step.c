@@ -2,9 +2,8 @@
 
 #include "core/base/float_formats.h"
 #include "dist/gradient_wire.h"
-#include "train/checkpoint/checkpoint_save.h"
+#include "train/checkpoint/checkpoint_wait.h"
 #include "train/fault_points.h"
-#include "train/rounds.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -19,17 +18,16 @@ typedef struct part {
     int64_t index, first, count;
 } part;
 
+static int64_t count_of(const nd_run *run, int64_t index)
+{
+    return run->model->params.list[index].rows * run->model->params.list[index].cols;
+}
+
 static nd_gradient_wire wire_of(const nd_run *run, int64_t index)
 {
     static const nd_gradient_wire formats[] = {ND_GRADIENT_WIRE_FP32, ND_GRADIENT_WIRE_INT8,
                                                ND_GRADIENT_WIRE_INT4};
-    const nd_param *p = &run->model->params.list[index];
-    return nd_gradient_wire_for(formats[run->config.dist.outer_comm_dtype], p->rows * p->cols);
-}
-
-static int64_t count_of(const nd_run *run, int64_t index)
-{
-    return run->model->params.list[index].rows * run->model->params.list[index].cols;
+    return nd_gradient_wire_for(formats[run->config.dist.outer_comm_dtype], count_of(run, index));
 }
 
 /* Whether this rank is the home of a parameter. */
@@ -40,14 +38,15 @@ static bool is_home(const nd_run *run, int64_t index)
 
 static nd_view *residual_of(const nd_run *run, int i, int64_t index)
 {
-    return &run->rounds->outer.residuals[i * run->model->params.count + index];
+    return &run->rounds->outer->residuals[i * run->model->params.count + index];
 }
 
 nd_status nd_outer_create(nd_run *run, nd_rounds *rounds)
 {
-    nd_outer *o = &rounds->outer;
     const nd_params *params = &run->model->params;
     const size_t count = (size_t)params->count;
+    nd_outer *o = rounds->outer = calloc(1, sizeof *o);
+    ND_FAIL_IF(!o, ND_ENOMEM, "no memory for the outer step");
     double *sizes = calloc(count, sizeof *sizes);
     o->momentum = calloc(count, sizeof *o->momentum);
     o->residual = calloc(count, sizeof *o->residual);
@@ -64,6 +63,8 @@ nd_status nd_outer_create(nd_run *run, nd_rounds *rounds)
 
 void nd_outer_destroy(nd_outer *o)
 {
+    if (!o)
+        return;
     nd_ownership_destroy(&o->home);
     free(o->momentum);
     free(o->residual);
@@ -72,11 +73,12 @@ void nd_outer_destroy(nd_outer *o)
         free(o->messages.data);
         free(o->values.data);
     }
+    free(o);
 }
 
 nd_status nd_outer_reserve_state(nd_run *run, nd_arena *arena)
 {
-    nd_outer *o = &run->rounds->outer;
+    nd_outer *o = run->rounds->outer;
     const int bits = run->config.dist.outer_state_bits == ND_OUTER_BITS_8 ? 8 : 32;
     bool loads = false;
     for (int64_t i = 0; i < run->model->params.count; i++) {
@@ -101,7 +103,7 @@ static nd_status reserve_residual(const nd_run *run, int64_t index, nd_view *res
 /* The host's working memory is in the arena if that is host memory. */
 static nd_status reserve_host(nd_run *run, nd_arena *arena)
 {
-    nd_outer *o = &run->rounds->outer;
+    nd_outer *o = run->rounds->outer;
     const int64_t all = 2 * run->rounds->workers * PART * (int64_t)sizeof(float);
     if (run->backend->ops.host_memory) {
         ND_TRY(nd_arena_reserve(arena, ND_F32, 2, PART, &o->values));
@@ -121,7 +123,7 @@ nd_status nd_outer_reserve_wire(nd_run *run, nd_arena *arena)
     nd_rounds *r = run->rounds;
     for (int64_t i = 0; i < run->model->params.count; i++) {
         if (is_home(run, i))
-            ND_TRY(reserve_residual(run, i, &r->outer.residual[i], arena));
+            ND_TRY(reserve_residual(run, i, &r->outer->residual[i], arena));
         for (int k = 0; k < r->carried; k++)
             if (r->worker[k].own.owner[i] == r->inside->rank)
                 ND_TRY(reserve_residual(run, i, residual_of(run, k, i), arena));
@@ -139,7 +141,7 @@ static int add_residual(nd_view residual, nd_optimizer_state *states)
 
 int nd_outer_states(const nd_run *run, int64_t index, nd_optimizer_state *states)
 {
-    const nd_outer *o = &run->rounds->outer;
+    const nd_outer *o = run->rounds->outer;
     const nd_state *m = &o->momentum[index];
     int count = 0;
     if (!is_home(run, index))
@@ -157,38 +159,38 @@ int nd_outer_worker_states(const nd_run *run, int i, int64_t index, nd_optimizer
     return add_residual(*residual_of(run, i, index), states);
 }
 
-/* Values [first, first + count) of a view as f32 in host memory: in place or in `room`. */
-static nd_status fetch(nd_backend *b, nd_view view, int64_t first, int64_t count, float *room,
+/* Values [first, first + count) of a view as f32 in host memory: in place or in `scratch`. */
+static nd_status fetch(nd_backend *b, nd_view view, int64_t first, int64_t count, float *scratch,
                        const float **values)
 {
     const char *at = (const char *)view.data + (size_t)first * nd_dtype_size(view.dtype);
     const size_t bytes = (size_t)count * nd_dtype_size(view.dtype);
     const bool direct = b->ops.host_memory && view.dtype == ND_F32;
-    *values = direct ? (const float *)(const void *)at : room;
+    *values = direct ? (const float *)(const void *)at : scratch;
     if (direct)
         return ND_OK;
-    ND_TRY(b->ops.download(b, room, at, bytes));
+    ND_TRY(b->ops.download(b, scratch, at, bytes));
     if (view.dtype == ND_BF16) /* backwards: the expanded values overwrite the following ones */
         for (int64_t i = count - 1; i >= 0; i--) {
             uint16_t bits;
-            memcpy(&bits, (const char *)room + 2 * i, sizeof bits);
-            room[i] = nd_bf16_to_float(bits);
+            memcpy(&bits, (const char *)scratch + 2 * i, sizeof bits);
+            scratch[i] = nd_bf16_to_float(bits);
         }
     return ND_OK;
 }
 
-/* The residual of values from `first` on in host memory: in place or in `room`. */
+/* The residual of values from `first` on in host memory: in place or in `scratch`. */
 static nd_status fetch_residual(nd_backend *b, nd_gradient_wire format, nd_view residual,
-                                int64_t first, int64_t count, void *room, void **values)
+                                int64_t first, int64_t count, void *scratch, void **values)
 {
     *values = NULL;
     if (!residual.data)
         return ND_OK;
     char *at = (char *)residual.data + nd_gradient_residual_bytes(format, first);
-    *values = b->ops.host_memory ? at : room;
+    *values = b->ops.host_memory ? at : scratch;
     return b->ops.host_memory
                ? ND_OK
-               : b->ops.download(b, room, at, nd_gradient_residual_bytes(format, count));
+               : b->ops.download(b, scratch, at, nd_gradient_residual_bytes(format, count));
 }
 
 /* Encodes values of a parameter from `first` on into a message and updates the residual. */
@@ -196,13 +198,13 @@ static nd_status encode(const nd_run *run, nd_gradient_wire format, nd_view resi
                         int64_t count, const float *values, void *message)
 {
     nd_backend *b = run->backend;
-    char room[PART + PART / 64 + ND_WIRE_BLOCK_BYTES];
+    char scratch[PART + PART / 64 + ND_WIRE_BLOCK_BYTES];
     void *kept;
-    ND_TRY(fetch_residual(b, format, residual, first, count, room, &kept));
+    ND_TRY(fetch_residual(b, format, residual, first, count, scratch, &kept));
     nd_gradient_wire_encode(format, message, values, kept, count);
-    return kept == room
+    return kept == scratch
                ? b->ops.upload(b, (char *)residual.data + nd_gradient_residual_bytes(format, first),
-                               room, nd_gradient_residual_bytes(format, count))
+                               scratch, nd_gradient_residual_bytes(format, count))
                : ND_OK;
 }
 
@@ -215,15 +217,15 @@ static size_t message_bytes(const nd_run *run, const part *p)
 static nd_status encode_changes(const nd_run *run, const part *p, char *out)
 {
     const nd_rounds *r = run->rounds;
-    float *room = r->outer.values.data, *change = room + PART;
+    float *scratch = r->outer->values.data, *change = scratch + PART;
     const nd_gradient_wire format = wire_of(run, p->index);
     for (int k = 0; k < r->carried; k++) {
         const float *start, *master;
         ND_TRY(fetch(run->backend, run->masters[p->index], p->first, p->count, change, &start));
         if (start != change)
             memcpy(change, start, (size_t)p->count * sizeof *change);
-        ND_TRY(
-            fetch(run->backend, r->worker[k].masters[p->index], p->first, p->count, room, &master));
+        ND_TRY(fetch(run->backend, r->worker[k].masters[p->index], p->first, p->count, scratch,
+                     &master));
         for (int64_t i = 0; i < p->count; i++)
             change[i] -= master[i];
         ND_TRY(encode(run, format, *residual_of(run, k, p->index), p->first, p->count, change,
@@ -236,7 +238,7 @@ static nd_status encode_changes(const nd_run *run, const part *p, char *out)
 static nd_status compute_mean(const nd_run *run, const part *p, void *const *changes)
 {
     const nd_rounds *r = run->rounds;
-    float *mean = r->outer.values.data;
+    float *mean = r->outer->values.data;
     const size_t bytes = message_bytes(run, p);
     memset(mean, 0, (size_t)p->count * sizeof *mean);
     for (int64_t k = 0; k < r->workers; k++)
@@ -245,14 +247,14 @@ static nd_status compute_mean(const nd_run *run, const part *p, void *const *cha
             (const char *)changes[k / r->carried] + (size_t)(k % r->carried) * bytes, p->count);
     for (int64_t i = 0; i < p->count; i++)
         mean[i] *= 1.0f / (float)r->workers;
-    return run->backend->ops.upload(run->backend, r->outer.sum.data, mean,
+    return run->backend->ops.upload(run->backend, r->outer->sum.data, mean,
                                     (size_t)p->count * sizeof *mean);
 }
 
 /* o->sum: g becomes u. */
 static nd_status apply_momentum(const nd_run *run, const part *p)
 {
-    const nd_outer *o = &run->rounds->outer;
+    const nd_outer *o = run->rounds->outer;
     const nd_state_scratch none = {.host = NULL};
     const nd_state *whole = &o->momentum[p->index];
     const float mu = (float)run->config.dist.outer_momentum;
@@ -279,7 +281,7 @@ static nd_status apply_momentum(const nd_run *run, const part *p)
 /* Encodes u, in o->sum, into a message. */
 static nd_status encode_step(const nd_run *run, const part *p, void *out)
 {
-    const nd_outer *o = &run->rounds->outer;
+    const nd_outer *o = run->rounds->outer;
     const float *values;
     ND_TRY(fetch(run->backend, o->sum, 0, p->count, o->values.data, &values));
     return encode(run, wire_of(run, p->index), o->residual[p->index], p->first, p->count, values,
@@ -290,15 +292,16 @@ static nd_status encode_step(const nd_run *run, const part *p, void *out)
 static nd_status apply_step(const nd_run *run, const part *p, const void *message)
 {
     nd_backend *b = run->backend;
-    float *room = run->rounds->outer.values.data, *change = room + PART;
+    float *scratch = run->rounds->outer->values.data, *change = scratch + PART;
     const nd_view start = run->masters[p->index];
     const float *values;
     memset(change, 0, (size_t)p->count * sizeof *change);
     nd_gradient_wire_add(wire_of(run, p->index), change, message, p->count);
-    ND_TRY(fetch(b, start, p->first, p->count, room, &values));
+    ND_TRY(fetch(b, start, p->first, p->count, scratch, &values));
     for (int64_t i = 0; i < p->count; i++)
-        room[i] = values[i] - change[i];
-    return b->ops.upload(b, (float *)start.data + p->first, room, (size_t)p->count * sizeof *room);
+        scratch[i] = values[i] - change[i];
+    return b->ops.upload(b, (float *)start.data + p->first, scratch,
+                         (size_t)p->count * sizeof *scratch);
 }
 
 /* Advances to the next part whose home is rank `home` of `across` and that this place owns. */
@@ -309,7 +312,7 @@ static void next_part(const nd_run *run, int home, part *p)
     p->first += p->count;
     while (p->index < params && (p->index < 0 || p->first == count_of(run, p->index) ||
                                  r->worker[0].own.owner[p->index] != r->inside->rank ||
-                                 r->outer.home.owner[p->index] / r->carried != home)) {
+                                 r->outer->home.owner[p->index] / r->carried != home)) {
         p->index++;
         p->first = 0;
     }
@@ -327,12 +330,12 @@ static nd_status exchange_parts(nd_run *run, const part *parts)
     nd_comm *across = r->across;
     const int ranks = across->size;
     const part *mine = &parts[across->rank];
-    const size_t room = (size_t)r->carried * PART * sizeof(float);
+    const size_t each = (size_t)r->carried * PART * sizeof(float);
     void *out[ranks], *in[ranks];
     size_t out_bytes[ranks], in_bytes[ranks];
     for (int home = 0; home < ranks; home++) {
-        out[home] = (char *)r->outer.messages.data + (size_t)home * room;
-        in[home] = (char *)r->outer.messages.data + (size_t)(ranks + home) * room;
+        out[home] = (char *)r->outer->messages.data + (size_t)home * each;
+        in[home] = (char *)r->outer->messages.data + (size_t)(ranks + home) * each;
         out_bytes[home] = in_bytes[home] = 0;
         if (mine->count > 0)
             in_bytes[home] = (size_t)r->carried * message_bytes(run, mine);
@@ -368,6 +371,8 @@ nd_status nd_outer_step(nd_run *run)
 {
     const int ranks = run->rounds->across->size;
     part parts[ranks];
+    nd_comm_set_phase(run->rounds->inside, run->position.step + 1, "outer step");
+    nd_comm_set_phase(run->rounds->across, run->position.step + 1, "outer step");
     for (int home = 0; home < ranks; home++)
         parts[home] = (part){.index = -1};
     for (bool any = true; any;) {
@@ -380,7 +385,7 @@ nd_status nd_outer_step(nd_run *run)
             ND_TRY(exchange_parts(run, parts));
         nd_fault_point(run->comm, "outer");
     }
-    return ND_OK;
+    return nd_rounds_adopt(run, true);
 }
 
 double nd_outer_bytes(const nd_run *run)

@@ -15,7 +15,7 @@
 #pragma once
 
 #include "optim/state_codec.h"
-#include "train/run.h"
+#include "train/rounds.h"
 
 typedef struct nd_outer {
     nd_ownership home;   /* the worker that is home of each parameter */
@@ -29,9 +29,9 @@ typedef struct nd_outer {
     bool owns_host; /* `messages` and `values` are heap memory outside the arenas */
 } nd_outer;
 
-/* Builds the tables. Errors: ND_ENOMEM. */
+/* Builds the tables, rounds->outer. Errors: ND_ENOMEM. */
 nd_status nd_outer_create(nd_run *run, nd_rounds *rounds);
-void nd_outer_destroy(nd_outer *outer);
+void nd_outer_destroy(nd_outer *outer); /* NULL is allowed */
 
 /* Lay out the momentum (category "optimizer"), and residuals and messages ("wire"); run on a sizing
  * arena, commit, run again. Errors: those of nd_arena_reserve; ND_ENOMEM. */
@@ -41,11 +41,11 @@ nd_status nd_outer_reserve_wire(nd_run *run, nd_arena *arena);
 /* States of a parameter, for checkpoints: those of the home, "outer_momentum" or its parts and
  * "outer_residual"; and that of the i-th worker of this rank, "outer_residual". At most
  * ND_OUTER_STATES_MAX; return the number. */
-enum { ND_OUTER_STATES_MAX = 4 };
 int nd_outer_states(const nd_run *run, int64_t index, nd_optimizer_state *states);
 int nd_outer_worker_states(const nd_run *run, int i, int64_t index, nd_optimizer_state *states);
 
-/* Runs the outer step; workers' masters are the new start then. Collective. Errors: ND_EPEER. */
+/* Ends a round: runs the outer step, after which all workers have the new start. Collective.
+ * Errors: ND_EPEER. */
 nd_status nd_outer_step(nd_run *run);
 
 /* Bytes that all ranks send in it. */

@@ -141,7 +141,7 @@ static nd_status compare(const nd_run *run, const uint64_t *all, int64_t count)
     if (named < 0)
         return ND_OK;
     list_groups(&apart, groups, sizeof groups);
-    return nd_run_same_error(ND_FAIL(
+    return nd_error_mark_shared(ND_FAIL(
         ND_EPEER,
         "step %lld: %s%s is not the same on all ranks (%s); %lld tensors differ; resume from the "
         "newest checkpoint, and suspect the memory of the ranks that stand alone",
@@ -202,6 +202,6 @@ nd_status nd_replica_check(nd_run *run)
         return check_replicas(run);
     for (int i = 0; i < nd_run_workers(run) && status == ND_OK; i++)
         status = check_replicas(nd_run_worker(run, i));
-    ND_TRY(nd_run_agree(run->comm, status)); /* only one worker's ranks may know */
+    ND_TRY(nd_comm_agree(run->comm, status)); /* only one worker's ranks may know */
     return check_replicas(run);
 }

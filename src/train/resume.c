@@ -26,7 +26,7 @@ nd_status nd_resume_choose(nd_run *run, const char *resume, char path[ND_CHECKPO
         return ND_OK;
     if (run->comm->rank == 0)
         status = choose(run, resume, path);
-    ND_TRY(nd_run_agree(run->comm, status));
+    ND_TRY(nd_comm_agree(run->comm, status));
     return run->comm->ops.broadcast(run->comm, path, ND_CHECKPOINT_PATH_MAX, 0);
 }
 
@@ -66,7 +66,7 @@ static nd_status resume_snapshot(nd_run *run, bool *done)
     nd_status status = ND_OK;
     if (found.any && run->comm->rank == 0)
         status = look_for_newer(run, found.c.step, &newer);
-    status = nd_run_agree(run->comm, status);
+    status = nd_comm_agree(run->comm, status);
     ND_IF_OK(run->comm->ops.broadcast(run->comm, &newer, sizeof newer, 0));
     if (status == ND_OK && found.any && !newer) {
         status = nd_snapshot_restore(run, &found, &untouched);

@@ -12,8 +12,10 @@
  * evaluated. train/outer_step.h describes the end of a round. */
 #pragma once
 
-#include "train/outer_step.h"
 #include "train/run.h"
+
+/* The most states that the outer step has of a parameter. */
+enum { ND_OUTER_STATES_MAX = 4 };
 
 struct nd_rounds {
     int64_t workers; /* K */
@@ -22,17 +24,19 @@ struct nd_rounds {
     nd_run *worker;  /* [carried] */
     nd_comm *inside; /* the ranks of this rank's worker */
     nd_comm *across; /* the ranks at the same position in each worker; with R < K all ranks */
-    nd_outer outer;
+    struct nd_outer *outer; /* train/outer_step.h */
 };
-
-/* nd_run_prepare for a run with rounds. Collective. Errors: ND_ECONFIG when neither of K and the
- * number of ranks divides the other; those of nd_run_prepare. */
-nd_status nd_rounds_prepare(nd_run *run);
-void nd_rounds_destroy(nd_rounds *rounds);
 
 /* The workers of a run on this rank; without rounds one, the run itself. */
 int nd_run_workers(const nd_run *run);
 nd_run *nd_run_worker(nd_run *run, int i);
+
+/* Sends every projector of these workers from its owner to all ranks. Collective. */
+nd_status nd_run_publish_projectors(nd_run *run);
+
+/* Clears the rounding errors that wire formats left on this rank or in replicas, so that the run
+ * continues exactly like one restored from a checkpoint of this moment. Collective. */
+nd_status nd_run_reset_error_feedback(nd_run *run);
 
 /* The rank that owns a parameter in worker k. */
 int nd_rounds_rank(const nd_run *run, int64_t k, int64_t index);
@@ -56,6 +60,3 @@ void nd_rounds_count_traffic(nd_run *run);
 /* After masters were initialised or restored: makes the run's model that of its masters, and with
  * `workers` also each worker's masters equal to them. Collective over `inside`. */
 nd_status nd_rounds_adopt(nd_run *run, bool workers);
-
-/* Ends a round. Collective. Errors: ND_EPEER. */
-nd_status nd_rounds_synchronize(nd_run *run);

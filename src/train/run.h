@@ -18,13 +18,7 @@
 #include "train/reference_model.h"
 #include "train/replay.h"
 
-/* Log text from before RUN/training.log was opened; rank 0. Written by run_directory.c. */
-typedef struct nd_early_log {
-    char *text;
-    size_t bytes;
-} nd_early_log;
-
-/* The data. Written by run.c. */
+/* The data. Written by run_create.c. */
 typedef struct nd_run_data {
     nd_dataset *train, *val; /* val: NULL when no held-out shard contains a window */
     int64_t short_held_out;  /* tokens of such a held-out split */
@@ -33,8 +27,10 @@ typedef struct nd_run_data {
     nd_loader *loader;
 } nd_run_data;
 
-/* How the run began. Written by train.c; the fields about memory by run_memory.c. */
+/* How the run began. Written by train.c, run_memory.c and run_directory.c. */
 typedef struct nd_run_start {
+    char *log; /* text from before RUN/training.log was opened; rank 0 */
+    size_t log_bytes;
     bool new_data;      /* resume although the data has changed (train/resume_check.h) */
     bool sets_aside;    /* set an earlier run aside although this one resumes a checkpoint */
     bool has_directory; /* the run's directory belongs to this run (train/run_directory.h) */
@@ -42,13 +38,13 @@ typedef struct nd_run_start {
     double peak_flops;  /* of one rank's dense products, measured; 0: unknown */
 } nd_run_start;
 
-/* The checkpoint that the run resumed. Written by checkpoint/checkpoint_read.c. */
+/* The checkpoint that the run resumed. Written by checkpoint/checkpoint_restore.c. */
 typedef struct nd_restored {
     bool any;
     int64_t step; /* 0 without one */
 } nd_restored;
 
-/* Saving. Written by checkpoint/checkpoint_save.c; the last two fields by snapshot/. */
+/* Saving. Written by checkpoint/; the last two fields by snapshot/. */
 typedef struct nd_saving {
     struct nd_run *worker_of; /* the run whose checkpoints contain this worker, or NULL */
     struct nd_save *save;     /* the save in progress, or NULL */
@@ -69,7 +65,6 @@ typedef struct nd_run {
     nd_config config;
     nd_comm *comm; /* not owned */
     nd_log log;
-    nd_early_log early_log;
     nd_backend *backend;
     nd_arena arenas[ND_MEMORY_COUNT];
 
@@ -98,18 +93,18 @@ typedef struct nd_run {
 
 /* Builds everything except the loader from a checked configuration: opens the data, reserves all
  * memory, initialises masters from the seed and gathers weights. Uses a backend already set in
- * `run`; the run owns it. The caller destroys the run. Collective. */
+ * `run`; the run owns it. With [dist] group_ranks = 0 all ranks are one group. The caller destroys
+ * the run. Collective. */
 nd_status nd_run_create(const nd_config *config, nd_comm *comm, nd_run *run);
+
+/* Its two parts, between which nd_run_choose_groups may choose groups: up to the backend, attached
+ * to `comm`; and the rest. Collective. */
+nd_status nd_run_attach(const nd_config *config, nd_comm *comm, nd_run *run);
+nd_status nd_run_build(nd_run *run);
 
 /* The part of nd_run_create that needs neither data nor memory: the parameter table and owners.
  * Uses run->config, run->backend, and only rank and size of run->comm, which `plan` makes up. */
 nd_status nd_run_prepare(nd_run *run);
-
-/* The same for a run without rounds, or for a worker of another run (train/rounds.h). */
-nd_status nd_run_prepare_worker(nd_run *run);
-
-/* Distributes a step's micro-batches over the ranks. Errors: ND_ECONFIG if they do not divide. */
-nd_status nd_run_split_batch(nd_run *run);
 
 /* The last step: total_steps, or fewer when `epochs` passes over the data end sooner, counted in
  * samples because batch_size may have changed. The same at any step of the run. */
@@ -130,18 +125,5 @@ void nd_run_destroy(nd_run *run);
 /* Sends the owners' weights to all replicas; `whole`: not as changes. Collective. */
 nd_status nd_run_publish_weights(nd_run *run, bool whole);
 
-/* Sends the projector of a matrix, or every projector, from its owner to all ranks. Collective. */
+/* Sends the projector of a matrix from its owner to all ranks. Collective. */
 nd_status nd_run_publish_projector(nd_run *run, int64_t index);
-nd_status nd_run_publish_projectors(nd_run *run);
-
-/* Clears the rounding errors that wire formats left on this rank or in replicas, so that the run
- * continues exactly like one restored from a checkpoint of this moment. Collective. */
-nd_status nd_run_reset_error_feedback(nd_run *run);
-
-/* Agrees on a status: ND_OK when all ranks pass ND_OK; otherwise every rank gets the error of the
- * lowest failing rank, marked as shared and, with several ranks, naming that rank. Collective. */
-nd_status nd_run_agree(nd_comm *comm, nd_status mine);
-
-/* Marks the error just raised as shared without communication, because every rank raised it from
- * the same numbers. Returns `status`. Not collective. */
-nd_status nd_run_same_error(nd_status status);

@@ -56,7 +56,7 @@ nd_status nd_run_directory_check(nd_run *run)
     nd_set_aside places = {.run = run->config.logging.run_dir, .checkpoints = checkpoints};
     run->log.terminal = stdout;
     run->log.animated = on_terminal(run->comm);
-    run->log.file = open_memstream(&run->early_log.text, &run->early_log.bytes);
+    run->log.file = open_memstream(&run->start.log, &run->start.log_bytes);
     nd_checkpoint_directory(&run->config, checkpoints, sizeof checkpoints);
     ND_TRY(check_config(places.run));
     ND_TRY(make_usable(places.run));
@@ -103,10 +103,10 @@ static void open_log(nd_run *run)
     if (!run->log.file)
         nd_log_line(&run->log, "warning: cannot write %s: %s; training continues without it", path,
                     strerror(errno));
-    else if (run->early_log.text)
-        nd_log_replay(&run->log, run->early_log.text);
-    free(run->early_log.text);
-    run->early_log.text = NULL;
+    else if (run->start.log)
+        nd_log_replay(&run->log, run->start.log);
+    free(run->start.log);
+    run->start.log = NULL;
 }
 
 /* Makes checkpoint_dir independent of the working directory, if the key can hold the path. */
@@ -161,6 +161,6 @@ void nd_run_directory_close(nd_run *run)
     if (run->log.file)
         fclose(run->log.file);
     run->log.file = NULL;
-    free(run->early_log.text);
-    run->early_log.text = NULL;
+    free(run->start.log);
+    run->start.log = NULL;
 }

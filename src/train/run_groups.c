@@ -8,16 +8,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-nd_status nd_run_set_groups(nd_run *run)
-{
-    const int group = (int)run->config.dist.group_ranks;
-    if (group > 0) {
-        ND_TRY(nd_groups_check(run->comm->size, NULL, 0, group));
-        run->comm->group_ranks = group;
-    }
-    return ND_OK;
-}
-
 /* sizes[] of hosts from all local ranks; returns 0 if ranks of a host are not consecutive. */
 static int hosts_of(const int *local, int ranks, int *sizes)
 {
@@ -66,8 +56,8 @@ static nd_status measure(nd_run *run, nd_plan_machine *machine, size_t *memory)
     nd_status status;
     ND_TRY_GOTO(nd_links_probe(comm, &machine->between, &machine->within), done);
     run->backend->log = &run->log;
-    ND_TRY_GOTO(nd_run_agree(comm, nd_plan_measure_flops(&run->config, comm->local_size,
-                                                         comm->device, &mine[0])),
+    ND_TRY_GOTO(nd_comm_agree(comm, nd_plan_measure_flops(&run->config, comm->local_size,
+                                                          comm->device, &mine[0])),
                 done);
     mine[1] = memory_left(comm); /* beside the workspace, which a device has kept */
     ND_TRY_GOTO(comm->ops.allgather(comm, all, mine, sizeof mine), done);
@@ -126,7 +116,7 @@ static nd_status choose(nd_run *run, int hosts)
         nd_run_groups_describe(&groups, chosen, &machine, text, sizeof text);
         nd_log_line(&run->log, "groups  %s", text);
     }
-    ND_TRY(nd_run_agree(comm, status));
+    ND_TRY(nd_comm_agree(comm, status));
     return comm->ops.broadcast(comm, &comm->group_ranks, sizeof comm->group_ranks, 0);
 }
 
@@ -137,7 +127,7 @@ nd_status nd_run_choose_groups(nd_run *run)
     comm->group_ranks = 0;
     if (comm->size == 1 || nd_config_has_rounds(&run->config) ||
         (group > 0 && comm->size % group != 0))
-        return ND_OK; /* or an error of nd_run_set_groups */
+        return ND_OK; /* or an error of nd_run_prepare */
     int *local = calloc(2 * (size_t)comm->size, sizeof *local);
     ND_FAIL_IF(!local, ND_ENOMEM, "no memory for the hosts of %d ranks", comm->size);
     int *sizes = local + comm->size;
@@ -145,7 +135,7 @@ nd_status nd_run_choose_groups(nd_run *run)
     const int hosts = status == ND_OK ? hosts_of(local, comm->size, sizes) : 0;
     const char *why = hosts > 1 ? reason_for_one(run, sizes, hosts) : NULL;
     if (group > 0 && hosts > 0 && nd_groups_check(comm->size, sizes, hosts, group) != ND_OK)
-        status = nd_run_same_error(ND_ECONFIG);
+        status = nd_error_mark_shared(ND_ECONFIG);
     else if (group == 0 && why && comm->rank == 0)
         nd_log_line(&run->log, "groups  1 of %d ranks: %s", comm->size, why);
     else if (group == 0 && hosts > 1 && !why)

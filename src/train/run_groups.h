@@ -3,10 +3,6 @@
 
 #include "train/plan/plan_cost.h"
 
-/* Sets run->comm->group_ranks to the configured value, unless that is 0. Not collective. Errors:
- * ND_ECONFIG when it does not divide the ranks, listing the values that do. */
-nd_status nd_run_set_groups(nd_run *run);
-
 /* Checks the configured groups against the hosts. With group_ranks = 0 and several hosts, sets
  * run->comm->group_ranks to the choice of the cost model (nd_plan_groups_choose) from links and
  * rates measured here; or to 0, one group, with workers, where the choice would change the bits of

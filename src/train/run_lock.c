@@ -6,7 +6,6 @@
 #include "train/checkpoint/checkpoint.h"
 #include "train/fault_points.h"
 #include "train/lock_owner.h"
-#include "train/run.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -376,7 +375,7 @@ nd_status nd_run_locks_compare(const nd_config *config, const nd_run_locks *lock
     if (comm->rank == 0)
         owner = mine->self;
     ND_TRY(comm->ops.broadcast(comm, &owner, sizeof owner, 0));
-    return nd_run_agree(comm, comm->rank == 0 ? ND_OK : find_lock(config, &owner));
+    return nd_comm_agree(comm, comm->rank == 0 ? ND_OK : find_lock(config, &owner));
 }
 
 void nd_run_locks_name(const nd_run_locks *locks, const char *run_id)

@@ -1,8 +1,8 @@
 #include "train/run_memory.h"
 
+#include "train/outer_step.h"
 #include "train/passes.h"
 #include "train/plan/memory_advice.h"
-#include "train/rounds.h"
 
 #include <stdio.h>
 #include <stdlib.h>

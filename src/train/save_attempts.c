@@ -1,6 +1,7 @@
 #include "train/save_attempts.h"
 
 #include "train/checkpoint/checkpoint_save.h"
+#include "train/rounds.h"
 
 static void log_failure(nd_run *run, const char *then)
 {

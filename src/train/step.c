@@ -4,7 +4,7 @@
 #include "optim/mtp_schedule.h"
 #include "train/checkpoint/checkpoint_save.h"
 #include "train/fault_points.h"
-#include "train/rounds.h"
+#include "train/outer_step.h"
 #include "train/snapshot/snapshot.h"
 #include "train/update.h"
 
@@ -336,7 +336,7 @@ static nd_status check_batch(nd_run *run, const step_batch *batch)
     if (!batch->missing_anywhere)
         return ND_OK;
     nd_error_set(&batch->error);
-    return nd_run_agree(run->comm, batch->error.status);
+    return nd_comm_agree(run->comm, batch->error.status);
 }
 
 /* A round ends after a fixed number of steps, even if its last one was skipped. */
@@ -348,7 +348,7 @@ static nd_status publish_or_skip(nd_run *run, nd_step_result *result)
         describe_skip(run, result);
     nd_comm_set_phase(run->comm, run->position.step + 1, "weights");
     if (result->round_ended)
-        return nd_rounds_synchronize(run);
+        return nd_outer_step(run);
     if (result->skipped)
         return ND_OK;
     nd_fault_point(run->comm, "weights");

@@ -33,6 +33,6 @@ typedef struct nd_step_result {
  * finite, or whose loss is a spike, is counted and consumes its data, but updates nothing. Only
  * with immediate updates can a bad gradient appear after the layers above it were updated
  * (partly_updated); the run must then return to a checkpoint. Collective. Errors: those of the
- * loader on any rank, shared by all ranks (nd_run_agree); everything except scratch memory is then
+ * loader on any rank, shared by all ranks (nd_comm_agree); everything except scratch memory is then
  * unchanged. */
 nd_status nd_step_run(nd_run *run, bool stop_requested, nd_step_result *result);

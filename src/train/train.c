@@ -12,9 +12,9 @@
 #include "train/resume.h"
 #include "train/resume_check.h"
 #include "train/rounds.h"
-#include "train/run.h"
 #include "train/run_backend.h"
 #include "train/run_directory.h"
+#include "train/run_groups.h"
 #include "train/run_lock.h"
 #include "train/save_attempts.h"
 #include "train/signals.h"
@@ -201,7 +201,7 @@ static bool due(int64_t step, int64_t interval, int64_t last)
 static nd_status give_up(const nd_run *run, const nd_step_result *step, const char *why)
 {
     const nd_config *c = &run->config;
-    return nd_run_same_error(ND_FAIL(
+    return nd_error_mark_shared(ND_FAIL(
         ND_ENUMERIC,
         "%s; %lld steps in a row were skipped ([training] max_skipped_steps = %lld) and the "
         "run went back %lld times (max_rollbacks = %lld), %s; a lower learning_rate (0.01) "
@@ -236,7 +236,7 @@ static nd_status roll_back(nd_run *run, const nd_step_result *step, nd_metrics *
         nd_metrics_close(metrics);
         nd_metrics_open(run, metrics);
     }
-    return nd_run_agree(run->comm, status);
+    return nd_comm_agree(run->comm, status);
 }
 
 static bool must_roll_back(const nd_run *run, const nd_step_result *step)
@@ -261,7 +261,7 @@ static nd_status claim_directory(nd_run *run, nd_metrics *metrics)
     nd_status status = ND_OK;
     if (run->comm->rank == 0)
         status = nd_run_directory_open(run, run->start.sets_aside || !run->restored.any);
-    ND_TRY(nd_run_agree(run->comm, status));
+    ND_TRY(nd_comm_agree(run->comm, status));
     if (run->comm->rank == 0)
         nd_metrics_open(run, metrics);
     run->start.has_directory = true;
@@ -383,7 +383,7 @@ static nd_status name_run(nd_run *run)
         return ND_OK;
     if (run->comm->rank == 0)
         status = nd_run_id_create(id);
-    ND_TRY(nd_run_agree(run->comm, status));
+    ND_TRY(nd_comm_agree(run->comm, status));
     return run->comm->ops.broadcast(run->comm, id, ND_RUN_ID_SIZE, 0);
 }
 
@@ -428,8 +428,8 @@ static nd_status identify(nd_run *run)
     nd_comm *comm = run->comm;
     nd_identity *identity = &run->identity;
     ND_TRY(comm->ops.broadcast(comm, identity, sizeof *identity, 0));
-    ND_TRY(nd_run_agree(comm, nd_identity_add_data(identity, run->data.train, run->data.val,
-                                                   (uint64_t)run->config.training.seed)));
+    ND_TRY(nd_comm_agree(comm, nd_identity_add_data(identity, run->data.train, run->data.val,
+                                                    (uint64_t)run->config.training.seed)));
     return nd_identity_compare_data(identity, comm);
 }
 
@@ -464,11 +464,13 @@ nd_status nd_train(const nd_train_options *options, nd_comm *comm)
     ND_TRY_GOTO(nd_identity_compare_programs(&options->config, options->resume, comm), done);
     if (comm->rank == 0)
         status = open_directory(&run, options->resume, &locks);
-    ND_TRY_GOTO(nd_run_agree(comm, status), done);
+    ND_TRY_GOTO(nd_comm_agree(comm, status), done);
     ND_TRY_GOTO(nd_run_locks_compare(&run.config, &locks, comm), done);
-    ND_TRY_GOTO(nd_run_create(&options->config, comm, &run), done);
+    ND_TRY_GOTO(nd_run_attach(&options->config, comm, &run), done);
+    ND_TRY_GOTO(nd_run_choose_groups(&run), done);
+    ND_TRY_GOTO(nd_run_build(&run), done);
     ND_TRY_GOTO(identify(&run), done);
-    ND_TRY_GOTO(nd_run_agree(comm, prepare(&run, options->resume)), done);
+    ND_TRY_GOTO(nd_comm_agree(comm, prepare(&run, options->resume)), done);
     nd_run_locks_name(&locks, run.identity.run_id);
     status = step_loop(&run, &metrics);
     if (may_save(&run, status))

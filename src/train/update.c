@@ -1,6 +1,6 @@
 #include "train/update.h"
 
-#include "train/checkpoint/checkpoint_save.h"
+#include "train/checkpoint/checkpoint_wait.h"
 #include "train/fault_points.h"
 
 static nd_status replace_subspace(nd_run *run, int64_t index)

@@ -1,5 +1,6 @@
 # What can befall a job in a cluster, one after another: a rank killed, preempted, told that its
-# time is nearly up, a node lost; then the same under mpirun, and cancelled. Sourced by two_nodes.sh:
+# time is nearly up, a node lost; then the same under mpirun, and cancelled. Sourced by
+# two_nodes.sh:
 #
 #   two_nodes.sh DIR faults.sh CHECKOUT PROGRAM CONFIG RUN
 #
@@ -51,8 +52,10 @@ start_again() {
 
 started() { grep -q "run.sh: start $1:" "$dir/job.log"; }
 
-submit job.log "$checkout/launch/slurm/cpu.sbatch" "${arguments[@]}" --set logging.checkpoint_interval=40 \
-    --set logging.snapshot_interval=1 --set "logging.snapshot_dir=$dir/memory" --set dist.timeout_seconds=10
+submit job.log "$checkout/launch/slurm/cpu.sbatch" "${arguments[@]}" \
+    --set logging.checkpoint_interval=40 \
+    --set logging.snapshot_interval=1 --set "logging.snapshot_dir=$dir/memory" \
+    --set dist.timeout_seconds=10
 some_steps "$run"
 say 'a rank killed'
 kill -KILL "$(pgrep -n -f "^$ND_PROGRAM .*--run-dir $run ")"

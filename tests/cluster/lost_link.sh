@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Two hosts train together, one rank each, and in the middle of it the link between them goes down.
 #
-#   tests/cluster/lost_link.sh --check                       exit 0 when this machine allows it, else 77
+#   tests/cluster/lost_link.sh --check                       exit 0 when this machine allows it,
+#                                                            else 77
 #   tests/cluster/lost_link.sh DIR PROGRAM CONFIG TIMEOUT [SECTION.KEY=VALUE...]
 #
 # Prints how mpirun ended; the milliseconds from the link's end to that, to the end of the last
@@ -19,7 +20,8 @@ sets=()
 for pair in "$@"; do sets+=(--set "$pair"); done
 [ "$(id -u)" -ne 0 ] || export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
 # By default mpirun misses a host that is gone only after minutes (docs/distributed.md).
-keepalive=(--mca oob_tcp_keepalive_time 1 --mca oob_tcp_keepalive_intvl 1 --mca oob_tcp_keepalive_probes 1)
+keepalive=(--mca oob_tcp_keepalive_time 1 --mca oob_tcp_keepalive_intvl 1
+    --mca oob_tcp_keepalive_probes 1)
 
 ranks() { pgrep -fc "^$program .*run-dir $dir/run" || true; }
 now() { echo "${EPOCHREALTIME/./}"; }

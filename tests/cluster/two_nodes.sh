@@ -3,8 +3,10 @@
 # that a bridge joins; everything lives in namespaces of its own (mounts, network, host name,
 # processes), so that nothing of it is seen outside and all of it ends with the script.
 #
-#   tests/cluster/two_nodes.sh --check          exit 0 when this machine allows it, else 77 and the reason
-#   tests/cluster/two_nodes.sh DIR SCRIPT ...   sources SCRIPT with the cluster up; DIR holds its state
+#   tests/cluster/two_nodes.sh --check          exit 0 when this machine allows it, else 77 and the
+#                                               reason
+#   tests/cluster/two_nodes.sh DIR SCRIPT ...   sources SCRIPT with the cluster up; DIR holds its
+#                                               state
 #
 # SCRIPT can call `node_start N`, `node_kill N` and `nodes_wait`. Partitions: low (the default),
 # whose jobs those in the partition high preempt and requeue. A node has one processor.

@@ -3,14 +3,15 @@
 
   check_docs.py BUILD_DIRECTORY [--only PAGE]
 
-Every fenced block marked `sh`, but for those of a report, is run by bash, a page's blocks in turn in one directory, with a model and
-data so small that all take about a minute. A block that cannot be run here has a line
+Every fenced block marked `sh`, but for those of a report, is run by bash, a page's blocks in turn
+in one directory, with a model and data so small that all take about a minute. A block that cannot
+be run here has a line
 
   <!-- not run: the reason -->
 
-above it. In the directory of a page there are texts/, tok.model, shards/ and runs/quickstart, as the README's
-commands leave them; the README's own begin with texts/ alone. Prints one line a page and,
-last, a count as Criterion does, for launch/test.sh.
+above it. In the directory of a page there are texts/, tok.model, shards/ and runs/quickstart, as
+the README's commands leave them; the README's own begin with texts/ alone. Prints one line a page
+and, last, a count as Criterion does, for launch/test.sh.
 """
 import glob
 import os

@@ -3,16 +3,17 @@
 
 usage: gguf_vs_llama_cpp.py NANOCHAT_DIST CHECKPOINT DATA_PATH [--windows N] [--texts FILE...]
 
-1. Exports every GGUF type. Reads them back with the gguf package and compares each tensor, dequantised
-   there, with codes and scales computed here from the HDF5 masters: they must be equal to the bit.
+1. Exports every GGUF type. Reads them back with the gguf package and compares each tensor,
+   dequantised there, with codes and scales computed here from the HDF5 masters: they must be equal
+   to the bit.
 2. Tokens of texts: llama.cpp's and ours must be equal.
 3. Perplexity of the first N held-out windows in llama.cpp against `eval`: f32 within 0.1 % of
    `eval --no-activation-quant`, the packed types within 1 % of `eval`, f16 within 0.1 %.
 4. Logits of f32 after every token of a text, against `sample --logits`: at most 1e-3 apart.
 5. Greedy continuations: equal for f32; for the packed types the number of equal tokens is printed.
 
-Needs numpy, h5py, gguf and llama_cpp (llama-cpp-python built without change for this CPU). Exits 1 when
-a bound is broken."""
+Needs numpy, h5py, gguf and llama_cpp (llama-cpp-python built without change for this CPU). Exits 1
+when a bound is broken."""
 import argparse
 import configparser
 import glob

@@ -3,14 +3,14 @@
 
 usage: grad_vs_torch.py NANOCHAT_DIST CHECKPOINT [--reference]
 
-Builds the model of docs/model.md from the checkpoint's config.ini and HDF5 masters, computes loss and
-gradients by autograd with straight-through quantisers, runs the program on the same tokens, and prints
-the normalised error of every gradient. Exits 1 when the loss differs by more than 1e-4 (relative) or
-a gradient by more than 2 % (one activation on a rounding tie moves a gradient by about 1 %; with
---reference and no ties the errors are of order 1e-6). With use_collider in the checkpoint's config, the
-choice of tokens (/kept) is made again from the losses of the model here, filtered tokens are masked in
-the loss, and their keys and values are detached; no gradient may then reach their rows of the residual
-stream. Needs numpy, h5py and torch."""
+Builds the model of docs/model.md from the checkpoint's config.ini and HDF5 masters, computes loss
+and gradients by autograd with straight-through quantisers, runs the program on the same tokens, and
+prints the normalised error of every gradient. Exits 1 when the loss differs by more than 1e-4
+(relative) or a gradient by more than 2 % (one activation on a rounding tie moves a gradient by
+about 1 %; with --reference and no ties the errors are of order 1e-6). With use_collider in the
+checkpoint's config, the choice of tokens (/kept) is made again from the losses of the model here,
+filtered tokens are masked in the loss, and their keys and values are detached; no gradient may then
+reach their rows of the residual stream. Needs numpy, h5py and torch."""
 import configparser
 import glob
 import json
@@ -69,7 +69,8 @@ def rope(x, base, halves):
 
 
 def unlike_rule(nll, training, kept, weight):
-    """Tokens that docs/collider.md does not let stay, or go, or weigh so. What is drawn is taken as it is."""
+    """Tokens that docs/collider.md does not let stay, or go, or weigh so. What is drawn is taken as
+    it is."""
     loss = nll.detach().flatten().numpy()
     filtered = int(float(training["collider_sparsity"]) * loss.size)
     if training["collider_rule"].strip('"') == "sample":

@@ -1,17 +1,18 @@
 #!/usr/bin/env python3
-"""Loads an exported checkpoint with transformers and compares it with nanochat_dist; imports models that
-transformers has written.
+"""Loads an exported checkpoint with transformers and compares it with nanochat_dist; imports models
+that transformers has written.
 
 usage: safetensors_vs_transformers.py NANOCHAT_DIST CHECKPOINT [--data-path DIR] [--texts FILE...]
 
-1. Exports f32 and bf16. The safetensors package reads the tensors; each is compared with codes and scales
-   computed here from the HDF5 masters: they must be equal to the bit.
-2. AutoModelForCausalLM (LlamaForCausalLM or BitNetForCausalLM) loads the f32 directory without a missing or
-   unexpected weight; its logits after every token of a text are within 1e-3 of `sample --logits`.
+1. Exports f32 and bf16. The safetensors package reads the tensors; each is compared with codes and
+   scales computed here from the HDF5 masters: they must be equal to the bit.
+2. AutoModelForCausalLM (LlamaForCausalLM or BitNetForCausalLM) loads the f32 directory without a
+   missing or unexpected weight; its logits after every token of a text are within 1e-3 of `sample
+   --logits`.
 3. AutoTokenizer makes the same tokens.
 4. Export, import, export: every file the same bytes.
-5. A llama that transformers has made and saved (f32, bf16, f16, in shards) is imported: its masters are the
-   weights in our order of rows. With --data-path it is trained on for three steps.
+5. A llama that transformers has made and saved (f32, bf16, f16, in shards) is imported: its masters
+   are the weights in our order of rows. With --data-path it is trained on for three steps.
 
 Needs numpy, h5py, torch, safetensors and transformers. Exits 1 when a check is broken."""
 import argparse

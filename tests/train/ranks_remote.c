@@ -8,6 +8,7 @@
 #include "train/checkpoint/checkpoint.h"
 #include "train/checkpoint/checkpoint_save.h"
 #include "train/evaluate.h"
+#include "train/rounds.h"
 #include "train/step.h"
 
 #include <stdlib.h>

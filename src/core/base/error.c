@@ -41,6 +41,12 @@ void nd_error_clear(void)
     memset(&last_error, 0, sizeof last_error);
 }
 
+nd_status nd_error_mark_shared(nd_status status)
+{
+    last_error.shared = 1;
+    return status;
+}
+
 int nd_error_exit_code(nd_status status)
 {
     return status <= ND_ESTOPPED ? (int)status : 1;

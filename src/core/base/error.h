@@ -101,5 +101,9 @@ const nd_error *nd_error_get(void);
 void nd_error_set(const nd_error *error);
 void nd_error_clear(void);
 
+/* Marks this thread's error as shared without communication, because every rank raised it from the
+ * same numbers. Returns `status`. */
+nd_status nd_error_mark_shared(nd_status status);
+
 /* The process exit code of a status. */
 int nd_error_exit_code(nd_status status);

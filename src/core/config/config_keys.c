@@ -260,3 +260,38 @@ const nd_config_key *nd_config_key_nearest(const char *section, const char *name
     }
     return best;
 }
+
+int nd_config_choice_index(const char *choices, const char *value)
+{
+    const size_t length = strlen(value);
+    int index = 0;
+    for (const char *at = choices; at; index++) {
+        const char *end = strchr(at, '|');
+        const size_t size = end ? (size_t)(end - at) : strlen(at);
+        if (size == length && strncasecmp(at, value, size) == 0)
+            return index;
+        at = end ? end + 1 : NULL;
+    }
+    return -1;
+}
+
+void nd_config_choice_name(const char *choices, int index, char *text, size_t size)
+{
+    const char *at = choices;
+    for (; index > 0; index--)
+        at = strchr(at, '|') + 1;
+    snprintf(text, size, "%.*s", (int)strcspn(at, "|"), at);
+}
+
+bool nd_config_parse_bool(const char *text, bool *value)
+{
+    static const char *const yes[] = {"true", "yes", "on", "1"};
+    static const char *const no[] = {"false", "no", "off", "0"};
+    for (int i = 0; i < 4; i++) {
+        if (strcasecmp(text, yes[i]) == 0)
+            return *value = true, true;
+        if (strcasecmp(text, no[i]) == 0)
+            return *value = false, true;
+    }
+    return false;
+}

@@ -15,12 +15,17 @@
 #pragma once
 
 #include "core/base/gmac.h"
+#include "core/base/log.h"
 #include "core/base/sha256.h"
 #include "core/base/view.h"
+#include "core/model/params.h"
 #include "train/checkpoint/checkpoint_names.h"
-#include "train/run.h"
+#include "train/health.h"
+#include "train/identity.h"
 
-enum { ND_CHECKPOINT_FORMAT_VERSION = 1, ND_CHECKPOINT_PATH_MAX = 4096 };
+typedef struct nd_run nd_run; /* train/run.h */
+
+enum { ND_CHECKPOINT_FORMAT_VERSION = 1 };
 
 typedef struct nd_checkpoint_tensor {
     char param[ND_PARAM_NAME_MAX]; /* "blk.0.attn_q.weight" */
@@ -56,9 +61,6 @@ typedef struct nd_checkpoint {
     char state_sha256[ND_SHA256_HEX_SIZE]; /* over the checksums of all tensors in order */
 } nd_checkpoint;
 
-/* The path of a run's checkpoints: [logging] checkpoint_dir, else <run_dir>/checkpoints. */
-void nd_checkpoint_directory(const nd_config *config, char *path, size_t size);
-
 /* Finds the checkpoint that `path` refers to: a checkpoint itself; for a run or a directory of
  * checkpoints the one that `latest` names or, without a usable `latest`, the newest complete one.
  * The checkpoints of a run are in the directory that its config.ini names and must belong to the
@@ -79,7 +81,13 @@ nd_status nd_checkpoint_open(const char *directory, bool deep, nd_checkpoint *ch
  * also when a rank sees another checkpoint; nothing is open then. */
 nd_status nd_checkpoint_open_on_all(nd_comm *comm, const char *directory, bool deep,
                                     nd_checkpoint *c);
+
+/* Reads only the manifest into a zeroed checkpoint, which the caller closes even after an error. */
+nd_status nd_checkpoint_open_manifest(const char *directory, nd_checkpoint *checkpoint);
 void nd_checkpoint_close(nd_checkpoint *checkpoint);
+
+/* Whether the manifest lists a file of this name. */
+bool nd_checkpoint_lists(const nd_checkpoint *checkpoint, const char *name);
 
 /* The index of a tensor, -1 when there is none. */
 int64_t nd_checkpoint_find(const nd_checkpoint *checkpoint, const char *param, const char *part);

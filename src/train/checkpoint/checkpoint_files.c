@@ -1,7 +1,6 @@
 #include "train/checkpoint/checkpoint_files.h"
 
 #include "core/base/durable_file.h"
-#include "train/checkpoint/checkpoint_parts.h"
 #include "train/checkpoint/manifest.h"
 
 #include <stdlib.h>
@@ -20,7 +19,7 @@ nd_status nd_checkpoint_add_file(nd_checkpoint *c, const char *directory, const 
                                  const void *bytes, size_t size)
 {
     char path[ND_CHECKPOINT_PATH_MAX];
-    ND_TRY(nd_checkpoint_join(path, sizeof path, directory, name));
+    ND_TRY(nd_checkpoint_join(path, directory, name));
     ND_TRY(nd_file_write_synced(path, bytes, size));
     return nd_checkpoint_list_file(c, name, bytes, size);
 }
@@ -68,7 +67,7 @@ nd_status nd_checkpoint_manifest_text(nd_checkpoint *c, char **text)
 nd_status nd_checkpoint_add_manifest(nd_checkpoint *c, const char *directory)
 {
     char path[ND_CHECKPOINT_PATH_MAX], *text = NULL;
-    ND_TRY(nd_checkpoint_join(path, sizeof path, directory, "manifest.json"));
+    ND_TRY(nd_checkpoint_join(path, directory, "manifest.json"));
     ND_TRY(nd_checkpoint_manifest_text(c, &text));
     const nd_status status = nd_file_write_synced(path, text, strlen(text));
     free(text);

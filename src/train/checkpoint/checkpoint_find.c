@@ -1,28 +1,11 @@
 /* Lists and finds checkpoints. */
 #include "core/base/directory.h"
 #include "train/checkpoint/checkpoint.h"
-#include "train/checkpoint/checkpoint_parts.h"
 #include "train/fault_points.h"
 #include "train/identity.h"
 
 #include <stdlib.h>
 #include <string.h>
-
-static nd_status step_path(char path[ND_CHECKPOINT_PATH_MAX], const char *directory,
-                           const char *prefix, int64_t step)
-{
-    char name[ND_CHECKPOINT_NAME_MAX];
-    nd_checkpoint_name(name, prefix, step);
-    return nd_checkpoint_join(path, ND_CHECKPOINT_PATH_MAX, directory, name);
-}
-
-static bool is_listed(const nd_checkpoint *c, const char *name)
-{
-    for (int64_t i = 0; i < c->file_count; i++)
-        if (strcmp(c->files[i].name, name) == 0)
-            return true;
-    return strcmp(name, "manifest.json") == 0;
-}
 
 nd_status nd_checkpoint_inspect(const char *directory, int64_t step,
                                 nd_checkpoint_inspection *standing)
@@ -31,7 +14,7 @@ nd_status nd_checkpoint_inspect(const char *directory, int64_t step,
     nd_checkpoint c = {0};
     nd_names names = {NULL, 0};
     *standing = (nd_checkpoint_inspection){.of_step = false};
-    ND_TRY(step_path(path, directory, "", step));
+    ND_TRY(nd_checkpoint_step_path(path, directory, "", step));
     const nd_status opened = nd_checkpoint_open(path, false, &c);
     nd_status status = opened;
     if (opened == ND_ECHECKPOINT) {
@@ -41,7 +24,8 @@ nd_status nd_checkpoint_inspect(const char *directory, int64_t step,
     ND_IF_OK(nd_directory_names(path, &names));
     standing->of_step = standing->own = status == ND_OK && c.step == step;
     for (int i = 0; i < names.count; i++)
-        standing->own = standing->own && is_listed(&c, names.list[i]);
+        standing->own &=
+            nd_checkpoint_lists(&c, names.list[i]) || strcmp(names.list[i], "manifest.json") == 0;
     standing->whole = standing->own && opened == ND_OK;
     nd_names_free(&names);
     nd_checkpoint_close(&c);
@@ -68,7 +52,7 @@ static nd_status newest_of(const nd_checkpoint_steps *steps, const char *directo
                            char path[ND_CHECKPOINT_PATH_MAX], int *at)
 {
     for (*at = steps->count - 1; *at >= 0; (*at)--) {
-        ND_TRY(step_path(path, directory, "", steps->list[*at]));
+        ND_TRY(nd_checkpoint_step_path(path, directory, "", steps->list[*at]));
         const nd_status status = check_step(path, steps->list[*at]);
         if (status == ND_OK)
             return ND_OK;
@@ -130,8 +114,7 @@ static nd_status resolve_in(const char *directory, nd_log *log, char out[ND_CHEC
     out[0] = '\0';
     if (!whole || foreign)
         ND_TRY(nd_checkpoint_newest(directory, log ? log : &silent, out));
-    return !out[0] && whole ? nd_checkpoint_join(out, ND_CHECKPOINT_PATH_MAX, directory, "latest")
-                            : ND_OK;
+    return !out[0] && whole ? nd_checkpoint_join(out, directory, "latest") : ND_OK;
 }
 
 /* [logging] checkpoint_dir in a run's config.ini, and the run's id; "" if unknown. */
@@ -230,12 +213,12 @@ nd_status nd_checkpoint_supersede_one(const char *directory, int64_t step,
 {
     char from[ND_CHECKPOINT_PATH_MAX], to[ND_CHECKPOINT_PATH_MAX];
     bool taken = true;
-    ND_TRY(step_path(from, directory, "", step));
+    ND_TRY(nd_checkpoint_step_path(from, directory, "", step));
     for (int number = 1; taken; number++) {
         nd_checkpoint_name(name, ND_CHECKPOINT_SUPERSEDED, step);
         if (number > 1)
             snprintf(name + strlen(name), ND_CHECKPOINT_NAME_MAX - strlen(name), "_%03d", number);
-        ND_TRY(nd_checkpoint_join(to, sizeof to, directory, name));
+        ND_TRY(nd_checkpoint_join(to, directory, name));
         if (nd_path_exists(to, &taken) != ND_OK)
             return ND_ECHECKPOINT;
     }
@@ -245,8 +228,8 @@ nd_status nd_checkpoint_supersede_one(const char *directory, int64_t step,
 static void undo_one(const char *directory, int64_t step, const char *name)
 {
     char from[ND_CHECKPOINT_PATH_MAX], to[ND_CHECKPOINT_PATH_MAX];
-    if (nd_checkpoint_join(from, sizeof from, directory, name) == ND_OK &&
-        step_path(to, directory, "", step) == ND_OK)
+    if (nd_checkpoint_join(from, directory, name) == ND_OK &&
+        nd_checkpoint_step_path(to, directory, "", step) == ND_OK)
         nd_rename_new(from, to, NULL);
 }
 
@@ -316,8 +299,8 @@ nd_status nd_checkpoint_recover(const char *directory)
     for (int i = 0; status == ND_OK && i < steps.count; i++) {
         char from[ND_CHECKPOINT_PATH_MAX], to[ND_CHECKPOINT_PATH_MAX];
         bool taken = true;
-        status = step_path(from, directory, ND_CHECKPOINT_REPLACED, steps.list[i]);
-        ND_IF_OK(step_path(to, directory, "", steps.list[i]));
+        status = nd_checkpoint_step_path(from, directory, ND_CHECKPOINT_REPLACED, steps.list[i]);
+        ND_IF_OK(nd_checkpoint_step_path(to, directory, "", steps.list[i]));
         ND_IF_OK(nd_path_exists(to, &taken));
         if (status == ND_OK && !taken)
             status = nd_rename_new(from, to, NULL);

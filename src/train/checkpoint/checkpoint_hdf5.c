@@ -13,31 +13,17 @@ struct nd_checkpoint_h5 {
     char path[4096];
 };
 
-static hid_t stored_type(nd_dtype dtype)
+static hid_t type_of(nd_dtype dtype, bool stored)
 {
     switch (dtype) {
     case ND_F32:
-        return H5T_IEEE_F32LE;
+        return stored ? H5T_IEEE_F32LE : H5T_NATIVE_FLOAT;
     case ND_I8:
-        return H5T_STD_I8LE;
+        return stored ? H5T_STD_I8LE : H5T_NATIVE_INT8;
     case ND_U8:
-        return H5T_STD_U8LE;
+        return stored ? H5T_STD_U8LE : H5T_NATIVE_UINT8;
     default:
-        return H5T_STD_U16LE;
-    }
-}
-
-static hid_t memory_type(nd_dtype dtype)
-{
-    switch (dtype) {
-    case ND_F32:
-        return H5T_NATIVE_FLOAT;
-    case ND_I8:
-        return H5T_NATIVE_INT8;
-    case ND_U8:
-        return H5T_NATIVE_UINT8;
-    default:
-        return H5T_NATIVE_UINT16;
+        return stored ? H5T_STD_U16LE : H5T_NATIVE_UINT16;
     }
 }
 
@@ -111,7 +97,7 @@ static bool has_form(hid_t dataset, nd_cview values)
     const bool same = H5Sget_simple_extent_ndims(space) == 2 &&
                       H5Sget_simple_extent_dims(space, shape, NULL) == 2 &&
                       shape[0] == (hsize_t)values.rows && shape[1] == (hsize_t)values.cols &&
-                      H5Tequal(type, stored_type(values.dtype)) > 0;
+                      H5Tequal(type, type_of(values.dtype, true)) > 0;
     H5Tclose(type);
     H5Sclose(space);
     return same;
@@ -137,7 +123,7 @@ static hid_t create_dataset(const nd_checkpoint_h5 *file, const char *name, nd_c
     H5Pset_create_intermediate_group(links, 1);
     const hid_t properties = H5Pcreate(H5P_DATASET_CREATE);
     H5Pset_obj_track_times(properties, false); /* equal states make equal files */
-    const hid_t dataset = H5Dcreate2(file->file, name, stored_type(values.dtype), space, links,
+    const hid_t dataset = H5Dcreate2(file->file, name, type_of(values.dtype, true), space, links,
                                      properties, H5P_DEFAULT);
     H5Pclose(properties);
     H5Pclose(links);
@@ -153,7 +139,7 @@ nd_status nd_checkpoint_h5_write(nd_checkpoint_h5 *file, const char *name, nd_cv
         dataset = create_dataset(file, name, values);
     herr_t failed = dataset < 0 ? -1 : 0;
     if (!failed)
-        failed = H5Dwrite(dataset, memory_type(values.dtype), H5S_ALL, H5S_ALL, H5P_DEFAULT,
+        failed = H5Dwrite(dataset, type_of(values.dtype, false), H5S_ALL, H5S_ALL, H5P_DEFAULT,
                           values.data);
     if (failed >= 0 && created)
         failed = write_dtype(dataset, values.dtype);
@@ -180,7 +166,7 @@ nd_status nd_checkpoint_h5_read(nd_checkpoint_h5 *file, const char *name, nd_vie
             ND_FAIL(ND_ECHECKPOINT, "%s: %s has shape [%llu, %llu], expected [%lld, %lld]",
                     file->path, name, (unsigned long long)shape[0], (unsigned long long)shape[1],
                     (long long)values.rows, (long long)values.cols);
-    else if (H5Dread(dataset, memory_type(values.dtype), H5S_ALL, H5S_ALL, H5P_DEFAULT,
+    else if (H5Dread(dataset, type_of(values.dtype, false), H5S_ALL, H5S_ALL, H5P_DEFAULT,
                      values.data) < 0)
         status = ND_FAIL(ND_ECHECKPOINT, "%s: HDF5 cannot read %s", file->path, name);
     H5Sclose(space);

@@ -15,6 +15,30 @@ void nd_checkpoint_name(char name[ND_CHECKPOINT_NAME_MAX], const char *prefix, i
     snprintf(name, ND_CHECKPOINT_NAME_MAX, "%sstep_%08lld", prefix, (long long)step);
 }
 
+void nd_checkpoint_directory(const nd_config *config, char *path, size_t size)
+{
+    if (config->logging.checkpoint_dir[0])
+        snprintf(path, size, "%s", config->logging.checkpoint_dir);
+    else
+        snprintf(path, size, "%s/checkpoints", config->logging.run_dir);
+}
+
+nd_status nd_checkpoint_join(char path[ND_CHECKPOINT_PATH_MAX], const char *directory,
+                             const char *name)
+{
+    return ND_CHECK((size_t)snprintf(path, ND_CHECKPOINT_PATH_MAX, "%s/%s", directory, name) <
+                        ND_CHECKPOINT_PATH_MAX,
+                    ND_ECHECKPOINT, "%s/%s: the path is too long", directory, name);
+}
+
+nd_status nd_checkpoint_step_path(char path[ND_CHECKPOINT_PATH_MAX], const char *directory,
+                                  const char *prefix, int64_t step)
+{
+    char name[ND_CHECKPOINT_NAME_MAX];
+    nd_checkpoint_name(name, prefix, step);
+    return nd_checkpoint_join(path, directory, name);
+}
+
 bool nd_checkpoint_name_parse(const char *name, const char *prefix, int64_t *step)
 {
     char written[ND_CHECKPOINT_NAME_MAX];
@@ -49,14 +73,6 @@ static nd_status as_checkpoint_error(nd_status status)
     return status == ND_EIO ? ND_ECHECKPOINT : status;
 }
 
-static nd_status is_directory(const char *directory, const char *name, bool *is)
-{
-    char path[PATH_MAX];
-    ND_FAIL_IF((size_t)snprintf(path, sizeof path, "%s/%s", directory, name) >= sizeof path,
-               ND_ECHECKPOINT, "%s/%s: the path is too long", directory, name);
-    return nd_path_is_directory(path, is);
-}
-
 static int compare(const void *a, const void *b)
 {
     const int64_t x = *(const int64_t *)a, y = *(const int64_t *)b;
@@ -69,11 +85,13 @@ static nd_status collect(const char *directory, const char *prefix, const nd_nam
     steps->list = calloc((size_t)names->count + 1, sizeof *steps->list);
     ND_FAIL_IF(!steps->list, ND_ENOMEM, "no memory for the checkpoints of %s", directory);
     for (int i = 0; i < names->count; i++) {
+        char path[ND_CHECKPOINT_PATH_MAX];
         bool is;
         int64_t step;
         if (!nd_checkpoint_name_parse(names->list[i], prefix, &step))
             continue;
-        ND_TRY(is_directory(directory, names->list[i], &is));
+        ND_TRY(nd_checkpoint_join(path, directory, names->list[i]));
+        ND_TRY(nd_path_is_directory(path, &is));
         if (is)
             steps->list[steps->count++] = step;
         else if (step > steps->left_out)

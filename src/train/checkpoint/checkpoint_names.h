@@ -8,12 +8,12 @@
  *   latest                            a symbolic link to a name of the first kind */
 #pragma once
 
-#include "core/base/error.h"
+#include "core/config/config.h"
 
 #include <stdbool.h>
 #include <stdint.h>
 
-enum { ND_CHECKPOINT_NAME_MAX = 64 };
+enum { ND_CHECKPOINT_NAME_MAX = 64, ND_CHECKPOINT_PATH_MAX = 4096 };
 
 #define ND_CHECKPOINT_UNFINISHED ".tmp_"
 #define ND_CHECKPOINT_REPLACED ".tmp_replaced_"
@@ -21,6 +21,15 @@ enum { ND_CHECKPOINT_NAME_MAX = 64 };
 
 /* Writes `prefix` ("" or one of the above) and the name of the step. */
 void nd_checkpoint_name(char name[ND_CHECKPOINT_NAME_MAX], const char *prefix, int64_t step);
+
+/* The path of a run's checkpoints: [logging] checkpoint_dir, else <run_dir>/checkpoints. */
+void nd_checkpoint_directory(const nd_config *config, char *path, size_t size);
+
+/* Joins a directory and a name, or the name of a step. Errors: ND_ECHECKPOINT: too long. */
+nd_status nd_checkpoint_join(char path[ND_CHECKPOINT_PATH_MAX], const char *directory,
+                             const char *name);
+nd_status nd_checkpoint_step_path(char path[ND_CHECKPOINT_PATH_MAX], const char *directory,
+                                  const char *prefix, int64_t step);
 
 /* Whether `name` is what nd_checkpoint_name writes for `prefix` and a step (may be NULL). */
 bool nd_checkpoint_name_parse(const char *name, const char *prefix, int64_t *step);

@@ -92,24 +92,12 @@ static inline nd_written_tensor *nd_save_row(const nd_save *s, int64_t unit, int
 int nd_checkpoint_parts(const nd_run *run, int64_t unit, int64_t index,
                         nd_optimizer_state parts[ND_CHECKPOINT_PARTS_MAX]);
 
-/* The number of workers of the run that wrote the checkpoint; 0: none (workers = 1, sync_every =
- * 1). nd_checkpoint_check_workers checks that this run can continue from it: it has as many
- * workers, or the checkpoint has none. Not collective; the same on all ranks. Errors:
- * ND_ECHECKPOINT naming the checkpoint, both numbers and what to do. */
-int64_t nd_checkpoint_workers(const nd_checkpoint *c);
-nd_status nd_checkpoint_check_workers(const nd_run *run, const nd_checkpoint *c);
-
-/* Reads only the manifest into a zeroed checkpoint, which the caller closes even after an error. */
-nd_status nd_checkpoint_open_manifest(const char *directory, nd_checkpoint *checkpoint);
-
-nd_status nd_checkpoint_join(char *path, size_t size, const char *directory, const char *name);
-
 /* Writes this rank's file in the temporary directory of `save`, an nd_save, with its checksums and,
  * where durable, fsync; fills the save's tensors and summary. Runs as a background job. All
  * parameters are released to updates once it has ended, even after an error. */
 nd_status nd_save_write_and_release(void *save);
 
-/* checkpoint_rows.c, for parameters owned by rows. nd_checkpoint_whole_parts: the tensors of the
+/* Parameters owned by rows (checkpoint_rows.c). nd_checkpoint_whole_parts: the tensors of the
  * whole parameter, data NULL. nd_checkpoint_row_at: the offset of row `row` in one of them, in
  * bytes (`param->rows`: its end). nd_save_append_rows: writes this rank's rows of the next tensor.
  * nd_save_join_rows: on rank 0, combines the rows once every rank's file is on disk and the
@@ -132,6 +120,10 @@ nd_status nd_save_collect_slices(nd_save *s);
 nd_status nd_checkpoint_read_range(const nd_checkpoint *c, int64_t index, size_t from, size_t bytes,
                                    void *out);
 bool nd_checkpoint_slice_touches(const nd_checkpoint_tensor *slice, size_t from, size_t bytes);
+
+/* Lists a tensor that `rank` has written in s->c. */
+nd_checkpoint_tensor *nd_save_list_tensor(nd_save *s, int64_t index, const nd_written_tensor *w,
+                                          int rank);
 
 /* Writes a tensor in host memory and records it in *written; `durable` selects its checksum. */
 nd_status nd_save_write_values(nd_checkpoint_h5 *file, bool durable, const char *param,

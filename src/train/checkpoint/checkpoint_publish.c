@@ -10,20 +10,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-void nd_checkpoint_directory(const nd_config *config, char *path, size_t size)
-{
-    if (config->logging.checkpoint_dir[0])
-        snprintf(path, size, "%s", config->logging.checkpoint_dir);
-    else
-        snprintf(path, size, "%s/checkpoints", config->logging.run_dir);
-}
-
-nd_status nd_checkpoint_join(char *path, size_t size, const char *directory, const char *name)
-{
-    return ND_CHECK((size_t)snprintf(path, size, "%s/%s", directory, name) < size, ND_ECHECKPOINT,
-                    "%s/%s: the path is too long", directory, name);
-}
-
 nd_status nd_save_collect(nd_save *s)
 {
     const nd_run *run = s->run;
@@ -35,19 +21,12 @@ nd_status nd_save_collect(nd_save *s)
     ND_FAIL_IF(!c->tensors || !c->files, ND_ENOMEM, "no memory for a manifest of %lld tensors",
                (long long)params);
     for (int64_t at = 0; at < params * units; at++) {
-        const nd_param *param = &run->model->params.list[at / units];
         const int owner = nd_checkpoint_writer(run, at % units, at / units);
         for (int p = 0; p < ND_CHECKPOINT_PARTS_MAX; p++) {
             const nd_written_tensor *w = &nd_save_row(s, at % units, at / units)[p];
             if (!w->part[0] || (run->own.rows[at / units] && !s->durable))
                 continue;
-            nd_checkpoint_tensor *t = &c->tensors[c->tensor_count++];
-            *t = (nd_checkpoint_tensor){
-                .dtype = (nd_dtype)w->dtype, .rows = w->rows, .cols = w->cols};
-            strcpy(t->param, param->name);
-            strcpy(t->part, w->part);
-            strcpy(t->checksum, w->checksum);
-            snprintf(t->file, sizeof t->file, "rank_%04d.h5", owner);
+            nd_save_list_tensor(s, at / units, w, owner);
         }
     }
     ND_TRY(nd_save_collect_slices(s));
@@ -74,11 +53,10 @@ void nd_save_note(nd_save *s, const char *format, ...)
  * between nd_checkpoint_recover restores it; `latest` does not name this step meanwhile. */
 static nd_status replace(const nd_save *s)
 {
-    char name[ND_CHECKPOINT_NAME_MAX], earlier[ND_CHECKPOINT_PATH_MAX];
+    char earlier[ND_CHECKPOINT_PATH_MAX];
     int64_t latest;
     bool foreign;
-    nd_checkpoint_name(name, ND_CHECKPOINT_REPLACED, s->c.step);
-    ND_TRY(nd_checkpoint_join(earlier, sizeof earlier, s->parent, name));
+    ND_TRY(nd_checkpoint_step_path(earlier, s->parent, ND_CHECKPOINT_REPLACED, s->c.step));
     ND_TRY(nd_directory_remove(earlier));
     ND_TRY(nd_checkpoint_latest_read(s->parent, &latest, &foreign));
     if (latest == s->c.step)
@@ -138,6 +116,5 @@ nd_status nd_save_publish(nd_save *s)
     nd_fault_point_of(0, s->c.step, "save_link");
     ND_TRY(nd_checkpoint_latest_write(s->parent, s->c.step, &s->unlinked));
     nd_fault_point_of(0, s->c.step, "save_remove");
-    nd_save_rotate(s);
     return ND_OK;
 }

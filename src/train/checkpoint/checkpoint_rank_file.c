@@ -9,72 +9,6 @@
 #include <string.h>
 #include <sys/stat.h>
 
-int nd_checkpoint_writer(const nd_run *run, int64_t unit, int64_t index)
-{
-    if (unit > 0)
-        return nd_rounds_rank(run, unit - 1, index);
-    return nd_ownership_saver(&run->own, index);
-}
-
-bool nd_checkpoint_writes(const nd_run *run, int64_t unit, int64_t index)
-{
-    return run->own.rows[index] ? nd_run_owned_rows(run, index).count > 0 &&
-                                      nd_ownership_saves(&run->own, index, run->comm->rank)
-                                : nd_checkpoint_writer(run, unit, index) == run->comm->rank;
-}
-
-static int worker_parts(const nd_run *run, int64_t unit, int64_t index,
-                        nd_optimizer_state parts[ND_CHECKPOINT_PARTS_MAX])
-{
-    const int64_t carried = unit - 1 - run->rounds->first;
-    char name[sizeof parts->name];
-    if (carried < 0 || carried >= run->rounds->carried)
-        return 0;
-    const nd_run *w = &run->rounds->worker[carried];
-    if (w->masters[index].rows == 0)
-        return 0;
-    parts[0] = (nd_optimizer_state){"master", w->masters[index]};
-    int count = 1 + nd_optimizer_states(w->optimizer, index, parts + 1);
-    count += nd_outer_worker_states(run, (int)carried, index, parts + count);
-    for (int p = 0; p < count; p++) {
-        strcpy(name, parts[p].name);
-        snprintf(parts[p].name, sizeof parts[p].name, "w%d.%.25s", (int)(unit - 1), name);
-    }
-    return count;
-}
-
-int nd_checkpoint_parts(const nd_run *run, int64_t unit, int64_t index,
-                        nd_optimizer_state parts[ND_CHECKPOINT_PARTS_MAX])
-{
-    if (unit > 0)
-        return worker_parts(run, unit, index, parts);
-    if (run->masters[index].rows == 0)
-        return 0;
-    parts[0] = (nd_optimizer_state){"master", run->masters[index]};
-    return 1 + (run->rounds ? nd_outer_states(run, index, parts + 1)
-                            : nd_optimizer_states(run->optimizer, index, parts + 1));
-}
-
-nd_status nd_save_write_values(nd_checkpoint_h5 *file, bool durable, const char *param,
-                               const nd_optimizer_state *part, const void *host,
-                               nd_written_tensor *written)
-{
-    const nd_cview values = nd_cview_of(host, part->view.dtype, part->view.rows, part->view.cols);
-    char name[2 * ND_PARAM_NAME_MAX + 32];
-    if (strcmp(part->name, "master") == 0)
-        snprintf(name, sizeof name, "/masters/%s", param);
-    else
-        snprintf(name, sizeof name, "/optimizer/%s/%.31s", param, part->name);
-    ND_TRY(durable ? nd_sha256_hex(host, nd_view_bytes(values), written->checksum)
-                   : nd_gmac_hex(host, nd_view_bytes(values), written->checksum));
-    ND_TRY(nd_checkpoint_h5_write(file, name, values));
-    snprintf(written->part, sizeof written->part, "%.31s", part->name);
-    written->dtype = (int)values.dtype;
-    written->rows = values.rows;
-    written->cols = values.cols;
-    return ND_OK;
-}
-
 /* Writes whole tensors to the rank's file, rows next to it; in snapshots both to the former. */
 static nd_status write_part(nd_save *s, nd_checkpoint_h5 *file, int64_t index,
                             const nd_optimizer_state *part, const void *host,
@@ -162,7 +96,7 @@ static nd_status write_rank_file(nd_save *s)
     char path[ND_CHECKPOINT_PATH_MAX], name[32];
     nd_checkpoint_h5 *file = NULL;
     snprintf(name, sizeof name, "rank_%04d.h5", rank);
-    ND_TRY(nd_checkpoint_join(path, sizeof path, s->temporary, name));
+    ND_TRY(nd_checkpoint_join(path, s->temporary, name));
     nd_fault_point_of(rank, s->c.step, "save_files");
     ND_TRY(open_rank_file(s, path, &file));
     const nd_status status = write_tensors(s, file);

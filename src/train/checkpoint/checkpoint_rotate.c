@@ -14,20 +14,12 @@ static bool worked(nd_save *s, nd_status status)
     return status == ND_OK;
 }
 
-static nd_status join(const nd_save *s, char path[ND_CHECKPOINT_PATH_MAX], const char *prefix,
-                      int64_t step)
-{
-    char name[ND_CHECKPOINT_NAME_MAX];
-    nd_checkpoint_name(name, prefix, step);
-    return nd_checkpoint_join(path, ND_CHECKPOINT_PATH_MAX, s->parent, name);
-}
-
 /* Renamed first, so that a crash leaves no incomplete directory with a checkpoint's name. */
 static nd_status remove_one(const nd_save *s, int64_t step)
 {
     char path[ND_CHECKPOINT_PATH_MAX], going[ND_CHECKPOINT_PATH_MAX];
-    ND_TRY(join(s, path, "", step));
-    ND_TRY(join(s, going, ND_CHECKPOINT_UNFINISHED, step));
+    ND_TRY(nd_checkpoint_step_path(path, s->parent, "", step));
+    ND_TRY(nd_checkpoint_step_path(going, s->parent, ND_CHECKPOINT_UNFINISHED, step));
     ND_TRY(nd_directory_remove(going));
     ND_TRY(nd_rename_new(path, going, NULL));
     nd_fault_point_of(0, s->c.step, "save_rotate");
@@ -61,7 +53,7 @@ static void remove_leftovers(nd_save *s, const char *prefix)
         return;
     for (int i = 0; i < steps.count; i++) {
         char path[ND_CHECKPOINT_PATH_MAX];
-        nd_status status = join(s, path, prefix, steps.list[i]);
+        nd_status status = nd_checkpoint_step_path(path, s->parent, prefix, steps.list[i]);
         ND_IF_OK(nd_directory_remove(path));
         worked(s, status);
     }

@@ -15,34 +15,12 @@ static nd_status path_of(const nd_save *s, int rank, const char *suffix, char *p
 {
     char name[32];
     snprintf(name, sizeof name, "rank_%04d.%s", rank, suffix);
-    return nd_checkpoint_join(path, ND_CHECKPOINT_PATH_MAX, s->temporary, name);
+    return nd_checkpoint_join(path, s->temporary, name);
 }
 
 static nd_status io_error(const char *path, const char *what)
 {
     return ND_FAIL(ND_EIO, "%s: cannot be %s: %s", path, what, errno ? strerror(errno) : "short");
-}
-
-size_t nd_checkpoint_row_at(const nd_param *param, nd_view part, int64_t row)
-{
-    int64_t element = row * part.cols;
-    if (row == param->rows)
-        element = nd_view_count(nd_as_const(part));
-    else if (part.rows != param->rows) /* a scale for each block */
-        element = row * param->cols / ND_STATE_DYNAMIC_BLOCK;
-    return (size_t)element * nd_dtype_size(part.dtype);
-}
-
-nd_status nd_checkpoint_whole_parts(const nd_run *run, int64_t index,
-                                    nd_optimizer_state parts[ND_CHECKPOINT_PARTS_MAX], int *count)
-{
-    const nd_param *param = &run->model->params.list[index];
-    const nd_dtype type =
-        run->config.optimizer.master_precision == ND_PRECISION_BF16 ? ND_BF16 : ND_F32;
-    parts[0] = (nd_optimizer_state){"master", nd_view_of(NULL, type, param->rows, param->cols)};
-    ND_TRY(nd_optimizer_whole_states(run->optimizer, index, parts + 1, count));
-    ++*count;
-    return ND_OK;
 }
 
 nd_status nd_save_append_rows(const nd_save *s, const void *bytes, size_t size)

@@ -14,41 +14,6 @@ bool nd_save_ready(const nd_run *run)
     return run->saving.save && nd_background_done(&run->saving.save->job);
 }
 
-void nd_save_release(nd_save *s, int64_t written)
-{
-    pthread_mutex_lock(&s->mutex);
-    s->written = written;
-    pthread_cond_signal(&s->progressed);
-    pthread_mutex_unlock(&s->mutex);
-}
-
-static void wait_written(nd_run *run, nd_save *s, int64_t index)
-{
-    if (!s)
-        return;
-    pthread_mutex_lock(&s->mutex);
-    if (s->written <= index) {
-        const double start = nd_seconds();
-        while (s->written <= index)
-            pthread_cond_wait(&s->progressed, &s->mutex);
-        run->saving.ms += 1e3 * (nd_seconds() - start);
-    }
-    pthread_mutex_unlock(&s->mutex);
-}
-
-void nd_save_wait_written(nd_run *run, int64_t index)
-{
-    if (run->saving.worker_of) /* which saves its workers' state */
-        run = run->saving.worker_of;
-    wait_written(run, run->saving.save, index);
-    wait_written(run, run->saving.snapshot, index);
-}
-
-void nd_save_after_restore(nd_run *run, int64_t step)
-{
-    run->saving.step = step;
-}
-
 void nd_save_count_failure(nd_run *run)
 {
     run->saving.failures++;
@@ -61,11 +26,13 @@ double nd_save_ms_since_last(nd_run *run)
     return ms;
 }
 
-/* The save's thread must have ended. NULL is allowed. */
-static void destroy(nd_save *s)
+void nd_save_stop(nd_save **save)
 {
+    nd_save *s = *save;
     if (!s)
         return;
+    atomic_store(&s->abandoned, true);
+    nd_background_wait(&s->job);
     nd_checkpoint_close(&s->c);
     pthread_cond_destroy(&s->progressed);
     pthread_mutex_destroy(&s->mutex);
@@ -73,21 +40,6 @@ static void destroy(nd_save *s)
     free(s->slices);
     free(s->tensors);
     free(s);
-}
-
-static void discard(nd_run *run)
-{
-    destroy(run->saving.save);
-    run->saving.save = NULL;
-}
-
-void nd_save_stop(nd_save **save)
-{
-    if (*save) {
-        atomic_store(&(*save)->abandoned, true);
-        nd_background_wait(&(*save)->job);
-    }
-    destroy(*save);
     *save = NULL;
 }
 
@@ -103,13 +55,15 @@ static nd_status fail(nd_run *run, nd_status status)
     if (run->comm->rank == 0 && status != ND_EPEER && run->saving.save->temporary[0])
         nd_directory_remove(run->saving.save->temporary);
     nd_error_set(&error);
-    discard(run);
+    nd_save_abandon(run);
     return status;
 }
 
 static nd_status publish(void *context)
 {
-    return nd_save_publish(context);
+    ND_TRY(nd_save_publish(context));
+    nd_save_rotate(context);
+    return ND_OK;
 }
 
 /* Iterates over what this rank writes, in the order of its file. */
@@ -209,13 +163,11 @@ nd_status nd_save_create(nd_run *run, bool background, nd_save **save)
 
 static nd_status prepare(nd_run *run, nd_save *s)
 {
-    char name[ND_CHECKPOINT_NAME_MAX];
     s->durable = true;
     nd_checkpoint_directory(&run->config, s->parent, sizeof s->parent);
-    nd_checkpoint_name(name, "", run->position.step);
-    ND_TRY(nd_checkpoint_join(s->final, sizeof s->final, s->parent, name));
-    nd_checkpoint_name(name, ND_CHECKPOINT_UNFINISHED, run->position.step);
-    ND_TRY(nd_checkpoint_join(s->temporary, sizeof s->temporary, s->parent, name));
+    ND_TRY(nd_checkpoint_step_path(s->final, s->parent, "", run->position.step));
+    ND_TRY(nd_checkpoint_step_path(s->temporary, s->parent, ND_CHECKPOINT_UNFINISHED,
+                                   run->position.step));
     if (s->background && !run->backend->ops.host_memory) {
         ND_TRY(nd_save_copy_owned(run, &run->saving.copy, &run->saving.copy_bytes));
         s->copy = run->saving.copy; /* kept for the next save */
@@ -261,13 +213,13 @@ static nd_status advance(nd_run *run)
     nd_save *s = run->saving.save;
     nd_comm_set_phase(run->comm, run->position.step, "save");
     const nd_status mine = nd_save_error(nd_background_wait(&s->job));
-    const nd_status status = nd_run_agree(run->comm, mine);
+    const nd_status status = nd_comm_agree(run->comm, mine);
     if (status != ND_OK)
         return fail(run, status);
     if (s->stage == ND_SAVE_WRITING)
         return exchange(run, s);
     announce(run, s);
-    discard(run);
+    nd_save_abandon(run);
     return ND_OK;
 }
 
@@ -284,7 +236,7 @@ static nd_status begin(nd_run *run, bool background)
     nd_comm_set_phase(run->comm, run->position.step, "save");
     nd_status status = nd_save_create(run, background, &run->saving.save);
     ND_IF_OK(prepare(run, run->saving.save));
-    status = nd_run_agree(run->comm, nd_save_error(status));
+    status = nd_comm_agree(run->comm, nd_save_error(status));
     if (status != ND_OK)
         return run->saving.save ? fail(run, status) : status;
     nd_fault_point_of(run->comm->rank, run->position.step, "save_start");

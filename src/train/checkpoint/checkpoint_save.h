@@ -34,14 +34,8 @@ nd_status nd_save_advance(nd_run *run);
 /* Completes all stages; ND_OK when no save is in progress. Collective. Errors: as nd_save_begin. */
 nd_status nd_save_finish(nd_run *run);
 
-/* Waits until the save has written masters and state of parameter `index`, which are to change. */
-void nd_save_wait_written(nd_run *run, int64_t index);
-
 /* Stops this rank's thread after the current tensor: an incomplete checkpoint. Not collective. */
 void nd_save_abandon(nd_run *run);
-
-/* Resets run->saving after a checkpoint of `step` was restored; -1: one without the whole state. */
-void nd_save_after_restore(nd_run *run, int64_t step);
 
 /* Counts a failed save; a successful one resets the count. */
 void nd_save_count_failure(nd_run *run);

@@ -40,7 +40,7 @@ nd_status nd_save_gather_slices(nd_save *s)
         if (!s->slices)
             status = ND_FAIL(ND_ENOMEM, "no memory for tables of slices");
     }
-    status = nd_run_agree(comm, status);
+    status = nd_comm_agree(comm, status);
     if (status == ND_OK && count > 0) {
         pack(s, mine);
         for (int r = 0; r < comm->size; r++)
@@ -67,18 +67,10 @@ static nd_status collect_param(nd_save *s, int64_t index, int64_t turn)
             const nd_written_tensor *w = &s->slices[r * row + turn * ND_CHECKPOINT_PARTS_MAX + p];
             if (span.count == 0 || !w->part[0])
                 continue;
-            nd_checkpoint_tensor *t = &s->c.tensors[s->c.tensor_count++];
-            *t = (nd_checkpoint_tensor){
-                .dtype = (nd_dtype)w->dtype,
-                .rows = w->rows,
-                .cols = w->cols,
-                .whole_rows = whole[p].view.rows,
-                .whole_cols = whole[p].view.cols,
-                .from = (int64_t)nd_checkpoint_row_at(param, whole[p].view, span.first)};
-            strcpy(t->param, param->name);
-            strcpy(t->part, w->part);
-            strcpy(t->checksum, w->checksum);
-            snprintf(t->file, sizeof t->file, "rank_%04d.h5", r);
+            nd_checkpoint_tensor *t = nd_save_list_tensor(s, index, w, r);
+            t->whole_rows = whole[p].view.rows;
+            t->whole_cols = whole[p].view.cols;
+            t->from = (int64_t)nd_checkpoint_row_at(param, whole[p].view, span.first);
         }
     }
     return ND_OK;

@@ -91,7 +91,8 @@ nd_status nd_load_model(const nd_load_options *options, nd_comm *comm, nd_loaded
     nd_log warnings = {.terminal = comm->rank == 0 ? stderr : NULL};
     nd_checkpoint c;
     memset(l, 0, sizeof *l);
-    ND_TRY(nd_run_agree(comm, nd_checkpoint_resolve(options->checkpoint, &warnings, l->directory)));
+    ND_TRY(
+        nd_comm_agree(comm, nd_checkpoint_resolve(options->checkpoint, &warnings, l->directory)));
     ND_TRY(nd_checkpoint_open_on_all(comm, l->directory, true, &c));
     const nd_status status = load(options, comm, &c, l);
     nd_checkpoint_close(&c);

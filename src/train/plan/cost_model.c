@@ -14,11 +14,6 @@ typedef struct simulation {
     double *updates; /* [ranks] in all parts */
 } simulation;
 
-int nd_cost_group_of(const nd_cost_work *work, int ranks)
-{
-    return work->group > 0 ? work->group : ranks;
-}
-
 /* Pieces that become ready together form one reduction. */
 static nd_status reduce(simulation *s, const nd_cost_part *part)
 {

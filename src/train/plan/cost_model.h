@@ -74,7 +74,10 @@ typedef struct nd_cost_work {
 } nd_cost_work;
 
 /* work->group, or all of `ranks`. */
-int nd_cost_group_of(const nd_cost_work *work, int ranks);
+static inline int nd_cost_group_of(const nd_cost_work *work, int ranks)
+{
+    return work->group > 0 ? work->group : ranks;
+}
 
 enum { ND_COST_HOSTS = 8 };
 

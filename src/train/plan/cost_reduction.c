@@ -1,5 +1,6 @@
 #include "train/plan/cost_messages.h"
 
+#include "core/base/clock_heap.h"
 #include "dist/gradient_wire.h"
 #include "dist/part_order.h"
 #include "dist/tree_reduction.h"
@@ -28,11 +29,10 @@ enum { LEVELS = 64 };
 
 typedef struct reduction {
     nd_cost_clocks *c;
-    message *messages; /* by level */
-    int32_t *acts;     /* indices of each rank's messages, in its order */
-    place *places;     /* [ranks] */
-    int *ready;        /* [ranks] heap of ranks that can continue, earliest first */
-    int ready_count;
+    message *messages;   /* by level */
+    int32_t *acts;       /* indices of each rank's messages, in its order */
+    place *places;       /* [ranks] */
+    nd_clock_heap ready; /* ranks that can continue */
     int64_t level_at[LEVELS + 1];
     int32_t bytes, finished; /* of the current part; of its finished sum, above level `top` */
     int top;
@@ -92,36 +92,6 @@ static void share_acts(reduction *r, int64_t total)
     }
 }
 
-static bool before(const reduction *r, int a, int b)
-{
-    const double left = r->c->clock[a], right = r->c->clock[b];
-    return left < right || (left == right && a < b);
-}
-
-static void push(reduction *r, int rank)
-{
-    int i = r->ready_count++;
-    for (; i > 0 && before(r, rank, r->ready[(i - 1) / 2]); i = (i - 1) / 2)
-        r->ready[i] = r->ready[(i - 1) / 2];
-    r->ready[i] = rank;
-}
-
-static int pop(reduction *r)
-{
-    const int first = r->ready[0], moved = r->ready[--r->ready_count];
-    int i = 0;
-    for (int child = 1; child < r->ready_count; child = 2 * i + 1) {
-        if (child + 1 < r->ready_count && before(r, r->ready[child + 1], r->ready[child]))
-            child++;
-        if (!before(r, r->ready[child], moved))
-            break;
-        r->ready[i] = r->ready[child];
-        i = child;
-    }
-    r->ready[i] = moved;
-    return first;
-}
-
 static void wake(reduction *r, int rank, int32_t index, double time)
 {
     place *p = &r->places[rank];
@@ -129,7 +99,7 @@ static void wake(reduction *r, int rank, int32_t index, double time)
         return;
     p->waits = -1;
     r->c->clock[rank] = time > r->c->clock[rank] ? time : r->c->clock[rank];
-    push(r, rank);
+    nd_clock_push(&r->ready, rank);
 }
 
 /* Carries the message once both sides have started it. */
@@ -166,7 +136,7 @@ static bool has_been_sent(reduction *r, int rank, int32_t index)
         return true;
     if (m->carried) {
         *clock = m->away;
-        push(r, rank);
+        nd_clock_push(&r->ready, rank);
     } else {
         r->places[rank].waits = index;
     }
@@ -222,7 +192,7 @@ static bool receive(reduction *r, int rank, int32_t index)
     *clock = (m->here > *clock ? m->here : *clock) + m->bytes * r->c->m->add_per_byte;
     p->at++;
     p->taken++;
-    push(r, rank);
+    nd_clock_push(&r->ready, rank);
     return false;
 }
 
@@ -255,8 +225,8 @@ static nd_status take_memory(reduction *r, int64_t total)
     r->messages = malloc(((size_t)total + 1) * sizeof *r->messages);
     r->acts = malloc((2 * (size_t)total + 1) * sizeof *r->acts);
     r->places = calloc(ranks, sizeof *r->places);
-    r->ready = calloc(ranks, sizeof *r->ready);
-    return ND_CHECK(r->messages && r->acts && r->places && r->ready, ND_ENOMEM,
+    r->ready.list = calloc(ranks, sizeof *r->ready.list);
+    return ND_CHECK(r->messages && r->acts && r->places && r->ready.list, ND_ENOMEM,
                     "no memory for %lld messages of a plan", (long long)total);
 }
 
@@ -271,16 +241,16 @@ static nd_status run(reduction *r, const nd_cost_work *work, const nd_cost_piece
     list_parts(r, work, pieces, order, list_message);
     share_acts(r, total);
     for (int rank = 0; rank < r->c->m->ranks; rank++)
-        push(r, rank);
-    while (r->ready_count > 0)
-        advance(r, pop(r));
+        nd_clock_push(&r->ready, rank);
+    while (r->ready.count > 0)
+        advance(r, nd_clock_pop(&r->ready));
     return ND_OK;
 }
 
 nd_status nd_cost_reduce(nd_cost_clocks *c, const nd_cost_work *work, const nd_cost_piece *pieces,
                          int64_t count)
 {
-    reduction r = {.c = c};
+    reduction r = {.c = c, .ready = {.clock = c->clock, .stride = sizeof *c->clock}};
     double all = 0.0;
     size_t *bytes = calloc((size_t)count + 1, sizeof *bytes);
     ND_FAIL_IF(!bytes, ND_ENOMEM, "no memory for the messages of a plan");
@@ -293,6 +263,6 @@ nd_status nd_cost_reduce(nd_cost_clocks *c, const nd_cost_work *work, const nd_c
     free(r.messages);
     free(r.acts);
     free(r.places);
-    free(r.ready);
+    free(r.ready.list);
     return status;
 }

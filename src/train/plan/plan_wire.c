@@ -2,7 +2,7 @@
 
 #include "dist/gradient_wire.h"
 #include "dist/tree_reduction.h"
-#include "train/rounds.h"
+#include "train/outer_step.h"
 
 static nd_gradient_wire format_of(const nd_run *run, int64_t values)
 {

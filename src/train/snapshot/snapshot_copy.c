@@ -43,9 +43,9 @@ nd_status nd_snapshot_copy_begin(nd_run *run)
     const int64_t mine = run->saving.snapshot->summary.bytes;
     int64_t *bytes = calloc((size_t)run->comm->size, sizeof *bytes);
     nd_status status =
-        nd_run_agree(run->comm, ND_CHECK(bytes, ND_ENOMEM, "no memory for sizes of parts"));
+        nd_comm_agree(run->comm, ND_CHECK(bytes, ND_ENOMEM, "no memory for sizes of parts"));
     ND_IF_OK(run->comm->ops.allgather(run->comm, bytes, &mine, sizeof mine));
-    ND_IF_OK(nd_run_agree(run->comm, open_files(run, bytes)));
+    ND_IF_OK(nd_comm_agree(run->comm, open_files(run, bytes)));
     if (status == ND_OK)
         s->copy.pieces = count_pieces(run, bytes);
     else

@@ -15,7 +15,7 @@ nd_status nd_snapshot_root(const nd_config *config, char path[ND_CHECKPOINT_PATH
     const char *named = config->logging.snapshot_dir;
     char here[ND_CHECKPOINT_PATH_MAX];
     if (named[0] && named[0] != '/' && getcwd(here, sizeof here))
-        return nd_checkpoint_join(path, ND_CHECKPOINT_PATH_MAX, here, named);
+        return nd_checkpoint_join(path, here, named);
     if (named[0])
         snprintf(path, ND_CHECKPOINT_PATH_MAX, "%s", named);
     else
@@ -43,23 +43,21 @@ bool nd_snapshot_in_memory(const char *path)
 
 static nd_status run_path(const nd_run *run, char path[ND_CHECKPOINT_PATH_MAX])
 {
-    return nd_checkpoint_join(path, ND_CHECKPOINT_PATH_MAX, run->saving.snapshots->root,
-                              run->identity.run_id);
+    return nd_checkpoint_join(path, run->saving.snapshots->root, run->identity.run_id);
 }
 
 nd_status nd_snapshot_place(const nd_run *run, char path[ND_CHECKPOINT_PATH_MAX])
 {
     char of_run[ND_CHECKPOINT_PATH_MAX];
     ND_TRY(run_path(run, of_run));
-    return nd_checkpoint_join(path, ND_CHECKPOINT_PATH_MAX, of_run, run->saving.snapshots->host);
+    return nd_checkpoint_join(path, of_run, run->saving.snapshots->host);
 }
 
 nd_status nd_snapshot_step_path(const nd_run *run, int64_t step, char path[ND_CHECKPOINT_PATH_MAX])
 {
-    char place[ND_CHECKPOINT_PATH_MAX], name[ND_CHECKPOINT_NAME_MAX];
-    nd_checkpoint_name(name, "", step);
+    char place[ND_CHECKPOINT_PATH_MAX];
     ND_TRY(nd_snapshot_place(run, place));
-    return nd_checkpoint_join(path, ND_CHECKPOINT_PATH_MAX, place, name);
+    return nd_checkpoint_step_path(path, place, "", step);
 }
 
 nd_status nd_snapshot_part_path(const nd_run *run, int64_t step, nd_snapshot_part part, int rank,
@@ -68,7 +66,7 @@ nd_status nd_snapshot_part_path(const nd_run *run, int64_t step, nd_snapshot_par
     char directory[ND_CHECKPOINT_PATH_MAX], name[32];
     snprintf(name, sizeof name, "%s_%04d.h5", part == ND_PART_COPY ? "copy" : "rank", rank);
     ND_TRY(nd_snapshot_step_path(run, step, directory));
-    return nd_checkpoint_join(path, ND_CHECKPOINT_PATH_MAX, directory, name);
+    return nd_checkpoint_join(path, directory, name);
 }
 
 int nd_snapshot_rank_of(const char *file)
@@ -87,14 +85,13 @@ bool nd_snapshot_leads(const nd_run *run)
 static nd_status remove_steps(const char *place, int64_t keep, int64_t up_to)
 {
     nd_checkpoint_steps steps;
-    char path[ND_CHECKPOINT_PATH_MAX], name[ND_CHECKPOINT_NAME_MAX];
+    char path[ND_CHECKPOINT_PATH_MAX];
     ND_TRY(nd_checkpoint_steps_list(place, "", &steps));
     nd_status status = ND_OK;
     for (int i = 0; status == ND_OK && i < steps.count; i++) {
         if (steps.list[i] == keep || steps.list[i] <= up_to)
             continue;
-        nd_checkpoint_name(name, "", steps.list[i]);
-        status = nd_checkpoint_join(path, sizeof path, place, name);
+        status = nd_checkpoint_step_path(path, place, "", steps.list[i]);
         ND_IF_OK(nd_directory_remove(path));
     }
     free(steps.list);
@@ -122,7 +119,7 @@ nd_status nd_snapshot_reuse(const nd_run *run)
         return ND_OK;
     ND_TRY(nd_snapshot_step_path(run, s->spare, from));
     ND_TRY(nd_snapshot_step_path(run, s->step, to));
-    ND_TRY(nd_checkpoint_join(manifest, sizeof manifest, from, "manifest.json"));
+    ND_TRY(nd_checkpoint_join(manifest, from, "manifest.json"));
     ND_FAIL_IF(unlink(manifest) != 0 && errno != ENOENT, ND_ECHECKPOINT, "cannot remove %s: %s",
                manifest, strerror(errno));
     nd_fault_point_of(run->comm->rank, s->step, "snapshot_reuse");

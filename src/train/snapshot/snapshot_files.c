@@ -37,9 +37,9 @@ nd_status nd_snapshot_write_texts(const nd_run *run, int64_t step, const char *c
     char directory[ND_CHECKPOINT_PATH_MAX], path[ND_CHECKPOINT_PATH_MAX];
     ND_TRY(nd_snapshot_step_path(run, step, directory));
     ND_TRY(nd_directory_create(directory));
-    ND_TRY(nd_checkpoint_join(path, sizeof path, directory, "config.ini"));
+    ND_TRY(nd_checkpoint_join(path, directory, "config.ini"));
     ND_TRY(write_file(path, config, config_bytes));
-    ND_TRY(nd_checkpoint_join(path, sizeof path, directory, "manifest.json"));
+    ND_TRY(nd_checkpoint_join(path, directory, "manifest.json"));
     return write_file(path, manifest, manifest_bytes);
 }
 

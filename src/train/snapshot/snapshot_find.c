@@ -36,8 +36,8 @@ nd_status nd_snapshot_share_texts(nd_run *run, nd_snapshot_found *texts, int roo
         texts->config_text = malloc(sizes[0] + 1);
         texts->manifest_text = malloc(sizes[1] + 1);
     }
-    ND_TRY(nd_run_agree(comm, ND_CHECK(texts->config_text && texts->manifest_text, ND_ENOMEM,
-                                       "no memory for a manifest")));
+    ND_TRY(nd_comm_agree(comm, ND_CHECK(texts->config_text && texts->manifest_text, ND_ENOMEM,
+                                        "no memory for a manifest")));
     ND_TRY(comm->ops.broadcast(comm, texts->config_text, sizes[0], root));
     return comm->ops.broadcast(comm, texts->manifest_text, sizes[1], root);
 }
@@ -103,10 +103,10 @@ static nd_status read_texts(const nd_run *run, int64_t step, nd_snapshot_found *
     char directory[ND_CHECKPOINT_PATH_MAX], path[ND_CHECKPOINT_PATH_MAX];
     void *text;
     ND_TRY(nd_snapshot_step_path(run, step, directory));
-    ND_TRY(nd_checkpoint_join(path, sizeof path, directory, "config.ini"));
+    ND_TRY(nd_checkpoint_join(path, directory, "config.ini"));
     ND_TRY(nd_read_whole_file(path, TEXT_BYTES_MAX, ND_ECHECKPOINT, &text, &found->config_bytes));
     found->config_text = text;
-    ND_TRY(nd_checkpoint_join(path, sizeof path, directory, "manifest.json"));
+    ND_TRY(nd_checkpoint_join(path, directory, "manifest.json"));
     ND_TRY(nd_read_whole_file(path, TEXT_BYTES_MAX, ND_ECHECKPOINT, &text, &found->manifest_bytes));
     found->manifest_text = text;
     return ND_OK;
@@ -182,7 +182,7 @@ static nd_status gather_parts(nd_run *run, nd_snapshot_found *found)
     const size_t files = (size_t)found->c.file_count;
     unsigned char *mine = calloc(files, 1);
     found->have = calloc(files, (size_t)comm->size);
-    nd_status status = nd_run_agree(
+    nd_status status = nd_comm_agree(
         comm, ND_CHECK(mine && found->have, ND_ENOMEM, "no memory for the parts of a snapshot"));
     if (status == ND_OK) {
         check_here(run, &found->c, mine);
@@ -199,17 +199,18 @@ static nd_status try_one(nd_run *run, const generation *g, int holder, nd_snapsh
     nd_status status = ND_OK;
     if (comm->rank == holder)
         status = read_texts(run, g->step, found);
-    ND_TRY(nd_run_agree(comm, status));
+    ND_TRY(nd_comm_agree(comm, status));
     ND_TRY(nd_snapshot_share_texts(run, found, holder));
     status = nd_snapshot_step_path(run, g->step, found->c.directory);
     ND_IF_OK(
         nd_manifest_parse(found->manifest_text, found->manifest_bytes, "manifest.json", &found->c));
-    ND_TRY(nd_run_agree(comm, status));
+    ND_TRY(nd_comm_agree(comm, status));
     ND_TRY(gather_parts(run, found));
     const int64_t missing = first_missing(found, comm->size);
     if (missing >= 0)
-        return nd_run_same_error(ND_FAIL(ND_ECHECKPOINT, "no host has %s of it whole, nor a copy",
-                                         found->c.files[missing].name));
+        return nd_error_mark_shared(ND_FAIL(ND_ECHECKPOINT,
+                                            "no host has %s of it whole, nor a copy",
+                                            found->c.files[missing].name));
     found->any = true;
     return ND_OK;
 }
@@ -221,7 +222,7 @@ nd_status nd_snapshot_find(nd_run *run, nd_snapshot_found *found)
     const generation *next = NULL;
     int holder = 0;
     *found = (nd_snapshot_found){0};
-    ND_TRY(nd_run_agree(run->comm, ND_CHECK(all, ND_ENOMEM, "no memory for snapshots")));
+    ND_TRY(nd_comm_agree(run->comm, ND_CHECK(all, ND_ENOMEM, "no memory for snapshots")));
     memset(mine, 0, sizeof mine);
     list_here(run, mine);
     nd_status status = run->comm->ops.allgather(run->comm, all, mine, sizeof mine);

@@ -72,8 +72,7 @@ static nd_status read_list(const nd_run *run, const char *path, char **text)
 
 static nd_status path_of(const nd_run *run, char path[ND_CHECKPOINT_PATH_MAX])
 {
-    return nd_checkpoint_join(path, ND_CHECKPOINT_PATH_MAX, run->config.logging.run_dir,
-                              "snapshot_hosts");
+    return nd_checkpoint_join(path, run->config.logging.run_dir, "snapshot_hosts");
 }
 
 /* Those of the file whose hosts have no rank now. */
@@ -168,7 +167,7 @@ nd_status nd_snapshot_find_limit(nd_run *run)
 {
     const size_t ranks = (size_t)run->comm->size;
     int64_t *limits = malloc(ranks * sizeof *limits);
-    ND_TRY(nd_run_agree(run->comm, ND_CHECK(limits, ND_ENOMEM, "no memory for %zu steps", ranks)));
+    ND_TRY(nd_comm_agree(run->comm, ND_CHECK(limits, ND_ENOMEM, "no memory for %zu steps", ranks)));
     for (size_t r = 0; r < ranks; r++)
         limits[r] = INT64_MAX;
     if (run->comm->rank == 0 && run->identity.run_id[0] && read_limits(run, limits) != ND_OK) {

@@ -24,7 +24,7 @@ static double bytes_below(const char *path, int depth)
     }
     for (int i = 0; i < names.count; i++) {
         char inner[ND_CHECKPOINT_PATH_MAX];
-        if (nd_checkpoint_join(inner, sizeof inner, path, names.list[i]) == ND_OK)
+        if (nd_checkpoint_join(inner, path, names.list[i]) == ND_OK)
             bytes += bytes_below(inner, depth - 1);
     }
     nd_names_free(&names);
@@ -39,11 +39,9 @@ static bool is_run_id(const char *name)
 /* The configuration stored with a snapshot. */
 static nd_status read_config(const char *place, int64_t step, nd_config *config)
 {
-    char name[ND_CHECKPOINT_NAME_MAX], directory[ND_CHECKPOINT_PATH_MAX],
-        path[ND_CHECKPOINT_PATH_MAX];
-    nd_checkpoint_name(name, "", step);
-    ND_TRY(nd_checkpoint_join(directory, sizeof directory, place, name));
-    ND_TRY(nd_checkpoint_join(path, sizeof path, directory, "config.ini"));
+    char directory[ND_CHECKPOINT_PATH_MAX], path[ND_CHECKPOINT_PATH_MAX];
+    ND_TRY(nd_checkpoint_step_path(directory, place, "", step));
+    ND_TRY(nd_checkpoint_join(path, directory, "config.ini"));
     nd_config_defaults(config);
     return nd_config_read_file(config, path);
 }
@@ -67,20 +65,18 @@ static nd_run_lock *acquire_lock(const char *directory)
 {
     char path[ND_CHECKPOINT_PATH_MAX];
     nd_run_lock *lock = NULL;
-    if (nd_checkpoint_join(path, sizeof path, directory, ND_RUN_LOCK_NAME) != ND_OK ||
-        access(path, F_OK) == 0 || nd_run_lock_acquire(directory, &lock) != ND_OK)
+    if (nd_checkpoint_join(path, directory, ND_RUN_LOCK_NAME) != ND_OK || access(path, F_OK) == 0 ||
+        nd_run_lock_acquire(directory, &lock) != ND_OK)
         return NULL;
     return lock;
 }
 
 static void remove_all(const char *of_run, const char *place, const nd_checkpoint_steps *steps)
 {
-    char path[ND_CHECKPOINT_PATH_MAX], name[ND_CHECKPOINT_NAME_MAX];
-    for (int i = 0; i < steps->count; i++) {
-        nd_checkpoint_name(name, "", steps->list[i]);
-        if (nd_checkpoint_join(path, sizeof path, place, name) == ND_OK)
+    char path[ND_CHECKPOINT_PATH_MAX];
+    for (int i = 0; i < steps->count; i++)
+        if (nd_checkpoint_step_path(path, place, "", steps->list[i]) == ND_OK)
             nd_directory_remove(path);
-    }
     if (rmdir(place) == 0)
         rmdir(of_run);
 }
@@ -91,7 +87,7 @@ static void remove_if_over(nd_run *run, const char *of_run, const char *id, nd_c
 {
     char place[ND_CHECKPOINT_PATH_MAX];
     nd_checkpoint_steps steps = {0};
-    if (nd_checkpoint_join(place, sizeof place, of_run, run->saving.snapshots->host) != ND_OK ||
+    if (nd_checkpoint_join(place, of_run, run->saving.snapshots->host) != ND_OK ||
         nd_checkpoint_steps_list(place, "", &steps) != ND_OK)
         return;
     const char *directory = config->logging.run_dir;
@@ -147,7 +143,7 @@ nd_status nd_snapshot_find_copy(nd_run *run)
     nd_snapshots *s = run->saving.snapshots;
     nd_config_text mine = "", *all = calloc((size_t)comm->size, sizeof *all);
     ND_TRY(
-        nd_run_agree(comm, ND_CHECK(all, ND_ENOMEM, "no memory for %d directories", comm->size)));
+        nd_comm_agree(comm, ND_CHECK(all, ND_ENOMEM, "no memory for %d directories", comm->size)));
     if (nd_snapshot_leads(run))
         copied_from(run, mine);
     const nd_status status = comm->ops.allgather(comm, all, mine, sizeof mine);
@@ -187,8 +183,7 @@ void nd_snapshot_remove_others(nd_run *run)
     const int count = config ? list_others(run, &names) : 0;
     for (int i = 0; i < count; i++) {
         char path[ND_CHECKPOINT_PATH_MAX];
-        if (nd_checkpoint_join(path, sizeof path, run->saving.snapshots->root, names.list[i]) ==
-            ND_OK)
+        if (nd_checkpoint_join(path, run->saving.snapshots->root, names.list[i]) == ND_OK)
             remove_if_over(run, path, names.list[i], config);
     }
     nd_error_clear();
@@ -204,8 +199,7 @@ void nd_snapshot_others(const nd_run *run, char *text, size_t size)
     const int count = list_others(run, &names);
     for (int i = 0; i < count && used < size; i++) {
         char path[ND_CHECKPOINT_PATH_MAX];
-        if (nd_checkpoint_join(path, sizeof path, run->saving.snapshots->root, names.list[i]) ==
-            ND_OK)
+        if (nd_checkpoint_join(path, run->saving.snapshots->root, names.list[i]) == ND_OK)
             used += (size_t)snprintf(text + used, size - used, "%s%s (%.1f MiB)", used ? ", " : "",
                                      names.list[i], bytes_below(path, 3) / (1024.0 * 1024.0));
     }

@@ -67,7 +67,7 @@ static nd_status share_needs(nd_run *run, const nd_checkpoint *c, bool *needed)
     nd_comm *comm = run->comm;
     const size_t files = (size_t)c->file_count;
     unsigned char *mine = calloc(files + 1, 1), *all = calloc(files + 1, (size_t)comm->size);
-    nd_status status = nd_run_agree(
+    nd_status status = nd_comm_agree(
         comm, ND_CHECK(mine && all, ND_ENOMEM, "no memory for the parts of a snapshot"));
     if (status == ND_OK) {
         find_needs(run, c, mine);
@@ -158,14 +158,14 @@ static nd_status fetch(nd_run *run, nd_snapshot_found *found, bool *untouched)
     bool *needed = calloc(places, sizeof *needed);
     transfer *list = calloc(places, sizeof *list);
     int count = 0;
-    nd_status status = nd_run_agree(
+    nd_status status = nd_comm_agree(
         run->comm, ND_CHECK(needed && list, ND_ENOMEM, "no memory for the parts of a snapshot"));
     ND_IF_OK(share_needs(run, &found->c, needed));
     if (status == ND_OK) {
         count = list_transfers(run, found, needed, list);
         status = open_ends(run, found, list, count);
     }
-    status = nd_run_agree(run->comm, status == ND_EIO ? ND_ECHECKPOINT : status);
+    status = nd_comm_agree(run->comm, status == ND_EIO ? ND_ECHECKPOINT : status);
     *untouched = status == ND_ECHECKPOINT;
     for (int i = 0; i < count; i++) {
         ND_IF_OK(exchange(run, found, &list[i]));
@@ -198,7 +198,7 @@ nd_status nd_snapshot_restore(nd_run *run, nd_snapshot_found *found, bool *untou
 {
     *untouched = false;
     ND_TRY(fetch(run, found, untouched));
-    ND_TRY(nd_run_agree(run->comm, name_paths(run, found)));
+    ND_TRY(nd_comm_agree(run->comm, name_paths(run, found)));
     ND_TRY(nd_checkpoint_restore_open(run, &found->c));
     run->saving.snapshots->whole = found->c.step;
     return ND_OK;

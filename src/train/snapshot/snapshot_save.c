@@ -13,10 +13,10 @@ nd_status nd_snapshots_create(nd_run *run)
 {
     const nd_comm *comm = run->comm;
     nd_snapshots *s = calloc(1, sizeof *s);
-    ND_TRY(nd_run_agree(run->comm, ND_CHECK(s, ND_ENOMEM, "no memory for snapshots")));
+    ND_TRY(nd_comm_agree(run->comm, ND_CHECK(s, ND_ENOMEM, "no memory for snapshots")));
     run->saving.snapshots = s;
     s->whole = s->spare = -1;
-    ND_TRY(nd_run_agree(run->comm, nd_snapshot_root(&run->config, s->root)));
+    ND_TRY(nd_comm_agree(run->comm, nd_snapshot_root(&run->config, s->root)));
     ND_TRY(nd_hosts_find(run->comm, &s->hosts));
     strcpy(s->host, s->hosts.names[comm->rank]);
     while (s->hosts.of[s->leader] != s->hosts.of[comm->rank])
@@ -107,7 +107,7 @@ static nd_status warn_of_disks(nd_run *run)
     const nd_snapshots *s = run->saving.snapshots;
     const bool here = !nd_snapshot_in_memory(s->root);
     bool *disk = calloc((size_t)run->comm->size, sizeof *disk);
-    ND_TRY(nd_run_agree(run->comm, ND_CHECK(disk, ND_ENOMEM, "no memory for snapshots")));
+    ND_TRY(nd_comm_agree(run->comm, ND_CHECK(disk, ND_ENOMEM, "no memory for snapshots")));
     const nd_status status = run->comm->ops.allgather(run->comm, disk, &here, sizeof here);
     int rank = 0;
     while (rank < run->comm->size && !disk[rank])
@@ -132,7 +132,7 @@ nd_status nd_snapshots_start(nd_run *run)
     if (run->config.logging.snapshot_interval == 0 || s->off)
         return ND_OK;
     int64_t *shares = calloc((size_t)run->comm->size, sizeof *shares);
-    ND_TRY(nd_run_agree(run->comm, ND_CHECK(shares, ND_ENOMEM, "no memory for snapshots")));
+    ND_TRY(nd_comm_agree(run->comm, ND_CHECK(shares, ND_ENOMEM, "no memory for snapshots")));
     const int64_t mine = (int64_t)nd_snapshot_share_bytes(run);
     const nd_status status = run->comm->ops.allgather(run->comm, shares, &mine, sizeof mine);
     const double bytes = status == ND_OK ? most_bytes(run, shares, &fullest) : 0.0;
@@ -229,7 +229,7 @@ static nd_status begin(nd_run *run)
     ND_TRY(finish(run));
     nd_comm_set_phase(run->comm, run->position.step, "snapshot");
     s->step = run->position.step;
-    const nd_status status = nd_run_agree(run->comm, nd_save_error(prepare(run)));
+    const nd_status status = nd_comm_agree(run->comm, nd_save_error(prepare(run)));
     if (status != ND_OK)
         return fail(run, status);
     s->stage = ND_SNAPSHOT_WRITING;
@@ -270,14 +270,14 @@ static nd_status publish(nd_run *run)
     ND_IF_OK(nd_save_gather(run->saving.snapshot));
     if (status == ND_OK && run->comm->rank == 0)
         status = make_texts(run, &texts);
-    status = nd_run_agree(run->comm, nd_save_error(status));
+    status = nd_comm_agree(run->comm, nd_save_error(status));
     ND_IF_OK(nd_snapshot_share_texts(run, &texts, 0));
     if (status == ND_OK && nd_snapshot_leads(run))
         status =
             nd_snapshot_write_texts(run, run->saving.snapshots->step, texts.config_text,
                                     texts.config_bytes, texts.manifest_text, texts.manifest_bytes);
     nd_snapshot_found_free(&texts);
-    return nd_run_agree(run->comm, nd_save_error(status));
+    return nd_comm_agree(run->comm, nd_save_error(status));
 }
 
 static void complete(nd_run *run)
@@ -328,7 +328,7 @@ static nd_status advance(nd_run *run)
     }
     nd_fault_point_of(run->comm->rank, s->step, "snapshot_written");
     nd_status status = nd_save_error(nd_background_wait(&run->saving.snapshot->job));
-    status = nd_run_agree(run->comm, status);
+    status = nd_comm_agree(run->comm, status);
     ND_IF_OK(publish(run));
     if (status != ND_OK)
         return fail(run, status);
@@ -359,7 +359,7 @@ nd_status nd_snapshots_drop(nd_run *run, int64_t after)
         return ND_OK;
     abandon(run);
     nd_snapshots_list(run, after, false);
-    ND_TRY(nd_run_agree(run->comm, ND_OK)); /* nobody writes any more */
+    ND_TRY(nd_comm_agree(run->comm, ND_OK)); /* nobody writes any more */
     s->spare = -1;
     if (s->whole > after)
         s->whole = -1;
@@ -369,7 +369,7 @@ nd_status nd_snapshots_drop(nd_run *run, int64_t after)
     if (status != ND_OK)
         nd_log_line(&run->log, "warning: %s", nd_error_get()->message);
     nd_error_clear();
-    return nd_run_agree(run->comm, ND_OK);
+    return nd_comm_agree(run->comm, ND_OK);
 }
 
 void nd_snapshots_destroy(nd_run *run)

@@ -29,14 +29,10 @@ void nd_fast_add_blocks(const nd_cpu_fast *fast, nd_view dw, const float *partia
     }
 }
 
-static nd_status rmsnorm_fast(nd_backend *b, nd_view y, nd_view r, nd_cview x, nd_cview w)
+/* y = the normalised rows; with `a`, their int8 codes and scales. */
+static nd_status normalize(nd_cpu_fast *fast, nd_view y, const nd_view *a, nd_view r, nd_cview x,
+                           nd_cview w)
 {
-    nd_cpu_fast *fast = nd_cpu_fast_of(b);
-    if (!nd_fast_covers(y.dtype) || !nd_fast_covers(x.dtype) || !nd_fast_covers(w.dtype) ||
-        r.dtype != ND_F32)
-        return fast->reference.rmsnorm(b, y, r, x, w);
-    ND_REQUIRE(nd_same_shape(nd_as_const(y), x) && w.rows == 1 && w.cols == x.cols);
-    ND_REQUIRE(r.rows == x.rows && r.cols == 1);
     const nd_fast_kernels *k = fast->kernels;
     const int64_t n = x.cols;
     nd_fast_weights weights;
@@ -47,12 +43,26 @@ static nd_status rmsnorm_fast(nd_backend *b, nd_view y, nd_view r, nd_cview x, n
         float *buffer = nd_fast_buffer(fast, nd_fast_thread(), 0, n);
         const float *row = nd_fast_load(k, x, t * n, n, buffer);
         const float scale = nd_fast_norm_scale(k, row, n);
-        float *target = nd_fast_target(y, t * n, buffer);
+        float *target = a ? buffer : nd_fast_target(y, t * n, buffer);
         ((float *)r.data)[t] = scale;
         k->norm(target, row, weights.w, scale, n);
-        nd_fast_store(k, y, t * n, n, target);
+        if (a)
+            nd_fast_quantize_row(k, (int8_t *)y.data + t * n, (float *)a->data + t, target, n);
+        else
+            nd_fast_store(k, y, t * n, n, target);
     }
     return ND_OK;
+}
+
+static nd_status rmsnorm_fast(nd_backend *b, nd_view y, nd_view r, nd_cview x, nd_cview w)
+{
+    nd_cpu_fast *fast = nd_cpu_fast_of(b);
+    if (!nd_fast_covers(y.dtype) || !nd_fast_covers(x.dtype) || !nd_fast_covers(w.dtype) ||
+        r.dtype != ND_F32)
+        return fast->reference.rmsnorm(b, y, r, x, w);
+    ND_REQUIRE(nd_same_shape(nd_as_const(y), x) && w.rows == 1 && w.cols == x.cols);
+    ND_REQUIRE(r.rows == x.rows && r.cols == 1);
+    return normalize(fast, y, NULL, r, x, w);
 }
 
 static nd_status rmsnorm_quantize_fast(nd_backend *b, nd_view q, nd_view a, nd_view r, nd_cview x,
@@ -64,21 +74,7 @@ static nd_status rmsnorm_quantize_fast(nd_backend *b, nd_view q, nd_view a, nd_v
     ND_REQUIRE(q.dtype == ND_I8 && nd_same_shape(nd_as_const(q), x) && w.rows == 1);
     ND_REQUIRE(w.cols == x.cols && r.rows == x.rows && r.cols == 1);
     ND_REQUIRE(a.dtype == ND_F32 && a.rows == x.rows && a.cols == 1);
-    const nd_fast_kernels *k = fast->kernels;
-    const int64_t n = x.cols;
-    nd_fast_weights weights;
-    ND_TRY(nd_fast_load_weights(fast, w, 0, &weights));
-    ND_TRY(nd_fast_grow_private(fast, nd_fast_bytes(n, sizeof(float))));
-#pragma omp parallel for num_threads(nd_fast_team(fast, x.rows *n))
-    for (int64_t t = 0; t < x.rows; t++) {
-        float *buffer = nd_fast_buffer(fast, nd_fast_thread(), 0, n);
-        const float *row = nd_fast_load(k, x, t * n, n, buffer);
-        const float scale = nd_fast_norm_scale(k, row, n);
-        ((float *)r.data)[t] = scale;
-        k->norm(buffer, row, weights.w, scale, n);
-        nd_fast_quantize_row(k, (int8_t *)q.data + t * n, (float *)a.data + t, buffer, n);
-    }
-    return ND_OK;
+    return normalize(fast, q, &a, r, x, w);
 }
 
 /* One row's dx, and its share of dw. */

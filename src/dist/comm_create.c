@@ -1,0 +1,53 @@
+#include "dist/comm.h"
+#include "dist/launcher.h"
+
+#include <stdlib.h>
+
+nd_status nd_comm_create(nd_comm **comm)
+{
+    char library[128];
+    ND_TRY(nd_launcher_has_mpi() ? nd_comm_create_mpi(comm) : nd_comm_create_solo(comm));
+    nd_comm_library(library, sizeof library);
+    const nd_status status = nd_launcher_check((*comm)->size, library);
+    if (status != ND_OK) {
+        nd_comm_destroy(*comm);
+        *comm = NULL;
+    }
+    return status;
+}
+
+static void destroy_stand_in(nd_comm *comm)
+{
+    free(comm);
+}
+
+nd_status nd_comm_part(nd_comm *comm, nd_comm_subset of, nd_comm **part)
+{
+    nd_comm *made = NULL;
+    if (of.count == 1) {
+        ND_TRY(nd_comm_create_solo(&made));
+    } else {
+        made = calloc(1, sizeof *made);
+        ND_FAIL_IF(!made, ND_ENOMEM, "no memory for a communicator of %d ranks", of.count);
+        made->ops.destroy = destroy_stand_in;
+    }
+    made->rank = (comm->rank - of.first) / of.stride;
+    made->size = of.count;
+    made->local_rank = comm->local_rank;
+    made->local_size = comm->local_size;
+    made->overlap = comm->overlap;
+    made->threaded = comm->threaded;
+    made->part_bytes = comm->part_bytes;
+    made->timeout_seconds = comm->timeout_seconds;
+    made->stop_requested = comm->stop_requested;
+    if (comm->ops.part) /* also for a part of one rank, because the other parts may have more */
+        ND_TRY(comm->ops.part(comm, of, made));
+    *part = made;
+    return ND_OK;
+}
+
+void nd_comm_destroy(nd_comm *comm)
+{
+    if (comm)
+        comm->ops.destroy(comm);
+}
