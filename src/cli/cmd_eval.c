@@ -37,7 +37,7 @@ static nd_status evaluate(const eval_arguments *a, nd_comm *comm, nd_loaded_mode
     nd_status status = ND_OK;
     ND_TRY_GOTO(open_dataset(a, l, &data), done);
     if (!l->tokenizer)
-        l->model->config.pieces = nd_dataset_vocab_size(data);
+        l->model->pieces = nd_dataset_vocab_size(data);
     nd_arena_start_sizing(&activations, "activations", l->backend);
     ND_TRY_GOTO(nd_model_reserve_activations(l->model, &activations, false), done);
     ND_TRY_GOTO(nd_arena_commit(&activations), done);

@@ -156,8 +156,8 @@ static nd_status draw_tokens(nd_sampler *s, reply *r, int64_t max_tokens, nd_rep
             *end = ND_REPLY_FULL;
             return ND_OK;
         }
-        const int32_t next = nd_sample_token(&s->sampling, s->draws++, s->logits,
-                                             nd_model_pieces(&s->loaded->model->config));
+        const int32_t next =
+            nd_sample_token(&s->sampling, s->draws++, s->logits, nd_model_pieces(s->loaded->model));
         if (next == mark) {
             *end = ND_REPLY_MARK;
             return ND_OK;

@@ -35,7 +35,7 @@ static nd_status prepare(nd_reference_model *r, const nd_config *config, const n
 {
     nd_model *model = r->loaded.model;
     ND_TRY(check_tokens(config, data, &r->loaded));
-    model->config.pieces = nd_dataset_vocab_size(data);
+    model->pieces = nd_dataset_vocab_size(data);
     r->transfer = calloc((size_t)model->tokens, sizeof *r->transfer);
     r->losses = calloc((size_t)model->tokens, sizeof *r->losses);
     ND_FAIL_IF(!r->transfer || !r->losses, ND_ENOMEM, "no memory for %lld losses",

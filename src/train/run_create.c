@@ -134,14 +134,14 @@ static nd_status create(nd_run *run)
     run->slow = calloc((size_t)run->comm->size, sizeof *run->slow);
     ND_FAIL_IF(!run->slow, ND_ENOMEM, "no memory for the times of %d ranks", run->comm->size);
     ND_TRY(open_data(run));
-    run->model->config.pieces = nd_dataset_vocab_size(run->data.train);
+    run->model->pieces = nd_dataset_vocab_size(run->data.train);
     for (int i = 0; i < nd_run_workers(run); i++)
-        nd_run_worker(run, i)->model->config.pieces = run->model->config.pieces;
-    if (nd_model_pieces(&run->model->config) < run->config.model.vocab_size)
+        nd_run_worker(run, i)->model->pieces = run->model->pieces;
+    if (nd_model_pieces(run->model) < run->config.model.vocab_size)
         nd_log_line(&run->log,
                     "padding the data's tokenizer has %lld pieces and the model %lld rows: the "
                     "others take no part in any softmax",
-                    (long long)run->model->config.pieces, (long long)run->config.model.vocab_size);
+                    (long long)run->model->pieces, (long long)run->config.model.vocab_size);
     ND_TRY(read_tokenizer(run));
     ND_TRY(nd_run_memory_reserve(run));
     ND_TRY(open_reference(run));

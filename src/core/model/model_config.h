@@ -15,7 +15,6 @@ typedef struct nd_collider_params {
 typedef struct nd_model_config {
     nd_arch arch;
     int64_t hidden_dim, num_layers, num_heads, num_kv_heads, head_dim, ffn_dim, vocab_size;
-    int64_t pieces;     /* rows of the vocabulary that are tokens, the others are padding; 0: all */
     int64_t group_size; /* 0: one ternary scale a matrix */
     bool tied;          /* the head is the token embedding */
     double rope_base;
@@ -38,13 +37,6 @@ typedef struct nd_model_config {
 
 /* From a checked configuration: ternary, with quantised activations and its loss keys. */
 nd_model_config nd_model_config_from(const nd_config *config);
-
-/* The number of tokens that the model can predict. */
-static inline int64_t nd_model_pieces(const nd_model_config *config)
-{
-    return config->pieces > 0 && config->pieces < config->vocab_size ? config->pieces
-                                                                     : config->vocab_size;
-}
 
 /* Further tokens with own parameters: heads or blocks of the separate and sequential forms. */
 static inline int nd_model_extra_heads(const nd_model_config *config)

@@ -127,7 +127,7 @@ nd_status nd_model_reserve_activations(nd_model *m, nd_arena *arena, bool traini
     ND_TRY(nd_layer_scratch_reserve(arena, c, m->tokens, training, &m->scratch));
     if (training)
         ND_TRY(nd_arena_reserve(arena, c->compute, m->tokens, c->hidden_dim, &m->dx));
-    ND_TRY(nd_arena_reserve(arena, wide, nd_model_logit_rows(c), nd_model_pieces(c), &m->logits));
+    ND_TRY(nd_arena_reserve(arena, wide, nd_model_logit_rows(c), nd_model_pieces(m), &m->logits));
     m->idle = nd_view_span(m->scratch.wide, m->logits);
     ND_TRY(nd_arena_reserve(arena, ND_I32, 1, m->tokens, &m->inputs));
     ND_TRY(nd_arena_reserve(arena, ND_I32, m->tokens, nd_cross_entropy_offsets(&c->loss),

@@ -9,6 +9,7 @@
 
 typedef struct nd_model {
     nd_model_config config;
+    int64_t pieces; /* rows of the vocabulary that are tokens, the others are padding; 0: all */
     nd_params params;
     nd_backend *backend; /* not owned */
     nd_weight *weights;  /* [params.count], in the arena of nd_model_reserve_weights */
@@ -31,6 +32,13 @@ typedef struct nd_model {
     bool filtering;
     nd_mtp mtp; /* with extra heads */
 } nd_model;
+
+/* The number of tokens that the model can predict. */
+static inline int64_t nd_model_pieces(const nd_model *model)
+{
+    const int64_t rows = model->config.vocab_size;
+    return model->pieces > 0 && model->pieces < rows ? model->pieces : rows;
+}
 
 /* Where gradients go. views[i]: f32 (f64 in checks) [rows, cols] of parameter i, overwritten, or
  * added to if the flag of its kind is set. Views of different layers may share memory if they are

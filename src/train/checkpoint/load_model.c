@@ -82,7 +82,7 @@ static nd_status load(const nd_load_options *o, const nd_comm *comm, nd_checkpoi
         return ND_OK;
     snprintf(path, sizeof path, "%s/tokenizer.model", l->directory);
     ND_TRY(nd_tokenizer_open(path, &l->tokenizer));
-    l->model->config.pieces = nd_tokenizer_vocab_size(l->tokenizer);
+    l->model->pieces = nd_tokenizer_vocab_size(l->tokenizer);
     return ND_OK;
 }
 
