@@ -43,11 +43,12 @@ nd_status nd_run_share_traits(nd_comm *comm, nd_backend *backend)
 
 void nd_run_resolve_precision(nd_config *config, const nd_backend *backend)
 {
+    const bool gpu = config->hardware.target == ND_TARGET_CUDA; /* be it in a plan, on a CPU */
+    const bool bf16 = gpu || backend->traits.fast_bf16;
+    const bool int8 = gpu || backend->traits.fast_int8_gradients;
     if (config->hardware.precision == ND_PRECISION_AUTO)
-        config->hardware.precision =
-            backend->traits.fast_bf16 ? ND_PRECISION_BF16 : ND_PRECISION_FP32;
+        config->hardware.precision = bf16 ? ND_PRECISION_BF16 : ND_PRECISION_FP32;
     if (config->hardware.backward_precision == ND_BACKWARD_AUTO)
         config->hardware.backward_precision =
-            backend->traits.fast_int8_gradients && config->model.group_size == 0 ? ND_BACKWARD_INT8
-                                                                                 : ND_BACKWARD_SAME;
+            int8 && config->model.group_size == 0 ? ND_BACKWARD_INT8 : ND_BACKWARD_SAME;
 }

@@ -16,5 +16,6 @@ nd_status nd_run_create_backend(const nd_config *config, const nd_comm *comm, nd
 nd_status nd_run_share_traits(nd_comm *comm, nd_backend *backend);
 
 /* Replaces `auto` in [hardware] precision and backward_precision by the fastest type that is exact
- * where exactness is defined. Not collective. */
+ * where exactness is defined; with [hardware] target = cuda that on GPUs, whatever the backend. Not
+ * collective. */
 void nd_run_resolve_precision(nd_config *config, const nd_backend *backend);

@@ -2,6 +2,7 @@
 #include "support/run_files.h"
 #include "support/support.h"
 #include "train/plan/plan.h"
+#include "train/run_backend.h"
 
 #include <jansson.h>
 #include <stdio.h>
@@ -23,6 +24,20 @@ static void teardown(void)
 }
 
 TestSuite(plan, .init = setup, .fini = teardown);
+
+Test(plan, for_gpus_takes_their_precision_on_every_cpu)
+{
+    static nd_config config;
+    const nd_backend slow = {.ops.host_memory = true};
+    for (int target = ND_TARGET_CPU; target <= ND_TARGET_CUDA; target++) {
+        const bool gpu = target == ND_TARGET_CUDA;
+        nd_config_defaults(&config);
+        config.hardware.target = target;
+        nd_run_resolve_precision(&config, &slow);
+        cr_assert_eq(config.hardware.precision, gpu ? ND_PRECISION_BF16 : ND_PRECISION_FP32);
+        cr_assert_eq(config.hardware.backward_precision, gpu ? ND_BACKWARD_INT8 : ND_BACKWARD_SAME);
+    }
+}
 
 /* The memory categories of the last line of the metrics, which rank 0 writes. */
 static void check_against_run(int ranks, const char *set, const char *run_set)
