@@ -1,9 +1,8 @@
 #!/usr/bin/env bash
 # Checks the CUDA backend where there is a GPU, and measures it: in two calls of four and seven
 # minutes, with programs that launch/gpu_pack.sh built elsewhere. Needs no network, and writes
-# nothing outside --out,
-# --build and a temporary folder. What hangs is killed at its limit; that for which no time is left
-# is not run.
+# nothing outside --out, --build and a temporary folder. What hangs is killed at its limit; that
+# for which no time is left is not run.
 #
 #   launch/gpu_check.sh --call 1|2 [--pack DIR] [--out DIR] [--seconds N]
 #   launch/gpu_check.sh [--sections LIST] [--pack DIR | --deps DIR] [--build DIR] [--arch N] ...

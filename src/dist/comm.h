@@ -49,8 +49,7 @@ typedef struct nd_comm_piece {
      * what this rank sends, in the same memory as the slots; NULL: no error feedback. */
     nd_gradient_wire format;
     void *residual;
-    int merged; /* number of its reduction among those that are carried out as one; 0 from callers
-                 */
+    int merged; /* which of several reductions carried out as one it is of; 0 from callers */
 } nd_comm_piece;
 
 /* A rank's part in an exchange: sends to `to`, receives from `from`, which knows the sizes, too. */
