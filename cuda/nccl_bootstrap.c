@@ -33,6 +33,23 @@ static nd_status gpus_differ(nd_comm *comm, const char *mine)
     return ND_OK;
 }
 
+/* *host: this rank's, or -1 where ranks of a host need no communicator, or cannot have one. */
+static nd_status find_host(nd_comm *comm, bool keeps_order, int *host)
+{
+    typedef struct place {
+        int first, ranks, keeps_order;
+    } place;
+    place all[comm->size], mine = {comm->rank - comm->local_rank, comm->local_size, keeps_order};
+    memset(all, 0, sizeof all);
+    ND_TRY(comm->ops.allgather(comm, all, &mine, sizeof mine));
+    *host = mine.ranks > 1 && mine.ranks < comm->size ? comm->rank / mine.ranks : -1;
+    for (int r = 0; r < comm->size; r++)
+        if (!all[r].keeps_order || all[r].ranks != mine.ranks ||
+            all[r].first != r / mine.ranks * mine.ranks)
+            *host = -1;
+    return ND_OK;
+}
+
 nd_status nd_nccl_bootstrap(nd_comm *comm, const nd_nccl_steps *steps)
 {
     char id[ND_NCCL_ID_BYTES] = {0}, gpu[ND_NCCL_GPU_BYTES] = {0};
@@ -44,5 +61,11 @@ nd_status nd_nccl_bootstrap(nd_comm *comm, const nd_nccl_steps *steps)
     ND_TRY(gpus_differ(comm, gpu));
     ND_TRY(comm->ops.broadcast(comm, id, sizeof id, 0));
     status = steps->join(steps->context, id, comm->size, comm->rank);
-    return agree(comm, status, "join the NCCL communicator");
+    ND_TRY(agree(comm, status, "join the NCCL communicator"));
+    int host;
+    ND_TRY(find_host(comm, steps->keeps_order(steps->context), &host));
+    if (host < 0)
+        return ND_OK;
+    status = steps->join_host(steps->context, host, comm->local_rank);
+    return agree(comm, status, "join the NCCL communicator of a host");
 }

@@ -1,6 +1,8 @@
-/* How ranks create the NCCL communicator: rank 0 makes the id and broadcasts it, or its failure,
- * through the host's comm; then all ranks open the communicator together. Over a table of
- * functions, so that the order is tested without a GPU. */
+/* How ranks create NCCL's communicators: rank 0 makes the id and broadcasts it, or its failure,
+ * through the host's comm; then all ranks open the communicator together, and those of each host
+ * one of their own where there are several hosts with equally many consecutive ranks, more than
+ * one, and every rank keeps the order of two communicators. Over a table of functions, so that the
+ * order is tested without a GPU. */
 #pragma once
 
 #ifdef __cplusplus
@@ -16,6 +18,8 @@ typedef struct nd_nccl_steps {
     nd_status (*name_gpu)(void *context, void *gpu); /* every rank: bytes no other GPU has */
     nd_status (*make_id)(void *context, void *id);   /* rank 0 */
     nd_status (*join)(void *context, const void *id, int size, int rank); /* every rank, together */
+    bool (*keeps_order)(void *context); /* whether two communicators may be at work at once */
+    nd_status (*join_host)(void *context, int host, int local_rank); /* every rank, together */
     void *context;
 } nd_nccl_steps;
 

@@ -21,6 +21,11 @@ namespace
 
 /* How long ranks may need to open the communicator, seconds. */
 const double JOIN_SECONDS = 120.0;
+/* Set to 1, NCCL (2.26 and later) begins the kernels of all communicators in the order of the
+ * calls. Without it two communicators at once may wait for each other: each holds a part of the GPU
+ * that the other needs. */
+const char LAUNCH_ORDER[] = "NCCL_LAUNCH_ORDER_IMPLICIT";
+const int LAUNCH_ORDER_VERSION = 22600;
 /* So long a call is polled without sleeping. */
 const double POLL_SECONDS = 1e-3;
 
@@ -39,11 +44,12 @@ nd_status give_up(nd_nccl_context *c, const char *what, ncclResult_t code)
 
 } // namespace
 
-nd_status nd_nccl_settle(nd_nccl_context *c, ncclResult_t code, const char *what, double seconds)
+nd_status nd_nccl_settle(nd_nccl_context *c, nd_nccl_queue queue, ncclResult_t code,
+                         const char *what, double seconds)
 {
     const double start = nd_seconds();
     while (code == ncclInProgress) {
-        if (c->nccl.async_error(c->comm, &code) != ncclSuccess)
+        if (c->nccl.async_error(c->comms[queue], &code) != ncclSuccess)
             return give_up(c, what, ncclSystemError);
         const double waited = nd_seconds() - start;
         if (code == ncclInProgress && waited > seconds)
@@ -85,19 +91,25 @@ double seconds_of(void *context, int slot)
 const char *trouble(void *context)
 {
     nd_nccl_context *c = static_cast<nd_nccl_context *>(context);
-    ncclResult_t code = ncclSuccess;
-    const ncclResult_t asked = c->nccl.async_error(c->comm, &code);
-    if (asked != ncclSuccess)
-        return c->nccl.error_string(asked);
-    return code == ncclSuccess || code == ncclInProgress ? NULL : c->nccl.error_string(code);
+    for (int i = 0; i < ND_NCCL_COMMUNICATORS && c->comms[i]; i++) {
+        ncclResult_t code = ncclSuccess;
+        const ncclResult_t asked = c->nccl.async_error(c->comms[i], &code);
+        if (asked != ncclSuccess)
+            return c->nccl.error_string(asked);
+        if (code != ncclSuccess && code != ncclInProgress)
+            return c->nccl.error_string(code);
+    }
+    return NULL;
 }
 
-void abort_communicator(void *context)
+void abort_communicators(void *context)
 {
     nd_nccl_context *c = static_cast<nd_nccl_context *>(context);
-    if (c->comm)
-        c->nccl.abort(c->comm);
-    c->comm = NULL;
+    for (int i = ND_NCCL_COMMUNICATORS - 1; i >= 0; i--) {
+        if (c->comms[i])
+            c->nccl.abort(c->comms[i]);
+        c->comms[i] = NULL;
+    }
 }
 
 double clock_of(void *)
@@ -125,14 +137,15 @@ nd_status begin(nd_nccl_context *c, const char *what, const char *first, int64_t
 {
     ND_TRY(nd_nccl_exchanges_begin(&c->exchanges, what, first, more, slot));
     ND_CUDA_TRY(cudaEventRecord(c->ready, cuda_of(c)->stream));
-    ND_CUDA_TRY(cudaStreamWaitEvent(c->stream, c->ready, 0));
-    ND_CUDA_TRY(cudaEventRecord(c->starts[*slot], c->stream));
+    for (int i = 0; i < ND_NCCL_COMMUNICATORS; i++)
+        ND_CUDA_TRY(cudaStreamWaitEvent(c->streams[i], c->ready, 0));
+    ND_CUDA_TRY(cudaEventRecord(c->starts[*slot], c->streams[ND_NCCL_ALL]));
     return ND_OK;
 }
 
 nd_status end(nd_nccl_context *c, int slot)
 {
-    ND_CUDA_TRY(cudaEventRecord(c->ends[slot], c->stream));
+    ND_CUDA_TRY(cudaEventRecord(c->ends[slot], c->streams[ND_NCCL_ALL]));
     return ND_OK;
 }
 
@@ -176,15 +189,19 @@ nd_status send_to_group(nd_nccl_context *c, void *data, size_t bytes, int root)
 {
     const nd_comm *comm = c->host;
     const int first = nd_comm_group_first(comm);
-    ND_NCCL_TRY(c, c->nccl.group_start(), "sending weights");
+    ND_NCCL_TRY(c, ND_NCCL_ALL, c->nccl.group_start(), "sending weights");
     if (nd_comm_member(comm) != root)
-        ND_NCCL_TRY(c, c->nccl.receive(data, bytes, ncclChar, first + root, c->comm, c->stream),
+        ND_NCCL_TRY(c, ND_NCCL_ALL,
+                    c->nccl.receive(data, bytes, ncclChar, first + root, c->comms[ND_NCCL_ALL],
+                                    c->streams[ND_NCCL_ALL]),
                     "receiving weights");
     for (int m = 0; nd_comm_member(comm) == root && m < nd_comm_group(comm); m++)
         if (m != root)
-            ND_NCCL_TRY(c, c->nccl.send(data, bytes, ncclChar, first + m, c->comm, c->stream),
+            ND_NCCL_TRY(c, ND_NCCL_ALL,
+                        c->nccl.send(data, bytes, ncclChar, first + m, c->comms[ND_NCCL_ALL],
+                                     c->streams[ND_NCCL_ALL]),
                         "sending weights");
-    ND_NCCL_TRY(c, c->nccl.group_end(), "sending weights");
+    ND_NCCL_TRY(c, ND_NCCL_ALL, c->nccl.group_end(), "sending weights");
     return ND_OK;
 }
 
@@ -196,7 +213,9 @@ nd_status enqueue_broadcast(nd_nccl_context *c, void *data, size_t bytes, int ro
         ND_TRY(send_to_group(c, data, bytes, root));
         return end(c, slot);
     }
-    ND_NCCL_TRY(c, c->nccl.broadcast(data, data, bytes, ncclChar, root, c->comm, c->stream),
+    ND_NCCL_TRY(c, ND_NCCL_ALL,
+                c->nccl.broadcast(data, data, bytes, ncclChar, root, c->comms[ND_NCCL_ALL],
+                                  c->streams[ND_NCCL_ALL]),
                 "sending weights");
     return end(c, slot);
 }
@@ -223,14 +242,14 @@ nd_status broadcast_device(nd_comm *comm, void *data, size_t bytes, int root)
 nd_status broadcast_in_one(nd_nccl_context *c, void *const *buffers, const size_t *bytes)
 {
     nd_comm *comm = c->host;
-    ND_NCCL_TRY(c, c->nccl.group_start(), "sending weights");
+    ND_NCCL_TRY(c, ND_NCCL_ALL, c->nccl.group_start(), "sending weights");
     for (int r = 0; r < comm->size; r++)
         if (bytes[r] > 0)
-            ND_NCCL_TRY(c,
-                        c->nccl.broadcast(buffers[r], buffers[r], bytes[r], ncclChar, r, c->comm,
-                                          c->stream),
+            ND_NCCL_TRY(c, ND_NCCL_ALL,
+                        c->nccl.broadcast(buffers[r], buffers[r], bytes[r], ncclChar, r,
+                                          c->comms[ND_NCCL_ALL], c->streams[ND_NCCL_ALL]),
                         "sending weights");
-    ND_NCCL_TRY(c, c->nccl.group_end(), "sending weights");
+    ND_NCCL_TRY(c, ND_NCCL_ALL, c->nccl.group_end(), "sending weights");
     comm->bytes_sent += bytes[comm->rank] * (size_t)(comm->size - 1);
     return ND_OK;
 }
@@ -286,7 +305,7 @@ void abort_job(nd_comm *comm, int exit_code)
     nd_nccl_context *c = attached;
     if (!c)
         return;
-    abort_communicator(c);
+    abort_communicators(c);
     c->exchanges.failed = true;
     c->base.abort(comm, exit_code);
 }
@@ -301,20 +320,27 @@ nd_status make_events(nd_nccl_context *c)
     return ND_OK;
 }
 
+nd_status make_streams(nd_nccl_context *c)
+{
+    for (int i = 0; i < ND_NCCL_QUEUES; i++) {
+        ND_CUDA_TRY(cudaStreamCreateWithFlags(&c->streams[i], cudaStreamNonBlocking));
+        ND_CUDA_TRY(cudaEventCreateWithFlags(&c->reached[i], cudaEventDisableTiming));
+    }
+    return ND_OK;
+}
+
 nd_status open_library(void *context)
 {
     nd_nccl_context *c = static_cast<nd_nccl_context *>(context);
     void *library;
+    setenv(LAUNCH_ORDER, "1", 0); /* before NCCL reads it */
     ND_TRY(nd_library_open("libnccl.so.2", "training on several GPUs", &library));
 #define FIND(member, function)                                                                     \
     ND_TRY(nd_library_function(library, #function, reinterpret_cast<void **>(&c->nccl.member)));
     NCCL_FUNCTIONS(FIND)
 #undef FIND
-    ND_CUDA_TRY(cudaStreamCreateWithFlags(&c->stream, cudaStreamNonBlocking));
-    ND_TRY(make_events(c));
-    ND_CUDA_TRY(
-        cudaMalloc(reinterpret_cast<void **>(&c->parts.scratch), 2 * (size_t)ND_NCCL_WINDOW_BYTES));
-    return ND_OK;
+    ND_TRY(make_streams(c));
+    return make_events(c);
 }
 
 nd_status name_gpu(void *context, void *gpu)
@@ -341,8 +367,45 @@ nd_status join(void *context, const void *id, int size, int rank)
     ncclUniqueId unique;
     config.blocking = 0;
     memcpy(&unique, id, sizeof unique);
-    return nd_nccl_settle(c, c->nccl.init(&c->comm, size, unique, rank, &config),
+    return nd_nccl_settle(c, ND_NCCL_ALL,
+                          c->nccl.init(&c->comms[ND_NCCL_ALL], size, unique, rank, &config),
                           "joining the NCCL communicator", JOIN_SECONDS);
+}
+
+bool keeps_order(void *context)
+{
+    const nd_nccl_context *c = static_cast<nd_nccl_context *>(context);
+    const char *set = getenv(LAUNCH_ORDER);
+    int version = 0;
+    return c->nccl.version(&version) == ncclSuccess && version >= LAUNCH_ORDER_VERSION && set &&
+           strcmp(set, "1") == 0;
+}
+
+/* The new communicator is known when the old one is no longer busy. */
+nd_status join_host(void *context, int host, int local_rank)
+{
+    nd_nccl_context *c = static_cast<nd_nccl_context *>(context);
+    static const char what[] = "joining the NCCL communicator of a host";
+    ncclConfig_t config = NCCL_CONFIG_INITIALIZER;
+    config.blocking = 0;
+    ND_TRY(nd_nccl_settle(
+        c, ND_NCCL_ALL,
+        c->nccl.split(c->comms[ND_NCCL_ALL], host, local_rank, &c->comms[ND_NCCL_HOST], &config),
+        what, JOIN_SECONDS));
+    ND_FAIL_IF(!c->comms[ND_NCCL_HOST], ND_EINTERNAL,
+               "rank %d: NCCL made no communicator of host %d", c->host->rank, host);
+    return nd_nccl_settle(c, ND_NCCL_HOST, ncclInProgress, what, JOIN_SECONDS);
+}
+
+nd_status make_parts(nd_nccl_context *c)
+{
+    c->parts.comm = c->host;
+    c->parts.link = nd_nccl_link_of(c);
+    c->parts.part_bytes = ND_NCCL_PART_BYTES;
+    c->parts.window_bytes = ND_NCCL_WINDOW_BYTES;
+    ND_CUDA_TRY(cudaMalloc(reinterpret_cast<void **>(&c->parts.scratch),
+                           nd_nccl_parts_scratch(c->parts.link.by_host, c->parts.window_bytes)));
+    return ND_OK;
 }
 
 void free_context(nd_nccl_context *c)
@@ -357,8 +420,12 @@ void free_context(nd_nccl_context *c)
         if (c->ends[slot])
             cudaEventDestroy(c->ends[slot]);
     }
-    if (c->stream)
-        cudaStreamDestroy(c->stream);
+    for (int i = 0; i < ND_NCCL_QUEUES; i++) {
+        if (c->reached[i])
+            cudaEventDestroy(c->reached[i]);
+        if (c->streams[i])
+            cudaStreamDestroy(c->streams[i]);
+    }
     free(c);
 }
 
@@ -371,23 +438,21 @@ extern "C" nd_status nd_nccl_attach(nd_comm *comm, nd_backend *backend)
     c->backend = backend;
     c->host = comm;
     c->base = comm->ops;
-    c->parts.comm = comm;
-    c->parts.link = nd_nccl_link_of(c);
-    c->parts.part_bytes = ND_NCCL_PART_BYTES;
-    c->parts.window_bytes = ND_NCCL_WINDOW_BYTES;
     c->exchanges.comm = comm;
-    c->exchanges.device = {reached, seconds_of, trouble, abort_communicator, clock_of, nap, c};
-    const nd_nccl_steps steps = {open_library, name_gpu, make_id, join, c};
-    const nd_status status = nd_nccl_bootstrap(comm, &steps);
+    c->exchanges.device = {reached, seconds_of, trouble, abort_communicators, clock_of, nap, c};
+    const nd_nccl_steps steps = {open_library, name_gpu, make_id, join, keeps_order, join_host, c};
+    nd_status status = nd_nccl_bootstrap(comm, &steps);
+    ND_IF_OK(make_parts(c));
+    status = nd_comm_agree(comm, status);
     if (status != ND_OK) {
-        abort_communicator(c);
+        abort_communicators(c);
         free_context(c);
         return status;
     }
     attached = c;
     cuda_of(c)->before_wait = before_wait;
     cuda_of(c)->before_wait_context = c;
-    comm->ops.name = "mpi, nccl";
+    comm->ops.name = c->parts.link.by_host ? "mpi, nccl and nccl by host" : "mpi, nccl";
     comm->ops.reduce_to_owners = reduce_to_owners;
     comm->ops.broadcast_device = broadcast_device;
     comm->ops.broadcast_each_device = broadcast_each_device;
@@ -404,9 +469,20 @@ extern "C" nd_status nd_nccl_attach(nd_comm *comm, nd_backend *backend)
 static bool all_is_well(nd_nccl_context *c)
 {
     const nd_status error = nd_error_get()->status;
-    if (!c->comm || (error != ND_OK && error != ND_ESTOPPED))
+    if (!c->comms[ND_NCCL_ALL] || (error != ND_OK && error != ND_ESTOPPED))
         return false;
     return fence(c) == ND_OK && nd_nccl_exchanges_wait(&c->exchanges) == ND_OK;
+}
+
+/* False: not in time. */
+static bool close_communicator(nd_nccl_context *c, nd_nccl_queue queue)
+{
+    const ncclResult_t code = c->nccl.finalize(c->comms[queue]);
+    if (nd_nccl_settle(c, queue, code, "closing the NCCL communicator", 30.0) != ND_OK)
+        return false;
+    c->nccl.destroy(c->comms[queue]);
+    c->comms[queue] = NULL;
+    return true;
 }
 
 extern "C" void nd_nccl_detach(nd_comm *comm)
@@ -414,14 +490,11 @@ extern "C" void nd_nccl_detach(nd_comm *comm)
     nd_nccl_context *c = attached;
     if (!c || c->host != comm)
         return;
-    if (all_is_well(c)) {
-        const ncclResult_t code = c->nccl.finalize(c->comm);
-        /* Peers that are gone are no reason to hang: after the time is over the rest is aborted. */
-        if (nd_nccl_settle(c, code, "closing the NCCL communicator", 30.0) == ND_OK)
-            c->nccl.destroy(c->comm);
-    } else {
-        abort_communicator(c);
-    }
+    /* Peers that are gone are no reason to hang: after the time is over the rest is aborted. */
+    bool well = all_is_well(c);
+    for (int i = ND_NCCL_COMMUNICATORS - 1; i >= 0 && well; i--)
+        well = !c->comms[i] || close_communicator(c, static_cast<nd_nccl_queue>(i));
+    abort_communicators(c);
     attached = NULL;
     comm->ops = c->base;
     comm->streamed = false;

@@ -13,12 +13,13 @@ extern "C" {
 
 struct nd_nccl_context {
     nccl_functions nccl;
-    ncclComm_t comm;
-    nd_comm_ops base; /* the MPI comm's */
+    ncclComm_t comms[ND_NCCL_COMMUNICATORS]; /* of all ranks; of those of this host, or NULL */
+    nd_comm_ops base;                        /* the MPI comm's */
     void *base_context;
     nd_backend *backend;
-    cudaStream_t stream;
-    cudaEvent_t ready; /* compute -> exchange, of the one that is being begun */
+    cudaStream_t streams[ND_NCCL_QUEUES];
+    cudaEvent_t reached[ND_NCCL_QUEUES]; /* where another queue waits for this one */
+    cudaEvent_t ready;                   /* compute -> exchange, of the one that is being begun */
     cudaEvent_t starts[ND_NCCL_EXCHANGES], ends[ND_NCCL_EXCHANGES];
     nd_nccl_exchanges exchanges;
     nd_nccl_parts parts;
@@ -27,15 +28,17 @@ struct nd_nccl_context {
 
 /* A non-blocking communicator answers "in progress"; waits until it is done, with errors polled. A
  * call that finds its connections open takes microseconds: only what takes longer is slept for. */
-nd_status nd_nccl_settle(nd_nccl_context *c, ncclResult_t code, const char *what, double seconds);
+nd_status nd_nccl_settle(nd_nccl_context *c, nd_nccl_queue queue, ncclResult_t code,
+                         const char *what, double seconds);
 
 /* The first call between two ranks opens their connection, for which it waits. */
-#define ND_NCCL_TRY(c, expression, what)                                                           \
-    ND_TRY(nd_nccl_settle((c), (expression), (what), (c)->host->timeout_seconds))
+#define ND_NCCL_TRY(c, queue, expression, what)                                                    \
+    ND_TRY(nd_nccl_settle((c), (queue), (expression), (what), (c)->host->timeout_seconds))
 
-/* NCCL and the kernels of gradient_wire.h in the exchange stream. */
+/* NCCL and the kernels of gradient_wire.h in the streams. */
 nd_nccl_link nd_nccl_link_of(nd_nccl_context *c);
 
-/* Enqueues a reduction on the exchange stream. Collective; ND_EPEER as nd_nccl_settle. */
+/* Enqueues a reduction; ND_NCCL_ALL comes after all of it. Collective; ND_EPEER as nd_nccl_settle.
+ */
 nd_status nd_nccl_reduce_pieces(nd_nccl_context *c, nd_comm_split split, nd_comm_piece *pieces,
                                 int64_t count);

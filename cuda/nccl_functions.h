@@ -7,7 +7,9 @@
 /* Member, function. */
 #define NCCL_FUNCTIONS(F)                                                                          \
     F(get_id, ncclGetUniqueId)                                                                     \
+    F(version, ncclGetVersion)                                                                     \
     F(init, ncclCommInitRankConfig)                                                                \
+    F(split, ncclCommSplit)                                                                        \
     F(async_error, ncclCommGetAsyncError)                                                          \
     F(abort, ncclCommAbort)                                                                        \
     F(finalize, ncclCommFinalize)                                                                  \

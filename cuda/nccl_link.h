@@ -1,7 +1,7 @@
-/* What reductions and gathers between GPUs are made of: NCCL and kernels in one stream
- * (nccl_comm.cu), or an emulation of both (tests/cuda/emulated_nccl.h). Calls are enqueued and done
- * in their order; sends and receives only within a group. Each returns ND_EPEER or the error of a
- * launch. */
+/* What reductions and gathers between GPUs are made of: NCCL and kernels in queues
+ * (nccl_comm.cu), or an emulation of both (tests/cuda/emulated_nccl.h). Calls are enqueued, and
+ * those of a queue are done in their order; sends and receives only within a group. Each returns
+ * ND_EPEER or the error of a launch. */
 #pragma once
 
 #include "gradient_wire.h"
@@ -12,26 +12,40 @@ extern "C" {
 
 #include "dist/comm.h"
 
+/* The two that messages take have a communicator each. */
+typedef enum nd_nccl_queue {
+    ND_NCCL_ALL,      /* messages between any two ranks */
+    ND_NCCL_HOST,     /* messages between ranks of a host */
+    ND_NCCL_ALL_ADDS, /* additions of what came in ND_NCCL_ALL, */
+    ND_NCCL_HOST_ADDS /* and in ND_NCCL_HOST */
+} nd_nccl_queue;
+enum { ND_NCCL_COMMUNICATORS = 2, ND_NCCL_QUEUES = 4 };
+
 typedef struct nd_nccl_link {
-    nd_status (*group_start)(void *context);
-    nd_status (*group_end)(void *context);
-    nd_status (*send)(void *context, const void *data, size_t bytes, int to);
-    nd_status (*receive)(void *context, void *data, size_t bytes, int from);
+    bool by_host; /* there is ND_NCCL_HOST; else nothing is given to it */
+    nd_status (*group_start)(void *context, nd_nccl_queue queue);
+    nd_status (*group_end)(void *context, nd_nccl_queue queue);
+    /* Peers are ranks of the comm in every queue. */
+    nd_status (*send)(void *context, nd_nccl_queue queue, const void *data, size_t bytes, int to);
+    nd_status (*receive)(void *context, nd_nccl_queue queue, void *data, size_t bytes, int from);
     /* nd_cuda_gradient_encode and nd_cuda_gradient_add. */
-    nd_status (*encode)(void *context, const nd_gradient_part *parts, int count);
-    nd_status (*add)(void *context, const nd_gradient_part *parts, int count);
+    nd_status (*encode)(void *context, nd_nccl_queue queue, const nd_gradient_part *parts,
+                        int count);
+    nd_status (*add)(void *context, nd_nccl_queue queue, const nd_gradient_part *parts, int count);
+    /* What `second` is given from here on comes after what `first` has been given. */
+    nd_status (*order)(void *context, nd_nccl_queue first, nd_nccl_queue second);
     void *context;
 } nd_nccl_link;
 
 /* nd_comm_ops.begin_exchange_device, enqueued: a group of its own. */
 static inline nd_status nd_nccl_link_exchange(const nd_nccl_link *link, const nd_comm_exchange *x)
 {
-    ND_TRY(link->group_start(link->context));
+    ND_TRY(link->group_start(link->context, ND_NCCL_ALL));
     if (x->out_bytes > 0)
-        ND_TRY(link->send(link->context, x->out, x->out_bytes, x->to));
+        ND_TRY(link->send(link->context, ND_NCCL_ALL, x->out, x->out_bytes, x->to));
     if (x->in_bytes > 0)
-        ND_TRY(link->receive(link->context, x->in, x->in_bytes, x->from));
-    return link->group_end(link->context);
+        ND_TRY(link->receive(link->context, ND_NCCL_ALL, x->in, x->in_bytes, x->from));
+    return link->group_end(link->context, ND_NCCL_ALL);
 }
 
 #ifdef __cplusplus

@@ -3,6 +3,7 @@
 #include "dist/gradient_wire.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 /* What a rank takes at most of the parts of a window whose turns end in the same bits. */
 typedef struct nd_nccl_load {
@@ -13,7 +14,8 @@ typedef struct nd_nccl_load {
 /* The launch at hand. */
 typedef struct launch {
     const nd_nccl_link *link;
-    nd_status (*call)(void *context, const nd_gradient_part *parts, int count);
+    nd_status (*call)(void *context, nd_nccl_queue queue, const nd_gradient_part *parts, int count);
+    nd_nccl_queue queue;
     nd_gradient_part parts[ND_GRADIENT_PARTS];
     int count;
 } launch;
@@ -30,7 +32,7 @@ static nd_status flush(launch *l)
 {
     const int count = l->count;
     l->count = 0;
-    return count > 0 ? l->call(l->link->context, l->parts, count) : ND_OK;
+    return count > 0 ? l->call(l->link->context, l->queue, l->parts, count) : ND_OK;
 }
 
 static nd_status append(launch *l, nd_gradient_part part)
@@ -49,6 +51,30 @@ static size_t room_of(size_t bytes)
 
 /* -- a window --------------------------------------------------------------------------------- */
 
+size_t nd_nccl_parts_scratch(bool by_host, size_t window_bytes)
+{
+    return (by_host ? 8 : 4) * window_bytes;
+}
+
+/* Where the messages of a level go, and who adds what comes. */
+static nd_nccl_queue adds_of(nd_nccl_queue queue)
+{
+    return queue == ND_NCCL_HOST ? ND_NCCL_HOST_ADDS : ND_NCCL_ALL_ADDS;
+}
+
+/* Of the window at hand: windows of a communicator take turns with two. */
+static char *memory_of(const nd_nccl_parts *p, nd_nccl_queue queue, bool encoded)
+{
+    const int communicators = p->link.by_host ? 2 : 1;
+    const int at = ((encoded ? communicators : 0) + (int)queue) * 2 + p->windows[queue] % 2;
+    return p->scratch + (size_t)at * p->window_bytes;
+}
+
+static nd_status order(const nd_nccl_parts *p, nd_nccl_queue first, nd_nccl_queue second)
+{
+    return p->link.order(p->link.context, first, second);
+}
+
 /* The format of the act's message. */
 static nd_gradient_wire format_of(const nd_nccl_parts *p, const nd_part_act *a)
 {
@@ -65,10 +91,11 @@ static bool is_encoded(const nd_nccl_parts *p, const nd_part_act *a)
     return a->tree.kind == ND_TREE_SEND && format_of(p, a) != ND_GRADIENT_WIRE_FP32;
 }
 
-static nd_status encode(nd_nccl_parts *p, const nd_part_act *acts, int64_t count)
+static nd_status encode(nd_nccl_parts *p, nd_nccl_queue queue, const nd_part_act *acts,
+                        int64_t count)
 {
-    launch l = {.link = &p->link, .call = p->link.encode};
-    char *out = p->scratch + p->window_bytes;
+    launch l = {.link = &p->link, .call = p->link.encode, .queue = queue};
+    char *out = memory_of(p, queue, true);
     for (int64_t i = 0; i < count; i++) {
         const nd_part_act *a = &acts[i];
         if (!is_encoded(p, a))
@@ -91,16 +118,17 @@ static nd_status encode(nd_nccl_parts *p, const nd_part_act *acts, int64_t count
     return flush(&l);
 }
 
-static nd_status exchange(nd_nccl_parts *p, const nd_part_act *acts, int64_t count)
+static nd_status exchange(nd_nccl_parts *p, nd_nccl_queue queue, const nd_part_act *acts,
+                          int64_t count)
 {
     const nd_nccl_link *link = &p->link;
-    char *in = p->scratch, *out = p->scratch + p->window_bytes;
+    char *in = memory_of(p, queue, false), *out = memory_of(p, queue, true);
     int64_t additions = 0;
     for (int64_t i = 0; i < count; i++)
         additions += acts[i].tree.kind == ND_TREE_ADD;
     if (additions == count)
         return ND_OK;
-    ND_TRY(link->group_start(link->context));
+    ND_TRY(link->group_start(link->context, queue));
     for (int64_t i = 0; i < count; i++) {
         const nd_part_act *a = &acts[i];
         if (a->tree.kind == ND_TREE_SEND) {
@@ -108,22 +136,22 @@ static nd_status exchange(nd_nccl_parts *p, const nd_part_act *acts, int64_t cou
             const void *data = encoded ? out : (const void *)values_of(p, a, a->tree.slot);
             out += encoded ? room_of(a->bytes) : 0;
             p->comm->bytes_sent += a->bytes;
-            ND_TRY(link->send(link->context, data, a->bytes, a->tree.peer));
+            ND_TRY(link->send(link->context, queue, data, a->bytes, a->tree.peer));
         } else if (a->tree.kind == ND_TREE_RECEIVE) {
-            ND_TRY(link->receive(link->context, in, a->bytes, a->tree.peer));
+            ND_TRY(link->receive(link->context, queue, in, a->bytes, a->tree.peer));
             in += room_of(a->bytes);
         } else if (a->tree.kind == ND_TREE_TAKE) {
-            ND_TRY(link->receive(link->context, values_of(p, a, a->tree.slot), a->bytes,
+            ND_TRY(link->receive(link->context, queue, values_of(p, a, a->tree.slot), a->bytes,
                                  a->tree.peer));
         }
     }
-    return link->group_end(link->context);
+    return link->group_end(link->context, queue);
 }
 
-static nd_status add(nd_nccl_parts *p, const nd_part_act *acts, int64_t count)
+static nd_status add(nd_nccl_parts *p, nd_nccl_queue queue, const nd_part_act *acts, int64_t count)
 {
-    launch l = {.link = &p->link, .call = p->link.add};
-    char *in = p->scratch;
+    launch l = {.link = &p->link, .call = p->link.add, .queue = adds_of(queue)};
+    char *in = memory_of(p, queue, false);
     for (int64_t i = 0; i < count; i++) {
         const nd_part_act *a = &acts[i];
         const nd_gradient_wire format = format_of(p, a);
@@ -144,11 +172,20 @@ static nd_status add(nd_nccl_parts *p, const nd_part_act *acts, int64_t count)
     return flush(&l);
 }
 
-static nd_status run_window(nd_nccl_parts *p, const nd_part_act *acts, int64_t count)
+/* The next window is exchanged while this one is added up, and waits for the one before, whose
+ * memory it has. */
+static nd_status run_window(nd_nccl_parts *p, nd_nccl_queue queue, const nd_part_act *acts,
+                            int64_t count)
 {
-    ND_TRY(encode(p, acts, count));
-    ND_TRY(exchange(p, acts, count));
-    return add(p, acts, count);
+    if (count == 0)
+        return ND_OK;
+    ND_TRY(encode(p, queue, acts, count));
+    ND_TRY(exchange(p, queue, acts, count));
+    ND_TRY(order(p, adds_of(queue), queue));
+    ND_TRY(order(p, queue, adds_of(queue)));
+    ND_TRY(add(p, queue, acts, count));
+    p->windows[queue]++;
+    return ND_OK;
 }
 
 /* -- which parts are in it -------------------------------------------------------------------- */
@@ -192,16 +229,24 @@ static bool fits(nd_nccl_parts *p, level at, const nd_part *part)
     return true;
 }
 
-/* `acts` are those of one level. */
-static nd_status run_level(nd_nccl_parts *p, level at, const nd_part_act *acts, int64_t count)
+/* Parts of consecutive numbers. */
+typedef struct batch {
+    nd_part_order first, next; /* at its first part, and at the next batch's */
+    int64_t number, end;       /* of its first part, and of the next batch's */
+} batch;
+
+/* What this rank does at the level in the batch: `acts`. */
+static nd_status run_level(nd_nccl_parts *p, nd_nccl_queue queue, level at, const batch *b,
+                           const nd_part_act *acts, int64_t count)
 {
-    nd_part_order order = p->schedule.order;
+    nd_part_order order_of_parts = b->first;
     nd_part part;
     int64_t begun = 0, next = 0;
     empty(p, at);
-    for (int64_t number = 0; nd_part_next(&order, &part); number++) {
+    for (int64_t number = b->number; number < b->end; number++) {
+        nd_part_next(&order_of_parts, &part);
         if (!fits(p, at, &part)) {
-            ND_TRY(run_window(p, acts + begun, next - begun));
+            ND_TRY(run_window(p, queue, acts + begun, next - begun));
             begun = next;
             empty(p, at);
             fits(p, at, &part);
@@ -209,7 +254,8 @@ static nd_status run_level(nd_nccl_parts *p, level at, const nd_part_act *acts, 
         while (next < count && acts[next].number == number)
             next++;
     }
-    return run_window(p, acts + begun, count - begun);
+    ND_TRY(run_window(p, queue, acts + begun, count - begun));
+    return order(p, adds_of(queue), queue); /* what the next level sends */
 }
 
 static nd_status take_loads(nd_nccl_parts *p)
@@ -223,10 +269,88 @@ static nd_status take_loads(nd_nccl_parts *p)
     return ND_OK;
 }
 
+/* -- batches ---------------------------------------------------------------------------------- */
+
+/* The reduction at hand. */
+typedef struct reduction {
+    nd_nccl_parts *parts;
+    nd_comm_split split;
+    int64_t count;                /* pieces */
+    int first_between;            /* the lowest level with messages between hosts */
+    int64_t next[ND_PART_LEVELS]; /* of each level's acts, not enqueued yet */
+} reduction;
+
+/* Nodes over 2^level leaves lie within a host if so many divide the host's leaves. */
+static int first_between(const nd_nccl_parts *p, nd_comm_split split)
+{
+    const int64_t leaves = split.leaves / p->comm->size * p->comm->local_size;
+    int within = 0;
+    while (p->link.by_host && (leaves >> within & 1) == 0)
+        within++;
+    return within > 0 ? within + 1 : 0;
+}
+
+/* The part of a level's acts that is in the batch. */
+static nd_status run_levels(reduction *r, nd_nccl_queue queue, const batch *b)
+{
+    nd_nccl_parts *p = r->parts;
+    const nd_part_schedule *s = &p->schedule;
+    for (int number = 0; number < ND_PART_LEVELS; number++) {
+        const int64_t first = r->next[number];
+        int64_t end = first;
+        if ((number < r->first_between) != (queue == ND_NCCL_HOST))
+            continue;
+        while (end < s->starts[number + 1] && s->acts[end].number < b->end)
+            end++;
+        r->next[number] = end;
+        if (end > first)
+            ND_TRY(run_level(p, queue, level_of(p, r->split, r->count, number), b, s->acts + first,
+                             end - first));
+    }
+    return ND_OK;
+}
+
+/* False: there is none. */
+static bool next_batch(const reduction *r, batch *b)
+{
+    const nd_nccl_parts *p = r->parts;
+    const size_t most =
+        r->first_between > 0 ? 2 * p->window_bytes * (size_t)p->comm->local_size : SIZE_MAX;
+    nd_part_order *next = &b->next;
+    nd_part part;
+    size_t bytes = 0;
+    b->first = *next;
+    b->number = b->end;
+    while (bytes < most && nd_part_next(next, &part)) {
+        bytes += part.bytes;
+        b->end++;
+    }
+    return b->end > b->number;
+}
+
+static nd_status run_batches(reduction *r)
+{
+    const nd_nccl_parts *p = r->parts;
+    batch next = {.next = p->schedule.order}, now;
+    bool more = next_batch(r, &next);
+    ND_TRY(more ? run_levels(r, ND_NCCL_HOST, &next) : ND_OK);
+    while (more) {
+        now = next;
+        if (r->first_between > 0)
+            ND_TRY(order(p, ND_NCCL_HOST_ADDS, ND_NCCL_ALL));
+        more = next_batch(r, &next);
+        if (more)
+            ND_TRY(run_levels(r, ND_NCCL_HOST, &next));
+        ND_TRY(run_levels(r, ND_NCCL_ALL, &now));
+    }
+    return ND_OK;
+}
+
 nd_status nd_nccl_parts_reduce(nd_nccl_parts *p, nd_comm_split split, nd_comm_piece *pieces,
                                int64_t count)
 {
     const nd_part_schedule *s = &p->schedule;
+    reduction r = {.parts = p, .split = split, .count = count};
     bool rounds = false;
     for (int64_t i = 0; i < count; i++)
         rounds |= pieces[i].format != ND_GRADIENT_WIRE_FP32;
@@ -235,11 +359,7 @@ nd_status nd_nccl_parts_reduce(nd_nccl_parts *p, nd_comm_split split, nd_comm_pi
     ND_TRY(take_loads(p));
     ND_TRY(nd_part_schedule_make(&p->schedule, p->comm, part_bytes, split, pieces, count));
     p->pieces = pieces;
-    for (int64_t first = 0, end; first < s->count; first = end) {
-        const int number = s->acts[first].tree.level;
-        for (end = first; end < s->count && s->acts[end].tree.level == number;)
-            end++;
-        ND_TRY(run_level(p, level_of(p, split, count, number), s->acts + first, end - first));
-    }
-    return ND_OK;
+    r.first_between = first_between(p, split);
+    memcpy(r.next, s->starts, sizeof r.next);
+    return run_batches(&r);
 }

@@ -1,23 +1,25 @@
 /* Gradients between GPUs through the tree of dist/tree_reduction.h, by the schedule of the MPI comm
  * (dist/part_schedule.h): level by level, in windows of parts. A window is one NCCL group of all
  * its sends and receives, so that both directions of a link are in use, and then the additions,
- * many per launch.
+ * many per launch, while the next window is exchanged.
+ *
+ * Levels within a host have a communicator and queues of their own where there are several hosts
+ * with several ranks each (nd_nccl_link.by_host). All parts are cut into batches, and while a
+ * batch goes between hosts the next one is summed within them.
  *
  * Why ranks do not deadlock:
  *  1. NCCL's operations outside a group run one after another; those of a group progress together.
  *  2. Which parts are in a window follows from the level and the order of all parts, which are the
  *     same on all ranks. So both ends of a message have it in the same window, and ranks without
  *     messages in one skip it.
- *  3. Between two ranks NCCL matches sends and receives in the order of their calls; on both sides
- *     that is the order of parts.
+ *  3. Between two ranks NCCL matches sends and receives of a communicator in the order of their
+ *     calls; on both sides that is the order of parts.
  *  4. What a window sends was summed in windows of lower levels, and is not received or added to in
- *     it; a group waits for no addition of its own window.
- *  5. So of all windows that are not done, the first (level, window) waits for nothing, on any of
- *     its ranks.
- *
- * One stream and one communicator: a level needs the sums of the one below, so two levels of a
- * reduction could not run beside each other, and a communicator a level would only be more
- * connections and buffers. While a window is added up, the link is idle. */
+ *     it; a group waits for no addition of its own level.
+ *  5. All ranks enqueue windows of both communicators in one order. So of all windows that are not
+ *     done, the first in it waits for nothing, on any of its ranks. That needs a device on which a
+ *     group that was enqueued later does not keep an earlier one from beginning: NCCL's order of
+ *     launches (nccl_comm.cu). */
 #pragma once
 
 #include "nccl_link.h"
@@ -33,7 +35,7 @@ enum {
      * part. */
     ND_NCCL_PART_BYTES = 1 << 20,
     /* What a rank receives in a window at most, and what it encodes to be sent. */
-    ND_NCCL_WINDOW_BYTES = 32 << 20,
+    ND_NCCL_WINDOW_BYTES = 16 << 20,
     /* Messages of one rank in a group are at most twice as many; NCCL takes 2048. */
     ND_NCCL_WINDOW_PARTS = 512
 };
@@ -41,13 +43,18 @@ enum {
 typedef struct nd_nccl_parts {
     nd_comm *comm; /* not owned; bytes_sent counts what is sent */
     nd_nccl_link link;
-    size_t part_bytes, window_bytes; /* multiples of 256; two parts fit a window */
-    char *scratch;                   /* [2][window_bytes] of the device: received, encoded */
+    size_t part_bytes, window_bytes;    /* multiples of 256; two parts fit a window */
+    char *scratch;                      /* of the device: nd_nccl_parts_scratch */
+    int windows[ND_NCCL_COMMUNICATORS]; /* so far */
     nd_part_schedule schedule;
     const nd_comm_piece *pieces; /* of the reduction at hand */
     struct nd_nccl_load *loads;  /* [load_capacity] of the window at hand */
     int load_capacity;
 } nd_nccl_parts;
+
+/* Bytes of `scratch`: for each communicator two windows that are received and two that
+ * are encoded, since windows overlap; those that are received come first. */
+size_t nd_nccl_parts_scratch(bool by_host, size_t window_bytes);
 
 /* nd_comm_ops.reduce_to_owners in memory of the device, enqueued; the caller has set what is above
  * `schedule`, and all else to zero. Collective. Errors: ND_ENOMEM, those of the link. */

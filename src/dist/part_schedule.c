@@ -5,8 +5,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { LEVELS = 64 };
-
 void nd_part_schedule_destroy(nd_part_schedule *s)
 {
     free(s->acts);
@@ -93,13 +91,15 @@ static nd_status walk(nd_part_schedule *s, const nd_comm *comm, nd_comm_split sp
 /* Stable. */
 static void sort_by_level(nd_part_schedule *s)
 {
-    int64_t starts[LEVELS + 1] = {0};
+    int64_t next[ND_PART_LEVELS];
+    memset(s->starts, 0, sizeof s->starts);
     for (int64_t i = 0; i < s->count; i++)
-        starts[s->walked[i].tree.level + 1]++;
-    for (int level = 0; level < LEVELS; level++)
-        starts[level + 1] += starts[level];
+        s->starts[s->walked[i].tree.level + 1]++;
+    for (int level = 0; level < ND_PART_LEVELS; level++)
+        s->starts[level + 1] += s->starts[level];
+    memcpy(next, s->starts, sizeof next);
     for (int64_t i = 0; i < s->count; i++)
-        s->acts[starts[s->walked[i].tree.level]++] = s->walked[i];
+        s->acts[next[s->walked[i].tree.level]++] = s->walked[i];
 }
 
 nd_status nd_part_schedule_make(nd_part_schedule *s, const nd_comm *comm, size_t part_bytes,

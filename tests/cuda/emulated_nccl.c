@@ -16,23 +16,87 @@ typedef struct message {
     size_t bytes;
 } message;
 
+/* Memory of an operation. */
+typedef struct range {
+    const char *from, *to;
+    bool written;
+} range;
+
+/* What was enqueued. */
+typedef struct operation {
+    enum { GROUP, ENCODE, ADD, AFTER } kind;
+    union {
+        message *messages;       /* [count] */
+        nd_gradient_part *parts; /* [count] */
+        struct {
+            nd_nccl_queue number; /* has done so many */
+            int64_t done;
+        } first;
+    } of;
+    int count;
+    range *ranges; /* [range_count] */
+    int range_count;
+} operation;
+
+typedef struct queue {
+    struct rank_state *rank;
+    nd_nccl_queue number;
+    operation *list; /* [capacity]; those from `done` to `given` are left */
+    int64_t capacity, given, done;
+    message open[MESSAGES_MAX]; /* between group_start and group_end */
+    int open_count;
+    bool posted, works; /* a group waits for partners; an operation other than AFTER is begun */
+    int left;           /* of the group's messages */
+    bool blocked;       /* its fiber */
+} queue;
+
 typedef struct rank_state {
     nd_emulated_nccl *nccl;
     int rank;
-    bool open, posted; /* between group_start and group_end; in group_end */
-    message *messages; /* [MESSAGES_MAX] of the group at hand */
-    int count, left;
+    nd_nccl_queue group; /* of the group that is open, if one is */
+    bool open, closed;   /* nothing more will be enqueued */
+    bool blocked;        /* its fiber */
+    queue *queues;       /* [ND_NCCL_QUEUES] */
     nd_emulated_counts counts;
 } rank_state;
 
 struct nd_emulated_nccl {
+    nd_emulated_machine machine;
     nd_fibers *fibers;
     nd_emulated_rank main;
     void *context;
     rank_state *ranks;
-    int size;
+    uint64_t draws;
     nd_error error; /* the first */
 };
+
+/* Fibers: the ranks, then their queues. */
+static int fiber_of(const queue *q)
+{
+    const nd_emulated_nccl *n = q->rank->nccl;
+    return n->machine.ranks + q->rank->rank * ND_NCCL_QUEUES + (int)q->number;
+}
+
+/* False: a deadlock. */
+static bool block(nd_emulated_nccl *n, bool *blocked)
+{
+    *blocked = true;
+    const bool goes_on = nd_fibers_block(n->fibers);
+    *blocked = false;
+    return goes_on;
+}
+
+static void wake(nd_emulated_nccl *n, int fiber, bool *blocked)
+{
+    if (*blocked)
+        nd_fibers_wake(n->fibers, fiber, nd_fibers_now(n->fibers));
+    *blocked = false;
+}
+
+static void wake_queue(queue *q)
+{
+    wake(q->rank->nccl, fiber_of(q), &q->blocked);
+}
 
 static nd_status fail(nd_emulated_nccl *n, const char *what, int rank, int peer)
 {
@@ -45,164 +109,349 @@ static nd_status fail(nd_emulated_nccl *n, const char *what, int rank, int peer)
 
 /* -- matching --------------------------------------------------------------------------------- */
 
-/* The next message of `r` from `at` on that sends to, or receives from, `peer`; r->count: none. */
-static int next_with(const rank_state *r, int at, int peer, bool receives)
+static operation *at_hand(queue *q)
 {
-    while (at < r->count && (r->messages[at].peer != peer || r->messages[at].receives != receives))
+    return &q->list[q->done];
+}
+
+/* The next message of the group from `at` on that sends to, or receives from, `peer`; count: none.
+ */
+static int next_with(const operation *o, int at, int peer, bool receives)
+{
+    while (at < o->count &&
+           (o->of.messages[at].peer != peer || o->of.messages[at].receives != receives))
         at++;
     return at;
 }
 
-/* All that rank a sends to rank b, if b's group at hand has any of it. */
-static nd_status match(nd_emulated_nccl *n, rank_state *a, rank_state *b)
+/* All that a's rank sends to b's, if b's group at hand has any of it. */
+static nd_status match(queue *a, queue *b)
 {
-    int i = next_with(a, 0, b->rank, false), j = next_with(b, 0, a->rank, true);
-    if (!a->posted || !b->posted || i == a->count || j == b->count)
+    nd_emulated_nccl *n = a->rank->nccl;
+    const int from = a->rank->rank, to = b->rank->rank;
+    if (!a->posted || !b->posted)
         return ND_OK;
-    if (a->messages[i].done || b->messages[j].done) /* one of them is a group ahead */
+    operation *out = at_hand(a), *in = at_hand(b);
+    int i = next_with(out, 0, to, false), j = next_with(in, 0, from, true);
+    if (i == out->count || j == in->count)
         return ND_OK;
-    while (i < a->count && j < b->count) {
-        message *out = &a->messages[i], *in = &b->messages[j];
-        if (out->bytes != in->bytes)
-            return fail(n, "a receive has other bytes than its send", b->rank, a->rank);
-        memcpy(in->data, out->data, out->bytes);
-        out->done = in->done = true;
+    if (out->of.messages[i].done || in->of.messages[j].done) /* one of them is a group ahead */
+        return ND_OK;
+    while (i < out->count && j < in->count) {
+        message *sent = &out->of.messages[i], *taken = &in->of.messages[j];
+        if (sent->bytes != taken->bytes)
+            return fail(n, "a receive has other bytes than its send", to, from);
+        memcpy(taken->data, sent->data, sent->bytes);
+        sent->done = taken->done = true;
         a->left--;
         b->left--;
-        i = next_with(a, i + 1, b->rank, false);
-        j = next_with(b, j + 1, a->rank, true);
+        i = next_with(out, i + 1, to, false);
+        j = next_with(in, j + 1, from, true);
     }
-    if (i < a->count || j < b->count)
-        return fail(n, "a group has other receives than its partner has sends", b->rank, a->rank);
+    if (i < out->count || j < in->count)
+        return fail(n, "a group has other receives than its partner has sends", to, from);
     return ND_OK;
 }
 
-/* Another than the one that runs. */
-static void wake_if_done(nd_emulated_nccl *n, rank_state *r)
+/* -- memory ----------------------------------------------------------------------------------- */
+
+static range range_of(const void *from, size_t bytes, bool written)
 {
-    if (r->posted && r->left == 0) {
-        r->posted = false;
-        nd_fibers_wake(n->fibers, r->rank, 0.0);
+    return (range){from, (const char *)from + bytes, written};
+}
+
+static nd_status note_ranges(operation *o)
+{
+    const int most = o->kind == GROUP ? o->count : 3 * o->count;
+    o->ranges = calloc((size_t)most + 1, sizeof *o->ranges);
+    ND_FAIL_IF(!o->ranges, ND_ENOMEM, "no memory for %d ranges", most);
+    for (int i = 0; o->kind == GROUP && i < o->count; i++) {
+        const message *m = &o->of.messages[i];
+        o->ranges[o->range_count++] = range_of(m->data, m->bytes, m->receives);
     }
-}
-
-static bool overlaps(const message *a, const message *b)
-{
-    return a->data < b->data + b->bytes && b->data < a->data + a->bytes;
-}
-
-static nd_status check_memory(rank_state *r)
-{
-    for (int i = 0; i < r->count; i++)
-        for (int j = 0; r->messages[i].receives && j < r->count; j++)
-            if (i != j && overlaps(&r->messages[i], &r->messages[j]))
-                return fail(r->nccl, "what a group receives overlaps its other memory", r->rank,
-                            r->messages[i].peer);
+    for (int i = 0; o->kind != GROUP && i < o->count; i++) {
+        const nd_gradient_part *part = &o->of.parts[i];
+        const size_t values = (size_t)part->count * sizeof(float);
+        const size_t wire = nd_gradient_wire_bytes((nd_gradient_wire)part->format, part->count);
+        o->ranges[o->range_count++] = range_of(part->values, values, o->kind == ADD);
+        o->ranges[o->range_count++] = range_of(part->wire, wire, o->kind == ENCODE);
+        if (part->residual)
+            o->ranges[o->range_count++] = range_of(part->residual, 1, true);
+    }
     return ND_OK;
 }
 
-/* -- the link --------------------------------------------------------------------------------- */
+static bool clash(const operation *a, const operation *b)
+{
+    for (int i = 0; i < a->range_count; i++)
+        for (int j = a == b ? i + 1 : 0; j < b->range_count; j++) {
+            const range *x = &a->ranges[i], *y = &b->ranges[j];
+            if ((x->written || y->written) && x->from < y->to && y->from < x->to)
+                return true;
+        }
+    return false;
+}
 
-static nd_status group_start(void *context)
+static nd_status check_memory(queue *q)
+{
+    rank_state *r = q->rank;
+    operation *o = at_hand(q);
+    if (o->kind == GROUP && clash(o, o))
+        return fail(r->nccl, "what a group receives overlaps its other memory", r->rank,
+                    o->of.messages[0].peer);
+    for (int other = 0; other < ND_NCCL_QUEUES; other++)
+        if (r->queues[other].works && clash(o, at_hand(&r->queues[other])))
+            return fail(r->nccl, "two queues use the same memory at once", r->rank, -1);
+    return ND_OK;
+}
+
+/* -- what is enqueued ------------------------------------------------------------------------- */
+
+static nd_status enqueue(rank_state *r, nd_nccl_queue number, operation o)
+{
+    queue *q = &r->queues[number];
+    if ((number == ND_NCCL_HOST || number == ND_NCCL_HOST_ADDS) && r->nccl->machine.local == 0)
+        return fail(r->nccl, "no communicator of a host", r->rank, -1);
+    if (q->given == q->capacity) {
+        const int64_t capacity = q->capacity > 0 ? 2 * q->capacity : 64;
+        operation *list = realloc(q->list, (size_t)capacity * sizeof *list);
+        ND_FAIL_IF(!list, ND_ENOMEM, "no memory for %lld operations", (long long)capacity);
+        q->list = list;
+        q->capacity = capacity;
+    }
+    if (o.kind != AFTER)
+        ND_TRY(note_ranges(&o));
+    q->list[q->given++] = o;
+    wake_queue(q);
+    return ND_OK;
+}
+
+static void *copy(const void *what, size_t bytes)
+{
+    void *made = malloc(bytes + 1);
+    if (made)
+        memcpy(made, what, bytes);
+    return made;
+}
+
+static nd_status group_start(void *context, nd_nccl_queue number)
 {
     rank_state *r = context;
     if (r->open)
         return fail(r->nccl, "a group in a group", r->rank, -1);
     r->open = true;
-    r->count = 0;
+    r->group = number;
+    r->queues[number].open_count = 0;
     return ND_OK;
 }
 
-static nd_status post(rank_state *r, bool receives, void *data, size_t bytes, int peer)
+static nd_status post(rank_state *r, nd_nccl_queue number, message m)
 {
-    if (!r->open || peer < 0 || peer >= r->nccl->size || peer == r->rank || bytes == 0)
-        return fail(r->nccl, "no message of a group", r->rank, peer);
-    if (r->count == MESSAGES_MAX)
-        return fail(r->nccl, "too many messages in a group", r->rank, peer);
-    r->messages[r->count++] =
-        (message){.receives = receives, .peer = peer, .data = data, .bytes = bytes};
+    const nd_emulated_machine *at = &r->nccl->machine;
+    queue *q = &r->queues[number];
+    const bool near = at->local > 0 && m.peer / at->local == r->rank / at->local;
+    if (!r->open || r->group != number || m.peer < 0 || m.peer >= at->ranks || m.peer == r->rank ||
+        m.bytes == 0 || (number != ND_NCCL_ALL && !near))
+        return fail(r->nccl, "no message of a group", r->rank, m.peer);
+    if (q->open_count == MESSAGES_MAX)
+        return fail(r->nccl, "too many messages in a group", r->rank, m.peer);
+    q->open[q->open_count++] = m;
     return ND_OK;
 }
 
-static nd_status send(void *context, const void *data, size_t bytes, int to)
+static nd_status send(void *context, nd_nccl_queue number, const void *data, size_t bytes, int to)
 {
-    return post(context, false, (void *)(uintptr_t)data, bytes, to);
+    return post(context, number,
+                (message){.peer = to, .data = (void *)(uintptr_t)data, .bytes = bytes});
 }
 
-static nd_status receive(void *context, void *data, size_t bytes, int from)
+static nd_status receive(void *context, nd_nccl_queue number, void *data, size_t bytes, int from)
 {
-    return post(context, true, data, bytes, from);
+    return post(context, number,
+                (message){.receives = true, .peer = from, .data = data, .bytes = bytes});
 }
 
-static void count_group(rank_state *r)
+static void count_group(rank_state *r, const queue *q)
 {
     int receives = 0;
-    for (int i = 0; i < r->count; i++)
-        receives += r->messages[i].receives;
+    for (int i = 0; i < q->open_count; i++)
+        receives += q->open[i].receives;
     r->counts.groups++;
-    r->counts.both_ways += receives > 0 && receives < r->count;
-    r->counts.messages += r->count;
-    r->counts.largest = r->count > r->counts.largest ? r->count : r->counts.largest;
+    r->counts.within += q->number == ND_NCCL_HOST;
+    r->counts.both_ways += receives > 0 && receives < q->open_count;
+    r->counts.messages += q->open_count;
+    r->counts.largest = q->open_count > r->counts.largest ? q->open_count : r->counts.largest;
 }
 
-static nd_status exchange(rank_state *r)
-{
-    nd_emulated_nccl *n = r->nccl;
-    for (int i = 0; i < r->count; i++) {
-        rank_state *peer = &n->ranks[r->messages[i].peer];
-        ND_TRY(r->messages[i].receives ? match(n, peer, r) : match(n, r, peer));
-        wake_if_done(n, peer);
-    }
-    if (r->left > 0 && !nd_fibers_block(n->fibers))
-        return fail(n, "waits for a message that is in no group", r->rank, r->messages[0].peer);
-    return ND_OK;
-}
-
-static nd_status group_end(void *context)
+static nd_status group_end(void *context, nd_nccl_queue number)
 {
     rank_state *r = context;
-    if (!r->open)
+    queue *q = &r->queues[number];
+    if (!r->open || r->group != number)
         return fail(r->nccl, "the end of no group", r->rank, -1);
     r->open = false;
-    r->left = r->count;
-    if (r->count == 0)
+    if (q->open_count == 0)
         return ND_OK;
-    count_group(r);
-    ND_TRY(check_memory(r));
-    r->posted = true;
-    const nd_status status = exchange(r);
-    r->posted = false;
-    return status;
+    count_group(r, q);
+    operation o = {.kind = GROUP, .count = q->open_count};
+    o.of.messages = copy(q->open, (size_t)q->open_count * sizeof *q->open);
+    ND_FAIL_IF(!o.of.messages, ND_ENOMEM, "no memory for a group");
+    return enqueue(r, number, o);
 }
 
-static nd_status encode(void *context, const nd_gradient_part *parts, int count)
+static nd_status launch(rank_state *r, nd_nccl_queue number, operation o,
+                        const nd_gradient_part *parts)
+{
+    if (r->open || o.count > ND_GRADIENT_PARTS)
+        return fail(r->nccl, "a launch in a group, or of too much", r->rank, -1);
+    o.of.parts = copy(parts, (size_t)o.count * sizeof *parts);
+    ND_FAIL_IF(!o.of.parts, ND_ENOMEM, "no memory for a launch");
+    return enqueue(r, number, o);
+}
+
+static nd_status encode(void *context, nd_nccl_queue number, const nd_gradient_part *parts,
+                        int count)
 {
     rank_state *r = context;
-    if (r->open || count > ND_GRADIENT_PARTS)
-        return fail(r->nccl, "a launch in a group, or of too much", r->rank, -1);
-    /* The parts of a launch have no order. */
-    for (int i = count - 1; i >= 0; i--)
-        nd_gradient_wire_encode((nd_gradient_wire)parts[i].format, parts[i].wire, parts[i].values,
-                                parts[i].residual, parts[i].count);
     r->counts.encodes++;
-    return ND_OK;
+    return launch(r, number, (operation){.kind = ENCODE, .count = count}, parts);
 }
 
-static nd_status add(void *context, const nd_gradient_part *parts, int count)
+static nd_status add(void *context, nd_nccl_queue number, const nd_gradient_part *parts, int count)
 {
     rank_state *r = context;
-    if (r->open || count > ND_GRADIENT_PARTS)
-        return fail(r->nccl, "a launch in a group, or of too much", r->rank, -1);
-    for (int i = count - 1; i >= 0; i--)
-        nd_gradient_wire_add((nd_gradient_wire)parts[i].format, parts[i].values, parts[i].wire,
-                             parts[i].count);
     r->counts.adds++;
-    return ND_OK;
+    return launch(r, number, (operation){.kind = ADD, .count = count}, parts);
+}
+
+static nd_status order(void *context, nd_nccl_queue first, nd_nccl_queue second)
+{
+    rank_state *r = context;
+    operation o = {.kind = AFTER};
+    o.of.first.number = first;
+    o.of.first.done = r->queues[first].given;
+    return enqueue(r, second, o);
 }
 
 nd_nccl_link nd_emulated_nccl_link(nd_emulated_nccl *n, int rank)
 {
-    return (nd_nccl_link){group_start, group_end, send, receive, encode, add, &n->ranks[rank]};
+    return (nd_nccl_link){
+        n->machine.local > 0, group_start, group_end, send, receive, encode, add, order,
+        &n->ranks[rank]};
+}
+
+/* -- what is done ----------------------------------------------------------------------------- */
+
+/* Up to a microsecond, now and then a hundred. */
+static double delay(nd_emulated_nccl *n)
+{
+    uint64_t x = n->machine.seed * 0x9e3779b97f4a7c15u + ++n->draws * 0xbf58476d1ce4e5b9u;
+    x = (x ^ x >> 29) * 0x94d049bb133111ebu;
+    x ^= x >> 32;
+    return (double)(x % 1000) * (x / 1000 % 16 == 0 ? 1e-7 : 1e-9);
+}
+
+static nd_status exchange(queue *q)
+{
+    rank_state *r = q->rank;
+    const operation *o = at_hand(q);
+    q->left = o->count;
+    q->posted = true;
+    for (int i = 0; i < o->count; i++) {
+        const message *m = &o->of.messages[i];
+        queue *peer = &r->nccl->ranks[m->peer].queues[q->number];
+        ND_TRY(m->receives ? match(peer, q) : match(q, peer));
+        if (peer->posted && peer->left == 0)
+            wake_queue(peer);
+    }
+    while (q->left > 0 && r->nccl->error.status == ND_OK)
+        if (!block(r->nccl, &q->blocked))
+            return fail(r->nccl, "waits for a message that is in no group", r->rank,
+                        o->of.messages[0].peer);
+    q->posted = false;
+    return ND_OK;
+}
+
+static nd_status wait_for(queue *q)
+{
+    const operation *o = at_hand(q);
+    const int64_t done = o->of.first.done;
+    const queue *first = &q->rank->queues[o->of.first.number];
+    while (first->done < done && q->rank->nccl->error.status == ND_OK)
+        if (!block(q->rank->nccl, &q->blocked))
+            return fail(q->rank->nccl, "waits for another queue for ever", q->rank->rank, -1);
+    return ND_OK;
+}
+
+/* The parts of a launch have no order. */
+static void compute(const operation *o)
+{
+    for (int i = o->count - 1; i >= 0; i--) {
+        const nd_gradient_part *part = &o->of.parts[i];
+        if (o->kind == ENCODE)
+            nd_gradient_wire_encode((nd_gradient_wire)part->format, part->wire, part->values,
+                                    part->residual, part->count);
+        else
+            nd_gradient_wire_add((nd_gradient_wire)part->format, part->values, part->wire,
+                                 part->count);
+    }
+}
+
+static nd_status carry_out(queue *q)
+{
+    rank_state *r = q->rank;
+    nd_fibers *fibers = r->nccl->fibers;
+    if (at_hand(q)->kind == AFTER)
+        return wait_for(q);
+    nd_fibers_sleep(fibers, nd_fibers_now(fibers) + delay(r->nccl));
+    ND_TRY(check_memory(q));
+    for (int other = 0; other < ND_NCCL_QUEUES; other++)
+        r->counts.beside += r->queues[other].works;
+    q->works = true;
+    nd_fibers_sleep(fibers, nd_fibers_now(fibers) + delay(r->nccl));
+    if (at_hand(q)->kind == GROUP)
+        ND_TRY(exchange(q));
+    else
+        compute(at_hand(q));
+    return ND_OK;
+}
+
+static void wake_rank(rank_state *r)
+{
+    wake(r->nccl, r->rank, &r->blocked);
+    for (int i = 0; i < ND_NCCL_QUEUES; i++)
+        wake_queue(&r->queues[i]);
+}
+
+static void work_off(queue *q)
+{
+    nd_emulated_nccl *n = q->rank->nccl;
+    nd_status status = ND_OK;
+    while (status == ND_OK && n->error.status == ND_OK) {
+        if (q->done == q->given) {
+            if (q->rank->closed || !block(n, &q->blocked))
+                return;
+            continue;
+        }
+        status = carry_out(q);
+        q->works = false;
+        q->done++;
+        wake_rank(q->rank);
+    }
+    if (status != ND_OK && n->error.status == ND_OK)
+        n->error = *nd_error_get();
+    for (int r = 0; r < n->machine.ranks; r++)
+        wake_rank(&n->ranks[r]);
+}
+
+nd_status nd_emulated_nccl_wait(const nd_nccl_link *link)
+{
+    rank_state *r = link->context;
+    for (int i = 0; i < ND_NCCL_QUEUES; i++)
+        while (r->queues[i].done < r->queues[i].given)
+            if (r->nccl->error.status != ND_OK || !block(r->nccl, &r->blocked))
+                return fail(r->nccl, "its queues do not empty", r->rank, -1);
+    return r->nccl->error.status == ND_OK ? ND_OK : fail(r->nccl, "", r->rank, -1);
 }
 
 /* -- the run ---------------------------------------------------------------------------------- */
@@ -210,36 +459,67 @@ nd_nccl_link nd_emulated_nccl_link(nd_emulated_nccl *n, int rank)
 static void fiber_main(void *context, int fiber)
 {
     nd_emulated_nccl *n = context;
-    if (n->main(n, fiber, n->context) != ND_OK && n->error.status == ND_OK)
-        n->error = *nd_error_get();
+    const int ranks = n->machine.ranks;
+    if (fiber < ranks) {
+        rank_state *r = &n->ranks[fiber];
+        if (n->main(n, fiber, n->context) != ND_OK && n->error.status == ND_OK)
+            n->error = *nd_error_get();
+        r->closed = true;
+        wake_rank(r);
+    } else {
+        const int of = fiber - ranks;
+        work_off(&n->ranks[of / ND_NCCL_QUEUES].queues[of % ND_NCCL_QUEUES]);
+    }
     nd_error_clear();
 }
 
 static nd_status prepare(nd_emulated_nccl *n)
 {
-    n->ranks = calloc((size_t)n->size, sizeof *n->ranks);
-    ND_FAIL_IF(!n->ranks, ND_ENOMEM, "no memory for %d ranks", n->size);
-    for (int r = 0; r < n->size; r++) {
+    const int ranks = n->machine.ranks;
+    n->ranks = calloc((size_t)ranks, sizeof *n->ranks);
+    ND_FAIL_IF(!n->ranks, ND_ENOMEM, "no memory for %d ranks", ranks);
+    for (int r = 0; r < ranks; r++) {
         n->ranks[r] = (rank_state){.nccl = n, .rank = r};
-        n->ranks[r].messages = calloc(MESSAGES_MAX, sizeof(message));
-        ND_FAIL_IF(!n->ranks[r].messages, ND_ENOMEM, "no memory for %d ranks", n->size);
+        n->ranks[r].queues = calloc(ND_NCCL_QUEUES, sizeof(queue));
+        ND_FAIL_IF(!n->ranks[r].queues, ND_ENOMEM, "no memory for %d ranks", ranks);
+        for (int i = 0; i < ND_NCCL_QUEUES; i++) {
+            n->ranks[r].queues[i].rank = &n->ranks[r];
+            n->ranks[r].queues[i].number = (nd_nccl_queue)i;
+        }
     }
-    return nd_fibers_create(n->size, fiber_main, n, &n->fibers);
+    return nd_fibers_create(ranks * (1 + ND_NCCL_QUEUES), fiber_main, n, &n->fibers);
 }
 
-nd_status nd_emulated_nccl_run(int ranks, nd_emulated_rank main, void *context,
+static void free_rank(rank_state *r)
+{
+    for (int i = 0; r->queues && i < ND_NCCL_QUEUES; i++) {
+        queue *q = &r->queues[i];
+        for (int64_t k = 0; k < q->given; k++) {
+            if (q->list[k].kind == GROUP)
+                free(q->list[k].of.messages);
+            else if (q->list[k].kind != AFTER)
+                free(q->list[k].of.parts);
+            free(q->list[k].ranges);
+        }
+        free(q->list);
+    }
+    free(r->queues);
+}
+
+nd_status nd_emulated_nccl_run(nd_emulated_machine machine, nd_emulated_rank main, void *context,
                                nd_emulated_counts *counts)
 {
-    nd_emulated_nccl n = {.main = main, .context = context, .size = ranks};
+    nd_emulated_nccl n = {.machine = machine, .main = main, .context = context};
     nd_status status = prepare(&n);
     if (status == ND_OK) {
         nd_fibers_run(n.fibers);
         status = n.error.status;
     }
-    for (int r = 0; counts && n.ranks && r < ranks; r++)
-        counts[r] = n.ranks[r].counts;
-    for (int r = 0; n.ranks && r < ranks; r++)
-        free(n.ranks[r].messages);
+    for (int r = 0; n.ranks && r < machine.ranks; r++) {
+        if (counts)
+            counts[r] = n.ranks[r].counts;
+        free_rank(&n.ranks[r]);
+    }
     free(n.ranks);
     nd_fibers_destroy(n.fibers);
     if (n.error.status != ND_OK)

@@ -11,6 +11,8 @@ typedef struct meeting {
     int agreements;
     int twins[2]; /* ranks with one GPU; equal: none */
     int failing_rank;
+    int hosts[4][3]; /* the first rank on each rank's host, how many there are, and their order */
+    bool keeps_order;
     char trace[128];
     char id[ND_NCCL_ID_BYTES];
     nd_status library, named, made, joined;
@@ -26,6 +28,12 @@ static nd_status fake_allgather(nd_comm *comm, void *all, const void *mine, size
         for (int r = 0; r < comm->size; r++)
             memset(gpus + (size_t)r * bytes, '0' + (r == m.twins[1] ? m.twins[0] : r), bytes);
         strcat(m.trace, "gpus ");
+        return ND_OK;
+    }
+    if (bytes == sizeof m.hosts[0]) {
+        memcpy(m.hosts[comm->rank], mine, bytes);
+        memcpy(all, m.hosts, sizeof m.hosts);
+        strcat(m.trace, "hosts ");
         return ND_OK;
     }
     cr_assert_eq(bytes, sizeof(int));
@@ -77,24 +85,44 @@ static nd_status join(void *context, const void *id, int size, int rank)
     return m.joined == ND_OK ? ND_OK : ND_FAIL(m.joined, "cannot join");
 }
 
-static nd_status meet(int rank)
+static bool keeps_order(void *context)
 {
-    static const nd_nccl_steps steps = {open_library, name_gpu, make_id, join, NULL};
-    m.comm = (nd_comm){.rank = rank, .size = 4, .local_rank = rank, .local_size = 4};
+    (void)context;
+    return m.keeps_order;
+}
+
+static nd_status join_host(void *context, int host, int local_rank)
+{
+    (void)context;
+    cr_assert_eq(local_rank, m.comm.local_rank);
+    strcat(m.trace, host == 0 ? "first-host " : "second-host ");
+    return ND_OK;
+}
+
+static nd_status meet_on(int rank, int local_rank, int local_size)
+{
+    static const nd_nccl_steps steps = {open_library, name_gpu,  make_id, join,
+                                        keeps_order,  join_host, NULL};
+    m.comm = (nd_comm){.rank = rank, .size = 4, .local_rank = local_rank, .local_size = local_size};
     m.comm.ops.allgather = fake_allgather;
     m.comm.ops.broadcast = fake_broadcast;
     return nd_nccl_bootstrap(&m.comm, &steps);
+}
+
+static nd_status meet(int rank)
+{
+    return meet_on(rank, rank, 4);
 }
 
 Test(nccl, rank_0_makes_the_id_and_all_join_with_it)
 {
     m = (meeting){.failing_rank = -1};
     ND_ASSERT_OK(meet(0));
-    cr_assert_str_eq(m.trace, "open id agree gpus broadcast join agree ");
+    cr_assert_str_eq(m.trace, "open id agree gpus broadcast join agree hosts ");
     cr_assert_eq(m.id[100], 'i');
     m = (meeting){.failing_rank = -1};
     ND_ASSERT_OK(meet(3));
-    cr_assert_str_eq(m.trace, "open agree gpus broadcast join agree ");
+    cr_assert_str_eq(m.trace, "open agree gpus broadcast join agree hosts ");
     cr_assert_eq(m.id[100], 'x');
 }
 
@@ -130,4 +158,30 @@ Test(nccl, nobody_joins_when_two_ranks_have_one_gpu)
         ND_ASSERT_FAILS(meet(rank), ND_ECONFIG, "rank 1 and rank 3 have the same GPU");
         cr_assert(strstr(m.trace, "join") == NULL, "%s", m.trace);
     }
+}
+
+Test(nccl, ranks_of_a_host_have_a_communicator_where_hosts_are_alike)
+{
+    static const struct {
+        int hosts[4][3]; /* of all ranks */
+        bool own;
+    } cases[] = {{{{0, 2, 1}, {0, 2, 1}, {2, 2, 1}, {2, 2, 1}}, true},
+                 {{{0, 1, 1}, {1, 1, 1}, {2, 1, 1}, {3, 1, 1}}, false},
+                 {{{0, 4, 1}, {0, 4, 1}, {0, 4, 1}, {0, 4, 1}}, false},
+                 {{{0, 3, 1}, {0, 3, 1}, {0, 3, 1}, {3, 1, 1}}, false},
+                 {{{0, 2, 1}, {1, 2, 1}, {0, 2, 1}, {1, 2, 1}}, false},
+                 {{{0, 2, 1}, {0, 2, 1}, {2, 2, 1}, {2, 2, 0}}, false}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
+        for (int rank = 0; rank < 4; rank++) {
+            const int *mine = cases[i].hosts[rank];
+            m = (meeting){.failing_rank = -1, .keeps_order = mine[2]};
+            memcpy(m.hosts, cases[i].hosts, sizeof m.hosts);
+            ND_ASSERT_OK(meet_on(rank, rank - mine[0], mine[1]));
+            const char *after = strstr(m.trace, "hosts ") + strlen("hosts ");
+            cr_assert_str_eq(after,
+                             !cases[i].own ? ""
+                             : rank < 2    ? "first-host agree "
+                                           : "second-host agree ",
+                             "case %zu, rank %d", i, rank);
+        }
 }

@@ -27,7 +27,8 @@ typedef struct outcome {
 } outcome;
 
 typedef struct job {
-    int ranks, group;
+    int ranks, group, local;
+    bool overlap; /* begins all reductions before it waits for the first */
     int64_t leaves;
     nd_gradient_wire formats[2]; /* of pieces of even and odd numbers */
     size_t window;
@@ -86,14 +87,16 @@ static void fill(partial *mine, const job *j, int rank, int step)
 typedef nd_status (*reduce)(void *context, nd_comm *comm, nd_comm_split split,
                             nd_comm_piece *pieces, int64_t count);
 
-static nd_status run_steps(const job *j, nd_comm *comm, reduce how, void *context)
+static nd_status run_steps(const job *j, nd_comm *comm, reduce how,
+                           nd_status (*wait)(void *context), void *context)
 {
     outcome *out = &j->outcomes[comm->rank];
-    partial *mine = calloc(1, sizeof *mine);
+    partial *all = calloc(STEPS, sizeof *all), *mine = &all[STEPS - 1];
     for (int step = 0; step < STEPS; step++) {
-        fill(mine, j, comm->rank, step);
-        ND_TRY(how(context, comm, (nd_comm_split){.leaves = j->leaves}, mine->pieces, PIECES));
+        fill(&all[step], j, comm->rank, step);
+        ND_TRY(how(context, comm, (nd_comm_split){.leaves = j->leaves}, all[step].pieces, PIECES));
     }
+    ND_TRY(wait ? wait(context) : ND_OK);
     for (int p = 0; p < PIECES; p++) {
         out->owns[p] = mine->pieces[p].result != NULL;
         ND_HOLDS(out->owns[p] == (mine->pieces[p].owner == nd_comm_member(comm)));
@@ -101,7 +104,7 @@ static nd_status run_steps(const job *j, nd_comm *comm, reduce how, void *contex
             memcpy(out->results[p], mine->pieces[p].result, (size_t)counts[p] * sizeof(float));
     }
     out->bytes_sent = comm->bytes_sent;
-    free(mine);
+    free(all);
     return ND_OK;
 }
 
@@ -120,16 +123,28 @@ static nd_status messages_rank(nd_simulation *simulation, nd_comm *comm, void *c
     (void)simulation;
     comm->part_bytes = PART;
     comm->group_ranks = j->group;
-    return run_steps(j, comm, by_messages, NULL);
+    return run_steps(j, comm, by_messages, NULL, NULL);
 }
 
 /* -- over NCCL -------------------------------------------------------------------------------- */
 
+typedef struct gpu {
+    const job *job;
+    nd_nccl_parts parts;
+} gpu;
+
+static nd_status wait_for_gpu(void *context)
+{
+    return nd_emulated_nccl_wait(&((gpu *)context)->parts.link);
+}
+
 static nd_status by_nccl(void *context, nd_comm *comm, nd_comm_split split, nd_comm_piece *pieces,
                          int64_t count)
 {
+    gpu *g = context;
     (void)comm;
-    return nd_nccl_parts_reduce(context, split, pieces, count);
+    ND_TRY(nd_nccl_parts_reduce(&g->parts, split, pieces, count));
+    return g->job->overlap ? ND_OK : wait_for_gpu(g);
 }
 
 enum { UNTOUCHED = 0x5a };
@@ -137,31 +152,39 @@ enum { UNTOUCHED = 0x5a };
 static nd_status nccl_rank(nd_emulated_nccl *nccl, int rank, void *context)
 {
     const job *j = context;
-    nd_comm of_rank = {.rank = rank, .size = j->ranks, .group_ranks = j->group, .part_bytes = PART};
+    nd_comm of_rank = {.rank = rank,
+                       .size = j->ranks,
+                       .group_ranks = j->group,
+                       .local_size = j->local,
+                       .part_bytes = PART};
     nd_comm *comm = &of_rank;
-    nd_nccl_parts parts = {.comm = comm,
-                           .link = nd_emulated_nccl_link(nccl, rank),
-                           .part_bytes = PART,
-                           .window_bytes = j->window,
-                           .scratch = malloc(3 * j->window)};
-    memset(parts.scratch, UNTOUCHED, 3 * j->window);
-    ND_TRY(run_steps(j, comm, by_nccl, &parts));
-    /* What is received stays in the first window, what is encoded in the second. */
+    gpu g = {.job = j,
+             .parts = {.comm = comm,
+                       .link = nd_emulated_nccl_link(nccl, rank),
+                       .part_bytes = PART,
+                       .window_bytes = j->window}};
+    const size_t bytes = nd_nccl_parts_scratch(g.parts.link.by_host, j->window), more = j->window;
+    g.parts.scratch = malloc(bytes + more);
+    memset(g.parts.scratch, UNTOUCHED, bytes + more);
+    ND_TRY(run_steps(j, comm, by_nccl, wait_for_gpu, &g));
+    /* What is received stays in the first half of the windows, what is encoded in the second. */
     const bool exact = j->formats[0] == ND_GRADIENT_WIRE_FP32 && j->formats[0] == j->formats[1];
-    for (size_t i = (exact ? 1 : 2) * j->window; i < 3 * j->window; i++)
-        ND_HOLDS(parts.scratch[i] == UNTOUCHED);
-    free(parts.scratch);
-    nd_nccl_parts_destroy(&parts);
+    for (size_t i = exact ? bytes / 2 : bytes; i < bytes + more; i++)
+        ND_HOLDS(g.parts.scratch[i] == UNTOUCHED);
+    free(g.parts.scratch);
+    nd_nccl_parts_destroy(&g.parts);
     return ND_OK;
 }
 
 static void run_nccl(job *j, nd_emulated_counts *done)
 {
     nd_error_clear();
-    const nd_status status = nd_emulated_nccl_run(j->ranks, nccl_rank, j, done);
-    cr_assert_eq(status, ND_OK, "%d ranks in groups of %d, %lld leaves, %s and %s: %s", j->ranks,
-                 j->group, (long long)j->leaves, nd_gradient_wire_name(j->formats[0]),
-                 nd_gradient_wire_name(j->formats[1]), nd_error_get()->message);
+    const nd_emulated_machine machine = {j->ranks, j->local, (unsigned)j->leaves};
+    const nd_status status = nd_emulated_nccl_run(machine, nccl_rank, j, done);
+    cr_assert_eq(status, ND_OK, "%d ranks in groups of %d, %d a host, %lld leaves, %s and %s: %s",
+                 j->ranks, j->group, j->local, (long long)j->leaves,
+                 nd_gradient_wire_name(j->formats[0]), nd_gradient_wire_name(j->formats[1]),
+                 nd_error_get()->message);
 }
 
 /* -- the two compared ------------------------------------------------------------------------- */
@@ -218,6 +241,27 @@ static void compare_all(nd_gradient_wire even, nd_gradient_wire odd)
         }
 }
 
+/* Ranks, those of a group, those of a host. */
+static const int hosts[][3] = {{4, 4, 2},  {4, 2, 2},   {6, 6, 3},   {6, 3, 3},   {8, 8, 4},
+                               {8, 8, 2},  {8, 2, 4},   {12, 12, 4}, {12, 12, 6}, {16, 16, 8},
+                               {16, 4, 8}, {24, 24, 8}, {32, 8, 8},  {32, 32, 4}};
+
+static void compare_hosts(nd_gradient_wire even, nd_gradient_wire odd, bool overlap)
+{
+    static const int64_t leaves[] = {1, 2, 3, 4};
+    for (size_t h = 0; h < sizeof hosts / sizeof *hosts; h++)
+        for (size_t l = 0; l < sizeof leaves / sizeof *leaves; l++) {
+            job j = {.ranks = hosts[h][0],
+                     .group = hosts[h][1],
+                     .local = hosts[h][2],
+                     .overlap = overlap,
+                     .leaves = leaves[l] * hosts[h][0],
+                     .formats = {even, odd},
+                     .window = WINDOW / 2};
+            compare(&j, NULL);
+        }
+}
+
 Test(nccl_parts, exact_sums_have_the_bits_and_bytes_of_those_over_messages)
 {
     compare_all(ND_GRADIENT_WIRE_FP32, ND_GRADIENT_WIRE_FP32);
@@ -227,6 +271,18 @@ Test(nccl_parts, rounded_sums_and_residuals_do_too)
 {
     compare_all(ND_GRADIENT_WIRE_BF16, ND_GRADIENT_WIRE_BF16);
     compare_all(ND_GRADIENT_WIRE_INT8, ND_GRADIENT_WIRE_FP32);
+}
+
+Test(nccl_parts, a_communicator_a_level_gives_the_same)
+{
+    compare_hosts(ND_GRADIENT_WIRE_FP32, ND_GRADIENT_WIRE_FP32, false);
+    compare_hosts(ND_GRADIENT_WIRE_BF16, ND_GRADIENT_WIRE_FP32, false);
+    compare_hosts(ND_GRADIENT_WIRE_INT8, ND_GRADIENT_WIRE_INT8, false);
+}
+
+Test(nccl_parts, and_so_do_reductions_that_overlap)
+{
+    compare_hosts(ND_GRADIENT_WIRE_FP32, ND_GRADIENT_WIRE_FP32, true);
 }
 
 /* -- launches --------------------------------------------------------------------------------- */
@@ -262,12 +318,13 @@ static nd_status reduce_long(nd_emulated_nccl *nccl, int rank, void *context)
     nd_nccl_parts parts = {.comm = comm,
                            .link = nd_emulated_nccl_link(nccl, rank),
                            .part_bytes = PART,
-                           .window_bytes = 8 * PART,
-                           .scratch = malloc(16 * PART)};
-    (void)context;
+                           .window_bytes = 8 * PART};
+    of_rank.local_size = *(const int *)context;
+    parts.scratch = malloc(nd_nccl_parts_scratch(parts.link.by_host, parts.window_bytes));
     for (int i = 0; i < LONG; i++)
         values[i] = (float)rank;
     ND_TRY(nd_nccl_parts_reduce(&parts, (nd_comm_split){.leaves = 16}, &piece, 1));
+    ND_TRY(nd_emulated_nccl_wait(&parts.link));
     for (int i = 0; rank == 5 && i < LONG; i++)
         ND_HOLDS(piece.result[i] == 120.0f);
     nd_nccl_parts_destroy(&parts);
@@ -281,11 +338,28 @@ static nd_status reduce_long(nd_emulated_nccl *nccl, int rank, void *context)
 Test(nccl_parts, windows_are_longer_where_more_ranks_share_them)
 {
     nd_emulated_counts done[16];
-    ND_ASSERT_OK(nd_emulated_nccl_run(16, reduce_long, NULL, done));
+    int local = 0;
+    ND_ASSERT_OK(
+        nd_emulated_nccl_run((nd_emulated_machine){.ranks = 16}, reduce_long, &local, done));
     for (int r = 0; r < 16; r++) {
         cr_assert_leq(done[r].groups, 32 + 16 + 8 + 4 + 1, "rank %d: %d", r, done[r].groups);
         cr_assert_leq(done[r].adds, 32 + 16 + 8 + 4, "rank %d: %d", r, done[r].adds);
         cr_assert_leq(done[r].largest, 512, "rank %d: %d", r, done[r].largest);
+    }
+}
+
+/* Four hosts of four: each batch of 64 parts is 3 groups within a host, of which every rank
+ * receives 32 and 16 parts in windows of 8, and then 8 and 4 parts between hosts. */
+Test(nccl_parts, a_host_sums_a_batch_while_another_goes_between_hosts)
+{
+    nd_emulated_counts done[16];
+    int local = 4;
+    const nd_emulated_machine machine = {.ranks = 16, .local = local};
+    ND_ASSERT_OK(nd_emulated_nccl_run(machine, reduce_long, &local, done));
+    for (int r = 0; r < 16; r++) {
+        cr_assert_eq(done[r].within, 32 + 16, "rank %d: %d", r, done[r].within);
+        cr_assert_leq(done[r].groups, done[r].within + 8 + 8 + 8, "rank %d: %d", r, done[r].groups);
+        cr_assert_geq(done[r].beside, done[r].groups / 2, "rank %d: %d", r, done[r].beside);
     }
 }
 
@@ -316,6 +390,7 @@ static nd_status gather_rank(nd_emulated_nccl *nccl, int rank, void *context)
         memset(buffers[m], first + m == rank ? rank + 1 : 0, bytes[m] + 1);
     }
     ND_TRY(nd_nccl_weights_send(&link, comm, buffers, bytes));
+    ND_TRY(nd_emulated_nccl_wait(&link));
     for (int m = 0; m < g->group; m++) {
         const char *got = buffers[m];
         for (size_t i = 0; i < bytes[m]; i++)
@@ -333,7 +408,8 @@ Test(nccl_weights, all_members_send_to_a_group_in_one_launch_on_a_host_and_in_ri
         nd_emulated_counts done[RANKS_MAX];
         gather g = gathers[i];
         const int groups = g.group <= g.local ? 1 : g.group - 1;
-        ND_ASSERT_OK(nd_emulated_nccl_run(g.ranks, gather_rank, &g, done));
+        ND_ASSERT_OK(
+            nd_emulated_nccl_run((nd_emulated_machine){.ranks = g.ranks}, gather_rank, &g, done));
         for (int r = 0; r < g.ranks; r++)
             cr_assert_leq(done[r].groups, groups, "%d ranks in groups of %d", g.ranks, g.group);
     }
@@ -341,31 +417,51 @@ Test(nccl_weights, all_members_send_to_a_group_in_one_launch_on_a_host_and_in_ri
 
 /* -- what the emulation refuses --------------------------------------------------------------- */
 
-typedef enum mistake { BYTES, NUMBER, PARTNER, MEMORY, CIRCLE, LAUNCH } mistake;
+typedef enum mistake { BYTES, NUMBER, PARTNER, MEMORY, CIRCLE, LAUNCH, RACE, HOST } mistake;
+
+/* A message that is received, and an addition into it that does not wait for it. */
+static nd_status race(const nd_nccl_link *l, float *mine, int rank)
+{
+    float ones[4] = {1.0f, 1.0f, 1.0f, 1.0f};
+    const nd_gradient_part part = {.values = mine, .wire = ones, .count = 4};
+    ND_TRY(l->group_start(l->context, ND_NCCL_ALL));
+    if (rank == 0)
+        ND_TRY(l->receive(l->context, ND_NCCL_ALL, mine, sizeof ones, 1));
+    else
+        ND_TRY(l->send(l->context, ND_NCCL_ALL, mine, sizeof ones, 0));
+    ND_TRY(l->group_end(l->context, ND_NCCL_ALL));
+    if (rank == 0)
+        ND_TRY(l->add(l->context, ND_NCCL_ALL_ADDS, &part, 1));
+    return nd_emulated_nccl_wait(l);
+}
 
 static nd_status err(nd_emulated_nccl *nccl, int rank, void *context)
 {
-    static char memory[2][64];
-    char *mine = memory[rank];
+    static float memory[2][16];
+    char *mine = (char *)memory[rank];
     const nd_nccl_link l = nd_emulated_nccl_link(nccl, rank);
     const mistake m = *(const mistake *)context;
     const int other = 1 - rank;
-    ND_TRY(l.group_start(l.context));
+    const nd_nccl_queue q = m == HOST ? ND_NCCL_HOST : ND_NCCL_ALL;
+    if (m == RACE)
+        return race(&l, memory[rank], rank);
+    ND_TRY(l.group_start(l.context, q));
     if (m == CIRCLE || rank == 0)
-        ND_TRY(l.receive(l.context, mine, m == BYTES ? 8 : 4, other));
+        ND_TRY(l.receive(l.context, q, mine, m == BYTES ? 8 : 4, other));
     if (m == CIRCLE) { /* each waits for what the other sends in its next group */
-        ND_TRY(l.group_end(l.context));
-        ND_TRY(l.group_start(l.context));
+        ND_TRY(l.group_end(l.context, q));
+        ND_TRY(l.group_start(l.context, q));
     }
     if (m != PARTNER && (m == CIRCLE || rank == 1))
-        ND_TRY(l.send(l.context, mine, 4, other));
+        ND_TRY(l.send(l.context, q, mine, 4, other));
     if (m == NUMBER && rank == 1)
-        ND_TRY(l.send(l.context, mine + 4, 4, other));
+        ND_TRY(l.send(l.context, q, mine + 4, 4, other));
     if (m == MEMORY && rank == 0)
-        ND_TRY(l.receive(l.context, mine + 2, 4, other));
+        ND_TRY(l.receive(l.context, q, mine + 2, 4, other));
     if (m == LAUNCH)
-        ND_TRY(l.add(l.context, NULL, 0));
-    return l.group_end(l.context);
+        ND_TRY(l.add(l.context, q, NULL, 0));
+    ND_TRY(l.group_end(l.context, q));
+    return nd_emulated_nccl_wait(&l);
 }
 
 Test(emulated_nccl, fails_and_does_not_hang_where_groups_are_wrong)
@@ -375,10 +471,13 @@ Test(emulated_nccl, fails_and_does_not_hang_where_groups_are_wrong)
                                            "in no group",
                                            "overlaps its other memory",
                                            "in no group",
-                                           "a launch in a group"};
-    for (int m = BYTES; m <= LAUNCH; m++) {
+                                           "a launch in a group",
+                                           "the same memory at once",
+                                           "no message of a group"};
+    for (int m = BYTES; m <= HOST; m++) {
+        const nd_emulated_machine machine = {.ranks = 2, .local = 1, .seed = 3};
         mistake made = (mistake)m;
         nd_error_clear();
-        ND_ASSERT_FAILS(nd_emulated_nccl_run(2, err, &made, NULL), ND_EPEER, expected[m]);
+        ND_ASSERT_FAILS(nd_emulated_nccl_run(machine, err, &made, NULL), ND_EPEER, expected[m]);
     }
 }

@@ -34,7 +34,8 @@ static nd_status begin_exchange_device(nd_comm *comm, const nd_comm_exchange *x)
     ND_HOLDS(++g->enqueued <= ND_NCCL_EXCHANGES);
     comm->wait_seconds += link->latency;
     comm->wait_seconds += link->per_byte * (double)x->out_bytes * (away ? local : 1);
-    return nd_nccl_link_exchange(&g->link, x);
+    ND_TRY(nd_nccl_link_exchange(&g->link, x));
+    return nd_emulated_nccl_wait(&g->link);
 }
 
 static nd_status finish(nd_comm *comm)
@@ -53,13 +54,14 @@ static nd_status allgather(nd_comm *comm, void *all, const void *mine, size_t by
 {
     const nd_nccl_link *l = &((gpu *)comm->context)->link;
     memcpy((char *)all + (size_t)comm->rank * bytes, mine, bytes);
-    ND_TRY(l->group_start(l->context));
+    ND_TRY(l->group_start(l->context, ND_NCCL_ALL));
     for (int r = 0; r < comm->size; r++)
         if (r != comm->rank) {
-            ND_TRY(l->send(l->context, mine, bytes, r));
-            ND_TRY(l->receive(l->context, (char *)all + (size_t)r * bytes, bytes, r));
+            ND_TRY(l->send(l->context, ND_NCCL_ALL, mine, bytes, r));
+            ND_TRY(l->receive(l->context, ND_NCCL_ALL, (char *)all + (size_t)r * bytes, bytes, r));
         }
-    return l->group_end(l->context);
+    ND_TRY(l->group_end(l->context, ND_NCCL_ALL));
+    return nd_emulated_nccl_wait(l);
 }
 
 static bool close_to(nd_link found, nd_link given)
@@ -100,7 +102,8 @@ Test(nccl_probe, finds_links_between_gpus_in_groups_of_a_send_and_a_receive)
     for (int i = 0; i < 4; i++) {
         nd_emulated_counts done[RANKS_MAX];
         job j = {sizes[i][0], sizes[i][1], i == 0 ? port : ethernet, bus, cpu};
-        ND_ASSERT_OK(nd_emulated_nccl_run(j.ranks, measure, &j, done));
+        ND_ASSERT_OK(
+            nd_emulated_nccl_run((nd_emulated_machine){.ranks = j.ranks}, measure, &j, done));
         for (int r = 0; r < j.ranks; r++) {
             cr_assert_eq(done[r].both_ways, done[r].groups, "rank %d of %d", r, j.ranks);
             cr_assert_eq(done[r].messages, done[0].messages, "rank %d of %d", r, j.ranks);

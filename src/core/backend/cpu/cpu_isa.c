@@ -5,12 +5,16 @@
 #if defined(__x86_64__)
 #include <cpuid.h>
 
-/* bf16 and int8 tiles, which not every compiler's __builtin_cpu_supports knows. */
+/* bf16 and int8 tiles, which not every compiler's __builtin_cpu_supports knows. Asked once: in a
+ * virtual machine that takes microseconds. */
 static bool has_amx(void)
 {
     enum { BF16 = 1 << 22, TILE = 1 << 24, INT8 = 1 << 25, ALL = BF16 | TILE | INT8 };
+    static _Atomic int known; /* 1: no, 2: yes */
     unsigned a, b, c, d = 0;
-    return __get_cpuid_count(7, 0, &a, &b, &c, &d) && (d & ALL) == ALL;
+    if (known == 0)
+        known = 1 + (__get_cpuid_count(7, 0, &a, &b, &c, &d) && (d & ALL) == ALL);
+    return known == 2;
 }
 
 static bool cpu_supports(nd_cpu_isa isa)
