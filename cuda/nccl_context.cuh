@@ -35,6 +35,10 @@ nd_status nd_nccl_settle(nd_nccl_context *c, nd_nccl_queue queue, ncclResult_t c
 #define ND_NCCL_TRY(c, queue, expression, what)                                                    \
     ND_TRY(nd_nccl_settle((c), (queue), (expression), (what), (c)->host->timeout_seconds))
 
+/* Opens the library, streams, events and communicators. Collective over c->host. Errors: those of
+ * nd_nccl_bootstrap. */
+nd_status nd_nccl_join(nd_nccl_context *c);
+
 /* NCCL and the kernels of gradient_wire.h in the streams. */
 nd_nccl_link nd_nccl_link_of(nd_nccl_context *c);
 

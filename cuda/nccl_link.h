@@ -1,5 +1,5 @@
 /* What reductions and gathers between GPUs are made of: NCCL and kernels in queues
- * (nccl_comm.cu), or an emulation of both (tests/cuda/emulated_nccl.h). Calls are enqueued, and
+ * (nccl_reduction.cu), or an emulation of both (tests/cuda/emulated_nccl.h). Calls are enqueued, and
  * those of a queue are done in their order; sends and receives only within a group. Each returns
  * ND_EPEER or the error of a launch. */
 #pragma once

@@ -19,7 +19,7 @@
  *  5. All ranks enqueue windows of both communicators in one order. So of all windows that are not
  *     done, the first in it waits for nothing, on any of its ranks. That needs a device on which a
  *     group that was enqueued later does not keep an earlier one from beginning: NCCL's order of
- *     launches (nccl_comm.cu). */
+ *     launches (nccl_join.cu). */
 #pragma once
 
 #include "nccl_link.h"

@@ -1,7 +1,8 @@
 #include "emulated_nccl.h"
 
+#include "emulated_operations.h"
+
 #include "dist/fibers.h"
-#include "dist/gradient_wire.h"
 
 #include <stdint.h>
 #include <stdlib.h>
@@ -9,45 +10,17 @@
 
 enum { MESSAGES_MAX = 2048 };
 
-typedef struct message {
-    bool receives, done;
-    int peer;
-    char *data; /* of a send it is read alone */
-    size_t bytes;
-} message;
-
-/* Memory of an operation. */
-typedef struct range {
-    const char *from, *to;
-    bool written;
-} range;
-
-/* What was enqueued. */
-typedef struct operation {
-    enum { GROUP, ENCODE, ADD, AFTER } kind;
-    union {
-        message *messages;       /* [count] */
-        nd_gradient_part *parts; /* [count] */
-        struct {
-            nd_nccl_queue number; /* has done so many */
-            int64_t done;
-        } first;
-    } of;
-    int count;
-    range *ranges; /* [range_count] */
-    int range_count;
-} operation;
-
 typedef struct queue {
     struct rank_state *rank;
     nd_nccl_queue number;
-    operation *list; /* [capacity]; those from `done` to `given` are left */
+    nd_emulated_operation *list; /* [capacity]; those from `done` to `given` are left */
     int64_t capacity, given, done;
-    message open[MESSAGES_MAX]; /* between group_start and group_end */
+    nd_emulated_message open[MESSAGES_MAX]; /* between group_start and group_end */
     int open_count;
-    bool posted, works; /* a group waits for partners; an operation other than AFTER is begun */
-    int left;           /* of the group's messages */
-    bool blocked;       /* its fiber */
+    bool posted,
+        works; /* a group waits for partners; an operation other than ND_EMULATED_AFTER is begun */
+    int left;  /* of the group's messages */
+    bool blocked; /* its fiber */
 } queue;
 
 typedef struct rank_state {
@@ -57,6 +30,7 @@ typedef struct rank_state {
     bool open, closed;   /* nothing more will be enqueued */
     bool blocked;        /* its fiber */
     queue *queues;       /* [ND_NCCL_QUEUES] */
+    int groups_done;
     nd_emulated_counts counts;
 } rank_state;
 
@@ -109,14 +83,14 @@ static nd_status fail(nd_emulated_nccl *n, const char *what, int rank, int peer)
 
 /* -- matching --------------------------------------------------------------------------------- */
 
-static operation *at_hand(queue *q)
+static nd_emulated_operation *at_hand(queue *q)
 {
     return &q->list[q->done];
 }
 
 /* The next message of the group from `at` on that sends to, or receives from, `peer`; count: none.
  */
-static int next_with(const operation *o, int at, int peer, bool receives)
+static int next_with(const nd_emulated_operation *o, int at, int peer, bool receives)
 {
     while (at < o->count &&
            (o->of.messages[at].peer != peer || o->of.messages[at].receives != receives))
@@ -131,14 +105,14 @@ static nd_status match(queue *a, queue *b)
     const int from = a->rank->rank, to = b->rank->rank;
     if (!a->posted || !b->posted)
         return ND_OK;
-    operation *out = at_hand(a), *in = at_hand(b);
+    nd_emulated_operation *out = at_hand(a), *in = at_hand(b);
     int i = next_with(out, 0, to, false), j = next_with(in, 0, from, true);
     if (i == out->count || j == in->count)
         return ND_OK;
     if (out->of.messages[i].done || in->of.messages[j].done) /* one of them is a group ahead */
         return ND_OK;
     while (i < out->count && j < in->count) {
-        message *sent = &out->of.messages[i], *taken = &in->of.messages[j];
+        nd_emulated_message *sent = &out->of.messages[i], *taken = &in->of.messages[j];
         if (sent->bytes != taken->bytes)
             return fail(n, "a receive has other bytes than its send", to, from);
         memcpy(taken->data, sent->data, sent->bytes);
@@ -155,72 +129,35 @@ static nd_status match(queue *a, queue *b)
 
 /* -- memory ----------------------------------------------------------------------------------- */
 
-static range range_of(const void *from, size_t bytes, bool written)
-{
-    return (range){from, (const char *)from + bytes, written};
-}
-
-static nd_status note_ranges(operation *o)
-{
-    const int most = o->kind == GROUP ? o->count : 3 * o->count;
-    o->ranges = calloc((size_t)most + 1, sizeof *o->ranges);
-    ND_FAIL_IF(!o->ranges, ND_ENOMEM, "no memory for %d ranges", most);
-    for (int i = 0; o->kind == GROUP && i < o->count; i++) {
-        const message *m = &o->of.messages[i];
-        o->ranges[o->range_count++] = range_of(m->data, m->bytes, m->receives);
-    }
-    for (int i = 0; o->kind != GROUP && i < o->count; i++) {
-        const nd_gradient_part *part = &o->of.parts[i];
-        const size_t values = (size_t)part->count * sizeof(float);
-        const size_t wire = nd_gradient_wire_bytes((nd_gradient_wire)part->format, part->count);
-        o->ranges[o->range_count++] = range_of(part->values, values, o->kind == ADD);
-        o->ranges[o->range_count++] = range_of(part->wire, wire, o->kind == ENCODE);
-        if (part->residual)
-            o->ranges[o->range_count++] = range_of(part->residual, 1, true);
-    }
-    return ND_OK;
-}
-
-static bool clash(const operation *a, const operation *b)
-{
-    for (int i = 0; i < a->range_count; i++)
-        for (int j = a == b ? i + 1 : 0; j < b->range_count; j++) {
-            const range *x = &a->ranges[i], *y = &b->ranges[j];
-            if ((x->written || y->written) && x->from < y->to && y->from < x->to)
-                return true;
-        }
-    return false;
-}
-
 static nd_status check_memory(queue *q)
 {
     rank_state *r = q->rank;
-    operation *o = at_hand(q);
-    if (o->kind == GROUP && clash(o, o))
+    nd_emulated_operation *o = at_hand(q);
+    if (o->kind == ND_EMULATED_GROUP && nd_emulated_clash(o, o))
         return fail(r->nccl, "what a group receives overlaps its other memory", r->rank,
                     o->of.messages[0].peer);
     for (int other = 0; other < ND_NCCL_QUEUES; other++)
-        if (r->queues[other].works && clash(o, at_hand(&r->queues[other])))
+        if (r->queues[other].works && nd_emulated_clash(o, at_hand(&r->queues[other])))
             return fail(r->nccl, "two queues use the same memory at once", r->rank, -1);
     return ND_OK;
 }
 
 /* -- what is enqueued ------------------------------------------------------------------------- */
 
-static nd_status enqueue(rank_state *r, nd_nccl_queue number, operation o)
+static nd_status enqueue(rank_state *r, nd_nccl_queue number, nd_emulated_operation o)
 {
     queue *q = &r->queues[number];
     if ((number == ND_NCCL_HOST || number == ND_NCCL_HOST_ADDS) && r->nccl->machine.local == 0)
         return fail(r->nccl, "no communicator of a host", r->rank, -1);
     if (q->given == q->capacity) {
         const int64_t capacity = q->capacity > 0 ? 2 * q->capacity : 64;
-        operation *list = realloc(q->list, (size_t)capacity * sizeof *list);
+        nd_emulated_operation *list = realloc(q->list, (size_t)capacity * sizeof *list);
         ND_FAIL_IF(!list, ND_ENOMEM, "no memory for %lld operations", (long long)capacity);
         q->list = list;
         q->capacity = capacity;
     }
-    if (o.kind != AFTER)
-        ND_TRY(note_ranges(&o));
+    if (o.kind != ND_EMULATED_AFTER)
+        ND_TRY(nd_emulated_ranges(&o));
     q->list[q->given++] = o;
     wake_queue(q);
     return ND_OK;
@@ -245,7 +182,7 @@ static nd_status group_start(void *context, nd_nccl_queue number)
     return ND_OK;
 }
 
-static nd_status post(rank_state *r, nd_nccl_queue number, message m)
+static nd_status post(rank_state *r, nd_nccl_queue number, nd_emulated_message m)
 {
     const nd_emulated_machine *at = &r->nccl->machine;
     queue *q = &r->queues[number];
@@ -262,13 +199,14 @@ static nd_status post(rank_state *r, nd_nccl_queue number, message m)
 static nd_status send(void *context, nd_nccl_queue number, const void *data, size_t bytes, int to)
 {
     return post(context, number,
-                (message){.peer = to, .data = (void *)(uintptr_t)data, .bytes = bytes});
+                (nd_emulated_message){.peer = to, .data = (void *)(uintptr_t)data, .bytes = bytes});
 }
 
 static nd_status receive(void *context, nd_nccl_queue number, void *data, size_t bytes, int from)
 {
-    return post(context, number,
-                (message){.receives = true, .peer = from, .data = data, .bytes = bytes});
+    return post(
+        context, number,
+        (nd_emulated_message){.receives = true, .peer = from, .data = data, .bytes = bytes});
 }
 
 static void count_group(rank_state *r, const queue *q)
@@ -292,14 +230,15 @@ static nd_status group_end(void *context, nd_nccl_queue number)
     r->open = false;
     if (q->open_count == 0)
         return ND_OK;
-    count_group(r, q);
-    operation o = {.kind = GROUP, .count = q->open_count};
+    nd_emulated_operation o = {
+        .kind = ND_EMULATED_GROUP, .count = q->open_count, .number = r->counts.groups};
     o.of.messages = copy(q->open, (size_t)q->open_count * sizeof *q->open);
     ND_FAIL_IF(!o.of.messages, ND_ENOMEM, "no memory for a group");
+    count_group(r, q);
     return enqueue(r, number, o);
 }
 
-static nd_status launch(rank_state *r, nd_nccl_queue number, operation o,
+static nd_status launch(rank_state *r, nd_nccl_queue number, nd_emulated_operation o,
                         const nd_gradient_part *parts)
 {
     if (r->open || o.count > ND_GRADIENT_PARTS)
@@ -314,20 +253,22 @@ static nd_status encode(void *context, nd_nccl_queue number, const nd_gradient_p
 {
     rank_state *r = context;
     r->counts.encodes++;
-    return launch(r, number, (operation){.kind = ENCODE, .count = count}, parts);
+    return launch(r, number, (nd_emulated_operation){.kind = ND_EMULATED_ENCODE, .count = count},
+                  parts);
 }
 
 static nd_status add(void *context, nd_nccl_queue number, const nd_gradient_part *parts, int count)
 {
     rank_state *r = context;
     r->counts.adds++;
-    return launch(r, number, (operation){.kind = ADD, .count = count}, parts);
+    return launch(r, number, (nd_emulated_operation){.kind = ND_EMULATED_ADD, .count = count},
+                  parts);
 }
 
 static nd_status order(void *context, nd_nccl_queue first, nd_nccl_queue second)
 {
     rank_state *r = context;
-    operation o = {.kind = AFTER};
+    nd_emulated_operation o = {.kind = ND_EMULATED_AFTER};
     o.of.first.number = first;
     o.of.first.done = r->queues[first].given;
     return enqueue(r, second, o);
@@ -354,11 +295,11 @@ static double delay(nd_emulated_nccl *n)
 static nd_status exchange(queue *q)
 {
     rank_state *r = q->rank;
-    const operation *o = at_hand(q);
+    const nd_emulated_operation *o = at_hand(q);
     q->left = o->count;
     q->posted = true;
     for (int i = 0; i < o->count; i++) {
-        const message *m = &o->of.messages[i];
+        const nd_emulated_message *m = &o->of.messages[i];
         queue *peer = &r->nccl->ranks[m->peer].queues[q->number];
         ND_TRY(m->receives ? match(peer, q) : match(q, peer));
         if (peer->posted && peer->left == 0)
@@ -374,7 +315,7 @@ static nd_status exchange(queue *q)
 
 static nd_status wait_for(queue *q)
 {
-    const operation *o = at_hand(q);
+    const nd_emulated_operation *o = at_hand(q);
     const int64_t done = o->of.first.done;
     const queue *first = &q->rank->queues[o->of.first.number];
     while (first->done < done && q->rank->nccl->error.status == ND_OK)
@@ -383,36 +324,34 @@ static nd_status wait_for(queue *q)
     return ND_OK;
 }
 
-/* The parts of a launch have no order. */
-static void compute(const operation *o)
+static nd_status wait_for_turn(queue *q)
 {
-    for (int i = o->count - 1; i >= 0; i--) {
-        const nd_gradient_part *part = &o->of.parts[i];
-        if (o->kind == ENCODE)
-            nd_gradient_wire_encode((nd_gradient_wire)part->format, part->wire, part->values,
-                                    part->residual, part->count);
-        else
-            nd_gradient_wire_add((nd_gradient_wire)part->format, part->values, part->wire,
-                                 part->count);
-    }
+    rank_state *r = q->rank;
+    const nd_emulated_operation *o = at_hand(q);
+    const bool waits = r->nccl->machine.one_by_one && o->kind == ND_EMULATED_GROUP;
+    while (waits && r->groups_done < o->number && r->nccl->error.status == ND_OK)
+        if (!block(r->nccl, &q->blocked))
+            return fail(r->nccl, "waits for an earlier group for ever", r->rank, -1);
+    return ND_OK;
 }
 
 static nd_status carry_out(queue *q)
 {
     rank_state *r = q->rank;
     nd_fibers *fibers = r->nccl->fibers;
-    if (at_hand(q)->kind == AFTER)
+    if (at_hand(q)->kind == ND_EMULATED_AFTER)
         return wait_for(q);
+    ND_TRY(wait_for_turn(q));
     nd_fibers_sleep(fibers, nd_fibers_now(fibers) + delay(r->nccl));
     ND_TRY(check_memory(q));
     for (int other = 0; other < ND_NCCL_QUEUES; other++)
         r->counts.beside += r->queues[other].works;
     q->works = true;
     nd_fibers_sleep(fibers, nd_fibers_now(fibers) + delay(r->nccl));
-    if (at_hand(q)->kind == GROUP)
+    if (at_hand(q)->kind == ND_EMULATED_GROUP)
         ND_TRY(exchange(q));
     else
-        compute(at_hand(q));
+        nd_emulated_compute(at_hand(q));
     return ND_OK;
 }
 
@@ -434,6 +373,7 @@ static void work_off(queue *q)
             continue;
         }
         status = carry_out(q);
+        q->rank->groups_done += at_hand(q)->kind == ND_EMULATED_GROUP;
         q->works = false;
         q->done++;
         wake_rank(q->rank);
@@ -494,13 +434,8 @@ static void free_rank(rank_state *r)
 {
     for (int i = 0; r->queues && i < ND_NCCL_QUEUES; i++) {
         queue *q = &r->queues[i];
-        for (int64_t k = 0; k < q->given; k++) {
-            if (q->list[k].kind == GROUP)
-                free(q->list[k].of.messages);
-            else if (q->list[k].kind != AFTER)
-                free(q->list[k].of.parts);
-            free(q->list[k].ranges);
-        }
+        for (int64_t k = 0; k < q->given; k++)
+            nd_emulated_operation_free(&q->list[k]);
         free(q->list);
     }
     free(r->queues);

@@ -19,6 +19,7 @@ typedef struct nd_emulated_machine {
     int ranks;
     int local; /* consecutive ranks that have a communicator of their own; 0: none */
     unsigned seed;
+    bool one_by_one; /* a rank begins no group before all are done that it was given earlier */
 } nd_emulated_machine;
 
 /* What a rank has done. */

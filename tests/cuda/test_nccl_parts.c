@@ -29,6 +29,7 @@ typedef struct outcome {
 typedef struct job {
     int ranks, group, local;
     bool overlap; /* begins all reductions before it waits for the first */
+    bool one_by_one;
     int64_t leaves;
     nd_gradient_wire formats[2]; /* of pieces of even and odd numbers */
     size_t window;
@@ -179,7 +180,7 @@ static nd_status nccl_rank(nd_emulated_nccl *nccl, int rank, void *context)
 static void run_nccl(job *j, nd_emulated_counts *done)
 {
     nd_error_clear();
-    const nd_emulated_machine machine = {j->ranks, j->local, (unsigned)j->leaves};
+    const nd_emulated_machine machine = {j->ranks, j->local, (unsigned)j->leaves, j->one_by_one};
     const nd_status status = nd_emulated_nccl_run(machine, nccl_rank, j, done);
     cr_assert_eq(status, ND_OK, "%d ranks in groups of %d, %d a host, %lld leaves, %s and %s: %s",
                  j->ranks, j->group, j->local, (long long)j->leaves,
@@ -246,7 +247,8 @@ static const int hosts[][3] = {{4, 4, 2},  {4, 2, 2},   {6, 6, 3},   {6, 3, 3}, 
                                {8, 8, 2},  {8, 2, 4},   {12, 12, 4}, {12, 12, 6}, {16, 16, 8},
                                {16, 4, 8}, {24, 24, 8}, {32, 8, 8},  {32, 32, 4}};
 
-static void compare_hosts(nd_gradient_wire even, nd_gradient_wire odd, bool overlap)
+static void compare_hosts(nd_gradient_wire even, nd_gradient_wire odd, bool overlap,
+                          bool one_by_one)
 {
     static const int64_t leaves[] = {1, 2, 3, 4};
     for (size_t h = 0; h < sizeof hosts / sizeof *hosts; h++)
@@ -255,6 +257,7 @@ static void compare_hosts(nd_gradient_wire even, nd_gradient_wire odd, bool over
                      .group = hosts[h][1],
                      .local = hosts[h][2],
                      .overlap = overlap,
+                     .one_by_one = one_by_one,
                      .leaves = leaves[l] * hosts[h][0],
                      .formats = {even, odd},
                      .window = WINDOW / 2};
@@ -275,14 +278,19 @@ Test(nccl_parts, rounded_sums_and_residuals_do_too)
 
 Test(nccl_parts, a_communicator_a_level_gives_the_same)
 {
-    compare_hosts(ND_GRADIENT_WIRE_FP32, ND_GRADIENT_WIRE_FP32, false);
-    compare_hosts(ND_GRADIENT_WIRE_BF16, ND_GRADIENT_WIRE_FP32, false);
-    compare_hosts(ND_GRADIENT_WIRE_INT8, ND_GRADIENT_WIRE_INT8, false);
+    compare_hosts(ND_GRADIENT_WIRE_FP32, ND_GRADIENT_WIRE_FP32, false, false);
+    compare_hosts(ND_GRADIENT_WIRE_BF16, ND_GRADIENT_WIRE_FP32, false, false);
+    compare_hosts(ND_GRADIENT_WIRE_INT8, ND_GRADIENT_WIRE_INT8, false, false);
 }
 
 Test(nccl_parts, and_so_do_reductions_that_overlap)
 {
-    compare_hosts(ND_GRADIENT_WIRE_FP32, ND_GRADIENT_WIRE_FP32, true);
+    compare_hosts(ND_GRADIENT_WIRE_FP32, ND_GRADIENT_WIRE_FP32, true, false);
+}
+
+Test(nccl_parts, ranks_do_not_wait_in_a_circle_on_gpus_that_do_one_group_after_another)
+{
+    compare_hosts(ND_GRADIENT_WIRE_FP32, ND_GRADIENT_WIRE_FP32, true, true);
 }
 
 /* -- launches --------------------------------------------------------------------------------- */
