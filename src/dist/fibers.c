@@ -99,6 +99,7 @@ static void begin(unsigned high, unsigned low)
     at(f, f->running)->ended = true;
     f->alive--;
     switch_to_next(f);
+    abort(); /* one that has ended was woken */
 }
 
 nd_status nd_fibers_create(int count, void (*main)(void *context, int fiber), void *context,

@@ -41,6 +41,7 @@ struct nd_emulated_nccl {
     void *context;
     rank_state *ranks;
     uint64_t draws;
+    bool stuck; /* a deadlock, which has resumed all fibers */
     nd_error error; /* the first */
 };
 
@@ -57,12 +58,13 @@ static bool block(nd_emulated_nccl *n, bool *blocked)
     *blocked = true;
     const bool goes_on = nd_fibers_block(n->fibers);
     *blocked = false;
+    n->stuck |= !goes_on;
     return goes_on;
 }
 
 static void wake(nd_emulated_nccl *n, int fiber, bool *blocked)
 {
-    if (*blocked)
+    if (*blocked && !n->stuck)
         nd_fibers_wake(n->fibers, fiber, nd_fibers_now(n->fibers));
     *blocked = false;
 }
@@ -384,13 +386,13 @@ static void work_off(queue *q)
         wake_rank(&n->ranks[r]);
 }
 
+/* In a deadlock it is the queue that fails. */
 nd_status nd_emulated_nccl_wait(const nd_nccl_link *link)
 {
     rank_state *r = link->context;
     for (int i = 0; i < ND_NCCL_QUEUES; i++)
-        while (r->queues[i].done < r->queues[i].given)
-            if (r->nccl->error.status != ND_OK || !block(r->nccl, &r->blocked))
-                return fail(r->nccl, "its queues do not empty", r->rank, -1);
+        while (r->queues[i].done < r->queues[i].given && r->nccl->error.status == ND_OK)
+            (void)block(r->nccl, &r->blocked);
     return r->nccl->error.status == ND_OK ? ND_OK : fail(r->nccl, "", r->rank, -1);
 }
 
