@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The exact formats beside a bf16 all-reduce, in one run: two hosts (network namespaces), one rank
 # and one thread each, joined by a link of a given speed. Plain data parallelism (bench_ddp) and
-# this program, with and without shortened gradients, take turns; prints their steps, ms, and what
+# this program, with and without compressed gradients, take turns; prints their steps, ms, and what
 # they send.
 #
 #   bench/exact_and_ddp.sh --config FILE [--build DIR] [--gbit 'RATE...'] [--rounds N] [--batch N] [--steps N]
@@ -12,7 +12,7 @@
 #   --rounds N         of each (2)
 #   --batch N          sequences of a step, an even number (2)
 #   --steps N          of this program (8), whose first two do not count; bench_ddp takes half as many
-#   --kinds 'KIND...'  of whole (shorten_gradients = off), exact (the default) and delta (weight_sync = delta)
+#   --kinds 'KIND...'  of whole (grad_compression = off), exact (the default) and delta (weight_sync = delta)
 #                      ('whole exact delta')
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/shared.sh"
@@ -20,7 +20,7 @@ set -euo pipefail
 config='' build=build/release gbit=1 rounds=2 batch=2 steps=8 kinds='whole exact delta'
 options 'config build gbit rounds batch steps kinds' "$@"
 [ -n "$config" ] || fail '--config is needed (see --help)'
-declare -A settings=([whole]=dist.shorten_gradients=off [exact]=dist.weight_sync=full [delta]=dist.weight_sync=delta)
+declare -A settings=([whole]=dist.grad_compression=off [exact]=dist.weight_sync=full [delta]=dist.weight_sync=delta)
 for kind in $kinds; do
     [ -n "${settings[$kind]:-}" ] || fail "--kinds has '$kind'; expected whole, exact or delta"
 done

@@ -27,7 +27,7 @@
 # alone on a core says nothing about what the network costs. So the same ranks with the same batch
 # run on the same cores twice, in turns: all on one host through shared memory, with no network; and
 # on the hosts. Weak efficiency is the first time over the second. Bytes over each host's cable
-# stand beside those of `plan`; they are measured with whole gradients (shorten_gradients = off), as
+# stand beside those of `plan`; they are measured with whole gradients (grad_compression = off), as
 # `plan` counts them.
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)

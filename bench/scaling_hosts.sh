@@ -74,7 +74,7 @@ layouts() {
                 payload
                 # shellcheck disable=SC2086 # several arguments
                 train "${config}_bytes_$count" "$config" "$batch" "$count" $even \
-                    --set dist.shorten_gradients=off
+                    --set dist.grad_compression=off
                 payload "${config}_bytes_$count"
             done
             record part='"bytes"' layout="\"$layout\"" config="\"$config\"" ranks="$all_ranks" \

@@ -188,7 +188,7 @@ class Report:
         head = ["layout", "configuration", "host", "way", "MiB a step", "by plan", "off by"]
         self.write_csv("link_bytes", head, rows)
         self.say("What passed each host's link, without the headers of Ethernet, IP and TCP (66 bytes a packet), with "
-                 "shorten_gradients = off: of a run of more steps less one of one step; and what `plan` says.\n")
+                 "grad_compression = off: of a run of more steps less one of one step; and what `plan` says.\n")
         self.say(table(head, [row[:4] + [f"{row[4]:.4f}", f"{row[5]:.4f}", f"{100 * row[6]:.2f} %"] for row in rows]))
 
     def planned_links(self, pair):

@@ -137,8 +137,9 @@ struct nd_comm {
     /* in: bytes of a part of a long message, a multiple of 256 and at most ND_WIRE_PART_BYTES, the
      * default; the same on all ranks. */
     size_t part_bytes;
-    nd_shorten shorten; /* in: whether exact gradients are compressed on their way to other hosts */
-    nd_backend *device; /* not owned; NULL: host memory */
+    nd_grad_compression grad_compression; /* in: whether exact gradients are compressed on their way
+                                             to other hosts */
+    nd_backend *device;                   /* not owned; NULL: host memory */
 
     /* For errors: where this rank is in the run. `phase` has static storage. */
     int64_t step;

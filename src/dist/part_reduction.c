@@ -1,8 +1,8 @@
 #include "dist/part_reduction.h"
 
+#include "dist/grad_compression.h"
 #include "dist/gradient_wire.h"
 #include "dist/part_schedule.h"
-#include "dist/shortening.h"
 
 #include <stdlib.h>
 
@@ -12,7 +12,7 @@ struct nd_part_reduction {
     nd_gradient_transfer transfer;
     nd_part_schedule schedule;
     const nd_comm_piece *pieces; /* of the reduction at hand */
-    nd_shortening shortening;
+    nd_grad_compressor compressor;
     const char *subject; /* last told */
 };
 
@@ -79,8 +79,8 @@ static nd_status receive(nd_part_reduction *r, const nd_part_act *a, progress *p
     const size_t came = (size_t)nd_wire_received_bytes(r->wire);
     const void *part = nd_wire_received(r->wire, p->taken++);
     if (came < a->bytes)
-        return nd_shortened_part_decode(piece, a->tree.slot, part, came, a->at, a->bytes,
-                                        a->tree.kind == ND_TREE_RECEIVE);
+        return nd_grad_decompress(piece, a->tree.slot, part, came, a->at, a->bytes,
+                                  a->tree.kind == ND_TREE_RECEIVE);
     return a->tree.kind == ND_TREE_TAKE
                ? nd_gradient_part_take(&r->transfer, piece, a->tree.slot, part, a->at, a->bytes)
                : nd_gradient_part_add(&r->transfer, piece, a->tree.slot, part, a->at, a->bytes);
@@ -97,9 +97,9 @@ static nd_status send(nd_part_reduction *r, const nd_part_act *a, progress *p)
     if (a->tree.finished)
         piece = &values;
     if (piece->format == ND_GRADIENT_WIRE_FP32 && !r->comm->device)
-        data = nd_shortened_part_encode(&r->shortening, r->comm, a->tree.peer,
-                                        (const char *)piece->slots[a->tree.slot] + a->at,
-                                        nd_wire_send_buffer(r->wire, p->sends), &bytes);
+        data = nd_grad_compressor_encode(&r->compressor, r->comm, a->tree.peer,
+                                         (const char *)piece->slots[a->tree.slot] + a->at,
+                                         nd_wire_send_buffer(r->wire, p->sends), &bytes);
     else
         ND_TRY(nd_gradient_part_make(&r->transfer, piece, a->tree.slot,
                                      nd_wire_send_buffer(r->wire, p->sends), a->at, a->bytes));
@@ -163,7 +163,7 @@ nd_status nd_part_reduction_run(nd_part_reduction *r, nd_comm_split split, nd_co
     nd_wire_accept_shorter(r->wire, true);
     const nd_status status = work_off(r);
     nd_wire_accept_shorter(r->wire, false);
-    nd_shortening_measure(&r->shortening, nd_wire_now(r->wire) - begun);
+    nd_grad_compressor_measure(&r->compressor, nd_wire_now(r->wire) - begun);
     if (status != ND_OK)
         nd_wire_cancel(r->wire);
     return status;

@@ -459,7 +459,7 @@ nd_status nd_train(const nd_train_options *options, nd_comm *comm)
     comm->timeout_seconds = options->config.dist.timeout_seconds;
     comm->stop_requested = nd_signals_stop_requested;
     comm->overlap = options->config.dist.overlap_grad_reduce;
-    comm->shorten = (nd_shorten)options->config.dist.shorten_gradients;
+    comm->grad_compression = (nd_grad_compression)options->config.dist.grad_compression;
     run.start.new_data = options->new_data;
     ND_TRY_GOTO(nd_identity_compare_programs(&options->config, options->resume, comm), done);
     if (comm->rank == 0)

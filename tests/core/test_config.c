@@ -216,12 +216,13 @@ Test(config, old_names_set_the_keys_of_today_and_are_told_with_their_new_names)
                            "[training]\nuse_8bit_optim = true\n[hardware]\npacked_codes = true\n"
                            "attention = own\n[dist]\noverlap = false\nreduction = allreduce\n"
                            "gradient_wire = int8\nweight_wire = changed\n"
-                           "embedding_wire = dense\ncheck_interval = 7\n"));
+                           "embedding_wire = dense\ncheck_interval = 7\nshorten_gradients = on\n"));
     ND_ASSERT_OK(read_text(&now, "[optimizer]\nstate_bits = 8\n[hardware]\n"
                                  "pack_ternary_weights = true\nattention_backend = builtin\n"
                                  "[dist]\noverlap_grad_reduce = false\ngrad_reduction = allreduce\n"
                                  "grad_comm_dtype = int8\nweight_sync = delta\n"
-                                 "embedding_sync = full\nreplica_check_interval = 7\n"));
+                                 "embedding_sync = full\nreplica_check_interval = 7\n"
+                                 "grad_compression = on\n"));
     assert_same(&old, &now);
     cr_assert(strstr(old.old_names, "dist.weight_wire = changed is now dist.weight_sync = delta") !=
                   NULL,

@@ -65,7 +65,7 @@ typedef struct sums {
     int64_t leaves;
     int group;
     nd_gradient_wire format;
-    nd_shorten shorten;
+    nd_grad_compression grad_compression;
     float expected[PIECES][COUNT_MAX]; /* by one rank */
 } sums;
 
@@ -100,7 +100,7 @@ static nd_status check_sums(nd_simulation *simulation, nd_comm *comm, void *cont
     partial *mine = make_partial(comm->rank, comm->size, s);
     comm->part_bytes = PART_BYTES;
     comm->group_ranks = s->group;
-    comm->shorten = s->shorten;
+    comm->grad_compression = s->grad_compression;
     ND_TRY(comm->ops.reduce_to_owners(comm, (nd_comm_split){.leaves = s->leaves}, mine->pieces,
                                       PIECES));
     for (int p = 0; p < PIECES; p++) {
@@ -289,27 +289,28 @@ Test(simulation, rounded_sums_have_the_bits_of_one_group)
 }
 
 /* Bytes that leave any host. */
-static double crossing(const nd_simulated_machine *m, nd_shorten shorten)
+static double crossing(const nd_simulated_machine *m, nd_grad_compression choice)
 {
     double sent[128], all = 0.0;
     nd_simulated_costs costs = {.sent = sent};
     sums s = sums_of(3 * (int64_t)m->ranks, m->ranks);
-    s.shorten = shorten;
+    s.grad_compression = choice;
     run(m, check_sums, &s, &costs);
     for (int h = 0; h < m->hosts; h++)
         all += sent[h];
     return all;
 }
 
-Test(simulation, shortened_sums_have_the_same_bits_and_take_fewer_bytes_between_hosts)
+Test(simulation, compressed_sums_have_the_same_bits_and_take_fewer_bytes_between_hosts)
 {
     for (int i = 0; i < SIZES; i++) {
         nd_simulated_machine m = machine_of(sizes[i]);
         m.hosts = m.ranks < 8 ? m.ranks : m.hosts;
-        const double whole = crossing(&m, ND_SHORTEN_OFF), shorter = crossing(&m, ND_SHORTEN_ON);
+        const double whole = crossing(&m, ND_GRAD_COMPRESSION_OFF),
+                     shorter = crossing(&m, ND_GRAD_COMPRESSION_ON);
         cr_assert_leq(shorter, 0.92 * whole, "%d ranks: %g of %g bytes", m.ranks, shorter, whole);
         m.hosts = 1;
-        cr_assert_eq(crossing(&m, ND_SHORTEN_ON), 0.0);
+        cr_assert_eq(crossing(&m, ND_GRAD_COMPRESSION_ON), 0.0);
     }
 }
 

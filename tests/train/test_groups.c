@@ -310,7 +310,7 @@ static int plan(int ranks, const char *flops)
 Test(groups, the_plan_measures_a_rank_of_them_and_refuses_those_that_straddle_hosts)
 {
     cr_assert_eq(plan(4, "measured"), 0, "%s", output);
-    cr_assert(strstr(output, "not counted: gradients between hosts shortened") != NULL, "%s",
+    cr_assert(strstr(output, "not counted: gradients between hosts compressed") != NULL, "%s",
               output);
     cr_assert_eq(plan(6, "1e9"), 2, "%s", output);
     cr_assert(strstr(output, "the first of 2 hosts having 3 ranks and the last 3; 1, 3, 6 would "

@@ -80,7 +80,11 @@ typedef enum nd_outer_wire {
     ND_OUTER_WIRE_INT4
 } nd_outer_wire;
 typedef enum nd_outer_bits_choice { ND_OUTER_BITS_32, ND_OUTER_BITS_8 } nd_outer_bits_choice;
-typedef enum nd_shorten { ND_SHORTEN_OFF, ND_SHORTEN_ON, ND_SHORTEN_AUTO } nd_shorten;
+typedef enum nd_grad_compression {
+    ND_GRAD_COMPRESSION_OFF,
+    ND_GRAD_COMPRESSION_ON,
+    ND_GRAD_COMPRESSION_AUTO
+} nd_grad_compression;
 typedef enum nd_weight_wire {
     ND_WEIGHT_WIRE_PACKED,
     ND_WEIGHT_WIRE_TRITS,
@@ -157,7 +161,7 @@ typedef struct nd_config {
         int64_t workers, sync_every;
         double outer_lr, outer_momentum;
         int outer_comm_dtype, outer_state_bits; /* nd_outer_wire, nd_outer_bits_choice */
-        int shorten_gradients;                  /* nd_shorten */
+        int grad_compression;                   /* nd_grad_compression */
         double timeout_seconds;
         int64_t replica_check_interval;
     } dist;

@@ -13,6 +13,7 @@ static const nd_config_alias aliases[] = {
     {"dist", "weight_wire", "dist", "weight_sync", "packed|trits|changed", "full|full_base3|delta",
      false},
     {"dist", "embedding_wire", "dist", "embedding_sync", "dense", "full", false},
+    {"dist", "shorten_gradients", "dist", "grad_compression", NULL, NULL, false},
     {"dist", "check_interval", "dist", "replica_check_interval", NULL, NULL, false},
 };
 

@@ -181,7 +181,7 @@ const nd_config_key nd_config_keys[] = {
     CHOICE(dist, grad_comm_dtype, "fp32|bf16|int8", "fp32",
            "type of gradients between ranks: fp32 is exact; bf16 and int8 (in blocks) round, "
            "with error feedback, and need deterministic = off"),
-    CHOICE(dist, shorten_gradients, "off|on|auto", "auto",
+    CHOICE(dist, grad_compression, "off|on|auto", "auto",
            "send exact gradients between hosts in about 0.86 of their bytes, the same to the bit; "
            "auto: while the link is slower than 4 Gbit/s (not on GPUs)"),
     CHOICE(dist, weight_sync, "full|full_base3|delta", "full",

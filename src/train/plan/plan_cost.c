@@ -1,6 +1,6 @@
 #include "train/plan/plan_cost.h"
 
-#include "dist/shortening.h"
+#include "dist/grad_compression.h"
 #include "dist/wire_sizes.h"
 #include "train/plan/operations.h"
 #include "train/plan/plan_wire.h"
@@ -199,15 +199,16 @@ static nd_status list_parts(table *t, nd_cost_work *work)
     return ND_OK;
 }
 
-/* The sender's decision (dist/shortening.h), assuming that the link is the bottleneck. */
-static bool shortens(const nd_run *run, const nd_plan_machine *m)
+/* The sender's decision (dist/grad_compression.h), assuming that the link is the bottleneck. */
+static bool compresses(const nd_run *run, const nd_plan_machine *m)
 {
-    const nd_shorten choice = (nd_shorten)run->config.dist.shorten_gradients;
+    const nd_grad_compression choice = (nd_grad_compression)run->config.dist.grad_compression;
     return m->hosts > 1 && run->backend->ops.host_memory &&
            run->config.hardware.target != ND_TARGET_CUDA &&
            run->config.dist.grad_comm_dtype == ND_GRADIENT_WIRE_FP32 &&
-           (choice == ND_SHORTEN_ON ||
-            (choice == ND_SHORTEN_AUTO && m->between.per_byte * ND_SHORTENING_SLOW > 1.0));
+           (choice == ND_GRAD_COMPRESSION_ON ||
+            (choice == ND_GRAD_COMPRESSION_AUTO &&
+             m->between.per_byte * ND_GRAD_COMPRESSION_BELOW > 1.0));
 }
 
 /* nd_cost_predict or nd_simulated_step. */
@@ -237,7 +238,7 @@ static nd_status predict(table *t, estimate how, nd_plan_cost *plan)
     plan->alone = t->passes * machine.ranks + t->optimizer;
     plan->rank_alone = t->passes + t->optimizer;
     plan->update_even = t->optimizer / machine.ranks;
-    plan->shortens = shortens(run, m);
+    plan->compresses = compresses(run, m);
     for (int i = 0; i < ND_MEMORY_COUNT; i++)
         plan->memory += run->arenas[i].used;
     for (int r = 0; r < machine.ranks; r++)
@@ -402,7 +403,7 @@ void nd_plan_cost_print(const nd_plan_cost *plan, FILE *out)
     if (plan->idle > 0)
         fprintf(out, "  %d of the ranks own no parameter: they send gradients and wait\n",
                 plan->idle);
-    if (plan->shortens)
-        fprintf(out, "  not counted: gradients between hosts shortened to about 0.86 of their "
-                     "bytes ([dist] shorten_gradients)\n");
+    if (plan->compresses)
+        fprintf(out, "  not counted: gradients between hosts compressed to about 0.86 of their "
+                     "bytes ([dist] grad_compression)\n");
 }

@@ -29,7 +29,7 @@ typedef struct nd_plan_cost {
     int idle;           /* ranks that own no parameter */
     size_t memory;      /* of rank 0 in its arenas, bytes */
     bool simulated;
-    bool shortens; /* gradients between hosts will be compressed, which the prediction ignores */
+    bool compresses; /* gradients between hosts will be compressed, which the prediction ignores */
 } nd_plan_cost;
 
 /* Predicts a checked configuration. Errors: those of nd_plan_create and nd_cost_predict. */

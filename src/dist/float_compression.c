@@ -1,4 +1,4 @@
-#include "dist/short_floats.h"
+#include "dist/float_compression.h"
 
 #include <string.h>
 
@@ -87,7 +87,7 @@ static int block_bytes(int n, int width, int escapes)
     return HEADER + 3 * n + (width == WIDTH_RAW ? n : width * ((n + 7) / 8)) + escapes;
 }
 
-size_t nd_short_floats_encode(void *out, const float *values, int64_t count)
+size_t nd_floats_compress(void *out, const float *values, int64_t count)
 {
     const size_t room = (size_t)count * sizeof *values;
     uint8_t *at = out;
@@ -152,7 +152,7 @@ static void join(float *values, const parts *p)
     }
 }
 
-bool nd_short_floats_decode(float *into, const void *in, size_t bytes, int64_t count, bool add)
+bool nd_floats_decompress(float *into, const void *in, size_t bytes, int64_t count, bool add)
 {
     const uint8_t *at = in, *end = at + bytes;
     for (int64_t first = 0; first < count; first += BLOCK) {

@@ -1,7 +1,7 @@
 /* Exact gradients in fewer bytes, and when they are sent so. */
 #include "core/base/rng.h"
-#include "dist/short_floats.h"
-#include "dist/shortening.h"
+#include "dist/float_compression.h"
+#include "dist/grad_compression.h"
 #include "support/support.h"
 
 #include <math.h>
@@ -27,16 +27,16 @@ static void fill(uint64_t seed)
 static size_t cross(int count)
 {
     memset(got, 0x5a, sizeof got);
-    const size_t bytes = nd_short_floats_encode(coded, values, count);
+    const size_t bytes = nd_floats_compress(coded, values, count);
     if (bytes == 0)
         return 0;
     cr_assert_lt(bytes, (size_t)count * sizeof *values);
-    cr_assert(nd_short_floats_decode(got, coded, bytes, count, false));
+    cr_assert(nd_floats_decompress(got, coded, bytes, count, false));
     cr_assert_eq(memcmp(got, values, (size_t)count * sizeof *values), 0);
     return bytes;
 }
 
-Test(shortening, gradients_take_less_than_nine_tenths_and_come_back_to_the_bit)
+Test(grad_compression, gradients_take_less_than_nine_tenths_and_come_back_to_the_bit)
 {
     for (uint64_t seed = 1; seed <= 5; seed++) {
         fill(seed);
@@ -47,7 +47,7 @@ Test(shortening, gradients_take_less_than_nine_tenths_and_come_back_to_the_bit)
         cross(counts[i]);
 }
 
-Test(shortening, keeps_zeros_infinities_nans_and_subnormals)
+Test(grad_compression, keeps_zeros_infinities_nans_and_subnormals)
 {
     static const uint32_t special[] = {0,           0x80000000u, 0x7f800000u,
                                        0xff800000u, 0x7fc01234u, 0xff812345u,
@@ -62,7 +62,7 @@ Test(shortening, keeps_zeros_infinities_nans_and_subnormals)
     cr_assert_lt(cross(COUNT), (size_t)COUNT * 4 * 4 / 5);
 }
 
-Test(shortening, of_bits_without_any_order_is_given_up)
+Test(grad_compression, of_bits_without_any_order_is_given_up)
 {
     const uint64_t key = nd_rng_key(3, "noise");
     for (int i = 0; i < COUNT; i++) {
@@ -72,64 +72,64 @@ Test(shortening, of_bits_without_any_order_is_given_up)
     cr_assert_eq(cross(COUNT), 0);
 }
 
-Test(shortening, adds_as_the_values_themselves_would)
+Test(grad_compression, adds_as_the_values_themselves_would)
 {
     fill(4);
-    const size_t bytes = nd_short_floats_encode(coded, values, COUNT);
+    const size_t bytes = nd_floats_compress(coded, values, COUNT);
     for (int i = 0; i < COUNT; i++)
         got[i] = (float)i * 1e-4f;
-    cr_assert(nd_short_floats_decode(got, coded, bytes, COUNT, true));
+    cr_assert(nd_floats_decompress(got, coded, bytes, COUNT, true));
     for (int i = 0; i < COUNT; i++)
         cr_assert_eq(got[i], (float)i * 1e-4f + values[i]);
 }
 
-Test(shortening, damaged_bytes_are_refused_or_decoded_to_something)
+Test(grad_compression, damaged_bytes_are_refused_or_decoded_to_something)
 {
     fill(5);
-    const size_t bytes = nd_short_floats_encode(coded, values, COUNT);
+    const size_t bytes = nd_floats_compress(coded, values, COUNT);
     for (size_t less = 1; less < bytes; less += 37)
-        cr_assert_not(nd_short_floats_decode(got, coded, bytes - less, COUNT, false));
-    cr_assert_not(nd_short_floats_decode(got, coded, bytes, COUNT - 300, false));
+        cr_assert_not(nd_floats_decompress(got, coded, bytes - less, COUNT, false));
+    cr_assert_not(nd_floats_decompress(got, coded, bytes, COUNT - 300, false));
     coded[1] = 7; /* no width */
-    cr_assert_not(nd_short_floats_decode(got, coded, bytes, COUNT, false));
+    cr_assert_not(nd_floats_decompress(got, coded, bytes, COUNT, false));
     for (uint64_t seed = 0; seed < 2000; seed++) { /* for sanitizers to look at */
         fill(5);
-        nd_short_floats_encode(coded, values, COUNT);
+        nd_floats_compress(coded, values, COUNT);
         coded[nd_rng_philox(7, seed, 0).word[0] % bytes] ^= (char)(1 << seed % 8);
-        nd_short_floats_decode(got, coded, bytes, COUNT, seed % 2);
+        nd_floats_decompress(got, coded, bytes, COUNT, seed % 2);
     }
 }
 
-/* Whether 64 KiB to `peer` are shortened. */
-static bool shortens(nd_shortening *s, const nd_comm *comm, int peer)
+/* Whether 64 KiB to `peer` are compressed. */
+static bool compresses(nd_grad_compressor *s, const nd_comm *comm, int peer)
 {
     size_t bytes = sizeof coded / 256 * 256;
-    const void *sent = nd_shortened_part_encode(s, comm, peer, values, coded, &bytes);
+    const void *sent = nd_grad_compressor_encode(s, comm, peer, values, coded, &bytes);
     cr_assert_eq(sent == NULL, bytes < sizeof coded / 256 * 256);
     cr_assert(sent == NULL || sent == values);
     return sent == NULL;
 }
 
-Test(shortening, is_for_slow_links_to_other_hosts)
+Test(grad_compression, is_for_slow_links_to_other_hosts)
 {
     nd_comm comm = {.rank = 5, .size = 12, .local_rank = 1, .local_size = 4};
-    nd_shortening s = {0};
+    nd_grad_compressor s = {0};
     fill(6);
-    cr_assert_not(shortens(&s, &comm, 0)); /* off */
-    comm.shorten = ND_SHORTEN_ON;
+    cr_assert_not(compresses(&s, &comm, 0)); /* off */
+    comm.grad_compression = ND_GRAD_COMPRESSION_ON;
     for (int peer = 0; peer < 12; peer++)
-        cr_assert_eq(shortens(&s, &comm, peer), peer < 4 || peer >= 8);
-    comm.shorten = ND_SHORTEN_AUTO;
-    cr_assert_not(shortens(&s, &comm, 0)); /* nothing is known of the link */
-    nd_shortening_measure(&s, 1.0);        /* too little to know */
-    cr_assert_not(shortens(&s, &comm, 0));
+        cr_assert_eq(compresses(&s, &comm, peer), peer < 4 || peer >= 8);
+    comm.grad_compression = ND_GRAD_COMPRESSION_AUTO;
+    cr_assert_not(compresses(&s, &comm, 0)); /* nothing is known of the link */
+    nd_grad_compressor_measure(&s, 1.0);     /* too little to know */
+    cr_assert_not(compresses(&s, &comm, 0));
     for (int i = 0; i < 100; i++)
-        shortens(&s, &comm, 9);
-    nd_shortening_measure(&s, 0.016); /* 2 MB: 1 Gbit/s */
-    cr_assert(shortens(&s, &comm, 0));
-    cr_assert_not(shortens(&s, &comm, 4));
+        compresses(&s, &comm, 9);
+    nd_grad_compressor_measure(&s, 0.016); /* 2 MB: 1 Gbit/s */
+    cr_assert(compresses(&s, &comm, 0));
+    cr_assert_not(compresses(&s, &comm, 4));
     for (int i = 0; i < 100; i++)
-        shortens(&s, &comm, 9);
-    nd_shortening_measure(&s, 0.0016); /* 10 Gbit/s */
-    cr_assert_not(shortens(&s, &comm, 0));
+        compresses(&s, &comm, 9);
+    nd_grad_compressor_measure(&s, 0.0016); /* 10 Gbit/s */
+    cr_assert_not(compresses(&s, &comm, 0));
 }

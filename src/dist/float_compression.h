@@ -16,8 +16,8 @@
 
 /* Returns the bytes written to `out`, which has room for the bytes of the values, or 0 where
  * compression would not save any. Host memory of any alignment. */
-size_t nd_short_floats_encode(void *out, const float *values, int64_t count);
+size_t nd_floats_compress(void *out, const float *values, int64_t count);
 
 /* Decodes into[0..count), or with `add` adds to it. Returns false when `in` is not an encoding of
  * `count` values; `into` is undefined then. */
-bool nd_short_floats_decode(float *into, const void *in, size_t bytes, int64_t count, bool add);
+bool nd_floats_decompress(float *into, const void *in, size_t bytes, int64_t count, bool add);
