@@ -169,6 +169,38 @@ __device__ __forceinline__ void produce(const hopper_product &p, const nd_tensor
     }
 }
 
+/* Begins the products of a slice; `fresh`: of new sums. */
+template <bool GROUPED>
+__device__ __forceinline__ void multiply(int32_t (*sums)[tile<GROUPED>::columns / 2],
+                                         const unsigned char *left, const unsigned char *right,
+                                         bool fresh)
+{
+    nd_warpgroup_arrive();
+    ND_UNROLL
+    for (int at = 0; at < SLICE; at += 32) {
+        ND_UNROLL
+        for (int part = 0; part < tile<GROUPED>::parts; part++)
+            nd_warpgroup_product<tile<GROUPED>::columns>(sums[part],
+                                                         nd_operand(left + 64 * part * SLICE + at),
+                                                         nd_operand(right + at), !fresh || at > 0);
+    }
+    nd_warpgroup_commit();
+}
+
+template <bool GROUPED>
+__device__ __forceinline__ void store_parts(const hopper_product &p,
+                                            const int32_t (*sums)[tile<GROUPED>::columns / 2],
+                                            const float *scaled, int row, int o)
+{
+    ND_UNROLL
+    for (int part = 0; part < tile<GROUPED>::parts; part++) {
+        if (!GROUPED && p.y.dtype == ND_BF16)
+            store_results<GROUPED, !GROUPED>(p, sums[part], scaled, row + 64 * part, o);
+        else
+            store_results<GROUPED, false>(p, sums[part], scaled, row + 64 * part, o);
+    }
+}
+
 template <bool GROUPED>
 __device__ __forceinline__ void consume(const hopper_product &p, unsigned char *stages,
                                         uint64_t *full, uint64_t *empty)
@@ -199,17 +231,8 @@ __device__ __forceinline__ void consume(const hopper_product &p, unsigned char *
                 nd_warpgroup_wait<0>();
                 return report_stop(p);
             }
-            nd_warpgroup_arrive();
-            ND_UNROLL
-            for (int at = 0; at < SLICE; at += 32) {
-                ND_UNROLL
-                for (int part = 0; part < PARTS; part++)
-                    nd_warpgroup_product<tile<GROUPED>::columns>(
-                        sums[part], nd_operand(left + (group_row + 64 * part) * SLICE + at),
-                        nd_operand(right + at), !fresh || at > 0);
-            }
+            multiply<GROUPED>(sums, left + group_row * SLICE, right, fresh);
             fresh = false;
-            nd_warpgroup_commit();
             const bool group_ends =
                 GROUPED && ((slice + 1) % p.group_slices == 0 || slice + 1 == p.slices);
             if (group_ends)
@@ -232,14 +255,7 @@ __device__ __forceinline__ void consume(const hopper_product &p, unsigned char *
         nd_warpgroup_wait<0>();
         if (held >= 0 && lane == 0)
             nd_barrier_arrive(&empty[held]);
-        ND_UNROLL
-        for (int part = 0; part < PARTS; part++) {
-            const int first = row + 64 * part, o = column + lane % 4 * 2;
-            if (!GROUPED && p.y.dtype == ND_BF16)
-                store_results<GROUPED, !GROUPED>(p, sums[part], scaled, first, o);
-            else
-                store_results<GROUPED, false>(p, sums[part], scaled, first, o);
-        }
+        store_parts<GROUPED>(p, sums, scaled, row, column + lane % 4 * 2);
     }
 }
 
