@@ -71,7 +71,8 @@ static nd_status iterate(nd_backend *b, quintic p, nd_view x, nd_view y, const n
  *
  * and N, the product of all F. All are symmetric. At 512 x 1792 this takes 0.48 of the operations,
  * at 256 x 512 0.66. Only in f32: rounding errors of G grow twelvefold per iteration, to 1e-4 of
- * the result at that size and 3e-3 at 12 x 48, too much for bf16. */
+ * the result at that size and 3e-3 at 12 x 48, too much for bf16, also if begun anew after two
+ * iterations (docs/throughput.md). */
 enum { GRAM_RATIO = 2 };
 
 static void swap(nd_view *x, nd_view *y)
