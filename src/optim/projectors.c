@@ -29,8 +29,10 @@ struct nd_projectors {
 bool nd_projectors_apply(const nd_config *config, const nd_param *param, nd_galore *g)
 {
     const int64_t small = param->rows < param->cols ? param->rows : param->cols;
-    if (!config->training.use_galore || param->role != ND_ROLE_TERNARY || param->layer < 0 ||
-        config->training.galore_rank >= small)
+    const bool block = param->layer < 0; /* whose gradients are not summed projected */
+    if (!config->training.use_galore || param->role != ND_ROLE_TERNARY ||
+        config->training.galore_rank >= small ||
+        (block && config->optimizer.galore_residual == 0.0))
         return false;
     if (g)
         *g = nd_galore_create(param->rows, param->cols, config->training.galore_rank);

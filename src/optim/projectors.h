@@ -10,9 +10,9 @@
 
 typedef struct nd_projectors nd_projectors;
 
-/* Whether a parameter is projected: a ternary matrix of a layer whose smaller side exceeds
- * galore_rank. Blocks of multi-token prediction keep full rank. *g (may be NULL) receives its
- * shape. */
+/* Whether a parameter is projected: a ternary matrix whose smaller side exceeds galore_rank. Blocks
+ * of multi-token prediction keep full rank unless galore_residual is above 0. *g (may be NULL)
+ * receives its shape. */
 bool nd_projectors_apply(const nd_config *config, const nd_param *param, nd_galore *g);
 
 /* config, params and backend must outlive the result; the caller destroys it. Errors: ND_ENOMEM. */

@@ -76,10 +76,11 @@ static void describe_galore(nd_run *run)
     int64_t matrices = 0;
     for (int64_t i = 0; i < params->count; i++) {
         const nd_param *p = &params->list[i];
-        if (p->role != ND_ROLE_TERNARY || p->layer < 0)
+        const bool projected = nd_projectors_shape(projectors, i) != NULL;
+        if (p->role != ND_ROLE_TERNARY || (p->layer < 0 && !projected))
             continue;
         matrices++;
-        if (p->layer > 0 || nd_projectors_shape(projectors, i))
+        if (p->layer > 0 || projected)
             continue;
         short_name(p, name);
         used +=
