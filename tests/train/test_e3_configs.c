@@ -36,7 +36,7 @@ static void assert_common_values(const nd_config *c, bool suite)
     cr_assert_eq(c->training.stable_ratio, 0.8);
     cr_assert_eq(c->training.min_lr_ratio, 0.1);
     cr_assert_eq(c->model.ffn_mult, 3.5);
-    if (c->training.use_mtp) {
+    if (c->training.use_mtp && c->training.mtp_form == ND_MTP_SHARED) {
         cr_assert_eq(c->training.mtp_n_tokens, 4);
         cr_assert_eq(c->training.mtp_weight, 0.2);
     }
@@ -89,16 +89,19 @@ Test(e3_configs, the_small_ones_have_the_same_systems)
         assert_systems(c, i);
         if (c->training.use_galore)
             cr_assert_eq(c->training.galore_rank, c->model.hidden_dim / 4);
+        cr_assert_eq(c->training.mtp_form, ND_MTP_SHARED);
         c = read_config("e3/small", names[i]);
         assert_common_values(c, false);
         assert_systems(c, i);
+        cr_assert_eq(c->training.mtp_form == ND_MTP_SHARED, i < CONFIGS - 1);
         if (c->training.use_galore)
             cr_assert_leq(c->training.galore_rank, c->model.hidden_dim / 4);
     }
 }
 
-/* What a step with synthetic data says of the state's bytes, of those of fp32 Muon (4 a weight). */
-static double state_share(const char *name)
+/* What a step with synthetic data says of the bytes of the matrices' state, and how many weights
+ * they have. */
+static double state_bytes(const char *name, double *weights)
 {
     char output[4096];
     const int code = nd_test_shell(
@@ -111,19 +114,22 @@ static double state_share(const char *name)
         "\\2/p' %s/metrics.jsonl",
         nd_test_here.directory, ND_BINARY, ND_SOURCE_DIR, name, name, name);
     cr_assert_eq(code, 0, "%s: %s", name, output);
-    double bytes = 0.0, weights = 0.0;
-    cr_assert_eq(sscanf(output, "%lf %lf", &bytes, &weights), 2, "%s: %s", name, output);
-    return bytes / (4.0 * weights);
+    double bytes = 0.0;
+    cr_assert_eq(sscanf(output, "%lf %lf", &bytes, weights), 2, "%s: %s", name, output);
+    return bytes;
 }
 
 Test(e3_configs, state_takes_the_part_of_fp32_muons_that_is_promised, .init = nd_test_run_setup,
      .fini = nd_test_run_teardown)
 {
-    cr_assert_eq(state_share("baseline"), 1.0);
-    cr_assert_leq(state_share("muon_8bit"), 0.251);
-    cr_assert_leq(state_share("muon_4bit"), 0.1425);
-    cr_assert_leq(state_share("galore2"), 0.375);
-    cr_assert_leq(state_share("full"), 0.05);
+    double weights, more;
+    const double whole = state_bytes("baseline", &weights);
+    cr_assert_eq(whole, 4.0 * weights);
+    cr_assert_leq(state_bytes("muon_8bit", &more), 0.251 * whole);
+    cr_assert_leq(state_bytes("muon_4bit", &more), 0.1425 * whole);
+    cr_assert_leq(state_bytes("galore2", &more), 0.375 * whole);
+    cr_assert_leq(state_bytes("full", &more), 0.05 * whole);
+    cr_assert_gt(more, 1.25 * weights, "its block for the token after the next counts too");
 }
 
 /* Beside the suite's: full.ini with thin messages, mtp_only.ini with a block for one
