@@ -1,4 +1,5 @@
-/* A heap of indices: the one with the earliest clock first, of equal ones the lowest. */
+/* A heap of indices, ordered by the clock of each: the earliest first, the lowest index among
+ * equals. */
 #pragma once
 
 #include <stdbool.h>
