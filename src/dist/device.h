@@ -1,6 +1,7 @@
-/* The interface to devices other than the CPU: the backend a rank computes on, and communication
- * from its memory. One implementation is linked: cuda/device_cuda.c in builds with CUDA, else
- * device_none.c, a complete implementation for no device. Callers need not know which. */
+/* The interface to devices other than the CPU: the backend that a rank computes on, and
+ * communication from that backend's memory. One implementation is linked: cuda/device_cuda.c in
+ * builds with CUDA, else device_none.c, a complete implementation for no device. Callers need not
+ * know which. */
 #pragma once
 
 #include "dist/code_kernels.h"
@@ -32,13 +33,14 @@ bool nd_device_owns(const nd_backend *backend);
  * nd_device_owns is false. Not collective. */
 size_t nd_device_memory_left(const nd_backend *backend);
 
-/* Kernels for code streams in memory of `backend`; NULL: the host does it. Not collective. */
+/* Kernels for code streams in memory of `backend`, static; NULL: the host does their work. Not
+ * collective. */
 const nd_code_kernels *nd_device_code_kernels(const nd_backend *backend);
 
 /* Exchanges memory of comm->device directly between devices from now on, summed as comm->reduction
  * says. Does nothing where nd_device_owns is false, in a comm of one rank, and in builds without
- * NCCL; exchanges then pass through the host. Collective. Errors: ND_EINTERNAL
- * (library), ND_EPEER. */
+ * NCCL; exchanges then pass through the host. Collective. Errors: ND_EINTERNAL (of a library),
+ * ND_EPEER. */
 nd_status nd_device_attach(nd_comm *comm);
 
 /* Undoes nd_device_attach; does nothing for a comm that is not attached. Must be called before
