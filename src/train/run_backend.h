@@ -15,7 +15,8 @@ nd_status nd_run_create_backend(const nd_config *config, const nd_comm *comm, nd
  * different kinds of devices; ND_ENOMEM, ND_EPEER. */
 nd_status nd_run_share_traits(nd_comm *comm, nd_backend *backend);
 
-/* Replaces `auto` in [hardware] precision and backward_precision by the fastest type that is exact
- * where exactness is defined; with [hardware] target = cuda that on GPUs, whatever the backend. Not
+/* Replaces `auto` in [hardware]: precision becomes bf16 where bf16 products are faster, else fp32;
+ * backward_precision becomes int8 where exact products with 8-bit gradients are faster and
+ * group_size is 0, else same. With target = cuda decides as on a GPU, whatever the backend. Not
  * collective. */
 void nd_run_resolve_precision(nd_config *config, const nd_backend *backend);

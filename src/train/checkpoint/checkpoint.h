@@ -42,7 +42,7 @@ typedef struct nd_checkpoint_tensor {
 typedef struct nd_checkpoint_file {
     char name[32];
     int64_t bytes;
-    char sha256[ND_SHA256_HEX_SIZE]; /* "" in a snapshot, whose tensors have checksums */
+    char sha256[ND_SHA256_HEX_SIZE]; /* "" for ranks' files in a snapshot: their tensors have one */
     char *path;                      /* owned; NULL: `name` in the checkpoint's directory */
 } nd_checkpoint_file;
 
@@ -51,7 +51,7 @@ typedef struct nd_checkpoint {
     int64_t step, tokens, restarts, next_sample;
     int64_t data_start; /* the first sample of the data that the run trained on last */
     nd_identity identity;
-    nd_health health; /* the part of it that a run restores */
+    nd_health health; /* the part of it that restoring sets */
     bool has_tokenizer;
     char approximate[128]; /* wire formats that rounded (train/approximations.h); "": none */
     nd_checkpoint_tensor *tensors;
@@ -105,17 +105,19 @@ nd_status nd_checkpoint_newest(const char *directory, nd_log *log,
 /* The state of a directory with the name of a step. */
 typedef struct nd_checkpoint_inspection {
     bool of_step; /* its manifest is of this step: it is that checkpoint, damaged or not */
-    bool own;     /* and lists every file in it: the program wrote all of them */
-    bool whole;   /* and those files have their sizes */
+    bool own;     /* and the manifest lists every file in it: the program wrote all of them */
+    bool whole;   /* and all listed files exist with their sizes */
 } nd_checkpoint_inspection;
 
-/* Inspects it. Errors: ND_ECHECKPOINT when it cannot be read. */
+/* Inspects the directory named after `step` in `directory`. Errors: ND_ECHECKPOINT when it cannot
+ * be read. */
 nd_status nd_checkpoint_inspect(const char *directory, int64_t step,
                                 nd_checkpoint_inspection *standing);
 
 /* Renames checkpoints of steps after `step`, which are damaged or belong to an abandoned branch, to
- * superseded_step_*, so that they are neither resumed nor counted, and resets `latest`; all or
- * none. Earlier superseded checkpoints keep their names. Not collective. Errors: ND_ECHECKPOINT. */
+ * superseded_step_*, so that they are neither resumed nor counted, and resets `latest`. Renames all
+ * of them or none; earlier superseded checkpoints keep their names. Not collective. Errors:
+ * ND_ECHECKPOINT. */
 nd_status nd_checkpoint_supersede(const char *directory, int64_t step, nd_log *log);
 
 /* Renames one checkpoint in the same way. `name` receives its new name. Errors: ND_ECHECKPOINT. */
@@ -131,7 +133,8 @@ nd_status nd_checkpoint_recover(const char *directory);
  * ND_EDATA when the data has another tokenizer. */
 nd_status nd_checkpoint_restore(nd_run *run, const char *directory);
 
-/* The same from an open checkpoint; each rank must be able to read the files with what it owns. */
+/* The same from an open checkpoint; each rank must be able to read the files that contain what it
+ * owns. */
 nd_status nd_checkpoint_restore_open(nd_run *run, const nd_checkpoint *checkpoint);
 
 /* Prints what `info DIR` shows; `verify`: after a deep check. Errors: ND_ECHECKPOINT, ND_EIO. */
