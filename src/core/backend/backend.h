@@ -1,8 +1,8 @@
 /* The backend contract: what a device can compute.
  *
  * A backend is a table of ops and a context. Every slot is filled: the CPU backend starts from a
- * plain reference with double accumulation (cpu/reference_*.c) and replaces the slots for which it
- * has fast versions; callers never ask which one they got.
+ * plain reference with double accumulation (cpu/reference_*.c), and fast versions replace slots of
+ * it; callers never ask which one they got.
  *
  * Memory. Views passed to ops point to memory of this backend. Ops may run asynchronously in the
  * order of their calls; `synchronize` and `download` wait. Memory that ops need beyond their
@@ -152,10 +152,9 @@ typedef struct nd_backend_ops {
 
     /* Recordings. */
 
-    /* Starts a recording: until record_end, ops are recorded with their arguments instead of being
-     * run. Meanwhile upload, download, allocate and synchronize fail, and so does an op that needs
-     * more workspace than any before it. A backend that cannot record sets *can to false and does
-     * nothing. */
+    /* Until record_end, ops are recorded with their arguments instead of being run. Upload,
+     * download, allocate and synchronize then fail, and so does an op that needs more workspace
+     * than any before it. A backend that cannot record sets *can to false and does nothing. */
     nd_status (*record)(nd_backend *b, bool *can);
     /* Ends it. The caller releases *recording; `recording` NULL discards what was recorded, also
      * after a failure. */
@@ -170,8 +169,7 @@ typedef struct nd_backend_ops {
 #undef OP
 } nd_backend_ops;
 
-/* What a backend does fast. Decides what `auto` means in [hardware] precision and
- * backward_precision. */
+/* Decides what `auto` means in [hardware] precision and backward_precision. */
 typedef struct nd_backend_traits {
     char device[128];         /* what computes, for the log */
     bool fast_bf16;           /* bf16 products are faster than f32 ones */
@@ -187,7 +185,7 @@ struct nd_backend {
 };
 
 /* Instruction sets, each including those before it, in the order of the choices of [hardware]
- * cpu_isa. Generic is the base target of the compiler, and SSE4.1 in oneDNN. */
+ * cpu_isa. Generic is the compiler's base target, and SSE4.1 in oneDNN. */
 typedef enum nd_cpu_isa {
     ND_CPU_ISA_AUTO, /* the best of this CPU */
     ND_CPU_ISA_GENERIC,

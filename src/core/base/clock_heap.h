@@ -1,5 +1,4 @@
-/* A heap of indices, ordered by the clock of each: the earliest first, the lowest index among
- * equals. */
+/* A heap of indices by the clock of each: the earliest first, among equals the lowest index. */
 #pragma once
 
 #include <stdbool.h>

@@ -11,8 +11,8 @@ typedef struct nd_cgroup {
     size_t memory_remaining; /* bytes left before the limit; SIZE_MAX: none */
 } nd_cgroup;
 
-/* Reads the limits. `membership`: path of the list of groups, /proc/self/cgroup; `root`: the
- * directory of the groups' files, /sys/fs/cgroup. A file that cannot be read sets no limit. */
+/* `membership`: the path of /proc/self/cgroup or its like; `root`: the directory of the groups'
+ * files. A file that cannot be read sets no limit. */
 nd_cgroup nd_cgroup_read(const char *membership, const char *root);
 
 /* The limits of this process. */

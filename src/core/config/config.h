@@ -180,9 +180,9 @@ typedef struct nd_config {
 /* Every key at its default. */
 void nd_config_defaults(nd_config *config);
 
-/* Reads an INI file into `config`; keys that it does not have stay as they are. Errors: ND_ECONFIG
- * naming file, line, key, value, what is allowed and the nearest known key; duplicates, unknown
- * sections and over-long lines are errors. */
+/* Reads the keys in an INI file into `config`; other keys stay. Errors: ND_ECONFIG naming file,
+ * line, key, value, what is allowed and the nearest known key; duplicates, unknown sections and
+ * over-long lines are errors. */
 nd_status nd_config_read_file(nd_config *config, const char *path);
 
 /* Makes one assignment, given as "section.key=value" or as its three parts; messages name its

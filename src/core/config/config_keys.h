@@ -49,8 +49,8 @@ bool nd_config_alias_is(const char *section, const char *name, const char *new_s
 bool nd_config_alias_value(const nd_config_alias *alias, const char *value, char *text,
                            size_t size);
 
-/* Values of ND_KEY_CHOICE: the index of `value` in "a|b|c", or -1, and the name at an index. Of
- * ND_KEY_BOOL: true, yes, on, 1 or false, no, off, 0; anything else returns false. */
+/* The index of `value` in "a|b|c", or -1; the name at an index. The value of true|yes|on|1 or
+ * false|no|off|0; returns false for other texts. */
 int nd_config_choice_index(const char *choices, const char *value);
 void nd_config_choice_name(const char *choices, int index, char *text, size_t size);
 bool nd_config_parse_bool(const char *text, bool *value);

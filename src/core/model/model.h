@@ -18,8 +18,8 @@ typedef struct nd_gradients_ready {
     void *context;
 } nd_gradients_ready;
 
-/* The loss of the first `sequences` of `tokens` [micro_batch, seq_length + 1] (host memory), from a
- * forward pass alone. */
+/* The loss of the first `sequences` of `tokens` [micro_batch, seq_length + 1] (host), forward
+ * only. */
 nd_status nd_model_evaluate(nd_model *model, const int32_t *tokens, int64_t sequences,
                             nd_loss *loss);
 
@@ -44,8 +44,8 @@ nd_status nd_model_pass_begin(nd_model *model, float gradient_scale,
 nd_status nd_model_pass_finish(nd_model *model, const nd_model_gradients *gradients,
                                nd_gradients_ready ready, const nd_backward_rows *part);
 
-/* Sets losses[j].nll and .total from row j of `sums`, whose rows are copies of model->sums after
- * passes with the same offset weights. One download. */
+/* Sets losses[j].nll and .total from row j of `sums`: copies of model->sums after passes with the
+ * same offset weights. One download. */
 nd_status nd_model_read_losses(nd_model *model, nd_cview sums, nd_loss *losses);
 
 /* Sets the weights of the tokens predicted after the next one for the passes that follow: offset j

@@ -25,8 +25,8 @@ typedef struct nd_panel_kind {
                       int64_t cols, int64_t k);
     /* c [6, 16], i32 or f32, += a b over k (padded) inner values; rows of c are `stride` apart. */
     void (*multiply)(void *c, int64_t stride, const void *a, const void *b, int64_t k);
-    /* Where row i of c starts: for ternary codes at minus the sum of the k values of row i of a,
-     * because the codes are multiplied as code + 1. NULL: at 0. */
+    /* Where row i of c starts: for ternary codes, multiplied as code + 1, at minus the sum of row i
+     * of a. NULL: at 0. */
     int32_t (*start_of_row)(const int8_t *a, int64_t k);
 } nd_panel_kind;
 
