@@ -53,8 +53,8 @@ typedef struct nd_comm_piece {
     int merged; /* which of several merged reductions it belongs to; 0 from callers */
 } nd_comm_piece;
 
-/* A rank's part in an exchange: the message it sends to `to` and the one it receives from `from`.
- * Both ranks of a message know its size. */
+/* A rank's part in an exchange: what it sends to `to` and receives from `from`. Both ranks of a
+ * message know its size. */
 typedef struct nd_comm_exchange {
     const void *out;
     size_t out_bytes;
@@ -78,8 +78,8 @@ typedef struct nd_comm_ops {
     nd_status (*broadcast_device)(nd_comm *comm, void *data, size_t bytes, int root);
 
     /* Copies buffers[m][0..bytes[m]) from every member m of a group to the whole group, in place;
-     * every rank knows all sizes. In host memory, and in memory of comm->device. NULL: callers
-     * broadcast one buffer after another (nd_comm_broadcast_each). */
+     * every rank knows all sizes. In host memory, and in memory of comm->device. NULL: one
+     * broadcast after another (nd_comm_broadcast_each). */
     nd_status (*broadcast_each)(nd_comm *comm, void *const *buffers, const size_t *bytes);
     nd_status (*broadcast_each_device)(nd_comm *comm, void *const *buffers, const size_t *bytes);
 
@@ -110,8 +110,8 @@ typedef struct nd_comm_ops {
      * `threaded`, whatever comm->device is. */
     nd_status (*begin_exchange)(nd_comm *comm, const nd_comm_exchange *exchange);
 
-    /* The same in memory of comm->device, ordered as with `streamed`. NULL: the comm can only send
-     * from host memory. */
+    /* The same in memory of comm->device, ordered as with `streamed`. NULL: the comm sends from
+     * host memory only. */
     nd_status (*begin_exchange_device)(nd_comm *comm, const nd_comm_exchange *exchange);
     nd_status (*finish)(nd_comm *comm);
 

@@ -1,7 +1,6 @@
-/* The interface to devices other than the CPU: the backend that a rank computes on, and
- * communication from that backend's memory. One implementation is linked: cuda/device_cuda.c in
- * builds with CUDA, else device_none.c, a complete implementation for no device. Callers need not
- * know which. */
+/* The interface to devices other than the CPU: the backend a rank computes on, and communication
+ * from its memory. One implementation is linked: cuda/device_cuda.c in builds with CUDA, else
+ * device_none.c, a complete implementation for no device. Callers need not know which. */
 #pragma once
 
 #include "dist/code_kernels.h"
@@ -33,8 +32,7 @@ bool nd_device_owns(const nd_backend *backend);
  * nd_device_owns is false. Not collective. */
 size_t nd_device_memory_left(const nd_backend *backend);
 
-/* Kernels for code streams in memory of `backend`, static; NULL: the host does their work. Not
- * collective. */
+/* Kernels for code streams in memory of `backend`; NULL: the host does it. Not collective. */
 const nd_code_kernels *nd_device_code_kernels(const nd_backend *backend);
 
 /* Exchanges memory of comm->device directly between devices from now on, summed as comm->reduction

@@ -24,6 +24,6 @@ nd_status nd_gradient_part_take(const nd_gradient_transfer *t, const nd_comm_pie
 nd_status nd_gradient_part_make(const nd_gradient_transfer *t, const nd_comm_piece *piece, int slot,
                                 void *part, size_t at, size_t bytes);
 
-/* Copy from comm->device, which must not be NULL, to the host, and back. */
+/* Copy from comm->device, not NULL, to the host and back. */
 nd_status nd_transfer_fetch(const nd_comm *comm, void *host, const void *device, size_t bytes);
 nd_status nd_transfer_deliver(const nd_comm *comm, void *device, const void *host, size_t bytes);

@@ -23,14 +23,13 @@ typedef struct nd_part_order {
     bool more;
 } nd_part_order;
 
-/* Bytes of a part where messages have at most `part_bytes`: less if it `rounds`, so that the values
- * of a part fit in a message in fp32, too. */
+/* Bytes of a part where messages have at most `part_bytes`: fewer for rounded parts, whose values
+ * must fit in a message in fp32. */
 size_t nd_reduction_part_bytes(size_t part_bytes, bool rounds);
 
-/* Starts the order of the parts of `count` pieces, which are cut into parts of `size` bytes. A
- * part's turn is the bytes before it in units of the longest part, so that short parts among long
- * ones do not always fall to the same ranks. Each of several merged reductions counts its own
- * bytes, so that merging leaves every rank's share as it was. */
+/* Starts the order of the parts, of `size` bytes, of these pieces. Turns count bytes in units of
+ * the longest part, so that short parts among long ones do not always fall to the same ranks;
+ * merged reductions count separately, so that merging changes no rank's share. */
 nd_part_order nd_part_order_of(const size_t *bytes, const int *merged, int64_t count, size_t size);
 
 /* The next part; false at the end. */

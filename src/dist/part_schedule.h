@@ -27,9 +27,8 @@ typedef struct nd_part_schedule {
     int64_t pieces_capacity;
 } nd_part_schedule;
 
-/* Replaces `schedule` (all zeros at first) by what comm->rank does with `pieces` in parts of
- * `part_bytes`, and sets the pieces' results. The caller destroys it. Not collective. Errors:
- * ND_ENOMEM. */
+/* Replaces `schedule` (zeroed at first) by what comm->rank does with `pieces` in parts of
+ * `part_bytes`; sets their results. The caller destroys it. Not collective. Errors: ND_ENOMEM. */
 nd_status nd_part_schedule_make(nd_part_schedule *schedule, const nd_comm *comm, size_t part_bytes,
                                 nd_comm_split split, nd_comm_piece *pieces, int64_t count);
 void nd_part_schedule_destroy(nd_part_schedule *schedule);

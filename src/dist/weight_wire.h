@@ -16,13 +16,12 @@
 
 enum { ND_DELTA_BLOCK = 256 };
 
-/* Bytes of a weight on the wire, a multiple of 4: whole, in the format packed or trits (changed
- * codes of all weights are one stream: dist/code_stream.h), and of the change of a dense weight. */
+/* Bytes of a weight on the wire, a multiple of 4: whole in the format packed or trits (changed
+ * codes are one stream: dist/code_stream.h); and of the change of a dense weight. */
 size_t nd_weight_wire_bytes(const nd_weight *w, nd_weight_wire format);
 size_t nd_weight_delta_bytes(const nd_weight *w);
 
-/* Encode a weight to `at`, and decode it from there: backend memory of nd_weight_wire_bytes,
- * aligned to 4. */
+/* Encode and decode a weight at `at`: backend memory of nd_weight_wire_bytes, aligned to 4. */
 nd_status nd_weight_wire_pack(nd_backend *b, const nd_weight *w, nd_weight_wire format, char *at);
 nd_status nd_weight_wire_unpack(nd_backend *b, const nd_weight *w, nd_weight_wire format,
                                 const char *at);
