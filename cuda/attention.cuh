@@ -103,9 +103,9 @@ struct nd_attention_library_pass {
                           nd_cview o, nd_cview lse, nd_cview q, nd_cview k, nd_cview v);
 };
 
-/* Compares a library with the project's kernels on random inputs; waits for the results. `reason`
- * (`size` bytes) is "" or says what differs. *looked is false when there was not enough memory to
- * compare. Errors: those of the passes. */
+/* Compares a library with the project's kernels, and waits: `reason` (`size` bytes) is "" or says
+ * what differs. *looked is false when there is not enough memory to compare. Errors: those of the
+ * passes. */
 nd_status nd_cuda_attention_check(nd_backend *b, const nd_attention_shape *s, bool backward,
                                   const nd_attention_library_pass *library, bool *looked,
                                   char *reason, size_t size);

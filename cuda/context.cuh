@@ -45,8 +45,8 @@ struct nd_cuda {
     size_t shared_limit; /* dynamic shared memory available to a block */
     cudaStream_t stream;
     /* Called before the host waits for the stream or, with `all`, for the whole device, as cudaFree
-     * does; may be NULL. A stream that waits for other GPUs may never become idle, so this waits
-     * for exchanges with a timeout (nccl_exchanges.h). */
+     * does; may be NULL. A stream that waits for other GPUs may never become idle: this waits with
+     * a timeout (nccl_exchanges.h). */
     nd_status (*before_wait)(void *context, bool all);
     void *before_wait_context;
     void *scratch;

@@ -17,10 +17,10 @@ extern "C" {
 
 #include "dist/comm.h"
 
-/* Gives NCCL the operations of `comm` on memory of its device, `backend` (a CUDA backend). Sums
- * keep the tree of reduce_to_owners unless the split allows any order (deterministic = off): then
- * they are NCCL's own reductions. Collective. Errors: ND_EINTERNAL when the library is missing,
- * ND_ECONFIG when two ranks share a GPU, ND_EPEER. */
+/* From now on `comm`, whose device is `backend` (a CUDA backend), uses NCCL. Sums keep the tree of
+ * reduce_to_owners unless the split allows any order (deterministic = off): then they are NCCL's
+ * own reductions. Collective. Errors: ND_EINTERNAL when the library is missing, ND_ECONFIG when two
+ * ranks share a GPU, ND_EPEER. */
 nd_status nd_nccl_attach(nd_comm *comm, nd_backend *backend);
 
 /* Gives the operations back to MPI; does nothing for a comm without NCCL. Call it before memory of

@@ -26,15 +26,13 @@ struct nd_nccl_context {
     nd_comm *host;
 };
 
-/* Waits until the call `what`, which returned `code`, is complete: a non-blocking communicator
- * (that of `queue`) answers "in progress" at first. Waits at most `seconds` and polls for errors;
- * sleeps only after a while, since a call takes microseconds once its connections are open. Errors:
- * ND_EPEER, after which NCCL is aborted. */
+/* Waits until a call that returned `code` is complete, at most `seconds`: a non-blocking
+ * communicator answers "in progress". Polls for errors, and sleeps only when a call takes longer
+ * than the microseconds of one with open connections. Errors: ND_EPEER; NCCL is then aborted. */
 nd_status nd_nccl_settle(nd_nccl_context *c, nd_nccl_queue queue, ncclResult_t code,
                          const char *what, double seconds);
 
-/* Makes a call of NCCL and settles it. The first call between two ranks opens their connection and
- * waits for that. */
+/* A call of NCCL. The first one between two ranks opens their connection and waits for that. */
 #define ND_NCCL_TRY(c, queue, expression, what)                                                    \
     ND_TRY(nd_nccl_settle((c), (queue), (expression), (what), (c)->host->timeout_seconds))
 

@@ -44,14 +44,13 @@ typedef struct nd_nccl_exchanges {
     bool failed;    /* from then on every function fails */
 } nd_nccl_exchanges;
 
-/* Begins an exchange, which the caller then enqueues between the events of *slot. `what`, `first`
- * and `more` are those of nd_nccl_exchange; the texts are not copied. Errors: ND_EPEER, also of an
- * earlier exchange. */
+/* Begins an exchange, which the caller then enqueues between the events of *slot. The texts are not
+ * copied. Errors: ND_EPEER, also of an earlier exchange. */
 nd_status nd_nccl_exchanges_begin(nd_nccl_exchanges *e, const char *what, const char *first,
                                   int64_t more, int *slot);
 
-/* Call it when the compute stream is made to wait for everything begun so far. Counts what is done,
- * without waiting. Errors: ND_EPEER, those of the device. */
+/* Everything begun so far is fenced: the compute stream waits for it. Counts what is done, without
+ * waiting. Errors: ND_EPEER. */
 nd_status nd_nccl_exchanges_fence(nd_nccl_exchanges *e);
 
 /* Waits until all that is fenced is done. Only time in which an exchange could run counts towards
@@ -63,8 +62,8 @@ nd_status nd_nccl_exchanges_wait(nd_nccl_exchanges *e);
  * device, as freeing its memory does. */
 nd_status nd_nccl_exchanges_wait_all(nd_nccl_exchanges *e);
 
-/* Aborts the exchanges in flight and makes all later calls fail. Returns ND_EPEER with a message
- * that names this rank, `what` and the `reason`. */
+/* Aborts what is in flight and makes all later calls fail. Returns ND_EPEER naming `what` and
+ * `reason`. */
 nd_status nd_nccl_exchanges_fail(nd_nccl_exchanges *e, const char *what, const char *reason);
 
 #ifdef __cplusplus

@@ -36,8 +36,8 @@ enum {
     ND_NCCL_PART_BYTES = 1 << 20,
     /* The most that a rank receives in a window, and the most that it encodes to send. */
     ND_NCCL_WINDOW_BYTES = 16 << 20,
-    /* The most parts of a window that one rank takes. Its messages in a group are at most twice as
-     * many; NCCL allows 2048. */
+    /* Parts of a window that one rank takes. Its messages in a group are at most twice as many;
+     * NCCL allows 2048. */
     ND_NCCL_WINDOW_PARTS = 512
 };
 

@@ -1,5 +1,5 @@
-/* Sends weights from every member of a group to all others of it, if there are several groups. With
- * one group of all ranks, NCCL's own broadcasts do that, also in one launch. */
+/* Sends weights from every member of a group to all others of it, where there are several groups. A
+ * single one has NCCL's own broadcasts, in one launch too. */
 #pragma once
 
 #include "nccl_link.h"
@@ -12,10 +12,9 @@ extern "C" {
 
 /* Enqueues nd_comm_ops.broadcast_each_device. Within a host each member sends to every other one,
  * all in one NCCL group. Across hosts the weights go around a ring, one NCCL group per round: in
- * round r a member sends its right neighbour what it received in round r - 1, at first its own, and
- * receives from its left neighbour the weights of the member r places to its left. So a host sends
- * and receives everything about once. Adds to comm->bytes_sent. Collective. Errors: those of the
- * link. */
+ * round r a member sends its right neighbour what it received in round r - 1 and receives the
+ * weights of the member r places to its left, so that a host sends and receives everything about
+ * once. Adds to comm->bytes_sent. Collective. Errors: those of the link. */
 nd_status nd_nccl_weights_send(const nd_nccl_link *link, nd_comm *comm, void *const *buffers,
                                const size_t *bytes);
 

@@ -21,7 +21,7 @@ typedef struct nd_left_out {
     char first[ND_LEFT_COUNT][PATH_MAX]; /* where it is, with the reason where needed */
 } nd_left_out;
 
-/* Counts one skipped input of this kind; the text says where it is. */
+/* Counts one skipped input; the text says where it is. */
 void nd_left_out_add(nd_left_out *left_out, nd_left_out_kind kind, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 

@@ -2,9 +2,8 @@
  * bitnet models.
  *
  * The rotary embedding of transformers rotates elements (i, i + D/2) of a head in both models
- * (rotate_half). So does this program's bitnet, but its llama rotates (2i, 2i + 1); therefore the
- * rows of llama's q and k are in another order in transformers: row i of a head is row 2i here, and
- * row D/2 + i is row 2i + 1 here. */
+ * (rotate_half). So does bitnet here, but llama here rotates (2i, 2i + 1), so the rows of its q and
+ * k are in another order there: row i of a head is row 2i here, row D/2 + i is row 2i + 1. */
 #pragma once
 
 #include "core/config/config.h"

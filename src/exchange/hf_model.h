@@ -26,9 +26,9 @@ typedef struct nd_hf_model {
     json_t *scales; /* if ternary: name -> exact scale; NULL when not stated */
 } nd_hf_model;
 
-/* Opens all files and checks that they hold every parameter with its shape, and otherwise only
- * tensors that repeat them (a tied head) or follow from the configuration (rotary frequencies). The
- * caller closes the model, unless it failed. Errors: ND_EDATA, ND_ECONFIG, ND_ENOMEM. */
+/* Opens all files and checks that they hold every parameter with its shape, and nothing else but
+ * copies (a tied head) and rotary frequencies. The caller closes the model, unless it failed.
+ * Errors: ND_EDATA, ND_ECONFIG, ND_ENOMEM. */
 nd_status nd_hf_model_open(const char *directory, const nd_config *defaults, nd_hf_model *model);
 void nd_hf_model_close(nd_hf_model *model);
 

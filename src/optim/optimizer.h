@@ -42,8 +42,8 @@ bool nd_optimizer_takes_projected(const nd_optimizer *optimizer, int64_t index);
 void nd_optimizer_gradient_shape(const nd_optimizer *optimizer, int64_t index, int64_t *rows,
                                  int64_t *cols);
 
-/* Writes the states of parameter `index` to states[ND_OPTIMIZER_STATES_MAX], whose views the
- * optimizer owns; returns their number, 0 when this rank does not own it. */
+/* Writes the states of parameter `index` to states[ND_OPTIMIZER_STATES_MAX]; returns their number,
+ * 0 when this rank does not own it. */
 int nd_optimizer_states(const nd_optimizer *optimizer, int64_t index, nd_optimizer_state *states);
 
 /* The same for the whole parameter, even when this rank owns only rows of it; their data is NULL.

@@ -80,8 +80,8 @@ nd_status nd_gradient_reducer_add(nd_gradient_reducer *r, int64_t first, int64_t
 nd_status nd_gradient_reducer_reduce(nd_gradient_reducer *r, int64_t first, int64_t count,
                                      int64_t *nonfinite);
 
-/* Bytes that nd_gradient_reducer_reduce sends from a rank to all others for the norms of these
- * parameters. */
+/* Bytes that a rank sends to all others in nd_gradient_reducer_reduce for these parameters'
+ * norms. */
 size_t nd_gradient_reducer_norm_bytes(const nd_gradient_reducer *r, int64_t first, int64_t count);
 
 /* Discards this step's gradients: ends reductions in flight, resets error feedback. Collective. */

@@ -1,5 +1,5 @@
-/* The outer step: combines the changes of all workers into one change of the model, from which all
- * of them continue.
+/* The outer step: combines the changes of all workers into one change of the model, from which they
+ * continue.
  *
  * For each parameter, with x its value at the start of the round and y_k the master of worker k:
  *   d_k = x - y_k                              in the wire format, by the owner in each worker
@@ -40,9 +40,9 @@ void nd_outer_destroy(nd_outer *outer); /* NULL is allowed */
 nd_status nd_outer_reserve_state(nd_run *run, nd_arena *arena);
 nd_status nd_outer_reserve_wire(nd_run *run, nd_arena *arena);
 
-/* Write the states of a parameter for checkpoints: those of its home, "outer_momentum" or its parts
- * and "outer_residual", or that of the i-th worker of this rank, "outer_residual". Return their
- * number, at most ND_OUTER_STATES_MAX, 0 where this rank has none. */
+/* A parameter's states for checkpoints: those of its home, "outer_momentum" or its parts and
+ * "outer_residual"; and that of the i-th worker of this rank, "outer_residual". Return their
+ * number, at most ND_OUTER_STATES_MAX; 0 where this rank has none. */
 int nd_outer_states(const nd_run *run, int64_t index, nd_optimizer_state *states);
 int nd_outer_worker_states(const nd_run *run, int i, int64_t index, nd_optimizer_state *states);
 

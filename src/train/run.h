@@ -92,9 +92,9 @@ typedef struct nd_run {
 } nd_run;
 
 /* Builds everything except the loader from a checked configuration: opens the data, reserves all
- * memory, initialises masters from the seed and gathers weights. If run->backend is set, uses that
- * backend; the run owns it in any case. With [dist] group_ranks = 0 all ranks are one group. The
- * caller destroys the run. Collective. */
+ * memory, initialises masters from the seed and gathers weights. Uses run->backend if that is set;
+ * the run owns it. With [dist] group_ranks = 0 all ranks are one group. The caller destroys the
+ * run. Collective. */
 nd_status nd_run_create(const nd_config *config, nd_comm *comm, nd_run *run);
 
 /* The two parts of nd_run_create, between which nd_run_choose_groups may choose groups: up to the

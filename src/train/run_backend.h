@@ -15,8 +15,7 @@ nd_status nd_run_create_backend(const nd_config *config, const nd_comm *comm, nd
  * different kinds of devices; ND_ENOMEM, ND_EPEER. */
 nd_status nd_run_share_traits(nd_comm *comm, nd_backend *backend);
 
-/* Replaces `auto` in [hardware]: precision becomes bf16 where bf16 products are faster, else fp32;
- * backward_precision becomes int8 where exact products with 8-bit gradients are faster and
- * group_size is 0, else same. With target = cuda decides as on a GPU, whatever the backend. Not
- * collective. */
+/* Replaces `auto` in [hardware] precision by bf16 where that is faster than fp32, else fp32; in
+ * backward_precision by int8 where that is faster, exact and group_size is 0, else same. With
+ * target = cuda both count as faster, whatever the backend. Not collective. */
 void nd_run_resolve_precision(nd_config *config, const nd_backend *backend);

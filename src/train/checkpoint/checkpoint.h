@@ -109,15 +109,13 @@ typedef struct nd_checkpoint_inspection {
     bool whole;   /* and all listed files exist with their sizes */
 } nd_checkpoint_inspection;
 
-/* Inspects the directory named after `step` in `directory`. Errors: ND_ECHECKPOINT when it cannot
- * be read. */
+/* Inspects that of `step` in `directory`. Errors: ND_ECHECKPOINT when it cannot be read. */
 nd_status nd_checkpoint_inspect(const char *directory, int64_t step,
                                 nd_checkpoint_inspection *standing);
 
 /* Renames checkpoints of steps after `step`, which are damaged or belong to an abandoned branch, to
- * superseded_step_*, so that they are neither resumed nor counted, and resets `latest`. Renames all
- * of them or none; earlier superseded checkpoints keep their names. Not collective. Errors:
- * ND_ECHECKPOINT. */
+ * superseded_step_*, so that they are neither resumed nor counted, and resets `latest`; all or
+ * none. Earlier superseded checkpoints keep their names. Not collective. Errors: ND_ECHECKPOINT. */
 nd_status nd_checkpoint_supersede(const char *directory, int64_t step, nd_log *log);
 
 /* Renames one checkpoint in the same way. `name` receives its new name. Errors: ND_ECHECKPOINT. */
@@ -133,8 +131,7 @@ nd_status nd_checkpoint_recover(const char *directory);
  * ND_EDATA when the data has another tokenizer. */
 nd_status nd_checkpoint_restore(nd_run *run, const char *directory);
 
-/* The same from an open checkpoint; each rank must be able to read the files that contain what it
- * owns. */
+/* The same from an open checkpoint; each rank must be able to read the files with what it owns. */
 nd_status nd_checkpoint_restore_open(nd_run *run, const nd_checkpoint *checkpoint);
 
 /* Prints what `info DIR` shows; `verify`: after a deep check. Errors: ND_ECHECKPOINT, ND_EIO. */

@@ -108,10 +108,9 @@ size_t nd_checkpoint_row_at(const nd_param *param, nd_view part, int64_t row);
 nd_status nd_save_append_rows(const nd_save *s, const void *bytes, size_t size);
 nd_status nd_save_join_rows(nd_save *s);
 
-/* Parameters owned by rows, in snapshots (checkpoint_slices.c): each rank keeps its rows as a
- * slice. nd_save_slices_max: the most entries that slices need in the manifest.
- * nd_save_gather_slices: collects the slices of all ranks on rank 0; collective.
- * nd_save_collect_slices: lists them. */
+/* The same parameters in snapshots, as slices (checkpoint_slices.c). nd_save_slices_max: the most
+ * entries they need in the manifest. nd_save_gather_slices: collects the slices of all ranks on
+ * rank 0; collective. nd_save_collect_slices: lists them. */
 int64_t nd_save_slices_max(const nd_save *s);
 nd_status nd_save_gather_slices(nd_save *s);
 nd_status nd_save_collect_slices(nd_save *s);

@@ -7,8 +7,7 @@
  *
  * Backends whose memory the host can read need no copy: masters and state change only in updates,
  * so the writer works during the forward and backward passes, and an update waits for it tensor by
- * tensor (nd_save_wait_written). On other backends, they are first downloaded to
- * run->saving.copy. */
+ * tensor (nd_save_wait_written). From others they are first downloaded to run->saving.copy. */
 #pragma once
 
 #include "train/run.h"

@@ -33,7 +33,7 @@ typedef struct nd_plan_cost {
 } nd_plan_cost;
 
 /* Predicts a checked configuration. Errors: those of nd_plan_create and nd_cost_predict; ND_ECONFIG
- * with rounds (train/rounds.h) and for groups that do not fit the hosts. */
+ * with rounds, or for groups that do not fit the hosts. */
 nd_status nd_plan_cost_predict(const nd_config *config, int ranks, const nd_plan_machine *machine,
                                nd_plan_cost *plan);
 

@@ -27,9 +27,8 @@ typedef struct nd_snapshots nd_snapshots;
  * be used. Errors: ND_ENOMEM, ND_EPEER. */
 nd_status nd_snapshots_create(nd_run *run);
 
-/* Decides whether snapshots fit [logging] snapshot_memory and logs that. Removes snapshots of other
- * runs from this host that nobody needs, and logs the rest. Call it when the run has its id and
- * memory. Errors: ND_ENOMEM, ND_EPEER. */
+/* Decides whether snapshots fit in memory, removes those of other runs here that nobody needs, and
+ * logs both. Call it when the run has its id and memory. Errors: ND_ENOMEM, ND_EPEER. */
 nd_status nd_snapshots_start(nd_run *run);
 
 /* Removes snapshots of this run after step `after` (-1: all), which belong to an abandoned branch,
