@@ -104,13 +104,14 @@ struct nd_attention_library_pass {
 };
 
 /* Compares a library with the project's kernels, and waits: `reason` (`size` bytes) is "" or says
- * what differs. *looked is false when there is not enough memory. Errors: those of the passes. */
+ * what differs. *looked is false when there is not enough memory to compare. Errors: those of the
+ * passes. */
 nd_status nd_cuda_attention_check(nd_backend *b, const nd_attention_shape *s, bool backward,
                                   const nd_attention_library_pass *library, bool *looked,
                                   char *reason, size_t size);
 
-/* cuDNN, where it is requested and supports the shape; otherwise *done is false, and nothing is
- * enqueued. Errors: ND_ECONFIG when cuDNN is required and does not support it. */
+/* Compute with cuDNN where it is requested and supports the shape; otherwise *done is false, and
+ * nothing is enqueued. Errors: ND_ECONFIG when cuDNN is required and does not support it. */
 nd_status nd_cuda_attention_library(nd_backend *b, nd_view o, nd_view lse, nd_cview q, nd_cview k,
                                     nd_cview v, const nd_attention_shape *s, bool *done);
 nd_status nd_cuda_attention_backward_library(nd_backend *b, nd_view dq, nd_view dk, nd_view dv,

@@ -25,8 +25,8 @@ template <typename F> nd_status nd_cuda_allow_shared(const nd_cuda *cuda, F kern
     return ND_OK;
 }
 
-/* The shared-memory index of column i + j of a row, i being the first of the thread's eight. They
- * are as far apart as there are threads, which avoids bank conflicts. */
+/* The shared-memory index of column i + j of a row, where i is the first of this thread's eight
+ * columns. A thread's columns are blockDim.x apart, which avoids bank conflicts. */
 __device__ __forceinline__ int nd_own_column(int64_t i, int j)
 {
     const int thread = (int)threadIdx.x;

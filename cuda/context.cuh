@@ -16,7 +16,7 @@ enum nd_fault_kind {
     ND_FAULT_NONE,
     ND_FAULT_TOKEN,  /* outside [lowest, limit) */
     ND_FAULT_CUT,    /* the codes of a tensor are truncated */
-    ND_FAULT_CHANGE, /* a change of code `position` of the `limit` codes of a tensor */
+    ND_FAULT_CHANGE, /* a change of code `position` of a tensor of only `limit` codes */
     ND_FAULT_STOPPED /* an int8 product whose operands did not arrive in time */
 };
 
@@ -44,8 +44,9 @@ struct nd_cuda {
     int device, multiprocessors;
     size_t shared_limit; /* dynamic shared memory available to a block */
     cudaStream_t stream;
-    /* Called before the host waits for the stream or, with `all`, for the device, as cudaFree does;
-     * may be NULL. A stream that waits for other GPUs may never become idle (nccl_exchanges.h). */
+    /* Called before the host waits for the stream or, with `all`, for the whole device, as cudaFree
+     * does; may be NULL. A stream that waits for other GPUs may never become idle: this waits with
+     * a timeout (nccl_exchanges.h). */
     nd_status (*before_wait)(void *context, bool all);
     void *before_wait_context;
     void *scratch;
@@ -149,7 +150,8 @@ nd_status nd_cuda_matmul_plain(nd_cuda *cuda, const nd_matmul *call);
 /* Uses the library if possible, else the plain kernels. */
 nd_status nd_cuda_product(nd_cuda *cuda, const nd_matmul *call);
 
-/* Errors when creating: ND_ECONFIG, ND_EINTERNAL if cuDNN is required and missing. */
+/* Prepares attention with cuDNN, which is opened now if it is required. Errors: ND_ECONFIG,
+ * ND_EINTERNAL if it is required and missing. */
 nd_status nd_cuda_library_attention_create(nd_cuda *cuda);
 void nd_cuda_library_attention_destroy(nd_cuda *cuda);
 

@@ -20,7 +20,7 @@ typedef enum nd_cuda_int8 {
     ND_CUDA_INT8_FASTEST, /* the fastest, measured when a shape is first used */
     ND_CUDA_INT8_LIBRARY, /* cuBLASLt and a scaling pass, where it supports the shape */
     ND_CUDA_INT8_OWN,     /* the project's kernels, with fused scaling */
-    ND_CUDA_INT8_MMA      /* of these, only the one that runs on every device (mma.sync) */
+    ND_CUDA_INT8_MMA      /* of these only the kernel that runs on every device (mma.sync) */
 } nd_cuda_int8;
 
 typedef struct nd_cuda_options {

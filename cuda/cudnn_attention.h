@@ -3,8 +3,8 @@
  *
  * Causal attention of sequences of one length over their own keys, in bf16 with f32 statistics, in
  * the layout of core/backend/backend.h: tokens x heads x head_dim. A shape that cuDNN does not
- * support, or not with reproducible bits, is refused with a reason; the caller then uses other
- * kernels. */
+ * support, or for which its bits are not reproducible, is refused with a reason; the caller then
+ * uses other kernels. */
 #pragma once
 
 #include "core/base/error.h"
@@ -36,17 +36,17 @@ nd_status nd_cudnn_create(void *stream, int capability, nd_cudnn **cudnn);
 nd_status nd_cudnn_create_described(const char *json, int capability, nd_cudnn **cudnn);
 void nd_cudnn_destroy(nd_cudnn *cudnn);
 
-/* Why a cuDNN version is not used for a shape on a device, even if its engines support it;
- * or NULL. */
+/* Why a cuDNN version is not used for a shape on a device, even if its engines support it; NULL: it
+ * may be used. */
 const char *nd_cudnn_refuses(int64_t version, int capability, const nd_cudnn_shape *shape);
 
-/* The part of a shape that a plan computes at once: forward all of it; backward as many sequences,
- * or heads of one, as have their ds [length, length] in `bytes`. Returns false when one head of k
- * and v does not fit. */
+/* The part of a shape that a plan computes at once: in the forward pass all of it; in the backward
+ * pass as many sequences, or heads of one sequence, as have room in `bytes` for their ds [length,
+ * length]. Returns false when not even one head of k and v does. */
 bool nd_cudnn_part(const nd_cudnn_shape *shape, int64_t bytes, nd_cudnn_shape *part);
 
-/* The plan of a shape, created when it is new; a refused shape has a plan, too, with an
- * nd_cudnn_plan_reason. Errors: ND_ENOMEM. */
+/* The plan of a shape, owned by `cudnn` and created when the shape is new. A refused shape has a
+ * plan, too, with an nd_cudnn_plan_reason. Errors: ND_ENOMEM. */
 nd_status nd_cudnn_plan_for(nd_cudnn *cudnn, const nd_cudnn_shape *shape, nd_cudnn_plan **plan);
 
 /* The plan of a shape that was used before; NULL for a new one. */
@@ -58,7 +58,8 @@ const char *nd_cudnn_plan_reason(const nd_cudnn_plan *plan);
 /* Refuses the shape from now on, for this reason. */
 void nd_cudnn_plan_reject(nd_cudnn_plan *plan, const char *reason);
 
-/* Bytes of device memory that the plan needs, aligned to 256; the number of its engine. */
+/* Bytes of workspace in device memory that the plan needs, aligned to 256; the number of its
+ * engine. */
 size_t nd_cudnn_plan_workspace(const nd_cudnn_plan *plan);
 int64_t nd_cudnn_plan_engine(const nd_cudnn_plan *plan);
 

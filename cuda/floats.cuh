@@ -217,8 +217,8 @@ __device__ __forceinline__ float nd_block_max(float x, float *shared)
     return largest;
 }
 
-/* The scale a of a row's codes (quantize_rows in core/backend/backend.h), from each thread's
- * largest magnitude, and the factor of its values. */
+/* The scale `a` of a row's codes (op quantize_rows) from each thread's largest magnitude, and the
+ * factor by which its values are multiplied. */
 __device__ __forceinline__ float nd_code_scale(float largest, float *shared)
 {
     largest = nd_block_max<true>(largest, shared);

@@ -22,12 +22,12 @@ typedef struct nd_gradient_part {
 /* The most parts of one launch. */
 enum { ND_GRADIENT_PARTS = 64 };
 
-/* nd_gradient_wire_encode of up to ND_GRADIENT_PARTS parts, none in fp32 and with separate
- * residuals, in `stream` (a cudaStream_t). A NaN in bf16 stays a NaN, possibly with other bits. Not
- * collective. Errors: those of the launch. */
+/* Enqueues nd_gradient_wire_encode of up to ND_GRADIENT_PARTS parts, none of them in fp32 and each
+ * with a residual of its own, in `stream` (a cudaStream_t). A NaN in bf16 stays a NaN, possibly
+ * with other bits. Not collective. Errors: those of the launch. */
 nd_status nd_cuda_gradient_encode(void *stream, const nd_gradient_part *parts, int count);
 
-/* nd_gradient_wire_add likewise, to values that do not overlap; fp32 too. */
+/* Enqueues nd_gradient_wire_add likewise, to values that do not overlap; parts may be in fp32. */
 nd_status nd_cuda_gradient_add(void *stream, const nd_gradient_part *parts, int count);
 
 #ifdef __cplusplus

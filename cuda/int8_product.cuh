@@ -19,18 +19,19 @@ struct nd_int8_product {
 };
 nd_status nd_cuda_int8_product(nd_backend *b, const nd_int8_product *product);
 
-/* The same with instructions that every device has (mma.sync); the reference for the next. */
+/* The product with instructions that every device has (mma.sync); the reference for
+ * nd_cuda_int8_hopper. */
 nd_status nd_cuda_int8_mma(nd_cuda *cuda, const nd_int8_product *product);
 
-/* The same with instructions of compute capability 9.0 (wgmma, TMA), with equal bits. Supported: no
- * group scales except groups of rows in multiples of 128, k a multiple of 16, y.cols of 8, operands
- * and y aligned to 16. */
+/* The product with instructions of compute capability 9.0 (wgmma, TMA), with equal bits. It takes
+ * groups 0, row_width a multiple of 128 with y in f32, or 0 with y in f32 or bf16, k a multiple of
+ * 16, y.cols of 8, and left, right and y aligned to 16. */
 bool nd_cuda_int8_hopper_takes(const nd_int8_product *product);
 nd_status nd_cuda_int8_hopper(nd_cuda *cuda, const nd_int8_product *product);
 
-/* Runs both on the device, on shapes with incomplete tiles, slices and groups, and compares the
- * bits; waits. *reason (static text): NULL when they are equal, else why the second must not be
- * used. Errors: a fault after which the device is unusable. */
+/* Runs both on the device, on shapes with incomplete tiles, slices and groups, waits, and compares
+ * the bits. *reason (static text): NULL when they are equal, else why nd_cuda_int8_hopper must not
+ * be used. Errors: a fault after which the device is unusable. */
 nd_status nd_cuda_int8_hopper_check(nd_cuda *cuda, const char **reason);
 
 /* Whether the instructions of compute capability 9.0 are used. */
@@ -41,8 +42,8 @@ struct nd_cuda_hopper {
 };
 nd_cuda_hopper *nd_cuda_hopper_of(nd_cuda *cuda);
 
-/* The same with one scale (groups 0), by this kernel or by cuBLASLt and a scaling pass, whichever
- * was faster when a shape of this kind was first used; the bits are equal. `sums`:
+/* The product with one scale (groups 0), by nd_cuda_int8_product or by cuBLASLt and a scaling pass,
+ * whichever was faster when a shape of this kind was first used; the bits are equal. `sums`:
  * nd_cuda_int8_scratch bytes of the scratch. */
 nd_status nd_cuda_int8_scaled(nd_backend *b, const nd_int8_product *product, void *sums);
 size_t nd_cuda_int8_scratch(const nd_cuda *cuda, int64_t rows, int64_t cols);

@@ -1,5 +1,5 @@
-/* What is used of NCCL, which is opened when several GPUs train: a program that finds none runs
- * without. */
+/* The functions of NCCL that are used. The library is opened when several GPUs train: the program
+ * also starts without it. */
 #pragma once
 
 #include <nccl.h>

@@ -1,7 +1,7 @@
-/* What reductions and gathers between GPUs are made of: NCCL and kernels in queues
- * (nccl_reduction.cu), or an emulation of both (tests/cuda/emulated_nccl.h). Calls are enqueued, and
- * those of a queue are done in their order; sends and receives only within a group. Each returns
- * ND_EPEER or the error of a launch. */
+/* What reductions and gathers between GPUs are made of: calls of NCCL and kernels in queues
+ * (nccl_reduction.cu), or an emulation of both (tests/cuda/emulated_nccl.h). Calls are enqueued and
+ * return at once; a queue runs them in their order. Sends and receives must be in a group. Errors:
+ * ND_EPEER, those of a launch. */
 #pragma once
 
 #include "gradient_wire.h"
@@ -12,17 +12,17 @@ extern "C" {
 
 #include "dist/comm.h"
 
-/* The two that messages take have a communicator each. */
+/* Each queue for messages has a communicator of its own. */
 typedef enum nd_nccl_queue {
     ND_NCCL_ALL,      /* messages between any two ranks */
     ND_NCCL_HOST,     /* messages between ranks of a host */
-    ND_NCCL_ALL_ADDS, /* additions of what came in ND_NCCL_ALL, */
-    ND_NCCL_HOST_ADDS /* and in ND_NCCL_HOST */
+    ND_NCCL_ALL_ADDS, /* additions of what ND_NCCL_ALL received */
+    ND_NCCL_HOST_ADDS /* additions of what ND_NCCL_HOST received */
 } nd_nccl_queue;
 enum { ND_NCCL_COMMUNICATORS = 2, ND_NCCL_QUEUES = 4 };
 
 typedef struct nd_nccl_link {
-    bool by_host; /* there is ND_NCCL_HOST; else nothing is given to it */
+    bool by_host; /* ND_NCCL_HOST exists; otherwise it is given nothing */
     nd_status (*group_start)(void *context, nd_nccl_queue queue);
     nd_status (*group_end)(void *context, nd_nccl_queue queue);
     /* Peers are ranks of the comm in every queue. */
@@ -32,12 +32,12 @@ typedef struct nd_nccl_link {
     nd_status (*encode)(void *context, nd_nccl_queue queue, const nd_gradient_part *parts,
                         int count);
     nd_status (*add)(void *context, nd_nccl_queue queue, const nd_gradient_part *parts, int count);
-    /* What `second` is given from here on comes after what `first` has been given. */
+    /* What queue `second` is given from now on runs after all that `first` has been given. */
     nd_status (*order)(void *context, nd_nccl_queue first, nd_nccl_queue second);
     void *context;
 } nd_nccl_link;
 
-/* nd_comm_ops.begin_exchange_device, enqueued: a group of its own. */
+/* Enqueues nd_comm_ops.begin_exchange_device as a group of its own. */
 static inline nd_status nd_nccl_link_exchange(const nd_nccl_link *link, const nd_comm_exchange *x)
 {
     ND_TRY(link->group_start(link->context, ND_NCCL_ALL));

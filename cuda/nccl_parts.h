@@ -1,11 +1,11 @@
-/* Gradients between GPUs through the tree of dist/tree_reduction.h, by the schedule of the MPI comm
+/* Sums gradients of GPUs along the tree of dist/tree_reduction.h, by the schedule of the MPI comm
  * (dist/part_schedule.h): level by level, in windows of parts. A window is one NCCL group of all
  * its sends and receives, so that both directions of a link are in use, and then the additions,
  * many per launch, while the next window is exchanged.
  *
  * Levels within a host have a communicator and queues of their own where there are several hosts
- * with several ranks each (nd_nccl_link.by_host). All parts are cut into batches, and while a
- * batch goes between hosts the next one is summed within them.
+ * with several ranks each (nd_nccl_link.by_host). The parts are then divided into batches, and
+ * while a batch goes between hosts the next one is summed within them.
  *
  * Why ranks do not deadlock:
  *  1. NCCL's operations outside a group run one after another; those of a group progress together.
@@ -31,12 +31,13 @@ extern "C" {
 #include "dist/part_schedule.h"
 
 enum {
-    /* Of a message; rounded ones are cut as MPI's are, since their bits depend on who sends which
-     * part. */
+    /* Bytes of a message. Rounded ones are cut as MPI's are, since their bits depend on who sends
+     * which part. */
     ND_NCCL_PART_BYTES = 1 << 20,
-    /* What a rank receives in a window at most, and what it encodes to be sent. */
+    /* The most that a rank receives in a window, and the most that it encodes to send. */
     ND_NCCL_WINDOW_BYTES = 16 << 20,
-    /* Messages of one rank in a group are at most twice as many; NCCL takes 2048. */
+    /* Parts of a window that one rank takes. Its messages in a group are at most twice as many;
+     * NCCL allows 2048. */
     ND_NCCL_WINDOW_PARTS = 512
 };
 
@@ -44,24 +45,25 @@ typedef struct nd_nccl_parts {
     nd_comm *comm; /* not owned; bytes_sent counts what is sent */
     nd_nccl_link link;
     size_t part_bytes, window_bytes;    /* multiples of 256; two parts fit a window */
-    char *scratch;                      /* of the device: nd_nccl_parts_scratch */
-    int windows[ND_NCCL_COMMUNICATORS]; /* so far */
+    char *scratch;                      /* device memory: nd_nccl_parts_scratch */
+    int windows[ND_NCCL_COMMUNICATORS]; /* how many so far */
     nd_part_schedule schedule;
-    const nd_comm_piece *pieces; /* of the reduction at hand */
-    struct nd_nccl_load *loads;  /* [load_capacity] of the window at hand */
+    const nd_comm_piece *pieces; /* of the current reduction */
+    struct nd_nccl_load *loads;  /* [load_capacity] of the current window */
     int load_capacity;
 } nd_nccl_parts;
 
-/* Bytes of `scratch`: for each communicator two windows that are received and two that
- * are encoded, since windows overlap; those that are received come first. */
+/* Bytes of `scratch`: for each communicator two windows of received parts and two of encoded ones,
+ * since windows overlap; received parts come first. */
 size_t nd_nccl_parts_scratch(bool by_host, size_t window_bytes);
 
-/* nd_comm_ops.reduce_to_owners in memory of the device, enqueued; the caller has set what is above
- * `schedule`, and all else to zero. Collective. Errors: ND_ENOMEM, those of the link. */
+/* Enqueues nd_comm_ops.reduce_to_owners in device memory. Before the first call, the caller sets
+ * the fields above `schedule` and zeroes the others. Collective. Errors: ND_ENOMEM, those of the
+ * link. */
 nd_status nd_nccl_parts_reduce(nd_nccl_parts *parts, nd_comm_split split, nd_comm_piece *pieces,
                                int64_t count);
 
-/* Frees the host's memory, not `scratch`. */
+/* Frees the host memory, but not `scratch`. */
 void nd_nccl_parts_destroy(nd_nccl_parts *parts);
 
 #ifdef __cplusplus

@@ -1,5 +1,5 @@
-/* One function a subcommand: parses its own arguments (argv[0] is the subcommand's name), does the
- * work, and returns a status; messages of errors are printed by main. */
+/* One function per subcommand: parses its own arguments (argv[0] is the subcommand's name), does
+ * the work, and returns a status; main prints the messages of errors. */
 #pragma once
 
 #include "core/base/error.h"
@@ -26,13 +26,13 @@ nd_status nd_cli_shutdown(nd_comm *comm, nd_status status);
 
 /* What `--version` prints: version, commit, how the program was built, and its libraries. */
 void nd_cli_print_version(FILE *out);
-/* Checks that all output was written, for every command: a full or closed standard output is an
- * error. Commands with long output call nd_cli_flush_output meanwhile. Errors: ND_EIO, also from
- * nd_cli_flush_output. */
+/* Check that all output so far was written: a full or closed standard output is an error. The
+ * program calls nd_cli_close_output at the end of every command; commands with long output call
+ * nd_cli_flush_output meanwhile. Errors: ND_EIO. */
 nd_status nd_cli_close_output(void);
 nd_status nd_cli_flush_output(void);
 
-/* Discards output that could not be written, for a training run, which also has its log. */
+/* Discards output that could not be written: for a training run, which also has its log. */
 void nd_cli_discard_output(void);
 
 /* Prints this thread's error to standard error, with `rank` unless that is negative. */

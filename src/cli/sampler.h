@@ -26,7 +26,8 @@ typedef enum nd_reply_end {
     ND_REPLY_FULL    /* the context is full */
 } nd_reply_end;
 
-/* Expects the settings above `generator`. The cache of keys and values grows as tokens are fed. */
+/* The caller has set the fields above `generator`. The cache of keys and values grows as tokens are
+ * fed. */
 nd_status nd_sampler_open(nd_sampler *sampler);
 void nd_sampler_close(nd_sampler *sampler);
 

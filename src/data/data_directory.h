@@ -19,9 +19,9 @@ typedef struct nd_data_directory {
     nd_shard_index index;
 } nd_data_directory;
 
-/* Reads the index and checks that the shards it lists are there, with their sizes, and no others.
- * The caller closes it, unless it failed. Errors: ND_EDATA naming the directory or file and what to
- * do. */
+/* Reads the index and checks that the shards it lists are there, with their sizes, and unless
+ * `staged` that no others are. The caller closes it, unless it failed. Errors: ND_EDATA naming the
+ * directory or file and what to do. */
 nd_status nd_data_directory_open(const char *path, nd_data_directory *directory);
 void nd_data_directory_close(nd_data_directory *directory);
 
@@ -29,8 +29,8 @@ void nd_data_directory_close(nd_data_directory *directory);
 nd_status nd_data_directory_open_shard(const nd_data_directory *directory, size_t number,
                                        nd_shard *shard);
 
-/* What `info DIR` prints. All shards are opened; with `verify` every byte of them is compared with
- * the index's SHA-256. Errors: ND_EDATA. */
+/* Prints what `info DIR` shows. Opens all shards; with `verify` also compares their SHA-256 with
+ * the index's. Errors: ND_EDATA. */
 nd_status nd_data_directory_print(const char *path, bool verify, FILE *out);
 
 /* Calls `visit` with the name of each file in a directory, in their order. Errors: those of

@@ -16,8 +16,8 @@ nd_status nd_hdf5_read_tokens(const char *path, const char *dataset, int32_t **v
 /* Creates a file under a temporary name. Errors, here and below: ND_EIO naming the file. */
 nd_status nd_hdf5_out_create(const char *path, nd_hdf5_out **out);
 
-/* Writes f32, f64 or i32 values (host), or a scalar if `rows` is 0; creates the groups
- * in `name`. */
+/* Writes f32, f64 or i32 values (host memory), or a scalar if `rows` is 0; creates the groups that
+ * `name` contains. */
 nd_status nd_hdf5_out_write(nd_hdf5_out *out, const char *name, nd_cview values);
 
 /* Closes the file and renames it to its path, or removes it unless `keep`. Frees `out`. */

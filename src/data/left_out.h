@@ -18,10 +18,10 @@ typedef enum nd_left_out_kind {
 
 typedef struct nd_left_out {
     int64_t count[ND_LEFT_COUNT];
-    char first[ND_LEFT_COUNT][PATH_MAX]; /* its place, with the reason where needed */
+    char first[ND_LEFT_COUNT][PATH_MAX]; /* where it is, with the reason where needed */
 } nd_left_out;
 
-/* Counts one; the text names its place. */
+/* Counts one skipped input; the text says where it is. */
 void nd_left_out_add(nd_left_out *left_out, nd_left_out_kind kind, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 

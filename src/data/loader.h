@@ -1,9 +1,9 @@
 /* The loader: reads a rank's windows of each step, ahead of time in worker threads.
  *
- * Sample g of the run (g = step * batch_size + position in the global batch) is window
- * permutation_e(g mod n) of epoch e = g / n, where n is the number of windows and permutation_e a
- * keyed permutation of 0..n-1 (sample_order.h). So sample g is the same on any number of ranks, and
- * the loader's whole state is the next g. */
+ * Sample g of the run, counted over the global batches from 0, is window permutation_e(g mod n) of
+ * epoch e = g / n, where n is the number of windows and permutation_e a keyed permutation of 0..n-1
+ * (sample_order.h). So sample g is the same on any number of ranks, and the loader's whole state is
+ * the next g. */
 #pragma once
 
 #include "core/base/error.h"
@@ -18,7 +18,7 @@ typedef struct nd_loader_options {
     int64_t batch_size; /* global, in samples */
     int64_t first;      /* this rank's samples of a batch: [first, first + count) */
     int64_t count;
-    int64_t start_sample; /* global sample where the run (re)starts: step * batch_size */
+    int64_t start_sample; /* global sample where the run (re)starts */
     bool async;           /* false: read in nd_loader_next itself */
     int workers;          /* threads; async only */
     int prefetch_batches; /* batches read ahead at most; async only */

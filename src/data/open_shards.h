@@ -6,7 +6,8 @@
 
 typedef struct nd_open_shards nd_open_shards;
 
-/* For `count` shards, borrowed and without open files. The caller closes it. Errors: ND_ENOMEM. */
+/* For `count` shards, which are not owned and have no open files. The caller closes it. Errors:
+ * ND_ENOMEM. */
 nd_status nd_open_shards_create(const nd_shard *shards, int count, nd_open_shards **open);
 /* No thread may be reading. */
 void nd_open_shards_close(nd_open_shards *open);

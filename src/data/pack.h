@@ -47,6 +47,6 @@ nd_status nd_pack(const nd_pack_options *options, nd_pack_result *result);
 
 /* Writes the index of the shards in `out`, after reading them and checking every checksum: for
  * shards of older versions or other programs. Finishes an interrupted pack first. *shards receives
- * their number. Errors: ND_EDATA naming the shard that is damaged or of another
- * tokenizer; ND_EIO. */
+ * their number. Errors: ND_EDATA naming the shard that is damaged or has another tokenizer;
+ * ND_EIO. */
 nd_status nd_pack_index(const char *out, size_t *shards);

@@ -28,8 +28,8 @@ typedef struct nd_pack_staging {
  * the lock. */
 nd_status nd_pack_staging_open(const char *out, nd_pack_staging *staging);
 
-/* Steps 3 to 5, for the files in `path` and their index. Errors: ND_EIO; the next
- * pack continues. */
+/* Runs steps 3 to 5, for the files in `path` and their index. Errors: ND_EIO; the next pack
+ * continues. */
 nd_status nd_pack_staging_publish(nd_pack_staging *staging);
 
 /* Removes unpublished files and unlocks. */

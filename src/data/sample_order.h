@@ -1,8 +1,8 @@
 /* The order of samples: a keyed permutation of 0..n-1, computed and never stored.
  *
  * A balanced Feistel network over the smallest even-bit domain that holds n, walked until the value
- * falls below n (cycle walking; Black & Rogaway, "Ciphers with arbitrary finite domains", 2002).
- * Expected cost under four rounds of the network a sample. */
+ * falls below n (cycle walking; Black & Rogaway, "Ciphers with arbitrary finite domains", 2002). A
+ * sample takes less than four passes through the network on average. */
 #pragma once
 
 #include <stdint.h>

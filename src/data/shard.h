@@ -50,10 +50,10 @@ void nd_shard_close(nd_shard *shard);
  * chunk with a wrong checksum, or the position of a token that is not below vocab_size. */
 nd_status nd_shard_read(const nd_shard *shard, int64_t first, int64_t count, int32_t *tokens);
 
-/* For many shards with few open files (open_shards.h): nd_shard_read from a descriptor of the file.
- * nd_shard_close_file closes it, nd_shard_reopen_file opens another; *fd is then -1 with ND_OK when
- * the process may not open more files. Errors: ND_EDATA when it cannot be opened or
- * was replaced. */
+/* For many shards with few open files (open_shards.h): nd_shard_read_from reads from another
+ * descriptor of the file. nd_shard_close_file closes the shard's own; nd_shard_reopen_file opens
+ * another (-1 with ND_OK when the process may not open more files). Errors: ND_EDATA when the file
+ * cannot be opened or was replaced. */
 nd_status nd_shard_read_from(const nd_shard *shard, int fd, int64_t first, int64_t count,
                              int32_t *tokens);
 void nd_shard_close_file(nd_shard *shard);

@@ -11,8 +11,8 @@ typedef struct nd_text_reader nd_text_reader;
 
 enum { ND_TEXT_PEEK_BYTES = 1 << 16 };
 
-/* `path` may be "-", standard input. The caller closes it. Errors: ND_EDATA naming
- * it; ND_ENOMEM. */
+/* `path` may be "-", standard input. The caller closes the reader. Errors: ND_EDATA naming `path`;
+ * ND_ENOMEM. */
 nd_status nd_text_reader_open(const char *path, nd_text_reader **reader);
 void nd_text_reader_close(nd_text_reader *reader);
 

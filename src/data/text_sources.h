@@ -1,6 +1,6 @@
 /* Visits the files of a list of inputs: directories are walked in the order of names and filtered
  * by a glob. Symbolic links are followed, each file is visited once, and skipped files are counted
- * (left_out.h). Visiting takes about 100 bytes of memory a file. */
+ * (left_out.h). Visiting takes about 100 bytes of memory per file. */
 #pragma once
 
 #include "core/base/error.h"

@@ -21,8 +21,8 @@ typedef struct nd_code_entry {
     int64_t groups;
 } nd_code_entry;
 
-/* Both functions are ops of the backend: they run in the order of the calls and do not wait. *at,
- * in device memory, is the position in the stream in bytes. */
+/* encode and decode are ops of the backend: they run in the order of the calls and do not wait.
+ * *at, in device memory, is the position in the stream in bytes. */
 typedef struct nd_code_kernels {
     /* Bytes of `work` for matrices of up to `codes` codes and streams of up to `stream` bytes. */
     size_t (*work_bytes)(int64_t codes, int64_t stream);
@@ -36,8 +36,8 @@ typedef struct nd_code_kernels {
     /* Decodes the entry at *at of a stream of `bytes` bytes into `entry`, whose codes must be those
      * that the changes were made from, and advances *at past it. A truncated entry, or a change
      * beyond the last code, leaves codes and scales unchanged and sets *at to ND_CODES_DAMAGED,
-     * after which further entries do nothing. The next call that waits for the device returns that
-     * error, ND_EPEER. */
+     * after which further entries do nothing. The next call that waits for the device then returns
+     * ND_EPEER. */
     nd_status (*decode)(nd_backend *b, const nd_code_entry *entry, const uint8_t *stream,
                         uint64_t bytes, uint64_t *at, void *work);
 } nd_code_kernels;

@@ -18,21 +18,22 @@ typedef struct nd_code_stream {
     nd_view mine, theirs;           /* u8: messages of this rank and of others */
     nd_view before, now; /* i8: room for one matrix each; `now` where codes are in device memory */
     nd_view at, work;    /* u8: working memory of kernels */
-    /* heap memory for all four, where the arena is in device memory and there are no kernels */
+    /* heap memory of mine, theirs, before and now, if neither the host nor kernels reach the
+     * arena's */
     void *host;
 } nd_code_stream;
 
-/* Lays out the streams of member `member` of a group; run on a sizing arena, commit, run again. A
- * single rank needs none. Where neither the host nor kernels can access the arena's memory,
- * allocates them once on the heap. nd_code_stream_destroy frees the stream. Errors: ND_ENOMEM;
+/* Lays out the streams of member `member` of a group: run it on a sizing arena, commit, run it
+ * again. A single rank needs none. Where neither the host nor kernels can access the arena's
+ * memory, allocates them once on the heap; nd_code_stream_destroy frees that. Errors: ND_ENOMEM;
  * those of nd_arena_reserve. */
 nd_status nd_code_stream_reserve(nd_code_stream *s, const nd_model *model, const nd_ownership *own,
                                  int member, nd_arena *arena);
 void nd_code_stream_destroy(nd_code_stream *s);
 
-/* Makes every ternary weight the ternarised master of its owner: masters [params.count], data NULL
- * where this rank owns nothing. Unless `whole`, sends changes, for which all replicas must be
+/* Sets every ternary weight to the ternarised master of its owner: masters [params.count], data
+ * NULL where this rank owns nothing. Unless `whole`, sends changes, for which all replicas must be
  * equal. With kernels the host waits for the device once, for the length of what it sends; damaged
- * input is then an error of a later wait. Collective. Errors: ND_EPEER. */
+ * input is then an error of a later wait. Collective. Errors: ND_EPEER, ND_ENOMEM. */
 nd_status nd_code_stream_run(nd_code_stream *s, nd_model *model, const nd_view *masters, bool whole,
                              nd_comm *comm);

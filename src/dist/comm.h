@@ -5,13 +5,14 @@
  * functions in the same order with matching arguments. Implementations: solo (one process, no MPI
  * calls), mpi, mpi with nccl for GPU memory (cuda/nccl_comm.h), and simulated (all ranks in one
  * process, dist/simulation.h). Waiting for a rank longer than timeout_seconds, and a rank that is
- * in another collective, are ND_EPEER errors; after one every function fails, and only abort may be
- * called.
+ * in another collective, are ND_EPEER errors; after one every collective fails, and the comm can
+ * only be aborted or destroyed.
  *
- * All memory is host memory, except for gradients and weights (reduce_to_owners, broadcast_device,
- * broadcast_each_device), which are in memory of the run's backend, comm->device. With `streamed`
- * these exchanges are ordered like ops of that backend: calls return at once, and an error may
- * surface in a later call or in the backend's next download. */
+ * All memory is host memory, except in reduce_to_owners, begin_reduction, begin_broadcast and the
+ * functions whose names end in _device: their gradients and weights are in memory of the run's
+ * backend, comm->device. With `streamed` these exchanges are ordered like ops of that backend:
+ * calls return at once, and an error may surface in a later call or in the backend's next
+ * download. */
 #pragma once
 
 #include "core/backend/backend.h"
@@ -49,10 +50,11 @@ typedef struct nd_comm_piece {
      * what this rank sends, in the same memory as the slots; NULL: no error feedback. */
     nd_gradient_wire format;
     void *residual;
-    int merged; /* which of several reductions carried out as one it is of; 0 from callers */
+    int merged; /* which of several merged reductions it belongs to; 0 from callers */
 } nd_comm_piece;
 
-/* A rank's part in an exchange: sends to `to`, receives from `from`, which knows the sizes, too. */
+/* A rank's part in an exchange: what it sends to `to` and receives from `from`. Both ranks of a
+ * message know its size. */
 typedef struct nd_comm_exchange {
     const void *out;
     size_t out_bytes;
@@ -70,7 +72,8 @@ typedef struct nd_comm_ops {
     /* Copies `bytes` bytes from `root` to every rank, in place. */
     nd_status (*broadcast)(nd_comm *comm, void *data, size_t bytes, int root);
 
-    /* Within each group, from its member `root`: host memory; memory of comm->device. */
+    /* Broadcast within each group, from its member `root`: in host memory, and in memory of
+     * comm->device. */
     nd_status (*broadcast_group)(nd_comm *comm, void *data, size_t bytes, int root);
     nd_status (*broadcast_device)(nd_comm *comm, void *data, size_t bytes, int root);
 
@@ -93,20 +96,22 @@ typedef struct nd_comm_ops {
     nd_status (*reduce_to_owners)(nd_comm *comm, nd_comm_split split, nd_comm_piece *pieces,
                                   int64_t count);
 
-    /* Non-blocking forms. Where nd_comm_overlaps they return at once, and their arguments' memory
-     * belongs to the comm until `finish`; elsewhere they are complete on return. Several may be in
-     * flight: they run in the order of the calls, and before a later reduction or broadcast of the
-     * same memory. Errors: also those of operations in flight. */
+    /* Non-blocking forms of reduce_to_owners and broadcast_device. Where nd_comm_overlaps they
+     * return at once, and the memory of their arguments belongs to the comm until `finish`;
+     * elsewhere they are complete on return. Several may be in flight: they run in the order of the
+     * calls, and before a later reduction or broadcast of the same memory. Errors: also those of
+     * operations in flight. */
     nd_status (*begin_reduction)(nd_comm *comm, nd_comm_split split, nd_comm_piece *pieces,
                                  int64_t count);
     nd_status (*begin_broadcast)(nd_comm *comm, void *data, size_t bytes, int root);
 
-    /* Non-blocking: sends a message of host memory to one rank and receives another from one;
-     * either may be empty. Ranks without a part in it call it, too. It overlaps where `threaded`,
-     * whatever comm->device is. */
+    /* Non-blocking: sends a message in host memory to one rank and receives one from another;
+     * either may be empty. Ranks with nothing to exchange call it, too. It overlaps where
+     * `threaded`, whatever comm->device is. */
     nd_status (*begin_exchange)(nd_comm *comm, const nd_comm_exchange *exchange);
 
-    /* The same in memory of comm->device, `streamed`. NULL: the comm sends from host memory. */
+    /* The same in memory of comm->device, ordered as with `streamed`. NULL: the comm sends from
+     * host memory only. */
     nd_status (*begin_exchange_device)(nd_comm *comm, const nd_comm_exchange *exchange);
     nd_status (*finish)(nd_comm *comm);
 
@@ -132,7 +137,7 @@ struct nd_comm {
     bool overlap;     /* in: non-blocking operations may overlap the caller's computation */
     bool threaded;    /* the implementation can overlap in host memory, with a thread */
     bool streamed;    /* it can overlap in memory of `device`, in the device's own order */
-    /* in: who adds, where the implementation has a choice and the order is free */
+    /* in: which ranks add, where the implementation can choose and any order is allowed */
     nd_reduction reduction;
     /* in: bytes of a part of a long message, a multiple of 256 and at most ND_WIRE_PART_BYTES, the
      * default; the same on all ranks. */
@@ -170,15 +175,16 @@ nd_status nd_comm_part(nd_comm *comm, nd_comm_subset of, nd_comm **part);
 /* Collective unless a function of `comm` has failed: ends with a barrier. */
 void nd_comm_destroy(nd_comm *comm);
 
-/* The pieces of reduce_to_owners and the data of broadcast_device are in memory of this backend
- * from now on; NULL: in host memory. Not collective. */
+/* Sets comm->device: the memory of gradients and weights from now on. NULL: host memory. Not
+ * collective. */
 void nd_comm_set_device(nd_comm *comm, nd_backend *backend);
 
 /* Whether begin_reduction and begin_broadcast return before they complete: overlap is requested,
  * there are several ranks, and it is possible in the memory used. The same on all ranks. */
 bool nd_comm_overlaps(const nd_comm *comm);
 
-/* nd_comm_ops.broadcast_each in memory of comm->device. Collective. */
+/* nd_comm_ops.broadcast_each in memory of comm->device, or of the host if that is NULL.
+ * Collective. */
 nd_status nd_comm_broadcast_each(nd_comm *comm, void *const *buffers, const size_t *bytes);
 
 /* The number of ranks of a group; the first rank of this rank's group; this rank's index in it. */
@@ -194,12 +200,13 @@ bool nd_groups_fit_hosts(const int *sizes, int hosts, int group);
  * ND_ECONFIG listing the possible sizes. */
 nd_status nd_groups_check(int ranks, const int *sizes, int hosts, int group);
 
-/* comm->part_bytes, or what stands for it. */
+/* comm->part_bytes, or its default if that is 0. */
 size_t nd_wire_part_bytes(const nd_comm *comm);
 
 /* Where in the run this rank is, for messages. `phase` has static storage. Not collective. */
 void nd_comm_set_phase(nd_comm *comm, int64_t step, const char *phase);
 
 /* Agrees on a status: ND_OK when all ranks pass ND_OK; otherwise every rank gets the error of the
- * lowest failing rank, marked as shared and, with several ranks, naming that rank. Collective. */
+ * lowest failing rank, marked as shared; with several ranks the message names that rank unless the
+ * error was shared already. Collective. */
 nd_status nd_comm_agree(nd_comm *comm, nd_status mine);

@@ -1,5 +1,5 @@
-/* A thread that executes collectives in the order in which they were queued while the calling
- * thread computes. It starts with the first collective.
+/* A thread that executes queued collectives, in their order, while the calling thread computes. It
+ * is started by the first one.
  *
  * Only one thread may communicate at a time: call nd_comm_queue_finish before communicating from
  * another thread. All ranks queue the same collectives in the same order. */

@@ -37,8 +37,8 @@ const nd_code_kernels *nd_device_code_kernels(const nd_backend *backend);
 
 /* Exchanges memory of comm->device directly between devices from now on, summed as comm->reduction
  * says. Does nothing where nd_device_owns is false, in a comm of one rank, and in builds without
- * NCCL; exchanges then pass through the host. Collective. Errors: ND_EINTERNAL
- * (library), ND_EPEER. */
+ * NCCL; exchanges then pass through the host. Collective. Errors: ND_EINTERNAL (of a library),
+ * ND_ECONFIG when two ranks share a GPU, ND_EPEER. */
 nd_status nd_device_attach(nd_comm *comm);
 
 /* Undoes nd_device_attach; does nothing for a comm that is not attached. Must be called before

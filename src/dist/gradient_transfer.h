@@ -6,16 +6,17 @@
 
 typedef struct nd_gradient_transfer {
     nd_comm *comm;  /* not owned */
-    float *staged;  /* [4 ND_WIRE_PART_BYTES] values of a part, where they lie on a device */
-    void *residual; /* [ND_WIRE_PART_BYTES] likewise */
+    float *staged;  /* [ND_WIRE_PART_BYTES] values of a part, if they are on a device */
+    void *residual; /* [ND_WIRE_PART_BYTES] bytes, likewise */
 } nd_gradient_transfer;
 
 /* Errors: ND_ENOMEM. */
 nd_status nd_gradient_transfer_create(nd_comm *comm, nd_gradient_transfer *transfer);
 void nd_gradient_transfer_destroy(nd_gradient_transfer *transfer);
 
-/* Bytes [at, at + bytes) of the message that a slot of the piece is, cut between blocks: _add
- * adds a received part, _take replaces the values with it (fp32), _make encodes a part to send. */
+/* A slot of a piece is one message; these handle its bytes [at, at + bytes), cut between blocks.
+ * _add adds a received part, _take replaces the values with it (fp32), _make encodes a part to
+ * send. */
 nd_status nd_gradient_part_add(const nd_gradient_transfer *t, const nd_comm_piece *piece, int slot,
                                const void *part, size_t at, size_t bytes);
 nd_status nd_gradient_part_take(const nd_gradient_transfer *t, const nd_comm_piece *piece, int slot,
@@ -23,6 +24,6 @@ nd_status nd_gradient_part_take(const nd_gradient_transfer *t, const nd_comm_pie
 nd_status nd_gradient_part_make(const nd_gradient_transfer *t, const nd_comm_piece *piece, int slot,
                                 void *part, size_t at, size_t bytes);
 
-/* Between the host and comm->device, which there must be. */
+/* Copy from comm->device, not NULL, to the host and back. */
 nd_status nd_transfer_fetch(const nd_comm *comm, void *host, const void *device, size_t bytes);
 nd_status nd_transfer_deliver(const nd_comm *comm, void *device, const void *host, size_t bytes);

@@ -29,12 +29,12 @@ nd_gradient_wire nd_gradient_wire_for(nd_gradient_wire chosen, int64_t count);
 /* "fp32", "bf16", "int8", "int4". */
 const char *nd_gradient_wire_name(nd_gradient_wire format);
 
-/* Bytes that `count` values take when encoded, and values in so many encoded bytes. */
+/* The encoded bytes of `count` values, and the number of values in `bytes` encoded bytes. */
 size_t nd_gradient_wire_bytes(nd_gradient_wire format, int64_t count);
 int64_t nd_gradient_wire_values(nd_gradient_wire format, size_t bytes);
 
-/* Bytes of the residual of `count` values; 0 for fp32. Zeroed memory is an empty residual. A
- * residual is split where its message is. */
+/* Bytes of the residual of `count` values; 0 for fp32. Zeroed memory is an empty residual. It can
+ * be split wherever its message can. */
 size_t nd_gradient_residual_bytes(nd_gradient_wire format, int64_t count);
 
 /* wire = values + residual, rounded; residual = the rounding error (NULL: no error feedback). A

@@ -9,11 +9,11 @@
  * with PMIx, or another MPI's process manager. */
 bool nd_launcher_has_mpi(void);
 
-/* "mpirun (Open MPI)", "srun" ...; "none" when the process was started alone. Static storage. */
+/* "mpirun of Open MPI", "srun" ...; "none" when the process was started alone. Static storage. */
 const char *nd_launcher_name(void);
 
-/* Checks that the launcher announced no more processes than the `size` that MPI joined; otherwise
- * each process would do the whole work alone, in the same directories. `library` is the MPI
- * library, for the message. Not collective. Errors: ND_ECONFIG naming the launcher, its variable,
+/* Checks that the launcher announced no more than the `size` processes that MPI joined; otherwise
+ * each process would do the whole work alone, in the same directories. `library` names the MPI
+ * library in the message. Not collective. Errors: ND_ECONFIG naming the launcher, its variable,
  * both numbers, and what to do. */
 nd_status nd_launcher_check(int size, const char *library);

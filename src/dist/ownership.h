@@ -20,7 +20,7 @@ typedef struct nd_ownership {
     int *owner;     /* [count] rank that owns parameter i, or ND_OWNED_BY_ROWS */
     int64_t **rows; /* [count] NULL, or [ranks + 1]: rank r has rows [rows[i][r], rows[i][r+1]) */
     double *load;   /* [ranks] summed cost */
-    int *copies;    /* [2][count] of nd_ownership_spread; NULL: there is one group */
+    int *copies;    /* [2][count] rank that adds rounded gradients, then saver; NULL: one group */
     int groups;
 } nd_ownership;
 
@@ -39,8 +39,8 @@ void nd_ownership_destroy(nd_ownership *own);
 /* Distributes rows of parameter `index` over all ranks so that their loads become as equal as whole
  * blocks allow: consecutive ranks get consecutive blocks, some may get none. The parameter has
  * `rows` rows in blocks of `block` (the last may be shorter) and cost `cost`; its cost in
- * nd_ownership_create must have been 0. Does nothing with one rank or one block. Errors:
- * ND_ENOMEM. */
+ * nd_ownership_create must have been 0. With one rank or one block the parameter's owner keeps all
+ * rows. Errors: ND_ENOMEM. */
 nd_status nd_ownership_share_rows(nd_ownership *own, int64_t index, int64_t rows, int64_t block,
                                   double cost);
 
@@ -51,16 +51,17 @@ nd_row_span nd_ownership_span(const nd_ownership *own, int64_t index, int rank, 
 int nd_ownership_next(const nd_ownership *own, int64_t index, int rank);
 
 /* With `groups` groups of own->ranks ranks, distributes saving and the addition of rounded
- * gradients over the groups: each parameter that is owned whole is saved by one of its owners, and
- * its rounded gradients are added there. `cost` as above. Errors: ND_ENOMEM. */
+ * gradients over all ranks: each parameter that is owned whole is saved by one of its owners, and
+ * its rounded gradients are added by one rank, which may be any. `cost` as above. Errors:
+ * ND_ENOMEM. */
 nd_status nd_ownership_spread(nd_ownership *own, const double *cost, int groups);
 
-/* Whether `rank`, of the ranks of all groups, saves what it owns of parameter `index`. Of a
- * parameter owned by rows, the members of the first group do. */
+/* Whether `rank`, of all groups, saves what it owns of parameter `index`. A parameter owned by rows
+ * is saved by the ranks of the first group. */
 bool nd_ownership_saves(const nd_ownership *own, int64_t index, int rank);
 
 /* The rank, of all groups, that adds rounded gradients of member `owner` for parameter `index`. */
 int nd_ownership_taker(const nd_ownership *own, int64_t index, int owner);
 
-/* The rank, of all groups, whose file holds parameter `index`. */
+/* The rank, of all groups, whose file holds parameter `index`; 0 for one owned by rows. */
 int nd_ownership_saver(const nd_ownership *own, int64_t index);

@@ -19,17 +19,17 @@ typedef struct nd_part_order {
     const int *merged;   /* [count] the pieces' `merged` (dist/comm.h); NULL: all 0; not owned */
     int64_t count, piece, index;
     size_t size, longest;
-    size_t before[ND_PART_TURNS]; /* bytes of parts so far, by `merged` modulo their number */
+    size_t before[ND_PART_TURNS]; /* bytes of parts so far, by `merged` % ND_PART_TURNS */
     bool more;
 } nd_part_order;
 
-/* Bytes of a part where messages are at most `part_bytes`: for rounded parts small enough that
- * their values fit in fp32. */
+/* Bytes of a part where messages have at most `part_bytes`: fewer for rounded parts, whose values
+ * must fit in a message in fp32. */
 size_t nd_reduction_part_bytes(size_t part_bytes, bool rounds);
 
-/* Turns count bytes in units of the longest part, so that short parts among long ones do not always
- * fall to the same ranks; in each of merged reductions by itself, so that merging changes no one's
- * share. */
+/* Starts the order of the parts, of `size` bytes, of these pieces. Turns count bytes in units of
+ * the longest part, so that short parts among long ones do not always fall to the same ranks;
+ * merged reductions count separately, so that merging changes no rank's share. */
 nd_part_order nd_part_order_of(const size_t *bytes, const int *merged, int64_t count, size_t size);
 
 /* The next part; false at the end. */

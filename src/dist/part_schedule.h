@@ -1,6 +1,6 @@
 /* What one rank does in a reduction of several pieces: their parts (dist/part_order.h), each walked
- * through the tree (dist/tree_reduction.h), level by level. Carried out
- * with messages by dist/part_reduction.c and with NCCL by cuda/nccl_parts.c. */
+ * through the tree (dist/tree_reduction.h), level by level. dist/part_reduction.c carries it out
+ * with messages, cuda/nccl_parts.c with NCCL. */
 #pragma once
 
 #include "dist/part_order.h"
@@ -27,8 +27,8 @@ typedef struct nd_part_schedule {
     int64_t pieces_capacity;
 } nd_part_schedule;
 
-/* What comm->rank does with `pieces` in parts of `part_bytes`, replacing what it
- * held (all zeros at first); sets their results. Not collective. Errors: ND_ENOMEM. */
+/* Replaces `schedule` (zeroed at first) by what comm->rank does with `pieces` in parts of
+ * `part_bytes`; sets their results. The caller destroys it. Not collective. Errors: ND_ENOMEM. */
 nd_status nd_part_schedule_make(nd_part_schedule *schedule, const nd_comm *comm, size_t part_bytes,
                                 nd_comm_split split, nd_comm_piece *pieces, int64_t count);
 void nd_part_schedule_destroy(nd_part_schedule *schedule);

@@ -10,8 +10,8 @@
 
 typedef struct nd_wire nd_wire;
 
-/* Owns the transport, even after an error. Destroying is collective unless a function failed.
- * Errors: ND_ENOMEM. */
+/* Takes over the transport, even after an error. Destroying is collective unless a function has
+ * failed. Errors: ND_ENOMEM. */
 nd_status nd_wire_create(nd_transport *transport, nd_wire **wire);
 void nd_wire_destroy(nd_wire *wire);
 
@@ -23,7 +23,7 @@ nd_status nd_wire_begin(nd_wire *wire, nd_collective kind, int64_t step, const c
 void nd_wire_subject(nd_wire *wire, const char *subject);
 
 /* Send or receive a whole message; return when the buffer may be reused. Errors: ND_EPEER naming
- * this rank, its step and phase, the peer and what that is doing. */
+ * this rank, its step and phase, the peer and what the peer is doing. */
 nd_status nd_wire_send(nd_wire *wire, const void *data, size_t bytes, int to);
 nd_status nd_wire_receive(nd_wire *wire, void *data, size_t bytes, int from);
 
@@ -31,21 +31,22 @@ nd_status nd_wire_receive(nd_wire *wire, void *data, size_t bytes, int from);
 nd_status nd_wire_exchange(nd_wire *wire, const void *out, size_t out_bytes, int to, void *in,
                            size_t in_bytes, int from);
 
-/* Receives from rank `from` and forwards each part to the `to_count` <= ND_WIRE_FAN ranks in `to`
- * as it arrives; from < 0: sends `data` to them. */
+/* Receives `data` from rank `from` and forwards each part, as it arrives, to the ranks
+ * to[0..to_count), at most ND_WIRE_FAN; from < 0: sends `data` to them. */
 enum { ND_WIRE_FAN = 32 };
 nd_status nd_wire_relay(nd_wire *wire, void *data, size_t bytes, int from, const int *to,
                         int to_count);
 
 /* Single messages of at most one part, several in flight. Message number i, counted from 0 in each
  * collective and direction, may start once number i - ND_WIRE_DEPTH is finished. With `data` NULL
- * the wire provides the memory: nd_wire_received returns a received message, valid until a receive
- * starts in its place; a send sends what is in nd_wire_send_buffer. */
+ * the wire provides the memory: a received message is at nd_wire_received until message number +
+ * ND_WIRE_DEPTH starts, and a message to send is written to nd_wire_send_buffer. */
 nd_status nd_wire_start_receive(nd_wire *wire, int64_t number, void *data, int bytes, int from);
 nd_status nd_wire_finish_receive(nd_wire *wire, int64_t number);
 const void *nd_wire_received(const nd_wire *wire, int64_t number);
 
-/* Whether receives accept shorter messages from now on; the length of the last finished receive. */
+/* Sets whether receives that start from now on accept shorter messages; the length of the last
+ * finished one. */
 void nd_wire_accept_shorter(nd_wire *wire, bool accepts);
 int nd_wire_received_bytes(const nd_wire *wire);
 void *nd_wire_send_buffer(nd_wire *wire, int64_t number);
@@ -63,7 +64,8 @@ bool nd_wire_failed(const nd_wire *wire);
 /* The time in seconds on the clock that measures waits. */
 double nd_wire_now(const nd_wire *wire);
 
-/* Whether later waits yield the core at once, as beside a computing thread, or first poll. */
+/* Sets whether waits from now on yield the core at once, because another thread computes, or poll
+ * first. */
 void nd_wire_set_yielding(nd_wire *wire, bool yields);
 
 /* Makes a present or future wait of another thread fail soon. May be called at any time. */

@@ -1,12 +1,12 @@
-/* Sends what every rank of a group has to all others of it, around a ring. */
+/* Sends every rank's buffer to all other ranks of its group, around a ring. */
 #pragma once
 
 #include "dist/point_to_point.h"
 
 /* nd_comm_ops.broadcast_each. A rank sends its own parts to its right neighbour, then hands on what
- * comes from the left one: with N ranks and B bytes in all it takes about B beta and N alpha, each
- * rank sends about B bytes, and of consecutive ranks on a host one sends to another host and one
- * receives from one.
+ * comes from the left one. With N ranks and B bytes in all this takes about N alpha + B beta
+ * seconds (dist/links.h); each rank sends about B bytes, and of consecutive ranks on a host one
+ * sends to another host and one receives from one.
  *
  * In round i a rank takes its i-th part and has started its i-th send: what it hands on came in an
  * earlier round, or in the same one where it has nothing of its own. So a rank in the earliest

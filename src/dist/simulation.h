@@ -34,6 +34,6 @@ typedef nd_status (*nd_simulated_rank)(nd_simulation *simulation, nd_comm *comm,
 nd_status nd_simulation_run(const nd_simulated_machine *machine, nd_simulated_rank main,
                             void *context, nd_simulated_costs *costs);
 
-/* Called by a rank: its clock; and passing so many seconds as if computing. */
+/* Called by a rank: its clock in seconds; and letting some pass as if computing. */
 double nd_simulation_now(const nd_simulation *simulation);
 void nd_simulation_compute(nd_simulation *simulation, double seconds);

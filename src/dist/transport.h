@@ -36,8 +36,8 @@ typedef struct nd_situation {
 typedef struct nd_transport nd_transport;
 
 typedef struct nd_transport_ops {
-    /* Returns false when unfinished messages may still use their memory, which must not
-     * be freed. */
+    /* Frees the transport. Returns false when unfinished messages may still use their memory, which
+     * then must never be freed. */
     bool (*destroy)(nd_transport *transport);
     double (*now)(nd_transport *transport); /* seconds since an arbitrary moment */
 
@@ -46,7 +46,7 @@ typedef struct nd_transport_ops {
     nd_status (*receive)(nd_transport *transport, int slot, void *data, int bytes, int from);
 
     /* Waits for the message in `slot`; returns at once where there is none. Errors: ND_EPEER naming
-     * this rank, its step and phase, the peer and what that is doing; also for a message of
+     * this rank, its step and phase, the peer and what the peer is doing; also for a message of
      * unexpected length or of another collective. */
     nd_status (*wait)(nd_transport *transport, int slot);
 

@@ -21,6 +21,6 @@ typedef struct nd_simulated_net {
 nd_status nd_simulated_net_create(const nd_simulated_machine *machine, nd_simulated_net *net);
 void nd_simulated_net_destroy(nd_simulated_net *net);
 
-/* Creates the transport of comm->rank, which frees itself (ops.destroy). Errors: ND_ENOMEM. */
+/* Creates the transport of comm->rank; its ops.destroy frees it. Errors: ND_ENOMEM. */
 nd_status nd_transport_simulated_create(nd_simulated_net *net, nd_comm *comm,
                                         nd_transport **transport);

@@ -4,7 +4,7 @@
  * other's sum. Addition is commutative to the bit, so either may be the taker: `turn` picks it, so
  * that over many pieces every rank sends as much as it receives. Bit k of the turn picks the side
  * of nodes over 2^(k+1) ranks: over consecutive turns each rank exchanges half of what it holds
- * with one partner a level, as in recursive halving. There are two ways to the owner:
+ * with one partner a level, as in recursive halving. The sum reaches its owner in one of two ways:
  *
  * - met: an owner is the taker of every node that it has leaves below. N ranks send N - 1 messages,
  *   of which the owner receives log2 N.
@@ -12,8 +12,8 @@
  *   more, but the owner receives about two: for many ranks, where the owner of a large tensor would
  *   otherwise receive it many times.
  *
- * Where a rank holds several blocks of leaves the turn is ignored, since another choice could need
- * more messages, and sums are met.
+ * Where a rank holds several blocks of leaves, sums are met and the turn is ignored, since another
+ * choice could need more messages.
  *
  * With several groups the owner of the sum then sends it to the owners in the other groups: to the
  * one at the same place in the other half of all groups, then both in halves of halves. The first
@@ -38,12 +38,12 @@ typedef struct nd_tree {
 nd_tree nd_tree_of(const nd_comm *comm, nd_comm_split split, const nd_comm_piece *piece,
                    int64_t turn);
 
-/* The level of the last sums; what is on a higher one passes them on in fp32, whatever
- * the format. */
+/* The highest level on which sums are added. Acts on higher levels pass finished sums on, in fp32
+ * whatever the format. */
 int nd_tree_top(const nd_tree *tree);
 
-/* How many low bits of the turn say which rank takes a node's sum at this level, so that no rank
- * takes two of 2^bits parts of consecutive turns; 0: one rank may take every part. */
+/* How many low bits of the turn decide which rank takes a node's sum at this level; in 2^bits
+ * consecutive turns no rank takes two parts. 0: one rank may take every part. */
 int nd_tree_turn_bits(const nd_tree *tree, int level);
 
 /* What one rank does at a node. Acts of a lower level come before those of a higher one. */
@@ -51,7 +51,7 @@ typedef struct nd_tree_act {
     enum {
         ND_TREE_SEND,
         ND_TREE_RECEIVE, /* and add to the slot */
-        ND_TREE_TAKE,    /* receive what replaces the slot: a finished sum */
+        ND_TREE_TAKE,    /* receive a finished sum, which replaces the slot */
         ND_TREE_ADD
     } kind;
     int level;
@@ -62,20 +62,20 @@ typedef struct nd_tree_act {
 
 typedef nd_status (*nd_tree_visit)(void *context, const nd_tree_act *act);
 
-/* Calls `visit` for what `rank` does, in order. *slot: where the sum is, -1 where it is on another
- * rank. Not collective. Errors: those of `visit`. */
+/* Calls `visit` for what `rank` does, in order. *slot: the slot that then holds the sum, -1 if it
+ * is on another rank. Not collective. Errors: those of `visit`. */
 nd_status nd_tree_walk(int rank, const nd_tree *tree, nd_tree_visit visit, void *context,
                        int *slot);
 
-/* into += from, floats of this rank where the comm's gradients lie. */
+/* into += from: floats of this rank, in the memory of the comm's gradients. */
 nd_status nd_tree_add(nd_comm *comm, float *into, const float *from, int64_t count);
 
-/* Calls `visit` for every message of a part, those of a lower level of a subtree before those above
- * them. */
+/* Calls `visit` for every message between ranks that one part takes, within a subtree those of
+ * lower levels first. */
 typedef void (*nd_tree_message)(void *context, int level, int from, int to);
 void nd_tree_messages(const nd_tree *tree, nd_tree_message visit, void *context);
 
-/* How many sums are sent in the piece's format, and, on average over turns, finished ones
- * in fp32. */
+/* How many sums are sent in the piece's format; and how many finished ones in fp32, on average over
+ * turns. */
 double nd_tree_sums(const nd_tree *tree);
 double nd_tree_copies(const nd_tree *tree);

@@ -25,15 +25,15 @@ typedef struct nd_weight_gather {
 size_t nd_weight_gather_bytes(const nd_weight_gather *gather, const nd_model *model, int64_t index,
                               bool whole);
 
-/* Lays out the wire buffers; run on a sizing arena, commit, run again. A single rank needs them
- * only for changes, which it makes and applies as several ranks would. Errors: those of
+/* Lays out the wire buffers: run it on a sizing arena, commit, run it again. A single rank needs
+ * them only for changes, which it makes and applies as several ranks would. Errors: those of
  * nd_arena_reserve and nd_code_stream_reserve. */
 nd_status nd_weight_gather_reserve(nd_weight_gather *gather, const nd_model *model,
                                    const nd_ownership *own, int rank, nd_arena *arena);
 void nd_weight_gather_destroy(nd_weight_gather *gather);
 
 /* Updates every replica from the owners' masters [params.count] (data NULL where this rank is not
- * the owner): ternarised, converted, or changed towards the master. Changes require that replicas
- * are equal before; with `whole` no changes are sent. Collective. Errors: ND_EPEER. */
+ * the owner): ternarised, converted, or changed towards the master. Changes need replicas that were
+ * equal before; with `whole` no changes are sent. Collective. Errors: ND_EPEER, ND_ENOMEM. */
 nd_status nd_weight_gather_run(nd_weight_gather *gather, nd_model *model, const nd_view *masters,
                                bool whole, nd_comm *comm);

@@ -16,8 +16,8 @@
 
 enum { ND_DELTA_BLOCK = 256 };
 
-/* Bytes of a weight on the wire, a multiple of 4, in the format packed or trits (`changed` concerns
- * all weights together: dist/code_stream.h); and of its change. */
+/* Bytes of a weight on the wire, a multiple of 4: whole in the format packed or trits (changed
+ * codes are one stream: dist/code_stream.h); and of the change of a dense weight. */
 size_t nd_weight_wire_bytes(const nd_weight *w, nd_weight_wire format);
 size_t nd_weight_delta_bytes(const nd_weight *w);
 

@@ -1,9 +1,9 @@
 /* The layout of transformers: names of tensors, the order of rows, and config.json of its llama and
  * bitnet models.
  *
- * Its rotary embedding rotates elements (i, i + D/2) of a head in both models (rotate_half). Our
- * bitnet does too; our llama rotates (2i, 2i + 1), so the rows of its q and k are in another order
- * there: row i of a head is our row 2i, row D/2 + i our row 2i + 1. */
+ * The rotary embedding of transformers rotates elements (i, i + D/2) of a head in both models
+ * (rotate_half). So does bitnet here, but llama here rotates (2i, 2i + 1), so the rows of its q and
+ * k are in another order there: row i of a head is row 2i here, row D/2 + i is row 2i + 1. */
 #pragma once
 
 #include "core/config/config.h"
@@ -11,10 +11,10 @@
 
 enum { ND_HF_NAME_MAX = 96 };
 
-/* The name of a parameter there. */
+/* The name of a parameter in transformers. */
 void nd_hf_name(const nd_param *param, char name[ND_HF_NAME_MAX]);
 
-/* Our row of the parameter that is row `row` there. */
+/* The row here of the parameter's row `row` in transformers. */
 int64_t nd_hf_row(const nd_model_config *model, const nd_param *param, int64_t row);
 
 /* The text of config.json and of generation_config.json, which the caller frees; `mark` is the

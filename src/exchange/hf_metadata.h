@@ -5,7 +5,7 @@
 #define ND_HF_TERNARY_KEY "nanochat_dist.ternary"
 /* [model] group_size. */
 #define ND_HF_GROUP_KEY "nanochat_dist.group_size"
-/* A JSON object of tensors' scales, which bf16 would round; only with one scale a matrix. */
+/* A JSON object of tensors' scales, which bf16 would round; only with one scale per matrix. */
 #define ND_HF_SCALES_KEY "nanochat_dist.scales"
 /* For people. */
 #define ND_HF_ACTIVATIONS_KEY "nanochat_dist.activations"

@@ -94,5 +94,5 @@ nd_status nd_galore_random_subspace(nd_backend *b, const nd_galore *g, nd_view p
 /* c = next previousᵀ [rank, rank]: maps coordinates of the previous subspace to the next one's. */
 nd_status nd_galore_rotation(nd_backend *b, nd_view c, nd_cview next, nd_cview previous);
 
-/* out = c R, or R cᵀ when m > n.   m, out: f32 of R's shape. */
+/* out = c R, or R cᵀ when m > n. m (R) and out: f32 of R's shape. */
 nd_status nd_galore_rotate(nd_backend *b, const nd_galore *g, nd_view out, nd_cview c, nd_cview m);

@@ -11,7 +11,7 @@ typedef struct nd_optimizer nd_optimizer;
 
 /* One tensor of a parameter's state, for checkpoints and the memory report. */
 typedef struct nd_optimizer_state {
-    char name[32]; /* "momentum", "moment1", "moment2", or parts of them: "momentum_codes" */
+    char name[32]; /* "momentum", "moment1", "moment2", "projector", or a part: "momentum_codes" */
     nd_view view;
 } nd_optimizer_state;
 
@@ -23,12 +23,13 @@ nd_status nd_optimizer_create(const nd_config *config, const nd_params *params, 
                               nd_backend *backend, nd_optimizer **optimizer);
 void nd_optimizer_destroy(nd_optimizer *optimizer);
 
-/* Restricts parameter `index`, which is owned by rows (nd_optimizer_row_block), to rows [first,
- * first + count): its master, gradient and states here are those rows. Call before
+/* Tells the optimizer that this rank owns only rows [first, first + count) of parameter `index`
+ * (nd_optimizer_row_block): its master, gradient and states here are those rows. Call it before
  * nd_optimizer_reserve. */
 void nd_optimizer_own_rows(nd_optimizer *optimizer, int64_t index, int64_t first, int64_t count);
 
-/* Lays out state and scratch; run on a sizing arena, commit, run again. Errors: the arena's. */
+/* Lays out state and scratch: run it on a sizing arena, commit, run it again. Errors: those of
+ * nd_arena_reserve. */
 nd_status nd_optimizer_reserve(nd_optimizer *optimizer, nd_arena *arena);
 
 /* The projectors, which every rank holds; owned by the optimizer. */
@@ -41,8 +42,8 @@ bool nd_optimizer_takes_projected(const nd_optimizer *optimizer, int64_t index);
 void nd_optimizer_gradient_shape(const nd_optimizer *optimizer, int64_t index, int64_t *rows,
                                  int64_t *cols);
 
-/* The states of parameter `index` into states[ND_OPTIMIZER_STATES_MAX]; returns their number, 0
- * when this rank does not own it. */
+/* Writes the states of parameter `index` to states[ND_OPTIMIZER_STATES_MAX]; returns their number,
+ * 0 when this rank does not own it. */
 int nd_optimizer_states(const nd_optimizer *optimizer, int64_t index, nd_optimizer_state *states);
 
 /* The same for the whole parameter, even when this rank owns only rows of it; their data is NULL.

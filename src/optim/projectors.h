@@ -20,8 +20,8 @@ nd_status nd_projectors_create(const nd_config *config, const nd_params *params,
                                nd_backend *backend, nd_projectors **projectors);
 void nd_projectors_destroy(nd_projectors *p);
 
-/* Lays out projectors and scratch; run on a sizing arena, commit, run again. Errors:
- * the arena's. */
+/* Lays out projectors and scratch: run it on a sizing arena, commit, run it again. Errors: those of
+ * nd_arena_reserve. */
 nd_status nd_projectors_reserve(nd_projectors *p, nd_arena *arena);
 
 /* The GaLore shape of a parameter; NULL when it is not projected. */
@@ -36,10 +36,10 @@ int64_t nd_projectors_count(const nd_projectors *p);
 /* The most matrices that get a new subspace in one step. */
 int64_t nd_projectors_per_step(const nd_projectors *p);
 
-/* Whether matrix `index` gets a new subspace in `step`. The k-th projected matrix does in steps k /
- * per_step, + galore_update_freq, + 2 galore_update_freq ..., with per_step = ceil(count /
- * galore_update_freq): as early as possible, per_step at a time. *place (may be NULL): its index
- * among those of the step. */
+/* Whether matrix `index` gets a new subspace in `step`. per_step = ceil(count / galore_update_freq)
+ * matrices do at a time, as early as possible: the k-th projected matrix in step k / per_step
+ * (rounded down) and every galore_update_freq steps after it. *place (may be NULL): its index among
+ * those of the step. */
 bool nd_projectors_due(const nd_projectors *p, int64_t index, int64_t step, int64_t *place);
 
 /* Elements of the largest sketch; 0 without projected matrices. */

@@ -39,7 +39,8 @@ struct nd_state_codec {
     int parts;
     const char *suffixes[ND_STATE_PARTS_MAX]; /* of the names of the parts in a checkpoint */
     nd_status (*reserve)(nd_state *state, nd_arena *arena);
-    /* Decodes: *m is the matrix; `into` (f32, at least as large) may be overwritten. */
+    /* Decodes the matrix to *m: in `into` (f32, at least as large), or in place where a part is
+     * it. */
     nd_status (*load)(nd_backend *b, const nd_state *state, const nd_state_scratch *scratch,
                       nd_view into, nd_view *m);
     /* Encodes m, which load returned and the caller changed; m is overwritten. */
@@ -49,7 +50,7 @@ struct nd_state_codec {
 
 extern const nd_state_codec nd_state_fp32;    /* 4 bytes per element */
 extern const nd_state_codec nd_state_linear8; /* 1 + 4/2048 bytes: Muon's momentum */
-/* AdamW's moments: 1 + 4/256 bytes. Only adamw_blocks updates them without load and store. */
+/* AdamW's moments: 1 + 4/256 bytes. The op adamw_blocks updates them without load and store. */
 extern const nd_state_codec nd_state_dynamic8;
 extern const nd_state_codec nd_state_low_rank4; /* state_low_rank4.c */
 

@@ -18,7 +18,8 @@ typedef struct nd_background {
     nd_error error; /* of the task; status ND_OK when it succeeded */
 } nd_background;
 
-/* Starts the task; runs it before returning if `threaded` is false or there can be no thread. */
+/* Starts the task. If `threaded` is false or no thread can be created, the task runs before this
+ * returns. */
 void nd_background_start(nd_background *b, nd_status (*work)(void *context), void *context,
                          bool threaded);
 

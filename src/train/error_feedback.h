@@ -1,5 +1,5 @@
 /* Error feedback for gradients that are rounded between ranks (dist/gradient_wire.h): for each
- * tensor that this rank sends to another owner, its accumulated rounding error, one byte per value.
+ * tensor that this rank sends rounded, its accumulated rounding error, one byte per value.
  *
  * It is reset when it no longer applies: for a projected gradient when the matrix gets a new
  * subspace, for everything when a step is skipped. Checkpoints do not contain it; a run resets it
@@ -20,8 +20,8 @@ typedef struct nd_error_feedback {
 nd_status nd_error_feedback_create(nd_error_feedback *f, nd_backend *backend, int64_t count);
 void nd_error_feedback_destroy(nd_error_feedback *f);
 
-/* Lays out the `bytes` bytes of a tensor's residual (0: none); run on a sizing arena, commit, run
- * again. Errors: those of nd_arena_reserve. */
+/* Lays out the `bytes` bytes of a tensor's residual (0: none): run it on a sizing arena, commit,
+ * run it again. Errors: those of nd_arena_reserve. */
 nd_status nd_error_feedback_reserve(nd_error_feedback *f, int64_t index, size_t bytes,
                                     nd_arena *arena);
 

@@ -16,7 +16,7 @@
 #include "dist/comm.h"
 
 #if ND_FAULT_POINTS
-/* nd_seconds, or with clock@processor processor time of this thread; not for waits. */
+/* nd_seconds, or with clock@processor the processor time of this thread. Not for timing waits. */
 double nd_fault_seconds(const nd_comm *comm);
 /* The step is comm->step. */
 void nd_fault_point(const nd_comm *comm, const char *point);

@@ -15,13 +15,14 @@
  * gradients exist. Projection is linear: the sum of projections is the projection of the sum. In
  * steps that give a matrix a new subspace its sketch is summed, too.
  *
- * Overlap ([dist] overlap, several ranks). The last micro-batch of a rank completes its slots layer
- * by layer; the reduction of a layer starts then and overlaps the backward pass.
+ * Overlap ([dist] overlap_grad_reduce, several ranks). The last micro-batch of a rank completes its
+ * slots layer by layer; as soon as a layer is complete, its reduction starts and overlaps the rest
+ * of the backward pass.
  *
- * Immediate updates. With grad_clip = 0 and one micro-batch per rank a layer can be reduced and
- * updated as soon as its gradients are complete. All layers then share one layer's slot memory;
- * with overlap they alternate between two, because a layer is reduced during the backward pass of
- * the next. */
+ * Immediate updates. With grad_clip = 0, one micro-batch per rank and no rounds (train/rounds.h), a
+ * layer is reduced and updated as soon as its gradients are complete. All layers then share one
+ * layer's slot memory; with overlap they alternate between two, because a layer is reduced during
+ * the backward pass of the next. */
 #pragma once
 
 #include "core/model/model.h"
@@ -35,7 +36,7 @@ typedef struct nd_gradient_reducer nd_gradient_reducer;
 typedef struct nd_gradient_leaf {
     nd_model_gradients into; /* valid until the next leaf begins */
     int32_t slot, merges; /* the slot its gradients go to, and the number of blocks they complete */
-    /* adding consists of ops only, whose arguments depend on slot, merges and accumulation alone */
+    /* adding it runs only ops, whose arguments follow from slot, merges and accumulation */
     bool repeats;
 } nd_gradient_leaf;
 
@@ -47,16 +48,16 @@ nd_status nd_gradient_reducer_create(const nd_config *config, nd_comm *comm, con
                                      nd_gradient_reducer **reducer);
 void nd_gradient_reducer_destroy(nd_gradient_reducer *r);
 
-/* Lay out the slots (category "gradients") and the error feedback ("wire"); run on a sizing arena,
- * commit, run again. Errors: those of nd_arena_reserve. */
+/* Lay out the slots (category "gradients") and the error feedback ("wire"): run them on a sizing
+ * arena, commit, run them again. Errors: those of nd_arena_reserve. */
 nd_status nd_gradient_reducer_reserve(nd_gradient_reducer *r, nd_arena *arena);
 nd_status nd_gradient_reducer_reserve_feedback(nd_gradient_reducer *r, nd_arena *arena);
 
 /* Whether layers are updated during the backward pass (immediate updates). */
 bool nd_gradient_reducer_immediate(const nd_gradient_reducer *r);
 
-/* Whether updates are immediate and the reduction of a layer, which nd_gradient_reducer_add starts,
- * overlaps what is computed before nd_gradient_reducer_reduce of the same parameters. At most one
+/* Whether updates are immediate and nd_gradient_reducer_add starts the reduction of a layer, which
+ * then overlaps what is computed before nd_gradient_reducer_reduce is called for it. At most one
  * other layer may be added in between. */
 bool nd_gradient_reducer_runs_ahead(const nd_gradient_reducer *r);
 
@@ -73,12 +74,14 @@ nd_gradient_leaf nd_gradient_reducer_begin(nd_gradient_reducer *r, int64_t j);
  * With overlap it is collective for the last micro-batch, in the same order on all ranks. */
 nd_status nd_gradient_reducer_add(nd_gradient_reducer *r, int64_t first, int64_t count);
 
-/* Sums parameters [first, first + count), added by all micro-batches, to their owners. *nonfinite:
- * the first whose sum is not finite, -1 when there is none; the same on every rank. Collective. */
+/* Sums the gradients of parameters [first, first + count), added by all micro-batches, to their
+ * owners. *nonfinite: the first parameter whose sum is not finite, -1 when there is none; the same
+ * on every rank. Collective. */
 nd_status nd_gradient_reducer_reduce(nd_gradient_reducer *r, int64_t first, int64_t count,
                                      int64_t *nonfinite);
 
-/* Bytes that a rank sends to all others in it for the norms of these parameters. */
+/* Bytes that a rank sends to all others in nd_gradient_reducer_reduce for these parameters'
+ * norms. */
 size_t nd_gradient_reducer_norm_bytes(const nd_gradient_reducer *r, int64_t first, int64_t count);
 
 /* Discards this step's gradients: ends reductions in flight, resets error feedback. Collective. */

@@ -11,7 +11,7 @@ typedef struct nd_gradient_slots {
     int count;
     nd_view *of[ND_GRADIENT_SLOTS_MAX];      /* [slot][param], projected where GaLore projects */
     nd_view sketches[ND_GRADIENT_SLOTS_MAX]; /* one row per matrix with a new subspace in a step */
-    nd_view *written; /* [params] where the backward pass writes, if not to a slot */
+    nd_view *written; /* [params] where the backward pass writes instead of to a slot */
     nd_view *views;   /* [params] the views given for the current micro-batch */
     int depth;        /* slots in use by blocks of earlier micro-batches */
     /* The current micro-batch. */
@@ -25,7 +25,7 @@ typedef struct nd_gradient_sums {
     nd_comm_piece *pieces; /* one per owner of each parameter, then one per sketch */
     int64_t *piece_at;     /* [params + 1] index of a parameter's first piece */
     float **piece_slots;   /* [pieces][slots.count] */
-    nd_view *sums;         /* [params] of what this rank owns; each in one of the slots */
+    nd_view *sums;         /* [params] sums of what this rank owns; each in one of the slots */
     nd_view *sketches;     /* [params] as sums; data NULL where there is none */
     double *squares;       /* [params] squared norms of this step's gradients */
     nd_view norms;         /* f64 [1, n] in backend memory: the norms that this rank computes */

@@ -32,8 +32,9 @@ void nd_lock_owner_self(nd_lock_owner *self);
 int nd_lock_owner_format(const nd_lock_owner *owner, char *text, size_t size);
 bool nd_lock_owner_parse(const char *text, size_t size, nd_lock_owner *owner);
 
-/* Whether the owner has ended, as seen by `self`. ND_FILE_LOCK_FREE: this process holds the file
- * lock, so the owner does not. `reaches_all`: locks of this file system work across machines. */
+/* Whether the owner has ended, as far as `self` can tell. ND_FILE_LOCK_FREE: this process holds the
+ * file lock, so the owner does not. `reaches_all`: file locks on this file system work across
+ * machines. */
 nd_owner_state nd_lock_owner_state(const nd_lock_owner *owner, const nd_lock_owner *self,
                                    nd_file_lock lock, bool reaches_all);
 

@@ -3,8 +3,8 @@
 
 #include "train/run.h"
 
-/* Lays out the passes' part of the category "gradients"; run on a sizing arena, commit, run again.
- * Errors: those of nd_arena_reserve. */
+/* Lays out the passes' part of the category "gradients": run it on a sizing arena, commit, run it
+ * again. Errors: those of nd_arena_reserve. */
 nd_status nd_passes_reserve(nd_run *run, nd_arena *arena);
 
 /* Runs all micro-batches of this rank (`tokens` [local_micro_batches][micro_batch][seq_length + 1]
@@ -13,8 +13,8 @@ nd_status nd_passes_reserve(nd_run *run, nd_arena *arena);
 nd_status nd_passes_run(nd_run *run, const int32_t *tokens, nd_loss *losses);
 
 /* The same in two calls for immediate updates, where the loss of the only micro-batch is needed
- * before the backward pass: forward up to the loss, then backward, which calls `layer_ready` for
- * parameters whose gradients are in the reducer. */
+ * before the backward pass: the forward pass up to the loss, then the backward pass, which calls
+ * `layer_ready` for parameters whose gradients are complete. */
 typedef struct nd_split_pass {
     nd_gradient_leaf leaf;
     nd_backward_rows rows;

@@ -34,9 +34,9 @@ typedef struct nd_times_summary {
 
 /* How one rank compares with the median rank in what it does without the others. */
 typedef struct nd_slow_rank {
-    int64_t steps;  /* in a row in which it took 20 % longer; 0: the last was not one of them */
-    nd_phase worst; /* of the last step: the phase that was furthest above the median, */
-    double worst_ms, own_ms; /* what that took, and all of its own */
+    int64_t steps;  /* consecutive steps, up to the last, over 20 % longer than the median */
+    nd_phase worst; /* of the last step: the own phase that was furthest above the median */
+    double worst_ms, own_ms; /* what that phase took, and all own phases */
 } nd_slow_rank;
 
 enum { ND_SLOW_STEPS = 10 };
@@ -49,8 +49,8 @@ const char *nd_phase_name(nd_phase phase);
 nd_times_summary nd_times_summarize(const nd_rank_times *times, int64_t stride, int ranks,
                                     double *sorted);
 
-/* Adds a step to the counts of all ranks, slow[ranks]; `times` and `stride` as above, `summary` of
- * them. A rank is reported when its `steps` reach ND_SLOW_STEPS, once per sequence. On a slow host
- * several are slow together. Not collective. */
+/* Adds a step to the counts of all ranks, slow[ranks]; `times` and `stride` as above, with their
+ * `summary`. Callers report a rank when its `steps` reach ND_SLOW_STEPS, once per sequence; on a
+ * slow host several ranks do together. Not collective. */
 void nd_slow_ranks_add(nd_slow_rank *slow, const nd_rank_times *times, int64_t stride, int ranks,
                        const nd_times_summary *summary);

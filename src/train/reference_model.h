@@ -9,8 +9,8 @@
 typedef struct nd_reference_model nd_reference_model;
 
 /* Loads [training] collider_reference for micro-batches of the size of `like`. The caller closes
- * it. Not collective. Errors: ND_ECHECKPOINT naming it; ND_ECONFIG if its tokens are not those of
- * `data`. */
+ * it. Collective. Errors: ND_ECHECKPOINT naming the checkpoint; ND_ECONFIG if its tokens are not
+ * those of `data`. */
 nd_status nd_reference_model_open(const nd_config *config, nd_comm *comm, const nd_dataset *data,
                                   nd_reference_model **reference);
 void nd_reference_model_close(nd_reference_model *reference);

@@ -1,4 +1,4 @@
-/* Checks that ranks compute with the same weights, and owners of a parameter hold the
+/* Checks that all ranks compute with the same weights and that all owners of a parameter hold the
  * same state. */
 #pragma once
 

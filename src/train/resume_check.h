@@ -1,4 +1,4 @@
-/* Whether a checkpoint may be resumed: it belongs to this directory's run and the data is
+/* Whether a checkpoint may be resumed: it must belong to this directory's run, and the data must be
  * the same. */
 #pragma once
 
@@ -15,10 +15,10 @@ nd_status nd_resume_sets_aside(const nd_config *config, const char *resume, bool
  * 0. Errors: ND_ECHECKPOINT, also where this run's checkpoints are elsewhere. */
 nd_status nd_resume_newest(nd_run *run, char path[ND_CHECKPOINT_PATH_MAX]);
 
-/* After a checkpoint was restored: adopts its run's id and compares the data. Where the data
+/* After a checkpoint was restored: adopts its run's id and compares the data. If the training data
  * differs, run->start.new_data says whether that is an error or the run continues with the new
- * data, at the start of an epoch that it has not seen. The same on all ranks. Errors: ND_EDATA
- * naming the first difference and what to do. */
+ * data, at the start of an epoch that it has not seen; other held-out data is only logged. The same
+ * on all ranks. Errors: ND_EDATA naming the first difference and what to do. */
 nd_status nd_resume_check(nd_run *run, const nd_checkpoint *checkpoint);
 
 /* Logs how a changed number of tokens per step affects the rest of the run. */

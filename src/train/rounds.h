@@ -8,8 +8,8 @@
  * batch, and the results of a worker do not depend on R.
  *
  * The run itself holds the model of the last synchronisation: its masters are those that the
- * workers started from, on all ranks that own the parameter within their worker, and its codes are
- * evaluated. train/outer_step.h describes the end of a round. */
+ * workers started from, on all ranks that own the parameter within their worker, and evaluations
+ * use its codes. train/outer_step.h describes the end of a round. */
 #pragma once
 
 #include "train/run.h"
@@ -54,9 +54,10 @@ void nd_rounds_set_position(nd_run *run);
  * over it. */
 nd_status nd_rounds_finish_inside(const nd_run *run);
 
-/* Adds what parts of the run's comm have sent and waited since to that comm. Not collective. */
+/* Adds to the run's comm what `inside` and `across` have sent and waited since the last call. Not
+ * collective. */
 void nd_rounds_count_traffic(nd_run *run);
 
-/* After masters were initialised or restored: makes the run's model that of its masters, and with
- * `workers` also each worker's masters equal to them. Collective over `inside`. */
+/* After masters were initialised or restored: sets the run's model to that of its masters and, with
+ * `workers`, also each worker's masters to them. Collective over `inside`. */
 nd_status nd_rounds_adopt(nd_run *run, bool workers);

@@ -21,7 +21,7 @@
 /* The data. Written by run_create.c. */
 typedef struct nd_run_data {
     nd_dataset *train, *val; /* val: NULL when no held-out shard contains a window */
-    int64_t short_held_out;  /* tokens of such a held-out split */
+    int64_t short_held_out;  /* tokens of a held-out split that is too short for a window */
     void *tokenizer;         /* of the data, for checkpoints; rank 0; NULL when there is none */
     size_t tokenizer_bytes;
     nd_loader *loader;
@@ -92,13 +92,13 @@ typedef struct nd_run {
 } nd_run;
 
 /* Builds everything except the loader from a checked configuration: opens the data, reserves all
- * memory, initialises masters from the seed and gathers weights. Uses a backend already set in
- * `run`; the run owns it. With [dist] group_ranks = 0 all ranks are one group. The caller destroys
- * the run. Collective. */
+ * memory, initialises masters from the seed and gathers weights. Uses run->backend if that is set;
+ * the run owns it. With [dist] group_ranks = 0 all ranks are one group. The caller destroys the
+ * run. Collective. */
 nd_status nd_run_create(const nd_config *config, nd_comm *comm, nd_run *run);
 
-/* Its two parts, between which nd_run_choose_groups may choose groups: up to the backend, attached
- * to `comm`; and the rest. Collective. */
+/* The two parts of nd_run_create, between which nd_run_choose_groups may choose groups: up to the
+ * backend, attached to `comm`; and the rest. Collective. */
 nd_status nd_run_attach(const nd_config *config, nd_comm *comm, nd_run *run);
 nd_status nd_run_build(nd_run *run);
 
@@ -106,7 +106,7 @@ nd_status nd_run_build(nd_run *run);
  * Uses run->config, run->backend, and only rank and size of run->comm, which `plan` makes up. */
 nd_status nd_run_prepare(nd_run *run);
 
-/* The last step: total_steps, or fewer when `epochs` passes over the data end sooner, counted in
+/* The last step: total_steps, or an earlier one where `epochs` passes over the data end, counted in
  * samples because batch_size may have changed. The same at any step of the run. */
 int64_t nd_run_last_step(const nd_run *run);
 

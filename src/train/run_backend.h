@@ -15,7 +15,7 @@ nd_status nd_run_create_backend(const nd_config *config, const nd_comm *comm, nd
  * different kinds of devices; ND_ENOMEM, ND_EPEER. */
 nd_status nd_run_share_traits(nd_comm *comm, nd_backend *backend);
 
-/* Replaces `auto` in [hardware] precision and backward_precision by the fastest type that is exact
- * where exactness is defined; with [hardware] target = cuda that on GPUs, whatever the backend. Not
- * collective. */
+/* Replaces `auto` in [hardware] precision by bf16 where that is faster than fp32, else fp32; in
+ * backward_precision by int8 where that is faster, exact and group_size is 0, else same. With
+ * target = cuda both count as faster, whatever the backend. Not collective. */
 void nd_run_resolve_precision(nd_config *config, const nd_backend *backend);

@@ -6,7 +6,8 @@
 /* The first check of a start: creates RUN and the directory of checkpoints, checks that they can be
  * written and listed, and repairs what a crash left incomplete (train/set_aside.h). Changes nothing
  * else, so that a start that fails leaves an earlier run as it was. Until nd_run_directory_open the
- * log goes to the terminal and is buffered. Errors: ND_EIO or ND_ECHECKPOINT naming the path. */
+ * log goes to the terminal and is buffered. Errors: ND_EIO or ND_ECHECKPOINT naming the path;
+ * ND_ECONFIG when RUN/config.ini is not this program's. */
 nd_status nd_run_directory_check(nd_run *run);
 
 /* Call it after the first step has shown that this run can train. With `fresh`, sets the files of

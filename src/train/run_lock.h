@@ -36,9 +36,9 @@ typedef struct nd_run_locks {
 /* Acquires both; on an error neither is held. Rank 0. Errors: as nd_run_lock_acquire. */
 nd_status nd_run_locks_acquire(const nd_config *config, nd_run_locks *locks);
 
-/* Checks that every rank sees the same directory of checkpoints as rank 0, which holds the locks;
- * not so with another working directory or a file system that is not shared. Collective. Errors on
- * all ranks: ND_ECONFIG naming the rank and what its path refers to. */
+/* Checks that every rank sees the same directory of checkpoints as rank 0, which holds the locks.
+ * It does not when its working directory differs or the file system is not shared. Collective.
+ * Errors on all ranks: ND_ECONFIG naming the rank and what its path refers to. */
 nd_status nd_run_locks_compare(const nd_config *config, const nd_run_locks *locks, nd_comm *comm);
 
 /* Adds the run's id to the records; failures are ignored. */

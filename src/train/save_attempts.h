@@ -6,7 +6,8 @@
 
 #include "train/run.h"
 
-/* nd_save_begin on schedule, after the last save. Errors: ND_ECHECKPOINT if no more may fail. */
+/* nd_save_begin for a scheduled save, after finishing the one before. Errors: ND_ECHECKPOINT if too
+ * many have failed. */
 nd_status nd_save_attempt(nd_run *run, bool background);
 
 /* nd_save_advance. Errors: as nd_save_attempt. */

@@ -2,8 +2,8 @@
  *
  *   1. RUN/metrics.jsonl, training.log, config.ini, snapshot_hosts and tensorboard move to
  *      RUN/.tmp_previous_001/,
- *   2. checkpoints to RUN/.tmp_previous_001/checkpoints/, or to CHECKPOINTS/.tmp_previous_001/
- * where that is another directory or on another file system,
+ *   2. checkpoints move to RUN/.tmp_previous_001/checkpoints/, or where CHECKPOINTS is elsewhere or
+ *      on another file system, to CHECKPOINTS/.tmp_previous_001/,
  *   3. .tmp_previous_001 is renamed to previous_001: in RUN, then in CHECKPOINTS.
  *
  * An error before step 3 moves everything back. After a crash the next start undoes the moves, or

@@ -40,8 +40,8 @@ typedef struct nd_attention_shape {
     int64_t heads;    /* query heads */
     int64_t kv_heads; /* divides heads; query head h reads key/value head h / (heads / kv_heads) */
     int64_t head_dim;
-    nd_cview rows; /* i32 [1, t], as gather_rows takes them: only these tokens are queries
-                    * (query_len = key_len); data NULL is all */
+    nd_cview rows; /* i32 [1, t], as in gather_rows: the tokens that are queries, and query_len =
+                    * key_len; data NULL: all tokens are */
 } nd_attention_shape;
 
 typedef enum nd_rope_style {
@@ -56,7 +56,7 @@ typedef struct nd_rope_params {
     int64_t start;
     double base;  /* angle of pair i at position p: p * base^(-2i/head_dim) */
     bool inverse; /* rotate by the negative angle: the backward of rope */
-    /* i32 [1, t]: row i has the position of row rows[i]; -1: not rotated; data NULL: 0, 1, ... */
+    /* i32 [1, t]: row i gets the position of row rows[i]; -1: not rotated; data NULL: its own */
     nd_cview rows;
 } nd_rope_params;
 
@@ -67,8 +67,8 @@ typedef struct nd_cross_entropy_params {
     float z_loss_weight;   /* adds z * logsumexp^2 */
     float entropy_weight;  /* subtracts w * entropy of the predicted distribution */
     float gradient_scale;  /* dlogits are multiplied by this */
-    int offsets;           /* targets a row: the next token, the one after, ...; 0 means 1 */
-    float offset_weight[ND_OFFSETS_MAX]; /* [0] is not read: the next token has weight 1 */
+    int offsets;           /* targets per row: the next token, the one after, ...; 0 means 1 */
+    float offset_weight[ND_OFFSETS_MAX]; /* [0] is not read: the next token's is 1 */
     nd_view norm;    /* f32 or f64 [t, 1]: receives ||p - onehot(target 0)|| unless data is NULL */
     nd_cview weight; /* f32 or f64 [t, 1]: factor of each row's gradient; data NULL: 1 */
 } nd_cross_entropy_params;
@@ -152,13 +152,15 @@ typedef struct nd_backend_ops {
 
     /* Recordings. */
 
-    /* Until record_end, ops are recorded with their arguments instead of run. Upload, download,
-     * allocate and synchronize then fail, and so does an op that needs more workspace than any
-     * before it. A backend that makes no recordings sets *can to false and does nothing. */
+    /* Until record_end, ops are recorded with their arguments instead of being run. Upload,
+     * download, allocate and synchronize then fail, and so does an op that needs more workspace
+     * than any before it. A backend that cannot record sets *can to false and does nothing. */
     nd_status (*record)(nd_backend *b, bool *can);
-    /* recording NULL: discards what was recorded, also after a failure. */
+    /* Ends it. The caller releases *recording; `recording` NULL discards what was recorded, also
+     * after a failure. */
     nd_status (*record_end)(nd_backend *b, nd_recording **recording);
-    /* Runs the ops again. *stale: the workspace has moved since, and nothing was run. */
+    /* Runs the recorded ops. *stale is true if the workspace has moved since; then nothing was
+     * run. */
     nd_status (*replay)(nd_backend *b, nd_recording *recording, bool *stale);
     void (*release_recording)(nd_backend *b, nd_recording *recording);
 
@@ -167,12 +169,12 @@ typedef struct nd_backend_ops {
 #undef OP
 } nd_backend_ops;
 
-/* Determines [hardware] precision = auto and backward_precision = auto. */
+/* Decides what `auto` means in [hardware] precision and backward_precision. */
 typedef struct nd_backend_traits {
     char device[128];         /* what computes, for the log */
     bool fast_bf16;           /* bf16 products are faster than f32 ones */
-    bool fast_int8_gradients; /* so are 8-bit backward products, which are exact */
-    bool exact_int8; /* the hardware multiplies two 8-bit integers exactly at its full rate */
+    bool fast_int8_gradients; /* so are products with 8-bit gradients, which are exact */
+    bool exact_int8;          /* products of any 8-bit integers are exact, at full speed */
 } nd_backend_traits;
 
 struct nd_backend {

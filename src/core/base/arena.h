@@ -28,7 +28,7 @@ nd_status nd_arena_commit(nd_arena *arena);
 void nd_arena_release(nd_arena *arena);
 
 /* Reserves the next view [rows, cols], zeroed and aligned to ND_ARENA_ALIGN; its data is NULL while
- * sizing. The arena owns the memory. Errors: ND_ENOMEM when more is reserved than was counted or
- * the product of dimensions overflows. */
+ * sizing. The arena owns the memory. Errors: ND_EINTERNAL when more is reserved than was counted,
+ * ND_ENOMEM when the size overflows. */
 nd_status nd_arena_reserve(nd_arena *arena, nd_dtype dtype, int64_t rows, int64_t cols,
                            nd_view *view);

@@ -10,6 +10,6 @@ const char *nd_build_version(void);
  * changes; "unknown" outside git. */
 const char *nd_build_commit(void);
 
-/* "Release, CUDA off, NCCL off, cuDNN off, compiler 12.2.0"; the build type has the
- * sanitizers too when there are any. */
+/* "Release, CUDA off, NCCL off, cuDNN off, compiler 12.2.0"; the build type also names the
+ * sanitizers, if any. */
 void nd_build_options(char *text, size_t size);

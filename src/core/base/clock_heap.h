@@ -1,4 +1,4 @@
-/* A heap of indices: the one with the earliest clock first, of equal ones the lowest. */
+/* A heap of indices by the clock of each: the earliest first, among equals the lowest index. */
 #pragma once
 
 #include <stdbool.h>

@@ -16,15 +16,16 @@
  * socket, nor a link into /proc such as /dev/stdout. Errors: ND_EIO. */
 nd_status nd_durable_check(const char *path, const char *magic, const char *kind);
 
-/* Creates the directory that `path` lies in and checks that files can be made in it: before the
+/* Creates the directory that `path` lies in and checks that files can be created in it: before the
  * work whose result goes there. Errors: ND_EIO. */
 nd_status nd_durable_prepare(const char *path);
 
-/* Renames the finished file `temporary` to `path`, durably. Errors: ND_EIO; it is removed then. */
+/* Renames the finished file `temporary` to `path`, durably. Errors: ND_EIO; `temporary` is then
+ * removed. */
 nd_status nd_durable_rename(const char *temporary, const char *path);
 
-/* Replaces the file `path` by these bytes. After an error (ND_EIO) or crash the old one
- * is there. */
+/* Replaces the file `path` by these bytes. After an error (ND_EIO) or crash the old or the new one
+ * is there, whole. */
 nd_status nd_durable_write(const char *path, const void *bytes, size_t size);
 
 /* Atomically makes `link` in `directory` a symbolic link to `target`. On a file system without
@@ -33,18 +34,19 @@ nd_status nd_durable_write(const char *path, const void *bytes, size_t size);
 nd_status nd_durable_link(const char *directory, const char *link, const char *target,
                           bool *unsupported);
 
-/* Writes a whole file and fsyncs it; its caller publishes the directory. Errors: ND_EIO. */
+/* Writes a whole file and fsyncs it; its caller fsyncs the directory. Errors: ND_EIO. */
 nd_status nd_file_write_synced(const char *path, const void *bytes, size_t size);
 
 /* Reads a whole file of at most `limit` bytes; the caller frees *bytes, which has a NUL after *size
- * bytes. Errors: `status`, naming the file and why it cannot be read. */
+ * bytes. Errors: `status`, naming the file and why it cannot be read; ND_ENOMEM. */
 nd_status nd_read_whole_file(const char *path, size_t limit, nd_status status, void **bytes,
                              size_t *size);
 
 /* Size and SHA-256 of a file, read in parts. Errors: ND_EIO. */
 nd_status nd_file_digest(const char *path, int64_t *bytes, char hex[ND_SHA256_HEX_SIZE]);
 
-/* Appends a record to an open file; if the disk is full, no part of it stays. Errors: ND_EIO. */
+/* Appends a record to an open file (`path`: for messages); if the disk is full, no part of it
+ * stays. Errors: ND_EIO. */
 nd_status nd_file_append(int file, const char *path, const void *bytes, size_t size);
 
 /* fsyncs a file or directory by name; skips directories that cannot be fsynced. Errors: ND_EIO. */

@@ -23,7 +23,7 @@ typedef enum nd_status {
     ND_EINTERNAL        /* a broken contract inside the program */
 } nd_status;
 
-/* The same for --help. */
+/* These exit codes as text for --help. */
 #define ND_EXIT_CODES                                                                              \
     "exit codes: 0 done, 1 out of memory, a failed system call or an internal error, 2 usage or\n" \
     "            configuration, 3 data, 4 checkpoint, 5 another rank or the network,\n"            \

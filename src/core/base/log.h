@@ -1,6 +1,6 @@
-/* The log that people read during a run. Rank 0 writes it; other ranks write only errors. A line
- * begins with the local time, "2026-01-31 23:59:59 ". An output that cannot be written (a full
- * disk, a broken pipe) is not an error: the other output reports it once. */
+/* The log that people read during a run. Only rank 0 writes it; errors of any rank go to standard
+ * error. A line begins with the local time, "2026-01-31 23:59:59 ". An output that cannot be
+ * written (a full disk, a broken pipe) is not an error: the other output reports it once. */
 #pragma once
 
 #include <stdbool.h>
@@ -14,10 +14,11 @@ typedef struct nd_log {
     int progress_width;                /* columns of the progress line now on screen, 0 for none */
 } nd_log;
 
-/* One line to terminal and file; a newline is added. A progress line on screen is cleared first. */
+/* Writes one line to terminal and file and adds the newline. A progress line on screen is cleared
+ * first. */
 void nd_log_line(nd_log *log, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
-/* Text of whole lines to the file alone. */
+/* Writes text of whole lines to the file only, which must be open. */
 void nd_log_replay(nd_log *log, const char *text);
 
 /* Redraws the progress line on a terminal; elsewhere, and in the file, a plain line. */

@@ -11,11 +11,11 @@ typedef struct nd_cgroup {
     size_t memory_remaining; /* bytes left before the limit; SIZE_MAX: none */
 } nd_cgroup;
 
-/* `membership`: the text of /proc/self/cgroup; `root`: the directory of the groups' files. A file
- * that cannot be read sets no limit. */
+/* `membership`: the path of /proc/self/cgroup or its like; `root`: the directory of the groups'
+ * files. A file that cannot be read sets no limit. */
 nd_cgroup nd_cgroup_read(const char *membership, const char *root);
 
-/* The same for this process. */
+/* The limits of this process. */
 nd_cgroup nd_cgroup_of_process(void);
 
 /* What determines the number of threads. */
@@ -24,7 +24,7 @@ typedef struct nd_machine_share {
     int all_cores;     /* shared by the ranks of this machine */
     double processors; /* quota shared by the ranks; INFINITY: none */
     int ranks;         /* on this machine */
-    int omp_threads;   /* first number of OMP_NUM_THREADS; 0: not set, empty or no number */
+    int omp_threads;   /* first number of OMP_NUM_THREADS; 0: not set or unusable */
 } nd_machine_share;
 
 /* OMP_NUM_THREADS if set, else an even share of the cores that this process can use; at least 1. */

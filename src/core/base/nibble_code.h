@@ -1,8 +1,8 @@
 /* The 4-bit code of tiles: a sign (bit 3) and one of eight magnitudes in (0, 1).
  *
  * The magnitudes are those of least squared error (Lloyd 1982, Max 1960) for elements of a normal
- * 128 x 128 tile divided by the smaller of their row's and column's maximum. There is
- * no zero; where a scale is zero every code means zero. */
+ * 128 x 128 tile divided by the smaller of their row's and column's maximum. There is no code for
+ * zero; where a scale is zero, every code means zero. */
 #pragma once
 
 enum { ND_NIBBLE_LEVELS = 8, ND_NIBBLE_SIGN = 8 };

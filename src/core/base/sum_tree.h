@@ -2,10 +2,10 @@
  *
  * Node (a, b) of the tree over leaves 0..n-1 splits at the largest power of two below b - a. So
  * every aligned block of 2^k leaves is a node, and a rank that holds any consecutive leaves holds a
- * few whole nodes: the maximal aligned blocks of its part, at most 2 log2(n) of them. It adds its
- * leaves into those, keeps the blocks apart in as many buffers (slots), and the ranks add blocks up
- * the tree (dist/tree_reduction.h). The sum has the same shape, and the same bits, for every number
- * of ranks. */
+ * few whole nodes: the maximal aligned blocks of its part, at most 2 log2(n) of them. It adds up
+ * the leaves of each block in a buffer of its own (a slot); then the ranks add the blocks up the
+ * tree (dist/tree_reduction.h). The sum has the same shape, and the same bits, for every number of
+ * ranks. */
 #pragma once
 
 #include <stdbool.h>
@@ -20,8 +20,9 @@ static inline int64_t nd_sum_tree_left(int64_t count)
     return left;
 }
 
-/* How many blocks are completed by leaf `leaf` of a part that starts at leaf `first`: each is a
- * pair of equal neighbours, the last two slots of a stack, the upper to be added to the lower. */
+/* Slots are a stack: each leaf is pushed, and two neighbouring blocks of equal size on top are
+ * merged, the upper added to the lower. The number of merges after leaf `leaf` of a part that
+ * starts at leaf `first`. */
 static inline int nd_sum_tree_merges(int64_t first, int64_t leaf)
 {
     int merges = 0;
@@ -30,7 +31,7 @@ static inline int nd_sum_tree_merges(int64_t first, int64_t leaf)
     return merges;
 }
 
-/* Slots that part [first, end) needs: leaf by leaf onto the stack, then merged. */
+/* The most slots in use at once while the leaves of part [first, end) are pushed and merged. */
 static inline int nd_sum_tree_slots(int64_t first, int64_t end)
 {
     int depth = 0, max_depth = 0;

@@ -51,7 +51,7 @@ static inline const char *nd_dtype_name(nd_dtype dtype)
     return names[dtype];
 }
 
-/* A view of memory [rows, cols] that the caller has. */
+/* A view [rows, cols] of the caller's memory. */
 static inline nd_view nd_view_of(void *data, nd_dtype dtype, int64_t rows, int64_t cols)
 {
     return (nd_view){data, dtype, rows, cols};

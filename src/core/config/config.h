@@ -156,7 +156,7 @@ typedef struct nd_config {
     struct {
         int deterministic;
         bool overlap_grad_reduce;
-        int64_t group_ranks; /* 0: all */
+        int64_t group_ranks; /* 0: chosen if there are several hosts, else all */
         int grad_reduction, grad_comm_dtype, weight_sync, embedding_sync;
         int64_t workers, sync_every;
         double outer_lr, outer_momentum;
@@ -180,13 +180,13 @@ typedef struct nd_config {
 /* Every key at its default. */
 void nd_config_defaults(nd_config *config);
 
-/* Reads an INI file over `config`. Errors: ND_ECONFIG naming file, line, key, value, what is
- * allowed and the nearest known key; duplicates, unknown sections and over-long lines
- * are errors. */
+/* Reads the keys in an INI file into `config`; other keys stay. Errors: ND_ECONFIG naming file,
+ * line, key, value, what is allowed and the nearest known key; duplicates, unknown sections and
+ * over-long lines are errors. */
 nd_status nd_config_read_file(nd_config *config, const char *path);
 
-/* Makes one assignment "section.key=value", whole or in parts; `origin` ("--set") says in messages
- * where it came from. Errors: ND_ECONFIG as above. */
+/* Makes one assignment, given as "section.key=value" or as its three parts; messages name its
+ * `origin`, such as "--set". Errors: ND_ECONFIG as above. */
 nd_status nd_config_set(nd_config *config, const char *assignment, const char *origin);
 nd_status nd_config_set_key(nd_config *config, const char *section, const char *key,
                             const char *value, const char *origin);
@@ -206,13 +206,14 @@ nd_status nd_config_write(const nd_config *config, FILE *out);
  * number of lines. */
 int nd_config_write_differences(const nd_config *before, const nd_config *now, FILE *out);
 
-/* Writes keys as lines "section.key = value", except those in `without` (ended by NULL). */
+/* Writes keys as lines "section.key = value", except those listed in `without`, which ends with
+ * NULL. */
 void nd_config_write_facts(const nd_config *config, const char *const *without, FILE *out);
 
 /* Writes docs/config.md: a table of all keys. */
 void nd_config_write_markdown(FILE *out);
 
-/* Writes one line a key, for --help. */
+/* Writes one line per key, for --help. */
 void nd_config_write_help(FILE *out);
 
 /* Resolves `name`, with or without ".ini", to `path`: `name` itself when it is a readable file,
@@ -230,8 +231,8 @@ bool nd_config_uses_reference(const nd_config *config);
 bool nd_config_has_rounds(const nd_config *config);
 
 /* Sequences computed at once: micro_batch_size, or when it is 0 the largest power of two that
- * divides a worker's part of the batch into at least eight micro-batches (or divides it at all).
- * The same for any number of ranks. */
+ * divides a worker's part of the batch into at least eight micro-batches (1 if none does). The same
+ * for any number of ranks. */
 int64_t nd_config_micro_batch(const nd_config *config);
 
 /* Bits of an element of optimizer state, 32, 8 or 4. */

@@ -28,8 +28,8 @@ extern const int nd_config_key_count;
 /* The key of this name, ignoring case; NULL when there is none. */
 const nd_config_key *nd_config_key_find(const char *section, const char *name);
 
-/* Another name of a key: an old one, accepted with a warning, or another spelling, such as the E3
- * suite's use_8bit_optim, accepted without. */
+/* Another name of a key: an old name, accepted with a warning, or another spelling, such as the E3
+ * suite's use_8bit_optim, accepted without one. */
 typedef struct nd_config_alias {
     const char *section, *name;
     const char *new_section, *new_name;
@@ -49,7 +49,8 @@ bool nd_config_alias_is(const char *section, const char *name, const char *new_s
 bool nd_config_alias_value(const nd_config_alias *alias, const char *value, char *text,
                            size_t size);
 
-/* Index of `value` in "a|b|c", or -1; the name at an index; true|yes|on|1 and false|no|off|0. */
+/* The index of `value` in "a|b|c", or -1; the name at an index. The value of true|yes|on|1 or
+ * false|no|off|0; returns false for other texts. */
 int nd_config_choice_index(const char *choices, const char *value);
 void nd_config_choice_name(const char *choices, int index, char *text, size_t size);
 bool nd_config_parse_bool(const char *text, bool *value);

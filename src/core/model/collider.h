@@ -34,12 +34,12 @@ typedef struct nd_collider {
     nd_collider_params params;
     int64_t tokens;
     nd_view rows;     /* i32 [1, tokens], backend memory */
-    nd_view late;     /* the same of nd_collider_split */
-    nd_view measured; /* sample: f32 or f64 [2 tokens, 1]: losses, and the */
-    nd_view norms;    /* [tokens, 1] of their errors; data NULL with other rules */
-    nd_view weights;  /* sample: as norms, of the rows that are kept */
+    nd_view late;     /* i32 [1, tokens]: the rows of nd_collider_split */
+    nd_view measured; /* sample: f32 or f64 [2 tokens, 1]: losses, then `norms` */
+    nd_view norms;    /* [tokens, 1] of the prediction errors; data NULL: not sample */
+    nd_view weights;  /* sample: [tokens, 1] factors of the kept rows' losses */
     nd_collider_draw draw;
-    int32_t *kept;       /* [tokens], host memory, as the rest */
+    int32_t *kept;       /* [tokens]; this and the rest are host memory */
     int32_t *order;      /* [tokens] */
     double *losses;      /* [tokens] */
     double *probability; /* [tokens] sample */
@@ -50,8 +50,8 @@ typedef struct nd_collider {
 nd_status nd_collider_create(nd_collider *collider, nd_collider_params params, int64_t tokens);
 void nd_collider_destroy(nd_collider *collider);
 
-/* Reserves its views in backend memory, with losses of type `wide`: run it on a sizing arena,
- * commit, run it again. Errors: those of nd_arena_reserve. */
+/* Reserves the collider's views in backend memory, with losses of type `wide`: run it on a sizing
+ * arena, commit, run it again. Errors: those of nd_arena_reserve. */
 nd_status nd_collider_reserve(nd_collider *collider, nd_dtype wide, nd_arena *arena);
 
 /* Chooses by nll [tokens, 1], and with `sample` also by collider->norms and `ids`; waits for the

@@ -4,7 +4,7 @@
 #include "core/model/model.h"
 
 typedef struct nd_generator {
-    nd_model *model;           /* not owned; with weights, its activations are not used */
+    nd_model *model;           /* not owned; only its weights are used */
     int64_t max_tokens;        /* longest sequence: prompt and continuation */
     int64_t chunk;             /* tokens of a prompt computed at once */
     int64_t length;            /* tokens in the cache */

@@ -1,4 +1,5 @@
-/* The head and the loss, a chunk of rows at a time: full logits never exist. */
+/* The head and the loss, a chunk of rows at a time, so that the logits of all rows need not
+ * exist. */
 #pragma once
 
 #include "core/backend/backend.h"
@@ -8,8 +9,8 @@ typedef struct nd_head_pass {
     nd_cview head;                /* [vocab, d] */
     nd_cview targets;             /* i32 [t, offsets] */
     nd_cross_entropy_params loss; /* gradient_scale is not read without dx */
-    nd_view kept;  /* [t, pieces] logits of all rows; data NULL: each chunk has the same place */
-    bool computed; /* `kept` already holds the logits, which dx overwrites */
+    nd_view kept;       /* [t, pieces] all rows' logits; data NULL: chunks share `logits` */
+    bool computed;      /* `kept` already holds the logits, which dx overwrites */
     nd_view nll, total; /* [t, 1] */
     nd_view norm;       /* [t, 1] of the error of the prediction; data NULL: not wanted */
     nd_cview weight;    /* [t, 1] factors of the rows' gradients; data NULL: 1 */

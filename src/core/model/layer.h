@@ -69,8 +69,9 @@ typedef struct nd_layer_pass {
 /* Computes the layer from acts->x into acts and `x_next` [t, d], for all rows. */
 nd_status nd_layer_forward(const nd_layer_pass *pass, nd_view x_next);
 
-/* Recomputes from acts->x what nd_layer_backward reads. With `rows` only for these tokens: `part`
- * receives views of them, and of the keys and values of all. Overwrites acts->x. */
+/* Recomputes from acts->x the activations that nd_layer_backward reads, with `rows` for these
+ * tokens only. `part` receives them as views of these tokens, and the keys and values of all.
+ * Overwrites acts->x. */
 nd_status nd_layer_recompute(const nd_layer_pass *pass, nd_layer_activations *part);
 
 /* dx [t, d] holds d loss / d x_next and becomes d loss / d x. Matrix gradients become beta dw +
@@ -84,9 +85,9 @@ typedef enum nd_layer_extent {
     ND_LAYER_ALL
 } nd_layer_extent;
 
-/* Moves the rows of a backward pass together: `part` receives views of the first t rows of all
- * activations but keys and values, into which those that `extent` names are compacted; the caller
- * fills the others. rows: i32 [1, t] as in gather_rows. */
+/* Moves the rows of a backward pass to the front. `part` receives views of the first t rows of all
+ * activations except keys and values; those that `extent` names are compacted into these rows, and
+ * the caller fills the others. rows: i32 [1, t] as in gather_rows. */
 nd_status nd_layer_compact(nd_backend *b, const nd_layer_activations *acts, nd_cview rows,
                            nd_layer_extent extent, nd_layer_activations *part);
 

@@ -34,8 +34,8 @@ nd_status nd_linear_input_norm(nd_backend *b, const nd_linear_input *x, nd_view 
 nd_status nd_linear_forward(nd_backend *b, nd_view y, const nd_linear_input *x, const nd_weight *w,
                             nd_view scratch);
 
-/* dx = beta dx + dy W (straight-through: codes and scales). int8: dy in 8 bits if W has
- * one scale. */
+/* dx = beta dx + dy W (straight-through: W is codes and scales). int8: with dy in 8 bits if W is
+ * ternary, which then must have one scale. */
 nd_status nd_linear_backward_input(nd_backend *b, nd_view dx, nd_cview dy, const nd_weight *w,
                                    bool int8, float beta);
 

@@ -18,12 +18,13 @@ typedef struct nd_gradients_ready {
     void *context;
 } nd_gradients_ready;
 
-/* The loss of the first `sequences` of `tokens` [micro_batch, seq_length + 1] (host),
- * forward only. */
+/* The loss of the first `sequences` of `tokens` [micro_batch, seq_length + 1] (host), forward
+ * only. */
 nd_status nd_model_evaluate(nd_model *model, const int32_t *tokens, int64_t sequences,
                             nd_loss *loss);
 
-/* Loss, and gradients of gradient_scale * total: the three calls below in one. */
+/* Loss, and gradients of gradient_scale * total: nd_model_upload, nd_model_pass and
+ * nd_model_read_losses in one call. */
 nd_status nd_model_train(nd_model *model, const int32_t *tokens, float gradient_scale,
                          nd_model_gradients gradients, nd_gradients_ready ready, nd_loss *loss);
 
@@ -35,16 +36,16 @@ nd_status nd_model_upload(nd_model *model, const int32_t *tokens);
 nd_status nd_model_pass(nd_model *model, float gradient_scale, nd_model_gradients gradients,
                         nd_gradients_ready ready, int64_t *kept);
 
-/* The same in two parts: until the head's gradients are done and the losses are in model->sums; and
- * the rest, for the tokens in *part. */
+/* nd_model_pass in two parts: up to where the head's gradients are done and the losses are in
+ * model->sums; then the rest, for the tokens in *part. */
 nd_status nd_model_pass_begin(nd_model *model, float gradient_scale,
                               const nd_model_gradients *gradients, nd_backward_rows *part,
                               int64_t *kept);
 nd_status nd_model_pass_finish(nd_model *model, const nd_model_gradients *gradients,
                                nd_gradients_ready ready, const nd_backward_rows *part);
 
-/* losses[j].nll and .total from row j of `sums`, copies of model->sums after passes with the same
- * offset weights. One download. */
+/* Sets losses[j].nll and .total from row j of `sums`: copies of model->sums after passes with the
+ * same offset weights. One download. */
 nd_status nd_model_read_losses(nd_model *model, nd_cview sums, nd_loss *losses);
 
 /* Sets the weights of the tokens predicted after the next one for the passes that follow: offset j

@@ -7,8 +7,8 @@
 /* Which tokens Collider keeps (core/model/collider.h). */
 typedef struct nd_collider_params {
     nd_collider_rule rule;
-    double threshold; /* loss, excess: importance in [0, 1] below which a token may go */
-    double sparsity;  /* part that goes: exactly with sample, at most with the others */
+    double threshold; /* loss, excess: importance in [0, 1] below which a token may be filtered */
+    double sparsity;  /* part that is filtered: exactly with sample, at most with the others */
     uint64_t seed;    /* sample */
 } nd_collider_params;
 

@@ -25,9 +25,9 @@ typedef struct nd_model {
     nd_view x_final, final_r; /* [tokens, d] after the final norm, [tokens, 1] */
     nd_view dx;               /* [tokens, d] */
     nd_view logits;           /* [chunk, pieces] */
-    nd_view idle;             /* scratch but `hidden`, dx and logits: free while the head runs */
+    nd_view idle;             /* scratch except `hidden`, dx and logits: free while the head runs */
     nd_view nll, total;       /* [tokens, 1] */
-    nd_view sums; /* f64 [1, nd_model_loss_sums]: of nll, of total, of the totals of extra heads */
+    nd_view sums; /* f64 [1, nd_model_loss_sums]: of nll, of total, of each extra head's losses */
     nd_collider collider; /* with config.collider */
     bool filtering;
     nd_mtp mtp; /* with extra heads */
@@ -41,8 +41,8 @@ static inline int64_t nd_model_pieces(const nd_model *model)
 }
 
 /* Where gradients go. views[i]: f32 (f64 in checks) [rows, cols] of parameter i, overwritten, or
- * added to if the flag of its kind is set. Views of different layers may share memory if they are
- * overwritten and nd_gradients_ready has used each layer's values before the next. */
+ * added to if the flag of its kind is set. If they are overwritten, views of different layers may
+ * share memory: nd_gradients_ready must then have used a layer's values when it returns. */
 typedef struct nd_model_gradients {
     const nd_view *views;   /* [params.count] */
     bool accumulate_layers; /* parameters of layers */
@@ -54,8 +54,8 @@ typedef struct nd_model_gradients {
 typedef struct nd_backward_rows {
     nd_cview rows; /* data NULL: all */
     int64_t count;
-    int64_t early;  /* number of first rows whose logits must be computed again */
-    nd_view logits; /* of the others: [count - early, vocab] */
+    int64_t early;  /* number of leading rows whose logits must be computed again */
+    nd_view logits; /* of the other rows: [count - early, pieces] */
     nd_view inputs, x_last, final_r, x_final;
     nd_view dx_final, dx;
     nd_cview weight; /* [count, 1] factors of the rows' losses; data NULL: 1 */
@@ -88,8 +88,8 @@ static inline nd_model_gradients nd_model_gradients_into(const nd_params *params
 /* nd_params_layer_index or nd_params_mtp_layer_index. */
 typedef int64_t nd_layer_index(const nd_params *params, int64_t number, nd_layer_param which);
 
-/* The training pass of layer `number` over all tokens; and its views among the gradients of all
- * parameters. `index` finds its parameters. */
+/* The training pass of layer `number` over all tokens, and this layer's views among the gradients
+ * of all parameters. `index` finds its parameters. */
 nd_layer_pass nd_model_layer_pass(const nd_model *model, const nd_layer_activations *acts,
                                   nd_layer_index *index, int64_t number);
 nd_layer_gradients nd_model_layer_gradients(const nd_model *model, const nd_view *views,

@@ -29,7 +29,7 @@ nd_status nd_mtp_train_heads(nd_model *model, const nd_backward_rows *part, floa
 nd_status nd_mtp_train_blocks(nd_model *model, const nd_backward_rows *part, float gradient_scale,
                               const nd_model_gradients *gradients);
 
-/* How many extra heads run: up to the last whose config->loss.offset_weight is not 0. */
+/* How many extra heads run: all up to the last one whose config->loss.offset_weight is not 0. */
 int64_t nd_mtp_active_heads(const nd_model_config *config);
 
 /* *total += the weighted losses of these heads, from `sums`, a copy of model->sums. */

@@ -22,7 +22,7 @@ typedef struct nd_mtp {
 nd_status nd_mtp_create(nd_mtp *mtp, const nd_model_config *config, int64_t tokens);
 void nd_mtp_destroy(nd_mtp *mtp);
 
-/* Reserves the blocks' activations; run on a sizing arena, commit, run again. Errors:
- * the arena's. */
+/* Reserves the blocks' activations: run it on a sizing arena, commit, run it again. Errors: those
+ * of nd_arena_reserve. */
 nd_status nd_mtp_reserve(nd_mtp *mtp, const nd_model_config *config, int64_t tokens,
                          nd_arena *arena);

@@ -29,8 +29,8 @@ typedef enum nd_layer_param {
     ND_LAYER_PARAM_COUNT
 } nd_layer_param;
 
-/* A block of the sequential form of multi-token prediction (core/model/mtp.h): these, then a
- * layer's parameters, then ND_MTP_OUTPUT_NORM. */
+/* A block of the sequential form of multi-token prediction (core/model/mtp.h): the first four of
+ * these, then a layer's parameters, then ND_MTP_OUTPUT_NORM. */
 typedef enum nd_mtp_param {
     ND_MTP_HIDDEN_NORM,
     ND_MTP_HIDDEN_PROJ,
@@ -65,8 +65,8 @@ void nd_params_destroy(nd_params *params);
 
 /* Index of a layer's parameter; -1 for a sub-norm that the graph does not have. */
 int64_t nd_params_layer_index(const nd_params *params, int64_t layer, nd_layer_param which);
-/* The same for extra head `head`, counted from 0: a parameter of its block, one of its block's
- * layer, and the first of its parameters (a separate head has only one). */
+/* Of extra head `head`, counted from 0: the index of a parameter of its block, of one of its
+ * block's layer, and of its first parameter (a separate head has only one). */
 int64_t nd_params_mtp_index(const nd_params *params, int64_t head, nd_mtp_param which);
 int64_t nd_params_mtp_layer_index(const nd_params *params, int64_t head, nd_layer_param which);
 int64_t nd_params_mtp_first(const nd_params *params, int64_t head);

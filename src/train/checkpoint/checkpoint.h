@@ -42,7 +42,7 @@ typedef struct nd_checkpoint_tensor {
 typedef struct nd_checkpoint_file {
     char name[32];
     int64_t bytes;
-    char sha256[ND_SHA256_HEX_SIZE]; /* "" in a snapshot, whose tensors have checksums */
+    char sha256[ND_SHA256_HEX_SIZE]; /* "" for ranks' files in a snapshot: their tensors have one */
     char *path;                      /* owned; NULL: `name` in the checkpoint's directory */
 } nd_checkpoint_file;
 
@@ -51,7 +51,7 @@ typedef struct nd_checkpoint {
     int64_t step, tokens, restarts, next_sample;
     int64_t data_start; /* the first sample of the data that the run trained on last */
     nd_identity identity;
-    nd_health health; /* the part of it that a run restores */
+    nd_health health; /* the part of it that restoring sets */
     bool has_tokenizer;
     char approximate[128]; /* wire formats that rounded (train/approximations.h); "": none */
     nd_checkpoint_tensor *tensors;
@@ -105,11 +105,11 @@ nd_status nd_checkpoint_newest(const char *directory, nd_log *log,
 /* The state of a directory with the name of a step. */
 typedef struct nd_checkpoint_inspection {
     bool of_step; /* its manifest is of this step: it is that checkpoint, damaged or not */
-    bool own;     /* and lists every file in it: the program wrote all of them */
-    bool whole;   /* and those files have their sizes */
+    bool own;     /* and the manifest lists every file in it: the program wrote all of them */
+    bool whole;   /* and all listed files exist with their sizes */
 } nd_checkpoint_inspection;
 
-/* Inspects it. Errors: ND_ECHECKPOINT when it cannot be read. */
+/* Inspects that of `step` in `directory`. Errors: ND_ECHECKPOINT when it cannot be read. */
 nd_status nd_checkpoint_inspect(const char *directory, int64_t step,
                                 nd_checkpoint_inspection *standing);
 

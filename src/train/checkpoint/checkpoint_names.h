@@ -40,7 +40,7 @@ bool nd_checkpoint_name_superseded(const char *name);
 typedef struct nd_checkpoint_steps {
     int64_t *list; /* ascending */
     int count;
-    int64_t left_out; /* the highest step of such a name that is no directory; -1: none */
+    int64_t left_out; /* the highest step so named that is no directory; -1: none */
 } nd_checkpoint_steps;
 
 /* Lists the steps of the directories in `directory` with such a name, without symbolic links and

@@ -10,7 +10,7 @@
 /* The most tensors of a parameter: the master, and states of the optimizer or the outer step. */
 enum { ND_CHECKPOINT_PARTS_MAX = 1 + ND_OPTIMIZER_STATES_MAX + ND_OUTER_STATES_MAX };
 
-/* The caller of a save gets errors of files and memory as ND_ECHECKPOINT. */
+/* The status that the caller of a save gets: ND_ECHECKPOINT for errors of files and memory. */
 static inline nd_status nd_save_error(nd_status status)
 {
     return status == ND_EIO || status == ND_ENOMEM ? ND_ECHECKPOINT : status;
@@ -46,7 +46,7 @@ struct nd_save {
     nd_run *run; /* threads read only owned tensors and what training does not change */
     nd_save_stage stage;
     bool background, durable; /* durable: fsync what is written */
-    /* a copy of what this rank owns, where the writer cannot read the original; else NULL */
+    /* a copy of what this rank saves, where the writer cannot read the original; else NULL */
     const char *copy;
     nd_background job;
     nd_checkpoint c; /* the run's state when the save began; rank 0 adds tensors and files */
@@ -73,8 +73,8 @@ nd_status nd_save_create(nd_run *run, bool background, nd_save **save);
  * allowed. */
 void nd_save_stop(nd_save **save);
 
-/* Downloads what this rank owns into *copy, of *bytes bytes, allocated when NULL and owned by the
- * caller: the writer reads it while device memory changes. Errors: ND_ENOMEM. */
+/* Downloads what this rank saves into *copy, for the writer to read while device memory changes.
+ * Allocates *copy, of *bytes bytes, when it is NULL; the caller frees it. Errors: ND_ENOMEM. */
 nd_status nd_save_copy_owned(nd_run *run, void **copy, size_t *bytes);
 
 /* On rank 0, turns the gathered tables into the lists of s->c: all tensors, and the files of all
@@ -92,9 +92,9 @@ static inline nd_written_tensor *nd_save_row(const nd_save *s, int64_t unit, int
 int nd_checkpoint_parts(const nd_run *run, int64_t unit, int64_t index,
                         nd_optimizer_state parts[ND_CHECKPOINT_PARTS_MAX]);
 
-/* Writes this rank's file in the temporary directory of `save`, an nd_save, with its checksums and,
- * where durable, fsync; fills the save's tensors and summary. Runs as a background job. All
- * parameters are released to updates once it has ended, even after an error. */
+/* A background job: writes this rank's file in the temporary directory of `save`, an nd_save,
+ * fsyncs it if the save is durable, and fills the save's tensors and summary with the checksums.
+ * When it has ended, even with an error, all parameters are released to updates. */
 nd_status nd_save_write_and_release(void *save);
 
 /* Parameters owned by rows (checkpoint_rows.c). nd_checkpoint_whole_parts: the tensors of the
@@ -108,15 +108,15 @@ size_t nd_checkpoint_row_at(const nd_param *param, nd_view part, int64_t row);
 nd_status nd_save_append_rows(const nd_save *s, const void *bytes, size_t size);
 nd_status nd_save_join_rows(nd_save *s);
 
-/* checkpoint_slices.c, for the same parameters in snapshots. nd_save_slices_max: the most entries
- * of the manifest they need. nd_save_gather_slices: collects the slices of all ranks on rank 0;
- * collective. nd_save_collect_slices: lists them. */
+/* The same parameters in snapshots, as slices (checkpoint_slices.c). nd_save_slices_max: the most
+ * entries they need in the manifest. nd_save_gather_slices: collects the slices of all ranks on
+ * rank 0; collective. nd_save_collect_slices: lists them. */
 int64_t nd_save_slices_max(const nd_save *s);
 nd_status nd_save_gather_slices(nd_save *s);
 nd_status nd_save_collect_slices(nd_save *s);
 
-/* Reads bytes [from, from + bytes) of the whole tensor whose first slice is entry `index`; and
- * whether a slice contains some of them. */
+/* Reads bytes [from, from + bytes) of the whole tensor whose first slice is entry `index`; tells
+ * whether a slice contains some of these bytes. */
 nd_status nd_checkpoint_read_range(const nd_checkpoint *c, int64_t index, size_t from, size_t bytes,
                                    void *out);
 bool nd_checkpoint_slice_touches(const nd_checkpoint_tensor *slice, size_t from, size_t bytes);
@@ -125,12 +125,13 @@ bool nd_checkpoint_slice_touches(const nd_checkpoint_tensor *slice, size_t from,
 nd_checkpoint_tensor *nd_save_list_tensor(nd_save *s, int64_t index, const nd_written_tensor *w,
                                           int rank);
 
-/* Writes a tensor in host memory and records it in *written; `durable` selects its checksum. */
+/* Writes a tensor in host memory and records it in *written, with a SHA-256 if `durable`, else a
+ * GMAC. */
 nd_status nd_save_write_values(nd_checkpoint_h5 *file, bool durable, const char *param,
                                const nd_optimizer_state *part, const void *host,
                                nd_written_tensor *written);
 
-/* Releases all parameters before `written` to the update. */
+/* Lets updates change all parameters before `written`. */
 void nd_save_release(nd_save *s, int64_t written);
 
 /* Gathers the tables of all owners and the summaries of all files on rank 0. Collective. */

@@ -1,15 +1,13 @@
 /* Saves a checkpoint while training continues.
  *
- * A save has two stages. First each rank writes what it owns to its file (checkpoint_rank_file.c).
- * When all have finished, they exchange checksums, and rank 0 writes the remaining files and
- * publishes the directory (checkpoint_publish.c). Each stage runs on a thread that does not call
- * MPI; collective operations run between steps, once the reports of a step say that every rank is
- * ready.
+ * A save has two stages. First each rank writes its file (checkpoint_rank_file.c). When all have
+ * finished, they exchange checksums, and rank 0 writes the remaining files and publishes the
+ * directory (checkpoint_publish.c). Each stage runs on a thread that does not call MPI; collective
+ * operations run between steps, once the reports of a step say that every rank is ready.
  *
  * Backends whose memory the host can read need no copy: masters and state change only in updates,
  * so the writer works during the forward and backward passes, and an update waits for it tensor by
- * tensor (nd_save_wait_written). On other backends they are first downloaded
- * to run->saving.copy. */
+ * tensor (nd_save_wait_written). From others they are first downloaded to run->saving.copy. */
 #pragma once
 
 #include "train/run.h"
@@ -34,7 +32,8 @@ nd_status nd_save_advance(nd_run *run);
 /* Completes all stages; ND_OK when no save is in progress. Collective. Errors: as nd_save_begin. */
 nd_status nd_save_finish(nd_run *run);
 
-/* Stops this rank's thread after the current tensor: an incomplete checkpoint. Not collective. */
+/* Stops this rank's thread after the current tensor, which leaves an incomplete checkpoint. Not
+ * collective. */
 void nd_save_abandon(nd_run *run);
 
 /* Counts a failed save; a successful one resets the count. */
@@ -43,5 +42,5 @@ void nd_save_count_failure(nd_run *run);
 /* Milliseconds spent on saving since the last call. */
 double nd_save_ms_since_last(nd_run *run);
 
-/* Bytes of the copy for background saves; 0 if the host can read the backend's memory. */
+/* Bytes of all tensors that this rank saves: the size of a copy of them. */
 size_t nd_save_copy_bytes(const nd_run *run);

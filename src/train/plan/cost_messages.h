@@ -7,7 +7,7 @@
 #include "dist/wire_sizes.h"
 #include "train/plan/cost_model.h"
 
-/* A rank's messages in a collective: when its last ND_WIRE_DEPTH were sent and received. */
+/* A rank's messages in a collective: when its last ND_WIRE_DEPTH sends and receives ended. */
 typedef struct nd_cost_window {
     double sent[ND_WIRE_DEPTH], taken[ND_WIRE_DEPTH];
     int64_t sends, receives;
@@ -20,8 +20,8 @@ typedef struct nd_cost_clocks {
     nd_cost_window *windows; /* [ranks] */
     double *clock;           /* [ranks] when the rank is free */
     double *busy;            /* [ranks] seconds in messages */
-    double *taken;      /* [ranks] seconds that messages took from the passes of the current part */
-    double *passes_end; /* [ranks] when those passes would end without that */
+    double *taken;      /* [ranks] seconds by which messages delayed the current part's passes */
+    double *passes_end; /* [ranks] when those passes would end without messages */
     double bytes;       /* sent by all ranks */
 } nd_cost_clocks;
 
@@ -40,14 +40,15 @@ double nd_cost_part_bytes(const nd_cost_machine *m, double bytes);
 void nd_cost_carry(nd_cost_clocks *c, int from, int to, double bytes, double ready, double add,
                    double *away, double *here);
 
-/* dist/part_reduction.h for pieces that are all ready. Errors: ND_ENOMEM. */
+/* The reduction of dist/part_reduction.h, of pieces that are all ready. Errors: ND_ENOMEM. */
 nd_status nd_cost_reduce(nd_cost_clocks *c, const nd_cost_work *work, const nd_cost_piece *pieces,
                          int64_t count);
 
 /* An allgather of `bytes` bytes per rank. */
 void nd_cost_allgather(nd_cost_clocks *c, double bytes);
 
-/* dist/ring.h: bytes[m] from member m of every group of `group` ranks. Errors: ND_ENOMEM. */
+/* The ring of dist/ring.h: bytes[m] from member m of every group of `group` ranks. Errors:
+ * ND_ENOMEM. */
 nd_status nd_cost_broadcast_each(nd_cost_clocks *c, int group, const double *bytes);
 
 /* Consecutive ranks. */

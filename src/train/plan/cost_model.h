@@ -1,5 +1,5 @@
-/* Predicts the time of one step on many ranks: the messages of a step are placed, in the order in
- * which ranks exchange them, on one clock per rank and those of hosts' links (dist/links.h).
+/* Predicts the time of one step on many ranks: places the messages of a step, in the order in which
+ * ranks exchange them, on one clock per rank and on those of the hosts' links (dist/links.h).
  *
  * A message of n bytes between two ranks takes alpha + n beta seconds once both are ready for it
  * and the links between them are free. Messages are sent in parts of p bytes, with ND_WIRE_DEPTH of
@@ -63,11 +63,11 @@ typedef struct nd_cost_work {
     int64_t leaves; /* of the sum; a multiple of the number of ranks */
     const nd_cost_part *parts;
     int64_t count;
-    /* [group] bytes of weights that an owner sends to its group around the ring */
+    /* [group] bytes of weights that each owner sends to its group around the ring */
     const double *codes;
-    const double *streams;   /* [group] bytes that it broadcasts; NULL: none */
+    const double *streams;   /* [group] bytes that each owner broadcasts; NULL: none */
     double losses;           /* bytes that a rank sends to all others before the first update */
-    double report;           /* and at the end of the step */
+    double report;           /* likewise, at the end of the step */
     nd_gradient_wire format; /* of gradients */
     int group;               /* ranks of a group (dist/ownership.h); 0: all */
     bool ahead; /* each part is reduced during the passes of the next, whatever `ready` says */

@@ -10,8 +10,8 @@ typedef struct nd_plan {
     int fullest;                      /* the rank with the largest sum */
     size_t loader;                    /* prefetched batches of a rank */
     size_t workspace;                 /* of the backend; 0 until measured */
-    size_t saved_copy; /* of the rank that owns most: host memory for saves of GPU memory */
-    size_t snapshot;   /* of the rank that owns most: two generations, without copies */
+    size_t saved_copy; /* of the rank that saves most: host memory for saves of GPU memory */
+    size_t snapshot;   /* of the rank that saves most: two generations, without copies */
     size_t snapshots;  /* of all ranks */
     int64_t parameters, parameters_ternary;
     int64_t tokens_per_step;

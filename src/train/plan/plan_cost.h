@@ -9,10 +9,10 @@
 #include <stdio.h>
 
 typedef struct nd_plan_machine {
-    nd_link between, within;            /* of hosts; of ranks on a host */
+    nd_link between, within;            /* between hosts; between ranks on a host */
     double add_per_byte, core_per_byte; /* seconds */
     int hosts;
-    /* One of these is 0, for one rank: operations per second in whole steps; seconds for a step. */
+    /* Of one rank: operations per second in whole steps, or seconds for a step; the other is 0. */
     double flops, step;
     /* seconds of `step` that do not depend on the batch; 0: estimated from operations */
     double optimizer;
@@ -32,7 +32,8 @@ typedef struct nd_plan_cost {
     bool compresses; /* gradients between hosts will be compressed, which the prediction ignores */
 } nd_plan_cost;
 
-/* Predicts a checked configuration. Errors: those of nd_plan_create and nd_cost_predict. */
+/* Predicts a checked configuration. Errors: those of nd_plan_create and nd_cost_predict; ND_ECONFIG
+ * with rounds, or for groups that do not fit the hosts. */
 nd_status nd_plan_cost_predict(const nd_config *config, int ranks, const nd_plan_machine *machine,
                                nd_plan_cost *plan);
 
@@ -58,8 +59,9 @@ typedef struct nd_plan_groups {
 nd_status nd_plan_groups_predict(const nd_config *config, int ranks, const nd_plan_machine *machine,
                                  nd_plan_groups *groups);
 
-/* The index of the fastest; and of the one to train with: all ranks, unless another saves 5 % of
- * the step (measurements are rough) and needs at most `memory` bytes per rank. */
+/* The index of the fastest grouping; and of the one to train with: all ranks in one group, unless
+ * another saves 5 % of the step (measurements are rough) and needs at most `memory` bytes per
+ * rank. */
 int nd_plan_groups_fastest(const nd_plan_groups *groups);
 int nd_plan_groups_choose(const nd_plan_groups *groups, size_t memory);
 

@@ -3,9 +3,9 @@
 
 #include "train/run.h"
 
-/* Bytes of one message: the part of parameter `index`'s gradient that `owner` gets, on one edge of
- * the tree; its sketch likewise, in steps that have one (0: none); its weight, to one replica; and
- * its projector, in steps with a new one. */
+/* Bytes of one message about parameter `index`: the part of its gradient that goes to `owner`, on
+ * one edge of the tree; its sketch likewise, in steps that have one (0: none); its weight, to one
+ * replica; its projector, in steps with a new one. */
 size_t nd_wire_gradient_bytes(const nd_run *run, int64_t index, int owner);
 size_t nd_wire_sketch_bytes(const nd_run *run, int64_t index);
 size_t nd_wire_weight_bytes(const nd_run *run, int64_t index);
@@ -22,7 +22,7 @@ typedef struct nd_wire_bytes {
     double outer;   /* changes between workers, averaged over sync_every steps */
 } nd_wire_bytes;
 
-/* For a run that is prepared and measured. */
+/* Of a run after nd_run_prepare and nd_run_memory_measure. */
 nd_wire_bytes nd_wire_bytes_of(const nd_run *run);
 
 /* The sum over all kinds. */

@@ -27,7 +27,8 @@ typedef struct nd_snapshots nd_snapshots;
  * be used. Errors: ND_ENOMEM, ND_EPEER. */
 nd_status nd_snapshots_create(nd_run *run);
 
-/* Logs the plan and other runs' snapshots here; call it when the run has its id and memory. */
+/* Decides whether snapshots fit in memory, removes those of other runs here that nobody needs, and
+ * logs both. Call it when the run has its id and memory. Errors: ND_ENOMEM, ND_EPEER. */
 nd_status nd_snapshots_start(nd_run *run);
 
 /* Removes snapshots of this run after step `after` (-1: all), which belong to an abandoned branch,
@@ -41,7 +42,8 @@ nd_status nd_snapshots_drop(nd_run *run, int64_t after);
  * are logged. Failures are warnings. Rank 0; not collective. */
 void nd_snapshots_list(nd_run *run, int64_t after, bool ended);
 
-/* Waits for this rank's thread, frees all but the snapshots. NULL is allowed. Not collective. */
+/* Waits for this rank's thread and frees everything except the snapshots themselves. Not
+ * collective. */
 void nd_snapshots_destroy(nd_run *run);
 
 /* Starts a snapshot of the run; like nd_save_begin clears what a checkpoint does not contain. */
@@ -73,7 +75,7 @@ void nd_snapshot_found_free(nd_snapshot_found *found);
  * with *untouched true: nothing has changed then. */
 nd_status nd_snapshot_restore(nd_run *run, nd_snapshot_found *found, bool *untouched);
 
-/* Bytes of a rank's snapshots, for `plan`: two generations of what it owns. Not collective. */
+/* Bytes of a rank's snapshots, for `plan`: two generations of what it saves. Not collective. */
 size_t nd_snapshot_share_bytes(const nd_run *run);
 
 /* The absolute path of all runs' snapshots: [logging] snapshot_dir or its default. Not collective.

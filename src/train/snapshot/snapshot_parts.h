@@ -37,7 +37,7 @@ struct nd_snapshots {
     /* the rank that keeps this rank's copy, and the rank whose copy this one keeps; -1: none */
     int to, from;
     bool off;    /* disabled, because they do not fit */
-    bool copied; /* disabled, because those here are of another directory that holds this run */
+    bool copied; /* disabled, because those here belong to another directory with this run */
     /* those on this host after this step belong to a branch abandoned while the host was away */
     int64_t limit;
     nd_snapshot_stage stage;
@@ -71,7 +71,7 @@ int nd_snapshot_rank_of(const char *file);
 
 bool nd_snapshot_leads(const nd_run *run);
 
-/* Whether `directory` is another than the run's and holds a run of the same id. */
+/* Whether `directory` is not the run's own but holds a run of the same id. */
 bool nd_snapshot_is_copy(const nd_run *run, const char *directory);
 
 /* Sets s->copied where a host has snapshots of another directory with this run's id, since one is a
@@ -107,8 +107,8 @@ nd_status nd_snapshot_write_texts(const nd_run *run, int64_t step, const char *c
 /* Broadcasts both texts from `root`. Collective. Errors: ND_ENOMEM, ND_EPEER. */
 nd_status nd_snapshot_share_texts(nd_run *run, nd_snapshot_found *texts, int root);
 
-/* Maps a whole file for reading, or one of `bytes` bytes, created or resized, for writing; NULL if
- * empty. Errors: ND_ECHECKPOINT. */
+/* Map a whole file for reading; or a file for writing, created or resized to `bytes` bytes. *data
+ * is NULL for an empty file. nd_snapshot_unmap ends either. Errors: ND_ECHECKPOINT. */
 nd_status nd_snapshot_map(const char *path, void **data, size_t *bytes);
 nd_status nd_snapshot_map_new(const char *path, size_t bytes, void **data);
 void nd_snapshot_unmap(void *data, size_t bytes);

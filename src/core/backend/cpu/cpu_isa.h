@@ -4,10 +4,10 @@
 #include "core/backend/backend.h"
 
 /* Limits oneDNN to `requested` and returns the limit in effect. AUTO is the best of this CPU, or
- * less where DNNL_MAX_CPU_ISA (ONEDNN_MAX_CPU_ISA) says so. The limit holds for the whole process:
- * once oneDNN has multiplied it can no longer change. Errors: ND_ECONFIG when the CPU lacks it or
- * another limit is in effect, naming both. */
+ * less where DNNL_MAX_CPU_ISA (ONEDNN_MAX_CPU_ISA) says so. The limit holds for the whole process
+ * and can no longer change once oneDNN has multiplied. Errors: ND_ECONFIG when the CPU lacks
+ * `requested` or another limit is in effect, naming both. */
 nd_status nd_cpu_isa_apply(nd_cpu_isa requested, nd_cpu_isa *effective);
 
-/* Its name in the configuration. */
+/* The name of an instruction set in the configuration. */
 const char *nd_cpu_isa_name(nd_cpu_isa isa);

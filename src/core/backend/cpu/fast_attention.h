@@ -32,14 +32,15 @@ typedef struct nd_attention_rows {
     int64_t first, count;
 } nd_attention_rows;
 
-/* Rows of q in use: `rows` without the trailing -1 entries of shape.rows. */
+/* How many of the `rows` rows of q are queries: all but those at the trailing -1 entries of
+ * shape.rows. */
 int64_t nd_attention_kept(const nd_attention_shape *shape, int64_t rows);
 
-/* The rows among them of one sequence. */
+/* Which of these `kept` rows belong to one sequence. */
 nd_attention_rows nd_attention_sequence(const nd_attention_shape *shape, int64_t kept,
                                         int64_t sequence);
 
-/* Zeroes the rows of x from `first` on, which are those at -1. */
+/* Zeroes the rows of x from `first` on, those at -1. */
 void nd_attention_zero_rows(nd_view x, int64_t first);
 
 /* The token of row `row` of q. */
@@ -54,7 +55,7 @@ static inline int64_t nd_attention_visible(const nd_attention_shape *s, int64_t 
     return s->key_len - s->query_len + nd_attention_token(s, row) % s->query_len + 1;
 }
 
-/* Whether row `row` of a block with `count` queries per head belongs to none of them. */
+/* Whether row `row` of a block with `count` queries per head is padding. */
 static inline bool nd_attention_padding(const nd_attention_plan *p, int64_t row, int64_t count)
 {
     return row >= p->group * p->queries || row % p->queries >= count;
@@ -69,8 +70,8 @@ static inline nd_attention_rows nd_attention_block(const nd_attention_plan *p,
                                nd_fast_min(p->queries, sequence.count - start)};
 }
 
-/* Rows of one block of q, o or dout, stacked by head, zero-padded, in the products' dtype: [rows,
- * d]. */
+/* Copies one block of q, o or dout into `out` [rows, head_dim] in the products' dtype: stacked by
+ * head and padded with zeros. */
 void nd_attention_gather_block(const nd_fast_kernels *k, const nd_attention_plan *p, nd_cview x,
                                nd_attention_rows rows, int64_t kv_head, void *out);
 
@@ -78,11 +79,12 @@ void nd_attention_gather_block(const nd_fast_kernels *k, const nd_attention_plan
 void nd_attention_scatter_block(const nd_fast_kernels *k, const nd_attention_plan *p, nd_view x,
                                 nd_attention_rows rows, int64_t kv_head, const float *in);
 
-/* A tile of keys or values of one head: row j is token tokens[j], zeros if that is -1. */
+/* Copies a tile of keys or values of one head into `out`: row j is token tokens[j], or zeros if
+ * that is -1. */
 void nd_attention_gather_keys(const nd_fast_kernels *k, const nd_attention_plan *p, nd_cview x,
                               int64_t kv_head, const int64_t tokens[ND_KEY_TILE], void *out);
 
-/* attention_backward of core/backend/backend.h, a block of queries at a time. */
+/* The op attention_backward, computed one block of queries at a time. */
 nd_status nd_attention_backward_blocked(nd_backend *b, nd_view dq, nd_view dk, nd_view dv,
                                         nd_cview dout, nd_cview o, nd_cview lse, nd_cview q,
                                         nd_cview k, nd_cview v, const nd_attention_shape *shape);

@@ -71,7 +71,7 @@ static inline int64_t nd_fast_ceil(int64_t a, int64_t b)
     return (a + b - 1) / b;
 }
 
-/* The number of threads that pays for `elements` of elementwise work. */
+/* How many threads pay off for elementwise work on `elements` elements. */
 static inline int nd_fast_team(const nd_cpu_fast *fast, int64_t elements)
 {
     return elements < 16384 ? 1 : fast->threads;

@@ -4,9 +4,9 @@
 #include "core/backend/cpu/fast_context.h"
 
 /* c[m,n] (+)= op(a) op(b). Rows of the stored a, b and c are lda, ldb and ldc elements apart. The
- * types are f32, bf16 or i8 for a and b, and f32, bf16 or i32 for c; whether
- * i8 products are exact depends on the CPU (product_exactness.h). Dense
- * operands (lda = row length, ...) run fastest. Zero the struct before filling it: it is a key. */
+ * types are f32, bf16 or i8 for a and b, and f32, bf16 or i32 for c; whether i8 products are exact
+ * depends on the CPU (product_exactness.h). Dense operands (lda = row length, ...) run fastest. The
+ * struct is a key, compared by its bytes: zero it before filling it. */
 typedef struct nd_matmul_shape {
     int64_t m, n, k;
     int64_t lda, ldb, ldc;
@@ -19,21 +19,22 @@ typedef struct nd_matmul_shape {
 
 typedef struct nd_matmul nd_matmul;
 
-/* The products met so far, for `threads` threads, and the bytes that it holds for them. Errors:
- * ND_ENOMEM, ND_EINTERNAL with oneDNN's status. */
+/* A cache of the products met so far, for `threads` threads; its size in bytes. Errors: ND_ENOMEM,
+ * ND_EINTERNAL with oneDNN's status. */
 nd_status nd_matmul_cache_create(int threads, nd_matmul_cache **cache);
 void nd_matmul_cache_destroy(nd_matmul_cache *cache);
 size_t nd_matmul_cache_bytes(const nd_matmul_cache *cache);
 
-/* The product of this shape, made at its first use. Serial code only. */
+/* Finds the product of this shape, which the cache owns and creates at its first use. Serial code
+ * only. */
 nd_status nd_matmul_find(nd_matmul_cache *cache, const nd_matmul_shape *shape,
                          const nd_matmul **found);
 
-/* Runs it as `thread`; false when oneDNN refuses. */
+/* Runs the product on the calling thread, number `thread`; false when oneDNN refuses. */
 bool nd_matmul_run(const nd_matmul *matmul, int thread, const void *a, const void *b, void *c);
 
-/* For packed_b shapes: bytes of a packed b, the packing by the calling thread, or, in serial code,
- * by all threads, and whether what is packed for one serves the other. */
+/* For packed_b shapes: the bytes of a packed b; packing by the calling thread, or in serial code by
+ * all threads; whether a b packed for one product serves the other. */
 size_t nd_matmul_packed_bytes(const nd_matmul *matmul);
 bool nd_matmul_pack(const nd_matmul *matmul, int thread, const void *b, void *packed);
 bool nd_matmul_pack_by_all(const nd_matmul *matmul, const void *b, void *packed);

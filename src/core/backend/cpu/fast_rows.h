@@ -15,7 +15,7 @@ typedef struct nd_fast_weights {
 nd_status nd_fast_load_weights(nd_cpu_fast *fast, nd_cview w, size_t extra,
                                nd_fast_weights *weights);
 
-/* Row `t` of `thread`'s private buffers of n floats each. */
+/* Buffer `index` of `thread`'s private buffers of n floats each. */
 static inline float *nd_fast_buffer(const nd_cpu_fast *fast, int thread, int index, int64_t n)
 {
     return (float *)((char *)fast->private[thread].memory +

@@ -1,5 +1,5 @@
-/* A thin interface to oneDNN 2.5 to 3.x; onednn.c alone uses its API. The number of threads of a
- * call is OpenMP's setting, at its creation and when it runs. */
+/* A thin interface to oneDNN 2.5 to 3.x, whose API only onednn.c uses. A call uses as many threads
+ * as OpenMP is set to when it is created and when it runs. */
 #pragma once
 
 #include "core/backend/backend.h"
@@ -16,15 +16,16 @@ enum { ND_ONEDNN_A, ND_ONEDNN_B, ND_ONEDNN_C, ND_ONEDNN_SCRATCH, ND_ONEDNN_OPERA
 typedef struct nd_onednn nd_onednn;
 typedef struct nd_onednn_call nd_onednn_call;
 
-/* oneDNN's CPU, for calls by `threads` threads. Destroy its calls first. Errors: ND_ENOMEM,
- * ND_EINTERNAL with oneDNN's status, as of all that follows. */
+/* oneDNN on the CPU, for calls by `threads` threads. Destroy its calls before it. Errors, here and
+ * of the functions below: ND_ENOMEM, ND_EINTERNAL with oneDNN's status. */
 nd_status nd_onednn_create(int threads, nd_onednn **onednn);
 void nd_onednn_destroy(nd_onednn *onednn);
 
-/* c = a b, or c += a b when it accumulates. ND_EINTERNAL also where oneDNN has no such product. */
+/* Creates a call that computes c = a b, or c += a b if `accumulate`; the caller destroys it.
+ * ND_EINTERNAL also where oneDNN has no such product. */
 nd_status nd_onednn_product(nd_onednn *onednn, const nd_onednn_matrix *a, const nd_onednn_matrix *b,
                             const nd_onednn_matrix *c, bool accumulate, nd_onednn_call **call);
-/* Copies `b` to the layout of `product`'s own B. */
+/* Creates a call that copies `b` to the layout which `product` wants for its B. */
 nd_status nd_onednn_packing(nd_onednn *onednn, const nd_onednn_matrix *b,
                             const nd_onednn_call *product, nd_onednn_call **call);
 void nd_onednn_call_destroy(nd_onednn_call *call);
@@ -32,11 +33,11 @@ void nd_onednn_call_destroy(nd_onednn_call *call);
 size_t nd_onednn_bytes(const nd_onednn_call *call, int operand);
 bool nd_onednn_same_layout(const nd_onednn_call *x, const nd_onednn_call *y, int operand);
 
-/* Runs it as `thread` on operands indexed by ND_ONEDNN_A etc.; false when oneDNN refuses. */
+/* Runs the call as `thread` on operands indexed by ND_ONEDNN_A etc.; false when oneDNN refuses. */
 bool nd_onednn_run(const nd_onednn_call *call, int thread,
                    const void *const operands[ND_ONEDNN_OPERANDS]);
 
-/* Its version and name, "oneDNN 3.7.2". */
+/* Name and version, "oneDNN 3.7.2". */
 void nd_onednn_version(char *text, size_t size);
 
 /* Limits oneDNN to an x86 instruction set, unless it has multiplied or is limited already. */

@@ -25,7 +25,8 @@ typedef struct nd_panel_kind {
                       int64_t cols, int64_t k);
     /* c [6, 16], i32 or f32, += a b over k (padded) inner values; rows of c are `stride` apart. */
     void (*multiply)(void *c, int64_t stride, const void *a, const void *b, int64_t k);
-    /* Added to row i of c: for ternary codes minus the sum of its k values. NULL: nothing. */
+    /* Where row i of c starts: for ternary codes, multiplied as code + 1, at minus the sum of row i
+     * of a. NULL: at 0. */
     int32_t (*start_of_row)(const int8_t *a, int64_t k);
 } nd_panel_kind;
 

@@ -18,8 +18,8 @@ static inline const char *nd_element_at(nd_cview v, int64_t index)
     return (const char *)v.data + (size_t)index * nd_dtype_size(v.dtype);
 }
 
-/* c = op(a) op(b), c [m, n]. Either `c.data` is set and receives the product (added when
- * `accumulate`), or `finish` takes each tile; where both are set, one of the two happens. */
+/* c = op(a) op(b), c [m, n]. The product goes to `c` (added to it when `accumulate`) if only c.data
+ * is set, or tile by tile to `finish` if only that is; if both are, either may be used. */
 typedef struct nd_product {
     int64_t m, n, k;
     nd_cview a, b; /* as stored, f32, bf16 or i8 */
