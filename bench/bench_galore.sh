@@ -24,11 +24,11 @@ common=("model.vocab_size=$(vocabulary "$data_path")" "model.hidden_dim=$width" 
     training.galore_update_freq=10 logging.eval_samples=256)
 full=()
 galore=(training.use_galore=true)
-rest=("${galore[@]}" optimizer.galore_residual=1)
-rest8=("${rest[@]}" training.use_8bit_optim=true)
+residual=("${galore[@]}" optimizer.galore_residual=1)
+residual8=("${residual[@]}" training.use_8bit_optim=true)
 
 for seed in $seeds; do
-    for variant in full galore rest rest8; do
+    for variant in full galore residual residual8; do
         run=${variant}_seed$seed
         declare -n of_variant=$variant
         keys "${common[@]}" "training.seed=$seed" "${of_variant[@]}"
@@ -38,4 +38,4 @@ for seed in $seeds; do
 done
 
 losses_head variant 'against full' 'optimizer, bytes'
-for variant in full galore rest rest8; do losses "$variant" "$variant" full optimizer; done
+for variant in full galore residual residual8; do losses "$variant" "$variant" full optimizer; done
