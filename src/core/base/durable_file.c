@@ -98,15 +98,15 @@ nd_status nd_durable_check(const char *path, const char *magic, const char *kind
     struct stat info;
     const bool present = stat(path, &info) == 0;
     const ssize_t length = readlink(path, target, sizeof target);
-    if ((present && !S_ISREG(info.st_mode) && !S_ISDIR(info.st_mode)) ||
+    ND_FAIL_IF(present && S_ISDIR(info.st_mode), ND_EIO, "%s: a directory; give the name of a file",
+               path);
+    if ((present && !S_ISREG(info.st_mode)) ||
         (length == (ssize_t)sizeof unnamed && memcmp(target, unnamed, sizeof unnamed - 1) == 0))
         return ND_FAIL(ND_EIO,
                        "%s: a device, a pipe or a link to one, which would be replaced by a "
                        "file; give the name of a file",
                        path);
-    ND_FAIL_IF(present && magic && S_ISREG(info.st_mode) && info.st_size > 0 &&
-                   !begins_with(path, magic),
-               ND_EIO,
+    ND_FAIL_IF(present && magic && info.st_size > 0 && !begins_with(path, magic), ND_EIO,
                "%s: this file is no %s and is not replaced by one; move it elsewhere, or give "
                "another name",
                path, kind);

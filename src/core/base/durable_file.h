@@ -12,8 +12,8 @@
 #define ND_TEMPORARY_SUFFIX ".tmp"
 
 /* Checks that a new file may replace what is at `path`: nothing, an empty file, or a file that
- * begins with `magic` (NULL: any; `kind` names such files in the error), but no device, pipe or
- * socket, nor a link into /proc such as /dev/stdout. Errors: ND_EIO. */
+ * begins with `magic` (NULL: any; `kind` names such files in the error), but no directory, device,
+ * pipe or socket, nor a link into /proc such as /dev/stdout. Errors: ND_EIO. */
 nd_status nd_durable_check(const char *path, const char *magic, const char *kind);
 
 /* Creates the directory that `path` lies in and checks that files can be created in it: before the
