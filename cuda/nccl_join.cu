@@ -1,7 +1,8 @@
 /* How a rank joins NCCL's communicators, and what it creates on its GPU for them. */
+#include "nccl_context.cuh"
+
 #include "library.h"
 #include "nccl_bootstrap.h"
-#include "nccl_context.cuh"
 
 #include <stdlib.h>
 #include <string.h>
