@@ -35,7 +35,7 @@ static void near(double value, double expected, const char *what)
 Test(cost_model, one_rank_computes_and_updates_and_sends_nothing)
 {
     const nd_cost_machine machine = machine_of(1, 1);
-    const nd_cost_piece pieces[] = {{1000, 4, 10, 0, 0}, {500, 3, 10, 0, 0}};
+    const nd_cost_piece pieces[] = {{1000, 4, 10, 0, 0, 0}, {500, 3, 10, 0, 0, 0}};
     const nd_cost_part part = {10, pieces, 2, 16};
     const double codes[] = {700};
     const nd_cost_work work = {1, &part, 1, codes, NULL, 24, 32, ND_GRADIENT_WIRE_FP32, 0, false};
@@ -51,7 +51,7 @@ Test(cost_model, one_rank_computes_and_updates_and_sends_nothing)
 Test(cost_model, two_ranks_send_a_gradient_and_codes_one_after_another)
 {
     const nd_cost_machine machine = machine_of(2, 2);
-    const nd_cost_piece piece = {1000, 4, 10, 1, 1};
+    const nd_cost_piece piece = {1000, 4, 10, 1, 1, 0};
     const nd_cost_part part = {10, &piece, 1, 0};
     const double codes[] = {0, 500};
     const nd_cost_work work = {2, &part, 1, codes, NULL, 0, 0, ND_GRADIENT_WIRE_FP32, 0, false};
@@ -70,7 +70,7 @@ Test(cost_model, two_ranks_send_a_gradient_and_codes_one_after_another)
  * go 0 -> 2, then 0 -> 1 and 2 -> 3: two hops of 1.5 s. */
 Test(cost_model, a_reduction_and_a_broadcast_take_as_many_hops_as_ranks_have_doublings)
 {
-    const nd_cost_piece piece = {1000, 0, 0, 0, 0};
+    const nd_cost_piece piece = {1000, 0, 0, 0, 0, 0};
     const nd_cost_part part = {0, &piece, 1, 0};
     const double none[8] = {0}, codes[8] = {500};
     const nd_cost_machine four = machine_of(4, 4), eight = machine_of(8, 8);
@@ -102,7 +102,7 @@ Test(cost_model, codes_go_round_a_ring)
  * 1 s on, is there at 3 and added at 3.5. */
 Test(cost_model, a_rank_receives_the_next_sum_while_it_adds_one)
 {
-    const nd_cost_piece piece = {1000, 0, 0, 0, 0};
+    const nd_cost_piece piece = {1000, 0, 0, 0, 0, 0};
     const nd_cost_part part = {0, &piece, 1, 0};
     const double codes[3] = {0};
     const nd_cost_machine machine = machine_of(3, 3);
@@ -113,7 +113,7 @@ Test(cost_model, a_rank_receives_the_next_sum_while_it_adds_one)
 /* Two pieces of two owners: each rank sends one and receives one at the same time. */
 Test(cost_model, both_directions_of_a_link_are_in_use_at_once)
 {
-    const nd_cost_piece pieces[] = {{1000, 0, 0, 0, 0}, {1000, 0, 0, 1, 1}};
+    const nd_cost_piece pieces[] = {{1000, 0, 0, 0, 0, 0}, {1000, 0, 0, 1, 1, 0}};
     const nd_cost_part one = {0, pieces, 1, 0}, two = {0, pieces, 2, 0};
     const double codes[2] = {0};
     const nd_cost_machine machine = machine_of(2, 2);
@@ -129,7 +129,7 @@ Test(cost_model, both_directions_of_a_link_are_in_use_at_once)
  * sent after 2.5 s, handed on at 2.75 and 3, each 1 s later. */
 Test(cost_model, long_messages_move_in_parts)
 {
-    const nd_cost_piece piece = {1000, 0, 0, 0, 0};
+    const nd_cost_piece piece = {1000, 0, 0, 0, 0, 0};
     const nd_cost_part part = {0, &piece, 1, 0};
     const double nothing[8] = {0}, codes[8] = {1000};
     nd_cost_machine two = machine_of(2, 2), eight = machine_of(8, 8);
@@ -160,7 +160,7 @@ Test(cost_model, a_long_allgather_goes_round_a_ring)
  * a rank. */
 Test(cost_model, parts_that_are_several_blocks_are_sent_block_by_block)
 {
-    const nd_cost_piece piece = {1000, 0, 0, 0, 0};
+    const nd_cost_piece piece = {1000, 0, 0, 0, 0, 0};
     const nd_cost_part part = {0, &piece, 1, 0};
     const double codes[4] = {0};
     const nd_cost_machine machine = machine_of(4, 4);
@@ -180,7 +180,7 @@ Test(cost_model, ranks_of_a_host_share_its_link)
     const nd_cost_work work = {4, &part, 1, codes, NULL, 0, 0, ND_GRADIENT_WIRE_FP32, 0, false};
     near(predict(&machine, &work).step, 2.5, "allgather");
     /* 1 -> 0 within a host: 0.1 + 1000 (0.1 + 0.5) ms = 0.7 s, 3 -> 2 alike; then 2 -> 0: 2.5 s */
-    const nd_cost_piece piece = {1000, 0, 0, 0, 0};
+    const nd_cost_piece piece = {1000, 0, 0, 0, 0, 0};
     const nd_cost_part reduced = {0, &piece, 1, 0};
     const nd_cost_work work2 = {4, &reduced, 1, codes, NULL, 0, 0, ND_GRADIENT_WIRE_FP32, 0, false};
     near(predict(&machine, &work2).step, 3.2, "reduction");
@@ -191,7 +191,7 @@ Test(cost_model, a_reduction_within_the_backward_pass_is_exposed_only_where_it_o
 {
     const nd_cost_machine machine = machine_of(2, 2);
     const double codes[2] = {0};
-    nd_cost_piece piece = {1000, 0, 6, 0, 0};
+    nd_cost_piece piece = {1000, 0, 6, 0, 0, 0};
     const nd_cost_part part = {10, &piece, 1, 0};
     const nd_cost_work work = {2, &part, 1, codes, NULL, 0, 0, ND_GRADIENT_WIRE_FP32, 0, false};
     near(predict(&machine, &work).reduced, 0, "hidden");
@@ -208,7 +208,7 @@ Test(cost_model, a_message_beside_the_backward_pass_slows_it_down)
     nd_cost_machine machine = machine_of(2, 2);
     machine.core_per_byte = 1e-3;
     const double codes[2] = {0};
-    nd_cost_piece piece = {1000, 0, 6, 0, 0};
+    nd_cost_piece piece = {1000, 0, 6, 0, 0, 0};
     const nd_cost_part part = {10, &piece, 1, 0};
     const nd_cost_work work = {2, &part, 1, codes, NULL, 0, 0, ND_GRADIENT_WIRE_FP32, 0, false};
     near(predict(&machine, &work).step, 11, "beside");
@@ -221,7 +221,7 @@ Test(cost_model, updates_during_the_backward_pass_wait_for_each_owner_in_turn)
 {
     const nd_cost_machine machine = machine_of(2, 2);
     const double codes[2] = {0};
-    const nd_cost_piece pieces[] = {{1000, 3, 5, 0, 0}, {1000, 5, 5, 1, 1}};
+    const nd_cost_piece pieces[] = {{1000, 3, 5, 0, 0, 0}, {1000, 5, 5, 1, 1, 0}};
     const nd_cost_part parts[] = {{5, &pieces[0], 1, 10}, {5, &pieces[1], 1, 10}};
     const nd_cost_part together = {10, pieces, 2, 20};
     const nd_cost_work layers = {2, parts, 2, codes, NULL, 0, 0, ND_GRADIENT_WIRE_FP32, 0, false},
@@ -240,7 +240,7 @@ Test(cost_model, with_overlap_a_part_is_reduced_beside_the_passes_of_the_next)
 {
     const nd_cost_machine machine = machine_of(2, 2);
     const double codes[2] = {0};
-    const nd_cost_piece pieces[] = {{1000, 3, 5, 0, 0}, {1000, 5, 5, 1, 1}};
+    const nd_cost_piece pieces[] = {{1000, 3, 5, 0, 0, 0}, {1000, 5, 5, 1, 1, 0}};
     const nd_cost_part parts[] = {{5, &pieces[0], 1, 10}, {5, &pieces[1], 1, 10}};
     const nd_cost_work work = {2, parts, 2, codes, NULL, 0, 0, ND_GRADIENT_WIRE_FP32, 0, true};
     const nd_cost cost = predict(&machine, &work);
@@ -275,8 +275,10 @@ static void fill_parts(schedule how, nd_cost_piece *pieces, nd_cost_part parts[P
     for (int p = 0; p < PARTS; p++) {
         const double own = p % 2 == 0 ? 2e-3 : 2e-5;
         passes += own;
-        for (int i = p * EACH; i < (p + 1) * EACH; i++)
+        for (int i = p * EACH; i < (p + 1) * EACH; i++) {
             pieces[i].ready = how >= LAYERS ? own : passes;
+            pieces[i].reduction = how == BESIDE ? p : 0;
+        }
         parts[p] = (nd_cost_part){own, pieces + p * EACH, EACH, 8.0 * EACH};
     }
     for (int i = 0; how == AFTER && i < PIECES; i++)
@@ -301,8 +303,8 @@ static void compare_with_simulation(int ranks, int group, nd_gradient_wire forma
     memset(codes, 0, sizeof codes);
     memset(streams, 0, sizeof streams);
     for (int i = 0; i < PIECES; i++) {
-        pieces[i] = (nd_cost_piece){4096.0 * (1 + i * i % 97), 1e-5 * (i % 7), 0.0, i * 37 % group,
-                                    i * 37 % ranks};
+        pieces[i] = (nd_cost_piece){
+            4096.0 * (1 + i * i % 97), 1e-5 * (i % 7), 0.0, i * 37 % group, i * 37 % ranks, 0};
         codes[pieces[i].owner] += pieces[i].bytes / 4;
         streams[pieces[i].owner] += i < 5 ? 1e4 : 0.0;
     }

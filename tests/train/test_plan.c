@@ -160,6 +160,38 @@ Test(plan, the_fullest_rank_of_the_7b_model_keeps_little_more_than_an_even_share
     }
 }
 
+/* MiB that pass the links of four hosts in a step: out and in of each. */
+static void links_of_hosts(int micro_batch, double links[4][2])
+{
+    char output[8192];
+    const int code = nd_test_shell(
+        output, sizeof output,
+        "%s plan --config %s/configs/e3/small/full.ini --ranks 4 --hosts 4 --bandwidth 1 "
+        "--step-ms 1000 --set training.batch_size=64 --set training.micro_batch_size=%d",
+        ND_BINARY, ND_SOURCE_DIR, micro_batch);
+    cr_assert_eq(code, 0, "exit %d: %s", code, output);
+    const char *at = output;
+    for (int host = 0; host < 4; host++) {
+        at = strstr(at, "over the link of host");
+        cr_assert(at && sscanf(at, "over the link of host %*d %lf MiB out, %lf MiB in",
+                               &links[host][0], &links[host][1]) == 2,
+                  "%s", output);
+        at++;
+    }
+}
+
+/* What counts as one reduction does not depend on how the times of layers round. */
+Test(plan, the_bytes_over_links_do_not_depend_on_the_size_of_micro_batches)
+{
+    double few[4][2], many[4][2];
+    links_of_hosts(8, few);
+    links_of_hosts(2, many);
+    for (int host = 0; host < 4; host++)
+        for (int way = 0; way < 2; way++)
+            cr_assert_float_eq(few[host][way], many[host][way], 1e-3, "host %d: %g, %g MiB", host,
+                               few[host][way], many[host][way]);
+}
+
 Test(plan, refuses_a_batch_that_the_ranks_cannot_share)
 {
     char output[8192];

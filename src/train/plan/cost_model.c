@@ -14,13 +14,13 @@ typedef struct simulation {
     double *updates; /* [ranks] in all parts */
 } simulation;
 
-/* Pieces that become ready together form one reduction. */
 static nd_status reduce(simulation *s, const nd_cost_part *part)
 {
     nd_cost_clocks *c = &s->clocks;
     for (int64_t first = 0, end; first < part->count; first = end) {
         const double ready = part->pieces[first].ready;
-        for (end = first + 1; end < part->count && part->pieces[end].ready == ready; end++)
+        const int64_t reduction = part->pieces[first].reduction;
+        for (end = first + 1; end < part->count && part->pieces[end].reduction == reduction; end++)
             ;
         for (int r = 0; r < c->m->ranks; r++)
             c->clock[r] = fmax(c->clock[r], s->began[r] + ready);

@@ -46,9 +46,10 @@ typedef struct nd_cost_machine {
 /* One tensor that is reduced to its owner. */
 typedef struct nd_cost_piece {
     double bytes;
-    double update;    /* seconds that its update takes the owner */
-    double ready;     /* seconds after the start of its part when every rank has its gradient */
-    int owner, taker; /* of nd_comm_piece */
+    double update;     /* seconds that its update takes the owner */
+    double ready;      /* seconds after the start of its part when every rank has its gradient */
+    int owner, taker;  /* of nd_comm_piece */
+    int64_t reduction; /* neighbours with the same number are one, ready together */
 } nd_cost_piece;
 
 /* Parameters that are reduced and updated together: all, or a layer with immediate updates. */

@@ -119,7 +119,8 @@ static void add_code_bytes(table *t, int64_t index)
 }
 
 /* Lists the gradients of a group, then its sketches. */
-static void list_pieces(table *t, const group *g, double ready, double seconds_per_flop)
+static void list_pieces(table *t, const group *g, double ready, int64_t reduction,
+                        double seconds_per_flop)
 {
     const nd_run *run = t->run;
     const bool sketches = nd_gradient_reducer_projects(run->reducer);
@@ -132,7 +133,8 @@ static void list_pieces(table *t, const group *g, double ready, double seconds_p
                                 .update = update * share_of(run, i, owner),
                                 .ready = ready,
                                 .owner = owner,
-                                .taker = nd_ownership_taker(&run->own, i, owner)};
+                                .taker = nd_ownership_taker(&run->own, i, owner),
+                                .reduction = reduction};
     }
     for (int64_t i = g->first; sketches && i < g->first + g->count; i++)
         if (usually_due(run, i))
@@ -140,7 +142,8 @@ static void list_pieces(table *t, const group *g, double ready, double seconds_p
                 (nd_cost_piece){.bytes = (double)nd_wire_sketch_bytes(run, i),
                                 .ready = ready,
                                 .owner = run->own.owner[i],
-                                .taker = nd_ownership_taker(&run->own, i, run->own.owner[i])};
+                                .taker = nd_ownership_taker(&run->own, i, run->own.owner[i]),
+                                .reduction = reduction};
 }
 
 /* The decision of nd_run_create. */
@@ -175,7 +178,7 @@ static nd_status list_parts(table *t, nd_cost_work *work)
             g > 0 ? t->passes * (local - 1.0 + t->groups[g - 1].done) / local : 0.0;
         const int64_t first = t->pieces_count;
         const double ready = immediate ? done - before : overlap ? done : t->passes;
-        list_pieces(t, at, ready, seconds_per_flop);
+        list_pieces(t, at, ready, overlap ? g : 0, seconds_per_flop);
         if (immediate)
             t->parts[g] = (nd_cost_part){
                 done - before, t->pieces + first, t->pieces_count - first,

@@ -75,14 +75,15 @@ static void compute_until(nd_simulation *s, double time)
     nd_simulation_compute(s, fmax(0.0, time - nd_simulation_now(s)));
 }
 
-/* Pieces that become ready together form one reduction. */
 static nd_status reduce_part(nd_simulation *s, const job *j, nd_comm *comm,
                              const nd_cost_part *part, double began)
 {
     for (int64_t first = 0, end; first < part->count; first = end) {
         const double ready = j->work->ahead ? 0.0 : part->pieces[first].ready;
+        const int64_t reduction = part->pieces[first].reduction;
         for (end = first + 1;
-             end < part->count && (j->work->ahead || part->pieces[end].ready == ready); end++)
+             end < part->count && (j->work->ahead || part->pieces[end].reduction == reduction);
+             end++)
             ;
         compute_until(s, began + ready);
         ND_TRY(reduce(j, comm, part->pieces + first, end - first));
