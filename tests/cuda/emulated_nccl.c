@@ -41,7 +41,7 @@ struct nd_emulated_nccl {
     void *context;
     rank_state *ranks;
     uint64_t draws;
-    bool stuck; /* a deadlock, which has resumed all fibers */
+    bool stuck;     /* a deadlock, which has resumed all fibers */
     nd_error error; /* the first */
 };
 

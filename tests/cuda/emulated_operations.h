@@ -28,7 +28,7 @@ typedef struct nd_emulated_operation {
         } first;
     } of;
     int count;
-    int number; /* of a group, among the rank's */
+    int number;                /* of a group, among the rank's */
     nd_emulated_range *ranges; /* [range_count] */
     int range_count;
 } nd_emulated_operation;
