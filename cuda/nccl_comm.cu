@@ -342,9 +342,9 @@ extern "C" nd_status nd_nccl_attach(nd_comm *comm, nd_backend *backend)
     c->base = comm->ops;
     c->exchanges.comm = comm;
     c->exchanges.device = {reached, seconds_of, trouble, abort_communicators, clock_of, nap, c};
-    nd_status status = nd_nccl_join(c);
-    ND_IF_OK(make_parts(c));
-    status = nd_comm_agree(comm, status);
+    nd_status status = nd_nccl_join(c); /* on all ranks or on none */
+    if (status == ND_OK)
+        status = nd_comm_agree(comm, make_parts(c));
     if (status != ND_OK) {
         abort_communicators(c);
         free_context(c);

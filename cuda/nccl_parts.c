@@ -66,7 +66,7 @@ static nd_nccl_queue adds_of(nd_nccl_queue queue)
 static char *memory_of(const nd_nccl_parts *p, nd_nccl_queue queue, bool encoded)
 {
     const int communicators = p->link.by_host ? 2 : 1;
-    const int at = ((encoded ? communicators : 0) + (int)queue) * 2 + p->windows[queue] % 2;
+    const int at = ((encoded ? communicators : 0) + (int)queue) * 2 + p->half[queue];
     return p->scratch + (size_t)at * p->window_bytes;
 }
 
@@ -184,7 +184,7 @@ static nd_status run_window(nd_nccl_parts *p, nd_nccl_queue queue, const nd_part
     ND_TRY(order(p, adds_of(queue), queue));
     ND_TRY(order(p, queue, adds_of(queue)));
     ND_TRY(add(p, queue, acts, count));
-    p->windows[queue]++;
+    p->half[queue] ^= 1;
     return ND_OK;
 }
 

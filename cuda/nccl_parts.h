@@ -44,9 +44,9 @@ enum {
 typedef struct nd_nccl_parts {
     nd_comm *comm; /* not owned; bytes_sent counts what is sent */
     nd_nccl_link link;
-    size_t part_bytes, window_bytes;    /* multiples of 256; two parts fit a window */
-    char *scratch;                      /* device memory: nd_nccl_parts_scratch */
-    int windows[ND_NCCL_COMMUNICATORS]; /* how many so far */
+    size_t part_bytes, window_bytes; /* multiples of 256; two parts fit a window */
+    char *scratch;                   /* device memory: nd_nccl_parts_scratch */
+    int half[ND_NCCL_COMMUNICATORS]; /* of its memory, for the next window: 0 or 1 */
     nd_part_schedule schedule;
     const nd_comm_piece *pieces; /* of the current reduction */
     struct nd_nccl_load *loads;  /* [load_capacity] of the current window */
