@@ -3,6 +3,7 @@
 
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
 /* Pieces are ordered by parameter, and within a parameter by owner. */
 static nd_status create_tables(nd_gradient_reducer *r)
@@ -130,6 +131,7 @@ void nd_gradient_reducer_begin_step(nd_gradient_reducer *r, int64_t step, int64_
 {
     r->step = step;
     r->sample = sample;
+    memset(r->sums.squares, 0, (size_t)r->params->count * sizeof *r->sums.squares);
 }
 
 /* The index of a parameter's sketch among the pieces. */

@@ -1,6 +1,7 @@
 #include "train/step.h"
 
 #include "core/base/clock.h"
+#include "core/model/mtp.h"
 #include "optim/mtp_schedule.h"
 #include "train/checkpoint/checkpoint_save.h"
 #include "train/fault_points.h"
@@ -270,7 +271,7 @@ static nd_status reduce(nd_run *run, worker_gradients *gradients, nd_step_result
     int64_t nonfinite;
     for (int i = 0; i < nd_run_workers(run); i++) {
         nd_run *w = nd_run_worker(run, i);
-        ND_TRY(nd_gradient_reducer_reduce(w->reducer, 0, w->model->params.count,
+        ND_TRY(nd_gradient_reducer_reduce(w->reducer, 0, nd_mtp_trained_params(w->model),
                                           &gradients[i].nonfinite));
         gradients[i].norm = nd_gradient_reducer_norm(w->reducer);
     }
@@ -283,7 +284,8 @@ static nd_status update(nd_run *run, const worker_gradients *gradients)
 {
     for (int i = 0; i < nd_run_workers(run); i++) {
         nd_run *w = nd_run_worker(run, i);
-        ND_TRY(nd_update_run(w, 0, w->model->params.count, clipping_factor(w, gradients[i].norm)));
+        ND_TRY(nd_update_run(w, 0, nd_mtp_trained_params(w->model),
+                             clipping_factor(w, gradients[i].norm)));
     }
     return ND_OK;
 }

@@ -73,6 +73,34 @@ Test(mtp_forms, with_parameters_resume_on_other_ranks_to_the_bits_of_a_whole_run
     }
 }
 
+/* Their gradients would be zeros, but momentum and weight decay would go on moving the weights. */
+Test(mtp_forms, of_tokens_that_no_longer_count_are_neither_sent_nor_updated)
+{
+    for (int f = 0; f < 2; f++) {
+        char state[65];
+        double sent[ND_TEST_STEPS_MAX];
+        const char *const thirds = "--set training.mtp_schedule=thirds --resume none "
+                                   "--set logging.checkpoint_interval=8";
+        train(0, "alone", forms[f], thirds);
+        snprintf(state, sizeof state, "%s", nd_test_state(path_of("alone")));
+        train(2, "run", forms[f], thirds);
+        cr_assert_str_eq(nd_test_state(path_of("run")), state, "%s", forms[f]);
+        cr_assert_eq(nd_test_metric(path_of("run"), "comm_bytes", sent), 12);
+        cr_assert_gt(sent[3], sent[7], "%s: all heads %g bytes, one %g", forms[f], sent[3],
+                     sent[7]);
+        cr_assert_gt(sent[7], sent[11], "%s: one head %g bytes, none %g", forms[f], sent[7],
+                     sent[11]);
+        char output[4096];
+        const int code = nd_test_run_script(
+            output, sizeof output,
+            "of() { tr -d ' \n' <run/checkpoints/step_000000$1/manifest.json | tr '{' '\n' |"
+            "grep '\"part\"' | grep $2 '^\"name\":\"mtp' | sed 's/\"file\":[^,]*,//' | sort; };"
+            "of 08 > heads8; of 12 > heads12; of 08 -v > others8; of 12 -v > others12;"
+            "[ -s heads8 ] && [ -s others8 ] && cmp heads8 heads12 && ! cmp -s others8 others12");
+        cr_assert_eq(code, 0, "%s: %s", forms[f], output);
+    }
+}
+
 Test(mtp_forms, evaluation_and_sampling_leave_their_parameters_behind)
 {
     for (int f = 0; f < 2; f++) {

@@ -267,7 +267,7 @@ nd_status nd_model_pass_finish(nd_model *m, const nd_model_gradients *into,
     nd_backend *b = m->backend;
     const int64_t norm = nd_params_output_norm(&m->params);
     const int64_t embedding = nd_params_embedding(&m->params);
-    ND_TRY(notify_ready(ready, norm, m->params.count - norm));
+    ND_TRY(notify_ready(ready, norm, nd_mtp_trained_params(m) - norm));
     for (int64_t l = m->config.num_layers - 1; l >= 0; l--) {
         ND_TRY(backward_layer(m, l, part, into->views, into->accumulate_layers));
         ND_TRY(notify_ready(ready, nd_params_layer_index(&m->params, l, ND_ATTN_NORM),

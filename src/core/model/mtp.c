@@ -15,14 +15,9 @@ int64_t nd_mtp_active_heads(const nd_model_config *c)
     return active;
 }
 
-/* Zeroes gradients of inactive heads. */
-static nd_status zero_heads(nd_model *m, int64_t first, const nd_model_gradients *into)
+int64_t nd_mtp_trained_params(const nd_model *m)
 {
-    if (into->accumulate_others || first >= m->params.extra_heads)
-        return ND_OK;
-    for (int64_t i = nd_params_mtp_first(&m->params, first); i < m->params.count; i++)
-        ND_TRY(nd_model_zero_gradient(m, into->views[i]));
-    return ND_OK;
+    return nd_params_mtp_first(&m->params, nd_mtp_active_heads(&m->config));
 }
 
 nd_status nd_mtp_upload_targets(nd_model *m, int64_t count, int offset)
@@ -79,7 +74,7 @@ nd_status nd_mtp_train_heads(nd_model *m, const nd_backward_rows *part, float gr
                              .dhead_beta = into->accumulate_others ? 1.0f : 0.0f};
         ND_TRY(run_head(m, head, nd_as_const(part->x_final), &pass));
     }
-    return zero_heads(m, active, into);
+    return ND_OK;
 }
 
 static const nd_weight *block_weight(const nd_model *m, int64_t k, nd_mtp_param which)
@@ -246,5 +241,5 @@ nd_status nd_mtp_train_blocks(nd_model *m, const nd_backward_rows *part, float g
                               nd_as_const(first ? part->x_last : blocks[k - 1].out), dx,
                               first ? part->dx : below, first ? 1.0f : 0.0f, into));
     }
-    return zero_heads(m, active, into);
+    return ND_OK;
 }

@@ -32,5 +32,9 @@ nd_status nd_mtp_train_blocks(nd_model *model, const nd_backward_rows *part, flo
 /* How many extra heads run: all up to the last one whose config->loss.offset_weight is not 0. */
 int64_t nd_mtp_active_heads(const nd_model_config *config);
 
+/* Passes have gradients of parameters [0, this): those of heads that do not run come last. They are
+ * neither written nor announced, nor are they reduced or updated. */
+int64_t nd_mtp_trained_params(const nd_model *model);
+
 /* *total += the weighted losses of these heads, from `sums`, a copy of model->sums. */
 void nd_mtp_add_losses(const nd_model *model, const double *sums, double *total);
