@@ -32,7 +32,8 @@ static expectation expected_of(int op)
     case COUNTED_ternary_gemm:
         return (expectation){0.85, 0.88, "wgmma, tiles of 256 x 192: 0.67 of the peak"};
     case COUNTED_ternary_gemm_dx_int8:
-        return (expectation){0.80, 0.88, "wgmma as forward, after codes of dy and turned weights"};
+        return (expectation){0.80, 0.88,
+                             "wgmma as forward, after codes of dy and transposed weights"};
     case COUNTED_ternary_gemm_dw_int8:
         return (expectation){0.80, 0.71, "wgmma, tiles of 128 x 192 scaled every 1024 tokens"};
     case COUNTED_ternary_gemm_dx:

@@ -45,14 +45,14 @@ static double product(double a, double b, double c)
 }
 
 /* What an int8 backward product does before it multiplies: reads dy (once for the maximum, once to
- * encode: `reads`), writes its codes, and transposes `turned` bytes of codes. */
+ * encode: `reads`), writes its codes, and transposes `transposed` bytes of codes. */
 static void int8_backward(counted_op *o, const call *c, double tokens, double inputs,
-                          double outputs, double reads, double turned)
+                          double outputs, double reads, double transposed)
 {
     const seen_view *result = &c->view[0], *dy = &c->view[1];
     o->int8 = product(tokens, inputs, outputs);
-    o->around = reads * dy->bytes + tokens * outputs + 2.0 * turned;
-    o->bytes = tokens * outputs + turned + result->bytes * (c->value[0] != 0.0 ? 2.0 : 1.0);
+    o->around = reads * dy->bytes + tokens * outputs + 2.0 * transposed;
+    o->bytes = tokens * outputs + transposed + result->bytes * (c->value[0] != 0.0 ? 2.0 : 1.0);
     o->kernels = 3.0;
 }
 

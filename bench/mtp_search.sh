@@ -21,7 +21,8 @@
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/shared.sh"
 program=$root/build/release/nanochat_dist
-seeds=3 steps=400 fewer=0 out=mtp_search jobs=$(env -u OMP_NUM_THREADS -u OMP_THREAD_LIMIT nproc) data_path=$root/data/quickstart/shards
+seeds=3 steps=400 fewer=0 out=mtp_search data_path=$root/data/quickstart/shards
+jobs=$(env -u OMP_NUM_THREADS -u OMP_THREAD_LIMIT nproc)
 configuration=$root/configs/e3/small/suite/baseline.ini
 
 # name, form, tokens ahead, weight, schedule
@@ -87,13 +88,21 @@ compare() { # run, baseline: final loss, its change, tokens to the baseline's fi
         END { printf "%.4f %+.2f%% %s", before, 100 * (before / target - 1),
               reached ? sprintf("%+.1f%%", 100 * (reached / tokens - 1)) : "never" }' <(curve "$2") <(curve "$1")
 }
-printf '\n| recipe | form | ahead | weight | schedule | seed | held-out loss | change | tokens to the loss of the baseline |\n|---|---|---|---|---|---|---|---|---|\n'
+printf '\n| recipe | form | ahead | weight | schedule | seed | held-out loss | change | %s |\n' \
+    'tokens to the loss of the baseline'
+echo '|---|---|---|---|---|---|---|---|---|'
 for ((seed = 1; seed <= seeds; seed++)); do
-    printf '| baseline | | | | | %d | %s | | |\n' "$seed" "$(curve "$out/baseline_$seed" | awk '{ v = $2 } END { printf "%.4f", v }')"
+    printf '| baseline | | | | | %d | %s | | |\n' "$seed" \
+        "$(curve "$out/baseline_$seed" | awk '{ v = $2 } END { printf "%.4f", v }')"
     for recipe in "${wanted[@]}"; do
-        [ -e "$out/$recipe${suffix}_$seed/done" ] || { printf '| %s | | | | | %d | failed: %s | | |\n' "$recipe" "$seed" "$out/$recipe${suffix}_$seed.log"; continue; }
+        run=$out/$recipe${suffix}_$seed
+        if [ ! -e "$run/done" ]; then
+            printf '| %s | | | | | %d | failed: %s | | |\n' "$recipe" "$seed" "$run.log"
+            continue
+        fi
         read -r _ form ahead weight schedule < <(grep "^$recipe " <<<"$recipes")
-        read -r loss change tokens < <(compare "$out/$recipe${suffix}_$seed" "$out/baseline_$seed"; echo)
-        printf '| %s | %s | %s | %s | %s | %d | %s | %s | %s |\n' "$recipe" "$form" "$ahead" "$weight" "$schedule" "$seed" "$loss" "$change" "$tokens"
+        read -r loss change tokens < <(compare "$run" "$out/baseline_$seed"; echo)
+        printf '| %s | %s | %s | %s | %s | %d | %s | %s | %s |\n' \
+            "$recipe" "$form" "$ahead" "$weight" "$schedule" "$seed" "$loss" "$change" "$tokens"
     done
 done

@@ -76,7 +76,8 @@ program=$root/build/release/nanochat_dist
 micro_batch=2 # eight of them in the batch of sixteen, so that eight ranks have one each
 . bench/scaling_runs.sh
 launcher 1 # Open MPI's variables for root
-record part='"machine"' config_dir="\"$config_dir\"" cores="$(env -u OMP_NUM_THREADS -u OMP_THREAD_LIMIT nproc)" steps="$steps" load="$(cut -d' ' -f1 /proc/loadavg)" \
+record part='"machine"' config_dir="\"$config_dir\"" cores="$cores" steps="$steps" \
+    load="$(cut -d' ' -f1 /proc/loadavg)" \
     model="\"$(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -n 1)\""
 
 if [ "$only" != two-hosts ]; then

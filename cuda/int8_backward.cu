@@ -65,8 +65,9 @@ __global__ void encode_rows_kernel(int8_t *codes, float *largest, nd_floats x, i
 }
 
 /* Stores the thread's part of a transposed tile: 16 consecutive bytes of one row. */
-__device__ __forceinline__ void store_turned(int8_t *y, int64_t rows, int64_t stride, int64_t row0,
-                                             int64_t column0, const int8_t tile[TILE][PADDED])
+__device__ __forceinline__ void store_transposed(int8_t *y, int64_t rows, int64_t stride,
+                                                 int64_t row0, int64_t column0,
+                                                 const int8_t tile[TILE][PADDED])
 {
     const int row = (int)threadIdx.x / 4, piece = (int)threadIdx.x % 4 * 16;
     uint32_t words[4] = {0, 0, 0, 0};
@@ -97,7 +98,7 @@ __global__ void turn_kernel(int8_t *y, const int8_t *x, int64_t rows, int64_t co
                 row0 + row < rows && column0 + piece + j < cols ? x[at + j] : (int8_t)0;
     }
     __syncthreads();
-    store_turned(y, cols, stride, column0, row0, tile);
+    store_transposed(y, cols, stride, column0, row0, tile);
 }
 
 /* Eight gradients of token t times a/127; 0 beyond the last output or token. */
@@ -169,7 +170,7 @@ __global__ void encode_columns_kernel(int8_t *codes, const float *largest, nd_fl
             tile[row][column + j] = (int8_t)nd_quantized(h[j], factor[j]);
     }
     __syncthreads();
-    store_turned(codes, outputs, stride, output0, token0, tile);
+    store_transposed(codes, outputs, stride, output0, token0, tile);
 }
 
 /* Both kernels above in one for bf16: a block has ND_INT8_TOKENS tokens and 32 outputs, whose
