@@ -6,6 +6,8 @@
 /* The fraction of target j's weight at `progress` through the run. */
 static double schedule_factor(const nd_config *config, int64_t j, double progress)
 {
+    if (progress >= config->training.mtp_until)
+        return 0.0;
     const int64_t extras = config->training.mtp_n_tokens - 1;
     switch ((nd_mtp_schedule)config->training.mtp_schedule) {
     case ND_MTP_CONSTANT:

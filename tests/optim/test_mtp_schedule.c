@@ -41,6 +41,18 @@ Test(mtp_schedule, linear_falls_to_nothing)
     assert_weights(&config, 45, 0.25f, 0.125f, 0.0625f);
 }
 
+Test(mtp_schedule, none_counts_after_mtp_until)
+{
+    nd_config config = config_with(ND_MTP_CONSTANT);
+    config.training.mtp_until = 0.3;
+    assert_weights(&config, 26, 0.5f, 0.25f, 0.125f);
+    assert_weights(&config, 27, 0.0f, 0.0f, 0.0f);
+    config.training.mtp_schedule = ND_MTP_THIRDS;
+    config.training.mtp_until = 0.5;
+    assert_weights(&config, 44, 0.5f, 0.25f, 0.0f);
+    assert_weights(&config, 45, 0.0f, 0.0f, 0.0f);
+}
+
 Test(mtp_schedule, without_use_mtp_only_the_next_token_counts)
 {
     nd_config config = config_with(ND_MTP_CONSTANT);

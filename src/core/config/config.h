@@ -115,7 +115,7 @@ typedef struct nd_config {
         double stable_ratio, min_lr_ratio;
         bool use_mtp;
         int64_t mtp_n_tokens;
-        double mtp_weight;
+        double mtp_weight, mtp_until;
         int mtp_schedule, mtp_form;
         bool use_collider;
         int collider_rule;

@@ -85,6 +85,8 @@ const nd_config_key nd_config_keys[] = {
     CHOICE(training, mtp_schedule, "constant|linear|thirds", "thirds",
            "weights over the run: constant; linear to 0; or all, half and none of the further "
            "tokens by thirds of the run"),
+    DOUBLE(training, mtp_until, 0, 1, "1",
+           "fraction of the run after which no further tokens are predicted"),
     BOOL(training, use_collider, "false",
          "Collider: run the backward pass on a part of the tokens"),
     CHOICE(
