@@ -2,6 +2,7 @@
 #include "cli/cli.h"
 #include "core/base/directory.h"
 #include "data/hdf5_arrays.h"
+#include "optim/mtp_schedule.h"
 #include "train/checkpoint/load_model.h"
 
 #include <stdlib.h>
@@ -104,6 +105,7 @@ static nd_status compute(const grad_arguments *a, nd_loaded_model *l, const int3
 {
     nd_status status = ND_OK;
     nd_loss loss;
+    float offset_weights[ND_OFFSETS_MAX];
     gradient_scratch scratch = {.views = calloc((size_t)l->model->params.count, sizeof(nd_view))};
     ND_FAIL_IF(!scratch.views, ND_ENOMEM, "no memory for the table of gradients");
     ND_TRY_GOTO(check_tokens(l, a->tokens, tokens, rows * cols), done);
@@ -111,6 +113,8 @@ static nd_status compute(const grad_arguments *a, nd_loaded_model *l, const int3
     ND_TRY_GOTO(reserve(l, &scratch), done);
     ND_TRY_GOTO(nd_arena_commit(&scratch.arena), done);
     ND_TRY_GOTO(reserve(l, &scratch), done);
+    nd_mtp_weights(&l->config, 0, offset_weights);
+    nd_model_set_offset_weights(l->model, offset_weights);
     const float scale = (float)(1.0 / (double)(rows * (cols - 1)));
     ND_TRY_GOTO(nd_model_train(l->model, tokens, scale,
                                nd_model_gradients_into(&l->model->params, scratch.views, false),

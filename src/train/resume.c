@@ -96,6 +96,11 @@ nd_status nd_resume(nd_run *run, const char *resume)
     if (!checkpoint[0])
         return ND_OK;
     ND_TRY(nd_checkpoint_restore(run, checkpoint));
+    ND_FAIL_IF(strcmp(resume, "auto") != 0 && run->position.step >= nd_run_last_step(run),
+               ND_ECONFIG,
+               "%s is of step %lld, and the run is to end after step %lld ([training] total_steps, "
+               "[data] epochs): nothing is left to train",
+               checkpoint, (long long)run->position.step, (long long)nd_run_last_step(run));
     nd_log_line(&run->log, "resumed %s at step %lld", checkpoint, (long long)run->position.step);
     return ND_OK;
 }

@@ -55,6 +55,7 @@ typedef struct nd_saving {
     double ms;  /* time spent on saving since it was last queried */
     void *copy; /* host memory that background saves read, where they need a copy */
     size_t copy_bytes;
+    struct nd_run_locks *locks; /* rank 0 of a training run: confirmed before each save; or NULL */
     struct nd_snapshots *snapshots; /* snapshots in memory; NULL: not used */
     struct nd_save *snapshot;       /* the snapshot in progress, or NULL */
 } nd_saving;

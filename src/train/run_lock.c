@@ -5,6 +5,7 @@
 #include "core/base/durable_file.h"
 #include "train/checkpoint/checkpoint.h"
 #include "train/fault_points.h"
+#include "train/identity.h"
 #include "train/lock_owner.h"
 
 #include <dirent.h>
@@ -299,13 +300,19 @@ nd_status nd_run_lock_acquire(const char *directory, nd_run_lock **lock)
 }
 
 /* Removes the file before unlocking it, so that waiting processes see that it is gone. */
-void nd_run_lock_release(nd_run_lock *l)
+static void unlock(nd_run_lock *l)
 {
-    if (!l)
-        return;
     if (still_there(l))
         unlink(l->path);
-    close(l->file);
+    if (l->file >= 0)
+        close(l->file);
+    l->file = -1;
+}
+
+void nd_run_lock_release(nd_run_lock *l)
+{
+    if (l)
+        unlock(l);
     free(l);
 }
 
@@ -323,6 +330,52 @@ nd_status nd_run_locks_acquire(const nd_config *config, nd_run_locks *locks)
     if (status != ND_OK)
         nd_run_locks_release(locks);
     return status;
+}
+
+/* Whoever renamed the directory may have given its name to another run. */
+static nd_status refuse_renamed(const nd_run_lock *l)
+{
+    char link[64], now[ND_CHECKPOINT_PATH_MAX] = "";
+    snprintf(link, sizeof link, "/proc/self/fd/%d", l->file);
+    if (readlink(link, now, sizeof now - 1) < 0)
+        strcpy(now, "elsewhere");
+    return ND_FAIL(
+        ND_ECHECKPOINT,
+        "%s was renamed while this run writes there: its lock is %s now; rename it back, "
+        "for nothing is saved under the old name meanwhile",
+        l->directory, now);
+}
+
+static nd_status check_owner(const nd_config *config, const char *run_id)
+{
+    char id[ND_RUN_ID_SIZE];
+    ND_TRY(nd_run_id_read(config->logging.run_dir, id, NULL));
+    return ND_CHECK(!id[0] || strcmp(id, run_id) == 0, ND_ECHECKPOINT,
+                    "%s was removed or renamed while this run, %s, writes there, and is of run %s "
+                    "now",
+                    config->logging.run_dir, run_id, id);
+}
+
+static nd_status confirm(nd_run_lock *l, const nd_config *config, const char *run_id)
+{
+    struct stat info;
+    if (!l || still_there(l))
+        return ND_OK;
+    if (fstat(l->file, &info) == 0 && info.st_nlink > 0)
+        return refuse_renamed(l);
+    unlock(l);
+    ND_TRY(nd_directory_create(l->directory));
+    ND_TRY(acquire(l));
+    const nd_status status = check_owner(config, run_id);
+    if (status != ND_OK)
+        unlock(l);
+    return status;
+}
+
+nd_status nd_run_locks_confirm(nd_run_locks *locks, const nd_config *config, const char *run_id)
+{
+    ND_TRY(confirm(locks->run, config, run_id));
+    return confirm(locks->checkpoints, config, run_id);
 }
 
 /* Listing the directory makes NFS refresh it from the server. */

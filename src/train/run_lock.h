@@ -41,6 +41,12 @@ nd_status nd_run_locks_acquire(const nd_config *config, nd_run_locks *locks);
  * Errors on all ranks: ND_ECONFIG naming the rank and what its path refers to. */
 nd_status nd_run_locks_compare(const nd_config *config, const nd_run_locks *locks, nd_comm *comm);
 
+/* Call it before writing into the directories by their paths: checks that they are still those that
+ * were locked. One that was removed is created and locked again. Not collective.
+ * Errors: ND_ECHECKPOINT naming a directory that was renamed, or the run that it belongs to now;
+ * those of nd_run_lock_acquire. */
+nd_status nd_run_locks_confirm(nd_run_locks *locks, const nd_config *config, const char *run_id);
+
 /* Adds the run's id to the records; failures are ignored. */
 void nd_run_locks_name(const nd_run_locks *locks, const char *run_id);
 void nd_run_locks_release(nd_run_locks *locks);

@@ -473,6 +473,7 @@ nd_status nd_train(const nd_train_options *options, nd_comm *comm)
     ND_TRY_GOTO(identify(&run), done);
     ND_TRY_GOTO(nd_comm_agree(comm, prepare(&run, options->resume)), done);
     nd_run_locks_name(&locks, run.identity.run_id);
+    run.saving.locks = comm->rank == 0 ? &locks : NULL;
     status = step_loop(&run, &metrics);
     if (may_save(&run, status))
         status = nd_save_before_error(&run, status);

@@ -3,6 +3,7 @@
 #include "support/run_files.h"
 #include "support/support.h"
 
+#include <hdf5.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -101,6 +102,47 @@ Test(grad, marks_the_tokens_that_collider_keeps)
         count += kept[i];
     cr_assert_eq(count, 12, "a quarter of 16 tokens is filtered");
     free(kept);
+}
+
+static double scalar(const char *file, const char *name)
+{
+    char path[128];
+    double value = NAN;
+    snprintf(path, sizeof path, "%s/%s", directory, file);
+    const hid_t in = H5Fopen(path, H5F_ACC_RDONLY, H5P_DEFAULT);
+    const hid_t dataset = H5Dopen2(in, name, H5P_DEFAULT);
+    H5Dread(dataset, H5T_NATIVE_DOUBLE, H5S_ALL, H5S_ALL, H5P_DEFAULT, &value);
+    H5Dclose(dataset);
+    H5Fclose(in);
+    return value;
+}
+
+/* Even if the run's schedule has ended them. */
+Test(grad, has_the_terms_of_further_tokens)
+{
+    static const char *const forms[] = {"shared", "sequential", "separate"};
+    char path[128], run[128], keys[256];
+    snprintf(path, sizeof path, "%s/c.ini", directory);
+    snprintf(run, sizeof run, "%s/run", directory);
+    write_tokens("t.h5", 5);
+    for (int f = 0; f < 3; f++) {
+        double total[2];
+        for (int weight = 1; weight <= 2; weight++) {
+            snprintf(keys, sizeof keys,
+                     "--resume none --total-steps 3 --set training.use_mtp=true --set "
+                     "training.mtp_n_tokens=2 --set training.mtp_form=%s --set "
+                     "training.learning_rate=1e-9 --set training.mtp_weight=%d",
+                     forms[f], weight);
+            nd_test_train(0, 0, path, run, keys);
+            const double loss = loss_of("t.h5", "o.h5", "--reference");
+            total[weight - 1] = scalar("o.h5", "/total_loss") - loss;
+        }
+        /* the second token's loss is about that of a guess, once and twice */
+        cr_assert(total[0] > 0.5 * log(VOCABULARY) && total[0] < 2.0 * log(VOCABULARY), "%s: %g",
+                  forms[f], total[0]);
+        cr_assert(fabs(total[1] - 2.0 * total[0]) < 0.05 * total[0], "%s: %g and %g", forms[f],
+                  total[0], total[1]);
+    }
 }
 
 Test(grad, of_the_excess_over_a_reference_model_is_refused)

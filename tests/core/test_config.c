@@ -91,7 +91,8 @@ Test(config, whole_numbers_may_be_written_with_an_exponent)
 
 Test(config, what_is_no_finite_number_is_refused)
 {
-    static const char *const words[] = {"nan", "inf", "-inf", "", "0x", "1,5", "1 2", "1e"};
+    static const char *const words[] = {"nan", "inf", "-inf", "",       "0x",
+                                        "1,5", "1 2", "1e",   "0x1p-3", "1e-400"};
     nd_config config;
     nd_config_defaults(&config);
     for (size_t i = 0; i < sizeof words / sizeof words[0]; i++) {
@@ -122,6 +123,16 @@ Test(config, both_ends_of_every_range_are_allowed_and_what_lies_beyond_is_not)
         ND_ASSERT_FAILS(nd_config_set_key(&config, key->section, key->name, above, "--set"),
                         ND_ECONFIG, key->name);
     }
+}
+
+/* As doubles it and the end of the range are equal. */
+Test(config, a_whole_number_one_past_the_end_is_refused)
+{
+    nd_config config;
+    nd_config_defaults(&config);
+    ND_ASSERT_OK(nd_config_set(&config, "training.seed=9007199254740992", "--set"));
+    ND_ASSERT_FAILS(nd_config_set(&config, "training.seed=9007199254740993", "--set"), ND_ECONFIG,
+                    "[training] seed = '9007199254740993'");
 }
 
 Test(config, every_choice_is_allowed_by_name)

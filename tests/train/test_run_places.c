@@ -149,3 +149,56 @@ Test(run_places, of_files_and_checkpoints_may_be_one_directory)
         "continue that run: //p' log); $B --config $C $arguments --total-steps 14 > log || exit 4;"
         "grep -q 'at step 12$' log && $B info one | grep -q 'step 2,'");
 }
+
+Test(run_places, are_not_made_for_a_checkpoint_that_leaves_nothing_to_train)
+{
+    run("$T > log; $B --config $C --run-dir new --resume run/checkpoints/latest --total-steps 12 > "
+        "log 2>&1; test $? = 2 && grep -q 'latest.* is of step 12, and the run is to end after "
+        "step "
+        "12' log || exit 1; test -z \"$(find new -type f)\" || exit 2; $T --resume auto > log");
+}
+
+/* Starts a run, $p, that writes on until it is stopped or its saves have failed `failures` times.
+ */
+#define ENDLESS(failures)                                                                          \
+    "$T --total-steps 1000000 --set logging.checkpoint_interval=20 --set "                         \
+    "logging.checkpoint_keep=2 --set logging.max_failed_saves=" #failures " > log 2>&1 & p=$!; "   \
+    "trap 'kill -KILL $p 2> /dev/null' EXIT; " WAIT_FOR("-e run/checkpoints/latest")
+#define WAIT_FOR(what)                                                                             \
+    "for i in $(seq 400); do test " what " && break; test $i = 400 && exit 90; sleep 0.05; done; "
+#define STOP "kill -TERM $p; wait $p; test $? = 75 || exit 91; "
+
+/* Another run may have that name by then, whose checkpoints are not this run's to rotate. */
+Test(run_places, renamed_during_a_run_stop_its_saves_and_leave_another_run_there_alone)
+{
+    run(ENDLESS(
+        3) "mv run was; "
+           "$T --total-steps 3 --set logging.checkpoint_interval=1 > second || exit 1; wait $p;"
+           "test $? = 4 || exit 2; grep -q 'run was renamed while this run writes there: its lock "
+           "is "
+           ".*/was/run.lock now' was/training.log || exit 3;"
+           "echo $(ls run/checkpoints) | grep -qx 'latest step_00000001 step_00000002 "
+           "step_00000003' "
+           "|| exit 4; ! ls -d run/previous* 2> /dev/null || exit 5;"
+           "$B info --verify run > log && $B info --verify was > log");
+}
+
+Test(run_places, renamed_back_are_saved_into_again)
+{
+    run(ENDLESS(1000000) "mv run was; " WAIT_FOR(
+        "\"$(grep 'was renamed' was/training.log)\"") "mv was run; " WAIT_FOR("\"$(tail -n 2 "
+                                                                              "run/training.log | "
+                                                                              "grep ' saved ')\"")
+            STOP "$B info --verify run > log");
+}
+
+Test(run_places, removed_during_a_run_are_made_and_locked_again)
+{
+    run("for what in run run/checkpoints run/run.lock; do rm -rf run; " ENDLESS(
+        3) "rm -rf $what; " WAIT_FOR("-e run/run.lock -a -e run/checkpoints/run.lock -a -e "
+                                     "run/checkpoints/latest") "$T > second 2>&1; test $? = 2 && "
+                                                               "grep -q 'is in use by process' "
+                                                               "second || exit 1;" STOP
+                                                               "$B info --verify run > log || exit "
+                                                               "2; done");
+}

@@ -19,25 +19,28 @@ static const void *const_slot(const nd_config *config, const nd_config_key *key)
     return (const char *)config + key->offset;
 }
 
+/* A finite number in decimal; what is too small for a double is no 0. */
+static bool parse_double(const char *text, double *value)
+{
+    char *end;
+    errno = 0;
+    *value = strtod(text, &end);
+    return end != text && *end == '\0' && isfinite(*value) && !strpbrk(text, "xX") &&
+           !(*value == 0.0 && errno == ERANGE);
+}
+
 /* A whole number, written plainly or as 1e6. */
 static bool parse_int(const char *text, int64_t *value)
 {
     char *end;
+    double real;
     errno = 0;
     const long long integer = strtoll(text, &end, 10);
     if (end != text && *end == '\0' && errno == 0)
         return *value = integer, true;
-    const double real = strtod(text, &end);
-    if (end == text || *end != '\0' || !isfinite(real) || real != floor(real) || fabs(real) > 1e15)
+    if (!parse_double(text, &real) || real != floor(real) || fabs(real) > 1e15)
         return false;
     return *value = (int64_t)real, true;
-}
-
-static bool parse_double(const char *text, double *value)
-{
-    char *end;
-    *value = strtod(text, &end);
-    return end != text && *end == '\0' && isfinite(*value);
 }
 
 /* Parses `text` into the key's slot; false when it is not allowed. */
@@ -46,7 +49,7 @@ static bool assign(nd_config *config, const nd_config_key *key, const char *text
     switch (key->type) {
     case ND_KEY_INT: {
         int64_t value;
-        if (!parse_int(text, &value) || (double)value < key->low || (double)value > key->high)
+        if (!parse_int(text, &value) || value < (int64_t)key->low || value > (int64_t)key->high)
             return false;
         *(int64_t *)slot(config, key) = value;
         return true;

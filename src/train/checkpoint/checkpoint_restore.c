@@ -38,7 +38,8 @@ static nd_status restore_tensor(nd_run *run, const nd_checkpoint *c, int64_t par
     const int64_t index = nd_checkpoint_find(c, param->name, part);
     ND_FAIL_IF(index < 0, ND_ECHECKPOINT,
                "%s: holds no %s of %s, which this configuration needs (another optimizer, "
-               "state_bits, galore_rank, outer_state_bits or model?)",
+               "state_bits, use_galore, galore_rank, galore_residual, galore_projector_bits, "
+               "outer_state_bits or model?)",
                c->directory, part, param->name);
     const nd_checkpoint_tensor *t = &c->tensors[index];
     const bool convert = !has_state(c) && t->dtype == ND_F32, sliced = t->whole_rows > 0;
