@@ -173,6 +173,7 @@ static nd_status pack_sources(packing *p, const nd_text_sources *sources,
     ND_FAIL_IF(result->documents == 0, ND_EDATA, "%s%s hold no text to pack", sources->inputs[0],
                sources->count > 1 ? " and the other inputs" : ": the files here");
     ND_TRY(nd_packer_finish(&p->packer));
+    ND_TRY(nd_pack_staging_confirm(staging));
     ND_TRY(nd_data_path(staging->path, "", "tokenizer.model", path));
     ND_TRY(nd_durable_write(path, model, size));
     ND_TRY(nd_data_path(staging->path, "", ND_SHARD_INDEX_NAME, path));
@@ -192,7 +193,7 @@ static nd_status pack_to_staging(const nd_pack_options *o, const nd_tokenizer *t
     ND_TRY(nd_text_sources_visit(&sources, add_size, &p, NULL));
     ND_TRY(nd_pack_staging_open(o->out, &staging));
     ND_TRY_GOTO(check_directory(o, tokenizer), done);
-    ND_TRY_GOTO(nd_packer_open(o, tokenizer, staging.path, result, &p.packer), done);
+    ND_TRY_GOTO(nd_packer_open(o, tokenizer, &staging, result, &p.packer), done);
     p.progress = nd_progress_start(o->progress, p.total);
     ND_TRY_GOTO(pack_sources(&p, &sources, tokenizer, &staging), done);
     nd_progress_end(&p.progress, p.read_bytes, result->tokens);

@@ -69,6 +69,19 @@ static nd_status take_lock(nd_pack_staging *s)
     return ND_FAIL(ND_EIO, "%s: this file disappears each time it is created", path);
 }
 
+nd_status nd_pack_staging_confirm(const nd_pack_staging *s)
+{
+    char path[PATH_MAX];
+    struct stat by_path, by_file;
+    ND_TRY(nd_data_path(s->path, "", lock_name, path));
+    return ND_CHECK(stat(path, &by_path) == 0 && fstat(s->lock, &by_file) == 0 &&
+                        by_path.st_dev == by_file.st_dev && by_path.st_ino == by_file.st_ino,
+                    ND_EDATA,
+                    "%s was renamed or removed while this pack wrote there; nothing was published: "
+                    "pack again",
+                    s->out);
+}
+
 nd_status nd_pack_staging_open(const char *out, nd_pack_staging *staging)
 {
     char index[PATH_MAX];
@@ -135,6 +148,7 @@ nd_status nd_pack_staging_publish(nd_pack_staging *staging)
     void *text;
     size_t size;
     nd_shard_index index;
+    ND_TRY(nd_pack_staging_confirm(staging));
     ND_TRY(nd_data_path(staging->path, "", ND_SHARD_INDEX_NAME, path));
     ND_TRY(nd_read_whole_file(path, INDEX_BYTES_MAX, ND_EIO, &text, &size));
     nd_status status = nd_shard_index_parse(text, size, path, &index);
@@ -151,7 +165,8 @@ void nd_pack_staging_close(nd_pack_staging *staging)
     if (staging->lock < 0)
         return;
     const nd_error before = *nd_error_get(); /* kept: errors below do not count */
-    if (nd_data_path(staging->path, "", ND_SHARD_INDEX_NAME, index) == ND_OK &&
+    if (nd_pack_staging_confirm(staging) == ND_OK &&
+        nd_data_path(staging->path, "", ND_SHARD_INDEX_NAME, index) == ND_OK &&
         nd_data_exists(index, &complete) == ND_OK && !complete)
         nd_directory_remove(staging->path);
     nd_error_set(&before);

@@ -28,6 +28,10 @@ typedef struct nd_pack_staging {
  * the lock. */
 nd_status nd_pack_staging_open(const char *out, nd_pack_staging *staging);
 
+/* Call it before writing by path: OUT is still the directory that was locked. Errors: ND_EDATA when
+ * it was renamed or removed, and OUT may be another pack's. */
+nd_status nd_pack_staging_confirm(const nd_pack_staging *staging);
+
 /* Runs steps 3 to 5, for the files in `path` and their index. Errors: ND_EIO; the next pack
  * continues. */
 nd_status nd_pack_staging_publish(nd_pack_staging *staging);

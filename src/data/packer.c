@@ -10,10 +10,10 @@
 static const char *const split_names[ND_SPLIT_COUNT] = {"train", "val"};
 
 nd_status nd_packer_open(const nd_pack_options *options, const nd_tokenizer *tokenizer,
-                         const char *directory, nd_pack_result *result, nd_packer *packer)
+                         const nd_pack_staging *staging, nd_pack_result *result, nd_packer *packer)
 {
     *packer = (nd_packer){
-        .options = options, .tokenizer = tokenizer, .directory = directory, .result = result};
+        .options = options, .tokenizer = tokenizer, .staging = staging, .result = result};
     packer->held = malloc(2 * (size_t)ND_PACK_PART_BYTES);
     return ND_CHECK(packer->held, ND_ENOMEM, "no memory to pack with");
 }
@@ -29,9 +29,9 @@ static double split_hash(const char *text, size_t bytes)
 
 static nd_status shard_path(const nd_packer *p, nd_split split, char path[PATH_MAX])
 {
-    const int length = snprintf(path, PATH_MAX, "%s/%s_%05d.h5", p->directory, split_names[split],
-                                p->next_shard[split]);
-    return ND_CHECK(length < PATH_MAX, ND_EIO, "%s: this path is too long", p->directory);
+    const int length = snprintf(path, PATH_MAX, "%s/%s_%05d.h5", p->staging->path,
+                                split_names[split], p->next_shard[split]);
+    return ND_CHECK(length < PATH_MAX, ND_EIO, "%s: this path is too long", p->staging->path);
 }
 
 /* Finishes the open shard of a split and adds it to the index. */
@@ -39,6 +39,7 @@ static nd_status finish_shard(nd_packer *p, nd_split split)
 {
     char path[PATH_MAX];
     nd_shard_writer *writer = p->writers[split];
+    ND_TRY(nd_pack_staging_confirm(p->staging));
     const int64_t tokens = nd_shard_writer_tokens(writer);
     p->writers[split] = NULL;
     ND_TRY(nd_shard_writer_finish(writer));
@@ -62,6 +63,7 @@ static nd_status document_writer(nd_packer *p, nd_shard_writer **writer)
     }
     if (!p->writers[p->split]) {
         char path[PATH_MAX];
+        ND_TRY(nd_pack_staging_confirm(p->staging));
         ND_TRY(shard_path(p, p->split, path));
         ND_TRY(nd_shard_writer_open(path, nd_tokenizer_vocab_size(p->tokenizer),
                                     nd_tokenizer_sha256(p->tokenizer), split_names[p->split],

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "data/pack.h"
+#include "data/pack_staging.h"
 #include "data/shard_index.h"
 #include "data/shard_writer.h"
 #include "data/tokenizer.h"
@@ -15,7 +16,7 @@ typedef enum nd_split { ND_SPLIT_TRAIN, ND_SPLIT_VAL, ND_SPLIT_COUNT } nd_split;
 typedef struct nd_packer {
     const nd_pack_options *options;
     const nd_tokenizer *tokenizer;
-    const char *directory;                    /* where shards are written */
+    const nd_pack_staging *staging;           /* where shards are written */
     nd_shard_index index;                     /* of the finished shards */
     nd_shard_writer *writers[ND_SPLIT_COUNT]; /* NULL between shards */
     int next_shard[ND_SPLIT_COUNT];
@@ -29,7 +30,7 @@ typedef struct nd_packer {
 
 /* Counts into `result`. All pointers must outlive the packer. Errors: ND_ENOMEM. */
 nd_status nd_packer_open(const nd_pack_options *options, const nd_tokenizer *tokenizer,
-                         const char *directory, nd_pack_result *result, nd_packer *packer);
+                         const nd_pack_staging *staging, nd_pack_result *result, nd_packer *packer);
 /* Adds text to the open document. Errors: those of the tokenizer and the shard writer. */
 nd_status nd_packer_text(nd_packer *packer, const char *text, size_t bytes);
 /* Writes the rest of the document and closes it; the next text opens another. Errors: as above. */

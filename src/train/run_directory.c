@@ -3,6 +3,7 @@
 #include "core/base/directory.h"
 #include "core/base/durable_file.h"
 #include "train/checkpoint/checkpoint.h"
+#include "train/run_lock.h"
 #include "train/set_aside.h"
 
 #include <errno.h>
@@ -154,6 +155,13 @@ nd_status nd_run_directory_open(nd_run *run, bool fresh)
         nd_error_clear();
     }
     return ND_OK;
+}
+
+nd_status nd_run_directory_confirm(const nd_run *run)
+{
+    return run->saving.locks
+               ? nd_run_locks_confirm(run->saving.locks, &run->config, run->identity.run_id)
+               : ND_OK;
 }
 
 void nd_run_directory_close(nd_run *run)

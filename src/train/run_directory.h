@@ -17,5 +17,10 @@ nd_status nd_run_directory_check(nd_run *run);
  * those two. Errors: ND_EIO or ND_ECHECKPOINT naming the path; nothing has moved then. */
 nd_status nd_run_directory_open(nd_run *run, bool fresh);
 
+/* Call it before anything is read or written there by path: whether RUN and the directory of
+ * checkpoints are still those that this run locked; removed ones are made again. Rank 0 of a
+ * training run answers for all, others return ND_OK. Errors: as nd_run_locks_confirm. */
+nd_status nd_run_directory_confirm(const nd_run *run);
+
 /* Closes the log. */
 void nd_run_directory_close(nd_run *run);

@@ -223,6 +223,7 @@ static nd_status roll_back(nd_run *run, const nd_step_result *step, nd_metrics *
     if (health.rollbacks >= run->config.training.max_rollbacks)
         return give_up(run, step, "no more are allowed");
     nd_comm_set_phase(run->comm, run->position.step, "roll back");
+    ND_TRY(nd_comm_agree(run->comm, nd_run_directory_confirm(run)));
     ND_TRY(nd_resume_choose(run, "auto", path));
     if (!path[0])
         return give_up(run, step, "and there is no checkpoint to go back to");
@@ -259,8 +260,8 @@ static bool must_check(const nd_run *run, int64_t last)
 /* The first step has shown that this run can train: takes over the directory. */
 static nd_status claim_directory(nd_run *run, nd_metrics *metrics)
 {
-    nd_status status = ND_OK;
-    if (run->comm->rank == 0)
+    nd_status status = nd_run_directory_confirm(run);
+    if (status == ND_OK && run->comm->rank == 0)
         status = nd_run_directory_open(run, run->start.sets_aside || !run->restored.any);
     ND_TRY(nd_comm_agree(run->comm, status));
     if (run->comm->rank == 0)

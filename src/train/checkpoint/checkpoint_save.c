@@ -5,7 +5,7 @@
 #include "train/approximations.h"
 #include "train/checkpoint/checkpoint_parts.h"
 #include "train/fault_points.h"
-#include "train/run_lock.h"
+#include "train/run_directory.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -49,20 +49,12 @@ void nd_save_abandon(nd_run *run)
     nd_save_stop(&run->saving.save);
 }
 
-/* Whether paths still lead where this run writes; rank 0 answers for all. */
-static nd_status confirm_places(const nd_run *run)
-{
-    return run->saving.locks
-               ? nd_run_locks_confirm(run->saving.locks, &run->config, run->identity.run_id)
-               : ND_OK;
-}
-
 /* Once all ranks know the error none writes any more, and the incomplete directory is removed. */
 static nd_status fail(nd_run *run, nd_status status)
 {
     const nd_error error = *nd_error_get();
     if (run->comm->rank == 0 && status != ND_EPEER && run->saving.save->temporary[0] &&
-        confirm_places(run) == ND_OK)
+        nd_run_directory_confirm(run) == ND_OK)
         nd_directory_remove(run->saving.save->temporary);
     nd_error_set(&error);
     nd_save_abandon(run);
@@ -72,7 +64,7 @@ static nd_status fail(nd_run *run, nd_status status)
 static nd_status publish(void *context)
 {
     nd_save *s = context;
-    ND_TRY(confirm_places(s->run));
+    ND_TRY(nd_run_directory_confirm(s->run));
     ND_TRY(nd_save_publish(s));
     nd_save_rotate(s);
     return ND_OK;
@@ -176,7 +168,7 @@ nd_status nd_save_create(nd_run *run, bool background, nd_save **save)
 static nd_status prepare(nd_run *run, nd_save *s)
 {
     s->durable = true;
-    ND_TRY(confirm_places(run));
+    ND_TRY(nd_run_directory_confirm(run));
     nd_checkpoint_directory(&run->config, s->parent, sizeof s->parent);
     ND_TRY(nd_checkpoint_step_path(s->final, s->parent, "", run->position.step));
     ND_TRY(nd_checkpoint_step_path(s->temporary, s->parent, ND_CHECKPOINT_UNFINISHED,
