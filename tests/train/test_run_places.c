@@ -186,7 +186,10 @@ Test(run_places, renamed_during_a_run_stop_its_saves_and_leave_another_run_there
 /* Of all files in run/. */
 #define SUMS "find run -type f -exec sha256sum {} + | sort"
 
+/* Whether $p is in one of these states, as in /proc/$p/status. */
 #define STATE(letters) "grep -q '^State:.*[" letters "]' /proc/$p/status 2> /dev/null"
+#define RESUME_UNTIL_IT_ENDS                                                                       \
+    "for i in $(seq 400); do " STATE("TRSD") " || break; kill -CONT $p; sleep 0.05; done;"
 
 /* Rolling back reads the newest checkpoint and rewrites the metrics. If it does, it stops again. */
 Test(run_places, renamed_during_a_run_are_not_rolled_back_in)
@@ -194,15 +197,14 @@ Test(run_places, renamed_during_a_run_are_not_rolled_back_in)
     run("export ND_FAULT='stop@backward:step=7:rank=0,nan@loss:samples=56-999'; set -- --run-dir "
         "$D/run --total-steps 30 --set logging.checkpoint_interval=4;"
         "$F --config $C \"$@\" --set training.max_skipped_steps=1 > log 2>&1 & p=$!;"
-        "trap 'kill -KILL $p 2> /dev/null' EXIT; until " STATE(
-            "T") "; do sleep 0.05; done;"
+        "trap 'kill -KILL $p 2> /dev/null' EXIT;"
+        "for i in $(seq 400); do " STATE(
+            "T") " && break; sleep 0.05; done;"
                  "mv run was; $T --total-steps 6 --set logging.checkpoint_interval=2 > second || "
-                 "exit 1;" SUMS " > before; while " STATE(
-                     "TRSD") "; do kill -CONT $p; sleep 0.05; done; wait $p;"
-                             "test $? = 4 || exit 2; grep -q 'run was renamed' was/training.log || "
-                             "exit 3;"
-                             "! grep -q 'rolled back' was/training.log || exit 4; " SUMS
-                             " | cmp - before");
+                 "exit 1;" SUMS " > before; " RESUME_UNTIL_IT_ENDS
+                 "kill -KILL $p 2> /dev/null; wait $p;"
+                 "test $? = 4 || exit 2; grep -q 'run was renamed' was/training.log || exit 3;"
+                 "! grep -q 'rolled back' was/training.log || exit 4; " SUMS " | cmp - before");
 }
 
 Test(run_places, renamed_back_are_saved_into_again)
