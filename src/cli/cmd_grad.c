@@ -113,6 +113,7 @@ static nd_status compute(const grad_arguments *a, nd_loaded_model *l, const int3
     ND_TRY_GOTO(reserve(l, &scratch), done);
     ND_TRY_GOTO(nd_arena_commit(&scratch.arena), done);
     ND_TRY_GOTO(reserve(l, &scratch), done);
+    /* as at the start of the run, like Collider's filter */
     nd_mtp_weights(&l->config, 0, offset_weights);
     nd_model_set_offset_weights(l->model, offset_weights);
     const float scale = (float)(1.0 / (double)(rows * (cols - 1)));

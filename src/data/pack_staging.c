@@ -1,5 +1,6 @@
 #include "data/pack_staging.h"
 
+#include "core/base/directory.h"
 #include "core/base/durable_file.h"
 #include "data/data_directory.h"
 
@@ -72,11 +73,8 @@ static nd_status take_lock(nd_pack_staging *s)
 nd_status nd_pack_staging_confirm(const nd_pack_staging *s)
 {
     char path[PATH_MAX];
-    struct stat by_path, by_file;
     ND_TRY(nd_data_path(s->path, "", lock_name, path));
-    return ND_CHECK(stat(path, &by_path) == 0 && fstat(s->lock, &by_file) == 0 &&
-                        by_path.st_dev == by_file.st_dev && by_path.st_ino == by_file.st_ino,
-                    ND_EDATA,
+    return ND_CHECK(nd_path_is_open_file(path, s->lock), ND_EDATA,
                     "%s was renamed or removed while this pack wrote there; nothing was published: "
                     "pack again",
                     s->out);

@@ -40,14 +40,6 @@ static nd_file_lock lock_file(int file)
     return errno == EWOULDBLOCK ? ND_FILE_LOCK_HELD : ND_FILE_LOCK_NONE;
 }
 
-/* Whether the path still names this file: not removed or replaced since it was opened. */
-static bool still_there(const nd_run_lock *l)
-{
-    struct stat by_path, by_file;
-    return stat(l->path, &by_path) == 0 && fstat(l->file, &by_file) == 0 &&
-           by_path.st_dev == by_file.st_dev && by_path.st_ino == by_file.st_ino;
-}
-
 /* Whether the mount options restrict file locks to this machine. */
 static bool locks_are_local(const char *options)
 {
@@ -212,7 +204,7 @@ static outcome contend(nd_run_lock *l, bool patient, nd_status *status)
     nd_lock_owner owner = {.host = "unknown", .started = "at an unknown time"};
     const nd_file_lock lock = lock_file(l->file);
     const bool whole = read_record(l->file, &owner);
-    if (!still_there(l))
+    if (!nd_path_is_open_file(l->path, l->file))
         return TRY_AGAIN;
     if (!whole && lock != ND_FILE_LOCK_HELD && patient)
         return TRY_AGAIN; /* just created: its creator is about to lock it and write the record */
@@ -241,7 +233,7 @@ static outcome claim(nd_run_lock *l, double deadline, nd_status *status)
     nd_file_lock lock;
     while ((lock = lock_file(l->file)) == ND_FILE_LOCK_HELD && nd_seconds() < deadline)
         usleep(10000);
-    if (lock == ND_FILE_LOCK_HELD || !still_there(l))
+    if (lock == ND_FILE_LOCK_HELD || !nd_path_is_open_file(l->path, l->file))
         return TRY_AGAIN;
     l->self.locked = lock == ND_FILE_LOCK_FREE;
     *status = write_record(l);
@@ -302,7 +294,7 @@ nd_status nd_run_lock_acquire(const char *directory, nd_run_lock **lock)
 /* Removes the file before unlocking it, so that waiting processes see that it is gone. */
 static void unlock(nd_run_lock *l)
 {
-    if (still_there(l))
+    if (nd_path_is_open_file(l->path, l->file))
         unlink(l->path);
     if (l->file >= 0)
         close(l->file);
@@ -359,7 +351,7 @@ static nd_status check_owner(const nd_config *config, const char *run_id)
 static nd_status confirm(nd_run_lock *l, const nd_config *config, const char *run_id)
 {
     struct stat info;
-    if (!l || still_there(l))
+    if (!l || nd_path_is_open_file(l->path, l->file))
         return ND_OK;
     if (fstat(l->file, &info) == 0 && info.st_nlink > 0)
         return refuse_renamed(l);

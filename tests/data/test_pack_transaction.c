@@ -161,9 +161,9 @@ Test(pack_transaction, into_a_directory_that_is_renamed_leaves_another_pack_ther
         "mkfifo fifo; eval $P - < fifo > log 2>&1 & p=$!; exec 9> fifo; echo first >&9; "
         "for i in $(seq 400); do test -e data/.pack_in_progress/lock && break; sleep 0.05; done; "
         "mv data was; eval $P new || exit 1; find data -type f -exec sha256sum {} + | sort > "
-        "before; exec 9>&-; wait $p; test $? = 3 && grep -q 'data was renamed or removed while "
-        "this "
-        "pack wrote there' log || exit 2; find data -type f -exec sha256sum {} + | sort | cmp - "
+        "before; exec 9>&-; wait $p; test $? = 3 || exit 2;"
+        "grep -q 'data was renamed or removed while this pack wrote there' log || exit 2; find "
+        "data -type f -exec sha256sum {} + | sort | cmp - "
         "before || exit 3; eval \"'%s' info --verify data\"",
         directory, ND_BINARY, ND_BINARY);
     cr_assert_eq(code, 0, "exit %d: %s", code, output);

@@ -96,6 +96,13 @@ bool nd_path_same(const char *a, const char *b)
            first.st_ino == second.st_ino;
 }
 
+bool nd_path_is_open_file(const char *path, int file)
+{
+    struct stat by_path, by_file;
+    return stat(path, &by_path) == 0 && fstat(file, &by_file) == 0 &&
+           by_path.st_dev == by_file.st_dev && by_path.st_ino == by_file.st_ino;
+}
+
 nd_status nd_rename_new(const char *from, const char *to, bool *cross_device)
 {
     struct stat info;

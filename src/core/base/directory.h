@@ -26,6 +26,9 @@ nd_status nd_path_is_directory(const char *path, bool *is_directory);
 /* Whether both paths lead to the same file or directory. */
 bool nd_path_same(const char *a, const char *b);
 
+/* Whether the path still leads to the open file: nobody has renamed, removed or replaced it. */
+bool nd_path_is_open_file(const char *path, int file);
+
 /* Renames; fails if `to` exists, even as an empty directory. After a failure *cross_device (may be
  * NULL) says whether the two are on different file systems. Errors: ND_EIO with both paths and the
  * reason. */
