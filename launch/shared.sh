@@ -9,9 +9,6 @@ program=build/release/nanochat_dist
 # nproc obeys the two variables, which say how many threads a process may have.
 cores=$(env -u OMP_NUM_THREADS -u OMP_THREAD_LIMIT nproc)
 
-# Threads that spin while they wait take the cores from whoever else wants them.
-export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-passive}
-
 # CUDA's kernels take minutes to compile and are left out where no GPU is.
 build_program() {
     cmake --preset release -DBUILD_TESTING=OFF $([ -e /dev/nvidia0 ] || echo -DND_CUDA=OFF)

@@ -25,7 +25,3 @@ export ND_MAX_RESTARTS=${ND_MAX_RESTARTS:-3}
 
 # The network between nodes, for Open MPI: all interfaces unless some are named.
 # export OMPI_MCA_btl_tcp_if_include=ib0
-
-# Threads that spin while they wait take cores from others on shared nodes; on whole nodes `active`
-# may be a little faster.
-export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-passive}

@@ -20,7 +20,7 @@ int64_t nd_fast_tile_rows(int64_t m)
 static int64_t tile_rows(const nd_product *p)
 {
     if (p->symmetric)
-        return p->m <= 1024 ? 128 : 256;
+        return p->m <= 256 ? 64 : p->m <= 1024 ? 128 : 256;
     return p->blocked_a > 0 ? p->blocked_a : nd_fast_tile_rows(p->m);
 }
 
