@@ -16,7 +16,8 @@ usage: bench/vs_pytorch/compare.py [--dir DIR] [--steps N] [--optimizer adamw|mu
 
 6 bitnet layers of 512, 8 sequences of 512 tokens. PyTorch runs eager and compiled, in fp32 and bf16. Of each side
 counts what takes least memory among its runs within 3 % of its fastest. For each --micro nanochat_dist runs
-first and last, and the slower of the two counts. Needs build/release/bench/bench_throughput."""
+first and last, and the slower of the two counts. Threads wait as either program has it by default.
+Needs build/release/bench/bench_throughput."""
 import argparse
 import json
 import os
@@ -44,8 +45,8 @@ def python_with_torch(directory):
     return python
 
 
-def environment(isa):
-    e = dict(os.environ, OMP_WAIT_POLICY=os.environ.get("OMP_WAIT_POLICY", "passive"))
+def environment(isa, **variables):
+    e = dict(os.environ, **variables)
     if isa:
         e.update(DNNL_MAX_CPU_ISA=isa, ONEDNN_MAX_CPU_ISA=isa)
         if "512" not in isa:  # PyTorch's own kernels, its compiler's, and MKL's
@@ -57,7 +58,8 @@ def ours(optimizer, micro, checkpointing, steps, isa):
     words = [BENCH, "--steps", str(steps), "--set", f"training.optimizer_type={optimizer}",
              "--set", f"training.micro_batch_size={micro}",
              "--set", f"hardware.gradient_checkpointing={str(checkpointing).lower()}"]
-    done = subprocess.run(words, env=environment(isa), capture_output=True, text=True)
+    waiting = {} if "OMP_WAIT_POLICY" in os.environ else {"GOMP_SPINCOUNT": "10000"}  # as nanochat_dist has it
+    done = subprocess.run(words, env=environment(isa, **waiting), capture_output=True, text=True)
     if done.returncode:
         fail(f"{' '.join(words)} failed: {done.stderr.strip()}")
     find = lambda pattern: float(re.search(pattern, done.stdout).group(1))

@@ -401,3 +401,25 @@ Test(kept_rows, more_separate_heads_take_no_more_logits)
     /* a loss for each */
     cr_assert_leq(bytes[1], bytes[0] + 128, "%zu and %zu bytes", bytes[0], bytes[1]);
 }
+
+static size_t aligned(size_t bytes)
+{
+    return (bytes + ND_ARENA_ALIGN - 1) / ND_ARENA_ALIGN * ND_ARENA_ALIGN;
+}
+
+/* The quantised inputs of projections are computed again. */
+Test(kept_rows, a_layer_keeps_its_residual_streams_attention_and_gates_alone)
+{
+    nd_model_config c = nd_model_fixture_config(ND_ARCH_BITNET, ND_BF16);
+    nd_model_fixture few = nd_model_fixture_create(&c, false, seed);
+    c.num_layers++;
+    nd_model_fixture more = nd_model_fixture_create(&c, false, seed);
+    const size_t t = (size_t)(c.micro_batch * c.seq_length), d = (size_t)c.hidden_dim,
+                 heads = (size_t)c.num_heads, kv = (size_t)(c.num_kv_heads * c.head_dim),
+                 f = (size_t)c.ffn_dim;
+    cr_assert_eq(more.activations.size - few.activations.size,
+                 4 * aligned(2 * t * d) + 2 * aligned(2 * t * kv) + 2 * aligned(2 * t * f) +
+                     aligned(4 * t * heads));
+    nd_model_fixture_destroy(&few);
+    nd_model_fixture_destroy(&more);
+}

@@ -46,14 +46,9 @@ void nd_generator_destroy(nd_generator *g)
 static nd_layer_activations first_rows(const nd_generator *g, int64_t layer, int64_t rows)
 {
     nd_layer_activations a = g->acts;
-    nd_view *const views[] = {
-        &a.x,          &a.attn_norm_r,     &a.q,    &a.o,  &a.lse,           &a.x_mid,
-        &a.ffn_norm_r, &a.attn_sub_norm_r, &a.gate, &a.up, &a.ffn_sub_norm_r};
+    nd_view *const views[] = {&a.x, &a.q, &a.o, &a.lse, &a.x_mid, &a.gate, &a.up};
     for (size_t i = 0; i < sizeof views / sizeof views[0]; i++)
         views[i]->rows = rows;
-    nd_linear_input *const inputs[] = {&a.attn_in, &a.attn_out_in, &a.ffn_in, &a.ffn_out_in};
-    for (size_t i = 0; i < sizeof inputs / sizeof inputs[0]; i++)
-        inputs[i]->q.rows = inputs[i]->a.rows = inputs[i]->dense.rows = rows;
     a.k = nd_view_rows(g->keys[layer], g->length, rows);
     a.v = nd_view_rows(g->values[layer], g->length, rows);
     return a;
@@ -63,8 +58,6 @@ static nd_status feed_chunk(nd_generator *g, const int32_t *tokens, int64_t coun
 {
     const nd_model *m = g->model;
     nd_backend *b = m->backend;
-    nd_layer_scratch scratch = g->scratch;
-    scratch.hidden.rows = scratch.wide.rows = count;
     const nd_view ids = nd_view_of(g->tokens.data, ND_I32, 1, count);
     nd_view x = nd_view_rows(g->acts.x, 0, count), next = nd_view_rows(g->x_last, 0, count);
     ND_TRY(b->ops.upload(b, ids.data, tokens, nd_view_bytes(nd_as_const(ids))));
@@ -73,7 +66,7 @@ static nd_status feed_chunk(nd_generator *g, const int32_t *tokens, int64_t coun
     for (int64_t l = 0; l < m->config.num_layers; l++) {
         nd_layer_activations acts = first_rows(g, l, count);
         nd_layer_pass pass = {
-            .backend = b, .config = &m->config, .acts = &acts, .scratch = &scratch};
+            .backend = b, .config = &m->config, .acts = &acts, .scratch = &g->scratch};
         for (int which = 0; which < ND_LAYER_PARAM_COUNT; which++) {
             const int64_t index = nd_params_layer_index(&m->params, l, (nd_layer_param)which);
             pass.weights.w[which] = index >= 0 ? &m->weights[index] : NULL;

@@ -7,28 +7,22 @@
 
 /* A layer's activations for its backward pass; t tokens, d = hidden_dim, f = ffn_dim, h heads. */
 typedef struct nd_layer_activations {
-    nd_view x;                   /* [t, d] input: the residual stream */
-    nd_view attn_norm_r;         /* [t, 1] reciprocal root mean squares of the norms */
-    nd_linear_input attn_in;     /* [t, d] normalised and quantised */
-    nd_view q, k, v;             /* [t, h*head_dim], [t, kv_heads*head_dim], after rope */
-    nd_view o, lse;              /* [t, h*head_dim], [t, h] */
-    nd_view attn_sub_norm_r;     /* bitnet */
-    nd_linear_input attn_out_in; /* [t, h*head_dim] */
-    nd_view x_mid;               /* [t, d] after attention */
-    nd_view ffn_norm_r;
-    nd_linear_input ffn_in;     /* [t, d] */
-    nd_view gate, up;           /* [t, f]; the backward pass overwrites them */
-    nd_view ffn_sub_norm_r;     /* bitnet */
-    nd_linear_input ffn_out_in; /* [t, f] */
+    nd_view x;        /* [t, d] input: the residual stream */
+    nd_view q, k, v;  /* [t, h*head_dim], [t, kv_heads*head_dim], after rope */
+    nd_view o, lse;   /* [t, h*head_dim], [t, h] */
+    nd_view x_mid;    /* [t, d] after attention */
+    nd_view gate, up; /* [t, f]; the backward pass overwrites them */
 } nd_layer_activations;
 
-/* Scratch shared by all layers. */
+/* Scratch shared by all layers. The inputs of projections are a fifth of what a layer would keep,
+ * and computing them again for the backward pass takes 2 % of a step. */
 typedef struct nd_layer_scratch {
-    nd_view hidden;     /* [t, d] */
-    nd_view heads;      /* [t, h*head_dim] */
-    nd_view dq, dk, dv; /* as q, k, v; training only */
-    nd_view wide;       /* [t, f] */
-    nd_view weight;     /* [max out*in] dequantised weight; only without activation_quant */
+    nd_linear_input input; /* of one projection after another: [t, max(d, h*head_dim, f)] */
+    nd_view hidden;        /* [t, d] */
+    nd_view wide;          /* [t, f]; training: memory of the next four too */
+    nd_view heads;         /* [t, h*head_dim] */
+    nd_view dq, dk, dv;    /* as q, k, v */
+    nd_view weight;        /* [max out*in] dequantised weight; only without activation_quant */
 } nd_layer_scratch;
 
 /* Positions of one call: `sequences` of `query_len` tokens from position `start` on. In generation
@@ -80,16 +74,10 @@ nd_status nd_layer_recompute(const nd_layer_pass *pass, nd_layer_activations *pa
 nd_status nd_layer_backward(const nd_layer_pass *pass, nd_view dx,
                             const nd_layer_gradients *gradients, float beta);
 
-typedef enum nd_layer_extent {
-    ND_LAYER_INPUTS, /* x, its norm, and what the projections of attention read */
-    ND_LAYER_ALL
-} nd_layer_extent;
-
-/* Moves the rows of a backward pass to the front. `part` receives views of the first t rows of all
- * activations except keys and values; those that `extent` names are compacted into these rows, and
- * the caller fills the others. rows: i32 [1, t] as in gather_rows. */
+/* Moves the rows of a backward pass to the front of all activations but keys and values. `part`
+ * receives views of these t rows. rows: i32 [1, t] as in gather_rows. */
 nd_status nd_layer_compact(nd_backend *b, const nd_layer_activations *acts, nd_cview rows,
-                           nd_layer_extent extent, nd_layer_activations *part);
+                           nd_layer_activations *part);
 
 /* The same for one view. */
 nd_status nd_layer_compact_rows(nd_backend *b, nd_view *view, nd_cview rows);

@@ -4,18 +4,34 @@ nd_status nd_linear_input_reserve(nd_arena *arena, bool quantized, nd_dtype comp
                                   int64_t width, nd_linear_input *x)
 {
     x->quantized = quantized;
+    ND_TRY(nd_arena_reserve(arena, compute == ND_F64 ? ND_F64 : ND_F32, tokens, 1, &x->r));
     if (!quantized)
         return nd_arena_reserve(arena, compute, tokens, width, &x->dense);
     ND_TRY(nd_arena_reserve(arena, ND_I8, tokens, width, &x->q));
     return nd_arena_reserve(arena, ND_F32, tokens, 1, &x->a);
 }
 
-nd_status nd_linear_input_norm(nd_backend *b, const nd_linear_input *x, nd_view r, nd_cview input,
+nd_linear_input nd_linear_input_shaped(const nd_linear_input *x, int64_t rows, int64_t width)
+{
+    nd_linear_input out = *x;
+    out.q.rows = out.a.rows = out.dense.rows = out.r.rows = rows;
+    out.q.cols = out.dense.cols = width;
+    return out;
+}
+
+nd_status nd_linear_input_copy(nd_backend *b, const nd_linear_input *x, nd_cview input)
+{
+    if (x->quantized)
+        return b->ops.quantize_rows(b, x->q, x->a, input);
+    return b->ops.axpby(b, x->dense, 1.0f, input, 0.0f);
+}
+
+nd_status nd_linear_input_norm(nd_backend *b, const nd_linear_input *x, nd_cview input,
                                const nd_weight *w)
 {
     if (x->quantized)
-        return b->ops.rmsnorm_quantize(b, x->q, x->a, r, input, nd_as_const(w->dense));
-    return b->ops.rmsnorm(b, x->dense, r, input, nd_as_const(w->dense));
+        return b->ops.rmsnorm_quantize(b, x->q, x->a, x->r, input, nd_as_const(w->dense));
+    return b->ops.rmsnorm(b, x->dense, x->r, input, nd_as_const(w->dense));
 }
 
 static nd_status unpack(nd_backend *b, const nd_weight *w)

@@ -13,20 +13,26 @@ typedef struct nd_weight {
     nd_view dense;  /* float [rows, cols], of parameters that are not ternary */
 } nd_weight;
 
-/* A projection's input, kept for the backward pass: q and a, or `dense` if not quantised. */
+/* A projection's input: q and a, or `dense` if not quantised. */
 typedef struct nd_linear_input {
     bool quantized;
     nd_view q;     /* i8 [t, in] */
     nd_view a;     /* f32 [t, 1] */
     nd_view dense; /* float [t, in] */
+    nd_view r;     /* [t, 1] reciprocal root mean squares, if it comes from a norm */
 } nd_linear_input;
 
-/* Reserves an input of `tokens` rows, of type `compute` if not quantised. Errors: the arena's. */
+/* Reserves an input of up to `tokens` rows and `width` columns, of type `compute` if not quantised.
+ * Errors: the arena's. */
 nd_status nd_linear_input_reserve(nd_arena *arena, bool quantized, nd_dtype compute, int64_t tokens,
                                   int64_t width, nd_linear_input *x);
 
-/* x = rmsnorm(input, w), quantised if x is; r as in the op rmsnorm. */
-nd_status nd_linear_input_norm(nd_backend *b, const nd_linear_input *x, nd_view r, nd_cview input,
+/* The same memory as an input of [rows, width]. */
+nd_linear_input nd_linear_input_shaped(const nd_linear_input *x, int64_t rows, int64_t width);
+
+/* x = input, or rmsnorm(input, w) with x->r; quantised if x is. */
+nd_status nd_linear_input_copy(nd_backend *b, const nd_linear_input *x, nd_cview input);
+nd_status nd_linear_input_norm(nd_backend *b, const nd_linear_input *x, nd_cview input,
                                const nd_weight *w);
 
 /* y = x Wᵀ. `scratch`: a float view of at least out*in elements for the dequantised weight, when

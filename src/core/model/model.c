@@ -224,7 +224,7 @@ static nd_status backward_layer(nd_model *m, int64_t layer, const nd_backward_ro
     if (m->config.checkpointing)
         ND_TRY(nd_layer_recompute(&pass, &kept));
     else if (part->rows.data)
-        ND_TRY(nd_layer_compact(m->backend, pass.acts, part->rows, ND_LAYER_ALL, &kept));
+        ND_TRY(nd_layer_compact(m->backend, pass.acts, part->rows, &kept));
     pass.acts = &kept;
     return nd_layer_backward(&pass, part->dx, &g, accumulate ? 1.0f : 0.0f);
 }

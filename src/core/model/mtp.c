@@ -100,25 +100,31 @@ static nd_status upload_inputs(nd_model *m, int64_t k)
                                   (size_t)m->tokens * sizeof *m->mtp.column);
 }
 
+/* The normalised input of one of the block's two projections, in scratch. */
+static nd_status block_input(nd_model *m, int64_t k, nd_cview x, nd_mtp_param norm,
+                             nd_linear_input *input)
+{
+    *input = nd_linear_input_shaped(&m->scratch.input, x.rows, x.cols);
+    return nd_linear_input_norm(m->backend, input, x, block_weight(m, k, norm));
+}
+
 static nd_status block_forward(nd_model *m, int64_t k, nd_cview hidden)
 {
     nd_backend *b = m->backend;
     nd_mtp_block *block = &m->mtp.blocks[k];
     const nd_layer_pass pass = block_pass(m, k, block);
     const nd_view weight_scratch = m->scratch.weight, second = m->scratch.hidden;
+    nd_linear_input input;
     ND_TRY(upload_inputs(m, k));
     ND_TRY(b->ops.embedding(b, block->embedding,
                             nd_as_const(m->weights[nd_params_embedding(&m->params)].dense),
                             nd_as_const(block->inputs)));
-    ND_TRY(nd_linear_input_norm(b, &block->hidden_in, block->hidden_r, hidden,
-                                block_weight(m, k, ND_MTP_HIDDEN_NORM)));
-    ND_TRY(nd_linear_input_norm(b, &block->embedding_in, block->embedding_r,
-                                nd_as_const(block->embedding),
-                                block_weight(m, k, ND_MTP_EMBEDDING_NORM)));
-    ND_TRY(nd_linear_forward(b, block->acts.x, &block->hidden_in,
-                             block_weight(m, k, ND_MTP_HIDDEN_PROJ), weight_scratch));
-    ND_TRY(nd_linear_forward(b, second, &block->embedding_in,
-                             block_weight(m, k, ND_MTP_EMBEDDING_PROJ), weight_scratch));
+    ND_TRY(block_input(m, k, hidden, ND_MTP_HIDDEN_NORM, &input));
+    ND_TRY(nd_linear_forward(b, block->acts.x, &input, block_weight(m, k, ND_MTP_HIDDEN_PROJ),
+                             weight_scratch));
+    ND_TRY(block_input(m, k, nd_as_const(block->embedding), ND_MTP_EMBEDDING_NORM, &input));
+    ND_TRY(nd_linear_forward(b, second, &input, block_weight(m, k, ND_MTP_EMBEDDING_PROJ),
+                             weight_scratch));
     ND_TRY(b->ops.add(b, block->acts.x, nd_as_const(block->acts.x), nd_as_const(second)));
     return nd_layer_forward(&pass, block->out);
 }
@@ -141,22 +147,11 @@ static nd_status compact_block(nd_model *m, const nd_backward_rows *part, int64_
     if (!part->rows.data)
         return ND_OK;
     nd_view inputs = nd_view_of(block->inputs.data, ND_I32, m->tokens, 1);
-    nd_view *const views[] = {&inputs,
-                              &block->embedding,
-                              &block->hidden_r,
-                              &block->embedding_r,
-                              &block->hidden_in.q,
-                              &block->hidden_in.a,
-                              &block->hidden_in.dense,
-                              &block->embedding_in.q,
-                              &block->embedding_in.a,
-                              &block->embedding_in.dense,
-                              &block->out};
+    nd_view *const views[] = {&inputs, &block->embedding, &block->out};
     for (size_t i = 0; i < sizeof views / sizeof *views; i++)
         ND_TRY(nd_layer_compact_rows(m->backend, views[i], part->rows));
     block->inputs = nd_view_of(inputs.data, ND_I32, 1, part->count);
-    return nd_layer_compact(m->backend, &m->mtp.blocks[k].acts, part->rows, ND_LAYER_ALL,
-                            &block->acts);
+    return nd_layer_compact(m->backend, &m->mtp.blocks[k].acts, part->rows, &block->acts);
 }
 
 /* dx = beta dx + the gradient of the block's own loss with respect to its output. */
@@ -182,6 +177,24 @@ static nd_status block_head(nd_model *m, const nd_backward_rows *part, int64_t k
                                    nd_as_const(block->out), w, nd_as_const(r), beta);
 }
 
+/* From dy, the gradient of a projection of rmsnorm(x): dx = beta dx + that of x. */
+static nd_status input_backward(nd_model *m, int64_t k, nd_cview x, nd_cview dy, nd_view dx,
+                                float beta, nd_mtp_param norm, nd_mtp_param projection,
+                                const nd_model_gradients *into)
+{
+    nd_backend *b = m->backend;
+    const bool int8 = m->config.int8_gradients;
+    const nd_view dn = nd_view_rows(m->scratch.hidden, 0, x.rows);
+    nd_linear_input input;
+    ND_TRY(block_input(m, k, x, norm, &input));
+    ND_TRY(nd_linear_backward_weight(b, into->views[nd_params_mtp_index(&m->params, k, projection)],
+                                     dy, &input, int8, into->accumulate_others ? 1.0f : 0.0f));
+    ND_TRY(nd_linear_backward_input(b, dn, dy, block_weight(m, k, projection), int8, 0.0f));
+    return b->ops.rmsnorm_backward(b, dx, into->views[nd_params_mtp_index(&m->params, k, norm)],
+                                   nd_as_const(dn), x, nd_as_const(block_weight(m, k, norm)->dense),
+                                   nd_as_const(input.r), beta);
+}
+
 /* From dx, the gradient of the block's output: dhidden = beta dhidden + that of its input state. */
 static nd_status block_backward(nd_model *m, const nd_backward_rows *part, int64_t k,
                                 const nd_mtp_block *block, nd_cview hidden, nd_view dx,
@@ -191,33 +204,17 @@ static nd_status block_backward(nd_model *m, const nd_backward_rows *part, int64
     const nd_params *p = &m->params;
     const float matrix_beta = into->accumulate_others ? 1.0f : 0.0f;
     nd_layer_pass pass = block_pass(m, k, block);
-    const nd_view dn = nd_view_rows(m->scratch.hidden, 0, part->count);
     const nd_view de = nd_view_rows(m->scratch.heads, 0, part->count);
     const nd_layer_gradients g =
         nd_model_layer_gradients(m, into->views, nd_params_mtp_layer_index, k);
     pass.rows = part->rows;
     ND_TRY(nd_layer_backward(&pass, dx, &g, matrix_beta));
-    const nd_cview dy = nd_as_const(dx);
-    ND_TRY(nd_linear_backward_weight(b, into->views[nd_params_mtp_index(p, k, ND_MTP_HIDDEN_PROJ)],
-                                     dy, &block->hidden_in, m->config.int8_gradients, matrix_beta));
-    ND_TRY(
-        nd_linear_backward_weight(b, into->views[nd_params_mtp_index(p, k, ND_MTP_EMBEDDING_PROJ)],
-                                  dy, &block->embedding_in, m->config.int8_gradients, matrix_beta));
-    ND_TRY(nd_linear_backward_input(b, dn, dy, block_weight(m, k, ND_MTP_EMBEDDING_PROJ),
-                                    m->config.int8_gradients, 0.0f));
-    ND_TRY(b->ops.rmsnorm_backward(b, de,
-                                   into->views[nd_params_mtp_index(p, k, ND_MTP_EMBEDDING_NORM)],
-                                   nd_as_const(dn), nd_as_const(block->embedding),
-                                   nd_as_const(block_weight(m, k, ND_MTP_EMBEDDING_NORM)->dense),
-                                   nd_as_const(block->embedding_r), 0.0f));
+    ND_TRY(input_backward(m, k, nd_as_const(block->embedding), nd_as_const(dx), de, 0.0f,
+                          ND_MTP_EMBEDDING_NORM, ND_MTP_EMBEDDING_PROJ, into));
     ND_TRY(b->ops.embedding_backward(b, into->views[nd_params_embedding(p)], nd_as_const(de),
                                      nd_as_const(block->inputs)));
-    ND_TRY(nd_linear_backward_input(b, dn, dy, block_weight(m, k, ND_MTP_HIDDEN_PROJ),
-                                    m->config.int8_gradients, 0.0f));
-    return b->ops.rmsnorm_backward(
-        b, dhidden, into->views[nd_params_mtp_index(p, k, ND_MTP_HIDDEN_NORM)], nd_as_const(dn),
-        hidden, nd_as_const(block_weight(m, k, ND_MTP_HIDDEN_NORM)->dense),
-        nd_as_const(block->hidden_r), beta);
+    return input_backward(m, k, hidden, nd_as_const(dx), dhidden, beta, ND_MTP_HIDDEN_NORM,
+                          ND_MTP_HIDDEN_PROJ, into);
 }
 
 nd_status nd_mtp_train_blocks(nd_model *m, const nd_backward_rows *part, float gradient_scale,

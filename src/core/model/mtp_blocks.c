@@ -22,15 +22,9 @@ void nd_mtp_destroy(nd_mtp *mtp)
 static nd_status reserve_block(nd_mtp_block *block, const nd_model_config *c, int64_t t,
                                nd_arena *arena)
 {
-    const nd_dtype statistic = c->compute == ND_F64 ? ND_F64 : ND_F32;
-    const bool quantized = c->ternary && c->activation_quant;
     const int64_t d = c->hidden_dim;
     ND_TRY(nd_arena_reserve(arena, ND_I32, 1, t, &block->inputs));
     ND_TRY(nd_arena_reserve(arena, c->compute, t, d, &block->embedding));
-    ND_TRY(nd_arena_reserve(arena, statistic, t, 1, &block->hidden_r));
-    ND_TRY(nd_arena_reserve(arena, statistic, t, 1, &block->embedding_r));
-    ND_TRY(nd_linear_input_reserve(arena, quantized, c->compute, t, d, &block->hidden_in));
-    ND_TRY(nd_linear_input_reserve(arena, quantized, c->compute, t, d, &block->embedding_in));
     ND_TRY(nd_layer_activations_reserve(arena, c, t, false, &block->acts));
     return nd_arena_reserve(arena, c->compute, t, d, &block->out);
 }

@@ -6,8 +6,6 @@
 typedef struct nd_mtp_block {
     nd_view inputs;    /* i32 [1, tokens] */
     nd_view embedding; /* [tokens, d] */
-    nd_view hidden_r, embedding_r;
-    nd_linear_input hidden_in, embedding_in;
     nd_layer_activations acts;
     nd_view out; /* [tokens, d] */
 } nd_mtp_block;

@@ -13,19 +13,24 @@
 
 #include <string.h>
 
+enum {
+    SORTED_KEYS = 1024, /* minimum number of keys for sorting */
+    KEY_STEP = 32, /* of the last tile's keys, only whole steps that a query sees are computed */
+    KEY_STEPS = ND_KEY_TILE / KEY_STEP
+};
+
 typedef struct backward_call {
     nd_attention_plan plan;
     nd_view dq, dk, dv;
     nd_cview dout, o, lse, q, k, v;
-    bool sorted;                 /* keys of kept tokens come first */
-    int64_t tiles;               /* of key slots at most */
-    int64_t kept;                /* rows of q without those at -1 */
-    const nd_matmul *scores;     /* [keys, rows] = k qᵀ, and v doutᵀ */
-    const nd_matmul *sums;       /* [keys, d] += pᵀ dout, and dsᵀ q */
-    const nd_matmul *query_sums; /* [rows, d] += ds k */
+    bool sorted;                        /* keys of kept tokens come first */
+    int64_t tiles;                      /* of key slots at most */
+    int64_t key_step;                   /* KEY_STEP, or a whole tile */
+    int64_t kept;                       /* rows of q without those at -1 */
+    const nd_matmul *scores[KEY_STEPS]; /* [keys, rows] = k qᵀ, and v doutᵀ, of 1 ... steps */
+    const nd_matmul *sums[KEY_STEPS];   /* [keys, d] += pᵀ dout, and dsᵀ q */
+    const nd_matmul *query_sums;        /* [rows, d] += ds k, of a whole tile */
 } backward_call;
-
-enum { SORTED_KEYS = 1024 /* minimum number of keys for sorting */ };
 
 enum {
     PART_KEYS, /* [tiles * ND_KEY_TILE, d], dense */
@@ -77,10 +82,10 @@ static size_t layout_space(const backward_call *c, char *memory, backward_space 
         [PART_DV] = nd_fast_bytes(keys * d, sizeof(float)),
         [PART_QUERY] = nd_fast_bytes(p->rows * d, p->element),
         [PART_DOUT] = nd_fast_bytes(p->rows * d, p->element),
-        [PART_QUERY_COLUMNS] = nd_matmul_packed_bytes(c->scores),
-        [PART_DOUT_COLUMNS] = nd_matmul_packed_bytes(c->scores),
-        [PART_QUERY_ROWS] = nd_matmul_packed_bytes(c->sums),
-        [PART_DOUT_ROWS] = nd_matmul_packed_bytes(c->sums),
+        [PART_QUERY_COLUMNS] = nd_matmul_packed_bytes(c->scores[KEY_STEPS - 1]),
+        [PART_DOUT_COLUMNS] = nd_matmul_packed_bytes(c->scores[KEY_STEPS - 1]),
+        [PART_QUERY_ROWS] = nd_matmul_packed_bytes(c->sums[KEY_STEPS - 1]),
+        [PART_DOUT_ROWS] = nd_matmul_packed_bytes(c->sums[KEY_STEPS - 1]),
         [PART_P] = nd_fast_bytes(ND_KEY_TILE * p->rows, sizeof(float)),
         [PART_DS] = nd_fast_bytes(ND_KEY_TILE * p->rows, sizeof(float)),
         [PART_P_NARROW] = narrow,
@@ -155,53 +160,66 @@ static void load_row_terms(const nd_fast_kernels *k, const backward_call *c, bac
     }
 }
 
-/* Applies the causal mask: zeroes queries before a key. */
+/* Keys of a tile that some query before `end` sees, which are its first, in whole steps. */
+static int64_t visible_keys(const backward_call *c, const backward_item *item, int64_t tile,
+                            int64_t end)
+{
+    const int64_t *first_query = item->first_query + tile * ND_KEY_TILE;
+    int64_t keys = ND_KEY_TILE;
+    while (keys > 0 && first_query[keys - 1] >= end)
+        keys--;
+    return nd_fast_ceil(keys, c->key_step) * c->key_step;
+}
+
+/* Applies the causal mask: zeroes queries before a key, and keys beyond the first `keys`. */
 static void mask_tile(const backward_call *c, backward_space s, const backward_item *item,
-                      int64_t block, int64_t tile)
+                      int64_t block, int64_t tile, int64_t keys)
 {
     const nd_attention_plan *p = &c->plan;
-    for (int64_t j = 0; j < ND_KEY_TILE; j++) {
+    char *const parts[] = {s.part[PART_P_NARROW], s.part[PART_DS_NARROW]};
+    for (int64_t j = 0; j < keys; j++) {
         const int64_t first_query = item->first_query[tile * ND_KEY_TILE + j];
         const int64_t hidden = nd_fast_min(first_query - block * p->queries, p->queries);
-        if (hidden <= 0)
-            continue;
-        for (int64_t h = 0; h < p->group; h++) {
-            const int64_t at = j * p->rows + h * p->queries;
-            memset((float *)s.part[PART_P] + at, 0, (size_t)hidden * sizeof(float));
-            memset((float *)s.part[PART_DS] + at, 0, (size_t)hidden * sizeof(float));
-        }
+        for (int64_t h = 0; hidden > 0 && h < p->group; h++)
+            for (int i = 0; i < 2; i++)
+                memset(parts[i] + (size_t)(j * p->rows + h * p->queries) * p->element, 0,
+                       (size_t)hidden * p->element);
     }
+    memset(parts[1] + (size_t)(keys * p->rows) * p->element, 0,
+           (size_t)((ND_KEY_TILE - keys) * p->rows) * p->element);
 }
 
 static bool run_tile(const nd_fast_kernels *k, const backward_call *c, backward_space s,
-                     const backward_item *item, int64_t block, int64_t tile, int thread)
+                     const backward_item *item, int64_t block, int64_t tile, int64_t keys,
+                     int thread)
 {
     const nd_attention_plan *p = &c->plan;
-    const int64_t first = tile * ND_KEY_TILE * p->shape.head_dim, count = ND_KEY_TILE * p->rows;
+    const int64_t first = tile * ND_KEY_TILE * p->shape.head_dim;
+    const size_t at = (size_t)first * p->element;
+    const int64_t step = keys / KEY_STEP - 1;
     float *scores = (float *)s.part[PART_P], *ds = (float *)s.part[PART_DS];
-    const char *keys = s.part[PART_KEYS] + (size_t)first * p->element;
-    const char *values = s.part[PART_VALUES] + (size_t)first * p->element;
+    char *narrow_p = s.part[PART_P_NARROW], *narrow_ds = s.part[PART_DS_NARROW];
+    const float *lse = (const float *)s.part[PART_LSE], *delta = (const float *)s.part[PART_DELTA];
     const char *packed_keys =
         s.part[PART_PACKED_KEYS] + (size_t)tile * nd_matmul_packed_bytes(c->query_sums);
-    const bool own = tile < item->own_tiles;
-    if (!nd_matmul_run(c->scores, thread, keys, s.part[PART_QUERY_COLUMNS], scores) ||
-        !nd_matmul_run(c->scores, thread, values, s.part[PART_DOUT_COLUMNS], ds))
+    if (!nd_matmul_run(c->scores[step], thread, s.part[PART_KEYS] + at, s.part[PART_QUERY_COLUMNS],
+                       scores) ||
+        !nd_matmul_run(c->scores[step], thread, s.part[PART_VALUES] + at, s.part[PART_DOUT_COLUMNS],
+                       ds))
         return false;
-    k->attention_gradient(scores, ds, (const float *)s.part[PART_LSE],
-                          (const float *)s.part[PART_DELTA], p->scale, ND_KEY_TILE, p->rows);
-    mask_tile(c, s, item, block, tile);
-    if (p->dtype == ND_BF16) {
-        if (own)
-            k->store_bf16((uint16_t *)s.part[PART_P_NARROW], scores, count);
-        k->store_bf16((uint16_t *)s.part[PART_DS_NARROW], ds, count);
-    }
-    if (own && (!nd_matmul_run(c->sums, thread, s.part[PART_P_NARROW], s.part[PART_DOUT_ROWS],
-                               (float *)s.part[PART_DV] + first) ||
-                !nd_matmul_run(c->sums, thread, s.part[PART_DS_NARROW], s.part[PART_QUERY_ROWS],
-                               (float *)s.part[PART_DK] + first)))
+    if (p->dtype == ND_BF16)
+        k->attention_gradient_bf16((uint16_t *)narrow_p, (uint16_t *)narrow_ds, scores, ds, lse,
+                                   delta, p->scale, keys, p->rows);
+    else
+        k->attention_gradient(scores, ds, lse, delta, p->scale, keys, p->rows);
+    mask_tile(c, s, item, block, tile, keys);
+    if (tile < item->own_tiles &&
+        (!nd_matmul_run(c->sums[step], thread, narrow_p, s.part[PART_DOUT_ROWS],
+                        (float *)s.part[PART_DV] + first) ||
+         !nd_matmul_run(c->sums[step], thread, narrow_ds, s.part[PART_QUERY_ROWS],
+                        (float *)s.part[PART_DK] + first)))
         return false;
-    return nd_matmul_run(c->query_sums, thread, s.part[PART_DS_NARROW], packed_keys,
-                         s.part[PART_DQ]);
+    return nd_matmul_run(c->query_sums, thread, narrow_ds, packed_keys, s.part[PART_DQ]);
 }
 
 static bool run_block(const nd_fast_kernels *k, const backward_call *c, backward_space s,
@@ -209,18 +227,20 @@ static bool run_block(const nd_fast_kernels *k, const backward_call *c, backward
 {
     const nd_attention_plan *p = &c->plan;
     const nd_attention_rows rows = nd_attention_block(p, item->rows, block);
+    const nd_matmul *scores = c->scores[KEY_STEPS - 1], *sums = c->sums[KEY_STEPS - 1];
     nd_attention_gather_block(k, p, c->q, rows, item->kv_head, s.part[PART_QUERY]);
     nd_attention_gather_block(k, p, c->dout, rows, item->kv_head, s.part[PART_DOUT]);
     load_row_terms(k, c, s, item, rows);
-    bool ok = nd_matmul_pack(c->scores, thread, s.part[PART_QUERY], s.part[PART_QUERY_COLUMNS]) &&
-              nd_matmul_pack(c->scores, thread, s.part[PART_DOUT], s.part[PART_DOUT_COLUMNS]) &&
-              nd_matmul_pack(c->sums, thread, s.part[PART_QUERY], s.part[PART_QUERY_ROWS]) &&
-              nd_matmul_pack(c->sums, thread, s.part[PART_DOUT], s.part[PART_DOUT_ROWS]);
+    bool ok = nd_matmul_pack(scores, thread, s.part[PART_QUERY], s.part[PART_QUERY_COLUMNS]) &&
+              nd_matmul_pack(scores, thread, s.part[PART_DOUT], s.part[PART_DOUT_COLUMNS]) &&
+              nd_matmul_pack(sums, thread, s.part[PART_QUERY], s.part[PART_QUERY_ROWS]) &&
+              nd_matmul_pack(sums, thread, s.part[PART_DOUT], s.part[PART_DOUT_ROWS]);
     const int64_t end = block * p->queries + rows.count;
     memset(s.part[PART_DQ], 0, (size_t)(p->rows * p->shape.head_dim) * sizeof(float));
-    for (int64_t tile = 0; ok && tile < item->tiles; tile++)
-        if (item->first_query[tile * ND_KEY_TILE] < end)
-            ok = run_tile(k, c, s, item, block, tile, thread);
+    for (int64_t tile = 0; ok && tile < item->tiles; tile++) {
+        const int64_t keys = visible_keys(c, item, tile, end);
+        ok = keys == 0 || run_tile(k, c, s, item, block, tile, keys, thread);
+    }
     nd_attention_scatter_block(k, p, c->dq, rows, item->kv_head, (float *)s.part[PART_DQ]);
     return ok;
 }
@@ -276,12 +296,25 @@ static bool run_head(const nd_cpu_fast *fast, const backward_call *c, int64_t in
     return ok;
 }
 
+/* The product for 1 ... KEY_STEPS steps of keys. Without a packed operand that serves all, only
+ * that of a whole tile is used. */
+static nd_status find_by_step(nd_cpu_fast *fast, nd_matmul_shape shape, const nd_matmul *found[],
+                              int64_t *key_step)
+{
+    for (int64_t step = KEY_STEPS - 1; step >= 0; step--) {
+        shape.m = (step + 1) * KEY_STEP;
+        ND_TRY(nd_matmul_find(fast->matmuls, &shape, &found[step]));
+        if (!nd_matmul_same_packing(found[KEY_STEPS - 1], found[step]))
+            *key_step = ND_KEY_TILE;
+    }
+    return ND_OK;
+}
+
 static nd_status find_products(nd_cpu_fast *fast, backward_call *c)
 {
     const nd_attention_plan *p = &c->plan;
     const int64_t d = p->shape.head_dim, rows = p->rows;
-    const nd_matmul_shape scores = {.m = ND_KEY_TILE,
-                                    .n = rows,
+    const nd_matmul_shape scores = {.n = rows,
                                     .k = d,
                                     .lda = d,
                                     .ldb = d,
@@ -291,13 +324,13 @@ static nd_status find_products(nd_cpu_fast *fast, backward_call *c)
                                     .c = ND_F32,
                                     .transpose_b = 1,
                                     .packed_b = 1};
-    ND_TRY(nd_matmul_find(fast->matmuls, &scores, &c->scores));
-    nd_matmul_shape shape = {.m = ND_KEY_TILE, .n = d, .k = rows, .accumulate = 1, .packed_b = 1};
+    ND_TRY(find_by_step(fast, scores, c->scores, &c->key_step));
+    nd_matmul_shape shape = {.n = d, .k = rows, .accumulate = 1, .packed_b = 1};
     shape.a = shape.b = p->dtype;
     shape.c = ND_F32;
     shape.lda = rows;
     shape.ldb = shape.ldc = d;
-    ND_TRY(nd_matmul_find(fast->matmuls, &shape, &c->sums));
+    ND_TRY(find_by_step(fast, shape, c->sums, &c->key_step));
     shape.m = rows;
     shape.k = ND_KEY_TILE;
     shape.transpose_a = 1;
@@ -320,6 +353,7 @@ nd_status nd_attention_backward_blocked(nd_backend *b, nd_view dq, nd_view dk, n
     const bool all_bf16 =
         q.dtype == ND_BF16 && k.dtype == ND_BF16 && v.dtype == ND_BF16 && dout.dtype == ND_BF16;
     backward_call call = {.plan = nd_attention_plan_of(fast, shape, all_bf16),
+                          .key_step = KEY_STEP,
                           .dq = dq,
                           .dk = dk,
                           .dv = dv,

@@ -104,6 +104,10 @@ typedef struct nd_fast_kernels {
      * probabilities exp(s p - lse[i]) and their gradients p (d - delta[i]) s. */
     void (*attention_gradient)(float *p, float *d, const float *lse, const float *delta, float s,
                                int64_t rows, int64_t n);
+    /* The same, into bf16. */
+    void (*attention_gradient_bf16)(uint16_t *narrow_p, uint16_t *narrow_d, const float *p,
+                                    const float *d, const float *lse, const float *delta, float s,
+                                    int64_t rows, int64_t n);
     float (*dot_short)(const float *x, const float *y, int64_t n); /* f32 sum, for head_dim */
 
     /* Optimizers. */

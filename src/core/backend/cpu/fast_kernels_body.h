@@ -450,6 +450,7 @@ static const nd_fast_kernels table = {
     .softmax_gradient = softmax_gradient,
     .softmax_tiles = softmax_tiles,
     .attention_gradient = attention_gradient,
+    .attention_gradient_bf16 = attention_gradient_bf16,
     .dot_short = dot_short,
     .momentum = momentum,
     .update = update,

@@ -79,3 +79,17 @@ static void attention_gradient(float *p, float *d, const float *lse, const float
         }
     }
 }
+
+static void attention_gradient_bf16(uint16_t *narrow_p, uint16_t *narrow_d, const float *p,
+                                    const float *d, const float *lse, const float *delta, float s,
+                                    int64_t rows, int64_t n)
+{
+    for (int64_t row = 0; row < rows; row++, p += n, d += n, narrow_p += n, narrow_d += n) {
+#pragma omp simd
+        for (int64_t i = 0; i < n; i++) {
+            const float probability = exp_fast(s * p[i] - lse[i]);
+            narrow_p[i] = round_bf16(probability);
+            narrow_d[i] = round_bf16(probability * (d[i] - delta[i]) * s);
+        }
+    }
+}
