@@ -6,7 +6,8 @@ static const double EXACT_F32 = 1e-6, EXACT_BF16 = 4e-3;
 /* tokens, outputs, inputs: one and several blocks of tokens, panels and words that end early */
 static const int64_t shapes[][3] = {{1, 1, 1},      {1, 300, 64},   {70, 65, 33},   {64, 1, 96},
                                     {2, 5, 1000},   {130, 257, 32}, {300, 128, 96}, {300, 64, 65},
-                                    {1024, 16, 32}, {1100, 70, 35}, {2049, 66, 48}, {2060, 72, 48}};
+                                    {1024, 16, 32}, {1100, 70, 35}, {2049, 66, 48}, {2060, 72, 48},
+                                    {5130, 20, 24}};
 enum { SHAPES = sizeof shapes / sizeof *shapes };
 
 typedef struct inputs {

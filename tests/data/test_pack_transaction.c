@@ -142,14 +142,14 @@ Test(pack_transaction, is_finished_by_pack_index_too)
 
 Test(pack_transaction, of_two_at_once_refuses_one)
 {
-    cr_assert_eq(
-        nd_test_shell(output, sizeof output,
-                      "cd %s && mkfifo pipe && (sleep 1 > pipe) & sleep 0.1; cd %s && '%s' "
-                      "pack --quiet --tokenizer tok.model --out data pipe > first 2>&1 & "
-                      "sleep 0.4; '%s' pack --quiet --tokenizer %s/tok.model --out "
-                      "%s/data %s/old",
-                      directory, directory, ND_BINARY, ND_BINARY, directory, directory, directory),
-        3, "%s", output);
+    const int code = nd_test_shell(
+        output, sizeof output,
+        "cd %s; P=\"'%s' pack --quiet --tokenizer tok.model --out data\"; "
+        "mkfifo pipe; eval $P pipe > first 2>&1 & exec 9> pipe; "
+        "for i in $(seq 400); do test -e data/.pack_in_progress/lock && break; sleep 0.05; done; "
+        "eval $P old 2>&1; code=$?; exec 9>&-; wait; exit $code",
+        directory, ND_BINARY);
+    cr_assert_eq(code, 3, "exit %d: %s", code, output);
     cr_assert(strstr(output, "another pack is writing here") != NULL, "%s", output);
 }
 

@@ -132,8 +132,9 @@ Test(signals, by_the_thousand_harm_no_products_beside_generic_kernels)
     outlives("DNNL_MAX_CPU_ISA=AVX2", "--set hardware.cpu_isa=generic");
 }
 
-/* Starts a long run, sends it one signal, and returns its exit code. */
-static int stopped_by(int number, const char *before)
+/* Starts a long run, sends it one signal, and returns its exit code, -1 if it goes on for so long.
+ */
+static int stopped_by(int number, const char *before, int seconds)
 {
     int status;
     nd_test_shell(output, sizeof output, "rm -rf %s", path_of("run"));
@@ -143,7 +144,7 @@ static int stopped_by(int number, const char *before)
               before, "run", "");
     wait_for_step("run");
     kill(child, number);
-    for (int i = 0; i < 300; i++) {
+    for (int i = 0; i < 100 * seconds; i++) {
         if (waitpid(child, &status, WNOHANG) == child)
             return code_of(status);
         nap_ms(10.0);
@@ -157,7 +158,7 @@ Test(signals, of_each_kind_save_and_end_with_75)
 {
     static const int kinds[] = {SIGTERM, SIGINT, SIGUSR1, SIGUSR2, SIGHUP, SIGXCPU};
     for (int i = 0; i < 6; i++) {
-        cr_assert_eq(stopped_by(kinds[i], ""), 75, "%s: %s", strsignal(kinds[i]), outputs());
+        cr_assert_eq(stopped_by(kinds[i], "", 60), 75, "%s: %s", strsignal(kinds[i]), outputs());
         cr_assert_eq(strlen(nd_test_state(path_of("run"))), 64, "%s saved nothing",
                      strsignal(kinds[i]));
     }
@@ -166,9 +167,9 @@ Test(signals, of_each_kind_save_and_end_with_75)
 /* A shell that is not interactive has SIGINT ignored in what it starts with &. */
 Test(signals, that_whoever_started_the_run_ignores_are_left_ignored_only_if_it_is_sighup)
 {
-    cr_assert_eq(stopped_by(SIGHUP, "trap '' HUP;"), -1, "%s", outputs());
-    cr_assert_eq(stopped_by(SIGINT, "trap '' INT;"), 75, "%s", outputs());
-    cr_assert_eq(stopped_by(SIGTERM, "trap '' HUP;"), 75, "%s", outputs());
+    cr_assert_eq(stopped_by(SIGHUP, "trap '' HUP;", 3), -1, "%s", outputs());
+    cr_assert_eq(stopped_by(SIGINT, "trap '' INT;", 60), 75, "%s", outputs());
+    cr_assert_eq(stopped_by(SIGTERM, "trap '' HUP;", 60), 75, "%s", outputs());
 }
 
 Test(signals, before_training_end_the_process_at_once)

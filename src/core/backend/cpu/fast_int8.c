@@ -123,23 +123,29 @@ static void encode_columns(const nd_fast_kernels *k, const token_block *x, int64
     }
 }
 
-static nd_status add_block(nd_cpu_fast *fast, nd_view dw, const token_block *x, nd_cview q,
-                           bool accumulate)
+/* dw += dyᵀ x over some blocks of tokens, of which the first overwrites unless `accumulate`. */
+static nd_status add_blocks(nd_cpu_fast *fast, nd_view dw, const token_block *x, int count,
+                            nd_cview q, bool accumulate)
 {
-    const scaled_context context = {dw, 1.0f, x->largest, accumulate};
-    const nd_product product = {
-        .m = dw.rows,
-        .n = dw.cols,
-        .k = x->tokens,
-        .a = nd_cview_of(x->codes, ND_I8, dw.rows, x->tokens),
-        .b = nd_cview_of((const int8_t *)q.data + x->first * q.cols, ND_I8, x->tokens, q.cols),
-        .staged = ND_I32,
-        .finish = finish_scaled,
-        .context = &context};
-#pragma omp parallel for num_threads(nd_fast_team(fast, nd_view_count(x->dy)))
-    for (int64_t output = 0; output < dw.rows; output += PANEL)
-        encode_columns(fast->kernels, x, output);
-    return nd_fast_multiply(fast, &product);
+    nd_product products[ND_PRODUCTS_MAX];
+    scaled_context contexts[ND_PRODUCTS_MAX];
+    const int64_t panels = nd_fast_ceil(dw.rows, PANEL), n = dw.cols;
+    for (int i = 0; i < count; i++) {
+        contexts[i] = (scaled_context){dw, 1.0f, x[i].largest, accumulate || i > 0};
+        products[i] = (nd_product){
+            .m = dw.rows,
+            .n = n,
+            .k = x[i].tokens,
+            .a = nd_cview_of(x[i].codes, ND_I8, dw.rows, x[i].tokens),
+            .b = nd_cview_of((const int8_t *)q.data + x[i].first * n, ND_I8, x[i].tokens, n),
+            .staged = ND_I32,
+            .finish = finish_scaled,
+            .context = &contexts[i]};
+    }
+#pragma omp parallel for num_threads(nd_fast_team(fast, dw.rows *count * x->tokens))
+    for (int64_t item = 0; item < count * panels; item++)
+        encode_columns(fast->kernels, &x[item / panels], item % panels * PANEL);
+    return nd_fast_multiply_several(fast, products, count);
 }
 
 static nd_status ternary_gemm_dw_int8_onednn(nd_backend *b, nd_view dw, nd_cview dy, nd_cview q,
@@ -151,13 +157,25 @@ static nd_status ternary_gemm_dw_int8_onednn(nd_backend *b, nd_view dw, nd_cview
     ND_REQUIRE(q.dtype == ND_I8 && a.dtype == ND_F32 && a.rows == q.rows && dy.rows == q.rows);
     ND_REQUIRE(dw.rows == dy.cols && dw.cols == q.cols && (beta == 0.0f || beta == 1.0f));
     const int64_t tokens = nd_fast_min(ND_INT8_TOKENS, dy.rows);
+    const int64_t at_once = nd_fast_min(ND_PRODUCTS_MAX, nd_fast_ceil(dy.rows, tokens));
     const size_t code_bytes = nd_fast_bytes(dw.rows * tokens, 1);
-    ND_TRY(nd_fast_grow(&fast->shared, code_bytes + nd_fast_bytes(dw.rows, sizeof(float))));
-    token_block x = {.dy = dy, .a = a.data, .codes = fast->shared.memory};
-    x.largest = (float *)(x.codes + code_bytes);
-    for (x.first = 0; x.first < dy.rows; x.first += tokens) {
-        x.tokens = nd_fast_min(tokens, dy.rows - x.first);
-        ND_TRY(add_block(fast, dw, &x, q, beta != 0.0f || x.first > 0));
+    const size_t block_bytes = code_bytes + nd_fast_bytes(dw.rows, sizeof(float));
+    ND_TRY(nd_fast_grow(&fast->shared, (size_t)at_once * block_bytes));
+    for (int64_t first = 0; first < dy.rows;) {
+        const bool accumulate = beta != 0.0f || first > 0;
+        token_block x[ND_PRODUCTS_MAX];
+        int count = 0;
+        for (; count < at_once && first < dy.rows; count++) {
+            int8_t *codes = (int8_t *)fast->shared.memory + (size_t)count * block_bytes;
+            x[count] = (token_block){.dy = dy,
+                                     .a = a.data,
+                                     .first = first,
+                                     .tokens = nd_fast_min(tokens, dy.rows - first),
+                                     .codes = codes,
+                                     .largest = (float *)(codes + code_bytes)};
+            first += x[count].tokens;
+        }
+        ND_TRY(add_blocks(fast, dw, x, count, q, accumulate));
     }
     return ND_OK;
 }

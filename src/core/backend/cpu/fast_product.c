@@ -6,13 +6,14 @@
 #include <string.h>
 
 /* Wide tiles amortise oneDNN's packing of b; several must remain per thread. Tall products get a
- * number of tiles that divides evenly among two or four threads, whatever m is. */
+ * number of tiles that divides evenly among threads, whatever m is. */
 int64_t nd_fast_tile_rows(int64_t m)
 {
-    enum { ROWS_MAX = 256, TILE_MULTIPLE = 4, STEP = 16 };
-    if (m < 2048)
+    enum { ROWS_MAX = 256, STEP = 16 };
+    if (m < 1024)
         return m >= 512 ? 128 : 64;
-    const int64_t tiles = nd_fast_ceil(nd_fast_ceil(m, ROWS_MAX), TILE_MULTIPLE) * TILE_MULTIPLE;
+    const int64_t multiple = m < 2048 ? 8 : 4;
+    const int64_t tiles = nd_fast_ceil(nd_fast_ceil(m, ROWS_MAX), multiple) * multiple;
     return nd_fast_ceil(nd_fast_ceil(m, tiles), STEP) * STEP;
 }
 
@@ -144,7 +145,7 @@ static void as_floats(nd_cpu_fast *fast, float *out, nd_cview x)
                                x.cols);
 }
 
-static nd_status multiply(nd_cpu_fast *fast, const nd_product *p);
+static nd_status multiply(nd_cpu_fast *fast, const nd_product *p, int count);
 
 /* Exact where oneDNN's integers are not: every partial sum is an integer below 2^24. */
 static nd_status multiply_in_floats(nd_cpu_fast *fast, const nd_product *p)
@@ -161,7 +162,7 @@ static nd_status multiply_in_floats(nd_cpu_fast *fast, const nd_product *p)
     floats.b = nd_cview_of(b, ND_F32, p->b.rows, p->b.cols);
     floats.staged = ND_F32;
     floats.in_floats = true;
-    return multiply(fast, &floats);
+    return multiply(fast, &floats, 1);
 }
 
 /* For f32, packed panels pay from some number of rows on; with AVX-512 oneDNN is faster. */
@@ -172,33 +173,49 @@ static bool floats_in_panels(const nd_cpu_fast *fast, const nd_product *p)
            p->m >= MIN_ROWS;
 }
 
-nd_status nd_fast_multiply(nd_cpu_fast *fast, const nd_product *p)
+nd_status nd_fast_multiply_several(nd_cpu_fast *fast, const nd_product *p, int count)
 {
     if (p->m == 0 || p->n == 0)
         return ND_OK;
+    const bool integers = p->a.dtype == ND_I8;
     const bool exact = p->ternary ? fast->exact_ternary : fast->exact_int8;
-    if (p->a.dtype != ND_I8)
-        return floats_in_panels(fast, p) ? nd_panel_multiply(fast, p) : multiply(fast, p);
-    if (!exact)
-        return multiply_in_floats(fast, p);
-    return fast->panels ? nd_panel_multiply(fast, p) : multiply(fast, p);
+    if (integers ? exact && !fast->panels : !floats_in_panels(fast, p))
+        return multiply(fast, p, count);
+    for (int i = 0; i < count; i++)
+        ND_TRY(integers && !exact ? multiply_in_floats(fast, &p[i])
+                                  : nd_panel_multiply(fast, &p[i]));
+    return ND_OK;
 }
 
-static nd_status multiply(nd_cpu_fast *fast, const nd_product *p)
+nd_status nd_fast_multiply(nd_cpu_fast *fast, const nd_product *p)
 {
-    tiling t = {.rows = tile_rows(p)};
-    t.cols = tile_cols(p, t.rows);
-    t.row_count = nd_fast_ceil(p->m, t.rows);
-    t.col_count = nd_fast_ceil(p->n, t.cols);
-    ND_TRY(pack_shared_operand(fast, p, &t));
-    if (!t.packed)
-        ND_TRY(find_tiles(fast, p, &t, false));
+    return nd_fast_multiply_several(fast, p, 1);
+}
+
+static nd_status plan_tiles(nd_cpu_fast *fast, const nd_product *p, bool pack, tiling *t)
+{
+    *t = (tiling){.rows = tile_rows(p)};
+    t->cols = tile_cols(p, t->rows);
+    t->row_count = nd_fast_ceil(p->m, t->rows);
+    t->col_count = nd_fast_ceil(p->n, t->cols);
+    if (pack)
+        ND_TRY(pack_shared_operand(fast, p, t));
+    return t->packed ? ND_OK : find_tiles(fast, p, t, false);
+}
+
+static nd_status multiply(nd_cpu_fast *fast, const nd_product *p, int count)
+{
+    tiling t[ND_PRODUCTS_MAX];
+    ND_REQUIRE(count <= ND_PRODUCTS_MAX);
+    for (int i = 0; i < count; i++)
+        ND_TRY(plan_tiles(fast, &p[i], count == 1, &t[i]));
     if (!p->c.data)
-        ND_TRY(nd_fast_grow_private(fast, nd_fast_bytes(t.rows * t.cols, 4)));
+        ND_TRY(nd_fast_grow_private(fast, nd_fast_bytes(t->rows * t->cols, 4)));
     bool ok = true;
 #pragma omp parallel for num_threads(fast->threads) schedule(dynamic, 1) reduction(&& : ok)
-    for (int64_t index = 0; index < t.row_count * t.col_count; index++)
-        ok = run_tile(fast, p, &t, index, nd_fast_thread()) && ok;
+    for (int64_t index = 0; index < t->row_count * t->col_count; index++)
+        for (int i = 0; ok && i < count; i++)
+            ok = run_tile(fast, &p[i], &t[i], index, nd_fast_thread());
     ND_FAIL_IF(!ok, ND_EINTERNAL, "oneDNN refused a product [%lld, %lld, %lld]", (long long)p->m,
                (long long)p->n, (long long)p->k);
     return ND_OK;

@@ -7,6 +7,11 @@
  * exact on every CPU. Errors: ND_ENOMEM, ND_EINTERNAL when oneDNN refuses. */
 nd_status nd_fast_multiply(nd_cpu_fast *fast, const nd_product *product);
 
+/* Up to ND_PRODUCTS_MAX products with the same m and n, types and layouts, which `finish` adds up:
+ * each tile of one after another where that keeps the tile of the result in cache. */
+enum { ND_PRODUCTS_MAX = 4 };
+nd_status nd_fast_multiply_several(nd_cpu_fast *fast, const nd_product *products, int count);
+
 /* Rows of c in one tile, a function of the shape alone. */
 int64_t nd_fast_tile_rows(int64_t m);
 
