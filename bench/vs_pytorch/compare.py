@@ -58,7 +58,8 @@ def ours(optimizer, micro, checkpointing, steps, isa):
     words = [BENCH, "--steps", str(steps), "--set", f"training.optimizer_type={optimizer}",
              "--set", f"training.micro_batch_size={micro}",
              "--set", f"hardware.gradient_checkpointing={str(checkpointing).lower()}"]
-    waiting = {} if "OMP_WAIT_POLICY" in os.environ else {"GOMP_SPINCOUNT": "10000"}  # as nanochat_dist has it
+    chosen = {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & os.environ.keys()
+    waiting = {} if chosen else {"GOMP_SPINCOUNT": "10000"}  # as nanochat_dist sets it for itself
     done = subprocess.run(words, env=environment(isa, **waiting), capture_output=True, text=True)
     if done.returncode:
         fail(f"{' '.join(words)} failed: {done.stderr.strip()}")

@@ -124,11 +124,6 @@ typedef struct scratch_size {
     int64_t rank, left, right; /* of the low-rank codec's matrices */
 } scratch_size;
 
-static int64_t larger(int64_t a, int64_t b)
-{
-    return a > b ? a : b;
-}
-
 static scratch_size measure_scratch(const nd_optimizer *o)
 {
     scratch_size size = {0};
@@ -138,20 +133,20 @@ static scratch_size measure_scratch(const nd_optimizer *o)
         if (!state->owned || (!state->muon && !state->galore))
             continue;
         if (state->galore)
-            size.lifted = larger(size.lifted, state->galore->rows * state->galore->cols);
+            size.lifted = nd_larger(size.lifted, state->galore->rows * state->galore->cols);
         nd_optimizer_gradient_shape(o, i, &rows, &cols);
-        size.largest = larger(size.largest, rows * cols);
+        size.largest = nd_larger(size.largest, rows * cols);
         if (state->muon)
-            size.side = larger(size.side, rows < cols ? rows : cols);
+            size.side = nd_larger(size.side, rows < cols ? rows : cols);
         state_shape(o, i, &rows, &cols);
         if (state->galore && !nd_optimizer_takes_projected(o, i))
-            size.reduced = larger(size.reduced, rows * cols);
+            size.reduced = nd_larger(size.reduced, rows * cols);
         if (state->first.codec != &nd_state_low_rank4)
             continue;
         const int64_t rank = nd_state_low_rank(rows, cols);
-        size.rank = larger(size.rank, rank);
-        size.left = larger(size.left, rank * rows);
-        size.right = larger(size.right, rank * cols);
+        size.rank = nd_larger(size.rank, rank);
+        size.left = nd_larger(size.left, rank * rows);
+        size.right = nd_larger(size.right, rank * cols);
     }
     return size;
 }
@@ -481,6 +476,6 @@ int64_t nd_optimizer_row_block(const nd_config *config, const nd_param *param)
         least *= 2;
     int64_t rows = (param->rows + ROW_BLOCKS_MAX - 1) / ROW_BLOCKS_MAX;
     const int64_t some = (ND_STATE_QUANTIZED_MIN + param->cols - 1) / param->cols;
-    rows = (larger(rows, some) + least - 1) / least * least;
+    rows = (nd_larger(rows, some) + least - 1) / least * least;
     return rows < param->rows ? rows : param->rows;
 }

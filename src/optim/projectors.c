@@ -77,11 +77,6 @@ void nd_projectors_destroy(nd_projectors *p)
     free(p);
 }
 
-static int64_t larger(int64_t a, int64_t b)
-{
-    return a > b ? a : b;
-}
-
 typedef struct scratch_size {
     int64_t projector, omega, rank, sketch;
 } scratch_size;
@@ -93,10 +88,10 @@ static scratch_size measure_scratch(const nd_projectors *p)
         const nd_galore *g = &p->list[i].shape;
         if (!p->list[i].used)
             continue;
-        size.projector = larger(size.projector, g->rank * nd_galore_small(g));
-        size.omega = larger(size.omega, g->sketch * nd_galore_large(g));
-        size.rank = larger(size.rank, g->rank);
-        size.sketch = larger(size.sketch, g->sketch);
+        size.projector = nd_larger(size.projector, g->rank * nd_galore_small(g));
+        size.omega = nd_larger(size.omega, g->sketch * nd_galore_large(g));
+        size.rank = nd_larger(size.rank, g->rank);
+        size.sketch = nd_larger(size.sketch, g->sketch);
     }
     return size;
 }
@@ -173,7 +168,7 @@ int64_t nd_projectors_sketch_count(const nd_projectors *p)
     int64_t count = 0;
     for (int64_t i = 0; i < p->params->count; i++)
         if (p->list[i].used)
-            count = larger(count, p->list[i].shape.sketch * nd_galore_small(&p->list[i].shape));
+            count = nd_larger(count, p->list[i].shape.sketch * nd_galore_small(&p->list[i].shape));
     return count;
 }
 

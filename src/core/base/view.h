@@ -78,6 +78,11 @@ static inline size_t nd_view_bytes(nd_cview v)
     return (size_t)nd_view_count(v) * nd_dtype_size(v.dtype);
 }
 
+static inline int64_t nd_larger(int64_t a, int64_t b)
+{
+    return a > b ? a : b;
+}
+
 /* Rows [first, first + count) of a view. */
 static inline nd_view nd_view_rows(nd_view v, int64_t first, int64_t count)
 {

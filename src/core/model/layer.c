@@ -20,14 +20,10 @@ nd_status nd_layer_activations_reserve(nd_arena *arena, const nd_model_config *c
     return nd_arena_reserve(arena, type, tokens, f, &acts->up);
 }
 
-static int64_t larger(int64_t a, int64_t b)
-{
-    return a > b ? a : b;
-}
-
-/* The feed-forward network's backward pass ends before that of attention begins. */
-static nd_status reserve_gradients(nd_arena *arena, const nd_model_config *c, int64_t tokens,
-                                   bool training, nd_layer_scratch *scratch)
+/* `wide`, and in the same memory the gradients of attention, whose backward pass begins when that
+ * of the feed-forward network has ended. */
+static nd_status reserve_wide(nd_arena *arena, const nd_model_config *c, int64_t tokens,
+                              bool training, nd_layer_scratch *scratch)
 {
     const int64_t wide = c->num_heads * c->head_dim, kv = c->num_kv_heads * c->head_dim;
     const size_t start = arena->used;
@@ -49,13 +45,13 @@ nd_status nd_layer_scratch_reserve(nd_arena *arena, const nd_model_config *c, in
                                    bool training, nd_layer_scratch *scratch)
 {
     const int64_t d = c->hidden_dim, f = c->ffn_dim;
-    const int64_t widest = larger(larger(d, c->num_heads * c->head_dim), f);
+    const int64_t widest = nd_larger(nd_larger(d, c->num_heads * c->head_dim), f);
     ND_TRY(nd_arena_reserve(arena, c->compute, tokens, d, &scratch->hidden));
-    ND_TRY(reserve_gradients(arena, c, tokens, training, scratch));
+    ND_TRY(reserve_wide(arena, c, tokens, training, scratch));
     ND_TRY(nd_linear_input_reserve(arena, c->ternary && c->activation_quant, c->compute, tokens,
                                    widest, &scratch->input));
     if (c->ternary && !c->activation_quant)
-        ND_TRY(nd_arena_reserve(arena, c->compute, larger(d, f), d, &scratch->weight));
+        ND_TRY(nd_arena_reserve(arena, c->compute, nd_larger(d, f), d, &scratch->weight));
     return ND_OK;
 }
 
