@@ -324,7 +324,8 @@ large_model() { # BACKWARD
         model.max_seq_len=2048 training.seq_length=2048 training.batch_size=16 \
         training.micro_batch_size=2 training.use_8bit_optim=true training.use_galore=true \
         training.galore_rank=256 training.use_collider=true \
-        hardware.gradient_checkpointing=true hardware.pack_ternary_weights=true \
+        hardware.gradient_checkpointing=true hardware.recompute_attention=true \
+        hardware.pack_ternary_weights=true \
         optimizer.master_precision=bf16 dist.deterministic=off "hardware.backward_precision=$1"
 }
 speed() {

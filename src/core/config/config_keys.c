@@ -147,7 +147,10 @@ const nd_config_key nd_config_keys[] = {
 
     CHOICE(hardware, target, "auto|cpu|cuda", "auto", "where to compute"),
     BOOL(hardware, gradient_checkpointing, "false",
-         "keep one activation per layer and recompute the rest in the backward pass"),
+         "keep each layer's input and attention output, and recompute the rest in the backward "
+         "pass"),
+    BOOL(hardware, recompute_attention, "false",
+         "with gradient_checkpointing: recompute attention too, and keep each layer's input only"),
     BOOL(hardware, pack_ternary_weights, "false",
          "store ternary weights in 2 bits and unpack a matrix for each product"),
     BOOL(hardware, cuda_graphs, "false",

@@ -26,7 +26,7 @@ nd_status nd_generator_reserve(nd_generator *g, nd_model *model, int64_t max_tok
         ND_TRY(nd_arena_reserve(arena, c->compute, max_tokens, kv, &g->keys[l]));
         ND_TRY(nd_arena_reserve(arena, c->compute, max_tokens, kv, &g->values[l]));
     }
-    ND_TRY(nd_layer_activations_reserve(arena, c, g->chunk, false, &g->acts));
+    ND_TRY(nd_layer_activations_reserve(arena, c, g->chunk, &g->acts));
     ND_TRY(nd_layer_scratch_reserve(arena, c, g->chunk, false, &g->scratch));
     ND_TRY(nd_arena_reserve(arena, ND_I32, 1, g->chunk, &g->tokens));
     ND_TRY(nd_arena_reserve(arena, c->compute, g->chunk, c->hidden_dim, &g->x_last));

@@ -1,20 +1,31 @@
 #include "core/model/layer.h"
 
+static nd_status reserve_attention(nd_arena *arena, const nd_model_config *c, int64_t tokens,
+                                   nd_layer_activations *acts)
+{
+    ND_TRY(nd_arena_reserve(arena, c->compute, tokens, c->num_heads * c->head_dim, &acts->o));
+    return nd_arena_reserve(arena, c->compute == ND_F64 ? ND_F64 : ND_F32, tokens, c->num_heads,
+                            &acts->lse);
+}
+
+nd_status nd_layer_checkpoint_reserve(nd_arena *arena, const nd_model_config *c, int64_t tokens,
+                                      nd_layer_activations *acts)
+{
+    ND_TRY(nd_arena_reserve(arena, c->compute, tokens, c->hidden_dim, &acts->x));
+    return c->recompute_attention ? ND_OK : reserve_attention(arena, c, tokens, acts);
+}
+
 nd_status nd_layer_activations_reserve(nd_arena *arena, const nd_model_config *c, int64_t tokens,
-                                       bool input_only, nd_layer_activations *acts)
+                                       nd_layer_activations *acts)
 {
     const nd_dtype type = c->compute;
     const int64_t d = c->hidden_dim, wide = c->num_heads * c->head_dim;
     const int64_t kv = c->num_kv_heads * c->head_dim, f = c->ffn_dim;
     ND_TRY(nd_arena_reserve(arena, type, tokens, d, &acts->x));
-    if (input_only)
-        return ND_OK;
+    ND_TRY(reserve_attention(arena, c, tokens, acts));
     ND_TRY(nd_arena_reserve(arena, type, tokens, wide, &acts->q));
     ND_TRY(nd_arena_reserve(arena, type, tokens, kv, &acts->k));
     ND_TRY(nd_arena_reserve(arena, type, tokens, kv, &acts->v));
-    ND_TRY(nd_arena_reserve(arena, type, tokens, wide, &acts->o));
-    ND_TRY(nd_arena_reserve(arena, type == ND_F64 ? ND_F64 : ND_F32, tokens, c->num_heads,
-                            &acts->lse));
     ND_TRY(nd_arena_reserve(arena, type, tokens, d, &acts->x_mid));
     ND_TRY(nd_arena_reserve(arena, type, tokens, f, &acts->gate));
     return nd_arena_reserve(arena, type, tokens, f, &acts->up);
@@ -140,20 +151,30 @@ static nd_status keys_and_values(const nd_layer_pass *p, const nd_linear_input *
     return p->backend->ops.rope(p->backend, acts->k, &rope);
 }
 
-/* From the queries to x_mid; with `rows`, acts holds these rows only. */
-static nd_status attention_forward(const nd_layer_pass *p, nd_linear_input input)
+/* With `rows`, acts holds these rows only, here and below. */
+static nd_status queries(const nd_layer_pass *p, const nd_linear_input *input)
+{
+    ND_TRY(project(p, p->acts->q, input, ND_ATTN_Q));
+    const nd_rope_params rope = rope_params(p, false);
+    return p->backend->ops.rope(p->backend, p->acts->q, &rope);
+}
+
+static nd_status attention_forward(const nd_layer_pass *p)
 {
     nd_backend *b = p->backend;
     const nd_layer_activations *acts = p->acts;
-    ND_TRY(project(p, acts->q, &input, ND_ATTN_Q));
-    const nd_rope_params rope = rope_params(p, false);
-    ND_TRY(b->ops.rope(b, acts->q, &rope));
     const nd_attention_shape shape = attention_shape(p);
-    ND_TRY(b->ops.attention(b, acts->o, acts->lse, nd_as_const(acts->q), nd_as_const(p->span.keys),
-                            nd_as_const(p->span.values), &shape));
+    return b->ops.attention(b, acts->o, acts->lse, nd_as_const(acts->q), nd_as_const(p->span.keys),
+                            nd_as_const(p->span.values), &shape);
+}
+
+static nd_status attention_output(const nd_layer_pass *p)
+{
+    nd_linear_input input;
     ND_TRY(attention_output_input(p, &input));
     ND_TRY(project(p, p->scratch->hidden, &input, ND_ATTN_OUTPUT));
-    return b->ops.add(b, acts->x_mid, nd_as_const(acts->x), nd_as_const(p->scratch->hidden));
+    return p->backend->ops.add(p->backend, p->acts->x_mid, nd_as_const(p->acts->x),
+                               nd_as_const(p->scratch->hidden));
 }
 
 static nd_status gate_and_up(const nd_layer_pass *p)
@@ -182,7 +203,9 @@ nd_status nd_layer_forward(const nd_layer_pass *pass, nd_view x_next)
     p.scratch = &scratch;
     ND_TRY(norm_of(&p, p.acts->x, ND_ATTN_NORM, &input));
     ND_TRY(keys_and_values(&p, &input));
-    ND_TRY(attention_forward(&p, input));
+    ND_TRY(queries(&p, &input));
+    ND_TRY(attention_forward(&p));
+    ND_TRY(attention_output(&p));
     ND_TRY(gate_and_up(&p));
     ND_TRY(ffn_output_input(&p, &input));
     ND_TRY(project(&p, scratch.hidden, &input, ND_FFN_DOWN));
@@ -208,13 +231,16 @@ nd_status nd_layer_compact(nd_backend *b, const nd_layer_activations *acts, nd_c
     return ND_OK;
 }
 
-/* As nd_layer_compact, but only x has values yet. */
-static nd_status compact_input(const nd_layer_pass *p, nd_layer_activations *part)
+/* As nd_layer_compact, before the others have values. */
+static nd_status compact_checkpoint(const nd_layer_pass *p, nd_layer_activations *part)
 {
-    nd_view *const views[] = {&part->q, &part->o, &part->lse, &part->x_mid, &part->gate, &part->up};
-    for (size_t i = 0; i < sizeof views / sizeof *views; i++)
-        views[i]->rows = p->rows.cols;
-    return nd_layer_compact_rows(p->backend, &part->x, p->rows);
+    nd_view *const attention[] = {&part->o, &part->lse};
+    ND_TRY(nd_layer_compact_rows(p->backend, &part->x, p->rows));
+    for (int i = 0; !p->config->recompute_attention && i < 2; i++)
+        ND_TRY(nd_layer_compact_rows(p->backend, attention[i], p->rows));
+    part->q.rows = part->o.rows = part->lse.rows = part->x.rows;
+    part->x_mid.rows = part->gate.rows = part->up.rows = part->x.rows;
+    return ND_OK;
 }
 
 nd_status nd_layer_recompute(const nd_layer_pass *pass, nd_layer_activations *part)
@@ -226,12 +252,15 @@ nd_status nd_layer_recompute(const nd_layer_pass *pass, nd_layer_activations *pa
     ND_TRY(norm_of(&p, part->x, ND_ATTN_NORM, &input));
     ND_TRY(keys_and_values(&p, &input));
     if (p.rows.data) {
-        ND_TRY(compact_input(&p, part));
+        ND_TRY(compact_checkpoint(&p, part));
         ND_TRY(norm_of(&p, part->x, ND_ATTN_NORM, &input));
     }
     const nd_layer_scratch scratch = scratch_rows(p.scratch, part->x.rows);
     p.scratch = &scratch;
-    ND_TRY(attention_forward(&p, input));
+    ND_TRY(queries(&p, &input));
+    if (p.config->recompute_attention)
+        ND_TRY(attention_forward(&p));
+    ND_TRY(attention_output(&p));
     return gate_and_up(&p);
 }
 

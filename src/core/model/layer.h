@@ -42,10 +42,13 @@ typedef struct nd_layer_gradients {
     nd_view dw[ND_LAYER_PARAM_COUNT];
 } nd_layer_gradients;
 
-/* Reserves a layer's activations of `tokens` tokens, or only x with `input_only`; the scratch of
- * all layers. Errors: those of nd_arena_reserve. */
+/* Reserves a layer's activations of `tokens` tokens, or only those that nd_layer_recompute needs:
+ * x, and unless config->recompute_attention o and lse; the scratch of all layers. Errors: those of
+ * nd_arena_reserve. */
 nd_status nd_layer_activations_reserve(nd_arena *arena, const nd_model_config *config,
-                                       int64_t tokens, bool input_only, nd_layer_activations *acts);
+                                       int64_t tokens, nd_layer_activations *acts);
+nd_status nd_layer_checkpoint_reserve(nd_arena *arena, const nd_model_config *config,
+                                      int64_t tokens, nd_layer_activations *acts);
 nd_status nd_layer_scratch_reserve(nd_arena *arena, const nd_model_config *config, int64_t tokens,
                                    bool training, nd_layer_scratch *scratch);
 
@@ -63,9 +66,9 @@ typedef struct nd_layer_pass {
 /* Computes the layer from acts->x into acts and `x_next` [t, d], for all rows. */
 nd_status nd_layer_forward(const nd_layer_pass *pass, nd_view x_next);
 
-/* Recomputes from acts->x the activations that nd_layer_backward reads, with `rows` for these
- * tokens only. `part` receives them as views of these tokens, and the keys and values of all.
- * Overwrites acts->x. */
+/* Recomputes from those of nd_layer_checkpoint_reserve the other activations that nd_layer_backward
+ * reads, with `rows` for these tokens only. `part` receives all as views of these tokens, and the
+ * keys and values of all. Overwrites acts->x, o and lse. */
 nd_status nd_layer_recompute(const nd_layer_pass *pass, nd_layer_activations *part);
 
 /* dx [t, d] holds d loss / d x_next and becomes d loss / d x. Matrix gradients become beta dw +

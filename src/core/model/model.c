@@ -221,7 +221,7 @@ static nd_status backward_layer(nd_model *m, int64_t layer, const nd_backward_ro
                                    nd_params_layer_index(&m->params, layer, ND_ATTN_NORM),
                                    m->params.per_layer));
     pass.rows = part->rows;
-    if (m->config.checkpointing)
+    if (m->config.checkpointing && layer + 1 < m->config.num_layers)
         ND_TRY(nd_layer_recompute(&pass, &kept));
     else if (part->rows.data)
         ND_TRY(nd_layer_compact(m->backend, pass.acts, part->rows, &kept));

@@ -94,22 +94,20 @@ int64_t nd_model_logit_rows(const nd_model_config *config)
     return rows < tokens ? rows : tokens;
 }
 
-/* With checkpointing every layer keeps only its input and shares the rest, which is recomputed
- * layer by layer in the backward pass; an evaluation shares everything. */
+/* With checkpointing layers share what the backward pass recomputes layer by layer; the last
+ * layer's activations are still there then. An evaluation shares everything. */
 static nd_status reserve_layers(nd_model *m, nd_arena *arena, bool training)
 {
     const nd_model_config *c = &m->config;
     nd_layer_activations *first = &m->layers[0];
-    ND_TRY(nd_layer_activations_reserve(arena, c, m->tokens, false, first));
+    ND_TRY(nd_layer_activations_reserve(arena, c, m->tokens, first));
     for (int64_t l = 1; l < c->num_layers; l++) {
         nd_layer_activations *acts = &m->layers[l];
-        if (training && !c->checkpointing) {
-            ND_TRY(nd_layer_activations_reserve(arena, c, m->tokens, false, acts));
-            continue;
-        }
         *acts = *first;
-        if (training)
-            ND_TRY(nd_layer_activations_reserve(arena, c, m->tokens, true, acts));
+        if (training && c->checkpointing)
+            ND_TRY(nd_layer_checkpoint_reserve(arena, c, m->tokens, acts));
+        else if (training)
+            ND_TRY(nd_layer_activations_reserve(arena, c, m->tokens, acts));
     }
     return ND_OK;
 }

@@ -25,7 +25,7 @@ static nd_status reserve_block(nd_mtp_block *block, const nd_model_config *c, in
     const int64_t d = c->hidden_dim;
     ND_TRY(nd_arena_reserve(arena, ND_I32, 1, t, &block->inputs));
     ND_TRY(nd_arena_reserve(arena, c->compute, t, d, &block->embedding));
-    ND_TRY(nd_layer_activations_reserve(arena, c, t, false, &block->acts));
+    ND_TRY(nd_layer_activations_reserve(arena, c, t, &block->acts));
     return nd_arena_reserve(arena, c->compute, t, d, &block->out);
 }
 

@@ -6,7 +6,12 @@ void nd_memory_advise(const nd_config *config, const size_t bytes[ND_MEMORY_COUN
 {
     if (!config->hardware.gradient_checkpointing)
         fprintf(out,
-                "  hardware.gradient_checkpointing = true keeps one activation a layer "
+                "  hardware.gradient_checkpointing = true keeps two activations a layer "
+                "(activations are %.2f GiB)\n",
+                (double)bytes[ND_MEMORY_ACTIVATIONS] / gib);
+    else if (!config->hardware.recompute_attention)
+        fprintf(out,
+                "  hardware.recompute_attention = true keeps one activation a layer instead of two "
                 "(activations are %.2f GiB)\n",
                 (double)bytes[ND_MEMORY_ACTIVATIONS] / gib);
     if (nd_config_micro_batch(config) > 1)

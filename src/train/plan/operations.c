@@ -5,7 +5,7 @@ static double product(int64_t inputs, int64_t outputs)
     return 2.0 * (double)inputs * (double)outputs;
 }
 
-/* A layer's forward pass: the part that all tokens need, and the rest. */
+/* Parts of a layer's forward pass. */
 static double keys_and_values(const nd_model_config *c)
 {
     return 2.0 * product(c->hidden_dim, c->num_kv_heads * c->head_dim);
@@ -13,17 +13,26 @@ static double keys_and_values(const nd_model_config *c)
 
 static double queries_to_hidden(const nd_model_config *c)
 {
-    const int64_t wide = c->num_heads * c->head_dim;
-    const double attention = product(c->seq_length, wide);
-    return 2.0 * product(c->hidden_dim, wide) + attention +
+    return 2.0 * product(c->hidden_dim, c->num_heads * c->head_dim) +
            2.0 * product(c->hidden_dim, c->ffn_dim);
+}
+
+static double attention(const nd_model_config *c)
+{
+    return product(c->seq_length, c->num_heads * c->head_dim);
+}
+
+static double recomputed(const nd_model_config *c, double kept)
+{
+    return keys_and_values(c) +
+           kept * (queries_to_hidden(c) + (c->recompute_attention ? attention(c) : 0.0));
 }
 
 nd_pass_operations nd_pass_operations_of(const nd_model_config *c, int64_t extra_heads, double kept)
 {
     const double layers = (double)c->num_layers, extra = (double)extra_heads;
-    const double layer =
-        keys_and_values(c) + queries_to_hidden(c) + product(c->ffn_dim, c->hidden_dim);
+    const double layer = keys_and_values(c) + queries_to_hidden(c) + attention(c) +
+                         product(c->ffn_dim, c->hidden_dim);
     const double head = product(c->hidden_dim, c->vocab_size);
     const double block = c->mtp_form == ND_MTP_SEQUENTIAL
                              ? layer + 2.0 * product(c->hidden_dim, c->hidden_dim)
@@ -32,8 +41,10 @@ nd_pass_operations nd_pass_operations_of(const nd_model_config *c, int64_t extra
     nd_pass_operations o;
     o.start = layers * layer + both * head + extra * (both * block + 3.0 * kept * head);
     o.layer = 2.0 * kept * layer;
-    if (c->checkpointing)
-        o.layer += keys_and_values(c) + kept * queries_to_hidden(c);
+    if (c->checkpointing) {
+        o.layer += recomputed(c, kept);
+        o.start -= recomputed(c, kept); /* the last layer's is not */
+    }
     o.all = o.start + layers * o.layer;
     return o;
 }
