@@ -53,6 +53,8 @@ typedef struct nd_fast_kernels {
                              int64_t n);
     /* y [64, 64] = xᵀ, rows of x `stride` apart. */
     void (*transpose_bytes)(int8_t *y, const int8_t *x, int64_t stride);
+    /* y [32, 32] = xᵀ. */
+    void (*transpose_bf16)(uint16_t *y, int64_t y_stride, const uint16_t *x, int64_t x_stride);
     void (*ternarize)(int8_t *c, const float *w, float half_scale, int64_t n);
     void (*pack)(uint8_t *packed, const int8_t *c, int64_t bytes);
     void (*unpack)(int8_t *c, const uint8_t *packed, int64_t bytes);

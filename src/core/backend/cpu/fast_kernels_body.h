@@ -144,18 +144,18 @@ static void quantize_columns(int8_t *q, const float *x, float factor, const floa
         q[i] = byte_of((x[i] * factor) * factors[i]);
 }
 
-/* A step of the transposition: swaps, in fields of 2 distance bytes, the upper halves of row r with
- * the lower halves of row r + distance. */
-static inline void swap_halves(uint64_t rows[8][8], int distance, uint64_t low)
+/* A step of the transposition of `count` rows: swaps, in fields of 2 `bits`, the upper halves of
+ * row r with the lower halves of row r + distance. */
+static inline void swap_halves(uint64_t (*rows)[8], int count, int distance, int bits, uint64_t low)
 {
-    for (int r = 0; r < 8; r++) {
+    for (int r = 0; r < count; r++) {
         if (r & distance)
             continue;
 #pragma omp simd
         for (int w = 0; w < 8; w++) {
             const uint64_t x = rows[r][w], y = rows[r + distance][w];
-            rows[r][w] = (x & low) | (y & low) << 8 * distance;
-            rows[r + distance][w] = (x >> 8 * distance & low) | (y & ~low);
+            rows[r][w] = (x & low) | (y & low) << bits;
+            rows[r + distance][w] = (x >> bits & low) | (y & ~low);
         }
     }
 }
@@ -167,12 +167,27 @@ static void transpose_bytes(int8_t *y, const int8_t *x, int64_t stride)
         uint64_t rows[8][8];
         for (int r = 0; r < 8; r++)
             memcpy(rows[r], x + (8 * part + r) * stride, sizeof rows[r]);
-        swap_halves(rows, 4, 0x00000000ffffffffu);
-        swap_halves(rows, 2, 0x0000ffff0000ffffu);
-        swap_halves(rows, 1, 0x00ff00ff00ff00ffu);
+        swap_halves(rows, 8, 4, 32, 0x00000000ffffffffu);
+        swap_halves(rows, 8, 2, 16, 0x0000ffff0000ffffu);
+        swap_halves(rows, 8, 1, 8, 0x00ff00ff00ff00ffu);
         for (int w = 0; w < 8; w++)
             for (int r = 0; r < 8; r++)
                 memcpy(y + (8 * w + r) * 64 + 8 * part, &rows[r][w], 8);
+    }
+}
+
+/* Four rows at a time, whose words have four values. */
+static void transpose_bf16(uint16_t *y, int64_t y_stride, const uint16_t *x, int64_t x_stride)
+{
+    for (int part = 0; part < 8; part++) {
+        uint64_t rows[4][8];
+        for (int r = 0; r < 4; r++)
+            memcpy(rows[r], x + (4 * part + r) * x_stride, sizeof rows[r]);
+        swap_halves(rows, 4, 2, 32, 0x00000000ffffffffu);
+        swap_halves(rows, 4, 1, 16, 0x0000ffff0000ffffu);
+        for (int w = 0; w < 8; w++)
+            for (int r = 0; r < 4; r++)
+                memcpy(y + (4 * w + r) * y_stride + 4 * part, &rows[r][w], 8);
     }
 }
 
@@ -425,6 +440,7 @@ static const nd_fast_kernels table = {
     .quantize = quantize,
     .quantize_columns = quantize_columns,
     .transpose_bytes = transpose_bytes,
+    .transpose_bf16 = transpose_bf16,
     .ternarize = ternarize,
     .pack = pack,
     .unpack = unpack,

@@ -33,42 +33,67 @@ static void finish_row(const nd_fast_kernels *k, const symmetric_context *s, nd_
         k->store_bf16((uint16_t *)s->c.data + at, values, n);
 }
 
-static void store_element(nd_view c, int64_t at, float value)
+static inline void transpose_values(char *y, int64_t y_stride, const char *x, int64_t x_stride,
+                                    int64_t rows, int64_t cols, size_t size)
 {
-    if (c.dtype == ND_F32)
-        ((float *)c.data)[at] = value;
+    for (int64_t j = 0; j < cols; j++)
+        for (int64_t i = 0; i < rows; i++)
+            memcpy(y + (size_t)(j * y_stride + i) * size, x + (size_t)(i * x_stride + j) * size,
+                   size);
+}
+
+/* y [cols, rows] = xᵀ, at most BLOCK of each; rows are y_stride and x_stride elements apart. */
+static void transpose_block(const nd_fast_kernels *k, nd_dtype dtype, char *y, int64_t y_stride,
+                            const char *x, int64_t x_stride, int64_t rows, int64_t cols)
+{
+    if (dtype == ND_F32)
+        transpose_values(y, y_stride, x, x_stride, rows, cols, sizeof(float));
+    else if (rows < BLOCK || cols < BLOCK)
+        transpose_values(y, y_stride, x, x_stride, rows, cols, sizeof(uint16_t));
     else
-        ((uint16_t *)c.data)[at] = nd_bf16_from_float(value);
+        k->transpose_bf16((uint16_t *)(void *)y, y_stride, (const uint16_t *)(const void *)x,
+                          x_stride);
+}
+
+/* Copies the part below the diagonal of c [n, n], at most BLOCK rows and columns, to above it. */
+static void mirror_block(const nd_fast_kernels *k, nd_view c, int64_t row, int64_t rows,
+                         int64_t col, int64_t cols)
+{
+    const int64_t n = c.cols;
+    const size_t size = nd_dtype_size(c.dtype);
+    char *data = c.data;
+    if (col + cols <= row) {
+        transpose_block(k, c.dtype, data + (size_t)(col * n + row) * size, n,
+                        data + (size_t)(row * n + col) * size, n, rows, cols);
+        return;
+    }
+    for (int64_t i = row; i < row + rows; i++)
+        for (int64_t j = col; j < nd_fast_min(col + cols, i); j++)
+            memcpy(data + (size_t)(j * n + i) * size, data + (size_t)(i * n + j) * size, size);
 }
 
 static void finish_symmetric(const nd_fast_kernels *k, const void *context, nd_tile tile)
 {
     const symmetric_context *s = context;
-    const float *values = tile.values;
     for (int64_t i = 0; i < tile.rows; i++)
         finish_row(k, s, tile, i);
-    for (int64_t i0 = 0; i0 < tile.rows; i0 += BLOCK)
-        for (int64_t j = 0; j < nd_fast_min(tile.cols, tile.row + i0 + BLOCK - tile.col); j++)
-            for (int64_t i = nd_fast_max(i0, tile.col + j + 1 - tile.row);
-                 i < nd_fast_min(i0 + BLOCK, tile.rows); i++)
-                store_element(s->c, (tile.col + j) * s->c.cols + tile.row + i,
-                              values[i * tile.stride + j]);
+    for (int64_t i = 0; i < tile.rows; i += BLOCK)
+        for (int64_t j = 0; j < tile.cols; j += BLOCK)
+            mirror_block(k, s->c, tile.row + i, nd_fast_min(BLOCK, tile.rows - i), tile.col + j,
+                         nd_fast_min(BLOCK, tile.cols - j));
 }
 
 /* out [cols, rows] = inᵀ. */
-static void transpose(const nd_cpu_fast *fast, void *out, nd_cview in)
+static void transpose(const nd_cpu_fast *fast, char *out, nd_cview in)
 {
+    const size_t size = nd_dtype_size(in.dtype);
+    const char *data = in.data;
 #pragma omp parallel for num_threads(nd_fast_team(fast, nd_view_count(in))) collapse(2)
-    for (int64_t r0 = 0; r0 < in.rows; r0 += BLOCK)
-        for (int64_t c0 = 0; c0 < in.cols; c0 += BLOCK)
-            for (int64_t c = c0; c < nd_fast_min(c0 + BLOCK, in.cols); c++)
-                for (int64_t r = r0; r < nd_fast_min(r0 + BLOCK, in.rows); r++) {
-                    if (in.dtype == ND_F32)
-                        ((float *)out)[c * in.rows + r] = ((const float *)in.data)[r * in.cols + c];
-                    else
-                        ((uint16_t *)out)[c * in.rows + r] =
-                            ((const uint16_t *)in.data)[r * in.cols + c];
-                }
+    for (int64_t i = 0; i < in.rows; i += BLOCK)
+        for (int64_t j = 0; j < in.cols; j += BLOCK)
+            transpose_block(fast->kernels, in.dtype, out + (size_t)(j * in.rows + i) * size,
+                            in.rows, data + (size_t)(i * in.cols + j) * size, in.cols,
+                            nd_fast_min(BLOCK, in.rows - i), nd_fast_min(BLOCK, in.cols - j));
 }
 
 /* The operand in `dtype`, transposed if asked; takes memory from *memory. */
