@@ -40,7 +40,7 @@ static expectation expected_of(int op)
     case COUNTED_ternary_gemm_dw:
         return (expectation){0.85, 0.90, "cuBLASLt in bf16, after codes became bf16"};
     case COUNTED_gemm:
-        return (expectation){0.85, 0.90, "cuBLASLt in bf16, after f32 operands became bf16"};
+        return (expectation){0.85, 0.90, "cuBLASLt in bf16; f32 operands are rounded first"};
     case COUNTED_gemm_symmetric:
         return (expectation){0.85, 0.55, "mma.sync, half of the tiles"};
     case COUNTED_attention:

@@ -87,7 +87,6 @@ static bool reads_results(const call *c)
 {
     switch (c->op) {
     case COUNTED_rope:
-    case COUNTED_cross_entropy:
     case COUNTED_apply_update:
     case COUNTED_adamw:
     case COUNTED_adamw_blocks:
@@ -99,6 +98,13 @@ static bool reads_results(const call *c)
     default:
         return false;
     }
+}
+
+/* The gradients of logits that overwrite them. */
+static double overwritten_logits(const call *c)
+{
+    const nd_cross_entropy_params *p = c->parameters;
+    return p->gradient_scale != 0.0f && !p->gradient.data ? c->view[2].bytes : 0.0;
 }
 
 /* Every argument once. */
@@ -139,6 +145,9 @@ static void measure(counted_op *o, const call *c)
     case COUNTED_attention:
     case COUNTED_attention_backward:
         attention(o, c, c->op == COUNTED_attention_backward);
+        break;
+    case COUNTED_cross_entropy:
+        o->bytes += overwritten_logits(c);
         break;
     case COUNTED_embedding: /* the rows that are looked up */
         o->bytes = 2.0 * v[0].bytes;
@@ -222,7 +231,10 @@ static nd_status count(nd_backend *b, const call *c)
 #define SEE_TILES_OUT(q) SEE_OUT(q->codes)
 #define SEE_TILES_IN(q) SEE_IN(q->codes)
 #define SEE_ROWS(type, p) the_call.parameters = p;
-#define SEE_LOSS(p) (void)p;
+#define SEE_LOSS(p)                                                                                \
+    the_call.parameters = p;                                                                       \
+    if (p->gradient.data)                                                                          \
+    SEE_OUT(p->gradient)
 #define SEE_MEMORY_OUT(p) see(&the_call, ND_U8, 1, (int64_t)bytes, p, true);
 #define SEE_MEMORY_IN(p) see(&the_call, ND_U8, 1, (int64_t)bytes, p, false);
 #define SEE_VALUE(type, x)                                                                         \

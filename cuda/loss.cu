@@ -158,9 +158,9 @@ __device__ __forceinline__ float distance(const row_sums &r, float nll)
 }
 
 __global__ void cross_entropy_kernel(nd_floats nll, nd_floats total, nd_floats logits,
-                                     const int32_t *all_targets, int64_t vocab, int offsets,
-                                     nd_cross_entropy_params p, nd_floats norm, nd_floats weight,
-                                     bool wide)
+                                     nd_floats dlogits, const int32_t *all_targets, int64_t vocab,
+                                     int offsets, nd_cross_entropy_params p, nd_floats norm,
+                                     nd_floats weight, bool wide)
 {
     __shared__ float shared[32];
     const int64_t t = blockIdx.x, row = t * vocab;
@@ -218,7 +218,7 @@ __global__ void cross_entropy_kernel(nd_floats nll, nd_floats total, nd_floats l
                     d -= (1.0f - smooth) * offset_weight[j];
             z[k] = present ? scale * d : 0.0f;
         }
-        nd_store_wide(logits, row + i, vocab - i, wide, z);
+        nd_store_wide(dlogits, row + i, vocab - i, wide, z);
     }
 }
 
@@ -270,14 +270,18 @@ static nd_status cross_entropy_cuda(nd_backend *b, nd_view nll, nd_view total, n
     ND_REQUIRE(offsets <= ND_OFFSETS_MAX);
     ND_REQUIRE(!p->norm.data || p->norm.rows == logits.rows);
     ND_REQUIRE(!p->weight.data || p->weight.rows == logits.rows);
+    const nd_view dlogits = p->gradient.data ? p->gradient : logits;
+    ND_REQUIRE(nd_is_wide_type(dlogits.dtype) && dlogits.rows == logits.rows);
+    ND_REQUIRE(dlogits.cols == logits.cols);
     ND_TRY(check_tokens(cuda, targets, logits.rows * offsets, logits.cols, -1));
     if (logits.rows * logits.cols == 0)
         return ND_OK;
     return ND_CUDA(ND_LAUNCH(
         cross_entropy_kernel, dim3((unsigned)logits.rows), dim3(nd_row_threads(logits.cols)), 0,
         cuda->stream, nd_floats_of(nll), nd_floats_of(total), nd_floats_of(logits),
-        static_cast<const int32_t *>(targets.data), logits.cols, offsets, *p, nd_floats_of(p->norm),
-        nd_floats_of(p->weight), nd_aligned(logits.cols, logits.data)));
+        nd_floats_of(dlogits), static_cast<const int32_t *>(targets.data), logits.cols, offsets, *p,
+        nd_floats_of(p->norm), nd_floats_of(p->weight),
+        nd_aligned(logits.cols, logits.data) && nd_aligned(logits.cols, dlogits.data)));
 }
 
 void nd_cuda_fill_loss(nd_backend_ops *ops)

@@ -11,7 +11,8 @@ cores=$(env -u OMP_NUM_THREADS -u OMP_THREAD_LIMIT nproc)
 
 # CUDA's kernels take minutes to compile and are left out where no GPU is.
 build_program() {
-    cmake --preset release -DBUILD_TESTING=OFF $([ -e /dev/nvidia0 ] || echo -DND_CUDA=OFF)
+    [ -e build/release/build.ninja ] ||
+        cmake --preset release -DBUILD_TESTING=OFF $([ -e /dev/nvidia0 ] || echo -DND_CUDA=OFF)
     cmake --build --preset release --parallel "$cores" --target nanochat_dist
 }
 

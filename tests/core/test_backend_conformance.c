@@ -367,7 +367,7 @@ static void cross_entropy_case(harness *h, int64_t rows, int64_t vocab, nd_dtype
                                                .offsets = 3,
                                                .offset_weight = {1.0f, 0.5f, 0.25f}},
                                               {.z_loss_weight = 1e-3f, .gradient_scale = 0.0f}};
-    for (int c = 0; c < 5; c++) { /* the last: factors of rows, and norms of errors */
+    for (int c = 0; c < 6; c++) { /* 4: factors of rows, and norms of errors; 5: dlogits apart */
         const int p = c % 4, offsets = nd_cross_entropy_offsets(&params[p]);
         const nd_cview weight = nd_as_const(random_floats(h, ND_F32, rows, 1, 2.0f));
         const nd_cview start = nd_as_const(random_floats(h, type, rows, vocab, 5.0f));
@@ -378,6 +378,7 @@ static void cross_entropy_case(harness *h, int64_t rows, int64_t vocab, nd_dtype
             poisoned_outputs(h, ND_F64, ignored == ND_F32 ? ND_F32 : ND_F64, rows, 1);
         const outputs total = poisoned_outputs(h, ND_F64, ND_F32, rows, 1);
         const outputs norm = poisoned_outputs(h, ND_F64, ND_F32, rows, 1);
+        const outputs apart = poisoned_outputs(h, ND_F64, ND_BF16, rows, vocab);
         nd_cross_entropy_params of[BACKENDS];
         for (int i = 0; i < BACKENDS; i++) {
             of[i] = params[p];
@@ -385,6 +386,8 @@ static void cross_entropy_case(harness *h, int64_t rows, int64_t vocab, nd_dtype
                 of[i].norm = norm.view[i];
                 of[i].weight = weight;
             }
+            if (c == 5)
+                of[i].gradient = apart.view[i];
         }
         RUN(h, cross_entropy, nll.view[i], total.view[i], logits.view[i], ids, &of[i]);
         if (vocab == 1)
@@ -393,9 +396,11 @@ static void cross_entropy_case(harness *h, int64_t rows, int64_t vocab, nd_dtype
         check_close(h, "cross_entropy total", &total, TOLERANCE_F32);
         if (c == 4)
             check_close(h, "cross_entropy norm", &norm, TOLERANCE_F32);
-        if (params[p].gradient_scale == 0.0f)
+        if (params[p].gradient_scale == 0.0f || c == 5)
             check_untouched(&logits, start);
-        else
+        if (c == 5)
+            check_close(h, "cross_entropy dlogits apart", &apart, TOLERANCE_BF16);
+        else if (params[p].gradient_scale != 0.0f)
             check_close(h, "cross_entropy dlogits", &logits,
                         type == ND_BF16 ? TOLERANCE_BF16 : 3e-6);
     }

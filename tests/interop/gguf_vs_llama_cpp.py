@@ -19,7 +19,6 @@ import configparser
 import glob
 import json
 import os
-import subprocess
 import sys
 import tempfile
 
@@ -28,38 +27,10 @@ import h5py
 import llama_cpp
 import numpy as np
 
+from exported import check, dequantised, failures, masters, run
+
 PACKED = ["tq2_0", "tq1_0", "q2_0"]
 TYPES = ["f32", "f16"] + PACKED
-failures = []
-
-
-def check(holds, text):
-    print(("ok      " if holds else "BROKEN  ") + text, flush=True)
-    if not holds:
-        failures.append(text)
-
-
-def run(program, *arguments, **options):
-    return subprocess.run([program, *arguments], check=True, capture_output=True, **options).stdout
-
-
-def masters(checkpoint):
-    manifest = json.load(open(f"{checkpoint}/manifest.json"))
-    found = {}
-    for t in manifest["tensors"]:
-        if t["part"] == "master":
-            x = h5py.File(f"{checkpoint}/{t['file']}")["masters/" + t["name"]][()]
-            found[t["name"]] = (x.astype("<u4") << 16).view("<f4") if t["dtype"] == "bf16" else x
-    return found
-
-
-def dequantised(w, group):
-    """Codes times scale, by docs/model.md."""
-    x = w.astype(np.float64).reshape(1 if group == 0 else w.size // group, -1)
-    s = np.maximum(np.abs(x).mean(axis=1, keepdims=True), 1e-5).astype(np.float16)
-    s = s.astype(np.float32)
-    codes = np.clip(np.rint(x.astype(np.float32) / s), -1, 1)
-    return (codes * s).astype(np.float32).reshape(w.shape)
 
 
 def check_tensors(path, name, weights, group):

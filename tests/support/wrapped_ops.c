@@ -30,7 +30,8 @@
 #define MEMORY_OF_TILES_OUT(q) MEMORY_OF_TILES(q, true)
 #define MEMORY_OF_TILES_IN(q) MEMORY_OF_TILES(q, false)
 #define MEMORY_OF_ROWS(type, p) VIEW(p##_inner.rows, false)
-#define MEMORY_OF_LOSS(p) VIEW(p##_inner.norm, true) VIEW(p##_inner.weight, false)
+#define MEMORY_OF_LOSS(p)                                                                          \
+    VIEW(p##_inner.norm, true) VIEW(p##_inner.weight, false) VIEW(p##_inner.gradient, true)
 #define MEMORY_OF_MEMORY_OUT(p) BYTES(p, bytes, true)
 #define MEMORY_OF_MEMORY_IN(p) BYTES(p, bytes, false)
 #define MEMORY_OF_VALUE(type, x)

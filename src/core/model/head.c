@@ -19,6 +19,9 @@ nd_status nd_head_run(nd_backend *b, nd_view logits, const nd_head_pass *p)
         const nd_view chunk =
             p->kept.data ? nd_view_rows(p->kept, first, rows) : nd_view_rows(logits, 0, rows);
         const nd_cview x = nd_cview_rows(p->x, first, rows);
+        if (p->dlogits.data)
+            params.gradient = nd_view_rows(p->dlogits, 0, rows);
+        const nd_cview dlogits = nd_as_const(p->dlogits.data ? params.gradient : chunk);
         if (p->norm.data)
             params.norm = nd_view_rows(p->norm, first, rows);
         if (p->weight.data)
@@ -30,9 +33,9 @@ nd_status nd_head_run(nd_backend *b, nd_view logits, const nd_head_pass *p)
                                     nd_cview_rows(p->targets, first, rows), &params));
         if (!p->dx.data)
             continue;
-        ND_TRY(b->ops.gemm(b, nd_view_rows(p->dx, first, rows), nd_as_const(chunk), false, head,
-                           false, 1.0f, p->dx_beta));
-        ND_TRY(b->ops.gemm(b, dhead, nd_as_const(chunk), true, x, false, 1.0f,
+        ND_TRY(b->ops.gemm(b, nd_view_rows(p->dx, first, rows), dlogits, false, head, false, 1.0f,
+                           p->dx_beta));
+        ND_TRY(b->ops.gemm(b, dhead, dlogits, true, x, false, 1.0f,
                            first == 0 ? p->dhead_beta : 1.0f));
     }
     return ND_OK;

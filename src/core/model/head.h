@@ -10,7 +10,8 @@ typedef struct nd_head_pass {
     nd_cview targets;             /* i32 [t, offsets] */
     nd_cross_entropy_params loss; /* gradient_scale is not read without dx */
     nd_view kept;       /* [t, pieces] all rows' logits; data NULL: chunks share `logits` */
-    bool computed;      /* `kept` already holds the logits, which dx overwrites */
+    bool computed;      /* `kept` already holds the logits, which dx may overwrite */
+    nd_view dlogits;    /* [chunk, pieces] for gradients of logits; data NULL: in their place */
     nd_view nll, total; /* [t, 1] */
     nd_view norm;       /* [t, 1] of the error of the prediction; data NULL: not wanted */
     nd_cview weight;    /* [t, 1] factors of the rows' gradients; data NULL: 1 */

@@ -82,6 +82,7 @@ static nd_status loss_and_gradients(nd_model *m, const nd_backward_rows *part, i
                          .loss = m->config.loss,
                          .kept = kept,
                          .computed = kept.data != NULL,
+                         .dlogits = m->dlogits,
                          .weight = part->weight.data ? nd_cview_rows(part->weight, first, rows)
                                                      : part->weight,
                          .nll = nd_view_rows(m->nll, first, rows),

@@ -127,6 +127,8 @@ nd_status nd_model_reserve_activations(nd_model *m, nd_arena *arena, bool traini
         ND_TRY(nd_arena_reserve(arena, c->compute, m->tokens, c->hidden_dim, &m->dx));
     ND_TRY(nd_arena_reserve(arena, wide, nd_model_logit_rows(c), nd_model_pieces(m), &m->logits));
     m->idle = nd_view_span(m->scratch.wide, m->logits);
+    if (training && c->compute == ND_BF16 && (c->on_device || m->backend->traits.fast_bf16))
+        ND_TRY(nd_arena_reserve(arena, ND_BF16, m->logits.rows, m->logits.cols, &m->dlogits));
     ND_TRY(nd_arena_reserve(arena, ND_I32, 1, m->tokens, &m->inputs));
     ND_TRY(nd_arena_reserve(arena, ND_I32, m->tokens, nd_cross_entropy_offsets(&c->loss),
                             &m->targets));

@@ -25,6 +25,7 @@ typedef struct nd_model {
     nd_view x_final, final_r; /* [tokens, d] after the final norm, [tokens, 1] */
     nd_view dx;               /* [tokens, d] */
     nd_view logits;           /* [chunk, pieces] */
+    nd_view dlogits;          /* the same in bf16, where products want it; else data NULL */
     nd_view idle;             /* scratch except `hidden`, dx and logits: free while the head runs */
     nd_view nll, total;       /* [tokens, 1] */
     nd_view sums; /* f64 [1, nd_model_loss_sums]: of nll, of total, of each extra head's losses */

@@ -38,6 +38,7 @@ static nd_status run_head(nd_model *m, int64_t index, nd_cview x, nd_head_pass *
     pass->targets = nd_cview_rows(nd_as_const(m->targets), 0, x.rows);
     pass->nll = nd_view_rows(m->nll, 0, x.rows);
     pass->total = nd_view_rows(m->total, 0, x.rows);
+    pass->dlogits = m->dlogits;
     pass->loss = (nd_cross_entropy_params){.label_smoothing = m->config.loss.label_smoothing,
                                            .gradient_scale =
                                                pass->loss.gradient_scale * head_weight(m, index)};

@@ -108,7 +108,9 @@ static nd_status cross_entropy_fast(nd_backend *b, nd_view nll, nd_view total, n
                                     nd_cview targets, const nd_cross_entropy_params *p)
 {
     nd_cpu_fast *fast = nd_cpu_fast_of(b);
-    if (!nd_fast_covers(logits.dtype))
+    const bool apart = p->gradient.data && p->gradient_scale != 0.0f;
+    const nd_view out = apart ? p->gradient : logits;
+    if (!nd_fast_covers(logits.dtype) || !nd_fast_covers(out.dtype))
         return fast->reference.cross_entropy(b, nll, total, logits, targets, p);
     ND_REQUIRE(nll.rows == logits.rows && total.rows == logits.rows);
     ND_REQUIRE(nd_is_float(nll.dtype) && nd_is_float(total.dtype));
@@ -116,6 +118,7 @@ static nd_status cross_entropy_fast(nd_backend *b, nd_view nll, nd_view total, n
     ND_REQUIRE(offsets <= ND_OFFSETS_MAX);
     ND_REQUIRE(!p->norm.data || p->norm.rows == logits.rows);
     ND_REQUIRE(!p->weight.data || p->weight.rows == logits.rows);
+    ND_REQUIRE(nd_same_shape(nd_as_const(out), nd_as_const(logits)));
     ND_TRY(nd_check_tokens(targets, logits.rows * offsets, logits.cols, -1));
     const nd_fast_kernels *k = fast->kernels;
     const int64_t vocab = logits.cols;
@@ -124,11 +127,13 @@ static nd_status cross_entropy_fast(nd_backend *b, nd_view nll, nd_view total, n
 #pragma omp parallel for num_threads(nd_fast_team(fast, nd_view_count(nd_as_const(logits))))
     for (int64_t t = 0; t < logits.rows; t++) {
         const int thread = nd_fast_thread();
-        float *row = nd_fast_target(logits, t * vocab, nd_fast_buffer(fast, thread, 0, vocab));
+        float *row = nd_fast_target(out, t * vocab, nd_fast_buffer(fast, thread, 0, vocab));
         row_loss loss = {0.0, 0.0, 0.0};
         const double weight = p->weight.data ? nd_load(p->weight, t) : 1.0;
         if (ids[t * offsets] >= 0) {
-            nd_fast_load(k, nd_as_const(logits), t * vocab, vocab, row);
+            const float *z = nd_fast_load(k, nd_as_const(logits), t * vocab, vocab, row);
+            if (z != row)
+                memcpy(row, z, (size_t)vocab * sizeof *row);
             loss = cross_entropy_row(k, row, vocab, ids + t * offsets, p,
                                      (double)p->gradient_scale * weight,
                                      nd_fast_buffer(fast, thread, 1, vocab));
@@ -136,7 +141,7 @@ static nd_status cross_entropy_fast(nd_backend *b, nd_view nll, nd_view total, n
             memset(row, 0, (size_t)vocab * sizeof *row);
         }
         if (p->gradient_scale != 0.0f)
-            nd_fast_store(k, logits, t * vocab, vocab, row);
+            nd_fast_store(k, out, t * vocab, vocab, row);
         nd_store(nll, t, loss.nll);
         nd_store(total, t, loss.total);
         if (p->norm.data)

@@ -33,6 +33,7 @@ static void finish_row(const nd_fast_kernels *k, const symmetric_context *s, nd_
         k->store_bf16((uint16_t *)s->c.data + at, values, n);
 }
 
+/* y [cols, rows] = xᵀ of values of `size` bytes; rows are y_stride and x_stride values apart. */
 static inline void transpose_values(char *y, int64_t y_stride, const char *x, int64_t x_stride,
                                     int64_t rows, int64_t cols, size_t size)
 {
@@ -42,7 +43,7 @@ static inline void transpose_values(char *y, int64_t y_stride, const char *x, in
                    size);
 }
 
-/* y [cols, rows] = xᵀ, at most BLOCK of each; rows are y_stride and x_stride elements apart. */
+/* The same for at most BLOCK rows and columns. */
 static void transpose_block(const nd_fast_kernels *k, nd_dtype dtype, char *y, int64_t y_stride,
                             const char *x, int64_t x_stride, int64_t rows, int64_t cols)
 {

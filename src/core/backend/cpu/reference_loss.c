@@ -55,11 +55,10 @@ typedef struct row_loss {
  *   d nll_smooth / dz_i = p_i - (1-e)[i = target] - e/V   (each offset's, times its weight)
  *   d lse^2 / dz_i      = 2 lse p_i
  *   d (-H) / dz_i       = p_i (log p_i + H) */
-static row_loss cross_entropy_row(nd_view logits, int64_t row, const int32_t *targets,
+static row_loss cross_entropy_row(nd_cview z, nd_view dz, int64_t row, const int32_t *targets,
                                   const nd_cross_entropy_params *p, double scale)
 {
-    const int64_t vocab = logits.cols;
-    const nd_cview z = nd_as_const(logits);
+    const int64_t vocab = z.cols;
     double largest = -INFINITY, sum = 0.0, mean = 0.0, entropy = 0.0, squares = 0.0;
     for (int64_t i = 0; i < vocab; i++)
         largest = fmax(largest, nd_load(z, row + i));
@@ -96,7 +95,7 @@ static row_loss cross_entropy_row(nd_view logits, int64_t row, const int32_t *ta
                 d -= (1.0 - smooth) * offset_weight(p, targets, j);
         d += p->z_loss_weight * 2.0 * lse * prob;
         d += p->entropy_weight * prob * (log_p + entropy);
-        nd_store(logits, row + i, scale * d);
+        nd_store(dz, row + i, scale * d);
     }
     return out;
 }
@@ -110,17 +109,20 @@ static nd_status cross_entropy_reference(nd_backend *b, nd_view nll, nd_view tot
     ND_REQUIRE(offsets <= ND_OFFSETS_MAX);
     ND_REQUIRE(!p->norm.data || p->norm.rows == logits.rows);
     ND_REQUIRE(!p->weight.data || p->weight.rows == logits.rows);
+    const nd_view dlogits = p->gradient.data ? p->gradient : logits;
+    ND_REQUIRE(nd_is_float(dlogits.dtype) &&
+               nd_same_shape(nd_as_const(dlogits), nd_as_const(logits)));
     ND_TRY(nd_check_tokens(targets, logits.rows * offsets, logits.cols, -1));
     const int32_t *ids = targets.data;
     for (int64_t t = 0; t < logits.rows; t++) {
         row_loss row = {0.0, 0.0, 0.0};
         const double weight = p->weight.data ? nd_load(p->weight, t) : 1.0;
         if (ids[t * offsets] >= 0)
-            row = cross_entropy_row(logits, t * logits.cols, ids + t * offsets, p,
-                                    (double)p->gradient_scale * weight);
+            row = cross_entropy_row(nd_as_const(logits), dlogits, t * logits.cols,
+                                    ids + t * offsets, p, (double)p->gradient_scale * weight);
         else
             for (int64_t i = 0; p->gradient_scale != 0.0f && i < logits.cols; i++)
-                nd_store(logits, t * logits.cols + i, 0.0);
+                nd_store(dlogits, t * logits.cols + i, 0.0);
         nd_store(nll, t, row.nll);
         nd_store(total, t, row.total);
         if (p->norm.data)
