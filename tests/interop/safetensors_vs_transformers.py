@@ -14,7 +14,8 @@ usage: safetensors_vs_transformers.py NANOCHAT_DIST CHECKPOINT [--data-path DIR]
 5. A llama that transformers has made and saved (f32, bf16, f16, in shards) is imported: its masters
    are the weights in our order of rows. With --data-path it is trained on for three steps.
 
-Needs numpy, h5py, torch, safetensors and transformers. Exits 1 when a check is broken."""
+Needs numpy, h5py, torch, safetensors, transformers and sentencepiece. Exits 1 when a check is
+broken."""
 import argparse
 import configparser
 import filecmp
