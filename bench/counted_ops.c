@@ -233,8 +233,9 @@ static nd_status count(nd_backend *b, const call *c)
 #define SEE_ROWS(type, p) the_call.parameters = p;
 #define SEE_LOSS(p)                                                                                \
     the_call.parameters = p;                                                                       \
-    if (p->gradient.data)                                                                          \
-    SEE_OUT(p->gradient)
+    if (p->gradient.data) {                                                                        \
+        SEE_OUT(p->gradient)                                                                       \
+    }
 #define SEE_MEMORY_OUT(p) see(&the_call, ND_U8, 1, (int64_t)bytes, p, true);
 #define SEE_MEMORY_IN(p) see(&the_call, ND_U8, 1, (int64_t)bytes, p, false);
 #define SEE_VALUE(type, x)                                                                         \

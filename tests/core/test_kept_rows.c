@@ -331,13 +331,14 @@ Test(kept_rows, products_of_the_head_have_few_different_numbers_of_rows)
 }
 
 /* The products of one head: logits, their gradient's way back to the state, and to the head. */
-static void check_head(const call *c, const void *logits, const void *head, const void *dhead)
+static void check_head(const call *c, const nd_model *m, const void *head, const void *dhead)
 {
+    const void *logits = m->logits.data, *dlogits = m->dlogits.data ? m->dlogits.data : logits;
     cr_assert_eq(c[0].of[0], logits);
     cr_assert_eq(c[0].of[2], head);
-    cr_assert_eq(c[1].of[1], logits);
+    cr_assert_eq(c[1].of[1], dlogits);
     cr_assert_eq(c[1].of[2], head);
-    cr_assert_eq(c[2].of[1], logits);
+    cr_assert_eq(c[2].of[1], dlogits);
     cr_assert_eq(c[2].of[0], dhead);
 }
 
@@ -351,12 +352,12 @@ static nd_model_config heads_config(nd_mtp_form form, int tokens)
     return config;
 }
 
-Test(kept_rows, each_separate_head_is_done_before_the_next_begins_in_the_same_logits)
+static void check_separate_heads(const nd_model_config *config, bool narrow)
 {
-    const nd_model_config config = heads_config(ND_MTP_SEPARATE, 4);
-    nd_model_fixture f = nd_model_fixture_create(&config, false, seed);
+    nd_model_fixture f = nd_model_fixture_create(config, false, seed);
     call products[12];
     int count = 0;
+    cr_assert_eq(f.model->dlogits.data != NULL, narrow);
     watch(f.backend);
     seen.chosen = true;
     nd_model_fixture_train(&f, false);
@@ -370,10 +371,20 @@ Test(kept_rows, each_separate_head_is_done_before_the_next_begins_in_the_same_lo
     for (int head = 0; head < 4; head++) {
         const int64_t index =
             head == 0 ? nd_params_head(params) : nd_params_mtp_first(params, head - 1);
-        check_head(products + 3 * (size_t)head, f.model->logits.data,
-                   f.model->weights[index].dense.data, f.gradients[index].data);
+        check_head(products + 3 * (size_t)head, f.model, f.model->weights[index].dense.data,
+                   f.gradients[index].data);
     }
     nd_model_fixture_destroy(&f);
+}
+
+/* In bf16 the gradients of logits have memory of their own on every device. */
+Test(kept_rows, each_separate_head_is_done_before_the_next_begins_in_the_same_logits)
+{
+    nd_model_config config = heads_config(ND_MTP_SEPARATE, 4);
+    check_separate_heads(&config, false);
+    config.compute = ND_BF16;
+    config.on_device = true;
+    check_separate_heads(&config, true);
 }
 
 Test(kept_rows, the_shared_form_does_the_heads_products_once_for_all_targets)

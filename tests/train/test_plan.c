@@ -120,6 +120,11 @@ Test(plan, says_what_does_not_fit_and_what_would_help)
     cr_assert_eq(code, 0, "%s", output);
     cr_assert(strstr(output, "does not fit") != NULL, "%s", output);
     cr_assert(strstr(output, "gradient_checkpointing") != NULL, "%s", output);
+    nd_test_shell(output, sizeof output,
+                  "%s plan --config %s --ranks 2 --device-memory 100K --set "
+                  "hardware.gradient_checkpointing=true",
+                  ND_BINARY, config_path);
+    cr_assert(strstr(output, "hardware.recompute_attention = true") != NULL, "%s", output);
 }
 
 Test(plan, says_that_bf16_saves_no_time_where_the_cpu_has_no_products_of_it)

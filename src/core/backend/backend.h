@@ -71,7 +71,7 @@ typedef struct nd_cross_entropy_params {
     float offset_weight[ND_OFFSETS_MAX]; /* [0] is not read: the next token's is 1 */
     nd_view norm;     /* f32 or f64 [t, 1]: receives ||p - onehot(target 0)|| unless data is NULL */
     nd_cview weight;  /* f32 or f64 [t, 1]: factor of each row's gradient; data NULL: 1 */
-    nd_view gradient; /* [t, vocab]: receives dlogits; data NULL: they overwrite the logits */
+    nd_view gradient; /* float [t, vocab]: receives dlogits; data NULL: logits does */
 } nd_cross_entropy_params;
 
 static inline int nd_cross_entropy_offsets(const nd_cross_entropy_params *params)
