@@ -71,8 +71,9 @@ dir=$(cd "$2" && pwd)
 script=$3
 shift 3
 
-# MPI names its files by host and process, which are the same in every such namespace.
-export TMPDIR=$dir/tmp
+# MPI names its files by host and process, which are the same in every such namespace: two scripts at
+# once that share a directory for them, as the tests do, mistake one job for the other.
+export TMPDIR=$dir/tmp OMPI_MCA_orte_top_session_dir=$dir/tmp
 mkdir -p "$TMPDIR"
 mount --make-rprivate /
 mount -t tmpfs tmpfs /run
