@@ -71,11 +71,8 @@ static nd_status attention_backward(nd_backend *b, nd_view dq, nd_view dk, nd_vi
     return inner.attention_backward(b, dq, dk, dv, dout, o, lse, q, k, v, shape);
 }
 
-/* What a pass over one micro-batch computes. */
-static double measured(const nd_model_config *config)
+static void count_products(nd_backend_ops *ops)
 {
-    nd_model_fixture f = nd_model_fixture_create(config, false, 3);
-    nd_backend_ops *ops = &f.backend->ops;
     inner = *ops;
     ops->gemm = gemm;
     ops->ternary_gemm = ternary_gemm;
@@ -86,6 +83,13 @@ static double measured(const nd_model_config *config)
     ops->attention = attention;
     ops->attention_backward = attention_backward;
     counted = 0.0;
+}
+
+/* What a pass over one micro-batch computes. */
+static double measured(const nd_model_config *config)
+{
+    nd_model_fixture f = nd_model_fixture_create(config, false, 3);
+    count_products(&f.backend->ops);
     nd_model_set_filtering(f.model, config->collider);
     nd_model_fixture_train(&f, false);
     nd_model_fixture_destroy(&f);
@@ -119,6 +123,41 @@ Test(operations, of_a_pass_are_those_of_its_products)
         c.int8_gradients = checkpointing != 0;
         cr_assert_eq(measured(&c), expected(&c, 1.0), "%.0f, expected %.0f", counted,
                      expected(&c, 1.0));
+    }
+}
+
+typedef struct announced {
+    const nd_params *params;
+    double counted; /* when the first gradients of the first layer were complete */
+    int64_t first, count;
+} announced;
+
+static nd_status announce(void *context, int64_t first, int64_t count)
+{
+    announced *a = context;
+    if (a->count == 0 && a->params->list[first].layer == 0)
+        *a = (announced){a->params, counted, first, count};
+    return ND_OK;
+}
+
+/* The rest of the pass hides how they are reduced. */
+Test(operations, of_the_first_layer_give_the_gradients_of_its_feed_forward_half_first)
+{
+    for (int checkpointing = 0; checkpointing < 2; checkpointing++) {
+        nd_model_config c = sizes(ND_ARCH_BITNET);
+        c.checkpointing = checkpointing != 0;
+        nd_model_fixture f = nd_model_fixture_create(&c, false, 3);
+        const nd_pass_operations o = nd_pass_operations_of(&c, 0, 1.0);
+        announced a = {.params = &f.model->params};
+        nd_loss loss;
+        count_products(&f.backend->ops);
+        ND_ASSERT_OK(nd_model_train(f.model, f.tokens, 1.0f,
+                                    (nd_model_gradients){.views = f.gradients},
+                                    (nd_gradients_ready){announce, &a}, &loss));
+        cr_assert_eq(a.first, nd_params_layer_index(a.params, 0, ND_FFN_NORM));
+        cr_assert_eq(a.count, ND_FFN_DOWN - ND_FFN_NORM + 1);
+        cr_assert_eq(a.counted, (double)loss.tokens * (o.start + 2.0 * o.layer + o.ffn));
+        nd_model_fixture_destroy(&f);
     }
 }
 

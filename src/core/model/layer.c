@@ -337,12 +337,20 @@ static nd_status attention_backward(const nd_layer_pass *p, nd_view dx, const nd
     return norm_backward(p, dx, nd_as_const(dn), acts->x, ND_ATTN_NORM, input.r, g, 1.0f);
 }
 
-nd_status nd_layer_backward(const nd_layer_pass *pass, nd_view dx, const nd_layer_gradients *g,
-                            float beta)
+nd_status nd_layer_ffn_backward(const nd_layer_pass *pass, nd_view dx, const nd_layer_gradients *g,
+                                float beta)
 {
     const nd_layer_scratch scratch = scratch_rows(pass->scratch, dx.rows);
     nd_layer_pass p = *pass;
     p.scratch = &scratch;
-    ND_TRY(ffn_backward(&p, dx, g, beta));
+    return ffn_backward(&p, dx, g, beta);
+}
+
+nd_status nd_layer_attention_backward(const nd_layer_pass *pass, nd_view dx,
+                                      const nd_layer_gradients *g, float beta)
+{
+    const nd_layer_scratch scratch = scratch_rows(pass->scratch, dx.rows);
+    nd_layer_pass p = *pass;
+    p.scratch = &scratch;
     return attention_backward(&p, dx, g, beta);
 }

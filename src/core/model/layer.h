@@ -66,16 +66,19 @@ typedef struct nd_layer_pass {
 /* Computes the layer from acts->x into acts and `x_next` [t, d], for all rows. */
 nd_status nd_layer_forward(const nd_layer_pass *pass, nd_view x_next);
 
-/* Recomputes from those of nd_layer_checkpoint_reserve the other activations that nd_layer_backward
+/* Recomputes from those of nd_layer_checkpoint_reserve the other activations that the backward pass
  * reads, with `rows` for these tokens only. `part` receives all as views of these tokens, and the
  * keys and values of all. Overwrites acts->x, o and lse. */
 nd_status nd_layer_recompute(const nd_layer_pass *pass, nd_layer_activations *part);
 
-/* dx [t, d] holds d loss / d x_next and becomes d loss / d x. Matrix gradients become beta dw +
- * ...; norm gradients are added to. Overwrites acts->gate and acts->up. With `rows`, dx is [t', d],
- * and everything in acts but keys and values has t' rows. */
-nd_status nd_layer_backward(const nd_layer_pass *pass, nd_view dx,
-                            const nd_layer_gradients *gradients, float beta);
+/* The backward pass of a layer is that of its feed-forward half, then that of its attention half.
+ * dx [t, d] holds d loss / d x_next, then d loss / d x_mid, and becomes d loss / d x. Matrix
+ * gradients become beta dw + ...; norm gradients are added to. Overwrites acts->gate and acts->up.
+ * With `rows`, dx is [t', d], and everything in acts but keys and values has t' rows. */
+nd_status nd_layer_ffn_backward(const nd_layer_pass *pass, nd_view dx,
+                                const nd_layer_gradients *gradients, float beta);
+nd_status nd_layer_attention_backward(const nd_layer_pass *pass, nd_view dx,
+                                      const nd_layer_gradients *gradients, float beta);
 
 /* Moves the rows of a backward pass to the front of all activations but keys and values. `part`
  * receives views of these t rows. rows: i32 [1, t] as in gather_rows. */

@@ -210,29 +210,36 @@ static nd_status filter_tokens(nd_model *m, const nd_model_gradients *into, nd_b
     return ND_OK;
 }
 
+static nd_status notify_ready(nd_gradients_ready ready, int64_t first, int64_t count)
+{
+    return ready.call ? ready.call(ready.context, first, count) : ND_OK;
+}
+
+/* Announces a layer's gradients together; of the first layer, which has no other to be reduced
+ * beside, those of the feed-forward half before the attention half computes. */
 static nd_status backward_layer(nd_model *m, int64_t layer, const nd_backward_rows *part,
-                                const nd_view *gradients, bool accumulate)
+                                const nd_model_gradients *into, nd_gradients_ready ready)
 {
     nd_layer_pass pass = nd_model_layer_pass(m, &m->layers[layer], nd_params_layer_index, layer);
     const nd_layer_gradients g =
-        nd_model_layer_gradients(m, gradients, nd_params_layer_index, layer);
+        nd_model_layer_gradients(m, into->views, nd_params_layer_index, layer);
+    const int64_t first = nd_params_layer_index(&m->params, layer, ND_ATTN_NORM);
+    const int64_t attention = nd_params_layer_index(&m->params, layer, ND_FFN_NORM) - first;
+    const float beta = into->accumulate_layers ? 1.0f : 0.0f;
     nd_layer_activations kept = *pass.acts;
-    if (!accumulate)
-        ND_TRY(nd_model_zero_norms(m, gradients,
-                                   nd_params_layer_index(&m->params, layer, ND_ATTN_NORM),
-                                   m->params.per_layer));
+    if (!into->accumulate_layers)
+        ND_TRY(nd_model_zero_norms(m, into->views, first, m->params.per_layer));
     pass.rows = part->rows;
     if (m->config.checkpointing && layer + 1 < m->config.num_layers)
         ND_TRY(nd_layer_recompute(&pass, &kept));
     else if (part->rows.data)
         ND_TRY(nd_layer_compact(m->backend, pass.acts, part->rows, &kept));
     pass.acts = &kept;
-    return nd_layer_backward(&pass, part->dx, &g, accumulate ? 1.0f : 0.0f);
-}
-
-static nd_status notify_ready(nd_gradients_ready ready, int64_t first, int64_t count)
-{
-    return ready.call ? ready.call(ready.context, first, count) : ND_OK;
+    ND_TRY(nd_layer_ffn_backward(&pass, part->dx, &g, beta));
+    if (layer == 0)
+        ND_TRY(notify_ready(ready, first + attention, m->params.per_layer - attention));
+    ND_TRY(nd_layer_attention_backward(&pass, part->dx, &g, beta));
+    return notify_ready(ready, first, layer == 0 ? attention : m->params.per_layer);
 }
 
 nd_status nd_model_pass_begin(nd_model *m, float gradient_scale, const nd_model_gradients *into,
@@ -269,11 +276,8 @@ nd_status nd_model_pass_finish(nd_model *m, const nd_model_gradients *into,
     const int64_t norm = nd_params_output_norm(&m->params);
     const int64_t embedding = nd_params_embedding(&m->params);
     ND_TRY(notify_ready(ready, norm, nd_mtp_trained_params(m) - norm));
-    for (int64_t l = m->config.num_layers - 1; l >= 0; l--) {
-        ND_TRY(backward_layer(m, l, part, into->views, into->accumulate_layers));
-        ND_TRY(notify_ready(ready, nd_params_layer_index(&m->params, l, ND_ATTN_NORM),
-                            m->params.per_layer));
-    }
+    for (int64_t l = m->config.num_layers - 1; l >= 0; l--)
+        ND_TRY(backward_layer(m, l, part, into, ready));
     ND_TRY(b->ops.embedding_backward(b, into->views[embedding], nd_as_const(part->dx),
                                      nd_as_const(part->inputs)));
     return notify_ready(ready, embedding, 1);

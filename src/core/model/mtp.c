@@ -209,7 +209,8 @@ static nd_status block_backward(nd_model *m, const nd_backward_rows *part, int64
     const nd_layer_gradients g =
         nd_model_layer_gradients(m, into->views, nd_params_mtp_layer_index, k);
     pass.rows = part->rows;
-    ND_TRY(nd_layer_backward(&pass, dx, &g, matrix_beta));
+    ND_TRY(nd_layer_ffn_backward(&pass, dx, &g, matrix_beta));
+    ND_TRY(nd_layer_attention_backward(&pass, dx, &g, matrix_beta));
     ND_TRY(input_backward(m, k, nd_as_const(block->embedding), nd_as_const(dx), de, 0.0f,
                           ND_MTP_EMBEDDING_NORM, ND_MTP_EMBEDDING_PROJ, into));
     ND_TRY(b->ops.embedding_backward(b, into->views[nd_params_embedding(p)], nd_as_const(de),

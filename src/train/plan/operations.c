@@ -41,8 +41,10 @@ nd_pass_operations nd_pass_operations_of(const nd_model_config *c, int64_t extra
     nd_pass_operations o;
     o.start = layers * layer + both * head + extra * (both * block + 3.0 * kept * head);
     o.layer = 2.0 * kept * layer;
+    o.ffn = 2.0 * kept * 3.0 * product(c->hidden_dim, c->ffn_dim);
     if (c->checkpointing) {
         o.layer += recomputed(c, kept);
+        o.ffn += recomputed(c, kept);
         o.start -= recomputed(c, kept); /* the last layer's is not */
     }
     o.all = o.start + layers * o.layer;

@@ -8,6 +8,7 @@
 typedef struct nd_pass_operations {
     double start; /* before the last layer's backward pass: all forward passes, and the heads */
     double layer; /* the backward pass of one layer */
+    double ffn;   /* of it, up to the gradients of its feed-forward half */
     double all;
 } nd_pass_operations;
 

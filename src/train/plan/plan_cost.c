@@ -76,15 +76,20 @@ static nd_status list_groups(table *t)
     const nd_model_config *c = &t->run->model->config;
     const int64_t layers = c->num_layers, norm = nd_params_output_norm(params);
     const nd_pass_operations o = token_operations(&t->run->config, c);
-    t->groups = calloc((size_t)layers + 2, sizeof *t->groups);
+    t->groups = calloc((size_t)layers + 3, sizeof *t->groups);
     ND_FAIL_IF(!t->groups, ND_ENOMEM, "no memory for the layers of a plan");
     double done = o.start;
     t->groups[t->groups_count++] = (group){norm, params->count - norm, done / o.all};
-    for (int64_t l = layers - 1; l >= 0; l--) {
+    for (int64_t l = layers - 1; l > 0; l--) {
         done += o.layer;
         t->groups[t->groups_count++] = (group){nd_params_layer_index(params, l, ND_ATTN_NORM),
                                                params->per_layer, done / o.all};
     }
+    const int64_t attention = nd_params_layer_index(params, 0, ND_ATTN_NORM);
+    const int64_t ffn = nd_params_layer_index(params, 0, ND_FFN_NORM);
+    t->groups[t->groups_count++] =
+        (group){ffn, attention + params->per_layer - ffn, (done + o.ffn) / o.all};
+    t->groups[t->groups_count++] = (group){attention, ffn - attention, 1.0};
     t->groups[t->groups_count++] = (group){nd_params_embedding(params), 1, 1.0};
     return ND_OK;
 }
