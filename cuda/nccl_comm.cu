@@ -254,14 +254,19 @@ nd_status enqueue_each(nd_nccl_context *c, void *const *buffers, const size_t *b
     return end(c, slot);
 }
 
-nd_status broadcast_each_device(nd_comm *comm, void *const *buffers, const size_t *bytes)
+nd_status begin_broadcast_each(nd_comm *comm, void *const *buffers, const size_t *bytes)
 {
     const double start = nd_seconds(), before = comm->wait_seconds;
     if (nd_comm_group(comm) == 1)
         return ND_OK;
     const nd_status status = enqueue_each(attached, buffers, bytes);
     comm->wait_seconds = before + nd_seconds() - start;
-    ND_TRY(status);
+    return status;
+}
+
+nd_status broadcast_each_device(nd_comm *comm, void *const *buffers, const size_t *bytes)
+{
+    ND_TRY(begin_broadcast_each(comm, buffers, bytes));
     return fence(attached);
 }
 
@@ -359,6 +364,7 @@ extern "C" nd_status nd_nccl_attach(nd_comm *comm, nd_backend *backend)
     comm->ops.broadcast_each_device = broadcast_each_device;
     comm->ops.begin_reduction = begin_reduction;
     comm->ops.begin_broadcast = begin_broadcast;
+    comm->ops.begin_broadcast_each = begin_broadcast_each;
     comm->ops.begin_exchange_device = begin_exchange_device;
     comm->ops.finish = finish;
     comm->ops.abort = abort_job;

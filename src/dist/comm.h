@@ -96,7 +96,8 @@ typedef struct nd_comm_ops {
     nd_status (*reduce_to_owners)(nd_comm *comm, nd_comm_split split, nd_comm_piece *pieces,
                                   int64_t count);
 
-    /* Non-blocking forms of reduce_to_owners and broadcast_device. Where nd_comm_overlaps they
+    /* Non-blocking forms of reduce_to_owners, broadcast_device and nd_comm_broadcast_each. Where
+     * nd_comm_overlaps they
      * return at once, and the memory of their arguments belongs to the comm until `finish`;
      * elsewhere they are complete on return. Several may be in flight: they run in the order of the
      * calls, and before a later reduction or broadcast of the same memory. Errors: also those of
@@ -104,6 +105,7 @@ typedef struct nd_comm_ops {
     nd_status (*begin_reduction)(nd_comm *comm, nd_comm_split split, nd_comm_piece *pieces,
                                  int64_t count);
     nd_status (*begin_broadcast)(nd_comm *comm, void *data, size_t bytes, int root);
+    nd_status (*begin_broadcast_each)(nd_comm *comm, void *const *buffers, const size_t *bytes);
 
     /* Non-blocking: sends a message in host memory to one rank and receives one from another;
      * either may be empty. Ranks with nothing to exchange call it, too. It overlaps where

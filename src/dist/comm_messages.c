@@ -123,12 +123,17 @@ static nd_status messages_broadcast_group(nd_comm *comm, void *data, size_t byte
     return broadcast_among(comm, group(comm), data, bytes, root);
 }
 
+static nd_status broadcast_each(nd_comm *comm, void *const *buffers, const size_t *bytes)
+{
+    return nd_ring_broadcast_each(wire_of(comm), nd_comm_member(comm), nd_comm_group(comm),
+                                  nd_comm_group_first(comm), buffers, bytes);
+}
+
 static nd_status messages_broadcast_each(nd_comm *comm, void *const *buffers, const size_t *bytes)
 {
     span s;
     nd_status status = enter(comm, ND_COLLECTIVE_BROADCAST, &s);
-    ND_IF_OK(nd_ring_broadcast_each(wire_of(comm), nd_comm_member(comm), nd_comm_group(comm),
-                                    nd_comm_group_first(comm), buffers, bytes));
+    ND_IF_OK(broadcast_each(comm, buffers, bytes));
     leave(comm, &s);
     return status;
 }
@@ -314,8 +319,7 @@ static nd_status reduce_merged(nd_comm *comm, const nd_comm_job *jobs, int64_t c
 
 /* Queued reductions, which the link could not keep up with, are merged: one larger reduction has
  * more parts to overlap. Ranks merge as many as the slowest has queued. */
-static nd_status run_reductions(nd_comm *comm, const nd_comm_job *jobs, int64_t count,
-                                int64_t *taken)
+static nd_status run_jobs(nd_comm *comm, const nd_comm_job *jobs, int64_t count, int64_t *taken)
 {
     const nd_comm_job *job = &jobs[0];
     *taken = 1;
@@ -326,6 +330,10 @@ static nd_status run_reductions(nd_comm *comm, const nd_comm_job *jobs, int64_t 
     if (job->kind == ND_COMM_JOB_BROADCAST) {
         ND_TRY(nd_wire_begin(wire_of(comm), ND_COLLECTIVE_BROADCAST, job->step, job->phase));
         return broadcast(comm, group(comm), job->data, job->bytes, job->root);
+    }
+    if (job->kind == ND_COMM_JOB_BROADCAST_EACH) {
+        ND_TRY(nd_wire_begin(wire_of(comm), ND_COLLECTIVE_BROADCAST, job->step, job->phase));
+        return broadcast_each(comm, job->buffers, job->sizes);
     }
     int64_t least = 1;
     ND_TRY(nd_wire_begin(wire_of(comm), ND_COLLECTIVE_REDUCTION, job->step, job->phase));
@@ -344,7 +352,7 @@ static nd_status run_reductions(nd_comm *comm, const nd_comm_job *jobs, int64_t 
 static nd_status run_queued(nd_comm *comm, const nd_comm_job *jobs, int64_t count, int64_t *taken)
 {
     nd_wire_set_yielding(wire_of(comm), true);
-    const nd_status status = run_reductions(comm, jobs, count, taken);
+    const nd_status status = run_jobs(comm, jobs, count, taken);
     nd_wire_set_yielding(wire_of(comm), false);
     return status;
 }
@@ -387,6 +395,15 @@ static nd_status messages_begin_broadcast(nd_comm *comm, void *data, size_t byte
     return begin(
         comm,
         (nd_comm_job){.kind = ND_COMM_JOB_BROADCAST, .data = data, .bytes = bytes, .root = root});
+}
+
+static nd_status messages_begin_broadcast_each(nd_comm *comm, void *const *buffers,
+                                               const size_t *bytes)
+{
+    if (!nd_comm_overlaps(comm))
+        return nd_comm_broadcast_each(comm, buffers, bytes);
+    return begin(comm, (nd_comm_job){
+                           .kind = ND_COMM_JOB_BROADCAST_EACH, .buffers = buffers, .sizes = bytes});
 }
 
 static nd_status messages_begin_exchange(nd_comm *comm, const nd_comm_exchange *x)
@@ -445,6 +462,7 @@ static const nd_comm_ops operations = {.destroy = messages_destroy,
                                        .reduce_to_owners = messages_reduce_to_owners,
                                        .begin_reduction = messages_begin_reduction,
                                        .begin_broadcast = messages_begin_broadcast,
+                                       .begin_broadcast_each = messages_begin_broadcast_each,
                                        .begin_exchange = messages_begin_exchange,
                                        .finish = messages_finish,
                                        .abort = messages_abort};

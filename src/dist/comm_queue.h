@@ -9,13 +9,20 @@
 
 /* One collective. The memory it names belongs to the queue until nd_comm_queue_finish. */
 typedef struct nd_comm_job {
-    enum { ND_COMM_JOB_REDUCTION, ND_COMM_JOB_BROADCAST, ND_COMM_JOB_EXCHANGE } kind;
+    enum {
+        ND_COMM_JOB_REDUCTION,
+        ND_COMM_JOB_BROADCAST,
+        ND_COMM_JOB_BROADCAST_EACH,
+        ND_COMM_JOB_EXCHANGE
+    } kind;
     nd_comm_split split; /* of a reduction */
     nd_comm_piece *pieces;
     int64_t count;
     void *data; /* of a broadcast */
     size_t bytes;
     int root;
+    void *const *buffers; /* of broadcasts of each */
+    const size_t *sizes;
     nd_comm_exchange exchange;
     int64_t step; /* the position in the run when it was queued */
     const char *phase;

@@ -69,6 +69,12 @@ static nd_status solo_reduce_to_owners(nd_comm *comm, nd_comm_split split, nd_co
     return ND_OK;
 }
 
+static nd_status solo_begin_broadcast_each(nd_comm *comm, void *const *buffers, const size_t *bytes)
+{
+    (void)comm, (void)buffers, (void)bytes;
+    return ND_OK;
+}
+
 static nd_status solo_begin_exchange(nd_comm *comm, const nd_comm_exchange *exchange)
 {
     (void)comm, (void)exchange;
@@ -95,6 +101,7 @@ nd_status nd_comm_create_solo(nd_comm **comm)
                               .reduce_to_owners = solo_reduce_to_owners,
                               .begin_reduction = solo_reduce_to_owners,
                               .begin_broadcast = solo_broadcast,
+                              .begin_broadcast_each = solo_begin_broadcast_each,
                               .begin_exchange = solo_begin_exchange,
                               .finish = solo_barrier,
                               .part = solo_part,

@@ -3,6 +3,7 @@
 #include "dist/weight_wire.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 enum { SCRATCH = 4096 * ND_DELTA_BLOCK };
 
@@ -14,8 +15,7 @@ static bool sends_change(const nd_weight_gather *gather, const nd_model *model, 
            (role == ND_ROLE_EMBEDDING || role == ND_ROLE_HEAD);
 }
 
-/* Whether it is sent in the code stream instead of a buffer. */
-static bool streams(const nd_weight_gather *gather, const nd_weight *w)
+bool nd_weight_gather_streams(const nd_weight_gather *gather, const nd_weight *w)
 {
     return w->ternary && gather->codes == ND_WEIGHT_WIRE_CHANGED;
 }
@@ -32,72 +32,98 @@ size_t nd_weight_gather_bytes(const nd_weight_gather *gather, const nd_model *mo
                               bool whole)
 {
     const nd_weight *w = &model->weights[index];
-    if (streams(gather, w) && !whole)
+    if (nd_weight_gather_streams(gather, w) && !whole)
         return nd_view_bytes(nd_as_const(w->scales)) + sizeof(uint32_t) +
                (size_t)(ND_CHANGED_TYPICAL * (double)nd_view_count(nd_as_const(w->codes)));
     return bytes_of(gather, model, index, w, whole);
 }
 
-/* A weight in a rank's buffer. */
-typedef struct entry {
-    int64_t index;
-    nd_weight w; /* the rows that the rank owns */
-} entry;
+/* An exchange of what was added since the last one. */
+typedef struct nd_sending {
+    struct nd_sending *next;
+    void **buffers; /* [ranks] */
+    size_t *bytes;  /* [ranks] */
+} nd_sending;
 
-/* Advances to the next weight that rank r owns (or rows of) and sends in a buffer. Starts at -1. */
-static bool next_entry(const nd_weight_gather *gather, const nd_model *model, int r, entry *e)
+/* *w: the rows of weight `index` that rank r owns and sends in its buffer. False: none. */
+static bool sends(const nd_weight_gather *gather, const nd_model *model, int64_t index, int r,
+                  nd_weight *w)
 {
-    while (++e->index < gather->own->count) {
-        e->w = model->weights[e->index];
-        if (streams(gather, &e->w))
-            continue;
-        const nd_row_span span =
-            nd_ownership_span(gather->own, e->index, r, model->params.list[e->index].rows);
-        if (span.count > 0 && !e->w.ternary)
-            e->w.dense = nd_view_rows(e->w.dense, span.first, span.count);
-        if (span.count > 0)
-            return true;
-    }
-    return false;
+    *w = model->weights[index];
+    if (nd_weight_gather_streams(gather, w))
+        return false;
+    const nd_row_span span =
+        nd_ownership_span(gather->own, index, r, model->params.list[index].rows);
+    if (span.count > 0 && !w->ternary)
+        w->dense = nd_view_rows(w->dense, span.first, span.count);
+    return span.count > 0;
 }
 
-/* Bytes that rank r sends. */
-static size_t rank_bytes(const nd_weight_gather *gather, const nd_model *model, int r, bool whole)
+static nd_status create_added(nd_weight_gather *gather)
 {
-    size_t bytes = 0;
-    for (entry e = {.index = -1}; next_entry(gather, model, r, &e);)
-        bytes += bytes_of(gather, model, e.index, &e.w, whole);
-    return bytes;
+    const nd_ownership *own = gather->own;
+    nd_added_weights *a = &gather->added;
+    if (!a->order) {
+        a->order = calloc((size_t)own->count, sizeof *a->order);
+        a->is = calloc((size_t)own->count, sizeof *a->is);
+        a->end = calloc(2 * (size_t)own->ranks, sizeof *a->end);
+        gather->buffers = calloc((size_t)own->ranks, sizeof *gather->buffers);
+    }
+    a->begun = a->end ? a->end + own->ranks : NULL;
+    return ND_CHECK(a->order && a->is && a->end && gather->buffers, ND_ENOMEM,
+                    "no memory for the tables of %lld weights on %d ranks", (long long)own->count,
+                    own->ranks);
 }
 
 nd_status nd_weight_gather_reserve(nd_weight_gather *gather, const nd_model *model,
                                    const nd_ownership *own, int rank, nd_arena *arena)
 {
     bool changes = false;
+    nd_weight w;
     gather->own = own;
+    ND_TRY(create_added(gather));
     if (gather->codes == ND_WEIGHT_WIRE_CHANGED)
         ND_TRY(nd_code_stream_reserve(&gather->stream, model, own, rank, arena));
     for (int64_t i = 0; i < own->count; i++)
         changes |= sends_change(gather, model, i);
     if (changes)
         ND_TRY(nd_arena_reserve(arena, ND_F32, 1, SCRATCH, &gather->scratch));
-    if (own->ranks == 1 && !changes)
-        return ND_OK;
-    if (!gather->buffers)
-        gather->buffers = calloc((size_t)own->ranks, sizeof *gather->buffers);
-    if (!gather->buffers)
-        return ND_FAIL(ND_ENOMEM, "no memory for the table of %d wire buffers", own->ranks);
-    for (int r = 0; r < own->ranks; r++) {
-        const size_t bytes = rank_bytes(gather, model, r, true);
+    for (int r = 0; r < own->ranks && (own->ranks > 1 || changes); r++) {
+        size_t bytes = 0;
+        for (int64_t i = 0; i < own->count; i++)
+            if (sends(gather, model, i, r, &w))
+                bytes += bytes_of(gather, model, i, &w, true);
         ND_TRY(nd_arena_reserve(arena, ND_U8, 1, (int64_t)bytes, &gather->buffers[r]));
     }
     return ND_OK;
 }
 
+static void forget_added(nd_added_weights *a, const nd_ownership *own)
+{
+    for (nd_sending *s = a->first, *next; s; s = next) {
+        next = s->next;
+        free(s->buffers);
+        free(s->bytes);
+        free(s);
+    }
+    a->first = NULL;
+    a->count = 0;
+    if (!a->order)
+        return;
+    memset(a->is, 0, (size_t)own->count * sizeof *a->is);
+    memset(a->end, 0, 2 * (size_t)own->ranks * sizeof *a->end);
+}
+
 void nd_weight_gather_destroy(nd_weight_gather *gather)
 {
+    nd_added_weights *a = &gather->added;
     nd_code_stream_destroy(&gather->stream);
+    forget_added(a, gather->own);
+    free(a->order);
+    free(a->is);
+    free(a->end);
     free(gather->buffers);
+    *a = (nd_added_weights){0};
     gather->buffers = NULL;
 }
 
@@ -106,38 +132,42 @@ static nd_status load_streamed(const nd_weight_gather *gather, nd_model *model,
                                const nd_view *masters)
 {
     for (int64_t i = 0; i < gather->own->count; i++)
-        if (streams(gather, &model->weights[i]))
+        if (nd_weight_gather_streams(gather, &model->weights[i]))
             ND_TRY(nd_model_load_weight(model, i, nd_as_const(masters[i])));
     return ND_OK;
 }
 
-static nd_status load(nd_model *model, const entry *e, nd_cview master)
+/* Updates this rank's replica of what it owns, and packs it at `at` where others need it. */
+static nd_status pack(const nd_weight_gather *gather, nd_model *model, int64_t index,
+                      const nd_weight *w, nd_cview master, bool whole, char *at)
 {
     nd_backend *b = model->backend;
-    return e->w.ternary ? nd_model_load_weight(model, e->index, master)
-                        : b->ops.axpby(b, e->w.dense, 1.0f, master, 0.0f);
+    if (!whole && sends_change(gather, model, index)) {
+        ND_TRY(nd_weight_delta_encode(b, w, master, gather->scratch, at));
+        return nd_weight_delta_apply(b, w, gather->scratch, at);
+    }
+    ND_TRY(w->ternary ? nd_model_load_weight(model, index, master)
+                      : b->ops.axpby(b, w->dense, 1.0f, master, 0.0f));
+    return gather->own->ranks > 1 ? nd_weight_wire_pack(b, w, gather->codes, at) : ND_OK;
 }
 
-/* Packs what this rank owns into its buffer where others need it. */
-static nd_status make(nd_weight_gather *gather, nd_model *model, const nd_view *masters, bool whole,
-                      int rank)
+static nd_status add(nd_weight_gather *gather, nd_model *model, const nd_view *masters,
+                     int64_t index, bool whole, int member)
 {
-    nd_backend *b = model->backend;
-    char *at = gather->buffers ? gather->buffers[rank].data : NULL;
-    if (gather->own->ranks == 1)
-        ND_TRY(load_streamed(gather, model, masters));
-    for (entry e = {.index = -1}; next_entry(gather, model, rank, &e);) {
-        const nd_cview master = nd_as_const(masters[e.index]);
-        if (!whole && sends_change(gather, model, e.index)) {
-            ND_TRY(nd_weight_delta_encode(b, &e.w, master, gather->scratch, at));
-            ND_TRY(nd_weight_delta_apply(b, &e.w, gather->scratch, at));
-        } else {
-            ND_TRY(load(model, &e, master));
-            if (gather->own->ranks > 1)
-                ND_TRY(nd_weight_wire_pack(b, &e.w, gather->codes, at));
-        }
-        if (at)
-            at += bytes_of(gather, model, e.index, &e.w, whole);
+    nd_added_weights *a = &gather->added;
+    nd_weight w;
+    if (a->is[index])
+        return ND_OK;
+    a->is[index] = true;
+    a->order[a->count++] = index;
+    for (int r = 0; r < gather->own->ranks; r++) {
+        if (!sends(gather, model, index, r, &w))
+            continue;
+        char *buffer = gather->buffers[r].data;
+        if (r == member)
+            ND_TRY(pack(gather, model, index, &w, nd_as_const(masters[index]), whole,
+                        buffer ? buffer + a->end[r] : NULL));
+        a->end[r] += bytes_of(gather, model, index, &w, whole);
     }
     return ND_OK;
 }
@@ -147,44 +177,92 @@ static nd_status take(nd_weight_gather *gather, nd_model *model, bool whole, int
 {
     nd_backend *b = model->backend;
     char *at = gather->buffers[r].data;
-    for (entry e = {.index = -1}; next_entry(gather, model, r, &e);) {
-        if (!whole && sends_change(gather, model, e.index))
-            ND_TRY(nd_weight_delta_apply(b, &e.w, gather->scratch, at));
+    nd_weight w;
+    for (int64_t k = 0; k < gather->added.count; k++) {
+        const int64_t index = gather->added.order[k];
+        if (!sends(gather, model, index, r, &w))
+            continue;
+        if (!whole && sends_change(gather, model, index))
+            ND_TRY(nd_weight_delta_apply(b, &w, gather->scratch, at));
         else
-            ND_TRY(nd_weight_wire_unpack(b, &e.w, gather->codes, at));
-        at += bytes_of(gather, model, e.index, &e.w, whole);
+            ND_TRY(nd_weight_wire_unpack(b, &w, gather->codes, at));
+        at += bytes_of(gather, model, index, &w, whole);
     }
     return ND_OK;
 }
 
-static nd_status exchange(const nd_weight_gather *gather, const nd_model *model, bool whole,
-                          nd_comm *comm)
+static size_t waiting_bytes(const nd_weight_gather *gather)
 {
-    const int members = gather->own->ranks;
-    void **buffers = calloc((size_t)members, sizeof *buffers);
-    size_t *bytes = calloc((size_t)members, sizeof *bytes);
-    nd_status status = ND_CHECK(buffers && bytes, ND_ENOMEM,
-                                "no memory for the table of %d wire buffers", members);
-    for (int r = 0; status == ND_OK && r < members; r++) {
-        buffers[r] = gather->buffers[r].data;
-        bytes[r] = rank_bytes(gather, model, r, whole);
+    size_t bytes = 0;
+    for (int r = 0; r < gather->own->ranks; r++)
+        bytes += gather->added.end[r] - gather->added.begun[r];
+    return bytes;
+}
+
+typedef nd_status (*send_each)(nd_comm *comm, void *const *buffers, const size_t *bytes);
+
+/* Sends what was added since the last exchange. */
+static nd_status send_added(nd_weight_gather *gather, nd_comm *comm, send_each send)
+{
+    nd_added_weights *a = &gather->added;
+    const size_t members = (size_t)gather->own->ranks;
+    nd_sending *s = calloc(1, sizeof *s);
+    ND_FAIL_IF(!s, ND_ENOMEM, "no memory for the table of %zu wire buffers", members);
+    s->next = a->first;
+    a->first = s;
+    s->buffers = calloc(members, sizeof *s->buffers);
+    s->bytes = calloc(members, sizeof *s->bytes);
+    ND_FAIL_IF(!s->buffers || !s->bytes, ND_ENOMEM, "no memory for the table of %zu wire buffers",
+               members);
+    for (size_t r = 0; r < members; r++) {
+        s->buffers[r] = (char *)gather->buffers[r].data + a->begun[r];
+        s->bytes[r] = a->end[r] - a->begun[r];
+        a->begun[r] = a->end[r];
     }
-    ND_IF_OK(nd_comm_broadcast_each(comm, buffers, bytes));
-    free(buffers);
-    free(bytes);
-    return status;
+    return send(comm, s->buffers, s->bytes);
+}
+
+nd_status nd_weight_gather_add(nd_weight_gather *gather, nd_model *model, const nd_view *masters,
+                               int64_t index, nd_comm *comm)
+{
+    const int ranks = gather->own->ranks;
+    if (!gather->ahead || ranks == 1)
+        return ND_OK;
+    ND_TRY(add(gather, model, masters, index, false, nd_comm_member(comm)));
+    return waiting_bytes(gather) < nd_weight_gather_least(ranks, nd_wire_part_bytes(comm))
+               ? ND_OK
+               : send_added(gather, comm, comm->ops.begin_broadcast_each);
+}
+
+static nd_status exchange(nd_weight_gather *gather, nd_model *model, bool whole, nd_comm *comm)
+{
+    if (gather->added.first)
+        ND_TRY(comm->ops.finish(comm));
+    ND_TRY(send_added(gather, comm, nd_comm_broadcast_each));
+    for (int r = 0; r < gather->own->ranks; r++)
+        if (r != nd_comm_member(comm))
+            ND_TRY(take(gather, model, whole, r));
+    return ND_OK;
 }
 
 nd_status nd_weight_gather_run(nd_weight_gather *gather, nd_model *model, const nd_view *masters,
                                bool whole, nd_comm *comm)
 {
-    ND_TRY(make(gather, model, masters, whole, nd_comm_member(comm)));
-    if (gather->own->ranks > 1)
-        ND_TRY(exchange(gather, model, whole, comm));
-    for (int r = 0; gather->own->ranks > 1 && r < gather->own->ranks; r++)
-        if (r != nd_comm_member(comm))
-            ND_TRY(take(gather, model, whole, r));
-    return gather->own->ranks > 1 && gather->codes == ND_WEIGHT_WIRE_CHANGED
+    const int ranks = gather->own->ranks;
+    for (int64_t i = 0; i < gather->own->count; i++)
+        ND_TRY(add(gather, model, masters, i, whole, nd_comm_member(comm)));
+    ND_TRY(ranks > 1 ? exchange(gather, model, whole, comm)
+                     : load_streamed(gather, model, masters));
+    forget_added(&gather->added, gather->own);
+    return ranks > 1 && gather->codes == ND_WEIGHT_WIRE_CHANGED
                ? nd_code_stream_run(&gather->stream, model, masters, whole, comm)
                : ND_OK;
+}
+
+nd_status nd_weight_gather_discard(nd_weight_gather *gather, nd_comm *comm)
+{
+    if (gather->added.first)
+        ND_TRY(comm->ops.finish(comm));
+    forget_added(&gather->added, gather->own);
+    return ND_OK;
 }

@@ -1,5 +1,7 @@
 #include "train/run.h"
 
+#include "train/fault_points.h"
+
 nd_row_span nd_run_owned_rows(const nd_run *run, int64_t index)
 {
     return nd_ownership_span(&run->own, index, nd_comm_member(run->comm),
@@ -9,6 +11,18 @@ nd_row_span nd_run_owned_rows(const nd_run *run, int64_t index)
 nd_status nd_run_publish_weights(nd_run *run, bool whole)
 {
     return nd_weight_gather_run(&run->gather, run->model, run->masters, whole, run->comm);
+}
+
+nd_status nd_run_send_weight(nd_run *run, int64_t index)
+{
+    const struct nd_sending *before = run->gather.added.first;
+    const char *phase = run->comm->phase;
+    nd_comm_set_phase(run->comm, run->comm->step, "weights"); /* exchanges in flight belong to it */
+    ND_TRY(nd_weight_gather_add(&run->gather, run->model, run->masters, index, run->comm));
+    nd_comm_set_phase(run->comm, run->comm->step, phase);
+    if (run->gather.added.first != before)
+        nd_fault_point(run->comm, "weights_begun");
+    return ND_OK;
 }
 
 nd_status nd_run_publish_projector(nd_run *run, int64_t index)

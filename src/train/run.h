@@ -90,6 +90,7 @@ typedef struct nd_run {
     nd_restored restored;
     nd_saving saving;
     nd_slow_rank *slow; /* [comm size] how ranks' steps compare; changed by train/step.c */
+    double update_ms;   /* of the last step, the longest of any rank; changed by train/step.c */
 } nd_run;
 
 /* Builds everything except the loader from a checked configuration: opens the data, reserves all
@@ -125,6 +126,9 @@ void nd_run_destroy(nd_run *run);
 
 /* Sends the owners' weights to all replicas; `whole`: not as changes. Collective. */
 nd_status nd_run_publish_weights(nd_run *run, bool whole);
+
+/* Sends a weight whose master is final before the others, where run->gather.ahead. Collective. */
+nd_status nd_run_send_weight(nd_run *run, int64_t index);
 
 /* Sends the projector of a matrix from its owner to all ranks. Collective. */
 nd_status nd_run_publish_projector(nd_run *run, int64_t index);

@@ -290,11 +290,25 @@ static nd_status update(nd_run *run, const worker_gradients *gradients)
     return ND_OK;
 }
 
+/* What layers have sent after updates during the backward pass is of no use either. */
 static nd_status discard(nd_run *run)
 {
-    for (int i = 0; i < nd_run_workers(run); i++)
-        ND_TRY(nd_gradient_reducer_discard(nd_run_worker(run, i)->reducer));
+    for (int i = 0; i < nd_run_workers(run); i++) {
+        nd_run *w = nd_run_worker(run, i);
+        ND_TRY(nd_gradient_reducer_discard(w->reducer));
+        ND_TRY(nd_weight_gather_discard(&w->gather, w->comm));
+    }
     return ND_OK;
+}
+
+/* Weights are sent as they are updated, beside what else is to be computed, if that takes longer
+ * than the latency of the messages that this takes more. Workers have their own rules. */
+static bool sends_weights_ahead(const nd_run *run)
+{
+    const int ranks = run->comm->size;
+    return nd_comm_overlaps(run->comm) && !run->rounds &&
+           (nd_gradient_reducer_immediate(run->reducer) ||
+            run->update_ms > 1e3 * ND_SENDS_WEIGHTS_AHEAD_SECONDS * ranks);
 }
 
 /* From the batch to updated masters or a verdict against an update. With immediate updates losses
@@ -370,6 +384,7 @@ static nd_status run_step(nd_run *run, bool stop_requested, step_batch *batch, n
     for (int i = 0; i < nd_run_workers(run); i++)
         prepare_model(nd_run_worker(run, i));
     nd_comm_set_phase(run->comm, run->position.step + 1, "backward");
+    run->gather.ahead = sends_weights_ahead(run);
     ND_TRY(next_batch(run, batch, &watch));
     nd_fault_point(run->comm, "backward");
     ND_TRY(compute_and_update(run, batch, losses, &watch, result));
@@ -391,6 +406,7 @@ static nd_status run_step(nd_run *run, bool stop_requested, step_batch *batch, n
     nd_comm_set_phase(run->comm, run->position.step, "report");
     nd_fault_point(run->comm, "report");
     ND_TRY(share_report(run, &report, result));
+    run->update_ms = result->times.phases[ND_PHASE_UPDATE].max;
     result->step_ms = 1e3 * (nd_seconds() - start);
     return ND_OK;
 }

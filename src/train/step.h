@@ -8,6 +8,10 @@
 /* The report that ranks exchange at the end of a step. */
 enum { ND_STEP_REPORT_BYTES = 48 };
 
+/* Longer updates than this for each rank hide weights that are sent as they are updated: some
+ * latencies of a ring. */
+#define ND_SENDS_WEIGHTS_AHEAD_SECONDS 0.2e-3
+
 typedef struct nd_step_result {
     double loss;       /* mean next-token cross-entropy of the batch, nats */
     double total_loss; /* with auxiliary terms */

@@ -16,12 +16,14 @@ nd_status nd_update_run(nd_run *run, int64_t first, int64_t count, float scale)
     const nd_projectors *projectors = nd_optimizer_projectors(run->optimizer);
     nd_comm_set_phase(run->comm, step + 1, "update");
     nd_fault_point(run->comm, "update");
-    for (int64_t i = first; i < first + count; i++)
+    for (int64_t i = first; i < first + count; i++) {
         if (run->masters[i].data) {
             nd_save_wait_written(run, i);
             ND_TRY(nd_optimizer_update(run->optimizer, i, run->masters[i],
                                        nd_gradient_reducer_sum(run->reducer, i), scale, step));
         }
+        ND_TRY(nd_run_send_weight(run, i));
+    }
     nd_fault_point(run->comm, "updated");
     for (int64_t i = first; i < first + count; i++) {
         if (!nd_projectors_due(projectors, i, step, NULL))

@@ -146,8 +146,10 @@ static void check_gathers(nd_comm *comm)
     free(all);
 }
 
+typedef nd_status (*broadcast_each)(nd_comm *comm, void *const *buffers, const size_t *bytes);
+
 /* From every rank to all, in several parts from all but every third. */
-static void check_broadcast_each(nd_comm *comm)
+static void check_broadcast_each(nd_comm *comm, broadcast_each broadcast)
 {
     void *buffers[comm->size];
     size_t bytes[comm->size];
@@ -158,7 +160,8 @@ static void check_broadcast_each(nd_comm *comm)
         for (size_t i = 0; comm->rank == r && i < bytes[r]; i++)
             data[i] = byte_at(i, r);
     }
-    CHECK(nd_comm_broadcast_each(comm, buffers, bytes) == ND_OK);
+    CHECK(broadcast(comm, buffers, bytes) == ND_OK);
+    CHECK(comm->ops.finish(comm) == ND_OK);
     for (int r = 0; r < comm->size; r++) {
         for (size_t i = 0; i < bytes[r]; i++)
             CHECK(((char *)buffers[r])[i] == byte_at(i, r));
@@ -376,7 +379,8 @@ int main(void)
     check_broadcasts(comm);
     check_long_allgather(comm);
     check_gathers(comm);
-    check_broadcast_each(comm);
+    check_broadcast_each(comm, nd_comm_broadcast_each);
+    check_broadcast_each(comm, comm->ops.begin_broadcast_each);
     check_exchanges(comm);
     check_what_is_begun(comm);
     comm->overlap = true;

@@ -60,11 +60,13 @@ static void release(replica *r)
     free(r->masters);
 }
 
-/* Everything is sent whole, then what three updates change. */
+/* Everything is sent whole, then what three updates change: the last two as it is updated, from the
+ * last weight to the first. */
 static nd_status publish(nd_comm *comm, replica *r)
 {
     ND_TRY(nd_weight_gather_run(&r->gather, r->model.model, r->masters, true, comm));
     for (int step = 1; step <= 3; step++) {
+        r->gather.ahead = step > 1;
         for (int64_t i = 0; i < r->gather.own->count; i++)
             for (int64_t j = 0; r->masters[i].data && j < nd_view_count(nd_as_const(r->masters[i]));
                  j++) {
@@ -72,7 +74,13 @@ static nd_status publish(nd_comm *comm, replica *r)
                 const int64_t element = w - (float *)r->model.masters[i].data;
                 *w += (float)((element * 7 + step) % 11 - 5) * 0.02f;
             }
+        for (int64_t i = r->gather.own->count - 1; i >= 0; i--)
+            ND_TRY(nd_weight_gather_add(&r->gather, r->model.model, r->masters, i, comm));
+        /* they are short: beyond three ranks they may not be worth an exchange of their own */
+        cr_assert(comm->size > 3 ||
+                  (r->gather.added.first != NULL) == (step > 1 && comm->size > 1));
         ND_TRY(nd_weight_gather_run(&r->gather, r->model.model, r->masters, false, comm));
+        cr_assert(r->gather.added.first == NULL && r->gather.added.count == 0);
     }
     return ND_OK;
 }

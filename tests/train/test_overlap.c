@@ -87,6 +87,34 @@ Test(overlap, changes_no_bit_where_layers_are_updated_in_the_backward_pass)
     compare(4, with);
 }
 
+/* Weights long enough to be sent while others are updated: before the end of the update, and of the
+ * backward pass. */
+Test(overlap, changes_no_bit_where_weights_are_sent_as_they_are_updated)
+{
+    static const char *const extras[] = {
+        "",
+        "--set dist.weight_sync=delta --set dist.embedding_sync=int8_delta "
+        "--set dist.deterministic=off",
+        "--set training.grad_clip=0 --set training.batch_size=2 --set training.micro_batch_size=1",
+        "--set training.grad_clip=0 --set training.batch_size=2 --set training.micro_batch_size=1 "
+        "--set dist.weight_sync=delta --set training.use_galore=true --set training.galore_rank=8"};
+    static const char large[] = "--set model.arch=llama --set model.tie_embeddings=false "
+                                "--set model.vocab_size=4096 --set model.hidden_dim=64";
+    char output[8192], extra[384];
+    for (size_t i = 0; i < sizeof extras / sizeof *extras; i++) {
+        snprintf(extra, sizeof extra, "%s %s", large, extras[i]);
+        compare(2, extra);
+        const int code = nd_test_mpirun(
+            output, sizeof output, 2,
+            "env ND_FAULT=kill@weights_begun:step=3:rank=1 %s/nanochat_dist_faulty --config %s "
+            "--run-dir %s/killed %s",
+            ND_TEST_PROGRAMS, nd_test_here.config, nd_test_here.directory, extra);
+        cr_assert_eq(code, 137, "%s: sends nothing early: exit %d: %s", extra, code, output);
+        nd_test_shell(output, sizeof output, "rm -rf %s/*-on %s/*-off %s/killed",
+                      nd_test_here.directory, nd_test_here.directory, nd_test_here.directory);
+    }
+}
+
 /* What a reduction beside the backward pass was about is not lost when the step is skipped. */
 Test(overlap, goes_on_after_a_step_that_is_skipped)
 {

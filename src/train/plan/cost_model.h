@@ -14,7 +14,8 @@
  *                         alpha + min(2^k, N - 2^k) n beta; long: a ring, (N - 1) (alpha + n beta)
  *   update                each owner updates its parameters; a matrix is not shared
  *   codes                 around a ring, each part forwarded as it arrives: about
- *                         B beta + N alpha
+ *                         B beta + N alpha; in several exchanges, where weights are sent as they
+ *                         are updated
  *   streams of projectors owner by owner down a binomial tree: a rank with c children sends c
  *                         times the bytes; the last of ceil(log2 N) hops is one part behind
  *
@@ -50,6 +51,7 @@ typedef struct nd_cost_piece {
     double ready;      /* seconds after the start of its part when every rank has its gradient */
     int owner, taker;  /* of nd_comm_piece */
     int64_t reduction; /* neighbours with the same number are one, ready together */
+    int64_t exchange;  /* of nd_cost_work, that sends its weight */
 } nd_cost_piece;
 
 /* Parameters that are reduced and updated together: all, or a layer with immediate updates. */
@@ -57,14 +59,16 @@ typedef struct nd_cost_part {
     double passes; /* seconds of its forward and backward passes */
     const nd_cost_piece *pieces;
     int64_t count;
-    double norms; /* bytes that a rank sends to all others for the norms of its gradients */
+    double norms;      /* bytes that a rank sends to all others for the norms of its gradients */
+    int64_t exchanges; /* so many are complete once it is updated: they begin during its update */
 } nd_cost_part;
 
 typedef struct nd_cost_work {
     int64_t leaves; /* of the sum; a multiple of the number of ranks */
     const nd_cost_part *parts;
     int64_t count;
-    /* [group] bytes of weights that each owner sends to its group around the ring */
+    /* [exchanges_ahead + 1, group] bytes of weights that each owner sends to its group around the
+     * ring; the last time after the last update */
     const double *codes;
     const double *streams;   /* [group] bytes that each owner broadcasts; NULL: none */
     double losses;           /* bytes that a rank sends to all others before the first update */
@@ -72,6 +76,7 @@ typedef struct nd_cost_work {
     nd_gradient_wire format; /* of gradients */
     int group;               /* ranks of a group (dist/ownership.h); 0: all */
     bool ahead; /* each part is reduced during the passes of the next, whatever `ready` says */
+    int64_t exchanges_ahead; /* of weights, during updates */
 } nd_cost_work;
 
 /* work->group, or all of `ranks`. */
@@ -87,7 +92,7 @@ typedef struct nd_cost {
     /* seconds from the end of passes to the end of reductions, summed over the parts */
     double reduced;
     double updated; /* seconds of updates: of the busiest rank in each part */
-    double codes;   /* seconds from the last update to the end of the step */
+    double codes;   /* seconds from the last update, which may hide some, to the end of the step */
     double step;    /* when the last rank has all codes and reports */
     double busy;    /* the longest time a rank spends in messages, without waiting for peers */
     double bytes;   /* sent by all ranks */

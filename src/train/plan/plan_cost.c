@@ -8,6 +8,7 @@
 #include "train/run_memory.h"
 #include "train/step.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -24,8 +25,10 @@ typedef struct table {
     group *groups;
     nd_cost_piece *pieces;
     nd_cost_part *parts;
-    double *codes, *streams;
-    int64_t groups_count, pieces_count;
+    double *codes; /* [exchanges, ranks of a group] */
+    double *streams;
+    int64_t *exchange; /* [params.count] that sends a weight */
+    int64_t groups_count, pieces_count, exchanges;
     double passes, optimizer; /* seconds: of one rank's micro-batches; of updating everything */
 } table;
 
@@ -111,16 +114,73 @@ static double share_of(const nd_run *run, int64_t index, int owner)
     return (double)nd_ownership_span(&run->own, index, owner, rows).count / (double)rows;
 }
 
+/* The decision of nd_run_create. */
+static bool overlaps(const nd_run *run)
+{
+    return run->config.dist.overlap_grad_reduce && run->comm->size > 1;
+}
+
 /* Weights go around the ring; projectors are broadcast separately. */
-static void add_code_bytes(table *t, int64_t index)
+static double add_code_bytes(table *t, int64_t index, int64_t exchange)
 {
     const nd_run *run = t->run;
     const double bytes = (double)nd_wire_weight_bytes(run, index);
+    double *codes = t->codes + exchange * run->own.ranks;
+    t->exchange[index] = exchange;
     for (int owner = -1; (owner = nd_ownership_next(&run->own, index, owner)) >= 0;) {
-        t->codes[owner] += bytes * share_of(run, index, owner);
+        codes[owner] += bytes * share_of(run, index, owner);
         if (usually_due(run, index))
             t->streams[owner] += (double)nd_wire_projector_bytes(run, index);
     }
+    return bytes;
+}
+
+/* The decision of nd_step_run, with the update of the fullest rank. */
+static bool sends_weights_ahead(const table *t)
+{
+    const nd_run *run = t->run;
+    double *updates = t->streams, longest = 0.0; /* not filled yet */
+    const double seconds_per_flop = t->optimizer / update_flops(run);
+    for (int64_t i = 0; i < run->model->params.count; i++) {
+        const double update =
+            nd_optimizer_cost(&run->config, &run->model->params.list[i]) * seconds_per_flop;
+        for (int owner = -1; (owner = nd_ownership_next(&run->own, i, owner)) >= 0;)
+            longest = fmax(longest, updates[owner] += update * share_of(run, i, owner));
+    }
+    memset(updates, 0, (size_t)run->own.ranks * sizeof *updates);
+    return overlaps(run) && run->own.ranks > 1 &&
+           (nd_gradient_reducer_immediate(run->reducer) ||
+            longest > ND_SENDS_WEIGHTS_AHEAD_SECONDS * run->comm->size);
+}
+
+/* Divides the weights into exchanges as nd_weight_gather_add does, in the order of their updates;
+ * those that are streams of changes follow in the last one. */
+static void list_exchanges(table *t)
+{
+    const nd_run *run = t->run;
+    const double least = (double)nd_weight_gather_least(run->own.ranks, ND_WIRE_PART_BYTES);
+    const bool ahead = sends_weights_ahead(t);
+    const group all = {0, run->model->params.count, 1.0}, *groups = &all;
+    int64_t count = 1;
+    double waiting = 0.0;
+    if (nd_gradient_reducer_immediate(run->reducer)) {
+        groups = t->groups;
+        count = t->groups_count;
+    }
+    for (int64_t g = 0; g < count; g++)
+        for (int64_t i = groups[g].first; i < groups[g].first + groups[g].count; i++) {
+            if (nd_weight_gather_streams(&run->gather, &run->model->weights[i]))
+                continue;
+            waiting += add_code_bytes(t, i, t->exchanges);
+            if (ahead && waiting >= least) {
+                t->exchanges++;
+                waiting = 0.0;
+            }
+        }
+    for (int64_t i = 0; i < run->model->params.count; i++)
+        if (nd_weight_gather_streams(&run->gather, &run->model->weights[i]))
+            add_code_bytes(t, i, t->exchanges);
+    t->exchanges++;
 }
 
 /* Lists the gradients of a group, then its sketches. */
@@ -139,7 +199,8 @@ static void list_pieces(table *t, const group *g, double ready, int64_t reductio
                                 .ready = ready,
                                 .owner = owner,
                                 .taker = nd_ownership_taker(&run->own, i, owner),
-                                .reduction = reduction};
+                                .reduction = reduction,
+                                .exchange = t->exchange[i]};
     }
     for (int64_t i = g->first; sketches && i < g->first + g->count; i++)
         if (usually_due(run, i))
@@ -151,10 +212,14 @@ static void list_pieces(table *t, const group *g, double ready, int64_t reductio
                                 .reduction = reduction};
 }
 
-/* The decision of nd_run_create. */
-static bool overlaps(const nd_run *run)
+/* Exchanges that are complete once group g is updated. */
+static int64_t exchanges_after(const table *t, int64_t g)
 {
-    return run->config.dist.overlap_grad_reduce && run->comm->size > 1;
+    int64_t next = t->exchanges - 1; /* that of the next weight */
+    for (int64_t h = g + 1; h < t->groups_count; h++)
+        for (int64_t i = t->groups[h].first; i < t->groups[h].first + t->groups[h].count; i++)
+            next = t->exchange[i] < next ? t->exchange[i] : next;
+    return next;
 }
 
 static nd_status list_parts(table *t, nd_cost_work *work)
@@ -170,12 +235,12 @@ static nd_status list_parts(table *t, nd_cost_work *work)
             owners++;
     t->pieces = calloc((size_t)(params->count + owners), sizeof *t->pieces);
     t->parts = calloc((size_t)t->groups_count, sizeof *t->parts);
-    t->codes = calloc((size_t)run->own.ranks, sizeof *t->codes);
+    t->codes = calloc((size_t)(run->own.ranks * (params->count + 1)), sizeof *t->codes);
     t->streams = calloc((size_t)run->own.ranks, sizeof *t->streams);
-    if (!t->pieces || !t->parts || !t->codes || !t->streams)
+    t->exchange = calloc((size_t)params->count, sizeof *t->exchange);
+    if (!t->pieces || !t->parts || !t->codes || !t->streams || !t->exchange)
         return ND_FAIL(ND_ENOMEM, "no memory for the messages of a plan");
-    for (int64_t i = 0; i < params->count; i++)
-        add_code_bytes(t, i);
+    list_exchanges(t);
     for (int64_t g = 0; g < t->groups_count; g++) {
         const group *at = &t->groups[g];
         const double done = t->passes * (local - 1.0 + at->done) / local;
@@ -187,12 +252,14 @@ static nd_status list_parts(table *t, nd_cost_work *work)
         if (immediate)
             t->parts[g] = (nd_cost_part){
                 done - before, t->pieces + first, t->pieces_count - first,
-                (double)nd_gradient_reducer_norm_bytes(run->reducer, at->first, at->count)};
+                (double)nd_gradient_reducer_norm_bytes(run->reducer, at->first, at->count),
+                exchanges_after(t, g)};
     }
     if (!immediate)
         t->parts[0] =
             (nd_cost_part){t->passes, t->pieces, t->pieces_count,
-                           (double)nd_gradient_reducer_norm_bytes(run->reducer, 0, params->count)};
+                           (double)nd_gradient_reducer_norm_bytes(run->reducer, 0, params->count),
+                           t->exchanges - 1};
     const bool tree = run->config.dist.deterministic == ND_DETERMINISTIC_WORLD;
     *work = (nd_cost_work){.leaves = tree ? run->micro_batches : run->comm->size,
                            .parts = t->parts,
@@ -203,7 +270,8 @@ static nd_status list_parts(table *t, nd_cost_work *work)
                            .report = ND_STEP_REPORT_BYTES,
                            .format = (nd_gradient_wire)run->config.dist.grad_comm_dtype,
                            .group = run->own.ranks,
-                           .ahead = overlap && immediate};
+                           .ahead = overlap && immediate,
+                           .exchanges_ahead = t->exchanges - 1};
     return ND_OK;
 }
 
@@ -217,6 +285,14 @@ static bool compresses(const nd_run *run, const nd_plan_machine *m)
            (choice == ND_GRAD_COMPRESSION_ON ||
             (choice == ND_GRAD_COMPRESSION_AUTO &&
              m->between.per_byte * ND_GRAD_COMPRESSION_BELOW > 1.0));
+}
+
+static bool sends_nothing(const table *t, int member)
+{
+    double bytes = t->streams[member];
+    for (int64_t e = 0; e < t->exchanges; e++)
+        bytes += t->codes[e * t->run->own.ranks + member];
+    return bytes == 0.0;
 }
 
 /* nd_cost_predict or nd_simulated_step. */
@@ -250,7 +326,7 @@ static nd_status predict(table *t, estimate how, nd_plan_cost *plan)
     for (int i = 0; i < ND_MEMORY_COUNT; i++)
         plan->memory += run->arenas[i].used;
     for (int r = 0; r < machine.ranks; r++)
-        plan->idle += t->codes[r % work.group] + t->streams[r % work.group] == 0.0;
+        plan->idle += sends_nothing(t, r % work.group);
     return ND_OK;
 }
 
@@ -302,6 +378,7 @@ done:
     free(t.pieces);
     free(t.parts);
     free(t.codes);
+    free(t.exchange);
     free(t.streams);
     return status;
 }

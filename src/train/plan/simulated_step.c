@@ -17,7 +17,7 @@ typedef struct job {
     float *zeros;      /* as many as the longest piece or buffer; shared by all ranks */
     float **slots;     /* pointing to them */
     void **buffers;    /* [group] likewise */
-    size_t *bytes;     /* [group] of codes, simulated */
+    size_t *bytes;     /* [exchanges, group] of codes, simulated */
     /* [parts + 1] when the last rank had computed; and reduced; seconds of the longest update */
     double *computed, *reduced, *update;
     double updated; /* when the last rank had updated */
@@ -91,15 +91,26 @@ static nd_status reduce_part(nd_simulation *s, const job *j, nd_comm *comm,
     return ND_OK;
 }
 
-/* A rank computes for `seconds` while it reduces `part` (NULL: nothing). Both begin together and
- * the stage ends when both are done, so one fiber can do them one after the other. */
+static nd_status send_weights(const job *j, nd_comm *comm, int64_t exchange)
+{
+    return nd_comm_broadcast_each(comm, j->buffers, j->bytes + exchange * nd_comm_group(comm));
+}
+
+/* A rank computes for `seconds`, the first `update` of them to update `updated`, while it reduces
+ * `part` and sends what is updated (NULL: nothing). All begin together and the stage ends when all
+ * are done, so one fiber can do them one after the other. */
 static nd_status run_stage(nd_simulation *s, nd_comm *comm, job *j, int64_t stage,
-                           const nd_cost_part *part, double seconds)
+                           const nd_cost_part *part, const nd_cost_part *updated, double update,
+                           double seconds, int64_t *sent)
 {
     const double began = nd_simulation_now(s);
     mark(&j->computed[stage], began + seconds);
     if (part)
         ND_TRY(reduce_part(s, j, comm, part, began));
+    while (updated && *sent < updated->exchanges) {
+        compute_until(s, began + update);
+        ND_TRY(send_weights(j, comm, (*sent)++));
+    }
     compute_until(s, began + seconds);
     ND_TRY(allgather_bytes(j, comm, stage == 0 ? j->work->losses : 0.0));
     ND_TRY(allgather_bytes(j, comm, part ? part->norms : 0.0));
@@ -107,35 +118,55 @@ static nd_status run_stage(nd_simulation *s, nd_comm *comm, job *j, int64_t stag
     return ND_OK;
 }
 
-/* Seconds of this rank's share of a part's update. */
-static double update_of(job *j, const nd_comm *comm, int64_t index)
+/* Seconds of this rank's share of the update of a part's weights that exchange `of` sends, or of
+ * all (-1). */
+static double update_of(const nd_comm *comm, const nd_cost_part *part, int64_t of)
 {
-    const nd_cost_part *part = &j->work->parts[index];
     double update = 0.0;
-    for (int64_t i = 0; i < part->count; i++)
-        update += part->pieces[i].owner == comm->rank % nd_comm_group(comm) ? part->pieces[i].update
-                                                                            : 0.0;
-    mark(&j->update[index], update);
+    for (int64_t i = 0; i < part->count; i++) {
+        const nd_cost_piece *piece = &part->pieces[i];
+        if (piece->owner == comm->rank % nd_comm_group(comm) && (of < 0 || piece->exchange == of))
+            update += piece->update;
+    }
     return update;
+}
+
+/* Updates a part and sends the weights of the exchanges that it completes. */
+static nd_status update(nd_simulation *s, nd_comm *comm, job *j, const nd_cost_part *part,
+                        int64_t *sent)
+{
+    const double began = nd_simulation_now(s), end = began + update_of(comm, part, -1);
+    double until = began;
+    mark(&j->updated, end);
+    while (*sent < part->exchanges) {
+        until += update_of(comm, part, *sent);
+        compute_until(s, until);
+        ND_TRY(send_weights(j, comm, (*sent)++));
+    }
+    compute_until(s, end);
+    return ND_OK;
 }
 
 static nd_status run_parts(nd_simulation *s, nd_comm *comm, job *j)
 {
     const nd_cost_work *work = j->work;
-    const nd_cost_part *parts = work->parts;
-    double update = 0.0; /* during the next reduction */
+    const nd_cost_part *parts = work->parts, *updated = NULL;
+    double seconds = 0.0; /* of the update during the next reduction */
+    int64_t sent = 0;
     for (int64_t i = 0; i < work->count + work->ahead; i++) {
-        const int64_t reduced = i - work->ahead;
+        const nd_cost_part *reduced = i >= work->ahead ? &parts[i - work->ahead] : NULL;
         const double passes = i < work->count ? parts[i].passes : 0.0;
-        ND_TRY(run_stage(s, comm, j, i, reduced >= 0 ? &parts[reduced] : NULL, update + passes));
-        update = reduced >= 0 ? update_of(j, comm, reduced) : 0.0;
-        if (!work->ahead || i == work->count) {
-            nd_simulation_compute(s, update);
-            update = 0.0;
-        }
+        ND_TRY(run_stage(s, comm, j, i, reduced, updated, seconds, seconds + passes, &sent));
+        if (reduced)
+            mark(&j->update[reduced - parts], update_of(comm, reduced, -1));
+        if (!work->ahead || i == work->count)
+            ND_TRY(update(s, comm, j, reduced, &sent));
+        updated = work->ahead ? reduced : NULL;
+        seconds = updated ? update_of(comm, updated, -1) : 0.0;
     }
-    mark(&j->updated, nd_simulation_now(s));
-    return ND_OK;
+    for (int m = 0; work->streams && m < nd_comm_group(comm); m++)
+        ND_TRY(comm->ops.broadcast_group(comm, j->zeros, scaled(j, work->streams[m]), m));
+    return send_weights(j, comm, sent);
 }
 
 static nd_status run_rank(nd_simulation *s, nd_comm *comm, void *context)
@@ -144,9 +175,6 @@ static nd_status run_rank(nd_simulation *s, nd_comm *comm, void *context)
     comm->part_bytes = j->part_bytes;
     comm->group_ranks = j->work->group;
     ND_TRY(run_parts(s, comm, j));
-    for (int m = 0; j->work->streams && m < nd_comm_group(comm); m++)
-        ND_TRY(comm->ops.broadcast_group(comm, j->zeros, scaled(j, j->work->streams[m]), m));
-    ND_TRY(nd_comm_broadcast_each(comm, j->buffers, j->bytes));
     ND_TRY(allgather_bytes(j, comm, j->work->report));
     j->sent += comm->bytes_sent;
     return ND_OK;
@@ -177,10 +205,10 @@ static nd_status take_memory(job *j)
         for (int64_t i = 0; i < work->parts[p].count; i++)
             longest =
                 (size_t)fmax((double)longest, 4.0 * work->parts[p].pieces[i].bytes / j->scale);
-    for (size_t m = 0; m < group; m++) {
-        const double stream = work->streams ? work->streams[m] : 0.0;
-        longest = (size_t)fmax((double)longest, fmax(work->codes[m], stream) / j->scale);
-    }
+    for (size_t m = 0; m < group; m++)
+        longest = (size_t)fmax((double)longest, work->streams ? work->streams[m] / j->scale : 0.0);
+    for (size_t m = 0; m < group * (size_t)(work->exchanges_ahead + 1); m++)
+        longest = (size_t)fmax((double)longest, work->codes[m] / j->scale);
     for (size_t r = 0; r < ranks; r++) {
         const int own = nd_sum_tree_slots(leaves * (int64_t)r, leaves * (int64_t)(r + 1));
         slots = own > slots ? own : slots;
@@ -188,7 +216,7 @@ static nd_status take_memory(job *j)
     j->zeros = calloc(longest + 8, 1);
     j->slots = calloc((size_t)slots + 1, sizeof *j->slots);
     j->buffers = calloc(group, sizeof *j->buffers);
-    j->bytes = calloc(group, sizeof *j->bytes);
+    j->bytes = calloc(group * (size_t)(work->exchanges_ahead + 1), sizeof *j->bytes);
     j->computed = calloc(3 * (size_t)work->count + 3, sizeof *j->computed);
     j->costs.sent = calloc(2 * (size_t)j->machine->hosts, sizeof *j->costs.sent);
     j->costs.received = j->costs.sent ? j->costs.sent + j->machine->hosts : NULL;
@@ -198,10 +226,10 @@ static nd_status take_memory(job *j)
     j->update = j->reduced + work->count + 1;
     for (int i = 0; i <= slots; i++)
         j->slots[i] = j->zeros;
-    for (size_t m = 0; m < group; m++) {
+    for (size_t m = 0; m < group; m++)
         j->buffers[m] = j->zeros;
+    for (size_t m = 0; m < group * (size_t)(work->exchanges_ahead + 1); m++)
         j->bytes[m] = scaled(j, work->codes[m]);
-    }
     return ND_OK;
 }
 
