@@ -8,11 +8,11 @@
  * in another collective, are ND_EPEER errors; after one every collective fails, and the comm can
  * only be aborted or destroyed.
  *
- * All memory is host memory, except in reduce_to_owners, begin_reduction, begin_broadcast and the
- * functions whose names end in _device: their gradients and weights are in memory of the run's
- * backend, comm->device. With `streamed` these exchanges are ordered like ops of that backend:
- * calls return at once, and an error may surface in a later call or in the backend's next
- * download. */
+ * All memory is host memory, except in reduce_to_owners, begin_reduction, begin_broadcast,
+ * begin_broadcast_each and the functions whose names end in _device: their gradients and weights
+ * are in memory of the run's backend, comm->device. With `streamed` these exchanges are ordered
+ * like ops of that backend: calls return at once, and an error may surface in a later call or in
+ * the backend's next download. */
 #pragma once
 
 #include "core/backend/backend.h"
@@ -97,11 +97,10 @@ typedef struct nd_comm_ops {
                                   int64_t count);
 
     /* Non-blocking forms of reduce_to_owners, broadcast_device and nd_comm_broadcast_each. Where
-     * nd_comm_overlaps they
-     * return at once, and the memory of their arguments belongs to the comm until `finish`;
-     * elsewhere they are complete on return. Several may be in flight: they run in the order of the
-     * calls, and before a later reduction or broadcast of the same memory. Errors: also those of
-     * operations in flight. */
+     * nd_comm_overlaps they return at once, and the memory of their arguments belongs to the comm
+     * until `finish`; elsewhere they are complete on return. Several may be in flight: they run in
+     * the order of the calls, and before a later reduction or broadcast of the same memory. Errors:
+     * also those of operations in flight. */
     nd_status (*begin_reduction)(nd_comm *comm, nd_comm_split split, nd_comm_piece *pieces,
                                  int64_t count);
     nd_status (*begin_broadcast)(nd_comm *comm, void *data, size_t bytes, int root);
