@@ -160,9 +160,10 @@ Test(remote, collider_waits_once_more_for_each_micro_batch)
                  2 + 8);
 }
 
-/* Losses, then the norms of each layer, of the embedding, and of what stands behind the layers. */
+/* Losses, then the norms of each layer, of the first in two halves, of the embedding, and of what
+ * stands behind the layers. */
 Test(remote, layers_that_are_updated_in_the_backward_pass_wait_once_each)
 {
     cr_assert_eq(waits_of_step(2, "training.grad_clip=0 training.batch_size=1 model.num_layers=3"),
-                 1 + 3 + 2);
+                 1 + 4 + 2);
 }
