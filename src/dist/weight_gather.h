@@ -55,9 +55,9 @@ static inline size_t nd_weight_gather_least(int ranks, size_t part_bytes)
 }
 
 /* With `ahead`: packs weight `index` from its final master, and starts sending what was added once
- * it is nd_weight_gather_least, while the caller goes on computing. The owner's replica
- * is changed at once. All ranks add the same weights in the same order. Not with `stream` weights,
- * which nd_weight_gather_run sends. Collective. Errors: ND_EPEER, ND_ENOMEM. */
+ * it is nd_weight_gather_least, while the caller goes on computing. The owner's replica is changed
+ * at once. Weights of the stream are left to nd_weight_gather_run. All ranks add the same weights
+ * in the same order. Collective. Errors: ND_EPEER, ND_ENOMEM. */
 nd_status nd_weight_gather_add(nd_weight_gather *gather, nd_model *model, const nd_view *masters,
                                int64_t index, nd_comm *comm);
 

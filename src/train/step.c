@@ -301,14 +301,12 @@ static nd_status discard(nd_run *run)
     return ND_OK;
 }
 
-/* Weights are sent as they are updated, beside what else is to be computed, if that takes longer
- * than the latency of the messages that this takes more. Workers have their own rules. */
+/* Not the weights of workers, which an outer step may replace. */
 static bool sends_weights_ahead(const nd_run *run)
 {
-    const int ranks = run->comm->size;
     return nd_comm_overlaps(run->comm) && !run->rounds &&
-           (nd_gradient_reducer_immediate(run->reducer) ||
-            run->update_ms > 1e3 * ND_SENDS_WEIGHTS_AHEAD_SECONDS * ranks);
+           nd_step_sends_weights_ahead(nd_gradient_reducer_immediate(run->reducer),
+                                       1e-3 * run->update_ms, run->comm->size);
 }
 
 /* From the batch to updated masters or a verdict against an update. With immediate updates losses

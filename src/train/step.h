@@ -8,9 +8,12 @@
 /* The report that ranks exchange at the end of a step. */
 enum { ND_STEP_REPORT_BYTES = 48 };
 
-/* Longer updates than this for each rank hide weights that are sent as they are updated: some
- * latencies of a ring. */
-#define ND_SENDS_WEIGHTS_AHEAD_SECONDS 0.2e-3
+/* Whether ranks that overlap send weights as they are updated: with immediate updates, or if an
+ * update takes longer than 0.2 ms for each rank, some latencies of a ring, and so hides them. */
+static inline bool nd_step_sends_weights_ahead(bool immediate, double update_seconds, int ranks)
+{
+    return immediate || update_seconds > 0.2e-3 * ranks;
+}
 
 typedef struct nd_step_result {
     double loss;       /* mean next-token cross-entropy of the batch, nats */

@@ -149,8 +149,8 @@ static bool sends_weights_ahead(const table *t)
     }
     memset(updates, 0, (size_t)run->own.ranks * sizeof *updates);
     return overlaps(run) && run->own.ranks > 1 &&
-           (nd_gradient_reducer_immediate(run->reducer) ||
-            longest > ND_SENDS_WEIGHTS_AHEAD_SECONDS * run->comm->size);
+           nd_step_sends_weights_ahead(nd_gradient_reducer_immediate(run->reducer), longest,
+                                       run->comm->size);
 }
 
 /* Divides the weights into exchanges as nd_weight_gather_add does, in the order of their updates;
