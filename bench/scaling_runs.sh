@@ -19,12 +19,12 @@ variants() {
 has_key() { "$program" train --list-keys | grep -w "$1" >/dev/null; }
 
 # settings CONFIG BATCH: sets `arguments` to what a run of this size is given. One thread a rank;
-# nothing but steps is in it, and every step filters as many tokens.
+# nothing but steps is in it, and every step filters as many tokens and predicts as many ahead.
 settings() {
     arguments=(--config "$config_dir/$1.ini" --set "training.batch_size=$2")
     local set
     for set in "training.micro_batch_size=$micro_batch" training.warmup_steps=1 hardware.target=cpu \
-        training.collider_until=1 hardware.threads=1 "data.data_path=$data" logging.eval_interval=0 \
+        training.collider_until=1 training.mtp_until=1 hardware.threads=1 "data.data_path=$data" logging.eval_interval=0 \
         logging.checkpoint_interval=0 logging.checkpoint_at_end=false logging.tensorboard=false \
         dist.replica_check_interval=0; do
         arguments+=(--set "$set")
