@@ -24,7 +24,8 @@ settings() {
     arguments=(--config "$config_dir/$1.ini" --set "training.batch_size=$2")
     local set
     for set in "training.micro_batch_size=$micro_batch" training.warmup_steps=1 hardware.target=cpu \
-        training.collider_until=1 training.mtp_until=1 hardware.threads=1 "data.data_path=$data" logging.eval_interval=0 \
+        training.collider_until=1 training.mtp_until=1 training.mtp_schedule=constant hardware.threads=1 \
+        "data.data_path=$data" logging.eval_interval=0 \
         logging.checkpoint_interval=0 logging.checkpoint_at_end=false logging.tensorboard=false \
         dist.replica_check_interval=0; do
         arguments+=(--set "$set")
