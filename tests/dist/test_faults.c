@@ -23,7 +23,7 @@ static double now(void)
 static void run_fault_beside(char *output, size_t size, const char *options, const char *fault,
                              int culprit, int expected, const char *beside)
 {
-    char mark[32], left[64];
+    char mark[32], pattern[64], left[256];
     snprintf(mark, sizeof mark, "%.1f00%07d", timeout, (int)getpid());
     const int code = nd_test_mpirun(output, size, 4, "%s %s/ranks_faults %s %d %s %s", options,
                                     ND_TEST_PROGRAMS, fault, culprit, mark, beside);
@@ -34,13 +34,8 @@ static void run_fault_beside(char *output, size_t size, const char *options, con
     cr_assert(at != NULL, "%s: no fault:\n%s", fault, output);
     cr_assert_leq(ended - atof(at + 9), timeout + allowance, "%s: %.1f s after the fault", fault,
                   ended - atof(at + 9));
-    /* A launcher that has ended may be ahead of ranks that are ending. */
-    nd_test_shell(
-        left, sizeof left,
-        "for i in $(seq 100); do "
-        "left=$(ps -eo stat,comm,args | grep '^[^Z].* ranks_faults .*%s[ a-z]*$') || break; "
-        "sleep 0.1; done; echo -n \"$left\"",
-        mark);
+    snprintf(pattern, sizeof pattern, "ranks_faults .*%s[ a-z]*$", mark);
+    nd_test_processes_left(left, sizeof left, pattern);
     cr_assert_str_eq(left, "", "%s: still there: %s", fault, left);
 }
 

@@ -58,6 +58,16 @@ int nd_test_mpirun(char *output, size_t size, int ranks, const char *format, ...
                          ranks, command);
 }
 
+void nd_test_processes_left(char *left, size_t size, const char *pattern)
+{
+    nd_test_shell(
+        left, size,
+        "for i in $(seq 100); do "
+        "left=$(ps -eo stat,args | grep -v -e ^Z -e grep -e 'sh -c' | grep '%s') || break; "
+        "sleep 0.1; done; echo -n \"$left\"",
+        pattern);
+}
+
 char *nd_test_read_file(const char *path, size_t *bytes)
 {
     FILE *file = fopen(path, "rb");

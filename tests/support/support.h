@@ -50,6 +50,10 @@ int nd_test_shell(char *output, size_t size, const char *format, ...)
 int nd_test_mpirun(char *output, size_t size, int ranks, const char *format, ...)
     __attribute__((format(printf, 4, 5)));
 
+/* Waits, 10 s at most, for every process whose command line matches the pattern to end, since a
+ * launcher that has ended may be ahead of ranks that are ending; `left` gets those that did not. */
+void nd_test_processes_left(char *left, size_t size, const char *pattern);
+
 /* A whole file, NUL-terminated; the caller frees it. NULL when it cannot be read. */
 char *nd_test_read_file(const char *path, size_t *bytes);
 void nd_test_write_file(const char *path, const void *bytes, size_t size);
