@@ -241,7 +241,7 @@ static nd_status messages_reduce_to_owners(nd_comm *comm, nd_comm_split split,
 {
     span s;
     nd_status status = enter(comm, ND_COLLECTIVE_REDUCTION, &s);
-    ND_IF_OK(nd_part_reduction_run(reduction_of(comm), split, pieces, count));
+    ND_IF_OK(nd_part_reduction_run(reduction_of(comm), NULL, split, pieces, count));
     leave(comm, &s);
     return status;
 }
@@ -298,6 +298,7 @@ static nd_status agree_on_least(nd_comm *comm, int64_t *value)
 /* Merges the pieces of several reductions into one. */
 static nd_status reduce_merged(nd_comm *comm, const nd_comm_job *jobs, int64_t count)
 {
+    const message_context *context = comm->context;
     int64_t total = 0, at = 0;
     for (int64_t i = 0; i < count; i++)
         total += jobs[i].count;
@@ -309,7 +310,7 @@ static nd_status reduce_merged(nd_comm *comm, const nd_comm_job *jobs, int64_t c
             pieces[at++].merged = (int)i;
         }
     const nd_status status =
-        nd_part_reduction_run(reduction_of(comm), jobs[0].split, pieces, total);
+        nd_part_reduction_run(reduction_of(comm), context->queue, jobs[0].split, pieces, total);
     at = 0;
     for (int64_t i = 0; i < count; at += jobs[i++].count)
         memcpy(jobs[i].pieces, pieces + at, (size_t)jobs[i].count * sizeof *pieces);

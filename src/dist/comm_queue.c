@@ -27,7 +27,7 @@ struct nd_comm_queue {
     int64_t begun, done;
     size_t capacity;
     double busy_seconds;
-    bool working, closing, reported;
+    bool working, closing, reported, awaited;
     nd_error error; /* of the first failed job; no further job runs after it */
 };
 
@@ -190,8 +190,10 @@ nd_status nd_comm_queue_begin(nd_comm_queue *q, const nd_comm_job *job)
 nd_status nd_comm_queue_finish(nd_comm_queue *q)
 {
     pthread_mutex_lock(&q->lock);
+    q->awaited = true;
     while (q->done < q->begun && q->error.status == ND_OK)
         pthread_cond_wait(&q->changed, &q->lock);
+    q->awaited = false;
     q->comm->busy_seconds += q->busy_seconds;
     q->busy_seconds = 0.0;
     if (q->done == q->begun)
@@ -199,6 +201,14 @@ nd_status nd_comm_queue_finish(nd_comm_queue *q)
     const nd_status status = report(q);
     pthread_mutex_unlock(&q->lock);
     return status;
+}
+
+bool nd_comm_queue_keeps_up(nd_comm_queue *q)
+{
+    pthread_mutex_lock(&q->lock);
+    const bool keeps_up = q->begun - q->done == 1 && !q->awaited;
+    pthread_mutex_unlock(&q->lock);
+    return keeps_up;
 }
 
 void nd_comm_queue_interrupt(nd_comm_queue *q)

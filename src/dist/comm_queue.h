@@ -55,5 +55,9 @@ nd_status nd_comm_queue_begin(nd_comm_queue *queue, const nd_comm_job *job);
  * comm->busy_seconds. Errors: those of a job. */
 nd_status nd_comm_queue_finish(nd_comm_queue *queue);
 
+/* Whether the thread keeps up with the caller, who computes: it is running the only job, and nobody
+ * waits for that. Any thread may call this. */
+bool nd_comm_queue_keeps_up(nd_comm_queue *queue);
+
 /* Interrupts the current collective and waits briefly for the thread to stop communicating. */
 void nd_comm_queue_interrupt(nd_comm_queue *queue);

@@ -12,14 +12,14 @@ static bool on_other_host(const nd_comm *comm, int peer)
 }
 
 const void *nd_grad_compressor_encode(nd_grad_compressor *s, const nd_comm *comm, int peer,
-                                      const void *values, void *scratch, size_t *bytes)
+                                      const void *values, bool hidden, void *scratch, size_t *bytes)
 {
     const bool away = on_other_host(comm, peer);
-    const bool slow = s->rate > 0.0 && s->rate < ND_GRAD_COMPRESSION_BELOW;
+    const bool pays = !hidden && s->rate > 0.0 && s->rate < ND_GRAD_COMPRESSION_BELOW;
     if (away)
         s->bytes += (double)*bytes;
     if (!away || (comm->grad_compression != ND_GRAD_COMPRESSION_ON &&
-                  (comm->grad_compression != ND_GRAD_COMPRESSION_AUTO || !slow)))
+                  (comm->grad_compression != ND_GRAD_COMPRESSION_AUTO || !pays)))
         return values;
     const size_t shorter = nd_floats_compress(scratch, values, (int64_t)(*bytes / sizeof(float)));
     if (shorter == 0)

@@ -1,6 +1,7 @@
 /* Lossless compression of exact gradients (dist/float_compression.h) on their way to other hosts:
- * always, or while the link is slow. The sender decides; a part shorter than expected is
- * compressed. Sums are the same to the bit. Gradients in device memory are not compressed. */
+ * always, or while the link is slow and the rest of the step waits for it. The sender decides; a
+ * part shorter than expected is compressed. Sums are the same to the bit. Gradients in device
+ * memory are not compressed. */
 #pragma once
 
 #include "dist/comm.h"
@@ -14,10 +15,12 @@ typedef struct nd_grad_compressor {
     double rate;  /* bytes per second of the last reduction that sent enough of them; 0: none yet */
 } nd_grad_compressor;
 
-/* Prepares values [0, *bytes) for sending to `peer`. Returns `values` to send them as they are, or
+/* Prepares values [0, *bytes) for sending to `peer`. `hidden`: computation goes on meanwhile, and
+ * nothing waits for the link. Returns `values` to send them as they are, or
  * NULL when they were compressed into `scratch`, with *bytes their new length. */
 const void *nd_grad_compressor_encode(nd_grad_compressor *s, const nd_comm *comm, int peer,
-                                      const void *values, void *scratch, size_t *bytes);
+                                      const void *values, bool hidden, void *scratch,
+                                      size_t *bytes);
 
 /* Stores or, with `add`, adds a received part of `came` bytes, which stands for bytes [at, at +
  * bytes) of a slot of a piece in host memory. Errors: ND_EPEER. */

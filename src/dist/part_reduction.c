@@ -11,7 +11,8 @@ struct nd_part_reduction {
     nd_wire *wire;
     nd_gradient_transfer transfer;
     nd_part_schedule schedule;
-    const nd_comm_piece *pieces; /* of the reduction at hand */
+    const nd_comm_piece *pieces; /* of the reduction at hand, as `queue` */
+    nd_comm_queue *queue;
     nd_grad_compressor compressor;
     const char *subject; /* last told */
 };
@@ -99,6 +100,7 @@ static nd_status send(nd_part_reduction *r, const nd_part_act *a, progress *p)
     if (piece->format == ND_GRADIENT_WIRE_FP32 && !r->comm->device)
         data = nd_grad_compressor_encode(&r->compressor, r->comm, a->tree.peer,
                                          (const char *)piece->slots[a->tree.slot] + a->at,
+                                         r->queue && nd_comm_queue_keeps_up(r->queue),
                                          nd_wire_send_buffer(r->wire, p->sends), &bytes);
     else
         ND_TRY(nd_gradient_part_make(&r->transfer, piece, a->tree.slot,
@@ -149,8 +151,8 @@ static nd_status work_off(nd_part_reduction *r)
     return finish_sends(r, &p);
 }
 
-nd_status nd_part_reduction_run(nd_part_reduction *r, nd_comm_split split, nd_comm_piece *pieces,
-                                int64_t count)
+nd_status nd_part_reduction_run(nd_part_reduction *r, nd_comm_queue *queue, nd_comm_split split,
+                                nd_comm_piece *pieces, int64_t count)
 {
     bool rounds = false;
     for (int64_t i = 0; i < count; i++)
@@ -159,6 +161,7 @@ nd_status nd_part_reduction_run(nd_part_reduction *r, nd_comm_split split, nd_co
                                  nd_reduction_part_bytes(nd_wire_part_bytes(r->comm), rounds),
                                  split, pieces, count));
     r->pieces = pieces;
+    r->queue = queue;
     const double begun = nd_wire_now(r->wire);
     nd_wire_accept_shorter(r->wire, true);
     const nd_status status = work_off(r);

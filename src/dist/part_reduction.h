@@ -10,6 +10,7 @@
  * ranks do not deadlock. */
 #pragma once
 
+#include "dist/comm_queue.h"
 #include "dist/gradient_transfer.h"
 #include "dist/point_to_point.h"
 
@@ -19,6 +20,6 @@ typedef struct nd_part_reduction nd_part_reduction;
 nd_status nd_part_reduction_create(nd_comm *comm, nd_wire *wire, nd_part_reduction **reduction);
 void nd_part_reduction_destroy(nd_part_reduction *reduction);
 
-/* nd_comm_ops.reduce_to_owners. */
-nd_status nd_part_reduction_run(nd_part_reduction *reduction, nd_comm_split split,
-                                nd_comm_piece *pieces, int64_t count);
+/* nd_comm_ops.reduce_to_owners. `queue` is running it; NULL: the caller waits for it. */
+nd_status nd_part_reduction_run(nd_part_reduction *reduction, nd_comm_queue *queue,
+                                nd_comm_split split, nd_comm_piece *pieces, int64_t count);

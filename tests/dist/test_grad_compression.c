@@ -101,13 +101,18 @@ Test(grad_compression, damaged_bytes_are_refused_or_decoded_to_something)
 }
 
 /* Whether 64 KiB to `peer` are compressed. */
-static bool compresses(nd_grad_compressor *s, const nd_comm *comm, int peer)
+static bool compresses_beside(nd_grad_compressor *s, const nd_comm *comm, int peer, bool hidden)
 {
     size_t bytes = sizeof coded / 256 * 256;
-    const void *sent = nd_grad_compressor_encode(s, comm, peer, values, coded, &bytes);
+    const void *sent = nd_grad_compressor_encode(s, comm, peer, values, hidden, coded, &bytes);
     cr_assert_eq(sent == NULL, bytes < sizeof coded / 256 * 256);
     cr_assert(sent == NULL || sent == values);
     return sent == NULL;
+}
+
+static bool compresses(nd_grad_compressor *s, const nd_comm *comm, int peer)
+{
+    return compresses_beside(s, comm, peer, false);
 }
 
 Test(grad_compression, is_for_slow_links_to_other_hosts)
@@ -128,6 +133,10 @@ Test(grad_compression, is_for_slow_links_to_other_hosts)
     nd_grad_compressor_measure(&s, 0.016); /* 2 MB: 1 Gbit/s */
     cr_assert(compresses(&s, &comm, 0));
     cr_assert_not(compresses(&s, &comm, 4));
+    cr_assert_not(compresses_beside(&s, &comm, 0, true)); /* computation hides the link */
+    comm.grad_compression = ND_GRAD_COMPRESSION_ON;
+    cr_assert(compresses_beside(&s, &comm, 0, true));
+    comm.grad_compression = ND_GRAD_COMPRESSION_AUTO;
     for (int i = 0; i < 100; i++)
         compresses(&s, &comm, 9);
     nd_grad_compressor_measure(&s, 0.0016); /* 10 Gbit/s */

@@ -189,7 +189,8 @@ const nd_config_key nd_config_keys[] = {
            "with error feedback, and need deterministic = off"),
     CHOICE(dist, grad_compression, "off|on|auto", "auto",
            "send exact gradients between hosts in about 0.86 of their bytes, the same to the bit; "
-           "auto: while the link is slower than 4 Gbit/s (not on GPUs)"),
+           "auto: while the link is slower than 4 Gbit/s and computation does not hide it (not on "
+           "GPUs)"),
     CHOICE(dist, weight_sync, "full|full_base3|delta", "full",
            "how ternary weights reach the other ranks after an update, always exact: all at 2 "
            "bits, all at five to a byte, or only those that changed"),

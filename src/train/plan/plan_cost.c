@@ -489,6 +489,7 @@ void nd_plan_cost_print(const nd_plan_cost *plan, FILE *out)
         fprintf(out, "  %d of the ranks own no parameter: they send gradients and wait\n",
                 plan->idle);
     if (plan->compresses)
-        fprintf(out, "  not counted: gradients between hosts compressed to about 0.86 of their "
-                     "bytes ([dist] grad_compression)\n");
+        fprintf(out,
+                "  not counted: gradients between hosts compressed to about 0.86 of their bytes "
+                "while the backward pass does not hide them ([dist] grad_compression)\n");
 }
