@@ -259,10 +259,7 @@ nd_status nd_weight_gather_run(nd_weight_gather *gather, nd_model *model, const 
                : ND_OK;
 }
 
-nd_status nd_weight_gather_discard(nd_weight_gather *gather, nd_comm *comm)
+void nd_weight_gather_discard(nd_weight_gather *gather)
 {
-    if (gather->added.first)
-        ND_TRY(comm->ops.finish(comm));
     forget_added(&gather->added, gather->own);
-    return ND_OK;
 }

@@ -16,7 +16,8 @@ nd_status nd_run_publish_projectors(nd_run *run)
         nd_run *w = nd_run_worker(run, k);
         for (int64_t i = 0; i < w->model->params.count; i++)
             if (nd_projectors_shape(nd_optimizer_projectors(w->optimizer), i))
-                ND_TRY(nd_run_publish_projector(w, i));
+                ND_TRY(nd_run_send_projector(w, i));
+        ND_TRY(w->comm->ops.finish(w->comm));
     }
     return ND_OK;
 }

@@ -25,13 +25,13 @@ nd_status nd_run_send_weight(nd_run *run, int64_t index)
     return ND_OK;
 }
 
-nd_status nd_run_publish_projector(nd_run *run, int64_t index)
+nd_status nd_run_send_projector(nd_run *run, int64_t index)
 {
     const nd_state *state = nd_projectors_state(nd_optimizer_projectors(run->optimizer), index);
     for (int part = 0; part < state->codec->parts; part++)
-        ND_TRY(run->comm->ops.broadcast_device(run->comm, state->parts[part].data,
-                                               nd_view_bytes(nd_as_const(state->parts[part])),
-                                               run->own.owner[index]));
+        ND_TRY(run->comm->ops.begin_broadcast(run->comm, state->parts[part].data,
+                                              nd_view_bytes(nd_as_const(state->parts[part])),
+                                              run->own.owner[index]));
     return ND_OK;
 }
 

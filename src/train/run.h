@@ -130,5 +130,6 @@ nd_status nd_run_publish_weights(nd_run *run, bool whole);
 /* Sends a weight whose master is final before the others, where run->gather.ahead. Collective. */
 nd_status nd_run_send_weight(nd_run *run, int64_t index);
 
-/* Sends the projector of a matrix from its owner to all ranks. Collective. */
-nd_status nd_run_publish_projector(nd_run *run, int64_t index);
+/* Begins to send the projector of a matrix from its owner to all ranks; run->comm finishes it.
+ * Collective. */
+nd_status nd_run_send_projector(nd_run *run, int64_t index);

@@ -287,7 +287,7 @@ static nd_status update(nd_run *run, const worker_gradients *gradients)
         ND_TRY(nd_update_run(w, 0, nd_mtp_trained_params(w->model),
                              clipping_factor(w, gradients[i].norm)));
     }
-    return ND_OK;
+    return nd_rounds_finish_inside(run);
 }
 
 /* What layers have sent after updates during the backward pass is of no use either. */
@@ -296,7 +296,8 @@ static nd_status discard(nd_run *run)
     for (int i = 0; i < nd_run_workers(run); i++) {
         nd_run *w = nd_run_worker(run, i);
         ND_TRY(nd_gradient_reducer_discard(w->reducer));
-        ND_TRY(nd_weight_gather_discard(&w->gather, w->comm));
+        ND_TRY(w->comm->ops.finish(w->comm));
+        nd_weight_gather_discard(&w->gather);
     }
     return ND_OK;
 }

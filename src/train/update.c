@@ -10,10 +10,27 @@ static nd_status replace_subspace(nd_run *run, int64_t index)
     return nd_optimizer_replace_subspace(run->optimizer, index, run->position.step, sketch);
 }
 
+/* All owners find theirs at once, and send them then. */
+static nd_status replace_subspaces(nd_run *run, int64_t first, int64_t count)
+{
+    const nd_projectors *projectors = nd_optimizer_projectors(run->optimizer);
+    const int64_t step = run->position.step;
+    for (int64_t i = first; i < first + count; i++)
+        if (run->masters[i].data && nd_projectors_due(projectors, i, step, NULL))
+            ND_TRY(replace_subspace(run, i));
+    for (int64_t i = first; i < first + count; i++) {
+        if (!nd_projectors_due(projectors, i, step, NULL))
+            continue;
+        ND_TRY(nd_run_send_projector(run, i));
+        if (nd_gradient_reducer_projects(run->reducer))
+            ND_TRY(nd_gradient_reducer_reset_feedback(run->reducer, i));
+    }
+    return ND_OK;
+}
+
 nd_status nd_update_run(nd_run *run, int64_t first, int64_t count, float scale)
 {
     const int64_t step = run->position.step;
-    const nd_projectors *projectors = nd_optimizer_projectors(run->optimizer);
     nd_comm_set_phase(run->comm, step + 1, "update");
     nd_fault_point(run->comm, "update");
     for (int64_t i = first; i < first + count; i++) {
@@ -25,16 +42,7 @@ nd_status nd_update_run(nd_run *run, int64_t first, int64_t count, float scale)
         ND_TRY(nd_run_send_weight(run, i));
     }
     nd_fault_point(run->comm, "updated");
-    for (int64_t i = first; i < first + count; i++) {
-        if (!nd_projectors_due(projectors, i, step, NULL))
-            continue;
-        if (run->masters[i].data)
-            ND_TRY(replace_subspace(run, i));
-        ND_TRY(nd_run_publish_projector(run, i));
-        if (nd_gradient_reducer_projects(run->reducer))
-            ND_TRY(nd_gradient_reducer_reset_feedback(run->reducer, i));
-    }
-    return ND_OK;
+    return replace_subspaces(run, first, count);
 }
 
 typedef struct immediate {
