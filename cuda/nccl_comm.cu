@@ -289,7 +289,7 @@ nd_status begin_exchange_device(nd_comm *comm, const nd_comm_exchange *x)
 
 nd_status finish(nd_comm *comm)
 {
-    (void)comm;
+    ND_TRY(attached->base.finish(comm)); /* exchanges in host memory */
     return fence(attached);
 }
 

@@ -45,7 +45,7 @@ void nd_cli_discard_output(void)
 nd_status nd_cli_shutdown(nd_comm *comm, nd_status status)
 {
     const bool failed = status != ND_OK && status != ND_ESTOPPED;
-    if (failed && comm->size > 1 && !nd_error_get()->shared) {
+    if (nd_comm_fails_alone(comm, status)) {
         nd_cli_print_error(comm->rank);
         comm->ops.abort(comm, nd_error_exit_code(status));
     }

@@ -84,6 +84,11 @@ void nd_comm_set_phase(nd_comm *comm, int64_t step, const char *phase)
     comm->phase = phase;
 }
 
+bool nd_comm_fails_alone(const nd_comm *comm, nd_status status)
+{
+    return status != ND_OK && status != ND_ESTOPPED && comm->size > 1 && !nd_error_get()->shared;
+}
+
 nd_status nd_comm_agree(nd_comm *comm, nd_status mine)
 {
     int *all = calloc((size_t)comm->size, sizeof *all);

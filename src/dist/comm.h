@@ -130,9 +130,10 @@ struct nd_comm {
     int local_rank;      /* among the ranks on the same machine */
     int local_size;      /* ranks on the same machine */
     int group_ranks;     /* in: consecutive ranks that form a group; 0: one group of all ranks */
-    uint64_t bytes_sent; /* payload bytes that this rank has sent since creation */
     double wait_seconds; /* time that the caller's thread has spent inside collectives */
-    /* Time spent in messages, in any thread; up to date after `finish`. */
+    /* Payload bytes that this rank has sent since creation, and time spent in messages, in any
+     * thread; up to date after `finish`. */
+    uint64_t bytes_sent;
     double busy_seconds;
     uint64_t batches; /* completed non-blocking reductions, those merged into one counted once */
     bool overlap;     /* in: non-blocking operations may overlap the caller's computation */
@@ -206,6 +207,10 @@ size_t nd_wire_part_bytes(const nd_comm *comm);
 
 /* Where in the run this rank is, for messages. `phase` has static storage. Not collective. */
 void nd_comm_set_phase(nd_comm *comm, int64_t step, const char *phase);
+
+/* Whether `status` is an error of this rank alone, which the others do not know: it has to abort
+ * the job. Not collective. */
+bool nd_comm_fails_alone(const nd_comm *comm, nd_status status);
 
 /* Agrees on a status: ND_OK when all ranks pass ND_OK; otherwise every rank gets the error of the
  * lowest failing rank, marked as shared; with several ranks the message names that rank unless the

@@ -38,6 +38,7 @@ nd_status nd_comm_part(nd_comm *comm, nd_comm_subset of, nd_comm **part)
     made->overlap = comm->overlap;
     made->threaded = comm->threaded;
     made->part_bytes = comm->part_bytes;
+    made->grad_compression = comm->grad_compression;
     made->timeout_seconds = comm->timeout_seconds;
     made->stop_requested = comm->stop_requested;
     if (comm->ops.part) /* also for a part of one rank, because the other parts may have more */

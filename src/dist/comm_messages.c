@@ -45,30 +45,47 @@ static nd_status enter(nd_comm *comm, nd_collective kind, span *s)
 {
     s->asked = s->began = nd_wire_now(wire_of(comm));
     ND_TRY(finish_begun(comm));
+    ND_TRY(nd_comm_queue_none_busy());
     s->began = nd_wire_now(wire_of(comm));
     return nd_wire_begin(wire_of(comm), kind, comm->step, comm->phase);
+}
+
+static void count_sent(nd_comm *comm)
+{
+    comm->bytes_sent += nd_wire_sent(wire_of(comm));
+    nd_wire_set_sent(wire_of(comm), 0);
 }
 
 static void leave(nd_comm *comm, const span *s)
 {
     const double end = nd_wire_now(wire_of(comm));
+    count_sent(comm);
     comm->wait_seconds += end - s->asked;
     comm->busy_seconds += end - s->began;
 }
 
-/* Dissemination: after round k a rank has heard, directly or not, from the 2^k ranks before it. */
+/* The minimum over ranks: after round k a rank has heard from the 2^k ranks before it. */
+static nd_status agree_on_least(nd_comm *comm, int64_t *value)
+{
+    const uint64_t sent = nd_wire_sent(wire_of(comm));
+    nd_status status = ND_OK;
+    for (int reach = 1; reach < comm->size && status == ND_OK; reach *= 2) {
+        int64_t theirs = *value;
+        status = nd_wire_exchange(wire_of(comm), value, sizeof *value,
+                                  (comm->rank + reach) % comm->size, &theirs, sizeof theirs,
+                                  (comm->rank + comm->size - reach) % comm->size);
+        *value = theirs < *value ? theirs : *value;
+    }
+    nd_wire_set_sent(wire_of(comm), sent); /* no payload */
+    return status;
+}
+
 static nd_status messages_barrier(nd_comm *comm)
 {
     span s;
+    int64_t nothing = 0;
     nd_status status = enter(comm, ND_COLLECTIVE_BARRIER, &s);
-    const uint64_t sent = comm->bytes_sent;
-    for (int reach = 1; reach < comm->size && status == ND_OK; reach *= 2) {
-        const char out = 0;
-        char in;
-        status = nd_wire_exchange(wire_of(comm), &out, 1, (comm->rank + reach) % comm->size, &in, 1,
-                                  (comm->rank + comm->size - reach) % comm->size);
-    }
-    comm->bytes_sent = sent; /* no payload */
+    ND_IF_OK(agree_on_least(comm, &nothing));
     leave(comm, &s);
     return status;
 }
@@ -279,22 +296,6 @@ static int64_t count_mergeable(const nd_comm_job *jobs, int64_t count)
     return n;
 }
 
-/* The minimum over ranks: after round k a rank has heard from the 2^k ranks before it. */
-static nd_status agree_on_least(nd_comm *comm, int64_t *value)
-{
-    const uint64_t sent = comm->bytes_sent;
-    nd_status status = ND_OK;
-    for (int reach = 1; reach < comm->size && status == ND_OK; reach *= 2) {
-        int64_t theirs = *value;
-        status = nd_wire_exchange(wire_of(comm), value, sizeof *value,
-                                  (comm->rank + reach) % comm->size, &theirs, sizeof theirs,
-                                  (comm->rank + comm->size - reach) % comm->size);
-        *value = theirs < *value ? theirs : *value;
-    }
-    comm->bytes_sent = sent; /* no payload */
-    return status;
-}
-
 /* Merges the pieces of several reductions into one. */
 static nd_status reduce_merged(nd_comm *comm, const nd_comm_job *jobs, int64_t count)
 {
@@ -418,6 +419,7 @@ static nd_status messages_finish(nd_comm *comm)
 {
     const double start = nd_wire_now(wire_of(comm));
     const nd_status status = finish_begun(comm);
+    count_sent(comm);
     comm->wait_seconds += nd_wire_now(wire_of(comm)) - start;
     return status;
 }

@@ -4,6 +4,7 @@
 #include "core/base/grow.h"
 
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -14,6 +15,9 @@
 /* How long an error waits to be collected, and communication may take to stop. */
 static const double error_seconds = 0.5, leave_seconds = 0.2;
 static const uint64_t slice_nanoseconds = 100000; /* the least that Linux grants */
+
+/* Queues of this process that have jobs and are not finished. */
+static atomic_int busy;
 
 struct nd_comm_queue {
     nd_comm *comm;
@@ -28,6 +32,7 @@ struct nd_comm_queue {
     size_t capacity;
     double busy_seconds;
     bool working, closing, reported, awaited;
+    bool counted;   /* in `busy` */
     nd_error error; /* of the first failed job; no further job runs after it */
 };
 
@@ -55,6 +60,12 @@ static void report_error_before_abort(nd_comm_queue *q)
     q->worker.abort(q->comm, nd_error_exit_code(q->error.status));
 }
 
+static void set_busy(nd_comm_queue *q, bool is)
+{
+    atomic_fetch_add(&busy, (int)is - (int)q->counted);
+    q->counted = is;
+}
+
 /* Holds the lock on entry and exit. */
 static void run_jobs(nd_comm_queue *q)
 {
@@ -74,8 +85,10 @@ static void run_jobs(nd_comm_queue *q)
     q->working = false;
     q->done += taken;
     q->busy_seconds += end - start;
-    if (status != ND_OK)
+    if (status != ND_OK) {
         q->error = *nd_error_get();
+        set_busy(q, false);
+    }
     pthread_cond_broadcast(&q->changed);
     if (status != ND_OK)
         report_error_before_abort(q);
@@ -150,6 +163,7 @@ void nd_comm_queue_destroy(nd_comm_queue *q)
     pthread_cond_broadcast(&q->changed);
     pthread_mutex_unlock(&q->lock);
     pthread_join(q->thread, NULL);
+    set_busy(q, false);
     pthread_cond_destroy(&q->changed);
     pthread_mutex_destroy(&q->lock);
     free(q->jobs);
@@ -171,10 +185,13 @@ static nd_status report(nd_comm_queue *q)
 static nd_status append(nd_comm_queue *q, const nd_comm_job *job)
 {
     ND_TRY(report(q));
+    if (!q->counted)
+        ND_TRY(nd_comm_queue_none_busy());
     nd_comm_job *jobs = nd_grown(q->jobs, &q->capacity, (size_t)q->begun + 1, sizeof *jobs);
     ND_FAIL_IF(!jobs, ND_ENOMEM, "no memory for a queue of %lld collectives", (long long)q->begun);
     q->jobs = jobs;
     q->jobs[q->begun++] = *job;
+    set_busy(q, true);
     pthread_cond_broadcast(&q->changed);
     return ND_OK;
 }
@@ -196,11 +213,19 @@ nd_status nd_comm_queue_finish(nd_comm_queue *q)
     q->awaited = false;
     q->comm->busy_seconds += q->busy_seconds;
     q->busy_seconds = 0.0;
-    if (q->done == q->begun)
+    if (q->done == q->begun) {
         q->begun = q->done = 0;
+        set_busy(q, false);
+    }
     const nd_status status = report(q);
     pthread_mutex_unlock(&q->lock);
     return status;
+}
+
+nd_status nd_comm_queue_none_busy(void)
+{
+    return ND_CHECK(atomic_load(&busy) == 0, ND_EINTERNAL,
+                    "a communicator is used while another one has operations in flight");
 }
 
 bool nd_comm_queue_keeps_up(nd_comm_queue *q)

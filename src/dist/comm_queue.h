@@ -1,8 +1,9 @@
 /* A thread that executes queued collectives, in their order, while the calling thread computes. It
  * is started by the first one.
  *
- * Only one thread may communicate at a time: call nd_comm_queue_finish before communicating from
- * another thread. All ranks queue the same collectives in the same order. */
+ * Only one thread of a process may communicate at a time: call nd_comm_queue_finish before
+ * communicating from another thread, also by another comm. All ranks queue the same collectives in
+ * the same order. */
 #pragma once
 
 #include "dist/comm.h"
@@ -46,14 +47,17 @@ nd_status nd_comm_queue_create(nd_comm *comm, const nd_comm_worker *worker, nd_c
 /* Interrupts the current collective and joins the thread. NULL is allowed. */
 void nd_comm_queue_destroy(nd_comm_queue *queue);
 
-/* Queues a collective and returns at once. Errors: those of an earlier job, as the thread raised
- * them. If the caller does not collect an error within half a second, the thread prints it and
- * terminates the job. */
+/* Queues a collective and returns at once. Errors: ND_EINTERNAL where another queue is not
+ * finished; those of an earlier job, as the thread raised them. If the caller does not collect an
+ * error within half a second, the thread prints it and terminates the job. */
 nd_status nd_comm_queue_begin(nd_comm_queue *queue, const nd_comm_job *job);
 
 /* Waits until all queued collectives are complete and adds the time they took to
  * comm->busy_seconds. Errors: those of a job. */
 nd_status nd_comm_queue_finish(nd_comm_queue *queue);
+
+/* Errors: ND_EINTERNAL where a queue of this process is not finished. */
+nd_status nd_comm_queue_none_busy(void);
 
 /* Whether the thread keeps up with the caller, who computes: it is running the only job, and nobody
  * waits for that. Any thread may call this. */

@@ -73,37 +73,45 @@ static nd_status finish_sends(nd_part_reduction *r, progress *p)
     return ND_OK;
 }
 
+/* The piece of an act as it is sent: finished sums are not rounded. */
+static nd_comm_piece piece_of(const nd_part_reduction *r, const nd_part_act *a)
+{
+    nd_comm_piece piece = r->pieces[a->piece];
+    if (a->tree.finished) {
+        piece.format = ND_GRADIENT_WIRE_FP32;
+        piece.residual = NULL;
+    }
+    return piece;
+}
+
 static nd_status receive(nd_part_reduction *r, const nd_part_act *a, progress *p)
 {
-    const nd_comm_piece *piece = &r->pieces[a->piece];
+    const nd_comm_piece piece = piece_of(r, a);
     ND_TRY(nd_wire_finish_receive(r->wire, p->taken));
     const size_t came = (size_t)nd_wire_received_bytes(r->wire);
     const void *part = nd_wire_received(r->wire, p->taken++);
     if (came < a->bytes)
-        return nd_grad_decompress(piece, a->tree.slot, part, came, a->at, a->bytes,
+        return nd_grad_decompress(&piece, a->tree.slot, part, came, a->at, a->bytes,
                                   a->tree.kind == ND_TREE_RECEIVE);
     return a->tree.kind == ND_TREE_TAKE
-               ? nd_gradient_part_take(&r->transfer, piece, a->tree.slot, part, a->at, a->bytes)
-               : nd_gradient_part_add(&r->transfer, piece, a->tree.slot, part, a->at, a->bytes);
+               ? nd_gradient_part_take(&r->transfer, &piece, a->tree.slot, part, a->at, a->bytes)
+               : nd_gradient_part_add(&r->transfer, &piece, a->tree.slot, part, a->at, a->bytes);
 }
 
 static nd_status send(nd_part_reduction *r, const nd_part_act *a, progress *p)
 {
-    const nd_comm_piece *piece = &r->pieces[a->piece];
-    const nd_comm_piece values = {.slots = piece->slots};
+    const nd_comm_piece piece = piece_of(r, a);
     const void *data = NULL;
     size_t bytes = a->bytes;
     for (; p->left + ND_WIRE_DEPTH <= p->sends; p->left++)
         ND_TRY(nd_wire_finish_send(r->wire, p->left));
-    if (a->tree.finished)
-        piece = &values;
-    if (piece->format == ND_GRADIENT_WIRE_FP32 && !r->comm->device)
+    if (piece.format == ND_GRADIENT_WIRE_FP32 && !r->comm->device)
         data = nd_grad_compressor_encode(&r->compressor, r->comm, a->tree.peer,
-                                         (const char *)piece->slots[a->tree.slot] + a->at,
+                                         (const char *)piece.slots[a->tree.slot] + a->at,
                                          r->queue && nd_comm_queue_keeps_up(r->queue),
                                          nd_wire_send_buffer(r->wire, p->sends), &bytes);
     else
-        ND_TRY(nd_gradient_part_make(&r->transfer, piece, a->tree.slot,
+        ND_TRY(nd_gradient_part_make(&r->transfer, &piece, a->tree.slot,
                                      nd_wire_send_buffer(r->wire, p->sends), a->at, a->bytes));
     return nd_wire_start_send(r->wire, p->sends++, data, (int)bytes, a->tree.peer);
 }

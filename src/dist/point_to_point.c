@@ -10,8 +10,9 @@ static_assert(ND_WIRE_DEPTH * (1 + ND_WIRE_FAN) <= ND_TRANSPORT_SLOTS, "slots fo
 struct nd_wire {
     nd_comm *comm;
     nd_transport *transport;
-    char *taken; /* [ND_WIRE_DEPTH][ND_WIRE_PART_BYTES] received messages */
-    char *made;  /* the same for messages to send */
+    uint64_t sent; /* payload bytes since the last nd_wire_set_sent */
+    char *taken;   /* [ND_WIRE_DEPTH][ND_WIRE_PART_BYTES] received messages */
+    char *made;    /* the same for messages to send */
 };
 
 nd_status nd_wire_create(nd_transport *transport, nd_wire **wire)
@@ -53,6 +54,16 @@ double nd_wire_now(const nd_wire *wire)
 void nd_wire_set_yielding(nd_wire *wire, bool yields)
 {
     wire->transport->ops.set_yielding(wire->transport, yields);
+}
+
+uint64_t nd_wire_sent(const nd_wire *wire)
+{
+    return wire->sent;
+}
+
+void nd_wire_set_sent(nd_wire *wire, uint64_t bytes)
+{
+    wire->sent = bytes;
 }
 
 void nd_wire_interrupt(nd_wire *wire)
@@ -97,7 +108,7 @@ static nd_status start_receive(nd_wire *wire, int slot, void *data, int bytes, i
 static nd_status start_send(nd_wire *wire, int slot, const void *data, int bytes, int to)
 {
     ND_TRY(wire->transport->ops.send(wire->transport, slot, data, bytes, to));
-    wire->comm->bytes_sent += (uint64_t)bytes;
+    wire->sent += (uint64_t)bytes;
     return ND_OK;
 }
 

@@ -68,5 +68,9 @@ double nd_wire_now(const nd_wire *wire);
  * first. */
 void nd_wire_set_yielding(nd_wire *wire, bool yields);
 
+/* The count of payload bytes sent. Only the thread that communicates may call these. */
+uint64_t nd_wire_sent(const nd_wire *wire);
+void nd_wire_set_sent(nd_wire *wire, uint64_t bytes);
+
 /* Makes a present or future wait of another thread fail soon. May be called at any time. */
 void nd_wire_interrupt(nd_wire *wire);

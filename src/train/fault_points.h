@@ -7,6 +7,7 @@
  *   clock@processor               phases are timed by processor time, sleep and waits for ranks, so
  *                                 that they do not depend on the load of the machine
  *   flip@POINT:step=S:rank=R      flips one bit of the value at POINT
+ *   fail@POINT:step=S:rank=R      an error of this rank alone at POINT
  *   nan@POINT:step=S:rank=R       sets one value at POINT to NaN
  *   nan@VALUE:samples=A-B         VALUE of micro-batches that contain a sample of A..B is NaN
  *   spike@VALUE:samples=A-B       ... is larger by 100 per token */

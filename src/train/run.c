@@ -20,9 +20,11 @@ nd_status nd_run_send_weight(nd_run *run, int64_t index)
     nd_comm_set_phase(run->comm, run->comm->step, "weights"); /* exchanges in flight belong to it */
     ND_TRY(nd_weight_gather_add(&run->gather, run->model, run->masters, index, run->comm));
     nd_comm_set_phase(run->comm, run->comm->step, phase);
-    if (run->gather.added.first != before)
-        nd_fault_point(run->comm, "weights_begun");
-    return ND_OK;
+    if (run->gather.added.first == before)
+        return ND_OK;
+    nd_fault_point(run->comm, "weights_begun");
+    return ND_CHECK(!nd_fault_requested(run->comm, "fail", "weights_begun"), ND_ENOMEM,
+                    "no memory, as the test wants it");
 }
 
 nd_status nd_run_send_projector(nd_run *run, int64_t index)

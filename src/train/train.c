@@ -483,8 +483,12 @@ done:
     nd_metrics_close(&metrics);
     nd_run_directory_close(&run);
     nd_save_abandon(&run);
-    nd_snapshots_destroy(&run);
-    nd_run_destroy(&run);
+    if (!nd_comm_fails_alone(comm, status)) { /* else the job is aborted, and the thread that
+                                               * communicates may still use the run's memory */
+        nd_snapshots_destroy(&run);
+        nd_run_destroy(&run);
+    }
+    nd_fault_point(comm, "torn_down");
     nd_run_locks_release(&locks);
     return status;
 }

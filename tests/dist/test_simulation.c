@@ -250,7 +250,8 @@ Test(simulation, bytes_over_each_link_are_those_predicted)
         check_bytes(groupings[i][0], groupings[i][1]);
 }
 
-/* What is rounded on its way has the bits of one group. */
+/* What is rounded on its way has the bits of one group, also where finished sums are compressed on
+ * the way to other owners. */
 static nd_status round_sums(nd_simulation *simulation, nd_comm *comm, void *context)
 {
     sums *s = context;
@@ -258,6 +259,7 @@ static nd_status round_sums(nd_simulation *simulation, nd_comm *comm, void *cont
     partial *mine = make_partial(comm->rank, comm->size, s);
     comm->part_bytes = PART_BYTES;
     comm->group_ranks = s->group;
+    comm->grad_compression = s->grad_compression;
     ND_TRY(comm->ops.reduce_to_owners(comm, (nd_comm_split){.leaves = s->leaves}, mine->pieces,
                                       PIECES));
     for (int p = 0; p < PIECES; p++) {
@@ -284,6 +286,8 @@ Test(simulation, rounded_sums_have_the_bits_of_one_group)
             run(&machine, round_sums, &s, NULL);
             cr_assert_neq(exact, s.expected[0][5], "nothing was rounded");
             s.group = groupings[i][1];
+            run(&machine, round_sums, &s, NULL);
+            s.grad_compression = ND_GRAD_COMPRESSION_ON;
             run(&machine, round_sums, &s, NULL);
         }
 }

@@ -115,6 +115,22 @@ Test(overlap, changes_no_bit_where_weights_are_sent_as_they_are_updated)
     }
 }
 
+/* While weights are on their way rank 1 fails and takes its time to end; rank 0, which is late,
+ * fetches them meanwhile. */
+Test(overlap, a_rank_that_fails_while_weights_are_sent_says_why)
+{
+    char output[8192];
+    const int code = nd_test_mpirun(
+        output, sizeof output, 2,
+        "env ND_FAULT=slow@update:step=3:rank=0,fail@weights_begun:step=3:rank=1,"
+        "slower@torn_down:step=3:rank=1 %s/nanochat_dist_faulty --config %s --run-dir %s/failed "
+        "--set model.vocab_size=4096 --set model.hidden_dim=64",
+        ND_TEST_PROGRAMS, nd_test_here.config, nd_test_here.directory);
+    cr_assert_eq(code, 1, "exit %d: %s", code, output);
+    cr_assert(strstr(output, "rank 1: error: no memory, as the test wants it") != NULL, "%s",
+              output);
+}
+
 /* What a reduction beside the backward pass was about is not lost when the step is skipped. */
 Test(overlap, goes_on_after_a_step_that_is_skipped)
 {

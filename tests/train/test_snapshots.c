@@ -57,7 +57,9 @@ Test(snapshots, that_are_resumed_equal_the_uninterrupted_run_to_the_bit)
         " train $n kill@snapshot_written:step=9:rank=$((n - 1)) --run-dir run && exit 1;"
         " train $n '' --run-dir run --resume auto || exit 2;"
         " grep -q 'resumed .*a snapshot in memory, at step 6' log || exit 3;"
-        " same run || exit 4; test $(wc -l < run/metrics.jsonl) = 12 || exit 5; rm -r run; done");
+        " same run || exit 4; test $(wc -l < run/metrics.jsonl) = 12 || exit 5;"
+        " test ! -e run/snapshot_hosts || exit 6; ! grep 'the run has lost' log || exit 7;"
+        " rm -r run; done");
 }
 
 Test(snapshots, may_be_resumed_by_another_number_of_ranks)
@@ -87,6 +89,17 @@ Test(snapshots, of_workers_that_synchronise_now_and_then_equal_the_undisturbed_r
         "hosts 4 kill@snapshot_written:step=9:rank=3 --run-dir run; rm -r $M/*/host1;"
         "hosts 4 '' --run-dir run --resume auto || exit 2;"
         "grep -q 'in memory, at step 6' log || exit 3; same run");
+}
+
+/* Their pieces and the workers' gradients go through different communicators. */
+Test(snapshots, of_workers_of_several_ranks_are_copied_without_a_second_thread_in_mpi)
+{
+    run("SET=\"$SET --set dist.sync_every=4 --set logging.snapshot_buddy=always\";"
+        "for w in 1 2; do rm -r whole;"
+        " train 4 '' --run-dir whole --set dist.workers=$w --set logging.snapshot_interval=0 || "
+        "exit 1;"
+        " train 4 '' --run-dir run --set dist.workers=$w || exit 2; same run || exit 3;"
+        " rm -r run; done");
 }
 
 /* Ranks 0 and 2 have the same masters, as have 1 and 3. */

@@ -1,5 +1,6 @@
 /* Sends copies of parts to other ranks in pieces that overlap the following steps: a piece starts
- * between two steps and is sent while the next one computes. */
+ * between two steps and is sent while the next one computes, except beside workers of several
+ * ranks. */
 #include "train/snapshot/snapshot_parts.h"
 
 #include <stdlib.h>
@@ -80,7 +81,12 @@ nd_status nd_snapshot_copy_advance(nd_run *run, bool *done)
                                     .in = (char *)c->in + in,
                                     .in_bytes = start_of(c->in_bytes, c->begun, c->pieces) - in,
                                     .from = s->from};
-    return run->comm->ops.begin_exchange(run->comm, &piece);
+    ND_TRY(run->comm->ops.begin_exchange(run->comm, &piece));
+    /* Only one communicator may have operations in flight, and workers of several ranks have their
+     * own. */
+    return run->rounds && run->rounds->inside != run->comm && run->rounds->inside->size > 1
+               ? run->comm->ops.finish(run->comm)
+               : ND_OK;
 }
 
 void nd_snapshot_copy_abandon(nd_run *run)

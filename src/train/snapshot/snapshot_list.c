@@ -87,7 +87,7 @@ static nd_status list_absent(nd_run *run, const char *path, int64_t after, bool 
         if (!directory)
             continue;
         *directory++ = '\0';
-        if (is_step(directory, &step) || is_here(run, host))
+        if (strcmp(host, "of") == 0 || is_step(directory, &step) || is_here(run, host))
             continue;
         const int64_t limit = rest ? limit_of(rest, host) : INT64_MAX;
         fprintf(out, "%s %s\n%s %lld\n", host, directory, host,
