@@ -85,7 +85,7 @@ static nd_status write_results(nd_loaded_model *l, const gradient_scratch *scrat
     const double total = loss->total / (double)loss->tokens;
     nd_hdf5_out *out = NULL;
     nd_status status = ND_OK;
-    ND_TRY(nd_hdf5_out_create(path, &out));
+    ND_TRY(nd_hdf5_out_create(path, "/gradients", &out));
     ND_TRY_GOTO(nd_hdf5_out_write(out, "/loss", nd_cview_of(&mean, ND_F64, 0, 0)), done);
     ND_TRY_GOTO(nd_hdf5_out_write(out, "/total_loss", nd_cview_of(&total, ND_F64, 0, 0)), done);
     ND_TRY_GOTO(nd_hdf5_out_write(out, "/tokens", tokens), done);
@@ -155,6 +155,7 @@ nd_status nd_cli_grad(int argc, char **argv)
                "grad needs --checkpoint, --tokens and --out (see --help)");
     ND_FAIL_IF(nd_path_same(a.tokens, a.out), ND_ECONFIG,
                "--out %s: this is the file of --tokens; give another", a.out);
+    ND_TRY(nd_hdf5_out_check(a.out, "/gradients"));
     int32_t *tokens = NULL;
     int64_t rows = 0, cols = 0;
     ND_TRY(nd_hdf5_read_tokens(a.tokens, "/tokens", &tokens, &rows, &cols));

@@ -36,9 +36,34 @@ typedef struct machine_arguments {
     bool simulate, groups;
 } machine_arguments;
 
-static bool predicts_time(const machine_arguments *a)
+static const machine_arguments unknown_machine = {
+    .latency = 50.0, .local_bandwidth = 64.0, .local_latency = 2.0, .add_rate = 5.0};
+
+/* Without --bandwidth no time is predicted, and nothing that describes the machine has a meaning.
+ */
+static nd_status check_no_machine(const machine_arguments *a)
 {
-    return a->bandwidth != 0.0 || a->step_ms != 0.0 || a->flops;
+    const machine_arguments *u = &unknown_machine;
+    const struct {
+        const char *flag;
+        bool given;
+    } options[] = {{"--flops", a->flops != NULL},
+                   {"--step-ms", a->step_ms != u->step_ms},
+                   {"--optimizer-ms", a->optimizer_ms != u->optimizer_ms},
+                   {"--simulate", a->simulate},
+                   {"--groups", a->groups},
+                   {"--hosts", a->hosts != u->hosts},
+                   {"--latency", a->latency != u->latency},
+                   {"--local-bandwidth", a->local_bandwidth != u->local_bandwidth},
+                   {"--local-latency", a->local_latency != u->local_latency},
+                   {"--add-rate", a->add_rate != u->add_rate},
+                   {"--core-cost", a->core_cost != u->core_cost}};
+    for (size_t i = 0; i < sizeof options / sizeof options[0]; i++)
+        ND_FAIL_IF(options[i].given, ND_ECONFIG,
+                   "%s needs --bandwidth, Gbit/s of a host's link, without which no time is "
+                   "predicted",
+                   options[i].flag);
+    return ND_OK;
 }
 
 static nd_status check_machine(const machine_arguments *a, int64_t ranks)
@@ -136,7 +161,7 @@ static nd_status plan_and_print(const nd_config_arguments *source, int ranks, bo
     if (workspace)
         ND_TRY_GOTO(nd_plan_measure_workspace(config, &plan), done);
     nd_plan_print(&plan, config, device_memory, stdout);
-    if (predicts_time(machine))
+    if (machine->bandwidth != 0.0)
         ND_TRY_GOTO(predict_time(config, machine, ranks), done);
 done:
     nd_plan_destroy(&plan);
@@ -150,8 +175,7 @@ nd_status nd_cli_plan(int argc, char **argv)
     const char *memory = NULL;
     bool workspace = false;
     int64_t ranks = 1;
-    machine_arguments machine = {
-        .latency = 50.0, .local_bandwidth = 64.0, .local_latency = 2.0, .add_rate = 5.0};
+    machine_arguments machine = unknown_machine;
     const nd_arg args[] = {
         {"--config", ND_ARG_TEXT, &source.config, "FILE",
          "a path, or the name of an installed config"},
@@ -196,9 +220,11 @@ nd_status nd_cli_plan(int argc, char **argv)
         return ND_FAIL(ND_ECONFIG, "--ranks: %lld is not from 1 to 1000000", (long long)ranks);
     if (memory)
         ND_TRY(parse_bytes(memory, &bytes));
+    if (machine.bandwidth == 0.0)
+        ND_TRY(check_no_machine(&machine));
     if (machine.hosts == 0)
         machine.hosts = ranks;
-    if (predicts_time(&machine))
+    if (machine.bandwidth != 0.0)
         ND_TRY(check_machine(&machine, ranks));
     return plan_and_print(&source, (int)ranks, workspace, bytes, &machine);
 }

@@ -3,9 +3,9 @@
 #include "cli/cli.h"
 #include "cli/sampler.h"
 
-#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 typedef struct sample_arguments {
     const char *checkpoint, *prompt, *precision, *stop, *user_prefix, *reply_prefix, *logits;
@@ -82,23 +82,34 @@ static nd_status run_chat(const sample_arguments *a, nd_sampler *s)
     return status;
 }
 
+/* The file has no mark of its own: one of another size is not of this model's logits. */
+static nd_status open_logits(const char *path, int64_t vocabulary, nd_out_file **file)
+{
+    struct stat info;
+    const bool present = stat(path, &info) == 0 && S_ISREG(info.st_mode);
+    ND_FAIL_IF(present && info.st_size % (vocabulary * (int64_t)sizeof(float)) != 0, ND_EIO,
+               "%s: this file holds no logits of %lld tokens and is not replaced; move it "
+               "elsewhere, or give another name",
+               path, (long long)vocabulary);
+    return nd_out_file_create(path, file);
+}
+
 static nd_status sample(const sample_arguments *a, const nd_loaded_model *l)
 {
     nd_sampler s = {.loaded = l,
                     .sampling = {a->temperature, a->top_k, (uint64_t)a->seed},
                     .ids = a->ids,
                     .stop = a->stop};
-    if (a->logits) {
-        s.logits_out = fopen(a->logits, "wbe");
-        ND_FAIL_IF(!s.logits_out, ND_EIO, "cannot write %s: %s", a->logits, strerror(errno));
-    }
+    if (a->logits)
+        ND_TRY(open_logits(a->logits, l->config.model.vocab_size, &s.logits_out));
     nd_status status = nd_sampler_open(&s);
     if (status == ND_OK) {
         status = a->chat ? run_chat(a, &s) : generate(a, &s);
         nd_sampler_close(&s);
     }
-    if (s.logits_out && fclose(s.logits_out) != 0 && status == ND_OK)
-        status = ND_FAIL(ND_EIO, "cannot write %s: %s", a->logits, strerror(errno));
+    if (s.logits_out && status == ND_OK)
+        return nd_out_file_finish(s.logits_out, 0);
+    nd_out_file_discard(s.logits_out);
     return status;
 }
 

@@ -5,6 +5,7 @@
 #include "train/train.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 typedef struct train_arguments {
     nd_config_arguments source;
@@ -80,6 +81,10 @@ nd_status nd_cli_train(int argc, char **argv)
         nd_config_write_markdown(stdout);
     if (helped || a.list_keys || a.config_docs)
         return ND_OK;
+    ND_FAIL_IF(a.resume[0] == '\0', ND_ECONFIG,
+               "--resume is empty; give auto, none, or the directory of a checkpoint or run");
+    ND_FAIL_IF(a.new_data && strcmp(a.resume, "none") == 0, ND_ECONFIG,
+               "--new-data is for a run that is continued: give --resume auto or DIR, too");
     ND_TRY(nd_signals_start());
     nd_train_options *options = calloc(1, sizeof *options);
     ND_FAIL_IF(!options, ND_ENOMEM, "no memory for the configuration");

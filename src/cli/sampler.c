@@ -4,7 +4,6 @@
 #include "cli/text_stream.h"
 #include "core/base/grow.h"
 
-#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -92,8 +91,7 @@ nd_status nd_sampler_feed(nd_sampler *s, const int32_t *tokens, size_t count)
     const size_t row = (size_t)s->loaded->config.model.vocab_size;
     for (size_t i = 0; i < count; i++) {
         ND_TRY(nd_generator_feed(&s->generator, &tokens[i], 1, s->logits));
-        ND_FAIL_IF(fwrite(s->logits, sizeof *s->logits, row, s->logits_out) != row, ND_EIO,
-                   "cannot write the logits: %s", strerror(errno));
+        ND_TRY(nd_out_file_write(s->logits_out, s->logits, row * sizeof *s->logits));
     }
     return ND_OK;
 }

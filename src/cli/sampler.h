@@ -2,17 +2,16 @@
 #pragma once
 
 #include "core/model/generate.h"
+#include "exchange/out_file.h"
 #include "train/checkpoint/load_model.h"
-
-#include <stdio.h>
 
 typedef struct nd_sampler {
     const nd_loaded_model *loaded;
     nd_sampling sampling;
-    int64_t draws;    /* number of tokens drawn so far */
-    bool ids;         /* print token ids instead of text */
-    const char *stop; /* text that ends a reply; NULL: none */
-    FILE *logits_out; /* f32 [fed tokens, vocab_size]; NULL: not written */
+    int64_t draws;           /* number of tokens drawn so far */
+    bool ids;                /* print token ids instead of text */
+    const char *stop;        /* text that ends a reply; NULL: none */
+    nd_out_file *logits_out; /* f32 [fed tokens, vocab_size]; NULL: not written */
 
     nd_generator generator;
     nd_arena arena;

@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 enum { PATH_LONGEST = 4096 };
@@ -80,11 +81,27 @@ nd_status nd_hdf5_read_tokens(const char *path, const char *name, int32_t **valu
     return status;
 }
 
-nd_status nd_hdf5_out_create(const char *path, nd_hdf5_out **out)
+nd_status nd_hdf5_out_check(const char *path, const char *mark)
 {
+    struct stat info;
     nd_hdf5_start();
-    ND_FAIL_IF(strlen(path) >= PATH_LONGEST, ND_EIO, "%.80s...: the path is too long", path);
     ND_TRY(nd_durable_check(path, "\x89HDF\r\n\x1a\n", "HDF5 file"));
+    if (stat(path, &info) != 0 || info.st_size == 0)
+        return ND_OK;
+    const hid_t file = H5Fopen(path, H5F_ACC_RDONLY, nd_hdf5_access(false));
+    const bool ours = file >= 0 && H5Lexists(file, mark, H5P_DEFAULT) > 0;
+    if (file >= 0)
+        H5Fclose(file);
+    return ND_CHECK(ours, ND_EIO,
+                    "%s: this HDF5 file holds no %s and is not replaced by one that does; move it "
+                    "elsewhere, or give another name",
+                    path, mark);
+}
+
+nd_status nd_hdf5_out_create(const char *path, const char *mark, nd_hdf5_out **out)
+{
+    ND_FAIL_IF(strlen(path) >= PATH_LONGEST, ND_EIO, "%.80s...: the path is too long", path);
+    ND_TRY(nd_hdf5_out_check(path, mark));
     ND_TRY(nd_durable_prepare(path));
     nd_hdf5_out *o = calloc(1, sizeof *o);
     ND_FAIL_IF(!o, ND_ENOMEM, "no memory to write %s", path);

@@ -13,8 +13,12 @@ typedef struct nd_hdf5_out nd_hdf5_out;
 nd_status nd_hdf5_read_tokens(const char *path, const char *dataset, int32_t **values,
                               int64_t *rows, int64_t *cols);
 
-/* Creates a file under a temporary name. Errors, here and below: ND_EIO naming the file. */
-nd_status nd_hdf5_out_create(const char *path, nd_hdf5_out **out);
+/* Checks that a new file may replace what is at `path`: nothing, an empty file, or an HDF5 file in
+ * which `mark` leads to something. Errors, here and below: ND_EIO naming the file. */
+nd_status nd_hdf5_out_check(const char *path, const char *mark);
+
+/* The same check, then creates a file under a temporary name. */
+nd_status nd_hdf5_out_create(const char *path, const char *mark, nd_hdf5_out **out);
 
 /* Writes f32, f64 or i32 values (host memory), or a scalar if `rows` is 0; creates the groups that
  * `name` contains. */

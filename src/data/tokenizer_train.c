@@ -164,10 +164,16 @@ static nd_status train(const nd_tokenizer_train_options *options, corpus *text)
     const int threads = limit > 0 ? limit : 1;
     if (nd_sentencepiece_train(options->vocab_size, threads, (uint32_t)options->seed, next_sentence,
                                text, &model, &model_bytes, message, sizeof message) != 0) {
-        ND_FAIL_IF(strstr(message, "ocabulary size"), ND_EDATA,
-                   "%s: %zu bytes of text do not fit a vocabulary of %d pieces (%s); change "
-                   "--vocab-size or give more text",
-                   options->output, text->bytes, options->vocab_size, strip_source_line(message));
+        const char *few = strstr(message, " vs "), *many = strstr(message, "a value <= ");
+        int pieces = 0;
+        ND_FAIL_IF(few && sscanf(few, " vs %d", &pieces) == 1, ND_EDATA,
+                   "%s: the text has too many different characters for a vocabulary of %d pieces; "
+                   "give --vocab-size %d or more",
+                   options->output, options->vocab_size, pieces);
+        ND_FAIL_IF(many && sscanf(many, "a value <= %d", &pieces) == 1, ND_EDATA,
+                   "%s: %zu bytes of text do not fill a vocabulary of %d pieces; give --vocab-size "
+                   "%d or less, or more text",
+                   options->output, text->bytes, options->vocab_size, pieces);
         return ND_FAIL(ND_EDATA, "%s: SentencePiece could not train on %zu bytes of text: %s",
                        options->output, text->bytes, strip_source_line(message));
     }
@@ -231,7 +237,11 @@ static nd_status read_corpus(const nd_tokenizer_train_options *options, corpus *
     ND_TRY_GOTO(nd_text_sources_visit(&sources, add_size, text, NULL), done);
     text->total = text->total > 0 ? text->total : 1;
     ND_TRY_GOTO(nd_text_sources_visit(&sources, sample_file, text, text->left_out), done);
-    if (text->bytes == 0)
+    if (text->bytes == 0 && options->max_bytes > 0 && text->total > 1)
+        status = ND_FAIL(ND_EDATA,
+                         "%s: nothing of this text fits the %lld bytes of --max-bytes; give more",
+                         sorted[0], (long long)options->max_bytes);
+    else if (text->bytes == 0)
         status = ND_FAIL(ND_EDATA, "%s%s hold no text to train on", sorted[0],
                          options->input_count > 1 ? " and the other inputs" : ": the files here");
 done:

@@ -19,7 +19,8 @@ nd_status nd_out_file_pad(nd_out_file *file, size_t alignment);
 /* Starts a digest over everything written from now on. */
 nd_status nd_out_file_start_digest(nd_out_file *file);
 
-/* Writes the digest, 64 hex digits, over the bytes at `digest_offset`, then renames the file to its
+/* Writes the digest, if one was started, 64 hex digits, over the bytes at `digest_offset`, then
+ * renames the file to its
  * path, durably. Frees `file`, also when it fails. */
 nd_status nd_out_file_finish(nd_out_file *file, int64_t digest_offset);
 

@@ -38,17 +38,25 @@ static nd_status make_usable(const char *path)
                     strerror(errno));
 }
 
-/* The file must be the program's own, because the run's configuration replaces it. */
-static nd_status check_config(const char *run_dir)
+/* Files that the run's replace, or that are set aside, must be the program's own: config.ini says
+ * so of all; without it each has to look like one. */
+static nd_status check_own(const char *run_dir)
 {
-    char id[ND_RUN_ID_SIZE];
+    static const char *const own[][3] = {{"metrics.jsonl", "{\"step\": ", "file of metrics"},
+                                         {"training.log", "20", "log with times"}};
+    char id[ND_RUN_ID_SIZE], path[ND_CHECKPOINT_PATH_MAX];
     bool foreign;
     ND_TRY(nd_run_id_read(run_dir, id, &foreign));
-    return ND_CHECK(!foreign, ND_ECONFIG,
-                    "%s/config.ini: this is where the run's configuration goes, and the "
-                    "file there names no run (the line `; run_id = ...`), so it is not "
-                    "this program's; rename it, or give another --run-dir",
-                    run_dir);
+    ND_FAIL_IF(foreign, ND_ECONFIG,
+               "%s/config.ini: this is where the run's configuration goes, and the "
+               "file there names no run (the line `; run_id = ...`), so it is not "
+               "this program's; rename it, or give another --run-dir",
+               run_dir);
+    for (size_t i = 0; !id[0] && i < sizeof own / sizeof own[0]; i++) {
+        ND_TRY(nd_checkpoint_join(path, run_dir, own[i][0]));
+        ND_TRY(nd_durable_check(path, own[i][1], own[i][2]));
+    }
+    return ND_OK;
 }
 
 nd_status nd_run_directory_check(nd_run *run)
@@ -59,7 +67,7 @@ nd_status nd_run_directory_check(nd_run *run)
     run->log.animated = on_terminal(run->comm);
     run->log.file = open_memstream(&run->start.log, &run->start.log_bytes);
     nd_checkpoint_directory(&run->config, checkpoints, sizeof checkpoints);
-    ND_TRY(check_config(places.run));
+    ND_TRY(check_own(places.run));
     ND_TRY(make_usable(places.run));
     ND_TRY(make_usable(checkpoints));
     ND_TRY(nd_checkpoint_recover(checkpoints));

@@ -17,6 +17,12 @@ static const bad_input bad_runs[] = {
      2,
      {"run/config.ini: this is where the run's configuration goes", "rename it"}},
     {"run directories",
+     "the user's metrics.jsonl in the run's directory",
+     "mkdir $W/run && echo mine > $W/run/metrics.jsonl",
+     SHARDS "; code=$?; grep -q mine $W/run/metrics.jsonl && exit $code",
+     1,
+     {"run/metrics.jsonl: this file is no file of metrics", "move it elsewhere"}},
+    {"run directories",
      "--resume auto without the --checkpoint-dir that the run had",
      COPY_RUN " && mv $W/run/checkpoints $W/ck && sed -i \"s#^checkpoint_dir =.*#checkpoint_dir = "
               "$W/ck#\" $W/run/config.ini",

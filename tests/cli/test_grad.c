@@ -38,7 +38,7 @@ static void write_tokens(const char *name, int32_t last)
         tokens[i] = (7 * i + 3) % VOCABULARY;
     tokens[ROWS * COLS - 1] = last;
     snprintf(path, sizeof path, "%s/%s", directory, name);
-    ND_ASSERT_OK(nd_hdf5_out_create(path, &out));
+    ND_ASSERT_OK(nd_hdf5_out_create(path, "/tokens", &out));
     ND_ASSERT_OK(nd_hdf5_out_write(out, "/tokens", nd_cview_of(tokens, ND_I32, ROWS, COLS)));
     ND_ASSERT_OK(nd_hdf5_out_close(out, true));
 }

@@ -298,7 +298,23 @@ Test(tokenizer, a_vocabulary_smaller_than_the_bytes_is_refused)
 
 Test(tokenizer, a_vocabulary_larger_than_the_text_allows_is_refused)
 {
-    ND_ASSERT_FAILS(train("a b c\n", 6, 1000), ND_EDATA, "do not fit a vocabulary of 1000");
+    ND_ASSERT_FAILS(train("a b c\n", 6, 1000), ND_EDATA, "do not fill a vocabulary of 1000");
+}
+
+Test(tokenizer, a_vocabulary_smaller_than_the_characters_is_refused)
+{
+    enum { CHARACTERS = 400 };
+    char text[3 * CHARACTERS + 1];
+    for (int i = 0; i < CHARACTERS; i++) { /* U+4E00 and on */
+        const int character = 0x4e00 + i;
+        text[3 * i] = (char)(0xe0 | character >> 12);
+        text[3 * i + 1] = (char)(0x80 | (character >> 6 & 0x3f));
+        text[3 * i + 2] = (char)(0x80 | (character & 0x3f));
+    }
+    text[3 * CHARACTERS] = '\n';
+    ND_ASSERT_FAILS(train(text, sizeof text, 400), ND_EDATA,
+                    "too many different characters for a vocabulary of 400 pieces; give "
+                    "--vocab-size 6");
 }
 
 Test(tokenizer, text_without_a_usable_character_is_refused)
@@ -320,7 +336,8 @@ Test(tokenizer, training_takes_no_more_text_than_asked_for)
                                           .max_bytes = 30000};
     ND_ASSERT_OK(nd_tokenizer_train(&options, NULL));
     options.max_bytes = 100;
-    ND_ASSERT_FAILS(nd_tokenizer_train(&options, NULL), ND_EDATA, "no text to train on");
+    ND_ASSERT_FAILS(nd_tokenizer_train(&options, NULL), ND_EDATA,
+                    "nothing of this text fits the 100 bytes of --max-bytes");
 }
 
 Test(tokenizer, a_model_goes_into_a_new_directory_or_is_refused_before_the_text_is_read)

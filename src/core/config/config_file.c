@@ -61,8 +61,9 @@ static nd_status scan_section(const scan *s, int number, char *text, char *secti
                text);
     *end = '\0';
     char *rest = trim_spaces(end + 1);
-    ND_FAIL_IF(*rest && *rest != '#' && *rest != ';', ND_ECONFIG,
-               "%s:%d: '%.80s' follows a section's name", s->path, number, rest);
+    ND_FAIL_IF(*rest, ND_ECONFIG,
+               "%s:%d: '%.80s' follows a section's name; give it, as a comment, a line of its own",
+               s->path, number, rest);
     const char *name = trim_spaces(text + 1);
     ND_FAIL_IF(!known_section(name), ND_ECONFIG,
                "%s:%d: unknown section [%.60s]; sections are [model], [training], [optimizer], "
@@ -87,6 +88,20 @@ static nd_status check_both_names(const scan *s, int number, const char *section
     return ND_OK;
 }
 
+static nd_status scan_quoted(const scan *s, int number, const char *value, key_position *place)
+{
+    const char quotes[] = {*value, '\0'};
+    const size_t length = strcspn(value + 1, quotes);
+    ND_FAIL_IF(!value[1 + length], ND_ECONFIG, "%s:%d: '%.80s' lacks its closing quotation mark",
+               s->path, number, value);
+    const char *rest = value + 2 + length + strspn(value + 2 + length, " \t");
+    ND_FAIL_IF(*rest && *rest != '#' && *rest != ';', ND_ECONFIG,
+               "%s:%d: '%.80s' follows the closing quotation mark; only a comment may", s->path,
+               number, rest);
+    place->quoted = strndup(value + 1, length);
+    return ND_CHECK(place->quoted, ND_ENOMEM, "no memory for a value");
+}
+
 static nd_status scan_key(scan *s, int number, char *text, const char *section)
 {
     char *equals = strchr(text, '=');
@@ -108,12 +123,8 @@ static nd_status scan_key(scan *s, int number, char *text, const char *section)
     snprintf(place->section, sizeof place->section, "%s", section);
     snprintf(place->name, sizeof place->name, "%s", name);
     place->line = number;
-    const char *value = trim_spaces(equals + 1), quotes[] = {*value, '\0'};
-    if (*value == '"' || *value == '\'') {
-        place->quoted = strndup(value + 1, strcspn(value + 1, quotes));
-        ND_FAIL_IF(!place->quoted, ND_ENOMEM, "no memory for a value");
-    }
-    return ND_OK;
+    const char *value = trim_spaces(equals + 1);
+    return *value == '"' || *value == '\'' ? scan_quoted(s, number, value, place) : ND_OK;
 }
 
 /* Rejects what the parser would skip: NUL bytes, as after a crash, and a byte order mark. */

@@ -62,7 +62,8 @@ typedef struct nd_checkpoint {
 } nd_checkpoint;
 
 /* Finds the checkpoint that `path` refers to: a checkpoint itself; for a run or a directory of
- * checkpoints the one that `latest` names or, without a usable `latest`, the newest complete one.
+ * checkpoints the one that `latest` names, by its own name, since a run that trains moves `latest`
+ * on; without a usable `latest` the newest complete one.
  * The checkpoints of a run are in the directory that its config.ini names and must belong to the
  * run that it names. Every command that takes a checkpoint uses this function. Logs skipped
  * checkpoints to `log` (may be NULL). Errors: ND_ECHECKPOINT when there is none, when a directory

@@ -6,6 +6,7 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 nd_status nd_checkpoint_inspect(const char *directory, int64_t step,
                                 nd_checkpoint_inspection *standing)
@@ -196,10 +197,26 @@ nd_status nd_checkpoint_search(const char *path, nd_log *log, char out[ND_CHECKP
     return as_checkpoint_error(search(path, log, elsewhere, out));
 }
 
+/* Replaces a link of the program by the step it leads to: a run that is training moves it on. */
+static void follow_link(char path[ND_CHECKPOINT_PATH_MAX])
+{
+    char target[ND_CHECKPOINT_NAME_MAX];
+    int64_t step;
+    size_t length = strlen(path);
+    while (length > 1 && path[length - 1] == '/')
+        path[--length] = '\0';
+    const ssize_t got = readlink(path, target, sizeof target - 1);
+    target[got > 0 ? got : 0] = '\0';
+    char *const slash = strrchr(path, '/'), *const name = slash ? slash + 1 : path;
+    if (nd_checkpoint_name_parse(target, "", &step))
+        snprintf(name, (size_t)(ND_CHECKPOINT_PATH_MAX - (name - path)), "%s", target);
+}
+
 nd_status nd_checkpoint_resolve(const char *path, nd_log *log, char out[ND_CHECKPOINT_PATH_MAX])
 {
     nd_config_text elsewhere;
     ND_TRY(as_checkpoint_error(search(path, log, elsewhere, out)));
+    follow_link(out);
     if (out[0])
         return ND_OK;
     return ND_FAIL(ND_ECHECKPOINT,

@@ -23,7 +23,7 @@ static int write_tokens(const char *path)
         state = state * 1664525u + 1013904223u;
         tokens[i] = (int32_t)(state >> 20); /* twelve bits */
     }
-    nd_status status = nd_hdf5_out_create(path, &out);
+    nd_status status = nd_hdf5_out_create(path, "/tokens", &out);
     if (status == ND_OK)
         status = nd_hdf5_out_write(out, "/tokens", nd_cview_of(tokens, ND_I32, ROWS, COLS));
     if (out && nd_hdf5_out_close(out, status == ND_OK) != ND_OK)
