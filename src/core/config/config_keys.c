@@ -175,8 +175,8 @@ const nd_config_key nd_config_keys[] = {
     CHOICE(dist, deterministic, "off|world", "world",
            "world: sum micro-batches in a fixed tree, the same bits on any number of ranks"),
     BOOL(dist, overlap_grad_reduce, "true",
-         "gradient reduction overlaps the backward pass, and sending weights the update; the "
-         "result is the same to the bit"),
+         "gradient reduction overlaps the backward pass, and sending weights the update; in exact "
+         "formats the result is the same to the bit"),
     INT(dist, group_ranks, 0, 1 << 20, "0",
         "consecutive ranks that form a group: it has one owner of each matrix, which sends codes "
         "to it alone, and groups hold equal copies; 0: chosen by the predicted step on several "
