@@ -72,9 +72,10 @@ double seconds_of(void *context, int slot)
 {
     const nd_nccl_context *c = static_cast<nd_nccl_context *>(context);
     float milliseconds = 0.0f;
-    return cudaEventElapsedTime(&milliseconds, c->starts[slot], c->ends[slot]) == cudaSuccess
-               ? milliseconds * 1e-3
-               : 0.0;
+    if (cudaEventElapsedTime(&milliseconds, c->starts[slot], c->ends[slot]) == cudaSuccess)
+        return milliseconds * 1e-3;
+    cudaGetLastError(); /* or a launch would report it */
+    return 0.0;
 }
 
 const char *trouble(void *context)

@@ -91,17 +91,18 @@ bool keeps_order(void *context)
            strcmp(set, "1") == 0;
 }
 
-/* The new communicator is known when the old one is no longer busy. */
+/* The new communicator is known when the old one is no longer busy: splitting may say success
+ * before (nccl issue 1472). */
 nd_status join_host(void *context, int host, int local_rank)
 {
     nd_nccl_context *c = static_cast<nd_nccl_context *>(context);
     static const char what[] = "joining the NCCL communicator of a host";
     ncclConfig_t config = NCCL_CONFIG_INITIALIZER;
     config.blocking = 0;
-    ND_TRY(nd_nccl_settle(
-        c, ND_NCCL_ALL,
-        c->nccl.split(c->comms[ND_NCCL_ALL], host, local_rank, &c->comms[ND_NCCL_HOST], &config),
-        what, JOIN_SECONDS));
+    const ncclResult_t code =
+        c->nccl.split(c->comms[ND_NCCL_ALL], host, local_rank, &c->comms[ND_NCCL_HOST], &config);
+    ND_TRY(nd_nccl_settle(c, ND_NCCL_ALL, code == ncclSuccess ? ncclInProgress : code, what,
+                          JOIN_SECONDS));
     ND_FAIL_IF(!c->comms[ND_NCCL_HOST], ND_EINTERNAL,
                "rank %d: NCCL made no communicator of host %d", c->host->rank, host);
     return nd_nccl_settle(c, ND_NCCL_HOST, ncclInProgress, what, JOIN_SECONDS);

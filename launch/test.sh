@@ -114,8 +114,7 @@ export CRITERION_VERBOSITY_LEVEL=1 # a line and a time for every test
 started=$SECONDS
 report=$build/Testing/test_report.log
 mkdir -p "$build/Testing"
-# Ranks that wait for each other, or for disks and timeouts, leave half of the cores idle.
-ctest "${chosen[@]}" --parallel $((2 * jobs)) --output-log "$report" --no-tests=error || broken+=('ctest')
+ctest "${chosen[@]}" --parallel "$jobs" --output-log "$report" --no-tests=error || broken+=('ctest')
 echo "$((SECONDS - started)) s"
 
 # CTest keeps what each program printed; a program that died says nothing at its end, and counts as

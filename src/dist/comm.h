@@ -98,9 +98,9 @@ typedef struct nd_comm_ops {
 
     /* Non-blocking forms of reduce_to_owners, broadcast_device and nd_comm_broadcast_each. Where
      * nd_comm_overlaps they return at once, and the memory of their arguments belongs to the comm
-     * until `finish`; elsewhere they are complete on return. Several may be in flight: they run in
-     * the order of the calls, and before a later reduction or broadcast of the same memory. Errors:
-     * also those of operations in flight. */
+     * until `finish`; elsewhere they are complete on return. Several may be in flight, each of
+     * memory of its own: they run in the order of the calls. Errors: also those of operations in
+     * flight. */
     nd_status (*begin_reduction)(nd_comm *comm, nd_comm_split split, nd_comm_piece *pieces,
                                  int64_t count);
     nd_status (*begin_broadcast)(nd_comm *comm, void *data, size_t bytes, int root);
