@@ -232,8 +232,15 @@ interrupt() {
 trap pass_on TERM USR1 USR2 HUP
 trap interrupt INT
 
+# What the run has written so far; it is another, or more, once a start has done a step.
+run_id() { sed -n 's/^; run_id = //p' "$run_dir/config.ini" 2>/dev/null || true; }
+written() { run_id; stat -c '%i %s %Y' "$run_dir/metrics.jsonl" 2>/dev/null || true; }
+
 start() {
+    local before id
     compose
+    [ -z "$stopped" ] || exit "${code:-75}"
+    before=$(written) id=$(run_id)
     say "start $starts: ${command_line[*]} $program ... --resume $resume"
     # In a session of its own: Ctrl-C would make mpirun end the ranks before they have saved.
     setsid "${command_line[@]}" "$program" "${passed[@]}" --resume "$resume" </dev/null &
@@ -250,7 +257,10 @@ start() {
         kill "$watcher" 2>/dev/null || true
         ! wait "$watcher" 2>/dev/null || returned=yes
     fi
-    child='' resume=auto
+    child=''
+    # Before its first step a start leaves what was there: then the next one begins as it did.
+    [ "$(written)" = "$before" ] || resume=auto
+    [ "$(run_id)" = "$id" ] || reached=0 # an earlier run's
 }
 
 # Whether what ended with this code may go well another time.
@@ -272,6 +282,7 @@ while :; do
     [ -z "$stopped" ] || exit "$code"
     if [ "$code$returned" = 75yes ]; then
         choose_hosts || true
+        [ -z "$stopped" ] || exit "$code"
         take_back=$((take_back * 2)) delay=0 starts=$((starts + 1))
         continue
     fi

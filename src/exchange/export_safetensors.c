@@ -11,6 +11,7 @@
 #include <limits.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 static bool is_vector(const nd_param *p)
 {
@@ -186,7 +187,9 @@ nd_status nd_export_safetensors(const nd_source *s, bool bf16, const char *path)
     ND_TRY(nd_directory_remove(temporary));
     ND_TRY(nd_directory_create(temporary));
     ND_TRY_GOTO(write_files(s, bf16, temporary), failed);
-    return nd_durable_rename(temporary, path);
+    rmdir(path); /* an empty one; where it cannot be removed the next line fails */
+    ND_TRY_GOTO(nd_durable_rename(temporary, path), failed);
+    return ND_OK;
 failed:
     nd_directory_remove(temporary);
     return status;

@@ -1,3 +1,4 @@
+#include "core/base/directory.h"
 #include "data/tokenizer.h"
 #include "exchange/checkpoint_of_masters.h"
 #include "exchange/hf_model.h"
@@ -67,12 +68,28 @@ static void describe(const import *in, const nd_import_options *options, FILE *o
             options->run, options->run, options->run);
 }
 
+/* An earlier run whose checkpoints are elsewhere, and which the import's would be taken for. */
+static nd_status check_no_run(const char *run)
+{
+    static const char *const names[] = {"config.ini", "metrics.jsonl"};
+    char path[PATH_MAX];
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
+        bool exists;
+        ND_FAIL_IF(snprintf(path, sizeof path, "%s/%s", run, names[i]) >= PATH_MAX, ND_EIO,
+                   "%.80s...: the path is too long", run);
+        ND_TRY(nd_path_exists(path, &exists));
+        ND_FAIL_IF(exists, ND_ECONFIG, "%s: there is a run already; name a new one", path);
+    }
+    return ND_OK;
+}
+
 static nd_status convert(import *in, const nd_import_options *options, FILE *out)
 {
     char directory[PATH_MAX];
     size_t bytes = 0;
     const nd_cpu_backend_options cpu = {.threads = 0};
     const nd_masters masters = {read_masters, in};
+    ND_TRY(check_no_run(options->run));
     ND_TRY(nd_cpu_backend_create(&cpu, &in->backend));
     ND_TRY(open_tokenizer(in, options->from, out));
     ND_FAIL_IF(snprintf(directory, sizeof directory, "%s/checkpoints", options->run) >= PATH_MAX,

@@ -76,6 +76,30 @@ nd_status nd_resume_sets_aside(const nd_config *config, const char *resume, bool
     return ND_OK;
 }
 
+nd_status nd_resume_check_directory(const nd_run *run)
+{
+    char directory[ND_CHECKPOINT_PATH_MAX], path[ND_CHECKPOINT_PATH_MAX];
+    nd_checkpoint_steps steps;
+    nd_checkpoint_directory(&run->config, directory, sizeof directory);
+    ND_TRY(nd_checkpoint_steps_list(directory, "", &steps));
+    nd_status status = ND_OK;
+    for (int i = 0; status == ND_OK && i < steps.count; i++) {
+        nd_checkpoint c = {0};
+        status = nd_checkpoint_step_path(path, directory, "", steps.list[i]);
+        if (status == ND_OK && nd_checkpoint_open_manifest(path, &c) != ND_OK)
+            nd_error_clear(); /* damaged, or of somebody else */
+        else if (status == ND_OK && c.identity.run_id[0])
+            status = ND_CHECK(strcmp(c.identity.run_id, run->identity.run_id) == 0, ND_ECHECKPOINT,
+                              "%s is of run %s, and run %s, which is resumed, would save its "
+                              "checkpoints beside it and remove older ones; give another "
+                              "--checkpoint-dir, or move it away",
+                              path, c.identity.run_id, run->identity.run_id);
+        nd_checkpoint_close(&c);
+    }
+    free(steps.list);
+    return status;
+}
+
 /* Sample numbers continue: the new data begins at its first epoch without used samples. */
 static void begin_new_data(nd_run *run, const nd_fact_difference *d)
 {
@@ -88,6 +112,28 @@ static void begin_new_data(nd_run *run, const nd_fact_difference *d)
                 (long long)run->position.next_sample);
 }
 
+/* The lines before those of held-out data; the caller frees them. */
+static char *training_facts(const char *facts)
+{
+    const char *end = facts;
+    while (*end && strncmp(end, ND_DATA_HELD_OUT, strlen(ND_DATA_HELD_OUT)) != 0) {
+        end += strcspn(end, "\n");
+        end += *end == '\n';
+    }
+    return strndup(facts, (size_t)(end - facts));
+}
+
+static nd_status training_data_differ(const char *before, const char *now, bool *differ,
+                                      nd_fact_difference *d)
+{
+    char *first = training_facts(before), *second = training_facts(now);
+    const bool made = first && second;
+    *differ = made && nd_facts_differ(first, second, d);
+    free(first);
+    free(second);
+    return ND_CHECK(made, ND_ENOMEM, "no memory to compare data");
+}
+
 nd_status nd_resume_check(nd_run *run, const nd_checkpoint *c)
 {
     nd_fact_difference d;
@@ -98,11 +144,13 @@ nd_status nd_resume_check(nd_run *run, const nd_checkpoint *c)
                     "warning: %s does not say what data it was trained on (an older version wrote "
                     "it); the data is taken to be the same",
                     c->directory);
-    if (!c->identity.data || !run->identity.data ||
-        !nd_facts_differ(c->identity.data, run->identity.data, &d))
+    if (!c->identity.data || !run->identity.data)
         return ND_OK;
-    if (strncmp(d.key, ND_DATA_HELD_OUT, strlen(ND_DATA_HELD_OUT)) == 0) {
-        nd_log_line(&run->log, "changed %s was %s, is %s", d.key, d.first, d.second);
+    bool differ;
+    ND_TRY(training_data_differ(c->identity.data, run->identity.data, &differ, &d));
+    if (!differ) {
+        if (nd_facts_differ(c->identity.data, run->identity.data, &d))
+            nd_log_line(&run->log, "changed %s was %s, is %s", d.key, d.first, d.second);
         return ND_OK;
     }
     ND_FAIL_IF(!run->start.new_data, ND_EDATA,

@@ -15,6 +15,10 @@ nd_status nd_resume_sets_aside(const nd_config *config, const char *resume, bool
  * 0. Errors: ND_ECHECKPOINT, also where this run's checkpoints are elsewhere. */
 nd_status nd_resume_newest(nd_run *run, char path[ND_CHECKPOINT_PATH_MAX]);
 
+/* Checks that no checkpoint where this run will save its own, and remove older ones, is of another
+ * run. Not for a run that sets aside what is there. Rank 0. Errors: ND_ECHECKPOINT naming both. */
+nd_status nd_resume_check_directory(const nd_run *run);
+
 /* After a checkpoint was restored: adopts its run's id and compares the data. If the training data
  * differs, run->start.new_data says whether that is an error or the run continues with the new
  * data, at the start of an epoch that it has not seen; other held-out data is only logged. The same

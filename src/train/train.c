@@ -370,6 +370,9 @@ static nd_status step_loop(nd_run *run, nd_metrics *metrics)
     }
     if (!run->start.has_directory)
         ND_TRY(claim_directory(run, metrics));
+    /* A snapshot that leaves nothing to train is on no disk yet. */
+    if (run->restored.any && run->saving.step < 0 && run->position.step == run->restored.step)
+        ND_TRY(nd_save_last(run));
     ND_TRY(nd_save_attempt_finish(run, true));
     nd_log_line(&run->log, "done    %lld steps, %.2fM tokens", (long long)run->position.step,
                 (double)run->position.tokens * 1e-6);
@@ -396,6 +399,9 @@ static nd_status prepare(nd_run *run, const char *resume)
     ND_TRY(nd_snapshots_create(run));
     ND_TRY(nd_resume(run, resume));
     ND_TRY(name_run(run));
+    ND_TRY(nd_comm_agree(run->comm, run->comm->rank > 0 || run->start.sets_aside
+                                        ? ND_OK
+                                        : nd_resume_check_directory(run)));
     ND_TRY(nd_snapshots_start(run));
     ND_TRY(measure_peak(run));
     ND_TRY(nd_run_start_loader(run));

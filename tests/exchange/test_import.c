@@ -126,6 +126,16 @@ Test(import, a_second_import_into_the_same_run_is_refused)
         "$B export --checkpoint run --format safetensors --out a && $B import --from a --out r");
     cr_assert_eq(run("$B import --from a --out r"), 2);
     cr_assert(strstr(output, "holds 1 checkpoints already") != NULL, "%s", output);
+    ASSERT_RUNS("mv run/checkpoints elsewhere");
+    cr_assert_eq(run("$B import --from a --out run"), 2);
+    cr_assert(strstr(output, "run/config.ini: there is a run already") != NULL, "%s", output);
+}
+
+Test(import, an_export_fills_an_empty_directory)
+{
+    train("--set training.total_steps=1");
+    ASSERT_RUNS("mkdir a && $B export --checkpoint run --format safetensors --out a && "
+                "test -e a/model.safetensors && test ! -e a.tmp && $B import --from a --out r");
 }
 
 Test(import, a_model_in_shards_is_the_model_in_one_file)

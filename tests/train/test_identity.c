@@ -155,6 +155,16 @@ static const char *write_shards(const char *name, int count)
     return directory;
 }
 
+static void write_held_out(const char *in)
+{
+    char path[192];
+    int32_t tokens[200];
+    for (int i = 0; i < 200; i++)
+        tokens[i] = i;
+    snprintf(path, sizeof path, "%s/val_00000.h5", in);
+    nd_test_write_shard(path, 65536, ND_TEST_SHA, "val", tokens, 200);
+}
+
 Test(identity, ranks_with_another_copy_of_the_data_are_named_with_the_shard_before_training)
 {
     char common[512], second[512], path[192];
@@ -194,6 +204,17 @@ Test(identity, a_shard_added_removed_or_changed_is_an_error_on_resume_that_names
         says("--new-data");
     }
     nd_test_shell(NULL, 0, "cd %s && mv aside train_00001.h5", data);
+    write_held_out(data);
+    nd_test_index(data);
+    cr_assert_eq(train(run, arguments), 0, "%s", output);
+    says("changed held-out ");
+    nd_test_shell(NULL, 0, "cd %s && rm val_00000.h5 && cp train_00002.h5 train_00003.h5", data);
+    nd_test_index(data);
+    snprintf(arguments, sizeof arguments, ON_SHARDS "--data-path %s --total-steps 4 --resume auto",
+             data);
+    cr_assert_eq(train(run, arguments), 3, "beside a change of held-out data: %s", output);
+    says(changes[0][1]);
+    nd_test_shell(NULL, 0, "cd %s && rm train_00003.h5", data);
     nd_test_index(data);
     nd_test_shell(NULL, 0, "mv %s %s_moved", data, data);
     snprintf(arguments, sizeof arguments,
@@ -239,6 +260,24 @@ Test(identity, a_checkpoint_of_another_run_is_refused_among_the_runs_own)
     cr_assert_eq(train(run, "--resume auto"), 4, "%s", output);
     says(first);
     says(second);
+}
+
+Test(identity,
+     another_runs_checkpoints_are_neither_removed_nor_moved_by_a_run_that_is_told_to_save_there)
+{
+    char other[128], arguments[512], before[4096];
+    snprintf(other, sizeof other, "%s/other", nd_test_here.directory);
+    cr_assert_eq(train(run, "--total-steps 4"), 0, "%s", output);
+    cr_assert_eq(train(other, "--total-steps 8 --checkpoint-interval 2"), 0, "%s", output);
+    nd_test_shell(before, sizeof before, "ls %s/checkpoints", other);
+    snprintf(arguments, sizeof arguments,
+             "--resume %s/checkpoints/step_00000004 --checkpoint-dir %s/checkpoints "
+             "--total-steps 8 --set logging.checkpoint_keep=1",
+             run, other);
+    cr_assert_eq(train(run, arguments), 4, "%s", output);
+    says("give another --checkpoint-dir");
+    nd_test_shell(output, sizeof output, "ls %s/checkpoints", other);
+    cr_assert_str_eq(output, before);
 }
 
 Test(identity, a_checkpoint_of_another_run_that_is_named_sets_this_directorys_run_aside)

@@ -62,6 +62,16 @@ Test(snapshots, that_are_resumed_equal_the_uninterrupted_run_to_the_bit)
         " rm -r run; done");
 }
 
+Test(snapshots, that_leave_nothing_to_train_are_saved_to_the_disk)
+{
+    run("train 2 kill@snapshot_written:step=9:rank=0 --run-dir run;"
+        "train 2 '' --run-dir run --resume auto --total-steps 5 --set "
+        "logging.checkpoint_at_end=false || exit 1;"
+        "grep -q 'in memory, at step 6' log && test ! -e $M || exit 2;"
+        "train 2 '' --run-dir run --resume auto || exit 3;"
+        "grep -q 'resumed .*checkpoints/step_00000006 at step 6' log || exit 4; same run");
+}
+
 Test(snapshots, may_be_resumed_by_another_number_of_ranks)
 {
     run("train 4 kill@snapshot_written:step=9:rank=2 --run-dir run;"
@@ -338,6 +348,23 @@ Test(run_script, goes_by_the_exit_code_and_counts_restarts_without_progress,
         "R --launch env --np 2 x; test $? = 2 || exit 73; R --spare a x; test $? = 2 || exit 76;"
         "echo '# none' > empty; R --hostfile empty x; test $? = 2 && grep -q 'empty names no "
         "host' out");
+}
+
+/* The stand-in for the program dies before a step, then sets an earlier run aside and does one in
+ * each start. */
+Test(run_script, begins_as_it_did_until_a_step_is_done_and_counts_steps_of_its_own_run,
+     .init = nd_test_run_setup, .fini = nd_test_run_teardown)
+{
+    run(RUN "mkdir run; echo '; run_id = old' > run/config.ini; echo '{\"step\": 1000}' > "
+            "run/metrics.jsonl; cat > fake <<'END'\n#!/bin/sh\n"
+            "echo \"$@\" >> calls; n=$(wc -l < calls); [ $n -gt 1 ] || exit 137\n"
+            "[ $n -gt 2 ] || { echo '; run_id = new' > run/config.ini; : > run/metrics.jsonl; }\n"
+            "echo '{\"step\": '$n'}' >> run/metrics.jsonl; [ $n -ge 6 ] || exit 137\nEND\n"
+            "chmod +x fake; P=$D/fake;"
+            "R --launch env --max-restarts 1 -- --run-dir run --resume none; code=$?; cp out log;"
+            "test $code = 0 && test $(wc -l < calls) = 6 || exit 1;"
+            "sed -n 2p calls | grep -q -- '--resume none' || exit 2;"
+            "sed -n 3p calls | grep -q -- '--resume auto'");
 }
 
 /* The stand-in for the program does a step and is lost, four times; its directory is in a

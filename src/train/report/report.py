@@ -16,6 +16,7 @@ from claims import Claims, peer
 from runs import NAN, ReportError, is_number, read_runs
 
 MIB = 2**20
+HEADING = "# Report of "
 
 
 def number(value, decimals):
@@ -241,13 +242,27 @@ def machine_section(version):
             "them.\n\n" + table((" ", " "), rows))
 
 
+def check_own(path):
+    """Only a report is replaced by one."""
+    try:
+        with open(path, encoding="utf-8", errors="surrogateescape") as file:
+            begin = file.read(len(HEADING))
+    except FileNotFoundError:
+        return
+    if begin and begin != HEADING:
+        raise ReportError(1, "%s: this file is no report and is not replaced by one; move it elsewhere, or give "
+                             "another --out" % path)
+
+
 def write_report(version, directory, claims_path, paths):
     claims, runs = Claims(claims_path) if claims_path else None, read_runs(paths)
     if claims:
         claims.assign_roles(runs)
     if os.path.exists(directory) and not os.path.isdir(directory):
         raise ReportError(1, "%s exists and is not a directory" % directory)
+    path = os.path.join(directory, "REPORT.md")
     os.makedirs(directory, exist_ok=True)
+    check_own(path)
     suite = claims is not None and claims.apply_to(runs)
     readable = [run for run in runs if run.config is not None]
     first = next((run for run in readable if suite and run.role == claims.baseline), (readable or runs)[0])
@@ -258,9 +273,8 @@ def write_report(version, directory, claims_path, paths):
     made = [run for run in runs if not run.planned]
     sections += [loss_section(made), speed_section(made), memory_section(runs), pictures_section(runs, directory),
                  runs_section(runs, first), machine_section(version)]
-    path = os.path.join(directory, "REPORT.md")
     with open(path + ".tmp", "w", encoding="utf-8", errors="surrogateescape") as file:
-        file.write("# Report of %d run%s\n\n" % (len(runs), "" if len(runs) == 1 else "s") + "\n".join(sections))
+        file.write(HEADING + "%d run%s\n\n" % (len(runs), "" if len(runs) == 1 else "s") + "\n".join(sections))
         file.flush()
         os.fsync(file.fileno())
     os.replace(path + ".tmp", path)

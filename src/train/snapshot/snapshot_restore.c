@@ -201,5 +201,6 @@ nd_status nd_snapshot_restore(nd_run *run, nd_snapshot_found *found, bool *untou
     ND_TRY(nd_comm_agree(run->comm, name_paths(run, found)));
     ND_TRY(nd_checkpoint_restore_open(run, &found->c));
     run->saving.snapshots->whole = found->c.step;
+    run->saving.step = -1; /* it is on no disk */
     return ND_OK;
 }
