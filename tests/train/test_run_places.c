@@ -165,7 +165,8 @@ Test(run_places, of_files_and_checkpoints_may_be_one_directory)
 Test(run_places, are_not_made_for_a_checkpoint_that_leaves_nothing_to_train)
 {
     run("$T > log; $B --config $C --run-dir new --resume run/checkpoints/latest --total-steps 12 > "
-        "log 2>&1; test $? = 2 && grep -q 'step_00000012.* is of step 12, and .* to end after step 12' "
+        "log 2>&1; test $? = 2 && grep -q 'step_00000012.* is of step 12, and .* to end after step "
+        "12' "
         "log "
         "|| exit 1; test -z \"$(find new -type f)\" || exit 2; $T --resume auto > log");
 }
