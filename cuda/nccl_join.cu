@@ -91,8 +91,8 @@ bool keeps_order(void *context)
            strcmp(set, "1") == 0;
 }
 
-/* The new communicator is known when the old one is no longer busy: splitting may say success
- * before (nccl issue 1472). */
+/* The new communicator is known when the old one is no longer busy; splitting may say success
+ * before that. */
 nd_status join_host(void *context, int host, int local_rank)
 {
     nd_nccl_context *c = static_cast<nd_nccl_context *>(context);

@@ -39,8 +39,7 @@ typedef struct machine_arguments {
 static const machine_arguments unknown_machine = {
     .latency = 50.0, .local_bandwidth = 64.0, .local_latency = 2.0, .add_rate = 5.0};
 
-/* Without --bandwidth no time is predicted, and nothing that describes the machine has a meaning.
- */
+/* Without --bandwidth no time is predicted, and what describes the machine has no meaning. */
 static nd_status check_no_machine(const machine_arguments *a)
 {
     const machine_arguments *u = &unknown_machine;

@@ -16,8 +16,8 @@ typedef struct nd_grad_compressor {
 } nd_grad_compressor;
 
 /* Prepares values [0, *bytes) for sending to `peer`. `hidden`: computation goes on meanwhile, and
- * nothing waits for the link. Returns `values` to send them as they are, or
- * NULL when they were compressed into `scratch`, with *bytes their new length. */
+ * nothing waits for the link. Returns `values` to send them as they are, or NULL when they were
+ * compressed into `scratch`, with *bytes their new length. */
 const void *nd_grad_compressor_encode(nd_grad_compressor *s, const nd_comm *comm, int peer,
                                       const void *values, bool hidden, void *scratch,
                                       size_t *bytes);

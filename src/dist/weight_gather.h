@@ -68,6 +68,6 @@ nd_status nd_weight_gather_add(nd_weight_gather *gather, nd_model *model, const 
 nd_status nd_weight_gather_run(nd_weight_gather *gather, nd_model *model, const nd_view *masters,
                                bool whole, nd_comm *comm);
 
-/* Forgets what was added, for replicas that are about to be replaced. None of it may be in flight.
- */
+/* Forgets what was added, of which nothing may be in flight, for replicas that are about to be
+ * replaced. */
 void nd_weight_gather_discard(nd_weight_gather *gather);

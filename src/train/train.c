@@ -489,8 +489,8 @@ done:
     nd_metrics_close(&metrics);
     nd_run_directory_close(&run);
     nd_save_abandon(&run);
-    if (!nd_comm_fails_alone(comm, status)) { /* else the job is aborted, and the thread that
-                                               * communicates may still use the run's memory */
+    /* Else the job is aborted, and the thread that communicates may still use the run's memory. */
+    if (!nd_comm_fails_alone(comm, status)) {
         nd_snapshots_destroy(&run);
         nd_run_destroy(&run);
     }
