@@ -2,7 +2,7 @@
 #include "cli/cli.h"
 #include "cli/config_arguments.h"
 #include "train/plan/plan.h"
-#include "train/plan/plan_cost.h"
+#include "train/plan/plan_choice.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -121,7 +121,21 @@ static nd_status print_fastest_groups(const nd_config *config, int ranks,
     return ND_OK;
 }
 
-static nd_status predict_time(const nd_config *config, const machine_arguments *a, int ranks)
+/* The choice of a run that chooses its groups. */
+static nd_status choose_parts(nd_config *config, int ranks, const nd_plan_machine *machine)
+{
+    nd_plan_parts parts;
+    if (machine->hosts == 1 || config->dist.group_ranks > 0 || config->dist.part_kib > 0)
+        return ND_OK;
+    ND_TRY(nd_plan_parts_choose(config, ranks, machine, &parts));
+    printf("parts            %lld KiB of long messages", (long long)parts.kib);
+    if (parts.step < parts.before)
+        printf(": %.4g ms a step, %.4g in the usual ones", parts.step * 1e3, parts.before * 1e3);
+    printf("\n");
+    return ND_OK;
+}
+
+static nd_status predict_time(nd_config *config, const machine_arguments *a, int ranks)
 {
     nd_plan_machine machine = {.between = {a->latency * 1e-6, 8e-9 / a->bandwidth},
                                .within = {a->local_latency * 1e-6, 8e-9 / a->local_bandwidth},
@@ -132,6 +146,7 @@ static nd_status predict_time(const nd_config *config, const machine_arguments *
                                .optimizer = a->optimizer_ms * 1e-3};
     nd_plan_cost cost;
     ND_TRY(parse_flops(config, a, ranks, &machine.flops));
+    ND_TRY(choose_parts(config, ranks, &machine));
     ND_TRY(nd_plan_cost_predict(config, ranks, &machine, &cost));
     if (machine.flops > 0.0)
         printf("rate a rank      %.3g FLOP/s\n", machine.flops);

@@ -1,5 +1,7 @@
 #include "dist/link_probe.h"
 
+#include "dist/wire_sizes.h"
+
 #include <math.h>
 #include <stdlib.h>
 
@@ -11,7 +13,9 @@ enum {
     SHORT = 8,
     LONG_MIN = 16 << 10,
     LONG_MAX = 4 << 20,
-    DEVICE_LONG_MAX = 16 << 20
+    DEVICE_LONG_MAX = 16 << 20,
+    SHORT_PART = 16 << 10,
+    PARTS_MIN = 40 /* whose time stands out from the noise */
 };
 
 /* Long compared with the resolution of the clock and the scheduler's time slice. */
@@ -84,6 +88,25 @@ static nd_status time_exchange(const probe *p, size_t bytes, int to, int from, d
     return slowest(p, fastest, seconds);
 }
 
+/* Seconds that a part takes beside its bytes: what `bytes` bytes take longer in SHORT_PART bytes
+ * than the `whole` time. */
+static nd_status time_part(const probe *p, size_t bytes, int to, int from, double whole,
+                           double *seconds)
+{
+    nd_comm *comm = p->comm;
+    const size_t parts = comm->part_bytes, usual = nd_wire_part_bytes(comm);
+    const int64_t more = nd_wire_parts(bytes, SHORT_PART) - nd_wire_parts(bytes, usual);
+    double shorter;
+    *seconds = 0.0;
+    if (p->device || more < PARTS_MIN)
+        return ND_OK;
+    comm->part_bytes = SHORT_PART;
+    const nd_status status = time_exchange(p, bytes, to, from, &shorter);
+    comm->part_bytes = parts;
+    *seconds = status == ND_OK ? fmax(0.0, (shorter - whole) / (double)more) : 0.0;
+    return status;
+}
+
 /* `sharing` ranks share the link. */
 static nd_status time_link(const probe *p, int to, int from, int sharing, nd_link *link)
 {
@@ -95,8 +118,12 @@ static nd_status time_link(const probe *p, int to, int from, int sharing, nd_lin
         if (longest - first >= enough || bytes == p->longest)
             break;
     }
+    double part;
+    ND_TRY(time_part(p, bytes, to, from, longest, &part));
+    const double parts = (double)nd_wire_parts(bytes, nd_wire_part_bytes(p->comm)) * part;
     link->latency = first;
-    link->per_byte = fmax(longest - first, 1e-9) / ((double)bytes * sharing);
+    link->per_message = part / sharing;
+    link->per_byte = fmax(longest - first - parts, 1e-9) / ((double)bytes * sharing);
     return ND_OK;
 }
 

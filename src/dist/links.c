@@ -42,8 +42,9 @@ void nd_links_carry(nd_links *links, int from, int to, double bytes, double read
     double *out = a == b ? &links->port_out[from] : &links->out[a];
     double *in = a == b ? &links->port_in[to] : &links->in[b];
     const double begin = fmax(ready, *out);
-    *out = *away = begin + bytes * link.per_byte;
-    *in = fmax(begin, *in) + bytes * link.per_byte;
+    const double takes = link.per_message + bytes * link.per_byte;
+    *out = *away = begin + takes;
+    *in = fmax(begin, *in) + takes;
     *here = *in + link.latency;
     if (a != b) {
         links->sent[a] += bytes;

@@ -1,10 +1,11 @@
 /* A model of the links between a job's hosts: when a message has left and when it arrives.
  *
  * A message of n bytes takes alpha + n beta seconds (Hockney, Parallel Computing 20, 1994) on idle
- * links. Between hosts it passes the outgoing link of the sending host and the incoming link of the
- * receiving host, which all ranks of a host share; within a host it passes the sender's outgoing
- * and the receiver's incoming port. Each carries one message at a time, in the order of requests,
- * and the two directions are independent. Switches buffer what waits for an incoming link. */
+ * links, and occupies them for n beta. Between hosts it passes the outgoing link of the sending
+ * host and the incoming link of the receiving host, which all ranks of a host share; within a host
+ * it passes the sender's outgoing and the receiver's incoming port. Each carries one message at a
+ * time, in the order of requests, and the two directions are independent. Switches buffer what
+ * waits for an incoming link. */
 #pragma once
 
 #include "core/base/error.h"
@@ -14,6 +15,8 @@
 typedef struct nd_link {
     double latency;  /* alpha: seconds per message */
     double per_byte; /* beta: seconds per byte */
+    /* seconds for which a message occupies the link beside its bytes; 0 in Hockney's model */
+    double per_message;
 } nd_link;
 
 typedef struct nd_links {

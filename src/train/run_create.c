@@ -197,5 +197,6 @@ nd_status nd_run_create(const nd_config *config, nd_comm *comm, nd_run *run)
 {
     ND_TRY(nd_run_attach(config, comm, run));
     comm->group_ranks = 0;
+    comm->part_bytes = 0;
     return nd_run_build(run);
 }

@@ -72,7 +72,7 @@ done:
     return status;
 }
 
-void nd_run_groups_describe(const nd_plan_groups *groups, int chosen,
+void nd_run_groups_describe(const nd_plan_groups *groups, int chosen, const nd_plan_parts *parts,
                             const nd_plan_machine *machine, char *text, size_t size)
 {
     const int ranks = groups->ranks[groups->count - 1], group = groups->ranks[chosen];
@@ -89,35 +89,56 @@ void nd_run_groups_describe(const nd_plan_groups *groups, int chosen,
     }
     if (used < size)
         snprintf(text + used, size - used,
-                 "%s; measured %.3g Gbit/s and %.3g us between hosts, %.3g Gbit/s and %.3g us "
-                 "within, %.3g FLOP/s a rank",
-                 groups->count > 1 ? ")" : "", 8e-9 / machine->between.per_byte,
-                 machine->between.latency * 1e6, 8e-9 / machine->within.per_byte,
-                 machine->within.latency * 1e6, machine->flops);
+                 "%s; in parts of %lld KiB %.4g ms; measured %.3g Gbit/s, %.3g us and %.3g us a "
+                 "part between hosts, %.3g Gbit/s, %.3g and %.3g us within, %.3g FLOP/s a rank",
+                 groups->count > 1 ? ")" : "", (long long)parts->kib, parts->step * 1e3,
+                 8e-9 / machine->between.per_byte, machine->between.latency * 1e6,
+                 machine->between.per_message * 1e6, 8e-9 / machine->within.per_byte,
+                 machine->within.latency * 1e6, machine->within.per_message * 1e6, machine->flops);
 }
 
-/* Rank 0 predicts: others might differ in the last bit. Assumes 5 GB/s for additions, like `plan`,
- * and 1 TB/s on a GPU. */
+/* What rank 0 chooses; others might predict another last bit. */
+typedef struct choice {
+    int64_t group, part_bytes;
+} choice;
+
+static nd_status predict(nd_run *run, const nd_plan_machine *machine, size_t memory, choice *chosen)
+{
+    const int ranks = run->comm->size;
+    nd_plan_groups groups;
+    nd_plan_parts parts;
+    char text[1024];
+    nd_config *with = malloc(sizeof *with);
+    nd_status status = ND_CHECK(with, ND_ENOMEM, "no memory for a configuration");
+    ND_TRY_GOTO(status, done);
+    *with = run->config;
+    ND_TRY_GOTO(nd_plan_groups_predict(with, ranks, machine, &groups), done);
+    const int best = nd_plan_groups_choose(&groups, memory);
+    with->dist.group_ranks = groups.ranks[best];
+    ND_TRY_GOTO(nd_plan_parts_choose(with, ranks, machine, &parts), done);
+    *chosen = (choice){best < groups.count - 1 ? groups.ranks[best] : 0,
+                       (int64_t)nd_config_part_bytes(with)};
+    nd_run_groups_describe(&groups, best, &parts, machine, text, sizeof text);
+    nd_log_line(&run->log, "groups  %s", text);
+done:
+    free(with);
+    return status;
+}
+
+/* Assumes 5 GB/s for additions, like `plan`, and 1 TB/s on a GPU. */
 static nd_status choose(nd_run *run, int hosts)
 {
     nd_comm *comm = run->comm;
     nd_plan_machine machine = {
         .add_per_byte = comm->device ? 1e-12 : 2e-10, .hosts = hosts, .backend = run->backend};
-    nd_plan_groups groups;
+    choice chosen = {0};
     size_t memory = 0;
-    nd_status status = ND_OK;
     ND_TRY(measure(run, &machine, &memory));
-    if (comm->rank == 0)
-        status = nd_plan_groups_predict(&run->config, comm->size, &machine, &groups);
-    if (comm->rank == 0 && status == ND_OK) {
-        char text[1024];
-        const int chosen = nd_plan_groups_choose(&groups, memory);
-        comm->group_ranks = chosen < groups.count - 1 ? groups.ranks[chosen] : 0;
-        nd_run_groups_describe(&groups, chosen, &machine, text, sizeof text);
-        nd_log_line(&run->log, "groups  %s", text);
-    }
-    ND_TRY(nd_comm_agree(comm, status));
-    return comm->ops.broadcast(comm, &comm->group_ranks, sizeof comm->group_ranks, 0);
+    ND_TRY(nd_comm_agree(comm, comm->rank == 0 ? predict(run, &machine, memory, &chosen) : ND_OK));
+    ND_TRY(comm->ops.broadcast(comm, &chosen, sizeof chosen, 0));
+    comm->group_ranks = (int)chosen.group;
+    comm->part_bytes = (size_t)chosen.part_bytes;
+    return ND_OK;
 }
 
 nd_status nd_run_choose_groups(nd_run *run)
@@ -125,6 +146,7 @@ nd_status nd_run_choose_groups(nd_run *run)
     nd_comm *comm = run->comm;
     const int group = (int)run->config.dist.group_ranks;
     comm->group_ranks = 0;
+    comm->part_bytes = 0;
     if (comm->size == 1 || nd_config_has_rounds(&run->config) ||
         (group > 0 && comm->size % group != 0))
         return ND_OK; /* or an error of nd_run_prepare */

@@ -22,7 +22,7 @@ static nd_status split_batch(nd_run *run)
     return ND_OK;
 }
 
-/* Sets the configured group_ranks. Errors: ND_ECONFIG when it does not divide the ranks. */
+/* Sets the configured group_ranks and part_kib. Errors: ND_ECONFIG when it does not divide the ranks. */
 static nd_status set_groups(nd_run *run)
 {
     const int group = (int)run->config.dist.group_ranks;
@@ -30,6 +30,8 @@ static nd_status set_groups(nd_run *run)
         ND_TRY(nd_groups_check(run->comm->size, NULL, 0, group));
         run->comm->group_ranks = group;
     }
+    if (nd_config_part_bytes(&run->config) > 0)
+        run->comm->part_bytes = nd_config_part_bytes(&run->config);
     return ND_OK;
 }
 

@@ -95,7 +95,7 @@ static nd_status measure(nd_emulated_nccl *nccl, int rank, void *context)
 
 Test(nccl_probe, finds_links_between_gpus_in_groups_of_a_send_and_a_receive)
 {
-    const nd_link ethernet = {50e-6, 8e-9}, port = {20e-6, 2e-11}, bus = {10e-6, 4e-9};
+    const nd_link ethernet = {50e-6, 8e-9, 0}, port = {20e-6, 2e-11, 0}, bus = {10e-6, 4e-9, 0};
     const int sizes[][2] = {{2, 1}, {3, 1}, {4, 2}, {RANKS_MAX, 4}};
     nd_backend *cpu;
     ND_ASSERT_OK(nd_cpu_backend_create(&(nd_cpu_backend_options){.threads = 1}, &cpu));

@@ -62,6 +62,11 @@ Test(groups, ranks_in_groups_of_any_size_train_the_bits_of_one)
     compare("--set hardware.precision=fp32");
 }
 
+Test(groups, so_they_do_in_the_shortest_parts)
+{
+    compare("--set hardware.precision=fp32 --set model.hidden_dim=64 --set dist.part_kib=16");
+}
+
 Test(groups, so_they_do_with_projected_gradients_8_bit_state_and_changed_codes)
 {
     compare("--set training.use_galore=true --set training.galore_rank=8 "
@@ -266,18 +271,68 @@ Test(groups, that_save_little_are_not_chosen)
     cr_assert_eq(nd_plan_groups_choose(&groups, 0), 0);
 }
 
+/* Eight ranks on four hosts, with four micro-batches of a small model each. */
+static nd_config *parts_config(const char *set)
+{
+    static nd_config config;
+    static const char *const keys[] = {"model.hidden_dim=128", "model.vocab_size=1024",
+                                       "training.batch_size=32", "training.micro_batch_size=1"};
+    nd_config_defaults(&config);
+    ND_ASSERT_OK(nd_config_read_file(&config, nd_test_here.config));
+    for (int i = 0; i < 4; i++)
+        ND_ASSERT_OK(nd_config_set(&config, keys[i], "test"));
+    ND_ASSERT_OK(nd_config_set(&config, set, "test"));
+    return &config;
+}
+
+static nd_plan_parts choose_parts(const char *set, double seconds_per_part)
+{
+    const nd_plan_machine machine = {.between = {5e-5, 8e-8, seconds_per_part},
+                                     .within = {2e-6, 8e-11},
+                                     .add_per_byte = 2e-10,
+                                     .hosts = 4,
+                                     .flops = 1e11};
+    nd_config *config = parts_config(set);
+    nd_plan_parts parts;
+    nd_plan_cost chosen, usual;
+    ND_ASSERT_OK(nd_plan_parts_choose(config, 8, &machine, &parts));
+    cr_assert_eq(parts.kib * 1024, nd_config_part_bytes(config));
+    ND_ASSERT_OK(nd_plan_cost_simulate(config, 8, &machine, &chosen));
+    ND_ASSERT_OK(nd_config_set(config, "dist.part_kib=256", "test"));
+    ND_ASSERT_OK(nd_plan_cost_simulate(config, 8, &machine, &usual));
+    cr_assert_float_eq(parts.step / chosen.cost.step, 1.0, 0.05, "%s, %lld KiB: %g, simulated %g",
+                       set, (long long)parts.kib, parts.step, chosen.cost.step);
+    if (parts.kib != 256 && strcmp(set, "dist.part_kib=16") != 0)
+        cr_assert_lt(chosen.cost.step, usual.cost.step, "%lld KiB", (long long)parts.kib);
+    return parts;
+}
+
+Test(groups, parts_are_shorter_on_slow_links_unless_each_costs_time)
+{
+    const nd_plan_parts slow = choose_parts("dist.part_kib=auto", 0.0),
+                        costly = choose_parts("dist.part_kib=auto", 5e-3),
+                        given = choose_parts("dist.part_kib=16", 5e-3),
+                        rounded = choose_parts("dist.grad_comm_dtype=int8", 0.0);
+    cr_assert_lt(slow.kib, 256);
+    cr_assert_lt(slow.step, 0.99 * slow.before);
+    cr_assert_gt(costly.kib, slow.kib);
+    cr_assert_eq(given.kib, 16);
+    cr_assert_eq(rounded.kib, 256, "their bits depend on it");
+}
+
 Test(groups, are_described_with_every_candidate_and_what_was_measured)
 {
     const nd_plan_machine machine = {
-        .between = {5e-5, 8e-9}, .within = {2e-6, 8e-11}, .flops = 1e9};
+        .between = {5e-5, 8e-9, 9e-6}, .within = {2e-6, 8e-11, 5e-7}, .flops = 1e9};
     nd_plan_groups groups = {.count = 3, .ranks = {1, 2, 4}};
     for (int i = 0; i < 3; i++)
         groups.cost[i].cost.step = 0.01 * (i + 1);
-    nd_run_groups_describe(&groups, 1, &machine, output, sizeof output);
+    nd_run_groups_describe(&groups, 1, &(nd_plan_parts){.kib = 64, .step = 0.0175}, &machine,
+                           output, sizeof output);
     cr_assert_str_eq(output,
-                     "2 of 2 ranks: 20 ms a step predicted (1 of 4: 30, 4 of 1: 10); measured 1 "
-                     "Gbit/s and 50 us between hosts, 100 Gbit/s and 2 us within, 1e+09 FLOP/s a "
-                     "rank");
+                     "2 of 2 ranks: 20 ms a step predicted (1 of 4: 30, 4 of 1: 10); in parts of "
+                     "64 KiB 17.5 ms; measured 1 Gbit/s, 50 us and 9 us a part between hosts, 100 "
+                     "Gbit/s, 2 and 0.5 us within, 1e+09 FLOP/s a rank");
 }
 
 /* As on a GPU, which a rank has only once. */

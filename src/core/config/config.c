@@ -232,6 +232,11 @@ bool nd_config_has_rounds(const nd_config *config)
     return config->dist.workers > 1 || config->dist.sync_every > 1;
 }
 
+size_t nd_config_part_bytes(const nd_config *config)
+{
+    return config->dist.part_kib > 0 ? (size_t)8192 << config->dist.part_kib : 0;
+}
+
 int64_t nd_config_micro_batch(const nd_config *config)
 {
     if (config->training.micro_batch_size > 0)

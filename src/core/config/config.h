@@ -157,6 +157,7 @@ typedef struct nd_config {
         int deterministic;
         bool overlap_grad_reduce;
         int64_t group_ranks; /* 0: chosen if there are several hosts, else all */
+        int part_kib;        /* 0: auto; nd_config_part_bytes */
         int grad_reduction, grad_comm_dtype, weight_sync, embedding_sync;
         int64_t workers, sync_every;
         double outer_lr, outer_momentum;
@@ -223,6 +224,9 @@ nd_status nd_config_find(const char *name, char *path, size_t size);
 
 /* Width of the feed-forward layer: ffn_mult * hidden_dim, rounded to the nearest integer. */
 int64_t nd_config_ffn_dim(const nd_config *config);
+
+/* Bytes of [dist] part_kib; 0: auto. */
+size_t nd_config_part_bytes(const nd_config *config);
 
 /* Whether Collider compares losses with a reference model's. */
 bool nd_config_uses_reference(const nd_config *config);

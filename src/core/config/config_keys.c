@@ -181,6 +181,10 @@ const nd_config_key nd_config_keys[] = {
         "consecutive ranks that form a group: it has one owner of each matrix, which sends codes "
         "to it alone, and groups hold equal copies; 0: chosen by the predicted step on several "
         "hosts, else all ranks"),
+    CHOICE(dist, part_kib, "auto|16|32|64|128|256", "auto",
+           "KiB of the parts in which long messages pass between ranks; auto: 256, or less where "
+           "groups are chosen and the predicted step is shorter with it (NCCL has parts of its "
+           "own)"),
     CHOICE(dist, grad_reduction, "owners|allreduce", "owners",
            "owners: each gradient is reduced to the rank that owns it; allreduce: NCCL's "
            "all-reduce (GPUs only, with deterministic = off and grad_comm_dtype = fp32)"),

@@ -6,8 +6,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { PARTS_MAX = 4096 };
-
 nd_status nd_cost_clocks_create(const nd_cost_machine *m, nd_cost_clocks *c)
 {
     const size_t ranks = (size_t)m->ranks;
@@ -100,7 +98,7 @@ static void carry(nd_cost_clocks *c, int from, int to, double bytes, double star
 
 double nd_cost_part_bytes(const nd_cost_machine *m, double bytes)
 {
-    const double least = bytes / PARTS_MAX;
+    const double least = bytes / ND_COST_PARTS_MAX;
     return least > m->part_bytes ? ND_WIRE_BLOCK_BYTES * ceil(least / ND_WIRE_BLOCK_BYTES)
                                  : m->part_bytes;
 }

@@ -6,6 +6,9 @@
  * a rank's parts in flight in each direction. With f the time of the forward and backward passes of
  * a rank's micro-batches, N ranks, H hosts and B bytes in total:
  *
+ * A link's per_message is not counted; nd_cost_machine has it in beta, shared by the bytes of a
+ * part.
+ *
  *   reduction             level by level of the tree of core/base/sum_tree.h; adding what arrived
  *                         (gamma seconds per byte) overlaps the next part. Parts of one tensor have
  *                         different takers: about B beta on equal links, ceil(log2 N) hops for one
@@ -84,6 +87,9 @@ static inline int nd_cost_group_of(const nd_cost_work *work, int ranks)
 {
     return work->group > 0 ? work->group : ranks;
 }
+
+/* Parts of a reduction, or of weights sent at once; more are taken together. */
+enum { ND_COST_PARTS_MAX = 4096 };
 
 enum { ND_COST_HOSTS = 8 };
 

@@ -153,12 +153,18 @@ static bool sends_weights_ahead(const table *t)
                                        run->comm->size);
 }
 
+static size_t part_bytes(const nd_run *run)
+{
+    const size_t configured = nd_config_part_bytes(&run->config);
+    return configured > 0 ? configured : ND_WIRE_PART_BYTES;
+}
+
 /* Divides the weights into exchanges as nd_weight_gather_add does, in the order of their updates;
  * those that are streams of changes follow in the last one. */
 static void list_exchanges(table *t)
 {
     const nd_run *run = t->run;
-    const double least = (double)nd_weight_gather_least(run->own.ranks, ND_WIRE_PART_BYTES);
+    const double least = (double)nd_weight_gather_least(run->own.ranks, part_bytes(run));
     const bool ahead = sends_weights_ahead(t);
     const group all = {0, run->model->params.count, 1.0}, *groups = &all;
     int64_t count = 1;
@@ -299,17 +305,35 @@ static bool sends_nothing(const table *t, int member)
 typedef nd_status (*estimate)(const nd_cost_machine *machine, const nd_cost_work *work,
                               nd_cost *cost);
 
+static double longest_reduction(const table *t)
+{
+    double bytes = 0.0, longest = 0.0;
+    for (int64_t i = 0; i < t->pieces_count; i++) {
+        const bool next = i > 0 && t->pieces[i].reduction != t->pieces[i - 1].reduction;
+        bytes = t->pieces[i].bytes + (next ? 0.0 : bytes);
+        longest = fmax(longest, bytes);
+    }
+    return longest;
+}
+
+/* What parts cost beside their bytes, per byte: the cost model may take several parts as one. */
+static nd_link per_byte_of_parts(nd_link link, double bytes)
+{
+    return (nd_link){.latency = link.latency, .per_byte = link.per_byte + link.per_message / bytes};
+}
+
 static nd_status predict(table *t, estimate how, nd_plan_cost *plan)
 {
     const nd_run *run = t->run;
     const nd_plan_machine *m = &t->machine;
+    const double part = (double)part_bytes(run);
     const nd_cost_machine machine = {.ranks = run->comm->size,
                                      .hosts = m->hosts,
-                                     .between = m->between,
-                                     .within = m->within,
+                                     .between = per_byte_of_parts(m->between, part),
+                                     .within = per_byte_of_parts(m->within, part),
                                      .add_per_byte = m->add_per_byte,
                                      .core_per_byte = m->core_per_byte,
-                                     .part_bytes = ND_WIRE_PART_BYTES,
+                                     .part_bytes = part,
                                      .ring_bytes = ND_WIRE_RING_BYTES};
     nd_cost_work work;
     share_time(t);
@@ -323,6 +347,7 @@ static nd_status predict(table *t, estimate how, nd_plan_cost *plan)
     plan->rank_alone = t->passes + t->optimizer;
     plan->update_even = t->optimizer / machine.ranks;
     plan->compresses = compresses(run, m);
+    plan->least_part = longest_reduction(t) / ND_COST_PARTS_MAX;
     for (int i = 0; i < ND_MEMORY_COUNT; i++)
         plan->memory += run->arenas[i].used;
     for (int r = 0; r < machine.ranks; r++)
@@ -395,55 +420,6 @@ nd_status nd_plan_cost_simulate(const nd_config *config, int ranks, const nd_pla
     ND_TRY(estimate_with(nd_simulated_step, config, ranks, machine, plan));
     plan->simulated = true;
     return ND_OK;
-}
-
-/* Whole hosts or within a host; above 64 ranks only some sizes of whole hosts. */
-static bool is_candidate(int ranks, int hosts, int size)
-{
-    const int local = ranks / hosts;
-    if (ranks % size != 0 || ranks % hosts != 0 || (local % size != 0 && size % local != 0))
-        return false;
-    return ranks <= 64 || size == local || size == 8 * local || size == ranks;
-}
-
-nd_status nd_plan_groups_predict(const nd_config *config, int ranks, const nd_plan_machine *machine,
-                                 nd_plan_groups *groups)
-{
-    nd_config *with = malloc(sizeof *with);
-    nd_status status = ND_CHECK(with, ND_ENOMEM, "no memory for a configuration");
-    groups->count = 0;
-    for (int g = 1; status == ND_OK && g <= ranks && groups->count < ND_PLAN_GROUPS_MAX; g++) {
-        if (g < ranks && !is_candidate(ranks, machine->hosts, g))
-            continue;
-        *with = *config;
-        with->dist.group_ranks = g;
-        groups->ranks[groups->count] = g;
-        status = nd_plan_cost_predict(with, ranks, machine, &groups->cost[groups->count++]);
-    }
-    free(with);
-    return status;
-}
-
-int nd_plan_groups_fastest(const nd_plan_groups *groups)
-{
-    int best = groups->count - 1;
-    for (int i = best - 1; i >= 0; i--)
-        if (groups->cost[i].cost.step < groups->cost[best].cost.step)
-            best = i;
-    return best;
-}
-
-int nd_plan_groups_choose(const nd_plan_groups *groups, size_t memory)
-{
-    const int all = groups->count - 1;
-    double least = 0.95 * groups->cost[all].cost.step;
-    int best = all;
-    for (int i = all - 1; i >= 0; i--)
-        if (groups->cost[i].cost.step < least && groups->cost[i].memory <= memory) {
-            least = groups->cost[i].cost.step;
-            best = i;
-        }
-    return best;
 }
 
 double nd_plan_cost_strong(const nd_plan_cost *plan)

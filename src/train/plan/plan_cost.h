@@ -28,6 +28,8 @@ typedef struct nd_plan_cost {
     double update_even; /* seconds of an evenly distributed update */
     int idle;           /* ranks that own no parameter */
     size_t memory;      /* of rank 0 in its arenas, bytes */
+    double least_part;  /* bytes: shorter parts of messages are predicted as if they were so long,
+                           because there would be too many */
     bool simulated;
     bool compresses; /* gradients between hosts will be compressed, which the prediction ignores */
 } nd_plan_cost;
@@ -45,25 +47,6 @@ double nd_plan_cost_weak(const nd_plan_cost *plan);
 /* The same step with the real collectives on simulated links (train/plan/simulated_step.h). */
 nd_status nd_plan_cost_simulate(const nd_config *config, int ranks, const nd_plan_machine *machine,
                                 nd_plan_cost *plan);
-
-/* Predictions for group sizes in ascending order: all ranks and, where hosts have equally many
- * ranks, sizes within a host and of whole hosts; above 64 ranks only one, eight and all hosts. */
-enum { ND_PLAN_GROUPS_MAX = 16 };
-typedef struct nd_plan_groups {
-    int count;
-    int ranks[ND_PLAN_GROUPS_MAX]; /* per group */
-    nd_plan_cost cost[ND_PLAN_GROUPS_MAX];
-} nd_plan_groups;
-
-/* Ignores dist.group_ranks of `config`. Errors: those of nd_plan_cost_predict. */
-nd_status nd_plan_groups_predict(const nd_config *config, int ranks, const nd_plan_machine *machine,
-                                 nd_plan_groups *groups);
-
-/* The index of the fastest grouping; and of the one to train with: all ranks in one group, unless
- * another saves 5 % of the step (measurements are rough) and needs at most `memory` bytes per
- * rank. */
-int nd_plan_groups_fastest(const nd_plan_groups *groups);
-int nd_plan_groups_choose(const nd_plan_groups *groups, size_t memory);
 
 /* Prints a table of the parts of a step and both efficiencies. */
 void nd_plan_cost_print(const nd_plan_cost *plan, FILE *out);
