@@ -280,13 +280,10 @@ typedef struct reduction {
     int64_t next[ND_PART_LEVELS]; /* of each level's acts, not enqueued yet */
 } reduction;
 
-/* Nodes over 2^level leaves lie within a host if so many divide the host's leaves. */
 static int first_between(const nd_nccl_parts *p, nd_comm_split split)
 {
-    const int64_t leaves = split.leaves / p->comm->size * p->comm->local_size;
-    int within = 0;
-    while (p->link.by_host && (leaves >> within & 1) == 0)
-        within++;
+    const int within =
+        p->link.by_host ? nd_tree_levels_within(split, p->comm->size, p->comm->local_size) : 0;
     return within > 0 ? within + 1 : 0;
 }
 

@@ -34,7 +34,9 @@ typedef struct nd_comm_subset {
 /* The distribution of a sum's leaves: rank r holds leaves [r*n, (r+1)*n), n = leaves / size. */
 typedef struct nd_comm_split {
     int64_t leaves; /* a multiple of the number of ranks */
-    bool any_order; /* with one leaf per rank: the implementation may add them in any order */
+    /* with one leaf per rank: the implementation may add them in any order, and adds those of a
+     * host first */
+    bool any_order;
 } nd_comm_split;
 
 /* One buffer of a reduction: its sum over the leaves of all ranks goes to every group's `owner`. */
@@ -129,6 +131,7 @@ struct nd_comm {
     int size;
     int local_rank;      /* among the ranks on the same machine */
     int local_size;      /* ranks on the same machine */
+    int host_ranks;      /* consecutive ranks on every host; 0: hosts differ, or it is not known */
     int group_ranks;     /* in: consecutive ranks that form a group; 0: one group of all ranks */
     double wait_seconds; /* time that the caller's thread has spent inside collectives */
     /* Payload bytes that this rank has sent since creation, and time spent in messages, in any

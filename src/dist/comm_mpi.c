@@ -39,7 +39,13 @@ static nd_status find_local_ranks(nd_comm *comm)
                  "finding the ranks of this machine"));
     MPI_Comm_rank(local, &comm->local_rank);
     MPI_Comm_size(local, &comm->local_size);
-    return check(comm, MPI_Comm_free(&local), "freeing a communicator");
+    ND_TRY(check(comm, MPI_Comm_free(&local), "freeing a communicator"));
+    const bool in_place = comm->rank % comm->local_size == comm->local_rank;
+    int mine[] = {comm->local_size, -comm->local_size, in_place}, least[3];
+    ND_TRY(check(comm, MPI_Allreduce(mine, least, 3, MPI_INT, MPI_MIN, MPI_COMM_WORLD),
+                 "comparing the hosts"));
+    comm->host_ranks = least[0] == -least[1] && least[2] ? least[0] : 0;
+    return ND_OK;
 }
 
 void nd_comm_library(char *text, size_t size)

@@ -108,6 +108,7 @@ nd_status nd_comm_create_solo(nd_comm **comm)
                               .abort = solo_abort};
     made->size = 1;
     made->local_size = 1;
+    made->host_ranks = 1;
     *comm = made;
     return ND_OK;
 }

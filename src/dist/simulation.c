@@ -35,6 +35,7 @@ static nd_status create_comm(nd_simulation *s, int rank, nd_comm **comm)
     made->net = &s->net;
     made->base.rank = rank;
     made->base.size = links->ranks;
+    made->base.host_ranks = links->ranks % links->hosts == 0 ? links->ranks / links->hosts : 0;
     for (int r = 0; r < links->ranks; r++)
         if (nd_links_host(links, r) == nd_links_host(links, rank)) {
             made->base.local_rank += r < rank;

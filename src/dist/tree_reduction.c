@@ -11,13 +11,14 @@ typedef struct place {
 typedef struct walk {
     int rank, meets; /* the owner, where sums are met by it; else -1 */
     int64_t part;    /* leaves of a rank */
+    int64_t host;    /* nd_tree.host; 1: none */
     bool whole;      /* which are one block each */
     int64_t turn;
     nd_tree_visit visit;
     void *context;
 } walk;
 
-static int level_of(int64_t leaves)
+static int log_of(int64_t leaves)
 {
     int level = 0;
     while ((int64_t)1 << level < leaves)
@@ -25,21 +26,35 @@ static int level_of(int64_t leaves)
     return level;
 }
 
+/* Of a node over so many leaves, in a tree of hosts of `host` leaves. */
+static int level_of(int64_t leaves, int64_t host)
+{
+    return leaves > host ? log_of(host) + log_of((leaves + host - 1) / host) : log_of(leaves);
+}
+
+/* Where node (a, b) splits. */
+static int64_t middle_of(const walk *w, int64_t a, int64_t b)
+{
+    const int64_t hosts = (b - a) / w->host;
+    return a + (b - a > w->host ? w->host * nd_sum_tree_left(hosts) : nd_sum_tree_left(b - a));
+}
+
 /* Whether the rank of the right child takes the sum of node (a, b). */
 static bool goes_right(const walk *w, int left, int right, int64_t a, int64_t b)
 {
     if (left == w->meets || right == w->meets)
         return right == w->meets;
-    return w->whole && (w->turn >> (level_of((b - a) / w->part) - 1) & 1);
+    return w->whole && (w->turn >> (level_of((b - a) / w->part, w->host) - 1) & 1);
 }
 
 /* Who holds the sum of leaves a..b-1, where each rank's leaves are one block. */
 static int holder(const walk *w, int64_t a, int64_t b)
 {
     while (b - a > w->part) {
-        const int64_t middle = a + nd_sum_tree_left(b - a), met = w->meets * w->part;
-        const bool right =
-            met >= a && met < b ? met >= middle : w->turn >> (level_of((b - a) / w->part) - 1) & 1;
+        const int64_t middle = middle_of(w, a, b), met = w->meets * w->part;
+        const bool right = met >= a && met < b
+                               ? met >= middle
+                               : w->turn >> (level_of((b - a) / w->part, w->host) - 1) & 1;
         *(right ? &a : &b) = middle;
     }
     return (int)(a / w->part);
@@ -47,7 +62,7 @@ static int holder(const walk *w, int64_t a, int64_t b)
 
 static nd_status meet(const walk *w, int64_t a, int64_t b, place left, place right, place *sum)
 {
-    nd_tree_act act = {.level = level_of(b - a)};
+    nd_tree_act act = {.level = level_of(b - a, w->host)};
     if (left.rank == right.rank) {
         *sum = left;
         act.kind = ND_TREE_ADD;
@@ -82,7 +97,7 @@ static nd_status walk_node(const walk *w, int64_t a, int64_t b, place *sum)
         *sum = (place){holder(w, a, b), 0};
         return ND_OK;
     }
-    const int64_t middle = a + nd_sum_tree_left(b - a);
+    const int64_t middle = middle_of(w, a, b);
     place left, right;
     ND_TRY(walk_node(w, a, middle, &left));
     ND_TRY(walk_node(w, middle, b, &right));
@@ -119,13 +134,36 @@ static int meets(const nd_tree *tree)
                : (int)((turn + tree->taker / tree->group) % copies) * tree->group + tree->owner;
 }
 
+static int at_least_one(int host)
+{
+    return host > 0 ? host : 1;
+}
+
 static walk walk_of(int rank, const nd_tree *tree)
 {
     return (walk){.rank = rank,
                   .meets = meets(tree),
                   .part = tree->split.leaves / tree->ranks,
+                  .host = at_least_one(tree->host),
                   .whole = whole(tree),
                   .turn = tree->turn};
+}
+
+int nd_tree_host(nd_comm_split split, int host_ranks)
+{
+    return split.any_order ? host_ranks : 0;
+}
+
+/* A node over 2^level leaves is within a host if so many divide the host's leaves. */
+int nd_tree_levels_within(nd_comm_split split, int ranks, int host_ranks)
+{
+    int64_t leaves = split.leaves / ranks * host_ranks;
+    int within = 0;
+    if (split.any_order || host_ranks == 0)
+        return log_of(host_ranks);
+    for (; leaves % 2 == 0; leaves /= 2)
+        within++;
+    return within;
 }
 
 nd_tree nd_tree_of(const nd_comm *comm, nd_comm_split split, const nd_comm_piece *piece,
@@ -133,6 +171,7 @@ nd_tree nd_tree_of(const nd_comm *comm, nd_comm_split split, const nd_comm_piece
 {
     return (nd_tree){.ranks = comm->size,
                      .group = nd_comm_group(comm),
+                     .host = nd_tree_host(split, comm->host_ranks),
                      .split = split,
                      .owner = piece->owner,
                      .taker = piece->taker,
@@ -142,12 +181,12 @@ nd_tree nd_tree_of(const nd_comm *comm, nd_comm_split split, const nd_comm_piece
 
 int nd_tree_top(const nd_tree *tree)
 {
-    return level_of(tree->split.leaves);
+    return level_of(tree->split.leaves, at_least_one(tree->host));
 }
 
 int nd_tree_turn_bits(const nd_tree *tree, int level)
 {
-    const int leaves = level_of(tree->split.leaves / tree->ranks);
+    const int leaves = log_of(tree->split.leaves / tree->ranks);
     return delivers(tree) && is_power_of_two(tree->ranks) && level <= nd_tree_top(tree)
                ? level - leaves
                : 0;
@@ -246,12 +285,13 @@ static int list_node(const listing *l, int64_t a, int64_t b)
     const int first = (int)(a / w->part), last = (int)((b - 1) / w->part);
     if (first == last && nd_sum_tree_is_block(a, b))
         return first;
-    const int64_t middle = a + nd_sum_tree_left(b - a);
+    const int64_t middle = middle_of(w, a, b);
     const int left = list_node(l, a, middle), right = list_node(l, middle, b);
     if (left == right)
         return left;
     const bool to_right = goes_right(w, left, right, a, b);
-    l->visit(l->context, level_of(b - a), to_right ? left : right, to_right ? right : left);
+    l->visit(l->context, level_of(b - a, w->host), to_right ? left : right,
+             to_right ? right : left);
     return to_right ? right : left;
 }
 

@@ -1,4 +1,6 @@
-/* Summing one piece over all ranks along the tree of core/base/sum_tree.h.
+/* Summing one piece over all ranks along the tree of core/base/sum_tree.h. Where any order is
+ * allowed, the tree's upper levels are hosts and each host has a tree of its ranks below: one sum
+ * leaves it. In the tree of micro-batches that is so where hosts have a power of two of ranks.
  *
  * At each node two ranks hold the sum of one child each, and one of them, the taker, receives the
  * other's sum. Addition is commutative to the bit, so either may be the taker: `turn` picks it, so
@@ -29,11 +31,18 @@
 
 typedef struct nd_tree {
     int ranks, group; /* in all; of a group */
+    int host;         /* leaves that are added before those of others; 0: none */
     nd_comm_split split;
     int owner, taker; /* of nd_comm_piece */
     nd_gradient_wire format;
     int64_t turn;
 } nd_tree;
+
+/* nd_tree.host where hosts have `host_ranks` ranks each; 0: not known. */
+int nd_tree_host(nd_comm_split split, int host_ranks);
+
+/* Levels up to this one send no message from such a host to another. */
+int nd_tree_levels_within(nd_comm_split split, int ranks, int host_ranks);
 
 nd_tree nd_tree_of(const nd_comm *comm, nd_comm_split split, const nd_comm_piece *piece,
                    int64_t turn);

@@ -63,6 +63,7 @@ static void add_leaves(partial *mine, int piece, int64_t first, int64_t leaves)
 
 typedef struct sums {
     int64_t leaves;
+    bool any_order; /* then hosts add first */
     int group;
     nd_gradient_wire format;
     nd_grad_compression grad_compression;
@@ -101,7 +102,7 @@ static nd_status check_sums(nd_simulation *simulation, nd_comm *comm, void *cont
     comm->part_bytes = PART_BYTES;
     comm->group_ranks = s->group;
     comm->grad_compression = s->grad_compression;
-    ND_TRY(comm->ops.reduce_to_owners(comm, (nd_comm_split){.leaves = s->leaves}, mine->pieces,
+    ND_TRY(comm->ops.reduce_to_owners(comm, (nd_comm_split){s->leaves, s->any_order}, mine->pieces,
                                       PIECES));
     for (int p = 0; p < PIECES; p++) {
         const float *result = mine->pieces[p].result;
@@ -113,22 +114,28 @@ static nd_status check_sums(nd_simulation *simulation, nd_comm *comm, void *cont
     return ND_OK;
 }
 
-/* The tree's sum of leaves a..b-1, as the contract says it is formed. */
-static float tree_sum(int64_t a, int64_t b, int64_t i)
+/* The tree's sum of leaves a..b-1, as the contract says it is formed; `host` leaves first. */
+static float tree_sum(int64_t a, int64_t b, int64_t host, int64_t i)
 {
     if (b - a == 1)
         return summand(a, i);
-    const int64_t middle = a + nd_sum_tree_left(b - a);
-    return tree_sum(a, middle, i) + tree_sum(middle, b, i);
+    const int64_t unit = b - a > host ? host : 1,
+                  middle = a + unit * nd_sum_tree_left((b - a) / unit);
+    return tree_sum(a, middle, host, i) + tree_sum(middle, b, host, i);
+}
+
+static sums sums_by_host(int64_t leaves, int64_t host, int group)
+{
+    sums s = {.leaves = leaves, .any_order = host > 1, .group = group};
+    for (int p = 0; p < PIECES; p++)
+        for (int64_t i = 0; i < counts[p]; i++)
+            s.expected[p][i] = tree_sum(0, leaves, host, i + p);
+    return s;
 }
 
 static sums sums_of(int64_t leaves, int group)
 {
-    sums s = {.leaves = leaves, .group = group};
-    for (int p = 0; p < PIECES; p++)
-        for (int64_t i = 0; i < counts[p]; i++)
-            s.expected[p][i] = tree_sum(0, leaves, i + p);
-    return s;
+    return sums_by_host(leaves, 1, group);
 }
 
 Test(simulation, sums_have_the_bits_of_one_rank_on_1_to_1024_ranks)
@@ -248,6 +255,33 @@ Test(simulation, bytes_over_each_link_are_those_predicted)
         check_bytes(sizes[i], sizes[i]);
     for (int i = 0; i < GROUPINGS; i++)
         check_bytes(groupings[i][0], groupings[i][1]);
+}
+
+/* One sum a host, however many ranks it has, and at most once more on its way to its owner; each
+ * owner on another host costs one, too. */
+Test(simulation, one_sum_leaves_a_host_of_any_number_of_ranks_where_any_order_is_allowed)
+{
+    static const int jobs[][3] = {{3, 2, 6},   {3, 3, 9},   {5, 3, 15},  {6, 2, 12}, {6, 4, 24},
+                                  {7, 5, 35},  {12, 3, 36}, {24, 4, 96}, {6, 4, 6},  {12, 3, 12},
+                                  {12, 4, 24}, {1, 7, 7},   {8, 4, 32}};
+    for (size_t i = 0; i < sizeof jobs / sizeof *jobs; i++) {
+        const int each = jobs[i][0], hosts = jobs[i][1], group = jobs[i][2], ranks = each * hosts;
+        const int crossings = hosts - 1 + ranks / group - 1;
+        nd_simulated_machine m = machine_of(ranks);
+        double sent[128], all = 0.0, bytes = 0.0;
+        nd_simulated_costs costs = {.sent = sent};
+        sums s = sums_by_host(ranks, each, group);
+        s.any_order = true;
+        m.hosts = hosts;
+        run(&m, check_sums, &s, &costs);
+        for (int p = 0; p < PIECES; p++)
+            bytes += (double)counts[p] * 4.0;
+        for (int h = 0; h < hosts; h++)
+            all += sent[h];
+        cr_assert(all >= crossings * bytes && all <= (crossings + 1) * bytes,
+                  "%d hosts of %d: %g bytes between them, %d crossings of %g", hosts, each, all,
+                  crossings, bytes);
+    }
 }
 
 /* What is rounded on its way has the bits of one group, also where finished sums are compressed on

@@ -80,6 +80,7 @@ typedef struct nd_cost_work {
     int group;               /* ranks of a group (dist/ownership.h); 0: all */
     bool ahead; /* each part is reduced during the passes of the next, whatever `ready` says */
     int64_t exchanges_ahead; /* of weights, during updates */
+    bool any_order;          /* of nd_comm_split */
 } nd_cost_work;
 
 /* work->group, or all of `ranks`. */

@@ -58,16 +58,20 @@ static void list_message(void *context, int level, int from, int to)
 static void list_parts(reduction *r, const nd_cost_work *work, const nd_cost_piece *pieces,
                        nd_part_order order, nd_tree_message visit)
 {
+    const nd_cost_machine *m = r->c->m;
     nd_part part;
     while (nd_part_next(&order, &part)) {
         const nd_cost_piece *piece = &pieces[part.piece];
-        const nd_tree tree = {.ranks = r->c->m->ranks,
-                              .group = nd_cost_group_of(work, r->c->m->ranks),
-                              .split = {.leaves = work->leaves},
-                              .owner = piece->owner,
-                              .taker = piece->taker,
-                              .format = work->format,
-                              .turn = part.turn};
+        const nd_comm_split split = {work->leaves, work->any_order};
+        const nd_tree tree = {
+            .ranks = m->ranks,
+            .group = nd_cost_group_of(work, m->ranks),
+            .host = nd_tree_host(split, m->ranks % m->hosts ? 0 : m->ranks / m->hosts),
+            .split = split,
+            .owner = piece->owner,
+            .taker = piece->taker,
+            .format = work->format,
+            .turn = part.turn};
         r->top = nd_tree_top(&tree);
         r->bytes = (int32_t)part.bytes;
         r->finished =

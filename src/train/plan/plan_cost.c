@@ -277,7 +277,8 @@ static nd_status list_parts(table *t, nd_cost_work *work)
                            .format = (nd_gradient_wire)run->config.dist.grad_comm_dtype,
                            .group = run->own.ranks,
                            .ahead = overlap && immediate,
-                           .exchanges_ahead = t->exchanges - 1};
+                           .exchanges_ahead = t->exchanges - 1,
+                           .any_order = !tree};
     return ND_OK;
 }
 

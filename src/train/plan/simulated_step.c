@@ -64,8 +64,8 @@ static nd_status reduce(const job *j, nd_comm *comm, const nd_cost_piece *of, in
             .owner = of[i].owner,
             .taker = of[i].taker,
             .format = j->work->format};
-    const nd_status status =
-        comm->ops.reduce_to_owners(comm, (nd_comm_split){.leaves = j->work->leaves}, pieces, count);
+    const nd_status status = comm->ops.reduce_to_owners(
+        comm, (nd_comm_split){j->work->leaves, j->work->any_order}, pieces, count);
     free(pieces);
     return status;
 }
