@@ -30,6 +30,7 @@ typedef struct job {
     int ranks, group, local;
     bool overlap; /* begins all reductions before it waits for the first */
     bool one_by_one;
+    bool any_order; /* of the sums: hosts add first */
     int64_t leaves;
     nd_gradient_wire formats[2]; /* of pieces of even and odd numbers */
     size_t window;
@@ -48,12 +49,13 @@ static float summand(int64_t leaf, int64_t i, int step)
 }
 
 /* The tree's sum of leaves a..b-1. */
-static float tree_sum(int64_t a, int64_t b, int64_t i, int step)
+static float tree_sum(const job *j, int64_t a, int64_t b, int64_t i, int step)
 {
     if (b - a == 1)
         return summand(a, i, step);
-    const int64_t middle = a + nd_sum_tree_left(b - a);
-    return tree_sum(a, middle, i, step) + tree_sum(middle, b, i, step);
+    const int64_t unit = j->any_order && b - a > j->local ? j->local : 1,
+                  middle = a + unit * nd_sum_tree_left((b - a) / unit);
+    return tree_sum(j, a, middle, i, step) + tree_sum(j, middle, b, i, step);
 }
 
 static int owner_of(int piece, int ranks)
@@ -72,7 +74,7 @@ static void fill(partial *mine, const job *j, int rank, int step)
             for (size = 1; at % (2 * size) == 0 && at + 2 * size <= end;)
                 size *= 2;
             for (int64_t i = 0; i < counts[p]; i++)
-                mine->values[p][slot][i] = tree_sum(at, at + size, i + p, step);
+                mine->values[p][slot][i] = tree_sum(j, at, at + size, i + p, step);
         }
         for (slot = 0; slot < SLOTS_MAX; slot++)
             mine->slots[p][slot] = mine->values[p][slot];
@@ -95,7 +97,8 @@ static nd_status run_steps(const job *j, nd_comm *comm, reduce how,
     partial *all = calloc(STEPS, sizeof *all), *mine = &all[STEPS - 1];
     for (int step = 0; step < STEPS; step++) {
         fill(&all[step], j, comm->rank, step);
-        ND_TRY(how(context, comm, (nd_comm_split){.leaves = j->leaves}, all[step].pieces, PIECES));
+        ND_TRY(
+            how(context, comm, (nd_comm_split){j->leaves, j->any_order}, all[step].pieces, PIECES));
     }
     ND_TRY(wait ? wait(context) : ND_OK);
     for (int p = 0; p < PIECES; p++) {
@@ -124,6 +127,7 @@ static nd_status messages_rank(nd_simulation *simulation, nd_comm *comm, void *c
     (void)simulation;
     comm->part_bytes = PART;
     comm->group_ranks = j->group;
+    comm->host_ranks = j->local;
     return run_steps(j, comm, by_messages, NULL, NULL);
 }
 
@@ -157,6 +161,7 @@ static nd_status nccl_rank(nd_emulated_nccl *nccl, int rank, void *context)
                        .size = j->ranks,
                        .group_ranks = j->group,
                        .local_size = j->local,
+                       .host_ranks = j->local,
                        .part_bytes = PART};
     nd_comm *comm = &of_rank;
     gpu g = {.job = j,
@@ -216,7 +221,7 @@ static void compare(job *j, nd_emulated_counts *done)
             for (int64_t i = 0;
                  nccl[r].owns[p] && j->formats[p % 2] == ND_GRADIENT_WIRE_FP32 && i < counts[p];
                  i += 101)
-                cr_assert_eq(nccl[r].results[p][i], tree_sum(0, j->leaves, i + p, STEPS - 1));
+                cr_assert_eq(nccl[r].results[p][i], tree_sum(j, 0, j->leaves, i + p, STEPS - 1));
         }
     }
     free(messages);
@@ -243,9 +248,10 @@ static void compare_all(nd_gradient_wire even, nd_gradient_wire odd)
 }
 
 /* Ranks, those of a group, those of a host. */
-static const int hosts[][3] = {{4, 4, 2},  {4, 2, 2},   {6, 6, 3},   {6, 3, 3},   {8, 8, 4},
-                               {8, 8, 2},  {8, 2, 4},   {12, 12, 4}, {12, 12, 6}, {16, 16, 8},
-                               {16, 4, 8}, {24, 24, 8}, {32, 8, 8},  {32, 32, 4}};
+static const int hosts[][3] = {{4, 4, 2},   {4, 2, 2},   {6, 6, 3},   {6, 3, 3},
+                               {8, 8, 4},   {8, 8, 2},   {8, 2, 4},   {12, 12, 4},
+                               {12, 12, 6}, {16, 16, 8}, {16, 4, 8},  {24, 24, 8},
+                               {32, 8, 8},  {32, 32, 4}, {15, 15, 5}, {20, 10, 5}};
 
 static void compare_hosts(nd_gradient_wire even, nd_gradient_wire odd, bool overlap,
                           bool one_by_one)
@@ -262,6 +268,9 @@ static void compare_hosts(nd_gradient_wire even, nd_gradient_wire odd, bool over
                      .formats = {even, odd},
                      .window = WINDOW / 2};
             compare(&j, NULL);
+            j.any_order = true;
+            if (leaves[l] == 1)
+                compare(&j, NULL);
         }
 }
 
