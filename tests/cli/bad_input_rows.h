@@ -308,7 +308,7 @@ static const bad_input bad_inputs[] = {
      "",
      "mpirun --oversubscribe -np 3 $B --config $D/ok.ini --run-dir $W/run",
      2,
-     {"3 ranks cannot share evenly"}},
+     {"3 ranks cannot share evenly", "start 1, 2, 4 or 8 ranks"}},
     {"configuration",
      "--set without a section",
      "",

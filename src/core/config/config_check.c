@@ -92,7 +92,7 @@ static nd_status check_workers(const nd_config *c)
     const int64_t workers = c->dist.workers, batch = c->training.batch_size;
     const int64_t micro = nd_config_micro_batch(c);
     ND_FAIL_IF(batch % workers != 0 || batch / workers % micro != 0, ND_ECONFIG,
-               "[training] batch_size = %lld in micro-batches of %lld sequences cannot be shared "
+               "[training] batch_size = %lld in micro-batches of %lld cannot be shared "
                "evenly by [dist] workers = %lld; choose a batch_size that is a multiple of %lld, "
                "or fewer workers",
                (long long)batch, (long long)micro, (long long)workers,
