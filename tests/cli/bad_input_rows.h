@@ -317,6 +317,12 @@ static const bad_input bad_inputs[] = {
      {"'seed=1' is not of the form section.key=value"}},
 
     {"flags", "an unknown flag", "", "$B --confg x", 2, {"unknown option '--confg'", "--config"}},
+    {"flags",
+     "a flag that resembles none",
+     "",
+     "$B --bogus x",
+     2,
+     {"unknown option '--bogus' (see --help)"}},
     {"flags", "a flag without its value", "", "$B --config", 2, {"--config needs a value"}},
     {"flags",
      "an argument too many",

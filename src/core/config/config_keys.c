@@ -255,12 +255,9 @@ const nd_config_key *nd_config_key_nearest(const char *section, const char *name
     int best_distance = 0;
     for (int i = 0; i < nd_config_key_count; i++) {
         const nd_config_key *key = &nd_config_keys[i];
-        /* Part of a key's name, such as "warmup", counts as distance 1. */
-        const bool part = strlen(name) > 2 && strcasestr(key->name, name) != NULL;
-        const int name_distance = nd_edit_distance(name, key->name);
-        const int edits = part && name_distance > 1 ? 1 : name_distance;
+        const int edits = nd_name_distance(name, key->name);
         const int distance = 2 * edits + (strcasecmp(section, key->section) != 0);
-        if (!best || distance < best_distance) {
+        if (edits >= 0 && (!best || distance < best_distance)) {
             best = key;
             best_distance = distance;
         }
