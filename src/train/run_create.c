@@ -95,7 +95,7 @@ static nd_status initialize_masters(nd_run *run)
     void *memory = NULL;
     float *values = malloc(bytes);
     nd_status status =
-        ND_CHECK(values, ND_ENOMEM, "no memory to initialise parameters (%zu bytes)", bytes);
+        ND_CHECK(values, ND_ENOMEM, "no memory to initialize parameters (%zu bytes)", bytes);
     ND_IF_OK(b->ops.allocate(b, bytes, &memory));
     for (int64_t i = 0; status == ND_OK && i < params->count; i++)
         if (run->masters[i].data)

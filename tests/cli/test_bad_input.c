@@ -113,7 +113,7 @@ static FILE *open_page(const char *path, const char *title, const char *other)
     cr_assert(page != NULL, "cannot write %s", path);
     fprintf(page,
             "# %s\n\nWritten by tests/cli/test_bad_input.c, which checks every row: the exit code, "
-            "that nothing crashes, and that the message names what is wrong. %s\n",
+            "that nothing crashes, and that\nthe message names what is wrong. %s\n",
             title, other);
     return page;
 }

@@ -100,7 +100,8 @@ Test(run_places, that_cannot_be_read_are_an_error_and_not_damaged)
         " test $? != 0 && grep -q \"$f.*: Input/output error\" log || exit 1;"
         " find run -type f | sort > after; diff before after || exit 2; done;"
         "LD_PRELOAD=$IO ND_IO_FAULT=eio:1:$ck/rank_0000.h5 $T --resume auto > log 2>&1;"
-        "test $? = 4 && grep -q 'may be whole, so no earlier one is taken: try again' log || exit "
+        "test $? = 4 && grep -q 'may be complete, so no earlier one is taken: try again' log || "
+        "exit "
         "3;"
         "LD_PRELOAD=$IO ND_IO_FAULT=eio:1:$D/run/config.ini $B info $D/run > log 2>&1; test $? = "
         "4");
