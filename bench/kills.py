@@ -67,8 +67,8 @@ def link(state):
 
 
 def fault(run, number, count):
-    """Of `count` faults the middle one cuts the link, and two kill two ranks at once; returns what was done and, where it
-    is to be undone, how."""
+    """Of `count` faults the middle one cuts the link, and two kill two ranks at once; returns what was done and, where
+    it is to be undone, how."""
     if number == count // 2:
         link("down")
         return "link cut", lambda: link("up")

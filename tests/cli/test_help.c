@@ -91,6 +91,15 @@ Test(help, the_man_page_and_the_readme_list_the_exit_codes_of_the_program)
           "/tmp/nd_codes_$$");
 }
 
+Test(help, scripts_refuse_unknown_options_with_2_and_print_help)
+{
+    check(
+        "for script in $(grep -l '^#!' $S/launch/*.sh); do "
+        "  $script --bogus x > /dev/null 2>&1 < /dev/null; [ $? = 2 ] || echo \"$script: not 2\"; "
+        "  $script --help < /dev/null 2>&1 | grep -q \"launch/$(basename $script)\" || "
+        "    echo \"$script: no help\"; done");
+}
+
 Test(help, version_names_the_commit_the_build_and_the_libraries)
 {
     char output[4096];
@@ -137,6 +146,16 @@ Test(help, an_installed_program_finds_its_config_by_name_from_anywhere)
                                "%s/prefix/bin/nanochat_dist plan --config medium_3b --ranks 2",
                                directory, directory),
                  0, "%s", output);
+    const int kept = nd_test_shell(
+        output, sizeof output,
+        "cd %s && export ND_PROGRAM=; prefix/share/nanochat_dist/launch/run.sh --np 1 -- --config "
+        "quickstart --dataset synthetic --total-steps 1 --run-dir run_sh --set model.hidden_dim=32 "
+        "--set model.num_layers=1 --set model.vocab_size=32 --set training.seq_length=8 "
+        "--set logging.eval_samples=4 && bash -c '. "
+        "prefix/share/nanochat_dist/launch/slurm/site.sh && "
+        "$ND_PROGRAM --version'",
+        directory);
+    cr_assert_eq(kept, 0, "%s", output);
     nd_test_shell(output, sizeof output,
                   "cd %s && ls prefix/share/man/man1 "
                   "prefix/share/bash-completion/completions run/checkpoints/latest/manifest.json",

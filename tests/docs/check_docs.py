@@ -27,8 +27,8 @@ SECONDS_MOST = 60  # of one block
 # Follows the words of every training or plan command, so that it is small.
 SMALL = [
     "training.total_steps=2", "training.batch_size=8", "training.micro_batch_size=1",
-    "training.seq_length=16", "training.warmup_steps=1", "model.hidden_dim=256", "model.ffn_mult=1", "model.num_layers=1",
-    "model.num_heads=2", "model.num_kv_heads=1", "model.max_seq_len=64", "logging.eval_samples=4",
+    "training.seq_length=16", "training.warmup_steps=1", "model.hidden_dim=256", "model.ffn_mult=1",
+    "model.num_layers=1", "model.num_heads=2", "model.num_kv_heads=1", "model.max_seq_len=64", "logging.eval_samples=4",
     "logging.checkpoint_interval=0", "logging.eval_interval=0", "hardware.threads=1",
 ]
 
@@ -93,7 +93,8 @@ def check_links(page, text):
 
 def check_paths(text, build):
     """Files of the checkout and programs of the build, wherever they are named."""
-    for path in set(re.findall(r"(?<![\w./-])((?:launch|bench|tests|src|cuda|configs|cmake|docs)/[\w/.-]*\w)(?![\w*<{])", text)):
+    named = r"(?<![\w./-])((?:launch|bench|tests|src|cuda|configs|cmake|docs)/[\w/.-]*\w)(?![\w*<{])"
+    for path in set(re.findall(named, text)):
         there = [path, path + ".c", path + ".h"]
         if path.startswith("tests/"):
             there.append("tests/" + path[6:])
