@@ -1,11 +1,10 @@
 #!/usr/bin/env python3
 """Tables and pictures of the runs of bench/scaling.sh.
 
-  bench/scaling_tables.py WORK OUT PROGRAM ROOT
-
 Reads WORK/runs.jsonl and the runs it names; asks `PROGRAM plan` for predictions; leaves scaling.md,
 CSV files, gnuplot scripts and, where gnuplot is installed, their pictures in OUT.
 """
+import argparse
 import csv
 import json
 import re
@@ -354,6 +353,7 @@ class Report:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 5:
-        sys.exit(__doc__)
-    Report(*sys.argv[1:]).write()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for name in ("WORK", "OUT", "PROGRAM", "ROOT"):
+        parser.add_argument(name)
+    Report(**{name.lower(): value for name, value in vars(parser.parse_args()).items()}).write()

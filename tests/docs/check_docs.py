@@ -1,8 +1,6 @@
 #!/usr/bin/env python3
 """Runs the commands of README.md and docs/, and checks their links and the paths they name.
 
-  check_docs.py BUILD_DIRECTORY [--only PAGE]
-
 Every fenced block marked `sh`, but for those of a report, is run by bash, a page's blocks in turn
 in one directory, with a model and data so small that all take about a minute. A block that cannot
 be run here has a line
@@ -13,6 +11,7 @@ above it. In the directory of a page there are texts/, tok.model, shards/ and ru
 the README's commands leave them; the README's own begin with texts/ alone. Prints one line a page
 and, last, a count as Criterion does, for launch/test.sh.
 """
+import argparse
 import glob
 import os
 import re
@@ -196,9 +195,11 @@ def check_commands(name, text, prepared, scratch):
 
 
 def main():
-    if len(sys.argv) not in (2, 4) or (len(sys.argv) == 4 and sys.argv[2] != "--only"):
-        sys.exit(__doc__)
-    build, only = os.path.abspath(sys.argv[1]), sys.argv[3] if len(sys.argv) == 4 else None
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("build", metavar="BUILD_DIRECTORY", type=os.path.abspath)
+    parser.add_argument("--only", metavar="PAGE", help="a page alone, such as docs/install.md")
+    arguments = parser.parse_args()
+    build, only = arguments.build, arguments.only
     failed = tested = 0
     with tempfile.TemporaryDirectory() as scratch:
         prepared = scratch + "/prepared"
