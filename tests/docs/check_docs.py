@@ -105,11 +105,11 @@ def check_paths(text, build):
     for name in set(re.findall(r"(?<!\w)T/(\w+)", text)):
         if not os.path.exists(f"{build}/tests/{name}"):
             yield f"there is no test program T/{name}"
-    # Options of scripts that print theirs.
+    # Options of scripts that print theirs; --help is in launch/shared.sh.
     for script, rest in re.findall(r"(?m)((?:launch|bench)/\w+\.sh)((?: +(?:--)?[\w./'*^=-]+)*)", text):
         full = os.path.join(ROOT, script)
         if os.path.exists(full):
-            known = open(full).read()
+            known = open(full).read() + " --help"
             for option in re.findall(r"--[a-z][\w-]*", rest.split(" -- ")[0]):
                 if option not in known:
                     yield f"{script} has no {option}"
