@@ -140,7 +140,7 @@ static nd_status create(nd_run *run)
     if (nd_model_pieces(run->model) < run->config.model.vocab_size)
         nd_log_line(&run->log,
                     "padding the data's tokenizer has %lld pieces and the model %lld rows: the "
-                    "others take no part in any softmax",
+                    "others are left out of every softmax",
                     (long long)run->model->pieces, (long long)run->config.model.vocab_size);
     ND_TRY(read_tokenizer(run));
     ND_TRY(nd_run_memory_reserve(run));

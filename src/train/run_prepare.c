@@ -142,8 +142,8 @@ static nd_status check_ranks(const nd_config *c, int ranks)
     while (above % workers != 0 && workers % above != 0)
         above++;
     return ND_FAIL(ND_ECONFIG,
-                   "[dist] workers = %lld and %d ranks do not divide each other: a worker is a "
-                   "number of ranks, or a rank carries a number of workers; start %lld or %lld "
+                   "[dist] workers = %lld and %d ranks do not divide each other: ranks share a "
+                   "worker evenly, or workers a rank; start %lld or %lld "
                    "ranks, or choose workers that divide %d",
                    (long long)workers, ranks, (long long)below, (long long)above, ranks);
 }

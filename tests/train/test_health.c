@@ -87,7 +87,7 @@ Test(health, a_step_with_a_nan_loss_on_one_rank_changes_nothing_and_is_skipped_b
     double skipped[ND_TEST_STEPS_MAX], losses[ND_TEST_STEPS_MAX];
     train(0, 0, "nan@loss:samples=38-38", "alone", extra);
     train(4, 0, "nan@loss:samples=38-38", "four", extra);
-    says("step 5: the loss of samples 38 to 38 on rank 3 is not finite; batch of samples 32 to 39");
+    says("step 5: the loss of sample 38 on rank 3 is not finite; batch of samples 32 to 39");
     assert_same("alone", "four");
     char newest[128];
     snprintf(newest, sizeof newest, "%s/four", directory);

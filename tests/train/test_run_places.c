@@ -138,7 +138,7 @@ Test(run_places, of_half_a_checkpoint_are_exchanged_for_no_other)
     run("$T --checkpoint-dir $D/ck > log; cp -r ck/step_00000008 half; rm half/manifest.json;"
         "for c in 'info half' 'eval --checkpoint half' \"--config $C --run-dir new --resume "
         "half\"; "
-        "do $B $c > log 2>&1; test $? = 4 && grep -q 'half: no checkpoint' log || exit 1; done;"
+        "do $B $c > log 2>&1; test $? = 4 && grep -q 'half: not a checkpoint' log || exit 1; done;"
         "rm ck/step_00000012/manifest.json; $B info run > log 2>&1 || exit 2; grep -q 'warning: "
         "skipping a damaged checkpoint: .*step_00000012' log && grep -q 'step 8,' log || exit "
         "3; rm ck/step_0000000*/manifest.json; $B info run > log 2>&1; test $? = 4 && grep -q 'all "
